@@ -1,0 +1,25 @@
+# What people run: "make run" and "make test". The rest are parts of these.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+.PHONY: run test build lint unit e2e
+
+# devloop on this repository until Ctrl+C: on the running minikube, or on a bundled node where there is none.
+run: build
+	test/run
+
+# Everything: about 35 minutes on a fresh machine with two cores, a few minutes after that.
+test: lint unit e2e
+
+build:
+	go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/devloop ./cmd/devloop
+
+lint:
+	test/lint
+
+unit:
+	test/setup
+	go test -race ./...
+
+# On a real cluster with the real binary; one part of it: make e2e E2E=platform
+e2e: build
+	test/e2e/run $(E2E)

@@ -1,0 +1,148 @@
+// devloop: the loop itself, from an empty cluster to Ctrl+C.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
+	"github.com/devloop/devloop/pkg/loop"
+	"github.com/devloop/devloop/pkg/portforward"
+	"github.com/devloop/devloop/pkg/watch"
+)
+
+// dev runs until it is interrupted. What starts first ends last: the forwards are bound before anything is deployed, and
+// closed after everything was removed.
+func dev(ctx context.Context, o *options) (err error) {
+	c, err := config.Load(o.file)
+	if err != nil {
+		return err
+	}
+	out := newLogger(os.Stderr, o.verbose)
+	defer out.close()
+	sink := event.Sink(out.sink)
+
+	interrupted := make(chan os.Signal, 2)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(interrupted)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+
+	bound, err := bind(ctx, c.Forwards)
+	if err != nil {
+		return err
+	}
+	forwarding, stopForwarding := context.WithCancel(context.WithoutCancel(ctx))
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	defer stopForwarding()
+
+	s, err := openSession(ctx, o.file, c, sink)
+	if err != nil {
+		return errors.Join(err, release(bound))
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	for i, forward := range bound {
+		sink.For("forward").Note("listening", "service", c.Forwards[i].Service, "address", forward.Addr())
+		serving.Go(func() {
+			if err := forward.Serve(forwarding, s.cluster.Config, s.cluster.Client, sink); err != nil {
+				sink.For("forward").Warn("forward ended", err, "service", c.Forwards[i].Service)
+			}
+		})
+	}
+	watcher, err := watch.New(sink)
+	if err != nil {
+		return environmentError{err}
+	}
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer stop()
+	watching.Go(func() {
+		if err := watcher.Run(ctx); err != nil {
+			sink.For("watch").Warn("changes are no longer seen", err)
+		}
+	})
+
+	go func() {
+		select {
+		case <-interrupted:
+			stop()
+		case <-ctx.Done():
+			return
+		}
+		<-interrupted // a second time: the user has no patience left
+		leave(s.journal)
+	}()
+	sink.For("loop").Note("devloop started", "project", c.Name, "cluster", s.cluster.Context, "folder", c.Dir)
+	loop.New(s.load, watcher, watcher.Batches(), sink).Run(ctx)
+
+	if !o.cleanup {
+		sink.For("cleanup").Note("everything stays as it is", "remove it with", "devloop delete")
+		return nil
+	}
+	return s.cleanup(context.WithoutCancel(ctx))
+}
+
+// bind opens the local addresses.
+func bind(ctx context.Context, forwards []config.Forward) ([]*portforward.Forward, error) {
+	var bound []*portforward.Forward
+	for _, f := range forwards {
+		forward, err := portforward.Listen(ctx, portforward.Spec{
+			Namespace: f.Namespace, Service: f.Service, Port: f.Port, Local: f.Local, Hold: f.Hold})
+		if err != nil {
+			return nil, environmentError{errors.Join(err, release(bound))}
+		}
+		bound = append(bound, forward)
+	}
+	return bound, nil
+}
+
+// release closes addresses that will not be served.
+func release(bound []*portforward.Forward) error {
+	var errs []error
+	for _, forward := range bound {
+		errs = append(errs, forward.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// cleanup removes what was deployed. Images stay, for the next start.
+func (s *session) cleanup(ctx context.Context) error {
+	s.sink.For("cleanup").Note("removing what was deployed; Ctrl+C again leaves at once")
+	err := s.deployer.Cleanup(ctx, s.sink, releases(s.config), s.config.Cleanup.Before)
+	if err != nil {
+		return event.WithHint(fmt.Errorf("clean up: %w", err), "devloop delete tries again")
+	}
+	s.sink.For("cleanup").Note("nothing left behind")
+	return nil
+}
+
+// leave ends the process in the middle of its clean-up and says what stays.
+func leave(j *journal.Journal) {
+	var left []string
+	for _, kind := range []string{journal.Release, journal.Namespace} {
+		for _, entry := range j.Entries(kind) {
+			left = append(left, kind+" "+entry.Name)
+		}
+	}
+	fmt.Fprintln(os.Stderr, "\ndevloop: left at once; still there: "+strings.Join(left, ", "))
+	fmt.Fprintln(os.Stderr, "  → devloop delete removes it, in "+workingFolder())
+	os.Exit(exitInterrupted)
+}
+
+func workingFolder() string {
+	folder, err := filepath.Abs(".")
+	if err != nil {
+		return "this folder"
+	}
+	return folder
+}

@@ -1,0 +1,90 @@
+// Everything that lives as long as the process: opened in order, each part before what needs it, closed in reverse.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/moby/moby/client"
+
+	"github.com/devloop/devloop/pkg/build"
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
+	"github.com/devloop/devloop/pkg/node"
+)
+
+// session is one devloop for one project on one cluster.
+type session struct {
+	file     string
+	config   *config.Config // the last valid reading of devloop.yaml
+	sink     event.Sink
+	docker   *client.Client
+	cluster  *deploy.Cluster
+	nodes    *node.Cluster
+	journal  *journal.Journal
+	registry *node.Registry
+	builder  *build.Builder
+	deployer *deploy.Deployer
+	closers  []func() error
+}
+
+// openSession finds the cluster, makes sure that it is a local one, and locks the project's journal. Nothing is changed in the
+// cluster. The caller closes the session.
+func openSession(ctx context.Context, file string, c *config.Config, sink event.Sink) (s *session, err error) {
+	s = &session{file: file, config: c, sink: sink}
+	defer func() {
+		if err != nil {
+			err = environmentError{errors.Join(err, s.close())}
+		}
+	}()
+	kubeContext, server, err := deploy.ReadContext(c.KubeContext)
+	if err != nil {
+		return nil, err
+	}
+	if s.docker, err = client.New(client.FromEnv); err != nil {
+		return nil, event.WithHint(fmt.Errorf("Docker: %w", err), "check DOCKER_HOST")
+	}
+	s.closers = append(s.closers, s.docker.Close)
+	if s.nodes, err = node.Find(ctx, kubeContext, server, s.docker, slices.Contains(c.AllowContexts, kubeContext)); err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, s.nodes.Close)
+	if s.cluster, err = deploy.Connect(ctx, kubeContext); err != nil {
+		return nil, err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return nil, err
+	}
+	cacheDir := filepath.Join(cache, "devloop")
+	stateDir, err := journal.DefaultDir()
+	if err != nil {
+		return nil, err
+	}
+	if s.journal, err = journal.Open(stateDir, s.cluster.UID, c.Name); err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, s.journal.Close)
+	if s.registry, err = node.OpenRegistry(filepath.Join(cacheDir, "registry")); err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, s.registry.Close)
+	s.builder = build.New(s.docker, cacheDir)
+	s.deployer = deploy.New(s.cluster, c.Name, s.journal, filepath.Join(cacheDir, "charts"))
+	return s, nil
+}
+
+func (s *session) close() error {
+	var errs []error
+	for _, closer := range slices.Backward(s.closers) {
+		errs = append(errs, closer())
+	}
+	s.closers = nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,205 @@
+// The stages as a run sees them: each holds its part of one reading of devloop.yaml.
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/devloop/devloop/pkg/build"
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
+	"github.com/devloop/devloop/pkg/loop"
+)
+
+// keepImages is how many images of a name stay, so that going back and forth between two states builds nothing.
+const keepImages = 3
+
+// load reads devloop.yaml again. While it is invalid, the last valid reading stays in force.
+func (s *session) load() (loop.Stages, error) {
+	files := s.config.Files()
+	c, err := config.Load(s.file)
+	var invalid *config.Error
+	switch {
+	case errors.As(err, &invalid):
+		s.sink.For("config").Warn("devloop.yaml is not valid, its last valid state stays in force", err)
+		files = append(files, invalid.Files()...)
+	case err != nil:
+		return loop.Stages{}, err
+	default:
+		if c.Name != s.config.Name || c.KubeContext != s.config.KubeContext || !slices.Equal(c.Forwards, s.config.Forwards) {
+			s.sink.For("config").Warn("name, kubeContext and forwards take effect when devloop is started again", nil)
+			c.Name, c.KubeContext, c.Forwards = s.config.Name, s.config.KubeContext, s.config.Forwards
+		}
+		s.config = c
+		files = c.Files()
+	}
+	return loop.Stages{
+		Files:    files,
+		Images:   &images{session: s, config: s.config, inputs: map[name.Tag]build.Input{}},
+		Nodes:    nodes{s},
+		Platform: platform{s, s.config},
+		Forwards: forwards{s.config.Forwards},
+	}, nil
+}
+
+// images is the build stage.
+type images struct {
+	session *session
+	config  *config.Config
+	inputs  map[name.Tag]build.Input
+}
+
+func (i *images) Hash(ctx context.Context) (tags []name.Tag, files []string, err error) {
+	clear(i.inputs)
+	var errs []error
+	for _, image := range i.config.Images {
+		input, err := i.session.builder.Hash(ctx, build.Image{
+			Name:       image.Name,
+			Dockerfile: i.config.Abs(image.Dockerfile),
+			Context:    i.config.Abs(image.Context),
+			Target:     image.Target,
+			Args:       image.Args,
+			Platform:   image.Platform,
+		})
+		files = append(files, input.Files...)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		i.inputs[input.Tag] = input
+		tags = append(tags, input.Tag)
+	}
+	return tags, files, errors.Join(errs...)
+}
+
+func (i *images) Has(ctx context.Context, tag name.Tag) (bool, error) {
+	return i.session.builder.Has(ctx, tag)
+}
+
+func (i *images) Build(ctx context.Context, sink event.Sink, tag name.Tag) error {
+	if err := i.session.journal.Record(journal.Image, tag.String()); err != nil {
+		return err
+	}
+	return i.session.builder.Build(ctx, sink, i.inputs[tag])
+}
+
+// nodes is the node stage.
+type nodes struct{ session *session }
+
+func (n nodes) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error) {
+	if len(tags) == 0 {
+		return nil, nil
+	}
+	return n.session.nodes.Missing(ctx, tags)
+}
+
+func (n nodes) Give(ctx context.Context, sink event.Sink, tags []name.Tag) error {
+	return n.session.nodes.Give(ctx, sink, n.session.docker, n.session.registry, tags)
+}
+
+// Prune removes images that devloop made and that are neither among the newest of their name nor named by a pod.
+func (n nodes) Prune(ctx context.Context, sink event.Sink, tags []name.Tag) error {
+	j := n.session.journal
+	kept := map[string]int{} // by repository
+	for _, tag := range tags {
+		kept[tag.RepositoryStr()]++
+		if err := j.Record(journal.Image, tag.String()); err != nil { // now the newest
+			return err
+		}
+	}
+	var old []name.Tag
+	for _, entry := range slices.Backward(j.Entries(journal.Image)) {
+		tag, err := name.NewTag(entry.Name)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(tags, tag) {
+			continue
+		}
+		if kept[tag.RepositoryStr()]++; kept[tag.RepositoryStr()] > keepImages {
+			old = append(old, tag)
+		}
+	}
+	if len(old) == 0 {
+		return nil
+	}
+	used, err := n.session.cluster.ImagesInUse(ctx)
+	if err != nil {
+		return err
+	}
+	old = slices.DeleteFunc(old, func(tag name.Tag) bool { return used[tag.String()] })
+	if err := n.session.nodes.Remove(ctx, old); err != nil {
+		return err
+	}
+	for _, tag := range old {
+		if err := n.session.builder.Remove(ctx, tag.String()); err != nil {
+			return err
+		}
+		sink.For("node").Note("old image removed", "image", tag.String())
+		if err := j.Forget(journal.Image, tag.String()); err != nil {
+			return err
+		}
+	}
+	return n.session.registry.Prune(old)
+}
+
+// platform is the deploy stage.
+type platform struct {
+	session *session
+	config  *config.Config
+}
+
+func (p platform) Files() []string {
+	var files []string
+	for _, r := range releases(p.config) {
+		files = append(files, r.Files()...)
+	}
+	return files
+}
+
+func (p platform) Apply(ctx context.Context, sink event.Sink, tags []name.Tag) error {
+	refs := map[string]string{}
+	for i, image := range p.config.Images { // Hash keeps their order
+		refs[image.Name] = tags[i].String()
+	}
+	for i, r := range releases(p.config) {
+		set, err := p.config.Releases[i].Resolve(refs)
+		if err != nil {
+			return err
+		}
+		r.Set = set
+		if err := p.session.deployer.Apply(ctx, sink, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p platform) Wait(ctx context.Context, sink event.Sink) error {
+	var health []deploy.Health
+	for _, h := range p.config.Health {
+		health = append(health, deploy.Health{Namespace: h.Namespace, Selector: h.Deployment})
+	}
+	return p.session.deployer.Wait(ctx, sink, releases(p.config), health, p.config.Timeouts.Rollout)
+}
+
+// releases are those of devloop.yaml, without values that depend on images.
+func releases(c *config.Config) []deploy.Release {
+	list := make([]deploy.Release, 0, len(c.Releases))
+	for _, r := range c.Releases {
+		release := deploy.Release{Name: r.Name, Chart: r.Chart, SHA256: r.SHA256, Namespace: r.Namespace, CreateNamespace: r.CreateNamespace}
+		if r.ChartIsLocal() {
+			release.Chart = c.Abs(r.Chart)
+		}
+		for _, file := range r.Values {
+			release.ValuesFiles = append(release.ValuesFiles, c.Abs(file))
+		}
+		list = append(list, release)
+	}
+	return list
+}

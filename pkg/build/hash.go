@@ -1,0 +1,233 @@
+// The content hash of an image: what its Dockerfile means (as BuildKit's own frontend understands it), the digests of
+// its base images, and every file of the context that a reachable stage uses. Equal inputs give an equal hash in
+// another folder and on another machine; mtimes and owners do not count, since BuildKit ignores them too.
+package build
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/containerd/platforms"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/frontend/dockerfile/dockerfile2llb"
+	"github.com/moby/buildkit/frontend/dockerui"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/patternmatcher/ignorefile"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tonistiigi/fsutil"
+	"github.com/tonistiigi/fsutil/types"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// hashVersion changes when the meaning of the hash does, so that older images are not taken for current ones.
+const hashVersion = "devloop/1"
+
+// tagLength is in hex digits: 64 bits tell a developer's images apart, and leave room in a Kubernetes label value (63
+// characters), where charts like to put tags.
+const tagLength = 16
+
+// Image is what to build; paths are absolute.
+type Image struct {
+	Name       string // repository, "worker"
+	Dockerfile string
+	Context    string // folder
+	Target     string // stage, "" for the last one
+	Args       map[string]string
+	Platform   string // "linux/arm64", "" for this machine's architecture
+}
+
+// Input is an Image with the hash of everything that it is made of.
+type Input struct {
+	Image
+	Hash  string   // sha256, hex
+	Tag   name.Tag // Name:prefix of Hash
+	Files []string // absolute paths that were read or looked for: files, and folders that count with all that is in them
+}
+
+// Hash reads the image's inputs. It builds nothing and changes nothing. A Dockerfile that cannot be understood is an
+// error, just as it would be in a build; a file that it copies and that is not there is left to the build to complain of.
+// The Input's Files are set even with an error, so that the caller can watch for the mending change.
+func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
+	input := Input{Image: image}
+	ignoreFiles := []string{image.Dockerfile + ".dockerignore", filepath.Join(image.Context, ".dockerignore")}
+	input.Files = append([]string{image.Dockerfile}, ignoreFiles...)
+	dockerfile, err := os.ReadFile(image.Dockerfile)
+	if err != nil {
+		return input, fmt.Errorf("image %s: %w", image.Name, err)
+	}
+	platform, err := image.platform()
+	if err != nil {
+		return input, fmt.Errorf("image %s: %w", image.Name, err)
+	}
+	converted, err := dockerfile2llb.Dockerfile2LLB(ctx, dockerfile, dockerfile2llb.ConvertOpt{
+		Config:         dockerui.Config{BuildArgs: image.Args, Target: image.Target},
+		TargetPlatform: &platform,
+		MetaResolver:   &baseResolver{docker: b.docker, cache: b.bases, platform: platform},
+	})
+	if err != nil {
+		return input, event.WithHint(fmt.Errorf("image %s: %s: %w", image.Name, filepath.Base(image.Dockerfile), err), event.Hint(err))
+	}
+	// A constant where BuildKit puts a random ID, so that the definition is the same every time.
+	definition, err := converted.State.Marshal(ctx, llb.LocalUniqueID("devloop"))
+	if err != nil {
+		return input, fmt.Errorf("image %s: %s: %w", image.Name, filepath.Base(image.Dockerfile), err)
+	}
+	excludes, err := readIgnoreFile(ignoreFiles)
+	if err != nil {
+		return input, fmt.Errorf("image %s: %w", image.Name, err)
+	}
+
+	sum := sha256.New()
+	field(sum, hashVersion, platforms.Format(platform))
+	config := *converted.Image
+	config.Created = nil
+	configJSON, err := json.Marshal(config)
+	if err != nil {
+		return input, fmt.Errorf("image %s: %w", image.Name, err)
+	}
+	field(sum, "config", string(configJSON))
+	for _, op := range definition.Def {
+		field(sum, "op", string(op))
+		patterns, local, err := localPatterns(op)
+		if err != nil {
+			return input, fmt.Errorf("image %s: %w", image.Name, err)
+		}
+		if !local {
+			continue
+		}
+		input.Files = append(input.Files, watchable(image.Context, patterns)...)
+		if err := b.hashContext(ctx, sum, image.Context, patterns, excludes); err != nil {
+			return input, fmt.Errorf("image %s: context %s: %w", image.Name, image.Context, err)
+		}
+	}
+	input.Hash = hex.EncodeToString(sum.Sum(nil))
+	input.Tag, err = name.NewTag(image.Name + ":" + input.Hash[:tagLength])
+	if err != nil {
+		return input, fmt.Errorf("image %s: %w", image.Name, err)
+	}
+	slices.Sort(input.Files)
+	input.Files = slices.Compact(input.Files)
+	return input, nil
+}
+
+// platform is the image's target: containers are Linux, whatever the host is.
+func (i Image) platform() (ocispecs.Platform, error) {
+	if i.Platform == "" {
+		return platforms.Normalize(ocispecs.Platform{OS: "linux", Architecture: runtime.GOARCH}), nil
+	}
+	return platforms.Parse(i.Platform)
+}
+
+// localPatterns tells whether op reads the build context, and which paths of it (none means all).
+func localPatterns(op []byte) (patterns []string, local bool, err error) {
+	var decoded pb.Op
+	if err := decoded.UnmarshalVT(op); err != nil {
+		return nil, false, err
+	}
+	source := decoded.GetSource()
+	if source == nil || !strings.HasPrefix(source.Identifier, "local://") {
+		return nil, false, nil
+	}
+	if list := source.Attrs[pb.AttrFollowPaths]; list != "" {
+		err = json.Unmarshal([]byte(list), &patterns)
+	}
+	return patterns, true, err
+}
+
+// watchable turns context patterns into paths that can be watched: a pattern with wildcards stands for its fixed folder.
+func watchable(context string, patterns []string) []string {
+	if len(patterns) == 0 {
+		return []string{context}
+	}
+	var paths []string
+	for _, pattern := range patterns {
+		fixed := pattern
+		for strings.ContainsAny(fixed, `*?[\`) {
+			fixed = filepath.Dir(fixed)
+		}
+		paths = append(paths, filepath.Join(context, fixed))
+	}
+	return paths
+}
+
+// readIgnoreFile returns the patterns of the first file that exists, as docker build does.
+func readIgnoreFile(files []string) ([]string, error) {
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		patterns, err := ignorefile.ReadAll(bytes.NewReader(content))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		return patterns, nil
+	}
+	return nil, nil
+}
+
+// hashContext adds path, mode, link target and content of every file that the patterns reach.
+func (b *Builder) hashContext(ctx context.Context, sum hash.Hash, root string, follow, excludes []string) error {
+	base, err := fsutil.NewFS(root)
+	if err != nil {
+		return err
+	}
+	filtered, err := fsutil.NewFilterFS(base, &fsutil.FilterOpt{FollowPaths: follow, ExcludePatterns: excludes})
+	if err != nil {
+		return err
+	}
+	return filtered.Walk(ctx, "", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // deleted while we walked; the build or the next hash will say so
+			}
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		stat, ok := info.Sys().(*types.Stat)
+		if !ok {
+			return fmt.Errorf("%s: no file information", path)
+		}
+		mode := fs.FileMode(stat.Mode)
+		field(sum, "file", filepath.ToSlash(path), mode.String())
+		switch {
+		case mode&fs.ModeSymlink != 0:
+			field(sum, stat.Linkname)
+		case mode.IsRegular():
+			digest, err := b.files.digest(filepath.Join(root, path))
+			if err != nil {
+				return err
+			}
+			field(sum, digest)
+		}
+		return nil
+	})
+}
+
+// field writes strings so that no two different lists of fields give the same bytes.
+func field(w io.Writer, values ...string) {
+	for _, v := range values {
+		_, _ = fmt.Fprintf(w, "%d:%s,", len(v), v) // a hash never fails to write
+	}
+}

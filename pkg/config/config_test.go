@@ -1,0 +1,267 @@
+package config
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// platform is the file for the Dask Gateway platform.
+const platformFile = `apiVersion: devloop/v1
+name: dask-gateway
+images:
+  worker:     { dockerfile: Dockerfile.worker }
+  daskclient: { dockerfile: Dockerfile.client }
+releases:
+  - name: dask-gateway
+    chart: https://helm.dask.org/dask-gateway-2024.1.0.tgz
+    namespace: dask-gateway
+    createNamespace: true
+    values: [deploy/dask-gateway/values.yaml]
+    set:
+      gateway.backend.image.name: '{{ repository "worker" }}'
+      gateway.backend.image.tag: '{{ tag "worker" }}'
+      traefik.service.type: ClusterIP
+  - name: dask-session
+    chart: deploy/dask-session
+    namespace: dask-gateway
+    set:
+      dask.image: '{{ image "daskclient" }}'
+      dask.workerImage: '{{ image "worker" }}'
+      dask.gatewayURL: http://traefik-dask-gateway.dask-gateway.svc.cluster.local:80
+health:
+  - { deployment: 'app.kubernetes.io/name=dask-gateway', namespace: dask-gateway }
+cleanup:
+  before: [daskclusters.gateway.dask.org]
+forwards:
+  - { service: traefik-dask-gateway, namespace: dask-gateway, port: 80, local: 8001, ready: /api/health }
+`
+
+// project makes the files that platformFile names, and some more.
+func project(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{
+		"Dockerfile.worker", "Dockerfile.client", "sub/Dockerfile", "values.yaml", "chart.tgz",
+		"deploy/dask-gateway/values.yaml", "deploy/dask-session/Chart.yaml",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// load writes text as devloop.yaml into dir and loads it under that short name.
+func load(t testing.TB, dir, text string) (*Config, error) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, FileName), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(filepath.Join(dir, FileName))
+	var e *Error
+	if errors.As(err, &e) {
+		e.File = FileName
+	}
+	return c, err
+}
+
+func TestPlatform(t *testing.T) {
+	dir := project(t)
+	got, err := load(t, dir, platformFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Config{
+		Path: filepath.Join(dir, FileName), Dir: dir, Name: "dask-gateway",
+		Images: []Image{
+			{Name: "worker", Dockerfile: "Dockerfile.worker", Context: "."},
+			{Name: "daskclient", Dockerfile: "Dockerfile.client", Context: "."},
+		},
+		Releases: []Release{{
+			Name: "dask-gateway", Chart: "https://helm.dask.org/dask-gateway-2024.1.0.tgz", Namespace: "dask-gateway",
+			CreateNamespace: true, Values: []string{"deploy/dask-gateway/values.yaml"},
+			Set: map[string]any{
+				"gateway.backend.image.name": `{{ repository "worker" }}`,
+				"gateway.backend.image.tag":  `{{ tag "worker" }}`,
+				"traefik.service.type":       "ClusterIP",
+			},
+		}, {
+			Name: "dask-session", Chart: "deploy/dask-session", Namespace: "dask-gateway",
+			Set: map[string]any{
+				"dask.image":       `{{ image "daskclient" }}`,
+				"dask.workerImage": `{{ image "worker" }}`,
+				"dask.gatewayURL":  "http://traefik-dask-gateway.dask-gateway.svc.cluster.local:80",
+			},
+		}},
+		Health:   []Health{{Deployment: "app.kubernetes.io/name=dask-gateway", Namespace: "dask-gateway"}},
+		Cleanup:  Cleanup{Before: []string{"daskclusters.gateway.dask.org"}},
+		Forwards: []Forward{{"traefik-dask-gateway", "dask-gateway", 80, 8001, "/api/health", 30 * time.Second}},
+		Timeouts: Timeouts{Rollout: 5 * time.Minute},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	files := []string{filepath.Join(dir, FileName), filepath.Join(dir, "deploy/dask-gateway/values.yaml")}
+	if !reflect.DeepEqual(got.Files(), files) {
+		t.Errorf("Files() = %q, want %q", got.Files(), files)
+	}
+	if got.Releases[0].ChartIsLocal() || !got.Releases[1].ChartIsLocal() {
+		t.Error("the first chart is a URL, the second one is local")
+	}
+}
+
+func TestEveryKey(t *testing.T) {
+	got, err := load(t, project(t), `apiVersion: devloop/v1
+name: &name all
+kubeContext: minikube
+allowContexts: [staging]
+images:
+  plain: { context: sub }
+  full: &full
+    context: sub
+    dockerfile: sub/Dockerfile
+    target: final
+    args: { PYTHON: 3.10, DEBUG: true }
+    platform: linux/arm64
+  copy: { <<: [*full], target: first }
+releases:
+  - { name: a, chart: chart.tgz, namespace: *name, sha256: `+strings.Repeat("ab", 32)+` }
+forwards:
+  - { service: s, namespace: n, port: 80, local: 8001, hold: 1m }
+timeouts: { rollout: 90s }
+health:
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := map[string]string{"PYTHON": "3.10", "DEBUG": "true"}
+	want := &Config{
+		Path: got.Path, Dir: got.Dir, Name: "all", KubeContext: "minikube", AllowContexts: []string{"staging"},
+		Images: []Image{
+			{Name: "plain", Context: "sub", Dockerfile: "sub/Dockerfile"},
+			{"full", "sub", "sub/Dockerfile", "final", args, "linux/arm64"},
+			{"copy", "sub", "sub/Dockerfile", "first", args, "linux/arm64"},
+		},
+		Releases: []Release{{Name: "a", Chart: "chart.tgz", Namespace: "all", SHA256: strings.Repeat("ab", 32)}},
+		Forwards: []Forward{{Service: "s", Namespace: "n", Port: 80, Local: 8001, Hold: time.Minute}},
+		Timeouts: Timeouts{Rollout: 90 * time.Second},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestResolve(t *testing.T) {
+	c, err := load(t, project(t), `apiVersion: devloop/v1
+name: p
+images:
+  team/worker: { dockerfile: Dockerfile.worker }
+releases:
+- name: r
+  chart: chart.tgz
+  namespace: n
+  set:
+    number: 8
+    text: "8"
+    truth: true
+    part: 0.5
+    nothing: null
+    day: 2024-01-02
+    a\.b.c[0]: x
+    empty: ""
+    all: '{{ image "team/worker" }}'
+    repository: '{{repository "team/worker"}}'
+    both: 'img={{ repository "team/worker" }} tag={{- tag "team/worker" -}} .'
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.Releases[0].Resolve(map[string]string{"team/worker": "localhost:5000/worker:3fa"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{
+		"number": 8, "text": "8", "truth": true, "part": 0.5, "nothing": nil, "day": "2024-01-02", `a\.b.c[0]`: "x", "empty": "",
+		"all": "localhost:5000/worker:3fa", "repository": "localhost:5000/worker", "both": "img=localhost:5000/worker tag=3fa.",
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %#v\nwant %#v", got, want)
+	}
+	_, err = c.Releases[0].Resolve(nil)
+	if err == nil || !strings.Contains(err.Error(), `image "team/worker" has not been built`) {
+		t.Errorf("an image without a reference: %v", err)
+	}
+}
+
+func TestNoFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), FileName)
+	_, err := Load(path)
+	var e *Error
+	if !errors.As(err, &e) || !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("Load = %v", err)
+	}
+	if !strings.Contains(err.Error(), path) || !strings.Contains(e.Hint(), "apiVersion: devloop/v1") {
+		t.Errorf("message %q, hint %q", err, e.Hint())
+	}
+	if !reflect.DeepEqual(e.Files(), []string{path}) {
+		t.Errorf("Files() = %q", e.Files())
+	}
+
+	_, err = Load(t.TempDir())
+	if err == nil || !strings.Contains(err.Error(), "cannot be read: is a directory") {
+		t.Errorf("a folder: %v", err)
+	}
+}
+
+func TestMissingFilesAreNamed(t *testing.T) {
+	dir := project(t)
+	_, err := load(t, dir, "apiVersion: devloop/v1\nname: p\nimages: { a: { dockerfile: soon } }\n")
+	var e *Error
+	if !errors.As(err, &e) {
+		t.Fatalf("Load = %v", err)
+	}
+	if want := []string{filepath.Join(dir, FileName), filepath.Join(dir, "soon")}; !reflect.DeepEqual(e.Files(), want) {
+		t.Errorf("Files() = %q, want %q", e.Files(), want)
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add([]byte(platformFile))
+	for _, c := range wrong {
+		f.Add([]byte(c.text))
+	}
+	dir := project(f)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c := &Config{}
+		d := &decoder{dir: dir}
+		root, ok := d.parse(text)
+		if ok {
+			d.config(root, c)
+		}
+		if len(d.problems) > 0 {
+			if strings.Contains(d.failed(FileName, "").Error(), "%!") {
+				t.Errorf("badly formatted: %v", d.failed(FileName, ""))
+			}
+			return
+		}
+		refs := map[string]string{}
+		for _, image := range c.Images {
+			refs[image.Name] = image.Name + ":tag"
+		}
+		for _, r := range c.Releases {
+			if _, err := r.Resolve(refs); err != nil {
+				t.Errorf("a valid release cannot be resolved: %v", err)
+			}
+		}
+	})
+}

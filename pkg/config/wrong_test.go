@@ -1,0 +1,167 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+const head = "apiVersion: devloop/v1\nname: p\n"
+
+// wrong lists files and all that is said about them.
+var wrong = []struct {
+	name, text string
+	want       []string
+}{
+	{"empty", "", []string{`devloop.yaml: the file is empty`}},
+	{"only comments", "# nothing\n", []string{`devloop.yaml: the file is empty`}},
+	{"only a separator", "---\n", []string{`devloop.yaml: the file is empty`}},
+	{"a list", "- a\n", []string{`devloop.yaml:1:1: must be a mapping, but is a list`}},
+	{"two documents", head + "---\nname: q\n", []string{
+		`devloop.yaml:4:1: a second YAML document starts here; the file has to be one document`,
+	}},
+	{"tab", head + "images:\n\tworker: {}\n", []string{
+		`devloop.yaml:4: found character that cannot start any token (YAML is indented with spaces, not tabs; ` +
+			"text that starts with @, ` or % needs quotes)",
+	}},
+	{"first line", "a: b: c\n", []string{
+		`devloop.yaml:1: mapping values are not allowed in this context (a text with ": " in it needs quotes)`,
+	}},
+	{"unknown anchor", "a: *b\n", []string{`devloop.yaml:1: unknown anchor 'b' referenced`}},
+
+	{"nothing required", "kubeContext: x\n", []string{
+		`devloop.yaml:1:1: "apiVersion" is missing`, `devloop.yaml:1:1: "name" is missing`,
+	}},
+	{"other version", "apiVersion: skaffold/v4beta11\nkind: Config\nbuild: {}\n", []string{
+		`devloop.yaml:1:13: apiVersion: this devloop reads "devloop/v1", not "skaffold/v4beta11"`,
+	}},
+	{"version is a list", "apiVersion: [devloop/v1]\nname:\n", []string{
+		`devloop.yaml:1:13: apiVersion: must be text, but is a list`, `devloop.yaml:2:6: name: must not be empty`,
+	}},
+	{"unknown keys", head + "imges: {}\nfoo: 1\nforwards:\n- { servce: s, namespace: n, port: 1, local: 1 }\n", []string{
+		`devloop.yaml:3:1: unknown key "imges"; did you mean "images"?`,
+		`devloop.yaml:4:1: unknown key "foo"; known here: apiVersion, name, kubeContext, allowContexts, images, releases, ` +
+			`health, cleanup, forwards, timeouts`,
+		`devloop.yaml:6:3: forwards[0]: "service" is missing`,
+		`devloop.yaml:6:5: forwards[0]: unknown key "servce"; did you mean "service"?`,
+	}},
+	{"keys", head + "name: q\n? [a]\n: b\nimages: { <<: 3 }\n", []string{
+		`devloop.yaml:3:1: "name" is here twice; first on line 2`,
+		`devloop.yaml:4:3: a key must be text`,
+		`devloop.yaml:6:15: images.<<: must be a mapping, but is a number (3)`,
+	}},
+	{"merged into itself", head + "timeouts: &t { <<: *t, rollout: 1s }\n", nil},
+	{"types", head + "kubeContext: 8\nallowContexts: a\nimages: []\nreleases: {}\nhealth: [x]\ncleanup: { before: [1] }\n", []string{
+		`devloop.yaml:3:14: kubeContext: must be text, but is a number (8); put it in quotes`,
+		`devloop.yaml:4:16: allowContexts: must be a list, but is text "a"`,
+		`devloop.yaml:5:9: images: must be a mapping, but is a list`,
+		`devloop.yaml:6:11: releases: must be a list, but is a mapping`,
+		`devloop.yaml:7:10: health[0]: must be a mapping, but is text "x"`,
+		`devloop.yaml:8:21: cleanup.before[0]: must be text, but is a number (1); put it in quotes`,
+	}},
+	{"names", "apiVersion: devloop/v1\nname: Dask_Gateway\nimages:\n  Worker:1: { dockerfile: values.yaml }\ncleanup: { before: [Dask/x] }\n", []string{
+		`devloop.yaml:2:7: name: "Dask_Gateway" must be a DNS label: up to 63 of a-z, 0-9 and -, with a letter or digit at both ends`,
+		`devloop.yaml:4:3: images: "Worker:1" must be an image name without a tag: up to 128 of a-z, 0-9 and single . _ - / within`,
+		`devloop.yaml:5:21: cleanup.before[0]: "Dask/x" must be a resource like deployments.apps`,
+	}},
+	{"images", head + `images:
+  a: { dockerfile: Dockerfile.wrker }
+  b: { context: sub/Dockerfile }
+  c:
+  d: { context: nowhere, dockerfile: deploy, platform: arm, target: "", args: { a: [] } }
+  a: {}
+`, []string{
+		`devloop.yaml:4:20: images.a.dockerfile: there is no file "Dockerfile.wrker"; did you mean "Dockerfile.worker"?`,
+		`devloop.yaml:5:17: images.b.context: "sub/Dockerfile" is not a folder`,
+		`devloop.yaml:6:3: images.c: there is no file "Dockerfile"`,
+		`devloop.yaml:7:17: images.d.context: there is no folder "nowhere"`,
+		`devloop.yaml:7:38: images.d.dockerfile: "deploy" is not a file`,
+		`devloop.yaml:7:56: images.d.platform: "arm" must be a platform like linux/amd64`,
+		`devloop.yaml:7:69: images.d.target: must not be empty`,
+		`devloop.yaml:7:84: images.d.args.a: must be a single value, but is a list`,
+		`devloop.yaml:8:3: images: "a" is here twice; first on line 4`,
+	}},
+	{"releases", head + `releases:
+- { name: a, chart: chart.tgz, namespace: n, values: [valeus.yaml] }
+- { name: a, chart: deploy/dask-sesion, namespace: N, createNamespace: yes }
+- { chart: sub, sha256: abc }
+- { name: -b, chart: deploy/dask-session, namespace: n, sha256: ` + strings.Repeat("ab", 32) + ` }
+`, []string{
+		`devloop.yaml:4:55: releases[0].values[0]: there is no file "valeus.yaml"; did you mean "values.yaml"?`,
+		`devloop.yaml:5:11: releases[1].name: a is taken already, on line 4`,
+		`devloop.yaml:5:21: releases[1].chart: there is no folder "deploy/dask-sesion"; did you mean "deploy/dask-session"? ` +
+			`(a chart that is not on this machine starts with https:// or oci://)`,
+		`devloop.yaml:5:52: releases[1].namespace: "N" must be a DNS label: up to 63 of a-z, 0-9 and -, with a letter or digit at both ends`,
+		`devloop.yaml:5:72: releases[1].createNamespace: must be true or false, but is text "yes"`,
+		`devloop.yaml:6:3: releases[2]: "name" is missing`,
+		`devloop.yaml:6:3: releases[2]: "namespace" is missing`,
+		`devloop.yaml:6:12: releases[2].chart: there is no file "sub/Chart.yaml"`,
+		`devloop.yaml:6:25: releases[2].sha256: "abc" must be a SHA-256: 64 digits of 0-9 and a-f`,
+		`devloop.yaml:7:11: releases[3].name: "-b" must be a Helm release name: up to 53 of a-z, 0-9, - and ., with a letter or digit at both ends`,
+		`devloop.yaml:7:65: releases[3].sha256: a checksum is for a chart's archive, but deploy/dask-session is a folder`,
+	}},
+	{"set", head + `releases:
+- name: r
+  chart: chart.tgz
+  namespace: n
+  set:
+    a: '{{ image "wroker" }}'
+    b: '{{ tag worker }}'
+    c: '{{ tag "worker" | printf "%s" }}'
+    d: '{{ if true }}x{{ end }}'
+    e: '{{ .worker }}'
+    f: { g: 1 }
+    .h: 1
+    i: .nan
+    j: !!int x
+    k: !mine x
+    l: '{{ tag "worker"'
+    m: "{{ tag\n}}"
+images:
+  worker: { dockerfile: Dockerfile.worker }
+`, []string{
+		`devloop.yaml:8:8: releases[0].set: no image is called "wroker"; did you mean "worker"?`,
+		`devloop.yaml:9:8: releases[0].set: function "worker" not defined; ` + usage,
+		`devloop.yaml:10:8: releases[0].set: function "printf" not defined; ` + usage,
+		`devloop.yaml:11:8: releases[0].set: {{if true}}x{{end}} is not understood; ` + usage,
+		`devloop.yaml:12:8: releases[0].set: {{.worker}} is not understood; ` + usage,
+		`devloop.yaml:13:8: releases[0].set: f must be a single value, but is a mapping; write one line per value, ` +
+			`with dots in the key (a.b.c), or use a values file`,
+		`devloop.yaml:14:5: releases[0].set: ".h" must be a path like a.b.c (a dot within a key is written \.)`,
+		`devloop.yaml:15:8: releases[0].set: .nan cannot be a Helm value; put it in quotes if it is text`,
+		`devloop.yaml:16:8: releases[0].set: "x" does not fit its tag !!int`,
+		`devloop.yaml:17:8: releases[0].set: has a tag that is not known: !mine`,
+		`devloop.yaml:18:8: releases[0].set: unclosed action; ` + usage,
+		`devloop.yaml:19:8: releases[0].set: {{tag}} is not understood; ` + usage,
+	}},
+	{"forwards", head + `forwards:
+- { service: s, namespace: n, port: 0, local: 8001, ready: health }
+- { service: s, namespace: n, port: http, local: 8001, hold: 30 }
+- { service: s, namespace: n, port: 65536, local: 8.5, hold: -1s }
+timeouts: { rollout: soon }
+`, []string{
+		`devloop.yaml:4:37: forwards[0].port: must be a port from 1 to 65535, but is a number (0)`,
+		`devloop.yaml:4:60: forwards[0].ready: "health" must be an HTTP path like /healthz`,
+		`devloop.yaml:5:37: forwards[1].port: must be a port from 1 to 65535, but is text "http"`,
+		`devloop.yaml:5:50: forwards[1].local: 8001 is taken already, on line 4`,
+		`devloop.yaml:5:62: forwards[1].hold: must be a duration like 30s or 5m, but is a number (30)`,
+		`devloop.yaml:6:37: forwards[2].port: must be a port from 1 to 65535, but is a number (65536)`,
+		`devloop.yaml:6:51: forwards[2].local: must be a port from 1 to 65535, but is a number (8.5)`,
+		`devloop.yaml:6:62: forwards[2].hold: must be at least 0s, but is -1s`,
+		`devloop.yaml:7:22: timeouts.rollout: must be a duration like 30s or 5m, but is text "soon"`,
+	}},
+}
+
+func TestWrong(t *testing.T) {
+	for _, c := range wrong {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := load(t, project(t), c.text)
+			got := ""
+			if err != nil {
+				got = err.Error()
+			}
+			if want := strings.Join(c.want, "\n"); got != want {
+				t.Errorf("got:\n%s\nwant:\n%s", got, want)
+			}
+		})
+	}
+}

@@ -1,0 +1,197 @@
+// Package deploy makes a cluster hold what devloop.yaml says: Helm releases applied where their inputs differ, rollouts watched
+// until they end well or badly, and everything removed again.
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+const (
+	// requestTimeout bounds each request to the API server, and so each step of a Helm write, which has no context.
+	requestTimeout = 60 * time.Second
+	// answerTimeout is how long a cluster may take to answer at start.
+	answerTimeout = 10 * time.Second
+	// queriesPerSecond replaces client-go's 5, which is meant for controllers that must spare a shared API server.
+	queriesPerSecond = 100
+)
+
+// Cluster is one connection to one cluster, fixed when it is made: a kubeconfig edited later changes nothing.
+type Cluster struct {
+	Context string // name of the kube context
+	Server  string // URL of the API server
+	UID     string // of the namespace kube-system: the cluster's identity
+	Config  *rest.Config
+	Client  kubernetes.Interface
+
+	dynamic   dynamic.Interface
+	discovery discovery.CachedDiscoveryInterface
+	mapper    meta.ResettableRESTMapper
+	loader    clientcmd.ClientConfig
+	version   string
+}
+
+// ReadContext returns the name of the kube context to use and its API server, and asks nothing of the cluster. An empty
+// wanted means the current context.
+func ReadContext(wanted string) (name, server string, err error) {
+	_, raw, err := loadKubeconfig(wanted)
+	return raw.name, raw.server, err
+}
+
+type rawContext struct{ name, server string }
+
+func loadKubeconfig(wanted string) (clientcmd.ClientConfig, rawContext, error) {
+	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(),
+		&clientcmd.ConfigOverrides{CurrentContext: wanted})
+	config, err := loader.RawConfig()
+	if err != nil {
+		return nil, rawContext{}, fmt.Errorf("kubeconfig: %w", err)
+	}
+	if wanted == "" {
+		wanted = config.CurrentContext
+	}
+	kubeContext := config.Contexts[wanted]
+	if kubeContext == nil || config.Clusters[kubeContext.Cluster] == nil {
+		return nil, rawContext{}, event.WithHint(fmt.Errorf("kubeconfig has no context %q", wanted), "minikube start")
+	}
+	return loader, rawContext{wanted, config.Clusters[kubeContext.Cluster].Server}, nil
+}
+
+// Connect opens the cluster of a kube context.
+func Connect(ctx context.Context, kubeContext string) (*Cluster, error) {
+	loader, raw, err := loadKubeconfig(kubeContext)
+	if err != nil {
+		return nil, err
+	}
+	config, err := loader.ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("kube context %q: %w", raw.name, err)
+	}
+	config.QPS, config.Burst = queriesPerSecond, 2*queriesPerSecond
+	config.WarningHandler = rest.NoWarnings{}
+	bounded := rest.CopyConfig(config)
+	bounded.Timeout = requestTimeout
+	c := &Cluster{Context: raw.name, Server: raw.server, Config: config, loader: loader}
+	if c.Client, err = kubernetes.NewForConfig(config); err != nil {
+		return nil, fmt.Errorf("kube context %q: %w", raw.name, err)
+	}
+	if c.dynamic, err = dynamic.NewForConfig(bounded); err != nil {
+		return nil, fmt.Errorf("kube context %q: %w", raw.name, err)
+	}
+	plain, err := discovery.NewDiscoveryClientForConfig(bounded)
+	if err != nil {
+		return nil, fmt.Errorf("kube context %q: %w", raw.name, err)
+	}
+	c.discovery = memory.NewMemCacheClient(plain)
+	c.mapper = restmapper.NewDeferredDiscoveryRESTMapper(c.discovery)
+
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	system, err := c.Client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+	if err != nil {
+		return nil, event.WithHint(fmt.Errorf("kube context %q: its API server %s does not answer: %w", raw.name, raw.server, err),
+			"minikube status; minikube start")
+	}
+	c.UID = string(system.UID)
+	version, err := c.discovery.ServerVersion()
+	if err != nil {
+		return nil, fmt.Errorf("kube context %q: ask for its version: %w", raw.name, err)
+	}
+	c.version = version.GitVersion
+	return c, nil
+}
+
+// The methods that Helm and cli-runtime ask for (genericclioptions.RESTClientGetter): discovery and the mapper are shared
+// by all releases and runs.
+
+// ToRESTConfig returns a copy of the connection's configuration, with a deadline on every request.
+func (c *Cluster) ToRESTConfig() (*rest.Config, error) {
+	config := rest.CopyConfig(c.Config)
+	config.Timeout = requestTimeout
+	return config, nil
+}
+
+// ToDiscoveryClient returns the shared discovery cache.
+func (c *Cluster) ToDiscoveryClient() (discovery.CachedDiscoveryInterface, error) {
+	return c.discovery, nil
+}
+
+// ToRESTMapper returns the shared mapper.
+func (c *Cluster) ToRESTMapper() (meta.RESTMapper, error) { return c.mapper, nil }
+
+// ToRawKubeConfigLoader returns the kubeconfig as it was when devloop started.
+func (c *Cluster) ToRawKubeConfigLoader() clientcmd.ClientConfig { return c.loader }
+
+// ImagesInUse returns the images that pods of any namespace name.
+func (c *Cluster) ImagesInUse(ctx context.Context) (map[string]bool, error) {
+	pods, err := c.Client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list pods: %w", err)
+	}
+	used := map[string]bool{}
+	for _, pod := range pods.Items {
+		for _, container := range append(pod.Spec.InitContainers, pod.Spec.Containers...) {
+			used[container.Image] = true
+		}
+	}
+	return used, nil
+}
+
+// ensureNamespace creates the namespace if it is not there, and in that case writes down first that it is devloop's to delete.
+func (d *Deployer) ensureNamespace(ctx context.Context, name string) error {
+	namespaces := d.cluster.Client.CoreV1().Namespaces()
+	for {
+		found, err := namespaces.Get(ctx, name, metav1.GetOptions{})
+		if err == nil && found.Status.Phase != corev1.NamespaceTerminating {
+			return nil
+		}
+		if err == nil { // left over from a clean-up that has not ended: wait for its end
+			if err := sleep(ctx, pollInterval); err != nil {
+				return fmt.Errorf("namespace %s is still being deleted: %w", name, err)
+			}
+			continue
+		}
+		if !apierrors.IsNotFound(err) {
+			return fmt.Errorf("namespace %s: %w", name, err)
+		}
+		if err := d.journal.Record(kindNamespace, name); err != nil {
+			return err
+		}
+		_, err = namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+			Name: name, Labels: map[string]string{"app.kubernetes.io/managed-by": "devloop"}}}, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) {
+			return d.journal.Forget(kindNamespace, name) // somebody was faster: it is theirs
+		}
+		if err != nil {
+			return fmt.Errorf("create namespace %s: %w", name, err)
+		}
+		return nil
+	}
+}
+
+// sleep waits, but not beyond the end of ctx.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,121 @@
+// Package event is the one vocabulary of everything that happens in devloop. Stages say what they do
+// by sending an Event to a Sink; the terminal log is made from nothing else. Events
+// are told, never obeyed: no work is started by one.
+package event
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Phase is the point of a step's life that an Event tells of.
+type Phase string
+
+// A step has Started once and then ends once, as Succeeded, Superseded or Failed. Noted stands alone.
+const (
+	Started    Phase = "started"
+	Succeeded  Phase = "succeeded"
+	Superseded Phase = "superseded" // a newer change took its place; nobody has to act
+	Failed     Phase = "failed"
+	Noted      Phase = "noted" // a fact worth a line
+	Warned     Phase = "warned"
+	Detailed   Phase = "detailed" // for those who asked for more (-v)
+)
+
+// Event is one thing that happened. Its Message is a constant; what varies is in Fields.
+type Event struct {
+	Time    time.Time
+	Run     int    // number of the run that it belongs to, 0 outside of one
+	Stage   string // the package that speaks: "build", "deploy"
+	Phase   Phase
+	Message string        // "image built"
+	Fields  []any         // alternating keys (string) and values
+	Took    time.Duration // of a step that ended
+	Err     error         // of a step that failed
+}
+
+// Sink takes events. It must not block: the loop's progress never depends on who listens. It may be called from
+// several goroutines.
+type Sink func(Event)
+
+// ErrSuperseded is the cause with which a run's context is cancelled when a newer change takes its place.
+var ErrSuperseded = errors.New("superseded by a newer change")
+
+// InRun returns a Sink that stamps what passes with the number of a run.
+func (s Sink) InRun(n int) Sink {
+	return func(e Event) {
+		e.Run = n
+		s(e)
+	}
+}
+
+// Stage is a Sink that knows who is speaking. The zero value is silent.
+type Stage struct {
+	name string
+	sink Sink
+}
+
+// For returns the voice of the named stage.
+func (s Sink) For(stage string) Stage { return Stage{name: stage, sink: s} }
+
+// Note tells a fact; fields are alternating keys and values.
+func (s Stage) Note(message string, fields ...any) { s.send(Noted, message, 0, nil, fields) }
+
+// Warn tells of something that went wrong and was got over, or that the user should know.
+func (s Stage) Warn(message string, err error, fields ...any) {
+	s.send(Warned, message, 0, err, fields)
+}
+
+// Detail tells what only a curious reader wants to see.
+func (s Stage) Detail(message string, fields ...any) { s.send(Detailed, message, 0, nil, fields) }
+
+// Step runs one step of work and tells how it began and ended; the error is returned as it came.
+// The step may add fields to the closing event by returning them.
+func (s Stage) Step(ctx context.Context, message string, work func(context.Context) (fields []any, err error), fields ...any) error {
+	s.send(Started, message, 0, nil, fields)
+	start := time.Now()
+	more, err := work(ctx)
+	phase := Succeeded
+	switch {
+	case err != nil && errors.Is(context.Cause(ctx), ErrSuperseded):
+		phase = Superseded
+	case err != nil:
+		phase = Failed
+	}
+	s.send(phase, message, time.Since(start), err, append(append([]any{}, fields...), more...))
+	return err
+}
+
+func (s Stage) send(phase Phase, message string, took time.Duration, err error, fields []any) {
+	if s.sink == nil {
+		return
+	}
+	s.sink(Event{Time: time.Now(), Stage: s.name, Phase: phase, Message: message, Fields: fields, Took: took, Err: err})
+}
+
+// hinted is an error with advice. The fact and the advice are kept apart, so that one place prints both.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Unwrap() error { return h.error }
+func (h hinted) Hint() string  { return h.hint }
+
+// WithHint returns err with what the user can do about it.
+func WithHint(err error, hint string) error {
+	if err == nil {
+		return nil
+	}
+	return hinted{err, hint}
+}
+
+// Hint returns the outermost advice in err's chain, or "".
+func Hint(err error) string {
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		return h.Hint()
+	}
+	return ""
+}

@@ -1,0 +1,138 @@
+// One run, from devloop.yaml to an answer through the forward. This file is the map of the program.
+package loop
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// Stages are what a run goes through, each with its part of one reading of devloop.yaml.
+type Stages struct {
+	Files    []string // that this reading came from
+	Images   images
+	Nodes    nodes
+	Platform platform
+	Forwards forwards
+}
+
+type images interface {
+	// Hash returns the tag that each image has to have by its inputs, and the paths that were read (even with an error).
+	Hash(ctx context.Context) (tags []name.Tag, files []string, err error)
+	Has(ctx context.Context, tag name.Tag) (bool, error)
+	Build(ctx context.Context, sink event.Sink, tag name.Tag) error
+}
+
+type nodes interface {
+	// Missing returns those of tags that some node lacks.
+	Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
+	Give(ctx context.Context, sink event.Sink, tags []name.Tag) error
+	// Prune lets go of older images; tags are those that run now.
+	Prune(ctx context.Context, sink event.Sink, tags []name.Tag) error
+}
+
+type platform interface {
+	Files() []string
+	Apply(ctx context.Context, sink event.Sink, tags []name.Tag) error
+	Wait(ctx context.Context, sink event.Sink) error
+}
+
+type forwards interface {
+	// Check returns when the platform answers through every forward.
+	Check(ctx context.Context, sink event.Sink) error
+}
+
+type watcher interface{ Watch(paths []string) error }
+
+// run takes the platform to the state that the files on disk describe. It does not care what woke it: where nothing differs,
+// nothing is done.
+func (l *Loop) run(ctx context.Context, sink event.Sink) error {
+	stages, err := l.load()
+	if err != nil {
+		return err
+	}
+	tags, err := l.hash(ctx, stages)
+	if err != nil {
+		return err
+	}
+	missing, err := stages.Nodes.Missing(ctx, tags)
+	if err != nil {
+		return err
+	}
+	if err := l.build(ctx, sink, stages, tags, missing); err != nil {
+		return err
+	}
+	missing, err = stages.Nodes.Missing(ctx, missing) // Docker may have built right on the node
+	if err != nil {
+		return err
+	}
+	if err := stages.Nodes.Give(ctx, sink, missing); err != nil {
+		return err
+	}
+	if err := stages.Platform.Apply(ctx, sink, tags); err != nil {
+		return err
+	}
+	if err := stages.Platform.Wait(ctx, sink); err != nil {
+		return err
+	}
+	if err := stages.Forwards.Check(ctx, sink); err != nil {
+		return err
+	}
+	return stages.Nodes.Prune(ctx, sink, tags)
+}
+
+// hash reads the inputs, and has them watched. It reads them twice, the second time after the watch is in place, so that a change
+// in between is not lost.
+func (l *Loop) hash(ctx context.Context, stages Stages) ([]name.Tag, error) {
+	_, files, hashErr := stages.Images.Hash(ctx)
+	if err := l.watch.Watch(slices.Concat(stages.Files, stages.Platform.Files(), files)); err != nil {
+		return nil, err
+	}
+	if hashErr != nil {
+		return nil, hashErr
+	}
+	tags, _, err := stages.Images.Hash(ctx)
+	return tags, err
+}
+
+// build makes those of the missing images that the host does not hold either, side by side.
+func (l *Loop) build(ctx context.Context, sink event.Sink, stages Stages, tags, missing []name.Tag) error {
+	say := sink.For("build")
+	group, ctx := errgroup.WithContext(ctx)
+	for _, tag := range tags {
+		if !slices.Contains(missing, tag) {
+			say.Note("image found", "image", tag.String(), "on", "node")
+			continue
+		}
+		group.Go(func() error {
+			if found, err := stages.Images.Has(ctx, tag); err != nil {
+				return err
+			} else if found {
+				say.Note("image found", "image", tag.String(), "on", "host")
+				return nil
+			}
+			return stages.Images.Build(ctx, sink, tag)
+		})
+	}
+	return group.Wait()
+}
+
+// names shortens a batch for a log line.
+func names(paths []string) string {
+	const most = 5
+	short := make([]string, 0, most+1)
+	for i, path := range paths {
+		if i == most {
+			short = append(short, "…")
+			break
+		}
+		short = append(short, filepath.Base(path))
+	}
+	return strings.Join(short, " ")
+}

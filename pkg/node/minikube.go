@@ -1,0 +1,182 @@
+// Minikube as it is found on disk: which profile a kube context belongs to, its nodes, and how each is reached. The
+// layout is minikube's own (pkg/minikube/config, pkg/minikube/localpath, pkg/libmachine); no minikube binary is needed.
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/client"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// ErrNotLocal means that nothing proves the kube context to be a cluster on this machine.
+var ErrNotLocal = errors.New("not proven to be a local cluster")
+
+// profile is the part of profiles/<name>/config.json that devloop needs.
+type profile struct {
+	Name             string
+	Driver           string
+	KubernetesConfig struct{ ContainerRuntime string }
+	Nodes            []struct {
+		Name             string
+		IP               string
+		Port             int
+		ContainerRuntime string
+	}
+}
+
+// machine is the part of machines/<name>/config.json that devloop needs. With the docker driver only SSHKeyPath is filled.
+type machine struct {
+	Driver struct {
+		IPAddress  string
+		SSHUser    string
+		SSHPort    int
+		SSHKeyPath string
+	}
+}
+
+// minikubeHome follows minikube's localpath.MiniPath: $MINIKUBE_HOME with ".minikube" below it unless it ends so already.
+func minikubeHome() (string, error) {
+	if home := os.Getenv("MINIKUBE_HOME"); home != "" {
+		if filepath.Base(home) == ".minikube" {
+			return home, nil
+		}
+		return filepath.Join(home, ".minikube"), nil
+	}
+	home, err := os.UserHomeDir()
+	return filepath.Join(home, ".minikube"), err
+}
+
+// Find returns the minikube cluster of a kube context. server is the API server's URL in that context: it has to be one
+// of the profile's own addresses, so that a context which only shares the name is not taken for local (ErrNotLocal), unless the
+// user allowed the context by name.
+func Find(ctx context.Context, kubeContext, server string, docker *client.Client, allowed bool) (*Cluster, error) {
+	home, err := minikubeHome()
+	if err != nil {
+		return nil, fmt.Errorf("find minikube's folder: %w", err)
+	}
+	var p profile
+	file := filepath.Join(home, "profiles", kubeContext, "config.json")
+	if err := readJSON(file, &p); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, event.WithHint(fmt.Errorf("kube context %q: %w: minikube has no profile of that name in %s", kubeContext, ErrNotLocal, home),
+				"select a minikube context (kubectl config use-context minikube), or start one (minikube start)")
+		}
+		return nil, fmt.Errorf("minikube profile %q: %w", kubeContext, err)
+	}
+	if err := p.owns(server); err != nil && !allowed {
+		return nil, event.WithHint(fmt.Errorf("kube context %q: %w: %w", kubeContext, ErrNotLocal, err),
+			"select another context, or name this one under allowContexts in devloop.yaml")
+	}
+	cluster := &Cluster{name: kubeContext}
+	for _, n := range p.Nodes {
+		name := kubeContext
+		if n.Name != "" {
+			name += "-" + n.Name
+		}
+		runtime := n.ContainerRuntime
+		if runtime == "" {
+			runtime = p.KubernetesConfig.ContainerRuntime
+		}
+		found, err := locate(ctx, home, name, n.IP, p.Driver, docker)
+		if err != nil {
+			return nil, err
+		}
+		if found.runtime, err = runtimeOf(runtime); err != nil {
+			return nil, fmt.Errorf("minikube node %s: %w", name, err)
+		}
+		cluster.nodes = append(cluster.nodes, found)
+	}
+	if len(cluster.nodes) == 0 {
+		return nil, event.WithHint(fmt.Errorf("minikube profile %q has no nodes", kubeContext), "minikube start -p "+kubeContext)
+	}
+	return cluster, nil
+}
+
+// owns checks that the API server's address is this machine's or one of the profile's nodes.
+func (p profile) owns(server string) error {
+	parsed, err := url.Parse(server)
+	if err != nil {
+		return fmt.Errorf("API server %q: %w", server, err)
+	}
+	host := parsed.Hostname()
+	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
+		return nil
+	}
+	for _, n := range p.Nodes {
+		if n.IP == host {
+			return nil
+		}
+	}
+	return fmt.Errorf("its API server %s is not a node of the minikube profile of that name", server)
+}
+
+// locate finds the way into one node: a VM driver writes it down, the docker driver publishes the container's ssh port.
+func locate(ctx context.Context, home, name, ip, driver string, docker *client.Client) (*Node, error) {
+	var m machine
+	folder := filepath.Join(home, "machines", name)
+	if err := readJSON(filepath.Join(folder, "config.json"), &m); err != nil {
+		return nil, event.WithHint(fmt.Errorf("minikube node %s: %w", name, err), "minikube start")
+	}
+	n := &Node{name: name, user: m.Driver.SSHUser, key: m.Driver.SSHKeyPath}
+	if n.user == "" {
+		n.user = "docker" // the user of minikube's own images
+	}
+	if n.key == "" {
+		n.key = filepath.Join(folder, "id_rsa")
+	}
+	if driver != "docker" {
+		if ip == "" {
+			ip = m.Driver.IPAddress
+		}
+		n.address = net.JoinHostPort(ip, strconv.Itoa(max(m.Driver.SSHPort, 22)))
+		return n, nil
+	}
+	inspected, err := docker.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
+	if errdefs.IsNotFound(err) {
+		if os.Getenv("MINIKUBE_ACTIVE_DOCKERD") != "" && ip != "" {
+			// "minikube docker-env" points DOCKER_HOST into the node, whose daemon does not know the node's container.
+			n.address = net.JoinHostPort(ip, "22")
+			return n, nil
+		}
+		return nil, event.WithHint(fmt.Errorf("minikube node %s: Docker has no container of that name", name), "minikube start")
+	}
+	if err != nil {
+		return nil, event.WithHint(fmt.Errorf("minikube node %s: ask Docker for its ssh port: %w", name, err), "start Docker, then: minikube start")
+	}
+	container := inspected.Container
+	if container.State == nil || !container.State.Running {
+		return nil, event.WithHint(fmt.Errorf("minikube node %s is stopped", name), "minikube start")
+	}
+	if container.NetworkSettings != nil {
+		if bindings := container.NetworkSettings.Ports[network.MustParsePort("22/tcp")]; len(bindings) > 0 {
+			n.address = net.JoinHostPort("127.0.0.1", bindings[0].HostPort)
+			return n, nil
+		}
+	}
+	return nil, event.WithHint(fmt.Errorf("minikube node %s: its container publishes no ssh port", name), "minikube delete; minikube start")
+}
+
+func readJSON(file string, into any) error {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(content, into); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return nil
+}

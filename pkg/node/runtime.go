@@ -1,0 +1,120 @@
+// Container runtimes, by the command that each brings along in a node: what images they hold, and how they pull one.
+package node
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/distribution/reference"
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// runtime is one container runtime, driven over ssh.
+type runtime interface {
+	// images returns the digest of every named image, by its full name ("docker.io/library/worker:3fa…").
+	images(ctx context.Context, n *Node) (map[string]string, error)
+	// pull makes the image at source, a registry on the node's own loopback, available under the name target.
+	pull(ctx context.Context, n *Node, source, target string) error
+	// remove takes a name away. It is no error if the name is not there.
+	remove(ctx context.Context, n *Node, target string) error
+}
+
+func runtimeOf(name string) (runtime, error) {
+	switch name {
+	case "docker", "": // minikube's default before it began to write one down
+		return dockerRuntime{}, nil
+	case "containerd":
+		return containerdRuntime{}, nil
+	}
+	return nil, event.WithHint(fmt.Errorf("container runtime %q is not supported", name),
+		"minikube start --container-runtime=containerd (or docker)")
+}
+
+// fullName is the name under which Kubernetes asks a runtime for tag.
+func fullName(tag name.Tag) (string, error) {
+	parsed, err := reference.ParseNormalizedNamed(tag.String())
+	if err != nil {
+		return "", err
+	}
+	return parsed.String(), nil
+}
+
+type dockerRuntime struct{}
+
+func (dockerRuntime) images(ctx context.Context, n *Node) (map[string]string, error) {
+	out, err := n.run(ctx, "sudo", "docker", "image", "ls", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]string{}
+	for line := range strings.Lines(out) {
+		short, id, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if parsed, err := reference.ParseNormalizedNamed(short); ok && err == nil { // "<none>:<none>" is no name
+			found[parsed.String()] = id
+		}
+	}
+	return found, nil
+}
+
+func (r dockerRuntime) pull(ctx context.Context, n *Node, source, target string) error {
+	if _, err := n.run(ctx, "sudo", "docker", "pull", "--quiet", source); err != nil {
+		return err
+	}
+	if _, err := n.run(ctx, "sudo", "docker", "tag", source, target); err != nil {
+		return err
+	}
+	return r.remove(ctx, n, source)
+}
+
+func (dockerRuntime) remove(ctx context.Context, n *Node, target string) error {
+	_, err := n.run(ctx, "sudo", "docker", "image", "rm", target)
+	return unless(err, "no such image")
+}
+
+type containerdRuntime struct{}
+
+// ctr works in the namespace in which the kubelet keeps its images.
+func ctr(args ...string) []string {
+	return append([]string{"sudo", "ctr", "--namespace", "k8s.io", "images"}, args...)
+}
+
+func (containerdRuntime) images(ctx context.Context, n *Node) (map[string]string, error) {
+	out, err := n.run(ctx, ctr("ls")...)
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]string{}
+	for line := range strings.Lines(out) {
+		if columns := strings.Fields(line); len(columns) >= 3 && strings.HasPrefix(columns[2], "sha256:") { // REF TYPE DIGEST …
+			found[columns[0]] = columns[2]
+		}
+	}
+	return found, nil
+}
+
+func (r containerdRuntime) pull(ctx context.Context, n *Node, source, target string) error {
+	if _, err := n.run(ctx, ctr("pull", "--plain-http", source)...); err != nil {
+		// A failed pull can leave the name behind, with nothing or half of an image under it.
+		return withCleanup(ctx, err, func(ctx context.Context) error { return r.remove(ctx, n, source) })
+	}
+	if _, err := n.run(ctx, ctr("tag", "--force", source, target)...); err != nil {
+		return err
+	}
+	return r.remove(ctx, n, source)
+}
+
+func (containerdRuntime) remove(ctx context.Context, n *Node, target string) error {
+	_, err := n.run(ctx, ctr("rm", target)...)
+	return unless(err, "not found")
+}
+
+// unless drops an error that only says what is true anyway.
+func unless(err error, harmless string) error {
+	if err == nil || strings.Contains(strings.ToLower(err.Error()), harmless) {
+		return nil
+	}
+	return err
+}

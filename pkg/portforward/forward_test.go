@@ -1,0 +1,505 @@
+package portforward
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+func TestMain(m *testing.M) {
+	// Both are of the stand-in for the cluster: the library's Close, which only it calls, lives on for a second, and
+	// a write to a stream waits for ever if the tunnel broke while the stream was being accepted.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/moby/spdystream.(*Connection).shutdown"),
+		goleak.IgnoreAnyFunction("github.com/devloop/devloop/pkg/portforward.(*node).forward"))
+}
+
+// rig is a served Forward with a cluster behind it.
+type rig struct {
+	t       *testing.T
+	node    *node
+	cluster *fake.Clientset
+	forward *Forward
+	stop    func() // ends Serve and waits for it
+
+	mu     sync.Mutex
+	events []event.Event
+}
+
+func newRig(t *testing.T, old bool, hold time.Duration) *rig {
+	t.Helper()
+	r := &rig{t: t, node: newNode(t, old), cluster: fake.NewClientset(service(intstr.FromString("web")))}
+	forward, err := Listen(t.Context(), Spec{Namespace: "ns", Service: "svc", Port: 80, Hold: hold})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.forward = forward
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() {
+		served <- forward.Serve(ctx, r.node.config(), r.cluster, func(e event.Event) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.events = append(r.events, e)
+		})
+	}()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-served:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(5 * time.Second):
+			t.Error("Serve did not return")
+		}
+	})
+	t.Cleanup(r.stop)
+	return r
+}
+
+// pod makes, or changes, a pod that listens at address.
+func (r *rig) pod(name, address string, ready bool) {
+	r.t.Helper()
+	r.node.run(name, address)
+	api, p := r.cluster.CoreV1().Pods("ns"), pod(name, ready)
+	if _, err := api.Create(r.t.Context(), p, metav1.CreateOptions{}); err == nil {
+		return
+	}
+	if _, err := api.Update(r.t.Context(), p, metav1.UpdateOptions{}); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) url() string { return "http://" + r.forward.Addr().String() }
+
+func (r *rig) dial() net.Conn {
+	r.t.Helper()
+	conn, err := net.Dial("tcp", r.forward.Addr().String())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	return conn
+}
+
+// told counts events by message.
+func (r *rig) told(message string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, e := range r.events {
+		if e.Message == message {
+			n++
+		}
+	}
+	return n
+}
+
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// get asks on a connection of its own.
+func get(url string) (string, error) {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	response, err := client.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return string(body), err
+}
+
+func service(port intstr.IntOrString) *corev1.Service {
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "svc"},
+		Spec: corev1.ServiceSpec{
+			Selector: map[string]string{"app": "web"},
+			Ports:    []corev1.ServicePort{{Port: 80, TargetPort: port}},
+		},
+	}
+}
+
+func pod(name string, ready bool) *corev1.Pod {
+	status := corev1.ConditionFalse
+	if ready {
+		status = corev1.ConditionTrue
+	}
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID("uid-" + name), Labels: map[string]string{"app": "web"}},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "web", ContainerPort: 8000}}}}},
+		Status:     corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: status}}},
+	}
+}
+
+// web is a real HTTP server that says its name.
+func web(t *testing.T, name string) string {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			io.Copy(w, r.Body)
+			return
+		}
+		io.WriteString(w, name)
+	}))
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
+// server is a real TCP server.
+func server(t *testing.T, address string, serve func(net.Conn)) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			group.Go(func() {
+				defer conn.Close()
+				serve(conn)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		group.Wait()
+	})
+	return listener.Addr().String()
+}
+
+func TestAnswers(t *testing.T) {
+	for _, old := range []bool{false, true} {
+		t.Run(fmt.Sprintf("old=%v", old), func(t *testing.T) {
+			r := newRig(t, old, 0)
+			r.pod("a", web(t, "a"), true)
+			said := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // 1 MiB, more than is kept for a replay
+			var group sync.WaitGroup
+			for range 2*perTunnel + 1 { // more than one tunnel
+				group.Go(func() {
+					if body, err := get(r.url()); err != nil || body != "a" {
+						t.Errorf("%q, %v", body, err)
+					}
+					client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+					response, err := client.Post(r.url(), "text/plain", bytes.NewReader(said))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					defer response.Body.Close()
+					if heard, err := io.ReadAll(response.Body); err != nil || !bytes.Equal(heard, said) {
+						t.Errorf("%d of %d bytes came back: %v", len(heard), len(said), err)
+					}
+				})
+			}
+			group.Wait()
+			if n := r.told("forward ready"); n != 1 {
+				t.Errorf("ready was told %d times", n)
+			}
+		})
+	}
+}
+
+func TestHeldUntilReady(t *testing.T) {
+	r := newRig(t, false, 0)
+	address := web(t, "a")
+	r.pod("a", address, false)
+	answer := make(chan string)
+	go func() {
+		body, err := get(r.url())
+		answer <- fmt.Sprint(body, err)
+	}()
+	eventually(t, "told that there is none", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.events) > 0 && fmt.Sprint(r.events[len(r.events)-1].Fields[1]) == "no pod of service ns/svc is ready"
+	})
+	select {
+	case a := <-answer:
+		t.Fatalf("answered before the pod was ready: %s", a)
+	default:
+	}
+	since := time.Now()
+	r.pod("a", address, true)
+	if a := <-answer; a != "a<nil>" {
+		t.Fatal(a)
+	}
+	if took := time.Since(since); took > time.Second { // some milliseconds; the rest is for a busy machine
+		t.Errorf("took %v", took)
+	}
+}
+
+func TestHoldExpires(t *testing.T) {
+	r := newRig(t, false, 50*time.Millisecond)
+	for range 2 {
+		conn := r.dial()
+		io.WriteString(conn, "GET / HTTP/1.1\r\n\r\n")
+		if answer, err := io.ReadAll(conn); err != nil || len(answer) > 0 {
+			t.Errorf("not closed cleanly: %q, %v", answer, err)
+		}
+	}
+	if n := r.told(heldTooLong); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+}
+
+// A pod may be ready before its process listens.
+func TestRefusedDial(t *testing.T) {
+	r := newRig(t, false, 0)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	r.pod("a", address, true)
+
+	const request = "deliver this once"
+	conn := r.dial()
+	io.WriteString(conn, request)
+	eventually(t, "told that it is refused", func() bool { return r.told(podRefuses) == 1 })
+	var delivered atomic.Int32
+	server(t, address, func(conn net.Conn) {
+		got := make([]byte, len(request))
+		if _, err := io.ReadFull(conn, got); err == nil && string(got) == request {
+			delivered.Add(1)
+		}
+		io.WriteString(conn, "thanks")
+	})
+	if answer, err := io.ReadAll(conn); err != nil || string(answer) != "thanks" {
+		t.Errorf("%q, %v", answer, err)
+	}
+	if n := delivered.Load(); n != 1 {
+		t.Errorf("delivered %d times", n)
+	}
+}
+
+func TestRollout(t *testing.T) {
+	r := newRig(t, false, 0)
+	echo := func(name string) string {
+		return server(t, "127.0.0.1:0", func(conn net.Conn) {
+			io.WriteString(conn, name)
+			io.Copy(conn, conn)
+		})
+	}
+	hear := func(conn net.Conn, want string) {
+		t.Helper()
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(conn, got); err != nil || string(got) != want {
+			t.Fatalf("%q, %v", got, err)
+		}
+	}
+	r.pod("old", echo("old"), true)
+	before := r.dial()
+	hear(before, "old")
+
+	r.pod("new", echo("new"), true)
+	gone := pod("old", true)
+	gone.DeletionTimestamp = &metav1.Time{Time: time.Now()}
+	if _, err := r.cluster.CoreV1().Pods("ns").Update(t.Context(), gone, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "new connections go to the new pod only", func() bool {
+		for range 3 {
+			conn, name := r.dial(), make([]byte, 3)
+			io.ReadFull(conn, name)
+			conn.Close()
+			if string(name) != "new" {
+				return false
+			}
+		}
+		return true
+	})
+	io.WriteString(before, "still there?")
+	hear(before, "still there?")
+	before.Close()
+	eventually(t, "the old pod's tunnel is closed after its last connection", func() bool { return r.node.open() == 1 })
+}
+
+func TestSeveralPodsTakeTurns(t *testing.T) {
+	r := newRig(t, false, 0)
+	r.pod("a", web(t, "a"), true)
+	r.pod("b", web(t, "b"), true)
+	eventually(t, "both are known", func() bool { return r.told("forward ready") == 2 })
+	heard := map[string]int{}
+	for range 10 {
+		name, err := get(r.url())
+		if err != nil {
+			t.Fatal(err)
+		}
+		heard[name]++
+	}
+	if heard["a"] != 5 || heard["b"] != 5 {
+		t.Error(heard)
+	}
+}
+
+// What a pod may have read is not sent again: the connection is cut, visibly, and the next one is fine.
+func TestTunnelKilled(t *testing.T) {
+	r := newRig(t, false, 0)
+	var requests atomic.Int32
+	reached := make(chan struct{}, 10)
+	r.pod("a", server(t, "127.0.0.1:0", func(conn net.Conn) {
+		said := make([]byte, 4)
+		if _, err := io.ReadFull(conn, said); err != nil {
+			return
+		}
+		if string(said) == "ask?" {
+			io.WriteString(conn, "answer")
+			return
+		}
+		requests.Add(1)
+		reached <- struct{}{}
+		io.Copy(io.Discard, conn)
+	}), true)
+	conn := r.dial()
+	io.WriteString(conn, "wait")
+	<-reached
+	r.node.cut()
+	if answer, err := io.ReadAll(conn); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("cut connection ended with %q, %v", answer, err)
+	}
+	next := r.dial()
+	io.WriteString(next, "ask?")
+	if answer, err := io.ReadAll(next); err != nil || string(answer) != "answer" {
+		t.Errorf("%q, %v", answer, err)
+	}
+	if n := requests.Load(); n != 1 {
+		t.Errorf("delivered %d times", n)
+	}
+	eventually(t, "the loss is told", func() bool { return r.told(tunnelLost) == 1 })
+}
+
+func TestHalfClose(t *testing.T) {
+	r := newRig(t, false, 0)
+	r.pod("a", server(t, "127.0.0.1:0", func(conn net.Conn) {
+		all, _ := io.ReadAll(conn)
+		io.WriteString(conn, strings.ToUpper(string(all)))
+	}), true)
+	conn := r.dial()
+	io.WriteString(conn, "all of it")
+	conn.(*net.TCPConn).CloseWrite()
+	if answer, err := io.ReadAll(conn); err != nil || string(answer) != "ALL OF IT" {
+		t.Errorf("%q, %v", answer, err)
+	}
+}
+
+// A client that does not read stops its tunnel; new connections must not land there.
+func TestStalledClient(t *testing.T) {
+	r := newRig(t, false, 0)
+	r.pod("a", server(t, "127.0.0.1:0", func(conn net.Conn) {
+		kind := make([]byte, 1)
+		io.ReadFull(conn, kind)
+		if kind[0] == 'e' {
+			io.Copy(conn, endless{})
+		}
+		io.WriteString(conn, "short")
+	}), true)
+	stalled := r.dial()
+	io.WriteString(stalled, "e")
+	io.ReadFull(stalled, make([]byte, 1))
+	for i := range 3 * perTunnel {
+		eventually(t, fmt.Sprintf("connection %d is answered", i), func() bool {
+			conn := r.dial()
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(time.Second))
+			io.WriteString(conn, "s")
+			answer := make([]byte, len("short"))
+			_, err := io.ReadFull(conn, answer)
+			return err == nil && string(answer) == "short"
+		})
+	}
+	stalled.Close()
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+func TestPortTaken(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	port := listener.Addr().(*net.TCPAddr).Port
+	_, err = Listen(t.Context(), Spec{Namespace: "ns", Service: "svc", Port: 80, Local: port})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	if want := fmt.Sprintf("local port %d is taken by pid %d (%s", port, os.Getpid(), os.Args[0][:10]); !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("%q, want %q", err, want)
+	}
+	if hint := event.Hint(err); !strings.Contains(hint, fmt.Sprintf("kill %d", os.Getpid())) {
+		t.Errorf("hint %q", hint)
+	}
+}
+
+// Serve ends held and open connections and all that it started.
+func TestServeEnds(t *testing.T) {
+	r := newRig(t, false, 0)
+	reached := make(chan struct{})
+	open := sync.OnceFunc(func() { close(reached) })
+	r.pod("a", server(t, "127.0.0.1:0", func(conn net.Conn) {
+		io.WriteString(conn, "hello")
+		open()
+		io.Copy(io.Discard, conn)
+	}), true)
+	conn := r.dial()
+	<-reached
+	r.pod("a", "", false)
+	eventually(t, "no pod is ready", func() bool { return r.told("no ready pod, new connections wait") > 0 })
+	held := r.dial()
+	io.WriteString(held, "anyone?")
+	since := time.Now()
+	r.stop()
+	if took := time.Since(since); took > farewell {
+		t.Errorf("took %v", took)
+	}
+	if _, err := io.ReadAll(conn); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("an open connection ended with %v", err)
+	}
+	if _, err := io.ReadAll(held); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a held connection ended with %v", err)
+	}
+	if _, err := net.Dial("tcp", r.forward.Addr().String()); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("the listener is open: %v", err)
+	}
+}

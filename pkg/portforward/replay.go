@@ -1,0 +1,144 @@
+package portforward
+
+import (
+	"errors"
+	"io"
+	"sync"
+)
+
+// replayLimit bounds what is kept of a client's first words: a request with its headers fits, an upload need not.
+const replayLimit = 64 << 10 // bytes
+
+// errInterrupted ends a wait for the client's next bytes because the attempt that waits is over.
+var errInterrupted = errors.New("the attempt ended")
+
+// replay is a pipe of bounded size from a client to a stream that can be read again from its start, by the next
+// attempt, until it is settled. A client that says more than fits waits: it is told by TCP's own flow control.
+type replay struct {
+	mu      sync.Mutex
+	change  *sync.Cond
+	kept    []byte // what the client said, from the first byte that may be needed
+	read    int    // how much of kept the current attempt has taken
+	attempt int
+	end     error // how the client ended: io.EOF, or what broke
+	settled bool  // nothing will be read again
+	patient bool  // while kept is full, wait for certainty instead of settling
+	closed  bool
+}
+
+func newReplay() *replay {
+	r := &replay{patient: true}
+	r.change = sync.NewCond(&r.mu)
+	return r
+}
+
+// fill reads the client until it ends, or close. It returns how the client ended.
+func (r *replay) fill(client io.Reader) error {
+	chunk := make([]byte, 32<<10)
+	for {
+		n, err := client.Read(chunk)
+		if !r.add(chunk[:n], err) {
+			return io.ErrClosedPipe
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (r *replay) add(p []byte, end error) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(p) > 0 && !r.closed {
+		if r.settled { // what was read is not needed any more
+			r.kept = r.kept[:copy(r.kept, r.kept[r.read:])]
+			r.read = 0
+		}
+		room := min(len(p), replayLimit-len(r.kept))
+		if room == 0 {
+			if !r.settled && !r.patient {
+				r.settled = true
+				continue
+			}
+			r.change.Wait()
+			continue
+		}
+		r.kept = append(r.kept, p[:room]...)
+		p = p[room:]
+		r.change.Broadcast()
+	}
+	r.end = end
+	r.change.Broadcast()
+	return !r.closed
+}
+
+// begin starts an attempt: everything that was kept is read again. The attempt is named by the result.
+func (r *replay) begin() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.attempt++
+	r.read = 0
+	r.patient = true
+	return r.attempt
+}
+
+// next waits for bytes that the attempt has not had yet. After the last of them it returns how the client ended.
+func (r *replay) next(attempt int, p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for {
+		switch {
+		case r.attempt != attempt || r.closed:
+			return 0, errInterrupted
+		case r.read < len(r.kept):
+			n := copy(p, r.kept[r.read:])
+			r.read += n
+			r.change.Broadcast()
+			return n, nil
+		case r.end != nil:
+			return 0, r.end
+		}
+		r.change.Wait()
+	}
+}
+
+// interrupt ends the attempt's wait.
+func (r *replay) interrupt() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.attempt++
+	r.change.Broadcast()
+}
+
+// settle says that nothing will be read again; the pipe then lets go of what was read.
+func (r *replay) settle() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.settled = true
+	r.change.Broadcast()
+}
+
+// hurry says that the outcome is as good as certain: a client that says more than fits waits no longer, and settles it.
+func (r *replay) hurry(attempt int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.attempt == attempt {
+		r.patient = false
+		r.change.Broadcast()
+	}
+}
+
+// again reports whether everything that the client said is still here to be read again.
+func (r *replay) again() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.settled
+}
+
+// close releases everyone who waits; what the client still says is dropped.
+func (r *replay) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	r.change.Broadcast()
+}

@@ -1,0 +1,201 @@
+package watch
+
+// What has to be watched so that every change to some paths is noticed.
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// plan is what paths came to when the file system was looked at. Names in it are real: no folder on the way to them is
+// a symbolic link. The kernel knows a folder by one name only, so every folder needs one name only.
+type plan struct {
+	names   map[string][]string    // → the watched paths that mean something else when this name does
+	roots   map[string][]string    // folder → the watched paths that are this folder
+	folders map[string]bool        // that need a kernel watch
+	modes   map[string]fs.FileMode // of what was there: to tell a chmod from a touch, a file from a folder
+}
+
+func newPlan(paths []string) plan {
+	p := plan{map[string][]string{}, map[string][]string{}, map[string]bool{}, map[string]fs.FileMode{}}
+	if len(paths) == 0 {
+		return p
+	}
+	base := commonFolder(paths)
+	realBase := real(base)
+	lstat := rememberingLstat()
+	for _, path := range paths {
+		steps := trace(path, lstat)
+		for i, s := range steps {
+			last := i == len(steps)-1
+			switch {
+			case last:
+			case s.isLink() && !holds(s.name, base) && !holds(s.name, realBase):
+			case s.isFolder() && holds(realBase, s.name) && s.name != realBase:
+			default:
+				// What leads to the project, or to the target of a link, is not watched: / and $HOME have much traffic,
+				// and macOS asks the user before a program may look into them.
+				continue
+			}
+			p.names[s.name] = append(p.names[s.name], path)
+			p.folders[filepath.Dir(s.name)] = true
+			if s.exists {
+				p.modes[s.name] = s.mode
+			}
+			if last && s.isFolder() {
+				if !p.inRoot(s.name) {
+					p.walk(s.name)
+				}
+				p.roots[s.name] = append(p.roots[s.name], path)
+			}
+		}
+	}
+	return p
+}
+
+// walk adds a folder with all that is below it. Links in it are not followed: Docker and Helm do not do it for folders.
+func (p plan) walk(root string) {
+	_ = filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // gone, or not ours to read: then the build says so
+		}
+		if info, err := entry.Info(); err == nil {
+			p.modes[name] = info.Mode()
+		}
+		if entry.IsDir() {
+			p.folders[name] = true
+		}
+		return nil
+	})
+}
+
+// touched returns the watched paths, and paths below watched folders, that changed when name did.
+func (p plan) touched(name string) []string {
+	paths := append([]string(nil), p.names[name]...)
+	for folder := name; ; folder = filepath.Dir(folder) {
+		for _, root := range p.roots[folder] {
+			paths = append(paths, root+name[len(folder):])
+		}
+		if folder == filepath.Dir(folder) {
+			return paths
+		}
+	}
+}
+
+// below returns the watched paths that hang on something below folder.
+func (p plan) below(folder string) []string {
+	var paths []string
+	for name, hang := range p.names {
+		if name != folder && holds(folder, name) {
+			paths = append(paths, hang...)
+		}
+	}
+	return paths
+}
+
+func (p plan) inRoot(name string) bool {
+	for folder := name; ; folder = filepath.Dir(folder) {
+		if len(p.roots[folder]) > 0 {
+			return true
+		}
+		if folder == filepath.Dir(folder) {
+			return false
+		}
+	}
+}
+
+// step is one name on the way to a path.
+type step struct {
+	name   string // real
+	exists bool
+	mode   fs.FileMode
+}
+
+func (s step) isLink() bool   { return s.mode&fs.ModeSymlink != 0 }
+func (s step) isFolder() bool { return s.mode.IsDir() }
+
+// maxLinks is what Linux allows on the way to one file.
+const maxLinks = 40
+
+// trace walks from the root to path and returns every name that it meets, links and what they point to included. The last
+// one is what path is in the end: a file, a folder, or the first name on the way that does not exist.
+func trace(path string, lstat func(string) (fs.FileInfo, error)) []step {
+	var steps []step
+	folder, links := "/", 0
+	todo := strings.Split(path, "/")
+	for len(todo) > 0 {
+		part := todo[0]
+		todo = todo[1:]
+		switch part {
+		case "", ".":
+			continue
+		case "..":
+			folder = filepath.Dir(folder)
+			continue
+		}
+		s := step{name: filepath.Join(folder, part)}
+		if info, err := lstat(s.name); err == nil {
+			s.exists, s.mode = true, info.Mode()
+		}
+		steps = append(steps, s)
+		switch {
+		case s.isFolder():
+			folder = s.name
+		case s.isLink():
+			target, err := os.Readlink(s.name)
+			if links++; err != nil || links > maxLinks {
+				return steps
+			}
+			if filepath.IsAbs(target) {
+				folder = "/"
+			}
+			todo = append(strings.Split(target, "/"), todo...)
+		default:
+			return steps
+		}
+	}
+	return steps
+}
+
+// rememberingLstat saves asking again about the folders that many paths share.
+func rememberingLstat() func(string) (fs.FileInfo, error) {
+	type answer struct {
+		info fs.FileInfo
+		err  error
+	}
+	known := map[string]answer{}
+	return func(name string) (fs.FileInfo, error) {
+		a, ok := known[name]
+		if !ok {
+			a.info, a.err = os.Lstat(name)
+			known[name] = a
+		}
+		return a.info, a.err
+	}
+}
+
+// commonFolder returns the deepest folder that holds all of the paths.
+func commonFolder(paths []string) string {
+	common := filepath.Dir(paths[0])
+	for _, path := range paths[1:] {
+		for !holds(common, filepath.Dir(path)) {
+			common = filepath.Dir(common)
+		}
+	}
+	return common
+}
+
+// real returns the folder's name without links, as far as it exists.
+func real(folder string) string {
+	if name, err := filepath.EvalSymlinks(folder); err == nil || folder == filepath.Dir(folder) {
+		return name
+	}
+	return filepath.Join(real(filepath.Dir(folder)), filepath.Base(folder))
+}
+
+// holds tells whether path is folder or below it.
+func holds(folder, path string) bool {
+	return path == folder || strings.HasPrefix(path, strings.TrimSuffix(folder, "/")+"/")
+}

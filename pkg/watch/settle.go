@@ -1,0 +1,60 @@
+package watch
+
+// Waiting until a burst of changes is over.
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+)
+
+const (
+	// quiet is how long nothing may change until a batch is complete. What belongs to one save (the file, its backup, a
+	// formatter's second write) comes within tens of milliseconds; people begin to notice a delay at about a hundred.
+	quiet = 100 * time.Millisecond
+
+	// limit is how long a batch may be held back by changes that do not end: a program that logs into a watched folder
+	// must not keep devloop from ever building. A git checkout of a large branch takes about this long.
+	limit = time.Second
+)
+
+// settle collects the paths of in and offers them to out, sorted, once none came for the quiet time, or the first is as
+// old as the limit. What comes until the offer is taken joins it. It returns when ctx ends.
+func settle(ctx context.Context, in <-chan []string, out chan<- []string) {
+	pending := map[string]bool{}
+	var batch []string
+	var offer chan<- []string // out when the batch is complete, else nil
+
+	calm, late := time.NewTimer(quiet), time.NewTimer(limit)
+	calm.Stop()
+	late.Stop()
+	defer calm.Stop()
+	defer late.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case paths := <-in:
+			if len(pending) == 0 {
+				late.Reset(limit)
+			}
+			calm.Reset(quiet)
+			for _, p := range paths {
+				pending[p] = true
+			}
+			if offer == nil {
+				continue
+			}
+		case <-calm.C:
+		case <-late.C:
+		case offer <- batch:
+			calm.Stop()
+			late.Stop()
+			clear(pending)
+			offer = nil
+			continue
+		}
+		offer, batch = out, slices.Sorted(maps.Keys(pending))
+	}
+}

@@ -1,0 +1,87 @@
+package watch
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// settling runs f in a bubble of its own time, with settle between in and out.
+func settling(t *testing.T, f func(t *testing.T, in chan<- []string, out <-chan []string)) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		in, out := make(chan []string), make(chan []string)
+		go settle(ctx, in, out)
+		f(t, in, out)
+	})
+}
+
+func TestSettleWaitsForQuiet(t *testing.T) {
+	settling(t, func(t *testing.T, in chan<- []string, out <-chan []string) {
+		start := time.Now()
+		for _, p := range []string{"/b", "/c", "/a", "/b"} {
+			in <- []string{p}
+			<-time.After(quiet - time.Millisecond)
+		}
+		if got := <-out; !slices.Equal(got, []string{"/a", "/b", "/c"}) {
+			t.Errorf("batch %q", got)
+		}
+		if took, want := time.Since(start), 3*(quiet-time.Millisecond)+quiet; took != want {
+			t.Errorf("took %v, want %v", took, want)
+		}
+
+		// The next batch begins with nothing.
+		start = time.Now()
+		in <- []string{"/d"}
+		if got := <-out; !slices.Equal(got, []string{"/d"}) || time.Since(start) != quiet {
+			t.Errorf("batch %q after %v", got, time.Since(start))
+		}
+	})
+}
+
+func TestSettleEndsASteadyStream(t *testing.T) {
+	settling(t, func(t *testing.T, in chan<- []string, out <-chan []string) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		start := time.Now()
+		go func() {
+			for ctx.Err() == nil {
+				select {
+				case in <- []string{"/log"}:
+				case <-ctx.Done():
+				}
+				select {
+				case <-time.After(quiet / 2):
+				case <-ctx.Done():
+				}
+			}
+		}()
+		for n := 1; n <= 3; n++ { // the next batch begins with the first change after the last
+			<-out
+			took := time.Since(start)
+			if least := time.Duration(n) * limit; took < least || took > least+time.Duration(n)*quiet/2 {
+				t.Fatalf("batch %d came after %v", n, took)
+			}
+		}
+	})
+}
+
+func TestSettleMergesWhileNobodyListens(t *testing.T) {
+	settling(t, func(t *testing.T, in chan<- []string, out <-chan []string) {
+		in <- []string{"/b"}
+		<-time.After(2 * limit)
+		in <- []string{"/a", "/b"}
+		<-time.After(2 * limit)
+		if got := <-out; !slices.Equal(got, []string{"/a", "/b"}) {
+			t.Errorf("batch %q", got)
+		}
+		select {
+		case got := <-out:
+			t.Errorf("one batch too many: %q", got)
+		case <-time.After(2 * limit):
+		}
+	})
+}

@@ -1,0 +1,337 @@
+package watch
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/fsnotify/fsnotify"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// project is a folder that is watched. Paths of its methods are relative to it.
+type project struct {
+	t   *testing.T
+	w   *Watcher
+	dir string
+}
+
+// open runs a Watcher for the test's life; the folder is empty and nothing is watched yet.
+func open(t *testing.T) *project {
+	t.Helper()
+	w, err := New(func(e event.Event) {
+		if e.Phase == event.Warned {
+			t.Errorf("%s: %v %v", e.Message, e.Err, e.Fields)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- w.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run = %v", err)
+		}
+	})
+	return &project{t, w, t.TempDir()}
+}
+
+func (p *project) path(name string) string { return filepath.Join(p.dir, name) }
+
+func (p *project) must(err error) {
+	p.t.Helper()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *project) write(names ...string) {
+	p.t.Helper()
+	for _, name := range names {
+		p.must(os.MkdirAll(filepath.Dir(p.path(name)), 0o755))
+		p.must(os.WriteFile(p.path(name), []byte(name), 0o644))
+	}
+}
+
+func (p *project) rename(from, to string) { p.t.Helper(); p.must(os.Rename(p.path(from), p.path(to))) }
+func (p *project) remove(name string)     { p.t.Helper(); p.must(os.RemoveAll(p.path(name))) }
+func (p *project) link(target, name string) {
+	p.t.Helper()
+	p.must(os.Symlink(target, p.path(name)))
+}
+
+// bell is a file whose change marks the end of what expect looks at: the kernel keeps the order of events.
+const bell = "bell"
+
+func (p *project) watch(names ...string) {
+	p.t.Helper()
+	paths := []string{p.path(bell)}
+	for _, name := range names {
+		paths = append(paths, p.path(name))
+	}
+	p.must(p.w.Watch(paths))
+}
+
+// expect does something and says if anything but exactly these paths is told as changed.
+func (p *project) expect(what string, do func(), want ...string) {
+	p.t.Helper()
+	got := p.told(what, do)
+	slices.Sort(want)
+	if names := slices.Sorted(maps.Keys(got)); !slices.Equal(names, want) {
+		p.t.Errorf("%s: got %q, want %q", what, names, want)
+	}
+}
+
+// told does something and returns the paths that are told as changed.
+func (p *project) told(what string, do func()) map[string]bool {
+	p.t.Helper()
+	do()
+	p.write(bell)
+	got := map[string]bool{}
+	deadline := time.After(20 * time.Second)
+	for !got[bell] {
+		select {
+		case batch := <-p.w.Batches():
+			if !slices.IsSorted(batch) {
+				p.t.Errorf("%s: not sorted: %q", what, batch)
+			}
+			for _, path := range batch {
+				got[strings.TrimPrefix(path, p.dir+"/")] = true
+			}
+		case <-deadline:
+			p.t.Fatalf("%s: the bell did not ring; until then %v", what, got)
+		}
+	}
+	delete(got, bell)
+	return got
+}
+
+func TestWaysToSave(t *testing.T) {
+	p := open(t)
+	p.write("req.txt", "other.txt")
+	p.watch("req.txt")
+	for range 2 { // the second time shows that the watch outlived the first
+		p.expect("write in place", func() { p.write("req.txt") }, "req.txt")
+		p.expect("vim", func() {
+			p.write(".req.txt.swp", "4913")
+			p.remove("4913")
+			p.rename("req.txt", "req.txt~")
+			p.write("req.txt")
+			p.remove("req.txt~")
+		}, "req.txt")
+		p.expect("temporary file and rename (VS Code, sed -i)", func() {
+			p.write("sedXYZ")
+			p.rename("sedXYZ", "req.txt")
+		}, "req.txt")
+		p.expect("delete", func() { p.remove("req.txt") }, "req.txt")
+		p.expect("create", func() { p.write("req.txt") }, "req.txt")
+		p.expect("another file", func() { p.write("other.txt", "new/other.txt") })
+		p.remove("new")
+	}
+}
+
+func TestChmod(t *testing.T) {
+	p := open(t)
+	p.write("req.txt", "ctx/run.sh", "ctx/new.sh")
+	p.watch("req.txt", "ctx")
+	p.expect("touch", func() {
+		now := time.Now()
+		p.must(os.Chtimes(p.path("req.txt"), now, now))
+		p.must(os.Chmod(p.path("req.txt"), 0o644))
+		p.must(os.Chtimes(p.path("ctx"), now, now))
+	})
+	p.expect("chmod +x", func() { p.must(os.Chmod(p.path("ctx/run.sh"), 0o755)) }, "ctx/run.sh")
+	p.expect("the same again", func() { p.must(os.Chmod(p.path("ctx/run.sh"), 0o755)) })
+}
+
+func TestPathsThatComeLater(t *testing.T) {
+	p := open(t)
+	p.watch("a/b/c.txt", "folder/deep")
+	p.expect("beside", func() { p.write("a/x.txt", "a/b/x.txt", "folder/x") }, "a/b/c.txt", "folder/deep")
+	p.expect("beside, the way being there", func() { p.write("a/y.txt", "a/b/y.txt", "folder/y") })
+	p.expect("the file", func() { p.write("a/b/c.txt") }, "a/b/c.txt")
+	p.expect("the folder", func() { p.must(os.Mkdir(p.path("folder/deep"), 0o755)) }, "folder/deep")
+	p.expect("in the folder", func() { p.write("folder/deep/f") }, "folder/deep/f")
+}
+
+func TestFolder(t *testing.T) {
+	p := open(t)
+	p.write("ctx/a/f", "ctx/b/f")
+	p.watch("ctx")
+	p.expect("deep", func() { p.write("ctx/a/f") }, "ctx/a/f")
+	p.expect("a tree appears", func() { p.write("new/d/e/f"); p.rename("new", "ctx/c") }, "ctx/c")
+	p.expect("deep in it", func() { p.write("ctx/c/d/e/f") }, "ctx/c/d/e/f")
+	p.expect("a tree moves away", func() { p.rename("ctx/c", "gone") }, "ctx/c")
+	p.expect("where it is now", func() { p.write("gone/d/e/f") })
+	p.expect("a tree moves within", func() { p.rename("ctx/a", "ctx/z") }, "ctx/a", "ctx/z")
+	p.expect("under its new name", func() { p.write("ctx/z/f") }, "ctx/z/f")
+	p.expect("a tree goes", func() { p.remove("ctx/b") }, "ctx/b", "ctx/b/f")
+
+	p.expect("all of it replaced", func() { p.write("new/n/f"); p.rename("ctx", "old"); p.rename("new", "ctx") }, "ctx")
+	p.expect("in the old one", func() { p.write("old/z/f") })
+	p.expect("in the new one", func() { p.write("ctx/n/f") }, "ctx/n/f")
+	p.expect("removed", func() { p.remove("ctx") }, "ctx", "ctx/n", "ctx/n/f")
+	p.expect("made again", func() { p.must(os.Mkdir(p.path("ctx"), 0o755)) }, "ctx")
+	p.expect("in it", func() { p.write("ctx/g") }, "ctx/g")
+	// Step by step, what is told depends on who is faster; what is watched in the end does not.
+	p.told("another tree", func() { p.must(os.MkdirAll(p.path("ctx/x/y/z"), 0o755)) })
+	p.expect("deep in that", func() { p.write("ctx/x/y/z/f") }, "ctx/x/y/z/f")
+}
+
+func TestFolderOnTheWay(t *testing.T) {
+	p := open(t)
+	p.write("deploy/gateway/values.yaml", "other/gateway/values.yaml")
+	p.watch("deploy/gateway/values.yaml")
+	p.expect("moved away", func() { p.rename("deploy", "old") }, "deploy/gateway/values.yaml")
+	p.expect("where it is now", func() { p.write("old/gateway/values.yaml") })
+	p.expect("another takes its place", func() { p.rename("other", "deploy") }, "deploy/gateway/values.yaml")
+	p.expect("saved there", func() { p.write("deploy/gateway/values.yaml") }, "deploy/gateway/values.yaml")
+}
+
+func TestProjectFolderIsReplaced(t *testing.T) {
+	p := open(t)
+	p.write("proj/f")
+	p.must(p.w.Watch([]string{p.path("proj/f")}))
+	p.rename("proj", "gone")
+	p.next("proj/f")
+	p.write("proj/f")
+	p.next("proj/f")
+	p.remove("proj/f")
+	p.next("proj/f")
+}
+
+// next waits for the path to be told.
+func (p *project) next(want string) {
+	p.t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		select {
+		case batch := <-p.w.Batches():
+			if slices.Contains(batch, p.path(want)) {
+				return
+			}
+		case <-deadline:
+			p.t.Fatalf("%s was not told as changed", want)
+		}
+	}
+}
+
+func TestLinks(t *testing.T) {
+	p := open(t)
+	p.write("shared/v1/req.txt", "shared/v2/req.txt", "proj/own.txt")
+	p.link("../shared/v1/req.txt", "proj/req.txt")
+	p.link(p.path("shared/v1"), "proj/ctx")
+	p.watch("proj/req.txt", "proj/ctx", "proj/own.txt")
+	p.expect("the target", func() { p.write("shared/v1/req.txt") }, "proj/req.txt", "proj/ctx/req.txt")
+	p.expect("beside the target", func() { p.write("shared/v2/req.txt") })
+	p.expect("the link", func() {
+		p.link("../shared/v2/req.txt", "proj/tmp")
+		p.rename("proj/tmp", "proj/req.txt")
+	}, "proj/req.txt")
+	p.expect("the old target", func() { p.write("shared/v1/req.txt") }, "proj/ctx/req.txt")
+	p.expect("the new target", func() { p.write("shared/v2/req.txt") }, "proj/req.txt")
+	p.expect("a target that is gone", func() { p.remove("shared/v2/req.txt") }, "proj/req.txt")
+	p.expect("and is back", func() { p.write("shared/v2/req.txt") }, "proj/req.txt")
+	p.expect("a file instead of the link", func() { p.remove("proj/req.txt"); p.write("proj/req.txt") }, "proj/req.txt")
+	p.expect("the former target", func() { p.write("shared/v2/req.txt") })
+	p.expect("a link to itself", func() { p.remove("proj/own.txt"); p.link("own.txt", "proj/own.txt") }, "proj/own.txt")
+}
+
+// Kubernetes, Nix and release folders publish by swapping a link in the middle of the way.
+func TestLinkInTheMiddle(t *testing.T) {
+	p := open(t)
+	p.write("v1/conf", "v2/conf")
+	p.link("v1", "current")
+	p.link("current/conf", "conf")
+	p.watch("conf")
+	p.expect("swap", func() { p.link("v2", "tmp"); p.rename("tmp", "current") }, "conf")
+	p.expect("old", func() { p.write("v1/conf") })
+	p.expect("new", func() { p.write("v2/conf") }, "conf")
+}
+
+func TestProjectBehindALink(t *testing.T) {
+	p := open(t)
+	p.write("real/ctx/f", "real/req.txt")
+	p.link("real", "proj")
+	p.dir = p.path("proj")
+	p.watch("req.txt", "ctx")
+	p.expect("by the watched name", func() { p.write("req.txt", "ctx/f", "ctx/g") }, "req.txt", "ctx/f", "ctx/g")
+}
+
+func TestWatchReplacesTheSet(t *testing.T) {
+	p := open(t)
+	p.write("a/f", "b/f", "c/f")
+	p.watch("a/f", "b/f")
+	p.watch("b/f", "c")
+	p.expect("a is out, b stayed, c is in", func() { p.write("a/f", "b/f", "c/f") }, "b/f", "c/f")
+	p.watch()
+	p.expect("all out", func() { p.write("a/f", "b/f", "c/f") })
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	if list := p.w.kernel.WatchList(); len(list) != 1 || len(p.w.folders) != 1 {
+		t.Errorf("folders left: %q, %v", list, p.w.folders)
+	}
+}
+
+func TestOverflow(t *testing.T) {
+	p := open(t)
+	p.write("ctx/f", "req.txt")
+	p.watch("ctx", "req.txt", "missing")
+	p.expect("every path", func() {
+		p.w.kernel.Errors <- fsnotify.ErrEventOverflow
+		p.next("missing") // the bell does not wait for errors
+	})
+	p.expect("it goes on", func() { p.write("ctx/f", "req.txt") }, "ctx/f", "req.txt")
+}
+
+// A storm of everything at once, while the set changes: what exists in the end is watched, all of it.
+func TestStorm(t *testing.T) {
+	p := open(t)
+	var files []string
+	for i := range 3 {
+		for j := range 3 {
+			files = append(files, fmt.Sprintf("ctx/%d/%d/f", i, j))
+		}
+	}
+	stormed := make(chan struct{})
+	go func() {
+		defer close(stormed)
+		for round := range 21 { // the last one removes nothing
+			for _, f := range files {
+				if os.MkdirAll(filepath.Dir(p.path(f)), 0o755) != nil || os.WriteFile(p.path(f), nil, 0o644) != nil {
+					t.Error("cannot write", f)
+				}
+			}
+			switch round % 3 {
+			case 0:
+				_ = os.Rename(p.path("ctx/1"), p.path("ctx/moved"))
+				_ = os.RemoveAll(p.path("ctx/moved"))
+			case 1:
+				_ = os.RemoveAll(p.path("ctx"))
+			}
+		}
+	}()
+	for busy := true; busy; {
+		p.watch("ctx", "ctx/0/1/f", "x")
+		p.watch("ctx", "ctx/0/1/f")
+		select {
+		case <-p.w.Batches():
+		case <-stormed:
+			busy = false
+		}
+	}
+	p.told("what the storm left", func() {})
+	p.expect("every file", func() { p.write(files...) }, files...)
+}

@@ -1,0 +1,151 @@
+# shellcheck shell=bash disable=SC2034 # for the scripts that source it
+# Shared by test/cluster/cluster and test/images/build: where things are cached, how processes are
+# remembered and ended, and a Docker daemon to build with. Sourced, not run.
+
+CACHE=${DEVLOOP_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/devloop-test}
+DOCKER_DIR=$CACHE/docker
+# Which CA certificates this machine trusts: builds in containers have to trust them, too.
+CA_BUNDLE=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
+
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+# What fails without a word of its own.
+set -E
+trap 'say "error: line $LINENO of ${BASH_SOURCE[0]}: failed: $BASH_COMMAND"' ERR
+
+need_root() { [ "$(id -u)" = 0 ] || die "namespaces, mounts and package installs need root: run this as root"; }
+
+# One run at a time changes the cache; a script called by one that holds the lock goes on with it.
+lock() {
+  [ -z "${DEVLOOP_TEST_LOCKED-}" ] || return 0
+  mkdir -p "$CACHE"
+  exec 9> "$CACHE/lock"
+  flock -n 9 || {
+    say "waiting for another run that holds $CACHE/lock"
+    flock -w 2400 9 || die "$CACHE/lock is still held after 40 minutes"
+  }
+  export DEVLOOP_TEST_LOCKED=1
+}
+
+# key FILE-OR-TEXT...: a short name for what something is made from.
+key() {
+  local part
+  for part in "$@"; do
+    if [ -f "$part" ]; then cat "$part"; else printf '%s\n' "$part"; fi
+  done | sha256sum | cut -c1-12
+}
+
+# keep_only PATH...: removes what earlier inputs left beside PATH (NAME-oldkey beside NAME-newkey).
+keep_only() {
+  local path other
+  for path in "$@"; do
+    for other in "${path%-*}"-????????????*; do
+      case $other in "$path"*) ;; *) rm -rf --one-file-system "$other" ;; esac
+    done
+  done
+}
+
+# install_package COMMAND PACKAGE: for a machine that lacks the command.
+install_package() {
+  ! command -v "$1" > /dev/null || return 0
+  command -v apt-get > /dev/null || die "$1 is missing; this is no Debian, so install it by hand"
+  say "installing Debian's $2, as $1 is missing"
+  local policy='' log=$CACHE/apt.log
+  # A package's services cannot be started where there is no systemd.
+  if [ ! -d /run/systemd/system ] && [ ! -e /usr/sbin/policy-rc.d ]; then
+    policy=/usr/sbin/policy-rc.d
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod +x "$policy"
+  fi
+  local status=0
+  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$2"; } \
+    < /dev/null > "$log" 2>&1 9>&- || status=$?
+  [ -z "$policy" ] || rm "$policy"
+  [ "$status" = 0 ] || { tail -5 "$log" >&2; die "apt-get could not install $2: see $log"; }
+}
+
+# A process is remembered by its id and start time, so that another one of the same id is never taken for it.
+identity() { # PID
+  local stat
+  stat=$(cat "/proc/$1/stat" 2> /dev/null) || return 1
+  # shellcheck disable=SC2086 # the fields after the command's name are numbers
+  set -- "$1" ${stat##*) }
+  [ "$2" != Z ] || return 1
+  echo "$1 ${21} $(cat /proc/sys/kernel/random/boot_id)"
+}
+remember() { identity "$1" > "$2"; } # PID FILE
+remembered() { # FILE: prints the id of the process, if it still runs
+  local line
+  line=$(cat "$1" 2> /dev/null) && [ -n "$line" ] && [ "$(identity "${line%% *}")" = "$line" ] && echo "${line%% *}"
+}
+
+# within SECONDS COMMAND...: tries until it succeeds.
+within() {
+  local deadline=$((SECONDS + $1))
+  shift
+  until "$@" > /dev/null 2>&1; do
+    [ $SECONDS -lt $deadline ] || return 1
+    sleep 0.1
+  done
+}
+
+gone() { ! remembered "$1" > /dev/null; }
+
+docker_answers() { command -v docker > /dev/null && timeout 20 docker version > /dev/null 2>&1; }
+
+# docker_up: makes sure that a Docker daemon answers; sets DOCKER_HOST if it is one of ours.
+docker_up() {
+  ! docker_answers || return 0
+  [ -z "${DOCKER_HOST-}" ] || [ "$DOCKER_HOST" = "unix://$DOCKER_DIR/docker.sock" ] ||
+    die "no Docker daemon answers on DOCKER_HOST=$DOCKER_HOST"
+  export DOCKER_HOST=unix://$DOCKER_DIR/docker.sock
+  ! docker_answers || return 0
+  need_root
+  install_package dockerd docker.io
+  docker_down
+  say "starting a Docker daemon in $DOCKER_DIR"
+  mkdir -p "$DOCKER_DIR"
+  ip link show docker0 > /dev/null 2>&1 || : > "$DOCKER_DIR/bridge-is-ours"
+  # The daemon's default for its own oom score is one that needs CAP_SYS_RESOURCE.
+  DOCKER_HOST='' setsid dockerd --data-root "$DOCKER_DIR/data" --exec-root "$DOCKER_DIR/exec" \
+    --pidfile "$DOCKER_DIR/docker.pid" --host "unix://$DOCKER_DIR/docker.sock" --oom-score-adjust 0 \
+    < /dev/null > "$DOCKER_DIR/log" 2>&1 9>&- &
+  remember $! "$DOCKER_DIR/process"
+  within 60 docker_answers || { tail -5 "$DOCKER_DIR/log" >&2; die "dockerd does not answer after 60 s: see $DOCKER_DIR/log"; }
+}
+
+# docker_down: ends the daemon that docker_up started; what it has built stays in the cache.
+docker_down() {
+  local pid
+  if pid=$(remembered "$DOCKER_DIR/process"); then
+    kill "$pid"
+    within 30 gone "$DOCKER_DIR/process" || die "dockerd (process $pid) does not end: see $DOCKER_DIR/log"
+  fi
+  [ ! -e "$DOCKER_DIR/bridge-is-ours" ] || ip link delete docker0 2> /dev/null || true
+  rm -rf "$DOCKER_DIR"/{process,docker.pid,docker.sock,bridge-is-ours}
+}
+
+# docker_build ARGS...: with BuildKit, by a client that can (a newer one needs its buildx plugin for that).
+docker_build() {
+  local client=docker
+  docker buildx version > /dev/null 2>&1 || [ ! -x /usr/bin/docker ] || client=/usr/bin/docker
+  DOCKER_BUILDKIT=1 "$client" build "$@"
+}
+
+# pack_image NAME:TAG BINARY ARCHIVE: an image that holds nothing but a static binary, which it runs.
+pack_image() {
+  local tmp=$3.tmp file=${2##*/} layer
+  rm -rf "$tmp"
+  mkdir -p "$tmp"
+  tar -C "${2%/*}" --owner=0 --group=0 --mtime=@0 -cf "$tmp/layer.tar" "$file"
+  layer=$(sha256sum < "$tmp/layer.tar" | cut -d' ' -f1)
+  cat > "$tmp/config.json" <<EOF
+{"architecture": "$(go env GOARCH)", "os": "linux", "config": {"Entrypoint": ["/$file"]},
+ "rootfs": {"type": "layers", "diff_ids": ["sha256:$layer"]}}
+EOF
+  echo "[{\"Config\": \"config.json\", \"RepoTags\": [\"$1\"], \"Layers\": [\"layer.tar\"]}]" > "$tmp/manifest.json"
+  tar -C "$tmp" -cf "$tmp/image.tar" manifest.json config.json layer.tar
+  mv "$tmp/image.tar" "$3"
+  rm -rf "$tmp"
+}

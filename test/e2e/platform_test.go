@@ -1,0 +1,394 @@
+//go:build e2e
+
+// The whole story on a real cluster, with a real Dask client: from nothing to healthy, saves of every kind, Ctrl+C.
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+const (
+	namespace = "dask-gateway"
+	gateway   = "http://127.0.0.1:8001"
+	// coldBuild is for pip and apt over a slow mirror on a busy machine.
+	coldBuild = 8 * time.Minute
+	oneRun    = 4 * time.Minute
+	// notOK is how many answers of the platform itself may be something else than 200: at each change of the gateway's pod traefik
+	// needs up to 2 s (its throttle) to learn of the new one, which is 100 requests; there are four such changes here.
+	notOK = 400
+)
+
+const (
+	runComplete = `loop: run complete`
+	runFailed   = `run failed`
+)
+
+func TestPlatform(t *testing.T) {
+	cluster := kubernetesClient(t)
+	p := newProject(t)
+	venv := setting(t, "DEVLOOP_TEST_PYTHON")
+
+	d := p.start("--verbose")
+	worker := d.wait(0, `image built.* image=(worker:\w+) id`, coldBuild)[1]
+	client := d.wait(0, `image built.* image=(daskclient:\w+) id`, coldBuild)[1]
+	d.wait(0, runComplete, oneRun)
+	always := startProbe(t, gateway+"/api/health")
+
+	t.Run("both images share the installation", func(t *testing.T) {
+		a, b := layers(t, worker), layers(t, client)
+		if len(a) < 4 || len(b) < 4 || !reflect.DeepEqual(a[:4], b[:4]) { // base, tools, requirements.txt, pip install
+			t.Errorf("the layers up to pip install differ:\n%v\n%v", a, b)
+		}
+	})
+
+	t.Run("a plain cluster runs the image just built", func(t *testing.T) {
+		user := startClient(t, venv, gateway, "--import", "pystac")
+		options := user.next("options")["options"].(map[string]any)
+		for _, name := range []string{"image", "worker_cores", "worker_cores_limit", "worker_memory"} {
+			if _, ok := options[name]; !ok {
+				t.Errorf("cluster option %s is missing: %v", name, options)
+			}
+		}
+		if options["image"] != worker {
+			t.Errorf("the default image is %v, not %s", options["image"], worker)
+		}
+		said := user.next("answer")
+		if said["answer"] != said["expected"] {
+			t.Errorf("the computation gave %v, not %v", said["answer"], said["expected"])
+		}
+		user.next("workers")
+		daskPods(t, cluster, worker, 5) // a scheduler and four workers
+		user.finish()
+	})
+
+	t.Run("options set by hand", func(t *testing.T) {
+		user := startClient(t, venv, gateway, "--workers", "2", "--set", "worker_cores=0.1", "--set", "worker_cores_limit=0.5", "--set", "worker_memory=400M")
+		user.next("workers")
+		for _, pod := range daskPods(t, cluster, worker, 3) {
+			container := pod.Spec.Containers[0]
+			if pod.Labels["app.kubernetes.io/component"] != "dask-worker" {
+				continue
+			}
+			if cpu := container.Resources.Requests.Cpu().MilliValue(); cpu != 100 {
+				t.Errorf("pod %s asks for %d m of CPU, not 100", pod.Name, cpu)
+			}
+			if cpu := container.Resources.Limits.Cpu().MilliValue(); cpu != 500 {
+				t.Errorf("pod %s may use %d m of CPU, not 500", pod.Name, cpu)
+			}
+		}
+		user.finish()
+	})
+
+	t.Run("the client pod reaches the gateway from inside", func(t *testing.T) {
+		out := kubectl(t, "exec", "-n", namespace, "deploy/dask-session", "--", "bash", "-c",
+			`echo "$DASK_WORKER_IMAGE"; python -c "
+import os
+from dask_gateway import Gateway
+print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
+		if want := worker + "\n" + worker + "\n1000\n"; out != want {
+			t.Errorf("the client pod said %q, not %q", out, want)
+		}
+	})
+
+	t.Run("a touch changes nothing", func(t *testing.T) {
+		before, mark := revisions(t, cluster), d.mark()
+		now := time.Now()
+		if err := os.Chtimes(filepath.Join(p.dir, "requirements.txt"), now, now); err != nil {
+			t.Fatal(err)
+		}
+		p.edit("deploy/dask-session/values.yaml", "cpu: 50m", "cpu: 51m") // makes sure that the loop ran after the touch
+		d.wait(mark, `release applied.*release=dask-session`, oneRun)
+		d.wait(mark, runComplete, oneRun)
+		if n := d.count(mark, `image built`); n != 0 {
+			t.Errorf("%d images were built", n)
+		}
+		after := revisions(t, cluster)
+		if after["dask-gateway"] != before["dask-gateway"] || after["dask-session"] != before["dask-session"]+1 {
+			t.Errorf("revisions went from %v to %v", before, after)
+		}
+	})
+
+	t.Run("only Dockerfile.client edited", func(t *testing.T) {
+		before, mark := revisions(t, cluster), d.mark()
+		p.edit("Dockerfile.client", `CMD ["sleep", "infinity"]`, "ENV EDITED=yes\nCMD [\"sleep\", \"infinity\"]")
+		edited := d.wait(mark, `image built.* image=(daskclient:\w+) id`, oneRun)[1]
+		d.wait(mark, runComplete, oneRun)
+		if n := d.count(mark, `image built.* image=worker:\w+ id`); n != 0 {
+			t.Error("the worker image was built again")
+		}
+		after := revisions(t, cluster)
+		if after["dask-gateway"] != before["dask-gateway"] || after["dask-session"] != before["dask-session"]+1 {
+			t.Errorf("revisions went from %v to %v", before, after)
+		}
+		if out := kubectl(t, "get", "deploy", "-n", namespace, "dask-session", "-o", "jsonpath={.spec.template.spec.containers[0].image}"); out != edited {
+			t.Errorf("the client pod runs %s, not %s", out, edited)
+		}
+	})
+
+	t.Run("a version that does not exist, then mended with another package", func(t *testing.T) {
+		before, mark := revisions(t, cluster), d.mark()
+		p.edit("requirements.txt", "loguru==0.7.2", "loguru==99.99.99")
+		d.wait(mark, runFailed+`.*loguru==99\.99\.99`, oneRun)
+		if after := revisions(t, cluster); !reflect.DeepEqual(before, after) {
+			t.Errorf("revisions went from %v to %v", before, after)
+		}
+		mark = d.mark()
+		p.edit("requirements.txt", "loguru==99.99.99", "loguru==0.7.2\nhumanize==4.9.0")
+		worker = d.wait(mark, `image built.* image=(worker:\w+) id`, coldBuild)[1]
+		d.wait(mark, runComplete, oneRun)
+		pip := exec.Command(venv, "-m", "pip", "install", "--quiet", "-r", filepath.Join(p.dir, "requirements.txt"))
+		if out, err := pip.CombinedOutput(); err != nil {
+			t.Fatalf("pip on the laptop: %v\n%s", err, out)
+		}
+		user := startClient(t, venv, gateway, "--import", "humanize", "--workers", "2")
+		if got := user.next("versions")["versions"]; !reflect.DeepEqual(got, []any{"4.9.0"}) {
+			t.Errorf("the workers have humanize %v", got)
+		}
+		user.next("workers")
+		daskPods(t, cluster, worker, 3)
+		user.finish()
+	})
+
+	t.Run("values that no template can take, then mended", func(t *testing.T) {
+		before, mark := revisions(t, cluster), d.mark()
+		p.edit("deploy/dask-gateway/values.yaml", "periodSeconds: 1", "periodSeconds: one")
+		d.wait(mark, runFailed+`.*release dask-gateway/dask-gateway`, oneRun)
+		mark = d.mark()
+		p.edit("deploy/dask-gateway/values.yaml", "periodSeconds: one", "periodSeconds: 1")
+		d.wait(mark, runComplete, oneRun)
+		if after := revisions(t, cluster); !reflect.DeepEqual(before, after) {
+			t.Errorf("revisions went from %v to %v", before, after)
+		}
+	})
+
+	t.Run("Ctrl+C leaves nothing but images", func(t *testing.T) {
+		user := startClient(t, venv, gateway, "--workers", "1") // and the cluster is not shut down by its user
+		user.next("workers")
+		user.kill()
+		always.stop()
+		always.check(t, notOK)
+		if code := d.interrupt(3 * time.Minute); code != 0 {
+			t.Errorf("devloop's exit code is %d", code)
+		}
+		nothingLeft(t, cluster)
+	})
+
+	t.Run("started again nothing is built", func(t *testing.T) {
+		again := p.start()
+		again.wait(0, runComplete, oneRun)
+		if n := again.count(0, `image (built|loaded)`); n != 0 {
+			t.Errorf("%d images were built or loaded", n)
+		}
+		if n := again.count(0, `image found`); n != 2 {
+			t.Errorf("%d images were found, not 2", n)
+		}
+		if code := again.interrupt(3 * time.Minute); code != 0 {
+			t.Errorf("devloop's exit code is %d", code)
+		}
+		nothingLeft(t, cluster)
+	})
+
+	t.Run("--cleanup=false leaves the platform, delete removes it", func(t *testing.T) {
+		again := p.start("--cleanup=false")
+		again.wait(0, runComplete, oneRun)
+		if code := again.interrupt(time.Minute); code != 0 {
+			t.Errorf("devloop's exit code is %d", code)
+		}
+		if got := revisions(t, cluster); len(got) != 2 {
+			t.Errorf("releases that stay: %v", got)
+		}
+		remove := p.start("delete")
+		remove.wait(0, "nothing left behind", 3*time.Minute)
+		<-remove.done
+		nothingLeft(t, cluster)
+	})
+}
+
+// nothingLeft checks that the cluster, the port and the process table are as before.
+func nothingLeft(t *testing.T, cluster kubernetes.Interface) {
+	t.Helper()
+	if left := revisions(t, cluster); len(left) != 0 {
+		t.Errorf("releases left: %v", left)
+	}
+	_, err := cluster.CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{})
+	if !apierrors.IsNotFound(err) {
+		t.Errorf("namespace %s is left (%v)", namespace, err)
+	}
+	pods, err := cluster.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name in (dask-gateway, dask-session)"})
+	if err != nil || len(pods.Items) != 0 {
+		t.Errorf("pods left: %d (%v)", len(pods.Items), err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:8001")
+	if err != nil {
+		t.Errorf("the port is still taken: %v", err)
+	} else {
+		_ = listener.Close()
+	}
+}
+
+// user is a Python client of the platform, which tells what it sees in JSON.
+type user struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	lines chan map[string]any
+	log   strings.Builder
+}
+
+func startClient(t *testing.T, python string, args ...string) *user {
+	t.Helper()
+	u := &user{t: t, cmd: exec.Command(python, append([]string{filepath.Join("testdata", "client.py")}, args...)...), lines: make(chan map[string]any, 16)}
+	u.cmd.Stderr = &u.log
+	stdout, err := u.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u.stdin, err = u.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(u.lines)
+		scanner := bufio.NewScanner(stdout)
+		for scanner.Scan() {
+			var line map[string]any
+			if json.Unmarshal(scanner.Bytes(), &line) == nil {
+				u.lines <- line
+			}
+		}
+	}()
+	t.Cleanup(u.kill)
+	return u
+}
+
+// next returns the next line that has the key.
+func (u *user) next(key string) map[string]any {
+	u.t.Helper()
+	deadline := time.After(oneRun)
+	for {
+		select {
+		case line, ok := <-u.lines:
+			if !ok {
+				_ = u.cmd.Wait()
+				u.t.Fatalf("the client ended before it said %q:\n%s", key, &u.log)
+			}
+			if _, ok := line[key]; ok {
+				return line
+			}
+		case <-deadline:
+			u.t.Fatalf("the client did not say %q in time", key)
+		}
+	}
+}
+
+// finish lets the client shut its cluster down.
+func (u *user) finish() {
+	u.t.Helper()
+	_, _ = io.WriteString(u.stdin, "\n")
+	u.next("done")
+	if err := u.cmd.Wait(); err != nil {
+		u.t.Errorf("the client ended badly: %v\n%s", err, &u.log)
+	}
+}
+
+func (u *user) kill() {
+	if u.cmd.ProcessState == nil {
+		_ = u.cmd.Process.Kill()
+		_ = u.cmd.Wait()
+	}
+}
+
+func kubernetesClient(t *testing.T) kubernetes.Interface {
+	t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", setting(t, "KUBECONFIG"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// kubectl runs the real one.
+func kubectl(t *testing.T, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	out, err := command(ctx, os.Environ(), "kubectl", args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// layers returns the IDs of an image's layers in Docker.
+func layers(t *testing.T, image string) []string {
+	t.Helper()
+	out, err := command(t.Context(), os.Environ(), "docker", "image", "inspect", "--format", `{{range .RootFS.Layers}}{{println .}}{{end}}`, image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(out)
+}
+
+// revisions returns the newest revision of each Helm release in the platform's namespace, by Helm's own records.
+func revisions(t *testing.T, cluster kubernetes.Interface) map[string]int {
+	t.Helper()
+	secrets, err := cluster.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "owner=helm"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]int{}
+	for _, secret := range secrets.Items {
+		var revision int
+		if err := json.Unmarshal([]byte(secret.Labels["version"]), &revision); err != nil {
+			t.Fatal(err)
+		}
+		found[secret.Labels["name"]] = max(found[secret.Labels["name"]], revision)
+	}
+	return found
+}
+
+// daskPods returns the running pods of Dask clusters, and checks their number and that they run image.
+func daskPods(t *testing.T, cluster kubernetes.Interface, image string, want int) []corev1.Pod {
+	t.Helper()
+	pods, err := cluster.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/component in (dask-scheduler, dask-worker)"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running []corev1.Pod
+	for _, pod := range pods.Items {
+		if pod.Status.Phase != corev1.PodRunning || pod.DeletionTimestamp != nil {
+			continue
+		}
+		running = append(running, pod)
+		if got := pod.Spec.Containers[0].Image; got != image {
+			t.Errorf("pod %s runs %s, not %s", pod.Name, got, image)
+		}
+	}
+	if len(running) != want {
+		t.Errorf("%d Dask pods run, not %d", len(running), want)
+	}
+	return running
+}
