@@ -83,7 +83,9 @@ func print(out *log.Logger, e event.Event) {
 		message = "run failed, what ran keeps running"
 	case e.Phase == event.Superseded && e.Stage == "loop":
 		level, message = log.InfoLevel, "run superseded by a newer change"
-	case e.Phase == event.Started || e.Phase == event.Failed || e.Phase == event.Superseded:
+	case e.Phase == event.Interrupted && e.Stage == "loop":
+		level, message = log.InfoLevel, "run stopped"
+	case e.Phase == event.Started || e.Phase == event.Failed || e.Phase == event.Superseded || e.Phase == event.Interrupted:
 		message += ": " + string(e.Phase)
 	}
 	fields := make([]any, 0, len(e.Fields)+8)
@@ -94,7 +96,7 @@ func print(out *log.Logger, e event.Event) {
 	if e.Took > 0 {
 		fields = append(fields, "took", e.Took.Round(time.Millisecond))
 	}
-	if e.Err != nil && e.Phase != event.Superseded {
+	if e.Err != nil && e.Phase != event.Superseded && e.Phase != event.Interrupted {
 		fields = append(fields, "err", e.Err)
 		if hint := event.Hint(e.Err); hint != "" {
 			fields = append(fields, "hint", hint)

@@ -20,7 +20,7 @@ const Version = "devloop/v1"
 
 // Defaults of what the file may leave out.
 const (
-	DefaultHold    = 30 * time.Second // how long a forwarded connection waits for a ready pod
+	DefaultHold    = 30 * time.Second // how long a forwarded connection waits for a ready pod: as long as most HTTP clients wait
 	DefaultRollout = 5 * time.Minute  // how long a release's pods may take to become ready
 )
 

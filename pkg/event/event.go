@@ -12,15 +12,16 @@ import (
 // Phase is the point of a step's life that an Event tells of.
 type Phase string
 
-// A step has Started once and then ends once, as Succeeded, Superseded or Failed. Noted stands alone.
+// A step has Started once and then ends once, as Succeeded, Superseded, Interrupted or Failed. The others stand alone.
 const (
-	Started    Phase = "started"
-	Succeeded  Phase = "succeeded"
-	Superseded Phase = "superseded" // a newer change took its place; nobody has to act
-	Failed     Phase = "failed"
-	Noted      Phase = "noted" // a fact worth a line
-	Warned     Phase = "warned"
-	Detailed   Phase = "detailed" // for those who asked for more (-v)
+	Started     Phase = "started"
+	Succeeded   Phase = "succeeded"
+	Superseded  Phase = "superseded"  // a newer change took its place; nobody has to act
+	Interrupted Phase = "interrupted" // devloop is ending
+	Failed      Phase = "failed"
+	Noted       Phase = "noted" // a fact worth a line
+	Warned      Phase = "warned"
+	Detailed    Phase = "detailed" // for those who asked for more (-v)
 )
 
 // Event is one thing that happened. Its Message is a constant; what varies is in Fields.
@@ -80,6 +81,8 @@ func (s Stage) Step(ctx context.Context, message string, work func(context.Conte
 	switch {
 	case err != nil && errors.Is(context.Cause(ctx), ErrSuperseded):
 		phase = Superseded
+	case err != nil && ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled):
+		phase = Interrupted
 	case err != nil:
 		phase = Failed
 	}

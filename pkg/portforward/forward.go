@@ -20,7 +20,6 @@
 package portforward
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,10 +35,6 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// DefaultHold is how long a connection waits for a ready pod, unless Spec says otherwise: longer than most pods take
-// to start, and as long as most HTTP clients wait.
-const DefaultHold = 30 * time.Second
-
 const (
 	acceptPause = 50 * time.Millisecond // when the process is out of file descriptors
 	farewell    = time.Second           // for streams to say goodbye to the pod before their tunnels are closed
@@ -53,7 +48,7 @@ type Spec struct {
 	Service   string
 	Port      int           // of the service; the pod's own port follows from the service and the pod, as in the cluster
 	Local     int           // port on 127.0.0.1; 0 picks a free one
-	Hold      time.Duration // how long a connection waits for a ready pod; 0 means DefaultHold
+	Hold      time.Duration // how long a connection waits for a ready pod; 0 closes it at once
 }
 
 // Forward is a bound local address. It belongs to who called Listen, who ends it by Serve's context or by Close.
@@ -65,7 +60,6 @@ type Forward struct {
 // Listen binds the local address at once; the kernel queues connections until Serve takes them. If the port is taken, the
 // error names who holds it and carries a hint; no other port is tried.
 func Listen(ctx context.Context, spec Spec) (*Forward, error) {
-	spec.Hold = cmp.Or(spec.Hold, DefaultHold)
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(spec.Local))
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp4", address)
 	if errors.Is(err, syscall.EADDRINUSE) {

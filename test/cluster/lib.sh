@@ -106,9 +106,11 @@ docker_up() {
   docker_down
   say "starting a Docker daemon in $DOCKER_DIR"
   mkdir -p "$DOCKER_DIR"
+  # Tests build something new at every run: keep the build cache from filling the disk.
+  echo '{"builder": {"gc": {"enabled": true, "defaultKeepStorage": "10GB"}}}' > "$DOCKER_DIR/daemon.json"
   ip link show docker0 > /dev/null 2>&1 || : > "$DOCKER_DIR/bridge-is-ours"
   # The daemon's default for its own oom score is one that needs CAP_SYS_RESOURCE.
-  DOCKER_HOST='' setsid dockerd --data-root "$DOCKER_DIR/data" --exec-root "$DOCKER_DIR/exec" \
+  DOCKER_HOST='' setsid dockerd --config-file "$DOCKER_DIR/daemon.json" --data-root "$DOCKER_DIR/data" --exec-root "$DOCKER_DIR/exec" \
     --pidfile "$DOCKER_DIR/docker.pid" --host "unix://$DOCKER_DIR/docker.sock" --oom-score-adjust 0 \
     < /dev/null > "$DOCKER_DIR/log" 2>&1 9>&- &
   remember $! "$DOCKER_DIR/process"

@@ -13,6 +13,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -36,7 +38,7 @@ const (
 )
 
 const (
-	runComplete = `loop: run complete`
+	runComplete = `loop: run complete run=\d+`
 	runFailed   = `run failed`
 )
 
@@ -45,9 +47,13 @@ func TestPlatform(t *testing.T) {
 	p := newProject(t)
 	venv := setting(t, "DEVLOOP_TEST_PYTHON")
 
+	// What a test adds is new each time, so that an image of an earlier test run is not found in its place.
+	nonce := strconv.FormatInt(time.Now().UnixNano(), 36)
+
 	d := p.start("--verbose")
-	worker := d.wait(0, `image built.* image=(worker:\w+) id`, coldBuild)[1]
-	client := d.wait(0, `image built.* image=(daskclient:\w+) id`, coldBuild)[1]
+	removeImages(t, d)
+	worker := d.wait(0, `image (?:built|found).* image=(worker:\w+) (?:id|on)`, coldBuild)[1]
+	client := d.wait(0, `image (?:built|found).* image=(daskclient:\w+) (?:id|on)`, coldBuild)[1]
 	d.wait(0, runComplete, oneRun)
 	always := startProbe(t, gateway+"/api/health")
 
@@ -127,7 +133,7 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 
 	t.Run("only Dockerfile.client edited", func(t *testing.T) {
 		before, mark := revisions(t, cluster), d.mark()
-		p.edit("Dockerfile.client", `CMD ["sleep", "infinity"]`, "ENV EDITED=yes\nCMD [\"sleep\", \"infinity\"]")
+		p.edit("Dockerfile.client", `CMD ["sleep", "infinity"]`, "ENV EDITED="+nonce+"\nCMD [\"sleep\", \"infinity\"]")
 		edited := d.wait(mark, `image built.* image=(daskclient:\w+) id`, oneRun)[1]
 		d.wait(mark, runComplete, oneRun)
 		if n := d.count(mark, `image built.* image=worker:\w+ id`); n != 0 {
@@ -150,7 +156,7 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 			t.Errorf("revisions went from %v to %v", before, after)
 		}
 		mark = d.mark()
-		p.edit("requirements.txt", "loguru==99.99.99", "loguru==0.7.2\nhumanize==4.9.0")
+		p.edit("requirements.txt", "loguru==99.99.99", "loguru==0.7.2\nhumanize==4.9.0 # "+nonce)
 		worker = d.wait(mark, `image built.* image=(worker:\w+) id`, coldBuild)[1]
 		d.wait(mark, runComplete, oneRun)
 		pip := exec.Command(venv, "-m", "pip", "install", "--quiet", "-r", filepath.Join(p.dir, "requirements.txt"))
@@ -218,6 +224,21 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 		remove.wait(0, "nothing left behind", 3*time.Minute)
 		<-remove.done
 		nothingLeft(t, cluster)
+	})
+}
+
+// removeImages takes away at the end what devloop built in this test beyond the platform as it is in the repository, whose
+// images make the next run faster.
+func removeImages(t *testing.T, d *devloop) {
+	t.Cleanup(func() {
+		built := regexp.MustCompile(`run=(\d+) image=(\w+:\w+) id=`)
+		for _, line := range d.log(0) {
+			if match := built.FindStringSubmatch(line); match != nil && match[1] != "1" {
+				if _, err := command(context.Background(), os.Environ(), "docker", "image", "rm", match[2]); err != nil {
+					t.Log(err)
+				}
+			}
+		}
 	})
 }
 

@@ -1,0 +1,324 @@
+package build
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/moby/moby/client"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// tree is a build context: file names and contents; a name that ends in "@" is a symbolic link.
+type tree map[string]string
+
+func (files tree) write(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for path, content := range files {
+		full := filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if link, ok := strings.CutSuffix(full, "@"); ok {
+			err = os.Symlink(content, link)
+		} else {
+			err = os.WriteFile(full, []byte(content), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// emptyDocker answers like a daemon that holds no image. (A real one is asked in the end-to-end tests.)
+func emptyDocker(t *testing.T) *client.Client {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/_ping") {
+			w.Header().Set("Api-Version", "1.41")
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = w.Write([]byte(`{"message": "no such image"}`))
+	}))
+	t.Cleanup(server.Close)
+	docker, err := client.New(client.WithHost("tcp://" + server.Listener.Addr().String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = docker.Close() })
+	return docker
+}
+
+func hashOf(t *testing.T, dir string, change func(*Image)) Input {
+	t.Helper()
+	image := Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir}
+	if change != nil {
+		change(&image)
+	}
+	input, err := New(emptyDocker(t), t.TempDir()).Hash(t.Context(), image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return input
+}
+
+var project = tree{
+	"Dockerfile": `FROM scratch AS files
+ARG GREETING=hello
+COPY requirements.txt /
+COPY src/ /src/
+FROM scratch AS unused
+COPY unused.txt /
+FROM files
+LABEL greeting=$GREETING
+COPY *.cfg link /etc/
+`,
+	".dockerignore":    "src/ignored.txt\n",
+	"requirements.txt": "dask==2024.1.0\n",
+	"src/a.py":         "a",
+	"src/b/c.py":       "c",
+	"src/to@":          "a.py",
+	"src/ignored.txt":  "ignored",
+	"setup.cfg":        "cfg",
+	"link@":            "setup.cfg",
+	"unused.txt":       "unused",
+	"README":           "not copied",
+}
+
+func (files tree) with(path, content string) tree {
+	changed := tree{}
+	for p, c := range files {
+		changed[p] = c
+	}
+	changed[path] = content
+	return changed
+}
+
+func (files tree) without(path string) tree {
+	changed := files.with(path, "")
+	delete(changed, path)
+	return changed
+}
+
+func TestHashIsTheSameElsewhere(t *testing.T) {
+	first := hashOf(t, project.write(t), nil)
+	if got := hashOf(t, project.write(t), nil).Hash; got != first.Hash {
+		t.Errorf("another folder with the same files has another hash")
+	}
+	if first.Tag.String() != "worker:"+first.Hash[:16] {
+		t.Errorf("tag %s of hash %s", first.Tag, first.Hash)
+	}
+	dir := project.write(t)
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(filepath.Join(dir, "requirements.txt"), old, old); err != nil {
+		t.Fatal(err)
+	}
+	if got := hashOf(t, dir, nil).Hash; got != first.Hash {
+		t.Errorf("the mtime counts")
+	}
+	dockerfile := project["Dockerfile"]
+	for name, same := range map[string]tree{
+		"a comment":                project.with("Dockerfile", "# hello\n"+dockerfile),
+		"a file that is ignored":   project.with("src/ignored.txt", "other"),
+		"a file that is not used":  project.with("README", "other"),
+		"a stage that is not used": project.with("unused.txt", "other"),
+	} {
+		if got := hashOf(t, same.write(t), nil).Hash; got != first.Hash {
+			t.Errorf("%s counts", name)
+		}
+	}
+}
+
+func TestEachChangeChangesTheHash(t *testing.T) {
+	seen := map[string]string{hashOf(t, project.write(t), nil).Hash: "nothing"}
+	check := func(name, hash string) {
+		t.Helper()
+		if other, ok := seen[hash]; ok {
+			t.Errorf("%s: the same hash as %s", name, other)
+		}
+		seen[hash] = name
+	}
+	dockerfile := project["Dockerfile"]
+	for name, changed := range map[string]tree{
+		"content":             project.with("requirements.txt", "dask==2024.1.1\n"),
+		"content deeper":      project.with("src/b/c.py", "C"),
+		"a file more":         project.with("src/d.py", ""),
+		"a file less":         project.without("src/a.py"),
+		"a file renamed":      project.without("src/a.py").with("src/A.py", "a"),
+		"a link's target":     project.with("src/to@", "b/c.py"),
+		"behind a link":       project.with("setup.cfg", "CFG"),
+		"one for a wildcard":  project.with("other.cfg", "x"),
+		"what is ignored":     project.with(".dockerignore", ""),
+		"the configuration":   project.with("Dockerfile", dockerfile+"ENV A=b\n"),
+		"the command":         project.with("Dockerfile", dockerfile+"CMD [\"/a\"]\n"),
+		"a default argument":  project.with("Dockerfile", strings.Replace(dockerfile, "hello", "hallo", 1)),
+		"another destination": project.with("Dockerfile", strings.Replace(dockerfile, "/src/", "/SRC/", 1)),
+	} {
+		check(name, hashOf(t, changed.write(t), nil).Hash)
+	}
+	check("an argument", hashOf(t, project.write(t), func(i *Image) { i.Args = map[string]string{"GREETING": "hi"} }).Hash)
+	check("the target", hashOf(t, project.write(t), func(i *Image) { i.Target = "files" }).Hash)
+	check("the platform", hashOf(t, project.write(t), func(i *Image) { i.Platform = "linux/s390x" }).Hash)
+	dir := project.write(t)
+	if err := os.Chmod(filepath.Join(dir, "src/a.py"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	check("a mode", hashOf(t, dir, nil).Hash)
+}
+
+func TestChangedFileIsReadAgain(t *testing.T) {
+	dir := project.write(t)
+	b := New(emptyDocker(t), t.TempDir())
+	image := Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir}
+	first, err := b.Hash(t.Context(), image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As many bytes, at once: stat may not tell the difference.
+	if err := os.WriteFile(filepath.Join(dir, "requirements.txt"), []byte("dask==2024.1.1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	second, err := b.Hash(t.Context(), image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.Hash == second.Hash {
+		t.Error("the change was not seen")
+	}
+}
+
+func TestFilesToWatch(t *testing.T) {
+	dir := project.write(t)
+	input := hashOf(t, dir, nil)
+	var got []string
+	for _, file := range input.Files {
+		short, err := filepath.Rel(dir, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, short)
+	}
+	want := []string{".", ".dockerignore", "Dockerfile", "Dockerfile.dockerignore", "link", "requirements.txt", "src"}
+	if !slices.Equal(got, want) {
+		t.Errorf("files %v, not %v", got, want)
+	}
+}
+
+func TestBrokenDockerfile(t *testing.T) {
+	dir := tree{"Dockerfile": "FROM scratch\nCOPPY a b\n"}.write(t)
+	image := Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir}
+	input, err := New(emptyDocker(t), t.TempDir()).Hash(t.Context(), image)
+	if err == nil || !strings.Contains(err.Error(), "COPPY") {
+		t.Errorf("error %v", err)
+	}
+	if !slices.Contains(input.Files, image.Dockerfile) {
+		t.Errorf("files %v: nobody would see it mended", input.Files)
+	}
+}
+
+// TestBaseImage asks a real registry, on loopback, and goes on without it.
+func TestBaseImage(t *testing.T) {
+	server := httptest.NewServer(registry.New())
+	defer server.Close()
+	base := server.Listener.Addr().String() + "/base:1"
+	push := func(image v1.Image) {
+		t.Helper()
+		ref, err := name.ParseReference(base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := remote.Write(ref, image); err != nil {
+			t.Fatal(err)
+		}
+	}
+	layer, err := random.Layer(100, "application/vnd.docker.image.rootfs.diff.tar.gzip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := mutate.AppendLayers(empty.Image, layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err = mutate.ConfigFile(image, configOf(t, image))
+	if err != nil {
+		t.Fatal(err)
+	}
+	push(image)
+
+	dir := tree{"Dockerfile": "FROM " + base + "\nENV A=b\n"}.write(t)
+	cache := t.TempDir()
+	hash := func(ctx context.Context) (Input, error) { // as in a new process
+		return New(emptyDocker(t), cache).Hash(ctx, Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir})
+	}
+	first, err := hash(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := mutate.Config(image, v1.Config{Env: []string{"BASE=2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	push(other)
+	second, err := hash(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.Hash == second.Hash {
+		t.Error("a new base image does not count")
+	}
+	server.Close()
+	third, err := hash(t.Context())
+	if err != nil {
+		t.Fatalf("without the registry: %v", err)
+	}
+	if third.Hash != second.Hash {
+		t.Error("the hash is another one while the registry is away")
+	}
+	cache = t.TempDir()
+	if _, err := hash(t.Context()); err == nil || event.Hint(err) == "" {
+		t.Errorf("a base image that nobody knows: %v (hint %q)", err, event.Hint(err))
+	}
+}
+
+func configOf(t *testing.T, image v1.Image) *v1.ConfigFile {
+	t.Helper()
+	config, err := image.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture = "linux", "amd64"
+	return config
+}
+
+func TestReason(t *testing.T) {
+	for output, want := range map[string]string{
+		"": "",
+		"Collecting dask\nERROR: Could not find a version\nERROR: No matching distribution\n\n[notice] new pip": "ERROR: Could not find a version; ERROR: No matching distribution",
+		"Reading lists\nE: Unable to locate package foo\n":                                                      "E: Unable to locate package foo",
+		"make: nothing\nlast words\n":                                                                           "last words",
+	} {
+		if got := reason(output); got != want {
+			t.Errorf("reason(%q) = %q, not %q", output, got, want)
+		}
+	}
+}

@@ -1,0 +1,59 @@
+package event
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+)
+
+func TestStepTellsItsEnd(t *testing.T) {
+	broken := errors.New("broken")
+	superseded, supersede := context.WithCancelCause(t.Context())
+	supersede(ErrSuperseded)
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	for _, test := range []struct {
+		name string
+		ctx  context.Context
+		err  error
+		want Phase
+	}{
+		{"success", t.Context(), nil, Succeeded},
+		{"failure", t.Context(), broken, Failed},
+		{"superseded", superseded, context.Canceled, Superseded},
+		{"done before it was superseded", superseded, nil, Succeeded},
+		{"stopped", stopped, context.Canceled, Interrupted},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var told []Event
+			sink := Sink(func(e Event) { told = append(told, e) }).InRun(7)
+			err := sink.For("build").Step(test.ctx, "image built", func(context.Context) ([]any, error) {
+				return []any{"id", 1}, test.err
+			}, "image", "worker")
+			if err != test.err { //nolint:errorlint // the same one has to come back
+				t.Errorf("error %v, not %v", err, test.err)
+			}
+			if len(told) != 2 || told[0].Phase != Started || told[1].Phase != test.want {
+				t.Fatalf("told %+v", told)
+			}
+			last := told[1]
+			if last.Run != 7 || last.Stage != "build" || fmt.Sprint(last.Fields) != "[image worker id 1]" {
+				t.Errorf("told %+v", last)
+			}
+		})
+	}
+}
+
+func TestHintComesThroughWrapping(t *testing.T) {
+	err := fmt.Errorf("run: %w", WithHint(errors.New("no Docker"), "start it"))
+	if got := Hint(err); got != "start it" {
+		t.Errorf("hint %q", got)
+	}
+	if got := err.Error(); got != "run: no Docker" {
+		t.Errorf("the fact is %q", got)
+	}
+	if WithHint(nil, "x") != nil || Hint(errors.New("x")) != "" {
+		t.Error("a hint out of nothing")
+	}
+}

@@ -1,0 +1,113 @@
+package node
+
+import (
+	"io/fs"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), // idle connections of the clients
+		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"))
+}
+
+func blobs(t *testing.T, dir string) int {
+	t.Helper()
+	n := 0
+	err := filepath.WalkDir(filepath.Join(dir, "blobs"), func(_ string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			n++
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestRegistry pushes with go-containerregistry's client, as Docker does, and lets go of an image.
+func TestRegistry(t *testing.T) {
+	dir := t.TempDir()
+	r, err := OpenRegistry(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, err := random.Image(1000, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	push := func(tag string, image v1.Image) name.Tag {
+		t.Helper()
+		ref, err := name.NewTag(r.address + "/" + tag)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := remote.Write(ref, image); err != nil {
+			t.Fatal(err)
+		}
+		short, err := name.NewTag(tag)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return short
+	}
+	layer, err := random.Layer(1000, "application/vnd.docker.image.rootfs.diff.tar.gzip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed, err := mutate.AppendLayers(base, layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	push("team/worker:1", base)
+	second := push("team/worker:2", changed)
+
+	id, err := r.identify(t.Context(), second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := changed.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := changed.ConfigName()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !id.is(manifest.String()) || !id.is(config.String()) || id.is("sha256:0") || id.is("") {
+		t.Errorf("identity %+v of manifest %s, config %s", id, manifest, config)
+	}
+	if got := blobs(t, dir); got != 5 { // two base layers, one more, two configurations
+		t.Errorf("%d blobs, not 5", got)
+	}
+	address := r.address
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	if r, err = OpenRegistry(dir); err != nil { // as the next devloop does
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if r.address != address {
+		t.Errorf("another address than last time: %s, %s", r.address, address)
+	}
+	if err := r.Prune([]name.Tag{second}); err != nil {
+		t.Fatal(err)
+	}
+	if got := blobs(t, dir); got != 3 { // those of team/worker:1
+		t.Errorf("%d blobs after Prune, not 3", got)
+	}
+}
