@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -27,13 +25,14 @@ func newDeleteCommand(o *options) *cobra.Command {
 			}
 			out := newLogger(os.Stderr, o.verbose)
 			defer out.close()
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			ctx, patience, stop := interruptible(cmd.Context())
 			defer stop()
 			s, err := openSession(ctx, o.file, c, event.Sink(out.sink))
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, s.close()) }()
+			patience.journal.Store(s.journal)
 			return s.cleanup(context.WithoutCancel(ctx))
 		},
 	}

@@ -4,17 +4,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/signal"
-	"path/filepath"
-	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
-	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/portforward"
 	"github.com/devloop/devloop/pkg/watch"
@@ -31,10 +25,7 @@ func dev(ctx context.Context, o *options) (err error) {
 	defer out.close()
 	sink := event.Sink(out.sink)
 
-	interrupted := make(chan os.Signal, 2)
-	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(interrupted)
-	ctx, stop := context.WithCancel(ctx)
+	ctx, patience, stop := interruptible(ctx)
 	defer stop()
 
 	bound, err := bind(ctx, c.Forwards)
@@ -48,9 +39,13 @@ func dev(ctx context.Context, o *options) (err error) {
 
 	s, err := openSession(ctx, o.file, c, sink)
 	if err != nil {
+		if ctx.Err() != nil { // Ctrl+C before anything was deployed
+			err = nil
+		}
 		return errors.Join(err, release(bound))
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
+	patience.journal.Store(s.journal)
 	for i, forward := range bound {
 		sink.For("forward").Note("listening", "service", c.Forwards[i].Service, "address", forward.Addr())
 		serving.Go(func() {
@@ -63,6 +58,9 @@ func dev(ctx context.Context, o *options) (err error) {
 	if err != nil {
 		return environmentError{err}
 	}
+	if err := watcher.Watch(c.Files()); err != nil {
+		sink.For("watch").Warn("not everything can be watched", err)
+	}
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer stop()
@@ -72,16 +70,6 @@ func dev(ctx context.Context, o *options) (err error) {
 		}
 	})
 
-	go func() {
-		select {
-		case <-interrupted:
-			stop()
-		case <-ctx.Done():
-			return
-		}
-		<-interrupted // a second time: the user has no patience left
-		leave(s.journal)
-	}()
 	sink.For("loop").Note("devloop started", "project", c.Name, "cluster", s.cluster.Context, "folder", c.Dir)
 	loop.New(s.load, watcher, watcher.Batches(), sink).Run(ctx)
 
@@ -113,36 +101,4 @@ func release(bound []*portforward.Forward) error {
 		errs = append(errs, forward.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// cleanup removes what was deployed. Images stay, for the next start.
-func (s *session) cleanup(ctx context.Context) error {
-	s.sink.For("cleanup").Note("removing what was deployed; Ctrl+C again leaves at once")
-	err := s.deployer.Cleanup(ctx, s.sink, releases(s.config), s.config.Cleanup.Before)
-	if err != nil {
-		return event.WithHint(fmt.Errorf("clean up: %w", err), "devloop delete tries again")
-	}
-	s.sink.For("cleanup").Note("nothing left behind")
-	return nil
-}
-
-// leave ends the process in the middle of its clean-up and says what stays.
-func leave(j *journal.Journal) {
-	var left []string
-	for _, kind := range []string{journal.Release, journal.Namespace} {
-		for _, entry := range j.Entries(kind) {
-			left = append(left, kind+" "+entry.Name)
-		}
-	}
-	fmt.Fprintln(os.Stderr, "\ndevloop: left at once; still there: "+strings.Join(left, ", "))
-	fmt.Fprintln(os.Stderr, "  → devloop delete removes it, in "+workingFolder())
-	os.Exit(exitInterrupted)
-}
-
-func workingFolder() string {
-	folder, err := filepath.Abs(".")
-	if err != nil {
-		return "this folder"
-	}
-	return folder
 }

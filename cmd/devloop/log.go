@@ -4,6 +4,7 @@ package main
 import (
 	"io"
 	stdlog "log"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,6 +62,17 @@ func (l *logger) close() {
 	l.done.Wait()
 }
 
+// errorLength is how much of an error a line shows, in bytes: an API server that refuses a patch repeats all of it.
+const errorLength = 1500
+
+// shorten keeps the beginning, which says what failed, and the end, which says why.
+func shorten(message string) string {
+	if len(message) <= errorLength {
+		return message
+	}
+	return strings.ToValidUTF8(message[:errorLength/3]+" … "+message[len(message)-2*errorLength/3:], "")
+}
+
 // print writes one event. An error is shown where the whole run failed, not again for each step on the way up.
 func print(out *log.Logger, e event.Event) {
 	var level log.Level
@@ -97,7 +109,7 @@ func print(out *log.Logger, e event.Event) {
 		fields = append(fields, "took", e.Took.Round(time.Millisecond))
 	}
 	if e.Err != nil && e.Phase != event.Superseded && e.Phase != event.Interrupted {
-		fields = append(fields, "err", e.Err)
+		fields = append(fields, "err", shorten(e.Err.Error()))
 		if hint := event.Hint(e.Err); hint != "" {
 			fields = append(fields, "hint", hint)
 		}

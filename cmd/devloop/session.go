@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,48 +37,52 @@ type session struct {
 
 // openSession finds the cluster, makes sure that it is a local one, and locks the project's journal. Nothing is changed in the
 // cluster. The caller closes the session.
-func openSession(ctx context.Context, file string, c *config.Config, sink event.Sink) (s *session, err error) {
-	s = &session{file: file, config: c, sink: sink}
-	defer func() {
-		if err != nil {
-			err = environmentError{errors.Join(err, s.close())}
-		}
-	}()
+func openSession(ctx context.Context, file string, c *config.Config, sink event.Sink) (*session, error) {
+	opened := &session{file: file, config: c, sink: sink}
+	if err := opened.open(ctx); err != nil {
+		return nil, environmentError{errors.Join(err, opened.close())}
+	}
+	return opened, nil
+}
+
+// open fills s; what it opened before an error is in s.closers.
+func (s *session) open(ctx context.Context) (err error) {
+	c := s.config
 	kubeContext, server, err := deploy.ReadContext(c.KubeContext)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if s.docker, err = client.New(client.FromEnv); err != nil {
-		return nil, event.WithHint(fmt.Errorf("Docker: %w", err), "check DOCKER_HOST")
+		return event.WithHint(fmt.Errorf("Docker: %w", err), "check DOCKER_HOST")
 	}
 	s.closers = append(s.closers, s.docker.Close)
 	if s.nodes, err = node.Find(ctx, kubeContext, server, s.docker, slices.Contains(c.AllowContexts, kubeContext)); err != nil {
-		return nil, err
+		return err
 	}
 	s.closers = append(s.closers, s.nodes.Close)
 	if s.cluster, err = deploy.Connect(ctx, kubeContext); err != nil {
-		return nil, err
+		return err
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	cacheDir := filepath.Join(cache, "devloop")
 	stateDir, err := journal.DefaultDir()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if s.journal, err = journal.Open(stateDir, s.cluster.UID, c.Name); err != nil {
-		return nil, err
+		return err
 	}
 	s.closers = append(s.closers, s.journal.Close)
-	if s.registry, err = node.OpenRegistry(filepath.Join(cacheDir, "registry")); err != nil {
-		return nil, err
+	if s.registry, err = node.OpenRegistry(filepath.Join(cacheDir, "registry", url.PathEscape(kubeContext)+"_"+c.Name)); err != nil {
+		return err
 	}
 	s.closers = append(s.closers, s.registry.Close)
 	s.builder = build.New(s.docker, cacheDir)
 	s.deployer = deploy.New(s.cluster, c.Name, s.journal, filepath.Join(cacheDir, "charts"))
-	return s, nil
+	return nil
 }
 
 func (s *session) close() error {

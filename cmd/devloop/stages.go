@@ -102,21 +102,49 @@ func (n nodes) Give(ctx context.Context, sink event.Sink, tags []name.Tag) error
 	return n.session.nodes.Give(ctx, sink, n.session.docker, n.session.registry, tags)
 }
 
-// Prune removes images that devloop made and that are neither among the newest of their name nor named by a pod.
-func (n nodes) Prune(ctx context.Context, sink event.Sink, tags []name.Tag) error {
+// Prune removes images that devloop made and that are neither among the newest of their name nor named by a pod. What cannot be
+// removed now is tried again after the next run: it is no reason for a run to fail.
+func (n nodes) Prune(ctx context.Context, sink event.Sink, tags []name.Tag) {
+	say := sink.For("node")
+	old, err := n.outdated(tags)
+	if err == nil && len(old) > 0 {
+		var used map[string]bool
+		if used, err = n.session.cluster.ImagesInUse(ctx); err == nil {
+			old = slices.DeleteFunc(old, func(tag name.Tag) bool { return used[tag.Name()] })
+		}
+	}
+	if err != nil {
+		say.Warn("old images stay for now", err)
+		return
+	}
+	for _, tag := range old {
+		if err := n.remove(ctx, tag); err != nil {
+			say.Warn("old image stays for now", err, "image", tag.String())
+			continue
+		}
+		say.Note("old image removed", "image", tag.String())
+	}
+}
+
+// outdated makes tags the newest in the journal, and returns what comes behind the newest few of each name.
+func (n nodes) outdated(tags []name.Tag) ([]name.Tag, error) {
 	j := n.session.journal
 	kept := map[string]int{} // by repository
+	names := j.Names(journal.Image)
 	for _, tag := range tags {
 		kept[tag.RepositoryStr()]++
-		if err := j.Record(journal.Image, tag.String()); err != nil { // now the newest
-			return err
+		if len(names) >= len(tags) && slices.Contains(names[len(names)-len(tags):], tag.String()) {
+			continue // among the newest already
+		}
+		if err := j.Record(journal.Image, tag.String()); err != nil {
+			return nil, err
 		}
 	}
 	var old []name.Tag
-	for _, entry := range slices.Backward(j.Entries(journal.Image)) {
-		tag, err := name.NewTag(entry.Name)
+	for _, known := range slices.Backward(j.Names(journal.Image)) {
+		tag, err := name.NewTag(known)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if slices.Contains(tags, tag) {
 			continue
@@ -125,27 +153,20 @@ func (n nodes) Prune(ctx context.Context, sink event.Sink, tags []name.Tag) erro
 			old = append(old, tag)
 		}
 	}
-	if len(old) == 0 {
-		return nil
-	}
-	used, err := n.session.cluster.ImagesInUse(ctx)
-	if err != nil {
+	return old, nil
+}
+
+func (n nodes) remove(ctx context.Context, tag name.Tag) error {
+	if err := n.session.nodes.Remove(ctx, tag); err != nil {
 		return err
 	}
-	old = slices.DeleteFunc(old, func(tag name.Tag) bool { return used[tag.String()] })
-	if err := n.session.nodes.Remove(ctx, old); err != nil {
+	if err := n.session.builder.Remove(ctx, tag.String()); err != nil {
 		return err
 	}
-	for _, tag := range old {
-		if err := n.session.builder.Remove(ctx, tag.String()); err != nil {
-			return err
-		}
-		sink.For("node").Note("old image removed", "image", tag.String())
-		if err := j.Forget(journal.Image, tag.String()); err != nil {
-			return err
-		}
+	if err := n.session.registry.Prune(tag); err != nil {
+		return err
 	}
-	return n.session.registry.Prune(old)
+	return n.session.journal.Forget(journal.Image, tag.String())
 }
 
 // platform is the deploy stage.

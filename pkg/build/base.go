@@ -22,6 +22,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/moby/buildkit/client/llb/sourceresolver"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/client"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -84,13 +85,15 @@ func (r *baseResolver) inDocker(ctx context.Context, ref string, platform ocispe
 	if image.Os != platform.OS || image.Architecture != platform.Architecture {
 		return nil, nil
 	}
-	config, err := json.Marshal(map[string]any{
-		"architecture": image.Architecture,
-		"os":           image.Os,
-		"variant":      image.Variant,
-		"config":       image.Config,
-		"rootfs":       map[string]any{"type": "layers", "diff_ids": image.RootFS.Layers},
-	})
+	var full dockerspec.DockerOCIImage
+	full.OS, full.Architecture, full.Variant = image.Os, image.Architecture, image.Variant
+	if image.Config != nil {
+		full.Config = *image.Config
+	}
+	for _, layer := range image.RootFS.Layers {
+		full.RootFS.DiffIDs = append(full.RootFS.DiffIDs, digest.Digest(layer))
+	}
+	config, err := essential(full)
 	if err != nil {
 		return nil, err
 	}
@@ -106,6 +109,14 @@ func (r *baseResolver) inDocker(ctx context.Context, ref string, platform ocispe
 		return nil, fmt.Errorf("base image %s: Docker's ID %q: %w", ref, id, err)
 	}
 	return &base{Digest: parsed, Config: config}, nil
+}
+
+// essential keeps what both Docker and registries tell of an image, so that it does not matter who was asked.
+func essential(full dockerspec.DockerOCIImage) (json.RawMessage, error) {
+	kept := dockerspec.DockerOCIImage{Config: full.Config}
+	kept.OS, kept.Architecture, kept.Variant = full.OS, full.Architecture, full.Variant
+	kept.RootFS.Type, kept.RootFS.DiffIDs = "layers", full.RootFS.DiffIDs
+	return json.Marshal(kept)
 }
 
 // inRegistry asks once per process; a registry that cannot be reached is answered for by the last known answer.
@@ -152,7 +163,15 @@ func askRegistry(ctx context.Context, ref string, platform ocispecs.Platform) (b
 	if err != nil {
 		return base{}, err
 	}
-	config, err := image.RawConfigFile()
+	raw, err := image.RawConfigFile()
+	if err != nil {
+		return base{}, err
+	}
+	var full dockerspec.DockerOCIImage
+	if err := json.Unmarshal(raw, &full); err != nil {
+		return base{}, err
+	}
+	config, err := essential(full)
 	if err != nil {
 		return base{}, err
 	}

@@ -27,9 +27,6 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// ErrChanged means that an input changed while the image was being built: what was built has no name and is not used.
-var ErrChanged = errors.New("an input changed during the build")
-
 // Builder builds images in one Docker daemon. It is safe for concurrent use.
 type Builder struct {
 	docker *client.Client
@@ -69,7 +66,7 @@ func (b *Builder) Remove(ctx context.Context, tag string) error {
 }
 
 // Build builds the image and names it input.Tag. The name is given last, and only if the inputs still have input's hash: a
-// tag never stands for content that it was not made from (else ErrChanged). Cancelling ctx ends the build.
+// tag never stands for content that it was not made from (else event.ErrSuperseded). Cancelling ctx ends the build.
 func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error {
 	say := sink.For("build")
 	return say.Step(ctx, "image built", func(ctx context.Context) ([]any, error) {
@@ -82,7 +79,7 @@ func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error
 			return nil, err
 		}
 		if again.Hash != input.Hash {
-			return nil, fmt.Errorf("image %s: %w", input.Name, ErrChanged)
+			return nil, fmt.Errorf("image %s: an input changed during the build: %w", input.Name, event.ErrSuperseded)
 		}
 		if _, err := b.docker.ImageTag(ctx, client.ImageTagOptions{Source: id, Target: input.Tag.String()}); err != nil {
 			return nil, fmt.Errorf("image %s: name it %s: %w", input.Name, input.Tag, err)
@@ -106,7 +103,11 @@ func (b *Builder) solve(ctx context.Context, say event.Stage, input Input) (id s
 	if err != nil {
 		return "", fmt.Errorf("image %s: Dockerfile: %w", input.Name, err)
 	}
-	attrs := map[string]string{"filename": filepath.Base(input.Dockerfile)}
+	attrs := map[string]string{
+		"filename": filepath.Base(input.Dockerfile),
+		// The base image that Docker holds is the one that was hashed, even if the registry has a newer one.
+		"image-resolve-mode": "local",
+	}
 	if input.Target != "" {
 		attrs["target"] = input.Target
 	}

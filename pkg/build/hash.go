@@ -75,7 +75,7 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 		return input, fmt.Errorf("image %s: %w", image.Name, err)
 	}
 	converted, err := dockerfile2llb.Dockerfile2LLB(ctx, dockerfile, dockerfile2llb.ConvertOpt{
-		Config:         dockerui.Config{BuildArgs: image.Args, Target: image.Target},
+		Config:         dockerui.Config{BuildArgs: image.Args, Target: image.Target, ImageResolveMode: llb.ResolveModePreferLocal},
 		TargetPlatform: &platform,
 		MetaResolver:   &baseResolver{docker: b.docker, cache: b.bases, platform: platform},
 	})

@@ -3,6 +3,7 @@
 package deploy
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -17,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
 
@@ -45,6 +47,9 @@ func (c charts) load(ctx context.Context, say event.Stage, where, pinned string)
 	if err != nil {
 		return nil, "", fmt.Errorf("chart %s: %w", where, err)
 	}
+	if err := action.CheckDependencies(loaded, loaded.Metadata.Dependencies); err != nil {
+		return nil, "", event.WithHint(fmt.Errorf("chart %s: %w", where, err), "helm dependency build "+where)
+	}
 	sum := sha256.New()
 	for _, f := range loaded.Raw {
 		_, _ = fmt.Fprintf(sum, "%d:%s,%d:", len(f.Name), f.Name, len(f.Data)) // a hash never fails to write
@@ -70,6 +75,9 @@ func (c charts) fetch(ctx context.Context, say event.Stage, url, pinned string) 
 	if errors.Is(err, fs.ErrNotExist) {
 		err = say.Step(ctx, "chart downloaded", func(ctx context.Context) ([]any, error) {
 			archive, err = download(ctx, url)
+			if err == nil { // a proxy's log-in page is an answer, too
+				_, err = loader.LoadArchive(bytes.NewReader(archive))
+			}
 			if err != nil {
 				return nil, event.WithHint(fmt.Errorf("chart %s: %w", url, err), "check the address and the network, or put the archive at "+file)
 			}

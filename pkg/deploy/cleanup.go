@@ -28,29 +28,73 @@ const (
 	emptyTimeout = 90 * time.Second
 )
 
-// Cleanup removes what was deployed: objects of the resources in before ("daskclusters.gateway.dask.org") in the releases'
-// namespaces, the releases, then empty namespaces. It goes on after an error, so that one trouble does not keep the rest.
+// Cleanup removes what was deployed: objects of the resources in before ("daskclusters.gateway.dask.org") in the namespaces of
+// our releases, the releases, then empty namespaces. Releases that are ours and no longer in devloop.yaml go, too. It continues
+// after an error, so that one trouble does not keep the rest.
 func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Release, before []string) error {
 	say := sink.For("cleanup")
-	var namespaces []string
-	for _, r := range releases {
+	var (
+		ours       []Release
+		namespaces []string
+		errs       []error
+	)
+	for _, r := range d.recorded(releases) {
+		owned, err := d.stillOurs(r)
+		errs = append(errs, err)
+		if !owned {
+			continue
+		}
+		ours = append(ours, r)
 		if !slices.Contains(namespaces, r.Namespace) {
 			namespaces = append(namespaces, r.Namespace)
 		}
 	}
-	var errs []error
 	for _, resource := range before {
 		for _, namespace := range namespaces {
 			errs = append(errs, d.deleteAll(ctx, say, resource, namespace))
 		}
 	}
-	for _, r := range slices.Backward(releases) {
+	for _, r := range slices.Backward(ours) {
 		errs = append(errs, d.uninstall(ctx, say, r))
 	}
-	for _, namespace := range namespaces {
+	for _, namespace := range d.journal.Names(kindNamespace) {
 		errs = append(errs, d.deleteNamespace(ctx, say, namespace))
 	}
 	return errors.Join(errs...)
+}
+
+// recorded returns the releases that the journal permits to delete: first those that are no longer in devloop.yaml, then the
+// others in devloop.yaml's order.
+func (d *Deployer) recorded(releases []Release) []Release {
+	var gone, listed []Release
+	for _, id := range d.journal.Names(kindRelease) {
+		namespace, name, _ := strings.Cut(id, "/")
+		if !slices.ContainsFunc(releases, func(r Release) bool { return r.ID() == id }) {
+			gone = append(gone, Release{Name: name, Namespace: namespace})
+		}
+	}
+	for _, r := range releases {
+		if d.journal.Has(kindRelease, r.ID()) {
+			listed = append(listed, r)
+		}
+	}
+	return append(gone, listed...)
+}
+
+// stillOurs looks whether the release is there and ours; if not, the journal forgets it.
+func (d *Deployer) stillOurs(r Release) (bool, error) {
+	helm, err := d.helm(r.Namespace)
+	if err != nil {
+		return false, err
+	}
+	last, err := helm.Releases.Last(r.Name)
+	if err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
+		return false, fmt.Errorf("clean up release %s: %w", r.ID(), err)
+	}
+	if last == nil || !d.owns(last) {
+		return false, d.journal.Forget(kindRelease, r.ID())
+	}
+	return true, nil
 }
 
 // deleteAll deletes the objects of a resource in a namespace and waits until they and the pods that belong to them are gone.
@@ -107,24 +151,11 @@ func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespa
 	}, "resource", name, "namespace", namespace, "count", len(list.Items))
 }
 
-// uninstall removes a release that the journal calls ours.
+// uninstall removes a release that is ours.
 func (d *Deployer) uninstall(ctx context.Context, say event.Stage, r Release) error {
-	if !d.journal.Has(kindRelease, r.ID()) {
-		return nil
-	}
 	helm, err := d.helm(r.Namespace)
 	if err != nil {
 		return err
-	}
-	last, err := helm.Releases.Last(r.Name)
-	if errors.Is(err, driver.ErrReleaseNotFound) {
-		return d.journal.Forget(kindRelease, r.ID())
-	}
-	if err != nil {
-		return fmt.Errorf("uninstall release %s: %w", r.ID(), err)
-	}
-	if !d.owns(last) {
-		return d.journal.Forget(kindRelease, r.ID()) // somebody replaced it by one of their own
 	}
 	return say.Step(ctx, "release uninstalled", func(context.Context) ([]any, error) {
 		uninstall := action.NewUninstall(helm)
@@ -138,13 +169,14 @@ func (d *Deployer) uninstall(ctx context.Context, say event.Stage, r Release) er
 
 // deleteNamespace deletes a namespace that devloop made, once nothing but what every namespace has is left in it.
 func (d *Deployer) deleteNamespace(ctx context.Context, say event.Stage, name string) error {
-	if !d.journal.Has(kindNamespace, name) {
-		return nil
-	}
 	content := ""
 	waitCtx, cancel := context.WithTimeoutCause(ctx, emptyTimeout, fmt.Errorf("not empty after %s", emptyTimeout))
 	defer cancel()
-	err := d.until(waitCtx, func() (left string, err error) {
+	_, err := d.cluster.Client.CoreV1().Namespaces().Get(waitCtx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return d.journal.Forget(kindNamespace, name)
+	}
+	err = d.until(waitCtx, func() (left string, err error) {
 		var ending bool
 		content, ending, err = d.contents(waitCtx, name)
 		if ending {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -137,7 +138,7 @@ func (c *Cluster) ToRESTMapper() (meta.RESTMapper, error) { return c.mapper, nil
 // ToRawKubeConfigLoader returns the kubeconfig as it was when devloop started.
 func (c *Cluster) ToRawKubeConfigLoader() clientcmd.ClientConfig { return c.loader }
 
-// ImagesInUse returns the images that pods of any namespace name.
+// ImagesInUse returns the images that pods of any namespace name, each by its full name (name.Tag's Name).
 func (c *Cluster) ImagesInUse(ctx context.Context) (map[string]bool, error) {
 	pods, err := c.Client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -146,7 +147,9 @@ func (c *Cluster) ImagesInUse(ctx context.Context) (map[string]bool, error) {
 	used := map[string]bool{}
 	for _, pod := range pods.Items {
 		for _, container := range append(pod.Spec.InitContainers, pod.Spec.Containers...) {
-			used[container.Image] = true
+			if ref, err := name.ParseReference(container.Image); err == nil {
+				used[ref.Name()] = true
+			}
 		}
 	}
 	return used, nil

@@ -69,6 +69,7 @@ type journal interface {
 	Record(kind, name string) error
 	Forget(kind, name string) error
 	Has(kind, name string) bool
+	Names(kind string) []string // oldest first
 }
 
 // Deployer applies releases to one cluster, for one project.
@@ -159,11 +160,7 @@ func (d *Deployer) read(ctx context.Context, say event.Stage, r Release) (desire
 		want.values = chartutil.MergeTables(values, want.values) // later files win
 	}
 	for _, path := range slices.Sorted(maps.Keys(r.Set)) {
-		value, err := json.Marshal(r.Set[path])
-		if err == nil {
-			err = strvals.ParseJSON(path+"="+string(value), want.values)
-		}
-		if err != nil {
+		if err := set(want.values, path, r.Set[path]); err != nil {
 			return want, fmt.Errorf("release %s: set %s: %w", r.ID(), path, err)
 		}
 	}
@@ -176,20 +173,35 @@ func (d *Deployer) read(ctx context.Context, say event.Stage, r Release) (desire
 	return want, nil
 }
 
-// owns tells whether a release is ours: by the label that devloop puts on Helm's record, or by the journal when it was cut
-// off before there was one.
-func (d *Deployer) owns(r *release.Release) bool {
-	if project, ok := r.Labels[labelProject]; ok {
-		return project == d.project
+// set puts one value at a path as helm --set writes it. Whole numbers stay whole: JSON would make floats of them, which
+// templates print as 1.00068e+09.
+func set(values map[string]any, path string, value any) error {
+	switch value.(type) {
+	case int, int64, uint64, bool:
+		return strvals.ParseInto(fmt.Sprintf("%s=%v", path, value), values)
 	}
-	return d.journal.Has(kindRelease, r.Namespace+"/"+r.Name)
+	text, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return strvals.ParseJSON(path+"="+string(text), values)
 }
+
+// owns tells whether a release is ours, by the label that Helm's record has from the moment of its creation. The journal would not
+// do: its entry may be of an install that never came to be, and the release one that somebody made since.
+func (d *Deployer) owns(r *release.Release) bool { return r.Labels[labelProject] == d.project }
 
 // write runs the one Helm action that leads from last to want. Helm's contexts are not used: a done context marks the release
 // failed while Helm's worker goes on (install.go, upgrade.go).
 func write(helm *action.Configuration, want desired, last *release.Release, project string) (revision int, err error) {
 	labels := map[string]string{labelInputs: want.inputs, labelProject: project}
-	if last != nil && last.Info.Status == release.StatusUninstalling { // an interrupted clean-up: finish it first
+	settled, err := everDeployed(helm, want.Name)
+	if err != nil {
+		return 0, err
+	}
+	// An interrupted clean-up is finished first; and a first install that never came to its end is begun anew, since an upgrade
+	// would leave out its install hooks.
+	if last != nil && (last.Info.Status == release.StatusUninstalling || !settled) {
 		uninstall := action.NewUninstall(helm)
 		uninstall.Timeout = hookTimeout
 		if _, err := uninstall.Run(want.Name); err != nil {
@@ -207,7 +219,7 @@ func write(helm *action.Configuration, want desired, last *release.Release, proj
 		}
 		return done.Version, nil
 	}
-	if last.Info.Status.IsPending() {
+	if last.Info.Status.IsPending() { // of an upgrade
 		// Only a write of ours that was killed half-way leaves this: the journal's lock keeps a second devloop out.
 		last.SetStatus(release.StatusFailed, "devloop was ended during this write")
 		if err := helm.Releases.Update(last); err != nil {
@@ -223,6 +235,17 @@ func write(helm *action.Configuration, want desired, last *release.Release, proj
 		return 0, err
 	}
 	return done.Version, nil
+}
+
+// everDeployed tells whether any revision of the release that Helm still knows came to its end.
+func everDeployed(helm *action.Configuration, name string) (bool, error) {
+	history, err := helm.Releases.History(name)
+	if err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
+		return false, fmt.Errorf("read Helm's records: %w", err)
+	}
+	return slices.ContainsFunc(history, func(r *release.Release) bool {
+		return r.Info.Status == release.StatusDeployed || r.Info.Status == release.StatusSuperseded || r.Info.Status == release.StatusUninstalled
+	}), nil
 }
 
 // helm returns Helm's machinery for one namespace.

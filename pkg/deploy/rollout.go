@@ -28,9 +28,16 @@ const (
 	logTail = 15
 )
 
-// hopeless are the reasons of a waiting container that no further waiting mends.
-var hopeless = []string{"ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError",
-	"CreateContainerError", "RunContainerError"}
+// patience is how long a container may wait for a reason before it is given up: none for what no waiting mends, some for what may
+// pass by itself, as an image that a registry gives at the second try or a secret that comes a moment later.
+var patience = map[string]time.Duration{
+	"ErrImageNeverPull":          0,
+	"InvalidImageName":           0,
+	"ImagePullBackOff":           15 * time.Second,
+	"CreateContainerConfigError": 15 * time.Second,
+	"CreateContainerError":       15 * time.Second,
+	"RunContainerError":          15 * time.Second,
+}
 
 // Health is a set of deployments that has to be up before a run counts as done.
 type Health struct {
@@ -46,7 +53,7 @@ func (w workload) String() string { return w.kind + " " + w.namespace + "/" + w.
 // rollout is what the API server says of a workload.
 type rollout struct {
 	lacks    string // what is still to come, "" when nothing is
-	selector string // label selector of the pods of the current template
+	selector string // label selector of the pods of the current template, "" while that is not known
 }
 
 // Wait returns when every workload of the releases and of health runs its current template with all replicas available, or with
@@ -60,8 +67,9 @@ func (d *Deployer) Wait(ctx context.Context, sink event.Sink, releases []Release
 		if err != nil {
 			return nil, err
 		}
+		seen := map[string]time.Time{}
 		for {
-			count, waiting, err := d.look(ctx, released, health)
+			count, waiting, err := d.look(ctx, released, health, seen)
 			if err != nil {
 				return nil, err
 			}
@@ -107,7 +115,7 @@ func (d *Deployer) workloads(releases []Release) ([]workload, error) {
 
 // look returns how many workloads there are and what is still waited for ("" when all is well); its error is final. Requests that
 // fail are something to wait for, as an API server comes back.
-func (d *Deployer) look(ctx context.Context, released []workload, health []Health) (count int, waiting string, err error) {
+func (d *Deployer) look(ctx context.Context, released []workload, health []Health, seen map[string]time.Time) (count int, waiting string, err error) {
 	all := slices.Clone(released)
 	for _, h := range health {
 		list, err := d.cluster.Client.AppsV1().Deployments(h.Namespace).List(ctx, metav1.ListOptions{LabelSelector: h.Selector})
@@ -132,7 +140,7 @@ func (d *Deployer) look(ctx context.Context, released []workload, health []Healt
 			continue
 		}
 		waiting = fmt.Sprintf("%s: %s", w, state.lacks)
-		if err := d.verdict(ctx, w, state.selector); err != nil {
+		if err := d.verdict(ctx, w, state.selector, seen); err != nil {
 			return 0, "", err
 		}
 	}
@@ -148,25 +156,44 @@ func (d *Deployer) rollout(ctx context.Context, w workload) (rollout, error) {
 		if err != nil {
 			return rollout{}, err
 		}
-		selector, err := d.currentTemplate(ctx, got)
 		s := got.Status
-		return rollout{lacking(got.Generation, s.ObservedGeneration, wanted(got.Spec.Replicas), s.Replicas, s.UpdatedReplicas, s.AvailableReplicas), selector}, err
+		if s.ObservedGeneration < got.Generation {
+			return rollout{lacks: unseen}, nil
+		}
+		selector, err := d.currentTemplate(ctx, got)
+		return rollout{lacking(wanted(got.Spec.Replicas), s.Replicas, s.UpdatedReplicas, s.AvailableReplicas), selector}, err
 	case "statefulset":
 		got, err := apps.StatefulSets(w.namespace).Get(ctx, w.name, metav1.GetOptions{})
 		if err != nil {
 			return rollout{}, err
 		}
 		s := got.Status
+		if s.ObservedGeneration < got.Generation {
+			return rollout{lacks: unseen}, nil
+		}
+		want, updated := wanted(got.Spec.Replicas), s.UpdatedReplicas
+		if got.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType {
+			updated = want // the user replaces the pods when it suits them
+		} else if rolling := got.Spec.UpdateStrategy.RollingUpdate; rolling != nil && rolling.Partition != nil {
+			updated += min(*rolling.Partition, want) // so many stay as they are
+		}
 		selector := metav1.FormatLabelSelector(got.Spec.Selector) + "," + appsv1.ControllerRevisionHashLabelKey + "=" + s.UpdateRevision
-		return rollout{lacking(got.Generation, s.ObservedGeneration, wanted(got.Spec.Replicas), s.Replicas, s.UpdatedReplicas, s.AvailableReplicas), selector}, nil
+		return rollout{lacking(want, s.Replicas, updated, s.AvailableReplicas), selector}, nil
 	default:
 		got, err := apps.DaemonSets(w.namespace).Get(ctx, w.name, metav1.GetOptions{})
 		if err != nil {
 			return rollout{}, err
 		}
 		s := got.Status
-		return rollout{lacking(got.Generation, s.ObservedGeneration, s.DesiredNumberScheduled, s.CurrentNumberScheduled, s.UpdatedNumberScheduled, s.NumberAvailable),
-			metav1.FormatLabelSelector(got.Spec.Selector)}, nil
+		if s.ObservedGeneration < got.Generation {
+			return rollout{lacks: unseen}, nil
+		}
+		updated := s.UpdatedNumberScheduled
+		if got.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
+			updated = s.DesiredNumberScheduled
+		}
+		selector, err := d.currentRevision(ctx, got)
+		return rollout{lacking(s.DesiredNumberScheduled, s.CurrentNumberScheduled, updated, s.NumberAvailable), selector}, err
 	}
 }
 
@@ -177,11 +204,12 @@ func wanted(replicas *int32) int32 {
 	return *replicas
 }
 
+// unseen is what a workload lacks right after a write: until then its status, and the pods it names, are of the template before.
+const unseen = "its new template was not seen by its controller yet"
+
 // lacking says in words what a rollout still lacks.
-func lacking(generation, observed int64, want, all, updated, available int32) string {
+func lacking(want, all, updated, available int32) string {
 	switch {
-	case observed < generation:
-		return "its new template was not seen by its controller yet"
 	case updated < want:
 		return fmt.Sprintf("%d of %d replicas updated", updated, want)
 	case all > want:
@@ -209,8 +237,30 @@ func (d *Deployer) currentTemplate(ctx context.Context, deployment *appsv1.Deplo
 	return "", nil // not made yet
 }
 
-// verdict returns an error if a pod of the workload's current template cannot come up, with what its container said.
-func (d *Deployer) verdict(ctx context.Context, w workload, selector string) error {
+// currentRevision is the same for a daemon set, whose templates are kept as controller revisions.
+func (d *Deployer) currentRevision(ctx context.Context, set *appsv1.DaemonSet) (string, error) {
+	selector := metav1.FormatLabelSelector(set.Spec.Selector)
+	revisions, err := d.cluster.Client.AppsV1().ControllerRevisions(set.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		return "", err
+	}
+	var newest *appsv1.ControllerRevision
+	for i := range revisions.Items {
+		revision := &revisions.Items[i]
+		if metav1.IsControlledBy(revision, set) && (newest == nil || revision.Revision > newest.Revision) {
+			newest = revision
+		}
+	}
+	if newest == nil {
+		return "", nil // not made yet
+	}
+	const hash = appsv1.ControllerRevisionHashLabelKey
+	return selector + "," + hash + "=" + newest.Labels[hash], nil
+}
+
+// verdict returns an error if a pod of the workload's current template cannot come up, with what its container said. In seen it
+// remembers since when containers wait.
+func (d *Deployer) verdict(ctx context.Context, w workload, selector string, seen map[string]time.Time) error {
 	if selector == "" {
 		return nil
 	}
@@ -220,13 +270,21 @@ func (d *Deployer) verdict(ctx context.Context, w workload, selector string) err
 	}
 	for i := range pods.Items {
 		pod := &pods.Items[i]
+		if pod.DeletionTimestamp != nil {
+			continue
+		}
 		for _, status := range append(slices.Clone(pod.Status.InitContainerStatuses), pod.Status.ContainerStatuses...) {
 			waiting := status.State.Waiting
 			if waiting == nil {
 				continue
 			}
-			crashing := waiting.Reason == "CrashLoopBackOff" && status.RestartCount >= crashes
-			if !crashing && !slices.Contains(hopeless, waiting.Reason) {
+			key := pod.Name + " " + status.Name + " " + waiting.Reason
+			if _, ok := seen[key]; !ok {
+				seen[key] = time.Now()
+			}
+			limit, bad := patience[waiting.Reason]
+			bad = bad && time.Since(seen[key]) >= limit
+			if !bad && (waiting.Reason != "CrashLoopBackOff" || status.RestartCount < crashes) {
 				continue
 			}
 			failure := fmt.Errorf("%s: container %s of pod %s: %s: %s", w, status.Name, pod.Name, waiting.Reason, waiting.Message)

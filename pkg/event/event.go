@@ -40,7 +40,8 @@ type Event struct {
 // several goroutines.
 type Sink func(Event)
 
-// ErrSuperseded is the cause with which a run's context is cancelled when a newer change takes its place.
+// ErrSuperseded is the cause with which a run's context is cancelled when a newer change takes its place, and what a stage returns
+// that found by itself that its inputs are no longer what they were.
 var ErrSuperseded = errors.New("superseded by a newer change")
 
 // InRun returns a Sink that stamps what passes with the number of a run.
@@ -79,7 +80,7 @@ func (s Stage) Step(ctx context.Context, message string, work func(context.Conte
 	more, err := work(ctx)
 	phase := Succeeded
 	switch {
-	case err != nil && errors.Is(context.Cause(ctx), ErrSuperseded):
+	case err != nil && (errors.Is(context.Cause(ctx), ErrSuperseded) || errors.Is(err, ErrSuperseded)):
 		phase = Superseded
 	case err != nil && ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled):
 		phase = Interrupted

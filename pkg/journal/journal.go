@@ -181,3 +181,13 @@ func has(entries []Entry, kind, name string) bool {
 func without(entries []Entry, kind, name string) []Entry {
 	return slices.DeleteFunc(entries, func(e Entry) bool { return e.Kind == kind && e.Name == name })
 }
+
+// Names returns the names of one kind, oldest first.
+func (j *Journal) Names(kind string) []string {
+	entries := j.Entries(kind)
+	names := make([]string, len(entries))
+	for i, entry := range entries {
+		names[i] = entry.Name
+	}
+	return names
+}

@@ -32,7 +32,7 @@ func (l *Loop) Run(ctx context.Context) {
 	var (
 		pending = true                  // something changed that no run has looked at
 		cancel  context.CancelCauseFunc // of the run under way, nil while there is none
-		ended   = make(chan struct{})
+		ended   = make(chan error)
 		number  = 0
 	)
 	for {
@@ -42,10 +42,7 @@ func (l *Loop) Run(ctx context.Context) {
 			var runCtx context.Context
 			runCtx, cancel = context.WithCancelCause(ctx)
 			sink := l.sink.InRun(number)
-			go func() {
-				l.once(runCtx, sink)
-				ended <- struct{}{}
-			}()
+			go func() { ended <- l.once(runCtx, sink) }()
 		}
 		select {
 		case paths := <-l.changes:
@@ -54,9 +51,12 @@ func (l *Loop) Run(ctx context.Context) {
 			if cancel != nil {
 				cancel(event.ErrSuperseded)
 			}
-		case <-ended:
+		case err := <-ended:
 			cancel(nil)
 			cancel = nil
+			if errors.Is(err, event.ErrSuperseded) { // whoever noticed first
+				pending = true
+			}
 		case <-ctx.Done():
 			if cancel != nil {
 				<-ended

@@ -75,8 +75,8 @@ func (w *world) Give(_ context.Context, _ event.Sink, tags []name.Tag) error {
 	}
 	return nil
 }
-func (w *world) Prune(context.Context, event.Sink, []name.Tag) error { return nil }
-func (w *world) Files() []string                                     { return []string{"values.yaml"} }
+func (w *world) Prune(context.Context, event.Sink, []name.Tag) {}
+func (w *world) Files() []string                               { return []string{"values.yaml"} }
 func (w *world) Apply(_ context.Context, _ event.Sink, tags []name.Tag) error {
 	w.deployed = tags[0].String()
 	return nil
@@ -122,17 +122,23 @@ func start(t *testing.T, w *world) (save func(int64), phases func() []event.Phas
 	return save, phases, func() { cancel(); <-done }
 }
 
+// pass lets the bubble's clock run on, and waits until everything that this sets off has come to rest.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
 func TestRunsAtOnceAndAfterEachChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{buildFor: time.Minute}
 		save, phases, stop := start(t, w)
 		defer stop()
-		<-time.After(2 * time.Minute) // the bubble's clock
+		pass(2 * time.Minute)
 		if got := w.deployed; got != "worker:0s" {
 			t.Errorf("deployed %q", got)
 		}
 		save(7)
-		<-time.After(2 * time.Minute)
+		pass(2 * time.Minute)
 		if got := w.deployed; got != "worker:7ns" {
 			t.Errorf("deployed %q", got)
 		}
@@ -152,10 +158,10 @@ func TestNewestWins(t *testing.T) {
 		save, phases, stop := start(t, w)
 		defer stop()
 		for n := range int64(5) {
-			<-time.After(time.Second)
+			pass(time.Second)
 			save(n + 1)
 		}
-		<-time.After(2 * time.Minute)
+		pass(2 * time.Minute)
 		if got := w.deployed; got != "worker:5ns" {
 			t.Errorf("deployed %q, not the newest", got)
 		}

@@ -34,7 +34,7 @@ type nodes interface {
 	Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
 	Give(ctx context.Context, sink event.Sink, tags []name.Tag) error
 	// Prune lets go of older images; tags are those that run now.
-	Prune(ctx context.Context, sink event.Sink, tags []name.Tag) error
+	Prune(ctx context.Context, sink event.Sink, tags []name.Tag)
 }
 
 type platform interface {
@@ -84,7 +84,8 @@ func (l *Loop) run(ctx context.Context, sink event.Sink) error {
 	if err := stages.Forwards.Check(ctx, sink); err != nil {
 		return err
 	}
-	return stages.Nodes.Prune(ctx, sink, tags)
+	stages.Nodes.Prune(ctx, sink, tags)
+	return nil
 }
 
 // hash reads the inputs, and has them watched. It reads them twice, the second time after the watch is in place, so that a change

@@ -3,6 +3,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -132,6 +133,9 @@ func locate(ctx context.Context, home, name, ip, driver string, docker *client.C
 		return nil, event.WithHint(fmt.Errorf("minikube node %s: %w", name, err), "minikube start")
 	}
 	n := &Node{name: name, user: m.Driver.SSHUser, key: m.Driver.SSHKeyPath}
+	fixed := func(address string) func(context.Context) (string, error) {
+		return func(context.Context) (string, error) { return address, nil }
+	}
 	if n.user == "" {
 		n.user = "docker" // the user of minikube's own images
 	}
@@ -142,32 +146,39 @@ func locate(ctx context.Context, home, name, ip, driver string, docker *client.C
 		if ip == "" {
 			ip = m.Driver.IPAddress
 		}
-		n.address = net.JoinHostPort(ip, strconv.Itoa(max(m.Driver.SSHPort, 22)))
+		n.locate = fixed(net.JoinHostPort(ip, strconv.Itoa(cmp.Or(m.Driver.SSHPort, 22))))
 		return n, nil
 	}
+	n.locate = func(ctx context.Context) (string, error) { return publishedPort(ctx, docker, name, ip) }
+	_, err := n.locate(ctx) // a node that is stopped is told of at once
+	return n, err
+}
+
+// publishedPort asks Docker where the ssh port of a node's container is. It is another one after each start.
+func publishedPort(ctx context.Context, docker *client.Client, name, ip string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	inspected, err := docker.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
 	if errdefs.IsNotFound(err) {
 		if os.Getenv("MINIKUBE_ACTIVE_DOCKERD") != "" && ip != "" {
 			// "minikube docker-env" points DOCKER_HOST into the node, whose daemon does not know the node's container.
-			n.address = net.JoinHostPort(ip, "22")
-			return n, nil
+			return net.JoinHostPort(ip, "22"), nil
 		}
-		return nil, event.WithHint(fmt.Errorf("minikube node %s: Docker has no container of that name", name), "minikube start")
+		return "", event.WithHint(fmt.Errorf("minikube node %s: Docker has no container of that name", name), "minikube start")
 	}
 	if err != nil {
-		return nil, event.WithHint(fmt.Errorf("minikube node %s: ask Docker for its ssh port: %w", name, err), "start Docker, then: minikube start")
+		return "", event.WithHint(fmt.Errorf("minikube node %s: ask Docker for its ssh port: %w", name, err), "start Docker, then: minikube start")
 	}
 	container := inspected.Container
 	if container.State == nil || !container.State.Running {
-		return nil, event.WithHint(fmt.Errorf("minikube node %s is stopped", name), "minikube start")
+		return "", event.WithHint(fmt.Errorf("minikube node %s is stopped", name), "minikube start")
 	}
 	if container.NetworkSettings != nil {
 		if bindings := container.NetworkSettings.Ports[network.MustParsePort("22/tcp")]; len(bindings) > 0 {
-			n.address = net.JoinHostPort("127.0.0.1", bindings[0].HostPort)
-			return n, nil
+			return net.JoinHostPort("127.0.0.1", bindings[0].HostPort), nil
 		}
 	}
-	return nil, event.WithHint(fmt.Errorf("minikube node %s: its container publishes no ssh port", name), "minikube delete; minikube start")
+	return "", event.WithHint(fmt.Errorf("minikube node %s: its container publishes no ssh port", name), "minikube delete; minikube start")
 }
 
 func readJSON(file string, into any) error {

@@ -96,7 +96,11 @@ func TestFind(t *testing.T) {
 		}
 		var got []string
 		for _, n := range found.nodes {
-			got = append(got, fmt.Sprintf("%s %s@%s %s %T", n.name, n.user, n.address, n.key, n.runtime))
+			address, err := n.locate(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, fmt.Sprintf("%s %s@%s %s %T", n.name, n.user, address, n.key, n.runtime))
 		}
 		if joined := strings.Join(got, ", "); joined != test.want {
 			t.Errorf("%s: %s, not %s", test.context, joined, test.want)

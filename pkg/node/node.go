@@ -23,6 +23,8 @@ import (
 const (
 	askTimeout  = 30 * time.Second
 	pullTimeout = 10 * time.Minute
+	// loads is how many images are loaded side by side: sshd allows ten sessions a connection.
+	loads = 4
 	// cleanupTimeout is for putting things back after the work's own context has ended.
 	cleanupTimeout = 10 * time.Second
 )
@@ -83,6 +85,7 @@ func (c *Cluster) Give(ctx context.Context, sink event.Sink, docker *client.Clie
 	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(loads)
 	for _, tag := range tags {
 		group.Go(func() error {
 			return say.Step(ctx, "image loaded", func(ctx context.Context) ([]any, error) {
@@ -146,22 +149,17 @@ func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, want 
 	return nil
 }
 
-// Remove takes the tags from every node. Tags that are not there are no error. The caller makes sure that no pod uses them.
-func (c *Cluster) Remove(ctx context.Context, tags []name.Tag) error {
+// Remove takes the tag from every node. It is no error if it is not there. The caller makes sure that no pod uses it.
+func (c *Cluster) Remove(ctx context.Context, tag name.Tag) error {
+	target, err := fullName(tag)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
 	for _, n := range c.nodes {
-		group.Go(func() error {
-			for _, tag := range tags {
-				target, err := fullName(tag)
-				if err != nil {
-					return err
-				}
-				if err := n.runtime.remove(ctx, n, target); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+		group.Go(func() error { return n.runtime.remove(ctx, n, target) })
 	}
 	return group.Wait()
 }

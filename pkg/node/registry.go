@@ -107,13 +107,11 @@ func (r *Registry) manifestFile(repository, reference string) string {
 	return filepath.Join(r.dir, "manifests", strings.ReplaceAll(repository, "/", "+")+":"+path.Base(reference))
 }
 
-// Prune forgets the given images and every blob that no other image uses. It must not run beside a push.
-func (r *Registry) Prune(tags []name.Tag) error {
-	for _, tag := range tags {
-		err := os.Remove(r.manifestFile(tag.RepositoryStr(), tag.TagStr()))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("image registry: %w", err)
-		}
+// Prune forgets the image and every blob that no other image uses. It must not run beside a push.
+func (r *Registry) Prune(tag name.Tag) error {
+	err := os.Remove(r.manifestFile(tag.RepositoryStr(), tag.TagStr()))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("image registry: %w", err)
 	}
 	used, err := r.usedBlobs()
 	if err != nil {

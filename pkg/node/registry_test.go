@@ -104,7 +104,7 @@ func TestRegistry(t *testing.T) {
 	if r.address != address {
 		t.Errorf("another address than last time: %s, %s", r.address, address)
 	}
-	if err := r.Prune([]name.Tag{second}); err != nil {
+	if err := r.Prune(second); err != nil {
 		t.Fatal(err)
 	}
 	if got := blobs(t, dir); got != 3 { // those of team/worker:1

@@ -60,13 +60,11 @@ func (dockerRuntime) images(ctx context.Context, n *Node) (map[string]string, er
 }
 
 func (r dockerRuntime) pull(ctx context.Context, n *Node, source, target string) error {
-	if _, err := n.run(ctx, "sudo", "docker", "pull", "--quiet", source); err != nil {
-		return err
+	_, err := n.run(ctx, "sudo", "docker", "pull", "--quiet", source)
+	if err == nil {
+		_, err = n.run(ctx, "sudo", "docker", "tag", source, target)
 	}
-	if _, err := n.run(ctx, "sudo", "docker", "tag", source, target); err != nil {
-		return err
-	}
-	return r.remove(ctx, n, source)
+	return withCleanup(ctx, err, func(ctx context.Context) error { return r.remove(ctx, n, source) })
 }
 
 func (dockerRuntime) remove(ctx context.Context, n *Node, target string) error {
@@ -96,14 +94,12 @@ func (containerdRuntime) images(ctx context.Context, n *Node) (map[string]string
 }
 
 func (r containerdRuntime) pull(ctx context.Context, n *Node, source, target string) error {
-	if _, err := n.run(ctx, ctr("pull", "--plain-http", source)...); err != nil {
-		// A failed pull can leave the name behind, with nothing or half of an image under it.
-		return withCleanup(ctx, err, func(ctx context.Context) error { return r.remove(ctx, n, source) })
+	_, err := n.run(ctx, ctr("pull", "--plain-http", source)...)
+	if err == nil {
+		_, err = n.run(ctx, ctr("tag", "--force", source, target)...)
 	}
-	if _, err := n.run(ctx, ctr("tag", "--force", source, target)...); err != nil {
-		return err
-	}
-	return r.remove(ctx, n, source)
+	// A failed pull, too, can leave the name behind, with nothing or half of an image under it.
+	return withCleanup(ctx, err, func(ctx context.Context) error { return r.remove(ctx, n, source) })
 }
 
 func (containerdRuntime) remove(ctx context.Context, n *Node, target string) error {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"strings"
@@ -27,7 +26,7 @@ const (
 // Node is one node of a cluster. It is safe for concurrent use.
 type Node struct {
 	name    string
-	address string // of sshd
+	locate  func(context.Context) (string, error) // the address of its sshd, which a restarted node may change
 	user    string
 	key     string // file
 	runtime runtime
@@ -49,7 +48,7 @@ func (n *Node) connect(ctx context.Context) (*ssh.Client, error) {
 	}
 	conn, err := n.dial(ctx)
 	if err != nil {
-		return nil, event.WithHint(fmt.Errorf("minikube node %s: ssh to %s@%s: %w", n.name, n.user, n.address, err), "minikube status; minikube start")
+		return nil, event.WithHint(fmt.Errorf("minikube node %s: ssh as %s: %w", n.name, n.user, err), "minikube status; minikube start")
 	}
 	n.conn = conn
 	return conn, nil
@@ -66,13 +65,17 @@ func (n *Node) dial(ctx context.Context) (*ssh.Client, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", n.address)
+	address, err := n.locate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
 	// The handshake knows no context: closing the connection ends it.
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
-	conn, channels, requests, err := ssh.NewClientConn(raw, n.address, &ssh.ClientConfig{
+	conn, channels, requests, err := ssh.NewClientConn(raw, address, &ssh.ClientConfig{
 		User: n.user,
 		Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)},
 		// A node makes its host key when it is created and tells it to nobody; minikube itself does not check it either.
@@ -112,16 +115,15 @@ func (n *Node) run(ctx context.Context, args ...string) (string, error) {
 	}
 	var stdout, stderr bytes.Buffer
 	session.Stdout, session.Stderr = &stdout, &stderr
-	stop := context.AfterFunc(ctx, func() {
-		_ = session.Signal(ssh.SIGTERM) // sshd passes it on; closing ends the rest
+	ended := make(chan error, 1)
+	go func() { ended <- session.Run(quote(args)) }()
+	select {
+	case err = <-ended:
+		_ = session.Close() // it has ended already
+	case <-ctx.Done():
+		// sshd keeps the session open for as long as the command lives, which may not heed the signal: it is not waited for.
+		_ = session.Signal(ssh.SIGTERM)
 		_ = session.Close()
-	})
-	err = session.Run(quote(args))
-	stopped := !stop()
-	if closeErr := session.Close(); err == nil && closeErr != nil && !errors.Is(closeErr, io.EOF) {
-		err = closeErr
-	}
-	if stopped {
 		return "", context.Cause(ctx)
 	}
 	if err != nil {

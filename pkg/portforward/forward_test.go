@@ -208,7 +208,7 @@ func server(t *testing.T, address string, serve func(net.Conn)) string {
 func TestAnswers(t *testing.T) {
 	for _, old := range []bool{false, true} {
 		t.Run(fmt.Sprintf("old=%v", old), func(t *testing.T) {
-			r := newRig(t, old, 0)
+			r := newRig(t, old, 30*time.Second)
 			r.pod("a", web(t, "a"), true)
 			said := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // 1 MiB, more than is kept for a replay
 			var group sync.WaitGroup
@@ -238,7 +238,7 @@ func TestAnswers(t *testing.T) {
 }
 
 func TestHeldUntilReady(t *testing.T) {
-	r := newRig(t, false, 0)
+	r := newRig(t, false, 30*time.Second)
 	address := web(t, "a")
 	r.pod("a", address, false)
 	answer := make(chan string)
@@ -282,7 +282,7 @@ func TestHoldExpires(t *testing.T) {
 
 // A pod may be ready before its process listens.
 func TestRefusedDial(t *testing.T) {
-	r := newRig(t, false, 0)
+	r := newRig(t, false, 30*time.Second)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -312,7 +312,7 @@ func TestRefusedDial(t *testing.T) {
 }
 
 func TestRollout(t *testing.T) {
-	r := newRig(t, false, 0)
+	r := newRig(t, false, 30*time.Second)
 	echo := func(name string) string {
 		return server(t, "127.0.0.1:0", func(conn net.Conn) {
 			io.WriteString(conn, name)
@@ -354,7 +354,7 @@ func TestRollout(t *testing.T) {
 }
 
 func TestSeveralPodsTakeTurns(t *testing.T) {
-	r := newRig(t, false, 0)
+	r := newRig(t, false, 30*time.Second)
 	r.pod("a", web(t, "a"), true)
 	r.pod("b", web(t, "b"), true)
 	eventually(t, "both are known", func() bool { return r.told("forward ready") == 2 })
@@ -373,7 +373,7 @@ func TestSeveralPodsTakeTurns(t *testing.T) {
 
 // What a pod may have read is not sent again: the connection is cut, visibly, and the next one is fine.
 func TestTunnelKilled(t *testing.T) {
-	r := newRig(t, false, 0)
+	r := newRig(t, false, 30*time.Second)
 	var requests atomic.Int32
 	reached := make(chan struct{}, 10)
 	r.pod("a", server(t, "127.0.0.1:0", func(conn net.Conn) {
@@ -408,7 +408,7 @@ func TestTunnelKilled(t *testing.T) {
 }
 
 func TestHalfClose(t *testing.T) {
-	r := newRig(t, false, 0)
+	r := newRig(t, false, 30*time.Second)
 	r.pod("a", server(t, "127.0.0.1:0", func(conn net.Conn) {
 		all, _ := io.ReadAll(conn)
 		io.WriteString(conn, strings.ToUpper(string(all)))
@@ -423,7 +423,7 @@ func TestHalfClose(t *testing.T) {
 
 // A client that does not read stops its tunnel; new connections must not land there.
 func TestStalledClient(t *testing.T) {
-	r := newRig(t, false, 0)
+	r := newRig(t, false, 30*time.Second)
 	r.pod("a", server(t, "127.0.0.1:0", func(conn net.Conn) {
 		kind := make([]byte, 1)
 		io.ReadFull(conn, kind)
@@ -474,7 +474,7 @@ func TestPortTaken(t *testing.T) {
 
 // Serve ends held and open connections and all that it started.
 func TestServeEnds(t *testing.T) {
-	r := newRig(t, false, 0)
+	r := newRig(t, false, 30*time.Second)
 	reached := make(chan struct{})
 	open := sync.OnceFunc(func() { close(reached) })
 	r.pod("a", server(t, "127.0.0.1:0", func(conn net.Conn) {

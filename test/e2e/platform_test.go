@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -172,16 +173,28 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 		user.finish()
 	})
 
-	t.Run("values that no template can take, then mended", func(t *testing.T) {
+	t.Run("values that the chart does not take, then mended", func(t *testing.T) {
 		before, mark := revisions(t, cluster), d.mark()
-		p.edit("deploy/dask-gateway/values.yaml", "periodSeconds: 1", "periodSeconds: one")
-		d.wait(mark, runFailed+`.*release dask-gateway/dask-gateway`, oneRun)
+		p.edit("deploy/dask-gateway/values.yaml", "completedClusterMaxAge: 600", "completedClusterMaxAge: soon")
+		d.wait(mark, runFailed+`.*release dask-gateway/dask-gateway.*completedClusterMaxAge`, oneRun)
 		mark = d.mark()
-		p.edit("deploy/dask-gateway/values.yaml", "periodSeconds: one", "periodSeconds: 1")
+		p.edit("deploy/dask-gateway/values.yaml", "completedClusterMaxAge: soon", "completedClusterMaxAge: 600")
 		d.wait(mark, runComplete, oneRun)
 		if after := revisions(t, cluster); !reflect.DeepEqual(before, after) {
 			t.Errorf("revisions went from %v to %v", before, after)
 		}
+	})
+
+	t.Run("values that the cluster does not take, then mended", func(t *testing.T) {
+		pods, mark := podNames(t, cluster), d.mark()
+		p.edit("deploy/dask-gateway/values.yaml", "periodSeconds: 1", "periodSeconds: one")
+		d.wait(mark, runFailed+`.*release dask-gateway/dask-gateway.*periodSeconds`, oneRun)
+		if after := podNames(t, cluster); !reflect.DeepEqual(pods, after) {
+			t.Errorf("pods went from %v to %v", pods, after)
+		}
+		mark = d.mark()
+		p.edit("deploy/dask-gateway/values.yaml", "periodSeconds: one", "periodSeconds: 1")
+		d.wait(mark, runComplete, oneRun)
 	})
 
 	t.Run("Ctrl+C leaves nothing but images", func(t *testing.T) {
@@ -389,6 +402,21 @@ func revisions(t *testing.T, cluster kubernetes.Interface) map[string]int {
 		found[secret.Labels["name"]] = max(found[secret.Labels["name"]], revision)
 	}
 	return found
+}
+
+// podNames returns the names of the platform's pods, sorted.
+func podNames(t *testing.T, cluster kubernetes.Interface) []string {
+	t.Helper()
+	pods, err := cluster.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/managed-by=Helm"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, pod := range pods.Items {
+		names = append(names, pod.Name)
+	}
+	slices.Sort(names)
+	return names
 }
 
 // daskPods returns the running pods of Dask clusters, and checks their number and that they run image.

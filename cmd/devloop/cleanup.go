@@ -1,0 +1,83 @@
+// The end: what Ctrl+C does the first time and the second time, and the clean-up.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
+)
+
+// patience is the user's: it ends with the second Ctrl+C. Until there is a journal, nothing was deployed.
+type patience struct {
+	journal atomic.Pointer[journal.Journal]
+}
+
+// interruptible returns a context that ends with the first Ctrl+C; from the second one on the process ends at once, saying what
+// stays behind. Stop gives the signals back.
+func interruptible(parent context.Context) (ctx context.Context, p *patience, stop func()) {
+	ctx, cancel := context.WithCancel(parent)
+	p = &patience{}
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP) // a closed terminal is a goodbye, too
+	stopped := make(chan struct{})
+	go func() {
+		for seen := false; ; seen = true {
+			select {
+			case <-signals:
+			case <-stopped:
+				return
+			}
+			if seen {
+				p.leave()
+			}
+			cancel()
+		}
+	}()
+	var once atomic.Bool
+	return ctx, p, func() {
+		cancel()
+		if once.CompareAndSwap(false, true) {
+			signal.Stop(signals)
+			close(stopped)
+		}
+	}
+}
+
+// leave ends the process in the middle of its work and says what stays.
+func (p *patience) leave() {
+	fmt.Fprintln(os.Stderr, "\ndevloop: left at once")
+	if j := p.journal.Load(); j != nil {
+		var left []string
+		for _, kind := range []string{journal.Release, journal.Namespace} {
+			for _, name := range j.Names(kind) {
+				left = append(left, kind+" "+name)
+			}
+		}
+		if len(left) > 0 {
+			fmt.Fprintln(os.Stderr, "  still there: "+strings.Join(left, ", "))
+			fmt.Fprintln(os.Stderr, "  → devloop delete removes it")
+		}
+	}
+	os.Exit(exitInterrupted)
+}
+
+// cleanup removes what was deployed. Images stay, for the next start.
+func (s *session) cleanup(ctx context.Context) error {
+	say := s.sink.For("cleanup")
+	say.Note("removing what was deployed; Ctrl+C again leaves at once")
+	err := s.deployer.Cleanup(ctx, s.sink, releases(s.config), s.config.Cleanup.Before)
+	if err != nil {
+		return event.WithHint(fmt.Errorf("clean up: %w", err), "devloop delete tries again")
+	}
+	if len(s.journal.Names(journal.Release))+len(s.journal.Names(journal.Namespace)) == 0 {
+		say.Note("nothing left behind")
+	}
+	return nil
+}
