@@ -204,7 +204,7 @@ type step struct {
 }
 
 // tailLength is how much of a failed step's output is kept, in bytes: pip's and apt's errors come last and fit.
-const tailLength = 4096
+const tailLength = 16 << 10
 
 func newProgress(say event.Stage, image string) *progress {
 	return &progress{say: say, image: image, steps: map[digest.Digest]*step{}}
@@ -260,7 +260,13 @@ func (p *progress) explain(input Input, err error) error {
 	return event.WithHint(failure, "mend it and save; what ran keeps running")
 }
 
-// reason picks the lines of a failed step's output that say why: those that call themselves errors, else the last one.
+// Of a failed step's output, reason tells so many lines, and so much of each, in bytes: pip lists every version that it knows first.
+const (
+	reasonLines = 2
+	reasonLine  = 300
+)
+
+// reason picks the lines of a failed step's output that say why: the last that call themselves errors, else the last one.
 func reason(output string) string {
 	var errorLines []string
 	last := ""
@@ -268,6 +274,9 @@ func reason(output string) string {
 		line = strings.TrimSpace(line)
 		if line == "" {
 			continue
+		}
+		if len(line) > reasonLine {
+			line = strings.ToValidUTF8(line[:reasonLine], "") + " …"
 		}
 		last = line
 		if lower := strings.ToLower(line); strings.HasPrefix(lower, "error") || strings.HasPrefix(lower, "e: ") {
@@ -277,5 +286,5 @@ func reason(output string) string {
 	if len(errorLines) == 0 {
 		return last
 	}
-	return strings.Join(errorLines, "; ")
+	return strings.Join(errorLines[max(0, len(errorLines)-reasonLines):], "; ")
 }

@@ -313,7 +313,7 @@ func configOf(t *testing.T, image v1.Image) *v1.ConfigFile {
 func TestReason(t *testing.T) {
 	for output, want := range map[string]string{
 		"": "",
-		"Collecting dask\nERROR: Could not find a version\nERROR: No matching distribution\n\n[notice] new pip": "ERROR: Could not find a version; ERROR: No matching distribution",
+		"ERROR: Ignored the following versions\nERROR: Could not find a version\nERROR: No matching distribution\n\n[notice] new pip": "ERROR: Could not find a version; ERROR: No matching distribution",
 		"Reading lists\nE: Unable to locate package foo\n":                                                      "E: Unable to locate package foo",
 		"make: nothing\nlast words\n":                                                                           "last words",
 	} {

@@ -3,12 +3,13 @@ package loop
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -105,23 +106,40 @@ func (l *Loop) hash(ctx context.Context, stages Stages) ([]name.Tag, error) {
 // build makes those of the missing images that the host does not hold either, side by side.
 func (l *Loop) build(ctx context.Context, sink event.Sink, stages Stages, tags, missing []name.Tag) error {
 	say := sink.For("build")
-	group, ctx := errgroup.WithContext(ctx)
-	for _, tag := range tags {
+	var group sync.WaitGroup
+	errs := make([]error, len(tags))
+	for i, tag := range tags {
 		if !slices.Contains(missing, tag) {
 			say.Note("image found", "image", tag.String(), "on", "node")
 			continue
 		}
-		group.Go(func() error {
-			if found, err := stages.Images.Has(ctx, tag); err != nil {
-				return err
-			} else if found {
+		group.Go(func() {
+			found, err := stages.Images.Has(ctx, tag)
+			switch {
+			case err != nil:
+				errs[i] = err
+			case found:
 				say.Note("image found", "image", tag.String(), "on", "host")
-				return nil
+			default:
+				errs[i] = stages.Images.Build(ctx, sink, tag)
 			}
-			return stages.Images.Build(ctx, sink, tag)
 		})
 	}
-	return group.Wait()
+	group.Wait()
+	return telling(errs)
+}
+
+// telling picks the errors that say what to do. Where two images share a step, BuildKit shows its output to one of the builds
+// only: the other one knows no more than that the step failed.
+func telling(errs []error) error {
+	clear := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return event.Hint(err) == "" })
+	switch len(clear) {
+	case 0:
+		return errors.Join(errs...)
+	case 1:
+		return clear[0]
+	}
+	return errors.Join(clear...)
 }
 
 // names shortens a batch for a log line.

@@ -39,19 +39,19 @@ type Registry struct {
 
 // OpenRegistry serves the images kept in dir until Close.
 func OpenRegistry(dir string) (*Registry, error) {
-	for _, folder := range []string{"blobs", "manifests"} {
-		if err := os.MkdirAll(filepath.Join(dir, folder), 0o755); err != nil {
-			return nil, fmt.Errorf("image registry: %w", err)
-		}
+	if err := os.MkdirAll(filepath.Join(dir, "manifests"), 0o755); err != nil {
+		return nil, fmt.Errorf("image registry: %w", err)
+	}
+	store, err := openBlobStore(filepath.Join(dir, "blobs"))
+	if err != nil {
+		return nil, fmt.Errorf("image registry: %w", err)
 	}
 	listener, err := listenAgain(filepath.Join(dir, "address"))
 	if err != nil {
 		return nil, fmt.Errorf("image registry: %w", err)
 	}
 	r := &Registry{dir: dir, address: listener.Addr().String(), served: make(chan struct{})}
-	inner := registry.New(registry.WithBlobHandler(registry.NewDiskBlobHandler(filepath.Join(dir, "blobs"))),
-		registry.Logger(log.New(io.Discard, "", 0)))
-	r.handler = r.keepManifests(inner)
+	r.handler = store.receive(r.keepManifests(registry.New(registry.WithBlobHandler(store), registry.Logger(log.New(io.Discard, "", 0)))))
 	r.server = &http.Server{Handler: r.handler, ReadHeaderTimeout: 10 * time.Second}
 	go func() {
 		defer close(r.served)

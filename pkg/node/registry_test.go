@@ -1,9 +1,16 @@
 package node
 
 import (
+	"errors"
+	"io"
 	"io/fs"
+	"net/http"
 	"path/filepath"
+
+	"strings"
 	"testing"
+	"testing/iotest"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -31,6 +38,54 @@ func blobs(t *testing.T, dir string) int {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// cutOff begins uploads that do not come to a good end.
+func cutOff(t *testing.T, r *Registry) {
+	t.Helper()
+	base := "http://" + r.address
+	begin := func() (location string) {
+		t.Helper()
+		resp, err := http.Post(base+"/v2/worker/blobs/uploads/", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusAccepted {
+			t.Fatal(resp.Status)
+		}
+		return resp.Header.Get("Location")
+	}
+	send := func(method, path string, body io.Reader) int {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, base+path, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return 0
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	if code := send(http.MethodPatch, begin(), io.MultiReader(strings.NewReader("some"), iotest.ErrReader(errors.New("cut off")))); code != 0 {
+		t.Errorf("an upload whose body broke: %d", code)
+	}
+	if code := send(http.MethodPut, begin()+"?digest=sha256:"+strings.Repeat("0", 64), strings.NewReader("other")); code != http.StatusBadRequest {
+		t.Errorf("an upload of other content than it says: %d", code)
+	}
+	if code := send(http.MethodPut, begin()+"?digest=nonsense", strings.NewReader("other")); code != http.StatusBadRequest {
+		t.Errorf("an upload without a digest: %d", code)
+	}
+	if code := send(http.MethodPatch, "/v2/worker/blobs/uploads/..%2f..%2faddress", strings.NewReader("x")); code < 400 {
+		t.Errorf("an upload to another file: %d", code)
+	}
+	// The first one's end reaches the server only a moment later.
+	deadline := time.Now().Add(5 * time.Second)
+	for blobs(t, r.dir) != 5 && time.Now().Before(deadline) {
+		<-time.After(5 * time.Millisecond)
+	}
 }
 
 // TestRegistry pushes with go-containerregistry's client, as Docker does, and lets go of an image.
@@ -87,6 +142,10 @@ func TestRegistry(t *testing.T) {
 	}
 	if got := blobs(t, dir); got != 5 { // two base layers, one more, two configurations
 		t.Errorf("%d blobs, not 5", got)
+	}
+	cutOff(t, r)
+	if got := blobs(t, dir); got != 5 {
+		t.Errorf("%d blobs and uploads after pushes that broke, not 5", got)
 	}
 	address := r.address
 	if err := r.Close(); err != nil {

@@ -224,15 +224,30 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 		nothingLeft(t, cluster)
 	})
 
-	t.Run("--cleanup=false leaves the platform, delete removes it", func(t *testing.T) {
+	t.Run("--cleanup=false leaves the platform, after kill -9 delete removes it", func(t *testing.T) {
 		again := p.start("--cleanup=false")
 		again.wait(0, runComplete, oneRun)
 		if code := again.interrupt(time.Minute); code != 0 {
 			t.Errorf("devloop's exit code is %d", code)
 		}
-		if got := revisions(t, cluster); len(got) != 2 {
-			t.Errorf("releases that stay: %v", got)
+		stayed := revisions(t, cluster)
+		if len(stayed) != 2 {
+			t.Errorf("releases that stay: %v", stayed)
 		}
+		again = p.start()
+		again.wait(0, runComplete, oneRun)
+		if got := revisions(t, cluster); !reflect.DeepEqual(got, stayed) {
+			t.Errorf("revisions went from %v to %v, and nothing had changed", stayed, got)
+		}
+		second := p.start("delete") // of the same project on the same cluster
+		<-second.done
+		if code := second.cmd.ProcessState.ExitCode(); code != 3 {
+			t.Errorf("with another devloop running the exit code is %d: %v", code, second.log(0))
+		}
+		if err := again.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		<-again.done
 		remove := p.start("delete")
 		remove.wait(0, "nothing left behind", 3*time.Minute)
 		<-remove.done
