@@ -53,7 +53,7 @@ func (s *session) open(ctx context.Context) (err error) {
 		return err
 	}
 	if s.docker, err = client.New(client.FromEnv); err != nil {
-		return event.WithHint(fmt.Errorf("Docker: %w", err), "check DOCKER_HOST")
+		return event.WithHint(fmt.Errorf("connect to Docker: %w", err), "check DOCKER_HOST")
 	}
 	s.closers = append(s.closers, s.docker.Close)
 	if s.nodes, err = node.Find(ctx, kubeContext, server, s.docker, slices.Contains(c.AllowContexts, kubeContext)); err != nil {

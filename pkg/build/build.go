@@ -179,9 +179,9 @@ func (discard) Write(p []byte) (int, error) { return len(p), nil }
 // dockerError adds what the user can do when the daemon itself is the trouble.
 func dockerError(err error) error {
 	if client.IsErrConnectionFailed(err) {
-		return event.WithHint(fmt.Errorf("Docker does not answer: %w", err), "start Docker, or point DOCKER_HOST at a running daemon")
+		return event.WithHint(fmt.Errorf("no answer from Docker: %w", err), "start Docker, or point DOCKER_HOST at a running daemon")
 	}
-	return fmt.Errorf("Docker: %w", err)
+	return fmt.Errorf("ask Docker: %w", err)
 }
 
 func shortID(id string) string {

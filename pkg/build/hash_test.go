@@ -314,8 +314,8 @@ func TestReason(t *testing.T) {
 	for output, want := range map[string]string{
 		"": "",
 		"ERROR: Ignored the following versions\nERROR: Could not find a version\nERROR: No matching distribution\n\n[notice] new pip": "ERROR: Could not find a version; ERROR: No matching distribution",
-		"Reading lists\nE: Unable to locate package foo\n":                                                      "E: Unable to locate package foo",
-		"make: nothing\nlast words\n":                                                                           "last words",
+		"Reading lists\nE: Unable to locate package foo\n": "E: Unable to locate package foo",
+		"make: nothing\nlast words\n":                      "last words",
 	} {
 		if got := reason(output); got != want {
 			t.Errorf("reason(%q) = %q, not %q", output, got, want)

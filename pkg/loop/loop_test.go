@@ -233,16 +233,16 @@ func TestNothingIsBuiltThatTheNodeHolds(t *testing.T) {
 
 func TestTheErrorThatSaysWhatToDoIsShown(t *testing.T) {
 	bare := errors.New("exit code 1")
-	clear := event.WithHint(errors.New("no such version"), "mend it")
+	told := event.WithHint(errors.New("no such version"), "mend it")
 	for _, test := range []struct {
 		errs []error
 		want string
 	}{
 		{nil, ""},
 		{[]error{nil, nil}, ""},
-		{[]error{bare, clear}, "no such version"},
+		{[]error{bare, told}, "no such version"},
 		{[]error{nil, bare}, "exit code 1"},
-		{[]error{clear, clear}, "no such version\nno such version"},
+		{[]error{told, told}, "no such version\nno such version"},
 	} {
 		got := ""
 		if err := telling(test.errs); err != nil {

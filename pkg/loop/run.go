@@ -132,14 +132,14 @@ func (l *Loop) build(ctx context.Context, sink event.Sink, stages Stages, tags, 
 // telling picks the errors that say what to do. Where two images share a step, BuildKit shows its output to one of the builds
 // only: the other one knows no more than that the step failed.
 func telling(errs []error) error {
-	clear := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return event.Hint(err) == "" })
-	switch len(clear) {
+	told := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return event.Hint(err) == "" })
+	switch len(told) {
 	case 0:
 		return errors.Join(errs...)
 	case 1:
-		return clear[0]
+		return told[0]
 	}
-	return errors.Join(clear...)
+	return errors.Join(told...)
 }
 
 // names shortens a batch for a log line.

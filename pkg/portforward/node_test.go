@@ -31,7 +31,6 @@ type node struct {
 	tunnels []httpstream.Connection
 	dials   int // of tunnels
 	streams map[string]int
-	closed  bool
 }
 
 func newNode(t *testing.T, old bool) *node {

@@ -176,7 +176,8 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 	t.Run("values that the chart does not take, then mended", func(t *testing.T) {
 		before, mark := revisions(t, cluster), d.mark()
 		p.edit("deploy/dask-gateway/values.yaml", "completedClusterMaxAge: 600", "completedClusterMaxAge: soon")
-		d.wait(mark, runFailed+`.*release dask-gateway/dask-gateway.*completedClusterMaxAge`, oneRun)
+		d.wait(mark, runFailed, oneRun)
+		d.wait(mark, `/controller/completedClusterMaxAge': got string, want number`, time.Minute)
 		mark = d.mark()
 		p.edit("deploy/dask-gateway/values.yaml", "completedClusterMaxAge: soon", "completedClusterMaxAge: 600")
 		d.wait(mark, runComplete, oneRun)
@@ -188,7 +189,8 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 	t.Run("values that the cluster does not take, then mended", func(t *testing.T) {
 		pods, mark := podNames(t, cluster), d.mark()
 		p.edit("deploy/dask-gateway/values.yaml", "periodSeconds: 1", "periodSeconds: one")
-		d.wait(mark, runFailed+`.*release dask-gateway/dask-gateway.*periodSeconds`, oneRun)
+		d.wait(mark, runFailed, oneRun)
+		d.wait(mark, `periodSeconds of type int32`, time.Minute)
 		if after := podNames(t, cluster); !reflect.DeepEqual(pods, after) {
 			t.Errorf("pods went from %v to %v", pods, after)
 		}
