@@ -190,7 +190,7 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 		pods, mark := podNames(t, cluster), d.mark()
 		p.edit("deploy/dask-gateway/values.yaml", "periodSeconds: 1", "periodSeconds: one")
 		d.wait(mark, runFailed, oneRun)
-		d.wait(mark, `periodSeconds of type int32`, time.Minute)
+		d.wait(mark, `periodSeconds`, time.Minute)
 		if after := podNames(t, cluster); !reflect.DeepEqual(pods, after) {
 			t.Errorf("pods went from %v to %v", pods, after)
 		}
