@@ -103,6 +103,8 @@ func (l *Loop) hash(ctx context.Context, stages Stages) ([]name.Tag, error) {
 	return tags, err
 }
 
+const found = "image found, tagging" // with what its inputs ask for; nothing is built
+
 // build makes those of the missing images that the host does not hold either, side by side.
 func (l *Loop) build(ctx context.Context, sink event.Sink, stages Stages, tags, missing []name.Tag) error {
 	say := sink.For("build")
@@ -110,16 +112,16 @@ func (l *Loop) build(ctx context.Context, sink event.Sink, stages Stages, tags, 
 	errs := make([]error, len(tags))
 	for i, tag := range tags {
 		if !slices.Contains(missing, tag) {
-			say.Note("image found", "image", tag.String(), "on", "node")
+			say.Note(found, "image", tag.String(), "on", "node")
 			continue
 		}
 		group.Go(func() {
-			found, err := stages.Images.Has(ctx, tag)
+			onHost, err := stages.Images.Has(ctx, tag)
 			switch {
 			case err != nil:
 				errs[i] = err
-			case found:
-				say.Note("image found", "image", tag.String(), "on", "host")
+			case onHost:
+				say.Note(found, "image", tag.String(), "on", "host")
 			default:
 				errs[i] = stages.Images.Build(ctx, sink, tag)
 			}

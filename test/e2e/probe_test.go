@@ -7,7 +7,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -21,14 +23,15 @@ type probe struct {
 	running sync.WaitGroup
 
 	mu       sync.Mutex
-	statuses map[int]int // complete answers, by status
-	broken   []string    // requests without a complete answer
+	statuses map[int]int    // complete answers, by status
+	bad      map[string]int // those that were not 200, by second and status
+	broken   []string       // requests without a complete answer
 	longest  time.Duration
 }
 
 func startProbe(t *testing.T, url string) *probe {
 	ctx, cancel := context.WithCancel(t.Context())
-	p := &probe{cancel: cancel, statuses: map[int]int{}}
+	p := &probe{cancel: cancel, statuses: map[int]int{}, bad: map[string]int{}}
 	// The limit is well above the time for which a connection is held, so that only devloop decides.
 	client := &http.Client{Timeout: 60 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	p.running.Go(func() {
@@ -63,6 +66,9 @@ func (p *probe) ask(client *http.Client, url string) {
 		return
 	}
 	p.statuses[resp.StatusCode]++
+	if resp.StatusCode != http.StatusOK {
+		p.bad[fmt.Sprintf("%s asked, %s answered: %d", start.Format("15:04:05"), time.Now().Format("15:04:05"), resp.StatusCode)]++
+	}
 }
 
 // stop ends the asking and waits for the answers that are still to come.
@@ -84,6 +90,9 @@ func (p *probe) check(t *testing.T, atMost int) {
 		}
 	}
 	t.Logf("probe: %d complete answers %v, %d broken, longest wait %s", total, p.statuses, len(p.broken), p.longest)
+	for _, when := range slices.Sorted(maps.Keys(p.bad)) {
+		t.Logf("probe: %s, %d times", when, p.bad[when])
+	}
 	for i, broken := range p.broken {
 		if i == 10 {
 			break
