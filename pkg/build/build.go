@@ -69,6 +69,7 @@ func (b *Builder) Remove(ctx context.Context, tag string) error {
 // tag never stands for content that it was not made from (else event.ErrSuperseded). Cancelling ctx ends the build.
 func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error {
 	say := sink.For("build")
+	say.Note("building image", "image", input.Tag.String())
 	return say.Step(ctx, "image built", func(ctx context.Context) ([]any, error) {
 		id, err := b.solve(ctx, say, input)
 		if err != nil {

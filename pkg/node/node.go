@@ -88,6 +88,7 @@ func (c *Cluster) Give(ctx context.Context, sink event.Sink, docker *client.Clie
 	group.SetLimit(loads)
 	for _, tag := range tags {
 		group.Go(func() error {
+			say.Note("loading image", "image", tag.String())
 			return say.Step(ctx, "image loaded", func(ctx context.Context) ([]any, error) {
 				start := time.Now()
 				id, err := registry.push(ctx, docker, tag)
