@@ -114,12 +114,12 @@ func (n nodes) Prune(ctx context.Context, sink event.Sink, tags []name.Tag) {
 		}
 	}
 	if err != nil {
-		say.Warn("old images stay for now", err)
+		say.Warn("old images could not be looked for, they stay until the next run", err)
 		return
 	}
 	for _, tag := range old {
 		if err := n.remove(ctx, tag); err != nil {
-			say.Warn("old image stays for now", err, "image", tag.String())
+			say.Warn("old image could not be removed, it stays until the next run", err, "image", tag.String())
 			continue
 		}
 		say.Note("old image removed", "image", tag.String())

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,8 +51,10 @@ func (c charts) load(ctx context.Context, say event.Stage, where, pinned string)
 	if err := action.CheckDependencies(loaded, loaded.Metadata.Dependencies); err != nil {
 		return nil, "", event.WithHint(fmt.Errorf("chart %s: %w", where, err), "helm dependency build "+where)
 	}
+	// Two archives of the same files may hold them in another order.
+	files := slices.SortedFunc(slices.Values(loaded.Raw), func(a, b *chart.File) int { return strings.Compare(a.Name, b.Name) })
 	sum := sha256.New()
-	for _, f := range loaded.Raw {
+	for _, f := range files {
 		_, _ = fmt.Fprintf(sum, "%d:%s,%d:", len(f.Name), f.Name, len(f.Data)) // a hash never fails to write
 		_, _ = sum.Write(f.Data)
 	}

@@ -1,0 +1,89 @@
+//go:build e2e
+
+// A user's Python program, as a child process.
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// user is a Python client of the platform, which tells what it sees in JSON.
+type user struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	lines chan map[string]any
+	log   strings.Builder
+}
+
+func startClient(t *testing.T, python string, args ...string) *user {
+	t.Helper()
+	u := &user{t: t, cmd: exec.Command(python, append([]string{filepath.Join("testdata", "client.py")}, args...)...), lines: make(chan map[string]any, 16)}
+	u.cmd.Stderr = &u.log
+	stdout, err := u.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u.stdin, err = u.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(u.lines)
+		scanner := bufio.NewScanner(stdout)
+		for scanner.Scan() {
+			var line map[string]any
+			if json.Unmarshal(scanner.Bytes(), &line) == nil {
+				u.lines <- line
+			}
+		}
+	}()
+	t.Cleanup(u.kill)
+	return u
+}
+
+// next returns the next line that has the key.
+func (u *user) next(key string) map[string]any {
+	u.t.Helper()
+	deadline := time.After(oneRun)
+	for {
+		select {
+		case line, ok := <-u.lines:
+			if !ok {
+				_ = u.cmd.Wait()
+				u.t.Fatalf("the client ended before it said %q:\n%s", key, &u.log)
+			}
+			if _, ok := line[key]; ok {
+				return line
+			}
+		case <-deadline:
+			u.t.Fatalf("the client did not say %q in time", key)
+		}
+	}
+}
+
+// finish lets the client shut its cluster down.
+func (u *user) finish() {
+	u.t.Helper()
+	_, _ = io.WriteString(u.stdin, "\n")
+	u.next("done")
+	if err := u.cmd.Wait(); err != nil {
+		u.t.Errorf("the client ended badly: %v\n%s", err, &u.log)
+	}
+}
+
+func (u *user) kill() {
+	if u.cmd.ProcessState == nil {
+		_ = u.cmd.Process.Kill()
+		_ = u.cmd.Wait()
+	}
+}
