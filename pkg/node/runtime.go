@@ -14,7 +14,7 @@ import (
 
 // runtime is one container runtime, driven over ssh.
 type runtime interface {
-	// images returns the digest of every named image, by its full name ("docker.io/library/worker:3fa…").
+	// images returns the digest of every named image, by its full name, with registry and repository.
 	images(ctx context.Context, n *Node) (map[string]string, error)
 	// pull makes the image at source, a registry on the node's own loopback, available under the name target.
 	pull(ctx context.Context, n *Node, source, target string) error
