@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -40,14 +41,11 @@ func interruptible(parent context.Context) (ctx context.Context, p *patience, st
 			cancel()
 		}
 	}()
-	var once atomic.Bool
-	return ctx, p, func() {
+	return ctx, p, sync.OnceFunc(func() {
 		cancel()
-		if once.CompareAndSwap(false, true) {
-			signal.Stop(signals)
-			close(stopped)
-		}
-	}
+		signal.Stop(signals)
+		close(stopped)
+	})
 }
 
 // leave ends the process in the middle of its work and says what stays.

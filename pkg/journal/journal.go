@@ -126,6 +126,16 @@ func (j *Journal) Entries(kind string) []Entry {
 	return of
 }
 
+// Names returns the names of one kind, oldest first.
+func (j *Journal) Names(kind string) []string {
+	entries := j.Entries(kind)
+	names := make([]string, len(entries))
+	for i, entry := range entries {
+		names[i] = entry.Name
+	}
+	return names
+}
+
 // Has tells whether a thing may be deleted.
 func (j *Journal) Has(kind, name string) bool {
 	j.mu.Lock()
@@ -180,14 +190,4 @@ func has(entries []Entry, kind, name string) bool {
 
 func without(entries []Entry, kind, name string) []Entry {
 	return slices.DeleteFunc(entries, func(e Entry) bool { return e.Kind == kind && e.Name == name })
-}
-
-// Names returns the names of one kind, oldest first.
-func (j *Journal) Names(kind string) []string {
-	entries := j.Entries(kind)
-	names := make([]string, len(entries))
-	for i, entry := range entries {
-		names[i] = entry.Name
-	}
-	return names
 }

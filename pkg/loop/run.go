@@ -135,11 +135,8 @@ func (l *Loop) build(ctx context.Context, sink event.Sink, stages Stages, tags, 
 // only: the other one knows no more than that the step failed.
 func telling(errs []error) error {
 	told := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return event.Hint(err) == "" })
-	switch len(told) {
-	case 0:
-		return errors.Join(errs...)
-	case 1:
-		return told[0]
+	if len(told) == 0 {
+		told = errs
 	}
 	return errors.Join(told...)
 }

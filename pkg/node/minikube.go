@@ -133,9 +133,6 @@ func locate(ctx context.Context, home, name, ip, driver string, docker *client.C
 		return nil, event.WithHint(fmt.Errorf("minikube node %s: %w", name, err), "minikube start")
 	}
 	n := &Node{name: name, user: m.Driver.SSHUser, key: m.Driver.SSHKeyPath}
-	fixed := func(address string) func(context.Context) (string, error) {
-		return func(context.Context) (string, error) { return address, nil }
-	}
 	if n.user == "" {
 		n.user = "docker" // the user of minikube's own images
 	}
@@ -146,7 +143,8 @@ func locate(ctx context.Context, home, name, ip, driver string, docker *client.C
 		if ip == "" {
 			ip = m.Driver.IPAddress
 		}
-		n.locate = fixed(net.JoinHostPort(ip, strconv.Itoa(cmp.Or(m.Driver.SSHPort, 22))))
+		address := net.JoinHostPort(ip, strconv.Itoa(cmp.Or(m.Driver.SSHPort, 22)))
+		n.locate = func(context.Context) (string, error) { return address, nil }
 		return n, nil
 	}
 	n.locate = func(ctx context.Context) (string, error) { return publishedPort(ctx, docker, name, ip) }

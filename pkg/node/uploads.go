@@ -75,12 +75,13 @@ func (b blobStore) receive(next http.Handler) http.Handler {
 			http.Error(w, "not an upload", http.StatusMethodNotAllowed)
 			return
 		}
+		digest := r.URL.Query().Get("digest")
 		size, err := b.append(id, r.Body)
-		if err == nil && (r.Method == http.MethodPut || r.URL.Query().Has("digest")) {
-			err = b.commit(id, r.URL.Query().Get("digest"))
+		if err == nil && (r.Method == http.MethodPut || digest != "") {
+			err = b.commit(id, digest)
 			if err == nil {
-				w.Header().Set("Location", repository+"/blobs/"+r.URL.Query().Get("digest"))
-				w.Header().Set("Docker-Content-Digest", r.URL.Query().Get("digest"))
+				w.Header().Set("Location", repository+"/blobs/"+digest)
+				w.Header().Set("Docker-Content-Digest", digest)
 				w.WriteHeader(http.StatusCreated)
 				return
 			}
