@@ -19,7 +19,7 @@ func newDeleteCommand(o *options) *cobra.Command {
 		Example: "  devloop delete  # after --cleanup=false, or when devloop was killed",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			c, err := config.Load(o.file)
+			c, err := config.Load(o.source())
 			if err != nil {
 				return err
 			}
@@ -27,7 +27,7 @@ func newDeleteCommand(o *options) *cobra.Command {
 			defer out.close()
 			ctx, patience, stop := interruptible(cmd.Context())
 			defer stop()
-			s, err := openSession(ctx, o.file, c, event.Sink(out.sink))
+			s, err := openSession(ctx, o.source(), c, event.Sink(out.sink))
 			if err != nil {
 				return err
 			}

@@ -17,7 +17,7 @@ import (
 // dev runs until it is interrupted. What starts first ends last: the forwards are bound before anything is deployed, and
 // closed after everything was removed.
 func dev(ctx context.Context, o *options) (err error) {
-	c, err := config.Load(o.file)
+	c, err := config.Load(o.source())
 	if err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func dev(ctx context.Context, o *options) (err error) {
 	defer serving.Wait()
 	defer stopForwarding()
 
-	s, err := openSession(ctx, o.file, c, sink)
+	s, err := openSession(ctx, o.source(), c, sink)
 	if err != nil {
 		if ctx.Err() != nil { // Ctrl+C before anything was deployed
 			err = nil

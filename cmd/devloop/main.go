@@ -62,10 +62,12 @@ func exitCode(err error) int {
 
 // options are the flags that all commands share.
 type options struct {
-	file    string
+	files   []string
 	verbose bool
 	cleanup bool
 }
+
+func (o *options) source() config.Source { return config.Source{Files: o.files} }
 
 func newRootCommand() *cobra.Command {
 	o := &options{}
@@ -84,7 +86,7 @@ Forwarded ports stay open all the while. Ctrl+C removes what was deployed; a sec
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return usageError{event.WithHint(err, "devloop --help")}
 	})
-	root.PersistentFlags().StringVarP(&o.file, "file", "f", config.FileName, "the configuration")
+	root.PersistentFlags().StringArrayVarP(&o.files, "file", "f", []string{config.FileName}, "the configuration; a further file is laid over those before it")
 	root.PersistentFlags().BoolVarP(&o.verbose, "verbose", "v", false, "tell more: each build step, what was found unchanged")
 	root.Flags().BoolVar(&o.cleanup, "cleanup", true, "remove what was deployed when devloop ends")
 	root.AddCommand(newDeleteCommand(o), newVersionCommand())

@@ -22,7 +22,7 @@ import (
 
 // session is one devloop for one project on one cluster.
 type session struct {
-	file     string
+	source   config.Source
 	config   *config.Config // the last valid reading of devloop.yaml
 	sink     event.Sink
 	docker   *client.Client
@@ -37,8 +37,8 @@ type session struct {
 
 // openSession finds the cluster, makes sure that it is a local one, and locks the project's journal. Nothing is changed in the
 // cluster. The caller closes the session.
-func openSession(ctx context.Context, file string, c *config.Config, sink event.Sink) (*session, error) {
-	opened := &session{file: file, config: c, sink: sink}
+func openSession(ctx context.Context, source config.Source, c *config.Config, sink event.Sink) (*session, error) {
+	opened := &session{source: source, config: c, sink: sink}
 	if err := opened.open(ctx); err != nil {
 		return nil, environmentError{errors.Join(err, opened.close())}
 	}

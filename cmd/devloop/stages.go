@@ -22,7 +22,7 @@ const keepImages = 3
 // load reads devloop.yaml again. While it is invalid, the last valid reading stays in force.
 func (s *session) load() (loop.Stages, error) {
 	files := s.config.Files()
-	c, err := config.Load(s.file)
+	c, err := config.Load(s.source)
 	var invalid *config.Error
 	switch {
 	case errors.As(err, &invalid):

@@ -93,8 +93,16 @@ type Timeouts struct {
 	Rollout time.Duration
 }
 
-// Load reads the file at path. The error is an *Error, its messages name the file as path does.
-func Load(path string) (*Config, error) {
+// Source is what a configuration is read from.
+type Source struct {
+	Files    []string // the first one is the base, each of the others is laid over those before it
+	Profiles []string // sections of "profiles" that are laid over the files, in this order
+	Set      []string // "path=value", laid over everything else
+}
+
+// Load reads the source. The error is an *Error, its messages name files as the source does.
+func Load(source Source) (*Config, error) {
+	path := source.Files[0]
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, unreadable(path, path, err)

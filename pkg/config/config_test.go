@@ -67,7 +67,7 @@ func load(t testing.TB, dir, text string) (*Config, error) {
 	if err := os.WriteFile(filepath.Join(dir, FileName), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c, err := Load(filepath.Join(dir, FileName))
+	c, err := Load(Source{Files: []string{filepath.Join(dir, FileName)}})
 	var e *Error
 	if errors.As(err, &e) {
 		e.File = FileName
@@ -205,7 +205,7 @@ releases:
 
 func TestNoFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), FileName)
-	_, err := Load(path)
+	_, err := Load(Source{Files: []string{path}})
 	var e *Error
 	if !errors.As(err, &e) || !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("Load = %v", err)
@@ -217,7 +217,7 @@ func TestNoFile(t *testing.T) {
 		t.Errorf("Files() = %q", e.Files())
 	}
 
-	_, err = Load(t.TempDir())
+	_, err = Load(Source{Files: []string{t.TempDir()}})
 	if err == nil || !strings.Contains(err.Error(), "cannot be read: is a directory") {
 		t.Errorf("a folder: %v", err)
 	}
