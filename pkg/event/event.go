@@ -6,6 +6,8 @@ package event
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"time"
 )
 
@@ -77,7 +79,7 @@ func (s Stage) Detail(message string, fields ...any) { s.send(Detailed, message,
 func (s Stage) Step(ctx context.Context, message string, work func(context.Context) (fields []any, err error), fields ...any) error {
 	s.send(Started, message, 0, nil, fields)
 	start := time.Now()
-	more, err := work(ctx)
+	more, err := s.guarded(ctx, message, work)
 	phase := Succeeded
 	switch {
 	case err != nil && (errors.Is(context.Cause(ctx), ErrSuperseded) || errors.Is(err, ErrSuperseded)):
@@ -89,6 +91,18 @@ func (s Stage) Step(ctx context.Context, message string, work func(context.Conte
 	}
 	s.send(phase, message, time.Since(start), err, append(append([]any{}, fields...), more...))
 	return err
+}
+
+// guarded turns a panic, of a library that stumbles over its input, into an error: nothing that a user saves may end devloop. The
+// stack is a detail.
+func (s Stage) guarded(ctx context.Context, message string, work func(context.Context) ([]any, error)) (fields []any, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.Detail("internal error", "step", message, "stack", string(debug.Stack()))
+			err = WithHint(fmt.Errorf("internal error in %s: %v", s.name, r), "this is a bug in devloop; -v shows where: please report it")
+		}
+	}()
+	return work(ctx)
 }
 
 func (s Stage) send(phase Phase, message string, took time.Duration, err error, fields []any) {

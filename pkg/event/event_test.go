@@ -57,3 +57,22 @@ func TestHintComesThroughWrapping(t *testing.T) {
 		t.Error("a hint out of nothing")
 	}
 }
+
+func TestPanicIsAnError(t *testing.T) {
+	var told []Event
+	err := Sink(func(e Event) { told = append(told, e) }).For("build").Step(t.Context(), "image built", func(context.Context) ([]any, error) {
+		var none map[string]int
+		none["x"] = 1
+		return nil, nil
+	})
+	if err == nil || err.Error() != "internal error in build: assignment to entry in nil map" || Hint(err) == "" {
+		t.Errorf("error %v, hint %q", err, Hint(err))
+	}
+	phases := make([]Phase, len(told))
+	for i, e := range told {
+		phases[i] = e.Phase
+	}
+	if fmt.Sprint(phases) != "[started detailed failed]" {
+		t.Errorf("told %v", phases)
+	}
+}
