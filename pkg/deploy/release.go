@@ -136,7 +136,7 @@ func (d *Deployer) Apply(ctx context.Context, sink event.Sink, r Release) error 
 		return err
 	}
 	return say.Step(ctx, "release applied", func(context.Context) ([]any, error) {
-		revision, err := write(helm, want, last, d.project)
+		revision, err := write(helm, want, last, d.project) //nolint:contextcheck // a Helm write is never interrupted
 		if err != nil {
 			return nil, event.WithHint(fmt.Errorf("release %s: %w", r.ID(), err), "mend the chart or its values and save; what ran keeps running")
 		}

@@ -87,7 +87,7 @@ func replace(path string, entries []Entry) (file *os.File, size int64, err error
 		err = syncFolder(filepath.Dir(path))
 	}
 	if err != nil {
-		file.Close()
+		_ = file.Close()
 		return nil, 0, fmt.Errorf("write the journal: %w", err)
 	}
 	return file, int64(text.Len()), nil
@@ -101,7 +101,7 @@ func syncFolder(dir string) error {
 			return err
 		}
 		err = f.Sync()
-		f.Close()
+		_ = f.Close()
 		if err != nil {
 			return err
 		}

@@ -71,7 +71,7 @@ func Open(dir, cluster, project string) (*Journal, error) {
 	}
 	j := &Journal{path: path, lock: lock}
 	if err := j.open(); err != nil {
-		lock.Close()
+		_ = lock.Close()
 		return nil, err
 	}
 	return j, nil

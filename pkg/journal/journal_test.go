@@ -26,10 +26,10 @@ func TestMain(m *testing.M) {
 		err = j.Record(Release, "ns/r")
 	}
 	if err != nil {
-		fmt.Println(err)
+		_, _ = fmt.Fprintln(os.Stdout, err)
 		os.Exit(1)
 	}
-	fmt.Println("held")
+	_, _ = fmt.Fprintln(os.Stdout, "held")
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n') // for ever
 }
 

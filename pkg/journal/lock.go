@@ -42,7 +42,7 @@ func acquire(path, project string) (*os.File, error) {
 		return nil, fmt.Errorf("lock the journal: %w", err)
 	}
 	if err := flock(file); err != nil {
-		defer file.Close()
+		defer func() { _ = file.Close() }()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, &LockedError{Project: project, PID: holder(file), Path: path}
 		}
@@ -53,7 +53,7 @@ func acquire(path, project string) (*os.File, error) {
 		_, err = fmt.Fprintln(file, os.Getpid())
 	}
 	if err != nil {
-		file.Close()
+		_ = file.Close()
 		return nil, fmt.Errorf("lock the journal: %w", err)
 	}
 	return file, nil

@@ -59,7 +59,7 @@ func (l *Loop) Run(ctx context.Context) {
 			}
 		case <-ctx.Done():
 			if cancel != nil {
-				<-ended
+				_ = <-ended // told already
 				cancel(nil)
 			}
 			return

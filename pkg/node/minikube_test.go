@@ -16,7 +16,7 @@ import (
 )
 
 // home writes a minikube folder as minikube v1.38 leaves it, and makes it the current one.
-func home(t *testing.T, files map[string]string) string {
+func home(t *testing.T, files map[string]string) {
 	t.Helper()
 	dir := t.TempDir()
 	t.Setenv("MINIKUBE_HOME", dir)
@@ -30,7 +30,6 @@ func home(t *testing.T, files map[string]string) string {
 			t.Fatal(err)
 		}
 	}
-	return filepath.Join(dir, ".minikube")
 }
 
 // docker answers questions for containers by name; others are not there.

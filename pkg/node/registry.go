@@ -37,8 +37,8 @@ type Registry struct {
 	served  chan struct{}
 }
 
-// OpenRegistry serves the images kept in dir until Close.
-func OpenRegistry(dir string) (*Registry, error) {
+// OpenRegistry serves the images kept in dir until Close; ctx is for the opening alone.
+func OpenRegistry(ctx context.Context, dir string) (*Registry, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "manifests"), 0o755); err != nil {
 		return nil, fmt.Errorf("image registry: %w", err)
 	}
@@ -46,7 +46,7 @@ func OpenRegistry(dir string) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("image registry: %w", err)
 	}
-	listener, err := listenAgain(filepath.Join(dir, "address"))
+	listener, err := listenAgain(ctx, filepath.Join(dir, "address"))
 	if err != nil {
 		return nil, fmt.Errorf("image registry: %w", err)
 	}
@@ -61,14 +61,15 @@ func OpenRegistry(dir string) (*Registry, error) {
 }
 
 // listenAgain binds the port of last time if it is free: Docker remembers, by registry, which layers it pushed already.
-func listenAgain(file string) (net.Listener, error) {
+func listenAgain(ctx context.Context, file string) (net.Listener, error) {
+	var listen net.ListenConfig
 	last, err := os.ReadFile(file)
 	if err == nil {
-		if listener, err := net.Listen("tcp", string(last)); err == nil {
+		if listener, err := listen.Listen(ctx, "tcp", string(last)); err == nil {
 			return listener, nil
 		}
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := listen.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}

@@ -91,7 +91,7 @@ func cutOff(t *testing.T, r *Registry) {
 // TestRegistry pushes with go-containerregistry's client, as Docker does, and lets go of an image.
 func TestRegistry(t *testing.T) {
 	dir := t.TempDir()
-	r, err := OpenRegistry(dir)
+	r, err := OpenRegistry(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if r, err = OpenRegistry(dir); err != nil { // as the next devloop does
+	if r, err = OpenRegistry(t.Context(), dir); err != nil { // as the next devloop does
 		t.Fatal(err)
 	}
 	defer func() {

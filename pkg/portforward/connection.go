@@ -45,12 +45,12 @@ func (c *connection) carry(ctx context.Context) {
 	filled := make(chan struct{})
 	go func() {
 		defer close(filled)
-		if err := c.said.fill(c.client); err != io.EOF {
+		if err := c.said.fill(c.client); !errors.Is(err, io.EOF) {
 			cancel(errClientGone)
 		}
 	}()
 	defer func() { <-filled }()
-	defer c.client.Close()
+	defer func() { _ = c.client.Close() }()
 	defer c.said.close()
 
 	hold, release := context.WithTimeout(ctx, c.spec.Hold)
@@ -91,8 +91,8 @@ func (c *connection) try(ctx, hold context.Context) (open bool, err error) {
 // join carries bytes until the pod's answer has ended.
 func (c *connection) join(ctx context.Context, s *stream) (open bool, err error) {
 	cut := context.AfterFunc(ctx, func() {
-		c.client.SetLinger(0) // a reset: who reads an answer must not take this for its end
-		c.client.Close()
+		_ = c.client.SetLinger(0) // a reset: who reads an answer must not take this for its end
+		_ = c.client.Close()
 		s.abandon()
 	})
 	defer cut()
@@ -132,7 +132,7 @@ func (c *connection) ask(s *stream, attempt int) {
 			s.toPod.stop()
 		}
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			s.halfClose()
 			return
 		case err != nil: // the tunnel's loss shows in the answer, too
@@ -168,12 +168,12 @@ func (c *connection) answer(s *stream) (answered bool, err error) {
 // finish closes a connection that a pod had: with an end if the answer is whole, with a reset if it was cut.
 func (c *connection) finish(filled <-chan struct{}, err error) {
 	if err != nil {
-		c.client.SetLinger(0)
+		_ = c.client.SetLinger(0)
 		return
 	}
-	c.client.CloseWrite()
-	c.client.SetReadDeadline(time.Now().Add(linger))
+	_ = c.client.CloseWrite()
+	_ = c.client.SetReadDeadline(time.Now().Add(linger))
 	c.said.close()
 	<-filled
-	io.Copy(io.Discard, c.client)
+	_, _ = io.Copy(io.Discard, c.client)
 }

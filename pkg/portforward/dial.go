@@ -92,7 +92,7 @@ func (d *dialer) websocket(ctx context.Context, at *url.URL) (net.Conn, error) {
 		return nil, err
 	}
 	if !kept {
-		conn.Close()
+		_ = conn.Close()
 		return nil, context.Cause(ctx)
 	}
 	return portforward.NewTunnelingConnectionWithLogger(klog.Logger{}, conn), nil

@@ -1,6 +1,7 @@
 package portforward
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -97,7 +98,7 @@ func TestReplay(t *testing.T) {
 			t.Fatal("settled too early")
 		}
 		second := r.begin()
-		if _, err := r.next(first, make([]byte, 1)); err != errInterrupted {
+		if _, err := r.next(first, make([]byte, 1)); !errors.Is(err, errInterrupted) {
 			t.Errorf("the first attempt goes on: %v", err)
 		}
 		if n := read(second, replayLimit); n != replayLimit {
@@ -116,7 +117,7 @@ func TestReplay(t *testing.T) {
 			t.Error("not settled, though bytes were let go")
 		}
 		said.Close()
-		if err := <-filled; err != io.EOF {
+		if err := <-filled; !errors.Is(err, io.EOF) {
 			t.Error(err)
 		}
 		if _, err := r.next(second, make([]byte, 1)); err != io.EOF {

@@ -58,7 +58,7 @@ func newTunnel(wire net.Conn, group *sync.WaitGroup, lost func(*tunnel)) (*tunne
 	}
 	t := &tunnel{wire: wire, conn: conn, group: group, open: map[*stream]struct{}{}, idleSince: time.Now()}
 	group.Go(func() {
-		conn.Serve(func(s *spdystream.Stream) { s.Refuse() }) // pods open no streams
+		conn.Serve(func(s *spdystream.Stream) { _ = s.Refuse() }) // pods open no streams
 		wire.Close()
 		lost(t)
 	})
@@ -85,7 +85,7 @@ func (t *tunnel) ping() {
 		case <-t.conn.CloseChan():
 			return
 		case <-tick.C:
-			t.conn.Ping() // what is lost shows on the wire itself
+			_, _ = t.conn.Ping() // what is lost shows on the wire itself
 		}
 	}
 }
@@ -213,13 +213,13 @@ func (s *stream) listen() {
 	defer close(s.told)
 	text, _ := io.ReadAll(io.LimitReader(s.errs, 4096))
 	s.message = strings.TrimSpace(string(text))
-	io.Copy(io.Discard, s.errs)
+	_, _ = io.Copy(io.Discard, s.errs)
 }
 
 // halfClose tells the pod that the client will say no more.
 func (s *stream) halfClose() {
 	s.halfClosed.Store(true)
-	s.data.Close()
+	_ = s.data.Close()
 }
 
 // abandon ends both directions for both sides, once. It may be called by any goroutine; all but the first do not wait.
@@ -235,9 +235,9 @@ func (s *stream) abandon() {
 			continue
 		}
 		finished := one.IsFinished() // then Reset tells only this side
-		one.Reset()
+		_ = one.Reset()
 		if finished && one == s.data {
-			one.Cancel()
+			_ = one.Cancel()
 		}
 	}
 	s.tunnel.mu.Lock()

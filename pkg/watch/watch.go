@@ -78,7 +78,7 @@ func (w *Watcher) Watch(paths []string) error {
 func (w *Watcher) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
-	defer w.kernel.Close()
+	defer func() { _ = w.kernel.Close() }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
