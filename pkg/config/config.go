@@ -1,9 +1,11 @@
 // Package config reads devloop.yaml: checked and defaulted into one plain Config, or everything that is wrong with it in
-// one error, each problem with its line and column. Nothing is started from a file that is not whole.
+// one error, each problem with its file, line and column. Nothing is started from a file that is not whole.
 //
-// Where to look: config.go what a Config is, schema.go the file's keys, rules.go what their values must look like,
-// yaml.go and decode.go how text becomes nodes and nodes become values, template.go the {{ image "worker" }} of set
-// values, errors.go what is said when something is wrong.
+// Where to look: config.go what the keys are and what Load does, rules.go what a value has to look like, yaml.go how
+// text becomes a tree of values, layers.go and set.go how several files, profiles and assignments become one tree,
+// decode.go how the tree becomes a Config, whole.go what only the whole can tell (files that exist, names that others
+// use), template.go the {{ image "worker" }} of set values, errors.go what is said when something is wrong, schema.go
+// the JSON schema for editors.
 package config
 
 import (
@@ -18,116 +20,256 @@ const FileName = "devloop.yaml"
 // Version is the apiVersion that this devloop reads.
 const Version = "devloop/v1"
 
-// Defaults of what the file may leave out.
-const (
-	DefaultHold    = 30 * time.Second // how long a forwarded connection waits for a ready pod: as long as most HTTP clients wait
-	DefaultRollout = 5 * time.Minute  // how long a release's pods may take to become ready
-)
+// file is what one devloop.yaml may say. The tags and comments of the fields of this type, and of those below, are the
+// only description of the keys: what is read, checked and defaulted comes from them, and so do schema.json and keys.md,
+// which have the first paragraph of each comment. The tags are
+//
+//	key:"name"           the key; "*" is the key that the whole mapping stands under
+//	key:"name,required"  it has to be there, once all is laid over each other
+//	key:"name,identity"  it has to be there in each file, and tells which item of a list another file's item changes
+//	default:"30s"        the value if there is none
+//	check:"label"        the rule (see rules.go) for the value, for each item of a list, for each key of a map
+type file struct {
+	document
 
-// Config is one valid devloop.yaml. Paths in it are as the user wrote them: relative to Dir (see Abs) or absolute.
+	// Changes under a name: parts of a devloop.yaml, without apiVersion and name, that --profile lays over the file.
+	Profiles map[string]Config `key:"profiles" check:"profile"`
+}
+
+// document is what the files say together.
+type document struct {
+	// Version of the format.
+	APIVersion string `key:"apiVersion,required" check:"version"`
+
+	// Name of the project: in a cluster, one devloop at a time works for a name. Fixed when devloop starts.
+	Name string `key:"name,required" check:"label"`
+
+	Config
+}
+
+// Config is one valid configuration. Paths in it are as the user wrote them: relative to Dir (see Abs) or absolute.
 // Every file and folder that it names existed when it was read.
 type Config struct {
-	Path string // of the file, absolute
-	Dir  string // the folder of the file, absolute
+	Path string // of the first file, absolute
+	Dir  string // the folder of that file, absolute
+	Name string // of the project, a DNS-1123 label
 
-	Name          string   // of the project, a DNS-1123 label
-	KubeContext   string   // the context of the kubeconfig to use; "" is the current one
-	AllowContexts []string // contexts that may be deployed to though nothing proves them local
+	// Context of the kubeconfig to deploy to, by default the current one. Fixed when devloop starts.
+	KubeContext string `key:"kubeContext"`
 
-	Images   []Image   // in the order of the file, like the lists below
-	Releases []Release // the order of deployment
-	Health   []Health
-	Cleanup  Cleanup
-	Forwards []Forward
-	Timeouts Timeouts
+	// Contexts that may be deployed to though nothing proves that they are a minikube on this machine.
+	AllowContexts []string `key:"allowContexts"`
+
+	// Images to build, by name.
+	Images []Image `key:"images"`
+
+	// Helm releases, in the order of deployment.
+	Releases []Release `key:"releases"`
+
+	// Deployments that have to be up as well, whoever deployed them.
+	Health []Health `key:"health"`
+
+	// What is removed before the releases are, when devloop ends.
+	Cleanup Cleanup `key:"cleanup"`
+
+	// Local ports that stay open for as long as devloop runs.
+	Forwards []Forward `key:"forwards"`
+
+	// How long to wait for what.
+	Timeouts Timeouts `key:"timeouts"`
+
+	files []string // that were read, absolute
+	root  *node    // what was decoded, for the positions
 }
 
 // Image is one image to build.
 type Image struct {
-	Name       string // also its repository: "worker" is built as worker:<hash of its inputs>
-	Context    string // folder; default ".", which is Dir
-	Dockerfile string // relative to Dir, not to Context; default: the Dockerfile in Context
-	Target     string // stage of the Dockerfile; "" is the last one
-	Args       map[string]string
-	Platform   string // os/arch[/variant]; "" is that of the node
+	// Name of the image and of its repository: worker is built as worker:<hash of its inputs>.
+	Name string `key:"*" check:"repository"`
+
+	// Folder that the Dockerfile may copy from.
+	Context string `key:"context" default:"."`
+
+	// Path of the Dockerfile, relative to devloop.yaml and not to the context; by default the Dockerfile in the context.
+	Dockerfile string `key:"dockerfile"`
+
+	// Stage of the Dockerfile to build, by default the last one.
+	Target string `key:"target"`
+
+	// Build arguments.
+	Args map[string]string `key:"args"`
+
+	// Platform as os/arch[/variant], by default that of the node.
+	Platform string `key:"platform" check:"platform"`
 }
 
 // Release is one Helm release.
 type Release struct {
-	Name            string
-	Chart           string // URL (https://, oci://), or path of a folder or archive: see ChartIsLocal
-	SHA256          string // of the chart's archive, lower-case hex; "" if it is not pinned
-	Namespace       string
-	CreateNamespace bool
-	Values          []string // files; later ones win
+	// Name of the release.
+	Name string `key:"name,identity" check:"release"`
 
-	// Set holds values by their path as helm --set writes it ("traefik.service.type", a dot in a key as `\.`), applied
-	// over Values. A value has the type that it had in YAML: string, int, int64, uint64, float64, bool, or nil, which
-	// removes the key. Strings may hold templates: use Resolve.
-	Set map[string]any
+	// Path of a folder or an archive, or URL (https://, http://, oci://) of an archive, which is downloaded once.
+	//
+	// ChartIsLocal tells them apart.
+	Chart string `key:"chart,required" check:"chart"`
+
+	// SHA-256 of the chart's archive, if it is to be pinned.
+	SHA256 string `key:"sha256" check:"sha256"`
+
+	// Namespace to deploy to.
+	Namespace string `key:"namespace,required" check:"label"`
+
+	// Whether to make the namespace if it is not there.
+	CreateNamespace bool `key:"createNamespace" default:"false"`
+
+	// Values files; later ones win.
+	Values []string `key:"values"`
+
+	// Values by their path as helm --set writes it (a.b.c, a dot within a key as \.), applied over the values files.
+	// Text may hold {{ image "worker" }}, {{ repository "worker" }} and {{ tag "worker" }}; null removes what the chart
+	// sets.
+	//
+	// A value has the type that it had in YAML: string, int, int64, uint64, float64, bool or nil. Templates are filled in
+	// by Resolve.
+	Set map[string]any `key:"set" check:"setPath"`
 }
 
-// Health names deployments that must be available, whoever deployed them.
+// Health names deployments that must be available.
 type Health struct {
-	Deployment string // label selector
-	Namespace  string
+	// Label selector of the deployments.
+	Deployment string `key:"deployment,required" check:"selector"`
+
+	// Namespace of the deployments.
+	Namespace string `key:"namespace,required" check:"label"`
 }
 
-// Cleanup says what goes before the releases do.
+// Cleanup says what is removed before the releases are.
 type Cleanup struct {
-	Before []string // resources of which all objects are deleted: daskclusters.gateway.dask.org
+	// Resources of which all objects are deleted: what users made through the platform.
+	Before []string `key:"before" check:"resource"`
 }
 
 // Forward is one local port.
 type Forward struct {
-	Service   string
-	Namespace string
-	Port      int           // of the service
-	Local     int           // on this machine
-	Ready     string        // HTTP path that answers when the service is ready; "" to ask only for a ready pod
-	Hold      time.Duration // how long a connection waits for a ready pod; 0 refuses at once
+	// Name of the service.
+	Service string `key:"service,identity" check:"label"`
+
+	// Namespace of the service.
+	Namespace string `key:"namespace,identity" check:"label"`
+
+	// Port of the service.
+	Port int `key:"port,identity" check:"port"`
+
+	// Port on 127.0.0.1.
+	Local int `key:"local,required" check:"port"`
+
+	// HTTP path that answers 200 when the service is ready; without it a ready pod is enough.
+	Ready string `key:"ready" check:"httpPath"`
+
+	// How long a connection waits for a ready pod (most HTTP clients wait as long as the default); 0 refuses at once.
+	Hold time.Duration `key:"hold" default:"30s" check:"duration"`
 }
 
 // Timeouts bound what is waited for.
 type Timeouts struct {
-	Rollout time.Duration
+	// How long the pods of a release may take to become ready.
+	Rollout time.Duration `key:"rollout" default:"5m" check:"rollout"`
 }
 
 // Source is what a configuration is read from.
 type Source struct {
-	Files    []string // the first one is the base, each of the others is laid over those before it
-	Profiles []string // sections of "profiles" that are laid over the files, in this order
-	Set      []string // "path=value", laid over everything else
+	Files    []string     // the first is the base (FileName if there is none), each further one is laid over those before
+	Profiles []string     // names of profiles that are laid over the files, in this order
+	Set      []Assignment // laid over everything else, in this order
 }
 
-// Load reads the source. The error is an *Error, its messages name files as the source does.
+// Assignment sets one value, on the command line or in the environment.
+type Assignment struct {
+	From string // where the user wrote it, for messages: "--set"
+	Text string // "forwards[0].local=8002"
+}
+
+// Load reads the source. The error is an *Error; its messages name files as the source does.
+//
+// What is laid over something else changes it so: mappings are merged key by key; releases are merged by name, forwards
+// by service, namespace and port, and new ones are added at the end; other lists and single values are replaced; null
+// removes what is there, and means what it means in a single file where nothing is. Only the first file needs apiVersion
+// and name. Paths are relative to the first file's folder, whichever file they stand in.
 func Load(source Source) (*Config, error) {
-	path := source.Files[0]
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return nil, unreadable(path, path, err)
+	if len(source.Files) == 0 {
+		source.Files = []string{FileName}
 	}
-	text, err := os.ReadFile(abs)
-	if err != nil {
-		return nil, unreadable(path, abs, err)
+	r := &report{}
+	c := &Config{}
+	var files []*node
+	for i, name := range source.Files {
+		from := &origin{name: name, order: i}
+		path, err := filepath.Abs(name)
+		if err != nil {
+			r.unreadable(from, name, err)
+			continue
+		}
+		c.files = append(c.files, path)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			r.unreadable(from, path, err)
+			continue
+		}
+		if root := r.parse(from, text); root != nil {
+			files = append(files, root)
+		}
 	}
-	c := &Config{Path: abs, Dir: filepath.Dir(abs)}
-	d := &decoder{dir: c.Dir}
-	if root, ok := d.parse(text); ok {
-		d.config(root, c)
+	if len(files) == len(source.Files) {
+		c.Path, c.Dir = c.files[0], filepath.Dir(c.files[0])
+		r.assemble(c, files, source)
 	}
-	if len(d.problems) > 0 {
-		return nil, d.failed(path, abs)
+	if len(r.problems) > 0 {
+		return nil, r.failed(c.files)
 	}
 	return c, nil
+}
+
+// assemble fills c from the files: each of them is checked by itself, then what they say together.
+func (r *report) assemble(c *Config, files []*node, source Source) {
+	for _, f := range files {
+		if !r.isOurs(f) {
+			continue
+		}
+		d := &decoder{report: r, partial: true}
+		d.read(f, &file{}, "")
+	}
+	if r.foreign {
+		return
+	}
+	c.root = r.layered(files, source)
+	var all document
+	d := &decoder{report: r, again: true}
+	d.read(c.root, &all, "")
+	all.Config.Path, all.Config.Dir, all.Config.Name = c.Path, c.Dir, all.Name
+	all.Config.files, all.Config.root = c.files, c.root
+	*c = all.Config
+	r.whole(c)
+}
+
+// isOurs tells whether this devloop reads files of this version. The other keys of one that it does not read would all
+// be wrong in their own way: that is no help.
+func (r *report) isOurs(f *node) bool {
+	v := f.get("apiVersion")
+	if v == nil || !v.isScalar() || v.isNull() || v.Value == Version {
+		return true
+	}
+	r.wrong(v, "this devloop reads %q, not %q", Version, v.Value)
+	r.foreign = true
+	return false
 }
 
 // Abs returns the absolute form of a path of the file.
 func (c *Config) Abs(path string) string { return abs(c.Dir, path) }
 
-// Files returns the absolute paths of what the configuration itself is made of: devloop.yaml and the values files.
+// Files returns the absolute paths of what the configuration itself is made of: the files that were read, and the values
+// files.
 func (c *Config) Files() []string {
-	files := []string{c.Path}
+	files := append([]string(nil), c.files...)
 	for _, r := range c.Releases {
 		for _, v := range r.Values {
 			files = append(files, c.Abs(v))

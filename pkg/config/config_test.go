@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,18 +62,26 @@ func project(t testing.TB) string {
 	return dir
 }
 
-// load writes text as devloop.yaml into dir and loads it under that short name.
+// load writes text as devloop.yaml into dir, and loads it there.
 func load(t testing.TB, dir, text string) (*Config, error) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(dir, FileName), []byte(text), 0o644); err != nil {
+	t.Chdir(dir)
+	write(t, FileName, text)
+	return Load(Source{})
+}
+
+func write(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c, err := Load(Source{Files: []string{filepath.Join(dir, FileName)}})
-	var e *Error
-	if errors.As(err, &e) {
-		e.File = FileName
-	}
-	return c, err
+}
+
+// said returns a configuration without what it remembers of its files.
+func said(c *Config) *Config {
+	plain := *c
+	plain.files, plain.root = nil, nil
+	return &plain
 }
 
 func TestPlatform(t *testing.T) {
@@ -108,7 +117,7 @@ func TestPlatform(t *testing.T) {
 		Forwards: []Forward{{"traefik-dask-gateway", "dask-gateway", 80, 8001, "/api/health", 30 * time.Second}},
 		Timeouts: Timeouts{Rollout: 5 * time.Minute},
 	}
-	if !reflect.DeepEqual(got, want) {
+	if !reflect.DeepEqual(said(got), want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 	files := []string{filepath.Join(dir, FileName), filepath.Join(dir, "deploy/dask-gateway/values.yaml")}
@@ -156,7 +165,7 @@ health:
 		Forwards: []Forward{{Service: "s", Namespace: "n", Port: 80, Local: 8001, Hold: time.Minute}},
 		Timeouts: Timeouts{Rollout: 90 * time.Second},
 	}
-	if !reflect.DeepEqual(got, want) {
+	if !reflect.DeepEqual(said(got), want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }
@@ -210,7 +219,7 @@ func TestNoFile(t *testing.T) {
 	if !errors.As(err, &e) || !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("Load = %v", err)
 	}
-	if !strings.Contains(err.Error(), path) || !strings.Contains(e.Hint(), "apiVersion: devloop/v1") {
+	if !strings.Contains(err.Error(), path) || !strings.Contains(e.Hint(), "devloop init") {
 		t.Errorf("message %q, hint %q", err, e.Hint())
 	}
 	if !reflect.DeepEqual(e.Files(), []string{path}) {
@@ -236,21 +245,35 @@ func TestMissingFilesAreNamed(t *testing.T) {
 }
 
 func FuzzLoad(f *testing.F) {
-	f.Add([]byte(platformFile))
+	f.Add([]byte(platformFile), []byte(nil), "", "")
+	f.Add([]byte(base), []byte("releases: [{ name: one, set: { a: 1 } }]"), "gpu", "forwards[db].local=1")
+	f.Add([]byte(base), []byte("forwards:\nhealth: ~"), "bare", "images="+bomb)
 	for _, c := range wrong {
-		f.Add([]byte(c.text))
+		f.Add([]byte(c.text), []byte(c.text), "p", "releases[0].set.a="+c.text)
 	}
 	dir := project(f)
-	f.Fuzz(func(t *testing.T, text []byte) {
-		c := &Config{}
-		d := &decoder{dir: dir}
-		root, ok := d.parse(text)
-		if ok {
-			d.config(root, c)
+	schema := compiled(f)
+	f.Fuzz(func(t *testing.T, first, second []byte, profile, set string) {
+		r, c := &report{}, &Config{Path: FileName, Dir: dir}
+		source := Source{Files: []string{FileName}}
+		files := []*node{r.parse(&origin{name: FileName}, first)}
+		if len(second) > 0 {
+			source.Files = append(source.Files, "second")
+			files = append(files, r.parse(&origin{name: "second", order: 1}, second))
 		}
-		if len(d.problems) > 0 {
-			if strings.Contains(d.failed(FileName, "").Error(), "%!") {
-				t.Errorf("badly formatted: %v", d.failed(FileName, ""))
+		if profile != "" {
+			source.Profiles = []string{profile}
+		}
+		if set != "" {
+			source.Set = []Assignment{{"--set", set}}
+		}
+		if !slices.Contains(files, nil) {
+			r.assemble(c, files, source)
+		}
+		if len(r.problems) > 0 {
+			e := r.failed(nil)
+			if strings.Count(e.Error(), "\n") != len(e.Problems)-1 {
+				t.Errorf("not one line each: %v", e)
 			}
 			return
 		}
@@ -258,9 +281,15 @@ func FuzzLoad(f *testing.F) {
 		for _, image := range c.Images {
 			refs[image.Name] = image.Name + ":tag"
 		}
-		for _, r := range c.Releases {
-			if _, err := r.Resolve(refs); err != nil {
+		for _, release := range c.Releases {
+			if _, err := release.Resolve(refs); err != nil {
 				t.Errorf("a valid release cannot be resolved: %v", err)
+			}
+		}
+		_ = c.Wrong(profile, set, "")
+		if len(second) == 0 && profile == "" && set == "" {
+			if err := schema.Validate(plain(files[0])); err != nil {
+				t.Errorf("the schema refuses what Load accepts: %v", err)
 			}
 		}
 	})

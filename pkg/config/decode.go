@@ -1,10 +1,10 @@
 package config
 
-// How YAML nodes become Go values. Every reader takes a value, the place of a node, and reports what is wrong with it
-// there; none of them stops at the first problem.
+// How a tree of values becomes the Go values that config.go describes. No reader stops at the first problem.
 
 import (
-	"fmt"
+	"math"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,182 +13,270 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// decoder collects what is wrong with one file.
+// decoder reads one tree.
 type decoder struct {
-	dir      string // what paths are relative to
-	problems []Problem
-	hint     string
-	missing  []string // absolute paths that the file names in vain
+	*report
+	partial bool // the tree is one of several that are laid over each other: what it leaves out, another one may say
+	again   bool // its files were read before, each by itself: their unknown keys are told of
 }
 
-// value is a node, aliases followed, and its name in messages: "releases[0].chart".
-type value struct {
-	node *yaml.Node
-	path string
-}
-
-func (d *decoder) wrong(v value, format string, args ...any) {
-	message := fmt.Sprintf(format, args...)
-	if v.path != "" {
-		message = v.path + ": " + message
-	}
-	message = strings.ReplaceAll(message, "\n", `\n`) // one line for each problem
-	d.problems = append(d.problems, Problem{v.node.Line, v.node.Column, message})
-}
-
-// field is one key that a mapping may have.
+// field is one key of a mapping, as the tags of a struct's field describe it (see file).
 type field struct {
-	key      string
-	required bool
-	read     func(value)
+	reflect.StructField
+	key, fallback, check string
+	required, identity   bool
 }
 
-func need(key string, read func(value)) field { return field{key, true, read} }
-func may(key string, read func(value)) field  { return field{key, false, read} }
+// fields returns the keys of the mapping that t, a struct, stands for.
+func fields(t reflect.Type) []field {
+	var list []field
+	for _, f := range reflect.VisibleFields(t) {
+		if tag, ok := f.Tag.Lookup("key"); ok && tag != "*" {
+			key, option, _ := strings.Cut(tag, ",")
+			list = append(list, field{f, key, f.Tag.Get("default"), f.Tag.Get("check"), option != "", option == "identity"})
+		}
+	}
+	return list
+}
 
-// fields reads a mapping with these keys and no other. They are read in the order of the schema, not of the file: so
-// releases find the images known. A key without a value counts as left out.
-func (d *decoder) fields(v value, known ...field) {
-	if !d.is(v, yaml.MappingNode) {
+// keyField returns the field that holds the key which a mapping of type t stands under: a list of such structs is
+// written as a mapping.
+func keyField(t reflect.Type) (field, bool) {
+	if t.Kind() == reflect.Struct {
+		for _, f := range reflect.VisibleFields(t) {
+			if f.Tag.Get("key") == "*" {
+				return field{StructField: f, check: f.Tag.Get("check")}, true
+			}
+		}
+	}
+	return field{}, false
+}
+
+func isKeyed(list reflect.Type) bool {
+	_, ok := keyField(list.Elem())
+	return ok
+}
+
+// read decodes n into what into points to. The check is of the value, of each item of a list, or of each key of a map.
+// What is wrong is left as it was.
+func (d *decoder) read(n *node, into any, check string) {
+	switch into := into.(type) {
+	case *string:
+		if text, ok := d.text(n); ok && d.check(n, text, check) {
+			*into = text
+		}
+	case *bool:
+		if !n.isScalar() || n.Tag != "!!bool" || n.Decode(into) != nil {
+			d.wrong(n, "must be true or false, but is %s", found(n))
+		}
+	case *int:
+		var number int
+		r := rules[check]
+		if !n.isScalar() || n.Tag != "!!int" || n.Decode(&number) != nil || number < r.least || number > r.most {
+			d.wrong(n, "must be %s, but is %s", r.is, found(n))
+			return
+		}
+		*into = number
+	case *time.Duration:
+		parsed, err := time.ParseDuration(n.Value)
+		if !n.isScalar() || err != nil || !rules["duration"].pattern.MatchString(n.Value) {
+			d.wrong(n, "must be %s, but is %s", rules["duration"].is, found(n))
+		} else if d.check(n, n.Value, check) {
+			*into = parsed
+		}
+	case *[]string:
+		if d.is(n, yaml.SequenceNode) {
+			*into = make([]string, len(n.items))
+			for i, item := range n.items {
+				d.read(item, &(*into)[i], check)
+			}
+		}
+	case *map[string]string: // build arguments: all of them are text for a Dockerfile, so numbers need no quotes
+		*into = map[string]string{}
+		for _, e := range d.entries(n, check) {
+			if !e.value.isNull() && d.is(e.value, yaml.ScalarNode) {
+				(*into)[e.key.Value] = e.value.Value
+			}
+		}
+	case *map[string]any:
+		*into = map[string]any{}
+		for _, e := range d.entries(n, check) {
+			(*into)[e.key.Value] = d.scalar(e)
+		}
+	case *map[string]Config: // profiles
+		profile := &decoder{report: d.report, partial: true}
+		for _, e := range d.entries(n, check) {
+			if !e.value.isNull() {
+				profile.read(e.value, &Config{}, "")
+			}
+		}
+	default:
+		d.compound(n, reflect.ValueOf(into).Elem())
+	}
+}
+
+// compound reads a struct or a list of them.
+func (d *decoder) compound(n *node, into reflect.Value) {
+	if into.Kind() == reflect.Struct {
+		d.structure(n, into)
 		return
 	}
-	given := map[string]value{}
+	item := into.Type().Elem()
+	if key, ok := keyField(item); ok {
+		for _, e := range d.entries(n, key.check) {
+			value := reflect.New(item).Elem()
+			value.FieldByIndex(key.Index).SetString(e.key.Value)
+			if e.value.isNull() { // "worker:" alone takes all defaults
+				e.value = e.value.as(yaml.MappingNode, e.value.path)
+			}
+			d.structure(e.value, value)
+			into.Set(reflect.Append(into, value))
+		}
+		return
+	}
+	if d.is(n, yaml.SequenceNode) {
+		into.Set(reflect.MakeSlice(into.Type(), len(n.items), len(n.items)))
+		items := &decoder{d.report, d.partial && len(identity(into.Type())) > 0, d.again} // other lists are replaced, so they are whole
+		for i, child := range n.items {
+			items.structure(child, into.Index(i))
+		}
+	}
+}
+
+// structure reads a mapping with the keys of a struct and no other. A key without a value counts as left out.
+func (d *decoder) structure(n *node, into reflect.Value) {
+	if !d.is(n, yaml.MappingNode) {
+		return
+	}
+	known := fields(into.Type())
+	d.unknown(n, known)
+	for _, f := range known {
+		at, target := n.get(f.key), into.FieldByIndex(f.Index).Addr().Interface()
+		required := f.identity || f.required && !d.partial
+		switch {
+		case at != nil && !at.isNull():
+			d.read(at, target, f.check)
+		case required && at != nil:
+			d.wrong(at, "must not be empty")
+		case required:
+			d.wrong(n, "%q is missing", f.key)
+		case f.fallback != "":
+			d.read(&node{Node: parseValue(f.fallback)}, target, f.check)
+		case into.FieldByIndex(f.Index).Kind() == reflect.Struct: // its fields have defaults
+			d.read(n.as(yaml.MappingNode, join(n.path, f.key)), target, "")
+		}
+	}
+}
+
+// unknown reports the keys of n that are not among the known ones.
+func (d *decoder) unknown(n *node, known []field) {
 	keys := make([]string, len(known))
 	for i, f := range known {
 		keys[i] = f.key
 	}
-	for _, p := range d.pairs(v) {
-		if !slices.Contains(keys, p.key.Value) {
-			meant := didYouMean(p.key.Value, keys)
-			if meant == "" {
-				meant = "; known here: " + strings.Join(keys, ", ")
-			}
-			d.wrong(value{p.key, v.path}, "unknown key %q%s", p.key.Value, meant)
+	for _, e := range n.entries {
+		if d.again && !e.key.origin.assignment || slices.Contains(keys, e.key.Value) {
 			continue
 		}
-		given[p.key.Value] = p.value
-	}
-	for _, f := range known {
-		at, ok := given[f.key]
-		switch {
-		case ok && !isNull(at.node):
-			f.read(at)
-		case ok && f.required:
-			d.wrong(at, "must not be empty")
-		case f.required:
-			d.wrong(v, "%q is missing", f.key)
+		meant := didYouMean(e.key.Value, keys)
+		if meant == "" {
+			meant = "; known here: " + strings.Join(keys, ", ")
 		}
+		d.wrong(e.key, "unknown key %q%s", e.key.Value, meant)
 	}
 }
 
-// list reads a sequence, item by item.
-func (d *decoder) list(read func(value)) func(value) {
-	return func(v value) {
-		if !d.is(v, yaml.SequenceNode) {
-			return
-		}
-		for i, item := range v.node.Content {
-			read(value{deref(item), fmt.Sprintf("%s[%d]", v.path, i)})
-		}
+// entries returns those of a mapping, after a check of their keys.
+func (d *decoder) entries(n *node, check string) []entry {
+	if !d.is(n, yaml.MappingNode) {
+		return nil
 	}
+	for _, e := range n.entries {
+		d.check(e.key, e.key.Value, check)
+	}
+	return n.entries
 }
 
-// is tells whether the node has that kind; if not, it says so.
-func (d *decoder) is(v value, kind yaml.Kind) bool {
-	if v.node.Kind == kind {
+// is tells whether n has that kind; if not, it says so.
+func (d *decoder) is(n *node, kind yaml.Kind) bool {
+	if n.Kind == kind {
 		return true
 	}
 	want := map[yaml.Kind]string{yaml.MappingNode: "a mapping", yaml.SequenceNode: "a list", yaml.ScalarNode: "a single value"}
-	d.wrong(v, "must be %s, but is %s", want[kind], found(v.node))
+	d.wrong(n, "must be %s, but is %s", want[kind], found(n))
 	return false
 }
 
 // found says what a node is, for "must be a list, but is …".
-func found(n *yaml.Node) string {
+func found(n *node) string {
 	switch {
-	case n.Kind == yaml.MappingNode:
+	case n.isMapping():
 		return "a mapping"
-	case n.Kind == yaml.SequenceNode:
+	case n.isList():
 		return "a list"
-	case isNull(n):
+	case n.isNull():
 		return "empty"
 	case n.Tag == "!!str":
-		return fmt.Sprintf("text %q", n.Value)
+		return "text " + strconv.Quote(n.Value)
 	case n.Tag == "!!int", n.Tag == "!!float":
 		return "a number (" + n.Value + ")"
 	}
 	return n.Value
 }
 
-// check reports the first rule that v, given as text, does not pass.
-func (d *decoder) check(v value, text string, rules []rule) {
-	for _, r := range rules {
-		if message := r(v, text); message != "" {
-			d.wrong(v, "%s", message)
-			return
-		}
-	}
-}
-
 // text reads a string that is not empty.
-func (d *decoder) text(into *string, rules ...rule) func(value) {
-	return func(v value) {
-		switch {
-		case v.node.Kind != yaml.ScalarNode || isNull(v.node):
-			d.wrong(v, "must be text, but is %s", found(v.node))
-		case v.node.Tag != "!!str":
-			d.wrong(v, "must be text, but is %s; put it in quotes", found(v.node))
-		case v.node.Value == "":
-			d.wrong(v, "must not be empty")
-		default:
-			*into = v.node.Value
-			d.check(v, v.node.Value, rules)
-		}
+func (d *decoder) text(n *node) (text string, ok bool) {
+	switch {
+	case !n.isScalar() || n.isNull():
+		d.wrong(n, "must be text, but is %s", found(n))
+	case n.Tag != "!!str" && !n.origin.assignment:
+		d.wrong(n, "must be text, but is %s; put it in quotes", found(n))
+	case n.Value == "":
+		d.wrong(n, "must not be empty")
+	default:
+		return n.Value, true
 	}
+	return "", false
 }
 
-// texts reads a list of strings.
-func (d *decoder) texts(into *[]string, rules ...rule) func(value) {
-	return d.list(func(v value) {
-		var s string
-		d.text(&s, rules...)(v)
-		*into = append(*into, s)
-	})
+// check reports it if n, given as text, breaks the rule of that name.
+func (d *decoder) check(n *node, text, name string) bool {
+	message := rules[name].breach(text)
+	if message != "" {
+		d.wrong(n, "%s", message)
+	}
+	return message == ""
 }
 
-func (d *decoder) boolean(into *bool) func(value) {
-	return func(v value) {
-		if v.node.Kind != yaml.ScalarNode || v.node.Tag != "!!bool" || v.node.Decode(into) != nil {
-			d.wrong(v, "must be true or false, but is %s", found(v.node))
-		}
-	}
+// inSet returns the value of an entry of set, for messages: they name the place of the whole, since dots in the key would
+// read as more of the path.
+func (e entry) inSet() *node {
+	n := *e.value
+	n.path = strings.TrimSuffix(n.path, "."+e.key.Value)
+	return &n
 }
 
-// port reads a TCP port; rules see it in decimal.
-func (d *decoder) port(into *int, rules ...rule) func(value) {
-	return func(v value) {
-		var n int
-		if v.node.Kind != yaml.ScalarNode || v.node.Tag != "!!int" || v.node.Decode(&n) != nil || n < 1 || n > 65535 {
-			d.wrong(v, "must be a port from 1 to 65535, but is %s", found(v.node))
-			return
-		}
-		*into = n
-		d.check(v, strconv.Itoa(n), rules)
+// scalar returns a value of set with the type that it has in YAML. Dates are text, as for helm --set.
+func (d *decoder) scalar(e entry) any {
+	at := e.inSet()
+	if !at.isScalar() {
+		d.wrong(at, "%s must be a single value, but is %s; write one line per value, with dots in the key (a.b.c), "+
+			"or use a values file", e.key.Value, found(at))
+		return nil
 	}
-}
-
-// duration reads a Go duration of at least least.
-func (d *decoder) duration(into *time.Duration, least time.Duration) func(value) {
-	return func(v value) {
-		parsed, err := time.ParseDuration(v.node.Value)
-		if v.node.Kind != yaml.ScalarNode || err != nil {
-			d.wrong(v, "must be a duration like 30s or 5m, but is %s", found(v.node))
-			return
+	var typed any
+	switch at.Tag {
+	case "!!str", "!!timestamp":
+		return at.Value
+	case "!!null", "!!bool", "!!int", "!!float":
+		if err := at.Decode(&typed); err != nil {
+			d.wrong(at, "%q does not fit its tag %s", at.Value, at.Tag)
 		}
-		if parsed < least {
-			d.wrong(v, "must be at least %s, but is %s", least, parsed)
-			return
-		}
-		*into = parsed
+	default:
+		d.wrong(at, "has a tag that is not known: %s", at.Tag)
 	}
+	if f, ok := typed.(float64); ok && (math.IsNaN(f) || math.IsInf(f, 0)) {
+		d.wrong(at, "%s cannot be a Helm value; put it in quotes if it is text", at.Value)
+	}
+	return typed
 }

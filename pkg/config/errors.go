@@ -1,6 +1,6 @@
 package config
 
-// What is said when something is wrong: one line for each problem, in the order of the file.
+// What is said when something is wrong: one line for each problem, in the order of the files and their lines.
 
 import (
 	"cmp"
@@ -13,13 +13,28 @@ import (
 
 // Problem is one thing that is wrong.
 type Problem struct {
-	Line, Column int // from 1; 0 where only the line, or only the file, is known
-	Message      string
+	File    string `json:"file"`             // as the caller named it, or the assignment: "--set forwards[0].local=x"
+	Line    int    `json:"line,omitempty"`   // from 1; 0 where only the file is known
+	Column  int    `json:"column,omitempty"` // from 1; 0 where only the line is known
+	Message string `json:"message"`
+
+	order int // of the file among all that was read
 }
 
-// Error is everything that is wrong with one file.
+// String returns file:line:column: message, on one line.
+func (p Problem) String() string {
+	where := p.File
+	if p.Line > 0 {
+		where += fmt.Sprintf(":%d", p.Line)
+	}
+	if p.Column > 0 {
+		where += fmt.Sprintf(":%d", p.Column)
+	}
+	return strings.ReplaceAll(where+": "+p.Message, "\n", `\n`)
+}
+
+// Error is everything that is wrong with a configuration.
 type Error struct {
-	File     string // as the caller named it
 	Problems []Problem
 
 	hint  string
@@ -27,18 +42,11 @@ type Error struct {
 	cause error
 }
 
-// Error returns one line for each problem, as file:line:column: message.
+// Error returns one line for each problem.
 func (e *Error) Error() string {
 	lines := make([]string, len(e.Problems))
 	for i, p := range e.Problems {
-		where := e.File
-		if p.Line > 0 {
-			where += fmt.Sprintf(":%d", p.Line)
-		}
-		if p.Column > 0 {
-			where += fmt.Sprintf(":%d", p.Column)
-		}
-		lines[i] = where + ": " + p.Message
+		lines[i] = p.String()
 	}
 	return strings.Join(lines, "\n")
 }
@@ -46,45 +54,124 @@ func (e *Error) Error() string {
 // Hint returns what the user can do, "" where the messages say it.
 func (e *Error) Hint() string { return e.hint }
 
-// Unwrap returns why the file could not be read, nil if it could.
+// Unwrap returns why a file could not be read, nil if all could.
 func (e *Error) Unwrap() error { return e.cause }
 
-// Files returns the absolute paths whose change may cure the error: the file itself, and what it names but is not there.
+// Files returns the absolute paths whose change may cure the error: the files that were read, and what they name but is
+// not there.
 func (e *Error) Files() []string { return e.files }
 
-func unreadable(path, abs string, cause error) *Error {
-	e := &Error{File: path, files: []string{abs}, cause: cause}
+// Wrong returns an error about a value of a valid configuration that turned out to be wrong later: a local port that
+// another process has. It has the position of the value at path ("forwards[0].local"), or of what is nearest to it where
+// the value was left out. The hint may be "".
+func (c *Config) Wrong(path, message, hint string) *Error {
+	r := &report{hint: hint}
+	if c.root == nil { // not made by Load
+		r.add(&origin{name: FileName}, Problem{Message: path + ": " + message})
+		return r.failed(c.files)
+	}
+	at, rest := c.root, path
+	for rest != "" {
+		child, below := at.child(rest)
+		if child == nil {
+			break
+		}
+		at, rest = child, below
+	}
+	value := *at
+	if value.path != "" { // where it stands in its own file may have another name
+		value.path += rest
+	} else {
+		value.path = path
+	}
+	r.wrong(&value, "%s", message)
+	return r.failed(c.files)
+}
+
+// child returns the child that a path begins with, and the rest of the path; nil if there is none.
+func (n *node) child(path string) (child *node, rest string) {
+	for i, item := range n.items {
+		if rest, ok := strings.CutPrefix(path, fmt.Sprintf("[%d]", i)); ok {
+			return item, rest
+		}
+	}
+	path = strings.TrimPrefix(path, ".")
+	for _, e := range n.entries { // keys may have dots: the longest one is meant
+		below, ok := strings.CutPrefix(path, e.key.Value)
+		if ok && (below == "" || below[0] == '.' || below[0] == '[') && (child == nil || len(below) < len(rest)) {
+			child, rest = e.value, below
+		}
+	}
+	return child, rest
+}
+
+// report collects what is wrong.
+type report struct {
+	problems []Problem
+	seen     map[Problem]bool // values are checked in their file and in the whole, but told of once
+	hint     string
+	cause    error
+	missing  []string          // absolute paths that are named in vain
+	looked   map[string]string // what exists said
+	foreign  bool              // a file is of another version
+}
+
+// wrong reports what is wrong with the value n.
+func (r *report) wrong(n *node, format string, args ...any) {
+	message := fmt.Sprintf(format, args...)
+	if n.path != "" {
+		message = n.path + ": " + message
+	}
+	p := Problem{Line: n.Line, Column: n.Column, Message: message}
+	if n.origin.assignment {
+		p.Line, p.Column = 0, 0
+	}
+	r.add(n.origin, p)
+}
+
+func (r *report) add(from *origin, p Problem) {
+	p.File, p.order = from.name, from.order
+	if !r.seen[p] {
+		if r.seen == nil {
+			r.seen = map[Problem]bool{}
+		}
+		r.seen[p] = true
+		r.problems = append(r.problems, p)
+	}
+}
+
+func (r *report) unreadable(from *origin, path string, cause error) {
+	r.cause = cause
 	if !errors.Is(cause, fs.ErrNotExist) {
 		var op *fs.PathError
 		if errors.As(cause, &op) {
 			cause = op.Err // the path is said already
 		}
-		e.Problems = []Problem{{Message: "cannot be read: " + cause.Error()}}
-		return e
+		r.add(from, Problem{Message: "cannot be read: " + cause.Error()})
+		return
 	}
-	e.Problems = []Problem{{Message: "there is no such file (looked for " + abs + ")"}}
-	e.hint = FileName + " says which images to build, which Helm releases to deploy and which ports to forward; " +
-		"go to the folder that has one, or write one that starts with \"apiVersion: " + Version + "\""
-	return e
+	r.add(from, Problem{Message: "there is no such file (looked for " + path + ")"})
+	if from.order == 0 {
+		r.hint = FileName + " says which images to build, which Helm releases to deploy and which ports to forward; " +
+			"go to the folder that has one, or let devloop init write it"
+	}
 }
 
-// failed makes the Error of all problems that were found.
-func (d *decoder) failed(path, abs string) *Error {
-	slices.SortStableFunc(d.problems, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+// failed makes the Error of all problems that were found. files are the absolute paths that were read.
+func (r *report) failed(files []string) *Error {
+	slices.SortStableFunc(r.problems, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
-	return &Error{
-		File:     path,
-		Problems: d.problems,
-		hint:     d.hint,
-		files:    append([]string{abs}, d.missing...),
-	}
+	return &Error{Problems: r.problems, hint: r.hint, files: append(slices.Clone(files), r.missing...), cause: r.cause}
 }
 
 // didYouMean returns `; did you mean "worker"?`, or "" if no known word is near.
 func didYouMean(word string, known []string) string {
 	best, least := "", (len(word)+2)/3+1 // up to a third of the letters may be wrong
 	for _, k := range known {
+		if len(word)-len(k) >= least || len(k)-len(word) >= least {
+			continue // that many letters are wrong at least
+		}
 		if n := edits(strings.ToLower(word), strings.ToLower(k)); n < least && k != word {
 			best, least = k, n
 		}

@@ -1,130 +1,95 @@
 package config
 
-// What a single value has to look like.
+// What a single value has to look like. Each rule stands here once: for what is read, and for the JSON schema.
 
 import (
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"net/url"
 	"regexp"
-	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/labels"
 )
 
-// rule returns what is wrong with a value, given as text, or "".
-type rule func(v value, text string) string
+// rule is what a value has to be. What is zero does not matter.
+type rule struct {
+	is          string // "a DNS label", for messages
+	only        string // the only value that there is
+	pattern     *regexp.Regexp
+	longest     int                      // characters
+	least, most int                      // of a number
+	breaks      func(text string) string // what a JSON schema cannot check: returns what is wrong, or ""
+}
+
+// rules by the names that the tags of config.go use.
+var rules = map[string]rule{
+	"version":    {only: Version},
+	"label":      {is: "a DNS label: up to 63 of a-z, 0-9 and -, with a letter or digit at both ends", pattern: label, longest: 63},
+	"release":    {is: "a Helm release name: up to 53 of a-z, 0-9, - and ., with a letter or digit at both ends", pattern: subdomain, longest: 53},
+	"repository": {is: "an image name without a tag: up to 128 of a-z, 0-9 and single . _ - / within", pattern: repository, longest: 128},
+	"profile":    {is: "a name of A-Z, a-z, 0-9, -, _ and . that starts with a letter or digit", pattern: regexp.MustCompile(`^[A-Za-z0-9][-_.A-Za-z0-9]*$`)},
+	"platform":   {is: "a platform like linux/amd64", pattern: regexp.MustCompile(`^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$`)},
+	"sha256":     {is: "a SHA-256: 64 digits of 0-9 and a-f", pattern: regexp.MustCompile(`^[0-9a-f]{64}$`)},
+	"resource":   {is: "a resource like deployments.apps", pattern: subdomain},
+	"httpPath":   {is: "an HTTP path like /healthz", pattern: regexp.MustCompile(`^/\S*$`)},
+	"setPath":    {is: `a path like a.b.c (a dot within a key is written \.)`, pattern: regexp.MustCompile(`^(\\.|[^.\\])+(\.(\\.|[^.\\])+)*$`)},
+	"port":       {is: "a port from 1 to 65535", least: 1, most: 65535},
+	"duration":   {is: "a duration, numbers with units (ms, s, m, h) like 30s or 1h30m", pattern: duration},
+	"rollout":    {is: "a duration of at least 1s", pattern: duration, breaks: isTooShort},
+	"chart":      {breaks: isNoChartURL},
+	"selector":   {breaks: isNoSelector},
+}
 
 var (
 	label      = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
 	subdomain  = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
 	repository = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
-	platform   = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$`)
-	sha256     = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	httpPath   = regexp.MustCompile(`^/\S*$`)
-	setPath    = regexp.MustCompile(`^(\\.|[^.\\])+(\.(\\.|[^.\\])+)*$`)
-	url        = regexp.MustCompile(`^[A-Za-z][-+.A-Za-z0-9]*://`)
-
-	isPlatform = matches(platform, "must be a platform like linux/amd64")
-	isSHA256   = matches(sha256, "must be a SHA-256: 64 digits of 0-9 and a-f")
-	isSetPath  = matches(setPath, `must be a path like a.b.c (a dot within a key is written \.)`)
-	isResource = matches(subdomain, "must be a resource like deployments.apps")
+	duration   = regexp.MustCompile(`^(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$`)
+	chartURL   = regexp.MustCompile(`^(https?|oci)://`)
+	scheme     = regexp.MustCompile(`^[A-Za-z][-+.A-Za-z0-9]*://`)
 )
 
-func isURL(s string) bool { return url.MatchString(s) }
-
-func matches(re *regexp.Regexp, must string) rule {
-	return func(_ value, text string) string {
-		if re.MatchString(text) {
-			return ""
-		}
-		return fmt.Sprintf("%q %s", text, must)
+// breach returns what is wrong with a value, given as text, or "".
+func (r rule) breach(text string) string {
+	if r.pattern != nil && !r.pattern.MatchString(text) || r.longest > 0 && len(text) > r.longest {
+		return fmt.Sprintf("%q must be %s", text, r.is)
 	}
+	if r.breaks != nil {
+		return r.breaks(text)
+	}
+	return ""
 }
 
-func isLabel(_ value, text string) string {
-	if len(text) <= 63 && label.MatchString(text) {
+func isURL(s string) bool { return scheme.MatchString(s) }
+
+func isNoChartURL(chart string) string {
+	if !isURL(chart) {
 		return ""
 	}
-	return fmt.Sprintf("%q must be a DNS label: up to 63 of a-z, 0-9 and -, with a letter or digit at both ends", text)
-}
-
-func isReleaseName(_ value, text string) string {
-	if len(text) <= 53 && subdomain.MatchString(text) {
-		return ""
-	}
-	return fmt.Sprintf("%q must be a Helm release name: up to 53 of a-z, 0-9, - and ., with a letter or digit at both ends", text)
-}
-
-func isRepository(_ value, text string) string {
-	if len(text) <= 128 && repository.MatchString(text) {
-		return ""
-	}
-	return fmt.Sprintf("%q must be an image name without a tag: up to 128 of a-z, 0-9 and single . _ - / within", text)
-}
-
-// isUnique returns a rule that no value passes twice.
-func isUnique() rule {
-	lines := map[string]int{}
-	return func(v value, text string) string {
-		if line, taken := lines[text]; taken {
-			return fmt.Sprintf("%s is taken already, on line %d", text, line)
-		}
-		lines[text] = v.node.Line
-		return ""
-	}
-}
-
-func (d *decoder) isFile(_ value, path string) string {
-	return d.exists(path, "file", fs.FileMode.IsRegular)
-}
-
-func (d *decoder) isFolder(_ value, path string) string {
-	return d.exists(path, "folder", fs.FileMode.IsDir)
-}
-
-// isChart passes URLs, folders with a Chart.yaml, and archives.
-func (d *decoder) isChart(v value, chart string) string {
-	if isURL(chart) {
-		return ""
-	}
-	if info, err := os.Stat(abs(d.dir, chart)); err == nil && info.Mode().IsRegular() {
-		return ""
-	}
-	if message := d.isFolder(v, chart); message != "" {
-		return message + " (a chart that is not on this machine starts with https:// or oci://)"
-	}
-	return d.isFile(v, filepath.Join(chart, "Chart.yaml"))
-}
-
-// isOfArchive refuses a checksum for a chart that is a folder: it has no single one.
-func (d *decoder) isOfArchive(r *Release) rule {
-	return func(value, string) string {
-		if info, err := os.Stat(abs(d.dir, r.Chart)); !isURL(r.Chart) && err == nil && info.IsDir() {
-			return fmt.Sprintf("a checksum is for a chart's archive, but %s is a folder", r.Chart)
-		}
-		return ""
-	}
-}
-
-func (d *decoder) exists(path, kind string, is func(fs.FileMode) bool) string {
-	full := abs(d.dir, path)
-	info, err := os.Stat(full)
+	u, err := url.Parse(chart)
 	switch {
-	case err == nil && is(info.Mode()):
-		return ""
-	case err == nil:
-		return fmt.Sprintf("%q is not a %s", path, kind)
-	case strings.ContainsRune(path, 0):
-		return fmt.Sprintf("%q is not a path", path)
+	case err != nil || u.Host == "":
+		return fmt.Sprintf("%q is not a URL", chart)
+	case !chartURL.MatchString(chart):
+		return fmt.Sprintf("%q cannot be downloaded; a chart's URL starts with https://, http:// or oci://", chart)
 	}
-	d.missing = append(d.missing, full)
-	var beside []string
-	entries, _ := os.ReadDir(filepath.Dir(full)) // only for the advice
-	for _, e := range entries {
-		beside = append(beside, filepath.Join(filepath.Dir(path), e.Name()))
+	return ""
+}
+
+func isNoSelector(text string) string {
+	selector, err := labels.Parse(text)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("%q must be a label selector like app.kubernetes.io/name=web: %v", text, err)
+	case selector.Empty():
+		return fmt.Sprintf("%q must be a label selector like app.kubernetes.io/name=web", text)
 	}
-	if os.IsNotExist(err) {
-		return fmt.Sprintf("there is no %s %q%s", kind, path, didYouMean(path, beside))
+	return ""
+}
+
+func isTooShort(text string) string {
+	if d, err := time.ParseDuration(text); err == nil && d < time.Second {
+		return "must be at least 1s, but is " + text
 	}
-	return fmt.Sprintf("%q cannot be read: %v", path, err)
+	return ""
 }

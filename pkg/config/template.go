@@ -6,6 +6,7 @@ package config
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"text/template/parse"
 )
@@ -51,26 +52,15 @@ func (r Release) Resolve(images map[string]string) (map[string]any, error) {
 	return resolved, nil
 }
 
-// isTemplate passes text whose templates can be filled in once these images are built.
-func isTemplate(images []Image) rule {
-	names := make([]string, len(images))
-	for i, image := range images {
-		names[i] = image.Name
-	}
-	return func(_ value, text string) string {
-		_, err := render(text, func(image string) (string, error) {
-			for _, name := range names {
-				if name == image {
-					return name + ":tag", nil
-				}
-			}
-			return "", fmt.Errorf("no image is called %q%s", image, didYouMean(image, names))
-		})
-		if err != nil {
-			return err.Error()
+// checkTemplate returns why the templates of text cannot be filled in once these images are built, or nil.
+func checkTemplate(text string, images []string) error {
+	_, err := render(text, func(image string) (string, error) {
+		if slices.Contains(images, image) {
+			return image + ":tag", nil
 		}
-		return ""
-	}
+		return "", fmt.Errorf("no image is called %q%s", image, didYouMean(image, images))
+	})
+	return err
 }
 
 var parserPrefix = regexp.MustCompile(`^template: set:\d+: `)

@@ -40,10 +40,11 @@ var wrong = []struct {
 	{"unknown keys", head + "imges: {}\nfoo: 1\nforwards:\n- { servce: s, namespace: n, port: 1, local: 1 }\n", []string{
 		`devloop.yaml:3:1: unknown key "imges"; did you mean "images"?`,
 		`devloop.yaml:4:1: unknown key "foo"; known here: apiVersion, name, kubeContext, allowContexts, images, releases, ` +
-			`health, cleanup, forwards, timeouts`,
+			`health, cleanup, forwards, timeouts, profiles`,
 		`devloop.yaml:6:3: forwards[0]: "service" is missing`,
 		`devloop.yaml:6:5: forwards[0]: unknown key "servce"; did you mean "service"?`,
 	}},
+	{"too short", head + "timeouts: { rollout: 10ms }\n", []string{`devloop.yaml:3:22: timeouts.rollout: must be at least 1s, but is 10ms`}},
 	{"keys", head + "name: q\n? [a]\n: b\nimages: { <<: 3 }\n", []string{
 		`devloop.yaml:3:1: "name" is here twice; first on line 2`,
 		`devloop.yaml:4:3: a key must be text`,
@@ -69,6 +70,7 @@ var wrong = []struct {
   c:
   d: { context: nowhere, dockerfile: deploy, platform: arm, target: "", args: { a: [] } }
   a: {}
+  e: { context: sub, dockerfile: Dockerfile }
 `, []string{
 		`devloop.yaml:4:20: images.a.dockerfile: there is no file "Dockerfile.wrker"; did you mean "Dockerfile.worker"?`,
 		`devloop.yaml:5:17: images.b.context: "sub/Dockerfile" is not a folder`,
@@ -79,6 +81,8 @@ var wrong = []struct {
 		`devloop.yaml:7:69: images.d.target: must not be empty`,
 		`devloop.yaml:7:84: images.d.args.a: must be a single value, but is a list`,
 		`devloop.yaml:8:3: images: "a" is here twice; first on line 4`,
+		`devloop.yaml:9:34: images.e.dockerfile: there is no file "Dockerfile"; paths are relative to the folder of devloop.yaml: ` +
+			`did you mean "sub/Dockerfile"?`,
 	}},
 	{"releases", head + `releases:
 - { name: a, chart: chart.tgz, namespace: n, values: [valeus.yaml] }
@@ -133,21 +137,73 @@ images:
 		`devloop.yaml:18:8: releases[0].set: unclosed action; ` + usage,
 		`devloop.yaml:19:8: releases[0].set: {{tag}} is not understood; ` + usage,
 	}},
+	{"the same key far away", head + "images: &i\n  a: { dockerfile: values.yaml, dockerfile: chart.tgz }\nprofiles: { p: { images: *i } }\n", []string{
+		`devloop.yaml:4:33: images.a: "dockerfile" is here twice; first on line 4`,
+	}},
+	{"cycle", head + "health: &h [*h]\nimages: &i { <<: [*i, 3], a: *i }\n", []string{
+		`devloop.yaml:3:13: health[0]: the alias *h stands within what it names`,
+		`devloop.yaml:4:23: images.<<: must be a mapping, but is a number (3)`,
+		`devloop.yaml:4:30: images.a: the alias *i stands within what it names`,
+	}},
+	{"deep", head + "health: " + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + "\n", []string{
+		`devloop.yaml:3:10: health[0]: must be a mapping, but is a list`,
+		`devloop.yaml:3:28: health` + strings.Repeat("[0]", 19) + `: stands in more than 19 lists and mappings`,
+	}},
+	{"charts", head + `releases:
+- { name: a, chart: ftp://example.com/c.tgz, namespace: n }
+- { name: b, chart: "https://", namespace: n }
+- { name: c, chart: "https://e xample/", namespace: n }
+- { name: d, chart: oci://example.com/c, namespace: n }
+`, []string{
+		`devloop.yaml:4:21: releases[0].chart: "ftp://example.com/c.tgz" cannot be downloaded; a chart's URL starts with https://, http:// or oci://`,
+		`devloop.yaml:5:21: releases[1].chart: "https://" is not a URL`,
+		`devloop.yaml:6:21: releases[2].chart: "https://e xample/" is not a URL`,
+	}},
+	{"health", head + "health:\n- { deployment: a==, namespace: n, x: 1 }\n- { deployment: \" \", namespace: n }\n- { deployment: a in }\n", []string{
+		`devloop.yaml:4:36: health[0]: unknown key "x"; known here: deployment, namespace`,
+		`devloop.yaml:5:17: health[1].deployment: " " must be a label selector like app.kubernetes.io/name=web`,
+		`devloop.yaml:6:3: health[2]: "namespace" is missing`,
+		`devloop.yaml:6:17: health[2].deployment: "a in" must be a label selector like app.kubernetes.io/name=web: ` +
+			`unable to parse requirement: found '' expected: '('`,
+	}},
+	{"empty", head + "kubeContext: ''\nallowContexts: [a, ]\nimages: { a: { target: '', dockerfile: values.yaml } }\n", []string{
+		`devloop.yaml:3:14: kubeContext: must not be empty`, `devloop.yaml:5:24: images.a.target: must not be empty`,
+	}},
+	{"profiles", head + `profiles:
+  "": {}
+  a: { name: q, kubeContxt: x, releases: [{ chart: there/is/none }], forwards: [{ service: s, local: x }] }
+  b: [timeouts]
+  c:
+  d: { health: [{ deployment: a }], timeouts: { rollout: 5 } }
+`, []string{
+		`devloop.yaml:4:3: profiles: "" must be a name of A-Z, a-z, 0-9, -, _ and . that starts with a letter or digit`,
+		`devloop.yaml:5:8: profiles.a: unknown key "name"; known here: kubeContext, allowContexts, images, releases, health, cleanup, forwards, timeouts`,
+		`devloop.yaml:5:17: profiles.a: unknown key "kubeContxt"; did you mean "kubeContext"?`,
+		`devloop.yaml:5:43: profiles.a.releases[0]: "name" is missing`,
+		`devloop.yaml:5:81: profiles.a.forwards[0]: "namespace" is missing`,
+		`devloop.yaml:5:81: profiles.a.forwards[0]: "port" is missing`,
+		`devloop.yaml:5:102: profiles.a.forwards[0].local: must be a port from 1 to 65535, but is text "x"`,
+		`devloop.yaml:6:6: profiles.b: must be a mapping, but is a list`,
+		`devloop.yaml:8:17: profiles.d.health[0]: "namespace" is missing`,
+		`devloop.yaml:8:58: profiles.d.timeouts.rollout: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is a number (5)`,
+	}},
 	{"forwards", head + `forwards:
 - { service: s, namespace: n, port: 0, local: 8001, ready: health }
 - { service: s, namespace: n, port: http, local: 8001, hold: 30 }
 - { service: s, namespace: n, port: 65536, local: 8.5, hold: -1s }
+- { service: s, namespace: n, port: 1, local: 8002, hold: 30 sec }
 timeouts: { rollout: soon }
 `, []string{
 		`devloop.yaml:4:37: forwards[0].port: must be a port from 1 to 65535, but is a number (0)`,
 		`devloop.yaml:4:60: forwards[0].ready: "health" must be an HTTP path like /healthz`,
 		`devloop.yaml:5:37: forwards[1].port: must be a port from 1 to 65535, but is text "http"`,
 		`devloop.yaml:5:50: forwards[1].local: 8001 is taken already, on line 4`,
-		`devloop.yaml:5:62: forwards[1].hold: must be a duration like 30s or 5m, but is a number (30)`,
+		`devloop.yaml:5:62: forwards[1].hold: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is a number (30)`,
 		`devloop.yaml:6:37: forwards[2].port: must be a port from 1 to 65535, but is a number (65536)`,
 		`devloop.yaml:6:51: forwards[2].local: must be a port from 1 to 65535, but is a number (8.5)`,
-		`devloop.yaml:6:62: forwards[2].hold: must be at least 0s, but is -1s`,
-		`devloop.yaml:7:22: timeouts.rollout: must be a duration like 30s or 5m, but is text "soon"`,
+		`devloop.yaml:6:62: forwards[2].hold: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is text "-1s"`,
+		`devloop.yaml:7:59: forwards[3].hold: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is text "30 sec"`,
+		`devloop.yaml:8:22: timeouts.rollout: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is text "soon"`,
 	}},
 }
 

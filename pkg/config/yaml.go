@@ -1,6 +1,6 @@
 package config
 
-// From the text of the file to YAML nodes: one document, aliases followed, merged keys ("<<") in place.
+// From the text of a file to a tree of values: one document, aliases followed, merged keys ("<<") in place.
 
 import (
 	"bytes"
@@ -14,32 +14,98 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// parse reads the text's only document.
-func (d *decoder) parse(text []byte) (root value, ok bool) {
-	documents := yaml.NewDecoder(bytes.NewReader(text))
-	first, err := decodeNode(documents)
-	if errors.Is(err, io.EOF) || err == nil && isNull(first) {
-		d.problems = []Problem{{Message: "the file is empty"}}
-		d.hint = "it has to start with \"apiVersion: " + Version + "\""
-		return value{}, false
+// mostAliased is how many values a file's aliases may stand for. A few lines of aliases to aliases would stand for
+// millions otherwise; large files have some hundreds of values in all.
+const mostAliased = 5_000
+
+// deepest is how many lists and mappings may stand within each other. Nothing that has a meaning is half as deep.
+const deepest = 20
+
+// origin is what a value was read from.
+type origin struct {
+	name       string // of the file as the caller named it, or the assignment
+	order      int    // of its problems among those of others
+	assignment bool   // rather than a file: it has no lines, and its text may be meant where it looks like a number
+}
+
+// node is one value. Trees are not changed once they are built: a layer over a tree is a new one.
+type node struct {
+	*yaml.Node // as it was written, with its position; the content is below, except that of a scalar
+	origin     *origin
+	path       string  // in its file, for messages: "releases[0].chart"
+	entries    []entry // of a mapping, in order
+	items      []*node // of a list
+}
+
+// entry is one entry of a mapping. The key's path is that of the mapping.
+type entry struct{ key, value *node }
+
+func (n *node) isMapping() bool { return n.Kind == yaml.MappingNode }
+func (n *node) isList() bool    { return n.Kind == yaml.SequenceNode }
+func (n *node) isScalar() bool  { return n.Kind == yaml.ScalarNode }
+func (n *node) isNull() bool    { return n.isScalar() && n.Tag == "!!null" }
+
+// get returns what stands under a key, nil if there is nothing.
+func (n *node) get(key string) *node {
+	if n == nil {
+		return nil
 	}
-	if err == nil {
-		var second *yaml.Node
-		if second, err = decodeNode(documents); err == nil {
-			d.wrong(value{node: second}, "a second YAML document starts here; the file has to be one document")
-			return value{}, false
+	for _, e := range n.entries {
+		if e.key.Value == key {
+			return e.value
 		}
 	}
-	if !errors.Is(err, io.EOF) {
-		d.problems = []Problem{syntaxProblem(err)}
-		return value{}, false
+	return nil
+}
+
+// keys returns those of a mapping.
+func (n *node) keys() []string {
+	if n == nil {
+		return nil
 	}
-	return value{node: first}, true
+	keys := make([]string, len(n.entries))
+	for i, e := range n.entries {
+		keys[i] = e.key.Value
+	}
+	return keys
+}
+
+// as returns an empty mapping or list in the place of n.
+func (n *node) as(kind yaml.Kind, path string) *node {
+	return &node{Node: &yaml.Node{Kind: kind, Line: n.Line, Column: n.Column}, origin: n.origin, path: path}
+}
+
+// parse reads the text's only document. It returns nil if it cannot, and has reported why.
+func (r *report) parse(from *origin, text []byte) *node {
+	documents := yaml.NewDecoder(bytes.NewReader(text))
+	first, err := decodeNode(documents)
+	switch {
+	case errors.Is(err, io.EOF), err == nil && first.Tag == "!!null":
+		if from.order == 0 {
+			r.hint = "it has to start with \"apiVersion: " + Version + "\""
+		}
+		r.add(from, Problem{Message: "the file is empty"})
+		return nil
+	case err != nil:
+		r.add(from, syntaxProblem(err))
+		return nil
+	}
+	second, err := decodeNode(documents)
+	switch {
+	case err == nil:
+		r.add(from, Problem{Line: second.Line, Column: second.Column,
+			Message: "a second YAML document starts here; the file has to be one document"})
+		return nil
+	case !errors.Is(err, io.EOF):
+		r.add(from, syntaxProblem(err))
+		return nil
+	}
+	return r.build(from, first, "")
 }
 
 // decodeNode returns the content of the next document. It turns the parser's panics about itself into errors: a typo in
 // the file must not end devloop.
-func decodeNode(documents *yaml.Decoder) (node *yaml.Node, err error) {
+func decodeNode(documents *yaml.Decoder) (content *yaml.Node, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("yaml: this is not valid YAML, and confused the parser: %v", r)
@@ -71,68 +137,127 @@ func syntaxProblem(err error) Problem {
 	return Problem{Line: line, Message: message}
 }
 
-func deref(n *yaml.Node) *yaml.Node {
-	if n.Kind == yaml.AliasNode {
-		return n.Alias
+func deref(y *yaml.Node) *yaml.Node {
+	if y.Kind == yaml.AliasNode {
+		return y.Alias
+	}
+	return y
+}
+
+// builder makes the tree of one file.
+type builder struct {
+	*report
+	origin    *origin
+	within    map[*yaml.Node]bool // what is being built, from the root down: an alias to one of them would never end
+	following int                 // aliases that are being followed
+	aliased   int                 // values that aliases stood for so far
+}
+
+// build returns the tree of a YAML node that stands at path.
+func (r *report) build(from *origin, y *yaml.Node, path string) *node {
+	b := &builder{report: r, origin: from, within: map[*yaml.Node]bool{}}
+	root := b.node(y, path)
+	if b.aliased > mostAliased {
+		r.add(from, Problem{Message: fmt.Sprintf("its aliases (*name) stand for more than %d values", mostAliased)})
+		return nil
+	}
+	return root
+}
+
+// node returns nil for what cannot be built.
+func (b *builder) node(y *yaml.Node, path string) *node {
+	content := deref(y)
+	if b.within[content] {
+		b.wrong(&node{Node: y, path: path}, "the alias *%s stands within what it names", y.Value)
+		return nil
+	}
+	if len(b.within) == deepest {
+		b.wrong(&node{Node: y, path: path}, "stands in more than %d lists and mappings", deepest-1)
+		return nil
+	}
+	if content != y {
+		b.following++
+		defer func() { b.following-- }()
+	}
+	if b.following > 0 {
+		if b.aliased++; b.aliased > mostAliased {
+			return nil
+		}
+	}
+	b.within[content] = true
+	defer delete(b.within, content)
+	n := &node{Node: content, origin: b.origin, path: path}
+	switch content.Kind {
+	case yaml.MappingNode:
+		b.mapping(n)
+	case yaml.SequenceNode:
+		for i, item := range content.Content {
+			if child := b.node(item, fmt.Sprintf("%s[%d]", path, i)); child != nil {
+				n.items = append(n.items, child)
+			}
+		}
 	}
 	return n
 }
 
-func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
-
-// pair is one entry of a mapping.
-type pair struct {
-	key *yaml.Node
-	value
+// wrong reports what is wrong with the file's text, once: not again for each alias to it.
+func (b *builder) wrong(n *node, format string, args ...any) {
+	n.origin = b.origin
+	if b.following == 0 {
+		b.report.wrong(n, format, args...)
+	}
 }
 
-// pairs returns the entries of a mapping in order, with those that "<<" brings in at the end.
-func (d *decoder) pairs(v value) []pair {
-	if !d.is(v, yaml.MappingNode) {
-		return nil
+// mapping fills in the entries of n: its own, then those that "<<" brings in under other keys.
+func (b *builder) mapping(n *node) {
+	lines := map[string]int{} // where a key was first
+	var merges []*yaml.Node
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := &node{Node: deref(n.Content[i]), origin: b.origin, path: n.path}, n.Content[i+1]
+		line, seen := lines[key.Value]
+		switch {
+		case !key.isScalar():
+			b.wrong(key, "a key must be text")
+		case key.Tag == "!!merge":
+			merges = append(merges, value)
+		case seen:
+			b.wrong(key, "%q is here twice; first on line %d", key.Value, line)
+		default:
+			lines[key.Value] = key.Line
+			if child := b.node(value, join(n.path, key.Value)); child != nil {
+				n.entries = append(n.entries, entry{key, child})
+			}
+		}
 	}
-	var found []pair
-	lines := map[string]int{}            // where a key was first
-	visited := map[*yaml.Node]bool{}     // each mapping is merged once: that ends cycles too
-	var add func(m *yaml.Node, own bool) // own keys win over merged ones
-	add = func(m *yaml.Node, own bool) {
-		if visited[m] {
+	merge := func(y *yaml.Node) {
+		if b.within[deref(y)] {
+			return // merged into itself: that changes nothing
+		}
+		if from := deref(y); from.Kind != yaml.MappingNode {
+			at := &node{Node: from, path: join(n.path, "<<")}
+			b.wrong(at, "must be a mapping, but is %s", found(at))
 			return
 		}
-		visited[m] = true
-		var merged []*yaml.Node
-		for i := 0; i+1 < len(m.Content); i += 2 {
-			key, val := deref(m.Content[i]), deref(m.Content[i+1])
-			line, seen := lines[key.Value]
-			switch {
-			case key.Kind != yaml.ScalarNode:
-				d.wrong(value{key, v.path}, "a key must be text")
-			case key.Tag == "!!merge":
-				merged = append(merged, val)
-			case !seen:
-				lines[key.Value] = key.Line
-				found = append(found, pair{key, value{val, join(v.path, key.Value)}})
-			case own:
-				d.wrong(value{key, v.path}, "%q is here twice; first on line %d", key.Value, line)
-			}
+		merged := b.node(y, n.path)
+		if merged == nil {
+			return
 		}
-		for _, m := range merged {
-			switch m.Kind {
-			case yaml.MappingNode:
-				add(m, false)
-			case yaml.SequenceNode:
-				for _, item := range m.Content {
-					if item := deref(item); d.is(value{item, join(v.path, "<<")}, yaml.MappingNode) {
-						add(item, false)
-					}
-				}
-			default:
-				d.is(value{m, join(v.path, "<<")}, yaml.MappingNode)
+		for _, e := range merged.entries {
+			if _, seen := lines[e.key.Value]; !seen {
+				lines[e.key.Value] = e.key.Line
+				n.entries = append(n.entries, e)
 			}
 		}
 	}
-	add(v.node, true)
-	return found
+	for _, y := range merges {
+		if list := deref(y); list.Kind == yaml.SequenceNode {
+			for _, item := range list.Content {
+				merge(item)
+			}
+			continue
+		}
+		merge(y)
+	}
 }
 
 func join(path, key string) string {

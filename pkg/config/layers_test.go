@@ -1,0 +1,345 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// base is the first file of the tests below.
+const base = `apiVersion: devloop/v1
+name: p
+kubeContext: minikube
+allowContexts: [a, b]
+images:
+  worker: { dockerfile: Dockerfile.worker, args: { DEBUG: 0, KEEP: 1 } }
+  client: { dockerfile: Dockerfile.client, target: first }
+releases:
+  - { name: one, chart: chart.tgz, namespace: n, values: [values.yaml], set: { a.b: 1, c: x } }
+  - { name: two, chart: chart.tgz, namespace: n }
+health:
+  - { deployment: a=b, namespace: n }
+forwards:
+  - { service: web, namespace: n, port: 80, local: 8001, ready: /up }
+  - { service: web, namespace: n, port: 80, local: 8002 }
+  - { service: db, namespace: n, port: 5432, local: 5432 }
+profiles:
+  gpu:
+    images: { worker: { target: gpu } }
+    forwards: [{ service: web, namespace: n, port: 80, ready: }]
+  bare: { images: { client: }, kubeContext: other, health: [] }
+`
+
+// TestLayers holds what layers make of base: the same as these edits of it would, each of them a text and what comes in
+// its place.
+func TestLayers(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		file     string // a second file
+		profiles []string
+		set      []string
+		edits    []string
+	}{
+		{name: "nothing"},
+		{name: "single values and lists", file: "name: q\nallowContexts: [c]\ntimeouts: { rollout: 1m }\n",
+			edits: []string{"name: p", "name: q", "[a, b]", "[c]", "health:", "timeouts: { rollout: 1m }\nhealth:"}},
+		{name: "mappings", file: "images:\n  worker: { args: { DEBUG: 2 } }\n  new: { context: sub }\n",
+			edits: []string{"DEBUG: 0", "DEBUG: 2", "releases:", "  new: { context: sub }\nreleases:"}},
+		{name: "releases by name", file: "releases:\n- { name: new, chart: chart.tgz, namespace: n }\n- { name: one, values: [], set: { a.b: 2, d: 3 } }\n",
+			edits: []string{"a.b: 1, c: x", "a.b: 2, c: x, d: 3", "[values.yaml]", "[]", "health:", "  - { name: new, chart: chart.tgz, namespace: n }\nhealth:"}},
+		{name: "forwards by service, namespace and port", file: `forwards:
+- { service: db, namespace: n, port: 5432, local: 5433 }
+- { service: web, namespace: n, port: 80, local: 9001 }
+- { service: web, namespace: n, port: 80, local: 9002 }
+- { service: web, namespace: n, port: 80, local: 9003 }
+- { service: web, namespace: m, port: 80, local: 9004 }
+`,
+			edits: []string{"8001", "9001", "8002", "9002", "local: 5432", "local: 5433", "profiles:",
+				"  - { service: web, namespace: n, port: 80, local: 9003 }\n  - { service: web, namespace: m, port: 80, local: 9004 }\nprofiles:"}},
+		{name: "null removes", file: "kubeContext:\nimages: { client: ~, worker: { args: { DEBUG: null } } }\nreleases: [{ name: one, set: { c: , d: } }]\nhealth:\nforwards:\n",
+			edits: []string{"kubeContext: minikube\n", "", "DEBUG: 0, ", "", "  client: { dockerfile: Dockerfile.client, target: first }\n", "",
+				"c: x", "d: null", "  - { deployment: a=b, namespace: n }\n", "", "  - { service: web, namespace: n, port: 80, local: 8001, ready: /up }\n", "",
+				"  - { service: web, namespace: n, port: 80, local: 8002 }\n", "", "  - { service: db, namespace: n, port: 5432, local: 5432 }\n", ""}},
+		{name: "an image of defaults", file: "images: { plain: }\n", set: []string{"images.plain.context=sub"},
+			edits: []string{"releases:", "  plain: { context: sub }\nreleases:"}},
+		{name: "profile", profiles: []string{"gpu"},
+			edits: []string{"KEEP: 1 }", "KEEP: 1 }, target: gpu", ", ready: /up", ""}},
+		{name: "profiles of two files", file: "profiles: { bare: { allowContexts: [z] }, late: { kubeContext: late } }\n", profiles: []string{"late", "bare"},
+			edits: []string{"[a, b]", "[z]", "minikube", "other", "  client: { dockerfile: Dockerfile.client, target: first }\n", "", "  - { deployment: a=b, namespace: n }\n", "  []\n"}},
+		{name: "set after profiles", profiles: []string{"bare", "gpu"}, set: []string{"kubeContext=mine", "kubeContext=my own", "images.worker.target=final"},
+			edits: []string{"minikube", "my own", "  client: { dockerfile: Dockerfile.client, target: first }\n", "", "  - { deployment: a=b, namespace: n }\n", "  []\n",
+				"KEEP: 1 }", "KEEP: 1 }, target: final", ", ready: /up", ""}},
+
+		{name: "set text", set: []string{"name=8", "images.worker.target=2024-01-02", "images[client].target=true", "kubeContext=#1: x"},
+			edits: []string{"name: p", "name: '8'", "KEEP: 1 }", "KEEP: 1 }, target: '2024-01-02'", "target: first", "target: 'true'", "minikube", "'#1: x'"}},
+		{name: "set by number and by name", set: []string{"forwards[1].local=9002", "forwards[db].hold=1m", "releases[two].createNamespace=true"},
+			edits: []string{"8002", "9002", "local: 5432", "local: 5432, hold: 1m", "- { name: two", "- { createNamespace: true, name: two"}},
+		{name: "set values of a release", set: []string{`releases[one].set.x\.y.z[0]=5`, "releases[one].set.c={{ image \"worker\" }}", "releases[one].set.e=",
+			"releases[one].set.f= 1.5", "releases[one].set[g.h]='7'", "releases[two].set.a=b"},
+			edits: []string{"c: x", `'x\.y.z[0]': 5, c: '{{ image "worker" }}', e: '', f: 1.5, g.h: '7'`, "- { name: two", "- { set: { a: b }, name: two"}},
+		{name: "unset", set: []string{"releases[one].set.c=null", "images.client=~", "allowContexts[0]=null", "health[0]=null", "images.worker.args.DEBUG=null"},
+			edits: []string{", c: x", "", "  client: { dockerfile: Dockerfile.client, target: first }\n", "", "[a, b]", "[b]", "  - { deployment: a=b, namespace: n }\n", "  []\n", "DEBUG: 0, ", ""}},
+		{name: "set lists and mappings", set: []string{"allowContexts=[x, y]", "allowContexts[2]=z", "images.worker={ target: t, args: { DEBUG: 5 } }", "images.worker.args.A.B=x=y",
+			"cleanup.before[0]=pods", "health[1]={ deployment: c=d, namespace: n }"},
+			edits: []string{"[a, b]", "[x, y, z]", "DEBUG: 0, KEEP: 1 }", "DEBUG: 5, KEEP: 1, A.B: x=y }, target: t",
+				"forwards:", "  - { deployment: c=d, namespace: n }\ncleanup: { before: [pods] }\nforwards:"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Chdir(project(t))
+			write(t, FileName, base)
+			source := Source{Files: []string{FileName}, Profiles: c.profiles}
+			if c.file != "" {
+				write(t, "over.yaml", c.file)
+				source.Files = append(source.Files, "over.yaml")
+			}
+			for _, text := range c.set {
+				source.Set = append(source.Set, Assignment{"--set", text})
+			}
+			got, err := Load(source)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := base
+			for i := 0; i < len(c.edits); i += 2 {
+				if strings.Count(text, c.edits[i]) == 0 {
+					t.Fatalf("%q is not in the file", c.edits[i])
+				}
+				text = strings.Replace(text, c.edits[i], c.edits[i+1], 1)
+			}
+			write(t, FileName, text)
+			want, err := Load(Source{})
+			if err != nil {
+				t.Fatalf("%v in:\n%s", err, text)
+			}
+			if !reflect.DeepEqual(said(got), said(want)) {
+				t.Errorf("got  %+v\nwant %+v", said(got), said(want))
+			}
+		})
+	}
+}
+
+func TestWrongLayers(t *testing.T) {
+	const head = "apiVersion: devloop/v1\nname: p\n"
+	for _, c := range []struct {
+		name     string
+		base     string // instead of the one above
+		file     string
+		profiles []string
+		set      []string
+		want     []string
+	}{
+		{name: "each problem has its file", base: base + "imags:\n", file: "forwards: [{ service: s, local: 0 }]\nreleases: [{ name: two, chart: soon.tgz }, { name: new, chart: chart.tgz }]\n",
+			set: []string{"forwards[0].hold=x"},
+			want: []string{
+				`devloop.yaml:22:1: unknown key "imags"; did you mean "images"?`,
+				`over.yaml:1:12: forwards[0]: "namespace" is missing`,
+				`over.yaml:1:12: forwards[0]: "port" is missing`,
+				`over.yaml:1:33: forwards[0].local: must be a port from 1 to 65535, but is a number (0)`,
+				`over.yaml:2:32: releases[0].chart: there is no folder "soon.tgz" ` +
+					`(a chart that is not on this machine starts with https:// or oci://)`,
+				`over.yaml:2:44: releases[1]: "namespace" is missing`,
+				`--set forwards[0].hold=x: forwards[0].hold: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is text "x"`,
+			}},
+		{name: "what is covered is whole, too", base: head + "kubeContext: [x]\ntimeouts: { rollout: 5 }\n", file: "kubeContext: y\ntimeouts: { rollout: 5s }\n",
+			want: []string{
+				`devloop.yaml:3:14: kubeContext: must be text, but is a list`,
+				`devloop.yaml:4:22: timeouts.rollout: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is a number (5)`,
+			}},
+		{name: "another kind", file: "images: [worker]\nreleases: { one: }\n", want: []string{
+			`over.yaml:1:9: images: must be a mapping, but is a list`, `over.yaml:2:11: releases: must be a list, but is a mapping`,
+		}},
+		{name: "another version", file: "apiVersion: devloop/v2\nfoo: 1\n", want: []string{`over.yaml:1:13: apiVersion: this devloop reads "devloop/v1", not "devloop/v2"`}},
+		{name: "not YAML", file: "- [", want: []string{`over.yaml:1: did not find expected node content`}},
+		{name: "empty file", base: " ", file: "# nothing\n", want: []string{`devloop.yaml: the file is empty`, `over.yaml: the file is empty`}},
+		{name: "removed", file: "name:\n", want: []string{`devloop.yaml:1:1: "name" is missing`}},
+		{name: "the same port", file: "forwards: [{ service: s, namespace: n, port: 1, local: 8001 }]\n", set: []string{"forwards[1].local=8001", "forwards[2].local=8001"}, want: []string{
+			`over.yaml:1:56: forwards[0].local: 8001 is taken already, on line 14 of devloop.yaml`,
+			`--set forwards[1].local=8001: forwards[1].local: 8001 is taken already, on line 14 of devloop.yaml`,
+			`--set forwards[2].local=8001: forwards[2].local: 8001 is taken already, on line 14 of devloop.yaml`,
+		}},
+		{name: "the same port twice set", set: []string{"forwards[0].local=1", "forwards[1].local=1"}, want: []string{
+			`--set forwards[1].local=1: forwards[1].local: 1 is taken already, by --set forwards[0].local=1`,
+		}},
+		{name: "the same release twice", file: "releases:\n- { name: two }\n- { name: two, chart: chart.tgz, namespace: n }\n",
+			want: []string{`over.yaml:3:11: releases[1].name: two is taken already, on line 2`}},
+
+		{name: "unknown profile", profiles: []string{"gpus", "x"}, want: []string{
+			`devloop.yaml: there is no profile "gpus" (there are gpu, bare); did you mean "gpu"?`,
+			`devloop.yaml: there is no profile "x" (there are gpu, bare)`,
+		}},
+		{name: "no profiles", base: head, profiles: []string{"gpu"}, want: []string{`devloop.yaml: there is no profile "gpu": the file has no profiles`}},
+		{name: "a profile's own names", base: head + "profiles:\n  a: { images: { x: { dockerfile: values.yam } }, foo: 1 }\n", profiles: []string{"a"}, want: []string{
+			`devloop.yaml:4:35: profiles.a.images.x.dockerfile: there is no file "values.yam"; did you mean "values.yaml"?`,
+			`devloop.yaml:4:51: profiles.a: unknown key "foo"; known here: kubeContext, allowContexts, images, releases, health, cleanup, forwards, timeouts`,
+		}},
+
+		{name: "no assignment", set: []string{"foo", "=x", ""}, want: []string{
+			`--set foo: must be path=value, like forwards[0].local=8002`,
+			`--set =x: must be path=value, like forwards[0].local=8002`,
+			`--set : must be path=value, like forwards[0].local=8002`,
+		}},
+		{name: "values of the wrong type", set: []string{"forwards[0].local=x", "name=[a]", "images.worker.target=", "allowContexts=a", "releases[one].set.a.b={x: y}", "name.b=c"}, want: []string{
+			`--set forwards[0].local=x: forwards[0].local: must be a port from 1 to 65535, but is text "x"`,
+			`--set images.worker.target=: images.worker.target: must not be empty`,
+			`--set allowContexts=a: allowContexts: must be a list, but is text "a"`,
+			`--set releases[one].set.a.b={x: y}: releases[one].set: a.b must be a single value, but is a mapping; ` +
+				`write one line per value, with dots in the key (a.b.c), or use a values file`,
+			`--set name.b=c: name: must be text, but is a mapping`,
+		}},
+		{name: "unknown paths", set: []string{"forwrds[0].local=1", "forwards[0].locl=1", "images.worker.args=null", "profiles.x=1", "images.worker={ x: 1 }"}, want: []string{
+			`--set forwrds[0].local=1: unknown key "forwrds"; did you mean "forwards"?`,
+			`--set forwards[0].locl=1: forwards[0]: unknown key "locl"; did you mean "local"?`,
+			`--set profiles.x=1: unknown key "profiles"; known here: apiVersion, name, kubeContext, allowContexts, images, releases, health, cleanup, forwards, timeouts`,
+			`--set images.worker={ x: 1 }: images.worker: unknown key "x"; known here: context, dockerfile, target, args, platform`,
+		}},
+		{name: "items that are not there", set: []string{"forwards[3].local=1", "forwards[5].local=1", "releases[twoo].chart=x", "allowContexts[a]=b", "forwards[web].local=1", "health[-1]=x",
+			"forwards.local=1", "images.wroker.target=a"}, want: []string{
+			`--set forwards[3].local=1: forwards[3]: "service" is missing`,
+			`--set forwards[3].local=1: forwards[3]: "namespace" is missing`,
+			`--set forwards[3].local=1: forwards[3]: "port" is missing`,
+			`--set forwards[5].local=1: forwards: there is no item 5; the list has 4`,
+			`--set releases[twoo].chart=x: releases: no item has the name "twoo"; did you mean "two"?`,
+			`--set allowContexts[a]=b: allowContexts: "a" is no number; the items of this list have no names`,
+			`--set forwards[web].local=1: forwards: items 0 and 1 have the service "web"; say which one by its number`,
+			`--set health[-1]=x: health: there is no item -1; the list has 1`,
+			`--set forwards.local=1: forwards: is a list; say which item is meant, like forwards[0]`,
+			`--set images.wroker.target=a: images: there is no "wroker"; did you mean "worker"?`,
+		}},
+		{name: "no paths", set: []string{"a..b=1", "forwards[0]x=1", "forwards[]=1", ".=2"}, want: []string{
+			`--set a..b=1: a: "..b" is no path; keys are written a.b, items of lists a[0] or a[name]`,
+			`--set forwards[0]x=1: forwards: "[0]x" is no path; keys are written a.b, items of lists a[0] or a[name]`,
+			`--set forwards[]=1: forwards: "[]" is no path; keys are written a.b, items of lists a[0] or a[name]`,
+			`--set .=2: "." is no path; keys are written a.b, items of lists a[0] or a[name]`,
+		}},
+		{name: "too many aliases", set: []string{"images=" + bomb}, want: []string{`--set images=` + bomb + `: its aliases (*name) stand for more than 5000 values`}},
+		{name: "two lines", set: []string{"name=a\nb"}, want: []string{`--set name=a\nb: name: "a\nb" must be a DNS label: up to 63 of a-z, 0-9 and -, with a letter or digit at both ends`}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Chdir(project(t))
+			if c.base == "" {
+				c.base = base
+			}
+			write(t, FileName, c.base)
+			source := Source{Files: []string{FileName}, Profiles: c.profiles}
+			if c.file != "" {
+				write(t, "over.yaml", c.file)
+				source.Files = append(source.Files, "over.yaml")
+			}
+			for _, text := range c.set {
+				source.Set = append(source.Set, Assignment{"--set", text})
+			}
+			_, err := Load(source)
+			got := ""
+			if err != nil {
+				got = err.Error()
+			}
+			if want := strings.Join(c.want, "\n"); got != want {
+				t.Errorf("got:\n%s\nwant:\n%s", got, want)
+			}
+		})
+	}
+}
+
+// bomb stands for 10^9 values.
+const bomb = `{ a: &a [x,x,x,x,x,x,x,x,x,x], b: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a], c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b], ` +
+	`d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c], e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d], f: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e], ` +
+	`g: &g [*f,*f,*f,*f,*f,*f,*f,*f,*f,*f], h: &h [*g,*g,*g,*g,*g,*g,*g,*g,*g,*g], i: [*h,*h,*h,*h,*h,*h,*h,*h,*h,*h] }`
+
+// TestManyAliases reads small files that stand for large ones: values without number, and lists in which every path is
+// wrong and looked for on the disk.
+func TestManyAliases(t *testing.T) {
+	t.Chdir(project(t))
+	write(t, FileName, "images: "+bomb+"\n")
+	_, err := Load(Source{})
+	if want := "devloop.yaml: its aliases (*name) stand for more than 5000 values"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+
+	list := "- { name: r, namespace: n, chart: deploy, values: [" + strings.Repeat("valeus.yaml, ", 40) + "] }\n"
+	text := "apiVersion: devloop/v1\nname: p\nprofiles:\n  p:\n    releases:\n    - &r " + list[2:] + strings.Repeat("    - *r\n", 100) + "releases:\n" + strings.Repeat("- *r\n", 10)
+	write(t, FileName, text)
+	_, err = Load(Source{Profiles: []string{"p", "p"}})
+	var e *Error
+	if !errors.As(err, &e) || len(e.Problems) < 40 || len(e.Problems) > 10_000 {
+		t.Errorf("%.1000v", err)
+	}
+}
+
+func TestFilesOfSeveralLayers(t *testing.T) {
+	dir := project(t)
+	t.Chdir(filepath.Join(dir, "sub"))
+	write(t, "../"+FileName, base)
+	write(t, "over.yaml", "images: { worker: { dockerfile: sub/Dockerfile } }\n")
+	c, err := Load(Source{Files: []string{"../" + FileName, "over.yaml"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{filepath.Join(dir, FileName), filepath.Join(dir, "sub/over.yaml"), filepath.Join(dir, "values.yaml")}
+	if got := c.Files(); !reflect.DeepEqual(got, want) || c.Path != want[0] || c.Dir != dir {
+		t.Errorf("Files() = %q, Path %s, Dir %s", got, c.Path, c.Dir)
+	}
+
+	_, err = Load(Source{Files: []string{"../" + FileName, "none.yaml"}})
+	var e *Error
+	if !errors.As(err, &e) || !errors.Is(err, os.ErrNotExist) || e.Hint() != "" || !strings.HasPrefix(e.Error(), "none.yaml: there is no such file") {
+		t.Fatalf("%v", err)
+	}
+	if want := []string{filepath.Join(dir, FileName), filepath.Join(dir, "sub/none.yaml")}; !reflect.DeepEqual(e.Files(), want) {
+		t.Errorf("Files() = %q", e.Files())
+	}
+}
+
+func TestProfileNames(t *testing.T) {
+	t.Chdir(project(t))
+	write(t, FileName, base)
+	write(t, "over.yaml", "profiles: { late: , gpu: }\n")
+	write(t, "wrong.yaml", "profiles: [\n")
+	write(t, "none.yaml", "name: p\n")
+	got := ProfileNames([]string{"there/is/none", FileName, "wrong.yaml", "none.yaml", "over.yaml"})
+	if want := []string{"gpu", "bare", "late"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestWrongLater(t *testing.T) {
+	t.Chdir(project(t))
+	write(t, FileName, base)
+	write(t, "over.yaml", "forwards: [{ service: new, namespace: n, port: 1, local: 2 }]\nimages: { a.b: { context: sub }, a: { context: sub } }\n")
+	c, err := Load(Source{Files: []string{FileName, "over.yaml"}, Profiles: []string{"gpu"}, Set: []Assignment{{"DEVLOOP_SET", "forwards[1].local=7"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"forwards[0].local":     "devloop.yaml:14:52: forwards[0].local: no",
+		"forwards[0].hold":      "devloop.yaml:14:5: forwards[0].hold: no",
+		"forwards[1].local":     "DEVLOOP_SET forwards[1].local=7: forwards[1].local: no",
+		"forwards[3].local":     "over.yaml:1:58: forwards[0].local: no",
+		"forwards[9].local":     "devloop.yaml:14:3: forwards[9].local: no",
+		"images.worker.target":  "devloop.yaml:19:33: profiles.gpu.images.worker.target: no",
+		"images.a.b.dockerfile": "over.yaml:2:16: images.a.b.dockerfile: no",
+		"images.a.context":      "over.yaml:2:48: images.a.context: no",
+		"timeouts.rollout":      "devloop.yaml:1:1: timeouts.rollout: no",
+		"name":                  "devloop.yaml:2:7: name: no",
+		"":                      "devloop.yaml:1:1: no",
+	} {
+		e := c.Wrong(path, "no", "do this")
+		if e.Error() != want || e.Hint() != "do this" || !reflect.DeepEqual(e.Files(), c.files) {
+			t.Errorf("%s: got %s (%s, %q), want %s", path, e, e.Hint(), e.Files(), want)
+		}
+	}
+	if e := (&Config{}).Wrong("name", "no", ""); e.Error() != "devloop.yaml: name: no" {
+		t.Errorf("not loaded: %v", e)
+	}
+}
+
+func BenchmarkLoad(b *testing.B) {
+	b.Chdir("../..")
+	for b.Loop() {
+		if _, err := Load(Source{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

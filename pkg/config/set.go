@@ -1,0 +1,170 @@
+package config
+
+// Assignments: forwards[0].local=8002. The path is followed down the tree, and a new tree is made on the way back up.
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// assign returns all with one value set; order is that of its problems. What it leaves to the decoder: whether the keys
+// are known, and whether the value is right.
+func (r *report) assign(all *node, a Assignment, order int) *node {
+	from := &origin{name: a.From + " " + a.Text, order: order, assignment: true}
+	path, text, ok := strings.Cut(a.Text, "=")
+	if !ok || path == "" {
+		r.add(from, Problem{Message: "must be path=value, like forwards[0].local=8002"})
+		return all
+	}
+	s := &setter{report: r, origin: from}
+	if s.value = r.build(from, parseValue(text), path); s.value == nil {
+		return all
+	}
+	if changed := s.set(all, reflect.TypeFor[document](), "", path); !s.failed {
+		return changed
+	}
+	return all
+}
+
+// parseValue reads a value as YAML, or as text where that is what it looks like to everybody but YAML: {{ image "a" }},
+// #fff, nothing at all.
+func parseValue(text string) *yaml.Node {
+	plain := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text}
+	if strings.HasPrefix(strings.TrimSpace(text), "{{") {
+		return plain
+	}
+	value, err := decodeNode(yaml.NewDecoder(strings.NewReader(text)))
+	if err != nil || value.Kind == yaml.ScalarNode && value.Style == 0 && value.Value != strings.TrimSpace(text) {
+		return plain
+	}
+	return value
+}
+
+// setter is one assignment on its way.
+type setter struct {
+	*report
+	origin *origin
+	value  *node
+	failed bool // reported already
+}
+
+// set returns what n, of type t, becomes when the value is laid over what rest names in it; nil if that removes n. at is
+// the way to n, rest begins with the key or the [item] below it.
+func (s *setter) set(n *node, t reflect.Type, at, rest string) *node {
+	if rest == "" {
+		return over(n, s.value, t)
+	}
+	step, isItem, below := nextStep(rest, t)
+	isSlice := t != nil && t.Kind() == reflect.Slice
+	switch {
+	case step == "":
+		s.fail(at, "%q is no path; keys are written a.b, items of lists a[0] or a[name]", rest)
+		return nil
+	case isSlice && isKeyed(t) && below != "" && n.get(step) == nil:
+		s.fail(at, "there is no %q%s", step, didYouMean(step, n.keys()))
+		return nil
+	case isSlice && !isKeyed(t) && !isItem:
+		s.fail(at, "is a list; say which item is meant, like %s[0]", at)
+		return nil
+	case isSlice && !isKeyed(t):
+		return s.setItem(n, t, at, step, below)
+	}
+	if n == nil || !n.isMapping() {
+		n = &node{Node: &yaml.Node{Kind: yaml.MappingNode}, origin: s.origin, path: at}
+	}
+	k := key(step)
+	k.origin, k.path = s.origin, at
+	changed := n.copied()
+	changed.put(k, s.set(n.get(step), typeOf(t, step), join(at, step), below))
+	return changed
+}
+
+// setItem is set for a list.
+func (s *setter) setItem(n *node, t reflect.Type, at, step, below string) *node {
+	if n == nil || !n.isList() {
+		n = &node{Node: &yaml.Node{Kind: yaml.SequenceNode}, origin: s.origin, path: at}
+	}
+	i, message := itemIndex(n.items, identity(t), step)
+	if message != "" {
+		s.fail(at, "%s", message)
+		return nil
+	}
+	var item *node
+	changed := n.copied()
+	if i < len(n.items) {
+		item = n.items[i]
+	} else {
+		changed.items = append(changed.items, nil)
+	}
+	if changed.items[i] = s.set(item, t.Elem(), at+"["+step+"]", below); changed.items[i] == nil {
+		changed.items = slices.Delete(changed.items, i, i+1)
+	}
+	return changed
+}
+
+func (s *setter) fail(at, format string, args ...any) {
+	s.failed = true
+	s.wrong(&node{Node: &yaml.Node{}, origin: s.origin, path: at}, format, args...)
+}
+
+// nextStep takes the first key or item off a path below a value of type t. The step is "" if there is none.
+func nextStep(path string, t reflect.Type) (step string, isItem bool, below string) {
+	inner, isItem := strings.CutPrefix(path, "[")
+	if t != nil && t.Kind() == reflect.Map { // its keys may have dots: a.b.c of a release's set
+		if isItem {
+			return strings.TrimSuffix(inner, "]"), true, ""
+		}
+		return strings.TrimPrefix(path, "."), false, ""
+	}
+	if isItem {
+		step, below, _ = strings.Cut(inner, "]")
+		if below != "" && below[0] != '.' && below[0] != '[' {
+			return "", true, ""
+		}
+		return step, true, below
+	}
+	path = strings.TrimPrefix(path, ".")
+	if end := strings.IndexAny(path, ".["); end >= 0 {
+		return path[:end], false, path[end:]
+	}
+	return path, false, ""
+}
+
+// itemIndex finds the item of a list that a step means: its number, or the name of one whose identity begins with a
+// name. The number of items itself means a new one.
+func itemIndex(items []*node, identity []string, step string) (index int, message string) {
+	if i, err := strconv.Atoi(step); err == nil {
+		if i < 0 || i > len(items) {
+			return 0, fmt.Sprintf("there is no item %d; the list has %d", i, len(items))
+		}
+		return i, ""
+	}
+	if len(identity) == 0 {
+		return 0, fmt.Sprintf("%q is no number; the items of this list have no names", step)
+	}
+	var names []string
+	index = -1
+	for i, item := range items {
+		name := item.get(identity[0])
+		if name == nil {
+			continue
+		}
+		names = append(names, name.Value)
+		switch {
+		case name.Value != step:
+		case index >= 0:
+			return 0, fmt.Sprintf("items %d and %d have the %s %q; say which one by its number", index, i, identity[0], step)
+		default:
+			index = i
+		}
+	}
+	if index < 0 {
+		return 0, fmt.Sprintf("no item has the %s %q%s", identity[0], step, didYouMean(step, names))
+	}
+	return index, ""
+}

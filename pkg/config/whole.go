@@ -1,0 +1,162 @@
+package config
+
+// What no value shows by itself: whether what it names is there, on the disk or elsewhere in the configuration, and
+// whether it is the only one of its kind.
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// whole checks c, which was decoded from c.root, and fills in what depends on other values. Values that are empty here
+// are left out, or were reported when they were decoded.
+func (r *report) whole(c *Config) {
+	var images []string
+	for i := range c.Images {
+		images = append(images, c.Images[i].Name)
+		r.wholeImage(c.Dir, &c.Images[i], c.root.get("images").entries[i])
+	}
+	names := map[string]*node{}
+	for i, release := range c.Releases {
+		at := c.root.get("releases").items[i]
+		r.unique(names, at.get("name"), release.Name)
+		r.wholeRelease(c.Dir, release, at, images)
+	}
+	ports := map[string]*node{}
+	for i, forward := range c.Forwards {
+		if forward.Local > 0 {
+			r.unique(ports, c.root.get("forwards").items[i].get("local"), strconv.Itoa(forward.Local))
+		}
+	}
+}
+
+func (r *report) wholeImage(dir string, image *Image, at entry) {
+	if image.Context == "" {
+		return
+	}
+	name := *at.key // where to tell of values that the file leaves out
+	name.path = at.value.path
+	context := r.folder(dir, image.Context)
+	if n := at.value.get("context"); n != nil && context != "" {
+		r.wrong(n, "%s", context)
+	}
+	given := at.value.get("dockerfile")
+	switch {
+	case given != nil && !given.isNull():
+		message := r.file(dir, image.Dockerfile)
+		inContext := filepath.Join(image.Context, image.Dockerfile)
+		if info, err := os.Stat(abs(dir, inContext)); message != "" && err == nil && info.Mode().IsRegular() {
+			message = fmt.Sprintf("there is no file %q; paths are relative to the folder of %s: did you mean %q?", image.Dockerfile, FileName, inContext)
+		}
+		r.named(given, message)
+	case context == "":
+		image.Dockerfile = filepath.Join(image.Context, "Dockerfile")
+		r.named(&name, r.file(dir, image.Dockerfile))
+	}
+}
+
+func (r *report) wholeRelease(dir string, release Release, at *node, images []string) {
+	if release.Chart != "" && release.ChartIsLocal() {
+		r.named(at.get("chart"), r.chart(dir, release.Chart))
+		if info, err := os.Stat(abs(dir, release.Chart)); release.SHA256 != "" && err == nil && info.IsDir() {
+			r.wrong(at.get("sha256"), "a checksum is for a chart's archive, but %s is a folder", release.Chart)
+		}
+	}
+	for i, path := range release.Values {
+		r.named(at.get("values").items[i], r.file(dir, path))
+	}
+	if len(release.Set) == 0 {
+		return
+	}
+	for _, e := range at.get("set").entries {
+		text, ok := release.Set[e.key.Value].(string)
+		if !ok {
+			continue
+		}
+		if err := checkTemplate(text, images); err != nil {
+			r.wrong(e.inSet(), "%v", err)
+		}
+	}
+}
+
+// unique reports n if another one has that name.
+func (r *report) unique(first map[string]*node, n *node, name string) {
+	other, taken := first[name]
+	switch {
+	case name == "":
+	case !taken:
+		first[name] = n
+	case other.origin == n.origin && !n.origin.assignment:
+		r.wrong(n, "%s is taken already, on line %d", name, other.Line)
+	case other.origin.assignment:
+		r.wrong(n, "%s is taken already, by %s", name, other.origin.name)
+	default:
+		r.wrong(n, "%s is taken already, on line %d of %s", name, other.Line, other.origin.name)
+	}
+}
+
+// named reports what is wrong with what n names, if anything is.
+func (r *report) named(n *node, message string) {
+	if message != "" {
+		r.wrong(n, "%s", message)
+	}
+}
+
+func (r *report) file(dir, path string) string {
+	return r.exists(dir, path, "file", fs.FileMode.IsRegular)
+}
+
+func (r *report) folder(dir, path string) string {
+	return r.exists(dir, path, "folder", fs.FileMode.IsDir)
+}
+
+// chart passes folders with a Chart.yaml, and archives.
+func (r *report) chart(dir, chart string) string {
+	if info, err := os.Stat(abs(dir, chart)); err == nil && info.Mode().IsRegular() {
+		return ""
+	}
+	if message := r.folder(dir, chart); message != "" {
+		return message + " (a chart that is not on this machine starts with https:// or oci://)"
+	}
+	return r.file(dir, filepath.Join(chart, "Chart.yaml"))
+}
+
+// exists returns why path is not what is wanted, or "": also for "", of which something was said already. It looks once for each path: aliases can name one very often.
+func (r *report) exists(dir, path, kind string, is func(fs.FileMode) bool) string {
+	message, known := r.looked[kind+" "+path]
+	if !known && path != "" {
+		message = r.look(dir, path, kind, is)
+		if r.looked == nil {
+			r.looked = map[string]string{}
+		}
+		r.looked[kind+" "+path] = message
+	}
+	return message
+}
+
+func (r *report) look(dir, path, kind string, is func(fs.FileMode) bool) string {
+	full := abs(dir, path)
+	info, err := os.Stat(full)
+	switch {
+	case err == nil && is(info.Mode()):
+		return ""
+	case err == nil:
+		return fmt.Sprintf("%q is not a %s", path, kind)
+	case strings.ContainsRune(path, 0):
+		return fmt.Sprintf("%q is not a path", path)
+	}
+	r.missing = append(r.missing, full)
+	var beside []string
+	entries, _ := os.ReadDir(filepath.Dir(full)) // only for the advice
+	for _, e := range entries {
+		beside = append(beside, filepath.Join(filepath.Dir(path), e.Name()))
+	}
+	if os.IsNotExist(err) {
+		return fmt.Sprintf("there is no %s %q%s", kind, path, didYouMean(path, beside))
+	}
+	return fmt.Sprintf("%q cannot be read: %v", path, err)
+}
