@@ -18,13 +18,14 @@ import (
 // patience is the user's: it ends with the second Ctrl+C. Until there is a journal, nothing was deployed.
 type patience struct {
 	journal atomic.Pointer[journal.Journal]
+	printer *printer
 }
 
 // interruptible returns a context that ends with the first Ctrl+C; from the second one on the process ends at once, saying what
 // stays behind. Stop gives the signals back.
-func interruptible(parent context.Context) (ctx context.Context, p *patience, stop func()) {
+func interruptible(parent context.Context, out *printer) (ctx context.Context, p *patience, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
-	p = &patience{}
+	p = &patience{printer: out}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP) // a closed terminal is a goodbye, too
 	stopped := make(chan struct{})
@@ -50,7 +51,7 @@ func interruptible(parent context.Context) (ctx context.Context, p *patience, st
 
 // leave ends the process in the middle of its work and says what stays.
 func (p *patience) leave() {
-	fmt.Fprintln(os.Stderr, "\ndevloop: left at once")
+	err := fmt.Errorf("%w again: left at once", errInterrupted)
 	if j := p.journal.Load(); j != nil {
 		var left []string
 		for _, kind := range []string{journal.Release, journal.Namespace} {
@@ -59,10 +60,10 @@ func (p *patience) leave() {
 			}
 		}
 		if len(left) > 0 {
-			fmt.Fprintln(os.Stderr, "  still there: "+strings.Join(left, ", "))
-			fmt.Fprintln(os.Stderr, "  → devloop delete removes it")
+			err = event.WithHint(fmt.Errorf("%w; still there: %s", err, strings.Join(left, ", ")), "devloop delete removes it")
 		}
 	}
+	p.printer.end(err, exitInterrupted)
 	os.Exit(exitInterrupted)
 }
 

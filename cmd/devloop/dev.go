@@ -4,7 +4,7 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
+	"fmt"
 	"sync"
 
 	"github.com/devloop/devloop/pkg/config"
@@ -16,78 +16,84 @@ import (
 
 // dev runs until it is interrupted. What starts first ends last: the forwards are bound before anything is deployed, and
 // closed after everything was removed.
-func dev(ctx context.Context, o *options) (err error) {
-	c, err := config.Load(o.source())
+func dev(ctx context.Context, o *options, cleanup bool) (err error) {
+	ctx, p, err := o.begin(ctx)
 	if err != nil {
 		return err
 	}
-	out := newLogger(os.Stderr, o.verbose)
-	defer out.close()
-	sink := event.Sink(out.sink)
+	defer p.end()
 
-	ctx, patience, stop := interruptible(ctx)
-	defer stop()
-
-	bound, err := bind(ctx, c.Forwards)
-	if err != nil {
-		return err
-	}
-	forwarding, stopForwarding := context.WithCancel(context.WithoutCancel(ctx))
-	var serving sync.WaitGroup
-	defer serving.Wait()
-	defer stopForwarding()
-
-	s, err := openSession(ctx, o.source(), c, sink)
+	s, leave, err := enter(ctx, p)
 	if err != nil {
 		if ctx.Err() != nil { // Ctrl+C before anything was deployed
-			err = nil
+			return nil
 		}
-		return errors.Join(err, release(bound))
+		return err
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
-	patience.journal.Store(s.journal)
-	for i, forward := range bound {
-		sink.For("forward").Note("listening", "service", c.Forwards[i].Service, "address", forward.Addr())
-		serving.Go(func() {
-			if err := forward.Serve(forwarding, s.cluster.Config, s.cluster.Client, sink); err != nil {
-				sink.For("forward").Warn("forward ended", err, "service", c.Forwards[i].Service)
-			}
-		})
-	}
+	defer func() { err = errors.Join(err, leave()) }()
+	sink := p.sink
 	watcher, err := watch.New(sink)
 	if err != nil {
 		return environmentError{err}
 	}
-	if err := watcher.Watch(c.Files()); err != nil {
+	if err := watcher.Watch(p.config.Files()); err != nil {
 		sink.For("watch").Warn("not everything can be watched", err)
 	}
 	var watching sync.WaitGroup
 	defer watching.Wait()
-	defer stop()
+	defer p.stop()
 	watching.Go(func() {
 		if err := watcher.Run(ctx); err != nil {
 			sink.For("watch").Warn("changes are no longer seen", err)
 		}
 	})
 
-	sink.For("loop").Note("devloop started", "project", c.Name, "cluster", s.cluster.Context, "folder", c.Dir)
+	sink.For("loop").Note("devloop started", "project", p.config.Name, "cluster", s.cluster.Context, "folder", p.config.Dir)
 	loop.New(s.load, watcher, watcher.Batches(), sink).Run(ctx)
 
-	if !o.cleanup {
+	if !cleanup {
 		sink.For("cleanup").Note("everything stays as it is", "remove it with", "devloop delete")
 		return nil
 	}
 	return s.cleanup(context.WithoutCancel(ctx))
 }
 
-// bind opens the local addresses.
-func bind(ctx context.Context, forwards []config.Forward) ([]*portforward.Forward, error) {
+// enter binds the forwards, opens the session and begins to serve. Leave ends all of it; the addresses are closed last.
+func enter(ctx context.Context, p *process) (s *session, leave func() error, err error) {
+	bound, err := bind(ctx, p.config)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s, err = openSession(ctx, p); err != nil {
+		return nil, nil, errors.Join(err, release(bound))
+	}
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var serving sync.WaitGroup
+	for i, forward := range bound {
+		p.sink.For("forward").Note("listening", "service", p.config.Forwards[i].Service, "address", forward.Addr())
+		serving.Go(func() {
+			if err := forward.Serve(ctx, s.cluster.Config, s.cluster.Client, p.sink); err != nil {
+				p.sink.For("forward").Warn("forward ended", err, "service", p.config.Forwards[i].Service)
+			}
+		})
+	}
+	return s, func() error {
+		err := s.close()
+		stop()
+		serving.Wait()
+		return err
+	}, nil
+}
+
+// bind opens the local addresses. One that is taken is an error in devloop.yaml, which says where.
+func bind(ctx context.Context, c *config.Config) ([]*portforward.Forward, error) {
 	var bound []*portforward.Forward
-	for _, f := range forwards {
+	for i, f := range c.Forwards {
 		forward, err := portforward.Listen(ctx, portforward.Spec{
 			Namespace: f.Namespace, Service: f.Service, Port: f.Port, Local: f.Local, Hold: f.Hold})
 		if err != nil {
-			return nil, environmentError{errors.Join(err, release(bound))}
+			wrong := c.Wrong(fmt.Sprintf("forwards[%d].local", i), err.Error(), event.Hint(err))
+			return nil, errors.Join(wrong, release(bound))
 		}
 		bound = append(bound, forward)
 	}

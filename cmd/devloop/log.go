@@ -1,9 +1,13 @@
-// The log: events as lines for people, by charmbracelet/log.
+// The log: what happened, and the error that devloop ends with, as lines for people (text) or for machines (logfmt, JSON). This
+// file is the only one that writes to standard error.
 package main
 
 import (
+	"encoding/json"
+	"fmt"
 	"io"
 	stdlog "log"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,8 +17,18 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/klog/v2"
 
+	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
 )
+
+// The formats of --log-format.
+const (
+	formatText   = "text"
+	formatLogfmt = "logfmt"
+	formatJSON   = "json"
+)
+
+var logFormats = []string{formatText, formatLogfmt, formatJSON}
 
 // logBacklog is how many events may wait for a slow terminal; beyond it events are dropped and counted, since nothing may hold up the loop.
 const logBacklog = 4096
@@ -26,12 +40,7 @@ type logger struct {
 	done    sync.WaitGroup
 }
 
-func newLogger(w io.Writer, verbose bool) *logger {
-	level := log.InfoLevel
-	if verbose {
-		level = log.DebugLevel
-	}
-	out := log.NewWithOptions(w, log.Options{Level: level, ReportTimestamp: true, TimeFormat: "15:04:05.000"})
+func newLogger(p *printer) *logger {
 	// Libraries that log by themselves would write between our lines.
 	klog.SetLogger(logr.Discard())
 	stdlog.SetOutput(io.Discard)
@@ -39,9 +48,10 @@ func newLogger(w io.Writer, verbose bool) *logger {
 	l := &logger{events: make(chan event.Event, logBacklog)}
 	l.done.Go(func() {
 		for e := range l.events {
-			print(out, e)
+			p.event(e)
 			if n := l.dropped.Swap(0); n > 0 {
-				out.Warn("the terminal is too slow, lines were dropped", "lines", n)
+				p.event(event.Event{Time: time.Now(), Stage: "log", Phase: event.Warned,
+					Message: "the terminal is too slow, lines were dropped", Fields: []any{"lines", n}})
 			}
 		}
 	})
@@ -62,6 +72,166 @@ func (l *logger) close() {
 	l.done.Wait()
 }
 
+// printer writes lines in one of the formats. It is safe for concurrent use: charmbracelet's loggers share a writer without a lock.
+type printer struct {
+	mu      sync.Mutex
+	out     io.Writer
+	lines   *log.Logger   // text and logfmt
+	now     time.Time     // of the line that is being written
+	json    *json.Encoder // nil for the other formats
+	text    bool
+	verbose bool
+}
+
+// newPrinter returns a printer of text: what goes wrong before the flags are read is for people.
+func newPrinter(out io.Writer) *printer {
+	p := &printer{out: out}
+	p.configure(formatText, false)
+	return p
+}
+
+func (p *printer) configure(format string, verbose bool) {
+	p.text, p.verbose, p.json = format == formatText, verbose, nil
+	options := log.Options{Level: log.InfoLevel, ReportTimestamp: true, TimeFormat: "15:04:05.000",
+		TimeFunction: func(time.Time) time.Time { return p.now }}
+	if verbose {
+		options.Level = log.DebugLevel
+	}
+	switch format {
+	case formatLogfmt:
+		options.Formatter, options.TimeFormat = log.LogfmtFormatter, timeFormat
+	case formatJSON:
+		p.json = json.NewEncoder(p.out)
+		p.json.SetEscapeHTML(false)
+	}
+	p.lines = log.NewWithOptions(p.out, options)
+}
+
+// timeFormat is RFC 3339 with milliseconds, for machines.
+const timeFormat = "2006-01-02T15:04:05.000Z07:00"
+
+// line is a line of the JSON format. The README documents its keys; they stay what they are.
+type line struct {
+	Time    string         `json:"time"`
+	Level   string         `json:"level"`          // debug, info, warn, error
+	Stage   string         `json:"stage"`          // build, node, deploy, forward, watch, loop, config, cleanup, devloop
+	Phase   event.Phase    `json:"phase"`          // started, succeeded, superseded, interrupted, failed, noted, warned, detailed
+	Message string         `json:"msg"`            // constant; what varies is in fields
+	Run     int            `json:"run,omitempty"`  // number of the run
+	Seconds float64        `json:"took,omitempty"` // of a step that ended
+	Err     string         `json:"err,omitempty"`  // what went wrong
+	Hint    string         `json:"hint,omitempty"` // what to do about it
+	Fields  map[string]any `json:"fields,omitempty"`
+}
+
+// event writes one event. An error is shown where the whole run failed, not again for each step on the way up.
+func (p *printer) event(e event.Event) {
+	ofRun := e.Stage == "loop"
+	var level log.Level
+	switch {
+	case e.Phase == event.Noted, e.Phase == event.Succeeded:
+		level = log.InfoLevel
+	case e.Phase == event.Warned:
+		level = log.WarnLevel
+	case e.Phase == event.Failed && ofRun:
+		level = log.ErrorLevel
+	case (e.Phase == event.Superseded || e.Phase == event.Interrupted) && ofRun:
+		level = log.InfoLevel
+	default:
+		level = log.DebugLevel
+	}
+	failed := e.Err != nil && e.Phase != event.Superseded && e.Phase != event.Interrupted
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.json != nil {
+		if level < p.lines.GetLevel() {
+			return
+		}
+		l := line{Time: e.Time.Format(timeFormat), Level: level.String(), Stage: e.Stage, Phase: e.Phase, Message: e.Message,
+			Run: e.Run, Seconds: seconds(e.Took), Fields: jsonFields(e.Fields)}
+		if failed {
+			l.Err, l.Hint = e.Err.Error(), event.Hint(e.Err)
+		}
+		p.write(l)
+		return
+	}
+	p.now = e.Time
+	fields := make([]any, 0, len(e.Fields)+8)
+	if e.Run > 0 {
+		fields = append(fields, "run", e.Run)
+	}
+	fields = append(fields, e.Fields...)
+	if e.Took > 0 {
+		fields = append(fields, "took", e.Took.Round(time.Millisecond))
+	}
+	if failed {
+		fields = append(fields, "err", shorten(e.Err.Error()))
+		if hint := event.Hint(e.Err); hint != "" {
+			fields = append(fields, "hint", hint)
+		}
+	}
+	p.lines.WithPrefix(e.Stage).Log(level, inWords(e), unreserved(fields)...)
+}
+
+// inWords is an event's message for a person.
+func inWords(e event.Event) string {
+	if e.Stage == "loop" {
+		switch e.Phase {
+		case event.Failed:
+			return "run failed, what ran keeps running"
+		case event.Superseded:
+			return "run superseded by a newer change"
+		case event.Interrupted:
+			return "run stopped"
+		}
+	}
+	switch e.Phase {
+	case event.Started, event.Failed, event.Superseded, event.Interrupted:
+		return e.Message + ": " + string(e.Phase)
+	}
+	return e.Message
+}
+
+// reserved are the keys under which charmbracelet/log keeps its own parts of a line: it drops a field of such a name.
+var reserved = []string{log.TimestampKey, log.LevelKey, log.CallerKey, log.PrefixKey, log.MessageKey}
+
+// unreserved gives fields with a reserved name another one.
+func unreserved(fields []any) []any {
+	for i := 0; i < len(fields); i += 2 {
+		if key, ok := fields[i].(string); ok && slices.Contains(reserved, key) {
+			fields[i] = key + "_"
+		}
+	}
+	return fields
+}
+
+// jsonFields are the fields as JSON has them: numbers and truth values stay, durations become seconds, all else its text.
+func jsonFields(fields []any) map[string]any {
+	if len(fields) == 0 {
+		return nil
+	}
+	object := make(map[string]any, len(fields)/2)
+	for i := 0; i+1 < len(fields); i += 2 {
+		value := fields[i+1]
+		switch v := value.(type) {
+		case bool, int, int32, int64, uint16, uint64, float64, string, []string, []config.Problem:
+		case time.Duration:
+			value = seconds(v)
+		default:
+			value = fmt.Sprint(v)
+		}
+		object[fmt.Sprint(fields[i])] = value
+	}
+	return object
+}
+
+func seconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }
+
+func (p *printer) write(l line) {
+	_ = p.json.Encode(l) // there is nowhere left to say that standard error is gone
+}
+
 // errorLength is how much of an error a line shows, in bytes: an API server that refuses a patch repeats all of it.
 const errorLength = 1500
 
@@ -71,48 +241,4 @@ func shorten(message string) string {
 		return message
 	}
 	return strings.ToValidUTF8(message[:errorLength/3]+" … "+message[len(message)-2*errorLength/3:], "")
-}
-
-// print writes one event. An error is shown where the whole run failed, not again for each step on the way up.
-func print(out *log.Logger, e event.Event) {
-	var level log.Level
-	switch e.Phase {
-	case event.Noted, event.Succeeded:
-		level = log.InfoLevel
-	case event.Warned:
-		level = log.WarnLevel
-	case event.Failed:
-		level = log.DebugLevel
-		if e.Stage == "loop" {
-			level = log.ErrorLevel
-		}
-	default:
-		level = log.DebugLevel
-	}
-	message := e.Message
-	switch {
-	case e.Phase == event.Failed && e.Stage == "loop":
-		message = "run failed, what ran keeps running"
-	case e.Phase == event.Superseded && e.Stage == "loop":
-		level, message = log.InfoLevel, "run superseded by a newer change"
-	case e.Phase == event.Interrupted && e.Stage == "loop":
-		level, message = log.InfoLevel, "run stopped"
-	case e.Phase == event.Started || e.Phase == event.Failed || e.Phase == event.Superseded || e.Phase == event.Interrupted:
-		message += ": " + string(e.Phase)
-	}
-	fields := make([]any, 0, len(e.Fields)+8)
-	if e.Run > 0 {
-		fields = append(fields, "run", e.Run)
-	}
-	fields = append(fields, e.Fields...)
-	if e.Took > 0 {
-		fields = append(fields, "took", e.Took.Round(time.Millisecond))
-	}
-	if e.Err != nil && e.Phase != event.Superseded && e.Phase != event.Interrupted {
-		fields = append(fields, "err", shorten(e.Err.Error()))
-		if hint := event.Hint(e.Err); hint != "" {
-			fields = append(fields, "hint", hint)
-		}
-	}
-	out.WithPrefix(e.Stage).Log(level, message, fields...)
 }

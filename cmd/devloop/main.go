@@ -1,101 +1,81 @@
 // Command devloop keeps a minikube cluster in step with the files of a folder: see README.md. This file is the only place that
-// ends the process, and the only one that prints an error.
+// ends the process (but for a second Ctrl+C).
 package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
-	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Exit codes.
-const (
-	exitFailed      = 1   // devloop could not do what was asked
-	exitInput       = 2   // the command line or devloop.yaml is wrong
-	exitEnvironment = 3   // cluster, Docker, a port: something around devloop is missing or taken
-	exitInterrupted = 130 // a second Ctrl+C cut the clean-up short
-)
-
 func main() {
-	err := newRootCommand().ExecuteContext(context.Background())
+	o := &options{printer: newPrinter(os.Stderr)}
+	err := execute(o)
+	code := exitCode(err)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "devloop: "+err.Error())
-		if hint := event.Hint(err); hint != "" {
-			fmt.Fprintln(os.Stderr, "  → "+hint)
+		o.printer.end(err, code)
+	}
+	os.Exit(code)
+}
+
+// execute runs the command line. A panic is an error like any other: what it means for the user is said, and where it was with -v.
+func execute(o *options) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = event.WithHint(fmt.Errorf("internal error: %v", r), "this is a bug in devloop; -v shows where: please report it")
+			if o.verbose {
+				err = fmt.Errorf("%w\n%s", err, debug.Stack())
+			}
 		}
-	}
-	os.Exit(exitCode(err))
+	}()
+	return newRootCommand(o).ExecuteContext(context.Background())
 }
 
-// environmentError marks what is wrong around devloop, rather than with its work or input.
-type environmentError struct{ error }
-
-func (e environmentError) Unwrap() error { return e.error }
-
-// usageError marks a command line that makes no sense.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
-
-func exitCode(err error) int {
-	var (
-		invalid     *config.Error
-		usage       usageError
-		environment environmentError
-	)
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &invalid), errors.As(err, &usage):
-		return exitInput
-	case errors.As(err, &environment):
-		return exitEnvironment
-	}
-	return exitFailed
-}
-
-// options are the flags that all commands share.
-type options struct {
-	files   []string
-	verbose bool
-	cleanup bool
-}
-
-func (o *options) source() config.Source { return config.Source{Files: o.files} }
-
-func newRootCommand() *cobra.Command {
-	o := &options{}
+func newRootCommand(o *options) *cobra.Command {
+	cleanup := true
 	root := &cobra.Command{
 		Use:   "devloop",
 		Short: "Keep a minikube cluster in step with the files of this folder",
 		Long: `devloop watches the files that devloop.yaml's images and releases are made from. When one is saved, it builds the images
 that changed, hands them to minikube, upgrades the Helm releases that changed and waits until the platform answers.
-Forwarded ports stay open all the while. Ctrl+C removes what was deployed; a second Ctrl+C leaves at once.`,
-		Example:       "  devloop                  # in a folder with a devloop.yaml\n  devloop --cleanup=false  # leave everything running on exit",
-		Args:          noArguments,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return dev(cmd.Context(), o) },
+Forwarded ports stay open all the while. Ctrl+C removes what was deployed; a second Ctrl+C leaves at once.
+
+Every flag can be given by the environment, too: --log-format is DEVLOOP_LOG_FORMAT.
+
+Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop is missing, 130 interrupted.`,
+		Example: `  devloop                            # in a folder with a devloop.yaml
+  devloop --cleanup=false            # leave everything running on exit
+  devloop --profile ci --set forwards[0].local=9001
+  devloop --log-format json 2> >(jq .)`,
+		Args:              noArguments,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return o.settle(cmd) },
+		RunE:              func(cmd *cobra.Command, _ []string) error { return dev(cmd.Context(), o, cleanup) },
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return usageError{event.WithHint(err, "devloop --help")}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{event.WithHint(err, cmd.CommandPath()+" --help")}
 	})
-	root.PersistentFlags().StringArrayVarP(&o.files, "file", "f", []string{config.FileName}, "the configuration; a further file is laid over those before it")
-	root.PersistentFlags().BoolVarP(&o.verbose, "verbose", "v", false, "tell more: each build step, what was found unchanged")
-	root.Flags().BoolVar(&o.cleanup, "cleanup", true, "remove what was deployed when devloop ends")
-	root.AddCommand(newDeleteCommand(o), newVersionCommand())
+	root.CompletionOptions.DisableDefaultCmd = true
+	o.register(root)
+	root.Flags().BoolVar(&cleanup, "cleanup", true, "remove what was deployed when devloop ends")
+	root.AddCommand(newRunCommand(o), newBuildCommand(o), newDeleteCommand(o), newInitCommand(), newDoctorCommand(o),
+		newSchemaCommand(), newCompletionCommand(), newVersionCommand())
 	return root
 }
 
 func noArguments(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usageError{event.WithHint(fmt.Errorf("%s: unknown argument or command %q", cmd.CommandPath(), args[0]), cmd.CommandPath()+" --help")}
+	if len(args) == 0 {
+		return nil
 	}
-	return nil
+	hint := cmd.CommandPath() + " --help"
+	if cmd.SuggestionsMinimumDistance = 2; len(cmd.SuggestionsFor(args[0])) > 0 {
+		hint = "did you mean: " + cmd.CommandPath() + " " + cmd.SuggestionsFor(args[0])[0]
+	}
+	return usageError{event.WithHint(fmt.Errorf("%s: unknown argument or command %q", cmd.CommandPath(), args[0]), hint)}
 }

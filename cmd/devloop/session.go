@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -37,11 +36,12 @@ type session struct {
 
 // openSession finds the cluster, makes sure that it is a local one, and locks the project's journal. Nothing is changed in the
 // cluster. The caller closes the session.
-func openSession(ctx context.Context, source config.Source, c *config.Config, sink event.Sink) (*session, error) {
-	opened := &session{source: source, config: c, sink: sink}
+func openSession(ctx context.Context, p *process) (*session, error) {
+	opened := &session{source: p.source, config: p.config, sink: p.sink}
 	if err := opened.open(ctx); err != nil {
 		return nil, environmentError{errors.Join(err, opened.close())}
 	}
+	p.patience.journal.Store(opened.journal)
 	return opened, nil
 }
 
@@ -52,8 +52,8 @@ func (s *session) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.docker, err = client.New(client.FromEnv); err != nil {
-		return event.WithHint(fmt.Errorf("connect to Docker: %w", err), "check DOCKER_HOST")
+	if s.docker, err = openDocker(); err != nil {
+		return err
 	}
 	s.closers = append(s.closers, s.docker.Close)
 	if s.nodes, err = node.Find(ctx, kubeContext, server, s.docker, slices.Contains(c.AllowContexts, kubeContext)); err != nil {
@@ -63,11 +63,10 @@ func (s *session) open(ctx context.Context) (err error) {
 	if s.cluster, err = deploy.Connect(ctx, kubeContext); err != nil {
 		return err
 	}
-	cache, err := os.UserCacheDir()
+	cache, err := cacheDir()
 	if err != nil {
 		return err
 	}
-	cacheDir := filepath.Join(cache, "devloop")
 	stateDir, err := journal.DefaultDir()
 	if err != nil {
 		return err
@@ -76,12 +75,12 @@ func (s *session) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.closers = append(s.closers, s.journal.Close)
-	if s.registry, err = node.OpenRegistry(filepath.Join(cacheDir, "registry", url.PathEscape(kubeContext)+"_"+c.Name)); err != nil {
+	if s.registry, err = node.OpenRegistry(ctx, filepath.Join(cache, "registry", url.PathEscape(kubeContext)+"_"+c.Name)); err != nil {
 		return err
 	}
 	s.closers = append(s.closers, s.registry.Close)
-	s.builder = build.New(s.docker, cacheDir)
-	s.deployer = deploy.New(s.cluster, c.Name, s.journal, filepath.Join(cacheDir, "charts"))
+	s.builder = build.New(s.docker, cache)
+	s.deployer = deploy.New(s.cluster, c.Name, s.journal, filepath.Join(cache, "charts"))
 	return nil
 }
 
@@ -92,4 +91,13 @@ func (s *session) close() error {
 	}
 	s.closers = nil
 	return errors.Join(errs...)
+}
+
+// openDocker makes a client of the Docker daemon that DOCKER_HOST names, or of the usual one. Nothing is asked of it yet.
+func openDocker() (*client.Client, error) {
+	docker, err := client.New(client.FromEnv)
+	if err != nil {
+		return nil, event.WithHint(fmt.Errorf("connect to Docker: %w", err), "check DOCKER_HOST")
+	}
+	return docker, nil
 }

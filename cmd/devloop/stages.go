@@ -58,14 +58,7 @@ func (i *images) Hash(ctx context.Context) (tags []name.Tag, files []string, err
 	clear(i.inputs)
 	var errs []error
 	for _, image := range i.config.Images {
-		input, err := i.session.builder.Hash(ctx, build.Image{
-			Name:       image.Name,
-			Dockerfile: i.config.Abs(image.Dockerfile),
-			Context:    i.config.Abs(image.Context),
-			Target:     image.Target,
-			Args:       image.Args,
-			Platform:   image.Platform,
-		})
+		input, err := i.session.builder.Hash(ctx, buildInput(i.config, image))
 		files = append(files, input.Files...)
 		if err != nil {
 			errs = append(errs, err)
@@ -75,6 +68,18 @@ func (i *images) Hash(ctx context.Context) (tags []name.Tag, files []string, err
 		tags = append(tags, input.Tag)
 	}
 	return tags, files, errors.Join(errs...)
+}
+
+// buildInput is an image of devloop.yaml as the builder takes it.
+func buildInput(c *config.Config, image config.Image) build.Image {
+	return build.Image{
+		Name:       image.Name,
+		Dockerfile: c.Abs(image.Dockerfile),
+		Context:    c.Abs(image.Context),
+		Target:     image.Target,
+		Args:       image.Args,
+		Platform:   image.Platform,
+	}
 }
 
 func (i *images) Has(ctx context.Context, tag name.Tag) (bool, error) {

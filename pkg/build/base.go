@@ -80,7 +80,7 @@ func (r *baseResolver) inDocker(ctx context.Context, ref string, platform ocispe
 		return nil, nil
 	}
 	if err != nil {
-		return nil, dockerError(err)
+		return nil, DockerError(err)
 	}
 	if image.Os != platform.OS || image.Architecture != platform.Architecture {
 		return nil, nil

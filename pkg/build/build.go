@@ -51,7 +51,7 @@ func (b *Builder) Has(ctx context.Context, tag name.Tag) (bool, error) {
 	case errdefs.IsNotFound(err):
 		return false, nil
 	case err != nil:
-		return false, dockerError(err)
+		return false, DockerError(err)
 	}
 	return true, nil
 }
@@ -158,7 +158,7 @@ func (b *Builder) solve(ctx context.Context, say event.Stage, input Input) (id s
 func (b *Builder) buildkit(ctx context.Context) (*bkclient.Client, error) {
 	ping, err := b.docker.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
 	if err != nil {
-		return nil, dockerError(err)
+		return nil, DockerError(err)
 	}
 	if ping.OSType == "windows" {
 		return nil, event.WithHint(errors.New("the Docker daemon builds Windows images"), "switch Docker to Linux containers")
@@ -177,9 +177,13 @@ type discard struct{}
 
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
-// dockerError adds what the user can do when the daemon itself is the trouble.
-func dockerError(err error) error {
+// DockerError adds what the user can do when the daemon itself is the trouble.
+func DockerError(err error) error {
 	if client.IsErrConnectionFailed(err) {
+		var dial *net.OpError // says it without the client's own advice
+		if errors.As(err, &dial) {
+			err = dial
+		}
 		return event.WithHint(fmt.Errorf("no answer from Docker: %w", err), "start Docker, or point DOCKER_HOST at a running daemon")
 	}
 	return fmt.Errorf("ask Docker: %w", err)

@@ -67,6 +67,13 @@ func (c charts) file(url string) string {
 	return filepath.Join(c.dir, hex.EncodeToString(sum[:8])+"-"+path.Base(url))
 }
 
+// CachedChart returns where the cache in dir keeps the chart of a URL, and whether it does.
+func CachedChart(dir, url string) (file string, cached bool) {
+	file = charts{dir}.file(url)
+	_, err := os.Stat(file)
+	return file, err == nil
+}
+
 // fetch returns the archive's path in the cache, downloading it first if it is not there.
 func (c charts) fetch(ctx context.Context, say event.Stage, url, pinned string) (string, error) {
 	if !strings.HasPrefix(url, "https://") && !strings.HasPrefix(url, "http://") {

@@ -5,6 +5,9 @@ package deploy
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -19,6 +22,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -68,9 +72,22 @@ func loadKubeconfig(wanted string) (clientcmd.ClientConfig, rawContext, error) {
 	}
 	kubeContext := config.Contexts[wanted]
 	if kubeContext == nil || config.Clusters[kubeContext.Cluster] == nil {
-		return nil, rawContext{}, event.WithHint(fmt.Errorf("kubeconfig has no context %q", wanted), "minikube start")
+		return nil, rawContext{}, noContext(wanted, config, loader.ConfigAccess().GetLoadingPrecedence())
 	}
 	return loader, rawContext{wanted, config.Clusters[kubeContext.Cluster].Server}, nil
+}
+
+// noContext says which contexts there are instead.
+func noContext(wanted string, config clientcmdapi.Config, files []string) error {
+	where := strings.Join(files, ", ")
+	known := slices.Sorted(maps.Keys(config.Contexts))
+	switch {
+	case len(known) == 0:
+		return event.WithHint(fmt.Errorf("there is no kube context in %s", where), "start a cluster (minikube start), or point KUBECONFIG at the file that has it")
+	case wanted == "":
+		return event.WithHint(fmt.Errorf("no kube context is selected in %s", where), "kubectl config use-context "+known[0])
+	}
+	return event.WithHint(fmt.Errorf("there is no kube context %q in %s", wanted, where), "take one of "+strings.Join(known, ", ")+", or start a cluster (minikube start)")
 }
 
 // Connect opens the cluster of a kube context.

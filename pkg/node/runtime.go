@@ -14,6 +14,8 @@ import (
 
 // runtime is one container runtime, driven over ssh.
 type runtime interface {
+	// name is the runtime's own, and that of its folder in /var/lib.
+	name() string
 	// images returns the digest of every named image, by its full name, with registry and repository.
 	images(ctx context.Context, n *Node) (map[string]string, error)
 	// pull makes the image at source, a registry on the node's own loopback, available under the name target.
@@ -44,6 +46,8 @@ func fullName(tag name.Tag) (string, error) {
 
 type dockerRuntime struct{}
 
+func (dockerRuntime) name() string { return "docker" }
+
 func (dockerRuntime) images(ctx context.Context, n *Node) (map[string]string, error) {
 	out, err := n.run(ctx, "sudo", "docker", "image", "ls", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
 	if err != nil {
@@ -73,6 +77,8 @@ func (dockerRuntime) remove(ctx context.Context, n *Node, target string) error {
 }
 
 type containerdRuntime struct{}
+
+func (containerdRuntime) name() string { return "containerd" }
 
 // ctr works in the namespace in which the kubelet keeps its images.
 func ctr(args ...string) []string {

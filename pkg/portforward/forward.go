@@ -64,7 +64,7 @@ func Listen(ctx context.Context, spec Spec) (*Forward, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp4", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		who, hint := holder(spec.Local)
-		return nil, event.WithHint(fmt.Errorf("local port %d is taken by %s: %w", spec.Local, who, err), hint)
+		return nil, event.WithHint(fmt.Errorf("local port %d is taken by %s", spec.Local, who), hint)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("local port %d for service %s/%s: %w", spec.Local, spec.Namespace, spec.Service, err)

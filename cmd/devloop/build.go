@@ -1,0 +1,128 @@
+// devloop build: the images alone, in Docker; no cluster is needed.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/devloop/devloop/pkg/build"
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// builtImage is one image as "devloop build --json" prints it.
+type builtImage struct {
+	Name  string `json:"name"`  // in devloop.yaml
+	Image string `json:"image"` // with its tag
+	Built bool   `json:"built"` // by this call; else Docker held it already
+}
+
+func newBuildCommand(o *options) *cobra.Command {
+	asJSON := false
+	cmd := &cobra.Command{
+		Use:   "build",
+		Short: "Build the images, and print their names",
+		Long: `Builds the images that Docker does not hold yet, and prints all of them with their tags on standard output. The cluster is not
+asked and not changed.`,
+		Example: `  devloop build
+  devloop build --json | jq -r '.[].image'`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			images, err := buildImages(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				out := json.NewEncoder(cmd.OutOrStdout())
+				out.SetIndent("", "  ")
+				return out.Encode(images)
+			}
+			return printImages(cmd.OutOrStdout(), images)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func printImages(w io.Writer, images []builtImage) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, image := range images {
+		if _, err := fmt.Fprintf(table, "%s\t%s\n", image.Name, image.Image); err != nil {
+			return err
+		}
+	}
+	return table.Flush()
+}
+
+func buildImages(ctx context.Context, o *options) (built []builtImage, err error) {
+	ctx, p, err := o.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer p.end()
+	docker, err := openDocker()
+	if err != nil {
+		return nil, environmentError{err}
+	}
+	defer func() { err = errors.Join(err, docker.Close()) }()
+	cache, err := cacheDir()
+	if err != nil {
+		return nil, err
+	}
+	builder := build.New(docker, cache)
+
+	built = make([]builtImage, len(p.config.Images))
+	group, groupCtx := errgroup.WithContext(ctx)
+	for i, image := range p.config.Images {
+		group.Go(func() (err error) {
+			built[i], err = buildImage(groupCtx, builder, p.sink, buildInput(p.config, image))
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		if ctx.Err() != nil {
+			return nil, errInterrupted
+		}
+		return nil, err
+	}
+	return built, nil
+}
+
+// buildImage builds an image whose inputs may change meanwhile: the newest state wins, as it does in the loop.
+func buildImage(ctx context.Context, builder *build.Builder, sink event.Sink, image build.Image) (builtImage, error) {
+	for {
+		input, err := builder.Hash(ctx, image)
+		if err != nil {
+			return builtImage{}, err
+		}
+		found := builtImage{Name: image.Name, Image: input.Tag.String()}
+		if has, err := builder.Has(ctx, input.Tag); has || err != nil {
+			return found, err
+		}
+		err = builder.Build(ctx, sink, input)
+		if err == nil {
+			found.Built = true
+			return found, nil
+		}
+		if !errors.Is(err, event.ErrSuperseded) {
+			return builtImage{}, err
+		}
+	}
+}
+
+// cacheDir is where devloop keeps what it can get again: charts, image layers, what registries said.
+func cacheDir() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", event.WithHint(fmt.Errorf("find a folder for devloop's cache: %w", err), "set XDG_CACHE_HOME or HOME")
+	}
+	return filepath.Join(cache, "devloop"), nil
+}

@@ -1,0 +1,361 @@
+// devloop doctor: looks at everything around devloop that it needs, and says what to do where something is missing.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/moby/moby/client"
+	"github.com/spf13/cobra"
+
+	"github.com/devloop/devloop/pkg/build"
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/node"
+	"github.com/devloop/devloop/pkg/watch"
+)
+
+// What doctor is content with.
+const (
+	lookTimeout = 20 * time.Second // for one look
+	// enoughDisk is room for a few images with a layer of Python packages each, in bytes.
+	enoughDisk = 5 << 30
+	// clockSkew is how far a node's clock may be off: certificates and tokens are made with leeways of this order.
+	clockSkew = 10 * time.Second
+)
+
+func newDoctorCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor",
+		Short: "Check what devloop needs on this machine, and say what to do",
+		Long: `Looks at devloop.yaml, Docker, the cluster, its nodes, the charts, the local ports, the limits of file watching, disks and clocks.
+Nothing is changed. The exit code is 3 if something has to be mended, and 2 if that is devloop.yaml.`,
+		Example: "  devloop doctor",
+		Args:    noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, _, stop := interruptible(cmd.Context(), o.printer)
+			defer stop()
+			d := &doctor{options: o, out: cmd.OutOrStdout()}
+			defer d.close()
+			return d.examine(ctx)
+		},
+	}
+}
+
+// doctor is one examination. What a look has found serves those after it; it is nil where it was not found.
+type doctor struct {
+	options *options
+	out     io.Writer
+	failed  int
+
+	config *config.Config
+	docker *client.Client
+	nodes  *node.Cluster
+}
+
+// warning is an error that devloop can live with.
+type warning struct{ error }
+
+func (w warning) Unwrap() error { return w.error }
+
+func (d *doctor) examine(ctx context.Context) error {
+	for _, look := range []struct {
+		at  string
+		see func(context.Context) (string, error)
+	}{
+		{"configuration", d.lookAtConfig},
+		{"Docker", d.lookAtDocker},
+		{"cluster", d.lookAtCluster},
+		{"nodes", d.lookAtNodes},
+		{"charts", d.lookAtCharts},
+		{"ports", d.lookAtPorts},
+		{"watching", d.lookAtWatching},
+		{"disk", d.lookAtDisk},
+	} {
+		lookCtx, cancel := context.WithTimeout(ctx, lookTimeout)
+		seen, err := look.see(lookCtx)
+		cancel()
+		if ctx.Err() != nil {
+			return errInterrupted
+		}
+		if seen != "" || err != nil {
+			d.tell(look.at, seen, err)
+		}
+	}
+	switch {
+	case d.failed == 0:
+		return nil
+	case d.config == nil:
+		return usageError{errors.New("doctor: the configuration has to be mended first")}
+	}
+	return environmentError{fmt.Errorf("doctor: %s to be mended", count(d.failed, "thing"))}
+}
+
+// tell prints a line for each thing that is wrong, or one that all is well.
+func (d *doctor) tell(at, seen string, err error) {
+	if err == nil {
+		d.line("ok", at, seen, "")
+		return
+	}
+	var tolerable warning
+	for _, f := range facts(err) {
+		if errors.As(err, &tolerable) {
+			d.line("warn", at, f.message, f.hint)
+			continue
+		}
+		d.failed++
+		d.line("FAIL", at, f.message, f.hint)
+	}
+}
+
+func (d *doctor) line(verdict, at, message, hint string) {
+	_, _ = fmt.Fprintf(d.out, "%-4s  %-13s  %s\n", verdict, at, strings.ReplaceAll(message, "\n", "\n"+strings.Repeat(" ", 21)))
+	if hint != "" {
+		_, _ = fmt.Fprintf(d.out, "%21s→ %s\n", "", hint)
+	}
+}
+
+func (d *doctor) close() {
+	if d.nodes != nil {
+		_ = d.nodes.Close() // nothing is lost with it
+	}
+	if d.docker != nil {
+		_ = d.docker.Close()
+	}
+}
+
+func (d *doctor) lookAtConfig(context.Context) (string, error) {
+	c, err := config.Load(d.options.source())
+	if err != nil {
+		return "", err
+	}
+	d.config = c
+	return fmt.Sprintf("%s: %s, %s, %s", strings.Join(d.options.files, ", "), count(len(c.Images), "image"),
+		count(len(c.Releases), "release"), count(len(c.Forwards), "forward")), nil
+}
+
+func (d *doctor) lookAtDocker(ctx context.Context) (string, error) {
+	docker, err := openDocker()
+	if err != nil {
+		return "", err
+	}
+	d.docker = docker
+	ping, err := docker.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
+	if err != nil {
+		return "", build.DockerError(err)
+	}
+	if ping.OSType == "windows" {
+		return "", event.WithHint(errors.New("the daemon builds Windows images"), "switch Docker to Linux containers")
+	}
+	info, err := docker.Info(ctx, client.InfoOptions{})
+	if err != nil {
+		return "", build.DockerError(err)
+	}
+	seen := fmt.Sprintf("%s, API %s, %s", info.Info.ServerVersion, ping.APIVersion, docker.DaemonHost())
+	free, err := freeBytes(info.Info.DockerRootDir)
+	if err != nil { // the daemon's disk is not this machine's
+		return seen, nil
+	}
+	if free < enoughDisk {
+		return "", warning{event.WithHint(fmt.Errorf("%s: %s left in %s", seen, size(free), info.Info.DockerRootDir), "docker system prune")}
+	}
+	return seen + ", " + size(free) + " free", nil
+}
+
+func (d *doctor) lookAtCluster(ctx context.Context) (string, error) {
+	wanted, allowed := d.options.kubeContext, []string(nil)
+	if d.config != nil {
+		wanted, allowed = d.config.KubeContext, d.config.AllowContexts
+	}
+	kubeContext, server, err := deploy.ReadContext(wanted)
+	if err != nil {
+		return "", err
+	}
+	if d.docker != nil {
+		if d.nodes, err = node.Find(ctx, kubeContext, server, d.docker, slices.Contains(allowed, kubeContext)); err != nil {
+			return "", err
+		}
+	}
+	cluster, err := deploy.Connect(ctx, kubeContext)
+	if err != nil {
+		return "", err
+	}
+	version, err := cluster.Client.Discovery().ServerVersion()
+	if err != nil {
+		return "", fmt.Errorf("kube context %q: ask for its version: %w", kubeContext, err)
+	}
+	return fmt.Sprintf("context %s, Kubernetes %s, %s", kubeContext, version.GitVersion, server), nil
+}
+
+func (d *doctor) lookAtNodes(ctx context.Context) (string, error) {
+	if d.nodes == nil {
+		return "", nil
+	}
+	var well []string
+	var errs, bearable []error
+	for _, h := range d.nodes.Check(ctx) {
+		switch {
+		case h.Err != nil:
+			errs = append(errs, h.Err)
+		case h.Ahead.Abs() > clockSkew:
+			errs = append(errs, event.WithHint(fmt.Errorf("%s: its clock differs from this machine's by %s", h.Node, h.Ahead), "minikube ssh -n "+h.Node+" -- sudo date -s @$(date +%s)"))
+		case h.Free < enoughDisk:
+			bearable = append(bearable, event.WithHint(fmt.Errorf("%s: %s left for images", h.Node, size(h.Free)), "minikube ssh -n "+h.Node+" -- sudo crictl rmi --prune"))
+		default:
+			well = append(well, fmt.Sprintf("%s: %s, %s, %s free, clock in step", h.Node, h.Runtime, count(h.Images, "image"), size(h.Free)))
+		}
+	}
+	if len(errs) == 0 && len(bearable) > 0 {
+		return "", warning{errors.Join(bearable...)}
+	}
+	return strings.Join(well, "\n"), errors.Join(append(errs, bearable...)...)
+}
+
+func (d *doctor) lookAtCharts(ctx context.Context) (string, error) {
+	cache, err := cacheDir()
+	if err != nil || d.config == nil {
+		return "", err
+	}
+	var errs []error
+	here, there := 0, 0
+	for _, r := range d.config.Releases {
+		if r.ChartIsLocal() {
+			continue
+		}
+		file, cached := deploy.CachedChart(filepath.Join(cache, "charts"), r.Chart)
+		if cached {
+			here++
+			continue
+		}
+		if err := reachable(ctx, r.Chart); err != nil {
+			errs = append(errs, event.WithHint(fmt.Errorf("%s is not in the cache, and cannot be downloaded: %w", r.Chart, err), "check the address and the network, or put the archive at "+file))
+			continue
+		}
+		there++
+	}
+	if err := errors.Join(errs...); err != nil || here+there == 0 {
+		return "", err
+	}
+	return fmt.Sprintf("%d downloaded before, %d to be downloaded", here, there), nil
+}
+
+// reachable asks for a chart without taking it.
+func reachable(ctx context.Context, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	if err := resp.Body.Close(); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("the server answers %s", resp.Status)
+	}
+	return nil
+}
+
+func (d *doctor) lookAtPorts(ctx context.Context) (string, error) {
+	if d.config == nil || len(d.config.Forwards) == 0 {
+		return "", nil
+	}
+	bound, err := bind(ctx, d.config)
+	if err != nil {
+		return "", err
+	}
+	return count(len(bound), "local port") + " free", release(bound)
+}
+
+// lookAtWatching watches what devloop would watch.
+func (d *doctor) lookAtWatching(ctx context.Context) (string, error) {
+	watcher, err := watch.New(nil)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- watcher.Run(ctx) }()
+	err = watcher.Watch(d.inputs(ctx))
+	cancel()
+	if err := errors.Join(err, <-ended); err != nil {
+		return "", err
+	}
+	seen := "all files of the project can be watched"
+	if watches, err := os.ReadFile("/proc/sys/fs/inotify/max_user_watches"); err == nil {
+		seen += "; the kernel's limit is " + strings.TrimSpace(string(watches)) + " folders"
+	}
+	return seen, nil
+}
+
+// inputs are the files that devloop would watch.
+func (d *doctor) inputs(ctx context.Context) []string {
+	if d.config == nil {
+		return nil
+	}
+	files := d.config.Files()
+	for _, r := range releases(d.config) {
+		files = append(files, r.Files()...)
+	}
+	cache, err := cacheDir()
+	if err != nil || d.docker == nil {
+		return files
+	}
+	builder := build.New(d.docker, cache)
+	for _, image := range d.config.Images {
+		input, _ := builder.Hash(ctx, buildInput(d.config, image)) // names files even with an error, which devloop itself will tell
+		files = append(files, input.Files...)
+	}
+	return files
+}
+
+func (d *doctor) lookAtDisk(context.Context) (string, error) {
+	cache, err := cacheDir()
+	if err != nil {
+		return "", err
+	}
+	folder := cache
+	for { // devloop has not been here before
+		if _, err := os.Stat(folder); err == nil || folder == filepath.Dir(folder) {
+			break
+		}
+		folder = filepath.Dir(folder)
+	}
+	free, err := freeBytes(folder)
+	if err != nil {
+		return "", err
+	}
+	if free < enoughDisk {
+		return "", warning{event.WithHint(fmt.Errorf("%s left for %s, where charts and image layers are kept", size(free), cache), "make room, or set XDG_CACHE_HOME to a larger disk")}
+	}
+	return size(free) + " free for charts and image layers in " + cache, nil
+}
+
+func freeBytes(folder string) (uint64, error) {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(folder, &fs); err != nil {
+		return 0, fmt.Errorf("free space in %s: %w", folder, err)
+	}
+	return uint64(fs.Bavail) * uint64(fs.Bsize), nil //nolint:unconvert,gosec // their types differ between systems
+}
+
+func size(bytes uint64) string { return fmt.Sprintf("%.1f GB", float64(bytes)/1e9) }
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

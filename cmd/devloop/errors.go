@@ -1,0 +1,179 @@
+// How devloop ends: exit codes, and the error that it ends with, printed once, the facts and what to do about them apart.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// Exit codes.
+const (
+	exitFailed      = 1   // devloop could not do what was asked
+	exitInput       = 2   // the command line or devloop.yaml is wrong
+	exitEnvironment = 3   // cluster, Docker: something around devloop is missing
+	exitInterrupted = 130 // a second Ctrl+C cut the clean-up short, or the first one a command that ends by itself
+)
+
+// environmentError marks what is wrong around devloop, rather than with its work or input.
+type environmentError struct{ error }
+
+func (e environmentError) Unwrap() error { return e.error }
+
+// usageError marks a command line that makes no sense.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// toldError marks what the log has said already.
+type toldError struct{ error }
+
+func (e toldError) Unwrap() error { return e.error }
+
+var errInterrupted = errors.New("interrupted")
+
+func exitCode(err error) int {
+	var (
+		invalid     *config.Error
+		usage       usageError
+		environment environmentError
+	)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errInterrupted):
+		return exitInterrupted
+	case errors.As(err, &invalid), errors.As(err, &usage):
+		return exitInput
+	case errors.As(err, &environment):
+		return exitEnvironment
+	}
+	return exitFailed
+}
+
+// end prints the error that devloop ends with. With -v the causes follow, one a line.
+func (p *printer) end(err error, code int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, f := range facts(err) {
+		message := shorten(f.message)
+		if !p.text {
+			fields := []any{"code", code}
+			if p.json != nil && len(f.problems) > 0 {
+				fields = append(fields, "problems", f.problems)
+			}
+			if p.verbose {
+				fields = append(fields, "causes", f.causes)
+			}
+			p.failure(message, f.hint, fields)
+			continue
+		}
+		if f.problems == nil { // else file:line:column comes first, where editors look for it
+			message = "devloop: " + message
+		}
+		_, _ = fmt.Fprintln(p.out, message)
+		if f.hint != "" {
+			_, _ = fmt.Fprintln(p.out, "  → "+f.hint)
+		}
+		if p.verbose {
+			for _, cause := range f.causes {
+				_, _ = fmt.Fprintln(p.out, "    because "+cause)
+			}
+		}
+	}
+}
+
+// failure writes the last line of a log for machines.
+func (p *printer) failure(message, hint string, fields []any) {
+	const last = "devloop ends"
+	p.now = time.Now()
+	if p.json != nil {
+		p.write(line{Time: p.now.Format(timeFormat), Level: "error", Stage: "devloop", Phase: event.Failed, Message: last,
+			Err: message, Hint: hint, Fields: jsonFields(fields)})
+		return
+	}
+	fields = append(fields, "err", message)
+	if hint != "" {
+		fields = append(fields, "hint", hint)
+	}
+	p.lines.WithPrefix("devloop").Error(last, fields...)
+}
+
+// fact is one thing that went wrong.
+type fact struct {
+	message string
+	hint    string
+	causes  []string
+
+	problems []config.Problem // of a configuration: the message is a line for each
+}
+
+// facts takes joined errors apart, and leaves out what was said before, here or in the log.
+func facts(err error) []fact {
+	if _, told := err.(toldError); told { //nolint:errorlint // this part alone, not what it was joined to
+		return nil
+	}
+	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
+		if inner.Error() != err.Error() {
+			break
+		}
+		parts := joined(inner)
+		if len(parts) == 0 {
+			continue
+		}
+		var all []fact
+		for _, part := range parts {
+			for _, f := range facts(part) {
+				if !slices.ContainsFunc(all, func(known fact) bool { return known.message == f.message }) {
+					all = append(all, f)
+				}
+			}
+		}
+		return all
+	}
+	f := fact{message: err.Error(), hint: event.Hint(err), causes: causes(err)}
+	var invalid *config.Error
+	if errors.As(err, &invalid) {
+		f.problems = invalid.Problems
+	}
+	return []fact{f}
+}
+
+// joined returns the errors that errors.Join made err from.
+func joined(err error) []error {
+	several, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return nil
+	}
+	parts := several.Unwrap()
+	messages := make([]string, len(parts))
+	for i, part := range parts {
+		messages[i] = part.Error()
+	}
+	if err.Error() != strings.Join(messages, "\n") {
+		return nil // an error that says more than its parts
+	}
+	return parts
+}
+
+// causes walks down an error's chain: what each link adds, and its Go type.
+func causes(err error) []string {
+	var chain []string
+	for err != nil {
+		inner := errors.Unwrap(err)
+		message := err.Error()
+		if inner != nil {
+			message = strings.TrimSuffix(strings.TrimSuffix(message, inner.Error()), ": ")
+		}
+		if message != "" { // else a marker, which adds nothing to say
+			chain = append(chain, fmt.Sprintf("%s (%T)", message, err))
+		}
+		err = inner
+	}
+	return chain
+}

@@ -1,0 +1,102 @@
+// The flags that all commands share, and the environment variables of the same meaning.
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// options are what the flags say. They are settled before a command runs.
+type options struct {
+	files       []string
+	profiles    []string
+	set         []string
+	setFrom     string // what gave set, for messages
+	kubeContext string
+	verbose     bool
+	logFormat   string
+
+	printer *printer
+}
+
+func (o *options) register(root *cobra.Command) {
+	flags := root.PersistentFlags()
+	flags.StringArrayVarP(&o.files, "file", "f", []string{config.FileName}, "the configuration; each further file is laid over those before it")
+	flags.StringSliceVarP(&o.profiles, "profile", "p", nil, "lay a profile of the configuration over it")
+	flags.StringArrayVar(&o.set, "set", nil, "set one value of the configuration: path=value, as in images.worker.target=dev")
+	flags.StringVar(&o.kubeContext, "kube-context", "", "the kube context to use, instead of the configuration's or the current one")
+	flags.BoolVarP(&o.verbose, "verbose", "v", false, "tell more: each build step, what was found unchanged, the causes of an error")
+	flags.StringVar(&o.logFormat, "log-format", formatText, "text for people; logfmt or json for machines")
+	for flag, complete := range map[string]cobra.CompletionFunc{
+		"profile": func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return config.ProfileNames(o.files), cobra.ShellCompDirectiveNoFileComp
+		},
+		"log-format": cobra.FixedCompletions(logFormats, cobra.ShellCompDirectiveNoFileComp),
+		"file":       cobra.FixedCompletions([]string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt),
+	} {
+		if err := root.RegisterFlagCompletionFunc(flag, complete); err != nil {
+			panic(err) // there is no such flag: a mistake in this function
+		}
+	}
+}
+
+// settle takes the flags that were not given from the environment, checks them, and sets up what is printed.
+func (o *options) settle(cmd *cobra.Command) (err error) {
+	o.setFrom = "--set"
+	cmd.Flags().VisitAll(func(flag *pflag.Flag) {
+		name := "DEVLOOP_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
+		text, given := os.LookupEnv(name)
+		if !given || text == "" || flag.Changed || flag.Name == "help" {
+			return
+		}
+		if flag.Name == "set" {
+			o.setFrom = name
+		}
+		for _, value := range values(flag.Name, text) {
+			if invalid := flag.Value.Set(value); invalid != nil && err == nil {
+				err = usageError{event.WithHint(fmt.Errorf("environment variable %s: %q: %w", name, text, invalid), "correct it, or unset "+name)}
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(logFormats, o.logFormat) {
+		return usageError{event.WithHint(fmt.Errorf("--log-format: there is no format %q", o.logFormat), "take one of "+strings.Join(logFormats, ", "))}
+	}
+	o.printer.configure(o.logFormat, o.verbose)
+	return nil
+}
+
+// values takes a variable apart that stands for a flag which can be given more than once.
+func values(flag, text string) []string {
+	switch flag {
+	case "file":
+		return filepath.SplitList(text) // like KUBECONFIG
+	case "set":
+		return slices.DeleteFunc(strings.Split(text, "\n"), func(line string) bool { return strings.TrimSpace(line) == "" })
+	}
+	return []string{text}
+}
+
+// source is what the configuration is read from.
+func (o *options) source() config.Source {
+	source := config.Source{Files: o.files, Profiles: o.profiles}
+	if o.kubeContext != "" {
+		source.Set = append(source.Set, config.Assignment{From: "--kube-context", Text: "kubeContext=" + strconv.Quote(o.kubeContext)})
+	}
+	for _, assignment := range o.set {
+		source.Set = append(source.Set, config.Assignment{From: o.setFrom, Text: assignment})
+	}
+	return source
+}

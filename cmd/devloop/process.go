@@ -1,0 +1,37 @@
+// What every command that works on a project begins with: the configuration, the log, and the user's Ctrl+C.
+package main
+
+import (
+	"context"
+
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// process is a command at work. Its end has to be called.
+type process struct {
+	source   config.Source
+	config   *config.Config
+	sink     event.Sink
+	patience *patience
+	stop     func() // ends the context, gives the signals back
+	end      func() // the same, and waits for the last line of the log
+}
+
+// begin reads the configuration, opens the log, and returns a context that ends with the first Ctrl+C.
+func (o *options) begin(parent context.Context) (context.Context, *process, error) {
+	p := &process{source: o.source()}
+	var err error
+	if p.config, err = config.Load(p.source); err != nil {
+		return nil, nil, err
+	}
+	log := newLogger(o.printer)
+	p.sink = log.sink
+	var ctx context.Context
+	ctx, p.patience, p.stop = interruptible(parent, o.printer)
+	p.end = func() {
+		p.stop()
+		log.close()
+	}
+	return ctx, p, nil
+}

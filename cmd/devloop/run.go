@@ -1,0 +1,55 @@
+// devloop run: one turn of the loop, for scripts and CI.
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/loop"
+)
+
+func newRunCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Bring the cluster to the state of the files once, and exit",
+		Long: `Builds, loads and deploys what differs, waits until the platform answers, and exits: with 0 if all of that went well. What was
+deployed stays; the forwards are open only until then.`,
+		Example: "  devloop run && pytest; devloop delete",
+		Args:    noArguments,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runOnce(cmd.Context(), o) },
+	}
+}
+
+func runOnce(ctx context.Context, o *options) (err error) {
+	ctx, p, err := o.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer p.end()
+	interrupted := event.WithHint(errInterrupted, "what was deployed stays; devloop delete removes it")
+
+	s, leave, err := enter(ctx, p)
+	if err != nil {
+		if ctx.Err() != nil {
+			return errInterrupted
+		}
+		return err
+	}
+	defer func() { err = errors.Join(err, leave()) }()
+	err = loop.New(s.load, unwatched{}, nil, p.sink).Once(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return interrupted
+	case err != nil:
+		return toldError{err}
+	}
+	return nil
+}
+
+// unwatched is for a loop of one turn.
+type unwatched struct{}
+
+func (unwatched) Watch([]string) error { return nil }

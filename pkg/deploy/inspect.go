@@ -1,0 +1,63 @@
+// What a chart says of itself before it is deployed: for devloop init, which has to guess what its user wants.
+package deploy
+
+import (
+	"fmt"
+
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+	"helm.sh/helm/v3/pkg/releaseutil"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// ChartInfo is what Inspect finds in a chart.
+type ChartInfo struct {
+	Name     string
+	Library  bool           // cannot be deployed by itself
+	Values   map[string]any // defaults
+	Services []ChartService // of a release with the default values
+	Err      error          // why Services is not known: the chart cannot do with its defaults
+}
+
+// ChartService is a service that a chart makes.
+type ChartService struct {
+	Name string
+	Port int // its first one
+}
+
+// Inspect reads the chart in a folder, and renders it as a release of that name and namespace would be.
+func Inspect(folder, release, namespace string) (ChartInfo, error) {
+	loaded, err := loader.LoadDir(folder)
+	if err != nil {
+		return ChartInfo{}, fmt.Errorf("chart %s: %w", folder, err)
+	}
+	info := ChartInfo{Name: loaded.Name(), Library: loaded.Metadata.Type == "library", Values: loaded.Values}
+	if info.Library {
+		return info, nil
+	}
+	values, err := chartutil.ToRenderValues(loaded, nil, chartutil.ReleaseOptions{Name: release, Namespace: namespace, IsInstall: true}, chartutil.DefaultCapabilities)
+	if err != nil {
+		info.Err = err
+		return info, nil
+	}
+	files, err := engine.Render(loaded, values)
+	if err != nil {
+		info.Err = err
+		return info, nil
+	}
+	_, manifests, err := releaseutil.SortManifests(files, nil, releaseutil.InstallOrder)
+	if err != nil {
+		info.Err = err
+		return info, nil
+	}
+	for _, manifest := range manifests {
+		var service corev1.Service
+		if manifest.Head.Kind != "Service" || yaml.Unmarshal([]byte(manifest.Content), &service) != nil || len(service.Spec.Ports) == 0 || len(service.Spec.Selector) == 0 {
+			continue
+		}
+		info.Services = append(info.Services, ChartService{service.Name, int(service.Spec.Ports[0].Port)})
+	}
+	return info, nil
+}

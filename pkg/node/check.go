@@ -1,0 +1,62 @@
+// What nodes say about themselves, for a look at the whole set-up (devloop doctor).
+package node
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Health is what one node says about itself.
+type Health struct {
+	Node    string
+	Runtime string        // "containerd"
+	Images  int           // that it holds, by name
+	Free    uint64        // bytes where its images are kept
+	Ahead   time.Duration // of its clock, before this machine's; a second more or less means nothing
+	Err     error         // why nothing else is known
+}
+
+// Check asks every node, in the order of the profile.
+func (c *Cluster) Check(ctx context.Context) []Health {
+	all := make([]Health, len(c.nodes))
+	for i, n := range c.nodes {
+		all[i] = Health{Node: n.name, Runtime: n.runtime.name()}
+		all[i].Err = n.check(ctx, &all[i])
+	}
+	return all
+}
+
+func (n *Node) check(ctx context.Context, h *Health) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	images, err := n.runtime.images(ctx, n)
+	if err != nil {
+		return err
+	}
+	h.Images = len(images)
+	// POSIX alone, since busybox is all that some nodes have. sudo, since the folder above may be closed to others.
+	asked := time.Now()
+	out, err := n.run(ctx, "sudo", "sh", "-c", "date +%s; df -Pk /var/lib/"+n.runtime.name())
+	if err != nil {
+		return err
+	}
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	now, err := strconv.ParseInt(strings.TrimSpace(lines[0]), 10, 64)
+	if err != nil {
+		return fmt.Errorf("minikube node %s: its clock: %w", n.name, err)
+	}
+	h.Ahead = time.Unix(now, 0).Sub(asked).Round(time.Second)
+	fields := strings.Fields(lines[len(lines)-1]) // file system, size, used, available, in KiB
+	if len(fields) < 4 {
+		return fmt.Errorf("minikube node %s: df says %q", n.name, out)
+	}
+	free, err := strconv.ParseUint(fields[3], 10, 64)
+	if err != nil {
+		return fmt.Errorf("minikube node %s: df says %q", n.name, out)
+	}
+	h.Free = free << 10
+	return nil
+}
