@@ -9,27 +9,34 @@ tree() {
   for child in $(cat "/proc/$1/task/"*/children 2> /dev/null); do tree "$child"; done
 }
 
-# signal NAME PROCESS: to the process and its descendants.
-signal() {
-  local pid pids
-  pid=$(remembered "$DIR/processes/$2") || return 1
-  pids=$(tree "$pid")
-  # The first one is nsenter, which stops itself when it finds its child stopped: let the child go on before it looks.
-  [ "$1" != CONT ] || pids=$(tac <<< "$pids")
-  # shellcheck disable=SC2086 # process ids
-  kill "-$1" $pids 2> /dev/null || true # some end with their parent
+# running PROCESS: its id, which is that of the nsenter around it. That one stops itself when it finds its child stopped,
+# goes on with it when it is continued, and ends with it.
+running() {
+  [ -e "$DIR/processes/$1.command" ] ||
+    die "node $NODE has no process $1; there are: $(cd "$DIR/processes" 2> /dev/null && echo *.command | sed 's/\.command//g')"
+  remembered "$DIR/processes/$1"
 }
 
-known() {
-  [ -e "$DIR/processes/$1.command" ] || die "node $NODE has no process $1; there are: $(cd "$DIR/processes" 2> /dev/null && echo *.command | sed 's/\.command//g')"
+fault_pause() {
+  local pid
+  pid=$(running "$1") || die "node $NODE: $1 does not run"
+  # shellcheck disable=SC2046 # process ids
+  kill -STOP $(tree "$pid")
 }
 
-fault_pause() { known "$1"; signal STOP "$1" || die "node $NODE: $1 does not run"; }
-fault_unpause() { known "$1"; signal CONT "$1" || die "node $NODE: $1 does not run"; }
+fault_unpause() {
+  local pid
+  pid=$(running "$1") || die "node $NODE: $1 does not run"
+  # shellcheck disable=SC2046 # process ids
+  kill -CONT $(tree "$pid" | tac) # nsenter at last: it must not find its child stopped again
+}
 
 fault_kill() {
-  known "$1"
-  signal KILL "$1" || return 0 # it does not run
+  local pid
+  pid=$(running "$1") || return 0
+  # shellcheck disable=SC2046 # process ids
+  kill -KILL $(tree "$pid" | tail -n +2) 2> /dev/null || true # some end with their parent
+  kill -CONT "$pid" 2> /dev/null || true # if it was paused
   within 10 gone "$DIR/processes/$1" || die "node $NODE: $1 does not end"
 }
 

@@ -161,7 +161,7 @@ start_runtime() {
 await_runtime() {
   await 30 containerd
   [ "$RUNTIME" = docker ] || return 0
-  start dockerd dockerd --config-file /etc/kubernetes/docker.json
+  start dockerd dockerd --config-file /etc/kubernetes/docker.json --pidfile '' # it would take a killed one's for its own
   await 60 dockerd
   start cri-dockerd cri-dockerd --container-runtime-endpoint unix:///run/cri-dockerd.sock \
     --pod-infra-container-image pause:node --cni-bin-dir /usr/lib/cni --cni-conf-dir /etc/cni/net.d
