@@ -15,7 +15,7 @@ up() {
   at "$NAME"
   if [ -e "$RUN/ready" ] && alive; then
     say "cluster $NAME is already up"
-    [ "$(cat "$RUN/ready")" = "$inputs" ] || say "it was made from other inputs than today's: take it down first to have it made anew"
+    [ "$(cat "$RUN/ready")" = "$inputs" ] || say "it was made from other inputs or options: take it down first to have it made anew"
     return
   fi
   if [ -e "$RUN" ]; then
