@@ -108,7 +108,7 @@ docker_up() {
   mkdir -p "$DOCKER_DIR"
   # Tests build something new at every run: keep the build cache from filling the disk.
   echo '{"builder": {"gc": {"enabled": true, "defaultKeepStorage": "10GB"}}}' > "$DOCKER_DIR/daemon.json"
-  ip link show docker0 > /dev/null 2>&1 || : > "$DOCKER_DIR/bridge-is-ours"
+  ip link show docker0 > /dev/null 2>&1 || save_firewall > "$DOCKER_DIR/firewall"
   # The daemon's default for its own oom score is one that needs CAP_SYS_RESOURCE.
   DOCKER_HOST='' setsid dockerd --config-file "$DOCKER_DIR/daemon.json" --data-root "$DOCKER_DIR/data" --exec-root "$DOCKER_DIR/exec" \
     --pidfile "$DOCKER_DIR/docker.pid" --host "unix://$DOCKER_DIR/docker.sock" --oom-score-adjust 0 \
@@ -124,8 +124,24 @@ docker_down() {
     kill "$pid"
     within 30 gone "$DOCKER_DIR/process" || die "dockerd (process $pid) does not end: see $DOCKER_DIR/log"
   fi
-  [ ! -e "$DOCKER_DIR/bridge-is-ours" ] || ip link delete docker0 2> /dev/null || true
-  rm -rf "$DOCKER_DIR"/{process,docker.pid,docker.sock,bridge-is-ours}
+  [ ! -e "$DOCKER_DIR/firewall" ] || restore_firewall < "$DOCKER_DIR/firewall"
+  rm -rf "$DOCKER_DIR"/{process,docker.pid,docker.sock,firewall}
+}
+
+# dockerd leaves its bridge, its rules, a FORWARD chain that drops, and forwarding itself switched on. Where no other Docker was
+# before it, they go with it.
+save_firewall() {
+  local policy
+  policy=$(iptables -S FORWARD 2> /dev/null | sed -n 's/^-P FORWARD //p') || true
+  echo "${policy:-ACCEPT} $(cat /proc/sys/net/ipv4/ip_forward)"
+}
+restore_firewall() {
+  local policy forward
+  ! pgrep -x --ns $$ --nslist net dockerd > /dev/null || return 0 # another one that came later uses them, too
+  read -r policy forward
+  ip link delete docker0 2> /dev/null || true
+  iptables-save | sed "/DOCKER/d; /docker0/d; s/^:FORWARD [A-Z]*/:FORWARD $policy/" | iptables-restore
+  echo "$forward" > /proc/sys/net/ipv4/ip_forward
 }
 
 # docker_build ARGS...: with BuildKit, by a client that can (a newer one needs its buildx plugin for that).
