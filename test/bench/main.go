@@ -1,0 +1,79 @@
+// Command bench measures devloop beside what people use without it, on a real cluster: see run, which make bench starts.
+//
+// A benchmark is a line in the list below and a function that prepares its two sides. Its name stays what it is, since figures
+// are compared over time.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+var benchmarks = []benchmark{
+	{name: "served/save-to-build-start", unit: "s", goal: "<=0.5", alternative: "a loop that looks once a second", prepare: saveToBuildStart},
+	{name: "served/save-to-served", unit: "s", goal: "<=0.35", alternative: "docker build, docker save | ctr import, helm upgrade, kubectl rollout status, kubectl port-forward", prepare: saveToServed},
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench: error:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) (err error) {
+	runs := flag.Int("runs", 7, "`samples` of each side, after one that does not count")
+	out := flag.String("out", "test/bench/out.json", "`file` for the figures")
+	logs := flag.String("logs", "", "`folder` for what the measured programs print (none if empty)")
+	flag.Usage = func() {
+		_, _ = fmt.Fprintln(flag.CommandLine.Output(), "bench [flags] [NAME]: all benchmarks, or those whose name is or begins with NAME; in the project's folder")
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	if *runs < 1 {
+		return errors.New("-runs has to be 1 or more")
+	}
+	chosen := choose(flag.Arg(0))
+	if len(chosen) == 0 {
+		return fmt.Errorf("no benchmark is called %s: see the list in test/bench/main.go", flag.Arg(0))
+	}
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+
+	var figures []figure
+	for _, b := range chosen {
+		f, err := measure(ctx, b, &testbed{dir: filepath.Join(dir, filepath.Base(b.name)), shared: dir, logs: *logs}, *runs)
+		if err != nil {
+			return fmt.Errorf("%s: %w", b.name, err)
+		}
+		figures = append(figures, f)
+	}
+	if _, err := io.WriteString(os.Stdout, table(figures, machine())); err != nil {
+		return err
+	}
+	return writeJSON(*out, figures)
+}
+
+// choose returns the benchmarks of a name, or of a part before a slash; all of them for "".
+func choose(name string) []benchmark {
+	var chosen []benchmark
+	for _, b := range benchmarks {
+		if name == "" || b.name == name || strings.HasPrefix(b.name, name+"/") {
+			chosen = append(chosen, b)
+		}
+	}
+	return chosen
+}

@@ -1,0 +1,199 @@
+// One figure: both sides measured in the same run, in turns, and their medians compared.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	prepareTimeout = 10 * time.Minute // the first build, load and deployment of both sides
+	sampleTimeout  = 2 * time.Minute
+	cleanupTimeout = 2 * time.Minute
+)
+
+// benchmark is one row of the table.
+type benchmark struct {
+	name        string
+	unit        string // of its samples
+	goal        string // "<=0.35" or ">=0.9" bounds the ratio ours/theirs; with the unit behind it, "<=50 ms", it bounds ours
+	alternative string // what theirs is, in a few words; "" where there is none
+	// prepare makes both sides ready; theirs is nil where there is no alternative. What has to be undone is given to t.cleanup.
+	prepare func(ctx context.Context, t *testbed) (ours, theirs sample, err error)
+}
+
+// sample measures once, in the benchmark's unit. It returns when the next sample can begin undisturbed.
+type sample func(ctx context.Context) (float64, error)
+
+// testbed is what a benchmark is given.
+type testbed struct {
+	dir    string // of this benchmark alone
+	shared string // of all benchmarks of this run
+	logs   string // for what the measured programs print, "" for nowhere
+	undo   []func(context.Context) error
+}
+
+// cleanup has f called when the benchmark has ended, last one first, whether it failed or not.
+func (t *testbed) cleanup(f func(context.Context) error) { t.undo = append(t.undo, f) }
+
+func (t *testbed) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	var errs []error
+	for _, f := range slices.Backward(t.undo) {
+		errs = append(errs, f(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// figure is a benchmark's result: medians, in its unit. Its JSON is what out.json holds; theirs and ratio are absent where there
+// is no alternative.
+type figure struct {
+	Name   string   `json:"name"`
+	Ours   float64  `json:"ours"`
+	Theirs *float64 `json:"theirs,omitempty"`
+	Unit   string   `json:"unit"`
+	Ratio  *float64 `json:"ratio,omitempty"`
+	Goal   string   `json:"goal"`
+	Met    bool     `json:"met"`
+	Runs   int      `json:"runs"`
+
+	alternative  string
+	ours, theirs []float64 // the samples
+}
+
+// measure takes runs samples of each side in turns, after one of each that does not count: it warms the caches.
+func measure(ctx context.Context, b benchmark, t *testbed, runs int) (f figure, err error) {
+	if _, err := parseGoal(b.goal); err != nil {
+		return f, err
+	}
+	if err := os.MkdirAll(t.dir, 0o755); err != nil {
+		return f, err
+	}
+	if t.logs != "" {
+		t.logs = filepath.Join(t.logs, filepath.FromSlash(b.name))
+		if err := os.MkdirAll(t.logs, 0o755); err != nil {
+			return f, err
+		}
+	}
+	defer func() { err = errors.Join(err, t.close(ctx)) }()
+	progress(b, "preparing")
+	preparing, cancel := context.WithTimeout(ctx, prepareTimeout)
+	defer cancel()
+	takeOurs, takeTheirs, err := b.prepare(preparing, t)
+	if err != nil {
+		return f, err
+	}
+	var ours, theirs []float64
+	for i := range runs + 1 {
+		said := fmt.Sprintf("run %d of %d", i, runs)
+		if i == 0 {
+			said = "warm-up"
+		}
+		value, err := take(ctx, takeOurs)
+		if err != nil {
+			return f, fmt.Errorf("%s: ours: %w", said, err)
+		}
+		ours = append(ours, value)
+		said += ": ours " + quantity(value, b.unit)
+		if takeTheirs != nil {
+			if value, err = take(ctx, takeTheirs); err != nil {
+				return f, fmt.Errorf("%s: theirs: %w", said, err)
+			}
+			theirs = append(theirs, value)
+			said += ", theirs " + quantity(value, b.unit)
+		}
+		progress(b, said)
+	}
+	if takeTheirs != nil {
+		theirs = theirs[1:]
+	}
+	return compare(b, ours[1:], theirs)
+}
+
+func take(ctx context.Context, s sample) (float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
+	defer cancel()
+	return s(ctx)
+}
+
+func progress(b benchmark, what string) { fmt.Fprintf(os.Stderr, "bench: %s: %s\n", b.name, what) }
+
+// compare makes the figure of the samples; theirs is empty where there is no alternative.
+func compare(b benchmark, ours, theirs []float64) (figure, error) {
+	f := figure{Name: b.name, Unit: b.unit, Goal: b.goal, Runs: len(ours), alternative: b.alternative, ours: ours, theirs: theirs}
+	f.Ours = round(median(ours))
+	if len(theirs) > 0 {
+		t, r := round(median(theirs)), round(median(ours)/median(theirs))
+		f.Theirs, f.Ratio = &t, &r
+	}
+	g, err := parseGoal(b.goal)
+	switch {
+	case err != nil:
+		return f, err
+	case g.unit == b.unit:
+		f.Met = g.met(f.Ours)
+	case g.unit != "":
+		return f, fmt.Errorf("the goal %q is not in %s", b.goal, b.unit)
+	case f.Ratio == nil:
+		return f, fmt.Errorf("the goal %q is a ratio, and there is nothing to compare with", b.goal)
+	default:
+		f.Met = g.met(*f.Ratio)
+	}
+	return f, nil
+}
+
+// goal is a bound on the ratio, or, with a unit, on ours.
+type goal struct {
+	atMost bool // else at least
+	bound  float64
+	unit   string
+}
+
+func parseGoal(text string) (g goal, err error) {
+	rest, atMost := strings.CutPrefix(text, "<=")
+	if !atMost {
+		var atLeast bool
+		if rest, atLeast = strings.CutPrefix(text, ">="); !atLeast {
+			return g, fmt.Errorf("the goal %q does not begin with <= or >=", text)
+		}
+	}
+	number := strings.TrimLeft(rest, "0123456789.")
+	g = goal{atMost: atMost, unit: strings.TrimSpace(number)}
+	g.bound, err = strconv.ParseFloat(rest[:len(rest)-len(number)], 64)
+	if err != nil {
+		return g, fmt.Errorf("the goal %q has no number: %w", text, err)
+	}
+	return g, nil
+}
+
+func (g goal) met(value float64) bool {
+	if g.atMost {
+		return value <= g.bound
+	}
+	return value >= g.bound
+}
+
+// median returns the middle one of values, or the mean of the two in the middle; there has to be one.
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+}
+
+// round keeps three significant digits: more would be noise.
+func round(value float64) float64 {
+	if value == 0 {
+		return 0
+	}
+	shift := math.Pow(10, 2-math.Floor(math.Log10(math.Abs(value))))
+	return math.Round(value*shift) / shift
+}

@@ -1,0 +1,198 @@
+// From a save to the answer of the cluster, and to the beginning of the build.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+const (
+	oursPort   = 18001 // also in testdata/served/devloop.yaml
+	theirsPort = 18002
+
+	building = "building image" // devloop's line when a build starts
+	complete = "run complete "  // and when a run has ended well; with -v, a line when it starts has a colon behind it
+)
+
+// saveToServed measures from a save to the first answer with the new content. The alternative's pipeline starts at the moment of the
+// save, as if it had the best of watchers.
+func saveToServed(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
+	mine, devloop, err := startDevloop(ctx, t)
+	if err != nil {
+		return nil, nil, err
+	}
+	their, pipeline, err := startPipeline(ctx, t)
+	if err != nil {
+		return nil, nil, err
+	}
+	ours = func(ctx context.Context) (float64, error) {
+		devloop.skip()
+		content, saved, err := mine.save()
+		if err != nil {
+			return 0, err
+		}
+		answered, err := mine.served(ctx, content)
+		if err != nil {
+			return 0, devloop.failure(err.Error())
+		}
+		if _, err := devloop.await(ctx, complete); err != nil {
+			return 0, err
+		}
+		return answered.Sub(saved).Seconds(), mine.settle(ctx)
+	}
+	theirs = func(ctx context.Context) (float64, error) {
+		content, saved, err := their.save()
+		if err != nil {
+			return 0, err
+		}
+		if _, err := io.WriteString(pipeline.stdin, "changed\n"); err != nil {
+			return 0, pipeline.failure(err.Error())
+		}
+		answered, err := their.served(ctx, content)
+		if err != nil {
+			return 0, pipeline.failure(err.Error())
+		}
+		return answered.Sub(saved).Seconds(), their.settle(ctx)
+	}
+	return ours, theirs, nil
+}
+
+// saveToBuildStart measures from a save to the start of the build. The alternative only builds: what it does after that is not
+// measured here.
+func saveToBuildStart(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
+	mine, devloop, err := startDevloop(ctx, t)
+	if err != nil {
+		return nil, nil, err
+	}
+	their, err := newProject(t, "bench-theirs", theirsPort)
+	if err != nil {
+		return nil, nil, err
+	}
+	poll, err := filepath.Abs("test/bench/poll")
+	if err != nil {
+		return nil, nil, err
+	}
+	ours = func(ctx context.Context) (float64, error) {
+		devloop.skip()
+		_, saved, err := mine.save()
+		if err != nil {
+			return 0, err
+		}
+		started, err := devloop.await(ctx, building)
+		if err != nil {
+			return 0, err
+		}
+		if _, err := devloop.await(ctx, complete); err != nil {
+			return 0, err
+		}
+		return started.at.Sub(saved).Seconds(), mine.settle(ctx)
+	}
+	runs, image := 0, ""
+	theirs = func(ctx context.Context) (float64, error) {
+		watcher, err := t.start(ctx, their.dir, nil, poll, their.name)
+		if err != nil {
+			return 0, err
+		}
+		if _, err := watcher.await(ctx, "watching"); err != nil {
+			return 0, err
+		}
+		// Saves come at any time between two looks: here spread evenly, by the golden ratio, so that luck does not decide.
+		runs++
+		if err := wait(ctx, time.Duration(math.Mod(float64(runs)/math.Phi, 1)*float64(time.Second))); err != nil {
+			return 0, err
+		}
+		_, saved, err := their.save()
+		if err != nil {
+			return 0, err
+		}
+		started, err := watcher.await(ctx, "building")
+		if err != nil {
+			return 0, err
+		}
+		built, err := watcher.await(ctx, "sha256:")
+		if err != nil {
+			return 0, err
+		}
+		if built.text == image {
+			return 0, watcher.failure("built the same image again")
+		}
+		image = built.text
+		return started.at.Sub(saved).Seconds(), watcher.finish(ctx)
+	}
+	return ours, theirs, nil
+}
+
+// startDevloop starts the real program on its project and waits until that is served.
+func startDevloop(ctx context.Context, t *testbed) (*project, *process, error) {
+	p, err := newProject(t, "bench-ours", oursPort)
+	if err != nil {
+		return nil, nil, err
+	}
+	binary := os.Getenv("DEVLOOP_BIN")
+	if binary == "" {
+		return nil, nil, fmt.Errorf("DEVLOOP_BIN is not set: use make bench")
+	}
+	env := []string{"XDG_STATE_HOME=" + filepath.Join(t.shared, "state"), "XDG_CACHE_HOME=" + filepath.Join(t.shared, "cache")}
+	devloop, err := t.start(ctx, p.dir, env, binary, "-v")
+	if err != nil {
+		return nil, nil, err
+	}
+	t.cleanup(func(ctx context.Context) error {
+		_ = devloop.cmd.Process.Signal(os.Interrupt) // it removes all that it deployed; how it ended is told by finish
+		return devloop.finish(ctx)
+	})
+	if _, err := devloop.await(ctx, complete); err != nil {
+		return nil, nil, err
+	}
+	return p, devloop, p.settle(ctx)
+}
+
+// startPipeline starts the alternative on its project, deploys it for the first time and waits until it is served.
+func startPipeline(ctx context.Context, t *testbed) (*project, *process, error) {
+	p, err := newProject(t, "bench-theirs", theirsPort)
+	if err != nil {
+		return nil, nil, err
+	}
+	script, err := filepath.Abs("test/bench/pipeline")
+	if err != nil {
+		return nil, nil, err
+	}
+	t.cleanup(func(ctx context.Context) error {
+		_, err := output(ctx, "kubectl", "delete", "namespace", p.name, "--ignore-not-found")
+		return err
+	})
+	pipeline, err := t.start(ctx, p.dir, nil, script, p.name, p.name, strconv.Itoa(theirsPort))
+	if err != nil {
+		return nil, nil, err
+	}
+	t.cleanup(func(ctx context.Context) error { return pipeline.finish(ctx) })
+	content, _, err := p.save()
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := io.WriteString(pipeline.stdin, "changed\n"); err != nil {
+		return nil, nil, pipeline.failure(err.Error())
+	}
+	if _, err := p.served(ctx, content); err != nil {
+		return nil, nil, pipeline.failure(err.Error())
+	}
+	return p, pipeline, p.settle(ctx)
+}
+
+// wait returns after d, or with an error when ctx ends.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
