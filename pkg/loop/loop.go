@@ -59,7 +59,7 @@ func (l *Loop) Run(ctx context.Context) {
 			}
 		case <-ctx.Done():
 			if cancel != nil {
-				_ = <-ended // told already
+				<-ended //nolint:errcheck // told already
 				cancel(nil)
 			}
 			return

@@ -120,7 +120,7 @@ func TestReplay(t *testing.T) {
 		if err := <-filled; !errors.Is(err, io.EOF) {
 			t.Error(err)
 		}
-		if _, err := r.next(second, make([]byte, 1)); err != io.EOF {
+		if _, err := r.next(second, make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("end of the client: %v", err)
 		}
 		r.close()

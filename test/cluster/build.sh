@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154 # "here" is the sourcing script's
+# shellcheck shell=bash disable=SC2034,SC2154 # what it sets is for, and "here" is of, the sourcing script
 # What a node is made of, built once and kept in the cache under names that change with the inputs.
 # Sourced by ./cluster.
 
