@@ -18,6 +18,7 @@ lint:
 
 unit:
 	test/setup
+	mkdir -p bin
 	go test -race -coverprofile bin/coverage ./...
 	go tool cover -func bin/coverage | tail -1
 
