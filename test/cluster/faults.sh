@@ -57,7 +57,8 @@ fault_network() {
   esac
 }
 
-# Nothing is written, and nothing is taken from the machine: blocks are only set aside.
+# Nothing is written, and nothing is taken from the machine: blocks are only set aside. What the runtime itself deletes later is
+# free again, so that an image of some kilobytes may still find room.
 fault_disk() {
   local fill=/mnt/vda1/fill
   case $1 in

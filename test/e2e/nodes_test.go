@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -64,14 +65,7 @@ func TestNodes(t *testing.T) {
 	t.Run("pods reach each other across nodes through their service", func(t *testing.T) {
 		pods := smallPods(t, cluster)
 		for _, from := range pods {
-			out := kubectl(t, "exec", "-n", "small", from, "--", "python3", "-c", `
-from urllib.request import urlopen
-for _ in range(40): print(urlopen("http://small/hostname", timeout=5).read().decode().strip())`)
-			for node, to := range pods {
-				if !strings.Contains(out, to) {
-					t.Errorf("pod %s never got an answer from pod %s on node %s", from, to, node)
-				}
-			}
+			awaitReach(t, from, pods)
 		}
 	})
 
@@ -123,7 +117,8 @@ for _ in range(40): print(urlopen("http://small/hostname", timeout=5).read().dec
 
 	t.Run("a worker with a full disk", func(t *testing.T) {
 		script(t, "disk", worker, "full")
-		mark := save("no room")
+		// More than what the containers of the save before leave behind when they are removed, which is free again.
+		mark := save(strings.Repeat("no room\n", 4<<20))
 		d.wait(mark, runFailed+`.*node `+worker+`.*no space left on device`, smallRun)
 		script(t, "disk", worker, "free")
 		arrives(t, "room again")
@@ -142,6 +137,32 @@ for _ in range(40): print(urlopen("http://small/hostname", timeout=5).read().dec
 		}
 		_ = listener.Close()
 	})
+}
+
+// awaitReach waits until a pod has got an answer from each of the pods through their service. Each node's kube-proxy learns of
+// a ready pod by itself, a moment after the pod is ready, and refuses connections until then.
+func awaitReach(t *testing.T, from string, pods map[string]string) {
+	t.Helper()
+	ticker := time.NewTicker(200 * time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.After(30 * time.Second)
+	missing := maps.Clone(pods)
+	for {
+		out := kubectl(t, "exec", "-n", "small", from, "--", "python3", "-c", `
+from urllib.request import urlopen
+for _ in range(20):
+    try: print(urlopen("http://small/hostname", timeout=5).read().decode().strip())
+    except OSError as e: print(e)`)
+		maps.DeleteFunc(missing, func(_, to string) bool { return strings.Contains(out, to) })
+		if len(missing) == 0 {
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			t.Fatalf("pod %s got no answer from %v, by node; it said at last:\n%s", from, missing, out)
+		}
+	}
 }
 
 // script runs test/cluster/cluster.
