@@ -9,16 +9,20 @@ tree() {
   for child in $(cat "/proc/$1/task/"*/children 2> /dev/null); do tree "$child"; done
 }
 
+# known PROCESS: ends the script where the node has none of that name.
+known() {
+  alive || die "node $NODE is not up"
+  [ -e "$DIR/processes/$1.command" ] ||
+    die "node $NODE has no process $1; there are: $(cd "$DIR/processes" && echo *.command | sed 's/\.command//g')"
+}
+
 # running PROCESS: its id, which is that of the nsenter around it. That one stops itself when it finds its child stopped,
 # goes on with it when it is continued, and ends with it.
-running() {
-  [ -e "$DIR/processes/$1.command" ] ||
-    die "node $NODE has no process $1; there are: $(cd "$DIR/processes" 2> /dev/null && echo *.command | sed 's/\.command//g')"
-  remembered "$DIR/processes/$1"
-}
+running() { remembered "$DIR/processes/$1"; }
 
 fault_pause() {
   local pid
+  known "$1"
   pid=$(running "$1") || die "node $NODE: $1 does not run"
   # shellcheck disable=SC2046 # process ids
   kill -STOP $(tree "$pid")
@@ -26,6 +30,7 @@ fault_pause() {
 
 fault_unpause() {
   local pid
+  known "$1"
   pid=$(running "$1") || die "node $NODE: $1 does not run"
   # shellcheck disable=SC2046 # process ids
   kill -CONT $(tree "$pid" | tac) # nsenter at last: it must not find its child stopped again
@@ -33,6 +38,7 @@ fault_unpause() {
 
 fault_kill() {
   local pid
+  known "$1"
   pid=$(running "$1") || return 0
   # shellcheck disable=SC2046 # process ids
   kill -KILL $(tree "$pid" | tail -n +2) 2> /dev/null || true # some end with their parent
