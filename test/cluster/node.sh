@@ -125,6 +125,12 @@ restore_sysctls() {
 
 end_node() {
   local pid process
+  # What leads into the node from outside first: one that a pause has stopped would never let go of its dead child, nor of the
+  # node's mounts.
+  for process in "$DIR"/processes/*; do
+    [[ $process != *.command ]] && pid=$(remembered "$process") || continue
+    kill -KILL "$pid" 2> /dev/null || true # it may just have ended
+  done
   # The kernel ends every process of a pid namespace with its first one, stopped ones too; mounts and links go with them.
   for process in node unshare; do
     if pid=$(remembered "$DIR/$process"); then
