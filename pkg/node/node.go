@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -137,7 +139,11 @@ func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, want 
 	}()
 	source := listener.Addr().String() + "/" + tag.RepositoryStr() + ":" + tag.TagStr()
 	if err := n.runtime.pull(ctx, n, source, target); err != nil {
-		return fmt.Errorf("load image %s: %w", tag, err)
+		err = fmt.Errorf("load image %s: %w", tag, err)
+		if strings.Contains(err.Error(), syscall.ENOSPC.Error()) { // the runtime's words are all there is
+			err = event.WithHint(err, "make room on the node and save again: minikube ssh -n "+n.name+" -- sudo crictl rmi --prune")
+		}
+		return err
 	}
 	held, err := n.runtime.images(ctx, n)
 	if err != nil {

@@ -119,7 +119,7 @@ func TestNodes(t *testing.T) {
 		script(t, "disk", worker, "full")
 		// More than what the containers of the save before leave behind when they are removed, which is free again.
 		mark := save(strings.Repeat("no room\n", 4<<20))
-		d.wait(mark, runFailed+`.*node `+worker+`.*no space left on device`, smallRun)
+		d.wait(mark, runFailed+`.*node `+worker+`.*no space left on device.*hint="make room on the node`, smallRun)
 		script(t, "disk", worker, "free")
 		arrives(t, "room again")
 	})
