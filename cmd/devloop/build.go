@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"text/tabwriter"
 
+	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -34,7 +35,7 @@ func newBuildCommand(o *options) *cobra.Command {
 asked and not changed.`,
 		Example: `  devloop build
   devloop build --json | jq -r '.[].image'`,
-		Args: noArguments,
+		Args: o.noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			images, err := buildImages(cmd.Context(), o)
 			if err != nil {
@@ -73,6 +74,9 @@ func buildImages(ctx context.Context, o *options) (built []builtImage, err error
 		return nil, environmentError{err}
 	}
 	defer func() { err = errors.Join(err, docker.Close()) }()
+	if _, err := docker.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
+		return nil, environmentError{build.DockerError(err)}
+	}
 	cache, err := cacheDir()
 	if err != nil {
 		return nil, err
@@ -82,9 +86,11 @@ func buildImages(ctx context.Context, o *options) (built []builtImage, err error
 	built = make([]builtImage, len(p.config.Images))
 	group, groupCtx := errgroup.WithContext(ctx)
 	for i, image := range p.config.Images {
-		group.Go(func() (err error) {
-			built[i], err = buildImage(groupCtx, builder, p.sink, buildInput(p.config, image))
-			return err
+		group.Go(func() error {
+			return p.sink.For("build").Guard("build", func() (err error) {
+				built[i], err = buildImage(groupCtx, builder, p.sink, buildInput(p.config, image))
+				return err
+			})
 		})
 	}
 	if err := group.Wait(); err != nil {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
@@ -51,6 +52,7 @@ func interruptible(parent context.Context, out *printer) (ctx context.Context, p
 
 // leave ends the process in the middle of its work and says what stays.
 func (p *patience) leave() {
+	time.AfterFunc(time.Second, func() { os.Exit(exitInterrupted) }) // a terminal that takes no more lines must not hold us
 	err := fmt.Errorf("%w again: left at once", errInterrupted)
 	if j := p.journal.Load(); j != nil {
 		var left []string
@@ -67,10 +69,10 @@ func (p *patience) leave() {
 	os.Exit(exitInterrupted)
 }
 
-// cleanup removes what was deployed. Images stay, for the next start.
-func (s *session) cleanup(ctx context.Context) error {
+// cleanup removes what was deployed. Images stay, for the next start. leaves is what the user can press to cut it short.
+func (s *session) cleanup(ctx context.Context, leaves string) error {
 	say := s.sink.For("cleanup")
-	say.Note("removing what was deployed; Ctrl+C again leaves at once")
+	say.Note("removing what was deployed", "leave at once with", leaves)
 	err := s.deployer.Cleanup(ctx, s.sink, releases(s.config), s.config.Cleanup.Before)
 	if err != nil {
 		return event.WithHint(fmt.Errorf("clean up: %w", err), "devloop delete tries again")

@@ -2,14 +2,14 @@
 package main
 
 import (
-	"fmt"
+	"errors"
 
 	"github.com/spf13/cobra"
 
 	"github.com/devloop/devloop/pkg/event"
 )
 
-func newCompletionCommand() *cobra.Command {
+func newCompletionCommand(o *options) *cobra.Command {
 	scripts := map[string]func(*cobra.Command) error{
 		"bash": func(cmd *cobra.Command) error { return cmd.Root().GenBashCompletionV2(cmd.OutOrStdout(), true) },
 		"zsh":  func(cmd *cobra.Command) error { return cmd.Root().GenZshCompletion(cmd.OutOrStdout()) },
@@ -22,11 +22,12 @@ func newCompletionCommand() *cobra.Command {
   source <(devloop completion zsh)     # in ~/.zshrc, after compinit
   devloop completion fish | source     # in ~/.config/fish/config.fish`,
 		ValidArgs: []string{"bash", "zsh", "fish"},
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 && scripts[args[0]] != nil {
 				return nil
 			}
-			return usageError{event.WithHint(fmt.Errorf("devloop completion: takes the name of one shell: bash, zsh or fish"), "devloop completion --help")}
+			_ = o.settle(cmd) // for the format of the error
+			return usageError{event.WithHint(errors.New("devloop completion: takes the name of one shell: bash, zsh or fish"), "devloop completion --help")}
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return scripts[args[0]](cmd) },
 	}

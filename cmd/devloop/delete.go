@@ -13,7 +13,7 @@ func newDeleteCommand(o *options) *cobra.Command {
 		Use:     "delete",
 		Short:   "Remove what devloop deployed for this project",
 		Example: "  devloop delete  # after --cleanup=false, or when devloop was killed",
-		Args:    noArguments,
+		Args:    o.noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			ctx, p, err := o.begin(cmd.Context())
 			if err != nil {
@@ -22,10 +22,13 @@ func newDeleteCommand(o *options) *cobra.Command {
 			defer p.end()
 			s, err := openSession(ctx, p)
 			if err != nil {
+				if ctx.Err() != nil {
+					return errInterrupted
+				}
 				return err
 			}
 			defer func() { err = errors.Join(err, s.close()) }()
-			return s.cleanup(context.WithoutCancel(ctx))
+			return s.cleanup(context.WithoutCancel(ctx), "Ctrl+C twice")
 		},
 	}
 }

@@ -55,7 +55,7 @@ func dev(ctx context.Context, o *options, cleanup bool) (err error) {
 		sink.For("cleanup").Note("everything stays as it is", "remove it with", "devloop delete")
 		return nil
 	}
-	return s.cleanup(context.WithoutCancel(ctx))
+	return s.cleanup(context.WithoutCancel(ctx), "Ctrl+C again")
 }
 
 // enter binds the forwards, opens the session and begins to serve. Leave ends all of it; the addresses are closed last.
@@ -85,17 +85,21 @@ func enter(ctx context.Context, p *process) (s *session, leave func() error, err
 	}, nil
 }
 
-// bind opens the local addresses. One that is taken is an error in devloop.yaml, which says where.
+// bind opens the local addresses. Each that is taken is an error in devloop.yaml, which says where.
 func bind(ctx context.Context, c *config.Config) ([]*portforward.Forward, error) {
 	var bound []*portforward.Forward
+	var errs []error
 	for i, f := range c.Forwards {
 		forward, err := portforward.Listen(ctx, portforward.Spec{
 			Namespace: f.Namespace, Service: f.Service, Port: f.Port, Local: f.Local, Hold: f.Hold})
 		if err != nil {
-			wrong := c.Wrong(fmt.Sprintf("forwards[%d].local", i), err.Error(), event.Hint(err))
-			return nil, errors.Join(wrong, release(bound))
+			errs = append(errs, c.Wrong(fmt.Sprintf("forwards[%d].local", i), err.Error(), event.Hint(err)))
+			continue
 		}
 		bound = append(bound, forward)
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(append(errs, release(bound))...)
 	}
 	return bound, nil
 }

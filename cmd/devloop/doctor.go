@@ -41,7 +41,7 @@ func newDoctorCommand(o *options) *cobra.Command {
 		Long: `Looks at devloop.yaml, Docker, the cluster, its nodes, the charts, the local ports, the limits of file watching, disks and clocks.
 Nothing is changed. The exit code is 3 if something has to be mended, and 2 if that is devloop.yaml.`,
 		Example: "  devloop doctor",
-		Args:    noArguments,
+		Args:    o.noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, _, stop := interruptible(cmd.Context(), o.printer)
 			defer stop()
@@ -88,9 +88,7 @@ func (d *doctor) examine(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return errInterrupted
 		}
-		if seen != "" || err != nil {
-			d.tell(look.at, seen, err)
-		}
+		d.tell(look.at, seen, err)
 	}
 	switch {
 	case d.failed == 0:
@@ -101,20 +99,28 @@ func (d *doctor) examine(ctx context.Context) error {
 	return environmentError{fmt.Errorf("doctor: %s to be mended", count(d.failed, "thing"))}
 }
 
-// tell prints a line for each thing that is wrong, or one that all is well.
+// tell prints what is well, and a line for each thing that is not.
 func (d *doctor) tell(at, seen string, err error) {
-	if err == nil {
+	if seen != "" {
 		d.line("ok", at, seen, "")
-		return
 	}
-	var tolerable warning
-	for _, f := range facts(err) {
-		if errors.As(err, &tolerable) {
-			d.line("warn", at, f.message, f.hint)
+	parts := []error{err}
+	if several := joined(err); several != nil {
+		parts = several
+	}
+	for _, part := range parts {
+		if part == nil {
 			continue
 		}
-		d.failed++
-		d.line("FAIL", at, f.message, f.hint)
+		verdict := "FAIL"
+		if _, bearable := part.(warning); bearable { //nolint:errorlint // made here, never wrapped
+			verdict = "warn"
+		} else {
+			d.failed++
+		}
+		for _, f := range facts(part) {
+			d.line(verdict, at, f.message, f.hint)
+		}
 	}
 }
 
@@ -202,7 +208,7 @@ func (d *doctor) lookAtNodes(ctx context.Context) (string, error) {
 		return "", nil
 	}
 	var well []string
-	var errs, bearable []error
+	var errs []error
 	for _, h := range d.nodes.Check(ctx) {
 		switch {
 		case h.Err != nil:
@@ -210,15 +216,12 @@ func (d *doctor) lookAtNodes(ctx context.Context) (string, error) {
 		case h.Ahead.Abs() > clockSkew:
 			errs = append(errs, event.WithHint(fmt.Errorf("%s: its clock differs from this machine's by %s", h.Node, h.Ahead), "minikube ssh -n "+h.Node+" -- sudo date -s @$(date +%s)"))
 		case h.Free < enoughDisk:
-			bearable = append(bearable, event.WithHint(fmt.Errorf("%s: %s left for images", h.Node, size(h.Free)), "minikube ssh -n "+h.Node+" -- sudo crictl rmi --prune"))
+			errs = append(errs, warning{event.WithHint(fmt.Errorf("%s: %s left for images", h.Node, size(h.Free)), "minikube ssh -n "+h.Node+" -- sudo crictl rmi --prune")})
 		default:
 			well = append(well, fmt.Sprintf("%s: %s, %s, %s free, clock in step", h.Node, h.Runtime, count(h.Images, "image"), size(h.Free)))
 		}
 	}
-	if len(errs) == 0 && len(bearable) > 0 {
-		return "", warning{errors.Join(bearable...)}
-	}
-	return strings.Join(well, "\n"), errors.Join(append(errs, bearable...)...)
+	return strings.Join(well, "\n"), errors.Join(errs...)
 }
 
 func (d *doctor) lookAtCharts(ctx context.Context) (string, error) {

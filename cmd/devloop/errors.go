@@ -61,13 +61,16 @@ func (p *printer) end(err error, code int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, f := range facts(err) {
-		message := shorten(f.message)
+		message := f.message
+		if f.problems == nil { // those are a line each
+			message = shorten(message)
+		}
 		if !p.text {
 			fields := []any{"code", code}
 			if p.json != nil && len(f.problems) > 0 {
 				fields = append(fields, "problems", f.problems)
 			}
-			if p.verbose {
+			if p.verbose && len(f.causes) > 0 {
 				fields = append(fields, "causes", f.causes)
 			}
 			p.failure(message, f.hint, fields)
@@ -139,7 +142,7 @@ func facts(err error) []fact {
 	f := fact{message: err.Error(), hint: event.Hint(err), causes: causes(err)}
 	var invalid *config.Error
 	if errors.As(err, &invalid) {
-		f.problems = invalid.Problems
+		f.problems, f.causes = invalid.Problems, causes(invalid.Unwrap())
 	}
 	return []fact{f}
 }
@@ -161,7 +164,7 @@ func joined(err error) []error {
 	return parts
 }
 
-// causes walks down an error's chain: what each link adds, and its Go type.
+// causes walks down an error's chain: what each link adds, and its Go type. An error that is a chain of one says all itself.
 func causes(err error) []string {
 	var chain []string
 	for err != nil {
@@ -174,6 +177,9 @@ func causes(err error) []string {
 			chain = append(chain, fmt.Sprintf("%s (%T)", message, err))
 		}
 		err = inner
+	}
+	if len(chain) < 2 {
+		return nil
 	}
 	return chain
 }

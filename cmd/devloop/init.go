@@ -11,9 +11,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/deploy"
@@ -26,7 +28,7 @@ const schemaName = "devloop.schema.json"
 // searchDepth is how many folders deep Dockerfiles and charts are looked for.
 const searchDepth = 4
 
-func newInitCommand() *cobra.Command {
+func newInitCommand(o *options) *cobra.Command {
 	force := false
 	cmd := &cobra.Command{
 		Use:   "init",
@@ -35,19 +37,24 @@ func newInitCommand() *cobra.Command {
 of a chart that name an image which is built here are set to it, and its services are forwarded. Look it over before you start
 devloop: it says what was guessed.`,
 		Example: "  devloop init",
-		Args:    noArguments,
+		Args:    o.noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, flag := range []string{"file", "profile", "set", "kube-context"} {
+				if cmd.Flags().Changed(flag) {
+					return usageError{event.WithHint(fmt.Errorf("init: --%s has no meaning here: a new %s is written into this folder", flag, config.FileName), "devloop init --help")}
+				}
+			}
 			draft, err := survey(".")
 			if err != nil {
 				return err
 			}
-			if err := draft.write(force); err != nil {
-				return err
+			if err = draft.write(force); err == nil {
+				draft.note("written: %s and %s; start with: devloop", config.FileName, schemaName)
 			}
-			for _, note := range append(draft.notes, "written: "+config.FileName+" and "+schemaName+"; start with: devloop") {
+			for _, note := range draft.notes {
 				_, _ = fmt.Fprintln(cmd.OutOrStdout(), note)
 			}
-			return nil
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "replace a "+config.FileName+" that is there")
@@ -82,24 +89,25 @@ func survey(root string) (*draft, error) {
 			if image, ok := d.imageOf(path); ok {
 				d.images = append(d.images, image)
 			}
+		case path != root && (name == "charts" || name == "templates") && isFile(filepath.Join(filepath.Dir(path), "Chart.yaml")):
+			return fs.SkipDir // subcharts belong to the chart
 		case path != root && (strings.HasPrefix(name, ".") || name == "node_modules" || name == "vendor" || strings.Count(path, string(filepath.Separator)) >= searchDepth):
 			return fs.SkipDir
 		case isFile(filepath.Join(path, "Chart.yaml")):
 			charts = append(charts, path)
-			return fs.SkipDir // subcharts belong to it
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	if len(d.images)+len(charts) == 0 {
-		return nil, usageError{event.WithHint(fmt.Errorf("init: there is no Dockerfile and no Helm chart in %s", folder), "go to the folder of your project")}
-	}
 	for _, chart := range charts {
 		d.addRelease(chart)
 	}
-	if len(charts) == 0 {
+	if len(d.images)+len(d.releases) == 0 {
+		return nil, usageError{event.WithHint(fmt.Errorf("init: there is no Dockerfile and no Helm chart in %s", folder), "go to the folder of your project")}
+	}
+	if len(d.releases) == 0 {
 		d.note("there is no Helm chart here: add releases: to %s, or make a chart (helm create deploy/%s) and call devloop init --force", config.FileName, d.name)
 	}
 	return d, nil
@@ -126,6 +134,9 @@ func (d *draft) imageOf(path string) (config.Image, bool) {
 	case strings.HasSuffix(lower, ".dockerfile"):
 		name = file[:len(file)-len(".dockerfile")]
 	default:
+		return config.Image{}, false
+	}
+	if !isFile(path) {
 		return config.Image{}, false
 	}
 	image := config.Image{Name: label(name, "image"), Context: folder, Dockerfile: path}
@@ -165,9 +176,13 @@ func (d *draft) addRelease(folder string) {
 			local += 8000
 		}
 		for slices.ContainsFunc(d.forwards, func(f config.Forward) bool { return f.Local == local }) {
-			local++
+			local = max((local+1)%65536, 1024)
 		}
-		d.forwards = append(d.forwards, config.Forward{Service: service.Name, Namespace: r.Namespace, Port: service.Port, Local: local})
+		if label(service.Name, "") != service.Name || label(service.Namespace, "") != service.Namespace {
+			d.note("  left out: service %q, which is no name for Kubernetes", service.Name)
+			continue
+		}
+		d.forwards = append(d.forwards, config.Forward{Service: service.Name, Namespace: service.Namespace, Port: service.Port, Local: local})
 		d.note("forward 127.0.0.1:%d: service %s, port %d", local, service.Name, service.Port)
 	}
 	d.releases = append(d.releases, r)
@@ -179,10 +194,18 @@ func (d *draft) setImages(values map[string]any, path string, set map[string]any
 		if image := d.meant(repository, path); image != "" {
 			set[path+".repository"] = fmt.Sprintf("{{ repository %q }}", image)
 			set[path+".tag"] = fmt.Sprintf("{{ tag %q }}", image)
+			for _, key := range []string{"registry", "digest"} { // either would make it another image
+				if _, given := values[key]; given {
+					set[path+"."+key] = ""
+				}
+			}
 		}
 		return
 	}
 	for _, key := range slices.Sorted(maps.Keys(values)) {
+		if !plainKey.MatchString(key) {
+			continue // Helm's paths have meanings of their own for other signs
+		}
 		at := strings.ReplaceAll(key, ".", `\.`)
 		if path != "" {
 			at = path + "." + at
@@ -197,6 +220,8 @@ func (d *draft) setImages(values map[string]any, path string, set map[string]any
 		}
 	}
 }
+
+var plainKey = regexp.MustCompile(`^[-\w.]+$`)
 
 var tagOrDigest = regexp.MustCompile(`[:@][^/]*$`)
 
@@ -222,25 +247,29 @@ func (d *draft) meant(reference, path string) string {
 	return ""
 }
 
-// write puts devloop.yaml and its schema into this folder, and makes sure that devloop can read it.
-func (d *draft) write(force bool) error {
-	mode := os.O_WRONLY | os.O_CREATE | os.O_TRUNC
-	if !force {
-		mode |= os.O_EXCL
-	}
-	file, err := os.OpenFile(config.FileName, mode, 0o644)
-	if errors.Is(err, fs.ErrExist) {
+// write puts devloop.yaml and its schema into this folder, once it is sure that devloop can read them.
+func (d *draft) write(force bool) (err error) {
+	if _, err := os.Lstat(config.FileName); err == nil && !force {
 		return usageError{event.WithHint(fmt.Errorf("init: there is a %s already", config.FileName), "devloop init --force replaces it")}
 	}
+	file, err := os.CreateTemp(".", "."+config.FileName+"-*")
 	if err != nil {
 		return fmt.Errorf("init: %w", err)
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(file.Name()))
+		}
+	}()
 	_, err = file.WriteString(d.text())
-	if err := errors.Join(err, file.Close(), os.WriteFile(schemaName, config.Schema(), 0o644)); err != nil {
+	if err := errors.Join(err, file.Chmod(0o644), file.Close(), os.WriteFile(schemaName, config.Schema(), 0o644)); err != nil {
 		return fmt.Errorf("init: %w", err)
 	}
-	if _, err := config.Load(config.Source{Files: []string{config.FileName}}); err != nil {
-		return fmt.Errorf("init: %s has to be corrected by hand:\n%w", config.FileName, err)
+	if _, err := config.Load(config.Source{Files: []string{file.Name()}}); err != nil {
+		return event.WithHint(fmt.Errorf("init: this folder gives no valid %s: %w", config.FileName, err), "this is a bug in devloop: please report it, and write the file by hand")
+	}
+	if err := os.Rename(file.Name(), config.FileName); err != nil {
+		return fmt.Errorf("init: %w", err)
 	}
 	return nil
 }
@@ -249,7 +278,7 @@ func (d *draft) text() string {
 	var out strings.Builder
 	say := func(format string, args ...any) { fmt.Fprintf(&out, format+"\n", args...) }
 	say("# yaml-language-server: $schema=%s", schemaName)
-	say("apiVersion: %s\nname: %s", config.Version, d.name)
+	say("apiVersion: %s\nname: %s", config.Version, scalar(d.name))
 	if len(d.images) > 0 {
 		say("images:")
 	}
@@ -258,37 +287,36 @@ func (d *draft) text() string {
 		if image.Context != "." {
 			folder = "context: " + scalar(image.Context) + ", "
 		}
-		say("  %s: { %sdockerfile: %s }", image.Name, folder, scalar(image.Dockerfile))
+		say("  %s: { %sdockerfile: %s }", scalar(image.Name), folder, scalar(image.Dockerfile))
 	}
 	if len(d.releases) > 0 {
 		say("releases:")
 	}
 	for _, r := range d.releases {
-		say("  - name: %s\n    chart: %s\n    namespace: %s\n    createNamespace: true", r.Name, scalar(r.Chart), r.Namespace)
+		say("  - name: %s\n    chart: %s\n    namespace: %s\n    createNamespace: true", scalar(r.Name), scalar(r.Chart), scalar(r.Namespace))
 		if len(r.Set) > 0 {
 			say("    set:")
 		}
 		for _, key := range slices.Sorted(maps.Keys(r.Set)) {
-			say("      %s: '%s'", scalar(key), r.Set[key])
+			say("      %s: '%s'", scalar(key), r.Set[key]) // of our own making
 		}
 	}
 	if len(d.forwards) > 0 {
 		say("forwards:")
 	}
 	for _, f := range d.forwards {
-		say("  - { service: %s, namespace: %s, port: %d, local: %d }", f.Service, f.Namespace, f.Port, f.Local)
+		say("  - { service: %s, namespace: %s, port: %d, local: %d }", scalar(f.Service), scalar(f.Namespace), f.Port, f.Local)
 	}
 	return out.String()
 }
 
-var plain = regexp.MustCompile(`^[A-Za-z0-9_./][-A-Za-z0-9_./ ]*$`)
-
-// scalar is text as YAML has it, in quotes where it needs them.
+// scalar is text as YAML has it, in quotes where it would be something else without.
 func scalar(text string) string {
-	if plain.MatchString(text) {
-		return text
+	out, err := yaml.Marshal(text)
+	if err != nil || strings.Count(string(out), "\n") > 1 || strings.ContainsAny(string(out), ",{}[]") && !strings.HasPrefix(string(out), "'") && !strings.HasPrefix(string(out), `"`) {
+		return strconv.Quote(text) // YAML reads it as Go does; and within { } some signs mean more
 	}
-	return "'" + strings.ReplaceAll(text, "'", "''") + "'"
+	return strings.TrimSuffix(string(out), "\n")
 }
 
 var notLabel = regexp.MustCompile(`[^a-z0-9]+`)

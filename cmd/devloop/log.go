@@ -41,10 +41,6 @@ type logger struct {
 }
 
 func newLogger(p *printer) *logger {
-	// Libraries that log by themselves would write between our lines.
-	klog.SetLogger(logr.Discard())
-	stdlog.SetOutput(io.Discard)
-
 	l := &logger{events: make(chan event.Event, logBacklog)}
 	l.done.Go(func() {
 		for e := range l.events {
@@ -85,6 +81,9 @@ type printer struct {
 
 // newPrinter returns a printer of text: what goes wrong before the flags are read is for people.
 func newPrinter(out io.Writer) *printer {
+	// Libraries that log by themselves would write between our lines.
+	klog.SetLogger(logr.Discard())
+	stdlog.SetOutput(io.Discard)
 	p := &printer{out: out}
 	p.configure(formatText, false)
 	return p
@@ -152,6 +151,9 @@ func (p *printer) event(e event.Event) {
 			Run: e.Run, Seconds: seconds(e.Took), Fields: jsonFields(e.Fields)}
 		if failed {
 			l.Err, l.Hint = e.Err.Error(), event.Hint(e.Err)
+			if chain := causes(e.Err); p.verbose && ofRun && len(chain) > 0 {
+				l.Fields = jsonFields(append(slices.Clone(e.Fields), "causes", chain))
+			}
 		}
 		p.write(l)
 		return
@@ -169,6 +171,9 @@ func (p *printer) event(e event.Event) {
 		fields = append(fields, "err", shorten(e.Err.Error()))
 		if hint := event.Hint(e.Err); hint != "" {
 			fields = append(fields, "hint", hint)
+		}
+		if chain := causes(e.Err); p.verbose && ofRun && len(chain) > 0 {
+			fields = append(fields, "causes", strings.Join(chain, "\n"))
 		}
 	}
 	p.lines.WithPrefix(e.Stage).Log(level, inWords(e), unreserved(fields)...)

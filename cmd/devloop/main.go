@@ -6,7 +6,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -14,6 +16,7 @@ import (
 )
 
 func main() {
+	signal.Ignore(syscall.SIGPIPE) // who reads the log may end first: that must not cut the clean-up short
 	o := &options{printer: newPrinter(os.Stderr)}
 	err := execute(o)
 	code := exitCode(err)
@@ -52,30 +55,48 @@ Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop 
   devloop --cleanup=false            # leave everything running on exit
   devloop --profile ci --set forwards[0].local=9001
   devloop --log-format json 2> >(jq .)`,
-		Args:              noArguments,
+		Args:              o.noArguments,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return o.settle(cmd) },
 		RunE:              func(cmd *cobra.Command, _ []string) error { return dev(cmd.Context(), o, cleanup) },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		_ = o.settle(cmd) // as far as the flags were read: the error is to have the format that was asked for
 		return usageError{event.WithHint(err, cmd.CommandPath()+" --help")}
 	})
+	root.SetHelpCommand(newHelpCommand())
 	root.CompletionOptions.DisableDefaultCmd = true
 	o.register(root)
 	root.Flags().BoolVar(&cleanup, "cleanup", true, "remove what was deployed when devloop ends")
-	root.AddCommand(newRunCommand(o), newBuildCommand(o), newDeleteCommand(o), newInitCommand(), newDoctorCommand(o),
-		newSchemaCommand(), newCompletionCommand(), newVersionCommand())
+	root.AddCommand(newRunCommand(o), newBuildCommand(o), newDeleteCommand(o), newInitCommand(o), newDoctorCommand(o),
+		newSchemaCommand(o), newCompletionCommand(o), newVersionCommand(o))
 	return root
 }
 
-func noArguments(cmd *cobra.Command, args []string) error {
+func (o *options) noArguments(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
+	_ = o.settle(cmd) // for the format of the error
 	hint := cmd.CommandPath() + " --help"
 	if cmd.SuggestionsMinimumDistance = 2; len(cmd.SuggestionsFor(args[0])) > 0 {
 		hint = "did you mean: " + cmd.CommandPath() + " " + cmd.SuggestionsFor(args[0])[0]
 	}
 	return usageError{event.WithHint(fmt.Errorf("%s: unknown argument or command %q", cmd.CommandPath(), args[0]), hint)}
+}
+
+func newHelpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [command]",
+		Short:   "Tell what a command does",
+		Example: "  devloop help run",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return usageError{event.WithHint(fmt.Errorf("devloop help: there is no command %q", args[len(args)-1]), "devloop --help")}
+			}
+			return about.Help()
+		},
+	}
 }

@@ -108,7 +108,7 @@ type Release struct {
 	// Name of the release.
 	Name string `key:"name,identity" check:"release"`
 
-	// Path of a folder or an archive, or URL (https://, http://, oci://) of an archive, which is downloaded once.
+	// Path of a folder or an archive, or URL (https://, http://) of an archive, which is downloaded once.
 	//
 	// ChartIsLocal tells them apart.
 	Chart string `key:"chart,required" check:"chart"`

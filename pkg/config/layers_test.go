@@ -139,7 +139,7 @@ func TestWrongLayers(t *testing.T) {
 				`over.yaml:1:12: forwards[0]: "port" is missing`,
 				`over.yaml:1:33: forwards[0].local: must be a port from 1 to 65535, but is a number (0)`,
 				`over.yaml:2:32: releases[0].chart: there is no folder "soon.tgz" ` +
-					`(a chart that is not on this machine starts with https:// or oci://)`,
+					`(a chart that is not on this machine starts with https://)`,
 				`over.yaml:2:44: releases[1]: "namespace" is missing`,
 				`--set forwards[0].hold=x: forwards[0].hold: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is text "x"`,
 			}},

@@ -45,7 +45,7 @@ var (
 	subdomain  = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
 	repository = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
 	duration   = regexp.MustCompile(`^(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$`)
-	chartURL   = regexp.MustCompile(`^(https?|oci)://`)
+	chartURL   = regexp.MustCompile(`^https?://`)
 	scheme     = regexp.MustCompile(`^[A-Za-z][-+.A-Za-z0-9]*://`)
 )
 
@@ -71,7 +71,7 @@ func isNoChartURL(chart string) string {
 	case err != nil || u.Host == "":
 		return fmt.Sprintf("%q is not a URL", chart)
 	case !chartURL.MatchString(chart):
-		return fmt.Sprintf("%q cannot be downloaded; a chart's URL starts with https://, http:// or oci://", chart)
+		return fmt.Sprintf("%q cannot be downloaded; a chart's URL starts with https:// or http://", chart)
 	}
 	return ""
 }

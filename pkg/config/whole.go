@@ -120,7 +120,7 @@ func (r *report) chart(dir, chart string) string {
 		return ""
 	}
 	if message := r.folder(dir, chart); message != "" {
-		return message + " (a chart that is not on this machine starts with https:// or oci://)"
+		return message + " (a chart that is not on this machine starts with https://)"
 	}
 	return r.file(dir, filepath.Join(chart, "Chart.yaml"))
 }

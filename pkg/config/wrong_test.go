@@ -93,7 +93,7 @@ var wrong = []struct {
 		`devloop.yaml:4:55: releases[0].values[0]: there is no file "valeus.yaml"; did you mean "values.yaml"?`,
 		`devloop.yaml:5:11: releases[1].name: a is taken already, on line 4`,
 		`devloop.yaml:5:21: releases[1].chart: there is no folder "deploy/dask-sesion"; did you mean "deploy/dask-session"? ` +
-			`(a chart that is not on this machine starts with https:// or oci://)`,
+			`(a chart that is not on this machine starts with https://)`,
 		`devloop.yaml:5:52: releases[1].namespace: "N" must be a DNS label: up to 63 of a-z, 0-9 and -, with a letter or digit at both ends`,
 		`devloop.yaml:5:72: releases[1].createNamespace: must be true or false, but is text "yes"`,
 		`devloop.yaml:6:3: releases[2]: "name" is missing`,
@@ -153,9 +153,9 @@ images:
 - { name: a, chart: ftp://example.com/c.tgz, namespace: n }
 - { name: b, chart: "https://", namespace: n }
 - { name: c, chart: "https://e xample/", namespace: n }
-- { name: d, chart: oci://example.com/c, namespace: n }
+- { name: d, chart: http://example.com/c, namespace: n }
 `, []string{
-		`devloop.yaml:4:21: releases[0].chart: "ftp://example.com/c.tgz" cannot be downloaded; a chart's URL starts with https://, http:// or oci://`,
+		`devloop.yaml:4:21: releases[0].chart: "ftp://example.com/c.tgz" cannot be downloaded; a chart's URL starts with https:// or http://`,
 		`devloop.yaml:5:21: releases[1].chart: "https://" is not a URL`,
 		`devloop.yaml:6:21: releases[2].chart: "https://e xample/" is not a URL`,
 	}},

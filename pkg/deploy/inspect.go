@@ -2,6 +2,7 @@
 package deploy
 
 import (
+	"cmp"
 	"fmt"
 
 	"helm.sh/helm/v3/pkg/chart/loader"
@@ -23,8 +24,8 @@ type ChartInfo struct {
 
 // ChartService is a service that a chart makes.
 type ChartService struct {
-	Name string
-	Port int // its first one
+	Name, Namespace string
+	Port            int // its first one for TCP
 }
 
 // Inspect reads the chart in a folder, and renders it as a release of that name and namespace would be.
@@ -54,10 +55,15 @@ func Inspect(folder, release, namespace string) (ChartInfo, error) {
 	}
 	for _, manifest := range manifests {
 		var service corev1.Service
-		if manifest.Head.Kind != "Service" || yaml.Unmarshal([]byte(manifest.Content), &service) != nil || len(service.Spec.Ports) == 0 || len(service.Spec.Selector) == 0 {
+		if manifest.Head.Kind != "Service" || yaml.Unmarshal([]byte(manifest.Content), &service) != nil || len(service.Spec.Selector) == 0 {
 			continue
 		}
-		info.Services = append(info.Services, ChartService{service.Name, int(service.Spec.Ports[0].Port)})
+		for _, port := range service.Spec.Ports {
+			if tcp := port.Protocol == "" || port.Protocol == corev1.ProtocolTCP; tcp && port.Port > 0 {
+				info.Services = append(info.Services, ChartService{service.Name, cmp.Or(service.Namespace, namespace), int(port.Port)})
+				break
+			}
+		}
 	}
 	return info, nil
 }

@@ -79,7 +79,11 @@ func (s Stage) Detail(message string, fields ...any) { s.send(Detailed, message,
 func (s Stage) Step(ctx context.Context, message string, work func(context.Context) (fields []any, err error), fields ...any) error {
 	s.send(Started, message, 0, nil, fields)
 	start := time.Now()
-	more, err := s.guarded(ctx, message, work)
+	var more []any
+	err := s.Guard(message, func() (err error) {
+		more, err = work(ctx)
+		return err
+	})
 	phase := Succeeded
 	switch {
 	case err != nil && (errors.Is(context.Cause(ctx), ErrSuperseded) || errors.Is(err, ErrSuperseded)):
@@ -93,16 +97,16 @@ func (s Stage) Step(ctx context.Context, message string, work func(context.Conte
 	return err
 }
 
-// guarded turns a panic, of a library that stumbles over its input, into an error: nothing that a user saves may end devloop. The
-// stack is a detail.
-func (s Stage) guarded(ctx context.Context, message string, work func(context.Context) ([]any, error)) (fields []any, err error) {
+// Guard runs work and turns a panic, of a library that stumbles over its input, into an error: nothing that a user saves may end
+// devloop. The stack is a detail. Step does the same.
+func (s Stage) Guard(what string, work func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			s.Detail("internal error", "step", message, "stack", string(debug.Stack()))
+			s.Detail("internal error", "step", what, "stack", string(debug.Stack()))
 			err = WithHint(fmt.Errorf("internal error in %s: %v", s.name, r), "this is a bug in devloop; -v shows where: please report it")
 		}
 	}()
-	return work(ctx)
+	return work()
 }
 
 func (s Stage) send(phase Phase, message string, took time.Duration, err error, fields []any) {

@@ -116,15 +116,17 @@ func (l *Loop) build(ctx context.Context, sink event.Sink, stages Stages, tags, 
 			continue
 		}
 		group.Go(func() {
-			onHost, err := stages.Images.Has(ctx, tag)
-			switch {
-			case err != nil:
-				errs[i] = err
-			case onHost:
-				say.Note(found, "image", tag.String(), "on", "host")
-			default:
-				errs[i] = stages.Images.Build(ctx, sink, tag)
-			}
+			errs[i] = say.Guard("build", func() error {
+				onHost, err := stages.Images.Has(ctx, tag)
+				if err != nil {
+					return err
+				}
+				if onHost {
+					say.Note(found, "image", tag.String(), "on", "host")
+					return nil
+				}
+				return stages.Images.Build(ctx, sink, tag)
+			})
 		})
 	}
 	group.Wait()
