@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"text/tabwriter"
 
-	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -35,7 +34,7 @@ func newBuildCommand(o *options) *cobra.Command {
 asked and not changed.`,
 		Example: `  devloop build
   devloop build --json | jq -r '.[].image'`,
-		Args: o.noArguments,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			images, err := buildImages(cmd.Context(), o)
 			if err != nil {
@@ -74,8 +73,8 @@ func buildImages(ctx context.Context, o *options) (built []builtImage, err error
 		return nil, environmentError{err}
 	}
 	defer func() { err = errors.Join(err, docker.Close()) }()
-	if _, err := docker.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
-		return nil, environmentError{build.DockerError(err)}
+	if _, err := build.Ping(ctx, docker); err != nil {
+		return nil, environmentError{err}
 	}
 	cache, err := cacheDir()
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-func newCompletionCommand(o *options) *cobra.Command {
+func newCompletionCommand() *cobra.Command {
 	scripts := map[string]func(*cobra.Command) error{
 		"bash": func(cmd *cobra.Command) error { return cmd.Root().GenBashCompletionV2(cmd.OutOrStdout(), true) },
 		"zsh":  func(cmd *cobra.Command) error { return cmd.Root().GenZshCompletion(cmd.OutOrStdout()) },
@@ -22,11 +22,10 @@ func newCompletionCommand(o *options) *cobra.Command {
   source <(devloop completion zsh)     # in ~/.zshrc, after compinit
   devloop completion fish | source     # in ~/.config/fish/config.fish`,
 		ValidArgs: []string{"bash", "zsh", "fish"},
-		Args: func(cmd *cobra.Command, args []string) error {
+		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 1 && scripts[args[0]] != nil {
 				return nil
 			}
-			_ = o.settle(cmd) // for the format of the error
 			return usageError{event.WithHint(errors.New("devloop completion: takes the name of one shell: bash, zsh or fish"), "devloop completion --help")}
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return scripts[args[0]](cmd) },

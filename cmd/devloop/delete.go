@@ -13,7 +13,7 @@ func newDeleteCommand(o *options) *cobra.Command {
 		Use:     "delete",
 		Short:   "Remove what devloop deployed for this project",
 		Example: "  devloop delete  # after --cleanup=false, or when devloop was killed",
-		Args:    o.noArguments,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			ctx, p, err := o.begin(cmd.Context())
 			if err != nil {

@@ -41,7 +41,7 @@ func newDoctorCommand(o *options) *cobra.Command {
 		Long: `Looks at devloop.yaml, Docker, the cluster, its nodes, the charts, the local ports, the limits of file watching, disks and clocks.
 Nothing is changed. The exit code is 3 if something has to be mended, and 2 if that is devloop.yaml.`,
 		Example: "  devloop doctor",
-		Args:    o.noArguments,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, _, stop := interruptible(cmd.Context(), o.printer)
 			defer stop()
@@ -156,12 +156,9 @@ func (d *doctor) lookAtDocker(ctx context.Context) (string, error) {
 		return "", err
 	}
 	d.docker = docker
-	ping, err := docker.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
+	ping, err := build.Ping(ctx, docker)
 	if err != nil {
-		return "", build.DockerError(err)
-	}
-	if ping.OSType == "windows" {
-		return "", event.WithHint(errors.New("the daemon builds Windows images"), "switch Docker to Linux containers")
+		return "", err
 	}
 	info, err := docker.Info(ctx, client.InfoOptions{})
 	if err != nil {
@@ -308,10 +305,7 @@ func (d *doctor) inputs(ctx context.Context) []string {
 	if d.config == nil {
 		return nil
 	}
-	files := d.config.Files()
-	for _, r := range releases(d.config) {
-		files = append(files, r.Files()...)
-	}
+	files := append(d.config.Files(), platform{config: d.config}.Files()...)
 	cache, err := cacheDir()
 	if err != nil || d.docker == nil {
 		return files

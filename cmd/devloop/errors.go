@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/charmbracelet/log"
+
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -66,14 +68,8 @@ func (p *printer) end(err error, code int) {
 			message = shorten(message)
 		}
 		if !p.text {
-			fields := []any{"code", code}
-			if p.json != nil && len(f.problems) > 0 {
-				fields = append(fields, "problems", f.problems)
-			}
-			if p.verbose && len(f.causes) > 0 {
-				fields = append(fields, "causes", f.causes)
-			}
-			p.failure(message, f.hint, fields)
+			f.message = message
+			p.write(log.ErrorLevel, event.Event{Time: time.Now(), Stage: "devloop", Phase: event.Failed, Message: "devloop ends", Fields: []any{"code", code}}, f)
 			continue
 		}
 		if f.problems == nil { // else file:line:column comes first, where editors look for it
@@ -89,22 +85,6 @@ func (p *printer) end(err error, code int) {
 			}
 		}
 	}
-}
-
-// failure writes the last line of a log for machines.
-func (p *printer) failure(message, hint string, fields []any) {
-	const last = "devloop ends"
-	p.now = time.Now()
-	if p.json != nil {
-		p.write(line{Time: p.now.Format(timeFormat), Level: "error", Stage: "devloop", Phase: event.Failed, Message: last,
-			Err: message, Hint: hint, Fields: jsonFields(fields)})
-		return
-	}
-	fields = append(fields, "err", message)
-	if hint != "" {
-		fields = append(fields, "hint", hint)
-	}
-	p.lines.WithPrefix("devloop").Error(last, fields...)
 }
 
 // fact is one thing that went wrong.

@@ -28,7 +28,7 @@ const schemaName = "devloop.schema.json"
 // searchDepth is how many folders deep Dockerfiles and charts are looked for.
 const searchDepth = 4
 
-func newInitCommand(o *options) *cobra.Command {
+func newInitCommand() *cobra.Command {
 	force := false
 	cmd := &cobra.Command{
 		Use:   "init",
@@ -37,7 +37,7 @@ func newInitCommand(o *options) *cobra.Command {
 of a chart that name an image which is built here are set to it, and its services are forwarded. Look it over before you start
 devloop: it says what was guessed.`,
 		Example: "  devloop init",
-		Args:    o.noArguments,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, flag := range []string{"file", "profile", "set", "kube-context"} {
 				if cmd.Flags().Changed(flag) {
@@ -310,13 +310,13 @@ func (d *draft) text() string {
 	return out.String()
 }
 
-// scalar is text as YAML has it, in quotes where it would be something else without.
+// scalar is text as YAML has it within { }: in quotes, which YAML reads as Go does, where it would be something else without.
 func scalar(text string) string {
-	out, err := yaml.Marshal(text)
-	if err != nil || strings.Count(string(out), "\n") > 1 || strings.ContainsAny(string(out), ",{}[]") && !strings.HasPrefix(string(out), "'") && !strings.HasPrefix(string(out), `"`) {
-		return strconv.Quote(text) // YAML reads it as Go does; and within { } some signs mean more
+	plain, err := yaml.Marshal(text)
+	if err == nil && string(plain) == text+"\n" && !strings.ContainsAny(text, ",{}[]") {
+		return text
 	}
-	return strings.TrimSuffix(string(out), "\n")
+	return strconv.Quote(text)
 }
 
 var notLabel = regexp.MustCompile(`[^a-z0-9]+`)

@@ -139,48 +139,66 @@ func (p *printer) event(e event.Event) {
 	default:
 		level = log.DebugLevel
 	}
-	failed := e.Err != nil && e.Phase != event.Superseded && e.Phase != event.Interrupted
-
+	var f fact
+	if e.Err != nil && e.Phase != event.Superseded && e.Phase != event.Interrupted {
+		f = fact{message: e.Err.Error(), hint: event.Hint(e.Err)}
+		if ofRun {
+			f.causes = causes(e.Err)
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.json != nil {
-		if level < p.lines.GetLevel() {
-			return
-		}
-		l := line{Time: e.Time.Format(timeFormat), Level: level.String(), Stage: e.Stage, Phase: e.Phase, Message: e.Message,
-			Run: e.Run, Seconds: seconds(e.Took), Fields: jsonFields(e.Fields)}
-		if failed {
-			l.Err, l.Hint = e.Err.Error(), event.Hint(e.Err)
-			if chain := causes(e.Err); p.verbose && ofRun && len(chain) > 0 {
-				l.Fields = jsonFields(append(slices.Clone(e.Fields), "causes", chain))
-			}
-		}
-		p.write(l)
+	p.write(level, e, f)
+}
+
+// write writes one line in the format that was asked for; f is what went wrong, if something did. The caller holds mu.
+func (p *printer) write(level log.Level, e event.Event, f fact) {
+	if level < p.lines.GetLevel() {
 		return
 	}
-	p.now = e.Time
-	fields := make([]any, 0, len(e.Fields)+8)
-	if e.Run > 0 {
-		fields = append(fields, "run", e.Run)
+	fields := slices.Clone(e.Fields)
+	if !p.verbose {
+		f.causes = nil
 	}
-	fields = append(fields, e.Fields...)
+	if p.json != nil {
+		if len(f.problems) > 0 {
+			fields = append(fields, "problems", f.problems)
+		}
+		if len(f.causes) > 0 {
+			fields = append(fields, "causes", f.causes)
+		}
+		// There is nowhere left to say that standard error is gone.
+		_ = p.json.Encode(line{Time: e.Time.Format(timeFormat), Level: level.String(), Stage: e.Stage, Phase: e.Phase, Message: e.Message,
+			Run: e.Run, Seconds: seconds(e.Took), Err: f.message, Hint: f.hint, Fields: jsonFields(fields)})
+		return
+	}
+	if e.Run > 0 {
+		fields = append([]any{"run", e.Run}, fields...)
+	}
 	if e.Took > 0 {
 		fields = append(fields, "took", e.Took.Round(time.Millisecond))
 	}
-	if failed {
-		fields = append(fields, "err", shorten(e.Err.Error()))
-		if hint := event.Hint(e.Err); hint != "" {
-			fields = append(fields, "hint", hint)
-		}
-		if chain := causes(e.Err); p.verbose && ofRun && len(chain) > 0 {
-			fields = append(fields, "causes", strings.Join(chain, "\n"))
-		}
+	switch {
+	case f.problems != nil: // a line each
+		fields = append(fields, "err", f.message)
+	case f.message != "":
+		fields = append(fields, "err", shorten(f.message))
 	}
+	if f.hint != "" {
+		fields = append(fields, "hint", f.hint)
+	}
+	if len(f.causes) > 0 {
+		fields = append(fields, "causes", strings.Join(f.causes, "\n"))
+	}
+	p.now = e.Time
 	p.lines.WithPrefix(e.Stage).Log(level, inWords(e), unreserved(fields)...)
 }
 
 // inWords is an event's message for a person.
 func inWords(e event.Event) string {
+	if e.Stage == "devloop" && e.Phase == event.Failed {
+		return e.Message
+	}
 	if e.Stage == "loop" {
 		switch e.Phase {
 		case event.Failed:
@@ -232,10 +250,6 @@ func jsonFields(fields []any) map[string]any {
 }
 
 func seconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }
-
-func (p *printer) write(l line) {
-	_ = p.json.Encode(l) // there is nowhere left to say that standard error is gone
-}
 
 // errorLength is how much of an error a line shows, in bytes: an API server that refuses a patch repeats all of it.
 const errorLength = 1500

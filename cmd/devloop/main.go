@@ -4,10 +4,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -26,17 +26,15 @@ func main() {
 	os.Exit(code)
 }
 
-// execute runs the command line. A panic is an error like any other: what it means for the user is said, and where it was with -v.
-func execute(o *options) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = event.WithHint(fmt.Errorf("internal error: %v", r), "this is a bug in devloop; -v shows where: please report it")
-			if o.verbose {
-				err = fmt.Errorf("%w\n%s", err, debug.Stack())
-			}
+// execute runs the command line. A panic is an error like any other; -v shows where it was.
+func execute(o *options) error {
+	return event.Sink(o.printer.event).For("devloop").Guard("command", func() error {
+		cmd, err := newRootCommand(o).ExecuteContextC(context.Background())
+		if usage := new(usageError); errors.As(err, usage) {
+			_ = o.settle(cmd) // which cobra does only for a command line that it accepts: the error is to have the format asked for
 		}
-	}()
-	return newRootCommand(o).ExecuteContext(context.Background())
+		return err
+	})
 }
 
 func newRootCommand(o *options) *cobra.Command {
@@ -55,30 +53,28 @@ Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop 
   devloop --cleanup=false            # leave everything running on exit
   devloop --profile ci --set forwards[0].local=9001
   devloop --log-format json 2> >(jq .)`,
-		Args:              o.noArguments,
+		Args:              noArguments,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return o.settle(cmd) },
 		RunE:              func(cmd *cobra.Command, _ []string) error { return dev(cmd.Context(), o, cleanup) },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		_ = o.settle(cmd) // as far as the flags were read: the error is to have the format that was asked for
 		return usageError{event.WithHint(err, cmd.CommandPath()+" --help")}
 	})
 	root.SetHelpCommand(newHelpCommand())
 	root.CompletionOptions.DisableDefaultCmd = true
 	o.register(root)
 	root.Flags().BoolVar(&cleanup, "cleanup", true, "remove what was deployed when devloop ends")
-	root.AddCommand(newRunCommand(o), newBuildCommand(o), newDeleteCommand(o), newInitCommand(o), newDoctorCommand(o),
-		newSchemaCommand(o), newCompletionCommand(o), newVersionCommand(o))
+	root.AddCommand(newRunCommand(o), newBuildCommand(o), newDeleteCommand(o), newInitCommand(), newDoctorCommand(o),
+		newSchemaCommand(), newCompletionCommand(), newVersionCommand())
 	return root
 }
 
-func (o *options) noArguments(cmd *cobra.Command, args []string) error {
+func noArguments(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	_ = o.settle(cmd) // for the format of the error
 	hint := cmd.CommandPath() + " --help"
 	if cmd.SuggestionsMinimumDistance = 2; len(cmd.SuggestionsFor(args[0])) > 0 {
 		hint = "did you mean: " + cmd.CommandPath() + " " + cmd.SuggestionsFor(args[0])[0]

@@ -18,7 +18,7 @@ func newRunCommand(o *options) *cobra.Command {
 		Long: `Builds, loads and deploys what differs, waits until the platform answers, and exits: with 0 if all of that went well. What was
 deployed stays; the forwards are open only until then.`,
 		Example: "  devloop run && pytest; devloop delete",
-		Args:    o.noArguments,
+		Args:    noArguments,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runOnce(cmd.Context(), o) },
 	}
 }

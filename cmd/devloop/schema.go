@@ -7,14 +7,14 @@ import (
 	"github.com/devloop/devloop/pkg/config"
 )
 
-func newSchemaCommand(o *options) *cobra.Command {
+func newSchemaCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON schema of devloop.yaml, for editors",
 		Example: `  devloop schema > devloop.schema.json
   # and as the first line of devloop.yaml:
   # yaml-language-server: $schema=devloop.schema.json`,
-		Args: o.noArguments,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := cmd.OutOrStdout().Write(config.Schema())
 			return err

@@ -11,12 +11,12 @@ import (
 // version is set by the Makefile with -ldflags -X; a plain "go install" takes the module's.
 var version = ""
 
-func newVersionCommand(o *options) *cobra.Command {
+func newVersionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
 		Short:   "Print devloop's version",
 		Example: "  devloop version",
-		Args:    o.noArguments,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v := version
 			if info, ok := debug.ReadBuildInfo(); v == "" && ok {

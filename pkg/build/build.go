@@ -156,12 +156,8 @@ func (b *Builder) solve(ctx context.Context, say event.Stage, input Input) (id s
 
 // buildkit opens the daemon's own BuildKit, through its HTTP API.
 func (b *Builder) buildkit(ctx context.Context) (*bkclient.Client, error) {
-	ping, err := b.docker.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
-	if err != nil {
-		return nil, DockerError(err)
-	}
-	if ping.OSType == "windows" {
-		return nil, event.WithHint(errors.New("the Docker daemon builds Windows images"), "switch Docker to Linux containers")
+	if _, err := Ping(ctx, b.docker); err != nil {
+		return nil, err
 	}
 	return bkclient.New(ctx, "",
 		bkclient.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
@@ -170,6 +166,18 @@ func (b *Builder) buildkit(ctx context.Context) (*bkclient.Client, error) {
 		bkclient.WithSessionDialer(func(ctx context.Context, proto string, meta map[string][]string) (net.Conn, error) {
 			return b.docker.DialHijack(ctx, "/session", proto, meta)
 		}))
+}
+
+// Ping asks the daemon for a sign of life, and whether it can build what devloop needs.
+func Ping(ctx context.Context, docker *client.Client) (client.PingResult, error) {
+	ping, err := docker.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
+	if err != nil {
+		return ping, DockerError(err)
+	}
+	if ping.OSType == "windows" {
+		return ping, event.WithHint(errors.New("the Docker daemon builds Windows images"), "switch Docker to Linux containers")
+	}
+	return ping, nil
 }
 
 // discard is where Docker's configuration reader complains; a broken file only means no credentials.
