@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 
 	"github.com/devloop/devloop/pkg/config"
@@ -89,11 +90,10 @@ func enter(ctx context.Context, p *process) (s *session, leave func() error, err
 func bind(ctx context.Context, c *config.Config) ([]*portforward.Forward, error) {
 	var bound []*portforward.Forward
 	var errs []error
-	for i, f := range c.Forwards {
-		forward, err := portforward.Listen(ctx, portforward.Spec{
-			Namespace: f.Namespace, Service: f.Service, Port: f.Port, Local: f.Local, Hold: f.Hold})
+	for i := range c.Forwards {
+		forward, err := listen(ctx, c, i)
 		if err != nil {
-			errs = append(errs, c.Wrong(fmt.Sprintf("forwards[%d].local", i), err.Error(), event.Hint(err)))
+			errs = append(errs, err)
 			continue
 		}
 		bound = append(bound, forward)
@@ -102,6 +102,30 @@ func bind(ctx context.Context, c *config.Config) ([]*portforward.Forward, error)
 		return nil, errors.Join(append(errs, release(bound))...)
 	}
 	return bound, nil
+}
+
+// listen opens the local address of one forward. The error names its place in devloop.yaml.
+func listen(ctx context.Context, c *config.Config, i int) (*portforward.Forward, error) {
+	f := c.Forwards[i]
+	wrong := func(key, message, hint string) error {
+		return c.Wrong(fmt.Sprintf("forwards[%d].%s", i, key), message, hint)
+	}
+	if kind, _ := f.Target(); kind != "service" {
+		return nil, wrong(kind, "only services are forwarded to so far", "")
+	}
+	if f.Bind != "localhost" && f.Bind != "127.0.0.1" {
+		return nil, wrong("bind", "only localhost is listened on so far", "")
+	}
+	port, err := strconv.Atoi(f.Port)
+	if err != nil {
+		return nil, wrong("port", "only numbers are forwarded to so far", "")
+	}
+	forward, err := portforward.Listen(ctx, portforward.Spec{
+		Namespace: f.Namespace, Service: f.Service, Port: port, Local: f.Local, Hold: f.Hold})
+	if err != nil {
+		return nil, wrong("local", err.Error(), event.Hint(err))
+	}
+	return forward, nil
 }
 
 // release closes addresses that will not be served.

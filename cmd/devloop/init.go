@@ -182,8 +182,8 @@ func (d *draft) addRelease(folder string) {
 			d.note("  left out: service %q, which is no name for Kubernetes", service.Name)
 			continue
 		}
-		d.forwards = append(d.forwards, config.Forward{Service: service.Name, Namespace: service.Namespace, Port: service.Port, Local: local})
-		d.note("forward 127.0.0.1:%d: service %s, port %d", local, service.Name, service.Port)
+		d.forwards = append(d.forwards, config.Forward{Service: service.Name, Namespace: service.Namespace, Port: strconv.Itoa(service.Port), Local: local})
+		d.note("forward localhost:%d: service %s, port %d", local, service.Name, service.Port)
 	}
 	d.releases = append(d.releases, r)
 }
@@ -305,7 +305,7 @@ func (d *draft) text() string {
 		say("forwards:")
 	}
 	for _, f := range d.forwards {
-		say("  - { service: %s, namespace: %s, port: %d, local: %d }", scalar(f.Service), scalar(f.Namespace), f.Port, f.Local)
+		say("  - { service: %s, namespace: %s, port: %s, local: %d }", scalar(f.Service), scalar(f.Namespace), f.Port, f.Local)
 	}
 	return out.String()
 }

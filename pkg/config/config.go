@@ -9,8 +9,10 @@
 package config
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"time"
 )
 
@@ -27,6 +29,7 @@ const Version = "devloop/v1"
 //	key:"name"           the key; "*" is the key that the whole mapping stands under
 //	key:"name,required"  it has to be there, once all is laid over each other
 //	key:"name,identity"  it has to be there in each file, and tells which item of a list another file's item changes
+//	key:"name,choice"    exactly one of the keys that say so has to be there in each file; it is part of the identity, too
 //	default:"30s"        the value if there is none
 //	check:"label"        the rule (see rules.go) for the value, for each item of a list, for each key of a map
 type file struct {
@@ -151,19 +154,37 @@ type Cleanup struct {
 
 // Forward is one local port.
 type Forward struct {
-	// Name of the service.
-	Service string `key:"service,identity" check:"label"`
+	// Name of the service that is forwarded to.
+	Service string `key:"service,choice" check:"label"`
 
-	// Namespace of the service.
+	// Name of the deployment that is forwarded to.
+	Deployment string `key:"deployment,choice" check:"subdomain"`
+
+	// Name of the stateful set that is forwarded to.
+	StatefulSet string `key:"statefulset,choice" check:"subdomain"`
+
+	// Name of the pod that is forwarded to.
+	Pod string `key:"pod,choice" check:"subdomain"`
+
+	// Label selector of the pods that are forwarded to.
+	Selector string `key:"selector,choice" check:"selector"`
+
+	// Namespace of what is forwarded to.
 	Namespace string `key:"namespace,identity" check:"label"`
 
-	// Port of the service.
-	Port int `key:"port,identity" check:"port"`
+	// Port of the service, or else of a container: its number or its name.
+	Port string `key:"port,identity" check:"port"`
 
-	// Port on 127.0.0.1.
-	Local int `key:"local,required" check:"port"`
+	// Port on this machine; 0 picks a free one, and the log tells which.
+	Local int `key:"local,required" check:"localPort"`
 
-	// HTTP path that answers 200 when the service is ready; without it a ready pod is enough.
+	// Where the local port is open: localhost (127.0.0.1 and, where this machine has it, ::1), or an IP address; 0.0.0.0
+	// stands for all of IPv4, :: for all of both. One that begins with a colon needs quotes.
+	//
+	// Addresses reads it.
+	Bind string `key:"bind" default:"localhost" check:"bind"`
+
+	// HTTP path that answers 200 when the platform is ready; without it a ready pod is enough.
 	Ready string `key:"ready" check:"httpPath"`
 
 	// How long a connection waits for a ready pod (most HTTP clients wait as long as the default); 0 refuses at once.
@@ -192,9 +213,9 @@ type Assignment struct {
 // Load reads the source. The error is an *Error; its messages name files as the source does.
 //
 // What is laid over something else changes it so: mappings are merged key by key; releases are merged by name, forwards
-// by service, namespace and port, and new ones are added at the end; other lists and single values are replaced; null
-// removes what is there, and means what it means in a single file where nothing is. Only the first file needs apiVersion
-// and name. Paths are relative to the first file's folder, whichever file they stand in.
+// by what they forward to, namespace and port, and new ones are added at the end; other lists and single values are
+// replaced; null removes what is there, and means what it means in a single file where nothing is. Only the first file
+// needs apiVersion and name. Paths are relative to the first file's folder, whichever file they stand in.
 func Load(source Source) (*Config, error) {
 	if len(source.Files) == 0 {
 		source.Files = []string{FileName}
@@ -280,6 +301,28 @@ func (c *Config) Files() []string {
 
 // ChartIsLocal tells a chart on this machine from one that is downloaded.
 func (r Release) ChartIsLocal() bool { return !isURL(r.Chart) }
+
+// Target returns what is forwarded to: the key that it stands under ("service"), and its name; of "selector", the selector.
+func (f Forward) Target() (kind, name string) {
+	for _, key := range fields(reflect.TypeFor[Forward]()) {
+		if value := reflect.ValueOf(f).FieldByIndex(key.Index); key.choice && !value.IsZero() {
+			return key.key, value.String()
+		}
+	}
+	return "", ""
+}
+
+// Addresses returns those that Bind names. Not every machine has the second one of localhost, ::1.
+func (f Forward) Addresses() []netip.Addr {
+	if f.Bind == "localhost" {
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+	}
+	address, err := netip.ParseAddr(f.Bind)
+	if err != nil {
+		return nil
+	}
+	return []netip.Addr{address.Unmap()} // ::ffff:127.0.0.1 is 127.0.0.1
+}
 
 func abs(dir, path string) string {
 	if filepath.IsAbs(path) {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -114,7 +115,7 @@ func TestPlatform(t *testing.T) {
 		}},
 		Health:   []Health{{Deployment: "app.kubernetes.io/name=dask-gateway", Namespace: "dask-gateway"}},
 		Cleanup:  Cleanup{Before: []string{"daskclusters.gateway.dask.org"}},
-		Forwards: []Forward{{"traefik-dask-gateway", "dask-gateway", 80, 8001, "/api/health", 30 * time.Second}},
+		Forwards: []Forward{{Service: "traefik-dask-gateway", Namespace: "dask-gateway", Port: "80", Local: 8001, Bind: "localhost", Ready: "/api/health", Hold: 30 * time.Second}},
 		Timeouts: Timeouts{Rollout: 5 * time.Minute},
 	}
 	if !reflect.DeepEqual(said(got), want) {
@@ -147,6 +148,10 @@ releases:
   - { name: a, chart: chart.tgz, namespace: *name, sha256: `+strings.Repeat("ab", 32)+` }
 forwards:
   - { service: s, namespace: n, port: 80, local: 8001, hold: 1m }
+  - { deployment: d.e, namespace: n, port: http, local: 0, bind: 0.0.0.0 }
+  - { statefulset: db, namespace: n, port: "5432", local: 5432, bind: "::", ready: / }
+  - { pod: p-0, namespace: n, port: 0x50, local: 0, hold: 0 }
+  - { selector: "a=b,c in (d, e)", namespace: n, port: 9p-x, local: 8001, bind: 10.0.0.1 }
 timeouts: { rollout: 90s }
 health:
 `)
@@ -162,11 +167,80 @@ health:
 			{"copy", "sub", "sub/Dockerfile", "first", args, "linux/arm64"},
 		},
 		Releases: []Release{{Name: "a", Chart: "chart.tgz", Namespace: "all", SHA256: strings.Repeat("ab", 32)}},
-		Forwards: []Forward{{Service: "s", Namespace: "n", Port: 80, Local: 8001, Hold: time.Minute}},
+		Forwards: []Forward{
+			{Service: "s", Namespace: "n", Port: "80", Local: 8001, Bind: "localhost", Hold: time.Minute},
+			{Deployment: "d.e", Namespace: "n", Port: "http", Bind: "0.0.0.0", Hold: 30 * time.Second},
+			{StatefulSet: "db", Namespace: "n", Port: "5432", Local: 5432, Bind: "::", Ready: "/", Hold: 30 * time.Second},
+			{Pod: "p-0", Namespace: "n", Port: "80", Bind: "localhost"},
+			{Selector: "a=b,c in (d, e)", Namespace: "n", Port: "9p-x", Local: 8001, Bind: "10.0.0.1", Hold: 30 * time.Second},
+		},
 		Timeouts: Timeouts{Rollout: 90 * time.Second},
 	}
 	if !reflect.DeepEqual(said(got), want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	for i, want := range [][2]string{{"service", "s"}, {"deployment", "d.e"}, {"statefulset", "db"}, {"pod", "p-0"}, {"selector", "a=b,c in (d, e)"}} {
+		if kind, name := got.Forwards[i].Target(); kind != want[0] || name != want[1] {
+			t.Errorf("forward %d is to %s %q, want %q", i, kind, name, want)
+		}
+	}
+}
+
+// TestLocalAddresses holds which of two forwards with the same local port are in each other's way.
+func TestLocalAddresses(t *testing.T) {
+	t.Chdir(project(t))
+	const (
+		localhost = "localhost"
+		all       = "0.0.0.0"
+		dual      = "'::'"
+		four      = "10.0.0.1"
+		six       = "fd00::1"
+	)
+	for _, c := range []struct {
+		binds [2]string
+		taken bool
+	}{
+		{[2]string{localhost, localhost}, true},
+		{[2]string{localhost, "127.0.0.1"}, true},
+		{[2]string{localhost, "'::1'"}, true},
+		{[2]string{localhost, "'::ffff:127.0.0.1'"}, true},
+		{[2]string{localhost, "127.0.0.2"}, false},
+		{[2]string{localhost, four}, false},
+		{[2]string{localhost, six}, false},
+		{[2]string{localhost, all}, true},
+		{[2]string{localhost, dual}, true},
+		{[2]string{all, all}, true},
+		{[2]string{all, four}, true},
+		{[2]string{all, six}, false},
+		{[2]string{all, "'::1'"}, false},
+		{[2]string{all, dual}, true},
+		{[2]string{dual, dual}, true},
+		{[2]string{dual, four}, true},
+		{[2]string{dual, six}, true},
+		{[2]string{four, four}, true},
+		{[2]string{four, "10.0.0.2"}, false},
+		{[2]string{four, six}, false},
+		{[2]string{six, six}, true},
+		{[2]string{six, "'FD00:0::1'"}, true},
+		{[2]string{six, "fd00::2"}, false},
+		{[2]string{"127.0.0.1", "'::1'"}, false},
+	} {
+		for _, local := range []string{"80", "0"} {
+			for range 2 {
+				write(t, FileName, "apiVersion: devloop/v1\nname: p\nforwards:\n"+
+					"- { service: a, namespace: n, port: 80, local: "+local+", bind: "+c.binds[0]+" }\n"+
+					"- { service: b, namespace: n, port: 80, local: "+local+", bind: "+c.binds[1]+" }\n")
+				want := ""
+				if c.taken && local != "0" {
+					want = "devloop.yaml:5:48: forwards[1].local: 80 is taken already, on line 4"
+				}
+				_, err := Load(Source{})
+				if got := fmt.Sprint(err); got != want && (want != "" || err != nil) {
+					t.Errorf("%s, port %s: got %s, want %s", c.binds, local, got, want)
+				}
+				c.binds[0], c.binds[1] = c.binds[1], c.binds[0]
+			}
+		}
 	}
 }
 
@@ -248,6 +322,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add([]byte(platformFile), []byte(nil), "", "")
 	f.Add([]byte(base), []byte("releases: [{ name: one, set: { a: 1 } }]"), "gpu", "forwards[db].local=1")
 	f.Add([]byte(base), []byte("forwards:\nhealth: ~"), "bare", "images="+bomb)
+	f.Add([]byte(base), []byte("forwards: [{ selector: a=b, namespace: n, port: '80', local: 0, bind: '::' }]"), "gpu", "forwards[a=b].port=http")
 	for _, c := range wrong {
 		f.Add([]byte(c.text), []byte(c.text), "p", "releases[0].set.a="+c.text)
 	}

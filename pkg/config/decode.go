@@ -23,8 +23,8 @@ type decoder struct {
 // field is one key of a mapping, as the tags of a struct's field describe it (see file).
 type field struct {
 	reflect.StructField
-	key, fallback, check string
-	required, identity   bool
+	key, fallback, check       string
+	required, identity, choice bool
 }
 
 // fields returns the keys of the mapping that t, a struct, stands for.
@@ -33,7 +33,9 @@ func fields(t reflect.Type) []field {
 	for _, f := range reflect.VisibleFields(t) {
 		if tag, ok := f.Tag.Lookup("key"); ok && tag != "*" {
 			key, option, _ := strings.Cut(tag, ",")
-			list = append(list, field{f, key, f.Tag.Get("default"), f.Tag.Get("check"), option != "", option == "identity"})
+			choice := option == "choice"
+			identity := option == "identity" || choice
+			list = append(list, field{f, key, f.Tag.Get("default"), f.Tag.Get("check"), option != "" && !choice, identity, choice})
 		}
 	}
 	return list
@@ -62,7 +64,11 @@ func isKeyed(list reflect.Type) bool {
 func (d *decoder) read(n *node, into any, check string) {
 	switch into := into.(type) {
 	case *string:
-		if text, ok := d.text(n); ok && d.check(n, text, check) {
+		if rules[check].most > 0 && n.Tag != "!!str" {
+			if number, ok := d.number(n, check); ok {
+				*into = strconv.Itoa(number)
+			}
+		} else if text, ok := d.text(n); ok && d.check(n, text, check) {
 			*into = text
 		}
 	case *bool:
@@ -70,13 +76,9 @@ func (d *decoder) read(n *node, into any, check string) {
 			d.wrong(n, "must be true or false, but is %s", found(n))
 		}
 	case *int:
-		var number int
-		r := rules[check]
-		if !n.isScalar() || n.Tag != "!!int" || n.Decode(&number) != nil || number < r.least || number > r.most {
-			d.wrong(n, "must be %s, but is %s", r.is, found(n))
-			return
+		if number, ok := d.number(n, check); ok {
+			*into = number
 		}
-		*into = number
 	case *time.Duration:
 		parsed, err := time.ParseDuration(n.Value)
 		if !n.isScalar() || err != nil || !rules["duration"].pattern.MatchString(n.Value) {
@@ -150,13 +152,14 @@ func (d *decoder) structure(n *node, into reflect.Value) {
 	}
 	known := fields(into.Type())
 	d.unknown(n, known)
+	d.choice(n, known)
 	for _, f := range known {
 		at, target := n.get(f.key), into.FieldByIndex(f.Index).Addr().Interface()
-		required := f.identity || f.required && !d.partial
+		required := f.required && (f.identity || !d.partial)
 		switch {
 		case at != nil && !at.isNull():
 			d.read(at, target, f.check)
-		case required && at != nil:
+		case (required || f.choice) && at != nil:
 			d.wrong(at, "must not be empty")
 		case required:
 			d.wrong(n, "%q is missing", f.key)
@@ -183,6 +186,29 @@ func (d *decoder) unknown(n *node, known []field) {
 			meant = "; known here: " + strings.Join(keys, ", ")
 		}
 		d.wrong(e.key, "unknown key %q%s", e.key.Value, meant)
+	}
+}
+
+// choice reports n if it has none, or more than one, of the known keys that exclude each other.
+func (d *decoder) choice(n *node, known []field) {
+	var keys []string
+	for _, f := range known {
+		if f.choice {
+			keys = append(keys, f.key)
+		}
+	}
+	first := ""
+	for _, e := range n.entries {
+		switch {
+		case !slices.Contains(keys, e.key.Value):
+		case first == "":
+			first = e.key.Value
+		default:
+			d.wrong(e.key, "has %q beside %q, but needs exactly one of these keys: %s", e.key.Value, first, strings.Join(keys, ", "))
+		}
+	}
+	if first == "" && len(keys) > 0 {
+		d.wrong(n, "needs one of these keys: %s", strings.Join(keys, ", "))
 	}
 }
 
@@ -237,6 +263,16 @@ func (d *decoder) text(n *node) (text string, ok bool) {
 		return n.Value, true
 	}
 	return "", false
+}
+
+// number reads a whole number in the bounds of the rule of that name.
+func (d *decoder) number(n *node, name string) (number int, ok bool) {
+	r := rules[name]
+	if !n.isScalar() || n.Tag != "!!int" || n.Decode(&number) != nil || number < r.least || number > r.most {
+		d.wrong(n, "must be %s, but is %s", r.is, found(n))
+		return 0, false
+	}
+	return number, true
 }
 
 // check reports it if n, given as text, breaks the rule of that name.

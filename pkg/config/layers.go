@@ -116,6 +116,9 @@ func overItems(lower, upper *node, keys []string, t reflect.Type) *node {
 func agree(a, b *node, keys []string) bool {
 	for _, key := range keys {
 		x, y := a.get(key), b.get(key)
+		if x == nil && y == nil { // where one of several keys is chosen, it is the same one; otherwise both items are wrong
+			continue
+		}
 		if x == nil || y == nil || !x.isScalar() || !y.isScalar() || x.Value != y.Value {
 			return false
 		}

@@ -50,7 +50,7 @@ func TestLayers(t *testing.T) {
 			edits: []string{"DEBUG: 0", "DEBUG: 2", "releases:", "  new: { context: sub }\nreleases:"}},
 		{name: "releases by name", file: "releases:\n- { name: new, chart: chart.tgz, namespace: n }\n- { name: one, values: [], set: { a.b: 2, d: 3 } }\n",
 			edits: []string{"a.b: 1, c: x", "a.b: 2, c: x, d: 3", "[values.yaml]", "[]", "health:", "  - { name: new, chart: chart.tgz, namespace: n }\nhealth:"}},
-		{name: "forwards by service, namespace and port", file: `forwards:
+		{name: "forwards by target, namespace and port", file: `forwards:
 - { service: db, namespace: n, port: 5432, local: 5433 }
 - { service: web, namespace: n, port: 80, local: 9001 }
 - { service: web, namespace: n, port: 80, local: 9002 }
@@ -59,6 +59,19 @@ func TestLayers(t *testing.T) {
 `,
 			edits: []string{"8001", "9001", "8002", "9002", "local: 5432", "local: 5433", "profiles:",
 				"  - { service: web, namespace: n, port: 80, local: 9003 }\n  - { service: web, namespace: m, port: 80, local: 9004 }\nprofiles:"}},
+		{name: "forwards of other kinds", file: `forwards:
+- { deployment: web, namespace: n, port: 80, local: 0 }
+- { service: web, namespace: n, port: http, local: 0 }
+- { service: db, namespace: n, port: "5432", local: 5433 }
+- { deployment: web, namespace: n, port: "80", local: 0, hold: 0 }
+`,
+			set: []string{"forwards[3].port=8080", "forwards[4].service=null", "forwards[4].pod=web-0", "forwards[web-0].bind=::", "forwards[db].port='5431'"},
+			edits: []string{"port: 5432, local: 5432", "port: '5431', local: 5433", "profiles:",
+				"  - { deployment: web, namespace: n, port: 8080, local: 0 }\n  - { pod: web-0, namespace: n, port: http, local: 0, bind: '::' }\n" +
+					"  - { deployment: web, namespace: n, port: 80, local: 0, hold: 0 }\nprofiles:"}},
+		{name: "forwards by selector", file: "forwards:\n- { selector: 'a=b,c in (d)', namespace: n, port: 80, local: 0 }\n- { selector: a==b, namespace: n, port: 80, local: 0 }\n",
+			set:   []string{"forwards[a=b,c in (d)].local=1", "forwards[a==b].local=2", "forwards[3].port=http"},
+			edits: []string{"profiles:", "  - { selector: 'a=b,c in (d)', namespace: n, port: http, local: 1 }\n  - { selector: a==b, namespace: n, port: 80, local: 2 }\nprofiles:"}},
 		{name: "null removes", file: "kubeContext:\nimages: { client: ~, worker: { args: { DEBUG: null } } }\nreleases: [{ name: one, set: { c: , d: } }]\nhealth:\nforwards:\n",
 			edits: []string{"kubeContext: minikube\n", "", "DEBUG: 0, ", "", "  client: { dockerfile: Dockerfile.client, target: first }\n", "",
 				"c: x", "d: null", "  - { deployment: a=b, namespace: n }\n", "", "  - { service: web, namespace: n, port: 80, local: 8001, ready: /up }\n", "",
@@ -131,13 +144,13 @@ func TestWrongLayers(t *testing.T) {
 		set      []string
 		want     []string
 	}{
-		{name: "each problem has its file", base: base + "imags:\n", file: "forwards: [{ service: s, local: 0 }]\nreleases: [{ name: two, chart: soon.tgz }, { name: new, chart: chart.tgz }]\n",
+		{name: "each problem has its file", base: base + "imags:\n", file: "forwards: [{ service: s, local: -1 }]\nreleases: [{ name: two, chart: soon.tgz }, { name: new, chart: chart.tgz }]\n",
 			set: []string{"forwards[0].hold=x"},
 			want: []string{
 				`devloop.yaml:22:1: unknown key "imags"; did you mean "images"?`,
 				`over.yaml:1:12: forwards[0]: "namespace" is missing`,
 				`over.yaml:1:12: forwards[0]: "port" is missing`,
-				`over.yaml:1:33: forwards[0].local: must be a port from 1 to 65535, but is a number (0)`,
+				`over.yaml:1:33: forwards[0].local: must be a port from 1 to 65535, or 0 for a free one, but is a number (-1)`,
 				`over.yaml:2:32: releases[0].chart: there is no folder "soon.tgz" ` +
 					`(a chart that is not on this machine starts with https://)`,
 				`over.yaml:2:44: releases[1]: "namespace" is missing`,
@@ -163,6 +176,28 @@ func TestWrongLayers(t *testing.T) {
 		{name: "the same port twice set", set: []string{"forwards[0].local=1", "forwards[1].local=1"}, want: []string{
 			`--set forwards[1].local=1: forwards[1].local: 1 is taken already, by --set forwards[0].local=1`,
 		}},
+		{name: "another target", file: "forwards: [{ local: 9001 }, { pod: p, service: web, namespace: n, port: 80 }, { pod: web, namespace: n, port: 80 }]\n",
+			set: []string{"forwards[2].service=null", "forwards[1].selector=a=b"},
+			want: []string{
+				`devloop.yaml:16:5: forwards[2]: needs ` + oneTarget,
+				`over.yaml:1:12: forwards[0]: needs ` + oneTarget,
+				`over.yaml:1:12: forwards[0]: "namespace" is missing`,
+				`over.yaml:1:12: forwards[0]: "port" is missing`,
+				`over.yaml:1:29: forwards[1]: "local" is missing`,
+				`over.yaml:1:39: forwards[1]: has "service" beside "pod", but needs exactly ` + oneTarget,
+				`over.yaml:1:79: forwards[2]: "local" is missing`,
+				`--set forwards[1].selector=a=b: forwards[1]: has "selector" beside "service", but needs exactly ` + oneTarget,
+			}},
+		{name: "ports of assignments", set: []string{"forwards[0].port=0", "forwards[1].port=8.5", "forwards[2].port=a b", "forwards[2].bind=nowhere", "forwards[db].local=x"}, want: []string{
+			`--set forwards[0].port=0: forwards[0].port: must be ` + aPort + `, but is a number (0)`,
+			`--set forwards[1].port=8.5: forwards[1].port: must be ` + aPort + `, but is a number (8.5)`,
+			`--set forwards[2].port=a b: forwards[2].port: "a b" must be ` + aPort,
+			`--set forwards[2].bind=nowhere: forwards[2].bind: "nowhere" must be localhost, or an IP address like 0.0.0.0 or ::1`,
+			`--set forwards[db].local=x: forwards[db].local: must be a port from 1 to 65535, or 0 for a free one, but is text "x"`,
+		}},
+		{name: "the same port on other addresses", file: "forwards: [{ pod: p, namespace: n, port: 80, local: 8001, bind: 10.0.0.1 }]\n", set: []string{"forwards[3].bind=0.0.0.0"}, want: []string{
+			`over.yaml:1:53: forwards[0].local: 8001 is taken already, on line 14 of devloop.yaml`,
+		}},
 		{name: "the same release twice", file: "releases:\n- { name: two }\n- { name: two, chart: chart.tgz, namespace: n }\n",
 			want: []string{`over.yaml:3:11: releases[1].name: two is taken already, on line 2`}},
 
@@ -182,7 +217,7 @@ func TestWrongLayers(t *testing.T) {
 			`--set : must be path=value, like forwards[0].local=8002`,
 		}},
 		{name: "values of the wrong type", set: []string{"forwards[0].local=x", "name=[a]", "images.worker.target=", "allowContexts=a", "releases[one].set.a.b={x: y}", "name.b=c"}, want: []string{
-			`--set forwards[0].local=x: forwards[0].local: must be a port from 1 to 65535, but is text "x"`,
+			`--set forwards[0].local=x: forwards[0].local: must be a port from 1 to 65535, or 0 for a free one, but is text "x"`,
 			`--set images.worker.target=: images.worker.target: must not be empty`,
 			`--set allowContexts=a: allowContexts: must be a list, but is text "a"`,
 			`--set releases[one].set.a.b={x: y}: releases[one].set: a.b must be a single value, but is a mapping; ` +
@@ -197,13 +232,13 @@ func TestWrongLayers(t *testing.T) {
 		}},
 		{name: "items that are not there", set: []string{"forwards[3].local=1", "forwards[5].local=1", "releases[twoo].chart=x", "allowContexts[a]=b", "forwards[web].local=1", "health[-1]=x",
 			"forwards.local=1", "images.wroker.target=a"}, want: []string{
-			`--set forwards[3].local=1: forwards[3]: "service" is missing`,
+			`--set forwards[3].local=1: forwards[3]: needs ` + oneTarget,
 			`--set forwards[3].local=1: forwards[3]: "namespace" is missing`,
 			`--set forwards[3].local=1: forwards[3]: "port" is missing`,
 			`--set forwards[5].local=1: forwards: there is no item 5; the list has 4`,
-			`--set releases[twoo].chart=x: releases: no item has the name "twoo"; did you mean "two"?`,
+			`--set releases[twoo].chart=x: releases: no item is called "twoo"; did you mean "two"?`,
 			`--set allowContexts[a]=b: allowContexts: "a" is no number; the items of this list have no names`,
-			`--set forwards[web].local=1: forwards: items 0 and 1 have the service "web"; say which one by its number`,
+			`--set forwards[web].local=1: forwards: items 0 and 1 are both called "web"; say which one by its number`,
 			`--set health[-1]=x: health: there is no item -1; the list has 1`,
 			`--set forwards.local=1: forwards: is a list; say which item is meant, like forwards[0]`,
 			`--set images.wroker.target=a: images: there is no "wroker"; did you mean "worker"?`,

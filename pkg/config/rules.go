@@ -4,6 +4,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"time"
@@ -17,7 +18,7 @@ type rule struct {
 	only        string // the only value that there is
 	pattern     *regexp.Regexp
 	longest     int                      // characters
-	least, most int                      // of a number
+	least, most int                      // of a number; text with such bounds may be one, without quotes
 	breaks      func(text string) string // what a JSON schema cannot check: returns what is wrong, or ""
 }
 
@@ -25,6 +26,7 @@ type rule struct {
 var rules = map[string]rule{
 	"version":    {only: Version},
 	"label":      {is: "a DNS label: up to 63 of a-z, 0-9 and -, with a letter or digit at both ends", pattern: label, longest: 63},
+	"subdomain":  {is: "a DNS subdomain: up to 253 of a-z, 0-9, - and ., with a letter or digit at both ends of each part", pattern: subdomain, longest: 253},
 	"release":    {is: "a Helm release name: up to 53 of a-z, 0-9, - and ., with a letter or digit at both ends", pattern: subdomain, longest: 53},
 	"repository": {is: "an image name without a tag: up to 128 of a-z, 0-9 and single . _ - / within", pattern: repository, longest: 128},
 	"profile":    {is: "a name of A-Z, a-z, 0-9, -, _ and . that starts with a letter or digit", pattern: regexp.MustCompile(`^[A-Za-z0-9][-_.A-Za-z0-9]*$`)},
@@ -33,7 +35,10 @@ var rules = map[string]rule{
 	"resource":   {is: "a resource like deployments.apps", pattern: subdomain},
 	"httpPath":   {is: "an HTTP path like /healthz", pattern: regexp.MustCompile(`^/\S*$`)},
 	"setPath":    {is: `a path like a.b.c (a dot within a key is written \.)`, pattern: regexp.MustCompile(`^(\\.|[^.\\])+(\.(\\.|[^.\\])+)*$`)},
-	"port":       {is: "a port from 1 to 65535", least: 1, most: 65535},
+	"port":       {is: "a port: a number from 1 to 65535, or a name of up to 63 of a-z, 0-9 and -, with a letter or digit at both ends", pattern: port, longest: 63, least: 1, most: 65535},
+	"podPort":    {is: "a container's port: a number from 1 to 65535, or a name of up to 15 of a-z, 0-9 and single - within, one of them a letter", pattern: podPort, longest: 15},
+	"localPort":  {is: "a port from 1 to 65535, or 0 for a free one", most: 65535},
+	"bind":       {is: "localhost, or an IP address like 0.0.0.0 or ::1", pattern: bind, breaks: isNoAddress},
 	"duration":   {is: "a duration, numbers with units (ms, s, m, h) like 30s or 1h30m", pattern: duration},
 	"rollout":    {is: "a duration of at least 1s", pattern: duration, breaks: isTooShort},
 	"chart":      {breaks: isNoChartURL},
@@ -45,9 +50,15 @@ var (
 	subdomain  = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
 	repository = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
 	duration   = regexp.MustCompile(`^(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$`)
+	port       = regexp.MustCompile(`^(` + portNumber + `|[0-9]*[a-z]([-a-z0-9]*[a-z0-9])?|[0-9]+-[-a-z0-9]*[a-z0-9])$`) // or a label that is no number
+	podPort    = regexp.MustCompile(`^(` + portNumber + `|([0-9]+-)*[0-9]*[a-z][a-z0-9]*(-[a-z0-9]+)*)$`)
+	bind       = regexp.MustCompile(`^(localhost|[0-9]+(\.[0-9]+){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)$`)
 	chartURL   = regexp.MustCompile(`^https?://`)
 	scheme     = regexp.MustCompile(`^[A-Za-z][-+.A-Za-z0-9]*://`)
 )
+
+// portNumber is a port as text.
+const portNumber = `[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]`
 
 // breach returns what is wrong with a value, given as text, or "".
 func (r rule) breach(text string) string {
@@ -83,6 +94,13 @@ func isNoSelector(text string) string {
 		return fmt.Sprintf("%q must be a label selector like app.kubernetes.io/name=web: %v", text, err)
 	case selector.Empty():
 		return fmt.Sprintf("%q must be a label selector like app.kubernetes.io/name=web", text)
+	}
+	return ""
+}
+
+func isNoAddress(text string) string {
+	if _, err := netip.ParseAddr(text); err != nil && text != "localhost" {
+		return fmt.Sprintf("%q is no IP address", text)
 	}
 	return ""
 }

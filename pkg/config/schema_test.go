@@ -67,6 +67,8 @@ func (d describer) rows(out *bytes.Buffer, prefix string, s *schemaValue) {
 		switch {
 		case slices.Contains(s.Required, p.key):
 			fallback = "required"
+		case slices.ContainsFunc(s.OneOf, func(one *schemaValue) bool { return one.Required[0] == p.key }):
+			fallback = "one of these"
 		case p.value.Default != nil:
 			fallback = fmt.Sprintf("`%v`", p.value.Default)
 		}
@@ -95,6 +97,8 @@ func (s *schemaValue) kind() string {
 		first = s.Type.([]string)[0]
 	}
 	switch {
+	case first == "string" && s.Maximum != nil && *s.Maximum > 0:
+		return "integer or text"
 	case first == "string" && s.Maximum != nil:
 		return "duration"
 	case first == "string":
@@ -123,11 +127,12 @@ type schemaValue struct {
 	Minimum             *int     `json:"minimum,omitempty"`
 	Maximum             *int     `json:"maximum,omitempty"`
 
-	Properties           properties   `json:"properties,omitempty"`
-	PropertyNames        *schemaValue `json:"propertyNames,omitempty"`
-	Required             []string     `json:"required,omitempty"`
-	AdditionalProperties any          `json:"additionalProperties,omitempty"` // false or *schemaValue
-	Items                *schemaValue `json:"items,omitempty"`
+	Properties           properties     `json:"properties,omitempty"`
+	PropertyNames        *schemaValue   `json:"propertyNames,omitempty"`
+	Required             []string       `json:"required,omitempty"`
+	OneOf                []*schemaValue `json:"oneOf,omitempty"`
+	AdditionalProperties any            `json:"additionalProperties,omitempty"` // false or *schemaValue
+	Items                *schemaValue   `json:"items,omitempty"`
 }
 
 type property struct {
@@ -176,6 +181,9 @@ func (d describer) value(t reflect.Type, check string) *schemaValue {
 		if r.pattern != nil {
 			s.Pattern, s.PatternErrorMessage = r.pattern.String(), "must be "+r.is
 		}
+		if r.most > 0 {
+			s.Type, s.Minimum, s.Maximum = []string{"string", "integer"}, &r.least, &r.most
+		}
 		return s
 	case *bool:
 		return &schemaValue{Type: "boolean"}
@@ -208,9 +216,12 @@ func (d describer) structure(t reflect.Type) *schemaValue {
 	s := &schemaValue{Type: "object", AdditionalProperties: false}
 	for _, f := range fields(t) {
 		value := d.value(f.Type, f.check)
-		if f.identity || f.required && !d.partial {
+		switch {
+		case f.choice:
+			s.OneOf = append(s.OneOf, &schemaValue{Required: []string{f.key}})
+		case f.required && (f.identity || !d.partial):
 			s.Required = append(s.Required, f.key)
-		} else {
+		default:
 			orNull(value)
 		}
 		if f.fallback != "" {
@@ -327,6 +338,8 @@ func TestSchemaOfThisRepository(t *testing.T) {
 var unseen = map[string]string{
 	"charts":                "a pattern for URLs of three schemes and all paths is hard to read",
 	"cycle":                 "for the editor's parser",
+	"ports of pods":         "whether a port is one of a service or of a pod is said by another key",
+	"the same address":      "for the whole of the file",
 	"keys":                  "for the editor's parser: a key is there twice",
 	"the same key far away": "for the editor's parser",
 	"too short":             "durations have no order in JSON",
@@ -368,13 +381,22 @@ func TestSchemaAgrees(t *testing.T) {
 		"releases[0].values":   {[]string{"[values.yaml]"}, []string{"values.yaml"}},
 		"health[0].deployment": {[]string{"'a=b,c in (d)'"}, []string{"''", "null"}},
 		"cleanup":              {[]string{"{}", "null", "{ before: }"}, []string{"[]", "{ after: [] }", "{ before: [A] }"}},
-		"forwards[0].port":     {[]string{"1", "65535", "0x50"}, []string{"0", "65536", "'80'", "8.5", "http", "null"}},
-		"forwards[0].ready":    {[]string{"/", "'/a?b=c'", "null"}, []string{"a", "/a b", "http://a"}},
-		"forwards[0].hold":     {[]string{"0", "0s", "1h30m", "1.5s", "100ms", "null"}, []string{"30", "-1s", "5min", "1 m", "true"}},
-		"timeouts.rollout":     {[]string{"1s", "null"}, []string{"5", "soon"}},
-		"profiles":             {[]string{"{}", "null", "{ a: , b: {} }"}, []string{"[]", "{ a: [] }", "{ 'a b': {} }", "{ a: { name: b } }"}},
-		"profiles.p":           {[]string{"{ releases: [{ name: r }] }", "{ kubeContext: , forwards: }"}, []string{"{ releases: [{}] }", "{ forwards: [{ service: s }] }", "{ health: [{ namespace: n }] }"}},
-		"other":                {nil, []string{"1", "null"}},
+		"forwards[0]": {[]string{"{ pod: a.b, namespace: n, port: 80, local: 0 }", "{ deployment: d, namespace: n, port: http, local: 1 }",
+			"{ statefulset: s, namespace: n, port: '80', local: 1 }", "{ selector: 'a=b,!c', namespace: n, port: 80, local: 1 }"},
+			[]string{"{ namespace: n, port: 80, local: 1 }", "{ pod: p, service: s, namespace: n, port: 80, local: 1 }", "{ pod: , namespace: n, port: 80, local: 1 }",
+				"{ pod: , service: s, namespace: n, port: 80, local: 1 }", "{ pod: P, namespace: n, port: 80, local: 1 }", "{ pod: a..b, namespace: n, port: 80, local: 1 }",
+				"{ selector: '', namespace: n, port: 80, local: 1 }", "{ deployment: " + strings.Repeat("a", 254) + ", namespace: n, port: 80, local: 1 }"}},
+		"forwards[0].port": {[]string{"1", "65535", "0x50", "'80'", "'65535'", "http", "8-0", "a--b", "'0a'", strings.Repeat("a", 63)},
+			[]string{"0", "65536", "-1", "'0'", "'080'", "'65536'", "'99999999999999999999'", "8.5", "true", "[80]", "''", "Http", "-a", "a-", "8-", "a.b", "null", strings.Repeat("a", 64)}},
+		"forwards[0].local": {[]string{"0", "65535"}, []string{"-1", "65536", "'80'", "http", "null"}},
+		"forwards[0].bind": {[]string{"localhost", "127.0.0.1", "0.0.0.0", "'::'", "'::1'", "fe80::1", "'::ffff:10.0.0.1'", "null"},
+			[]string{"''", "'*'", "Localhost", "example.com", "10.0.0", "127.0.0.1/8", "fe80::1%eth0", "'[::1]'", "8"}},
+		"forwards[0].ready": {[]string{"/", "'/a?b=c'", "null"}, []string{"a", "/a b", "http://a"}},
+		"forwards[0].hold":  {[]string{"0", "0s", "1h30m", "1.5s", "100ms", "null"}, []string{"30", "-1s", "5min", "1 m", "true"}},
+		"timeouts.rollout":  {[]string{"1s", "null"}, []string{"5", "soon"}},
+		"profiles":          {[]string{"{}", "null", "{ a: , b: {} }"}, []string{"[]", "{ a: [] }", "{ 'a b': {} }", "{ a: { name: b } }"}},
+		"profiles.p":        {[]string{"{ releases: [{ name: r }] }", "{ kubeContext: , forwards: }", "{ forwards: [{ pod: p, namespace: n, port: 80 }] }"}, []string{"{ releases: [{}] }", "{ forwards: [{ service: s }] }", "{ forwards: [{ namespace: n, port: 80 }] }", "{ health: [{ namespace: n }] }"}},
+		"other":             {nil, []string{"1", "null"}},
 	} {
 		for i, value := range append(values.good, values.bad...) {
 			text := strings.Replace(template(path), "@", value, 1)

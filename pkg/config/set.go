@@ -5,6 +5,7 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,15 +13,19 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// assignment takes path=value apart: the name of an item may be a selector, with a = of its own.
+var assignment = regexp.MustCompile(`(?s)^((?:[^[=]|\[[^]]*])+)=(.*)$`)
+
 // assign returns all with one value set; order is that of its problems. What it leaves to the decoder: whether the keys
 // are known, and whether the value is right.
 func (r *report) assign(all *node, a Assignment, order int) *node {
 	from := &origin{name: a.From + " " + a.Text, order: order, assignment: true}
-	path, text, ok := strings.Cut(a.Text, "=")
-	if !ok || path == "" {
+	parts := assignment.FindStringSubmatch(a.Text)
+	if parts == nil {
 		r.add(from, Problem{Message: "must be path=value, like forwards[0].local=8002"})
 		return all
 	}
+	path, text := parts[1], parts[2]
 	s := &setter{report: r, origin: from}
 	if s.value = r.build(from, parseValue(text), path); s.value == nil {
 		return all
@@ -32,10 +37,10 @@ func (r *report) assign(all *node, a Assignment, order int) *node {
 }
 
 // parseValue reads a value as YAML, or as text where that is what it looks like to everybody but YAML: {{ image "a" }},
-// #fff, nothing at all.
+// ::1, #fff, nothing at all.
 func parseValue(text string) *yaml.Node {
 	plain := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text}
-	if strings.HasPrefix(strings.TrimSpace(text), "{{") {
+	if trimmed := strings.TrimSpace(text); strings.HasPrefix(trimmed, "{{") || strings.HasPrefix(trimmed, ":") {
 		return plain
 	}
 	value, err := decodeNode(yaml.NewDecoder(strings.NewReader(text)))
@@ -135,8 +140,8 @@ func nextStep(path string, t reflect.Type) (step string, isItem bool, below stri
 	return path, false, ""
 }
 
-// itemIndex finds the item of a list that a step means: its number, or the name of one whose identity begins with a
-// name. The number of items itself means a new one.
+// itemIndex finds the item of a list that a step means: its number, or its name, which is what its identity begins with.
+// The number of items itself means a new one.
 func itemIndex(items []*node, identity []string, step string) (index int, message string) {
 	if i, err := strconv.Atoi(step); err == nil {
 		if i < 0 || i > len(items) {
@@ -150,21 +155,22 @@ func itemIndex(items []*node, identity []string, step string) (index int, messag
 	var names []string
 	index = -1
 	for i, item := range items {
-		name := item.get(identity[0])
-		if name == nil {
+		at := slices.IndexFunc(identity, func(key string) bool { return item.get(key) != nil })
+		if at < 0 {
 			continue
 		}
-		names = append(names, name.Value)
+		name := item.get(identity[at]).Value
+		names = append(names, name)
 		switch {
-		case name.Value != step:
+		case name != step:
 		case index >= 0:
-			return 0, fmt.Sprintf("items %d and %d have the %s %q; say which one by its number", index, i, identity[0], step)
+			return 0, fmt.Sprintf("items %d and %d are both called %q; say which one by its number", index, i, step)
 		default:
 			index = i
 		}
 	}
 	if index < 0 {
-		return 0, fmt.Sprintf("no item has the %s %q%s", identity[0], step, didYouMean(step, names))
+		return 0, fmt.Sprintf("no item is called %q%s", step, didYouMean(step, names))
 	}
 	return index, ""
 }

@@ -6,6 +6,7 @@ package config
 import (
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -26,11 +27,8 @@ func (r *report) whole(c *Config) {
 		r.unique(names, at.get("name"), release.Name)
 		r.wholeRelease(c.Dir, release, at, images)
 	}
-	ports := map[string]*node{}
 	for i, forward := range c.Forwards {
-		if forward.Local > 0 {
-			r.unique(ports, c.root.get("forwards").items[i].get("local"), strconv.Itoa(forward.Local))
-		}
+		r.wholeForward(forward, c.root.get("forwards").items, c.Forwards[:i])
 	}
 }
 
@@ -83,6 +81,35 @@ func (r *report) wholeRelease(dir string, release Release, at *node, images []st
 	}
 }
 
+// wholeForward checks a forward that comes after others; all of them stand at items.
+func (r *report) wholeForward(forward Forward, items []*node, before []Forward) {
+	at := items[len(before)]
+	if kind, _ := forward.Target(); kind != "" && kind != "service" && forward.Port != "" {
+		r.named(at.get("port"), rules["podPort"].breach(forward.Port))
+	}
+	for i, other := range before {
+		if forward.Local > 0 && forward.Local == other.Local && overlap(forward.Addresses(), other.Addresses()) {
+			r.taken(at.get("local"), strconv.Itoa(forward.Local), items[i].get("local"))
+			return
+		}
+	}
+}
+
+// overlap tells whether a port that is open on some addresses is taken on one of the others.
+func overlap(some, others []netip.Addr) bool {
+	covers := func(a, b netip.Addr) bool {
+		return a == b || a.IsUnspecified() && (a.Is6() || b.Is4()) // :: takes IPv4 in, too
+	}
+	for _, a := range some {
+		for _, b := range others {
+			if covers(a, b) || covers(b, a) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // unique reports n if another one has that name.
 func (r *report) unique(first map[string]*node, n *node, name string) {
 	other, taken := first[name]
@@ -90,6 +117,14 @@ func (r *report) unique(first map[string]*node, n *node, name string) {
 	case name == "":
 	case !taken:
 		first[name] = n
+	default:
+		r.taken(n, name, other)
+	}
+}
+
+// taken reports n, since other has that name.
+func (r *report) taken(n *node, name string, other *node) {
+	switch {
 	case other.origin == n.origin && !n.origin.assignment:
 		r.wrong(n, "%s is taken already, on line %d", name, other.Line)
 	case other.origin.assignment:

@@ -7,6 +7,12 @@ import (
 
 const head = "apiVersion: devloop/v1\nname: p\n"
 
+const (
+	oneTarget = `one of these keys: service, deployment, statefulset, pod, selector`
+	aPort     = `a port: a number from 1 to 65535, or a name of up to 63 of a-z, 0-9 and -, with a letter or digit at both ends`
+	aPodPort  = `a container's port: a number from 1 to 65535, or a name of up to 15 of a-z, 0-9 and single - within, one of them a letter`
+)
+
 // wrong lists files and all that is said about them.
 var wrong = []struct {
 	name, text string
@@ -41,7 +47,7 @@ var wrong = []struct {
 		`devloop.yaml:3:1: unknown key "imges"; did you mean "images"?`,
 		`devloop.yaml:4:1: unknown key "foo"; known here: apiVersion, name, kubeContext, allowContexts, images, releases, ` +
 			`health, cleanup, forwards, timeouts, profiles`,
-		`devloop.yaml:6:3: forwards[0]: "service" is missing`,
+		`devloop.yaml:6:3: forwards[0]: needs one of these keys: service, deployment, statefulset, pod, selector`,
 		`devloop.yaml:6:5: forwards[0]: unknown key "servce"; did you mean "service"?`,
 	}},
 	{"too short", head + "timeouts: { rollout: 10ms }\n", []string{`devloop.yaml:3:22: timeouts.rollout: must be at least 1s, but is 10ms`}},
@@ -182,28 +188,109 @@ images:
 		`devloop.yaml:5:43: profiles.a.releases[0]: "name" is missing`,
 		`devloop.yaml:5:81: profiles.a.forwards[0]: "namespace" is missing`,
 		`devloop.yaml:5:81: profiles.a.forwards[0]: "port" is missing`,
-		`devloop.yaml:5:102: profiles.a.forwards[0].local: must be a port from 1 to 65535, but is text "x"`,
+		`devloop.yaml:5:102: profiles.a.forwards[0].local: must be a port from 1 to 65535, or 0 for a free one, but is text "x"`,
 		`devloop.yaml:6:6: profiles.b: must be a mapping, but is a list`,
 		`devloop.yaml:8:17: profiles.d.health[0]: "namespace" is missing`,
 		`devloop.yaml:8:58: profiles.d.timeouts.rollout: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is a number (5)`,
 	}},
 	{"forwards", head + `forwards:
 - { service: s, namespace: n, port: 0, local: 8001, ready: health }
-- { service: s, namespace: n, port: http, local: 8001, hold: 30 }
+- { service: s, namespace: n, port: no, local: 8001, hold: 30 }
 - { service: s, namespace: n, port: 65536, local: 8.5, hold: -1s }
 - { service: s, namespace: n, port: 1, local: 8002, hold: 30 sec }
 timeouts: { rollout: soon }
 `, []string{
-		`devloop.yaml:4:37: forwards[0].port: must be a port from 1 to 65535, but is a number (0)`,
+		`devloop.yaml:4:37: forwards[0].port: must be ` + aPort + `, but is a number (0)`,
 		`devloop.yaml:4:60: forwards[0].ready: "health" must be an HTTP path like /healthz`,
-		`devloop.yaml:5:37: forwards[1].port: must be a port from 1 to 65535, but is text "http"`,
-		`devloop.yaml:5:50: forwards[1].local: 8001 is taken already, on line 4`,
-		`devloop.yaml:5:62: forwards[1].hold: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is a number (30)`,
-		`devloop.yaml:6:37: forwards[2].port: must be a port from 1 to 65535, but is a number (65536)`,
-		`devloop.yaml:6:51: forwards[2].local: must be a port from 1 to 65535, but is a number (8.5)`,
+		`devloop.yaml:5:48: forwards[1].local: 8001 is taken already, on line 4`,
+		`devloop.yaml:5:60: forwards[1].hold: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is a number (30)`,
+		`devloop.yaml:6:37: forwards[2].port: must be ` + aPort + `, but is a number (65536)`,
+		`devloop.yaml:6:51: forwards[2].local: must be a port from 1 to 65535, or 0 for a free one, but is a number (8.5)`,
 		`devloop.yaml:6:62: forwards[2].hold: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is text "-1s"`,
 		`devloop.yaml:7:59: forwards[3].hold: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is text "30 sec"`,
 		`devloop.yaml:8:22: timeouts.rollout: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is text "soon"`,
+	}},
+	{"targets", head + `forwards:
+- { namespace: n, port: 80, local: 0 }
+- { service: s, namespace: n, port: 80, local: 0, pod: p }
+- { selector: a=b, statefulset: s, deployment: d, namespace: n, port: 80, local: 0 }
+- { pod: , service: s, namespace: n, port: 80, local: 0 }
+- { deployment: , namespace: n, port: 80, local: 0 }
+- { service: a.b, namespace: n, port: 80, local: 0 }
+- { deployment: a..b, namespace: n, port: 80, local: 0 }
+- { selector: a in, namespace: n, port: 80, local: 0 }
+- { pod: 8, namespace: n.m, port: 80, local: 0 }
+`, []string{
+		`devloop.yaml:4:3: forwards[0]: needs ` + oneTarget,
+		`devloop.yaml:5:51: forwards[1]: has "pod" beside "service", but needs exactly ` + oneTarget,
+		`devloop.yaml:6:20: forwards[2]: has "statefulset" beside "selector", but needs exactly ` + oneTarget,
+		`devloop.yaml:6:36: forwards[2]: has "deployment" beside "selector", but needs exactly ` + oneTarget,
+		`devloop.yaml:7:10: forwards[3].pod: must not be empty`,
+		`devloop.yaml:7:12: forwards[3]: has "service" beside "pod", but needs exactly ` + oneTarget,
+		`devloop.yaml:8:17: forwards[4].deployment: must not be empty`,
+		`devloop.yaml:9:14: forwards[5].service: "a.b" must be a DNS label: up to 63 of a-z, 0-9 and -, with a letter or digit at both ends`,
+		`devloop.yaml:10:17: forwards[6].deployment: "a..b" must be a DNS subdomain: up to 253 of a-z, 0-9, - and ., with a letter or digit at both ends of each part`,
+		`devloop.yaml:11:15: forwards[7].selector: "a in" must be a label selector like app.kubernetes.io/name=web: unable to parse requirement: found '' expected: '('`,
+		`devloop.yaml:12:10: forwards[8].pod: must be text, but is a number (8); put it in quotes`,
+		`devloop.yaml:12:24: forwards[8].namespace: "n.m" must be a DNS label: up to 63 of a-z, 0-9 and -, with a letter or digit at both ends`,
+	}},
+	{"ports", head + `forwards:
+- { service: s, namespace: n, port: "65536", local: 0 }
+- { service: s, namespace: n, port: HTTP, local: 0 }
+- { service: s, namespace: n, port: true, local: 0 }
+- { service: s, namespace: n, port: [80], local: 0 }
+- { service: s, namespace: n, port: "", local: -1 }
+- { service: s, namespace: n, port: , local: }
+- { pod: p, namespace: n, port: web-, local: 0 }
+`, []string{
+		`devloop.yaml:4:37: forwards[0].port: "65536" must be ` + aPort,
+		`devloop.yaml:5:37: forwards[1].port: "HTTP" must be ` + aPort,
+		`devloop.yaml:6:37: forwards[2].port: must be ` + aPort + `, but is true`,
+		`devloop.yaml:7:37: forwards[3].port: must be ` + aPort + `, but is a list`,
+		`devloop.yaml:8:37: forwards[4].port: must not be empty`,
+		`devloop.yaml:8:48: forwards[4].local: must be a port from 1 to 65535, or 0 for a free one, but is a number (-1)`,
+		`devloop.yaml:9:37: forwards[5].port: must not be empty`,
+		`devloop.yaml:9:46: forwards[5].local: must not be empty`,
+		`devloop.yaml:10:33: forwards[6].port: "web-" must be ` + aPort,
+	}},
+	{"ports of pods", head + `forwards:
+- { service: s, namespace: n, port: a--b-of-a-service, local: 0 }
+- { deployment: d, namespace: n, port: a--b, local: 0 }
+- { statefulset: s, namespace: n, port: 8-0, local: 0 }
+- { pod: p, namespace: n, port: 80, local: 0 }
+- { selector: a, namespace: n, port: sixteen-letters0, local: 0 }
+- { selector: a, namespace: n, port: fifteen-letters, local: 0 }
+- { selector: a, namespace: n, port: 1-2-3a4-5, local: 0 }
+`, []string{
+		`devloop.yaml:5:40: forwards[1].port: "a--b" must be ` + aPodPort,
+		`devloop.yaml:6:41: forwards[2].port: "8-0" must be ` + aPodPort,
+		`devloop.yaml:8:38: forwards[4].port: "sixteen-letters0" must be ` + aPodPort,
+	}},
+	{"addresses", head + `forwards:
+- { service: s, namespace: n, port: 1, local: 1, bind: example.com }
+- { service: s, namespace: n, port: 2, local: 1, bind: 256.0.0.1 }
+- { service: s, namespace: n, port: 3, local: 1, bind: fe80::1%eth0 }
+- { service: s, namespace: n, port: 4, local: 1, bind: 1::2::3 }
+- { service: s, namespace: n, port: 5, local: 1, bind: 8 }
+`, []string{
+		`devloop.yaml:4:56: forwards[0].bind: "example.com" must be localhost, or an IP address like 0.0.0.0 or ::1`,
+		`devloop.yaml:5:56: forwards[1].bind: "256.0.0.1" is no IP address`,
+		`devloop.yaml:6:56: forwards[2].bind: "fe80::1%eth0" must be localhost, or an IP address like 0.0.0.0 or ::1`,
+		`devloop.yaml:7:56: forwards[3].bind: "1::2::3" is no IP address`,
+		`devloop.yaml:8:56: forwards[4].bind: must be text, but is a number (8); put it in quotes`,
+	}},
+	{"the same address", head + `forwards:
+- { pod: a, namespace: n, port: 80, local: 80, bind: 127.0.0.1 }
+- { pod: b, namespace: n, port: 80, local: 80, bind: "::1" }
+- { pod: c, namespace: n, port: 80, local: 80 }
+- { pod: d, namespace: n, port: 80, local: 80, bind: 127.0.0.2 }
+- { pod: e, namespace: n, port: 80, local: 80, bind: "::" }
+`, []string{
+		`devloop.yaml:6:44: forwards[2].local: 80 is taken already, on line 4`,
+		`devloop.yaml:8:44: forwards[4].local: 80 is taken already, on line 4`,
+	}},
+	{"a colon too many", head + "forwards:\n- bind: ::\n", []string{
+		`devloop.yaml:4: mapping values are not allowed in this context (a text with ": " in it needs quotes)`,
 	}},
 }
 
