@@ -269,14 +269,26 @@ func reachable(ctx context.Context, url string) error {
 }
 
 func (d *doctor) lookAtPorts(ctx context.Context) (string, error) {
-	if d.config == nil || len(d.config.Forwards) == 0 {
+	if d.config == nil {
 		return "", nil
 	}
-	bound, err := bind(ctx, d.config)
-	if err != nil {
+	free := 0
+	var errs []error
+	for i, f := range d.config.Forwards {
+		if f.Local == 0 {
+			continue // devloop takes one that is free
+		}
+		forward, err := listen(ctx, d.config, i)
+		if err == nil {
+			free++
+			err = forward.Close()
+		}
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil || free == 0 {
 		return "", err
 	}
-	return count(len(bound), "local port") + " free", release(bound)
+	return count(free, "local port") + " free", nil
 }
 
 // lookAtWatching watches what devloop would watch.
