@@ -278,7 +278,7 @@ func (d *doctor) lookAtPorts(ctx context.Context) (string, error) {
 		if f.Local == 0 {
 			continue // devloop takes one that is free
 		}
-		forward, err := listen(ctx, d.config, i)
+		forward, err := listen(ctx, d.config, i, nil)
 		if err == nil {
 			free++
 			err = forward.Close()

@@ -31,6 +31,7 @@ type session struct {
 	registry *node.Registry
 	builder  *build.Builder
 	deployer *deploy.Deployer
+	forwards forwards // open before the session and after it
 	closers  []func() error
 }
 

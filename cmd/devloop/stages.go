@@ -43,7 +43,7 @@ func (s *session) load() (loop.Stages, error) {
 		Images:   &images{session: s, config: s.config, inputs: map[name.Tag]build.Input{}},
 		Nodes:    nodes{s},
 		Platform: platform{s, s.config},
-		Forwards: forwards{s.config.Forwards},
+		Forwards: s.forwards,
 	}, nil
 }
 

@@ -36,19 +36,21 @@ const (
 	queriesPerSecond = 100
 )
 
-// Cluster is one connection to one cluster, fixed when it is made: a kubeconfig edited later changes nothing.
+// Cluster is one cluster, fixed when it is connected to: another context that is selected later changes nothing. The cluster itself
+// may be restarted, with another port or other certificates: what its kube context says now is followed.
 type Cluster struct {
 	Context string // name of the kube context
-	Server  string // URL of the API server
+	Server  string // URL of the API server, when the cluster was connected to
 	UID     string // of the namespace kube-system: the cluster's identity
-	Config  *rest.Config
 	Client  kubernetes.Interface
 
-	dynamic   dynamic.Interface
-	discovery discovery.CachedDiscoveryInterface
-	mapper    meta.ResettableRESTMapper
-	loader    clientcmd.ClientConfig
-	version   string
+	connection *connection
+	config     *rest.Config // whose requests all go through connection
+	dynamic    dynamic.Interface
+	discovery  discovery.CachedDiscoveryInterface
+	mapper     meta.ResettableRESTMapper
+	loader     clientcmd.ClientConfig
+	version    string
 }
 
 // ReadContext returns the name of the kube context to use and its API server, and asks nothing of the cluster. An empty
@@ -96,17 +98,19 @@ func Connect(ctx context.Context, kubeContext string) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := loader.ClientConfig()
+	way, err := newConnection(raw.name)
 	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Context: raw.name, Server: raw.server, loader: loader, connection: way}
+	c.config = &rest.Config{Host: way.host(), Transport: way, WarningHandler: rest.NoWarnings{},
+		QPS: queriesPerSecond, Burst: 2 * queriesPerSecond}
+	if c.Client, err = kubernetes.NewForConfig(c.config); err != nil {
 		return nil, fmt.Errorf("kube context %q: %w", raw.name, err)
 	}
-	config.QPS, config.Burst = queriesPerSecond, 2*queriesPerSecond
-	config.WarningHandler = rest.NoWarnings{}
-	bounded := rest.CopyConfig(config)
-	bounded.Timeout = requestTimeout
-	c := &Cluster{Context: raw.name, Server: raw.server, Config: config, loader: loader}
-	if c.Client, err = kubernetes.NewForConfig(config); err != nil {
-		return nil, fmt.Errorf("kube context %q: %w", raw.name, err)
+	bounded, err := c.ToRESTConfig()
+	if err != nil {
+		return nil, err
 	}
 	if c.dynamic, err = dynamic.NewForConfig(bounded); err != nil {
 		return nil, fmt.Errorf("kube context %q: %w", raw.name, err)
@@ -125,7 +129,7 @@ func Connect(ctx context.Context, kubeContext string) (*Cluster, error) {
 		return nil, event.WithHint(fmt.Errorf("kube context %q: its API server %s does not answer: %w", raw.name, raw.server, err),
 			"minikube status; minikube start")
 	}
-	c.UID = string(system.UID)
+	c.UID, way.uid = string(system.UID), system.UID
 	version, err := c.discovery.ServerVersion()
 	if err != nil {
 		return nil, fmt.Errorf("kube context %q: ask for its version: %w", raw.name, err)
@@ -134,12 +138,21 @@ func Connect(ctx context.Context, kubeContext string) (*Cluster, error) {
 	return c, nil
 }
 
+// Direct returns how the API server is reached now, for connections that are no HTTP requests. It is not to be changed.
+func (c *Cluster) Direct(ctx context.Context) (*rest.Config, error) {
+	way, err := c.connection.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return way.config, nil
+}
+
 // The methods that Helm and cli-runtime ask for (genericclioptions.RESTClientGetter): discovery and the mapper are shared
 // by all releases and runs.
 
 // ToRESTConfig returns a copy of the connection's configuration, with a deadline on every request.
 func (c *Cluster) ToRESTConfig() (*rest.Config, error) {
-	config := rest.CopyConfig(c.Config)
+	config := rest.CopyConfig(c.config)
 	config.Timeout = requestTimeout
 	return config, nil
 }

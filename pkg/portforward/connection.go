@@ -12,6 +12,10 @@ const (
 	retryMin = 20 * time.Millisecond  // between attempts of one connection; a pod that is about to listen takes about this long
 	retryMax = 100 * time.Millisecond // so that a pod which becomes ready meanwhile is seen in time
 
+	// acceptMin is how long the first attempt waits for the node to accept a connection, which takes some milliseconds. Each
+	// attempt after a silent one waits twice as long, for machines that are that busy.
+	acceptMin = 2 * time.Second
+
 	// certainAfter is when a dial that no refusal was heard of counts as made: the node dials its own loopback, and tells
 	// a refusal one round trip later.
 	certainAfter = 250 * time.Millisecond
@@ -21,19 +25,14 @@ const (
 	linger = time.Second
 )
 
-const (
-	heldTooLong = "held connection closed, no pod answered in time"
-	podRefuses  = "pod refuses connections, trying again"
-)
-
 var errClientGone = errors.New("the client is gone")
 
 // connection is one client's connection from its first to its last byte.
 type connection struct {
-	spec   Spec
+	hold   time.Duration
 	client *net.TCPConn
 	pods   *pods
-	voice  *voice
+	status *status
 	said   *replay
 }
 
@@ -53,38 +52,49 @@ func (c *connection) carry(ctx context.Context) {
 	defer func() { _ = c.client.Close() }()
 	defer c.said.close()
 
-	hold, release := context.WithTimeout(ctx, c.spec.Hold)
+	c.status.held.Add(1)
+	defer c.status.held.Add(-1)
+	hold, release := context.WithTimeout(ctx, c.hold)
 	defer release()
-	for pause := retryMin; ; pause = min(2*pause, retryMax) {
-		open, err := c.try(ctx, hold)
+	pause, patience := retryMin, acceptMin
+	for {
+		open, err := c.try(ctx, hold, patience)
 		if open {
 			c.finish(filled, err)
 			return
 		}
-		if errors.Is(err, errRefused) {
-			c.voice.trouble(podRefuses, err)
+		switch {
+		case errors.Is(err, errRefused):
+			c.status.trouble(podRefuses, err)
+		case errors.Is(err, errSilent):
+			patience *= 2
 		}
 		if hold.Err() != nil || !sleep(hold, pause) {
 			if ctx.Err() == nil {
-				c.voice.trouble(heldTooLong, err, "after", c.spec.Hold)
+				c.status.trouble(heldTooLong, err, "after", c.hold)
 			}
 			return
 		}
+		pause = min(2*pause, retryMax)
 	}
 }
 
 // try makes one attempt. Open says that the connection is used up: bytes of it may have been read. Otherwise the pod has
 // seen none, and the attempt may be made again.
-func (c *connection) try(ctx, hold context.Context) (open bool, err error) {
+func (c *connection) try(ctx, hold context.Context, patience time.Duration) (open bool, err error) {
 	tunnels, err := c.pods.pick(hold)
 	if err != nil {
 		return false, err
 	}
-	s, err := tunnels.open(hold)
+	s, err := tunnels.open(ctx, patience)
 	if err != nil {
 		return false, err
 	}
 	defer tunnels.release(s)
+	c.status.held.Add(-1)
+	c.status.open.Add(1)
+	defer c.status.held.Add(1)
+	defer c.status.open.Add(-1)
 	return c.join(ctx, s)
 }
 
@@ -130,6 +140,7 @@ func (c *connection) ask(s *stream, attempt int) {
 			s.toPod.start()
 			_, err = s.data.Write(p[:n])
 			s.toPod.stop()
+			c.status.sent.Add(int64(n))
 		}
 		switch {
 		case errors.Is(err, io.EOF):
@@ -150,11 +161,12 @@ func (c *connection) answer(s *stream) (answered bool, err error) {
 			if !answered {
 				answered = true
 				c.said.settle()
-				c.voice.over(podRefuses, heldTooLong)
+				c.status.over(podRefuses, heldTooLong)
 			}
 			s.toClient.start()
 			_, err := c.client.Write(p[:n])
 			s.toClient.stop()
+			c.status.received.Add(int64(n))
 			if err != nil {
 				return answered, errClientGone
 			}

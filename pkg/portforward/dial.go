@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"sync"
 	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,14 +25,24 @@ import (
 // API servers before 1.31. It is what client-go's own dialers are made of, put together so that a dial ends
 // with its context and that the wire can be cut even while a write to it is stuck.
 type dialer struct {
+	cluster   Cluster
+	namespace string
+
+	mu     sync.Mutex
+	server *apiServer // the last one
+}
+
+// apiServer is the API server as it was reached at some time.
+type apiServer struct {
+	from   *rest.Config // as the cluster said
 	config *rest.Config
 	client *http.Client // speaks HTTP/1.1, as SPDY's upgrade needs
 	base   *url.URL     // of the pods of the namespace
 	bare   atomic.Bool  // what worked last: bare SPDY
 }
 
-func newDialer(config *rest.Config, namespace string) (*dialer, error) {
-	config = rest.CopyConfig(config)
+func newServer(from *rest.Config, namespace string) (*apiServer, error) {
+	config := rest.CopyConfig(from)
 	config.GroupVersion, config.APIPath = &corev1.SchemeGroupVersion, "/api"
 	config.Timeout = 0 // of the whole exchange; a tunnel has no end
 	host, path, err := rest.DefaultServerUrlFor(config)
@@ -44,20 +55,55 @@ func newDialer(config *rest.Config, namespace string) (*dialer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connections to the API server: %w", err)
 	}
-	return &dialer{config: config, client: client, base: host.JoinPath(path, "namespaces", namespace, "pods")}, nil
+	return &apiServer{from: from, config: config, client: client, base: host.JoinPath(path, "namespaces", namespace, "pods")}, nil
+}
+
+// current is the API server as it is reached now.
+func (d *dialer) current(ctx context.Context) (*apiServer, error) {
+	config, err := d.cluster(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.server == nil || d.server.from != config {
+		s, err := newServer(config, d.namespace)
+		if err != nil {
+			return nil, err
+		}
+		if d.server != nil {
+			d.server.client.CloseIdleConnections()
+		}
+		d.server = s
+	}
+	return d.server, nil
 }
 
 // close lets go of connections that served failed upgrades. Tunnels are not touched.
-func (d *dialer) close() { d.client.CloseIdleConnections() }
+func (d *dialer) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.server != nil {
+		d.server.client.CloseIdleConnections()
+	}
+}
 
 // dial opens a wire to a pod; the caller closes it.
 func (d *dialer) dial(ctx context.Context, pod string) (net.Conn, error) {
-	ways := []func(context.Context, *url.URL) (net.Conn, error){d.websocket, d.spdy}
+	s, err := d.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.dial(ctx, pod)
+}
+
+func (s *apiServer) dial(ctx context.Context, pod string) (net.Conn, error) {
+	ways := []func(context.Context, *url.URL) (net.Conn, error){s.websocket, s.spdy}
 	first := 0
-	if d.bare.Load() {
+	if s.bare.Load() {
 		first = 1
 	}
-	at := d.base.JoinPath(pod, "portforward")
+	at := s.base.JoinPath(pod, "portforward")
 	wire, err := ways[first](ctx, at)
 	if err == nil || !(httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)) {
 		return wire, err
@@ -68,12 +114,12 @@ func (d *dialer) dial(ctx context.Context, pod string) (net.Conn, error) {
 	if otherErr != nil {
 		return nil, err
 	}
-	d.bare.Store(first == 0)
+	s.bare.Store(first == 0)
 	return wire, nil
 }
 
-func (d *dialer) websocket(ctx context.Context, at *url.URL) (net.Conn, error) {
-	transport, holder, err := websocket.RoundTripperFor(d.config)
+func (s *apiServer) websocket(ctx context.Context, at *url.URL) (net.Conn, error) {
+	transport, holder, err := websocket.RoundTripperFor(s.config)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +144,7 @@ func (d *dialer) websocket(ctx context.Context, at *url.URL) (net.Conn, error) {
 	return portforward.NewTunnelingConnectionWithLogger(klog.Logger{}, conn), nil
 }
 
-func (d *dialer) spdy(ctx context.Context, at *url.URL) (net.Conn, error) {
+func (s *apiServer) spdy(ctx context.Context, at *url.URL) (net.Conn, error) {
 	var raw net.Conn
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
 		raw = info.Conn
@@ -110,7 +156,7 @@ func (d *dialer) spdy(ctx context.Context, at *url.URL) (net.Conn, error) {
 	request.Header.Set(httpstream.HeaderConnection, httpstream.HeaderUpgrade)
 	request.Header.Set(httpstream.HeaderUpgrade, spdy.HeaderSpdy31)
 	request.Header.Set(httpstream.HeaderProtocolVersion, portforward.PortForwardProtocolV1Name)
-	response, err := d.client.Do(request)
+	response, err := s.client.Do(request)
 	if err != nil {
 		return nil, err
 	}

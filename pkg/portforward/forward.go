@@ -6,10 +6,13 @@
 //
 // The parts, from the outside in:
 //
-//	forward.go     the listener, and the order in which everything ends
+//	forward.go     the listeners, and the order in which everything ends
+//	listen.go      the local addresses, and who holds one that is taken (holder.go)
+//	status.go      what the forward is doing, told when it changes
 //	connection.go  one client's connection: hold it, find a pod, carry bytes, try again where that is safe
 //	replay.go      what the client said first, kept until it need not be said again
-//	pods.go        which pods are ready now
+//	target.go      what a forward leads to: which pods, and which of their ports
+//	pods.go        which of them are ready now
 //	tunnels.go     the tunnels to one pod: how many, which of them takes the next connection
 //	tunnel.go      one tunnel and its streams
 //	dial.go        how a tunnel is made
@@ -24,9 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -40,72 +41,91 @@ const (
 	farewell    = time.Second           // for streams to say goodbye to the pod before their tunnels are closed
 )
 
-const cannotAccept = "connections cannot be accepted, trying again"
-
 // Spec is one forward, as devloop.yaml asks for it.
 type Spec struct {
-	Namespace string // either may not exist yet
-	Service   string
-	Port      int           // of the service; the pod's own port follows from the service and the pod, as in the cluster
-	Local     int           // port on 127.0.0.1; 0 picks a free one
-	Hold      time.Duration // how long a connection waits for a ready pod; 0 closes it at once
+	Target Target
+	Bind   string        // IP address, or Localhost (also if empty): 127.0.0.1 and, where the machine has it, ::1
+	Local  int           // port; 0 picks a free one
+	Hold   time.Duration // how long a connection waits for a ready pod; 0 closes it at once
 }
 
 // Forward is a bound local address. It belongs to who called Listen, who ends it by Serve's context or by Close.
 type Forward struct {
-	spec     Spec
-	listener *net.TCPListener
+	spec      Spec
+	listeners []*net.TCPListener
+	status    *status
 }
 
 // Listen binds the local address at once; the kernel queues connections until Serve takes them. If the port is taken, the
-// error names who holds it and carries a hint; no other port is tried.
-func Listen(ctx context.Context, spec Spec) (*Forward, error) {
-	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(spec.Local))
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp4", address)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		who, hint := holder(spec.Local)
-		return nil, event.WithHint(fmt.Errorf("local port %d is taken by %s", spec.Local, who), hint)
-	}
+// error names who holds it and carries a hint; no other port is tried. What happens is told to sink.
+func Listen(ctx context.Context, spec Spec, sink event.Sink) (*Forward, error) {
+	listeners, err := listen(ctx, spec.Bind, spec.Local)
 	if err != nil {
-		return nil, fmt.Errorf("local port %d for service %s/%s: %w", spec.Local, spec.Namespace, spec.Service, err)
+		return nil, explain(err)
 	}
-	return &Forward{spec: spec, listener: listener.(*net.TCPListener)}, nil
+	f := &Forward{spec: spec, listeners: listeners}
+	f.status = newStatus(sink.For("forward"), "target", spec.Target.String(), "local", f.Addr().String())
+	return f, nil
 }
 
-// Addr is the local address, with the port that was picked if Spec left it open.
-func (f *Forward) Addr() net.Addr { return f.listener.Addr() }
+// Addr is the local address, with the port that was picked if Spec left it open; of two loopback addresses it is 127.0.0.1.
+func (f *Forward) Addr() *net.TCPAddr { return f.listeners[0].Addr().(*net.TCPAddr) }
+
+// Target is what the forward leads to.
+func (f *Forward) Target() Target { return f.spec.Target }
+
+// Status is what the forward is doing now.
+func (f *Forward) Status() Status { return f.status.now() }
 
 // Close closes the listener. Only a Forward that is never served needs it.
-func (f *Forward) Close() error { return f.listener.Close() }
+func (f *Forward) Close() error {
+	var errs []error
+	for _, l := range f.listeners {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Cluster says how its API server is reached now: a restart may change the port and the certificates. What it returns is not changed.
+type Cluster func(context.Context) (*rest.Config, error)
 
 // Serve carries connections until ctx ends, and returns nil then; it may be called once. Connections are closed after the
 // listener, tunnels after connections, and every goroutine that it started has ended when it returns. The only
-// error is that of a listener that broke: whatever the cluster does is waited out, and told to sink.
-//
-// The config is the one that client was made from; it is not changed.
-func (f *Forward) Serve(ctx context.Context, config *rest.Config, client kubernetes.Interface, sink event.Sink) error {
-	defer f.listener.Close()
-	dialer, err := newDialer(config, f.spec.Namespace)
-	if err != nil {
-		return err
-	}
+// errors are of a target that cannot be and of a listener that broke: whatever the cluster does is waited out, and told.
+func (f *Forward) Serve(ctx context.Context, cluster Cluster, client kubernetes.Interface) error {
+	defer func() { _ = f.Close() }() // ends with the process at the latest
+	dialer := &dialer{cluster: cluster, namespace: f.spec.Target.Namespace}
 	defer dialer.close()
-	voice := newVoice(sink.For("forward"), "local", f.Addr().String())
 
 	// Connections use tunnels, so each has a life of its own: they end in this order.
 	carrying, hangUp := context.WithCancel(context.WithoutCancel(ctx))
 	tunnelling, closeTunnels := context.WithCancel(context.WithoutCancel(ctx))
 	defer hangUp()
 	defer closeTunnels()
-	var connections, tunnels sync.WaitGroup
+	accepting, refuse := context.WithCancelCause(ctx)
+	defer refuse(nil)
+	var accepts, connections, tunnels sync.WaitGroup
 
-	pods := newPods(f.spec, client, dialer, voice)
-	tunnels.Go(func() { pods.run(tunnelling, &tunnels) })
-
-	err = f.accept(ctx, voice, func(client *net.TCPConn) {
-		c := &connection{spec: f.spec, client: client, pods: pods, voice: voice, said: newReplay()}
-		connections.Go(func() { c.carry(carrying) })
+	pods := newPods(f.spec.Target, client, dialer, f.status)
+	tunnels.Go(func() {
+		if err := pods.run(tunnelling, &tunnels); err != nil {
+			refuse(err)
+		}
 	})
+	for _, listener := range f.listeners {
+		accepts.Go(func() {
+			err := f.accept(accepting, listener, func(client *net.TCPConn) {
+				c := &connection{hold: f.spec.Hold, client: client, pods: pods, status: f.status, said: newReplay()}
+				connections.Go(func() { c.carry(carrying) })
+			})
+			if err != nil {
+				refuse(err)
+			}
+		})
+	}
+	accepts.Wait()
 
 	hangUp()
 	late := time.AfterFunc(farewell, closeTunnels) // a tunnel whose other end does not read could hold a goodbye for ever
@@ -113,26 +133,28 @@ func (f *Forward) Serve(ctx context.Context, config *rest.Config, client kuberne
 	late.Stop()
 	closeTunnels()
 	tunnels.Wait()
-	return err
+	if ctx.Err() != nil {
+		return nil
+	}
+	return context.Cause(accepting)
 }
 
 // accept takes connections until ctx ends (no error), or the listener breaks; the listener is closed then.
-func (f *Forward) accept(ctx context.Context, voice *voice, take func(*net.TCPConn)) error {
-	defer f.listener.Close()
-	stop := context.AfterFunc(ctx, func() { f.listener.Close() })
+func (f *Forward) accept(ctx context.Context, listener *net.TCPListener, take func(*net.TCPConn)) error {
+	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
 	defer stop()
 	for {
-		client, err := f.listener.AcceptTCP()
+		client, err := listener.AcceptTCP()
 		switch {
 		case err == nil:
-			voice.over(cannotAccept)
+			f.status.over(cannotAccept)
 			take(client)
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("forward %s: %w", f.Addr(), err)
+			return fmt.Errorf("forward %s: %w", listener.Addr(), err)
 		default: // a connection that ended before it was accepted, or too many open files: both pass
-			voice.trouble(cannotAccept, err)
+			f.status.trouble(cannotAccept, err)
 			sleep(ctx, acceptPause)
 		}
 	}

@@ -46,22 +46,25 @@ type rig struct {
 	events []event.Event
 }
 
+// to is where the rig's forward leads.
+var to = Target{Namespace: "ns", Kind: Service, Name: "svc", Port: "80"}
+
 func newRig(t *testing.T, old bool, hold time.Duration) *rig {
 	t.Helper()
 	r := &rig{t: t, node: newNode(t, old), cluster: fake.NewClientset(service(intstr.FromString("web")))}
-	forward, err := Listen(t.Context(), Spec{Namespace: "ns", Service: "svc", Port: 80, Hold: hold})
+	var err error
+	r.forward, err = Listen(t.Context(), Spec{Target: to, Hold: hold}, func(e event.Event) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.events = append(r.events, e)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.forward = forward
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() {
-		served <- forward.Serve(ctx, r.node.config(), r.cluster, func(e event.Event) {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.events = append(r.events, e)
-		})
+		served <- r.forward.Serve(ctx, r.node.cluster, r.cluster)
 	}()
 	r.stop = sync.OnceFunc(func() {
 		cancel()
@@ -212,7 +215,7 @@ func TestAnswers(t *testing.T) {
 			r.pod("a", web(t, "a"), true)
 			said := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // 1 MiB, more than is kept for a replay
 			var group sync.WaitGroup
-			for range 2*perTunnel + 1 { // more than one tunnel
+			for range 2*apart + 1 { // some share a tunnel
 				group.Go(func() {
 					if body, err := get(r.url()); err != nil || body != "a" {
 						t.Errorf("%q, %v", body, err)
@@ -350,14 +353,14 @@ func TestRollout(t *testing.T) {
 	io.WriteString(before, "still there?")
 	hear(before, "still there?")
 	before.Close()
-	eventually(t, "the old pod's tunnel is closed after its last connection", func() bool { return r.node.open() == 1 })
+	eventually(t, "the old pod's tunnels are closed after its last connection", func() bool { return r.node.open("old") == 0 })
 }
 
 func TestSeveralPodsTakeTurns(t *testing.T) {
 	r := newRig(t, false, 30*time.Second)
 	r.pod("a", web(t, "a"), true)
 	r.pod("b", web(t, "b"), true)
-	eventually(t, "both are known", func() bool { return r.told("forward ready") == 2 })
+	eventually(t, "both are known", func() bool { return len(r.forward.Status().Pods) == 2 })
 	heard := map[string]int{}
 	for range 10 {
 		name, err := get(r.url())
@@ -460,7 +463,7 @@ func TestPortTaken(t *testing.T) {
 	}
 	defer listener.Close()
 	port := listener.Addr().(*net.TCPAddr).Port
-	_, err = Listen(t.Context(), Spec{Namespace: "ns", Service: "svc", Port: 80, Local: port})
+	_, err = Listen(t.Context(), Spec{Target: to, Local: port}, nil)
 	if err == nil {
 		t.Fatal("no error")
 	}

@@ -1,6 +1,7 @@
 package portforward
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -24,18 +25,18 @@ import (
 // Kubernetes' own server side of the streams, and connects them to real servers on loopback.
 type node struct {
 	server *httptest.Server
+	rest   *rest.Config
 	old    bool // an API server before 1.31: bare SPDY only
 
 	mu      sync.Mutex
-	pods    map[string]string // name to address
-	tunnels []httpstream.Connection
-	dials   int // of tunnels
-	streams map[string]int
+	pods    map[string]string                // name to address
+	tunnels map[httpstream.Connection]string // to their pods
 }
 
 func newNode(t *testing.T, old bool) *node {
-	n := &node{old: old, pods: map[string]string{}, streams: map[string]int{}}
+	n := &node{old: old, pods: map[string]string{}, tunnels: map[httpstream.Connection]string{}}
 	n.server = httptest.NewServer(n)
+	n.rest = &rest.Config{Host: n.server.URL}
 	t.Cleanup(func() {
 		n.cut()
 		n.server.Close()
@@ -43,7 +44,7 @@ func newNode(t *testing.T, old bool) *node {
 	return n
 }
 
-func (n *node) config() *rest.Config { return &rest.Config{Host: n.server.URL} }
+func (n *node) cluster(context.Context) (*rest.Config, error) { return n.rest, nil }
 
 // run says where a pod listens.
 func (n *node) run(pod, address string) {
@@ -55,22 +56,19 @@ func (n *node) run(pod, address string) {
 // cut breaks all tunnels.
 func (n *node) cut() {
 	n.mu.Lock()
-	tunnels := n.tunnels
-	n.tunnels = nil
-	n.mu.Unlock()
-	for _, t := range tunnels {
+	defer n.mu.Unlock()
+	for t := range n.tunnels {
 		t.Close()
 	}
 }
 
-func (n *node) open() int {
+// open counts a pod's tunnels.
+func (n *node) open(pod string) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	open := 0
-	for _, t := range n.tunnels {
-		select {
-		case <-t.CloseChan():
-		default:
+	for _, p := range n.tunnels {
+		if p == pod {
 			open++
 		}
 	}
@@ -113,11 +111,15 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	defer conn.Close()
 	n.mu.Lock()
-	n.tunnels = append(n.tunnels, conn)
-	n.dials++
+	n.tunnels[conn] = pod
 	n.mu.Unlock()
+	defer func() {
+		conn.Close()
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		delete(n.tunnels, conn)
+	}()
 
 	pairs := map[string]map[string]httpstream.Stream{}
 	for {
@@ -145,7 +147,6 @@ func (n *node) forward(conn httpstream.Connection, pod string, data, errs httpst
 	defer data.Close()
 	n.mu.Lock()
 	address := n.pods[pod]
-	n.streams[pod]++
 	n.mu.Unlock()
 	err := func() error {
 		defer data.Close()

@@ -14,8 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-func TestTargets(t *testing.T) {
-	spec := Spec{Namespace: "ns", Service: "svc", Port: 80}
+func TestServiceBackends(t *testing.T) {
 	terminating := pod("terminating", true)
 	terminating.DeletionTimestamp = &metav1.Time{Time: time.Now()}
 	stranger := pod("stranger", true)
@@ -34,13 +33,13 @@ func TestTargets(t *testing.T) {
 		{"by number", []any{service(intstr.FromInt32(9))}, []any{pod("a", true)}, "a:9"},
 		{"the service's own", []any{service(intstr.FromInt32(0))}, []any{pod("a", true)}, "a:80"},
 		{"not ready", []any{service(intstr.FromInt32(9))}, []any{pod("a", false), terminating, stranger}, "no pod of service ns/svc is ready"},
-		{"no such name", []any{service(intstr.FromString("tls"))}, []any{pod("a", true)}, `pod a has no port named "tls"`},
+		{"no such name", []any{service(intstr.FromString("tls"))}, []any{pod("a", true)}, `pod a has no TCP port named "tls"`},
 		{"no service", nil, []any{pod("a", true)}, "service ns/svc does not exist"},
 		{"no port", []any{noPort}, nil, "service ns/svc has no TCP port 80"},
 		{"no selector", []any{noSelector}, nil, "service ns/svc has no selector, so no pods"},
 		{"malformed", []any{"?", nil, &corev1.Pod{}}, []any{7}, "service ns/svc does not exist"},
 	} {
-		found, why := targets(spec, c.services, c.pods)
+		found, why := to.backends(c.services, c.pods)
 		var got []string
 		for _, f := range found {
 			got = append(got, fmt.Sprintf("%s:%d", f.pod, f.port))

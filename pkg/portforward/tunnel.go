@@ -18,23 +18,25 @@ import (
 )
 
 const (
-	pingPeriod   = 10 * time.Second // keeps proxies from closing a quiet tunnel; client-go's own period
-	openTimeout  = 10 * time.Second // for a pair of streams; a tunnel that takes longer is dead
-	resetTimeout = 5 * time.Second  // for a reset to be sent; a tunnel that takes longer is stuck for all of its streams
-	replyCheck   = 250 * time.Millisecond
+	pingPeriod   = 5 * time.Second        // keeps proxies from closing a quiet tunnel, and shows whether anybody is there
+	silentAfter  = 2 * time.Second        // without an answer, a tunnel gets no new connections
+	deadAfter    = 2 * time.Minute        // without an answer, it is closed: longer than an API server hangs on a busy machine
+	resetTimeout = 5 * time.Second        // for a reset to be sent; a tunnel that takes longer is stuck for all of its streams
+	replyCheck   = 250 * time.Millisecond // how late the loss of a tunnel is seen by who waits for a reply
 	verdictWait  = time.Second            // for the error stream to end after the data stream did; it does so at once
-	stallTime    = 200 * time.Millisecond // a write that takes longer stalls its tunnel
+	stallTime    = 50 * time.Millisecond  // a write that takes longer stalls its tunnel
 )
 
 var (
 	errTunnelLost = errors.New("the tunnel to the pod was lost")
 	errRefused    = errors.New("the pod refused the connection")
+	errSilent     = errors.New("the node of the pod does not answer")
 )
 
 // tunnel is one wire to a pod with many streams on it. SPDY as used here has no flow control: a stream whose client does
 // not read stops all others of its tunnel, sooner or later.
 type tunnel struct {
-	wire    net.Conn
+	wire    *wire
 	conn    *spdystream.Connection
 	group   *sync.WaitGroup // of the goroutines that the tunnel and its streams start
 	request atomic.Int64    // numbers the pairs of streams
@@ -48,49 +50,52 @@ type tunnel struct {
 	closing   bool
 }
 
-// newTunnel starts a tunnel on a wire, which it owns from now on; lost is called once, when the wire is closed.
-func newTunnel(wire net.Conn, group *sync.WaitGroup, lost func(*tunnel)) (*tunnel, error) {
-	wire = &closedOnce{Conn: wire}
-	conn, err := spdystream.NewConnection(wire, false)
+// newTunnel starts a tunnel on a connection, which it owns from now on; lost is called once, when that is closed.
+func newTunnel(c net.Conn, group *sync.WaitGroup, lost func(*tunnel)) (*tunnel, error) {
+	w := &wire{Conn: c, made: time.Now()}
+	conn, err := spdystream.NewConnection(w, false)
 	if err != nil {
-		wire.Close()
+		_ = w.Close() // the error that counts is the one above
 		return nil, err
 	}
-	t := &tunnel{wire: wire, conn: conn, group: group, open: map[*stream]struct{}{}, idleSince: time.Now()}
+	t := &tunnel{wire: w, conn: conn, group: group, open: map[*stream]struct{}{}, idleSince: time.Now()}
 	group.Go(func() {
 		conn.Serve(func(s *spdystream.Stream) { _ = s.Refuse() }) // pods open no streams
-		wire.Close()
+		t.close()
 		lost(t)
 	})
-	group.Go(t.ping)
+	group.Go(t.watch)
 	return t, nil
 }
 
-// closedOnce is a connection that may be closed again: the library keeps a goroutine for a second where that is an error.
-type closedOnce struct {
-	net.Conn
-	once sync.Once
-}
-
-func (c *closedOnce) Close() (err error) {
-	c.once.Do(func() { err = c.Conn.Close() })
-	return err
-}
-
-func (t *tunnel) ping() {
+// watch pings the other end, and closes the tunnel when it has been silent for too long.
+func (t *tunnel) watch() {
 	tick := time.NewTicker(pingPeriod)
 	defer tick.Stop()
+	answered := make(chan struct{}, 1)
+	answered <- struct{}{}
 	for {
 		select {
 		case <-t.conn.CloseChan():
 			return
 		case <-tick.C:
-			_, _ = t.conn.Ping() // what is lost shows on the wire itself
+		}
+		if t.wire.silent(deadAfter) {
+			t.close()
+		}
+		select {
+		case <-answered:
+			t.wire.ask()
+			t.group.Go(func() {
+				_, _ = t.conn.Ping() // silence is seen on the wire, since the library may be late to see the answer
+				answered <- struct{}{}
+			})
+		default:
 		}
 	}
 }
 
-func (t *tunnel) close() { t.wire.Close() }
+func (t *tunnel) close() { _ = t.wire.Close() } // nobody can do anything about an error
 
 func (t *tunnel) lost() bool {
 	select {
@@ -101,16 +106,58 @@ func (t *tunnel) lost() bool {
 	}
 }
 
-// stalled reports whether a stream holds up the others.
-func (t *tunnel) stalled() bool {
+// healthy reports whether the tunnel can take a connection: no stream holds up the others, and the other end answers.
+func (t *tunnel) healthy() bool {
+	if t.closing || t.lost() || t.wire.silent(silentAfter) {
+		return false
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for s := range t.open {
 		if s.toPod.slow() || s.toClient.slow() {
-			return true
+			return false
 		}
 	}
-	return false
+	return true
+}
+
+// wire is the connection under a tunnel. It knows whether the other end is alive, by a clock that nobody can set.
+type wire struct {
+	net.Conn
+	closing sync.Once
+	made    time.Time
+
+	// Nanoseconds after made; 0 is never.
+	asked   atomic.Int64 // the oldest question without an answer
+	heard   atomic.Int64 // bytes came
+	reading atomic.Bool  // bytes are waited for
+}
+
+func (w *wire) Read(p []byte) (int, error) {
+	w.reading.Store(true)
+	n, err := w.Conn.Read(p)
+	w.heard.Store(int64(time.Since(w.made)))
+	w.reading.Store(false)
+	return n, err
+}
+
+// Close may be called again: the library keeps a goroutine for a second where that is an error.
+func (w *wire) Close() (err error) {
+	w.closing.Do(func() { err = w.Conn.Close() })
+	return err
+}
+
+// ask says that the other end has been sent something that it has to answer.
+func (w *wire) ask() {
+	if asked := w.asked.Load(); asked <= w.heard.Load() {
+		w.asked.CompareAndSwap(asked, int64(time.Since(w.made)))
+	}
+}
+
+// silent reports whether the other end has owed an answer for that long. If nobody reads, it may have answered.
+func (w *wire) silent(long time.Duration) bool {
+	asked := w.asked.Load()
+	return asked > w.heard.Load() && w.reading.Load() && int64(time.Since(w.made))-asked > int64(long)
 }
 
 // stream is one connection inside a tunnel: a data stream, and an error stream on which the node tells what went wrong.
@@ -165,8 +212,9 @@ func (t *tunnel) openStream(ctx context.Context, port int) (*stream, error) {
 // create sends both requests before it waits for either, so that a connection costs one round trip.
 func (s *stream) create(port int) error {
 	t := s.tunnel
-	guard := time.AfterFunc(openTimeout, t.close)
+	guard := time.AfterFunc(deadAfter, t.close)
 	defer guard.Stop()
+	t.wire.ask()
 	headers := func(kind string, id int64) http.Header {
 		h := http.Header{}
 		h.Set(corev1.StreamType, kind)
@@ -290,11 +338,14 @@ func refused(message string) bool {
 }
 
 // stopwatch times one write at a time; its zero value is at rest.
-type stopwatch struct{ since atomic.Int64 }
+type stopwatch struct{ since atomic.Pointer[time.Time] }
 
-func (w *stopwatch) start() { w.since.Store(time.Now().UnixNano()) }
-func (w *stopwatch) stop()  { w.since.Store(0) }
+func (w *stopwatch) start() {
+	now := time.Now()
+	w.since.Store(&now)
+}
+func (w *stopwatch) stop() { w.since.Store(nil) }
 func (w *stopwatch) slow() bool {
 	since := w.since.Load()
-	return since != 0 && time.Since(time.Unix(0, since)) > stallTime
+	return since != nil && time.Since(*since) > stallTime
 }

@@ -9,32 +9,31 @@ import (
 )
 
 const (
-	// perTunnel is how many connections share a tunnel. One that stalls can hold up the others (see tunnel), so it
+	// apart is how many connections get a tunnel of their own, so that none holds up another; most have no more at a time.
+	apart = 8
+	// perTunnel is how many share one beyond that. One that stalls can hold up the others (see tunnel), so it
 	// is few; and the library hands streams to five workers by number, so up to five do not share one.
 	perTunnel = 4
 
+	maxDials    = 8 // at a time: as many as an API server that comes back should be met with
 	dialTimeout = 10 * time.Second
 	idleAfter   = time.Minute // a tunnel beyond the spare one is kept for the next burst this long
 
-	redialMin = 250 * time.Millisecond // between attempts to have a spare tunnel; connections dial at once
-	redialMax = 5 * time.Second
+	redialMin = 50 * time.Millisecond  // after a dial that failed, while connections wait; it doubles
+	redialMax = 500 * time.Millisecond // the longest that a connection waits for nothing when the pod can be reached again
+	sparePace = 5 * time.Second        // the same for a tunnel that nobody waits for
+
+	lookPeriod = 50 * time.Millisecond // how late it is seen that a tunnel can take a waiting connection again
 )
 
 var errPodGone = errors.New("the pod is gone")
 
-// Troubles that are told once until they are over.
-const (
-	tunnelLost   = "tunnel to the pod lost"
-	tunnelFailed = "tunnel to the pod cannot be made, trying again"
-)
-
 // podTunnels are the tunnels to one pod. While the pod is ready there is one with room, dialled ahead, so that a new
 // connection costs one round trip. One goroutine, run, owns all of it.
 type podTunnels struct {
-	pod    string
-	port   int // of the pod
+	to     backend
 	dialer *dialer
-	voice  *voice
+	status *status
 	group  *sync.WaitGroup
 
 	wanted   chan wish
@@ -61,16 +60,19 @@ type dialled struct {
 	err    error
 }
 
-func newPodTunnels(pod string, port int, d *dialer, v *voice, group *sync.WaitGroup) *podTunnels {
+func newPodTunnels(to backend, d *dialer, s *status, group *sync.WaitGroup) *podTunnels {
 	return &podTunnels{
-		pod: pod, port: port, dialer: d, voice: v, group: group,
+		to: to, dialer: d, status: s, group: group,
 		wanted: make(chan wish), dialled: make(chan dialled), released: make(chan *tunnel), lost: make(chan *tunnel),
 		retired: make(chan struct{}), done: make(chan struct{}),
 	}
 }
 
-// open opens a stream to the pod's port. When it fails, no byte can have reached the pod. Who got a stream gives it back by release.
-func (p *podTunnels) open(ctx context.Context) (*stream, error) {
+// open opens a stream to the pod's port, or gives up after patience. When it fails, no byte can have reached the pod. Who got a stream gives it
+// back by release.
+func (p *podTunnels) open(ctx context.Context, patience time.Duration) (*stream, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errSilent)
+	defer cancel()
 	w := wish{ctx, make(chan grant)}
 	select {
 	case p.wanted <- w:
@@ -84,7 +86,7 @@ func (p *podTunnels) open(ctx context.Context) (*stream, error) {
 		if g.err != nil {
 			return nil, g.err
 		}
-		s, err := g.tunnel.openStream(ctx, p.port)
+		s, err := g.tunnel.openStream(ctx, p.to.port)
 		if err != nil {
 			p.giveBack(g.tunnel)
 		}
@@ -115,37 +117,45 @@ func (p *podTunnels) run(ctx context.Context) {
 		tunnels  []*tunnel
 		waiting  []wish
 		dialling int
-		retry    = redialMin
-		redial   = time.NewTimer(0) // runs while a failed spare waits to be dialled again
-		idle     = time.NewTimer(idleAfter)
-		mayDial  = true
+		failures int       // dials in a row
+		failed   time.Time // when the last of them did
 		ready    = true
 		retired  = p.retired
 		ended    = ctx.Done()
+
+		look = time.NewTimer(0) // what has changed without a word
+		idle = time.NewTimer(idleAfter)
 	)
-	defer redial.Stop()
+	defer look.Stop()
 	defer idle.Stop()
-	<-redial.C
 	shut := func(t *tunnel) { t.closing = true; t.close() }
 	for {
+		best, healthy := pick(tunnels)
 		waiting = slices.DeleteFunc(waiting, func(w wish) bool {
-			t := withRoom(tunnels)
-			if t == nil {
+			if best == nil {
 				return w.ctx.Err() != nil
 			}
 			select {
-			case w.grant <- grant{tunnel: t}:
-				t.streams++
+			case w.grant <- grant{tunnel: best}:
+				best.streams++
+				best, healthy = pick(tunnels)
 			case <-w.ctx.Done():
 			}
 			return true
 		})
 		wanted := (len(waiting) + perTunnel - 1) / perTunnel
-		if wanted == 0 && ready && mayDial && withRoom(tunnels) == nil {
+		if spare := best == nil || best.streams > 0 && healthy < apart; wanted == 0 && ready && spare {
 			wanted = 1
 		}
-		for ; dialling < wanted; dialling++ {
+		pause := time.Until(failed.Add(pace(failures, len(waiting) > 0)))
+		for ; pause <= 0 && dialling < min(wanted, maxDials); dialling++ {
 			p.group.Go(func() { p.dial(ctx) })
+		}
+		switch {
+		case len(waiting) > 0:
+			look.Reset(lookPeriod)
+		case ready && dialling < wanted:
+			look.Reset(pause)
 		}
 		if !ready && len(tunnels) == 0 && dialling == 0 {
 			return
@@ -160,19 +170,16 @@ func (p *podTunnels) run(ctx context.Context) {
 			waiting = append(waiting, w)
 		case d := <-p.dialled:
 			dialling--
+			if ready {
+				p.status.reached(p.to.pod, d.err)
+			}
 			switch {
 			case d.err != nil:
 				refuse(waiting, d.err)
 				waiting = nil
-				if ready {
-					p.voice.trouble(tunnelFailed, d.err, "pod", p.pod)
-				}
-				mayDial = false
-				redial.Reset(retry)
-				retry = min(2*retry, redialMax)
+				failures, failed = failures+1, time.Now()
 			default:
-				p.voice.over(tunnelFailed, tunnelLost)
-				mayDial, retry = true, redialMin
+				failures, failed = 0, time.Time{}
 				if !d.tunnel.lost() { // else its loss may have been told already
 					tunnels = append(tunnels, d.tunnel)
 				}
@@ -180,8 +187,6 @@ func (p *podTunnels) run(ctx context.Context) {
 					shut(d.tunnel)
 				}
 			}
-		case <-redial.C:
-			mayDial = true
 		case t := <-p.released:
 			t.streams--
 			if t.streams > 0 {
@@ -191,11 +196,10 @@ func (p *podTunnels) run(ctx context.Context) {
 			if !ready {
 				shut(t)
 			}
-			idle.Reset(idleAfter)
+		case <-look.C:
 		case <-idle.C:
-			spare := withRoom(tunnels)
 			for _, t := range tunnels {
-				if t != spare && t.streams == 0 && time.Since(t.idleSince) >= idleAfter {
+				if t != best && t.streams == 0 && time.Since(t.idleSince) >= idleAfter {
 					shut(t)
 				}
 			}
@@ -203,7 +207,7 @@ func (p *podTunnels) run(ctx context.Context) {
 		case t := <-p.lost:
 			tunnels = slices.DeleteFunc(tunnels, func(other *tunnel) bool { return other == t })
 			if ready && !t.closing {
-				p.voice.trouble(tunnelLost, errTunnelLost, "pod", p.pod, "connections", t.streams)
+				p.status.trouble(tunnelLost, errTunnelLost, "pod", p.to.pod)
 			}
 		case <-retired:
 			ready, retired = false, nil
@@ -225,11 +229,22 @@ func (p *podTunnels) run(ctx context.Context) {
 	}
 }
 
+// pace is how long after a failed dial the next one is made.
+func pace(failures int, waitedFor bool) time.Duration {
+	switch {
+	case failures == 0:
+		return 0
+	case waitedFor:
+		return min(redialMin<<min(failures-1, 10), redialMax)
+	}
+	return min(redialMin<<min(failures-1, 10), sparePace)
+}
+
 // dial makes a tunnel. The goroutine of run owns it, and takes every result.
 func (p *podTunnels) dial(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	wire, err := p.dialer.dial(ctx, p.pod)
+	wire, err := p.dialer.dial(ctx, p.to.pod)
 	var t *tunnel
 	if err == nil {
 		t, err = newTunnel(wire, p.group, func(t *tunnel) {
@@ -242,14 +257,19 @@ func (p *podTunnels) dial(ctx context.Context) {
 	p.dialled <- dialled{t, err}
 }
 
-// withRoom picks the first tunnel that can take a connection, so that late ones empty and are closed.
-func withRoom(tunnels []*tunnel) *tunnel {
+// pick is the tunnel for the next connection, nil if all are full: the one with the fewest, and of these the first, so that late ones
+// stay empty and are closed. Healthy is how many there are at all.
+func pick(tunnels []*tunnel) (best *tunnel, healthy int) {
 	for _, t := range tunnels {
-		if t.streams < perTunnel && !t.closing && !t.lost() && !t.stalled() {
-			return t
+		if !t.healthy() {
+			continue
+		}
+		healthy++
+		if t.streams < perTunnel && (best == nil || t.streams < best.streams) {
+			best = t
 		}
 	}
-	return nil
+	return best, healthy
 }
 
 func refuse(waiting []wish, err error) {

@@ -1,0 +1,175 @@
+package portforward
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// State says what happens to a new connection.
+type State string
+
+// The states of a forward.
+const (
+	Waiting     State = "waiting"     // it is held, since no pod is ready
+	Unreachable State = "unreachable" // it is held, since no tunnel to a ready pod can be made
+	Ready       State = "ready"       // a pod gets it
+)
+
+// Status is what a forward is doing.
+type Status struct {
+	State     State
+	Pods      []string // that get new connections, by name
+	Open      int64    // connections that a pod has
+	Held      int64    // connections that wait for a pod
+	Sent      int64    // bytes, to pods
+	Received  int64    // bytes, from pods
+	LastError string   // the last thing that went wrong, also if it is over; "" if nothing did
+}
+
+// What is told when the state changes.
+const (
+	isReady       = "forward ready"
+	isWaiting     = "no ready pod, new connections wait"
+	isUnreachable = "ready pod cannot be reached, new connections wait"
+	podLeft       = "pod gets no new connections"
+)
+
+// Troubles that are told once until they are over.
+const (
+	cannotAccept = "connections cannot be accepted, trying again"
+	cannotWatch  = "pods cannot be watched, the last known ones are used"
+	tunnelLost   = "tunnel to the pod lost"
+	podRefuses   = "pod refuses connections, trying again"
+	heldTooLong  = "held connection closed, no pod answered in time"
+)
+
+// unreachableAfter is how many dials in a row fail before a pod counts as unreachable. A pod that was deleted refuses them a moment before
+// the cluster tells that it is gone, which is no trouble.
+const unreachableAfter = 3
+
+// status tells changes of state, not occurrences: what many connections meet is told once, until it is over.
+type status struct {
+	stage event.Stage
+	about []any // fields that every event carries
+
+	open, held, sent, received atomic.Int64
+
+	mu       sync.Mutex
+	state    State
+	pods     []string
+	why      error          // there are none
+	failures map[string]int // dials in a row, by pod
+	told     map[string]bool
+	last     error
+}
+
+func newStatus(stage event.Stage, about ...any) *status {
+	return &status{stage: stage, about: about, state: Waiting, failures: map[string]int{}, told: map[string]bool{}}
+}
+
+func (s *status) now() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := Status{State: s.state, Pods: slices.Clone(s.pods), Open: s.open.Load(), Held: s.held.Load(), Sent: s.sent.Load(), Received: s.received.Load()}
+	if s.last != nil {
+		now.LastError = s.last.Error()
+	}
+	return now
+}
+
+// leadsTo says which pods get new connections, or why none does.
+func (s *status) leadsTo(pods []string, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before, reason := s.pods, s.why
+	s.pods, s.why = pods, why
+	for pod := range s.failures {
+		if !slices.Contains(pods, pod) {
+			delete(s.failures, pod)
+		}
+	}
+	joined := slices.ContainsFunc(pods, func(pod string) bool { return !slices.Contains(before, pod) })
+	switch {
+	case joined:
+		delete(s.told, heldTooLong)
+		s.become(s.found(), true, nil)
+	case why != nil:
+		s.become(Waiting, reason == nil || reason.Error() != why.Error(), nil)
+	case !slices.Equal(pods, before):
+		s.become(s.found(), false, nil)
+		s.stage.Detail(podLeft, s.fields()...)
+	}
+}
+
+// reached says whether a tunnel to the pod could be made.
+func (s *status) reached(pod string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.pods, pod) {
+		return
+	}
+	if err == nil {
+		delete(s.failures, pod)
+		delete(s.told, tunnelLost)
+	} else {
+		s.failures[pod]++
+		s.last = err
+	}
+	s.become(s.found(), false, err)
+}
+
+// found is the state while there are pods.
+func (s *status) found() State {
+	for _, pod := range s.pods {
+		if s.failures[pod] < unreachableAfter {
+			return Ready
+		}
+	}
+	return Unreachable
+}
+
+// become tells of a change, or if it is to be told anyway.
+func (s *status) become(state State, anyway bool, err error) {
+	if state == s.state && !anyway {
+		return
+	}
+	s.state = state
+	switch state {
+	case Ready:
+		s.stage.Note(isReady, s.fields()...)
+	case Waiting:
+		s.stage.Note(isWaiting, append([]any{"reason", s.why.Error()}, s.fields()...)...)
+	case Unreachable:
+		s.stage.Warn(isUnreachable, err, s.fields()...)
+	}
+}
+
+// fields are the state as an event carries it, so that whoever hears only events knows it, too.
+func (s *status) fields() []any {
+	return append([]any{"state", string(s.state), "pods", slices.Clone(s.pods), "open", s.open.Load(), "held", s.held.Load(),
+		"sent", s.sent.Load(), "received", s.received.Load()}, s.about...)
+}
+
+// trouble warns, unless this message was told and is not over.
+func (s *status) trouble(message string, err error, fields ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = err
+	if told := s.told[message]; told {
+		return
+	}
+	s.told[message] = true
+	s.stage.Warn(message, err, append(fields, s.about...)...)
+}
+
+// over makes a trouble worth telling again.
+func (s *status) over(messages ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range messages {
+		delete(s.told, m)
+	}
+}
