@@ -82,6 +82,9 @@ func (c *connection) read() (*way, error) {
 	if w.base, _, err = rest.DefaultServerUrlFor(config); err != nil {
 		return nil, fmt.Errorf("kube context %q: %w", c.context, err)
 	}
+	if w.base.Path == "" {
+		w.base.Path = "/"
+	}
 	w.open = connrotation.NewDialer((&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext)
 	tracked := rest.CopyConfig(config)
 	tracked.Dial = w.open.DialContext

@@ -249,11 +249,8 @@ func TestHeldUntilReady(t *testing.T) {
 		body, err := get(r.url())
 		answer <- fmt.Sprint(body, err)
 	}()
-	eventually(t, "told that there is none", func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return len(r.events) > 0 && fmt.Sprint(r.events[len(r.events)-1].Fields[1]) == "no pod of service ns/svc is ready"
-	})
+	eventually(t, "told that there is none", func() bool { return r.told(isWaiting) == 1 })
+	eventually(t, "held", func() bool { return r.forward.Status().Held == 1 })
 	select {
 	case a := <-answer:
 		t.Fatalf("answered before the pod was ready: %s", a)
@@ -371,6 +368,46 @@ func TestSeveralPodsTakeTurns(t *testing.T) {
 	}
 	if heard["a"] != 5 || heard["b"] != 5 {
 		t.Error(heard)
+	}
+}
+
+// An API server that hangs costs nothing but time: what was under way goes on when it does, and new connections wait for it.
+func TestFrozen(t *testing.T) {
+	r := newRig(t, false, 30*time.Second)
+	r.pod("a", server(t, "127.0.0.1:0", func(conn net.Conn) { io.Copy(conn, conn) }), true)
+	echo := func(conn net.Conn, said string) {
+		t.Helper()
+		io.WriteString(conn, said)
+		heard := make([]byte, len(said))
+		if _, err := io.ReadFull(conn, heard); err != nil || string(heard) != said {
+			t.Errorf("%q, %v", heard, err)
+		}
+	}
+	before := r.dial()
+	echo(before, "hello")
+	r.node.frozen.Lock()
+	thaw := sync.OnceFunc(r.node.frozen.Unlock)
+	defer thaw()
+	during := r.dial()
+	eventually(t, "the silence is told", func() bool { return r.told(isUnreachable) == 1 })
+	if s := r.forward.Status(); s.State != Unreachable || s.Open != 1 || s.Held != 1 {
+		t.Errorf("status %+v", s)
+	}
+	thaw()
+	echo(during, "still there?")
+	echo(before, "still there?")
+	eventually(t, "the end of it is told", func() bool { return r.forward.Status().State == Ready })
+}
+
+// Without a time to wait in, a ready pod is still asked.
+func TestNotHeld(t *testing.T) {
+	r := newRig(t, false, 0)
+	r.pod("a", web(t, "a"), true)
+	eventually(t, "the pod is known", func() bool { return r.forward.Status().State == Ready })
+	for range 10 {
+		if body, err := get(r.url()); err != nil || body != "a" {
+			t.Errorf("%q, %v", body, err)
+		}
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 // Kubernetes' own server side of the streams, and connects them to real servers on loopback.
 type node struct {
 	server *httptest.Server
+	frozen sync.RWMutex // while it is held, nothing that was sent is read; connections stay open
 	rest   *rest.Config
 	old    bool // an API server before 1.31: bare SPDY only
 
@@ -35,7 +36,9 @@ type node struct {
 
 func newNode(t *testing.T, old bool) *node {
 	n := &node{old: old, pods: map[string]string{}, tunnels: map[httpstream.Connection]string{}}
-	n.server = httptest.NewServer(n)
+	n.server = httptest.NewUnstartedServer(n)
+	n.server.Listener = gate{n.server.Listener, &n.frozen}
+	n.server.Start()
 	n.rest = &rest.Config{Host: n.server.URL}
 	t.Cleanup(func() {
 		n.cut()
@@ -45,6 +48,29 @@ func newNode(t *testing.T, old bool) *node {
 }
 
 func (n *node) cluster(context.Context) (*rest.Config, error) { return n.rest, nil }
+
+// gate makes connections that read nothing while frozen is held.
+type gate struct {
+	net.Listener
+	frozen *sync.RWMutex
+}
+
+type gated struct {
+	net.Conn
+	frozen *sync.RWMutex
+}
+
+func (g gate) Accept() (net.Conn, error) {
+	conn, err := g.Listener.Accept()
+	return gated{conn, g.frozen}, err
+}
+
+func (g gated) Read(p []byte) (int, error) {
+	n, err := g.Conn.Read(p)
+	g.frozen.RLock()
+	defer g.frozen.RUnlock()
+	return n, err
+}
 
 // run says where a pod listens.
 func (n *node) run(pod, address string) {

@@ -1,17 +1,24 @@
 package portforward
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 func TestServiceBackends(t *testing.T) {
@@ -39,15 +46,7 @@ func TestServiceBackends(t *testing.T) {
 		{"no selector", []any{noSelector}, nil, "service ns/svc has no selector, so no pods"},
 		{"malformed", []any{"?", nil, &corev1.Pod{}}, []any{7}, "service ns/svc does not exist"},
 	} {
-		found, why := to.backends(c.services, c.pods)
-		var got []string
-		for _, f := range found {
-			got = append(got, fmt.Sprintf("%s:%d", f.pod, f.port))
-		}
-		if why != nil {
-			got = append(got, why.Error())
-		}
-		if s := strings.Join(got, " "); s != c.want {
+		if s := found(to.backends(c.services, c.pods)); s != c.want {
 			t.Errorf("%s: %s, want %s", c.name, s, c.want)
 		}
 	}
@@ -124,4 +123,204 @@ func TestReplay(t *testing.T) {
 		}
 		r.close()
 	})
+}
+
+func TestBackends(t *testing.T) {
+	selector := &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
+	deployment := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"}}
+	deployment.Spec.Selector = selector
+	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "web"}}
+	set.Spec.Selector = selector
+	multi := service(intstr.FromString("web"))
+	multi.Spec.Ports = []corev1.ServicePort{
+		{Name: "dns", Port: 80, Protocol: corev1.ProtocolUDP, TargetPort: intstr.FromInt32(1)},
+		{Name: "http", Port: 80, TargetPort: intstr.FromString("web")},
+		{Name: "admin", Port: 81, TargetPort: intstr.FromInt32(9)},
+	}
+	sidecar, init := pod("sidecar", true), pod("init", true)
+	always := corev1.ContainerRestartPolicyAlways
+	sidecar.Spec.InitContainers, sidecar.Spec.Containers = sidecar.Spec.Containers, nil
+	sidecar.Spec.InitContainers[0].RestartPolicy = &always
+	init.Spec.InitContainers, init.Spec.Containers = init.Spec.Containers, nil
+	evicted, terminating := pod("evicted", true), pod("terminating", true)
+	evicted.Status.Phase = corev1.PodFailed
+	terminating.DeletionTimestamp = &metav1.Time{Time: time.Now()}
+	ready := []any{pod("b", true), pod("a", true), pod("c", false), evicted, terminating}
+	for _, c := range []struct {
+		kind, name, port string
+		owners, pods     []any
+		want             string
+	}{
+		{Deployment, "web", "web", []any{deployment}, ready, "a:8000 b:8000"},
+		{Deployment, "web", "9", []any{deployment}, ready, "a:9 b:9"},
+		{Deployment, "other", "9", []any{deployment}, ready, "deployment ns/other does not exist"},
+		{StatefulSet, "web", "web", []any{set}, ready, "a:8000 b:8000"},
+		{Selector, "app in (web)", "web", nil, ready, "a:8000 b:8000"},
+		{Selector, "app=other", "web", nil, ready, "no pod of selector ns/app=other is ready"},
+		{Pod, "a", "web", nil, ready, "a:8000"},
+		{Pod, "c", "web", nil, ready, "pod ns/c is not ready"},
+		{Pod, "d", "web", nil, ready, "pod ns/d is not ready"},
+		{Pod, "sidecar", "web", nil, []any{sidecar}, "sidecar:8000"},
+		{Pod, "init", "web", nil, []any{init}, `pod init has no TCP port named "web"`},
+		{Service, "svc", "http", []any{multi}, ready, "a:8000 b:8000"},
+		{Service, "svc", "80", []any{multi}, ready, "a:8000 b:8000"},
+		{Service, "svc", "admin", []any{multi}, ready, "a:9 b:9"},
+		{Service, "svc", "dns", []any{multi}, ready, "service ns/svc has no TCP port dns"},
+	} {
+		target := Target{Namespace: "ns", Kind: c.kind, Name: c.name, Port: c.port}
+		if got := found(target.backends(c.owners, c.pods)); got != c.want {
+			t.Errorf("%s port %s: %s, want %s", target, c.port, got, c.want)
+		}
+	}
+	if _, _, err := (Target{Kind: "job"}).watches(nil); err == nil {
+		t.Error("a job can be forwarded to")
+	}
+}
+
+// found is what backends returned, as text.
+func found(backends []backend, why error) string {
+	var all []string
+	for _, b := range backends {
+		all = append(all, fmt.Sprintf("%s:%d", b.pod, b.port))
+	}
+	if why != nil {
+		all = append(all, why.Error())
+	}
+	return strings.Join(all, " ")
+}
+
+func TestListen(t *testing.T) {
+	addresses := func(listeners []*net.TCPListener) (all []string) {
+		for _, l := range listeners {
+			all = append(all, l.Addr().(*net.TCPAddr).IP.String())
+			l.Close()
+		}
+		return all
+	}
+	for bind, want := range map[string]string{
+		"": "[127.0.0.1 ::1]", Localhost: "[127.0.0.1 ::1]", "127.0.0.1": "[127.0.0.1]", "::1": "[::1]", "0.0.0.0": "[0.0.0.0]", "::": "[::]",
+	} {
+		listeners, err := listen(t.Context(), bind, 0)
+		if err != nil {
+			t.Errorf("%s: %v", bind, err)
+			continue
+		}
+		if len(listeners) == 2 && listeners[0].Addr().(*net.TCPAddr).Port != listeners[1].Addr().(*net.TCPAddr).Port {
+			t.Errorf("%s: two ports", bind)
+		}
+		if got := fmt.Sprint(addresses(listeners)); got != want {
+			t.Errorf("%s: %s, want %s", bind, got, want)
+		}
+	}
+	if _, err := listen(t.Context(), "192.0.2.1", 0); err == nil || !strings.HasPrefix(explain(err).Error(), "listen on 192.0.2.1: ") {
+		t.Errorf("an address of nobody here: %v", err)
+	}
+}
+
+func TestKernelAddr(t *testing.T) {
+	for given, want := range map[string]string{
+		"127.0.0.1": "127.0.0.1", "0.0.0.0": "0.0.0.0", "::1": "::1", "2001:db8::1234": "2001:db8::1234", "::ffff:10.0.0.1": "10.0.0.1",
+	} {
+		var text strings.Builder
+		for word := range slices.Chunk(netip.MustParseAddr(given).AsSlice(), 4) { // as the kernel prints them: "%08X"
+			fmt.Fprintf(&text, "%08X", binary.NativeEndian.Uint32(word))
+		}
+		if got := kernelAddr(text.String()).String(); got != want {
+			t.Errorf("%s: %s, want %s", given, got, want)
+		}
+	}
+	if kernelAddr("012").IsValid() {
+		t.Error("half a byte is an address")
+	}
+}
+
+// A question that nobody answers makes a tunnel silent, unless it is this side that does not read.
+func TestSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		w := &wire{Conn: near, made: time.Now()}
+		read := func() {
+			go w.Read(make([]byte, 8))
+			synctest.Wait()
+		}
+		later := func(d time.Duration) {
+			<-time.After(d)
+			synctest.Wait()
+		}
+		later(time.Second)
+		read()
+		later(time.Hour)
+		if w.silent(silentAfter) {
+			t.Error("silent, and nobody asked")
+		}
+		w.ask()
+		later(silentAfter / 2)
+		w.ask() // does not make the first one younger
+		later(silentAfter/2 + 1)
+		if !w.silent(silentAfter) || w.silent(deadAfter) {
+			t.Error("not silent, or too long")
+		}
+		far.Write([]byte("here"))
+		synctest.Wait()
+		if w.silent(silentAfter) {
+			t.Error("silent, and it has answered")
+		}
+		later(time.Second)
+		w.ask()
+		later(deadAfter + 1)
+		if w.silent(silentAfter) {
+			t.Error("silent, and nobody has read")
+		}
+		read()
+		if !w.silent(deadAfter) {
+			t.Error("not dead")
+		}
+		w.Close()
+		far.Close()
+	})
+}
+
+// What many connections meet is told once, a state when it changes.
+func TestStatus(t *testing.T) {
+	var told []string
+	s := newStatus(event.Sink(func(e event.Event) { told = append(told, e.Message) }).For("forward"))
+	none, broken := errors.New("none"), errors.New("broken")
+	check := func(state State, want ...string) {
+		t.Helper()
+		if got := s.now().State; got != state || !slices.Equal(told, want) {
+			t.Errorf("%s and told %q, want %s and %q", got, told, state, want)
+		}
+		told = nil
+	}
+	s.leadsTo(nil, none)
+	s.leadsTo(nil, none)
+	check(Waiting, isWaiting)
+	s.leadsTo(nil, errors.New("another reason"))
+	check(Waiting, isWaiting) // as a detail
+	s.trouble(heldTooLong, broken)
+	s.trouble(heldTooLong, broken)
+	check(Waiting, heldTooLong)
+	s.leadsTo([]string{"a"}, nil)
+	s.leadsTo([]string{"a"}, nil)
+	check(Ready, isReady)
+	s.trouble(heldTooLong, broken)
+	check(Ready, heldTooLong)
+	s.leadsTo([]string{"a", "b"}, nil)
+	check(Ready, isReady)
+	s.reached("a", time.Minute, broken)
+	s.reached("gone", time.Minute, broken)
+	s.reached("b", time.Millisecond, broken)
+	check(Ready)
+	s.reached("b", unreachableAfter, broken)
+	s.reached("b", time.Minute, broken)
+	check(Unreachable, isUnreachable)
+	s.reached("a", 0, nil)
+	check(Ready, isReady)
+	s.leadsTo([]string{"b"}, nil)
+	check(Unreachable, isUnreachable, podLeft)
+	s.leadsTo(nil, none)
+	check(Waiting, isWaiting)
+	if got := s.now().LastError; got != "broken" {
+		t.Errorf("last error %q", got)
+	}
 }

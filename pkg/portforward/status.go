@@ -1,9 +1,12 @@
 package portforward
 
 import (
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -46,9 +49,9 @@ const (
 	heldTooLong  = "held connection closed, no pod answered in time"
 )
 
-// unreachableAfter is how many dials in a row fail before a pod counts as unreachable. A pod that was deleted refuses them a moment before
+// unreachableAfter is how long dials fail before a pod counts as unreachable. A pod that was deleted refuses them a moment before
 // the cluster tells that it is gone, which is no trouble.
-const unreachableAfter = 3
+const unreachableAfter = time.Second
 
 // status tells changes of state, not occurrences: what many connections meet is told once, until it is over.
 type status struct {
@@ -57,17 +60,17 @@ type status struct {
 
 	open, held, sent, received atomic.Int64
 
-	mu       sync.Mutex
-	state    State
-	pods     []string
-	why      error          // there are none
-	failures map[string]int // dials in a row, by pod
-	told     map[string]bool
-	last     error
+	mu      sync.Mutex
+	state   State
+	pods    []string
+	why     error                    // there are none
+	failing map[string]time.Duration // for how long dials have failed, by pod
+	told    map[string]bool
+	last    error
 }
 
 func newStatus(stage event.Stage, about ...any) *status {
-	return &status{stage: stage, about: about, state: Waiting, failures: map[string]int{}, told: map[string]bool{}}
+	return &status{stage: stage, about: about, state: Waiting, failing: map[string]time.Duration{}, told: map[string]bool{}}
 }
 
 func (s *status) now() Status {
@@ -86,36 +89,34 @@ func (s *status) leadsTo(pods []string, why error) {
 	defer s.mu.Unlock()
 	before, reason := s.pods, s.why
 	s.pods, s.why = pods, why
-	for pod := range s.failures {
-		if !slices.Contains(pods, pod) {
-			delete(s.failures, pod)
-		}
-	}
+	maps.DeleteFunc(s.failing, func(pod string, _ time.Duration) bool { return !slices.Contains(pods, pod) })
 	joined := slices.ContainsFunc(pods, func(pod string) bool { return !slices.Contains(before, pod) })
 	switch {
 	case joined:
 		delete(s.told, heldTooLong)
 		s.become(s.found(), true, nil)
 	case why != nil:
-		s.become(Waiting, reason == nil || reason.Error() != why.Error(), nil)
+		if s.state == Waiting && reason != nil && reason.Error() != why.Error() {
+			s.stage.Detail(isWaiting, s.fields()...)
+		}
+		s.become(Waiting, reason == nil, nil)
 	case !slices.Equal(pods, before):
 		s.become(s.found(), false, nil)
 		s.stage.Detail(podLeft, s.fields()...)
 	}
 }
 
-// reached says whether a tunnel to the pod could be made.
-func (s *status) reached(pod string, err error) {
+// reached says whether a tunnel to the pod could be made, and if not, for how long.
+func (s *status) reached(pod string, failing time.Duration, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !slices.Contains(s.pods, pod) {
 		return
 	}
 	if err == nil {
-		delete(s.failures, pod)
-		delete(s.told, tunnelLost)
+		delete(s.failing, pod)
 	} else {
-		s.failures[pod]++
+		s.failing[pod] = failing
 		s.last = err
 	}
 	s.become(s.found(), false, err)
@@ -124,7 +125,7 @@ func (s *status) reached(pod string, err error) {
 // found is the state while there are pods.
 func (s *status) found() State {
 	for _, pod := range s.pods {
-		if s.failures[pod] < unreachableAfter {
+		if s.failing[pod] < unreachableAfter {
 			return Ready
 		}
 	}
@@ -141,7 +142,7 @@ func (s *status) become(state State, anyway bool, err error) {
 	case Ready:
 		s.stage.Note(isReady, s.fields()...)
 	case Waiting:
-		s.stage.Note(isWaiting, append([]any{"reason", s.why.Error()}, s.fields()...)...)
+		s.stage.Note(isWaiting, s.fields()...)
 	case Unreachable:
 		s.stage.Warn(isUnreachable, err, s.fields()...)
 	}
@@ -149,8 +150,11 @@ func (s *status) become(state State, anyway bool, err error) {
 
 // fields are the state as an event carries it, so that whoever hears only events knows it, too.
 func (s *status) fields() []any {
-	return append([]any{"state", string(s.state), "pods", slices.Clone(s.pods), "open", s.open.Load(), "held", s.held.Load(),
-		"sent", s.sent.Load(), "received", s.received.Load()}, s.about...)
+	fields := append(slices.Clone(s.about), "state", string(s.state))
+	if s.why != nil {
+		return append(fields, "reason", s.why.Error(), "open", s.open.Load(), "held", s.held.Load())
+	}
+	return append(fields, "pods", strings.Join(s.pods, ","), "open", s.open.Load(), "held", s.held.Load(), "sent", s.sent.Load(), "received", s.received.Load())
 }
 
 // trouble warns, unless this message was told and is not over.
@@ -162,7 +166,7 @@ func (s *status) trouble(message string, err error, fields ...any) {
 		return
 	}
 	s.told[message] = true
-	s.stage.Warn(message, err, append(fields, s.about...)...)
+	s.stage.Warn(message, err, append(slices.Clone(s.about), fields...)...)
 }
 
 // over makes a trouble worth telling again.

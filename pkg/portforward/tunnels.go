@@ -3,6 +3,7 @@ package portforward
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -16,7 +17,7 @@ const (
 	perTunnel = 4
 
 	maxDials    = 8 // at a time: as many as an API server that comes back should be met with
-	dialTimeout = 10 * time.Second
+	dialTimeout = 5 * time.Second
 	idleAfter   = time.Minute // a tunnel beyond the spare one is kept for the next burst this long
 
 	redialMin = 50 * time.Millisecond  // after a dial that failed, while connections wait; it doubles
@@ -58,6 +59,7 @@ type grant struct {
 type dialled struct {
 	tunnel *tunnel
 	err    error
+	began  time.Time
 }
 
 func newPodTunnels(to backend, d *dialer, s *status, group *sync.WaitGroup) *podTunnels {
@@ -118,7 +120,8 @@ func (p *podTunnels) run(ctx context.Context) {
 		waiting  []wish
 		dialling int
 		failures int       // dials in a row
-		failed   time.Time // when the last of them did
+		failing  time.Time // when the first of them began
+		failed   time.Time // when the last of them ended
 		ready    = true
 		retired  = p.retired
 		ended    = ctx.Done()
@@ -143,6 +146,10 @@ func (p *podTunnels) run(ctx context.Context) {
 			}
 			return true
 		})
+		if best != nil && failures > 0 { // dialled, or no longer silent
+			failures = 0
+			p.status.reached(p.to.pod, 0, nil)
+		}
 		wanted := (len(waiting) + perTunnel - 1) / perTunnel
 		if spare := best == nil || best.streams > 0 && healthy < apart; wanted == 0 && ready && spare {
 			wanted = 1
@@ -156,6 +163,8 @@ func (p *podTunnels) run(ctx context.Context) {
 			look.Reset(lookPeriod)
 		case ready && dialling < wanted:
 			look.Reset(pause)
+		case failures > 0:
+			look.Reset(redialMax)
 		}
 		if !ready && len(tunnels) == 0 && dialling == 0 {
 			return
@@ -170,16 +179,19 @@ func (p *podTunnels) run(ctx context.Context) {
 			waiting = append(waiting, w)
 		case d := <-p.dialled:
 			dialling--
-			if ready {
-				p.status.reached(p.to.pod, d.err)
-			}
 			switch {
 			case d.err != nil:
 				refuse(waiting, d.err)
 				waiting = nil
-				failures, failed = failures+1, time.Now()
+				if failures++; failures == 1 {
+					failing = d.began
+				}
+				failed = time.Now()
+				if ready {
+					p.status.reached(p.to.pod, failed.Sub(failing), d.err)
+				}
 			default:
-				failures, failed = 0, time.Time{}
+				p.status.over(tunnelLost)
 				if !d.tunnel.lost() { // else its loss may have been told already
 					tunnels = append(tunnels, d.tunnel)
 				}
@@ -242,6 +254,7 @@ func pace(failures int, waitedFor bool) time.Duration {
 
 // dial makes a tunnel. The goroutine of run owns it, and takes every result.
 func (p *podTunnels) dial(ctx context.Context) {
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	wire, err := p.dialer.dial(ctx, p.to.pod)
@@ -254,7 +267,10 @@ func (p *podTunnels) dial(ctx context.Context) {
 			}
 		})
 	}
-	p.dialled <- dialled{t, err}
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = fmt.Errorf("the API server gives no way to pod %s within %s", p.to.pod, dialTimeout)
+	}
+	p.dialled <- dialled{t, err, began}
 }
 
 // pick is the tunnel for the next connection, nil if all are full: the one with the fewest, and of these the first, so that late ones

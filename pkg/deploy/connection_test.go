@@ -1,0 +1,132 @@
+package deploy
+
+import (
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// apiServer answers what Connect and verify ask, to whoever knows the token; also below a path, as behind a proxy.
+func apiServer(t *testing.T, uid, token string) *httptest.Server {
+	t.Helper()
+	mux := http.NewServeMux()
+	answer := func(path string, what any) {
+		handle := func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") != "Bearer "+token {
+				http.Error(w, "who are you?", http.StatusUnauthorized)
+				return
+			}
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(what) // the client says what is wrong
+		}
+		mux.HandleFunc("GET "+path, handle)
+		mux.HandleFunc("GET /proxied"+path, handle)
+	}
+	answer("/api/v1/namespaces/kube-system", &corev1.Namespace{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
+		ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: types.UID(uid)},
+	})
+	answer("/version", map[string]string{"gitVersion": "v1.34.3"})
+	s := httptest.NewTLSServer(mux)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// writeKubeconfig writes a kubeconfig, and the server's certificate to a file that it names.
+func writeKubeconfig(t *testing.T, path string, s *httptest.Server, below, token string) {
+	t.Helper()
+	ca := filepath.Join(filepath.Dir(path), "ca.pem")
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	if err := os.WriteFile(ca, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := clientcmdapi.NewConfig()
+	c.Clusters["minikube"] = &clientcmdapi.Cluster{Server: s.URL + below, CertificateAuthority: ca}
+	c.AuthInfos["minikube"] = &clientcmdapi.AuthInfo{Token: token}
+	c.Contexts["minikube"] = &clientcmdapi.Context{Cluster: "minikube", AuthInfo: "minikube"}
+	c.CurrentContext = "minikube"
+	if err := clientcmd.WriteToFile(*c, path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestConnectionFollowsTheKubeconfig(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config")
+	t.Setenv("KUBECONFIG", path)
+	first := apiServer(t, "one", "old")
+	writeKubeconfig(t, path, first, "/proxied", "old")
+	cluster, err := Connect(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func() error {
+		_, err := cluster.Client.CoreV1().Namespaces().Get(t.Context(), "kube-system", metav1.GetOptions{})
+		return err
+	}
+	if err := ask(); err != nil {
+		t.Fatal(err)
+	}
+	before, err := cluster.Direct(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// Another context is selected: nothing changes, not even the connections.
+	later := time.Now().Add(time.Minute)
+	if err := os.Chtimes(path, later, later); err != nil {
+		t.Fatal(err)
+	}
+	if same, err := cluster.Direct(t.Context()); err != nil || same != before {
+		t.Errorf("a new way without a change (%v)", err)
+	}
+
+	// A restart: another port, another certificate, another token. The old server is still there, and knows nothing of it.
+	restarted := apiServer(t, "one", "new")
+	writeKubeconfig(t, path, restarted, "", "new")
+	if err := ask(); err != nil {
+		t.Errorf("after the restart: %v", err)
+	}
+	if now, err := cluster.Direct(t.Context()); err != nil || now == before || now.Host != restarted.URL {
+		t.Errorf("after the restart: %v (%v)", now, err)
+	}
+
+	// While it cannot be read, and while nobody answers yet, the last one that did counts.
+	if err := os.WriteFile(path, []byte("clusters: ["), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(); err != nil {
+		t.Errorf("half written: %v", err)
+	}
+	starting := apiServer(t, "one", "new")
+	starting.Close()
+	writeKubeconfig(t, path, starting, "", "new")
+	if err := ask(); err != nil {
+		t.Errorf("while the new one starts: %v", err)
+	}
+
+	// The same name, but another cluster: nothing may be done there.
+	writeKubeconfig(t, path, apiServer(t, "two", "new"), "", "new")
+	if err := ask(); !errors.Is(err, errOtherCluster) || !strings.Contains(err.Error(), `kube context "minikube"`) {
+		t.Errorf("another cluster: %v", err)
+	}
+	if _, err := cluster.Direct(t.Context()); !errors.Is(err, errOtherCluster) {
+		t.Errorf("another cluster: %v", err)
+	}
+	writeKubeconfig(t, path, restarted, "", "new")
+	if err := ask(); err != nil {
+		t.Errorf("back at the first: %v", err)
+	}
+}
