@@ -1,0 +1,212 @@
+//go:build e2e
+
+// Clients of a forward: new connections at a steady rate, each with one request of its own, and every answer looked at.
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// fate is how a connection ended, as its client sees it.
+type fate string
+
+const (
+	answered   fate = "answered 200"
+	other      fate = "answered otherwise"
+	refused    fate = "refused"
+	broken     fate = "broken"
+	unanswered fate = "closed without an answer"
+	waiting    fate = "no answer in time"
+)
+
+// outcome is one connection's.
+type outcome struct {
+	fate       fate
+	pod        string // that answered
+	begin, end time.Time
+	err        error
+}
+
+// load is a crowd of clients; it asks until stop is called.
+type load struct {
+	address string
+	rate    int // new connections a second
+	limit   time.Duration
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	mu       sync.Mutex
+	outcomes []outcome
+}
+
+// startLoad asks for / at a local port. The limit for one answer is above what the forward holds, so that only devloop decides.
+func startLoad(t *testing.T, port, rate int, limit time.Duration) *load {
+	ctx, cancel := context.WithCancel(t.Context())
+	l := &load{address: local(port), rate: rate, limit: limit, cancel: cancel}
+	l.running.Go(func() { l.run(ctx) })
+	t.Cleanup(l.stop)
+	return l
+}
+
+func local(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+
+// run keeps the rate also where a busy machine lets ticks fall out: it counts by the clock.
+func (l *load) run(ctx context.Context) {
+	ticker := time.NewTicker(time.Second / time.Duration(l.rate))
+	defer ticker.Stop()
+	begin := time.Now()
+	for asked := 0; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			for due := int(time.Since(begin).Seconds() * float64(l.rate)); asked < due; asked++ {
+				l.running.Go(func() { l.note(request(l.address, "/", l.limit)) })
+			}
+		}
+	}
+}
+
+func (l *load) note(o outcome) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.outcomes = append(l.outcomes, o)
+}
+
+// stop ends the asking and waits for the answers that are still to come.
+func (l *load) stop() {
+	l.cancel()
+	l.running.Wait()
+}
+
+// sofar returns the connections that have ended.
+func (l *load) sofar() []outcome {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.outcomes)
+}
+
+// request opens a connection, sends one request, and reads the whole answer, which has to be the name of a pod.
+func request(address, path string, limit time.Duration) (o outcome) {
+	o.begin = time.Now()
+	o.pod, o.fate, o.err = exchange(address, path, o.begin.Add(limit))
+	o.end = time.Now()
+	return o
+}
+
+func exchange(address, path string, deadline time.Time) (pod string, f fate, err error) {
+	dialer := net.Dialer{Deadline: deadline}
+	conn, err := dialer.Dial("tcp", address)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return "", refused, err
+	}
+	if err != nil {
+		return "", broken, err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(deadline)
+	reader := bufio.NewReaderSize(conn, 1024)
+	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n", path)
+	if err == nil {
+		_, err = reader.Peek(1)
+	}
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "", waiting, err
+	case errors.Is(err, io.EOF):
+		return "", unanswered, err
+	case err != nil:
+		return "", broken, err
+	}
+	response, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		return "", broken, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	pod, whole := strings.CutSuffix(string(body), "\n")
+	switch {
+	case err != nil:
+		return "", broken, err
+	case response.StatusCode != http.StatusOK:
+		return "", other, fmt.Errorf("%s: %s", response.Status, body)
+	case !whole || !strings.HasPrefix(pod, "web-"):
+		return "", broken, fmt.Errorf("the answer is %q", body)
+	}
+	return pod, answered, nil
+}
+
+// tally counts connections by how they ended, and says so in one line.
+type tally struct {
+	fates   map[fate]int
+	longest time.Duration
+	faults  []string // of those that were not answered with 200
+}
+
+func count(outcomes []outcome) tally {
+	c := tally{fates: map[fate]int{}}
+	for _, o := range outcomes {
+		c.fates[o.fate]++
+		c.longest = max(c.longest, o.end.Sub(o.begin))
+		if o.fate != answered {
+			c.faults = append(c.faults, fmt.Sprintf("asked %s, %s after %s: %v",
+				o.begin.Format("15:04:05.000"), o.fate, o.end.Sub(o.begin).Round(time.Millisecond), o.err))
+		}
+	}
+	slices.Sort(c.faults)
+	return c
+}
+
+func (c tally) String() string {
+	total, parts := 0, []string(nil)
+	for _, f := range slices.Sorted(maps.Keys(c.fates)) {
+		total += c.fates[f]
+		parts = append(parts, fmt.Sprintf("%d %s", c.fates[f], f))
+	}
+	return fmt.Sprintf("%d connections: %s; longest wait %s", total, strings.Join(parts, ", "), c.longest.Round(time.Millisecond))
+}
+
+// cut is how many were broken off: without an answer, or in the middle of it.
+func (c tally) cut() int { return c.fates[broken] + c.fates[unanswered] }
+
+// finish ends the load and fails the test if a connection was refused, waited in vain or got another answer than 200, or if
+// more than inFlight were broken off.
+func (l *load) finish(t *testing.T, inFlight int) tally {
+	t.Helper()
+	l.stop()
+	c := count(l.sofar())
+	t.Log(c)
+	for i, fault := range c.faults {
+		if i == 10 {
+			t.Logf("and %d more", len(c.faults)-i)
+			break
+		}
+		t.Log(fault)
+	}
+	if c.fates[answered] == 0 {
+		t.Error("nothing was answered at all")
+	}
+	for _, f := range []fate{other, refused, waiting} {
+		if c.fates[f] > 0 {
+			t.Errorf("%d connections: %s", c.fates[f], f)
+		}
+	}
+	if c.cut() > inFlight {
+		t.Errorf("%d connections were broken off, at most %d may be", c.cut(), inFlight)
+	}
+	return c
+}
