@@ -64,6 +64,7 @@ func kubernetesClient(t *testing.T) kubernetes.Interface {
 	if err != nil {
 		t.Fatal(err)
 	}
+	config.QPS, config.Burst = 100, 200 // tests look often, and what they see is timed
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)

@@ -173,9 +173,16 @@ type change struct {
 	at    time.Time
 }
 
+// watch tells of changes from now on. It begins with what a list saw: an API server whose etcd is too old to tell how far it is
+// cannot begin by itself.
 func (w *web) watch() *watcher {
 	w.t.Helper()
-	watching, err := w.cluster.CoreV1().Pods(forwardNamespace).Watch(w.t.Context(), metav1.ListOptions{LabelSelector: "app=web"})
+	pods := w.cluster.CoreV1().Pods(forwardNamespace)
+	list, err := pods.List(w.t.Context(), metav1.ListOptions{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	watching, err := pods.Watch(w.t.Context(), metav1.ListOptions{LabelSelector: "app=web", ResourceVersion: list.ResourceVersion})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -185,6 +192,8 @@ func (w *web) watch() *watcher {
 		for event := range watching.ResultChan() {
 			if pod, ok := event.Object.(*corev1.Pod); ok {
 				seen.note(pod.Name, event.Type != watch.Deleted && takesConnections(pod))
+			} else {
+				w.t.Logf("the watch ended: %+v", event.Object)
 			}
 		}
 	}()
