@@ -144,7 +144,7 @@ func exchange(address, path string, deadline time.Time) (pod string, f fate, err
 		return "", broken, err
 	case response.StatusCode != http.StatusOK:
 		return "", other, fmt.Errorf("%s: %s", response.Status, body)
-	case !whole || !strings.HasPrefix(pod, "web-"):
+	case !whole || !strings.Contains(pod, "-"):
 		return "", broken, fmt.Errorf("the answer is %q", body)
 	}
 	return pod, answered, nil
@@ -154,17 +154,24 @@ func exchange(address, path string, deadline time.Time) (pod string, f fate, err
 type tally struct {
 	fates   map[fate]int
 	longest time.Duration
-	faults  []string // of those that were not answered with 200
+	last    time.Time // end of the last answer to a connection that waited for a second or more
+	slow    int       // how many did
+	faults  []string  // of those that were not answered with 200
 }
 
 func count(outcomes []outcome) tally {
 	c := tally{fates: map[fate]int{}}
 	for _, o := range outcomes {
 		c.fates[o.fate]++
-		c.longest = max(c.longest, o.end.Sub(o.begin))
+		took := o.end.Sub(o.begin)
+		c.longest = max(c.longest, took)
+		if took >= time.Second {
+			c.slow++
+			c.last = later(c.last, o.end)
+		}
 		if o.fate != answered {
 			c.faults = append(c.faults, fmt.Sprintf("asked %s, %s after %s: %v",
-				o.begin.Format("15:04:05.000"), o.fate, o.end.Sub(o.begin).Round(time.Millisecond), o.err))
+				o.begin.Format("15:04:05.000"), o.fate, took.Round(time.Millisecond), o.err))
 		}
 	}
 	slices.Sort(c.faults)
@@ -177,7 +184,8 @@ func (c tally) String() string {
 		total += c.fates[f]
 		parts = append(parts, fmt.Sprintf("%d %s", c.fates[f], f))
 	}
-	return fmt.Sprintf("%d connections: %s; longest wait %s", total, strings.Join(parts, ", "), c.longest.Round(time.Millisecond))
+	return fmt.Sprintf("%d connections: %s; longest wait %s, %d waited for a second or more",
+		total, strings.Join(parts, ", "), c.longest.Round(time.Millisecond), c.slow)
 }
 
 // cut is how many were broken off: without an answer, or in the middle of it.
@@ -209,4 +217,11 @@ func (l *load) finish(t *testing.T, inFlight int) tally {
 		t.Errorf("%d connections were broken off, at most %d may be", c.cut(), inFlight)
 	}
 	return c
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
