@@ -55,7 +55,7 @@ func (t *testbed) close(ctx context.Context) error {
 }
 
 // figure is a benchmark's result: medians, in its unit. Its JSON is what out.json holds; theirs and ratio are absent where there
-// is no alternative.
+// is no alternative, and ratio where theirs is 0.
 type figure struct {
 	Name   string   `json:"name"`
 	Ours   float64  `json:"ours"`
@@ -132,8 +132,12 @@ func compare(b benchmark, ours, theirs []float64) (figure, error) {
 	f := figure{Name: b.name, Unit: b.unit, Goal: b.goal, Runs: len(ours), alternative: b.alternative, ours: ours, theirs: theirs}
 	f.Ours = round(median(ours))
 	if len(theirs) > 0 {
-		t, r := round(median(theirs)), round(median(ours)/median(theirs))
-		f.Theirs, f.Ratio = &t, &r
+		t := round(median(theirs))
+		f.Theirs = &t
+		if t != 0 { // a count may be
+			r := round(median(ours) / median(theirs))
+			f.Ratio = &r
+		}
 	}
 	g, err := parseGoal(b.goal)
 	switch {

@@ -73,6 +73,21 @@ func TestGoals(t *testing.T) {
 	}
 }
 
+// A count may be 0 on either side, which has no ratio.
+func TestCountOfNothing(t *testing.T) {
+	b := benchmark{name: "a/b", unit: "requests", goal: "<=0 requests"}
+	for theirs, ratio := range map[float64]bool{0: false, 8: true} {
+		f, err := compare(b, []float64{0}, []float64{theirs})
+		if err != nil || !f.Met || *f.Theirs != theirs || (f.Ratio != nil) != ratio {
+			t.Errorf("0 and %v: %+v, error %v", theirs, f, err)
+		}
+		if err := writeJSON(filepath.Join(t.TempDir(), "out.json"), []figure{f}); err != nil {
+			t.Error(err)
+		}
+		table([]figure{f}, "Here.")
+	}
+}
+
 // turns is a benchmark whose sides write down when they were asked.
 func turns(order *[]string, ours, theirs []float64) benchmark {
 	side := func(name string, values []float64) sample {

@@ -21,7 +21,10 @@ func table(figures []figure, where string) string {
 	for _, f := range figures {
 		row := []string{f.Name, spread(f.Ours, f.ours, f.Unit), "", "", f.Goal, "**no**", f.alternative}
 		if f.Theirs != nil {
-			row[2], row[3] = spread(*f.Theirs, f.theirs, f.Unit), number(*f.Ratio)
+			row[2] = spread(*f.Theirs, f.theirs, f.Unit)
+		}
+		if f.Ratio != nil {
+			row[3] = number(*f.Ratio)
 		}
 		if f.Met {
 			row[5] = "yes"

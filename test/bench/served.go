@@ -134,23 +134,30 @@ func startDevloop(ctx context.Context, t *testbed) (*project, *process, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	binary := os.Getenv("DEVLOOP_BIN")
-	if binary == "" {
-		return nil, nil, fmt.Errorf("DEVLOOP_BIN is not set: use make bench")
-	}
-	env := []string{"XDG_STATE_HOME=" + filepath.Join(t.shared, "state"), "XDG_CACHE_HOME=" + filepath.Join(t.shared, "cache")}
-	devloop, err := t.start(ctx, p.dir, env, binary, "-v")
+	devloop, err := startLoop(ctx, t, p.dir)
 	if err != nil {
 		return nil, nil, err
+	}
+	return p, devloop, p.settle(ctx)
+}
+
+// startLoop starts the real program in a folder, and waits until a run is complete.
+func startLoop(ctx context.Context, t *testbed, dir string) (*process, error) {
+	binary := os.Getenv("DEVLOOP_BIN")
+	if binary == "" {
+		return nil, fmt.Errorf("DEVLOOP_BIN is not set: use make bench")
+	}
+	env := []string{"XDG_STATE_HOME=" + filepath.Join(t.shared, "state"), "XDG_CACHE_HOME=" + filepath.Join(t.shared, "cache")}
+	devloop, err := t.start(ctx, dir, env, binary, "-v")
+	if err != nil {
+		return nil, err
 	}
 	t.cleanup(func(ctx context.Context) error {
 		_ = devloop.cmd.Process.Signal(os.Interrupt) // it removes all that it deployed; how it ended is told by finish
 		return devloop.finish(ctx)
 	})
-	if _, err := devloop.await(ctx, complete); err != nil {
-		return nil, nil, err
-	}
-	return p, devloop, p.settle(ctx)
+	_, err = devloop.await(ctx, complete)
+	return devloop, err
 }
 
 // startPipeline starts the alternative on its project, deploys it for the first time and waits until it is served.
