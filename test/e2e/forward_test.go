@@ -408,6 +408,8 @@ func TestForward(t *testing.T) {
 		})
 	})
 
+	t.Run("a cluster that comes back at another port, with other credentials", func(t *testing.T) { restartedElsewhere(t, cluster) })
+
 	// Last of what is asked, by a second devloop with forwards alone: they lead to what the first one deployed.
 	t.Run("all that a forward may lead to", func(t *testing.T) {
 		in(t).alone(1)

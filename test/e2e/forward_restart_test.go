@@ -1,0 +1,175 @@
+//go:build e2e
+
+// A cluster that comes back elsewhere: another port of its API server, other credentials, all written to the kubeconfig while
+// devloop runs. That is what a restarted minikube does where its node is a container behind a published port.
+package e2e
+
+import (
+	"context"
+	"io"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// published is a local port of the API server.
+type published struct {
+	listener net.Listener
+	serving  sync.WaitGroup
+
+	mu   sync.Mutex
+	open []net.Conn
+}
+
+func publish(t *testing.T, server string) *published {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &published{listener: listener}
+	p.serving.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			p.serving.Go(func() { p.carry(client, server) })
+		}
+	})
+	t.Cleanup(p.withdraw)
+	return p
+}
+
+func (p *published) carry(client net.Conn, server string) {
+	defer client.Close()
+	behind, err := net.Dial("tcp", server)
+	if err != nil {
+		return
+	}
+	defer behind.Close()
+	p.mu.Lock()
+	p.open = append(p.open, client, behind)
+	p.mu.Unlock()
+	p.serving.Go(func() {
+		_, _ = io.Copy(behind, client)
+		_ = behind.Close()
+	})
+	_, _ = io.Copy(client, behind)
+}
+
+// withdraw closes the port and all that goes through it.
+func (p *published) withdraw() {
+	_ = p.listener.Close()
+	p.mu.Lock()
+	for _, conn := range p.open {
+		_ = conn.Close()
+	}
+	p.mu.Unlock()
+	p.serving.Wait()
+}
+
+// administrator makes an account that may do everything, and returns its token. Remove makes the token worthless.
+func administrator(t *testing.T, cluster kubernetes.Interface, name string) (token string, remove func()) {
+	t.Helper()
+	accounts, bindings := cluster.CoreV1().ServiceAccounts("default"), cluster.RbacV1().ClusterRoleBindings()
+	remove = sync.OnceFunc(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		_ = bindings.Delete(ctx, name, metav1.DeleteOptions{})
+		if err := accounts.Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := accounts.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(remove)
+	_, err := bindings.Create(t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: name, Namespace: "default"}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := accounts.CreateToken(t.Context(), name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return request.Status.Token, remove
+}
+
+// restartedElsewhere runs a devloop of its own, whose kubeconfig is rewritten under load.
+func restartedElsewhere(t *testing.T, cluster kubernetes.Interface) {
+	real, err := clientcmd.LoadFromFile(setting(t, "KUBECONFIG"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	current := real.Contexts[real.CurrentContext]
+	server := real.Clusters[current.Cluster]
+	address := server.Server[len("https://"):]
+	kubeconfig := filepath.Join(t.TempDir(), "config")
+	write := func(p *published, token string) {
+		t.Helper()
+		server.Server = "https://" + p.listener.Addr().String()
+		real.AuthInfos[current.AuthInfo] = &clientcmdapi.AuthInfo{Token: token}
+		if err := clientcmd.WriteToFile(*real, kubeconfig); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	first, second := publish(t, address), publish(t, address)
+	oldToken, removeOld := administrator(t, cluster, "before")
+	newToken, _ := administrator(t, cluster, "after")
+	write(first, oldToken)
+	p := newForwardProject(t)
+	p.env = append(p.env, "KUBECONFIG="+kubeconfig)
+	p.write("restart.yaml", `
+apiVersion: devloop/v1
+name: restart
+forwards: [{ service: web, namespace: forward, port: 80, local: 8030, ready: / }]
+`)
+	d := p.start("--verbose", "-f", "restart.yaml")
+	d.wait(0, runComplete, oneRun)
+
+	l := startLoad(t, 8030, rate, mainLimit)
+	pass(t, time.Second)
+	first.withdraw()
+	removeOld()
+	pass(t, 5*time.Second)
+	write(second, newToken)
+	begin := time.Now()
+	w := &web{t, cluster}
+	w.rollout() // which only the watches tell devloop of
+	w.alone(1)
+	pass(t, 3*time.Second)
+	c := l.finish(t, inFlight)
+	t.Logf("the last of those who had waited was answered %s after the kubeconfig was written", c.last.Sub(begin).Round(time.Millisecond))
+	if late := c.last.Sub(begin); late > 10*time.Second {
+		t.Errorf("it took %s until all who had waited were answered", late)
+	}
+
+	// What devloop does in the cluster goes the new way, too.
+	mark := d.mark()
+	p.write("restart.yaml", `
+apiVersion: devloop/v1
+name: restart
+forwards: [{ service: web, namespace: forward, port: 80, local: 8030, ready: / }]
+health: [{ deployment: app=web, namespace: forward }]
+`)
+	d.wait(mark, runComplete, oneRun)
+	if code := d.interrupt(time.Minute); code != 0 {
+		t.Errorf("devloop's exit code is %d", code)
+	}
+}
