@@ -43,14 +43,20 @@ func newPods(t Target, client kubernetes.Interface, d *dialer, s *status) *pods 
 	}
 }
 
-// pick waits for a ready pod; several take turns. If ctx ends first, the error says why there was none.
+// pick waits for a ready pod; several take turns, but for those that it would have to wait for. If ctx ends first, the error says why
+// there was none.
 func (p *pods) pick(ctx context.Context) (*podTunnels, error) {
 	for {
 		p.mu.Lock()
 		news, why := p.news, p.why
 		if n := len(p.ready); n > 0 {
-			p.next++
 			defer p.mu.Unlock()
+			p.next++
+			for i := range n {
+				if pod := p.ready[(p.next+i)%n]; pod.room.Load() {
+					return pod, nil
+				}
+			}
 			return p.ready[p.next%n], nil
 		}
 		p.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,6 +37,7 @@ type podTunnels struct {
 	dialer *dialer
 	status *status
 	group  *sync.WaitGroup
+	room   atomic.Bool // a connection would get a tunnel at once
 
 	wanted   chan wish
 	dialled  chan dialled
@@ -146,6 +148,7 @@ func (p *podTunnels) run(ctx context.Context) {
 			}
 			return true
 		})
+		p.room.Store(best != nil)
 		if best != nil && failures > 0 { // dialled, or no longer silent
 			failures = 0
 			p.status.reached(p.to.pod, 0, nil)
@@ -211,7 +214,8 @@ func (p *podTunnels) run(ctx context.Context) {
 		case <-look.C:
 		case <-idle.C:
 			for _, t := range tunnels {
-				if t != best && t.streams == 0 && time.Since(t.idleSince) >= idleAfter {
+				unused := t != best && t.streams == 0 && time.Since(t.idleSince) >= idleAfter
+				if unused || !ready && t.wire.silent(silentAfter) {
 					shut(t)
 				}
 			}
@@ -226,7 +230,7 @@ func (p *podTunnels) run(ctx context.Context) {
 			refuse(waiting, errPodGone)
 			waiting = nil
 			for _, t := range tunnels {
-				if t.streams == 0 {
+				if t.streams == 0 || t.wire.silent(silentAfter) { // a silent node does not come back for them
 					shut(t)
 				}
 			}

@@ -115,6 +115,28 @@ func TestNodes(t *testing.T) {
 		arrives(t, "after the network")
 	})
 
+	t.Run("a worker that falls silent is left before and after the cluster notices", func(t *testing.T) {
+		always := startProbe(t, smallPage)
+		script(t, "network", worker, "off")
+		begin := time.Now()
+		gone := smallPods(t, cluster)[worker]
+		eventually(t, 3*time.Minute, "the cluster notices", func() bool {
+			pod, err := cluster.CoreV1().Pods("small").Get(t.Context(), gone, metav1.GetOptions{})
+			return err == nil && !takesConnections(pod)
+		})
+		t.Logf("the cluster noticed after %s", time.Since(begin).Round(time.Second))
+		left := d.wait(d.mark()-5, `pod gets no new connections.*`, 2*time.Second)
+		t.Log(left[0])
+		script(t, "network", worker, "on")
+		eventually(t, time.Minute, "the pod is ready again", func() bool {
+			pod, err := cluster.CoreV1().Pods("small").Get(t.Context(), gone, metav1.GetOptions{})
+			return err == nil && takesConnections(pod)
+		})
+		always.stop()
+		// A request that the pod was answering when the cable was pulled cannot be asked again.
+		always.checkBroken(t, 0, 2)
+	})
+
 	t.Run("a worker with a full disk", func(t *testing.T) {
 		script(t, "disk", worker, "full")
 		// More than what the containers of the save before leave behind when they are removed, which is free again.
