@@ -132,9 +132,11 @@ func (c *connection) join(ctx context.Context, s *stream) (open bool, err error)
 
 // ask sends the pod what the client says, until the client ends or the attempt does.
 func (c *connection) ask(s *stream, attempt int) {
-	p := make([]byte, 32<<10)
-	for {
-		n, err := c.said.next(attempt, p)
+	var p []byte
+	for n := 0; ; {
+		p = roomy(p, n)
+		var err error
+		n, err = c.said.next(attempt, p)
 		if n > 0 {
 			s.sent.Store(true)
 			s.toPod.start()
@@ -154,9 +156,11 @@ func (c *connection) ask(s *stream, attempt int) {
 
 // answer sends the client what the pod says, until the pod ends (no error) or the client is gone.
 func (c *connection) answer(s *stream) (answered bool, err error) {
-	p := make([]byte, 32<<10)
-	for {
-		n, err := s.data.Read(p)
+	var p []byte
+	for n := 0; ; {
+		p = roomy(p, n)
+		var err error
+		n, err = s.data.Read(p)
 		if n > 0 {
 			if !answered {
 				answered = true

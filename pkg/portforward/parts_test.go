@@ -181,6 +181,9 @@ func TestBackends(t *testing.T) {
 func found(backends []backend, why error) string {
 	var all []string
 	for _, b := range backends {
+		if !b.ready {
+			continue
+		}
 		all = append(all, fmt.Sprintf("%s:%d", b.pod, b.port))
 	}
 	if why != nil {

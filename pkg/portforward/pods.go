@@ -157,23 +157,31 @@ func (s *store) Replace(list []any, version string) error {
 	return s.told(err)
 }
 
-// become makes backends what new connections get. Pods that are gone are retired: their connections go on.
+// become makes backends that are ready what new connections get, and has tunnels dialled to those that start. Pods that are gone, or
+// no longer ready, are retired: their connections go on.
 func (p *pods) become(ctx context.Context, group *sync.WaitGroup, known map[string]*podTunnels, backends []backend, why error) {
 	var ready []*podTunnels
-	names := make([]string, 0, len(backends))
+	names := []string{}
 	gone := map[string]bool{}
 	for key := range known {
 		gone[key] = true
 	}
 	for _, b := range backends {
-		if known[b.key()] == nil {
-			tunnels := newPodTunnels(b, p.dialer, p.status, group)
+		tunnels := known[b.key()]
+		if tunnels != nil && tunnels.used && !b.ready {
+			continue
+		}
+		if tunnels == nil {
+			tunnels = newPodTunnels(b, p.dialer, p.status, group)
 			group.Go(func() { tunnels.run(ctx) })
 			known[b.key()] = tunnels
 		}
 		delete(gone, b.key())
-		ready = append(ready, known[b.key()])
-		names = append(names, b.pod)
+		if b.ready {
+			tunnels.used = true
+			ready = append(ready, tunnels)
+			names = append(names, b.pod)
+		}
 	}
 	for key := range gone {
 		close(known[key].retired)

@@ -34,9 +34,11 @@ func newReplay() *replay {
 
 // fill reads the client until it ends, or close. It returns how the client ended.
 func (r *replay) fill(client io.Reader) error {
-	chunk := make([]byte, 32<<10)
-	for {
-		n, err := client.Read(chunk)
+	var chunk []byte
+	for n := 0; ; {
+		chunk = roomy(chunk, n)
+		var err error
+		n, err = client.Read(chunk)
 		if !r.add(chunk[:n], err) {
 			return io.ErrClosedPipe
 		}
@@ -44,6 +46,18 @@ func (r *replay) fill(client io.Reader) error {
 			return err
 		}
 	}
+}
+
+// roomy returns the buffer for the next read: a larger one, up to 32 KiB, if the last read filled it. Thousands of connections may be
+// held that have said little.
+func roomy(buffer []byte, filled int) []byte {
+	switch {
+	case buffer == nil:
+		return make([]byte, 2<<10)
+	case filled == len(buffer) && filled < 32<<10:
+		return make([]byte, 4*filled)
+	}
+	return buffer
 }
 
 func (r *replay) add(p []byte, end error) bool {

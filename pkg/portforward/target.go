@@ -88,16 +88,17 @@ func watching[L runtime.Object](kind runtime.Object, api lister[L], narrow func(
 	}}
 }
 
-// backend is a pod that takes connections, and its port.
+// backend is a pod that takes connections, or is about to, and its port.
 type backend struct {
 	pod, uid string
 	port     int
+	ready    bool
 }
 
 // key tells two backends apart that have the same name: a StatefulSet's pod keeps its name.
 func (b backend) key() string { return fmt.Sprintf("%s:%d", b.uid, b.port) }
 
-// backends are the pods that take the target's connections, by name, or the reason why there are none.
+// backends are the pods that take the target's connections and those that start, by name, and the reason if none is ready.
 func (t Target) backends(owners, pods []any) ([]backend, error) {
 	selects, port, err := t.rule(owners)
 	if err != nil {
@@ -110,7 +111,7 @@ func (t Target) backends(owners, pods []any) ([]backend, error) {
 	var found []backend
 	for _, o := range pods {
 		pod, ok := o.(*corev1.Pod)
-		if !ok || !selects(pod) || !takesConnections(pod) {
+		if !ok || !selects(pod) || !alive(pod) {
 			continue
 		}
 		number := podPort(pod, port)
@@ -118,13 +119,13 @@ func (t Target) backends(owners, pods []any) ([]backend, error) {
 			why = fmt.Errorf("pod %s has no TCP port named %q", pod.Name, port.StrVal)
 			continue
 		}
-		found = append(found, backend{pod: pod.Name, uid: string(pod.UID), port: number})
+		found = append(found, backend{pod: pod.Name, uid: string(pod.UID), port: number, ready: ready(pod)})
 	}
-	if len(found) == 0 {
-		return nil, why
+	if slices.ContainsFunc(found, func(b backend) bool { return b.ready }) {
+		why = nil
 	}
 	slices.SortFunc(found, func(a, b backend) int { return strings.Compare(a.pod, b.pod) })
-	return found, nil
+	return found, why
 }
 
 // rule says which pods are meant and which port of theirs.
@@ -180,10 +181,14 @@ func (t Target) targetPort(service *corev1.Service) (intstr.IntOrString, error) 
 	return intstr.IntOrString{}, fmt.Errorf("%s has no TCP port %s", t, t.Port)
 }
 
-// takesConnections reports whether the cluster itself would send connections to the pod.
-func takesConnections(pod *corev1.Pod) bool {
-	ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed // of an evicted pod, too
-	return pod.DeletionTimestamp == nil && !ended && slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+// alive reports whether the pod runs, and is to go on doing so. An evicted pod has failed, which may be all that is said of it.
+func alive(pod *corev1.Pod) bool {
+	return pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning
+}
+
+// ready reports whether the cluster itself would send connections to a pod that is alive.
+func ready(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 	})
 }

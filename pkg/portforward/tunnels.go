@@ -30,7 +30,7 @@ const (
 
 var errPodGone = errors.New("the pod is gone")
 
-// podTunnels are the tunnels to one pod. While the pod is ready there is one with room, dialled ahead, so that a new
+// podTunnels are the tunnels to one pod. Until the pod is retired there is one with room, dialled ahead, so that a new
 // connection costs one round trip. One goroutine, run, owns all of it.
 type podTunnels struct {
 	to     backend
@@ -38,6 +38,7 @@ type podTunnels struct {
 	status *status
 	group  *sync.WaitGroup
 	room   atomic.Bool // a connection would get a tunnel at once
+	used   bool        // the pod has been ready; belongs to pods.run
 
 	wanted   chan wish
 	dialled  chan dialled
