@@ -17,6 +17,10 @@ const (
 	// is few; and the library hands streams to five workers by number, so up to five do not share one.
 	perTunnel = 4
 
+	// stuckAfter is for how long no waiting connection was taken before more than a few tunnels are dialled: where answers are
+	// short, a place is free again sooner than a tunnel is made, and a tunnel costs a megabyte.
+	stuckAfter = 50 * time.Millisecond
+
 	maxDials    = 8 // at a time: as many as an API server that comes back should be met with
 	dialTimeout = 5 * time.Second
 	idleAfter   = time.Minute // a tunnel beyond the spare one is kept for the next burst this long
@@ -122,6 +126,7 @@ func (p *podTunnels) run(ctx context.Context) {
 		tunnels  []*tunnel
 		waiting  []wish
 		dialling int
+		taken    time.Time // when a connection got a tunnel last
 		failures int       // dials in a row
 		failing  time.Time // when the first of them began
 		failed   time.Time // when the last of them ended
@@ -144,6 +149,7 @@ func (p *podTunnels) run(ctx context.Context) {
 			select {
 			case w.grant <- grant{tunnel: best}:
 				best.streams++
+				taken = time.Now()
 				best, healthy = pick(tunnels)
 			case <-w.ctx.Done():
 			}
@@ -154,8 +160,11 @@ func (p *podTunnels) run(ctx context.Context) {
 			failures = 0
 			p.status.reached(p.to.pod, 0, nil)
 		}
-		wanted := (len(waiting) + perTunnel - 1) / perTunnel
-		if spare := best == nil || best.streams > 0 && healthy < apart; wanted == 0 && ready && spare {
+		wanted := 0
+		if healthy < apart || time.Since(taken) > stuckAfter {
+			wanted = (len(waiting) + perTunnel - 1) / perTunnel
+		}
+		if spare := best == nil || best.streams > 0 && healthy < apart; len(waiting) == 0 && ready && spare {
 			wanted = 1
 		}
 		pause := time.Until(failed.Add(pace(failures, len(waiting) > 0)))
