@@ -17,7 +17,8 @@
 //	tunnel.go      one tunnel and its streams
 //	dial.go        how a tunnel is made
 //
-// Limits that come from the runtimes, not from here: containerd ends the other direction 1 s after one direction
+// Limits that come from the runtimes, not from here: SPDY has no flow control, so a client that does not read can stop those who share
+// its tunnel (see tunnels.go for how few these are); containerd ends the other direction 1 s after one direction
 // ended. So a client that half-closes (`echo | nc -N`) gets what the pod answers within that second, and a server
 // that ends its answer by closing is seen to end up to 1 s late. HTTP clients do not half-close. Only TCP is carried.
 package portforward

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,7 +24,7 @@ const (
 
 	maxDials    = 8 // at a time: as many as an API server that comes back should be met with
 	dialTimeout = 5 * time.Second
-	idleAfter   = time.Minute // a tunnel beyond the spare one is kept for the next burst this long
+	idleAfter   = 15 * time.Second // a tunnel beyond the spare one is kept for the next burst this long
 
 	redialMin = 50 * time.Millisecond  // after a dial that failed, while connections wait; it doubles
 	redialMax = 500 * time.Millisecond // the longest that a connection waits for nothing when the pod can be reached again
@@ -127,6 +128,7 @@ func (p *podTunnels) run(ctx context.Context) {
 		waiting  []wish
 		dialling int
 		taken    time.Time // when a connection got a tunnel last
+		crowd    int       // tunnels closed at the last look for idle ones
 		failures int       // dials in a row
 		failing  time.Time // when the first of them began
 		failed   time.Time // when the last of them ended
@@ -223,10 +225,15 @@ func (p *podTunnels) run(ctx context.Context) {
 			}
 		case <-look.C:
 		case <-idle.C:
+			if crowd > apart { // its memory goes back now, and not in some minutes as Go has it
+				debug.FreeOSMemory()
+			}
+			crowd = 0
 			for _, t := range tunnels {
 				unused := t != best && t.streams == 0 && time.Since(t.idleSince) >= idleAfter
 				if unused || !ready && t.wire.silent(silentAfter) {
 					shut(t)
+					crowd++
 				}
 			}
 			idle.Reset(idleAfter)
