@@ -79,11 +79,6 @@ func (w *web) scale(replicas int) {
 	w.change(fmt.Sprintf(`{"spec":{"replicas":%d}}`, replicas))
 }
 
-func (w *web) image(image string) {
-	w.t.Helper()
-	w.change(fmt.Sprintf(`{"spec":{"template":{"spec":{"containers":[{"name":"server","image":%q}]}}}}`, image))
-}
-
 // rollout replaces the pods by others that do the same.
 func (w *web) rollout() {
 	w.t.Helper()

@@ -43,11 +43,11 @@ type outcome struct {
 
 // load is a crowd of clients; it asks until stop is called.
 type load struct {
-	address string
-	rate    int // new connections a second
-	limit   time.Duration
-	cancel  context.CancelFunc
-	running sync.WaitGroup
+	address, path string
+	rate          int // new connections a second
+	limit         time.Duration
+	cancel        context.CancelFunc
+	running       sync.WaitGroup
 
 	mu       sync.Mutex
 	outcomes []outcome
@@ -55,8 +55,13 @@ type load struct {
 
 // startLoad asks for / at a local port. The limit for one answer is above what the forward holds, so that only devloop decides.
 func startLoad(t *testing.T, port, rate int, limit time.Duration) *load {
+	return startLoadOf(t, port, "/", rate, limit)
+}
+
+// startLoadOf asks for a path whose answer is the pod's name, too.
+func startLoadOf(t *testing.T, port int, path string, rate int, limit time.Duration) *load {
 	ctx, cancel := context.WithCancel(t.Context())
-	l := &load{address: local(port), rate: rate, limit: limit, cancel: cancel}
+	l := &load{address: local(port), path: path, rate: rate, limit: limit, cancel: cancel}
 	l.running.Go(func() { l.run(ctx) })
 	t.Cleanup(l.stop)
 	return l
@@ -75,7 +80,7 @@ func (l *load) run(ctx context.Context) {
 			return
 		case <-ticker.C:
 			for due := int(time.Since(begin).Seconds() * float64(l.rate)); asked < due; asked++ {
-				l.running.Go(func() { l.note(request(l.address, "/", l.limit)) })
+				l.running.Go(func() { l.note(request(l.address, l.path, l.limit)) })
 			}
 		}
 	}
@@ -154,9 +159,10 @@ func exchange(address, path string, deadline time.Time) (pod string, f fate, err
 type tally struct {
 	fates   map[fate]int
 	longest time.Duration
-	last    time.Time // end of the last answer to a connection that waited for a second or more
-	slow    int       // how many did
-	faults  []string  // of those that were not answered with 200
+	slow    int      // how many waited for a second or more
+	faults  []string // of those that were not answered with 200
+
+	first, last time.Time // when slow ones ended
 }
 
 func count(outcomes []outcome) tally {
@@ -168,6 +174,9 @@ func count(outcomes []outcome) tally {
 		if took >= time.Second {
 			c.slow++
 			c.last = later(c.last, o.end)
+			if c.first.IsZero() || o.end.Before(c.first) {
+				c.first = o.end
+			}
 		}
 		if o.fate != answered {
 			c.faults = append(c.faults, fmt.Sprintf("asked %s, %s after %s: %v",

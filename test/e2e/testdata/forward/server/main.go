@@ -117,8 +117,13 @@ func handler(unready *atomic.Bool) http.Handler {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		time.Sleep(time.Duration(ms) * time.Millisecond)
-		name(w)
+		timer := time.NewTimer(time.Duration(ms) * time.Millisecond)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			name(w)
+		case <-r.Context().Done():
+		}
 	})
 	mux.HandleFunc("GET /down", func(w http.ResponseWriter, r *http.Request) {
 		n, err := strconv.ParseInt(r.FormValue("bytes"), 10, 64)
