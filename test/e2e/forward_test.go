@@ -364,8 +364,10 @@ func TestForward(t *testing.T) {
 		pass(t, 2*time.Second)
 		c := l.finish(t, inFlight)
 		late := c.last.Sub(end).Round(time.Millisecond)
-		t.Logf("the fault took %s; those who waited for a second or more were answered %s to %s after that; devloop: %s",
-			end.Sub(begin).Round(time.Millisecond), c.first.Sub(end).Round(time.Millisecond), late, d.footprint())
+		t.Logf("the fault took %s; devloop: %s", end.Sub(begin).Round(time.Millisecond), d.footprint())
+		if c.slow > 0 {
+			t.Logf("those who waited for a second or more were answered from %s to %s after it", c.first.Sub(end).Round(time.Millisecond), late)
+		}
 		if late > afterwards {
 			t.Errorf("a held connection was answered %s after all was well again, it may take %s", late, afterwards)
 		}
@@ -462,8 +464,8 @@ func TestForward(t *testing.T) {
 	t.Run("all of it given back", func(t *testing.T) {
 		begin := time.Now()
 		told := begin
-		// A tunnel that nobody uses is kept for a minute, and the heap of a busy time goes back to the system bit by bit.
-		eventually(t, 4*time.Minute, "devloop takes as much as at the beginning", func() bool {
+		// A tunnel that nobody uses is kept for a moment, and the heap of a busy time goes back to the system after that.
+		eventually(t, 2*time.Minute, "devloop takes as much as at the beginning", func() bool {
 			now := d.footprint()
 			done := now.megabytes <= before.megabytes+30 && now.descriptors <= before.descriptors+8 && now.threads <= before.threads+16
 			if done || time.Since(told) >= 15*time.Second {
