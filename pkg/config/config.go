@@ -187,7 +187,7 @@ type Forward struct {
 	// HTTP path that answers 200 when the platform is ready; without it a ready pod is enough.
 	Ready string `key:"ready" check:"httpPath"`
 
-	// How long a connection waits for a ready pod (most HTTP clients wait as long as the default); 0 refuses at once.
+	// How long a connection waits for a ready pod (most HTTP clients wait as long as the default); 0 closes it at once.
 	Hold time.Duration `key:"hold" default:"30s" check:"duration"`
 }
 

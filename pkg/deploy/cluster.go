@@ -129,7 +129,8 @@ func Connect(ctx context.Context, kubeContext string) (*Cluster, error) {
 		return nil, event.WithHint(fmt.Errorf("kube context %q: its API server %s does not answer: %w", raw.name, raw.server, err),
 			"minikube status; minikube start")
 	}
-	c.UID, way.uid = string(system.UID), system.UID
+	c.UID = string(system.UID)
+	way.is(system.UID)
 	version, err := c.discovery.ServerVersion()
 	if err != nil {
 		return nil, fmt.Errorf("kube context %q: ask for its version: %w", raw.name, err)

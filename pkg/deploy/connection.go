@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -26,28 +27,31 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// verifyTimeout is for one question to an API server that may have just started.
-const verifyTimeout = 5 * time.Second
+const (
+	verifyTimeout = 2 * time.Second // for one question to an API server that may have just started
+	verifyPause   = time.Second     // after one that was not answered
+)
 
 var errOtherCluster = event.WithHint(errors.New("its kube context names another cluster now, to which nothing is deployed"), "start devloop again")
 
 // connection is the way to one cluster. As a http.RoundTripper it sends each request the way that the kubeconfig names now.
 type connection struct {
-	context string    // name of the kube context
-	uid     types.UID // of the cluster, once it has been asked
+	context string // name of the kube context
 
-	renewing sync.Mutex // held by the one request that looks whether the way has changed; it guards these:
-	files    []string   // that were read
-	stamp    string     // of the files, before they were read
-
-	mu  sync.Mutex
-	now *way
-	err error // why there is none
+	mu    sync.Mutex // held while the cluster is asked whether it is the same: until then no request may leave
+	uid   types.UID  // of the cluster, once it is known
+	files []string   // that were read
+	stamp string     // of the files, before they were read
+	now   *way
+	err   error     // why it cannot be used
+	asked time.Time // when the next way was tried last, in vain
+	tried string    // the stamp of that way
 }
 
 // way is what one state of the kubeconfig says.
 type way struct {
 	config    *rest.Config // with the contents of the files that the kubeconfig names
+	proxy     string
 	base      *url.URL
 	transport http.RoundTripper
 	open      *connrotation.Dialer // of transport's connections
@@ -56,8 +60,17 @@ type way struct {
 func newConnection(kubeContext string) (*connection, error) {
 	c := &connection{context: kubeContext}
 	var err error
-	c.now, err = c.read()
+	if c.now, err = c.read(); err == nil {
+		c.stamp = stamp(c.files)
+	}
 	return c, err
+}
+
+// is fixes which cluster it is: from now on the kubeconfig is followed.
+func (c *connection) is(uid types.UID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.uid = uid
 }
 
 // read makes a way of the kubeconfig as it is now, and keeps the names of its files.
@@ -85,6 +98,13 @@ func (c *connection) read() (*way, error) {
 	if w.base.Path == "" {
 		w.base.Path = "/"
 	}
+	if config.Proxy != nil { // a func, which cannot be compared
+		proxy, err := config.Proxy(&http.Request{URL: w.base})
+		if err != nil {
+			return nil, fmt.Errorf("kube context %q: proxy: %w", c.context, err)
+		}
+		w.proxy = proxy.String()
+	}
 	w.open = connrotation.NewDialer((&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext)
 	tracked := rest.CopyConfig(config)
 	tracked.Dial = w.open.DialContext
@@ -92,6 +112,13 @@ func (c *connection) read() (*way, error) {
 		return nil, fmt.Errorf("kube context %q: %w", c.context, err)
 	}
 	return w, nil
+}
+
+// same reports whether both lead to the same place with the same credentials.
+func (w *way) same(other *way) bool {
+	a, b := rest.CopyConfig(w.config), rest.CopyConfig(other.config)
+	a.Proxy, b.Proxy = nil, nil
+	return w.proxy == other.proxy && reflect.DeepEqual(a, b)
 }
 
 // stamp tells two states of files apart without reading them.
@@ -108,44 +135,41 @@ func stamp(files []string) string {
 	return s.String()
 }
 
-// current is the way to the cluster. If the kubeconfig has changed it is the new one, as soon as the cluster answers there.
+// current is the way to the cluster. If the kubeconfig has changed it is the new one, as soon as the cluster answers there. Until then
+// the old way goes on, unless it may lead to another cluster by now.
 func (c *connection) current(ctx context.Context) (*way, error) {
-	if c.renewing.TryLock() { // whoever comes meanwhile goes the old way
-		c.renew(ctx)
-		c.renewing.Unlock()
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.now, c.err
-}
-
-func (c *connection) renew(ctx context.Context) {
-	c.mu.Lock()
-	old := c.now
-	c.mu.Unlock()
 	found := stamp(c.files)
-	if found == c.stamp {
-		return
+	if c.uid == "" || found == c.stamp || found == c.tried && time.Since(c.asked) < verifyPause {
+		return c.now, c.err
 	}
 	w, err := c.read()
 	if err != nil { // "minikube stop" takes the context away, and a file may be half written
 		c.stamp = found
-		return
+		return c.now, c.err
 	}
-	if reflect.DeepEqual(w.config, old.config) { // another context was selected, or another cluster's entry changed
-		w = old
-	} else if err = c.verify(ctx, w); err != nil && !errors.Is(err, errOtherCluster) {
-		return // it may be starting: asked again by the next request
+	if w.same(c.now) { // another context was selected, or another cluster's entry changed
+		c.stamp, c.err = found, nil
+		return c.now, nil
 	}
-	c.stamp = found
-	c.mu.Lock()
-	if c.err = err; err == nil {
-		c.now = w
+	elsewhere := *w.base != *c.now.base
+	err = c.verify(ctx, w)
+	if err == nil {
+		if elsewhere {
+			c.now.open.CloseAll() // watches would else wait on what is gone
+		}
+		c.now, c.err, c.stamp = w, nil, found
+		return c.now, nil
 	}
-	c.mu.Unlock()
-	if w != old {
-		old.open.CloseAll() // watches would else wait on what is gone
+	c.tried, c.asked = found, time.Now()
+	if other := errors.Is(err, errOtherCluster); other || !elsewhere || errors.As(err, new(apierrors.APIStatus)) {
+		c.err = fmt.Errorf("kube context %q: %w", c.context, err)
+		if other {
+			c.now.open.CloseAll()
+		}
 	}
+	return c.now, c.err
 }
 
 // verify asks whether the cluster that answers there is the same one.
@@ -161,7 +185,7 @@ func (c *connection) verify(ctx context.Context, w *way) error {
 	case err != nil:
 		return err
 	case system.UID != c.uid:
-		return fmt.Errorf("kube context %q: %w", c.context, errOtherCluster)
+		return errOtherCluster
 	}
 	return nil
 }
@@ -175,6 +199,9 @@ func (c *connection) host() string {
 func (c *connection) RoundTrip(r *http.Request) (*http.Response, error) {
 	w, err := c.current(r.Context())
 	if err != nil {
+		if r.Body != nil {
+			_ = r.Body.Close() // as a RoundTripper has to
+		}
 		return nil, err
 	}
 	to := w.base.JoinPath(r.URL.EscapedPath())

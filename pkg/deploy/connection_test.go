@@ -4,11 +4,15 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -128,5 +132,102 @@ func TestConnectionFollowsTheKubeconfig(t *testing.T) {
 	writeKubeconfig(t, path, restarted, "", "new")
 	if err := ask(); err != nil {
 		t.Errorf("back at the first: %v", err)
+	}
+}
+
+// "minikube delete" and "minikube start" may give another cluster the same address, and a certificate authority that knows the old
+// credentials. Nothing may reach it, also while it starts and cannot yet say which one it is.
+func TestConnectionLeavesAnotherClusterAtTheSameAddress(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config")
+	t.Setenv("KUBECONFIG", path)
+	var now atomic.Pointer[http.Handler]
+	serve := func(h http.Handler) { now.Store(&h) }
+	serve(apiServer(t, "one", "token").Config.Handler)
+	front := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*now.Load()).ServeHTTP(w, r) }))
+	t.Cleanup(front.Close)
+	writeKubeconfig(t, path, front, "", "token")
+	cluster, err := Connect(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var written atomic.Int32
+	other := apiServer(t, "two", "token").Config.Handler
+	starting := false
+	serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method != http.MethodGet:
+			written.Add(1)
+		case starting:
+			http.Error(w, "starting", http.StatusServiceUnavailable)
+			return
+		}
+		other.ServeHTTP(w, r)
+	}))
+	for _, starting = range []bool{true, false} {
+		writeKubeconfig(t, path, front, "", fmt.Sprintf("token of a cluster that is starting: %t", starting))
+		for range 3 {
+			_, err := cluster.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{}, metav1.CreateOptions{})
+			if err == nil {
+				t.Error("the other cluster was written to")
+			}
+		}
+	}
+	if n := written.Load(); n > 0 {
+		t.Errorf("%d requests reached the other cluster", n)
+	}
+}
+
+func TestConnectionThroughAProxy(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config")
+	t.Setenv("KUBECONFIG", path)
+	server := apiServer(t, "one", "token")
+	var tunnels atomic.Int32
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		behind, err := net.Dial("tcp", r.Host)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer behind.Close()
+		tunnels.Add(1)
+		client, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		defer client.Close()
+		_, _ = io.WriteString(client, "HTTP/1.1 200 OK\r\n\r\n")
+		go func() { _, _ = io.Copy(behind, client) }()
+		_, _ = io.Copy(client, behind)
+	}))
+	t.Cleanup(proxy.Close)
+	write := func() {
+		writeKubeconfig(t, path, server, "", "token")
+		c, err := clientcmd.LoadFromFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Clusters["minikube"].ProxyURL = proxy.URL
+		if err := clientcmd.WriteToFile(*c, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write()
+	cluster, err := Connect(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := cluster.Direct(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := time.Now().Add(time.Minute)
+	if err := os.Chtimes(path, later, later); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := cluster.Direct(t.Context()); err != nil || now != before {
+		t.Errorf("a new way without a change (%v)", err)
+	}
+	if tunnels.Load() == 0 {
+		t.Error("the proxy was not asked")
 	}
 }

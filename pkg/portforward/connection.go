@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -40,38 +42,65 @@ type connection struct {
 // connection is closed: at once and cleanly if it was held, by a reset if it was open, since its answer is not whole.
 func (c *connection) carry(ctx context.Context) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	filled := make(chan struct{})
-	go func() {
-		defer close(filled)
-		if err := c.said.fill(c.client); !errors.Is(err, io.EOF) {
-			cancel(errClientGone)
+	filled, taken := make(chan struct{}), make(chan struct{})
+	take := sync.OnceFunc(func() { close(taken) })
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		err := c.said.fill(c.client)
+		close(filled)
+		if errors.Is(err, io.EOF) { // it may have closed only its half; but who waits for a pod, and does not come, mostly is gone
+			select {
+			case <-taken:
+				return
+			case <-time.After(linger):
+			case <-ctx.Done():
+			}
 		}
-	}()
-	defer func() { <-filled }()
+		cancel(errClientGone)
+	})
+	defer watching.Wait()
+	defer cancel(nil)
 	defer func() { _ = c.client.Close() }()
 	defer c.said.close()
 
-	c.status.held.Add(1)
-	defer c.status.held.Add(-1)
+	in := &c.status.held
+	move := func(to *atomic.Int64) {
+		in.Add(-1)
+		in = to
+		in.Add(1)
+	}
+	in.Add(1)
+	defer func() { in.Add(-1) }()
 	hold, release := context.WithTimeout(ctx, c.hold)
 	defer release()
 	pause, patience := retryMin, acceptMin
+	var silent *podTunnels
 	for {
-		open, err := c.try(ctx, hold, patience)
-		if open {
-			c.finish(filled, err)
-			return
+		pod, s, err := c.reach(ctx, hold, patience)
+		if err == nil {
+			move(&c.status.open)
+			take()
+			var open bool
+			open, err = c.join(ctx, pod, s)
+			pod.release(s)
+			if open {
+				c.finish(filled, err)
+				return
+			}
+			move(&c.status.held)
 		}
 		switch {
 		case errors.Is(err, errRefused):
-			c.status.trouble(podRefuses, err)
-		case errors.Is(err, errSilent):
+			c.status.trouble(podRefuses, pod.to.pod, err, "pod", pod.to.pod)
+		case !errors.Is(err, errSilent):
+		case silent == pod:
 			patience *= 2
+		default:
+			silent, patience = pod, acceptMin
 		}
 		if hold.Err() != nil || !sleep(hold, pause) {
 			if ctx.Err() == nil {
-				c.status.trouble(heldTooLong, err, "after", c.hold)
+				c.status.trouble(heldTooLong, "", err, "after", c.hold)
 			}
 			return
 		}
@@ -79,27 +108,20 @@ func (c *connection) carry(ctx context.Context) {
 	}
 }
 
-// try makes one attempt. Open says that the connection is used up: bytes of it may have been read. Otherwise the pod has
-// seen none, and the attempt may be made again.
-func (c *connection) try(ctx, hold context.Context, patience time.Duration) (open bool, err error) {
-	tunnels, err := c.pods.pick(hold)
+// reach opens a stream to a ready pod. It waits for one as long as hold does; a ready one is tried in any case.
+func (c *connection) reach(ctx, hold context.Context, patience time.Duration) (*podTunnels, *stream, error) {
+	pod, err := c.pods.pick(hold)
 	if err != nil {
-		return false, err
+		return nil, nil, err
 	}
-	s, err := tunnels.open(ctx, patience)
-	if err != nil {
-		return false, err
-	}
-	defer tunnels.release(s)
-	c.status.held.Add(-1)
-	c.status.open.Add(1)
-	defer c.status.held.Add(1)
-	defer c.status.open.Add(-1)
-	return c.join(ctx, s)
+	until, _ := hold.Deadline()
+	s, err := pod.open(ctx, min(patience, max(acceptMin, time.Until(until))))
+	return pod, s, err
 }
 
-// join carries bytes until the pod's answer has ended.
-func (c *connection) join(ctx context.Context, s *stream) (open bool, err error) {
+// join carries bytes until the pod's answer has ended. Open says that the connection is used up: bytes of it may have been read. Otherwise
+// the pod has seen none, and it may be tried again.
+func (c *connection) join(ctx context.Context, pod *podTunnels, s *stream) (open bool, err error) {
 	cut := context.AfterFunc(ctx, func() {
 		_ = c.client.SetLinger(0) // a reset: who reads an answer must not take this for its end
 		_ = c.client.Close()
@@ -115,7 +137,7 @@ func (c *connection) join(ctx context.Context, s *stream) (open bool, err error)
 		c.ask(s, attempt)
 	}()
 
-	answered, err := c.answer(s)
+	answered, err := c.answer(s, pod.to.pod)
 	if err == nil {
 		err = s.verdict()
 	}
@@ -132,30 +154,32 @@ func (c *connection) join(ctx context.Context, s *stream) (open bool, err error)
 
 // ask sends the pod what the client says, until the client ends or the attempt does.
 func (c *connection) ask(s *stream, attempt int) {
+	send := func(p []byte) {
+		s.sent.Store(true)
+		s.toPod.start()
+		_, _ = s.data.Write(p) // the tunnel's loss shows in the answer
+		s.toPod.stop()
+		c.status.sent.Add(int64(len(p)))
+	}
 	var p []byte
 	for n := 0; ; {
 		p = roomy(p, n)
 		var err error
-		n, err = c.said.next(attempt, p)
-		if n > 0 {
-			s.sent.Store(true)
-			s.toPod.start()
-			_, err = s.data.Write(p[:n])
-			s.toPod.stop()
-			c.status.sent.Add(int64(n))
-		}
+		n, err = c.said.next(attempt, p, send)
 		switch {
+		case err == nil:
+			send(p[:n])
 		case errors.Is(err, io.EOF):
 			s.halfClose()
 			return
-		case err != nil: // the tunnel's loss shows in the answer, too
+		default:
 			return
 		}
 	}
 }
 
 // answer sends the client what the pod says, until the pod ends (no error) or the client is gone.
-func (c *connection) answer(s *stream) (answered bool, err error) {
+func (c *connection) answer(s *stream, pod string) (answered bool, err error) {
 	var p []byte
 	for n := 0; ; {
 		p = roomy(p, n)
@@ -165,7 +189,8 @@ func (c *connection) answer(s *stream) (answered bool, err error) {
 			if !answered {
 				answered = true
 				c.said.settle()
-				c.status.over(podRefuses, heldTooLong)
+				c.status.over(podRefuses, pod)
+				c.status.over(heldTooLong, "")
 			}
 			s.toClient.start()
 			_, err := c.client.Write(p[:n])

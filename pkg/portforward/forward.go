@@ -39,6 +39,7 @@ import (
 
 const (
 	acceptPause = 50 * time.Millisecond // when the process is out of file descriptors
+	acceptCalm  = time.Minute           // after which that is over
 	farewell    = time.Second           // for streams to say goodbye to the pod before their tunnels are closed
 )
 
@@ -144,18 +145,22 @@ func (f *Forward) Serve(ctx context.Context, cluster Cluster, client kubernetes.
 func (f *Forward) accept(ctx context.Context, listener *net.TCPListener, take func(*net.TCPConn)) error {
 	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
 	defer stop()
+	var failed time.Time
 	for {
 		client, err := listener.AcceptTCP()
 		switch {
 		case err == nil:
-			f.status.over(cannotAccept)
+			if time.Since(failed) > acceptCalm {
+				f.status.over(cannotAccept, "")
+			}
 			take(client)
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("forward %s: %w", listener.Addr(), err)
 		default: // a connection that ended before it was accepted, or too many open files: both pass
-			f.status.trouble(cannotAccept, err)
+			failed = time.Now()
+			f.status.trouble(cannotAccept, "", err)
 			sleep(ctx, acceptPause)
 		}
 	}

@@ -371,6 +371,60 @@ func TestSeveralPodsTakeTurns(t *testing.T) {
 	}
 }
 
+// One of two pods refuses, as one without a readiness probe may for long: the other one answers, and it is told once.
+func TestRefusingPod(t *testing.T) {
+	r := newRig(t, false, 30*time.Second)
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody.Close()
+	r.pod("a", nobody.Addr().String(), true)
+	r.pod("b", web(t, "b"), true)
+	eventually(t, "both are known", func() bool { return len(r.forward.Status().Pods) == 2 })
+	for range 20 {
+		if body, err := get(r.url()); err != nil || body != "b" {
+			t.Fatalf("%q, %v", body, err)
+		}
+	}
+	if n := r.told(podRefuses); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+	eventually(t, "nobody is left", func() bool {
+		s := r.forward.Status()
+		return s.Open == 0 && s.Held == 0 && s.Sent > 0 && s.Received > 0
+	})
+}
+
+// What a client asked that has gone meanwhile is not done later.
+func TestHeldClientGone(t *testing.T) {
+	r := newRig(t, false, 30*time.Second)
+	var delivered atomic.Int32
+	address := server(t, "127.0.0.1:0", func(conn net.Conn) {
+		if all, _ := io.ReadAll(conn); len(all) > 0 {
+			delivered.Add(1)
+		}
+	})
+	r.pod("a", address, false)
+	for range 5 {
+		conn := r.dial()
+		io.WriteString(conn, "do this")
+		conn.Close()
+	}
+	eventually(t, "all are held", func() bool { return r.forward.Status().Held == 5 })
+	eventually(t, "none is held", func() bool { s := r.forward.Status(); return s.State == Waiting && s.Held == 0 })
+	r.pod("a", address, true)
+	conn := r.dial()
+	io.WriteString(conn, "do that")
+	conn.(*net.TCPConn).CloseWrite()
+	if answer, err := io.ReadAll(conn); err != nil {
+		t.Errorf("%q, %v", answer, err)
+	}
+	if n := delivered.Load(); n != 1 {
+		t.Errorf("%d were delivered", n)
+	}
+}
+
 // An API server that hangs costs nothing but time: what was under way goes on when it does, and new connections wait for it.
 func TestFrozen(t *testing.T) {
 	r := newRig(t, false, 30*time.Second)

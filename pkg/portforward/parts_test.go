@@ -79,7 +79,7 @@ func TestReplay(t *testing.T) {
 		read := func(attempt, limit int) (total int) {
 			p := make([]byte, 1000)
 			for total < limit {
-				n, err := r.next(attempt, p[:min(len(p), limit-total)])
+				n, err := r.next(attempt, p[:min(len(p), limit-total)], nil)
 				if err != nil {
 					return total
 				}
@@ -96,7 +96,7 @@ func TestReplay(t *testing.T) {
 			t.Fatal("settled too early")
 		}
 		second := r.begin()
-		if _, err := r.next(first, make([]byte, 1)); !errors.Is(err, errInterrupted) {
+		if _, err := r.next(first, make([]byte, 1), nil); !errors.Is(err, errInterrupted) {
 			t.Errorf("the first attempt goes on: %v", err)
 		}
 		if n := read(second, replayLimit); n != replayLimit {
@@ -118,7 +118,7 @@ func TestReplay(t *testing.T) {
 		if err := <-filled; !errors.Is(err, io.EOF) {
 			t.Error(err)
 		}
-		if _, err := r.next(second, make([]byte, 1)); !errors.Is(err, io.EOF) {
+		if _, err := r.next(second, make([]byte, 1), nil); !errors.Is(err, io.EOF) {
 			t.Errorf("end of the client: %v", err)
 		}
 		r.close()
@@ -300,13 +300,13 @@ func TestStatus(t *testing.T) {
 	check(Waiting, isWaiting)
 	s.leadsTo(nil, errors.New("another reason"))
 	check(Waiting, isWaiting) // as a detail
-	s.trouble(heldTooLong, broken)
-	s.trouble(heldTooLong, broken)
+	s.trouble(heldTooLong, "", broken)
+	s.trouble(heldTooLong, "", broken)
 	check(Waiting, heldTooLong)
 	s.leadsTo([]string{"a"}, nil)
 	s.leadsTo([]string{"a"}, nil)
 	check(Ready, isReady)
-	s.trouble(heldTooLong, broken)
+	s.trouble(heldTooLong, "", broken)
 	check(Ready, heldTooLong)
 	s.leadsTo([]string{"a", "b"}, nil)
 	check(Ready, isReady)

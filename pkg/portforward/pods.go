@@ -103,11 +103,11 @@ func (p *pods) run(ctx context.Context, group *sync.WaitGroup) error {
 func (p *pods) heard(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
-		p.status.over(cannotWatch)
+		p.status.over(cannotWatch, "")
 	case ctx.Err() != nil: // the end, not a trouble
 	case apierrors.IsInvalid(err), apierrors.IsResourceExpired(err), apierrors.IsGone(err): // the reflector asks in another way
 	default:
-		p.status.trouble(cannotWatch, err)
+		p.status.trouble(cannotWatch, "", err)
 	}
 	return err
 }

@@ -24,6 +24,7 @@ type replay struct {
 	settled bool  // nothing will be read again
 	patient bool  // while kept is full, wait for certainty instead of settling
 	closed  bool
+	through func([]byte)
 }
 
 func newReplay() *replay {
@@ -48,22 +49,30 @@ func (r *replay) fill(client io.Reader) error {
 	}
 }
 
-// roomy returns the buffer for the next read: a larger one, up to 32 KiB, if the last read filled it. Thousands of connections may be
+// roomy returns the buffer for the next read: a larger one, up to 64 KiB, if the last read filled it. Thousands of connections may be
 // held that have said little.
 func roomy(buffer []byte, filled int) []byte {
 	switch {
-	case buffer == nil:
+	case cap(buffer) == 0:
 		return make([]byte, 2<<10)
-	case filled == len(buffer) && filled < 32<<10:
-		return make([]byte, 4*filled)
+	case filled >= cap(buffer) && filled < 64<<10:
+		return make([]byte, min(4*filled, 64<<10))
 	}
-	return buffer
+	return buffer[:cap(buffer)]
 }
 
+// add takes what the client said, and how it ended.
 func (r *replay) add(p []byte, end error) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for len(p) > 0 && !r.closed {
+		if r.through != nil {
+			through := r.through
+			r.mu.Unlock()
+			through(p)
+			r.mu.Lock()
+			break
+		}
 		if r.settled { // what was read is not needed any more
 			r.kept = r.kept[:copy(r.kept, r.kept[r.read:])]
 			r.read = 0
@@ -96,10 +105,12 @@ func (r *replay) begin() int {
 	return r.attempt
 }
 
-// next waits for bytes that the attempt has not had yet. After the last of them it returns how the client ended.
-func (r *replay) next(attempt int, p []byte) (int, error) {
+// next waits for bytes that the attempt has not had yet. After the last of them it returns how the client ended. Once it is settled and all
+// was read, what the client says goes through without a stop here, while next waits for the end.
+func (r *replay) next(attempt int, p []byte, through func([]byte)) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	defer func() { r.through = nil }()
 	for {
 		switch {
 		case r.attempt != attempt || r.closed:
@@ -111,6 +122,9 @@ func (r *replay) next(attempt int, p []byte) (int, error) {
 			return n, nil
 		case r.end != nil:
 			return 0, r.end
+		case r.settled:
+			r.through = through
+			r.change.Broadcast()
 		}
 		r.change.Wait()
 	}

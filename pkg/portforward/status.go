@@ -157,23 +157,28 @@ func (s *status) fields() []any {
 	return append(fields, "pods", strings.Join(s.pods, ","), "open", s.open.Load(), "held", s.held.Load(), "sent", s.sent.Load(), "received", s.received.Load())
 }
 
-// trouble warns, unless this message was told and is not over.
-func (s *status) trouble(message string, err error, fields ...any) {
+// trouble warns, unless this was told about the same and is not over.
+func (s *status) trouble(message, about string, err error, fields ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = err
-	if told := s.told[message]; told {
+	if s.told[message+about] {
 		return
 	}
-	s.told[message] = true
+	s.told[message+about] = true
 	s.stage.Warn(message, err, append(slices.Clone(s.about), fields...)...)
 }
 
 // over makes a trouble worth telling again.
-func (s *status) over(messages ...string) {
+func (s *status) over(message, about string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, m := range messages {
-		delete(s.told, m)
-	}
+	delete(s.told, message+about)
+}
+
+// leads reports whether a pod gets new connections.
+func (s *status) leads(pod string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.pods, pod)
 }

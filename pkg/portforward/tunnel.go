@@ -30,7 +30,7 @@ const (
 var (
 	errTunnelLost = errors.New("the tunnel to the pod was lost")
 	errRefused    = errors.New("the pod refused the connection")
-	errSilent     = errors.New("the node of the pod does not answer")
+	errSilent     = errors.New("nothing comes back from the pod's node")
 )
 
 // tunnel is one wire to a pod with many streams on it. SPDY as used here has no flow control: a stream whose client does
@@ -39,6 +39,7 @@ type tunnel struct {
 	wire    *wire
 	conn    *spdystream.Connection
 	group   *sync.WaitGroup // of the goroutines that the tunnel and its streams start
+	silence func()          // called when the other end has fallen silent
 	request atomic.Int64    // numbers the pairs of streams
 
 	mu   sync.Mutex
@@ -50,15 +51,16 @@ type tunnel struct {
 	closing   bool
 }
 
-// newTunnel starts a tunnel on a connection, which it owns from now on; lost is called once, when that is closed.
-func newTunnel(c net.Conn, group *sync.WaitGroup, lost func(*tunnel)) (*tunnel, error) {
+// newTunnel starts a tunnel on a connection, which it owns from now on. Lost is called once, when that is closed; silence may
+// be called now and then.
+func newTunnel(c net.Conn, group *sync.WaitGroup, lost func(*tunnel), silence func()) (*tunnel, error) {
 	w := &wire{Conn: c, made: time.Now()}
 	conn, err := spdystream.NewConnection(w, false)
 	if err != nil {
 		_ = w.Close() // the error that counts is the one above
 		return nil, err
 	}
-	t := &tunnel{wire: w, conn: conn, group: group, open: map[*stream]struct{}{}, idleSince: time.Now()}
+	t := &tunnel{wire: w, conn: conn, group: group, silence: silence, open: map[*stream]struct{}{}, idleSince: time.Now()}
 	group.Go(func() {
 		conn.Serve(func(s *spdystream.Stream) { _ = s.Refuse() }) // pods open no streams
 		t.close()
@@ -72,13 +74,21 @@ func newTunnel(c net.Conn, group *sync.WaitGroup, lost func(*tunnel)) (*tunnel, 
 func (t *tunnel) watch() {
 	tick := time.NewTicker(pingPeriod)
 	defer tick.Stop()
+	late := time.NewTimer(0) // for the answer to the last ping
+	defer late.Stop()
 	answered := make(chan struct{}, 1)
 	answered <- struct{}{}
 	for {
 		select {
 		case <-t.conn.CloseChan():
 			return
+		case <-late.C:
+			if t.wire.silent(silentAfter) {
+				t.silence()
+			}
+			continue
 		case <-tick.C:
+			late.Reset(silentAfter + time.Millisecond)
 		}
 		if t.wire.silent(deadAfter) {
 			t.close()

@@ -49,6 +49,7 @@ type podTunnels struct {
 	dialled  chan dialled
 	released chan *tunnel
 	lost     chan *tunnel
+	silent   chan struct{} // one of the tunnels is, since a moment ago
 	retired  chan struct{} // closed when the pod takes no new connections
 	done     chan struct{}
 }
@@ -73,7 +74,7 @@ type dialled struct {
 func newPodTunnels(to backend, d *dialer, s *status, group *sync.WaitGroup) *podTunnels {
 	return &podTunnels{
 		to: to, dialer: d, status: s, group: group,
-		wanted: make(chan wish), dialled: make(chan dialled), released: make(chan *tunnel), lost: make(chan *tunnel),
+		wanted: make(chan wish), dialled: make(chan dialled), released: make(chan *tunnel), lost: make(chan *tunnel), silent: make(chan struct{}, 1),
 		retired: make(chan struct{}), done: make(chan struct{}),
 	}
 }
@@ -89,7 +90,7 @@ func (p *podTunnels) open(ctx context.Context, patience time.Duration) (*stream,
 	case <-p.done:
 		return nil, errPodGone
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, p.noTunnel(ctx)
 	}
 	select {
 	case g := <-w.grant:
@@ -102,8 +103,16 @@ func (p *podTunnels) open(ctx context.Context, patience time.Duration) (*stream,
 		}
 		return s, err
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, p.noTunnel(ctx)
 	}
+}
+
+// noTunnel is the error of who has waited for a tunnel in vain.
+func (p *podTunnels) noTunnel(ctx context.Context) error {
+	if err := context.Cause(ctx); !errors.Is(err, errSilent) {
+		return err
+	}
+	return fmt.Errorf("there is no tunnel to pod %s yet", p.to.pod)
 }
 
 // release ends a stream and frees its place.
@@ -141,12 +150,15 @@ func (p *podTunnels) run(ctx context.Context) {
 	)
 	defer look.Stop()
 	defer idle.Stop()
-	shut := func(t *tunnel) { t.closing = true; t.close() }
+	shut := func(t *tunnel) {
+		t.closing = true
+		p.group.Go(t.close) // which takes a second if a write is stuck
+	}
 	for {
 		best, healthy := pick(tunnels)
 		waiting = slices.DeleteFunc(waiting, func(w wish) bool {
 			if best == nil {
-				return w.ctx.Err() != nil
+				return false
 			}
 			select {
 			case w.grant <- grant{tunnel: best}:
@@ -206,7 +218,7 @@ func (p *podTunnels) run(ctx context.Context) {
 					p.status.reached(p.to.pod, failed.Sub(failing), d.err)
 				}
 			default:
-				p.status.over(tunnelLost)
+				p.status.over(tunnelLost, p.to.pod)
 				if !d.tunnel.lost() { // else its loss may have been told already
 					tunnels = append(tunnels, d.tunnel)
 				}
@@ -224,14 +236,15 @@ func (p *podTunnels) run(ctx context.Context) {
 				shut(t)
 			}
 		case <-look.C:
+			waiting = slices.DeleteFunc(waiting, func(w wish) bool { return w.ctx.Err() != nil })
+		case <-p.silent:
 		case <-idle.C:
 			if crowd > apart { // its memory goes back now, and not in some minutes as Go has it
-				debug.FreeOSMemory()
+				p.group.Go(debug.FreeOSMemory)
 			}
 			crowd = 0
 			for _, t := range tunnels {
-				unused := t != best && t.streams == 0 && time.Since(t.idleSince) >= idleAfter
-				if unused || !ready && t.wire.silent(silentAfter) {
+				if t != best && t.streams == 0 && time.Since(t.idleSince) >= idleAfter {
 					shut(t)
 					crowd++
 				}
@@ -239,15 +252,15 @@ func (p *podTunnels) run(ctx context.Context) {
 			idle.Reset(idleAfter)
 		case t := <-p.lost:
 			tunnels = slices.DeleteFunc(tunnels, func(other *tunnel) bool { return other == t })
-			if ready && !t.closing {
-				p.status.trouble(tunnelLost, errTunnelLost, "pod", p.to.pod)
+			if ready && !t.closing && p.status.leads(p.to.pod) {
+				p.status.trouble(tunnelLost, p.to.pod, errTunnelLost, "pod", p.to.pod)
 			}
 		case <-retired:
 			ready, retired = false, nil
 			refuse(waiting, errPodGone)
 			waiting = nil
 			for _, t := range tunnels {
-				if t.streams == 0 || t.wire.silent(silentAfter) { // a silent node does not come back for them
+				if t.streams == 0 {
 					shut(t)
 				}
 			}
@@ -285,6 +298,11 @@ func (p *podTunnels) dial(ctx context.Context) {
 			select {
 			case p.lost <- t:
 			case <-p.done:
+			}
+		}, func() {
+			select {
+			case p.silent <- struct{}{}:
+			default: // one is waiting to be heard
 			}
 		})
 	}
