@@ -55,8 +55,8 @@ const (
 
 	// inFlight is how many requests may be broken off where a pod, or the way to it, is killed under them: those that it has and has
 	// not answered yet. An answer takes some milliseconds, so at 200 a second one or two, and more while the machine is
-	// busy with the kill: 100 ms of them.
-	inFlight = 20
+	// busy with the kill: 50 ms of them.
+	inFlight = 10
 )
 
 func TestForward(t *testing.T) {
@@ -464,10 +464,11 @@ func TestForward(t *testing.T) {
 	t.Run("all of it given back", func(t *testing.T) {
 		begin := time.Now()
 		told := begin
-		// A tunnel that nobody uses is kept for a moment, and the heap of a busy time goes back to the system after that.
-		eventually(t, 2*time.Minute, "devloop takes as much as at the beginning", func() bool {
+		// A tunnel that nobody uses is kept for a moment, and the heap of a busy time goes back to the system after that; Go's
+		// own cleaning, for what is left of it, comes every two minutes.
+		eventually(t, 3*time.Minute, "devloop takes as much as at the beginning", func() bool {
 			now := d.footprint()
-			done := now.megabytes <= before.megabytes+30 && now.descriptors <= before.descriptors+8 && now.threads <= before.threads+16
+			done := now.megabytes <= before.megabytes+40 && now.descriptors <= before.descriptors+8 && now.threads <= before.threads+16
 			if done || time.Since(told) >= 15*time.Second {
 				told = time.Now()
 				t.Logf("devloop: %s after %s of rest", now, time.Since(begin).Round(time.Second))
