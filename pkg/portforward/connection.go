@@ -19,8 +19,8 @@ const (
 	acceptMin = 2 * time.Second
 
 	// certainAfter is when a dial that no refusal was heard of counts as made: the node dials its own loopback, and tells
-	// a refusal one round trip later.
-	certainAfter = 250 * time.Millisecond
+	// a refusal one round trip later; with cri-dockerd it starts two processes for it.
+	certainAfter = 100 * time.Millisecond
 
 	// linger is how long a client may go on talking after the answer has ended. Closing at once would make the kernel
 	// reset the connection, and the client could lose the end of the answer.

@@ -74,7 +74,7 @@ func TestReplay(t *testing.T) {
 		client, said := io.Pipe()
 		filled := make(chan error)
 		go func() { filled <- r.fill(client) }()
-		go said.Write(make([]byte, 2*replayLimit))
+		go said.Write(make([]byte, 2*attemptLimit))
 
 		read := func(attempt, limit int) (total int) {
 			p := make([]byte, 1000)
@@ -87,8 +87,12 @@ func TestReplay(t *testing.T) {
 			}
 			return total
 		}
+		synctest.Wait()
+		if n := len(r.kept); n != replayLimit {
+			t.Errorf("%d bytes are kept while it is held", n)
+		}
 		first := r.begin()
-		if n := read(first, replayLimit); n != replayLimit {
+		if n := read(first, attemptLimit); n != attemptLimit {
 			t.Errorf("first attempt read %d", n)
 		}
 		synctest.Wait()
@@ -99,7 +103,7 @@ func TestReplay(t *testing.T) {
 		if _, err := r.next(first, make([]byte, 1), nil); !errors.Is(err, errInterrupted) {
 			t.Errorf("the first attempt goes on: %v", err)
 		}
-		if n := read(second, replayLimit); n != replayLimit {
+		if n := read(second, attemptLimit); n != attemptLimit {
 			t.Errorf("second attempt read %d", n)
 		}
 		r.hurry(first) // late, and for an attempt that is over
@@ -108,7 +112,7 @@ func TestReplay(t *testing.T) {
 			t.Fatal("settled by an attempt that is over")
 		}
 		r.hurry(second)
-		if n := read(second, replayLimit); n != replayLimit {
+		if n := read(second, attemptLimit); n != attemptLimit {
 			t.Errorf("read %d more", n)
 		}
 		if r.again() {

@@ -6,8 +6,12 @@ import (
 	"sync"
 )
 
-// replayLimit bounds what is kept of a client's first words: a request with its headers fits, an upload need not.
-const replayLimit = 64 << 10 // bytes
+const (
+	// replayLimit bounds what is kept of a client's first words while it is held: a request with its headers fits.
+	replayLimit = 64 << 10 // bytes
+	// attemptLimit is the bound during an attempt, so that an upload need not wait until it is certain to have arrived.
+	attemptLimit = 4 << 20 // bytes
+)
 
 // errInterrupted ends a wait for the client's next bytes because the attempt that waits is over.
 var errInterrupted = errors.New("the attempt ended")
@@ -22,13 +26,14 @@ type replay struct {
 	attempt int
 	end     error // how the client ended: io.EOF, or what broke
 	settled bool  // nothing will be read again
+	limit   int   // of kept, in bytes
 	patient bool  // while kept is full, wait for certainty instead of settling
 	closed  bool
 	through func([]byte)
 }
 
 func newReplay() *replay {
-	r := &replay{patient: true}
+	r := &replay{limit: replayLimit, patient: true}
 	r.change = sync.NewCond(&r.mu)
 	return r
 }
@@ -77,8 +82,8 @@ func (r *replay) add(p []byte, end error) bool {
 			r.kept = r.kept[:copy(r.kept, r.kept[r.read:])]
 			r.read = 0
 		}
-		room := min(len(p), replayLimit-len(r.kept))
-		if room == 0 {
+		room := min(len(p), r.limit-len(r.kept))
+		if room <= 0 {
 			if !r.settled && !r.patient {
 				r.settled = true
 				continue
@@ -102,6 +107,8 @@ func (r *replay) begin() int {
 	r.attempt++
 	r.read = 0
 	r.patient = true
+	r.limit = attemptLimit
+	r.change.Broadcast()
 	return r.attempt
 }
 
@@ -123,7 +130,7 @@ func (r *replay) next(attempt int, p []byte, through func([]byte)) (int, error) 
 		case r.end != nil:
 			return 0, r.end
 		case r.settled:
-			r.through = through
+			r.kept, r.read, r.through = nil, 0, through
 			r.change.Broadcast()
 		}
 		r.change.Wait()
@@ -135,6 +142,7 @@ func (r *replay) interrupt() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.attempt++
+	r.limit = replayLimit
 	r.change.Broadcast()
 }
 

@@ -156,19 +156,18 @@ func (p *podTunnels) run(ctx context.Context) {
 	}
 	for {
 		best, healthy := pick(tunnels)
-		waiting = slices.DeleteFunc(waiting, func(w wish) bool {
-			if best == nil {
-				return false
-			}
+		served := 0
+		for ; best != nil && served < len(waiting); served++ {
 			select {
-			case w.grant <- grant{tunnel: best}:
+			case waiting[served].grant <- grant{tunnel: best}:
 				best.streams++
 				taken = time.Now()
 				best, healthy = pick(tunnels)
-			case <-w.ctx.Done():
+			case <-waiting[served].ctx.Done():
 			}
-			return true
-		})
+		}
+		clear(waiting[:served])
+		waiting = waiting[served:]
 		p.room.Store(best != nil)
 		if best != nil && failures > 0 { // dialled, or no longer silent
 			failures = 0
