@@ -137,7 +137,8 @@ func (p *podTunnels) run(ctx context.Context) {
 		waiting  []wish
 		dialling int
 		taken    time.Time // when a connection got a tunnel last
-		crowd    int       // tunnels closed at the last look for idle ones
+		crowd    bool      // many tunnels were closed, or many connections waited, before the last look for idle ones
+		most     int       // connections that waited at a time, since then
 		failures int       // dials in a row
 		failing  time.Time // when the first of them began
 		failed   time.Time // when the last of them ended
@@ -203,6 +204,7 @@ func (p *podTunnels) run(ctx context.Context) {
 				continue
 			}
 			waiting = append(waiting, w)
+			most = max(most, len(waiting))
 		case d := <-p.dialled:
 			dialling--
 			switch {
@@ -238,16 +240,17 @@ func (p *podTunnels) run(ctx context.Context) {
 			waiting = slices.DeleteFunc(waiting, func(w wish) bool { return w.ctx.Err() != nil })
 		case <-p.silent:
 		case <-idle.C:
-			if crowd > apart { // its memory goes back now, and not in some minutes as Go has it
+			if crowd && len(waiting) == 0 { // its memory goes back now, and not in some minutes as Go has it
 				p.group.Go(debug.FreeOSMemory)
 			}
-			crowd = 0
+			closed := 0
 			for _, t := range tunnels {
 				if t != best && t.streams == 0 && time.Since(t.idleSince) >= idleAfter {
 					shut(t)
-					crowd++
+					closed++
 				}
 			}
+			crowd, most = closed > apart || most > 100*apart, len(waiting)
 			idle.Reset(idleAfter)
 		case t := <-p.lost:
 			tunnels = slices.DeleteFunc(tunnels, func(other *tunnel) bool { return other == t })
