@@ -357,18 +357,15 @@ func TestSeveralPodsTakeTurns(t *testing.T) {
 	r := newRig(t, false, 30*time.Second)
 	r.pod("a", web(t, "a"), true)
 	r.pod("b", web(t, "b"), true)
-	eventually(t, "both are known", func() bool { return len(r.forward.Status().Pods) == 2 })
 	heard := map[string]int{}
-	for range 10 {
+	eventually(t, "both answer, again and again", func() bool {
 		name, err := get(r.url())
 		if err != nil {
 			t.Fatal(err)
 		}
 		heard[name]++
-	}
-	if heard["a"] != 5 || heard["b"] != 5 {
-		t.Error(heard)
-	}
+		return heard["a"] >= 5 && heard["b"] >= 5
+	})
 }
 
 // One of two pods refuses, as one without a readiness probe may for long: the other one answers, and it is told once.

@@ -196,6 +196,35 @@ func found(backends []backend, why error) string {
 	return strings.Join(all, " ")
 }
 
+// Pods take turns; one that would have to be waited for is left out while another one is at hand.
+func TestTurns(t *testing.T) {
+	p := newPods(to, nil, nil, newStatus(event.Stage{}))
+	for _, name := range []string{"a", "b", "c"} {
+		p.ready = append(p.ready, newPodTunnels(backend{pod: name}, nil, nil, nil))
+	}
+	turns := func(room string) (picked string) {
+		t.Helper()
+		for _, pod := range p.ready {
+			pod.room.Store(strings.Contains(room, pod.to.pod))
+		}
+		for range 6 {
+			pod, err := p.pick(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			picked += pod.to.pod
+		}
+		return picked
+	}
+	for _, c := range []struct{ room, want string }{
+		{"abc", "abcabc"}, {"bc", "bcbcbc"}, {"b", "bbbbbb"}, {"", "cabcab"}, {"abc", "cabcab"},
+	} {
+		if got := turns(c.room); got != c.want {
+			t.Errorf("room at %q: %s, not %s", c.room, got, c.want)
+		}
+	}
+}
+
 func TestListen(t *testing.T) {
 	addresses := func(listeners []*net.TCPListener) (all []string) {
 		for _, l := range listeners {

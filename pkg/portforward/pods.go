@@ -51,13 +51,15 @@ func (p *pods) pick(ctx context.Context) (*podTunnels, error) {
 		news, why := p.news, p.why
 		if n := len(p.ready); n > 0 {
 			defer p.mu.Unlock()
-			p.next++
+			turn := p.next % n
 			for i := range n {
-				if pod := p.ready[(p.next+i)%n]; pod.room.Load() {
-					return pod, nil
+				if at := (p.next + i) % n; p.ready[at].room.Load() {
+					turn = at
+					break
 				}
 			}
-			return p.ready[p.next%n], nil
+			p.next = turn + 1
+			return p.ready[turn], nil
 		}
 		p.mu.Unlock()
 		select {
