@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 const (
@@ -29,6 +31,9 @@ const (
 
 var errClientGone = errors.New("the client is gone")
 
+// refusedHint is for a pod that does not come to listen: who forwards a port reaches the pod by its loopback address alone.
+const refusedHint = "if it does not pass: the pod's server has to listen on 127.0.0.1 or on all addresses, not only on the pod's own"
+
 // connection is one client's connection from its first to its last byte.
 type connection struct {
 	hold   time.Duration
@@ -42,21 +47,25 @@ type connection struct {
 // connection is closed: at once and cleanly if it was held, by a reset if it was open, since its answer is not whole.
 func (c *connection) carry(ctx context.Context) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	filled, taken := make(chan struct{}), make(chan struct{})
-	take := sync.OnceFunc(func() { close(taken) })
+	filled := make(chan struct{})
+	var held atomic.Bool   // no pod has it, nor is one being tried
+	var silent atomic.Bool // the client has said all, and that was a while ago
+	held.Store(true)
 	var watching sync.WaitGroup
 	watching.Go(func() {
 		err := c.said.fill(c.client)
 		close(filled)
-		if errors.Is(err, io.EOF) { // it may have closed only its half; but who waits for a pod, and does not come, mostly is gone
-			select {
-			case <-taken:
-				return
-			case <-time.After(linger):
-			case <-ctx.Done():
+		if !errors.Is(err, io.EOF) {
+			cancel(errClientGone)
+			return
+		}
+		// It may have closed only its half; but one that waits for a pod in vain is mostly gone.
+		if sleep(ctx, linger) {
+			silent.Store(true)
+			if held.Load() {
+				cancel(errClientGone)
 			}
 		}
-		cancel(errClientGone)
 	})
 	defer watching.Wait()
 	defer cancel(nil)
@@ -68,18 +77,18 @@ func (c *connection) carry(ctx context.Context) {
 		in.Add(-1)
 		in = to
 		in.Add(1)
+		held.Store(in == &c.status.held)
 	}
-	in.Add(1)
+	c.status.arrived()
 	defer func() { in.Add(-1) }()
 	hold, release := context.WithTimeout(ctx, c.hold)
 	defer release()
 	pause, patience := retryMin, acceptMin
-	var silent *podTunnels
+	var quiet *podTunnels // from whose node nothing came back
 	for {
 		pod, s, err := c.reach(ctx, hold, patience)
 		if err == nil {
 			move(&c.status.open)
-			take()
 			var open bool
 			open, err = c.join(ctx, pod, s)
 			pod.release(s)
@@ -88,19 +97,23 @@ func (c *connection) carry(ctx context.Context) {
 				return
 			}
 			move(&c.status.held)
+			if silent.Load() {
+				return
+			}
 		}
 		switch {
 		case errors.Is(err, errRefused):
-			c.status.trouble(podRefuses, pod.to.pod, err, "pod", pod.to.pod)
+			c.status.trouble(podRefuses, pod.to.pod, event.WithHint(err, refusedHint), "pod", pod.to.pod)
 		case !errors.Is(err, errSilent):
-		case silent == pod:
+		case quiet == pod:
 			patience *= 2
 		default:
-			silent, patience = pod, acceptMin
+			quiet, patience = pod, acceptMin
 		}
 		if hold.Err() != nil || !sleep(hold, pause) {
 			if ctx.Err() == nil {
 				c.status.trouble(heldTooLong, "", err, "after", c.hold)
+				c.finish(filled, nil)
 			}
 			return
 		}

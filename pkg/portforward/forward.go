@@ -19,8 +19,9 @@
 //
 // Limits that come from the runtimes, not from here: SPDY has no flow control, so a client that does not read can stop those who share
 // its tunnel (see tunnels.go for how few these are); containerd ends the other direction 1 s after one direction
-// ended. So a client that half-closes (`echo | nc -N`) gets what the pod answers within that second, and a server
-// that ends its answer by closing is seen to end up to 1 s late. HTTP clients do not half-close. Only TCP is carried.
+// ended, and cri-dockerd (the docker runtime), which runs socat, half a second after. So a client that half-closes (`echo | nc -N`)
+// gets what the pod answers within that time, and a server that ends its answer by closing is seen to end that much late. HTTP
+// clients do not half-close. One that has half-closed and waits for a pod in vain counts as gone after a second. Only TCP is carried.
 package portforward
 
 import (
@@ -28,6 +29,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -41,6 +43,11 @@ const (
 	acceptPause = 50 * time.Millisecond // when the process is out of file descriptors
 	acceptCalm  = time.Minute           // after which that is over
 	farewell    = time.Second           // for streams to say goodbye to the pod before their tunnels are closed
+
+	// crowd is how many connections at a time take memory worth giving back, some ten megabytes, and aftermath how long after they have
+	// gone that is done: Go by itself takes minutes, and collecting garbage at once would stop those who come next.
+	crowd     = 500
+	aftermath = 15 * time.Second
 )
 
 // Spec is one forward, as devloop.yaml asks for it.
@@ -116,6 +123,7 @@ func (f *Forward) Serve(ctx context.Context, cluster Cluster, client kubernetes.
 			refuse(err)
 		}
 	})
+	tunnels.Go(func() { f.giveBack(tunnelling) })
 	for _, listener := range f.listeners {
 		accepts.Go(func() {
 			err := f.accept(accepting, listener, func(client *net.TCPConn) {
@@ -139,6 +147,19 @@ func (f *Forward) Serve(ctx context.Context, cluster Cluster, client kubernetes.
 		return nil
 	}
 	return context.Cause(accepting)
+}
+
+// giveBack returns to the system what a crowd of connections took.
+func (f *Forward) giveBack(ctx context.Context) {
+	before := int64(0)
+	for sleep(ctx, aftermath) {
+		now := f.status.most.Swap(0)
+		if before >= crowd && now < before/4 {
+			debug.FreeOSMemory()
+			before = 0
+		}
+		before = max(before, now)
+	}
 }
 
 // accept takes connections until ctx ends (no error), or the listener breaks; the listener is closed then.

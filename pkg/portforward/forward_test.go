@@ -261,18 +261,19 @@ func TestHeldUntilReady(t *testing.T) {
 	if a := <-answer; a != "a<nil>" {
 		t.Fatal(a)
 	}
-	if took := time.Since(since); took > time.Second { // some milliseconds; the rest is for a busy machine
+	if took := time.Since(since); took > 5*time.Second { // some milliseconds; the rest is for a busy machine
 		t.Errorf("took %v", took)
 	}
 }
 
+// However much the client has said: a reset would look like a fault of the network.
 func TestHoldExpires(t *testing.T) {
-	r := newRig(t, false, 50*time.Millisecond)
-	for range 2 {
+	r := newRig(t, false, 500*time.Millisecond)
+	for _, said := range []int{20, 4 * replayLimit} {
 		conn := r.dial()
-		io.WriteString(conn, "GET / HTTP/1.1\r\n\r\n")
+		go conn.Write(make([]byte, said))
 		if answer, err := io.ReadAll(conn); err != nil || len(answer) > 0 {
-			t.Errorf("not closed cleanly: %q, %v", answer, err)
+			t.Errorf("%d bytes said: not closed cleanly: %q, %v", said, answer, err)
 		}
 	}
 	if n := r.told(heldTooLong); n != 1 {
@@ -379,10 +380,15 @@ func TestRefusingPod(t *testing.T) {
 	r.pod("a", nobody.Addr().String(), true)
 	r.pod("b", web(t, "b"), true)
 	eventually(t, "both are known", func() bool { return len(r.forward.Status().Pods) == 2 })
-	for range 20 {
+	ask := func() {
+		t.Helper()
 		if body, err := get(r.url()); err != nil || body != "b" {
 			t.Fatalf("%q, %v", body, err)
 		}
+	}
+	eventually(t, "the refusing one has its turn", func() bool { ask(); return r.told(podRefuses) > 0 })
+	for range 20 {
+		ask()
 	}
 	if n := r.told(podRefuses); n != 1 {
 		t.Errorf("told %d times", n)
@@ -393,32 +399,47 @@ func TestRefusingPod(t *testing.T) {
 	})
 }
 
-// What a client asked that has gone meanwhile is not done later.
+// What a client asked that has gone meanwhile is not done later: neither when a pod becomes ready, nor when one that refuses listens.
 func TestHeldClientGone(t *testing.T) {
-	r := newRig(t, false, 30*time.Second)
-	var delivered atomic.Int32
-	address := server(t, "127.0.0.1:0", func(conn net.Conn) {
-		if all, _ := io.ReadAll(conn); len(all) > 0 {
-			delivered.Add(1)
-		}
-	})
-	r.pod("a", address, false)
-	for range 5 {
-		conn := r.dial()
-		io.WriteString(conn, "do this")
-		conn.Close()
-	}
-	eventually(t, "all are held", func() bool { return r.forward.Status().Held == 5 })
-	eventually(t, "none is held", func() bool { s := r.forward.Status(); return s.State == Waiting && s.Held == 0 })
-	r.pod("a", address, true)
-	conn := r.dial()
-	io.WriteString(conn, "do that")
-	conn.(*net.TCPConn).CloseWrite()
-	if answer, err := io.ReadAll(conn); err != nil {
-		t.Errorf("%q, %v", answer, err)
-	}
-	if n := delivered.Load(); n != 1 {
-		t.Errorf("%d were delivered", n)
+	for _, ready := range []bool{false, true} {
+		t.Run(fmt.Sprintf("ready=%v", ready), func(t *testing.T) {
+			r := newRig(t, false, 30*time.Second)
+			nobody, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			address := nobody.Addr().String()
+			nobody.Close()
+			r.pod("a", address, ready)
+			for range 5 {
+				conn := r.dial()
+				io.WriteString(conn, "do this")
+				conn.Close()
+			}
+			var sum int64
+			eventually(t, "they are held", func() bool { sum = max(sum, r.forward.Status().Held); return sum > 0 })
+			if ready {
+				eventually(t, "it refuses", func() bool { return r.told(podRefuses) == 1 })
+			}
+			eventually(t, "none is held", func() bool { s := r.forward.Status(); return s.Held == 0 && s.Open == 0 })
+			var delivered atomic.Int32
+			server(t, address, func(conn net.Conn) {
+				said := make([]byte, len("do that"))
+				if n, _ := io.ReadFull(conn, said); n > 0 {
+					delivered.Add(1)
+				}
+				io.WriteString(conn, "done")
+			})
+			r.pod("a", address, true)
+			conn := r.dial()
+			io.WriteString(conn, "do that")
+			if answer, err := io.ReadAll(conn); err != nil || string(answer) != "done" {
+				t.Errorf("%q, %v", answer, err)
+			}
+			if n := delivered.Load(); n != 1 {
+				t.Errorf("%d were delivered", n)
+			}
+		})
 	}
 }
 
@@ -504,6 +525,7 @@ func TestHalfClose(t *testing.T) {
 		all, _ := io.ReadAll(conn)
 		io.WriteString(conn, strings.ToUpper(string(all)))
 	}), true)
+	eventually(t, "the pod is known", func() bool { return r.forward.Status().State == Ready && r.node.open("a") > 0 })
 	conn := r.dial()
 	io.WriteString(conn, "all of it")
 	conn.(*net.TCPConn).CloseWrite()
@@ -581,7 +603,7 @@ func TestServeEnds(t *testing.T) {
 	io.WriteString(held, "anyone?")
 	since := time.Now()
 	r.stop()
-	if took := time.Since(since); took > farewell {
+	if took := time.Since(since); took > farewell+2*time.Second { // some milliseconds; the rest is for a busy machine
 		t.Errorf("took %v", took)
 	}
 	if _, err := io.ReadAll(conn); !errors.Is(err, syscall.ECONNRESET) {

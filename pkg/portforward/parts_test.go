@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -233,9 +234,12 @@ func TestListen(t *testing.T) {
 		}
 		return all
 	}
-	for bind, want := range map[string]string{
-		"": "[127.0.0.1 ::1]", Localhost: "[127.0.0.1 ::1]", "127.0.0.1": "[127.0.0.1]", "::1": "[::1]", "0.0.0.0": "[0.0.0.0]", "::": "[::]",
-	} {
+	wants := map[string]string{"": "[127.0.0.1]", Localhost: "[127.0.0.1]", "127.0.0.1": "[127.0.0.1]", "0.0.0.0": "[0.0.0.0]"}
+	if six, err := net.Listen("tcp6", "[::1]:0"); err == nil { // else this machine has no IPv6
+		six.Close()
+		maps.Copy(wants, map[string]string{"": "[127.0.0.1 ::1]", Localhost: "[127.0.0.1 ::1]", "::1": "[::1]", "::": "[::]"})
+	}
+	for bind, want := range wants {
 		listeners, err := listen(t.Context(), bind, 0)
 		if err != nil {
 			t.Errorf("%s: %v", bind, err)

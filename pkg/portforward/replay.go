@@ -85,7 +85,7 @@ func (r *replay) add(p []byte, end error) bool {
 		room := min(len(p), r.limit-len(r.kept))
 		if room <= 0 {
 			if !r.settled && !r.patient {
-				r.settled = true
+				r.settled, r.limit = true, replayLimit
 				continue
 			}
 			r.change.Wait()
@@ -150,7 +150,7 @@ func (r *replay) interrupt() {
 func (r *replay) settle() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.settled = true
+	r.settled, r.limit = true, replayLimit
 	r.change.Broadcast()
 }
 

@@ -59,6 +59,7 @@ type status struct {
 	about []any // fields that every event carries
 
 	open, held, sent, received atomic.Int64
+	most                       atomic.Int64 // open and held at a time, since it was asked for last
 
 	mu      sync.Mutex
 	state   State
@@ -71,6 +72,13 @@ type status struct {
 
 func newStatus(stage event.Stage, about ...any) *status {
 	return &status{stage: stage, about: about, state: Waiting, failing: map[string]time.Duration{}, told: map[string]bool{}}
+}
+
+// arrived counts a connection, which waits for a pod at first.
+func (s *status) arrived() {
+	n := s.held.Add(1) + s.open.Load()
+	for most := s.most.Load(); n > most && !s.most.CompareAndSwap(most, n); most = s.most.Load() {
+	}
 }
 
 func (s *status) now() Status {

@@ -24,7 +24,9 @@ const (
 	resetTimeout = 5 * time.Second        // for a reset to be sent; a tunnel that takes longer is stuck for all of its streams
 	replyCheck   = 250 * time.Millisecond // how late the loss of a tunnel is seen by who waits for a reply
 	verdictWait  = time.Second            // for the error stream to end after the data stream did; it does so at once
-	stallTime    = 50 * time.Millisecond  // a write that takes longer stalls its tunnel
+	cutWait      = 50 * time.Millisecond  // for the library to say that an end was a reset: it tells the end first, on another goroutine
+	cutCheck     = 2 * time.Millisecond
+	stallTime    = 50 * time.Millisecond // a write that takes longer stalls its tunnel
 )
 
 var (
@@ -307,7 +309,6 @@ func (s *stream) abandon() {
 // have reached the pod, or what went wrong. The library shows all of these as the same end of file.
 func (s *stream) verdict() error {
 	lost := s.tunnel.lost() // asked first: what ended before the tunnel did is whole
-	cut := !s.halfClosed.Load() && s.data.IsFinished()
 	timer := time.NewTimer(verdictWait)
 	defer timer.Stop()
 	select {
@@ -323,17 +324,31 @@ func (s *stream) verdict() error {
 	switch {
 	case lost:
 		return errTunnelLost
-	case cut:
+	case s.cut():
 		return errors.New("the node cut the connection to the pod")
 	}
 	return nil
+}
+
+// cut reports whether a reset ended the data. A stream that the client has half-closed looks the same at its end as one that was reset.
+func (s *stream) cut() bool {
+	for since := time.Now(); ; {
+		finished := s.data.IsFinished() // asked first: closing makes a stream finished, too
+		if s.halfClosed.Load() {
+			return false
+		}
+		if finished || time.Since(since) > cutWait {
+			return finished
+		}
+		sleep(context.Background(), cutCheck)
+	}
 }
 
 // refusals are the words with which nodes say that they could not connect to the pod's port: containerd and cri-o ("failed to
 // connect to", "failed to dial"), cri-dockerd through socat ("Connection refused"), and all of them where the pod's sandbox is not there.
 var refusals = []string{
 	"connection refused", "failed to connect to", "failed to dial",
-	"network namespace for sandbox", "not running", "not found",
+	"network namespace for sandbox", "failed to statfs", "not running", "not found",
 }
 
 // refused reports whether a node's message tells of a connection that was never made.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -137,8 +136,7 @@ func (p *podTunnels) run(ctx context.Context) {
 		waiting  []wish
 		dialling int
 		taken    time.Time // when a connection got a tunnel last
-		crowd    bool      // many tunnels were closed, or many connections waited, before the last look for idle ones
-		most     int       // connections that waited at a time, since then
+		loss     time.Time // when a tunnel was lost last
 		failures int       // dials in a row
 		failing  time.Time // when the first of them began
 		failed   time.Time // when the last of them ended
@@ -146,11 +144,18 @@ func (p *podTunnels) run(ctx context.Context) {
 		retired  = p.retired
 		ended    = ctx.Done()
 
-		look = time.NewTimer(0) // what has changed without a word
+		look = time.NewTimer(lookPeriod) // what has changed without a word
 		idle = time.NewTimer(idleAfter)
 	)
 	defer look.Stop()
 	defer idle.Stop()
+	var looks time.Time // when look fires, zero if it does not: news that keep coming must not push it back
+	lookIn := func(d time.Duration) {
+		if at := time.Now().Add(d); looks.IsZero() || at.Before(looks) {
+			looks = at
+			look.Reset(d)
+		}
+	}
 	shut := func(t *tunnel) {
 		t.closing = true
 		p.group.Go(t.close) // which takes a second if a write is stuck
@@ -187,11 +192,11 @@ func (p *podTunnels) run(ctx context.Context) {
 		}
 		switch {
 		case len(waiting) > 0:
-			look.Reset(lookPeriod)
+			lookIn(lookPeriod)
 		case ready && dialling < wanted:
-			look.Reset(pause)
+			lookIn(pause)
 		case failures > 0:
-			look.Reset(redialMax)
+			lookIn(redialMax)
 		}
 		if !ready && len(tunnels) == 0 && dialling == 0 {
 			return
@@ -204,7 +209,6 @@ func (p *podTunnels) run(ctx context.Context) {
 				continue
 			}
 			waiting = append(waiting, w)
-			most = max(most, len(waiting))
 		case d := <-p.dialled:
 			dialling--
 			switch {
@@ -219,7 +223,6 @@ func (p *podTunnels) run(ctx context.Context) {
 					p.status.reached(p.to.pod, failed.Sub(failing), d.err)
 				}
 			default:
-				p.status.over(tunnelLost, p.to.pod)
 				if !d.tunnel.lost() { // else its loss may have been told already
 					tunnels = append(tunnels, d.tunnel)
 				}
@@ -237,24 +240,23 @@ func (p *podTunnels) run(ctx context.Context) {
 				shut(t)
 			}
 		case <-look.C:
+			looks = time.Time{}
 			waiting = slices.DeleteFunc(waiting, func(w wish) bool { return w.ctx.Err() != nil })
 		case <-p.silent:
 		case <-idle.C:
-			if crowd && len(waiting) == 0 { // its memory goes back now, and not in some minutes as Go has it
-				p.group.Go(debug.FreeOSMemory)
+			if time.Since(loss) >= idleAfter { // else all of a pod's tunnels that one restart cuts would be told of
+				p.status.over(tunnelLost, p.to.pod)
 			}
-			closed := 0
 			for _, t := range tunnels {
 				if t != best && t.streams == 0 && time.Since(t.idleSince) >= idleAfter {
 					shut(t)
-					closed++
 				}
 			}
-			crowd, most = closed > apart || most > 100*apart, len(waiting)
 			idle.Reset(idleAfter)
 		case t := <-p.lost:
 			tunnels = slices.DeleteFunc(tunnels, func(other *tunnel) bool { return other == t })
 			if ready && !t.closing && p.status.leads(p.to.pod) {
+				loss = time.Now()
 				p.status.trouble(tunnelLost, p.to.pod, errTunnelLost, "pod", p.to.pod)
 			}
 		case <-retired:

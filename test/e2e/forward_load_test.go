@@ -21,6 +21,8 @@ import (
 	"time"
 )
 
+const clock = "15:04:05.000"
+
 // fate is how a connection ended, as its client sees it.
 type fate string
 
@@ -161,8 +163,6 @@ type tally struct {
 	longest time.Duration
 	slow    int      // how many waited for a second or more
 	faults  []string // of those that were not answered with 200
-
-	first, last time.Time // when slow ones ended
 }
 
 func count(outcomes []outcome) tally {
@@ -173,14 +173,10 @@ func count(outcomes []outcome) tally {
 		c.longest = max(c.longest, took)
 		if took >= time.Second {
 			c.slow++
-			c.last = later(c.last, o.end)
-			if c.first.IsZero() || o.end.Before(c.first) {
-				c.first = o.end
-			}
 		}
 		if o.fate != answered {
 			c.faults = append(c.faults, fmt.Sprintf("asked %s, %s after %s: %v",
-				o.begin.Format("15:04:05.000"), o.fate, took.Round(time.Millisecond), o.err))
+				o.begin.Format(clock), o.fate, took.Round(time.Millisecond), o.err))
 		}
 	}
 	slices.Sort(c.faults)
@@ -200,9 +196,20 @@ func (c tally) String() string {
 // cut is how many were broken off: without an answer, or in the middle of it.
 func (c tally) cut() int { return c.fates[broken] + c.fates[unanswered] }
 
+// afterwards is how long after a moment the last of those was answered who had come before it and had waited for a second or more.
+func (l *load) afterwards(moment time.Time) (late time.Duration) {
+	for _, o := range l.sofar() {
+		if o.begin.Before(moment) && o.end.Sub(o.begin) >= time.Second {
+			late = max(late, o.end.Sub(moment))
+		}
+	}
+	return late
+}
+
 // finish ends the load and fails the test if a connection was refused, waited in vain or got another answer than 200, or if
-// more than inFlight were broken off.
-func (l *load) finish(t *testing.T, inFlight int) tally {
+// one was broken off that had begun after a moment at which those in flight could be (the zero time: none could), or if there were more of
+// them than inFlight.
+func (l *load) finish(t *testing.T, until time.Time) tally {
 	t.Helper()
 	l.stop()
 	c := count(l.sofar())
@@ -220,6 +227,12 @@ func (l *load) finish(t *testing.T, inFlight int) tally {
 	for _, f := range []fate{other, refused, waiting} {
 		if c.fates[f] > 0 {
 			t.Errorf("%d connections: %s", c.fates[f], f)
+		}
+	}
+	for _, o := range l.sofar() {
+		if (o.fate == broken || o.fate == unanswered) && !o.begin.Before(until) {
+			t.Errorf("a connection was broken off that began at %s: only those in flight at %s may be", o.begin.Format(clock), until.Format(clock))
+			break
 		}
 	}
 	if c.cut() > inFlight {
