@@ -17,22 +17,23 @@ const (
 	nap = 5 * time.Second
 )
 
-// doubts returns a function that returns what changed without an event since it was last called.
-func (w *Watcher) doubts() func() []string {
-	last, mounts := time.Now(), mountTable()
-	return func() []string {
-		now := time.Now()
-		wall, monotonic := now.Round(0).Sub(last.Round(0)), now.Sub(last)
-		last = now
-		if slept(wall, monotonic) {
-			return w.everything("the machine slept; taking every file as changed")
-		}
-		before := mounts
-		if mounts = mountTable(); bytes.Equal(mounts, before) {
-			return nil
-		}
-		return w.remounted(changedMounts(before, mounts))
+// trust is how the world was when events were last found to tell the truth.
+type trust struct {
+	at     time.Time
+	mounts []byte
+}
+
+// doubt returns what changed without an event since it was last asked. Only Run asks.
+func (w *Watcher) doubt() []string {
+	before := w.trust
+	w.trust = trust{time.Now(), mountTable()}
+	if slept(w.trust.at.Round(0).Sub(before.at.Round(0)), w.trust.at.Sub(before.at)) {
+		return w.everything("the machine slept; taking every file as changed")
 	}
+	if bytes.Equal(w.trust.mounts, before.mounts) {
+		return nil
+	}
+	return w.remounted(changedMounts(before.mounts, w.trust.mounts))
 }
 
 // slept tells a sleep of the machine, in which others may have changed the files of a network or of a virtual machine,

@@ -87,3 +87,27 @@ func TestSettleMergesWhileNobodyListens(t *testing.T) {
 		}
 	})
 }
+
+func TestSettleChangesItsPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		in, out := make(chan []string), make(chan []string)
+		var p pause
+		p.set(10*time.Millisecond, 0)
+		go settle(ctx, in, out, &p)
+		for _, c := range []struct{ quiet, limit, want time.Duration }{
+			{10 * time.Millisecond, 0, 10 * time.Millisecond},
+			{3 * time.Second, 5 * time.Second, 3 * time.Second},
+			{3 * time.Second, 0, DefaultLimit},
+			{0, 0, DefaultQuiet},
+		} {
+			p.set(c.quiet, c.limit)
+			start := time.Now()
+			in <- []string{"/a"}
+			if <-out; time.Since(start) != c.want {
+				t.Errorf("%v, %v: took %v, want %v", c.quiet, c.limit, time.Since(start), c.want)
+			}
+		}
+	})
+}

@@ -63,6 +63,7 @@ type Watcher struct {
 	pause   pause
 	rest    time.Duration              // what polling rests at least between two looks
 	opaque  func(folder string) string // the name of a file system that gives no reliable events, or ""
+	trust   trust
 
 	mu      sync.Mutex        // Watch is called by the loop while Run takes events
 	kernel  *fsnotify.Watcher // nil while there is none
@@ -79,6 +80,7 @@ type Watcher struct {
 func New(sink event.Sink, o Options) (*Watcher, error) {
 	w := &Watcher{
 		say: sink.For("watch"), mode: cmp.Or(o.Mode, Auto), batches: make(chan []string), rest: leastRest, opaque: opaque,
+		trust:   trust{time.Now(), mountTable()},
 		folders: map[string]*sight{}, kinds: map[uint64]string{}, said: map[string]bool{},
 	}
 	w.Settle(o.Quiet, o.Limit)
@@ -208,7 +210,6 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 	listen()
 
-	doubts := w.doubts()
 	ticker := time.NewTicker(doubtEvery)
 	defer ticker.Stop()
 	for {
@@ -226,7 +227,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 			if events == nil && w.wake() {
 				listen()
 			}
-			tell(doubts())
+			tell(w.doubt())
 			tell(w.recover())
 		}
 	}

@@ -191,6 +191,20 @@ func TestWaysToSave(t *testing.T) {
 				p.write("req.txt")
 				p.remove("req.txt~")
 			}, "req.txt")
+			p.expect("Emacs", func() {
+				p.link("user@host.42:1700000000", ".#req.txt")
+				p.write("#req.txt#")
+				p.rename("req.txt", "req.txt~")
+				p.write("req.txt")
+				p.remove(".#req.txt")
+				p.remove("#req.txt#")
+				p.remove("req.txt~")
+			}, "req.txt")
+			p.expect("cp -p of an older file", func() {
+				p.write("req.txt")
+				old := time.Now().Add(-time.Hour)
+				p.must(os.Chtimes(p.path("req.txt"), old, old))
+			}, "req.txt")
 			p.expect("temporary file and rename (VS Code, sed -i)", func() {
 				p.write("sedXYZ")
 				p.rename("sedXYZ", "req.txt")
@@ -362,6 +376,33 @@ func TestOverflow(t *testing.T) {
 		p.next("missing") // the bell does not wait for errors
 	})
 	p.expect("it goes on", func() { p.write("ctx/f", "req.txt") }, "ctx/f", "req.txt")
+}
+
+func TestUnchangedSet(t *testing.T) {
+	p := open(t, Options{}, nil)
+	p.write("a/f", "b/f")
+	set := func() []Path {
+		return []Path{p.except("b", ".", "x", "y"), p.except("a", ".", "x"), {Name: p.path(bell)}, {Name: p.path(bell)}}
+	}
+	p.must(p.w.Watch(set()))
+	before := p.w.targets
+	p.must(p.w.Watch(set()))
+	if &p.w.targets[0] != &before[0] {
+		t.Error("planned again")
+	}
+	given := set()
+	p.must(p.w.Watch(given))
+	given[0].Except[0] = "f" // the caller's own
+	p.must(p.w.Watch(given))
+	if &p.w.targets[0] == &before[0] {
+		t.Error("not planned again")
+	}
+}
+
+func TestUnknownMode(t *testing.T) {
+	if _, err := New(nil, Options{Mode: "inotify"}); err == nil {
+		t.Error("no error")
+	}
 }
 
 // A storm of everything at once, while the set changes: what exists in the end is watched, all of it.
