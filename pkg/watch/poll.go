@@ -24,6 +24,10 @@ const (
 
 	// restFactor times what a look took is rested after it, so that polling takes about 1 % of a core.
 	restFactor = 100
+
+	// coarse is the longest step in which file systems keep time (FAT, and what is shared from it). Two writes within a
+	// step look alike, so where steps are whole seconds a save is told once more when the step is over.
+	coarse = 2 * time.Second
 )
 
 // sight is what was last seen of a folder that is polled.
@@ -39,6 +43,7 @@ type stat struct {
 	mode               fs.FileMode
 	device, inode      uint64
 	size, mtime, ctime int64 // zero for folders: there they move with every entry, and entries are told by themselves
+	young              bool  // a later write may leave all of the above as it is
 }
 
 // isSame tells whether two stats are of one thing: not replaced, not gone, not mounted over.
@@ -54,6 +59,7 @@ func statOf(info fs.FileInfo) stat {
 		return s
 	}
 	s.size, s.mtime = info.Size(), info.ModTime().UnixNano()
+	s.young = s.mtime%int64(time.Second) == 0 && time.Since(info.ModTime()) < coarse
 	return s
 }
 
@@ -222,8 +228,8 @@ func (w *Watcher) lookAgain(folder string) []fsnotify.Event {
 	return events
 }
 
-// wake tries to get from the kernel what it refused before.
-func (w *Watcher) wake() bool {
+// reconnect asks the kernel again for the events that it refused to New.
+func (w *Watcher) reconnect() bool {
 	if w.mode != Auto {
 		return false
 	}
@@ -237,14 +243,15 @@ func (w *Watcher) wake() bool {
 	return true
 }
 
-// recover gives folders back to the kernel as soon as it has room, and returns what changed in them meanwhile.
-func (w *Watcher) recover() []string {
+// handBack gives folders back to the kernel as soon as it has room, and returns what changed in them meanwhile.
+func (w *Watcher) handBack() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.kernel == nil {
 		return nil
 	}
 	var paths []string
+	given := 0
 	for folder, seen := range w.folders {
 		if seen == nil || !seen.wanting {
 			continue
@@ -261,6 +268,7 @@ func (w *Watcher) recover() []string {
 			continue // gone; the next look tells so
 		}
 		w.folders[folder] = nil
+		given++
 		now, err := look(folder, w.plan.folders[folder])
 		if err != nil {
 			paths = append(paths, w.change(fsnotify.Event{Name: folder, Op: fsnotify.Remove})...)
@@ -269,6 +277,9 @@ func (w *Watcher) recover() []string {
 		for _, e := range now.since(folder, seen) {
 			paths = append(paths, w.change(e)...)
 		}
+	}
+	if given > 0 {
+		w.say.Detail("the kernel has room for file events again", "folders", given)
 	}
 	return paths
 }

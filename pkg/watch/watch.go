@@ -62,6 +62,7 @@ type Watcher struct {
 	batches chan []string
 	pause   pause
 	rest    time.Duration              // what polling rests at least between two looks
+	asks    time.Duration              // how often it is asked whether events tell the truth
 	opaque  func(folder string) string // the name of a file system that gives no reliable events, or ""
 	trust   trust
 
@@ -79,7 +80,7 @@ type Watcher struct {
 // New returns a Watcher that watches nothing yet.
 func New(sink event.Sink, o Options) (*Watcher, error) {
 	w := &Watcher{
-		say: sink.For("watch"), mode: cmp.Or(o.Mode, Auto), batches: make(chan []string), rest: leastRest, opaque: opaque,
+		say: sink.For("watch"), mode: cmp.Or(o.Mode, Auto), batches: make(chan []string), rest: leastRest, asks: doubtEvery, opaque: opaque,
 		trust:   trust{time.Now(), mountTable()},
 		folders: map[string]*sight{}, kinds: map[uint64]string{}, said: map[string]bool{},
 	}
@@ -210,7 +211,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 	listen()
 
-	ticker := time.NewTicker(doubtEvery)
+	ticker := time.NewTicker(w.asks)
 	defer ticker.Stop()
 	for {
 		select {
@@ -224,11 +225,11 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-overflow:
 			tell(w.everything("the kernel lost file events; taking every file as changed"))
 		case <-ticker.C:
-			if events == nil && w.wake() {
+			if events == nil && w.reconnect() {
 				listen()
 			}
 			tell(w.doubt())
-			tell(w.recover())
+			tell(w.handBack())
 		}
 	}
 }

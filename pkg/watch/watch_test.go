@@ -43,7 +43,7 @@ func open(t *testing.T, o Options, prepare func(*Watcher)) *project {
 		t.Fatal(err)
 	}
 	p.w = w
-	w.rest = 2 * time.Millisecond // polls eagerly
+	w.rest, w.asks = 2*time.Millisecond, 20*time.Millisecond // tests are in a hurry
 	if prepare != nil {
 		prepare(w)
 	}
