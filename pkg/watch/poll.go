@@ -161,6 +161,24 @@ func (s *sight) since(folder string, before *sight) []fsnotify.Event {
 	return events
 }
 
+// news returns the events that lie between two sights of a folder. A folder in it is news, too, if it should be watched and
+// is not: it was gone while the plan was made, and came back with the same inode. The caller holds mu.
+func (w *Watcher) news(folder string, now, before *sight) []fsnotify.Event {
+	events := now.since(folder, before)
+	for name, s := range now.entries {
+		if !s.mode.IsDir() {
+			continue
+		}
+		name = filepath.Join(folder, name)
+		_, watched := w.folders[name]
+		all := watched && w.plan.folders[name] == nil
+		if !all && w.plan.wants(name) || !watched && len(w.plan.names[name]) > 0 {
+			events = append(events, fsnotify.Event{Name: name, Op: fsnotify.Create})
+		}
+	}
+	return events
+}
+
 // poll tells the changes of all folders that the kernel does not watch, until ctx ends.
 func (w *Watcher) poll(ctx context.Context, tell func([]string)) {
 	rest := time.NewTimer(w.rest)
@@ -223,7 +241,7 @@ func (w *Watcher) lookAgain(folder string) []fsnotify.Event {
 	case now.all != before.all: // what counts has changed meanwhile
 		return nil
 	}
-	events := now.since(folder, before)
+	events := w.news(folder, now, before)
 	before.self, before.entries = now.self, now.entries
 	return events
 }
@@ -274,7 +292,7 @@ func (w *Watcher) handBack() []string {
 			paths = append(paths, w.change(fsnotify.Event{Name: folder, Op: fsnotify.Remove})...)
 			continue
 		}
-		for _, e := range now.since(folder, seen) {
+		for _, e := range w.news(folder, now, seen) {
 			paths = append(paths, w.change(e)...)
 		}
 	}

@@ -24,6 +24,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -64,7 +65,7 @@ type Watcher struct {
 	rest    time.Duration              // what polling rests at least between two looks
 	asks    time.Duration              // how often it is asked whether events tell the truth
 	opaque  func(folder string) string // the name of a file system that gives no reliable events, or ""
-	trust   trust
+	trust   trust                      // Run's own
 
 	mu      sync.Mutex        // Watch is called by the loop while Run takes events
 	kernel  *fsnotify.Watcher // nil while there is none
@@ -145,6 +146,9 @@ func (w *Watcher) Watch(paths []Path) error {
 			return fmt.Errorf("watch %s: %w", paths[i].Name, err)
 		}
 		paths[i].Name = abs
+		if len(paths[i].Except) == 0 {
+			paths[i].Base = "" // unused
+		}
 	}
 	slices.SortFunc(paths, comparePaths)
 	paths = slices.CompactFunc(paths, equalPaths)
@@ -155,20 +159,30 @@ func (w *Watcher) Watch(paths []Path) error {
 		return nil
 	}
 	w.paths, w.targets = paths, make([]root, len(paths))
+	type list struct {
+		except []string
+		filter *filter
+	}
+	lists := map[string]list{} // an image's paths have one between them
 	for i, p := range paths {
-		paths[i].Except = slices.Clone(p.Except) // ours to keep
-		w.targets[i] = root{p.Name, nil}
-		if i > 0 && p.Base == paths[i-1].Base && slices.Equal(p.Except, paths[i-1].Except) {
-			w.targets[i].except = w.targets[i-1].except // an image's paths have one list
-		} else {
-			w.targets[i].except = newFilter(p.Base, p.Except)
+		key := strings.Join(append([]string{p.Base}, p.Except...), "\x00")
+		l, known := lists[key]
+		if !known {
+			l.except = slices.Clone(p.Except) // ours to keep
+			l.filter = newFilter(p.Base, l.except)
+			lists[key] = l
 		}
+		paths[i].Except = l.except
+		w.targets[i] = root{p.Name, l.filter}
 	}
 	return w.sync()
 }
 
 func comparePaths(a, b Path) int {
-	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Base, b.Base), slices.Compare(a.Except, b.Except))
+	if c := cmp.Compare(a.Name, b.Name); c != 0 {
+		return c // nearly always
+	}
+	return cmp.Or(cmp.Compare(a.Base, b.Base), slices.Compare(a.Except, b.Except))
 }
 
 func equalPaths(a, b Path) bool {

@@ -407,40 +407,41 @@ func TestUnknownMode(t *testing.T) {
 
 // A storm of everything at once, while the set changes: what exists in the end is watched, all of it.
 func TestStorm(t *testing.T) {
-	p := open(t, Options{}, nil)
-	var files []string
-	for i := range 3 {
-		for j := range 3 {
-			files = append(files, fmt.Sprintf("ctx/%d/%d/f", i, j))
+	eachMode(t, func(p *project) {
+		var files []string
+		for i := range 3 {
+			for j := range 3 {
+				files = append(files, fmt.Sprintf("ctx/%d/%d/f", i, j))
+			}
 		}
-	}
-	stormed := make(chan struct{})
-	go func() {
-		defer close(stormed)
-		for round := range 21 { // the last one removes nothing
-			for _, f := range files {
-				if os.MkdirAll(filepath.Dir(p.path(f)), 0o755) != nil || os.WriteFile(p.path(f), nil, 0o644) != nil {
-					t.Error("cannot write", f)
+		stormed := make(chan struct{})
+		go func() {
+			defer close(stormed)
+			for round := range 21 { // the last one removes nothing
+				for _, f := range files {
+					if os.MkdirAll(filepath.Dir(p.path(f)), 0o755) != nil || os.WriteFile(p.path(f), nil, 0o644) != nil {
+						p.t.Error("cannot write", f)
+					}
+				}
+				switch round % 3 {
+				case 0:
+					_ = os.Rename(p.path("ctx/1"), p.path("ctx/moved"))
+					_ = os.RemoveAll(p.path("ctx/moved"))
+				case 1:
+					_ = os.RemoveAll(p.path("ctx"))
 				}
 			}
-			switch round % 3 {
-			case 0:
-				_ = os.Rename(p.path("ctx/1"), p.path("ctx/moved"))
-				_ = os.RemoveAll(p.path("ctx/moved"))
-			case 1:
-				_ = os.RemoveAll(p.path("ctx"))
+		}()
+		for busy := true; busy; {
+			p.watch("ctx", "ctx/0/1/f", "x")
+			p.watch("ctx", "ctx/0/1/f")
+			select {
+			case <-p.w.Batches():
+			case <-stormed:
+				busy = false
 			}
 		}
-	}()
-	for busy := true; busy; {
-		p.watch("ctx", "ctx/0/1/f", "x")
-		p.watch("ctx", "ctx/0/1/f")
-		select {
-		case <-p.w.Batches():
-		case <-stormed:
-			busy = false
-		}
-	}
-	p.told("what the storm left", func() {})
-	p.expect("every file", func() { p.write(files...) }, files...)
+		p.told("what the storm left", func() {})
+		p.expect("every file", func() { p.write(files...) }, files...)
+	})
 }
