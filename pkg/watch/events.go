@@ -1,6 +1,6 @@
 package watch
 
-// What one kernel event means.
+// What one event means.
 
 import (
 	"io/fs"
@@ -13,9 +13,14 @@ import (
 func (w *Watcher) changed(e fsnotify.Event) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.change(e)
+}
+
+// change is changed for a caller that holds mu.
+func (w *Watcher) change(e fsnotify.Event) []string {
 	name := e.Name
-	paths := w.plan.touched(name)
-	if len(paths) == 0 && !w.folders[name] {
+	_, watched := w.folders[name]
+	if paths := w.plan.touched(name, true); len(paths) == 0 && !watched {
 		return nil // of something beside what is watched
 	}
 	before := w.plan.modes[name]
@@ -33,11 +38,12 @@ func (w *Watcher) changed(e fsnotify.Event) []string {
 	} else {
 		w.plan.modes[name] = after
 	}
+	folder := watched || (before | after).IsDir()
+	paths := w.plan.touched(name, folder)
 	if !e.Has(fsnotify.Create) && !e.Has(fsnotify.Remove) && !e.Has(fsnotify.Rename) {
 		return paths
 	}
-	const shape = fs.ModeDir | fs.ModeSymlink
-	if (before|after)&shape == 0 && !w.folders[name] {
+	if !folder && (before|after)&fs.ModeSymlink == 0 {
 		return paths // files come and go below the same watches
 	}
 	return append(paths, w.reshape(name)...)
@@ -47,17 +53,11 @@ func (w *Watcher) changed(e fsnotify.Event) []string {
 // or do now. The caller holds mu.
 func (w *Watcher) reshape(name string) []string {
 	paths := w.plan.below(name)
-	// A watch belongs to an inode and stays with it under the old name when the folder is moved. So all watches from here
-	// on end, and begin anew for what is there now.
-	if w.folders[name] {
-		for folder := range w.folders {
-			if holds(name, folder) {
-				w.drop(folder)
-			}
-		}
+	if _, watched := w.folders[name]; watched {
+		w.dropBelow(name)
 	}
 	var err error
-	if len(w.plan.names[name]) == 0 && w.plan.inRoot(name) {
+	if len(w.plan.names[name]) == 0 && w.plan.wants(name) {
 		err = w.addTree(name)
 	} else {
 		err = w.sync()
@@ -65,16 +65,26 @@ func (w *Watcher) reshape(name string) []string {
 	if err != nil {
 		w.say.Warn("some files cannot be watched", err)
 	}
-	return append(append(paths, w.plan.touched(name)...), w.plan.below(name)...)
+	return append(append(paths, w.plan.touched(name, w.plan.modes[name].IsDir())...), w.plan.below(name)...)
+}
+
+// dropBelow ends all watches from a folder on: they belong to inodes, and stay with these under the old name when the
+// folder is moved. What is there now is watched anew. The caller holds mu.
+func (w *Watcher) dropBelow(top string) {
+	for folder := range w.folders {
+		if holds(top, folder) {
+			w.drop(folder)
+		}
+	}
 }
 
 // addTree watches a folder that appeared below a watched one: cheaper than sync where thousands do. The caller holds mu.
-func (w *Watcher) addTree(root string) (failed error) {
+func (w *Watcher) addTree(top string) (failed error) {
 	for range rounds {
-		part := plan{folders: map[string]bool{}, modes: w.plan.modes}
-		part.walk(root)
+		part := plan{roots: w.plan.roots, folders: map[string][]string{}, modes: w.plan.modes}
+		part.walk(top)
 		for folder := range part.folders {
-			w.plan.folders[folder] = true
+			w.plan.folders[folder] = nil
 		}
 		grew, err := w.add(part.folders)
 		if failed = err; !grew {
@@ -86,15 +96,17 @@ func (w *Watcher) addTree(root string) (failed error) {
 }
 
 // everything follows a loss of events: no watch and no knowledge can be trusted, all begins anew.
-func (w *Watcher) everything() []string {
+func (w *Watcher) everything(why string) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for folder := range w.folders {
-		w.drop(folder)
-	}
+	w.dropBelow("/")
 	if err := w.sync(); err != nil {
 		w.say.Warn("some files cannot be watched", err)
 	}
-	w.say.Detail("the kernel lost file events; taking every file as changed")
-	return append([]string(nil), w.paths...)
+	w.say.Detail(why)
+	paths := make([]string, len(w.paths))
+	for i, p := range w.paths {
+		paths[i] = p.Name
+	}
+	return paths
 }

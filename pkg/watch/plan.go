@@ -4,6 +4,7 @@ package watch
 
 import (
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,21 +14,33 @@ import (
 // a symbolic link. The kernel knows a folder by one name only, so every folder needs one name only.
 type plan struct {
 	names   map[string][]string    // → the watched paths that mean something else when this name does
-	roots   map[string][]string    // folder → the watched paths that are this folder
-	folders map[string]bool        // that need a kernel watch
+	roots   map[string][]root      // folder → the watched paths that are this folder
+	folders map[string][]string    // that need watching → the names in it that count; nil: all of them may
 	modes   map[string]fs.FileMode // of what was there: to tell a chmod from a touch, a file from a folder
 }
 
-func newPlan(paths []string) plan {
-	p := plan{map[string][]string{}, map[string][]string{}, map[string]bool{}, map[string]fs.FileMode{}}
-	if len(paths) == 0 {
+// root is a watched path that is a folder.
+type root struct {
+	path   string
+	except *filter
+}
+
+// counts tells whether a change of what is below the root, at rest ("/sub/f"), is one of its path. A folder that is left
+// out counts if some of what is in it may.
+func (r root) counts(rest string, folder bool) bool {
+	return rest == "" || !r.except.leavesOut(r.path+rest) || folder && r.except.bringsBack(r.path+rest)
+}
+
+func newPlan(targets []root) plan {
+	p := plan{map[string][]string{}, map[string][]root{}, map[string][]string{}, map[string]fs.FileMode{}}
+	if len(targets) == 0 {
 		return p
 	}
-	base := commonFolder(paths)
+	base := commonFolder(targets)
 	realBase := real(base)
 	lstat := rememberingLstat()
-	for _, path := range paths {
-		steps := trace(path, lstat)
+	for _, target := range targets {
+		steps := trace(target.path, lstat)
 		for i, s := range steps {
 			last := i == len(steps)-1
 			switch {
@@ -39,49 +52,87 @@ func newPlan(paths []string) plan {
 				// and macOS asks the user before a program may look into them.
 				continue
 			}
-			p.names[s.name] = append(p.names[s.name], path)
-			p.folders[filepath.Dir(s.name)] = true
+			p.need(s.name)
+			p.names[s.name] = append(p.names[s.name], target.path)
 			if s.exists {
 				p.modes[s.name] = s.mode
 			}
 			if last && s.isFolder() {
-				if !p.inRoot(s.name) {
-					p.walk(s.name)
-				}
-				p.roots[s.name] = append(p.roots[s.name], path)
+				p.roots[s.name] = append(p.roots[s.name], target)
 			}
 		}
+	}
+	// Only now, since what one root leaves out another one may hold.
+	for folder := range p.roots {
+		p.walk(folder)
 	}
 	return p
 }
 
-// walk adds a folder with all that is below it. Links in it are not followed: Docker and Helm do not do it for folders.
-func (p plan) walk(root string) {
-	_ = filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
+// need adds the folder of a name that counts.
+func (p plan) need(name string) {
+	if len(p.names[name]) == 0 {
+		folder := filepath.Dir(name)
+		p.folders[folder] = append(p.folders[folder], filepath.Base(name))
+	}
+}
+
+// walk adds a folder with all that is below it, but for what every root leaves out: that is not even looked at. Links in
+// it are not followed: Docker and Helm do not do it for folders.
+func (p plan) walk(top string) {
+	_ = filepath.WalkDir(top, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return nil // gone, or not ours to read: then the build says so
 		}
+		if entry.IsDir() {
+			names, known := p.folders[name]
+			if known && names == nil || !p.wants(name) {
+				return fs.SkipDir // walked already, from another root; or left out
+			}
+			p.folders[name] = nil
+		}
 		if info, err := entry.Info(); err == nil {
 			p.modes[name] = info.Mode()
-		}
-		if entry.IsDir() {
-			p.folders[name] = true
 		}
 		return nil
 	})
 }
 
-// touched returns the watched paths, and paths below watched folders, that changed when name did.
-func (p plan) touched(name string) []string {
-	paths := append([]string(nil), p.names[name]...)
-	for folder := name; ; folder = filepath.Dir(folder) {
-		for _, root := range p.roots[folder] {
-			paths = append(paths, root+name[len(folder):])
-		}
-		if folder == filepath.Dir(folder) {
-			return paths
+// holding yields the roots that hold name, each with where in it that is ("/sub/f", "" for the root itself).
+func (p plan) holding(name string) iter.Seq2[root, string] {
+	return func(yield func(root, string) bool) {
+		for folder := name; ; folder = filepath.Dir(folder) {
+			for _, r := range p.roots[folder] {
+				if !yield(r, name[len(folder):]) {
+					return
+				}
+			}
+			if folder == filepath.Dir(folder) {
+				return
+			}
 		}
 	}
+}
+
+// touched returns the watched paths, and paths below watched folders, that changed when name did.
+func (p plan) touched(name string, folder bool) []string {
+	paths := append([]string(nil), p.names[name]...)
+	for r, rest := range p.holding(name) {
+		if r.counts(rest, folder) {
+			paths = append(paths, r.path+rest)
+		}
+	}
+	return paths
+}
+
+// wants tells whether a folder, or something below it, counts for some root.
+func (p plan) wants(folder string) bool {
+	for r, rest := range p.holding(folder) {
+		if r.counts(rest, true) {
+			return true
+		}
+	}
+	return false
 }
 
 // below returns the watched paths that hang on something below folder.
@@ -93,17 +144,6 @@ func (p plan) below(folder string) []string {
 		}
 	}
 	return paths
-}
-
-func (p plan) inRoot(name string) bool {
-	for folder := name; ; folder = filepath.Dir(folder) {
-		if len(p.roots[folder]) > 0 {
-			return true
-		}
-		if folder == filepath.Dir(folder) {
-			return false
-		}
-	}
 }
 
 // step is one name on the way to a path.
@@ -177,10 +217,10 @@ func rememberingLstat() func(string) (fs.FileInfo, error) {
 }
 
 // commonFolder returns the deepest folder that holds all of the paths.
-func commonFolder(paths []string) string {
-	common := filepath.Dir(paths[0])
-	for _, path := range paths[1:] {
-		for !holds(common, filepath.Dir(path)) {
+func commonFolder(targets []root) string {
+	common := filepath.Dir(targets[0].path)
+	for _, target := range targets[1:] {
+		for !holds(common, filepath.Dir(target.path)) {
 			common = filepath.Dir(common)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,18 +24,28 @@ type project struct {
 	t   *testing.T
 	w   *Watcher
 	dir string
+
+	mu   sync.Mutex
+	said []event.Event
 }
 
-// open runs a Watcher for the test's life; the folder is empty and nothing is watched yet.
-func open(t *testing.T) *project {
+// open runs a Watcher for the test's life; the folder is empty and nothing is watched yet. Prepare, if not nil, sees the
+// Watcher before it runs.
+func open(t *testing.T, o Options, prepare func(*Watcher)) *project {
 	t.Helper()
+	p := &project{t: t, dir: t.TempDir()}
 	w, err := New(func(e event.Event) {
-		if e.Phase == event.Warned {
-			t.Errorf("%s: %v %v", e.Message, e.Err, e.Fields)
-		}
-	})
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.said = append(p.said, e)
+	}, o)
 	if err != nil {
 		t.Fatal(err)
+	}
+	p.w = w
+	w.rest, w.asks = 2*time.Millisecond, 20*time.Millisecond // tests are in a hurry
+	if prepare != nil {
+		prepare(w)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
@@ -44,8 +55,33 @@ func open(t *testing.T) *project {
 		if err := <-ended; err != nil {
 			t.Errorf("Run = %v", err)
 		}
+		for _, e := range p.heard(event.Warned) {
+			t.Errorf("%s: %v %v", e.Message, e.Err, e.Fields)
+		}
 	})
-	return &project{t, w, t.TempDir()}
+	return p
+}
+
+// eachMode runs a test by events and by polling.
+func eachMode(t *testing.T, test func(*project)) {
+	for _, mode := range []Mode{Auto, Poll} {
+		t.Run(string(mode), func(t *testing.T) {
+			test(open(t, Options{Mode: mode, Quiet: 30 * time.Millisecond}, nil))
+		})
+	}
+}
+
+// heard returns what has been said in this phase, and forgets it.
+func (p *project) heard(phase event.Phase) (of []event.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.said = slices.DeleteFunc(p.said, func(e event.Event) bool {
+		if e.Phase == phase {
+			of = append(of, e)
+		}
+		return e.Phase == phase
+	})
+	return of
 }
 
 func (p *project) path(name string) string { return filepath.Join(p.dir, name) }
@@ -72,23 +108,40 @@ func (p *project) link(target, name string) {
 	p.must(os.Symlink(target, p.path(name)))
 }
 
-// bell is a file whose change marks the end of what expect looks at: the kernel keeps the order of events.
+// bell is a file whose change marks the end of what expect looks at: the kernel keeps the order of events. A look at all
+// that is polled takes its time, so what was done before the bell rang is surely seen when it rings for the third time.
 const bell = "bell"
 
 func (p *project) watch(names ...string) {
 	p.t.Helper()
-	paths := []string{p.path(bell)}
-	for _, name := range names {
-		paths = append(paths, p.path(name))
-	}
-	p.must(p.w.Watch(paths))
+	p.watchPaths(paths(p.dir, names...)...)
 }
 
-// expect does something and says if anything but exactly these paths is told as changed.
+// watchPaths watches these paths and the bell.
+func (p *project) watchPaths(paths ...Path) {
+	p.t.Helper()
+	p.must(p.w.Watch(append(paths, Path{Name: p.path(bell)})))
+}
+
+// paths are plain ones in a folder.
+func paths(dir string, names ...string) (paths []Path) {
+	for _, name := range names {
+		paths = append(paths, Path{Name: filepath.Join(dir, name)})
+	}
+	return paths
+}
+
+// expect does something and says if anything but exactly these paths is told as changed. Who polls may see only the end of
+// it: that a folder is gone tells that all in it is.
 func (p *project) expect(what string, do func(), want ...string) {
 	p.t.Helper()
 	got := p.told(what, do)
 	slices.Sort(want)
+	if p.w.mode == Poll {
+		want = slices.DeleteFunc(want, func(name string) bool {
+			return !got[name] && slices.ContainsFunc(slices.Collect(maps.Keys(got)), func(other string) bool { return holds(other, name) })
+		})
+	}
 	if names := slices.Sorted(maps.Keys(got)); !slices.Equal(names, want) {
 		p.t.Errorf("%s: got %q, want %q", what, names, want)
 	}
@@ -98,20 +151,27 @@ func (p *project) expect(what string, do func(), want ...string) {
 func (p *project) told(what string, do func()) map[string]bool {
 	p.t.Helper()
 	do()
-	p.write(bell)
 	got := map[string]bool{}
 	deadline := time.After(20 * time.Second)
-	for !got[bell] {
-		select {
-		case batch := <-p.w.Batches():
-			if !slices.IsSorted(batch) {
-				p.t.Errorf("%s: not sorted: %q", what, batch)
+	rings := 1
+	if p.w.mode == Poll {
+		rings = 3
+	}
+	for range rings {
+		delete(got, bell)
+		p.write(bell)
+		for !got[bell] {
+			select {
+			case batch := <-p.w.Batches():
+				if !slices.IsSorted(batch) {
+					p.t.Errorf("%s: not sorted: %q", what, batch)
+				}
+				for _, path := range batch {
+					got[strings.TrimPrefix(path, p.dir+"/")] = true
+				}
+			case <-deadline:
+				p.t.Fatalf("%s: the bell did not ring; until then %v", what, got)
 			}
-			for _, path := range batch {
-				got[strings.TrimPrefix(path, p.dir+"/")] = true
-			}
-		case <-deadline:
-			p.t.Fatalf("%s: the bell did not ring; until then %v", what, got)
 		}
 	}
 	delete(got, bell)
@@ -119,31 +179,46 @@ func (p *project) told(what string, do func()) map[string]bool {
 }
 
 func TestWaysToSave(t *testing.T) {
-	p := open(t)
-	p.write("req.txt", "other.txt")
-	p.watch("req.txt")
-	for range 2 { // the second time shows that the watch outlived the first
-		p.expect("write in place", func() { p.write("req.txt") }, "req.txt")
-		p.expect("vim", func() {
-			p.write(".req.txt.swp", "4913")
-			p.remove("4913")
-			p.rename("req.txt", "req.txt~")
-			p.write("req.txt")
-			p.remove("req.txt~")
-		}, "req.txt")
-		p.expect("temporary file and rename (VS Code, sed -i)", func() {
-			p.write("sedXYZ")
-			p.rename("sedXYZ", "req.txt")
-		}, "req.txt")
-		p.expect("delete", func() { p.remove("req.txt") }, "req.txt")
-		p.expect("create", func() { p.write("req.txt") }, "req.txt")
-		p.expect("another file", func() { p.write("other.txt", "new/other.txt") })
-		p.remove("new")
-	}
+	eachMode(t, func(p *project) {
+		p.write("req.txt", "other.txt")
+		p.watch("req.txt")
+		for range 2 { // the second time shows that the watch outlived the first
+			p.expect("write in place", func() { p.write("req.txt") }, "req.txt")
+			p.expect("vim", func() {
+				p.write(".req.txt.swp", "4913")
+				p.remove("4913")
+				p.rename("req.txt", "req.txt~")
+				p.write("req.txt")
+				p.remove("req.txt~")
+			}, "req.txt")
+			p.expect("Emacs", func() {
+				p.link("user@host.42:1700000000", ".#req.txt")
+				p.write("#req.txt#")
+				p.rename("req.txt", "req.txt~")
+				p.write("req.txt")
+				p.remove(".#req.txt")
+				p.remove("#req.txt#")
+				p.remove("req.txt~")
+			}, "req.txt")
+			p.expect("cp -p of an older file", func() {
+				p.write("req.txt")
+				old := time.Now().Add(-time.Hour)
+				p.must(os.Chtimes(p.path("req.txt"), old, old))
+			}, "req.txt")
+			p.expect("temporary file and rename (VS Code, sed -i)", func() {
+				p.write("sedXYZ")
+				p.rename("sedXYZ", "req.txt")
+			}, "req.txt")
+			p.expect("delete", func() { p.remove("req.txt") }, "req.txt")
+			p.expect("create", func() { p.write("req.txt") }, "req.txt")
+			p.expect("another file", func() { p.write("other.txt", "new/other.txt") })
+			p.remove("new")
+		}
+	})
 }
 
 func TestChmod(t *testing.T) {
-	p := open(t)
+	p := open(t, Options{}, nil)
 	p.write("req.txt", "ctx/run.sh", "ctx/new.sh")
 	p.watch("req.txt", "ctx")
 	p.expect("touch", func() {
@@ -157,59 +232,63 @@ func TestChmod(t *testing.T) {
 }
 
 func TestPathsThatComeLater(t *testing.T) {
-	p := open(t)
-	p.watch("a/b/c.txt", "folder/deep")
-	p.expect("beside", func() { p.write("a/x.txt", "a/b/x.txt", "folder/x") }, "a/b/c.txt", "folder/deep")
-	p.expect("beside, the way being there", func() { p.write("a/y.txt", "a/b/y.txt", "folder/y") })
-	p.expect("the file", func() { p.write("a/b/c.txt") }, "a/b/c.txt")
-	p.expect("the folder", func() { p.must(os.Mkdir(p.path("folder/deep"), 0o755)) }, "folder/deep")
-	p.expect("in the folder", func() { p.write("folder/deep/f") }, "folder/deep/f")
+	eachMode(t, func(p *project) {
+		p.watch("a/b/c.txt", "folder/deep")
+		p.expect("beside", func() { p.write("a/x.txt", "a/b/x.txt", "folder/x") }, "a/b/c.txt", "folder/deep")
+		p.expect("beside, the way being there", func() { p.write("a/y.txt", "a/b/y.txt", "folder/y") })
+		p.expect("the file", func() { p.write("a/b/c.txt") }, "a/b/c.txt")
+		p.expect("the folder", func() { p.must(os.Mkdir(p.path("folder/deep"), 0o755)) }, "folder/deep")
+		p.expect("in the folder", func() { p.write("folder/deep/f") }, "folder/deep/f")
+	})
 }
 
 func TestFolder(t *testing.T) {
-	p := open(t)
-	p.write("ctx/a/f", "ctx/b/f")
-	p.watch("ctx")
-	p.expect("deep", func() { p.write("ctx/a/f") }, "ctx/a/f")
-	p.expect("a tree appears", func() { p.write("new/d/e/f"); p.rename("new", "ctx/c") }, "ctx/c")
-	p.expect("deep in it", func() { p.write("ctx/c/d/e/f") }, "ctx/c/d/e/f")
-	p.expect("a tree moves away", func() { p.rename("ctx/c", "gone") }, "ctx/c")
-	p.expect("where it is now", func() { p.write("gone/d/e/f") })
-	p.expect("a tree moves within", func() { p.rename("ctx/a", "ctx/z") }, "ctx/a", "ctx/z")
-	p.expect("under its new name", func() { p.write("ctx/z/f") }, "ctx/z/f")
-	p.expect("a tree goes", func() { p.remove("ctx/b") }, "ctx/b", "ctx/b/f")
+	eachMode(t, func(p *project) {
+		p.write("ctx/a/f", "ctx/b/f")
+		p.watch("ctx")
+		p.expect("deep", func() { p.write("ctx/a/f") }, "ctx/a/f")
+		p.expect("a tree appears", func() { p.write("new/d/e/f"); p.rename("new", "ctx/c") }, "ctx/c")
+		p.expect("deep in it", func() { p.write("ctx/c/d/e/f") }, "ctx/c/d/e/f")
+		p.expect("a tree moves away", func() { p.rename("ctx/c", "gone") }, "ctx/c")
+		p.expect("where it is now", func() { p.write("gone/d/e/f") })
+		p.expect("a tree moves within", func() { p.rename("ctx/a", "ctx/z") }, "ctx/a", "ctx/z")
+		p.expect("under its new name", func() { p.write("ctx/z/f") }, "ctx/z/f")
+		p.expect("a tree goes", func() { p.remove("ctx/b") }, "ctx/b", "ctx/b/f")
 
-	p.expect("all of it replaced", func() { p.write("new/n/f"); p.rename("ctx", "old"); p.rename("new", "ctx") }, "ctx")
-	p.expect("in the old one", func() { p.write("old/z/f") })
-	p.expect("in the new one", func() { p.write("ctx/n/f") }, "ctx/n/f")
-	p.expect("removed", func() { p.remove("ctx") }, "ctx", "ctx/n", "ctx/n/f")
-	p.expect("made again", func() { p.must(os.Mkdir(p.path("ctx"), 0o755)) }, "ctx")
-	p.expect("in it", func() { p.write("ctx/g") }, "ctx/g")
-	// Step by step, what is told depends on who is faster; what is watched in the end does not.
-	p.told("another tree", func() { p.must(os.MkdirAll(p.path("ctx/x/y/z"), 0o755)) })
-	p.expect("deep in that", func() { p.write("ctx/x/y/z/f") }, "ctx/x/y/z/f")
+		p.expect("all of it replaced", func() { p.write("new/n/f"); p.rename("ctx", "old"); p.rename("new", "ctx") }, "ctx")
+		p.expect("in the old one", func() { p.write("old/z/f") })
+		p.expect("in the new one", func() { p.write("ctx/n/f") }, "ctx/n/f")
+		p.expect("removed", func() { p.remove("ctx") }, "ctx", "ctx/n", "ctx/n/f")
+		p.expect("made again", func() { p.must(os.Mkdir(p.path("ctx"), 0o755)) }, "ctx")
+		p.expect("in it", func() { p.write("ctx/g") }, "ctx/g")
+		// Step by step, what is told depends on who is faster; what is watched in the end does not.
+		p.told("another tree", func() { p.must(os.MkdirAll(p.path("ctx/x/y/z"), 0o755)) })
+		p.expect("deep in that", func() { p.write("ctx/x/y/z/f") }, "ctx/x/y/z/f")
+	})
 }
 
 func TestFolderOnTheWay(t *testing.T) {
-	p := open(t)
-	p.write("deploy/gateway/values.yaml", "other/gateway/values.yaml")
-	p.watch("deploy/gateway/values.yaml")
-	p.expect("moved away", func() { p.rename("deploy", "old") }, "deploy/gateway/values.yaml")
-	p.expect("where it is now", func() { p.write("old/gateway/values.yaml") })
-	p.expect("another takes its place", func() { p.rename("other", "deploy") }, "deploy/gateway/values.yaml")
-	p.expect("saved there", func() { p.write("deploy/gateway/values.yaml") }, "deploy/gateway/values.yaml")
+	eachMode(t, func(p *project) {
+		p.write("deploy/gateway/values.yaml", "other/gateway/values.yaml")
+		p.watch("deploy/gateway/values.yaml")
+		p.expect("moved away", func() { p.rename("deploy", "old") }, "deploy/gateway/values.yaml")
+		p.expect("where it is now", func() { p.write("old/gateway/values.yaml") })
+		p.expect("another takes its place", func() { p.rename("other", "deploy") }, "deploy/gateway/values.yaml")
+		p.expect("saved there", func() { p.write("deploy/gateway/values.yaml") }, "deploy/gateway/values.yaml")
+	})
 }
 
 func TestProjectFolderIsReplaced(t *testing.T) {
-	p := open(t)
-	p.write("proj/f")
-	p.must(p.w.Watch([]string{p.path("proj/f")}))
-	p.rename("proj", "gone")
-	p.next("proj/f")
-	p.write("proj/f")
-	p.next("proj/f")
-	p.remove("proj/f")
-	p.next("proj/f")
+	eachMode(t, func(p *project) {
+		p.write("proj/f")
+		p.must(p.w.Watch(paths(p.dir, "proj/f")))
+		p.rename("proj", "gone")
+		p.next("proj/f")
+		p.write("proj/f")
+		p.next("proj/f")
+		p.remove("proj/f")
+		p.next("proj/f")
+	})
 }
 
 // next waits for the path to be told.
@@ -229,49 +308,52 @@ func (p *project) next(want string) {
 }
 
 func TestLinks(t *testing.T) {
-	p := open(t)
-	p.write("shared/v1/req.txt", "shared/v2/req.txt", "proj/own.txt")
-	p.link("../shared/v1/req.txt", "proj/req.txt")
-	p.link(p.path("shared/v1"), "proj/ctx")
-	p.watch("proj/req.txt", "proj/ctx", "proj/own.txt")
-	p.expect("the target", func() { p.write("shared/v1/req.txt") }, "proj/req.txt", "proj/ctx/req.txt")
-	p.expect("beside the target", func() { p.write("shared/v2/req.txt") })
-	p.expect("the link", func() {
-		p.link("../shared/v2/req.txt", "proj/tmp")
-		p.rename("proj/tmp", "proj/req.txt")
-	}, "proj/req.txt")
-	p.expect("the old target", func() { p.write("shared/v1/req.txt") }, "proj/ctx/req.txt")
-	p.expect("the new target", func() { p.write("shared/v2/req.txt") }, "proj/req.txt")
-	p.expect("a target that is gone", func() { p.remove("shared/v2/req.txt") }, "proj/req.txt")
-	p.expect("and is back", func() { p.write("shared/v2/req.txt") }, "proj/req.txt")
-	p.expect("a file instead of the link", func() { p.remove("proj/req.txt"); p.write("proj/req.txt") }, "proj/req.txt")
-	p.expect("the former target", func() { p.write("shared/v2/req.txt") })
-	p.expect("a link to itself", func() { p.remove("proj/own.txt"); p.link("own.txt", "proj/own.txt") }, "proj/own.txt")
+	eachMode(t, func(p *project) {
+		p.write("shared/v1/req.txt", "shared/v2/req.txt", "proj/own.txt")
+		p.link("../shared/v1/req.txt", "proj/req.txt")
+		p.link(p.path("shared/v1"), "proj/ctx")
+		p.watch("proj/req.txt", "proj/ctx", "proj/own.txt")
+		p.expect("the target", func() { p.write("shared/v1/req.txt") }, "proj/req.txt", "proj/ctx/req.txt")
+		p.expect("beside the target", func() { p.write("shared/v2/req.txt") })
+		p.expect("the link", func() {
+			p.link("../shared/v2/req.txt", "proj/tmp")
+			p.rename("proj/tmp", "proj/req.txt")
+		}, "proj/req.txt")
+		p.expect("the old target", func() { p.write("shared/v1/req.txt") }, "proj/ctx/req.txt")
+		p.expect("the new target", func() { p.write("shared/v2/req.txt") }, "proj/req.txt")
+		p.expect("a target that is gone", func() { p.remove("shared/v2/req.txt") }, "proj/req.txt")
+		p.expect("and is back", func() { p.write("shared/v2/req.txt") }, "proj/req.txt")
+		p.expect("a file instead of the link", func() { p.remove("proj/req.txt"); p.write("proj/req.txt") }, "proj/req.txt")
+		p.expect("the former target", func() { p.write("shared/v2/req.txt") })
+		p.expect("a link to itself", func() { p.remove("proj/own.txt"); p.link("own.txt", "proj/own.txt") }, "proj/own.txt")
+	})
 }
 
 // Kubernetes, Nix and release folders publish by swapping a link in the middle of the way.
 func TestLinkInTheMiddle(t *testing.T) {
-	p := open(t)
-	p.write("v1/conf", "v2/conf")
-	p.link("v1", "current")
-	p.link("current/conf", "conf")
-	p.watch("conf")
-	p.expect("swap", func() { p.link("v2", "tmp"); p.rename("tmp", "current") }, "conf")
-	p.expect("old", func() { p.write("v1/conf") })
-	p.expect("new", func() { p.write("v2/conf") }, "conf")
+	eachMode(t, func(p *project) {
+		p.write("v1/conf", "v2/conf")
+		p.link("v1", "current")
+		p.link("current/conf", "conf")
+		p.watch("conf")
+		p.expect("swap", func() { p.link("v2", "tmp"); p.rename("tmp", "current") }, "conf")
+		p.expect("old", func() { p.write("v1/conf") })
+		p.expect("new", func() { p.write("v2/conf") }, "conf")
+	})
 }
 
 func TestProjectBehindALink(t *testing.T) {
-	p := open(t)
-	p.write("real/ctx/f", "real/req.txt")
-	p.link("real", "proj")
-	p.dir = p.path("proj")
-	p.watch("req.txt", "ctx")
-	p.expect("by the watched name", func() { p.write("req.txt", "ctx/f", "ctx/g") }, "req.txt", "ctx/f", "ctx/g")
+	eachMode(t, func(p *project) {
+		p.write("real/ctx/f", "real/req.txt")
+		p.link("real", "proj")
+		p.dir = p.path("proj")
+		p.watch("req.txt", "ctx")
+		p.expect("by the watched name", func() { p.write("req.txt", "ctx/f", "ctx/g") }, "req.txt", "ctx/f", "ctx/g")
+	})
 }
 
 func TestWatchReplacesTheSet(t *testing.T) {
-	p := open(t)
+	p := open(t, Options{}, nil)
 	p.write("a/f", "b/f", "c/f")
 	p.watch("a/f", "b/f")
 	p.watch("b/f", "c")
@@ -286,7 +368,7 @@ func TestWatchReplacesTheSet(t *testing.T) {
 }
 
 func TestOverflow(t *testing.T) {
-	p := open(t)
+	p := open(t, Options{}, nil)
 	p.write("ctx/f", "req.txt")
 	p.watch("ctx", "req.txt", "missing")
 	p.expect("every path", func() {
@@ -296,42 +378,70 @@ func TestOverflow(t *testing.T) {
 	p.expect("it goes on", func() { p.write("ctx/f", "req.txt") }, "ctx/f", "req.txt")
 }
 
+func TestUnchangedSet(t *testing.T) {
+	p := open(t, Options{}, nil)
+	p.write("a/f", "b/f")
+	set := func() []Path {
+		return []Path{p.except("b", ".", "x", "y"), p.except("a", ".", "x"), {Name: p.path(bell)}, {Name: p.path(bell)}}
+	}
+	p.must(p.w.Watch(set()))
+	before := p.w.targets
+	p.must(p.w.Watch(set()))
+	if &p.w.targets[0] != &before[0] {
+		t.Error("planned again")
+	}
+	given := set()
+	p.must(p.w.Watch(given))
+	given[0].Except[0] = "f" // the caller's own
+	p.must(p.w.Watch(given))
+	if &p.w.targets[0] == &before[0] {
+		t.Error("not planned again")
+	}
+}
+
+func TestUnknownMode(t *testing.T) {
+	if _, err := New(nil, Options{Mode: "inotify"}); err == nil {
+		t.Error("no error")
+	}
+}
+
 // A storm of everything at once, while the set changes: what exists in the end is watched, all of it.
 func TestStorm(t *testing.T) {
-	p := open(t)
-	var files []string
-	for i := range 3 {
-		for j := range 3 {
-			files = append(files, fmt.Sprintf("ctx/%d/%d/f", i, j))
+	eachMode(t, func(p *project) {
+		var files []string
+		for i := range 3 {
+			for j := range 3 {
+				files = append(files, fmt.Sprintf("ctx/%d/%d/f", i, j))
+			}
 		}
-	}
-	stormed := make(chan struct{})
-	go func() {
-		defer close(stormed)
-		for round := range 21 { // the last one removes nothing
-			for _, f := range files {
-				if os.MkdirAll(filepath.Dir(p.path(f)), 0o755) != nil || os.WriteFile(p.path(f), nil, 0o644) != nil {
-					t.Error("cannot write", f)
+		stormed := make(chan struct{})
+		go func() {
+			defer close(stormed)
+			for round := range 21 { // the last one removes nothing
+				for _, f := range files {
+					if os.MkdirAll(filepath.Dir(p.path(f)), 0o755) != nil || os.WriteFile(p.path(f), nil, 0o644) != nil {
+						p.t.Error("cannot write", f)
+					}
+				}
+				switch round % 3 {
+				case 0:
+					_ = os.Rename(p.path("ctx/1"), p.path("ctx/moved"))
+					_ = os.RemoveAll(p.path("ctx/moved"))
+				case 1:
+					_ = os.RemoveAll(p.path("ctx"))
 				}
 			}
-			switch round % 3 {
-			case 0:
-				_ = os.Rename(p.path("ctx/1"), p.path("ctx/moved"))
-				_ = os.RemoveAll(p.path("ctx/moved"))
-			case 1:
-				_ = os.RemoveAll(p.path("ctx"))
+		}()
+		for busy := true; busy; {
+			p.watch("ctx", "ctx/0/1/f", "x")
+			p.watch("ctx", "ctx/0/1/f")
+			select {
+			case <-p.w.Batches():
+			case <-stormed:
+				busy = false
 			}
 		}
-	}()
-	for busy := true; busy; {
-		p.watch("ctx", "ctx/0/1/f", "x")
-		p.watch("ctx", "ctx/0/1/f")
-		select {
-		case <-p.w.Batches():
-		case <-stormed:
-			busy = false
-		}
-	}
-	p.told("what the storm left", func() {})
-	p.expect("every file", func() { p.write(files...) }, files...)
+		p.told("what the storm left", func() {})
+		p.expect("every file", func() { p.write(files...) }, files...)
+	})
 }

@@ -1,0 +1,75 @@
+package watch
+
+// What a folder's Path leaves out.
+
+import (
+	"path/filepath"
+	"strings"
+
+	"github.com/moby/patternmatcher"
+)
+
+// filter is a list of patterns in the syntax of .dockerignore. The nil filter leaves nothing out.
+type filter struct {
+	base     string
+	patterns *patternmatcher.PatternMatcher
+	negated  [][]string // the patterns that bring something back, split at their slashes
+}
+
+// newFilter returns nil for a list that cannot be parsed: the build complains of it, and too many changes do no harm.
+func newFilter(base string, patterns []string) *filter {
+	if len(patterns) == 0 {
+		return nil
+	}
+	matcher, err := patternmatcher.New(patterns)
+	if err != nil {
+		return nil
+	}
+	f := &filter{base: strings.TrimSuffix(filepath.Clean(base), "/") + "/", patterns: matcher}
+	for _, p := range matcher.Patterns() {
+		if p.Exclusion() {
+			f.negated = append(f.negated, strings.Split(p.String(), "/"))
+		}
+	}
+	return f
+}
+
+func (f *filter) leavesOut(path string) bool {
+	if f == nil {
+		return false
+	}
+	name, below := strings.CutPrefix(path, f.base)
+	if !below {
+		return false
+	}
+	out, err := f.patterns.MatchesOrParentMatches(name)
+	return out && err == nil
+}
+
+// bringsBack tells whether something below a folder that is left out may count after all.
+func (f *filter) bringsBack(folder string) bool {
+	parts := strings.Split(strings.TrimPrefix(folder, f.base), "/")
+	for _, pattern := range f.negated {
+		if reachesBelow(pattern, parts) {
+			return true
+		}
+	}
+	return false
+}
+
+// reachesBelow tells whether a pattern may match something below a folder. One that matches the folder itself, or what
+// holds it, does not do so: it has had its say on the folder already.
+func reachesBelow(pattern, folder []string) bool {
+	for i, name := range folder {
+		if i == len(pattern) {
+			return false
+		}
+		if strings.Contains(pattern[i], "**") {
+			return true
+		}
+		if match, err := filepath.Match(pattern[i], name); err != nil || !match {
+			return false
+		}
+	}
+	return len(pattern) > len(folder)
+}

@@ -1,0 +1,124 @@
+package watch
+
+import (
+	"maps"
+	"os"
+	"slices"
+	"testing"
+)
+
+func TestExcept(t *testing.T) {
+	eachMode(t, func(p *project) {
+		p.write("ctx/src/f", "ctx/node_modules/a/b/f", "ctx/.git/index", "ctx/docs/keep/f", "ctx/docs/f", "ctx/x.pyc")
+		p.watchPaths(p.except("ctx", "ctx", ".git", "**/node_modules", "*.pyc", "docs", "!docs/keep"))
+		p.expect("left out", func() {
+			p.write("ctx/node_modules/a/b/f", "ctx/node_modules/new/f", "ctx/.git/index", "ctx/docs/f", "ctx/x.pyc", "ctx/y.pyc")
+		})
+		p.expect("not left out", func() { p.write("ctx/src/f", "ctx/docs/keep/f", "ctx/src/x.pyc") },
+			"ctx/src/f", "ctx/docs/keep/f", "ctx/src/x.pyc")
+		if got := p.below("ctx"); !slices.Equal(got, []string{"ctx", "ctx/docs", "ctx/docs/keep", "ctx/src"}) {
+			p.t.Errorf("watched folders: %q", got)
+		}
+
+		p.expect("a folder that is left out comes and goes", func() {
+			p.write("ctx/src/node_modules/f")
+			p.remove("ctx/src/node_modules")
+			p.rename("ctx/node_modules", "gone")
+			p.rename("gone", "ctx/node_modules")
+		})
+		p.told("some of a folder comes back", func() { p.remove("ctx/docs"); p.write("ctx/docs/f", "ctx/docs/keep/f") })
+		p.expect("in it", func() { p.write("ctx/docs/f", "ctx/docs/keep/f") }, "ctx/docs/keep/f")
+		p.write("new/keep/f", "new/f")
+		p.told("and at once", func() { p.rename("ctx/docs", "old"); p.rename("new", "ctx/docs") })
+		p.expect("in that one", func() { p.write("ctx/docs/f", "ctx/docs/keep/f") }, "ctx/docs/keep/f")
+	})
+}
+
+// except is a folder to watch; name and base are relative to the project.
+func (p *project) except(name, base string, patterns ...string) Path {
+	return Path{Name: p.path(name), Base: p.path(base), Except: patterns}
+}
+
+// below returns the folders of the project from one on that are watched.
+func (p *project) below(top string) []string {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	var folders []string
+	for folder := range maps.Keys(p.w.folders) {
+		if holds(p.path(top), folder) {
+			folders = append(folders, folder[len(p.dir)+1:])
+		}
+	}
+	slices.Sort(folders)
+	return folders
+}
+
+func TestExceptOfSeveralPaths(t *testing.T) {
+	eachMode(t, func(p *project) {
+		p.write("ctx/a/f", "ctx/b/f", "ctx/c/f", "ctx/c/sub/f", "ctx/c/other/f")
+		p.watchPaths(
+			p.except("ctx", "ctx", "a", "c"),
+			p.except("ctx", "ctx", "b", "c"),
+			p.except("ctx/c/f", "ctx", "**"),
+			p.except("ctx/c/sub", "ctx/c", "sub/x"),
+		)
+		p.expect("what one of them leaves out", func() { p.write("ctx/a/f", "ctx/b/f") }, "ctx/a/f", "ctx/b/f")
+		p.expect("named ones", func() { p.write("ctx/c/f", "ctx/c/sub/f", "ctx/c/sub/y") }, "ctx/c/f", "ctx/c/sub/f", "ctx/c/sub/y")
+		p.expect("what all leave out", func() { p.write("ctx/c/g", "ctx/c/other/f", "ctx/c/sub/x/f") })
+
+		p.expect("the folder goes", func() { p.rename("ctx/c", "gone") }, "ctx/c/f", "ctx/c/sub")
+		p.expect("and is back", func() { p.rename("gone", "ctx/c") }, "ctx/c/f", "ctx/c/sub")
+		p.expect("in it", func() { p.write("ctx/c/f", "ctx/c/sub/f", "ctx/c/g") }, "ctx/c/f", "ctx/c/sub/f")
+	})
+}
+
+func TestExceptChanges(t *testing.T) {
+	eachMode(t, func(p *project) {
+		p.write("ctx/a/f", "ctx/b/f")
+		touch := func() { p.write("ctx/a/f", "ctx/b/f") }
+		p.watchPaths(p.except("ctx", "ctx", "a"))
+		p.expect("a left out", touch, "ctx/b/f")
+		p.watchPaths(p.except("ctx", "ctx", "b"))
+		p.expect("b left out", touch, "ctx/a/f")
+		p.watchPaths(p.except("ctx", ".", "ctx/*"))
+		p.expect("by another base", touch)
+		p.watchPaths(p.except("ctx", "ctx", "a", "[")) // cannot be parsed
+		p.expect("a broken list", touch, "ctx/a/f", "ctx/b/f")
+		p.watch("ctx")
+		p.expect("no list", touch, "ctx/a/f", "ctx/b/f")
+	})
+}
+
+func TestExceptBehindALink(t *testing.T) {
+	eachMode(t, func(p *project) {
+		p.write("real/a/f", "real/b/f")
+		p.must(os.Symlink("real", p.path("ctx")))
+		p.watchPaths(p.except("ctx", "ctx", "b"))
+		p.expect("by the watched name", func() { p.write("real/a/f", "real/b/f") }, "ctx/a/f")
+	})
+}
+
+func TestBringsBack(t *testing.T) {
+	for _, c := range []struct {
+		folder string
+		lines  []string
+		want   bool
+	}{
+		{"node_modules", []string{"node_modules"}, false},
+		{"node_modules", []string{"node_modules", "!src/**"}, false},
+		{"node_modules", []string{"*", "!src"}, false},
+		{"a", []string{"*", "!a/b/c"}, true},
+		{"a/b", []string{"*", "!a/b/c"}, true},
+		{"a/b/c/d", []string{"a/b/c/d", "!a/b/c"}, false},
+		{"a/x", []string{"*", "!a/b/c"}, false},
+		{"a/b", []string{"*", "!*/*/f"}, true},
+		{"a/b/c", []string{"*", "!*/*/f"}, false},
+		{"a/b/c", []string{"*", "!**/f"}, true},
+		{"a/b/c", []string{"*", "!a/**/f"}, true},
+		{"x/b/c", []string{"*", "!a/**/f"}, false},
+	} {
+		if got := newFilter("/base", c.lines).bringsBack("/base/" + c.folder); got != c.want {
+			t.Errorf("%q of %q: %v", c.folder, c.lines, got)
+		}
+	}
+}

@@ -1,0 +1,367 @@
+package watch
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// isolated runs the calling test again, in namespaces of its own: there limits can be set and file systems mounted without
+// anybody else feeling it, also by those who are not root. It returns true in there.
+func isolated(t *testing.T) bool {
+	const here = "DEVLOOP_TEST_ISOLATED"
+	if os.Getenv(here) == t.Name() {
+		return true
+	}
+	t.Parallel() // it waits only
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), here+"="+t.Name())
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+	}
+	out, err := cmd.CombinedOutput()
+	if os.Getuid() != 0 && (errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC)) {
+		t.Skip("this system does not let its users make namespaces:", err)
+	}
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	return false
+}
+
+func (p *project) mount(from, to, kind string, flags uintptr) {
+	p.t.Helper()
+	if err := syscall.Mount(from, p.path(to), kind, flags, ""); err != nil {
+		p.t.Fatalf("mount %s%s over %s: %v", kind, from, to, err)
+	}
+	p.t.Cleanup(func() { _ = syscall.Unmount(p.path(to), syscall.MNT_DETACH) }) // or the folder could not be removed
+}
+
+func (p *project) bind(from, to string) { p.t.Helper(); p.mount(p.path(from), to, "", syscall.MS_BIND) }
+func (p *project) unmount(name string)  { p.t.Helper(); p.must(syscall.Unmount(p.path(name), 0)) }
+
+func limit(t *testing.T, what string, n int) {
+	t.Helper()
+	if err := os.WriteFile("/proc/sys/user/max_inotify_"+what, []byte(fmt.Sprint(n)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// byEvents counts the folders that are watched by events, and those that are polled.
+func (p *project) byEvents() (events, polled int) {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	for _, seen := range p.w.folders {
+		if seen == nil {
+			events++
+		} else {
+			polled++
+		}
+	}
+	return events, polled
+}
+
+// until polls for a condition.
+func (p *project) until(what string, is func() bool) {
+	p.t.Helper()
+	deadline := time.After(20 * time.Second)
+	for !is() {
+		select {
+		case <-p.w.Batches():
+		case <-time.After(20 * time.Millisecond):
+		case <-deadline:
+			p.t.Fatal("waited in vain:", what)
+		}
+	}
+}
+
+func (p *project) heardOnce(phase event.Phase, part string) {
+	p.t.Helper()
+	said := p.heard(phase)
+	if len(said) != 1 {
+		p.t.Fatalf("said %d times: %v", len(said), said)
+	}
+	if text := fmt.Sprint(said[0].Fields...) + event.Hint(said[0].Err); !strings.Contains(text, part) {
+		p.t.Errorf("said %q", text)
+	}
+}
+
+func TestTooManyFolders(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	limit(t, "watches", 4)
+	p := open(t, Options{Quiet: 30 * time.Millisecond}, nil)
+	var files []string
+	for i := range 10 {
+		files = append(files, fmt.Sprintf("ctx/%d/f", i))
+	}
+	p.write(files...)
+	p.watch("ctx")
+	if events, polled := p.byEvents(); events != 4 || polled != 8 {
+		t.Errorf("%d by events, %d polled", events, polled)
+	}
+	p.heardOnce(event.Warned, "max_user_watches")
+	change := func() {
+		t.Helper()
+		for _, f := range files {
+			p.write(f)
+			p.next(f)
+		}
+	}
+	change()
+	p.write("ctx/new/g")
+	p.next("ctx/new")
+
+	limit(t, "watches", 1000)
+	p.until("all by events again", func() bool { _, polled := p.byEvents(); return polled == 0 })
+	change()
+	p.write("ctx/new/g")
+	p.next("ctx/new/g")
+
+	// Only events: the limit is the caller's to tell.
+	limit(t, "watches", 4)
+	strict := open(t, Options{Mode: Events}, nil)
+	strict.write("a/f", "b/f", "c/f", "d/f", "e/f")
+	if err := strict.w.Watch(paths(strict.dir, "a", "b", "c", "d", "e")); !errors.Is(err, syscall.ENOSPC) || event.Hint(err) == "" {
+		t.Errorf("Watch = %v", err)
+	}
+}
+
+func TestTooManyInstances(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	limit(t, "instances", 0)
+	if _, err := New(nil, Options{Mode: Events}); !errors.Is(err, syscall.EMFILE) || !strings.Contains(event.Hint(err), "max_user_instances") {
+		t.Errorf("New = %v", err)
+	}
+	p := open(t, Options{Quiet: 30 * time.Millisecond}, nil)
+	p.heardOnce(event.Warned, "max_user_instances")
+	p.write("ctx/a/f")
+	p.watch("ctx")
+	p.write("ctx/a/f")
+	p.next("ctx/a/f")
+
+	limit(t, "instances", 10)
+	p.until("by events again", func() bool { _, polled := p.byEvents(); return polled == 0 })
+	p.write("ctx/a/f")
+	p.next("ctx/a/f")
+}
+
+func TestPollNeedsNoInstance(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	limit(t, "instances", 0)
+	p := open(t, Options{Mode: Poll}, nil)
+	p.write("ctx/f")
+	p.watch("ctx")
+	p.expect("a save", func() { p.write("ctx/f") }, "ctx/f")
+}
+
+func TestOpaqueFileSystem(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	p := open(t, Options{Quiet: 30 * time.Millisecond}, func(w *Watcher) {
+		w.opaque = func(folder string) string {
+			if strings.Contains(folder, "/shared") {
+				return "test"
+			}
+			return ""
+		}
+	})
+	p.must(os.MkdirAll(p.path("shared"), 0o755))
+	p.mount("", "shared", "tmpfs", 0)
+	p.write("shared/a/f", "shared/b/f", "local/a/f")
+	p.watch("shared", "local")
+	said := p.heard(event.Noted)
+	if len(said) != 1 || !slices.Equal(said[0].Fields, []any{"folder", p.path("shared"), "filesystem", "test"}) {
+		t.Errorf("said %v", said)
+	}
+	if _, polled := p.byEvents(); polled != 3 {
+		t.Errorf("polled %d folders", polled)
+	}
+	for _, f := range []string{"shared/a/f", "local/a/f", "shared/b/f"} {
+		p.write(f)
+		p.next(f)
+	}
+	p.write("shared/c/d/f")
+	p.next("shared/c")
+	p.write("shared/c/d/f")
+	p.next("shared/c/d/f")
+	if said := p.heard(event.Noted); len(said) > 0 {
+		t.Errorf("said %v", said)
+	}
+}
+
+func TestOpaque(t *testing.T) {
+	for _, local := range []string{t.TempDir(), "/proc", "/dev/shm", "/missing"} {
+		if kind := opaque(local); kind != "" {
+			t.Errorf("%s is taken for %s", local, kind)
+		}
+	}
+}
+
+// A mount makes no event, and what it hides goes on to exist.
+func TestMount(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	eachMode(t, func(p *project) {
+		p.write("v1/a b/f", "v2/a b/f", "ctx/a b/f", "new.txt", "req.txt", "other/f")
+		p.watch("ctx", "req.txt")
+		for range 2 {
+			p.bind("v1", "ctx")
+			p.next("ctx")
+			p.write("v1/a b/f")
+			p.next("ctx/a b/f")
+			p.bind("v2", "ctx")
+			p.next("ctx")
+			p.write("v2/a b/f")
+			p.next("ctx/a b/f")
+			p.expect("what is hidden", func() { p.write("v1/a b/f") })
+			p.unmount("ctx")
+			p.next("ctx")
+			p.unmount("ctx")
+			p.next("ctx")
+			p.write("ctx/a b/f")
+			p.next("ctx/a b/f")
+		}
+		p.bind("v1/a b", "ctx/a b")
+		p.next("ctx/a b")
+		p.write("v1/a b/f")
+		p.next("ctx/a b/f")
+		p.bind("new.txt", "req.txt")
+		p.next("req.txt")
+		p.expect("elsewhere", func() { p.bind("v1", "other") })
+	})
+}
+
+// A file system that is mounted and goes takes its watches with it.
+func TestFileSystemGoes(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	eachMode(t, func(p *project) {
+		p.write("ctx/f")
+		p.watch("ctx/f")
+		for range 2 {
+			p.mount("", "ctx", "tmpfs", 0)
+			p.next("ctx/f")
+			p.write("ctx/f")
+			p.next("ctx/f")
+			p.unmount("ctx")
+			p.next("ctx/f")
+			p.write("ctx/f")
+			p.next("ctx/f")
+		}
+	})
+}
+
+func TestChangedMounts(t *testing.T) {
+	before := []byte("36 35 98:0 / /a\\040b rw - ext3 /dev/root rw\n37 35 0:5 / /proc rw - proc proc rw\n")
+	after := []byte("37 35 0:5 / /proc rw - proc proc rw\n38 35 98:0 /x /back\\134slash rw - ext3 /dev/root rw\n")
+	if got := changedMounts(before, after); !slices.Equal(got, []string{"/a b", `/back\slash`}) {
+		t.Errorf("%q", got)
+	}
+	if table := mountTable(); !bytes.Contains(table, []byte(" / ")) {
+		t.Errorf("no root in the table: %q", table)
+	}
+}
+
+// What is watched costs next to nothing while nothing happens.
+func TestCost(t *testing.T) {
+	const folders, files = 200, 100
+	dir := t.TempDir()
+	for i := range folders {
+		folder := filepath.Join(dir, "ctx", fmt.Sprint(i))
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for j := range files {
+			if err := os.WriteFile(filepath.Join(folder, fmt.Sprintf("module_%d.py", j)), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, mode := range []Mode{Auto, Poll} {
+		t.Run(string(mode), func(t *testing.T) {
+			p := open(t, Options{Mode: mode}, func(w *Watcher) { w.rest, w.asks = leastRest, doubtEvery })
+			p.dir = dir
+			set := []Path{p.except("ctx", "ctx", "**/node_modules", "**/*.pyc", "!**/keep")}
+			before := heap()
+			start := time.Now()
+			p.must(p.w.Watch(set))
+			first, memory := time.Since(start), heap()-before
+			again := time.Hour
+			for range 5 { // the best of some: the machine may be busy
+				start = time.Now()
+				p.must(p.w.Watch(set))
+				again = min(again, time.Since(start))
+			}
+
+			used := cpu()
+			<-time.After(3 * time.Second)
+			used = cpu() - used
+			t.Logf("%d files: Watch %v, again %v, %d KiB, %v of CPU in 3 s", folders*files, first.Round(time.Millisecond), again, memory/1024, used)
+			if again > 5*time.Millisecond {
+				t.Errorf("an unchanged set took %v", again)
+			}
+			if memory > 20<<20 {
+				t.Errorf("%d bytes", memory)
+			}
+			if used > 900*time.Millisecond { // with the race detector several times what it is
+				t.Errorf("%v of CPU in 3 s", used)
+			}
+		})
+	}
+}
+
+// The unchanged set of a project that names all its files one by one.
+func BenchmarkWatchUnchanged(b *testing.B) {
+	w, err := New(nil, Options{Mode: Poll})
+	if err != nil {
+		b.Fatal(err)
+	}
+	dir := b.TempDir()
+	var set []Path
+	for i := range 20_000 {
+		set = append(set, Path{filepath.Join(dir, fmt.Sprint(i)), dir, []string{".git", "**/node_modules"}})
+	}
+	for b.Loop() {
+		if err := w.Watch(set); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func heap() int {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
+}
+
+// cpu returns what this process has used.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
