@@ -141,6 +141,32 @@ func TestTooManyFolders(t *testing.T) {
 	}
 }
 
+// What the kernel watches and what is polled changes all the while.
+func TestStormAtTheLimit(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	limit(t, "watches", 5)
+	p := open(t, Options{Quiet: 30 * time.Millisecond}, nil)
+	files := p.storm()
+	p.heardOnce(event.Warned, "max_user_watches")
+	for range 2 {
+		for _, f := range files {
+			// What the storm left may still tell a folder instead, so the file is saved until it is told itself.
+			p.until(f, func() bool {
+				p.write(f)
+				select {
+				case batch := <-p.w.Batches():
+					return slices.Contains(batch, p.path(f))
+				case <-time.After(DefaultQuiet):
+					return false
+				}
+			})
+		}
+		limit(t, "watches", 9)
+	}
+}
+
 func TestTooManyInstances(t *testing.T) {
 	if !isolated(t) {
 		return
@@ -269,6 +295,36 @@ func TestFileSystemGoes(t *testing.T) {
 			p.next("ctx/f")
 			p.write("ctx/f")
 			p.next("ctx/f")
+		}
+	})
+}
+
+// The kernel knows a folder by one name only, wherever it is mounted.
+func TestFolderMountedTwice(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	eachMode(t, func(p *project) {
+		p.write("ctx/a/f", "ctx/b/f")
+		p.bind("ctx/a", "ctx/b")
+		p.watch("ctx")
+		if p.w.mode == Auto {
+			p.until("one of them is polled", func() bool { _, polled := p.byEvents(); return polled == 1 })
+		}
+		for range 2 {
+			p.told("by both names", func() {
+				p.write("ctx/a/f")
+				for told := map[string]bool{}; !told[p.path("ctx/a/f")] || !told[p.path("ctx/b/f")]; {
+					select {
+					case batch := <-p.w.Batches():
+						for _, path := range batch {
+							told[path] = true
+						}
+					case <-time.After(20 * time.Second):
+						p.t.Fatalf("told %v", told)
+					}
+				}
+			})
 		}
 	})
 }
