@@ -4,6 +4,7 @@ package watch
 
 import (
 	"bytes"
+	"slices"
 	"time"
 )
 
@@ -55,6 +56,48 @@ func (w *Watcher) remounted(points []string) []string {
 		paths = append(paths, w.reshape(point)...)
 	}
 	return paths
+}
+
+// revive begins anew with folders whose kernel watch has ended unnoticed: what is known of the end of a watch comes with
+// the events, and where some folders are polled and others are not, it may come after a new watch is in place.
+func (w *Watcher) revive() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var paths []string
+	for _, folder := range w.dead() {
+		paths = append(paths, w.plan.touched(folder, true)...)
+		w.dropBelow(folder)
+		paths = append(paths, w.reshape(folder)...)
+	}
+	if len(paths) == 0 || w.mode == Events {
+		return paths
+	}
+	for _, folder := range w.dead() {
+		// The kernel knows it by another name already: one folder, mounted twice.
+		if seen, err := look(folder, w.plan.folders[folder]); err == nil {
+			w.folders[folder] = seen
+		}
+	}
+	return paths
+}
+
+// dead returns the folders that the kernel should watch and does not. The caller holds mu.
+func (w *Watcher) dead() []string {
+	if w.kernel == nil {
+		return nil
+	}
+	alive := map[string]bool{}
+	for _, folder := range w.kernel.WatchList() {
+		alive[folder] = true
+	}
+	var dead []string
+	for folder, seen := range w.folders {
+		if seen == nil && !alive[folder] {
+			dead = append(dead, folder)
+		}
+	}
+	slices.Sort(dead)
+	return dead
 }
 
 // concerns tells whether something at name or below is watched. The caller holds mu.

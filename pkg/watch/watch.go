@@ -7,7 +7,7 @@
 //
 // Events are the kernel's where it can be relied on. Where it cannot, poll.go makes them by looking again and again: on
 // file systems that others change behind the kernel's back, and for folders beyond the kernel's limits. What no event
-// tells (a mount, a sleep, lost events) is found by doubts.go. To the rest all of this is one.
+// tells (a mount, a sleep, a watch that ended) is found by doubts.go. To the rest all of this is one.
 //
 // Its rules:
 //   - A folder is looked at only after its watch is in place, so nothing can appear unseen in between.
@@ -243,6 +243,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 				listen()
 			}
 			tell(w.doubt())
+			tell(w.revive())
 			tell(w.handBack())
 		}
 	}

@@ -408,40 +408,44 @@ func TestUnknownMode(t *testing.T) {
 // A storm of everything at once, while the set changes: what exists in the end is watched, all of it.
 func TestStorm(t *testing.T) {
 	eachMode(t, func(p *project) {
-		var files []string
-		for i := range 3 {
-			for j := range 3 {
-				files = append(files, fmt.Sprintf("ctx/%d/%d/f", i, j))
-			}
-		}
-		stormed := make(chan struct{})
-		go func() {
-			defer close(stormed)
-			for round := range 21 { // the last one removes nothing
-				for _, f := range files {
-					if os.MkdirAll(filepath.Dir(p.path(f)), 0o755) != nil || os.WriteFile(p.path(f), nil, 0o644) != nil {
-						p.t.Error("cannot write", f)
-					}
-				}
-				switch round % 3 {
-				case 0:
-					_ = os.Rename(p.path("ctx/1"), p.path("ctx/moved"))
-					_ = os.RemoveAll(p.path("ctx/moved"))
-				case 1:
-					_ = os.RemoveAll(p.path("ctx"))
-				}
-			}
-		}()
-		for busy := true; busy; {
-			p.watch("ctx", "ctx/0/1/f", "x")
-			p.watch("ctx", "ctx/0/1/f")
-			select {
-			case <-p.w.Batches():
-			case <-stormed:
-				busy = false
-			}
-		}
+		files := p.storm()
 		p.told("what the storm left", func() {})
 		p.expect("every file", func() { p.write(files...) }, files...)
 	})
+}
+
+// storm returns the files that it leaves.
+func (p *project) storm() (files []string) {
+	for i := range 3 {
+		for j := range 3 {
+			files = append(files, fmt.Sprintf("ctx/%d/%d/f", i, j))
+		}
+	}
+	stormed := make(chan struct{})
+	go func() {
+		defer close(stormed)
+		for round := range 21 { // the last one removes nothing
+			for _, f := range files {
+				if os.MkdirAll(filepath.Dir(p.path(f)), 0o755) != nil || os.WriteFile(p.path(f), nil, 0o644) != nil {
+					p.t.Error("cannot write", f)
+				}
+			}
+			switch round % 3 {
+			case 0:
+				_ = os.Rename(p.path("ctx/1"), p.path("ctx/moved"))
+				_ = os.RemoveAll(p.path("ctx/moved"))
+			case 1:
+				_ = os.RemoveAll(p.path("ctx"))
+			}
+		}
+	}()
+	for {
+		p.watch("ctx", "ctx/0/1/f", "x")
+		p.watch("ctx", "ctx/0/1/f")
+		select {
+		case <-p.w.Batches():
+		case <-stormed:
+			return files
+		}
+	}
 }
