@@ -36,6 +36,8 @@ type Event struct {
 	Fields  []any         // alternating keys (string) and values
 	Took    time.Duration // of a step that ended
 	Err     error         // of a step that failed
+
+	Repeated bool // it was told before, word for word, by a run that this one is another try of
 }
 
 // Sink takes events. It must not block: the loop's progress never depends on who listens. It may be called from
@@ -140,4 +142,24 @@ func Hint(err error) string {
 		return h.Hint()
 	}
 	return ""
+}
+
+// transient is an error that may pass by itself.
+type transient struct{ error }
+
+func (t transient) Unwrap() error { return t.error }
+
+// Transient marks an error that may pass by itself, as when a daemon is being restarted: it makes sense to try again though no file
+// has changed.
+func Transient(err error) error {
+	if err == nil || IsTransient(err) {
+		return err
+	}
+	return transient{err}
+}
+
+// IsTransient reports whether a part of err was marked by Transient.
+func IsTransient(err error) bool {
+	var t transient
+	return errors.As(err, &t)
 }
