@@ -81,6 +81,9 @@ type Config struct {
 	// How long to wait for what.
 	Timeouts Timeouts `key:"timeouts"`
 
+	// When changes of files count as a save.
+	Watch Watch `key:"watch"`
+
 	files []string // that were read, absolute
 	root  *node    // what was decoded, for the positions
 }
@@ -195,6 +198,15 @@ type Forward struct {
 type Timeouts struct {
 	// How long the pods of a release may take to become ready.
 	Rollout time.Duration `key:"rollout" default:"5m" check:"rollout"`
+}
+
+// Watch says when a burst of changes is over.
+type Watch struct {
+	// How long nothing may change until what changed before is taken for complete.
+	Quiet time.Duration `key:"quiet" default:"100ms" check:"settle"`
+
+	// How long changes that go on and on may hold that up.
+	Limit time.Duration `key:"limit" default:"1s" check:"settle"`
 }
 
 // Source is what a configuration is read from.

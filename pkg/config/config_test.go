@@ -117,6 +117,7 @@ func TestPlatform(t *testing.T) {
 		Cleanup:  Cleanup{Before: []string{"daskclusters.gateway.dask.org"}},
 		Forwards: []Forward{{Service: "traefik-dask-gateway", Namespace: "dask-gateway", Port: "80", Local: 8001, Bind: "localhost", Ready: "/api/health", Hold: 30 * time.Second}},
 		Timeouts: Timeouts{Rollout: 5 * time.Minute},
+		Watch:    Watch{Quiet: 100 * time.Millisecond, Limit: time.Second},
 	}
 	if !reflect.DeepEqual(said(got), want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -153,6 +154,7 @@ forwards:
   - { pod: p-0, namespace: n, port: 0x50, local: 0, hold: 0 }
   - { selector: "a=b,c in (d, e)", namespace: n, port: 9p-x, local: 8001, bind: 10.0.0.1 }
 timeouts: { rollout: 90s }
+watch: { quiet: 0.2s, limit: 1m }
 health:
 `)
 	if err != nil {
@@ -175,6 +177,7 @@ health:
 			{Selector: "a=b,c in (d, e)", Namespace: "n", Port: "9p-x", Local: 8001, Bind: "10.0.0.1", Hold: 30 * time.Second},
 		},
 		Timeouts: Timeouts{Rollout: 90 * time.Second},
+		Watch:    Watch{Quiet: 200 * time.Millisecond, Limit: time.Minute},
 	}
 	if !reflect.DeepEqual(said(got), want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -208,7 +208,7 @@ func TestWrongLayers(t *testing.T) {
 		{name: "no profiles", base: head, profiles: []string{"gpu"}, want: []string{`devloop.yaml: there is no profile "gpu": the file has no profiles`}},
 		{name: "a profile's own names", base: head + "profiles:\n  a: { images: { x: { dockerfile: values.yam } }, foo: 1 }\n", profiles: []string{"a"}, want: []string{
 			`devloop.yaml:4:35: profiles.a.images.x.dockerfile: there is no file "values.yam"; did you mean "values.yaml"?`,
-			`devloop.yaml:4:51: profiles.a: unknown key "foo"; known here: kubeContext, allowContexts, images, releases, health, cleanup, forwards, timeouts`,
+			`devloop.yaml:4:51: profiles.a: unknown key "foo"; known here: kubeContext, allowContexts, images, releases, health, cleanup, forwards, timeouts, watch`,
 		}},
 
 		{name: "no assignment", set: []string{"foo", "=x", ""}, want: []string{
@@ -227,7 +227,7 @@ func TestWrongLayers(t *testing.T) {
 		{name: "unknown paths", set: []string{"forwrds[0].local=1", "forwards[0].locl=1", "images.worker.args=null", "profiles.x=1", "images.worker={ x: 1 }"}, want: []string{
 			`--set forwrds[0].local=1: unknown key "forwrds"; did you mean "forwards"?`,
 			`--set forwards[0].locl=1: forwards[0]: unknown key "locl"; did you mean "local"?`,
-			`--set profiles.x=1: unknown key "profiles"; known here: apiVersion, name, kubeContext, allowContexts, images, releases, health, cleanup, forwards, timeouts`,
+			`--set profiles.x=1: unknown key "profiles"; known here: apiVersion, name, kubeContext, allowContexts, images, releases, health, cleanup, forwards, timeouts, watch`,
 			`--set images.worker={ x: 1 }: images.worker: unknown key "x"; known here: context, dockerfile, target, args, platform`,
 		}},
 		{name: "items that are not there", set: []string{"forwards[3].local=1", "forwards[5].local=1", "releases[twoo].chart=x", "allowContexts[a]=b", "forwards[web].local=1", "health[-1]=x",

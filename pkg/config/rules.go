@@ -40,7 +40,8 @@ var rules = map[string]rule{
 	"localPort":  {is: "a port from 1 to 65535, or 0 for a free one", most: 65535},
 	"bind":       {is: "localhost, or an IP address like 0.0.0.0 or ::1", pattern: bind, breaks: isNoAddress},
 	"duration":   {is: "a duration, numbers with units (ms, s, m, h) like 30s or 1h30m", pattern: duration},
-	"rollout":    {is: "a duration of at least 1s", pattern: duration, breaks: isTooShort},
+	"rollout":    {is: "a duration of at least 1s", pattern: duration, breaks: isShorterThan(time.Second)},
+	"settle":     {is: "a duration of at least 10ms", pattern: duration, breaks: isShorterThan(10 * time.Millisecond)},
 	"chart":      {breaks: isNoChartURL},
 	"selector":   {breaks: isNoSelector},
 }
@@ -105,9 +106,11 @@ func isNoAddress(text string) string {
 	return ""
 }
 
-func isTooShort(text string) string {
-	if d, err := time.ParseDuration(text); err == nil && d < time.Second {
-		return "must be at least 1s, but is " + text
+func isShorterThan(least time.Duration) func(text string) string {
+	return func(text string) string {
+		if d, err := time.ParseDuration(text); err == nil && d < least {
+			return fmt.Sprintf("must be at least %s, but is %s", least, text)
+		}
+		return ""
 	}
-	return ""
 }

@@ -393,6 +393,8 @@ func TestSchemaAgrees(t *testing.T) {
 			[]string{"''", "'*'", "Localhost", "example.com", "10.0.0", "127.0.0.1/8", "fe80::1%eth0", "'[::1]'", "8"}},
 		"forwards[0].ready": {[]string{"/", "'/a?b=c'", "null"}, []string{"a", "/a b", "http://a"}},
 		"forwards[0].hold":  {[]string{"0", "0s", "1h30m", "1.5s", "100ms", "null"}, []string{"30", "-1s", "5min", "1 m", "true"}},
+		"watch.quiet":       {[]string{"100ms", "null"}, []string{"5", "soon"}},
+		"watch.limit":       {[]string{"1m", "null"}, []string{"5", "soon"}},
 		"timeouts.rollout":  {[]string{"1s", "null"}, []string{"5", "soon"}},
 		"profiles":          {[]string{"{}", "null", "{ a: , b: {} }"}, []string{"[]", "{ a: [] }", "{ 'a b': {} }", "{ a: { name: b } }"}},
 		"profiles.p":        {[]string{"{ releases: [{ name: r }] }", "{ kubeContext: , forwards: }", "{ forwards: [{ pod: p, namespace: n, port: 80 }] }"}, []string{"{ releases: [{}] }", "{ forwards: [{ service: s }] }", "{ forwards: [{ namespace: n, port: 80 }] }", "{ health: [{ namespace: n }] }"}},
