@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/moby/buildkit/client/llb/sourceresolver"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/client"
@@ -67,6 +68,10 @@ func (r *baseResolver) ResolveImageConfig(ctx context.Context, ref string, opt s
 		found, err = r.cache.inRegistry(ctx, ref, platform)
 	}
 	if err != nil {
+		var answered *transport.Error // else it was not reached
+		if !errors.As(err, &answered) || answered.Temporary() {
+			err = event.Transient(err)
+		}
 		return "", "", nil, event.WithHint(fmt.Errorf("base image %s: Docker does not hold it, and its registry could not be asked: %w", ref, err),
 			"check the name and the network, or pull it by hand: docker pull "+ref)
 	}

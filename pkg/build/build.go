@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,6 +22,8 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/opencontainers/go-digest"
 	"github.com/tonistiigi/fsutil"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/docker/cli/cli/config"
 
@@ -71,22 +74,36 @@ func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error
 	say := sink.For("build")
 	say.Note("building image", "image", input.Tag.String())
 	return say.Step(ctx, "image built", func(ctx context.Context) ([]any, error) {
-		id, err := b.solve(ctx, say, input)
+		id, err := b.solveStill(ctx, say, input)
 		if err != nil {
 			return nil, err
-		}
-		again, err := b.Hash(ctx, input.Image)
-		if err != nil {
-			return nil, err
-		}
-		if again.Hash != input.Hash {
-			return nil, fmt.Errorf("image %s: an input changed during the build: %w", input.Name, event.ErrSuperseded)
 		}
 		if _, err := b.docker.ImageTag(ctx, client.ImageTagOptions{Source: id, Target: input.Tag.String()}); err != nil {
 			return nil, fmt.Errorf("image %s: name it %s: %w", input.Name, input.Tag, err)
 		}
 		return []any{"id", shortID(id)}, nil
 	}, "image", input.Tag.String())
+}
+
+// solveStill builds until no input was written meanwhile: BuildKit may have read a file halfway that holds now what it held before. The
+// second time, all that really is the same comes from its cache.
+func (b *Builder) solveStill(ctx context.Context, say event.Stage, input Input) (id string, err error) {
+	for {
+		id, err := b.solve(ctx, say, input)
+		if err != nil {
+			return "", err
+		}
+		again, err := b.Hash(ctx, input.Image)
+		switch {
+		case err != nil:
+			return "", err
+		case again.Hash != input.Hash:
+			return "", fmt.Errorf("image %s: an input changed during the build: %w", input.Name, event.ErrSuperseded)
+		case again.stamp == input.stamp:
+			return id, nil
+		}
+		input = again
+	}
 }
 
 // solve runs BuildKit and returns the image's ID.
@@ -138,6 +155,9 @@ func (b *Builder) solve(ctx context.Context, say event.Stage, input Input) (id s
 	if err != nil {
 		if ctx.Err() != nil {
 			return "", context.Cause(ctx)
+		}
+		if _, away := Ping(ctx, b.docker); away != nil {
+			return "", fmt.Errorf("image %s: the build broke off: %w", input.Name, away)
 		}
 		return "", progress.explain(input, err)
 	}
@@ -192,7 +212,7 @@ func DockerError(err error) error {
 		if errors.As(err, &dial) {
 			err = dial
 		}
-		return event.WithHint(fmt.Errorf("no answer from Docker: %w", err), "start Docker, or point DOCKER_HOST at a running daemon")
+		return event.Transient(event.WithHint(fmt.Errorf("no answer from Docker: %w", err), "start Docker, or point DOCKER_HOST at a running daemon"))
 	}
 	return fmt.Errorf("ask Docker: %w", err)
 }
@@ -260,18 +280,40 @@ func (p *progress) step(id digest.Digest) *step {
 	return s
 }
 
-// explain names the step that failed and what it printed last.
+// explain names the step that failed and what it printed last. What a network or a full disk did may pass.
 func (p *progress) explain(input Input, err error) error {
-	file := filepath.Base(input.Dockerfile)
-	if p.failed == nil {
-		return fmt.Errorf("image %s: %s: %w", input.Name, file, err)
+	failure := fmt.Errorf("image %s: %s: %w", input.Name, filepath.Base(input.Dockerfile), err)
+	output := ""
+	if p.failed != nil {
+		output = string(p.failed.tail)
+		failure = fmt.Errorf("image %s: %s: %s: %w", input.Name, filepath.Base(input.Dockerfile), p.failed.name, err)
+		if said := reason(output); said != "" {
+			failure = fmt.Errorf("image %s: %s: %s failed: %s", input.Name, filepath.Base(input.Dockerfile), p.failed.name, said)
+		}
 	}
-	failure := fmt.Errorf("image %s: %s: %s: %w", input.Name, file, p.failed.name, err)
-	if said := reason(string(p.failed.tail)); said != "" {
-		failure = fmt.Errorf("image %s: %s: %s failed: %s", input.Name, file, p.failed.name, said)
+	says := func(words []string) bool {
+		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(err.Error(), w) || strings.Contains(output, w) })
+	}
+	switch {
+	case says(noRoom):
+		return event.Transient(event.WithHint(failure, "make room where Docker keeps its data: docker system prune"))
+	case says(noNetwork), status.Code(err) == codes.Unavailable:
+		return event.Transient(event.WithHint(failure, "check the network"))
+	case p.failed == nil:
+		return failure
 	}
 	return event.WithHint(failure, "mend it and save; what ran keeps running")
 }
+
+// What pip, apt, curl, git and Docker itself say when the disk is full, or when the network or a server on it is away.
+var (
+	noRoom    = []string{"No space left on device", "no space left on device"}
+	noNetwork = []string{
+		"Temporary failure in name resolution", "Temporary failure resolving", "Could not resolve host", "Name or service not known",
+		"NewConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "Connection timed out", "Connection reset by peer", "Network is unreachable",
+		"dial tcp", "i/o timeout", "TLS handshake timeout",
+	}
+)
 
 // Of a failed step's output, reason tells so many lines, and so much of each, in bytes: pip lists every version that it knows first.
 const (

@@ -30,35 +30,35 @@ type knownFile struct {
 	digest string
 }
 
-// digest returns the sha256 of the file's content, hex.
-func (d *fileDigests) digest(path string) (string, error) {
+// digest returns the sha256 of the file's content, hex, and what stat said before it was read.
+func (d *fileDigests) digest(path string) (digest string, stat fileStat, err error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return "", err
+		return "", stat, err
 	}
 	defer func() { _ = file.Close() }() // only read
 	info, err := file.Stat()
 	if err != nil {
-		return "", err
+		return "", stat, err
 	}
-	stat := statOf(info)
+	stat = statOf(info)
 	d.mu.Lock()
 	known, ok := d.known[path]
 	d.mu.Unlock()
 	if ok && known.stat == stat {
-		return known.digest, nil
+		return known.digest, stat, nil
 	}
 	sum := sha256.New()
 	if _, err := io.Copy(sum, file); err != nil {
-		return "", err
+		return "", stat, err
 	}
-	digest := hex.EncodeToString(sum.Sum(nil))
+	digest = hex.EncodeToString(sum.Sum(nil))
 	if time.Since(time.Unix(0, max(stat.mtime, stat.ctime))) > settled {
 		d.mu.Lock()
 		d.known[path] = knownFile{stat, digest}
 		d.mu.Unlock()
 	}
-	return digest, nil
+	return digest, stat, nil
 }
 
 func statOf(info os.FileInfo) fileStat {

@@ -56,7 +56,16 @@ type Input struct {
 	Image
 	Hash  string   // sha256, hex
 	Tag   name.Tag // Name:prefix of Hash
-	Files []string // absolute paths that were read or looked for: files, and folders that count with all that is in them
+	Files []Path   // that were read or looked for
+
+	stamp string // of the same files by what stat says: it changes with every write, also with one that changes nothing
+}
+
+// Path is a file, or a folder with all that is in it but for what Except leaves out: the patterns of a .dockerignore, relative to Base.
+type Path struct {
+	Name   string // absolute
+	Base   string
+	Except []string
 }
 
 // Hash reads the image's inputs. It builds nothing and changes nothing. A Dockerfile that cannot be understood is an
@@ -65,7 +74,13 @@ type Input struct {
 func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 	input := Input{Image: image}
 	ignoreFiles := []string{image.Dockerfile + ".dockerignore", filepath.Join(image.Context, ".dockerignore")}
-	input.Files = append([]string{image.Dockerfile}, ignoreFiles...)
+	sum, stamp := sha256.New(), sha256.New()
+	for _, file := range append([]string{image.Dockerfile}, ignoreFiles...) {
+		input.Files = append(input.Files, Path{Name: file})
+		if info, err := os.Stat(file); err == nil {
+			field(stamp, file, fmt.Sprint(statOf(info)))
+		}
+	}
 	dockerfile, err := os.ReadFile(image.Dockerfile)
 	if err != nil {
 		return input, fmt.Errorf("image %s: %w", image.Name, err)
@@ -92,7 +107,6 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 		return input, fmt.Errorf("image %s: %w", image.Name, err)
 	}
 
-	sum := sha256.New()
 	field(sum, hashVersion, platforms.Format(platform))
 	config := *converted.Image
 	config.Created = nil
@@ -110,18 +124,20 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 		if !local {
 			continue
 		}
-		input.Files = append(input.Files, watchable(image.Context, patterns)...)
-		if err := b.hashContext(ctx, sum, image.Context, patterns, excludes); err != nil {
+		for _, file := range watchable(image.Context, patterns) {
+			input.Files = append(input.Files, Path{Name: file, Base: image.Context, Except: excludes})
+		}
+		if err := b.hashContext(ctx, sum, stamp, image.Context, patterns, excludes); err != nil {
 			return input, fmt.Errorf("image %s: context %s: %w", image.Name, image.Context, err)
 		}
 	}
-	input.Hash = hex.EncodeToString(sum.Sum(nil))
+	input.Hash, input.stamp = hex.EncodeToString(sum.Sum(nil)), hex.EncodeToString(stamp.Sum(nil))
 	input.Tag, err = name.NewTag(image.Name + ":" + input.Hash[:tagLength])
 	if err != nil {
 		return input, fmt.Errorf("image %s: %w", image.Name, err)
 	}
-	slices.Sort(input.Files)
-	input.Files = slices.Compact(input.Files)
+	slices.SortFunc(input.Files, func(a, b Path) int { return strings.Compare(a.Name, b.Name) })
+	input.Files = slices.CompactFunc(input.Files, func(a, b Path) bool { return a.Name == b.Name && slices.Equal(a.Except, b.Except) })
 	return input, nil
 }
 
@@ -184,8 +200,8 @@ func readIgnoreFile(files []string) ([]string, error) {
 	return nil, nil
 }
 
-// hashContext adds path, mode, link target and content of every file that the patterns reach.
-func (b *Builder) hashContext(ctx context.Context, sum hash.Hash, root string, follow, excludes []string) error {
+// hashContext adds to sum path, mode, link target and content of every file that the patterns reach, and to stamp its stat.
+func (b *Builder) hashContext(ctx context.Context, sum, stamp hash.Hash, root string, follow, excludes []string) error {
 	base, err := fsutil.NewFS(root)
 	if err != nil {
 		return err
@@ -215,11 +231,12 @@ func (b *Builder) hashContext(ctx context.Context, sum hash.Hash, root string, f
 		case mode&fs.ModeSymlink != 0:
 			field(sum, stat.Linkname)
 		case mode.IsRegular():
-			digest, err := b.files.digest(filepath.Join(root, path))
+			digest, stat, err := b.files.digest(filepath.Join(root, path))
 			if err != nil {
 				return err
 			}
 			field(sum, digest)
+			field(stamp, path, fmt.Sprint(stat))
 		}
 		return nil
 	})

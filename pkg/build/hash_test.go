@@ -211,7 +211,7 @@ func TestFilesToWatch(t *testing.T) {
 	input := hashOf(t, dir, nil)
 	var got []string
 	for _, file := range input.Files {
-		short, err := filepath.Rel(dir, file)
+		short, err := filepath.Rel(dir, file.Name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -230,7 +230,7 @@ func TestBrokenDockerfile(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "COPPY") {
 		t.Errorf("error %v", err)
 	}
-	if !slices.Contains(input.Files, image.Dockerfile) {
+	if !slices.ContainsFunc(input.Files, func(p Path) bool { return p.Name == image.Dockerfile }) {
 		t.Errorf("files %v: nobody would see it mended", input.Files)
 	}
 }
