@@ -96,6 +96,10 @@ type desired struct {
 // Apply makes the cluster hold the release, and touches nothing where it does already: equal inputs, last revision deployed,
 // no object missing. The write itself is never interrupted: ctx is only looked at before it begins.
 func (d *Deployer) Apply(ctx context.Context, sink event.Sink, r Release) error {
+	return passing(d.apply(ctx, sink, r))
+}
+
+func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release) error {
 	say := sink.For("deploy")
 	want, err := d.read(ctx, say, r)
 	if err != nil {

@@ -61,11 +61,11 @@ type rollout struct {
 func (d *Deployer) Wait(ctx context.Context, sink event.Sink, releases []Release, health []Health, timeout time.Duration) error {
 	say := sink.For("deploy")
 	return say.Step(ctx, "rollout complete", func(ctx context.Context) ([]any, error) {
-		ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not ready after %s", timeout))
+		ctx, cancel := context.WithTimeoutCause(ctx, timeout, event.Transient(fmt.Errorf("not ready after %s", timeout)))
 		defer cancel()
 		released, err := d.workloads(releases)
 		if err != nil {
-			return nil, err
+			return nil, passing(err)
 		}
 		seen := map[string]time.Time{}
 		for {

@@ -141,7 +141,7 @@ func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, want 
 	if err := n.runtime.pull(ctx, n, source, target); err != nil {
 		err = fmt.Errorf("load image %s: %w", tag, err)
 		if strings.Contains(err.Error(), syscall.ENOSPC.Error()) { // the runtime's words are all there is
-			err = event.WithHint(err, "make room on the node and save again: minikube ssh -n "+n.name+" -- sudo crictl rmi --prune")
+			err = event.Transient(event.WithHint(err, "make room on the node: minikube ssh -n "+n.name+" -- sudo crictl rmi --prune"))
 		}
 		return err
 	}

@@ -48,7 +48,7 @@ func (n *Node) connect(ctx context.Context) (*ssh.Client, error) {
 	}
 	conn, err := n.dial(ctx)
 	if err != nil {
-		return nil, event.WithHint(fmt.Errorf("minikube node %s: ssh as %s: %w", n.name, n.user, err), "minikube status; minikube start")
+		return nil, event.Transient(event.WithHint(fmt.Errorf("minikube node %s: ssh as %s: %w", n.name, n.user, err), "minikube status; minikube start"))
 	}
 	n.conn = conn
 	return conn, nil
@@ -111,7 +111,7 @@ func (n *Node) run(ctx context.Context, args ...string) (string, error) {
 	}
 	session, err := conn.NewSession()
 	if err != nil {
-		return "", fmt.Errorf("minikube node %s: ssh session: %w", n.name, err)
+		return "", event.Transient(fmt.Errorf("minikube node %s: ssh session: %w", n.name, err))
 	}
 	var stdout, stderr bytes.Buffer
 	session.Stdout, session.Stderr = &stdout, &stderr
@@ -124,11 +124,19 @@ func (n *Node) run(ctx context.Context, args ...string) (string, error) {
 		// sshd keeps the session open for as long as the command lives, which may not heed the signal: it is not waited for.
 		_ = session.Signal(ssh.SIGTERM)
 		_ = session.Close()
-		return "", context.Cause(ctx)
+		err := context.Cause(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = event.Transient(event.WithHint(fmt.Errorf("minikube node %s: %s: no answer in time", n.name, strings.Join(args, " ")), "minikube status"))
+		}
+		return "", err
 	}
 	if err != nil {
 		said := strings.TrimSpace(stderr.String())
-		return stdout.String(), &commandError{node: n.name, command: strings.Join(args, " "), said: said, err: err}
+		err = &commandError{node: n.name, command: strings.Join(args, " "), said: said, err: err}
+		if exit := new(ssh.ExitError); !errors.As(err, &exit) || exit.Signal() != "" { // cut off, or killed
+			err = event.Transient(err)
+		}
+		return stdout.String(), err
 	}
 	return stdout.String(), nil
 }
@@ -157,7 +165,7 @@ func (n *Node) listen(ctx context.Context) (net.Listener, error) {
 	}
 	listener, err := conn.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, fmt.Errorf("minikube node %s: forward a port over ssh: %w", n.name, err)
+		return nil, event.Transient(fmt.Errorf("minikube node %s: forward a port over ssh: %w", n.name, err))
 	}
 	return listener, nil
 }

@@ -1,0 +1,37 @@
+// Which failures may pass by themselves: those of the way to the API server, and of an API server that is busy or just starting. What it
+// refuses, it refuses again.
+package deploy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// passing marks err as transient where it is.
+func passing(err error) error {
+	var network net.Error
+	switch {
+	case err == nil, errors.Is(err, errOtherCluster):
+		return err
+	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNREFUSED),
+		apierrors.IsTimeout(err), apierrors.IsServerTimeout(err), apierrors.IsTooManyRequests(err), apierrors.IsServiceUnavailable(err),
+		apierrors.IsInternalError(err): // a webhook that is being replaced, or etcd
+		return event.Transient(err)
+	}
+	for _, words := range unreached {
+		if strings.Contains(err.Error(), words) {
+			return event.Transient(err)
+		}
+	}
+	return err
+}
+
+// unreached are the words of errors that Helm has turned into text.
+var unreached = []string{"connection refused", "connection reset by peer", "i/o timeout", "TLS handshake timeout", "http2: client connection lost", "unexpected EOF"}
