@@ -153,7 +153,7 @@ func (f *Forward) Serve(ctx context.Context, cluster Cluster, client kubernetes.
 func (f *Forward) giveBack(ctx context.Context) {
 	before := int64(0)
 	for sleep(ctx, aftermath) {
-		now := f.status.most.Swap(0)
+		now := max(f.status.most.Swap(0), f.status.held.Load()+f.status.open.Load())
 		if before >= crowd && now < before/4 {
 			debug.FreeOSMemory()
 			before = 0
