@@ -1,62 +1,141 @@
 // Package loop decides when a run starts and when it is in vain: the latest change wins.
 //
-// One goroutine owns all state, in one select with three cases: a batch of changes, a run that ended, the end. A batch cancels the
-// run under way (cause event.ErrSuperseded); the next run starts only after that one has returned. What a run does stands in
-// run.go.
+// One goroutine owns all state, in one select with four cases: a change, a run that ended, a run that is due, the end. A change cancels
+// the run under way (cause event.ErrSuperseded); the next run starts only after that one has returned. What a run does stands in
+// run.go, what a change is worth in sift.go.
 package loop
 
 import (
 	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/devloop/devloop/pkg/event"
 )
+
+const (
+	// burst is how close two changes are that belong together: somebody saves file after file, or a tool does. The first of them
+	// starts a run at once, since most come alone. Those that follow wait until none came for the same time, or each would begin a build
+	// that the next one throws away.
+	burst = time.Second
+	// burstLimit is how long they wait at most: then a run may begin in vain, but the images' caches get warm.
+	burstLimit = 10 * time.Second
+
+	// retryMin is after how long a run is tried again whose failure may pass by itself; it doubles, up to retryMax: a daemon that
+	// is restarted takes seconds, and a laptop that is carried to another network must not need its user for it.
+	retryMin = time.Second
+	retryMax = 30 * time.Second
+
+	// restless is the pause before a run that follows one which saw its inputs move, since they may go on moving.
+	restless = 100 * time.Millisecond
+)
+
+// Change is a reason for another run.
+type Change struct {
+	Paths []string // of files
+	Asked bool     // by the user: there is to be a run whatever the files hold
+}
 
 // Loop runs the stages again and again. It must not be copied.
 type Loop struct {
 	load    func() (Stages, error)
 	watch   watcher
-	changes <-chan []string
+	changes <-chan Change
 	sink    event.Sink
+
+	read atomic.Pointer[reading] // what the run under way, or the last good one, has read; nil if nothing is known
+
+	// These belong to the run under way.
+	files   []string // of the configuration, values and charts
+	watched []Path
 }
 
-// New returns a Loop. load reads devloop.yaml and is called at the start of each run; changes are batches of changed paths
-// among those that watch was told of.
-func New(load func() (Stages, error), watch watcher, changes <-chan []string, sink event.Sink) *Loop {
+// New returns a Loop. load reads devloop.yaml and is called at the start of each run; changes are of paths among those that
+// watch was told of, or what the user asks for.
+func New(load func() (Stages, error), watch watcher, changes <-chan Change, sink event.Sink) *Loop {
 	return &Loop{load: load, watch: watch, changes: changes, sink: sink}
 }
 
-// Run runs the stages now and after every batch of changes, until ctx ends. A failed run ends nothing: it is told of, and the
-// next change tries again. When Run returns, no run is under way.
+// Run runs the stages now and after every change, until ctx ends. A failed run ends nothing: it is told of, and the next
+// change tries again, or the clock does where the failure may pass by itself. When Run returns, no run is under way.
 func (l *Loop) Run(ctx context.Context) {
+	changes := make(chan sifted)
+	var sifting sync.WaitGroup
+	defer sifting.Wait()
+	sifting.Go(func() { l.sift(ctx, changes) })
+
 	var (
 		pending = true                  // something changed that no run has looked at
+		due     = time.NewTimer(0)      // when the next run starts, if one is pending
 		cancel  context.CancelCauseFunc // of the run under way, nil while there is none
 		ended   = make(chan error)
+		unsure  bool // files changed and changed back during the run
 		number  = 0
+		last    time.Time // change
+		first   time.Time // of its burst
+		tries   = 0       // in a row that failed in a way that may pass
+		told    = newTold()
 	)
+	defer due.Stop()
+	start := func(wait time.Duration) { pending = true; due.Reset(wait) }
 	for {
+		var starts <-chan time.Time
 		if pending && cancel == nil {
-			pending = false
-			number++
-			var runCtx context.Context
-			runCtx, cancel = context.WithCancelCause(ctx)
-			sink := l.sink.InRun(number)
-			go func() { ended <- l.once(runCtx, sink) }()
+			starts = due.C
 		}
 		select {
-		case paths := <-l.changes:
-			pending = true
-			l.sink.For("loop").Note("change seen", "files", names(paths))
+		case <-starts:
+			pending, unsure = false, false
+			number++
+			if tries == 0 {
+				told = newTold()
+			}
+			var runCtx context.Context
+			runCtx, cancel = context.WithCancelCause(ctx)
+			sink := told.sink(l.sink.InRun(number))
+			go func() { ended <- l.once(runCtx, sink) }()
+
+		case c := <-changes:
+			if c.same {
+				unsure = cancel != nil
+				continue
+			}
+			l.sink.For("loop").Note("change seen", "files", names(c.Paths))
+			now := time.Now()
+			if now.Sub(last) > burst || now.Sub(first) >= burstLimit {
+				first = now
+			}
+			wait := time.Duration(0)
+			if !c.Asked && first != now && (pending || cancel != nil) {
+				wait = min(burst, first.Add(burstLimit).Sub(now))
+			}
+			last, tries = now, 0
+			start(wait)
 			if cancel != nil {
 				cancel(event.ErrSuperseded)
 			}
+
 		case err := <-ended:
 			cancel(nil)
 			cancel = nil
-			if errors.Is(err, event.ErrSuperseded) { // whoever noticed first
-				pending = true
+			switch {
+			case pending: // for a newer change
+			case errors.Is(err, event.ErrSuperseded): // a stage noticed first
+				start(restless)
+			case event.IsTransient(err):
+				wait := min(retryMin<<min(tries, 10), retryMax)
+				if tries++; tries == 1 {
+					l.sink.For("loop").Note("trying again until it works, or a file changes")
+				}
+				start(wait)
+			case unsure: // some stage may have read what the files hold no more
+				start(restless)
+			default:
+				tries = 0
 			}
+
 		case <-ctx.Done():
 			if cancel != nil {
 				<-ended //nolint:errcheck // told already
@@ -72,9 +151,13 @@ func (l *Loop) Once(ctx context.Context) error { return l.once(ctx, l.sink.InRun
 
 // once tells how a run went as one step.
 func (l *Loop) once(ctx context.Context, sink event.Sink) error {
+	l.read.Store(nil)
 	err := sink.For("loop").Step(ctx, "run complete", func(ctx context.Context) ([]any, error) {
 		return nil, l.run(ctx, sink)
 	})
+	if err != nil {
+		l.read.Store(nil) // saved again, though the same, it is tried again
+	}
 	if errors.Is(context.Cause(ctx), event.ErrSuperseded) {
 		return event.ErrSuperseded
 	}

@@ -26,8 +26,9 @@ type world struct {
 	watched  []string
 	buildFor time.Duration
 	broken   atomic.Bool
+	flaky    atomic.Int32 // how often Apply fails in a way that passes
 	running  atomic.Int32 // runs under way, to see that there is never more than one
-	overlap  bool
+	overlap  atomic.Bool
 }
 
 func (w *world) tag() name.Tag {
@@ -39,17 +40,20 @@ func (w *world) tag() name.Tag {
 }
 
 func (w *world) load() (Stages, error) {
-	if w.running.Add(1) > 1 {
-		w.overlap = true
-	}
 	return Stages{Files: []string{"devloop.yaml"}, Images: w, Nodes: w, Platform: w, Forwards: w}, nil
 }
-func (w *world) Watch(paths []string) error { w.watched = paths; return nil }
-func (w *world) Hash(context.Context) ([]name.Tag, []string, error) {
-	if w.broken.Load() {
-		return nil, []string{"Dockerfile"}, errors.New("broken")
+func (w *world) Watch(paths []Path) error {
+	w.watched = nil
+	for _, p := range paths {
+		w.watched = append(w.watched, p.Name)
 	}
-	return []name.Tag{w.tag()}, []string{"Dockerfile"}, nil
+	return nil
+}
+func (w *world) Hash(context.Context) ([]name.Tag, []Path, error) {
+	if w.broken.Load() {
+		return nil, []Path{{Name: "Dockerfile"}}, errors.New("broken")
+	}
+	return []name.Tag{w.tag()}, []Path{{Name: "Dockerfile"}}, nil
 }
 func (w *world) Has(context.Context, name.Tag) (bool, error) { return false, nil }
 func (w *world) Build(ctx context.Context, _ event.Sink, tag name.Tag) error {
@@ -78,25 +82,32 @@ func (w *world) Give(_ context.Context, _ event.Sink, tags []name.Tag) error {
 func (w *world) Prune(context.Context, event.Sink, []name.Tag) {}
 func (w *world) Files() []string                               { return []string{"values.yaml"} }
 func (w *world) Apply(_ context.Context, _ event.Sink, tags []name.Tag) error {
+	if w.flaky.Add(-1) >= 0 {
+		return event.Transient(errors.New("the API server is away"))
+	}
 	w.deployed = tags[0].String()
 	return nil
 }
 func (w *world) Wait(context.Context, event.Sink) error  { return nil }
 func (w *world) Check(context.Context, event.Sink) error { return nil }
 
-// start runs a loop over w until the returned function is called.
-func start(t *testing.T, w *world) (save func(int64), phases func() []event.Phase, stop func()) {
+// start runs a loop over w until the returned function is called. Events returns those of whole runs since it was called last.
+func start(t *testing.T, w *world) (save func(int64), events func() []event.Event, stop func()) {
 	t.Helper()
 	w.node = map[string]bool{}
-	changes := make(chan []string)
-	events := make(chan event.Event, 1000)
+	changes := make(chan Change)
+	told := make(chan event.Event, 1000)
 	sink := func(e event.Event) {
-		if e.Message == "run complete" {
-			if e.Phase != event.Started {
-				w.running.Add(-1)
-			}
-			events <- e
+		if e.Message != "run complete" {
+			return
 		}
+		if e.Phase == event.Started && w.running.Add(1) > 1 {
+			w.overlap.Store(true)
+		}
+		if e.Phase != event.Started {
+			w.running.Add(-1)
+		}
+		told <- e
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -106,20 +117,30 @@ func start(t *testing.T, w *world) (save func(int64), phases func() []event.Phas
 	}()
 	save = func(n int64) {
 		w.disk.Store(n)
-		changes <- []string{"/project/requirements.txt"}
+		changes <- Change{Paths: []string{"/project/requirements.txt"}}
 	}
-	phases = func() []event.Phase {
-		var all []event.Phase
+	events = func() []event.Event {
+		var all []event.Event
 		for {
 			select {
-			case e := <-events:
-				all = append(all, e.Phase)
+			case e := <-told:
+				all = append(all, e)
 			default:
 				return all
 			}
 		}
 	}
-	return save, phases, func() { cancel(); <-done }
+	return save, events, func() { cancel(); <-done }
+}
+
+// phases of events, in short.
+func phases(events []event.Event) string {
+	short := map[event.Phase]string{event.Started: "(", event.Succeeded: ")", event.Failed: "!", event.Superseded: "x", event.Interrupted: "."}
+	all := ""
+	for _, e := range events {
+		all += short[e.Phase]
+	}
+	return all
 }
 
 // pass lets the bubble's clock run on, and waits until everything that this sets off has come to rest.
@@ -131,7 +152,7 @@ func pass(d time.Duration) {
 func TestRunsAtOnceAndAfterEachChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{buildFor: time.Minute}
-		save, phases, stop := start(t, w)
+		save, events, stop := start(t, w)
 		defer stop()
 		pass(2 * time.Minute)
 		if got := w.deployed; got != "worker:0s" {
@@ -142,11 +163,10 @@ func TestRunsAtOnceAndAfterEachChange(t *testing.T) {
 		if got := w.deployed; got != "worker:7ns" {
 			t.Errorf("deployed %q", got)
 		}
-		want := []event.Phase{event.Started, event.Succeeded, event.Started, event.Succeeded}
-		if got := phases(); !slices.Equal(got, want) {
-			t.Errorf("phases %v", got)
+		if got := phases(events()); got != "()()" {
+			t.Errorf("runs %s", got)
 		}
-		if want := []string{"devloop.yaml", "values.yaml", "Dockerfile"}; !slices.Equal(w.watched, want) {
+		if want := []string{"Dockerfile", "devloop.yaml", "values.yaml"}; !slices.Equal(w.watched, want) {
 			t.Errorf("watched %v, not %v", w.watched, want)
 		}
 	})
@@ -155,27 +175,80 @@ func TestRunsAtOnceAndAfterEachChange(t *testing.T) {
 func TestNewestWins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{buildFor: time.Minute}
-		save, phases, stop := start(t, w)
+		save, events, stop := start(t, w)
 		defer stop()
 		for n := range int64(5) {
-			pass(time.Second)
+			pass(2 * burst)
 			save(n + 1)
+			synctest.Wait()
+			if len(w.builds) != int(n)+2 {
+				t.Errorf("%d builds after %d saves: a change that comes alone does not wait", len(w.builds), n+1)
+			}
 		}
 		pass(2 * time.Minute)
 		if got := w.deployed; got != "worker:5ns" {
 			t.Errorf("deployed %q, not the newest", got)
 		}
-		if w.overlap {
+		if w.overlap.Load() {
 			t.Error("two runs went on at the same time")
 		}
-		superseded := 0
-		for _, phase := range phases() {
-			if phase == event.Superseded {
-				superseded++
-			}
+		if got := phases(events()); got != "(x(x(x(x(x()" {
+			t.Errorf("runs %s", got)
 		}
-		if superseded != 5 {
-			t.Errorf("%d runs superseded, not 5", superseded)
+	})
+}
+
+// Ten saves in five seconds begin two builds: the first one's and the last one's.
+func TestBurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{buildFor: 20 * time.Second}
+		save, _, stop := start(t, w)
+		defer stop()
+		pass(time.Minute)
+		w.builds = nil
+		for n := range int64(10) {
+			save(n + 1)
+			pass(burst / 2)
+		}
+		pass(burst / 2)
+		if want := []string{"worker:1ns", "worker:10ns"}; !slices.Equal(w.builds, want) {
+			t.Errorf("builds begun: %v, not %v", w.builds, want)
+		}
+		pass(time.Minute)
+		if got := w.deployed; got != "worker:10ns" {
+			t.Errorf("deployed %q", got)
+		}
+		// Without an end, some are begun all the same.
+		w.builds = nil
+		for n := range int64(80) {
+			save(n + 100)
+			pass(burst / 2)
+		}
+		if n := len(w.builds); n < 3 || n > 9 {
+			t.Errorf("%d builds begun in 40 s of saves", n)
+		}
+	})
+}
+
+// What holds what it held starts nothing, and stops nothing.
+func TestSameContent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{buildFor: time.Minute}
+		save, events, stop := start(t, w)
+		defer stop()
+		pass(time.Second)
+		save(0)
+		pass(2 * time.Minute)
+		if got := phases(events()); got != "()()" { // the second one makes sure: a stage may have seen the files halfway
+			t.Errorf("runs %s", got)
+		}
+		save(0)
+		pass(time.Minute)
+		if got := phases(events()); got != "" {
+			t.Errorf("runs %s", got)
+		}
+		if len(w.builds) != 1 {
+			t.Errorf("builds %v", w.builds)
 		}
 	})
 }
@@ -184,20 +257,58 @@ func TestFailedRunIsMendedByTheNextChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{}
 		w.broken.Store(true)
-		save, phases, stop := start(t, w)
+		save, events, stop := start(t, w)
 		defer stop()
-		synctest.Wait()
-		if got := phases(); !slices.Equal(got, []event.Phase{event.Started, event.Failed}) {
-			t.Errorf("phases %v", got)
+		pass(time.Hour)
+		if got := phases(events()); got != "(!" {
+			t.Errorf("runs %s", got)
 		}
 		if len(w.watched) == 0 {
 			t.Error("a broken file is not watched, so nobody sees it mended")
 		}
 		w.broken.Store(false)
+		save(0) // the same as before: who saves again after a failure means it
+		synctest.Wait()
+		if got := phases(events()); got != "()" {
+			t.Errorf("runs %s", got)
+		}
+	})
+}
+
+// What may pass by itself is tried again, and told once.
+func TestTransientFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		w.flaky.Store(3)
+		_, events, stop := start(t, w)
+		defer stop()
+		pass(time.Minute)
+		all := events()
+		if got := phases(all); got != "(!(!(!()" {
+			t.Fatalf("runs %s", got)
+		}
+		loud := slices.DeleteFunc(all, func(e event.Event) bool { return e.Repeated })
+		if got := phases(loud); got != "(!)" {
+			t.Errorf("told %s", got)
+		}
+		if got := w.deployed; got != "worker:0s" {
+			t.Errorf("deployed %q", got)
+		}
+	})
+}
+
+// A change does not wait until it is tried again.
+func TestChangeDuringBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		w.flaky.Store(6)
+		save, _, stop := start(t, w)
+		defer stop()
+		pass(retryMin + 2*retryMin + 4*retryMin + 8*retryMin + 16*retryMin + time.Second)
 		save(1)
 		synctest.Wait()
-		if got := phases(); !slices.Equal(got, []event.Phase{event.Started, event.Succeeded}) {
-			t.Errorf("phases %v", got)
+		if got := w.deployed; got != "worker:1ns" {
+			t.Errorf("deployed %q", got)
 		}
 	})
 }
@@ -205,11 +316,11 @@ func TestFailedRunIsMendedByTheNextChange(t *testing.T) {
 func TestShutdownWaitsForTheRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{buildFor: time.Hour}
-		_, phases, stop := start(t, w)
+		_, events, stop := start(t, w)
 		synctest.Wait()
 		stop()
-		if got := phases(); !slices.Equal(got, []event.Phase{event.Started, event.Interrupted}) {
-			t.Errorf("phases %v", got)
+		if got := phases(events()); got != "(." {
+			t.Errorf("runs %s", got)
 		}
 		if w.deployed != "" {
 			t.Errorf("deployed %q after the end", w.deployed)
@@ -222,10 +333,12 @@ func TestNothingIsBuiltThatTheNodeHolds(t *testing.T) {
 		w := &world{}
 		save, _, stop := start(t, w)
 		defer stop()
+		for _, n := range []int64{1, 0, 1} {
+			pass(time.Minute)
+			save(n)
+		}
 		synctest.Wait()
-		save(0)
-		synctest.Wait()
-		if len(w.builds) != 1 {
+		if len(w.builds) != 2 {
 			t.Errorf("builds %v", w.builds)
 		}
 	})

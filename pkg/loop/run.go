@@ -24,8 +24,9 @@ type Stages struct {
 }
 
 type images interface {
-	// Hash returns the tag that each image has to have by its inputs, and the paths that were read (even with an error).
-	Hash(ctx context.Context) (tags []name.Tag, files []string, err error)
+	// Hash returns the tag that each image has to have by its inputs, and the paths that were read (even with an error). It may
+	// be called while an image is built.
+	Hash(ctx context.Context) (tags []name.Tag, files []Path, err error)
 	Has(ctx context.Context, tag name.Tag) (bool, error)
 	Build(ctx context.Context, sink event.Sink, tag name.Tag) error
 }
@@ -49,19 +50,24 @@ type forwards interface {
 	Check(ctx context.Context, sink event.Sink) error
 }
 
-type watcher interface{ Watch(paths []string) error }
+type watcher interface{ Watch(paths []Path) error }
+
+// Path is a file whose changes count, or a folder with all that is below it but for what Except leaves out: patterns as in a
+// .dockerignore, relative to Base.
+type Path struct {
+	Name   string // absolute
+	Base   string
+	Except []string
+}
 
 // run takes the platform to the state that the files on disk describe. It does not care what woke it: where nothing differs,
 // nothing is done.
 func (l *Loop) run(ctx context.Context, sink event.Sink) error {
-	stages, err := l.load()
+	now, err := l.look(ctx)
 	if err != nil {
 		return err
 	}
-	tags, err := l.hash(ctx, stages)
-	if err != nil {
-		return err
-	}
+	stages, tags := now.stages, now.tags
 	missing, err := stages.Nodes.Missing(ctx, tags)
 	if err != nil {
 		return err
@@ -86,21 +92,44 @@ func (l *Loop) run(ctx context.Context, sink event.Sink) error {
 		return err
 	}
 	stages.Nodes.Prune(ctx, sink, tags)
-	return nil
+	return now.unmoved()
 }
 
-// hash reads the inputs, and has them watched. It reads them twice, the second time after the watch is in place, so that a change
-// in between is not lost.
-func (l *Loop) hash(ctx context.Context, stages Stages) ([]name.Tag, error) {
-	_, files, hashErr := stages.Images.Hash(ctx)
-	if err := l.watch.Watch(slices.Concat(stages.Files, stages.Platform.Files(), files)); err != nil {
-		return nil, err
+// look reads devloop.yaml, hashes the inputs, and has all of it watched. Where more has to be watched than before it does so twice, the
+// second time after the watch is in place, so that a change in between is not lost.
+func (l *Loop) look(ctx context.Context) (*reading, error) {
+	for {
+		before := stamp(l.files)
+		stages, err := l.load()
+		if err != nil {
+			return nil, err
+		}
+		tags, inputs, hashErr := stages.Images.Hash(ctx)
+		l.files = slices.Concat(stages.Files, stages.Platform.Files())
+		paths := slices.Clone(inputs)
+		for _, file := range l.files {
+			paths = append(paths, Path{Name: file})
+		}
+		if !slices.EqualFunc(paths, l.watched, Path.equal) {
+			if err := l.watch.Watch(paths); err != nil {
+				return nil, err
+			}
+			l.watched = paths
+			if hashErr == nil {
+				continue
+			}
+		}
+		if hashErr != nil {
+			return nil, hashErr
+		}
+		now := &reading{stages: stages, tags: tags, files: l.files, sum: sum(tags, l.files), stamp: before}
+		l.read.Store(now)
+		return now, nil
 	}
-	if hashErr != nil {
-		return nil, hashErr
-	}
-	tags, _, err := stages.Images.Hash(ctx)
-	return tags, err
+}
+
+func (p Path) equal(other Path) bool {
+	return p.Name == other.Name && p.Base == other.Base && slices.Equal(p.Except, other.Except)
 }
 
 const found = "image found, tagging" // with what its inputs ask for; nothing is built

@@ -1,0 +1,120 @@
+// What a change is worth: files that hold what they held when they were read are no reason to build anything.
+package loop
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// lookTimeout bounds the look at the files after a change, which takes milliseconds; base images are asked of Docker, which may hang.
+// After that the change counts.
+const lookTimeout = time.Second
+
+// sifted is a Change, and whether the files hold the same as before.
+type sifted struct {
+	Change
+	same bool
+}
+
+// reading is what a run has read, and what it came to.
+type reading struct {
+	stages Stages
+	tags   []name.Tag
+	files  []string // of the configuration, values and charts
+	sum    string   // of all content
+	stamp  string   // of files, before the first of them was read
+}
+
+// unmoved returns event.ErrSuperseded if a file was written since the run began to read: a stage may have seen it halfway, though it
+// holds now what it held then. Images look after their own inputs.
+func (r *reading) unmoved() error {
+	if stamp(r.files) != r.stamp {
+		return event.ErrSuperseded
+	}
+	return nil
+}
+
+// sift passes changes on until ctx ends.
+func (l *Loop) sift(ctx context.Context, out chan<- sifted) {
+	for {
+		select {
+		case c := <-l.changes:
+			s := sifted{c, !c.Asked && l.same(ctx)}
+			if s.same {
+				l.sink.For("loop").Detail("files hold what they held before", "files", names(c.Paths))
+			}
+			select {
+			case out <- s:
+			case <-ctx.Done():
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// same reports whether the files hold what the run under way, or the last good one, has read.
+func (l *Loop) same(ctx context.Context) bool {
+	before := l.read.Load()
+	if before == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	tags, _, err := before.stages.Images.Hash(ctx)
+	if err != nil || sum(tags, before.files) != before.sum {
+		return false
+	}
+	return l.read.Load() == before
+}
+
+// sum is of the content of files, and of folders with all that is in them, and of images by their tags. Links are followed, as those do
+// who read the files.
+func sum(tags []name.Tag, files []string) string {
+	h := sha256.New()
+	for _, tag := range tags {
+		fmt.Fprintf(h, "%s\n", tag)
+	}
+	each(files, func(path string) {
+		content, err := os.ReadFile(path)
+		fmt.Fprintf(h, "%q %v %d\n%s\n", path, err, len(content), content)
+	})
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// stamp tells by size and time whether files were written.
+func stamp(files []string) string {
+	h := sha256.New()
+	each(files, func(path string) {
+		info, err := os.Stat(path)
+		if err != nil {
+			fmt.Fprintf(h, "%q %v\n", path, err)
+			return
+		}
+		fmt.Fprintf(h, "%q %d %v %d\n", path, info.Size(), info.Mode(), info.ModTime().UnixNano())
+	})
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// each visits files, and in folders everything but folders.
+func each(files []string, visit func(path string)) {
+	for _, file := range files {
+		_ = filepath.WalkDir(file, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || !entry.IsDir() {
+				visit(path) // also what is not there
+			}
+			return nil // so that the walk goes on
+		})
+	}
+}

@@ -1,0 +1,30 @@
+// What was told before: a run that is tried again and again says a thing once.
+package loop
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// told knows the events of a run and of its repetitions.
+type told struct {
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+func newTold() *told { return &told{seen: map[string]bool{}} }
+
+// sink returns one for the next try: what it tells as an earlier one did is marked as repeated.
+func (t *told) sink(to event.Sink) event.Sink {
+	repeats := len(t.seen) > 0
+	return func(e event.Event) {
+		key := fmt.Sprint(e.Stage, e.Phase, e.Message, e.Fields, e.Err)
+		t.mu.Lock()
+		e.Repeated = repeats && t.seen[key]
+		t.seen[key] = true
+		t.mu.Unlock()
+		to(e)
+	}
+}
