@@ -18,22 +18,41 @@ import (
 
 // patience is the user's: it ends with the second Ctrl+C. Until there is a journal, nothing was deployed.
 type patience struct {
-	journal atomic.Pointer[journal.Journal]
-	printer *printer
+	journal  atomic.Pointer[journal.Journal]
+	keyboard atomic.Pointer[keyboard]
+	printer  *printer
+	signals  chan os.Signal
+}
+
+// enough is what Ctrl+C says, by another key.
+func (p *patience) enough() {
+	select {
+	case p.signals <- os.Interrupt:
+	default: // it has been said
+	}
 }
 
 // interruptible returns a context that ends with the first Ctrl+C; from the second one on the process ends at once, saying what
-// stays behind. Stop gives the signals back.
-func interruptible(parent context.Context, out *printer) (ctx context.Context, p *patience, stop func()) {
+// stays behind. SIGHUP is a goodbye, too, unless there is reload to tell of it and the terminal is still there. Stop gives the
+// signals back.
+func interruptible(parent context.Context, out *printer, reload chan<- struct{}) (ctx context.Context, p *patience, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
-	p = &patience{printer: out}
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP) // a closed terminal is a goodbye, too
+	p = &patience{printer: out, signals: make(chan os.Signal, 2)}
+	hadTerminal := isTerminal(os.Stderr)
+	signal.Notify(p.signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	stopped := make(chan struct{})
 	go func() {
 		for seen := false; ; seen = true {
 			select {
-			case <-signals:
+			case s := <-p.signals:
+				if s == syscall.SIGHUP && reload != nil && !seen && hadTerminal == isTerminal(os.Stderr) {
+					select {
+					case reload <- struct{}{}:
+					default: // one is waiting to be seen
+					}
+					seen = false
+					continue
+				}
 			case <-stopped:
 				return
 			}
@@ -45,7 +64,7 @@ func interruptible(parent context.Context, out *printer) (ctx context.Context, p
 	}()
 	return ctx, p, sync.OnceFunc(func() {
 		cancel()
-		signal.Stop(signals)
+		signal.Stop(p.signals)
 		close(stopped)
 	})
 }
@@ -53,6 +72,9 @@ func interruptible(parent context.Context, out *printer) (ctx context.Context, p
 // leave ends the process in the middle of its work and says what stays.
 func (p *patience) leave() {
 	time.AfterFunc(time.Second, func() { os.Exit(exitInterrupted) }) // a terminal that takes no more lines must not hold us
+	if k := p.keyboard.Load(); k != nil {
+		k.restore()
+	}
 	err := fmt.Errorf("%w again: left at once", errInterrupted)
 	if j := p.journal.Load(); j != nil {
 		var left []string
@@ -73,7 +95,7 @@ func (p *patience) leave() {
 func (s *session) cleanup(ctx context.Context, leaves string) error {
 	say := s.sink.For("cleanup")
 	say.Note("removing what was deployed", "leave at once with", leaves)
-	err := s.deployer.Cleanup(ctx, s.sink, releases(s.config), s.config.Cleanup.Before)
+	err := s.deployer.Cleanup(ctx, s.sink, releases(s.config.Load()), s.config.Load().Cleanup.Before)
 	if err != nil {
 		return event.WithHint(fmt.Errorf("clean up: %w", err), "devloop delete tries again")
 	}

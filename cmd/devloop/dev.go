@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"sync"
 
 	"github.com/devloop/devloop/pkg/loop"
@@ -12,8 +13,8 @@ import (
 
 // dev runs until it is interrupted. What starts first ends last: the forwards are bound before anything is deployed, and
 // closed after everything was removed.
-func dev(ctx context.Context, o *options, cleanup bool) (err error) {
-	ctx, p, err := o.begin(ctx)
+func dev(ctx context.Context, o *options, mode watch.Mode, cleanup bool) (err error) {
+	ctx, p, err := o.beginLasting(ctx)
 	if err != nil {
 		return err
 	}
@@ -28,30 +29,46 @@ func dev(ctx context.Context, o *options, cleanup bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, leave()) }()
 	sink := p.sink
-	watcher, err := watch.New(sink)
+	s.watcher, err = watch.New(sink, watch.Options{Mode: mode, Quiet: p.config.Watch.Quiet, Limit: p.config.Watch.Limit})
 	if err != nil {
 		return environmentError{err}
 	}
-	if err := watcher.Watch(p.config.Files()); err != nil {
-		sink.For("watch").Warn("not everything can be watched", err)
-	}
-	var watching sync.WaitGroup
-	defer watching.Wait()
+	asking := &control{session: s, say: sink.For("devloop"), batches: s.watcher.Batches(), reload: p.reload, quit: p.patience.enough}
+	changes := make(chan loop.Change)
+	var running sync.WaitGroup
+	defer running.Wait()
 	defer p.stop()
-	watching.Go(func() {
-		if err := watcher.Run(ctx); err != nil {
+	running.Go(func() {
+		if err := s.watcher.Run(ctx); err != nil {
 			sink.For("watch").Warn("changes are no longer seen", err)
 		}
 	})
-
 	sink.For("loop").Note("devloop started", "project", p.config.Name, "cluster", s.cluster.Context, "folder", p.config.Dir)
-	loop.New(s.load, watcher, watcher.Batches(), sink).Run(ctx)
+	if k := openKeyboard(os.Stdin, os.Stderr); k != nil {
+		p.patience.keyboard.Store(k)
+		defer k.close()
+		asking.keys = k.keys
+		asking.say.Note("keys", "help", "?")
+	}
+	running.Go(func() { asking.run(ctx, changes) })
+	loop.New(s.load, watching{s.watcher}, changes, sink).Run(ctx)
 
 	if !cleanup {
 		sink.For("cleanup").Note("everything stays as it is", "remove it with", "devloop delete")
 		return nil
 	}
 	return s.cleanup(context.WithoutCancel(ctx), "Ctrl+C again")
+}
+
+// watching is the watcher as the loop has it.
+type watching struct{ *watch.Watcher }
+
+func (w watching) Watch(paths []loop.Path) error {
+	list := make([]watch.Path, len(paths))
+	for i, path := range paths {
+		list[i] = watch.Path(path)
+	}
+	return w.Watcher.Watch(list)
 }
 
 // enter binds the forwards, opens the session and begins to serve. Leave ends all of it; the addresses are closed last.
@@ -65,7 +82,7 @@ func enter(ctx context.Context, p *process) (s *session, leave func() error, err
 	}
 	s.forwards = bound
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	wait := bound.serve(ctx, s.cluster, p.sink)
+	wait := bound.serve(ctx, s.cluster)
 	return s, func() error {
 		err := s.close()
 		stop()

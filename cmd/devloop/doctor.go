@@ -43,7 +43,7 @@ Nothing is changed. The exit code is 3 if something has to be mended, and 2 if t
 		Example: "  devloop doctor",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, _, stop := interruptible(cmd.Context(), o.printer)
+			ctx, _, stop := interruptible(cmd.Context(), o.printer, nil)
 			defer stop()
 			d := &doctor{options: o, out: cmd.OutOrStdout()}
 			defer d.close()
@@ -293,7 +293,7 @@ func (d *doctor) lookAtPorts(ctx context.Context) (string, error) {
 
 // lookAtWatching watches what devloop would watch.
 func (d *doctor) lookAtWatching(ctx context.Context) (string, error) {
-	watcher, err := watch.New(nil)
+	watcher, err := watch.New(nil, watch.Options{Mode: watch.Events}) // devloop itself would fall back to polling
 	if err != nil {
 		return "", err
 	}
@@ -313,11 +313,13 @@ func (d *doctor) lookAtWatching(ctx context.Context) (string, error) {
 }
 
 // inputs are the files that devloop would watch.
-func (d *doctor) inputs(ctx context.Context) []string {
+func (d *doctor) inputs(ctx context.Context) (files []watch.Path) {
 	if d.config == nil {
 		return nil
 	}
-	files := append(d.config.Files(), platform{config: d.config}.Files()...)
+	for _, file := range append(d.config.Files(), platform{config: d.config}.Files()...) {
+		files = append(files, watch.Path{Name: file})
+	}
 	cache, err := cacheDir()
 	if err != nil || d.docker == nil {
 		return files
@@ -325,7 +327,9 @@ func (d *doctor) inputs(ctx context.Context) []string {
 	builder := build.New(d.docker, cache)
 	for _, image := range d.config.Images {
 		input, _ := builder.Hash(ctx, buildInput(d.config, image)) // names files even with an error, which devloop itself will tell
-		files = append(files, input.Files...)
+		for _, file := range input.Files {
+			files = append(files, watch.Path(file))
+		}
 	}
 	return files
 }

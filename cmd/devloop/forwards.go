@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -28,15 +29,27 @@ const (
 	answerTimeout = 5 * time.Second
 )
 
-// forwards are the local addresses of devloop.yaml, open for as long as devloop runs.
+// forwards are the local addresses of devloop.yaml. They are bound by who starts devloop, and changed by the loop's runs after that.
 type forwards struct {
-	list  []config.Forward
-	bound []*portforward.Forward // one for each
+	sink event.Sink
+	list []*openForward // in the order of devloop.yaml
+
+	// Set by serve.
+	ctx     context.Context //nolint:containedctx // of all connections, for forwards that come later
+	cluster *deploy.Cluster
+	serving sync.WaitGroup
+}
+
+// openForward is an open address and the key that asked for it.
+type openForward struct {
+	config.Forward
+	bound *portforward.Forward
+	end   context.CancelFunc // nil until it is served
 }
 
 // bind opens the addresses. Each that cannot be is an error in devloop.yaml, which says where.
-func bind(ctx context.Context, c *config.Config, sink event.Sink) (forwards, error) {
-	f := forwards{list: c.Forwards}
+func bind(ctx context.Context, c *config.Config, sink event.Sink) (*forwards, error) {
+	f := &forwards{sink: sink}
 	var errs []error
 	for i := range c.Forwards {
 		forward, err := listen(ctx, c, i, sink)
@@ -44,12 +57,75 @@ func bind(ctx context.Context, c *config.Config, sink event.Sink) (forwards, err
 			errs = append(errs, err)
 			continue
 		}
-		f.bound = append(f.bound, forward)
+		f.list = append(f.list, &openForward{Forward: c.Forwards[i], bound: forward})
 	}
 	if len(errs) > 0 {
-		return forwards{}, errors.Join(append(errs, f.close())...)
+		return nil, errors.Join(append(errs, f.close())...)
 	}
 	return f, nil
+}
+
+// become opens and closes what differs between the addresses that are open and those of c; the others are not touched. If an address
+// cannot be opened, the error says which, and the others are as they were.
+func (f *forwards) become(c *config.Config) error {
+	old := slices.Clone(f.list)
+	next := make([]*openForward, len(c.Forwards))
+	for i, wanted := range c.Forwards {
+		if at := slices.IndexFunc(old, func(o *openForward) bool { return sameAddress(o.Forward, wanted) }); at >= 0 {
+			next[i] = old[at]
+			next[i].Ready = wanted.Ready
+			old = slices.Delete(old, at, at+1)
+		}
+	}
+	// The same local port may lead somewhere else now: it is taken from the old forward when all else is known to be well.
+	var opened, moved []*openForward
+	for i, wanted := range c.Forwards {
+		if next[i] != nil {
+			continue
+		}
+		next[i] = &openForward{Forward: wanted}
+		if slices.ContainsFunc(old, func(o *openForward) bool { return o.Local == wanted.Local && o.Local != 0 }) {
+			moved = append(moved, next[i])
+			continue
+		}
+		opened = append(opened, next[i])
+	}
+	for _, o := range opened {
+		var err error
+		if o.bound, err = listen(f.ctx, c, slices.Index(next, o), f.sink); err != nil {
+			for _, other := range opened {
+				if other.bound != nil {
+					err = errors.Join(err, other.bound.Close())
+				}
+			}
+			return err
+		}
+	}
+	for _, o := range old {
+		o.end()
+		_ = o.bound.Close() // the port is free at once, while connections say goodbye
+		f.sink.For("forward").Note("no longer listening", o.about()...)
+	}
+	var errs []error
+	for _, o := range moved {
+		var err error
+		if o.bound, err = listen(f.ctx, c, slices.Index(next, o), f.sink); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	f.list = slices.DeleteFunc(next, func(o *openForward) bool { return o.bound == nil })
+	for _, o := range f.list {
+		if o.end == nil {
+			f.start(o)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sameAddress tells whether an open address serves what is wanted.
+func sameAddress(a, b config.Forward) bool {
+	a.Ready = b.Ready
+	return a == b
 }
 
 // listen opens the address of one forward. The error names its place in devloop.yaml.
@@ -71,37 +147,46 @@ func listen(ctx context.Context, c *config.Config, i int, sink event.Sink) (*por
 }
 
 // close closes addresses that will not be served.
-func (f forwards) close() error {
+func (f *forwards) close() error {
 	var errs []error
-	for _, forward := range f.bound {
-		errs = append(errs, forward.Close())
+	for _, o := range f.list {
+		errs = append(errs, o.bound.Close())
 	}
 	return errors.Join(errs...)
 }
 
 // serve carries connections to the cluster until ctx ends. Wait returns when the last of them has ended.
-func (f forwards) serve(ctx context.Context, cluster *deploy.Cluster, sink event.Sink) (wait func()) {
-	say := sink.For("forward")
-	var serving sync.WaitGroup
-	for _, forward := range f.bound {
-		about := []any{"target", forward.Target(), "local", forward.Addr()}
-		say.Note("listening", about...)
-		serving.Go(func() {
-			if err := forward.Serve(ctx, cluster.Direct, cluster.Client); err != nil {
-				say.Warn("forward ended", err, about...)
-			}
-		})
+func (f *forwards) serve(ctx context.Context, cluster *deploy.Cluster) (wait func()) {
+	f.ctx, f.cluster = ctx, cluster
+	for _, o := range f.list {
+		f.start(o)
 	}
-	return serving.Wait
+	return f.serving.Wait
+}
+
+func (f *forwards) start(o *openForward) {
+	say := f.sink.For("forward")
+	var ctx context.Context
+	ctx, o.end = context.WithCancel(f.ctx)
+	say.Note("listening", o.about()...)
+	f.serving.Go(func() {
+		if err := o.bound.Serve(ctx, f.cluster.Direct, f.cluster.Client); err != nil {
+			say.Warn("forward ended", err, o.about()...)
+		}
+	})
+}
+
+func (o *openForward) about() []any {
+	return []any{"target", o.bound.Target(), "local", o.bound.Addr()}
 }
 
 // Check asks every forward that has a ready path until it answers 200.
-func (f forwards) Check(ctx context.Context, sink event.Sink) error {
-	for i, forward := range f.list {
+func (f *forwards) Check(ctx context.Context, sink event.Sink) error {
+	for _, forward := range f.list {
 		if forward.Ready == "" {
 			continue
 		}
-		url := "http://" + localHost(f.bound[i].Addr()) + forward.Ready
+		url := "http://" + localHost(forward.bound.Addr()) + forward.Ready
 		err := sink.For("forward").Step(ctx, "platform answers", func(ctx context.Context) ([]any, error) {
 			return nil, untilAnswers(ctx, url)
 		}, "url", url)
@@ -136,8 +221,8 @@ func untilAnswers(ctx context.Context, url string) error {
 			if err == nil {
 				err = fmt.Errorf("it answers %d", status)
 			}
-			return event.WithHint(fmt.Errorf("%s does not answer with 200 after %s: %w", url, checkTimeout, err),
-				"look at the logs of the pods behind it: kubectl logs")
+			return event.Transient(event.WithHint(fmt.Errorf("%s does not answer with 200 after %s: %w", url, checkTimeout, err),
+				"look at the logs of the pods behind it: kubectl logs"))
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 )
 
@@ -112,14 +113,15 @@ const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 // line is a line of the JSON format. The README documents its keys; they stay what they are.
 type line struct {
 	Time    string         `json:"time"`
-	Level   string         `json:"level"`          // debug, info, warn, error
-	Stage   string         `json:"stage"`          // build, node, deploy, forward, watch, loop, config, cleanup, devloop
-	Phase   event.Phase    `json:"phase"`          // started, succeeded, superseded, interrupted, failed, noted, warned, detailed
-	Message string         `json:"msg"`            // constant; what varies is in fields
-	Run     int            `json:"run,omitempty"`  // number of the run
-	Seconds float64        `json:"took,omitempty"` // of a step that ended
-	Err     string         `json:"err,omitempty"`  // what went wrong
-	Hint    string         `json:"hint,omitempty"` // what to do about it
+	Level   string         `json:"level"`              // debug, info, warn, error
+	Stage   string         `json:"stage"`              // build, node, deploy, forward, watch, loop, config, cleanup, devloop
+	Phase   event.Phase    `json:"phase"`              // started, succeeded, superseded, interrupted, failed, noted, warned, detailed
+	Message string         `json:"msg"`                // constant; what varies is in fields
+	Run     int            `json:"run,omitempty"`      // number of the run
+	Again   bool           `json:"repeated,omitempty"` // an earlier try of the run told it
+	Seconds float64        `json:"took,omitempty"`     // of a step that ended
+	Err     string         `json:"err,omitempty"`      // what went wrong
+	Hint    string         `json:"hint,omitempty"`     // what to do about it
 	Fields  map[string]any `json:"fields,omitempty"`
 }
 
@@ -128,6 +130,8 @@ func (p *printer) event(e event.Event) {
 	ofRun := e.Stage == "loop"
 	var level log.Level
 	switch {
+	case e.Repeated:
+		level = log.DebugLevel
 	case e.Phase == event.Noted, e.Phase == event.Succeeded:
 		level = log.InfoLevel
 	case e.Phase == event.Warned:
@@ -169,7 +173,12 @@ func (p *printer) write(level log.Level, e event.Event, f fact) {
 		}
 		// There is nowhere left to say that standard error is gone.
 		_ = p.json.Encode(line{Time: e.Time.Format(timeFormat), Level: level.String(), Stage: e.Stage, Phase: e.Phase, Message: e.Message,
-			Run: e.Run, Seconds: seconds(e.Took), Err: f.message, Hint: f.hint, Fields: jsonFields(fields)})
+			Run: e.Run, Again: e.Repeated, Seconds: seconds(e.Took), Err: f.message, Hint: f.hint, Fields: jsonFields(fields)})
+		return
+	}
+	if p.text && e.Stage == deploy.LogStage && len(fields) == 6 { // what a pod printed is for reading: pod, container, line
+		p.now = e.Time
+		p.lines.WithPrefix(fmt.Sprint(fields[1])).Log(level, fmt.Sprint(fields[5]))
 		return
 	}
 	if e.Run > 0 {

@@ -8,11 +8,14 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/watch"
 )
 
 func main() {
@@ -38,13 +41,14 @@ func execute(o *options) error {
 }
 
 func newRootCommand(o *options) *cobra.Command {
-	cleanup := true
+	cleanup, once, mode := true, false, watch.Auto
 	root := &cobra.Command{
 		Use:   "devloop",
 		Short: "Keep a minikube cluster in step with the files of this folder",
 		Long: `devloop watches the files that devloop.yaml's images and releases are made from. When one is saved, it builds the images
 that changed, hands them to minikube, upgrades the Helm releases that changed and waits until the platform answers.
-Forwarded ports stay open all the while. Ctrl+C removes what was deployed; a second Ctrl+C leaves at once.
+Forwarded ports stay open all the while. Ctrl+C removes what was deployed; a second Ctrl+C leaves at once. In a terminal, ? tells
+which keys there are: run now, pause, logs of the pods. SIGHUP reads everything again.
 
 Every flag can be given by the environment, too: --log-format is DEVLOOP_LOG_FORMAT.
 
@@ -57,7 +61,12 @@ Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop 
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return o.settle(cmd) },
-		RunE:              func(cmd *cobra.Command, _ []string) error { return dev(cmd.Context(), o, cleanup) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if once {
+				return runOnce(cmd.Context(), o)
+			}
+			return dev(cmd.Context(), o, mode, cleanup)
+		},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{event.WithHint(err, cmd.CommandPath()+" --help")}
@@ -66,9 +75,29 @@ Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop 
 	root.CompletionOptions.DisableDefaultCmd = true
 	o.register(root)
 	root.Flags().BoolVar(&cleanup, "cleanup", true, "remove what was deployed when devloop ends")
+	root.Flags().BoolVar(&once, "once", false, "the same as devloop run: one turn, and what was deployed stays")
+	root.Flags().Var((*watchMode)(&mode), "watch", "how changes of files are seen: by events of the kernel, by polling (poll), or by what works (auto)")
+	if err := root.RegisterFlagCompletionFunc("watch", cobra.FixedCompletions(watchModes, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // there is no such flag: a mistake in this function
+	}
 	root.AddCommand(newRunCommand(o), newBuildCommand(o), newDeleteCommand(o), newInitCommand(), newDoctorCommand(o),
 		newSchemaCommand(), newCompletionCommand(), newVersionCommand())
 	return root
+}
+
+// watchMode is the value of --watch.
+type watchMode watch.Mode
+
+var watchModes = []string{string(watch.Auto), string(watch.Events), string(watch.Poll)}
+
+func (m *watchMode) String() string { return string(*m) }
+func (m *watchMode) Type() string   { return "mode" }
+func (m *watchMode) Set(text string) error {
+	if !slices.Contains(watchModes, text) {
+		return fmt.Errorf("take one of %s", strings.Join(watchModes, ", "))
+	}
+	*m = watchMode(text)
+	return nil
 }
 
 func noArguments(cmd *cobra.Command, args []string) error {

@@ -14,13 +14,22 @@ type process struct {
 	config   *config.Config
 	sink     event.Sink
 	patience *patience
-	stop     func() // ends the context, gives the signals back
-	end      func() // the same, and waits for the last line of the log
+	reload   chan struct{} // SIGHUP; nil for a command that ends by itself
+	stop     func()        // ends the context, gives the signals back
+	end      func()        // the same, and waits for the last line of the log
 }
 
 // begin reads the configuration, opens the log, and returns a context that ends with the first Ctrl+C.
 func (o *options) begin(parent context.Context) (context.Context, *process, error) {
-	p := &process{source: o.source()}
+	return o.beginProcess(parent, &process{source: o.source()})
+}
+
+// beginLasting is begin for a command that runs until it is told to end.
+func (o *options) beginLasting(parent context.Context) (context.Context, *process, error) {
+	return o.beginProcess(parent, &process{source: o.source(), reload: make(chan struct{}, 1)})
+}
+
+func (o *options) beginProcess(parent context.Context, p *process) (context.Context, *process, error) {
 	var err error
 	if p.config, err = config.Load(p.source); err != nil {
 		return nil, nil, err
@@ -28,7 +37,7 @@ func (o *options) begin(parent context.Context) (context.Context, *process, erro
 	log := newLogger(o.printer)
 	p.sink = log.sink
 	var ctx context.Context
-	ctx, p.patience, p.stop = interruptible(parent, o.printer)
+	ctx, p.patience, p.stop = interruptible(parent, o.printer, p.reload)
 	p.end = func() {
 		p.stop()
 		log.close()

@@ -52,4 +52,4 @@ func runOnce(ctx context.Context, o *options) (err error) {
 // unwatched is for a loop of one turn.
 type unwatched struct{}
 
-func (unwatched) Watch([]string) error { return nil }
+func (unwatched) Watch([]loop.Path) error { return nil }

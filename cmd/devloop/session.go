@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 
 	"github.com/moby/moby/client"
 
@@ -17,12 +18,14 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/node"
+	"github.com/devloop/devloop/pkg/watch"
 )
 
 // session is one devloop for one project on one cluster.
 type session struct {
 	source   config.Source
-	config   *config.Config // the last valid reading of devloop.yaml
+	config   atomic.Pointer[config.Config] // the last valid reading of devloop.yaml
+	invalid  string                        // what was said last of a reading that is not
 	sink     event.Sink
 	docker   *client.Client
 	cluster  *deploy.Cluster
@@ -31,14 +34,16 @@ type session struct {
 	registry *node.Registry
 	builder  *build.Builder
 	deployer *deploy.Deployer
-	forwards forwards // open before the session and after it
+	forwards *forwards      // open before the session and after it
+	watcher  *watch.Watcher // nil for one turn
 	closers  []func() error
 }
 
 // openSession finds the cluster, makes sure that it is a local one, and locks the project's journal. Nothing is changed in the
 // cluster. The caller closes the session.
 func openSession(ctx context.Context, p *process) (*session, error) {
-	opened := &session{source: p.source, config: p.config, sink: p.sink}
+	opened := &session{source: p.source, sink: p.sink}
+	opened.config.Store(p.config)
 	if err := opened.open(ctx); err != nil {
 		return nil, environmentError{errors.Join(err, opened.close())}
 	}
@@ -48,7 +53,7 @@ func openSession(ctx context.Context, p *process) (*session, error) {
 
 // open fills s; what it opened before an error is in s.closers.
 func (s *session) open(ctx context.Context) (err error) {
-	c := s.config
+	c := s.config.Load()
 	kubeContext, server, err := deploy.ReadContext(c.KubeContext)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
@@ -21,50 +22,78 @@ const keepImages = 3
 
 // load reads devloop.yaml again. While it is invalid, the last valid reading stays in force.
 func (s *session) load() (loop.Stages, error) {
-	files := s.config.Files()
+	before := s.config.Load()
+	files := before.Files()
 	c, err := config.Load(s.source)
+	if err == nil {
+		err = s.adopt(before, c)
+	}
 	var invalid *config.Error
 	switch {
 	case errors.As(err, &invalid):
-		s.sink.For("config").Warn("devloop.yaml is not valid, its last valid state stays in force", err)
 		files = append(files, invalid.Files()...)
+		if err.Error() != s.invalid {
+			s.sink.For("config").Warn("devloop.yaml is not valid, its last valid state stays in force", err)
+		}
+		s.invalid = err.Error()
 	case err != nil:
 		return loop.Stages{}, err
 	default:
-		if c.Name != s.config.Name || c.KubeContext != s.config.KubeContext || !slices.Equal(c.Forwards, s.config.Forwards) {
-			s.sink.For("config").Warn("name, kubeContext and forwards take effect when devloop is started again", nil)
-			c.Name, c.KubeContext, c.Forwards = s.config.Name, s.config.KubeContext, s.config.Forwards
+		if s.invalid != "" {
+			s.sink.For("config").Note("devloop.yaml is valid again")
 		}
-		s.config = c
+		s.invalid = ""
 		files = c.Files()
 	}
+	now := s.config.Load()
 	return loop.Stages{
 		Files:    files,
-		Images:   &images{session: s, config: s.config, inputs: map[name.Tag]build.Input{}},
+		Images:   &images{session: s, config: now, inputs: map[name.Tag]build.Input{}},
 		Nodes:    nodes{s},
-		Platform: platform{s, s.config},
+		Platform: platform{s, now},
 		Forwards: s.forwards,
 	}, nil
+}
+
+// adopt puts a valid reading in force. What is fixed when devloop starts stays as it was.
+func (s *session) adopt(before, c *config.Config) error {
+	if c.Name != before.Name || c.KubeContext != before.KubeContext {
+		s.sink.For("config").Warn("name and kubeContext take effect when devloop is started again", nil)
+		c.Name, c.KubeContext = before.Name, before.KubeContext
+	}
+	if err := s.forwards.become(c); err != nil {
+		return err
+	}
+	if s.watcher != nil {
+		s.watcher.Settle(c.Watch.Quiet, c.Watch.Limit)
+	}
+	s.config.Store(c)
+	return nil
 }
 
 // images is the build stage.
 type images struct {
 	session *session
 	config  *config.Config
-	inputs  map[name.Tag]build.Input
+
+	mu     sync.Mutex
+	inputs map[name.Tag]build.Input // all that were ever hashed
 }
 
-func (i *images) Hash(ctx context.Context) (tags []name.Tag, files []string, err error) {
-	clear(i.inputs)
+func (i *images) Hash(ctx context.Context) (tags []name.Tag, files []loop.Path, err error) {
 	var errs []error
 	for _, image := range i.config.Images {
 		input, err := i.session.builder.Hash(ctx, buildInput(i.config, image))
-		files = append(files, input.Files...)
+		for _, file := range input.Files {
+			files = append(files, loop.Path(file))
+		}
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
+		i.mu.Lock()
 		i.inputs[input.Tag] = input
+		i.mu.Unlock()
 		tags = append(tags, input.Tag)
 	}
 	return tags, files, errors.Join(errs...)
@@ -90,7 +119,10 @@ func (i *images) Build(ctx context.Context, sink event.Sink, tag name.Tag) error
 	if err := i.session.journal.Record(journal.Image, tag.String()); err != nil {
 		return err
 	}
-	return i.session.builder.Build(ctx, sink, i.inputs[tag])
+	i.mu.Lock()
+	input := i.inputs[tag]
+	i.mu.Unlock()
+	return i.session.builder.Build(ctx, sink, input)
 }
 
 // nodes is the node stage.

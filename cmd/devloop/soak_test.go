@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/loop"
+	"github.com/devloop/devloop/pkg/watch"
+)
+
+// quickStages take no time; the tag of their one image is what its file holds.
+type quickStages struct{ file string }
+
+func (q quickStages) Hash(context.Context) ([]name.Tag, []loop.Path, error) {
+	content, err := os.ReadFile(q.file)
+	if err != nil {
+		return nil, nil, err
+	}
+	tag, err := name.NewTag("page:" + string(content))
+	return []name.Tag{tag}, []loop.Path{{Name: q.file}}, err
+}
+func (quickStages) Has(context.Context, name.Tag) (bool, error)                 { return false, nil }
+func (quickStages) Build(context.Context, event.Sink, name.Tag) error           { return nil }
+func (quickStages) Missing(_ context.Context, t []name.Tag) ([]name.Tag, error) { return t, nil }
+func (quickStages) Give(context.Context, event.Sink, []name.Tag) error          { return nil }
+func (quickStages) Prune(context.Context, event.Sink, []name.Tag)               {}
+func (quickStages) Files() []string                                             { return nil }
+func (quickStages) Wait(context.Context, event.Sink) error                      { return nil }
+func (quickStages) Apply(context.Context, event.Sink, []name.Tag) error         { return nil }
+func (quickStages) Check(context.Context, event.Sink) error                     { return nil }
+
+// Days of saves in little time, from the kernel's events to the end of each run: what the process takes does not grow.
+func TestSoak(t *testing.T) {
+	const turns, warm = 2000, 200
+	q := quickStages{filepath.Join(t.TempDir(), "page")}
+	save := func(n int) {
+		t.Helper()
+		if err := os.WriteFile(q.file, fmt.Appendf(nil, "v%d", n), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	save(0)
+	built := make(chan struct{}, 10)
+	sink := event.Sink(func(e event.Event) {
+		if e.Message == "run complete" && e.Phase == event.Succeeded {
+			select {
+			case built <- struct{}{}:
+			default: // a busy machine may see a save as two
+			}
+		}
+	})
+	watcher, err := watch.New(sink, watch.Options{Quiet: 2 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() {
+		if err := watcher.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	asking := &control{say: sink.For("devloop"), batches: watcher.Batches()}
+	changes := make(chan loop.Change)
+	running.Go(func() { asking.run(ctx, changes) })
+	load := func() (loop.Stages, error) {
+		return loop.Stages{Images: q, Nodes: q, Platform: q, Forwards: q}, nil
+	}
+	running.Go(func() { loop.New(load, watching{watcher}, changes, sink).Run(ctx) })
+	turn := func() {
+		t.Helper()
+		select {
+		case <-built:
+		case <-time.After(20 * time.Second):
+			t.Fatal("a save is not followed by a run")
+		}
+	}
+	turn()
+
+	type footprint struct{ goroutines, descriptors, megabytes int }
+	measure := func() footprint {
+		runtime.GC()
+		var memory runtime.MemStats
+		runtime.ReadMemStats(&memory)
+		open, err := os.ReadDir("/proc/self/fd")
+		if err != nil && runtime.GOOS == "linux" {
+			t.Fatal(err)
+		}
+		return footprint{runtime.NumGoroutine(), len(open), int(memory.HeapAlloc >> 20)}
+	}
+	var before footprint
+	for n := range warm + turns {
+		if n == warm {
+			before = measure()
+		}
+		save(n + 1)
+		turn()
+	}
+	after := measure()
+	t.Logf("before: %+v; after %d turns: %+v", before, turns, after)
+	if after.goroutines > before.goroutines+2 || after.descriptors > before.descriptors+2 || after.megabytes > before.megabytes+2 {
+		t.Error("it grew")
+	}
+}
