@@ -16,7 +16,7 @@ import (
 
 const (
 	prepareTimeout = 10 * time.Minute // the first build, load and deployment of both sides
-	sampleTimeout  = 2 * time.Minute
+	sampleTimeout  = 4 * time.Minute
 	cleanupTimeout = 2 * time.Minute
 )
 
@@ -28,6 +28,7 @@ type benchmark struct {
 	alternative string // what theirs is, in a few words; "" where there is none
 	// prepare makes both sides ready; theirs is nil where there is no alternative. What has to be undone is given to t.cleanup.
 	prepare func(ctx context.Context, t *testbed) (ours, theirs sample, err error)
+	runs    int // at most, where a sample takes long; 0 for as many as are asked for
 }
 
 // sample measures once, in the benchmark's unit. It returns when the next sample can begin undisturbed.
@@ -74,6 +75,9 @@ type figure struct {
 func measure(ctx context.Context, b benchmark, t *testbed, runs int) (f figure, err error) {
 	if _, err := parseGoal(b.goal); err != nil {
 		return f, err
+	}
+	if b.runs > 0 {
+		runs = min(runs, b.runs)
 	}
 	if err := os.MkdirAll(t.dir, 0o755); err != nil {
 		return f, err

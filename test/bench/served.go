@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -70,11 +69,7 @@ func saveToBuildStart(ctx context.Context, t *testbed) (ours, theirs sample, err
 	if err != nil {
 		return nil, nil, err
 	}
-	their, err := newProject(t, "bench-theirs", theirsPort)
-	if err != nil {
-		return nil, nil, err
-	}
-	poll, err := filepath.Abs("test/bench/poll")
+	looking, err := newPolling(t)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -93,39 +88,7 @@ func saveToBuildStart(ctx context.Context, t *testbed) (ours, theirs sample, err
 		}
 		return started.at.Sub(saved).Seconds(), mine.settle(ctx)
 	}
-	runs, image := 0, ""
-	theirs = func(ctx context.Context) (float64, error) {
-		watcher, err := t.start(ctx, their.dir, nil, poll, their.name)
-		if err != nil {
-			return 0, err
-		}
-		if _, err := watcher.await(ctx, "watching"); err != nil {
-			return 0, err
-		}
-		// Saves come at any time between two looks: here spread evenly, by the golden ratio, so that luck does not decide.
-		runs++
-		if err := wait(ctx, time.Duration(math.Mod(float64(runs)/math.Phi, 1)*float64(time.Second))); err != nil {
-			return 0, err
-		}
-		_, saved, err := their.save()
-		if err != nil {
-			return 0, err
-		}
-		started, err := watcher.await(ctx, "building")
-		if err != nil {
-			return 0, err
-		}
-		built, err := watcher.await(ctx, "sha256:")
-		if err != nil {
-			return 0, err
-		}
-		if built.text == image {
-			return 0, watcher.failure("built the same image again")
-		}
-		image = built.text
-		return started.at.Sub(saved).Seconds(), watcher.finish(ctx)
-	}
-	return ours, theirs, nil
+	return ours, looking.sample, nil
 }
 
 // startDevloop starts the real program on its project and waits until that is served.

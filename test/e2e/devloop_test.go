@@ -98,10 +98,17 @@ func (p *project) start(args ...string) *devloop {
 	p.t.Helper()
 	d := &devloop{t: p.t, cmd: exec.Command(setting(p.t, "DEVLOOP_BIN"), args...), done: make(chan struct{}), grown: make(chan struct{})}
 	d.cmd.Dir, d.cmd.Env = p.dir, p.env
+	d.run(args)
+	return d
+}
+
+// run starts d's command and reads what it says. What still runs when the test ends is killed.
+func (d *devloop) run(args []string) {
+	d.t.Helper()
 	reader, writer := io.Pipe()
 	d.cmd.Stdout, d.cmd.Stderr = writer, writer
 	if err := d.cmd.Start(); err != nil {
-		p.t.Fatal(err)
+		d.t.Fatal(err)
 	}
 	go func() {
 		_ = d.cmd.Wait() // the test reads ProcessState
@@ -119,18 +126,17 @@ func (p *project) start(args ...string) *devloop {
 			d.mu.Unlock()
 		}
 	}()
-	p.t.Cleanup(func() {
+	d.t.Cleanup(func() {
 		select {
 		case <-d.done:
 		default:
 			_ = d.cmd.Process.Kill()
 			<-d.done
 		}
-		if p.t.Failed() {
-			p.t.Logf("devloop %s said:\n%s", strings.Join(args, " "), strings.Join(d.log(0), "\n"))
+		if d.t.Failed() {
+			d.t.Logf("devloop %s said:\n%s", strings.Join(args, " "), strings.Join(d.log(0), "\n"))
 		}
 	})
-	return d
 }
 
 // log returns the lines from number from on.

@@ -241,7 +241,8 @@ func (s *watcher) await(t *testing.T, from int, pod string, ready bool) change {
 	}
 }
 
-// footprint is what devloop's process takes of the machine.
+// footprint is what devloop's process takes of the machine. Its memory is what it has for itself: pages of the program's own file, which
+// the kernel keeps as long as it likes, are not counted.
 type footprint struct {
 	megabytes, descriptors, threads int
 }
@@ -273,5 +274,5 @@ func (d *devloop) footprint() footprint {
 		}
 		return n
 	}
-	return footprint{megabytes: number("VmRSS") / 1024, descriptors: len(open), threads: number("Threads")}
+	return footprint{megabytes: number("RssAnon") / 1024, descriptors: len(open), threads: number("Threads")}
 }
