@@ -42,7 +42,8 @@ func interruptible(parent context.Context, out *printer, reload chan<- struct{})
 	signal.Notify(p.signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	stopped := make(chan struct{})
 	go func() {
-		for seen := false; ; seen = true {
+		seen := false
+		for {
 			select {
 			case s := <-p.signals:
 				if s == syscall.SIGHUP && reload != nil && !seen && hadTerminal == isTerminal(os.Stderr) {
@@ -50,7 +51,6 @@ func interruptible(parent context.Context, out *printer, reload chan<- struct{})
 					case reload <- struct{}{}:
 					default: // one is waiting to be seen
 					}
-					seen = false
 					continue
 				}
 			case <-stopped:
@@ -59,6 +59,7 @@ func interruptible(parent context.Context, out *printer, reload chan<- struct{})
 			if seen {
 				p.leave()
 			}
+			seen = true
 			cancel()
 		}
 	}()

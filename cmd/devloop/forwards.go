@@ -116,7 +116,7 @@ func (f *forwards) become(c *config.Config) error {
 	f.list = slices.DeleteFunc(next, func(o *openForward) bool { return o.bound == nil })
 	for _, o := range f.list {
 		if o.end == nil {
-			f.start(o)
+			f.start(f.ctx, o)
 		}
 	}
 	return errors.Join(errs...)
@@ -159,15 +159,14 @@ func (f *forwards) close() error {
 func (f *forwards) serve(ctx context.Context, cluster *deploy.Cluster) (wait func()) {
 	f.ctx, f.cluster = ctx, cluster
 	for _, o := range f.list {
-		f.start(o)
+		f.start(ctx, o)
 	}
 	return f.serving.Wait
 }
 
-func (f *forwards) start(o *openForward) {
+func (f *forwards) start(ctx context.Context, o *openForward) {
 	say := f.sink.For("forward")
-	var ctx context.Context
-	ctx, o.end = context.WithCancel(f.ctx)
+	ctx, o.end = context.WithCancel(ctx)
 	say.Note("listening", o.about()...)
 	f.serving.Go(func() {
 		if err := o.bound.Serve(ctx, f.cluster.Direct, f.cluster.Client); err != nil {

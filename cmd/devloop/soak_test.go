@@ -74,7 +74,7 @@ func TestSoak(t *testing.T) {
 	asking := &control{say: sink.For("devloop"), batches: watcher.Batches()}
 	changes := make(chan loop.Change)
 	running.Go(func() { asking.run(ctx, changes) })
-	load := func() (loop.Stages, error) {
+	load := func() (loop.Stages, error) { //nolint:unparam // what the loop asks for
 		return loop.Stages{Images: q, Nodes: q, Platform: q, Forwards: q}, nil
 	}
 	running.Go(func() { loop.New(load, watching{watcher}, changes, sink).Run(ctx) })

@@ -3,6 +3,7 @@ package loop
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -83,7 +84,7 @@ func (w *world) Prune(context.Context, event.Sink, []name.Tag) {}
 func (w *world) Files() []string                               { return []string{"values.yaml"} }
 func (w *world) Apply(_ context.Context, _ event.Sink, tags []name.Tag) error {
 	if w.flaky.Add(-1) >= 0 {
-		return event.Transient(errors.New("the API server is away"))
+		return event.Transient(fmt.Errorf("port %d: the API server is away", w.flaky.Load()+100))
 	}
 	w.deployed = tags[0].String()
 	return nil

@@ -82,13 +82,13 @@ func (l *Loop) same(ctx context.Context) bool {
 // sum is of the content of files, and of folders with all that is in them, and of images by their tags. Links are followed, as those do
 // who read the files.
 func sum(tags []name.Tag, files []string) string {
-	h := sha256.New()
+	h := sha256.New() // to which writing never fails
 	for _, tag := range tags {
-		fmt.Fprintf(h, "%s\n", tag)
+		_, _ = fmt.Fprintf(h, "%s\n", tag)
 	}
 	each(files, func(path string) {
 		content, err := os.ReadFile(path)
-		fmt.Fprintf(h, "%q %v %d\n%s\n", path, err, len(content), content)
+		_, _ = fmt.Fprintf(h, "%q %v %d\n%s\n", path, err, len(content), content)
 	})
 	return hex.EncodeToString(h.Sum(nil))
 }
@@ -99,10 +99,10 @@ func stamp(files []string) string {
 	each(files, func(path string) {
 		info, err := os.Stat(path)
 		if err != nil {
-			fmt.Fprintf(h, "%q %v\n", path, err)
+			_, _ = fmt.Fprintf(h, "%q %v\n", path, err)
 			return
 		}
-		fmt.Fprintf(h, "%q %d %v %d\n", path, info.Size(), info.Mode(), info.ModTime().UnixNano())
+		_, _ = fmt.Fprintf(h, "%q %d %v %d\n", path, info.Size(), info.Mode(), info.ModTime().UnixNano())
 	})
 	return hex.EncodeToString(h.Sum(nil))
 }

@@ -3,6 +3,7 @@ package loop
 
 import (
 	"fmt"
+	"regexp"
 	"sync"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -14,13 +15,16 @@ type told struct {
 	seen map[string]bool
 }
 
+// varies is what differs between tries that fail in the same way: numbers, and names that were made up.
+var varies = regexp.MustCompile(`[0-9a-f]{16,}|[0-9]+`)
+
 func newTold() *told { return &told{seen: map[string]bool{}} }
 
 // sink returns one for the next try: what it tells as an earlier one did is marked as repeated.
 func (t *told) sink(to event.Sink) event.Sink {
 	repeats := len(t.seen) > 0
 	return func(e event.Event) {
-		key := fmt.Sprint(e.Stage, e.Phase, e.Message, e.Fields, e.Err)
+		key := varies.ReplaceAllString(fmt.Sprint(e.Stage, e.Phase, e.Message, e.Fields, e.Err), "#")
 		t.mu.Lock()
 		e.Repeated = repeats && t.seen[key]
 		t.seen[key] = true

@@ -340,7 +340,7 @@ func (s *stream) cut() bool {
 		if finished || time.Since(since) > cutWait {
 			return finished
 		}
-		sleep(context.Background(), cutCheck)
+		<-time.After(cutCheck)
 	}
 }
 

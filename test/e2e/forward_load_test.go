@@ -47,7 +47,6 @@ type outcome struct {
 type load struct {
 	address, path string
 	rate          int // new connections a second
-	limit         time.Duration
 	cancel        context.CancelFunc
 	running       sync.WaitGroup
 
@@ -55,15 +54,15 @@ type load struct {
 	outcomes []outcome
 }
 
-// startLoad asks for / at a local port. The limit for one answer is above what the forward holds, so that only devloop decides.
-func startLoad(t *testing.T, port, rate int, limit time.Duration) *load {
-	return startLoadOf(t, port, "/", rate, limit)
+// startLoad asks for / at a local port.
+func startLoad(t *testing.T, port, rate int) *load {
+	return startLoadOf(t, port, "/", rate)
 }
 
 // startLoadOf asks for a path whose answer is the pod's name, too.
-func startLoadOf(t *testing.T, port int, path string, rate int, limit time.Duration) *load {
+func startLoadOf(t *testing.T, port int, path string, rate int) *load {
 	ctx, cancel := context.WithCancel(t.Context())
-	l := &load{address: local(port), path: path, rate: rate, limit: limit, cancel: cancel}
+	l := &load{address: local(port), path: path, rate: rate, cancel: cancel}
 	l.running.Go(func() { l.run(ctx) })
 	t.Cleanup(l.stop)
 	return l
@@ -82,7 +81,7 @@ func (l *load) run(ctx context.Context) {
 			return
 		case <-ticker.C:
 			for due := int(time.Since(begin).Seconds() * float64(l.rate)); asked < due; asked++ {
-				l.running.Go(func() { l.note(request(l.address, l.path, l.limit)) })
+				l.running.Go(func() { l.note(request(l.address, l.path, limit)) })
 			}
 		}
 	}
@@ -209,7 +208,7 @@ func (l *load) afterwards(moment time.Time) (late time.Duration) {
 // finish ends the load and fails the test if a connection was refused, waited in vain or got another answer than 200, or if
 // one was broken off that had begun after a moment at which those in flight could be (the zero time: none could), or if there were more of
 // them than inFlight.
-func (l *load) finish(t *testing.T, until time.Time) tally {
+func (l *load) finish(t *testing.T, until time.Time) {
 	t.Helper()
 	l.stop()
 	c := count(l.sofar())
@@ -238,7 +237,6 @@ func (l *load) finish(t *testing.T, until time.Time) tally {
 	if c.cut() > inFlight {
 		t.Errorf("%d connections were broken off, at most %d may be", c.cut(), inFlight)
 	}
-	return c
 }
 
 func later(a, b time.Time) time.Time {

@@ -143,7 +143,7 @@ forwards: [{ service: web, namespace: forward, port: 80, local: 8030, ready: /, 
 	d := p.start("--verbose", "-f", "restart.yaml")
 	d.wait(0, runComplete, oneRun)
 
-	l := startLoad(t, 8030, rate, limit)
+	l := startLoad(t, 8030, rate)
 	pass(t, time.Second)
 	first.withdraw()
 	withdrawn := time.Now()

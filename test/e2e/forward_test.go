@@ -92,7 +92,7 @@ func TestForward(t *testing.T) {
 	in(t).complete()
 
 	// A burst of what is to come, so that what a process takes at its first use is not held against it later.
-	warm := startLoad(t, mainPort, rate, limit)
+	warm := startLoad(t, mainPort, rate)
 	pass(t, 5*time.Second)
 	warm.finish(t, time.Time{})
 	before := d.footprint()
@@ -101,8 +101,8 @@ func TestForward(t *testing.T) {
 	t.Run("rollouts", func(t *testing.T) {
 		w := in(t)
 		begin := time.Now()
-		ours := startLoad(t, mainPort, rate, limit)
-		slow := startLoadOf(t, mainPort, "/slow?ms=2500", slowRate, limit) // as long as a rollout, or longer
+		ours := startLoad(t, mainPort, rate)
+		slow := startLoadOf(t, mainPort, "/slow?ms=2500", slowRate) // as long as a rollout, or longer
 		theirs := besideKubectl(t)
 		for i := range rollouts {
 			if i == beside {
@@ -125,7 +125,7 @@ func TestForward(t *testing.T) {
 		w.scale(2)
 		pods := w.alone(2)
 		seen := w.watch()
-		l := startLoad(t, mainPort, rate, limit)
+		l := startLoad(t, mainPort, rate)
 		pass(t, 3*time.Second)
 		both := time.Now()
 
@@ -358,7 +358,7 @@ func TestForward(t *testing.T) {
 	disturb := func(t *testing.T, rate int, afterwards time.Duration, fault func(w *web) (broke time.Time)) {
 		w := in(t)
 		w.alone(1)
-		l := startLoad(t, mainPort, rate, limit)
+		l := startLoad(t, mainPort, rate)
 		pass(t, time.Second)
 		begin := time.Now()
 		broke := fault(w)
@@ -596,7 +596,7 @@ func besideKubectl(t *testing.T) *alternative {
 	}
 	t.Cleanup(func() { a.kill() })
 	eventually(t, settled, "kubectl forwards", func() bool { return listens(kubectlPort) })
-	a.load = startLoad(t, kubectlPort, besideRate, limit)
+	a.load = startLoad(t, kubectlPort, besideRate)
 	return a
 }
 

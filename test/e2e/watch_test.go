@@ -22,7 +22,7 @@ import (
 
 const (
 	// healed is how long a fault may take to be over once what caused it is: retries are half a minute apart at most.
-	healed = 90 * time.Second
+	healed = 3 * time.Minute
 	// rest is how long nothing has to happen where nothing should: longer than changes settle.
 	rest = 3 * time.Second
 
@@ -181,12 +181,12 @@ func TestWatch(t *testing.T) {
 	})
 
 	t.Run("devloop.yaml is applied at once, or reported", func(t *testing.T) {
-		open := dial(t, 8002) // of a forward that does not change
 		mark := d.mark()
 		p.edit("devloop.yaml", "forwards:", "forward:")
 		d.wait(mark, `devloop.yaml is not valid, its last valid state stays in force.*unknown key .*forward`, smallRun)
 		d.wait(mark, runComplete, smallRun)
 		arrives(t, inPlace)
+		open := dial(t, 8002) // of a forward that does not change
 		mark = d.mark()
 		p.edit("devloop.yaml", "forward:", "forwards:\n  - { deployment: small, namespace: small, port: 8080, local: 8003 }")
 		d.wait(mark, `listening .*127\.0\.0\.1:8003`, smallRun)
@@ -215,9 +215,11 @@ func TestWatch(t *testing.T) {
 	})
 
 	t.Run("SIGHUP starts a run", func(t *testing.T) {
-		mark := d.mark()
-		must(t, d.cmd.Process.Signal(syscall.SIGHUP))
-		d.wait(mark, runComplete, smallRun)
+		for range 2 { // the second one is no impatience
+			mark := d.mark()
+			must(t, d.cmd.Process.Signal(syscall.SIGHUP))
+			d.wait(mark, runComplete, smallRun)
+		}
 	})
 
 	// heals breaks something, saves, and mends it: the save arrives without another one, and the trouble was told once.
@@ -242,11 +244,14 @@ func TestWatch(t *testing.T) {
 	})
 	t.Run("Docker restarted during a build", func(t *testing.T) {
 		mark := d.mark()
-		p.edit("Dockerfile", "CMD", "RUN sleep 27\nCMD")
-		eventually(t, smallRun, "the build is under way", func() bool { return runs("sleep 27") })
+		p.edit("Dockerfile", "CMD", "RUN sleep 7\nCMD")
+		eventually(t, smallRun, "the build is under way", func() bool { return runs("sleep 7") })
 		script(t, "docker-down")
 		script(t, "docker")
 		d.wait(mark, runComplete, healed)
+		mark = d.mark()
+		p.edit("Dockerfile", "RUN sleep 7\n", "")
+		d.wait(mark, runComplete, smallRun)
 	})
 	t.Run("an API server away for 30 s", func(t *testing.T) {
 		heals(t, func(t *testing.T) { script(t, "kill", node, "kube-apiserver") }, func(t *testing.T) {
