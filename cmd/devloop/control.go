@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
@@ -12,6 +13,9 @@ import (
 
 // keyHelp is what each key does, in the order in which the help tells it.
 const keyHelp = "r: run now, p: pause and resume, l: logs of the pods, q: quit, ?: this help"
+
+// atRest is how long after a change memory is given back, and how long after that again: a run may take a while.
+var atRest = []time.Duration{15 * time.Second, time.Minute, 5 * time.Minute}
 
 // control passes on what asks for a run.
 type control struct {
@@ -30,6 +34,9 @@ type control struct {
 // run sends to changes until ctx ends.
 func (c *control) run(ctx context.Context, changes chan<- loop.Change) {
 	defer c.logs.Wait()
+	rests := atRest
+	resting := time.NewTimer(rests[0])
+	defer resting.Stop()
 	var next loop.Change
 	var out chan<- loop.Change // changes while there is a next one
 	for {
@@ -44,6 +51,13 @@ func (c *control) run(ctx context.Context, changes chan<- loop.Change) {
 			next, out = loop.Change{Paths: paths}, changes
 		case out <- next:
 			next, out = loop.Change{}, nil
+			rests = atRest
+			resting.Reset(rests[0])
+		case <-resting.C:
+			giveMemoryBack()
+			if rests = rests[1:]; len(rests) > 0 {
+				resting.Reset(rests[0])
+			}
 		case <-c.reload:
 			c.say.Note("reloading", "by", "SIGHUP")
 			next.Asked, out = true, changes

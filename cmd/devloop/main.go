@@ -1,3 +1,6 @@
+// Go looks once a second how many processors it may use, which is much of what an idle devloop would do.
+//go:debug updatemaxprocs=0
+
 // Command devloop keeps a minikube cluster in step with the files of a folder: see README.md. This file is the only place that
 // ends the process (but for a second Ctrl+C).
 package main

@@ -75,7 +75,7 @@ func (w *Watcher) revive() []string {
 	for _, folder := range w.dead() {
 		// The kernel knows it by another name already: one folder, mounted twice.
 		if seen, err := look(folder, w.plan.folders[folder]); err == nil {
-			w.folders[folder] = seen
+			w.polled(folder, seen)
 		}
 	}
 	return paths

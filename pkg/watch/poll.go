@@ -187,10 +187,13 @@ func (w *Watcher) poll(ctx context.Context, tell func([]string)) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-w.polls:
+			rest.Reset(w.rest)
+			continue
 		case <-rest.C:
 		}
 		var took time.Duration
-		for _, folder := range w.polled() {
+		for _, folder := range w.allPolled() {
 			start := time.Now()
 			events := w.lookAgain(folder)
 			took += time.Since(start)
@@ -201,12 +204,25 @@ func (w *Watcher) poll(ctx context.Context, tell func([]string)) {
 				return
 			}
 		}
-		rest.Reset(min(max(restFactor*took, w.rest), mostRest))
+		next := min(max(restFactor*took, w.rest), mostRest)
+		if took == 0 { // nothing is polled, until w.polls tells
+			next = mostRest
+		}
+		rest.Reset(next)
 	}
 }
 
-// polled returns the folders that are polled, each after the one that holds it: if that one is gone, one event tells it.
-func (w *Watcher) polled() []string {
+// polled has a folder polled from now on. The caller holds mu.
+func (w *Watcher) polled(folder string, seen *sight) {
+	w.folders[folder] = seen
+	select {
+	case w.polls <- struct{}{}:
+	default: // that was told
+	}
+}
+
+// allPolled returns the folders that are polled, each after the one that holds it: if that one is gone, one event tells it.
+func (w *Watcher) allPolled() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var folders []string

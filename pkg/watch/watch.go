@@ -66,6 +66,7 @@ type Watcher struct {
 	asks    time.Duration              // how often it is asked whether events tell the truth
 	opaque  func(folder string) string // the name of a file system that gives no reliable events, or ""
 	trust   trust                      // Run's own
+	polls   chan struct{}              // a folder is polled, since a moment ago
 
 	mu      sync.Mutex        // Watch is called by the loop while Run takes events
 	kernel  *fsnotify.Watcher // nil while there is none
@@ -81,7 +82,7 @@ type Watcher struct {
 // New returns a Watcher that watches nothing yet.
 func New(sink event.Sink, o Options) (*Watcher, error) {
 	w := &Watcher{
-		say: sink.For("watch"), mode: cmp.Or(o.Mode, Auto), batches: make(chan []string), rest: leastRest, asks: doubtEvery, opaque: opaque,
+		say: sink.For("watch"), mode: cmp.Or(o.Mode, Auto), batches: make(chan []string), polls: make(chan struct{}, 1), rest: leastRest, asks: doubtEvery, opaque: opaque,
 		trust:   trust{time.Now(), mountTable()},
 		folders: map[string]*sight{}, kinds: map[uint64]string{}, said: map[string]bool{},
 	}
@@ -344,7 +345,7 @@ func (w *Watcher) begin(folder string, names []string) error {
 	seen, err := look(folder, names)
 	if err == nil {
 		seen.wanting = wanting
-		w.folders[folder] = seen
+		w.polled(folder, seen)
 	}
 	return err
 }

@@ -245,10 +245,11 @@ func (s *watcher) await(t *testing.T, from int, pod string, ready bool) change {
 // the kernel keeps as long as it likes, are not counted.
 type footprint struct {
 	megabytes, descriptors, threads int
+	resident                        int // megabytes, with the program's file
 }
 
 func (f footprint) String() string {
-	return fmt.Sprintf("%d MB, %d descriptors, %d threads", f.megabytes, f.descriptors, f.threads)
+	return fmt.Sprintf("%d MB (%d with the program's file), %d descriptors, %d threads", f.megabytes, f.resident, f.descriptors, f.threads)
 }
 
 func (d *devloop) footprint() footprint {
@@ -274,5 +275,5 @@ func (d *devloop) footprint() footprint {
 		}
 		return n
 	}
-	return footprint{megabytes: number("RssAnon") / 1024, descriptors: len(open), threads: number("Threads")}
+	return footprint{megabytes: number("RssAnon") / 1024, resident: number("VmRSS") / 1024, descriptors: len(open), threads: number("Threads")}
 }
