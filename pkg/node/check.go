@@ -32,7 +32,7 @@ func (c *Cluster) Check(ctx context.Context) []Health {
 func (n *Node) check(ctx context.Context, h *Health) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	images, err := n.runtime.images(ctx, n)
+	images, err := n.runtime.names(ctx, n)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -35,6 +36,7 @@ const (
 type Cluster struct {
 	name  string
 	nodes []*Node
+	known knownNames
 }
 
 // Close ends the connections to all nodes.
@@ -46,38 +48,79 @@ func (c *Cluster) Close() error {
 	return errors.Join(errs...)
 }
 
-// Missing returns those of tags that at least one node lacks.
+// Missing returns those of tags that at least one node lacks. The nodes are not asked for tags that none of them had a few minutes ago and
+// that did not come from here since: a build need not wait for that. Somebody else may have brought one meanwhile; then it is
+// built in vain, and not moved, since it is asked for again after that.
 func (c *Cluster) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	held, err := c.images(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var missing []name.Tag
-	for _, tag := range tags {
-		full, err := fullName(tag)
-		if err != nil {
+	full := make([]string, len(tags))
+	for i, tag := range tags {
+		var err error
+		if full[i], err = fullName(tag); err != nil {
 			return nil, err
 		}
-		if slices.ContainsFunc(held, func(images map[string]string) bool { return images[full] == "" }) {
+	}
+	if c.known.noneOf(full) {
+		c.known.add(full...)
+		return tags, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	held := make([][]string, len(c.nodes))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, n := range c.nodes {
+		group.Go(func() (err error) {
+			held[i], err = n.runtime.names(ctx, n)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	c.known.are(slices.Concat(append(held, full)...))
+	var missing []name.Tag
+	for i, tag := range tags {
+		if slices.ContainsFunc(held, func(names []string) bool { return !slices.Contains(names, full[i]) }) {
 			missing = append(missing, tag)
 		}
 	}
 	return missing, nil
 }
 
-// images asks every node what it holds, in the order of c.nodes.
-func (c *Cluster) images(ctx context.Context) ([]map[string]string, error) {
-	held := make([]map[string]string, len(c.nodes))
-	group, ctx := errgroup.WithContext(ctx)
-	for i, n := range c.nodes {
-		group.Go(func() (err error) {
-			held[i], err = n.runtime.images(ctx, n)
-			return err
-		})
+// knownFor is how long what the nodes held is good enough to know what they do not.
+const knownFor = 5 * time.Minute
+
+// knownNames are the images that some node may hold.
+type knownNames struct {
+	mu    sync.Mutex
+	names map[string]bool
+	at    time.Time // when the nodes were asked
+}
+
+func (k *knownNames) are(names []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.names, k.at = map[string]bool{}, time.Now()
+	for _, name := range names {
+		k.names[name] = true
 	}
-	return held, group.Wait()
+}
+
+// add is for images that are brought from here, and for those that were asked for: they may be there the next time.
+func (k *knownNames) add(names ...string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, name := range names {
+		if k.names != nil {
+			k.names[name] = true
+		}
+	}
+}
+
+// noneOf reports whether it is known that no node holds any of names.
+func (k *knownNames) noneOf(names []string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return time.Since(k.at) <= knownFor && !slices.ContainsFunc(names, func(name string) bool { return k.names[name] })
 }
 
 // Give lets every node pull the images, which the host's Docker daemon holds, from registry. When it returns without an
@@ -145,11 +188,11 @@ func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, want 
 		}
 		return err
 	}
-	held, err := n.runtime.images(ctx, n)
+	got, err := n.runtime.digest(ctx, n, target)
 	if err != nil {
 		return err
 	}
-	if got := held[target]; !want.is(got) {
+	if !want.is(got) {
 		return withCleanup(ctx, fmt.Errorf("load image %s: node %s holds %q, not what was built (%s)", tag, n.name, got, want.config),
 			func(ctx context.Context) error { return n.runtime.remove(ctx, n, target) })
 	}

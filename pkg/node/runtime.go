@@ -16,8 +16,10 @@ import (
 type runtime interface {
 	// name is the runtime's own, and that of its folder in /var/lib.
 	name() string
-	// images returns the digest of every named image, by its full name, with registry and repository.
-	images(ctx context.Context, n *Node) (map[string]string, error)
+	// names returns the full names, with registry and repository, of all images that have one.
+	names(ctx context.Context, n *Node) ([]string, error)
+	// digest returns that of the image with a full name, "" if there is none.
+	digest(ctx context.Context, n *Node, name string) (string, error)
 	// pull makes the image at source, a registry on the node's own loopback, available under the name target.
 	pull(ctx context.Context, n *Node, source, target string) error
 	// remove takes a name away. It is no error if the name is not there.
@@ -48,19 +50,23 @@ type dockerRuntime struct{}
 
 func (dockerRuntime) name() string { return "docker" }
 
-func (dockerRuntime) images(ctx context.Context, n *Node) (map[string]string, error) {
-	out, err := n.run(ctx, "sudo", "docker", "image", "ls", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
+func (dockerRuntime) names(ctx context.Context, n *Node) ([]string, error) {
+	out, err := n.run(ctx, "sudo", "docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
 	if err != nil {
 		return nil, err
 	}
-	found := map[string]string{}
+	var names []string
 	for line := range strings.Lines(out) {
-		short, id, ok := strings.Cut(strings.TrimSpace(line), " ")
-		if parsed, err := reference.ParseNormalizedNamed(short); ok && err == nil { // "<none>:<none>" is no name
-			found[parsed.String()] = id
+		if parsed, err := reference.ParseNormalizedNamed(strings.TrimSpace(line)); err == nil { // "<none>:<none>" is no name
+			names = append(names, parsed.String())
 		}
 	}
-	return found, nil
+	return names, nil
+}
+
+func (dockerRuntime) digest(ctx context.Context, n *Node, name string) (string, error) {
+	out, err := n.run(ctx, "sudo", "docker", "image", "ls", "--no-trunc", "--quiet", name)
+	return strings.TrimSpace(out), err
 }
 
 func (r dockerRuntime) pull(ctx context.Context, n *Node, source, target string) error {
@@ -85,18 +91,23 @@ func ctr(args ...string) []string {
 	return append([]string{"sudo", "ctr", "--namespace", "k8s.io", "images"}, args...)
 }
 
-func (containerdRuntime) images(ctx context.Context, n *Node) (map[string]string, error) {
-	out, err := n.run(ctx, ctr("ls")...)
+// names asks for nothing else: what ctr tells of an image besides takes it some milliseconds each.
+func (containerdRuntime) names(ctx context.Context, n *Node) ([]string, error) {
+	out, err := n.run(ctx, ctr("ls", "--quiet")...)
+	return strings.Fields(out), err
+}
+
+func (containerdRuntime) digest(ctx context.Context, n *Node, name string) (string, error) {
+	out, err := n.run(ctx, ctr("ls", fmt.Sprintf("name==%q", name))...)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	found := map[string]string{}
 	for line := range strings.Lines(out) {
-		if columns := strings.Fields(line); len(columns) >= 3 && strings.HasPrefix(columns[2], "sha256:") { // REF TYPE DIGEST …
-			found[columns[0]] = columns[2]
+		if columns := strings.Fields(line); len(columns) >= 3 && columns[0] == name { // REF TYPE DIGEST …
+			return columns[2], nil
 		}
 	}
-	return found, nil
+	return "", nil
 }
 
 func (r containerdRuntime) pull(ctx context.Context, n *Node, source, target string) error {

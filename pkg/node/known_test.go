@@ -1,0 +1,34 @@
+package node
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A node is asked for what it may hold, and for all of it when what is known is old.
+func TestKnownNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var k knownNames
+		if k.noneOf([]string{"a"}) {
+			t.Error("nothing was asked yet")
+		}
+		k.are([]string{"a"})
+		for _, c := range []struct {
+			names []string
+			want  bool
+		}{{[]string{"a"}, false}, {[]string{"b"}, true}, {[]string{"b", "a"}, false}} {
+			if got := k.noneOf(c.names); got != c.want {
+				t.Errorf("%v: %t", c.names, got)
+			}
+		}
+		k.add("b")
+		if k.noneOf([]string{"b"}) {
+			t.Error("b may have come meanwhile")
+		}
+		<-time.After(knownFor + time.Second)
+		if k.noneOf([]string{"c"}) {
+			t.Error("what is known is old")
+		}
+	})
+}
