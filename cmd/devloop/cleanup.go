@@ -38,7 +38,7 @@ func (p *patience) enough() {
 func interruptible(parent context.Context, out *printer, reload chan<- struct{}) (ctx context.Context, p *patience, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
 	p = &patience{printer: out, signals: make(chan os.Signal, 2)}
-	hadTerminal := isTerminal(os.Stderr)
+	before := terminals()
 	signal.Notify(p.signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	stopped := make(chan struct{})
 	go func() {
@@ -46,7 +46,7 @@ func interruptible(parent context.Context, out *printer, reload chan<- struct{})
 		for {
 			select {
 			case s := <-p.signals:
-				if s == syscall.SIGHUP && reload != nil && !seen && hadTerminal == isTerminal(os.Stderr) {
+				if s == syscall.SIGHUP && reload != nil && !seen && before == terminals() {
 					select {
 					case reload <- struct{}{}:
 					default: // one is waiting to be seen
@@ -68,6 +68,11 @@ func interruptible(parent context.Context, out *printer, reload chan<- struct{})
 		signal.Stop(p.signals)
 		close(stopped)
 	})
+}
+
+// terminals tells which of the standard files are terminals; one that was closed is none any more.
+func terminals() [3]bool {
+	return [3]bool{isTerminal(os.Stdin), isTerminal(os.Stdout), isTerminal(os.Stderr)}
 }
 
 // leave ends the process in the middle of its work and says what stays.

@@ -23,7 +23,7 @@ var benchmarks = []benchmark{
 	{name: "forward/connect", unit: "ms", goal: "<=1.2", alternative: "kubectl port-forward", prepare: connectLatency},
 	{name: "forward/failures", unit: "requests", goal: "<=0 requests", alternative: "kubectl port-forward, started again whenever it ends", prepare: failures},
 	{name: "served/save-to-build-start", unit: "s", goal: "<=0.5", alternative: "a loop that looks once a second", prepare: saveToBuildStart},
-	{name: "watch/save-to-build-start-p99", unit: "s", goal: "<=0.15 s", alternative: "a loop that looks once a second", prepare: buildStartP99, runs: 3},
+	{name: "watch/save-to-build-start-slowest", unit: "s", goal: "<=0.15 s", alternative: "a loop that looks once a second", prepare: buildStartP99, runs: 3},
 	{name: "served/save-to-served", unit: "s", goal: "<=0.35", alternative: "docker build, docker save | ctr import, helm upgrade, kubectl rollout status, kubectl port-forward", prepare: saveToServed},
 }
 

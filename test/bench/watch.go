@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	watchSaves     = 50 // in a sample of ours, of which the 99th percentile counts
+	watchSaves     = 50 // in a sample of ours, of which the 99th percentile counts: the slowest
 	watchPollSaves = 15 // in one of theirs, whose worst case is known: what it waits between two looks
 	// watchConfig has images alone: what comes after a build would only lengthen the benchmark.
 	watchConfig = "apiVersion: devloop/v1\nname: bench-watch\nimages: { bench-watch: {} }\n"

@@ -362,6 +362,13 @@ func TestWatch(t *testing.T) {
 	if pods := smallPods(t, cluster); len(pods) != 0 {
 		t.Errorf("pods left: %v", pods)
 	}
+
+	t.Run("a terminal that is closed", func(t *testing.T) {
+		w := startInTerminal(t, p)
+		w.wait(0, runComplete, coldBuild)
+		must(t, w.cmd.Process.Kill()) // script(1) alone: its terminal goes, and the kernel tells devloop by SIGHUP
+		eventually(t, smallRun, "devloop cleaned up and ended", func() bool { return len(smallPods(t, cluster)) == 0 && !listens(8002) })
+	})
 }
 
 // terminal is a devloop with somebody at its keyboard.
