@@ -66,14 +66,14 @@ func bind(ctx context.Context, c *config.Config, sink event.Sink) (*forwards, er
 }
 
 // become opens and closes what differs between the addresses that are open and those of c; the others are not touched. If an address
-// cannot be opened, the error says which, and the others are as they were.
+// cannot be opened, the error says which, and all is as it was; but for a local port that led somewhere else before, and that somebody
+// took at the moment when it changed hands.
 func (f *forwards) become(c *config.Config) error {
 	old := slices.Clone(f.list)
 	next := make([]*openForward, len(c.Forwards))
 	for i, wanted := range c.Forwards {
 		if at := slices.IndexFunc(old, func(o *openForward) bool { return sameAddress(o.Forward, wanted) }); at >= 0 {
 			next[i] = old[at]
-			next[i].Ready = wanted.Ready
 			old = slices.Delete(old, at, at+1)
 		}
 	}
@@ -84,7 +84,7 @@ func (f *forwards) become(c *config.Config) error {
 			continue
 		}
 		next[i] = &openForward{Forward: wanted}
-		if slices.ContainsFunc(old, func(o *openForward) bool { return o.Local == wanted.Local && o.Local != 0 }) {
+		if slices.ContainsFunc(old, func(o *openForward) bool { return o.bound.Addr().Port == wanted.Local }) {
 			moved = append(moved, next[i])
 			continue
 		}
@@ -112,6 +112,9 @@ func (f *forwards) become(c *config.Config) error {
 		if o.bound, err = listen(f.ctx, c, slices.Index(next, o), f.sink); err != nil {
 			errs = append(errs, err)
 		}
+	}
+	for i, wanted := range c.Forwards {
+		next[i].Ready = wanted.Ready
 	}
 	f.list = slices.DeleteFunc(next, func(o *openForward) bool { return o.bound == nil })
 	for _, o := range f.list {

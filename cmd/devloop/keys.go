@@ -3,7 +3,9 @@ package main
 
 import (
 	"os"
+	"os/signal"
 	"sync"
+	"syscall"
 
 	"github.com/muesli/cancelreader"
 	"golang.org/x/sys/unix"
@@ -25,7 +27,7 @@ func openKeyboard(in, out *os.File) *keyboard {
 	if err != nil || !isTerminal(out) {
 		return nil
 	}
-	if foreground, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP); err != nil || foreground != unix.Getpgrp() {
+	if !inForeground(fd) {
 		return nil
 	}
 	reader, err := cancelreader.NewReader(in)
@@ -40,12 +42,24 @@ func openKeyboard(in, out *os.File) *keyboard {
 		return nil
 	}
 	k := &keyboard{keys: make(chan byte), reader: reader, ended: make(chan struct{})}
-	k.restore = sync.OnceFunc(func() { _ = unix.IoctlSetTermios(fd, setTermios, before) }) // a terminal that is gone needs none
+	k.restore = sync.OnceFunc(func() {
+		if inForeground(fd) { // else they are another job's
+			_ = unix.IoctlSetTermios(fd, setTermios, before) // a terminal that is gone needs none
+		}
+	})
+	// Sent to the background, devloop goes on: a look at the keyboard fails there, and must not stop it.
+	signal.Ignore(syscall.SIGTTIN, syscall.SIGTTOU)
 	k.reading.Go(k.read)
 	return k
 }
 
-// read ends with close, or with the terminal.
+// inForeground reports whether what is typed is for this process.
+func inForeground(fd int) bool {
+	group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
+
+// read ends with close, with the terminal, or when something is typed while devloop is in the background.
 func (k *keyboard) read() {
 	key := make([]byte, 1)
 	for {

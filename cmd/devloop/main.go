@@ -51,7 +51,7 @@ func newRootCommand(o *options) *cobra.Command {
 		Long: `devloop watches the files that devloop.yaml's images and releases are made from. When one is saved, it builds the images
 that changed, hands them to minikube, upgrades the Helm releases that changed and waits until the platform answers.
 Forwarded ports stay open all the while. Ctrl+C removes what was deployed; a second Ctrl+C leaves at once. In a terminal, ? tells
-which keys there are: run now, pause, logs of the pods. SIGHUP reads everything again.
+which keys there are: run now, pause, logs of the pods. SIGHUP runs now, too.
 
 Every flag can be given by the environment, too: --log-format is DEVLOOP_LOG_FORMAT.
 

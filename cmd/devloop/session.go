@@ -26,6 +26,7 @@ type session struct {
 	source   config.Source
 	config   atomic.Pointer[config.Config] // the last valid reading of devloop.yaml
 	invalid  string                        // what was said last of a reading that is not
+	wants    string                        // the name and context that were asked for while devloop runs
 	sink     event.Sink
 	docker   *client.Client
 	cluster  *deploy.Cluster

@@ -58,7 +58,10 @@ func (s *session) load() (loop.Stages, error) {
 // adopt puts a valid reading in force. What is fixed when devloop starts stays as it was.
 func (s *session) adopt(before, c *config.Config) error {
 	if c.Name != before.Name || c.KubeContext != before.KubeContext {
-		s.sink.For("config").Warn("name and kubeContext take effect when devloop is started again", nil)
+		if wants := c.Name + " " + c.KubeContext; wants != s.wants {
+			s.sink.For("config").Warn("name and kubeContext take effect when devloop is started again", nil)
+			s.wants = wants
+		}
 		c.Name, c.KubeContext = before.Name, before.KubeContext
 	}
 	if err := s.forwards.become(c); err != nil {

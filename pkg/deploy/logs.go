@@ -36,7 +36,8 @@ func FollowLogs(ctx context.Context, client kubernetes.Interface, sink event.Sin
 	namespaces = slices.Compact(slices.Sorted(slices.Values(namespaces)))
 	var following sync.WaitGroup
 	defer following.Wait()
-	known := map[string]bool{} // containers, by their IDs
+	var mu sync.Mutex
+	known := map[string]bool{} // containers, by their IDs; true while they are followed, and when they were to their end
 	for first := true; ; first = false {
 		for _, namespace := range namespaces {
 			pods, err := client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
@@ -45,19 +46,29 @@ func FollowLogs(ctx context.Context, client kubernetes.Interface, sink event.Sin
 			}
 			for _, pod := range pods.Items {
 				for _, status := range append(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses...) {
-					if status.State.Waiting != nil || status.ContainerID == "" || known[status.ContainerID] {
+					if status.State.Waiting != nil || status.ContainerID == "" {
 						continue
 					}
+					mu.Lock()
+					followed, again := known[status.ContainerID]
 					known[status.ContainerID] = true
-					if first && status.State.Terminated != nil {
+					mu.Unlock()
+					if followed || first && status.State.Terminated != nil {
 						continue
 					}
 					options := &corev1.PodLogOptions{Container: status.Name, Follow: true}
-					if first {
+					if first || again {
 						lines := int64(logBefore)
 						options.TailLines = &lines
 					}
-					following.Go(func() { followContainer(ctx, client, sink, namespace, pod.Name, options) })
+					following.Go(func() {
+						if followContainer(ctx, client, sink, namespace, pod.Name, options) {
+							return
+						}
+						mu.Lock()
+						known[status.ContainerID] = false // to be followed again
+						mu.Unlock()
+					})
 				}
 			}
 		}
@@ -67,10 +78,11 @@ func FollowLogs(ctx context.Context, client kubernetes.Interface, sink event.Sin
 	}
 }
 
-func followContainer(ctx context.Context, client kubernetes.Interface, sink event.Sink, namespace, pod string, options *corev1.PodLogOptions) {
+// followContainer reports whether it followed the container to its end.
+func followContainer(ctx context.Context, client kubernetes.Interface, sink event.Sink, namespace, pod string, options *corev1.PodLogOptions) bool {
 	stream, err := client.CoreV1().Pods(namespace).GetLogs(pod, options).Stream(ctx)
 	if err != nil {
-		return // it has gone meanwhile
+		return false // it has gone meanwhile, or the API server has
 	}
 	defer stream.Close()
 	say := sink.For(LogStage)
@@ -85,7 +97,7 @@ func followContainer(ctx context.Context, client kubernetes.Interface, sink even
 			if !errors.Is(err, io.EOF) && ctx.Err() == nil {
 				say.Detail("log ended", "pod", pod, "reason", err.Error())
 			}
-			return
+			return errors.Is(err, io.EOF)
 		}
 	}
 }

@@ -17,9 +17,11 @@ import (
 
 const (
 	// burst is how close two changes are that belong together: somebody saves file after file, or a tool does. The first of them
-	// starts a run at once, since most come alone. Those that follow wait until none came for the same time, or each would begin a build
-	// that the next one throws away.
-	burst = time.Second
+	// starts a run at once, since most come alone. Those that follow wait until it is calm, or each would begin a build that the next
+	// one throws away.
+	burst = 2 * time.Second
+	// calm is how long nothing has to change until the last one of a burst is taken for the last.
+	calm = time.Second
 	// burstLimit is how long they wait at most: then a run may begin in vain, but the images' caches get warm.
 	burstLimit = 10 * time.Second
 
@@ -109,7 +111,7 @@ func (l *Loop) Run(ctx context.Context) {
 			}
 			wait := time.Duration(0)
 			if !c.Asked && first != now && (pending || cancel != nil) {
-				wait = min(burst, first.Add(burstLimit).Sub(now))
+				wait = min(calm, first.Add(burstLimit).Sub(now))
 			}
 			last, tries = now, 0
 			start(wait)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -209,9 +211,9 @@ func TestBurst(t *testing.T) {
 		w.builds = nil
 		for n := range int64(10) {
 			save(n + 1)
-			pass(burst / 2)
+			pass(calm / 2)
 		}
-		pass(burst / 2)
+		pass(calm / 2)
 		if want := []string{"worker:1ns", "worker:10ns"}; !slices.Equal(w.builds, want) {
 			t.Errorf("builds begun: %v, not %v", w.builds, want)
 		}
@@ -223,7 +225,7 @@ func TestBurst(t *testing.T) {
 		w.builds = nil
 		for n := range int64(80) {
 			save(n + 100)
-			pass(burst / 2)
+			pass(calm / 2)
 		}
 		if n := len(w.builds); n < 3 || n > 9 {
 			t.Errorf("%d builds begun in 40 s of saves", n)
@@ -365,5 +367,39 @@ func TestTheErrorThatSaysWhatToDoIsShown(t *testing.T) {
 		if got != test.want {
 			t.Errorf("%v: %q, not %q", test.errs, got, test.want)
 		}
+	}
+}
+
+// Helm reads a chart through its links: what is behind them counts, and has to be watched.
+func TestLinkedFolders(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := func(target, name string) {
+		t.Helper()
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("shared/service.yaml", "a")
+	write("real/Chart.yaml", "a")
+	link("real", "chart")
+	link("../shared", "real/templates")
+	link("..", "shared/loop")
+	chart := []string{filepath.Join(dir, "chart")}
+	before := sum(nil, chart)
+	write("shared/service.yaml", "b")
+	if sum(nil, chart) == before {
+		t.Error("a change behind links is not seen")
+	}
+	if got, want := linked(chart), filepath.Join(dir, "real", "templates"); !slices.Contains(got, want) {
+		t.Errorf("links %v, without %s", got, want)
 	}
 }

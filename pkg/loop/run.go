@@ -107,7 +107,7 @@ func (l *Loop) look(ctx context.Context) (*reading, error) {
 		tags, inputs, hashErr := stages.Images.Hash(ctx)
 		l.files = slices.Concat(stages.Files, stages.Platform.Files())
 		paths := slices.Clone(inputs)
-		for _, file := range l.files {
+		for _, file := range slices.Concat(l.files, linked(l.files)) { // a watch of a folder does not follow the links in it
 			paths = append(paths, Path{Name: file})
 		}
 		if !slices.EqualFunc(paths, l.watched, Path.equal) {
@@ -115,9 +115,7 @@ func (l *Loop) look(ctx context.Context) (*reading, error) {
 				return nil, err
 			}
 			l.watched = paths
-			if hashErr == nil {
-				continue
-			}
+			continue
 		}
 		if hashErr != nil {
 			return nil, hashErr

@@ -18,7 +18,7 @@ import (
 
 // lookTimeout bounds the look at the files after a change, which takes milliseconds; base images are asked of Docker, which may hang.
 // After that the change counts.
-const lookTimeout = time.Second
+const lookTimeout = 500 * time.Millisecond
 
 // sifted is a Change, and whether the files hold the same as before.
 type sifted struct {
@@ -107,14 +107,39 @@ func stamp(files []string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// each visits files, and in folders everything but folders.
+// each visits files, and in folders everything but folders; folders behind links, too, as Helm reads charts.
 func each(files []string, visit func(path string)) {
 	for _, file := range files {
-		_ = filepath.WalkDir(file, func(path string, entry fs.DirEntry, err error) error {
-			if err != nil || !entry.IsDir() {
-				visit(path) // also what is not there
-			}
-			return nil // so that the walk goes on
-		})
+		walk(file, map[string]bool{}, visit, func(string) {})
 	}
+}
+
+// linked returns the links below files that lead to folders.
+func linked(files []string) (links []string) {
+	for _, file := range files {
+		walk(file, map[string]bool{}, func(string) {}, func(link string) { links = append(links, link) })
+	}
+	return links
+}
+
+// walk visits what is not a folder, and what is not there at all, below a path; it enters each real folder once.
+func walk(root string, entered map[string]bool, visit, link func(path string)) {
+	_ = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			visit(path)
+		case entry.Type()&fs.ModeSymlink != 0:
+			target, err := filepath.EvalSymlinks(path)
+			if info, statErr := os.Stat(path); err != nil || statErr != nil || !info.IsDir() {
+				visit(path)
+			} else if !entered[target] {
+				entered[target] = true
+				link(path)
+				walk(target, entered, visit, link)
+			}
+		case !entry.IsDir():
+			visit(path)
+		}
+		return nil // so that the walk goes on
+	})
 }

@@ -65,8 +65,8 @@ func (dockerRuntime) names(ctx context.Context, n *Node) ([]string, error) {
 }
 
 func (dockerRuntime) digest(ctx context.Context, n *Node, name string) (string, error) {
-	out, err := n.run(ctx, "sudo", "docker", "image", "ls", "--no-trunc", "--quiet", name)
-	return strings.TrimSpace(out), err
+	out, err := n.run(ctx, "sudo", "docker", "image", "inspect", "--format", "{{.Id}}", name)
+	return strings.TrimSpace(out), unless(err, "no such image")
 }
 
 func (r dockerRuntime) pull(ctx context.Context, n *Node, source, target string) error {
