@@ -78,7 +78,7 @@ func (p plan) need(name string) {
 }
 
 // walk adds a folder with all that is below it, but for what every root leaves out: that is not even looked at. Links in
-// it are not followed: Docker and Helm do not do it for folders.
+// it are not followed, as Docker does not follow them; who reads through them has to name them as paths of their own.
 func (p plan) walk(top string) {
 	_ = filepath.WalkDir(top, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {

@@ -74,21 +74,28 @@ func saveToBuildStart(ctx context.Context, t *testbed) (ours, theirs sample, err
 		return nil, nil, err
 	}
 	ours = func(ctx context.Context) (float64, error) {
-		devloop.skip()
-		_, saved, err := mine.save()
+		seconds, err := buildStart(ctx, mine, devloop)
 		if err != nil {
 			return 0, err
 		}
-		started, err := devloop.await(ctx, building)
-		if err != nil {
-			return 0, err
-		}
-		if _, err := devloop.await(ctx, complete); err != nil {
-			return 0, err
-		}
-		return started.at.Sub(saved).Seconds(), mine.settle(ctx)
+		return seconds, mine.settle(ctx)
 	}
 	return ours, looking.sample, nil
+}
+
+// buildStart saves, and measures until devloop begins to build; it returns when that run is complete.
+func buildStart(ctx context.Context, p *project, devloop *process) (float64, error) {
+	devloop.skip()
+	_, saved, err := p.save()
+	if err != nil {
+		return 0, err
+	}
+	started, err := devloop.await(ctx, building)
+	if err != nil {
+		return 0, err
+	}
+	_, err = devloop.await(ctx, complete)
+	return started.at.Sub(saved).Seconds(), err
 }
 
 // startDevloop starts the real program on its project and waits until that is served.

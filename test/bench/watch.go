@@ -38,19 +38,11 @@ func buildStartP99(ctx context.Context, t *testbed) (ours, theirs sample, err er
 	ours = func(ctx context.Context) (float64, error) {
 		var took []float64
 		for range watchSaves {
-			devloop.skip()
-			_, saved, err := mine.save()
+			seconds, err := buildStart(ctx, mine, devloop)
 			if err != nil {
 				return 0, err
 			}
-			started, err := devloop.await(ctx, building)
-			if err != nil {
-				return 0, err
-			}
-			took = append(took, started.at.Sub(saved).Seconds())
-			if _, err := devloop.await(ctx, complete); err != nil {
-				return 0, err
-			}
+			took = append(took, seconds)
 			if err := wait(ctx, 100*time.Millisecond); err != nil {
 				return 0, err
 			}
