@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
 )
@@ -98,10 +99,11 @@ func (p *patience) leave() {
 }
 
 // cleanup removes what was deployed. Images stay, for the next start. leaves is what the user can press to cut it short.
-func (s *session) cleanup(ctx context.Context, leaves string) error {
+func (s *session) cleanup(ctx context.Context, leaves string, what deploy.Removal) error {
 	say := s.sink.For("cleanup")
 	say.Note("removing what was deployed", "leave at once with", leaves)
-	err := s.deployer.Cleanup(ctx, s.sink, releases(s.config.Load()), s.config.Load().Cleanup.Before)
+	what.Before = s.config.Load().Cleanup.Before
+	err := s.deployer.Cleanup(ctx, s.sink, releases(s.config.Load()), what)
 	if err != nil {
 		return event.WithHint(fmt.Errorf("clean up: %w", err), "devloop delete tries again")
 	}

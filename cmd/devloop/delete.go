@@ -5,30 +5,68 @@ import (
 	"context"
 	"errors"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/spf13/cobra"
+
+	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/journal"
 )
 
 func newDeleteCommand(o *options) *cobra.Command {
-	return &cobra.Command{
-		Use:     "delete",
-		Short:   "Remove what devloop deployed for this project",
-		Example: "  devloop delete  # after --cleanup=false, or when devloop was killed",
-		Args:    noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			ctx, p, err := o.begin(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer p.end()
-			s, err := openSession(ctx, p)
-			if err != nil {
-				if ctx.Err() != nil {
-					return errInterrupted
-				}
-				return err
-			}
-			defer func() { err = errors.Join(err, s.close()) }()
-			return s.cleanup(context.WithoutCancel(ctx), "Ctrl+C twice")
-		},
+	var what deploy.Removal
+	images := false
+	cmd := &cobra.Command{
+		Use:   "delete",
+		Short: "Remove what devloop deployed for this project",
+		Long: `Removes what users made through the platform (cleanup.before), the releases, and the namespaces that devloop made and that are
+empty after that. What holds data, belongs to the whole cluster or makes the next start fast stays, unless its flag is given.`,
+		Example: `  devloop delete                            # after --cleanup=false, or when devloop was killed
+  devloop delete --images --crds --volumes  # nothing at all is left`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return deleteAll(cmd.Context(), o, what, images) },
 	}
+	cmd.Flags().BoolVar(&images, "images", false, "remove the images that devloop built, too: from the nodes, Docker and devloop's registry")
+	cmd.Flags().BoolVar(&what.CRDs, "crds", false, "remove the custom resource definitions that devloop made, too, and with them all objects of their kinds")
+	cmd.Flags().BoolVar(&what.Volumes, "volumes", false, "remove the volume claims of stateful sets, too, and with them their data")
+	return cmd
+}
+
+func deleteAll(ctx context.Context, o *options, what deploy.Removal, images bool) (err error) {
+	ctx, p, err := o.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer p.end()
+	s, err := openSession(ctx, p)
+	if err != nil {
+		if ctx.Err() != nil {
+			return errInterrupted
+		}
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	ctx = context.WithoutCancel(ctx)
+	err = s.cleanup(ctx, "Ctrl+C twice", what)
+	if images {
+		err = errors.Join(err, nodes{s}.removeAll(ctx))
+	}
+	return err
+}
+
+// removeAll removes every image that devloop built, wherever it is.
+func (n nodes) removeAll(ctx context.Context) error {
+	say := n.session.sink.For("cleanup")
+	var errs []error
+	for _, known := range n.session.journal.Names(journal.Image) {
+		tag, err := name.NewTag(known)
+		if err == nil {
+			err = n.remove(ctx, tag)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		say.Note("image removed", "image", known)
+	}
+	return errors.Join(errs...)
 }

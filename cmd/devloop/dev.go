@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/watch"
 )
@@ -57,7 +58,7 @@ func dev(ctx context.Context, o *options, mode watch.Mode, cleanup bool) (err er
 		sink.For("cleanup").Note("everything stays as it is", "remove it with", "devloop delete")
 		return nil
 	}
-	return s.cleanup(context.WithoutCancel(ctx), "Ctrl+C again")
+	return s.cleanup(context.WithoutCancel(ctx), "Ctrl+C again", deploy.Removal{})
 }
 
 // watching is the watcher as the loop has it.

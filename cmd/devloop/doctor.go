@@ -229,7 +229,7 @@ func (d *doctor) lookAtCharts(ctx context.Context) (string, error) {
 	var errs []error
 	here, there := 0, 0
 	for _, r := range d.config.Releases {
-		if r.ChartIsLocal() {
+		if r.ChartIsLocal() || r.Repo != "" || strings.HasPrefix(r.Chart, "oci://") { // the latter are looked for when they are needed
 			continue
 		}
 		file, cached := deploy.CachedChart(filepath.Join(cache, "charts"), r.Chart)

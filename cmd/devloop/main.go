@@ -80,10 +80,11 @@ Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop 
 	root.Flags().BoolVar(&cleanup, "cleanup", true, "remove what was deployed when devloop ends")
 	root.Flags().BoolVar(&once, "once", false, "the same as devloop run: one turn, and what was deployed stays")
 	root.Flags().Var((*watchMode)(&mode), "watch", "how changes of files are seen: by events of the kernel, by polling (poll), or by what works (auto)")
+	o.registerAdopt(root)
 	if err := root.RegisterFlagCompletionFunc("watch", cobra.FixedCompletions(watchModes, cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // there is no such flag: a mistake in this function
 	}
-	root.AddCommand(newRunCommand(o), newBuildCommand(o), newDeleteCommand(o), newInitCommand(), newDoctorCommand(o),
+	root.AddCommand(newRunCommand(o), newBuildCommand(o), newDiffCommand(o), newRenderCommand(o), newDeleteCommand(o), newInitCommand(), newDoctorCommand(o),
 		newSchemaCommand(), newCompletionCommand(), newVersionCommand())
 	return root
 }

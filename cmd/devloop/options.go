@@ -25,6 +25,7 @@ type options struct {
 	kubeContext string
 	verbose     bool
 	logFormat   string
+	adopt       bool
 
 	printer *printer
 }
@@ -48,6 +49,11 @@ func (o *options) register(root *cobra.Command) {
 			panic(err) // there is no such flag: a mistake in this function
 		}
 	}
+}
+
+// registerAdopt adds the flag of the commands that deploy.
+func (o *options) registerAdopt(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&o.adopt, "adopt", false, "take over releases that were made without devloop, or by another project; they are removed with the others")
 }
 
 // settle takes the flags that were not given from the environment, checks them, and sets up what is printed.

@@ -13,6 +13,7 @@ type process struct {
 	source   config.Source
 	config   *config.Config
 	sink     event.Sink
+	adopt    bool // releases that somebody else made are taken over
 	patience *patience
 	reload   chan struct{} // SIGHUP; nil for a command that ends by itself
 	stop     func()        // ends the context, gives the signals back
@@ -21,12 +22,12 @@ type process struct {
 
 // begin reads the configuration, opens the log, and returns a context that ends with the first Ctrl+C.
 func (o *options) begin(parent context.Context) (context.Context, *process, error) {
-	return o.beginProcess(parent, &process{source: o.source()})
+	return o.beginProcess(parent, &process{source: o.source(), adopt: o.adopt})
 }
 
 // beginLasting is begin for a command that runs until it is told to end.
 func (o *options) beginLasting(parent context.Context) (context.Context, *process, error) {
-	return o.beginProcess(parent, &process{source: o.source(), reload: make(chan struct{}, 1)})
+	return o.beginProcess(parent, &process{source: o.source(), adopt: o.adopt, reload: make(chan struct{}, 1)})
 }
 
 func (o *options) beginProcess(parent context.Context, p *process) (context.Context, *process, error) {

@@ -12,7 +12,7 @@ import (
 )
 
 func newRunCommand(o *options) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Bring the cluster to the state of the files once, and exit",
 		Long: `Builds, loads and deploys what differs, waits until the platform answers, and exits: with 0 if all of that went well. What was
@@ -21,6 +21,8 @@ deployed stays; the forwards are open only until then.`,
 		Args:    noArguments,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runOnce(cmd.Context(), o) },
 	}
+	o.registerAdopt(cmd)
+	return cmd
 }
 
 func runOnce(ctx context.Context, o *options) (err error) {

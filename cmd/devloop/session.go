@@ -26,6 +26,7 @@ type session struct {
 	source   config.Source
 	config   atomic.Pointer[config.Config] // the last valid reading of devloop.yaml
 	invalid  string                        // what was said last of a reading that is not
+	takeOver bool                          // releases that somebody else made are taken over
 	wants    string                        // the name and context that were asked for while devloop runs
 	sink     event.Sink
 	docker   *client.Client
@@ -43,7 +44,7 @@ type session struct {
 // openSession finds the cluster, makes sure that it is a local one, and locks the project's journal. Nothing is changed in the
 // cluster. The caller closes the session.
 func openSession(ctx context.Context, p *process) (*session, error) {
-	opened := &session{source: p.source, sink: p.sink}
+	opened := &session{source: p.source, sink: p.sink, takeOver: p.adopt}
 	opened.config.Store(p.config)
 	if err := opened.open(ctx); err != nil {
 		return nil, environmentError{errors.Join(err, opened.close())}
@@ -87,7 +88,7 @@ func (s *session) open(ctx context.Context) (err error) {
 	}
 	s.closers = append(s.closers, s.registry.Close)
 	s.builder = build.New(s.docker, cache)
-	s.deployer = deploy.New(s.cluster, c.Name, s.journal, filepath.Join(cache, "charts"))
+	s.deployer = deploy.New(s.cluster, c.Name, s.journal, deploy.Options{CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: s.takeOver})
 	return nil
 }
 

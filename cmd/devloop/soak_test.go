@@ -35,6 +35,7 @@ func (quickStages) Give(context.Context, event.Sink, []name.Tag) error          
 func (quickStages) Prune(context.Context, event.Sink, []name.Tag)               {}
 func (quickStages) Files() []string                                             { return nil }
 func (quickStages) Wait(context.Context, event.Sink) error                      { return nil }
+func (quickStages) Validate(context.Context, event.Sink, []name.Tag) error      { return nil }
 func (quickStages) Apply(context.Context, event.Sink, []name.Tag) error         { return nil }
 func (quickStages) Check(context.Context, event.Sink) error                     { return nil }
 

@@ -4,7 +4,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -223,22 +225,20 @@ func (p platform) Files() []string {
 	return files
 }
 
+func (p platform) Validate(ctx context.Context, sink event.Sink, tags []name.Tag) error {
+	list, err := resolved(p.config, tags)
+	if err != nil {
+		return err
+	}
+	return located(p.config, p.session.deployer.Validate(ctx, sink, list))
+}
+
 func (p platform) Apply(ctx context.Context, sink event.Sink, tags []name.Tag) error {
-	refs := map[string]string{}
-	for i, image := range p.config.Images { // Hash keeps their order
-		refs[image.Name] = tags[i].String()
+	list, err := resolved(p.config, tags)
+	if err != nil {
+		return err
 	}
-	for i, r := range releases(p.config) {
-		set, err := p.config.Releases[i].Resolve(refs)
-		if err != nil {
-			return err
-		}
-		r.Set = set
-		if err := p.session.deployer.Apply(ctx, sink, r); err != nil {
-			return err
-		}
-	}
-	return nil
+	return p.session.deployer.Apply(ctx, sink, list, p.config.Timeouts.Rollout)
 }
 
 func (p platform) Wait(ctx context.Context, sink event.Sink) error {
@@ -249,18 +249,70 @@ func (p platform) Wait(ctx context.Context, sink event.Sink) error {
 	return p.session.deployer.Wait(ctx, sink, releases(p.config), health, p.config.Timeouts.Rollout)
 }
 
-// releases are those of devloop.yaml, without values that depend on images.
+// releases are those of devloop.yaml, with templates that are not filled in.
 func releases(c *config.Config) []deploy.Release {
 	list := make([]deploy.Release, 0, len(c.Releases))
 	for _, r := range c.Releases {
-		release := deploy.Release{Name: r.Name, Chart: r.Chart, SHA256: r.SHA256, Namespace: r.Namespace, CreateNamespace: r.CreateNamespace}
-		if r.ChartIsLocal() {
-			release.Chart = c.Abs(r.Chart)
-		}
-		for _, file := range r.Values {
-			release.ValuesFiles = append(release.ValuesFiles, c.Abs(file))
-		}
-		list = append(list, release)
+		list = append(list, release(c, r))
 	}
 	return list
+}
+
+// resolved are those of devloop.yaml for these images, which are in its order.
+func resolved(c *config.Config, tags []name.Tag) ([]deploy.Release, error) {
+	refs := map[string]string{}
+	for i, image := range c.Images {
+		refs[image.Name] = tags[i].String()
+	}
+	list := make([]deploy.Release, 0, len(c.Releases))
+	for _, r := range c.Releases {
+		filled, err := r.Resolve(refs)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, release(c, filled))
+	}
+	return list, nil
+}
+
+// release is one of devloop.yaml as the deployer takes it.
+func release(c *config.Config, r config.Release) deploy.Release {
+	made := deploy.Release{
+		Name: r.Name, Chart: r.Chart, Repo: r.Repo, Version: r.Version, SHA256: r.SHA256,
+		Namespace: r.Namespace, CreateNamespace: r.CreateNamespace, DependsOn: r.DependsOn,
+		InlineValues: r.InlineValues, Set: r.Set, SetString: r.SetString,
+		Before: commands(r.Hooks.Before), After: commands(r.Hooks.After),
+		Rollback: r.OnFailure == "rollback",
+	}
+	if r.ChartIsLocal() {
+		made.Chart = c.Abs(r.Chart)
+	}
+	for _, file := range r.Values {
+		made.ValuesFiles = append(made.ValuesFiles, c.Abs(file))
+	}
+	return made
+}
+
+func commands(hooks []config.Hook) []deploy.Command {
+	list := make([]deploy.Command, len(hooks))
+	for i, hook := range hooks {
+		list[i] = deploy.Command{Args: hook.Command, Timeout: hook.Timeout}
+	}
+	return list
+}
+
+// located gives values that a chart forbids their place in devloop.yaml, where that is what gives them.
+func located(c *config.Config, err error) error {
+	parts := joined(err)
+	if parts == nil {
+		var wrong *deploy.ValueError
+		if errors.As(err, &wrong) && wrong.In != "" {
+			return c.WrongValue(wrong.Release, wrong.In, wrong.Key, fmt.Sprintf("value %s: %s", strings.Join(wrong.Path, "."), wrong.Message), event.Hint(err))
+		}
+		return err
+	}
+	for i := range parts {
+		parts[i] = located(c, parts[i])
+	}
+	return errors.Join(parts...)
 }

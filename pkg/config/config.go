@@ -4,8 +4,8 @@
 // Where to look: config.go what the keys are and what Load does, rules.go what a value has to look like, yaml.go how
 // text becomes a tree of values, layers.go and set.go how several files, profiles and assignments become one tree,
 // decode.go how the tree becomes a Config, whole.go what only the whole can tell (files that exist, names that others
-// use), template.go the {{ image "worker" }} of set values, errors.go what is said when something is wrong, schema.go
-// the JSON schema for editors.
+// use), template.go the {{ image "worker" }} of values and hooks, errors.go what is said when something is wrong,
+// schema.go the JSON schema for editors.
 package config
 
 import (
@@ -66,7 +66,7 @@ type Config struct {
 	// Images to build, by name.
 	Images []Image `key:"images"`
 
-	// Helm releases, in the order of deployment.
+	// Helm releases, applied side by side, each after those of its dependsOn.
 	Releases []Release `key:"releases"`
 
 	// Deployments that have to be up as well, whoever deployed them.
@@ -114,10 +114,17 @@ type Release struct {
 	// Name of the release.
 	Name string `key:"name,identity" check:"release"`
 
-	// Path of a folder or an archive, or URL (https://, http://) of an archive, which is downloaded once.
+	// Path of a folder or an archive, URL (https://, http://) of an archive, oci://host/path/name[:tag] of a chart in an
+	// OCI registry, or the name of a chart in the repo. What is not on this machine is downloaded once.
 	//
-	// ChartIsLocal tells them apart.
+	// ChartIsLocal tells what is.
 	Chart string `key:"chart,required" check:"chart"`
+
+	// URL (https://, http://) of the Helm chart repository that has the chart.
+	Repo string `key:"repo" check:"repo"`
+
+	// Version of the chart in the repo or OCI registry: exact, or a range like ^1.2; by default the newest.
+	Version string `key:"version" check:"semver"`
 
 	// SHA-256 of the chart's archive, if it is to be pinned.
 	SHA256 string `key:"sha256" check:"sha256"`
@@ -128,16 +135,57 @@ type Release struct {
 	// Whether to make the namespace if it is not there.
 	CreateNamespace bool `key:"createNamespace" default:"false"`
 
+	// Names of the releases that have to be up before this one is applied.
+	DependsOn []string `key:"dependsOn" check:"release"`
+
 	// Values files; later ones win.
 	Values []string `key:"values"`
 
-	// Values by their path as helm --set writes it (a.b.c, a dot within a key as \.), applied over the values files.
-	// Text may hold {{ image "worker" }}, {{ repository "worker" }} and {{ tag "worker" }}; null removes what the chart
-	// sets.
+	// Values as a values file has them, applied over the values files. Text may hold the templates of set; null removes
+	// what the chart sets.
+	//
+	// A value is a string, int, int64, uint64, float64, bool, nil, []any or map[string]any. Templates are filled in by
+	// Resolve.
+	InlineValues map[string]any `key:"inlineValues"`
+
+	// Values by their path as helm --set writes it (a.b.c, a dot within a key as \.), applied over inlineValues. Text may
+	// hold {{ image "worker" }}, {{ repository "worker" }} and {{ tag "worker" }}; null removes what the chart sets.
 	//
 	// A value has the type that it had in YAML: string, int, int64, uint64, float64, bool or nil. Templates are filled in
 	// by Resolve.
-	Set map[string]any `key:"set" check:"setPath"`
+	Set SetValues `key:"set" check:"setPath"`
+
+	// Values like those of set that are text for the chart, whatever they look like: true and 8 need no quotes.
+	SetString map[string]string `key:"setString" check:"setPath"`
+
+	// Commands to run on this machine when the release is applied.
+	Hooks Hooks `key:"hooks"`
+
+	// What happens when the release's pods do not come up: keep leaves the new revision in place, whose old pods go on
+	// serving; rollback takes the release back to its last good revision.
+	OnFailure string `key:"onFailure" default:"keep" check:"onFailure"`
+}
+
+// SetValues are single values by their path, a.b.c. (The type tells them from values that hold others.)
+type SetValues map[string]any
+
+// Hooks are commands that belong to a release. They do not run when it is as it should be already.
+type Hooks struct {
+	// Commands to run before the release is applied, one after the other.
+	Before []Hook `key:"before"`
+
+	// Commands to run once the release is up, one after the other.
+	After []Hook `key:"after"`
+}
+
+// Hook is one command.
+type Hook struct {
+	// The program and its arguments, run in the folder of devloop.yaml without a shell. They may hold the templates of
+	// set.
+	Command []string `key:"command,required"`
+
+	// How long the command may take.
+	Timeout time.Duration `key:"timeout" default:"1m" check:"hook"`
 }
 
 // Health names deployments that must be available.
@@ -312,7 +360,7 @@ func (c *Config) Files() []string {
 }
 
 // ChartIsLocal tells a chart on this machine from one that is downloaded.
-func (r Release) ChartIsLocal() bool { return !isURL(r.Chart) }
+func (r Release) ChartIsLocal() bool { return r.Repo == "" && !isURL(r.Chart) }
 
 // Target returns what is forwarded to: the key that it stands under ("service"), and its name; of "selector", the selector.
 func (f Forward) Target() (kind, name string) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -99,14 +100,14 @@ func TestPlatform(t *testing.T) {
 		},
 		Releases: []Release{{
 			Name: "dask-gateway", Chart: "https://helm.dask.org/dask-gateway-2024.1.0.tgz", Namespace: "dask-gateway",
-			CreateNamespace: true, Values: []string{"deploy/dask-gateway/values.yaml"},
+			CreateNamespace: true, Values: []string{"deploy/dask-gateway/values.yaml"}, OnFailure: "keep",
 			Set: map[string]any{
 				"gateway.backend.image.name": `{{ repository "worker" }}`,
 				"gateway.backend.image.tag":  `{{ tag "worker" }}`,
 				"traefik.service.type":       "ClusterIP",
 			},
 		}, {
-			Name: "dask-session", Chart: "deploy/dask-session", Namespace: "dask-gateway",
+			Name: "dask-session", Chart: "deploy/dask-session", Namespace: "dask-gateway", OnFailure: "keep",
 			Set: map[string]any{
 				"dask.image":       `{{ image "daskclient" }}`,
 				"dask.workerImage": `{{ image "worker" }}`,
@@ -147,6 +148,24 @@ images:
   copy: { <<: [*full], target: first }
 releases:
   - { name: a, chart: chart.tgz, namespace: *name, sha256: `+strings.Repeat("ab", 32)+` }
+  - name: b
+    chart: demo
+    repo: https://charts.example.com/stable
+    version: ^1.2
+    namespace: n
+    dependsOn: [c, a]
+    inlineValues:
+      map: &map { 8080: web, True: y, 0x1F: z, a.b: ~, "8": text }
+      list: [1, -1.5, 9007199254740993, 18446744073709551615, true, text, 2024-01-02, [], {}, ]
+      merged: { <<: *map, a.b: false }
+    setString: { a.b: 1.10, c: true, d: , 'e\.f': 2024-01-02, g: "" }
+    hooks:
+      before: [{ command: [make, test] }]
+      after:
+      - { command: [a], timeout: 1.5s }
+      - { command: [b], timeout: }
+    onFailure: rollback
+  - { name: c, chart: "oci://localhost:5000/charts/demo:1.2", namespace: n, hooks: }
 forwards:
   - { service: s, namespace: n, port: 80, local: 8001, hold: 1m }
   - { deployment: d.e, namespace: n, port: http, local: 0, bind: 0.0.0.0 }
@@ -168,7 +187,25 @@ health:
 			{"full", "sub", "sub/Dockerfile", "final", args, "linux/arm64"},
 			{"copy", "sub", "sub/Dockerfile", "first", args, "linux/arm64"},
 		},
-		Releases: []Release{{Name: "a", Chart: "chart.tgz", Namespace: "all", SHA256: strings.Repeat("ab", 32)}},
+		Releases: []Release{
+			{Name: "a", Chart: "chart.tgz", Namespace: "all", SHA256: strings.Repeat("ab", 32), OnFailure: "keep"},
+			{
+				Name: "b", Chart: "demo", Repo: "https://charts.example.com/stable", Version: "^1.2", Namespace: "n",
+				DependsOn: []string{"c", "a"},
+				InlineValues: map[string]any{
+					"map":    map[string]any{"8080": "web", "true": "y", "31": "z", "a.b": nil, "8": "text"},
+					"list":   []any{1, -1.5, 9007199254740993, uint64(math.MaxUint64), true, "text", "2024-01-02", []any{}, map[string]any{}},
+					"merged": map[string]any{"8080": "web", "true": "y", "31": "z", "a.b": false, "8": "text"},
+				},
+				SetString: map[string]string{"a.b": "1.10", "c": "true", `e\.f`: "2024-01-02", "g": ""},
+				Hooks: Hooks{
+					Before: []Hook{{[]string{"make", "test"}, time.Minute}},
+					After:  []Hook{{[]string{"a"}, 1500 * time.Millisecond}, {[]string{"b"}, time.Minute}},
+				},
+				OnFailure: "rollback",
+			},
+			{Name: "c", Chart: "oci://localhost:5000/charts/demo:1.2", Namespace: "n", OnFailure: "keep"},
+		},
 		Forwards: []Forward{
 			{Service: "s", Namespace: "n", Port: "80", Local: 8001, Bind: "localhost", Hold: time.Minute},
 			{Deployment: "d.e", Namespace: "n", Port: "http", Bind: "0.0.0.0", Hold: 30 * time.Second},
@@ -181,6 +218,9 @@ health:
 	}
 	if !reflect.DeepEqual(said(got), want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	if got.Releases[1].ChartIsLocal() || got.Releases[2].ChartIsLocal() {
+		t.Error("a chart of a repository and one of a registry are not local")
 	}
 	for i, want := range [][2]string{{"service", "s"}, {"deployment", "d.e"}, {"statefulset", "db"}, {"pod", "p-0"}, {"selector", "a=b,c in (d, e)"}} {
 		if kind, name := got.Forwards[i].Target(); kind != want[0] || name != want[1] {
@@ -268,17 +308,33 @@ releases:
     all: '{{ image "team/worker" }}'
     repository: '{{repository "team/worker"}}'
     both: 'img={{ repository "team/worker" }} tag={{- tag "team/worker" -}} .'
+  setString: { tag: '{{ tag "team/worker" }}', numeral: 8 }
+  inlineValues: { deep: [{ image: '{{ image "team/worker" }}' }, 8, ~], text: x }
+  hooks:
+    before: [{ command: [push, '{{ image "team/worker" }}'] }]
+    after: [{ command: [test, 'tag={{ tag "team/worker" }}'] }, { command: [done] }]
 `)
 	if err != nil {
 		t.Fatal(err)
 	}
+	before := fmt.Sprint(c.Releases)
 	got, err := c.Releases[0].Resolve(map[string]string{"team/worker": "localhost:5000/worker:3fa"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]any{
+	if after := fmt.Sprint(c.Releases); after != before {
+		t.Errorf("Resolve changed the release from\n%s to\n%s", before, after)
+	}
+	want := c.Releases[0]
+	want.Set = SetValues{
 		"number": 8, "text": "8", "truth": true, "part": 0.5, "nothing": nil, "day": "2024-01-02", `a\.b.c[0]`: "x", "empty": "",
 		"all": "localhost:5000/worker:3fa", "repository": "localhost:5000/worker", "both": "img=localhost:5000/worker tag=3fa.",
+	}
+	want.SetString = map[string]string{"tag": "3fa", "numeral": "8"}
+	want.InlineValues = map[string]any{"deep": []any{map[string]any{"image": "localhost:5000/worker:3fa"}, 8, nil}, "text": "x"}
+	want.Hooks = Hooks{
+		Before: []Hook{{[]string{"push", "localhost:5000/worker:3fa"}, time.Minute}},
+		After:  []Hook{{[]string{"test", "tag=3fa"}, time.Minute}, {[]string{"done"}, time.Minute}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %#v\nwant %#v", got, want)
@@ -286,6 +342,9 @@ releases:
 	_, err = c.Releases[0].Resolve(nil)
 	if err == nil || !strings.Contains(err.Error(), `image "team/worker" has not been built`) {
 		t.Errorf("an image without a reference: %v", err)
+	}
+	if got, err := (Release{Name: "r"}).Resolve(nil); err != nil || !reflect.DeepEqual(got, Release{Name: "r"}) {
+		t.Errorf("a release without values: %+v, %v", got, err)
 	}
 }
 
@@ -325,6 +384,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add([]byte(platformFile), []byte(nil), "", "")
 	f.Add([]byte(base), []byte("releases: [{ name: one, set: { a: 1 } }]"), "gpu", "forwards[db].local=1")
 	f.Add([]byte(base), []byte("forwards:\nhealth: ~"), "bare", "images="+bomb)
+	f.Add([]byte(base), []byte("releases: [{ name: two, inlineValues: { a: [{ b: '{{ tag \"worker\" }}' }] }, dependsOn: [one] }]"), "", "releases[two].inlineValues.a[0].b.c=1")
 	f.Add([]byte(base), []byte("forwards: [{ selector: a=b, namespace: n, port: '80', local: 0, bind: '::' }]"), "gpu", "forwards[a=b].port=http")
 	for _, c := range wrong {
 		f.Add([]byte(c.text), []byte(c.text), "p", "releases[0].set.a="+c.text)

@@ -3,6 +3,7 @@ package config
 // How a tree of values becomes the Go values that config.go describes. No reader stops at the first problem.
 
 import (
+	"fmt"
 	"math"
 	"reflect"
 	"slices"
@@ -93,17 +94,26 @@ func (d *decoder) read(n *node, into any, check string) {
 				d.read(item, &(*into)[i], check)
 			}
 		}
-	case *map[string]string: // build arguments: all of them are text for a Dockerfile, so numbers need no quotes
+	case *map[string]string: // all of them are text for a Dockerfile or a chart, so numbers need no quotes
 		*into = map[string]string{}
 		for _, e := range d.entries(n, check) {
 			if !e.value.isNull() && d.is(e.value, yaml.ScalarNode) {
 				(*into)[e.key.Value] = e.value.Value
 			}
 		}
+	case *SetValues:
+		*into = SetValues{}
+		for _, e := range d.entries(n.flat(), check) {
+			if e.value.isScalar() {
+				(*into)[e.key.Value] = d.scalar(e.value)
+				continue
+			}
+			d.wrong(e.value, "%s must be a single value, but is %s; write one line per value, with dots in the key (a.b.c), "+
+				"or use inlineValues", e.key.Value, found(e.value))
+		}
 	case *map[string]any:
-		*into = map[string]any{}
-		for _, e := range d.entries(n, check) {
-			(*into)[e.key.Value] = d.scalar(e)
+		if d.is(n, yaml.MappingNode) {
+			*into = d.mapping(n)
 		}
 	case *map[string]Config: // profiles
 		profile := &decoder{report: d.report, partial: true}
@@ -156,11 +166,12 @@ func (d *decoder) structure(n *node, into reflect.Value) {
 	for _, f := range known {
 		at, target := n.get(f.key), into.FieldByIndex(f.Index).Addr().Interface()
 		required := f.required && (f.identity || !d.partial)
+		isEmpty := at != nil && (at.isNull() || at.isList() && len(at.items) == 0 && f.Type.Kind() == reflect.Slice)
 		switch {
+		case isEmpty && (required || f.choice):
+			d.wrong(at, "must not be empty")
 		case at != nil && !at.isNull():
 			d.read(at, target, f.check)
-		case (required || f.choice) && at != nil:
-			d.wrong(at, "must not be empty")
 		case required:
 			d.wrong(n, "%q is missing", f.key)
 		case f.fallback != "":
@@ -284,35 +295,73 @@ func (d *decoder) check(n *node, text, name string) bool {
 	return message == ""
 }
 
-// inSet returns the value of an entry of set, for messages: they name the place of the whole, since dots in the key would
-// read as more of the path.
-func (e entry) inSet() *node {
-	n := *e.value
-	n.path = strings.TrimSuffix(n.path, "."+e.key.Value)
-	return &n
-}
-
-// scalar returns a value of set with the type that it has in YAML. Dates are text, as for helm --set.
-func (d *decoder) scalar(e entry) any {
-	at := e.inSet()
-	if !at.isScalar() {
-		d.wrong(at, "%s must be a single value, but is %s; write one line per value, with dots in the key (a.b.c), "+
-			"or use a values file", e.key.Value, found(at))
+// flat returns a mapping whose values have its own path, for messages: the dots in the keys of set would read as more of
+// the path.
+func (n *node) flat() *node {
+	if n == nil {
 		return nil
 	}
+	c := n.copied()
+	for i, e := range c.entries {
+		value := *e.value
+		value.path = strings.TrimSuffix(value.path, "."+e.key.Value)
+		c.entries[i].value = &value
+	}
+	return c
+}
+
+// mapping returns a mapping of inline values.
+func (d *decoder) mapping(n *node) map[string]any {
+	values := make(map[string]any, len(n.entries))
+	for _, e := range n.entries {
+		values[keyText(e.key)] = d.value(e.value)
+	}
+	return values
+}
+
+// value returns an inline value, of any depth.
+func (d *decoder) value(n *node) any {
+	switch {
+	case n.isMapping():
+		return d.mapping(n)
+	case n.isList():
+		list := make([]any, len(n.items))
+		for i, item := range n.items {
+			list[i] = d.value(item)
+		}
+		return list
+	}
+	return d.scalar(n)
+}
+
+// keyText returns a key of inline values as Helm reads it from a values file: true and 8080 are text, since JSON has no
+// other keys.
+func keyText(key *node) string {
 	var typed any
-	switch at.Tag {
+	switch key.Tag {
+	case "!!int", "!!float", "!!bool":
+		if key.Decode(&typed) == nil {
+			return fmt.Sprint(typed)
+		}
+	}
+	return key.Value
+}
+
+// scalar returns a single Helm value with the type that it has in YAML. Dates are text, as for helm --set.
+func (d *decoder) scalar(n *node) any {
+	var typed any
+	switch n.Tag {
 	case "!!str", "!!timestamp":
-		return at.Value
+		return n.Value
 	case "!!null", "!!bool", "!!int", "!!float":
-		if err := at.Decode(&typed); err != nil {
-			d.wrong(at, "%q does not fit its tag %s", at.Value, at.Tag)
+		if err := n.Decode(&typed); err != nil {
+			d.wrong(n, "%q does not fit its tag %s", n.Value, n.Tag)
 		}
 	default:
-		d.wrong(at, "has a tag that is not known: %s", at.Tag)
+		d.wrong(n, "has a tag that is not known: %s", n.Tag)
 	}
 	if f, ok := typed.(float64); ok && (math.IsNaN(f) || math.IsInf(f, 0)) {
-		d.wrong(at, "%s cannot be a Helm value; put it in quotes if it is text", at.Value)
+		d.wrong(n, "%s cannot be a Helm value; put it in quotes if it is text", n.Value)
 	}
 	return typed
 }

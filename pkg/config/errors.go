@@ -88,6 +88,13 @@ func (c *Config) Wrong(path, message, hint string) *Error {
 	return r.failed(c.files)
 }
 
+// WrongValue is Wrong for a value of the release of that name: key is the one it has in set or setString, or the way to it
+// in inlineValues, "a.b.c".
+func (c *Config) WrongValue(release, in, key, message, hint string) *Error {
+	i := slices.IndexFunc(c.Releases, func(r Release) bool { return r.Name == release })
+	return c.Wrong(fmt.Sprintf("releases[%d].%s.%s", i, in, key), message, hint)
+}
+
 // child returns the child that a path begins with, and the rest of the path; nil if there is none.
 func (n *node) child(path string) (child *node, rest string) {
 	for i, item := range n.items {

@@ -140,7 +140,8 @@ func identity(t reflect.Type) []string {
 	return keys
 }
 
-// typeOf returns the type of what stands under a key of a mapping of type t, nil if there is no such key.
+// typeOf returns the type of what stands under a key of a mapping of type t, nil if there is no such key. Below a value of
+// any type, there may be any.
 func typeOf(t reflect.Type, key string) reflect.Type {
 	switch {
 	case t == nil:
@@ -154,6 +155,8 @@ func typeOf(t reflect.Type, key string) reflect.Type {
 		return nil
 	case t.Kind() == reflect.Map, t.Kind() == reflect.Slice:
 		return t.Elem()
+	case t.Kind() == reflect.Interface:
+		return t
 	}
 	return nil
 }

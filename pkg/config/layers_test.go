@@ -20,6 +20,8 @@ images:
 releases:
   - { name: one, chart: chart.tgz, namespace: n, values: [values.yaml], set: { a.b: 1, c: x } }
   - { name: two, chart: chart.tgz, namespace: n }
+  - { name: three, chart: chart.tgz, namespace: n, dependsOn: [one], inlineValues: { a: { b: 1, c: [1, 2] }, d: x, e: y }, setString: { a: 1, b: 1 },
+      hooks: { before: [{ command: [old] }], after: [{ command: [after] }] }, onFailure: rollback }
 health:
   - { deployment: a=b, namespace: n }
 forwards:
@@ -50,6 +52,17 @@ func TestLayers(t *testing.T) {
 			edits: []string{"DEBUG: 0", "DEBUG: 2", "releases:", "  new: { context: sub }\nreleases:"}},
 		{name: "releases by name", file: "releases:\n- { name: new, chart: chart.tgz, namespace: n }\n- { name: one, values: [], set: { a.b: 2, d: 3 } }\n",
 			edits: []string{"a.b: 1, c: x", "a.b: 2, c: x, d: 3", "[values.yaml]", "[]", "health:", "  - { name: new, chart: chart.tgz, namespace: n }\nhealth:"}},
+		{name: "inline values key by key", file: "releases: [{ name: three, inlineValues: { a: { b: , c: [3], f: { g: 1, h: } }, d: , i: ~ } }]\n",
+			set: []string{"releases[three].inlineValues.a.f.g=2", "releases[three].inlineValues.j.k=true", `releases[three].inlineValues.l\.m.n[0].o=x`,
+				"releases[three].inlineValues.l\\.m.n[0].p=y", "releases[three].inlineValues.l\\.m.n[1]=null", "releases[three].inlineValues.q[r/s]=9007199254740993", "releases[three].inlineValues.i=null"},
+			edits: []string{"{ a: { b: 1, c: [1, 2] }, d: x, e: y }",
+				"{ a: { c: [3], f: { g: 2, h: } }, e: y, j: { k: true }, l.m: { n: [{ o: x, p: y }, ~] }, q: { r/s: 9007199254740993 } }"}},
+		{name: "set an item of inline values", set: []string{"releases[three].inlineValues.a.c[2]=3", "releases[three].inlineValues.a.c[0]=null", "releases[three].inlineValues.d.f=z", "releases[three].inlineValues.e={ f: [] }"},
+			edits: []string{"{ a: { b: 1, c: [1, 2] }, d: x, e: y }", "{ a: { b: 1, c: [2, 3] }, d: { f: z }, e: { f: [] } }"}},
+		{name: "the rest of a release", file: "releases: [{ name: three, dependsOn: [two], setString: { a: 2, c: 3 }, hooks: { before: [{ command: [new] }] }, onFailure: }]\n",
+			set: []string{"releases[three].setString.d.e=5", "releases[three].hooks.after[0].timeout=2s", "releases[three].hooks.before[0].command[1]=it"},
+			edits: []string{"[one]", "[two]", "{ a: 1, b: 1 }", "{ a: 2, b: 1, c: 3, d.e: 5 }", "[{ command: [old] }]", "[{ command: [new, it] }]", "[{ command: [after] }]", "[{ command: [after], timeout: 2s }]",
+				", onFailure: rollback", ""}},
 		{name: "forwards by target, namespace and port", file: `forwards:
 - { service: db, namespace: n, port: 5432, local: 5433 }
 - { service: web, namespace: n, port: 80, local: 9001 }
@@ -147,12 +160,12 @@ func TestWrongLayers(t *testing.T) {
 		{name: "each problem has its file", base: base + "imags:\n", file: "forwards: [{ service: s, local: -1 }]\nreleases: [{ name: two, chart: soon.tgz }, { name: new, chart: chart.tgz }]\n",
 			set: []string{"forwards[0].hold=x"},
 			want: []string{
-				`devloop.yaml:22:1: unknown key "imags"; did you mean "images"?`,
+				`devloop.yaml:24:1: unknown key "imags"; did you mean "images"?`,
 				`over.yaml:1:12: forwards[0]: "namespace" is missing`,
 				`over.yaml:1:12: forwards[0]: "port" is missing`,
 				`over.yaml:1:33: forwards[0].local: must be a port from 1 to 65535, or 0 for a free one, but is a number (-1)`,
 				`over.yaml:2:32: releases[0].chart: there is no folder "soon.tgz" ` +
-					`(a chart that is not on this machine starts with https://)`,
+					`(a chart that is not on this machine starts with https:// or oci://, or has a repo)`,
 				`over.yaml:2:44: releases[1]: "namespace" is missing`,
 				`--set forwards[0].hold=x: forwards[0].hold: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is text "x"`,
 			}},
@@ -169,9 +182,9 @@ func TestWrongLayers(t *testing.T) {
 		{name: "empty file", base: " ", file: "# nothing\n", want: []string{`devloop.yaml: the file is empty`, `over.yaml: the file is empty`}},
 		{name: "removed", file: "name:\n", want: []string{`devloop.yaml:1:1: "name" is missing`}},
 		{name: "the same port", file: "forwards: [{ service: s, namespace: n, port: 1, local: 8001 }]\n", set: []string{"forwards[1].local=8001", "forwards[2].local=8001"}, want: []string{
-			`over.yaml:1:56: forwards[0].local: 8001 is taken already, on line 14 of devloop.yaml`,
-			`--set forwards[1].local=8001: forwards[1].local: 8001 is taken already, on line 14 of devloop.yaml`,
-			`--set forwards[2].local=8001: forwards[2].local: 8001 is taken already, on line 14 of devloop.yaml`,
+			`over.yaml:1:56: forwards[0].local: 8001 is taken already, on line 16 of devloop.yaml`,
+			`--set forwards[1].local=8001: forwards[1].local: 8001 is taken already, on line 16 of devloop.yaml`,
+			`--set forwards[2].local=8001: forwards[2].local: 8001 is taken already, on line 16 of devloop.yaml`,
 		}},
 		{name: "the same port twice set", set: []string{"forwards[0].local=1", "forwards[1].local=1"}, want: []string{
 			`--set forwards[1].local=1: forwards[1].local: 1 is taken already, by --set forwards[0].local=1`,
@@ -179,7 +192,7 @@ func TestWrongLayers(t *testing.T) {
 		{name: "another target", file: "forwards: [{ local: 9001 }, { pod: p, service: web, namespace: n, port: 80 }, { pod: web, namespace: n, port: 80 }]\n",
 			set: []string{"forwards[2].service=null", "forwards[1].selector=a=b"},
 			want: []string{
-				`devloop.yaml:16:5: forwards[2]: needs ` + oneTarget,
+				`devloop.yaml:18:5: forwards[2]: needs ` + oneTarget,
 				`over.yaml:1:12: forwards[0]: needs ` + oneTarget,
 				`over.yaml:1:12: forwards[0]: "namespace" is missing`,
 				`over.yaml:1:12: forwards[0]: "port" is missing`,
@@ -196,7 +209,7 @@ func TestWrongLayers(t *testing.T) {
 			`--set forwards[db].local=x: forwards[db].local: must be a port from 1 to 65535, or 0 for a free one, but is text "x"`,
 		}},
 		{name: "the same port on other addresses", file: "forwards: [{ pod: p, namespace: n, port: 80, local: 8001, bind: 10.0.0.1 }]\n", set: []string{"forwards[3].bind=0.0.0.0"}, want: []string{
-			`over.yaml:1:53: forwards[0].local: 8001 is taken already, on line 14 of devloop.yaml`,
+			`over.yaml:1:53: forwards[0].local: 8001 is taken already, on line 16 of devloop.yaml`,
 		}},
 		{name: "the same release twice", file: "releases:\n- { name: two }\n- { name: two, chart: chart.tgz, namespace: n }\n",
 			want: []string{`over.yaml:3:11: releases[1].name: two is taken already, on line 2`}},
@@ -221,7 +234,7 @@ func TestWrongLayers(t *testing.T) {
 			`--set images.worker.target=: images.worker.target: must not be empty`,
 			`--set allowContexts=a: allowContexts: must be a list, but is text "a"`,
 			`--set releases[one].set.a.b={x: y}: releases[one].set: a.b must be a single value, but is a mapping; ` +
-				`write one line per value, with dots in the key (a.b.c), or use a values file`,
+				`write one line per value, with dots in the key (a.b.c), or use inlineValues`,
 			`--set name.b=c: name: must be text, but is a mapping`,
 		}},
 		{name: "unknown paths", set: []string{"forwrds[0].local=1", "forwards[0].locl=1", "images.worker.args=null", "profiles.x=1", "images.worker={ x: 1 }"}, want: []string{
@@ -229,6 +242,18 @@ func TestWrongLayers(t *testing.T) {
 			`--set forwards[0].locl=1: forwards[0]: unknown key "locl"; did you mean "local"?`,
 			`--set profiles.x=1: unknown key "profiles"; known here: apiVersion, name, kubeContext, allowContexts, images, releases, health, cleanup, forwards, timeouts, watch`,
 			`--set images.worker={ x: 1 }: images.worker: unknown key "x"; known here: context, dockerfile, target, args, platform`,
+		}},
+		{name: "keys of releases", set: []string{"releases[three].inlineValues.a.c.x=1", "releases[three].inlineValues.a.c[3]=1", "releases[three].inlineValues.z[1]=1", "releases[three].inlineValues.x={{ tag }}",
+			"releases[one].inlineValues=[a]", "releases[two].onFailure=stop", "releases[one].dependsOn[0]=three", "releases[two].hooks.after[0].command[0]=null", "apiVersion=v2"}, want: []string{
+			`devloop.yaml:11:64: releases[2].dependsOn[0]: these releases wait for each other: one → three → one`,
+			`--set releases[three].inlineValues.a.c.x=1: releases[three].inlineValues.a.c: is a list; say which item is meant, like releases[three].inlineValues.a.c[0]`,
+			`--set releases[three].inlineValues.a.c[3]=1: releases[three].inlineValues.a.c: there is no item 3; the list has 2`,
+			`--set releases[three].inlineValues.z[1]=1: releases[three].inlineValues.z: there is no item 1; the list has 0`,
+			`--set releases[three].inlineValues.x={{ tag }}: releases[three].inlineValues.x: {{tag}} is not understood; ` + usage,
+			`--set releases[one].inlineValues=[a]: releases[one].inlineValues: must be a mapping, but is a list`,
+			`--set releases[two].onFailure=stop: releases[two].onFailure: "stop" must be keep or rollback`,
+			`--set releases[two].hooks.after[0].command[0]=null: releases[two].hooks.after[0].command[0]: must be text, but is empty`,
+			`--set apiVersion=v2: apiVersion: "v2" must be devloop/v1`,
 		}},
 		{name: "items that are not there", set: []string{"forwards[3].local=1", "forwards[5].local=1", "releases[twoo].chart=x", "allowContexts[a]=b", "forwards[web].local=1", "health[-1]=x",
 			"forwards.local=1", "images.wroker.target=a"}, want: []string{
@@ -348,12 +373,12 @@ func TestWrongLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		"forwards[0].local":     "devloop.yaml:14:52: forwards[0].local: no",
-		"forwards[0].hold":      "devloop.yaml:14:5: forwards[0].hold: no",
+		"forwards[0].local":     "devloop.yaml:16:52: forwards[0].local: no",
+		"forwards[0].hold":      "devloop.yaml:16:5: forwards[0].hold: no",
 		"forwards[1].local":     "DEVLOOP_SET forwards[1].local=7: forwards[1].local: no",
 		"forwards[3].local":     "over.yaml:1:58: forwards[0].local: no",
-		"forwards[9].local":     "devloop.yaml:14:3: forwards[9].local: no",
-		"images.worker.target":  "devloop.yaml:19:33: profiles.gpu.images.worker.target: no",
+		"forwards[9].local":     "devloop.yaml:16:3: forwards[9].local: no",
+		"images.worker.target":  "devloop.yaml:21:33: profiles.gpu.images.worker.target: no",
 		"images.a.b.dockerfile": "over.yaml:2:16: images.a.b.dockerfile: no",
 		"images.a.context":      "over.yaml:2:48: images.a.context: no",
 		"timeouts.rollout":      "devloop.yaml:1:1: timeouts.rollout: no",
@@ -363,6 +388,18 @@ func TestWrongLater(t *testing.T) {
 		e := c.Wrong(path, "no", "do this")
 		if e.Error() != want || e.Hint() != "do this" || !reflect.DeepEqual(e.Files(), c.files) {
 			t.Errorf("%s: got %s (%s, %q), want %s", path, e, e.Hint(), e.Files(), want)
+		}
+	}
+	for value, want := range map[[3]string]string{
+		{"one", "set", "a.b"}:                "devloop.yaml:9:85: releases[0].set.a.b: no",
+		{"one", "set", "a"}:                  "devloop.yaml:9:78: releases[0].set.a: no",
+		{"one", "setString", "a"}:            "devloop.yaml:9:5: releases[0].setString.a: no",
+		{"three", "setString", "b"}:          "devloop.yaml:11:146: releases[2].setString.b: no",
+		{"three", "inlineValues", "a.c"}:     "devloop.yaml:11:100: releases[2].inlineValues.a.c: no",
+		{"three", "inlineValues", "a.c.d.e"}: "devloop.yaml:11:100: releases[2].inlineValues.a.c.d.e: no",
+	} {
+		if e := c.WrongValue(value[0], value[1], value[2], "no", "do this"); e.Error() != want || e.Hint() != "do this" {
+			t.Errorf("%s: got %s (%s), want %s", value, e, e.Hint(), want)
 		}
 	}
 	if e := (&Config{}).Wrong("name", "no", ""); e.Error() != "devloop.yaml: name: no" {

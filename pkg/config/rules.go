@@ -7,15 +7,18 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/Masterminds/semver/v3"
 	"k8s.io/apimachinery/pkg/labels"
 )
 
 // rule is what a value has to be. What is zero does not matter.
 type rule struct {
-	is          string // "a DNS label", for messages
-	only        string // the only value that there is
+	is          string   // "a DNS label", for messages
+	oneOf       []string // the only values that there are
 	pattern     *regexp.Regexp
 	longest     int                      // characters
 	least, most int                      // of a number; text with such bounds may be one, without quotes
@@ -24,7 +27,7 @@ type rule struct {
 
 // rules by the names that the tags of config.go use.
 var rules = map[string]rule{
-	"version":    {only: Version},
+	"version":    {is: Version, oneOf: []string{Version}},
 	"label":      {is: "a DNS label: up to 63 of a-z, 0-9 and -, with a letter or digit at both ends", pattern: label, longest: 63},
 	"subdomain":  {is: "a DNS subdomain: up to 253 of a-z, 0-9, - and ., with a letter or digit at both ends of each part", pattern: subdomain, longest: 253},
 	"release":    {is: "a Helm release name: up to 53 of a-z, 0-9, - and ., with a letter or digit at both ends", pattern: subdomain, longest: 53},
@@ -42,7 +45,11 @@ var rules = map[string]rule{
 	"duration":   {is: "a duration, numbers with units (ms, s, m, h) like 30s or 1h30m", pattern: duration},
 	"rollout":    {is: "a duration of at least 1s", pattern: duration, breaks: isShorterThan(time.Second)},
 	"settle":     {is: "a duration of at least 10ms", pattern: duration, breaks: isShorterThan(10 * time.Millisecond)},
+	"hook":       {is: "a duration of at least 1ms", pattern: duration, breaks: isShorterThan(time.Millisecond)},
 	"chart":      {breaks: isNoChartURL},
+	"repo":       {is: "a URL that starts with https:// or http://", pattern: httpURL, breaks: isNoURL},
+	"semver":     {breaks: isNoVersion},
+	"onFailure":  {is: "keep or rollback", oneOf: []string{"keep", "rollback"}},
 	"selector":   {breaks: isNoSelector},
 }
 
@@ -54,7 +61,8 @@ var (
 	port       = regexp.MustCompile(`^(` + portNumber + `|[0-9]*[a-z]([-a-z0-9]*[a-z0-9])?|[0-9]+-[-a-z0-9]*[a-z0-9])$`) // or a label that is no number
 	podPort    = regexp.MustCompile(`^(` + portNumber + `|([0-9]+-)*[0-9]*[a-z][a-z0-9]*(-[a-z0-9]+)*)$`)
 	bind       = regexp.MustCompile(`^(localhost|[0-9]+(\.[0-9]+){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)$`)
-	chartURL   = regexp.MustCompile(`^https?://`)
+	httpURL    = regexp.MustCompile(`^https?://`)
+	ociChart   = regexp.MustCompile(`^oci://[^/@]+(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)+(:[A-Za-z0-9_][-+.A-Za-z0-9_]{0,127})?$`)
 	scheme     = regexp.MustCompile(`^[A-Za-z][-+.A-Za-z0-9]*://`)
 )
 
@@ -63,7 +71,7 @@ const portNumber = `[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}
 
 // breach returns what is wrong with a value, given as text, or "".
 func (r rule) breach(text string) string {
-	if r.pattern != nil && !r.pattern.MatchString(text) || r.longest > 0 && len(text) > r.longest {
+	if r.pattern != nil && !r.pattern.MatchString(text) || r.longest > 0 && len(text) > r.longest || r.oneOf != nil && !slices.Contains(r.oneOf, text) {
 		return fmt.Sprintf("%q must be %s", text, r.is)
 	}
 	if r.breaks != nil {
@@ -74,16 +82,34 @@ func (r rule) breach(text string) string {
 
 func isURL(s string) bool { return scheme.MatchString(s) }
 
-func isNoChartURL(chart string) string {
-	if !isURL(chart) {
-		return ""
+func isOCI(chart string) bool { return strings.HasPrefix(chart, "oci://") }
+
+func isNoURL(text string) string {
+	if u, err := url.Parse(text); err != nil || u.Host == "" {
+		return fmt.Sprintf("%q is not a URL", text)
 	}
-	u, err := url.Parse(chart)
+	return ""
+}
+
+func isNoChartURL(chart string) string {
 	switch {
-	case err != nil || u.Host == "":
-		return fmt.Sprintf("%q is not a URL", chart)
-	case !chartURL.MatchString(chart):
-		return fmt.Sprintf("%q cannot be downloaded; a chart's URL starts with https:// or http://", chart)
+	case !isURL(chart):
+		return ""
+	case isNoURL(chart) != "":
+		return isNoURL(chart)
+	case isOCI(chart) && strings.LastIndex(chart, "@") > strings.LastIndex(chart, "/"):
+		return fmt.Sprintf("%q cannot have a digest; pin the chart's archive with sha256", chart)
+	case isOCI(chart) && !ociChart.MatchString(chart):
+		return fmt.Sprintf("%q must be like oci://host/path/name or oci://host/path/name:tag", chart)
+	case !isOCI(chart) && !httpURL.MatchString(chart):
+		return fmt.Sprintf("%q cannot be downloaded; a chart's URL starts with https://, http:// or oci://", chart)
+	}
+	return ""
+}
+
+func isNoVersion(text string) string {
+	if _, err := semver.NewConstraint(text); err != nil {
+		return fmt.Sprintf("%q must be a version like 2024.1.0, or a range like ^1.2", text)
 	}
 	return ""
 }

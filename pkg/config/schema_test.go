@@ -119,19 +119,20 @@ type schemaValue struct {
 	Type        any    `json:"type,omitempty"` // string or []string
 	Default     any    `json:"default,omitempty"`
 
-	Enum                []string `json:"enum,omitempty"`
-	MinLength           int      `json:"minLength,omitempty"`
-	MaxLength           int      `json:"maxLength,omitempty"`
-	Pattern             string   `json:"pattern,omitempty"`
-	PatternErrorMessage string   `json:"patternErrorMessage,omitempty"` // an extension that editors know
-	Minimum             *int     `json:"minimum,omitempty"`
-	Maximum             *int     `json:"maximum,omitempty"`
+	Enum                []any  `json:"enum,omitempty"` // text, and nil where the value can be null
+	MinLength           int    `json:"minLength,omitempty"`
+	MaxLength           int    `json:"maxLength,omitempty"`
+	Pattern             string `json:"pattern,omitempty"`
+	PatternErrorMessage string `json:"patternErrorMessage,omitempty"` // an extension that editors know
+	Minimum             *int   `json:"minimum,omitempty"`
+	Maximum             *int   `json:"maximum,omitempty"`
 
 	Properties           properties     `json:"properties,omitempty"`
 	PropertyNames        *schemaValue   `json:"propertyNames,omitempty"`
 	Required             []string       `json:"required,omitempty"`
 	OneOf                []*schemaValue `json:"oneOf,omitempty"`
-	AdditionalProperties any            `json:"additionalProperties,omitempty"` // false or *schemaValue
+	AdditionalProperties any            `json:"additionalProperties,omitempty"` // bool or *schemaValue
+	MinItems             int            `json:"minItems,omitempty"`
 	Items                *schemaValue   `json:"items,omitempty"`
 }
 
@@ -175,8 +176,8 @@ func (d describer) value(t reflect.Type, check string) *schemaValue {
 	switch reflect.New(t).Interface().(type) {
 	case *string:
 		s := &schemaValue{Type: "string", MinLength: 1, MaxLength: r.longest}
-		if r.only != "" {
-			s.Enum, s.MinLength = []string{r.only}, 0
+		for _, text := range r.oneOf {
+			s.Enum, s.MinLength = append(s.Enum, text), 0
 		}
 		if r.pattern != nil {
 			s.Pattern, s.PatternErrorMessage = r.pattern.String(), "must be "+r.is
@@ -195,9 +196,15 @@ func (d describer) value(t reflect.Type, check string) *schemaValue {
 	case *[]string:
 		return &schemaValue{Type: "array", Items: d.value(t.Elem(), check)}
 	case *map[string]string:
-		return &schemaValue{Type: "object", AdditionalProperties: rest}
-	case *map[string]any:
+		s := &schemaValue{Type: "object", AdditionalProperties: rest}
+		if check != "" {
+			s.PropertyNames = d.value(t.Key(), check)
+		}
+		return s
+	case *SetValues:
 		return &schemaValue{Type: "object", PropertyNames: d.value(t.Key(), check), AdditionalProperties: rest}
+	case *map[string]any:
+		return &schemaValue{Type: "object", AdditionalProperties: true}
 	case *map[string]Config:
 		d.partial = true
 		return &schemaValue{Type: "object", PropertyNames: d.value(t.Key(), check), AdditionalProperties: orNull(d.value(t.Elem(), ""))}
@@ -221,6 +228,9 @@ func (d describer) structure(t reflect.Type) *schemaValue {
 			s.OneOf = append(s.OneOf, &schemaValue{Required: []string{f.key}})
 		case f.required && (f.identity || !d.partial):
 			s.Required = append(s.Required, f.key)
+			if f.Type.Kind() == reflect.Slice {
+				value.MinItems = 1
+			}
 		default:
 			orNull(value)
 		}
@@ -243,6 +253,9 @@ func orNull(s *schemaValue) *schemaValue {
 		s.Type = []string{kind, "null"}
 	case []string:
 		s.Type = append(kind, "null")
+	}
+	if s.Enum != nil {
+		s.Enum = append(s.Enum, nil)
 	}
 	return s
 }
@@ -299,7 +312,7 @@ func TestEveryKeyIsDescribed(t *testing.T) {
 // TestEveryCheckIsARule keeps a typo in a tag from turning a check off.
 func TestEveryCheckIsARule(t *testing.T) {
 	for _, of := range []reflect.Type{reflect.TypeFor[file](), reflect.TypeFor[Image](), reflect.TypeFor[Release](),
-		reflect.TypeFor[Health](), reflect.TypeFor[Cleanup](), reflect.TypeFor[Forward](), reflect.TypeFor[Timeouts]()} {
+		reflect.TypeFor[Health](), reflect.TypeFor[Cleanup](), reflect.TypeFor[Forward](), reflect.TypeFor[Timeouts](), reflect.TypeFor[Watch](), reflect.TypeFor[Hooks](), reflect.TypeFor[Hook]()} {
 		all := fields(of)
 		if key, ok := keyField(of); ok {
 			all = append(all, key)
@@ -336,13 +349,14 @@ func TestSchemaOfThisRepository(t *testing.T) {
 
 // unseen are the wrong files of wrong_test.go that the schema accepts, and why.
 var unseen = map[string]string{
-	"charts":                "a pattern for URLs of three schemes and all paths is hard to read",
-	"cycle":                 "for the editor's parser",
-	"ports of pods":         "whether a port is one of a service or of a pod is said by another key",
-	"the same address":      "for the whole of the file",
-	"keys":                  "for the editor's parser: a key is there twice",
-	"the same key far away": "for the editor's parser",
-	"too short":             "durations have no order in JSON",
+	"charts":                     "a pattern for URLs of three schemes and all paths is hard to read",
+	"cycle":                      "for the editor's parser",
+	"ports of pods":              "whether a port is one of a service or of a pod is said by another key",
+	"the same address":           "for the whole of the file",
+	"keys":                       "for the editor's parser: a key is there twice",
+	"the same key far away":      "for the editor's parser",
+	"templates of inline values": "they are text",
+	"too short":                  "durations have no order in JSON",
 }
 
 func TestSchemaRefuses(t *testing.T) {
@@ -365,22 +379,31 @@ func TestSchemaAgrees(t *testing.T) {
 	s := compiled(t)
 	t.Chdir(project(t))
 	for path, values := range map[string]struct{ good, bad []string }{
-		"apiVersion":           {nil, []string{"devloop/v2", "[]", "null"}},
-		"name":                 {[]string{"a", "a-1", strings.Repeat("a", 63)}, []string{"A", "a-", "''", "8", strings.Repeat("a", 64), "null"}},
-		"kubeContext":          {[]string{"arn:x/y", "null"}, []string{"''", "true", "[]"}},
-		"allowContexts":        {[]string{"[]", "[a]", "null"}, []string{"a", "['']", "[1]", "[null]"}},
-		"images":               {[]string{"{}", "null"}, []string{"[]", "{ A: { dockerfile: values.yaml } }", "{ 'a:1': { dockerfile: values.yaml } }"}},
-		"images.x":             {[]string{"{ context: sub }"}, []string{"[]", "sub"}},
-		"images.x.args":        {[]string{"{ A: 1, B: true, C: , D: 1.5, E: 2024-01-02, F: .nan }"}, []string{"{ A: [] }", "[]"}},
-		"images.x.platform":    {[]string{"linux/arm/v7", "null"}, []string{"linux", "linux/arm/v7/x"}},
-		"releases":             {[]string{"[]", "null"}, []string{"{}", "[{}]", "[null]"}},
-		"releases[0].name":     {[]string{"a.b"}, []string{"a_b", "null", strings.Repeat("a", 54)}},
-		"releases[0].chart":    {[]string{"http://h/c.tgz", "deploy/dask-session"}, []string{"''", "null", "8"}},
-		"releases[0].sha256":   {[]string{"null", strings.Repeat("0a", 32)}, []string{strings.Repeat("0A", 32), "abc"}},
-		"releases[0].set":      {[]string{"{ a.b: 1, 'c\\.d[0]': null, e: '' }", "null"}, []string{"{ .a: 1 }", "{ a: {} }", "{ a: [1] }"}},
-		"releases[0].values":   {[]string{"[values.yaml]"}, []string{"values.yaml"}},
-		"health[0].deployment": {[]string{"'a=b,c in (d)'"}, []string{"''", "null"}},
-		"cleanup":              {[]string{"{}", "null", "{ before: }"}, []string{"[]", "{ after: [] }", "{ before: [A] }"}},
+		"apiVersion":        {nil, []string{"devloop/v2", "[]", "null"}},
+		"name":              {[]string{"a", "a-1", strings.Repeat("a", 63)}, []string{"A", "a-", "''", "8", strings.Repeat("a", 64), "null"}},
+		"kubeContext":       {[]string{"arn:x/y", "null"}, []string{"''", "true", "[]"}},
+		"allowContexts":     {[]string{"[]", "[a]", "null"}, []string{"a", "['']", "[1]", "[null]"}},
+		"images":            {[]string{"{}", "null"}, []string{"[]", "{ A: { dockerfile: values.yaml } }", "{ 'a:1': { dockerfile: values.yaml } }"}},
+		"images.x":          {[]string{"{ context: sub }"}, []string{"[]", "sub"}},
+		"images.x.args":     {[]string{"{ A: 1, B: true, C: , D: 1.5, E: 2024-01-02, F: .nan }"}, []string{"{ A: [] }", "[]"}},
+		"images.x.platform": {[]string{"linux/arm/v7", "null"}, []string{"linux", "linux/arm/v7/x"}},
+		"releases":          {[]string{"[]", "null"}, []string{"{}", "[{}]", "[null]"}},
+		"releases[0].name":  {[]string{"a.b"}, []string{"a_b", "null", strings.Repeat("a", 54)}},
+		"releases[0]": {[]string{"{ name: r, chart: c, namespace: n, repo: 'https://h/x', version: ^1 }", "{ name: r, chart: 'oci://h/c', namespace: n, version: 1.x }"},
+			[]string{"{ name: r, chart: c, namespace: n, repo: h }", "{ name: r, chart: c, namespace: n, repo: 'oci://h' }", "{ name: r, chart: 'oci://h/c', namespace: n, version: 1.2 }"}},
+		"releases[0].chart":        {[]string{"http://h/c.tgz", "'oci://h/c:1'", "deploy/dask-session"}, []string{"''", "null", "8"}},
+		"releases[0].dependsOn":    {[]string{"[]", "null"}, []string{"s", "[A]", "['']", "[8]", "[null]"}},
+		"releases[0].inlineValues": {[]string{"{}", "null", "{ .a: { b.c: [1, { d: , e: 1.5 }], '': [] }, 8: true, f: 2024-01-02 }"}, []string{"[]", "a", "true"}},
+		"releases[0].setString":    {[]string{"{ a.b: 1, 'c\\.d[0]': null, e: '', f: 2024-01-02, g: .nan }", "null"}, []string{"{ .a: 1 }", "{ a: {} }", "{ a: [1] }", "[]"}},
+		"releases[0].hooks":        {[]string{"{}", "null", "{ before: , after: [] }"}, []string{"[]", "{ during: [] }", "{ before: {} }", "{ after: [~] }"}},
+		"releases[0].hooks.after": {[]string{"[{ command: [a] }, { command: [b, '-c', '{ 8 }'], timeout: 1.5s }, { command: [c], timeout: }]"},
+			[]string{"[{}]", "[{ command: }]", "[{ command: [] }]", "[{ command: a }]", "[{ command: [''] }]", "[{ command: [8] }]", "[{ command: [a], timeout: 1 }]", "[[a]]"}},
+		"releases[0].onFailure": {[]string{"keep", "rollback", "null"}, []string{"''", "Keep", "true", "[keep]"}},
+		"releases[0].sha256":    {[]string{"null", strings.Repeat("0a", 32)}, []string{strings.Repeat("0A", 32), "abc"}},
+		"releases[0].set":       {[]string{"{ a.b: 1, 'c\\.d[0]': null, e: '' }", "null"}, []string{"{ .a: 1 }", "{ a: {} }", "{ a: [1] }"}},
+		"releases[0].values":    {[]string{"[values.yaml]"}, []string{"values.yaml"}},
+		"health[0].deployment":  {[]string{"'a=b,c in (d)'"}, []string{"''", "null"}},
+		"cleanup":               {[]string{"{}", "null", "{ before: }"}, []string{"[]", "{ after: [] }", "{ before: [A] }"}},
 		"forwards[0]": {[]string{"{ pod: a.b, namespace: n, port: 80, local: 0 }", "{ deployment: d, namespace: n, port: http, local: 1 }",
 			"{ statefulset: s, namespace: n, port: '80', local: 1 }", "{ selector: 'a=b,!c', namespace: n, port: 80, local: 1 }"},
 			[]string{"{ namespace: n, port: 80, local: 1 }", "{ pod: p, service: s, namespace: n, port: 80, local: 1 }", "{ pod: , namespace: n, port: 80, local: 1 }",

@@ -65,18 +65,18 @@ func (s *setter) set(n *node, t reflect.Type, at, rest string) *node {
 		return over(n, s.value, t)
 	}
 	step, isItem, below := nextStep(rest, t)
-	isSlice := t != nil && t.Kind() == reflect.Slice
+	hasItems := hasItems(n, t, step, isItem)
 	switch {
 	case step == "":
 		s.fail(at, "%q is no path; keys are written a.b, items of lists a[0] or a[name]", rest)
 		return nil
-	case isSlice && isKeyed(t) && below != "" && n.get(step) == nil:
+	case t != nil && t.Kind() == reflect.Slice && isKeyed(t) && below != "" && n.get(step) == nil:
 		s.fail(at, "there is no %q%s", step, didYouMean(step, n.keys()))
 		return nil
-	case isSlice && !isKeyed(t) && !isItem:
+	case hasItems && !isItem:
 		s.fail(at, "is a list; say which item is meant, like %s[0]", at)
 		return nil
-	case isSlice && !isKeyed(t):
+	case hasItems:
 		return s.setItem(n, t, at, step, below)
 	}
 	if n == nil || !n.isMapping() {
@@ -87,6 +87,20 @@ func (s *setter) set(n *node, t reflect.Type, at, rest string) *node {
 	changed := n.copied()
 	changed.put(k, s.set(n.get(step), typeOf(t, step), join(at, step), below))
 	return changed
+}
+
+// hasItems tells whether n, of type t, is a list that is written as one, or becomes one by this step.
+func hasItems(n *node, t reflect.Type, step string, isItem bool) bool {
+	switch {
+	case t == nil:
+		return false
+	case t.Kind() != reflect.Interface:
+		return t.Kind() == reflect.Slice && !isKeyed(t)
+	case n != nil && !n.isNull():
+		return n.isList()
+	}
+	_, err := strconv.Atoi(step)
+	return isItem && err == nil
 }
 
 // setItem is set for a list.
@@ -106,7 +120,7 @@ func (s *setter) setItem(n *node, t reflect.Type, at, step, below string) *node 
 	} else {
 		changed.items = append(changed.items, nil)
 	}
-	if changed.items[i] = s.set(item, t.Elem(), at+"["+step+"]", below); changed.items[i] == nil {
+	if changed.items[i] = s.set(item, typeOf(t, step), at+"["+step+"]", below); changed.items[i] == nil {
 		changed.items = slices.Delete(changed.items, i, i+1)
 	}
 	return changed
@@ -117,10 +131,17 @@ func (s *setter) fail(at, format string, args ...any) {
 	s.wrong(&node{Node: &yaml.Node{}, origin: s.origin, path: at}, format, args...)
 }
 
+var (
+	inlineValues = reflect.TypeFor[map[string]any]()
+
+	plainKey = regexp.MustCompile(`^(\\.|[^.[])*`) // a dot within a key is written \.
+	escaped  = regexp.MustCompile(`\\(.)`)
+)
+
 // nextStep takes the first key or item off a path below a value of type t. The step is "" if there is none.
 func nextStep(path string, t reflect.Type) (step string, isItem bool, below string) {
 	inner, isItem := strings.CutPrefix(path, "[")
-	if t != nil && t.Kind() == reflect.Map { // its keys may have dots: a.b.c of a release's set
+	if t != nil && t.Kind() == reflect.Map && t != inlineValues { // its keys may have dots: a.b.c of a release's set
 		if isItem {
 			return strings.TrimSuffix(inner, "]"), true, ""
 		}
@@ -134,10 +155,8 @@ func nextStep(path string, t reflect.Type) (step string, isItem bool, below stri
 		return step, true, below
 	}
 	path = strings.TrimPrefix(path, ".")
-	if end := strings.IndexAny(path, ".["); end >= 0 {
-		return path[:end], false, path[end:]
-	}
-	return path, false, ""
+	step = plainKey.FindString(path)
+	return escaped.ReplaceAllString(step, "$1"), false, path[len(step):]
 }
 
 // itemIndex finds the item of a list that a step means: its number, or its name, which is what its identity begins with.

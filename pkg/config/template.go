@@ -1,10 +1,12 @@
 package config
 
-// The templates of set values. They know three functions, each of them takes the name of an image, and nothing else: so
-// a template either names an image that exists or is an error when the file is read, and none renders "<no value>".
+// The templates of values and hooks. They know three functions, each of them takes the name of an image, and nothing
+// else: so a template either names an image that exists or is an error when the file is read, and none renders
+// "<no value>".
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -28,16 +30,11 @@ func tagColon(ref string) int {
 	return len(ref)
 }
 
-// Resolve returns the values of r.Set with their templates filled in. images maps the name of an image to its full
-// reference, "worker:3fa9…". Values that are no template keep their type; what a template gives is a string.
-func (r Release) Resolve(images map[string]string) (map[string]any, error) {
-	resolved := make(map[string]any, len(r.Set))
-	for key, v := range r.Set {
-		text, ok := v.(string)
-		if !ok {
-			resolved[key] = v
-			continue
-		}
+// Resolve returns a copy of r whose values and hooks have their templates filled in. images maps the name of an image to
+// its full reference, "worker:3fa9…". Values that are no template keep their type; what a template gives is a string.
+func (r Release) Resolve(images map[string]string) (Release, error) {
+	var failed error
+	text := func(text string) string {
 		filled, err := render(text, func(image string) (string, error) {
 			if ref := images[image]; ref != "" {
 				return ref, nil
@@ -45,11 +42,47 @@ func (r Release) Resolve(images map[string]string) (map[string]any, error) {
 			return "", fmt.Errorf("image %q has not been built", image)
 		})
 		if err != nil {
-			return nil, fmt.Errorf("release %s: value %s: %w", r.Name, key, err)
+			failed = fmt.Errorf("release %s: %w", r.Name, err)
 		}
-		resolved[key] = filled
+		return filled
 	}
-	return resolved, nil
+	var value func(v any) any
+	value = func(v any) any {
+		switch v := v.(type) {
+		case string:
+			return text(v)
+		case []any:
+			return each(v, value)
+		case map[string]any:
+			return under(v, value)
+		}
+		return v
+	}
+	hook := func(h Hook) Hook {
+		h.Command = each(h.Command, text)
+		return h
+	}
+	r.InlineValues, r.Set, r.SetString = under(r.InlineValues, value), under(r.Set, value), under(r.SetString, text)
+	r.Hooks = Hooks{Before: each(r.Hooks.Before, hook), After: each(r.Hooks.After, hook)}
+	return r, failed
+}
+
+// each returns a copy of the list, of what change makes of each item.
+func each[T any](list []T, change func(T) T) []T {
+	list = slices.Clone(list)
+	for i, item := range list {
+		list[i] = change(item)
+	}
+	return list
+}
+
+// under returns a copy of the map, of what change makes of each value.
+func under[M ~map[string]V, V any](m M, change func(V) V) M {
+	m = maps.Clone(m)
+	for key, v := range m {
+		m[key] = change(v)
+	}
+	return m
 }
 
 // checkTemplate returns why the templates of text cannot be filled in once these images are built, or nil.

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -26,6 +27,9 @@ func (r *report) whole(c *Config) {
 		at := c.root.get("releases").items[i]
 		r.unique(names, at.get("name"), release.Name)
 		r.wholeRelease(c.Dir, release, at, images)
+	}
+	if len(c.Releases) > 0 {
+		r.wholeOrder(c.Releases, c.root.get("releases").items)
 	}
 	for i, forward := range c.Forwards {
 		r.wholeForward(forward, c.root.get("forwards").items, c.Forwards[:i])
@@ -58,25 +62,102 @@ func (r *report) wholeImage(dir string, image *Image, at entry) {
 }
 
 func (r *report) wholeRelease(dir string, release Release, at *node, images []string) {
-	if release.Chart != "" && release.ChartIsLocal() {
-		r.named(at.get("chart"), r.chart(dir, release.Chart))
-		if info, err := os.Stat(abs(dir, release.Chart)); release.SHA256 != "" && err == nil && info.IsDir() {
-			r.wrong(at.get("sha256"), "a checksum is for a chart's archive, but %s is a folder", release.Chart)
-		}
-	}
+	r.wholeChart(dir, release, at)
 	for i, path := range release.Values {
 		r.named(at.get("values").items[i], r.file(dir, path))
 	}
-	if len(release.Set) == 0 {
-		return
-	}
-	for _, e := range at.get("set").entries {
-		text, ok := release.Set[e.key.Value].(string)
-		if !ok {
-			continue
+	for _, key := range at.get("setString").keys() {
+		_, isText := release.SetString[key]
+		if _, isSet := release.Set[key]; isSet && isText {
+			r.wrong(at.get("setString").get(key), "is in set, too")
 		}
-		if err := checkTemplate(text, images); err != nil {
-			r.wrong(e.inSet(), "%v", err)
+	}
+	for _, n := range []*node{at.get("inlineValues"), at.get("set").flat(), at.get("setString").flat(), at.get("hooks")} {
+		r.templates(n, images)
+	}
+}
+
+// wholeChart checks where the chart comes from.
+func (r *report) wholeChart(dir string, release Release, at *node) {
+	chart, repo := release.Chart, at.get("repo")
+	inRepo := repo != nil && !repo.isNull() // though it may be wrong
+	switch {
+	case chart == "":
+		return
+	case inRepo && strings.Contains(chart, "/"):
+		r.wrong(at.get("chart"), "%q must be the name of a chart in the repo, not a path or a URL", chart)
+	case !inRepo && release.ChartIsLocal():
+		r.named(at.get("chart"), r.chart(dir, chart))
+		if info, err := os.Stat(abs(dir, chart)); release.SHA256 != "" && err == nil && info.IsDir() {
+			r.wrong(at.get("sha256"), "a checksum is for a chart's archive, but %s is a folder", chart)
+		}
+	}
+	switch {
+	case release.Version == "" || inRepo:
+	case !isOCI(chart):
+		r.wrong(at.get("version"), "a version is only for a chart from a repo or oci://")
+	case tagColon(chart) < len(chart):
+		r.wrong(at.get("version"), "the chart has a tag already, which is its version")
+	}
+}
+
+// wholeOrder checks what the releases, which stand at items, wait for.
+func (r *report) wholeOrder(releases []Release, items []*node) {
+	names := make([]string, len(releases))
+	for i, release := range releases {
+		names[i] = release.Name
+	}
+	var way []int // from a release to one that it waits for, and so on
+	done := make([]bool, len(releases))
+	var follow func(i int)
+	follow = func(i int) {
+		way = append(way, i)
+		for j, name := range releases[i].DependsOn {
+			at := items[i].get("dependsOn").items[j]
+			next := slices.Index(names, name)
+			start := slices.Index(way, next)
+			switch {
+			case name == "":
+			case slices.Contains(releases[i].DependsOn[:j], name):
+				r.wrong(at, "%q is here twice", name)
+			case name == names[i]:
+				r.wrong(at, "a release cannot depend on itself")
+			case next < 0:
+				r.wrong(at, "no release is called %q%s", name, didYouMean(name, names))
+			case start >= 0:
+				var round strings.Builder
+				for _, passed := range way[start:] {
+					round.WriteString(names[passed] + " → ")
+				}
+				r.wrong(at, "these releases wait for each other: %s%s", &round, name)
+			case !done[next]:
+				follow(next)
+			}
+		}
+		way = way[:len(way)-1]
+		done[i] = true
+	}
+	for i := range releases {
+		if !done[i] {
+			follow(i)
+		}
+	}
+}
+
+// templates checks those of a value, and of the values in it.
+func (r *report) templates(n *node, images []string) {
+	switch {
+	case n == nil:
+	case n.isScalar():
+		if err := checkTemplate(n.Value, images); err != nil {
+			r.wrong(n, "%v", err)
+		}
+	default:
+		for _, e := range n.entries {
+			r.templates(e.value, images)
+		}
+		for _, item := range n.items {
+			r.templates(item, images)
 		}
 	}
 }
@@ -155,7 +236,7 @@ func (r *report) chart(dir, chart string) string {
 		return ""
 	}
 	if message := r.folder(dir, chart); message != "" {
-		return message + " (a chart that is not on this machine starts with https://)"
+		return message + " (a chart that is not on this machine starts with https:// or oci://, or has a repo)"
 	}
 	return r.file(dir, filepath.Join(chart, "Chart.yaml"))
 }

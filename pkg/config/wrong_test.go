@@ -102,7 +102,7 @@ var wrong = []struct {
 		`devloop.yaml:4:55: releases[0].values[0]: there is no file "valeus.yaml"; did you mean "values.yaml"?`,
 		`devloop.yaml:5:11: releases[1].name: a is taken already, on line 4`,
 		`devloop.yaml:5:21: releases[1].chart: there is no folder "deploy/dask-sesion"; did you mean "deploy/dask-session"? ` +
-			`(a chart that is not on this machine starts with https://)`,
+			`(a chart that is not on this machine starts with https:// or oci://, or has a repo)`,
 		`devloop.yaml:5:52: releases[1].namespace: "N" must be a DNS label: up to 63 of a-z, 0-9 and -, with a letter or digit at both ends`,
 		`devloop.yaml:5:72: releases[1].createNamespace: must be true or false, but is text "yes"`,
 		`devloop.yaml:6:3: releases[2]: "name" is missing`,
@@ -138,7 +138,7 @@ images:
 		`devloop.yaml:11:8: releases[0].set: {{if true}}x{{end}} is not understood; ` + usage,
 		`devloop.yaml:12:8: releases[0].set: {{.worker}} is not understood; ` + usage,
 		`devloop.yaml:13:8: releases[0].set: f must be a single value, but is a mapping; write one line per value, ` +
-			`with dots in the key (a.b.c), or use a values file`,
+			`with dots in the key (a.b.c), or use inlineValues`,
 		`devloop.yaml:14:5: releases[0].set: ".h" must be a path like a.b.c (a dot within a key is written \.)`,
 		`devloop.yaml:15:8: releases[0].set: .nan cannot be a Helm value; put it in quotes if it is text`,
 		`devloop.yaml:16:8: releases[0].set: "x" does not fit its tag !!int`,
@@ -156,17 +156,149 @@ images:
 	}},
 	{"deep", head + "health: " + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + "\n", []string{
 		`devloop.yaml:3:10: health[0]: must be a mapping, but is a list`,
-		`devloop.yaml:3:28: health` + strings.Repeat("[0]", 19) + `: stands in more than 19 lists and mappings`,
+		`devloop.yaml:3:58: health` + strings.Repeat("[0]", 49) + `: stands in more than 49 lists and mappings`,
 	}},
 	{"charts", head + `releases:
 - { name: a, chart: ftp://example.com/c.tgz, namespace: n }
 - { name: b, chart: "https://", namespace: n }
 - { name: c, chart: "https://e xample/", namespace: n }
 - { name: d, chart: http://example.com/c, namespace: n }
+- { name: e, chart: oci://localhost:5000/charts/c_1, namespace: n, version: ^1.2 }
+- { name: f, chart: "oci://[::1]:5000/c:1.2.3+4", namespace: n }
+- { name: g, chart: "oci://example.com/c:1", namespace: n, version: "1" }
+- { name: h, chart: "oci://example.com:5000/c@sha256:abc", namespace: n }
+- { name: i, chart: oci://example.com, namespace: n }
+- { name: j, chart: oci://example.com/Charts/c, namespace: n }
+- { name: k, chart: oci://user@example.com/c, namespace: n }
+- { name: l, chart: oci://example.com:port/c, namespace: n }
 `, []string{
-		`devloop.yaml:4:21: releases[0].chart: "ftp://example.com/c.tgz" cannot be downloaded; a chart's URL starts with https:// or http://`,
+		`devloop.yaml:4:21: releases[0].chart: "ftp://example.com/c.tgz" cannot be downloaded; a chart's URL starts with https://, http:// or oci://`,
 		`devloop.yaml:5:21: releases[1].chart: "https://" is not a URL`,
 		`devloop.yaml:6:21: releases[2].chart: "https://e xample/" is not a URL`,
+		`devloop.yaml:10:69: releases[6].version: the chart has a tag already, which is its version`,
+		`devloop.yaml:11:21: releases[7].chart: "oci://example.com:5000/c@sha256:abc" cannot have a digest; pin the chart's archive with sha256`,
+		`devloop.yaml:12:21: releases[8].chart: "oci://example.com" must be like oci://host/path/name or oci://host/path/name:tag`,
+		`devloop.yaml:13:21: releases[9].chart: "oci://example.com/Charts/c" must be like oci://host/path/name or oci://host/path/name:tag`,
+		`devloop.yaml:14:21: releases[10].chart: "oci://user@example.com/c" must be like oci://host/path/name or oci://host/path/name:tag`,
+		`devloop.yaml:15:21: releases[11].chart: "oci://example.com:port/c" is not a URL`,
+	}},
+	{"repos", head + `releases:
+- { name: a, chart: dask-gateway, namespace: n, repo: https://helm.dask.org, version: v2024.1.0-rc.1+x }
+- { name: b, chart: deploy/dask-session, namespace: n, repo: http://localhost/ }
+- { name: c, chart: https://example.com/c.tgz, namespace: n, repo: ftp://example.com }
+- { name: d, chart: c, namespace: n, repo: "https://" }
+- { name: e, chart: c, namespace: n, repo: https://example.com, version: latest }
+- { name: f, chart: c, namespace: n, repo: https://example.com, version: 1.2 }
+- { name: g, chart: c, namespace: n, repo: https://example.com, version: ">= 1.2, < 3 || 5.x" }
+- { name: h, chart: chart.tgz, namespace: n, repo: , version: "1" }
+- { name: i, chart: http://example.com/c-1.tgz, namespace: n, version: "1" }
+- { name: j, chart: c, namespace: n }
+- { name: k, chart: deploy/dask-session, namespace: n, version: "1", sha256: ` + strings.Repeat("ab", 32) + ` }
+`, []string{
+		`devloop.yaml:5:21: releases[1].chart: "deploy/dask-session" must be the name of a chart in the repo, not a path or a URL`,
+		`devloop.yaml:6:21: releases[2].chart: "https://example.com/c.tgz" must be the name of a chart in the repo, not a path or a URL`,
+		`devloop.yaml:6:68: releases[2].repo: "ftp://example.com" must be a URL that starts with https:// or http://`,
+		`devloop.yaml:7:44: releases[3].repo: "https://" is not a URL`,
+		`devloop.yaml:8:74: releases[4].version: "latest" must be a version like 2024.1.0, or a range like ^1.2`,
+		`devloop.yaml:9:74: releases[5].version: must be text, but is a number (1.2); put it in quotes`,
+		`devloop.yaml:11:63: releases[7].version: a version is only for a chart from a repo or oci://`,
+		`devloop.yaml:12:72: releases[8].version: a version is only for a chart from a repo or oci://`,
+		`devloop.yaml:13:21: releases[9].chart: there is no folder "c" (a chart that is not on this machine starts with https:// or oci://, or has a repo)`,
+		`devloop.yaml:14:65: releases[10].version: a version is only for a chart from a repo or oci://`,
+		`devloop.yaml:14:78: releases[10].sha256: a checksum is for a chart's archive, but deploy/dask-session is a folder`,
+	}},
+	{"order", head + `releases:
+- { name: db, chart: chart.tgz, namespace: n }
+- { name: web, chart: chart.tgz, namespace: n, dependsOn: [dbb, nowhere, web, db, db, ~, Web] }
+- { name: a, chart: chart.tgz, namespace: n, dependsOn: [b, d] }
+- { name: b, chart: chart.tgz, namespace: n, dependsOn: [c] }
+- { name: c, chart: chart.tgz, namespace: n, dependsOn: [db, a, b] }
+- { name: d, chart: chart.tgz, namespace: n, dependsOn: [db, b] }
+- { name: e, chart: chart.tgz, namespace: n, dependsOn: web }
+`, []string{
+		`devloop.yaml:5:60: releases[1].dependsOn[0]: no release is called "dbb"; did you mean "db"?`,
+		`devloop.yaml:5:65: releases[1].dependsOn[1]: no release is called "nowhere"`,
+		`devloop.yaml:5:74: releases[1].dependsOn[2]: a release cannot depend on itself`,
+		`devloop.yaml:5:83: releases[1].dependsOn[4]: "db" is here twice`,
+		`devloop.yaml:5:87: releases[1].dependsOn[5]: must be text, but is empty`,
+		`devloop.yaml:5:90: releases[1].dependsOn[6]: "Web" must be a Helm release name: up to 53 of a-z, 0-9, - and ., with a letter or digit at both ends`,
+		`devloop.yaml:8:62: releases[4].dependsOn[1]: these releases wait for each other: a → b → c → a`,
+		`devloop.yaml:8:65: releases[4].dependsOn[2]: these releases wait for each other: b → c → b`,
+		`devloop.yaml:10:57: releases[6].dependsOn: must be a list, but is text "web"`,
+	}},
+	{"hooks", head + `releases:
+- name: r
+  chart: chart.tgz
+  namespace: n
+  hooks:
+    before:
+    - { command: [echo, '{{ image "x" }}'], timeout: 0 }
+    - { command: [] }
+    - { command: make, timeout: 5 }
+    - { timeout: 1s, shell: true }
+    -
+    after: { command: [echo] }
+    around: []
+  onFailure: rolback
+`, []string{
+		`devloop.yaml:9:25: releases[0].hooks.before[0].command[1]: no image is called "x"`,
+		`devloop.yaml:9:54: releases[0].hooks.before[0].timeout: must be at least 1ms, but is 0`,
+		`devloop.yaml:10:18: releases[0].hooks.before[1].command: must not be empty`,
+		`devloop.yaml:11:18: releases[0].hooks.before[2].command: must be a list, but is text "make"`,
+		`devloop.yaml:11:33: releases[0].hooks.before[2].timeout: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is a number (5)`,
+		`devloop.yaml:12:7: releases[0].hooks.before[3]: "command" is missing`,
+		`devloop.yaml:12:22: releases[0].hooks.before[3]: unknown key "shell"; known here: command, timeout`,
+		`devloop.yaml:13:6: releases[0].hooks.before[4]: must be a mapping, but is empty`,
+		`devloop.yaml:14:12: releases[0].hooks.after: must be a list, but is a mapping`,
+		`devloop.yaml:15:5: releases[0].hooks: unknown key "around"; known here: before, after`,
+		`devloop.yaml:16:14: releases[0].onFailure: "rolback" must be keep or rollback`,
+	}},
+	{"inline values", head + `images: { worker: { dockerfile: Dockerfile.worker } }
+releases:
+- name: r
+  chart: chart.tgz
+  namespace: n
+  inlineValues:
+    a:
+      b.c: ['{{ image "wroker" }}', { d: '{{ x }}' }]
+      "{{ e }}": '{{ tag "worker" }}'
+    f: [.inf, -.inf, .nan]
+    g: !!int x
+    h: !mine x
+- { name: s, chart: chart.tgz, namespace: n, inlineValues: [a] }
+`, []string{
+		`devloop.yaml:10:13: releases[0].inlineValues.a.b.c[0]: no image is called "wroker"; did you mean "worker"?`,
+		`devloop.yaml:10:42: releases[0].inlineValues.a.b.c[1].d: function "x" not defined; ` + usage,
+		`devloop.yaml:12:9: releases[0].inlineValues.f[0]: .inf cannot be a Helm value; put it in quotes if it is text`,
+		`devloop.yaml:12:15: releases[0].inlineValues.f[1]: -.inf cannot be a Helm value; put it in quotes if it is text`,
+		`devloop.yaml:12:22: releases[0].inlineValues.f[2]: .nan cannot be a Helm value; put it in quotes if it is text`,
+		`devloop.yaml:13:8: releases[0].inlineValues.g: "x" does not fit its tag !!int`,
+		`devloop.yaml:14:8: releases[0].inlineValues.h: has a tag that is not known: !mine`,
+		`devloop.yaml:15:60: releases[1].inlineValues: must be a mapping, but is a list`,
+	}},
+	{"templates of inline values", head + `releases:
+- { name: r, chart: chart.tgz, namespace: n, inlineValues: { a: [{ b: '{{ tag "x" }}' }] } }
+`, []string{
+		`devloop.yaml:4:71: releases[0].inlineValues.a[0].b: no image is called "x"`,
+	}},
+	{"set as text", head + `releases:
+- name: r
+  chart: chart.tgz
+  namespace: n
+  set: { a.b: 1, c: 2, d: 3 }
+  setString:
+    a.b: 1
+    c:
+    .d: x
+    e.f: {}
+    g.h: '{{ image "x" }}'
+- { name: s, chart: chart.tgz, namespace: n, setString: [a] }
+`, []string{
+		`devloop.yaml:9:10: releases[0].setString.a.b: is in set, too`,
+		`devloop.yaml:11:5: releases[0].setString: ".d" must be a path like a.b.c (a dot within a key is written \.)`,
+		`devloop.yaml:12:10: releases[0].setString.e.f: must be a single value, but is a mapping`,
+		`devloop.yaml:13:10: releases[0].setString: no image is called "x"`,
+		`devloop.yaml:14:57: releases[1].setString: must be a mapping, but is a list`,
 	}},
 	{"health", head + "health:\n- { deployment: a==, namespace: n, x: 1 }\n- { deployment: \" \", namespace: n }\n- { deployment: a in }\n", []string{
 		`devloop.yaml:4:36: health[0]: unknown key "x"; known here: deployment, namespace`,

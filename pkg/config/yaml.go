@@ -18,8 +18,8 @@ import (
 // millions otherwise; large files have some hundreds of values in all.
 const mostAliased = 5_000
 
-// deepest is how many lists and mappings may stand within each other. Nothing that has a meaning is half as deep.
-const deepest = 20
+// deepest is how many lists and mappings may stand within each other. No chart has values that are half as deep.
+const deepest = 50
 
 // origin is what a value was read from.
 type origin struct {

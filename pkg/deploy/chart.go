@@ -1,5 +1,5 @@
-// Charts: a folder or an archive on disk, or an archive at a URL that is downloaded once and kept with its digest, so that
-// devloop works offline and notices when the copy was changed.
+// Charts: a folder or an archive on disk, or an archive that is downloaded once and kept with its digest, so that devloop works offline
+// and notices when the copy was changed. Where a chart is found by a name and a version stands in repository.go.
 package deploy
 
 import (
@@ -12,16 +12,18 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
-	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
+	"sigs.k8s.io/yaml"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -30,77 +32,285 @@ const (
 	downloadTimeout = 60 * time.Second
 	// maxChart is in bytes; Helm's own limit for an archive.
 	maxChart = 100 << 20
+	// maxDepth is how deep charts may depend on each other: charts that depend on themselves end there.
+	maxDepth = 10
 )
 
-// charts is the cache of downloaded charts: <sha256 of the URL>-<file name>, and beside it the same with ".sha256".
-type charts struct{ dir string }
+// source is where a chart comes from.
+type source struct {
+	chart   string // folder, archive, URL (https, http, oci), or the chart's name in repo
+	repo    string // URL of a chart repository, or ""
+	version string // in the repository or registry: exact, a range, or "" for the newest
+	sha256  string // that its archive has to have, or ""
+}
 
-// load returns the chart and the digest of all its files. Helm changes charts while it works, so each caller gets its own.
-func (c charts) load(ctx context.Context, say event.Stage, where, pinned string) (*chart.Chart, string, error) {
-	file := where
-	if strings.Contains(where, "://") {
-		var err error
-		if file, err = c.fetch(ctx, say, where, pinned); err != nil {
-			return nil, "", err
-		}
+func (s source) String() string {
+	if s.repo != "" {
+		return strings.TrimSpace(redacted(s.repo) + " " + s.chart + " " + s.version)
 	}
+	return strings.TrimSpace(redacted(s.chart) + " " + s.version)
+}
+
+func (s source) isLocal() bool { return s.repo == "" && !strings.Contains(s.chart, "://") }
+
+// redacted is a URL without its password, for messages.
+func redacted(address string) string {
+	if u, err := url.Parse(address); err == nil && u.User != nil {
+		return u.Redacted()
+	}
+	return address
+}
+
+// charts is the cache of downloaded charts: <sha256 of the URL>-<file name>, and beside it the same with ".sha256".
+type charts struct {
+	dir string
+
+	mu       sync.Mutex
+	digests  map[string]string // of archives that were read, by path, size and time
+	resolved map[string]found  // what a name and a version mean, for as long as devloop runs
+}
+
+// ref is a chart whose files are known by their digest, and not read more often than need be.
+type ref struct {
+	digest string
+	load   func() (*chart.Chart, error) // Helm changes charts while it works, so each call returns another one
+}
+
+// open finds the chart and the digest of all its files.
+func (c *charts) open(ctx context.Context, say event.Stage, from source) (ref, error) {
+	file, err := c.locate(ctx, say, from)
+	if err != nil {
+		return ref{}, err
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		return ref{}, fmt.Errorf("chart %s: %w", from, err)
+	}
+	key := fmt.Sprintf("%s %d %d", file, info.Size(), info.ModTime().UnixNano())
+	c.mu.Lock()
+	digest, known := c.digests[key]
+	c.mu.Unlock()
+	if !known {
+		loaded, err := c.load(ctx, say, file, from, 0)
+		if err != nil {
+			return ref{}, err
+		}
+		digest = digestOf(loaded)
+	}
+	if !known && !info.IsDir() { // a folder's time says nothing of the files in it
+		c.mu.Lock()
+		if c.digests == nil {
+			c.digests = map[string]string{}
+		}
+		c.digests[key] = digest
+		c.mu.Unlock()
+	}
+	return ref{digest, func() (*chart.Chart, error) {
+		loaded, err := c.load(ctx, say, file, from, 0)
+		if err == nil && digestOf(loaded) != digest {
+			err = fmt.Errorf("chart %s: %w", from, event.ErrSuperseded) // saved since
+		}
+		return loaded, err
+	}}, nil
+}
+
+// load reads the chart in a file or folder, and brings the charts that it depends on and that it does not hold.
+func (c *charts) load(ctx context.Context, say event.Stage, file string, from source, depth int) (*chart.Chart, error) {
 	loaded, err := loader.Load(file)
 	if err != nil {
-		return nil, "", fmt.Errorf("chart %s: %w", where, err)
+		return nil, event.WithHint(fmt.Errorf("chart %s: %w", from, err), "mend it and save; what ran keeps running")
 	}
-	if err := action.CheckDependencies(loaded, loaded.Metadata.Dependencies); err != nil {
-		return nil, "", event.WithHint(fmt.Errorf("chart %s: %w", where, err), "helm dependency build "+where)
+	held := map[string]bool{}
+	for _, dependency := range loaded.Dependencies() {
+		held[dependency.Name()] = true
 	}
-	// Two archives of the same files may hold them in another order.
-	files := slices.SortedFunc(slices.Values(loaded.Raw), func(a, b *chart.File) int { return strings.Compare(a.Name, b.Name) })
+	for _, wanted := range loaded.Metadata.Dependencies {
+		if wanted == nil || held[wanted.Name] {
+			continue
+		}
+		if depth == maxDepth {
+			return nil, fmt.Errorf("chart %s: its charts depend on each other more than %d deep", from, maxDepth)
+		}
+		dependency, err := dependencyOf(loaded, wanted, file)
+		if err == nil {
+			var archive string
+			if archive, err = c.locate(ctx, say, dependency); err == nil {
+				var brought *chart.Chart
+				if brought, err = c.load(ctx, say, archive, dependency, depth+1); err == nil {
+					loaded.AddDependency(brought)
+				}
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("chart %s: its dependency %s: %w", from, wanted.Name, err)
+		}
+		held[wanted.Name] = true
+	}
+	return loaded, nil
+}
+
+// dependencyOf tells where a chart that another one depends on comes from. Chart.lock fixes its version where there is one.
+func dependencyOf(parent *chart.Chart, wanted *chart.Dependency, file string) (source, error) {
+	from := source{chart: wanted.Name, repo: wanted.Repository, version: wanted.Version}
+	if parent.Lock != nil {
+		for _, locked := range parent.Lock.Dependencies {
+			if locked.Name == wanted.Name && locked.Repository == wanted.Repository {
+				from.version = locked.Version
+			}
+		}
+	}
+	kind, rest, isURL := strings.Cut(wanted.Repository, "://")
+	switch {
+	case wanted.Repository == "":
+		return from, event.WithHint(errors.New("is not in its charts folder, and names no repository"), "put it into charts/, or give its repository in Chart.yaml")
+	case kind == "file":
+		folder := filepath.FromSlash(rest)
+		if !filepath.IsAbs(folder) {
+			folder = filepath.Join(file, folder)
+		}
+		return source{chart: folder}, nil
+	case kind == "oci":
+		return source{chart: strings.TrimSuffix(wanted.Repository, "/") + "/" + wanted.Name, version: from.version}, nil
+	case !isURL: // "@name" or "alias:name": a repository that Helm's user has added
+		entry, err := addedRepository(strings.TrimPrefix(strings.TrimPrefix(wanted.Repository, "alias:"), "@"))
+		from.repo = entry
+		return from, err
+	}
+	return from, nil
+}
+
+// localDependencies returns the folders that the chart in a folder depends on by file://, and so on from there.
+func localDependencies(folder string) []string {
+	found := []string{folder}
+	for i := 0; i < len(found) && len(found) < 100; i++ {
+		text, err := os.ReadFile(filepath.Join(found[i], "Chart.yaml"))
+		var metadata chart.Metadata
+		if err != nil || yaml.Unmarshal(text, &metadata) != nil {
+			continue
+		}
+		for _, dependency := range metadata.Dependencies {
+			if dependency == nil {
+				continue
+			}
+			rest, isLocal := strings.CutPrefix(dependency.Repository, "file://")
+			other := filepath.FromSlash(rest)
+			if !filepath.IsAbs(other) {
+				other = filepath.Join(found[i], other)
+			}
+			if isLocal && !slices.Contains(found, other) {
+				found = append(found, other)
+			}
+		}
+	}
+	return found[1:]
+}
+
+// digestOf is of a chart's files and of those of the charts that it depends on. Two archives of the same files may hold them in
+// another order, so that of the archive would not do.
+func digestOf(loaded *chart.Chart) string {
 	sum := sha256.New()
+	files := slices.SortedFunc(slices.Values(loaded.Raw), func(a, b *chart.File) int { return strings.Compare(a.Name, b.Name) })
 	for _, f := range files {
 		_, _ = fmt.Fprintf(sum, "%d:%s,%d:", len(f.Name), f.Name, len(f.Data)) // a hash never fails to write
 		_, _ = sum.Write(f.Data)
 	}
-	return loaded, hex.EncodeToString(sum.Sum(nil)), nil
+	var below []string
+	for _, dependency := range loaded.Dependencies() {
+		below = append(below, digestOf(dependency))
+	}
+	slices.Sort(below)
+	_, _ = fmt.Fprint(sum, below)
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// locate returns the path of the chart on this machine, downloading it first if it is not there.
+func (c *charts) locate(ctx context.Context, say event.Stage, from source) (string, error) {
+	switch {
+	case from.repo != "":
+		at, err := c.resolve(ctx, say, from)
+		if err != nil {
+			return "", err
+		}
+		return c.fetch(ctx, say, at.URL, from.sha256, at.Digest, func(ctx context.Context) ([]byte, error) {
+			return download(ctx, at.URL)
+		})
+	case strings.HasPrefix(from.chart, "oci://"):
+		at, err := c.resolve(ctx, say, from)
+		if err != nil {
+			return "", err
+		}
+		return c.fetch(ctx, say, at.URL, from.sha256, "", func(ctx context.Context) ([]byte, error) { return pullChart(ctx, at.URL) })
+	case strings.HasPrefix(from.chart, "https://"), strings.HasPrefix(from.chart, "http://"):
+		return c.fetch(ctx, say, from.chart, from.sha256, "", func(ctx context.Context) ([]byte, error) { return download(ctx, from.chart) })
+	case from.isLocal():
+		return from.chart, from.verify()
+	}
+	return "", event.WithHint(fmt.Errorf("chart %s: not a kind of address that devloop can download", from),
+		"give the URL (https, http, oci) of a chart, a repository and the chart's name, or a folder")
+}
+
+// verify compares the archive on disk with the checksum that is asked for.
+func (s source) verify() error {
+	if s.sha256 == "" {
+		return nil
+	}
+	archive, err := os.ReadFile(s.chart)
+	if err != nil {
+		return fmt.Errorf("chart %s: %w", s, err)
+	}
+	if digest := sum256(archive); digest != s.sha256 {
+		return event.WithHint(fmt.Errorf("chart %s: its sha256 is %s, and devloop.yaml asks for %s", s, digest, s.sha256), "make sure which one is right, then correct devloop.yaml")
+	}
+	return nil
+}
+
+func sum256(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
 }
 
 // file is where the cache keeps the archive of a URL.
-func (c charts) file(url string) string {
-	sum := sha256.Sum256([]byte(url))
-	return filepath.Join(c.dir, hex.EncodeToString(sum[:8])+"-"+path.Base(url))
+func (c *charts) file(url string) string {
+	name := strings.ReplaceAll(path.Base(url), ":", "-")
+	return filepath.Join(c.dir, sum256([]byte(url))[:16]+"-"+name)
 }
 
 // CachedChart returns where the cache in dir keeps the chart of a URL, and whether it does.
 func CachedChart(dir, url string) (file string, cached bool) {
-	file = charts{dir}.file(url)
+	c := charts{dir: dir}
+	file = c.file(url)
 	_, err := os.Stat(file)
 	return file, err == nil
 }
 
-// fetch returns the archive's path in the cache, downloading it first if it is not there.
-func (c charts) fetch(ctx context.Context, say event.Stage, url, pinned string) (string, error) {
-	if !strings.HasPrefix(url, "https://") && !strings.HasPrefix(url, "http://") {
-		return "", event.WithHint(fmt.Errorf("chart %s: not a kind of address that devloop can download", url),
-			"give the URL (http, https) of a chart's archive, or a folder")
-	}
-	file := c.file(url)
+// fetch returns the archive's path in the cache, downloading it first if it is not there. pinned is the checksum that the user asks
+// for, listed the one that a repository tells; both may be "".
+func (c *charts) fetch(ctx context.Context, say event.Stage, url, pinned, listed string, download func(context.Context) ([]byte, error)) (string, error) {
+	file, address := c.file(url), redacted(url)
 	archive, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = say.Step(ctx, "chart downloaded", func(ctx context.Context) ([]any, error) {
-			archive, err = download(ctx, url)
+			ctx, cancel := context.WithTimeout(ctx, downloadTimeout)
+			defer cancel()
+			archive, err = download(ctx)
+			if err == nil && listed != "" && sum256(archive) != listed {
+				err = fmt.Errorf("its sha256 is %s, and its repository lists %s", sum256(archive), listed)
+			}
 			if err == nil { // a proxy's log-in page is an answer, too
 				_, err = loader.LoadArchive(bytes.NewReader(archive))
 			}
 			if err != nil {
-				return nil, event.WithHint(fmt.Errorf("chart %s: %w", url, err), "check the address and the network, or put the archive at "+file)
+				return nil, event.WithHint(fmt.Errorf("chart %s: %w", address, err), "check the address and the network, or put the archive at "+file)
 			}
 			return []any{"bytes", len(archive)}, errors.Join(os.MkdirAll(c.dir, 0o755), writeFile(file, archive))
-		}, "url", url)
+		}, "url", address)
 	}
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(archive)
-	digest := hex.EncodeToString(sum[:])
+	digest := sum256(archive)
 	if pinned != "" && pinned != digest {
-		return "", event.WithHint(fmt.Errorf("chart %s: its sha256 is %s, and devloop.yaml asks for %s", url, digest, pinned),
+		return "", event.WithHint(fmt.Errorf("chart %s: its sha256 is %s, and devloop.yaml asks for %s", address, digest, pinned),
 			"make sure which one is right, then correct devloop.yaml or delete "+file)
 	}
 	known, err := os.ReadFile(file + ".sha256")
@@ -108,17 +318,19 @@ func (c charts) fetch(ctx context.Context, say event.Stage, url, pinned string) 
 	case errors.Is(err, fs.ErrNotExist):
 		err = writeFile(file+".sha256", []byte(digest+"\n"))
 	case err == nil && strings.TrimSpace(string(known)) != digest:
-		err = event.WithHint(fmt.Errorf("chart %s: its copy %s is not the file that was downloaded", url, file), "delete both the copy and "+file+".sha256")
+		err = event.WithHint(fmt.Errorf("chart %s: its copy %s is not the file that was downloaded", address, file), "delete both the copy and "+file+".sha256")
 	}
 	return file, err
 }
 
-func download(ctx context.Context, url string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, downloadTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+// download gets what is at a URL. User and password may stand in it, or in Helm's own list of repositories.
+func download(ctx context.Context, address string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err
+	}
+	if user, password := repositoryLogin(address); req.URL.User == nil && user != "" {
+		req.SetBasicAuth(user, password)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -128,7 +340,11 @@ func download(ctx context.Context, url string) ([]byte, error) {
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("the server answers %s", resp.Status)
 	}
-	return io.ReadAll(io.LimitReader(resp.Body, maxChart))
+	content, err := io.ReadAll(io.LimitReader(resp.Body, maxChart+1))
+	if len(content) > maxChart {
+		return nil, fmt.Errorf("it is larger than %d MB", maxChart>>20)
+	}
+	return content, err
 }
 
 // writeFile puts content at name whole or not at all.

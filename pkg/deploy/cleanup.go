@@ -7,17 +7,21 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"helm.sh/helm/v3/pkg/action"
+	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/storage/driver"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/dynamic"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -26,20 +30,28 @@ import (
 const (
 	goneTimeout  = 60 * time.Second
 	emptyTimeout = 90 * time.Second
+	// finalizerTimeout is how long the controller of what users made may take to do its part: Dask's pods have 30 s to end.
+	finalizerTimeout = 40 * time.Second
 )
 
-// Cleanup removes what was deployed: objects of the resources in before ("daskclusters.gateway.dask.org") in the namespaces of
-// our releases, the releases, then empty namespaces. Releases that are ours and no longer in devloop.yaml go, too. It continues
-// after an error, so that one trouble does not keep the rest.
-func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Release, before []string) error {
+// Removal says what a clean-up removes.
+type Removal struct {
+	Before  []string // resources ("daskclusters.gateway.dask.org") of which all objects in the namespaces of our releases go first
+	CRDs    bool     // definitions that devloop made, and with them all objects of their kinds
+	Volumes bool     // claims that stateful sets of our releases made
+}
+
+// Cleanup removes what was deployed: first objects that users made, the releases in reverse order, then empty namespaces. Releases that
+// are ours and no longer in devloop.yaml go, too. It continues after an error, so that one trouble does not keep the rest.
+func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Release, what Removal) error {
 	say := sink.For("cleanup")
 	var (
 		ours       []Release
 		namespaces []string
 		errs       []error
 	)
-	for _, r := range d.recorded(releases) {
-		owned, err := d.stillOurs(r)
+	for _, r := range d.recorded(ordered(releases)) {
+		owned, err := d.stillOurs(ctx, r)
 		errs = append(errs, err)
 		if !owned {
 			continue
@@ -49,7 +61,7 @@ func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Rele
 			namespaces = append(namespaces, r.Namespace)
 		}
 	}
-	for _, resource := range before {
+	for _, resource := range what.Before {
 		for _, namespace := range namespaces {
 			errs = append(errs, d.deleteAll(ctx, say, resource, namespace))
 		}
@@ -57,10 +69,31 @@ func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Rele
 	for _, r := range slices.Backward(ours) {
 		errs = append(errs, d.uninstall(ctx, say, r))
 	}
+	errs = append(errs, d.removeClaims(ctx, say, what.Volumes), d.removeCRDs(ctx, say, what.CRDs))
 	for _, namespace := range d.journal.Names(kindNamespace) {
 		errs = append(errs, d.deleteNamespace(ctx, say, namespace))
 	}
 	return errors.Join(errs...)
+}
+
+// ordered puts releases behind those that they depend on.
+func ordered(releases []Release) []Release {
+	var done []Release
+	in := func(name string) bool {
+		return slices.ContainsFunc(done, func(r Release) bool { return r.Name == name })
+	}
+	for len(done) < len(releases) {
+		before := len(done)
+		for _, r := range releases {
+			if !in(r.Name) && !slices.ContainsFunc(r.DependsOn, func(name string) bool { return !in(name) }) {
+				done = append(done, r)
+			}
+		}
+		if len(done) == before {
+			return releases // they depend on each other, or on one that is not there: devloop.yaml's check is for that
+		}
+	}
+	return done
 }
 
 // recorded returns the releases that the journal permits to delete: first those that are no longer in devloop.yaml, then the
@@ -82,19 +115,26 @@ func (d *Deployer) recorded(releases []Release) []Release {
 }
 
 // stillOurs looks whether the release is there and ours; if not, the journal forgets it.
-func (d *Deployer) stillOurs(r Release) (bool, error) {
-	helm, err := d.helm(r.Namespace)
+func (d *Deployer) stillOurs(ctx context.Context, r Release) (bool, error) {
+	last, err := d.last(ctx, r)
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("clean up: %w", err)
 	}
-	last, err := helm.Releases.Last(r.Name)
-	if err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
-		return false, fmt.Errorf("clean up release %s: %w", r.ID(), err)
-	}
-	if last == nil || !d.owns(last) {
-		return false, d.journal.Forget(kindRelease, r.ID())
+	if last.version == 0 || !d.owns(last) {
+		return false, d.forget(r)
 	}
 	return true, nil
+}
+
+// forget takes a release, and what was being written of it, out of the journal.
+func (d *Deployer) forget(r Release) error {
+	errs := []error{d.journal.Forget(kindRelease, r.ID())}
+	for _, id := range d.journal.Names(kindRevision) {
+		if strings.HasPrefix(id, r.ID()+"@") {
+			errs = append(errs, d.journal.Forget(kindRevision, id))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // deleteAll deletes the objects of a resource in a namespace and waits until they and the pods that belong to them are gone.
@@ -114,57 +154,267 @@ func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespa
 	if err != nil {
 		return fmt.Errorf("clean up %s in %s: %w", name, namespace, err)
 	}
+	names := make([]string, len(list.Items))
+	ours := map[types.UID]bool{}
+	for i, object := range list.Items {
+		names[i] = object.GetName()
+		ours[object.GetUID()] = true
+	}
 	return say.Step(ctx, "objects deleted", func(ctx context.Context) ([]any, error) {
-		ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still there after %s", goneTimeout))
-		defer cancel()
-		owners := map[types.UID]bool{}
-		for _, object := range list.Items {
-			owners[object.GetUID()] = true
-			err := objects.Delete(ctx, object.GetName(), metav1.DeleteOptions{})
-			if err != nil && !apierrors.IsNotFound(err) {
-				return nil, fmt.Errorf("delete %s %s/%s: %w", name, namespace, object.GetName(), err)
+		for _, name := range names {
+			if err := objects.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+				return nil, fmt.Errorf("delete %s %s/%s: %w", mapping.Resource, namespace, name, err)
 			}
 		}
-		return nil, d.until(ctx, func() (string, error) {
-			left, err := objects.List(ctx, metav1.ListOptions{})
-			if err != nil {
-				return "", err
-			}
-			for _, object := range left.Items {
-				if owners[object.GetUID()] {
-					return name + " " + object.GetName(), nil
-				}
-			}
-			pods, err := d.cluster.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
-			if err != nil {
-				return "", err
-			}
-			for _, pod := range pods.Items {
-				for _, owner := range pod.OwnerReferences {
-					if owners[owner.UID] {
-						return "pod " + pod.Name, nil
-					}
-				}
-			}
-			return "", nil
-		})
-	}, "resource", name, "namespace", namespace, "count", len(list.Items))
+		gone := func(wait time.Duration) error {
+			ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("still there after %s", wait))
+			defer cancel()
+			return d.until(ctx, func() (string, error) { return d.stillThere(ctx, objects, mapping.Resource, namespace, ours) })
+		}
+		err := gone(finalizerTimeout)
+		if err == nil || ctx.Err() != nil {
+			return nil, err
+		}
+		freed, freeErr := d.freeOfFinalizers(ctx, objects, ours)
+		if freeErr != nil || len(freed) == 0 {
+			return nil, errors.Join(err, freeErr)
+		}
+		say.Warn("finalizers taken away, their controller did not do so", err, "resource", name, "objects", strings.Join(freed, " "))
+		return nil, gone(finalizerTimeout)
+	}, "resource", name, "namespace", namespace, "objects", strings.Join(names, " "))
 }
 
-// uninstall removes a release that is ours.
+// stillThere names one of the objects, or a pod that belongs to one.
+func (d *Deployer) stillThere(ctx context.Context, objects dynamic.ResourceInterface, resource, namespace string, ours map[types.UID]bool) (string, error) {
+	left, err := objects.List(ctx, metav1.ListOptions{})
+	if apierrors.IsNotFound(err) {
+		return "", nil // their kind is gone
+	}
+	if err != nil {
+		return "", err
+	}
+	for _, object := range left.Items {
+		if ours[object.GetUID()] {
+			return resource + " " + object.GetName(), nil
+		}
+	}
+	pods, err := d.cluster.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return "", err
+	}
+	for _, pod := range pods.Items {
+		for _, owner := range pod.OwnerReferences {
+			if ours[owner.UID] {
+				return "pod " + pod.Name, nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// freeOfFinalizers lets objects that are being deleted go, and names them.
+func (d *Deployer) freeOfFinalizers(ctx context.Context, objects dynamic.ResourceInterface, ours map[types.UID]bool) (freed []string, err error) {
+	left, err := objects.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	for _, object := range left.Items {
+		if !ours[object.GetUID()] || object.GetDeletionTimestamp() == nil || len(object.GetFinalizers()) == 0 {
+			continue
+		}
+		_, err := objects.Patch(ctx, object.GetName(), types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return freed, fmt.Errorf("take away the finalizers of %s: %w", object.GetName(), err)
+		}
+		freed = append(freed, object.GetName())
+	}
+	return freed, nil
+}
+
+// uninstall removes a release that is ours, with what Helm would leave: objects of hooks, and those that only a revision which was not
+// finished names.
 func (d *Deployer) uninstall(ctx context.Context, say event.Stage, r Release) error {
-	helm, err := d.helm(r.Namespace)
+	helm, err := d.helm(ctx, r.Namespace)
 	if err != nil {
 		return err
 	}
 	return say.Step(ctx, "release uninstalled", func(context.Context) ([]any, error) {
-		uninstall := action.NewUninstall(helm)
-		uninstall.Timeout = hookTimeout
-		if _, err := uninstall.Run(r.Name); err != nil {
-			return nil, fmt.Errorf("uninstall release %s: %w", r.ID(), err)
+		history, err := helm.Releases.History(r.Name)
+		if err != nil {
+			return nil, fmt.Errorf("uninstall release %s: read Helm's records: %w", r.ID(), err)
 		}
-		return nil, d.journal.Forget(kindRelease, r.ID())
+		last := 0
+		var hooks []object
+		for _, made := range history {
+			last = max(last, made.Version)
+			for _, hook := range made.Hooks {
+				named, _ := parse(hook.Manifest, r.Namespace) // Helm has read it
+				hooks = append(hooks, named...)
+			}
+		}
+		if err := d.recordClaims(ctx, r, history); err != nil {
+			return nil, err
+		}
+		run := func(hooks bool) error {
+			uninstall := action.NewUninstall(helm)
+			uninstall.Timeout, uninstall.DisableHooks = hookTimeout, !hooks
+			_, err := uninstall.Run(r.Name)
+			return err
+		}
+		if err := d.watchHooks(r, last, func() error { return run(true) }); err != nil { //nolint:contextcheck // as Helm's writes
+			say.Warn("release is uninstalled without its hooks, since that failed with them", err, "release", r.Name)
+			if err := run(false); err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
+				return nil, fmt.Errorf("uninstall release %s: %w", r.ID(), err)
+			}
+		}
+		d.cluster.wrote()
+		for _, o := range hooks {
+			if err := d.remove(ctx, o, nil); err != nil {
+				return nil, fmt.Errorf("uninstall release %s: its hook's %s: %w", r.ID(), o, err)
+			}
+		}
+		if err := d.sweep(ctx, r, history, nil); err != nil {
+			return nil, err
+		}
+		return nil, d.forget(r)
 	}, "release", r.Name)
+}
+
+// sweep deletes the objects that revisions of a release name and those of kept do not, if they belong to the release.
+func (d *Deployer) sweep(ctx context.Context, r Release, revisions []*release.Release, kept []object) error {
+	belongs := func(u *unstructured.Unstructured) bool {
+		a := u.GetAnnotations()
+		return a["meta.helm.sh/release-name"] == r.Name && a["meta.helm.sh/release-namespace"] == r.Namespace
+	}
+	seen := slices.Clone(kept)
+	for _, made := range revisions {
+		named, _ := parse(made.Manifest, r.Namespace) // what cannot be read was not made
+		for _, o := range named {
+			if slices.ContainsFunc(seen, o.same) {
+				continue
+			}
+			seen = append(seen, o)
+			if err := d.remove(ctx, o, belongs); err != nil {
+				return fmt.Errorf("release %s: remove what an unfinished revision made: %s: %w", r.ID(), o, err)
+			}
+		}
+	}
+	return nil
+}
+
+// remove deletes an object if it is there and allowed to go; if belongs is nil, any is. It does not wait for its end.
+func (d *Deployer) remove(ctx context.Context, o object, belongs func(*unstructured.Unstructured) bool) error {
+	if o.kept || o.kind.Kind == "CustomResourceDefinition" { // Helm does not delete those of hooks either
+		return nil
+	}
+	api, err := d.cluster.resource(o)
+	if meta.IsNoMatchError(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	there, err := api.Get(ctx, o.name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) || err == nil && belongs != nil && !belongs(there) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	background := metav1.DeletePropagationBackground
+	err = api.Delete(ctx, o.name, metav1.DeleteOptions{PropagationPolicy: &background})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// recordClaims writes down the volume claims that stateful sets of a release made: they outlive it, since they hold data.
+func (d *Deployer) recordClaims(ctx context.Context, r Release, history []*release.Release) error {
+	for _, made := range history {
+		named, _ := parse(made.Manifest, r.Namespace)
+		for _, o := range named {
+			for _, claim := range o.claims {
+				list, err := d.cluster.Client.CoreV1().PersistentVolumeClaims(o.namespace).List(ctx, metav1.ListOptions{})
+				if err != nil {
+					return fmt.Errorf("list volume claims in %s: %w", o.namespace, err)
+				}
+				for _, pvc := range list.Items {
+					ordinal, ok := strings.CutPrefix(pvc.Name, claim+"-"+o.name+"-")
+					id := pvc.Namespace + "/" + pvc.Name
+					if _, err := strconv.Atoi(ordinal); !ok || err != nil || d.journal.Has(kindVolume, id) {
+						continue
+					}
+					if err := d.journal.Record(kindVolume, id); err != nil {
+						return err
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// removeClaims deletes the volume claims that releases which are gone have left, or says that they stay.
+func (d *Deployer) removeClaims(ctx context.Context, say event.Stage, remove bool) error {
+	var errs []error
+	for _, id := range d.journal.Names(kindVolume) {
+		namespace, name, _ := strings.Cut(id, "/")
+		claims := d.cluster.Client.CoreV1().PersistentVolumeClaims(namespace)
+		_, err := claims.Get(ctx, name, metav1.GetOptions{})
+		switch {
+		case err == nil && !remove:
+			say.Note("volume claim stays, it holds data", "claim", id, "remove it with", "devloop delete --volumes")
+			continue
+		case err == nil:
+			err = say.Step(ctx, "volume claim deleted", func(ctx context.Context) ([]any, error) {
+				return nil, claims.Delete(ctx, name, metav1.DeleteOptions{})
+			}, "claim", id)
+		}
+		if err != nil && !apierrors.IsNotFound(err) {
+			errs = append(errs, fmt.Errorf("volume claim %s: %w", id, err))
+			continue
+		}
+		errs = append(errs, d.journal.Forget(kindVolume, id))
+	}
+	return errors.Join(errs...)
+}
+
+// removeCRDs deletes the definitions that devloop made, or says that they stay.
+func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool) error {
+	names := d.journal.Names(kindCRD)
+	if len(names) == 0 {
+		return nil
+	}
+	if !remove {
+		say.Note("CRDs stay, with all objects of their kinds", "crds", strings.Join(names, " "), "remove them with", "devloop delete --crds")
+		return nil
+	}
+	var errs []error
+	api := d.cluster.dynamic.Resource(definitions)
+	for _, name := range names {
+		err := say.Step(ctx, "CRD deleted", func(ctx context.Context) ([]any, error) {
+			if err := api.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+				return nil, fmt.Errorf("delete CRD %s: %w", name, err)
+			}
+			ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still there after %s", goneTimeout))
+			defer cancel()
+			err := d.until(ctx, func() (string, error) {
+				_, err := api.Get(ctx, name, metav1.GetOptions{})
+				if apierrors.IsNotFound(err) {
+					return "", nil
+				}
+				return "CRD " + name, err
+			})
+			if err != nil {
+				return nil, event.WithHint(err, "an object of its kind has a finalizer that nobody takes away: kubectl get "+name+" -A")
+			}
+			return nil, d.journal.Forget(kindCRD, name)
+		}, "crd", name)
+		errs = append(errs, err)
+	}
+	d.cluster.wrote()
+	return errors.Join(errs...)
 }
 
 // deleteNamespace deletes a namespace that devloop made, once nothing but what every namespace has is left in it.

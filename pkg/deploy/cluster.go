@@ -8,9 +8,13 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"golang.org/x/sync/errgroup"
+	"helm.sh/helm/v3/pkg/action"
+	"helm.sh/helm/v3/pkg/chartutil"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -19,6 +23,7 @@ import (
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/clientcmd"
@@ -33,7 +38,9 @@ const (
 	// answerTimeout is how long a cluster may take to answer at start.
 	answerTimeout = 10 * time.Second
 	// queriesPerSecond replaces client-go's 5, which is meant for controllers that must spare a shared API server.
-	queriesPerSecond = 100
+	queriesPerSecond = 500
+	// fresh is for how long what the API server said of its kinds is taken for true. What devloop changes itself it asks at once.
+	fresh = 30 * time.Second
 )
 
 // Cluster is one cluster, fixed when it is connected to: another context that is selected later changes nothing. The cluster itself
@@ -47,10 +54,15 @@ type Cluster struct {
 	connection *connection
 	config     *rest.Config // whose requests all go through connection
 	dynamic    dynamic.Interface
+	metadata   metadata.Interface
 	discovery  discovery.CachedDiscoveryInterface
 	mapper     meta.ResettableRESTMapper
 	loader     clientcmd.ClientConfig
 	version    string
+
+	mu    sync.Mutex
+	able  *chartutil.Capabilities // what charts are told of the cluster, nil if it has to be asked
+	asked time.Time               // when it was
 }
 
 // ReadContext returns the name of the kube context to use and its API server, and asks nothing of the cluster. An empty
@@ -113,6 +125,9 @@ func Connect(ctx context.Context, kubeContext string) (*Cluster, error) {
 		return nil, err
 	}
 	if c.dynamic, err = dynamic.NewForConfig(bounded); err != nil {
+		return nil, fmt.Errorf("kube context %q: %w", raw.name, err)
+	}
+	if c.metadata, err = metadata.NewForConfig(bounded); err != nil {
 		return nil, fmt.Errorf("kube context %q: %w", raw.name, err)
 	}
 	plain, err := discovery.NewDiscoveryClientForConfig(bounded)
@@ -184,6 +199,72 @@ func (c *Cluster) ImagesInUse(ctx context.Context) (map[string]bool, error) {
 		}
 	}
 	return used, nil
+}
+
+// capabilities is what charts are told of the cluster.
+func (c *Cluster) capabilities(ctx context.Context) (*chartutil.Capabilities, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.able != nil {
+		return c.able.Copy(), nil
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	c.discovery.Invalidate()
+	c.mapper.Reset()
+	version, err := c.discovery.ServerVersion()
+	if err != nil {
+		return nil, fmt.Errorf("ask the cluster for its version: %w", err)
+	}
+	kinds, err := action.GetVersionSet(c.discovery)
+	if err != nil && !discovery.IsGroupDiscoveryFailedError(err) { // one API service that is down must not keep all
+		return nil, fmt.Errorf("ask the cluster for its kinds: %w", err)
+	}
+	c.version, c.asked = version.GitVersion, time.Now()
+	c.able = &chartutil.Capabilities{APIVersions: kinds, HelmVersion: chartutil.DefaultCapabilities.HelmVersion,
+		KubeVersion: chartutil.KubeVersion{Version: version.GitVersion, Major: version.Major, Minor: version.Minor}}
+	return c.able.Copy(), nil
+}
+
+// refresh asks the cluster again where what it said may be old.
+func (c *Cluster) refresh(ctx context.Context) error {
+	c.mu.Lock()
+	if time.Since(c.asked) > fresh {
+		c.able = nil
+	}
+	c.mu.Unlock()
+	_, err := c.capabilities(ctx)
+	return err
+}
+
+// wrote says that the cluster may know other kinds than before.
+func (c *Cluster) wrote() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.able = nil
+}
+
+// kubeVersion is that of the API server.
+func (c *Cluster) kubeVersion() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.version
+}
+
+// ensureNamespaces creates those that releases ask for.
+func (d *Deployer) ensureNamespaces(ctx context.Context, releases []Release) error {
+	var names []string
+	for _, r := range releases {
+		if r.CreateNamespace && !slices.Contains(names, r.Namespace) {
+			names = append(names, r.Namespace)
+		}
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, name := range names {
+		group.Go(func() error { return d.ensureNamespace(ctx, name) })
+	}
+	return group.Wait()
 }
 
 // ensureNamespace creates the namespace if it is not there, and in that case writes down first that it is devloop's to delete.

@@ -1,65 +1,58 @@
-// One Helm release: its inputs, what the cluster says of it, and the one action that follows.
+// Releases: what devloop.yaml asks for, what Helm's records say of it, and the one action that follows.
 package deploy
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
+	"strconv"
+	"sync"
 	"time"
 
-	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chart"
-	"helm.sh/helm/v3/pkg/chartutil"
-	"helm.sh/helm/v3/pkg/kube"
 	"helm.sh/helm/v3/pkg/release"
-	"helm.sh/helm/v3/pkg/storage/driver"
-	"helm.sh/helm/v3/pkg/strvals"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/cli-runtime/pkg/resource"
 
 	"github.com/devloop/devloop/pkg/event"
-)
-
-const (
-	// Labels on Helm's own records: the hash of the inputs that a revision was made from, and the project that owns it.
-	labelInputs  = "devloop.inputs"
-	labelProject = "devloop.project"
-
-	kindNamespace = "namespace"
-	kindRelease   = "release"
-
-	// hookTimeout is Helm's own, for each hook of a chart.
-	hookTimeout = 5 * time.Minute
-	maxHistory  = 10
 )
 
 // Release is one Helm release as devloop.yaml asks for it; paths are absolute.
 type Release struct {
 	Name            string
-	Chart           string // folder, archive or URL
-	SHA256          string // of a downloaded chart's archive, "" if any will do
+	Chart           string // folder, archive, URL (https, http, oci), or the chart's name in Repo
+	Repo            string // URL of a chart repository, "" if Chart says all
+	Version         string // in Repo or the registry: exact, a range, or "" for the newest
+	SHA256          string // of the chart's archive, "" if any will do
 	Namespace       string
 	CreateNamespace bool
-	ValuesFiles     []string
-	Set             map[string]any // Helm's --set paths and scalar values, over the values files
+	DependsOn       []string       // names of releases that have to be up before
+	ValuesFiles     []string       // later ones win
+	InlineValues    map[string]any // over the files
+	Set             map[string]any // Helm's --set paths and scalar values, over the inline values
+	SetString       map[string]string
+	Before, After   []Command
+	Rollback        bool // to the last good revision, when its pods do not come up
+}
+
+// Command is what the user wants to have run on this machine, before or after a release is applied.
+type Command struct {
+	Args    []string
+	Timeout time.Duration
 }
 
 // ID names the release in the whole cluster.
 func (r Release) ID() string { return r.Namespace + "/" + r.Name }
 
+func (r Release) source() source { return source{r.Chart, r.Repo, r.Version, r.SHA256} }
+
 // Files are the paths that the release is made from.
 func (r Release) Files() []string {
 	files := slices.Clone(r.ValuesFiles)
-	if !strings.Contains(r.Chart, "://") {
-		files = append(files, r.Chart)
+	if r.source().isLocal() {
+		files = append(append(files, r.Chart), localDependencies(r.Chart)...)
 	}
 	return files
 }
@@ -72,219 +65,236 @@ type journal interface {
 	Names(kind string) []string // oldest first
 }
 
+// The journal's kinds.
+const (
+	kindNamespace = "namespace"
+	kindRelease   = "release"
+	kindRevision  = "revision" // of a release, "namespace/name@7", while it is written
+	kindCRD       = "crd"
+	kindVolume    = "volume" // claim of a stateful set, "namespace/name", which stays when its release goes
+)
+
+// Options are what a Deployer needs to know besides the releases.
+type Options struct {
+	CacheDir string // for downloaded charts
+	Folder   string // in which commands run
+	Adopt    bool   // releases that somebody else made are taken over
+}
+
 // Deployer applies releases to one cluster, for one project.
 type Deployer struct {
 	cluster *Cluster
 	project string
 	journal journal
+	options Options
 	charts  charts
+
+	mu      sync.Mutex
+	named   map[string][]object  // objects of revisions that were read or written, by ID@version
+	started map[string]time.Time // when a container was first seen running, by its ID
 }
 
-// New returns a Deployer; cacheDir keeps downloaded charts. The caller keeps ownership of the journal.
-func New(cluster *Cluster, project string, journal journal, cacheDir string) *Deployer {
-	return &Deployer{cluster: cluster, project: project, journal: journal, charts: charts{cacheDir}}
+// New returns a Deployer. The caller keeps ownership of the journal.
+func New(cluster *Cluster, project string, journal journal, options Options) *Deployer {
+	return &Deployer{cluster: cluster, project: project, journal: journal, options: options, charts: charts{dir: options.CacheDir},
+		named: map[string][]object{}, started: map[string]time.Time{}}
 }
 
 // desired is a release with everything that it is made from read.
 type desired struct {
 	Release
-	chart  *chart.Chart
-	values map[string]any
+	load   func() (*chart.Chart, error)
 	inputs string // hash, fit for a label
+	name   string // of the chart, once it is loaded
 }
 
-// Apply makes the cluster hold the release, and touches nothing where it does already: equal inputs, last revision deployed,
-// no object missing. The write itself is never interrupted: ctx is only looked at before it begins.
-func (d *Deployer) Apply(ctx context.Context, sink event.Sink, r Release) error {
-	return passing(d.apply(ctx, sink, r))
+// read finds the chart and merges the values. Nothing is asked of the cluster.
+func (d *Deployer) read(ctx context.Context, say event.Stage, r Release) (desired, error) {
+	chart, err := d.charts.open(ctx, say, r.source())
+	if err != nil {
+		return desired{}, fmt.Errorf("release %s: %w", r.ID(), err)
+	}
+	merged, err := merge(r)
+	if err != nil {
+		return desired{}, fmt.Errorf("release %s: %w", r.ID(), err)
+	}
+	values, err := json.Marshal(merged)
+	if err != nil {
+		return desired{}, fmt.Errorf("release %s: values: %w", r.ID(), err)
+	}
+	commands, err := json.Marshal([][]Command{r.Before, r.After})
+	if err != nil {
+		return desired{}, err
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "devloop/2 %s %s %s %s", chart.digest, d.cluster.kubeVersion(), values, commands))
+	return desired{Release: r, load: chart.load, inputs: hex.EncodeToString(sum[:16])}, nil
 }
 
-func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release) error {
+// Apply makes the cluster hold the releases, and touches nothing where it does already. They are applied side by side, each after
+// those that it depends on are up, for which timeout is how long their pods may take. A Helm write is never interrupted: ctx is only
+// looked at before it begins.
+func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Release, timeout time.Duration) error {
+	say := sink.For("deploy")
+	if err := d.ensureNamespaces(ctx, releases); err != nil {
+		return passing(err)
+	}
+	done := map[string]chan struct{}{}
+	awaited := map[string]bool{}
+	for _, r := range releases {
+		done[r.Name] = make(chan struct{})
+		for _, name := range r.DependsOn {
+			awaited[name] = true
+		}
+	}
+	var group sync.WaitGroup
+	errs := make([]error, len(releases))
+	failed := sync.Map{}
+	for i, r := range releases {
+		group.Go(func() {
+			defer close(done[r.Name])
+			for _, name := range r.DependsOn {
+				<-done[name]
+				if _, bad := failed.Load(name); bad {
+					failed.Store(r.Name, true)
+					say.Note("release left out, what it depends on is not up", "release", r.Name, "depends on", name)
+					return
+				}
+			}
+			errs[i] = passing(say.Guard("release", func() error { return d.apply(ctx, sink, r, awaited[r.Name], timeout) }))
+			if errs[i] != nil {
+				failed.Store(r.Name, true)
+			}
+		})
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
+
+// apply is Apply for one release; awaited tells that others wait until it is up.
+func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaited bool, timeout time.Duration) error {
 	say := sink.For("deploy")
 	want, err := d.read(ctx, say, r)
 	if err != nil {
 		return err
 	}
-	helm, err := d.helm(r.Namespace)
+	last, err := d.settled(ctx, say, r)
 	if err != nil {
 		return err
 	}
-	last, err := helm.Releases.Last(r.Name)
-	if err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
-		return fmt.Errorf("release %s: read Helm's record: %w", r.ID(), err)
+	if err := d.mayWrite(say, r, last); err != nil {
+		return err
 	}
-	if last != nil && !d.owns(last) {
-		return event.WithHint(fmt.Errorf("release %s is there already and was not made by devloop for the project %q", r.ID(), d.project),
-			fmt.Sprintf("remove it (helm uninstall %s -n %s) or give yours another name", r.Name, r.Namespace))
-	}
-	if last != nil && last.Info.Status == release.StatusDeployed && last.Labels[labelInputs] == want.inputs {
-		missing, err := d.missing(ctx, helm, last)
-		if err != nil {
+	missing := ""
+	if last.holds(want) {
+		if missing, err = d.missing(ctx, r, last); err != nil {
 			return fmt.Errorf("release %s: %w", r.ID(), err)
 		}
-		if missing == "" {
-			say.Detail("release unchanged", "release", r.Name, "revision", last.Version)
-			return nil
-		}
-		say.Note("object missing, release will be applied again", "release", r.Name, "object", missing)
 	}
-	if r.CreateNamespace {
-		if err := d.ensureNamespace(ctx, r.Namespace); err != nil {
+	switch {
+	case !last.holds(want) || missing != "":
+		if missing != "" {
+			say.Note("object missing, release will be applied again", "release", r.Name, "object", missing)
+		}
+		if last, err = d.write(ctx, say, want, last); err != nil {
+			return err
+		}
+	default:
+		say.Detail("release unchanged", "release", r.Name, "revision", last.version)
+		sink = nil // it is waited for all the same, below, but there is nothing to tell
+	}
+	if due := last.labels[labelAfter] == labelDue; awaited || due {
+		if err := d.Wait(ctx, sink, []Release{r}, nil, timeout); err != nil {
+			return err
+		}
+		if due {
+			return d.after(ctx, say, r, last)
+		}
+	}
+	return nil
+}
+
+// mayWrite says why the release is not ours to change, if it is not.
+func (d *Deployer) mayWrite(say event.Stage, r Release, last revision) error {
+	switch {
+	case !last.exists() || d.owns(last):
+		return nil
+	case d.options.Adopt:
+		say.Warn("release taken over, it will be removed with the others", nil, "release", r.Name, "namespace", r.Namespace)
+		return nil
+	}
+	return event.WithHint(fmt.Errorf("release %s is there already and was not made by devloop for the project %q", r.ID(), d.project),
+		fmt.Sprintf("take it over with --adopt, remove it (helm uninstall %s -n %s), or give yours another name", r.Name, r.Namespace))
+}
+
+// write applies a release that differs, with the commands before it.
+func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, last revision) (revision, error) {
+	r := want.Release
+	for _, command := range r.Before {
+		if err := d.run(ctx, say, r, "before", command); err != nil {
+			return last, err
+		}
+	}
+	loaded, err := want.load()
+	if err != nil {
+		return last, err
+	}
+	if ctx.Err() != nil {
+		return last, context.Cause(ctx)
+	}
+	if err := d.journal.Record(kindRelease, r.ID()); err != nil {
+		return last, err
+	}
+	var written *release.Release
+	err = say.Step(ctx, "release applied", func(ctx context.Context) ([]any, error) {
+		if err := d.applyCRDs(ctx, say, r, loaded.CRDObjects()); err != nil {
+			return nil, err
+		}
+		var err error
+		if written, err = d.helmWrite(want, loaded); err != nil { //nolint:contextcheck // a Helm write is never interrupted
+			if event.Hint(err) == "" {
+				err = event.WithHint(err, "mend the chart or its values and save; what ran keeps running")
+			}
+			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
+		}
+		return []any{"revision", written.Version}, nil
+	}, "release", r.Name)
+	if err != nil {
+		if r.Rollback && !event.IsTransient(passing(err)) {
+			err = d.rollback(say, r, err) //nolint:contextcheck // as above
+		}
+		return last, err
+	}
+	return revision{written.Version, written.Info.Status, written.Labels}, nil
+}
+
+// after runs the commands that follow a release which is up, and takes the note from it that they are due.
+func (d *Deployer) after(ctx context.Context, say event.Stage, r Release, last revision) error {
+	for _, command := range r.After {
+		if err := d.run(ctx, say, r, "after", command); err != nil {
 			return err
 		}
 	}
-	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
-	}
-	if err := d.journal.Record(kindRelease, r.ID()); err != nil {
-		return err
-	}
-	return say.Step(ctx, "release applied", func(context.Context) ([]any, error) {
-		revision, err := write(helm, want, last, d.project) //nolint:contextcheck // a Helm write is never interrupted
-		if err != nil {
-			return nil, event.WithHint(fmt.Errorf("release %s: %w", r.ID(), err), "mend the chart or its values and save; what ran keeps running")
+	return d.label(ctx, r, last.version, labelAfter, nil)
+}
+
+// rollback takes the release back to the last revision whose pods came up, and returns cause with what came of that. It is told as
+// final: another try would only do the same.
+func (d *Deployer) rollback(say event.Stage, r Release, cause error) error {
+	hint := event.Hint(cause)
+	result := "it stays as it is, since no revision of it was ever up"
+	err := say.Step(context.Background(), "release rolled back", func(ctx context.Context) ([]any, error) {
+		good, err := d.lastGood(ctx, r)
+		if err != nil || good == 0 {
+			return []any{"revision", "none"}, err
 		}
-		return []any{"revision", revision}, nil
+		if err := d.helmRollback(ctx, r, good); err != nil {
+			return nil, fmt.Errorf("release %s: roll back to revision %d: %w", r.ID(), good, err)
+		}
+		result = "rolled back to revision " + strconv.Itoa(good)
+		return []any{"revision", good}, nil
 	}, "release", r.Name)
-}
-
-// read loads the chart and merges the values. Nothing is asked of the cluster.
-func (d *Deployer) read(ctx context.Context, say event.Stage, r Release) (desired, error) {
-	want := desired{Release: r, values: map[string]any{}}
-	loaded, digest, err := d.charts.load(ctx, say, r.Chart, r.SHA256)
 	if err != nil {
-		return want, fmt.Errorf("release %s: %w", r.ID(), err)
+		result = err.Error()
 	}
-	want.chart = loaded
-	for _, file := range r.ValuesFiles {
-		values, err := chartutil.ReadValuesFile(file)
-		if err != nil {
-			return want, event.WithHint(fmt.Errorf("release %s: values file %s: %w", r.ID(), file, err), "mend it and save; what ran keeps running")
-		}
-		want.values = chartutil.MergeTables(values, want.values) // later files win
-	}
-	for _, path := range slices.Sorted(maps.Keys(r.Set)) {
-		if err := set(want.values, path, r.Set[path]); err != nil {
-			return want, fmt.Errorf("release %s: set %s: %w", r.ID(), path, err)
-		}
-	}
-	values, err := json.Marshal(want.values)
-	if err != nil {
-		return want, fmt.Errorf("release %s: values: %w", r.ID(), err)
-	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "devloop/1 %s %s %s", digest, d.cluster.version, values))
-	want.inputs = hex.EncodeToString(sum[:16])
-	return want, nil
-}
-
-// set puts one value at a path as helm --set writes it. Whole numbers stay whole: JSON would make floats of them, which
-// templates print as 1.00068e+09.
-func set(values map[string]any, path string, value any) error {
-	switch value.(type) {
-	case int, int64, uint64, bool:
-		return strvals.ParseInto(fmt.Sprintf("%s=%v", path, value), values)
-	}
-	text, err := json.Marshal(value)
-	if err != nil {
-		return err
-	}
-	return strvals.ParseJSON(path+"="+string(text), values)
-}
-
-// owns tells whether a release is ours, by the label that Helm's record has from the moment of its creation. The journal would not
-// do: its entry may be of an install that never came to be, and the release one that somebody made since.
-func (d *Deployer) owns(r *release.Release) bool { return r.Labels[labelProject] == d.project }
-
-// write runs the one Helm action that leads from last to want. Helm's contexts are not used: a done context marks the release
-// failed while Helm's worker goes on (install.go, upgrade.go).
-func write(helm *action.Configuration, want desired, last *release.Release, project string) (revision int, err error) {
-	labels := map[string]string{labelInputs: want.inputs, labelProject: project}
-	settled, err := everDeployed(helm, want.Name)
-	if err != nil {
-		return 0, err
-	}
-	// An interrupted clean-up is finished first; and a first install that never came to its end is begun anew, since an upgrade
-	// would leave out its install hooks.
-	if last != nil && (last.Info.Status == release.StatusUninstalling || !settled) {
-		uninstall := action.NewUninstall(helm)
-		uninstall.Timeout = hookTimeout
-		if _, err := uninstall.Run(want.Name); err != nil {
-			return 0, err
-		}
-		last = nil
-	}
-	if last == nil || last.Info.Status == release.StatusUninstalled {
-		install := action.NewInstall(helm)
-		install.ReleaseName, install.Namespace, install.Labels = want.Name, want.Namespace, labels
-		install.Timeout, install.Replace = hookTimeout, last != nil
-		done, err := install.RunWithContext(context.Background(), want.chart, want.values)
-		if err != nil {
-			return 0, err
-		}
-		return done.Version, nil
-	}
-	if last.Info.Status.IsPending() { // of an upgrade
-		// Only a write of ours that was killed half-way leaves this: the journal's lock keeps a second devloop out.
-		last.SetStatus(release.StatusFailed, "devloop was ended during this write")
-		if err := helm.Releases.Update(last); err != nil {
-			return 0, fmt.Errorf("repair the interrupted revision %d: %w", last.Version, err)
-		}
-	}
-	upgrade := action.NewUpgrade(helm)
-	upgrade.Namespace, upgrade.Labels = want.Namespace, labels
-	upgrade.Timeout, upgrade.MaxHistory = hookTimeout, maxHistory
-	upgrade.ResetValues = true // the values are those of devloop.yaml, none from earlier revisions
-	done, err := upgrade.RunWithContext(context.Background(), want.Name, want.chart, want.values)
-	if err != nil {
-		return 0, err
-	}
-	return done.Version, nil
-}
-
-// everDeployed tells whether any revision of the release that Helm still knows came to its end.
-func everDeployed(helm *action.Configuration, name string) (bool, error) {
-	history, err := helm.Releases.History(name)
-	if err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
-		return false, fmt.Errorf("read Helm's records: %w", err)
-	}
-	return slices.ContainsFunc(history, func(r *release.Release) bool {
-		return r.Info.Status == release.StatusDeployed || r.Info.Status == release.StatusSuperseded || r.Info.Status == release.StatusUninstalled
-	}), nil
-}
-
-// helm returns Helm's machinery for one namespace.
-func (d *Deployer) helm(namespace string) (*action.Configuration, error) {
-	config := new(action.Configuration)
-	getter := namespaced{d.cluster, namespace}
-	if err := config.Init(getter, namespace, "secret", func(string, ...any) {}); err != nil {
-		return nil, fmt.Errorf("helm: %w", err)
-	}
-	if client, ok := config.KubeClient.(*kube.Client); ok {
-		client.Namespace = namespace
-	}
-	return config, nil
-}
-
-// missing names an object of the release's manifest that the cluster does not hold, or "".
-func (d *Deployer) missing(ctx context.Context, helm *action.Configuration, r *release.Release) (string, error) {
-	objects, err := helm.KubeClient.Build(bytes.NewBufferString(r.Manifest), false)
-	if err != nil {
-		if meta.IsNoMatchError(err) {
-			return err.Error(), nil // the kind itself is gone
-		}
-		return "", fmt.Errorf("read the manifest of revision %d: %w", r.Version, err)
-	}
-	for _, object := range objects {
-		if err := ctx.Err(); err != nil {
-			return "", context.Cause(ctx)
-		}
-		_, err := resource.NewHelper(object.Client, object.Mapping).Get(object.Namespace, object.Name)
-		if apierrors.IsNotFound(err) {
-			return object.Mapping.Resource.Resource + "/" + object.Name, nil
-		}
-		if err != nil {
-			return "", fmt.Errorf("look for %s/%s: %w", object.Mapping.Resource.Resource, object.Name, err)
-		}
-	}
-	return "", nil
+	return event.WithHint(fmt.Errorf("%v\n%s", cause, result), hint) //nolint:errorlint // no longer transient
 }

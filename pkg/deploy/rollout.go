@@ -2,42 +2,29 @@
 package deploy
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
-	"helm.sh/helm/v3/pkg/releaseutil"
+	"golang.org/x/sync/errgroup"
+	"helm.sh/helm/v3/pkg/release"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/yaml"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/devloop/devloop/pkg/event"
 )
 
-const (
-	// pollInterval is how often a rollout is looked at: small beside the second that the fastest pod takes.
-	pollInterval = 200 * time.Millisecond
-	// crashes is after how many restarts a container that keeps failing is given up: once may be a dependency that was late.
-	crashes = 2
-	// logTail is how many lines of a failed container's log are shown.
-	logTail = 15
-)
-
-// patience is how long a container may wait for a reason before it is given up: none for what no waiting mends, some for what may
-// pass by itself, as an image that a registry gives at the second try or a secret that comes a moment later.
-var patience = map[string]time.Duration{
-	"ErrImageNeverPull":          0,
-	"InvalidImageName":           0,
-	"ImagePullBackOff":           15 * time.Second,
-	"CreateContainerConfigError": 15 * time.Second,
-	"CreateContainerError":       15 * time.Second,
-	"RunContainerError":          15 * time.Second,
-}
+// pollInterval is how often a rollout is looked at: small beside the second that the fastest pod takes.
+const pollInterval = 200 * time.Millisecond
 
 // Health is a set of deployments that has to be up before a run counts as done.
 type Health struct {
@@ -46,105 +33,189 @@ type Health struct {
 }
 
 // workload is a thing that runs pods and can be waited for.
-type workload struct{ kind, namespace, name string }
+type workload struct {
+	kind, namespace, name string
+	release               int // its number among those that are waited for, -1 if it is nobody's
+}
 
 func (w workload) String() string { return w.kind + " " + w.namespace + "/" + w.name }
 
 // rollout is what the API server says of a workload.
 type rollout struct {
-	lacks    string // what is still to come, "" when nothing is
-	selector string // label selector of the pods of the current template, "" while that is not known
+	lacks    string    // what is still to come, "" when nothing is
+	selector string    // label selector of the pods of the current template, "" while that is not known
+	uid      types.UID // of the thing that makes these pods, whose events tell why it cannot
+	failed   string    // what the cluster itself says of a rollout that it gave up
 }
 
 // Wait returns when every workload of the releases and of health runs its current template with all replicas available, or with
-// the reason why one of them never will. Cancelling ctx ends the wait; an API server that is away is waited for.
+// the reason why one of them never will. Cancelling ctx ends the wait; an API server that is away is waited for. Revisions that are up
+// are marked, for rollbacks; a release that wants to be is rolled back when it is not.
 func (d *Deployer) Wait(ctx context.Context, sink event.Sink, releases []Release, health []Health, timeout time.Duration) error {
 	say := sink.For("deploy")
-	return say.Step(ctx, "rollout complete", func(ctx context.Context) ([]any, error) {
+	var about []any
+	if len(releases) == 1 && len(health) == 0 {
+		about = []any{"release", releases[0].Name}
+	}
+	culprit := -1 // whose workload failed
+	err := say.Step(ctx, "rollout complete", func(ctx context.Context) ([]any, error) {
 		ctx, cancel := context.WithTimeoutCause(ctx, timeout, event.Transient(fmt.Errorf("not ready after %s", timeout)))
 		defer cancel()
-		released, err := d.workloads(releases)
+		released, revisions, err := d.workloads(ctx, releases)
 		if err != nil {
 			return nil, passing(err)
 		}
-		seen := map[string]time.Time{}
+		w := &wait{Deployer: d, seen: map[string]time.Time{}}
 		for {
-			count, waiting, err := d.look(ctx, released, health, seen)
+			state, err := w.look(ctx, released, health)
+			culprit = state.waitsFor.release
 			if err != nil {
 				return nil, err
 			}
-			if waiting == "" {
-				return []any{"workloads", count}, nil
+			if state.waiting == "" {
+				return []any{"workloads", state.workloads}, d.markGood(ctx, releases, revisions)
 			}
 			if err := sleep(ctx, pollInterval); err != nil {
-				return nil, fmt.Errorf("%s: %w", waiting, err)
+				failure := fmt.Errorf("%s: %w", state.waiting, err)
+				if event.IsTransient(err) { // the time is over: what is known of the pods may help
+					report, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTimeout)
+					defer cancel()
+					failure = w.unfinished(report, state, failure)
+				}
+				return nil, failure
 			}
 		}
-	})
+	}, about...)
+	if err != nil && ctx.Err() == nil && culprit >= 0 && releases[culprit].Rollback {
+		return d.rollback(say, releases[culprit], err) //nolint:contextcheck // a Helm write is never interrupted
+	}
+	return err
 }
 
-// workloads reads from Helm's records what the releases run.
-func (d *Deployer) workloads(releases []Release) ([]workload, error) {
-	var found []workload
-	for _, r := range releases {
-		helm, err := d.helm(r.Namespace)
-		if err != nil {
-			return nil, err
+// reportTimeout is for the questions that a report of a failure asks.
+const reportTimeout = 10 * time.Second
+
+// workloads reads from Helm's records what the releases run, and which revisions they are.
+func (d *Deployer) workloads(ctx context.Context, releases []Release) (found []workload, revisions []revision, err error) {
+	revisions = make([]revision, len(releases))
+	named := make([][]object, len(releases))
+	group, groupCtx := errgroup.WithContext(ctx)
+	for i, r := range releases {
+		group.Go(func() (err error) {
+			if revisions[i], err = d.last(groupCtx, r); err != nil {
+				return err
+			}
+			if !revisions[i].exists() {
+				return fmt.Errorf("release %s is gone", r.ID())
+			}
+			named[i], err = d.objects(groupCtx, r, revisions[i].version)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, nil, err
+	}
+	for i, objects := range named {
+		for _, o := range objects {
+			switch o.kind.GroupKind() {
+			case schema.GroupKind{Group: "apps", Kind: "Deployment"}, schema.GroupKind{Group: "apps", Kind: "StatefulSet"},
+				schema.GroupKind{Group: "apps", Kind: "DaemonSet"}, schema.GroupKind{Group: "batch", Kind: "Job"}:
+				found = append(found, workload{strings.ToLower(o.kind.Kind), o.namespace, o.name, i})
+			}
 		}
-		last, err := helm.Releases.Last(r.Name)
-		if err != nil {
-			return nil, fmt.Errorf("release %s: read Helm's record: %w", r.ID(), err)
+	}
+	return found, revisions, nil
+}
+
+// markGood notes on the revisions that they were up.
+func (d *Deployer) markGood(ctx context.Context, releases []Release, revisions []revision) error {
+	for i, now := range revisions {
+		good := strconv.Itoa(now.version)
+		if now.labels[labelGood] == good || now.status != release.StatusDeployed {
+			continue
 		}
-		for _, document := range releaseutil.SplitManifests(last.Manifest) {
-			var object metav1.PartialObjectMetadata
-			if err := yaml.Unmarshal([]byte(document), &object); err != nil {
-				return nil, fmt.Errorf("release %s: read its manifest: %w", r.ID(), err)
+		if err := d.label(ctx, releases[i], now.version, labelGood, good); err != nil {
+			return passing(err)
+		}
+	}
+	return nil
+}
+
+// wait is one wait for workloads.
+type wait struct {
+	*Deployer
+	mu   sync.Mutex
+	seen map[string]time.Time // since when something is as it is
+}
+
+// lasts tells for how long what key stands for is so.
+func (w *wait) lasts(key string) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	since, ok := w.seen[key]
+	if !ok {
+		since = time.Now()
+		w.seen[key] = since
+	}
+	return time.Since(since)
+}
+
+// state is what one look at all workloads found.
+type state struct {
+	workloads int
+	waiting   string // what is still waited for, "" when all is well
+	waitsFor  workload
+	rollout   rollout // of that one
+}
+
+// look looks at all workloads side by side; its error is final. Requests that fail are something to wait for, as an API server
+// comes back.
+func (w *wait) look(ctx context.Context, released []workload, health []Health) (state, error) {
+	all := slices.Clone(released)
+	found := state{waitsFor: workload{release: -1}}
+	for _, h := range health {
+		list, err := w.cluster.Client.AppsV1().Deployments(h.Namespace).List(ctx, metav1.ListOptions{LabelSelector: h.Selector})
+		if err != nil {
+			found.waiting = fmt.Sprintf("deployments in %s cannot be listed: %v", h.Namespace, err)
+			return found, nil
+		}
+		if len(list.Items) == 0 {
+			found.waiting = fmt.Sprintf("no deployment in %s has the labels %s", h.Namespace, h.Selector)
+		}
+		for _, deployment := range list.Items {
+			isKnown := func(k workload) bool {
+				return k.kind == "deployment" && k.namespace == deployment.Namespace && k.name == deployment.Name
 			}
-			if object.Kind != "Deployment" && object.Kind != "StatefulSet" && object.Kind != "DaemonSet" {
-				continue
+			if !slices.ContainsFunc(all, isKnown) {
+				all = append(all, workload{"deployment", deployment.Namespace, deployment.Name, -1})
 			}
-			namespace := object.Namespace
-			if namespace == "" {
-				namespace = r.Namespace
+		}
+	}
+	states, lacks, errs := make([]rollout, len(all)), make([]string, len(all)), make([]error, len(all))
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for i := range all {
+		group.Go(func() error {
+			var err error
+			if states[i], err = w.rollout(ctx, all[i]); err != nil {
+				lacks[i] = fmt.Sprintf("cannot be read: %v", err)
+				return nil
 			}
-			found = append(found, workload{strings.ToLower(object.Kind), namespace, object.Name})
+			lacks[i], errs[i] = w.verdict(ctx, all[i], states[i])
+			return nil
+		})
+	}
+	_ = group.Wait() // what went wrong is in errs
+	found.workloads = len(all)
+	for i := range all {
+		if errs[i] != nil {
+			return state{waitsFor: all[i], rollout: states[i]}, errs[i]
+		}
+		if lacks[i] != "" && found.waitsFor.name == "" {
+			found.waiting, found.waitsFor, found.rollout = fmt.Sprintf("%s: %s", all[i], lacks[i]), all[i], states[i]
 		}
 	}
 	return found, nil
-}
-
-// look returns how many workloads there are and what is still waited for ("" when all is well); its error is final. Requests that
-// fail are something to wait for, as an API server comes back.
-func (d *Deployer) look(ctx context.Context, released []workload, health []Health, seen map[string]time.Time) (count int, waiting string, err error) {
-	all := slices.Clone(released)
-	for _, h := range health {
-		list, err := d.cluster.Client.AppsV1().Deployments(h.Namespace).List(ctx, metav1.ListOptions{LabelSelector: h.Selector})
-		if err != nil {
-			return 0, fmt.Sprintf("deployments in %s cannot be listed: %v", h.Namespace, err), nil
-		}
-		if len(list.Items) == 0 {
-			waiting = fmt.Sprintf("no deployment in %s has the labels %s", h.Namespace, h.Selector)
-		}
-		for _, deployment := range list.Items {
-			if w := (workload{"deployment", deployment.Namespace, deployment.Name}); !slices.Contains(all, w) {
-				all = append(all, w)
-			}
-		}
-	}
-	for _, w := range all {
-		state, err := d.rollout(ctx, w)
-		if err != nil {
-			return 0, fmt.Sprintf("%s cannot be read: %v", w, err), nil
-		}
-		if state.lacks == "" {
-			continue
-		}
-		waiting = fmt.Sprintf("%s: %s", w, state.lacks)
-		if err := d.verdict(ctx, w, state.selector, seen); err != nil {
-			return 0, "", err
-		}
-	}
-	return len(all), waiting, nil
 }
 
 // rollout asks how far a workload is, by the same rules as kubectl rollout status, and for available replicas besides.
@@ -160,8 +231,14 @@ func (d *Deployer) rollout(ctx context.Context, w workload) (rollout, error) {
 		if s.ObservedGeneration < got.Generation {
 			return rollout{lacks: unseen}, nil
 		}
-		selector, err := d.currentTemplate(ctx, got)
-		return rollout{lacking(wanted(got.Spec.Replicas), s.Replicas, s.UpdatedReplicas, s.AvailableReplicas), selector}, err
+		selector, set, err := d.currentTemplate(ctx, got)
+		state := rollout{lacks: lacking(wanted(got.Spec.Replicas), s.Replicas, s.UpdatedReplicas, s.AvailableReplicas), selector: selector, uid: set}
+		for _, c := range s.Conditions {
+			if c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse && c.Reason == "ProgressDeadlineExceeded" {
+				state.failed = c.Reason + ": " + c.Message
+			}
+		}
+		return state, err
 	case "statefulset":
 		got, err := apps.StatefulSets(w.namespace).Get(ctx, w.name, metav1.GetOptions{})
 		if err != nil {
@@ -178,7 +255,9 @@ func (d *Deployer) rollout(ctx context.Context, w workload) (rollout, error) {
 			updated += min(*rolling.Partition, want) // so many stay as they are
 		}
 		selector := metav1.FormatLabelSelector(got.Spec.Selector) + "," + appsv1.ControllerRevisionHashLabelKey + "=" + s.UpdateRevision
-		return rollout{lacking(want, s.Replicas, updated, s.AvailableReplicas), selector}, nil
+		return rollout{lacks: lacking(want, s.Replicas, updated, s.AvailableReplicas), selector: selector, uid: got.UID}, nil
+	case "job":
+		return d.job(ctx, w)
 	default:
 		got, err := apps.DaemonSets(w.namespace).Get(ctx, w.name, metav1.GetOptions{})
 		if err != nil {
@@ -193,8 +272,33 @@ func (d *Deployer) rollout(ctx context.Context, w workload) (rollout, error) {
 			updated = s.DesiredNumberScheduled
 		}
 		selector, err := d.currentRevision(ctx, got)
-		return rollout{lacking(s.DesiredNumberScheduled, s.CurrentNumberScheduled, updated, s.NumberAvailable), selector}, err
+		return rollout{lacks: lacking(s.DesiredNumberScheduled, s.CurrentNumberScheduled, updated, s.NumberAvailable), selector: selector, uid: got.UID}, err
 	}
+}
+
+// job is the same for a job: it is done when it has succeeded. One that the cluster has removed since was done, too.
+func (d *Deployer) job(ctx context.Context, w workload) (rollout, error) {
+	got, err := d.cluster.Client.BatchV1().Jobs(w.namespace).Get(ctx, w.name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return rollout{}, nil
+	}
+	if err != nil {
+		return rollout{}, err
+	}
+	state := rollout{lacks: "it has not ended yet", selector: batchv1.ControllerUidLabel + "=" + string(got.UID), uid: got.UID}
+	if got.Spec.Suspend != nil && *got.Spec.Suspend {
+		state.lacks = ""
+	}
+	for _, c := range got.Status.Conditions {
+		switch {
+		case c.Status != corev1.ConditionTrue:
+		case c.Type == batchv1.JobComplete:
+			state.lacks = ""
+		case c.Type == batchv1.JobFailed:
+			state.failed = c.Reason + ": " + c.Message
+		}
+	}
+	return state, nil
 }
 
 func wanted(replicas *int32) int32 {
@@ -220,21 +324,21 @@ func lacking(want, all, updated, available int32) string {
 	return ""
 }
 
-// currentTemplate returns the selector of the pods that the deployment's current template made.
-func (d *Deployer) currentTemplate(ctx context.Context, deployment *appsv1.Deployment) (string, error) {
+// currentTemplate returns the selector of the pods that the deployment's current template made, and the replica set that makes them.
+func (d *Deployer) currentTemplate(ctx context.Context, deployment *appsv1.Deployment) (string, types.UID, error) {
 	const revision = "deployment.kubernetes.io/revision" // set by the deployment controller on both
 	selector := metav1.FormatLabelSelector(deployment.Spec.Selector)
 	sets, err := d.cluster.Client.AppsV1().ReplicaSets(deployment.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	for _, set := range sets.Items {
 		if metav1.IsControlledBy(&set, deployment) && set.Annotations[revision] == deployment.Annotations[revision] {
 			const hash = appsv1.DefaultDeploymentUniqueLabelKey
-			return selector + "," + hash + "=" + set.Labels[hash], nil
+			return selector + "," + hash + "=" + set.Labels[hash], set.UID, nil
 		}
 	}
-	return "", nil // not made yet
+	return "", "", nil // not made yet
 }
 
 // currentRevision is the same for a daemon set, whose templates are kept as controller revisions.
@@ -256,61 +360,4 @@ func (d *Deployer) currentRevision(ctx context.Context, set *appsv1.DaemonSet) (
 	}
 	const hash = appsv1.ControllerRevisionHashLabelKey
 	return selector + "," + hash + "=" + newest.Labels[hash], nil
-}
-
-// verdict returns an error if a pod of the workload's current template cannot come up, with what its container said. In seen it
-// remembers since when containers wait.
-func (d *Deployer) verdict(ctx context.Context, w workload, selector string, seen map[string]time.Time) error {
-	if selector == "" {
-		return nil
-	}
-	pods, err := d.cluster.Client.CoreV1().Pods(w.namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
-	if err != nil {
-		return nil //nolint:nilerr // asked again at the next look
-	}
-	for i := range pods.Items {
-		pod := &pods.Items[i]
-		if pod.DeletionTimestamp != nil {
-			continue
-		}
-		for _, status := range append(slices.Clone(pod.Status.InitContainerStatuses), pod.Status.ContainerStatuses...) {
-			waiting := status.State.Waiting
-			if waiting == nil {
-				continue
-			}
-			key := pod.Name + " " + status.Name + " " + waiting.Reason
-			if _, ok := seen[key]; !ok {
-				seen[key] = time.Now()
-			}
-			limit, bad := patience[waiting.Reason]
-			bad = bad && time.Since(seen[key]) >= limit
-			if !bad && (waiting.Reason != "CrashLoopBackOff" || status.RestartCount < crashes) {
-				continue
-			}
-			failure := fmt.Errorf("%s: container %s of pod %s: %s: %s", w, status.Name, pod.Name, waiting.Reason, waiting.Message)
-			if tail := d.tail(ctx, pod, status.Name); tail != "" {
-				failure = fmt.Errorf("%w\n%s", failure, tail)
-			}
-			return event.WithHint(failure, "mend it and save; pods of the version before keep running")
-		}
-	}
-	return nil
-}
-
-// tail returns the last lines that a container printed before it died, or "" where there are none.
-func (d *Deployer) tail(ctx context.Context, pod *corev1.Pod, container string) string {
-	lines := int64(logTail)
-	for _, previous := range []bool{true, false} {
-		stream, err := d.cluster.Client.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name,
-			&corev1.PodLogOptions{Container: container, Previous: previous, TailLines: &lines}).Stream(ctx)
-		if err != nil {
-			continue
-		}
-		content, _ := io.ReadAll(io.LimitReader(stream, 16<<10)) // what came is better than nothing
-		_ = stream.Close()
-		if len(bytes.TrimSpace(content)) > 0 {
-			return strings.TrimSpace(string(content))
-		}
-	}
-	return ""
 }

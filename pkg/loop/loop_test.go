@@ -84,6 +84,9 @@ func (w *world) Give(_ context.Context, _ event.Sink, tags []name.Tag) error {
 }
 func (w *world) Prune(context.Context, event.Sink, []name.Tag) {}
 func (w *world) Files() []string                               { return []string{"values.yaml"} }
+func (w *world) Validate(context.Context, event.Sink, []name.Tag) error {
+	return nil
+}
 func (w *world) Apply(_ context.Context, _ event.Sink, tags []name.Tag) error {
 	if w.flaky.Add(-1) >= 0 {
 		return event.Transient(fmt.Errorf("port %d: the API server is away", w.flaky.Load()+100))

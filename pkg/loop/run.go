@@ -41,6 +41,8 @@ type nodes interface {
 
 type platform interface {
 	Files() []string
+	// Validate finds mistakes that need no image to be seen. It changes nothing.
+	Validate(ctx context.Context, sink event.Sink, tags []name.Tag) error
 	Apply(ctx context.Context, sink event.Sink, tags []name.Tag) error
 	Wait(ctx context.Context, sink event.Sink) error
 }
@@ -72,7 +74,10 @@ func (l *Loop) run(ctx context.Context, sink event.Sink) error {
 	if err != nil {
 		return err
 	}
-	if err := l.build(ctx, sink, stages, tags, missing); err != nil {
+	err = unless(ctx, // a mistake in a chart ends the build, and does not wait for it
+		func(ctx context.Context) error { return stages.Platform.Validate(ctx, sink, tags) },
+		func(ctx context.Context) error { return l.build(ctx, sink, stages, tags, missing) })
+	if err != nil {
 		return err
 	}
 	missing, err = stages.Nodes.Missing(ctx, missing) // Docker may have built right on the node
@@ -158,6 +163,27 @@ func (l *Loop) build(ctx context.Context, sink event.Sink, stages Stages, tags, 
 	}
 	group.Wait()
 	return telling(errs)
+}
+
+// unless does the work while a check is made, and gives it up if the check fails.
+func unless(ctx context.Context, check, work func(context.Context) error) error {
+	workCtx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	checked := make(chan error, 1)
+	go func() {
+		err := check(ctx)
+		if err != nil {
+			giveUp()
+		}
+		checked <- err
+	}()
+	err := work(workCtx)
+	inVain := workCtx.Err() != nil
+	checkErr := <-checked
+	if checkErr != nil && inVain { // the work's own error is that it was given up
+		return checkErr
+	}
+	return errors.Join(checkErr, err)
 }
 
 // telling picks the errors that say what to do. Where two images share a step, BuildKit shows its output to one of the builds

@@ -61,9 +61,9 @@ func minikubeHome() (string, error) {
 	return filepath.Join(home, ".minikube"), err
 }
 
-// Find returns the minikube cluster of a kube context. server is the API server's URL in that context: it has to be one
-// of the profile's own addresses, so that a context which only shares the name is not taken for local (ErrNotLocal), unless the
-// user allowed the context by name.
+// Find returns the cluster of a kube context. server is the API server's URL in that context: it has to be on this machine (as those of
+// kind, k3d and Docker Desktop are) or one of the minikube profile's own addresses, so that a context which only shares the name is not
+// taken for local (ErrNotLocal), unless the user allowed the context by name. Nodes of other clusters than minikube's are not known.
 func Find(ctx context.Context, kubeContext, server string, docker *client.Client, allowed bool) (*Cluster, error) {
 	home, err := minikubeHome()
 	if err != nil {
@@ -73,8 +73,11 @@ func Find(ctx context.Context, kubeContext, server string, docker *client.Client
 	file := filepath.Join(home, "profiles", kubeContext, "config.json")
 	if err := readJSON(file, &p); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, event.WithHint(fmt.Errorf("kube context %q: %w: minikube has no profile of that name in %s", kubeContext, ErrNotLocal, home),
-				"select a minikube context (kubectl config use-context minikube), or start one (minikube start)")
+			if !allowed && !onThisMachine(server) {
+				return nil, event.WithHint(fmt.Errorf("kube context %q: %w: minikube has no profile of that name in %s, and its API server %s is not on this machine", kubeContext, ErrNotLocal, home, server),
+					"select a local context (kubectl config use-context minikube), start one (minikube start), or name this one under allowContexts in devloop.yaml")
+			}
+			return &Cluster{name: kubeContext}, nil
 		}
 		return nil, fmt.Errorf("minikube profile %q: %w", kubeContext, err)
 	}
@@ -113,16 +116,45 @@ func (p profile) owns(server string) error {
 	if err != nil {
 		return fmt.Errorf("API server %q: %w", server, err)
 	}
-	host := parsed.Hostname()
-	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
+	if onThisMachine(server) {
 		return nil
 	}
+	host := parsed.Hostname()
 	for _, n := range p.Nodes {
 		if n.IP == host {
 			return nil
 		}
 	}
 	return fmt.Errorf("its API server %s is not a node of the minikube profile of that name", server)
+}
+
+// onThisMachine tells whether an API server's address is one of this machine's: of its loopback, or of another of its interfaces.
+func onThisMachine(server string) bool {
+	parsed, err := url.Parse(server)
+	if err != nil {
+		return false
+	}
+	host := parsed.Hostname()
+	if host == "localhost" || host == "kubernetes.docker.internal" { // the latter is Docker Desktop's name for 127.0.0.1
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return false
+	}
+	if ip = ip.Unmap(); ip.IsLoopback() || ip.IsUnspecified() { // k3d writes 0.0.0.0
+		return true
+	}
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	for _, address := range addresses {
+		if own, ok := address.(*net.IPNet); ok && own.IP.Equal(ip.AsSlice()) {
+			return true
+		}
+	}
+	return false
 }
 
 // locate finds the way into one node: a VM driver writes it down, the docker driver publishes the container's ssh port.

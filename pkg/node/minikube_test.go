@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/name"
+
 	"github.com/moby/moby/client"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -142,6 +144,44 @@ func TestFindRefuses(t *testing.T) {
 	}
 	if _, err := Find(t.Context(), "vm", "https://10.1.2.3:6443", stopped, true); err != nil {
 		t.Errorf("allowed by name: %v", err)
+	}
+}
+
+func TestClustersWithoutKnownNodes(t *testing.T) {
+	home(t, nil)
+	for _, test := range []struct {
+		server  string
+		allowed bool
+		local   bool
+	}{
+		{"https://127.0.0.1:6443", false, true},
+		{"https://[::1]:6443", false, true},
+		{"https://localhost:6443", false, true},
+		{"https://0.0.0.0:41234", false, true},
+		{"https://kubernetes.docker.internal:6443", false, true},
+		{"https://192.0.2.1:6443", false, false},
+		{"https://localhost.example.com:6443", false, false},
+		{"https://127.0.0.1.example.com:6443", false, false},
+		{"https://192.0.2.1:6443", true, true},
+	} {
+		cluster, err := Find(t.Context(), "kind-dev", test.server, nil, test.allowed)
+		if (err == nil) != test.local || err != nil && !errors.Is(err, ErrNotLocal) {
+			t.Errorf("%s, allowed %t: %v", test.server, test.allowed, err)
+			continue
+		}
+		if err != nil {
+			continue
+		}
+		if missing, err := cluster.Missing(t.Context(), nil); len(missing) > 0 || err != nil {
+			t.Errorf("%s: no images: %v", test.server, err)
+		}
+		tag, err := name.NewTag("worker:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := cluster.Missing(t.Context(), []name.Tag{tag}); err == nil || event.Hint(err) == "" {
+			t.Errorf("%s: images for nodes that are not known: %v", test.server, err)
+		}
 	}
 }
 

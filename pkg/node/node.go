@@ -52,6 +52,10 @@ func (c *Cluster) Close() error {
 // that did not come from here since: a build need not wait for that. Somebody else may have brought one meanwhile; then it is
 // built in vain, and not moved, since it is asked for again after that.
 func (c *Cluster) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error) {
+	if len(c.nodes) == 0 && len(tags) > 0 {
+		return nil, event.WithHint(fmt.Errorf("kube context %q is no minikube profile, and devloop does not know how to give images to its nodes", c.name),
+			"use a minikube context, or have no images in devloop.yaml")
+	}
 	full := make([]string, len(tags))
 	for i, tag := range tags {
 		var err error

@@ -1,0 +1,161 @@
+// devloop render and devloop diff: what would be deployed. Neither changes anything, and both may run beside a devloop at work.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/spf13/cobra"
+
+	"github.com/devloop/devloop/pkg/build"
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/event"
+)
+
+func newRenderCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "render [release...]",
+		Short: "Print the manifests that would be deployed",
+		Long: `Prints the manifests of all releases, or of those that are named, as they would be deployed to the cluster as it is now: with the
+tags that the images' inputs ask for, whether they are built or not. Nothing is changed.`,
+		Example: `  devloop render
+  devloop render dask-gateway | kubectl apply --dry-run=server -f -`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return preview(cmd.Context(), o, args, func(ctx context.Context, d *deploy.Deployer, sink event.Sink, r deploy.Release) error {
+				made, err := d.Render(ctx, sink, r)
+				if err != nil {
+					return err
+				}
+				_, err = io.WriteString(cmd.OutOrStdout(), made.YAML)
+				return err
+			})
+		},
+	}
+}
+
+func newDiffCommand(o *options) *cobra.Command {
+	exitCode := false
+	cmd := &cobra.Command{
+		Use:   "diff [release...]",
+		Short: "Print how what would be deployed differs from what is",
+		Long: `Compares all releases, or those that are named, with what the cluster's last revision of each is made of, object by object. What
+secrets hold is hidden. Charts that make random values differ each time that they are rendered: "unchanged" looks at what a release is made
+from, as the loop does. Nothing is changed.`,
+		Example: `  devloop diff
+  devloop diff --exit-code dask-gateway || echo differs`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			differs := false
+			err := preview(cmd.Context(), o, args, func(ctx context.Context, d *deploy.Deployer, sink event.Sink, r deploy.Release) error {
+				found, err := d.Diff(ctx, sink, r)
+				if err != nil {
+					return err
+				}
+				differs = differs || found.Changed
+				state := "unchanged"
+				if found.Changed {
+					state = "would be applied"
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "release %s, revision %d: %s, %s\n%s", found.Release, found.Revision, state, found.Why, found.Text)
+				return err
+			})
+			if err == nil && differs && exitCode {
+				return toldError{errors.New("something differs")}
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 1 if something would be applied")
+	return cmd
+}
+
+// preview calls show for the releases of those names, or for all, as a run would apply them.
+func preview(ctx context.Context, o *options, names []string, show func(context.Context, *deploy.Deployer, event.Sink, deploy.Release) error) error {
+	ctx, p, err := o.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer p.end()
+	err = func() error {
+		chosen, err := choose(p.config, names)
+		if err != nil {
+			return err
+		}
+		tags, err := hashImages(ctx, p)
+		if err != nil {
+			return err
+		}
+		cluster, err := deploy.Connect(ctx, p.config.KubeContext)
+		if err != nil {
+			return environmentError{err}
+		}
+		cache, err := cacheDir()
+		if err != nil {
+			return err
+		}
+		deployer := deploy.New(cluster, p.config.Name, nil, deploy.Options{CacheDir: filepath.Join(cache, "charts"), Folder: p.config.Dir})
+		list, err := resolved(p.config, tags)
+		if err != nil {
+			return err
+		}
+		var errs []error
+		for _, r := range list {
+			if slices.Contains(chosen, r.Name) {
+				errs = append(errs, located(p.config, show(ctx, deployer, p.sink, r)))
+			}
+		}
+		return errors.Join(errs...)
+	}()
+	if err != nil && ctx.Err() != nil {
+		return errInterrupted
+	}
+	return err
+}
+
+// choose returns the names of releases that are meant, all if none is given.
+func choose(c *config.Config, names []string) ([]string, error) {
+	known := make([]string, len(c.Releases))
+	for i, r := range c.Releases {
+		known[i] = r.Name
+	}
+	for _, name := range names {
+		if !slices.Contains(known, name) {
+			return nil, usageError{event.WithHint(fmt.Errorf("there is no release %q in devloop.yaml", name), "take one of "+strings.Join(known, ", "))}
+		}
+	}
+	if len(names) == 0 {
+		return known, nil
+	}
+	return names, nil
+}
+
+// hashImages returns the tags that the images have to have, in devloop.yaml's order. Nothing is built.
+func hashImages(ctx context.Context, p *process) (tags []name.Tag, err error) {
+	if len(p.config.Images) == 0 {
+		return nil, nil
+	}
+	docker, err := openDocker()
+	if err != nil {
+		return nil, environmentError{err}
+	}
+	defer func() { err = errors.Join(err, docker.Close()) }()
+	cache, err := cacheDir()
+	if err != nil {
+		return nil, err
+	}
+	builder := build.New(docker, cache)
+	for _, image := range p.config.Images {
+		input, err := builder.Hash(ctx, buildInput(p.config, image))
+		if err != nil {
+			return nil, err
+		}
+		tags = append(tags, input.Tag)
+	}
+	return tags, nil
+}

@@ -1,0 +1,184 @@
+// What devloop render and devloop diff show. Neither touches anything.
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/diff"
+	"helm.sh/helm/v3/pkg/release"
+	"helm.sh/helm/v3/pkg/releaseutil"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// Manifests is what a release is made of, rendered for the cluster as it is now.
+type Manifests struct {
+	Release string // namespace/name
+	YAML    string // CRDs, objects in the order of their installation, hooks; each names its template
+}
+
+// Difference is what applying a release would do.
+type Difference struct {
+	Release  string // namespace/name
+	Revision int    // that is there now, 0 if none
+	Changed  bool   // a new revision would be written
+	Why      string // it would, or not
+	Text     string // of the objects that differ, as a unified diff; what secrets hold is hidden
+}
+
+// Render returns what a release would be made of.
+func (d *Deployer) Render(ctx context.Context, sink event.Sink, r Release) (Manifests, error) {
+	want, last, err := d.both(ctx, sink, r)
+	if err != nil {
+		return Manifests{}, err
+	}
+	made, err := d.render(ctx, &want, last)
+	if err != nil {
+		return Manifests{}, err
+	}
+	var out strings.Builder
+	for _, crd := range made.crds {
+		fmt.Fprintf(&out, "---\n# Source: %s\n%s\n", crd.Filename, strings.TrimSpace(string(crd.File.Data)))
+	}
+	for _, m := range made.manifests {
+		fmt.Fprintf(&out, "---\n# Source: %s\n%s\n", m.Name, strings.TrimSpace(m.Content))
+	}
+	slices.SortStableFunc(made.hooks, func(a, b *release.Hook) int { return a.Weight - b.Weight })
+	for _, hook := range made.hooks {
+		fmt.Fprintf(&out, "---\n# Source: %s\n%s\n", hook.Path, strings.TrimSpace(hook.Manifest))
+	}
+	return Manifests{r.ID(), out.String()}, nil
+}
+
+func (d *Deployer) both(ctx context.Context, sink event.Sink, r Release) (desired, revision, error) {
+	want, err := d.read(ctx, sink.For("deploy"), r)
+	if err != nil {
+		return want, revision{}, err
+	}
+	last, err := d.last(ctx, r)
+	return want, last, err
+}
+
+// Diff compares a release with what the cluster's last revision of it is made of.
+func (d *Deployer) Diff(ctx context.Context, sink event.Sink, r Release) (Difference, error) {
+	want, last, err := d.both(ctx, sink, r)
+	if err != nil {
+		return Difference{}, err
+	}
+	found := Difference{Release: r.ID(), Revision: last.version}
+	if last.holds(want) {
+		missing, err := d.missing(ctx, r, last)
+		if err != nil {
+			return found, fmt.Errorf("release %s: %w", r.ID(), err)
+		}
+		found.Changed, found.Why = missing != "", "nothing differs"
+		if missing != "" {
+			found.Why = missing + " is missing"
+		}
+		return found, nil
+	}
+	made, err := d.render(ctx, &want, last)
+	if err != nil {
+		return found, err
+	}
+	found.Changed, found.Why = true, whyDiffers(last)
+	var before []document
+	if last.exists() {
+		helm, err := d.helm(ctx, r.Namespace)
+		if err != nil {
+			return found, err
+		}
+		record, err := helm.Releases.Get(r.Name, last.version)
+		if err != nil {
+			return found, fmt.Errorf("release %s: read Helm's record of revision %d: %w", r.ID(), last.version, err)
+		}
+		for _, text := range releaseutil.SplitManifests(record.Manifest) {
+			before = append(before, documentOf(text, r.Namespace, ""))
+		}
+		for _, hook := range record.Hooks {
+			before = append(before, documentOf(hook.Manifest, r.Namespace, "hook "))
+		}
+	}
+	var after []document
+	for _, m := range made.manifests {
+		after = append(after, documentOf(m.Content, r.Namespace, ""))
+	}
+	for _, hook := range made.hooks {
+		after = append(after, documentOf(hook.Manifest, r.Namespace, "hook "))
+	}
+	found.Text = compare(before, after)
+	return found, nil
+}
+
+func whyDiffers(last revision) string {
+	switch {
+	case !last.exists():
+		return "it is not there yet"
+	case last.status != release.StatusDeployed:
+		return "its last revision is " + last.status.String()
+	case !last.byUs():
+		return "its last revision was not made by devloop"
+	}
+	return "its chart, its values or its commands differ"
+}
+
+// document is one object of a manifest.
+type document struct{ name, text string }
+
+// documentOf names a document, and hides what a secret holds.
+func documentOf(text, namespace, prefix string) document {
+	lines := slices.DeleteFunc(strings.Split(text, "\n"), func(line string) bool { return strings.HasPrefix(line, "# Source: ") })
+	text = strings.TrimSpace(strings.Join(lines, "\n")) + "\n"
+	u := &unstructured.Unstructured{}
+	if yaml.Unmarshal([]byte(text), &u.Object) != nil || u.Object == nil {
+		return document{prefix + "?", text}
+	}
+	if u.GetNamespace() != "" {
+		namespace = u.GetNamespace()
+	}
+	if u.GetKind() == "Secret" {
+		for _, field := range []string{"data", "stringData"} {
+			held, _, _ := unstructured.NestedMap(u.Object, field)
+			for key, value := range held {
+				held[key] = "hidden, sha256 " + sum256(fmt.Append(nil, value))[:8]
+			}
+			if held != nil {
+				_ = unstructured.SetNestedMap(u.Object, held, field)
+			}
+		}
+		if hidden, err := yaml.Marshal(u.Object); err == nil {
+			text = string(hidden)
+		}
+	}
+	return document{fmt.Sprintf("%s%s %s/%s", prefix, u.GetKind(), namespace, u.GetName()), text}
+}
+
+// compare is a unified diff of two lists of documents, object by object.
+func compare(before, after []document) string {
+	var out strings.Builder
+	write := func(name, old, now string) {
+		if old != now {
+			out.Write(diff.Diff(name, []byte(old), name, []byte(now)))
+		}
+	}
+	left := map[string]string{}
+	for _, d := range before {
+		left[d.name] = d.text
+	}
+	for _, d := range after {
+		write(d.name, left[d.name], d.text)
+		delete(left, d.name)
+	}
+	for _, d := range before { // in their order
+		if old, gone := left[d.name]; gone {
+			write(d.name, old, "")
+			delete(left, d.name)
+		}
+	}
+	return out.String()
+}

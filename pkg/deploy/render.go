@@ -1,0 +1,171 @@
+// Rendering: what a release would be, without touching anything. It is how mistakes are found while the images are still being built,
+// and what devloop render and devloop diff show.
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+
+	"helm.sh/helm/v3/pkg/chart"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+	"helm.sh/helm/v3/pkg/release"
+	"helm.sh/helm/v3/pkg/releaseutil"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// rendered is what a chart makes of its values.
+type rendered struct {
+	hooks     []*release.Hook
+	manifests []releaseutil.Manifest // in the order in which Helm installs them
+	crds      []chart.CRD
+}
+
+// Validate finds what is wrong with the releases before anything is written: charts that cannot be had, values that a schema forbids,
+// templates that fail, output that is no YAML. Releases that the cluster holds already are not looked at.
+func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Release) error {
+	say := sink.For("deploy")
+	if err := d.cluster.refresh(ctx); err != nil {
+		return passing(err)
+	}
+	errs := make([]error, len(releases))
+	var group sync.WaitGroup
+	for i, r := range releases {
+		group.Go(func() {
+			errs[i] = say.Guard("check of a chart", func() error {
+				want, err := d.read(ctx, say, r)
+				if err != nil {
+					return err
+				}
+				last, err := d.last(ctx, r)
+				if err != nil {
+					return err
+				}
+				if last.holds(want) {
+					return nil
+				}
+				_, err = d.render(ctx, &want, last)
+				return err
+			})
+			errs[i] = passing(errs[i])
+		})
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
+
+// render does what Helm does before it writes; last is the revision before.
+func (d *Deployer) render(ctx context.Context, want *desired, last revision) (rendered, error) {
+	loaded, err := want.load()
+	if err != nil {
+		return rendered{}, err
+	}
+	want.name = loaded.Name()
+	capabilities, err := d.cluster.capabilities(ctx)
+	if err != nil {
+		return rendered{}, fmt.Errorf("release %s: %w", want.ID(), err)
+	}
+	fail := func(err error) (rendered, error) {
+		return rendered{}, event.WithHint(fmt.Errorf("release %s: %w", want.ID(), err), "mend the chart or its values and save; what ran keeps running")
+	}
+	if kube := loaded.Metadata.KubeVersion; kube != "" && !chartutil.IsCompatibleRange(kube, capabilities.KubeVersion.String()) {
+		return fail(fmt.Errorf("its chart is for Kubernetes %s, the cluster is %s", kube, capabilities.KubeVersion.String()))
+	}
+	// Helm changes the values, too.
+	values, err := merge(want.Release)
+	if err != nil {
+		return fail(err)
+	}
+	if err := chartutil.ProcessDependenciesWithMerge(loaded, values); err != nil {
+		return fail(err)
+	}
+	options := chartutil.ReleaseOptions{Name: want.Name, Namespace: want.Namespace, Revision: last.version + 1, IsInstall: !last.exists(), IsUpgrade: last.exists()}
+	all, err := chartutil.ToRenderValuesWithSchemaValidation(loaded, values, options, capabilities, true)
+	if err != nil {
+		return fail(err)
+	}
+	merged, ok := all["Values"].(chartutil.Values)
+	if !ok {
+		return fail(errors.New("its values are no mapping"))
+	}
+	if err := chartutil.ValidateAgainstSchema(loaded, merged); err != nil {
+		return rendered{}, want.against(fmt.Errorf("release %s: its values: %w", want.ID(), err))
+	}
+	config, err := d.cluster.ToRESTConfig()
+	if err != nil {
+		return rendered{}, err
+	}
+	files, err := engine.New(config).Render(loaded, all)
+	if err != nil {
+		return fail(want.inTemplate(err))
+	}
+	for name := range files {
+		if strings.HasSuffix(name, "NOTES.txt") {
+			delete(files, name)
+		}
+	}
+	hooks, manifests, err := releaseutil.SortManifests(files, nil, releaseutil.InstallOrder)
+	if err != nil {
+		return fail(want.inOutput(err, files))
+	}
+	return rendered{hooks, manifests, loaded.CRDObjects()}, nil
+}
+
+// place is where a template fails: demo/templates/web.yaml:3:14.
+var place = regexp.MustCompile(`([^\s()"]+/templates/[^\s():"]+):(\d+)(?::(\d+))?`)
+
+// inTemplate names the place in the chart's own files. The last one that is named is where it failed, the others are how it got there.
+func (want *desired) inTemplate(err error) error {
+	text := err.Error()
+	all := place.FindAllStringSubmatchIndex(text, -1)
+	if len(all) == 0 {
+		return err
+	}
+	at := all[len(all)-1]
+	where := want.file(text[at[2]:at[3]]) + text[at[3]:at[1]]
+	what := strings.TrimLeft(text[at[1]:], "): ")
+	if rest, ok := strings.CutPrefix(what, "executing "); ok { // "demo/templates/web.yaml" at <.Values.a.b>: nil pointer …
+		if _, code, ok := strings.Cut(rest, " at "); ok {
+			what = "at " + code
+		}
+	}
+	if what == "" {
+		what = text
+	}
+	return fmt.Errorf("%s: %s", where, what)
+}
+
+var outputLine = regexp.MustCompile(`YAML parse error on (\S+?): .*line (\d+): (.*)$`)
+
+// inOutput shows the line of a template's output that is no YAML.
+func (want *desired) inOutput(err error, files map[string]string) error {
+	parts := outputLine.FindStringSubmatch(err.Error())
+	if parts == nil {
+		return err
+	}
+	line, _ := strconv.Atoi(parts[2])
+	// The parser counts in one document of the file, which is not known: the line is shown if the file has one only.
+	lines := strings.Split(files[parts[1]], "\n")
+	shown := ""
+	if len(releaseutil.SplitManifests(files[parts[1]])) == 1 && line > 0 && line <= len(lines) {
+		shown = fmt.Sprintf(" (%q)", strings.TrimSpace(lines[line-1]))
+	}
+	return fmt.Errorf("%s: its output is no YAML: line %d of it%s: %s", want.file(parts[1]), line, shown, parts[3])
+}
+
+// file returns the path of a chart's file by the name that Helm gives it: demo/templates/web.yaml.
+func (want *desired) file(name string) string {
+	if strings.Contains(want.Chart, "://") || want.Repo != "" || path.Ext(want.Chart) == ".tgz" {
+		return name
+	}
+	_, inside, _ := strings.Cut(name, "/")
+	return filepath.Join(want.Chart, filepath.FromSlash(inside))
+}

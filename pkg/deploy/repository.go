@@ -1,0 +1,194 @@
+package deploy
+
+// Charts that are known by a name and a version, in a chart repository (an index.yaml and archives) or in an OCI registry (tags). What a
+// name and a version mean is asked once for as long as devloop runs, and remembered on disk for when the network is away: an exact version
+// is never asked again.
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/Masterminds/semver/v3"
+	"helm.sh/helm/v3/pkg/cli"
+	"helm.sh/helm/v3/pkg/registry"
+	"helm.sh/helm/v3/pkg/repo"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// found is where a chart of a name and a version is.
+type found struct {
+	URL    string `json:"url"`              // of the archive, or the registry's reference with its tag
+	Digest string `json:"sha256,omitempty"` // of the archive, where the repository tells
+}
+
+// resolve tells where the chart is.
+func (c *charts) resolve(ctx context.Context, say event.Stage, from source) (found, error) {
+	key := sum256([]byte(from.repo + "\n" + from.chart + "\n" + from.version))[:16]
+	if repository, tag, ok := cutTag(from.chart); from.repo == "" && ok {
+		return found{URL: repository + ":" + tag}, nil
+	}
+	c.mu.Lock()
+	at, known := c.resolved[key]
+	c.mu.Unlock()
+	if known {
+		return at, nil
+	}
+	file := filepath.Join(c.dir, key+".json")
+	var before found
+	if text, err := os.ReadFile(file); err == nil {
+		_ = json.Unmarshal(text, &before) // what cannot be read is asked again
+	}
+	_, err := semver.StrictNewVersion(strings.TrimPrefix(from.version, "v"))
+	if exact := err == nil; exact && before.URL != "" {
+		at = before
+	} else if at, err = ask(ctx, from); err != nil {
+		if before.URL == "" || ctx.Err() != nil {
+			return at, event.WithHint(fmt.Errorf("chart %s: %w", from, err), "check the address, the name and the version, and the network")
+		}
+		at = before
+		say.Warn("which version of the chart is the newest could not be asked, the last known one holds", err, "chart", from.chart, "url", redacted(at.URL))
+	} else if text, err := json.Marshal(at); err == nil {
+		if err := errors.Join(os.MkdirAll(c.dir, 0o755), writeFile(file, text)); err != nil {
+			return at, err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.resolved == nil {
+		c.resolved = map[string]found{}
+	}
+	c.resolved[key] = at
+	return at, nil
+}
+
+// ask asks the repository or the registry.
+func ask(ctx context.Context, from source) (found, error) {
+	ctx, cancel := context.WithTimeout(ctx, downloadTimeout)
+	defer cancel()
+	if from.repo == "" {
+		return askRegistry(ctx, from)
+	}
+	text, err := download(ctx, strings.TrimSuffix(from.repo, "/")+"/index.yaml")
+	if err != nil {
+		return found{}, err
+	}
+	temporary, err := os.CreateTemp("", "index-*.yaml") // Helm reads an index from a file
+	if err != nil {
+		return found{}, err
+	}
+	defer func() { _ = os.Remove(temporary.Name()) }()
+	_, err = temporary.Write(text)
+	if err := errors.Join(err, temporary.Close()); err != nil {
+		return found{}, err
+	}
+	index, err := repo.LoadIndexFile(temporary.Name())
+	if err != nil {
+		return found{}, fmt.Errorf("its index.yaml: %w", err)
+	}
+	index.SortEntries()
+	version, err := index.Get(from.chart, from.version)
+	if err != nil {
+		return found{}, err
+	}
+	if len(version.URLs) == 0 {
+		return found{}, fmt.Errorf("its index.yaml has no URL for version %s", version.Version)
+	}
+	address, err := repo.ResolveReferenceURL(from.repo, version.URLs[0])
+	return found{address, strings.TrimPrefix(version.Digest, "sha256:")}, err
+}
+
+// askRegistry picks the tag.
+func askRegistry(ctx context.Context, from source) (found, error) {
+	if _, err := semver.StrictNewVersion(strings.TrimPrefix(from.version, "v")); err == nil {
+		return found{URL: from.chart + ":" + strings.ReplaceAll(from.version, "+", "_")}, nil // as Helm writes a version into a tag
+	}
+	client, err := registryClient(ctx, from.chart)
+	if err != nil {
+		return found{}, err
+	}
+	tags, err := client.Tags(strings.TrimPrefix(from.chart, "oci://"))
+	if err != nil {
+		return found{}, err
+	}
+	tag, err := registry.GetTagMatchingVersionOrConstraint(tags, from.version)
+	return found{URL: from.chart + ":" + strings.ReplaceAll(tag, "+", "_")}, err
+}
+
+// pullChart gets the archive of a reference with its tag.
+func pullChart(ctx context.Context, reference string) ([]byte, error) {
+	client, err := registryClient(ctx, reference)
+	if err != nil {
+		return nil, err
+	}
+	result, err := client.Pull(strings.TrimPrefix(reference, "oci://"))
+	if err != nil {
+		return nil, err
+	}
+	return result.Chart.Data, nil
+}
+
+// registryClient logs in as Helm's and Docker's users do. Plain http is for registries on this machine alone.
+func registryClient(ctx context.Context, reference string) (*registry.Client, error) {
+	options := []registry.ClientOption{registry.ClientOptHTTPClient(&http.Client{Transport: bounded{ctx}})}
+	host, _, _ := strings.Cut(strings.TrimPrefix(reference, "oci://"), "/")
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	if ip, err := netip.ParseAddr(strings.Trim(host, "[]")); host == "localhost" || err == nil && ip.IsLoopback() {
+		options = append(options, registry.ClientOptPlainHTTP())
+	}
+	return registry.NewClient(options...)
+}
+
+// bounded gives Helm's registry client, which takes no context, the one of its caller.
+type bounded struct {
+	ctx context.Context //nolint:containedctx // of one call
+}
+
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	return http.DefaultTransport.RoundTrip(r.WithContext(b.ctx))
+}
+
+// cutTag takes "oci://host/path/name:tag" apart.
+func cutTag(reference string) (repository, tag string, ok bool) {
+	at := strings.LastIndex(reference, ":")
+	if at < 0 || strings.Contains(reference[at:], "/") {
+		return reference, "", false
+	}
+	return reference[:at], reference[at+1:], true
+}
+
+// addedRepository returns the URL of a repository that was added by helm repo add.
+func addedRepository(name string) (string, error) {
+	file := cli.New().RepositoryConfig
+	added, err := repo.LoadFile(file)
+	if err == nil {
+		if entry := added.Get(name); entry != nil {
+			return entry.URL, nil
+		}
+	}
+	return "", event.WithHint(fmt.Errorf("the repository %q is not in %s", name, file), "helm repo add "+name+" URL")
+}
+
+// repositoryLogin returns the user and password that Helm knows for the repository which an address belongs to.
+func repositoryLogin(address string) (user, password string) {
+	added, err := repo.LoadFile(cli.New().RepositoryConfig)
+	if err != nil {
+		return "", ""
+	}
+	for _, entry := range added.Repositories {
+		if entry.Username != "" && strings.HasPrefix(address, strings.TrimSuffix(entry.URL, "/")+"/") {
+			return entry.Username, entry.Password
+		}
+	}
+	return "", ""
+}

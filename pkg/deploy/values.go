@@ -1,0 +1,210 @@
+// A release's values: merged from where devloop.yaml names them, and traced back to there when they are wrong.
+package deploy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/strvals"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// merge lays a release's values over each other: files, inline values, set, setString. The later ones win.
+func merge(r Release) (map[string]any, error) {
+	values := map[string]any{}
+	for _, file := range r.ValuesFiles {
+		read, err := chartutil.ReadValuesFile(file)
+		if err != nil {
+			if at := yamlLine.FindStringSubmatch(err.Error()); at != nil {
+				err = fmt.Errorf("%s:%s: %s", file, at[1], at[2])
+			} else {
+				err = fmt.Errorf("values file %s: %w", file, err)
+			}
+			return nil, event.WithHint(err, "mend it and save; what ran keeps running")
+		}
+		values = chartutil.MergeTables(read, values)
+	}
+	values = chartutil.MergeTables(r.InlineValues, values)
+	for _, path := range slices.Sorted(maps.Keys(r.Set)) {
+		if err := set(values, path, r.Set[path]); err != nil {
+			return nil, fmt.Errorf("set %s: %w", path, err)
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(r.SetString)) {
+		if err := set(values, path, r.SetString[path]); err != nil {
+			return nil, fmt.Errorf("setString %s: %w", path, err)
+		}
+	}
+	return values, nil
+}
+
+// yamlLine finds the place in what a YAML parser says.
+var yamlLine = regexp.MustCompile(`yaml: line (\d+): (.*)$`)
+
+// set puts one value at a path as helm --set writes it. Whole numbers stay whole: JSON would make floats of them, which
+// templates print as 1.00068e+09.
+func set(values map[string]any, path string, value any) error {
+	switch value.(type) {
+	case int, int64, uint64, bool:
+		return strvals.ParseInto(fmt.Sprintf("%s=%v", path, value), values)
+	}
+	text, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return strvals.ParseJSON(path+"="+string(text), values)
+}
+
+// ValueError is a value that the chart's schema forbids.
+type ValueError struct {
+	Release string   // its name
+	In      string   // the key of devloop.yaml that gives the value: "set", "setString", "inlineValues"; "" if it stands in a file
+	Key     string   // as it is written there, or a.b.c
+	Path    []string // of the value
+	Message string
+}
+
+func (e *ValueError) Error() string {
+	return fmt.Sprintf("release %s: value %s: %s", e.Release, strings.Join(e.Path, "."), e.Message)
+}
+
+// Hint returns what the user can do.
+func (e *ValueError) Hint() string { return "the chart's values.schema.json says what it takes" }
+
+// against checks the values against the schemas of the chart and of those that it depends on, and tells of each that is wrong where it
+// comes from.
+func (want *desired) against(failure error) error {
+	var errs []error
+	chart := ""
+	for line := range strings.Lines(failure.Error()) {
+		line = strings.TrimRight(line, "\n")
+		if name, isName := strings.CutSuffix(line, ":"); isName && !strings.Contains(name, " ") {
+			chart = name
+			continue
+		}
+		parts := violation.FindStringSubmatch(line)
+		if parts == nil {
+			continue
+		}
+		var path []string
+		if chart != "" && chart != want.name {
+			path = append(path, chart)
+		}
+		for _, step := range strings.Split(strings.TrimPrefix(parts[1], "/"), "/") {
+			if step != "" {
+				path = append(path, strings.NewReplacer("~1", "/", "~0", "~").Replace(step))
+			}
+		}
+		errs = append(errs, want.locate(path, parts[2]))
+	}
+	if len(errs) == 0 {
+		return failure
+	}
+	return errors.Join(errs...)
+}
+
+// violation is a line of what the schema's validator says: - at '/replicas': got string, want integer.
+var violation = regexp.MustCompile(`^\s*- at '([^']*)': (.*)$`)
+
+// locate makes the error of a value, with the place of what gives it: the last one wins, as it does in merge.
+func (want *desired) locate(path []string, message string) error {
+	wrong := &ValueError{Release: want.Name, Path: path, Message: message}
+	for in, values := range map[string][]string{"setString": slices.Collect(maps.Keys(want.SetString)), "set": slices.Collect(maps.Keys(want.Set))} {
+		for _, key := range values {
+			if slices.Equal(steps(key), path) {
+				wrong.In, wrong.Key = in, key
+				return wrong
+			}
+		}
+	}
+	var inline any = want.InlineValues
+	if inside(inline, path) {
+		wrong.In, wrong.Key = "inlineValues", strings.Join(path, ".")
+		return wrong
+	}
+	files := slices.Clone(want.ValuesFiles)
+	slices.Reverse(files)
+	if info, err := os.Stat(want.Chart); err == nil && info.IsDir() {
+		files = append(files, filepath.Join(want.Chart, "values.yaml"))
+	}
+	for _, file := range files {
+		if line, column := position(file, path); line > 0 {
+			return event.WithHint(fmt.Errorf("%s:%d:%d: release %s: value %s: %s", file, line, column, want.Name, strings.Join(path, "."), message), wrong.Hint())
+		}
+	}
+	return wrong
+}
+
+var step = regexp.MustCompile(`(?:\\.|[^.\\\[\]])+`)
+
+// steps takes a path of set apart: a.b\.c[0] is a, b.c, 0.
+func steps(path string) []string {
+	parts := step.FindAllString(path, -1)
+	for i, part := range parts {
+		parts[i] = strings.ReplaceAll(part, `\`, "")
+	}
+	return parts
+}
+
+// inside tells whether values have something at path.
+func inside(values any, path []string) bool {
+	if len(path) == 0 {
+		return values != nil
+	}
+	switch at := values.(type) {
+	case map[string]any:
+		below, ok := at[path[0]]
+		return ok && (len(path) == 1 || inside(below, path[1:]))
+	case []any:
+		i, err := strconv.Atoi(path[0])
+		return err == nil && i >= 0 && i < len(at) && (len(path) == 1 || inside(at[i], path[1:]))
+	}
+	return false
+}
+
+// position finds a value in a YAML file; the line is 0 if the file has none at that path.
+func position(file string, path []string) (line, column int) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0, 0
+	}
+	var document yaml.Node
+	if yaml.Unmarshal(text, &document) != nil || len(document.Content) == 0 || len(path) == 0 {
+		return 0, 0
+	}
+	at := document.Content[0]
+	for _, key := range path {
+		var below *yaml.Node
+		switch at.Kind {
+		case yaml.MappingNode:
+			for i := 0; i+1 < len(at.Content); i += 2 {
+				if at.Content[i].Value == key {
+					line, column, below = at.Content[i].Line, at.Content[i].Column, at.Content[i+1]
+				}
+			}
+		case yaml.SequenceNode:
+			if i, err := strconv.Atoi(key); err == nil && i >= 0 && i < len(at.Content) {
+				below = at.Content[i]
+				line, column = below.Line, below.Column
+			}
+		}
+		if below == nil {
+			return 0, 0
+		}
+		if at = below; at.Kind == yaml.AliasNode {
+			at = at.Alias
+		}
+	}
+	return line, column
+}

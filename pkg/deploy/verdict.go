@@ -1,0 +1,352 @@
+// Verdicts: whether a pod that is not up will ever be, and the report when it will not: the resource, the event that decides, what its
+// container printed last, and what most likely helps.
+package deploy
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+const (
+	// crashes is after how many restarts a container that keeps failing is given up: once may be a dependency that was late.
+	crashes = 2
+	// logTail is how many lines of a failed container's log are shown.
+	logTail = 15
+	// steady is how long a container without a readiness probe has to run to count as up: Kubernetes calls it ready the moment it
+	// starts, also one that ends a moment later.
+	steady = 3 * time.Second
+	// steadyAgain is the same for one that was restarted.
+	steadyAgain = 15 * time.Second
+)
+
+// What is waited for though it looks bad: things that a registry, a controller or another release may mend in a moment.
+const (
+	patient      = 15 * time.Second
+	veryPatient  = 30 * time.Second // for the scheduler: pods that end make room, volumes are being made
+	neverPatient = 0
+)
+
+// trouble is what keeps a pod from coming up.
+type trouble struct {
+	what      string // "container main of pod web-1: CrashLoopBackOff: back-off 10s restarting failed container"
+	container string // whose log may tell more, or ""
+	key       string // the same for the same trouble
+	patience  time.Duration
+	hint      string
+}
+
+// verdict says what a workload still lacks, "" when nothing does, and returns an error if a pod of its current template cannot come up.
+func (w *wait) verdict(ctx context.Context, of workload, state rollout) (lacks string, err error) {
+	if state.failed != "" {
+		return state.lacks, w.report(ctx, of, state, nil, trouble{what: state.failed, hint: "the lines above say why; mend it and save"})
+	}
+	if state.selector == "" {
+		return state.lacks, nil
+	}
+	pods, err := w.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.selector})
+	if err != nil {
+		return "its pods cannot be listed: " + err.Error(), nil //nolint:nilerr // asked again at the next look
+	}
+	lacks = state.lacks
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		if pod.DeletionTimestamp != nil {
+			continue
+		}
+		for _, t := range troubles(pod, of.kind == "job") {
+			if t.key == unschedulable && w.neverFits(ctx, pod) {
+				t.patience = neverPatient
+			}
+			if w.lasts(pod.Name+" "+t.key) >= t.patience {
+				return lacks, w.report(ctx, of, state, pod, t)
+			}
+		}
+		if lacks == "" && of.kind != "job" {
+			lacks = w.unsteady(pod)
+		}
+	}
+	if state.lacks != "" && len(pods.Items) == 0 {
+		if message := w.notMade(ctx, of.namespace, state.uid); message != "" && w.lasts(of.String()+" not made") >= patient {
+			return lacks, w.report(ctx, of, state, nil, trouble{what: message, hint: hintNotMade(message)})
+		}
+	}
+	return lacks, nil
+}
+
+// unsteady says which container has not run long enough yet to be believed.
+func (w *wait) unsteady(pod *corev1.Pod) string {
+	probed := map[string]bool{}
+	for _, c := range pod.Spec.Containers {
+		probed[c.Name] = c.ReadinessProbe != nil
+	}
+	for _, status := range pod.Status.ContainerStatuses {
+		if status.State.Running == nil || probed[status.Name] {
+			continue
+		}
+		needed := steady
+		if status.RestartCount > 0 {
+			needed = steadyAgain
+		}
+		if runs := w.runs(status); runs < needed {
+			return fmt.Sprintf("container %s of pod %s has no readiness probe and is watched for %s", status.Name, pod.Name, needed)
+		}
+	}
+	return ""
+}
+
+// runs is how long a container has been running: since it was first seen, or as the node says where that is so long ago that no clock
+// can be that wrong.
+func (d *Deployer) runs(status corev1.ContainerStatus) time.Duration {
+	if since := time.Since(status.State.Running.StartedAt.Time); since > time.Minute {
+		return since
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	since, known := d.started[status.ContainerID]
+	if !known {
+		for id, first := range d.started {
+			if time.Since(first) > time.Hour { // by now the node's word is enough
+				delete(d.started, id)
+			}
+		}
+		since = time.Now()
+		d.started[status.ContainerID] = since
+	}
+	return time.Since(since)
+}
+
+const unschedulable = "unschedulable"
+
+// troubles returns what keeps a pod from coming up, by what its status says. The pods of a job may fail: the job counts.
+func troubles(pod *corev1.Pod, ofJob bool) []trouble {
+	var all []trouble
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {
+			all = append(all, trouble{what: fmt.Sprintf("pod %s: Unschedulable: %s", pod.Name, c.Message), key: unschedulable, patience: veryPatient,
+				hint: "lower its resources' requests, or correct its node selector, tolerations or volume; kubectl describe node tells what there is"})
+		}
+	}
+	for _, status := range append(slices.Clone(pod.Status.InitContainerStatuses), pod.Status.ContainerStatuses...) {
+		waiting := status.State.Waiting
+		if waiting == nil {
+			continue
+		}
+		t := trouble{container: status.Name, key: status.Name + " " + waiting.Reason,
+			what: strings.TrimRight(fmt.Sprintf("container %s of pod %s: %s: %s", status.Name, pod.Name, waiting.Reason, waiting.Message), ": ")}
+		switch waiting.Reason {
+		case "ErrImageNeverPull", "InvalidImageName":
+			t.hint = hintImage(status.Image)
+		case "ErrImagePull", "ImagePullBackOff":
+			t.key, t.hint = status.Name+" pull", hintImage(status.Image)
+			if !definite(waiting.Message) {
+				t.patience = patient
+			}
+		case "CreateContainerConfigError":
+			t.patience, t.hint = patient, "make the config map or secret that it names, or correct the name or key in the chart's values"
+		case "CreateContainerError", "RunContainerError":
+			t.patience, t.hint = patient, "correct the container's command, mounts or security context in the chart"
+		case "CrashLoopBackOff":
+			if status.RestartCount < crashes || ofJob {
+				continue
+			}
+			t.hint = "its last lines say why; mend it and save"
+			if last := status.LastTerminationState.Terminated; last != nil {
+				t.what += fmt.Sprintf(" (exit code %d, %s)", last.ExitCode, last.Reason)
+				t.hint = hintExit(last)
+			}
+		default:
+			continue
+		}
+		all = append(all, t)
+	}
+	return all
+}
+
+// definite tells whether a registry has said that there is no such image, rather than nothing.
+func definite(message string) bool {
+	for _, words := range []string{"not found", "manifest unknown", "does not exist", "name unknown"} {
+		if strings.Contains(message, words) {
+			return true
+		}
+	}
+	return false
+}
+
+func hintImage(image string) string {
+	return "the node does not hold " + image + " and cannot pull it: correct the name or tag in the chart's values; devloop brings the images that devloop.yaml builds, by {{ image \"name\" }}"
+}
+
+func hintExit(last *corev1.ContainerStateTerminated) string {
+	switch {
+	case last.Reason == "OOMKilled":
+		return "raise the container's memory limit, or have it use less"
+	case last.ExitCode == 127 || last.Reason == "StartError" || last.ExitCode == 126:
+		return "its command is not in the image, or cannot be run: correct the command or the Dockerfile"
+	}
+	return "its last lines say why; mend it and save"
+}
+
+func hintNotMade(message string) string {
+	switch {
+	case strings.Contains(message, "exceeded quota"), strings.Contains(message, "failed quota"):
+		return "raise the namespace's quota, or lower what the pods ask for: kubectl describe quota"
+	case strings.Contains(message, "violates PodSecurity"):
+		return "correct the pod's security context, or the namespace's pod-security label"
+	case strings.Contains(message, "serviceaccount"):
+		return "make the service account that the pods name, or correct its name in the chart's values"
+	}
+	return "mend the pod's template in the chart and save"
+}
+
+// neverFits tells whether a pod asks for more than any node has, busy or not.
+func (w *wait) neverFits(ctx context.Context, pod *corev1.Pod) bool {
+	nodes, err := w.cluster.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil || len(nodes.Items) == 0 {
+		return false
+	}
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+		var asked resource.Quantity
+		for _, c := range pod.Spec.Containers {
+			asked.Add(c.Resources.Requests[name])
+		}
+		if !slices.ContainsFunc(nodes.Items, func(n corev1.Node) bool {
+			there := n.Status.Allocatable[name]
+			return there.Cmp(asked) >= 0
+		}) {
+			return true
+		}
+	}
+	return false
+}
+
+// notMade returns why the thing with a UID cannot make pods: quota, admission, a service account.
+func (d *Deployer) notMade(ctx context.Context, namespace string, uid types.UID) string {
+	if last := d.lastEvent(ctx, namespace, uid); last != nil && last.Reason == "FailedCreate" {
+		return last.Reason + ": " + last.Message
+	}
+	return ""
+}
+
+// lastEvent is the newest warning about an object, or nil.
+func (d *Deployer) lastEvent(ctx context.Context, namespace string, uid types.UID) *corev1.Event {
+	list, err := d.cluster.Client.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{FieldSelector: "type=Warning,involvedObject.uid=" + string(uid)})
+	if err != nil || uid == "" {
+		return nil
+	}
+	var newest *corev1.Event
+	for i := range list.Items {
+		if e := &list.Items[i]; newest == nil || when(e).After(when(newest)) {
+			newest = e
+		}
+	}
+	return newest
+}
+
+func when(e *corev1.Event) time.Time {
+	if e.LastTimestamp.IsZero() {
+		return e.EventTime.Time
+	}
+	return e.LastTimestamp.Time
+}
+
+// report makes the error of a workload: all that its reader needs to mend it, on one screen. pod may be nil.
+func (d *Deployer) report(ctx context.Context, of workload, state rollout, pod *corev1.Pod, t trouble) error {
+	text := fmt.Sprintf("%s: %s", of, t.what)
+	if pod == nil && state.selector != "" { // one of those that failed, for its log
+		if pods, err := d.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.selector}); err == nil && len(pods.Items) > 0 {
+			pod = &pods.Items[len(pods.Items)-1]
+			t.container = failedContainer(pod)
+		}
+	}
+	if pod != nil {
+		text += d.facts(ctx, pod, t)
+	}
+	return event.WithHint(fmt.Errorf("%s", text), t.hint)
+}
+
+// facts are the event that decides and the container's last lines, each on lines of their own.
+func (d *Deployer) facts(ctx context.Context, pod *corev1.Pod, t trouble) string {
+	text := ""
+	if e := d.lastEvent(ctx, pod.Namespace, pod.UID); e != nil && !strings.Contains(t.what, e.Message) {
+		text += fmt.Sprintf("\nevent: %s: %s", e.Reason, strings.TrimSpace(e.Message))
+	}
+	if t.container != "" {
+		if tail := d.tail(ctx, pod, t.container); tail != "" {
+			text += "\n" + tail
+		}
+	}
+	return text
+}
+
+// failedContainer names the one of a pod whose log tells most.
+func failedContainer(pod *corev1.Pod) string {
+	statuses := append(slices.Clone(pod.Status.InitContainerStatuses), pod.Status.ContainerStatuses...)
+	for _, status := range statuses {
+		if ended := status.State.Terminated; ended != nil && ended.ExitCode != 0 {
+			return status.Name
+		}
+	}
+	for _, status := range statuses {
+		if !status.Ready {
+			return status.Name
+		}
+	}
+	return ""
+}
+
+// unfinished adds to an error that the time is over what is known of the pods which are not up.
+func (w *wait) unfinished(ctx context.Context, s state, failure error) error {
+	pods, err := w.cluster.Client.CoreV1().Pods(s.waitsFor.namespace).List(ctx, metav1.ListOptions{LabelSelector: s.rollout.selector})
+	if err != nil || s.rollout.selector == "" {
+		return failure
+	}
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		container := failedContainer(pod)
+		if container == "" || pod.DeletionTimestamp != nil {
+			continue
+		}
+		t := trouble{container: container}
+		hint := "look at the pod: kubectl describe pod " + pod.Name + " -n " + pod.Namespace
+		for _, known := range troubles(pod, s.waitsFor.kind == "job") {
+			t, hint = known, known.hint
+			failure = fmt.Errorf("%w\n%s", failure, known.what)
+			break
+		}
+		if facts := w.facts(ctx, pod, t); facts != "" {
+			failure = fmt.Errorf("%w%s", failure, facts)
+		}
+		return event.WithHint(failure, hint)
+	}
+	return failure
+}
+
+// tail returns the last lines that a container printed before it died, or "" where there are none.
+func (d *Deployer) tail(ctx context.Context, pod *corev1.Pod, container string) string {
+	lines := int64(logTail)
+	for _, previous := range []bool{true, false} {
+		stream, err := d.cluster.Client.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name,
+			&corev1.PodLogOptions{Container: container, Previous: previous, TailLines: &lines}).Stream(ctx)
+		if err != nil {
+			continue
+		}
+		content, _ := io.ReadAll(io.LimitReader(stream, 16<<10)) // what came is better than nothing
+		_ = stream.Close()
+		if len(bytes.TrimSpace(content)) > 0 {
+			return strings.TrimSpace(string(content))
+		}
+	}
+	return ""
+}
