@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,36 +31,49 @@ type rendered struct {
 }
 
 // Validate finds what is wrong with the releases before anything is written: charts that cannot be had, values that a schema forbids,
-// templates that fail, output that is no YAML. Releases that the cluster holds already are not looked at.
+// templates that fail, output that is no YAML. Releases that the cluster holds already are not looked at, nor those whose dependencies
+// it does not know yet, since their charts may ask for what these bring. An API server that is away is no mistake of theirs.
 func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Release) error {
 	say := sink.For("deploy")
 	if err := d.cluster.refresh(ctx); err != nil {
-		return passing(err)
+		say.Detail("charts could not be validated yet", "reason", err.Error())
+		return nil //nolint:nilerr // whoever writes will say so
 	}
 	errs := make([]error, len(releases))
 	var group sync.WaitGroup
 	for i, r := range releases {
 		group.Go(func() {
-			errs[i] = say.Guard("check of a chart", func() error {
-				want, err := d.read(ctx, say, r)
-				if err != nil {
-					return err
-				}
-				last, err := d.last(ctx, r)
-				if err != nil {
-					return err
-				}
-				if last.holds(want) {
-					return nil
-				}
-				_, err = d.render(ctx, &want, last)
-				return err
-			})
-			errs[i] = passing(errs[i])
+			err := passing(say.Guard("validation of a chart", func() error { return d.validate(ctx, say, r, releases) }))
+			if event.IsTransient(err) {
+				say.Detail("chart could not be validated yet", "release", r.Name, "reason", err.Error())
+				return
+			}
+			errs[i] = err
 		})
 	}
 	group.Wait()
 	return errors.Join(errs...)
+}
+
+func (d *Deployer) validate(ctx context.Context, say event.Stage, r Release, all []Release) error {
+	want, err := d.read(ctx, say, r)
+	if err != nil {
+		return err
+	}
+	last, err := d.last(ctx, r)
+	if err != nil || last.holds(want) {
+		return err
+	}
+	for _, other := range all {
+		if !slices.Contains(r.DependsOn, other.Name) {
+			continue
+		}
+		if there, err := d.last(ctx, other); err != nil || !there.exists() {
+			return err
+		}
+	}
+	_, err = d.render(ctx, &want, last)
+	return err
 }
 
 // render does what Helm does before it writes; last is the revision before.

@@ -34,4 +34,5 @@ func passing(err error) error {
 }
 
 // unreached are the words of errors that Helm has turned into text.
-var unreached = []string{"connection refused", "connection reset by peer", "i/o timeout", "TLS handshake timeout", "http2: client connection lost", "unexpected EOF"}
+var unreached = []string{"connection refused", "connection reset by peer", "i/o timeout", "TLS handshake timeout", "http2: client connection lost", "unexpected EOF",
+	"Client.Timeout exceeded", "the server was unable to return a response in the time allotted", "etcdserver: "}

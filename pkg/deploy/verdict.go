@@ -24,7 +24,7 @@ const (
 	crashes = 2
 	// logTail is how many lines of a failed container's log are shown.
 	logTail = 15
-	// steady is how long a container without a readiness probe has to run to count as up: Kubernetes calls it ready the moment it
+	// steady is how long a container without a readiness or startup probe has to run to count as up: Kubernetes calls it ready the moment it
 	// starts, also one that ends a moment later.
 	steady = 3 * time.Second
 	// steadyAgain is the same for one that was restarted.
@@ -89,7 +89,7 @@ func (w *wait) verdict(ctx context.Context, of workload, state rollout) (lacks s
 func (w *wait) unsteady(pod *corev1.Pod) string {
 	probed := map[string]bool{}
 	for _, c := range pod.Spec.Containers {
-		probed[c.Name] = c.ReadinessProbe != nil
+		probed[c.Name] = c.ReadinessProbe != nil || c.StartupProbe != nil
 	}
 	for _, status := range pod.Status.ContainerStatuses {
 		if status.State.Running == nil || probed[status.Name] {
@@ -100,7 +100,7 @@ func (w *wait) unsteady(pod *corev1.Pod) string {
 			needed = steadyAgain
 		}
 		if runs := w.runs(status); runs < needed {
-			return fmt.Sprintf("container %s of pod %s has no readiness probe and is watched for %s", status.Name, pod.Name, needed)
+			return fmt.Sprintf("container %s of pod %s has no probe and is watched for %s", status.Name, pod.Name, needed)
 		}
 	}
 	return ""

@@ -104,7 +104,9 @@ func (l *Loop) Run(ctx context.Context) {
 				unsure = cancel != nil
 				continue
 			}
-			l.sink.For("loop").Note("change seen", "files", names(c.Paths))
+			if len(c.Paths) > 0 {
+				l.sink.For("loop").Note("change seen", "files", names(c.Paths))
+			}
 			now := time.Now()
 			if now.Sub(last) > burst || now.Sub(first) >= burstLimit {
 				first = now
