@@ -39,8 +39,8 @@ const (
 	answerTimeout = 10 * time.Second
 	// queriesPerSecond replaces client-go's 5, which is meant for controllers that must spare a shared API server.
 	queriesPerSecond = 500
-	// fresh is for how long what the API server said of its kinds is taken for true. What devloop changes itself it asks at once.
-	fresh = 30 * time.Second
+	// fresh is for how long what the API server said of its kinds is taken for true. After devloop's own writes it is asked at once.
+	fresh = 5 * time.Second
 )
 
 // Cluster is one cluster, fixed when it is connected to: another context that is selected later changes nothing. The cluster itself
@@ -60,9 +60,10 @@ type Cluster struct {
 	loader     clientcmd.ClientConfig
 	version    string
 
-	mu    sync.Mutex
-	able  *chartutil.Capabilities // what charts are told of the cluster, nil if it has to be asked
-	asked time.Time               // when it was
+	asking chan struct{} // holds something while the cluster is asked what it is capable of
+	mu     sync.Mutex
+	able   *chartutil.Capabilities // what charts are told of the cluster, nil if it has to be asked
+	asked  time.Time               // when it was
 }
 
 // ReadContext returns the name of the kube context to use and its API server, and asks nothing of the cluster. An empty
@@ -114,7 +115,7 @@ func Connect(ctx context.Context, kubeContext string) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Context: raw.name, Server: raw.server, loader: loader, connection: way}
+	c := &Cluster{Context: raw.name, Server: raw.server, loader: loader, connection: way, asking: make(chan struct{}, 1)}
 	c.config = &rest.Config{Host: way.host(), Transport: way, WarningHandler: rest.NoWarnings{},
 		QPS: queriesPerSecond, Burst: 2 * queriesPerSecond}
 	if c.Client, err = kubernetes.NewForConfig(c.config); err != nil {
@@ -203,28 +204,41 @@ func (c *Cluster) ImagesInUse(ctx context.Context) (map[string]bool, error) {
 
 // capabilities is what charts are told of the cluster.
 func (c *Cluster) capabilities(ctx context.Context) (*chartutil.Capabilities, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.able != nil {
-		return c.able.Copy(), nil
-	}
-	if ctx.Err() != nil {
+	select {
+	case c.asking <- struct{}{}:
+		defer func() { <-c.asking }()
+	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	c.discovery.Invalidate()
-	c.mapper.Reset()
-	version, err := c.discovery.ServerVersion()
+	if able := c.known(); able != nil {
+		return able.Copy(), nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	server := discovery.ToDiscoveryInterfaceWithContext(c.discovery)
+	version, err := server.ServerVersionWithContext(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("ask the cluster for its version: %w", err)
 	}
-	kinds, err := action.GetVersionSet(c.discovery)
-	if err != nil && !discovery.IsGroupDiscoveryFailedError(err) { // one API service that is down must not keep all
-		return nil, fmt.Errorf("ask the cluster for its kinds: %w", err)
+	c.mapper.Reset() // and the cache below it
+	if _, _, err = server.ServerGroupsAndResourcesWithContext(ctx); err == nil || discovery.IsGroupDiscoveryFailedError(err) { // one API service that is down must not keep all
+		var kinds chartutil.VersionSet
+		if kinds, err = action.GetVersionSet(c.discovery); err == nil { // of what has just been asked
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.version, c.asked = version.GitVersion, time.Now()
+			c.able = &chartutil.Capabilities{APIVersions: kinds, HelmVersion: chartutil.DefaultCapabilities.HelmVersion,
+				KubeVersion: chartutil.KubeVersion{Version: version.GitVersion, Major: version.Major, Minor: version.Minor}}
+			return c.able.Copy(), nil
+		}
 	}
-	c.version, c.asked = version.GitVersion, time.Now()
-	c.able = &chartutil.Capabilities{APIVersions: kinds, HelmVersion: chartutil.DefaultCapabilities.HelmVersion,
-		KubeVersion: chartutil.KubeVersion{Version: version.GitVersion, Major: version.Major, Minor: version.Minor}}
-	return c.able.Copy(), nil
+	return nil, fmt.Errorf("ask the cluster for its kinds: %w", err)
+}
+
+func (c *Cluster) known() *chartutil.Capabilities {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.able
 }
 
 // refresh asks the cluster again where what it said may be old.
