@@ -229,17 +229,27 @@ func (d *doctor) lookAtCharts(ctx context.Context) (string, error) {
 	var errs []error
 	here, there := 0, 0
 	for _, r := range d.config.Releases {
-		if r.ChartIsLocal() || r.Repo != "" || strings.HasPrefix(r.Chart, "oci://") { // the latter are looked for when they are needed
+		if r.ChartIsLocal() {
 			continue
 		}
-		file, cached := deploy.CachedChart(filepath.Join(cache, "charts"), r.Chart)
+		file, address, cached := deploy.CachedChart(filepath.Join(cache, "charts"), release(d.config, r))
 		if cached {
 			here++
 			continue
 		}
-		if err := reachable(ctx, r.Chart); err != nil {
-			errs = append(errs, event.WithHint(fmt.Errorf("%s is not in the cache, and cannot be downloaded: %w", r.Chart, err), "check the address and the network, or put the archive at "+file))
-			continue
+		if address != "" { // a registry is asked when the chart is needed
+			if err := reachable(ctx, address); err != nil {
+				hint := "check the address and the network"
+				if file != "" {
+					hint += ", or put the archive at " + file
+				}
+				what := r.Chart
+				if r.Repo != "" {
+					what += " of " + r.Repo
+				}
+				errs = append(errs, event.WithHint(fmt.Errorf("%s is not in the cache, and cannot be downloaded: %w", what, err), hint))
+				continue
+			}
 		}
 		there++
 	}

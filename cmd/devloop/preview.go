@@ -126,7 +126,7 @@ func choose(c *config.Config, names []string) ([]string, error) {
 	}
 	for _, name := range names {
 		if !slices.Contains(known, name) {
-			return nil, usageError{event.WithHint(fmt.Errorf("there is no release %q in devloop.yaml", name), "take one of "+strings.Join(known, ", "))}
+			return nil, usageError{event.WithHint(fmt.Errorf("there is no release %q in devloop.yaml", name), "there are: "+strings.Join(known, ", "))}
 		}
 	}
 	if len(names) == 0 {
@@ -145,6 +145,9 @@ func hashImages(ctx context.Context, p *process) (tags []name.Tag, err error) {
 		return nil, environmentError{err}
 	}
 	defer func() { err = errors.Join(err, docker.Close()) }()
+	if _, err := build.Ping(ctx, docker); err != nil {
+		return nil, environmentError{err}
+	}
 	cache, err := cacheDir()
 	if err != nil {
 		return nil, err

@@ -275,12 +275,23 @@ func (c *charts) file(url string) string {
 	return filepath.Join(c.dir, sum256([]byte(url))[:16]+"-"+name)
 }
 
-// CachedChart returns where the cache in dir keeps the chart of a URL, and whether it does.
-func CachedChart(dir, url string) (file string, cached bool) {
-	c := charts{dir: dir}
-	file = c.file(url)
+// CachedChart tells whether the cache in dir holds a release's chart, in which file it does or would, and whom it would be asked of: the
+// URL is "" where that is a registry. Of a chart whose address is not known yet, the file is not either.
+func CachedChart(dir string, r Release) (file, address string, cached bool) {
+	c, from := charts{dir: dir}, r.source()
+	at, address := from.chart, from.chart
+	if from.repo != "" || strings.HasPrefix(at, "oci://") {
+		at, address = c.remembered(from).URL, ""
+		if from.repo != "" {
+			address = indexOf(from.repo)
+		}
+	}
+	if at == "" {
+		return "", address, false
+	}
+	file = c.file(at)
 	_, err := os.Stat(file)
-	return file, err == nil
+	return file, address, err == nil
 }
 
 // fetch returns the archive's path in the cache, downloading it first if it is not there. pinned is the checksum that the user asks

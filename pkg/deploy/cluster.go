@@ -220,7 +220,7 @@ func (c *Cluster) capabilities(ctx context.Context) (*chartutil.Capabilities, er
 	if err != nil {
 		return nil, fmt.Errorf("ask the cluster for its version: %w", err)
 	}
-	c.mapper.Reset() // and the cache below it
+	c.mapper.Reset()                                                                                                           // and the cache below it
 	if _, _, err = server.ServerGroupsAndResourcesWithContext(ctx); err == nil || discovery.IsGroupDiscoveryFailedError(err) { // one API service that is down must not keep all
 		var kinds chartutil.VersionSet
 		if kinds, err = action.GetVersionSet(c.discovery); err == nil { // of what has just been asked

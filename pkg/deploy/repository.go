@@ -32,21 +32,17 @@ type found struct {
 
 // resolve tells where the chart is.
 func (c *charts) resolve(ctx context.Context, say event.Stage, from source) (found, error) {
-	key := sum256([]byte(from.repo + "\n" + from.chart + "\n" + from.version))[:16]
-	if repository, tag, ok := cutTag(from.chart); from.repo == "" && ok {
-		return found{URL: repository + ":" + tag}, nil
+	if from.repo == "" && hasTag(from.chart) {
+		return found{URL: from.chart}, nil
 	}
+	key := from.key()
 	c.mu.Lock()
 	at, known := c.resolved[key]
 	c.mu.Unlock()
 	if known {
 		return at, nil
 	}
-	file := filepath.Join(c.dir, key+".json")
-	var before found
-	if text, err := os.ReadFile(file); err == nil {
-		_ = json.Unmarshal(text, &before) // what cannot be read is asked again
-	}
+	before := c.remembered(from)
 	_, err := semver.StrictNewVersion(strings.TrimPrefix(from.version, "v"))
 	if exact := err == nil; exact && before.URL != "" {
 		at = before
@@ -57,7 +53,7 @@ func (c *charts) resolve(ctx context.Context, say event.Stage, from source) (fou
 		at = before
 		say.Warn("which version of the chart is the newest could not be asked, the last known one holds", err, "chart", from.chart, "url", redacted(at.URL))
 	} else if text, err := json.Marshal(at); err == nil {
-		if err := errors.Join(os.MkdirAll(c.dir, 0o755), writeFile(file, text)); err != nil {
+		if err := errors.Join(os.MkdirAll(c.dir, 0o755), writeFile(filepath.Join(c.dir, key+".json"), text)); err != nil {
 			return at, err
 		}
 	}
@@ -70,6 +66,22 @@ func (c *charts) resolve(ctx context.Context, say event.Stage, from source) (fou
 	return at, nil
 }
 
+// key names a chart that is known by its name and version, in the cache.
+func (s source) key() string { return sum256([]byte(s.repo + "\n" + s.chart + "\n" + s.version))[:16] }
+
+// remembered is what resolve found out before; what cannot be read is asked again.
+func (c *charts) remembered(from source) (before found) {
+	if from.repo == "" && hasTag(from.chart) {
+		return found{URL: from.chart}
+	}
+	if text, err := os.ReadFile(filepath.Join(c.dir, from.key()+".json")); err == nil {
+		_ = json.Unmarshal(text, &before)
+	}
+	return before
+}
+
+func indexOf(repository string) string { return strings.TrimSuffix(repository, "/") + "/index.yaml" }
+
 // ask asks the repository or the registry.
 func ask(ctx context.Context, from source) (found, error) {
 	ctx, cancel := context.WithTimeout(ctx, downloadTimeout)
@@ -77,7 +89,7 @@ func ask(ctx context.Context, from source) (found, error) {
 	if from.repo == "" {
 		return askRegistry(ctx, from)
 	}
-	text, err := download(ctx, strings.TrimSuffix(from.repo, "/")+"/index.yaml")
+	text, err := download(ctx, indexOf(from.repo))
 	if err != nil {
 		return found{}, err
 	}
@@ -158,13 +170,9 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r.WithContext(b.ctx))
 }
 
-// cutTag takes "oci://host/path/name:tag" apart.
-func cutTag(reference string) (repository, tag string, ok bool) {
-	at := strings.LastIndex(reference, ":")
-	if at < 0 || strings.Contains(reference[at:], "/") {
-		return reference, "", false
-	}
-	return reference[:at], reference[at+1:], true
+// hasTag tells whether a registry's reference ends in one: oci://host:port/path/name:tag.
+func hasTag(reference string) bool {
+	return strings.LastIndex(reference, ":") > strings.LastIndex(reference, "/")
 }
 
 // addedRepository returns the URL of a repository that was added by helm repo add.
