@@ -29,6 +29,7 @@ type world struct {
 	watched  []string
 	buildFor time.Duration
 	broken   atomic.Bool
+	wrong    atomic.Bool  // a chart is
 	flaky    atomic.Int32 // how often Apply fails in a way that passes
 	running  atomic.Int32 // runs under way, to see that there is never more than one
 	overlap  atomic.Bool
@@ -84,8 +85,16 @@ func (w *world) Give(_ context.Context, _ event.Sink, tags []name.Tag) error {
 }
 func (w *world) Prune(context.Context, event.Sink, []name.Tag) {}
 func (w *world) Files() []string                               { return []string{"values.yaml"} }
-func (w *world) Validate(context.Context, event.Sink, []name.Tag) error {
-	return nil
+func (w *world) Validate(ctx context.Context, _ event.Sink, _ []name.Tag) error {
+	if !w.wrong.Load() {
+		return nil
+	}
+	select {
+	case <-time.After(time.Second):
+		return errors.New("web.yaml:3: no such function")
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 func (w *world) Apply(_ context.Context, _ event.Sink, tags []name.Tag) error {
 	if w.flaky.Add(-1) >= 0 {
@@ -174,6 +183,27 @@ func TestRunsAtOnceAndAfterEachChange(t *testing.T) {
 		}
 		if want := []string{"Dockerfile", "devloop.yaml", "values.yaml"}; !slices.Equal(w.watched, want) {
 			t.Errorf("watched %v, not %v", w.watched, want)
+		}
+	})
+}
+
+func TestMistakeInAChartEndsTheBuild(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{buildFor: time.Hour}
+		w.wrong.Store(true)
+		save, events, stop := start(t, w)
+		defer stop()
+		pass(2 * time.Second)
+		told := events()
+		if got := phases(told); got != "(!" || told[1].Err.Error() != "web.yaml:3: no such function" {
+			t.Errorf("runs %s: %v", got, told)
+		}
+		w.wrong.Store(false)
+		w.buildFor = time.Minute
+		save(1)
+		pass(2 * time.Minute)
+		if got := phases(events()); got != "()" || w.deployed != "worker:1ns" {
+			t.Errorf("runs %s, deployed %q", got, w.deployed)
 		}
 	})
 }
