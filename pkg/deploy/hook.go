@@ -42,7 +42,7 @@ func (d *Deployer) watchHooks(r Release, version int, write func() error) error 
 	if err == nil || w.report == "" {
 		return err
 	}
-	return event.WithHint(fmt.Errorf("%w\n%s", err, w.report), w.hint)
+	return event.WithHint(fmt.Errorf("%w\n%s", plain(err), w.report), w.hint)
 }
 
 func (w *hookWatch) watch(ctx context.Context) {

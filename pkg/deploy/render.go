@@ -3,6 +3,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,11 +15,16 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/releaseutil"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -31,7 +37,7 @@ type rendered struct {
 }
 
 // Validate finds what is wrong with the releases before anything is written: charts that cannot be had, values that a schema forbids,
-// templates that fail, output that is no YAML. Releases that the cluster holds already are not looked at, nor those whose dependencies
+// templates that fail, output that is no YAML, objects that the API server does not take. Releases that the cluster holds already are not looked at, nor those whose dependencies
 // it does not know yet, since their charts may ask for what these bring. An API server that is away is no mistake of theirs.
 func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Release) error {
 	say := sink.For("deploy")
@@ -72,8 +78,47 @@ func (d *Deployer) validate(ctx context.Context, say event.Stage, r Release, all
 			return err
 		}
 	}
-	_, err = d.render(ctx, &want, last)
-	return err
+	made, err := d.render(ctx, &want, last)
+	if err != nil {
+		return err
+	}
+	return d.tryOut(ctx, &want, made)
+}
+
+// tryOut asks the API server whether it would take the objects of a release, without making them: what it refuses in the middle
+// of a Helm write leaves half of a revision. Each object is tried as a new one, so only what is wrong with the object itself counts.
+func (d *Deployer) tryOut(ctx context.Context, want *desired, made rendered) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for _, m := range made.manifests {
+		u := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal([]byte(m.Content), &u.Object); err != nil || u.GetKind() == "" || u.IsList() {
+			continue // Helm reads it its own way
+		}
+		o := object{kind: u.GroupVersionKind(), namespace: cmp.Or(u.GetNamespace(), want.Namespace), name: u.GetName()}
+		api, err := d.cluster.resource(o)
+		if err != nil {
+			continue // of a kind that comes with the release
+		}
+		group.Go(func() error {
+			_, err := api.Create(ctx, u, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+			if err == nil || !isMistake(err, o) {
+				return nil
+			}
+			return event.WithHint(fmt.Errorf("release %s: %s: %s %s: the API server does not take it: %w", want.ID(), want.file(m.Name), o.kind.Kind, o.name, err),
+				"mend the chart or its values and save; what ran keeps running")
+		})
+	}
+	return group.Wait()
+}
+
+// isMistake tells whether an object was refused for what it holds. It may exist already; a service's ports and addresses may be taken by
+// itself; webhooks judge more than the object.
+func isMistake(err error, o object) bool {
+	if strings.Contains(err.Error(), "webhook") {
+		return false
+	}
+	return apierrors.IsBadRequest(err) || apierrors.IsInvalid(err) && o.kind.Kind != "Service"
 }
 
 // render does what Helm does before it writes; last is the revision before.

@@ -33,7 +33,7 @@ const (
 
 // What is waited for though it looks bad: things that a registry, a controller or another release may mend in a moment.
 const (
-	patient      = 15 * time.Second
+	patient      = 20 * time.Second // a node tries again after 10 to 15 s what a config map that was late has kept from starting
 	veryPatient  = 30 * time.Second // for the scheduler: pods that end make room, volumes are being made
 	neverPatient = 0
 )

@@ -163,7 +163,7 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 		before, mark := revisions(t, cluster), d.mark()
 		p.edit("deploy/dask-gateway/values.yaml", "completedClusterMaxAge: 600", "completedClusterMaxAge: soon")
 		d.wait(mark, runFailed, oneRun)
-		d.wait(mark, `/controller/completedClusterMaxAge': got string, want number`, time.Minute)
+		d.wait(mark, `deploy/dask-gateway/values.yaml:\d+:3: release dask-gateway: value controller.completedClusterMaxAge: got string, want number`, time.Minute)
 		mark = d.mark()
 		p.edit("deploy/dask-gateway/values.yaml", "completedClusterMaxAge: soon", "completedClusterMaxAge: 600")
 		d.wait(mark, runComplete, oneRun)
@@ -173,16 +173,19 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 	})
 
 	t.Run("values that the cluster does not take, then mended", func(t *testing.T) {
-		pods, mark := podNames(t, cluster), d.mark()
+		before, pods, mark := revisions(t, cluster), podNames(t, cluster), d.mark()
 		p.edit("deploy/dask-gateway/values.yaml", "periodSeconds: 1", "periodSeconds: one")
 		d.wait(mark, runFailed, oneRun)
-		d.wait(mark, `periodSeconds`, time.Minute)
+		d.wait(mark, `templates/gateway/deployment.yaml: Deployment .*periodSeconds`, time.Minute)
 		if after := podNames(t, cluster); !reflect.DeepEqual(pods, after) {
 			t.Errorf("pods went from %v to %v", pods, after)
 		}
 		mark = d.mark()
 		p.edit("deploy/dask-gateway/values.yaml", "periodSeconds: one", "periodSeconds: 1")
 		d.wait(mark, runComplete, oneRun)
+		if after := revisions(t, cluster); !reflect.DeepEqual(before, after) {
+			t.Errorf("revisions went from %v to %v", before, after)
+		}
 	})
 
 	t.Run("Ctrl+C leaves nothing but images", func(t *testing.T) {
