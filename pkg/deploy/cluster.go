@@ -39,6 +39,8 @@ const (
 	answerTimeout = 10 * time.Second
 	// queriesPerSecond replaces client-go's 5, which is meant for controllers that must spare a shared API server.
 	queriesPerSecond = 500
+	// endingTimeout is how long a namespace that is being deleted is waited for.
+	endingTimeout = 2 * time.Minute
 	// fresh is for how long what the API server said of its kinds is taken for true. After devloop's own writes it is asked at once.
 	fresh = 5 * time.Second
 )
@@ -284,6 +286,8 @@ func (d *Deployer) ensureNamespaces(ctx context.Context, releases []Release) err
 // ensureNamespace creates the namespace if it is not there, and in that case writes down first that it is devloop's to delete.
 func (d *Deployer) ensureNamespace(ctx context.Context, name string) error {
 	namespaces := d.cluster.Client.CoreV1().Namespaces()
+	ctx, cancel := context.WithTimeoutCause(ctx, endingTimeout, fmt.Errorf("not gone after %s", endingTimeout))
+	defer cancel()
 	for {
 		found, err := namespaces.Get(ctx, name, metav1.GetOptions{})
 		if err == nil && found.Status.Phase != corev1.NamespaceTerminating {
@@ -291,7 +295,8 @@ func (d *Deployer) ensureNamespace(ctx context.Context, name string) error {
 		}
 		if err == nil { // left over from a clean-up that has not ended: wait for its end
 			if err := sleep(ctx, pollInterval); err != nil {
-				return fmt.Errorf("namespace %s is still being deleted: %w", name, err)
+				return event.WithHint(fmt.Errorf("namespace %s is still being deleted: %w", name, err),
+					"an object in it may have a finalizer that nobody takes away: kubectl describe namespace "+name)
 			}
 			continue
 		}

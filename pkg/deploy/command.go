@@ -69,7 +69,7 @@ func (d *Deployer) run(ctx context.Context, say event.Stage, r Release, when str
 		}
 		_ = in.Close()
 		<-read
-		if err == nil {
+		if err == nil || errors.Is(err, exec.ErrWaitDelay) { // it ended well, and left something in the background
 			return nil, nil
 		}
 		if ctx.Err() != nil {

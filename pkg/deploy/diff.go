@@ -71,7 +71,7 @@ func (d *Deployer) Diff(ctx context.Context, sink event.Sink, r Release) (Differ
 		return Difference{}, err
 	}
 	found := Difference{Release: r.ID(), Revision: last.version}
-	if last.holds(want) {
+	if d.holds(last, want) {
 		missing, err := d.missing(ctx, r, last)
 		if err != nil {
 			return found, fmt.Errorf("release %s: %w", r.ID(), err)
@@ -86,7 +86,7 @@ func (d *Deployer) Diff(ctx context.Context, sink event.Sink, r Release) (Differ
 	if err != nil {
 		return found, err
 	}
-	found.Changed, found.Why = true, whyDiffers(last)
+	found.Changed, found.Why = true, d.whyDiffers(last)
 	var before []document
 	if last.exists() {
 		helm, err := d.helm(ctx, r.Namespace)
@@ -115,10 +115,12 @@ func (d *Deployer) Diff(ctx context.Context, sink event.Sink, r Release) (Differ
 	return found, nil
 }
 
-func whyDiffers(last revision) string {
+func (d *Deployer) whyDiffers(last revision) string {
 	switch {
 	case !last.exists():
 		return "it is not there yet"
+	case !d.owns(last):
+		return "it was not made by devloop for this project"
 	case last.status != release.StatusDeployed:
 		return "its last revision is " + last.status.String()
 	case !last.byUs():

@@ -60,14 +60,14 @@ func (r revision) exists() bool { return r.version > 0 && r.status != release.St
 // byUs tells whether devloop made this revision, and not somebody who used Helm on the release since.
 func (r revision) byUs() bool { return r.labels[labelRevision] == strconv.Itoa(r.version) }
 
-// holds tells whether the revision was made from what is wanted and was applied to its end.
-func (r revision) holds(want desired) bool {
-	return r.status == release.StatusDeployed && r.byUs() && r.labels[labelInputs] == want.inputs
-}
-
 // owns tells whether a release is ours, by the label that Helm's record has from the moment of its creation. The journal would not
 // do: its entry may be of an install that never came to be, and the release one that somebody made since.
 func (d *Deployer) owns(r revision) bool { return r.labels[labelProject] == d.project }
+
+// holds tells whether the revision is ours, was made from what is wanted, and was applied to its end.
+func (d *Deployer) holds(r revision, want desired) bool {
+	return d.owns(r) && r.byUs() && r.status == release.StatusDeployed && r.labels[labelInputs] == want.inputs
+}
 
 // revisions returns what Helm's records say of a release, the last one first.
 func (d *Deployer) revisions(ctx context.Context, r Release) ([]revision, error) {

@@ -185,13 +185,14 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 		return err
 	}
 	missing := ""
-	if last.holds(want) {
+	held := d.holds(last, want)
+	if held {
 		if missing, err = d.missing(ctx, r, last); err != nil {
 			return fmt.Errorf("release %s: %w", r.ID(), err)
 		}
 	}
 	switch {
-	case !last.holds(want) || missing != "":
+	case !held || missing != "":
 		if missing != "" {
 			say.Note("object missing, release will be applied again", "release", r.Name, "object", missing)
 		}

@@ -67,7 +67,7 @@ func (d *Deployer) validate(ctx context.Context, say event.Stage, r Release, all
 		return err
 	}
 	last, err := d.last(ctx, r)
-	if err != nil || last.holds(want) {
+	if err != nil || d.holds(last, want) {
 		return err
 	}
 	for _, other := range all {

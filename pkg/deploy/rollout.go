@@ -233,6 +233,9 @@ func (d *Deployer) rollout(ctx context.Context, w workload) (rollout, error) {
 		}
 		selector, set, err := d.currentTemplate(ctx, got)
 		state := rollout{lacks: lacking(wanted(got.Spec.Replicas), s.Replicas, s.UpdatedReplicas, s.AvailableReplicas), selector: selector, uid: set}
+		if got.Spec.Paused {
+			state.lacks = "" // until somebody resumes it
+		}
 		for _, c := range s.Conditions {
 			if c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse && c.Reason == "ProgressDeadlineExceeded" {
 				state.failed = c.Reason + ": " + c.Message
