@@ -1,0 +1,117 @@
+package deploy
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// commands is a deployer that runs commands in a new folder, for a cluster that is in the kubeconfig beside another one; lines returns
+// what they printed to the log.
+func commands(t *testing.T) (d *Deployer, say event.Stage, lines func() string) {
+	t.Helper()
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"kubeconfig": `
+apiVersion: v1
+kind: Config
+clusters: [{name: ours, cluster: {server: "https://192.0.2.1"}}, {name: prod, cluster: {server: "https://192.0.2.2"}}]
+users: [{name: ours, user: {token: ours}}, {name: prod, user: {token: prod}}]
+contexts: [{name: ours, context: {cluster: ours, user: ours}}, {name: prod, context: {cluster: prod, user: prod}}]
+current-context: prod
+`})
+	t.Setenv("KUBECONFIG", filepath.Join(dir, "kubeconfig"))
+	t.Setenv("TMPDIR", t.TempDir())
+	var mu sync.Mutex
+	var told []string
+	sink := event.Sink(func(e event.Event) {
+		if e.Message == "output" {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, fmt.Sprint(e.Fields[len(e.Fields)-1]))
+		}
+	})
+	return New(&Cluster{Context: "ours"}, "demo", nil, Options{Folder: dir}), sink.For("deploy"), func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		return strings.Join(told, "\n")
+	}
+}
+
+var demoRelease = Release{Name: "web", Namespace: "demo"}
+
+func TestCommand(t *testing.T) {
+	d, say, lines := commands(t)
+	script := `echo "$DEVLOOP_RELEASE $DEVLOOP_NAMESPACE $DEVLOOP_KUBE_CONTEXT"; ls; grep -c prod "$KUBECONFIG"; grep current "$KUBECONFIG"; stat -c %a "$KUBECONFIG"
+yes x | head -c 20000 | tr -d '\n'; printf 'no end' >&2`
+	if err := d.run(t.Context(), say, demoRelease, "before", Command{[]string{"sh", "-c", script}, time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	got := lines()
+	if !strings.HasPrefix(got, "web demo ours\nkubeconfig\n0\ncurrent-context: ours\n600\nxxx") || !strings.HasSuffix(got, "no end") {
+		t.Errorf("%.200s…%s", got, got[max(0, len(got)-20):])
+	}
+	if left, err := os.ReadDir(os.Getenv("TMPDIR")); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestCommandThatFails(t *testing.T) {
+	d, say, _ := commands(t)
+	err := d.run(t.Context(), say, demoRelease, "before", Command{[]string{"sh", "-c", "seq 100; exit 7"}, time.Minute})
+	if err == nil || !strings.Contains(err.Error(), "exit status 7\n86\n") || !strings.HasSuffix(err.Error(), "\n100") || event.Hint(err) == "" {
+		t.Errorf("%v", err)
+	}
+	err = d.run(t.Context(), say, demoRelease, "after", Command{[]string{"./nowhere.sh"}, time.Minute})
+	if err == nil || !strings.Contains(err.Error(), "./nowhere.sh") || event.Hint(err) == "" {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestCommandEnds is about commands that start others: with their time, all of them end; with their own end, the others may go on.
+func TestCommandEnds(t *testing.T) {
+	d, say, _ := commands(t)
+	pid := func() int {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(d.options.Folder, "pid"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		number, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return number
+	}
+	begin := time.Now()
+	err := d.run(t.Context(), say, demoRelease, "before", Command{[]string{"sh", "-c", "trap '' TERM; sleep 100 & echo $! > pid; wait; sleep 100"}, 500 * time.Millisecond})
+	if err == nil || !strings.Contains(err.Error(), "not done after 500ms") {
+		t.Errorf("%v", err)
+	}
+	if took := time.Since(begin); took > 20*time.Second {
+		t.Errorf("it took %s to end", took)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for gone := false; !gone; {
+		err := syscall.Kill(pid(), 0)
+		state, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid()))
+		gone = errors.Is(err, syscall.ESRCH) || strings.Contains(string(state), ") Z ") // a zombie whose parent does not look
+		if time.Now().After(deadline) {
+			t.Fatalf("what the command started goes on: %v %s", err, state)
+		}
+	}
+	if err := d.run(t.Context(), say, demoRelease, "after", Command{[]string{"sh", "-c", "sleep 100 & echo $! > pid"}, time.Minute}); err != nil {
+		t.Errorf("a child in the background: %v", err)
+	}
+	if err := syscall.Kill(pid(), syscall.SIGKILL); err != nil {
+		t.Errorf("the child in the background: %v", err)
+	}
+}

@@ -1,0 +1,117 @@
+package deploy
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"helm.sh/helm/v3/pkg/release"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metadatafake "k8s.io/client-go/metadata/fake"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// record is Helm's record of a revision, on its outside.
+func record(version int, status release.Status, labels map[string]string) *metav1.PartialObjectMetadata {
+	all := map[string]string{"owner": "helm", "name": "web", "version": strconv.Itoa(version), "status": status.String()}
+	for key, value := range labels {
+		all[key] = value
+	}
+	return &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "sh.helm.release.v1.web.v" + strconv.Itoa(version), Labels: all}}
+}
+
+// records is a deployer for a cluster that holds these.
+func records(t *testing.T, journal permits, all ...*metav1.PartialObjectMetadata) *Deployer {
+	t.Helper()
+	scheme := metadatafake.NewTestScheme()
+	if err := metav1.AddMetaToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	client := metadatafake.NewSimpleMetadataClient(scheme)
+	for _, one := range all {
+		if err := client.Tracker().Create(secrets, one, "demo"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return New(&Cluster{metadata: client}, "demo", journal, Options{})
+}
+
+func TestRevisions(t *testing.T) {
+	ours := map[string]string{labelProject: "demo", labelInputs: "abc", labelRevision: "10", labelGood: "10"}
+	d := records(t, permits{}, record(9, release.StatusSuperseded, map[string]string{labelProject: "demo", labelRevision: "9", labelGood: "9"}),
+		record(10, release.StatusDeployed, ours), record(8, release.StatusSuperseded, nil))
+	last, err := d.last(t.Context(), demoRelease)
+	if err != nil || last.version != 10 || !d.holds(last, desired{inputs: "abc"}) {
+		t.Errorf("%+v, %v", last, err)
+	}
+	if good, err := d.lastGood(t.Context(), demoRelease); err != nil || good != 9 {
+		t.Errorf("the last good revision before is %d, %v", good, err)
+	}
+	if none, err := d.last(t.Context(), Release{Name: "other", Namespace: "demo"}); err != nil || none.exists() {
+		t.Errorf("%+v, %v", none, err)
+	}
+	for what, r := range map[string]revision{
+		"another project's":                {10, release.StatusDeployed, map[string]string{labelProject: "other", labelInputs: "abc", labelRevision: "10"}},
+		"failed":                           {10, release.StatusFailed, ours},
+		"made by hand after one of ours":   {11, release.StatusDeployed, ours},
+		"without labels":                   {10, release.StatusDeployed, nil},
+		"ours, and made of something else": {10, release.StatusDeployed, map[string]string{labelProject: "demo", labelInputs: "abd", labelRevision: "10"}},
+	} {
+		if d.holds(r, desired{inputs: "abc"}) {
+			t.Errorf("a revision that is %s counts as unchanged", what)
+		}
+	}
+}
+
+// TestHeldRelease is about releases that are being written: what a devloop that was killed left is taken up, what somebody else does is
+// waited for.
+func TestHeldRelease(t *testing.T) {
+	ours := map[string]string{labelProject: "demo", labelRevision: "3"}
+	for _, test := range []struct {
+		name    string
+		labels  map[string]string
+		journal permits
+		held    bool
+	}{
+		{"ours", ours, permits{}, false},
+		{"a rollback of ours", map[string]string{labelProject: "demo", labelRevision: "1"}, permits{kindRevision: {"demo/web@3"}}, false},
+		{"helm upgrade by hand on ours", map[string]string{labelProject: "demo", labelRevision: "2"}, permits{kindRevision: {"demo/web@2"}}, true},
+		{"another project's", map[string]string{labelProject: "other", labelRevision: "3"}, permits{kindRevision: {"demo/web@3"}}, true},
+		{"nobody's", nil, permits{}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := records(t, test.journal, record(3, release.StatusPendingUpgrade, test.labels))
+				begin := time.Now()
+				last, err := d.settled(t.Context(), event.Stage{}, demoRelease)
+				if !test.held {
+					if err != nil || last.version != 3 || time.Since(begin) > 0 {
+						t.Errorf("%+v, %v after %s", last, err, time.Since(begin))
+					}
+					return
+				}
+				if err == nil || !strings.Contains(err.Error(), "revision 3 is pending-upgrade") || event.Hint(err) == "" || time.Since(begin) < heldTimeout {
+					t.Errorf("%v after %s", err, time.Since(begin))
+				}
+			})
+		})
+	}
+	t.Run("until they are done", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			d := records(t, permits{}, record(3, release.StatusPendingUpgrade, nil))
+			time.AfterFunc(time.Minute, func() {
+				if err := d.cluster.metadata.(*metadatafake.FakeMetadataClient).Tracker().Update(secrets, record(3, release.StatusDeployed, nil), "demo"); err != nil {
+					t.Error(err)
+				}
+			})
+			last, err := d.settled(t.Context(), event.Stage{}, demoRelease)
+			if err != nil || last.status != release.StatusDeployed {
+				t.Errorf("%+v, %v", last, err)
+			}
+		})
+	})
+}
