@@ -68,19 +68,11 @@ func buildImages(ctx context.Context, o *options) (built []builtImage, err error
 		return nil, err
 	}
 	defer p.end()
-	docker, err := openDocker()
-	if err != nil {
-		return nil, environmentError{err}
-	}
-	defer func() { err = errors.Join(err, docker.Close()) }()
-	if _, err := build.Ping(ctx, docker); err != nil {
-		return nil, environmentError{err}
-	}
-	cache, err := cacheDir()
+	builder, leave, err := newBuilder(ctx)
 	if err != nil {
 		return nil, err
 	}
-	builder := build.New(docker, cache)
+	defer func() { err = errors.Join(err, leave()) }()
 
 	built = make([]builtImage, len(p.config.Images))
 	group, groupCtx := errgroup.WithContext(ctx)
@@ -99,6 +91,22 @@ func buildImages(ctx context.Context, o *options) (built []builtImage, err error
 		return nil, err
 	}
 	return built, nil
+}
+
+// newBuilder returns a builder of the Docker daemon, which has to answer. Leave ends its connections.
+func newBuilder(ctx context.Context) (builder *build.Builder, leave func() error, err error) {
+	cache, err := cacheDir()
+	if err != nil {
+		return nil, nil, err
+	}
+	docker, err := openDocker()
+	if err != nil {
+		return nil, nil, environmentError{err}
+	}
+	if _, err := build.Ping(ctx, docker); err != nil {
+		return nil, nil, environmentError{errors.Join(err, docker.Close())}
+	}
+	return build.New(docker, cache), docker.Close, nil
 }
 
 // buildImage builds an image whose inputs may change meanwhile: the newest state wins, as it does in the loop.

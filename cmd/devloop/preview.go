@@ -13,7 +13,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/spf13/cobra"
 
-	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
@@ -140,19 +139,11 @@ func hashImages(ctx context.Context, p *process) (tags []name.Tag, err error) {
 	if len(p.config.Images) == 0 {
 		return nil, nil
 	}
-	docker, err := openDocker()
-	if err != nil {
-		return nil, environmentError{err}
-	}
-	defer func() { err = errors.Join(err, docker.Close()) }()
-	if _, err := build.Ping(ctx, docker); err != nil {
-		return nil, environmentError{err}
-	}
-	cache, err := cacheDir()
+	builder, leave, err := newBuilder(ctx)
 	if err != nil {
 		return nil, err
 	}
-	builder := build.New(docker, cache)
+	defer func() { err = errors.Join(err, leave()) }()
 	for _, image := range p.config.Images {
 		input, err := builder.Hash(ctx, buildInput(p.config, image))
 		if err != nil {
