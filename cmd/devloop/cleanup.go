@@ -20,6 +20,7 @@ import (
 // patience is the user's: it ends with the second Ctrl+C. Until there is a journal, nothing was deployed.
 type patience struct {
 	journal  atomic.Pointer[journal.Journal]
+	deployer atomic.Pointer[deploy.Deployer]
 	keyboard atomic.Pointer[keyboard]
 	printer  *printer
 	signals  chan os.Signal
@@ -82,6 +83,9 @@ func (p *patience) leave() {
 	if k := p.keyboard.Load(); k != nil {
 		k.restore()
 	}
+	if d := p.deployer.Load(); d != nil {
+		d.Abandon()
+	}
 	err := fmt.Errorf("%w again: left at once", errInterrupted)
 	if j := p.journal.Load(); j != nil {
 		var left []string
@@ -107,7 +111,11 @@ func (s *session) cleanup(ctx context.Context, leaves string, what deploy.Remova
 	if err != nil {
 		return event.WithHint(fmt.Errorf("clean up: %w", err), "devloop delete tries again")
 	}
-	if len(s.journal.Names(journal.Release))+len(s.journal.Names(journal.Namespace)) == 0 {
+	left := 0
+	for _, kind := range []string{journal.Release, journal.Namespace, journal.CRD, journal.Volume} {
+		left += len(s.journal.Names(kind))
+	}
+	if left == 0 {
 		say.Note("nothing left behind")
 	}
 	return nil

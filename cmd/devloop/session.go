@@ -50,6 +50,7 @@ func openSession(ctx context.Context, p *process) (*session, error) {
 		return nil, environmentError{errors.Join(err, opened.close())}
 	}
 	p.patience.journal.Store(opened.journal)
+	p.patience.deployer.Store(opened.deployer)
 	return opened, nil
 }
 

@@ -23,6 +23,7 @@ import (
 
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
 	"sigs.k8s.io/yaml"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -120,13 +121,9 @@ func (c *charts) load(ctx context.Context, say event.Stage, file string, from so
 	if err != nil {
 		return nil, event.WithHint(fmt.Errorf("chart %s: %w", from, err), "mend it and save; what ran keeps running")
 	}
-	held := map[string]bool{}
-	for _, dependency := range loaded.Dependencies() {
-		held[dependency.Name()] = true
-	}
 	for _, wanted := range loaded.Metadata.Dependencies {
-		if wanted == nil || held[wanted.Name] {
-			continue
+		if wanted == nil || slices.ContainsFunc(loaded.Dependencies(), func(held *chart.Chart) bool { return fits(held, wanted) }) {
+			continue // the same chart may be wanted twice, under two aliases
 		}
 		if depth == maxDepth {
 			return nil, fmt.Errorf("chart %s: its charts depend on each other more than %d deep", from, maxDepth)
@@ -136,7 +133,11 @@ func (c *charts) load(ctx context.Context, say event.Stage, file string, from so
 			var archive string
 			if archive, err = c.locate(ctx, say, dependency); err == nil {
 				var brought *chart.Chart
-				if brought, err = c.load(ctx, say, archive, dependency, depth+1); err == nil {
+				if brought, err = c.load(ctx, say, archive, dependency, depth+1); err == nil && !fits(brought, wanted) {
+					err = event.WithHint(fmt.Errorf("what is there is %s %s, not %s %s", brought.Name(), brought.Metadata.Version, wanted.Name, wanted.Version),
+						"correct its name or version in Chart.yaml")
+				}
+				if err == nil {
 					loaded.AddDependency(brought)
 				}
 			}
@@ -144,17 +145,21 @@ func (c *charts) load(ctx context.Context, say event.Stage, file string, from so
 		if err != nil {
 			return nil, fmt.Errorf("chart %s: its dependency %s: %w", from, wanted.Name, err)
 		}
-		held[wanted.Name] = true
 	}
 	return loaded, nil
 }
 
-// dependencyOf tells where a chart that another one depends on comes from. Chart.lock fixes its version where there is one.
+// fits tells whether a chart is what another one depends on, by the rule by which Helm looks for it.
+func fits(found *chart.Chart, wanted *chart.Dependency) bool {
+	return found.Name() == wanted.Name && (wanted.Version == "" || chartutil.IsCompatibleRange(wanted.Version, found.Metadata.Version))
+}
+
+// dependencyOf tells where a chart that another one depends on comes from. Chart.lock fixes its version where that still fits.
 func dependencyOf(parent *chart.Chart, wanted *chart.Dependency, file string) (source, error) {
 	from := source{chart: wanted.Name, repo: wanted.Repository, version: wanted.Version}
 	if parent.Lock != nil {
 		for _, locked := range parent.Lock.Dependencies {
-			if locked.Name == wanted.Name && locked.Repository == wanted.Repository {
+			if locked.Name == wanted.Name && locked.Repository == wanted.Repository && chartutil.IsCompatibleRange(wanted.Version, locked.Version) {
 				from.version = locked.Version
 			}
 		}
@@ -183,10 +188,11 @@ func dependencyOf(parent *chart.Chart, wanted *chart.Dependency, file string) (s
 func localDependencies(folder string) []string {
 	found := []string{folder}
 	for i := 0; i < len(found) && len(found) < 100; i++ {
-		text, err := os.ReadFile(filepath.Join(found[i], "Chart.yaml"))
 		var metadata chart.Metadata
-		if err != nil || yaml.Unmarshal(text, &metadata) != nil {
-			continue
+		for _, file := range []string{"Chart.yaml", "requirements.yaml"} { // the latter is a v1 chart's
+			if text, err := os.ReadFile(filepath.Join(found[i], file)); err == nil {
+				_ = yaml.Unmarshal(text, &metadata) // what is no YAML is told when the chart is loaded
+			}
 		}
 		for _, dependency := range metadata.Dependencies {
 			if dependency == nil {
@@ -232,7 +238,7 @@ func (c *charts) locate(ctx context.Context, say event.Stage, from source) (stri
 			return "", err
 		}
 		return c.fetch(ctx, say, at.URL, from.sha256, at.Digest, func(ctx context.Context) ([]byte, error) {
-			return download(ctx, at.URL)
+			return download(ctx, withLogin(at.URL, from.repo))
 		})
 	case strings.HasPrefix(from.chart, "oci://"):
 		at, err := c.resolve(ctx, say, from)

@@ -11,9 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/release"
-	"helm.sh/helm/v3/pkg/storage/driver"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,11 +46,15 @@ func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Rele
 	var (
 		ours       []Release
 		namespaces []string
+		unsure     []string // namespaces in which something of ours may still be
 		errs       []error
 	)
 	for _, r := range d.recorded(ordered(releases)) {
 		owned, err := d.stillOurs(ctx, r)
-		errs = append(errs, err)
+		if err != nil {
+			errs = append(errs, err)
+			unsure = append(unsure, r.Namespace)
+		}
 		if !owned {
 			continue
 		}
@@ -67,11 +69,16 @@ func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Rele
 		}
 	}
 	for _, r := range slices.Backward(ours) {
-		errs = append(errs, d.uninstall(ctx, say, r))
+		if err := d.uninstall(ctx, say, r); err != nil {
+			errs = append(errs, err)
+			unsure = append(unsure, r.Namespace)
+		}
 	}
 	errs = append(errs, d.removeClaims(ctx, say, what.Volumes), d.removeCRDs(ctx, say, what.CRDs))
 	for _, namespace := range d.journal.Names(kindNamespace) {
-		errs = append(errs, d.deleteNamespace(ctx, say, namespace))
+		if !slices.Contains(unsure, namespace) {
+			errs = append(errs, d.deleteNamespace(ctx, say, namespace))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -116,9 +123,15 @@ func (d *Deployer) recorded(releases []Release) []Release {
 
 // stillOurs looks whether the release is there and ours; if not, the journal forgets it.
 func (d *Deployer) stillOurs(ctx context.Context, r Release) (bool, error) {
-	last, err := d.last(ctx, r)
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("no answer after %s", answerTimeout))
+	defer cancel()
+	var last revision
+	err := d.until(ctx, func() (_ string, err error) {
+		last, err = d.last(ctx, r)
+		return "", err
+	})
 	if err != nil {
-		return false, fmt.Errorf("clean up: %w", err)
+		return false, err
 	}
 	if last.version == 0 || !d.owns(last) {
 		return false, d.forget(r)
@@ -140,11 +153,20 @@ func (d *Deployer) forget(r Release) error {
 // deleteAll deletes the objects of a resource in a namespace and waits until they and the pods that belong to them are gone.
 func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespace string) error {
 	mapping, err := d.cluster.mapper.ResourceFor(schema.ParseGroupResource(name).WithVersion(""))
-	if meta.IsNoMatchError(err) {
-		return nil // the cluster knows no such kind, so there is none
+	if meta.IsNoMatchError(err) { // so there is none
+		say.Detail("the cluster knows no such kind", "resource", name)
+		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("clean up %s: %w", name, err)
+	}
+	kind, err := d.cluster.mapper.KindFor(mapping)
+	if err != nil {
+		return fmt.Errorf("clean up %s: %w", name, err)
+	}
+	if scope, err := d.cluster.mapper.RESTMapping(kind.GroupKind(), kind.Version); err == nil && scope.Scope.Name() != meta.RESTScopeNameNamespace {
+		say.Warn("objects stay, since their kind is in no namespace", nil, "resource", name)
+		return nil
 	}
 	objects := d.cluster.dynamic.Resource(mapping).Namespace(namespace)
 	list, err := objects.List(ctx, metav1.ListOptions{})
@@ -231,8 +253,7 @@ func (d *Deployer) freeOfFinalizers(ctx context.Context, objects dynamic.Resourc
 	return freed, nil
 }
 
-// uninstall removes a release that is ours, with what Helm would leave: objects of hooks, and those that only a revision which was not
-// finished names.
+// uninstall removes a release that is ours.
 func (d *Deployer) uninstall(ctx context.Context, say event.Stage, r Release) error {
 	helm, err := d.helm(ctx, r.Namespace)
 	if err != nil {
@@ -243,38 +264,11 @@ func (d *Deployer) uninstall(ctx context.Context, say event.Stage, r Release) er
 		if err != nil {
 			return nil, fmt.Errorf("uninstall release %s: read Helm's records: %w", r.ID(), err)
 		}
-		last := 0
-		var hooks []object
-		for _, made := range history {
-			last = max(last, made.Version)
-			for _, hook := range made.Hooks {
-				named, _ := parse(hook.Manifest, r.Namespace) // Helm has read it
-				hooks = append(hooks, named...)
-			}
-		}
 		if err := d.recordClaims(ctx, r, history); err != nil {
 			return nil, err
 		}
-		run := func(hooks bool) error {
-			uninstall := action.NewUninstall(helm)
-			uninstall.Timeout, uninstall.DisableHooks = hookTimeout, !hooks
-			_, err := uninstall.Run(r.Name)
-			return err
-		}
-		if err := d.watchHooks(r, last, func() error { return run(true) }); err != nil { //nolint:contextcheck // as Helm's writes
-			say.Warn("release is uninstalled without its hooks, since that failed with them", err, "release", r.Name)
-			if err := run(false); err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
-				return nil, fmt.Errorf("uninstall release %s: %w", r.ID(), err)
-			}
-		}
-		d.cluster.wrote()
-		for _, o := range hooks {
-			if err := d.remove(ctx, o, nil); err != nil {
-				return nil, fmt.Errorf("uninstall release %s: its hook's %s: %w", r.ID(), o, err)
-			}
-		}
-		if err := d.sweep(ctx, r, history, nil); err != nil {
-			return nil, err
+		if err := d.helmUninstall(ctx, say, helm, r, history); err != nil {
+			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
 		}
 		return nil, d.forget(r)
 	}, "release", r.Name)
@@ -304,7 +298,7 @@ func (d *Deployer) sweep(ctx context.Context, r Release, revisions []*release.Re
 
 // remove deletes an object if it is there and allowed to go; if belongs is nil, any is. It does not wait for its end.
 func (d *Deployer) remove(ctx context.Context, o object, belongs func(*unstructured.Unstructured) bool) error {
-	if o.kept || o.kind.Kind == "CustomResourceDefinition" { // Helm does not delete those of hooks either
+	if o.kind.Kind == "CustomResourceDefinition" { // Helm does not delete those of hooks either
 		return nil
 	}
 	api, err := d.cluster.resource(o)
@@ -315,11 +309,13 @@ func (d *Deployer) remove(ctx context.Context, o object, belongs func(*unstructu
 		return err
 	}
 	there, err := api.Get(ctx, o.name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) || err == nil && belongs != nil && !belongs(there) {
+	switch {
+	case apierrors.IsNotFound(err):
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return err
+	case there.GetAnnotations()[annotationPolicy] == policyKeep || belongs != nil && !belongs(there):
+		return nil
 	}
 	background := metav1.DeletePropagationBackground
 	err = api.Delete(ctx, o.name, metav1.DeleteOptions{PropagationPolicy: &background})
@@ -393,7 +389,12 @@ func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool)
 	var errs []error
 	api := d.cluster.dynamic.Resource(definitions)
 	for _, name := range names {
-		err := say.Step(ctx, "CRD deleted", func(ctx context.Context) ([]any, error) {
+		there, err := api.Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) || err == nil && !madeByUs(there) { // somebody has made another one since
+			errs = append(errs, d.journal.Forget(kindCRD, name))
+			continue
+		}
+		err = say.Step(ctx, "CRD deleted", func(ctx context.Context) ([]any, error) {
 			if err := api.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 				return nil, fmt.Errorf("delete CRD %s: %w", name, err)
 			}
@@ -422,8 +423,8 @@ func (d *Deployer) deleteNamespace(ctx context.Context, say event.Stage, name st
 	content := ""
 	waitCtx, cancel := context.WithTimeoutCause(ctx, emptyTimeout, fmt.Errorf("not empty after %s", emptyTimeout))
 	defer cancel()
-	_, err := d.cluster.Client.CoreV1().Namespaces().Get(waitCtx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
+	there, err := d.cluster.Client.CoreV1().Namespaces().Get(waitCtx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) || err == nil && there.Labels[labelManagedBy] != fieldManager { // somebody has made another one since
 		return d.journal.Forget(kindNamespace, name)
 	}
 	err = d.until(waitCtx, func() (left string, err error) {

@@ -283,6 +283,8 @@ func (d *Deployer) ensureNamespaces(ctx context.Context, releases []Release) err
 	return group.Wait()
 }
 
+const labelManagedBy = "app.kubernetes.io/managed-by"
+
 // ensureNamespace creates the namespace if it is not there, and in that case writes down first that it is devloop's to delete.
 func (d *Deployer) ensureNamespace(ctx context.Context, name string) error {
 	namespaces := d.cluster.Client.CoreV1().Namespaces()
@@ -307,7 +309,7 @@ func (d *Deployer) ensureNamespace(ctx context.Context, name string) error {
 			return err
 		}
 		_, err = namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
-			Name: name, Labels: map[string]string{"app.kubernetes.io/managed-by": "devloop"}}}, metav1.CreateOptions{})
+			Name: name, Labels: map[string]string{labelManagedBy: fieldManager}}}, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
 			return d.journal.Forget(kindNamespace, name) // somebody was faster: it is theirs
 		}

@@ -51,21 +51,27 @@ func (d *Deployer) run(ctx context.Context, say event.Stage, r Release, when str
 		read := make(chan struct{})
 		go func() {
 			defer close(read)
+			cut := false // the rest of a long line is left out
 			for lines := bufio.NewReaderSize(out, logLine); ; {
 				line, err := lines.ReadSlice('\n')
-				if text := strings.TrimRight(string(line), "\r\n"); text != "" {
+				text, rest := strings.TrimRight(string(line), "\r\n"), cut
+				if cut = errors.Is(err, bufio.ErrBufferFull); text != "" && !rest {
 					say.Note("output", "release", r.Name, "command", filepath.Base(command.Args[0]), "line", text)
 					last = append(last, text)
 					last = last[max(0, len(last)-lastLines):]
 				}
-				if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+				if err != nil && !cut {
 					return
 				}
 			}
 		}()
-		err = cmd.Run()
-		if cmd.Process != nil && ctx.Err() != nil {
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what did not want to end
+		if err = cmd.Start(); err == nil {
+			d.began(cmd.Process.Pid, kubeconfig)
+			err = cmd.Wait()
+			if ctx.Err() != nil {
+				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what did not want to end
+			}
+			d.ended(cmd.Process.Pid)
 		}
 		_ = in.Close()
 		<-read
@@ -75,12 +81,34 @@ func (d *Deployer) run(ctx context.Context, say event.Stage, r Release, when str
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		err = fmt.Errorf("release %s: command %s it: %s: %w", r.ID(), when, shown, err)
+		err = finalError{fmt.Errorf("release %s: command %s it: %s: %w", r.ID(), when, shown, err)}
 		if len(last) > 0 {
 			err = fmt.Errorf("%w\n%s", err, strings.Join(last, "\n"))
 		}
 		return nil, event.WithHint(err, "mend it and save; the release is applied when the command ends with 0")
 	}, "release", r.Name, "when", when, "command", shown)
+}
+
+func (d *Deployer) began(group int, kubeconfig string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.commands[group] = kubeconfig
+}
+
+func (d *Deployer) ended(group int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.commands, group)
+}
+
+// Abandon ends the commands that run now, at once, for a process that is about to end at once, too.
+func (d *Deployer) Abandon() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for group, kubeconfig := range d.commands {
+		_ = syscall.Kill(-group, syscall.SIGKILL)
+		_ = os.Remove(kubeconfig)
+	}
 }
 
 // kubeconfigFile writes what a command needs to reach this cluster, and no other one: the user may have selected another context since.

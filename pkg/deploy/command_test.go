@@ -51,12 +51,12 @@ var demoRelease = Release{Name: "web", Namespace: "demo"}
 func TestCommand(t *testing.T) {
 	d, say, lines := commands(t)
 	script := `echo "$DEVLOOP_RELEASE $DEVLOOP_NAMESPACE $DEVLOOP_KUBE_CONTEXT"; ls; grep -c prod "$KUBECONFIG"; grep current "$KUBECONFIG"; stat -c %a "$KUBECONFIG"
-yes x | head -c 20000 | tr -d '\n'; printf 'no end' >&2`
+yes x | head -c 20000 | tr -d '\n'; printf '\nno end' >&2`
 	if err := d.run(t.Context(), say, demoRelease, "before", Command{[]string{"sh", "-c", script}, time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	got := lines()
-	if !strings.HasPrefix(got, "web demo ours\nkubeconfig\n0\ncurrent-context: ours\n600\nxxx") || !strings.HasSuffix(got, "no end") {
+	if !strings.HasPrefix(got, "web demo ours\nkubeconfig\n0\ncurrent-context: ours\n600\nxxx") || !strings.HasSuffix(got, "xxx\nno end") || len(got) > 2*logLine {
 		t.Errorf("%.200s…%s", got, got[max(0, len(got)-20):])
 	}
 	if left, err := os.ReadDir(os.Getenv("TMPDIR")); err != nil || len(left) != 0 {

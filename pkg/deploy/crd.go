@@ -1,13 +1,15 @@
 // Custom resource definitions in a chart's crds folder. Helm installs them once and never looks at them again; here a changed file
-// arrives like any other, and devloop remembers which of them it made.
+// arrives like any other, for those that devloop made. Those of others are left alone, as Helm does.
 package deploy
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/releaseutil"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -22,46 +24,67 @@ import (
 
 var definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
 
+// fieldManager is the name under which devloop writes objects by itself.
+const fieldManager = "devloop"
+
+// madeByUs tells whether devloop has written an object's fields.
+func madeByUs(u *unstructured.Unstructured) bool {
+	return slices.ContainsFunc(u.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool { return f.Manager == fieldManager })
+}
+
 // establishTimeout is how long the API server may take to serve a new kind.
 const establishTimeout = 30 * time.Second
 
 // applyCRDs makes the cluster hold a chart's definitions, and waits until it serves them.
-func (d *Deployer) applyCRDs(ctx context.Context, say event.Stage, r Release, crds []chart.CRD) error {
-	for _, file := range crds {
+func (d *Deployer) applyCRDs(ctx context.Context, say event.Stage, r Release, files []chart.CRD) error {
+	var crds []*unstructured.Unstructured
+	for _, file := range files {
 		for _, document := range releaseutil.SplitManifests(string(file.File.Data)) {
 			crd := &unstructured.Unstructured{}
 			if err := yaml.Unmarshal([]byte(document), &crd.Object); err != nil {
 				return fmt.Errorf("release %s: %s: %w", r.ID(), file.Filename, err)
 			}
-			if crd.GetKind() != "CustomResourceDefinition" {
-				continue
-			}
-			if err := d.applyCRD(ctx, say, crd); err != nil {
-				return fmt.Errorf("release %s: %s: CRD %s: %w", r.ID(), file.Filename, crd.GetName(), err)
+			if crd.GetKind() == "CustomResourceDefinition" {
+				crds = append(crds, crd)
 			}
 		}
 	}
-	if len(crds) > 0 {
-		d.cluster.wrote()
+	if len(crds) == 0 {
+		return nil
 	}
-	return nil
+	defer d.cluster.wrote()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for _, crd := range crds {
+		group.Go(func() error {
+			if err := d.applyCRD(ctx, say, crd); err != nil {
+				return fmt.Errorf("release %s: CRD %s: %w", r.ID(), crd.GetName(), err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
 }
 
 func (d *Deployer) applyCRD(ctx context.Context, say event.Stage, crd *unstructured.Unstructured) error {
 	api := d.cluster.dynamic.Resource(definitions)
 	before, err := api.Get(ctx, crd.GetName(), metav1.GetOptions{})
 	if isNew := apierrors.IsNotFound(err); isNew {
-		err = d.journal.Record(kindCRD, crd.GetName())
+		before, err = nil, d.journal.Record(kindCRD, crd.GetName())
 	}
 	if err != nil {
 		return err
+	}
+	if before != nil && !madeByUs(before) {
+		say.Detail("CRD is there already and not of devloop's making, it stays as it is", "crd", crd.GetName())
+		return nil
 	}
 	content, err := json.Marshal(crd)
 	if err != nil {
 		return err
 	}
-	force := true // Helm, or an earlier devloop, may have written the same fields
-	after, err := api.Patch(ctx, crd.GetName(), types.ApplyPatchType, content, metav1.PatchOptions{FieldManager: "devloop", Force: &force})
+	force := true // somebody may have tried out a change by hand
+	after, err := api.Patch(ctx, crd.GetName(), types.ApplyPatchType, content, metav1.PatchOptions{FieldManager: fieldManager, Force: &force})
 	if err != nil {
 		return err
 	}

@@ -481,14 +481,14 @@ spec: {ttlSecondsAfterFinished: 0}
 ---
 apiVersion: apps/v1
 kind: StatefulSet
-metadata: {name: d, annotations: {helm.sh/resource-policy: keep}}
+metadata: {name: d}
 spec: {volumeClaimTemplates: [{metadata: {name: data}}]}
 `, "demo")
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := fmt.Sprintf("%+v", objects)
-	if got != "[configmap/a secret/b job/c statefulset/d]" || objects[0].namespace != "demo" || objects[1].namespace != "other" || !objects[2].passing || !objects[3].kept || objects[3].claims[0] != "data" {
+	if got != "[configmap/a secret/b job/c statefulset/d]" || objects[0].namespace != "demo" || objects[1].namespace != "other" || !objects[2].passing || objects[3].claims[0] != "data" {
 		t.Error(got)
 	}
 }

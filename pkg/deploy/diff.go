@@ -143,21 +143,35 @@ func documentOf(text, namespace, prefix string) document {
 	if u.GetNamespace() != "" {
 		namespace = u.GetNamespace()
 	}
-	if u.GetKind() == "Secret" {
-		for _, field := range []string{"data", "stringData"} {
-			held, _, _ := unstructured.NestedMap(u.Object, field)
-			for key, value := range held {
-				held[key] = "hidden, sha256 " + sum256(fmt.Append(nil, value))[:8]
-			}
-			if held != nil {
-				_ = unstructured.SetNestedMap(u.Object, held, field)
-			}
+	if hide(u.Object) {
+		hidden, err := yaml.Marshal(u.Object)
+		if err != nil {
+			hidden = []byte("hidden: it cannot be shown without its secrets\n")
 		}
-		if hidden, err := yaml.Marshal(u.Object); err == nil {
-			text = string(hidden)
+		text = string(hidden)
+	}
+	return document{fmt.Sprintf("%s%s %s/%s", prefix, u.GroupVersionKind().GroupKind(), namespace, u.GetName()), text}
+}
+
+// hide replaces what secrets hold, those in a list too, and tells whether there are any.
+func hide(object map[string]any) (found bool) {
+	if items, ok := object["items"].([]any); ok {
+		for _, item := range items {
+			if inner, ok := item.(map[string]any); ok && hide(inner) {
+				found = true
+			}
 		}
 	}
-	return document{fmt.Sprintf("%s%s %s/%s", prefix, u.GetKind(), namespace, u.GetName()), text}
+	if object["kind"] != "Secret" {
+		return found
+	}
+	for _, field := range []string{"data", "stringData"} {
+		held, _ := object[field].(map[string]any)
+		for key, value := range held {
+			held[key] = "hidden, sha256 " + sum256(fmt.Append(nil, value))[:8]
+		}
+	}
+	return true
 }
 
 // compare is a unified diff of two lists of documents, object by object.

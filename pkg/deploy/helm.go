@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"helm.sh/helm/v3/pkg/action"
-	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/kube"
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/storage/driver"
@@ -52,6 +51,7 @@ type revision struct {
 	version int // 0 if there is none
 	status  release.Status
 	labels  map[string]string
+	begun   metav1.Time // by the API server's clock
 }
 
 // exists tells whether there is something that can be upgraded, or is in the way.
@@ -81,7 +81,7 @@ func (d *Deployer) revisions(ctx context.Context, r Release) ([]revision, error)
 		if err != nil {
 			continue // none of Helm's
 		}
-		all = append(all, revision{version, release.Status(record.Labels["status"]), record.Labels})
+		all = append(all, revision{version, release.Status(record.Labels["status"]), record.Labels, record.CreationTimestamp})
 	}
 	slices.SortFunc(all, func(a, b revision) int { return b.version - a.version })
 	return all, nil
@@ -96,15 +96,18 @@ func (d *Deployer) last(ctx context.Context, r Release) (revision, error) {
 	return all[0], nil
 }
 
-// lastGood is the number of the last revision whose pods came up, but for the one that is there now; 0 if there is none.
-func (d *Deployer) lastGood(ctx context.Context, r Release) (int, error) {
+// lastGood is the number of the last revision whose pods came up, 0 if there is none; and the last revision.
+func (d *Deployer) lastGood(ctx context.Context, r Release) (good int, last revision, err error) {
 	all, err := d.revisions(ctx, r)
-	for i, known := range all {
-		if i > 0 && known.labels[labelGood] == strconv.Itoa(known.version) {
-			return known.version, err
+	if err != nil || len(all) == 0 {
+		return 0, last, err
+	}
+	for _, known := range all {
+		if known.labels[labelGood] == strconv.Itoa(known.version) {
+			return known.version, all[0], nil
 		}
 	}
-	return 0, err
+	return 0, all[0], nil
 }
 
 // settled is last, once nobody is writing the release. What a devloop that was killed has left half-way counts as settled.
@@ -121,8 +124,12 @@ func (d *Deployer) settled(ctx context.Context, say event.Stage, r Release) (rev
 		}
 		if err := sleep(held, heldInterval); err != nil {
 			if errors.Is(err, errHeld) {
+				repair := "rollback"
+				if last.status == release.StatusPendingInstall {
+					repair = "uninstall"
+				}
 				err = event.WithHint(fmt.Errorf("release %s: revision %d is %s since more than %s, by another process than devloop", r.ID(), last.version, last.status, heldTimeout),
-					fmt.Sprintf("if none is at work any more: helm rollback %s -n %s", r.Name, r.Namespace))
+					fmt.Sprintf("if none is at work any more: helm %s %s -n %s", repair, r.Name, r.Namespace))
 			}
 			return last, err
 		}
@@ -170,13 +177,9 @@ func (d *Deployer) helm(ctx context.Context, namespace string) (*action.Configur
 
 // helmWrite runs the one Helm action that leads to want. Helm's contexts are not used: a done context marks the release failed while
 // Helm's worker goes on (install.go, upgrade.go).
-func (d *Deployer) helmWrite(want desired, loaded *chart.Chart) (*release.Release, error) {
+func (d *Deployer) helmWrite(say event.Stage, want desired) (*release.Release, error) {
 	ctx := context.Background()
 	helm, err := d.helm(ctx, want.Namespace)
-	if err != nil {
-		return nil, err
-	}
-	values, err := merge(want.Release)
 	if err != nil {
 		return nil, err
 	}
@@ -184,65 +187,28 @@ func (d *Deployer) helmWrite(want desired, loaded *chart.Chart) (*release.Releas
 	if err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
 		return nil, fmt.Errorf("read Helm's records: %w", err)
 	}
-	var last *release.Release
-	settled := false // some revision came to its end
-	for _, known := range history {
-		if last == nil || known.Version > last.Version {
-			last = known
-		}
-		settled = settled || known.Info.Status == release.StatusDeployed || known.Info.Status == release.StatusSuperseded || known.Info.Status == release.StatusUninstalled
-	}
-	// An interrupted clean-up is finished first; and a first install that never came to its end is begun anew, since an upgrade
-	// would leave out its install hooks.
-	if last != nil && (last.Info.Status == release.StatusUninstalling || !settled) {
-		uninstall := action.NewUninstall(helm)
-		uninstall.Timeout = hookTimeout
-		if _, err := uninstall.Run(want.Name); err != nil {
+	slices.SortFunc(history, func(a, b *release.Release) int { return b.Version - a.Version })
+	if d.neverInstalled(history) {
+		say.Note("release never came to its end, it is removed and installed anew", "release", want.Name, "status", history[0].Info.Status.String())
+		if err := d.helmUninstall(ctx, say, helm, want.Release, history); err != nil {
 			return nil, err
 		}
-		last = nil
+		if err := d.awaitEndingOf(ctx, want.Release, history); err != nil {
+			return nil, err
+		}
+		history = nil
 	}
 	version := 1
-	if last != nil {
-		version = last.Version + 1
-	}
-	labels := map[string]string{labelProject: d.project, labelInputs: want.inputs, labelRevision: strconv.Itoa(version)}
-	if len(want.After) > 0 {
-		labels[labelAfter] = labelDue
+	if len(history) > 0 {
+		version = history[0].Version + 1
 	}
 	if err := d.journal.Record(kindRevision, revisionID(want.Release, version)); err != nil {
 		return nil, err
 	}
-	var done *release.Release
-	err = d.watchHooks(want.Release, version, func() (err error) {
-		if last == nil || last.Info.Status == release.StatusUninstalled {
-			install := action.NewInstall(helm)
-			install.ReleaseName, install.Namespace, install.Labels = want.Name, want.Namespace, labels
-			install.Timeout, install.Replace, install.SkipCRDs = hookTimeout, last != nil, true
-			done, err = install.RunWithContext(ctx, loaded, values)
-			return err
-		}
-		if last.Info.Status.IsPending() { // of an upgrade or a rollback
-			last.SetStatus(release.StatusFailed, "devloop was ended during this write")
-			if err := helm.Releases.Update(last); err != nil {
-				return fmt.Errorf("repair the interrupted revision %d: %w", last.Version, err)
-			}
-		}
-		for _, label := range []string{labelAfter, labelGood} {
-			if _, set := labels[label]; !set && last.Labels[label] != "" {
-				labels[label] = labelNone
-			}
-		}
-		upgrade := action.NewUpgrade(helm)
-		upgrade.Namespace, upgrade.Labels = want.Namespace, labels
-		upgrade.Timeout, upgrade.MaxHistory, upgrade.SkipCRDs = hookTimeout, maxHistory, true
-		upgrade.ResetValues = true // the values are those of devloop.yaml, none from earlier revisions
-		done, err = upgrade.RunWithContext(ctx, want.Name, loaded, values)
-		return err
-	})
+	done, err := d.helmRun(ctx, helm, want, history, version)
 	d.cluster.wrote()
 	if err != nil {
-		return nil, plain(err)
+		return nil, errors.Join(plain(err), d.forgetUnwritten(ctx, want.Release, version))
 	}
 	made := d.keep(want.Release, done)
 	if err := d.sweep(ctx, want.Release, unfinished(history), made); err != nil {
@@ -251,34 +217,182 @@ func (d *Deployer) helmWrite(want desired, loaded *chart.Chart) (*release.Releas
 	return done, d.journal.Forget(kindRevision, revisionID(want.Release, version))
 }
 
-// helmRollback makes a revision that is the same as an earlier one.
-func (d *Deployer) helmRollback(ctx context.Context, r Release, to int) error {
+// neverInstalled tells whether a release of ours never came to the end of its installation, or of its removal: it is begun anew, since an
+// upgrade would leave out its install hooks.
+func (d *Deployer) neverInstalled(history []*release.Release) bool {
+	if len(history) == 0 || history[0].Labels[labelProject] != d.project {
+		return false
+	}
+	return history[0].Info.Status == release.StatusUninstalling || !slices.ContainsFunc(history, func(r *release.Release) bool {
+		return r.Info.Status == release.StatusDeployed || r.Info.Status == release.StatusSuperseded || r.Info.Status == release.StatusUninstalled
+	})
+}
+
+// helmRun installs or upgrades, whichever it takes after history, which begins with the last revision.
+func (d *Deployer) helmRun(ctx context.Context, helm *action.Configuration, want desired, history []*release.Release, version int) (done *release.Release, err error) {
+	loaded, err := want.load()
+	if err != nil {
+		return nil, err
+	}
+	values, err := merge(want.Release)
+	if err != nil {
+		return nil, err
+	}
+	labels := map[string]string{labelProject: d.project, labelInputs: want.inputs, labelRevision: strconv.Itoa(version)}
+	if len(want.After) > 0 {
+		labels[labelAfter] = labelDue
+	}
+	if len(history) == 0 || history[0].Info.Status == release.StatusUninstalled {
+		install := action.NewInstall(helm)
+		install.ReleaseName, install.Namespace, install.Labels = want.Name, want.Namespace, labels
+		install.Timeout, install.Replace, install.SkipCRDs = hookTimeout, len(history) > 0, true
+		install.DisableOpenAPIValidation = true // tryOut has asked the API server itself, which knows more and takes less time
+		err = d.watchHooks(ctx, want.Release, version, installHooks, func() (err error) {
+			done, err = install.RunWithContext(ctx, loaded, values)
+			return err
+		})
+		return done, err
+	}
+	last := history[0]
+	if last.Info.Status.IsPending() { // of an upgrade or a rollback
+		if err := markFailed(helm, last); err != nil {
+			return nil, err
+		}
+	}
+	for _, label := range []string{labelAfter, labelGood} {
+		if _, set := labels[label]; !set && last.Labels[label] != "" {
+			labels[label] = labelNone
+		}
+	}
+	upgrade := action.NewUpgrade(helm)
+	upgrade.Namespace, upgrade.Labels = want.Namespace, labels
+	upgrade.Timeout, upgrade.MaxHistory, upgrade.SkipCRDs = hookTimeout, maxHistory, true
+	upgrade.DisableOpenAPIValidation = true // as above
+	upgrade.ResetValues = true              // the values are those of devloop.yaml, none from earlier revisions
+	err = d.watchHooks(ctx, want.Release, version, upgradeHooks, func() (err error) {
+		done, err = upgrade.RunWithContext(ctx, want.Name, loaded, values)
+		return err
+	})
+	return done, err
+}
+
+func markFailed(helm *action.Configuration, r *release.Release) error {
+	r.SetStatus(release.StatusFailed, "this write was not ended")
+	if err := helm.Releases.Update(r); err != nil {
+		return fmt.Errorf("repair the interrupted revision %d: %w", r.Version, err)
+	}
+	return nil
+}
+
+// forgetUnwritten takes back what the journal says of a revision that came not to be: the next one of that number may be somebody else's.
+func (d *Deployer) forgetUnwritten(ctx context.Context, r Release, version int) error {
+	if last, err := d.last(ctx, r); err != nil || last.version == version {
+		return nil //nolint:nilerr // the entry stays, for who repairs it
+	}
+	return d.journal.Forget(kindRevision, revisionID(r, version))
+}
+
+// helmRollback makes a revision, of that number, which is the same as an earlier good one, and as good.
+func (d *Deployer) helmRollback(ctx context.Context, r Release, to, version int) error {
 	helm, err := d.helm(ctx, r.Namespace)
 	if err != nil {
 		return err
 	}
-	last, err := d.last(ctx, r)
-	if err != nil {
-		return err
-	}
-	version := last.version + 1
 	if err := d.journal.Record(kindRevision, revisionID(r, version)); err != nil {
 		return err
 	}
-	return d.watchHooks(r, version, func() error { //nolint:contextcheck // a Helm write is never interrupted
+	err = d.watchHooks(ctx, r, version, rollbackHooks, func() error {
 		rollback := action.NewRollback(helm)
 		rollback.Version, rollback.Timeout, rollback.MaxHistory = to, hookTimeout, maxHistory
-		if err := rollback.Run(r.Name); err != nil {
-			return err
-		}
-		return d.journal.Forget(kindRevision, revisionID(r, version))
+		return rollback.Run(r.Name)
 	})
+	if err != nil {
+		// Helm does not mark it failed when a hook does.
+		if last, lastErr := helm.Releases.Last(r.Name); lastErr == nil && last.Version == version && last.Info.Status.IsPending() {
+			err = errors.Join(err, markFailed(helm, last))
+		}
+		return errors.Join(err, d.forgetUnwritten(ctx, r, version))
+	}
+	return errors.Join(d.label(ctx, r, version, labelGood, strconv.Itoa(version)), d.journal.Forget(kindRevision, revisionID(r, version)))
 }
 
-// unfinished returns the revisions that were written after the last one that came to its end. What they made and the next one does not
-// name is known to nobody else: Helm compares with the last good revision only.
+// helmUninstall removes a release with what Helm would leave: objects that its hooks made, and those that only an unfinished revision
+// names. Hooks that fail do not keep it.
+func (d *Deployer) helmUninstall(ctx context.Context, say event.Stage, helm *action.Configuration, r Release, history []*release.Release) error {
+	run := func(hooks bool) error {
+		uninstall := action.NewUninstall(helm)
+		uninstall.Timeout, uninstall.DisableHooks = hookTimeout, !hooks
+		_, err := uninstall.Run(r.Name)
+		return err
+	}
+	last := 0
+	for _, made := range history {
+		last = max(last, made.Version)
+	}
+	if err := d.watchHooks(ctx, r, last, uninstallHooks, func() error { return run(true) }); err != nil {
+		say.Warn("release is uninstalled without its hooks, since that failed with them", err, "release", r.Name)
+		if err := run(false); err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
+			return fmt.Errorf("uninstall: %w", err)
+		}
+	}
+	d.cluster.wrote()
+	for _, made := range history {
+		for _, hook := range made.Hooks {
+			if hook.LastRun.StartedAt.IsZero() {
+				continue // it never ran: an object of that name is somebody else's
+			}
+			named, _ := parse(hook.Manifest, r.Namespace) // Helm has read it
+			for _, o := range named {
+				if err := d.remove(ctx, o, nil); err != nil {
+					return fmt.Errorf("remove what a hook made: %s: %w", o, err)
+				}
+			}
+		}
+	}
+	return d.sweep(ctx, r, history, nil)
+}
+
+// awaitEnding waits until none of the objects that a release is to have is being deleted: Helm takes one that is for its own, and it is gone a
+// moment later.
+func (d *Deployer) awaitEnding(ctx context.Context, say event.Stage, r Release, made rendered) error {
+	var manifest strings.Builder
+	for _, m := range made.manifests {
+		manifest.WriteString("\n---\n" + m.Content)
+	}
+	objects, err := parse(manifest.String(), r.Namespace)
+	if err != nil {
+		return nil //nolint:nilerr // Helm reads it its own way
+	}
+	ending, err := d.ending(ctx, objects)
+	if err != nil || ending == "" {
+		return err
+	}
+	say.Note("objects of the same names are being deleted, they are waited for", "release", r.Name, "object", ending)
+	return d.untilEnded(ctx, r, objects)
+}
+
+// awaitEndingOf is awaitEnding for what revisions named.
+func (d *Deployer) awaitEndingOf(ctx context.Context, r Release, history []*release.Release) error {
+	var objects []object
+	for _, made := range history {
+		named, _ := parse(made.Manifest, r.Namespace) // Helm has read it
+		objects = append(objects, named...)
+	}
+	return d.untilEnded(ctx, r, objects)
+}
+
+func (d *Deployer) untilEnded(ctx context.Context, r Release, objects []object) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still being deleted after %s", goneTimeout))
+	defer cancel()
+	if err := d.until(ctx, func() (string, error) { return d.ending(ctx, objects) }); err != nil {
+		return event.WithHint(fmt.Errorf("release %s: %w", r.ID(), err), "it may have a finalizer that nobody takes away, or a pod that does not end: kubectl describe")
+	}
+	return nil
+}
+
+// unfinished returns the revisions, of a history that begins with the last one, which were written after one came to its end. What
+// they made and the next one does not name is known to nobody else: Helm compares with the last good revision only.
 func unfinished(history []*release.Release) []*release.Release {
-	slices.SortFunc(history, func(a, b *release.Release) int { return b.Version - a.Version })
 	end := slices.IndexFunc(history, func(r *release.Release) bool {
 		return r.Info.Status == release.StatusDeployed || r.Info.Status == release.StatusSuperseded
 	})

@@ -48,18 +48,23 @@ func TestRevisions(t *testing.T) {
 	if err != nil || last.version != 10 || !d.holds(last, desired{inputs: "abc"}) {
 		t.Errorf("%+v, %v", last, err)
 	}
-	if good, err := d.lastGood(t.Context(), demoRelease); err != nil || good != 9 {
-		t.Errorf("the last good revision before is %d, %v", good, err)
+	if good, now, err := d.lastGood(t.Context(), demoRelease); err != nil || good != 10 || now.version != 10 {
+		t.Errorf("the last good revision is %d of %d, %v", good, now.version, err)
+	}
+	inherited := map[string]string{labelProject: "demo", labelRevision: "10", labelGood: "10"} // by who upgrades by hand
+	d = records(t, permits{}, record(9, release.StatusSuperseded, map[string]string{labelGood: "9"}), record(11, release.StatusDeployed, inherited))
+	if good, now, err := d.lastGood(t.Context(), demoRelease); err != nil || good != 9 || now.version != 11 {
+		t.Errorf("the last good revision is %d of %d, %v", good, now.version, err)
 	}
 	if none, err := d.last(t.Context(), Release{Name: "other", Namespace: "demo"}); err != nil || none.exists() {
 		t.Errorf("%+v, %v", none, err)
 	}
 	for what, r := range map[string]revision{
-		"another project's":                {10, release.StatusDeployed, map[string]string{labelProject: "other", labelInputs: "abc", labelRevision: "10"}},
-		"failed":                           {10, release.StatusFailed, ours},
-		"made by hand after one of ours":   {11, release.StatusDeployed, ours},
-		"without labels":                   {10, release.StatusDeployed, nil},
-		"ours, and made of something else": {10, release.StatusDeployed, map[string]string{labelProject: "demo", labelInputs: "abd", labelRevision: "10"}},
+		"another project's":                {version: 10, status: release.StatusDeployed, labels: map[string]string{labelProject: "other", labelInputs: "abc", labelRevision: "10"}},
+		"failed":                           {version: 10, status: release.StatusFailed, labels: ours},
+		"made by hand after one of ours":   {version: 11, status: release.StatusDeployed, labels: ours},
+		"without labels":                   {version: 10, status: release.StatusDeployed, labels: nil},
+		"ours, and made of something else": {version: 10, status: release.StatusDeployed, labels: map[string]string{labelProject: "demo", labelInputs: "abd", labelRevision: "10"}},
 	} {
 		if d.holds(r, desired{inputs: "abc"}) {
 			t.Errorf("a revision that is %s counts as unchanged", what)

@@ -5,10 +5,12 @@ package deploy
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"helm.sh/helm/v3/pkg/release"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -19,21 +21,31 @@ import (
 // hookInterval is how often the pods of hooks are looked at while Helm writes.
 const hookInterval = 500 * time.Millisecond
 
+// The hooks that Helm runs for each of its actions.
+var (
+	installHooks   = []release.HookEvent{release.HookPreInstall, release.HookPostInstall}
+	upgradeHooks   = []release.HookEvent{release.HookPreUpgrade, release.HookPostUpgrade}
+	rollbackHooks  = []release.HookEvent{release.HookPreRollback, release.HookPostRollback}
+	uninstallHooks = []release.HookEvent{release.HookPreDelete, release.HookPostDelete}
+)
+
 // hookWatch looks at the hooks of one revision while it is written.
 type hookWatch struct {
 	*Deployer
 	release Release
 	version int
+	events  []release.HookEvent
 	seen    map[string]time.Time
 
 	report string // of the hook that failed
 	hint   string
 }
 
-// watchHooks runs a Helm write. A hook that cannot come to its end is made to fail at once, and the error tells what its pod said.
-func (d *Deployer) watchHooks(r Release, version int, write func() error) error {
-	w := &hookWatch{Deployer: d, release: r, version: version, seen: map[string]time.Time{}}
-	ctx, stop := context.WithCancel(context.Background())
+// watchHooks runs a Helm write, during which hooks of these events run. A hook that cannot come to its end is made to fail at once, and the
+// error tells what its pod said.
+func (d *Deployer) watchHooks(ctx context.Context, r Release, version int, events []release.HookEvent, write func() error) error {
+	w := &hookWatch{Deployer: d, release: r, version: version, events: events, seen: map[string]time.Time{}}
+	ctx, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() { w.watch(ctx) })
 	err := write()
@@ -42,11 +54,12 @@ func (d *Deployer) watchHooks(r Release, version int, write func() error) error 
 	if err == nil || w.report == "" {
 		return err
 	}
-	return event.WithHint(fmt.Errorf("%w\n%s", plain(err), w.report), w.hint)
+	return event.WithHint(fmt.Errorf("%w\n%s", err, w.report), w.hint)
 }
 
 func (w *hookWatch) watch(ctx context.Context) {
-	var hooks []*release.Hook
+	var hooks []object
+	var begun metav1.Time
 	for known := false; sleep(ctx, hookInterval) == nil; {
 		if !known {
 			last, err := w.last(ctx, w.release)
@@ -61,57 +74,75 @@ func (w *hookWatch) watch(ctx context.Context) {
 			if err != nil {
 				continue
 			}
-			if hooks, known = made.Hooks, true; len(hooks) == 0 {
+			known, begun = true, last.begun
+			for _, hook := range made.Hooks {
+				if !slices.ContainsFunc(w.events, func(e release.HookEvent) bool { return slices.Contains(hook.Events, e) }) {
+					continue
+				}
+				named, _ := parse(hook.Manifest, w.release.Namespace) // Helm has read it
+				hooks = append(hooks, named...)
+			}
+			if len(hooks) == 0 {
 				return
 			}
 		}
 		for _, hook := range hooks {
-			w.look(ctx, hook)
+			w.look(ctx, hook, begun)
 		}
 	}
 }
 
-// look keeps what a hook's pod says, and ends a hook that never will by itself.
-func (w *hookWatch) look(ctx context.Context, hook *release.Hook) {
-	objects, err := parse(hook.Manifest, w.release.Namespace)
-	if err != nil || len(objects) == 0 {
+// look keeps what the pods of a hook say, and ends a hook that never will by itself. What is older than the revision is of an earlier one.
+func (w *hookWatch) look(ctx context.Context, hook object, begun metav1.Time) {
+	about := "hook " + hook.String()
+	options := metav1.ListOptions{FieldSelector: "metadata.name=" + hook.name}
+	if hook.kind.Kind == "Job" {
+		job, err := w.cluster.Client.BatchV1().Jobs(hook.namespace).Get(ctx, hook.name, metav1.GetOptions{})
+		if err != nil || job.CreationTimestamp.Before(&begun) {
+			return
+		}
+		options = metav1.ListOptions{LabelSelector: batchv1.ControllerUidLabel + "=" + string(job.UID)}
+		if job.Status.Active+job.Status.Failed+job.Status.Succeeded == 0 {
+			if message := w.notMade(ctx, hook.namespace, job.UID); message != "" && w.lasts(about+" not made") >= patient {
+				w.report, w.hint = about+": "+message, hintNotMade(message)
+				w.end(ctx, hook)
+			}
+		}
+	} else if hook.kind.Kind != "Pod" {
 		return
 	}
-	o := objects[0]
-	options := metav1.ListOptions{LabelSelector: "job-name=" + o.name}
-	switch o.kind.Kind {
-	case "Job":
-	case "Pod":
-		options = metav1.ListOptions{FieldSelector: "metadata.name=" + o.name}
-	default:
-		return
-	}
-	pods, err := w.cluster.Client.CoreV1().Pods(o.namespace).List(ctx, options)
+	pods, err := w.cluster.Client.CoreV1().Pods(hook.namespace).List(ctx, options)
 	if err != nil {
 		return
 	}
 	for i := range pods.Items {
 		pod := &pods.Items[i]
-		about := fmt.Sprintf("hook %s of %s", o, hook.Path)
-		if container := failedContainer(pod); pod.Status.Phase == corev1.PodFailed || crashed(pod) {
-			if _, known := w.seen[string(pod.UID)+" failed"]; !known {
-				w.seen[string(pod.UID)+" failed"] = time.Now()
-				w.report = about + ": pod " + pod.Name + " failed" + w.facts(ctx, pod, trouble{container: container})
+		if pod.CreationTimestamp.Before(&begun) {
+			continue
+		}
+		if pod.Status.Phase == corev1.PodFailed || crashed(pod) {
+			if w.lasts(string(pod.UID)+" failed") == 0 {
+				w.report = about + ": pod " + pod.Name + " failed" + w.facts(ctx, pod, trouble{container: failedContainer(pod)})
 				w.hint = "its last lines say why; mend the hook and save"
 			}
 		}
-		for _, t := range troubles(pod, false) {
-			key := pod.Name + " " + t.key
-			if _, known := w.seen[key]; !known {
-				w.seen[key] = time.Now()
+		for _, t := range troubles(pod, hook.kind.Kind == "Job") {
+			if w.lasts(pod.Name+" "+t.key) >= t.patience {
+				w.report, w.hint = about+": "+t.what+w.facts(ctx, pod, t), t.hint
+				w.end(ctx, hook)
 			}
-			if time.Since(w.seen[key]) < t.patience {
-				continue
-			}
-			w.report, w.hint = about+": "+t.what+w.facts(ctx, pod, t), t.hint
-			w.end(ctx, o)
 		}
 	}
+}
+
+// lasts tells for how long what key stands for is so: 0 at the first time.
+func (w *hookWatch) lasts(key string) time.Duration {
+	since, known := w.seen[key]
+	if !known {
+		w.seen[key] = time.Now()
+		return 0
+	}
+	return time.Since(since)
 }
 
 // crashed tells whether a container of the pod ended badly.

@@ -5,9 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"sort"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
+	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/releaseutil"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -23,12 +27,17 @@ import (
 // atOnce is how many questions the API server is asked side by side.
 const atOnce = 16
 
+// An object with this annotation stays when its release is uninstalled.
+const (
+	annotationPolicy = "helm.sh/resource-policy"
+	policyKeep       = "keep"
+)
+
 // object is one that a manifest names.
 type object struct {
 	kind            schema.GroupVersionKind
 	namespace, name string // the namespace is the release's where the manifest names none; of no meaning for what is in none
 	passing         bool   // is removed by the cluster once it is done
-	kept            bool   // stays when the release is uninstalled
 	claims          []string
 }
 
@@ -46,7 +55,7 @@ func parse(manifest, namespace string) ([]object, error) {
 		if u.GetKind() == "" || u.GetName() == "" {
 			return
 		}
-		o := object{kind: u.GroupVersionKind(), namespace: u.GetNamespace(), name: u.GetName(), kept: u.GetAnnotations()["helm.sh/resource-policy"] == "keep"}
+		o := object{kind: u.GroupVersionKind(), namespace: u.GetNamespace(), name: u.GetName()}
 		if o.namespace == "" {
 			o.namespace = namespace
 		}
@@ -61,7 +70,11 @@ func parse(manifest, namespace string) ([]object, error) {
 		}
 		all = append(all, o)
 	}
-	for _, document := range releaseutil.SplitManifests(manifest) {
+	documents := releaseutil.SplitManifests(manifest)
+	names := slices.Collect(maps.Keys(documents))
+	sort.Sort(releaseutil.BySplitManifestsOrder(names))
+	for _, name := range names {
+		document := documents[name]
 		u := &unstructured.Unstructured{}
 		if err := yaml.Unmarshal([]byte(document), &u.Object); err != nil {
 			return nil, err
@@ -88,6 +101,11 @@ func (d *Deployer) keep(r Release, made *release.Release) []object {
 	if err != nil {
 		return nil // Helm has read it, too
 	}
+	for _, file := range crdsOf(made) { // they are in no manifest
+		if named, err := parse(string(file.File.Data), r.Namespace); err == nil {
+			objects = append(objects, named...)
+		}
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for id := range d.named {
@@ -97,6 +115,13 @@ func (d *Deployer) keep(r Release, made *release.Release) []object {
 	}
 	d.named[revisionID(r, made.Version)] = objects
 	return objects
+}
+
+func crdsOf(made *release.Release) []chart.CRD {
+	if made.Chart == nil {
+		return nil
+	}
+	return made.Chart.CRDObjects()
 }
 
 // objects returns what a revision names. Helm's record is read once: it holds the whole chart.
@@ -124,47 +149,66 @@ func (d *Deployer) missing(ctx context.Context, r Release, last revision) (strin
 	if err != nil {
 		return "", err
 	}
+	return d.first(ctx, objects, func(o object, there *metav1.PartialObjectMetadata) bool { return there == nil && !o.passing })
+}
+
+// ending names an object that is being deleted, or "".
+func (d *Deployer) ending(ctx context.Context, objects []object) (string, error) {
+	return d.first(ctx, objects, func(_ object, there *metav1.PartialObjectMetadata) bool {
+		return there != nil && there.DeletionTimestamp != nil
+	})
+}
+
+// first names one of the objects of which is holds, or ""; what is given to it is nil for one that the cluster does not hold, also if it
+// does not know its kind. They are asked for side by side.
+func (d *Deployer) first(ctx context.Context, objects []object, is func(object, *metav1.PartialObjectMetadata) bool) (string, error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	for _, o := range objects {
-		if o.passing {
-			continue
-		}
 		group.Go(func() error {
-			mapping, err := d.cluster.mapper.RESTMapping(o.kind.GroupKind(), o.kind.Version)
-			if meta.IsNoMatchError(err) {
-				return missingError(o.String()) // the kind itself is gone
-			}
-			if err != nil {
-				return err
-			}
-			namespaced := mapping.Scope.Name() == meta.RESTScopeNameNamespace
-			if namespaced {
-				_, err = d.cluster.metadata.Resource(mapping.Resource).Namespace(o.namespace).Get(ctx, o.name, metav1.GetOptions{})
-			} else {
-				_, err = d.cluster.metadata.Resource(mapping.Resource).Get(ctx, o.name, metav1.GetOptions{})
-			}
-			if apierrors.IsNotFound(err) {
-				return missingError(o.String())
-			}
+			there, err := d.metadata(ctx, o)
 			if err != nil {
 				return fmt.Errorf("look for %s: %w", o, err)
+			}
+			if is(o, there) {
+				return foundError(o.String())
 			}
 			return nil
 		})
 	}
-	err = group.Wait()
-	var gone missingError
-	if errors.As(err, &gone) {
-		return string(gone), nil
+	err := group.Wait()
+	var one foundError
+	if errors.As(err, &one) {
+		return string(one), nil
 	}
 	return "", err
 }
 
-// missingError ends the search.
-type missingError string
+// foundError ends the search.
+type foundError string
 
-func (m missingError) Error() string { return string(m) + " is missing" }
+func (f foundError) Error() string { return string(f) }
+
+// metadata is that of an object, nil if there is none.
+func (d *Deployer) metadata(ctx context.Context, o object) (*metav1.PartialObjectMetadata, error) {
+	mapping, err := d.cluster.mapper.RESTMapping(o.kind.GroupKind(), o.kind.Version)
+	if meta.IsNoMatchError(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var there *metav1.PartialObjectMetadata
+	if mapping.Scope.Name() == meta.RESTScopeNameNamespace {
+		there, err = d.cluster.metadata.Resource(mapping.Resource).Namespace(o.namespace).Get(ctx, o.name, metav1.GetOptions{})
+	} else {
+		there, err = d.cluster.metadata.Resource(mapping.Resource).Get(ctx, o.name, metav1.GetOptions{})
+	}
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	return there, err
+}
 
 // resource is how objects of a kind are asked for.
 func (c *Cluster) resource(o object) (dynamic.ResourceInterface, error) {

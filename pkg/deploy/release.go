@@ -89,15 +89,16 @@ type Deployer struct {
 	options Options
 	charts  charts
 
-	mu      sync.Mutex
-	named   map[string][]object  // objects of revisions that were read or written, by ID@version
-	started map[string]time.Time // when a container was first seen running, by its ID
+	mu       sync.Mutex
+	named    map[string][]object  // objects of revisions that were read or written, by ID@version
+	started  map[string]time.Time // when a container was first seen running, by its ID
+	commands map[int]string       // that run now: the kubeconfig of each, by its process group
 }
 
 // New returns a Deployer. The caller keeps ownership of the journal.
 func New(cluster *Cluster, project string, journal journal, options Options) *Deployer {
 	return &Deployer{cluster: cluster, project: project, journal: journal, options: options, charts: charts{dir: options.CacheDir},
-		named: map[string][]object{}, started: map[string]time.Time{}}
+		named: map[string][]object{}, started: map[string]time.Time{}, commands: map[int]string{}}
 }
 
 // desired is a release with everything that it is made from read.
@@ -177,12 +178,18 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 	if err != nil {
 		return err
 	}
-	last, err := d.settled(ctx, say, r)
+	last, err := d.last(ctx, r)
 	if err != nil {
 		return err
 	}
-	if err := d.mayWrite(say, r, last); err != nil {
+	if err := d.mayWrite(r, last); err != nil {
 		return err
+	}
+	if last, err = d.settled(ctx, say, r); err != nil {
+		return err
+	}
+	if last.exists() && !d.owns(last) {
+		say.Warn("release taken over, it will be removed with the others", nil, "release", r.Name, "namespace", r.Namespace)
 	}
 	missing := ""
 	held := d.holds(last, want)
@@ -215,12 +222,8 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 }
 
 // mayWrite says why the release is not ours to change, if it is not.
-func (d *Deployer) mayWrite(say event.Stage, r Release, last revision) error {
-	switch {
-	case !last.exists() || d.owns(last):
-		return nil
-	case d.options.Adopt:
-		say.Warn("release taken over, it will be removed with the others", nil, "release", r.Name, "namespace", r.Namespace)
+func (d *Deployer) mayWrite(r Release, last revision) error {
+	if !last.exists() || d.owns(last) || d.options.Adopt {
 		return nil
 	}
 	return event.WithHint(fmt.Errorf("release %s is there already and was not made by devloop for the project %q", r.ID(), d.project),
@@ -235,9 +238,17 @@ func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, las
 			return last, err
 		}
 	}
-	loaded, err := want.load()
+	made, err := d.render(ctx, &want, last) // once more: what it depends on may have brought kinds that its templates ask for
 	if err != nil {
 		return last, err
+	}
+	if !last.exists() {
+		if err := d.awaitEnding(ctx, say, r, made); err != nil {
+			return last, err
+		}
+		if err := d.tryOut(ctx, say, &want, made); err != nil { // its namespace may not have been there before
+			return last, err
+		}
 	}
 	if ctx.Err() != nil {
 		return last, context.Cause(ctx)
@@ -247,11 +258,13 @@ func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, las
 	}
 	var written *release.Release
 	err = say.Step(ctx, "release applied", func(ctx context.Context) ([]any, error) {
-		if err := d.applyCRDs(ctx, say, r, loaded.CRDObjects()); err != nil {
+		stop := context.AfterFunc(ctx, func() { say.Note("waiting for Helm's write to end", "release", r.Name) })
+		defer stop()
+		if err := d.applyCRDs(ctx, say, r, made.crds); err != nil {
 			return nil, err
 		}
 		var err error
-		if written, err = d.helmWrite(want, loaded); err != nil { //nolint:contextcheck // a Helm write is never interrupted
+		if written, err = d.helmWrite(say, want); err != nil { //nolint:contextcheck // a Helm write is never interrupted
 			if event.Hint(err) == "" {
 				err = event.WithHint(err, "mend the chart or its values and save; what ran keeps running")
 			}
@@ -265,7 +278,7 @@ func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, las
 		}
 		return last, err
 	}
-	return revision{written.Version, written.Info.Status, written.Labels}, nil
+	return revision{version: written.Version, status: written.Info.Status, labels: written.Labels}, nil
 }
 
 // after runs the commands that follow a release which is up, and takes the note from it that they are due.
@@ -278,17 +291,23 @@ func (d *Deployer) after(ctx context.Context, say event.Stage, r Release, last r
 	return d.label(ctx, r, last.version, labelAfter, nil)
 }
 
-// rollback takes the release back to the last revision whose pods came up, and returns cause with what came of that. It is told as
-// final: another try would only do the same.
+// rollback takes the release back to the last revision whose pods came up, unless that is the one which is there: then what troubles
+// it is no change of ours. It returns cause with what came of that, as final: another try would only do the same.
 func (d *Deployer) rollback(say event.Stage, r Release, cause error) error {
 	hint := event.Hint(cause)
 	result := "it stays as it is, since no revision of it was ever up"
 	err := say.Step(context.Background(), "release rolled back", func(ctx context.Context) ([]any, error) {
-		good, err := d.lastGood(ctx, r)
-		if err != nil || good == 0 {
-			return []any{"revision", "none"}, err
+		good, last, err := d.lastGood(ctx, r)
+		switch {
+		case err != nil:
+			return nil, err
+		case good == last.version:
+			result = fmt.Sprintf("it stays as it is: revision %d was up before", good)
+			return []any{"revision", good}, nil
+		case good == 0:
+			return []any{"revision", "none"}, nil
 		}
-		if err := d.helmRollback(ctx, r, good); err != nil {
+		if err := d.helmRollback(ctx, r, good, last.version+1); err != nil {
 			return nil, fmt.Errorf("release %s: roll back to revision %d: %w", r.ID(), good, err)
 		}
 		result = "rolled back to revision " + strconv.Itoa(good)
@@ -297,5 +316,5 @@ func (d *Deployer) rollback(say event.Stage, r Release, cause error) error {
 	if err != nil {
 		result = err.Error()
 	}
-	return event.WithHint(fmt.Errorf("%v\n%s", cause, result), hint) //nolint:errorlint // no longer transient
+	return event.WithHint(finalError{fmt.Errorf("%v\n%s", cause, result)}, hint) //nolint:errorlint // no longer transient
 }

@@ -70,6 +70,9 @@ func (d *Deployer) validate(ctx context.Context, say event.Stage, r Release, all
 	if err != nil || d.holds(last, want) {
 		return err
 	}
+	if err := d.mayWrite(r, last); err != nil {
+		return err
+	}
 	for _, other := range all {
 		if !slices.Contains(r.DependsOn, other.Name) {
 			continue
@@ -82,12 +85,12 @@ func (d *Deployer) validate(ctx context.Context, say event.Stage, r Release, all
 	if err != nil {
 		return err
 	}
-	return d.tryOut(ctx, &want, made)
+	return d.tryOut(ctx, say, &want, made)
 }
 
 // tryOut asks the API server whether it would take the objects of a release, without making them: what it refuses in the middle
 // of a Helm write leaves half of a revision. Each object is tried as a new one, so only what is wrong with the object itself counts.
-func (d *Deployer) tryOut(ctx context.Context, want *desired, made rendered) error {
+func (d *Deployer) tryOut(ctx context.Context, say event.Stage, want *desired, made rendered) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	for _, m := range made.manifests {
@@ -101,7 +104,14 @@ func (d *Deployer) tryOut(ctx context.Context, want *desired, made rendered) err
 			continue // of a kind that comes with the release
 		}
 		group.Go(func() error {
-			_, err := api.Create(ctx, u, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+			options := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict}
+			_, err := api.Create(ctx, u, options)
+			if err != nil && strings.Contains(err.Error(), "strict decoding error") { // Helm lets it pass; most often it is a typo
+				_, unknown, _ := strings.Cut(err.Error(), "strict decoding error: ")
+				say.Warn("the API server will leave something out", errors.New(unknown), "release", want.Name, "template", want.file(m.Name), "object", o.String())
+				options.FieldValidation = metav1.FieldValidationIgnore
+				_, err = api.Create(ctx, u, options)
+			}
 			if err == nil || !isMistake(err, o) {
 				return nil
 			}
@@ -113,9 +123,10 @@ func (d *Deployer) tryOut(ctx context.Context, want *desired, made rendered) err
 }
 
 // isMistake tells whether an object was refused for what it holds. It may exist already; a service's ports and addresses may be taken by
-// itself; webhooks judge more than the object.
+// itself; webhooks and policies of admission judge more than the object; not every API can do without doing.
 func isMistake(err error, o object) bool {
-	if strings.Contains(err.Error(), "webhook") {
+	text := strings.ToLower(err.Error())
+	if strings.Contains(text, "admission") || strings.Contains(text, "webhook") || strings.Contains(text, "dry run") || strings.Contains(text, "dryrun") {
 		return false
 	}
 	return apierrors.IsBadRequest(err) || apierrors.IsInvalid(err) && o.kind.Kind != "Service"
@@ -134,6 +145,9 @@ func (d *Deployer) render(ctx context.Context, want *desired, last revision) (re
 	}
 	fail := func(err error) (rendered, error) {
 		return rendered{}, event.WithHint(fmt.Errorf("release %s: %w", want.ID(), err), "mend the chart or its values and save; what ran keeps running")
+	}
+	if loaded.Metadata.Type == "library" {
+		return fail(errors.New("its chart is a library, which other charts use and nobody can install"))
 	}
 	if kube := loaded.Metadata.KubeVersion; kube != "" && !chartutil.IsCompatibleRange(kube, capabilities.KubeVersion.String()) {
 		return fail(fmt.Errorf("its chart is for Kubernetes %s, the cluster is %s", kube, capabilities.KubeVersion.String()))

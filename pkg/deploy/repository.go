@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,7 +45,7 @@ func (c *charts) resolve(ctx context.Context, say event.Stage, from source) (fou
 	}
 	before := c.remembered(from)
 	_, err := semver.StrictNewVersion(strings.TrimPrefix(from.version, "v"))
-	if exact := err == nil; exact && before.URL != "" {
+	if exact := err == nil; exact && before.URL != "" && c.holds(before.URL) {
 		at = before
 	} else if at, err = ask(ctx, from); err != nil {
 		if before.URL == "" || ctx.Err() != nil {
@@ -64,6 +65,11 @@ func (c *charts) resolve(ctx context.Context, say event.Stage, from source) (fou
 	}
 	c.resolved[key] = at
 	return at, nil
+}
+
+func (c *charts) holds(url string) bool {
+	_, err := os.Stat(c.file(url))
+	return err == nil
 }
 
 // key names a chart that is known by its name and version, in the cache.
@@ -114,8 +120,29 @@ func ask(ctx context.Context, from source) (found, error) {
 	if len(version.URLs) == 0 {
 		return found{}, fmt.Errorf("its index.yaml has no URL for version %s", version.Version)
 	}
-	address, err := repo.ResolveReferenceURL(from.repo, version.URLs[0])
+	address, err := repo.ResolveReferenceURL(withoutLogin(from.repo), version.URLs[0])
 	return found{address, strings.TrimPrefix(version.Digest, "sha256:")}, err
+}
+
+// withoutLogin is a URL without user and password, fit to be kept.
+func withoutLogin(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return address
+	}
+	u.User = nil
+	return u.String()
+}
+
+// withLogin gives a URL the user and password of its repository's, if it is of the same host.
+func withLogin(address, repository string) string {
+	u, err := url.Parse(address)
+	of, repoErr := url.Parse(repository)
+	if err != nil || repoErr != nil || u.Host != of.Host || u.User != nil {
+		return address
+	}
+	u.User = of.User
+	return u.String()
 }
 
 // askRegistry picks the tag.

@@ -4,6 +4,7 @@ package deploy
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,8 +24,13 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// pollInterval is how often a rollout is looked at: small beside the second that the fastest pod takes.
-const pollInterval = 200 * time.Millisecond
+const (
+	// pollInterval is how often a rollout is looked at: small beside the second that the fastest pod takes.
+	pollInterval = 200 * time.Millisecond
+	// While it is young it is looked at twice as often, since somebody waits for the most common case.
+	young         = 5 * time.Second
+	pollWhenYoung = pollInterval / 2
+)
 
 // Health is a set of deployments that has to be up before a run counts as done.
 type Health struct {
@@ -44,6 +50,7 @@ func (w workload) String() string { return w.kind + " " + w.namespace + "/" + w.
 type rollout struct {
 	lacks    string    // what is still to come, "" when nothing is
 	selector string    // label selector of the pods of the current template, "" while that is not known
+	all      string    // that of all pods of a stateful set
 	uid      types.UID // of the thing that makes these pods, whose events tell why it cannot
 	failed   string    // what the cluster itself says of a rollout that it gave up
 }
@@ -65,17 +72,23 @@ func (d *Deployer) Wait(ctx context.Context, sink event.Sink, releases []Release
 		if err != nil {
 			return nil, passing(err)
 		}
-		w := &wait{Deployer: d, seen: map[string]time.Time{}}
-		for {
+		w := &wait{Deployer: d, say: say, seen: map[string]time.Time{}}
+		for begin := time.Now(); ; {
+			w.looked = map[string]bool{}
 			state, err := w.look(ctx, released, health)
 			culprit = state.waitsFor.release
 			if err != nil {
 				return nil, err
 			}
+			w.forget()
 			if state.waiting == "" {
 				return []any{"workloads", state.workloads}, d.markGood(ctx, releases, revisions)
 			}
-			if err := sleep(ctx, pollInterval); err != nil {
+			interval := pollInterval
+			if time.Since(begin) < young {
+				interval = pollWhenYoung
+			}
+			if err := sleep(ctx, interval); err != nil {
 				failure := fmt.Errorf("%s: %w", state.waiting, err)
 				if event.IsTransient(err) { // the time is over: what is known of the pods may help
 					report, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTimeout)
@@ -144,8 +157,10 @@ func (d *Deployer) markGood(ctx context.Context, releases []Release, revisions [
 // wait is one wait for workloads.
 type wait struct {
 	*Deployer
-	mu   sync.Mutex
-	seen map[string]time.Time // since when something is as it is
+	say    event.Stage
+	mu     sync.Mutex
+	seen   map[string]time.Time // since when something is as it is
+	looked map[string]bool      // what the look under way has asked for
 }
 
 // lasts tells for how long what key stands for is so.
@@ -157,7 +172,17 @@ func (w *wait) lasts(key string) time.Duration {
 		since = time.Now()
 		w.seen[key] = since
 	}
+	if w.looked != nil {
+		w.looked[key] = true
+	}
 	return time.Since(since)
+}
+
+// forget lets go of what is no longer so: when it comes back, it has its time again.
+func (w *wait) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.seen, func(key string, _ time.Time) bool { return !w.looked[key] })
 }
 
 // state is what one look at all workloads found.
@@ -258,7 +283,7 @@ func (d *Deployer) rollout(ctx context.Context, w workload) (rollout, error) {
 			updated += min(*rolling.Partition, want) // so many stay as they are
 		}
 		selector := metav1.FormatLabelSelector(got.Spec.Selector) + "," + appsv1.ControllerRevisionHashLabelKey + "=" + s.UpdateRevision
-		return rollout{lacks: lacking(want, s.Replicas, updated, s.AvailableReplicas), selector: selector, uid: got.UID}, nil
+		return rollout{lacks: lacking(want, s.Replicas, updated, s.AvailableReplicas), selector: selector, all: metav1.FormatLabelSelector(got.Spec.Selector), uid: got.UID}, nil
 	case "job":
 		return d.job(ctx, w)
 	default:

@@ -18,20 +18,30 @@ import (
 func passing(err error) error {
 	var network net.Error
 	switch {
-	case err == nil, errors.Is(err, errOtherCluster):
+	case err == nil, errors.Is(err, errOtherCluster), errors.As(err, new(finalError)):
 		return err
 	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNREFUSED),
 		apierrors.IsTimeout(err), apierrors.IsServerTimeout(err), apierrors.IsTooManyRequests(err), apierrors.IsServiceUnavailable(err),
 		apierrors.IsInternalError(err): // a webhook that is being replaced, or etcd
 		return event.Transient(err)
 	}
+	// Only what Helm itself said: around it may stand what pods printed.
+	inner := err
+	for next := inner; next != nil; next = errors.Unwrap(next) {
+		inner = next
+	}
 	for _, words := range unreached {
-		if strings.Contains(err.Error(), words) {
+		if strings.Contains(inner.Error(), words) {
 			return event.Transient(err)
 		}
 	}
 	return err
 }
+
+// finalError is one that no other try mends, whatever words are in it.
+type finalError struct{ error }
+
+func (f finalError) Unwrap() error { return f.error }
 
 // unreached are the words of errors that Helm has turned into text.
 var unreached = []string{"connection refused", "connection reset by peer", "i/o timeout", "TLS handshake timeout", "http2: client connection lost", "unexpected EOF",

@@ -35,7 +35,9 @@ func merge(r Release) (map[string]any, error) {
 		}
 		values = chartutil.MergeTables(read, values)
 	}
-	values = chartutil.MergeTables(r.InlineValues, values)
+	if inline, ok := copied(r.InlineValues).(map[string]any); ok { // merging changes what it is given, and so does Helm later
+		values = chartutil.MergeTables(inline, values)
+	}
 	for _, path := range slices.Sorted(maps.Keys(r.Set)) {
 		if err := set(values, path, r.Set[path]); err != nil {
 			return nil, fmt.Errorf("set %s: %w", path, err)
@@ -47,6 +49,25 @@ func merge(r Release) (map[string]any, error) {
 		}
 	}
 	return values, nil
+}
+
+// copied is a copy of values, at any depth.
+func copied(values any) any {
+	switch values := values.(type) {
+	case map[string]any:
+		c := make(map[string]any, len(values))
+		for key, value := range values {
+			c[key] = copied(value)
+		}
+		return c
+	case []any:
+		c := make([]any, len(values))
+		for i, value := range values {
+			c[i] = copied(value)
+		}
+		return c
+	}
+	return values
 }
 
 // yamlLine finds the place in what a YAML parser says.

@@ -5,6 +5,7 @@ package deploy
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -36,6 +37,8 @@ const (
 	patient      = 20 * time.Second // a node tries again after 10 to 15 s what a config map that was late has kept from starting
 	veryPatient  = 30 * time.Second // for the scheduler: pods that end make room, volumes are being made
 	neverPatient = 0
+	// lookDeeper is after how long events are read, which an ordinary rollout can do without.
+	lookDeeper = 2 * time.Second
 )
 
 // trouble is what keeps a pod from coming up.
@@ -65,7 +68,7 @@ func (w *wait) verdict(ctx context.Context, of workload, state rollout) (lacks s
 		if pod.DeletionTimestamp != nil {
 			continue
 		}
-		for _, t := range troubles(pod, of.kind == "job") {
+		for _, t := range append(troubles(pod, of.kind == "job"), w.unmounted(ctx, pod)...) {
 			if t.key == unschedulable && w.neverFits(ctx, pod) {
 				t.patience = neverPatient
 			}
@@ -77,12 +80,38 @@ func (w *wait) verdict(ctx context.Context, of workload, state rollout) (lacks s
 			lacks = w.unsteady(pod)
 		}
 	}
-	if state.lacks != "" && len(pods.Items) == 0 {
+	if state.lacks != "" && w.lasts(of.String()+" lacks something") >= lookDeeper {
 		if message := w.notMade(ctx, of.namespace, state.uid); message != "" && w.lasts(of.String()+" not made") >= patient {
 			return lacks, w.report(ctx, of, state, nil, trouble{what: message, hint: hintNotMade(message)})
 		}
+		if of.kind == "statefulset" && len(pods.Items) == 0 {
+			w.unblock(ctx, of, state)
+		}
 	}
 	return lacks, nil
+}
+
+// unblock deletes a pod of an earlier revision that never came up: Kubernetes replaces the pods of a stateful set in their order, and waits for
+// this one for ever, also after what is wrong with it was mended (kubernetes#67250).
+func (w *wait) unblock(ctx context.Context, of workload, state rollout) {
+	pods, err := w.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.all})
+	if err != nil {
+		return // tried again at the next look
+	}
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		if pod.DeletionTimestamp != nil {
+			continue
+		}
+		for _, t := range troubles(pod, false) {
+			if w.lasts(pod.Name+" "+t.key) < t.patience {
+				continue
+			}
+			w.say.Note("pod of an earlier revision deleted, it never came up and keeps the new one from being made", "pod", pod.Name, "reason", t.what)
+			_ = w.cluster.Client.CoreV1().Pods(of.namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}})
+			return
+		}
+	}
 }
 
 // unsteady says which container has not run long enough yet to be believed.
@@ -125,6 +154,22 @@ func (d *Deployer) runs(status corev1.ContainerStatus) time.Duration {
 		d.started[status.ContainerID] = since
 	}
 	return time.Since(since)
+}
+
+// unmounted is the trouble of a pod that waits for a volume which is not there. Its status does not tell, its events do.
+func (w *wait) unmounted(ctx context.Context, pod *corev1.Pod) []trouble {
+	statuses := append(slices.Clone(pod.Status.InitContainerStatuses), pod.Status.ContainerStatuses...)
+	if pod.Spec.NodeName == "" || !slices.ContainsFunc(statuses, func(s corev1.ContainerStatus) bool {
+		return s.State.Waiting != nil && (s.State.Waiting.Reason == "ContainerCreating" || s.State.Waiting.Reason == "PodInitializing")
+	}) || w.lasts(pod.Name+" is being made") < lookDeeper {
+		return nil
+	}
+	e := w.lastEvent(ctx, pod.Namespace, pod.UID)
+	if e == nil || e.Reason != "FailedMount" || !strings.Contains(e.Message, "not found") {
+		return nil
+	}
+	return []trouble{{what: fmt.Sprintf("pod %s: %s: %s", pod.Name, e.Reason, e.Message), key: "mount", patience: patient,
+		hint: "make the config map, secret or claim that it names, or correct the name in the chart's values"}}
 }
 
 const unschedulable = "unschedulable"
@@ -273,7 +318,7 @@ func (d *Deployer) report(ctx context.Context, of workload, state rollout, pod *
 	if pod != nil {
 		text += d.facts(ctx, pod, t)
 	}
-	return event.WithHint(fmt.Errorf("%s", text), t.hint)
+	return event.WithHint(finalError{errors.New(text)}, t.hint)
 }
 
 // facts are the event that decides and the container's last lines, each on lines of their own.

@@ -24,6 +24,9 @@ import (
 const (
 	Namespace = "namespace" // dask-gateway
 	Release   = "release"   // namespace/name
+	Revision  = "revision"  // namespace/name@7, of a release, while it is written
+	CRD       = "crd"       // daskclusters.gateway.dask.org
+	Volume    = "volume"    // namespace/name of a volume claim that outlives its release
 	Image     = "image"     // worker:3fa…
 )
 

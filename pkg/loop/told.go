@@ -16,7 +16,7 @@ type told struct {
 }
 
 // varies is what differs between tries that fail in the same way: numbers, and names that were made up.
-var varies = regexp.MustCompile(`[0-9a-f]{16,}|[0-9]+`)
+var varies = regexp.MustCompile(`[0-9a-f]{16,}|-[bcdfghjklmnpqrstvwxz2456789]{5,10}\b|[0-9]+`) // the second as Kubernetes makes up names of pods
 
 func newTold() *told { return &told{seen: map[string]bool{}} }
 

@@ -24,6 +24,9 @@ var benchmarks = []benchmark{
 	{name: "forward/failures", unit: "requests", goal: "<=0 requests", alternative: "kubectl port-forward, started again whenever it ends", prepare: failures},
 	{name: "served/save-to-build-start", unit: "s", goal: "<=0.5", alternative: "a loop that looks once a second", prepare: saveToBuildStart},
 	{name: "watch/save-to-build-start-slowest", unit: "s", goal: "<=0.15 s", alternative: "a loop that looks once a second", prepare: buildStartP99, runs: 3},
+	{name: "deploy/unchanged", unit: "s", goal: "<=0.1", alternative: "helm upgrade --wait and kubectl rollout status of both releases", prepare: unchanged},
+	{name: "deploy/unchanged-own", unit: "ms", goal: "<=150 ms", prepare: unchangedOwn},
+	{name: "deploy/tag-changed", unit: "s", goal: "<=0.3", alternative: "the same; both without the rollout itself", prepare: tagChanged},
 	{name: "served/save-to-served", unit: "s", goal: "<=0.35", alternative: "docker build, docker save | ctr import, helm upgrade, kubectl rollout status, kubectl port-forward", prepare: saveToServed},
 }
 

@@ -44,15 +44,20 @@ func newProject(t *testbed, name string, port int) (*project, error) {
 	}, nil
 }
 
-// save puts new content into the file as an editor does, by a rename, and returns the moment of that.
+// save puts new content into the file, and returns the moment of that.
 func (p *project) save() (content string, saved time.Time, err error) {
-	file := filepath.Join(p.dir, "app", "index.html")
 	content = fmt.Sprintf("%s, saved at %d\n", p.name, time.Now().UnixNano())
+	saved, err = replace(filepath.Join(p.dir, "app", "index.html"), content)
+	return content, saved, err
+}
+
+// replace puts content into a file as an editor does, by a rename, and returns the moment of that.
+func replace(file, content string) (time.Time, error) {
 	if err := os.WriteFile(file+"~", []byte(content), 0o644); err != nil {
-		return "", time.Time{}, err
+		return time.Time{}, err
 	}
-	saved = time.Now()
-	return content, saved, os.Rename(file+"~", file)
+	saved := time.Now()
+	return saved, os.Rename(file+"~", file)
 }
 
 // served asks until the answer is content, and returns when it came.
