@@ -403,10 +403,10 @@ func TestVerdict(t *testing.T) {
 			}
 			pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", RestartCount: test.restarts,
 				State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: test.reason, Message: test.message}}}}
-			w := &wait{Deployer: New(&Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{}), seen: map[string]time.Time{}}
+			w := &wait{Deployer: New(&Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{}), seen: map[string]span{}}
 			if !test.since.IsZero() {
 				for _, trouble := range troubles(pod, false) {
-					w.seen["web-1 "+trouble.key] = test.since
+					w.seen["web-1 "+trouble.key] = span{test.since, time.Now()}
 				}
 			}
 			_, err := w.verdict(t.Context(), of, rollout{lacks: "1 of 1 replicas available", selector: "app=web"})
@@ -444,7 +444,7 @@ func TestUnsteady(t *testing.T) {
 		pod.Spec.Containers = []corev1.Container{{Name: "main", ReadinessProbe: test.probe}}
 		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", RestartCount: test.restarts, ContainerID: "c", Ready: true,
 			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(time.Now().Add(-test.says))}}}}
-		w := &wait{Deployer: New(&Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{}), seen: map[string]time.Time{}}
+		w := &wait{Deployer: New(&Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{}), seen: map[string]span{}}
 		if test.runs > 0 {
 			w.started["c"] = time.Now().Add(-test.runs)
 		}

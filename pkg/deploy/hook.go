@@ -54,11 +54,11 @@ func (d *Deployer) watchHooks(ctx context.Context, r Release, version int, event
 	if err == nil || w.report == "" {
 		return err
 	}
-	return event.WithHint(fmt.Errorf("%w\n%s", err, w.report), w.hint)
+	return event.WithHint(fmt.Errorf("%w\n%s", plain(err), w.report), w.hint)
 }
 
 func (w *hookWatch) watch(ctx context.Context) {
-	var hooks []object
+	var hooks []hook
 	var begun metav1.Time
 	for known := false; sleep(ctx, hookInterval) == nil; {
 		if !known {
@@ -75,26 +75,34 @@ func (w *hookWatch) watch(ctx context.Context) {
 				continue
 			}
 			known, begun = true, last.begun
-			for _, hook := range made.Hooks {
-				if !slices.ContainsFunc(w.events, func(e release.HookEvent) bool { return slices.Contains(hook.Events, e) }) {
+			for _, h := range made.Hooks {
+				if !slices.ContainsFunc(w.events, func(e release.HookEvent) bool { return slices.Contains(h.Events, e) }) {
 					continue
 				}
-				named, _ := parse(hook.Manifest, w.release.Namespace) // Helm has read it
-				hooks = append(hooks, named...)
+				named, _ := parse(h.Manifest, w.release.Namespace) // Helm has read it
+				for _, o := range named {
+					hooks = append(hooks, hook{o, h.Path})
+				}
 			}
 			if len(hooks) == 0 {
 				return
 			}
 		}
-		for _, hook := range hooks {
-			w.look(ctx, hook, begun)
+		for _, h := range hooks {
+			w.look(ctx, h, begun)
 		}
 	}
 }
 
+// hook is an object of one, and its template.
+type hook struct {
+	object
+	path string
+}
+
 // look keeps what the pods of a hook say, and ends a hook that never will by itself. What is older than the revision is of an earlier one.
-func (w *hookWatch) look(ctx context.Context, hook object, begun metav1.Time) {
-	about := "hook " + hook.String()
+func (w *hookWatch) look(ctx context.Context, hook hook, begun metav1.Time) {
+	about := fmt.Sprintf("hook %s of %s", hook.object, hook.path)
 	options := metav1.ListOptions{FieldSelector: "metadata.name=" + hook.name}
 	if hook.kind.Kind == "Job" {
 		job, err := w.cluster.Client.BatchV1().Jobs(hook.namespace).Get(ctx, hook.name, metav1.GetOptions{})
@@ -105,7 +113,7 @@ func (w *hookWatch) look(ctx context.Context, hook object, begun metav1.Time) {
 		if job.Status.Active+job.Status.Failed+job.Status.Succeeded == 0 {
 			if message := w.notMade(ctx, hook.namespace, job.UID); message != "" && w.lasts(about+" not made") >= patient {
 				w.report, w.hint = about+": "+message, hintNotMade(message)
-				w.end(ctx, hook)
+				w.end(ctx, hook.object)
 			}
 		}
 	} else if hook.kind.Kind != "Pod" {
@@ -129,7 +137,7 @@ func (w *hookWatch) look(ctx context.Context, hook object, begun metav1.Time) {
 		for _, t := range troubles(pod, hook.kind.Kind == "Job") {
 			if w.lasts(pod.Name+" "+t.key) >= t.patience {
 				w.report, w.hint = about+": "+t.what+w.facts(ctx, pod, t), t.hint
-				w.end(ctx, hook)
+				w.end(ctx, hook.object)
 			}
 		}
 	}

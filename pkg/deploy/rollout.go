@@ -4,7 +4,6 @@ package deploy
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +29,9 @@ const (
 	// While it is young it is looked at twice as often, since somebody waits for the most common case.
 	young         = 5 * time.Second
 	pollWhenYoung = pollInterval / 2
+	// over is after how long something that is not seen any more has passed; what comes back then has its time again. A container that keeps
+	// failing is in more than one state by turns.
+	over = 30 * time.Second
 )
 
 // Health is a set of deployments that has to be up before a run counts as done.
@@ -72,15 +74,13 @@ func (d *Deployer) Wait(ctx context.Context, sink event.Sink, releases []Release
 		if err != nil {
 			return nil, passing(err)
 		}
-		w := &wait{Deployer: d, say: say, seen: map[string]time.Time{}}
+		w := &wait{Deployer: d, say: say, seen: map[string]span{}}
 		for begin := time.Now(); ; {
-			w.looked = map[string]bool{}
 			state, err := w.look(ctx, released, health)
 			culprit = state.waitsFor.release
 			if err != nil {
 				return nil, err
 			}
-			w.forget()
 			if state.waiting == "" {
 				return []any{"workloads", state.workloads}, d.markGood(ctx, releases, revisions)
 			}
@@ -157,32 +157,26 @@ func (d *Deployer) markGood(ctx context.Context, releases []Release, revisions [
 // wait is one wait for workloads.
 type wait struct {
 	*Deployer
-	say    event.Stage
-	mu     sync.Mutex
-	seen   map[string]time.Time // since when something is as it is
-	looked map[string]bool      // what the look under way has asked for
+	say  event.Stage
+	mu   sync.Mutex
+	seen map[string]span // when something was so
 }
 
-// lasts tells for how long what key stands for is so.
+// span is from when it was first seen until when last.
+type span struct{ since, last time.Time }
+
+// lasts tells for how long what key stands for is so, 0 at the first time.
 func (w *wait) lasts(key string) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	since, ok := w.seen[key]
-	if !ok {
-		since = time.Now()
-		w.seen[key] = since
+	now := time.Now()
+	seen, known := w.seen[key]
+	if !known || now.Sub(seen.last) > over {
+		seen.since = now
 	}
-	if w.looked != nil {
-		w.looked[key] = true
-	}
-	return time.Since(since)
-}
-
-// forget lets go of what is no longer so: when it comes back, it has its time again.
-func (w *wait) forget() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	maps.DeleteFunc(w.seen, func(key string, _ time.Time) bool { return !w.looked[key] })
+	seen.last = now
+	w.seen[key] = seen
+	return now.Sub(seen.since)
 }
 
 // state is what one look at all workloads found.

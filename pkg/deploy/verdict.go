@@ -121,7 +121,10 @@ func (w *wait) unsteady(pod *corev1.Pod) string {
 		probed[c.Name] = c.ReadinessProbe != nil || c.StartupProbe != nil
 	}
 	for _, status := range pod.Status.ContainerStatuses {
-		if status.State.Running == nil || probed[status.Name] {
+		if status.State.Running == nil { // its deployment learns of it a moment later
+			return fmt.Sprintf("container %s of pod %s does not run", status.Name, pod.Name)
+		}
+		if probed[status.Name] {
 			continue
 		}
 		needed := steady
@@ -209,6 +212,9 @@ func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 			t.hint = "its last lines say why; mend it and save"
 			if last := status.LastTerminationState.Terminated; last != nil {
 				t.what += fmt.Sprintf(" (exit code %d, %s)", last.ExitCode, last.Reason)
+				if said := strings.TrimSpace(last.Message); said != "" { // why it could not be started, or what it left in its termination log
+					t.what += ": " + said
+				}
 				t.hint = hintExit(last)
 			}
 		default:
