@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -294,27 +293,24 @@ func (d *Deployer) after(ctx context.Context, say event.Stage, r Release, last r
 // rollback takes the release back to the last revision whose pods came up, unless that is the one which is there: then what troubles
 // it is no change of ours. It returns cause with what came of that, as final: another try would only do the same.
 func (d *Deployer) rollback(say event.Stage, r Release, cause error) error {
-	hint := event.Hint(cause)
-	result := "it stays as it is, since no revision of it was ever up"
-	err := say.Step(context.Background(), "release rolled back", func(ctx context.Context) ([]any, error) {
-		good, last, err := d.lastGood(ctx, r)
-		switch {
-		case err != nil:
-			return nil, err
-		case good == last.version:
-			result = fmt.Sprintf("it stays as it is: revision %d was up before", good)
-			return []any{"revision", good}, nil
-		case good == 0:
-			return []any{"revision", "none"}, nil
+	ctx := context.Background()
+	result := ""
+	good, last, err := d.lastGood(ctx, r)
+	switch {
+	case err != nil:
+		result = "whether there is a revision to go back to is not known: " + err.Error()
+	case good == 0:
+		result = "it stays as it is, since no revision of it was ever up"
+	case good == last.version:
+		result = fmt.Sprintf("it stays as it is: revision %d was up before", good)
+	default:
+		result = fmt.Sprintf("rolled back to revision %d", good)
+		err = say.Step(ctx, "release rolled back", func(ctx context.Context) ([]any, error) {
+			return nil, d.helmRollback(ctx, r, good, last.version+1)
+		}, "release", r.Name, "revision", good)
+		if err != nil {
+			result = fmt.Sprintf("roll back to revision %d: %v", good, err)
 		}
-		if err := d.helmRollback(ctx, r, good, last.version+1); err != nil {
-			return nil, fmt.Errorf("release %s: roll back to revision %d: %w", r.ID(), good, err)
-		}
-		result = "rolled back to revision " + strconv.Itoa(good)
-		return []any{"revision", good}, nil
-	}, "release", r.Name)
-	if err != nil {
-		result = err.Error()
 	}
-	return event.WithHint(finalError{fmt.Errorf("%v\n%s", cause, result)}, hint) //nolint:errorlint // no longer transient
+	return event.WithHint(finalError{fmt.Errorf("%v\n%s", cause, result)}, event.Hint(cause)) //nolint:errorlint // no longer transient
 }

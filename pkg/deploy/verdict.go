@@ -104,9 +104,6 @@ func (w *wait) unblock(ctx context.Context, of workload, state rollout) {
 			continue
 		}
 		for _, t := range troubles(pod, false) {
-			if w.lasts(pod.Name+" "+t.key) < t.patience {
-				continue
-			}
 			w.say.Note("pod of an earlier revision deleted, it never came up and keeps the new one from being made", "pod", pod.Name, "reason", t.what)
 			_ = w.cluster.Client.CoreV1().Pods(of.namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}})
 			return
