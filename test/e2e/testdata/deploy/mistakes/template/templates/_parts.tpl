@@ -1,0 +1,3 @@
+{{- define "part" }}
+text: {{ .Values.no.such.value }}
+{{- end }}
