@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/moby/moby/client"
 
@@ -34,7 +35,8 @@ type session struct {
 	nodes    *node.Cluster
 	journal  *journal.Journal
 	registry *node.Registry
-	builder  *build.Builder
+	builder  *build.Builder // of this machine's daemon
+	inNode   *build.Builder // of the node's; nil where nothing can be built there
 	deployer *deploy.Deployer
 	forwards *forwards      // open before the session and after it
 	watcher  *watch.Watcher // nil for one turn
@@ -88,10 +90,41 @@ func (s *session) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.closers = append(s.closers, s.registry.Close)
-	s.builder = build.New(s.docker, cache)
+	if err := s.openBuilders(ctx, c, cache); err != nil {
+		return err
+	}
 	s.deployer = deploy.New(s.cluster, c.Name, s.journal, deploy.Options{CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: s.takeOver})
 	return nil
 }
+
+// openBuilders finds out where images can be built: on this machine, and in the node, where nothing has to be moved.
+func (s *session) openBuilders(ctx context.Context, c *config.Config, cache string) error {
+	s.builder = build.New(s.docker, cache)
+	if c.BuildIn == "host" || len(c.Images) == 0 {
+		return nil
+	}
+	docker, err := s.nodes.Docker()
+	if err == nil {
+		s.closers = append(s.closers, docker.Close)
+		ctx, cancel := context.WithTimeout(ctx, askTimeout)
+		defer cancel()
+		_, err = build.Ping(ctx, docker)
+	}
+	say := s.sink.For("node")
+	switch {
+	case err == nil:
+		s.inNode = build.New(docker, cache)
+		say.Note("images are built in the node, where that gives the same", "why", "its runtime is docker: what is built there need not be moved")
+	case c.BuildIn == "node":
+		return c.Wrong("buildIn", fmt.Sprintf("images cannot be built in the node: %v", err), "use host or auto")
+	default:
+		say.Detail("images are built on this machine", "why", err.Error())
+	}
+	return nil
+}
+
+// askTimeout is how long a daemon may take to answer at start.
+const askTimeout = 10 * time.Second
 
 func (s *session) close() error {
 	var errs []error

@@ -127,6 +127,24 @@ func (i *images) Build(ctx context.Context, sink event.Sink, tag name.Tag) error
 	i.mu.Lock()
 	input := i.inputs[tag]
 	i.mu.Unlock()
+	if i.session.inNode == nil {
+		return i.session.builder.Build(ctx, sink, input)
+	}
+	// The node may hold another base image under the same name, or reach no registry: the tag is to mean the same wherever it is built.
+	there, err := i.session.inNode.Hash(ctx, input.Image)
+	if err == nil && there.Hash != input.Hash {
+		err = fmt.Errorf("there it would be %s", there.Tag)
+	}
+	if err == nil {
+		err = i.session.inNode.Build(ctx, sink, there)
+		if err == nil || !event.IsTransient(err) {
+			return err
+		}
+	}
+	if i.config.BuildIn == "node" || ctx.Err() != nil {
+		return fmt.Errorf("build in the node: %w", err)
+	}
+	sink.For("build").Warn("image is built on this machine, since the node cannot", err, "image", tag.String())
 	return i.session.builder.Build(ctx, sink, input)
 }
 

@@ -66,6 +66,10 @@ type Config struct {
 	// Images to build, by name.
 	Images []Image `key:"images"`
 
+	// Where they are built: in the node's own Docker daemon (node), so that nothing has to be moved, or in this machine's (host), whose
+	// cache outlives the cluster; auto is the node where that is possible. Fixed when devloop starts.
+	BuildIn string `key:"buildIn" default:"auto" check:"buildIn"`
+
 	// Helm releases, applied side by side, each after those of its dependsOn.
 	Releases []Release `key:"releases"`
 

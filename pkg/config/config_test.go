@@ -98,6 +98,7 @@ func TestPlatform(t *testing.T) {
 			{Name: "worker", Dockerfile: "Dockerfile.worker", Context: "."},
 			{Name: "daskclient", Dockerfile: "Dockerfile.client", Context: "."},
 		},
+		BuildIn: "auto",
 		Releases: []Release{{
 			Name: "dask-gateway", Chart: "https://helm.dask.org/dask-gateway-2024.1.0.tgz", Namespace: "dask-gateway",
 			CreateNamespace: true, Values: []string{"deploy/dask-gateway/values.yaml"}, OnFailure: "keep",
@@ -187,6 +188,7 @@ health:
 			{"full", "sub", "sub/Dockerfile", "final", args, "linux/arm64"},
 			{"copy", "sub", "sub/Dockerfile", "first", args, "linux/arm64"},
 		},
+		BuildIn: "auto",
 		Releases: []Release{
 			{Name: "a", Chart: "chart.tgz", Namespace: "all", SHA256: strings.Repeat("ab", 32), OnFailure: "keep"},
 			{

@@ -50,6 +50,7 @@ var rules = map[string]rule{
 	"repo":       {is: "a URL that starts with https:// or http://", pattern: httpURL, breaks: isNoURL},
 	"semver":     {breaks: isNoVersion},
 	"onFailure":  {is: "keep or rollback", oneOf: []string{"keep", "rollback"}},
+	"buildIn":    {is: "auto, node or host", oneOf: []string{"auto", "node", "host"}},
 	"selector":   {breaks: isNoSelector},
 }
 

@@ -85,7 +85,7 @@ func Find(ctx context.Context, kubeContext, server string, docker *client.Client
 		return nil, event.WithHint(fmt.Errorf("kube context %q: %w: %w", kubeContext, ErrNotLocal, err),
 			"select another context, or name this one under allowContexts in devloop.yaml")
 	}
-	cluster := &Cluster{name: kubeContext}
+	cluster := &Cluster{name: kubeContext, certs: filepath.Join(home, "certs")}
 	for _, n := range p.Nodes {
 		name := kubeContext
 		if n.Name != "" {
@@ -177,38 +177,46 @@ func locate(ctx context.Context, home, name, ip, driver string, docker *client.C
 		}
 		address := net.JoinHostPort(ip, strconv.Itoa(cmp.Or(m.Driver.SSHPort, 22)))
 		n.locate = func(context.Context) (string, error) { return address, nil }
+		n.daemon = func(context.Context) (string, error) { return net.JoinHostPort(ip, dockerPort), nil }
 		return n, nil
 	}
-	n.locate = func(ctx context.Context) (string, error) { return publishedPort(ctx, docker, name, ip) }
+	n.locate = func(ctx context.Context) (string, error) { return publishedPort(ctx, docker, name, ip, sshPort) }
+	n.daemon = func(ctx context.Context) (string, error) { return publishedPort(ctx, docker, name, ip, dockerPort) }
 	_, err := n.locate(ctx) // a node that is stopped is told of at once
 	return n, err
 }
 
-// publishedPort asks Docker where the ssh port of a node's container is. It is another one after each start.
-func publishedPort(ctx context.Context, docker *client.Client, name, ip string) (string, error) {
+// Ports of a node's own.
+const (
+	sshPort    = "22"
+	dockerPort = "2376" // of the daemon of a node with the docker runtime, with TLS
+)
+
+// publishedPort asks Docker where a port of a node's container is. It is another one after each start.
+func publishedPort(ctx context.Context, docker *client.Client, name, ip, port string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	inspected, err := docker.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
 	if errdefs.IsNotFound(err) {
 		if os.Getenv("MINIKUBE_ACTIVE_DOCKERD") != "" && ip != "" {
 			// "minikube docker-env" points DOCKER_HOST into the node, whose daemon does not know the node's container.
-			return net.JoinHostPort(ip, "22"), nil
+			return net.JoinHostPort(ip, port), nil
 		}
 		return "", event.WithHint(fmt.Errorf("minikube node %s: Docker has no container of that name", name), "minikube start")
 	}
 	if err != nil {
-		return "", event.WithHint(fmt.Errorf("minikube node %s: ask Docker for its ssh port: %w", name, err), "start Docker, then: minikube start")
+		return "", event.WithHint(fmt.Errorf("minikube node %s: ask Docker for its port %s: %w", name, port, err), "start Docker, then: minikube start")
 	}
 	container := inspected.Container
 	if container.State == nil || !container.State.Running {
 		return "", event.WithHint(fmt.Errorf("minikube node %s is stopped", name), "minikube start")
 	}
 	if container.NetworkSettings != nil {
-		if bindings := container.NetworkSettings.Ports[network.MustParsePort("22/tcp")]; len(bindings) > 0 {
+		if bindings := container.NetworkSettings.Ports[network.MustParsePort(port+"/tcp")]; len(bindings) > 0 {
 			return net.JoinHostPort("127.0.0.1", bindings[0].HostPort), nil
 		}
 	}
-	return "", event.WithHint(fmt.Errorf("minikube node %s: its container publishes no ssh port", name), "minikube delete; minikube start")
+	return "", event.WithHint(fmt.Errorf("minikube node %s: its container does not publish its port %s", name, port), "minikube delete; minikube start")
 }
 
 func readJSON(file string, into any) error {

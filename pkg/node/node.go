@@ -35,6 +35,7 @@ const (
 // Cluster is a set of nodes that devloop can hand images to. Find makes one; Close ends its connections.
 type Cluster struct {
 	name  string
+	certs string // folder of the certificates for the nodes' Docker daemons
 	nodes []*Node
 	known knownNames
 }

@@ -27,6 +27,7 @@ const (
 type Node struct {
 	name    string
 	locate  func(context.Context) (string, error) // the address of its sshd, which a restarted node may change
+	daemon  func(context.Context) (string, error) // the same of its Docker daemon, of use where that is its runtime
 	user    string
 	key     string // file
 	runtime runtime

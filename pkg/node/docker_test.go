@@ -1,0 +1,115 @@
+package node
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/client"
+)
+
+// certificate makes one that is its own authority, for both sides of a connection to 127.0.0.1.
+func certificate(t *testing.T) (cert, key string, parsed tls.Certificate) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "minikube"}, NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	key = string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}))
+	if parsed, err = tls.X509KeyPair([]byte(cert), []byte(key)); err != nil {
+		t.Fatal(err)
+	}
+	return cert, key, parsed
+}
+
+// TestDockerInTheNode speaks to a daemon that wants a certificate, at a port that changes as after a restart of the node.
+func TestDockerInTheNode(t *testing.T) {
+	cert, key, own := certificate(t)
+	daemon := func() *httptest.Server {
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Api-Version", "1.41")
+			w.Header().Set("Ostype", "linux")
+		}))
+		known := x509.NewCertPool()
+		known.AppendCertsFromPEM([]byte(cert))
+		s.TLS = &tls.Config{Certificates: []tls.Certificate{own}, ClientCAs: known, ClientAuth: tls.RequireAndVerifyClientCert}
+		s.StartTLS()
+		return s
+	}
+	containers := map[string]string{}
+	at := func(s *httptest.Server) {
+		_, port, _ := net.SplitHostPort(s.Listener.Addr().String())
+		containers["minikube"] = container(true, `"22/tcp": [{"HostIp": "127.0.0.1", "HostPort": "1"}], "2376/tcp": [{"HostIp": "127.0.0.1", "HostPort": "`+port+`"}]`)
+	}
+	profile := strings.Replace(dockerProfile, `, {"Name": "m02", "IP": "192.168.49.3", "Port": 8443}`, "", 1)
+	home(t, map[string]string{"profiles/minikube/config.json": profile, "machines/minikube/config.json": dockerMachine,
+		"certs/ca.pem": cert, "certs/cert.pem": cert, "certs/key.pem": key})
+	first := daemon()
+	at(first)
+	cluster, err := Find(t.Context(), "minikube", "https://127.0.0.1:1", docker(t, containers), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside, err := cluster.Docker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inside.Close()
+	ping := func() error {
+		found, err := inside.Ping(t.Context(), client.PingOptions{})
+		if err == nil && found.OSType != "linux" {
+			t.Errorf("%+v", found)
+		}
+		return err
+	}
+	if err := ping(); err != nil {
+		t.Fatal(err)
+	}
+	first.CloseClientConnections()
+	first.Close()
+	if err := ping(); err == nil {
+		t.Error("a daemon that is gone answers")
+	}
+	second := daemon()
+	defer second.Close()
+	at(second)
+	if err := ping(); err != nil {
+		t.Errorf("after the node came back elsewhere: %v", err)
+	}
+}
+
+func TestDockerNotInTheNode(t *testing.T) {
+	for says, cluster := range map[string]*Cluster{
+		"not known":             {},
+		"there are 2 nodes":     {nodes: []*Node{{}, {}}},
+		"runtime is containerd": {nodes: []*Node{{runtime: containerdRuntime{}}}},
+		"ca.pem":                {nodes: []*Node{{runtime: dockerRuntime{}}}, certs: t.TempDir()},
+	} {
+		if _, err := cluster.Docker(); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", says, err)
+		}
+	}
+}
