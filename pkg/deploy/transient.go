@@ -26,16 +26,27 @@ func passing(err error) error {
 		return event.Transient(err)
 	}
 	// Only what Helm itself said: around it may stand what pods printed.
-	inner := err
-	for next := inner; next != nil; next = errors.Unwrap(next) {
-		inner = next
-	}
+	said := innermost(err).Error()
 	for _, words := range unreached {
-		if strings.Contains(inner.Error(), words) {
+		if strings.Contains(said, words) {
 			return event.Transient(err)
 		}
 	}
 	return err
+}
+
+// innermost is the error that the others were put around; of several that were joined, the first.
+func innermost(err error) error {
+	for {
+		next := errors.Unwrap(err)
+		if several, ok := err.(interface{ Unwrap() []error }); ok && len(several.Unwrap()) > 0 { //nolint:errorlint // a step at a time
+			next = several.Unwrap()[0]
+		}
+		if next == nil {
+			return err
+		}
+		err = next
+	}
 }
 
 // finalError is one that no other try mends, whatever words are in it.
