@@ -111,11 +111,17 @@ func (s *session) cleanup(ctx context.Context, leaves string, what deploy.Remova
 	if err != nil {
 		return event.WithHint(fmt.Errorf("clean up: %w", err), "devloop delete tries again")
 	}
-	left := 0
-	for _, kind := range []string{journal.Release, journal.Namespace, journal.CRD, journal.Volume} {
-		left += len(s.journal.Names(kind))
+	count := func(kinds ...string) (n int) {
+		for _, kind := range kinds {
+			n += len(s.journal.Names(kind))
+		}
+		return n
 	}
-	if left == 0 {
+	switch {
+	case count(journal.Release, journal.Namespace) > 0: // told, with what keeps it
+	case count(journal.CRD, journal.Volume) > 0:
+		say.Note("nothing else left behind")
+	default:
 		say.Note("nothing left behind")
 	}
 	return nil

@@ -28,6 +28,8 @@ import (
 const (
 	goneTimeout  = 60 * time.Second
 	emptyTimeout = 90 * time.Second
+	// shownNames is how many names a line of the log has at most.
+	shownNames = 5
 	// finalizerTimeout is how long the controller of what users made may take to do its part: Dask's pods have 30 s to end.
 	finalizerTimeout = 40 * time.Second
 )
@@ -383,7 +385,11 @@ func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool)
 		return nil
 	}
 	if !remove {
-		say.Note("CRDs stay, with all objects of their kinds", "crds", strings.Join(names, " "), "remove them with", "devloop delete --crds")
+		shown := names
+		if len(names) > shownNames {
+			shown = append(slices.Clone(names[:shownNames]), fmt.Sprintf("and %d more", len(names)-shownNames))
+		}
+		say.Note("CRDs stay, with all objects of their kinds", "crds", strings.Join(shown, " "), "remove them with", "devloop delete --crds")
 		return nil
 	}
 	var errs []error

@@ -39,6 +39,7 @@ type hookWatch struct {
 
 	report string // of the hook that failed
 	hint   string
+	ended  bool // by us
 }
 
 // watchHooks runs a Helm write, during which hooks of these events run. A hook that cannot come to its end is made to fail at once, and the
@@ -102,6 +103,9 @@ type hook struct {
 
 // look keeps what the pods of a hook say, and ends a hook that never will by itself. What is older than the revision is of an earlier one.
 func (w *hookWatch) look(ctx context.Context, hook hook, begun metav1.Time) {
+	if w.ended {
+		return // what its pod says from now on is no reason
+	}
 	about := fmt.Sprintf("hook %s of %s", hook.object, hook.path)
 	options := metav1.ListOptions{FieldSelector: "metadata.name=" + hook.name}
 	if hook.kind.Kind == "Job" {
@@ -168,9 +172,11 @@ func crashed(pod *corev1.Pod) bool {
 // end lets the cluster fail the hook, which Helm waits for. To delete it would not do: Helm takes that for success.
 func (w *hookWatch) end(ctx context.Context, o object) {
 	patch := []byte(`{"spec":{"activeDeadlineSeconds":1}}`)
-	if o.kind.Kind == "Job" { // an error is no matter: it is tried again at the next look
-		_, _ = w.cluster.Client.BatchV1().Jobs(o.namespace).Patch(ctx, o.name, types.MergePatchType, patch, metav1.PatchOptions{})
+	var err error
+	if o.kind.Kind == "Job" {
+		_, err = w.cluster.Client.BatchV1().Jobs(o.namespace).Patch(ctx, o.name, types.MergePatchType, patch, metav1.PatchOptions{})
 	} else {
-		_, _ = w.cluster.Client.CoreV1().Pods(o.namespace).Patch(ctx, o.name, types.MergePatchType, patch, metav1.PatchOptions{})
+		_, err = w.cluster.Client.CoreV1().Pods(o.namespace).Patch(ctx, o.name, types.MergePatchType, patch, metav1.PatchOptions{})
 	}
+	w.ended = err == nil // else it is tried again at the next look
 }

@@ -240,7 +240,7 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 		}
 		<-again.done
 		remove := p.start("delete")
-		remove.wait(0, "nothing left behind", 3*time.Minute)
+		remove.wait(0, "nothing else left behind", 3*time.Minute)
 		<-remove.done
 		nothingLeft(t, cluster)
 	})
