@@ -115,9 +115,10 @@ func (w *hookWatch) look(ctx context.Context, hook hook, begun metav1.Time) {
 		}
 		options = metav1.ListOptions{LabelSelector: batchv1.ControllerUidLabel + "=" + string(job.UID)}
 		if job.Status.Active+job.Status.Failed+job.Status.Succeeded == 0 {
-			if message := w.notMade(ctx, hook.namespace, job.UID); message != "" && w.lasts(about+" not made") >= patient {
+			if message, _ := w.notMade(ctx, hook.namespace, job.UID); message != "" && w.lasts(about+" not made") >= patient {
 				w.report, w.hint = about+": "+message, hintNotMade(message)
 				w.end(ctx, hook.object)
+				return
 			}
 		}
 	} else if hook.kind.Kind != "Pod" {
@@ -142,6 +143,7 @@ func (w *hookWatch) look(ctx context.Context, hook hook, begun metav1.Time) {
 			if w.lasts(pod.Name+" "+t.key) >= t.patience {
 				w.report, w.hint = about+": "+t.what+w.facts(ctx, pod, t), t.hint
 				w.end(ctx, hook.object)
+				return
 			}
 		}
 	}

@@ -157,9 +157,10 @@ func (d *Deployer) markGood(ctx context.Context, releases []Release, revisions [
 // wait is one wait for workloads.
 type wait struct {
 	*Deployer
-	say  event.Stage
-	mu   sync.Mutex
-	seen map[string]span // when something was so
+	say   event.Stage
+	mu    sync.Mutex
+	seen  map[string]span   // when something was so
+	first map[string]string // what was seen first
 }
 
 // span is from when it was first seen until when last.
@@ -177,6 +178,19 @@ func (w *wait) lasts(key string) time.Duration {
 	seen.last = now
 	w.seen[key] = seen
 	return now.Sub(seen.since)
+}
+
+// moved tells whether a value is another one than when it was first asked for.
+func (w *wait) moved(key, value string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.first == nil {
+		w.first = map[string]string{}
+	}
+	if _, known := w.first[key]; !known {
+		w.first[key] = value
+	}
+	return w.first[key] != value
 }
 
 // state is what one look at all workloads found.

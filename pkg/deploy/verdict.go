@@ -36,6 +36,7 @@ const (
 const (
 	patient      = 20 * time.Second // a node tries again after 10 to 15 s what a config map that was late has kept from starting
 	veryPatient  = 30 * time.Second // for the scheduler: pods that end make room, volumes are being made
+	mostPatient  = 60 * time.Second // for controllers that try again ever more seldom
 	neverPatient = 0
 	// lookDeeper is after how long events are read, which an ordinary rollout can do without.
 	lookDeeper = 2 * time.Second
@@ -81,7 +82,13 @@ func (w *wait) verdict(ctx context.Context, of workload, state rollout) (lacks s
 		}
 	}
 	if state.lacks != "" && w.lasts(of.String()+" lacks something") >= lookDeeper {
-		if message := w.notMade(ctx, of.namespace, state.uid); message != "" && w.lasts(of.String()+" not made") >= patient {
+		// What was tried before this wait may have been mended since; its next try comes the later, the longer it failed.
+		message, try := w.notMade(ctx, of.namespace, state.uid)
+		limit := patient
+		if !w.moved(of.String()+" not made", try) {
+			limit = mostPatient
+		}
+		if message != "" && w.lasts(of.String()+" not made") >= limit {
 			return lacks, w.report(ctx, of, state, nil, trouble{what: message, hint: hintNotMade(message)})
 		}
 		if of.kind == "statefulset" && len(pods.Items) == 0 {
@@ -279,12 +286,12 @@ func (w *wait) neverFits(ctx context.Context, pod *corev1.Pod) bool {
 	return false
 }
 
-// notMade returns why the thing with a UID cannot make pods: quota, admission, a service account.
-func (d *Deployer) notMade(ctx context.Context, namespace string, uid types.UID) string {
+// notMade returns why the thing with a UID cannot make pods (quota, admission, a service account), and what stands for its last try.
+func (d *Deployer) notMade(ctx context.Context, namespace string, uid types.UID) (message, try string) {
 	if last := d.lastEvent(ctx, namespace, uid); last != nil && last.Reason == "FailedCreate" {
-		return last.Reason + ": " + last.Message
+		return last.Reason + ": " + last.Message, last.Name + " " + last.ResourceVersion
 	}
-	return ""
+	return "", ""
 }
 
 // lastEvent is the newest warning about an object, or nil.
