@@ -2,6 +2,7 @@
 package loop
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"path/filepath"
@@ -165,25 +166,27 @@ func (l *Loop) build(ctx context.Context, sink event.Sink, stages Stages, tags, 
 	return telling(errs)
 }
 
-// unless does the work while a check is made, and gives it up if the check fails.
+// unless does the work while a check is made, and gives it up if the check fails. A check that is not done when the work fails is given up.
 func unless(ctx context.Context, check, work func(context.Context) error) error {
 	workCtx, giveUp := context.WithCancel(ctx)
 	defer giveUp()
+	checkCtx, endCheck := context.WithCancel(ctx)
+	defer endCheck()
 	checked := make(chan error, 1)
 	go func() {
-		err := check(ctx)
+		err := check(checkCtx)
 		if err != nil {
 			giveUp()
 		}
 		checked <- err
 	}()
 	err := work(workCtx)
-	inVain := workCtx.Err() != nil
-	checkErr := <-checked
-	if checkErr != nil && inVain { // the work's own error is that it was given up
-		return checkErr
+	if err != nil && (workCtx.Err() == nil || ctx.Err() != nil) { // by itself
+		endCheck()
+		<-checked
+		return err
 	}
-	return errors.Join(checkErr, err)
+	return cmp.Or(<-checked, err)
 }
 
 // telling picks the errors that say what to do. Where two images share a step, BuildKit shows its output to one of the builds
