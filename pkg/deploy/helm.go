@@ -329,6 +329,11 @@ func (d *Deployer) helmUninstall(ctx context.Context, say event.Stage, helm *act
 	for _, made := range history {
 		last = max(last, made.Version)
 	}
+	// What hooks made goes first, too: who is ended after Helm has dropped its records could not find it any more.
+	err := d.removeHooks(ctx, r, history, func(h *release.Hook) bool { return !h.LastRun.StartedAt.IsZero() })
+	if err != nil {
+		return err
+	}
 	if err := d.watchHooks(ctx, r, last, uninstallHooks, func() error { return run(true) }); err != nil {
 		say.Warn("release is uninstalled without its hooks, since that failed with them", err, "release", r.Name)
 		if err := run(false); err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
@@ -336,10 +341,21 @@ func (d *Deployer) helmUninstall(ctx context.Context, say event.Stage, helm *act
 		}
 	}
 	d.cluster.wrote()
+	err = d.removeHooks(ctx, r, history, func(h *release.Hook) bool {
+		return slices.ContainsFunc(h.Events, func(e release.HookEvent) bool { return slices.Contains(uninstallHooks, e) })
+	})
+	if err != nil {
+		return err
+	}
+	return d.sweep(ctx, r, history, nil)
+}
+
+// removeHooks deletes the objects of those hooks of a release that have run: others may name what is somebody else's.
+func (d *Deployer) removeHooks(ctx context.Context, r Release, history []*release.Release, ran func(*release.Hook) bool) error {
 	for _, made := range history {
 		for _, hook := range made.Hooks {
-			if hook.LastRun.StartedAt.IsZero() {
-				continue // it never ran: an object of that name is somebody else's
+			if !ran(hook) {
+				continue
 			}
 			named, _ := parse(hook.Manifest, r.Namespace) // Helm has read it
 			for _, o := range named {
@@ -349,7 +365,7 @@ func (d *Deployer) helmUninstall(ctx context.Context, say event.Stage, helm *act
 			}
 		}
 	}
-	return d.sweep(ctx, r, history, nil)
+	return nil
 }
 
 // awaitEnding waits until none of the objects that a release is to have is being deleted: Helm takes one that is for its own, and it is gone a

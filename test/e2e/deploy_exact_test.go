@@ -6,10 +6,12 @@ package e2e
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -17,7 +19,21 @@ func testExact(t *testing.T, cluster kubernetes.Interface) {
 	p := newDeployProject(t, "exact")
 	d := p.start("--verbose")
 	d.wait(0, runComplete, smallRun)
-	revisions := func() int { return len(strings.Fields(records(t, cluster, "exact")["hostile"])) }
+	revisions := func() (newest int) { // by its number: Helm keeps ten records
+		t.Helper()
+		secrets, err := cluster.CoreV1().Secrets("exact").List(t.Context(), metav1.ListOptions{LabelSelector: "owner=helm,name=hostile"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, secret := range secrets.Items {
+			version, err := strconv.Atoi(secret.Labels["version"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			newest = max(newest, version)
+		}
+		return newest
+	}
 	again := func() {
 		t.Helper()
 		mark := d.mark()
