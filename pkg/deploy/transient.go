@@ -39,7 +39,7 @@ func passing(err error) error {
 func innermost(err error) error {
 	for {
 		next := errors.Unwrap(err)
-		if several, ok := err.(interface{ Unwrap() []error }); ok && len(several.Unwrap()) > 0 { //nolint:errorlint // a step at a time
+		if several, ok := err.(interface{ Unwrap() []error }); ok && len(several.Unwrap()) > 0 {
 			next = several.Unwrap()[0]
 		}
 		if next == nil {

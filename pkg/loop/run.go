@@ -183,7 +183,7 @@ func unless(ctx context.Context, check, work func(context.Context) error) error 
 	err := work(workCtx)
 	if err != nil && (workCtx.Err() == nil || ctx.Err() != nil) { // by itself
 		endCheck()
-		<-checked
+		<-checked //nolint:errcheck // it was given up, most likely
 		return err
 	}
 	return cmp.Or(<-checked, err)
