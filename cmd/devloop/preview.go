@@ -28,11 +28,11 @@ tags that the images' inputs ask for, whether they are built or not. Nothing is 
   devloop render dask-gateway | kubectl apply --dry-run=server -f -`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return preview(cmd.Context(), o, args, func(ctx context.Context, d *deploy.Deployer, sink event.Sink, r deploy.Release) error {
-				made, err := d.Render(ctx, sink, r)
+				manifests, err := d.Render(ctx, sink, r)
 				if err != nil {
 					return err
 				}
-				_, err = io.WriteString(cmd.OutOrStdout(), made.YAML)
+				_, err = io.WriteString(cmd.OutOrStdout(), manifests)
 				return err
 			})
 		},

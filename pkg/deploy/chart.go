@@ -128,25 +128,31 @@ func (c *charts) load(ctx context.Context, say event.Stage, file string, from so
 		if depth == maxDepth {
 			return nil, fmt.Errorf("chart %s: its charts depend on each other more than %d deep", from, maxDepth)
 		}
-		dependency, err := dependencyOf(loaded, wanted, file)
-		if err == nil {
-			var archive string
-			if archive, err = c.locate(ctx, say, dependency); err == nil {
-				var brought *chart.Chart
-				if brought, err = c.load(ctx, say, archive, dependency, depth+1); err == nil && !fits(brought, wanted) {
-					err = event.WithHint(fmt.Errorf("what is there is %s %s, not %s %s", brought.Name(), brought.Metadata.Version, wanted.Name, wanted.Version),
-						"correct its name or version in Chart.yaml")
-				}
-				if err == nil {
-					loaded.AddDependency(brought)
-				}
-			}
-		}
+		brought, err := c.bring(ctx, say, loaded, wanted, file, depth+1)
 		if err != nil {
 			return nil, fmt.Errorf("chart %s: its dependency %s: %w", from, wanted.Name, err)
 		}
+		loaded.AddDependency(brought)
 	}
 	return loaded, nil
+}
+
+// bring loads a chart that the one in file depends on.
+func (c *charts) bring(ctx context.Context, say event.Stage, parent *chart.Chart, wanted *chart.Dependency, file string, depth int) (*chart.Chart, error) {
+	from, err := dependencyOf(parent, wanted, file)
+	if err != nil {
+		return nil, err
+	}
+	archive, err := c.locate(ctx, say, from)
+	if err != nil {
+		return nil, err
+	}
+	brought, err := c.load(ctx, say, archive, from, depth)
+	if err == nil && !fits(brought, wanted) {
+		err = event.WithHint(fmt.Errorf("what is there is %s %s, not %s %s", brought.Name(), brought.Metadata.Version, wanted.Name, wanted.Version),
+			"correct its name or version in Chart.yaml")
+	}
+	return brought, err
 }
 
 // fits tells whether a chart is what another one depends on, by the rule by which Helm looks for it.
@@ -295,9 +301,7 @@ func CachedChart(dir string, r Release) (file, address string, cached bool) {
 	if at == "" {
 		return "", address, false
 	}
-	file = c.file(at)
-	_, err := os.Stat(file)
-	return file, address, err == nil
+	return c.file(at), address, c.holds(at)
 }
 
 // fetch returns the archive's path in the cache, downloading it first if it is not there. pinned is the checksum that the user asks

@@ -52,7 +52,7 @@ func archive(t *testing.T, files map[string]string) []byte {
 
 var demo = map[string]string{"Chart.yaml": "apiVersion: v2\nname: demo\nversion: 1.0.0\n", "templates/a.yaml": "# {{ .Values.a }}\n"}
 
-// open finds a chart and reads it.
+// opened finds a chart and reads it.
 func (c *charts) opened(t *testing.T, from source) (*chart.Chart, string, error) {
 	t.Helper()
 	found, err := c.open(t.Context(), event.Stage{}, from)

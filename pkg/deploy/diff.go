@@ -16,12 +16,6 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Manifests is what a release is made of, rendered for the cluster as it is now.
-type Manifests struct {
-	Release string // namespace/name
-	YAML    string // CRDs, objects in the order of their installation, hooks; each names its template
-}
-
 // Difference is what applying a release would do.
 type Difference struct {
 	Release  string // namespace/name
@@ -31,15 +25,16 @@ type Difference struct {
 	Text     string // of the objects that differ, as a unified diff; what secrets hold is hidden
 }
 
-// Render returns what a release would be made of.
-func (d *Deployer) Render(ctx context.Context, sink event.Sink, r Release) (Manifests, error) {
+// Render returns what a release would be made of, rendered for the cluster as it is now: CRDs, objects in the order of their
+// installation, hooks; each names its template.
+func (d *Deployer) Render(ctx context.Context, sink event.Sink, r Release) (string, error) {
 	want, last, err := d.both(ctx, sink, r)
 	if err != nil {
-		return Manifests{}, err
+		return "", err
 	}
 	made, err := d.render(ctx, &want, last)
 	if err != nil {
-		return Manifests{}, err
+		return "", err
 	}
 	var out strings.Builder
 	for _, crd := range made.crds {
@@ -52,7 +47,7 @@ func (d *Deployer) Render(ctx context.Context, sink event.Sink, r Release) (Mani
 	for _, hook := range made.hooks {
 		fmt.Fprintf(&out, "---\n# Source: %s\n%s\n", hook.Path, strings.TrimSpace(hook.Manifest))
 	}
-	return Manifests{r.ID(), out.String()}, nil
+	return out.String(), nil
 }
 
 func (d *Deployer) both(ctx context.Context, sink event.Sink, r Release) (desired, revision, error) {

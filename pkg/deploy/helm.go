@@ -60,6 +60,9 @@ func (r revision) exists() bool { return r.version > 0 && r.status != release.St
 // byUs tells whether devloop made this revision, and not somebody who used Helm on the release since.
 func (r revision) byUs() bool { return r.labels[labelRevision] == strconv.Itoa(r.version) }
 
+// good tells whether this revision's pods came up.
+func (r revision) good() bool { return r.labels[labelGood] == strconv.Itoa(r.version) }
+
 // owns tells whether a release is ours, by the label that Helm's record has from the moment of its creation. The journal would not
 // do: its entry may be of an install that never came to be, and the release one that somebody made since.
 func (d *Deployer) owns(r revision) bool { return r.labels[labelProject] == d.project }
@@ -103,22 +106,19 @@ func (d *Deployer) lastGood(ctx context.Context, r Release) (good int, last revi
 		return 0, last, err
 	}
 	for _, known := range all {
-		if known.labels[labelGood] == strconv.Itoa(known.version) {
+		if known.good() {
 			return known.version, all[0], nil
 		}
 	}
 	return 0, all[0], nil
 }
 
-// settled is last, once nobody is writing the release. What a devloop that was killed has left half-way counts as settled.
-func (d *Deployer) settled(ctx context.Context, say event.Stage, r Release) (revision, error) {
+// settled is the release's last revision once nobody is writing it; last is what it was a moment ago. What a devloop that was killed has
+// left half-way counts as settled.
+func (d *Deployer) settled(ctx context.Context, say event.Stage, r Release, last revision) (revision, error) {
 	held, cancel := context.WithTimeoutCause(ctx, heldTimeout, errHeld)
 	defer cancel()
-	for told := false; ; told = true {
-		last, err := d.last(ctx, r)
-		if err != nil || !last.status.IsPending() || d.abandoned(r, last) {
-			return last, err
-		}
+	for told := false; last.status.IsPending() && !d.abandoned(r, last); told = true {
 		if !told {
 			say.Warn("another process is changing the release, it is waited for", nil, "release", r.Name, "status", last.status.String(), "revision", last.version)
 		}
@@ -133,7 +133,12 @@ func (d *Deployer) settled(ctx context.Context, say event.Stage, r Release) (rev
 			}
 			return last, err
 		}
+		var err error
+		if last, err = d.last(ctx, r); err != nil {
+			return last, err
+		}
 	}
+	return last, nil
 }
 
 var errHeld = errors.New("held by another process")

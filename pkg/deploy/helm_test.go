@@ -92,7 +92,11 @@ func TestHeldRelease(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := records(t, test.journal, record(3, release.StatusPendingUpgrade, test.labels))
 				begin := time.Now()
-				last, err := d.settled(t.Context(), event.Stage{}, demoRelease)
+				last, err := d.last(t.Context(), demoRelease)
+				if err != nil {
+					t.Fatal(err)
+				}
+				last, err = d.settled(t.Context(), event.Stage{}, demoRelease, last)
 				if !test.held {
 					if err != nil || last.version != 3 || time.Since(begin) > 0 {
 						t.Errorf("%+v, %v after %s", last, err, time.Since(begin))
@@ -113,7 +117,11 @@ func TestHeldRelease(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			last, err := d.settled(t.Context(), event.Stage{}, demoRelease)
+			last, err := d.last(t.Context(), demoRelease)
+			if err != nil {
+				t.Fatal(err)
+			}
+			last, err = d.settled(t.Context(), event.Stage{}, demoRelease, last)
 			if err != nil || last.status != release.StatusDeployed {
 				t.Errorf("%+v, %v", last, err)
 			}

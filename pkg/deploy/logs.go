@@ -45,7 +45,7 @@ func FollowLogs(ctx context.Context, client kubernetes.Interface, sink event.Sin
 				continue // asked again at the next look
 			}
 			for _, pod := range pods.Items {
-				for _, status := range append(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses...) {
+				for _, status := range containers(&pod) {
 					if status.State.Waiting != nil || status.ContainerID == "" {
 						continue
 					}

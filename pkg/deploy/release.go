@@ -184,7 +184,7 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 	if err := d.mayWrite(r, last); err != nil {
 		return err
 	}
-	if last, err = d.settled(ctx, say, r); err != nil {
+	if last, err = d.settled(ctx, say, r, last); err != nil {
 		return err
 	}
 	if last.exists() && !d.owns(last) {
@@ -265,7 +265,7 @@ func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, las
 		var err error
 		if written, err = d.helmWrite(say, want); err != nil { //nolint:contextcheck // a Helm write is never interrupted
 			if event.Hint(err) == "" {
-				err = event.WithHint(err, "mend the chart or its values and save; what ran keeps running")
+				err = event.WithHint(err, hintChart)
 			}
 			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
 		}

@@ -29,6 +29,8 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
+const hintChart = "mend the chart or its values and save; what ran keeps running"
+
 // rendered is what a chart makes of its values.
 type rendered struct {
 	hooks     []*release.Hook
@@ -37,8 +39,9 @@ type rendered struct {
 }
 
 // Validate finds what is wrong with the releases before anything is written: charts that cannot be had, values that a schema forbids,
-// templates that fail, output that is no YAML, objects that the API server does not take. Releases that the cluster holds already are not looked at, nor those whose dependencies
-// it does not know yet, since their charts may ask for what these bring. An API server that is away is no mistake of theirs.
+// templates that fail, output that is no YAML, objects that the API server does not take. Releases that the cluster holds already are not
+// looked at, nor those whose dependencies it does not know yet, since their charts may ask for what these bring. An API server that is away
+// is no mistake of theirs.
 func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Release) error {
 	say := sink.For("deploy")
 	if err := d.cluster.refresh(ctx); err != nil {
@@ -116,7 +119,7 @@ func (d *Deployer) tryOut(ctx context.Context, say event.Stage, want *desired, m
 				return nil
 			}
 			return event.WithHint(fmt.Errorf("release %s: %s: %s %s: the API server does not take it: %w", want.ID(), want.file(m.Name), o.kind.Kind, o.name, err),
-				"mend the chart or its values and save; what ran keeps running")
+				hintChart)
 		})
 	}
 	return group.Wait()
@@ -144,7 +147,7 @@ func (d *Deployer) render(ctx context.Context, want *desired, last revision) (re
 		return rendered{}, fmt.Errorf("release %s: %w", want.ID(), err)
 	}
 	fail := func(err error) (rendered, error) {
-		return rendered{}, event.WithHint(fmt.Errorf("release %s: %w", want.ID(), err), "mend the chart or its values and save; what ran keeps running")
+		return rendered{}, event.WithHint(fmt.Errorf("release %s: %w", want.ID(), err), hintChart)
 	}
 	if loaded.Metadata.Type == "library" {
 		return fail(errors.New("its chart is a library, which other charts use and nobody can install"))

@@ -143,11 +143,10 @@ func (d *Deployer) workloads(ctx context.Context, releases []Release) (found []w
 // markGood notes on the revisions that they were up.
 func (d *Deployer) markGood(ctx context.Context, releases []Release, revisions []revision) error {
 	for i, now := range revisions {
-		good := strconv.Itoa(now.version)
-		if now.labels[labelGood] == good || now.status != release.StatusDeployed {
+		if now.good() || now.status != release.StatusDeployed {
 			continue
 		}
-		if err := d.label(ctx, releases[i], now.version, labelGood, good); err != nil {
+		if err := d.label(ctx, releases[i], now.version, labelGood, strconv.Itoa(now.version)); err != nil {
 			return passing(err)
 		}
 	}

@@ -165,8 +165,7 @@ func (d *Deployer) runs(status corev1.ContainerStatus) time.Duration {
 
 // unmounted is the trouble of a pod that waits for a volume which is not there. Its status does not tell, its events do.
 func (w *wait) unmounted(ctx context.Context, pod *corev1.Pod) []trouble {
-	statuses := append(slices.Clone(pod.Status.InitContainerStatuses), pod.Status.ContainerStatuses...)
-	if pod.Spec.NodeName == "" || !slices.ContainsFunc(statuses, func(s corev1.ContainerStatus) bool {
+	if pod.Spec.NodeName == "" || !slices.ContainsFunc(containers(pod), func(s corev1.ContainerStatus) bool {
 		return s.State.Waiting != nil && (s.State.Waiting.Reason == "ContainerCreating" || s.State.Waiting.Reason == "PodInitializing")
 	}) || w.lasts(pod.Name+" is being made") < lookDeeper {
 		return nil
@@ -190,7 +189,7 @@ func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 				hint: "lower its resources' requests, or correct its node selector, tolerations or volume; kubectl describe node tells what there is"})
 		}
 	}
-	for _, status := range append(slices.Clone(pod.Status.InitContainerStatuses), pod.Status.ContainerStatuses...) {
+	for _, status := range containers(pod) {
 		waiting := status.State.Waiting
 		if waiting == nil {
 			continue
@@ -213,7 +212,7 @@ func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 			if status.RestartCount < crashes || ofJob {
 				continue
 			}
-			t.hint = "its last lines say why; mend it and save"
+			t.hint = hintLines
 			if last := status.LastTerminationState.Terminated; last != nil {
 				t.what += fmt.Sprintf(" (exit code %d, %s)", last.ExitCode, last.Reason)
 				if said := strings.TrimSpace(last.Message); said != "" { // why it could not be started, or what it left in its termination log
@@ -243,6 +242,8 @@ func hintImage(image string) string {
 	return "the node does not hold " + image + " and cannot pull it: correct the name or tag in the chart's values; devloop brings the images that devloop.yaml builds, by {{ image \"name\" }}"
 }
 
+const hintLines = "its last lines say why; mend it and save"
+
 func hintExit(last *corev1.ContainerStateTerminated) string {
 	switch {
 	case last.Reason == "OOMKilled":
@@ -250,7 +251,7 @@ func hintExit(last *corev1.ContainerStateTerminated) string {
 	case last.ExitCode == 127 || last.Reason == "StartError" || last.ExitCode == 126:
 		return "its command is not in the image, or cannot be run: correct the command or the Dockerfile"
 	}
-	return "its last lines say why; mend it and save"
+	return hintLines
 }
 
 func hintNotMade(message string) string {
@@ -345,9 +346,14 @@ func (d *Deployer) facts(ctx context.Context, pod *corev1.Pod, t trouble) string
 	return text
 }
 
+// containers are what is said of all containers of a pod, in the order in which they start.
+func containers(pod *corev1.Pod) []corev1.ContainerStatus {
+	return slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
+}
+
 // failedContainer names the one of a pod whose log tells most.
 func failedContainer(pod *corev1.Pod) string {
-	statuses := append(slices.Clone(pod.Status.InitContainerStatuses), pod.Status.ContainerStatuses...)
+	statuses := containers(pod)
 	for _, status := range statuses {
 		if ended := status.State.Terminated; ended != nil && ended.ExitCode != 0 {
 			return status.Name

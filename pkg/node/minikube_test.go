@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
-
 	"github.com/moby/moby/client"
 
 	"github.com/devloop/devloop/pkg/event"
