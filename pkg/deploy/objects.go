@@ -191,19 +191,14 @@ func (f foundError) Error() string { return string(f) }
 
 // metadata is that of an object, nil if there is none.
 func (d *Deployer) metadata(ctx context.Context, o object) (*metav1.PartialObjectMetadata, error) {
-	mapping, err := d.cluster.mapper.RESTMapping(o.kind.GroupKind(), o.kind.Version)
+	resource, namespace, err := d.cluster.place(o)
 	if meta.IsNoMatchError(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	var there *metav1.PartialObjectMetadata
-	if mapping.Scope.Name() == meta.RESTScopeNameNamespace {
-		there, err = d.cluster.metadata.Resource(mapping.Resource).Namespace(o.namespace).Get(ctx, o.name, metav1.GetOptions{})
-	} else {
-		there, err = d.cluster.metadata.Resource(mapping.Resource).Get(ctx, o.name, metav1.GetOptions{})
-	}
+	there, err := d.cluster.metadata.Resource(resource).Namespace(namespace).Get(ctx, o.name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
@@ -212,12 +207,21 @@ func (d *Deployer) metadata(ctx context.Context, o object) (*metav1.PartialObjec
 
 // resource is how objects of a kind are asked for.
 func (c *Cluster) resource(o object) (dynamic.ResourceInterface, error) {
-	mapping, err := c.mapper.RESTMapping(o.kind.GroupKind(), o.kind.Version)
+	resource, namespace, err := c.place(o)
 	if err != nil {
 		return nil, err
 	}
-	if mapping.Scope.Name() == meta.RESTScopeNameNamespace {
-		return c.dynamic.Resource(mapping.Resource).Namespace(o.namespace), nil
+	return c.dynamic.Resource(resource).Namespace(namespace), nil
+}
+
+// place tells where the API server keeps an object; the namespace is "" for one of a kind that is in none.
+func (c *Cluster) place(o object) (resource schema.GroupVersionResource, namespace string, err error) {
+	mapping, err := c.mapper.RESTMapping(o.kind.GroupKind(), o.kind.Version)
+	if err != nil {
+		return resource, "", err
 	}
-	return c.dynamic.Resource(mapping.Resource), nil
+	if mapping.Scope.Name() == meta.RESTScopeNameNamespace {
+		namespace = o.namespace
+	}
+	return mapping.Resource, namespace, nil
 }
