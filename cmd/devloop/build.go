@@ -109,6 +109,16 @@ func newBuilder(ctx context.Context) (builder *build.Builder, leave func() error
 	return build.New(docker, cache), docker.Close, nil
 }
 
+// newHasher is newBuilder for who only hashes.
+func newHasher(ctx context.Context) (hasher *build.Builder, leave func() error, err error) {
+	remote := os.Getenv("BUILDKIT_HOST")
+	if remote == "" {
+		return newBuilder(ctx)
+	}
+	cache, err := cacheDir()
+	return build.Remote(remote, nil, cache), func() error { return nil }, err
+}
+
 // buildImage builds an image whose inputs may change meanwhile: the newest state wins, as it does in the loop.
 func buildImage(ctx context.Context, builder *build.Builder, sink event.Sink, image build.Image) (builtImage, error) {
 	for {

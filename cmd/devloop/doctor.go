@@ -211,9 +211,9 @@ func (d *doctor) lookAtNodes(ctx context.Context) (string, error) {
 		case h.Err != nil:
 			errs = append(errs, h.Err)
 		case h.Ahead.Abs() > clockSkew:
-			errs = append(errs, event.WithHint(fmt.Errorf("%s: its clock differs from this machine's by %s", h.Node, h.Ahead), "minikube ssh -n "+h.Node+" -- sudo date -s @$(date +%s)"))
+			errs = append(errs, event.WithHint(fmt.Errorf("%s: its clock differs from this machine's by %s", h.Node, h.Ahead), h.Shell+" date -s @$(date +%s)"))
 		case h.Free < enoughDisk:
-			errs = append(errs, warning{event.WithHint(fmt.Errorf("%s: %s left for images", h.Node, size(h.Free)), "minikube ssh -n "+h.Node+" -- sudo crictl rmi --prune")})
+			errs = append(errs, warning{event.WithHint(fmt.Errorf("%s: %s left for images", h.Node, size(h.Free)), h.Shell+" crictl rmi --prune")})
 		default:
 			well = append(well, fmt.Sprintf("%s: %s, %s, %s free, clock in step", h.Node, h.Runtime, count(h.Images, "image"), size(h.Free)))
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/node"
 )
 
 func newRenderCommand(o *options) *cobra.Command {
@@ -86,7 +87,7 @@ func preview(ctx context.Context, o *options, names []string, show func(context.
 		if err != nil {
 			return err
 		}
-		tags, err := hashImages(ctx, p)
+		tags, push, err := hashImages(ctx, p)
 		if err != nil {
 			return err
 		}
@@ -99,7 +100,7 @@ func preview(ctx context.Context, o *options, names []string, show func(context.
 			return err
 		}
 		deployer := deploy.New(cluster, p.config.Name, nil, deploy.Options{CacheDir: filepath.Join(cache, "charts"), Folder: p.config.Dir})
-		list, err := resolved(p.config, tags)
+		list, err := resolved(p.config, tags, push)
 		if err != nil {
 			return err
 		}
@@ -134,22 +135,29 @@ func choose(c *config.Config, names []string) ([]string, error) {
 	return names, nil
 }
 
-// hashImages returns the tags that the images have to have, in devloop.yaml's order. Nothing is built.
-func hashImages(ctx context.Context, p *process) (tags []name.Tag, err error) {
+// hashImages returns the tags that the images have to have, in devloop.yaml's order, and what the registry knows of them if they are pushed
+// to one. Nothing is built.
+func hashImages(ctx context.Context, p *process) (tags []name.Tag, push *node.Push, err error) {
 	if len(p.config.Images) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
-	builder, leave, err := newBuilder(ctx)
+	builder, leave, err := newHasher(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, leave()) }()
 	for _, image := range p.config.Images {
 		input, err := builder.Hash(ctx, buildInput(p.config, image))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		tags = append(tags, input.Tag)
 	}
-	return tags, nil
+	if p.config.Push != "" {
+		push = node.NewPush(p.config.PushPlain())
+		if _, err := push.Missing(ctx, tags); err != nil {
+			return nil, nil, err
+		}
+	}
+	return tags, push, nil
 }

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/moby/moby/client"
 
 	"github.com/devloop/devloop/pkg/build"
@@ -28,16 +30,22 @@ type session struct {
 	config   atomic.Pointer[config.Config] // the last valid reading of devloop.yaml
 	invalid  string                        // what was said last of a reading that is not
 	takeOver bool                          // releases that somebody else made are taken over
-	wants    string                        // the name and context that were asked for while devloop runs
+	wants    [4]string                     // what was asked for while devloop runs, of what is fixed
 	sink     event.Sink
 	docker   *client.Client
 	cluster  *deploy.Cluster
 	nodes    *node.Cluster
+	images   holder     // of images: the nodes, or a registry that they pull from
+	push     *node.Push // the latter; nil for the nodes
 	journal  *journal.Journal
 	registry *node.Registry
-	builder  *build.Builder // of this machine's daemon
-	inNode   *build.Builder // of the node's; nil where nothing can be built there
+	builder  *build.Builder // that hashes, and builds what inNode does not: of this machine's Docker, or of BUILDKIT_HOST
+	origin   node.Source    // of the images that it builds
+	inNode   *build.Builder // of the node's Docker or BuildKit; nil where nothing can be built there
 	deployer *deploy.Deployer
+
+	nodeFailed atomic.Pointer[time.Time] // when inNode could not build and builder could
+
 	forwards *forwards      // open before the session and after it
 	watcher  *watch.Watcher // nil for one turn
 	closers  []func() error
@@ -71,7 +79,15 @@ func (s *session) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.closers = append(s.closers, s.nodes.Close)
+	s.images = s.nodes
+	if c.Push != "" {
+		s.push = node.NewPush(c.PushPlain())
+		s.images = s.push
+	}
 	if s.cluster, err = deploy.Connect(ctx, kubeContext); err != nil {
+		if start := s.nodes.Start(); start != "" && event.Hint(err) != "" {
+			err = event.WithHint(err, start)
+		}
 		return err
 	}
 	cache, err := cacheDir()
@@ -97,30 +113,69 @@ func (s *session) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// openBuilders finds out where images can be built: on this machine, and in the node, where nothing has to be moved.
+// holder is what has to hold an image before a pod can run it.
+type holder interface {
+	// Missing returns those of tags that are not there.
+	Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
+	Give(ctx context.Context, sink event.Sink, source node.Source, registry *node.Registry, tags []name.Tag) error
+	Remove(ctx context.Context, tag name.Tag) error
+}
+
+// openBuilders finds out where images can be built: on this machine, in the node, where nothing has to be moved, or where BUILDKIT_HOST says.
 func (s *session) openBuilders(ctx context.Context, c *config.Config, cache string) error {
-	s.builder = build.New(s.docker, cache)
-	if c.BuildIn == "host" || len(c.Images) == 0 {
+	say := s.sink.For("node")
+	s.builder, s.origin = build.New(s.docker, cache), node.Docker{Client: s.docker}
+	remote := os.Getenv("BUILDKIT_HOST")
+	switch {
+	case len(c.Images) == 0:
+		return nil
+	case c.Push != "" && c.BuildIn == "node":
+		return c.Wrong("buildIn", "images that are pushed cannot be built in the node", "use host or auto")
+	case remote != "" && c.BuildIn != "node":
+		s.builder, s.origin = build.Remote(remote, s.registry, cache), node.Built{}
+		say.Note("images are built by another BuildKit", "why", "BUILDKIT_HOST is "+remote)
+		return nil
+	case c.BuildIn == "host":
+		say.Note("images are built on this machine", "why", "buildIn is host")
+		return nil
+	case c.Push != "":
+		say.Note("images are built on this machine", "why", "they are pushed to "+c.Push)
 		return nil
 	}
-	docker, err := s.nodes.Docker()
-	if err == nil {
-		s.closers = append(s.closers, docker.Close)
-		ctx, cancel := context.WithTimeout(ctx, askTimeout)
-		defer cancel()
-		_, err = build.Ping(ctx, docker)
+	var err error
+	if s.inNode, err = s.openInNode(ctx); err != nil {
+		if c.BuildIn == "node" {
+			return c.Wrong("buildIn", fmt.Sprintf("images cannot be built in the node: %v", err), "use host or auto")
+		}
+		say.Note("images are built on this machine", "why", "not in the node: "+err.Error())
+		return nil
 	}
-	say := s.sink.For("node")
-	switch {
-	case err == nil:
-		s.inNode = build.New(docker, cache)
-		say.Note("images are built in the node, where that gives the same", "why", "its runtime is docker: what is built there need not be moved")
-	case c.BuildIn == "node":
-		return c.Wrong("buildIn", fmt.Sprintf("images cannot be built in the node: %v", err), "use host or auto")
-	default:
-		say.Detail("images are built on this machine", "why", err.Error())
+	say.Note("images are built in the node", "why", "what is built there need not be moved")
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	if _, err := build.Ping(ctx, s.docker); err != nil {
+		say.Note("this machine needs no Docker", "why", err.Error())
+		s.builder, s.inNode = s.inNode, nil
 	}
 	return nil
+}
+
+// openInNode returns a builder of the node's own Docker or BuildKit that builds what s.builder has hashed, or why there is none.
+func (s *session) openInNode(ctx context.Context) (*build.Builder, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	if dial, err := s.nodes.BuildKit(); err == nil {
+		return s.builder.InContainerd(ctx, dial, s.nodes)
+	}
+	docker, err := s.nodes.Docker()
+	if err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, docker.Close)
+	if _, err := build.Ping(ctx, docker); err != nil {
+		return nil, err
+	}
+	return s.builder.InDocker(docker), nil
 }
 
 // askTimeout is how long a daemon may take to answer at start.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/loop"
+	"github.com/devloop/devloop/pkg/node"
 )
 
 // keepImages is how many images of a name stay, so that going back and forth between two states builds nothing.
@@ -59,12 +61,12 @@ func (s *session) load() (loop.Stages, error) {
 
 // adopt puts a valid reading in force. What is fixed when devloop starts stays as it was.
 func (s *session) adopt(before, c *config.Config) error {
-	if c.Name != before.Name || c.KubeContext != before.KubeContext {
-		if wants := c.Name + " " + c.KubeContext; wants != s.wants {
-			s.sink.For("config").Warn("name and kubeContext take effect when devloop is started again", nil)
+	if wants := [...]string{c.Name, c.KubeContext, c.BuildIn, c.Push}; wants != [...]string{before.Name, before.KubeContext, before.BuildIn, before.Push} {
+		if wants != s.wants {
+			s.sink.For("config").Warn("name, kubeContext, buildIn and push take effect when devloop is started again", nil)
 			s.wants = wants
 		}
-		c.Name, c.KubeContext = before.Name, before.KubeContext
+		c.Name, c.KubeContext, c.BuildIn, c.Push = before.Name, before.KubeContext, before.BuildIn, before.Push
 	}
 	if err := s.forwards.become(c); err != nil {
 		return err
@@ -83,6 +85,8 @@ type images struct {
 
 	mu     sync.Mutex
 	inputs map[name.Tag]build.Input // all that were ever hashed
+
+	giving sync.Mutex // held while a base image is brought to the node
 }
 
 func (i *images) Hash(ctx context.Context) (tags []name.Tag, files []loop.Path, err error) {
@@ -108,6 +112,7 @@ func (i *images) Hash(ctx context.Context) (tags []name.Tag, files []loop.Path, 
 func buildInput(c *config.Config, image config.Image) build.Image {
 	return build.Image{
 		Name:       image.Name,
+		Repository: c.Repository(image.Name),
 		Dockerfile: c.Abs(image.Dockerfile),
 		Context:    c.Abs(image.Context),
 		Target:     image.Target,
@@ -127,25 +132,51 @@ func (i *images) Build(ctx context.Context, sink event.Sink, tag name.Tag) error
 	i.mu.Lock()
 	input := i.inputs[tag]
 	i.mu.Unlock()
+	say := sink.For("build")
 	if i.session.inNode == nil {
 		return i.session.builder.Build(ctx, sink, input)
 	}
-	// The node may hold another base image under the same name, or reach no registry: the tag is to mean the same wherever it is built.
-	there, err := i.session.inNode.Hash(ctx, input.Image)
-	if err == nil && there.Hash != input.Hash {
-		err = fmt.Errorf("there it would be %s", there.Tag)
+	if last := i.session.nodeFailed.Load(); last != nil && time.Since(*last) < nodeRest && i.config.BuildIn != "node" {
+		say.Note("image is built on this machine", "image", tag.String(), "why", "the node could not a few minutes ago")
+		return i.session.builder.Build(ctx, sink, input)
 	}
-	if err == nil {
-		err = i.session.inNode.Build(ctx, sink, there)
-		if err == nil || !event.IsTransient(err) {
-			return err
-		}
+	err := i.buildInNode(ctx, sink, input)
+	if err == nil || !event.IsTransient(err) {
+		return err
 	}
 	if i.config.BuildIn == "node" || ctx.Err() != nil {
 		return fmt.Errorf("build in the node: %w", err)
 	}
-	sink.For("build").Warn("image is built on this machine, since the node cannot", err, "image", tag.String())
-	return i.session.builder.Build(ctx, sink, input)
+	say.Warn("image is built on this machine, since the node cannot", err, "image", tag.String())
+	if err := i.session.builder.Build(ctx, sink, input); err != nil {
+		return err
+	}
+	now := time.Now()
+	i.session.nodeFailed.Store(&now)
+	return nil
+}
+
+// nodeRest is how long nothing is built in a node after it could not and this machine could, as in one without network: each try may take it
+// half a minute.
+const nodeRest = 10 * time.Minute
+
+// buildInNode sees to it that the node has the base images that the tag stands for, and builds.
+func (i *images) buildInNode(ctx context.Context, sink event.Sink, input build.Input) error {
+	lacking, err := i.session.inNode.Lacking(ctx, input)
+	if err != nil {
+		return err
+	}
+	i.giving.Lock() // images share base images
+	if len(lacking) > 0 {
+		if lacking, err = i.session.inNode.Lacking(ctx, input); err == nil {
+			err = i.session.nodes.Give(ctx, sink, i.session.origin, i.session.registry, lacking)
+		}
+	}
+	i.giving.Unlock()
+	if err != nil {
+		return err
+	}
+	return i.session.inNode.Build(ctx, sink, input)
 }
 
 // nodes is the node stage.
@@ -155,11 +186,11 @@ func (n nodes) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
 	if len(tags) == 0 {
 		return nil, nil
 	}
-	return n.session.nodes.Missing(ctx, tags)
+	return n.session.images.Missing(ctx, tags)
 }
 
 func (n nodes) Give(ctx context.Context, sink event.Sink, tags []name.Tag) error {
-	return n.session.nodes.Give(ctx, sink, n.session.docker, n.session.registry, tags)
+	return n.session.images.Give(ctx, sink, n.session.origin, n.session.registry, tags)
 }
 
 // Prune removes images that devloop made and that are neither among the newest of their name nor named by a pod. What cannot be
@@ -217,10 +248,10 @@ func (n nodes) outdated(tags []name.Tag) ([]name.Tag, error) {
 }
 
 func (n nodes) remove(ctx context.Context, tag name.Tag) error {
-	if err := n.session.nodes.Remove(ctx, tag); err != nil {
+	if err := n.session.images.Remove(ctx, tag); err != nil {
 		return err
 	}
-	if err := n.session.builder.Remove(ctx, tag.String()); err != nil {
+	if err := n.session.builder.Remove(ctx, tag); err != nil {
 		return err
 	}
 	if err := n.session.registry.Prune(tag); err != nil {
@@ -244,7 +275,7 @@ func (p platform) Files() []string {
 }
 
 func (p platform) Validate(ctx context.Context, sink event.Sink, tags []name.Tag) error {
-	list, err := resolved(p.config, tags)
+	list, err := resolved(p.config, tags, p.session.push)
 	if err != nil {
 		return err
 	}
@@ -252,7 +283,7 @@ func (p platform) Validate(ctx context.Context, sink event.Sink, tags []name.Tag
 }
 
 func (p platform) Apply(ctx context.Context, sink event.Sink, tags []name.Tag) error {
-	list, err := resolved(p.config, tags)
+	list, err := resolved(p.config, tags, p.session.push)
 	if err != nil {
 		return err
 	}
@@ -276,11 +307,18 @@ func releases(c *config.Config) []deploy.Release {
 	return list
 }
 
-// resolved are those of devloop.yaml for these images, which are in its order.
-func resolved(c *config.Config, tags []name.Tag) ([]deploy.Release, error) {
+// resolved are those of devloop.yaml for these images, which are in its order. Images that are known to be in a registry are named by their
+// digest, too.
+func resolved(c *config.Config, tags []name.Tag, push *node.Push) ([]deploy.Release, error) {
 	refs := map[string]string{}
 	for i, image := range c.Images {
 		refs[image.Name] = tags[i].String()
+		if push == nil {
+			continue
+		}
+		if digest := push.Digest(tags[i]); digest != "" {
+			refs[image.Name] += "@" + digest
+		}
 	}
 	list := make([]deploy.Release, 0, len(c.Releases))
 	for _, r := range c.Releases {

@@ -11,11 +11,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -24,7 +22,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/moby/buildkit/client/llb/sourceresolver"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
-	"github.com/moby/moby/client"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -36,11 +33,31 @@ const registryTimeout = 20 * time.Second
 
 // base is what a reference to a base image stands for.
 type base struct {
-	Digest digest.Digest   `json:"digest"`
-	Config json.RawMessage `json:"config"` // OCI image configuration
+	// Config is the part of its OCI image configuration that Docker and registries both tell, so that it does not matter who was asked. It
+	// names the layers by their content; a manifest's digest would not do: the same image has another one after a push.
+	Config json.RawMessage `json:"config"`
 }
 
-// baseCache remembers what registries said: for this process in memory, beyond it as one file a reference in dir.
+func newBase(full dockerspec.DockerOCIImage) (*base, error) {
+	kept := dockerspec.DockerOCIImage{Config: full.Config}
+	kept.OS, kept.Architecture, kept.Variant = full.OS, full.Architecture, full.Variant
+	kept.RootFS.Type, kept.RootFS.DiffIDs = "layers", full.RootFS.DiffIDs
+	config, err := json.Marshal(kept)
+	return &base{config}, err
+}
+
+// parseBase takes an OCI image configuration.
+func parseBase(config []byte) (*base, error) {
+	var full dockerspec.DockerOCIImage
+	if err := json.Unmarshal(config, &full); err != nil {
+		return nil, err
+	}
+	return newBase(full)
+}
+
+func (b base) digest() digest.Digest { return digest.FromBytes(b.Config) }
+
+// baseCache remembers what was found out: for this process in memory, and what registries said beyond it as one file a reference in dir.
 type baseCache struct {
 	dir   string
 	mu    sync.Mutex
@@ -49,9 +66,19 @@ type baseCache struct {
 
 // baseResolver is BuildKit's llb.ImageMetaResolver for one conversion.
 type baseResolver struct {
-	docker   *client.Client
-	cache    *baseCache
+	builder  *Builder
 	platform ocispecs.Platform
+
+	mu    sync.Mutex
+	found []foundBase
+}
+
+// foundBase is what a Dockerfile's reference to a base image was taken for.
+type foundBase struct {
+	ref      string
+	platform ocispecs.Platform
+	digest   digest.Digest
+	local    bool // it is Docker's own copy, whatever the registry has by now
 }
 
 // ResolveImageConfig returns the digest and the configuration of a base image.
@@ -60,13 +87,7 @@ func (r *baseResolver) ResolveImageConfig(ctx context.Context, ref string, opt s
 	if opt.ImageOpt != nil && opt.ImageOpt.Platform != nil {
 		platform = *opt.ImageOpt.Platform
 	}
-	found, err := r.inDocker(ctx, ref, platform)
-	if err != nil {
-		return "", "", nil, err
-	}
-	if found == nil {
-		found, err = r.cache.inRegistry(ctx, ref, platform)
-	}
+	found, err := r.find(ctx, ref, platform)
 	if err != nil {
 		var answered *transport.Error // else it was not reached
 		if !errors.As(err, &answered) || answered.Temporary() {
@@ -75,57 +96,41 @@ func (r *baseResolver) ResolveImageConfig(ctx context.Context, ref string, opt s
 		return "", "", nil, event.WithHint(fmt.Errorf("base image %s: Docker does not hold it, and its registry could not be asked: %w", ref, err),
 			"check the name and the network, or pull it by hand: docker pull "+ref)
 	}
-	return ref, found.Digest, found.Config, nil
+	return ref, found.digest(), found.Config, nil
 }
 
-// inDocker returns nil where the daemon does not hold ref for that platform.
-func (r *baseResolver) inDocker(ctx context.Context, ref string, platform ocispecs.Platform) (*base, error) {
-	image, err := r.docker.ImageInspect(ctx, ref)
-	if errdefs.IsNotFound(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, DockerError(err)
-	}
-	if image.Os != platform.OS || image.Architecture != platform.Architecture {
-		return nil, nil
-	}
-	var full dockerspec.DockerOCIImage
-	full.OS, full.Architecture, full.Variant = image.Os, image.Architecture, image.Variant
-	if image.Config != nil {
-		full.Config = *image.Config
-	}
-	for _, layer := range image.RootFS.Layers {
-		full.RootFS.DiffIDs = append(full.RootFS.DiffIDs, digest.Digest(layer))
-	}
-	config, err := essential(full)
-	if err != nil {
-		return nil, err
-	}
-	// A pulled image is known by the digest that its registry gave it, so that both ways of asking agree.
-	id := image.ID
-	if len(image.RepoDigests) > 0 {
-		if _, after, ok := strings.Cut(image.RepoDigests[0], "@"); ok {
-			id = after
+// find asks in the order in which a build looks: what is there already, then the registry.
+func (r *baseResolver) find(ctx context.Context, ref string, platform ocispecs.Platform) (found *base, err error) {
+	b := r.builder
+	_, docker := b.engine.(*dockerEngine)
+	local := docker
+	if docker { // quick to ask, and it may change at any time
+		if found, err = b.engine.base(ctx, ref, platform); err != nil {
+			return nil, err
 		}
 	}
-	parsed, err := digest.Parse(id)
-	if err != nil {
-		return nil, fmt.Errorf("base image %s: Docker's ID %q: %w", ref, id, err)
+	if found == nil {
+		local = false
+		found, err = b.bases.once(ref, platform, func() (*base, error) {
+			if !docker {
+				if found, err := b.engine.base(ctx, ref, platform); err == nil {
+					return found, nil
+				}
+			}
+			return b.bases.inRegistry(ctx, ref, platform)
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
-	return &base{Digest: parsed, Config: config}, nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.found = append(r.found, foundBase{ref, platform, found.digest(), local})
+	return found, nil
 }
 
-// essential keeps what both Docker and registries tell of an image, so that it does not matter who was asked.
-func essential(full dockerspec.DockerOCIImage) (json.RawMessage, error) {
-	kept := dockerspec.DockerOCIImage{Config: full.Config}
-	kept.OS, kept.Architecture, kept.Variant = full.OS, full.Architecture, full.Variant
-	kept.RootFS.Type, kept.RootFS.DiffIDs = "layers", full.RootFS.DiffIDs
-	return json.Marshal(kept)
-}
-
-// inRegistry asks once per process; a registry that cannot be reached is answered for by the last known answer.
-func (c *baseCache) inRegistry(ctx context.Context, ref string, platform ocispecs.Platform) (*base, error) {
+// once asks unless this process knows the answer.
+func (c *baseCache) once(ref string, platform ocispecs.Platform, ask func() (*base, error)) (*base, error) {
 	key := ref + " " + platforms.Format(platform)
 	c.mu.Lock()
 	known, ok := c.known[key]
@@ -133,52 +138,56 @@ func (c *baseCache) inRegistry(ctx context.Context, ref string, platform ocispec
 	if ok {
 		return &known, nil
 	}
-	sum := sha256.Sum256([]byte(key))
+	found, err := ask()
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	c.known[key] = *found
+	c.mu.Unlock()
+	return found, nil
+}
+
+// inRegistry asks the registry; for one that cannot be reached its last answer stands.
+func (c *baseCache) inRegistry(ctx context.Context, ref string, platform ocispecs.Platform) (*base, error) {
+	sum := sha256.Sum256([]byte(ref + " " + platforms.Format(platform)))
 	file := filepath.Join(c.dir, hex.EncodeToString(sum[:])+".json")
 	found, err := askRegistry(ctx, ref, platform)
 	if err != nil {
+		last := &base{}
 		content, readErr := os.ReadFile(file)
-		if readErr != nil || json.Unmarshal(content, &found) != nil || ctx.Err() != nil {
+		if readErr != nil || json.Unmarshal(content, last) != nil || ctx.Err() != nil {
 			return nil, err
 		}
-	} else if content, err := json.Marshal(found); err == nil {
+		return last, nil
+	}
+	if content, err := json.Marshal(found); err == nil {
 		if err := errors.Join(os.MkdirAll(c.dir, 0o755), os.WriteFile(file, content, 0o644)); err != nil {
 			return nil, fmt.Errorf("remember base image %s: %w", ref, err)
 		}
 	}
-	c.mu.Lock()
-	c.known[key] = found
-	c.mu.Unlock()
-	return &found, nil
+	return found, nil
 }
 
-func askRegistry(ctx context.Context, ref string, platform ocispecs.Platform) (base, error) {
+func askRegistry(ctx context.Context, ref string, platform ocispecs.Platform) (*base, error) {
 	ctx, cancel := context.WithTimeout(ctx, registryTimeout)
 	defer cancel()
 	parsed, err := name.ParseReference(ref)
 	if err != nil {
-		return base{}, err
+		return nil, err
 	}
 	descriptor, err := remote.Get(parsed, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
 		remote.WithPlatform(v1.Platform{OS: platform.OS, Architecture: platform.Architecture, Variant: platform.Variant}))
 	if err != nil {
-		return base{}, err
+		return nil, err
 	}
 	image, err := descriptor.Image()
 	if err != nil {
-		return base{}, err
+		return nil, err
 	}
 	raw, err := image.RawConfigFile()
 	if err != nil {
-		return base{}, err
+		return nil, err
 	}
-	var full dockerspec.DockerOCIImage
-	if err := json.Unmarshal(raw, &full); err != nil {
-		return base{}, err
-	}
-	config, err := essential(full)
-	if err != nil {
-		return base{}, err
-	}
-	return base{Digest: digest.Digest(descriptor.Digest.String()), Config: config}, nil
+	return parseBase(raw)
 }

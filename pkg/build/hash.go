@@ -5,6 +5,7 @@ package build
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -35,7 +36,7 @@ import (
 )
 
 // hashVersion changes when the meaning of the hash does, so that older images are not taken for current ones.
-const hashVersion = "devloop/1"
+const hashVersion = "devloop/2"
 
 // tagLength is in hex digits: 64 bits tell a developer's images apart, and leave room in a Kubernetes label value (63
 // characters), where charts like to put tags.
@@ -43,7 +44,8 @@ const tagLength = 16
 
 // Image is what to build; paths are absolute.
 type Image struct {
-	Name       string // repository, "worker"
+	Name       string // "worker"
+	Repository string // of its tags, "" for the name
 	Dockerfile string
 	Context    string // folder
 	Target     string // stage, "" for the last one
@@ -55,9 +57,10 @@ type Image struct {
 type Input struct {
 	Image
 	Hash  string   // sha256, hex
-	Tag   name.Tag // Name:prefix of Hash
+	Tag   name.Tag // Repository:prefix of Hash
 	Files []Path   // that were read or looked for
 
+	bases []foundBase
 	stamp string // of the same files by what stat says: it changes with every write, also with one that changes nothing
 }
 
@@ -89,14 +92,16 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 	if err != nil {
 		return input, fmt.Errorf("image %s: %w", image.Name, err)
 	}
+	resolver := &baseResolver{builder: b, platform: platform}
 	converted, err := dockerfile2llb.Dockerfile2LLB(ctx, dockerfile, dockerfile2llb.ConvertOpt{
 		Config:         dockerui.Config{BuildArgs: image.Args, Target: image.Target, ImageResolveMode: llb.ResolveModePreferLocal},
 		TargetPlatform: &platform,
-		MetaResolver:   &baseResolver{docker: b.docker, cache: b.bases, platform: platform},
+		MetaResolver:   resolver,
 	})
 	if err != nil {
 		return input, event.WithHint(fmt.Errorf("image %s: %s: %w", image.Name, filepath.Base(image.Dockerfile), err), event.Hint(err))
 	}
+	input.bases = resolver.found
 	// A constant where BuildKit puts a random ID, so that the definition is the same every time.
 	definition, err := converted.State.Marshal(ctx, llb.LocalUniqueID("devloop"))
 	if err != nil {
@@ -132,7 +137,7 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 		}
 	}
 	input.Hash, input.stamp = hex.EncodeToString(sum.Sum(nil)), hex.EncodeToString(stamp.Sum(nil))
-	input.Tag, err = name.NewTag(image.Name + ":" + input.Hash[:tagLength])
+	input.Tag, err = name.NewTag(cmp.Or(image.Repository, image.Name) + ":" + input.Hash[:tagLength])
 	if err != nil {
 		return input, fmt.Errorf("image %s: %w", image.Name, err)
 	}

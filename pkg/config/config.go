@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"time"
 )
 
@@ -66,9 +67,15 @@ type Config struct {
 	// Images to build, by name.
 	Images []Image `key:"images"`
 
-	// Where they are built: in the node's own Docker daemon (node), so that nothing has to be moved, or in this machine's (host), whose
-	// cache outlives the cluster; auto is the node where that is possible. Fixed when devloop starts.
+	// Where they are built: by the node's own Docker or BuildKit (node), so that nothing has to be moved, or by this machine's Docker (host),
+	// whose cache outlives the cluster; auto is the node where that is possible. Fixed when devloop starts.
 	BuildIn string `key:"buildIn" default:"auto" check:"buildIn"`
+
+	// Registry, and folder in it, that the images are pushed to, for a cluster whose nodes devloop cannot reach: registry.example/team.
+	// Plain http beyond this machine has to be asked for: http://registry.example/team. Fixed when devloop starts.
+	//
+	// Repository gives the images their names in it.
+	Push string `key:"push" check:"push"`
 
 	// Helm releases, applied side by side, each after those of its dependsOn.
 	Releases []Release `key:"releases"`
@@ -90,6 +97,17 @@ type Config struct {
 
 	files []string // that were read, absolute
 	root  *node    // what was decoded, for the positions
+}
+
+// PushPlain tells whether plain http is allowed.
+func (c *Config) PushPlain() bool { return strings.HasPrefix(c.Push, "http://") }
+
+// Repository is the image's repository: its name, in the registry that it is pushed to.
+func (c *Config) Repository(image string) string {
+	if c.Push == "" {
+		return image
+	}
+	return strings.TrimSuffix(pushScheme.ReplaceAllString(c.Push, ""), "/") + "/" + image
 }
 
 // Image is one image to build.

@@ -51,6 +51,7 @@ var rules = map[string]rule{
 	"semver":     {breaks: isNoVersion},
 	"onFailure":  {is: "keep or rollback", oneOf: []string{"keep", "rollback"}},
 	"buildIn":    {is: "auto, node or host", oneOf: []string{"auto", "node", "host"}},
+	"push":       {is: "a registry with a folder or without, like registry.example/team, or http:// and one", pattern: push},
 	"selector":   {breaks: isNoSelector},
 }
 
@@ -63,6 +64,8 @@ var (
 	podPort    = regexp.MustCompile(`^(` + portNumber + `|([0-9]+-)*[0-9]*[a-z][a-z0-9]*(-[a-z0-9]+)*)$`)
 	bind       = regexp.MustCompile(`^(localhost|[0-9]+(\.[0-9]+){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)$`)
 	httpURL    = regexp.MustCompile(`^https?://`)
+	push       = regexp.MustCompile(`^(https?://)?(localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*:[0-9]+|localhost:[0-9]+)(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*/?$`)
+	pushScheme = regexp.MustCompile(`^https?://`)
 	ociChart   = regexp.MustCompile(`^oci://[^/@]+(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)+(:[A-Za-z0-9_][-+.A-Za-z0-9_]{0,127})?$`)
 	scheme     = regexp.MustCompile(`^[A-Za-z][-+.A-Za-z0-9]*://`)
 )

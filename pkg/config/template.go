@@ -16,11 +16,17 @@ import (
 // functions maps what a template may call to the part of an image's reference that it returns.
 var functions = map[string]any{
 	"image":      func(ref string) string { return ref },
-	"repository": func(ref string) string { return ref[:tagColon(ref)] },
-	"tag":        func(ref string) string { return strings.TrimPrefix(ref[tagColon(ref):], ":") },
+	"repository": func(ref string) string { return undigested(ref)[:tagColon(undigested(ref))] },
+	"tag":        func(ref string) string { return strings.TrimPrefix(undigested(ref)[tagColon(undigested(ref)):], ":") },
 }
 
 const usage = `a template is {{ image "name" }}, {{ repository "name" }} or {{ tag "name" }}`
+
+// undigested is a reference without its digest: charts put tags into labels, which take no digest.
+func undigested(ref string) string {
+	ref, _, _ = strings.Cut(ref, "@")
+	return ref
+}
 
 // tagColon returns where the tag begins, len(ref) if there is none: a colon before the last slash is a port's.
 func tagColon(ref string) int {
@@ -31,7 +37,7 @@ func tagColon(ref string) int {
 }
 
 // Resolve returns a copy of r whose values and hooks have their templates filled in. images maps the name of an image to
-// its full reference, "worker:3fa9…". Values that are no template keep their type; what a template gives is a string.
+// its full reference, "worker:3fa9…", with its digest behind that if it was pushed. Values that are no template keep their type; what a template gives is a string.
 func (r Release) Resolve(images map[string]string) (Release, error) {
 	var failed error
 	text := func(text string) string {

@@ -3,6 +3,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -196,7 +197,8 @@ func (c *Cluster) ImagesInUse(ctx context.Context) (map[string]bool, error) {
 	used := map[string]bool{}
 	for _, pod := range pods.Items {
 		for _, container := range append(pod.Spec.InitContainers, pod.Spec.Containers...) {
-			if ref, err := name.ParseReference(container.Image); err == nil {
+			tag, _, _ := strings.Cut(container.Image, "@") // with one, the digest says the same
+			if ref, err := name.ParseReference(cmp.Or(tag, container.Image)); err == nil {
 				used[ref.Name()] = true
 			}
 		}

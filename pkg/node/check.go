@@ -13,6 +13,7 @@ import (
 type Health struct {
 	Node    string
 	Runtime string        // "containerd"
+	Shell   string        // what a person types before a command to run it there, as root
 	Images  int           // that it holds, by name
 	Free    uint64        // bytes where its images are kept
 	Ahead   time.Duration // of its clock, before this machine's; a second more or less means nothing
@@ -23,7 +24,7 @@ type Health struct {
 func (c *Cluster) Check(ctx context.Context) []Health {
 	all := make([]Health, len(c.nodes))
 	for i, n := range c.nodes {
-		all[i] = Health{Node: n.name, Runtime: n.runtime.name()}
+		all[i] = Health{Node: n.name, Runtime: n.runtime.name(), Shell: n.shell}
 		all[i].Err = n.check(ctx, &all[i])
 	}
 	return all
@@ -37,9 +38,9 @@ func (n *Node) check(ctx context.Context, h *Health) error {
 		return err
 	}
 	h.Images = len(images)
-	// POSIX alone, since busybox is all that some nodes have. sudo, since the folder above may be closed to others.
+	// POSIX alone, since busybox is all that some nodes have.
 	asked := time.Now()
-	out, err := n.run(ctx, "sudo", "sh", "-c", "date +%s; df -Pk /var/lib/"+n.runtime.name())
+	out, err := n.run(ctx, "sh", "-c", "date +%s; df -Pk "+n.runtime.dir())
 	if err != nil {
 		return err
 	}
@@ -47,16 +48,16 @@ func (n *Node) check(ctx context.Context, h *Health) error {
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	now, err := strconv.ParseInt(strings.TrimSpace(lines[0]), 10, 64)
 	if err != nil {
-		return fmt.Errorf("minikube node %s: its clock: %w", n.name, err)
+		return fmt.Errorf("node %s: its clock: %w", n.name, err)
 	}
 	h.Ahead = time.Unix(now, 0).Sub(asked).Round(time.Second)
 	fields := strings.Fields(lines[len(lines)-1]) // file system, size, used, available, in KiB
 	if len(fields) < 4 {
-		return fmt.Errorf("minikube node %s: df says %q", n.name, out)
+		return fmt.Errorf("node %s: df says %q", n.name, out)
 	}
 	free, err := strconv.ParseUint(fields[3], 10, 64)
 	if err != nil {
-		return fmt.Errorf("minikube node %s: df says %q", n.name, out)
+		return fmt.Errorf("node %s: df says %q", n.name, out)
 	}
 	h.Free = free << 10
 	return nil

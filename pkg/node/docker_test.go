@@ -62,7 +62,7 @@ func TestDockerInTheNode(t *testing.T) {
 	containers := map[string]string{}
 	at := func(s *httptest.Server) {
 		_, port, _ := net.SplitHostPort(s.Listener.Addr().String())
-		containers["minikube"] = container(true, `"22/tcp": [{"HostIp": "127.0.0.1", "HostPort": "1"}], "2376/tcp": [{"HostIp": "127.0.0.1", "HostPort": "`+port+`"}]`)
+		containers["minikube"] = inspected(true, `"22/tcp": [{"HostIp": "127.0.0.1", "HostPort": "1"}], "2376/tcp": [{"HostIp": "127.0.0.1", "HostPort": "`+port+`"}]`)
 	}
 	profile := strings.Replace(dockerProfile, `, {"Name": "m02", "IP": "192.168.49.3", "Port": 8443}`, "", 1)
 	home(t, map[string]string{"profiles/minikube/config.json": profile, "machines/minikube/config.json": dockerMachine,

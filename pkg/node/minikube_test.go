@@ -69,7 +69,7 @@ const (
 	dockerMachine = `{"Driver": {"IPAddress": "", "SSHUser": "", "SSHPort": 0, "SSHKeyPath": "/keys/minikube"}}`
 )
 
-func container(running bool, ports string) string {
+func inspected(running bool, ports string) string {
 	return fmt.Sprintf(`{"State": {"Running": %t}, "NetworkSettings": {"Ports": {%s}}}`, running, ports)
 }
 
@@ -82,11 +82,12 @@ func TestFind(t *testing.T) {
 		"machines/minikube-m02/config.json": dockerMachine,
 	})
 	running := docker(t, map[string]string{
-		"minikube":     container(true, `"22/tcp": [{"HostIp": "127.0.0.1", "HostPort": "32768"}]`),
-		"minikube-m02": container(true, `"22/tcp": [{"HostIp": "127.0.0.1", "HostPort": "32773"}]`),
+		"minikube":     inspected(true, `"22/tcp": [{"HostIp": "127.0.0.1", "HostPort": "32768"}]`),
+		"minikube-m02": inspected(true, `"22/tcp": [{"HostIp": "127.0.0.1", "HostPort": "32773"}]`),
 	})
 	for _, test := range []struct{ context, server, want string }{
 		{"vm", "https://192.168.39.7:8443", "vm docker@192.168.39.7:22 /keys/vm node.containerdRuntime"},
+		{"renamed", "https://192.168.39.7:8443", "vm docker@192.168.39.7:22 /keys/vm node.containerdRuntime"},
 		{"minikube", "https://127.0.0.1:32771", "minikube docker@127.0.0.1:32768 /keys/minikube node.dockerRuntime, minikube-m02 docker@127.0.0.1:32773 /keys/minikube node.dockerRuntime"},
 	} {
 		found, err := Find(t.Context(), test.context, test.server, running, false)
@@ -96,11 +97,12 @@ func TestFind(t *testing.T) {
 		}
 		var got []string
 		for _, n := range found.nodes {
-			address, err := n.locate(t.Context())
+			way := n.way.(*sshWay)
+			addresses, err := way.locate(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			got = append(got, fmt.Sprintf("%s %s@%s %s %T", n.name, n.user, address, n.key, n.runtime))
+			got = append(got, fmt.Sprintf("%s %s@%s %s %T", n.name, way.user, addresses[0], way.key, n.runtime))
 		}
 		if joined := strings.Join(got, ", "); joined != test.want {
 			t.Errorf("%s: %s, not %s", test.context, joined, test.want)
@@ -116,10 +118,10 @@ func TestFindRefuses(t *testing.T) {
 		"machines/minikube/config.json": dockerMachine,
 		"profiles/torn/config.json":     `{"Name":`,
 		"profiles/empty/config.json":    `{"Name": "empty"}`,
-		"profiles/crio/config.json":     strings.ReplaceAll(vmProfile, "containerd", "crio"),
-		"machines/crio/config.json":     vmMachine,
+		"profiles/rkt/config.json":      strings.NewReplacer("containerd", "rkt", "39.7", "39.8").Replace(vmProfile),
+		"machines/rkt/config.json":      vmMachine,
 	})
-	stopped := docker(t, map[string]string{"minikube": container(false, "")})
+	stopped := docker(t, map[string]string{"minikube": inspected(false, "")})
 	for _, test := range []struct {
 		context, server, want string
 		notLocal              bool
@@ -127,11 +129,12 @@ func TestFindRefuses(t *testing.T) {
 		{"production", "https://10.1.2.3:6443", "no profile of that name", true},
 		{"vm", "https://10.1.2.3:6443", "is not a node of the minikube profile", true},
 		{"vm", "https://vm.example.com:6443", "is not a node of the minikube profile", true},
-		{"minikube", "https://127.0.0.1:32771", "minikube node minikube is stopped", false},
+		{"minikube", "https://127.0.0.1:32771", "node minikube: it is stopped", false},
 		{"torn", "https://127.0.0.1:1", "torn", false},
 		{"empty", "https://127.0.0.1:1", "has no nodes", false},
-		{"crio", "https://192.168.39.7:8443", `container runtime "crio" is not supported`, false},
-		{"../vm", "https://192.168.39.7:8443", "", true},
+		{"rkt", "https://192.168.39.8:8443", `container runtime "rkt" is not supported`, false},
+		{"../vm", "https://192.168.39.9:8443", "", true},
+		{"renamed", "https://192.168.39.7:8444", "", true},
 	} {
 		_, err := Find(t.Context(), test.context, test.server, stopped, false)
 		if err == nil || !strings.Contains(err.Error(), test.want) || errors.Is(err, ErrNotLocal) != test.notLocal {

@@ -1,5 +1,5 @@
-// Package node knows what images the nodes of a cluster hold and gives them what they lack: an image built on the host is
-// pulled by each node's own runtime from devloop's registry, through a port that an ssh connection opens on the node's
+// Package node knows what images the nodes of a cluster hold, where to build for them, and gives them what they lack: an image built on
+// the host is pulled by each node's own runtime from devloop's registry, through a port that an ssh connection opens on the node's
 // loopback, so that only missing layers travel and the runtime itself verifies them.
 package node
 
@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -16,7 +17,6 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/moby/moby/client"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -35,27 +35,44 @@ const (
 // Cluster is a set of nodes that devloop can hand images to. Find makes one; Close ends its connections.
 type Cluster struct {
 	name  string
-	certs string // folder of the certificates for the nodes' Docker daemons
+	start string // the command that brings it up, where that is known
+	certs string // folder of minikube's certificates for the nodes' Docker daemons
 	nodes []*Node
 	known knownNames
+}
+
+// Node is one node of a cluster. It is safe for concurrent use.
+type Node struct {
+	name    string
+	way     way
+	runtime runtime
+	docker  func(context.Context) (addresses []string, err error) // of its daemon, of use where that is its runtime
+	shell   string                                                // what a person types to run a command as root in it, "minikube ssh -- sudo"
+}
+
+func (n *Node) run(ctx context.Context, args ...string) (string, error) {
+	return n.way.run(ctx, nil, args...)
 }
 
 // Close ends the connections to all nodes.
 func (c *Cluster) Close() error {
 	var errs []error
 	for _, n := range c.nodes {
-		errs = append(errs, n.close())
+		errs = append(errs, n.way.close())
 	}
 	return errors.Join(errs...)
 }
+
+// Start is the command that brings the cluster up, "" where it is not known.
+func (c *Cluster) Start() string { return c.start }
 
 // Missing returns those of tags that at least one node lacks. The nodes are not asked for tags that none of them had a few minutes ago and
 // that did not come from here since: a build need not wait for that. Somebody else may have brought one meanwhile; then it is
 // built in vain, and not moved, since it is asked for again after that.
 func (c *Cluster) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error) {
 	if len(c.nodes) == 0 && len(tags) > 0 {
-		return nil, event.WithHint(fmt.Errorf("kube context %q is no minikube profile, and devloop does not know how to give images to its nodes", c.name),
-			"use a minikube context, or have no images in devloop.yaml")
+		return nil, event.WithHint(fmt.Errorf("kube context %q is no cluster of minikube, kind or k3d, and devloop does not know how to give images to its nodes", c.name),
+			"name a registry that they reach under push in devloop.yaml")
 	}
 	full := make([]string, len(tags))
 	for i, tag := range tags {
@@ -128,50 +145,91 @@ func (k *knownNames) noneOf(names []string) bool {
 	return time.Since(k.at) <= knownFor && !slices.ContainsFunc(names, func(name string) bool { return k.names[name] })
 }
 
-// Give lets every node pull the images, which the host's Docker daemon holds, from registry. When it returns without an
-// error, every node holds exactly these images under these names.
-func (c *Cluster) Give(ctx context.Context, sink event.Sink, docker *client.Client, registry *Registry, tags []name.Tag) error {
+// Source brings images into devloop's registry.
+type Source interface {
+	// Push sees to it that the registry has the image, with no more effort than what of it is not there yet.
+	Push(ctx context.Context, registry *Registry, tag name.Tag) error
+}
+
+// Give lets every node get the images, which source has, from registry. When it returns without an error, every node holds exactly these
+// images under these names.
+func (c *Cluster) Give(ctx context.Context, sink event.Sink, source Source, registry *Registry, tags []name.Tag) error {
+	return give(ctx, sink, tags, loads, func(ctx context.Context, tag name.Tag) ([]any, error) {
+		start := time.Now()
+		id, err := registry.take(ctx, source, tag)
+		if err != nil {
+			return nil, err
+		}
+		pushed := time.Since(start)
+		var sent atomic.Int64
+		group, ctx := errgroup.WithContext(ctx)
+		for _, n := range c.nodes {
+			group.Go(func() error { return n.take(ctx, registry, tag, id, &sent) })
+		}
+		if err := group.Wait(); err != nil {
+			return nil, err
+		}
+		if full, err := fullName(tag); err == nil {
+			c.known.add(full)
+		}
+		return []any{"bytes", sent.Load(), "push", pushed.Round(time.Millisecond), "nodes", len(c.nodes)}, nil
+	})
+}
+
+// give has some images on their way at once, each of them a step.
+func give(ctx context.Context, sink event.Sink, tags []name.Tag, atOnce int, one func(context.Context, name.Tag) ([]any, error)) error {
 	say := sink.For("node")
 	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(loads)
+	group.SetLimit(atOnce)
 	for _, tag := range tags {
 		group.Go(func() error {
 			say.Note("loading image", "image", tag.String())
-			return say.Step(ctx, "image loaded", func(ctx context.Context) ([]any, error) {
-				start := time.Now()
-				id, err := registry.push(ctx, docker, tag)
-				if err != nil {
-					return nil, fmt.Errorf("push image %s to devloop's registry: %w", tag, err)
-				}
-				pushed := time.Since(start)
-				var sent atomic.Int64
-				if err := c.pullEverywhere(ctx, registry, tag, id, &sent); err != nil {
-					return nil, err
-				}
-				return []any{"bytes", sent.Load(), "push", pushed.Round(time.Millisecond), "nodes", len(c.nodes)}, nil
-			}, "image", tag.String())
+			return say.Step(ctx, "image loaded", func(ctx context.Context) ([]any, error) { return one(ctx, tag) }, "image", tag.String())
 		})
 	}
 	return group.Wait()
 }
 
-func (c *Cluster) pullEverywhere(ctx context.Context, registry *Registry, tag name.Tag, id identity, sent *atomic.Int64) error {
-	group, ctx := errgroup.WithContext(ctx)
-	for _, n := range c.nodes {
-		group.Go(func() error { return n.pull(ctx, registry, tag, id, sent) })
-	}
-	return group.Wait()
-}
-
-// pull serves the registry on the node's loopback for as long as the node's runtime pulls tag from it.
-func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, want identity, sent *atomic.Int64) error {
+// take makes the node hold the image under tag, by the way that costs least.
+func (n *Node) take(ctx context.Context, registry *Registry, tag name.Tag, want identity, sent *atomic.Int64) error {
 	target, err := fullName(tag)
 	if err != nil {
 		return err
 	}
-	listener, err := n.listen(ctx)
+	same, err := n.runtime.find(ctx, n, want)
+	switch {
+	case err != nil:
+	case same != "": // other inputs gave the same content
+		err = n.runtime.tag(ctx, n, same, target)
+	default:
+		err = n.pull(ctx, registry, tag, target, sent)
+		if errors.Is(err, errors.ErrUnsupported) {
+			err = n.load(ctx, registry, tag, target, sent)
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("load image %s: %w", tag, err)
+		if strings.Contains(err.Error(), syscall.ENOSPC.Error()) { // the runtime's words are all there is
+			err = event.Transient(event.WithHint(err, "make room on the node: "+n.shell+" crictl rmi --prune"))
+		}
+		return err
+	}
+	got, err := n.runtime.digest(ctx, n, target)
+	if err != nil {
+		return err
+	}
+	if !want.is(got) {
+		return withCleanup(ctx, fmt.Errorf("load image %s: node %s holds %q, not what was built (%s)", tag, n.name, got, want.config),
+			func(ctx context.Context) error { return n.runtime.remove(ctx, n, target) })
+	}
+	return nil
+}
+
+// pull serves the registry on the node's loopback for as long as the node's runtime pulls tag from it.
+func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, target string, sent *atomic.Int64) error {
+	listener, err := n.way.listen(ctx)
 	if err != nil {
 		return err
 	}
@@ -186,22 +244,61 @@ func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, want 
 		<-served
 	}()
 	source := listener.Addr().String() + "/" + tag.RepositoryStr() + ":" + tag.TagStr()
-	if err := n.runtime.pull(ctx, n, source, target); err != nil {
-		err = fmt.Errorf("load image %s: %w", tag, err)
-		if strings.Contains(err.Error(), syscall.ENOSPC.Error()) { // the runtime's words are all there is
-			err = event.Transient(event.WithHint(err, "make room on the node: minikube ssh -n "+n.name+" -- sudo crictl rmi --prune"))
-		}
+	if err := n.runtime.pull(ctx, n, source); err != nil {
 		return err
 	}
-	got, err := n.runtime.digest(ctx, n, target)
+	return withCleanup(ctx, n.runtime.tag(ctx, n, source, target), func(ctx context.Context) error { return n.runtime.remove(ctx, n, source) })
+}
+
+// load sends the node an archive of what it lacks of the image, where no port can be opened on it.
+func (n *Node) load(ctx context.Context, registry *Registry, tag name.Tag, target string, sent *atomic.Int64) error {
+	runtime, ok := n.runtime.(containerdRuntime)
+	if !ok {
+		return fmt.Errorf("node %s: an image cannot be loaded into %s in this way", n.name, n.runtime.name())
+	}
+	unpacked, err := runtime.unpacked(ctx, n)
 	if err != nil {
 		return err
 	}
-	if !want.is(got) {
-		return withCleanup(ctx, fmt.Errorf("load image %s: node %s holds %q, not what was built (%s)", tag, n.name, got, want.config),
-			func(ctx context.Context) error { return n.runtime.remove(ctx, n, target) })
+	err = n.send(ctx, runtime, registry, tag, target, unpacked, sent)
+	if err != nil && ctx.Err() == nil && len(unpacked) > 0 { // something may have been removed meanwhile
+		err = n.send(ctx, runtime, registry, tag, target, nil, sent)
 	}
-	return nil
+	return err
+}
+
+func (n *Node) send(ctx context.Context, runtime containerdRuntime, registry *Registry, tag name.Tag, target string, unpacked map[string]bool, sent *atomic.Int64) error {
+	archive, writer := io.Pipe()
+	written := make(chan error, 1)
+	go func() {
+		err := registry.writeArchive(countingPipe{writer, sent}, tag, target, unpacked)
+		written <- err
+		_ = writer.CloseWithError(err)
+	}()
+	err := runtime.load(ctx, n, archive, target)
+	_ = archive.CloseWithError(io.ErrClosedPipe) // where it was not read to its end
+	if problem := <-written; problem != nil && !errors.Is(problem, io.ErrClosedPipe) {
+		return problem
+	}
+	return err
+}
+
+// Rename gives the image with one name another, on every node, and takes the first away.
+func (c *Cluster) Rename(ctx context.Context, from, to name.Tag) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	source, sourceErr := fullName(from)
+	target, targetErr := fullName(to)
+	if err := errors.Join(sourceErr, targetErr); err != nil {
+		return err
+	}
+	for _, n := range c.nodes {
+		if err := n.runtime.tag(ctx, n, source, target); err != nil {
+			return err
+		}
+	}
+	c.known.add(target)
+	return c.Remove(ctx, from)
 }
 
 // Remove takes the tag from every node. It is no error if it is not there. The caller makes sure that no pod uses it.

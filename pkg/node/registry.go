@@ -4,6 +4,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,6 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/moby/moby/client"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -51,13 +53,66 @@ func OpenRegistry(ctx context.Context, dir string) (*Registry, error) {
 		return nil, fmt.Errorf("image registry: %w", err)
 	}
 	r := &Registry{dir: dir, address: listener.Addr().String(), served: make(chan struct{})}
-	r.handler = store.receive(r.keepManifests(registry.New(registry.WithBlobHandler(store), registry.Logger(log.New(io.Discard, "", 0)))))
+	r.handler = store.serve(store.receive(r.keepManifests(registry.New(registry.WithBlobHandler(store), registry.Logger(log.New(io.Discard, "", 0))))))
 	r.server = &http.Server{Handler: r.handler, ReadHeaderTimeout: 10 * time.Second}
 	go func() {
 		defer close(r.served)
 		_ = r.server.Serve(listener) // ends with Close
 	}()
+	if err := r.recall(ctx); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
 	return r, nil
+}
+
+// recall makes known again what the registry held when it was closed. What has lost a blob meanwhile is forgotten.
+func (r *Registry) recall(ctx context.Context) error {
+	files, err := os.ReadDir(filepath.Join(r.dir, "manifests"))
+	if err != nil {
+		return fmt.Errorf("image registry: %w", err)
+	}
+	for _, lists := range []bool{false, true} { // a list of manifests comes after those in it
+		for _, file := range files {
+			path := filepath.Join(r.dir, "manifests", file.Name())
+			repository, reference, _ := strings.Cut(file.Name(), ":")
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return fmt.Errorf("image registry: %w", err)
+			}
+			manifest, err := v1.ParseManifest(bytes.NewReader(content))
+			if err == nil && manifest.MediaType.IsIndex() != lists {
+				continue
+			}
+			if err == nil {
+				err = r.whole(manifest)
+			}
+			if err == nil {
+				err = r.put(ctx, strings.ReplaceAll(repository, "+", "/"), reference, content)
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if err != nil {
+				if err := os.Remove(path); err != nil {
+					return fmt.Errorf("image registry: %w", err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// whole checks that every blob of an image is here.
+func (r *Registry) whole(manifest *v1.Manifest) error {
+	if manifest.MediaType.IsIndex() {
+		return nil
+	}
+	for _, blob := range append(manifest.Layers, manifest.Config) {
+		if _, err := os.Stat(r.blob(blob.Digest)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // listenAgain binds the port of last time if it is free: Docker remembers, by registry, which layers it pushed already.
@@ -150,60 +205,115 @@ func (r *Registry) usedBlobs() (map[string]bool, error) {
 	return used, nil
 }
 
-// identity is what a runtime may call an image: Docker's classic store the digest of its configuration, the others
+// identity is what a runtime may call an image: Docker's classic store and CRI-O the digest of its configuration, the others
 // that of its manifest.
 type identity struct{ manifest, config string }
 
-func (i identity) is(digest string) bool { return digest == i.manifest || digest == i.config }
-
-// push has the host's Docker daemon push the image here; it sends only the blobs that are not here yet.
-func (r *Registry) push(ctx context.Context, docker *client.Client, tag name.Tag) (id identity, err error) {
-	remote := r.address + "/" + tag.RepositoryStr() + ":" + tag.TagStr()
-	if _, err := docker.ImageTag(ctx, client.ImageTagOptions{Source: tag.String(), Target: remote}); err != nil {
-		return id, err
-	}
-	defer func() {
-		err = withCleanup(ctx, err, func(ctx context.Context) error {
-			_, err := docker.ImageRemove(ctx, remote, client.ImageRemoveOptions{})
-			return err
-		})
-	}()
-	pushing, err := docker.ImagePush(ctx, remote, client.ImagePushOptions{RegistryAuth: "e30="}) // {}: no credentials
-	if err != nil {
-		return id, err
-	}
-	if err := pushing.Wait(ctx); err != nil {
-		return id, event.WithHint(fmt.Errorf("docker push to %s: %w", r.address, err),
-			"the Docker daemon has to run on this machine, or inside of the node (minikube docker-env)")
-	}
-	return r.identify(ctx, tag)
+func (i identity) is(digest string) bool {
+	return digest != "" && (digest == i.manifest || digest == i.config)
 }
 
-// identify reads what was pushed back from the registry.
-func (r *Registry) identify(ctx context.Context, tag name.Tag) (identity, error) {
-	url := "http://" + r.address + "/v2/" + tag.RepositoryStr() + "/manifests/" + tag.TagStr()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return identity{}, err
+// take has source bring the image here, and tells what it is.
+func (r *Registry) take(ctx context.Context, source Source, tag name.Tag) (identity, error) {
+	if err := source.Push(ctx, r, tag); err != nil {
+		return identity{}, fmt.Errorf("push image %s to devloop's registry: %w", tag, err)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	content, err := os.ReadFile(r.manifestFile(tag.RepositoryStr(), tag.TagStr()))
 	if err != nil {
-		return identity{}, err
-	}
-	defer func() { _ = resp.Body.Close() }() // only read
-	content, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return identity{}, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return identity{}, fmt.Errorf("image registry: %s: %s", url, resp.Status)
+		return identity{}, fmt.Errorf("image registry: %w", err)
 	}
 	manifest, err := v1.ParseManifest(bytes.NewReader(content))
 	if err != nil {
-		return identity{}, fmt.Errorf("image registry: %s: %w", url, err)
+		return identity{}, fmt.Errorf("image registry: %s: %w", tag, err)
 	}
 	digest, _, err := v1.SHA256(bytes.NewReader(content))
-	return identity{manifest: digest.String(), config: manifest.Config.Digest.String()}, err
+	id := identity{manifest: digest.String()}
+	if manifest.Config.Digest.Hex != "" { // else it is a list of manifests, as a base image may be
+		id.config = manifest.Config.Digest.String()
+	}
+	return id, err
+}
+
+// Layout is the folder in which BuildKit can put blobs right away: it is an OCI layout, too.
+func (r *Registry) Layout() string { return r.dir }
+
+// Has tells whether the image is here.
+func (r *Registry) Has(tag name.Tag) bool {
+	_, err := os.Stat(r.manifestFile(tag.RepositoryStr(), tag.TagStr()))
+	return err == nil
+}
+
+// Name gives the manifest with that digest, which is among the blobs, a tag.
+func (r *Registry) Name(ctx context.Context, digest string, tag name.Tag) error {
+	hash, err := v1.NewHash(digest)
+	if err != nil {
+		return fmt.Errorf("image registry: %w", err)
+	}
+	content, err := os.ReadFile(r.blob(hash))
+	if err != nil {
+		return fmt.Errorf("image registry: %w", err)
+	}
+	return r.put(ctx, tag.RepositoryStr(), tag.TagStr(), content)
+}
+
+// put is what a push does at last.
+func (r *Registry) put(ctx context.Context, repository, reference string, manifest []byte) error {
+	parsed, err := v1.ParseManifest(bytes.NewReader(manifest))
+	if err != nil {
+		return fmt.Errorf("image registry: %s:%s: %w", repository, reference, err)
+	}
+	url := "http://" + r.address + "/v2/" + repository + "/manifests/" + reference
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, url, bytes.NewReader(manifest))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", string(cmp.Or(parsed.MediaType, types.OCIManifestSchema1)))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("image registry: %w", err)
+	}
+	defer func() { _ = resp.Body.Close() }() // only read
+	if resp.StatusCode != http.StatusCreated {
+		return fmt.Errorf("image registry: %s: %s", url, resp.Status)
+	}
+	return nil
+}
+
+// Docker is a Source: the daemon on this machine, which pushes only the blobs that are not here yet.
+type Docker struct{ Client *client.Client }
+
+// Push has the daemon push the image.
+func (d Docker) Push(ctx context.Context, r *Registry, tag name.Tag) (err error) {
+	remote := r.address + "/" + tag.RepositoryStr() + ":" + tag.TagStr()
+	if _, err := d.Client.ImageTag(ctx, client.ImageTagOptions{Source: tag.String(), Target: remote}); err != nil {
+		return err
+	}
+	defer func() {
+		err = withCleanup(ctx, err, func(ctx context.Context) error {
+			_, err := d.Client.ImageRemove(ctx, remote, client.ImageRemoveOptions{})
+			return err
+		})
+	}()
+	pushing, err := d.Client.ImagePush(ctx, remote, client.ImagePushOptions{RegistryAuth: "e30="}) // {}: no credentials
+	if err != nil {
+		return err
+	}
+	if err := pushing.Wait(ctx); err != nil {
+		return event.WithHint(fmt.Errorf("docker push to %s: %w", r.address, err),
+			"the Docker daemon has to run on this machine, or inside of the node (minikube docker-env)")
+	}
+	return nil
+}
+
+// Built is a Source of images that were built right into the registry.
+type Built struct{}
+
+// Push finds them there.
+func (Built) Push(_ context.Context, r *Registry, tag name.Tag) error {
+	if !r.Has(tag) {
+		return errors.New("it is not there, and was not built either")
+	}
+	return nil
 }
 
 // counted is the registry as one node sees it: sent counts the bytes of the answers.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"io/fs"
@@ -88,6 +89,57 @@ func cutOff(t *testing.T, r *Registry) {
 	}
 }
 
+// partly asks for parts of a blob, as containerd and Docker do when a pull broke off.
+func partly(t *testing.T, r *Registry, image v1.Image) {
+	t.Helper()
+	layers, err := image.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, err := layers[0].Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, err := layers[0].Compressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := io.ReadAll(reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		ask  string
+		want []byte
+		code int
+	}{{"", whole, http.StatusOK}, {"bytes=100-", whole[100:], http.StatusPartialContent}, {"bytes=0-9", whole[:10], http.StatusPartialContent}} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+r.address+"/v2/team/worker/blobs/"+digest.String(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if test.ask != "" {
+			req.Header.Set("Range", test.ask)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || resp.StatusCode != test.code || !bytes.Equal(got, test.want) {
+			t.Errorf("range %q: %s, %d bytes (%v)", test.ask, resp.Status, len(got), err)
+		}
+	}
+	resp, err := http.Get("http://" + r.address + "/v2/team/worker/blobs/sha256:" + strings.Repeat("0", 64))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusNotFound {
+		t.Errorf("a blob that is not there: %s", resp.Status)
+	}
+}
+
 // TestRegistry pushes with go-containerregistry's client, as Docker does, and lets go of an image.
 func TestRegistry(t *testing.T) {
 	dir := t.TempDir()
@@ -125,7 +177,7 @@ func TestRegistry(t *testing.T) {
 	push("team/worker:1", base)
 	second := push("team/worker:2", changed)
 
-	id, err := r.identify(t.Context(), second)
+	id, err := r.take(t.Context(), Built{}, second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,6 +195,7 @@ func TestRegistry(t *testing.T) {
 	if got := blobs(t, dir); got != 5 { // two base layers, one more, two configurations
 		t.Errorf("%d blobs, not 5", got)
 	}
+	partly(t, r, changed)
 	cutOff(t, r)
 	if got := blobs(t, dir); got != 5 {
 		t.Errorf("%d blobs and uploads after pushes that broke, not 5", got)

@@ -1,9 +1,10 @@
-// Container runtimes, by the command that each brings along in a node: what images they hold, and how they pull one.
+// Container runtimes, by the command that each brings along in a node: what images they hold, and how they get one.
 package node
 
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -12,16 +13,21 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// runtime is one container runtime, driven over ssh.
+// runtime is one container runtime, driven by commands.
 type runtime interface {
-	// name is the runtime's own, and that of its folder in /var/lib.
+	// name is the runtime's own, and dir where it keeps its images.
 	name() string
+	dir() string
 	// names returns the full names, with registry and repository, of all images that have one.
 	names(ctx context.Context, n *Node) ([]string, error)
 	// digest returns that of the image with a full name, "" if there is none.
 	digest(ctx context.Context, n *Node, name string) (string, error)
-	// pull makes the image at source, a registry on the node's own loopback, available under the name target.
-	pull(ctx context.Context, n *Node, source, target string) error
+	// find returns a name for an image that the node holds already, under whatever name; "" if there is none.
+	find(ctx context.Context, n *Node, id identity) (string, error)
+	// tag gives the image with the name source another one.
+	tag(ctx context.Context, n *Node, source, target string) error
+	// pull gets the image at source, a registry on the node's own loopback. It leaves nothing behind under that name if it fails.
+	pull(ctx context.Context, n *Node, source string) error
 	// remove takes a name away. It is no error if the name is not there.
 	remove(ctx context.Context, n *Node, target string) error
 }
@@ -32,9 +38,11 @@ func runtimeOf(name string) (runtime, error) {
 		return dockerRuntime{}, nil
 	case "containerd":
 		return containerdRuntime{}, nil
+	case "cri-o", "crio": // minikube takes both
+		return crioRuntime{}, nil
 	}
 	return nil, event.WithHint(fmt.Errorf("container runtime %q is not supported", name),
-		"minikube start --container-runtime=containerd (or docker)")
+		"minikube start --container-runtime=containerd (or docker, or cri-o)")
 }
 
 // fullName is the name under which Kubernetes asks a runtime for tag.
@@ -49,9 +57,10 @@ func fullName(tag name.Tag) (string, error) {
 type dockerRuntime struct{}
 
 func (dockerRuntime) name() string { return "docker" }
+func (dockerRuntime) dir() string  { return "/var/lib/docker" }
 
 func (dockerRuntime) names(ctx context.Context, n *Node) ([]string, error) {
-	out, err := n.run(ctx, "sudo", "docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
+	out, err := n.run(ctx, "docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
 	if err != nil {
 		return nil, err
 	}
@@ -65,30 +74,45 @@ func (dockerRuntime) names(ctx context.Context, n *Node) ([]string, error) {
 }
 
 func (dockerRuntime) digest(ctx context.Context, n *Node, name string) (string, error) {
-	out, err := n.run(ctx, "sudo", "docker", "image", "inspect", "--format", "{{.Id}}", name)
+	out, err := n.run(ctx, "docker", "image", "inspect", "--format", "{{.Id}}", name)
 	return strings.TrimSpace(out), unless(err, "no such image")
 }
 
-func (r dockerRuntime) pull(ctx context.Context, n *Node, source, target string) error {
-	_, err := n.run(ctx, "sudo", "docker", "pull", "--quiet", source)
-	if err == nil {
-		_, err = n.run(ctx, "sudo", "docker", "tag", source, target)
+func (r dockerRuntime) find(ctx context.Context, n *Node, id identity) (string, error) {
+	for _, digest := range []string{id.config, id.manifest} { // of its classic store, of its containerd store
+		if digest == "" {
+			continue
+		}
+		if held, err := r.digest(ctx, n, digest); held == digest || err != nil {
+			return held, err
+		}
 	}
-	return withCleanup(ctx, err, func(ctx context.Context) error { return r.remove(ctx, n, source) })
+	return "", nil
+}
+
+func (dockerRuntime) tag(ctx context.Context, n *Node, source, target string) error {
+	_, err := n.run(ctx, "docker", "tag", source, target)
+	return err
+}
+
+func (r dockerRuntime) pull(ctx context.Context, n *Node, source string) error {
+	_, err := n.run(ctx, "docker", "pull", "--quiet", source)
+	return err
 }
 
 func (dockerRuntime) remove(ctx context.Context, n *Node, target string) error {
-	_, err := n.run(ctx, "sudo", "docker", "image", "rm", target)
+	_, err := n.run(ctx, "docker", "image", "rm", target)
 	return unless(err, "no such image")
 }
 
 type containerdRuntime struct{}
 
 func (containerdRuntime) name() string { return "containerd" }
+func (containerdRuntime) dir() string  { return "/var/lib/containerd" }
 
 // ctr works in the namespace in which the kubelet keeps its images.
 func ctr(args ...string) []string {
-	return append([]string{"sudo", "ctr", "--namespace", "k8s.io", "images"}, args...)
+	return append([]string{"ctr", "--namespace", "k8s.io", "images"}, args...)
 }
 
 // names asks for nothing else: what ctr tells of an image besides takes it some milliseconds each.
@@ -98,30 +122,108 @@ func (containerdRuntime) names(ctx context.Context, n *Node) ([]string, error) {
 }
 
 func (containerdRuntime) digest(ctx context.Context, n *Node, name string) (string, error) {
-	out, err := n.run(ctx, ctr("ls", fmt.Sprintf("name==%q", name))...)
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(out) {
-		if columns := strings.Fields(line); len(columns) >= 3 && columns[0] == name { // REF TYPE DIGEST …
-			return columns[2], nil
-		}
-	}
-	return "", nil
+	_, digest, err := firstImage(ctx, n, fmt.Sprintf("name==%q", name))
+	return digest, err
 }
 
-func (r containerdRuntime) pull(ctx context.Context, n *Node, source, target string) error {
+func (containerdRuntime) find(ctx context.Context, n *Node, id identity) (string, error) {
+	name, _, err := firstImage(ctx, n, "target.digest=="+id.manifest)
+	return name, err
+}
+
+// firstImage returns name and digest of one that fits the filter, "" if there is none.
+func firstImage(ctx context.Context, n *Node, filter string) (name, digest string, err error) {
+	out, err := n.run(ctx, ctr("ls", filter)...)
+	if err != nil {
+		return "", "", err
+	}
+	_, out, _ = strings.Cut(out, "\n") // the names of the columns
+	if columns := strings.Fields(out); len(columns) >= 3 {
+		return columns[0], columns[2], nil // REF TYPE DIGEST …
+	}
+	return "", "", nil
+}
+
+func (containerdRuntime) tag(ctx context.Context, n *Node, source, target string) error {
+	_, err := n.run(ctx, ctr("tag", "--force", source, target)...)
+	return err
+}
+
+// pull takes the name away again if it fails: there may be nothing or half of an image under it.
+func (r containerdRuntime) pull(ctx context.Context, n *Node, source string) error {
 	_, err := n.run(ctx, ctr("pull", "--plain-http", source)...)
 	if err == nil {
-		_, err = n.run(ctx, ctr("tag", "--force", source, target)...)
+		return nil
 	}
-	// A failed pull, too, can leave the name behind, with nothing or half of an image under it.
 	return withCleanup(ctx, err, func(ctx context.Context) error { return r.remove(ctx, n, source) })
+}
+
+// load takes an image from an archive in the OCI layout, which need not hold layers that the node has unpacked.
+func (r containerdRuntime) load(ctx context.Context, n *Node, archive io.Reader, target string) error {
+	_, err := n.way.run(ctx, archive, ctr("import", "-")...)
+	if err == nil {
+		return nil
+	}
+	return withCleanup(ctx, err, func(ctx context.Context) error { return r.remove(ctx, n, target) })
+}
+
+// unpacked returns the chain IDs of the layers that the node has unpacked. Their blobs may be gone: containerd is often told to drop them
+// (discard_unpacked_layers).
+func (containerdRuntime) unpacked(ctx context.Context, n *Node) (map[string]bool, error) {
+	out, err := n.run(ctx, "ctr", "--namespace", "k8s.io", "snapshots", "ls")
+	chains := map[string]bool{}
+	for line := range strings.Lines(out) {
+		if columns := strings.Fields(line); len(columns) > 1 && columns[len(columns)-1] == "Committed" { // KEY PARENT KIND
+			chains[columns[0]] = true
+		}
+	}
+	return chains, err
 }
 
 func (containerdRuntime) remove(ctx context.Context, n *Node, target string) error {
 	_, err := n.run(ctx, ctr("rm", target)...)
 	return unless(err, "not found")
+}
+
+// crioRuntime is CRI-O, which has no command of its own: it shares its images with podman, which minikube's nodes bring along for that.
+type crioRuntime struct{}
+
+func (crioRuntime) name() string { return "cri-o" }
+func (crioRuntime) dir() string  { return "/var/lib/containers" }
+
+func (crioRuntime) names(ctx context.Context, n *Node) ([]string, error) {
+	out, err := n.run(ctx, "podman", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
+	return strings.Fields(out), err
+}
+
+func (crioRuntime) digest(ctx context.Context, n *Node, name string) (string, error) {
+	out, err := n.run(ctx, "podman", "image", "inspect", "--format", "{{.Id}}", name)
+	if id := strings.TrimSpace(out); id != "" && err == nil {
+		return "sha256:" + strings.TrimPrefix(id, "sha256:"), nil
+	}
+	return "", unless(err, "image not known")
+}
+
+func (r crioRuntime) find(ctx context.Context, n *Node, id identity) (string, error) {
+	if id.config == "" {
+		return "", nil
+	}
+	return r.digest(ctx, n, strings.TrimPrefix(id.config, "sha256:"))
+}
+
+func (crioRuntime) tag(ctx context.Context, n *Node, source, target string) error {
+	_, err := n.run(ctx, "podman", "tag", source, target)
+	return err
+}
+
+func (crioRuntime) pull(ctx context.Context, n *Node, source string) error {
+	_, err := n.run(ctx, "podman", "pull", "--quiet", "--tls-verify=false", source)
+	return err
+}
+
+func (crioRuntime) remove(ctx context.Context, n *Node, target string) error {
+	_, err := n.run(ctx, "podman", "rmi", target)
+	return unless(err, "image not known")
 }
 
 // unless drops an error that only says what is true anyway.

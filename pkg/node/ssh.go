@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -23,61 +24,76 @@ const (
 	keepAlive = 15 * time.Second
 )
 
-// Node is one node of a cluster. It is safe for concurrent use.
-type Node struct {
-	name    string
-	locate  func(context.Context) (string, error) // the address of its sshd, which a restarted node may change
-	daemon  func(context.Context) (string, error) // the same of its Docker daemon, of use where that is its runtime
-	user    string
-	key     string // file
-	runtime runtime
+// sessions is how many commands run side by side on one connection: sshd allows ten (MaxSessions).
+const sessions = 8
 
-	mu   sync.Mutex
-	conn *ssh.Client
+// sshWay is the way into a node with an sshd.
+type sshWay struct {
+	node   string
+	locate func(context.Context) (addresses []string, err error) // of its sshd, tried in order; a restarted node may change them
+	user   string
+	key    string // file
+	start  string // the command that brings a stopped node back
+	free   chan struct{}
+
+	mu       sync.Mutex
+	conn     *ssh.Client
+	watching sync.WaitGroup
 }
 
 // connect returns the open connection or makes one.
-func (n *Node) connect(ctx context.Context) (*ssh.Client, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.conn != nil {
-		if err := probe(ctx, n.conn); err == nil {
-			return n.conn, nil
+func (w *sshWay) connect(ctx context.Context) (*ssh.Client, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.conn != nil {
+		if err := probe(ctx, w.conn); err == nil {
+			return w.conn, nil
 		}
-		_ = n.conn.Close() // broken already
-		n.conn = nil
+		_ = w.conn.Close() // broken already
+		w.conn = nil
 	}
-	conn, err := n.dial(ctx)
+	conn, err := w.dial(ctx)
 	if err != nil {
-		return nil, event.Transient(event.WithHint(fmt.Errorf("minikube node %s: ssh as %s: %w", n.name, n.user, err), "minikube status; minikube start"))
+		return nil, event.Transient(event.WithHint(fmt.Errorf("node %s: ssh as %s: %w", w.node, w.user, err), w.start))
 	}
-	n.conn = conn
+	w.conn = conn
+	w.watching.Go(func() { watch(conn) })
 	return conn, nil
 }
 
-func (n *Node) dial(ctx context.Context) (*ssh.Client, error) {
-	pem, err := os.ReadFile(n.key)
+func (w *sshWay) dial(ctx context.Context) (*ssh.Client, error) {
+	pem, err := os.ReadFile(w.key)
 	if err != nil {
 		return nil, err
 	}
 	signer, err := ssh.ParsePrivateKey(pem)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", n.key, err)
+		return nil, fmt.Errorf("%s: %w", w.key, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	address, err := n.locate(ctx)
+	addresses, err := w.locate(ctx)
 	if err != nil {
 		return nil, err
 	}
-	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil, err
+	var errs []error
+	for i, address := range addresses {
+		// A part of what is left, with one for the handshake.
+		raw, err := (&net.Dialer{Timeout: dialTimeout / time.Duration(len(addresses)-i+1)}).DialContext(ctx, "tcp", address)
+		if err == nil {
+			return w.shake(ctx, raw, address, signer)
+		}
+		errs = append(errs, err)
 	}
+	return nil, errors.Join(errs...)
+}
+
+// shake makes an ssh connection of one to a node's sshd, or closes it.
+func (w *sshWay) shake(ctx context.Context, raw net.Conn, address string, signer ssh.Signer) (*ssh.Client, error) {
 	// The handshake knows no context: closing the connection ends it.
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	conn, channels, requests, err := ssh.NewClientConn(raw, address, &ssh.ClientConfig{
-		User: n.user,
+		User: w.user,
 		Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)},
 		// A node makes its host key when it is created and tells it to nobody; minikube itself does not check it either.
 		HostKeyCallback: ssh.InsecureIgnoreHostKey(), //nolint:gosec
@@ -93,6 +109,27 @@ func (n *Node) dial(ctx context.Context) (*ssh.Client, error) {
 	return ssh.NewClient(conn, channels, requests), nil
 }
 
+// watch closes a connection whose other side no longer answers, so that what waits for it need not wait for its own deadline.
+func watch(conn *ssh.Client) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = conn.Wait() // however it ends
+	}()
+	ticker := time.NewTicker(keepAlive)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ended:
+			return
+		case <-ticker.C:
+			if probe(context.Background(), conn) != nil {
+				_ = conn.Close() // broken already
+			}
+		}
+	}
+}
+
 // probe asks the other side for a sign of life.
 func probe(ctx context.Context, conn *ssh.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, keepAlive)
@@ -103,82 +140,99 @@ func probe(ctx context.Context, conn *ssh.Client) error {
 	return err
 }
 
-// run executes a command on the node and returns what it printed to standard output. A failed command's error holds what
-// it printed to standard error.
-func (n *Node) run(ctx context.Context, args ...string) (string, error) {
-	conn, err := n.connect(ctx)
+// session starts a command's session. The caller calls done when it is over.
+func (w *sshWay) session(ctx context.Context) (session *ssh.Session, done func(), err error) {
+	select {
+	case w.free <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, context.Cause(ctx)
+	}
+	done = func() { <-w.free }
+	conn, err := w.connect(ctx)
+	if err == nil {
+		if session, err = conn.NewSession(); err != nil {
+			err = event.Transient(fmt.Errorf("node %s: ssh session: %w", w.node, err))
+		}
+	}
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	return session, done, nil
+}
+
+func (w *sshWay) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+	session, done, err := w.session(ctx)
 	if err != nil {
 		return "", err
 	}
-	session, err := conn.NewSession()
-	if err != nil {
-		return "", event.Transient(fmt.Errorf("minikube node %s: ssh session: %w", n.name, err))
-	}
+	defer done()
 	var stdout, stderr bytes.Buffer
-	session.Stdout, session.Stderr = &stdout, &stderr
-	ended := make(chan error, 1)
-	go func() { ended <- session.Run(quote(args)) }()
+	session.Stdin, session.Stdout, session.Stderr = stdin, &stdout, &stderr
+	result := make(chan error, 1)
+	go func() { result <- session.Run("sudo " + quote(args)) }()
 	select {
-	case err = <-ended:
+	case err = <-result:
 		_ = session.Close() // it has ended already
 	case <-ctx.Done():
 		// sshd keeps the session open for as long as the command lives, which may not heed the signal: it is not waited for.
 		_ = session.Signal(ssh.SIGTERM)
 		_ = session.Close()
-		err := context.Cause(ctx)
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = event.Transient(event.WithHint(fmt.Errorf("minikube node %s: %s: no answer in time", n.name, strings.Join(args, " ")), "minikube status"))
-		}
-		return "", err
+		return "", ended(ctx, w.node, args)
 	}
+	if err == nil {
+		return stdout.String(), nil
+	}
+	err = failed(w.node, args, &stderr, err)
+	if exit := new(ssh.ExitError); !errors.As(err, &exit) || exit.Signal() != "" { // cut off, or killed
+		err = event.Transient(err)
+	}
+	return stdout.String(), err
+}
+
+func (w *sshWay) pipe(ctx context.Context, args ...string) (net.Conn, error) {
+	session, done, err := w.session(ctx)
 	if err != nil {
-		said := strings.TrimSpace(stderr.String())
-		err = &commandError{node: n.name, command: strings.Join(args, " "), said: said, err: err}
-		if exit := new(ssh.ExitError); !errors.As(err, &exit) || exit.Signal() != "" { // cut off, or killed
-			err = event.Transient(err)
-		}
-		return stdout.String(), err
+		return nil, err
 	}
-	return stdout.String(), nil
-}
-
-// commandError is a command that failed on a node.
-type commandError struct {
-	node, command, said string
-	err                 error
-}
-
-func (e *commandError) Error() string {
-	said := e.said
-	if lines := strings.Split(said, "\n"); len(lines) > 3 {
-		said = strings.Join(lines[len(lines)-3:], "\n")
+	stdin, inErr := session.StdinPipe()
+	stdout, outErr := session.StdoutPipe()
+	if err := errors.Join(inErr, outErr); err != nil {
+		done()
+		return nil, errors.Join(err, session.Close())
 	}
-	return fmt.Sprintf("node %s: %s: %v: %s", e.node, e.command, e.err, said)
+	if err := session.Start("sudo " + quote(args)); err != nil {
+		done()
+		return nil, event.Transient(errors.Join(fmt.Errorf("node %s: %w", w.node, err), ignoreEOF(session.Close())))
+	}
+	end := sync.OnceValue(func() error {
+		defer done()
+		return ignoreEOF(session.Close())
+	})
+	return &pipeConn{stdout, stdin, end}, nil
 }
 
-func (e *commandError) Unwrap() error { return e.err }
-
-// listen opens a port on the node's own loopback whose connections arrive here.
-func (n *Node) listen(ctx context.Context) (net.Listener, error) {
-	conn, err := n.connect(ctx)
+func (w *sshWay) listen(ctx context.Context) (net.Listener, error) {
+	conn, err := w.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
 	listener, err := conn.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, event.Transient(fmt.Errorf("minikube node %s: forward a port over ssh: %w", n.name, err))
+		return nil, event.Transient(fmt.Errorf("node %s: forward a port over ssh: %w", w.node, err))
 	}
 	return listener, nil
 }
 
-func (n *Node) close() error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.conn == nil {
+func (w *sshWay) close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.conn == nil {
 		return nil
 	}
-	err := n.conn.Close()
-	n.conn = nil
+	err := w.conn.Close()
+	w.watching.Wait()
+	w.conn = nil
 	return err
 }
 

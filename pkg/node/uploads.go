@@ -1,5 +1,6 @@
-// Blobs on disk, and how they arrive there: streamed into a file, verified, renamed. (go-containerregistry's own handler holds an
-// upload in memory, and for ever when a push is cut off, as a newer save does all the time.)
+// Blobs on disk, how they arrive there, streamed into a file, verified, renamed, and how they leave. (go-containerregistry's own handler
+// holds an upload in memory, and for ever when a push is cut off, as a newer save does all the time; and it knows no ranges without an end,
+// by which containerd goes on with a pull that broke off.)
 package node
 
 import (
@@ -13,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -52,6 +54,26 @@ func known(err error) error {
 		return registry.ErrNotFound
 	}
 	return err
+}
+
+// serve answers requests for blobs, whole or in parts, and leaves the rest to next.
+func (b blobStore) serve(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, digest, ok := strings.Cut(r.URL.Path, "/blobs/sha256:")
+		if r.Method != http.MethodGet || !ok || strings.Contains(digest, "/") {
+			next.ServeHTTP(w, r)
+			return
+		}
+		file, err := os.Open(b.file(v1.Hash{Algorithm: "sha256", Hex: digest}))
+		if err != nil {
+			next.ServeHTTP(w, r) // which says so as a registry does
+			return
+		}
+		defer func() { _ = file.Close() }() // only read
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("Docker-Content-Digest", "sha256:"+digest)
+		http.ServeContent(w, r, "", time.Time{}, file)
+	})
 }
 
 // receive answers uploads, by the OCI distribution specification ("Pushing blobs"), and leaves the rest to next.

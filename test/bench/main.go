@@ -27,6 +27,14 @@ var benchmarks = []benchmark{
 	{name: "deploy/unchanged", unit: "s", goal: "<=0.1", alternative: "helm upgrade --wait and kubectl rollout status of both releases", prepare: unchanged},
 	{name: "deploy/unchanged-own", unit: "ms", goal: "<=150 ms", prepare: unchangedOwn},
 	{name: "deploy/tag-changed", unit: "s", goal: "<=0.3", alternative: "the same; both without the rollout itself", prepare: tagChanged},
+	{name: "load/small-change", unit: "s", goal: "<=0.1", alternative: "docker save | ctr import", prepare: loadChanged("containerd", smallLayer)},
+	{name: "load/small-change-docker", unit: "s", goal: "<=0.1", alternative: "docker save | docker load", prepare: loadChanged("docker", smallLayer)},
+	{name: "load/small-change-bytes", unit: "MB", goal: "<=6 MB", prepare: loadBytes},
+	{name: "load/unchanged", unit: "ms", goal: "<=50 ms", prepare: loadUnchanged},
+	{name: "load/large-change", unit: "s", goal: "<=0.67", alternative: "docker save | ctr import", prepare: loadChanged("containerd", largeLayer), runs: 5},
+	{name: "load/large-change-docker", unit: "s", goal: "<=0.67", alternative: "docker save | docker load", prepare: loadChanged("docker", largeLayer), runs: 5},
+	{name: "load/large-change-in-node", unit: "s", goal: "<=0.33", alternative: "docker build, docker save | ctr import", prepare: buildInNode("containerd"), runs: 5},
+	{name: "load/large-change-in-node-docker", unit: "s", goal: "<=0.33", alternative: "docker build, docker save | docker load", prepare: buildInNode("docker"), runs: 5},
 	{name: "served/save-to-served", unit: "s", goal: "<=0.35", alternative: "docker build, docker save | ctr import, helm upgrade, kubectl rollout status, kubectl port-forward", prepare: saveToServed},
 }
 

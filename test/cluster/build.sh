@@ -4,12 +4,14 @@
 
 packages=containerd,runc,docker.io,containernetworking-plugins,iptables,conntrack,etcd-server
 packages+=,openssh-server,sudo,iproute2,socat,procps,ca-certificates,openssl
+packages+=,podman # in whose storage CRI-O keeps its images
 
 locate() {
   command -v go > /dev/null || die "go is missing"
   version=$(sed -n 's/^\tk8s.io\/kubernetes \(v[^ ]*\)$/\1/p' "$here/go.mod")
   KUBE=$CACHE/kube-$(key "$(go version)" "$here"/go.{mod,sum} "$here"/{kube,pause}/*.go "$(declare -f build_kube)")
   CRI_DOCKERD=$CACHE/cri-dockerd-$(key "$(go version)" "$here"/cri-dockerd/{go.mod,go.sum,main.go})
+  BUILDKIT=$CACHE/buildkit-$(key "$(go version)" "$here"/buildkit/{go.mod,go.sum})
   ROOTFS=$CACHE/rootfs-$(key "$packages" "$(declare -f build_rootfs)")
 }
 
@@ -39,6 +41,16 @@ build_cri_dockerd() {
   mv "$CRI_DOCKERD.tmp" "$CRI_DOCKERD"
 }
 
+# A minikube node with containerd brings BuildKit along, to build in it.
+build_buildkit() {
+  [ ! -d "$BUILDKIT" ] || return 0
+  say "building BuildKit from source: about 2 minutes, once"
+  mkdir -p "$BUILDKIT.tmp"
+  CGO_ENABLED=0 go -C "$here/buildkit" build -trimpath -ldflags "-s -w" -o "$BUILDKIT.tmp/" \
+    github.com/moby/buildkit/cmd/buildctl github.com/moby/buildkit/cmd/buildkitd || die "go could not build $here/buildkit"
+  mv "$BUILDKIT.tmp" "$BUILDKIT"
+}
+
 # shellcheck disable=SC2016 # the hooks' $1 is mmdebstrap's
 build_rootfs() {
   [ ! -d "$ROOTFS" ] || return 0
@@ -62,9 +74,9 @@ build() {
   install_package mkfs.ext4 e2fsprogs
   build_kube
   build_rootfs
-  [ "${RUNTIME-}" != docker ] || build_cri_dockerd
+  if [ "${RUNTIME-}" = docker ]; then build_cri_dockerd; else build_buildkit; fi
   images=
   [ -n "${BARE-}" ] || images=$("$here/../images/build")
   # A running node uses what it was started with.
-  compgen -G "$CACHE/run/*/nodes" > /dev/null || keep_only "$KUBE" "$CRI_DOCKERD" "$ROOTFS"
+  compgen -G "$CACHE/run/*/nodes" > /dev/null || keep_only "$KUBE" "$CRI_DOCKERD" "$BUILDKIT" "$ROOTFS"
 }

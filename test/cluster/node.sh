@@ -63,6 +63,7 @@ answers() {
   case $1 in
     containerd) in_node ctr version ;;
     dockerd) in_node docker version ;;
+    buildkitd) in_node buildctl debug workers ;;
     cri-dockerd) in_node test -S /run/cri-dockerd.sock ;;
     kube-apiserver) kubectl get --raw /readyz ;;
     kube-controller-manager) kubectl get serviceaccount default ;;

@@ -117,6 +117,8 @@ start_namespaces() {
   if [ "$RUNTIME" = docker ]; then
     cp "$CRI_DOCKERD" "$DIR/upper/usr/local/sbin/cri-dockerd"
     cp "$here/node/runc" "$DIR/upper/usr/local/sbin/runc"
+  else
+    cp "$BUILDKIT"/* "$DIR/upper/usr/local/sbin"
   fi
   for dir in $(cgroup_parents); do mkdir -p "$dir/$CGROUP"; done
   modprobe -qa overlay br_netfilter loop 2> /dev/null || true # built into some kernels
@@ -133,7 +135,7 @@ start_namespaces() {
 configure() {
   local etc=$DIR/state/etc/kubernetes file runtime_socket=/run/containerd/containerd.sock
   [ "$RUNTIME" != docker ] || runtime_socket=/run/cri-dockerd.sock
-  for file in containerd.toml docker.json cni.conflist kubelet.yaml kube-proxy.yaml dns.yaml sshd_config; do
+  for file in containerd.toml buildkitd.toml docker.json cni.conflist kubelet.yaml kube-proxy.yaml dns.yaml sshd_config; do
     sed "s|@NODE@|$NODE|; s|@IP@|$IP|; s|@CGROUP@|$CGROUP|; s|@POD_CIDR@|$POD_CIDR|; s|@NODE_POD_CIDR@|$NODE_POD_CIDR|
       s|@DNS_IP@|$DNS_IP|; s|@RUNTIME_SOCKET@|$runtime_socket|" "$here/node/$file" > "$etc/$file"
   done
@@ -160,7 +162,11 @@ start_runtime() {
 
 await_runtime() {
   await 30 containerd
-  [ "$RUNTIME" = docker ] || return 0
+  if [ "$RUNTIME" != docker ]; then
+    start buildkitd buildkitd --config /etc/kubernetes/buildkitd.toml
+    await 30 buildkitd
+    return
+  fi
   start dockerd dockerd --config-file /etc/kubernetes/docker.json --pidfile '' # it would take a killed one's for its own
   await 60 dockerd
   start cri-dockerd cri-dockerd --container-runtime-endpoint unix:///run/cri-dockerd.sock \

@@ -1,6 +1,6 @@
 //go:build e2e
 
-// Clusters of another kind, two nodes or one with the docker runtime, and the faults that test/cluster can make.
+// A cluster of two nodes with the docker runtime, and the faults that test/cluster can make.
 package e2e
 
 import (
@@ -159,53 +159,6 @@ func TestNodes(t *testing.T) {
 		}
 		_ = listener.Close()
 	})
-
-	t.Run("a single node builds by itself", builtInTheNode)
-}
-
-// builtInTheNode is about a node whose own daemon can build: nothing is moved.
-func builtInTheNode(t *testing.T) {
-	startCluster(t, "built", "--runtime", "docker", "--bare")
-	nodes, err := kubernetesClient(t).CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
-	if err != nil || len(nodes.Items) != 1 {
-		t.Fatalf("nodes: %v, %v", nodes, err)
-	}
-	p := newSmallProject(t)
-	d := p.start("--verbose")
-	removeImages(t, d)
-
-	// The node holds no base image and reaches no registry.
-	d.wait(0, `image is built on this machine, since the node cannot.* base image`, smallRun)
-	d.wait(0, `image loaded.* image=(page:\w+)`, smallRun)
-	d.wait(0, runComplete, smallRun)
-	awaitPage(t, "first")
-
-	base := filepath.Join(t.TempDir(), "base.tar")
-	if out, err := command(t.Context(), os.Environ(), "docker", "save", "--output", base, "python:3.11-slim"); err != nil {
-		t.Fatal(out, err)
-	}
-	nodeDocker(t, nodes.Items[0], "load", "--input", base)
-	mark := d.mark()
-	content := "built in the node " + strconv.FormatInt(time.Now().UnixNano(), 36)
-	p.write("index.html", content+"\n")
-	image := d.wait(mark, `image built.* image=(page:\w+)`, smallRun)[1]
-	d.wait(mark, runComplete, smallRun)
-	awaitPage(t, content)
-	for _, line := range d.log(mark) {
-		if strings.Contains(line, "loading image") {
-			t.Errorf("something was moved: %s", line)
-		}
-	}
-	if out, err := command(t.Context(), os.Environ(), "docker", "image", "inspect", "--format", "{{.Id}}", image); err == nil {
-		t.Errorf("this machine's Docker holds %s, too: %s", image, out)
-	}
-	mark = d.mark()
-	p.write("index.html", "first\n") // which both hold
-	d.wait(mark, `image found, tagging.* on=node`, smallRun)
-	d.wait(mark, runComplete, smallRun)
-	if code := d.interrupt(smallRun); code != 0 {
-		t.Errorf("devloop's exit code is %d", code)
-	}
 }
 
 // awaitReach waits until a pod has got an answer from each of the pods through their service. Each node's kube-proxy learns of

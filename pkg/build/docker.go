@@ -1,0 +1,133 @@
+// The engine that is a Docker daemon: its own BuildKit, its own image store.
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/containerd/errdefs"
+	"github.com/google/go-containerregistry/pkg/name"
+	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/moby/moby/client"
+	"github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+type dockerEngine struct{ client *client.Client }
+
+// open speaks to the daemon's BuildKit through its HTTP API.
+func (e *dockerEngine) open(ctx context.Context) (*bkclient.Client, error) {
+	if err := e.alive(ctx); err != nil {
+		return nil, err
+	}
+	return bkclient.New(ctx, "",
+		bkclient.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return e.client.DialHijack(ctx, "/grpc", "h2c", nil)
+		}),
+		bkclient.WithSessionDialer(func(ctx context.Context, proto string, meta map[string][]string) (net.Conn, error) {
+			return e.client.DialHijack(ctx, "/session", proto, meta)
+		}))
+}
+
+func (e *dockerEngine) alive(ctx context.Context) error {
+	_, err := Ping(ctx, e.client)
+	return err
+}
+
+// base returns nil where the daemon does not hold ref for that platform.
+func (e *dockerEngine) base(ctx context.Context, ref string, platform ocispecs.Platform) (*base, error) {
+	image, err := e.client.ImageInspect(ctx, ref)
+	if errdefs.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, DockerError(err)
+	}
+	if image.Os != platform.OS || image.Architecture != platform.Architecture {
+		return nil, nil
+	}
+	var full dockerspec.DockerOCIImage
+	full.OS, full.Architecture, full.Variant = image.Os, image.Architecture, image.Variant
+	if image.Config != nil {
+		full.Config = *image.Config
+	}
+	for _, layer := range image.RootFS.Layers {
+		full.RootFS.DiffIDs = append(full.RootFS.DiffIDs, digest.Digest(layer))
+	}
+	return newBase(full)
+}
+
+func (e *dockerEngine) has(ctx context.Context, tag name.Tag) (bool, error) {
+	_, err := e.client.ImageInspect(ctx, tag.String())
+	switch {
+	case errdefs.IsNotFound(err):
+		return false, nil
+	case err != nil:
+		return false, DockerError(err)
+	}
+	return true, nil
+}
+
+func (e *dockerEngine) export(name.Tag) (bkclient.ExportEntry, error) {
+	return bkclient.ExportEntry{Type: "moby"}, nil // into the daemon's own image store
+}
+
+// built looks for the image: Docker's classic store knows it by the digest of its configuration, its containerd store by the manifest's.
+func (e *dockerEngine) built(ctx context.Context, answer map[string]string) (string, error) {
+	for _, key := range []string{exptypes.ExporterImageDigestKey, exptypes.ExporterImageConfigDigestKey} {
+		found := digest.Digest(answer[key])
+		if found.Validate() != nil {
+			continue
+		}
+		if _, err := e.client.ImageInspect(ctx, found.String()); err == nil {
+			return found.String(), nil
+		}
+	}
+	return "", fmt.Errorf("Docker built it and cannot find it again (answer: %v)", answer) //nolint:staticcheck // a name
+}
+
+func (e *dockerEngine) name(ctx context.Context, id string, tag name.Tag) error {
+	_, err := e.client.ImageTag(ctx, client.ImageTagOptions{Source: id, Target: tag.String()})
+	return err
+}
+
+// drop has nothing to do: what has no name is Docker's to prune.
+func (*dockerEngine) drop(context.Context, name.Tag) error { return nil }
+
+func (e *dockerEngine) remove(ctx context.Context, tag name.Tag) error {
+	_, err := e.client.ImageRemove(ctx, tag.String(), client.ImageRemoveOptions{PruneChildren: true})
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("remove image %s from Docker: %w", tag, err)
+	}
+	return nil
+}
+
+// Ping asks the daemon for a sign of life, and whether it can build what devloop needs.
+func Ping(ctx context.Context, docker *client.Client) (client.PingResult, error) {
+	ping, err := docker.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
+	if err != nil {
+		return ping, DockerError(err)
+	}
+	if ping.OSType == "windows" {
+		return ping, event.WithHint(errors.New("the Docker daemon builds Windows images"), "switch Docker to Linux containers")
+	}
+	return ping, nil
+}
+
+// DockerError adds what the user can do when the daemon itself is the trouble.
+func DockerError(err error) error {
+	if client.IsErrConnectionFailed(err) {
+		var dial *net.OpError // says it without the client's own advice
+		if errors.As(err, &dial) {
+			err = dial
+		}
+		return event.Transient(event.WithHint(fmt.Errorf("no answer from Docker: %w", err), "start Docker, or point DOCKER_HOST at a running daemon"))
+	}
+	return fmt.Errorf("ask Docker: %w", err)
+}

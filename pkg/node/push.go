@@ -1,0 +1,231 @@
+// Clusters beyond this machine: images go into a registry that their nodes reach, and are named by what they are.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// Push is the way to images by registries that the nodes pull from. It is safe for concurrent use.
+type Push struct {
+	plain bool // http beyond loopback is allowed
+
+	mu      sync.Mutex
+	digests map[name.Tag]string  // of what is there
+	layers  map[v1.Hash]name.Tag // an image that brought this layer there
+}
+
+// uploads is how many layers of an image are sent side by side.
+const uploads = 4
+
+// NewPush returns a way to registries. Credentials are those that Docker's client keeps. plain allows http beyond loopback.
+func NewPush(plain bool) *Push {
+	return &Push{plain: plain, digests: map[name.Tag]string{}, layers: map[v1.Hash]name.Tag{}}
+}
+
+// options are for one exchange with a registry, sent counts the bytes that go there.
+func (p *Push) options(ctx context.Context, sent *atomic.Int64) []remote.Option {
+	return []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithJobs(uploads),
+		remote.WithTransport(outward{p.plain, sent})}
+}
+
+// ref is tag for go-containerregistry, which has to be told where plain http may be tried.
+func (p *Push) ref(tag name.Tag) (name.Tag, error) {
+	if p.plain {
+		return name.NewTag(tag.String(), name.Insecure)
+	}
+	return tag, nil
+}
+
+// outward counts what is sent, and refuses plain http beyond loopback: go-containerregistry tries it with private addresses by itself.
+type outward struct {
+	plain bool
+	sent  *atomic.Int64
+}
+
+func (o outward) RoundTrip(req *http.Request) (*http.Response, error) {
+	if !o.plain && req.URL.Scheme == "http" && !onLoopback(req.URL.Hostname()) {
+		return nil, errPlain
+	}
+	if req.Body != nil {
+		req = req.Clone(req.Context()) // it is the caller's
+		req.Body = &countedBody{req.Body, o.sent}
+	}
+	return remote.DefaultTransport.RoundTrip(req)
+}
+
+type countedBody struct {
+	io.ReadCloser
+	sent *atomic.Int64
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.sent.Add(int64(n))
+	return n, err
+}
+
+var errPlain = errors.New("it does not speak https, and plain http is only taken on this machine")
+
+func onLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+// Digest returns what is known to be in the registry under tag, "" before Missing or Give has seen it there.
+func (p *Push) Digest(tag name.Tag) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.digests[tag]
+}
+
+func (p *Push) note(tag name.Tag, digest v1.Hash) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.digests[tag] = digest.String()
+}
+
+// Missing returns those of tags that the registry lacks.
+func (p *Push) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	lacks := make([]bool, len(tags))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, tag := range tags {
+		if p.Digest(tag) != "" {
+			continue // a tag is made from the content: it stays what it is
+		}
+		group.Go(func() error {
+			ref, err := p.ref(tag)
+			if err != nil {
+				return err
+			}
+			found, err := remote.Head(ref, p.options(ctx, new(atomic.Int64))...)
+			var answered *transport.Error
+			switch {
+			case err == nil:
+				p.note(tag, found.Digest)
+			case errors.As(err, &answered) && answered.StatusCode == http.StatusNotFound:
+				lacks[i] = true
+			default:
+				return p.explain(tag, err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	var missing []name.Tag
+	for i, tag := range tags {
+		if lacks[i] {
+			missing = append(missing, tag)
+		}
+	}
+	return missing, nil
+}
+
+// Give brings the images, which source has, from devloop's own registry into this one: only the blobs that it lacks.
+func (p *Push) Give(ctx context.Context, sink event.Sink, source Source, registry *Registry, tags []name.Tag) error {
+	// One after the other: what two images share is sent with the first and mounted for the second.
+	return give(ctx, sink, tags, 1, func(ctx context.Context, tag name.Tag) ([]any, error) {
+		start := time.Now()
+		if _, err := registry.take(ctx, source, tag); err != nil {
+			return nil, err
+		}
+		pushed := time.Since(start)
+		near, err := name.NewTag(registry.address + "/" + tag.RepositoryStr() + ":" + tag.TagStr())
+		if err != nil {
+			return nil, err
+		}
+		image, err := remote.Image(near, remote.WithContext(ctx))
+		if err != nil {
+			return nil, fmt.Errorf("image registry: %w", err)
+		}
+		digest, digestErr := image.Digest()
+		layers, layersErr := image.Layers()
+		ref, refErr := p.ref(tag)
+		if err := errors.Join(digestErr, layersErr, refErr); err != nil {
+			return nil, fmt.Errorf("image registry: %s: %w", tag, err)
+		}
+		var sent atomic.Int64
+		if err := remote.Write(ref, mountable{image, p.mounts(layers, ref)}, p.options(ctx, &sent)...); err != nil {
+			return nil, p.explain(tag, err)
+		}
+		p.note(tag, digest)
+		p.noteLayers(ref, layers)
+		return []any{"bytes", sent.Load(), "push", pushed.Round(time.Millisecond), "registry", tag.RegistryStr()}, nil
+	})
+}
+
+// mountable is an image some of whose layers may be mounted from others.
+type mountable struct {
+	v1.Image
+	layers []v1.Layer
+}
+
+func (m mountable) Layers() ([]v1.Layer, error) { return m.layers, nil }
+
+// mounts tells of each layer where in the registry of ref it is already.
+func (p *Push) mounts(layers []v1.Layer, ref name.Tag) []v1.Layer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := slices.Clone(layers)
+	for i, layer := range list {
+		digest, err := layer.Digest()
+		if from, ok := p.layers[digest]; ok && err == nil && from.Registry == ref.Registry {
+			list[i] = &remote.MountableLayer{Layer: layer, Reference: from}
+		}
+	}
+	return list
+}
+
+func (p *Push) noteLayers(ref name.Tag, layers []v1.Layer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, layer := range layers {
+		if digest, err := layer.Digest(); err == nil {
+			p.layers[digest] = ref
+		}
+	}
+}
+
+// Remove leaves the registry as it is: others may run what is there.
+func (*Push) Remove(context.Context, name.Tag) error { return nil }
+
+// explain says what can be done about a registry's refusal.
+func (p *Push) explain(tag name.Tag, err error) error {
+	failure := fmt.Errorf("registry %s: image %s: %w", tag.RegistryStr(), tag.RepositoryStr()+":"+tag.TagStr(), err)
+	var answered *transport.Error
+	var dial net.Error
+	switch {
+	case errors.Is(err, errPlain):
+		return event.WithHint(failure, "give it a certificate, or allow plain http: push: http://"+tag.RegistryStr()+"/…")
+	case errors.As(err, &answered) && (answered.StatusCode == http.StatusUnauthorized || answered.StatusCode == http.StatusForbidden):
+		return event.WithHint(failure, "docker login "+tag.RegistryStr())
+	case errors.As(err, &answered) && !answered.Temporary():
+		return failure
+	case errors.As(err, &dial), answered != nil, strings.Contains(err.Error(), "connection re"):
+		return event.Transient(event.WithHint(failure, "check the registry and the network"))
+	}
+	return failure
+}

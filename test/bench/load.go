@@ -1,0 +1,258 @@
+// What it takes until a node holds an image that was built: 600 MB in 6 layers, of which one has changed.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/moby/moby/client"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/devloop/devloop/pkg/build"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/node"
+)
+
+// The layers of the image, in MB, from the first to the last.
+var loadLayers = []int{120, 120, 120, 35, 200, 5}
+
+const (
+	largeLayer = 4 // as the packages that requirements.txt names
+	smallLayer = 5 // as the project's own code
+	mb         = 1 << 20
+)
+
+// loaded is the image, a folder to build it from, and a node to be given it.
+type loaded struct {
+	dir      string
+	ssh      string // the node's name in NODE_SSH_CONFIG
+	load     string // the node's command for an image on standard input
+	docker   *client.Client
+	cluster  *node.Cluster
+	registry *node.Registry
+	builder  *build.Builder
+	bytes    atomic.Int64 // that the last image took on its way to the node
+}
+
+func newLoaded(ctx context.Context, t *testbed, runtime string) (*loaded, error) {
+	l := &loaded{dir: filepath.Join(t.dir, "image"), ssh: "node", load: "sudo ctr --namespace k8s.io images import -"}
+	kubeconfig, home := os.Getenv("KUBECONFIG"), os.Getenv("MINIKUBE_HOME")
+	if runtime == "docker" {
+		l.ssh, l.load = "docker-node", "sudo docker load"
+		kubeconfig, home = os.Getenv("DOCKER_NODE_KUBECONFIG"), os.Getenv("DOCKER_NODE_MINIKUBE_HOME")
+	}
+	dockerfile := "FROM scratch\n"
+	for i, size := range loadLayers {
+		if err := l.fill(i, size); err != nil {
+			return nil, err
+		}
+		dockerfile += fmt.Sprintf("COPY layer%d /layer%d\n", i, i)
+	}
+	if err := os.WriteFile(filepath.Join(l.dir, "Dockerfile"), []byte(dockerfile), 0o644); err != nil {
+		return nil, err
+	}
+	raw, err := clientcmd.LoadFromFile(kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	if l.docker, err = client.New(client.FromEnv); err != nil {
+		return nil, err
+	}
+	t.cleanup(func(context.Context) error { return l.docker.Close() })
+	t.cleanup(func(ctx context.Context) error { return removeImages(ctx, "bench-load") })
+	usual := os.Getenv("MINIKUBE_HOME")
+	if err := os.Setenv("MINIKUBE_HOME", home); err != nil {
+		return nil, err
+	}
+	l.cluster, err = node.Find(ctx, raw.CurrentContext, raw.Clusters[raw.Contexts[raw.CurrentContext].Cluster].Server, l.docker, false)
+	if err := errors.Join(err, os.Setenv("MINIKUBE_HOME", usual)); err != nil {
+		return nil, err
+	}
+	t.cleanup(func(context.Context) error { return l.cluster.Close() })
+	if l.registry, err = node.OpenRegistry(ctx, filepath.Join(t.dir, "registry", url.PathEscape(runtime))); err != nil {
+		return nil, err
+	}
+	t.cleanup(func(context.Context) error { return l.registry.Close() })
+	l.builder = build.New(l.docker, filepath.Join(t.dir, "cache"))
+	return l, nil
+}
+
+// fill writes a layer's file anew: a third of it cannot be compressed, as with Python packages.
+func (l *loaded) fill(layer, size int) error {
+	content := make([]byte, size*mb)
+	const block = 4 << 10
+	for at := 0; at < len(content); at += block {
+		part := block
+		if layer != smallLayer { // which is small enough to be counted in full
+			part = block / 3
+		}
+		if _, err := rand.Read(content[at : at+part]); err != nil {
+			return err
+		}
+	}
+	dir := l.dir
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, fmt.Sprintf("layer%d", layer)), content, 0o644)
+}
+
+// change gives a layer new content and builds the image on this machine.
+func (l *loaded) change(ctx context.Context, layer int) (name.Tag, error) {
+	if err := l.fill(layer, loadLayers[layer]); err != nil {
+		return name.Tag{}, err
+	}
+	input, err := l.input(ctx)
+	if err != nil {
+		return name.Tag{}, err
+	}
+	return input.Tag, l.builder.Build(ctx, func(event.Event) {}, input)
+}
+
+func (l *loaded) input(ctx context.Context) (build.Input, error) {
+	return l.builder.Hash(ctx, build.Image{Name: "bench-load", Dockerfile: filepath.Join(l.dir, "Dockerfile"), Context: l.dir})
+}
+
+// give brings the image to the node as a run does.
+func (l *loaded) give(ctx context.Context, tag name.Tag) error {
+	return l.cluster.Give(ctx, l.count, node.Docker{Client: l.docker}, l.registry, []name.Tag{tag})
+}
+
+// count keeps what the step of an image says of its bytes.
+func (l *loaded) count(e event.Event) {
+	for i := 0; i+1 < len(e.Fields); i += 2 {
+		if n, ok := e.Fields[i+1].(int64); ok && e.Fields[i] == "bytes" {
+			l.bytes.Store(n)
+		}
+	}
+}
+
+// whole brings the image to the node as people do.
+func (l *loaded) whole(ctx context.Context, tag string) error {
+	_, err := output(ctx, "bash", "-euo", "pipefail", "-c", `docker save "$1" | ssh -F "$NODE_SSH_CONFIG" "$2" $3`, "load", tag, l.ssh, l.load)
+	return err
+}
+
+// loadChanged measures how long a node is without the image when one layer of it has changed. Building it is not measured.
+func loadChanged(runtime string, layer int) func(context.Context, *testbed) (ours, theirs sample, err error) {
+	return func(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
+		l, err := newLoaded(ctx, t, runtime)
+		if err != nil {
+			return nil, nil, err
+		}
+		measured := func(give func(context.Context, name.Tag) error) sample {
+			return func(ctx context.Context) (float64, error) {
+				tag, err := l.change(ctx, layer)
+				if err != nil {
+					return 0, err
+				}
+				begin := time.Now()
+				err = give(ctx, tag)
+				return time.Since(begin).Seconds(), err
+			}
+		}
+		return measured(l.give), measured(func(ctx context.Context, tag name.Tag) error { return l.whole(ctx, tag.String()) }), nil
+	}
+}
+
+// loadBytes measures what is sent to the node when the small layer has changed, in MB (10^6).
+func loadBytes(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
+	l, err := newLoaded(ctx, t, "containerd")
+	if err != nil {
+		return nil, nil, err
+	}
+	return func(ctx context.Context) (float64, error) {
+		tag, err := l.change(ctx, smallLayer)
+		if err != nil {
+			return 0, err
+		}
+		err = l.give(ctx, tag)
+		return float64(l.bytes.Load()) / 1e6, err
+	}, nil, nil
+}
+
+// loadUnchanged measures how long it takes to see that the node has the image, in ms.
+func loadUnchanged(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
+	l, err := newLoaded(ctx, t, "containerd")
+	if err != nil {
+		return nil, nil, err
+	}
+	tag, err := l.change(ctx, smallLayer)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := l.give(ctx, tag); err != nil {
+		return nil, nil, err
+	}
+	return func(ctx context.Context) (float64, error) {
+		begin := time.Now()
+		missing, err := l.cluster.Missing(ctx, []name.Tag{tag})
+		if len(missing) > 0 {
+			err = errors.New("the node lacks the image that it was given")
+		}
+		return float64(time.Since(begin)) / float64(time.Millisecond), err
+	}, nil, nil
+}
+
+// buildInNode measures from a changed large layer until the node holds the image, built there; the alternative builds here and loads it.
+func buildInNode(runtime string) func(context.Context, *testbed) (ours, theirs sample, err error) {
+	return func(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
+		l, err := newLoaded(ctx, t, runtime)
+		if err != nil {
+			return nil, nil, err
+		}
+		inNode, err := l.inNode(ctx, t, runtime)
+		if err != nil {
+			return nil, nil, err
+		}
+		ours = func(ctx context.Context) (float64, error) {
+			if err := l.fill(largeLayer, loadLayers[largeLayer]); err != nil {
+				return 0, err
+			}
+			begin := time.Now()
+			input, err := l.input(ctx)
+			if err != nil {
+				return 0, err
+			}
+			err = inNode.Build(ctx, func(event.Event) {}, input)
+			return time.Since(begin).Seconds(), err
+		}
+		theirs = func(ctx context.Context) (float64, error) {
+			if err := l.fill(largeLayer, loadLayers[largeLayer]); err != nil {
+				return 0, err
+			}
+			tag := fmt.Sprintf("bench-load:theirs-%d", time.Now().UnixNano())
+			begin := time.Now()
+			if _, err := output(ctx, "docker", "build", "--quiet", "--tag", tag, l.dir); err != nil {
+				return 0, err
+			}
+			err := l.whole(ctx, tag)
+			return time.Since(begin).Seconds(), err
+		}
+		return ours, theirs, nil
+	}
+}
+
+func (l *loaded) inNode(ctx context.Context, t *testbed, runtime string) (*build.Builder, error) {
+	if runtime == "docker" {
+		docker, err := l.cluster.Docker()
+		if err != nil {
+			return nil, err
+		}
+		t.cleanup(func(context.Context) error { return docker.Close() })
+		return l.builder.InDocker(docker), nil
+	}
+	dial, err := l.cluster.BuildKit()
+	if err != nil {
+		return nil, err
+	}
+	return l.builder.InContainerd(ctx, dial, l.cluster)
+}
