@@ -374,7 +374,12 @@ func freeBytes(folder string) (uint64, error) {
 	return uint64(fs.Bavail) * uint64(fs.Bsize), nil //nolint:unconvert,gosec // their types differ between systems
 }
 
-func size(bytes uint64) string { return fmt.Sprintf("%.1f GB", float64(bytes)/1e9) }
+func size(bytes uint64) string {
+	if bytes < 1e9 {
+		return fmt.Sprintf("%.1f MB", float64(bytes)/1e6)
+	}
+	return fmt.Sprintf("%.1f GB", float64(bytes)/1e9)
+}
 
 func count(n int, what string) string {
 	if n == 1 {

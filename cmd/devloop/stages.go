@@ -208,12 +208,19 @@ func (n nodes) Prune(ctx context.Context, sink event.Sink, tags []name.Tag) {
 		say.Warn("old images could not be looked for, they stay until the next run", err)
 		return
 	}
+	if len(old) == 0 {
+		return
+	}
+	before, beforeErr := n.session.nodes.Free(ctx)
 	for _, tag := range old {
 		if err := n.remove(ctx, tag); err != nil {
 			say.Warn("old image could not be removed, it stays until the next run", err, "image", tag.String())
 			continue
 		}
 		say.Note("old image removed", "image", tag.String())
+	}
+	if after, err := n.session.nodes.Free(ctx); err == nil && beforeErr == nil && after > before { // others use the disk, too
+		say.Note("room made on the nodes", "freed", size(after-before), "free", size(after))
 	}
 }
 

@@ -38,27 +38,50 @@ func (n *Node) check(ctx context.Context, h *Health) error {
 		return err
 	}
 	h.Images = len(images)
-	// POSIX alone, since busybox is all that some nodes have.
 	asked := time.Now()
-	out, err := n.run(ctx, "sh", "-c", "date +%s; df -Pk "+n.runtime.dir())
+	now, free, err := n.look(ctx)
 	if err != nil {
 		return err
 	}
 	asked = asked.Add(time.Since(asked) / 2) // the node looked at its clock somewhere on the way
-	lines := strings.Split(strings.TrimSpace(out), "\n")
-	now, err := strconv.ParseInt(strings.TrimSpace(lines[0]), 10, 64)
+	h.Ahead, h.Free = now.Sub(asked).Round(time.Second), free
+	return nil
+}
+
+// look returns the node's clock and the bytes that are free where its images are kept.
+func (n *Node) look(ctx context.Context) (now time.Time, free uint64, err error) {
+	// POSIX alone, since busybox is all that some nodes have.
+	out, err := n.run(ctx, "sh", "-c", "date +%s; df -Pk "+n.runtime.dir())
 	if err != nil {
-		return fmt.Errorf("node %s: its clock: %w", n.name, err)
+		return now, 0, err
 	}
-	h.Ahead = time.Unix(now, 0).Sub(asked).Round(time.Second)
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	seconds, err := strconv.ParseInt(strings.TrimSpace(lines[0]), 10, 64)
+	if err != nil {
+		return now, 0, fmt.Errorf("node %s: its clock: %w", n.name, err)
+	}
 	fields := strings.Fields(lines[len(lines)-1]) // file system, size, used, available, in KiB
 	if len(fields) < 4 {
-		return fmt.Errorf("node %s: df says %q", n.name, out)
+		return now, 0, fmt.Errorf("node %s: df says %q", n.name, out)
 	}
-	free, err := strconv.ParseUint(fields[3], 10, 64)
+	kib, err := strconv.ParseUint(fields[3], 10, 64)
 	if err != nil {
-		return fmt.Errorf("node %s: df says %q", n.name, out)
+		return now, 0, fmt.Errorf("node %s: df says %q", n.name, out)
 	}
-	h.Free = free << 10
-	return nil
+	return time.Unix(seconds, 0), kib << 10, nil
+}
+
+// Free returns how many bytes are free on all nodes together where they keep images.
+func (c *Cluster) Free(ctx context.Context) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var sum uint64
+	for _, n := range c.nodes {
+		_, free, err := n.look(ctx)
+		if err != nil {
+			return 0, err
+		}
+		sum += free
+	}
+	return sum, nil
 }

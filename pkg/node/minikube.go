@@ -326,7 +326,7 @@ func published(ctx context.Context, docker *client.Client, name, port string) (s
 	defer cancel()
 	inspected, err := docker.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
 	if errdefs.IsNotFound(err) {
-		return "", errors.New("Docker has no container of that name") //nolint:staticcheck // a name
+		return "", errors.New("Docker has no container of that name")
 	}
 	if err != nil {
 		return "", event.WithHint(fmt.Errorf("ask Docker for its port %s: %w", port, err), "start Docker, then: minikube start")

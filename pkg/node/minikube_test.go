@@ -42,6 +42,10 @@ func docker(t *testing.T, containers map[string]string) *client.Client {
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
+		if list, ok := containers["list"]; ok && strings.HasSuffix(r.URL.Path, "/containers/json") {
+			_, _ = w.Write([]byte(list))
+			return
+		}
 		for name, content := range containers {
 			if strings.HasSuffix(r.URL.Path, "/containers/"+name+"/json") {
 				_, _ = w.Write([]byte(content))
@@ -184,6 +188,130 @@ func TestClustersWithoutKnownNodes(t *testing.T) {
 		if _, err := cluster.Missing(t.Context(), []name.Tag{tag}); err == nil || event.Hint(err) == "" {
 			t.Errorf("%s: images for nodes that are not known: %v", test.server, err)
 		}
+	}
+}
+
+// describe says how each node is reached.
+func describe(t *testing.T, cluster *Cluster) string {
+	t.Helper()
+	var nodes []string
+	for _, n := range cluster.nodes {
+		said := n.name + " " + n.runtime.name()
+		switch way := n.way.(type) {
+		case *sshWay:
+			addresses, err := way.locate(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			said += " ssh " + strings.Join(addresses, " or ") + " " + way.key
+		case local:
+			said += " here"
+		case *execWay:
+			said += " exec in " + way.node
+		}
+		nodes = append(nodes, said+": "+n.shell)
+	}
+	return strings.Join(nodes, "; ")
+}
+
+func TestFindDrivers(t *testing.T) {
+	dir := t.TempDir()
+	script := "#!/bin/sh\n[ \"$2 $3 $4 $5\" = \"-p odd -n odd\" ] && case $1 in ip) echo 192.168.5.5 ;; ssh-key) echo /keys/odd ;; esac\n"
+	if err := os.WriteFile(filepath.Join(dir, "minikube"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	t.Setenv("XDG_RUNTIME_DIR", "")
+	vm := func(driver, runtime string) string {
+		return fmt.Sprintf(`{"Driver": %q, "APIServerPort": 8443, "KubernetesConfig": {"ContainerRuntime": %q}, "Nodes": [{"IP": "127.0.0.1"}]}`, driver, runtime)
+	}
+	home(t, map[string]string{
+		"profiles/none/config.json":   vm("none", "docker"),
+		"profiles/box/config.json":    vm("virtualbox", "crio"),
+		"machines/box/config.json":    `{"Driver": {"IPAddress": "192.168.59.100", "SSHUser": "docker", "SSHPort": 40022, "SSHKeyPath": "/keys/box"}}`,
+		"profiles/qemu/config.json":   vm("qemu2", "containerd"),
+		"machines/qemu/config.json":   `{"Driver": {"IPAddress": "127.0.0.1", "SSHPort": 40023, "SSHKeyPath": "/keys/qemu"}}`,
+		"profiles/podman/config.json": strings.ReplaceAll(vm("podman", "cri-o"), "127.0.0.1", "192.168.58.2"),
+		"machines/podman/config.json": dockerMachine,
+		"profiles/odd/config.json":    vm("new", "containerd"),
+		"machines/odd/config.json":    `<machine/>`,
+	})
+	for context, want := range map[string]string{
+		"none":   "none docker here: sudo",
+		"box":    "box cri-o ssh 127.0.0.1:40022 /keys/box: minikube ssh -p box -n box -- sudo",
+		"qemu":   "qemu containerd ssh 127.0.0.1:40023 /keys/qemu: minikube ssh -p qemu -n qemu -- sudo",
+		"podman": "podman cri-o ssh 192.168.58.2:22 /keys/minikube: minikube ssh -p podman -n podman -- sudo",
+		"odd":    "odd containerd ssh 192.168.5.5:22 /keys/odd: minikube ssh -p odd -n odd -- sudo",
+	} {
+		found, err := Find(t.Context(), context, "https://127.0.0.1:8443", docker(t, nil), false)
+		if err != nil {
+			t.Errorf("%s: %v", context, err)
+			continue
+		}
+		if got := describe(t, found); got != want {
+			t.Errorf("%s: %s, not %s", context, got, want)
+		}
+	}
+}
+
+func TestFindRenamed(t *testing.T) {
+	other := strings.NewReplacer("minikube", "other", ".49.", ".50.").Replace(dockerProfile)
+	home(t, map[string]string{
+		"profiles/vm/config.json": vmProfile, "machines/vm/config.json": vmMachine,
+		"profiles/minikube/config.json": dockerProfile, "machines/minikube/config.json": dockerMachine, "machines/minikube-m02/config.json": dockerMachine,
+		"profiles/other/config.json": other, "machines/other/config.json": dockerMachine, "machines/other-m02/config.json": dockerMachine,
+	})
+	ports := func(ssh, api int) string {
+		return inspected(true, fmt.Sprintf(`"22/tcp": [{"HostPort": "%d"}], "8443/tcp": [{"HostPort": "%d"}]`, ssh, api))
+	}
+	running := docker(t, map[string]string{"minikube": ports(1, 2), "minikube-m02": ports(3, 4), "other": ports(5, 6), "other-m02": ports(7, 8)})
+	for server, want := range map[string]string{"https://127.0.0.1:2": "minikube", "https://127.0.0.1:6": "other", "https://192.168.39.7:8443": "vm"} {
+		found, err := Find(t.Context(), "renamed", server, running, false)
+		if err != nil || len(found.nodes) == 0 || found.nodes[0].name != want {
+			t.Errorf("%s: %v, %+v", server, err, found)
+		}
+	}
+}
+
+func TestFindContainers(t *testing.T) {
+	home(t, nil)
+	one := func(name, state, labels, ports string) string {
+		return fmt.Sprintf(`{"Names": ["/%s"], "State": %q, "Labels": {%s}, "Ports": [%s]}`, name, state, labels, ports)
+	}
+	kind := func(cluster, role string) string {
+		return fmt.Sprintf(`"io.x-k8s.kind.cluster": %q, "io.x-k8s.kind.role": %q`, cluster, role)
+	}
+	k3d := func(cluster, role string) string {
+		return fmt.Sprintf(`"k3d.cluster": %q, "k3d.role": %q`, cluster, role)
+	}
+	list := "[" + strings.Join([]string{
+		one("dev-worker", "running", kind("dev", "worker"), ""),
+		one("dev-control-plane", "running", kind("dev", "control-plane"), `{"PrivatePort": 6443, "PublicPort": 40001}`),
+		one("dev-external-load-balancer", "running", kind("dev", "external-load-balancer"), ""),
+		one("old-control-plane", "exited", kind("old", "control-plane"), ""),
+		one("k3d-team-serverlb", "running", k3d("team", "loadbalancer"), `{"PrivatePort": 6443, "PublicPort": 40002}`),
+		one("k3d-team-server-0", "running", k3d("team", "server"), ""),
+		one("k3d-team-agent-0", "running", k3d("team", "agent"), ""),
+		one("k3d-registry", "running", `"k3d.role": "registry"`, `{"PrivatePort": 5000, "PublicPort": 40003}`),
+	}, ",") + "]"
+	daemon := docker(t, map[string]string{"list": list})
+	for _, test := range []struct{ context, server, want string }{
+		{"kind-dev", "https://127.0.0.1:40001", "dev-control-plane containerd exec in dev-control-plane: docker exec dev-control-plane; dev-worker containerd exec in dev-worker: docker exec dev-worker"},
+		{"renamed", "https://127.0.0.1:40002", "k3d-team-agent-0 containerd exec in k3d-team-agent-0: docker exec k3d-team-agent-0; k3d-team-server-0 containerd exec in k3d-team-server-0: docker exec k3d-team-server-0"},
+		{"docker-desktop", "https://127.0.0.1:6443", ""},
+		{"docker-desktop", "https://127.0.0.1:40003", ""},
+	} {
+		found, err := Find(t.Context(), test.context, test.server, daemon, false)
+		if err != nil {
+			t.Errorf("%s: %v", test.context, err)
+			continue
+		}
+		if got := describe(t, found); got != test.want {
+			t.Errorf("%s: %s, not %s", test.context, got, test.want)
+		}
+	}
+	if _, err := Find(t.Context(), "kind-old", "https://127.0.0.1:40004", daemon, false); err == nil || event.Hint(err) != "docker start old-control-plane" {
+		t.Errorf("stopped: %v", err)
 	}
 }
 

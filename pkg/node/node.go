@@ -222,7 +222,7 @@ func (n *Node) take(ctx context.Context, registry *Registry, tag name.Tag, want 
 	}
 	if !want.is(got) {
 		return withCleanup(ctx, fmt.Errorf("load image %s: node %s holds %q, not what was built (%s)", tag, n.name, got, want.config),
-			func(ctx context.Context) error { return n.runtime.remove(ctx, n, target) })
+			func(ctx context.Context) error { return n.runtime.untag(ctx, n, target) })
 	}
 	return nil
 }
@@ -247,7 +247,7 @@ func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, targe
 	if err := n.runtime.pull(ctx, n, source); err != nil {
 		return err
 	}
-	return withCleanup(ctx, n.runtime.tag(ctx, n, source, target), func(ctx context.Context) error { return n.runtime.remove(ctx, n, source) })
+	return withCleanup(ctx, n.runtime.tag(ctx, n, source, target), func(ctx context.Context) error { return n.runtime.untag(ctx, n, source) })
 }
 
 // load sends the node an archive of what it lacks of the image, where no port can be opened on it.
@@ -296,9 +296,12 @@ func (c *Cluster) Rename(ctx context.Context, from, to name.Tag) error {
 		if err := n.runtime.tag(ctx, n, source, target); err != nil {
 			return err
 		}
+		if err := n.runtime.untag(ctx, n, source); err != nil {
+			return err
+		}
 	}
 	c.known.add(target)
-	return c.Remove(ctx, from)
+	return nil
 }
 
 // Remove takes the tag from every node. It is no error if it is not there. The caller makes sure that no pod uses it.

@@ -67,11 +67,11 @@ func OpenRegistry(ctx context.Context, dir string) (*Registry, error) {
 
 // recall makes known again what the registry held when it was closed. What has lost a blob meanwhile is forgotten.
 func (r *Registry) recall(ctx context.Context) error {
-	files, err := os.ReadDir(filepath.Join(r.dir, "manifests"))
-	if err != nil {
-		return fmt.Errorf("image registry: %w", err)
-	}
 	for _, lists := range []bool{false, true} { // a list of manifests comes after those in it
+		files, err := os.ReadDir(filepath.Join(r.dir, "manifests"))
+		if err != nil {
+			return fmt.Errorf("image registry: %w", err)
+		}
 		for _, file := range files {
 			path := filepath.Join(r.dir, "manifests", file.Name())
 			repository, reference, _ := strings.Cut(file.Name(), ":")

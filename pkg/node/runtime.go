@@ -28,8 +28,10 @@ type runtime interface {
 	tag(ctx context.Context, n *Node, source, target string) error
 	// pull gets the image at source, a registry on the node's own loopback. It leaves nothing behind under that name if it fails.
 	pull(ctx context.Context, n *Node, source string) error
-	// remove takes a name away. It is no error if the name is not there.
-	remove(ctx context.Context, n *Node, target string) error
+	// untag takes a name away. It is no error if the name is not there.
+	untag(ctx context.Context, n *Node, name string) error
+	// remove is untag, and returns when what nothing uses any more is gone.
+	remove(ctx context.Context, n *Node, name string) error
 }
 
 func runtimeOf(name string) (runtime, error) {
@@ -100,9 +102,13 @@ func (r dockerRuntime) pull(ctx context.Context, n *Node, source string) error {
 	return err
 }
 
-func (dockerRuntime) remove(ctx context.Context, n *Node, target string) error {
-	_, err := n.run(ctx, "docker", "image", "rm", target)
+func (dockerRuntime) untag(ctx context.Context, n *Node, name string) error {
+	_, err := n.run(ctx, "docker", "image", "rm", name)
 	return unless(err, "no such image")
+}
+
+func (r dockerRuntime) remove(ctx context.Context, n *Node, name string) error {
+	return r.untag(ctx, n, name)
 }
 
 type containerdRuntime struct{}
@@ -155,7 +161,7 @@ func (r containerdRuntime) pull(ctx context.Context, n *Node, source string) err
 	if err == nil {
 		return nil
 	}
-	return withCleanup(ctx, err, func(ctx context.Context) error { return r.remove(ctx, n, source) })
+	return withCleanup(ctx, err, func(ctx context.Context) error { return r.untag(ctx, n, source) })
 }
 
 // load takes an image from an archive in the OCI layout, which need not hold layers that the node has unpacked.
@@ -164,7 +170,7 @@ func (r containerdRuntime) load(ctx context.Context, n *Node, archive io.Reader,
 	if err == nil {
 		return nil
 	}
-	return withCleanup(ctx, err, func(ctx context.Context) error { return r.remove(ctx, n, target) })
+	return withCleanup(ctx, err, func(ctx context.Context) error { return r.untag(ctx, n, target) })
 }
 
 // unpacked returns the chain IDs of the layers that the node has unpacked. Their blobs may be gone: containerd is often told to drop them
@@ -180,8 +186,13 @@ func (containerdRuntime) unpacked(ctx context.Context, n *Node) (map[string]bool
 	return chains, err
 }
 
-func (containerdRuntime) remove(ctx context.Context, n *Node, target string) error {
-	_, err := n.run(ctx, ctr("rm", target)...)
+func (containerdRuntime) untag(ctx context.Context, n *Node, name string) error {
+	_, err := n.run(ctx, ctr("rm", name)...)
+	return unless(err, "not found")
+}
+
+func (containerdRuntime) remove(ctx context.Context, n *Node, name string) error {
+	_, err := n.run(ctx, ctr("rm", "--sync", name)...)
 	return unless(err, "not found")
 }
 
@@ -221,9 +232,13 @@ func (crioRuntime) pull(ctx context.Context, n *Node, source string) error {
 	return err
 }
 
-func (crioRuntime) remove(ctx context.Context, n *Node, target string) error {
-	_, err := n.run(ctx, "podman", "rmi", target)
+func (crioRuntime) untag(ctx context.Context, n *Node, name string) error {
+	_, err := n.run(ctx, "podman", "rmi", name)
 	return unless(err, "image not known")
+}
+
+func (r crioRuntime) remove(ctx context.Context, n *Node, name string) error {
+	return r.untag(ctx, n, name)
 }
 
 // unless drops an error that only says what is true anyway.

@@ -57,7 +57,7 @@ func (w *sshWay) connect(ctx context.Context) (*ssh.Client, error) {
 		return nil, event.Transient(event.WithHint(fmt.Errorf("node %s: ssh as %s: %w", w.node, w.user, err), w.start))
 	}
 	w.conn = conn
-	w.watching.Go(func() { watch(conn) })
+	w.watching.Go(func() { watch(conn) }) //nolint:contextcheck // as long as the connection, which outlives ctx
 	return conn, nil
 }
 

@@ -112,7 +112,7 @@ func (l local) run(ctx context.Context, stdin io.Reader, args ...string) (string
 
 func (l local) pipe(_ context.Context, args ...string) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := l.command(ctx, args)
+	cmd := l.command(ctx, args) //nolint:contextcheck // as long as the connection
 	stdin, inErr := cmd.StdinPipe()
 	stdout, outErr := cmd.StdoutPipe()
 	if err := errors.Join(inErr, outErr); err != nil {

@@ -1,4 +1,6 @@
 // What it takes until a node holds an image that was built: 600 MB in 6 layers, of which one has changed.
+//
+// The large one is made by a command, as the layer that pip installs is; the small one is a file that is copied, as a project's code is.
 package main
 
 import (
@@ -9,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -21,18 +24,28 @@ import (
 	"github.com/devloop/devloop/pkg/node"
 )
 
-// The layers of the image, in MB, from the first to the last.
-var loadLayers = []int{120, 120, 120, 35, 200, 5}
-
 const (
-	largeLayer = 4 // as the packages that requirements.txt names
-	smallLayer = 5 // as the project's own code
-	mb         = 1 << 20
+	loadBase = "python:3.11-slim" // 190 MB
+	mb       = 1 << 20
+	// A third of what is in a layer cannot be compressed, as with Python packages.
+	block, dense = 4 << 10, 4 << 10 / 3
+	smallSize    = 5 * mb
 )
+
+// The Dockerfile; the layers that stay the same are of 100, 70 and 30 MB.
+var loadDockerfile = fmt.Sprintf(`FROM %s
+COPY layer0 /layer0
+COPY layer1 /layer1
+COPY layer2 /layer2
+ARG SEED
+RUN python3 -c 'import os; f = open("/large", "wb"); [f.write(os.urandom(%d) + bytes(%d)) for _ in range(%d)]' $SEED
+COPY small /small
+`, loadBase, dense, block-dense, 200*mb/block)
 
 // loaded is the image, a folder to build it from, and a node to be given it.
 type loaded struct {
 	dir      string
+	seed     string // of the large layer
 	ssh      string // the node's name in NODE_SSH_CONFIG
 	load     string // the node's command for an image on standard input
 	docker   *client.Client
@@ -49,14 +62,18 @@ func newLoaded(ctx context.Context, t *testbed, runtime string) (*loaded, error)
 		l.ssh, l.load = "docker-node", "sudo docker load"
 		kubeconfig, home = os.Getenv("DOCKER_NODE_KUBECONFIG"), os.Getenv("DOCKER_NODE_MINIKUBE_HOME")
 	}
-	dockerfile := "FROM scratch\n"
-	for i, size := range loadLayers {
-		if err := l.fill(i, size); err != nil {
+	if err := os.MkdirAll(l.dir, 0o755); err != nil {
+		return nil, err
+	}
+	for i, size := range []int{100, 70, 30} {
+		if err := l.fill(fmt.Sprintf("layer%d", i), size*mb, dense); err != nil {
 			return nil, err
 		}
-		dockerfile += fmt.Sprintf("COPY layer%d /layer%d\n", i, i)
 	}
-	if err := os.WriteFile(filepath.Join(l.dir, "Dockerfile"), []byte(dockerfile), 0o644); err != nil {
+	if err := l.fill("small", smallSize, block); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(l.dir, "Dockerfile"), []byte(loadDockerfile), 0o644); err != nil {
 		return nil, err
 	}
 	raw, err := clientcmd.LoadFromFile(kubeconfig)
@@ -85,31 +102,27 @@ func newLoaded(ctx context.Context, t *testbed, runtime string) (*loaded, error)
 	return l, nil
 }
 
-// fill writes a layer's file anew: a third of it cannot be compressed, as with Python packages.
-func (l *loaded) fill(layer, size int) error {
-	content := make([]byte, size*mb)
-	const block = 4 << 10
-	for at := 0; at < len(content); at += block {
-		part := block
-		if layer != smallLayer { // which is small enough to be counted in full
-			part = block / 3
-		}
-		if _, err := rand.Read(content[at : at+part]); err != nil {
+// fill writes a file anew; of each block of it, random bytes cannot be compressed.
+func (l *loaded) fill(file string, size, random int) error {
+	content := make([]byte, size)
+	for at := 0; at+random <= size; at += block {
+		if _, err := rand.Read(content[at : at+random]); err != nil {
 			return err
 		}
 	}
-	dir := l.dir
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, fmt.Sprintf("layer%d", layer)), content, 0o644)
+	return os.WriteFile(filepath.Join(l.dir, file), content, 0o644)
 }
 
-// change gives a layer new content and builds the image on this machine.
-func (l *loaded) change(ctx context.Context, layer int) (name.Tag, error) {
-	if err := l.fill(layer, loadLayers[layer]); err != nil {
-		return name.Tag{}, err
-	}
+// changeSmall and changeLarge give a layer new content with the next build.
+func (l *loaded) changeSmall() error { return l.fill("small", smallSize, block) }
+
+func (l *loaded) changeLarge() error {
+	l.seed = strconv.FormatInt(time.Now().UnixNano(), 10)
+	return nil
+}
+
+// build builds the image on this machine.
+func (l *loaded) build(ctx context.Context) (name.Tag, error) {
 	input, err := l.input(ctx)
 	if err != nil {
 		return name.Tag{}, err
@@ -118,7 +131,7 @@ func (l *loaded) change(ctx context.Context, layer int) (name.Tag, error) {
 }
 
 func (l *loaded) input(ctx context.Context) (build.Input, error) {
-	return l.builder.Hash(ctx, build.Image{Name: "bench-load", Dockerfile: filepath.Join(l.dir, "Dockerfile"), Context: l.dir})
+	return l.builder.Hash(ctx, build.Image{Name: "bench-load", Dockerfile: filepath.Join(l.dir, "Dockerfile"), Context: l.dir, Args: map[string]string{"SEED": l.seed}})
 }
 
 // give brings the image to the node as a run does.
@@ -142,7 +155,7 @@ func (l *loaded) whole(ctx context.Context, tag string) error {
 }
 
 // loadChanged measures how long a node is without the image when one layer of it has changed. Building it is not measured.
-func loadChanged(runtime string, layer int) func(context.Context, *testbed) (ours, theirs sample, err error) {
+func loadChanged(runtime string, change func(*loaded) error) func(context.Context, *testbed) (ours, theirs sample, err error) {
 	return func(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
 		l, err := newLoaded(ctx, t, runtime)
 		if err != nil {
@@ -150,7 +163,10 @@ func loadChanged(runtime string, layer int) func(context.Context, *testbed) (our
 		}
 		measured := func(give func(context.Context, name.Tag) error) sample {
 			return func(ctx context.Context) (float64, error) {
-				tag, err := l.change(ctx, layer)
+				if err := change(l); err != nil {
+					return 0, err
+				}
+				tag, err := l.build(ctx)
 				if err != nil {
 					return 0, err
 				}
@@ -170,7 +186,10 @@ func loadBytes(ctx context.Context, t *testbed) (ours, theirs sample, err error)
 		return nil, nil, err
 	}
 	return func(ctx context.Context) (float64, error) {
-		tag, err := l.change(ctx, smallLayer)
+		if err := l.changeSmall(); err != nil {
+			return 0, err
+		}
+		tag, err := l.build(ctx)
 		if err != nil {
 			return 0, err
 		}
@@ -185,7 +204,7 @@ func loadUnchanged(ctx context.Context, t *testbed) (ours, theirs sample, err er
 	if err != nil {
 		return nil, nil, err
 	}
-	tag, err := l.change(ctx, smallLayer)
+	tag, err := l.build(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -213,8 +232,19 @@ func buildInNode(runtime string) func(context.Context, *testbed) (ours, theirs s
 		if err != nil {
 			return nil, nil, err
 		}
+		input, err := l.input(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		lacking, err := inNode.Lacking(ctx, input)
+		if err != nil {
+			return nil, nil, err
+		}
+		if err := l.cluster.Give(ctx, l.count, node.Docker{Client: l.docker}, l.registry, lacking); err != nil {
+			return nil, nil, err
+		}
 		ours = func(ctx context.Context) (float64, error) {
-			if err := l.fill(largeLayer, loadLayers[largeLayer]); err != nil {
+			if err := l.changeLarge(); err != nil {
 				return 0, err
 			}
 			begin := time.Now()
@@ -226,12 +256,12 @@ func buildInNode(runtime string) func(context.Context, *testbed) (ours, theirs s
 			return time.Since(begin).Seconds(), err
 		}
 		theirs = func(ctx context.Context) (float64, error) {
-			if err := l.fill(largeLayer, loadLayers[largeLayer]); err != nil {
+			if err := l.changeLarge(); err != nil {
 				return 0, err
 			}
 			tag := fmt.Sprintf("bench-load:theirs-%d", time.Now().UnixNano())
 			begin := time.Now()
-			if _, err := output(ctx, "docker", "build", "--quiet", "--tag", tag, l.dir); err != nil {
+			if _, err := output(ctx, "docker", "build", "--quiet", "--tag", tag, "--build-arg", "SEED="+l.seed, l.dir); err != nil {
 				return 0, err
 			}
 			err := l.whole(ctx, tag)

@@ -59,6 +59,7 @@ func newProject(t *testing.T) *project {
 		}
 	}
 	p := &project{t: t, dir: dir}
+	p.append("devloop.yaml", "buildIn: host # the node reaches no index of packages\n")
 	p.env = append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_CACHE_HOME="+setting(t, "DEVLOOP_TEST_CACHE_HOME"))
 	return p
 }

@@ -66,11 +66,12 @@ func builtInTheNode(t *testing.T, runtime string) {
 	d.wait(0, runComplete, smallRun)
 	awaitPage(t, "first")
 
+	var image string
 	t.Run("a save", func(t *testing.T) {
 		mark := d.mark()
 		saved := content("built in the node")
 		p.write("index.html", saved+"\n")
-		image := d.wait(mark, `image built.* image=(page:\w+)`, smallRun)[1]
+		image = d.wait(mark, `image built.* image=(page:\w+)`, smallRun)[1]
 		d.wait(mark, runComplete, smallRun)
 		awaitPage(t, saved)
 		if n := d.count(mark, "loading image"); n != 0 {
@@ -101,6 +102,10 @@ func builtInTheNode(t *testing.T, runtime string) {
 		p.append("Dockerfile", "RUN pip download --no-deps --retries 1 --timeout 10 idna\n")
 		d.wait(mark, `image is built on this machine.* why=`, smallRun) // it is not tried again
 		d.wait(mark, runComplete, 2*smallRun)
+		d.wait(mark, `old image removed.* image=`+image, time.Second) // the fourth
+		if names := nodeImages(t, runtime); strings.Contains(names, image) {
+			t.Errorf("the node's images: %s", names)
+		}
 	})
 	if code := d.interrupt(smallRun); code != 0 {
 		t.Errorf("devloop's exit code is %d", code)

@@ -1,0 +1,93 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	bkclient "github.com/moby/buildkit/client"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// holding is an engine that holds base images and builds nothing.
+type holding map[string]string // configuration by reference
+
+func (h holding) base(_ context.Context, ref string, _ ocispecs.Platform) (*base, error) {
+	if config, ok := h[ref]; ok {
+		return &base{[]byte(config)}, nil
+	}
+	return nil, errors.New("no network")
+}
+func (holding) open(context.Context) (*bkclient.Client, error)           { return nil, errors.ErrUnsupported }
+func (holding) alive(context.Context) error                              { return nil }
+func (holding) has(context.Context, name.Tag) (bool, error)              { return false, nil }
+func (holding) export(name.Tag) (bkclient.ExportEntry, error)            { return bkclient.ExportEntry{}, nil }
+func (holding) built(context.Context, map[string]string) (string, error) { return "", nil }
+func (holding) name(context.Context, string, name.Tag) error             { return nil }
+func (holding) drop(context.Context, name.Tag) error                     { return nil }
+func (holding) remove(context.Context, name.Tag) error                   { return nil }
+
+// TestLacking tells which base images a node has to be given before it builds the same as this machine.
+func TestLacking(t *testing.T) {
+	const ref = "docker.io/library/python:3.11-slim"
+	here := base{[]byte(`{"here":true}`)}
+	input := func(ref string, local bool) Input {
+		return Input{Image: Image{Name: "worker"}, bases: []foundBase{{ref: ref, digest: here.digest(), local: local}}}
+	}
+	for says, test := range map[string]struct {
+		node  holding
+		input Input
+		want  string // the tags, or a part of the error
+	}{
+		"it has the same":                        {holding{ref: `{"here":true}`}, input(ref, true), ""},
+		"it has none":                            {nil, input(ref, true), "python:3.11-slim"},
+		"it has another one":                     {holding{ref: `{"there":true}`}, input(ref, true), "python:3.11-slim"},
+		"one of a registry":                      {nil, input("registry.example/team/base:1", true), "registry.example/team/base:1"},
+		"another one, and nobody has ours":       {holding{ref: `{"there":true}`}, input(ref, false), "is another one there"},
+		"one that is named by what it holds":     {nil, input("docker.io/library/python@sha256:"+strings.Repeat("0", 64), true), "no network"},
+		"one that no registry could be asked of": {nil, input(ref, false), "no network"},
+	} {
+		b := newBuilder(test.node, t.TempDir())
+		tags, err := b.Lacking(t.Context(), test.input)
+		var got []string
+		for _, tag := range tags {
+			got = append(got, tag.String())
+		}
+		if err != nil && !event.IsTransient(err) {
+			t.Errorf("%s: the build could go elsewhere: %v", says, err)
+		}
+		if err != nil && strings.Contains(err.Error(), test.want) {
+			continue
+		}
+		if joined := strings.Join(got, " "); err != nil || joined != test.want {
+			t.Errorf("%s: %q, %v", says, joined, err)
+		}
+	}
+}
+
+// TestRepository names images in the registry that they are pushed to; their content is the same.
+func TestRepository(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nLABEL a=b\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	image := Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir}
+	plain, err := New(emptyDocker(t), t.TempDir()).Hash(t.Context(), image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image.Repository = "registry.example:5000/team/worker"
+	pushed, err := New(emptyDocker(t), t.TempDir()).Hash(t.Context(), image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pushed.Hash != plain.Hash || pushed.Tag.String() != "registry.example:5000/team/"+plain.Tag.String() {
+		t.Errorf("%s, %s", pushed.Tag, plain.Tag)
+	}
+}

@@ -1,0 +1,217 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// built is a Source that pushes images as Docker does.
+type built map[name.Tag]v1.Image
+
+func (b built) Push(ctx context.Context, r *Registry, tag name.Tag) error {
+	near, err := name.NewTag(r.address + "/" + tag.RepositoryStr() + ":" + tag.TagStr())
+	if err != nil {
+		return err
+	}
+	return remote.Write(near, b[tag], remote.WithContext(ctx))
+}
+
+func newTag(t *testing.T, text string) name.Tag {
+	t.Helper()
+	tag, err := name.NewTag(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tag
+}
+
+func randomImage(t *testing.T, base v1.Image, size int64) v1.Image {
+	t.Helper()
+	layer, err := random.Layer(size, "application/vnd.docker.image.rootfs.diff.tar.gzip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := mutate.AppendLayers(base, layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image
+}
+
+func openRegistry(t *testing.T, dir string) *Registry {
+	t.Helper()
+	r, err := OpenRegistry(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// repositories is a registry whose repositories hold blobs of their own, as real ones do and go-containerregistry's does not.
+type repositories struct {
+	next http.Handler
+
+	mu      sync.Mutex
+	holds   map[string]bool // by repository and digest
+	mounted int
+}
+
+func (r *repositories) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	repository, blob, _ := strings.Cut(strings.TrimPrefix(req.URL.Path, "/v2/"), "/blobs/")
+	query := req.URL.Query()
+	switch {
+	case req.Method == http.MethodHead && blob != "" && !r.holds[repository+"@"+blob]:
+		w.WriteHeader(http.StatusNotFound)
+		return
+	case req.Method == http.MethodPost && query.Get("mount") != "" && r.holds[query.Get("from")+"@"+query.Get("mount")]:
+		r.holds[repository+"@"+query.Get("mount")] = true
+		r.mounted++
+		w.WriteHeader(http.StatusCreated)
+		return
+	case req.Method == http.MethodPut && query.Get("digest") != "":
+		r.holds[repository+"@"+query.Get("digest")] = true
+	}
+	r.next.ServeHTTP(w, req)
+}
+
+// TestPush gives images to a registry: only what it lacks is sent, and what two images share is mounted.
+func TestPush(t *testing.T) {
+	there := &repositories{next: registry.New(registry.Logger(log.New(io.Discard, "", 0))), holds: map[string]bool{}}
+	server := httptest.NewServer(there)
+	defer server.Close()
+	far := server.Listener.Addr().String() + "/team/"
+	own := openRegistry(t, t.TempDir())
+	base, err := random.Image(200_000, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	worker, client, changed := newTag(t, far+"worker:1"), newTag(t, far+"client:1"), newTag(t, far+"worker:2")
+	images := built{worker: base, client: randomImage(t, base, 1000), changed: randomImage(t, base, 2000)}
+	p := NewPush(false)
+	for _, tag := range []name.Tag{worker, client, changed} {
+		if missing, err := p.Missing(t.Context(), []name.Tag{tag}); err != nil || len(missing) != 1 || p.Digest(tag) != "" {
+			t.Errorf("before: %v, %v, %q", missing, err, p.Digest(tag))
+		}
+		var sent int64
+		sink := event.Sink(func(e event.Event) {
+			for i := 0; i+1 < len(e.Fields); i += 2 {
+				if n, ok := e.Fields[i+1].(int64); ok && e.Fields[i] == "bytes" {
+					sent = n
+				}
+			}
+		})
+		if err := p.Give(t.Context(), sink, images, own, []name.Tag{tag}); err != nil {
+			t.Fatal(err)
+		}
+		if whole := tag == worker; whole != (sent > 400_000) || sent == 0 {
+			t.Errorf("%s: %d bytes were sent", tag, sent)
+		}
+		digest, err := images[tag].Digest()
+		if err != nil || p.Digest(tag) != digest.String() {
+			t.Errorf("%s: digest %q, not %s (%v)", tag, p.Digest(tag), digest, err)
+		}
+	}
+	if there.mounted != 2 { // the two layers that the client shares with the worker
+		t.Errorf("%d layers were mounted", there.mounted)
+	}
+	later := NewPush(false) // the next devloop
+	if missing, err := later.Missing(t.Context(), []name.Tag{worker, newTag(t, far+"worker:3")}); err != nil || len(missing) != 1 || later.Digest(worker) == "" {
+		t.Errorf("after: %v, %v, %q", missing, err, later.Digest(worker))
+	}
+}
+
+func TestPushRefused(t *testing.T) {
+	_, err := (&http.Client{Transport: outward{}}).Head("http://10.0.0.1:5000/v2/") //nolint:bodyclose // there is no answer
+	if !errors.Is(err, errPlain) {
+		t.Errorf("plain http beyond this machine: %v", err)
+	}
+	closed := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v2/" {
+			return
+		}
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	defer closed.Close()
+	address := closed.Listener.Addr().String()
+	_, err = NewPush(false).Missing(t.Context(), []name.Tag{newTag(t, address+"/team/worker:1")})
+	if err == nil || event.Hint(err) != "docker login "+address || event.IsTransient(err) {
+		t.Errorf("forbidden: %v (%s)", err, event.Hint(err))
+	}
+	closed.Close()
+	_, err = NewPush(false).Missing(t.Context(), []name.Tag{newTag(t, address+"/team/worker:1")})
+	if err == nil || event.Hint(err) == "" || !event.IsTransient(err) {
+		t.Errorf("gone: %v (%s)", err, event.Hint(err))
+	}
+}
+
+// TestRecall closes the registry and opens it again: what it held is there, and what has lost a part is not.
+func TestRecall(t *testing.T) {
+	dir := t.TempDir()
+	base, err := random.Image(1000, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, torn := newTag(t, "team/worker:1"), newTag(t, "team/worker:2")
+	images := built{whole: base, torn: randomImage(t, base, 1000)}
+	r, err := OpenRegistry(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for tag := range images {
+		if _, err := r.take(t.Context(), images, tag); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	layers, err := images[torn].Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, err := layers[2].Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(r.blob(digest)); err != nil {
+		t.Fatal(err)
+	}
+	r = openRegistry(t, dir)
+	if !r.Has(whole) || r.Has(torn) {
+		t.Errorf("whole: %t, torn: %t", r.Has(whole), r.Has(torn))
+	}
+	if _, err := remote.Head(newTag(t, r.address+"/team/worker:1")); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.take(t.Context(), Built{}, torn); err == nil {
+		t.Error("an image that has lost a layer was taken")
+	}
+	if files, err := filepath.Glob(filepath.Join(dir, "manifests", "*")); err != nil || len(files) != 1 || !strings.HasSuffix(files[0], ":1") {
+		t.Errorf("%v, %v", files, err)
+	}
+}
