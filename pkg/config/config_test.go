@@ -289,6 +289,50 @@ func TestLocalAddresses(t *testing.T) {
 	}
 }
 
+// TestPushed names images in a registry: the digest is a part of the reference alone, since labels take none.
+func TestPushed(t *testing.T) {
+	const file = `apiVersion: devloop/v1
+name: p
+push: %s
+images:
+  worker: { dockerfile: Dockerfile.worker }
+releases:
+- { name: r, chart: chart.tgz, namespace: n, set: { all: '{{ image "worker" }}', tag: '{{ tag "worker" }}', repository: '{{ repository "worker" }}' } }
+`
+	for push, want := range map[string]struct {
+		repository string
+		plain      bool
+	}{
+		"registry.example/team":          {"registry.example/team/worker", false},
+		"registry.example:5000":          {"registry.example:5000/worker", false},
+		"localhost/team/":                {"localhost/team/worker", false},
+		"127.0.0.1:5000/team":            {"127.0.0.1:5000/team/worker", false},
+		"https://registry.example/a/b_c": {"registry.example/a/b_c/worker", false},
+		"http://registry:5000/team":      {"registry:5000/team/worker", true},
+	} {
+		c, err := load(t, project(t), fmt.Sprintf(file, push))
+		if err != nil {
+			t.Errorf("%s: %v", push, err)
+			continue
+		}
+		if got := c.Repository("worker"); got != want.repository || c.PushPlain() != want.plain {
+			t.Errorf("%s: %s, plain http %t", push, got, c.PushPlain())
+		}
+		resolved, err := c.Releases[0].Resolve(map[string]string{"worker": want.repository + ":3fa@sha256:cd1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if set := (SetValues{"all": want.repository + ":3fa@sha256:cd1", "tag": "3fa", "repository": want.repository}); !reflect.DeepEqual(resolved.Set, set) {
+			t.Errorf("%s: %v", push, resolved.Set)
+		}
+	}
+	for _, push := range []string{"team", "team/images", "ftp://registry.example", "registry.example/Team", "user@registry.example/team", "registry.example/team:tag"} {
+		if _, err := load(t, project(t), fmt.Sprintf(file, push)); err == nil || !strings.Contains(err.Error(), "devloop.yaml:3:7: push: ") {
+			t.Errorf("%s: %v", push, err)
+		}
+	}
+}
+
 func TestResolve(t *testing.T) {
 	c, err := load(t, project(t), `apiVersion: devloop/v1
 name: p
