@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -70,7 +71,7 @@ type Cluster struct {
 }
 
 // ReadContext returns the name of the kube context to use and its API server, and asks nothing of the cluster. An empty
-// wanted means the current context.
+// wanted means the current context, or the one of MINIKUBE_PROFILE where none is current.
 func ReadContext(wanted string) (name, server string, err error) {
 	_, raw, err := loadKubeconfig(wanted)
 	return raw.name, raw.server, err
@@ -84,6 +85,9 @@ func loadKubeconfig(wanted string) (clientcmd.ClientConfig, rawContext, error) {
 	config, err := loader.RawConfig()
 	if err != nil {
 		return nil, rawContext{}, fmt.Errorf("kubeconfig: %w", err)
+	}
+	if profile := os.Getenv("MINIKUBE_PROFILE"); wanted == "" && config.CurrentContext == "" && config.Contexts[profile] != nil {
+		return loadKubeconfig(profile) // none is selected, but for minikube itself
 	}
 	if wanted == "" {
 		wanted = config.CurrentContext

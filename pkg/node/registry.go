@@ -45,6 +45,9 @@ func OpenRegistry(ctx context.Context, dir string) (*Registry, error) {
 		return nil, fmt.Errorf("image registry: %w", err)
 	}
 	store, err := openBlobStore(filepath.Join(dir, "blobs"))
+	if err == nil {
+		err = os.RemoveAll(filepath.Join(dir, "ingest")) // what a BuildKit was about to bring
+	}
 	if err != nil {
 		return nil, fmt.Errorf("image registry: %w", err)
 	}
