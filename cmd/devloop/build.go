@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/devloop/devloop/pkg/build"
+	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
 )
 
@@ -110,9 +111,9 @@ func newBuilder(ctx context.Context) (builder *build.Builder, leave func() error
 }
 
 // newHasher is newBuilder for who only hashes.
-func newHasher(ctx context.Context) (hasher *build.Builder, leave func() error, err error) {
+func newHasher(ctx context.Context, c *config.Config) (hasher *build.Builder, leave func() error, err error) {
 	remote := os.Getenv("BUILDKIT_HOST")
-	if remote == "" {
+	if remote == "" || c.BuildIn == "node" {
 		return newBuilder(ctx)
 	}
 	cache, err := cacheDir()

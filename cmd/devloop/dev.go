@@ -81,6 +81,9 @@ func enter(ctx context.Context, p *process) (s *session, leave func() error, err
 	if s, err = openSession(ctx, p); err != nil {
 		return nil, nil, errors.Join(err, bound.close())
 	}
+	if err := s.openBuilders(ctx); err != nil {
+		return nil, nil, environmentError{errors.Join(err, s.close(), bound.close())}
+	}
 	s.forwards = bound
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	wait := bound.serve(ctx, s.cluster)

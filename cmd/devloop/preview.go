@@ -141,7 +141,7 @@ func hashImages(ctx context.Context, p *process) (tags []name.Tag, push *node.Pu
 	if len(p.config.Images) == 0 {
 		return nil, nil, nil
 	}
-	builder, leave, err := newHasher(ctx)
+	builder, leave, err := newHasher(ctx, p.config)
 	if err != nil {
 		return nil, nil, err
 	}

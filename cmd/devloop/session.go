@@ -44,6 +44,8 @@ type session struct {
 	inNode   *build.Builder // of the node's Docker or BuildKit; nil where nothing can be built there
 	deployer *deploy.Deployer
 
+	host       *build.Builder            // of this machine's Docker, whether that builds or not
+	building   chan struct{}             // holds something for each build in the node
 	nodeFailed atomic.Pointer[time.Time] // when inNode could not build and builder could
 
 	forwards *forwards      // open before the session and after it
@@ -106,9 +108,7 @@ func (s *session) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.closers = append(s.closers, s.registry.Close)
-	if err := s.openBuilders(ctx, c, cache); err != nil {
-		return err
-	}
+	s.host, s.building = build.New(s.docker, cache), make(chan struct{}, buildsInNode)
 	s.deployer = deploy.New(s.cluster, c.Name, s.journal, deploy.Options{CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: s.takeOver})
 	return nil
 }
@@ -122,9 +122,14 @@ type holder interface {
 }
 
 // openBuilders finds out where images can be built: on this machine, in the node, where nothing has to be moved, or where BUILDKIT_HOST says.
-func (s *session) openBuilders(ctx context.Context, c *config.Config, cache string) error {
+func (s *session) openBuilders(ctx context.Context) error {
+	c := s.config.Load()
+	cache, err := cacheDir()
+	if err != nil {
+		return err
+	}
 	say := s.sink.For("node")
-	s.builder, s.origin = build.New(s.docker, cache), node.Docker{Client: s.docker}
+	s.builder, s.origin = s.host, node.Docker{Client: s.docker}
 	remote := os.Getenv("BUILDKIT_HOST")
 	switch {
 	case len(c.Images) == 0:
@@ -134,7 +139,7 @@ func (s *session) openBuilders(ctx context.Context, c *config.Config, cache stri
 	case remote != "" && c.BuildIn != "node":
 		s.builder, s.origin = build.Remote(remote, s.registry, cache), node.Built{}
 		say.Note("images are built by another BuildKit", "why", "BUILDKIT_HOST is "+remote)
-		return nil
+		return s.builder.Alive(ctx)
 	case c.BuildIn == "host":
 		say.Note("images are built on this machine", "why", "buildIn is host")
 		return nil
@@ -142,7 +147,6 @@ func (s *session) openBuilders(ctx context.Context, c *config.Config, cache stri
 		say.Note("images are built on this machine", "why", "they are pushed to "+c.Push)
 		return nil
 	}
-	var err error
 	if s.inNode, err = s.openInNode(ctx); err != nil {
 		if c.BuildIn == "node" {
 			return c.Wrong("buildIn", fmt.Sprintf("images cannot be built in the node: %v", err), "use host or auto")
@@ -164,10 +168,14 @@ func (s *session) openBuilders(ctx context.Context, c *config.Config, cache stri
 func (s *session) openInNode(ctx context.Context) (*build.Builder, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	if dial, err := s.nodes.BuildKit(); err == nil {
+	docker, err := s.nodes.Docker()
+	if errors.Is(err, node.ErrOtherRuntime) {
+		dial, err := s.nodes.BuildKit()
+		if err != nil {
+			return nil, err
+		}
 		return s.builder.InContainerd(ctx, dial, s.nodes)
 	}
-	docker, err := s.nodes.Docker()
 	if err != nil {
 		return nil, err
 	}

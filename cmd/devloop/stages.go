@@ -169,15 +169,25 @@ func (i *images) buildInNode(ctx context.Context, sink event.Sink, input build.I
 	i.giving.Lock() // images share base images
 	if len(lacking) > 0 {
 		if lacking, err = i.session.inNode.Lacking(ctx, input); err == nil {
-			err = i.session.nodes.Give(ctx, sink, i.session.origin, i.session.registry, lacking)
+			// Without it, the image can still be built here.
+			err = event.Transient(i.session.nodes.Give(ctx, sink, i.session.origin, i.session.registry, lacking))
 		}
 	}
 	i.giving.Unlock()
 	if err != nil {
 		return err
 	}
+	select {
+	case i.session.building <- struct{}{}:
+		defer func() { <-i.session.building }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	return i.session.inNode.Build(ctx, sink, input)
 }
+
+// buildsInNode is how many images are built side by side in a node, to which each needs an ssh session.
+const buildsInNode = 4
 
 // nodes is the node stage.
 type nodes struct{ session *session }
@@ -255,10 +265,11 @@ func (n nodes) outdated(tags []name.Tag) ([]name.Tag, error) {
 }
 
 func (n nodes) remove(ctx context.Context, tag name.Tag) error {
-	if err := n.session.images.Remove(ctx, tag); err != nil {
+	// Wherever it may be: what is configured now need not be what was when it was made. A registry that is pushed to is left as it is.
+	if err := n.session.nodes.Remove(ctx, tag); err != nil {
 		return err
 	}
-	if err := n.session.builder.Remove(ctx, tag); err != nil {
+	if err := n.session.host.Remove(ctx, tag); err != nil {
 		return err
 	}
 	if err := n.session.registry.Prune(tag); err != nil {

@@ -148,6 +148,13 @@ func (c *baseCache) once(ref string, platform ocispecs.Platform, ask func() (*ba
 	return found, nil
 }
 
+// forget has the next one ask again.
+func (c *baseCache) forget(ref string, platform ocispecs.Platform) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.known, ref+" "+platforms.Format(platform))
+}
+
 // inRegistry asks the registry; for one that cannot be reached its last answer stands.
 func (c *baseCache) inRegistry(ctx context.Context, ref string, platform ocispecs.Platform) (*base, error) {
 	sum := sha256.Sum256([]byte(ref + " " + platforms.Format(platform)))

@@ -3,6 +3,7 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/name"
 	bkclient "github.com/moby/buildkit/client"
@@ -29,6 +31,7 @@ import (
 // Builder builds images at one place. It is safe for concurrent use.
 type Builder struct {
 	engine engine
+	hasher *Builder // that made the hashes of what is built, nil for itself
 	bases  *baseCache
 	files  *fileDigests
 }
@@ -66,7 +69,7 @@ func Remote(address string, registry Registry, cacheDir string) *Builder {
 
 // InDocker returns a Builder for the Docker daemon of a node. It builds what b has hashed.
 func (b *Builder) InDocker(docker *client.Client) *Builder {
-	return &Builder{engine: &dockerEngine{docker}, bases: b.bases, files: b.files}
+	return &Builder{engine: &dockerEngine{docker}, hasher: b, bases: b.bases, files: b.files}
 }
 
 // InContainerd returns a Builder for the BuildKit of a node whose runtime is containerd, reached by dial; store is that containerd. It builds
@@ -76,7 +79,7 @@ func (b *Builder) InContainerd(ctx context.Context, dial func(context.Context) (
 	if err := engine.check(ctx); err != nil {
 		return nil, err
 	}
-	return &Builder{engine: engine, bases: b.bases, files: b.files}, nil
+	return &Builder{engine: engine, hasher: b, bases: b.bases, files: b.files}, nil
 }
 
 func newBuilder(engine engine, cacheDir string) *Builder {
@@ -87,6 +90,9 @@ func newBuilder(engine engine, cacheDir string) *Builder {
 	}
 }
 
+// Alive returns why nothing answers, or nil.
+func (b *Builder) Alive(ctx context.Context) error { return b.engine.alive(ctx) }
+
 // Has tells whether the image is there.
 func (b *Builder) Has(ctx context.Context, tag name.Tag) (bool, error) { return b.engine.has(ctx, tag) }
 
@@ -94,25 +100,29 @@ func (b *Builder) Has(ctx context.Context, tag name.Tag) (bool, error) { return 
 func (b *Builder) Remove(ctx context.Context, tag name.Tag) error { return b.engine.remove(ctx, tag) }
 
 // Lacking returns those base images of input for which a build here would take others than those that were hashed, so that they have to be
-// brought here first. The error is one that cannot be brought: nobody has it any more.
+// brought here first. It is event.ErrSuperseded if one is not what it was when it was hashed.
 func (b *Builder) Lacking(ctx context.Context, input Input) ([]name.Tag, error) {
 	var lacking []name.Tag
 	for _, hashed := range input.bases {
 		held, err := b.engine.base(ctx, hashed.ref, hashed.platform)
-		if held == nil && err == nil { // the build would pull it
-			held, err = b.bases.once(hashed.ref, hashed.platform, func() (*base, error) { return b.bases.inRegistry(ctx, hashed.ref, hashed.platform) })
-		}
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if err == nil && held.digest() == hashed.digest {
+		if err == nil && held != nil && held.digest() == hashed.digest {
 			continue
 		}
 		tag, tagErr := familiar(hashed.ref)
-		if !hashed.local || tagErr != nil {
-			return nil, event.Transient(fmt.Errorf("image %s: base image %s is another one there, or cannot be had: %w", input.Name, hashed.ref, errors.Join(err, tagErr)))
+		switch {
+		case hashed.local && tagErr == nil: // whatever the registry has by now
+			lacking = append(lacking, tag)
+		case hashed.local:
+			return nil, event.Transient(fmt.Errorf("image %s: its base image is in Docker on this machine: %w", input.Name, tagErr))
+		case err != nil:
+			return nil, event.Transient(fmt.Errorf("image %s: base image %s: %w", input.Name, hashed.ref, err))
+		case held != nil: // the registry has another one by now
+			b.bases.forget(hashed.ref, hashed.platform)
+			return nil, fmt.Errorf("image %s: base image %s has changed: %w", input.Name, hashed.ref, event.ErrSuperseded)
 		}
-		lacking = append(lacking, tag)
 	}
 	return lacking, nil
 }
@@ -139,9 +149,12 @@ func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error
 			}
 		}
 		if err != nil {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropTimeout)
+			dropCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropTimeout)
 			defer cancel()
-			return nil, errors.Join(err, b.engine.drop(ctx, input.Tag))
+			if left := b.engine.drop(dropCtx, input.Tag); left != nil {
+				say.Detail("what the build left could not be removed", "err", left.Error())
+			}
+			return nil, err
 		}
 		return []any{"id", shortID(id)}, nil
 	}, "image", input.Tag.String())
@@ -158,7 +171,7 @@ func (b *Builder) solveStill(ctx context.Context, say event.Stage, input Input) 
 		if err != nil {
 			return "", err
 		}
-		again, err := b.Hash(ctx, input.Image)
+		again, err := cmp.Or(b.hasher, b).Hash(ctx, input.Image)
 		switch {
 		case err != nil:
 			return "", err
@@ -198,9 +211,11 @@ func (b *Builder) solve(ctx context.Context, say event.Stage, input Input) (id s
 	if input.Target != "" {
 		attrs["target"] = input.Target
 	}
-	if input.Platform != "" {
-		attrs["platform"] = input.Platform
+	platform, err := input.platform()
+	if err != nil {
+		return "", fmt.Errorf("image %s: %w", input.Name, err)
 	}
+	attrs["platform"] = platforms.Format(platform) // that was hashed, whatever machine builds
 	for key, value := range input.Args {
 		attrs["build-arg:"+key] = value
 	}

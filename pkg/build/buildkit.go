@@ -13,6 +13,11 @@ import (
 	contentlocal "github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/google/go-containerregistry/pkg/name"
 	bkclient "github.com/moby/buildkit/client"
+	_ "github.com/moby/buildkit/client/connhelper/dockercontainer" // what BUILDKIT_HOST may begin with
+	_ "github.com/moby/buildkit/client/connhelper/kubepod"
+	_ "github.com/moby/buildkit/client/connhelper/nerdctlcontainer"
+	_ "github.com/moby/buildkit/client/connhelper/podmancontainer"
+	_ "github.com/moby/buildkit/client/connhelper/ssh"
 	"github.com/moby/buildkit/client/llb/sourceresolver"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
@@ -134,7 +139,7 @@ func (e *containerdEngine) name(ctx context.Context, _ string, tag name.Tag) err
 	if err != nil {
 		return err
 	}
-	return e.store.Rename(ctx, temporary, tag)
+	return event.Transient(e.store.Rename(ctx, temporary, tag)) // another devloop may have built the same
 }
 
 func (e *containerdEngine) drop(ctx context.Context, tag name.Tag) error {
@@ -145,8 +150,9 @@ func (e *containerdEngine) drop(ctx context.Context, tag name.Tag) error {
 	return e.store.Remove(ctx, temporary)
 }
 
+// remove takes away what a build that was killed has left, too.
 func (e *containerdEngine) remove(ctx context.Context, tag name.Tag) error {
-	return e.store.Remove(ctx, tag)
+	return errors.Join(e.store.Remove(ctx, tag), e.drop(ctx, tag))
 }
 
 // Registry is where the images of a remote BuildKit land.

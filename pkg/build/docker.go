@@ -102,7 +102,7 @@ func (*dockerEngine) drop(context.Context, name.Tag) error { return nil }
 
 func (e *dockerEngine) remove(ctx context.Context, tag name.Tag) error {
 	_, err := e.client.ImageRemove(ctx, tag.String(), client.ImageRemoveOptions{PruneChildren: true})
-	if err != nil && !errdefs.IsNotFound(err) {
+	if err != nil && !errdefs.IsNotFound(err) && !client.IsErrConnectionFailed(err) { // without Docker there is nothing to remove
 		return fmt.Errorf("remove image %s from Docker: %w", tag, err)
 	}
 	return nil

@@ -127,7 +127,7 @@ type Image struct {
 	// Build arguments.
 	Args map[string]string `key:"args"`
 
-	// Platform as os/arch[/variant], by default that of the node.
+	// Platform as os/arch[/variant], by default that of this machine.
 	Platform string `key:"platform" check:"platform"`
 }
 

@@ -23,13 +23,16 @@ const imageName = "io.containerd.image.name"
 
 // writeArchive writes the image as an OCI layout in a tar, named target, without the layers whose chain IDs are in unpacked.
 func (r *Registry) writeArchive(w io.Writer, tag name.Tag, target string, unpacked map[string]bool) error {
-	raw, err := os.ReadFile(r.manifestFile(tag.RepositoryStr(), tag.TagStr()))
+	raw, err := os.ReadFile(r.manifestFile(inside(tag), tag.TagStr()))
 	if err != nil {
 		return fmt.Errorf("image registry: %w", err)
 	}
 	var manifest v1.Manifest
 	if err := json.Unmarshal(raw, &manifest); err != nil {
 		return fmt.Errorf("image registry: %s: %w", tag, err)
+	}
+	if manifest.MediaType.IsIndex() {
+		return fmt.Errorf("image registry: %s is a list of images, and not one that was built", tag)
 	}
 	rawConfig, err := os.ReadFile(r.blob(manifest.Config.Digest))
 	if err != nil {

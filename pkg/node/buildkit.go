@@ -16,7 +16,7 @@ func (c *Cluster) BuildKit() (dial func(context.Context) (net.Conn, error), err 
 		return nil, err
 	}
 	if _, ok := n.runtime.(containerdRuntime); !ok {
-		return nil, fmt.Errorf("its runtime is %s", n.runtime.name())
+		return nil, fmt.Errorf("%w: %s", ErrOtherRuntime, n.runtime.name())
 	}
 	if _, ok := n.way.(*execWay); ok {
 		return nil, errors.New("nodes of kind and k3d have no BuildKit")

@@ -51,7 +51,7 @@ func (n *Node) check(ctx context.Context, h *Health) error {
 // look returns the node's clock and the bytes that are free where its images are kept.
 func (n *Node) look(ctx context.Context) (now time.Time, free uint64, err error) {
 	// POSIX alone, since busybox is all that some nodes have.
-	out, err := n.run(ctx, "sh", "-c", "date +%s; df -Pk "+n.runtime.dir())
+	out, err := n.run(ctx, "sh", "-c", "date +%s; df -Pk "+n.runtime.dir()+" 2> /dev/null || df -Pk /var/lib") // k3s keeps it elsewhere
 	if err != nil {
 		return now, 0, err
 	}

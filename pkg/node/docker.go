@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -12,6 +13,9 @@ import (
 
 	"github.com/moby/moby/client"
 )
+
+// ErrOtherRuntime means that a node's runtime is another one.
+var ErrOtherRuntime = errors.New("the node's runtime is another one")
 
 // Docker returns a client of the node's own daemon, or an error that says why images cannot be built there. Nothing is asked of it yet. The
 // caller closes it.
@@ -21,7 +25,7 @@ func (c *Cluster) Docker() (*client.Client, error) {
 		return nil, err
 	}
 	if _, ok := n.runtime.(dockerRuntime); !ok {
-		return nil, fmt.Errorf("its runtime is %s", n.runtime.name())
+		return nil, fmt.Errorf("%w: %s", ErrOtherRuntime, n.runtime.name())
 	}
 	if _, ok := n.way.(local); ok {
 		return client.New(client.WithHost("unix:///var/run/docker.sock"))

@@ -103,10 +103,10 @@ func TestDockerInTheNode(t *testing.T) {
 
 func TestDockerNotInTheNode(t *testing.T) {
 	for says, cluster := range map[string]*Cluster{
-		"not known":             {},
-		"there are 2 nodes":     {nodes: []*Node{{}, {}}},
-		"runtime is containerd": {nodes: []*Node{{runtime: containerdRuntime{}}}},
-		"ca.pem":                {nodes: []*Node{{runtime: dockerRuntime{}}}, certs: t.TempDir()},
+		"not known":               {},
+		"there are 2 nodes":       {nodes: []*Node{{}, {}}},
+		"another one: containerd": {nodes: []*Node{{runtime: containerdRuntime{}}}},
+		"ca.pem":                  {nodes: []*Node{{runtime: dockerRuntime{}}}, certs: t.TempDir()},
 	} {
 		if _, err := cluster.Docker(); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", says, err)

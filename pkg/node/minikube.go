@@ -258,13 +258,13 @@ func locate(ctx context.Context, home string, p profile, name, ip string, docker
 	at := func(port string) func(context.Context) ([]string, error) {
 		return func(context.Context) ([]string, error) {
 			host := cmp.Or(m.Driver.IPAddress, ip)
-			if port == sshPort && m.Driver.SSHPort != 0 {
-				port = strconv.Itoa(m.Driver.SSHPort)
-				if p.Driver == "virtualbox" { // forwarded, as its own GetSSHHostname has it
-					host = "127.0.0.1"
-				}
+			if port != sshPort || m.Driver.SSHPort == 0 {
+				return []string{net.JoinHostPort(host, port)}, nil
 			}
-			return []string{net.JoinHostPort(host, port)}, nil
+			if p.Driver == "virtualbox" { // forwarded, as its own GetSSHHostname has it
+				host = "127.0.0.1"
+			}
+			return []string{net.JoinHostPort(host, strconv.Itoa(m.Driver.SSHPort))}, nil
 		}
 	}
 	isContainer := p.Driver == "docker" || p.Driver == "podman"

@@ -199,6 +199,7 @@ func describe(t *testing.T, cluster *Cluster) string {
 		said := n.name + " " + n.runtime.name()
 		switch way := n.way.(type) {
 		case *sshWay:
+			_, _ = way.locate(t.Context()) // as after a connection that broke
 			addresses, err := way.locate(t.Context())
 			if err != nil {
 				t.Fatal(err)

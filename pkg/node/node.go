@@ -25,7 +25,8 @@ import (
 // Deadlines of what a node is asked to do.
 const (
 	askTimeout  = 30 * time.Second
-	pullTimeout = 10 * time.Minute
+	pullTimeout = 15 * time.Minute // of one image, on this machine
+	pushTimeout = 2 * time.Hour    // of one image, by way of whatever network
 	// loads is how many images are loaded side by side: sshd allows ten sessions a connection.
 	loads = 4
 	// cleanupTimeout is for putting things back after the work's own context has ended.
@@ -154,7 +155,7 @@ type Source interface {
 // Give lets every node get the images, which source has, from registry. When it returns without an error, every node holds exactly these
 // images under these names.
 func (c *Cluster) Give(ctx context.Context, sink event.Sink, source Source, registry *Registry, tags []name.Tag) error {
-	return give(ctx, sink, tags, loads, func(ctx context.Context, tag name.Tag) ([]any, error) {
+	return give(ctx, sink, tags, loads, pullTimeout, func(ctx context.Context, tag name.Tag) ([]any, error) {
 		start := time.Now()
 		id, err := registry.take(ctx, source, tag)
 		if err != nil {
@@ -177,16 +178,18 @@ func (c *Cluster) Give(ctx context.Context, sink event.Sink, source Source, regi
 }
 
 // give has some images on their way at once, each of them a step.
-func give(ctx context.Context, sink event.Sink, tags []name.Tag, atOnce int, one func(context.Context, name.Tag) ([]any, error)) error {
+func give(ctx context.Context, sink event.Sink, tags []name.Tag, atOnce int, timeout time.Duration, one func(context.Context, name.Tag) ([]any, error)) error {
 	say := sink.For("node")
-	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
-	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	for _, tag := range tags {
 		group.Go(func() error {
 			say.Note("loading image", "image", tag.String())
-			return say.Step(ctx, "image loaded", func(ctx context.Context) ([]any, error) { return one(ctx, tag) }, "image", tag.String())
+			return say.Step(ctx, "image loaded", func(ctx context.Context) ([]any, error) {
+				ctx, cancel := context.WithTimeout(ctx, timeout)
+				defer cancel()
+				return one(ctx, tag)
+			}, "image", tag.String())
 		})
 	}
 	return group.Wait()
@@ -221,7 +224,7 @@ func (n *Node) take(ctx context.Context, registry *Registry, tag name.Tag, want 
 		return err
 	}
 	if !want.is(got) {
-		return withCleanup(ctx, fmt.Errorf("load image %s: node %s holds %q, not what was built (%s)", tag, n.name, got, want.config),
+		return withCleanup(ctx, fmt.Errorf("load image %s: node %s holds %q, not what was built (%s)", tag, n.name, got, strings.Join(want, ", ")),
 			func(ctx context.Context) error { return n.runtime.untag(ctx, n, target) })
 	}
 	return nil
@@ -243,7 +246,7 @@ func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, targe
 		_ = server.Close() // nothing is left to be lost: the pull has ended
 		<-served
 	}()
-	source := listener.Addr().String() + "/" + tag.RepositoryStr() + ":" + tag.TagStr()
+	source := listener.Addr().String() + "/" + inside(tag) + ":" + tag.TagStr()
 	if err := n.runtime.pull(ctx, n, source); err != nil {
 		return err
 	}

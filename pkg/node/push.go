@@ -3,6 +3,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -30,7 +31,7 @@ type Push struct {
 	plain bool // http beyond loopback is allowed
 
 	mu      sync.Mutex
-	digests map[name.Tag]string  // of what is there
+	digests map[name.Tag]seen    // what is there
 	layers  map[v1.Hash]name.Tag // an image that brought this layer there
 }
 
@@ -39,7 +40,7 @@ const uploads = 4
 
 // NewPush returns a way to registries. Credentials are those that Docker's client keeps. plain allows http beyond loopback.
 func NewPush(plain bool) *Push {
-	return &Push{plain: plain, digests: map[name.Tag]string{}, layers: map[v1.Hash]name.Tag{}}
+	return &Push{plain: plain, digests: map[name.Tag]seen{}, layers: map[v1.Hash]name.Tag{}}
 }
 
 // options are for one exchange with a registry, sent counts the bytes that go there.
@@ -95,13 +96,31 @@ func onLoopback(host string) bool {
 func (p *Push) Digest(tag name.Tag) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.digests[tag]
+	return p.digests[tag].digest
+}
+
+// seen is what a registry had under a tag. That is made from the content, so that it stays what it is; but it may be removed.
+type seen struct {
+	digest string
+	at     time.Time
 }
 
 func (p *Push) note(tag name.Tag, digest v1.Hash) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.digests[tag] = digest.String()
+	p.digests[tag] = seen{digest.String(), time.Now()}
+}
+
+func (p *Push) fresh(tag name.Tag) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.digests[tag].digest != "" && time.Since(p.digests[tag].at) <= knownFor
+}
+
+func (p *Push) forget(tag name.Tag) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.digests, tag)
 }
 
 // Missing returns those of tags that the registry lacks.
@@ -111,8 +130,8 @@ func (p *Push) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
 	lacks := make([]bool, len(tags))
 	group, ctx := errgroup.WithContext(ctx)
 	for i, tag := range tags {
-		if p.Digest(tag) != "" {
-			continue // a tag is made from the content: it stays what it is
+		if p.fresh(tag) {
+			continue
 		}
 		group.Go(func() error {
 			ref, err := p.ref(tag)
@@ -126,6 +145,7 @@ func (p *Push) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
 				p.note(tag, found.Digest)
 			case errors.As(err, &answered) && answered.StatusCode == http.StatusNotFound:
 				lacks[i] = true
+				p.forget(tag)
 			default:
 				return p.explain(tag, err)
 			}
@@ -147,13 +167,13 @@ func (p *Push) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
 // Give brings the images, which source has, from devloop's own registry into this one: only the blobs that it lacks.
 func (p *Push) Give(ctx context.Context, sink event.Sink, source Source, registry *Registry, tags []name.Tag) error {
 	// One after the other: what two images share is sent with the first and mounted for the second.
-	return give(ctx, sink, tags, 1, func(ctx context.Context, tag name.Tag) ([]any, error) {
+	return give(ctx, sink, tags, 1, pushTimeout, func(ctx context.Context, tag name.Tag) ([]any, error) {
 		start := time.Now()
 		if _, err := registry.take(ctx, source, tag); err != nil {
 			return nil, err
 		}
 		pushed := time.Since(start)
-		near, err := name.NewTag(registry.address + "/" + tag.RepositoryStr() + ":" + tag.TagStr())
+		near, err := registry.near(tag)
 		if err != nil {
 			return nil, err
 		}
@@ -218,8 +238,10 @@ func (p *Push) explain(tag name.Tag, err error) error {
 	var answered *transport.Error
 	var dial net.Error
 	switch {
-	case errors.Is(err, errPlain):
+	case errors.Is(err, errPlain), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"): // net/http's words
 		return event.WithHint(failure, "give it a certificate, or allow plain http: push: http://"+tag.RegistryStr()+"/…")
+	case errors.As(err, new(*tls.CertificateVerificationError)):
+		return event.WithHint(failure, "have this machine trust the registry's certificate")
 	case errors.As(err, &answered) && (answered.StatusCode == http.StatusUnauthorized || answered.StatusCode == http.StatusForbidden):
 		return event.WithHint(failure, "docker login "+tag.RegistryStr())
 	case errors.As(err, &answered) && !answered.Temporary():

@@ -27,7 +27,7 @@ import (
 type built map[name.Tag]v1.Image
 
 func (b built) Push(ctx context.Context, r *Registry, tag name.Tag) error {
-	near, err := name.NewTag(r.address + "/" + tag.RepositoryStr() + ":" + tag.TagStr())
+	near, err := r.near(tag)
 	if err != nil {
 		return err
 	}
@@ -205,7 +205,7 @@ func TestRecall(t *testing.T) {
 	if !r.Has(whole) || r.Has(torn) {
 		t.Errorf("whole: %t, torn: %t", r.Has(whole), r.Has(torn))
 	}
-	if _, err := remote.Head(newTag(t, r.address+"/team/worker:1")); err != nil {
+	if _, err := remote.Head(newTag(t, r.address+"/"+inside(whole)+":1")); err != nil {
 		t.Error(err)
 	}
 	if _, err := r.take(t.Context(), Built{}, torn); err == nil {

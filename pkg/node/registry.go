@@ -17,6 +17,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -151,10 +152,13 @@ func (r *Registry) keepManifests(next http.Handler) http.Handler {
 		}
 		content, err := io.ReadAll(http.MaxBytesReader(w, req.Body, 8<<20))
 		if err == nil {
+			_, err = v1.ParseManifest(bytes.NewReader(content))
+		}
+		if err == nil {
 			err = os.WriteFile(r.manifestFile(repository, reference), content, 0o644)
 		}
 		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
+			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
 		req.Body = io.NopCloser(bytes.NewReader(content))
@@ -168,7 +172,7 @@ func (r *Registry) manifestFile(repository, reference string) string {
 
 // Prune forgets the image and every blob that no other image uses. It must not run beside a push.
 func (r *Registry) Prune(tag name.Tag) error {
-	err := os.Remove(r.manifestFile(tag.RepositoryStr(), tag.TagStr()))
+	err := os.Remove(r.manifestFile(inside(tag), tag.TagStr()))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("image registry: %w", err)
 	}
@@ -209,32 +213,64 @@ func (r *Registry) usedBlobs() (map[string]bool, error) {
 }
 
 // identity is what a runtime may call an image: Docker's classic store and CRI-O the digest of its configuration, the others
-// that of its manifest.
-type identity struct{ manifest, config string }
+// that of its manifest, or of the list of manifests that it was pushed as. The last one comes first.
+type identity []string
 
-func (i identity) is(digest string) bool {
-	return digest != "" && (digest == i.manifest || digest == i.config)
-}
+func (i identity) is(digest string) bool { return slices.Contains(i, digest) }
 
 // take has source bring the image here, and tells what it is.
 func (r *Registry) take(ctx context.Context, source Source, tag name.Tag) (identity, error) {
 	if err := source.Push(ctx, r, tag); err != nil {
-		return identity{}, fmt.Errorf("push image %s to devloop's registry: %w", tag, err)
+		return nil, fmt.Errorf("push image %s to devloop's registry: %w", tag, err)
 	}
-	content, err := os.ReadFile(r.manifestFile(tag.RepositoryStr(), tag.TagStr()))
+	return r.identify(inside(tag), tag.TagStr())
+}
+
+// identify reads back what was pushed.
+func (r *Registry) identify(repository, reference string) (identity, error) {
+	content, err := os.ReadFile(r.manifestFile(repository, reference))
 	if err != nil {
-		return identity{}, fmt.Errorf("image registry: %w", err)
+		return nil, fmt.Errorf("image registry: %w", err)
 	}
 	manifest, err := v1.ParseManifest(bytes.NewReader(content))
 	if err != nil {
-		return identity{}, fmt.Errorf("image registry: %s: %w", tag, err)
+		return nil, fmt.Errorf("image registry: %s:%s: %w", repository, reference, err)
 	}
 	digest, _, err := v1.SHA256(bytes.NewReader(content))
-	id := identity{manifest: digest.String()}
-	if manifest.Config.Digest.Hex != "" { // else it is a list of manifests, as a base image may be
-		id.config = manifest.Config.Digest.String()
+	if err != nil || !manifest.MediaType.IsIndex() {
+		return identity{digest.String(), manifest.Config.Digest.String()}, err
+	}
+	id := identity{digest.String()}
+	children, err := images(content)
+	for _, child := range children {
+		own, childErr := r.identify(repository, child.String())
+		id, err = append(id, own...), errors.Join(err, childErr)
 	}
 	return id, err
+}
+
+// images are those in a list of manifests: a base image may come as one, for its platforms, or for the attestation of how it was built.
+func images(list []byte) (digests []v1.Hash, err error) {
+	index, err := v1.ParseIndexManifest(bytes.NewReader(list))
+	if err != nil {
+		return nil, fmt.Errorf("image registry: %w", err)
+	}
+	for _, m := range index.Manifests {
+		if m.MediaType.IsImage() && (m.Platform == nil || m.Platform.OS != "unknown") { // which an attestation has
+			digests = append(digests, m.Digest)
+		}
+	}
+	return digests, nil
+}
+
+// inside is the repository that an image has in devloop's registry: another one for each that it has outside.
+func inside(tag name.Tag) string {
+	return "devloop/" + strings.ReplaceAll(tag.Context().Name(), ":", "-")
+}
+
+// near is the image's name in the registry, for who is on this machine.
+func (r *Registry) near(tag name.Tag) (name.Tag, error) {
+	return name.NewTag(r.address + "/" + inside(tag) + ":" + tag.TagStr())
 }
 
 // Layout is the folder in which BuildKit can put blobs right away: it is an OCI layout, too.
@@ -242,7 +278,7 @@ func (r *Registry) Layout() string { return r.dir }
 
 // Has tells whether the image is here.
 func (r *Registry) Has(tag name.Tag) bool {
-	_, err := os.Stat(r.manifestFile(tag.RepositoryStr(), tag.TagStr()))
+	_, err := os.Stat(r.manifestFile(inside(tag), tag.TagStr()))
 	return err == nil
 }
 
@@ -256,7 +292,7 @@ func (r *Registry) Name(ctx context.Context, digest string, tag name.Tag) error 
 	if err != nil {
 		return fmt.Errorf("image registry: %w", err)
 	}
-	return r.put(ctx, tag.RepositoryStr(), tag.TagStr(), content)
+	return r.put(ctx, inside(tag), tag.TagStr(), content)
 }
 
 // put is what a push does at last.
@@ -287,7 +323,7 @@ type Docker struct{ Client *client.Client }
 
 // Push has the daemon push the image.
 func (d Docker) Push(ctx context.Context, r *Registry, tag name.Tag) (err error) {
-	remote := r.address + "/" + tag.RepositoryStr() + ":" + tag.TagStr()
+	remote := r.address + "/" + inside(tag) + ":" + tag.TagStr()
 	if _, err := d.Client.ImageTag(ctx, client.ImageTagOptions{Source: tag.String(), Target: remote}); err != nil {
 		return err
 	}
@@ -322,6 +358,10 @@ func (Built) Push(_ context.Context, r *Registry, tag name.Tag) error {
 // counted is the registry as one node sees it: sent counts the bytes of the answers.
 func (r *Registry) counted(sent *atomic.Int64) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.Method != http.MethodGet && req.Method != http.MethodHead { // others on the node can reach it, too
+			http.Error(w, "read only", http.StatusMethodNotAllowed)
+			return
+		}
 		r.handler.ServeHTTP(countingWriter{w, sent}, req)
 	})
 }

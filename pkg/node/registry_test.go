@@ -140,6 +140,49 @@ func partly(t *testing.T, r *Registry, image v1.Image) {
 	}
 }
 
+// TestList pushes a list of images, as Docker does with a base image for several platforms: whatever a runtime calls one of them is right.
+func TestList(t *testing.T) {
+	index, err := random.Index(1000, 1, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	r := openRegistry(t, dir)
+	tag := newTag(t, "base:1")
+	near, err := r.near(tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.WriteIndex(near, index); err != nil {
+		t.Fatal(err)
+	}
+	id, err := r.take(t.Context(), Built{}, tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := index.Digest()
+	if err != nil || id[0] != own.String() {
+		t.Errorf("%v, not %s first (%v)", id, own, err)
+	}
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, child := range manifest.Manifests {
+		image, err := index.Image(child.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config, err := image.ConfigName()
+		if err != nil || !id.is(config.String()) || !id.is(child.Digest.String()) {
+			t.Errorf("%v is not %s, %s (%v)", id, child.Digest, config, err)
+		}
+	}
+	if len(id) != 5 || id.is("") {
+		t.Error(id)
+	}
+}
+
 // TestRegistry pushes with go-containerregistry's client, as Docker does, and lets go of an image.
 func TestRegistry(t *testing.T) {
 	dir := t.TempDir()
@@ -153,15 +196,12 @@ func TestRegistry(t *testing.T) {
 	}
 	push := func(tag string, image v1.Image) name.Tag {
 		t.Helper()
-		ref, err := name.NewTag(r.address + "/" + tag)
+		short := newTag(t, tag)
+		ref, err := r.near(short)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := remote.Write(ref, image); err != nil {
-			t.Fatal(err)
-		}
-		short, err := name.NewTag(tag)
-		if err != nil {
 			t.Fatal(err)
 		}
 		return short

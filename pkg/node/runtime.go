@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -81,10 +82,7 @@ func (dockerRuntime) digest(ctx context.Context, n *Node, name string) (string, 
 }
 
 func (r dockerRuntime) find(ctx context.Context, n *Node, id identity) (string, error) {
-	for _, digest := range []string{id.config, id.manifest} { // of its classic store, of its containerd store
-		if digest == "" {
-			continue
-		}
+	for _, digest := range id { // of its classic store a configuration's, of its containerd store a manifest's
 		if held, err := r.digest(ctx, n, digest); held == digest || err != nil {
 			return held, err
 		}
@@ -99,7 +97,10 @@ func (dockerRuntime) tag(ctx context.Context, n *Node, source, target string) er
 
 func (r dockerRuntime) pull(ctx context.Context, n *Node, source string) error {
 	_, err := n.run(ctx, "docker", "pull", "--quiet", source)
-	return err
+	if err == nil {
+		return nil
+	}
+	return withCleanup(ctx, err, func(ctx context.Context) error { return r.untag(ctx, n, source) }) // it may have gone on
 }
 
 func (dockerRuntime) untag(ctx context.Context, n *Node, name string) error {
@@ -133,7 +134,7 @@ func (containerdRuntime) digest(ctx context.Context, n *Node, name string) (stri
 }
 
 func (containerdRuntime) find(ctx context.Context, n *Node, id identity) (string, error) {
-	name, _, err := firstImage(ctx, n, "target.digest=="+id.manifest)
+	name, _, err := firstImage(ctx, n, "target.digest=="+id[0])
 	return name, err
 }
 
@@ -191,8 +192,25 @@ func (containerdRuntime) untag(ctx context.Context, n *Node, name string) error 
 	return unless(err, "not found")
 }
 
-func (containerdRuntime) remove(ctx context.Context, n *Node, name string) error {
-	_, err := n.run(ctx, ctr("rm", "--sync", name)...)
+// remove takes away the name that the kubelet's side of containerd gives an image, too ("sha256:" and the digest of its configuration), where
+// that is the last one: it would keep the layers.
+func (r containerdRuntime) remove(ctx context.Context, n *Node, name string) error {
+	digest, err := r.digest(ctx, n, name)
+	if err != nil || digest == "" {
+		return err
+	}
+	if _, err := n.run(ctx, ctr("rm", "--sync", name)...); err != nil {
+		return unless(err, "not found")
+	}
+	out, err := n.run(ctx, ctr("ls", "--quiet", "target.digest=="+digest)...)
+	if err != nil {
+		return err
+	}
+	others := strings.Fields(out)
+	if len(others) == 0 || slices.ContainsFunc(others, func(other string) bool { return !strings.HasPrefix(other, "sha256:") }) {
+		return nil
+	}
+	_, err = n.run(ctx, ctr(append([]string{"rm", "--sync"}, others...)...)...)
 	return unless(err, "not found")
 }
 
@@ -216,10 +234,12 @@ func (crioRuntime) digest(ctx context.Context, n *Node, name string) (string, er
 }
 
 func (r crioRuntime) find(ctx context.Context, n *Node, id identity) (string, error) {
-	if id.config == "" {
-		return "", nil
+	for _, digest := range id {
+		if held, err := r.digest(ctx, n, strings.TrimPrefix(digest, "sha256:")); held == digest || err != nil {
+			return strings.TrimPrefix(held, "sha256:"), err
+		}
 	}
-	return r.digest(ctx, n, strings.TrimPrefix(id.config, "sha256:"))
+	return "", nil
 }
 
 func (crioRuntime) tag(ctx context.Context, n *Node, source, target string) error {
@@ -227,9 +247,12 @@ func (crioRuntime) tag(ctx context.Context, n *Node, source, target string) erro
 	return err
 }
 
-func (crioRuntime) pull(ctx context.Context, n *Node, source string) error {
+func (r crioRuntime) pull(ctx context.Context, n *Node, source string) error {
 	_, err := n.run(ctx, "podman", "pull", "--quiet", "--tls-verify=false", source)
-	return err
+	if err == nil {
+		return nil
+	}
+	return withCleanup(ctx, err, func(ctx context.Context) error { return r.untag(ctx, n, source) }) // it may have gone on
 }
 
 func (crioRuntime) untag(ctx context.Context, n *Node, name string) error {

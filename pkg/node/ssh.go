@@ -145,7 +145,7 @@ func (w *sshWay) session(ctx context.Context) (session *ssh.Session, done func()
 	select {
 	case w.free <- struct{}{}:
 	case <-ctx.Done():
-		return nil, nil, context.Cause(ctx)
+		return nil, nil, ended(ctx, w.node, []string{"wait for an ssh session"})
 	}
 	done = func() { <-w.free }
 	conn, err := w.connect(ctx)

@@ -92,6 +92,26 @@ func builtInTheNode(t *testing.T, runtime string) {
 		d.wait(mark, runComplete, smallRun)
 	})
 
+	t.Run("a base image that only this machine has", func(t *testing.T) {
+		const base = "devloop-test-base"
+		t.Cleanup(func() { _, _ = command(context.Background(), os.Environ(), "docker", "image", "rm", base) })
+		for _, holds := range []string{"one", "two"} { // the second is another one under the same name
+			dockerBuild(t, base, "FROM "+baseImage+"\nRUN echo "+holds+" > /base\n")
+			mark := d.mark()
+			if holds == "one" {
+				p.edit("Dockerfile", "FROM "+baseImage, "FROM "+base)
+			} else if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+				t.Fatal(err)
+			}
+			d.wait(mark, `image loaded run=.* image=`+base, smallRun)
+			d.wait(mark, `image built run=.* image=page`, smallRun)
+			d.wait(mark, runComplete, smallRun)
+			if got := strings.TrimSpace(kubectl(t, "exec", "-n", "small", "deploy/small", "--", "cat", "/base")); got != holds {
+				t.Errorf("the pod's base image is %q, not %q", got, holds)
+			}
+		}
+	})
+
 	t.Run("what needs a network is built on this machine", func(t *testing.T) {
 		mark := d.mark()
 		p.append("Dockerfile", "RUN pip download --no-deps --retries 1 --timeout 10 six\n")
@@ -119,6 +139,20 @@ func nodeImages(t *testing.T, runtime string) string {
 		return script(t, "exec", "built", "docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
 	}
 	return script(t, "exec", "built", "ctr", "--namespace", "k8s.io", "images", "ls", "--quiet")
+}
+
+// dockerBuild has Docker on this machine build an image.
+func dockerBuild(t *testing.T, tag, dockerfile string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(dockerfile), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	if out, err := command(ctx, append(os.Environ(), "DOCKER_BUILDKIT=1"), "/usr/bin/docker", "build", "--quiet", "--tag", tag, dir); err != nil {
+		t.Fatal(out, err)
+	}
 }
 
 // append adds to a file of the project.
@@ -351,13 +385,7 @@ func given(t *testing.T, cluster *node.Cluster, docker *client.Client, holds fun
 	tag, changed, twin := named("-1"), named("-2"), named("-3")
 	image := func(tag name.Tag, text string) {
 		t.Helper()
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM "+baseImage+"\nRUN echo "+text+" > /given\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if out, err := command(t.Context(), append(os.Environ(), "DOCKER_BUILDKIT=1"), "/usr/bin/docker", "build", "--quiet", "--tag", tag.String(), dir); err != nil {
-			t.Fatal(out, err)
-		}
+		dockerBuild(t, tag.String(), "FROM "+baseImage+"\nRUN echo "+text+" > /given\n")
 		t.Cleanup(func() {
 			_, _ = command(context.Background(), os.Environ(), "docker", "image", "rm", tag.String())
 		})
@@ -464,11 +492,6 @@ func givenToCRIO(t *testing.T) {
 // givenToKind: a container that looks like a node of kind, with a containerd of its own.
 func givenToKind(t *testing.T) {
 	const container, image = "devloop-test-control-plane", "devloop-test-kind-node"
-	dir := t.TempDir()
-	dockerfile := "FROM " + baseImage + "\nRUN apt-get update && apt-get install -y --no-install-recommends containerd\n"
-	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(dockerfile), 0o644); err != nil {
-		t.Fatal(err)
-	}
 	run := func(args ...string) string {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute) // also when the test is over
@@ -479,7 +502,7 @@ func givenToKind(t *testing.T) {
 		}
 		return strings.TrimSpace(out)
 	}
-	run("build", "--quiet", "--tag", image, dir)
+	dockerBuild(t, image, "FROM "+baseImage+"\nRUN apt-get update && apt-get install -y --no-install-recommends containerd\n")
 	_, _ = command(t.Context(), os.Environ(), "docker", "rm", "--force", "--volumes", container)
 	t.Cleanup(func() { run("rm", "--force", "--volumes", container) })
 	run("run", "--detach", "--name", container, "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined",
