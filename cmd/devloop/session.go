@@ -159,7 +159,7 @@ func (s *session) openBuilders(ctx context.Context) error {
 	defer cancel()
 	if _, err := build.Ping(ctx, s.docker); err != nil {
 		say.Note("this machine needs no Docker", "why", err.Error())
-		s.builder, s.inNode = s.inNode, nil
+		s.builder, s.inNode = s.inNode.Alone(), nil
 	}
 	return nil
 }

@@ -62,6 +62,9 @@ func New(docker *client.Client, cacheDir string) *Builder {
 	return newBuilder(&dockerEngine{docker}, cacheDir)
 }
 
+// Alone returns a Builder that builds where b does, and hashes by itself.
+func (b *Builder) Alone() *Builder { return &Builder{engine: b.engine, bases: b.bases, files: b.files} }
+
 // Remote returns a Builder for the BuildKit at address, of the form that BUILDKIT_HOST has. Images land in registry.
 func Remote(address string, registry Registry, cacheDir string) *Builder {
 	return newBuilder(&remoteEngine{address: address, registry: registry}, cacheDir)
