@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -16,7 +17,9 @@ import (
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/node"
 )
 
 // builtImage is one image as "devloop build --json" prints it.
@@ -112,12 +115,45 @@ func newBuilder(ctx context.Context) (builder *build.Builder, leave func() error
 
 // newHasher is newBuilder for who only hashes.
 func newHasher(ctx context.Context, c *config.Config) (hasher *build.Builder, leave func() error, err error) {
-	remote := os.Getenv("BUILDKIT_HOST")
-	if remote == "" || c.BuildIn == "node" {
-		return newBuilder(ctx)
+	if remote := os.Getenv("BUILDKIT_HOST"); remote != "" && c.BuildIn != "node" {
+		cache, err := cacheDir()
+		return build.Remote(remote, nil, cache), func() error { return nil }, err
+	}
+	hasher, leave, err = newBuilder(ctx)
+	if err == nil || c.BuildIn == "host" || c.Push != "" {
+		return hasher, leave, err
+	}
+	if hasher, leave, nodeErr := newNodeHasher(ctx, c); nodeErr == nil {
+		return hasher, leave, nil
+	}
+	return nil, nil, err // what most people lack
+}
+
+// newNodeHasher is newHasher where the node builds, and this machine has no Docker.
+func newNodeHasher(ctx context.Context, c *config.Config) (hasher *build.Builder, leave func() error, err error) {
+	kubeContext, server, err := deploy.ReadContext(c.KubeContext)
+	if err != nil {
+		return nil, nil, err
 	}
 	cache, err := cacheDir()
-	return build.Remote(remote, nil, cache), func() error { return nil }, err
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &session{}
+	if s.docker, err = openDocker(); err != nil {
+		return nil, nil, err
+	}
+	s.closers = append(s.closers, s.docker.Close)
+	if s.nodes, err = node.Find(ctx, kubeContext, server, s.docker, slices.Contains(c.AllowContexts, kubeContext)); err != nil {
+		return nil, nil, errors.Join(err, s.close())
+	}
+	s.closers = append(s.closers, s.nodes.Close)
+	s.builder = build.New(s.docker, cache)
+	inNode, err := s.openInNode(ctx)
+	if err != nil {
+		return nil, nil, errors.Join(err, s.close())
+	}
+	return inNode.Alone(), s.close, nil
 }
 
 // buildImage builds an image whose inputs may change meanwhile: the newest state wins, as it does in the loop.

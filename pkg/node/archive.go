@@ -103,14 +103,10 @@ func (r *Registry) blob(hash v1.Hash) string {
 	return filepath.Join(r.dir, "blobs", hash.Algorithm, hash.Hex)
 }
 
-// countingPipe counts what is written.
-type countingPipe struct {
-	io.Writer
-	sent *atomic.Int64
-}
+// counter counts what is written to it, in bytes.
+type counter struct{ *atomic.Int64 }
 
-func (w countingPipe) Write(p []byte) (int, error) {
-	n, err := w.Writer.Write(p)
-	w.sent.Add(int64(n))
-	return n, err
+func (c counter) Write(p []byte) (int, error) {
+	c.Add(int64(len(p)))
+	return len(p), nil
 }

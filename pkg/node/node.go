@@ -274,7 +274,7 @@ func (n *Node) send(ctx context.Context, runtime containerdRuntime, registry *Re
 	archive, writer := io.Pipe()
 	written := make(chan error, 1)
 	go func() {
-		err := registry.writeArchive(countingPipe{writer, sent}, tag, target, unpacked)
+		err := registry.writeArchive(io.MultiWriter(writer, counter{sent}), tag, target, unpacked)
 		written <- err
 		_ = writer.CloseWithError(err)
 	}()

@@ -69,20 +69,12 @@ func (o outward) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if req.Body != nil {
 		req = req.Clone(req.Context()) // it is the caller's
-		req.Body = &countedBody{req.Body, o.sent}
+		req.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.TeeReader(req.Body, counter{o.sent}), req.Body}
 	}
 	return remote.DefaultTransport.RoundTrip(req)
-}
-
-type countedBody struct {
-	io.ReadCloser
-	sent *atomic.Int64
-}
-
-func (b *countedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	b.sent.Add(int64(n))
-	return n, err
 }
 
 var errPlain = errors.New("it does not speak https, and plain http is only taken on this machine")

@@ -362,17 +362,13 @@ func (r *Registry) counted(sent *atomic.Int64) http.Handler {
 			http.Error(w, "read only", http.StatusMethodNotAllowed)
 			return
 		}
-		r.handler.ServeHTTP(countingWriter{w, sent}, req)
+		r.handler.ServeHTTP(countedAnswer{w, io.MultiWriter(w, counter{sent})}, req)
 	})
 }
 
-type countingWriter struct {
+type countedAnswer struct {
 	http.ResponseWriter
-	sent *atomic.Int64
+	body io.Writer
 }
 
-func (w countingWriter) Write(p []byte) (int, error) {
-	n, err := w.ResponseWriter.Write(p)
-	w.sent.Add(int64(n))
-	return n, err
-}
+func (a countedAnswer) Write(p []byte) (int, error) { return a.body.Write(p) }

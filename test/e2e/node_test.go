@@ -187,6 +187,7 @@ func builtWithoutDocker(t *testing.T) {
 	d.wait(0, `this machine needs no Docker`, smallRun)
 	d.wait(0, runComplete, smallRun)
 	awaitPage(t, saved)
+	p.call(t, 0, "diff", "--exit-code") // which has the same tag
 	if code := d.interrupt(smallRun); code != 0 {
 		t.Errorf("devloop's exit code is %d", code)
 	}
