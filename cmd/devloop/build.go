@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -17,9 +16,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
-	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
-	"github.com/devloop/devloop/pkg/node"
 )
 
 // builtImage is one image as "devloop build --json" prints it.
@@ -131,23 +128,14 @@ func newHasher(ctx context.Context, c *config.Config) (hasher *build.Builder, le
 
 // newNodeHasher is newHasher where the node builds, and this machine has no Docker.
 func newNodeHasher(ctx context.Context, c *config.Config) (hasher *build.Builder, leave func() error, err error) {
-	kubeContext, server, err := deploy.ReadContext(c.KubeContext)
-	if err != nil {
-		return nil, nil, err
-	}
 	cache, err := cacheDir()
 	if err != nil {
 		return nil, nil, err
 	}
 	s := &session{}
-	if s.docker, err = openDocker(); err != nil {
-		return nil, nil, err
-	}
-	s.closers = append(s.closers, s.docker.Close)
-	if s.nodes, err = node.Find(ctx, kubeContext, server, s.docker, slices.Contains(c.AllowContexts, kubeContext)); err != nil {
+	if _, err := s.findNodes(ctx, c); err != nil {
 		return nil, nil, errors.Join(err, s.close())
 	}
-	s.closers = append(s.closers, s.nodes.Close)
 	s.builder = build.New(s.docker, cache)
 	inNode, err := s.openInNode(ctx)
 	if err != nil {

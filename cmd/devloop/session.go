@@ -69,18 +69,10 @@ func openSession(ctx context.Context, p *process) (*session, error) {
 // open fills s; what it opened before an error is in s.closers.
 func (s *session) open(ctx context.Context) (err error) {
 	c := s.config.Load()
-	kubeContext, server, err := deploy.ReadContext(c.KubeContext)
+	kubeContext, err := s.findNodes(ctx, c)
 	if err != nil {
 		return err
 	}
-	if s.docker, err = openDocker(); err != nil {
-		return err
-	}
-	s.closers = append(s.closers, s.docker.Close)
-	if s.nodes, err = node.Find(ctx, kubeContext, server, s.docker, slices.Contains(c.AllowContexts, kubeContext)); err != nil {
-		return err
-	}
-	s.closers = append(s.closers, s.nodes.Close)
 	s.images = s.nodes
 	if c.Push != "" {
 		s.push = node.NewPush(c.PushPlain())
@@ -113,12 +105,28 @@ func (s *session) open(ctx context.Context) (err error) {
 	return nil
 }
 
+// findNodes finds the kube context and the nodes of its cluster.
+func (s *session) findNodes(ctx context.Context, c *config.Config) (kubeContext string, err error) {
+	kubeContext, server, err := deploy.ReadContext(c.KubeContext)
+	if err != nil {
+		return "", err
+	}
+	if s.docker, err = openDocker(); err != nil {
+		return "", err
+	}
+	s.closers = append(s.closers, s.docker.Close)
+	if s.nodes, err = node.Find(ctx, kubeContext, server, s.docker, slices.Contains(c.AllowContexts, kubeContext)); err != nil {
+		return "", err
+	}
+	s.closers = append(s.closers, s.nodes.Close)
+	return kubeContext, nil
+}
+
 // holder is what has to hold an image before a pod can run it.
 type holder interface {
 	// Missing returns those of tags that are not there.
 	Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
 	Give(ctx context.Context, sink event.Sink, source node.Source, registry *node.Registry, tags []name.Tag) error
-	Remove(ctx context.Context, tag name.Tag) error
 }
 
 // openBuilders finds out where images can be built: on this machine, in the node, where nothing has to be moved, or where BUILDKIT_HOST says.

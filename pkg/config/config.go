@@ -107,7 +107,7 @@ func (c *Config) Repository(image string) string {
 	if c.Push == "" {
 		return image
 	}
-	return strings.TrimSuffix(pushScheme.ReplaceAllString(c.Push, ""), "/") + "/" + image
+	return strings.TrimSuffix(httpURL.ReplaceAllString(c.Push, ""), "/") + "/" + image
 }
 
 // Image is one image to build.

@@ -65,7 +65,6 @@ var (
 	bind       = regexp.MustCompile(`^(localhost|[0-9]+(\.[0-9]+){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)$`)
 	httpURL    = regexp.MustCompile(`^https?://`)
 	push       = regexp.MustCompile(`^(https?://)?(localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*:[0-9]+)(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*/?$`)
-	pushScheme = regexp.MustCompile(`^https?://`)
 	ociChart   = regexp.MustCompile(`^oci://[^/@]+(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)+(:[A-Za-z0-9_][-+.A-Za-z0-9_]{0,127})?$`)
 	scheme     = regexp.MustCompile(`^[A-Za-z][-+.A-Za-z0-9]*://`)
 )

@@ -3,7 +3,6 @@
 package deploy
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -202,7 +201,7 @@ func (c *Cluster) ImagesInUse(ctx context.Context) (map[string]bool, error) {
 	for _, pod := range pods.Items {
 		for _, container := range append(pod.Spec.InitContainers, pod.Spec.Containers...) {
 			tag, _, _ := strings.Cut(container.Image, "@") // with one, the digest says the same
-			if ref, err := name.ParseReference(cmp.Or(tag, container.Image)); err == nil {
+			if ref, err := name.ParseReference(tag); err == nil {
 				used[ref.Name()] = true
 			}
 		}

@@ -40,6 +40,16 @@ type Event struct {
 	Repeated bool // it was told before, word for word, by a run that this one is another try of
 }
 
+// Field returns the value of a field, nil if there is none.
+func (e Event) Field(key string) any {
+	for i := 0; i+1 < len(e.Fields); i += 2 {
+		if e.Fields[i] == key {
+			return e.Fields[i+1]
+		}
+	}
+	return nil
+}
+
 // Sink takes events. It must not block: the loop's progress never depends on who listens. It may be called from
 // several goroutines.
 type Sink func(Event)

@@ -41,12 +41,12 @@ func (c *Cluster) Docker() (*client.Client, error) {
 		}
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
-		addresses, err := n.docker(ctx) // a restarted node has another one
+		address, err := n.docker(ctx)
 		if err != nil {
 			return nil, err
 		}
 		// TLS is spoken here and not by the client, which would dial the address that it was made with when it opens a session.
-		return (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", addresses[0])
+		return (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", address)
 	}
 	return client.New(client.WithHost("tcp://"+net.JoinHostPort(n.name, dockerPort)), client.WithDialContext(dial))
 }

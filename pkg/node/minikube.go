@@ -149,11 +149,14 @@ func (p profile) machine(node string) string {
 }
 
 // start is the command that brings the cluster up.
-func (p profile) start() string {
+func (p profile) start() string { return p.command("start") }
+
+// command is one of minikube's for the profile, as a person types it.
+func (p profile) command(verb string) string {
 	if p.Name == "minikube" {
-		return "minikube start"
+		return "minikube " + verb
 	}
-	return "minikube start -p " + p.Name
+	return "minikube " + verb + " -p " + p.Name
 }
 
 // serves tells whether an API server's address, with its port, is surely one of the profile's nodes.
@@ -168,8 +171,8 @@ func (p profile) serves(ctx context.Context, server string, docker *client.Clien
 			return true
 		}
 		if p.Driver == "docker" && docker != nil && onThisMachine(server) {
-			addresses, err := published(ctx, docker, p.machine(n.Name), port)
-			if err == nil && portOf("https://"+addresses) == parsed.Port() {
+			address, err := published(ctx, docker, p.machine(n.Name), port)
+			if err == nil && portOf("https://"+address) == parsed.Port() {
 				return true
 			}
 		}
@@ -241,10 +244,7 @@ const (
 // locate finds the way into one node: a VM driver writes it down, a container's ssh port is published, and with the driver "none" the node
 // is this machine.
 func locate(ctx context.Context, home string, p profile, name, ip string, docker *client.Client) (*Node, error) {
-	n := &Node{name: name, shell: "minikube ssh -n " + name + " -- sudo"}
-	if p.Name != "minikube" {
-		n.shell = "minikube ssh -p " + p.Name + " -n " + name + " -- sudo"
-	}
+	n := &Node{name: name, shell: p.command("ssh") + " -n " + name + " -- sudo"}
 	if p.Driver == "none" || p.Driver == "native" {
 		n.way, n.shell = local{name}, "sudo"
 		return n, nil
@@ -255,31 +255,24 @@ func locate(ctx context.Context, home string, p profile, name, ip string, docker
 	problem := readJSON(file, &m)
 	way := &sshWay{node: name, start: p.start(), user: cmp.Or(m.Driver.SSHUser, "docker"), key: cmp.Or(m.Driver.SSHKeyPath, filepath.Join(folder, "id_rsa")), free: make(chan struct{}, sessions)}
 	n.way = way
-	at := func(port string) func(context.Context) ([]string, error) {
-		return func(context.Context) ([]string, error) {
-			host := cmp.Or(m.Driver.IPAddress, ip)
-			if port != sshPort || m.Driver.SSHPort == 0 {
-				return []string{net.JoinHostPort(host, port)}, nil
-			}
+	host := cmp.Or(m.Driver.IPAddress, ip)
+	switch {
+	case problem != nil:
+	case p.Driver == "docker" || p.Driver == "podman":
+		at := func(port string) where {
+			return func(ctx context.Context) (string, error) { return containerPort(ctx, p, docker, name, ip, port) }
+		}
+		way.locate, n.docker = at(sshPort), at(dockerPort)
+		_, err := way.locate(ctx) // a node that is stopped is told of at once
+		return n, err
+	case host != "":
+		way.locate, n.docker = fixed(host, sshPort), fixed(host, dockerPort)
+		if port := m.Driver.SSHPort; port != 0 {
 			if p.Driver == "virtualbox" { // forwarded, as its own GetSSHHostname has it
 				host = "127.0.0.1"
 			}
-			return []string{net.JoinHostPort(host, strconv.Itoa(m.Driver.SSHPort))}, nil
+			way.locate = fixed(host, strconv.Itoa(port))
 		}
-	}
-	isContainer := p.Driver == "docker" || p.Driver == "podman"
-	if isContainer {
-		at = func(port string) func(context.Context) ([]string, error) {
-			return func(ctx context.Context) ([]string, error) { return containerPort(ctx, p, docker, name, ip, port) }
-		}
-	}
-	way.locate, n.docker = at(sshPort), at(dockerPort)
-	switch {
-	case problem != nil:
-	case isContainer:
-		_, err := way.locate(ctx) // a node that is stopped is told of at once
-		return n, err
-	case m.Driver.IPAddress != "" || ip != "":
 		return n, nil
 	default:
 		problem = fmt.Errorf("%s names no address", file)
@@ -288,14 +281,12 @@ func locate(ctx context.Context, home string, p profile, name, ip string, docker
 	if err != nil {
 		return nil, event.WithHint(fmt.Errorf("node %s: %w; %w", name, problem, err), p.start())
 	}
-	way.key = asked.key
-	way.locate = func(context.Context) ([]string, error) { return []string{net.JoinHostPort(asked.ip, sshPort)}, nil }
-	n.docker = func(context.Context) ([]string, error) { return []string{net.JoinHostPort(asked.ip, dockerPort)}, nil }
+	way.key, way.locate, n.docker = asked.key, fixed(asked.ip, sshPort), fixed(asked.ip, dockerPort)
 	return n, nil
 }
 
 // containerPort returns where a port of a node's container is. It is another one after each start.
-func containerPort(ctx context.Context, p profile, docker *client.Client, name, ip, port string) ([]string, error) {
+func containerPort(ctx context.Context, p profile, docker *client.Client, name, ip, port string) (string, error) {
 	engines := []*client.Client{docker}
 	if p.Driver == "podman" {
 		sockets, closeAll := podman()
@@ -309,15 +300,15 @@ func containerPort(ctx context.Context, p profile, docker *client.Client, name, 
 		}
 		address, err := published(ctx, engine, name, port)
 		if err == nil {
-			return []string{address}, nil
+			return address, nil
 		}
 		errs = append(errs, err)
 	}
 	if ip != "" && (p.Driver == "podman" || os.Getenv("MINIKUBE_ACTIVE_DOCKERD") != "") {
 		// "minikube docker-env" points DOCKER_HOST into the node, whose daemon does not know the node's container. And podman may serve nobody.
-		return []string{net.JoinHostPort(ip, port)}, nil
+		return net.JoinHostPort(ip, port), nil
 	}
-	return nil, event.WithHint(fmt.Errorf("node %s: %w", name, errors.Join(errs...)), p.start())
+	return "", event.WithHint(fmt.Errorf("node %s: %w", name, errors.Join(errs...)), p.start())
 }
 
 // published asks Docker, or what speaks like it, for the address on this machine of a container's port.

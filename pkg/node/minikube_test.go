@@ -102,11 +102,11 @@ func TestFind(t *testing.T) {
 		var got []string
 		for _, n := range found.nodes {
 			way := n.way.(*sshWay)
-			addresses, err := way.locate(t.Context())
+			address, err := way.locate(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			got = append(got, fmt.Sprintf("%s %s@%s %s %T", n.name, way.user, addresses[0], way.key, n.runtime))
+			got = append(got, fmt.Sprintf("%s %s@%s %s %T", n.name, way.user, address, way.key, n.runtime))
 		}
 		if joined := strings.Join(got, ", "); joined != test.want {
 			t.Errorf("%s: %s, not %s", test.context, joined, test.want)
@@ -200,11 +200,11 @@ func describe(t *testing.T, cluster *Cluster) string {
 		switch way := n.way.(type) {
 		case *sshWay:
 			_, _ = way.locate(t.Context()) // as after a connection that broke
-			addresses, err := way.locate(t.Context())
+			address, err := way.locate(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			said += " ssh " + strings.Join(addresses, " or ") + " " + way.key
+			said += " ssh " + address + " " + way.key
 		case local:
 			said += " here"
 		case *execWay:

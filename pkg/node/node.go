@@ -47,8 +47,8 @@ type Node struct {
 	name    string
 	way     way
 	runtime runtime
-	docker  func(context.Context) (addresses []string, err error) // of its daemon, of use where that is its runtime
-	shell   string                                                // what a person types to run a command as root in it, "minikube ssh -- sudo"
+	docker  where  // its daemon is, of use where that is its runtime
+	shell   string // what a person types to run a command as root in it, "minikube ssh -- sudo"
 }
 
 func (n *Node) run(ctx context.Context, args ...string) (string, error) {
@@ -246,11 +246,12 @@ func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, targe
 		_ = server.Close() // nothing is left to be lost: the pull has ended
 		<-served
 	}()
-	source := listener.Addr().String() + "/" + inside(tag) + ":" + tag.TagStr()
-	if err := n.runtime.pull(ctx, n, source); err != nil {
-		return err
+	source := at(listener.Addr().String(), tag)
+	err = n.runtime.pull(ctx, n, source)
+	if err == nil {
+		err = n.runtime.tag(ctx, n, source, target)
 	}
-	return withCleanup(ctx, n.runtime.tag(ctx, n, source, target), func(ctx context.Context) error { return n.runtime.untag(ctx, n, source) })
+	return withCleanup(ctx, err, func(ctx context.Context) error { return n.runtime.untag(ctx, n, source) })
 }
 
 // load sends the node an archive of what it lacks of the image, where no port can be opened on it.

@@ -221,9 +221,6 @@ func (p *Push) noteLayers(ref name.Tag, layers []v1.Layer) {
 	}
 }
 
-// Remove leaves the registry as it is: others may run what is there.
-func (*Push) Remove(context.Context, name.Tag) error { return nil }
-
 // explain says what can be done about a registry's refusal.
 func (p *Push) explain(tag name.Tag, err error) error {
 	failure := fmt.Errorf("registry %s: image %s: %w", tag.RegistryStr(), tag.RepositoryStr()+":"+tag.TagStr(), err)

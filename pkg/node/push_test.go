@@ -119,10 +119,8 @@ func TestPush(t *testing.T) {
 		}
 		var sent int64
 		sink := event.Sink(func(e event.Event) {
-			for i := 0; i+1 < len(e.Fields); i += 2 {
-				if n, ok := e.Fields[i+1].(int64); ok && e.Fields[i] == "bytes" {
-					sent = n
-				}
+			if n, ok := e.Field("bytes").(int64); ok {
+				sent = n
 			}
 		})
 		if err := p.Give(t.Context(), sink, images, own, []name.Tag{tag}); err != nil {

@@ -69,35 +69,56 @@ func OpenRegistry(ctx context.Context, dir string) (*Registry, error) {
 	return r, nil
 }
 
+// keptManifest is one that keepManifests has written down.
+type keptManifest struct {
+	file, repository, reference string
+	content                     []byte
+}
+
+func (r *Registry) kept() ([]keptManifest, error) {
+	files, err := os.ReadDir(filepath.Join(r.dir, "manifests"))
+	if err != nil {
+		return nil, fmt.Errorf("image registry: %w", err)
+	}
+	list := make([]keptManifest, len(files))
+	for i, file := range files {
+		k := &list[i]
+		k.file = filepath.Join(r.dir, "manifests", file.Name())
+		repository, reference, _ := strings.Cut(file.Name(), ":")
+		k.repository, k.reference = strings.ReplaceAll(repository, "+", "/"), reference
+		if k.content, err = os.ReadFile(k.file); err != nil {
+			return nil, fmt.Errorf("image registry: %w", err)
+		}
+	}
+	return list, nil
+}
+
+// isList tells whether it is a list of manifests.
+func (k keptManifest) isList() bool {
+	manifest, err := v1.ParseManifest(bytes.NewReader(k.content))
+	return err == nil && manifest.MediaType.IsIndex()
+}
+
 // recall makes known again what the registry held when it was closed. What has lost a blob meanwhile is forgotten.
 func (r *Registry) recall(ctx context.Context) error {
-	for _, lists := range []bool{false, true} { // a list of manifests comes after those in it
-		files, err := os.ReadDir(filepath.Join(r.dir, "manifests"))
-		if err != nil {
-			return fmt.Errorf("image registry: %w", err)
-		}
-		for _, file := range files {
-			path := filepath.Join(r.dir, "manifests", file.Name())
-			repository, reference, _ := strings.Cut(file.Name(), ":")
-			content, err := os.ReadFile(path)
-			if err != nil {
-				return fmt.Errorf("image registry: %w", err)
-			}
-			manifest, err := v1.ParseManifest(bytes.NewReader(content))
-			if err == nil && manifest.MediaType.IsIndex() != lists {
+	kept, err := r.kept()
+	if err != nil {
+		return err
+	}
+	for _, lists := range []bool{false, true} { // a list comes after those in it
+		for _, k := range kept {
+			if k.isList() != lists {
 				continue
 			}
+			err := r.whole(k.content)
 			if err == nil {
-				err = r.whole(manifest)
-			}
-			if err == nil {
-				err = r.put(ctx, strings.ReplaceAll(repository, "+", "/"), reference, content)
+				err = r.put(ctx, k.repository, k.reference, k.content)
 			}
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
 			if err != nil {
-				if err := os.Remove(path); err != nil {
+				if err := os.Remove(k.file); err != nil {
 					return fmt.Errorf("image registry: %w", err)
 				}
 			}
@@ -107,9 +128,10 @@ func (r *Registry) recall(ctx context.Context) error {
 }
 
 // whole checks that every blob of an image is here.
-func (r *Registry) whole(manifest *v1.Manifest) error {
-	if manifest.MediaType.IsIndex() {
-		return nil
+func (r *Registry) whole(content []byte) error {
+	manifest, err := v1.ParseManifest(bytes.NewReader(content))
+	if err != nil || manifest.MediaType.IsIndex() {
+		return err
 	}
 	for _, blob := range append(manifest.Layers, manifest.Config) {
 		if _, err := os.Stat(r.blob(blob.Digest)); err != nil {
@@ -178,7 +200,7 @@ func (r *Registry) Prune(tag name.Tag) error {
 	}
 	used, err := r.usedBlobs()
 	if err != nil {
-		return fmt.Errorf("image registry: %w", err)
+		return err
 	}
 	return filepath.WalkDir(filepath.Join(r.dir, "blobs"), func(file string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || used[entry.Name()] {
@@ -191,18 +213,14 @@ func (r *Registry) Prune(tag name.Tag) error {
 // usedBlobs returns the hex digests that the kept manifests name.
 func (r *Registry) usedBlobs() (map[string]bool, error) {
 	used := map[string]bool{}
-	files, err := os.ReadDir(filepath.Join(r.dir, "manifests"))
+	kept, err := r.kept()
 	if err != nil {
 		return nil, err
 	}
-	for _, file := range files {
-		content, err := os.ReadFile(filepath.Join(r.dir, "manifests", file.Name()))
-		if err != nil {
-			return nil, err
-		}
+	for _, k := range kept {
 		var manifest v1.Manifest
-		if err := json.Unmarshal(content, &manifest); err != nil {
-			return nil, fmt.Errorf("%s: %w", file.Name(), err)
+		if err := json.Unmarshal(k.content, &manifest); err != nil {
+			return nil, fmt.Errorf("image registry: %s: %w", filepath.Base(k.file), err)
 		}
 		used[manifest.Config.Digest.Hex] = true
 		for _, layer := range manifest.Layers {
@@ -268,10 +286,13 @@ func inside(tag name.Tag) string {
 	return "devloop/" + strings.ReplaceAll(tag.Context().Name(), ":", "-")
 }
 
-// near is the image's name in the registry, for who is on this machine.
-func (r *Registry) near(tag name.Tag) (name.Tag, error) {
-	return name.NewTag(r.address + "/" + inside(tag) + ":" + tag.TagStr())
+// at is the image's name in devloop's registry, which answers at address.
+func at(address string, tag name.Tag) string {
+	return address + "/" + inside(tag) + ":" + tag.TagStr()
 }
+
+// near is the image's name in the registry, for who is on this machine.
+func (r *Registry) near(tag name.Tag) (name.Tag, error) { return name.NewTag(at(r.address, tag)) }
 
 // Layout is the folder in which BuildKit can put blobs right away: it is an OCI layout, too.
 func (r *Registry) Layout() string { return r.dir }
@@ -323,7 +344,7 @@ type Docker struct{ Client *client.Client }
 
 // Push has the daemon push the image.
 func (d Docker) Push(ctx context.Context, r *Registry, tag name.Tag) (err error) {
-	remote := r.address + "/" + inside(tag) + ":" + tag.TagStr()
+	remote := at(r.address, tag)
 	if _, err := d.Client.ImageTag(ctx, client.ImageTagOptions{Source: tag.String(), Target: remote}); err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ type runtime interface {
 	find(ctx context.Context, n *Node, id identity) (string, error)
 	// tag gives the image with the name source another one.
 	tag(ctx context.Context, n *Node, source, target string) error
-	// pull gets the image at source, a registry on the node's own loopback. It leaves nothing behind under that name if it fails.
+	// pull gets the image at source, a registry on the node's own loopback. If it fails, nothing or half of an image may be left under that name.
 	pull(ctx context.Context, n *Node, source string) error
 	// untag takes a name away. It is no error if the name is not there.
 	untag(ctx context.Context, n *Node, name string) error
@@ -95,12 +95,9 @@ func (dockerRuntime) tag(ctx context.Context, n *Node, source, target string) er
 	return err
 }
 
-func (r dockerRuntime) pull(ctx context.Context, n *Node, source string) error {
+func (dockerRuntime) pull(ctx context.Context, n *Node, source string) error {
 	_, err := n.run(ctx, "docker", "pull", "--quiet", source)
-	if err == nil {
-		return nil
-	}
-	return withCleanup(ctx, err, func(ctx context.Context) error { return r.untag(ctx, n, source) }) // it may have gone on
+	return err
 }
 
 func (dockerRuntime) untag(ctx context.Context, n *Node, name string) error {
@@ -156,13 +153,9 @@ func (containerdRuntime) tag(ctx context.Context, n *Node, source, target string
 	return err
 }
 
-// pull takes the name away again if it fails: there may be nothing or half of an image under it.
-func (r containerdRuntime) pull(ctx context.Context, n *Node, source string) error {
+func (containerdRuntime) pull(ctx context.Context, n *Node, source string) error {
 	_, err := n.run(ctx, ctr("pull", "--plain-http", source)...)
-	if err == nil {
-		return nil
-	}
-	return withCleanup(ctx, err, func(ctx context.Context) error { return r.untag(ctx, n, source) })
+	return err
 }
 
 // load takes an image from an archive in the OCI layout, which need not hold layers that the node has unpacked.
@@ -247,12 +240,9 @@ func (crioRuntime) tag(ctx context.Context, n *Node, source, target string) erro
 	return err
 }
 
-func (r crioRuntime) pull(ctx context.Context, n *Node, source string) error {
+func (crioRuntime) pull(ctx context.Context, n *Node, source string) error {
 	_, err := n.run(ctx, "podman", "pull", "--quiet", "--tls-verify=false", source)
-	if err == nil {
-		return nil
-	}
-	return withCleanup(ctx, err, func(ctx context.Context) error { return r.untag(ctx, n, source) }) // it may have gone on
+	return err
 }
 
 func (crioRuntime) untag(ctx context.Context, n *Node, name string) error {

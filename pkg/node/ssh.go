@@ -30,7 +30,7 @@ const sessions = 8
 // sshWay is the way into a node with an sshd.
 type sshWay struct {
 	node   string
-	locate func(context.Context) (addresses []string, err error) // of its sshd, tried in order; a restarted node may change them
+	locate where // its sshd
 	user   string
 	key    string // file
 	start  string // the command that brings a stopped node back
@@ -72,24 +72,14 @@ func (w *sshWay) dial(ctx context.Context) (*ssh.Client, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	addresses, err := w.locate(ctx)
+	address, err := w.locate(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var errs []error
-	for i, address := range addresses {
-		// A part of what is left, with one for the handshake.
-		raw, err := (&net.Dialer{Timeout: dialTimeout / time.Duration(len(addresses)-i+1)}).DialContext(ctx, "tcp", address)
-		if err == nil {
-			return w.shake(ctx, raw, address, signer)
-		}
-		errs = append(errs, err)
+	raw, err := (&net.Dialer{Timeout: dialTimeout / 2}).DialContext(ctx, "tcp", address) // the other half is the handshake's
+	if err != nil {
+		return nil, err
 	}
-	return nil, errors.Join(errs...)
-}
-
-// shake makes an ssh connection of one to a node's sshd, or closes it.
-func (w *sshWay) shake(ctx context.Context, raw net.Conn, address string, signer ssh.Signer) (*ssh.Client, error) {
 	// The handshake knows no context: closing the connection ends it.
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	conn, channels, requests, err := ssh.NewClientConn(raw, address, &ssh.ClientConfig{

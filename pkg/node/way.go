@@ -28,6 +28,14 @@ type way interface {
 	close() error
 }
 
+// where tells the address of something in a node, which a restarted one may change.
+type where func(context.Context) (address string, err error)
+
+// fixed is what does not change.
+func fixed(host, port string) where {
+	return func(context.Context) (string, error) { return net.JoinHostPort(host, port), nil }
+}
+
 // commandError is a command that failed on a node.
 type commandError struct {
 	node, command, said string

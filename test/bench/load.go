@@ -141,10 +141,8 @@ func (l *loaded) give(ctx context.Context, tag name.Tag) error {
 
 // count keeps what the step of an image says of its bytes.
 func (l *loaded) count(e event.Event) {
-	for i := 0; i+1 < len(e.Fields); i += 2 {
-		if n, ok := e.Fields[i+1].(int64); ok && e.Fields[i] == "bytes" {
-			l.bytes.Store(n)
-		}
+	if n, ok := e.Field("bytes").(int64); ok {
+		l.bytes.Store(n)
 	}
 }
 
