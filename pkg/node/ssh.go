@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -20,8 +21,9 @@ import (
 
 const (
 	dialTimeout = 10 * time.Second
-	// keepAlive finds a connection that is dead without saying so, as after the machine slept.
-	keepAlive = 15 * time.Second
+	// keepAlive is how often a connection is asked for a sign of life, and how long it has for one: it may be dead without saying so, as after
+	// the machine slept.
+	keepAlive = 10 * time.Second
 )
 
 // sessions is how many commands run side by side on one connection: sshd allows ten (MaxSessions).
@@ -37,60 +39,87 @@ type sshWay struct {
 	free   chan struct{}
 
 	mu       sync.Mutex
-	conn     *ssh.Client
+	conn     *connection
 	watching sync.WaitGroup
 }
 
+// connection is one that is open, until gone is closed.
+type connection struct {
+	*ssh.Client
+	gone chan struct{}
+}
+
 // connect returns the open connection or makes one.
-func (w *sshWay) connect(ctx context.Context) (*ssh.Client, error) {
+func (w *sshWay) connect(ctx context.Context) (*connection, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.conn != nil {
-		if err := probe(ctx, w.conn); err == nil {
-			return w.conn, nil
-		}
-		_ = w.conn.Close() // broken already
-		w.conn = nil
+	if w.conn != nil && !w.conn.isGone() {
+		return w.conn, nil
 	}
-	conn, err := w.dial(ctx)
+	w.conn = nil
+	client, err := w.dial(ctx)
 	if err != nil {
-		return nil, event.Transient(event.WithHint(fmt.Errorf("node %s: ssh as %s: %w", w.node, w.user, err), w.start))
+		return nil, err
 	}
-	w.conn = conn
-	w.watching.Go(func() { watch(conn) }) //nolint:contextcheck // as long as the connection, which outlives ctx
-	return conn, nil
+	w.conn = &connection{client, make(chan struct{})}
+	w.watching.Go(w.conn.watch) // as long as the connection, which outlives ctx
+	return w.conn, nil
 }
 
 func (w *sshWay) dial(ctx context.Context) (*ssh.Client, error) {
 	pem, err := os.ReadFile(w.key)
 	if err != nil {
-		return nil, err
+		return nil, w.refused(err)
 	}
 	signer, err := ssh.ParsePrivateKey(pem)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", w.key, err)
+		return nil, w.refused(fmt.Errorf("%s: %w", w.key, err))
 	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	address, err := w.locate(ctx)
+	address, err := w.locate(dialCtx)
 	if err != nil {
-		return nil, err
+		return nil, w.refused(err)
 	}
+	client, err := handshake(dialCtx, address, &ssh.ClientConfig{
+		User: w.user,
+		Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)},
+		// A node makes its host key when it is created and tells it to nobody; minikube itself does not check it either.
+		HostKeyCallback: ssh.InsecureIgnoreHostKey(), //nolint:gosec
+	})
+	var timeout net.Error
+	switch {
+	case err == nil:
+		return client, nil
+	case ctx.Err() != nil:
+		return nil, ended(ctx, w.node, []string{"ssh"})
+	case dialCtx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return nil, w.unanswered(address)
+	}
+	return nil, w.refused(err)
+}
+
+func (w *sshWay) refused(err error) error {
+	return event.Transient(event.WithHint(fmt.Errorf("node %s: ssh as %s: %w", w.node, w.user, err), w.start))
+}
+
+// unanswered is the error of a node that is out of reach, however that is noticed: as it goes on, it is told of once.
+func (w *sshWay) unanswered(address string) error {
+	return event.Transient(event.WithHint(fmt.Errorf("node %s cannot be reached by ssh at %s", w.node, address), w.start))
+}
+
+func handshake(ctx context.Context, address string, config *ssh.ClientConfig) (*ssh.Client, error) {
 	raw, err := (&net.Dialer{Timeout: dialTimeout / 2}).DialContext(ctx, "tcp", address) // the other half is the handshake's
 	if err != nil {
 		return nil, err
 	}
 	// The handshake knows no context: closing the connection ends it.
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
-	conn, channels, requests, err := ssh.NewClientConn(raw, address, &ssh.ClientConfig{
-		User: w.user,
-		Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)},
-		// A node makes its host key when it is created and tells it to nobody; minikube itself does not check it either.
-		HostKeyCallback: ssh.InsecureIgnoreHostKey(), //nolint:gosec
-	})
+	conn, channels, requests, err := ssh.NewClientConn(raw, address, config)
 	if err != nil {
 		stop()
-		return nil, errors.Join(err, raw.Close())
+		_ = raw.Close() // it may be already
+		return nil, err
 	}
 	if !stop() {
 		_ = conn.Close()
@@ -100,67 +129,126 @@ func (w *sshWay) dial(ctx context.Context) (*ssh.Client, error) {
 }
 
 // watch closes a connection whose other side no longer answers, so that what waits for it need not wait for its own deadline.
-func watch(conn *ssh.Client) {
-	ended := make(chan struct{})
+func (c *connection) watch() {
 	go func() {
-		defer close(ended)
-		_ = conn.Wait() // however it ends
+		_ = c.Wait() // however it ends
+		close(c.gone)
 	}()
 	ticker := time.NewTicker(keepAlive)
 	defer ticker.Stop()
 	for {
 		select {
-		case <-ended:
+		case <-c.gone:
 			return
 		case <-ticker.C:
-			if probe(context.Background(), conn) != nil {
-				_ = conn.Close() // broken already
+			late := time.AfterFunc(keepAlive, func() { _ = c.Close() })
+			_, _, err := c.SendRequest("keepalive@openssh.com", true, nil)
+			late.Stop()
+			if err != nil {
+				_ = c.Close() // broken already
 			}
 		}
 	}
 }
 
-// probe asks the other side for a sign of life.
-func probe(ctx context.Context, conn *ssh.Client) error {
-	ctx, cancel := context.WithTimeout(ctx, keepAlive)
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer stop()
-	_, _, err := conn.SendRequest("keepalive@openssh.com", true, nil)
-	return err
+func (c *connection) isGone() bool {
+	select {
+	case <-c.gone:
+		return true
+	default:
+		return false
+	}
 }
 
-// session starts a command's session. The caller calls done when it is over.
-func (w *sshWay) session(ctx context.Context) (session *ssh.Session, done func(), err error) {
+// errGone is of what was under way when the connection broke.
+var errGone = errors.New("the connection broke")
+
+// within does something that waits for the other side and knows no context. It is waited for no longer than ctx or the connection lasts: the
+// library may wait for an answer for ever if the connection breaks just before it asks. What comes of it later is undone.
+func (c *connection) within(ctx context.Context, do func() error, undo func()) error {
+	done, left := make(chan error), make(chan struct{})
+	defer close(left)
+	go func() {
+		err := do()
+		select {
+		case done <- err:
+		case <-left:
+			if err == nil {
+				undo()
+			}
+		}
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-c.gone:
+		return errGone
+	}
+}
+
+// session is a command's.
+type session struct {
+	*ssh.Session
+	conn *connection
+	done func() // lets go of its place; called once
+}
+
+// begin starts a command in a session that attach connects to what it reads and writes.
+func (w *sshWay) begin(ctx context.Context, args []string, attach func(*ssh.Session) error) (*session, error) {
 	select {
 	case w.free <- struct{}{}:
 	case <-ctx.Done():
-		return nil, nil, ended(ctx, w.node, []string{"wait for an ssh session"})
+		return nil, ended(ctx, w.node, []string{"wait for an ssh session"})
 	}
-	done = func() { <-w.free }
-	conn, err := w.connect(ctx)
-	if err == nil {
-		if session, err = conn.NewSession(); err != nil {
-			err = event.Transient(fmt.Errorf("node %s: ssh session: %w", w.node, err))
+	s := &session{done: func() { <-w.free }}
+	var err error
+	if s.conn, err = w.connect(ctx); err != nil {
+		s.done()
+		return nil, err
+	}
+	err = s.conn.within(ctx, func() error {
+		opened, err := s.conn.NewSession()
+		if err != nil {
+			return err
 		}
-	}
+		if err := errors.Join(attach(opened), opened.Start("sudo "+quote(args))); err != nil {
+			return errors.Join(err, ignoreEOF(opened.Close()))
+		}
+		s.Session = opened
+		return nil
+	}, func() { _ = s.Close() })
 	if err != nil {
-		done()
-		return nil, nil, err
+		s.done()
+		return nil, w.cut(ctx, s.conn, args, event.Transient(fmt.Errorf("node %s: ssh session: %w", w.node, err)))
 	}
-	return session, done, nil
+	return s, nil
+}
+
+// cut returns the error of what failed, unless that is since ctx or the connection ended.
+func (w *sshWay) cut(ctx context.Context, conn *connection, args []string, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return ended(ctx, w.node, args)
+	case errors.Is(err, errGone) || conn.isGone():
+		return w.unanswered(conn.RemoteAddr().String())
+	}
+	return err
 }
 
 func (w *sshWay) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
-	session, done, err := w.session(ctx)
+	var stdout, stderr bytes.Buffer
+	session, err := w.begin(ctx, args, func(s *ssh.Session) error {
+		s.Stdin, s.Stdout, s.Stderr = stdin, &stdout, &stderr
+		return nil
+	})
 	if err != nil {
 		return "", err
 	}
-	defer done()
-	var stdout, stderr bytes.Buffer
-	session.Stdin, session.Stdout, session.Stderr = stdin, &stdout, &stderr
+	defer session.done()
 	result := make(chan error, 1)
-	go func() { result <- session.Run("sudo " + quote(args)) }()
+	go func() { result <- session.Wait() }()
 	select {
 	case err = <-result:
 		_ = session.Close() // it has ended already
@@ -175,28 +263,30 @@ func (w *sshWay) run(ctx context.Context, stdin io.Reader, args ...string) (stri
 	}
 	err = failed(w.node, args, &stderr, err)
 	if exit := new(ssh.ExitError); !errors.As(err, &exit) || exit.Signal() != "" { // cut off, or killed
-		err = event.Transient(err)
+		select { // whether the connection broke shows a moment later
+		case <-session.conn.gone:
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+		err = w.cut(ctx, session.conn, args, event.Transient(err))
 	}
 	return stdout.String(), err
 }
 
 func (w *sshWay) pipe(ctx context.Context, args ...string) (net.Conn, error) {
-	session, done, err := w.session(ctx)
+	var stdin io.WriteCloser
+	var stdout io.Reader
+	session, err := w.begin(ctx, args, func(s *ssh.Session) error {
+		var inErr, outErr error
+		stdin, inErr = s.StdinPipe()
+		stdout, outErr = s.StdoutPipe()
+		return errors.Join(inErr, outErr)
+	})
 	if err != nil {
 		return nil, err
 	}
-	stdin, inErr := session.StdinPipe()
-	stdout, outErr := session.StdoutPipe()
-	if err := errors.Join(inErr, outErr); err != nil {
-		done()
-		return nil, errors.Join(err, session.Close())
-	}
-	if err := session.Start("sudo " + quote(args)); err != nil {
-		done()
-		return nil, event.Transient(errors.Join(fmt.Errorf("node %s: %w", w.node, err), ignoreEOF(session.Close())))
-	}
 	end := sync.OnceValue(func() error {
-		defer done()
+		defer session.done()
 		return ignoreEOF(session.Close())
 	})
 	return &pipeConn{stdout, stdin, end}, nil
@@ -207,9 +297,13 @@ func (w *sshWay) listen(ctx context.Context) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	listener, err := conn.Listen("tcp", "127.0.0.1:0")
+	var listener net.Listener
+	err = conn.within(ctx, func() (err error) {
+		listener, err = conn.Listen("tcp", "127.0.0.1:0")
+		return err
+	}, func() { _ = listener.Close() })
 	if err != nil {
-		return nil, event.Transient(fmt.Errorf("node %s: forward a port over ssh: %w", w.node, err))
+		return nil, w.cut(ctx, conn, []string{"listen"}, event.Transient(fmt.Errorf("node %s: forward a port over ssh: %w", w.node, err)))
 	}
 	return listener, nil
 }
@@ -217,13 +311,11 @@ func (w *sshWay) listen(ctx context.Context) (net.Listener, error) {
 func (w *sshWay) close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.conn == nil {
+	defer w.watching.Wait()
+	if w.conn == nil || w.conn.isGone() {
 		return nil
 	}
-	err := w.conn.Close()
-	w.watching.Wait()
-	w.conn = nil
-	return err
+	return w.conn.Close()
 }
 
 // quote makes one shell command of args.
