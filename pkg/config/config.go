@@ -71,6 +71,9 @@ type Config struct {
 	// whose cache outlives the cluster; auto is the node where that is possible. Fixed when devloop starts.
 	BuildIn string `key:"buildIn" default:"auto" check:"buildIn"`
 
+	// How many images of a name stay, those that run besides, so that undoing a change builds nothing.
+	KeepImages int `key:"keepImages" default:"3" check:"keepImages"`
+
 	// Registry, and folder in it, that the images are pushed to, for a cluster whose nodes devloop cannot reach: registry.example/team.
 	// Plain http beyond this machine has to be asked for: http://registry.example/team. Fixed when devloop starts.
 	//
@@ -129,6 +132,26 @@ type Image struct {
 
 	// Platform as os/arch[/variant], by default that of this machine.
 	Platform string `key:"platform" check:"platform"`
+
+	// What RUN --mount=type=secret,id=... gets, by that id: private indexes, passwords, CA bundles. They do not count as inputs, and no image
+	// and no log holds them. One that is not on this machine is not given.
+	Secrets []Secret `key:"secrets"`
+
+	// What RUN --mount=type=ssh gets: default for the agent at SSH_AUTH_SOCK, or id=path[,path] for an agent's socket or for keys. They do not
+	// count as inputs.
+	SSH []string `key:"ssh" check:"ssh"`
+}
+
+// Secret is given to builds.
+type Secret struct {
+	// ID that the Dockerfile calls it by.
+	ID string `key:"*" check:"secret"`
+
+	// Path of a file that holds it; ~ is the user's home.
+	File string `key:"file,choice"`
+
+	// Name of an environment variable that holds it.
+	Env string `key:"env,choice"`
 }
 
 // Release is one Helm release.

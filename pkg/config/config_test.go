@@ -98,7 +98,7 @@ func TestPlatform(t *testing.T) {
 			{Name: "worker", Dockerfile: "Dockerfile.worker", Context: "."},
 			{Name: "daskclient", Dockerfile: "Dockerfile.client", Context: "."},
 		},
-		BuildIn: "auto",
+		BuildIn: "auto", KeepImages: 3,
 		Releases: []Release{{
 			Name: "dask-gateway", Chart: "https://helm.dask.org/dask-gateway-2024.1.0.tgz", Namespace: "dask-gateway",
 			CreateNamespace: true, Values: []string{"deploy/dask-gateway/values.yaml"}, OnFailure: "keep",
@@ -146,6 +146,8 @@ images:
     target: final
     args: { PYTHON: 3.10, DEBUG: true }
     platform: linux/arm64
+    secrets: { pip.conf: { file: ~/pip.conf }, token: { env: TOKEN } }
+    ssh: [default, deploy=~/.ssh/id]
   copy: { <<: [*full], target: first }
 releases:
   - { name: a, chart: chart.tgz, namespace: *name, sha256: `+strings.Repeat("ab", 32)+` }
@@ -181,14 +183,15 @@ health:
 		t.Fatal(err)
 	}
 	args := map[string]string{"PYTHON": "3.10", "DEBUG": "true"}
+	secrets, agents := []Secret{{ID: "pip.conf", File: "~/pip.conf"}, {ID: "token", Env: "TOKEN"}}, []string{"default", "deploy=~/.ssh/id"}
 	want := &Config{
 		Path: got.Path, Dir: got.Dir, Name: "all", KubeContext: "minikube", AllowContexts: []string{"staging"},
 		Images: []Image{
 			{Name: "plain", Context: "sub", Dockerfile: "sub/Dockerfile"},
-			{"full", "sub", "sub/Dockerfile", "final", args, "linux/arm64"},
-			{"copy", "sub", "sub/Dockerfile", "first", args, "linux/arm64"},
+			{"full", "sub", "sub/Dockerfile", "final", args, "linux/arm64", secrets, agents},
+			{"copy", "sub", "sub/Dockerfile", "first", args, "linux/arm64", secrets, agents},
 		},
-		BuildIn: "auto",
+		BuildIn: "auto", KeepImages: 3,
 		Releases: []Release{
 			{Name: "a", Chart: "chart.tgz", Namespace: "all", SHA256: strings.Repeat("ab", 32), OnFailure: "keep"},
 			{

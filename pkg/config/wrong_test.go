@@ -45,7 +45,7 @@ var wrong = []struct {
 	}},
 	{"unknown keys", head + "imges: {}\nfoo: 1\nforwards:\n- { servce: s, namespace: n, port: 1, local: 1 }\n", []string{
 		`devloop.yaml:3:1: unknown key "imges"; did you mean "images"?`,
-		`devloop.yaml:4:1: unknown key "foo"; known here: apiVersion, name, kubeContext, allowContexts, images, buildIn, push, releases, ` +
+		`devloop.yaml:4:1: unknown key "foo"; known here: apiVersion, name, kubeContext, allowContexts, images, buildIn, keepImages, push, releases, ` +
 			`health, cleanup, forwards, timeouts, watch, profiles`,
 		`devloop.yaml:6:3: forwards[0]: needs one of these keys: service, deployment, statefulset, pod, selector`,
 		`devloop.yaml:6:5: forwards[0]: unknown key "servce"; did you mean "service"?`,
@@ -80,6 +80,8 @@ var wrong = []struct {
   d: { context: nowhere, dockerfile: deploy, platform: arm, target: "", args: { a: [] } }
   a: {}
   e: { context: sub, dockerfile: Dockerfile }
+  f: { dockerfile: Dockerfile.worker, secrets: { "a b": { file: x }, c: { file: x, env: Y }, d: }, ssh: [a=] }
+keepImages: 0
 `, []string{
 		`devloop.yaml:4:20: images.a.dockerfile: there is no file "Dockerfile.wrker"; did you mean "Dockerfile.worker"?`,
 		`devloop.yaml:5:17: images.b.context: "sub/Dockerfile" is not a folder`,
@@ -92,6 +94,11 @@ var wrong = []struct {
 		`devloop.yaml:8:3: images: "a" is here twice; first on line 4`,
 		`devloop.yaml:9:34: images.e.dockerfile: there is no file "Dockerfile"; paths are relative to the folder of devloop.yaml: ` +
 			`did you mean "sub/Dockerfile"?`,
+		`devloop.yaml:10:50: images.f.secrets: "a b" must be an id of A-Z, a-z, 0-9, -, _ and .`,
+		`devloop.yaml:10:84: images.f.secrets.c: has "env" beside "file", but needs exactly one of these keys: file, env`,
+		`devloop.yaml:10:97: images.f.secrets.d: needs one of these keys: file, env`,
+		`devloop.yaml:10:106: images.f.ssh[0]: "a=" must be default, or id=path[,path] with an agent's socket or with keys`,
+		`devloop.yaml:11:13: keepImages: must be a number from 1 to 100, but is a number (0)`,
 	}},
 	{"releases", head + `releases:
 - { name: a, chart: chart.tgz, namespace: n, values: [valeus.yaml] }
@@ -318,7 +325,7 @@ releases:
   d: { health: [{ deployment: a }], timeouts: { rollout: 5 } }
 `, []string{
 		`devloop.yaml:4:3: profiles: "" must be a name of A-Z, a-z, 0-9, -, _ and . that starts with a letter or digit`,
-		`devloop.yaml:5:8: profiles.a: unknown key "name"; known here: kubeContext, allowContexts, images, buildIn, push, releases, health, cleanup, forwards, timeouts, watch`,
+		`devloop.yaml:5:8: profiles.a: unknown key "name"; known here: kubeContext, allowContexts, images, buildIn, keepImages, push, releases, health, cleanup, forwards, timeouts, watch`,
 		`devloop.yaml:5:17: profiles.a: unknown key "kubeContxt"; did you mean "kubeContext"?`,
 		`devloop.yaml:5:43: profiles.a.releases[0]: "name" is missing`,
 		`devloop.yaml:5:81: profiles.a.forwards[0]: "namespace" is missing`,
