@@ -9,14 +9,15 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/loop"
 )
 
 // builtImage is one image as "devloop build --json" prints it.
@@ -76,20 +77,22 @@ func buildImages(ctx context.Context, o *options) (built []builtImage, err error
 	defer func() { err = errors.Join(err, leave()) }()
 
 	built = make([]builtImage, len(p.config.Images))
-	group, groupCtx := errgroup.WithContext(ctx)
+	errs := make([]error, len(built))
+	var group sync.WaitGroup
 	for i, image := range p.config.Images {
-		group.Go(func() error {
-			return p.sink.For("build").Guard("build", func() (err error) {
-				built[i], err = buildImage(groupCtx, builder, p.sink, buildInput(p.config, image))
+		group.Go(func() {
+			errs[i] = p.sink.For("build").Guard("build", func() (err error) {
+				built[i], err = buildImage(ctx, builder, p.sink, buildInput(p.config, image))
 				return err
 			})
 		})
 	}
-	if err := group.Wait(); err != nil {
+	group.Wait()
+	if err := errors.Join(errs...); err != nil {
 		if ctx.Err() != nil {
 			return nil, errInterrupted
 		}
-		return nil, err
+		return nil, loop.Telling(errs)
 	}
 	return built, nil
 }

@@ -60,6 +60,7 @@ func (c *control) run(ctx context.Context, changes chan<- loop.Change) {
 			}
 		case <-c.reload:
 			c.say.Note("reloading", "by", "SIGHUP")
+			c.session.builder.Refresh()
 			next.Asked, out = true, changes
 		case key := <-c.keys:
 			if c.press(ctx, key) {
@@ -74,6 +75,7 @@ func (c *control) press(ctx context.Context, key byte) (asked bool) {
 	switch key {
 	case 'r', 'R':
 		c.say.Note("running now")
+		c.session.builder.Refresh()
 		return true
 	case 'p', 'P':
 		c.paused = !c.paused

@@ -48,7 +48,7 @@ func deleteAll(ctx context.Context, o *options, what deploy.Removal, images bool
 	ctx = context.WithoutCancel(ctx)
 	err = s.cleanup(ctx, "Ctrl+C twice", what)
 	if images {
-		err = errors.Join(err, nodes{s}.removeAll(ctx))
+		err = errors.Join(err, nodes{session: s}.removeAll(ctx))
 	}
 	return err
 }

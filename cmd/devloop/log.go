@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	stdlog "log"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -76,6 +77,7 @@ type printer struct {
 	lines   *log.Logger   // text and logfmt
 	now     time.Time     // of the line that is being written
 	json    *json.Encoder // nil for the other formats
+	live    *live         // below the lines of text on a terminal, nil elsewhere
 	text    bool
 	verbose bool
 }
@@ -86,6 +88,11 @@ func newPrinter(out io.Writer) *printer {
 	klog.SetLogger(logr.Discard())
 	stdlog.SetOutput(io.Discard)
 	p := &printer{out: out}
+	if terminal, ok := out.(*os.File); ok {
+		if p.live = newLive(terminal); p.live != nil {
+			p.out = p.live
+		}
+	}
 	p.configure(formatText, false)
 	return p
 }
@@ -115,7 +122,7 @@ type line struct {
 	Time    string         `json:"time"`
 	Level   string         `json:"level"`              // debug, info, warn, error
 	Stage   string         `json:"stage"`              // build, node, deploy, forward, watch, loop, config, cleanup, devloop
-	Phase   event.Phase    `json:"phase"`              // started, succeeded, superseded, interrupted, failed, noted, warned, detailed
+	Phase   event.Phase    `json:"phase"`              // started, succeeded, superseded, interrupted, failed, noted, warned, detailed (progress is in no log)
 	Message string         `json:"msg"`                // constant; what varies is in fields
 	Run     int            `json:"run,omitempty"`      // number of the run
 	Again   bool           `json:"repeated,omitempty"` // an earlier try of the run told it
@@ -127,6 +134,14 @@ type line struct {
 
 // event writes one event. An error is shown where the whole run failed, not again for each step on the way up.
 func (p *printer) event(e event.Event) {
+	if p.live != nil && p.text {
+		p.mu.Lock()
+		p.live.take(e)
+		p.mu.Unlock()
+	}
+	if e.Phase == event.Progress {
+		return
+	}
 	ofRun := e.Stage == "loop"
 	var level log.Level
 	switch {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -47,6 +48,9 @@ type session struct {
 	host       *build.Builder            // of this machine's Docker, whether that builds or not
 	building   chan struct{}             // holds something for each build in the node
 	nodeFailed atomic.Pointer[time.Time] // when inNode could not build and builder could
+
+	staleMu sync.Mutex
+	stale   []string // base images that were told of as out of reach
 
 	forwards *forwards      // open before the session and after it
 	watcher  *watch.Watcher // nil for one turn
@@ -204,13 +208,4 @@ func (s *session) close() error {
 	}
 	s.closers = nil
 	return errors.Join(errs...)
-}
-
-// openDocker makes a client of the Docker daemon that DOCKER_HOST names, or of the usual one. Nothing is asked of it yet.
-func openDocker() (*client.Client, error) {
-	docker, err := client.New(client.FromEnv)
-	if err != nil {
-		return nil, event.WithHint(fmt.Errorf("connect to Docker: %w", err), "check DOCKER_HOST")
-	}
-	return docker, nil
 }

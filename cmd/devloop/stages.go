@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -20,9 +22,6 @@ import (
 	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/node"
 )
-
-// keepImages is how many images of a name stay, so that going back and forth between two states builds nothing.
-const keepImages = 3
 
 // load reads devloop.yaml again. While it is invalid, the last valid reading stays in force.
 func (s *session) load() (loop.Stages, error) {
@@ -53,7 +52,7 @@ func (s *session) load() (loop.Stages, error) {
 	return loop.Stages{
 		Files:    files,
 		Images:   &images{session: s, config: now, inputs: map[name.Tag]build.Input{}},
-		Nodes:    nodes{s},
+		Nodes:    nodes{s, now},
 		Platform: platform{s, now},
 		Forwards: s.forwards,
 	}, nil
@@ -103,13 +102,46 @@ func (i *images) Hash(ctx context.Context) (tags []name.Tag, files []loop.Path, 
 		i.mu.Lock()
 		i.inputs[input.Tag] = input
 		i.mu.Unlock()
+		i.session.tellStale(input.Stale)
 		tags = append(tags, input.Tag)
 	}
 	return tags, files, errors.Join(errs...)
 }
 
+// tellStale says once of each base image that its registry is out of reach.
+func (s *session) tellStale(refs []string) {
+	s.staleMu.Lock()
+	defer s.staleMu.Unlock()
+	for _, ref := range refs {
+		if slices.Contains(s.stale, ref) {
+			continue
+		}
+		s.stale = append(s.stale, ref)
+		s.sink.For("build").Note("base image could not be looked up, what its registry said last holds", "base", ref)
+	}
+}
+
 // buildInput is an image of devloop.yaml as the builder takes it.
 func buildInput(c *config.Config, image config.Image) build.Image {
+	var secrets []build.Secret
+	for _, secret := range image.Secrets {
+		given := build.Secret{ID: secret.ID, Env: secret.Env}
+		if secret.File != "" {
+			given.File = c.Abs(inHome(secret.File))
+		}
+		secrets = append(secrets, given)
+	}
+	var agents []build.SSH
+	for _, line := range image.SSH {
+		id, paths, several := strings.Cut(line, "=")
+		agent := build.SSH{ID: id}
+		if several {
+			for path := range strings.SplitSeq(paths, ",") {
+				agent.Paths = append(agent.Paths, c.Abs(inHome(path)))
+			}
+		}
+		agents = append(agents, agent)
+	}
 	return build.Image{
 		Name:       image.Name,
 		Repository: c.Repository(image.Name),
@@ -118,7 +150,22 @@ func buildInput(c *config.Config, image config.Image) build.Image {
 		Target:     image.Target,
 		Args:       image.Args,
 		Platform:   image.Platform,
+		Secrets:    secrets,
+		SSH:        agents,
 	}
+}
+
+// inHome replaces a ~ at the start of a path.
+func inHome(path string) string {
+	rest, ok := strings.CutPrefix(path, "~/")
+	if !ok {
+		return path
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return path // nothing will be found there, as without a home
+	}
+	return filepath.Join(home, rest)
 }
 
 func (i *images) Has(ctx context.Context, tag name.Tag) (bool, error) {
@@ -190,7 +237,10 @@ func (i *images) buildInNode(ctx context.Context, sink event.Sink, input build.I
 const buildsInNode = 4
 
 // nodes is the node stage.
-type nodes struct{ session *session }
+type nodes struct {
+	session *session
+	config  *config.Config
+}
 
 func (n nodes) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error) {
 	if len(tags) == 0 {
@@ -257,7 +307,7 @@ func (n nodes) outdated(tags []name.Tag) ([]name.Tag, error) {
 		if slices.Contains(tags, tag) {
 			continue
 		}
-		if kept[tag.RepositoryStr()]++; kept[tag.RepositoryStr()] > keepImages {
+		if kept[tag.RepositoryStr()]++; kept[tag.RepositoryStr()] > n.config.KeepImages {
 			old = append(old, tag)
 		}
 	}

@@ -28,8 +28,11 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// registryTimeout bounds one look-up of a base image in its registry.
-const registryTimeout = 20 * time.Second
+// registryTimeout bounds one look-up of a base image in its registry; againTimeout where an earlier answer can stand in for it.
+const (
+	registryTimeout = 20 * time.Second
+	againTimeout    = 5 * time.Second
+)
 
 // base is what a reference to a base image stands for.
 type base struct {
@@ -61,7 +64,36 @@ func (b base) digest() digest.Digest { return digest.FromBytes(b.Config) }
 type baseCache struct {
 	dir   string
 	mu    sync.Mutex
-	known map[string]base
+	known map[string]knownBase
+	// By path, a sum of what was in each Dockerfile when it was read last.
+	dockerfiles map[string][sha256.Size]byte
+}
+
+type knownBase struct {
+	base
+	fresh bool // since the last refresh
+}
+
+// refresh has everything asked again; until there is an answer, the last one holds.
+func (c *baseCache) refresh() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, known := range c.known {
+		known.fresh = false
+		c.known[key] = known
+	}
+}
+
+// read has everything asked again if a Dockerfile has changed: who works on one wants to know what it starts from.
+func (c *baseCache) read(file string, content []byte) {
+	sum := sha256.Sum256(content)
+	c.mu.Lock()
+	last, ok := c.dockerfiles[file]
+	c.dockerfiles[file] = sum
+	c.mu.Unlock()
+	if ok && last != sum {
+		c.refresh()
+	}
 }
 
 // baseResolver is BuildKit's llb.ImageMetaResolver for one conversion.
@@ -71,6 +103,7 @@ type baseResolver struct {
 
 	mu    sync.Mutex
 	found []foundBase
+	stale []string
 }
 
 // foundBase is what a Dockerfile's reference to a base image was taken for.
@@ -89,8 +122,7 @@ func (r *baseResolver) ResolveImageConfig(ctx context.Context, ref string, opt s
 	}
 	found, err := r.find(ctx, ref, platform)
 	if err != nil {
-		var answered *transport.Error // else it was not reached
-		if !errors.As(err, &answered) || answered.Temporary() {
+		if unasked(err) {
 			err = event.Transient(err)
 		}
 		return "", "", nil, event.WithHint(fmt.Errorf("base image %s: Docker does not hold it, and its registry could not be asked: %w", ref, err),
@@ -109,12 +141,13 @@ func (r *baseResolver) find(ctx context.Context, ref string, platform ocispecs.P
 			return nil, err
 		}
 	}
+	stale := false
 	if found == nil {
 		local = false
-		found, err = b.bases.once(ref, platform, func() (*base, error) {
+		found, stale, err = b.bases.once(ctx, ref, platform, func(ctx context.Context) (*base, bool, error) {
 			if !docker {
 				if found, err := b.engine.base(ctx, ref, platform); err == nil {
-					return found, nil
+					return found, false, nil
 				}
 			}
 			return b.bases.inRegistry(ctx, ref, platform)
@@ -126,26 +159,45 @@ func (r *baseResolver) find(ctx context.Context, ref string, platform ocispecs.P
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.found = append(r.found, foundBase{ref, platform, found.digest(), local})
+	if stale {
+		r.stale = append(r.stale, ref)
+	}
 	return found, nil
 }
 
-// once asks unless this process knows the answer.
-func (c *baseCache) once(ref string, platform ocispecs.Platform, ask func() (*base, error)) (*base, error) {
+// once asks unless this process knows the answer. It is stale if nobody could be asked and an earlier one has to do.
+func (c *baseCache) once(ctx context.Context, ref string, platform ocispecs.Platform, ask func(context.Context) (*base, bool, error)) (found *base, stale bool, err error) {
 	key := ref + " " + platforms.Format(platform)
 	c.mu.Lock()
 	known, ok := c.known[key]
 	c.mu.Unlock()
-	if ok {
-		return &known, nil
+	if ok && known.fresh {
+		return &known.base, false, nil
 	}
-	found, err := ask()
-	if err != nil {
-		return nil, err
+	timeout := registryTimeout
+	if ok {
+		timeout = againTimeout
+	}
+	askCtx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	found, stale, err = ask(askCtx)
+	switch {
+	case err == nil:
+	case ok && ctx.Err() == nil && unasked(err):
+		found, stale = &known.base, true
+	default:
+		return nil, false, err
 	}
 	c.mu.Lock()
-	c.known[key] = *found
+	c.known[key] = knownBase{*found, true}
 	c.mu.Unlock()
-	return found, nil
+	return found, stale, nil
+}
+
+// unasked tells whether a registry was not reached, or did not want to answer just now.
+func unasked(err error) bool {
+	var answered *transport.Error
+	return !errors.As(err, &answered) || answered.Temporary()
 }
 
 // forget has the next one ask again.
@@ -155,30 +207,28 @@ func (c *baseCache) forget(ref string, platform ocispecs.Platform) {
 	delete(c.known, ref+" "+platforms.Format(platform))
 }
 
-// inRegistry asks the registry; for one that cannot be reached its last answer stands.
-func (c *baseCache) inRegistry(ctx context.Context, ref string, platform ocispecs.Platform) (*base, error) {
+// inRegistry asks the registry; for one that cannot be reached its last answer stands, which is stale.
+func (c *baseCache) inRegistry(ctx context.Context, ref string, platform ocispecs.Platform) (found *base, stale bool, err error) {
 	sum := sha256.Sum256([]byte(ref + " " + platforms.Format(platform)))
 	file := filepath.Join(c.dir, hex.EncodeToString(sum[:])+".json")
-	found, err := askRegistry(ctx, ref, platform)
+	found, err = askRegistry(ctx, ref, platform)
 	if err != nil {
 		last := &base{}
 		content, readErr := os.ReadFile(file)
-		if readErr != nil || json.Unmarshal(content, last) != nil || ctx.Err() != nil {
-			return nil, err
+		if readErr != nil || json.Unmarshal(content, last) != nil || errors.Is(ctx.Err(), context.Canceled) || !unasked(err) {
+			return nil, false, err
 		}
-		return last, nil
+		return last, true, nil
 	}
 	if content, err := json.Marshal(found); err == nil {
 		if err := errors.Join(os.MkdirAll(c.dir, 0o755), os.WriteFile(file, content, 0o644)); err != nil {
-			return nil, fmt.Errorf("remember base image %s: %w", ref, err)
+			return nil, false, fmt.Errorf("remember base image %s: %w", ref, err)
 		}
 	}
-	return found, nil
+	return found, false, nil
 }
 
 func askRegistry(ctx context.Context, ref string, platform ocispecs.Platform) (*base, error) {
-	ctx, cancel := context.WithTimeout(ctx, registryTimeout)
-	defer cancel()
 	parsed, err := name.ParseReference(ref)
 	if err != nil {
 		return nil, err

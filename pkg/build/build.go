@@ -5,25 +5,32 @@ package build
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"net"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
+	"github.com/docker/cli/cli/config"
+	"github.com/docker/cli/cli/config/configfile"
 	"github.com/google/go-containerregistry/pkg/name"
 	bkclient "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/auth/authprovider"
+	"github.com/moby/buildkit/session/secrets/secretsprovider"
+	"github.com/moby/buildkit/session/sshforward/sshprovider"
 	"github.com/moby/moby/client"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil"
-
-	"github.com/docker/cli/cli/config"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -32,8 +39,15 @@ import (
 type Builder struct {
 	engine engine
 	hasher *Builder // that made the hashes of what is built, nil for itself
-	bases  *baseCache
-	files  *fileDigests
+	*memory
+}
+
+// memory is what builders that hash the same know of what was hashed before.
+type memory struct {
+	logs     string // folder
+	bases    *baseCache
+	files    *fileDigests
+	contexts *contexts
 }
 
 // engine is one BuildKit and the store that its images land in.
@@ -63,7 +77,7 @@ func New(docker *client.Client, cacheDir string) *Builder {
 }
 
 // Alone returns a Builder that builds where b does, and hashes by itself.
-func (b *Builder) Alone() *Builder { return &Builder{engine: b.engine, bases: b.bases, files: b.files} }
+func (b *Builder) Alone() *Builder { return &Builder{engine: b.engine, memory: b.memory} }
 
 // Remote returns a Builder for the BuildKit at address, of the form that BUILDKIT_HOST has. Images land in registry.
 func Remote(address string, registry Registry, cacheDir string) *Builder {
@@ -72,7 +86,7 @@ func Remote(address string, registry Registry, cacheDir string) *Builder {
 
 // InDocker returns a Builder for the Docker daemon of a node. It builds what b has hashed.
 func (b *Builder) InDocker(docker *client.Client) *Builder {
-	return &Builder{engine: &dockerEngine{docker}, hasher: b, bases: b.bases, files: b.files}
+	return &Builder{engine: &dockerEngine{docker}, hasher: b, memory: b.memory}
 }
 
 // InContainerd returns a Builder for the BuildKit of a node whose runtime is containerd, reached by dial; store is that containerd. It builds
@@ -82,16 +96,20 @@ func (b *Builder) InContainerd(ctx context.Context, dial func(context.Context) (
 	if err := engine.check(ctx); err != nil {
 		return nil, err
 	}
-	return &Builder{engine: engine, hasher: b, bases: b.bases, files: b.files}, nil
+	return &Builder{engine: engine, hasher: b, memory: b.memory}, nil
 }
 
 func newBuilder(engine engine, cacheDir string) *Builder {
-	return &Builder{
-		engine: engine,
-		bases:  &baseCache{dir: filepath.Join(cacheDir, "bases"), known: map[string]base{}},
-		files:  &fileDigests{known: map[string]knownFile{}},
-	}
+	return &Builder{engine: engine, memory: &memory{
+		logs:     filepath.Join(cacheDir, "builds"),
+		bases:    &baseCache{dir: filepath.Join(cacheDir, "bases"), known: map[string]knownBase{}, dockerfiles: map[string][sha256.Size]byte{}},
+		files:    &fileDigests{known: map[string]knownFile{}},
+		contexts: &contexts{known: map[string]*hashedContext{}},
+	}}
 }
+
+// Refresh has the next Hash ask registries what base images are now.
+func (b *Builder) Refresh() { b.bases.refresh() }
 
 // Alive returns why nothing answers, or nil.
 func (b *Builder) Alive(ctx context.Context) error { return b.engine.alive(ctx) }
@@ -189,7 +207,7 @@ func (b *Builder) solveStill(ctx context.Context, say event.Stage, input Input) 
 
 // solve runs BuildKit and returns the image's ID.
 func (b *Builder) solve(ctx context.Context, say event.Stage, input Input) (id string, err error) {
-	export, err := b.engine.export(input.Tag)
+	options, err := b.options(input)
 	if err != nil {
 		return "", fmt.Errorf("image %s: %w", input.Name, err)
 	}
@@ -198,44 +216,16 @@ func (b *Builder) solve(ctx context.Context, say event.Stage, input Input) (id s
 		return "", err
 	}
 	defer func() { err = errors.Join(err, buildkit.Close()) }()
-	contextFS, err := fsutil.NewFS(input.Context)
+	output, err := createLog(b.logs, input)
 	if err != nil {
-		return "", fmt.Errorf("image %s: context: %w", input.Name, err)
+		return "", fmt.Errorf("image %s: keep the build's output: %w", input.Name, err)
 	}
-	dockerfileFS, err := fsutil.NewFS(filepath.Dir(input.Dockerfile))
-	if err != nil {
-		return "", fmt.Errorf("image %s: Dockerfile: %w", input.Name, err)
-	}
-	attrs := map[string]string{
-		"filename": filepath.Base(input.Dockerfile),
-		// The base image that Docker holds is the one that was hashed, even if the registry has a newer one.
-		"image-resolve-mode": "local",
-	}
-	if input.Target != "" {
-		attrs["target"] = input.Target
-	}
-	platform, err := input.platform()
-	if err != nil {
-		return "", fmt.Errorf("image %s: %w", input.Name, err)
-	}
-	attrs["platform"] = platforms.Format(platform) // that was hashed, whatever machine builds
-	for key, value := range input.Args {
-		attrs["build-arg:"+key] = value
-	}
-
-	progress := newProgress(say, input.Name)
+	defer func() { err = errors.Join(err, output.Close()) }()
+	progress := newProgress(say, input, output)
 	statuses := make(chan *bkclient.SolveStatus)
 	var reading sync.WaitGroup
-	reading.Go(func() { progress.read(statuses) })
-	response, err := buildkit.Solve(ctx, nil, bkclient.SolveOpt{
-		Frontend:      "dockerfile.v0",
-		FrontendAttrs: attrs,
-		LocalMounts:   map[string]fsutil.FS{"context": contextFS, "dockerfile": dockerfileFS},
-		// The key names the context, so that the daemon keeps its copy and is sent only what changed.
-		SharedKey: "devloop:" + input.Context,
-		Session:   credentials(),
-		Exports:   []bkclient.ExportEntry{export},
-	}, statuses)
+	reading.Go(func() { progress.read(statuses) }) //nolint:contextcheck // until statuses is closed, which Solve does
+	response, err := buildkit.Solve(ctx, nil, options, statuses)
 	reading.Wait()
 	if err != nil {
 		if ctx.Err() != nil {
@@ -244,7 +234,7 @@ func (b *Builder) solve(ctx context.Context, say event.Stage, input Input) (id s
 		if away := b.engine.alive(ctx); away != nil {
 			return "", fmt.Errorf("image %s: the build broke off: %w", input.Name, away)
 		}
-		return "", progress.explain(input, err)
+		return "", progress.explain(err)
 	}
 	if id, err = b.engine.built(ctx, response.ExporterResponse); err != nil {
 		return "", fmt.Errorf("image %s: %w", input.Name, err)
@@ -252,11 +242,101 @@ func (b *Builder) solve(ctx context.Context, say event.Stage, input Input) (id s
 	return id, nil
 }
 
+// options are what BuildKit is asked for.
+func (b *Builder) options(input Input) (o bkclient.SolveOpt, err error) {
+	export, err := b.engine.export(input.Tag)
+	if err != nil {
+		return o, err
+	}
+	contextFS, err := fsutil.NewFS(input.Context)
+	if err != nil {
+		return o, fmt.Errorf("context: %w", err)
+	}
+	dockerfileFS, err := fsutil.NewFS(filepath.Dir(input.Dockerfile))
+	if err != nil {
+		return o, fmt.Errorf("Dockerfile: %w", err) //nolint:staticcheck // a name
+	}
+	platform, err := input.platform()
+	if err != nil {
+		return o, err
+	}
+	docker := config.LoadDefaultConfigFile(discard{})
+	session, err := attach(docker, input.Image)
+	if err != nil {
+		return o, err
+	}
+	attrs := map[string]string{
+		"filename": filepath.Base(input.Dockerfile),
+		// The base image that Docker holds is the one that was hashed, even if the registry has a newer one.
+		"image-resolve-mode": "local",
+		"platform":           platforms.Format(platform), // that was hashed, whatever machine builds
+	}
+	if input.Target != "" {
+		attrs["target"] = input.Target
+	}
+	for key, value := range docker.ParseProxyConfig("default", nil) {
+		attrs["build-arg:"+key] = *value
+	}
+	for key, value := range input.Args {
+		attrs["build-arg:"+key] = value
+	}
+	return bkclient.SolveOpt{
+		Frontend:      "dockerfile.v0",
+		FrontendAttrs: attrs,
+		LocalMounts:   map[string]fsutil.FS{"context": contextFS, "dockerfile": dockerfileFS},
+		// The key names the context, so that the daemon keeps its copy and is sent only what changed.
+		SharedKey: "devloop:" + input.Context,
+		Session:   session,
+		Exports:   []bkclient.ExportEntry{export},
+	}, nil
+}
+
+// attach returns what a build may ask this machine for while it runs.
+func attach(docker *configfile.ConfigFile, image Image) ([]session.Attachable, error) {
+	attached := []session.Attachable{credentials(docker)}
+	var sources []secretsprovider.Source
+	for _, secret := range image.Secrets {
+		if _, set := os.LookupEnv(secret.Env); secret.Env != "" && !set {
+			continue
+		}
+		if secret.File != "" {
+			if _, err := os.Stat(secret.File); errors.Is(err, fs.ErrNotExist) {
+				continue // the Dockerfile says whether it is required
+			}
+		}
+		sources = append(sources, secretsprovider.Source{ID: secret.ID, FilePath: secret.File, Env: secret.Env})
+	}
+	secrets, err := secretsprovider.NewStore(sources)
+	if err != nil {
+		return nil, fmt.Errorf("secrets: %w", err)
+	}
+	attached = append(attached, secretsprovider.NewSecretProvider(secrets))
+	if len(image.SSH) == 0 {
+		return attached, nil
+	}
+	agents := make([]sshprovider.AgentConfig, len(image.SSH))
+	for i, ssh := range image.SSH {
+		agents[i] = sshprovider.AgentConfig{ID: ssh.ID, Paths: ssh.Paths}
+	}
+	ssh, err := sshprovider.NewSSHAgentProvider(agents)
+	if err != nil {
+		return nil, event.WithHint(fmt.Errorf("ssh: %w", err), "start an agent and add the key: eval $(ssh-agent); ssh-add")
+	}
+	return append(attached, ssh), nil
+}
+
 // credentials let BuildKit ask for those that Docker's client keeps for registries.
-func credentials() []session.Attachable {
-	return []session.Attachable{authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{
-		AuthConfigProvider: authprovider.LoadAuthConfig(config.LoadDefaultConfigFile(discard{})),
-	})}
+func credentials(docker *configfile.ConfigFile) session.Attachable {
+	return authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{AuthConfigProvider: authprovider.LoadAuthConfig(docker)})
+}
+
+// withoutProxies leaves out the build arguments that only say how the network is reached; BuildKit's own cache does so, too.
+func withoutProxies(args map[string]string) map[string]string {
+	kept := maps.Clone(args)
+	maps.DeleteFunc(kept, func(key, _ string) bool {
+		return slices.Contains([]string{"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"}, strings.ToUpper(key))
+	})
+	return kept
 }
 
 // discard is where Docker's configuration reader complains; a broken file only means no credentials.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -117,7 +118,14 @@ func Ping(ctx context.Context, docker *client.Client) (client.PingResult, error)
 	if ping.OSType == "windows" {
 		return ping, event.WithHint(errors.New("the Docker daemon builds Windows images"), "switch Docker to Linux containers")
 	}
-	return ping, nil
+	conn, err := docker.DialHijack(ctx, "/grpc", "h2c", nil)
+	if client.IsErrConnectionFailed(err) {
+		return ping, DockerError(err)
+	}
+	if err != nil {
+		return ping, event.WithHint(fmt.Errorf("the daemon at %s has no BuildKit, which devloop builds with: %w", docker.DaemonHost(), err), "use Docker 20.10 or newer, or point BUILDKIT_HOST at a buildkitd")
+	}
+	return ping, conn.Close()
 }
 
 // DockerError adds what the user can do when the daemon itself is the trouble.
@@ -127,7 +135,10 @@ func DockerError(err error) error {
 		if errors.As(err, &dial) {
 			err = dial
 		}
-		return event.Transient(event.WithHint(fmt.Errorf("no answer from Docker: %w", err), "start Docker, or point DOCKER_HOST at a running daemon"))
+		return event.Transient(event.WithHint(fmt.Errorf("no answer from Docker: %w", err), "start Docker, or point DOCKER_HOST or docker context at a running daemon"))
+	}
+	if strings.Contains(err.Error(), "minimum supported API version") { // of Docker's client
+		return event.WithHint(fmt.Errorf("the Docker daemon is too old: %w", err), "update Docker to 20.10 or newer")
 	}
 	return fmt.Errorf("ask Docker: %w", err)
 }

@@ -1,25 +1,51 @@
-// A cache of file digests by what stat says of a file, so that an unchanged context costs one stat a file.
+// What was hashed before, by what stat says of it: an unchanged file is not read again, and an unchanged context not even walked, so that it
+// costs one stat a file.
 package build
 
 import (
+	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/tonistiigi/fsutil"
 )
 
 // settled is how old a change must be before its stat can be trusted: file systems keep time in steps of up to 2 s, and two
 // writes within a step look alike.
 const settled = 2 * time.Second
 
+// fileStat is what stat says of a file or a folder; times are in nanoseconds.
 type fileStat struct {
 	size, mtime, ctime int64
 	inode              uint64
 }
 
+func statOf(info os.FileInfo) fileStat {
+	stat := fileStat{size: info.Size(), mtime: info.ModTime().UnixNano()}
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+		stat.inode = sys.Ino
+		stat.ctime = changeTime(sys).UnixNano()
+	}
+	return stat
+}
+
+// settledAt tells whether the last change was long enough before a time. The mtime is what people and programs set it to, and counts only
+// where there is nothing better.
+func (s fileStat) settledAt(at time.Time) bool {
+	return at.Sub(time.Unix(0, cmp.Or(s.ctime, s.mtime))) > settled
+}
+
+// fileDigests are those of files whose stat could be trusted. It is safe for concurrent use.
 type fileDigests struct {
 	mu    sync.Mutex
 	known map[string]knownFile // by absolute path
@@ -32,12 +58,7 @@ type knownFile struct {
 
 // digest returns the sha256 of the file's content, hex, and what stat said before it was read.
 func (d *fileDigests) digest(path string) (digest string, stat fileStat, err error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return "", stat, err
-	}
-	defer func() { _ = file.Close() }() // only read
-	info, err := file.Stat()
+	info, err := os.Lstat(path)
 	if err != nil {
 		return "", stat, err
 	}
@@ -48,12 +69,22 @@ func (d *fileDigests) digest(path string) (digest string, stat fileStat, err err
 	if ok && known.stat == stat {
 		return known.digest, stat, nil
 	}
+	file, err := os.Open(path)
+	if err != nil {
+		return "", stat, err
+	}
+	defer func() { _ = file.Close() }() // only read
+	if info, err = file.Stat(); err != nil {
+		return "", stat, err
+	}
+	stat = statOf(info)
+	opened := time.Now()
 	sum := sha256.New()
 	if _, err := io.Copy(sum, file); err != nil {
 		return "", stat, err
 	}
 	digest = hex.EncodeToString(sum.Sum(nil))
-	if time.Since(time.Unix(0, max(stat.mtime, stat.ctime))) > settled {
+	if stat.settledAt(opened) {
 		d.mu.Lock()
 		d.known[path] = knownFile{stat, digest}
 		d.mu.Unlock()
@@ -61,11 +92,103 @@ func (d *fileDigests) digest(path string) (digest string, stat fileStat, err err
 	return digest, stat, nil
 }
 
-func statOf(info os.FileInfo) fileStat {
-	stat := fileStat{size: info.Size(), mtime: info.ModTime().UnixNano()}
-	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
-		stat.inode = sys.Ino
-		stat.ctime = changeTime(sys).UnixNano()
+// contexts are what was last found in build contexts, by folder and patterns. It is safe for concurrent use.
+type contexts struct {
+	mu    sync.Mutex
+	known map[string]*hashedContext
+}
+
+func (c *contexts) get(key string) *hashedContext {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.known[key]
+}
+
+func (c *contexts) put(key string, found *hashedContext) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.known[key] = found
+}
+
+// hashedContext is what a part of a build context held.
+type hashedContext struct {
+	sum, stamp string
+	// Everything that was looked at: the files and links that count, and the folders that were read, whose stat changes when something is made,
+	// removed or renamed in them.
+	seen  []seenPath
+	begun time.Time
+}
+
+type seenPath struct {
+	path string // absolute
+	stat fileStat
+}
+
+// see has to be called before the path is read.
+func (h *hashedContext) see(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
 	}
-	return stat
+	h.seen = append(h.seen, seenPath{path, statOf(info)})
+	return nil
+}
+
+// settled tells whether a later change to any of it shows in a stat.
+func (h *hashedContext) settled() bool {
+	for _, seen := range h.seen {
+		if !seen.stat.settledAt(h.begun) {
+			return false
+		}
+	}
+	return true
+}
+
+// unchanged tells whether all of it is as it was.
+func (h *hashedContext) unchanged(ctx context.Context) bool {
+	const batch = 256
+	var next atomic.Int64
+	var differs atomic.Bool
+	var looking sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(h.seen)/batch+1) {
+		looking.Go(func() {
+			for {
+				to := int(next.Add(batch))
+				if to-batch >= len(h.seen) || differs.Load() {
+					return
+				}
+				for _, seen := range h.seen[to-batch : min(to, len(h.seen))] {
+					if info, err := os.Lstat(seen.path); err != nil || statOf(info) != seen.stat {
+						differs.Store(true)
+					}
+				}
+				if ctx.Err() != nil {
+					differs.Store(true)
+				}
+			}
+		})
+	}
+	looking.Wait()
+	return !differs.Load()
+}
+
+// folders notes the folders that a walk reads, before it does.
+type folders struct {
+	fsutil.FS
+	root string
+	into *hashedContext
+}
+
+func (f folders) Walk(ctx context.Context, target string, walk fs.WalkDirFunc) error {
+	if err := f.into.see(filepath.Join(f.root, target)); err != nil && target == "" {
+		return err
+	}
+	return f.FS.Walk(ctx, target, func(path string, entry fs.DirEntry, err error) error {
+		if entry != nil && entry.IsDir() && err == nil {
+			if err := f.into.see(filepath.Join(f.root, path)); err != nil {
+				return err
+			}
+		}
+		return walk(path, entry, err)
+	})
 }

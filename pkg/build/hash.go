@@ -12,14 +12,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -36,7 +37,7 @@ import (
 )
 
 // hashVersion changes when the meaning of the hash does, so that older images are not taken for current ones.
-const hashVersion = "devloop/2"
+const hashVersion = "devloop/3"
 
 // tagLength is in hex digits: 64 bits tell a developer's images apart, and leave room in a Kubernetes label value (63
 // characters), where charts like to put tags.
@@ -51,6 +52,23 @@ type Image struct {
 	Target     string // stage, "" for the last one
 	Args       map[string]string
 	Platform   string // "linux/arm64", "" for this machine's architecture
+
+	// These reach the build and do not count for the hash: what an image is made of must not depend on who builds it.
+	Secrets []Secret
+	SSH     []SSH
+}
+
+// Secret is what a RUN --mount=type=secret gets: the content of a file, or of an environment variable. One that is not there is not given.
+type Secret struct {
+	ID   string
+	File string // absolute
+	Env  string // name of the variable
+}
+
+// SSH is what a RUN --mount=type=ssh gets: the agent at SSH_AUTH_SOCK, or the agent or the keys at Paths.
+type SSH struct {
+	ID    string
+	Paths []string
 }
 
 // Input is an Image with the hash of everything that it is made of.
@@ -59,6 +77,7 @@ type Input struct {
 	Hash  string   // sha256, hex
 	Tag   name.Tag // Repository:prefix of Hash
 	Files []Path   // that were read or looked for
+	Stale []string // base images whose registry could not be asked again: what it said last holds
 
 	bases []foundBase
 	stamp string // of the same files by what stat says: it changes with every write, also with one that changes nothing
@@ -92,16 +111,17 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 	if err != nil {
 		return input, fmt.Errorf("image %s: %w", image.Name, err)
 	}
+	b.bases.read(image.Dockerfile, dockerfile)
 	resolver := &baseResolver{builder: b, platform: platform}
 	converted, err := dockerfile2llb.Dockerfile2LLB(ctx, dockerfile, dockerfile2llb.ConvertOpt{
-		Config:         dockerui.Config{BuildArgs: image.Args, Target: image.Target, ImageResolveMode: llb.ResolveModePreferLocal},
+		Config:         dockerui.Config{BuildArgs: withoutProxies(image.Args), Target: image.Target, ImageResolveMode: llb.ResolveModePreferLocal},
 		TargetPlatform: &platform,
 		MetaResolver:   resolver,
 	})
 	if err != nil {
 		return input, event.WithHint(fmt.Errorf("image %s: %s: %w", image.Name, filepath.Base(image.Dockerfile), err), event.Hint(err))
 	}
-	input.bases = resolver.found
+	input.bases, input.Stale = resolver.found, resolver.stale
 	// A constant where BuildKit puts a random ID, so that the definition is the same every time.
 	definition, err := converted.State.Marshal(ctx, llb.LocalUniqueID("devloop"))
 	if err != nil {
@@ -132,9 +152,12 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 		for _, file := range watchable(image.Context, patterns) {
 			input.Files = append(input.Files, Path{Name: file, Base: image.Context, Except: excludes})
 		}
-		if err := b.hashContext(ctx, sum, stamp, image.Context, patterns, excludes); err != nil {
+		contextSum, contextStamp, err := b.hashContext(ctx, image.Context, patterns, excludes)
+		if err != nil {
 			return input, fmt.Errorf("image %s: context %s: %w", image.Name, image.Context, err)
 		}
+		field(sum, "context", contextSum)
+		field(stamp, "context", contextStamp)
 	}
 	input.Hash, input.stamp = hex.EncodeToString(sum.Sum(nil)), hex.EncodeToString(stamp.Sum(nil))
 	input.Tag, err = name.NewTag(cmp.Or(image.Repository, image.Name) + ":" + input.Hash[:tagLength])
@@ -205,17 +228,37 @@ func readIgnoreFile(files []string) ([]string, error) {
 	return nil, nil
 }
 
-// hashContext adds to sum path, mode, link target and content of every file that the patterns reach, and to stamp its stat.
-func (b *Builder) hashContext(ctx context.Context, sum, stamp hash.Hash, root string, follow, excludes []string) error {
+// hashContext returns a sum of path, mode, link target and content of every file that the patterns reach, and a stamp of what stat says of them.
+func (b *Builder) hashContext(ctx context.Context, root string, follow, excludes []string) (sum, stamp string, err error) {
+	root, err = filepath.EvalSymlinks(root)
+	if err != nil {
+		return "", "", err
+	}
+	key := fmt.Sprintf("%q %q %q", root, follow, excludes)
+	if known := b.contexts.get(key); known != nil && known.unchanged(ctx) {
+		return known.sum, known.stamp, nil
+	}
+	found := &hashedContext{begun: time.Now()}
+	if err := b.walkContext(ctx, found, root, follow, excludes); err != nil {
+		return "", "", err
+	}
+	if found.settled() {
+		b.contexts.put(key, found)
+	}
+	return found.sum, found.stamp, nil
+}
+
+func (b *Builder) walkContext(ctx context.Context, found *hashedContext, root string, follow, excludes []string) error {
 	base, err := fsutil.NewFS(root)
 	if err != nil {
 		return err
 	}
-	filtered, err := fsutil.NewFilterFS(base, &fsutil.FilterOpt{FollowPaths: follow, ExcludePatterns: excludes})
+	filtered, err := fsutil.NewFilterFS(folders{base, root, found}, &fsutil.FilterOpt{FollowPaths: follow, ExcludePatterns: excludes})
 	if err != nil {
 		return err
 	}
-	return filtered.Walk(ctx, "", func(path string, entry fs.DirEntry, err error) error {
+	sum, stamp := sha256.New(), sha256.New()
+	err = filtered.Walk(ctx, "", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil // deleted while we walked; the build or the next hash will say so
@@ -230,21 +273,32 @@ func (b *Builder) hashContext(ctx context.Context, sum, stamp hash.Hash, root st
 		if !ok {
 			return fmt.Errorf("%s: no file information", path)
 		}
-		mode := fs.FileMode(stat.Mode)
+		mode, full := fs.FileMode(stat.Mode), filepath.Join(root, path)
 		field(sum, "file", filepath.ToSlash(path), mode.String())
+		for _, key := range slices.Sorted(maps.Keys(stat.Xattrs)) {
+			if key == "security.capability" || strings.HasPrefix(key, "user.") { // others are the machine's, as SELinux's labels
+				field(sum, "xattr", key, string(stat.Xattrs[key]))
+			}
+		}
 		switch {
-		case mode&fs.ModeSymlink != 0:
-			field(sum, stat.Linkname)
+		case mode.IsDir():
+			return nil
 		case mode.IsRegular():
-			digest, stat, err := b.files.digest(filepath.Join(root, path))
+			digest, stat, err := b.files.digest(full)
 			if err != nil {
 				return err
 			}
 			field(sum, digest)
 			field(stamp, path, fmt.Sprint(stat))
+			found.seen = append(found.seen, seenPath{full, stat})
+			return nil
+		case mode&fs.ModeSymlink != 0:
+			field(sum, stat.Linkname)
 		}
-		return nil
+		return found.see(full)
 	})
+	found.sum, found.stamp = hex.EncodeToString(sum.Sum(nil)), hex.EncodeToString(stamp.Sum(nil))
+	return err
 }
 
 // field writes strings so that no two different lists of fields give the same bytes.

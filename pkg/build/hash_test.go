@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -269,15 +270,25 @@ func TestBaseImage(t *testing.T) {
 	hash := func(ctx context.Context) (Input, error) { // as in a new process
 		return New(emptyDocker(t), cache).Hash(ctx, Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir})
 	}
-	first, err := hash(t.Context())
-	if err != nil {
-		t.Fatal(err)
+	lasting := New(emptyDocker(t), cache)
+	again := func() Input {
+		t.Helper()
+		input, err := lasting.Hash(t.Context(), Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return input
 	}
-	other, err := mutate.Config(image, v1.Config{Env: []string{"BASE=2"}})
-	if err != nil {
-		t.Fatal(err)
+	first := again()
+	next := func(version string) {
+		t.Helper()
+		other, err := mutate.Config(image, v1.Config{Env: []string{"BASE=" + version}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		push(other)
 	}
-	push(other)
+	next("2")
 	second, err := hash(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -285,7 +296,34 @@ func TestBaseImage(t *testing.T) {
 	if first.Hash == second.Hash {
 		t.Error("a new base image does not count")
 	}
+	if again().Hash != first.Hash {
+		t.Error("the registry is asked at every hash")
+	}
+	lasting.Refresh()
+	if again().Hash != second.Hash {
+		t.Error("it is not asked when it should be")
+	}
+	next("3")
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("# changed\nFROM "+base+"\nENV A=b\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if again().Hash == second.Hash {
+		t.Error("a changed Dockerfile does not have it asked")
+	}
+	next("2")
+	lasting.Refresh()
+	if again().Hash != second.Hash {
+		t.Error("the base image went back, the hash did not")
+	}
+
 	server.Close()
+	lasting.Refresh()
+	if input := again(); input.Hash != second.Hash || !slices.Equal(input.Stale, []string{base}) {
+		t.Errorf("without the registry: hash %s, stale %v", input.Hash, input.Stale)
+	}
+	if input := again(); len(input.Stale) > 0 {
+		t.Error("it is told of twice")
+	}
 	third, err := hash(t.Context())
 	if err != nil {
 		t.Fatalf("without the registry: %v", err)
@@ -310,12 +348,103 @@ func configOf(t *testing.T, image v1.Image) *v1.ConfigFile {
 	return config
 }
 
+// TestProxies: how the network is reached does not count.
+func TestProxies(t *testing.T) {
+	files := tree{"Dockerfile": "FROM scratch\nARG A\nENV A=$A\nRUN b\n"}
+	dir := files.write(t)
+	plain := hashOf(t, dir, nil).Hash
+	with := func(args map[string]string) string { return hashOf(t, dir, func(i *Image) { i.Args = args }).Hash }
+	if with(map[string]string{"HTTP_PROXY": "http://proxy.example", "no_proxy": "localhost"}) != plain {
+		t.Error("a proxy counts")
+	}
+	if with(map[string]string{"A": "a"}) == plain {
+		t.Error("another argument does not")
+	}
+	secret := func(i *Image) { i.Secrets, i.SSH = []Secret{{ID: "a", Env: "HOME"}}, []SSH{{ID: "default"}} }
+	if hashOf(t, dir, secret).Hash != plain {
+		t.Error("secrets count")
+	}
+}
+
+// TestPing: daemons that cannot build are told in one line each.
+func TestPing(t *testing.T) {
+	for _, test := range []struct{ os, api, want, hint string }{
+		{"linux", "1.24", "the Docker daemon is too old", "update Docker"},
+		{"linux", "1.41", "has no BuildKit", "BUILDKIT_HOST"},
+		{"windows", "1.41", "builds Windows images", "switch Docker"},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Api-Version", test.api)
+			w.Header().Set("Ostype", test.os)
+			if !strings.HasSuffix(r.URL.Path, "/_ping") {
+				w.WriteHeader(http.StatusNotFound)
+			}
+		}))
+		docker, err := client.New(client.WithHost("tcp://" + server.Listener.Addr().String()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = Ping(t.Context(), docker)
+		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") || !strings.Contains(event.Hint(err), test.hint) {
+			t.Errorf("%s, API %s: %v (hint %q)", test.os, test.api, err, event.Hint(err))
+		}
+		server.Close()
+		_, err = Ping(t.Context(), docker)
+		if err == nil || !strings.Contains(err.Error(), "no answer from Docker") || !event.IsTransient(err) {
+			t.Errorf("away: %v", err)
+		}
+		_ = docker.Close()
+	}
+}
+
+func TestLastLines(t *testing.T) {
+	var output strings.Builder
+	for i := range 30 {
+		fmt.Fprintf(&output, "line %d\n\n", i)
+	}
+	output.WriteString("  0%\r 50%\r100%\r\n\x1b[31mred\x1b[0m \n" + strings.Repeat("x", 1000) + "\nend")
+	lines := strings.Split(lastLines(output.String()), "\n")
+	if len(lines) != failureLines || lines[0] != "line 22" || lines[failureLines-4] != "100%" || lines[failureLines-3] != "red" || lines[failureLines-1] != "end" {
+		t.Errorf("%q", lines)
+	}
+	if long := lines[failureLines-2]; !strings.HasSuffix(long, " …") || len(long) > reasonLine+3 {
+		t.Errorf("a long line has %d bytes", len(long))
+	}
+}
+
+// TestLogs keeps the output of some builds.
+func TestLogs(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "builds")
+	var last string
+	for i := range keepLogs + 5 {
+		tag, err := name.NewTag(fmt.Sprintf("team/worker:%d", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := createLog(folder, Input{Image: Image{Name: "team/worker"}, Tag: tag})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last = file.Name(); file.Close() != nil {
+			t.Fatal(last)
+		}
+	}
+	kept, err := os.ReadDir(folder)
+	if err != nil || len(kept) != keepLogs {
+		t.Errorf("%d files are kept (%v)", len(kept), err)
+	}
+	if info, err := os.Stat(last); err != nil || info.Mode() != 0o600 || filepath.Base(last) != fmt.Sprintf("team_worker-%d.log", keepLogs+4) {
+		t.Errorf("%s: %v, %v", last, info, err)
+	}
+}
+
 func TestReason(t *testing.T) {
 	for output, want := range map[string]string{
 		"": "",
 		"ERROR: Ignored the following versions\nERROR: Could not find a version\nERROR: No matching distribution\n\n[notice] new pip": "ERROR: Could not find a version; ERROR: No matching distribution",
-		"Reading lists\nE: Unable to locate package foo\n": "E: Unable to locate package foo",
-		"make: nothing\nlast words\n":                      "last words",
+		"Reading lists\nE: Unable to locate package foo\n":                               "E: Unable to locate package foo",
+		"make: nothing\nlast words\n":                                                    "last words",
+		"Using Python\nerror: No solution found\n  cause: Because there is no version\n": "error: No solution found; cause: Because there is no version",
 	} {
 		if got := reason(output); got != want {
 			t.Errorf("reason(%q) = %q, not %q", output, got, want)

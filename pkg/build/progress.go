@@ -1,15 +1,22 @@
-// What a build says while it runs, kept short: its steps, and the last words of one that fails.
+// What a build says while it runs, kept short: its steps, and the last words of one that fails. All of it is in a file.
 package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/charmbracelet/x/ansi"
 	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/util/progress/progressui"
 	"github.com/opencontainers/go-digest"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -17,52 +24,131 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// progress follows one build: it tells of its steps and remembers what they printed, for the case that one fails.
+// progress follows one build: it tells of its steps, remembers what they printed, for the case that one fails, and writes all of it to output.
 type progress struct {
 	say    event.Stage
-	image  string
+	input  Input
+	output *os.File
 	steps  map[digest.Digest]*step
+	order  []*step // as they came
 	failed *step
 }
 
 type step struct {
-	name string
-	told bool
-	tail []byte
+	name    string
+	started *time.Time
+	ended   bool
+	tail    []byte
 }
 
 // tailLength is how much of a failed step's output is kept, in bytes: pip's and apt's errors come last and fit.
 const tailLength = 16 << 10
 
-func newProgress(say event.Stage, image string) *progress {
-	return &progress{say: say, image: image, steps: map[digest.Digest]*step{}}
+// beat is how often who looks is told how far the build is.
+const beat = 200 * time.Millisecond
+
+func newProgress(say event.Stage, input Input, output *os.File) *progress {
+	return &progress{say: say, input: input, output: output, steps: map[digest.Digest]*step{}}
 }
 
 // read returns when the build closes statuses.
 func (p *progress) read(statuses <-chan *bkclient.SolveStatus) {
-	for status := range statuses {
-		for _, vertex := range status.Vertexes {
-			s := p.step(vertex.Digest)
-			s.name = vertex.Name
-			if vertex.Error != "" && !strings.Contains(vertex.Error, context.Canceled.Error()) {
-				p.failed = s
+	written := make(chan *bkclient.SolveStatus)
+	var writing sync.WaitGroup
+	writing.Go(func() { p.write(written) })
+	defer writing.Wait()
+	defer close(written)
+	ticker := time.NewTicker(beat)
+	defer ticker.Stop()
+	for {
+		select {
+		case status, ok := <-statuses:
+			if !ok {
+				return
 			}
-			if vertex.Completed != nil && !s.told {
-				s.told = true
-				var took time.Duration
-				if vertex.Started != nil {
-					took = vertex.Completed.Sub(*vertex.Started)
-				}
-				p.say.Detail("build step", "image", p.image, "step", vertex.Name, "cached", vertex.Cached, "took", took.Round(time.Millisecond))
-			}
+			p.take(status)
+			written <- status
+		case <-ticker.C:
+			p.beat()
 		}
-		for _, line := range status.Logs {
-			s := p.step(line.Vertex)
-			s.tail = append(s.tail, line.Data...)
-			if extra := len(s.tail) - tailLength; extra > 0 {
-				s.tail = s.tail[extra:]
-			}
+	}
+}
+
+// write writes BuildKit's own plain report.
+func (p *progress) write(statuses chan *bkclient.SolveStatus) {
+	display, err := progressui.NewDisplay(p.output, progressui.PlainMode)
+	if err == nil {
+		_, err = display.UpdateFrom(context.Background(), statuses) // until statuses is closed
+	}
+	if err != nil {
+		p.say.Detail("the build's output is not kept", "err", err.Error())
+	}
+	for range statuses {
+	}
+}
+
+func (p *progress) take(status *bkclient.SolveStatus) {
+	for _, vertex := range status.Vertexes {
+		s := p.step(vertex.Digest)
+		s.name, s.started = title(vertex.Name), vertex.Started
+		if vertex.Error != "" && !strings.Contains(vertex.Error, context.Canceled.Error()) {
+			p.failed = s
 		}
+		if vertex.Completed == nil || s.ended {
+			continue
+		}
+		s.ended = true
+		var took time.Duration
+		if vertex.Started != nil {
+			took = vertex.Completed.Sub(*vertex.Started)
+		}
+		tell, fields := p.say.Detail, []any{"image", p.input.Name, "step", s.name, "took", took.Round(time.Millisecond)}
+		if inDockerfile.MatchString(vertex.Name) && !vertex.Cached && vertex.Error == "" && took >= worthALine {
+			tell = p.say.Note
+		}
+		if vertex.Cached {
+			fields = append(fields, "cached", true)
+		}
+		tell("build step", fields...)
+	}
+	for _, line := range status.Logs {
+		s := p.step(line.Vertex)
+		s.tail = append(s.tail, line.Data...)
+		if extra := len(s.tail) - tailLength; extra > 0 {
+			s.tail = s.tail[extra:]
+		}
+	}
+}
+
+// worthALine is how long a step has to take for a line in the log.
+const worthALine = 100 * time.Millisecond
+
+// inDockerfile is how BuildKit calls the steps of a Dockerfile: [3/5] RUN ..., [base 2/4] COPY ...
+var inDockerfile = regexp.MustCompile(`^\[([^\]]+ )?[0-9]+/[0-9]+\] `)
+
+// titleLength is how much of a step's text is shown, in columns.
+const titleLength = 120
+
+var mounts = regexp.MustCompile(`--mount=\S+\s+`)
+
+// title is a step's name in one line, without what does not tell it from others.
+func title(name string) string {
+	return ansi.Truncate(strings.Join(strings.Fields(mounts.ReplaceAllString(name, "")), " "), titleLength, " …")
+}
+
+// beat tells how far the build is.
+func (p *progress) beat() {
+	done, now := 0, (*step)(nil)
+	for _, s := range p.order {
+		switch {
+		case s.ended:
+			done++
+		case s.started != nil:
+			now = s
+		}
+	}
+	if now != nil {
+		p.say.Progress("building image", "image", p.input.Tag.String(), "step", now.name, "done", done, "total", len(p.order), "since", *now.started)
 	}
 }
 
@@ -71,42 +157,83 @@ func (p *progress) step(id digest.Digest) *step {
 	if s == nil {
 		s = &step{}
 		p.steps[id] = s
+		p.order = append(p.order, s)
 	}
 	return s
 }
 
-// explain names the step that failed and what it printed last. What a network or a full disk did may pass.
-func (p *progress) explain(input Input, err error) error {
-	failure := fmt.Errorf("image %s: %s: %w", input.Name, filepath.Base(input.Dockerfile), err)
+// keepLogs is how many builds' output is kept.
+const keepLogs = 20
+
+// createLog makes the file for a build's whole output, which the caller closes, and removes the oldest ones.
+func createLog(folder string, input Input) (*os.File, error) {
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return nil, err
+	}
+	if err := pruneLogs(folder); err != nil {
+		return nil, err
+	}
+	file := strings.ReplaceAll(input.Name, "/", "_") + "-" + input.Tag.TagStr() + ".log"
+	return os.OpenFile(filepath.Join(folder, file), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600) // others need not read what a build says
+}
+
+func pruneLogs(folder string) error {
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return err
+	}
+	var logs []fs.FileInfo
+	for _, entry := range entries {
+		if info, err := entry.Info(); err == nil { // another devloop may have removed it
+			logs = append(logs, info)
+		}
+	}
+	slices.SortFunc(logs, func(a, b fs.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
+	for _, old := range logs[min(keepLogs-1, len(logs)):] {
+		if err := os.Remove(filepath.Join(folder, old.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// explain names the step that failed and why, and tells what it printed last. What a network or a full disk did may pass.
+func (p *progress) explain(err error) error {
+	at := fmt.Sprintf("image %s: %s", p.input.Name, filepath.Base(p.input.Dockerfile))
+	failure := fmt.Errorf("%s: %w", at, err)
 	output := ""
 	if p.failed != nil {
 		output = string(p.failed.tail)
-		failure = fmt.Errorf("image %s: %s: %s: %w", input.Name, filepath.Base(input.Dockerfile), p.failed.name, err)
+		failure = fmt.Errorf("%s: %s: %w", at, p.failed.name, err)
 		if said := reason(output); said != "" {
-			failure = fmt.Errorf("image %s: %s: %s failed: %s", input.Name, filepath.Base(input.Dockerfile), p.failed.name, said)
+			failure = fmt.Errorf("%s: %s failed: %s", at, p.failed.name, said)
+		}
+		if last := lastLines(output); last != "" {
+			p.say.Note("build step failed", "image", p.input.Name, "step", p.failed.name, "output", last)
 		}
 	}
 	says := func(words []string) bool {
 		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(err.Error(), w) || strings.Contains(output, w) })
 	}
+	hint := "mend it and save; what ran keeps running"
 	switch {
 	case says(noRoom):
-		return event.Transient(event.WithHint(failure, "make room where Docker keeps its data: docker system prune"))
+		failure, hint = event.Transient(failure), "make room where Docker keeps its data: docker system prune"
 	case says(noNetwork), status.Code(err) == codes.Unavailable:
-		return event.Transient(event.WithHint(failure, "check the network"))
+		failure, hint = event.Transient(failure), "check the network"
 	case p.failed == nil:
 		return failure
 	}
-	return event.WithHint(failure, "mend it and save; what ran keeps running")
+	return event.WithHint(failure, hint+"; the whole output is in "+p.output.Name())
 }
 
-// What pip, apt, curl, git and Docker itself say when the disk is full, or when the network or a server on it is away.
+// What pip, uv, apt, curl, git and Docker itself say when the disk is full, or when the network or a server on it is away.
 var (
 	noRoom    = []string{"No space left on device", "no space left on device"}
 	noNetwork = []string{
 		"Temporary failure in name resolution", "Temporary failure resolving", "Could not resolve host", "Name or service not known",
 		"NewConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "Connection timed out", "Connection reset by peer", "Network is unreachable",
-		"dial tcp", "i/o timeout", "TLS handshake timeout",
+		"dial tcp", "i/o timeout", "TLS handshake timeout", "error sending request", "dns error", "operation timed out",
 	}
 )
 
@@ -129,7 +256,7 @@ func reason(output string) string {
 			line = strings.ToValidUTF8(line[:reasonLine], "") + " …"
 		}
 		last = line
-		if lower := strings.ToLower(line); strings.HasPrefix(lower, "error") || strings.HasPrefix(lower, "e: ") {
+		if lower := strings.ToLower(line); strings.HasPrefix(lower, "error") || strings.HasPrefix(lower, "e: ") || strings.HasPrefix(lower, "cause: ") {
 			errorLines = append(errorLines, line)
 		}
 	}
@@ -137,4 +264,19 @@ func reason(output string) string {
 		return last
 	}
 	return strings.Join(errorLines[max(0, len(errorLines)-reasonLines):], "; ")
+}
+
+// failureLines is how many lines of a failed step's output are shown.
+const failureLines = 12
+
+// lastLines are the last ones that say something, short enough for a terminal.
+func lastLines(output string) string {
+	var lines []string
+	for line := range strings.Lines(output) {
+		line = line[strings.LastIndexByte(strings.TrimRight(line, "\r\n"), '\r')+1:] // a progress bar draws over itself
+		if line = strings.TrimRight(ansi.Strip(line), " \r\n\t"); line != "" {
+			lines = append(lines, ansi.Truncate(line, reasonLine, " …"))
+		}
+	}
+	return strings.Join(lines[max(0, len(lines)-failureLines):], "\n")
 }

@@ -24,6 +24,7 @@ const (
 	Noted       Phase = "noted" // a fact worth a line
 	Warned      Phase = "warned"
 	Detailed    Phase = "detailed" // for those who asked for more (-v)
+	Progress    Phase = "progress" // how far a step is, for who shows it while it lasts; it is in no log
 )
 
 // Event is one thing that happened. Its Message is a constant; what varies is in Fields.
@@ -85,6 +86,11 @@ func (s Stage) Warn(message string, err error, fields ...any) {
 
 // Detail tells what only a curious reader wants to see.
 func (s Stage) Detail(message string, fields ...any) { s.send(Detailed, message, 0, nil, fields) }
+
+// Progress tells how far a step is. It may be told often.
+func (s Stage) Progress(message string, fields ...any) {
+	s.send(Progress, message, 0, nil, fields)
+}
 
 // Step runs one step of work and tells how it began and ended; the error is returned as it came.
 // The step may add fields to the closing event by returning them.

@@ -394,7 +394,7 @@ func TestTheErrorThatSaysWhatToDoIsShown(t *testing.T) {
 		{[]error{told, told}, "no such version\nno such version"},
 	} {
 		got := ""
-		if err := telling(test.errs); err != nil {
+		if err := Telling(test.errs); err != nil {
 			got = err.Error()
 		}
 		if got != test.want {

@@ -163,7 +163,7 @@ func (l *Loop) build(ctx context.Context, sink event.Sink, stages Stages, tags, 
 		})
 	}
 	group.Wait()
-	return telling(errs)
+	return Telling(errs)
 }
 
 // unless does the work while a check is made, and gives it up if the check fails. A check that is not done when the work fails is given up.
@@ -189,9 +189,9 @@ func unless(ctx context.Context, check, work func(context.Context) error) error 
 	return cmp.Or(<-checked, err)
 }
 
-// telling picks the errors that say what to do. Where two images share a step, BuildKit shows its output to one of the builds
+// Telling picks the errors that say what to do. Where two images share a step, BuildKit shows its output to one of the builds
 // only: the other one knows no more than that the step failed.
-func telling(errs []error) error {
+func Telling(errs []error) error {
 	told := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return event.Hint(err) == "" })
 	if len(told) == 0 {
 		told = errs

@@ -29,6 +29,14 @@ func setting(t *testing.T, name string) string {
 	return value
 }
 
+// must ends the test with an error.
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // project is a copy of this repository's platform, to be edited by a test.
 type project struct {
 	t   *testing.T

@@ -53,12 +53,6 @@ func TestWatch(t *testing.T) {
 	d.wait(0, runComplete, coldBuild)
 	awaitPage(t, "at first "+nonce)
 
-	must := func(t *testing.T, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	ways := []struct {
 		name string
 		save func(t *testing.T, content string)

@@ -1,0 +1,116 @@
+// The last lines of a terminal, which show how far builds are while they last. What is logged is written above them.
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/charmbracelet/x/ansi"
+	"golang.org/x/sys/unix"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// live is a terminal with such lines. It is not safe for concurrent use.
+type live struct {
+	*os.File           // the terminal, also for those who ask what it can
+	bars     []liveBar // in the order in which the builds began
+	drawn    int       // lines that stand on the terminal
+}
+
+// liveBar is one build.
+type liveBar struct {
+	image       string
+	step        string
+	since       time.Time // when the step began
+	done, total int       // steps
+}
+
+const (
+	liveBarWidth = 16 // columns
+	usualWidth   = 80 // of a terminal that does not say
+)
+
+// newLive returns nil where lines cannot be drawn again.
+func newLive(out *os.File) *live {
+	if !isTerminal(out) || os.Getenv("TERM") == "dumb" {
+		return nil
+	}
+	return &live{File: out}
+}
+
+// Write writes whole lines above the live ones.
+func (l *live) Write(lines []byte) (int, error) {
+	l.clear()
+	n, err := l.File.Write(lines)
+	l.draw()
+	return n, err
+}
+
+// take follows the builds.
+func (l *live) take(e event.Event) {
+	if e.Stage != "build" {
+		return
+	}
+	image := fmt.Sprint(e.Field("image"))
+	at := slices.IndexFunc(l.bars, func(b liveBar) bool { return b.image == image })
+	switch e.Phase {
+	case event.Progress:
+		bar := liveBar{image: image, step: fmt.Sprint(e.Field("step"))}
+		bar.since, _ = e.Field("since").(time.Time)
+		bar.done, _ = e.Field("done").(int)
+		bar.total, _ = e.Field("total").(int)
+		if at < 0 {
+			l.bars = append(l.bars, bar)
+		} else {
+			l.bars[at] = bar
+		}
+	case event.Succeeded, event.Failed, event.Superseded, event.Interrupted:
+		if at < 0 {
+			return
+		}
+		l.bars = slices.Delete(l.bars, at, at+1)
+	default:
+		return
+	}
+	l.clear()
+	l.draw()
+}
+
+// clear takes the live lines away. What cannot be written is lost with the terminal.
+func (l *live) clear() {
+	if l.drawn == 0 {
+		return
+	}
+	_, _ = l.File.WriteString("\r" + strings.Repeat(ansi.EraseEntireLine+ansi.CUU1, l.drawn-1) + ansi.EraseEntireLine)
+	l.drawn = 0
+}
+
+func (l *live) draw() {
+	if len(l.bars) == 0 {
+		return
+	}
+	width := usualWidth
+	if size, err := unix.IoctlGetWinsize(int(l.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
+		width = int(size.Col)
+	}
+	lines := make([]string, len(l.bars))
+	for i, bar := range l.bars {
+		lines[i] = ansi.Truncate(bar.text(time.Now()), width-1, "…") // a full line would break
+	}
+	_, _ = l.File.WriteString(strings.Join(lines, "\n"))
+	l.drawn = len(lines)
+}
+
+func (b liveBar) text(now time.Time) string {
+	full := 0
+	if b.total > 0 {
+		full = liveBarWidth * b.done / b.total
+	}
+	name, _, _ := strings.Cut(b.image, ":")
+	return fmt.Sprintf("%s %s%s %d/%d %4s  %s", name, strings.Repeat("━", full), strings.Repeat("─", liveBarWidth-full), b.done, b.total,
+		now.Sub(b.since).Round(time.Second), b.step)
+}

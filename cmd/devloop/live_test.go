@@ -1,0 +1,77 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tonistiigi/vt100"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// TestLive looks at a terminal after each event.
+func TestLive(t *testing.T) {
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	screen := vt100.NewVT100(8, usualWidth)
+	p := newPrinter(writer) // no terminal: a pipe gets nothing that is drawn again
+	if p.live != nil {
+		t.Fatal("a pipe is taken for a terminal")
+	}
+	p.live = &live{File: writer}
+	p.out = p.live
+	p.configure(formatText, false)
+	shown := func() string {
+		t.Helper()
+		buffer := make([]byte, 64<<10)
+		if err := reader.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := reader.Read(buffer); err == nil {
+			// A terminal makes both of a line's end.
+			if _, err := screen.Write([]byte(strings.ReplaceAll(string(buffer[:n]), "\n", "\r\n"))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var lines []string
+		for _, row := range screen.Content {
+			if line := strings.TrimRight(string(row), " \x00"); line != "" {
+				lines = append(lines, line)
+			}
+		}
+		return strings.Join(lines, "\n")
+	}
+	progress := func(image, step string, done int) {
+		p.event(event.Event{Time: noon, Stage: "build", Phase: event.Progress, Message: "building image",
+			Fields: []any{"image", image, "step", step, "done", done, "total", 8, "since", time.Now()}})
+	}
+	ended := func(image string, phase event.Phase) {
+		p.event(event.Event{Time: noon, Stage: "build", Phase: phase, Message: "image built", Fields: []any{"image", image}})
+	}
+	note := func(message string) {
+		p.event(event.Event{Time: noon, Stage: "deploy", Phase: event.Noted, Message: message})
+	}
+	clock := noon.Format("15:04:05.000 ")
+	for _, step := range []struct {
+		do   func()
+		want string
+	}{
+		{func() { progress("worker:1", "[2/5] RUN a", 2) }, "worker ━━━━──────────── 2/8   0s  [2/5] RUN a"},
+		{func() { note("one") }, clock + "INFO deploy: one\nworker ━━━━──────────── 2/8   0s  [2/5] RUN a"},
+		{func() { progress("client:2", strings.Repeat("long ", 30), 0) },
+			clock + "INFO deploy: one\nworker ━━━━──────────── 2/8   0s  [2/5] RUN a\nclient ──────────────── 0/8   0s  " + strings.Repeat("long ", 8) + "long…"},
+		{func() { progress("worker:1", "[5/5] RUN b", 8); note("two") },
+			clock + "INFO deploy: one\n" + clock + "INFO deploy: two\nworker ━━━━━━━━━━━━━━━━ 8/8   0s  [5/5] RUN b\nclient ──────────────── 0/8   0s  " + strings.Repeat("long ", 8) + "long…"},
+		{func() { ended("worker:1", event.Succeeded); ended("client:2", event.Superseded) },
+			clock + "INFO deploy: one\n" + clock + "INFO deploy: two\n" + clock + "INFO build: image built image=worker:1"},
+	} {
+		step.do()
+		if got := shown(); got != step.want {
+			t.Errorf("it shows\n%s\nand should\n%s", got, step.want)
+		}
+	}
+}

@@ -1,0 +1,193 @@
+//go:build e2e
+
+// Images, built by a real Docker: what reaches a build and what does not, what is told of it, and what is kept.
+package e2e
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+)
+
+func TestBuild(t *testing.T) {
+	t.Run("secrets reach the build and are no inputs", buildSecrets)
+	t.Run("ssh", buildSSH)
+	t.Run("a step that fails", buildFailure)
+	t.Run("the daemon of a docker context", buildInContext)
+	t.Run("only the newest images are kept", buildKeep)
+}
+
+// newImageProject has one image, called built.
+func newImageProject(t *testing.T, more, dockerfile string) *project {
+	t.Helper()
+	p := &project{t: t, dir: t.TempDir()}
+	p.env = append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_CACHE_HOME="+t.TempDir(), "TOKEN=one")
+	p.write("devloop.yaml", "apiVersion: devloop/v1\nname: built\nimages:\n  built:\n    context: .\n"+more)
+	p.write("Dockerfile", "FROM python:3.11-slim\n"+dockerfile)
+	return p
+}
+
+// image builds and returns the name of what was built.
+func (p *project) image(t *testing.T) (image, log string) {
+	t.Helper()
+	out, log := p.call(t, 0, "build", "--json")
+	var built []struct{ Image string }
+	if err := json.Unmarshal([]byte(out), &built); err != nil || len(built) != 1 {
+		t.Fatalf("%v:\n%s%s", err, out, log)
+	}
+	t.Cleanup(func() { docker(t, "image", "rm", "--force", built[0].Image) })
+	return built[0].Image, log
+}
+
+func buildSecrets(t *testing.T) {
+	p := newImageProject(t, "    secrets: { conf: { file: pip.conf }, token: { env: TOKEN }, none: { file: ~/none } }\n", `
+RUN --mount=type=secret,id=conf,target=/etc/pip.conf --mount=type=secret,id=token --mount=type=secret,id=none \
+    sleep 0.3 && : `+t.TempDir()+` && grep --quiet index /etc/pip.conf && test "$(cat /run/secrets/token)" = one && test ! -e /run/secrets/none
+`)
+	p.write("pip.conf", "[global]\nindex-url = https://user:hunter2@index.example/simple\n")
+	first, log := p.image(t)
+	if !regexp.MustCompile(`INFO build: build step image=built step="\[2/2\] RUN .*" took=`).MatchString(log) {
+		t.Errorf("the step and its time are not told:\n%s", log)
+	}
+	if said := log + docker(t, "image", "history", "--no-trunc", first); strings.Contains(said, "hunter2") {
+		t.Errorf("the secret is in the log or in the image:\n%s", said)
+	}
+	p.write("pip.conf", "[global]\nindex-url = https://user:hunter3@index.example/simple\n")
+	if again, _ := p.image(t); again != first {
+		t.Errorf("another secret makes another image: %s, %s", first, again)
+	}
+	p.edit("Dockerfile", "id=none", "id=none,required=true")
+	if _, log := p.call(t, 1, "build"); !strings.Contains(log, "secret none not found") {
+		t.Errorf("a required secret that is not there:\n%s", log)
+	}
+}
+
+// buildSSH asks for the keys of an agent, and of a file.
+func buildSSH(t *testing.T) {
+	p := newImageProject(t, "    ssh: [default, deploy=key]\n", "COPY one.py /\nRUN --mount=type=ssh python3 one.py\nRUN --mount=type=ssh,id=deploy python3 one.py\n")
+	p.write("one.py", "# "+p.dir+`: not in any cache
+import os, socket
+s = socket.socket(socket.AF_UNIX)
+s.connect(os.environ['SSH_AUTH_SOCK'])
+s.send(b'\0\0\0\1\x0b')
+assert s.recv(9)[4:] == b'\x0c\0\0\0\1', 'not one key'
+`)
+	_, key, err := ed25519.GenerateKey(nil)
+	must(t, err)
+	block, err := ssh.MarshalPrivateKey(key, "")
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(p.dir, "key"), pem.EncodeToMemory(block), 0o600))
+
+	if _, log := p.call(t, 1, "build"); !strings.Contains(log, "ssh: ") || !strings.Contains(log, "ssh-add") {
+		t.Errorf("without an agent:\n%s", log)
+	}
+	keys := agent.NewKeyring()
+	must(t, keys.Add(agent.AddedKey{PrivateKey: key}))
+	socket := filepath.Join(t.TempDir(), "agent")
+	listener, err := net.Listen("unix", socket)
+	must(t, err)
+	defer func() { _ = listener.Close() }()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _ = agent.ServeAgent(keys, conn) }() // until the build lets go
+		}
+	}()
+	p.env = append(p.env, "SSH_AUTH_SOCK="+socket)
+	p.image(t)
+}
+
+func buildFailure(t *testing.T) {
+	p := newImageProject(t, "", `RUN for i in $(seq 400); do echo "Collecting package-$i"; done; echo "ERROR: No matching distribution found for nowhere"; exit 1`+"\n")
+	_, log := p.call(t, 1, "build")
+	if n := strings.Count(log, "│ Collecting package-"); n == 0 || n > 12 || !strings.Contains(log, "Collecting package-400\n") {
+		t.Errorf("%d lines of the step's output:\n%s", n, log)
+	}
+	found := regexp.MustCompile(`failed: ERROR: No matching distribution found for nowhere\n  → mend it and save; .*whole output is in (/\S+/built-[0-9a-f]{16}\.log)\n`).FindStringSubmatch(log)
+	if found == nil {
+		t.Fatalf("the error does not say what, what to do and where the output is:\n%s", log)
+	}
+	whole, err := os.ReadFile(found[1])
+	if err != nil || !strings.Contains(string(whole), "Collecting package-1\n") {
+		t.Errorf("%s: %v:\n%s", found[1], err, whole)
+	}
+}
+
+func buildInContext(t *testing.T) {
+	p := newImageProject(t, "", "RUN true\n")
+	usual := setting(t, "DOCKER_HOST")
+	config := t.TempDir()
+	p.env = append(p.env, "DOCKER_HOST=", "DOCKER_CONFIG="+config)
+	if _, err := command(t.Context(), p.env, "docker", "context", "create", "elsewhere", "--docker", "host="+usual); err != nil {
+		t.Fatal(err)
+	}
+	p.env = append(p.env, "DOCKER_CONTEXT=missing")
+	if _, log := p.call(t, 3, "build"); !strings.Contains(log, `docker context "missing"`) {
+		t.Errorf("a context that is not there:\n%s", log)
+	}
+	p.env = append(p.env, "DOCKER_CONTEXT=elsewhere")
+	if _, log := p.image(t); !strings.Contains(log, "image built") {
+		t.Error(log)
+	}
+}
+
+// buildKeep saves again and again, and undoes.
+func buildKeep(t *testing.T) {
+	cluster := kubernetesClient(t)
+	p := newSmallProject(t)
+	p.append("devloop.yaml", "keepImages: 2\n")
+	d := p.start()
+	t.Cleanup(func() { removeImages(t, d) })
+	d.wait(0, runComplete, coldBuild)
+	save := func(content string) (mark int) {
+		mark = d.mark()
+		p.write("index.html", content)
+		d.wait(mark, runComplete, smallRun)
+		awaitPage(t, strings.TrimSpace(content))
+		return mark
+	}
+	nonce := t.TempDir() // another one each time
+	for i := range 4 {
+		mark := save(fmt.Sprintf("page %d %s\n", i, nonce))
+		if n := d.count(mark, `old image removed`); i >= 1 && n != 1 {
+			t.Errorf("after page %d, %d images were removed", i, n)
+		}
+	}
+	mark := save("page 2 " + nonce + "\n")
+	if d.count(mark, building) != 0 || d.count(mark, `image found, tagging`) != 1 {
+		t.Error("what was undone is built anew")
+	}
+	if d.count(0, `room made on the nodes .*freed=`) == 0 {
+		t.Error("nothing is said of the room that was made")
+	}
+	if code := d.interrupt(smallRun); code != 0 {
+		t.Errorf("devloop's exit code is %d", code)
+	}
+	if pods := smallPods(t, cluster); len(pods) != 0 {
+		t.Errorf("pods left: %v", pods)
+	}
+}
+
+// docker runs the docker command, whose errors are none here: an image may be gone.
+func docker(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := command(context.Background(), os.Environ(), "docker", args...) // also when the test is over
+	if err != nil {
+		t.Log(err)
+	}
+	return out
+}
