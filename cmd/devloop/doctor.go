@@ -38,8 +38,9 @@ func newDoctorCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Check what devloop needs on this machine, and say what to do",
-		Long: `Looks at devloop.yaml, Docker, the cluster, its nodes, the charts, the local ports, the limits of file watching, disks and clocks.
-Nothing is changed. The exit code is 3 if something has to be mended, and 2 if that is devloop.yaml.`,
+		Long: `Looks at devloop.yaml, Docker, the cluster, its nodes, the charts, the Dockerfiles, the local ports, the limits of file watching,
+disks and clocks. Of Dockerfiles it says what would make them faster to rebuild. Nothing is changed.
+The exit code is 3 if something has to be mended, and 2 if that is devloop.yaml.`,
 		Example: "  devloop doctor",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -78,6 +79,7 @@ func (d *doctor) examine(ctx context.Context) error {
 		{"cluster", d.lookAtCluster},
 		{"nodes", d.lookAtNodes},
 		{"charts", d.lookAtCharts},
+		{"Dockerfiles", d.lookAtDockerfiles},
 		{"ports", d.lookAtPorts},
 		{"watching", d.lookAtWatching},
 		{"disk", d.lookAtDisk},
@@ -276,6 +278,46 @@ func reachable(ctx context.Context, url string) error {
 		return fmt.Errorf("the server answers %s", resp.Status)
 	}
 	return nil
+}
+
+// lookAtDockerfiles tells what makes rebuilds slow. devloop works all the same, so nothing of it is a failure.
+func (d *doctor) lookAtDockerfiles(ctx context.Context) (string, error) {
+	if d.config == nil || len(d.config.Images) == 0 {
+		return "", nil
+	}
+	var images []build.Image
+	files := map[string]bool{}
+	for _, image := range d.config.Images {
+		images = append(images, buildInput(d.config, image))
+		files[images[len(images)-1].Dockerfile] = true
+	}
+	var errs []error
+	advice, err := build.Advise(ctx, images)
+	for _, a := range advice {
+		errs = append(errs, warning{event.WithHint(fmt.Errorf("%s:%d: %s", shortPath(a.File), a.Line, a.Slow), a.Hint)})
+	}
+	if several := joined(err); several != nil {
+		for _, err := range several {
+			errs = append(errs, warning{err})
+		}
+	}
+	if len(errs) > 0 {
+		return "", errors.Join(errs...)
+	}
+	return count(len(files), "Dockerfile") + " without anything that makes rebuilds slow", nil
+}
+
+// shortPath is relative to the working directory for what is in there, so that terminals find it.
+func shortPath(file string) string {
+	dir, err := os.Getwd()
+	if err != nil {
+		return file
+	}
+	short, err := filepath.Rel(dir, file)
+	if err != nil || !filepath.IsLocal(short) {
+		return file
+	}
+	return short
 }
 
 func (d *doctor) lookAtPorts(ctx context.Context) (string, error) {
