@@ -149,7 +149,7 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 		if !local {
 			continue
 		}
-		for _, file := range watchable(image.Context, patterns) {
+		for _, file := range watchable(image.Context, linked(image.Context, patterns)) {
 			input.Files = append(input.Files, Path{Name: file, Base: image.Context, Except: excludes})
 		}
 		contextSum, contextStamp, err := b.hashContext(ctx, image.Context, patterns, excludes)
@@ -191,6 +191,19 @@ func localPatterns(op []byte) (patterns []string, local bool, err error) {
 		err = json.Unmarshal([]byte(list), &patterns)
 	}
 	return patterns, true, err
+}
+
+// linked adds to patterns what links on their way lead to, which is sent to a build, too; none means all.
+func linked(context string, patterns []string) []string {
+	files, err := fsutil.NewFS(context)
+	if err != nil || len(patterns) == 0 {
+		return patterns // hashContext says what is wrong
+	}
+	targets, err := fsutil.FollowLinks(files, patterns)
+	if err == nil && len(targets) == 0 { // one of them leads to the context itself
+		return nil
+	}
+	return append(targets, patterns...)
 }
 
 // watchable turns context patterns into paths that can be watched: a pattern with wildcards stands for its fixed folder.

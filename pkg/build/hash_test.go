@@ -218,7 +218,7 @@ func TestFilesToWatch(t *testing.T) {
 		}
 		got = append(got, short)
 	}
-	want := []string{".", ".dockerignore", "Dockerfile", "Dockerfile.dockerignore", "link", "requirements.txt", "src"}
+	want := []string{".", ".dockerignore", "Dockerfile", "Dockerfile.dockerignore", "link", "requirements.txt", "setup.cfg", "src"}
 	if !slices.Equal(got, want) {
 		t.Errorf("files %v, not %v", got, want)
 	}
@@ -448,6 +448,25 @@ func TestReason(t *testing.T) {
 	} {
 		if got := reason(output); got != want {
 			t.Errorf("reason(%q) = %q, not %q", output, got, want)
+		}
+	}
+}
+
+// TestSettled: the change time counts, which nobody can set back.
+func TestSettled(t *testing.T) {
+	now := time.Now()
+	ago := func(d time.Duration) int64 { return now.Add(-d).UnixNano() }
+	for says, test := range map[string]struct {
+		stat fileStat
+		want bool
+	}{
+		"long ago":                       {fileStat{mtime: ago(time.Hour), ctime: ago(time.Minute)}, true},
+		"just now, the mtime set back":   {fileStat{mtime: ago(time.Hour), ctime: ago(time.Second)}, false},
+		"long ago, the mtime set ahead":  {fileStat{mtime: ago(-time.Hour), ctime: ago(time.Minute)}, true},
+		"just now, without change times": {fileStat{mtime: ago(time.Second)}, false},
+	} {
+		if got := test.stat.settledAt(now); got != test.want {
+			t.Errorf("%s: %v", says, got)
 		}
 	}
 }
