@@ -154,6 +154,7 @@ func buildImage(ctx context.Context, builder *build.Builder, sink event.Sink, im
 		if err != nil {
 			return builtImage{}, err
 		}
+		tellStale(sink, input.Stale)
 		found := builtImage{Name: image.Name, Image: input.Tag.String()}
 		if has, err := builder.Has(ctx, input.Tag); has || err != nil {
 			return found, err

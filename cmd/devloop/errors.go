@@ -62,6 +62,9 @@ func exitCode(err error) int {
 func (p *printer) end(err error, code int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.live != nil {
+		p.live.bars = nil // of builds that are not waited for
+	}
 	for _, f := range facts(err) {
 		message := f.message
 		if f.problems == nil { // those are a line each

@@ -47,7 +47,7 @@ func TestLive(t *testing.T) {
 	}
 	progress := func(image, step string, done int) {
 		p.event(event.Event{Time: noon, Stage: "build", Phase: event.Progress, Message: "building image",
-			Fields: []any{"image", image, "step", step, "done", done, "total", 8, "since", time.Now()}})
+			Fields: []any{"image", image, "step", step, "done", done, "total", 8, "since", time.Now().Add(400 * time.Millisecond)}})
 	}
 	ended := func(image string, phase event.Phase) {
 		p.event(event.Event{Time: noon, Stage: "build", Phase: phase, Message: "image built", Fields: []any{"image", image}})

@@ -117,7 +117,13 @@ func (s *session) tellStale(refs []string) {
 			continue
 		}
 		s.stale = append(s.stale, ref)
-		s.sink.For("build").Note("base image could not be looked up, what its registry said last holds", "base", ref)
+		tellStale(s.sink, []string{ref})
+	}
+}
+
+func tellStale(sink event.Sink, refs []string) {
+	for _, ref := range refs {
+		sink.For("build").Note("base image could not be looked up, what its registry said last holds", "base", ref)
 	}
 }
 

@@ -71,17 +71,42 @@ type baseCache struct {
 
 type knownBase struct {
 	base
-	fresh bool // since the last refresh
+	due time.Time // when it is asked for again; zero for never
 }
+
+func (k knownBase) fresh() bool { return k.due.IsZero() || time.Now().Before(k.due) }
+
+// staleRest is how long a registry that could not be reached is left alone.
+const staleRest = 5 * time.Minute
 
 // refresh has everything asked again; until there is an answer, the last one holds.
 func (c *baseCache) refresh() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for key, known := range c.known {
-		known.fresh = false
+		known.due = time.Now()
 		c.known[key] = known
 	}
+}
+
+// expire is refresh for one base image.
+func (c *baseCache) expire(ref string, platform ocispecs.Platform) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known, ok := c.known[baseKey(ref, platform)]; ok {
+		known.due = time.Now()
+		c.known[baseKey(ref, platform)] = known
+	}
+}
+
+func baseKey(ref string, platform ocispecs.Platform) string {
+	return ref + " " + platforms.Format(platform)
+}
+
+// file is where the last answer of a registry is kept.
+func (c *baseCache) file(ref string, platform ocispecs.Platform) string {
+	sum := sha256.Sum256([]byte(baseKey(ref, platform)))
+	return filepath.Join(c.dir, hex.EncodeToString(sum[:])+".json")
 }
 
 // read has everything asked again if a Dockerfile has changed: who works on one wants to know what it starts from.
@@ -167,29 +192,35 @@ func (r *baseResolver) find(ctx context.Context, ref string, platform ocispecs.P
 
 // once asks unless this process knows the answer. It is stale if nobody could be asked and an earlier one has to do.
 func (c *baseCache) once(ctx context.Context, ref string, platform ocispecs.Platform, ask func(context.Context) (*base, bool, error)) (found *base, stale bool, err error) {
-	key := ref + " " + platforms.Format(platform)
+	key := baseKey(ref, platform)
 	c.mu.Lock()
 	known, ok := c.known[key]
 	c.mu.Unlock()
-	if ok && known.fresh {
+	if ok && known.fresh() {
 		return &known.base, false, nil
 	}
 	timeout := registryTimeout
-	if ok {
+	if _, err := os.Stat(c.file(ref, platform)); ok || err == nil {
 		timeout = againTimeout
 	}
 	askCtx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	found, stale, err = ask(askCtx)
 	switch {
+	case ctx.Err() != nil: // the caller's time is over, which says nothing of the registry
+		return nil, false, context.Cause(ctx)
 	case err == nil:
-	case ok && ctx.Err() == nil && unasked(err):
+	case ok && unasked(err):
 		found, stale = &known.base, true
 	default:
 		return nil, false, err
 	}
+	now := knownBase{base: *found}
+	if stale {
+		now.due = time.Now().Add(staleRest)
+	}
 	c.mu.Lock()
-	c.known[key] = knownBase{*found, true}
+	c.known[key] = now
 	c.mu.Unlock()
 	return found, stale, nil
 }
@@ -200,17 +231,9 @@ func unasked(err error) bool {
 	return !errors.As(err, &answered) || answered.Temporary()
 }
 
-// forget has the next one ask again.
-func (c *baseCache) forget(ref string, platform ocispecs.Platform) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.known, ref+" "+platforms.Format(platform))
-}
-
 // inRegistry asks the registry; for one that cannot be reached its last answer stands, which is stale.
 func (c *baseCache) inRegistry(ctx context.Context, ref string, platform ocispecs.Platform) (found *base, stale bool, err error) {
-	sum := sha256.Sum256([]byte(ref + " " + platforms.Format(platform)))
-	file := filepath.Join(c.dir, hex.EncodeToString(sum[:])+".json")
+	file := c.file(ref, platform)
 	found, err = askRegistry(ctx, ref, platform)
 	if err != nil {
 		last := &base{}

@@ -3,6 +3,7 @@
 package build
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -140,8 +141,13 @@ func (b *Builder) Lacking(ctx context.Context, input Input) ([]name.Tag, error) 
 			return nil, event.Transient(fmt.Errorf("image %s: its base image is in Docker on this machine: %w", input.Name, tagErr))
 		case err != nil:
 			return nil, event.Transient(fmt.Errorf("image %s: base image %s: %w", input.Name, hashed.ref, err))
-		case held != nil: // the registry has another one by now
-			b.bases.forget(hashed.ref, hashed.platform)
+		case held != nil: // one of the two is outdated
+			now, _, err := b.bases.inRegistry(ctx, hashed.ref, hashed.platform)
+			if err == nil && now.digest() == hashed.digest {
+				return nil, event.Transient(event.WithHint(fmt.Errorf("image %s: the node holds another version of base image %s than its registry", input.Name, hashed.ref),
+					"have the node pull "+hashed.ref+", or build here: buildIn: host"))
+			}
+			b.bases.expire(hashed.ref, hashed.platform)
 			return nil, fmt.Errorf("image %s: base image %s has changed: %w", input.Name, hashed.ref, event.ErrSuperseded)
 		}
 	}
@@ -192,6 +198,11 @@ func (b *Builder) solveStill(ctx context.Context, say event.Stage, input Input) 
 		if err != nil {
 			return "", err
 		}
+		for _, base := range input.bases {
+			if !base.local { // BuildKit asks the registry at each build, and may have got another one
+				b.bases.expire(base.ref, base.platform)
+			}
+		}
 		again, err := cmp.Or(b.hasher, b).Hash(ctx, input.Image)
 		switch {
 		case err != nil:
@@ -218,9 +229,11 @@ func (b *Builder) solve(ctx context.Context, say event.Stage, input Input) (id s
 	defer func() { err = errors.Join(err, buildkit.Close()) }()
 	output, err := createLog(b.logs, input)
 	if err != nil {
-		return "", fmt.Errorf("image %s: keep the build's output: %w", input.Name, err)
+		say.Warn("the build's output is not kept", err, "image", input.Name)
+		output = nil
+	} else {
+		defer func() { _ = output.Close() }() // a build is not worse without it
 	}
-	defer func() { err = errors.Join(err, output.Close()) }()
 	progress := newProgress(say, input, output)
 	statuses := make(chan *bkclient.SolveStatus)
 	var reading sync.WaitGroup
@@ -248,11 +261,11 @@ func (b *Builder) options(input Input) (o bkclient.SolveOpt, err error) {
 	if err != nil {
 		return o, err
 	}
-	contextFS, err := fsutil.NewFS(input.Context)
+	contextFS, err := newSent(input.Context, b.files)
 	if err != nil {
 		return o, fmt.Errorf("context: %w", err)
 	}
-	dockerfileFS, err := fsutil.NewFS(filepath.Dir(input.Dockerfile))
+	dockerfileFS, err := newSent(filepath.Dir(input.Dockerfile), b.files)
 	if err != nil {
 		return o, fmt.Errorf("Dockerfile: %w", err) //nolint:staticcheck // a name
 	}
@@ -331,10 +344,11 @@ func credentials(docker *configfile.ConfigFile) session.Attachable {
 }
 
 // withoutProxies leaves out the build arguments that only say how the network is reached; BuildKit's own cache does so, too.
-func withoutProxies(args map[string]string) map[string]string {
+func withoutProxies(args map[string]string, dockerfile []byte) map[string]string {
 	kept := maps.Clone(args)
 	maps.DeleteFunc(kept, func(key, _ string) bool {
-		return slices.Contains([]string{"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"}, strings.ToUpper(key))
+		isProxy := slices.Contains([]string{"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"}, strings.ToUpper(key))
+		return isProxy && !bytes.Contains(dockerfile, []byte(key)) // one that the Dockerfile names may end up in the image
 	})
 	return kept
 }

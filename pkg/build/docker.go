@@ -119,11 +119,14 @@ func Ping(ctx context.Context, docker *client.Client) (client.PingResult, error)
 		return ping, event.WithHint(errors.New("the Docker daemon builds Windows images"), "switch Docker to Linux containers")
 	}
 	conn, err := docker.DialHijack(ctx, "/grpc", "h2c", nil)
-	if client.IsErrConnectionFailed(err) {
-		return ping, DockerError(err)
-	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return ping, context.Cause(ctx)
+	case strings.Contains(err.Error(), "unable to upgrade"): // it answered, and does not know the way
 		return ping, event.WithHint(fmt.Errorf("the daemon at %s has no BuildKit, which devloop builds with: %w", docker.DaemonHost(), err), "use Docker 20.10 or newer, or point BUILDKIT_HOST at a buildkitd")
+	default:
+		return ping, event.Transient(DockerError(err))
 	}
 	return ping, conn.Close()
 }

@@ -124,11 +124,11 @@ type seenPath struct {
 	stat fileStat
 }
 
-// see has to be called before the path is read.
+// see has to be called before a folder is read.
 func (h *hashedContext) see(path string) error {
 	info, err := os.Lstat(path)
 	if err != nil {
-		return err
+		return unlessGone(err)
 	}
 	h.seen = append(h.seen, seenPath{path, statOf(info)})
 	return nil
@@ -180,15 +180,14 @@ type folders struct {
 }
 
 func (f folders) Walk(ctx context.Context, target string, walk fs.WalkDirFunc) error {
-	if err := f.into.see(filepath.Join(f.root, target)); err != nil && target == "" {
+	if err := f.into.see(filepath.Join(f.root, target)); err != nil {
 		return err
 	}
-	return f.FS.Walk(ctx, target, func(path string, entry fs.DirEntry, err error) error {
-		if entry != nil && entry.IsDir() && err == nil {
-			if err := f.into.see(filepath.Join(f.root, path)); err != nil {
-				return err
-			}
+	return f.FS.Walk(ctx, target, wholeFolders(func(path string, entry fs.DirEntry, err error) error {
+		then := walk(path, entry, err)
+		if then == nil && err == nil && entry != nil && entry.IsDir() {
+			return f.into.see(filepath.Join(f.root, path))
 		}
-		return walk(path, entry, err)
-	})
+		return then
+	}))
 }

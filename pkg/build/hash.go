@@ -1,5 +1,5 @@
-// The content hash of an image: what its Dockerfile means (as BuildKit's own frontend understands it), the digests of
-// its base images, and every file of the context that a reachable stage uses. Equal inputs give an equal hash in
+// The content hash of an image: what its Dockerfile means (as BuildKit's own frontend understands it), what
+// its base images hold, and every file of the context that a reachable stage uses. Equal inputs give an equal hash in
 // another folder and on another machine; mtimes and owners do not count, since BuildKit ignores them too.
 package build
 
@@ -114,7 +114,8 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 	b.bases.read(image.Dockerfile, dockerfile)
 	resolver := &baseResolver{builder: b, platform: platform}
 	converted, err := dockerfile2llb.Dockerfile2LLB(ctx, dockerfile, dockerfile2llb.ConvertOpt{
-		Config:         dockerui.Config{BuildArgs: withoutProxies(image.Args), Target: image.Target, ImageResolveMode: llb.ResolveModePreferLocal},
+		Config: dockerui.Config{BuildArgs: withoutProxies(image.Args, dockerfile), Target: image.Target, ImageResolveMode: llb.ResolveModePreferLocal,
+			BuildPlatforms: []ocispecs.Platform{thisMachine()}},
 		TargetPlatform: &platform,
 		MetaResolver:   resolver,
 	})
@@ -172,9 +173,14 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 // platform is the image's target: containers are Linux, whatever the host is.
 func (i Image) platform() (ocispecs.Platform, error) {
 	if i.Platform == "" {
-		return platforms.Normalize(ocispecs.Platform{OS: "linux", Architecture: runtime.GOARCH}), nil
+		return thisMachine(), nil
 	}
 	return platforms.Parse(i.Platform)
+}
+
+// thisMachine is the platform that builds are made on, and for unless another one is asked for.
+func thisMachine() ocispecs.Platform {
+	return platforms.Normalize(ocispecs.Platform{OS: "linux", Architecture: runtime.GOARCH})
 }
 
 // localPatterns tells whether op reads the build context, and which paths of it (none means all).
@@ -273,10 +279,7 @@ func (b *Builder) walkContext(ctx context.Context, found *hashedContext, root st
 	sum, stamp := sha256.New(), sha256.New()
 	err = filtered.Walk(ctx, "", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil // deleted while we walked; the build or the next hash will say so
-			}
-			return err
+			return unlessGone(err) // the build or the next hash will see it
 		}
 		info, err := entry.Info()
 		if err != nil {
@@ -302,7 +305,6 @@ func (b *Builder) walkContext(ctx context.Context, found *hashedContext, root st
 				return err
 			}
 			field(sum, digest)
-			field(stamp, path, fmt.Sprint(stat))
 			found.seen = append(found.seen, seenPath{full, stat})
 			return nil
 		case mode&fs.ModeSymlink != 0:
@@ -310,6 +312,9 @@ func (b *Builder) walkContext(ctx context.Context, found *hashedContext, root st
 		}
 		return found.see(full)
 	})
+	for _, seen := range found.seen {
+		field(stamp, seen.path, fmt.Sprint(seen.stat))
+	}
 	found.sum, found.stamp = hex.EncodeToString(sum.Sum(nil)), hex.EncodeToString(stamp.Sum(nil))
 	return err
 }

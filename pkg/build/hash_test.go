@@ -2,7 +2,9 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -20,6 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/moby/moby/client"
+	"github.com/tonistiigi/fsutil"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -304,6 +307,16 @@ func TestBaseImage(t *testing.T) {
 		t.Error("it is not asked when it should be")
 	}
 	next("3")
+	lasting.Refresh()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if _, err := lasting.Hash(ended, Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir}); err == nil {
+		t.Error("who has no time left is given an old answer")
+	}
+	if again().Hash == second.Hash {
+		t.Error("the one who had no time left keeps the others from asking")
+	}
+	next("4")
 	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("# changed\nFROM "+base+"\nENV A=b\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -357,6 +370,10 @@ func TestProxies(t *testing.T) {
 	if with(map[string]string{"HTTP_PROXY": "http://proxy.example", "no_proxy": "localhost"}) != plain {
 		t.Error("a proxy counts")
 	}
+	named := tree{"Dockerfile": "FROM scratch\nARG HTTP_PROXY\nENV P=$HTTP_PROXY\n"}.write(t)
+	if hashOf(t, named, func(i *Image) { i.Args = map[string]string{"HTTP_PROXY": "http://proxy.example"} }).Hash == hashOf(t, named, nil).Hash {
+		t.Error("a proxy that is written into the image does not count")
+	}
 	if with(map[string]string{"A": "a"}) == plain {
 		t.Error("another argument does not")
 	}
@@ -394,6 +411,99 @@ func TestPing(t *testing.T) {
 			t.Errorf("away: %v", err)
 		}
 		_ = docker.Close()
+	}
+}
+
+// TestSent: what BuildKit compares tells content apart that has the same size and time.
+func TestSent(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "a")
+	old := time.Now().Add(-time.Hour)
+	shown := func(content string) (modTime time.Time) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(file, old, old); err != nil {
+			t.Fatal(err)
+		}
+		folder, err := newSent(dir, &fileDigests{known: map[string]knownFile{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := folder.Walk(t.Context(), "", func(_ string, entry fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			info, err := entry.Info()
+			if err == nil {
+				modTime = info.ModTime()
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return modTime
+	}
+	first, second := shown("dask==1.2.3"), shown("dask==1.2.4")
+	if first.Equal(second) {
+		t.Error("other content of the same size and time looks the same")
+	}
+	if !first.Equal(shown("dask==1.2.3")) {
+		t.Error("the same content looks different")
+	}
+	if first.Unix() != old.Unix() || second.Unix() != old.Unix() {
+		t.Errorf("times %s and %s are not the file's %s", first, second, old)
+	}
+}
+
+// TestVanished: a file that goes away while its folder is walked hides nothing but itself.
+func TestVanished(t *testing.T) {
+	dir := tree{"src/a": "", "src/b": "", "src/c": ""}.write(t)
+	folder, err := fsutil.NewFS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seen []string
+	if err := folder.Walk(t.Context(), "", wholeFolders(func(path string, entry fs.DirEntry, err error) error {
+		if path == "src/a" {
+			if err := os.Remove(filepath.Join(dir, "src/b")); err != nil {
+				return err
+			}
+		}
+		if _, err := entry.Info(); err != nil {
+			return err
+		}
+		seen = append(seen, path)
+		return err
+	})); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(seen, []string{"src", "src/a", "src/c"}) {
+		t.Errorf("seen: %v", seen)
+	}
+}
+
+// TestExplain: what a step got over is not why it failed.
+func TestExplain(t *testing.T) {
+	const warned, retries = "WARNING: Retrying after connection broken by 'ReadTimeoutError'\n", "WARNING: Retrying (Retry(total=0)) by 'NewConnectionError'\n"
+	for _, test := range []struct {
+		output  string
+		passing bool
+	}{
+		{warned + "ERROR: No matching distribution found\n", false},
+		{retries + "ERROR: No matching distribution found\n", true},
+		{"E: Temporary failure resolving 'deb.example'\n", true},
+		{"error: Failed to fetch\n  cause: dns error\n", true},
+		{"dial tcp: refused\n" + strings.Repeat("ok\n", 20) + "FAIL\n", false},
+		{"write: No space left on device\n", true},
+	} {
+		p := newProgress(event.Stage{}, Input{Image: Image{Name: "a", Dockerfile: "Dockerfile"}}, nil)
+		p.failed = &step{name: "RUN a", tail: []byte(test.output)}
+		err := p.explain(errors.New("exit code: 1"))
+		if event.IsTransient(err) != test.passing || event.Hint(err) == "" {
+			t.Errorf("%q: transient %v, hint %q", test.output, event.IsTransient(err), event.Hint(err))
+		}
 	}
 }
 
@@ -444,6 +554,7 @@ func TestReason(t *testing.T) {
 		"ERROR: Ignored the following versions\nERROR: Could not find a version\nERROR: No matching distribution\n\n[notice] new pip": "ERROR: Could not find a version; ERROR: No matching distribution",
 		"Reading lists\nE: Unable to locate package foo\n":                               "E: Unable to locate package foo",
 		"make: nothing\nlast words\n":                                                    "last words",
+		"\x1b[31mERROR: red\x1b[0m\x1b]0;title\a\n":                                      "ERROR: red",
 		"Using Python\nerror: No solution found\n  cause: Because there is no version\n": "error: No solution found; cause: Because there is no version",
 	} {
 		if got := reason(output); got != want {

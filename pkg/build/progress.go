@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/charmbracelet/x/ansi"
 	bkclient "github.com/moby/buildkit/client"
@@ -28,7 +29,7 @@ import (
 type progress struct {
 	say    event.Stage
 	input  Input
-	output *os.File
+	output *os.File // nil if it cannot be kept
 	steps  map[digest.Digest]*step
 	order  []*step // as they came
 	failed *step
@@ -36,7 +37,7 @@ type progress struct {
 
 type step struct {
 	name    string
-	started *time.Time
+	started time.Time // by this machine's clock, zero before
 	ended   bool
 	tail    []byte
 }
@@ -76,12 +77,14 @@ func (p *progress) read(statuses <-chan *bkclient.SolveStatus) {
 
 // write writes BuildKit's own plain report.
 func (p *progress) write(statuses chan *bkclient.SolveStatus) {
-	display, err := progressui.NewDisplay(p.output, progressui.PlainMode)
-	if err == nil {
-		_, err = display.UpdateFrom(context.Background(), statuses) // until statuses is closed
-	}
-	if err != nil {
-		p.say.Detail("the build's output is not kept", "err", err.Error())
+	if p.output != nil {
+		display, err := progressui.NewDisplay(p.output, progressui.PlainMode)
+		if err == nil {
+			_, err = display.UpdateFrom(context.Background(), statuses) // until statuses is closed
+		}
+		if err != nil {
+			p.say.Detail("the build's output is not kept", "err", err.Error())
+		}
 	}
 	for range statuses {
 	}
@@ -90,7 +93,10 @@ func (p *progress) write(statuses chan *bkclient.SolveStatus) {
 func (p *progress) take(status *bkclient.SolveStatus) {
 	for _, vertex := range status.Vertexes {
 		s := p.step(vertex.Digest)
-		s.name, s.started = title(vertex.Name), vertex.Started
+		s.name = title(vertex.Name)
+		if vertex.Started != nil && s.started.IsZero() {
+			s.started = time.Now()
+		}
 		if vertex.Error != "" && !strings.Contains(vertex.Error, context.Canceled.Error()) {
 			p.failed = s
 		}
@@ -133,7 +139,7 @@ var mounts = regexp.MustCompile(`--mount=\S+\s+`)
 
 // title is a step's name in one line, without what does not tell it from others.
 func title(name string) string {
-	return ansi.Truncate(strings.Join(strings.Fields(mounts.ReplaceAllString(name, "")), " "), titleLength, " …")
+	return ansi.Truncate(strings.Join(strings.Fields(mounts.ReplaceAllString(printable(name), "")), " "), titleLength, " …")
 }
 
 // beat tells how far the build is.
@@ -143,12 +149,12 @@ func (p *progress) beat() {
 		switch {
 		case s.ended:
 			done++
-		case s.started != nil:
+		case !s.started.IsZero():
 			now = s
 		}
 	}
 	if now != nil {
-		p.say.Progress("building image", "image", p.input.Tag.String(), "step", now.name, "done", done, "total", len(p.order), "since", *now.started)
+		p.say.Progress("building image", "image", p.input.Tag.String(), "step", now.name, "done", done, "total", len(p.order), "since", now.started)
 	}
 }
 
@@ -212,17 +218,24 @@ func (p *progress) explain(err error) error {
 			p.say.Note("build step failed", "image", p.input.Name, "step", p.failed.name, "output", last)
 		}
 	}
+	last := err.Error() + "\n" + lastLines(output) // what came before was got over
 	says := func(words []string) bool {
-		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(err.Error(), w) || strings.Contains(output, w) })
+		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(last, w) })
 	}
-	hint := "mend it and save; what ran keeps running"
+	hint := ""
 	switch {
 	case says(noRoom):
 		failure, hint = event.Transient(failure), "make room where Docker keeps its data: docker system prune"
-	case says(noNetwork), status.Code(err) == codes.Unavailable:
+	case says(noNetwork), strings.Contains(output, lastRetry) && says(pipNoNetwork), status.Code(err) == codes.Unavailable:
 		failure, hint = event.Transient(failure), "check the network"
-	case p.failed == nil:
+	case p.failed != nil:
+		hint = "mend it and save; what ran keeps running"
+	}
+	switch {
+	case hint == "":
 		return failure
+	case p.output == nil:
+		return event.WithHint(failure, hint)
 	}
 	return event.WithHint(failure, hint+"; the whole output is in "+p.output.Name())
 }
@@ -232,10 +245,15 @@ var (
 	noRoom    = []string{"No space left on device", "no space left on device"}
 	noNetwork = []string{
 		"Temporary failure in name resolution", "Temporary failure resolving", "Could not resolve host", "Name or service not known",
-		"NewConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "Connection timed out", "Connection reset by peer", "Network is unreachable",
+		"Connection timed out", "Connection reset by peer", "Network is unreachable",
 		"dial tcp", "i/o timeout", "TLS handshake timeout", "error sending request", "dns error", "operation timed out",
 	}
 )
+
+// pip warns of each try that fails, and goes on to say that there is no such package.
+var pipNoNetwork = []string{"NewConnectionError", "ConnectTimeoutError", "ReadTimeoutError"}
+
+const lastRetry = "Retry(total=0"
 
 // Of a failed step's output, reason tells so many lines, and so much of each, in bytes: pip lists every version that it knows first.
 const (
@@ -248,7 +266,7 @@ func reason(output string) string {
 	var errorLines []string
 	last := ""
 	for line := range strings.Lines(output) {
-		line = strings.TrimSpace(line)
+		line = strings.TrimSpace(printable(line))
 		if line == "" {
 			continue
 		}
@@ -274,9 +292,22 @@ func lastLines(output string) string {
 	var lines []string
 	for line := range strings.Lines(output) {
 		line = line[strings.LastIndexByte(strings.TrimRight(line, "\r\n"), '\r')+1:] // a progress bar draws over itself
-		if line = strings.TrimRight(ansi.Strip(line), " \r\n\t"); line != "" {
+		if line = strings.TrimRight(printable(line), " "); line != "" {
 			lines = append(lines, ansi.Truncate(line, reasonLine, " …"))
 		}
 	}
 	return strings.Join(lines[max(0, len(lines)-failureLines):], "\n")
+}
+
+// printable is text without what a terminal would obey.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case unicode.IsControl(r):
+			return -1
+		}
+		return r
+	}, ansi.Strip(text))
 }

@@ -246,9 +246,11 @@ func (w *sshWay) run(ctx context.Context, stdin io.Reader, args ...string) (stri
 	if err != nil {
 		return "", err
 	}
-	defer session.done()
 	result := make(chan error, 1)
-	go func() { result <- session.Wait() }()
+	go func() {
+		result <- session.Wait()
+		session.done() // sshd may go on with a command that is not waited for
+	}()
 	select {
 	case err = <-result:
 		_ = session.Close() // it has ended already

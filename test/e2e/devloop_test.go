@@ -39,9 +39,10 @@ func must(t *testing.T, err error) {
 
 // project is a copy of this repository's platform, to be edited by a test.
 type project struct {
-	t   *testing.T
-	dir string
-	env []string
+	t     *testing.T
+	dir   string
+	cache string // devloop's, if the test looks into it
+	env   []string
 }
 
 func newProject(t *testing.T) *project {

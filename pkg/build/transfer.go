@@ -1,0 +1,86 @@
+// What BuildKit is sent of a build context.
+package build
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/tonistiigi/fsutil"
+	"github.com/tonistiigi/fsutil/types"
+)
+
+// sent is a folder as BuildKit is shown it. BuildKit keeps a copy and asks for the files whose size or time differ from those in it, but a file
+// can get other content and keep both (rsync -t, cp -p, a second save within the clock's step). So the nanoseconds of a time, which an image
+// does not keep, say what the file holds.
+type sent struct {
+	fsutil.FS
+	root  string
+	files *fileDigests
+}
+
+func newSent(root string, files *fileDigests) (*sent, error) {
+	root, err := filepath.EvalSymlinks(root)
+	if err != nil {
+		return nil, err
+	}
+	folder, err := fsutil.NewFS(root)
+	return &sent{folder, root, files}, err
+}
+
+func (s *sent) Walk(ctx context.Context, target string, walk fs.WalkDirFunc) error {
+	return s.FS.Walk(ctx, target, wholeFolders(func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry != nil && entry.Type().IsRegular() {
+			entry = sentFile{entry, filepath.Join(s.root, path), s.files}
+		}
+		return walk(path, entry, err)
+	}))
+}
+
+// sentFile is looked at only where it is sent.
+type sentFile struct {
+	fs.DirEntry
+	path  string
+	files *fileDigests
+}
+
+func (f sentFile) Info() (fs.FileInfo, error) {
+	info, err := f.DirEntry.Info()
+	if err != nil {
+		return nil, err
+	}
+	stat, ok := info.Sys().(*types.Stat)
+	if !ok {
+		return info, nil
+	}
+	digest, _, err := f.files.digest(f.path)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256([]byte(digest))
+	content := time.Duration(binary.BigEndian.Uint64(sum[:8]) % uint64(time.Second)) //nolint:gosec // less than a second
+	stat.ModTime = time.Unix(0, stat.ModTime).Truncate(time.Second).Add(content).UnixNano()
+	return &fsutil.StatInfo{Stat: stat}, nil
+}
+
+// wholeFolders has a walk go on behind a file that was there a moment ago: fsutil would leave out the rest of its folder.
+func wholeFolders(walk fs.WalkDirFunc) fs.WalkDirFunc {
+	return func(path string, entry fs.DirEntry, err error) error {
+		then := walk(path, entry, err)
+		if entry != nil && !entry.IsDir() {
+			return unlessGone(then)
+		}
+		return then
+	}
+}
+
+func unlessGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
