@@ -39,6 +39,8 @@ type base struct {
 	// Config is the part of its OCI image configuration that Docker and registries both tell, so that it does not matter who was asked. It
 	// names the layers by their content; a manifest's digest would not do: the same image has another one after a push.
 	Config json.RawMessage `json:"config"`
+	// Manifest is the digest of what its registry has under the reference, "" where nobody said. It only saves a second look.
+	Manifest string `json:"manifest,omitempty"`
 }
 
 func newBase(full dockerspec.DockerOCIImage) (*base, error) {
@@ -46,7 +48,7 @@ func newBase(full dockerspec.DockerOCIImage) (*base, error) {
 	kept.OS, kept.Architecture, kept.Variant = full.OS, full.Architecture, full.Variant
 	kept.RootFS.Type, kept.RootFS.DiffIDs = "layers", full.RootFS.DiffIDs
 	config, err := json.Marshal(kept)
-	return &base{config}, err
+	return &base{Config: config}, err
 }
 
 // parseBase takes an OCI image configuration.
@@ -233,15 +235,17 @@ func unasked(err error) bool {
 
 // inRegistry asks the registry; for one that cannot be reached its last answer stands, which is stale.
 func (c *baseCache) inRegistry(ctx context.Context, ref string, platform ocispecs.Platform) (found *base, stale bool, err error) {
-	file := c.file(ref, platform)
-	found, err = askRegistry(ctx, ref, platform)
-	if err != nil {
-		last := &base{}
-		content, readErr := os.ReadFile(file)
-		if readErr != nil || json.Unmarshal(content, last) != nil || errors.Is(ctx.Err(), context.Canceled) || !unasked(err) {
-			return nil, false, err
-		}
+	file, last := c.file(ref, platform), &base{}
+	content, readErr := os.ReadFile(file)
+	known := readErr == nil && json.Unmarshal(content, last) == nil
+	found, err = askRegistry(ctx, ref, platform, last.Manifest)
+	switch {
+	case err != nil && known && unasked(err):
 		return last, true, nil
+	case err != nil:
+		return nil, false, err
+	case found == nil && known:
+		return last, false, nil
 	}
 	if content, err := json.Marshal(found); err == nil {
 		if err := errors.Join(os.MkdirAll(c.dir, 0o755), os.WriteFile(file, content, 0o644)); err != nil {
@@ -251,13 +255,21 @@ func (c *baseCache) inRegistry(ctx context.Context, ref string, platform ocispec
 	return found, false, nil
 }
 
-func askRegistry(ctx context.Context, ref string, platform ocispecs.Platform) (*base, error) {
+// askRegistry returns nil if the registry still has the manifest that is known: to ask for no more than that does not count for the limits that
+// registries set.
+func askRegistry(ctx context.Context, ref string, platform ocispecs.Platform, known string) (*base, error) {
 	parsed, err := name.ParseReference(ref)
 	if err != nil {
 		return nil, err
 	}
-	descriptor, err := remote.Get(parsed, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
-		remote.WithPlatform(v1.Platform{OS: platform.OS, Architecture: platform.Architecture, Variant: platform.Variant}))
+	options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
+		remote.WithPlatform(v1.Platform{OS: platform.OS, Architecture: platform.Architecture, Variant: platform.Variant})}
+	if known != "" {
+		if head, err := remote.Head(parsed, options...); err == nil && head.Digest.String() == known {
+			return nil, nil
+		}
+	}
+	descriptor, err := remote.Get(parsed, options...)
 	if err != nil {
 		return nil, err
 	}
@@ -269,5 +281,10 @@ func askRegistry(ctx context.Context, ref string, platform ocispecs.Platform) (*
 	if err != nil {
 		return nil, err
 	}
-	return parseBase(raw)
+	found, err := parseBase(raw)
+	if err != nil {
+		return nil, err
+	}
+	found.Manifest = descriptor.Digest.String()
+	return found, nil
 }

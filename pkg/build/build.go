@@ -193,17 +193,22 @@ const dropTimeout = 10 * time.Second
 // solveStill builds until no input was written meanwhile: BuildKit may have read a file halfway that holds now what it held before. The
 // second time, all that really is the same comes from its cache.
 func (b *Builder) solveStill(ctx context.Context, say event.Stage, input Input) (id string, err error) {
+	hasher := cmp.Or(b.hasher, b)
 	for {
-		id, err := b.solve(ctx, say, input)
-		if err != nil {
-			return "", err
-		}
+		// BuildKit asks registries at each build, and may get another base image than the one that was hashed: they are asked again meanwhile.
 		for _, base := range input.bases {
-			if !base.local { // BuildKit asks the registry at each build, and may have got another one
+			if !base.local {
 				b.bases.expire(base.ref, base.platform)
 			}
 		}
-		again, err := cmp.Or(b.hasher, b).Hash(ctx, input.Image)
+		var asking sync.WaitGroup
+		asking.Go(func() { _, _ = hasher.Hash(ctx, input.Image) }) // remembers the answers, for the one below
+		id, err := b.solve(ctx, say, input)
+		asking.Wait()
+		if err != nil {
+			return "", err
+		}
+		again, err := hasher.Hash(ctx, input.Image)
 		switch {
 		case err != nil:
 			return "", err

@@ -21,7 +21,7 @@ type holding map[string]string // configuration by reference
 
 func (h holding) base(_ context.Context, ref string, _ ocispecs.Platform) (*base, error) {
 	if config, ok := h[ref]; ok {
-		return &base{[]byte(config)}, nil
+		return &base{Config: []byte(config)}, nil
 	}
 	return nil, errors.New("no network")
 }
@@ -38,7 +38,7 @@ func (holding) remove(context.Context, name.Tag) error                   { retur
 func TestLacking(t *testing.T) {
 	const ref = "docker.io/library/python:3.11-slim"
 	const away, asked = "127.0.0.1:1/base:1", "127.0.0.1:1/base:2" // of a registry that is not there, which was asked of one before
-	here := base{[]byte(`{"here":true}`)}
+	here := base{Config: []byte(`{"here":true}`)}
 	input := func(ref string, local bool) Input {
 		return Input{Image: Image{Name: "worker"}, bases: []foundBase{{ref: ref, digest: here.digest(), local: local}}}
 	}

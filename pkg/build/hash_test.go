@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -241,7 +244,14 @@ func TestBrokenDockerfile(t *testing.T) {
 
 // TestBaseImage asks a real registry, on loopback, and goes on without it.
 func TestBaseImage(t *testing.T) {
-	server := httptest.NewServer(registry.New())
+	var manifests atomic.Int32 // that were taken
+	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/manifests/") {
+			manifests.Add(1)
+		}
+		handler.ServeHTTP(w, r)
+	}))
 	defer server.Close()
 	base := server.Listener.Addr().String() + "/base:1"
 	push := func(image v1.Image) {
@@ -305,6 +315,11 @@ func TestBaseImage(t *testing.T) {
 	lasting.Refresh()
 	if again().Hash != second.Hash {
 		t.Error("it is not asked when it should be")
+	}
+	taken := manifests.Load()
+	lasting.Refresh()
+	if again().Hash != second.Hash || manifests.Load() != taken {
+		t.Errorf("what is as it was is taken again, %d times", manifests.Load()-taken)
 	}
 	next("3")
 	lasting.Refresh()
