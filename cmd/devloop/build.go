@@ -154,7 +154,9 @@ func buildImage(ctx context.Context, builder *build.Builder, sink event.Sink, im
 		if err != nil {
 			return builtImage{}, err
 		}
-		tellStale(sink, input.Stale)
+		for _, ref := range input.Stale {
+			tellStale(sink, ref)
+		}
 		found := builtImage{Name: image.Name, Image: input.Tag.String()}
 		if has, err := builder.Has(ctx, input.Tag); has || err != nil {
 			return found, err

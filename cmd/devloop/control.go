@@ -39,6 +39,10 @@ func (c *control) run(ctx context.Context, changes chan<- loop.Change) {
 	defer resting.Stop()
 	var next loop.Change
 	var out chan<- loop.Change // changes while there is a next one
+	ask := func() {
+		c.session.builder.Refresh()
+		next.Asked, out = true, changes
+	}
 	for {
 		batches := c.batches
 		if c.paused || out != nil {
@@ -60,11 +64,10 @@ func (c *control) run(ctx context.Context, changes chan<- loop.Change) {
 			}
 		case <-c.reload:
 			c.say.Note("reloading", "by", "SIGHUP")
-			c.session.builder.Refresh()
-			next.Asked, out = true, changes
+			ask()
 		case key := <-c.keys:
 			if c.press(ctx, key) {
-				next.Asked, out = true, changes
+				ask()
 			}
 		}
 	}
@@ -75,7 +78,6 @@ func (c *control) press(ctx context.Context, key byte) (asked bool) {
 	switch key {
 	case 'r', 'R':
 		c.say.Note("running now")
-		c.session.builder.Refresh()
 		return true
 	case 'p', 'P':
 		c.paused = !c.paused

@@ -113,18 +113,15 @@ func (s *session) tellStale(refs []string) {
 	s.staleMu.Lock()
 	defer s.staleMu.Unlock()
 	for _, ref := range refs {
-		if slices.Contains(s.stale, ref) {
-			continue
+		if !slices.Contains(s.stale, ref) {
+			s.stale = append(s.stale, ref)
+			tellStale(s.sink, ref)
 		}
-		s.stale = append(s.stale, ref)
-		tellStale(s.sink, []string{ref})
 	}
 }
 
-func tellStale(sink event.Sink, refs []string) {
-	for _, ref := range refs {
-		sink.For("build").Note("base image could not be looked up, what its registry said last holds", "base", ref)
-	}
+func tellStale(sink event.Sink, ref string) {
+	sink.For("build").Note("base image could not be looked up, what its registry said last holds", "base", ref)
 }
 
 // buildInput is an image of devloop.yaml as the builder takes it.

@@ -135,7 +135,7 @@ func readDockerfile(image Image) (*review, error) {
 	if r.platform, err = image.platform(); err != nil {
 		return nil, err
 	}
-	if r.excludes, err = readIgnoreFile([]string{image.Dockerfile + ".dockerignore", filepath.Join(image.Context, ".dockerignore")}); err != nil {
+	if r.excludes, err = image.excludes(); err != nil {
 		return nil, err
 	}
 	file := filepath.Base(image.Dockerfile)

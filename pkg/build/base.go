@@ -85,20 +85,24 @@ const staleRest = 5 * time.Minute
 func (c *baseCache) refresh() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for key, known := range c.known {
+	for key := range c.known {
+		c.expire(key)
+	}
+}
+
+// expire is refresh for one base image. The caller holds mu.
+func (c *baseCache) expire(key string) {
+	if known, ok := c.known[key]; ok {
 		known.due = time.Now()
 		c.known[key] = known
 	}
 }
 
-// expire is refresh for one base image.
-func (c *baseCache) expire(ref string, platform ocispecs.Platform) {
+// forget has the next one ask again.
+func (c *baseCache) forget(ref string, platform ocispecs.Platform) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if known, ok := c.known[baseKey(ref, platform)]; ok {
-		known.due = time.Now()
-		c.known[baseKey(ref, platform)] = known
-	}
+	c.expire(baseKey(ref, platform))
 }
 
 func baseKey(ref string, platform ocispecs.Platform) string {
@@ -190,6 +194,17 @@ func (r *baseResolver) find(ctx context.Context, ref string, platform ocispecs.P
 		r.stale = append(r.stale, ref)
 	}
 	return found, nil
+}
+
+// askAgain has registries asked what base images are by now, and remembers the answers.
+func (b *Builder) askAgain(ctx context.Context, bases []foundBase) {
+	resolver := &baseResolver{builder: b}
+	for _, base := range bases {
+		if !base.local {
+			b.bases.forget(base.ref, base.platform)
+			_, _ = resolver.find(ctx, base.ref, base.platform) // the next hash says what is wrong
+		}
+	}
 }
 
 // once asks unless this process knows the answer. It is stale if nobody could be asked and an earlier one has to do.

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"net"
@@ -147,7 +148,7 @@ func (b *Builder) Lacking(ctx context.Context, input Input) ([]name.Tag, error) 
 				return nil, event.Transient(event.WithHint(fmt.Errorf("image %s: the node holds another version of base image %s than its registry", input.Name, hashed.ref),
 					"have the node pull "+hashed.ref+", or build here: buildIn: host"))
 			}
-			b.bases.expire(hashed.ref, hashed.platform)
+			b.bases.forget(hashed.ref, hashed.platform)
 			return nil, fmt.Errorf("image %s: base image %s has changed: %w", input.Name, hashed.ref, event.ErrSuperseded)
 		}
 	}
@@ -196,13 +197,8 @@ func (b *Builder) solveStill(ctx context.Context, say event.Stage, input Input) 
 	hasher := cmp.Or(b.hasher, b)
 	for {
 		// BuildKit asks registries at each build, and may get another base image than the one that was hashed: they are asked again meanwhile.
-		for _, base := range input.bases {
-			if !base.local {
-				b.bases.expire(base.ref, base.platform)
-			}
-		}
 		var asking sync.WaitGroup
-		asking.Go(func() { _, _ = hasher.Hash(ctx, input.Image) }) // remembers the answers, for the one below
+		asking.Go(func() { hasher.askAgain(ctx, input.bases) })
 		id, err := b.solve(ctx, say, input)
 		asking.Wait()
 		if err != nil {
@@ -278,7 +274,7 @@ func (b *Builder) options(input Input) (o bkclient.SolveOpt, err error) {
 	if err != nil {
 		return o, err
 	}
-	docker := config.LoadDefaultConfigFile(discard{})
+	docker := dockerConfig()
 	session, err := attach(docker, input.Image)
 	if err != nil {
 		return o, err
@@ -358,10 +354,8 @@ func withoutProxies(args map[string]string, dockerfile []byte) map[string]string
 	return kept
 }
 
-// discard is where Docker's configuration reader complains; a broken file only means no credentials.
-type discard struct{}
-
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
+// dockerConfig is that of Docker's client; a broken file only means no credentials.
+func dockerConfig() *configfile.ConfigFile { return config.LoadDefaultConfigFile(io.Discard) }
 
 func shortID(id string) string {
 	id = strings.TrimPrefix(id, "sha256:")

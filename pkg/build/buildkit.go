@@ -11,7 +11,6 @@ import (
 	"time"
 
 	contentlocal "github.com/containerd/containerd/v2/plugins/content/local"
-	"github.com/docker/cli/cli/config"
 	"github.com/google/go-containerregistry/pkg/name"
 	bkclient "github.com/moby/buildkit/client"
 	_ "github.com/moby/buildkit/client/connhelper/dockercontainer" // what BUILDKIT_HOST may begin with
@@ -96,7 +95,7 @@ func resolve(ctx context.Context, e engine, ref string, platform ocispecs.Platfo
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, buildkit.Close()) }()
-	_, err = buildkit.Build(ctx, bkclient.SolveOpt{Session: []session.Attachable{credentials(config.LoadDefaultConfigFile(discard{}))}}, "", func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+	_, err = buildkit.Build(ctx, bkclient.SolveOpt{Session: []session.Attachable{credentials(dockerConfig())}}, "", func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 		_, _, config, err := c.ResolveImageConfig(ctx, ref, sourceresolver.Opt{ImageOpt: &sourceresolver.ResolveImageOpt{Platform: &platform, ResolveMode: "local"}})
 		if err == nil {
 			found, err = parseBase(config)

@@ -95,9 +95,8 @@ type Path struct {
 // The Input's Files are set even with an error, so that the caller can watch for the mending change.
 func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 	input := Input{Image: image}
-	ignoreFiles := []string{image.Dockerfile + ".dockerignore", filepath.Join(image.Context, ".dockerignore")}
 	sum, stamp := sha256.New(), sha256.New()
-	for _, file := range append([]string{image.Dockerfile}, ignoreFiles...) {
+	for _, file := range append([]string{image.Dockerfile}, image.ignoreFiles()...) {
 		input.Files = append(input.Files, Path{Name: file})
 		if info, err := os.Stat(file); err == nil {
 			field(stamp, file, fmt.Sprint(statOf(info)))
@@ -128,7 +127,7 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 	if err != nil {
 		return input, fmt.Errorf("image %s: %s: %w", image.Name, filepath.Base(image.Dockerfile), err)
 	}
-	excludes, err := readIgnoreFile(ignoreFiles)
+	excludes, err := image.excludes()
 	if err != nil {
 		return input, fmt.Errorf("image %s: %w", image.Name, err)
 	}
@@ -228,9 +227,14 @@ func watchable(context string, patterns []string) []string {
 	return paths
 }
 
-// readIgnoreFile returns the patterns of the first file that exists, as docker build does.
-func readIgnoreFile(files []string) ([]string, error) {
-	for _, file := range files {
+// ignoreFiles are where the patterns of what is no part of the context may stand. The first one that exists counts, as in docker build.
+func (i Image) ignoreFiles() []string {
+	return []string{i.Dockerfile + ".dockerignore", filepath.Join(i.Context, ".dockerignore")}
+}
+
+// excludes returns these patterns.
+func (i Image) excludes() ([]string, error) {
+	for _, file := range i.ignoreFiles() {
 		content, err := os.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -207,18 +207,19 @@ func pruneLogs(folder string) error {
 func (p *progress) explain(err error) error {
 	at := fmt.Sprintf("image %s: %s", p.input.Name, filepath.Base(p.input.Dockerfile))
 	failure := fmt.Errorf("%s: %w", at, err)
-	output := ""
+	output, shown := "", ""
 	if p.failed != nil {
 		output = string(p.failed.tail)
+		shown = lastLines(output)
 		failure = fmt.Errorf("%s: %s: %w", at, p.failed.name, err)
 		if said := reason(output); said != "" {
 			failure = fmt.Errorf("%s: %s failed: %s", at, p.failed.name, said)
 		}
-		if last := lastLines(output); last != "" {
-			p.say.Note("build step failed", "image", p.input.Name, "step", p.failed.name, "output", last)
+		if shown != "" {
+			p.say.Note("build step failed", "image", p.input.Name, "step", p.failed.name, "output", shown)
 		}
 	}
-	last := err.Error() + "\n" + lastLines(output) // what came before was got over
+	last := err.Error() + "\n" + shown // what came before was got over
 	says := func(words []string) bool {
 		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(last, w) })
 	}
