@@ -51,7 +51,24 @@ func (p *project) mount(from, to, kind string, flags uintptr) {
 }
 
 func (p *project) bind(from, to string) { p.t.Helper(); p.mount(p.path(from), to, "", syscall.MS_BIND) }
-func (p *project) unmount(name string)  { p.t.Helper(); p.must(syscall.Unmount(p.path(name), 0)) }
+
+// unmount asks again while a look of the watcher has a folder of the mount open, which takes a moment.
+func (p *project) unmount(name string) {
+	p.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for {
+		err := syscall.Unmount(p.path(name), 0)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, syscall.EBUSY) || time.Now().After(deadline) {
+			p.t.Fatalf("unmount %s: %v", name, err)
+		}
+		<-again.C
+	}
+}
 
 func limit(t *testing.T, what string, n int) {
 	t.Helper()
