@@ -35,7 +35,7 @@ type Event struct {
 	Phase   Phase
 	Message string        // "image built"
 	Fields  []any         // alternating keys (string) and values
-	Took    time.Duration // of a step that ended
+	Took    time.Duration // of what ended at Time, 0 if it was but a moment
 	Err     error         // of a step that failed
 
 	Repeated bool // it was told before, word for word, by a run that this one is another try of
@@ -87,6 +87,16 @@ func (s Stage) Warn(message string, err error, fields ...any) {
 // Detail tells what only a curious reader wants to see.
 func (s Stage) Detail(message string, fields ...any) { s.send(Detailed, message, 0, nil, fields) }
 
+// NoteTook and DetailTook tell of something that has ended now and took so long.
+func (s Stage) NoteTook(took time.Duration, message string, fields ...any) {
+	s.send(Noted, message, took, nil, fields)
+}
+
+// DetailTook is for curious readers.
+func (s Stage) DetailTook(took time.Duration, message string, fields ...any) {
+	s.send(Detailed, message, took, nil, fields)
+}
+
 // Progress tells how far a step is. It may be told often.
 func (s Stage) Progress(message string, fields ...any) {
 	s.send(Progress, message, 0, nil, fields)
@@ -95,6 +105,15 @@ func (s Stage) Progress(message string, fields ...any) {
 // Step runs one step of work and tells how it began and ended; the error is returned as it came.
 // The step may add fields to the closing event by returning them.
 func (s Stage) Step(ctx context.Context, message string, work func(context.Context) (fields []any, err error), fields ...any) error {
+	return s.step(ctx, Succeeded, message, work, fields)
+}
+
+// Look is a Step that is a detail when it went well.
+func (s Stage) Look(ctx context.Context, message string, work func(context.Context) error, fields ...any) error {
+	return s.step(ctx, Detailed, message, func(ctx context.Context) ([]any, error) { return nil, work(ctx) }, fields)
+}
+
+func (s Stage) step(ctx context.Context, success Phase, message string, work func(context.Context) (fields []any, err error), fields []any) error {
 	s.send(Started, message, 0, nil, fields)
 	start := time.Now()
 	var more []any
@@ -102,7 +121,7 @@ func (s Stage) Step(ctx context.Context, message string, work func(context.Conte
 		more, err = work(ctx)
 		return err
 	})
-	phase := Succeeded
+	phase := success
 	switch {
 	case err != nil && (errors.Is(context.Cause(ctx), ErrSuperseded) || errors.Is(err, ErrSuperseded)):
 		phase = Superseded

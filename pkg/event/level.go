@@ -1,0 +1,31 @@
+package event
+
+// Level is how much a line of the log matters.
+type Level string
+
+// The levels.
+const (
+	Debug   Level = "debug" // shown with -v
+	Info    Level = "info"
+	Warning Level = "warn"
+	Error   Level = "error"
+)
+
+// Level returns the event's. What went wrong in a step is an error where the whole run failed by it, and a detail on the way there; what
+// was told before is a detail.
+func (e Event) Level() Level {
+	ofRun := e.Stage == "loop"
+	switch {
+	case e.Repeated:
+		return Debug
+	case e.Phase == Noted, e.Phase == Succeeded:
+		return Info
+	case e.Phase == Warned:
+		return Warning
+	case e.Phase == Failed && (ofRun || e.Stage == "devloop"):
+		return Error
+	case (e.Phase == Superseded || e.Phase == Interrupted) && ofRun:
+		return Info
+	}
+	return Debug
+}
