@@ -29,6 +29,8 @@ var may = map[string][]string{
 	"pkg/node":        {"pkg/event"},
 	"pkg/deploy":      {"pkg/event"},
 	"pkg/portforward": {"pkg/event"},
+	"pkg/status":      {"pkg/event"},
+	"pkg/status/web":  {"pkg/event", "pkg/status"},
 	"test/bench":      {"pkg/build", "pkg/event", "pkg/node"}, // all else it measures from outside
 }
 

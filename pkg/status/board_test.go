@@ -1,0 +1,174 @@
+package status
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestLines(t *testing.T) {
+	b := NewBoard(nil)
+	if b.Lines(0, 10) != nil {
+		t.Error("lines out of nothing")
+	}
+	note := func(n int) {
+		for range n {
+			b.Sink(event.Event{Stage: "build", Phase: event.Noted, Message: "m"})
+			b.Sink(event.Event{Stage: "build", Phase: event.Progress, Message: "m"}) // which is no line
+		}
+	}
+	check := func(after uint64, most int, first, last uint64) {
+		t.Helper()
+		lines := b.Lines(after, most)
+		if len(lines) == 0 || lines[0].Seq != first || lines[len(lines)-1].Seq != last || uint64(len(lines)) != last-first+1 {
+			t.Errorf("after %d, at most %d: %d lines", after, most, len(lines))
+		}
+		for i, line := range lines {
+			if line.Seq != first+uint64(i) || line.Event.Message != "m" {
+				t.Fatalf("line %d is %+v", i, line)
+			}
+		}
+	}
+	note(10)
+	check(0, 100, 1, 10)
+	check(0, 3, 8, 10)
+	check(7, 100, 8, 10)
+	if b.Lines(10, 5) != nil || b.Lines(99, 5) != nil || b.Lines(3, 0) != nil {
+		t.Error("lines that are not there")
+	}
+	note(keptLines)
+	check(0, 1<<40, 11, keptLines+10)
+	check(5, 1<<40, 11, keptLines+10) // the oldest are gone
+	check(keptLines, 1<<40, keptLines+1, keptLines+10)
+}
+
+// TestChanged: who waits for a change sees each, whatever several goroutines tell meanwhile.
+func TestChanged(t *testing.T) {
+	b := NewBoard(nil)
+	var telling sync.WaitGroup
+	const each, tellers = 500, 4
+	for range tellers {
+		telling.Go(func() {
+			for range each {
+				b.Sink(event.Event{Stage: "build", Phase: event.Noted, Message: "m"})
+			}
+		})
+	}
+	deadline := time.After(30 * time.Second)
+	for seen := uint64(0); seen < each*tellers; {
+		changed := b.Changed()
+		lines := b.Lines(seen, 1<<40)
+		if len(lines) > 0 {
+			if lines[0].Seq != seen+1 {
+				t.Fatalf("line %d follows %d", lines[0].Seq, seen)
+			}
+			seen = lines[len(lines)-1].Seq
+			continue
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			t.Fatalf("%d of %d seen", seen, each*tellers)
+		}
+	}
+	telling.Wait()
+}
+
+// TestEndOfARun: the log's line says where the time went, also when it has been JSON meanwhile.
+func TestEndOfARun(t *testing.T) {
+	b := NewBoard(nil)
+	var last event.Event
+	sink := b.Before(func(e event.Event) { last = e })
+	tell := func(at time.Duration, stage string, phase event.Phase, message string, took time.Duration, fields ...any) {
+		sink(event.Event{Time: noon.Add(at), Run: 1, Stage: stage, Phase: phase, Message: message, Took: took, Fields: fields})
+	}
+	tell(0, "loop", event.Detailed, event.RunStarts, 0, "why", "start", "files", "")
+	tell(0, "build", event.Started, event.ImageBuilt, 0, "image", "worker:1")
+	tell(5*time.Second, "build", event.Succeeded, event.ImageBuilt, 5*time.Second, "image", "worker:1")
+	tell(6*time.Second, "build", event.Started, event.ImageBuilt, 0, "image", "client:1") // and one that is beside it for a while
+	tell(7*time.Second, "build", event.Succeeded, event.ImageBuilt, 3*time.Second, "image", "client:1")
+	tell(7400*time.Millisecond, "loop", event.Succeeded, event.RunComplete, 7*time.Second, "x", "y")
+	const want = "7.4 s: build 7.0"
+	if got, rest := Summary(last); got != want || len(rest) != 2 || rest[0] != "x" {
+		t.Errorf("%q, %v", got, rest)
+	}
+	text, err := json.Marshal(last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), `"fields":{"x":"y","total":7.4,"stages":{"build":7}}`) {
+		t.Errorf("%s", text)
+	}
+	var read event.Event
+	if err := json.Unmarshal(text, &read); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := Summary(read); got != want {
+		t.Error(got)
+	}
+	if got, _ := Summary(event.Event{Took: 20 * time.Millisecond}); got != "0.02 s" {
+		t.Error(got)
+	}
+}
+
+func TestHistory(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "deep", "runs.jsonl")
+	h, err := OpenHistory(path)
+	if err != nil || len(h.Runs()) != 0 {
+		t.Fatalf("%v, %v", h, err)
+	}
+	b := NewBoard(h.Runs())
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- h.Follow(ctx, b) }()
+	for n := 1; n <= keptRuns+5; n++ {
+		b.Sink(event.Event{Time: noon.Add(time.Duration(n) * time.Minute), Run: n, Stage: "loop", Phase: event.Detailed, Message: event.RunStarts, Fields: []any{"why", "start"}})
+		b.Sink(event.Event{Time: noon.Add(time.Duration(n)*time.Minute + time.Second), Run: n, Stage: "loop", Phase: event.Failed, Message: event.RunComplete, Err: errors.New("broken")})
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	again, err := OpenHistory(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs := again.Runs()
+	if len(runs) != keptRuns || runs[0].Number != 6 || runs[keptRuns-1].Number != keptRuns+5 || runs[0].Error != "broken" || runs[0].Seconds != 1 {
+		t.Errorf("%d runs: %+v", len(runs), runs)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if left, _ := filepath.Glob(path + ".*"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+
+	// A line that is no run does no harm, a folder in the file's place is told.
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, append([]byte("half a li\n{}\n"), content...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if broken, err := OpenHistory(path); err != nil || len(broken.Runs()) != keptRuns {
+		t.Errorf("%v, %v", broken, err)
+	}
+	if err := (&History{path: filepath.Join(path, "below")}).write(nil); err == nil {
+		t.Error("a file below a file was written")
+	}
+}

@@ -1,0 +1,324 @@
+package status
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+var noon = time.Date(2026, 5, 17, 12, 0, 0, 0, time.UTC)
+
+// story tells events to a State, with a clock of its own.
+type story struct {
+	t     *testing.T
+	state State
+	now   time.Time
+	run   int
+	past  []State
+	texts []string // of past, when they were made
+}
+
+func newStory(t *testing.T) *story { return &story{t: t, state: New(nil), now: noon} }
+
+// after lets time pass.
+func (s *story) after(d time.Duration) *story { s.now = s.now.Add(d); return s }
+
+func (s *story) tell(stage string, phase event.Phase, message string, took time.Duration, fields ...any) {
+	s.t.Helper()
+	e := event.Event{Time: s.now, Stage: stage, Phase: phase, Message: message, Took: took, Fields: fields, Run: s.run}
+	if phase == event.Failed {
+		e.Err = event.WithHint(errors.New("no such version"), "mend it")
+	}
+	s.take(e)
+}
+
+func (s *story) take(e event.Event) {
+	s.t.Helper()
+	s.past, s.texts = append(s.past, s.state), append(s.texts, textOf(s.t, s.state))
+	s.state = s.state.After(e)
+}
+
+func (s *story) step(stage, message string, took time.Duration, fields ...any) {
+	s.t.Helper()
+	s.tell(stage, event.Started, message, 0, fields...)
+	s.after(took).tell(stage, event.Succeeded, message, took, fields...)
+}
+
+// check looks whether an earlier State was changed by what came later.
+func (s *story) check() {
+	s.t.Helper()
+	for i, past := range s.past {
+		if now := textOf(s.t, past); now != s.texts[i] {
+			s.t.Fatalf("what was handed out was changed:\n%s\n%s", s.texts[i], now)
+		}
+	}
+}
+
+func textOf(t *testing.T, s State) string {
+	t.Helper()
+	text, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// begin is what happens until the first build.
+func (s *story) begin() {
+	s.tell("config", event.Detailed, event.ConfigRead, 0, "project", "demo", "folder", "/demo", "images", []string{"worker", "client"},
+		"releases", []string{"ns/gateway", "ns/session"}, "charts", []string{"https://x/gateway.tgz", "deploy/session"})
+	s.tell("loop", event.Noted, event.DevloopStarted, 0, "project", "demo", "cluster", "minikube", "folder", "/demo")
+	s.tell("forward", event.Noted, event.ForwardListens, 0, "target", "service ns/web", "local", "127.0.0.1:8001")
+	s.start("start", "")
+}
+
+func (s *story) start(why, files string) {
+	s.run++
+	s.tell("loop", event.Detailed, event.RunStarts, 0, "why", why, "files", files)
+	s.tell("loop", event.Started, event.RunComplete, 0)
+}
+
+func (s *story) end(phase event.Phase) {
+	s.tell("loop", phase, event.RunComplete, s.now.Sub(s.state.Run.Started))
+}
+
+func (s *story) pod(name, release string, ready bool) {
+	s.tell("pod", event.Detailed, event.PodChanged, 0, "pod", name, "namespace", "ns", "release", release, "group", "", "node", "minikube",
+		"phase", "Running", "ready", ready, "reason", map[bool]string{false: "ContainerCreating"}[ready], "restarts", 0, "created", s.now,
+		"containers", []string{"main worker:1 sha256:abc", "side other:2"})
+}
+
+func (s *story) forward(state string) {
+	s.tell("forward", event.Noted, "forward "+state, 0, "target", "service ns/web", "local", "127.0.0.1:8001", "state", state, "pods", "web-1,web-2", "open", int64(1), "held", int64(0))
+}
+
+// TestOneSave is the whole story: a save, a run, a platform that answers.
+func TestOneSave(t *testing.T) {
+	s := newStory(t)
+	if s.state.Health != Starting {
+		t.Errorf("at first it is %s", s.state.Health)
+	}
+	s.begin()
+	s.end(event.Succeeded)
+	s.run = 0
+	s.after(time.Minute).tell("watch", event.Detailed, event.ChangeSettled, 100*time.Millisecond)
+	s.start("change", "requirements.txt")
+	s.step("build", event.InputsHashed, 20*time.Millisecond)
+	if s.state.Health != Working || s.state.Run.Why != "change" || s.state.Run.Files != "requirements.txt" {
+		t.Errorf("%s, %+v", s.state.Health, s.state.Run)
+	}
+
+	s.tell("build", event.Noted, event.BuildingImage, 0, "image", "worker:1")
+	s.tell("build", event.Started, event.ImageBuilt, 0, "image", "worker:1")
+	s.after(time.Second).tell("build", event.Progress, event.BuildingImage, 0, "image", "worker:1", "step", "RUN pip", "done", 2, "total", 4, "since", s.now)
+	if i := s.state.Images[0]; i.State != ImageBuilding || i.Step != "RUN pip" || i.Done != 2 || i.Total != 4 || i.Tag != "1" {
+		t.Errorf("while it is built the image is %+v", i)
+	}
+	if last := s.state.Run.Spans[len(s.state.Run.Spans)-1]; last.Kind != "step" || last.Name != "RUN pip" || last.About != "worker" || last.Outcome != Running {
+		t.Errorf("the step's bar: %+v", last)
+	}
+	s.after(4*time.Second).tell("build", event.Noted, event.BuildStep, 4*time.Second, "image", "worker", "step", "RUN pip")
+	s.tell("build", event.Detailed, event.BuildStep, 0, "image", "worker", "step", "FROM", "cached", true)
+	s.tell("build", event.Detailed, event.BuildStep, time.Millisecond, "image", "worker", "step", "too short to be seen")
+	s.tell("build", event.Succeeded, event.ImageBuilt, 5*time.Second, "image", "worker:1", "id", "abc")
+	s.tell("build", event.Noted, event.ImageFound, 0, "image", "client:2", "on", "node")
+	s.tell("node", event.Started, event.ImageLoaded, 0, "image", "worker:1")
+	s.after(time.Second).tell("node", event.Progress, event.LoadingImage, 0, "image", "worker:1", "bytes", int64(500), "since", s.now)
+	if i := s.state.Images[0]; i.State != ImageLoading || i.Bytes != 500 {
+		t.Errorf("on its way the image is %+v", i)
+	}
+	s.tell("node", event.Succeeded, event.ImageLoaded, time.Second, "image", "worker:1", "bytes", int64(1000))
+	s.step("deploy", event.ReleaseApplied, 200*time.Millisecond, "release", "gateway", "namespace", "ns", "revision", 3)
+	s.tell("deploy", event.Detailed, event.ReleaseUnchanged, 0, "release", "session", "namespace", "ns", "revision", 1)
+	s.tell("deploy", event.Started, event.RolloutComplete, 0)
+	s.pod("web-1", "gateway", false)
+	s.pod("mine", "", false)
+	s.after(2*time.Second).pod("web-1", "gateway", true)
+	s.forward("ready")
+	s.tell("deploy", event.Succeeded, event.RolloutComplete, 2*time.Second, "workloads", 2)
+	s.step("forward", event.PlatformAnswers, 10*time.Millisecond, "url", "http://x")
+	s.tell("node", event.Detailed, event.ImageHeld, 0, "image", "worker:1", "node", "minikube", "digest", "sha256:abc", "id", "sha256:def")
+	s.tell("node", event.Detailed, event.ImageHeld, 0, "image", "worker:0", "node", "minikube", "id", "sha256:old")
+	s.end(event.Succeeded)
+	s.check()
+
+	state := s.state
+	if state.Health != Healthy || state.Reason != "" {
+		t.Errorf("it is %s: %s", state.Health, state.Reason)
+	}
+	worker := Image{Name: "worker", Tag: "1", State: ImageOnNode, ID: "abc", Done: 2, Total: 4, Bytes: 1000, Nodes: []NodeImage{{"minikube", "sha256:abc", "sha256:def"}}}
+	if !reflect.DeepEqual(state.Images[0], worker) {
+		t.Errorf("image %+v\nnot %+v", state.Images[0], worker)
+	}
+	if i := state.Images[1]; i.State != ImageOnNode || i.On != "node" || i.Tag != "2" {
+		t.Errorf("image %+v", i)
+	}
+	if r := state.Releases; len(r) != 2 || r[0].State != ReleaseDeployed || r[0].Revision != 3 || r[0].Chart != "https://x/gateway.tgz" || r[1].Revision != 1 {
+		t.Errorf("releases %+v", r)
+	}
+	if p := state.Pods; len(p) != 2 || !p[1].Ready || p[1].Name != "web-1" || !reflect.DeepEqual(p[1].Containers, []Container{{"main", "worker:1", "sha256:abc"}, {"side", "other:2", ""}}) {
+		t.Errorf("pods %+v", p)
+	}
+	if f := state.Forwards; len(f) != 1 || f[0].State != "ready" || len(f[0].Pods) != 2 || f[0].Open != 1 {
+		t.Errorf("forwards %+v", f)
+	}
+	run := state.Runs[len(state.Runs)-1]
+	if run.Bytes != 1000 || run.Outcome != Succeeded || len(state.Runs) != 2 {
+		t.Errorf("run %+v", run)
+	}
+	if got := run.Summary(); got != "8.3 s: settle 0.1, build 5.0, load 1.0, helm 0.2, rollout 2.0" {
+		t.Error(got)
+	}
+	var bars []string
+	for _, span := range run.Spans {
+		bars = append(bars, strings.TrimSpace(fmt.Sprintf("%s/%s %s %.1f %s", span.Stage, span.Kind, span.About, span.Seconds, span.Outcome)))
+	}
+	want := []string{"settle/  0.1 succeeded", "hash/  0.0 succeeded", "build/ worker 5.0 succeeded", "build/step worker 4.0 succeeded", "build/step worker 0.0 succeeded",
+		"load/ worker 1.0 succeeded", "helm/ gateway 0.2 succeeded", "rollout/  2.0 succeeded", "rollout/pod web-1 2.0 succeeded", "answer/ http://x 0.0 succeeded"}
+	if !slices.Equal(bars, want) {
+		t.Errorf("bars\n%s\nnot\n%s", strings.Join(bars, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestARunThatFails(t *testing.T) {
+	s := newStory(t)
+	s.begin()
+	s.tell("build", event.Noted, event.BuildingImage, 0, "image", "worker:1")
+	s.tell("build", event.Started, event.ImageBuilt, 0, "image", "worker:1")
+	s.tell("build", event.Progress, event.BuildingImage, 0, "image", "worker:1", "step", "RUN pip", "done", 1, "total", 2, "since", s.now)
+	s.after(time.Second).tell("build", event.Noted, event.BuildStepFailed, 0, "image", "worker", "step", "RUN pip", "output", "ERROR: none")
+	s.tell("build", event.Failed, event.ImageBuilt, time.Second, "image", "worker:1")
+	s.end(event.Failed)
+	run := s.state.Runs[0]
+	if s.state.Health != Failed || s.state.Reason != "no such version" || run.Hint != "mend it" || run.Output != "ERROR: none" || run.Outcome != Broken {
+		t.Errorf("%s: %s, %+v", s.state.Health, s.state.Reason, run)
+	}
+	if i := s.state.Images[0]; i.State != ImageFailed || i.Error != "no such version" {
+		t.Errorf("image %+v", i)
+	}
+	for _, span := range run.Spans {
+		if span.Stage == "build" && (span.Outcome != Broken || span.Seconds != 1) {
+			t.Errorf("bar %+v", span)
+		}
+	}
+
+	// Another try that goes the same way is the same line of the history.
+	s.start("retry", "")
+	s.take(event.Event{Time: s.now, Run: s.run, Stage: "loop", Phase: event.Failed, Message: event.RunComplete, Err: errors.New("again"), Repeated: true})
+	if len(s.state.Runs) != 1 || s.state.Runs[0].Number != 2 {
+		t.Errorf("runs %+v", s.state.Runs)
+	}
+
+	// One that is superseded leaves nothing under way.
+	s.start("change", "x")
+	s.tell("build", event.Noted, event.BuildingImage, 0, "image", "worker:3")
+	s.tell("build", event.Started, event.ImageBuilt, 0, "image", "worker:3")
+	s.after(time.Second)
+	s.end(event.Superseded)
+	if i := s.state.Images[0]; i.State != "" || s.state.Health != Working {
+		t.Errorf("%s, image %+v", s.state.Health, i)
+	}
+	if spans := s.state.Run.Spans; spans[0].Outcome != Superseded || spans[0].Seconds != 1 {
+		t.Errorf("bars %+v", spans)
+	}
+	s.check()
+}
+
+func TestHealth(t *testing.T) {
+	good := func(t *testing.T) *story {
+		s := newStory(t)
+		s.begin()
+		s.end(event.Succeeded)
+		s.forward("ready")
+		s.pod("web-1", "gateway", true)
+		s.run = 0
+		return s
+	}
+	for _, test := range []struct {
+		name   string
+		then   func(*story)
+		health Health
+		reason string
+	}{
+		{"all is well", func(*story) {}, Healthy, ""},
+		{"a forward waits", func(s *story) { s.forward("waiting") }, Degraded, "forward 127.0.0.1:8001 → service ns/web is waiting"},
+		{"a forward is closed", func(s *story) {
+			s.forward("waiting")
+			s.tell("forward", event.Noted, event.ForwardCloses, 0, "target", "service ns/web", "local", "127.0.0.1:8001")
+		}, Healthy, ""},
+		{"a pod is not ready", func(s *story) { s.pod("web-1", "gateway", false) }, Degraded, "pod web-1 is not ready: ContainerCreating"},
+		{"a user's pod is not ready", func(s *story) { s.pod("mine", "", false) }, Healthy, ""},
+		{"a pod that was not ready is gone", func(s *story) {
+			s.pod("web-1", "gateway", false)
+			s.tell("pod", event.Detailed, event.PodGone, 0, "pod", "web-1", "namespace", "ns")
+		}, Healthy, ""},
+		{"paused", func(s *story) { s.tell("devloop", event.Noted, event.Paused, 0) }, Healthy, ""},
+		{"interrupted", func(s *story) { s.start("change", ""); s.end(event.Interrupted) }, Ending, ""},
+		{"removed", func(s *story) {
+			s.tell("cleanup", event.Noted, event.DevloopEnds, 0)
+			s.tell("cleanup", event.Succeeded, event.ReleaseRemoved, time.Second, "release", "gateway", "namespace", "ns")
+		}, Ending, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := good(t)
+			test.then(s)
+			s.check()
+			if s.state.Health != test.health || s.state.Reason != test.reason {
+				t.Errorf("it is %s: %s", s.state.Health, s.state.Reason)
+			}
+		})
+	}
+}
+
+// TestPushedImages: in a registry an image has more of a name than in devloop.yaml.
+func TestPushedImages(t *testing.T) {
+	s := newStory(t)
+	s.begin()
+	s.tell("build", event.Noted, event.ImageFound, 0, "image", "registry.example:5000/team/worker:9", "on", "host")
+	s.tell("node", event.Succeeded, event.ImageLoaded, time.Second, "image", "python:3.11-slim", "bytes", 5)
+	if i := s.state.Images; len(i) != 2 || i[0].Tag != "9" || i[0].State != ImageReady {
+		t.Errorf("images %+v", i)
+	}
+}
+
+// TestAnyEvents tells events at random: no order of them, and nothing that is missing in them, is a reason to fall over, and what was handed out
+// stays what it was.
+func TestAnyEvents(t *testing.T) {
+	stages := []string{"loop", "config", "watch", "build", "node", "deploy", "forward", "cleanup", "devloop", "pod"}
+	phases := []event.Phase{event.Started, event.Succeeded, event.Superseded, event.Interrupted, event.Failed, event.Noted, event.Warned, event.Detailed, event.Progress}
+	messages := []string{event.DevloopStarted, event.ConfigRead, event.RunStarts, event.RunComplete, event.InputsHashed, event.ImageFound, event.BuildingImage, event.ImageBuilt,
+		event.BuildStep, event.BuildStepFailed, event.LoadingImage, event.ImageLoaded, event.ImageHeld, event.ReleaseApplied, event.ReleaseUnchanged, event.ReleaseRolledBack,
+		event.ReleaseRemoved, event.RolloutComplete, event.PodChanged, event.PodGone, event.ForwardListens, event.ForwardCloses, event.PlatformAnswers, event.ChangeSettled, event.Paused}
+	keys := []string{"image", "step", "release", "namespace", "pod", "target", "local", "state", "bytes", "since", "done", "id", "node", "images", "releases", "charts", "cached", "ready", "containers", "created"}
+	values := []any{"worker:1", "x", "ns/x", "", 1, int64(2), 0.5, true, noon, []string{"a b c", "", "d"}, nil, time.Second}
+	seed := rand.Uint64()
+	t.Log("seed", seed)
+	random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // not for secrets
+	s := newStory(t)
+	for range 3000 {
+		e := event.Event{Time: noon.Add(time.Duration(random.IntN(1e9))), Run: random.IntN(3), Stage: stages[random.IntN(len(stages))], Phase: phases[random.IntN(len(phases))],
+			Message: messages[random.IntN(len(messages))], Took: time.Duration(random.IntN(1e9)), Repeated: random.IntN(9) == 0}
+		for range random.IntN(6) {
+			e.Fields = append(e.Fields, keys[random.IntN(len(keys))], values[random.IntN(len(values))])
+		}
+		if e.Phase == event.Failed {
+			e.Err = errors.New("failed")
+		}
+		s.take(e)
+		if len(s.past) == 300 {
+			s.check()
+			s.past, s.texts = nil, nil
+		}
+	}
+	if len(s.state.Runs) > keptRuns {
+		t.Errorf("%d runs are kept", len(s.state.Runs))
+	}
+}

@@ -1,0 +1,195 @@
+// Package status folds the events of a devloop into one State: what people see in the terminal, on the page, by devloop status and as
+// metrics is made from it, or from the events themselves. Nothing here starts any work.
+//
+// Where to look: state.go what there is to know, fold.go how an event changes it, board.go who may look while events come, history.go
+// which runs outlive the process. The JSON of a State is what devloop status --json prints: fields are added to it, never renamed.
+package status
+
+import "time"
+
+// State is what is known at a moment. It is a value: nobody changes one that was handed out.
+type State struct {
+	Project string    `json:"project"`
+	Cluster string    `json:"cluster"` // kube context
+	Folder  string    `json:"folder"`  // of devloop.yaml
+	Started time.Time `json:"started"`
+
+	Health Health `json:"health"`
+	Reason string `json:"reason,omitempty"` // why it is not healthy
+	Paused bool   `json:"paused"`           // changes wait
+	Page   string `json:"page,omitempty"`   // URL
+
+	Images   []Image   `json:"images"`
+	Releases []Release `json:"releases"`
+	Pods     []Pod     `json:"pods"`
+	Forwards []Forward `json:"forwards"`
+
+	Run  *Run  `json:"run,omitempty"` // under way, else the last one
+	Runs []Run `json:"runs"`          // that ended, the newest last, those of earlier processes before; keptRuns at most
+
+	ending  bool
+	settled *Span // belongs to the run that comes
+}
+
+// Health is how it all stands, in a word.
+type Health string
+
+// The healths.
+const (
+	Starting Health = "starting" // no run has ended yet
+	Working  Health = "working"  // a run is under way
+	Healthy  Health = "healthy"  // the last run succeeded, all pods of the releases are ready, all forwards lead to one
+	Failed   Health = "failed"   // the last run failed; what ran before keeps running
+	Degraded Health = "degraded" // the last run succeeded, but a pod or a forward is not what it was
+	Ending   Health = "ending"   // what was deployed is being removed
+)
+
+// Image is one of devloop.yaml's images.
+type Image struct {
+	Name  string     `json:"name"`
+	Tag   string     `json:"tag"` // the hash of its inputs
+	State ImageState `json:"state"`
+	On    string     `json:"on,omitempty"` // where it was found: node, host
+	ID    string     `json:"id,omitempty"` // of what was built
+	Error string     `json:"error,omitempty"`
+
+	// While it is built: the step, how many are done, of how many.
+	Step  string     `json:"step,omitempty"`
+	Done  int        `json:"done,omitempty"`
+	Total int        `json:"total,omitempty"`
+	Since *time.Time `json:"since,omitempty"` // the step, or the load, began
+
+	Bytes int64       `json:"bytes,omitempty"` // that went to the nodes for it
+	Nodes []NodeImage `json:"nodes"`           // that hold it
+}
+
+// Ref is how pods name the image.
+func (i Image) Ref() string { return i.Name + ":" + i.Tag }
+
+// ImageState is how far an image is.
+type ImageState string
+
+// The states of an image.
+const (
+	ImageBuilding ImageState = "building"
+	ImageReady    ImageState = "ready" // built or found, not known to be on the nodes
+	ImageLoading  ImageState = "loading"
+	ImageOnNode   ImageState = "on node"
+	ImageFailed   ImageState = "failed"
+)
+
+// NodeImage is an image as a node holds it.
+type NodeImage struct {
+	Node   string `json:"node"`
+	Digest string `json:"digest"` // as what was built is called
+	ID     string `json:"id"`     // as pods call it; in containerd that is another digest
+}
+
+// Release is a Helm release of devloop.yaml.
+type Release struct {
+	Namespace string       `json:"namespace"`
+	Name      string       `json:"name"`
+	Chart     string       `json:"chart,omitempty"`
+	Revision  int          `json:"revision,omitempty"`
+	State     ReleaseState `json:"state"`
+	Changed   time.Time    `json:"changed"` // when its state became what it is
+	Error     string       `json:"error,omitempty"`
+}
+
+// ReleaseState is how far a release is.
+type ReleaseState string
+
+// The states of a release.
+const (
+	ReleaseApplying ReleaseState = "applying"
+	ReleaseDeployed ReleaseState = "deployed"
+	ReleaseFailed   ReleaseState = "failed"
+	ReleaseBack     ReleaseState = "rolled back"
+	ReleaseGone     ReleaseState = "removed"
+)
+
+// Pod is a pod of a release, or one that users started and that devloop.yaml selects.
+type Pod struct {
+	Namespace  string      `json:"namespace"`
+	Name       string      `json:"name"`
+	Release    string      `json:"release,omitempty"` // "" for those that users started
+	Group      string      `json:"group,omitempty"`   // what else belongs together: a Dask cluster's name
+	Node       string      `json:"node,omitempty"`
+	Phase      string      `json:"phase"` // Kubernetes' own word, or Ending
+	Ready      bool        `json:"ready"`
+	Reason     string      `json:"reason,omitempty"` // why it is not
+	Restarts   int         `json:"restarts"`
+	Created    time.Time   `json:"created"`
+	Containers []Container `json:"containers"`
+}
+
+// Container is one of a pod's containers.
+type Container struct {
+	Name    string `json:"name"`
+	Image   string `json:"image"`             // as the pod's spec names it
+	ImageID string `json:"imageID,omitempty"` // as the runtime does
+}
+
+// Forward is a local address.
+type Forward struct {
+	Target   string   `json:"target"`
+	Local    string   `json:"local"` // address
+	State    string   `json:"state"` // ready, waiting, unreachable: see pkg/portforward
+	Reason   string   `json:"reason,omitempty"`
+	Pods     []string `json:"pods"`
+	Open     int64    `json:"open"`     // connections that a pod has
+	Held     int64    `json:"held"`     // that wait for one
+	Sent     int64    `json:"sent"`     // bytes, to pods
+	Received int64    `json:"received"` // bytes, from pods
+}
+
+// Run is one run of the loop.
+type Run struct {
+	Number  int       `json:"number"` // in its process
+	Why     string    `json:"why"`    // start, change, asked, retry
+	Files   string    `json:"files,omitempty"`
+	Started time.Time `json:"started"` // of the first file event that asked for it
+	Outcome Outcome   `json:"outcome"`
+	Seconds float64   `json:"seconds"` // 0 while it is under way
+	Error   string    `json:"error,omitempty"`
+	Hint    string    `json:"hint,omitempty"`
+	Output  string    `json:"output,omitempty"` // last lines of the build step that failed
+	Bytes   int64     `json:"bytes,omitempty"`  // that went to the nodes
+	Stages  []Stage   `json:"stages"`           // where the time went, in order
+	Spans   []Span    `json:"spans"`            // the waterfall
+}
+
+// Outcome is how a run or a part of it ended.
+type Outcome string
+
+// The outcomes.
+const (
+	Running     Outcome = "running"
+	Succeeded   Outcome = "succeeded"
+	Superseded  Outcome = "superseded"
+	Interrupted Outcome = "interrupted"
+	Broken      Outcome = "failed"
+)
+
+// Stage is how long something of a stage was under way in a run. Stages overlap: they need not add up to the run.
+type Stage struct {
+	Name    string  `json:"name"` // one of Stages
+	Seconds float64 `json:"seconds"`
+}
+
+// Stages are the names of the stages in the order of a run.
+var Stages = []string{"settle", "hash", "build", "load", "helm", "rollout", "answer"}
+
+// Span is a bar of the waterfall.
+type Span struct {
+	Stage   string    `json:"stage"`           // one of Stages
+	Name    string    `json:"name"`            // what is done: image built
+	About   string    `json:"about,omitempty"` // to what: worker, a step's text, a pod
+	Kind    string    `json:"kind,omitempty"`  // step, pod: a part of another span; else ""
+	Started time.Time `json:"started"`
+	Seconds float64   `json:"seconds"` // 0 while it is under way
+	Outcome Outcome   `json:"outcome"`
+	Bytes   int64     `json:"bytes,omitempty"`
+	Cached  bool      `json:"cached,omitempty"`
+	Error   string    `json:"error,omitempty"`
+}

@@ -1,0 +1,97 @@
+// The page: what comes by the stream is given to the parts that show it. Nothing is asked for otherwise, so what is seen is what devloop knows.
+import { byId } from "./dom.js";
+import { seconds } from "./format.js";
+import * as chart from "./chart.js";
+import * as cluster from "./cluster.js";
+import * as header from "./header.js";
+import * as images from "./images.js";
+import * as logs from "./logs.js";
+import * as run from "./run.js";
+import * as stream from "./stream.js";
+import * as tip from "./tip.js";
+
+let current = null; // the run under way, or the last one
+let runs = []; // that ended
+let chosen = ""; // key of the one of them that is looked at, "" for the current one
+let announced = null; // key of the run whose outcome was told last, null before the first message
+
+function show() {
+  const other = runs.find((r) => run.keyOf(r) === chosen);
+  if (!other) {
+    chosen = "";
+  }
+  run.show(other ?? current, Boolean(other));
+}
+
+function choose(next) {
+  chosen = current && next && run.keyOf(next) === run.keyOf(current) ? "" : next ? run.keyOf(next) : "";
+  show();
+  chart.show(runs, chosen || (next ? run.keyOf(next) : ""));
+}
+
+// announce tells how a run ended, once.
+function announce() {
+  const ended = current && current.outcome !== "running" ? run.keyOf(current) : "";
+  if (ended && announced !== null && ended !== announced) {
+    header.announce(`Run ${current.number} ${current.outcome} after ${seconds(current.seconds)}`);
+  }
+  announced = ended || (announced ?? "");
+}
+
+stream.connect({
+  connected: () => header.connected(true),
+  lost: () => header.connected(false),
+  reset: () => location.reload(), // another devloop: its page may be another one, and its token is
+  line: logs.add,
+  gap: (missed) => logs.gap(missed.lines),
+  runs(list) {
+    runs = list;
+    show();
+    chart.show(runs, chosen);
+  },
+  state(state) {
+    current = state.run ?? null;
+    header.show(state);
+    show();
+    announce();
+    images.show(state.images ?? [], state.pods ?? []);
+    cluster.show(state);
+  },
+});
+
+chart.onChoose(choose);
+cluster.onLog(logs.only);
+
+setInterval(run.tick, 250);
+setInterval(() => {
+  images.tick();
+  cluster.tick();
+}, 1000);
+
+byId("run-back").addEventListener("click", () => choose(null));
+
+const help = byId("help");
+byId("keys").addEventListener("click", () => help.showModal());
+byId("help-close").addEventListener("click", () => help.close());
+
+const keys = {
+  r: () => byId("rebuild").click(),
+  p: () => byId("pause").click(),
+  "/": logs.focusSearch,
+  "?": () => help.showModal(),
+};
+
+document.addEventListener("keydown", (e) => {
+  if (e.ctrlKey || e.altKey || e.metaKey || help.open) {
+    return;
+  }
+  if (e.key === "Escape") {
+    tip.hide();
+    if (!logs.leaveSearch()) {
+      choose(null);
+    }
+  } else if (keys[e.key] && !e.repeat && !e.target.closest("input, select, textarea")) {
+    e.preventDefault();
+    keys[e.key]();
+  }
+});

@@ -1,0 +1,44 @@
+// How figures read.
+
+export function seconds(s) {
+  if (s < 0.0995) return `${Math.round(s * 1000)} ms`;
+  if (s < 0.995) return `${s.toFixed(2)} s`;
+  if (s < 99.95) return `${s.toFixed(1)} s`;
+  return age(s);
+}
+
+export function age(s) {
+  s = Math.max(0, Math.round(s));
+  if (s < 100) return `${s} s`;
+  if (s < 3600) return s % 60 && s < 600 ? `${Math.floor(s / 60)} m ${s % 60} s` : `${Math.floor(s / 60)} m`;
+  if (s < 86400) return s < 36000 && s % 3600 >= 60 ? `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} m` : `${Math.floor(s / 3600)} h`;
+  return `${Math.floor(s / 86400)} d`;
+}
+
+export function bytes(n) {
+  for (const unit of ["B", "kB", "MB", "GB"]) {
+    if (n < 999.5 || unit === "GB") return unit === "B" || n >= 99.95 ? `${Math.round(n)} ${unit}` : `${n.toFixed(1)} ${unit}`;
+    n /= 1000;
+  }
+}
+
+const two = (n) => String(n).padStart(2, "0");
+
+export function clock(time, fine) {
+  const t = new Date(time);
+  const text = `${two(t.getHours())}:${two(t.getMinutes())}:${two(t.getSeconds())}`;
+  return fine ? `${text}.${String(t.getMilliseconds()).padStart(3, "0")}` : text;
+}
+
+// date has the day, too, if it is not today.
+export function date(time) {
+  const t = new Date(time);
+  const day = t.toDateString() === new Date().toDateString() ? "" : t.toLocaleDateString(undefined, { month: "short", day: "numeric" }) + ", ";
+  return day + clock(time);
+}
+
+// short is what people need of a digest or a hash.
+export const short = (id) => id.replace(/^.*@/, "").replace(/^[a-z-]+:\/\//, "").replace(/^sha256:/, "").slice(0, 12);
+
+// count says how many of something there are.
+export const count = (n, one, many = one + "s") => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;

@@ -1,0 +1,107 @@
+package web
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/status"
+)
+
+// This file is /metrics, for machines: made from the events like everything else that is seen. Their names and labels stay what they are.
+
+// Metrics are the numbers of one devloop.
+type Metrics struct {
+	board    *status.Board
+	registry *prometheus.Registry
+	runs     *prometheus.CounterVec
+	run      prometheus.Histogram
+	stages   *prometheus.HistogramVec
+	bytes    prometheus.Counter
+}
+
+// buckets, in seconds, are for what takes from milliseconds, where nothing differs, to minutes, where pip has much to do.
+var buckets = []float64{.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640}
+
+// forwardStates are those of pkg/portforward.
+var forwardStates = []string{"ready", "waiting", "unreachable"}
+
+var (
+	forwardState = prometheus.NewDesc("devloop_forward_state", "1 for the state that a forward is in, 0 for the others.", []string{"target", "local", "state"}, nil)
+	connections  = prometheus.NewDesc("devloop_forward_connections", "Connections of a forward that a pod has (open) or that wait for one (held).",
+		[]string{"target", "local", "kind"}, nil)
+	healthy = prometheus.NewDesc("devloop_healthy", "1 while all is well, as devloop status --wait healthy has it.", nil, nil)
+)
+
+// NewMetrics returns the numbers of what is on the board. Runs of earlier processes are not counted.
+func NewMetrics(board *status.Board) *Metrics {
+	m := &Metrics{
+		board:    board,
+		registry: prometheus.NewRegistry(),
+		runs: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "devloop_runs_total",
+			Help: "Runs that ended, by outcome: succeeded, failed, superseded, interrupted."}, []string{"outcome"}),
+		run: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "devloop_run_seconds", Buckets: buckets,
+			Help: "Time from the first change to the platform's answer, of runs that succeeded."}),
+		stages: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "devloop_stage_seconds", Buckets: buckets,
+			Help: "Time in which something of a stage was under way, of runs that succeeded. Stages overlap."}, []string{"stage"}),
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "devloop_loaded_bytes_total", Help: "Bytes of images that went to the nodes."}),
+	}
+	m.registry.MustRegister(m.runs, m.run, m.stages, m.bytes, m)
+	for _, outcome := range []status.Outcome{status.Succeeded, status.Broken, status.Superseded, status.Interrupted} {
+		m.runs.WithLabelValues(string(outcome)) // so that a rate has a beginning
+	}
+	return m
+}
+
+// Handler answers with the numbers.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+// Before returns a Sink that counts runs that end. It stands behind the board's.
+func (m *Metrics) Before(next event.Sink) event.Sink {
+	return func(e event.Event) {
+		if run := m.board.State().Run; e.Stage == "loop" && e.Message == event.RunComplete && run != nil && run.Outcome != status.Running {
+			m.count(run)
+		}
+		next(e)
+	}
+}
+
+func (m *Metrics) count(run *status.Run) {
+	m.runs.WithLabelValues(string(run.Outcome)).Inc()
+	m.bytes.Add(float64(run.Bytes))
+	if run.Outcome != status.Succeeded {
+		return
+	}
+	m.run.Observe(run.Seconds)
+	for _, stage := range run.Stages {
+		m.stages.WithLabelValues(stage.Name).Observe(stage.Seconds)
+	}
+}
+
+// Describe and Collect make Metrics a prometheus.Collector of what is now.
+func (m *Metrics) Describe(to chan<- *prometheus.Desc) {
+	to <- forwardState
+	to <- connections
+	to <- healthy
+}
+
+// Collect tells it.
+func (m *Metrics) Collect(to chan<- prometheus.Metric) {
+	state := m.board.State()
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	oneIf := map[bool]float64{true: 1}
+	for _, f := range state.Forwards {
+		for _, name := range forwardStates {
+			gauge(forwardState, oneIf[f.State == name], f.Target, f.Local, name)
+		}
+		gauge(connections, float64(f.Open), f.Target, f.Local, "open")
+		gauge(connections, float64(f.Held), f.Target, f.Local, "held")
+	}
+	gauge(healthy, oneIf[state.Health == status.Healthy])
+}

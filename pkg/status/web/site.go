@@ -1,0 +1,123 @@
+// Package web is what devloop shows in a browser, and says to other commands: one page, the State and the log as JSON, and the few things
+// that may be asked of the loop.
+//
+// Where to look: site.go the routes, guard.go who may ask, stream.go how changes get to who watches, metrics.go the figures, assets the
+// page itself. It holds nothing that it was not told by the stream: a reload in the middle of a run loses nothing.
+package web
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"path"
+	"time"
+
+	"github.com/devloop/devloop/pkg/status"
+)
+
+//go:embed assets
+var assets embed.FS
+
+var index = template.Must(template.ParseFS(assets, "assets/index.html"))
+
+// Actions are what may be asked of the loop. They must not block.
+type Actions struct {
+	Rebuild func()
+	Pause   func(paused bool)
+}
+
+// Site is the page of one devloop. Its handlers may be used by several servers.
+type Site struct {
+	board   *status.Board
+	metrics http.Handler
+	actions Actions
+
+	token string // proves that a request to act comes from our page
+	boot  string // sets the numbers of this process's lines apart from those of an earlier one
+	ended context.Context
+	end   context.CancelFunc
+}
+
+// New returns the Site of what is on the board; metrics may be nil.
+func New(board *status.Board, metrics http.Handler, actions Actions) *Site {
+	s := &Site{board: board, metrics: metrics, actions: actions, token: rand.Text(), boot: rand.Text()[:8]}
+	s.ended, s.end = context.WithCancel(context.Background())
+	return s
+}
+
+// Close ends all streams, which would otherwise last as long as their readers: http.Server.Shutdown waits for them.
+func (s *Site) Close() { s.end() }
+
+// Handler serves browsers, on a loopback listener with this port.
+func (s *Site) Handler(port int) http.Handler { return guard(port, s.token, s.routes()) }
+
+// Local serves who may open a socket that belongs to the user alone.
+func (s *Site) Local() http.Handler { return s.routes() }
+
+func (s *Site) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", s.index)
+	files, _ := fs.ReadDir(assets, "assets") // embedded: it is there
+	for _, file := range files {
+		if file.Name() != "index.html" {
+			mux.Handle("GET /"+file.Name(), asset(file.Name()))
+		}
+	}
+	mux.HandleFunc("GET /api/state", s.state)
+	mux.HandleFunc("GET /api/stream", s.stream)
+	mux.HandleFunc("GET /api/events", s.events)
+	mux.HandleFunc("POST /api/rebuild", act(func() { s.actions.Rebuild() }))
+	mux.HandleFunc("POST /api/pause", act(func() { s.actions.Pause(true) }))
+	mux.HandleFunc("POST /api/resume", act(func() { s.actions.Pause(false) }))
+	if s.metrics != nil {
+		mux.Handle("GET /metrics", s.metrics)
+	}
+	return mux
+}
+
+func act(action func()) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		action()
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+func (s *Site) index(w http.ResponseWriter, _ *http.Request) {
+	var page bytes.Buffer
+	if err := index.Execute(&page, s.token); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store") // the token is this process's
+	_, _ = page.WriteTo(w)
+}
+
+// asset serves an embedded file. Browsers ask each time whether it is still the same: a newer devloop may have the same address.
+func asset(name string) http.Handler {
+	content, _ := assets.ReadFile(path.Join("assets", name)) // embedded: it is there
+	tag := fmt.Sprintf(`"%x"`, sha256.Sum256(content))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", tag)
+		w.Header().Set("Cache-Control", "no-cache")
+		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(content))
+	})
+}
+
+func (s *Site) state(w http.ResponseWriter, _ *http.Request) {
+	body, err := json.Marshal(s.board.State())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	_, _ = w.Write(append(body, '\n'))
+}
