@@ -105,7 +105,7 @@ func (p *patience) leave() {
 // cleanup removes what was deployed. Images stay, for the next start. leaves is what the user can press to cut it short.
 func (s *session) cleanup(ctx context.Context, leaves string, what deploy.Removal) error {
 	say := s.sink.For("cleanup")
-	say.Note("removing what was deployed", "leave at once with", leaves)
+	say.Note(event.DevloopEnds, "leave at once with", leaves)
 	what.Before = s.config.Load().Cleanup.Before
 	err := s.deployer.Cleanup(ctx, s.sink, releases(s.config.Load()), what)
 	if err != nil {

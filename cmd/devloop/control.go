@@ -1,12 +1,11 @@
-// Who may ask for a run besides the files: the keys of a terminal, and SIGHUP. All of them meet here, on their way to the loop.
+// Who may ask for a run besides the files: the keys of a terminal, the page, and SIGHUP. All of them meet here, on their way to the loop.
 package main
 
 import (
 	"context"
-	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/loop"
 )
@@ -24,16 +23,26 @@ type control struct {
 	batches <-chan []string // of changed files; they merge while nobody takes them
 	keys    <-chan byte     // nil without a terminal
 	reload  <-chan struct{} // SIGHUP
+	asked   <-chan ask      // by the page, or another terminal
 	quit    func()
 
-	paused  bool
-	endLogs context.CancelFunc // nil while none are shown
-	logs    sync.WaitGroup
+	shown  *atomic.Pointer[podFilter] // which lines of pods the terminal shows
+	filter *podFilter                 // when it shows some
+
+	paused bool
 }
+
+// ask is what may be asked of the loop from outside.
+type ask string
+
+const (
+	askRun    ask = "run"
+	askPause  ask = "pause"
+	askResume ask = "resume"
+)
 
 // run sends to changes until ctx ends.
 func (c *control) run(ctx context.Context, changes chan<- loop.Change) {
-	defer c.logs.Wait()
 	rests := atRest
 	resting := time.NewTimer(rests[0])
 	defer resting.Stop()
@@ -65,8 +74,16 @@ func (c *control) run(ctx context.Context, changes chan<- loop.Change) {
 		case <-c.reload:
 			c.say.Note("reloading", "by", "SIGHUP")
 			ask()
+		case what := <-c.asked:
+			switch what {
+			case askRun:
+				c.say.Note("running now")
+				ask()
+			case askPause, askResume:
+				c.pause(what == askPause)
+			}
 		case key := <-c.keys:
-			if c.press(ctx, key) {
+			if c.press(key) {
 				ask()
 			}
 		}
@@ -74,20 +91,15 @@ func (c *control) run(ctx context.Context, changes chan<- loop.Change) {
 }
 
 // press does what a key stands for, and tells whether that is a run.
-func (c *control) press(ctx context.Context, key byte) (asked bool) {
+func (c *control) press(key byte) (asked bool) {
 	switch key {
 	case 'r', 'R':
 		c.say.Note("running now")
 		return true
 	case 'p', 'P':
-		c.paused = !c.paused
-		if c.paused {
-			c.say.Note("paused, changes wait", "resume with", "p")
-		} else {
-			c.say.Note("resumed")
-		}
+		c.pause(!c.paused)
 	case 'l', 'L':
-		c.toggleLogs(ctx)
+		c.toggleLogs()
 	case 'q', 'Q':
 		c.quit()
 	case '?', 'h', 'H':
@@ -96,18 +108,25 @@ func (c *control) press(ctx context.Context, key byte) (asked bool) {
 	return false
 }
 
-func (c *control) toggleLogs(ctx context.Context) {
-	if c.endLogs != nil {
-		c.endLogs()
-		c.endLogs = nil
+// pause lets changes wait, or ends that.
+func (c *control) pause(paused bool) {
+	if paused == c.paused {
+		return
+	}
+	if c.paused = paused; paused {
+		c.say.Note(event.Paused, "resume with", "p")
+	} else {
+		c.say.Note(event.Resumed)
+	}
+}
+
+// toggleLogs shows and hides what pods print, which is followed all the time.
+func (c *control) toggleLogs() {
+	if c.shown.Load() != nil {
+		c.shown.Store(nil)
 		c.say.Note("logs of the pods are off")
 		return
 	}
-	var namespaces []string
-	for _, r := range c.session.config.Load().Releases {
-		namespaces = append(namespaces, r.Namespace)
-	}
+	c.shown.Store(c.filter)
 	c.say.Note("logs of the pods are on", "off with", "l")
-	ctx, c.endLogs = context.WithCancel(ctx)
-	c.logs.Go(func() { deploy.FollowLogs(ctx, c.session.cluster.Client, c.session.sink, namespaces) })
 }

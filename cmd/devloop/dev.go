@@ -8,18 +8,39 @@ import (
 	"sync"
 
 	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/watch"
 )
 
+// devOptions are the flags of devloop itself.
+type devOptions struct {
+	cleanup  bool
+	mode     watch.Mode
+	page     bool
+	pagePort int // -1: as the configuration says
+	logs     bool
+	logPods  string
+	logLevel string
+}
+
 // dev runs until it is interrupted. What starts first ends last: the forwards are bound before anything is deployed, and
 // closed after everything was removed.
-func dev(ctx context.Context, o *options, mode watch.Mode, cleanup bool) (err error) {
+func dev(ctx context.Context, o *options, d devOptions) (err error) {
+	shown, err := newPodFilter(d.logPods, d.logLevel)
+	if err != nil {
+		return err
+	}
 	ctx, p, err := o.beginLasting(ctx)
 	if err != nil {
 		return err
 	}
 	defer p.end()
+	v, err := p.openViews(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer v.close() //nolint:contextcheck // it is closed when ctx has ended
 
 	s, leave, err := enter(ctx, p)
 	if err != nil {
@@ -30,11 +51,12 @@ func dev(ctx context.Context, o *options, mode watch.Mode, cleanup bool) (err er
 	}
 	defer func() { err = errors.Join(err, leave()) }()
 	sink := p.sink
-	s.watcher, err = watch.New(sink, watch.Options{Mode: mode, Quiet: p.config.Watch.Quiet, Limit: p.config.Watch.Limit})
+	s.watcher, err = watch.New(sink, watch.Options{Mode: d.mode, Quiet: p.config.Watch.Quiet, Limit: p.config.Watch.Limit})
 	if err != nil {
 		return environmentError{err}
 	}
-	asking := &control{session: s, say: sink.For("devloop"), batches: s.watcher.Batches(), reload: p.reload, quit: p.patience.enough}
+	asking := &control{session: s, say: sink.For("devloop"), batches: s.watcher.Batches(), reload: p.reload, quit: p.patience.enough,
+		asked: v.asked, shown: &p.printer.pods, filter: shown}
 	changes := make(chan loop.Change)
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -44,7 +66,16 @@ func dev(ctx context.Context, o *options, mode watch.Mode, cleanup bool) (err er
 			sink.For("watch").Warn("changes are no longer seen", err)
 		}
 	})
-	sink.For("loop").Note("devloop started", "project", p.config.Name, "cluster", s.cluster.Context, "folder", p.config.Dir)
+	following, unfollow := context.WithCancel(context.WithoutCancel(ctx)) // pods are worth a look also while they end
+	defer unfollow()
+	running.Go(func() { deploy.FollowPods(following, s.cluster.Client, sink, s.pods) })
+	sink.For("loop").Note(event.DevloopStarted, "project", p.config.Name, "cluster", s.cluster.Context, "folder", p.config.Dir)
+	if v.url != "" {
+		asking.say.Note(event.PageOpens, "url", v.url)
+	}
+	if d.logs {
+		asking.toggleLogs()
+	}
 	if k := openKeyboard(os.Stdin, os.Stderr); k != nil {
 		p.patience.keyboard.Store(k)
 		defer k.close()
@@ -54,7 +85,7 @@ func dev(ctx context.Context, o *options, mode watch.Mode, cleanup bool) (err er
 	running.Go(func() { asking.run(ctx, changes) })
 	loop.New(s.load, watching{s.watcher}, changes, sink).Run(ctx)
 
-	if !cleanup {
+	if !d.cleanup {
 		sink.For("cleanup").Note("everything stays as it is", "remove it with", "devloop delete")
 		return nil
 	}

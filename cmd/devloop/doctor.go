@@ -417,7 +417,10 @@ func freeBytes(folder string) (uint64, error) {
 }
 
 func size(bytes uint64) string {
-	if bytes < 1e9 {
+	switch {
+	case bytes < 1e5:
+		return fmt.Sprintf("%.1f kB", float64(bytes)/1e3)
+	case bytes < 1e9:
 		return fmt.Sprintf("%.1f MB", float64(bytes)/1e6)
 	}
 	return fmt.Sprintf("%.1f GB", float64(bytes)/1e9)

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/charmbracelet/log"
-
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -60,6 +58,10 @@ func exitCode(err error) int {
 
 // end prints the error that devloop ends with. With -v the causes follow, one a line.
 func (p *printer) end(err error, code int) {
+	err = p.secrets.Error(err)
+	if p.file != nil {
+		p.file.end(err, code)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.live != nil {
@@ -72,7 +74,7 @@ func (p *printer) end(err error, code int) {
 		}
 		if !p.text {
 			f.message = message
-			p.write(log.ErrorLevel, event.Event{Time: time.Now(), Stage: "devloop", Phase: event.Failed, Message: "devloop ends", Fields: []any{"code", code}}, f)
+			p.write(event.Event{Time: time.Now(), Stage: "devloop", Phase: event.Failed, Message: "devloop ends", Fields: []any{"code", code}}, f)
 			continue
 		}
 		if f.problems == nil { // else file:line:column comes first, where editors look for it

@@ -104,7 +104,7 @@ func (f *forwards) become(c *config.Config) error {
 	for _, o := range old {
 		o.end()
 		_ = o.bound.Close() // the port is free at once, while connections say goodbye
-		f.sink.For("forward").Note("no longer listening", o.about()...)
+		f.sink.For("forward").Note(event.ForwardCloses, o.about()...)
 	}
 	var errs []error
 	for _, o := range moved {
@@ -170,7 +170,7 @@ func (f *forwards) serve(ctx context.Context, cluster *deploy.Cluster) (wait fun
 func (f *forwards) start(ctx context.Context, o *openForward) {
 	say := f.sink.For("forward")
 	ctx, o.end = context.WithCancel(ctx)
-	say.Note("listening", o.about()...)
+	say.Note(event.ForwardListens, o.about()...)
 	f.serving.Go(func() {
 		if err := o.bound.Serve(ctx, f.cluster.Direct, f.cluster.Client); err != nil {
 			say.Warn("forward ended", err, o.about()...)
@@ -189,7 +189,7 @@ func (f *forwards) Check(ctx context.Context, sink event.Sink) error {
 			continue
 		}
 		url := "http://" + localHost(forward.bound.Addr()) + forward.Ready
-		err := sink.For("forward").Step(ctx, "platform answers", func(ctx context.Context) ([]any, error) {
+		err := sink.For("forward").Step(ctx, event.PlatformAnswers, func(ctx context.Context) ([]any, error) {
 			return nil, untilAnswers(ctx, url)
 		}, "url", url)
 		if err != nil {

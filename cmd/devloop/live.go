@@ -1,4 +1,4 @@
-// The last lines of a terminal, which show how far builds are while they last. What is logged is written above them.
+// The last lines of a terminal, which show how far builds and loads are while they last. What is logged is written above them.
 package main
 
 import (
@@ -17,12 +17,13 @@ import (
 // live is a terminal with such lines. It is not safe for concurrent use.
 type live struct {
 	*os.File           // the terminal, also for those who ask what it can
-	bars     []liveBar // in the order in which the builds began
+	bars     []liveBar // in the order in which they began
 	drawn    int       // lines that stand on the terminal
 }
 
-// liveBar is one build.
+// liveBar is a build, or an image on its way to the nodes.
 type liveBar struct {
+	stage       string
 	image       string
 	step        string
 	since       time.Time // when the step began
@@ -50,16 +51,21 @@ func (l *live) Write(lines []byte) (int, error) {
 	return n, err
 }
 
-// take follows the builds.
+// take follows builds and loads.
 func (l *live) take(e event.Event) {
-	if e.Stage != "build" {
+	if e.Stage != "build" && e.Stage != "node" {
 		return
 	}
 	image := fmt.Sprint(e.Field("image"))
-	at := slices.IndexFunc(l.bars, func(b liveBar) bool { return b.image == image })
+	at := slices.IndexFunc(l.bars, func(b liveBar) bool { return b.stage == e.Stage && b.image == image })
 	switch e.Phase {
 	case event.Progress:
-		bar := liveBar{image: image, step: fmt.Sprint(e.Field("step"))}
+		bar := liveBar{stage: e.Stage, image: image, step: fmt.Sprint(e.Field("step"))}
+		if sent, ok := e.Field("bytes").(int64); ok {
+			if bar.step = "being packed"; sent > 0 {
+				bar.step = size(uint64(sent)) + " sent"
+			}
+		}
 		bar.since, _ = e.Field("since").(time.Time)
 		bar.done, _ = e.Field("done").(int)
 		bar.total, _ = e.Field("total").(int)
@@ -89,14 +95,19 @@ func (l *live) clear() {
 	l.drawn = 0
 }
 
+// width of the terminal, in columns.
+func (l *live) width() int {
+	if size, err := unix.IoctlGetWinsize(int(l.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
+		return int(size.Col)
+	}
+	return usualWidth
+}
+
 func (l *live) draw() {
 	if len(l.bars) == 0 {
 		return
 	}
-	width := usualWidth
-	if size, err := unix.IoctlGetWinsize(int(l.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
-		width = int(size.Col)
-	}
+	width := l.width()
 	lines := make([]string, len(l.bars))
 	for i, bar := range l.bars {
 		lines[i] = ansi.Truncate(bar.text(time.Now()), width-1, "…") // a full line would break
@@ -106,11 +117,15 @@ func (l *live) draw() {
 }
 
 func (b liveBar) text(now time.Time) string {
+	name, _, _ := strings.Cut(b.image, ":")
+	took := now.Sub(b.since).Round(time.Second)
+	if b.stage == "node" { // how much there is to come is the node's secret
+		return fmt.Sprintf("%s → node %*s %4s  %s", name, liveBarWidth, "", took, b.step)
+	}
 	full := 0
 	if b.total > 0 {
 		full = liveBarWidth * b.done / b.total
 	}
-	name, _, _ := strings.Cut(b.image, ":")
 	return fmt.Sprintf("%s %s%s %d/%d %4s  %s", name, strings.Repeat("━", full), strings.Repeat("─", liveBarWidth-full), b.done, b.total,
-		now.Sub(b.since).Round(time.Second), b.step)
+		took, b.step)
 }

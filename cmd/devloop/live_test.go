@@ -24,7 +24,7 @@ func TestLive(t *testing.T) {
 	}
 	p.live = &live{File: writer}
 	p.out = p.live
-	p.configure(formatText, false)
+	p.configure(formatText, false, false)
 	shown := func() string {
 		t.Helper()
 		buffer := make([]byte, 64<<10)

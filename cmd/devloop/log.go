@@ -4,7 +4,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	stdlog "log"
 	"os"
@@ -14,13 +16,15 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/charmbracelet/lipgloss"
 	"github.com/charmbracelet/log"
+	"github.com/charmbracelet/x/ansi"
 	"github.com/go-logr/logr"
+	"github.com/muesli/termenv"
 	"k8s.io/klog/v2"
 
-	"github.com/devloop/devloop/pkg/config"
-	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/status"
 )
 
 // The formats of --log-format.
@@ -37,13 +41,14 @@ const logBacklog = 4096
 
 // logger turns events into lines, on a goroutine of its own. Close it to see the last of them.
 type logger struct {
+	printer *printer
 	events  chan event.Event
 	dropped atomic.Int64
 	done    sync.WaitGroup
 }
 
 func newLogger(p *printer) *logger {
-	l := &logger{events: make(chan event.Event, logBacklog)}
+	l := &logger{printer: p, events: make(chan event.Event, logBacklog)}
 	l.done.Go(func() {
 		for e := range l.events {
 			p.event(e)
@@ -58,6 +63,9 @@ func newLogger(p *printer) *logger {
 
 // sink is l's event.Sink. It must not be called after close.
 func (l *logger) sink(e event.Event) {
+	if e.Message == event.PodLog && !l.printer.pods.Load().shows(e) {
+		return // pods may print a lot
+	}
 	select {
 	case l.events <- e:
 	default:
@@ -80,6 +88,11 @@ type printer struct {
 	live    *live         // below the lines of text on a terminal, nil elsewhere
 	text    bool
 	verbose bool
+	quiet   bool
+	pods    atomic.Pointer[podFilter] // which lines of pods are shown
+	file    *printer                  // that gets the same lines, nil if there is none
+	secrets *event.Secrets
+	close   func() error // of a file, else nil
 }
 
 // newPrinter returns a printer of text: what goes wrong before the flags are read is for people.
@@ -87,23 +100,20 @@ func newPrinter(out io.Writer) *printer {
 	// Libraries that log by themselves would write between our lines.
 	klog.SetLogger(logr.Discard())
 	stdlog.SetOutput(io.Discard)
-	p := &printer{out: out}
+	p := &printer{out: out, secrets: &event.Secrets{}}
 	if terminal, ok := out.(*os.File); ok {
 		if p.live = newLive(terminal); p.live != nil {
 			p.out = p.live
 		}
 	}
-	p.configure(formatText, false)
+	p.configure(formatText, false, false)
 	return p
 }
 
-func (p *printer) configure(format string, verbose bool) {
-	p.text, p.verbose, p.json = format == formatText, verbose, nil
-	options := log.Options{Level: log.InfoLevel, ReportTimestamp: true, TimeFormat: "15:04:05.000",
+func (p *printer) configure(format string, verbose, quiet bool) {
+	p.text, p.verbose, p.quiet, p.json = format == formatText, verbose, quiet, nil
+	options := log.Options{Level: log.DebugLevel, ReportTimestamp: true, TimeFormat: "15:04:05.000",
 		TimeFunction: func(time.Time) time.Time { return p.now }}
-	if verbose {
-		options.Level = log.DebugLevel
-	}
 	switch format {
 	case formatLogfmt:
 		options.Formatter, options.TimeFormat = log.LogfmtFormatter, timeFormat
@@ -112,25 +122,13 @@ func (p *printer) configure(format string, verbose bool) {
 		p.json.SetEscapeHTML(false)
 	}
 	p.lines = log.NewWithOptions(p.out, options)
+	if p.live != nil { // which hides from the library that it is a terminal
+		p.lines.SetColorProfile(termenv.NewOutput(p.live.File).EnvColorProfile())
+	}
 }
 
 // timeFormat is RFC 3339 with milliseconds, for machines.
 const timeFormat = "2006-01-02T15:04:05.000Z07:00"
-
-// line is a line of the JSON format. The README documents its keys; they stay what they are.
-type line struct {
-	Time    string         `json:"time"`
-	Level   string         `json:"level"`              // debug, info, warn, error
-	Stage   string         `json:"stage"`              // build, node, deploy, forward, watch, loop, config, cleanup, devloop
-	Phase   event.Phase    `json:"phase"`              // started, succeeded, superseded, interrupted, failed, noted, warned, detailed (progress is in no log)
-	Message string         `json:"msg"`                // constant; what varies is in fields
-	Run     int            `json:"run,omitempty"`      // number of the run
-	Again   bool           `json:"repeated,omitempty"` // an earlier try of the run told it
-	Seconds float64        `json:"took,omitempty"`     // of a step that ended
-	Err     string         `json:"err,omitempty"`      // what went wrong
-	Hint    string         `json:"hint,omitempty"`     // what to do about it
-	Fields  map[string]any `json:"fields,omitempty"`
-}
 
 // event writes one event. An error is shown where the whole run failed, not again for each step on the way up.
 func (p *printer) event(e event.Event) {
@@ -142,37 +140,38 @@ func (p *printer) event(e event.Event) {
 	if e.Phase == event.Progress {
 		return
 	}
-	ofRun := e.Stage == "loop"
-	var level log.Level
-	switch {
-	case e.Repeated:
-		level = log.DebugLevel
-	case e.Phase == event.Noted, e.Phase == event.Succeeded:
-		level = log.InfoLevel
-	case e.Phase == event.Warned:
-		level = log.WarnLevel
-	case e.Phase == event.Failed && ofRun:
-		level = log.ErrorLevel
-	case (e.Phase == event.Superseded || e.Phase == event.Interrupted) && ofRun:
-		level = log.InfoLevel
-	default:
-		level = log.DebugLevel
-	}
 	var f fact
 	if e.Err != nil && e.Phase != event.Superseded && e.Phase != event.Interrupted {
 		f = fact{message: e.Err.Error(), hint: event.Hint(e.Err)}
-		if ofRun {
+		if e.Stage == "loop" {
 			f.causes = causes(e.Err)
 		}
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.write(level, e, f)
+	p.write(e, f)
+	p.mu.Unlock()
+	if p.file != nil {
+		p.file.event(e)
+	}
+}
+
+// wanted tells whether the line is to be seen at all.
+func (p *printer) wanted(e event.Event) bool {
+	switch level := e.Level(); {
+	case p.verbose:
+		return true
+	case p.live != nil && p.text && (e.Message == event.BuildingImage || e.Message == event.LoadingImage):
+		return false // it is shown below the lines
+	case !p.quiet:
+		return level != event.Debug
+	default: // how each run ended, and what went wrong
+		return level == event.Warning || level == event.Error || e.Message == event.RunComplete && level != event.Debug || e.Message == event.PodLog
+	}
 }
 
 // write writes one line in the format that was asked for; f is what went wrong, if something did. The caller holds mu.
-func (p *printer) write(level log.Level, e event.Event, f fact) {
-	if level < p.lines.GetLevel() {
+func (p *printer) write(e event.Event, f fact) {
+	if !p.wanted(e) {
 		return
 	}
 	fields := slices.Clone(e.Fields)
@@ -180,26 +179,34 @@ func (p *printer) write(level log.Level, e event.Event, f fact) {
 		f.causes = nil
 	}
 	if p.json != nil {
-		if len(f.problems) > 0 {
-			fields = append(fields, "problems", f.problems)
+		if problems, err := json.Marshal(f.problems); err == nil && len(f.problems) > 0 {
+			fields = append(fields, "problems", json.RawMessage(problems))
 		}
 		if len(f.causes) > 0 {
 			fields = append(fields, "causes", f.causes)
 		}
-		// There is nowhere left to say that standard error is gone.
-		_ = p.json.Encode(line{Time: e.Time.Format(timeFormat), Level: level.String(), Stage: e.Stage, Phase: e.Phase, Message: e.Message,
-			Run: e.Run, Again: e.Repeated, Seconds: seconds(e.Took), Err: f.message, Hint: f.hint, Fields: jsonFields(fields)})
+		e.Fields = fields
+		if e.Err = nil; f.message != "" {
+			e.Err = event.WithHint(errors.New(f.message), f.hint)
+		}
+		_ = p.json.Encode(e) // there is nowhere left to say that standard error is gone
 		return
 	}
-	if p.text && e.Stage == deploy.LogStage && len(fields) == 6 { // what a pod printed is for reading: pod, container, line
-		p.now = e.Time
-		p.lines.WithPrefix(fmt.Sprint(fields[1])).Log(level, fmt.Sprint(fields[5]))
+	p.now = e.Time
+	if p.text && e.Message == event.PodLog { // what a pod printed is for reading
+		p.ofPod(e).Log(levels[event.Level(fmt.Sprint(e.Field("level")))], fmt.Sprint(e.Field("line")))
 		return
+	}
+	if e.Message == event.RunComplete && p.text {
+		_, fields = status.Summary(e)
+	}
+	if p.live != nil && p.text {
+		fields = p.fitted(e, fields)
 	}
 	if e.Run > 0 {
 		fields = append([]any{"run", e.Run}, fields...)
 	}
-	if e.Took > 0 {
+	if e.Took > 0 && (e.Message != event.RunComplete || !p.text || e.Phase != event.Succeeded) {
 		fields = append(fields, "took", e.Took.Round(time.Millisecond))
 	}
 	switch {
@@ -214,8 +221,41 @@ func (p *printer) write(level log.Level, e event.Event, f fact) {
 	if len(f.causes) > 0 {
 		fields = append(fields, "causes", strings.Join(f.causes, "\n"))
 	}
-	p.now = e.Time
-	p.lines.WithPrefix(e.Stage).Log(level, inWords(e), unreserved(fields)...)
+	p.lines.WithPrefix(e.Stage).Log(levels[e.Level()], inWords(e), unreserved(fields)...)
+}
+
+// fitted shortens the text of a build step to what a line of the terminal has room for.
+func (p *printer) fitted(e event.Event, fields []any) []any {
+	const rest = 66 // columns: time, level, run, took and the names of the fields
+	for i := 0; i+1 < len(fields); i += 2 {
+		if text, ok := fields[i+1].(string); ok && e.Message == event.BuildStep && fields[i] == "step" {
+			fields[i+1] = ansi.Truncate(text, max(20, p.live.width()-rest-len(fmt.Sprint(e.Field("image")))), "…")
+		}
+	}
+	return fields
+}
+
+// levels are the library's.
+var levels = map[event.Level]log.Level{event.Debug: log.DebugLevel, event.Info: log.InfoLevel, event.Warning: log.WarnLevel, event.Error: log.ErrorLevel}
+
+// ofPod writes lines of a pod, which has a colour of its own.
+func (p *printer) ofPod(e event.Event) *log.Logger {
+	pod, container := fmt.Sprint(e.Field("pod")), fmt.Sprint(e.Field("container"))
+	if !strings.Contains(pod, container) { // else the pod's name says which it is
+		pod += "/" + container
+	}
+	lines := p.lines.WithPrefix(pod)
+	sum := fnv.New32a()
+	_, _ = sum.Write([]byte(pod)) // a hash takes all
+	styles := log.DefaultStyles()
+	styles.Prefix = lipgloss.NewStyle().Foreground(podColours[sum.Sum32()%uint32(len(podColours))])
+	lines.SetStyles(styles)
+	return lines
+}
+
+// podColours are readable on a dark and on a light ground.
+var podColours = []lipgloss.AdaptiveColor{
+	{Light: "25", Dark: "75"}, {Light: "28", Dark: "78"}, {Light: "90", Dark: "176"}, {Light: "130", Dark: "215"}, {Light: "30", Dark: "80"}, {Light: "125", Dark: "211"},
 }
 
 // inWords is an event's message for a person.
@@ -225,6 +265,9 @@ func inWords(e event.Event) string {
 	}
 	if e.Stage == "loop" {
 		switch e.Phase {
+		case event.Succeeded:
+			summary, _ := status.Summary(e)
+			return "ready in " + summary
 		case event.Failed:
 			return "run failed, what ran keeps running"
 		case event.Superseded:
@@ -252,28 +295,6 @@ func unreserved(fields []any) []any {
 	}
 	return fields
 }
-
-// jsonFields are the fields as JSON has them: numbers and truth values stay, durations become seconds, all else its text.
-func jsonFields(fields []any) map[string]any {
-	if len(fields) == 0 {
-		return nil
-	}
-	object := make(map[string]any, len(fields)/2)
-	for i := 0; i+1 < len(fields); i += 2 {
-		value := fields[i+1]
-		switch v := value.(type) {
-		case bool, int, int32, int64, uint16, uint64, float64, string, []string, []config.Problem:
-		case time.Duration:
-			value = seconds(v)
-		default:
-			value = fmt.Sprint(v)
-		}
-		object[fmt.Sprint(fields[i])] = value
-	}
-	return object
-}
-
-func seconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }
 
 // errorLength is how much of an error a line shows, in bytes: an API server that refuses a patch repeats all of it.
 const errorLength = 1500

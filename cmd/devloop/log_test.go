@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -18,7 +20,7 @@ var noon = time.Date(2026, 5, 17, 12, 0, 0, 7e6, time.UTC)
 func say(format string, verbose bool, e event.Event) string {
 	var out strings.Builder
 	p := newPrinter(&out)
-	p.configure(format, verbose)
+	p.configure(format, verbose, false)
 	e.Time = noon
 	p.event(e)
 	return out.String()
@@ -34,7 +36,7 @@ func TestLines(t *testing.T) {
 		{"a step that ended",
 			event.Event{Run: 2, Stage: "build", Phase: event.Succeeded, Message: "image built", Fields: []any{"image", "worker:1", "cached", true, "for", 2 * time.Second}, Took: 1500 * time.Millisecond},
 			"INFO build: image built run=2 image=worker:1 cached=true for=2s took=1.5s",
-			`"level":"info","stage":"build","phase":"succeeded","msg":"image built","run":2,"took":1.5,"fields":{"cached":true,"for":2,"image":"worker:1"}}`},
+			`"level":"info","stage":"build","phase":"succeeded","msg":"image built","run":2,"took":1.5,"fields":{"image":"worker:1","cached":true,"for":2}}`},
 		{"a step on the way up",
 			event.Event{Stage: "build", Phase: event.Failed, Message: "image built", Err: broken}, "", ""},
 		{"the run that failed",
@@ -48,6 +50,13 @@ func TestLines(t *testing.T) {
 		{"a warning", event.Event{Stage: "node", Phase: event.Warned, Message: "image stays", Err: errors.New("in use")},
 			`WARN node: image stays err="in use"`,
 			`"level":"warn","stage":"node","phase":"warned","msg":"image stays","err":"in use"}`},
+		{"the end of a run",
+			event.Event{Run: 1, Stage: "loop", Phase: event.Succeeded, Message: event.RunComplete, Took: 7 * time.Second, Fields: []any{"total", 7.4, "stages", map[string]any{"load": 0.4, "build": 5.1, "hash": 0.01}}},
+			"INFO loop: ready in 7.4 s: build 5.1, load 0.4 run=1",
+			`"level":"info","stage":"loop","phase":"succeeded","msg":"run complete","run":1,"took":7,"fields":{"total":7.4,"stages":{"build":5.1,"hash":0.01,"load":0.4}}}`},
+		{"a line of a pod", podLine("api-web-1", "warn", "it is warm"),
+			"WARN api-web-1: it is warm",
+			`"level":"info","stage":"pod","phase":"noted","msg":"log","fields":{"pod":"api-web-1","namespace":"ns","container":"web","level":"warn","line":"it is warm"}}`},
 		{"a detail", event.Event{Stage: "build", Phase: event.Detailed, Message: "build step"}, "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -90,6 +99,73 @@ func TestReservedWords(t *testing.T) {
 		}
 		if fields := got["fields"]; !reflect.DeepEqual(fields, map[string]any{key: "its value"}) || got["msg"] != "a message" || got["level"] != "info" {
 			t.Errorf("json: field %s: %v", key, got)
+		}
+	}
+}
+
+// -q leaves how runs ended, what went wrong, and pods' lines, which are asked for by themselves.
+func TestQuiet(t *testing.T) {
+	for _, test := range []struct {
+		event event.Event
+		seen  bool
+	}{
+		{event.Event{Stage: "build", Phase: event.Succeeded, Message: "image built"}, false},
+		{event.Event{Stage: "loop", Phase: event.Noted, Message: "change seen"}, false},
+		{event.Event{Stage: "loop", Phase: event.Started, Message: event.RunComplete}, false},
+		{event.Event{Stage: "loop", Phase: event.Succeeded, Message: event.RunComplete}, true},
+		{event.Event{Stage: "loop", Phase: event.Failed, Message: event.RunComplete, Err: errors.New("x")}, true},
+		{event.Event{Stage: "loop", Phase: event.Failed, Message: event.RunComplete, Err: errors.New("x"), Repeated: true}, false},
+		{event.Event{Stage: "node", Phase: event.Warned, Message: "image stays"}, true},
+		{podLine("web-1", "info", "hello"), true},
+	} {
+		for _, format := range logFormats {
+			var out strings.Builder
+			p := newPrinter(&out)
+			p.configure(format, false, true)
+			p.event(test.event)
+			if seen := out.Len() > 0; seen != test.seen {
+				t.Errorf("%s: %+v: %q", format, test.event, out.String())
+			}
+		}
+	}
+}
+
+// A file gets the lines that the terminal does, but for -q, and is put aside when it is large.
+func TestLogFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "dev.log")
+	var out strings.Builder
+	p := newPrinter(&out)
+	p.configure(formatText, false, true)
+	var err error
+	if p.file, err = newFilePrinter(path, p); err != nil {
+		t.Fatal(err)
+	}
+	p.file.configure(formatJSON, false, false)
+	long := strings.Repeat("x", 1<<20)
+	for range 5 * logFileSize {
+		p.event(event.Event{Time: noon, Stage: "build", Phase: event.Noted, Message: long})
+	}
+	p.end(errors.New("the last words"), 1)
+	if err := p.file.close(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "the last words") || strings.Contains(out.String(), "xxx") {
+		t.Errorf("the terminal: %.200q", out.String())
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(string(content), `"err":"the last words","fields":{"code":1}}`+"\n") {
+		t.Errorf("the file ends in %q", content[max(0, len(content)-200):])
+	}
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(path), "*"))
+	if err != nil || len(files) != 1+logFileKept {
+		t.Errorf("%v, %v", files, err)
+	}
+	for _, file := range files {
+		if info, err := os.Stat(file); err != nil || info.Size() > logFileSize<<20 || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", file, info, err)
 		}
 	}
 }

@@ -29,6 +29,9 @@ func main() {
 	if err != nil {
 		o.printer.end(err, code)
 	}
+	if o.printer.file != nil {
+		_ = o.printer.file.close() // all is written, or cannot be
+	}
 	os.Exit(code)
 }
 
@@ -44,14 +47,15 @@ func execute(o *options) error {
 }
 
 func newRootCommand(o *options) *cobra.Command {
-	cleanup, once, mode := true, false, watch.Auto
+	once, d := false, devOptions{cleanup: true, mode: watch.Auto, page: true, pagePort: -1}
 	root := &cobra.Command{
 		Use:   "devloop",
 		Short: "Keep a minikube cluster in step with the files of this folder",
 		Long: `devloop watches the files that devloop.yaml's images and releases are made from. When one is saved, it builds the images
 that changed, hands them to minikube, upgrades the Helm releases that changed and waits until the platform answers.
 Forwarded ports stay open all the while. Ctrl+C removes what was deployed; a second Ctrl+C leaves at once. In a terminal, ? tells
-which keys there are: run now, pause, logs of the pods. SIGHUP runs now, too.
+which keys there are: run now, pause, logs of the pods. SIGHUP runs now, too. How it all stands is on a page, whose address the log tells,
+and in another terminal: devloop status.
 
 Every flag can be given by the environment, too: --log-format is DEVLOOP_LOG_FORMAT.
 
@@ -68,7 +72,7 @@ Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop 
 			if once {
 				return runOnce(cmd.Context(), o)
 			}
-			return dev(cmd.Context(), o, mode, cleanup)
+			return dev(cmd.Context(), o, d)
 		},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -77,15 +81,22 @@ Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop 
 	root.SetHelpCommand(newHelpCommand())
 	root.CompletionOptions.DisableDefaultCmd = true
 	o.register(root)
-	root.Flags().BoolVar(&cleanup, "cleanup", true, "remove what was deployed when devloop ends")
+	root.Flags().BoolVar(&d.cleanup, "cleanup", true, "remove what was deployed when devloop ends")
 	root.Flags().BoolVar(&once, "once", false, "the same as devloop run: one turn, and what was deployed stays")
-	root.Flags().Var((*watchMode)(&mode), "watch", "how changes of files are seen: by events of the kernel, by polling (poll), or by what works (auto)")
+	root.Flags().BoolVar(&d.page, "page", true, "show how it all stands on a page on 127.0.0.1")
+	root.Flags().IntVar(&d.pagePort, "page-port", -1, "the page's port, instead of page.port in the configuration; 0 takes 10360, or a free one")
+	root.Flags().BoolVar(&d.logs, "logs", false, "show the logs of the pods from the start, as the key l does")
+	root.Flags().StringVar(&d.logPods, "log-pods", "", "show only pods whose name, or name/container, this regular expression matches")
+	root.Flags().StringVar(&d.logLevel, "log-level", "", "show only lines of pods of this level or above: debug, info, warn, error")
+	root.Flags().Var((*watchMode)(&d.mode), "watch", "how changes of files are seen: by events of the kernel, by polling (poll), or by what works (auto)")
 	o.registerAdopt(root)
-	if err := root.RegisterFlagCompletionFunc("watch", cobra.FixedCompletions(watchModes, cobra.ShellCompDirectiveNoFileComp)); err != nil {
-		panic(err) // there is no such flag: a mistake in this function
+	for flag, values := range map[string][]string{"watch": watchModes, "log-level": logLevels} {
+		if err := root.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+			panic(err) // there is no such flag: a mistake in this function
+		}
 	}
 	root.AddCommand(newRunCommand(o), newBuildCommand(o), newDiffCommand(o), newRenderCommand(o), newDeleteCommand(o), newInitCommand(), newDoctorCommand(o),
-		newSchemaCommand(), newCompletionCommand(), newVersionCommand())
+		newStatusCommand(o), newLogsCommand(o), newEventsCommand(o), newSchemaCommand(), newCompletionCommand(), newVersionCommand())
 	return root
 }
 

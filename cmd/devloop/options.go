@@ -2,6 +2,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,7 +25,9 @@ type options struct {
 	setFrom     string // what gave set, for messages
 	kubeContext string
 	verbose     bool
+	quiet       bool
 	logFormat   string
+	logFile     string
 	adopt       bool
 
 	printer *printer
@@ -37,6 +40,8 @@ func (o *options) register(root *cobra.Command) {
 	flags.StringArrayVar(&o.set, "set", nil, "set one value of the configuration: path=value, as in images.worker.target=dev")
 	flags.StringVar(&o.kubeContext, "kube-context", "", "the kube context to use, instead of the configuration's or the current one")
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "tell more: each build step, what was found unchanged, the causes of an error")
+	flags.BoolVarP(&o.quiet, "quiet", "q", false, "tell less: how each run ended, warnings and errors")
+	flags.StringVar(&o.logFile, "log-file", "", "write the log to this file as well; at 10 MB it is put aside, and the newest three of these stay")
 	flags.StringVar(&o.logFormat, "log-format", formatText, "text for people; logfmt or json for machines")
 	for flag, complete := range map[string]cobra.CompletionFunc{
 		"profile": func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -80,7 +85,16 @@ func (o *options) settle(cmd *cobra.Command) (err error) {
 	if !slices.Contains(logFormats, o.logFormat) {
 		return usageError{event.WithHint(fmt.Errorf("--log-format: there is no format %q", o.logFormat), "take one of "+strings.Join(logFormats, ", "))}
 	}
-	o.printer.configure(o.logFormat, o.verbose)
+	if o.quiet && o.verbose {
+		return usageError{event.WithHint(errors.New("-q and -v contradict each other"), "leave one of them out")}
+	}
+	o.printer.configure(o.logFormat, o.verbose, o.quiet)
+	if o.logFile != "" {
+		if o.printer.file, err = newFilePrinter(o.logFile, o.printer); err != nil {
+			return environmentError{err}
+		}
+		o.printer.file.configure(o.logFormat, o.verbose, false)
+	}
 	return nil
 }
 

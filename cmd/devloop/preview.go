@@ -62,7 +62,7 @@ from, as the loop does. Nothing is changed.`,
 				if found.Changed {
 					state = "would be applied"
 				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "release %s, revision %d: %s, %s\n%s", found.Release, found.Revision, state, found.Why, found.Text)
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "release %s, revision %d: %s, %s\n%s", found.Release, found.Revision, state, found.Why, o.printer.secrets.Text(found.Text))
 				return err
 			})
 			if err == nil && differs && exitCode {
@@ -99,7 +99,7 @@ func preview(ctx context.Context, o *options, names []string, show func(context.
 		if err != nil {
 			return err
 		}
-		deployer := deploy.New(cluster, p.config.Name, nil, deploy.Options{CacheDir: filepath.Join(cache, "charts"), Folder: p.config.Dir})
+		deployer := deploy.New(cluster, p.config.Name, nil, deploy.Options{CacheDir: filepath.Join(cache, "charts"), Folder: p.config.Dir, Secret: p.secrets.Hide})
 		list, err := resolved(p.config, tags, push)
 		if err != nil {
 			return err

@@ -3,9 +3,18 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
+	"github.com/devloop/devloop/pkg/status"
 )
 
 // process is a command at work. Its end has to be called.
@@ -13,6 +22,11 @@ type process struct {
 	source   config.Source
 	config   *config.Config
 	sink     event.Sink
+	board    *status.Board
+	history  *status.History // nil for a command that ends by itself
+	secrets  *event.Secrets
+	printer  *printer
+	log      *logger
 	adopt    bool // releases that somebody else made are taken over
 	patience *patience
 	reload   chan struct{} // SIGHUP; nil for a command that ends by itself
@@ -22,26 +36,102 @@ type process struct {
 
 // begin reads the configuration, opens the log, and returns a context that ends with the first Ctrl+C.
 func (o *options) begin(parent context.Context) (context.Context, *process, error) {
-	return o.beginProcess(parent, &process{source: o.source(), adopt: o.adopt})
+	return o.beginProcess(parent, nil)
 }
 
 // beginLasting is begin for a command that runs until it is told to end.
 func (o *options) beginLasting(parent context.Context) (context.Context, *process, error) {
-	return o.beginProcess(parent, &process{source: o.source(), adopt: o.adopt, reload: make(chan struct{}, 1)})
+	return o.beginProcess(parent, make(chan struct{}, 1))
 }
 
-func (o *options) beginProcess(parent context.Context, p *process) (context.Context, *process, error) {
+func (o *options) beginProcess(parent context.Context, reload chan struct{}) (context.Context, *process, error) {
+	p := &process{source: o.source(), adopt: o.adopt, reload: reload, printer: o.printer, secrets: o.printer.secrets}
 	var err error
 	if p.config, err = config.Load(p.source); err != nil {
 		return nil, nil, err
 	}
-	log := newLogger(o.printer)
-	p.sink = log.sink
+	hideSecrets(p.secrets, p.config)
+	var runs []status.Run
+	if reload != nil {
+		if p.history, err = openHistory(p.config); err != nil {
+			return nil, nil, err
+		}
+		runs = p.history.Runs()
+	}
+	p.log = newLogger(o.printer)
+	p.board = status.NewBoard(runs)
+	p.sink = p.secrets.Before(p.board.Before(p.log.sink)) // what a view never hears it cannot show
+	tellConfig(p.sink, nil, p.config)
 	var ctx context.Context
 	ctx, p.patience, p.stop = interruptible(parent, o.printer, p.reload)
 	p.end = func() {
 		p.stop()
-		log.close()
+		p.log.close()
 	}
 	return ctx, p, nil
+}
+
+// openHistory opens the runs of earlier devloops for the same file.
+func openHistory(c *config.Config) (*status.History, error) {
+	dir, err := journal.DefaultDir()
+	if err != nil {
+		return nil, err
+	}
+	return status.OpenHistory(filepath.Join(dir, "runs", fileID(c.Path, c.Name)+".jsonl"))
+}
+
+// fileID is a name for files that belong to a project at a place.
+func fileID(place, project string) string {
+	const most = 32 // characters: the path of a socket may have but 104
+	sum := sha256.Sum256([]byte(place))
+	return project[:min(most, len(project))] + "-" + hex.EncodeToString(sum[:4])
+}
+
+// tellConfig tells what a reading of devloop.yaml names, if that is not what it was before.
+func tellConfig(sink event.Sink, before, now *config.Config) {
+	old, new := namesOf(before), namesOf(now)
+	if before == nil || !reflect.DeepEqual(old, new) {
+		sink.For("config").Detail(event.ConfigRead, "project", now.Name, "folder", now.Dir, "images", new[0], "releases", new[1], "charts", new[2])
+	}
+}
+
+// namesOf are images, releases and charts.
+func namesOf(c *config.Config) (names [3][]string) {
+	if c == nil {
+		return names
+	}
+	for _, image := range c.Images {
+		names[0] = append(names[0], image.Name)
+	}
+	for _, r := range c.Releases {
+		names[1] = append(names[1], r.Namespace+"/"+r.Name)
+		names[2] = append(names[2], r.Chart)
+	}
+	return names
+}
+
+// secretLength is how much of a secret is looked for, in bytes: a file that somebody names by mistake may be large.
+const secretLength = 1 << 20
+
+// hideSecrets makes known what builds get as secrets, and what the kubeconfig holds. What cannot be read cannot be shown either. Values of releases are
+// made known by who merges them.
+func hideSecrets(secrets *event.Secrets, c *config.Config) {
+	secrets.Hide(deploy.KubeconfigSecrets()...)
+	for _, image := range c.Images {
+		for _, secret := range image.Secrets {
+			if secret.Env != "" {
+				secrets.Hide(os.Getenv(secret.Env))
+				continue
+			}
+			file, err := os.Open(c.Abs(inHome(secret.File)))
+			if err != nil {
+				continue
+			}
+			content, err := io.ReadAll(io.LimitReader(file, secretLength))
+			_ = file.Close() // only read
+			if err == nil {
+				secrets.HideFile(string(content))
+			}
+		}
+	}
 }

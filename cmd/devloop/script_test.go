@@ -34,8 +34,9 @@ func TestScripts(t *testing.T) {
 			home := filepath.Join(env.WorkDir, ".home")
 			for name, value := range map[string]string{
 				"HOME": home, "MINIKUBE_HOME": "", "XDG_CACHE_HOME": "", "XDG_STATE_HOME": "",
-				"KUBECONFIG":  filepath.Join(env.WorkDir, "kubeconfig"),
-				"DOCKER_HOST": "unix://" + filepath.Join(env.WorkDir, "docker.sock"),
+				"KUBECONFIG":      filepath.Join(env.WorkDir, "kubeconfig"),
+				"XDG_RUNTIME_DIR": filepath.Join(env.WorkDir, ".run"),
+				"DOCKER_HOST":     "unix://" + filepath.Join(env.WorkDir, "docker.sock"),
 			} {
 				env.Setenv(name, value)
 			}

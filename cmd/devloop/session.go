@@ -31,7 +31,7 @@ type session struct {
 	config   atomic.Pointer[config.Config] // the last valid reading of devloop.yaml
 	invalid  string                        // what was said last of a reading that is not
 	takeOver bool                          // releases that somebody else made are taken over
-	wants    [4]string                     // what was asked for while devloop runs, of what is fixed
+	wants    [5]string                     // what was asked for while devloop runs, of what is fixed
 	sink     event.Sink
 	docker   *client.Client
 	cluster  *deploy.Cluster
@@ -52,6 +52,12 @@ type session struct {
 	staleMu sync.Mutex
 	stale   []string // base images that were told of as out of reach
 
+	pods    chan deploy.PodScope // which are followed: the newest one counts
+	secrets *event.Secrets
+
+	toldMu sync.Mutex
+	held   map[name.Tag]bool // images whose place on the nodes was told
+
 	forwards *forwards      // open before the session and after it
 	watcher  *watch.Watcher // nil for one turn
 	closers  []func() error
@@ -60,7 +66,7 @@ type session struct {
 // openSession finds the cluster, makes sure that it is a local one, and locks the project's journal. Nothing is changed in the
 // cluster. The caller closes the session.
 func openSession(ctx context.Context, p *process) (*session, error) {
-	opened := &session{source: p.source, sink: p.sink, takeOver: p.adopt}
+	opened := &session{source: p.source, sink: p.sink, secrets: p.secrets, takeOver: p.adopt, pods: make(chan deploy.PodScope, 1), held: map[name.Tag]bool{}}
 	opened.config.Store(p.config)
 	if err := opened.open(ctx); err != nil {
 		return nil, environmentError{errors.Join(err, opened.close())}
@@ -105,7 +111,8 @@ func (s *session) open(ctx context.Context) (err error) {
 	}
 	s.closers = append(s.closers, s.registry.Close)
 	s.host, s.building = build.New(s.docker, cache), make(chan struct{}, buildsInNode)
-	s.deployer = deploy.New(s.cluster, c.Name, s.journal, deploy.Options{CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: s.takeOver})
+	s.deployer = deploy.New(s.cluster, c.Name, s.journal, deploy.Options{CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: s.takeOver, Secret: s.secrets.Hide})
+	s.followPods(c)
 	return nil
 }
 

@@ -32,6 +32,7 @@ func (quickStages) Has(context.Context, name.Tag) (bool, error)                 
 func (quickStages) Build(context.Context, event.Sink, name.Tag) error           { return nil }
 func (quickStages) Missing(_ context.Context, t []name.Tag) ([]name.Tag, error) { return t, nil }
 func (quickStages) Give(context.Context, event.Sink, []name.Tag) error          { return nil }
+func (quickStages) Tell(context.Context, event.Sink, []name.Tag)                {}
 func (quickStages) Prune(context.Context, event.Sink, []name.Tag)               {}
 func (quickStages) Files() []string                                             { return nil }
 func (quickStages) Wait(context.Context, event.Sink) error                      { return nil }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -58,14 +59,19 @@ func (s *session) load() (loop.Stages, error) {
 	}, nil
 }
 
+// fixed is what does not change while devloop runs.
+func fixed(c *config.Config) [5]string {
+	return [...]string{c.Name, c.KubeContext, c.BuildIn, c.Push, strconv.Itoa(c.Page.Port)}
+}
+
 // adopt puts a valid reading in force. What is fixed when devloop starts stays as it was.
 func (s *session) adopt(before, c *config.Config) error {
-	if wants := [...]string{c.Name, c.KubeContext, c.BuildIn, c.Push}; wants != [...]string{before.Name, before.KubeContext, before.BuildIn, before.Push} {
+	if wants := fixed(c); wants != fixed(before) {
 		if wants != s.wants {
-			s.sink.For("config").Warn("name, kubeContext, buildIn and push take effect when devloop is started again", nil)
+			s.sink.For("config").Warn("name, kubeContext, buildIn, push and page take effect when devloop is started again", nil)
 			s.wants = wants
 		}
-		c.Name, c.KubeContext, c.BuildIn, c.Push = before.Name, before.KubeContext, before.BuildIn, before.Push
+		c.Name, c.KubeContext, c.BuildIn, c.Push, c.Page = before.Name, before.KubeContext, before.BuildIn, before.Push, before.Page
 	}
 	if err := s.forwards.become(c); err != nil {
 		return err
@@ -73,8 +79,30 @@ func (s *session) adopt(before, c *config.Config) error {
 	if s.watcher != nil {
 		s.watcher.Settle(c.Watch.Quiet, c.Watch.Limit)
 	}
+	hideSecrets(s.secrets, c)
+	tellConfig(s.sink, before, c)
+	s.followPods(c)
 	s.config.Store(c)
 	return nil
+}
+
+// gatewayPods are the schedulers and workers that users of a Dask Gateway start, in the namespaces of its release. They are no part of it.
+const gatewayPods = "gateway.dask.org/cluster"
+
+// followPods says whose pods are followed from now on.
+func (s *session) followPods(c *config.Config) {
+	scope := deploy.PodScope{Releases: releases(c)}
+	for _, r := range c.Releases {
+		scope.Selectors = append(scope.Selectors, deploy.PodSelector{Namespace: r.Namespace, Selector: gatewayPods})
+	}
+	for _, l := range c.Logs {
+		scope.Selectors = append(scope.Selectors, deploy.PodSelector(l))
+	}
+	select {
+	case <-s.pods: // nobody has taken it yet
+	default:
+	}
+	s.pods <- scope
 }
 
 // images is the build stage.
@@ -256,6 +284,24 @@ func (n nodes) Give(ctx context.Context, sink event.Sink, tags []name.Tag) error
 	return n.session.images.Give(ctx, sink, n.session.origin, n.session.registry, tags)
 }
 
+// Tell tells of each image once: what a name stands for does not change.
+func (n nodes) Tell(ctx context.Context, sink event.Sink, tags []name.Tag) {
+	s := n.session
+	s.toldMu.Lock()
+	defer s.toldMu.Unlock()
+	untold := slices.DeleteFunc(slices.Clone(tags), func(tag name.Tag) bool { return s.held[tag] })
+	if len(untold) == 0 || s.push != nil {
+		return
+	}
+	if err := s.nodes.Tell(ctx, sink, untold); err != nil {
+		sink.For("node").Detail("what the nodes hold could not be asked", "reason", err.Error())
+		return
+	}
+	for _, tag := range untold {
+		s.held[tag] = true
+	}
+}
+
 // Prune removes images that devloop made and that are neither among the newest of their name nor named by a pod. What cannot be
 // removed now is tried again after the next run: it is no reason for a run to fail.
 func (n nodes) Prune(ctx context.Context, sink event.Sink, tags []name.Tag) {
@@ -409,7 +455,8 @@ func release(c *config.Config, r config.Release) deploy.Release {
 		Namespace: r.Namespace, CreateNamespace: r.CreateNamespace, DependsOn: r.DependsOn,
 		InlineValues: r.InlineValues, Set: r.Set, SetString: r.SetString,
 		Before: commands(r.Hooks.Before), After: commands(r.Hooks.After),
-		Rollback: r.OnFailure == "rollback",
+		SecretValues: r.SecretValues,
+		Rollback:     r.OnFailure == "rollback",
 	}
 	if r.ChartIsLocal() {
 		made.Chart = c.Abs(r.Chart)

@@ -168,8 +168,8 @@ func familiar(ref string) (name.Tag, error) {
 // tag never stands for content that it was not made from (else event.ErrSuperseded). Cancelling ctx ends the build.
 func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error {
 	say := sink.For("build")
-	say.Note("building image", "image", input.Tag.String())
-	return say.Step(ctx, "image built", func(ctx context.Context) ([]any, error) {
+	say.Note(event.BuildingImage, "image", input.Tag.String())
+	return say.Step(ctx, event.ImageBuilt, func(ctx context.Context) ([]any, error) {
 		id, err := b.solveStill(ctx, say, input)
 		if err == nil {
 			if err = b.engine.name(ctx, id, input.Tag); err != nil {

@@ -108,14 +108,14 @@ func (p *progress) take(status *bkclient.SolveStatus) {
 		if vertex.Started != nil {
 			took = vertex.Completed.Sub(*vertex.Started)
 		}
-		tell, fields := p.say.Detail, []any{"image", p.input.Name, "step", s.name, "took", took.Round(time.Millisecond)}
+		tell, fields := p.say.DetailTook, []any{"image", p.input.Name, "step", s.name}
 		if inDockerfile.MatchString(vertex.Name) && !vertex.Cached && vertex.Error == "" && took >= worthALine {
-			tell = p.say.Note
+			tell = p.say.NoteTook
 		}
 		if vertex.Cached {
 			fields = append(fields, "cached", true)
 		}
-		tell("build step", fields...)
+		tell(took, event.BuildStep, fields...)
 	}
 	for _, line := range status.Logs {
 		s := p.step(line.Vertex)
@@ -154,7 +154,7 @@ func (p *progress) beat() {
 		}
 	}
 	if now != nil {
-		p.say.Progress("building image", "image", p.input.Tag.String(), "step", now.name, "done", done, "total", len(p.order), "since", now.started)
+		p.say.Progress(event.BuildingImage, "image", p.input.Tag.String(), "step", now.name, "done", done, "total", len(p.order), "since", now.started)
 	}
 }
 
@@ -216,7 +216,7 @@ func (p *progress) explain(err error) error {
 			failure = fmt.Errorf("%s: %s failed: %s", at, p.failed.name, said)
 		}
 		if shown != "" {
-			p.say.Note("build step failed", "image", p.input.Name, "step", p.failed.name, "output", shown)
+			p.say.Note(event.BuildStepFailed, "image", p.input.Name, "step", p.failed.name, "output", shown)
 		}
 	}
 	last := err.Error() + "\n" + shown // what came before was got over

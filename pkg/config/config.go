@@ -98,6 +98,12 @@ type Config struct {
 	// When changes of files count as a save.
 	Watch Watch `key:"watch"`
 
+	// Which pods' logs are shown besides those of the releases' own pods.
+	Logs []PodLogs `key:"logs"`
+
+	// The page that shows how it all stands. Fixed when devloop starts.
+	Page Page `key:"page"`
+
 	files []string // that were read, absolute
 	root  *node    // what was decoded, for the positions
 }
@@ -203,6 +209,9 @@ type Release struct {
 	// Values like those of set that are text for the chart, whatever they look like: true and 8 need no quotes.
 	SetString map[string]string `key:"setString" check:"setPath"`
 
+	// Paths, in the merged values, of what no log and no page may show: auth.password, or auth for all below it.
+	SecretValues []string `key:"secretValues" check:"setPath"`
+
 	// Commands to run on this machine when the release is applied.
 	Hooks Hooks `key:"hooks"`
 
@@ -300,6 +309,21 @@ type Watch struct {
 
 	// How long changes that go on and on may hold that up.
 	Limit time.Duration `key:"limit" default:"1s" check:"settle"`
+}
+
+// PodLogs selects pods that no release made, but that users of the platform start.
+type PodLogs struct {
+	// Namespace of the pods.
+	Namespace string `key:"namespace,required" check:"label"`
+
+	// Label selector of the pods.
+	Selector string `key:"selector,required" check:"selector"`
+}
+
+// Page is where the page is.
+type Page struct {
+	// Port on 127.0.0.1; by default, or with 0, it is 10360, or a free one where that is taken. The log tells which.
+	Port int `key:"port" check:"localPort"`
 }
 
 // Source is what a configuration is read from.

@@ -46,7 +46,7 @@ var wrong = []struct {
 	{"unknown keys", head + "imges: {}\nfoo: 1\nforwards:\n- { servce: s, namespace: n, port: 1, local: 1 }\n", []string{
 		`devloop.yaml:3:1: unknown key "imges"; did you mean "images"?`,
 		`devloop.yaml:4:1: unknown key "foo"; known here: apiVersion, name, kubeContext, allowContexts, images, buildIn, keepImages, push, releases, ` +
-			`health, cleanup, forwards, timeouts, watch, profiles`,
+			`health, cleanup, forwards, timeouts, watch, logs, page, profiles`,
 		`devloop.yaml:6:3: forwards[0]: needs one of these keys: service, deployment, statefulset, pod, selector`,
 		`devloop.yaml:6:5: forwards[0]: unknown key "servce"; did you mean "service"?`,
 	}},
@@ -325,7 +325,7 @@ releases:
   d: { health: [{ deployment: a }], timeouts: { rollout: 5 } }
 `, []string{
 		`devloop.yaml:4:3: profiles: "" must be a name of A-Z, a-z, 0-9, -, _ and . that starts with a letter or digit`,
-		`devloop.yaml:5:8: profiles.a: unknown key "name"; known here: kubeContext, allowContexts, images, buildIn, keepImages, push, releases, health, cleanup, forwards, timeouts, watch`,
+		`devloop.yaml:5:8: profiles.a: unknown key "name"; did you mean "page"?`,
 		`devloop.yaml:5:17: profiles.a: unknown key "kubeContxt"; did you mean "kubeContext"?`,
 		`devloop.yaml:5:43: profiles.a.releases[0]: "name" is missing`,
 		`devloop.yaml:5:81: profiles.a.forwards[0]: "namespace" is missing`,

@@ -310,7 +310,7 @@ func (c *charts) fetch(ctx context.Context, say event.Stage, url, pinned, listed
 	file, address := c.file(url), redacted(url)
 	archive, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		err = say.Step(ctx, "chart downloaded", func(ctx context.Context) ([]any, error) {
+		err = say.Step(ctx, event.ChartDownloaded, func(ctx context.Context) ([]any, error) {
 			ctx, cancel := context.WithTimeout(ctx, downloadTimeout)
 			defer cancel()
 			archive, err = download(ctx)

@@ -261,7 +261,7 @@ func (d *Deployer) uninstall(ctx context.Context, say event.Stage, r Release) er
 	if err != nil {
 		return err
 	}
-	return say.Step(ctx, "release uninstalled", func(context.Context) ([]any, error) {
+	return say.Step(ctx, event.ReleaseRemoved, func(context.Context) ([]any, error) {
 		history, err := helm.Releases.History(r.Name)
 		if err != nil {
 			return nil, fmt.Errorf("uninstall release %s: read Helm's records: %w", r.ID(), err)
@@ -273,7 +273,7 @@ func (d *Deployer) uninstall(ctx context.Context, say event.Stage, r Release) er
 			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
 		}
 		return nil, d.forget(r)
-	}, "release", r.Name)
+	}, "release", r.Name, "namespace", r.Namespace)
 }
 
 // sweep deletes the objects that revisions of a release name and those of kept do not, if they belong to the release.

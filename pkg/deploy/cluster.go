@@ -4,6 +4,7 @@ package deploy
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"maps"
 	"os"
@@ -74,6 +75,35 @@ type Cluster struct {
 func ReadContext(wanted string) (name, server string, err error) {
 	_, raw, err := loadKubeconfig(wanted)
 	return raw.name, raw.server, err
+}
+
+// KubeconfigSecrets are the tokens, passwords and keys of the kubeconfig, and of the files that it names. What cannot be read is left out: it is of no
+// use to anybody here.
+func KubeconfigSecrets() []string {
+	config, err := clientcmd.NewDefaultClientConfigLoadingRules().Load()
+	if err != nil {
+		return nil
+	}
+	var secrets []string
+	for _, user := range config.AuthInfos {
+		secrets = append(secrets, user.Token, user.Password)
+		for _, data := range [][]byte{user.ClientKeyData, user.ClientCertificateData} {
+			secrets = append(secrets, string(data), base64.StdEncoding.EncodeToString(data))
+		}
+		for _, file := range []string{user.TokenFile, user.ClientKey} {
+			if content, err := os.ReadFile(file); err == nil {
+				secrets = append(secrets, string(content))
+			}
+		}
+		if user.AuthProvider != nil {
+			for key, value := range user.AuthProvider.Config {
+				if strings.Contains(key, "token") || strings.Contains(key, "secret") {
+					secrets = append(secrets, value)
+				}
+			}
+		}
+	}
+	return secrets
 }
 
 type rawContext struct{ name, server string }

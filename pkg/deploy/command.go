@@ -31,7 +31,7 @@ const (
 // the command and those that it started are ended.
 func (d *Deployer) run(ctx context.Context, say event.Stage, r Release, when string, command Command) error {
 	shown := strings.Join(command.Args, " ")
-	return say.Step(ctx, "command run", func(ctx context.Context) ([]any, error) {
+	return say.Step(ctx, event.CommandRun, func(ctx context.Context) ([]any, error) {
 		kubeconfig, remove, err := d.cluster.kubeconfigFile()
 		if err != nil {
 			return nil, err

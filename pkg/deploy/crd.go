@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -53,20 +54,26 @@ func (d *Deployer) applyCRDs(ctx context.Context, say event.Stage, r Release, fi
 		return nil
 	}
 	defer d.cluster.wrote()
+	var changed atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	for _, crd := range crds {
 		group.Go(func() error {
-			if err := d.applyCRD(ctx, say, crd); err != nil {
+			if err := d.applyCRD(ctx, say, crd, &changed); err != nil {
 				return fmt.Errorf("release %s: CRD %s: %w", r.ID(), crd.GetName(), err)
 			}
 			return nil
 		})
 	}
-	return group.Wait()
+	err := group.Wait()
+	if n := changed.Load(); n > 0 {
+		say.Note("CRDs applied", "release", r.Name, "count", n)
+	}
+	return err
 }
 
-func (d *Deployer) applyCRD(ctx context.Context, say event.Stage, crd *unstructured.Unstructured) error {
+// applyCRD counts in changed what it has written.
+func (d *Deployer) applyCRD(ctx context.Context, say event.Stage, crd *unstructured.Unstructured, changed *atomic.Int64) error {
 	api := d.cluster.dynamic.Resource(definitions)
 	before, err := api.Get(ctx, crd.GetName(), metav1.GetOptions{})
 	if isNew := apierrors.IsNotFound(err); isNew {
@@ -89,7 +96,8 @@ func (d *Deployer) applyCRD(ctx context.Context, say event.Stage, crd *unstructu
 		return err
 	}
 	if before == nil || before.GetGeneration() != after.GetGeneration() {
-		say.Note("CRD applied", "crd", crd.GetName())
+		changed.Add(1)
+		say.Detail("CRD applied", "crd", crd.GetName())
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, establishTimeout, fmt.Errorf("not served after %s", establishTimeout))
 	defer cancel()

@@ -32,6 +32,7 @@ type Release struct {
 	InlineValues    map[string]any // over the files
 	Set             map[string]any // Helm's --set paths and scalar values, over the inline values
 	SetString       map[string]string
+	SecretValues    []string // paths in the merged values, as in Set, of what is not to be shown
 	Before, After   []Command
 	Rollback        bool // to the last good revision, when its pods do not come up
 }
@@ -78,6 +79,8 @@ type Options struct {
 	CacheDir string // for downloaded charts
 	Folder   string // in which commands run
 	Adopt    bool   // releases that somebody else made are taken over
+
+	Secret func(values ...string) // is told of values that nobody may be shown, before anything else is; nil if that does not matter
 }
 
 // Deployer applies releases to one cluster, for one project.
@@ -117,6 +120,9 @@ func (d *Deployer) read(ctx context.Context, say event.Stage, r Release) (desire
 	merged, err := merge(r)
 	if err != nil {
 		return desired{}, fmt.Errorf("release %s: %w", r.ID(), err)
+	}
+	if d.options.Secret != nil {
+		d.options.Secret(secretValues(merged, r.SecretValues)...)
 	}
 	values, err := json.Marshal(merged)
 	if err != nil {
@@ -206,7 +212,7 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 			return err
 		}
 	default:
-		say.Detail("release unchanged", "release", r.Name, "revision", last.version)
+		say.Detail(event.ReleaseUnchanged, "release", r.Name, "namespace", r.Namespace, "revision", last.version)
 		sink = nil // it is waited for all the same, below, but there is nothing to tell
 	}
 	if due := last.labels[labelAfter] == labelDue; awaited || due {
@@ -256,7 +262,7 @@ func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, las
 		return last, err
 	}
 	var written *release.Release
-	err = say.Step(ctx, "release applied", func(ctx context.Context) ([]any, error) {
+	err = say.Step(ctx, event.ReleaseApplied, func(ctx context.Context) ([]any, error) {
 		stop := context.AfterFunc(ctx, func() { say.Note("waiting for Helm's write to end", "release", r.Name) })
 		defer stop()
 		if err := d.applyCRDs(ctx, say, r, made.crds); err != nil {
@@ -270,7 +276,7 @@ func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, las
 			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
 		}
 		return []any{"revision", written.Version}, nil
-	}, "release", r.Name)
+	}, "release", r.Name, "namespace", r.Namespace)
 	if err != nil {
 		if r.Rollback && !event.IsTransient(passing(err)) {
 			err = d.rollback(say, r, err) //nolint:contextcheck // as above
@@ -305,9 +311,9 @@ func (d *Deployer) rollback(say event.Stage, r Release, cause error) error {
 		result = fmt.Sprintf("it stays as it is: revision %d was up before", good)
 	default:
 		result = fmt.Sprintf("rolled back to revision %d", good)
-		err = say.Step(ctx, "release rolled back", func(ctx context.Context) ([]any, error) {
+		err = say.Step(ctx, event.ReleaseRolledBack, func(ctx context.Context) ([]any, error) {
 			return nil, d.helmRollback(ctx, r, good, last.version+1)
-		}, "release", r.Name, "revision", good)
+		}, "release", r.Name, "namespace", r.Namespace, "revision", good)
 		if err != nil {
 			result = fmt.Sprintf("roll back to revision %d: %v", good, err)
 		}

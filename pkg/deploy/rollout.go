@@ -67,7 +67,7 @@ func (d *Deployer) Wait(ctx context.Context, sink event.Sink, releases []Release
 		about = []any{"release", releases[0].Name}
 	}
 	culprit := -1 // whose workload failed
-	err := say.Step(ctx, "rollout complete", func(ctx context.Context) ([]any, error) {
+	err := say.Step(ctx, event.RolloutComplete, func(ctx context.Context) ([]any, error) {
 		ctx, cancel := context.WithTimeoutCause(ctx, timeout, event.Transient(fmt.Errorf("not ready after %s", timeout)))
 		defer cancel()
 		released, revisions, err := d.workloads(ctx, releases)

@@ -2,6 +2,7 @@
 package deploy
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,6 +86,46 @@ func set(values map[string]any, path string, value any) error {
 		return err
 	}
 	return strvals.ParseJSON(path+"="+string(text), values)
+}
+
+// secretValues are the texts, and all else in words, that stand at paths or below.
+func secretValues(values map[string]any, paths []string) []string {
+	var found []string
+	var add func(any)
+	add = func(value any) {
+		switch value := value.(type) {
+		case map[string]any:
+			for _, inner := range value {
+				add(inner)
+			}
+		case []any:
+			for _, inner := range value {
+				add(inner)
+			}
+		case nil, bool: // no secret
+		default:
+			text := fmt.Sprint(value)
+			found = append(found, text, base64.StdEncoding.EncodeToString([]byte(text))) // as a Secret has it
+		}
+	}
+	for _, path := range paths {
+		var at any = values
+		for _, step := range steps(path) {
+			switch inner := at.(type) {
+			case map[string]any:
+				at = inner[step]
+			case []any:
+				i, err := strconv.Atoi(step)
+				if at = nil; err == nil && i >= 0 && i < len(inner) {
+					at = inner[i]
+				}
+			default:
+				at = nil
+			}
+		}
+		add(at)
+	}
+	return found
 }
 
 // ValueError is a value that the chart's schema forbids.

@@ -79,6 +79,8 @@ func (l *Loop) Run(ctx context.Context) {
 		first   time.Time // of its burst
 		tries   = 0       // in a row that failed in a way that may pass
 		told    = newTold()
+		why     = "start" // the next run
+		files   []string
 	)
 	defer due.Stop()
 	start := func(wait time.Duration) { pending = true; due.Reset(wait) }
@@ -97,6 +99,8 @@ func (l *Loop) Run(ctx context.Context) {
 			var runCtx context.Context
 			runCtx, cancel = context.WithCancelCause(ctx)
 			sink := told.sink(l.sink.InRun(number))
+			sink.For("loop").Detail(event.RunStarts, "why", why, "files", names(files))
+			why, files = "retry", nil
 			go func() { ended <- l.once(runCtx, sink) }()
 
 		case c := <-changes:
@@ -106,6 +110,12 @@ func (l *Loop) Run(ctx context.Context) {
 			}
 			if len(c.Paths) > 0 {
 				l.sink.For("loop").Note("change seen", "files", names(c.Paths))
+			}
+			if files = append(files, c.Paths...); len(files) > 0 {
+				why = "change"
+			}
+			if c.Asked {
+				why = "asked"
 			}
 			now := time.Now()
 			if now.Sub(last) > burst || now.Sub(first) >= burstLimit {
@@ -151,12 +161,16 @@ func (l *Loop) Run(ctx context.Context) {
 }
 
 // Once runs the stages one time and returns how that went.
-func (l *Loop) Once(ctx context.Context) error { return l.once(ctx, l.sink.InRun(1)) }
+func (l *Loop) Once(ctx context.Context) error {
+	sink := l.sink.InRun(1)
+	sink.For("loop").Detail(event.RunStarts, "why", "asked", "files", "")
+	return l.once(ctx, sink)
+}
 
 // once tells how a run went as one step.
 func (l *Loop) once(ctx context.Context, sink event.Sink) error {
 	l.read.Store(nil)
-	err := sink.For("loop").Step(ctx, "run complete", func(ctx context.Context) ([]any, error) {
+	err := sink.For("loop").Step(ctx, event.RunComplete, func(ctx context.Context) ([]any, error) {
 		return nil, l.run(ctx, sink)
 	})
 	if err != nil {

@@ -83,6 +83,7 @@ func (w *world) Give(_ context.Context, _ event.Sink, tags []name.Tag) error {
 	}
 	return nil
 }
+func (w *world) Tell(context.Context, event.Sink, []name.Tag)  {}
 func (w *world) Prune(context.Context, event.Sink, []name.Tag) {}
 func (w *world) Files() []string                               { return []string{"values.yaml"} }
 func (w *world) Validate(ctx context.Context, _ event.Sink, _ []name.Tag) error {

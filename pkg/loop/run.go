@@ -36,6 +36,8 @@ type nodes interface {
 	// Missing returns those of tags that some node lacks.
 	Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
 	Give(ctx context.Context, sink event.Sink, tags []name.Tag) error
+	// Tell tells what the nodes hold under these tags.
+	Tell(ctx context.Context, sink event.Sink, tags []name.Tag)
 	// Prune lets go of older images; tags are those that run now.
 	Prune(ctx context.Context, sink event.Sink, tags []name.Tag)
 }
@@ -66,12 +68,12 @@ type Path struct {
 // run takes the platform to the state that the files on disk describe. It does not care what woke it: where nothing differs,
 // nothing is done.
 func (l *Loop) run(ctx context.Context, sink event.Sink) error {
-	now, err := l.look(ctx)
+	now, err := l.look(ctx, sink)
 	if err != nil {
 		return err
 	}
 	stages, tags := now.stages, now.tags
-	missing, err := stages.Nodes.Missing(ctx, tags)
+	missing, err := l.missing(ctx, sink, stages, tags)
 	if err != nil {
 		return err
 	}
@@ -81,13 +83,14 @@ func (l *Loop) run(ctx context.Context, sink event.Sink) error {
 	if err != nil {
 		return err
 	}
-	missing, err = stages.Nodes.Missing(ctx, missing) // Docker may have built right on the node
+	missing, err = l.missing(ctx, sink, stages, missing) // some may have been built right on the node
 	if err != nil {
 		return err
 	}
 	if err := stages.Nodes.Give(ctx, sink, missing); err != nil {
 		return err
 	}
+	stages.Nodes.Tell(ctx, sink, tags)
 	if err := stages.Platform.Apply(ctx, sink, tags); err != nil {
 		return err
 	}
@@ -103,7 +106,15 @@ func (l *Loop) run(ctx context.Context, sink event.Sink) error {
 
 // look reads devloop.yaml, hashes the inputs, and has all of it watched. Where more has to be watched than before it does so twice, the
 // second time after the watch is in place, so that a change in between is not lost.
-func (l *Loop) look(ctx context.Context) (*reading, error) {
+func (l *Loop) look(ctx context.Context, sink event.Sink) (now *reading, err error) {
+	err = sink.For("build").Look(ctx, event.InputsHashed, func(ctx context.Context) (err error) {
+		now, err = l.hash(ctx)
+		return err
+	})
+	return now, err
+}
+
+func (l *Loop) hash(ctx context.Context) (*reading, error) {
 	for {
 		before := stamp(l.files)
 		stages, err := l.load()
@@ -136,7 +147,17 @@ func (p Path) equal(other Path) bool {
 	return p.Name == other.Name && p.Base == other.Base && slices.Equal(p.Except, other.Except)
 }
 
-const found = "image found, tagging" // with what its inputs ask for; nothing is built
+// missing asks the nodes which of the images they lack.
+func (l *Loop) missing(ctx context.Context, sink event.Sink, stages Stages, tags []name.Tag) (missing []name.Tag, err error) {
+	if len(tags) == 0 {
+		return nil, nil
+	}
+	err = sink.For("node").Look(ctx, event.NodesAsked, func(ctx context.Context) (err error) {
+		missing, err = stages.Nodes.Missing(ctx, tags)
+		return err
+	})
+	return missing, err
+}
 
 // build makes those of the missing images that the host does not hold either, side by side.
 func (l *Loop) build(ctx context.Context, sink event.Sink, stages Stages, tags, missing []name.Tag) error {
@@ -145,7 +166,7 @@ func (l *Loop) build(ctx context.Context, sink event.Sink, stages Stages, tags, 
 	errs := make([]error, len(tags))
 	for i, tag := range tags {
 		if !slices.Contains(missing, tag) {
-			say.Note(found, "image", tag.String(), "on", "node")
+			say.Note(event.ImageFound, "image", tag.String(), "on", "node")
 			continue
 		}
 		group.Go(func() {
@@ -155,7 +176,7 @@ func (l *Loop) build(ctx context.Context, sink event.Sink, stages Stages, tags, 
 					return err
 				}
 				if onHost {
-					say.Note(found, "image", tag.String(), "on", "host")
+					say.Note(event.ImageFound, "image", tag.String(), "on", "host")
 					return nil
 				}
 				return stages.Images.Build(ctx, sink, tag)

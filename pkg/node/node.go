@@ -155,17 +155,16 @@ type Source interface {
 // Give lets every node get the images, which source has, from registry. When it returns without an error, every node holds exactly these
 // images under these names.
 func (c *Cluster) Give(ctx context.Context, sink event.Sink, source Source, registry *Registry, tags []name.Tag) error {
-	return give(ctx, sink, tags, loads, pullTimeout, func(ctx context.Context, tag name.Tag) ([]any, error) {
+	return give(ctx, sink, tags, loads, pullTimeout, func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error) {
 		start := time.Now()
 		id, err := registry.take(ctx, source, tag)
 		if err != nil {
 			return nil, err
 		}
 		pushed := time.Since(start)
-		var sent atomic.Int64
 		group, ctx := errgroup.WithContext(ctx)
 		for _, n := range c.nodes {
-			group.Go(func() error { return n.take(ctx, registry, tag, id, &sent) })
+			group.Go(func() error { return n.take(ctx, registry, tag, id, sent) })
 		}
 		if err := group.Wait(); err != nil {
 			return nil, err
@@ -177,20 +176,73 @@ func (c *Cluster) Give(ctx context.Context, sink event.Sink, source Source, regi
 	})
 }
 
-// give has some images on their way at once, each of them a step.
-func give(ctx context.Context, sink event.Sink, tags []name.Tag, atOnce int, timeout time.Duration, one func(context.Context, name.Tag) ([]any, error)) error {
+// give has some images on their way at once, each of them a step. One counts in sent what has left this machine.
+func give(ctx context.Context, sink event.Sink, tags []name.Tag, atOnce int, timeout time.Duration,
+	one func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error)) error {
 	say := sink.For("node")
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	for _, tag := range tags {
 		group.Go(func() error {
-			say.Note("loading image", "image", tag.String())
-			return say.Step(ctx, "image loaded", func(ctx context.Context) ([]any, error) {
+			say.Note(event.LoadingImage, "image", tag.String())
+			return say.Step(ctx, event.ImageLoaded, func(ctx context.Context) ([]any, error) {
 				ctx, cancel := context.WithTimeout(ctx, timeout)
 				defer cancel()
-				return one(ctx, tag)
+				var sent atomic.Int64
+				var telling sync.WaitGroup
+				defer telling.Wait()
+				telling.Go(func() { tellSent(ctx, say, tag, &sent) })
+				defer cancel()
+				return one(ctx, tag, &sent)
 			}, "image", tag.String())
 		})
+	}
+	return group.Wait()
+}
+
+// beat is how often who looks is told how much has left this machine.
+const beat = 200 * time.Millisecond
+
+// tellSent tells how much that is, until ctx ends.
+func tellSent(ctx context.Context, say event.Stage, tag name.Tag, sent *atomic.Int64) {
+	since := time.Now()
+	ticker := time.NewTicker(beat)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			say.Progress(event.LoadingImage, "image", tag.String(), "bytes", sent.Load(), "since", since)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Tell tells what each node holds under these tags.
+func (c *Cluster) Tell(ctx context.Context, sink event.Sink, tags []name.Tag) error {
+	say := sink.For("node")
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(loads)
+	for _, tag := range tags {
+		full, err := fullName(tag)
+		if err != nil {
+			return err
+		}
+		for _, n := range c.nodes {
+			group.Go(func() error {
+				digest, err := n.runtime.digest(ctx, n, full)
+				if err != nil || digest == "" {
+					return err
+				}
+				id, err := n.runtime.id(ctx, n, full)
+				if err == nil {
+					say.Detail(event.ImageHeld, "image", tag.String(), "node", n.name, "digest", digest, "id", id)
+				}
+				return err
+			})
+		}
 	}
 	return group.Wait()
 }

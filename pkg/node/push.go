@@ -159,7 +159,7 @@ func (p *Push) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
 // Give brings the images, which source has, from devloop's own registry into this one: only the blobs that it lacks.
 func (p *Push) Give(ctx context.Context, sink event.Sink, source Source, registry *Registry, tags []name.Tag) error {
 	// One after the other: what two images share is sent with the first and mounted for the second.
-	return give(ctx, sink, tags, 1, pushTimeout, func(ctx context.Context, tag name.Tag) ([]any, error) {
+	return give(ctx, sink, tags, 1, pushTimeout, func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error) {
 		start := time.Now()
 		if _, err := registry.take(ctx, source, tag); err != nil {
 			return nil, err
@@ -179,8 +179,7 @@ func (p *Push) Give(ctx context.Context, sink event.Sink, source Source, registr
 		if err := errors.Join(digestErr, layersErr, refErr); err != nil {
 			return nil, fmt.Errorf("image registry: %s: %w", tag, err)
 		}
-		var sent atomic.Int64
-		if err := remote.Write(ref, mountable{image, p.mounts(layers, ref)}, p.options(ctx, &sent)...); err != nil {
+		if err := remote.Write(ref, mountable{image, p.mounts(layers, ref)}, p.options(ctx, sent)...); err != nil {
 			return nil, p.explain(tag, err)
 		}
 		p.note(tag, digest)

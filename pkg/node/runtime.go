@@ -23,6 +23,8 @@ type runtime interface {
 	names(ctx context.Context, n *Node) ([]string, error)
 	// digest returns that of the image with a full name, "" if there is none.
 	digest(ctx context.Context, n *Node, name string) (string, error)
+	// id returns what the kubelet calls that image, as in the status of pods; "" if there is none.
+	id(ctx context.Context, n *Node, name string) (string, error)
 	// find returns a name for an image that the node holds already, under whatever name; "" if there is none.
 	find(ctx context.Context, n *Node, id identity) (string, error)
 	// tag gives the image with the name source another one.
@@ -81,6 +83,10 @@ func (dockerRuntime) digest(ctx context.Context, n *Node, name string) (string, 
 	return strings.TrimSpace(out), unless(err, "no such image")
 }
 
+func (r dockerRuntime) id(ctx context.Context, n *Node, name string) (string, error) {
+	return r.digest(ctx, n, name)
+}
+
 func (r dockerRuntime) find(ctx context.Context, n *Node, id identity) (string, error) {
 	for _, digest := range id { // of its classic store a configuration's, of its containerd store a manifest's
 		if held, err := r.digest(ctx, n, digest); held == digest || err != nil {
@@ -127,6 +133,21 @@ func (containerdRuntime) names(ctx context.Context, n *Node) ([]string, error) {
 
 func (containerdRuntime) digest(ctx context.Context, n *Node, name string) (string, error) {
 	_, digest, err := firstImage(ctx, n, fmt.Sprintf("name==%q", name))
+	return digest, err
+}
+
+// id is a name that the kubelet's side of containerd gives to what it has seen: "sha256:" and the digest of the image's configuration.
+func (r containerdRuntime) id(ctx context.Context, n *Node, name string) (string, error) {
+	digest, err := r.digest(ctx, n, name)
+	if err != nil || digest == "" {
+		return "", err
+	}
+	out, err := n.run(ctx, ctr("ls", "--quiet", "target.digest=="+digest)...)
+	for _, other := range strings.Fields(out) {
+		if strings.HasPrefix(other, "sha256:") {
+			return other, err
+		}
+	}
 	return digest, err
 }
 
@@ -224,6 +245,10 @@ func (crioRuntime) digest(ctx context.Context, n *Node, name string) (string, er
 		return "sha256:" + strings.TrimPrefix(id, "sha256:"), nil
 	}
 	return "", unless(err, "image not known")
+}
+
+func (r crioRuntime) id(ctx context.Context, n *Node, name string) (string, error) {
+	return r.digest(ctx, n, name)
 }
 
 func (r crioRuntime) find(ctx context.Context, n *Node, id identity) (string, error) {

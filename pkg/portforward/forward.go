@@ -124,6 +124,7 @@ func (f *Forward) Serve(ctx context.Context, cluster Cluster, client kubernetes.
 		}
 	})
 	tunnels.Go(func() { f.giveBack(tunnelling) })
+	tunnels.Go(func() { f.status.tellCounts(tunnelling) })
 	for _, listener := range f.listeners {
 		accepts.Go(func() {
 			err := f.accept(accepting, listener, func(client *net.TCPConn) {

@@ -1,6 +1,7 @@
 package portforward
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"strings"
@@ -189,4 +190,18 @@ func (s *status) leads(pod string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Contains(s.pods, pod)
+}
+
+// countInterval is how often who looks is told of the counts, in case they have changed.
+const countInterval = time.Second
+
+// tellCounts tells them until ctx ends.
+func (s *status) tellCounts(ctx context.Context) {
+	var told [4]int64
+	for sleep(ctx, countInterval) {
+		if now := [4]int64{s.open.Load(), s.held.Load(), s.sent.Load(), s.received.Load()}; now != told {
+			told = now
+			s.stage.Progress(event.ForwardCounts, append(slices.Clone(s.about), "open", now[0], "held", now[1], "sent", now[2], "received", now[3])...)
+		}
+	}
 }

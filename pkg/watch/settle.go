@@ -31,8 +31,10 @@ func (p *pause) set(quiet, limit time.Duration) {
 }
 
 // settle collects the paths of in and offers them to out, sorted, once none came for the quiet time, or the first is as
-// old as the limit. What comes until the offer is taken joins it. It returns when ctx ends.
-func settle(ctx context.Context, in <-chan []string, out chan<- []string, p *pause) {
+// old as the limit. What comes until the offer is taken joins it. It returns when ctx ends. settled is told of each batch that is taken: for
+// how long it was waited until it was complete.
+func settle(ctx context.Context, in <-chan []string, out chan<- []string, p *pause, settled func(took time.Duration)) {
+	var first, complete time.Time // of the batch
 	pending := map[string]bool{}
 	var batch []string
 	var offer chan<- []string // out when the batch is complete, else nil
@@ -48,6 +50,7 @@ func settle(ctx context.Context, in <-chan []string, out chan<- []string, p *pau
 			return
 		case paths := <-in:
 			if len(pending) == 0 {
+				first = time.Now()
 				late.Reset(time.Duration(p.limit.Load()))
 			}
 			calm.Reset(time.Duration(p.quiet.Load()))
@@ -60,12 +63,14 @@ func settle(ctx context.Context, in <-chan []string, out chan<- []string, p *pau
 		case <-calm.C:
 		case <-late.C:
 		case offer <- batch:
+			settled(complete.Sub(first))
 			calm.Stop()
 			late.Stop()
 			clear(pending)
 			offer = nil
 			continue
 		}
+		complete = time.Now()
 		offer, batch = out, slices.Sorted(maps.Keys(pending))
 	}
 }

@@ -16,7 +16,7 @@ func settling(t *testing.T, f func(t *testing.T, in chan<- []string, out <-chan 
 		in, out := make(chan []string), make(chan []string)
 		var p pause
 		p.set(0, 0)
-		go settle(ctx, in, out, &p)
+		go settle(ctx, in, out, &p, func(time.Duration) {})
 		f(t, in, out)
 	})
 }
@@ -95,7 +95,7 @@ func TestSettleChangesItsPause(t *testing.T) {
 		in, out := make(chan []string), make(chan []string)
 		var p pause
 		p.set(10*time.Millisecond, 0)
-		go settle(ctx, in, out, &p)
+		go settle(ctx, in, out, &p, func(time.Duration) {})
 		for _, c := range []struct{ quiet, limit, want time.Duration }{
 			{10 * time.Millisecond, 0, 10 * time.Millisecond},
 			{3 * time.Second, 5 * time.Second, 3 * time.Second},

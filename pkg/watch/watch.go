@@ -199,7 +199,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 	defer cancel()
 
 	changes := make(chan []string)
-	running.Go(func() { settle(ctx, changes, w.batches, &w.pause) })
+	running.Go(func() {
+		settle(ctx, changes, w.batches, &w.pause, func(took time.Duration) { w.say.DetailTook(took, event.ChangeSettled) })
+	})
 	tell := func(paths []string) {
 		if len(paths) == 0 {
 			return

@@ -16,7 +16,7 @@ const (
 	theirsPort = 18002
 
 	building = "building image" // devloop's line when a build starts
-	complete = "run complete "  // and when a run has ended well; with -v, a line when it starts has a colon behind it
+	complete = "ready in "      // and when a run has ended well
 )
 
 // saveToServed measures from a save to the first answer with the new content. The alternative's pipeline starts at the moment of the

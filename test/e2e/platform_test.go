@@ -25,7 +25,7 @@ const (
 )
 
 const (
-	runComplete = `loop: run complete run=\d+`
+	runComplete = `loop: ready in .* run=\d+`
 	runFailed   = `run failed`
 )
 

@@ -108,7 +108,7 @@ func TestWatch(t *testing.T) {
 		mark := d.mark()
 		do()
 		pass(t, rest)
-		if n := d.count(mark, `run complete`); n != 0 { // nor a run that starts
+		if n := d.count(mark, `ready in`); n != 0 { // nor a run that starts
 			t.Errorf("%s: %d lines of runs", what, n)
 		}
 	}

@@ -1,0 +1,117 @@
+// devloop logs and devloop events: what a devloop that runs in another terminal says, or would if it were asked for more.
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// following are the flags that both have.
+type following struct {
+	follow bool
+	tail   int
+}
+
+func (f *following) register(cmd *cobra.Command, tail int) {
+	cmd.Flags().BoolVar(&f.follow, "follow", true, "go on with what comes, until Ctrl+C or until that devloop ends")
+	cmd.Flags().IntVar(&f.tail, "tail", tail, "begin with so many lines of what was; devloop keeps 5000 of all sorts")
+}
+
+func newEventsCommand(o *options) *cobra.Command {
+	var f following
+	cmd := &cobra.Command{
+		Use:   "events",
+		Short: "Follow the log of the devloop of this folder",
+		Long: `Prints what the devloop that runs in another terminal for this folder's devloop.yaml logs, in any --log-format, and with -v what it
+would log with -v. What pods print is in devloop logs.
+
+Exit codes: 0 it ended, or Ctrl+C; 3 no devloop runs.`,
+		Example: `  devloop events
+  devloop events --log-format json -v --follow=false | jq 'select(.run == 3)'`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p := newPrinter(cmd.OutOrStdout())
+			p.configure(o.logFormat, o.verbose, o.quiet)
+			return o.followEvents(cmd.Context(), f, "", func(e event.Event) {
+				if e.Message != event.PodLog {
+					p.event(e)
+				}
+			})
+		},
+	}
+	f.register(cmd, math.MaxInt32)
+	return cmd
+}
+
+func newLogsCommand(o *options) *cobra.Command {
+	var f following
+	var level string
+	cmd := &cobra.Command{
+		Use:   "logs [pod...]",
+		Short: "Follow what the pods of the devloop of this folder print",
+		Long: `Prints what the releases' pods print, and the Dask schedulers and workers that users start: all together, across restarts. Arguments are
+regular expressions for the names of pods, or for pod/container. It is followed by the devloop that runs in another terminal.
+
+Exit codes: 0 it ended, or Ctrl+C; 3 no devloop runs.`,
+		Example: `  devloop logs
+  devloop logs gateway --level warn
+  devloop logs dask-worker --tail 1000 --follow=false`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			filter, err := newPodFilter(anyOf(args), level)
+			if err != nil {
+				return err
+			}
+			p := newPrinter(cmd.OutOrStdout())
+			p.configure(o.logFormat, o.verbose, o.quiet)
+			return o.followEvents(cmd.Context(), f, event.PodStage, func(e event.Event) {
+				if e.Message == event.PodLog && filter.shows(e) || e.Message == event.PodDied && filter.names(e) {
+					p.event(e)
+				}
+			})
+		},
+	}
+	f.register(cmd, 1000)
+	cmd.Flags().StringVar(&level, "level", "", "only lines of this level or above: "+strings.Join(logLevels, ", "))
+	if err := cmd.RegisterFlagCompletionFunc("level", cobra.FixedCompletions(logLevels, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // there is no such flag: a mistake in this function
+	}
+	return cmd
+}
+
+// anyOf is one regular expression for several.
+func anyOf(expressions []string) string {
+	grouped := make([]string, len(expressions))
+	for i, expression := range expressions {
+		if _, err := regexp.Compile(expression); err != nil {
+			return expression // which is what the error is to be about
+		}
+		grouped[i] = "(?:" + expression + ")"
+	}
+	return strings.Join(grouped, "|")
+}
+
+// followEvents calls show for each line of the log.
+func (o *options) followEvents(ctx context.Context, f following, stage string, show func(event.Event)) error {
+	ctx, _, stop := interruptible(ctx, o.printer, nil)
+	defer stop()
+	r, err := findRunning(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	query := url.Values{"tail": {strconv.Itoa(f.tail)}, "follow": {strconv.FormatBool(f.follow)}, "stage": {stage}}
+	err = r.events(ctx, query, show)
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("follow the devloop of %s: %w", r.state.Folder, err)
+	}
+	return nil
+}

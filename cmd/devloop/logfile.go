@@ -1,0 +1,35 @@
+// The log as a file, which grows to a size and is then put aside.
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/DeRuina/timberjack"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+const (
+	logFileSize  = 10 // MB; a day of saves is one or two
+	logFileKept  = 3  // older ones
+	logFileStamp = "2006-01-02T15-04-05.000"
+)
+
+// newFilePrinter opens a file that gets the lines that p does, and no colours. It is there before anything is logged, so that a path that cannot
+// be is told at once.
+func newFilePrinter(path string, p *printer) (*printer, error) {
+	path, err := filepath.Abs(path)
+	if err == nil {
+		var file *os.File
+		if file, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err == nil {
+			err = file.Close()
+		}
+	}
+	if err != nil {
+		return nil, event.WithHint(fmt.Errorf("--log-file: %w", err), "name a file in a folder that you may write to")
+	}
+	out := &timberjack.Logger{Filename: path, MaxSize: logFileSize, MaxBackups: logFileKept, FileMode: 0o600, BackupTimeFormat: logFileStamp, LocalTime: true}
+	return &printer{out: out, secrets: p.secrets, close: out.Close}, nil
+}

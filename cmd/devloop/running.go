@@ -1,0 +1,156 @@
+// A devloop that runs in another terminal, as its socket shows it.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/status"
+)
+
+// running is one such devloop. Close it.
+type running struct {
+	client *http.Client
+	state  status.State
+}
+
+// stateTimeout is for a devloop on this machine to say how it is.
+const stateTimeout = 5 * time.Second
+
+// findRunning finds the devloop of the devloop.yaml that is meant, or the only one where there is no such file here.
+func findRunning(ctx context.Context, o *options) (*running, error) {
+	dir, err := socketDir()
+	if err != nil {
+		return nil, environmentError{err}
+	}
+	sockets, err := filepath.Glob(filepath.Join(dir, "*.sock"))
+	if err != nil {
+		return nil, err
+	}
+	folder := ""
+	c, err := config.Load(o.source())
+	var invalid *config.Error
+	switch {
+	case err == nil:
+		folder = c.Dir
+	case errors.As(err, &invalid) && len(invalid.Files()) > 0: // it need not be valid for one to run
+		folder = filepath.Dir(invalid.Files()[0])
+	}
+	var all, here []*running
+	for _, socket := range sockets {
+		r := open(socket)
+		if err := r.read(ctx); err != nil {
+			r.close() // a devloop that was killed, or is just ending
+			continue
+		}
+		all = append(all, r)
+		if r.state.Folder == folder && (o.kubeContext == "" || o.kubeContext == r.state.Cluster) {
+			here = append(here, r)
+		}
+	}
+	found := here
+	if folder == "" {
+		found = all
+	}
+	var names []string
+	for _, r := range all {
+		if len(found) != 1 || r != found[0] {
+			r.close()
+		}
+		names = append(names, r.state.Folder+" on "+dash(r.state.Cluster))
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1 && folder != "":
+		return nil, usageError{event.WithHint(errors.New("several devloops run for this folder"), "say which is meant by --kube-context: "+strings.Join(names, ", "))}
+	case len(found) > 1:
+		return nil, usageError{event.WithHint(errors.New("several devloops run, and there is no devloop.yaml here"), "go to the folder of one: "+strings.Join(names, ", "))}
+	case len(all) > 0:
+		return nil, environmentError{event.WithHint(errors.New("no devloop runs for this folder"), "others do: "+strings.Join(names, ", "))}
+	}
+	return nil, environmentError{event.WithHint(errors.New("no devloop runs"), "start one in another terminal: devloop")}
+}
+
+func open(socket string) *running {
+	return &running{client: &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}}
+}
+
+func (r *running) close() { r.client.CloseIdleConnections() }
+
+func (r *running) get(ctx context.Context, path string) (io.ReadCloser, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://devloop"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := r.client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		_ = response.Body.Close()
+		return nil, fmt.Errorf("%s: %s", path, response.Status)
+	}
+	return response.Body, nil
+}
+
+func (r *running) read(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stateTimeout)
+	defer cancel()
+	body, err := r.get(ctx, "/api/state")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }() // only read
+	return json.NewDecoder(body).Decode(&r.state)
+}
+
+// eventLength is how long a line of the log may be, in bytes; errors quote a lot.
+const eventLength = 4 << 20
+
+// events calls show for each line of the log, until that devloop or ctx ends.
+func (r *running) events(ctx context.Context, query url.Values, show func(event.Event)) error {
+	body, err := r.get(ctx, "/api/events?"+query.Encode())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }() // only read
+	lines := bufio.NewScanner(body)
+	lines.Buffer(nil, eventLength)
+	kind := ""
+	for lines.Scan() { // of server-sent events: event: ..., data: ...
+		if is, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
+			kind = is
+		}
+		data, ok := strings.CutPrefix(lines.Text(), "data: ")
+		switch {
+		case !ok:
+		case kind == "gap":
+			show(event.Event{Time: time.Now(), Stage: "log", Phase: event.Warned, Message: "lines came faster than they were read, some are left out"})
+		case kind == "line":
+			var e event.Event
+			if err := json.Unmarshal([]byte(data), &e); err != nil {
+				return fmt.Errorf("a line of the log: %w", err)
+			}
+			show(e)
+		}
+	}
+	if err := lines.Err(); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) { // which is how a devloop that is killed ends
+		return err
+	}
+	return nil
+}

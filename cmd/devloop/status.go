@@ -1,0 +1,237 @@
+// devloop status: how a devloop that runs in another terminal is doing, for people and for scripts.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/status"
+)
+
+// healths are what --wait can wait for.
+var healths = []string{string(status.Starting), string(status.Working), string(status.Healthy), string(status.Failed), string(status.Degraded), string(status.Ending)}
+
+func newStatusCommand(o *options) *cobra.Command {
+	var asJSON bool
+	var wait string
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show how the devloop of this folder is doing",
+		Long: `Shows images, releases, pods, forwards and the last runs of the devloop that runs in another terminal for this folder's devloop.yaml,
+or of the only one that runs.
+
+Exit codes: 0 shown, and with --wait, it is so; 1 it was not so within --timeout; 3 no devloop runs.`,
+		Example: `  devloop status
+  devloop status --wait healthy --timeout 60s && python test.py
+  devloop status --json | jq .run.seconds`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if wait != "" && !slices.Contains(healths, wait) {
+				return usageError{event.WithHint(fmt.Errorf("--wait: there is no state %q", wait), "take one of "+strings.Join(healths, ", "))}
+			}
+			ctx, _, stop := interruptible(cmd.Context(), o.printer, nil)
+			defer stop()
+			state, err := awaited(ctx, o, status.Health(wait), timeout)
+			if ctx.Err() != nil {
+				return errInterrupted
+			}
+			if state == nil {
+				return err
+			}
+			show := writeStatus
+			if asJSON {
+				show = writeJSON
+			}
+			return errors.Join(err, show(cmd.OutOrStdout(), *state))
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print all that is known as JSON; keys are added to it, never renamed")
+	cmd.Flags().StringVar(&wait, "wait", "", "wait until the state is this one: "+strings.Join(healths, ", "))
+	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long --wait waits, also for a devloop that only starts")
+	if err := cmd.RegisterFlagCompletionFunc("wait", cobra.FixedCompletions(healths, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // there is no such flag: a mistake in this function
+	}
+	return cmd
+}
+
+// askAgain is how often --wait looks.
+const askAgain = 100 * time.Millisecond
+
+// awaited returns the state once it is what is wanted, or what it was at last with an error. An empty health is any.
+func awaited(ctx context.Context, o *options, wanted status.Health, timeout time.Duration) (*status.State, error) {
+	if wanted == "" {
+		return readState(ctx, o)
+	}
+	deadline := time.Now().Add(timeout)
+	var last *status.State
+	for {
+		state, err := readState(ctx, o)
+		var none environmentError
+		switch {
+		case err == nil && state.Health == wanted:
+			return state, nil
+		case err == nil:
+			last = state
+		case !errors.As(err, &none):
+			return nil, err // waiting mends a devloop.yaml no more than two devloops
+		}
+		if time.Now().After(deadline) {
+			if last == nil {
+				return nil, err
+			}
+			if err == nil {
+				err = errors.New(strings.TrimSuffix(fmt.Sprintf("not %s within %s, but %s: %s", wanted, timeout, last.Health, last.Reason), ": "))
+			}
+			return last, err
+		}
+		select {
+		case <-time.After(askAgain):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func readState(ctx context.Context, o *options) (*status.State, error) {
+	r, err := findRunning(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	return &r.state, nil
+}
+
+func writeJSON(out io.Writer, state status.State) error {
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(state)
+}
+
+// shownRuns is how many of the last runs are listed.
+const shownRuns = 5
+
+// writeStatus writes a State for people.
+func writeStatus(to io.Writer, s status.State) error {
+	out := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	line := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) } // Flush tells
+	health := string(s.Health)
+	if s.Paused {
+		health += ", paused"
+	}
+	if s.Reason != "" {
+		health += ": " + firstLine(s.Reason)
+	}
+	line("%s on %s: %s", s.Project, dash(s.Cluster), health)
+	if s.Page != "" {
+		line("%s", s.Page)
+	}
+	if len(s.Images) > 0 {
+		line("\nIMAGE\tSTATE\tTAG\tON THE NODES")
+	}
+	for _, i := range s.Images {
+		var nodes []string
+		for _, n := range i.Nodes {
+			nodes = append(nodes, n.Node+" "+shortID(n.Digest))
+		}
+		state := string(i.State)
+		if i.State == status.ImageBuilding && i.Total > 0 {
+			state += fmt.Sprintf(" %d/%d", i.Done, i.Total)
+		}
+		line("%s\t%s\t%s\t%s", i.Name, dash(state), dash(i.Tag), dash(strings.Join(nodes, ", ")))
+	}
+	if len(s.Releases) > 0 {
+		line("\nRELEASE\tNAMESPACE\tREVISION\tSTATE")
+	}
+	for _, r := range s.Releases {
+		line("%s\t%s\t%d\t%s", r.Name, r.Namespace, r.Revision, dash(string(r.State)))
+	}
+	if len(s.Forwards) > 0 {
+		line("\nFORWARD\tTO\tSTATE\tCONNECTIONS\tSENT\tRECEIVED")
+	}
+	for _, f := range s.Forwards {
+		connections := fmt.Sprintf("%d open", f.Open)
+		if f.Held > 0 {
+			connections += fmt.Sprintf(", %d held", f.Held)
+		}
+		line("%s\t%s\t%s\t%s\t%s\t%s", f.Local, f.Target, f.State, connections, size(uint64(f.Sent)), size(uint64(f.Received)))
+	}
+	if len(s.Pods) > 0 {
+		line("\nPOD\tOF\tREADY\tSTATE\tRESTARTS\tAGE")
+	}
+	for _, p := range s.Pods {
+		of, ready := p.Release, "no"
+		if of == "" {
+			of = p.Group
+		}
+		if p.Ready {
+			ready = "yes"
+		}
+		state := p.Phase
+		if p.Reason != "" {
+			state += ": " + firstLine(p.Reason)
+		}
+		line("%s\t%s\t%s\t%s\t%d\t%s", p.Name, dash(of), ready, state, p.Restarts, age(p.Created))
+	}
+	if len(s.Runs) > 0 {
+		line("\nRUN\tENDED\tWHY\tOUTCOME")
+	}
+	for _, r := range slices.Backward(s.Runs[max(0, len(s.Runs)-shownRuns):]) {
+		why := r.Why
+		if r.Files != "" {
+			why = r.Files
+		}
+		outcome := string(r.Outcome) + " after " + r.Summary()
+		if r.Error != "" {
+			outcome += ": " + firstLine(r.Error)
+		}
+		line("%d\t%s ago\t%s\t%s", r.Number, age(r.Ended()), why, outcome)
+	}
+	return out.Flush()
+}
+
+func dash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(text, "\n")
+	return line
+}
+
+// shortID is enough of an image's ID to compare it by eye.
+func shortID(id string) string {
+	const length = 12
+	id = strings.TrimPrefix(id, "sha256:")
+	return id[:min(length, len(id))]
+}
+
+// age is for how long something is, in its largest unit.
+func age(since time.Time) string {
+	switch d := time.Since(since); {
+	case since.IsZero():
+		return "-"
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%.0fs", d.Seconds())
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%.0fm", d.Minutes())
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%.0fh", d.Hours())
+	default:
+		return fmt.Sprintf("%.0fd", d.Hours()/24)
+	}
+}

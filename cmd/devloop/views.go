@@ -1,0 +1,176 @@
+// Where else than in the terminal one can see how it all stands: the page, and a socket for devloop status, logs and events.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/status/web"
+)
+
+// usualPagePort is the page's, unless somebody has it.
+const usualPagePort = 10360
+
+// views are what is served. They are closed after everything else: how the end goes is worth a look, too.
+type views struct {
+	asked   chan ask // for the loop
+	url     string   // of the page, "" without one
+	site    *web.Site
+	servers []*http.Server
+	serving sync.WaitGroup
+	end     context.CancelFunc
+}
+
+// openViews opens the page and the socket. A page that was asked for at a port that is taken is an error; all else is told, and lived without.
+func (p *process) openViews(ctx context.Context, d devOptions) (*views, error) {
+	v := &views{asked: make(chan ask, 8)}
+	metrics := web.NewMetrics(p.board)
+	v.site = web.New(p.board, metrics.Handler(), web.Actions{
+		Rebuild: func() { v.ask(askRun) },
+		Pause: func(paused bool) {
+			if paused {
+				v.ask(askPause)
+			} else {
+				v.ask(askResume)
+			}
+		},
+	})
+	p.sink = p.secrets.Before(p.board.Before(metrics.Before(p.log.sink)))
+	say := p.sink.For("devloop")
+	if d.page {
+		listener, err := listenForPage(ctx, p.config, d.pagePort)
+		if err != nil {
+			v.site.Close()
+			return nil, err
+		}
+		address := listener.Addr().(*net.TCPAddr)
+		v.serve(listener, v.site.Handler(address.Port))
+		v.url = "http://" + address.String() + "/"
+	}
+	if listener, err := listenLocally(ctx, p.config); err != nil {
+		say.Warn("devloop status, logs and events will not find this devloop", err)
+	} else {
+		v.serve(listener, v.site.Local())
+	}
+	keeping, end := context.WithCancel(context.WithoutCancel(ctx))
+	v.end = end
+	v.serving.Go(func() {
+		if err := p.history.Follow(keeping, p.board); err != nil {
+			say.Warn("the last runs will not be known after this devloop", err)
+		}
+	})
+	return v, nil
+}
+
+// ask does not block: who asks again and again while nobody listens gets no more by it.
+func (v *views) ask(what ask) {
+	select {
+	case v.asked <- what:
+	default:
+	}
+}
+
+func (v *views) serve(listener net.Listener, handler http.Handler) {
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute}
+	v.servers = append(v.servers, server)
+	v.serving.Go(func() { _ = server.Serve(listener) }) // until close
+}
+
+// close ends what is served, and waits for it.
+func (v *views) close() {
+	v.site.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // for the last answers
+	defer cancel()
+	for _, server := range v.servers {
+		if server.Shutdown(ctx) != nil {
+			_ = server.Close()
+		}
+	}
+	v.end()
+	v.serving.Wait()
+}
+
+// listenForPage opens the page's address. A port that somebody asked for is that one or none.
+func listenForPage(ctx context.Context, c *config.Config, port int) (net.Listener, error) {
+	byFlag := port >= 0
+	if !byFlag {
+		port = c.Page.Port
+	}
+	open := func(port int) (net.Listener, error) {
+		return new(net.ListenConfig).Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	}
+	if port != 0 {
+		listener, err := open(port)
+		switch hint := "give the page another port, or leave it out: --page=false"; {
+		case err != nil && byFlag:
+			return nil, usageError{event.WithHint(fmt.Errorf("--page-port: %w", err), hint)}
+		case err != nil:
+			return nil, c.Wrong("page.port", err.Error(), hint)
+		}
+		return listener, nil
+	}
+	listener, err := open(usualPagePort)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		listener, err = open(0)
+	}
+	if err != nil {
+		return nil, environmentError{fmt.Errorf("page: %w", err)}
+	}
+	return listener, nil
+}
+
+// socketDir is where the sockets of this user's devloops are; nobody else may look into it.
+func socketDir() (string, error) {
+	dir := filepath.Join(os.TempDir(), "devloop-"+strconv.Itoa(os.Getuid()))
+	if runtime := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(runtime) { // the standard says to ignore others
+		dir = filepath.Join(runtime, "devloop")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return "", err
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); !info.IsDir() || info.Mode().Perm()&0o077 != 0 || ok && int(owner.Uid) != os.Getuid() {
+		return "", event.WithHint(fmt.Errorf("%s is not a folder that is this user's alone", dir), "remove it, or set XDG_RUNTIME_DIR")
+	}
+	return dir, nil
+}
+
+// listenLocally opens the socket of this devloop. One that nobody listens on was left by a devloop that was killed.
+func listenLocally(ctx context.Context, c *config.Config) (net.Listener, error) {
+	dir, err := socketDir()
+	if err != nil {
+		return nil, err
+	}
+	kubeContext, _, _ := deploy.ReadContext(c.KubeContext) // the same file may be at work on several clusters; if there is none, that is told soon
+	path := filepath.Join(dir, fileID(c.Path+"\x00"+kubeContext, c.Name)+".sock")
+	if connection, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
+		_ = connection.Close()
+		return nil, fmt.Errorf("another devloop listens on %s", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "unix", path) // its folder is closed to others already
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return listener, nil
+}

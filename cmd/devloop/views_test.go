@@ -1,0 +1,370 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/status"
+)
+
+// shown is a devloop of which there are only the views.
+type shown struct {
+	*process
+	t     *testing.T
+	views *views
+	file  string // devloop.yaml
+	out   *strings.Builder
+}
+
+// show opens the views of a devloop.yaml, with what the options say; they are closed when the test ends.
+func show(t *testing.T, yaml string, o *options, d devOptions) *shown {
+	t.Helper()
+	t.Cleanup(func() { goleak.VerifyNone(t) })
+	dir := t.TempDir()
+	for name, value := range map[string]string{"XDG_RUNTIME_DIR": filepath.Join(dir, "run"), "XDG_STATE_HOME": filepath.Join(dir, "state"), "KUBECONFIG": filepath.Join(dir, "kubeconfig")} {
+		t.Setenv(name, value)
+	}
+	file := filepath.Join(dir, "demo", "devloop.yaml")
+	if err := errors.Join(os.Mkdir(filepath.Dir(file), 0o755), os.WriteFile(file, []byte("apiVersion: devloop/v1\nname: demo\n"+yaml), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s := &shown{t: t, file: file, out: &strings.Builder{}}
+	o.printer, o.files = newPrinter(s.out), []string{file}
+	o.printer.configure(formatText, o.verbose, o.quiet)
+	if o.logFile != "" {
+		var err error
+		if o.printer.file, err = newFilePrinter(o.logFile, o.printer); err != nil {
+			t.Fatal(err)
+		}
+		o.printer.file.configure(formatJSON, o.verbose, false)
+	}
+	ctx, p, err := o.beginLasting(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.process = p
+	s.views, err = p.openViews(ctx, d)
+	if err != nil {
+		p.end()
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	return s
+}
+
+func (s *shown) close() {
+	if s.views != nil {
+		s.views.close()
+		s.end()
+		s.views = nil
+	}
+}
+
+// call runs another devloop, as in a second terminal.
+func (s *shown) call(args ...string) (code int, out, said string) {
+	s.t.Helper()
+	var stdout bytes.Buffer
+	var stderr strings.Builder
+	o := &options{printer: newPrinter(&stderr)}
+	root := newRootCommand(o)
+	root.SetOut(&stdout)
+	root.SetArgs(append([]string{"-f", s.file}, args...))
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
+	defer cancel()
+	err := root.ExecuteContext(ctx)
+	if err != nil {
+		o.printer.end(err, exitCode(err))
+	}
+	return exitCode(err), stdout.String(), stderr.String()
+}
+
+// run tells of a run that ends in a phase.
+func (s *shown) run(n int, phase event.Phase, err error) {
+	sink := s.sink.InRun(n)
+	sink(event.Event{Time: time.Now(), Stage: "loop", Phase: event.Detailed, Message: event.RunStarts, Fields: []any{"why", "start", "files", ""}})
+	sink(event.Event{Time: time.Now(), Stage: "loop", Phase: phase, Message: event.RunComplete, Err: err, Took: time.Millisecond})
+}
+
+func TestStatusOfAnotherTerminal(t *testing.T) {
+	s := show(t, "", &options{}, devOptions{pagePort: -1})
+	if code, out, _ := s.call("status"); code != 0 || !strings.Contains(out, "demo on -: starting") {
+		t.Errorf("%d: %s", code, out)
+	}
+	s.sink(event.Event{Time: time.Now(), Stage: "loop", Phase: event.Noted, Message: event.DevloopStarted, Fields: []any{"project", "demo", "cluster", "minikube", "folder", s.config.Dir}})
+	s.run(1, event.Failed, errors.New("a broken build\nwith a second line"))
+	if code, out, said := s.call("status", "--wait", "healthy", "--timeout", "200ms"); code != 1 || !strings.Contains(out, "demo on minikube: failed: a broken build\n") ||
+		!strings.Contains(said, "not healthy within 200ms, but failed: a broken build") {
+		t.Errorf("%d: %s%s", code, out, said)
+	}
+	go s.run(2, event.Succeeded, nil)
+	if code, out, said := s.call("status", "--wait", "healthy", "--timeout", "20s"); code != 0 || !strings.Contains(out, "demo on minikube: healthy\n") {
+		t.Errorf("%d: %s%s", code, out, said)
+	}
+	code, out, _ := s.call("status", "--json")
+	var state status.State
+	if err := json.Unmarshal([]byte(out), &state); err != nil || code != 0 || state.Health != status.Healthy || len(state.Runs) != 2 || state.Runs[0].Error != "a broken build\nwith a second line" {
+		t.Errorf("%d, %v: %s", code, err, out)
+	}
+	if code, _, said := s.call("status", "--kube-context", "other"); code != 3 || !strings.Contains(said, "others do: "+s.config.Dir+" on minikube") {
+		t.Errorf("%d: %s", code, said)
+	}
+
+	// Its devloop.yaml may be broken meanwhile.
+	if err := os.WriteFile(s.file, []byte("apiVersion: nothing\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, _ := s.call("status"); code != 0 || !strings.Contains(out, "healthy") {
+		t.Errorf("%d: %s", code, out)
+	}
+
+	// A second one for the same has no socket, and takes none away.
+	if _, err := listenLocally(t.Context(), s.config); err == nil || !strings.Contains(err.Error(), "another devloop listens") {
+		t.Errorf("a second socket: %v", err)
+	}
+	sockets, err := filepath.Glob(filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "devloop", "*.sock"))
+	if err != nil || len(sockets) != 1 {
+		t.Fatal(sockets, err)
+	}
+	if info, err := os.Stat(sockets[0]); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	s.close()
+	if code, _, _ := s.call("status"); code != 3 {
+		t.Errorf("when it has ended: %d", code)
+	}
+	// One that was killed leaves its socket, which is no obstacle.
+	if err := os.WriteFile(sockets[0], nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, said := s.call("status"); code != 3 {
+		t.Errorf("with a dead socket: %d: %s", code, said)
+	}
+	listener, err := listenLocally(t.Context(), s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLogsAndEvents(t *testing.T) {
+	s := show(t, "", &options{}, devOptions{pagePort: -1})
+	s.sink.For("build").Note(event.BuildingImage, "image", "worker:1")
+	s.sink.For("build").Detail("a detail")
+	for _, e := range []event.Event{podLine("web-1", "info", "hello"), podLine("web-2", "error", "oh no"), podLine("db-1", "warn", "hm")} {
+		s.sink(e)
+	}
+	s.sink.For(event.PodStage).Warn(event.PodDied, nil, "pod", "web-2", "namespace", "ns", "container", "web", "reason", "exit code 1", "output", "oh no")
+	s.run(1, event.Succeeded, nil)
+	for _, test := range []struct {
+		args      []string
+		want, not []string
+	}{
+		{[]string{"events"}, []string{"INFO build: building image image=worker:1", "WARN pod: container died", "INFO loop: ready in 0.00 s run=1"}, []string{"hello", "a detail"}},
+		{[]string{"events", "-v"}, []string{"a detail"}, []string{"hello"}},
+		{[]string{"events", "-q"}, []string{"ready in"}, []string{"building"}},
+		{[]string{"events", "--tail", "1", "-v"}, []string{"ready in"}, []string{"building"}},
+		{[]string{"events", "--log-format", "json"}, []string{`"msg":"building image","fields":{"image":"worker:1"}`}, nil},
+		{[]string{"logs"}, []string{"INFO web-1: hello", "ERRO web-2: oh no", "WARN db-1/web: hm", "container died"}, []string{"building"}},
+		{[]string{"logs", "^web", "x(y)"}, []string{"hello", "oh no", "container died"}, []string{"hm"}},
+		{[]string{"logs", "--level", "warn"}, []string{"oh no", "hm"}, []string{"hello"}},
+		{[]string{"logs", "web-1"}, []string{"hello"}, []string{"died"}},
+	} {
+		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
+			code, out, said := s.call(append(test.args, "--follow=false")...)
+			if code != 0 {
+				t.Errorf("%d: %s", code, said)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(out, want) {
+					t.Errorf("no %q in\n%s", want, out)
+				}
+			}
+			for _, not := range test.not {
+				if strings.Contains(out, not) {
+					t.Errorf("%q in\n%s", not, out)
+				}
+			}
+		})
+	}
+
+	// Followed, it goes on until that devloop ends.
+	done := make(chan string, 1)
+	go func() {
+		code, out, said := s.call("events", "--tail", "0")
+		if code != 0 {
+			out = said
+		}
+		done <- out
+	}()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		s.sink.For("build").Note("still going", "n", n)
+		if n == 50 {
+			s.close()
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("too slow")
+		}
+	}
+	select {
+	case out := <-done:
+		if !strings.Contains(out, "still going n=50") {
+			t.Errorf("it ended with\n%s", out)
+		}
+	case <-deadline:
+		t.Fatal("it goes on")
+	}
+}
+
+func TestAskedFromThePage(t *testing.T) {
+	s := show(t, "", &options{}, devOptions{page: true, pagePort: 0})
+	base := strings.TrimSuffix(s.views.url, "/")
+	page := get(t, base+"/")
+	_, rest, found := strings.Cut(page, `<meta name="devloop-token" content="`)
+	token, _, _ := strings.Cut(rest, `"`)
+	if !found || token == "" {
+		t.Fatalf("no token in %s", page)
+	}
+	for i, path := range []string{"rebuild", "pause", "resume"} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/api/"+path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("X-Devloop-Token", token)
+		response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if asked := <-s.views.asked; response.StatusCode != http.StatusNoContent || asked != []ask{askRun, askPause, askResume}[i] {
+			t.Errorf("%s: %s, %s", path, response.Status, asked)
+		}
+	}
+	for range 20 { // while nobody listens
+		s.views.ask(askRun)
+	}
+	s.run(1, event.Succeeded, nil)
+	for _, want := range []string{`devloop_runs_total{outcome="succeeded"} 1`, `devloop_runs_total{outcome="failed"} 0`, "devloop_healthy 1", `devloop_run_seconds_count 1`} {
+		if metrics := get(t, base+"/metrics"); !strings.Contains(metrics, want+"\n") {
+			t.Errorf("no %s in\n%s", want, metrics)
+		}
+	}
+}
+
+// TestPagePort: the usual port if it is free, else any; but not where somebody asked for one.
+func TestPagePort(t *testing.T) {
+	taken, err := net.Listen("tcp4", "127.0.0.1:10360")
+	if err == nil {
+		defer taken.Close()
+	} // else somebody has it, which is as well
+	s := show(t, "", &options{}, devOptions{page: true, pagePort: -1})
+	if s.views.url == "" || strings.HasSuffix(s.views.url, ":10360/") {
+		t.Errorf("the page is at %q", s.views.url)
+	}
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
+
+// TestNoViewShowsASecret looks for secrets wherever something is shown or kept.
+func TestNoViewShowsASecret(t *testing.T) {
+	const fromEnv, fromFile, fromKubeconfig, fromValues = "env-s3cret", "file-s3cret", "kube-s3cret", "value-s3cret"
+	t.Setenv("INDEX_TOKEN", fromEnv)
+	dir := t.TempDir()
+	pip := filepath.Join(dir, "pip.conf")
+	logFile := filepath.Join(dir, "dev.log")
+	if err := errors.Join(os.WriteFile(pip, []byte("[global]\npassword = "+fromFile+"\n"), 0o600), os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	o := &options{verbose: true, logFile: logFile}
+	yaml := "images: { web: { context: " + dir + ", secrets: { pip.conf: { file: " + pip + " }, token: { env: INDEX_TOKEN } } } }\n"
+	s := show(t, yaml, o, devOptions{page: true, pagePort: 0})
+	if err := os.WriteFile(os.Getenv("KUBECONFIG"), []byte(`{"users": [{"name": "u", "user": {"token": "`+fromKubeconfig+`"}}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hideSecrets(s.secrets, s.config) // as each reading of devloop.yaml does
+	s.secrets.Hide(fromValues)       // as the deployer does when it has merged values
+
+	all := strings.Join([]string{fromEnv, fromFile, fromKubeconfig, fromValues}, " and ")
+	s.printer.pods.Store(&podFilter{})
+	s.sink(podLine("web-1", "info", all))
+	s.sink.For("build").Note(event.BuildStepFailed, "image", "web", "step", "RUN echo "+all, "output", all)
+	s.sink.For("deploy").Detail("a detail", "list", []string{all}, "value", all)
+	broken := event.WithHint(errors.Join(errors.New(all), environmentError{errors.New(all)}), all)
+	s.sink.For("node").Warn("a warning", broken)
+	s.run(1, event.Failed, broken)
+	s.printer.end(broken, 1)
+
+	views := map[string]string{}
+	for _, path := range []string{"", "api/state", "api/events", "metrics"} {
+		views["/"+path] = get(t, s.views.url+path)
+	}
+	for _, args := range [][]string{{"status"}, {"status", "--json"}, {"events", "-v", "--follow=false"}, {"logs", "--follow=false"}} {
+		_, out, said := s.call(args...)
+		views["devloop "+strings.Join(args, " ")] = out + said
+	}
+	s.close()
+	views["the terminal"] = s.out.String()
+	if err := s.printer.file.close(); err != nil {
+		t.Fatal(err)
+	}
+	files := []string{logFile}
+	if err := filepath.WalkDir(os.Getenv("XDG_STATE_HOME"), func(path string, entry os.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			files = append(files, path)
+		}
+		return err
+	}); err != nil || len(files) != 2 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		views[filepath.Base(file)] = string(content)
+	}
+	for name, view := range views {
+		if strings.Contains(view, "s3cret") {
+			t.Errorf("%s shows a secret:\n%s", name, view)
+		}
+		if name != "/" && name != "/metrics" && !strings.Contains(view, event.Hidden) {
+			t.Errorf("%s does not show that something is hidden:\n%s", name, view)
+		}
+	}
+}

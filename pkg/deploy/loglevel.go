@@ -1,0 +1,168 @@
+// The level of a line that some program printed, by its text: each has its own way to say it.
+package deploy
+
+import (
+	"regexp"
+	"strings"
+)
+
+// The levels of lines.
+const (
+	lineDebug = "debug"
+	lineInfo  = "info"
+	lineWarn  = "warn"
+	lineError = "error"
+)
+
+// levelWords are how programs call levels, in capitals.
+var levelWords = map[string]string{
+	"TRACE": lineDebug, "TRC": lineDebug, "DEBUG": lineDebug, "DBG": lineDebug, "DEBU": lineDebug, "DBUG": lineDebug, "VERBOSE": lineDebug, "FINE": lineDebug, "FINER": lineDebug, "FINEST": lineDebug,
+	"INFO": lineInfo, "INF": lineInfo, "INFORMATION": lineInfo, "INFORMATIONAL": lineInfo, "NOTICE": lineInfo, "LOG": lineInfo,
+	"WARN": lineWarn, "WARNING": lineWarn, "WRN": lineWarn,
+	"ERROR": lineError, "ERR": lineError, "ERRO": lineError, "EROR": lineError, "CRITICAL": lineError, "CRIT": lineError, "FATAL": lineError, "FTL": lineError, "FATA": lineError, "PANIC": lineError,
+	"DPANIC": lineError, "ALERT": lineError, "EMERG": lineError, "EMERGENCY": lineError, "SEVERE": lineError,
+}
+
+// levelLetters are the same for programs that are short of space.
+var levelLetters = map[byte]string{'T': lineDebug, 'D': lineDebug, 'V': lineDebug, 'I': lineInfo, 'N': lineInfo, 'W': lineWarn, 'E': lineError, 'C': lineError, 'F': lineError}
+
+var (
+	klogLine    = regexp.MustCompile(`^[IWEF]\d{4} \d\d:\d\d:\d\d`)                                                                     // I0102 15:04:05.000000       1 main.go:7] text
+	letterLine  = regexp.MustCompile(`^\[([TDVINWECF]) \d`)                                                                             // tornado, Dask Gateway: [W 2024-01-02 15:04:05.000 Proxy] text
+	keyedLevel  = regexp.MustCompile(`(?:^|[\s,{"])(?i:level|lvl|severity|levelname|loglevel|log\.level)"?\s*[=:]\s*"?([A-Za-z]+|\d+)`) // JSON, logfmt
+	timedLetter = regexp.MustCompile(`^[\d:./T+Z -]{8,35}\s\[?([DIWEF])\]?[\s:]`)                                                       // 2024-01-02 15:04:05 W text
+	startsError = regexp.MustCompile(`^(?:Caused by: |Exception in thread |panic: |fatal error: |runtime error: )`)
+)
+
+const (
+	// levelHead is how far into a line its level is looked for, in bytes, and levelFields in how many words.
+	levelHead   = 160
+	levelFields = 10
+	// levelProse is how many plain words may stand before it: with more of them, a level is a word as any other.
+	levelProse = 2
+)
+
+// leveler tells the levels of the lines of one log, one after the other. The zero value is ready.
+type leveler struct {
+	before string // of the line before
+	trace  string // what the lines belong to: a "python" or "go" trace of an error, or nothing
+}
+
+// of returns the level of the next line: debug, info, warn or error.
+func (l *leveler) of(line string) string {
+	level := ownLevel(line)
+	below := line == "" || line[0] == ' '
+	switch {
+	case strings.HasPrefix(line, "Traceback (most recent call last)"):
+		level, l.trace = lineError, "python"
+	case strings.HasPrefix(line, "During handling of the above exception"), strings.HasPrefix(line, "The above exception was"):
+		level = lineError // between two of them
+	case strings.HasPrefix(line, "panic: "), strings.HasPrefix(line, "goroutine ") && strings.HasSuffix(line, ":"):
+		level, l.trace = lineError, "go"
+	case l.trace == "python" && below, l.trace == "go" && level == "" && line != "":
+		level = lineError
+	case l.trace == "python" && level == "": // what went wrong stands below where
+		level, l.trace = lineError, ""
+	default:
+		l.trace = ""
+		if level == "" && below {
+			level = l.before // it goes on below its first line
+		}
+	}
+	if level == "" {
+		level = lineInfo
+	}
+	l.before = level
+	return level
+}
+
+// ownLevel is what a line says by itself, "" if it says nothing.
+func ownLevel(line string) string {
+	if line == "" {
+		return ""
+	}
+	head := line[:min(len(line), levelHead)]
+	switch {
+	case head[0] >= 'E' && head[0] <= 'W' && klogLine.MatchString(head):
+		return levelLetters[line[0]]
+	case head[0] == '[' && letterLine.MatchString(head):
+		return levelLetters[head[1]]
+	case head[0] >= 'C' && head[0] <= 'r' && startsError.MatchString(head):
+		return lineError
+	}
+	keyed := head
+	if line[0] == '{' {
+		keyed = line // its keys have no order
+	}
+	if strings.Contains(keyed, "evel") || strings.Contains(keyed, "lvl") || strings.Contains(keyed, "everity") { // expressions are slow
+		if match := keyedLevel.FindStringSubmatch(keyed); match != nil {
+			if level := namedLevel(match[1]); level != "" {
+				return level
+			}
+		}
+	}
+	if head[0] >= '0' && head[0] <= '9' {
+		if match := timedLetter.FindStringSubmatch(head); match != nil {
+			return levelLetters[match[1][0]]
+		}
+	}
+	return spokenLevel(head)
+}
+
+// namedLevel is the level of a value that is one.
+func namedLevel(value string) string {
+	if value[0] >= '0' && value[0] <= '9' {
+		switch { // as Node's loggers count: 10 is trace, 60 is fatal
+		case len(value) != 2:
+			return ""
+		case value >= "50":
+			return lineError
+		case value >= "40":
+			return lineWarn
+		case value >= "30":
+			return lineInfo
+		}
+		return lineDebug
+	}
+	return levelWords[strings.ToUpper(value)]
+}
+
+// spokenLevel looks for a level among the first words of a line: in capitals, in brackets, or before a colon at its beginning.
+func spokenLevel(head string) string {
+	prose := 0
+	for at, field := range strings.FieldsFunc(head, func(r rune) bool { return r == ' ' || r == '\t' || r == '|' || r == ';' }) {
+		if at >= levelFields || prose > levelProse {
+			return ""
+		}
+		word := strings.Trim(field, `[]()<>{}:,-"'*#`)
+		switch {
+		case word == "":
+			continue
+		case strings.HasSuffix(field, "Warning:"): // Python: DeprecationWarning: …
+			return lineWarn
+		case at == 0 && (strings.HasSuffix(field, "Error:") || strings.HasSuffix(field, "Exception:")):
+			return lineError
+		}
+		name, _, _ := strings.Cut(word, ":") // WARNING:root:text
+		if level := levelWords[name]; level != "" {
+			return level
+		}
+		if (field[0] == '[' && field[len(field)-1] == ']' || at == 0 && field[len(field)-1] == ':') && levelWords[strings.ToUpper(name)] != "" {
+			return levelWords[strings.ToUpper(name)]
+		}
+		if isPlain(word) {
+			prose++
+		}
+	}
+	return ""
+}
+
+// isPlain tells a word of letters alone.
+func isPlain(word string) bool {
+	for i := range len(word) {
+		if c := word[i] | 0x20; c < 'a' || c > 'z' {
+			return false
+		}
+	}
+	return true
+}

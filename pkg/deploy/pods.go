@@ -1,0 +1,591 @@
+// Pods: which of the cluster's are ours, since a release made them or users started them by what was deployed, and what becomes of each.
+// What they print is read by logs.go.
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/types"
+	apiwait "k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+const (
+	// lastWords is for how long a container's log is still read once its pod is gone.
+	lastWords = 5 * time.Second
+	// reasonLength is how much is said of why a pod is not ready, in bytes.
+	reasonLength = 300
+	// phaseEnding is the phase of a pod that is being deleted, which Kubernetes has no word for.
+	phaseEnding = "Ending"
+)
+
+// rewatch is how soon a watch that was lost is tried again. The reflector's own default grows to half a minute.
+var rewatch = apiwait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Steps: 4, Cap: time.Second, Jitter: 0.2}
+
+// PodScope is which pods are followed.
+type PodScope struct {
+	Releases  []Release     // their pods, as far as they are in the release's namespace
+	Selectors []PodSelector // and those that users start
+}
+
+// PodSelector names pods by their labels.
+type PodSelector struct {
+	Namespace string
+	Selector  string // label selector: "gateway.dask.org/cluster"; what it asks to exist groups the pods by its value
+}
+
+// FollowPods tells what becomes of the pods in scope, and what they print, until ctx ends. The newest value received from scopes is in
+// force; before the first one nothing is followed. It returns when nothing is followed any more. An API server that is away is waited for.
+func FollowPods(ctx context.Context, client kubernetes.Interface, sink event.Sink, scopes <-chan PodScope) {
+	f := &podFollower{
+		client: client, say: sink.For(event.PodStage), began: time.Now(),
+		known: map[types.UID]*pod{}, watches: map[string]*podWatch{}, updates: make(chan podUpdate),
+	}
+	defer f.running.Wait()
+	asked, traced := make(chan *corev1.Pod), make(chan tracedPod)
+	f.running.Go(func() { traceAll(ctx, client, asked, traced) })
+	for {
+		ask, next := asked, (*corev1.Pod)(nil)
+		if len(f.untraced) > 0 {
+			next = f.untraced[0]
+		} else {
+			ask = nil
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case scope, open := <-scopes:
+			if !open {
+				scopes = nil // the last one stays in force
+				continue
+			}
+			f.rescope(ctx, scope)
+		case update := <-f.updates:
+			f.update(ctx, update)
+		case ask <- next:
+			f.untraced = f.untraced[1:]
+		case found := <-traced:
+			if p := f.known[found.uid]; p != nil {
+				p.origin, p.asked = &found.origin, false
+				f.settle(ctx, p)
+			}
+		}
+	}
+}
+
+// podFollower belongs to one goroutine, which is told by the others through channels.
+type podFollower struct {
+	client  kubernetes.Interface
+	say     event.Stage
+	began   time.Time
+	running sync.WaitGroup // whatever was started
+
+	scope     PodScope
+	selectors []podSelector
+	watches   map[string]*podWatch // by namespace
+	updates   chan podUpdate
+	known     map[types.UID]*pod // of all namespaces that are watched or were, in scope or not
+	untraced  []*corev1.Pod      // whose origin is to be asked for
+}
+
+// pod is one that is there.
+type pod struct {
+	object     *corev1.Pod
+	before     map[string]bool       // IDs of containers that started before all this, true for those that had ended
+	origin     *origin               // nil until it is known
+	asked      bool                  // its origin is being asked for
+	told       []any                 // what was said of it last, nil while it is out of scope
+	containers map[string]*container // that have started, by name
+	followed   context.Context       // ends when it leaves the scope
+	stop       context.CancelFunc    // ends followed
+}
+
+type podSelector struct {
+	namespace string
+	labels    labels.Selector
+}
+
+// rescope puts a scope in force.
+func (f *podFollower) rescope(ctx context.Context, scope PodScope) {
+	f.scope, f.selectors = scope, nil
+	wanted := map[string]bool{}
+	for _, r := range scope.Releases {
+		wanted[r.Namespace] = true
+	}
+	for _, s := range scope.Selectors {
+		parsed, err := labels.Parse(s.Selector)
+		if err != nil {
+			f.say.Warn("not a label selector", err, "selector", s.Selector)
+			continue
+		}
+		wanted[s.Namespace] = true
+		f.selectors = append(f.selectors, podSelector{s.Namespace, parsed})
+	}
+	for namespace, w := range f.watches {
+		if !wanted[namespace] {
+			w.stop()
+			delete(f.watches, namespace)
+		}
+	}
+	for namespace := range wanted {
+		if f.watches[namespace] == nil {
+			f.watches[namespace] = f.watch(ctx, namespace)
+		}
+	}
+	for _, p := range f.known {
+		f.settle(ctx, p)
+		if p.origin != nil && *p.origin == (origin{}) { // Helm may have taken over what made it
+			f.trace(p)
+		}
+	}
+}
+
+// trace has the origin of a pod asked for.
+func (f *podFollower) trace(p *pod) {
+	if !p.asked {
+		p.asked = true
+		f.untraced = append(f.untraced, p.object)
+	}
+}
+
+// podUpdate is what a watch says.
+type podUpdate struct {
+	from *podWatch
+	pods []*corev1.Pod
+	all  bool // there are no others
+	gone bool // they are
+}
+
+// podWatch is the store of a reflector, which is the part of an informer that watches. It keeps nothing and hands on what it is given.
+type podWatch struct {
+	namespace string
+	stop      context.CancelFunc
+	ended     <-chan struct{}
+	updates   chan<- podUpdate
+	listed    bool // for who receives the updates
+}
+
+// watch tells of all pods of a namespace, whether it exists or not.
+func (f *podFollower) watch(ctx context.Context, namespace string) *podWatch {
+	// Libraries that log by themselves would write between our lines.
+	silent := klog.Logger{}
+	ctx, stop := context.WithCancel(klog.NewContext(ctx, silent))
+	w := &podWatch{namespace: namespace, stop: stop, ended: ctx.Done(), updates: f.updates}
+	pods := f.client.CoreV1().Pods(namespace)
+	away := false
+	heard := func(err error) {
+		expired := apierrors.IsInvalid(err) || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) // the reflector asks in another way
+		if err != nil && !expired && !away && ctx.Err() == nil {
+			f.say.Detail("pods cannot be watched, tried again", "namespace", namespace, "reason", err.Error())
+		}
+		away = err != nil && !expired
+	}
+	asks := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			list, err := pods.List(ctx, o)
+			heard(err)
+			return list, err
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			told, err := pods.Watch(ctx, o)
+			heard(err)
+			return told, err
+		},
+	}
+	backoff := rewatch
+	reflector := cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(asks, f.client), &corev1.Pod{}, w,
+		cache.ReflectorOptions{Backoff: &backoff, Logger: &silent, Name: "pods"})
+	f.running.Go(func() { reflector.RunWithContext(ctx) })
+	return w
+}
+
+func (w *podWatch) send(u podUpdate, objects ...any) error {
+	u.from = w
+	for _, o := range objects {
+		if p, ok := o.(*corev1.Pod); ok {
+			p.ManagedFields = nil // half of its size
+			u.pods = append(u.pods, p)
+		}
+	}
+	select {
+	case w.updates <- u:
+		return nil
+	case <-w.ended:
+		return context.Canceled
+	}
+}
+
+func (w *podWatch) Add(o any) error                   { return w.send(podUpdate{}, o) }
+func (w *podWatch) Update(o any) error                { return w.send(podUpdate{}, o) }
+func (w *podWatch) Delete(o any) error                { return w.send(podUpdate{gone: true}, o) }
+func (w *podWatch) Replace(all []any, _ string) error { return w.send(podUpdate{all: true}, all...) }
+func (w *podWatch) Resync() error                     { return nil }
+
+// update takes in what a watch says.
+func (f *podFollower) update(ctx context.Context, u podUpdate) {
+	if f.watches[u.from.namespace] != u.from {
+		return // the scope has changed since
+	}
+	first := !u.from.listed
+	u.from.listed = u.from.listed || u.all
+	there := map[types.UID]bool{}
+	for _, object := range u.pods {
+		there[object.UID] = true
+		p := f.known[object.UID]
+		switch {
+		case p == nil && u.gone:
+			continue
+		case p == nil:
+			p = &pod{object: object, containers: map[string]*container{}}
+			if first {
+				p.before = startedBefore(object, f.began)
+			}
+			f.known[object.UID] = p
+			f.trace(p)
+		}
+		p.object = object
+		if u.gone {
+			f.gone(p)
+		} else {
+			f.settle(ctx, p)
+		}
+	}
+	if !u.all {
+		return
+	}
+	for uid, p := range f.known {
+		if p.object.Namespace == u.from.namespace && !there[uid] {
+			f.gone(p)
+		}
+	}
+}
+
+// gone takes leave of a pod that is not there any more.
+func (f *podFollower) gone(p *pod) {
+	delete(f.known, p.object.UID)
+	if p.told == nil {
+		return
+	}
+	f.report(p, true)
+	f.say.Detail(event.PodGone, "pod", p.object.Name, "namespace", p.object.Namespace)
+	time.AfterFunc(lastWords, p.stop)
+}
+
+// settle does for a pod what the scope and its state ask for.
+func (f *podFollower) settle(ctx context.Context, p *pod) {
+	release, group, in := f.belongs(p)
+	switch {
+	case !in && p.told == nil:
+		return
+	case !in:
+		p.stop()
+		p.told = nil
+		for _, c := range p.containers {
+			c.followed = false
+		}
+		f.say.Detail(event.PodGone, "pod", p.object.Name, "namespace", p.object.Namespace)
+		return
+	}
+	if p.told == nil {
+		p.followed, p.stop = context.WithCancel(ctx)
+	}
+	if fields := podFields(p.object, release, group); !reflect.DeepEqual(fields, p.told) {
+		p.told = fields
+		f.say.Detail(event.PodChanged, fields...)
+	}
+	f.report(p, false)
+}
+
+// report tells those who follow the containers of a pod how these are.
+func (f *podFollower) report(p *pod, gone bool) {
+	for _, status := range allContainers(p.object) {
+		c := p.containers[status.Name]
+		if c == nil {
+			if len(starts(status)) == 0 {
+				continue
+			}
+			c = newContainer(f.client, f.say, p.object, status.Name, p.before)
+			p.containers[status.Name] = c
+		}
+		c.hear(containerState{status: status, ending: p.object.DeletionTimestamp != nil, gone: gone})
+		if !c.followed {
+			c.followed = true
+			c.follow(p.followed, &f.running)
+		}
+	}
+}
+
+// startedBefore returns the IDs of a pod's containers that started before a time, and whether they have ended.
+func startedBefore(object *corev1.Pod, then time.Time) map[string]bool {
+	before := map[string]bool{}
+	for _, status := range allContainers(object) {
+		for _, s := range starts(status) {
+			if !s.at.After(then) {
+				before[s.id] = s.ended != nil
+			}
+		}
+	}
+	return before
+}
+
+// belongs tells whether a pod is in scope, and whose it is.
+func (f *podFollower) belongs(p *pod) (release, group string, in bool) {
+	if w := f.watches[p.object.Namespace]; p.origin == nil || w == nil || !w.listed { // what was known of it may be old
+		return "", "", false
+	}
+	for _, s := range f.selectors {
+		if s.namespace == p.object.Namespace && s.labels.Matches(labels.Set(p.object.Labels)) {
+			in = true
+			if group == "" {
+				group = groupOf(p.object, s.labels)
+			}
+		}
+	}
+	if in && !p.origin.sure {
+		return "", group, true
+	}
+	for _, r := range f.scope.Releases {
+		switch {
+		case p.origin.release == r.ID():
+			return r.Name, group, true
+		case p.origin.hook != "" && p.object.Namespace == r.Namespace && strings.HasPrefix(p.origin.hook+"-", r.Name+"-") && len(r.Name) > len(release):
+			release, in = r.Name, true // hooks have no more than their name where the chart gives them no labels
+		}
+	}
+	return release, group, in
+}
+
+// groupOf is the value of the label that a selector asks to be there.
+func groupOf(object *corev1.Pod, selector labels.Selector) string {
+	requirements, _ := selector.Requirements()
+	for _, r := range requirements {
+		if r.Operator() == selection.Exists {
+			return object.Labels[r.Key()]
+		}
+	}
+	return ""
+}
+
+// origin is what made a pod, as far as Helm's marks tell. The zero value is nothing of Helm's.
+type origin struct {
+	release string // its ID, "" if no mark tells
+	sure    bool   // Helm itself says so
+	hook    string // name of the hook that made it
+}
+
+type tracedPod struct {
+	uid    types.UID
+	origin origin
+}
+
+// traceAll answers where pods come from, until ctx ends.
+func traceAll(ctx context.Context, client kubernetes.Interface, asked <-chan *corev1.Pod, traced chan<- tracedPod) {
+	t := tracer{client, map[types.UID]origin{}}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case object := <-asked:
+			found, err := t.trace(ctx, object)
+			for err != nil {
+				if sleep(ctx, time.Second) != nil {
+					return
+				}
+				found, err = t.trace(ctx, object)
+			}
+			select {
+			case traced <- tracedPod{object.UID, found}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// tracer walks from pods to what made them.
+type tracer struct {
+	client kubernetes.Interface
+	known  map[types.UID]origin // of what makes pods
+}
+
+const (
+	labelInstance     = "app.kubernetes.io/instance"
+	annotationHook    = "helm.sh/hook"
+	annotationRelease = "meta.helm.sh/release-name"
+	annotationIn      = "meta.helm.sh/release-namespace"
+)
+
+// trace returns the origin of an object. Helm annotates what it makes, and a deployment's replica sets have its annotations; of hooks
+// there are labels at most.
+func (t *tracer) trace(ctx context.Context, o metav1.Object) (origin, error) {
+	var mine origin
+	if name := o.GetAnnotations()[annotationRelease]; name != "" {
+		return origin{release: o.GetAnnotations()[annotationIn] + "/" + name, sure: true}, nil
+	}
+	hook, instance := o.GetAnnotations()[annotationHook] != "", o.GetLabels()[labelInstance]
+	if hook {
+		mine.hook = o.GetName()
+	}
+	if instance != "" && (hook || o.GetLabels()[labelManagedBy] == "Helm") {
+		mine.release = o.GetNamespace() + "/" + instance
+	}
+	ref := metav1.GetControllerOf(o)
+	if ref == nil {
+		return mine, nil
+	}
+	made, known := t.known[ref.UID]
+	if !known {
+		owner, err := t.owner(ctx, o.GetNamespace(), ref)
+		switch {
+		case apierrors.IsNotFound(err), apierrors.IsForbidden(err), errors.Is(err, errNotWalked):
+			return mine, nil
+		case err != nil:
+			return mine, err
+		}
+		if made, err = t.trace(ctx, owner); err != nil {
+			return mine, err
+		}
+		if made != (origin{}) {
+			t.known[ref.UID] = made
+		}
+	}
+	if made.sure || mine == (origin{}) {
+		return made, nil
+	}
+	return mine, nil
+}
+
+var errNotWalked = errors.New("not of a kind that Kubernetes itself makes pods with")
+
+// owner asks for what controls an object.
+func (t *tracer) owner(ctx context.Context, namespace string, ref *metav1.OwnerReference) (metav1.Object, error) {
+	apps, batch := t.client.AppsV1(), t.client.BatchV1()
+	var owner metav1.Object
+	var err error
+	switch ref.Kind {
+	case "ReplicaSet":
+		owner, err = apps.ReplicaSets(namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+	case "Deployment":
+		owner, err = apps.Deployments(namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+	case "StatefulSet":
+		owner, err = apps.StatefulSets(namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+	case "DaemonSet":
+		owner, err = apps.DaemonSets(namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+	case "Job":
+		owner, err = batch.Jobs(namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+	case "CronJob":
+		owner, err = batch.CronJobs(namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+	case "ReplicationController":
+		owner, err = t.client.CoreV1().ReplicationControllers(namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+	default:
+		return nil, errNotWalked
+	}
+	if err == nil && owner.GetUID() != ref.UID {
+		return nil, errNotWalked // another one of the same name
+	}
+	return owner, err
+}
+
+// podFields is what there is to say of a pod: alternating keys and values.
+func podFields(object *corev1.Pod, release, group string) []any {
+	phase, restarts, ready := string(object.Status.Phase), 0, false
+	if object.DeletionTimestamp != nil {
+		phase = phaseEnding
+	}
+	for _, c := range object.Status.Conditions {
+		ready = ready || c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	}
+	ids := map[string]string{}
+	for _, status := range allContainers(object) {
+		restarts += int(status.RestartCount)
+		ids[status.Name] = status.ImageID
+	}
+	var containers []string
+	add := func(name, image string) {
+		containers = append(containers, strings.TrimSpace(name+" "+image+" "+ids[name]))
+	}
+	for _, c := range object.Spec.InitContainers {
+		add(c.Name, c.Image)
+	}
+	for _, c := range object.Spec.Containers {
+		add(c.Name, c.Image)
+	}
+	for _, c := range object.Spec.EphemeralContainers {
+		add(c.Name, c.Image)
+	}
+	reason := ""
+	if !ready {
+		reason = unready(object)
+	}
+	if len(reason) > reasonLength {
+		reason = strings.ToValidUTF8(reason[:reasonLength], "") + " …"
+	}
+	return []any{"pod", object.Name, "namespace", object.Namespace, "release", release, "group", group, "node", object.Spec.NodeName,
+		"phase", phase, "ready", ready, "reason", reason, "restarts", restarts, "created", object.CreationTimestamp.Time, "containers", containers}
+}
+
+// allContainers are what is said of all containers of a pod, those for looking into it included.
+func allContainers(object *corev1.Pod) []corev1.ContainerStatus {
+	return slices.Concat(object.Status.InitContainerStatuses, object.Status.ContainerStatuses, object.Status.EphemeralContainerStatuses)
+}
+
+// unready says in a few words why a pod is not ready, "" where nothing is wrong.
+func unready(object *corev1.Pod) string {
+	switch {
+	case object.Status.Phase == corev1.PodSucceeded:
+		return ""
+	case object.Status.Reason != "": // Evicted
+		return strings.TrimSuffix(object.Status.Reason+": "+printable(object.Status.Message), ": ")
+	}
+	for _, c := range object.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+			return strings.TrimSuffix(c.Reason+": "+printable(c.Message), ": ")
+		}
+	}
+	wrong, starting := "", "" // the first of each
+	for _, status := range slices.Concat(object.Status.InitContainerStatuses, object.Status.ContainerStatuses) {
+		about := ""
+		if len(object.Spec.Containers)+len(object.Spec.InitContainers) > 1 {
+			about = status.Name + ": "
+		}
+		waiting, ended := status.State.Waiting, status.State.Terminated
+		switch {
+		case waiting != nil && (waiting.Reason == "ContainerCreating" || waiting.Reason == "PodInitializing"):
+			if starting == "" {
+				starting = waiting.Reason
+			}
+		case waiting != nil && wrong == "":
+			said := printable(waiting.Message)
+			if last := status.LastTerminationState.Terminated; last != nil && waiting.Reason == "CrashLoopBackOff" {
+				said = deathReason(last) // its message counts seconds and names the pod
+			}
+			wrong = about + strings.TrimSuffix(waiting.Reason+": "+said, ": ")
+		case ended != nil && ended.ExitCode != 0 && wrong == "":
+			wrong = about + deathReason(ended)
+		case status.State.Running != nil && !status.Ready && starting == "":
+			starting = fmt.Sprintf("container %s is not ready", status.Name)
+		}
+	}
+	if wrong != "" {
+		return wrong
+	}
+	return starting
+}
