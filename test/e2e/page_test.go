@@ -71,8 +71,10 @@ func TestPage(t *testing.T) {
 			}
 		}
 		var state struct {
-			Images []struct{ Nodes []struct{ Node, Digest, ID string } }
-			Pods   []struct {
+			Images []struct {
+				Nodes []struct{ Node, Digest, ID string }
+			}
+			Pods []struct {
 				Name, Release string
 				Ready         bool
 				Containers    []struct{ ImageID string }
