@@ -7,7 +7,6 @@ import (
 	"math"
 	"net/url"
 	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,12 +17,12 @@ import (
 // following are the flags that both have.
 type following struct {
 	follow bool
-	tail   int
+	tail   uint
 }
 
-func (f *following) register(cmd *cobra.Command, tail int) {
+func (f *following) register(cmd *cobra.Command, tail uint) {
 	cmd.Flags().BoolVar(&f.follow, "follow", true, "go on with what comes, until Ctrl+C or until that devloop ends")
-	cmd.Flags().IntVar(&f.tail, "tail", tail, "begin with so many lines of what was; devloop keeps 5000 of all sorts")
+	cmd.Flags().UintVar(&f.tail, "tail", tail, "begin with so many lines of what was; devloop keeps 5000 of all sorts")
 }
 
 func newEventsCommand(o *options) *cobra.Command {
@@ -41,14 +40,10 @@ Exit codes: 0 it ended, or Ctrl+C; 3 no devloop runs.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p := newPrinter(cmd.OutOrStdout())
 			p.configure(o.logFormat, o.verbose, o.quiet)
-			return o.followEvents(cmd.Context(), f, "", func(e event.Event) {
-				if e.Message != event.PodLog {
-					p.event(e)
-				}
-			})
+			return o.followEvents(cmd.Context(), f, "", func(e event.Event) bool { return e.Message != event.PodLog && p.wanted(e) }, p.event)
 		},
 	}
-	f.register(cmd, math.MaxInt32)
+	f.register(cmd, math.MaxUint32)
 	return cmd
 }
 
@@ -72,11 +67,9 @@ Exit codes: 0 it ended, or Ctrl+C; 3 no devloop runs.`,
 			}
 			p := newPrinter(cmd.OutOrStdout())
 			p.configure(o.logFormat, o.verbose, o.quiet)
-			return o.followEvents(cmd.Context(), f, event.PodStage, func(e event.Event) {
-				if e.Message == event.PodLog && filter.shows(e) || e.Message == event.PodDied && filter.names(e) {
-					p.event(e)
-				}
-			})
+			return o.followEvents(cmd.Context(), f, event.PodStage, func(e event.Event) bool {
+				return e.Message == event.PodLog && filter.shows(e) || e.Message == event.PodDied && filter.names(e)
+			}, p.event)
 		},
 	}
 	f.register(cmd, 1000)
@@ -99,8 +92,8 @@ func anyOf(expressions []string) string {
 	return strings.Join(grouped, "|")
 }
 
-// followEvents calls show for each line of the log.
-func (o *options) followEvents(ctx context.Context, f following, stage string, show func(event.Event)) error {
+// followEvents calls show for the lines of the log that are wanted: the newest of those that were, and then those that come.
+func (o *options) followEvents(ctx context.Context, f following, stage string, wanted func(event.Event) bool, show func(event.Event)) error {
 	ctx, _, stop := interruptible(ctx, o.printer, nil)
 	defer stop()
 	r, err := findRunning(ctx, o)
@@ -108,8 +101,27 @@ func (o *options) followEvents(ctx context.Context, f following, stage string, s
 		return err
 	}
 	defer r.close()
-	query := url.Values{"tail": {strconv.Itoa(f.tail)}, "follow": {strconv.FormatBool(f.follow)}, "stage": {stage}}
-	err = r.events(ctx, query, show)
+	var past []event.Event
+	query := url.Values{"stage": {stage}}
+	last, err := r.events(ctx, query, func(e event.Event) {
+		if wanted(e) {
+			past = append(past, e)
+		}
+	})
+	if err == nil {
+		for _, e := range past[len(past)-int(min(f.tail, uint(len(past)))):] {
+			show(e)
+		}
+		if f.follow {
+			query.Set("follow", "1")
+			query.Set("after", last)
+			_, err = r.events(ctx, query, func(e event.Event) {
+				if wanted(e) {
+					show(e)
+				}
+			})
+		}
+	}
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("follow the devloop of %s: %w", r.state.Folder, err)
 	}

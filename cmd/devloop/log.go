@@ -226,7 +226,7 @@ func (p *printer) write(e event.Event, f fact) {
 
 // fitted shortens the text of a build step to what a line of the terminal has room for.
 func (p *printer) fitted(e event.Event, fields []any) []any {
-	const rest = 66 // columns: time, level, run, took and the names of the fields
+	const rest = 76 // columns: time, level, run, took and the names of the fields
 	for i := 0; i+1 < len(fields); i += 2 {
 		if text, ok := fields[i+1].(string); ok && e.Message == event.BuildStep && fields[i] == "step" {
 			fields[i+1] = ansi.Truncate(text, max(20, p.live.width()-rest-len(fmt.Sprint(e.Field("image")))), "…")

@@ -122,17 +122,20 @@ func (r *running) read(ctx context.Context) error {
 // eventLength is how long a line of the log may be, in bytes; errors quote a lot.
 const eventLength = 4 << 20
 
-// events calls show for each line of the log, until that devloop or ctx ends.
-func (r *running) events(ctx context.Context, query url.Values, show func(event.Event)) error {
+// events calls show for each line of the log, until that devloop or ctx ends. It returns the id of the last one.
+func (r *running) events(ctx context.Context, query url.Values, show func(event.Event)) (last string, err error) {
 	body, err := r.get(ctx, "/api/events?"+query.Encode())
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer func() { _ = body.Close() }() // only read
 	lines := bufio.NewScanner(body)
 	lines.Buffer(nil, eventLength)
 	kind := ""
-	for lines.Scan() { // of server-sent events: event: ..., data: ...
+	for lines.Scan() { // of server-sent events: id: ..., event: ..., data: ...
+		if id, ok := strings.CutPrefix(lines.Text(), "id: "); ok {
+			last = id
+		}
 		if is, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
 			kind = is
 		}
@@ -144,13 +147,13 @@ func (r *running) events(ctx context.Context, query url.Values, show func(event.
 		case kind == "line":
 			var e event.Event
 			if err := json.Unmarshal([]byte(data), &e); err != nil {
-				return fmt.Errorf("a line of the log: %w", err)
+				return last, fmt.Errorf("a line of the log: %w", err)
 			}
 			show(e)
 		}
 	}
 	if err := lines.Err(); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) { // which is how a devloop that is killed ends
-		return err
+		return last, err
 	}
-	return nil
+	return last, nil
 }

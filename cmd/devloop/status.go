@@ -12,6 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/charmbracelet/x/ansi"
 	"github.com/spf13/cobra"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -143,7 +144,7 @@ func writeStatus(to io.Writer, s status.State) error {
 	for _, i := range s.Images {
 		var nodes []string
 		for _, n := range i.Nodes {
-			nodes = append(nodes, n.Node+" "+shortID(n.Digest))
+			nodes = append(nodes, n.Node+" "+shortID(n.ID))
 		}
 		state := string(i.State)
 		if i.State == status.ImageBuilding && i.Total > 0 {
@@ -194,7 +195,7 @@ func writeStatus(to io.Writer, s status.State) error {
 		}
 		outcome := string(r.Outcome) + " after " + r.Summary()
 		if r.Error != "" {
-			outcome += ": " + firstLine(r.Error)
+			outcome += ": " + ansi.Truncate(firstLine(r.Error), 100, "…")
 		}
 		line("%d\t%s ago\t%s\t%s", r.Number, age(r.Ended()), why, outcome)
 	}

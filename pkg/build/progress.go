@@ -115,6 +115,9 @@ func (p *progress) take(status *bkclient.SolveStatus) {
 		if vertex.Cached {
 			fields = append(fields, "cached", true)
 		}
+		if vertex.Error != "" {
+			fields = append(fields, "failed", true)
+		}
 		tell(took, event.BuildStep, fields...)
 	}
 	for _, line := range status.Logs {

@@ -20,7 +20,7 @@ const (
 	ImageFound      = "image found, tagging" // build: image, on
 	BuildingImage   = "building image"       // build: image; as progress: step, done, total, since
 	ImageBuilt      = "image built"          // build, a step: image; id
-	BuildStep       = "build step"           // build: image, step; cached; took
+	BuildStep       = "build step"           // build: image, step; cached, failed; took
 	BuildStepFailed = "build step failed"    // build: image, step, output
 	LoadingImage    = "loading image"        // node: image; as progress: bytes, since
 	ImageLoaded     = "image loaded"         // node, a step: image; bytes

@@ -191,20 +191,20 @@ func (s State) imaged(e event.Event) State {
 		return s.inRunOf(e, func(r *Run) {
 			step := spanOf(e, "build", text(e, "step"), name)
 			step.Kind, step.Cached = "step", cached
+			if failed, _ := e.Field("failed").(bool); failed {
+				step.Outcome = Broken
+			}
 			at := running(r.Spans, step.Stage, step.Name, step.About)
 			switch {
 			case at >= 0:
 				r.Spans[at] = step
-			case cached || e.Took >= worthASpan:
+			case cached || step.Outcome == Broken || e.Took >= worthASpan:
 				r.add(step)
 			}
 		})
 	case event.BuildStepFailed:
 		return s.inRunOf(e, func(r *Run) {
 			r.Output = text(e, "output")
-			if at := running(r.Spans, "build", text(e, "step"), name); at >= 0 {
-				r.Spans[at].Outcome, r.Spans[at].Seconds = Broken, event.Seconds(e.Time.Sub(r.Spans[at].Started))
-			}
 		})
 	case event.ImageBuilt:
 		s = s.spanned(e, "build", e.Message, name)

@@ -194,7 +194,8 @@ func TestARunThatFails(t *testing.T) {
 	s.tell("build", event.Noted, event.BuildingImage, 0, "image", "worker:1")
 	s.tell("build", event.Started, event.ImageBuilt, 0, "image", "worker:1")
 	s.tell("build", event.Progress, event.BuildingImage, 0, "image", "worker:1", "step", "RUN pip", "done", 1, "total", 2, "since", s.now)
-	s.after(time.Second).tell("build", event.Noted, event.BuildStepFailed, 0, "image", "worker", "step", "RUN pip", "output", "ERROR: none")
+	s.after(time.Second).tell("build", event.Detailed, event.BuildStep, time.Second, "image", "worker", "step", "RUN pip", "failed", true)
+	s.tell("build", event.Noted, event.BuildStepFailed, 0, "image", "worker", "step", "RUN pip", "output", "ERROR: none")
 	s.tell("build", event.Failed, event.ImageBuilt, time.Second, "image", "worker:1")
 	s.end(event.Failed)
 	run := s.state.Runs[0]
