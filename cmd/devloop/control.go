@@ -8,6 +8,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/loop"
+	"github.com/devloop/devloop/pkg/watch"
 )
 
 // keyHelp is what each key does, in the order in which the help tells it.
@@ -20,10 +21,10 @@ var atRest = []time.Duration{15 * time.Second, time.Minute, 5 * time.Minute}
 type control struct {
 	session *session
 	say     event.Stage
-	batches <-chan []string // of changed files; they merge while nobody takes them
-	keys    <-chan byte     // nil without a terminal
-	reload  <-chan struct{} // SIGHUP
-	asked   <-chan ask      // by the page, or another terminal
+	batches <-chan watch.Batch // of changed files; they merge while nobody takes them
+	keys    <-chan byte        // nil without a terminal
+	reload  <-chan struct{}    // SIGHUP
+	asked   <-chan ask         // by the page, or another terminal
 	quit    func()
 
 	shown  *atomic.Pointer[podFilter] // which lines of pods the terminal shows
@@ -60,8 +61,8 @@ func (c *control) run(ctx context.Context, changes chan<- loop.Change) {
 		select {
 		case <-ctx.Done():
 			return
-		case paths := <-batches:
-			next, out = loop.Change{Paths: paths}, changes
+		case batch := <-batches:
+			next, out = loop.Change{Paths: batch.Paths, Since: batch.Since, Until: batch.Until}, changes
 		case out <- next:
 			next, out = loop.Change{}, nil
 			rests = atRest

@@ -28,8 +28,9 @@ func (f *following) register(cmd *cobra.Command, tail uint) {
 func newEventsCommand(o *options) *cobra.Command {
 	var f following
 	cmd := &cobra.Command{
-		Use:   "events",
-		Short: "Follow the log of the devloop of this folder",
+		Use:         "events",
+		Annotations: map[string]string{ofAnother: "yes"},
+		Short:       "Follow the log of the devloop of this folder",
 		Long: `Prints what the devloop that runs in another terminal for this folder's devloop.yaml logs, in any --log-format, and with -v what it
 would log with -v. What pods print is in devloop logs.
 
@@ -51,8 +52,9 @@ func newLogsCommand(o *options) *cobra.Command {
 	var f following
 	var level string
 	cmd := &cobra.Command{
-		Use:   "logs [pod...]",
-		Short: "Follow what the pods of the devloop of this folder print",
+		Use:         "logs [pod...]",
+		Annotations: map[string]string{ofAnother: "yes"},
+		Short:       "Follow what the pods of the devloop of this folder print",
 		Long: `Prints what the releases' pods print, and the Dask schedulers and workers that users start: all together, across restarts. Arguments are
 regular expressions for the names of pods, or for pod/container. It is followed by the devloop that runs in another terminal.
 

@@ -39,6 +39,9 @@ var logFormats = []string{formatText, formatLogfmt, formatJSON}
 // logBacklog is how many events may wait for a slow terminal; beyond it events are dropped and counted, since nothing may hold up the loop.
 const logBacklog = 4096
 
+// dropInterval is how often it is told at most.
+const dropInterval = time.Second
+
 // logger turns events into lines, on a goroutine of its own. Close it to see the last of them.
 type logger struct {
 	printer *printer
@@ -50,10 +53,15 @@ type logger struct {
 func newLogger(p *printer) *logger {
 	l := &logger{printer: p, events: make(chan event.Event, logBacklog)}
 	l.done.Go(func() {
+		var told time.Time
 		for e := range l.events {
 			p.event(e)
+			if time.Since(told) < dropInterval {
+				continue
+			}
 			if n := l.dropped.Swap(0); n > 0 {
-				p.event(event.Event{Time: time.Now(), Stage: "log", Phase: event.Warned,
+				told = time.Now()
+				p.event(event.Event{Time: told, Stage: "log", Phase: event.Warned,
 					Message: "the terminal is too slow, lines were dropped", Fields: []any{"lines", n}})
 			}
 		}
@@ -63,8 +71,14 @@ func newLogger(p *printer) *logger {
 
 // sink is l's event.Sink. It must not be called after close.
 func (l *logger) sink(e event.Event) {
-	if e.Message == event.PodLog && !l.printer.pods.Load().shows(e) {
-		return // pods may print a lot
+	if e.Message == event.PodLog { // pods may print a lot: half of the room is devloop's own
+		if !l.printer.pods.Load().shows(e) {
+			return
+		}
+		if len(l.events) > logBacklog/2 {
+			l.dropped.Add(1)
+			return
+		}
 	}
 	select {
 	case l.events <- e:
@@ -174,10 +188,10 @@ func (p *printer) write(e event.Event, f fact) {
 	if !p.wanted(e) {
 		return
 	}
-	fields := slices.Clone(e.Fields)
 	if !p.verbose {
 		f.causes = nil
 	}
+	fields := slices.Clone(e.Fields)
 	if p.json != nil {
 		if problems, err := json.Marshal(f.problems); err == nil && len(f.problems) > 0 {
 			fields = append(fields, "problems", json.RawMessage(problems))
@@ -197,11 +211,10 @@ func (p *printer) write(e event.Event, f fact) {
 		p.ofPod(e).Log(levels[event.Level(fmt.Sprint(e.Field("level")))], fmt.Sprint(e.Field("line")))
 		return
 	}
-	if e.Message == event.RunComplete && p.text {
-		_, fields = status.Summary(e)
-	}
-	if p.live != nil && p.text {
-		fields = p.fitted(e, fields)
+	if p.text {
+		fields = p.forPeople(e)
+	} else {
+		fields = status.Flat(e)
 	}
 	if e.Run > 0 {
 		fields = append([]any{"run", e.Run}, fields...)
@@ -221,16 +234,35 @@ func (p *printer) write(e event.Event, f fact) {
 	if len(f.causes) > 0 {
 		fields = append(fields, "causes", strings.Join(f.causes, "\n"))
 	}
-	p.lines.WithPrefix(e.Stage).Log(levels[e.Level()], inWords(e), unreserved(fields)...)
+	message := inWords(e)
+	if !p.text && e.Message == event.RunComplete && e.Phase == event.Succeeded {
+		message = e.Message // which is a constant
+	}
+	p.lines.WithPrefix(e.Stage).Log(levels[e.Level()], message, unreserved(fields)...)
 }
 
-// fitted shortens the text of a build step to what a line of the terminal has room for.
-func (p *printer) fitted(e event.Event, fields []any) []any {
+// forPeople are the fields as they are read best: sizes with a unit, the text of a build step as long as a line of the terminal has room for, and of
+// a forward's state what the message does not say.
+func (p *printer) forPeople(e event.Event) []any {
+	if e.Message == event.RunComplete {
+		_, rest := status.Summary(e)
+		return rest
+	}
 	const rest = 76 // columns: time, level, run, took and the names of the fields
-	for i := 0; i+1 < len(fields); i += 2 {
-		if text, ok := fields[i+1].(string); ok && e.Message == event.BuildStep && fields[i] == "step" {
-			fields[i+1] = ansi.Truncate(text, max(20, p.live.width()-rest-len(fmt.Sprint(e.Field("image")))), "…")
+	var fields []any
+	for i := 0; i+1 < len(e.Fields); i += 2 {
+		key, value := e.Fields[i], e.Fields[i+1]
+		bytes, isSize := value.(int64)
+		text, isText := value.(string)
+		switch {
+		case e.Stage == "forward" && !p.verbose && slices.Contains([]any{"state", "open", "held", "sent", "received"}, key):
+			continue
+		case key == "bytes" && isSize:
+			value = size(uint64(max(bytes, 0)))
+		case key == "step" && isText && e.Message == event.BuildStep && p.live != nil:
+			value = ansi.Truncate(text, max(20, p.live.width()-rest-len(fmt.Sprint(e.Field("image")))), "…")
 		}
+		fields = append(fields, key, value)
 	}
 	return fields
 }

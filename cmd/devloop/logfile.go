@@ -21,6 +21,9 @@ const (
 // be is told at once.
 func newFilePrinter(path string, p *printer) (*printer, error) {
 	path, err := filepath.Abs(path)
+	if info, statErr := os.Stat(path); err == nil && statErr == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file", path)
+	}
 	if err == nil {
 		var file *os.File
 		if file, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err == nil {

@@ -89,7 +89,7 @@ func (o *options) settle(cmd *cobra.Command) (err error) {
 		return usageError{event.WithHint(errors.New("-q and -v contradict each other"), "leave one of them out")}
 	}
 	o.printer.configure(o.logFormat, o.verbose, o.quiet)
-	if o.logFile != "" {
+	if o.logFile != "" && cmd.Annotations[ofAnother] == "" {
 		if o.printer.file, err = newFilePrinter(o.logFile, o.printer); err != nil {
 			return environmentError{err}
 		}
@@ -97,6 +97,9 @@ func (o *options) settle(cmd *cobra.Command) (err error) {
 	}
 	return nil
 }
+
+// ofAnother annotates the commands that only look at a devloop in another terminal: the log file is that one's.
+const ofAnother = "devloop.another"
 
 // values takes a variable apart that stands for a flag which can be given more than once.
 func values(flag, text string) []string {

@@ -52,16 +52,18 @@ func (o *options) beginProcess(parent context.Context, reload chan struct{}) (co
 	}
 	hideSecrets(p.secrets, p.config)
 	var runs []status.Run
+	var historyErr error
 	if reload != nil {
-		if p.history, err = openHistory(p.config); err != nil {
-			return nil, nil, err
-		}
+		p.history, historyErr = openHistory(p.config)
 		runs = p.history.Runs()
 	}
 	p.log = newLogger(o.printer)
 	p.board = status.NewBoard(runs)
 	p.sink = p.secrets.Before(p.board.Before(p.log.sink)) // what a view never hears it cannot show
 	tellConfig(p.sink, nil, p.config)
+	if historyErr != nil {
+		p.sink.For("devloop").Warn("the runs of earlier devloops are not known", historyErr)
+	}
 	var ctx context.Context
 	ctx, p.patience, p.stop = interruptible(parent, o.printer, p.reload)
 	p.end = func() {
@@ -75,7 +77,7 @@ func (o *options) beginProcess(parent context.Context, reload chan struct{}) (co
 func openHistory(c *config.Config) (*status.History, error) {
 	dir, err := journal.DefaultDir()
 	if err != nil {
-		return nil, err
+		return &status.History{}, err
 	}
 	return status.OpenHistory(filepath.Join(dir, "runs", fileID(c.Path, c.Name)+".jsonl"))
 }
@@ -91,7 +93,7 @@ func fileID(place, project string) string {
 func tellConfig(sink event.Sink, before, now *config.Config) {
 	old, new := namesOf(before), namesOf(now)
 	if before == nil || !reflect.DeepEqual(old, new) {
-		sink.For("config").Detail(event.ConfigRead, "project", now.Name, "folder", now.Dir, "images", new[0], "releases", new[1], "charts", new[2])
+		sink.For("config").Detail(event.ConfigRead, "project", now.Name, "file", now.Path, "folder", now.Dir, "images", new[0], "releases", new[1], "charts", new[2])
 	}
 }
 
@@ -120,7 +122,7 @@ func hideSecrets(secrets *event.Secrets, c *config.Config) {
 	for _, image := range c.Images {
 		for _, secret := range image.Secrets {
 			if secret.Env != "" {
-				secrets.Hide(os.Getenv(secret.Env))
+				secrets.HideFile(os.Getenv(secret.Env))
 				continue
 			}
 			file, err := os.Open(c.Abs(inHome(secret.File)))

@@ -11,8 +11,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/devloop/devloop/pkg/config"
@@ -26,10 +29,11 @@ type running struct {
 	state  status.State
 }
 
-// stateTimeout is for a devloop on this machine to say how it is.
-const stateTimeout = 5 * time.Second
+// stateTimeout is for a devloop on this machine to say how it is. One that was stopped (Ctrl+Z) does not.
+const stateTimeout = 3 * time.Second
 
-// findRunning finds the devloop of the devloop.yaml that is meant, or the only one where there is no such file here.
+// findRunning finds the devloop of the devloop.yaml that is meant: of the one that is here, or in the nearest folder above of which one runs, or else the
+// only one that runs.
 func findRunning(ctx context.Context, o *options) (*running, error) {
 	dir, err := socketDir()
 	if err != nil {
@@ -39,49 +43,70 @@ func findRunning(ctx context.Context, o *options) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	folder := ""
-	c, err := config.Load(o.source())
-	var invalid *config.Error
-	switch {
-	case err == nil:
-		folder = c.Dir
-	case errors.As(err, &invalid) && len(invalid.Files()) > 0: // it need not be valid for one to run
-		folder = filepath.Dir(invalid.Files()[0])
+	answers := make([]*running, len(sockets))
+	var asking sync.WaitGroup
+	for i, socket := range sockets {
+		asking.Go(func() {
+			r := open(socket)
+			if r.read(ctx) != nil {
+				r.close() // a devloop that was killed, or is just ending
+				return
+			}
+			answers[i] = r
+		})
 	}
-	var all, here []*running
-	for _, socket := range sockets {
-		r := open(socket)
-		if err := r.read(ctx); err != nil {
-			r.close() // a devloop that was killed, or is just ending
-			continue
-		}
-		all = append(all, r)
-		if r.state.Folder == folder && (o.kubeContext == "" || o.kubeContext == r.state.Cluster) {
-			here = append(here, r)
-		}
-	}
-	found := here
-	if folder == "" {
-		found = all
-	}
+	asking.Wait()
+	all := slices.DeleteFunc(answers, func(r *running) bool { return r == nil })
+	found := o.meant(all)
 	var names []string
 	for _, r := range all {
 		if len(found) != 1 || r != found[0] {
 			r.close()
 		}
-		names = append(names, r.state.Folder+" on "+dash(r.state.Cluster))
+		names = append(names, fmt.Sprintf("%s (%s) on %s", r.state.File, r.state.Project, dash(r.state.Cluster)))
 	}
 	switch {
 	case len(found) == 1:
 		return found[0], nil
-	case len(found) > 1 && folder != "":
-		return nil, usageError{event.WithHint(errors.New("several devloops run for this folder"), "say which is meant by --kube-context: "+strings.Join(names, ", "))}
 	case len(found) > 1:
-		return nil, usageError{event.WithHint(errors.New("several devloops run, and there is no devloop.yaml here"), "go to the folder of one: "+strings.Join(names, ", "))}
+		return nil, usageError{event.WithHint(errors.New("several devloops run that could be meant"), "say which by -f or --kube-context: "+strings.Join(names, ", "))}
 	case len(all) > 0:
-		return nil, environmentError{event.WithHint(errors.New("no devloop runs for this folder"), "others do: "+strings.Join(names, ", "))}
+		return nil, environmentError{event.WithHint(errors.New("no devloop runs for this devloop.yaml"), "others do: "+strings.Join(names, ", "))}
 	}
 	return nil, environmentError{event.WithHint(errors.New("no devloop runs"), "start one in another terminal: devloop")}
+}
+
+// meant picks those that the flags and the folder stand for.
+func (o *options) meant(all []*running) []*running {
+	all = slices.Clone(all)
+	if o.kubeContext != "" {
+		all = slices.DeleteFunc(all, func(r *running) bool { return r.state.Cluster != o.kubeContext })
+	}
+	of := func(same func(file string) bool) []*running {
+		return slices.DeleteFunc(slices.Clone(all), func(r *running) bool { return !same(r.state.File) })
+	}
+	if here, err := os.Stat(o.files[0]); err == nil { // which need not be valid for one to run
+		return of(func(file string) bool {
+			other, err := os.Stat(file)
+			return err == nil && os.SameFile(here, other)
+		})
+	}
+	if o.files[0] != config.FileName {
+		return nil
+	}
+	for above, _ := filepath.Abs(".."); ; above = filepath.Dir(above) {
+		if folder, err := os.Stat(above); err == nil {
+			if found := of(func(file string) bool {
+				other, err := os.Stat(filepath.Dir(file))
+				return err == nil && os.SameFile(folder, other)
+			}); len(found) > 0 {
+				return found
+			}
+		}
+		if above == filepath.Dir(above) {
+			return all
+		}
+	}
 }
 
 func open(socket string) *running {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -89,10 +90,18 @@ func (s *session) adopt(before, c *config.Config) error {
 // gatewayPods are the schedulers and workers that users of a Dask Gateway start, in the namespaces of its release. They are no part of it.
 const gatewayPods = "gateway.dask.org/cluster"
 
-// followPods says whose pods are followed from now on.
+// followPods says whose pods are followed from now on, and makes their secrets known before.
 func (s *session) followPods(c *config.Config) {
-	scope := deploy.PodScope{Releases: releases(c)}
-	for _, r := range c.Releases {
+	var scope deploy.PodScope
+	for _, r := range releases(c) {
+		values, err := deploy.SecretValues(r)
+		if err != nil {
+			continue // what its pods print may be secret; a run is going to say what is wrong, and the next reading tries again
+		}
+		s.secrets.Hide(values...)
+		scope.Releases = append(scope.Releases, r)
+	}
+	for _, r := range scope.Releases {
 		scope.Selectors = append(scope.Selectors, deploy.PodSelector{Namespace: r.Namespace, Selector: gatewayPods})
 	}
 	for _, l := range c.Logs {
@@ -284,11 +293,12 @@ func (n nodes) Give(ctx context.Context, sink event.Sink, tags []name.Tag) error
 	return n.session.images.Give(ctx, sink, n.session.origin, n.session.registry, tags)
 }
 
-// Tell tells of each image once: what a name stands for does not change.
+// Tell tells of each image once, for as long as it is the one that is wanted.
 func (n nodes) Tell(ctx context.Context, sink event.Sink, tags []name.Tag) {
 	s := n.session
 	s.toldMu.Lock()
 	defer s.toldMu.Unlock()
+	maps.DeleteFunc(s.held, func(tag name.Tag, _ bool) bool { return !slices.Contains(tags, tag) }) // if they come back, it is asked anew
 	untold := slices.DeleteFunc(slices.Clone(tags), func(tag name.Tag) bool { return s.held[tag] })
 	if len(untold) == 0 || s.push != nil {
 		return

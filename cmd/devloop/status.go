@@ -27,8 +27,9 @@ func newStatusCommand(o *options) *cobra.Command {
 	var wait string
 	var timeout time.Duration
 	cmd := &cobra.Command{
-		Use:   "status",
-		Short: "Show how the devloop of this folder is doing",
+		Use:         "status",
+		Annotations: map[string]string{ofAnother: "yes"},
+		Short:       "Show how the devloop of this folder is doing",
 		Long: `Shows images, releases, pods, forwards and the last runs of the devloop that runs in another terminal for this folder's devloop.yaml,
 or of the only one that runs.
 
@@ -74,35 +75,43 @@ func awaited(ctx context.Context, o *options, wanted status.Health, timeout time
 	if wanted == "" {
 		return readState(ctx, o)
 	}
-	deadline := time.Now().Add(timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	var last *status.State
+	var since time.Time // it is as wanted
+	none := error(environmentError{event.WithHint(errors.New("no devloop runs"), "start one in another terminal: devloop")})
 	for {
 		state, err := readState(ctx, o)
-		var none environmentError
+		var away environmentError
 		switch {
+		case ctx.Err() != nil: // the answer was cut off
 		case err == nil && state.Health == wanted:
-			return state, nil
+			if last = state; since.IsZero() {
+				since = time.Now()
+			}
+			if time.Since(since) >= lasting {
+				return state, nil
+			}
 		case err == nil:
-			last = state
-		case !errors.As(err, &none):
-			return nil, err // waiting mends a devloop.yaml no more than two devloops
-		}
-		if time.Now().After(deadline) {
-			if last == nil {
-				return nil, err
-			}
-			if err == nil {
-				err = errors.New(strings.TrimSuffix(fmt.Sprintf("not %s within %s, but %s: %s", wanted, timeout, last.Health, last.Reason), ": "))
-			}
-			return last, err
+			last, since = state, time.Time{}
+		case errors.As(err, &away):
+			none, since = err, time.Time{}
+		default:
+			return nil, err // waiting mends a command line no more than two devloops
 		}
 		select {
 		case <-time.After(askAgain):
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			if last == nil {
+				return nil, none
+			}
+			return last, errors.New(strings.TrimSuffix(fmt.Sprintf("not %s within %s, but %s: %s", wanted, timeout, last.Health, brief(last.Reason)), ": "))
 		}
 	}
 }
+
+// lasting is for how long it has to be as wanted: a file that was saved right before counts after a moment only.
+const lasting = 500 * time.Millisecond
 
 func readState(ctx context.Context, o *options) (*status.State, error) {
 	r, err := findRunning(ctx, o)
@@ -132,7 +141,7 @@ func writeStatus(to io.Writer, s status.State) error {
 		health += ", paused"
 	}
 	if s.Reason != "" {
-		health += ": " + firstLine(s.Reason)
+		health += ": " + brief(s.Reason)
 	}
 	line("%s on %s: %s", s.Project, dash(s.Cluster), health)
 	if s.Page != "" {
@@ -181,7 +190,7 @@ func writeStatus(to io.Writer, s status.State) error {
 		}
 		state := p.Phase
 		if p.Reason != "" {
-			state += ": " + firstLine(p.Reason)
+			state += ": " + brief(p.Reason)
 		}
 		line("%s\t%s\t%s\t%s\t%d\t%s", p.Name, dash(of), ready, state, p.Restarts, age(p.Created))
 	}
@@ -195,7 +204,7 @@ func writeStatus(to io.Writer, s status.State) error {
 		}
 		outcome := string(r.Outcome) + " after " + r.Summary()
 		if r.Error != "" {
-			outcome += ": " + ansi.Truncate(firstLine(r.Error), 100, "…")
+			outcome += ": " + brief(r.Error)
 		}
 		line("%d\t%s ago\t%s\t%s", r.Number, age(r.Ended()), why, outcome)
 	}
@@ -209,9 +218,11 @@ func dash(text string) string {
 	return text
 }
 
-func firstLine(text string) string {
+// brief is as much of an error as a table has room for.
+func brief(text string) string {
+	const room = 100 // columns
 	line, _, _ := strings.Cut(text, "\n")
-	return line
+	return ansi.Truncate(line, room, "…")
 }
 
 // shortID is enough of an image's ID to compare it by eye.

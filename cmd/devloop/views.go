@@ -34,8 +34,13 @@ type views struct {
 }
 
 // openViews opens the page and the socket. A page that was asked for at a port that is taken is an error; all else is told, and lived without.
-func (p *process) openViews(ctx context.Context, d devOptions) (*views, error) {
-	v := &views{asked: make(chan ask, 8)}
+func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err error) {
+	v = &views{asked: make(chan ask, 8)}
+	defer func() { //nolint:contextcheck // ctx may have ended
+		if err != nil {
+			v.close()
+		}
+	}()
 	metrics := web.NewMetrics(p.board)
 	v.site = web.New(p.board, metrics.Handler(), web.Actions{
 		Rebuild: func() { v.ask(askRun) },
@@ -49,23 +54,26 @@ func (p *process) openViews(ctx context.Context, d devOptions) (*views, error) {
 	})
 	p.sink = p.secrets.Before(p.board.Before(metrics.Before(p.log.sink)))
 	say := p.sink.For("devloop")
+	keeping, end := context.WithCancel(context.WithoutCancel(ctx))
+	v.end = end
+	listener, err := listenLocally(ctx, p.config)
+	switch {
+	case errors.Is(err, errAnother):
+		return v, environmentError{err}
+	case err != nil:
+		say.Warn("devloop status, logs and events will not find this devloop", err)
+	default:
+		v.serve(listener, v.site.Local())
+	}
 	if d.page {
 		listener, err := listenForPage(ctx, p.config, d.pagePort)
 		if err != nil {
-			v.site.Close()
-			return nil, err
+			return v, err
 		}
 		address := listener.Addr().(*net.TCPAddr)
 		v.serve(listener, v.site.Handler(address.Port))
 		v.url = "http://" + address.String() + "/"
 	}
-	if listener, err := listenLocally(ctx, p.config); err != nil {
-		say.Warn("devloop status, logs and events will not find this devloop", err)
-	} else {
-		v.serve(listener, v.site.Local())
-	}
-	keeping, end := context.WithCancel(context.WithoutCancel(ctx))
-	v.end = end
 	v.serving.Go(func() {
 		if err := p.history.Follow(keeping, p.board); err != nil {
 			say.Warn("the last runs will not be known after this devloop", err)
@@ -131,16 +139,16 @@ func listenForPage(ctx context.Context, c *config.Config, port int) (net.Listene
 	return listener, nil
 }
 
-// socketDir is where the sockets of this user's devloops are; nobody else may look into it.
+// socketDir is where the sockets of this user's devloops are, if it is there; nobody else may look into it.
 func socketDir() (string, error) {
 	dir := filepath.Join(os.TempDir(), "devloop-"+strconv.Itoa(os.Getuid()))
 	if runtime := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(runtime) { // the standard says to ignore others
 		dir = filepath.Join(runtime, "devloop")
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", err
-	}
 	info, err := os.Lstat(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return dir, nil
+	}
 	if err != nil {
 		return "", err
 	}
@@ -150,9 +158,15 @@ func socketDir() (string, error) {
 	return dir, nil
 }
 
+// errAnother is for the second devloop of a project, file and cluster.
+var errAnother = event.WithHint(errors.New("another devloop runs for this devloop.yaml"), "it is in another terminal: devloop status")
+
 // listenLocally opens the socket of this devloop. One that nobody listens on was left by a devloop that was killed.
 func listenLocally(ctx context.Context, c *config.Config) (net.Listener, error) {
 	dir, err := socketDir()
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +174,7 @@ func listenLocally(ctx context.Context, c *config.Config) (net.Listener, error) 
 	path := filepath.Join(dir, fileID(c.Path+"\x00"+kubeContext, c.Name)+".sock")
 	if connection, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
 		_ = connection.Close()
-		return nil, fmt.Errorf("another devloop listens on %s", path)
+		return nil, errAnother
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err

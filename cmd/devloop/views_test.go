@@ -16,6 +16,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status"
 )
@@ -118,7 +120,7 @@ func TestStatusOfAnotherTerminal(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &state); err != nil || code != 0 || state.Health != status.Healthy || len(state.Runs) != 2 || state.Runs[0].Error != "a broken build\nwith a second line" {
 		t.Errorf("%d, %v: %s", code, err, out)
 	}
-	if code, _, said := s.call("status", "--kube-context", "other"); code != 3 || !strings.Contains(said, "others do: "+s.config.Dir+" on minikube") {
+	if code, _, said := s.call("status", "--kube-context", "other"); code != 3 || !strings.Contains(said, "others do: "+s.file+" (demo) on minikube") {
 		t.Errorf("%d: %s", code, said)
 	}
 
@@ -131,7 +133,7 @@ func TestStatusOfAnotherTerminal(t *testing.T) {
 	}
 
 	// A second one for the same has no socket, and takes none away.
-	if _, err := listenLocally(t.Context(), s.config); err == nil || !strings.Contains(err.Error(), "another devloop listens") {
+	if _, err := listenLocally(t.Context(), s.config); err == nil || !strings.Contains(err.Error(), "another devloop runs for this") {
 		t.Errorf("a second socket: %v", err)
 	}
 	sockets, err := filepath.Glob(filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "devloop", "*.sock"))
@@ -366,5 +368,23 @@ func TestNoViewShowsASecret(t *testing.T) {
 		if name != "/" && name != "/metrics" && !strings.Contains(view, event.Hidden) {
 			t.Errorf("%s does not show that something is hidden:\n%s", name, view)
 		}
+	}
+}
+
+// A path of secretValues that is nowhere is told with its place.
+func TestSecretValueThatIsNowhere(t *testing.T) {
+	dir := t.TempDir()
+	chart := filepath.Join(dir, "chart")
+	if err := errors.Join(os.Mkdir(chart, 0o755), os.WriteFile(filepath.Join(chart, "Chart.yaml"), []byte("apiVersion: v2\nname: x\nversion: 1.0.0\n"), 0o600),
+		os.WriteFile(filepath.Join(dir, "devloop.yaml"), []byte("apiVersion: devloop/v1\nname: demo\nreleases:\n- name: web\n  chart: chart\n  namespace: ns\n  secretValues: [a.b, c]\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(config.Source{Files: []string{filepath.Join(dir, "devloop.yaml")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = located(c, event.WithHint(&deploy.ValueError{Release: "web", In: "secretValues[1]", Path: []string{"c"}, Message: "it is nowhere"}, "mend it"))
+	if !strings.HasSuffix(err.Error(), "devloop.yaml:7:23: releases[0].secretValues[1]: value c: it is nowhere") || event.Hint(err) != "mend it" {
+		t.Errorf("%v, %s", err, event.Hint(err))
 	}
 }

@@ -92,7 +92,7 @@ func (c *Config) Wrong(path, message, hint string) *Error {
 // in inlineValues, "a.b.c".
 func (c *Config) WrongValue(release, in, key, message, hint string) *Error {
 	i := slices.IndexFunc(c.Releases, func(r Release) bool { return r.Name == release })
-	return c.Wrong(fmt.Sprintf("releases[%d].%s.%s", i, in, key), message, hint)
+	return c.Wrong(strings.TrimSuffix(fmt.Sprintf("releases[%d].%s.%s", i, in, key), "."), message, hint)
 }
 
 // child returns the child that a path begins with, and the rest of the path; nil if there is none.

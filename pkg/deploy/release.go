@@ -121,9 +121,6 @@ func (d *Deployer) read(ctx context.Context, say event.Stage, r Release) (desire
 	if err != nil {
 		return desired{}, fmt.Errorf("release %s: %w", r.ID(), err)
 	}
-	if d.options.Secret != nil {
-		d.options.Secret(secretValues(merged, r.SecretValues)...)
-	}
 	values, err := json.Marshal(merged)
 	if err != nil {
 		return desired{}, fmt.Errorf("release %s: values: %w", r.ID(), err)

@@ -172,6 +172,9 @@ func (d *Deployer) render(ctx context.Context, want *desired, last revision) (re
 	if !ok {
 		return fail(errors.New("its values are no mapping"))
 	}
+	if err := d.hideValues(want.Release, merged); err != nil {
+		return rendered{}, err
+	}
 	if err := chartutil.ValidateAgainstSchema(loaded, merged); err != nil {
 		return rendered{}, want.against(fmt.Errorf("release %s: its values: %w", want.ID(), err))
 	}

@@ -2,7 +2,6 @@
 package deploy
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -88,42 +87,75 @@ func set(values map[string]any, path string, value any) error {
 	return strvals.ParseJSON(path+"="+string(text), values)
 }
 
-// secretValues are the texts, and all else in words, that stand at paths or below.
-func secretValues(values map[string]any, paths []string) []string {
+// SecretValues are the texts, and all else in words, that stand where r.SecretValues says in the values that are merged for it. The error is of a values
+// file.
+func SecretValues(r Release) ([]string, error) {
+	if len(r.SecretValues) == 0 {
+		return nil, nil
+	}
+	merged, err := merge(r)
+	if err != nil {
+		return nil, fmt.Errorf("release %s: %w", r.ID(), err)
+	}
 	var found []string
-	var add func(any)
-	add = func(value any) {
-		switch value := value.(type) {
-		case map[string]any:
-			for _, inner := range value {
-				add(inner)
-			}
-		case []any:
-			for _, inner := range value {
-				add(inner)
-			}
-		case nil, bool: // no secret
-		default:
-			text := fmt.Sprint(value)
-			found = append(found, text, base64.StdEncoding.EncodeToString([]byte(text))) // as a Secret has it
+	for _, path := range r.SecretValues {
+		found = append(found, leaves(at(merged, steps(path)))...)
+	}
+	return found, nil
+}
+
+// hideValues has those hidden that are in values, the chart's own among them. A path that is in none is an error: it would hide nothing.
+func (d *Deployer) hideValues(r Release, values map[string]any) error {
+	for i, path := range r.SecretValues {
+		value := at(values, steps(path))
+		if value == nil {
+			return event.WithHint(&ValueError{Release: r.Name, In: fmt.Sprintf("secretValues[%d]", i), Path: steps(path), Message: "it is nowhere in the values, and would hide nothing"},
+				"it is a path like auth.password in the merged values: devloop render shows what they make")
+		}
+		if d.options.Secret != nil {
+			d.options.Secret(leaves(value)...)
 		}
 	}
-	for _, path := range paths {
-		var at any = values
-		for _, step := range steps(path) {
-			switch inner := at.(type) {
-			case map[string]any:
-				at = inner[step]
-			case []any:
-				i, err := strconv.Atoi(step)
-				if at = nil; err == nil && i >= 0 && i < len(inner) {
-					at = inner[i]
-				}
-			default:
-				at = nil
+	return nil
+}
+
+// at returns what stands at a path, nil if nothing does.
+func at(values any, path []string) any {
+	for _, step := range path {
+		switch inner := values.(type) {
+		case chartutil.Values:
+			values = inner[step]
+		case map[string]any:
+			values = inner[step]
+		case []any:
+			i, err := strconv.Atoi(step)
+			if values = nil; err == nil && i >= 0 && i < len(inner) {
+				values = inner[i]
 			}
+		default:
+			return nil
 		}
-		add(at)
+	}
+	return values
+}
+
+// leaves are the values of which values are made, as templates print them.
+func leaves(values any) []string {
+	var found []string
+	switch value := values.(type) {
+	case map[string]any:
+		for _, inner := range value {
+			found = append(found, leaves(inner)...)
+		}
+	case []any:
+		for _, inner := range value {
+			found = append(found, leaves(inner)...)
+		}
+	case nil, bool: // no secret
+	case float64:
+		found = append(found, fmt.Sprint(value), strconv.FormatFloat(value, 'f', -1, 64))
+	default:
+		found = append(found, fmt.Sprint(value))
 	}
 	return found
 }

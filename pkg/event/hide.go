@@ -1,10 +1,15 @@
 package event
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/base64"
+	"encoding/json"
+	"html"
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,8 +18,21 @@ import (
 // Hidden stands where a secret was.
 const Hidden = "•••"
 
-// shortest is how long a secret has to be, in bytes, to be looked for: a shorter one would be found in words that are none.
-const shortest = 4
+const (
+	// shortest is how long a secret has to be, in bytes, to be looked for: a shorter one would be found in words that are none.
+	shortest = 4
+	// shortestPart is the same for a part of one, of which it is only guessed that it is secret.
+	shortestPart = 6
+	// longestWritten is up to what length a secret is looked for in the ways in which programs write it, too.
+	longestWritten = 4 << 10
+)
+
+// names are the fields that say what an event is about. They are left as they are: a password may well be the same as the name of a release, and whoever
+// follows events has to recognize things.
+var names = []string{
+	"project", "cluster", "folder", "file", "image", "images", "release", "releases", "charts", "namespace", "pod", "pods", "container", "containers", "group",
+	"node", "target", "local", "state", "phase", "why", "on", "id", "digest", "level",
+}
 
 // Secrets are texts that no view may show: they are taken out of events on their way. The zero value knows none. It is safe for concurrent use.
 type Secrets struct {
@@ -23,7 +41,8 @@ type Secrets struct {
 	replacer atomic.Pointer[strings.Replacer] // nil while none is known
 }
 
-// Hide has values hidden from now on, and each line of a value: a log shows them one by one.
+// Hide has values hidden from now on: as they are, each line of them, since a log shows them one by one, and as programs write them in JSON, in URLs, in
+// HTML and as base64.
 func (s *Secrets) Hide(values ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -32,8 +51,15 @@ func (s *Secrets) Hide(values ...string) {
 		s.known = map[string]bool{}
 	}
 	for _, value := range values {
-		if value = strings.TrimSpace(value); len(value) >= shortest {
-			s.known[value] = true
+		value = strings.TrimSpace(value)
+		if len(value) < shortest {
+			continue
+		}
+		s.known[value] = true
+		if len(value) <= longestWritten {
+			for _, written := range waysToWrite(value) {
+				s.known[written] = true
+			}
 		}
 		for line := range strings.Lines(value) {
 			if line = strings.TrimSpace(line); len(line) >= 2*shortest { // others stand in many texts
@@ -56,28 +82,66 @@ func (s *Secrets) Hide(values ...string) {
 	s.replacer.Store(strings.NewReplacer(pairs...))
 }
 
-// HideFile is Hide for the content of a file, of which a program may show a part: the value of a line like token = ..., and a password in a URL.
-// Words, paths and addresses without a password are no secrets by themselves.
+// waysToWrite are those of values in other languages.
+func waysToWrite(value string) []string {
+	ways := []string{
+		url.QueryEscape(value), url.PathEscape(value), html.EscapeString(value), strings.Trim(strconv.Quote(value), `"`),
+		base64.StdEncoding.EncodeToString([]byte(value)), base64.RawStdEncoding.EncodeToString([]byte(value)),
+		base64.URLEncoding.EncodeToString([]byte(value)), base64.RawURLEncoding.EncodeToString([]byte(value)),
+	}
+	for _, escape := range []bool{true, false} {
+		var out bytes.Buffer
+		encoder := json.NewEncoder(&out)
+		encoder.SetEscapeHTML(escape)
+		if encoder.Encode(value) == nil {
+			ways = append(ways, strings.Trim(strings.TrimSpace(out.String()), `"`))
+		}
+	}
+	return ways
+}
+
+// HideFile is Hide for what configures a program, which may show a part of it: what stands behind a = or a colon, in quotes, or behind the word password,
+// as in pip.conf, .npmrc, .netrc, .env, JSON and YAML; and the password of a URL. What is a path, an address without a password, a number or
+// more than one word is no secret by itself.
 func (s *Secrets) HideFile(content string) {
-	s.Hide(content)
+	found := []string{content}
+	add := func(part string) {
+		part = strings.Trim(strings.TrimSpace(part), `"',;`)
+		_, notNumber := strconv.ParseFloat(part, 64)
+		if len(part) >= shortestPart && notNumber != nil && !strings.ContainsAny(part, " \t") && !isPath.MatchString(part) && !address.MatchString(part) {
+			found = append(found, part)
+		}
+	}
 	for line := range strings.Lines(content) {
-		if match := assignment.FindStringSubmatch(strings.TrimSpace(line)); match != nil {
-			if value := strings.Trim(match[1], `"'`); len(value) >= 2*shortest && !strings.ContainsAny(value, "/ ") {
-				s.Hide(value)
+		if _, value, ok := strings.Cut(line, "="); ok {
+			add(value)
+		}
+		if _, value, ok := strings.Cut(line, ": "); ok {
+			add(value)
+		}
+		for _, match := range quoted.FindAllStringSubmatch(line, -1) {
+			if value, err := strconv.Unquote(match[1]); err == nil {
+				add(value)
 			}
 		}
-		for _, found := range address.FindAllString(line, -1) {
-			if u, err := url.Parse(found); err == nil && u.User != nil {
+		for _, match := range afterWord.FindAllStringSubmatch(line, -1) {
+			add(match[1])
+		}
+		for _, at := range address.FindAllString(line, -1) {
+			if u, err := url.Parse(at); err == nil && u.User != nil {
 				password, _ := u.User.Password()
-				s.Hide(password, u.User.String())
+				found = append(found, password, u.User.String())
 			}
 		}
 	}
+	s.Hide(found...)
 }
 
 var (
-	assignment = regexp.MustCompile(`^[\w.-]+\s*[:=]\s*(\S.*)$`)
-	address    = regexp.MustCompile(`\w+://[^\s"']+`)
+	quoted    = regexp.MustCompile(`:\s*("(?:[^"\\]|\\.)*")`)
+	afterWord = regexp.MustCompile(`(?i)\b(?:password|passwd|token|secret)\s+(\S+)`)
+	address   = regexp.MustCompile(`\w+://[^\s"']+`)
+	isPath    = regexp.MustCompile(`^[~.]{0,2}(/[\w.@-]+)+/?$`)
 )
 
 // Text returns text without secrets.
@@ -88,7 +152,7 @@ func (s *Secrets) Text(text string) string {
 	return text
 }
 
-// Before returns a Sink that takes secrets out of what passes.
+// Before returns a Sink that takes secrets out of what passes, but for the names of things.
 func (s *Secrets) Before(next Sink) Sink {
 	return func(e Event) {
 		if s.replacer.Load() == nil {
@@ -96,8 +160,11 @@ func (s *Secrets) Before(next Sink) Sink {
 			return
 		}
 		e.Fields = slices.Clone(e.Fields)
-		for i, field := range e.Fields {
-			switch v := field.(type) {
+		for i := 1; i < len(e.Fields); i += 2 {
+			if key, ok := e.Fields[i-1].(string); ok && slices.Contains(names, key) {
+				continue
+			}
+			switch v := e.Fields[i].(type) {
 			case string:
 				e.Fields[i] = s.Text(v)
 			case []string:
@@ -116,10 +183,7 @@ func (s *Secrets) Before(next Sink) Sink {
 // Error returns an error without secrets, which is err itself if there are none in it. It keeps its hint, and what it wraps is said, but cannot
 // be reached.
 func (s *Secrets) Error(err error) error {
-	if err == nil || s.replacer.Load() == nil {
-		return err
-	}
-	if !s.within(err) {
+	if err == nil || s.replacer.Load() == nil || !s.within(err) {
 		return err
 	}
 	return WithHint(hiddenError{s.Text(err.Error())}, s.Text(Hint(err)))

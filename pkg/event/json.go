@@ -68,7 +68,9 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 }
 
 // Seconds is how durations are told: in seconds, to the millisecond.
-func Seconds(d time.Duration) float64 { return float64(d.Round(time.Millisecond).Milliseconds()) / 1000 }
+func Seconds(d time.Duration) float64 {
+	return float64(d.Round(time.Millisecond).Milliseconds()) / 1000
+}
 
 // fields are alternating keys and values, as an object in their order.
 type fields []any

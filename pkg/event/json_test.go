@@ -165,7 +165,9 @@ func keysOf(of any) []string {
 func TestSecretsAreHidden(t *testing.T) {
 	var s Secrets
 	s.Hide("hunter2", "abc", "first line of it\nsecond\nlong enough line") // abc is too short to be looked for
-	s.HideFile("[global]\nindex-url = https://user:pass-word@index.example/simple\ntoken: 's3cr3t-token'\ncert = /run/secrets/ca.pem\n")
+	s.HideFile("[global]\nindex-url = https://user:pass-word@index.example/simple\ntoken: 's3cr3t-token'\ncert = /run/secrets/ca.pem\nretries = 123456\n" +
+		"//registry.example/:_authToken=npm_abcdef\nmachine x login me password netrc-word\npassword = abc/def+ghi==\n" + `{"auths": {"x": {"auth": "dXNlcjpwYXNz"}}}`)
+	s.Hide(`a"b<c&d e`)
 	var told []Event
 	sink := s.Before(func(e Event) { told = append(told, e) })
 	sink(Event{Message: "m", Fields: []any{"line", "it is hunter2!", "list", []string{"x", "hunter2"}, "n", 7},
@@ -183,11 +185,34 @@ func TestSecretsAreHidden(t *testing.T) {
 		"user:pass-word@index.example":                 Hidden + "@index.example",
 		"the token s3cr3t-token":                       "the token " + Hidden,
 		"/run/secrets/ca.pem is no certificate":        "/run/secrets/ca.pem is no certificate",
+		"after 123456 tries":                           "after 123456 tries",
+		"npm_abcdef netrc-word abc/def+ghi==":          Hidden + " " + Hidden + " " + Hidden,
+		"dXNlcjpwYXNz":                                 Hidden,
+		`"a\"b<c&d e" a\"b\u003cc\u0026d e`:            `"` + Hidden + `" ` + Hidden,
+		"a%22b%3Cc%26d+e a&#34;b&lt;c&amp;d e":         Hidden + " " + Hidden,
+		"YSJiPGMmZCBl aHVudGVyMg":                      Hidden + " " + Hidden, // base64
 		"index-url = https://user:pass-word@index.exa": "index-url = https://" + Hidden + "@index.exa",
 	} {
 		if got := s.Text(text); got != want {
 			t.Errorf("%q, not %q", got, want)
 		}
+	}
+
+	// What things are called stays, or nobody could follow them.
+	sink(Event{Message: "m", Fields: []any{"release", "hunter2", "pods", "hunter2-1,hunter2-2", "output", "hunter2"}})
+	if got := fmt.Sprint(told[1].Fields...); got != "releasehunter2podshunter2-1,hunter2-2output"+Hidden {
+		t.Error(got)
+	}
+
+	// A large file is no reason to wait.
+	var large strings.Builder
+	for i := range 20000 {
+		fmt.Fprintf(&large, "KEY_%d=value-%d\n", i, i)
+	}
+	start := time.Now()
+	s.HideFile(large.String())
+	if took := time.Since(start); took > 10*time.Second || s.Text("value-19999") != Hidden {
+		t.Errorf("%s, %s", took, s.Text("value-19999"))
 	}
 
 	// An error that has no secret in it stays what it is, for errors.Is; one that wraps one does not.

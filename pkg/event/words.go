@@ -8,10 +8,10 @@ const (
 	Paused         = "paused, changes wait" // devloop
 	Resumed        = "resumed"              // devloop
 
-	ChangeSettled   = "change settled"    // watch; took since the first file event of the batch
-	ConfigRead      = "devloop.yaml read" // config: project, folder, images (names), releases (namespace/name), charts
+	ChangeSeen      = "change seen"       // loop: files
+	ConfigRead      = "devloop.yaml read" // config: project, file, folder, images (names), releases (namespace/name), charts
 	PageOpens       = "page"              // devloop: url
-	RunStarts       = "run starts"        // loop: why (start, change, asked, retry), files
+	RunStarts       = "run starts"        // loop: why (start, change, asked, retry), files; since the first of them changed, settled (for how long)
 	RunComplete     = "run complete"      // loop, a step
 	InputsHashed    = "inputs hashed"     // build, a step
 	NodesAsked      = "nodes asked"       // node, a step: what they lack

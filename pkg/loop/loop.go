@@ -8,6 +8,7 @@ package loop
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,8 +37,43 @@ const (
 
 // Change is a reason for another run.
 type Change struct {
-	Paths []string // of files
-	Asked bool     // by the user: there is to be a run whatever the files hold
+	Paths []string  // of files
+	Since time.Time // the first of them was seen to change, zero if that is not known
+	Until time.Time // nothing changed any more
+	Asked bool      // by the user: there is to be a run whatever the files hold
+}
+
+// cause is why a run starts: all that was asked for since the last one that was not superseded.
+type cause struct {
+	why     string // start, change, asked, retry
+	files   []string
+	since   time.Time // the first of them changed
+	settled time.Duration
+}
+
+func (w *cause) add(c Change) {
+	switch {
+	case c.Asked:
+		w.why = "asked"
+	case w.why == "retry":
+		w.why = "change"
+	}
+	for _, path := range c.Paths {
+		if !slices.Contains(w.files, path) {
+			w.files = append(w.files, path)
+		}
+	}
+	if w.since.IsZero() && !c.Since.IsZero() {
+		w.since, w.settled = c.Since, c.Until.Sub(c.Since)
+	}
+}
+
+func (w *cause) fields() []any {
+	fields := []any{"why", w.why, "files", names(w.files)}
+	if !w.since.IsZero() {
+		fields = append(fields, "since", w.since, "settled", w.settled)
+	}
+	return fields
 }
 
 // Loop runs the stages again and again. It must not be copied.
@@ -79,8 +115,7 @@ func (l *Loop) Run(ctx context.Context) {
 		first   time.Time // of its burst
 		tries   = 0       // in a row that failed in a way that may pass
 		told    = newTold()
-		why     = "start" // the next run
-		files   []string
+		next    = cause{why: "start"} // of the next run
 	)
 	defer due.Stop()
 	start := func(wait time.Duration) { pending = true; due.Reset(wait) }
@@ -99,8 +134,7 @@ func (l *Loop) Run(ctx context.Context) {
 			var runCtx context.Context
 			runCtx, cancel = context.WithCancelCause(ctx)
 			sink := told.sink(l.sink.InRun(number))
-			sink.For("loop").Detail(event.RunStarts, "why", why, "files", names(files))
-			why, files = "retry", nil
+			sink.For("loop").Detail(event.RunStarts, next.fields()...)
 			go func() { ended <- l.once(runCtx, sink) }()
 
 		case c := <-changes:
@@ -109,14 +143,9 @@ func (l *Loop) Run(ctx context.Context) {
 				continue
 			}
 			if len(c.Paths) > 0 {
-				l.sink.For("loop").Note("change seen", "files", names(c.Paths))
+				l.sink.For("loop").Note(event.ChangeSeen, "files", names(c.Paths))
 			}
-			if files = append(files, c.Paths...); len(files) > 0 {
-				why = "change"
-			}
-			if c.Asked {
-				why = "asked"
-			}
+			next.add(c.Change)
 			now := time.Now()
 			if now.Sub(last) > burst || now.Sub(first) >= burstLimit {
 				first = now
@@ -139,6 +168,7 @@ func (l *Loop) Run(ctx context.Context) {
 			case errors.Is(err, event.ErrSuperseded): // a stage noticed first
 				start(restless)
 			case event.IsTransient(err):
+				next = cause{why: "retry"}
 				wait := min(retryMin<<min(tries, 10), retryMax)
 				if tries++; tries == 1 {
 					l.sink.For("loop").Note("trying again until it works, or a file changes")
@@ -147,7 +177,7 @@ func (l *Loop) Run(ctx context.Context) {
 			case unsure: // some stage may have read what the files hold no more
 				start(restless)
 			default:
-				tries = 0
+				tries, next = 0, cause{why: "retry"}
 			}
 
 		case <-ctx.Done():
@@ -163,7 +193,8 @@ func (l *Loop) Run(ctx context.Context) {
 // Once runs the stages one time and returns how that went.
 func (l *Loop) Once(ctx context.Context) error {
 	sink := l.sink.InRun(1)
-	sink.For("loop").Detail(event.RunStarts, "why", "asked", "files", "")
+	next := cause{why: "asked"}
+	sink.For("loop").Detail(event.RunStarts, next.fields()...)
 	return l.once(ctx, sink)
 }
 

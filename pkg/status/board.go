@@ -1,19 +1,26 @@
 package status
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// keptLines is how many lines of the log can be looked at again: some minutes of a talkative platform, a few megabytes.
-const keptLines = 5000
+// How many lines of the log can be looked at again: some minutes of talkative pods, hours of devloop's own, a few megabytes. They are kept
+// apart, so that pods that print a lot do not drive away why a run has failed.
+const (
+	keptOfPods = 5000
+	keptOfOwn  = 3000
+)
 
 // Board holds the State and the last lines of the log, for whoever wants to look while events come. It is safe for concurrent use.
 type Board struct {
 	mu      sync.Mutex
 	state   State
-	lines   []Line // a ring: the line with number n is at n % keptLines
+	own     ring   // lines of the log
+	pods    ring   // and those that pods printed
 	last    uint64 // number of the newest line, 0 if there is none
 	changed chan struct{}
 	watched bool // somebody waits for changed
@@ -40,11 +47,10 @@ func (b *Board) take(e event.Event) event.Event {
 	e = b.state.told(e)
 	if e.Phase != event.Progress {
 		b.last++
-		line := Line{b.last, e}
-		if len(b.lines) < keptLines {
-			b.lines = append(b.lines, line)
+		if e.Message == event.PodLog {
+			b.pods.add(Line{b.last, e}, keptOfPods)
 		} else {
-			b.lines[(b.last-1)%keptLines] = line
+			b.own.add(Line{b.last, e}, keptOfOwn)
 		}
 	}
 	if b.watched {
@@ -69,23 +75,41 @@ func (b *Board) State() State {
 	return b.state
 }
 
-// Lines returns those behind number after that are still there, the oldest first; if there are more than most, the newest of them.
-func (b *Board) Lines(after uint64, most int) []Line {
+// Lines returns those behind number after that are still there, the oldest first, and how many are not; if there are more than most, the newest of them.
+func (b *Board) Lines(after uint64, most int) (lines []Line, missed uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	oldest := b.last - uint64(len(b.lines))
-	from := max(after, oldest)
-	if from >= b.last || most <= 0 {
-		return nil
+	if after >= b.last {
+		return nil, 0
 	}
-	if b.last-from > uint64(most) {
-		from = b.last - uint64(most)
+	lines = slices.Concat(b.own.behind(after), b.pods.behind(after))
+	slices.SortFunc(lines, func(x, y Line) int { return cmp.Compare(x.Seq, y.Seq) })
+	missed = b.last - after - uint64(len(lines))
+	return lines[max(0, len(lines)-max(0, most)):], missed
+}
+
+// ring keeps the newest lines of a sort.
+type ring struct {
+	lines []Line
+	next  int // place of the next one, which is that of the oldest when the ring is full
+}
+
+func (r *ring) add(line Line, most int) {
+	if len(r.lines) < most {
+		r.lines = append(r.lines, line)
+		return
 	}
-	lines := make([]Line, 0, b.last-from)
-	for n := from; n < b.last; n++ {
-		lines = append(lines, b.lines[n%keptLines])
+	r.lines[r.next] = line
+	r.next = (r.next + 1) % most
+}
+
+// behind returns the lines with greater numbers, oldest first.
+func (r *ring) behind(after uint64) []Line {
+	tail := func(part []Line) []Line {
+		at, _ := slices.BinarySearchFunc(part, after+1, func(line Line, seq uint64) int { return cmp.Compare(line.Seq, seq) })
+		return part[at:]
 	}
-	return lines
+	return slices.Concat(tail(r.lines[r.next:]), tail(r.lines[:r.next]))
 }
 
 // Changed returns a channel that is closed with the next event.

@@ -1,11 +1,13 @@
 package status
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -20,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestLines(t *testing.T) {
 	b := NewBoard(nil)
-	if b.Lines(0, 10) != nil {
+	if lines, _ := b.Lines(0, 10); lines != nil {
 		t.Error("lines out of nothing")
 	}
 	note := func(n int) {
@@ -29,29 +31,44 @@ func TestLines(t *testing.T) {
 			b.Sink(event.Event{Stage: "build", Phase: event.Progress, Message: "m"}) // which is no line
 		}
 	}
-	check := func(after uint64, most int, first, last uint64) {
+	check := func(after uint64, most int, first, last, gone uint64) {
 		t.Helper()
-		lines := b.Lines(after, most)
-		if len(lines) == 0 || lines[0].Seq != first || lines[len(lines)-1].Seq != last || uint64(len(lines)) != last-first+1 {
-			t.Errorf("after %d, at most %d: %d lines", after, most, len(lines))
+		lines, missed := b.Lines(after, most)
+		if len(lines) == 0 || lines[0].Seq != first || lines[len(lines)-1].Seq != last || uint64(len(lines)) != last-first+1 || missed != gone {
+			t.Errorf("after %d, at most %d: %d lines, %d missed", after, most, len(lines), missed)
 		}
 		for i, line := range lines {
-			if line.Seq != first+uint64(i) || line.Event.Message != "m" {
+			if line.Seq != first+uint64(i) {
 				t.Fatalf("line %d is %+v", i, line)
 			}
 		}
 	}
 	note(10)
-	check(0, 100, 1, 10)
-	check(0, 3, 8, 10)
-	check(7, 100, 8, 10)
-	if b.Lines(10, 5) != nil || b.Lines(99, 5) != nil || b.Lines(3, 0) != nil {
-		t.Error("lines that are not there")
+	check(0, 100, 1, 10, 0)
+	check(0, 3, 8, 10, 0)
+	check(7, 100, 8, 10, 0)
+	for _, after := range []uint64{10, 99} {
+		if lines, missed := b.Lines(after, 5); lines != nil || missed != 0 {
+			t.Error("lines that are not there")
+		}
 	}
-	note(keptLines)
-	check(0, 1<<40, 11, keptLines+10)
-	check(5, 1<<40, 11, keptLines+10) // the oldest are gone
-	check(keptLines, 1<<40, keptLines+1, keptLines+10)
+	note(keptOfOwn)
+	check(0, 1<<40, 11, keptOfOwn+10, 10)
+	check(5, 1<<40, 11, keptOfOwn+10, 5) // the oldest are gone
+	check(keptOfOwn, 1<<40, keptOfOwn+1, keptOfOwn+10, 0)
+
+	// Pods that print a lot drive away nothing but what pods printed.
+	for range keptOfPods + 100 {
+		b.Sink(event.Event{Stage: "pod", Phase: event.Noted, Message: event.PodLog})
+	}
+	note(1)
+	lines, missed := b.Lines(0, 1<<40)
+	if len(lines) != keptOfOwn+keptOfPods || missed != 11+100 || !slices.IsSortedFunc(lines, func(a, b Line) int { return cmp.Compare(a.Seq, b.Seq) }) {
+		t.Errorf("%d lines, %d missed", len(lines), missed)
+	}
+	if lines[keptOfOwn-2].Event.Message != "m" || lines[keptOfOwn-1].Event.Message != event.PodLog || lines[len(lines)-1].Event.Message != "m" {
+		t.Error("they are out of order")
+	}
 }
 
 // TestChanged: who waits for a change sees each, whatever several goroutines tell meanwhile.
@@ -69,7 +86,7 @@ func TestChanged(t *testing.T) {
 	deadline := time.After(30 * time.Second)
 	for seen := uint64(0); seen < each*tellers; {
 		changed := b.Changed()
-		lines := b.Lines(seen, 1<<40)
+		lines, _ := b.Lines(seen, 1<<40)
 		if len(lines) > 0 {
 			if lines[0].Seq != seen+1 {
 				t.Fatalf("line %d follows %d", lines[0].Seq, seen)

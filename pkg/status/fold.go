@@ -1,6 +1,7 @@
 package status
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,11 +30,6 @@ func (s State) After(e event.Event) State {
 	switch e.Stage {
 	case "config":
 		s = s.configured(e)
-	case "watch":
-		if e.Message == event.ChangeSettled {
-			settled := spanOf(e, "settle", e.Message, "")
-			s.settled = &settled
-		}
 	case "loop":
 		s = s.looped(e)
 	case "build", "node":
@@ -66,7 +62,7 @@ func (s State) configured(e event.Event) State {
 	if e.Message != event.ConfigRead {
 		return s
 	}
-	s.Project, s.Folder = text(e, "project"), text(e, "folder")
+	s.Project, s.File, s.Folder = text(e, "project"), text(e, "file"), text(e, "folder")
 	names, _ := e.Field("images").([]string)
 	images := make([]Image, 0, len(names))
 	for _, name := range names {
@@ -101,11 +97,14 @@ func (s State) looped(e event.Event) State {
 		s.Project, s.Cluster, s.Folder, s.Started = text(e, "project"), text(e, "cluster"), text(e, "folder"), e.Time
 	case e.Message == event.RunStarts:
 		run := Run{Number: e.Run, Why: text(e, "why"), Files: text(e, "files"), Started: e.Time, Outcome: Running, Stages: []Stage{}, Spans: []Span{}}
-		if s.settled != nil {
-			run.Started, run.Spans = s.settled.Started, []Span{*s.settled}
-			s.settled = nil
+		if since := moment(e, "since"); !since.IsZero() {
+			settled, _ := e.Field("settled").(time.Duration)
+			run.Started = since
+			run.add(Span{Stage: "settle", Name: "change settled", About: run.Files, Started: since, Seconds: event.Seconds(settled), Outcome: Succeeded})
 		}
-		s.Run = &run
+		s.Run, s.changed = &run, false
+	case e.Message == event.ChangeSeen:
+		s.changed = true
 	case e.Message == event.RunComplete && s.Run != nil && s.Run.Number == e.Run:
 		outcome, ended := outcomes[e.Phase]
 		if !ended {
@@ -417,7 +416,7 @@ func (s State) health() (Health, string) {
 		return Ending, ""
 	case s.Run == nil:
 		return Starting, ""
-	case s.Run.Outcome == Running, s.Run.Outcome == Superseded:
+	case s.changed, s.Run.Outcome == Running, s.Run.Outcome == Superseded:
 		return Working, ""
 	case s.Run.Outcome == Interrupted:
 		return Ending, ""
@@ -430,7 +429,8 @@ func (s State) health() (Health, string) {
 		}
 	}
 	for _, p := range s.Pods {
-		if p.Release != "" && !p.Ready && p.Phase != "Succeeded" && p.Phase != "Ending" {
+		// Those that have ended are judged by the rollout: a job may have failed once and then succeeded.
+		if p.Release != "" && !p.Ready && (p.Phase == "Pending" || p.Phase == "Running") {
 			return Degraded, strings.TrimSuffix(fmt.Sprintf("pod %s is not ready: %s", p.Name, p.Reason), ": ")
 		}
 	}
@@ -454,12 +454,13 @@ func (s State) imageName(ref string) (name, tag string) {
 	if colon := strings.LastIndexByte(ref, ':'); colon > strings.LastIndexByte(ref, '/') {
 		name, tag = ref[:colon], ref[colon+1:]
 	}
+	best := ""
 	for _, i := range s.Images {
-		if strings.HasSuffix(name, "/"+i.Name) {
-			return i.Name, tag
+		if (name == i.Name || strings.HasSuffix(name, "/"+i.Name)) && len(i.Name) > len(best) {
+			best = i.Name
 		}
 	}
-	return name, tag
+	return cmp.Or(best, name), tag
 }
 
 // spanned begins or ends a bar of the run that the event is of.

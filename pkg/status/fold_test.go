@@ -109,8 +109,13 @@ func TestOneSave(t *testing.T) {
 	s.begin()
 	s.end(event.Succeeded)
 	s.run = 0
-	s.after(time.Minute).tell("watch", event.Detailed, event.ChangeSettled, 100*time.Millisecond)
-	s.start("change", "requirements.txt")
+	s.after(time.Minute).tell("loop", event.Noted, event.ChangeSeen, 0, "files", "requirements.txt")
+	if s.state.Health != Working {
+		t.Errorf("when a change was seen it is %s", s.state.Health)
+	}
+	s.run++
+	s.after(50*time.Millisecond).tell("loop", event.Detailed, event.RunStarts, 0, "why", "change", "files", "requirements.txt", "since", s.now.Add(-150*time.Millisecond), "settled", 100*time.Millisecond)
+	s.tell("loop", event.Started, event.RunComplete, 0)
 	s.step("build", event.InputsHashed, 20*time.Millisecond)
 	if s.state.Health != Working || s.state.Run.Why != "change" || s.state.Run.Files != "requirements.txt" {
 		t.Errorf("%s, %+v", s.state.Health, s.state.Run)
@@ -174,14 +179,14 @@ func TestOneSave(t *testing.T) {
 	if run.Bytes != 1000 || run.Outcome != Succeeded || len(state.Runs) != 2 {
 		t.Errorf("run %+v", run)
 	}
-	if got := run.Summary(); got != "8.3 s: settle 0.1, build 5.0, load 1.0, helm 0.2, rollout 2.0" {
+	if got := run.Summary(); got != "8.4 s: settle 0.1, build 5.0, load 1.0, helm 0.2, rollout 2.0" {
 		t.Error(got)
 	}
 	var bars []string
 	for _, span := range run.Spans {
 		bars = append(bars, strings.TrimSpace(fmt.Sprintf("%s/%s %s %.1f %s", span.Stage, span.Kind, span.About, span.Seconds, span.Outcome)))
 	}
-	want := []string{"settle/  0.1 succeeded", "hash/  0.0 succeeded", "build/ worker 5.0 succeeded", "build/step worker 4.0 succeeded", "build/step worker 0.0 succeeded",
+	want := []string{"settle/ requirements.txt 0.1 succeeded", "hash/  0.0 succeeded", "build/ worker 5.0 succeeded", "build/step worker 4.0 succeeded", "build/step worker 0.0 succeeded",
 		"load/ worker 1.0 succeeded", "helm/ gateway 0.2 succeeded", "rollout/  2.0 succeeded", "rollout/pod web-1 2.0 succeeded", "answer/ http://x 0.0 succeeded"}
 	if !slices.Equal(bars, want) {
 		t.Errorf("bars\n%s\nnot\n%s", strings.Join(bars, "\n"), strings.Join(want, "\n"))
@@ -256,6 +261,9 @@ func TestHealth(t *testing.T) {
 			s.tell("forward", event.Noted, event.ForwardCloses, 0, "target", "service ns/web", "local", "127.0.0.1:8001")
 		}, Healthy, ""},
 		{"a pod is not ready", func(s *story) { s.pod("web-1", "gateway", false) }, Degraded, "pod web-1 is not ready: ContainerCreating"},
+		{"a job's pod that failed before another one succeeded", func(s *story) {
+			s.tell("pod", event.Detailed, event.PodChanged, 0, "pod", "job-1", "namespace", "ns", "release", "gateway", "phase", "Failed", "ready", false, "reason", "exit code 1")
+		}, Healthy, ""},
 		{"a user's pod is not ready", func(s *story) { s.pod("mine", "", false) }, Healthy, ""},
 		{"a pod that was not ready is gone", func(s *story) {
 			s.pod("web-1", "gateway", false)
@@ -297,7 +305,7 @@ func TestAnyEvents(t *testing.T) {
 	phases := []event.Phase{event.Started, event.Succeeded, event.Superseded, event.Interrupted, event.Failed, event.Noted, event.Warned, event.Detailed, event.Progress}
 	messages := []string{event.DevloopStarted, event.ConfigRead, event.RunStarts, event.RunComplete, event.InputsHashed, event.ImageFound, event.BuildingImage, event.ImageBuilt,
 		event.BuildStep, event.BuildStepFailed, event.LoadingImage, event.ImageLoaded, event.ImageHeld, event.ReleaseApplied, event.ReleaseUnchanged, event.ReleaseRolledBack,
-		event.ReleaseRemoved, event.RolloutComplete, event.PodChanged, event.PodGone, event.ForwardListens, event.ForwardCloses, event.PlatformAnswers, event.ChangeSettled, event.Paused}
+		event.ReleaseRemoved, event.RolloutComplete, event.PodChanged, event.PodGone, event.ForwardListens, event.ForwardCloses, event.PlatformAnswers, event.ChangeSeen, event.Paused}
 	keys := []string{"image", "step", "release", "namespace", "pod", "target", "local", "state", "bytes", "since", "done", "id", "node", "images", "releases", "charts", "cached", "ready", "containers", "created"}
 	values := []any{"worker:1", "x", "ns/x", "", 1, int64(2), 0.5, true, noon, []string{"a b c", "", "d"}, nil, time.Second}
 	seed := rand.Uint64()

@@ -19,9 +19,9 @@ type History struct {
 }
 
 // runLength is how long a line may be, in bytes: several hundred bars and an error.
-const runLength = 1 << 20
+const runLength = 4 << 20
 
-// OpenHistory reads the runs of earlier processes. A line that cannot be read is left out: a run that is forgotten does no harm.
+// OpenHistory reads the runs of earlier processes. There is a History also with an error, of what could be read: a run that is forgotten does no harm.
 func OpenHistory(path string) (*History, error) {
 	h := &History{path: path}
 	file, err := os.Open(path)
@@ -29,7 +29,7 @@ func OpenHistory(path string) (*History, error) {
 		return h, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the last runs: %w", err)
+		return h, fmt.Errorf("read the last runs: %w", err)
 	}
 	defer func() { _ = file.Close() }() // only read
 	lines := bufio.NewScanner(file)
@@ -41,6 +41,9 @@ func OpenHistory(path string) (*History, error) {
 		}
 	}
 	h.runs = h.runs[max(0, len(h.runs)-keptRuns):]
+	if err := lines.Err(); err != nil {
+		return h, fmt.Errorf("read the last runs in %s: %w", path, err)
+	}
 	return h, nil
 }
 

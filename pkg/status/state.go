@@ -11,7 +11,8 @@ import "time"
 type State struct {
 	Project string    `json:"project"`
 	Cluster string    `json:"cluster"` // kube context
-	Folder  string    `json:"folder"`  // of devloop.yaml
+	File    string    `json:"file"`    // path of devloop.yaml, or of what took its place
+	Folder  string    `json:"folder"`  // that it is in
 	Started time.Time `json:"started"`
 
 	Health Health `json:"health"`
@@ -28,7 +29,7 @@ type State struct {
 	Runs []Run `json:"runs"`          // that ended, the newest last, those of earlier processes before; keptRuns at most
 
 	ending  bool
-	settled *Span // belongs to the run that comes
+	changed bool // and no run has looked at it yet
 }
 
 // Health is how it all stands, in a word.

@@ -50,6 +50,45 @@ func (s seconds) MarshalJSON() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
+// String is for formats that know no objects.
+func (s seconds) String() string {
+	parts := make([]string, len(s))
+	for i, stage := range s {
+		parts[i] = fmt.Sprintf("%s=%g", stage.Name, stage.Seconds)
+	}
+	return strings.Join(parts, " ")
+}
+
+// stagesOf returns the stages of the end of a run, also when it has been JSON meanwhile.
+func stagesOf(e event.Event) seconds {
+	var list seconds
+	switch stages := e.Field(stagesField).(type) {
+	case seconds:
+		return stages
+	case map[string]any:
+		for _, name := range Stages {
+			switch took := stages[name].(type) {
+			case float64:
+				list = append(list, Stage{name, took})
+			case int64:
+				list = append(list, Stage{name, float64(took)})
+			}
+		}
+	}
+	return list
+}
+
+// Flat returns the fields of an event with nothing in them that is no text or number.
+func Flat(e event.Event) []any {
+	fields := slices.Clone(e.Fields)
+	for i := 0; i+1 < len(fields); i += 2 {
+		if fields[i] == stagesField {
+			fields[i+1] = stagesOf(e).String()
+		}
+	}
+	return fields
+}
+
 // Summary tells in words where the time of a run went, by the event of its end: "7.4 s: build 5.1, load 0.4". The fields are the same
 // when the event has been read from JSON.
 func Summary(e event.Event) (summary string, rest []any) {
@@ -64,20 +103,9 @@ func Summary(e event.Event) (summary string, rest []any) {
 	}
 	summary = inSeconds(total) + " s"
 	var parts []string
-	add := func(name string, took float64) {
-		if took >= worthTelling {
-			parts = append(parts, name+" "+inSeconds(took))
-		}
-	}
-	switch stages := e.Field(stagesField).(type) {
-	case seconds:
-		for _, stage := range stages {
-			add(stage.Name, stage.Seconds)
-		}
-	case map[string]any:
-		for _, name := range Stages {
-			took, _ := stages[name].(float64)
-			add(name, took)
+	for _, stage := range stagesOf(e) {
+		if stage.Seconds >= worthTelling {
+			parts = append(parts, stage.Name+" "+inSeconds(stage.Seconds))
 		}
 	}
 	if len(parts) > 0 {

@@ -54,7 +54,8 @@ func TestGit(t *testing.T) {
 		deadline := time.After(30 * time.Second)
 		for len(missing) > 0 {
 			select {
-			case batch := <-p.w.Batches():
+			case settled := <-p.w.Batches():
+				batch := settled.Paths
 				batches++
 				for _, path := range batch {
 					delete(missing, path)

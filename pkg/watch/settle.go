@@ -30,14 +30,19 @@ func (p *pause) set(quiet, limit time.Duration) {
 	p.limit.Store(int64(cmp.Or(max(limit, 0), DefaultLimit)))
 }
 
-// settle collects the paths of in and offers them to out, sorted, once none came for the quiet time, or the first is as
-// old as the limit. What comes until the offer is taken joins it. It returns when ctx ends. settled is told of each batch that is taken: for
-// how long it was waited until it was complete.
-func settle(ctx context.Context, in <-chan []string, out chan<- []string, p *pause, settled func(took time.Duration)) {
-	var first, complete time.Time // of the batch
+// Batch is what changed in one burst.
+type Batch struct {
+	Paths []string  // sorted
+	Since time.Time // the first change was seen
+	Until time.Time // the burst was over
+}
+
+// settle collects the paths of in and offers them to out once none came for the quiet time, or the first is as old as the limit. What comes
+// until the offer is taken joins it. It returns when ctx ends.
+func settle(ctx context.Context, in <-chan []string, out chan<- Batch, p *pause) {
 	pending := map[string]bool{}
-	var batch []string
-	var offer chan<- []string // out when the batch is complete, else nil
+	var batch Batch
+	var offer chan<- Batch // out when the batch is complete, else nil
 
 	calm, late := time.NewTimer(DefaultQuiet), time.NewTimer(DefaultLimit)
 	calm.Stop()
@@ -50,7 +55,7 @@ func settle(ctx context.Context, in <-chan []string, out chan<- []string, p *pau
 			return
 		case paths := <-in:
 			if len(pending) == 0 {
-				first = time.Now()
+				batch.Since = time.Now()
 				late.Reset(time.Duration(p.limit.Load()))
 			}
 			calm.Reset(time.Duration(p.quiet.Load()))
@@ -63,14 +68,12 @@ func settle(ctx context.Context, in <-chan []string, out chan<- []string, p *pau
 		case <-calm.C:
 		case <-late.C:
 		case offer <- batch:
-			settled(complete.Sub(first))
 			calm.Stop()
 			late.Stop()
 			clear(pending)
 			offer = nil
 			continue
 		}
-		complete = time.Now()
-		offer, batch = out, slices.Sorted(maps.Keys(pending))
+		offer, batch.Paths, batch.Until = out, slices.Sorted(maps.Keys(pending)), time.Now()
 	}
 }

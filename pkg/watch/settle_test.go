@@ -9,27 +9,27 @@ import (
 )
 
 // settling runs f in a bubble of its own time, with settle between in and out.
-func settling(t *testing.T, f func(t *testing.T, in chan<- []string, out <-chan []string)) {
+func settling(t *testing.T, f func(t *testing.T, in chan<- []string, out <-chan Batch)) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		in, out := make(chan []string), make(chan []string)
+		in, out := make(chan []string), make(chan Batch)
 		var p pause
 		p.set(0, 0)
-		go settle(ctx, in, out, &p, func(time.Duration) {})
+		go settle(ctx, in, out, &p)
 		f(t, in, out)
 	})
 }
 
 func TestSettleWaitsForQuiet(t *testing.T) {
-	settling(t, func(t *testing.T, in chan<- []string, out <-chan []string) {
+	settling(t, func(t *testing.T, in chan<- []string, out <-chan Batch) {
 		start := time.Now()
 		for _, p := range []string{"/b", "/c", "/a", "/b"} {
 			in <- []string{p}
 			<-time.After(DefaultQuiet - time.Millisecond)
 		}
-		if got := <-out; !slices.Equal(got, []string{"/a", "/b", "/c"}) {
-			t.Errorf("batch %q", got)
+		if got := <-out; !slices.Equal(got.Paths, []string{"/a", "/b", "/c"}) {
+			t.Errorf("batch %v", got)
 		}
 		if took, want := time.Since(start), 3*(DefaultQuiet-time.Millisecond)+DefaultQuiet; took != want {
 			t.Errorf("took %v, want %v", took, want)
@@ -38,14 +38,14 @@ func TestSettleWaitsForQuiet(t *testing.T) {
 		// The next batch begins with nothing.
 		start = time.Now()
 		in <- []string{"/d"}
-		if got := <-out; !slices.Equal(got, []string{"/d"}) || time.Since(start) != DefaultQuiet {
+		if got := <-out; !slices.Equal(got.Paths, []string{"/d"}) || time.Since(start) != DefaultQuiet {
 			t.Errorf("batch %q after %v", got, time.Since(start))
 		}
 	})
 }
 
 func TestSettleEndsASteadyStream(t *testing.T) {
-	settling(t, func(t *testing.T, in chan<- []string, out <-chan []string) {
+	settling(t, func(t *testing.T, in chan<- []string, out <-chan Batch) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		start := time.Now()
@@ -72,13 +72,13 @@ func TestSettleEndsASteadyStream(t *testing.T) {
 }
 
 func TestSettleMergesWhileNobodyListens(t *testing.T) {
-	settling(t, func(t *testing.T, in chan<- []string, out <-chan []string) {
+	settling(t, func(t *testing.T, in chan<- []string, out <-chan Batch) {
 		in <- []string{"/b"}
 		<-time.After(2 * DefaultLimit)
 		in <- []string{"/a", "/b"}
 		<-time.After(2 * DefaultLimit)
-		if got := <-out; !slices.Equal(got, []string{"/a", "/b"}) {
-			t.Errorf("batch %q", got)
+		if got := <-out; !slices.Equal(got.Paths, []string{"/a", "/b"}) {
+			t.Errorf("batch %v", got)
 		}
 		select {
 		case got := <-out:
@@ -92,10 +92,10 @@ func TestSettleChangesItsPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		in, out := make(chan []string), make(chan []string)
+		in, out := make(chan []string), make(chan Batch)
 		var p pause
 		p.set(10*time.Millisecond, 0)
-		go settle(ctx, in, out, &p, func(time.Duration) {})
+		go settle(ctx, in, out, &p)
 		for _, c := range []struct{ quiet, limit, want time.Duration }{
 			{10 * time.Millisecond, 0, 10 * time.Millisecond},
 			{3 * time.Second, 5 * time.Second, 3 * time.Second},

@@ -172,7 +172,8 @@ func TestStormAtTheLimit(t *testing.T) {
 			p.until(f, func() bool {
 				p.write(f)
 				select {
-				case batch := <-p.w.Batches():
+				case settled := <-p.w.Batches():
+					batch := settled.Paths
 					return slices.Contains(batch, p.path(f))
 				case <-time.After(DefaultQuiet):
 					return false
@@ -270,7 +271,8 @@ func (p *project) seenAs(name string, wants ...string) {
 	listening:
 		for {
 			select {
-			case batch := <-p.w.Batches():
+			case settled := <-p.w.Batches():
+				batch := settled.Paths
 				for _, path := range batch {
 					told[path] = true
 				}

@@ -60,7 +60,7 @@ type Options struct {
 type Watcher struct {
 	say     event.Stage
 	mode    Mode
-	batches chan []string
+	batches chan Batch
 	pause   pause
 	rest    time.Duration              // what polling rests at least between two looks
 	asks    time.Duration              // how often it is asked whether events tell the truth
@@ -82,7 +82,7 @@ type Watcher struct {
 // New returns a Watcher that watches nothing yet.
 func New(sink event.Sink, o Options) (*Watcher, error) {
 	w := &Watcher{
-		say: sink.For("watch"), mode: cmp.Or(o.Mode, Auto), batches: make(chan []string), polls: make(chan struct{}, 1), rest: leastRest, asks: doubtEvery, opaque: opaque,
+		say: sink.For("watch"), mode: cmp.Or(o.Mode, Auto), batches: make(chan Batch), polls: make(chan struct{}, 1), rest: leastRest, asks: doubtEvery, opaque: opaque,
 		trust:   trust{time.Now(), mountTable()},
 		folders: map[string]*sight{}, kinds: map[uint64]string{}, said: map[string]bool{},
 	}
@@ -134,7 +134,7 @@ func (w *Watcher) Settle(quiet, limit time.Duration) { w.pause.set(quiet, limit)
 
 // Batches delivers changed paths: those given to Watch, and for watched folders also what is below them. Each batch is
 // sorted, without duplicates, and belongs to the receiver.
-func (w *Watcher) Batches() <-chan []string { return w.batches }
+func (w *Watcher) Batches() <-chan Batch { return w.batches }
 
 // Watch replaces the set of watched paths. They need not exist. What stays in the set is watched without a gap; what
 // happened to a new path before Watch returned may go unseen. It may be called from any goroutine, and costs little when
@@ -199,9 +199,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	defer cancel()
 
 	changes := make(chan []string)
-	running.Go(func() {
-		settle(ctx, changes, w.batches, &w.pause, func(took time.Duration) { w.say.DetailTook(took, event.ChangeSettled) })
-	})
+	running.Go(func() { settle(ctx, changes, w.batches, &w.pause) })
 	tell := func(paths []string) {
 		if len(paths) == 0 {
 			return

@@ -165,7 +165,8 @@ func (p *project) told(what string, do func()) map[string]bool {
 		p.write(bell)
 		for !got[bell] {
 			select {
-			case batch := <-p.w.Batches():
+			case settled := <-p.w.Batches():
+				batch := settled.Paths
 				if !slices.IsSorted(batch) {
 					p.t.Errorf("%s: not sorted: %q", what, batch)
 				}
@@ -300,7 +301,8 @@ func (p *project) next(want string) {
 	deadline := time.After(20 * time.Second)
 	for {
 		select {
-		case batch := <-p.w.Batches():
+		case settled := <-p.w.Batches():
+			batch := settled.Paths
 			if slices.Contains(batch, p.path(want)) {
 				return
 			}

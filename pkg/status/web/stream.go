@@ -173,11 +173,11 @@ func (to *reader) tellState() {
 func (to *reader) tellLines(stage string) {
 	tail := to.tail
 	to.tail = math.MaxInt // from now on, all that come
-	lines := to.board.Lines(to.seq, math.MaxInt)
+	lines, missed := to.board.Lines(to.seq, math.MaxInt)
 	if len(lines) == 0 {
 		return
 	}
-	if missed := lines[0].Seq - to.seq - 1; to.seq > 0 && missed > 0 {
+	if to.seq > 0 && missed > 0 {
 		to.write("gap", "", fmt.Appendf(nil, `{"lines":%d}`, missed))
 	}
 	to.seq = lines[len(lines)-1].Seq

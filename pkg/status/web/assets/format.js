@@ -40,5 +40,8 @@ export function date(time) {
 // short is what people need of a digest or a hash.
 export const short = (id) => id.replace(/^.*@/, "").replace(/^[a-z-]+:\/\//, "").replace(/^sha256:/, "").slice(0, 12);
 
+// middle leaves out the middle of a long name: those of workers differ at their ends.
+export const middle = (name, most = 36) => (name.length > most ? `${name.slice(0, most / 2 - 1)}…${name.slice(-most / 2)}` : name);
+
 // count says how many of something there are.
 export const count = (n, one, many = one + "s") => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;

@@ -77,6 +77,9 @@ export function connected(yes) {
   document.body.classList.remove("connecting");
   document.body.classList.toggle("stale", !yes);
   rebuild.disabled = pause.disabled = !yes;
+  if (!yes) {
+    document.title = `… lost · ${byId("project").textContent}`;
+  }
   say(byId("link"), yes ? "live" : `reconnecting… this is from ${clock(Date.now())}`);
 }
 

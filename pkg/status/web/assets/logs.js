@@ -1,7 +1,7 @@
 // The log: what devloop says and what pods print, to search and to filter. It stays smooth at hundreds of lines a second: lines wait for the
 // next frame, are added in one go, and stand in chunks that the browser need not lay out while they are out of sight.
 import { byId, h, say, set } from "./dom.js";
-import { bytes, clock, count, seconds } from "./format.js";
+import { bytes, clock, count, middle, seconds } from "./format.js";
 
 const most = 5000; // lines that are kept
 const chunk = 250; // lines that come and go together
@@ -77,6 +77,9 @@ function entry(event) {
   const parts = [];
   if (ofPod) {
     parts.push(["", String(fields.line ?? "").replace(colours, "")]);
+  } else if (event.msg === "run complete" && event.phase === "succeeded" && fields.stages) {
+    const where = Object.entries(fields.stages).filter(([, took]) => took >= 0.05).map(([name, took]) => `${name} ${took.toFixed(1)}`);
+    parts.push(["", `ready in ${seconds(fields.total)}`], ["dim", where.join(", ")]);
   } else {
     const told = Object.entries(fields).filter(([key, value]) => key !== "output" && !(key === "pod" && pod) && value !== "" && value !== null);
     parts.push(["", event.phase === "started" ? `${event.msg} …` : event.msg]);
@@ -84,7 +87,8 @@ function entry(event) {
     parts.push(["dim", event.took ? `in ${seconds(event.took)}` : ""]);
     parts.push(["error", event.err ?? ""], ["hint", event.hint ? `→ ${event.hint}` : ""], ["output", String(fields.output ?? "").replace(colours, "")]);
   }
-  const from = pod ? pod + (ofPod && fields.container ? `/${fields.container}` : "") : event.stage;
+  const apart = ofPod && fields.container && !pod.includes(fields.container); // else the pod's name says it
+  const from = pod ? pod + (apart ? `/${fields.container}` : "") : event.stage;
   const said = parts.filter(([, text]) => text);
   return {
     time: event.time, from, parts: said,
@@ -166,7 +170,7 @@ function tint(name) {
 
 function row(line) {
   const tinted = line.source.startsWith("pod:") ? `tint-${tint(line.from)}` : "own";
-  const from = h("span", { class: `from ${tinted}` }, ...marked(line.from, 0, line));
+  const from = h("span", { class: `from ${tinted}`, title: line.from }, ...(pattern ? marked(line.from, 0, line) : [middle(line.from)]));
   const what = h("span", { class: "what" });
   let at = line.from.length + 1;
   for (const [kind, text] of line.parts) {
