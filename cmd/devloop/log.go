@@ -241,8 +241,8 @@ func (p *printer) write(e event.Event, f fact) {
 	p.lines.WithPrefix(e.Stage).Log(levels[e.Level()], message, unreserved(fields)...)
 }
 
-// forPeople are the fields as they are read best: sizes with a unit, the text of a build step as long as a line of the terminal has room for, and of
-// a forward's state what the message does not say.
+// forPeople are the fields as they are read best: of a forward's state what the message does not say, and on a terminal sizes with a unit, and as much of
+// a build step's text as a line has room for.
 func (p *printer) forPeople(e event.Event) []any {
 	if e.Message == event.RunComplete {
 		_, rest := status.Summary(e)
@@ -257,9 +257,10 @@ func (p *printer) forPeople(e event.Event) []any {
 		switch {
 		case e.Stage == "forward" && !p.verbose && slices.Contains([]any{"state", "open", "held", "sent", "received"}, key):
 			continue
+		case p.live == nil:
 		case key == "bytes" && isSize:
 			value = size(uint64(max(bytes, 0)))
-		case key == "step" && isText && e.Message == event.BuildStep && p.live != nil:
+		case key == "step" && isText && e.Message == event.BuildStep:
 			value = ansi.Truncate(text, max(20, p.live.width()-rest-len(fmt.Sprint(e.Field("image")))), "…")
 		}
 		fields = append(fields, key, value)
@@ -285,10 +286,8 @@ func (p *printer) ofPod(e event.Event) *log.Logger {
 	return lines
 }
 
-// podColours are readable on a dark and on a light ground.
-var podColours = []lipgloss.AdaptiveColor{
-	{Light: "25", Dark: "75"}, {Light: "28", Dark: "78"}, {Light: "90", Dark: "176"}, {Light: "130", Dark: "215"}, {Light: "30", Dark: "80"}, {Light: "125", Dark: "211"},
-}
+// podColours are readable on a dark and on a light ground: to ask the terminal which it has would take a key from who reads the keys.
+var podColours = []lipgloss.Color{"32", "35", "133", "166", "37", "161"}
 
 // inWords is an event's message for a person.
 func inWords(e event.Event) string {

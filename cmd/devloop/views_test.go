@@ -78,12 +78,18 @@ func (s *shown) close() {
 // call runs another devloop, as in a second terminal.
 func (s *shown) call(args ...string) (code int, out, said string) {
 	s.t.Helper()
+	return s.callHere(append([]string{"-f", s.file}, args...)...)
+}
+
+// callHere is call in this folder, with nothing that says which devloop is meant.
+func (s *shown) callHere(args ...string) (code int, out, said string) {
+	s.t.Helper()
 	var stdout bytes.Buffer
 	var stderr strings.Builder
 	o := &options{printer: newPrinter(&stderr)}
 	root := newRootCommand(o)
 	root.SetOut(&stdout)
-	root.SetArgs(append([]string{"-f", s.file}, args...))
+	root.SetArgs(args)
 	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	defer cancel()
 	err := root.ExecuteContext(ctx)
@@ -161,6 +167,32 @@ func TestStatusOfAnotherTerminal(t *testing.T) {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestWhichDevloopIsMeant: that of the file here, of the nearest folder above, or the only one.
+func TestWhichDevloopIsMeant(t *testing.T) {
+	s := show(t, "", &options{}, devOptions{pagePort: -1})
+	check := func(dir string, want int, args ...string) {
+		t.Helper()
+		t.Chdir(dir)
+		if code, out, said := s.callHere(append(args, "status")...); code != want || code == 0 && !strings.HasPrefix(out, "demo on ") {
+			t.Errorf("in %s with %q: %d: %s%s", dir, args, code, out, said)
+		}
+	}
+	below, elsewhere, other := filepath.Join(s.config.Dir, "a", "b"), t.TempDir(), t.TempDir()
+	link := filepath.Join(t.TempDir(), "link")
+	if err := errors.Join(os.MkdirAll(below, 0o755), os.Symlink(s.config.Dir, link),
+		os.WriteFile(filepath.Join(other, "devloop.yaml"), []byte("apiVersion: devloop/v1\nname: other\n"), 0o600),
+		os.WriteFile(filepath.Join(s.config.Dir, "second.yaml"), []byte("apiVersion: devloop/v1\nname: second\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{s.config.Dir, link, below, elsewhere} {
+		check(dir, 0)
+	}
+	check(other, 3) // of whose file none runs
+	check(s.config.Dir, 3, "-f", "second.yaml")
+	check(elsewhere, 3, "-f", "devloop.yml")
+	check(elsewhere, 3, "--kube-context", "other")
 }
 
 func TestLogsAndEvents(t *testing.T) {
