@@ -83,7 +83,12 @@ func FollowPods(ctx context.Context, client kubernetes.Interface, sink event.Sin
 		case ask <- next:
 			f.untraced = f.untraced[1:]
 		case found := <-traced:
-			if p := f.known[found.uid]; p != nil {
+			p := f.known[found.uid]
+			switch {
+			case p == nil:
+			case found.failed: // after the others
+				f.untraced = append(f.untraced, p.object)
+			default:
 				p.origin, p.asked = &found.origin, false
 				f.settle(ctx, p)
 			}
@@ -394,6 +399,7 @@ type origin struct {
 type tracedPod struct {
 	uid    types.UID
 	origin origin
+	failed bool // it could not be asked for
 }
 
 // traceAll answers where pods come from, until ctx ends.
@@ -405,14 +411,11 @@ func traceAll(ctx context.Context, client kubernetes.Interface, asked <-chan *co
 			return
 		case object := <-asked:
 			found, err := t.trace(ctx, object)
-			for err != nil {
-				if sleep(ctx, time.Second) != nil {
-					return
-				}
-				found, err = t.trace(ctx, object)
+			if err != nil && sleep(ctx, time.Second) != nil {
+				return
 			}
 			select {
-			case traced <- tracedPod{object.UID, found}:
+			case traced <- tracedPod{object.UID, found, err != nil}:
 			case <-ctx.Done():
 				return
 			}
