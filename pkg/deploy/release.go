@@ -209,7 +209,7 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 			return err
 		}
 	default:
-		say.Detail(event.ReleaseUnchanged, "release", r.Name, "namespace", r.Namespace, "revision", last.version)
+		say.Detail(event.ReleaseUnchanged, "namespace", r.Namespace, "release", r.Name, "revision", last.version)
 		sink = nil // it is waited for all the same, below, but there is nothing to tell
 	}
 	if due := last.labels[labelAfter] == labelDue; awaited || due {
@@ -273,7 +273,7 @@ func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, las
 			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
 		}
 		return []any{"revision", written.Version}, nil
-	}, "release", r.Name, "namespace", r.Namespace)
+	}, "namespace", r.Namespace, "release", r.Name)
 	if err != nil {
 		if r.Rollback && !event.IsTransient(passing(err)) {
 			err = d.rollback(say, r, err) //nolint:contextcheck // as above
@@ -310,7 +310,7 @@ func (d *Deployer) rollback(say event.Stage, r Release, cause error) error {
 		result = fmt.Sprintf("rolled back to revision %d", good)
 		err = say.Step(ctx, event.ReleaseRolledBack, func(ctx context.Context) ([]any, error) {
 			return nil, d.helmRollback(ctx, r, good, last.version+1)
-		}, "release", r.Name, "namespace", r.Namespace, "revision", good)
+		}, "namespace", r.Namespace, "release", r.Name, "revision", good)
 		if err != nil {
 			result = fmt.Sprintf("roll back to revision %d: %v", good, err)
 		}
