@@ -250,7 +250,7 @@ func TestLogsAndEvents(t *testing.T) {
 	defer tick.Stop()
 	for n := 0; ; n++ {
 		s.sink.For("build").Note("still going", "n", n)
-		if n == 50 {
+		if n == 200 { // long after it has begun to listen
 			s.close()
 			break
 		}
@@ -262,7 +262,7 @@ func TestLogsAndEvents(t *testing.T) {
 	}
 	select {
 	case out := <-done:
-		if !strings.Contains(out, "still going n=50") {
+		if !strings.Contains(out, "still going n=200") {
 			t.Errorf("it ended with\n%s", out)
 		}
 	case <-deadline:
