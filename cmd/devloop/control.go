@@ -76,12 +76,8 @@ func (c *control) run(ctx context.Context, changes chan<- loop.Change) {
 			c.say.Note("reloading", "by", "SIGHUP")
 			ask()
 		case what := <-c.asked:
-			switch what {
-			case askRun:
-				c.say.Note("running now")
+			if c.obey(what) {
 				ask()
-			case askPause, askResume:
-				c.pause(what == askPause)
 			}
 		case key := <-c.keys:
 			if c.press(key) {
@@ -91,12 +87,21 @@ func (c *control) run(ctx context.Context, changes chan<- loop.Change) {
 	}
 }
 
+// obey does what was asked for, and tells whether that is a run.
+func (c *control) obey(what ask) (asked bool) {
+	if what == askRun {
+		c.say.Note("running now")
+		return true
+	}
+	c.pause(what == askPause)
+	return false
+}
+
 // press does what a key stands for, and tells whether that is a run.
 func (c *control) press(key byte) (asked bool) {
 	switch key {
 	case 'r', 'R':
-		c.say.Note("running now")
-		return true
+		return c.obey(askRun)
 	case 'p', 'P':
 		c.pause(!c.paused)
 	case 'l', 'L':

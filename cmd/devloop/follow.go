@@ -76,9 +76,7 @@ Exit codes: 0 it ended, or Ctrl+C; 3 no devloop runs.`,
 	}
 	f.register(cmd, 1000)
 	cmd.Flags().StringVar(&level, "level", "", "only lines of this level or above: "+strings.Join(logLevels, ", "))
-	if err := cmd.RegisterFlagCompletionFunc("level", cobra.FixedCompletions(logLevels, cobra.ShellCompDirectiveNoFileComp)); err != nil {
-		panic(err) // there is no such flag: a mistake in this function
-	}
+	completeFlag(cmd, "level", oneOf(logLevels))
 	return cmd
 }
 

@@ -130,7 +130,7 @@ func (p *printer) configure(format string, verbose, quiet bool) {
 		TimeFunction: func(time.Time) time.Time { return p.now }}
 	switch format {
 	case formatLogfmt:
-		options.Formatter, options.TimeFormat = log.LogfmtFormatter, timeFormat
+		options.Formatter, options.TimeFormat = log.LogfmtFormatter, event.TimeFormat
 	case formatJSON:
 		p.json = json.NewEncoder(p.out)
 		p.json.SetEscapeHTML(false)
@@ -140,9 +140,6 @@ func (p *printer) configure(format string, verbose, quiet bool) {
 		p.lines.SetColorProfile(termenv.NewOutput(p.live.File).EnvColorProfile())
 	}
 }
-
-// timeFormat is RFC 3339 with milliseconds, for machines.
-const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 
 // event writes one event. An error is shown where the whole run failed, not again for each step on the way up.
 func (p *printer) event(e event.Event) {
@@ -191,8 +188,8 @@ func (p *printer) write(e event.Event, f fact) {
 	if !p.verbose {
 		f.causes = nil
 	}
-	fields := slices.Clone(e.Fields)
 	if p.json != nil {
+		fields := slices.Clone(e.Fields)
 		if problems, err := json.Marshal(f.problems); err == nil && len(f.problems) > 0 {
 			fields = append(fields, "problems", json.RawMessage(problems))
 		}
@@ -211,15 +208,19 @@ func (p *printer) write(e event.Event, f fact) {
 		p.ofPod(e).Log(levels[event.Level(fmt.Sprint(e.Field("level")))], fmt.Sprint(e.Field("line")))
 		return
 	}
+	fields, message := status.Flat(e), inWords(e)
+	ready := p.text && e.Message == event.RunComplete && e.Phase == event.Succeeded
 	if p.text {
 		fields = p.forPeople(e)
-	} else {
-		fields = status.Flat(e)
+	}
+	if ready { // what it took is in the words
+		summary, _ := status.Summary(e)
+		message = "ready in " + summary
 	}
 	if e.Run > 0 {
 		fields = append([]any{"run", e.Run}, fields...)
 	}
-	if e.Took > 0 && (e.Message != event.RunComplete || !p.text || e.Phase != event.Succeeded) {
+	if e.Took > 0 && !ready {
 		fields = append(fields, "took", e.Took.Round(time.Millisecond))
 	}
 	switch {
@@ -233,10 +234,6 @@ func (p *printer) write(e event.Event, f fact) {
 	}
 	if len(f.causes) > 0 {
 		fields = append(fields, "causes", strings.Join(f.causes, "\n"))
-	}
-	message := inWords(e)
-	if !p.text && e.Message == event.RunComplete && e.Phase == event.Succeeded {
-		message = e.Message // which is a constant
 	}
 	p.lines.WithPrefix(e.Stage).Log(levels[e.Level()], message, unreserved(fields)...)
 }
@@ -296,9 +293,6 @@ func inWords(e event.Event) string {
 	}
 	if e.Stage == "loop" {
 		switch e.Phase {
-		case event.Succeeded:
-			summary, _ := status.Summary(e)
-			return "ready in " + summary
 		case event.Failed:
 			return "run failed, what ran keeps running"
 		case event.Superseded:

@@ -90,11 +90,8 @@ Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop 
 	root.Flags().StringVar(&d.logLevel, "log-level", "", "show only lines of pods of this level or above: debug, info, warn, error")
 	root.Flags().Var((*watchMode)(&d.mode), "watch", "how changes of files are seen: by events of the kernel, by polling (poll), or by what works (auto)")
 	o.registerAdopt(root)
-	for flag, values := range map[string][]string{"watch": watchModes, "log-level": logLevels} {
-		if err := root.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
-			panic(err) // there is no such flag: a mistake in this function
-		}
-	}
+	completeFlag(root, "watch", oneOf(watchModes))
+	completeFlag(root, "log-level", oneOf(logLevels))
 	root.AddCommand(newRunCommand(o), newBuildCommand(o), newDiffCommand(o), newRenderCommand(o), newDeleteCommand(o), newInitCommand(), newDoctorCommand(o),
 		newStatusCommand(o), newLogsCommand(o), newEventsCommand(o), newSchemaCommand(), newCompletionCommand(), newVersionCommand())
 	return root

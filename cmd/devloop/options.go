@@ -43,17 +43,23 @@ func (o *options) register(root *cobra.Command) {
 	flags.BoolVarP(&o.quiet, "quiet", "q", false, "tell less: how each run ended, warnings and errors")
 	flags.StringVar(&o.logFile, "log-file", "", "write the log to this file as well; at 10 MB it is put aside, and the newest three of these stay")
 	flags.StringVar(&o.logFormat, "log-format", formatText, "text for people; logfmt or json for machines")
-	for flag, complete := range map[string]cobra.CompletionFunc{
-		"profile": func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return config.ProfileNames(o.files), cobra.ShellCompDirectiveNoFileComp
-		},
-		"log-format": cobra.FixedCompletions(logFormats, cobra.ShellCompDirectiveNoFileComp),
-		"file":       cobra.FixedCompletions([]string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt),
-	} {
-		if err := root.RegisterFlagCompletionFunc(flag, complete); err != nil {
-			panic(err) // there is no such flag: a mistake in this function
-		}
+	completeFlag(root, "profile", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return config.ProfileNames(o.files), cobra.ShellCompDirectiveNoFileComp
+	})
+	completeFlag(root, "log-format", oneOf(logFormats))
+	completeFlag(root, "file", cobra.FixedCompletions([]string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt))
+}
+
+// completeFlag says how a shell completes a flag's value.
+func completeFlag(cmd *cobra.Command, flag string, values cobra.CompletionFunc) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, values); err != nil {
+		panic(err) // there is no such flag: a mistake of the caller
 	}
+}
+
+// oneOf completes to the values that there are.
+func oneOf(values []string) cobra.CompletionFunc {
+	return cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
 }
 
 // registerAdopt adds the flag of the commands that deploy.

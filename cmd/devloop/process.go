@@ -59,7 +59,7 @@ func (o *options) beginProcess(parent context.Context, reload chan struct{}) (co
 	}
 	p.log = newLogger(o.printer)
 	p.board = status.NewBoard(runs)
-	p.sink = p.secrets.Before(p.board.Before(p.log.sink)) // what a view never hears it cannot show
+	p.sink = p.before(p.log.sink)
 	tellConfig(p.sink, nil, p.config)
 	if historyErr != nil {
 		p.sink.For("devloop").Warn("the runs of earlier devloops are not known", historyErr)
@@ -72,6 +72,9 @@ func (o *options) beginProcess(parent context.Context, reload chan struct{}) (co
 	}
 	return ctx, p, nil
 }
+
+// before returns a Sink that hands on what the board was shown. What a view never hears it cannot show: secrets are taken out first.
+func (p *process) before(next event.Sink) event.Sink { return p.secrets.Before(p.board.Before(next)) }
 
 // openHistory opens the runs of earlier devloops for the same file.
 func openHistory(c *config.Config) (*status.History, error) {

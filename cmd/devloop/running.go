@@ -32,6 +32,8 @@ type running struct {
 // stateTimeout is for a devloop on this machine to say how it is. One that was stopped (Ctrl+Z) does not.
 const stateTimeout = 3 * time.Second
 
+var errNone error = environmentError{event.WithHint(errors.New("no devloop runs"), "start one in another terminal: devloop")}
+
 // findRunning finds the devloop of the devloop.yaml that is meant: of the one that is here, or in the nearest folder above of which one runs, or else the
 // only one that runs.
 func findRunning(ctx context.Context, o *options) (*running, error) {
@@ -73,7 +75,7 @@ func findRunning(ctx context.Context, o *options) (*running, error) {
 	case len(all) > 0:
 		return nil, environmentError{event.WithHint(errors.New("no devloop runs for this devloop.yaml"), "others do: "+strings.Join(names, ", "))}
 	}
-	return nil, environmentError{event.WithHint(errors.New("no devloop runs"), "start one in another terminal: devloop")}
+	return nil, errNone
 }
 
 // meant picks those that the flags and the folder stand for.

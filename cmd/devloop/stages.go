@@ -283,9 +283,6 @@ type nodes struct {
 }
 
 func (n nodes) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error) {
-	if len(tags) == 0 {
-		return nil, nil
-	}
 	return n.session.images.Missing(ctx, tags)
 }
 

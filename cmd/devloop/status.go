@@ -15,6 +15,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 	"github.com/spf13/cobra"
 
+	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status"
 )
@@ -61,9 +62,7 @@ Exit codes: 0 shown, and with --wait, it is so; 1 it was not so within --timeout
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print all that is known as JSON; keys are added to it, never renamed")
 	cmd.Flags().StringVar(&wait, "wait", "", "wait until the state is this one: "+strings.Join(healths, ", "))
 	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long --wait waits, also for a devloop that only starts")
-	if err := cmd.RegisterFlagCompletionFunc("wait", cobra.FixedCompletions(healths, cobra.ShellCompDirectiveNoFileComp)); err != nil {
-		panic(err) // there is no such flag: a mistake in this function
-	}
+	completeFlag(cmd, "wait", oneOf(healths))
 	return cmd
 }
 
@@ -79,7 +78,7 @@ func awaited(ctx context.Context, o *options, wanted status.Health, timeout time
 	defer cancel()
 	var last *status.State
 	var since time.Time // it is as wanted
-	none := error(environmentError{event.WithHint(errors.New("no devloop runs"), "start one in another terminal: devloop")})
+	none := errNone
 	for {
 		state, err := readState(ctx, o)
 		var away environmentError
@@ -153,7 +152,7 @@ func writeStatus(to io.Writer, s status.State) error {
 	for _, i := range s.Images {
 		var nodes []string
 		for _, n := range i.Nodes {
-			nodes = append(nodes, n.Node+" "+shortID(n.ID))
+			nodes = append(nodes, n.Node+" "+build.ShortID(n.ID))
 		}
 		state := string(i.State)
 		if i.State == status.ImageBuilding && i.Total > 0 {
@@ -223,13 +222,6 @@ func brief(text string) string {
 	const room = 100 // columns
 	line, _, _ := strings.Cut(text, "\n")
 	return ansi.Truncate(line, room, "…")
-}
-
-// shortID is enough of an image's ID to compare it by eye.
-func shortID(id string) string {
-	const length = 12
-	id = strings.TrimPrefix(id, "sha256:")
-	return id[:min(length, len(id))]
 }
 
 // age is for how long something is, in its largest unit.

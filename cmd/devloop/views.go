@@ -52,7 +52,7 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 			}
 		},
 	})
-	p.sink = p.secrets.Before(p.board.Before(metrics.Before(p.log.sink)))
+	p.sink = p.before(metrics.Before(p.log.sink))
 	say := p.sink.For("devloop")
 	keeping, end := context.WithCancel(context.WithoutCancel(ctx))
 	v.end = end

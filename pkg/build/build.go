@@ -184,7 +184,7 @@ func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error
 			}
 			return nil, err
 		}
-		return []any{"id", shortID(id)}, nil
+		return []any{"id", ShortID(id)}, nil
 	}, "image", input.Tag.String())
 }
 
@@ -357,7 +357,8 @@ func withoutProxies(args map[string]string, dockerfile []byte) map[string]string
 // dockerConfig is that of Docker's client; a broken file only means no credentials.
 func dockerConfig() *configfile.ConfigFile { return config.LoadDefaultConfigFile(io.Discard) }
 
-func shortID(id string) string {
+// ShortID is enough of an image's ID to compare it by eye.
+func ShortID(id string) string {
 	id = strings.TrimPrefix(id, "sha256:")
 	return id[:min(12, len(id))]
 }

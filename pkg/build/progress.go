@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"github.com/charmbracelet/x/ansi"
 	bkclient "github.com/moby/buildkit/client"
@@ -142,7 +141,7 @@ var mounts = regexp.MustCompile(`--mount=\S+\s+`)
 
 // title is a step's name in one line, without what does not tell it from others.
 func title(name string) string {
-	return ansi.Truncate(strings.Join(strings.Fields(mounts.ReplaceAllString(printable(name), "")), " "), titleLength, " …")
+	return ansi.Truncate(strings.Join(strings.Fields(mounts.ReplaceAllString(event.Printable(name), "")), " "), titleLength, " …")
 }
 
 // beat tells how far the build is.
@@ -270,7 +269,7 @@ func reason(output string) string {
 	var errorLines []string
 	last := ""
 	for line := range strings.Lines(output) {
-		line = strings.TrimSpace(printable(line))
+		line = strings.TrimSpace(event.Printable(line))
 		if line == "" {
 			continue
 		}
@@ -296,22 +295,9 @@ func lastLines(output string) string {
 	var lines []string
 	for line := range strings.Lines(output) {
 		line = line[strings.LastIndexByte(strings.TrimRight(line, "\r\n"), '\r')+1:] // a progress bar draws over itself
-		if line = strings.TrimRight(printable(line), " "); line != "" {
+		if line = strings.TrimRight(event.Printable(line), " "); line != "" {
 			lines = append(lines, ansi.Truncate(line, reasonLine, " …"))
 		}
 	}
 	return strings.Join(lines[max(0, len(lines)-failureLines):], "\n")
-}
-
-// printable is text without what a terminal would obey.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
-			return ' '
-		case unicode.IsControl(r):
-			return -1
-		}
-		return r
-	}, ansi.Strip(text))
 }

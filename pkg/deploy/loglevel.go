@@ -4,27 +4,21 @@ package deploy
 import (
 	"regexp"
 	"strings"
-)
 
-// The levels of lines.
-const (
-	lineDebug = "debug"
-	lineInfo  = "info"
-	lineWarn  = "warn"
-	lineError = "error"
+	"github.com/devloop/devloop/pkg/event"
 )
 
 // levelWords are how programs call levels, in capitals.
-var levelWords = map[string]string{
-	"TRACE": lineDebug, "TRC": lineDebug, "DEBUG": lineDebug, "DBG": lineDebug, "DEBU": lineDebug, "DBUG": lineDebug, "VERBOSE": lineDebug, "FINE": lineDebug, "FINER": lineDebug, "FINEST": lineDebug,
-	"INFO": lineInfo, "INF": lineInfo, "INFORMATION": lineInfo, "INFORMATIONAL": lineInfo, "NOTICE": lineInfo, "LOG": lineInfo,
-	"WARN": lineWarn, "WARNING": lineWarn, "WRN": lineWarn,
-	"ERROR": lineError, "ERR": lineError, "ERRO": lineError, "EROR": lineError, "CRITICAL": lineError, "CRIT": lineError, "FATAL": lineError, "FTL": lineError, "FATA": lineError, "PANIC": lineError,
-	"DPANIC": lineError, "ALERT": lineError, "EMERG": lineError, "EMERGENCY": lineError, "SEVERE": lineError,
+var levelWords = map[string]event.Level{
+	"TRACE": event.Debug, "TRC": event.Debug, "DEBUG": event.Debug, "DBG": event.Debug, "DEBU": event.Debug, "DBUG": event.Debug, "VERBOSE": event.Debug, "FINE": event.Debug, "FINER": event.Debug, "FINEST": event.Debug,
+	"INFO": event.Info, "INF": event.Info, "INFORMATION": event.Info, "INFORMATIONAL": event.Info, "NOTICE": event.Info, "LOG": event.Info,
+	"WARN": event.Warning, "WARNING": event.Warning, "WRN": event.Warning,
+	"ERROR": event.Error, "ERR": event.Error, "ERRO": event.Error, "EROR": event.Error, "CRITICAL": event.Error, "CRIT": event.Error, "FATAL": event.Error, "FTL": event.Error, "FATA": event.Error, "PANIC": event.Error,
+	"DPANIC": event.Error, "ALERT": event.Error, "EMERG": event.Error, "EMERGENCY": event.Error, "SEVERE": event.Error,
 }
 
 // levelLetters are the same for programs that are short of space.
-var levelLetters = map[byte]string{'T': lineDebug, 'D': lineDebug, 'V': lineDebug, 'I': lineInfo, 'N': lineInfo, 'W': lineWarn, 'E': lineError, 'C': lineError, 'F': lineError}
+var levelLetters = map[byte]event.Level{'T': event.Debug, 'D': event.Debug, 'V': event.Debug, 'I': event.Info, 'N': event.Info, 'W': event.Warning, 'E': event.Error, 'C': event.Error, 'F': event.Error}
 
 var (
 	klogLine    = regexp.MustCompile(`^[IWEF]\d{4} \d\d:\d\d:\d\d`)                                                                     // I0102 15:04:05.000000       1 main.go:7] text
@@ -44,25 +38,25 @@ const (
 
 // leveler tells the levels of the lines of one log, one after the other. The zero value is ready.
 type leveler struct {
-	before string // of the line before
-	trace  string // what the lines belong to: a "python" or "go" trace of an error, or nothing
+	before event.Level // of the line before
+	trace  string      // what the lines belong to: a "python" or "go" trace of an error, or nothing
 }
 
 // of returns the level of the next line: debug, info, warn or error.
-func (l *leveler) of(line string) string {
+func (l *leveler) of(line string) event.Level {
 	level := ownLevel(line)
 	below := line == "" || line[0] == ' '
 	switch {
 	case strings.HasPrefix(line, "Traceback (most recent call last)"):
-		level, l.trace = lineError, "python"
+		level, l.trace = event.Error, "python"
 	case strings.HasPrefix(line, "During handling of the above exception"), strings.HasPrefix(line, "The above exception was"):
-		level = lineError // between two of them
+		level = event.Error // between two of them
 	case strings.HasPrefix(line, "panic: "), strings.HasPrefix(line, "goroutine ") && strings.HasSuffix(line, ":"):
-		level, l.trace = lineError, "go"
+		level, l.trace = event.Error, "go"
 	case l.trace == "python" && below, l.trace == "go" && level == "" && line != "":
-		level = lineError
+		level = event.Error
 	case l.trace == "python" && level == "": // what went wrong stands below where
-		level, l.trace = lineError, ""
+		level, l.trace = event.Error, ""
 	default:
 		l.trace = ""
 		if level == "" && below {
@@ -70,14 +64,14 @@ func (l *leveler) of(line string) string {
 		}
 	}
 	if level == "" {
-		level = lineInfo
+		level = event.Info
 	}
 	l.before = level
 	return level
 }
 
 // ownLevel is what a line says by itself, "" if it says nothing.
-func ownLevel(line string) string {
+func ownLevel(line string) event.Level {
 	if line == "" {
 		return ""
 	}
@@ -88,7 +82,7 @@ func ownLevel(line string) string {
 	case head[0] == '[' && letterLine.MatchString(head):
 		return levelLetters[head[1]]
 	case head[0] >= 'C' && head[0] <= 'r' && startsError.MatchString(head):
-		return lineError
+		return event.Error
 	}
 	keyed := head
 	if line[0] == '{' {
@@ -110,25 +104,25 @@ func ownLevel(line string) string {
 }
 
 // namedLevel is the level of a value that is one.
-func namedLevel(value string) string {
+func namedLevel(value string) event.Level {
 	if value[0] >= '0' && value[0] <= '9' {
 		switch { // as Node's loggers count: 10 is trace, 60 is fatal
 		case len(value) != 2:
 			return ""
 		case value >= "50":
-			return lineError
+			return event.Error
 		case value >= "40":
-			return lineWarn
+			return event.Warning
 		case value >= "30":
-			return lineInfo
+			return event.Info
 		}
-		return lineDebug
+		return event.Debug
 	}
 	return levelWords[strings.ToUpper(value)]
 }
 
 // spokenLevel looks for a level among the first words of a line: in capitals, in brackets, or before a colon at its beginning.
-func spokenLevel(head string) string {
+func spokenLevel(head string) event.Level {
 	prose := 0
 	for at, field := range strings.FieldsFunc(head, func(r rune) bool { return r == ' ' || r == '\t' || r == '|' || r == ';' }) {
 		if at >= levelFields || prose > levelProse {
@@ -139,9 +133,9 @@ func spokenLevel(head string) string {
 		case word == "":
 			continue
 		case strings.HasSuffix(field, "Warning:"): // Python: DeprecationWarning: …
-			return lineWarn
+			return event.Warning
 		case at == 0 && (strings.HasSuffix(field, "Error:") || strings.HasSuffix(field, "Exception:")):
-			return lineError
+			return event.Error
 		}
 		name, _, _ := strings.Cut(word, ":") // WARNING:root:text
 		if level := levelWords[name]; level != "" {

@@ -18,7 +18,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/charmbracelet/x/ansi"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -282,12 +281,12 @@ func (c *container) line(line []byte) {
 	if before := bytes.LastIndexByte(text, '\r'); before >= 0 {
 		text = text[before+1:] // the line was written over
 	}
-	said := printable(string(text[:min(len(text), logLine)]))
+	said := event.Printable(string(text[:min(len(text), logLine)]))
 	c.lines++
 	if c.last = append(c.last, said); len(c.last) > logBefore {
 		c.last = c.last[1:]
 	}
-	c.say.Note(event.PodLog, "pod", c.pod, "namespace", c.namespace, "container", c.name, "level", c.level.of(said), "line", said)
+	c.say.Note(event.PodLog, "pod", c.pod, "namespace", c.namespace, "container", c.name, "level", string(c.level.of(said)), "line", said)
 }
 
 // died tells of a container that did not end well. What it said last is a warning; the same again is not.
@@ -398,32 +397,12 @@ func (p *logPosition) forget() {
 	p.told = append([]int64(nil), p.told[n:]...)
 }
 
-// printable is text without what a terminal would obey.
-func printable(text string) string {
-	plain := true
-	for i := 0; i < len(text) && plain; i++ {
-		plain = ' ' <= text[i] && text[i] <= '~'
-	}
-	if plain {
-		return text
-	}
-	return strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
-			return ' '
-		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r):
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(ansi.Strip(text), "\uFFFD"))
-}
-
-// printableLines is printable for the last lines of a text.
+// printableLines is event.Printable for the last lines of a text.
 func printableLines(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	lines = lines[max(0, len(lines)-logBefore):]
 	for i := range lines {
-		lines[i] = printable(lines[i][:min(len(lines[i]), logLine)])
+		lines[i] = event.Printable(lines[i][:min(len(lines[i]), logLine)])
 	}
 	return strings.Join(lines, "\n")
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -547,7 +546,7 @@ func podFields(object *corev1.Pod, release, group string) []any {
 
 // allContainers are what is said of all containers of a pod, those for looking into it included.
 func allContainers(object *corev1.Pod) []corev1.ContainerStatus {
-	return slices.Concat(object.Status.InitContainerStatuses, object.Status.ContainerStatuses, object.Status.EphemeralContainerStatuses)
+	return append(containers(object), object.Status.EphemeralContainerStatuses...)
 }
 
 // unready says in a few words why a pod is not ready, "" where nothing is wrong.
@@ -556,27 +555,27 @@ func unready(object *corev1.Pod) string {
 	case object.Status.Phase == corev1.PodSucceeded:
 		return ""
 	case object.Status.Reason != "": // Evicted
-		return strings.TrimSuffix(object.Status.Reason+": "+printable(object.Status.Message), ": ")
+		return strings.TrimSuffix(object.Status.Reason+": "+event.Printable(object.Status.Message), ": ")
 	}
 	for _, c := range object.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
-			return strings.TrimSuffix(c.Reason+": "+printable(c.Message), ": ")
+			return strings.TrimSuffix(c.Reason+": "+event.Printable(c.Message), ": ")
 		}
 	}
 	wrong, starting := "", "" // the first of each
-	for _, status := range slices.Concat(object.Status.InitContainerStatuses, object.Status.ContainerStatuses) {
+	for _, status := range containers(object) {
 		about := ""
 		if len(object.Spec.Containers)+len(object.Spec.InitContainers) > 1 {
 			about = status.Name + ": "
 		}
 		waiting, ended := status.State.Waiting, status.State.Terminated
 		switch {
-		case waiting != nil && (waiting.Reason == "ContainerCreating" || waiting.Reason == "PodInitializing"):
+		case beingMade(status):
 			if starting == "" {
 				starting = waiting.Reason
 			}
 		case waiting != nil && wrong == "":
-			said := printable(waiting.Message)
+			said := event.Printable(waiting.Message)
 			if last := status.LastTerminationState.Terminated; last != nil && waiting.Reason == "CrashLoopBackOff" {
 				said = deathReason(last) // its message counts seconds and names the pod
 			}

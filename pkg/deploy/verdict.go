@@ -165,9 +165,7 @@ func (d *Deployer) runs(status corev1.ContainerStatus) time.Duration {
 
 // unmounted is the trouble of a pod that waits for a volume which is not there. Its status does not tell, its events do.
 func (w *wait) unmounted(ctx context.Context, pod *corev1.Pod) []trouble {
-	if pod.Spec.NodeName == "" || !slices.ContainsFunc(containers(pod), func(s corev1.ContainerStatus) bool {
-		return s.State.Waiting != nil && (s.State.Waiting.Reason == "ContainerCreating" || s.State.Waiting.Reason == "PodInitializing")
-	}) || w.lasts(pod.Name+" is being made") < lookDeeper {
+	if pod.Spec.NodeName == "" || !slices.ContainsFunc(containers(pod), beingMade) || w.lasts(pod.Name+" is being made") < lookDeeper {
 		return nil
 	}
 	e := w.lastEvent(ctx, pod.Namespace, pod.UID)
@@ -349,6 +347,12 @@ func (d *Deployer) facts(ctx context.Context, pod *corev1.Pod, t trouble) string
 // containers are what is said of all containers of a pod, in the order in which they start.
 func containers(pod *corev1.Pod) []corev1.ContainerStatus {
 	return slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
+}
+
+// beingMade tells whether a container waits for nothing but its turn, its volumes and its image.
+func beingMade(status corev1.ContainerStatus) bool {
+	waiting := status.State.Waiting
+	return waiting != nil && (waiting.Reason == "ContainerCreating" || waiting.Reason == "PodInitializing")
 }
 
 // failedContainer names the one of a pod whose log tells most.

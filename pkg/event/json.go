@@ -12,8 +12,8 @@ import (
 // This file is an Event as a line of JSON: in the log, in devloop events, and on the page. schema.json describes it, and the README; its
 // keys stay what they are.
 
-// timeFormat is RFC 3339 with milliseconds.
-const timeFormat = "2006-01-02T15:04:05.000Z07:00"
+// TimeFormat is RFC 3339 with milliseconds, for machines.
+const TimeFormat = "2006-01-02T15:04:05.000Z07:00"
 
 // line has the keys of the format.
 type line struct {
@@ -32,7 +32,7 @@ type line struct {
 
 // MarshalJSON returns the line. Of an error there are its words and its hint.
 func (e Event) MarshalJSON() ([]byte, error) {
-	l := line{Time: e.Time.Format(timeFormat), Level: e.Level(), Stage: e.Stage, Phase: e.Phase, Message: e.Message,
+	l := line{Time: e.Time.Format(TimeFormat), Level: e.Level(), Stage: e.Stage, Phase: e.Phase, Message: e.Message,
 		Run: e.Run, Again: e.Repeated, Seconds: Seconds(e.Took), Fields: e.Fields}
 	if e.Err != nil && e.Phase != Superseded && e.Phase != Interrupted { // else it is only what the phase says
 		l.Err, l.Hint = e.Err.Error(), Hint(e.Err)
@@ -99,7 +99,7 @@ func (f fields) MarshalJSON() ([]byte, error) {
 		value := f[i+1]
 		switch v := value.(type) {
 		case time.Time:
-			value = v.Format(timeFormat)
+			value = v.Format(TimeFormat)
 		case nil, bool, int, int32, int64, uint16, uint64, float64, string, []string, json.Marshaler, []any, map[string]any:
 		case time.Duration:
 			value = Seconds(v)

@@ -187,12 +187,11 @@ func give(ctx context.Context, sink event.Sink, tags []name.Tag, atOnce int, tim
 			say.Note(event.LoadingImage, "image", tag.String())
 			return say.Step(ctx, event.ImageLoaded, func(ctx context.Context) ([]any, error) {
 				ctx, cancel := context.WithTimeout(ctx, timeout)
-				defer cancel()
 				var sent atomic.Int64
 				var telling sync.WaitGroup
 				defer telling.Wait()
-				telling.Go(func() { tellSent(ctx, say, tag, &sent) })
 				defer cancel()
+				telling.Go(func() { tellSent(ctx, say, tag, &sent) })
 				return one(ctx, tag, &sent)
 			}, "image", tag.String())
 		})
@@ -236,7 +235,7 @@ func (c *Cluster) Tell(ctx context.Context, sink event.Sink, tags []name.Tag) er
 				if err != nil || digest == "" {
 					return err
 				}
-				id, err := n.runtime.id(ctx, n, full)
+				id, err := n.runtime.id(ctx, n, digest)
 				if err == nil {
 					say.Detail(event.ImageHeld, "image", tag.String(), "node", n.name, "digest", digest, "id", id)
 				}

@@ -23,8 +23,8 @@ type runtime interface {
 	names(ctx context.Context, n *Node) ([]string, error)
 	// digest returns that of the image with a full name, "" if there is none.
 	digest(ctx context.Context, n *Node, name string) (string, error)
-	// id returns what the kubelet calls that image, as in the status of pods; "" if there is none.
-	id(ctx context.Context, n *Node, name string) (string, error)
+	// id returns what the kubelet calls the image with a digest, as in the status of pods.
+	id(ctx context.Context, n *Node, digest string) (string, error)
 	// find returns a name for an image that the node holds already, under whatever name; "" if there is none.
 	find(ctx context.Context, n *Node, id identity) (string, error)
 	// tag gives the image with the name source another one.
@@ -83,8 +83,8 @@ func (dockerRuntime) digest(ctx context.Context, n *Node, name string) (string, 
 	return strings.TrimSpace(out), unless(err, "no such image")
 }
 
-func (r dockerRuntime) id(ctx context.Context, n *Node, name string) (string, error) {
-	return r.digest(ctx, n, name)
+func (dockerRuntime) id(_ context.Context, _ *Node, digest string) (string, error) {
+	return digest, nil
 }
 
 func (r dockerRuntime) find(ctx context.Context, n *Node, id identity) (string, error) {
@@ -137,19 +137,22 @@ func (containerdRuntime) digest(ctx context.Context, n *Node, name string) (stri
 }
 
 // id is a name that the kubelet's side of containerd gives to what it has seen: "sha256:" and the digest of the image's configuration.
-func (r containerdRuntime) id(ctx context.Context, n *Node, name string) (string, error) {
-	digest, err := r.digest(ctx, n, name)
-	if err != nil || digest == "" {
-		return "", err
-	}
-	out, err := n.run(ctx, ctr("ls", "--quiet", "target.digest=="+digest)...)
-	for _, other := range strings.Fields(out) {
-		if strings.HasPrefix(other, "sha256:") {
-			return other, err
-		}
+func (containerdRuntime) id(ctx context.Context, n *Node, digest string) (string, error) {
+	names, err := namesOf(ctx, n, digest)
+	if at := slices.IndexFunc(names, isID); at >= 0 {
+		return names[at], err
 	}
 	return digest, err
 }
+
+// namesOf returns all names of the image with a digest.
+func namesOf(ctx context.Context, n *Node, digest string) ([]string, error) {
+	out, err := n.run(ctx, ctr("ls", "--quiet", "target.digest=="+digest)...)
+	return strings.Fields(out), err
+}
+
+// isID tells a name that the kubelet's side of containerd gives by itself.
+func isID(name string) bool { return strings.HasPrefix(name, "sha256:") }
 
 func (containerdRuntime) find(ctx context.Context, n *Node, id identity) (string, error) {
 	name, _, err := firstImage(ctx, n, "target.digest=="+id[0])
@@ -216,12 +219,11 @@ func (r containerdRuntime) remove(ctx context.Context, n *Node, name string) err
 	if _, err := n.run(ctx, ctr("rm", "--sync", name)...); err != nil {
 		return unless(err, "not found")
 	}
-	out, err := n.run(ctx, ctr("ls", "--quiet", "target.digest=="+digest)...)
+	others, err := namesOf(ctx, n, digest)
 	if err != nil {
 		return err
 	}
-	others := strings.Fields(out)
-	if len(others) == 0 || slices.ContainsFunc(others, func(other string) bool { return !strings.HasPrefix(other, "sha256:") }) {
+	if len(others) == 0 || slices.ContainsFunc(others, func(other string) bool { return !isID(other) }) {
 		return nil
 	}
 	_, err = n.run(ctx, ctr(append([]string{"rm", "--sync"}, others...)...)...)
@@ -247,9 +249,7 @@ func (crioRuntime) digest(ctx context.Context, n *Node, name string) (string, er
 	return "", unless(err, "image not known")
 }
 
-func (r crioRuntime) id(ctx context.Context, n *Node, name string) (string, error) {
-	return r.digest(ctx, n, name)
-}
+func (crioRuntime) id(_ context.Context, _ *Node, digest string) (string, error) { return digest, nil }
 
 func (r crioRuntime) find(ctx context.Context, n *Node, id identity) (string, error) {
 	for _, digest := range id {

@@ -63,8 +63,10 @@ func (m *Metrics) Handler() http.Handler {
 // Before returns a Sink that counts runs that end. It stands behind the board's.
 func (m *Metrics) Before(next event.Sink) event.Sink {
 	return func(e event.Event) {
-		if run := m.board.State().Run; e.Stage == "loop" && e.Message == event.RunComplete && run != nil && run.Outcome != status.Running {
-			m.count(run)
+		if e.Stage == "loop" && e.Message == event.RunComplete {
+			if run := m.board.State().Run; run != nil && run.Outcome != status.Running {
+				m.count(run)
+			}
 		}
 		next(e)
 	}

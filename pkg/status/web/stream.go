@@ -15,7 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status"
 )
 
@@ -183,7 +182,7 @@ func (to *reader) tellLines(stage string) {
 	to.seq = lines[len(lines)-1].Seq
 	wanted := lines[:0]
 	for _, line := range lines {
-		if line.Event.Phase != event.Progress && (stage == "" || line.Event.Stage == stage) {
+		if stage == "" || line.Event.Stage == stage {
 			wanted = append(wanted, line)
 		}
 	}
