@@ -47,6 +47,7 @@ func TestPage(t *testing.T) {
 	removeImages(t, d)
 	url := d.wait(0, `INFO devloop: page url=(\S+)`, oneRun)[1]
 	b := openBrowser(t, url)
+	client := &http.Client{Timeout: seen}
 	if _, log := p.call(t, 0, "status", "--wait", "healthy", "--timeout", "5m"); log != "" {
 		t.Errorf("while it waits it says %q", log)
 	}
@@ -156,9 +157,9 @@ func TestPage(t *testing.T) {
 		if _, log := p.call(t, 1, "status", "--wait", "healthy", "--timeout", "500ms"); !strings.Contains(log, "not healthy within 500ms, but failed: ") {
 			t.Errorf("devloop status said %q", log)
 		}
-		if _, metrics := fetch(t, url+"metrics"); !strings.Contains(metrics, `devloop_runs_total{outcome="failed"} 1`+"\n") || !strings.Contains(metrics, `devloop_forward_state{local="127.0.0.1:8002",state="ready",target="service small/small"} 1`+"\n") ||
+		if metrics, err := get(client, url+"metrics"); err != nil || !strings.Contains(metrics, `devloop_runs_total{outcome="failed"} 1`+"\n") || !strings.Contains(metrics, `devloop_forward_state{local="127.0.0.1:8002",state="ready",target="service small/small"} 1`+"\n") ||
 			!strings.Contains(metrics, `devloop_stage_seconds_count{stage="build"} 2`+"\n") {
-			t.Errorf("the metrics are\n%s", metrics)
+			t.Errorf("%v: the metrics are\n%s", err, metrics)
 		}
 		p.write("Dockerfile", dockerfile)
 		b.await("#health-word", "healthy")
@@ -253,7 +254,10 @@ for p in /proc/[0-9]*; do case $(tr '\0' ' ' < $p/cmdline) in 'python3 -m'*) kil
 		if n < 50 {
 			t.Errorf("%d lines", n)
 		}
-		_, state := fetch(t, url+"api/state")
+		state, err := get(client, url+"api/state")
+		if err != nil {
+			t.Fatal(err)
+		}
 		page, _ := b.do("evaluate", "script", "document.documentElement.outerHTML").(string)
 		for name, view := range map[string]string{"devloop events": out, "the state": state, "the page": page, "the log": strings.Join(d.log(0), "\n")} {
 			if strings.Contains(view, secret) {
@@ -326,26 +330,6 @@ for p in /proc/[0-9]*; do case $(tr '\0' ' ' < $p/cmdline) in 'python3 -m'*) kil
 			t.Errorf("devloop's exit code is %d", code)
 		}
 	})
-}
-
-// fetch returns an answer, whose body is read to its end.
-func fetch(t *testing.T, url string) (status int, body string) {
-	t.Helper()
-	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	content, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return response.StatusCode, string(content)
 }
 
 // browser is a page in Chromium.
