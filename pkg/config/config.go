@@ -83,6 +83,9 @@ type Config struct {
 	// Helm releases, applied side by side, each after those of its dependsOn.
 	Releases []Release `key:"releases"`
 
+	// Commands that new images have to pass on a node before any release is applied, each in a short pod of its own.
+	Verify []Verify `key:"verify"`
+
 	// Deployments that have to be up as well, whoever deployed them.
 	Health []Health `key:"health"`
 
@@ -100,6 +103,9 @@ type Config struct {
 
 	// Which pods' logs are shown besides those of the releases' own pods.
 	Logs []PodLogs `key:"logs"`
+
+	// The Python environment on this machine that has to hold the same libraries as the images.
+	Local Local `key:"local"`
 
 	// The page that shows how it all stands. Fixed when devloop starts.
 	Page Page `key:"page"`
@@ -242,6 +248,22 @@ type Hook struct {
 	Timeout time.Duration `key:"timeout" default:"1m" check:"hook"`
 }
 
+// Verify is a command that an image has to pass.
+type Verify struct {
+	// Name of the image.
+	Image string `key:"image,required" check:"repository"`
+
+	// The program and its arguments, in place of the image's entrypoint. It has to end with 0.
+	Command []string `key:"command,required"`
+
+	// Namespace of the pod, by default that of the first release whose values name the image; while that is not there yet, it is the
+	// namespace default.
+	Namespace string `key:"namespace" check:"label"`
+
+	// How long the pod may take in all.
+	Timeout time.Duration `key:"timeout" default:"1m" check:"rollout"`
+}
+
 // Health names deployments that must be available.
 type Health struct {
 	// Label selector of the deployments.
@@ -318,6 +340,22 @@ type PodLogs struct {
 
 	// Label selector of the pods.
 	Selector string `key:"selector,required" check:"selector"`
+}
+
+// Local is a Python environment on this machine.
+type Local struct {
+	// Folder of the virtual environment, by default that of VIRTUAL_ENV, else .venv if there is one. It is read, not run.
+	Venv string `key:"venv"`
+
+	// Whether the requirements are installed into it while the images are built, so that one save updates all of them.
+	Sync bool `key:"sync" default:"false"`
+
+	// Requirements file that is installed.
+	Requirements string `key:"requirements" default:"requirements.txt"`
+
+	// Names of the images that have to hold the same libraries as it, by default all that hold Python if dask or distributed is in one of
+	// them.
+	Images []string `key:"images" check:"repository"`
 }
 
 // Page is where the page is.
@@ -416,14 +454,17 @@ func (r *report) isOurs(f *node) bool {
 // Abs returns the absolute form of a path of the file.
 func (c *Config) Abs(path string) string { return abs(c.Dir, path) }
 
-// Files returns the absolute paths of what the configuration itself is made of: the files that were read, and the values
-// files.
+// Files returns the absolute paths of what the configuration itself is made of: the files that were read, the values
+// files, and the requirements of the local environment if they are installed into it.
 func (c *Config) Files() []string {
 	files := append([]string(nil), c.files...)
 	for _, r := range c.Releases {
 		for _, v := range r.Values {
 			files = append(files, c.Abs(v))
 		}
+	}
+	if c.Local.Sync {
+		files = append(files, c.Abs(c.Local.Requirements))
 	}
 	return files
 }

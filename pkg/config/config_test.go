@@ -120,6 +120,7 @@ func TestPlatform(t *testing.T) {
 		Forwards: []Forward{{Service: "traefik-dask-gateway", Namespace: "dask-gateway", Port: "80", Local: 8001, Bind: "localhost", Ready: "/api/health", Hold: 30 * time.Second}},
 		Timeouts: Timeouts{Rollout: 5 * time.Minute},
 		Watch:    Watch{Quiet: 100 * time.Millisecond, Limit: time.Second},
+		Local:    Local{Requirements: "requirements.txt"},
 	}
 	if !reflect.DeepEqual(said(got), want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -177,6 +178,10 @@ forwards:
   - { selector: "a=b,c in (d, e)", namespace: n, port: 9p-x, local: 8001, bind: 10.0.0.1 }
 timeouts: { rollout: 90s }
 watch: { quiet: 0.2s, limit: 1m }
+verify:
+  - { image: full, command: [python, -c, import dask] }
+  - { image: plain, command: ["true"], namespace: n, timeout: 10s }
+local: { venv: ~/env, sync: true, requirements: values.yaml, images: [plain, copy] }
 health:
 `)
 	if err != nil {
@@ -220,6 +225,11 @@ health:
 		},
 		Timeouts: Timeouts{Rollout: 90 * time.Second},
 		Watch:    Watch{Quiet: 200 * time.Millisecond, Limit: time.Minute},
+		Verify: []Verify{
+			{Image: "full", Command: []string{"python", "-c", "import dask"}, Timeout: time.Minute},
+			{Image: "plain", Command: []string{"true"}, Namespace: "n", Timeout: 10 * time.Second},
+		},
+		Local: Local{Venv: "~/env", Sync: true, Requirements: "values.yaml", Images: []string{"plain", "copy"}},
 	}
 	if !reflect.DeepEqual(said(got), want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -31,9 +31,34 @@ func (r *report) whole(c *Config) {
 	if len(c.Releases) > 0 {
 		r.wholeOrder(c.Releases, c.root.get("releases").items)
 	}
+	for i, verify := range c.Verify {
+		r.isImage(c.root.get("verify").items[i].get("image"), verify.Image, images)
+	}
+	for i, image := range c.Local.Images {
+		r.isImage(c.root.get("local").get("images").items[i], image, images)
+	}
+	if c.Local.Sync {
+		r.wholeSync(c)
+	}
 	for i, forward := range c.Forwards {
 		r.wholeForward(forward, c.root.get("forwards").items, c.Forwards[:i])
 	}
+}
+
+// isImage checks that a value names an image of the configuration.
+func (r *report) isImage(at *node, name string, images []string) {
+	if name != "" && !slices.Contains(images, name) {
+		r.wrong(at, "no image is called %q%s", name, didYouMean(name, images))
+	}
+}
+
+// wholeSync checks that what is to be installed is there.
+func (r *report) wholeSync(c *Config) {
+	at := c.root.get("local").get("requirements")
+	if at == nil {
+		at = c.root.get("local").get("sync")
+	}
+	r.named(at, r.file(c.Dir, c.Local.Requirements))
 }
 
 func (r *report) wholeImage(dir string, image *Image, at entry) {

@@ -46,9 +46,17 @@ var wrong = []struct {
 	{"unknown keys", head + "imges: {}\nfoo: 1\nforwards:\n- { servce: s, namespace: n, port: 1, local: 1 }\n", []string{
 		`devloop.yaml:3:1: unknown key "imges"; did you mean "images"?`,
 		`devloop.yaml:4:1: unknown key "foo"; known here: apiVersion, name, kubeContext, allowContexts, images, buildIn, keepImages, push, releases, ` +
-			`health, cleanup, forwards, timeouts, watch, logs, page, profiles`,
+			`verify, health, cleanup, forwards, timeouts, watch, logs, local, page, profiles`,
 		`devloop.yaml:6:3: forwards[0]: needs one of these keys: service, deployment, statefulset, pod, selector`,
 		`devloop.yaml:6:5: forwards[0]: unknown key "servce"; did you mean "service"?`,
+	}},
+	{"verify and local", head + "images: { worker: { dockerfile: values.yaml } }\nverify:\n- { image: wroker, command: [a] }\n- { image: worker, timeout: 1ms }\n" +
+		"local: { sync: true, images: [client] }\n", []string{
+		`devloop.yaml:5:12: verify[0].image: no image is called "wroker"; did you mean "worker"?`,
+		`devloop.yaml:6:3: verify[1]: "command" is missing`,
+		`devloop.yaml:6:29: verify[1].timeout: must be at least 1s, but is 1ms`,
+		`devloop.yaml:7:16: local.sync: there is no file "requirements.txt"`,
+		`devloop.yaml:7:31: local.images[0]: no image is called "client"`,
 	}},
 	{"too short", head + "timeouts: { rollout: 10ms }\nwatch: { quiet: 1ms }\n", []string{
 		`devloop.yaml:3:22: timeouts.rollout: must be at least 1s, but is 10ms`,
