@@ -50,6 +50,8 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, leave()) }()
+	v.session.Store(s)
+	defer v.session.Store(nil)
 	sink := p.sink
 	s.watcher, err = watch.New(sink, watch.Options{Mode: d.mode, Quiet: p.config.Watch.Quiet, Limit: p.config.Watch.Limit})
 	if err != nil {

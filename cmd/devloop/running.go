@@ -129,7 +129,11 @@ func (r *running) get(ctx context.Context, path string) (io.ReadCloser, error) {
 		return nil, err
 	}
 	if response.StatusCode != http.StatusOK {
+		said, _ := io.ReadAll(io.LimitReader(response.Body, errorLength)) // what came is better than nothing
 		_ = response.Body.Close()
+		if response.StatusCode == http.StatusServiceUnavailable { // why a question has no answer
+			return nil, errors.New(strings.TrimSpace(string(said)))
+		}
 		return nil, fmt.Errorf("%s: %s", path, response.Status)
 	}
 	return response.Body, nil
@@ -144,6 +148,16 @@ func (r *running) read(ctx context.Context) error {
 	}
 	defer func() { _ = body.Close() }() // only read
 	return json.NewDecoder(body).Decode(&r.state)
+}
+
+// ask has that devloop answer one of its questions.
+func (r *running) ask(ctx context.Context, question string, answer any) error {
+	body, err := r.get(ctx, "/api/ask/"+question)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }() // only read
+	return json.NewDecoder(body).Decode(answer)
 }
 
 // eventLength is how long a line of the log may be, in bytes; errors quote a lot.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,8 +26,9 @@ const usualPagePort = 10360
 
 // views are what is served. They are closed after everything else: how the end goes is worth a look, too.
 type views struct {
-	asked   chan ask // for the loop
-	url     string   // of the page, "" without one
+	asked   chan ask                // for the loop
+	session atomic.Pointer[session] // that questions are asked of, nil while there is none
+	url     string                  // of the page, "" without one
 	site    *web.Site
 	servers []*http.Server
 	serving sync.WaitGroup
@@ -63,7 +65,7 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 	case err != nil:
 		say.Warn("devloop status, logs and events will not find this devloop", err)
 	default:
-		v.serve(listener, v.site.Local())
+		v.serve(listener, v.site.Local(v.questions()))
 	}
 	if d.page {
 		listener, err := listenForPage(ctx, p.config, d.pagePort)
@@ -80,6 +82,21 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 		}
 	})
 	return v, nil
+}
+
+// questions are what other commands ask this devloop, by their names.
+func (v *views) questions() map[string]web.Question {
+	of := func(answer func(s *session, ctx context.Context) (any, error)) web.Question {
+		return func(ctx context.Context) (any, error) {
+			s := v.session.Load()
+			if s == nil {
+				return nil, errors.New("devloop is only starting, or ending")
+			}
+			return answer(s, ctx)
+		}
+	}
+	_ = of
+	return map[string]web.Question{}
 }
 
 // ask does not block: who asks again and again while nobody listens gets no more by it.

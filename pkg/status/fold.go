@@ -21,7 +21,7 @@ const (
 
 // New is the State before anything has happened; history are runs of earlier processes.
 func New(history []Run) State {
-	return State{Health: Starting, Images: []Image{}, Releases: []Release{}, Pods: []Pod{}, Forwards: []Forward{},
+	return State{Health: Starting, Images: []Image{}, Releases: []Release{}, Pods: []Pod{}, Forwards: []Forward{}, Old: event.DaskClusters{},
 		Runs: append([]Run{}, history[max(0, len(history)-keptRuns):]...)}
 }
 
@@ -43,6 +43,13 @@ func (s State) After(e event.Event) State {
 		s = s.podded(e)
 	case "forward":
 		s = s.forwarded(e)
+	case "verify":
+		if e.Message == event.ImageVerified {
+			name, _ := s.imageName(text(e, "image"))
+			s = s.spanned(e, "verify", e.Message, name)
+		}
+	case "proof":
+		s = s.proven(e)
 	case "devloop":
 		switch e.Message {
 		case event.Paused:
@@ -409,6 +416,29 @@ func (s State) forwarded(e event.Event) State {
 	return s
 }
 
+// proven follows the proof that what runs is what is on the disk.
+func (s State) proven(e event.Event) State {
+	switch e.Message {
+	case event.ChainChecked:
+		s = s.spanned(e, "proof", e.Message, "")
+		links, known := e.Field("links").(event.Links)
+		if !known { // it only begins, or was given up
+			return s
+		}
+		s.Chain = &Chain{Checked: e.Time, Links: links}
+		if e.Phase == event.Failed && e.Err != nil {
+			s.Chain.Error, s.Chain.Hint = e.Err.Error(), event.Hint(e.Err)
+		}
+	case event.ClustersOld:
+		s.Old, _ = e.Field("clusters").(event.DaskClusters)
+	case event.LibrariesSame, event.LibrariesDiffer:
+		places, _ := e.Field("places").([]string)
+		differences, _ := e.Field("differences").(event.Differences)
+		s.Libraries = &Libraries{Compared: e.Time, Places: places, Libraries: int(number(e, "libraries")), Differences: append(event.Differences{}, differences...)}
+	}
+	return s
+}
+
 // health is how it all stands, and why it is not healthy.
 func (s State) health() (Health, string) {
 	switch {
@@ -433,6 +463,9 @@ func (s State) health() (Health, string) {
 		if p.Release != "" && !p.Ready && (p.Phase == "Pending" || p.Phase == "Running") {
 			return Degraded, strings.TrimSuffix(fmt.Sprintf("pod %s is not ready: %s", p.Name, p.Reason), ": ")
 		}
+	}
+	if s.Chain != nil && s.Chain.Error != "" {
+		return Degraded, s.Chain.Error
 	}
 	return Healthy, ""
 }

@@ -5,7 +5,11 @@
 // which runs outlive the process. The JSON of a State is what devloop status --json prints: fields are added to it, never renamed.
 package status
 
-import "time"
+import (
+	"time"
+
+	"github.com/devloop/devloop/pkg/event"
+)
 
 // State is what is known at a moment. It is a value: nobody changes one that was handed out.
 type State struct {
@@ -24,6 +28,10 @@ type State struct {
 	Releases []Release `json:"releases"`
 	Pods     []Pod     `json:"pods"`
 	Forwards []Forward `json:"forwards"`
+
+	Chain     *Chain             `json:"chain,omitempty"`     // as it was checked last
+	Old       event.DaskClusters `json:"oldClusters"`         // Dask clusters that run an older image
+	Libraries *Libraries         `json:"libraries,omitempty"` // as they were compared last
 
 	Run  *Run  `json:"run,omitempty"` // under way, else the last one
 	Runs []Run `json:"runs"`          // that ended, the newest last, those of earlier processes before; keptRuns at most
@@ -144,6 +152,22 @@ type Forward struct {
 	Received int64    `json:"received"` // bytes, from pods
 }
 
+// Chain is the proof that what runs is what is on the disk.
+type Chain struct {
+	Checked time.Time   `json:"checked"`
+	Error   string      `json:"error,omitempty"` // where it is broken
+	Hint    string      `json:"hint,omitempty"`
+	Links   event.Links `json:"links"` // image by image, from the inputs to who uses it
+}
+
+// Libraries are the Python distributions of the images and of this machine's environment.
+type Libraries struct {
+	Compared    time.Time         `json:"compared"`
+	Places      []string          `json:"places"`
+	Libraries   int               `json:"libraries"` // that were compared
+	Differences event.Differences `json:"differences"`
+}
+
 // Run is one run of the loop.
 type Run struct {
 	Number  int       `json:"number"` // in its process
@@ -179,7 +203,7 @@ type Stage struct {
 }
 
 // Stages are the names of the stages in the order of a run.
-var Stages = []string{"settle", "hash", "build", "load", "helm", "rollout", "answer"}
+var Stages = []string{"settle", "hash", "build", "load", "verify", "helm", "rollout", "answer", "proof"}
 
 // Span is a bar of the waterfall.
 type Span struct {

@@ -33,6 +33,9 @@ type Actions struct {
 	Pause   func(paused bool)
 }
 
+// Question is something that is found out when it is asked, and no earlier. The answer becomes JSON; an error is told as it is.
+type Question func(ctx context.Context) (any, error)
+
 // Site is the page of one devloop. Its handlers may be used by several servers.
 type Site struct {
 	board   *status.Board
@@ -58,10 +61,23 @@ func (s *Site) Close() { s.end() }
 // Handler serves browsers, on a loopback listener with this port.
 func (s *Site) Handler(port int) http.Handler { return guard(port, s.token, s.routes()) }
 
-// Local serves who may open a socket that belongs to the user alone.
-func (s *Site) Local() http.Handler { return s.routes() }
+// Local serves who may open a socket that belongs to the user alone. Each of the questions is there as /api/ask/ and its name.
+func (s *Site) Local(questions map[string]Question) http.Handler {
+	mux := s.routes()
+	for name, question := range questions {
+		mux.HandleFunc("GET /api/ask/"+name, func(w http.ResponseWriter, r *http.Request) {
+			found, err := question(r.Context())
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+				return
+			}
+			writeJSON(w, found)
+		})
+	}
+	return mux
+}
 
-func (s *Site) routes() http.Handler {
+func (s *Site) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", s.index)
 	files, _ := fs.ReadDir(assets, "assets") // embedded: it is there
@@ -111,8 +127,10 @@ func asset(name string) http.Handler {
 	})
 }
 
-func (s *Site) state(w http.ResponseWriter, _ *http.Request) {
-	body, err := json.Marshal(s.board.State())
+func (s *Site) state(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.board.State()) }
+
+func writeJSON(w http.ResponseWriter, value any) {
+	body, err := json.Marshal(value)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return

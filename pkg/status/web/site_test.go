@@ -84,14 +84,14 @@ func TestRoutes(t *testing.T) {
 		{"PUT", "/api/pause", 405, ""},
 		{"DELETE", "/api/state", 405, ""},
 	} {
-		for name, handler := range map[string]http.Handler{"tcp": site.Handler(testPort), "socket": site.Local()} {
+		for name, handler := range map[string]http.Handler{"tcp": site.Handler(testPort), "socket": site.Local(nil)} {
 			w := answer(handler, request(test.method, test.path))
 			if kind := w.Header().Get("Content-Type"); w.Code != test.code && w.Code != 307 || test.kind != "" && kind != test.kind {
 				t.Errorf("%s: %s %s: %d, %q", name, test.method, test.path, w.Code, kind)
 			}
 		}
 	}
-	if w := answer(New(status.NewBoard(nil), nil, Actions{}).Local(), request("GET", "/metrics")); w.Code != 404 {
+	if w := answer(New(status.NewBoard(nil), nil, Actions{}).Local(nil), request("GET", "/metrics")); w.Code != 404 {
 		t.Errorf("without metrics there are some: %d", w.Code)
 	}
 }
@@ -112,7 +112,7 @@ func TestStateIsJSON(t *testing.T) {
 	site, board, _ := testSite(t)
 	board.Sink(event.Event{Stage: "loop", Phase: event.Noted, Message: event.DevloopStarted, Fields: []any{"project", "demo", "cluster", "minikube"}})
 	var state status.State
-	if err := json.Unmarshal(answer(site.Local(), request("GET", "/api/state")).Body.Bytes(), &state); err != nil || state.Project != "demo" || state.Runs == nil {
+	if err := json.Unmarshal(answer(site.Local(nil), request("GET", "/api/state")).Body.Bytes(), &state); err != nil || state.Project != "demo" || state.Runs == nil {
 		t.Errorf("state %+v, error %v", state, err)
 	}
 }
@@ -120,7 +120,7 @@ func TestStateIsJSON(t *testing.T) {
 func TestActions(t *testing.T) {
 	site, _, asked := testSite(t)
 	for _, path := range []string{"/api/rebuild", "/api/pause", "/api/resume"} {
-		if w := answer(site.Local(), request("POST", path)); w.Code != 204 {
+		if w := answer(site.Local(nil), request("POST", path)); w.Code != 204 {
 			t.Errorf("%s by the socket: %d", path, w.Code)
 		}
 		if w := answer(site.Handler(testPort), request("POST", path, tokenHeader, site.token, "Origin", "http://localhost:4711", "Sec-Fetch-Site", "same-origin")); w.Code != 204 {

@@ -344,7 +344,7 @@ func TestEventsForCommands(t *testing.T) {
 			t.Errorf("the follower was told %v", got)
 		}
 		for _, query := range []string{"?tail=-1", "?tail=many", "?follow=perhaps"} {
-			if w := answer(site.Local(), request("GET", "/api/events"+query)); w.Code != 400 || !strings.Contains(w.Body.String(), " not ") {
+			if w := answer(site.Local(nil), request("GET", "/api/events"+query)); w.Code != 400 || !strings.Contains(w.Body.String(), " not ") {
 				t.Errorf("%s: %d %s", query, w.Code, w.Body)
 			}
 		}
