@@ -89,7 +89,7 @@ func (p *patience) leave() {
 	err := fmt.Errorf("%w again: left at once", errInterrupted)
 	if j := p.journal.Load(); j != nil {
 		var left []string
-		for _, kind := range []string{journal.Release, journal.Namespace} {
+		for _, kind := range []string{journal.Release, journal.Namespace, journal.Pod} {
 			for _, name := range j.Names(kind) {
 				left = append(left, kind+" "+name)
 			}

@@ -70,7 +70,10 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	})
 	following, unfollow := context.WithCancel(context.WithoutCancel(ctx)) // pods are worth a look also while they end
 	defer unfollow()
-	running.Go(func() { deploy.FollowPods(following, s.cluster.Client, sink, s.pods) })
+	running.Go(func() { deploy.FollowPods(following, s.cluster.Client, sink, s.pods, s.prover.replaced) })
+	running.Go(func() { s.prover.run(ctx, sink) })
+	running.Go(func() { s.syncer.run(ctx) })
+	running.Go(func() { s.libraries.run(ctx) })
 	sink.For("loop").Note(event.DevloopStarted, "project", p.config.Name, "cluster", s.cluster.Context, "folder", p.config.Dir)
 	if v.url != "" {
 		asking.say.Note(event.PageOpens, "url", v.url)

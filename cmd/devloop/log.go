@@ -210,8 +210,11 @@ func (p *printer) write(e event.Event, f fact) {
 	}
 	fields, message := status.Flat(e), inWords(e)
 	ready := p.text && e.Message == event.RunComplete && e.Phase == event.Succeeded
-	if p.text {
+	switch {
+	case p.text:
 		fields = p.forPeople(e)
+	case ofComparison(e):
+		fields = comparisonFields(e, false)
 	}
 	if ready { // what it took is in the words
 		summary, _ := status.Summary(e)
@@ -241,9 +244,12 @@ func (p *printer) write(e event.Event, f fact) {
 // forPeople are the fields as they are read best: of a forward's state what the message does not say, and on a terminal sizes with a unit, and as much of
 // a build step's text as a line has room for.
 func (p *printer) forPeople(e event.Event) []any {
-	if e.Message == event.RunComplete {
+	switch {
+	case e.Message == event.RunComplete:
 		_, rest := status.Summary(e)
 		return rest
+	case ofComparison(e):
+		return comparisonFields(e, true)
 	}
 	const rest = 76 // columns: time, level, run, took and the names of the fields
 	var fields []any
@@ -251,7 +257,16 @@ func (p *printer) forPeople(e event.Event) []any {
 		key, value := e.Fields[i], e.Fields[i+1]
 		bytes, isSize := value.(int64)
 		text, isText := value.(string)
+		clusters, areClusters := value.(event.DaskClusters)
 		switch {
+		case areClusters:
+			lines := make([]string, len(clusters))
+			for i, c := range clusters {
+				lines[i] = fmt.Sprintf("%s.%s of %s: %s, %s old", c.Namespace, c.Name, dash(c.Owner), c.Image, age(c.Since))
+			}
+			value = strings.Join(lines, "\n")
+		case key == "links" && (e.Phase == event.Failed || !p.verbose): // the error says which is broken
+			continue
 		case e.Stage == "forward" && !p.verbose && slices.Contains([]any{"state", "open", "held", "sent", "received"}, key):
 			continue
 		case p.live == nil:

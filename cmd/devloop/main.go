@@ -60,7 +60,7 @@ and in another terminal: devloop status.
 Every flag can be given by the environment, too: --log-format is DEVLOOP_LOG_FORMAT.
 
 Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop is missing, 130 interrupted.`,
-		Example: `  devloop                            # in a folder with a devloop.yaml
+		Example: `  devloop                            # in a folder with a devloop.yaml, or a skaffold.yaml
   devloop --cleanup=false            # leave everything running on exit
   devloop --profile ci --set forwards[0].local=9001
   devloop --log-format json 2> >(jq .)`,
@@ -92,8 +92,8 @@ Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop 
 	o.registerAdopt(root)
 	completeFlag(root, "watch", oneOf(watchModes))
 	completeFlag(root, "log-level", oneOf(logLevels))
-	root.AddCommand(newRunCommand(o), newBuildCommand(o), newDiffCommand(o), newRenderCommand(o), newDeleteCommand(o), newInitCommand(), newDoctorCommand(o),
-		newStatusCommand(o), newLogsCommand(o), newEventsCommand(o), newSchemaCommand(), newCompletionCommand(), newVersionCommand())
+	root.AddCommand(newRunCommand(o), newBuildCommand(o), newDiffCommand(o), newRenderCommand(o), newDeleteCommand(o), newInitCommand(o), newDoctorCommand(o),
+		newStatusCommand(o), newClustersCommand(o), newLogsCommand(o), newEventsCommand(o), newSkewCommand(o), newSchemaCommand(), newCompletionCommand(), newVersionCommand())
 	return root
 }
 

@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -41,7 +42,13 @@ func runOnce(ctx context.Context, o *options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, leave()) }()
+	installing, end := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { s.syncer.run(installing) })
 	err = loop.New(s.load, unwatched{}, nil, p.sink).Once(ctx)
+	_ = s.syncer.wait(ctx) // what went wrong was told
+	end()
+	running.Wait()
 	switch {
 	case ctx.Err() != nil:
 		return interrupted

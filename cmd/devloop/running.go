@@ -73,7 +73,7 @@ func findRunning(ctx context.Context, o *options) (*running, error) {
 	case len(found) > 1:
 		return nil, usageError{event.WithHint(errors.New("several devloops run that could be meant"), "say which by -f or --kube-context: "+strings.Join(names, ", "))}
 	case len(all) > 0:
-		return nil, environmentError{event.WithHint(errors.New("no devloop runs for this devloop.yaml"), "others do: "+strings.Join(names, ", "))}
+		return nil, environmentError{event.WithHint(fmt.Errorf("no devloop runs for this %s", filepath.Base(o.files[0])), "others do: "+strings.Join(names, ", "))}
 	}
 	return nil, errNone
 }

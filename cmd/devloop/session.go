@@ -55,6 +55,10 @@ type session struct {
 	pods    chan deploy.PodScope // which are followed: the newest one counts
 	secrets *event.Secrets
 
+	prover    *prover
+	libraries *libraries
+	syncer    *syncer
+
 	toldMu sync.Mutex
 	held   map[name.Tag]bool // images whose place on the nodes was told
 
@@ -68,6 +72,7 @@ type session struct {
 func openSession(ctx context.Context, p *process) (*session, error) {
 	opened := &session{source: p.source, sink: p.sink, secrets: p.secrets, takeOver: p.adopt, pods: make(chan deploy.PodScope, 1), held: map[name.Tag]bool{}}
 	opened.config.Store(p.config)
+	opened.prover, opened.libraries, opened.syncer = newProver(opened), newLibraries(opened), newSyncer(p.sink)
 	if err := opened.open(ctx); err != nil {
 		return nil, environmentError{errors.Join(err, opened.close())}
 	}

@@ -20,6 +20,7 @@ import (
 // quickStages take no time; the tag of their one image is what its file holds.
 type quickStages struct{ file string }
 
+func (quickStages) Verify(context.Context, event.Sink, []name.Tag) error { return nil }
 func (q quickStages) Hash(context.Context) ([]name.Tag, []loop.Path, error) {
 	content, err := os.ReadFile(q.file)
 	if err != nil {
@@ -77,7 +78,7 @@ func TestSoak(t *testing.T) {
 	changes := make(chan loop.Change)
 	running.Go(func() { asking.run(ctx, changes) })
 	load := func() (loop.Stages, error) { //nolint:unparam // what the loop asks for
-		return loop.Stages{Images: q, Nodes: q, Platform: q, Forwards: q}, nil
+		return loop.Stages{Images: q, Nodes: q, Platform: q, Forwards: q, Proof: quickProof{}}, nil
 	}
 	running.Go(func() { loop.New(load, watching{watcher}, changes, sink).Run(ctx) })
 	turn := func() {
@@ -115,3 +116,8 @@ func TestSoak(t *testing.T) {
 		t.Error("it grew")
 	}
 }
+
+type quickProof struct{}
+
+func (quickProof) Check(context.Context, event.Sink, []name.Tag) error { return nil }
+func (quickProof) Follow([]name.Tag)                                   {}

@@ -57,6 +57,7 @@ func (s *session) load() (loop.Stages, error) {
 		Nodes:    nodes{s, now},
 		Platform: platform{s, now},
 		Forwards: s.forwards,
+		Proof:    proofStage{s.prover, now},
 	}, nil
 }
 
@@ -87,9 +88,6 @@ func (s *session) adopt(before, c *config.Config) error {
 	return nil
 }
 
-// gatewayPods are the schedulers and workers that users of a Dask Gateway start, in the namespaces of its release. They are no part of it.
-const gatewayPods = "gateway.dask.org/cluster"
-
 // followPods says whose pods are followed from now on, and makes their secrets known before.
 func (s *session) followPods(c *config.Config) {
 	var scope deploy.PodScope
@@ -101,8 +99,8 @@ func (s *session) followPods(c *config.Config) {
 		s.secrets.Hide(values...)
 		scope.Releases = append(scope.Releases, r)
 	}
-	for _, r := range scope.Releases {
-		scope.Selectors = append(scope.Selectors, deploy.PodSelector{Namespace: r.Namespace, Selector: gatewayPods})
+	for _, r := range scope.Releases { // what users of a Dask Gateway start is no part of its release
+		scope.Selectors = append(scope.Selectors, deploy.PodSelector{Namespace: r.Namespace, Selector: deploy.LabelDask})
 	}
 	for _, l := range c.Logs {
 		scope.Selectors = append(scope.Selectors, deploy.PodSelector(l))
@@ -300,12 +298,17 @@ func (n nodes) Tell(ctx context.Context, sink event.Sink, tags []name.Tag) {
 	if len(untold) == 0 || s.push != nil {
 		return
 	}
-	if err := s.nodes.Tell(ctx, sink, untold); err != nil {
-		sink.For("node").Detail("what the nodes hold could not be asked", "reason", err.Error())
+	say := sink.For("node")
+	held, err := s.nodes.Held(ctx, untold)
+	if err != nil {
+		say.Detail("what the nodes hold could not be asked", "reason", err.Error())
 		return
 	}
-	for _, tag := range untold {
-		s.held[tag] = true
+	for _, h := range held {
+		if h.Digest != "" {
+			say.Detail(event.ImageHeld, "image", h.Tag.String(), "node", h.Node, "digest", h.Digest, "id", h.IDs[0])
+		}
+		s.held[h.Tag] = true
 	}
 }
 
@@ -399,6 +402,7 @@ func (p platform) Files() []string {
 }
 
 func (p platform) Validate(ctx context.Context, sink event.Sink, tags []name.Tag) error {
+	p.session.syncer.want(p.config, tags) // beside the build, as all here is
 	list, err := resolved(p.config, tags, p.session.push)
 	if err != nil {
 		return err
@@ -406,11 +410,33 @@ func (p platform) Validate(ctx context.Context, sink event.Sink, tags []name.Tag
 	return located(p.config, p.session.deployer.Validate(ctx, sink, list))
 }
 
+// Verify tries each image in the namespace where it is going to run.
+func (p platform) Verify(ctx context.Context, sink event.Sink, tags []name.Tag) error {
+	refs := references(p.config, tags, p.session.push)
+	trials := make([]deploy.Trial, len(p.config.Verify))
+	for i, v := range p.config.Verify {
+		trials[i] = deploy.Trial{Image: refs[v.Image], Name: v.Image, Purpose: "verify", Command: v.Command,
+			Namespace: v.Namespace, Near: namespaceOf(p.config, v.Image), Timeout: v.Timeout}
+	}
+	return p.session.deployer.Verify(ctx, sink, trials)
+}
+
+// namespaceOf is that of the first release whose values name the image, "" if none does.
+func namespaceOf(c *config.Config, image string) string {
+	for _, r := range c.Releases {
+		if slices.Contains(r.Images(), image) {
+			return r.Namespace
+		}
+	}
+	return ""
+}
+
 func (p platform) Apply(ctx context.Context, sink event.Sink, tags []name.Tag) error {
 	list, err := resolved(p.config, tags, p.session.push)
 	if err != nil {
 		return err
 	}
+	p.session.prover.forget()
 	return p.session.deployer.Apply(ctx, sink, list, p.config.Timeouts.Rollout)
 }
 
@@ -431,9 +457,9 @@ func releases(c *config.Config) []deploy.Release {
 	return list
 }
 
-// resolved are those of devloop.yaml for these images, which are in its order. Images that are known to be in a registry are named by their
-// digest, too.
-func resolved(c *config.Config, tags []name.Tag, push *node.Push) ([]deploy.Release, error) {
+// references are how pods name these images, which are in devloop.yaml's order, by their names there. Images that are known to be in a registry
+// are named by their digest, too.
+func references(c *config.Config, tags []name.Tag, push *node.Push) map[string]string {
 	refs := map[string]string{}
 	for i, image := range c.Images {
 		refs[image.Name] = tags[i].String()
@@ -444,6 +470,12 @@ func resolved(c *config.Config, tags []name.Tag, push *node.Push) ([]deploy.Rele
 			refs[image.Name] += "@" + digest
 		}
 	}
+	return refs
+}
+
+// resolved are the releases of devloop.yaml for these images.
+func resolved(c *config.Config, tags []name.Tag, push *node.Push) ([]deploy.Release, error) {
+	refs := references(c, tags, push)
 	list := make([]deploy.Release, 0, len(c.Releases))
 	for _, r := range c.Releases {
 		filled, err := r.Resolve(refs)

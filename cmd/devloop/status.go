@@ -24,7 +24,7 @@ import (
 var healths = []string{string(status.Starting), string(status.Working), string(status.Healthy), string(status.Failed), string(status.Degraded), string(status.Ending)}
 
 func newStatusCommand(o *options) *cobra.Command {
-	var asJSON bool
+	var asJSON, chain bool
 	var wait string
 	var timeout time.Duration
 	cmd := &cobra.Command{
@@ -34,8 +34,13 @@ func newStatusCommand(o *options) *cobra.Command {
 		Long: `Shows images, releases, pods, forwards and the last runs of the devloop that runs in another terminal for this folder's devloop.yaml,
 or of the only one that runs.
 
-Exit codes: 0 shown, and with --wait, it is so; 1 it was not so within --timeout; 3 no devloop runs.`,
+With --chain it is asked anew what runs: for each image the hash of its inputs, what was built from them, what the nodes hold, what each pod
+runs, and what the Dask Gateway gives to new clusters. Where one of them is not what the one before it is, the chain is broken.
+
+Exit codes: 0 shown, and with --wait, it is so, and with --chain, it is whole; 1 it was not so within --timeout, or the chain is broken;
+3 no devloop runs.`,
 		Example: `  devloop status
+  devloop status --chain
   devloop status --wait healthy --timeout 60s && python test.py
   devloop status --json | jq .run.seconds`,
 		Args: noArguments,
@@ -45,6 +50,13 @@ Exit codes: 0 shown, and with --wait, it is so; 1 it was not so within --timeout
 			}
 			ctx, _, stop := interruptible(cmd.Context(), o.printer, nil)
 			defer stop()
+			if chain {
+				err := showChain(ctx, o, cmd.OutOrStdout(), asJSON)
+				if ctx.Err() != nil {
+					return errInterrupted
+				}
+				return err
+			}
 			state, err := awaited(ctx, o, status.Health(wait), timeout)
 			if ctx.Err() != nil {
 				return errInterrupted
@@ -52,16 +64,17 @@ Exit codes: 0 shown, and with --wait, it is so; 1 it was not so within --timeout
 			if state == nil {
 				return err
 			}
-			show := writeStatus
 			if asJSON {
-				show = writeJSON
+				return errors.Join(err, writeJSON(cmd.OutOrStdout(), *state))
 			}
-			return errors.Join(err, show(cmd.OutOrStdout(), *state))
+			return errors.Join(err, writeStatus(cmd.OutOrStdout(), *state))
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print all that is known as JSON; keys are added to it, never renamed")
+	cmd.Flags().BoolVar(&chain, "chain", false, "show what each image is, from the hash of its inputs to who uses it, as it is now")
 	cmd.Flags().StringVar(&wait, "wait", "", "wait until the state is this one: "+strings.Join(healths, ", "))
 	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long --wait waits, also for a devloop that only starts")
+	cmd.MarkFlagsMutuallyExclusive("chain", "wait")
 	completeFlag(cmd, "wait", oneOf(healths))
 	return cmd
 }
@@ -121,11 +134,11 @@ func readState(ctx context.Context, o *options) (*status.State, error) {
 	return &r.state, nil
 }
 
-func writeJSON(out io.Writer, state status.State) error {
+func writeJSON(out io.Writer, value any) error {
 	encoder := json.NewEncoder(out)
 	encoder.SetIndent("", "  ")
 	encoder.SetEscapeHTML(false)
-	return encoder.Encode(state)
+	return encoder.Encode(value)
 }
 
 // shownRuns is how many of the last runs are listed.
@@ -160,6 +173,7 @@ func writeStatus(to io.Writer, s status.State) error {
 		}
 		line("%s\t%s\t%s\t%s", i.Name, dash(state), dash(i.Tag), dash(strings.Join(nodes, ", ")))
 	}
+	writeLibraries(out, s.Libraries)
 	if len(s.Releases) > 0 {
 		line("\nRELEASE\tNAMESPACE\tREVISION\tSTATE")
 	}
@@ -193,6 +207,7 @@ func writeStatus(to io.Writer, s status.State) error {
 		}
 		line("%s\t%s\t%s\t%s\t%d\t%s", p.Name, dash(of), ready, state, p.Restarts, age(p.Created))
 	}
+	writeOld(line, s.Old)
 	if len(s.Runs) > 0 {
 		line("\nRUN\tENDED\tWHY\tOUTCOME")
 	}

@@ -95,8 +95,7 @@ func (v *views) questions() map[string]web.Question {
 			return answer(s, ctx)
 		}
 	}
-	_ = of
-	return map[string]web.Question{}
+	return map[string]web.Question{"chain": of((*session).chain), "libraries": of((*session).imageLibraries)}
 }
 
 // ask does not block: who asks again and again while nobody listens gets no more by it.

@@ -50,6 +50,9 @@ type memory struct {
 	bases    *baseCache
 	files    *fileDigests
 	contexts *contexts
+
+	builtMu sync.Mutex
+	built   map[name.Tag]string // IDs of what was built
 }
 
 // engine is one BuildKit and the store that its images land in.
@@ -107,6 +110,7 @@ func newBuilder(engine engine, cacheDir string) *Builder {
 		bases:    &baseCache{dir: filepath.Join(cacheDir, "bases"), known: map[string]knownBase{}, dockerfiles: map[string][sha256.Size]byte{}},
 		files:    &fileDigests{known: map[string]knownFile{}},
 		contexts: &contexts{known: map[string]*hashedContext{}},
+		built:    map[name.Tag]string{},
 	}}
 }
 
@@ -118,6 +122,13 @@ func (b *Builder) Alive(ctx context.Context) error { return b.engine.alive(ctx) 
 
 // Has tells whether the image is there.
 func (b *Builder) Has(ctx context.Context, tag name.Tag) (bool, error) { return b.engine.has(ctx, tag) }
+
+// Built returns the ID of what was built under tag last, by this Builder or one that hashes the same, "" if nothing was.
+func (b *Builder) Built(tag name.Tag) string {
+	b.builtMu.Lock()
+	defer b.builtMu.Unlock()
+	return b.memory.built[tag]
+}
 
 // Remove takes the tag away; the layers go with the last tag. A tag that is not there is no error.
 func (b *Builder) Remove(ctx context.Context, tag name.Tag) error { return b.engine.remove(ctx, tag) }
@@ -184,6 +195,9 @@ func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error
 			}
 			return nil, err
 		}
+		b.builtMu.Lock()
+		b.built[input.Tag] = id
+		b.builtMu.Unlock()
 		return []any{"id", ShortID(id)}, nil
 	}, "image", input.Tag.String())
 }

@@ -1,7 +1,7 @@
 package config
 
-// The templates of values and hooks. They know three functions, each of them takes the name of an image, and nothing
-// else: so a template either names an image that exists or is an error when the file is read, and none renders
+// The templates of values and hooks. They know five functions, each of them takes the name of an image, and text in
+// quotes, and nothing else: so a template either names an image that exists or is an error when the file is read, and none renders
 // "<no value>".
 
 import (
@@ -18,9 +18,21 @@ var functions = map[string]any{
 	"image":      func(ref string) string { return ref },
 	"repository": func(ref string) string { return undigested(ref)[:tagColon(undigested(ref))] },
 	"tag":        func(ref string) string { return strings.TrimPrefix(undigested(ref)[tagColon(undigested(ref)):], ":") },
+	"registry":   func(ref string) string { registry, _ := halves(ref); return registry },
+	"path":       func(ref string) string { _, path := halves(ref); return path },
 }
 
-const usage = `a template is {{ image "name" }}, {{ repository "name" }} or {{ tag "name" }}`
+const usage = `a template is {{ image "name" }}, {{ repository "name" }}, {{ tag "name" }}, {{ registry "name" }} or {{ path "name" }}`
+
+// halves are what charts that ask for a registry put together again, with a slash: the repository up to its first slash,
+// and the rest.
+func halves(ref string) (registry, path string) {
+	repository := undigested(ref)[:tagColon(undigested(ref))]
+	if registry, path, found := strings.Cut(repository, "/"); found {
+		return registry, path
+	}
+	return "", repository
+}
 
 // undigested is a reference without its digest: charts put tags into labels, which take no digest.
 func undigested(ref string) string {
@@ -39,14 +51,32 @@ func tagColon(ref string) int {
 // Resolve returns a copy of r whose values and hooks have their templates filled in. images maps the name of an image to
 // its full reference, "worker:3fa9…", with its digest behind that if it was pushed. Values that are no template keep their type; what a template gives is a string.
 func (r Release) Resolve(images map[string]string) (Release, error) {
+	return r.fill(func(image string) (string, error) {
+		if ref := images[image]; ref != "" {
+			return ref, nil
+		}
+		return "", fmt.Errorf("image %q has not been built", image)
+	})
+}
+
+// Images returns the names of those images that the values or hooks of r name.
+func (r Release) Images() []string {
+	var names []string
+	_, _ = r.fill(func(image string) (string, error) { // what cannot be understood names none
+		if !slices.Contains(names, image) {
+			names = append(names, image)
+		}
+		return image, nil
+	})
+	slices.Sort(names)
+	return names
+}
+
+// fill returns a copy of r whose templates are filled in; reference returns that of an image.
+func (r Release) fill(reference func(image string) (string, error)) (Release, error) {
 	var failed error
 	text := func(text string) string {
-		filled, err := render(text, func(image string) (string, error) {
-			if ref := images[image]; ref != "" {
-				return ref, nil
-			}
-			return "", fmt.Errorf("image %q has not been built", image)
-		})
+		filled, err := render(text, reference)
 		if err != nil {
 			failed = fmt.Errorf("release %s: %w", r.Name, err)
 		}
@@ -119,6 +149,10 @@ func render(text string, reference func(image string) (string, error)) (string, 
 			out.Write(plain.Text)
 			continue
 		}
+		if text, ok := constant(node); ok {
+			out.WriteString(text)
+			continue
+		}
 		function, image, ok := call(node)
 		if !ok {
 			return "", fmt.Errorf("%s is not understood; %s", node, usage)
@@ -130,6 +164,19 @@ func render(text string, reference func(image string) (string, error)) (string, 
 		out.WriteString(functions[function].(func(string) string)(ref))
 	}
 	return out.String(), nil
+}
+
+// constant takes {{ "text" }} apart: so a value may hold what would begin a template, {{ "{{" }}.
+func constant(node parse.Node) (text string, ok bool) {
+	action, ok := node.(*parse.ActionNode)
+	if !ok || len(action.Pipe.Decl) > 0 || len(action.Pipe.Cmds) != 1 || len(action.Pipe.Cmds[0].Args) != 1 {
+		return "", false
+	}
+	plain, ok := action.Pipe.Cmds[0].Args[0].(*parse.StringNode)
+	if !ok {
+		return "", false
+	}
+	return plain.Text, true
 }
 
 // call takes {{ function "image" }} apart.

@@ -309,7 +309,7 @@ func followed(client kubernetes.Interface, first PodScope) (h *heard, scopes cha
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
-		FollowPods(ctx, client, h.sink, scopes)
+		FollowPods(ctx, client, h.sink, scopes, nil)
 		close(done)
 	}()
 	scopes <- first
@@ -687,7 +687,7 @@ func TestLogsThroughHTTP(t *testing.T) {
 	var following sync.WaitGroup
 	defer following.Wait()
 	defer cancel()
-	following.Go(func() { FollowPods(ctx, n, h.sink, scopes) })
+	following.Go(func() { FollowPods(ctx, n, h.sink, scopes, nil) })
 	scopes <- webScope
 	want := numbered(1, 60)
 	n.print(stamped(want...)...)

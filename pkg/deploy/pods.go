@@ -53,9 +53,10 @@ type PodSelector struct {
 
 // FollowPods tells what becomes of the pods in scope, and what they print, until ctx ends. The newest value received from scopes is in
 // force; before the first one nothing is followed. It returns when nothing is followed any more. An API server that is away is waited for.
-func FollowPods(ctx context.Context, client kubernetes.Interface, sink event.Sink, scopes <-chan PodScope) {
+// replaced is sent to when a pod comes or goes, or one of its images becomes another, if it has room; nil if nobody wants to know.
+func FollowPods(ctx context.Context, client kubernetes.Interface, sink event.Sink, scopes <-chan PodScope, replaced chan<- struct{}) {
 	f := &podFollower{
-		client: client, say: sink.For(event.PodStage), began: time.Now(),
+		client: client, say: sink.For(event.PodStage), began: time.Now(), replaced: replaced,
 		known: map[types.UID]*pod{}, watches: map[string]*podWatch{}, updates: make(chan podUpdate),
 	}
 	defer f.running.Wait()
@@ -101,6 +102,8 @@ type podFollower struct {
 	say     event.Stage
 	began   time.Time
 	running sync.WaitGroup // whatever was started
+
+	replaced chan<- struct{}
 
 	scope     PodScope
 	selectors []podSelector
@@ -290,6 +293,7 @@ func (f *podFollower) gone(p *pod) {
 	}
 	f.report(p, true)
 	f.say.Detail(event.PodGone, "pod", p.object.Name, "namespace", p.object.Namespace)
+	f.tellReplaced()
 	time.AfterFunc(lastWords, p.stop)
 }
 
@@ -312,10 +316,22 @@ func (f *podFollower) settle(ctx context.Context, p *pod) {
 		p.followed, p.stop = context.WithCancel(ctx)
 	}
 	if fields := podFields(p.object, release, group); !reflect.DeepEqual(fields, p.told) {
+		images := event.Event{Fields: fields}.Field("containers")
+		other := !reflect.DeepEqual(images, event.Event{Fields: p.told}.Field("containers"))
 		p.told = fields
 		f.say.Detail(event.PodChanged, fields...)
+		if other {
+			f.tellReplaced()
+		}
 	}
 	f.report(p, false)
+}
+
+func (f *podFollower) tellReplaced() {
+	select {
+	case f.replaced <- struct{}{}:
+	default: // they know, or do not want to
+	}
 }
 
 // report tells those who follow the containers of a pod how these are.

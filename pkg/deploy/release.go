@@ -71,6 +71,7 @@ const (
 	kindRelease   = "release"
 	kindRevision  = "revision" // of a release, "namespace/name@7", while it is written
 	kindCRD       = "crd"
+	kindPod       = "pod"    // of a trial, "namespace/name"
 	kindVolume    = "volume" // claim of a stateful set, "namespace/name", which stays when its release goes
 )
 
@@ -95,12 +96,14 @@ type Deployer struct {
 	named    map[string][]object  // objects of revisions that were read or written, by ID@version
 	started  map[string]time.Time // when a container was first seen running, by its ID
 	commands map[int]string       // that run now: the kubeconfig of each, by its process group
+	trials   map[string]bool      // pods of trials that are under way
+	verified map[string]bool      // trials that succeeded
 }
 
 // New returns a Deployer. The caller keeps ownership of the journal.
 func New(cluster *Cluster, project string, journal journal, options Options) *Deployer {
 	return &Deployer{cluster: cluster, project: project, journal: journal, options: options, charts: charts{dir: options.CacheDir},
-		named: map[string][]object{}, started: map[string]time.Time{}, commands: map[int]string{}}
+		named: map[string][]object{}, started: map[string]time.Time{}, commands: map[int]string{}, trials: map[string]bool{}, verified: map[string]bool{}}
 }
 
 // desired is a release with everything that it is made from read.

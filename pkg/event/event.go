@@ -109,8 +109,8 @@ func (s Stage) Step(ctx context.Context, message string, work func(context.Conte
 }
 
 // Look is a Step that is a detail when it went well.
-func (s Stage) Look(ctx context.Context, message string, work func(context.Context) error, fields ...any) error {
-	return s.step(ctx, Detailed, message, func(ctx context.Context) ([]any, error) { return nil, work(ctx) }, fields)
+func (s Stage) Look(ctx context.Context, message string, work func(context.Context) (fields []any, err error), fields ...any) error {
+	return s.step(ctx, Detailed, message, work, fields)
 }
 
 func (s Stage) step(ctx context.Context, success Phase, message string, work func(context.Context) (fields []any, err error), fields []any) error {

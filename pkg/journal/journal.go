@@ -28,6 +28,7 @@ const (
 	CRD       = "crd"       // daskclusters.gateway.dask.org
 	Volume    = "volume"    // namespace/name of a volume claim that outlives its release
 	Image     = "image"     // worker:3fa…
+	Pod       = "pod"       // namespace/name of one that is there for moments only
 )
 
 // Entry permits the deletion of one thing.

@@ -30,6 +30,8 @@ type world struct {
 	buildFor time.Duration
 	broken   atomic.Bool
 	wrong    atomic.Bool  // a chart is
+	bad      atomic.Bool  // an image is
+	followed atomic.Int32 // how often the proof was
 	flaky    atomic.Int32 // how often Apply fails in a way that passes
 	running  atomic.Int32 // runs under way, to see that there is never more than one
 	overlap  atomic.Bool
@@ -44,7 +46,7 @@ func (w *world) tag() name.Tag {
 }
 
 func (w *world) load() (Stages, error) {
-	return Stages{Files: []string{"devloop.yaml"}, Images: w, Nodes: w, Platform: w, Forwards: w}, nil
+	return Stages{Files: []string{"devloop.yaml"}, Images: w, Nodes: w, Platform: w, Forwards: w, Proof: proven{w}}, nil
 }
 func (w *world) Watch(paths []Path) error {
 	w.watched = nil
@@ -83,6 +85,24 @@ func (w *world) Give(_ context.Context, _ event.Sink, tags []name.Tag) error {
 	}
 	return nil
 }
+func (w *world) Verify(context.Context, event.Sink, []name.Tag) error {
+	if w.bad.Load() {
+		return errors.New("dask cannot be imported")
+	}
+	return nil
+}
+
+// proven is the proof of a world, whose forwards are checked, too.
+type proven struct{ *world }
+
+func (p proven) Check(_ context.Context, _ event.Sink, tags []name.Tag) error {
+	if p.deployed != tags[0].String() {
+		return fmt.Errorf("%s is deployed, not %s", p.deployed, tags[0])
+	}
+	return nil
+}
+func (p proven) Follow([]name.Tag) { p.followed.Add(1) }
+
 func (w *world) Tell(context.Context, event.Sink, []name.Tag)  {}
 func (w *world) Prune(context.Context, event.Sink, []name.Tag) {}
 func (w *world) Files() []string                               { return []string{"values.yaml"} }
@@ -205,6 +225,27 @@ func TestMistakeInAChartEndsTheBuild(t *testing.T) {
 		pass(2 * time.Minute)
 		if got := phases(events()); got != "()" || w.deployed != "worker:1ns" {
 			t.Errorf("runs %s, deployed %q", got, w.deployed)
+		}
+	})
+}
+
+func TestImageThatDoesNotPassIsNotDeployed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		save, events, stop := start(t, w)
+		defer stop()
+		pass(2 * burst)
+		w.bad.Store(true)
+		save(1)
+		pass(2 * burst)
+		if got := phases(events()); got != "()(!" || w.deployed != "worker:0s" || w.followed.Load() != 1 {
+			t.Errorf("runs %s, deployed %q, followed %d times", got, w.deployed, w.followed.Load())
+		}
+		w.bad.Store(false)
+		save(2)
+		pass(2 * burst)
+		if got := phases(events()); got != "()" || w.deployed != "worker:2ns" || w.followed.Load() != 2 {
+			t.Errorf("runs %s, deployed %q, followed %d times", got, w.deployed, w.followed.Load())
 		}
 	})
 }

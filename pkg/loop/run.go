@@ -22,6 +22,7 @@ type Stages struct {
 	Nodes    nodes
 	Platform platform
 	Forwards forwards
+	Proof    proof
 }
 
 type images interface {
@@ -46,6 +47,8 @@ type platform interface {
 	Files() []string
 	// Validate finds mistakes that need no image to be seen. It changes nothing.
 	Validate(ctx context.Context, sink event.Sink, tags []name.Tag) error
+	// Verify tries the images that are on the nodes, before anything depends on them.
+	Verify(ctx context.Context, sink event.Sink, tags []name.Tag) error
 	Apply(ctx context.Context, sink event.Sink, tags []name.Tag) error
 	Wait(ctx context.Context, sink event.Sink) error
 }
@@ -53,6 +56,13 @@ type platform interface {
 type forwards interface {
 	// Check returns when the platform answers through every forward.
 	Check(ctx context.Context, sink event.Sink) error
+}
+
+type proof interface {
+	// Check returns how what runs differs from what was built, nil if it does not.
+	Check(ctx context.Context, sink event.Sink, tags []name.Tag) error
+	// Follow has it checked again when pods are replaced, and the libraries compared. It does not wait for any of it.
+	Follow(tags []name.Tag)
 }
 
 type watcher interface{ Watch(paths []Path) error }
@@ -91,6 +101,9 @@ func (l *Loop) run(ctx context.Context, sink event.Sink) error {
 		return err
 	}
 	stages.Nodes.Tell(ctx, sink, tags)
+	if err := stages.Platform.Verify(ctx, sink, tags); err != nil {
+		return err
+	}
 	if err := stages.Platform.Apply(ctx, sink, tags); err != nil {
 		return err
 	}
@@ -100,16 +113,20 @@ func (l *Loop) run(ctx context.Context, sink event.Sink) error {
 	if err := stages.Forwards.Check(ctx, sink); err != nil {
 		return err
 	}
+	if err := stages.Proof.Check(ctx, sink, tags); err != nil {
+		return err
+	}
 	stages.Nodes.Prune(ctx, sink, tags)
+	stages.Proof.Follow(tags)
 	return now.unmoved()
 }
 
 // look reads devloop.yaml, hashes the inputs, and has all of it watched. Where more has to be watched than before it does so twice, the
 // second time after the watch is in place, so that a change in between is not lost.
 func (l *Loop) look(ctx context.Context, sink event.Sink) (now *reading, err error) {
-	err = sink.For("build").Look(ctx, event.InputsHashed, func(ctx context.Context) (err error) {
+	err = sink.For("build").Look(ctx, event.InputsHashed, func(ctx context.Context) (_ []any, err error) {
 		now, err = l.hash(ctx)
-		return err
+		return nil, err
 	})
 	return now, err
 }
@@ -152,9 +169,9 @@ func (l *Loop) missing(ctx context.Context, sink event.Sink, stages Stages, tags
 	if len(tags) == 0 {
 		return nil, nil
 	}
-	err = sink.For("node").Look(ctx, event.NodesAsked, func(ctx context.Context) (err error) {
+	err = sink.For("node").Look(ctx, event.NodesAsked, func(ctx context.Context) (_ []any, err error) {
 		missing, err = stages.Nodes.Missing(ctx, tags)
-		return err
+		return nil, err
 	})
 	return missing, err
 }

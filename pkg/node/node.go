@@ -217,33 +217,46 @@ func tellSent(ctx context.Context, say event.Stage, tag name.Tag, sent *atomic.I
 	}
 }
 
-// Tell tells what each node holds under these tags.
-func (c *Cluster) Tell(ctx context.Context, sink event.Sink, tags []name.Tag) error {
-	say := sink.For("node")
+// Held is an image as a node holds it.
+type Held struct {
+	Tag    name.Tag
+	Node   string
+	Digest string   // as what was built is called; "" if the node does not hold it
+	IDs    []string // by which pods and the runtime call it, first the one that pods most likely do
+}
+
+// Held asks each node what it holds under these tags.
+func (c *Cluster) Held(ctx context.Context, tags []name.Tag) ([]Held, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
+	held := make([]Held, 0, len(tags)*len(c.nodes))
+	for _, tag := range tags {
+		for _, n := range c.nodes {
+			held = append(held, Held{Tag: tag, Node: n.name})
+		}
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(loads)
-	for _, tag := range tags {
+	for i, tag := range tags {
 		full, err := fullName(tag)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		for _, n := range c.nodes {
-			group.Go(func() error {
-				digest, err := n.runtime.digest(ctx, n, full)
-				if err != nil || digest == "" {
+		for j, n := range c.nodes {
+			at := &held[i*len(c.nodes)+j]
+			group.Go(func() (err error) {
+				if at.Digest, err = n.runtime.digest(ctx, n, full); err != nil || at.Digest == "" {
 					return err
 				}
-				id, err := n.runtime.id(ctx, n, digest)
-				if err == nil {
-					say.Detail(event.ImageHeld, "image", tag.String(), "node", n.name, "digest", digest, "id", id)
-				}
+				at.IDs, err = n.runtime.ids(ctx, n, full, at.Digest)
 				return err
 			})
 		}
 	}
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return nil, fmt.Errorf("ask the nodes for images: %w", err)
+	}
+	return held, nil
 }
 
 // take makes the node hold the image under tag, by the way that costs least.

@@ -244,6 +244,15 @@ func (r *Registry) take(ctx context.Context, source Source, tag name.Tag) (ident
 	return r.identify(inside(tag), tag.TagStr())
 }
 
+// Identity returns what a runtime may call the image that is here under tag, nil if there is none.
+func (r *Registry) Identity(tag name.Tag) []string {
+	id, err := r.identify(inside(tag), tag.TagStr())
+	if err != nil {
+		return nil
+	}
+	return id
+}
+
 // identify reads back what was pushed.
 func (r *Registry) identify(repository, reference string) (identity, error) {
 	content, err := os.ReadFile(r.manifestFile(repository, reference))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -23,8 +24,8 @@ type runtime interface {
 	names(ctx context.Context, n *Node) ([]string, error)
 	// digest returns that of the image with a full name, "" if there is none.
 	digest(ctx context.Context, n *Node, name string) (string, error)
-	// id returns what the kubelet calls the image with a digest, as in the status of pods.
-	id(ctx context.Context, n *Node, digest string) (string, error)
+	// ids returns what the kubelet may call the image with a name and a digest, as in the status of pods: the likeliest first.
+	ids(ctx context.Context, n *Node, name, digest string) ([]string, error)
 	// find returns a name for an image that the node holds already, under whatever name; "" if there is none.
 	find(ctx context.Context, n *Node, id identity) (string, error)
 	// tag gives the image with the name source another one.
@@ -83,8 +84,20 @@ func (dockerRuntime) digest(ctx context.Context, n *Node, name string) (string, 
 	return strings.TrimSpace(out), unless(err, "no such image")
 }
 
-func (dockerRuntime) id(_ context.Context, _ *Node, digest string) (string, error) {
-	return digest, nil
+// ids has those of registries, too, where the image was pulled from one.
+func (dockerRuntime) ids(ctx context.Context, n *Node, name, digest string) ([]string, error) {
+	out, err := n.run(ctx, "docker", "image", "inspect", "--format", "{{range .RepoDigests}}{{println .}}{{end}}", name)
+	return append([]string{digest}, digests(out)...), unless(err, "no such image")
+}
+
+// digests are those of references with one, name@sha256:….
+func digests(text string) (found []string) {
+	for _, ref := range strings.Fields(text) {
+		if _, digest, ok := strings.Cut(ref, "@"); ok {
+			found = append(found, digest)
+		}
+	}
+	return found
 }
 
 func (r dockerRuntime) find(ctx context.Context, n *Node, id identity) (string, error) {
@@ -136,13 +149,34 @@ func (containerdRuntime) digest(ctx context.Context, n *Node, name string) (stri
 	return digest, err
 }
 
-// id is a name that the kubelet's side of containerd gives to what it has seen: "sha256:" and the digest of the image's configuration.
-func (containerdRuntime) id(ctx context.Context, n *Node, digest string) (string, error) {
-	names, err := namesOf(ctx, n, digest)
-	if at := slices.IndexFunc(names, isID); at >= 0 {
-		return names[at], err
+// ids begins with the digest of the image's configuration: the kubelet's side of containerd calls an image so.
+func (containerdRuntime) ids(ctx context.Context, n *Node, _, digest string) ([]string, error) {
+	configs, err := configsOf(ctx, n, digest)
+	return append(configs, digest), err
+}
+
+// configsOf reads from containerd's content what the configurations of a manifest, or of the manifests of a list, are.
+func configsOf(ctx context.Context, n *Node, digest string) ([]string, error) {
+	out, err := n.run(ctx, "ctr", "--namespace", "k8s.io", "content", "get", digest)
+	if err != nil {
+		return nil, err
 	}
-	return digest, err
+	manifest, err := v1.ParseManifest(strings.NewReader(out))
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", digest, err)
+	}
+	if !manifest.MediaType.IsIndex() {
+		return []string{manifest.Config.Digest.String()}, nil
+	}
+	var configs []string
+	children, err := images([]byte(out))
+	for _, child := range children {
+		found, childErr := configsOf(ctx, n, child.String())
+		if childErr == nil { // those for other platforms need not be there
+			configs = append(configs, found...)
+		}
+	}
+	return configs, err
 }
 
 // namesOf returns all names of the image with a digest.
@@ -249,7 +283,11 @@ func (crioRuntime) digest(ctx context.Context, n *Node, name string) (string, er
 	return "", unless(err, "image not known")
 }
 
-func (crioRuntime) id(_ context.Context, _ *Node, digest string) (string, error) { return digest, nil }
+// ids has the digests of its manifests, too: CRI-O calls an image by one where it knows it from a registry.
+func (crioRuntime) ids(ctx context.Context, n *Node, name, digest string) ([]string, error) {
+	out, err := n.run(ctx, "podman", "image", "inspect", "--format", "@{{.Digest}}{{range .RepoDigests}} {{.}}{{end}}", name)
+	return append([]string{digest}, digests(out)...), unless(err, "image not known")
+}
 
 func (r crioRuntime) find(ctx context.Context, n *Node, id identity) (string, error) {
 	for _, digest := range id {

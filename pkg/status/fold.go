@@ -430,11 +430,12 @@ func (s State) proven(e event.Event) State {
 			s.Chain.Error, s.Chain.Hint = e.Err.Error(), event.Hint(e.Err)
 		}
 	case event.ClustersOld:
-		s.Old, _ = e.Field("clusters").(event.DaskClusters)
+		clusters, _ := e.Field("clusters").(event.DaskClusters)
+		s.Old = append(event.DaskClusters{}, clusters...)
 	case event.LibrariesSame, event.LibrariesDiffer:
 		places, _ := e.Field("places").([]string)
 		differences, _ := e.Field("differences").(event.Differences)
-		s.Libraries = &Libraries{Compared: e.Time, Places: places, Libraries: int(number(e, "libraries")), Differences: append(event.Differences{}, differences...)}
+		s.Libraries = &Libraries{Compared: e.Time, Places: append([]string{}, places...), Libraries: int(number(e, "libraries")), Differences: append(event.Differences{}, differences...)}
 	}
 	return s
 }

@@ -287,6 +287,87 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// TestProof: what is checked after a run is part of it; what is checked later, when pods are replaced, is not.
+func TestProof(t *testing.T) {
+	s := newStory(t)
+	if text := textOf(t, s.state); s.state.Chain != nil || s.state.Libraries != nil || !strings.Contains(text, `"oldClusters":[]`) {
+		t.Errorf("before anything was checked: %s", text)
+	}
+	s.begin()
+	s.step("verify", event.ImageVerified, time.Second, "image", "worker:1", "command", "true")
+	s.tell("verify", event.Started, event.ImageVerified, 0, "image", "registry.example:5000/team/client:2")
+	s.after(2*time.Second).tell("verify", event.Failed, event.ImageVerified, 2*time.Second, "image", "registry.example:5000/team/client:2")
+	s.tell("proof", event.Started, event.ChainChecked, 0)
+	if s.state.Chain != nil {
+		t.Errorf("when a check begins there is a chain: %+v", s.state.Chain)
+	}
+	whole := event.Links{{Image: "worker", Place: event.AtInputs, Is: "1"}, {Image: "worker", Place: event.AtPod, Name: "ns/web-1/main", Is: "sha256:abc"}}
+	s.after(time.Second).tell("proof", event.Succeeded, event.ChainChecked, time.Second, "links", whole)
+	checked := s.now
+	s.end(event.Succeeded)
+	s.forward("ready")
+	if c := s.state.Chain; s.state.Health != Healthy || !c.Checked.Equal(checked) || c.Error != "" || c.Hint != "" || !slices.Equal(c.Links, whole) {
+		t.Errorf("%s: %s, chain %+v", s.state.Health, s.state.Reason, c)
+	}
+	run := s.state.Runs[0]
+	if want := []Stage{{"verify", 3}, {"proof", 1}}; !slices.Equal(run.Stages, want) {
+		t.Errorf("stages %v", run.Stages)
+	}
+	var bars []string
+	for _, span := range run.Spans {
+		bars = append(bars, fmt.Sprintf("%s %s %.0f %s %s", span.Stage, span.About, span.Seconds, span.Outcome, span.Error))
+	}
+	if want := []string{"verify worker 1 succeeded ", "verify client 2 failed no such version", "proof  1 succeeded "}; !slices.Equal(bars, want) {
+		t.Errorf("bars %q", bars)
+	}
+
+	// Pods were replaced: the chain is checked again, and no run is under way.
+	s.run = 0
+	broken := slices.Clone(whole)
+	broken[1].Is, broken[1].Want = "worker:0", "worker:1"
+	s.after(time.Minute).tell("proof", event.Started, event.ChainChecked, 0)
+	if s.state.Chain.Error != "" || !s.state.Chain.Checked.Equal(checked) {
+		t.Errorf("while it is checked again, what was found last is %+v", s.state.Chain)
+	}
+	s.tell("proof", event.Failed, event.ChainChecked, 0, "links", broken)
+	if c := s.state.Chain; s.state.Health != Degraded || s.state.Reason != "no such version" || c.Error != "no such version" || c.Hint != "mend it" || !c.Checked.Equal(s.now) || !c.Links[1].Broken() {
+		t.Errorf("%s: %s, chain %+v", s.state.Health, s.state.Reason, c)
+	}
+	if !reflect.DeepEqual(s.state.Runs[0], run) || len(s.state.Runs) != 1 || !reflect.DeepEqual(*s.state.Run, run) {
+		t.Errorf("the run became %+v", s.state.Runs)
+	}
+	s.tell("proof", event.Interrupted, event.ChainChecked, 0)
+	if s.state.Health != Degraded {
+		t.Errorf("when a check was given up it is %s", s.state.Health)
+	}
+	s.tell("proof", event.Succeeded, event.ChainChecked, 0, "links", whole)
+	if c := s.state.Chain; s.state.Health != Healthy || c.Error != "" || c.Hint != "" || c.Links[1].Broken() {
+		t.Errorf("%s: %s, chain %+v", s.state.Health, s.state.Reason, c)
+	}
+
+	two := event.DaskClusters{{Namespace: "ns", Name: "a", Owner: "anna", Image: "worker:0", Since: noon, Workers: 2}, {Namespace: "ns", Name: "b", Image: "worker:0", Since: noon}}
+	s.tell("proof", event.Warned, event.ClustersOld, 0, "clusters", two)
+	if !slices.Equal(s.state.Old, two) || s.state.Health != Healthy { // they are their users'
+		t.Errorf("%s, old clusters %+v", s.state.Health, s.state.Old)
+	}
+	s.tell("proof", event.Detailed, event.ClustersOld, 0, "clusters", event.DaskClusters{})
+	if len(s.state.Old) != 0 {
+		t.Errorf("old clusters %+v", s.state.Old)
+	}
+
+	places := []string{"worker", "client", ".venv"}
+	differ := event.Differences{{Library: "dask", Versions: []string{"2", "2", "1"}}, {Library: "lz4", Versions: []string{"4", "4", ""}}}
+	s.after(time.Second).tell("proof", event.Warned, event.LibrariesDiffer, 0, "places", places, "libraries", 53, "differences", differ)
+	if want := (&Libraries{s.now, places, 53, differ}); !reflect.DeepEqual(s.state.Libraries, want) || s.state.Health != Healthy {
+		t.Errorf("%s, libraries %+v", s.state.Health, s.state.Libraries)
+	}
+	s.after(time.Second).tell("proof", event.Noted, event.LibrariesSame, 0, "places", places, "libraries", 53)
+	if want := (&Libraries{s.now, places, 53, event.Differences{}}); !reflect.DeepEqual(s.state.Libraries, want) || !strings.Contains(textOf(t, s.state), `"differences":[]`) {
+		t.Errorf("libraries %+v", s.state.Libraries)
+	}
+	s.check()
+}
+
 // TestPushedImages: in a registry an image has more of a name than in devloop.yaml.
 func TestPushedImages(t *testing.T) {
 	s := newStory(t)
@@ -301,13 +382,16 @@ func TestPushedImages(t *testing.T) {
 // TestAnyEvents tells events at random: no order of them, and nothing that is missing in them, is a reason to fall over, and what was handed out
 // stays what it was.
 func TestAnyEvents(t *testing.T) {
-	stages := []string{"loop", "config", "watch", "build", "node", "deploy", "forward", "cleanup", "devloop", "pod"}
+	stages := []string{"loop", "config", "watch", "build", "node", "deploy", "forward", "cleanup", "devloop", "pod", "verify", "proof"}
 	phases := []event.Phase{event.Started, event.Succeeded, event.Superseded, event.Interrupted, event.Failed, event.Noted, event.Warned, event.Detailed, event.Progress}
 	messages := []string{event.DevloopStarted, event.ConfigRead, event.RunStarts, event.RunComplete, event.InputsHashed, event.ImageFound, event.BuildingImage, event.ImageBuilt,
 		event.BuildStep, event.BuildStepFailed, event.LoadingImage, event.ImageLoaded, event.ImageHeld, event.ReleaseApplied, event.ReleaseUnchanged, event.ReleaseRolledBack,
-		event.ReleaseRemoved, event.RolloutComplete, event.PodChanged, event.PodGone, event.ForwardListens, event.ForwardCloses, event.PlatformAnswers, event.ChangeSeen, event.Paused}
-	keys := []string{"image", "step", "release", "namespace", "pod", "target", "local", "state", "bytes", "since", "done", "id", "node", "images", "releases", "charts", "cached", "ready", "containers", "created"}
-	values := []any{"worker:1", "x", "ns/x", "", 1, int64(2), 0.5, true, noon, []string{"a b c", "", "d"}, nil, time.Second}
+		event.ReleaseRemoved, event.RolloutComplete, event.PodChanged, event.PodGone, event.ForwardListens, event.ForwardCloses, event.PlatformAnswers, event.ChangeSeen, event.Paused,
+		event.ImageVerified, event.ChainChecked, event.ClustersOld, event.LibrariesSame, event.LibrariesDiffer}
+	keys := []string{"image", "step", "release", "namespace", "pod", "target", "local", "state", "bytes", "since", "done", "id", "node", "images", "releases", "charts", "cached", "ready", "containers", "created", "links", "clusters",
+		"places", "libraries", "differences"}
+	values := []any{"worker:1", "x", "ns/x", "", 1, int64(2), 0.5, true, noon, []string{"a b c", "", "d"}, nil, time.Second,
+		event.Links{{Image: "worker", Want: "x"}}, event.DaskClusters{{Name: "x"}}, event.Differences{{Library: "x"}}}
 	seed := rand.Uint64()
 	t.Log("seed", seed)
 	random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // not for secrets

@@ -2,6 +2,7 @@ package web
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -32,7 +33,10 @@ var (
 	forwardState = prometheus.NewDesc("devloop_forward_state", "1 for the state that a forward is in, 0 for the others.", []string{"target", "local", "state"}, nil)
 	connections  = prometheus.NewDesc("devloop_forward_connections", "Connections of a forward that a pod has (open) or that wait for one (held).",
 		[]string{"target", "local", "kind"}, nil)
-	healthy = prometheus.NewDesc("devloop_healthy", "1 while all is well, as devloop status --wait healthy has it.", nil, nil)
+	healthy     = prometheus.NewDesc("devloop_healthy", "1 while all is well, as devloop status --wait healthy has it.", nil, nil)
+	chainWhole  = prometheus.NewDesc("devloop_chain_whole", "1 if what runs was what is on the disk when that was checked last, else 0.", nil, nil)
+	oldClusters = prometheus.NewDesc("devloop_old_clusters", "Dask clusters that still run an older image.", nil, nil)
+	differences = prometheus.NewDesc("devloop_library_differences", "Libraries that are not the same in the images and this machine's environment.", nil, nil)
 )
 
 // NewMetrics returns the numbers of what is on the board. Runs of earlier processes are not counted.
@@ -89,6 +93,9 @@ func (m *Metrics) Describe(to chan<- *prometheus.Desc) {
 	to <- forwardState
 	to <- connections
 	to <- healthy
+	to <- chainWhole
+	to <- oldClusters
+	to <- differences
 }
 
 // Collect tells it.
@@ -106,4 +113,11 @@ func (m *Metrics) Collect(to chan<- prometheus.Metric) {
 		gauge(connections, float64(f.Held), f.Target, f.Local, "held")
 	}
 	gauge(healthy, oneIf[state.Health == status.Healthy])
+	if c := state.Chain; c != nil {
+		gauge(chainWhole, oneIf[c.Error == "" && !slices.ContainsFunc(c.Links, event.Link.Broken)])
+	}
+	gauge(oldClusters, float64(len(state.Old)))
+	if l := state.Libraries; l != nil {
+		gauge(differences, float64(len(l.Differences)))
+	}
 }

@@ -5,6 +5,7 @@ import * as chart from "./chart.js";
 import * as cluster from "./cluster.js";
 import * as header from "./header.js";
 import * as images from "./images.js";
+import * as libraries from "./libraries.js";
 import * as logs from "./logs.js";
 import * as run from "./run.js";
 import * as stream from "./stream.js";
@@ -54,7 +55,8 @@ stream.connect({
     header.show(state);
     show();
     announce();
-    images.show(state.images ?? [], state.pods ?? []);
+    images.show(state.images ?? [], state.pods ?? [], state.chain);
+    libraries.show(state.libraries);
     cluster.show(state);
   },
 });
@@ -65,6 +67,7 @@ cluster.onLog(logs.only);
 setInterval(run.tick, 250);
 setInterval(() => {
   images.tick();
+  libraries.tick();
   cluster.tick();
 }, 1000);
 

@@ -1,6 +1,6 @@
 // What runs, and how it is reached: releases, local ports, pods.
-import { byId, h, keep, markAs, say } from "./dom.js";
-import { age, bytes, count } from "./format.js";
+import { byId, h, keep, markAs, say, set } from "./dom.js";
+import { age, brief, bytes, count } from "./format.js";
 import { now } from "./stream.js";
 
 let wantLog = () => {};
@@ -13,6 +13,7 @@ export function onLog(tell) {
 export function show(state) {
   releases(state.releases ?? []);
   forwards(state.forwards ?? []);
+  old(state.oldClusters ?? []);
   pods(state.pods ?? []);
 }
 
@@ -53,6 +54,28 @@ function forwards(items) {
     word: f.state, more: `↑ ${bytes(f.sent)}  ↓ ${bytes(f.received)}`, error: f.state === "ready" ? "" : f.reason,
   }));
 }
+
+// old shows the Dask clusters that still run an older image. Stopping them is for a terminal: whoever started them may be at work.
+function old(items) {
+  byId("old-card").hidden = items.length === 0;
+  say(byId("old-note"), items.length > 0 ? `${count(items.length, "cluster")} still ${items.length === 1 ? "runs" : "run"} an older image` : "");
+  keep(byId("old").tBodies[0], items, (c) => `${c.namespace}.${c.name}`, (c) => {
+    const parts = { owner: h("td", { class: "owner" }), image: h("td", { class: "image" }), workers: h("span"), unit: h("span", { class: "unit" }), age: h("td", { class: "number quiet age" }) };
+    const node = h("tr", { "data-testid": "old-cluster" }, h("th", { scope: "row" }, `${c.namespace}.${c.name}`), parts.owner, parts.image, h("td", { class: "number" }, parts.workers, parts.unit), parts.age);
+    node.parts = parts;
+    return node;
+  }, (node, c) => {
+    node.since = Date.parse(c.since);
+    say(node.parts.owner, c.owner ?? "");
+    say(node.parts.image, brief(c.image));
+    set(node.parts.image, "title", c.image);
+    say(node.parts.workers, String(c.workers));
+    say(node.parts.unit, c.workers === 1 ? " worker" : " workers");
+    aged(node);
+  });
+}
+
+const aged = (node) => say(node.parts.age, age((now() - node.since) / 1000));
 
 const podMark = (pod) => {
   if (pod.phase === "Failed") return "bad";
@@ -105,6 +128,7 @@ function updatePod(node, pod) {
 
 // tick brings up to date what moves with time alone.
 export function tick() {
+  [...byId("old").tBodies[0].rows].forEach(aged);
   for (const node of byId("pods").querySelectorAll("tr[data-pod]")) {
     say(node.parts.age, age((now() - Date.parse(node.pod.created)) / 1000));
   }

@@ -40,8 +40,23 @@ export function date(time) {
 // short is what people need of a digest or a hash.
 export const short = (id) => id.replace(/^.*@/, "").replace(/^[a-z-]+:\/\//, "").replace(/^sha256:/, "").slice(0, 12);
 
+// brief is what people need of a reference or an ID: no registry, no repository if it is that of image, and of a hash its beginning.
+export function brief(ref, image = "") {
+  const name = ref.replace(/^.*\//, "");
+  const colon = name.lastIndexOf(":");
+  if (colon < 0 || /@|^sha256:/.test(name)) {
+    return short(ref);
+  }
+  const tag = name.slice(colon + 1);
+  const shortTag = /^[0-9a-f]{13,}$/.test(tag) ? tag.slice(0, 12) : tag;
+  return name.slice(0, colon) === image ? shortTag : `${name.slice(0, colon)}:${shortTag}`;
+}
+
 // middle leaves out the middle of a long name: those of workers differ at their ends.
 export const middle = (name, most = 36) => (name.length > most ? `${name.slice(0, most / 2 - 1)}…${name.slice(-most / 2)}` : name);
+
+// listed joins names as people do.
+export const listed = (names) => (names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)}` : names.join(""));
 
 // count says how many of something there are.
 export const count = (n, one, many = one + "s") => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;

@@ -4,7 +4,7 @@ import { bytes, clock, seconds } from "./format.js";
 import { now } from "./stream.js";
 import { tip } from "./tip.js";
 
-export const stages = ["settle", "hash", "build", "load", "helm", "rollout", "answer"];
+export const stages = ["settle", "hash", "build", "load", "verify", "helm", "rollout", "answer", "proof"];
 
 const fewMinor = 8; // more rows of no interest than that are not shown until they are asked for
 

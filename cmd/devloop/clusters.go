@@ -1,0 +1,149 @@
+// devloop clusters: the Dask clusters that users have started, and which of them still run an older image.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/proof"
+)
+
+func newClustersCommand(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "clusters",
+		Short: "Show the Dask clusters that users have started, and stop those that run an older image",
+		Long: `Shows the clusters of the Dask Gateways among the releases: who started each, what it runs, and whether that is the image that the files
+stand for now ("stale" if it is an older one). devloop never stops one by itself: what somebody computes is worth more than being new.`,
+		Example: `  devloop clusters
+  devloop clusters stop --stale`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withClusters(cmd.Context(), o, func(_ context.Context, _ *deploy.Cluster, all, old event.DaskClusters) error {
+				return writeClusters(cmd.OutOrStdout(), all, old)
+			})
+		},
+	}
+	stale := false
+	stop := &cobra.Command{
+		Use:   "stop [--stale | cluster...]",
+		Short: "Stop Dask clusters: those that run an older image, or those that are named",
+		Long: `Stops Dask clusters as their gateway does when their users shut them down: pods end, and what was not saved is lost. A cluster is named as
+its user sees it, namespace.name, or by its name alone.`,
+		Example: `  devloop clusters stop --stale
+  devloop clusters stop dask-gateway.3f1c0d8a2b5e4f7c9a6d1e2f3b4c5d6e`,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			if stale == (len(names) > 0) {
+				return usageError{event.WithHint(errors.New("devloop clusters stop: say which, by --stale or by their names"), "devloop clusters shows them")}
+			}
+			return withClusters(cmd.Context(), o, func(ctx context.Context, cluster *deploy.Cluster, all, old event.DaskClusters) error {
+				if !stale {
+					var err error
+					if old, err = called(all, names); err != nil {
+						return err
+					}
+				}
+				return stopClusters(ctx, cluster, cmd.OutOrStdout(), old)
+			})
+		},
+	}
+	stop.Flags().BoolVar(&stale, "stale", false, "stop all that run an older image")
+	cmd.AddCommand(stop)
+	return cmd
+}
+
+// withClusters calls do with the clusters that run and those of them whose images are old, as the files are now.
+func withClusters(ctx context.Context, o *options, do func(ctx context.Context, cluster *deploy.Cluster, all, old event.DaskClusters) error) error {
+	ctx, p, err := o.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer p.end()
+	err = func() error {
+		tags, push, err := hashImages(ctx, p)
+		if err != nil {
+			return err
+		}
+		cluster, err := deploy.Connect(ctx, p.config.KubeContext)
+		if err != nil {
+			return environmentError{err}
+		}
+		platform, err := cluster.Running(ctx, namespacesOf(p.config))
+		if err != nil {
+			return environmentError{err}
+		}
+		var images []proof.Image
+		for name, ref := range references(p.config, tags, push) {
+			images = append(images, proof.Image{Name: name, Ref: ref})
+		}
+		return do(ctx, cluster, platform.Clusters, proof.Old(images, platform.Clusters))
+	}()
+	if err != nil && ctx.Err() != nil {
+		return errInterrupted
+	}
+	return err
+}
+
+// called returns those that are meant by the names.
+func called(all event.DaskClusters, names []string) (chosen event.DaskClusters, err error) {
+	for _, name := range names {
+		at := slices.IndexFunc(all, func(c event.DaskCluster) bool { return name == c.Name || name == c.Namespace+"."+c.Name })
+		if at < 0 {
+			return nil, usageError{event.WithHint(fmt.Errorf("no Dask cluster is called %q", name), "devloop clusters shows them")}
+		}
+		chosen = append(chosen, all[at])
+	}
+	return chosen, nil
+}
+
+func stopClusters(ctx context.Context, cluster *deploy.Cluster, out io.Writer, chosen event.DaskClusters) error {
+	if len(chosen) == 0 {
+		_, err := fmt.Fprintln(out, "no Dask cluster runs an older image")
+		return err
+	}
+	var errs []error
+	for _, c := range chosen {
+		err := cluster.StopDaskCluster(ctx, c.Namespace, c.Name)
+		if err == nil {
+			_, err = fmt.Fprintf(out, "stopped: %s.%s of %s, %s\n", c.Namespace, c.Name, dash(c.Owner), c.Image)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func writeClusters(to io.Writer, all, old event.DaskClusters) error {
+	if len(all) == 0 {
+		_, err := fmt.Fprintln(to, "no Dask cluster runs")
+		return err
+	}
+	out := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(out, "CLUSTER\tOWNER\tIMAGE\tWORKERS\tAGE\t") // Flush tells
+	for _, c := range all {
+		stale := ""
+		if slices.Contains(old, c) {
+			stale = "stale"
+		}
+		_, _ = fmt.Fprintln(out, strings.TrimRight(fmt.Sprintf("%s.%s\t%s\t%s\t%d\t%s\t%s", c.Namespace, c.Name, dash(c.Owner), c.Image, c.Workers, age(c.Since), stale), "\t"))
+	}
+	return out.Flush()
+}
+
+// writeOld is the part of devloop status about clusters that run an older image.
+func writeOld(line func(format string, args ...any), old event.DaskClusters) {
+	if len(old) == 0 {
+		return
+	}
+	line("\nSTALE CLUSTER\tOWNER\tIMAGE\tWORKERS\tAGE")
+	for _, c := range old {
+		line("%s.%s\t%s\t%s\t%d\t%s", c.Namespace, c.Name, dash(c.Owner), c.Image, c.Workers, age(c.Since))
+	}
+}

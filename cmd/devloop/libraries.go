@@ -1,0 +1,341 @@
+// The Python libraries of all places: what the images hold, asked of them on a node after each run that went well, compared with each other and
+// with the environment on this machine.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/local"
+	"github.com/devloop/devloop/pkg/proof"
+	"github.com/devloop/devloop/pkg/status"
+)
+
+const (
+	// listTimeout is for a pod that lists the libraries of an image. Who asks over the socket is answered within less than what a server
+	// has for an answer.
+	listTimeout   = time.Minute
+	answerWithin  = 50 * time.Second
+	keptLibraries = 24 // images of which it is known, so that undoing a change asks nothing
+)
+
+// libraries knows what images hold. It belongs to a session.
+type libraries struct {
+	session *session
+	runPod  func(context.Context, deploy.Trial) (string, error)
+	woken   chan struct{} // holds something if there is a newer current
+	reading chan struct{} // holds something while images are asked
+
+	mu      sync.Mutex
+	current *ranWell // last, nil before
+	giveUp  context.CancelCauseFunc
+	known   []held // the newest last
+
+	told   string // the comparison
+	warned string // why there was none
+}
+
+// ranWell is what a run has brought up.
+type ranWell struct {
+	config *config.Config
+	tags   []name.Tag
+}
+
+// held is what an image holds.
+type held struct {
+	ref       string
+	libraries *proof.Libraries // nil where there is no Python
+}
+
+func newLibraries(s *session) *libraries {
+	return &libraries{
+		session: s, woken: make(chan struct{}, 1), reading: make(chan struct{}, 1), giveUp: func(error) {},
+		runPod: func(ctx context.Context, t deploy.Trial) (string, error) { return s.deployer.RunPod(ctx, t) },
+	}
+}
+
+// follow has the libraries compared for images that run now. It does not block; the newest ones count.
+func (l *libraries) follow(c *config.Config, tags []name.Tag) {
+	l.mu.Lock()
+	l.current = &ranWell{c, tags}
+	l.giveUp(event.ErrSuperseded)
+	l.mu.Unlock()
+	select {
+	case l.woken <- struct{}{}:
+	default:
+	}
+}
+
+// run compares what it is told to follow, until ctx ends.
+func (l *libraries) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.woken:
+		}
+		l.mu.Lock()
+		now := l.current
+		comparing, giveUp := context.WithCancelCause(ctx)
+		l.giveUp = giveUp
+		l.mu.Unlock()
+		if l.session.syncer.wait(comparing) == nil {
+			_ = l.session.sink.For("proof").Guard("libraries", func() error { // it would have been told
+				l.compare(comparing, now)
+				return nil
+			})
+		}
+		giveUp(nil)
+	}
+}
+
+// compare compares, and tells what came of it: in the log if it is not what was told before.
+func (l *libraries) compare(ctx context.Context, now *ranWell) {
+	say := l.session.sink.For("proof")
+	places, err := l.ofImages(ctx, now)
+	switch {
+	case ctx.Err() != nil || err == nil && len(places) == 0:
+		return
+	case err != nil:
+		l.warn(say, "libraries of the images could not be read", err)
+		return
+	}
+	here, found, err := ofThisMachine(now.config)
+	switch {
+	case err != nil:
+		l.warn(say, "Python environment of this machine could not be read", err)
+	case found:
+		places = append(places, here)
+	default:
+		say.Detail("no Python environment of this machine is compared", "why", whyNone)
+	}
+	if err == nil {
+		l.warned = ""
+	}
+	if len(places) < 2 {
+		return
+	}
+	c := proof.Compare(places)
+	message, tell, fields := event.LibrariesSame, say.Note, []any{"places", c.Places, "libraries", c.Libraries}
+	if !c.Same() {
+		message, fields = event.LibrariesDiffer, append(fields, "differences", c.Differences)
+		tell = func(message string, fields ...any) { say.Warn(message, nil, fields...) }
+	}
+	if text := fmt.Sprint(c); text != l.told {
+		l.told = text
+	} else {
+		tell = say.Detail
+	}
+	tell(message, fields...)
+}
+
+// warn tells why there is nothing to compare, once. What may pass by itself is a detail.
+func (l *libraries) warn(say event.Stage, message string, err error) {
+	if event.IsTransient(err) || err.Error() == l.warned {
+		say.Detail(message, "reason", err.Error())
+		return
+	}
+	l.warned = err.Error()
+	say.Warn(message, err)
+}
+
+// ofImages returns what the images hold that have to hold the same, in devloop.yaml's order: those that local.images names, or all with Python, none
+// if Dask is in none of them.
+func (l *libraries) ofImages(ctx context.Context, now *ranWell) ([]proof.Libraries, error) {
+	select {
+	case l.reading <- struct{}{}:
+		defer func() { <-l.reading }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	wanted := now.config.Local.Images
+	refs := references(now.config, now.tags, l.session.push)
+	found, errs := make([]*proof.Libraries, len(now.config.Images)), make([]error, len(now.config.Images))
+	var asking sync.WaitGroup
+	for i, image := range now.config.Images {
+		if named := slices.Contains(wanted, image.Name); named || len(wanted) == 0 {
+			asking.Go(func() {
+				errs[i] = l.session.sink.For("proof").Guard("libraries", func() (err error) {
+					found[i], err = l.ofImage(ctx, now.config, image.Name, refs[image.Name], named)
+					return err
+				})
+			})
+		}
+	}
+	asking.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	var list []proof.Libraries
+	dask := len(wanted) > 0
+	for _, one := range found {
+		if one != nil {
+			list, dask = append(list, *one), dask || one.HoldsDask()
+		}
+	}
+	if !dask {
+		return nil, nil
+	}
+	return list, nil
+}
+
+// ofImage returns what an image holds, nil if that is no Python. One that was named has to have it.
+func (l *libraries) ofImage(ctx context.Context, c *config.Config, image, ref string, named bool) (*proof.Libraries, error) {
+	if is, known := l.recall(ref); known && (is != nil || !named) {
+		return is, nil
+	}
+	is, err := l.ask(ctx, deploy.Trial{Image: ref, Name: image, Purpose: "libraries", Near: namespaceOf(c, image), Timeout: listTimeout})
+	var failed *deploy.TrialError
+	switch {
+	case named && is == nil && err == nil:
+		return nil, event.WithHint(fmt.Errorf("image %s holds no Python (3.8 or newer)", image), "take it out of local.images in devloop.yaml, or install Python in it")
+	case err != nil && (named || !errors.As(err, &failed)):
+		return nil, err
+	case err != nil:
+		l.session.sink.For("proof").Detail("libraries of an image could not be read", "image", ref, "reason", err.Error())
+	case is == nil:
+		l.session.sink.For("proof").Detail("an image holds no Python", "image", ref)
+	}
+	l.remember(held{ref, is})
+	return is, nil
+}
+
+// ask runs the commands that list the libraries, until one can be started. None of them can where there is no Python.
+func (l *libraries) ask(ctx context.Context, t deploy.Trial) (*proof.Libraries, error) {
+	for _, t.Command = range proof.ListCommands {
+		output, err := l.runPod(ctx, t)
+		var failed *deploy.TrialError
+		const cannotRun, notFound = 126, 127 // of a shell, or of the command itself
+		switch {
+		case errors.As(err, &failed) && (failed.NotStarted || failed.Code == cannotRun || failed.Code == notFound):
+			continue
+		case err != nil:
+			return nil, err
+		}
+		is, err := proof.ParseListing(t.Name, output)
+		return &is, err
+	}
+	return nil, nil
+}
+
+func (l *libraries) recall(ref string) (is *proof.Libraries, known bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, h := range l.known {
+		if h.ref == ref {
+			return h.libraries, true
+		}
+	}
+	return nil, false
+}
+
+func (l *libraries) remember(h held) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.known = append(slices.DeleteFunc(l.known, func(old held) bool { return old.ref == h.ref }), h)
+	l.known = slices.Clone(l.known[max(0, len(l.known)-keptLibraries):])
+}
+
+// imageLibraries answers devloop skew: what the images hold that ran well last.
+func (s *session) imageLibraries(ctx context.Context) (any, error) {
+	s.libraries.mu.Lock()
+	now := s.libraries.current
+	s.libraries.mu.Unlock()
+	if now == nil {
+		return nil, errors.New("no run of that devloop has ended well yet")
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, answerWithin, errors.New("the images did not say in time what they hold"))
+	defer cancel()
+	list, err := s.libraries.ofImages(ctx, now)
+	return append([]proof.Libraries{}, list...), err
+}
+
+// whyNone is why there is no environment.
+const whyNone = "VIRTUAL_ENV is not set, and there is no folder " + local.Usual + " beside devloop.yaml"
+
+// venv finds the environment on this machine.
+func venv(c *config.Config) (dir string, found bool) { return local.Find(inHome(c.Local.Venv), c.Dir) }
+
+// ofThisMachine reads the environment on this machine, if there is one.
+func ofThisMachine(c *config.Config) (l proof.Libraries, found bool, err error) {
+	dir, found := venv(c)
+	if !found {
+		return l, false, nil
+	}
+	python, versions, err := local.Read(dir)
+	return proof.Libraries{Place: placeName(c, dir), Python: python, Versions: versions, Local: true}, true, err
+}
+
+// placeName is how a folder or file is called: in the folder of devloop.yaml, or in the user's home, without that.
+func placeName(c *config.Config, path string) string {
+	if name, err := filepath.Rel(c.Dir, path); err == nil && filepath.IsLocal(name) {
+		return name
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		if name, err := filepath.Rel(home, path); err == nil && filepath.IsLocal(name) {
+			return filepath.Join("~", name)
+		}
+	}
+	return path
+}
+
+// comparisonFields are those of an event that tells of a comparison as a log has them, the differences as a table for people. They are the same
+// when the event has been JSON meanwhile.
+func comparisonFields(e event.Event, people bool) []any {
+	var c proof.Comparison
+	data, err := json.Marshal(map[string]any{"places": e.Field("places"), "differences": e.Field("differences")})
+	if err != nil || json.Unmarshal(data, &c) != nil {
+		return e.Fields
+	}
+	fields := slices.Clone(e.Fields)
+	for i := 0; i+1 < len(fields); i += 2 {
+		switch {
+		case fields[i] == "places":
+			fields[i+1] = strings.Join(c.Places, ",")
+		case fields[i] == "differences" && people:
+			fields[i+1] = proof.Table(c, proof.TableRows)
+		case fields[i] == "differences":
+			fields[i+1] = c.Differences.String()
+		}
+	}
+	return fields
+}
+
+// ofComparison tells whether an event tells of one.
+func ofComparison(e event.Event) bool {
+	return e.Stage == "proof" && (e.Message == event.LibrariesSame || e.Message == event.LibrariesDiffer)
+}
+
+// writeLibraries writes what came of the last comparison, for devloop status.
+func writeLibraries(out io.Writer, l *status.Libraries) {
+	if l == nil {
+		return
+	}
+	c := proof.Comparison{Places: l.Places, Libraries: l.Libraries, Differences: l.Differences}
+	if c.Same() {
+		_, _ = fmt.Fprintf(out, "\nLIBRARIES\n%s, %s ago\n", sameIn(c), age(l.Compared)) // who flushes the table is told
+		return
+	}
+	table := strings.Replace(proof.Table(c, proof.TableRows), "library", "LIBRARY", 1)
+	_, _ = fmt.Fprintf(out, "\n%s\n", table)
+}
+
+// sameIn says that nothing differs.
+func sameIn(c proof.Comparison) string {
+	last := len(c.Places) - 1
+	return fmt.Sprintf("the same %d in %s and %s", c.Libraries, strings.Join(c.Places[:last], ", "), c.Places[last])
+}

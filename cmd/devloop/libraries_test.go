@@ -1,0 +1,368 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/proof"
+	"github.com/devloop/devloop/pkg/status"
+)
+
+// heard are the events of a test.
+type heard struct {
+	mu     sync.Mutex
+	events []event.Event
+}
+
+func (h *heard) sink(e event.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.events = append(h.events, e)
+}
+
+// take returns what was heard since the last time, each as "phase stage: message", and the last event.
+func (h *heard) take() (said []string, last event.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, e := range h.events {
+		said, last = append(said, fmt.Sprintf("%s %s: %s", e.Phase, e.Stage, e.Message)), e
+	}
+	h.events = nil
+	return said, last
+}
+
+// pods stand in for images: what the command that lists libraries prints in them, by their references.
+type pods struct {
+	mu    sync.Mutex
+	lists map[string]string
+	asked []string
+}
+
+func (p *pods) run(ctx context.Context, t deploy.Trial) (string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked = append(p.asked, t.Image+" "+t.Command[0])
+	list, known := p.lists[t.Image]
+	switch {
+	case ctx.Err() != nil:
+		return "", context.Cause(ctx)
+	case !known:
+		return "", event.Transient(errors.New("the API server is away"))
+	case list == "": // no Python
+		return "", &deploy.TrialError{Code: 128, NotStarted: true}
+	case list == "broken":
+		return "", &deploy.TrialError{Code: 1}
+	case strings.HasPrefix(list, "python3 ") && t.Command[0] != "python3":
+		return "", &deploy.TrialError{Code: 127}
+	}
+	lines := strings.Fields(strings.TrimPrefix(list, "python3 "))
+	return fmt.Sprintf("python 3.11.2\n%s\nlibraries %d\n", strings.Join(lines, "\n"), len(lines)), nil
+}
+
+func (p *pods) take() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	slices.Sort(p.asked)
+	asked := strings.Join(p.asked, ", ")
+	p.asked = nil
+	return asked
+}
+
+func tagsOf(t *testing.T, refs ...string) []name.Tag {
+	t.Helper()
+	tags := make([]name.Tag, len(refs))
+	for i, ref := range refs {
+		var err error
+		if tags[i], err = name.NewTag(ref); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return tags
+}
+
+// environment writes an environment of this machine.
+func environment(t *testing.T, dir string, libraries ...string) {
+	t.Helper()
+	site := filepath.Join(dir, "lib", "python3.11", "site-packages")
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(site, 0o755), os.WriteFile(filepath.Join(dir, "pyvenv.cfg"), []byte("version = 3.11.9\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	for _, library := range libraries {
+		name, version, _ := strings.Cut(library, "==")
+		info := filepath.Join(site, name+"-"+version+".dist-info")
+		if err := errors.Join(os.Mkdir(info, 0o755), os.WriteFile(filepath.Join(info, "METADATA"), []byte("Name: "+name+"\nVersion: "+version+"\n"), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// comparing returns libraries of images that pods stand in for.
+func comparing(t *testing.T, c *config.Config) (*libraries, *pods, *heard) {
+	t.Helper()
+	t.Setenv("VIRTUAL_ENV", "")
+	h, p := &heard{}, &pods{lists: map[string]string{}}
+	s := &session{sink: h.sink}
+	s.config.Store(c)
+	s.libraries, s.syncer = newLibraries(s), newSyncer(h.sink)
+	s.libraries.runPod = p.run
+	return s.libraries, p, h
+}
+
+func TestLibrariesAreCompared(t *testing.T) {
+	c := &config.Config{Dir: t.TempDir(), Images: []config.Image{{Name: "worker"}, {Name: "client"}, {Name: "proxy"}}}
+	l, p, h := comparing(t, c)
+	p.lists = map[string]string{"worker:1": "dask==1 numpy==2 pip==23", "client:1": "python3 dask==1 numpy==2", "proxy:1": "", "client:2": "dask==2 numpy==2 bokeh==3"}
+	first, second := &ranWell{c, tagsOf(t, "worker:1", "client:1", "proxy:1")}, &ranWell{c, tagsOf(t, "worker:1", "client:2", "proxy:1")}
+	expect := func(what string, now *ranWell, asked string, want ...string) event.Event {
+		t.Helper()
+		l.compare(t.Context(), now)
+		said, last := h.take()
+		if got := p.take(); got != asked || !slices.Equal(said, want) {
+			t.Errorf("%s: asked %q, said %q", what, got, said)
+		}
+		return last
+	}
+	const none, nothing = "detailed proof: no Python environment of this machine is compared", "detailed proof: an image holds no Python"
+	e := expect("images alone", first, "client:1 python, client:1 python3, proxy:1 python, proxy:1 python3, worker:1 python", nothing, none, "noted proof: "+event.LibrariesSame)
+	if places := e.Field("places"); !slices.Equal(places.([]string), []string{"worker", "client"}) || e.Field("libraries") != 2 {
+		t.Errorf("%+v", e.Fields)
+	}
+	expect("again", first, "", none, "detailed proof: "+event.LibrariesSame)
+	environment(t, filepath.Join(c.Dir, ".venv"), "dask==1", "numpy==2", "ipython==8")
+	e = expect("with this machine", first, "", "noted proof: "+event.LibrariesSame)
+	if places := e.Field("places"); !slices.Equal(places.([]string), []string{"worker", "client", ".venv"}) {
+		t.Errorf("%+v", e.Fields)
+	}
+	e = expect("another image", second, "client:2 python", "warned proof: "+event.LibrariesDiffer)
+	if d := e.Field("differences").(event.Differences); d.String() != "dask 1/2/1; bokeh missing/3/missing" {
+		t.Errorf("%s", d)
+	}
+	expect("the same differs", second, "", "detailed proof: "+event.LibrariesDiffer)
+	expect("undone", first, "", "noted proof: "+event.LibrariesSame)
+
+	// What cannot be read is told once, and the images are compared without it.
+	if err := os.Remove(filepath.Join(c.Dir, ".venv", "pyvenv.cfg")); err != nil {
+		t.Fatal(err)
+	}
+	const unreadable = " proof: Python environment of this machine could not be read"
+	expect("a broken environment", first, "", "warned"+unreadable, "noted proof: "+event.LibrariesSame)
+	expect("still broken", first, "", "detailed"+unreadable, "detailed proof: "+event.LibrariesSame)
+	if err := os.RemoveAll(filepath.Join(c.Dir, ".venv")); err != nil {
+		t.Fatal(err)
+	}
+	expect("a removed one", first, "", none, "detailed proof: "+event.LibrariesSame)
+
+	// What may pass is no news; nor is an image whose Python says no list, unless it was named.
+	third := &ranWell{c, tagsOf(t, "worker:9", "client:1", "proxy:1")}
+	expect("no answer", third, "worker:9 python", "detailed proof: libraries of the images could not be read")
+	p.lists["worker:9"] = "broken"
+	expect("a broken image", third, "worker:9 python", "detailed proof: libraries of an image could not be read", none)
+	named := *c
+	named.Local.Images = []string{"proxy", "client"}
+	e = expect("one that was named", &ranWell{&named, first.tags}, "proxy:1 python, proxy:1 python3", "warned proof: libraries of the images could not be read")
+	if e.Err.Error() != "image proxy holds no Python (3.8 or newer)" || !strings.Contains(event.Hint(e.Err), "local.images") {
+		t.Errorf("%v", e.Err)
+	}
+
+	// Without Dask, nobody has asked.
+	p.lists["client:3"], p.lists["worker:3"] = "flask==1", "flask==2"
+	expect("no Dask", &ranWell{c, tagsOf(t, "worker:3", "client:3", "proxy:1")}, "client:3 python, worker:3 python")
+	named.Local.Images = []string{"worker", "client"}
+	expect("no Dask, but named", &ranWell{&named, tagsOf(t, "worker:3", "client:3", "proxy:1")}, "", none, "warned proof: "+event.LibrariesDiffer)
+
+	for i := range 2 * keptLibraries {
+		l.remember(held{ref: fmt.Sprint(i)})
+	}
+	if _, known := l.recall("0"); known || len(l.known) != keptLibraries {
+		t.Errorf("%d are kept", len(l.known))
+	}
+}
+
+// The newest images count; what is asked for older ones is given up, and pip is waited for.
+func TestLibrariesFollow(t *testing.T) {
+	c := &config.Config{Dir: t.TempDir(), Images: []config.Image{{Name: "worker"}, {Name: "client"}}}
+	synctest.Test(t, func(t *testing.T) {
+		l, p, h := comparing(t, c)
+		begun := make(chan string, 10)
+		l.runPod = func(ctx context.Context, trial deploy.Trial) (string, error) {
+			begun <- trial.Image
+			if strings.HasSuffix(trial.Image, ":1") {
+				<-ctx.Done() // it hangs
+			}
+			return p.run(ctx, trial)
+		}
+		p.lists = map[string]string{"worker:2": "dask==1", "client:2": "dask==1"}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { l.run(ctx) })
+		l.follow(c, tagsOf(t, "worker:1", "client:1"))
+		for range 2 {
+			<-begun
+		}
+		l.session.syncer.idle = make(chan struct{}) // something is being installed
+		l.follow(c, tagsOf(t, "worker:2", "client:2"))
+		synctest.Wait()
+		if said, _ := h.take(); len(said) > 0 || len(begun) > 0 {
+			t.Errorf("said %q, begun %d", said, len(begun))
+		}
+		close(l.session.syncer.idle)
+		synctest.Wait()
+		if said, _ := h.take(); !slices.Equal(said, []string{"detailed proof: no Python environment of this machine is compared", "noted proof: " + event.LibrariesSame}) {
+			t.Errorf("said %q", said)
+		}
+		l.follow(c, tagsOf(t, "worker:1", "client:1"))
+		<-begun
+		cancel()
+		running.Wait()
+		if said, _ := h.take(); len(said) > 0 {
+			t.Errorf("at the end: %q", said)
+		}
+	})
+}
+
+// What people see of a difference, also through devloop events, and what machines read.
+func TestLinesOfAComparison(t *testing.T) {
+	e := event.Event{Stage: "proof", Phase: event.Warned, Message: event.LibrariesDiffer, Fields: []any{"places", []string{"worker", "client", ".venv"}, "libraries", 53,
+		"differences", event.Differences{{Library: "dask", Versions: []string{"2024.1.0", "2024.1.0", "2024.2.0"}}, {Library: "bokeh", Versions: []string{"3.3.4", "", "3.3.4"}}}}}
+	data, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read event.Event
+	if err := json.Unmarshal(data, &read); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []event.Event{e, read} {
+		text := say(formatText, false, e)
+		want := noon.Format("15:04:05.000 ") + `WARN proof: libraries differ places=worker,client,.venv libraries=53
+  differences=
+  │ library  worker    client    .venv
+  │ dask     2024.1.0  2024.1.0  2024.2.0
+  │ bokeh    3.3.4     -         3.3.4
+`
+		if text != want {
+			t.Errorf("%s\nnot\n%s", text, want)
+		}
+		if line := say(formatLogfmt, false, e); !strings.Contains(line, `places=worker,client,.venv libraries=53 differences="dask 2024.1.0/2024.1.0/2024.2.0; bokeh 3.3.4/missing/3.3.4"`) {
+			t.Error(line)
+		}
+		if line := say(formatJSON, false, e); !strings.Contains(line, `"places":["worker","client",".venv"],"libraries":53,"differences":[{"library":"dask","versions":["2024.1.0","2024.1.0","2024.2.0"]}`) {
+			t.Error(line)
+		}
+	}
+	same := event.Event{Stage: "proof", Phase: event.Noted, Message: event.LibrariesSame, Fields: []any{"places", []string{"worker", ".venv"}, "libraries", 53}}
+	if line := say(formatText, false, same); !strings.HasSuffix(line, "INFO proof: libraries are the same places=worker,.venv libraries=53\n") {
+		t.Error(line)
+	}
+	odd := event.Event{Stage: "proof", Phase: event.Warned, Message: event.LibrariesDiffer, Fields: []any{"places", 7, "differences", "?"}}
+	if line := say(formatText, false, odd); !strings.Contains(line, "places=7 differences=?") {
+		t.Error(line)
+	}
+}
+
+func TestStatusOfLibraries(t *testing.T) {
+	l := &status.Libraries{Compared: time.Now(), Places: []string{"worker", "client", ".venv"}, Libraries: 53, Differences: event.Differences{}}
+	var out strings.Builder
+	if err := writeStatus(&out, status.State{Libraries: l}); err != nil || !strings.Contains(out.String(), "\nLIBRARIES\nthe same 53 in worker, client and .venv, 0s ago\n") {
+		t.Errorf("%s, %v", out.String(), err)
+	}
+	out.Reset()
+	l.Differences = event.Differences{{Library: "library-of-things", Versions: []string{"1", "1", ""}}}
+	if err := writeStatus(&out, status.State{Libraries: l}); err != nil || !strings.Contains(out.String(), "\nLIBRARY            worker  client  .venv\nlibrary-of-things  1       1       -\n") {
+		t.Errorf("%s, %v", out.String(), err)
+	}
+}
+
+func TestPlaceName(t *testing.T) {
+	t.Setenv("HOME", "/home/me")
+	c := &config.Config{Dir: "/home/me/project"}
+	for path, want := range map[string]string{"/home/me/project/.venv": ".venv", "/home/me/envs/dask": "~/envs/dask", "/opt/env": "/opt/env", "/home/me/project-2/.venv": "~/project-2/.venv"} {
+		if got := placeName(c, path); got != want {
+			t.Errorf("%s: %s", path, got)
+		}
+	}
+}
+
+// devloop skew beside a devloop that runs: what the images hold is that one's, the environment its caller's.
+func TestSkew(t *testing.T) {
+	s := show(t, "", &options{}, devOptions{pagePort: -1})
+	c := *s.config
+	c.Images = []config.Image{{Name: "worker"}, {Name: "client"}}
+	l, p, _ := comparing(t, &c)
+	p.lists = map[string]string{"worker:1": "dask==1 numpy==2", "client:1": "dask==1 numpy==2", "client:2": "dask==2 numpy==2"}
+	for i := range 30 { // all are shown
+		p.lists["client:2"] += fmt.Sprintf(" extra%d==1", i)
+	}
+	expect := func(what string, code int, out, said string, args ...string) string {
+		t.Helper()
+		gotCode, gotOut, gotSaid := s.call(append([]string{"skew"}, args...)...)
+		if gotCode != code || !strings.Contains(gotOut, out) || !strings.Contains(gotSaid, said) || code == 1 && gotSaid != "" {
+			t.Errorf("%s: %d: %s%s", what, gotCode, gotOut, gotSaid)
+		}
+		return gotOut
+	}
+	expect("it only starts", 3, "", "ask the devloop that runs: devloop is only starting")
+	s.views.session.Store(l.session)
+	expect("no run yet", 3, "", "ask the devloop that runs: no run of that devloop has ended well yet")
+	l.follow(&c, tagsOf(t, "worker:1", "client:1"))
+	expect("images alone", 0, "the same 2 libraries in worker and client\n", "no Python environment of this machine is compared")
+	active := filepath.Join(t.TempDir(), "an env")
+	environment(t, active, "dask==1", "numpy==3")
+	t.Setenv("VIRTUAL_ENV", active)
+	expect("this machine differs", 1, "numpy    2       2       3\n", "")
+	var answer struct {
+		Same bool `json:"same"`
+		proof.Comparison
+	}
+	if err := json.Unmarshal([]byte(expect("JSON", 1, "", "", "--json")), &answer); err != nil || answer.Same || !slices.Equal(answer.Places, []string{"worker", "client", active}) || answer.Differences.String() != "numpy 2/2/3" {
+		t.Errorf("%+v, %v", answer, err)
+	}
+	environment(t, active, "dask==1", "numpy==2")
+	expect("all the same", 0, "the same 2 libraries in worker, client and "+active+"\n", "")
+	expect("all the same", 0, `"same": true`, "", "--json")
+	l.follow(&c, tagsOf(t, "worker:1", "client:2"))
+	if table := expect("the images differ", 1, "dask", ""); strings.Count(table, "\n") != 32 {
+		t.Error(table)
+	}
+	if err := os.RemoveAll(filepath.Join(active, "lib")); err != nil {
+		t.Fatal(err)
+	}
+	expect("a broken environment", 3, "", "is not whole")
+	if got := p.take(); got != "client:1 python, client:2 python, worker:1 python" {
+		t.Errorf("asked %s", got)
+	}
+	c.Images = nil
+	l.follow(&c, nil)
+	t.Setenv("VIRTUAL_ENV", "")
+	expect("no images", 2, "", "no image of devloop.yaml holds Dask")
+	s.views.session.Store(nil)
+}
+
+// Both ways to look at an environment see the same.
+func TestListingIsWhatIsRead(t *testing.T) {
+	dir := pipVenv(t)
+	read, found, err := ofThisMachine(&config.Config{Dir: "/", Local: config.Local{Venv: dir}})
+	if err != nil || !found {
+		t.Fatal(err)
+	}
+	listed, err := proof.ParseListing("here", runPython(t, dir, proof.ListCommands[0][1:]))
+	if err != nil || !maps.Equal(listed.Versions, read.Versions) || listed.Python != read.Python {
+		t.Errorf("%v\n%+v\n%+v", err, listed, read)
+	}
+}

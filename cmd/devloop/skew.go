@@ -1,0 +1,142 @@
+// devloop skew: whether the images and the environment on this machine hold the same Python libraries, for people and for scripts.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/spf13/cobra"
+
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/proof"
+)
+
+func newSkewCommand(o *options) *cobra.Command {
+	asJSON := false
+	cmd := &cobra.Command{
+		Use:         "skew",
+		Annotations: map[string]string{ofAnother: "yes"},
+		Short:       "Tell whether the images and this machine hold the same Python libraries",
+		Long: `Compares what the images hold, and the Python environment on this machine (local.venv in devloop.yaml, else VIRTUAL_ENV, else .venv), by
+the names and versions of the libraries. What the images hold is known by the devloop that runs in another terminal; if none does, a short
+pod of each image is asked. Nothing is changed.
+
+Exit codes: 0 the same, 1 something differs, 2 your input is wrong, 3 no cluster, or it lacks the images.`,
+		Example: `  devloop skew && python analysis.py
+  devloop skew --json | jq -r '.differences[] | "\(.library) \(.versions)"'`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := skew(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			if err := writeSkew(cmd.OutOrStdout(), c, asJSON); err != nil {
+				return err
+			}
+			if !c.Same() {
+				return toldError{errors.New("libraries differ")}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func writeSkew(out io.Writer, c proof.Comparison, asJSON bool) error {
+	if asJSON {
+		encoder := json.NewEncoder(out)
+		encoder.SetIndent("", "  ")
+		encoder.SetEscapeHTML(false)
+		return encoder.Encode(struct {
+			Same bool `json:"same"`
+			proof.Comparison
+		}{c.Same(), c})
+	}
+	text := proof.Table(c, 0)
+	if c.Same() {
+		text = strings.Replace(sameIn(c), " in ", " libraries in ", 1)
+	}
+	_, err := fmt.Fprintln(out, text)
+	return err
+}
+
+// skew compares all places now.
+func skew(ctx context.Context, o *options) (c proof.Comparison, err error) {
+	ctx, p, err := o.begin(ctx)
+	if err != nil {
+		return c, err
+	}
+	defer p.end()
+	defer func() {
+		if err != nil && ctx.Err() != nil {
+			err = errInterrupted
+		}
+	}()
+	here, found, err := ofThisMachine(p.config) // before a cluster is asked: it is quick, and its mistakes are the user's
+	if err != nil {
+		return c, environmentError{err}
+	}
+	places, err := imagesForSkew(ctx, o, p)
+	switch {
+	case err != nil:
+		return c, err
+	case len(places) == 0:
+		return c, usageError{event.WithHint(errors.New("no image of devloop.yaml holds Dask"), "name those that have to hold the same libraries: local.images")}
+	case found:
+		places = append(places, here)
+	case len(places) == 1:
+		return c, environmentError{event.WithHint(errors.New("there is nothing to compare image "+places[0].Place+" with: "+whyNone), "make an environment, or name it in devloop.yaml: local.venv")}
+	default:
+		p.sink.For("proof").Note("no Python environment of this machine is compared", "why", whyNone)
+	}
+	return proof.Compare(places), nil
+}
+
+// imagesForSkew returns what the images hold, as the devloop knows it that runs, or else as they say themselves.
+func imagesForSkew(ctx context.Context, o *options, p *process) ([]proof.Libraries, error) {
+	r, err := findRunning(ctx, o)
+	var none environmentError
+	switch {
+	case err == nil:
+		defer r.close()
+		var list []proof.Libraries
+		if err := r.ask(ctx, "libraries", &list); err != nil {
+			return nil, environmentError{event.WithHint(fmt.Errorf("ask the devloop that runs: %w", err), "see how it is: devloop status")}
+		}
+		return list, nil
+	case !errors.As(err, &none):
+		return nil, err
+	}
+	tags, _, err := hashImages(ctx, p)
+	if err != nil || len(tags) == 0 {
+		return nil, err
+	}
+	s, err := openSession(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.askImages(ctx, tags)
+	return list, errors.Join(err, s.close())
+}
+
+// askImages asks images that the cluster has to hold already.
+func (s *session) askImages(ctx context.Context, tags []name.Tag) ([]proof.Libraries, error) {
+	missing, err := s.images.Missing(ctx, tags)
+	if err != nil {
+		return nil, environmentError{err}
+	}
+	if len(missing) > 0 {
+		return nil, environmentError{event.WithHint(fmt.Errorf("the cluster lacks what the files describe: %s", tagNames(missing)), "bring it there: devloop run")}
+	}
+	list, err := s.libraries.ofImages(ctx, &ranWell{s.config.Load(), tags})
+	if err != nil {
+		return nil, environmentError{err}
+	}
+	return list, nil
+}

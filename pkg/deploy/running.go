@@ -1,0 +1,265 @@
+// What runs in the cluster, and who started it: containers with what their runtimes call their images, Dask Gateways, and the Dask clusters of
+// their users.
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// The labels of what belongs to a Dask Gateway (its chart's templates/_helpers.tpl, and get_labels in its backends/kubernetes/backend.py).
+const (
+	labelGateway   = "gateway.dask.org/instance" // of a gateway and of all that it starts
+	LabelDask      = "gateway.dask.org/cluster"  // of what belongs to one Dask cluster
+	labelComponent = "app.kubernetes.io/component"
+	daskWorker     = "dask-worker"
+)
+
+// runningTimeout is for the API server to say what runs.
+const runningTimeout = 30 * time.Second
+
+// Container is one that runs.
+type Container struct {
+	Namespace, Pod, Node, Name string
+	Image                      string // as the pod's spec names it
+	ImageID                    string // digest, as the runtime tells it; "" before it does
+	Dask                       string // namespace/name of the Dask cluster that it belongs to, "" for others
+}
+
+// Gateway is a service or deployment of a Dask Gateway that a release made.
+type Gateway struct {
+	Kind, Namespace, Name string // "service", as in a forward
+	Release               string // ID
+	instance              string
+}
+
+// Platform is what runs in some namespaces.
+type Platform struct {
+	Containers []Container
+	Gateways   []Gateway
+	Clusters   event.DaskClusters // that run, or are to
+}
+
+// Running asks what runs in the namespaces, and what the gateways in them have started, wherever that is. Containers of pods that are being deleted,
+// or that have ended, are left out.
+func (c *Cluster) Running(ctx context.Context, namespaces []string) (p Platform, err error) {
+	ctx, cancel := context.WithTimeout(ctx, runningTimeout)
+	defer cancel()
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("ask what runs: %w", err)
+		}
+	}()
+	pods := make([][]corev1.Pod, len(namespaces))
+	gateways := make([][]Gateway, len(namespaces))
+	group, groupCtx := errgroup.WithContext(ctx)
+	for i, namespace := range namespaces {
+		group.Go(func() error {
+			list, err := c.Client.CoreV1().Pods(namespace).List(groupCtx, metav1.ListOptions{})
+			if err == nil {
+				pods[i] = list.Items
+			}
+			return err
+		})
+		group.Go(func() (err error) {
+			gateways[i], err = c.gateways(groupCtx, namespace)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return p, err
+	}
+	p.Gateways = slices.Concat(gateways...)
+	all := slices.Concat(pods...)
+	objects, err := c.daskObjects(ctx, p.Gateways)
+	if err != nil {
+		return p, err
+	}
+	for _, object := range objects { // they may be in a namespace of their own
+		if namespace := object.GetNamespace(); !slices.Contains(namespaces, namespace) {
+			list, err := c.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: LabelDask})
+			if err != nil {
+				return p, err
+			}
+			namespaces, all = append(slices.Clone(namespaces), namespace), append(all, list.Items...)
+		}
+	}
+	for i := range all {
+		if pod := &all[i]; pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning && !ofTrial(pod) {
+			p.Containers = append(p.Containers, runningContainers(pod)...)
+		}
+	}
+	for _, object := range objects {
+		if cluster, alive := daskCluster(object, all); alive {
+			p.Clusters = append(p.Clusters, cluster)
+		}
+	}
+	return p, nil
+}
+
+// runningContainers are those of a pod that have started and not ended.
+func runningContainers(pod *corev1.Pod) []Container {
+	images := map[string]string{}
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		images[c.Name] = c.Image
+	}
+	var list []Container
+	for _, status := range containers(pod) {
+		if status.State.Running == nil {
+			continue
+		}
+		c := Container{Namespace: pod.Namespace, Pod: pod.Name, Node: pod.Spec.NodeName, Name: status.Name, Image: images[status.Name], ImageID: imageDigest(status.ImageID)}
+		if name := pod.Labels[LabelDask]; name != "" {
+			c.Dask = pod.Namespace + "/" + name
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+// imageDigest is what is left of an image's ID, as pods have it, without what runtimes put before it: docker://sha256:…,
+// docker-pullable://name@sha256:…, name@sha256:….
+func imageDigest(imageID string) string {
+	if at := strings.LastIndex(imageID, "sha256:"); at >= 0 {
+		return imageID[at:]
+	}
+	return imageID
+}
+
+// gateways finds what a forward may lead to.
+func (c *Cluster) gateways(ctx context.Context, namespace string) ([]Gateway, error) {
+	options := metav1.ListOptions{LabelSelector: labelGateway}
+	services, err := c.Client.CoreV1().Services(namespace).List(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	deployments, err := c.Client.AppsV1().Deployments(namespace).List(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	var found []Gateway
+	add := func(kind string, o metav1.Object) {
+		if o.GetLabels()[LabelDask] != "" { // of a Dask cluster
+			return
+		}
+		found = append(found, Gateway{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName(), instance: o.GetLabels()[labelGateway],
+			Release: o.GetAnnotations()[annotationIn] + "/" + o.GetAnnotations()[annotationRelease]})
+	}
+	for i := range services.Items {
+		add("service", &services.Items[i])
+	}
+	for i := range deployments.Items {
+		add("deployment", &deployments.Items[i])
+	}
+	return found, nil
+}
+
+// daskClusters is the resource of Dask clusters.
+var daskClusters = schema.GroupResource{Group: "gateway.dask.org", Resource: "daskclusters"}
+
+// daskResource is how they are asked for, nil where the cluster knows no such kind.
+func (c *Cluster) daskResource() (dynamic.NamespaceableResourceInterface, error) {
+	resource, err := c.mapper.ResourceFor(daskClusters.WithVersion(""))
+	if meta.IsNoMatchError(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.dynamic.Resource(resource), nil
+}
+
+// daskObjects are the Dask clusters of the gateways, in whatever namespace.
+func (c *Cluster) daskObjects(ctx context.Context, gateways []Gateway) ([]unstructured.Unstructured, error) {
+	var instances []string
+	for _, g := range gateways {
+		if !slices.Contains(instances, g.instance) {
+			instances = append(instances, g.instance)
+		}
+	}
+	if len(instances) == 0 {
+		return nil, nil
+	}
+	resource, err := c.daskResource()
+	if err != nil || resource == nil {
+		return nil, err
+	}
+	list, err := resource.List(ctx, metav1.ListOptions{LabelSelector: labelGateway + " in (" + strings.Join(instances, ",") + ")"})
+	if apierrors.IsNotFound(err) { // the kind is gone since
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return list.Items, nil
+}
+
+// daskCluster reads the fields that the gateway's backend and controller write. One that was stopped, or has failed, is not alive.
+func daskCluster(object unstructured.Unstructured, pods []corev1.Pod) (cluster event.DaskCluster, alive bool) {
+	text := func(fields ...string) string {
+		value, _, _ := unstructured.NestedString(object.Object, fields...)
+		return value
+	}
+	active, set, _ := unstructured.NestedBool(object.Object, "spec", "active")
+	if phase := text("status", "phase"); phase == "Stopped" || phase == "Failed" || set && !active {
+		return cluster, false
+	}
+	cluster = event.DaskCluster{Namespace: object.GetNamespace(), Name: object.GetName(), Owner: text("spec", "username"),
+		Image: text("spec", "config", "image"), Since: object.GetCreationTimestamp().Time}
+	for i := range pods {
+		pod := &pods[i]
+		if pod.Namespace != cluster.Namespace || pod.Labels[LabelDask] != cluster.Name || pod.DeletionTimestamp != nil || len(pod.Spec.Containers) == 0 {
+			continue
+		}
+		component := pod.Labels[labelComponent] // which its container is called after; others are the users' own
+		at := slices.IndexFunc(pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == component })
+		cluster.Image = pod.Spec.Containers[max(0, at)].Image
+		if component == daskWorker {
+			cluster.Workers++
+		}
+	}
+	return cluster, true
+}
+
+// StopDaskCluster stops a cluster as its gateway does when its user asks for it: the controller ends its pods. It returns when that is done.
+func (c *Cluster) StopDaskCluster(ctx context.Context, namespace, name string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, finalizerTimeout, fmt.Errorf("still there after %s", finalizerTimeout))
+	defer cancel()
+	resource, err := c.daskResource()
+	if err != nil || resource == nil {
+		return err
+	}
+	fail := func(err error) error {
+		return event.WithHint(fmt.Errorf("stop Dask cluster %s/%s: %w", namespace, name, err), "is its gateway's controller up? kubectl delete daskcluster -n "+namespace+" "+name)
+	}
+	_, err = resource.Namespace(namespace).Patch(ctx, name, types.MergePatchType, []byte(`{"spec":{"active":false}}`), metav1.PatchOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	for err == nil {
+		var pods *corev1.PodList
+		pods, err = c.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: LabelDask + "=" + name})
+		if err == nil && len(pods.Items) == 0 {
+			return nil
+		}
+		if waitErr := sleep(ctx, pollInterval); waitErr != nil {
+			err = waitErr
+		}
+	}
+	return fail(err)
+}

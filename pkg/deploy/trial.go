@@ -1,0 +1,336 @@
+// Trials: a command in an image, in a short pod of its own on a node. So an image is tried before anything is deployed that depends on it, and
+// asked for what it holds. The pod is removed whatever happens: at once, or, after kill -9, by the next devloop.
+package deploy
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/rand"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+const (
+	labelTrial    = "devloop.trial" // what a pod is for
+	managedByUs   = "devloop"
+	trialDefault  = "default" // namespace, where no other is there
+	trialInterval = pollWhenYoung
+	// trialOutput is how much of a command's output is read, in bytes.
+	trialOutput = 1 << 20
+	// removeTimeout is for a pod to be removed after the work's own context has ended.
+	removeTimeout = 10 * time.Second
+	// nameLength is how much of an image's name is in its pod's: the whole has to be a DNS label.
+	nameLength = 30
+)
+
+// Trial is a command that is run in an image.
+type Trial struct {
+	Image     string // reference, as pods name it
+	Name      string // of the image in devloop.yaml
+	Purpose   string // one word: verify
+	Command   []string
+	Namespace string        // "" for Near
+	Near      string        // where it runs if that namespace is there and takes it, else in default
+	Timeout   time.Duration // in all
+}
+
+// TrialError is what came of a trial whose command did not end with 0.
+type TrialError struct {
+	Code       int32  // that the command ended with
+	Reason     string // in the runtime's words: Error, OOMKilled, StartError
+	NotStarted bool   // the command is not in the image, or cannot be run
+	Output     string // last lines
+
+	image, command, message string
+}
+
+// Error has the command's last lines below the fact.
+func (e *TrialError) Error() string {
+	text := fmt.Sprintf("%s in image %s ended with exit code %d", e.command, e.image, e.Code)
+	switch {
+	case e.NotStarted:
+		text = fmt.Sprintf("%s cannot be started in image %s", e.command, e.image)
+	case e.Reason != "Error" && e.Reason != "":
+		text += " (" + e.Reason + ")"
+	}
+	if e.message != "" {
+		text += ": " + e.message
+	}
+	if e.Output != "" {
+		text += "\n" + e.Output
+	}
+	return text
+}
+
+// Verify runs the trials side by side; those that this Deployer has seen succeed are not run again. The error has all that failed.
+func (d *Deployer) Verify(ctx context.Context, sink event.Sink, trials []Trial) error {
+	say := sink.For("verify")
+	errs := make([]error, len(trials))
+	var group sync.WaitGroup
+	for i, t := range trials {
+		key := fmt.Sprintf("%s %s %q", t.Image, t.Namespace, t.Command)
+		d.mu.Lock()
+		known := d.verified[key]
+		d.mu.Unlock()
+		if known {
+			continue
+		}
+		group.Go(func() {
+			errs[i] = say.Step(ctx, event.ImageVerified, func(ctx context.Context) ([]any, error) {
+				_, err := d.RunPod(ctx, t)
+				var failed *TrialError
+				switch {
+				case errors.As(err, &failed):
+					return nil, event.WithHint(fmt.Errorf("verify: %w", err), "the platform was not touched: mend what the image is made from, or the command under verify in devloop.yaml, and save")
+				case err != nil:
+					return nil, fmt.Errorf("verify image %s: %w", t.Image, err)
+				}
+				d.mu.Lock()
+				d.verified[key] = true
+				d.mu.Unlock()
+				return nil, nil
+			}, "image", t.Image, "command", strings.Join(t.Command, " "))
+		})
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
+
+// RunPod runs one trial and returns what its command printed. If that did not end with 0, the error is a *TrialError.
+func (d *Deployer) RunPod(ctx context.Context, t Trial) (output string, err error) {
+	if err := d.removeTrials(ctx); err != nil { // what a devloop that was killed has left
+		return "", err
+	}
+	timeout := fmt.Errorf("not done after %s", t.Timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, t.Timeout, timeout)
+	defer cancel()
+	pod, err := d.makeTrial(ctx, t)
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		removing, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+		defer cancel()
+		d.mu.Lock()
+		delete(d.trials, podID(pod))
+		d.mu.Unlock()
+		err = errors.Join(err, d.removeTrial(removing, podID(pod)))
+	}()
+	w := &wait{Deployer: d, seen: map[string]span{}}
+	for {
+		now, askErr := d.cluster.Client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(askErr):
+			return "", event.Transient(fmt.Errorf("pod %s was deleted by somebody else", podID(pod)))
+		case askErr == nil:
+			pod = now
+			if ended := endedContainer(pod); ended != nil {
+				return d.trialEnded(ctx, t, pod, ended) //nolint:contextcheck // it is the same context
+			}
+			if err := w.trialTrouble(pod); err != nil {
+				return "", err
+			}
+		}
+		if err := sleep(ctx, trialInterval); err != nil {
+			if !errors.Is(err, timeout) {
+				return "", err
+			}
+			report, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTimeout)
+			defer cancel()
+			return "", d.trialLate(report, t, pod, errors.Join(err, askErr))
+		}
+	}
+}
+
+// trialTrouble returns why the pod will never run, or nil.
+func (w *wait) trialTrouble(pod *corev1.Pod) error {
+	if pod.Status.Phase == corev1.PodFailed { // evicted, or refused by the node
+		return event.Transient(fmt.Errorf("pod %s: %s", podID(pod), strings.TrimSuffix(pod.Status.Reason+": "+pod.Status.Message, ": ")))
+	}
+	for _, t := range troubles(pod, false) {
+		if w.lasts(t.key) >= t.patience {
+			return event.WithHint(errors.New(t.what), t.hint)
+		}
+	}
+	return nil
+}
+
+// endedContainer is the end of the pod's one command, nil before it.
+func endedContainer(pod *corev1.Pod) *corev1.ContainerStateTerminated {
+	for _, status := range pod.Status.ContainerStatuses {
+		if status.Name == managedByUs {
+			return status.State.Terminated
+		}
+	}
+	return nil
+}
+
+func (d *Deployer) trialEnded(ctx context.Context, t Trial, pod *corev1.Pod, ended *corev1.ContainerStateTerminated) (string, error) {
+	var output string
+	notStarted := ended.Reason == "StartError" || ended.Reason == "ContainerCannotRun" // of containerd and CRI-O, and of Docker
+	if !notStarted {
+		var err error
+		if output, err = d.trialOutput(ctx, pod); err != nil && ended.ExitCode == 0 {
+			return "", fmt.Errorf("read what pod %s printed: %w", podID(pod), err)
+		}
+	}
+	if ended.ExitCode == 0 {
+		return output, nil
+	}
+	lines := strings.Split(strings.TrimSpace(output), "\n")
+	return "", &TrialError{
+		Code: ended.ExitCode, Reason: ended.Reason, NotStarted: notStarted, Output: strings.Join(lines[max(0, len(lines)-logTail):], "\n"),
+		image: t.Image, command: shownCommand(t.Command), message: strings.TrimSpace(ended.Message),
+	}
+}
+
+// shownCommand is as much of a command as an error has room for.
+func shownCommand(args []string) string {
+	const room = 120
+	shown := event.Printable(strings.Join(args, " "))
+	if len(shown) > room {
+		shown = strings.ToValidUTF8(shown[:room], "") + "…"
+	}
+	return shown
+}
+
+// trialOutput reads what the command printed. The kubelet may need a moment for the last of it.
+func (d *Deployer) trialOutput(ctx context.Context, pod *corev1.Pod) (string, error) {
+	limit := int64(trialOutput)
+	stream, err := d.cluster.Client.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: managedByUs, LimitBytes: &limit}).Stream(ctx)
+	if err != nil {
+		return "", err
+	}
+	content, err := io.ReadAll(stream)
+	_ = stream.Close() // only read
+	return string(content), err
+}
+
+// trialLate is the error of a trial whose time is over.
+func (d *Deployer) trialLate(ctx context.Context, t Trial, pod *corev1.Pod, cause error) error {
+	text, hint := shownCommand(t.Command)+" in image "+t.Image, "give it more time, or have it end sooner: verify in devloop.yaml has a timeout"
+	if known := troubles(pod, false); len(known) > 0 {
+		text, hint = text+": "+known[0].what, known[0].hint
+	} else if pod.Spec.NodeName == "" {
+		text, hint = text+": pod "+podID(pod)+" is on no node yet", "look at the nodes: kubectl describe nodes"
+	}
+	output, _ := d.trialOutput(ctx, pod) // which may not have begun
+	lines := strings.Split(strings.TrimSpace(output), "\n")
+	err := fmt.Errorf("%s: %w", text, cause)
+	if tail := strings.Join(lines[max(0, len(lines)-logTail):], "\n"); tail != "" {
+		err = fmt.Errorf("%w\n%s", err, tail)
+	}
+	return event.WithHint(err, hint)
+}
+
+// makeTrial makes the pod, in the first namespace that takes it.
+func (d *Deployer) makeTrial(ctx context.Context, t Trial) (*corev1.Pod, error) {
+	namespaces := []string{cmp.Or(t.Namespace, t.Near, trialDefault)}
+	if t.Namespace == "" && namespaces[0] != trialDefault {
+		namespaces = append(namespaces, trialDefault)
+	}
+	var refused error
+	for _, namespace := range namespaces {
+		pod, err := d.createTrial(ctx, t, namespace)
+		if err == nil {
+			return pod, nil
+		}
+		err = fmt.Errorf("a pod to try image %s in namespace %s: %w", t.Image, namespace, err)
+		if !refuses(err) {
+			return nil, event.Transient(err)
+		}
+		refused = event.WithHint(err, "name a namespace that takes it: verify in devloop.yaml has a namespace")
+	}
+	return nil, refused
+}
+
+// refuses tells that a namespace takes no such pod: it is not made yet, it ends, or it has rules of its own.
+func refuses(err error) bool { return apierrors.IsNotFound(err) || apierrors.IsForbidden(err) }
+
+func (d *Deployer) createTrial(ctx context.Context, t Trial, namespace string) (*corev1.Pod, error) {
+	base := strings.Trim(notLabel.Replace(t.Name), "-")
+	pod := trialPod(t, namespace, fmt.Sprintf("devloop-%s-%s-%s", t.Purpose, base[max(0, len(base)-nameLength):], rand.String(5)))
+	pod.Labels[labelProject] = d.project
+	d.mu.Lock()
+	d.trials[podID(pod)] = true
+	d.mu.Unlock()
+	if err := d.journal.Record(kindPod, podID(pod)); err != nil {
+		return nil, err
+	}
+	made, err := d.cluster.Client.CoreV1().Pods(namespace).Create(ctx, pod, metav1.CreateOptions{})
+	if err == nil {
+		return made, nil
+	}
+	d.mu.Lock()
+	delete(d.trials, podID(pod))
+	d.mu.Unlock()
+	if refuses(err) { // else it may have been made
+		return nil, errors.Join(err, d.journal.Forget(kindPod, podID(pod)))
+	}
+	return nil, err
+}
+
+// notLabel replaces what is in an image's name and in no DNS label.
+var notLabel = strings.NewReplacer("/", "-", ".", "-", "_", "-")
+
+func trialPod(t Trial, namespace, name string) *corev1.Pod {
+	no, now := false, int64(0)
+	late := int64(math.Ceil((t.Timeout + removeTimeout).Seconds())) // for a devloop that was killed
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{
+			labelManagedBy: managedByUs, labelTrial: t.Purpose, "sidecar.istio.io/inject": "false",
+		}},
+		Spec: corev1.PodSpec{
+			RestartPolicy: corev1.RestartPolicyNever, ActiveDeadlineSeconds: &late, TerminationGracePeriodSeconds: &now,
+			AutomountServiceAccountToken: &no, EnableServiceLinks: &no,
+			Containers: []corev1.Container{{
+				Name: managedByUs, Image: t.Image, Command: t.Command, ImagePullPolicy: corev1.PullIfNotPresent,
+				TerminationMessagePolicy: corev1.TerminationMessageReadFile,
+			}},
+		},
+	}
+}
+
+func podID(pod *corev1.Pod) string { return pod.Namespace + "/" + pod.Name }
+
+// removeTrials removes the pods of trials that are not under way.
+func (d *Deployer) removeTrials(ctx context.Context) error {
+	var errs []error
+	for _, id := range d.journal.Names(kindPod) {
+		d.mu.Lock()
+		underWay := d.trials[id]
+		d.mu.Unlock()
+		if !underWay {
+			errs = append(errs, d.removeTrial(ctx, id))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeTrial removes a pod and waits until it is gone, which it is at once: it has no time to say goodbye.
+func (d *Deployer) removeTrial(ctx context.Context, id string) error {
+	namespace, name, _ := strings.Cut(id, "/")
+	now, background := int64(0), metav1.DeletePropagationBackground
+	err := d.cluster.Client.CoreV1().Pods(namespace).Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &now, PropagationPolicy: &background})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("remove pod %s: %w", id, err)
+	}
+	return d.journal.Forget(kindPod, id)
+}
+
+// ofTrial tells the pods that are made here.
+func ofTrial(pod *corev1.Pod) bool {
+	return pod.Labels[labelManagedBy] == managedByUs && slices.Contains([]string{"verify", "libraries"}, pod.Labels[labelTrial])
+}

@@ -1,0 +1,234 @@
+// The chain of an image: hash of the inputs → what was built from them → what the nodes hold → what each pod runs → what a gateway starts. This
+// file only compares what others have asked for.
+package proof
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/distribution/reference"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// Image is what is known of an image before it is used.
+type Image struct {
+	Name    string // in devloop.yaml
+	Ref     string // as pods name it
+	Hash    string // of its inputs, which is its tag
+	Built   []string
+	Holders []Holder // nodes, or a registry
+}
+
+// Holder is a place that pods get an image from.
+type Holder struct {
+	Place event.Place // AtNode, AtRegistry
+	Name  string
+	IDs   []string // by which it calls the image, the likeliest in pods first; none if it does not hold it
+}
+
+// Container is one that runs.
+type Container struct {
+	Of    string // namespace/pod/container
+	Node  string
+	Image string // as its pod names it
+	ID    string // that the runtime tells, "" before it does
+	Dask  bool   // it belongs to a Dask cluster, which may be older than the image
+}
+
+// Answer is what a gateway says of the image that new Dask clusters get.
+type Answer struct {
+	From  string
+	Image string
+	Wants []string // names of images that its release is given
+}
+
+// Chain compares, and returns every link: image by image, from the inputs to who uses it. Two IDs of different kinds (a manifest's digest, its
+// configuration's) are the same if one place knows the image by both.
+func Chain(images []Image, containers []Container, answers []Answer) event.Links {
+	var links event.Links
+	for _, image := range images {
+		links = append(links, image.links(containers)...)
+		for _, answer := range answers {
+			if link, ok := image.answered(answer, images, containers); ok {
+				links = append(links, link)
+			}
+		}
+	}
+	return links
+}
+
+func (i Image) links(containers []Container) (links event.Links) {
+	add := func(place event.Place, name, is, want string) {
+		links = append(links, event.Link{Image: i.Name, Place: place, Name: name, Is: is, Want: want})
+	}
+	add(event.AtInputs, "", i.Hash, "")
+	built := i.built()
+	if built != "" {
+		add(event.AtBuild, "", built, "")
+	}
+	for _, h := range i.Holders {
+		switch {
+		case len(h.IDs) == 0:
+			add(h.Place, h.Name, "not there", cmp.Or(built, i.Ref))
+		case len(i.Built) > 0 && !overlap(i.Built, h.IDs):
+			add(h.Place, h.Name, h.IDs[0], built)
+		default:
+			add(h.Place, h.Name, h.IDs[0], "")
+		}
+	}
+	for _, c := range containers {
+		held := i.heldFor(c.Node)
+		switch {
+		case sameRepository(c.Image, i.Ref) && slices.Contains(held, c.ID): // by whatever tag or digest
+			add(event.AtPod, c.Of, c.ID, "")
+		case same(c.Image, i.Ref) && c.ID != "" && len(held) > 0:
+			add(event.AtPod, c.Of, c.ID, held[0])
+		case same(c.Image, i.Ref):
+			add(event.AtPod, c.Of, cmp.Or(c.ID, c.Image), "")
+		case sameRepository(c.Image, i.Ref) && !c.Dask:
+			add(event.AtPod, c.Of, c.Image, i.Ref)
+		}
+	}
+	return links
+}
+
+// built is the ID of what was built, by the name that holders have for it, if they have.
+func (i Image) built() string {
+	for _, h := range i.Holders {
+		if overlap(i.Built, h.IDs) {
+			return h.IDs[0]
+		}
+	}
+	if len(i.Built) == 0 {
+		return ""
+	}
+	return i.Built[len(i.Built)-1]
+}
+
+// heldFor are the IDs of the image where a node gets it from.
+func (i Image) heldFor(node string) []string {
+	var all []string
+	for _, h := range i.Holders {
+		if h.Place == event.AtNode && h.Name == node {
+			return h.IDs
+		}
+		all = append(all, h.IDs...)
+	}
+	return all
+}
+
+// answered is the link of a gateway, if it is one of this image.
+func (i Image) answered(a Answer, images []Image, containers []Container) (link event.Link, ok bool) {
+	link = event.Link{Image: i.Name, Place: event.AtGateway, Name: a.From, Is: a.Image}
+	if same(a.Image, i.Ref) {
+		return link, true
+	}
+	link.Want = i.Ref
+	if sameRepository(a.Image, i.Ref) {
+		return link, true
+	}
+	if slices.ContainsFunc(images, func(other Image) bool { return sameRepository(a.Image, other.Ref) }) {
+		return link, false // that one's
+	}
+	// Somebody else's image. The one that ought to be there is among those that the release is given, and is not run by it itself; where it is
+	// given none, it is one that nothing runs.
+	if len(a.Wants) > 0 && !slices.Contains(a.Wants, i.Name) {
+		return link, false
+	}
+	return link, !slices.ContainsFunc(containers, func(c Container) bool { return same(c.Image, i.Ref) && !c.Dask })
+}
+
+// Broken returns what is wrong with the chain, nil if it is whole.
+func Broken(links event.Links) error {
+	var texts []string
+	hint := ""
+	for _, link := range links {
+		if link.Broken() {
+			texts = append(texts, inWords(link))
+			hint = cmp.Or(hint, hintFor(link))
+		}
+	}
+	if len(texts) == 0 {
+		return nil
+	}
+	return event.WithHint(errors.New("what runs is not what is on the disk: "+strings.Join(texts, "; ")), hint)
+}
+
+// inWords tells a broken link with its two values.
+func inWords(l event.Link) string {
+	what := "is"
+	switch l.Place {
+	case event.AtPod:
+		what = "pod " + l.Name + " runs"
+	case event.AtNode:
+		what = "node " + l.Name + " holds"
+	case event.AtRegistry:
+		what = "registry " + l.Name + " holds"
+	case event.AtGateway:
+		what = "the gateway at " + l.Name + " gives new clusters"
+	}
+	return fmt.Sprintf("%s: %s %s, not %s", l.Image, what, l.Is, l.Want)
+}
+
+// hintFor is what a user can do about a broken link.
+func hintFor(l event.Link) string {
+	switch l.Place {
+	case event.AtGateway:
+		return "a values file names another image: leave it to gateway.backend.image, set from devloop.yaml, and have the cluster options' default be c.KubeClusterConfig.image"
+	case event.AtPod:
+		parts := strings.SplitN(l.Name, "/", 3)
+		return fmt.Sprintf("if what made the pod asks for the right image, let it make another: kubectl delete pod -n %s %s; else it was changed by hand, or its chart names the image by itself", parts[0], parts[min(1, len(parts)-1)])
+	default:
+		return "somebody gave the tag to another image, or took it away: remove " + l.Image + " there, and run again (r)"
+	}
+}
+
+// Old returns those Dask clusters that run one of the images as it was before.
+func Old(images []Image, clusters event.DaskClusters) event.DaskClusters {
+	old := event.DaskClusters{}
+	for _, c := range clusters {
+		if slices.ContainsFunc(images, func(i Image) bool { return sameRepository(c.Image, i.Ref) && !same(c.Image, i.Ref) }) {
+			old = append(old, c)
+		}
+	}
+	slices.SortFunc(old, func(a, b event.DaskCluster) int { return cmp.Or(a.Since.Compare(b.Since), strings.Compare(a.Name, b.Name)) })
+	return old
+}
+
+// same tells whether two references are of the same repository and tag. One of them may have a digest, too.
+func same(a, b string) bool {
+	x, y := parse(a), parse(b)
+	return x != nil && y != nil && x.Name() == y.Name() && tagOf(x) == tagOf(y)
+}
+
+func sameRepository(a, b string) bool {
+	x, y := parse(a), parse(b)
+	return x != nil && y != nil && x.Name() == y.Name()
+}
+
+// parse returns nil for what is no reference.
+func parse(ref string) reference.Named {
+	parsed, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return nil
+	}
+	return parsed
+}
+
+func tagOf(ref reference.Named) string {
+	if tagged, ok := ref.(reference.Tagged); ok {
+		return tagged.Tag()
+	}
+	if _, ok := ref.(reference.Digested); ok {
+		return ""
+	}
+	return "latest"
+}
+
+func overlap(a, b []string) bool {
+	return slices.ContainsFunc(a, func(id string) bool { return slices.Contains(b, id) })
+}

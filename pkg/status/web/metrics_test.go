@@ -1,0 +1,55 @@
+// Tests of the figures.
+package web
+
+import (
+	"errors"
+	"regexp"
+	"slices"
+	"testing"
+
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/status"
+)
+
+// proof are the figures of the proof that what runs is what is on the disk.
+var proof = regexp.MustCompile(`(?m)^devloop_(?:chain_whole|old_clusters|library_differences) .*$`)
+
+func TestMetricsOfTheProof(t *testing.T) {
+	board := status.NewBoard(nil)
+	handler := NewMetrics(board).Handler()
+	whole := event.Links{{Image: "worker", Place: event.AtInputs, Is: "1"}, {Image: "worker", Place: event.AtPod, Name: "ns/web-1/main", Is: "sha256:abc"}}
+	broken := event.Links{{Image: "worker", Place: event.AtGateway, Name: "http://x", Is: "worker:0", Want: "worker:1"}}
+	tell := func(phase event.Phase, message string, err error, fields ...any) {
+		board.Sink(event.Event{Stage: "proof", Phase: phase, Message: message, Err: err, Fields: fields})
+	}
+	for _, test := range []struct {
+		name string
+		then func()
+		want []string // in the order of the alphabet
+	}{
+		{"nothing was checked yet", func() {}, []string{"devloop_old_clusters 0"}},
+		{"a check begins", func() { tell(event.Started, event.ChainChecked, nil) }, []string{"devloop_old_clusters 0"}},
+		{"the chain is whole", func() { tell(event.Succeeded, event.ChainChecked, nil, "links", whole) }, []string{"devloop_chain_whole 1", "devloop_old_clusters 0"}},
+		{"it is broken", func() { tell(event.Failed, event.ChainChecked, errors.New("broken"), "links", broken) }, []string{"devloop_chain_whole 0", "devloop_old_clusters 0"}},
+		{"a place cannot be asked", func() { tell(event.Failed, event.ChainChecked, errors.New("no answer"), "links", whole) }, []string{"devloop_chain_whole 0", "devloop_old_clusters 0"}},
+		{"a link is broken, whatever is told of it", func() { tell(event.Succeeded, event.ChainChecked, nil, "links", broken) }, []string{"devloop_chain_whole 0", "devloop_old_clusters 0"}},
+		{"it was mended", func() { tell(event.Succeeded, event.ChainChecked, nil, "links", whole) }, []string{"devloop_chain_whole 1", "devloop_old_clusters 0"}},
+		{"two clusters are old", func() {
+			tell(event.Warned, event.ClustersOld, nil, "clusters", event.DaskClusters{{Name: "a"}, {Name: "b"}})
+		}, []string{"devloop_chain_whole 1", "devloop_old_clusters 2"}},
+		{"they are gone", func() { tell(event.Detailed, event.ClustersOld, nil, "clusters", event.DaskClusters{}) }, []string{"devloop_chain_whole 1", "devloop_old_clusters 0"}},
+		{"libraries differ", func() {
+			tell(event.Warned, event.LibrariesDiffer, nil, "libraries", 53, "places", []string{"worker", ".venv"}, "differences", event.Differences{{Library: "dask", Versions: []string{"1", ""}}})
+		}, []string{"devloop_chain_whole 1", "devloop_library_differences 1", "devloop_old_clusters 0"}},
+		{"libraries are the same", func() {
+			tell(event.Noted, event.LibrariesSame, nil, "libraries", 53, "places", []string{"worker", ".venv"})
+		}, []string{"devloop_chain_whole 1", "devloop_library_differences 0", "devloop_old_clusters 0"}},
+	} {
+		test.then()
+		got := proof.FindAllString(answer(handler, request("GET", "/metrics")).Body.String(), -1)
+		slices.Sort(got)
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: %v, not %v", test.name, got, test.want)
+		}
+	}
+}
