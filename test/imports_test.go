@@ -28,6 +28,8 @@ var may = map[string][]string{
 	"pkg/build":       {"pkg/event"},
 	"pkg/node":        {"pkg/event"},
 	"pkg/deploy":      {"pkg/event"},
+	"pkg/local":       {"pkg/event"},
+	"pkg/proof":       {"pkg/event"},
 	"pkg/portforward": {"pkg/event"},
 	"pkg/status":      {"pkg/event"},
 	"pkg/status/web":  {"pkg/event", "pkg/status"},

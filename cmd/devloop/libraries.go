@@ -322,7 +322,7 @@ func ofComparison(e event.Event) bool {
 
 // writeLibraries writes what came of the last comparison, for devloop status.
 func writeLibraries(out io.Writer, l *status.Libraries) {
-	if l == nil {
+	if l == nil || len(l.Places) < 2 {
 		return
 	}
 	c := proof.Comparison{Places: l.Places, Libraries: l.Libraries, Differences: l.Differences}

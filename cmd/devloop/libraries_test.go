@@ -354,6 +354,34 @@ func TestSkew(t *testing.T) {
 	s.views.session.Store(nil)
 }
 
+// nodesWith hold these images, and no others.
+type nodesWith struct {
+	holder
+	tags []name.Tag
+}
+
+func (n nodesWith) Missing(_ context.Context, tags []name.Tag) ([]name.Tag, error) {
+	return slices.DeleteFunc(slices.Clone(tags), func(tag name.Tag) bool { return slices.Contains(n.tags, tag) }), nil
+}
+
+// Where no devloop runs, the images that the files describe have to be there.
+func TestSkewAsksImages(t *testing.T) {
+	l, p, _ := comparing(t, &config.Config{Dir: t.TempDir(), Images: []config.Image{{Name: "worker"}, {Name: "client"}}})
+	p.lists = map[string]string{"worker:1": "dask==1", "client:1": "dask==1"}
+	l.session.images = nodesWith{tags: tagsOf(t, "worker:1", "client:1")}
+	if list, err := l.session.askImages(t.Context(), tagsOf(t, "worker:1", "client:1")); err != nil || len(list) != 2 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	_, err := l.session.askImages(t.Context(), tagsOf(t, "worker:1", "client:2"))
+	if exitCode(err) != exitEnvironment || err.Error() != "the cluster lacks what the files describe: client:2" || event.Hint(err) != "bring it there: devloop run" {
+		t.Errorf("%v", err)
+	}
+	l.session.images = nodesWith{tags: tagsOf(t, "worker:2", "client:2")}
+	if _, err := l.session.askImages(t.Context(), tagsOf(t, "worker:2", "client:2")); exitCode(err) != exitEnvironment {
+		t.Errorf("an API server that is away: %v", err)
+	}
+}
+
 // Both ways to look at an environment see the same.
 func TestListingIsWhatIsRead(t *testing.T) {
 	dir := pipVenv(t)

@@ -230,7 +230,29 @@ func (p *prover) look(ctx context.Context, target *aim) (finding, error) {
 	for i, c := range platform.Containers {
 		containers[i] = proof.Container{Of: c.Namespace + "/" + c.Pod + "/" + c.Name, Node: c.Node, Image: c.Image, ID: c.ImageID, Dask: c.Dask != ""}
 	}
-	return finding{proof.Chain(held.images, containers, answers), proof.Old(held.images, platform.Clusters)}, nil
+	links := proof.Chain(held.images, containers, answers)
+	if links, err = p.ours(ctx, target.config, links); err != nil {
+		return finding{}, event.Transient(err)
+	}
+	return finding{links, proof.Old(held.images, platform.Clusters)}, nil
+}
+
+// ours leaves out pods of releases that are somebody else's: their images may have the same names.
+func (p *prover) ours(ctx context.Context, c *config.Config, links event.Links) (kept event.Links, err error) {
+	for _, link := range links {
+		if link.Place == event.AtPod && link.Broken() {
+			parts := strings.Split(link.Name, "/")
+			release, err := p.session.cluster.ReleaseOf(ctx, parts[0], parts[1])
+			if err != nil {
+				return nil, err
+			}
+			if release != "" && !slices.ContainsFunc(c.Releases, func(r config.Release) bool { return r.Namespace+"/"+r.Name == release }) {
+				continue
+			}
+		}
+		kept = append(kept, link)
+	}
+	return kept, nil
 }
 
 // images are those of devloop.yaml, and who holds them.

@@ -101,7 +101,7 @@ func (y *syncer) sync(ctx context.Context, w *ranWell) {
 		y.warn(event.WithHint(fmt.Errorf("there is no environment to install into: %s", whyNone), "make one: python3 -m venv "+local.Usual+", or name it in devloop.yaml: local.venv"))
 		return
 	}
-	file := c.Abs(inHome(c.Local.Requirements))
+	file := c.Abs(c.Local.Requirements)
 	now, err := fingerprint(dir, file, w.tags)
 	if err != nil {
 		y.warn(err)

@@ -132,6 +132,21 @@ func runningContainers(pod *corev1.Pod) []Container {
 	return list
 }
 
+// ReleaseOf returns the ID of the release that made a pod, "" if none did, or if the pod is gone.
+func (c *Cluster) ReleaseOf(ctx context.Context, namespace, pod string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, runningTimeout)
+	defer cancel()
+	object, err := c.Client.CoreV1().Pods(namespace).Get(ctx, pod, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	made, err := (&tracer{c.Client, map[types.UID]origin{}}).trace(ctx, object)
+	return made.release, err
+}
+
 // imageDigest is what is left of an image's ID, as pods have it, without what runtimes put before it: docker://sha256:…,
 // docker-pullable://name@sha256:…, name@sha256:….
 func imageDigest(imageID string) string {

@@ -260,8 +260,9 @@ func (d *Deployer) makeTrial(ctx context.Context, t Trial) (*corev1.Pod, error) 
 func refuses(err error) bool { return apierrors.IsNotFound(err) || apierrors.IsForbidden(err) }
 
 func (d *Deployer) createTrial(ctx context.Context, t Trial, namespace string) (*corev1.Pod, error) {
-	base := strings.Trim(notLabel.Replace(t.Name), "-")
-	pod := trialPod(t, namespace, fmt.Sprintf("devloop-%s-%s-%s", t.Purpose, base[max(0, len(base)-nameLength):], rand.String(5)))
+	image := notLabel.Replace(t.Name)
+	image = strings.Trim(image[max(0, len(image)-nameLength):], "-")
+	pod := trialPod(t, namespace, fmt.Sprintf("devloop-%s-%s-%s", t.Purpose, image, rand.String(5)))
 	pod.Labels[labelProject] = d.project
 	d.mu.Lock()
 	d.trials[podID(pod)] = true

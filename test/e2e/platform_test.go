@@ -29,9 +29,11 @@ const (
 	runFailed   = `run failed`
 )
 
-func TestPlatform(t *testing.T) {
+func TestPlatform(t *testing.T) { platformStory(t, newProject(t)) }
+
+// platformStory is the whole life of the platform of a project, from nothing to nothing.
+func platformStory(t *testing.T, p *project) {
 	cluster := kubernetesClient(t)
-	p := newProject(t)
 	venv := setting(t, "DEVLOOP_TEST_PYTHON")
 
 	// What a test adds is new each time, so that an image of an earlier test run is not found in its place.

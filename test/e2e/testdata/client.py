@@ -1,6 +1,6 @@
 """A user of the platform, on the laptop: starts a Dask cluster, computes, and says what it saw as lines of JSON.
 
-Usage: client.py ADDRESS [--set OPTION=VALUE ...] [--import MODULE] [--workers N]
+Usage: client.py ADDRESS [--user NAME] [--set OPTION=VALUE ...] [--import MODULE] [--workers N]
 After the line with "workers" it waits for a line on standard input, so that the test can look at the pods; then it shuts down.
 """
 import argparse
@@ -8,7 +8,7 @@ import json
 import sys
 
 import dask.array as da
-from dask_gateway import Gateway
+from dask_gateway import BasicAuth, Gateway
 
 
 def say(**what):
@@ -24,12 +24,13 @@ def number(text):
 
 parser = argparse.ArgumentParser()
 parser.add_argument("address")
+parser.add_argument("--user")
 parser.add_argument("--set", action="append", default=[])
 parser.add_argument("--import", dest="module")
 parser.add_argument("--workers", type=int, default=4)
 args = parser.parse_args()
 
-gateway = Gateway(args.address)
+gateway = Gateway(args.address, auth=BasicAuth(args.user) if args.user else None)
 options = gateway.cluster_options()
 say(options={name: options[name] for name in options})
 for assignment in args.set:

@@ -1,0 +1,203 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes/fake"
+	clientgotesting "k8s.io/client-go/testing"
+
+	"github.com/devloop/devloop/pkg/event"
+	diskjournal "github.com/devloop/devloop/pkg/journal"
+)
+
+var pods = schema.GroupResource{Resource: "pods"}
+
+// node makes of each pod what a kubelet might.
+func node(status corev1.PodStatus) *fake.Clientset {
+	client := fake.NewClientset()
+	client.PrependReactor("create", "pods", func(a clientgotesting.Action) (bool, runtime.Object, error) {
+		pod := a.(clientgotesting.CreateAction).GetObject().(*corev1.Pod)
+		pod.Status = status
+		return false, pod, nil
+	})
+	return client
+}
+
+func ended(state corev1.ContainerStateTerminated) corev1.PodStatus {
+	return corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{Name: "devloop", State: corev1.ContainerState{Terminated: &state}}}}
+}
+
+func waits(reason, message string) corev1.PodStatus {
+	return corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{{Name: "devloop", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}}}}
+}
+
+// forbids refuses pods in a namespace.
+func forbids(client *fake.Clientset, namespace string, err error) *fake.Clientset {
+	client.PrependReactor("create", "pods", func(a clientgotesting.Action) (bool, runtime.Object, error) {
+		return a.GetNamespace() == namespace, nil, err
+	})
+	return client
+}
+
+// onDisk is a real journal.
+func onDisk(t *testing.T) *diskjournal.Journal {
+	t.Helper()
+	j, err := diskjournal.Open(t.TempDir(), "cluster", "demo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = j.Close() })
+	return j
+}
+
+func TestTrial(t *testing.T) {
+	quota := apierrors.NewForbidden(pods, "x", errors.New("exceeded quota"))
+	for _, test := range []struct {
+		name      string
+		client    *fake.Clientset
+		trial     Trial
+		says      string // of the error, "" if there is none
+		in        string // namespace of the pod
+		transient bool
+	}{
+		{"it ends well", node(ended(corev1.ContainerStateTerminated{})), Trial{}, "", "default", false},
+		{"near the release", node(ended(corev1.ContainerStateTerminated{})), Trial{Near: "web"}, "", "web", false},
+		{"near a namespace that is not there yet", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, "web")),
+			Trial{Near: "web"}, "", "default", false},
+		{"near one with a quota", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", quota), Trial{Near: "web"}, "", "default", false},
+		{"in one with a quota", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", quota), Trial{Namespace: "web"}, "exceeded quota", "", false},
+		{"the API server breaks off", forbids(node(ended(corev1.ContainerStateTerminated{})), "default", apierrors.NewInternalError(errors.New("etcd"))), Trial{}, "etcd", "", true},
+		{"killed", node(ended(corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"})), Trial{}, "a b in image worker:1 ended with exit code 137 (OOMKilled)\nfake logs", "default", false},
+		{"no such command", node(ended(corev1.ContainerStateTerminated{ExitCode: 128, Reason: "StartError", Message: "exec: no"})), Trial{}, "a b cannot be started in image worker:1: exec: no", "default", false},
+		{"the node lacks the image", node(waits("ErrImageNeverPull", "not there")), Trial{}, "container devloop of pod : ErrImageNeverPull: not there", "default", false},
+		{"a registry that is away for long", node(waits("ErrImagePull", "i/o timeout")), Trial{}, "ErrImagePull: i/o timeout", "default", false},
+		{"it never ends", node(corev1.PodStatus{Phase: corev1.PodRunning}), Trial{}, "not done after 1m0s", "default", false},
+		{"no node takes it", node(corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/1"}}}),
+			Trial{}, "Unschedulable: 0/1", "default", false},
+		{"evicted", node(corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "disk"}), Trial{}, "Evicted: disk", "default", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				remembered := onDisk(t)
+				d := New(&Cluster{Client: test.client}, "demo", remembered, Options{})
+				test.trial.Image, test.trial.Name, test.trial.Purpose, test.trial.Command = "worker:1", "a/b_worker.of.a.name.that.is.longer.than.a.label.may.be.at.all", "verify", []string{"a", "b"}
+				test.trial.Timeout = time.Minute
+				out, err := d.RunPod(t.Context(), test.trial)
+				switch {
+				case test.says == "" && (err != nil || out != "fake logs"):
+					t.Errorf("%q, %v", out, err)
+				case test.says != "" && (err == nil || !strings.Contains(strings.NewReplacer(podOf(test.client), "").Replace(err.Error()), test.says)):
+					t.Errorf("the error is %v", err)
+				case event.IsTransient(err) != test.transient:
+					t.Errorf("it may pass: %v", err)
+				}
+				in := ""
+				for _, a := range test.client.Actions() {
+					if d, ok := a.(clientgotesting.DeleteAction); ok {
+						in = d.GetNamespace()
+					}
+				}
+				left, listErr := test.client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{})
+				if listErr != nil || len(left.Items) > 0 || in != test.in {
+					t.Errorf("left: %v (%v); the pod was in %q", left.Items, listErr, in)
+				}
+				if names := remembered.Names(kindPod); len(names) > 0 && !test.transient {
+					t.Errorf("the journal has %v", names)
+				}
+			})
+		})
+	}
+}
+
+// podOf is the name of the pod that was made.
+func podOf(client *fake.Clientset) string {
+	for _, a := range client.Actions() {
+		if c, ok := a.(clientgotesting.CreateAction); ok && a.GetResource().Resource == "pods" {
+			return c.GetObject().(metav1.Object).GetName()
+		}
+	}
+	return "-"
+}
+
+func TestTrialIsRemovedWhenItIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := node(corev1.PodStatus{Phase: corev1.PodRunning})
+		remembered := onDisk(t)
+		d := New(&Cluster{Client: client}, "demo", remembered, Options{})
+		if err := remembered.Record(kindPod, "web/left-by-one-that-was-killed"); err != nil {
+			t.Fatal(err)
+		}
+		left := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "web", Name: "left-by-one-that-was-killed"}}
+		if err := client.Tracker().Add(left); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			_, err := d.RunPod(ctx, Trial{Image: "worker:1", Name: "worker", Purpose: "verify", Command: []string{"sleep"}, Timeout: time.Hour})
+			done <- err
+		}()
+		<-time.After(time.Minute)
+		list, err := client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{})
+		if err != nil || len(list.Items) != 1 || list.Items[0].Name == left.Name {
+			t.Errorf("while it runs there are %v (%v)", list, err)
+		}
+		pod := list.Items[0]
+		if !ofTrial(&pod) || *pod.Spec.ActiveDeadlineSeconds < 3600 || !remembered.Has(kindPod, podID(&pod)) {
+			t.Errorf("the pod is %+v, the journal %v", pod, remembered.Names(kindPod))
+		}
+		cancel(event.ErrSuperseded)
+		if err := <-done; !errors.Is(err, event.ErrSuperseded) {
+			t.Errorf("the error is %v", err)
+		}
+		list, err = client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{})
+		if err != nil || len(list.Items) != 0 || len(remembered.Names(kindPod)) != 0 {
+			t.Errorf("after that there are %v (%v), and the journal has %v", list, err, remembered.Names(kindPod))
+		}
+	})
+}
+
+func TestVerify(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := node(ended(corev1.ContainerStateTerminated{}))
+		d := New(&Cluster{Client: client}, "demo", onDisk(t), Options{})
+		made := func() (n int) {
+			for _, a := range client.Actions() {
+				if a.GetVerb() == "create" {
+					n++
+				}
+			}
+			return n
+		}
+		worker := Trial{Image: "worker:1", Name: "worker", Purpose: "verify", Command: []string{"a"}, Timeout: time.Minute}
+		session := worker
+		session.Image = "client:1"
+		for range 2 {
+			if err := d.Verify(t.Context(), func(event.Event) {}, []Trial{worker, session}); err != nil || made() != 2 {
+				t.Errorf("%d pods, %v: each image is tried once", made(), err)
+			}
+		}
+		worker.Image = "worker:2"
+		if err := d.Verify(t.Context(), func(event.Event) {}, []Trial{worker, session}); err != nil || made() != 3 {
+			t.Errorf("%d pods, %v: a new image is tried", made(), err)
+		}
+		bad := node(ended(corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error"}))
+		d = New(&Cluster{Client: bad}, "demo", onDisk(t), Options{})
+		err := d.Verify(t.Context(), func(event.Event) {}, []Trial{worker, session})
+		var failed *TrialError
+		if !errors.As(err, &failed) || failed.Code != 1 || failed.Output != "fake logs" || event.Hint(err) == "" ||
+			!strings.Contains(err.Error(), "worker:2 ended") || !strings.Contains(err.Error(), "client:1 ended") {
+			t.Errorf("the error is %v", err)
+		}
+	})
+}

@@ -1,0 +1,220 @@
+package local
+
+import (
+	"archive/zip"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// made is one environment for all tests: to make one takes seconds.
+var made = struct {
+	sync.Mutex
+	dir string
+}{}
+
+// madeVenv returns an environment as users make it, with pip in it.
+func madeVenv(t *testing.T) string {
+	t.Helper()
+	made.Lock()
+	defer made.Unlock()
+	if made.dir == "" {
+		dir, err := os.MkdirTemp("", "devloop-venv-*") //nolint:usetesting // it outlives this test
+		if err != nil {
+			t.Fatal(err)
+		}
+		made.dir = filepath.Join(dir, "of a user")
+		if out, err := exec.Command("/usr/bin/python3", "-m", "venv", made.dir).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	return made.dir
+}
+
+// wheel writes an installable library.
+func wheel(t *testing.T, folder, name, version string) {
+	t.Helper()
+	info := fmt.Sprintf("%s-%s.dist-info/", name, version)
+	file, err := os.Create(filepath.Join(folder, fmt.Sprintf("%s-%s-py3-none-any.whl", name, version)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive := zip.NewWriter(file)
+	for path, content := range map[string]string{
+		name + ".py":      "",
+		info + "METADATA": meta(name, version),
+		info + "WHEEL":    "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+		info + "RECORD":   fmt.Sprintf("%s.py,,\n%sMETADATA,,\n%sWHEEL,,\n%sRECORD,,\n", name, info, info, info),
+	} {
+		w, err := archive.Create(path)
+		if err == nil {
+			_, err = w.Write([]byte(content))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(archive.Close(), file.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// offline has pip know no other index than the wheels in a folder.
+func offline(t *testing.T) (wheels string) {
+	wheels = t.TempDir()
+	t.Setenv("PIP_NO_INDEX", "1")
+	t.Setenv("PIP_FIND_LINKS", wheels)
+	t.Setenv("PIP_CONFIG_FILE", os.DevNull)
+	t.Setenv("PIP_NO_CACHE_DIR", "1")
+	return wheels
+}
+
+func TestInstall(t *testing.T) {
+	dir, wheels, folder := madeVenv(t), offline(t), filepath.Join(t.TempDir(), "a project")
+	wheel(t, wheels, "alpha", "1.0")
+	wheel(t, wheels, "alpha", "2.0")
+	t.Setenv("PIP_USER", "1")                     // in a user's own settings
+	t.Setenv("PYTHONPATH", filepath.Join(folder)) // a file in it that is called as a module of Python is in nobody's way
+	write(t, folder, map[string]string{"requirements.txt": "-r more.txt\n", "more.txt": "alpha==1.0\n", "logging.py": "raise SystemExit('the wrong one')\n"})
+	file := filepath.Join(folder, "requirements.txt")
+	var lines []string
+	tell := func(line string) { lines = append(lines, line) }
+	if installed, err := Install(t.Context(), dir, folder, file, tell); err != nil || installed != "alpha-1.0" {
+		t.Fatalf("%q, %v: %q", installed, err, lines)
+	}
+	if _, versions, err := Read(dir); err != nil || versions["alpha"] != "1.0" {
+		t.Errorf("%v, %v", versions, err)
+	}
+	if installed, err := Install(t.Context(), dir, folder, file, tell); err != nil || installed != "" {
+		t.Errorf("again: %q, %v", installed, err)
+	}
+	write(t, folder, map[string]string{"more.txt": "alpha==2.0\n"})
+	if installed, err := Install(t.Context(), dir, folder, file, tell); err != nil || installed != "alpha-2.0" {
+		t.Errorf("%q, %v", installed, err)
+	}
+	write(t, folder, map[string]string{"more.txt": "alpha==3.0\n"})
+	_, err := Install(t.Context(), dir, folder, file, tell)
+	if err == nil || !strings.Contains(err.Error(), "install requirements.txt into "+dir+": exit status 1\nERROR: Could not find a version that satisfies the requirement alpha==3.0") ||
+		!strings.Contains(event.Hint(err), "by hand: '"+dir+"/bin/python' -m pip install -r '"+file+"'") {
+		t.Errorf("%v → %s", err, event.Hint(err))
+	}
+}
+
+func TestInstallWithoutPip(t *testing.T) {
+	dir, tools := filepath.Join(t.TempDir(), ".venv"), t.TempDir()
+	if out, err := exec.Command("/usr/bin/python3", "-m", "venv", "--without-pip", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Setenv("PATH", tools)
+	if _, err := Install(t.Context(), dir, tools, "r.txt", func(string) {}); err == nil || !strings.Contains(err.Error(), "there is no pip in "+dir) || !strings.Contains(event.Hint(err), "-m ensurepip") {
+		t.Errorf("%v → %s", err, event.Hint(err))
+	}
+	uv := filepath.Join(tools, "uv")
+	if err := os.WriteFile(uv, []byte("#!/bin/sh\necho \"$@\" > args\necho ' - alpha==1.0'\necho ' + alpha==2.0'\necho ' + beta==1.0'\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	installed, err := Install(t.Context(), dir, tools, "r.txt", func(string) {})
+	if err != nil || installed != "alpha-2.0 beta-1.0" {
+		t.Errorf("%q, %v", installed, err)
+	}
+	if args, err := os.ReadFile(filepath.Join(tools, "args")); err != nil || string(args) != "pip install --python "+dir+"/bin/python -r r.txt\n" {
+		t.Errorf("%s, %v", args, err)
+	}
+
+	// Its Python may be gone, and all of it.
+	if err := errors.Join(os.Remove(filepath.Join(dir, "bin", "python")), os.Symlink("/nowhere/python3", filepath.Join(dir, "bin", "python"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Install(t.Context(), dir, tools, "r.txt", func(string) {}); err == nil || !strings.Contains(event.Hint(err), "python3 -m venv --clear "+dir) {
+		t.Errorf("%v → %s", err, event.Hint(err))
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Install(t.Context(), dir, tools, "r.txt", func(string) {}); err == nil || event.Hint(err) != "make it: python3 -m venv "+dir {
+		t.Errorf("%v → %s", err, event.Hint(err))
+	}
+}
+
+// When devloop ends, pip is asked to end first, and whatever it started ends with it.
+func TestInstallIsInterrupted(t *testing.T) {
+	for _, test := range []struct{ name, script, left string }{
+		{"it listens", "trap 'echo undone > left; exit 2' INT\n", "undone\n"},
+		{"it does not", "trap '' INT\n", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			folder := t.TempDir()
+			script := "#!/bin/sh\n" + test.script + "sleep 600 &\necho $! > child\necho begun\nwhile :; do wait; done\n"
+			if err := os.WriteFile(filepath.Join(folder, "pip"), []byte(script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			start := time.Now()
+			_, _, err := run(ctx, folder, []string{filepath.Join(folder, "pip")}, func(string) { cancel() })
+			if err == nil || time.Since(start) > goodbye+5*time.Second {
+				t.Errorf("%v after %s", err, time.Since(start))
+			}
+			if left, _ := os.ReadFile(filepath.Join(folder, "left")); string(left) != test.left {
+				t.Errorf("left %q", left)
+			}
+			child, err := os.ReadFile(filepath.Join(folder, "child"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var pid int
+			if _, err := fmt.Sscan(string(child), &pid); err != nil {
+				t.Fatal(err)
+			}
+			for deadline := time.Now().Add(10 * time.Second); ; { // it is dead, and waits to be reaped by whoever does that here
+				state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+				if err != nil || strings.Contains(string(state), ") Z ") {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("%d stayed behind: %s", pid, state)
+				}
+			}
+			if syscall.Kill(-pid, 0) == nil {
+				t.Error("its group is still there")
+			}
+		})
+	}
+}
+
+func TestTelling(t *testing.T) {
+	long := "ERROR: Could not find a version (from versions: " + strings.Repeat("0.1, ", 200) + "2.0)"
+	var many []string
+	for i := range 40 {
+		many = append(many, fmt.Sprintf("line %d", i))
+	}
+	for _, test := range []struct {
+		name  string
+		lines []string
+		want  func(string) bool
+	}{
+		{"nothing", nil, func(s string) bool { return s == "" }},
+		{"from the error on", []string{"Collecting a", "ERROR: no such thing"}, func(s string) bool { return s == "ERROR: no such thing" }},
+		{"of uv", []string{"Resolving", "  × No solution found", "  ╰─▶ because"}, func(s string) bool { return s == "  × No solution found\n  ╰─▶ because" }},
+		{"without an error the end", many, func(s string) bool { return strings.HasPrefix(s, "line 28\n") && strings.HasSuffix(s, "\nline 39") }},
+		{"of a long one both ends", append([]string{"noise", "  error: subprocess-exited-with-error"}, many...),
+			func(s string) bool {
+				return strings.HasPrefix(s, "  error: subprocess-exited-with-error\nline 0\nline 1\n…\nline 31") && strings.HasSuffix(s, "\nline 39")
+			}},
+		{"a long line", []string{long}, func(s string) bool { return len(s) < 300 && strings.HasSuffix(s, "2.0)") }},
+	} {
+		if got := telling(test.lines); !test.want(got) {
+			t.Errorf("%s: %q", test.name, got)
+		}
+	}
+}

@@ -1,0 +1,18 @@
+package local
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if made.dir != "" {
+			_ = os.RemoveAll(filepath.Dir(made.dir)) // a leftover in a folder for such
+		}
+		os.Exit(code)
+	}))
+}

@@ -1,0 +1,161 @@
+package proof
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// What the places below call the images: by the digest of a configuration, or of a manifest.
+const (
+	config, manifest   = "sha256:c0", "sha256:a0"
+	config2, manifest2 = "sha256:c2", "sha256:a2"
+)
+
+// whole is a chain of two images in which nothing is wrong: worker is given to new Dask clusters, client runs in a pod.
+func whole() ([]Image, []Container, []Answer) {
+	return []Image{
+			{Name: "worker", Ref: "worker:1", Hash: "1", Built: []string{config, manifest}, Holders: []Holder{{event.AtNode, "n", []string{config, manifest}}}},
+			{Name: "client", Ref: "client:1", Hash: "1", Built: []string{config2}, Holders: []Holder{{event.AtNode, "n", []string{config2, manifest2}}}},
+		}, []Container{
+			{Of: "ns/session/main", Node: "n", Image: "docker.io/library/client:1", ID: config2},
+			{Of: "ns/other/main", Node: "n", Image: "traefik:2", ID: "sha256:f"},
+			{Of: "ns/scheduler/main", Node: "n", Image: "worker:1", ID: config, Dask: true},
+		}, []Answer{{From: "http://localhost:8001", Image: "worker:1", Wants: []string{"worker"}}}
+}
+
+func TestChain(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(images []Image, containers []Container, answers []Answer) ([]Image, []Container, []Answer)
+		broken []string // links
+	}{
+		{"whole", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) { return i, c, a }, nil},
+		{"the node holds another image", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			i[1].Holders[0].IDs = []string{"sha256:b", "sha256:bb"}
+			c[0].ID = "sha256:b"
+			return i, c, a
+		}, []string{"client, node n: sha256:b, not sha256:c2"}},
+		{"the node holds none", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			i[0].Holders[0].IDs = nil
+			return i, c, a
+		}, []string{"worker, node n: not there, not sha256:a0"}},
+		{"what was built is not known", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			i[0].Built, i[1].Built = nil, nil
+			return i, c, a
+		}, nil},
+		{"one of two nodes holds another", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			i[1].Holders = append(i[1].Holders, Holder{event.AtNode, "m", []string{"sha256:b"}})
+			return i, append(c, Container{Of: "ns/m/main", Node: "m", Image: "client:1", ID: "sha256:b"}), a
+		}, []string{"client, node m: sha256:b, not sha256:c2"}},
+		{"a pod calls it by the manifest", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			c[0].ID = manifest2
+			return i, c, a
+		}, nil},
+		{"a pod runs what had the tag before", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			c[0].ID = "sha256:b"
+			return i, c, a
+		}, []string{"client, pod ns/session/main: sha256:b, not sha256:c2"}},
+		{"a pod is kept on an older tag", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			c[0].Image, c[0].ID = "client:0", "sha256:b"
+			return i, c, a
+		}, []string{"client, pod ns/session/main: client:0, not client:1"}},
+		{"a pod has the same by another tag", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			c[0].Image = "client"
+			return i, c, a
+		}, nil},
+		{"a pod has not told yet", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			c[0].ID = ""
+			return i, c, a
+		}, nil},
+		{"a Dask cluster is older", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			c[2].Image, c[2].ID = "worker:0", "sha256:b"
+			return i, c, a
+		}, nil},
+		{"the gateway starts an older tag", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			a[0].Image = "worker:0"
+			return i, c, a
+		}, []string{"worker, gateway http://localhost:8001: worker:0, not worker:1"}},
+		{"the gateway starts somebody else's", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			a[0].Image = "daskgateway/dask-worker:latest"
+			return i, c, a
+		}, []string{"worker, gateway http://localhost:8001: daskgateway/dask-worker:latest, not worker:1"}},
+		{"and its release is given no image", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			a[0] = Answer{From: "http://localhost:8001", Image: "daskgateway/dask-worker:latest"}
+			return i, c, a
+		}, []string{"worker, gateway http://localhost:8001: daskgateway/dask-worker:latest, not worker:1"}},
+		{"the gateway says something odd", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			a[0].Image = "Not An Image"
+			return i, c, a
+		}, []string{"worker, gateway http://localhost:8001: Not An Image, not worker:1"}},
+		{"pushed, and named by digest", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			i[1].Ref, i[1].Holders = "r.example/t/client:1@sha256:"+strings.Repeat("a", 64), []Holder{{event.AtRegistry, "r.example", []string{manifest2, config2}}}
+			c[0].Image, c[0].ID = i[1].Ref, manifest2
+			return i, c, a
+		}, nil},
+		{"of another repository of the same last name", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			c[0].Image, c[0].ID = "r.example/client:0", "sha256:b"
+			return i, c, a
+		}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			links := Chain(test.change(whole()))
+			var broken []string
+			for _, link := range links {
+				if link.Broken() {
+					broken = append(broken, link.String())
+				}
+			}
+			if !slices.Equal(broken, test.broken) {
+				t.Errorf("broken: %q, not %q, of %s", broken, test.broken, links)
+			}
+			err := Broken(links)
+			if (err != nil) != (len(broken) > 0) || err != nil && event.Hint(err) == "" {
+				t.Errorf("the error is %v", err)
+			}
+			for _, link := range links {
+				if link.Broken() && (!strings.Contains(err.Error(), link.Is) || !strings.Contains(err.Error(), link.Want)) {
+					t.Errorf("%v does not have both values of %s", err, link)
+				}
+			}
+		})
+	}
+}
+
+// One image is the same ID in all places, whatever each of them calls it, so that people can compare by eye.
+func TestChainReadsTheSameEverywhere(t *testing.T) {
+	images, containers, answers := whole()
+	images[1].Built = []string{manifest2} // of a BuildKit in the node, which knows only that
+	want := []event.Link{
+		{Image: "client", Place: event.AtInputs, Is: "1"},
+		{Image: "client", Place: event.AtBuild, Is: config2},
+		{Image: "client", Place: event.AtNode, Name: "n", Is: config2},
+		{Image: "client", Place: event.AtPod, Name: "ns/session/main", Is: config2},
+	}
+	got := slices.DeleteFunc(Chain(images, containers, answers), func(l event.Link) bool { return l.Image != "client" })
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %s\nwant %s", got, event.Links(want))
+	}
+}
+
+func TestOld(t *testing.T) {
+	images, _, _ := whole()
+	at := time.Unix(1000, 0)
+	clusters := event.DaskClusters{
+		{Name: "now", Image: "docker.io/library/worker:1", Since: at},
+		{Name: "second", Image: "worker:0", Since: at.Add(time.Second)},
+		{Name: "first", Image: "worker:00", Since: at},
+		{Name: "chosen", Image: "daskgateway/dask-worker:latest", Since: at},
+		{Name: "odd", Image: "", Since: at},
+	}
+	var names []string
+	for _, c := range Old(images, clusters) {
+		names = append(names, c.Name)
+	}
+	if !slices.Equal(names, []string{"first", "second"}) {
+		t.Errorf("old: %v", names)
+	}
+}

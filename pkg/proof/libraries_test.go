@@ -1,0 +1,168 @@
+package proof
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+func TestCompare(t *testing.T) {
+	place := func(name, python string, libraries ...string) Libraries {
+		l := Libraries{Place: name, Python: python, Versions: map[string]string{}, Local: strings.HasPrefix(name, ".")}
+		for _, library := range libraries {
+			name, version, _ := strings.Cut(library, "=")
+			l.Versions[name] = version
+		}
+		return l
+	}
+	for _, test := range []struct {
+		name   string
+		places []Libraries
+		count  int
+		want   string
+	}{
+		{"nothing", nil, 0, ""},
+		{"the same", []Libraries{place("worker", "3.11.2", "dask=1", "numpy=2"), place("client", "3.11.9", "dask=1", "numpy=2"), place(".venv", "3.11.2", "dask=1", "numpy=2")}, 2, ""},
+		{"what only this machine has, and what installs", []Libraries{place("worker", "3.11.2", "dask=1", "pip=23", "uv=1"), place(".venv", "", "dask=1", "pytest=8", "pip=24", "setuptools=1")}, 1, ""},
+		{"another version, the critical ones first",
+			[]Libraries{place("worker", "3.11.2", "aiohttp=1", "dask=1", "tornado=6", "numpy=1", "zict=3", "distributed=1"), place(".venv", "3.12.1", "aiohttp=2", "dask=2", "tornado=5", "numpy=2", "zict=2", "distributed=2")}, 6,
+			"python 3.11/3.12; dask 1/2; distributed 1/2; tornado 6/5; numpy 1/2; aiohttp 1/2; zict 3/2"},
+		{"missing in one image", []Libraries{place("worker", "3.11.2", "dask=1"), place("client", "3.11.2", "dask=1", "bokeh=3"), place(".venv", "3.11.2", "dask=1", "bokeh=3")}, 2, "bokeh missing/3/3"},
+		{"missing on this machine", []Libraries{place("worker", "3.11.2", "dask=1"), place(".venv", "3.11.2")}, 1, "dask 1/missing"},
+		{"a middle one", []Libraries{place("a", "3.11.2", "dask=1"), place("b", "3.11.2", "dask=2"), place("c", "3.11.2", "dask=1")}, 1, "dask 1/2/1"},
+		{"only images", []Libraries{place("worker", "3.11.2", "dask=1"), place("client", "3.10.1", "dask=1")}, 1, "python 3.11/3.10"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := Compare(test.places)
+			if c.Differences.String() != test.want || c.Libraries != test.count || c.Same() != (test.want == "") {
+				t.Errorf("%d: %s", c.Libraries, c.Differences)
+			}
+			for _, d := range c.Differences {
+				if len(d.Versions) != len(test.places) {
+					t.Errorf("%+v", d)
+				}
+			}
+		})
+	}
+}
+
+func TestTable(t *testing.T) {
+	c := Comparison{Places: []string{"worker", ".venv"}, Differences: event.Differences{{Library: "dask", Versions: []string{"2024.1.0", "2024.2.0"}}, {Library: "pyyaml", Versions: []string{"6.0\x1b[31m", ""}}}}
+	if got, want := Table(c, TableRows), "library  worker    .venv\ndask     2024.1.0  2024.2.0\npyyaml   6.0       -"; got != want {
+		t.Errorf("%s\nnot\n%s", got, want)
+	}
+	for range 11 {
+		c.Differences = append(c.Differences, c.Differences[0])
+	}
+	if got := Table(c, TableRows); strings.Count(got, "\n") != 13 || strings.Contains(got, "more") {
+		t.Errorf("13: %s", got)
+	}
+	c.Differences = append(c.Differences, c.Differences[0])
+	if got := Table(c, TableRows); strings.Count(got, "\n") != 13 || !strings.HasSuffix(got, "\n… and 2 more: devloop skew") {
+		t.Errorf("14: %s", got)
+	}
+	if got := Table(c, 0); strings.Count(got, "\n") != 14 {
+		t.Errorf("all: %s", got)
+	}
+}
+
+// The real command in a real environment, with what may be in it.
+func TestListing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "env")
+	if out, err := exec.Command("/usr/bin/python3", "-m", "venv", "--without-pip", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	sites, err := filepath.Glob(filepath.Join(dir, "lib", "python3.*", "site-packages"))
+	if err != nil || len(sites) != 1 {
+		t.Fatal(sites, err)
+	}
+	elsewhere, here := t.TempDir(), t.TempDir()
+	for path, content := range map[string]string{
+		sites[0] + "/numpy-1.26.4.dist-info/METADATA":   "Name: numpy\nVersion: 1.26.4\n",
+		sites[0] + "/~umpy-1.26.3.dist-info/METADATA":   "Name: numpy\nVersion: 1.26.3\n",
+		sites[0] + "/Dask_Gateway-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: Dask.Gateway\nVersion: 2024.1.0\n\ntext\n",
+		sites[0] + "/nameless-1.dist-info/METADATA":     "Version: 1\n",
+		sites[0] + "/bare-1.dist-info/METADATA":         "Name: bare\n",
+		sites[0] + "/gone-1.dist-info/RECORD":           "",
+		sites[0] + "/odd-1.dist-info/METADATA":          "Name: odd one\nVersion: 1\n",
+		sites[0] + "/bytes-1.dist-info/METADATA":        "Name: b\xff\nVersion: 1\n",
+		sites[0] + "/sitecustomize.py":                  "print('welcome==1')\nimport warnings; warnings.warn('careful')\n",
+		sites[0] + "/edited.pth":                        elsewhere + "\n",
+		elsewhere + "/edited.egg-info/PKG-INFO":         "Name: edited\nVersion: 0.1\n",
+		elsewhere + "/numpy-9.dist-info/METADATA":       "Name: numpy\nVersion: 9\n",
+		here + "/of_the_folder-1.dist-info/METADATA":    "Name: of-the-folder\nVersion: 1\n",
+	} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, command := range ListCommands {
+		cmd := exec.Command(filepath.Join(dir, "bin", command[0]), command[1:]...)
+		cmd.Dir = here
+		cmd.Env = append(os.Environ(), "LC_ALL=C")
+		out, err := cmd.CombinedOutput() // a pod's log has both, too
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		l, err := ParseListing("worker", string(out))
+		if want := map[string]string{"numpy": "1.26.4", "dask-gateway": "2024.1.0", "edited": "0.1"}; err != nil || !maps.Equal(l.Versions, want) || !strings.HasPrefix(l.Python, "3.") || l.Place != "worker" || l.HoldsDask() {
+			t.Errorf("%v, %+v: %s", err, l, out)
+		}
+	}
+}
+
+func TestParseListing(t *testing.T) {
+	whole := "python 3.11.2\ndask==2024.1.0\nnumpy==1.26.4\nlibraries 2\n"
+	for output, want := range map[string]int{
+		whole:                               2,
+		"a warning\nx==1\n" + whole + "bye": 2,
+		strings.Replace(whole, "numpy", "careful: y==2\nnumpy", 1): 2,
+		strings.ReplaceAll(whole, "\n", "\r\n"):                    2,
+		"python 3.11.2\nlibraries 0\n":                             0,
+		"":                                                         -1,
+		"python 3.11.2\ndask==2024.1.0\n":                          -1,
+		"python 3.11.2\ndask==2024.1.0\nlibraries 2\n":             -1,
+		"dask==2024.1.0\nlibraries 1\n":                            -1,
+		"python 3.11.2\nlibraries 99999999999999999999999999999\n": -1,
+	} {
+		l, err := ParseListing("worker", output)
+		if (err == nil) != (want >= 0) || err == nil && len(l.Versions) != want {
+			t.Errorf("%q: %+v, %v", output, l, err)
+		}
+	}
+}
+
+func FuzzParseListing(f *testing.F) {
+	f.Add("python 3.11.2\ndask==2024.1.0\nlibraries 1\n")
+	f.Add("warning\npython 3.13.0\na-b==1!2.0+x\npython 3.1.1\nlibraries 0\n")
+	f.Add("python 3.11.2\nlibraries -1\n\x1b[0m\xff==\n")
+	f.Fuzz(func(t *testing.T, output string) {
+		l, err := ParseListing("worker", output)
+		if err != nil {
+			return
+		}
+		text := "python " + l.Python + "\n"
+		for _, name := range slices.Sorted(maps.Keys(l.Versions)) {
+			text += name + "==" + l.Versions[name] + "\n"
+		}
+		again, err := ParseListing("worker", fmt.Sprintf("%slibraries %d\n", text, len(l.Versions)))
+		if err != nil || again.Python != l.Python || !maps.Equal(again.Versions, l.Versions) {
+			t.Errorf("%q: %+v, %+v, %v", output, l, again, err)
+		}
+		for _, c := range []Comparison{Compare([]Libraries{l, again}), Compare([]Libraries{l, {Place: ".venv", Local: true}})} {
+			if table := Table(c, TableRows); strings.ContainsAny(table, "\x1b\r") {
+				t.Errorf("%q", table)
+			}
+		}
+	})
+}

@@ -1,0 +1,333 @@
+//go:build e2e
+
+// That what runs is what is on the disk, and that it is said where it is not: canary pods, the chain, the libraries, clusters that are older
+// than the last save.
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+func TestTruth(t *testing.T) {
+	t.Run("canary", testCanary)
+	t.Run("platform", testTruth)
+	t.Run("skaffold.yaml", testSkaffold)
+}
+
+const (
+	wholeAgain = `what runs is what is on the disk`
+	brokenRun  = runFailed + `.*what runs is not what is on the disk: `
+)
+
+func testTruth(t *testing.T) {
+	cluster := kubernetesClient(t)
+	p := newProject(t)
+	nonce := strconv.FormatInt(time.Now().UnixNano(), 36)
+	python := setting(t, "DEVLOOP_TEST_PYTHON")
+	venv := filepath.Dir(filepath.Dir(python))
+	p.env = append(p.env, "VIRTUAL_ENV="+venv, "XDG_RUNTIME_DIR="+t.TempDir())
+	d := p.start("--verbose")
+	removeImages(t, d)
+	worker := d.wait(0, `image (?:built|found).* image=(worker:\w+) (?:id|on)`, coldBuild)[1]
+	client := d.wait(0, `image (?:built|found).* image=(daskclient:\w+) (?:id|on)`, coldBuild)[1]
+	d.wait(0, runComplete, oneRun)
+
+	t.Run("the chain", func(t *testing.T) {
+		chain := p.chain(t, 0)
+		id := kubectl(t, "get", "pods", "-n", namespace, "-l", "app.kubernetes.io/name=dask-session", "-o", "jsonpath={.items[0].status.containerStatuses[0].imageID}")
+		pod := kubectl(t, "get", "pods", "-n", namespace, "-l", "app.kubernetes.io/name=dask-session", "-o", "jsonpath={.items[0].metadata.name}")
+		node := onlyNode(t)
+		want := []event.Link{
+			{Image: "worker", Place: event.AtInputs, Is: strings.TrimPrefix(worker, "worker:")},
+			{Image: "worker", Place: event.AtBuild, Is: chain.id("worker")},
+			{Image: "worker", Place: event.AtNode, Name: node, Is: chain.id("worker")},
+			{Image: "worker", Place: event.AtGateway, Name: gateway, Is: worker},
+			{Image: "daskclient", Place: event.AtInputs, Is: strings.TrimPrefix(client, "daskclient:")},
+			{Image: "daskclient", Place: event.AtBuild, Is: id},
+			{Image: "daskclient", Place: event.AtNode, Name: node, Is: id},
+			{Image: "daskclient", Place: event.AtPod, Name: namespace + "/" + pod + "/session", Is: id},
+		}
+		if !reflect.DeepEqual(chain.Links, want) {
+			t.Errorf("the chain is\n%v\nnot\n%v", event.Links(chain.Links), event.Links(want))
+		}
+		out, _ := p.call(t, 0, "status", "--chain")
+		for _, want := range []string{"for new clusters of " + gateway + " ", "in pod " + namespace + "/" + pod + "/session", strings.TrimPrefix(id, "sha256:")[:12]} {
+			if !strings.Contains(out, want) {
+				t.Errorf("devloop status --chain does not say %q:\n%s", want, out)
+			}
+		}
+	})
+
+	t.Run("an image whose dask cannot be imported never reaches the platform", func(t *testing.T) {
+		before, pods, mark := revisions(t, cluster), podNames(t, cluster), d.mark()
+		p.edit("Dockerfile.worker", "USER dask", `RUN rm -r "$(python -c 'import dask, os; print(os.path.dirname(dask.__file__))')"`+"\nUSER dask")
+		d.wait(mark, runFailed+`.*verify: python -c import dask, distributed, dask_gateway in image worker:\w+ ended with exit code 1`, oneRun)
+		d.wait(mark, `ModuleNotFoundError: No module named 'dask'`, time.Second)
+		untouched(t, cluster, before, pods)
+
+		mark = d.mark()
+		p.edit("Dockerfile.worker", "RUN rm -r", `RUN rm "$(command -v python)" # rm -r`)
+		d.wait(mark, runFailed+`.*verify: python -c .* cannot be started in image worker:\w+: .*executable file not found`, oneRun)
+		untouched(t, cluster, before, pods)
+
+		mark = d.mark()
+		p.edit("Dockerfile.worker", `RUN rm "$(command -v python)" # rm -r "$(python -c 'import dask, os; print(os.path.dirname(dask.__file__))')"`+"\n", "")
+		d.wait(mark, runComplete, oneRun)
+		untouched(t, cluster, before, pods)
+	})
+
+	t.Run("a pod is kept on an older image", func(t *testing.T) {
+		mark := d.mark()
+		p.edit("Dockerfile.client", `CMD ["sleep", "infinity"]`, "ENV EDITED="+nonce+"\nCMD [\"sleep\", \"infinity\"]")
+		now := d.wait(mark, `image built.* image=(daskclient:\w+) id`, oneRun)[1]
+		d.wait(mark, wholeAgain, oneRun)
+		d.wait(mark, runComplete, oneRun)
+
+		mark = d.mark()
+		kubectl(t, "set", "image", "-n", namespace, "deploy/dask-session", "session="+client)
+		broken := regexp.QuoteMeta("runs " + client + ", not " + now)
+		d.wait(mark, `ERRO proof: chain checked: failed .*daskclient: pod `+namespace+`/dask-session-\S+ `+broken, time.Minute)
+		p.call(t, 0, "status", "--wait", "degraded")
+		if out, log := p.call(t, 1, "status", "--chain"); !strings.Contains(out, client) || !strings.Contains(out, "BROKEN: it should be "+now) || !strings.Contains(log, client) {
+			t.Errorf("devloop status --chain says\n%s%s", out, log)
+		}
+
+		mark = d.mark()
+		kubectl(t, "set", "image", "-n", namespace, "deploy/dask-session", "session="+now)
+		d.wait(mark, wholeAgain, time.Minute)
+		p.call(t, 0, "status", "--wait", "healthy")
+		p.chain(t, 0)
+		if n := d.count(mark, `ERRO`); n != 0 {
+			t.Errorf("%d errors were told after it was mended", n)
+		}
+	})
+
+	t.Run("a values file gives new clusters another image", func(t *testing.T) {
+		mark := d.mark()
+		const ours, pinned = `default=c.KubeClusterConfig.image`, `default="daskgateway/dask-worker:latest"`
+		p.edit("deploy/dask-gateway/values.yaml", ours, pinned)
+		d.wait(mark, brokenRun+regexp.QuoteMeta("worker: the gateway at "+gateway+" gives new clusters daskgateway/dask-worker:latest, not "+worker), oneRun)
+		if _, log := p.call(t, 1, "status", "--wait", "healthy", "--timeout", "1s"); !strings.Contains(log, "failed") {
+			t.Errorf("it is said to be %s", log)
+		}
+		mark = d.mark()
+		p.edit("deploy/dask-gateway/values.yaml", pinned, ours)
+		d.wait(mark, runComplete, oneRun)
+		p.chain(t, 0)
+	})
+
+	t.Run("two clusters are older than the save", func(t *testing.T) {
+		var users []*user
+		for _, name := range []string{"ada", "grace"} {
+			users = append(users, startClient(t, python, gateway, "--user", name, "--workers", "1"))
+		}
+		var names []string
+		for _, u := range users {
+			names = append(names, u.next("workers")["cluster"].(string))
+		}
+		if out, _ := p.call(t, 0, "clusters"); strings.Contains(out, "stale") || strings.Count(out, worker) != 2 {
+			t.Errorf("before the save there are\n%s", out)
+		}
+		mark := d.mark()
+		p.edit("requirements.txt", "loguru==0.7.2", "loguru==0.7.2 # "+nonce)
+		d.wait(mark, runComplete, coldBuild)
+		d.wait(mark, `WARN proof: clusters run an older image`, oneRun)
+		for i, owner := range []string{"ada", "grace"} {
+			d.wait(mark, regexp.QuoteMeta(names[i]+" of "+owner+": "+worker)+`, \d+[sm] old`, time.Second)
+		}
+		d.wait(mark, `devloop clusters stop --stale`, time.Second)
+		p.chain(t, 0)
+		stale := regexp.MustCompile(`(?m)^(\S+) +(ada|grace) +` + worker + ` +1 +\d+[sm]`)
+		for _, args := range [][]string{{"status"}, {"clusters"}} {
+			if out, _ := p.call(t, 0, args...); len(stale.FindAllString(out, -1)) != 2 {
+				t.Errorf("devloop %s says\n%s", args[0], out)
+			}
+		}
+		if pods := daskPods(t, cluster, worker, 4); len(pods) != 4 { // nobody has touched them
+			t.Errorf("%d pods of Dask clusters run", len(pods))
+		}
+		newer := startClient(t, python, gateway, "--user", "alan", "--workers", "1")
+		third := newer.next("workers")["cluster"].(string)
+
+		out, _ := p.call(t, 0, "clusters", "stop", "--stale")
+		if strings.Count(out, "stopped: ") != 2 || strings.Contains(out, third) {
+			t.Errorf("devloop clusters stop --stale says\n%s", out)
+		}
+		if out, _ := p.call(t, 0, "clusters"); !strings.Contains(out, third) || strings.Contains(out, names[0]) || strings.Contains(out, "stale") {
+			t.Errorf("after that there are\n%s", out)
+		}
+		for _, u := range users {
+			u.kill()
+		}
+		newer.finish()
+		eventually(t, 20*time.Second, "devloop status names no stale cluster", func() bool {
+			out, _ := p.call(t, 0, "status")
+			return !strings.Contains(out, "STALE")
+		})
+		if out, _ := p.call(t, 0, "clusters", "stop", "--stale"); !strings.Contains(out, "no Dask cluster runs an older image") {
+			t.Errorf("and once more: %s", out)
+		}
+	})
+
+	if code := d.interrupt(3 * time.Minute); code != 0 {
+		t.Errorf("devloop's exit code is %d", code)
+	}
+	nothingLeft(t, cluster)
+}
+
+// chainSaid is the answer of devloop status --chain --json.
+type chainSaid struct {
+	Error string
+	Links []event.Link
+}
+
+// chain asks a devloop for its chain.
+func (p *project) chain(t *testing.T, code int) (chain chainSaid) {
+	t.Helper()
+	out, log := p.call(t, code, "status", "--chain", "--json")
+	if err := json.Unmarshal([]byte(out), &chain); err != nil {
+		t.Fatalf("%v: %s%s", err, out, log)
+	}
+	return chain
+}
+
+// id is that of an image on a node.
+func (c chainSaid) id(image string) string {
+	for _, l := range c.Links {
+		if l.Image == image && l.Place == event.AtNode {
+			return l.Is
+		}
+	}
+	return ""
+}
+
+// untouched checks that nothing was deployed, and that no canary is left.
+func untouched(t *testing.T, cluster kubernetes.Interface, before map[string]int, pods []string) {
+	t.Helper()
+	if after := revisions(t, cluster); !reflect.DeepEqual(before, after) {
+		t.Errorf("revisions went from %v to %v", before, after)
+	}
+	if after := podNames(t, cluster); !reflect.DeepEqual(pods, after) {
+		t.Errorf("pods went from %v to %v", pods, after)
+	}
+	noCanary(t, cluster)
+}
+
+func canaries(t *testing.T, cluster kubernetes.Interface) []corev1.Pod {
+	t.Helper()
+	list, err := cluster.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{LabelSelector: "devloop.trial"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list.Items
+}
+
+func noCanary(t *testing.T, cluster kubernetes.Interface) {
+	t.Helper()
+	for _, pod := range canaries(t, cluster) {
+		t.Errorf("pod %s/%s is left", pod.Namespace, pod.Name)
+	}
+}
+
+// testCanary is about the pods themselves: what they say, and that they go, whatever happens.
+func testCanary(t *testing.T) {
+	cluster := kubernetesClient(t)
+	p := newSmallProject(t)
+	plain, err := os.ReadFile(filepath.Join(p.dir, "devloop.yaml"))
+	must(t, err)
+	verify := func(entry string) {
+		p.write("devloop.yaml", string(plain)+"verify:\n  - { image: page, "+entry+" }\n")
+	}
+
+	t.Run("what it printed is shown when it fails", func(t *testing.T) {
+		verify(`command: [sh, -c, "for i in $(seq 30); do echo line $i; done; exit 7"]`)
+		_, log := p.call(t, 1, "run")
+		if !strings.Contains(log, "ended with exit code 7") || !strings.Contains(log, "line 30") || strings.Contains(log, "line 15\n") {
+			t.Errorf("it says\n%s", log)
+		}
+		noCanary(t, cluster)
+		if _, err := cluster.CoreV1().Namespaces().Get(t.Context(), "small", metav1.GetOptions{}); err == nil {
+			t.Error("the namespace of the release was made")
+		}
+	})
+
+	t.Run("its time is bounded", func(t *testing.T) {
+		verify(`timeout: 3s, command: [sh, -c, "echo not yet; sleep 600"]`)
+		begun := time.Now()
+		_, log := p.call(t, 1, "run")
+		if !strings.Contains(log, "not done after 3s") || !strings.Contains(log, "not yet") || time.Since(begun) > 40*time.Second {
+			t.Errorf("after %s it says\n%s", time.Since(begun), log)
+		}
+		noCanary(t, cluster)
+	})
+
+	t.Run("a namespace that is not there", func(t *testing.T) {
+		verify(`namespace: nowhere, command: ["true"]`)
+		if _, log := p.call(t, 1, "run"); !strings.Contains(log, `namespaces "nowhere" not found`) || !strings.Contains(log, "verify in devloop.yaml has a namespace") {
+			t.Errorf("it says\n%s", log)
+		}
+		noCanary(t, cluster)
+	})
+
+	t.Run("a devloop that is killed leaves one, and the next removes it", func(t *testing.T) {
+		verify(`timeout: 5m, command: [sh, -c, "sleep 600"]`)
+		d := p.start("run")
+		eventually(t, smallRun, "a canary is there", func() bool { return len(canaries(t, cluster)) == 1 })
+		if err := d.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		<-d.done
+		if n := len(canaries(t, cluster)); n != 1 {
+			t.Fatalf("%d canaries are left", n)
+		}
+		p.call(t, 0, "delete")
+		noCanary(t, cluster)
+	})
+
+	t.Run("a save while it runs ends it", func(t *testing.T) {
+		verify(`timeout: 5m, command: [sh, -c, "sleep 600"]`)
+		d := p.start("--verbose")
+		d.wait(0, `image verified: started`, smallRun)
+		eventually(t, smallRun, "a canary is there", func() bool { return len(canaries(t, cluster)) == 1 })
+		verify(`command: [test, -e, /site/index.html]`)
+		d.wait(0, `run superseded by a newer change`, smallRun)
+		d.wait(0, runComplete, smallRun)
+		noCanary(t, cluster)
+		mark := d.mark()
+		p.append("chart/values.yaml", "\n# another revision is not another image\n")
+		p.edit("devloop.yaml", "port: 80", "port:  80")
+		d.wait(mark, runComplete, smallRun)
+		if n := d.count(mark, `image verified`); n != 0 {
+			t.Errorf("an image that had passed was tried %d times", n)
+		}
+		if code := d.interrupt(smallRun); code != 0 {
+			t.Errorf("devloop's exit code is %d", code)
+		}
+		noCanary(t, cluster)
+	})
+}
+
+// testSkaffold is the platform of a repository that has a skaffold.yaml and no devloop.yaml.
+func testSkaffold(t *testing.T) {
+	p := newProject(t)
+	must(t, os.Remove(filepath.Join(p.dir, "devloop.yaml")))
+	content, err := os.ReadFile(filepath.Join("testdata", "skaffold.yaml"))
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(p.dir, "skaffold.yaml"), content, 0o644))
+	p.env = append(p.env, "DEVLOOP_SET=buildIn=host") // the node reaches no index of packages
+	platformStory(t, p)
+}
