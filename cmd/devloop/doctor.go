@@ -148,8 +148,12 @@ func (d *doctor) lookAtConfig(context.Context) (string, error) {
 		return "", err
 	}
 	d.config = c
-	return fmt.Sprintf("%s: %s, %s, %s", strings.Join(d.options.files, ", "), count(len(c.Images), "image"),
-		count(len(c.Releases), "release"), count(len(c.Forwards), "forward")), nil
+	seen := fmt.Sprintf("%s: %s, %s, %s", strings.Join(d.options.files, ", "), count(len(c.Images), "image"),
+		count(len(c.Releases), "release"), count(len(c.Forwards), "forward"))
+	for _, note := range c.Notes {
+		seen += "\n" + note.String()
+	}
+	return seen, nil
 }
 
 func (d *doctor) lookAtDocker(ctx context.Context) (string, error) {

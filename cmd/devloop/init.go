@@ -1,8 +1,7 @@
-// devloop init: a first devloop.yaml, from the Dockerfiles and charts that are there.
+// devloop init: a first devloop.yaml, from the Dockerfiles and charts that are there, or from a skaffold.yaml.
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,23 +27,31 @@ const schemaName = "devloop.schema.json"
 // searchDepth is how many folders deep Dockerfiles and charts are looked for.
 const searchDepth = 4
 
-func newInitCommand() *cobra.Command {
-	force := false
+func newInitCommand(o *options) *cobra.Command {
+	force, from := false, ""
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Write a devloop.yaml from the Dockerfiles and charts of this folder",
 		Long: `Writes devloop.yaml, and ` + schemaName + ` for your editor, from the Dockerfiles and Helm charts in this folder and below. Values
 of a chart that name an image which is built here are set to it, and its services are forwarded. Look it over before you start
-devloop: it says what was guessed.`,
-		Example: "  devloop init",
-		Args:    noArguments,
+devloop: it says what was guessed. With --from, it says what a skaffold.yaml does, with these profiles, and in comments what of that
+devloop does in another way or not at all.`,
+		Example: `  devloop init
+  devloop init --from skaffold.yaml --profile local`,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, flag := range []string{"file", "profile", "set", "kube-context"} {
-				if cmd.Flags().Changed(flag) {
+				if cmd.Flags().Changed(flag) && (flag != "profile" || from == "") {
 					return usageError{event.WithHint(fmt.Errorf("init: --%s has no meaning here: a new %s is written into this folder", flag, config.FileName), "devloop init --help")}
 				}
 			}
-			draft, err := survey(".")
+			var draft *draft
+			var err error
+			if from != "" {
+				draft, err = fromSkaffold(from, o.profiles)
+			} else {
+				draft, err = survey(".")
+			}
 			if err != nil {
 				return err
 			}
@@ -58,6 +65,8 @@ devloop: it says what was guessed.`,
 		},
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "replace a "+config.FileName+" that is there")
+	cmd.Flags().StringVar(&from, "from", "", "write what this skaffold.yaml says")
+	completeFlag(cmd, "from", cobra.FixedCompletions([]string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt))
 	return cmd
 }
 
@@ -68,6 +77,34 @@ type draft struct {
 	releases []config.Release
 	forwards []config.Forward
 	notes    []string
+	whole    []byte // instead of all that
+}
+
+// fromSkaffold makes a draft that says what a skaffold.yaml of this folder does.
+func fromSkaffold(from string, profiles []string) (*draft, error) {
+	path, err := filepath.Abs(from)
+	if err != nil {
+		return nil, fmt.Errorf("init: %w", err)
+	}
+	if here, err := os.Getwd(); err != nil || filepath.Dir(path) != here {
+		return nil, usageError{event.WithHint(fmt.Errorf("init: %s is in another folder, which its paths are relative to", from), "cd "+filepath.Dir(path))}
+	}
+	c, err := config.Load(config.Source{Files: []string{from}, Profiles: profiles})
+	switch {
+	case err != nil:
+		return nil, err
+	case c.Format == "":
+		return nil, usageError{fmt.Errorf("init: %s is a %s already", from, config.FileName)}
+	}
+	text, err := c.Text()
+	if err != nil {
+		return nil, fmt.Errorf("init: %w", err)
+	}
+	d := &draft{whole: append([]byte("# yaml-language-server: $schema="+schemaName+"\n"), text...)}
+	for _, note := range c.Notes {
+		d.note("%s", note)
+	}
+	return d, nil
 }
 
 // survey looks for Dockerfiles and charts.
@@ -76,7 +113,7 @@ func survey(root string) (*draft, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &draft{name: label(filepath.Base(folder), "app")}
+	d := &draft{name: config.Label(filepath.Base(folder), "app")}
 	var charts []string
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		name := entry.Name()
@@ -103,6 +140,9 @@ func survey(root string) (*draft, error) {
 	}
 	for _, chart := range charts {
 		d.addRelease(chart)
+	}
+	if isFile("skaffold.yaml") {
+		d.note("there is a skaffold.yaml: devloop init --from skaffold.yaml writes what it says; this here is made from the Dockerfiles and charts")
 	}
 	if len(d.images)+len(d.releases) == 0 {
 		return nil, usageError{event.WithHint(fmt.Errorf("init: there is no Dockerfile and no Helm chart in %s", folder), "go to the folder of your project")}
@@ -139,7 +179,7 @@ func (d *draft) imageOf(path string) (config.Image, bool) {
 	if !isFile(path) {
 		return config.Image{}, false
 	}
-	image := config.Image{Name: label(name, "image"), Context: folder, Dockerfile: path}
+	image := config.Image{Name: config.Label(name, "image"), Context: folder, Dockerfile: path}
 	taken := func(name string) bool {
 		return slices.ContainsFunc(d.images, func(i config.Image) bool { return i.Name == name })
 	}
@@ -150,7 +190,7 @@ func (d *draft) imageOf(path string) (config.Image, bool) {
 
 // addRelease guesses how a chart is meant to be deployed.
 func (d *draft) addRelease(folder string) {
-	r := config.Release{Name: label(filepath.Base(folder), d.name), Chart: folder, Namespace: d.name, CreateNamespace: true, Set: map[string]any{}}
+	r := config.Release{Name: config.Label(filepath.Base(folder), d.name), Chart: folder, Namespace: d.name, CreateNamespace: true, Set: map[string]any{}}
 	if folder == "." {
 		r.Name, r.Chart = d.name, "./"
 	}
@@ -178,7 +218,7 @@ func (d *draft) addRelease(folder string) {
 		for slices.ContainsFunc(d.forwards, func(f config.Forward) bool { return f.Local == local }) {
 			local = max((local+1)%65536, 1024)
 		}
-		if label(service.Name, "") != service.Name || label(service.Namespace, "") != service.Namespace {
+		if config.Label(service.Name, "") != service.Name || config.Label(service.Namespace, "") != service.Namespace {
 			d.note("  left out: service %q, which is no name for Kubernetes", service.Name)
 			continue
 		}
@@ -275,6 +315,9 @@ func (d *draft) write(force bool) (err error) {
 }
 
 func (d *draft) text() string {
+	if d.whole != nil {
+		return string(d.whole)
+	}
 	var out strings.Builder
 	say := func(format string, args ...any) { fmt.Fprintf(&out, format+"\n", args...) }
 	say("# yaml-language-server: $schema=%s", schemaName)
@@ -317,15 +360,6 @@ func scalar(text string) string {
 		return text
 	}
 	return strconv.Quote(text)
-}
-
-var notLabel = regexp.MustCompile(`[^a-z0-9]+`)
-
-// label makes a name that Kubernetes takes out of a file's name.
-func label(text, otherwise string) string {
-	const longest = 40 // leaves room for what charts add
-	made := strings.Trim(notLabel.ReplaceAllString(strings.ToLower(text), "-"), "-")
-	return cmp.Or(strings.Trim(made[:min(len(made), longest)], "-"), otherwise)
 }
 
 // unused returns name, or name with the first number behind it that makes it new.

@@ -35,7 +35,7 @@ type options struct {
 
 func (o *options) register(root *cobra.Command) {
 	flags := root.PersistentFlags()
-	flags.StringArrayVarP(&o.files, "file", "f", []string{config.FileName}, "the configuration; each further file is laid over those before it")
+	flags.StringArrayVarP(&o.files, "file", "f", nil, "the configuration (by default "+config.FileName+", or else skaffold.yaml); each further file is laid over those before it")
 	flags.StringSliceVarP(&o.profiles, "profile", "p", nil, "lay a profile of the configuration over it")
 	flags.StringArrayVar(&o.set, "set", nil, "set one value of the configuration: path=value, as in images.worker.target=dev")
 	flags.StringVar(&o.kubeContext, "kube-context", "", "the kube context to use, instead of the configuration's or the current one")
@@ -87,6 +87,9 @@ func (o *options) settle(cmd *cobra.Command) (err error) {
 	})
 	if err != nil {
 		return err
+	}
+	if len(o.files) == 0 {
+		o.files = []string{config.DefaultFile()}
 	}
 	if !slices.Contains(logFormats, o.logFormat) {
 		return usageError{event.WithHint(fmt.Errorf("--log-format: there is no format %q", o.logFormat), "take one of "+strings.Join(logFormats, ", "))}

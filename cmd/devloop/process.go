@@ -92,11 +92,19 @@ func fileID(place, project string) string {
 	return project[:min(most, len(project))] + "-" + hex.EncodeToString(sum[:4])
 }
 
-// tellConfig tells what a reading of devloop.yaml names, if that is not what it was before.
+// tellConfig tells what a reading of devloop.yaml names, and what of a skaffold.yaml is not as it says, if that is not what it was before.
 func tellConfig(sink event.Sink, before, now *config.Config) {
 	old, new := namesOf(before), namesOf(now)
 	if before == nil || !reflect.DeepEqual(old, new) {
 		sink.For("config").Detail(event.ConfigRead, "project", now.Name, "file", now.Path, "folder", now.Dir, "images", new[0], "releases", new[1], "charts", new[2])
+	}
+	if now.Format != "" && before == nil {
+		sink.For("config").Note("a skaffold.yaml is read as a devloop.yaml", "file", now.Path, "format", now.Format)
+	}
+	if before == nil || !reflect.DeepEqual(before.Notes, now.Notes) {
+		for _, note := range now.Notes {
+			sink.For("config").Warn(note.String(), nil)
+		}
 	}
 }
 

@@ -415,7 +415,7 @@ func (p platform) Verify(ctx context.Context, sink event.Sink, tags []name.Tag) 
 	refs := references(p.config, tags, p.session.push)
 	trials := make([]deploy.Trial, len(p.config.Verify))
 	for i, v := range p.config.Verify {
-		trials[i] = deploy.Trial{Image: refs[v.Image], Name: v.Image, Purpose: "verify", Command: v.Command,
+		trials[i] = deploy.Trial{Image: refs[v.Image], Name: v.Image, Purpose: deploy.PurposeVerify, Command: v.Command,
 			Namespace: v.Namespace, Near: namespaceOf(p.config, v.Image), Timeout: v.Timeout}
 	}
 	return p.session.deployer.Verify(ctx, sink, trials)

@@ -3,7 +3,9 @@
 //
 // Where to look: config.go what the keys are and what Load does, rules.go what a value has to look like, yaml.go how
 // text becomes a tree of values, layers.go and set.go how several files, profiles and assignments become one tree,
-// decode.go how the tree becomes a Config, whole.go what only the whole can tell (files that exist, names that others
+// skaffold.go how the tree of a skaffold.yaml becomes that of a devloop.yaml (skaffold_release.go, skaffold_template.go and
+// skaffold_profile.go its releases, templates and profiles), text.go how a Config becomes a devloop.yaml, decode.go how the
+// tree becomes a Config, whole.go what only the whole can tell (files that exist, names that others
 // use), template.go the {{ image "worker" }} of values and hooks, errors.go what is said when something is wrong,
 // schema.go the JSON schema for editors.
 package config
@@ -13,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 )
@@ -110,8 +113,14 @@ type Config struct {
 	// The page that shows how it all stands. Fixed when devloop starts.
 	Page Page `key:"page"`
 
-	files []string // that were read, absolute
-	root  *node    // what was decoded, for the positions
+	// Format is the apiVersion of the skaffold.yaml that was read, "" if all was devloop.yaml. Notes are what of it devloop does
+	// in another way or not at all, in the order of its lines.
+	Format string
+	Notes  []Problem
+
+	files       []string // that were read, absolute
+	root        *node    // what was decoded, for the positions
+	environment []string // variables that a skaffold.yaml was filled in with
 }
 
 // PushPlain tells whether plain http is allowed.
@@ -366,7 +375,7 @@ type Page struct {
 
 // Source is what a configuration is read from.
 type Source struct {
-	Files    []string     // the first is the base (FileName if there is none), each further one is laid over those before
+	Files    []string     // the first is the base (DefaultFile if there is none), each further one is laid over those before
 	Profiles []string     // names of profiles that are laid over the files, in this order
 	Set      []Assignment // laid over everything else, in this order
 }
@@ -385,7 +394,7 @@ type Assignment struct {
 // needs apiVersion and name. Paths are relative to the first file's folder, whichever file they stand in.
 func Load(source Source) (*Config, error) {
 	if len(source.Files) == 0 {
-		source.Files = []string{FileName}
+		source.Files = []string{DefaultFile()}
 	}
 	r := &report{}
 	c := &Config{}
@@ -404,7 +413,7 @@ func Load(source Source) (*Config, error) {
 			continue
 		}
 		if root := r.parse(from, text); root != nil {
-			files = append(files, root)
+			files = append(files, r.converted(c, root, source))
 		}
 	}
 	if len(files) == len(source.Files) {
@@ -415,6 +424,21 @@ func Load(source Source) (*Config, error) {
 		return nil, r.failed(c.files)
 	}
 	return c, nil
+}
+
+// converted returns the tree of a devloop.yaml for that of a skaffold.yaml, and any other as it is.
+func (r *report) converted(c *Config, root *node, source Source) *node {
+	format := skaffoldFormat(root)
+	if format == "" {
+		return root
+	}
+	path, _ := filepath.Abs(source.Files[0]) // which was possible before
+	s := &skaffold{report: r, dir: filepath.Dir(path), first: root.origin.order == 0, keys: map[*node]*node{}}
+	root = s.fromSkaffold(root, source.Profiles)
+	slices.SortStableFunc(s.notes, byPlace)
+	c.Format, c.Notes, c.environment = format, append(c.Notes, s.notes...), append(c.environment, s.environment...)
+	c.files = append(c.files, s.files...)
+	return root
 }
 
 // assemble fills c from the files: each of them is checked by itself, then what they say together.
@@ -435,6 +459,7 @@ func (r *report) assemble(c *Config, files []*node, source Source) {
 	d.read(c.root, &all, "")
 	all.Config.Path, all.Config.Dir, all.Config.Name = c.Path, c.Dir, all.Name
 	all.Config.files, all.Config.root = c.files, c.root
+	all.Config.Format, all.Config.Notes, all.Config.environment = c.Format, c.Notes, c.environment
 	*c = all.Config
 	r.whole(c)
 }
@@ -446,7 +471,11 @@ func (r *report) isOurs(f *node) bool {
 	if v == nil || !v.isScalar() || v.isNull() || v.Value == Version {
 		return true
 	}
-	r.wrong(v, "this devloop reads %q, not %q", Version, v.Value)
+	if strings.HasPrefix(v.Value, "skaffold/") {
+		r.wrong(v, "this devloop reads %q, and %s, not %q; skaffold fix --overwrite writes a newer one", Version, skaffoldVersions, v.Value)
+	} else {
+		r.wrong(v, "this devloop reads %q, not %q", Version, v.Value)
+	}
 	r.foreign = true
 	return false
 }

@@ -82,7 +82,7 @@ func write(t testing.TB, path, text string) {
 // said returns a configuration without what it remembers of its files.
 func said(c *Config) *Config {
 	plain := *c
-	plain.files, plain.root = nil, nil
+	plain.files, plain.root, plain.environment = nil, nil, nil
 	return &plain
 }
 

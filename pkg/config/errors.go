@@ -125,15 +125,19 @@ type report struct {
 
 // wrong reports what is wrong with the value n.
 func (r *report) wrong(n *node, format string, args ...any) {
-	message := fmt.Sprintf(format, args...)
+	r.add(n.origin, problemAt(n, fmt.Sprintf(format, args...)))
+}
+
+// problemAt is what is said of the value n.
+func problemAt(n *node, message string) Problem {
 	if n.path != "" {
 		message = n.path + ": " + message
 	}
-	p := Problem{Line: n.Line, Column: n.Column, Message: message}
+	p := Problem{File: n.origin.name, Line: n.Line, Column: n.Column, Message: message, order: n.origin.order}
 	if n.origin.assignment {
 		p.Line, p.Column = 0, 0
 	}
-	r.add(n.origin, p)
+	return p
 }
 
 func (r *report) add(from *origin, p Problem) {
@@ -159,17 +163,19 @@ func (r *report) unreadable(from *origin, path string, cause error) {
 	}
 	r.add(from, Problem{Message: "there is no such file (looked for " + path + ")"})
 	if from.order == 0 {
-		r.hint = FileName + " says which images to build, which Helm releases to deploy and which ports to forward; " +
+		r.hint = FileName + " says which images to build, which Helm releases to deploy and which ports to forward (a skaffold.yaml is read, too); " +
 			"go to the folder that has one, or let devloop init write it"
 	}
 }
 
 // failed makes the Error of all problems that were found. files are the absolute paths that were read.
 func (r *report) failed(files []string) *Error {
-	slices.SortStableFunc(r.problems, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
-	})
+	slices.SortStableFunc(r.problems, byPlace)
 	return &Error{Problems: r.problems, hint: r.hint, files: append(slices.Clone(files), r.missing...), cause: r.cause}
+}
+
+func byPlace(a, b Problem) int {
+	return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 }
 
 // didYouMean returns `; did you mean "worker"?`, or "" if no known word is near.

@@ -61,14 +61,18 @@ func profileNames(files []*node) []string {
 // ProfileNames returns the profiles that the files have, for the completion of a command line: what cannot be read is
 // left out.
 func ProfileNames(files []string) []string {
+	if len(files) == 0 {
+		files = []string{DefaultFile()}
+	}
 	var roots []*node
 	for _, name := range files {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			continue
 		}
-		if root := (&report{}).parse(&origin{name: name}, text); root != nil {
-			roots = append(roots, root)
+		r := &report{}
+		if root := r.parse(&origin{name: name}, text); root != nil {
+			roots = append(roots, r.converted(&Config{}, root, Source{Files: files}))
 		}
 	}
 	return profileNames(roots)

@@ -37,8 +37,12 @@ var wrong = []struct {
 	{"nothing required", "kubeContext: x\n", []string{
 		`devloop.yaml:1:1: "apiVersion" is missing`, `devloop.yaml:1:1: "name" is missing`,
 	}},
-	{"other version", "apiVersion: skaffold/v4beta11\nkind: Config\nbuild: {}\n", []string{
-		`devloop.yaml:1:13: apiVersion: this devloop reads "devloop/v1", not "skaffold/v4beta11"`,
+	{"other version", "apiVersion: devloop/v2\nkind: Config\nbuild: {}\n", []string{
+		`devloop.yaml:1:13: apiVersion: this devloop reads "devloop/v1", not "devloop/v2"`,
+	}},
+	{"old skaffold", "apiVersion: skaffold/v1beta15\nkind: Config\nbuild: {}\n", []string{
+		`devloop.yaml:1:13: apiVersion: this devloop reads "devloop/v1", and skaffold/v2alpha1 to skaffold/v4beta13, not "skaffold/v1beta15"; ` +
+			`skaffold fix --overwrite writes a newer one`,
 	}},
 	{"version is a list", "apiVersion: [devloop/v1]\nname:\n", []string{
 		`devloop.yaml:1:13: apiVersion: must be text, but is a list`, `devloop.yaml:2:6: name: must not be empty`,

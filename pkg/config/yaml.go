@@ -93,8 +93,13 @@ func (r *report) parse(from *origin, text []byte) *node {
 	second, err := decodeNode(documents)
 	switch {
 	case err == nil:
-		r.add(from, Problem{Line: second.Line, Column: second.Column,
-			Message: "a second YAML document starts here; the file has to be one document"})
+		message := "a second YAML document starts here; the file has to be one document"
+		for i, key := range first.Content {
+			if i%2 == 0 && key.Value == "apiVersion" && skaffoldVersion.MatchString(first.Content[i+1].Value) {
+				message = "a second configuration starts here; devloop reads one: give each a file of its own, and a devloop of its own (devloop -f FILE)"
+			}
+		}
+		r.add(from, Problem{Line: second.Line, Column: second.Column, Message: message})
 		return nil
 	case !errors.Is(err, io.EOF):
 		r.add(from, syntaxProblem(err))

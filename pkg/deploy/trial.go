@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -44,6 +43,17 @@ type Trial struct {
 	Namespace string        // "" for Near
 	Near      string        // where it runs if that namespace is there and takes it, else in default
 	Timeout   time.Duration // in all
+}
+
+// PurposeVerify is that of the trials that devloop.yaml asks for.
+const PurposeVerify = "verify"
+
+// setting is what a user can do by a key of devloop.yaml, where the trial is from there.
+func (t Trial) setting(hint string) string {
+	if t.Purpose != PurposeVerify {
+		return ""
+	}
+	return hint + ": verify in devloop.yaml"
 }
 
 // TrialError is what came of a trial whose command did not end with 0.
@@ -220,7 +230,7 @@ func (d *Deployer) trialOutput(ctx context.Context, pod *corev1.Pod) (string, er
 
 // trialLate is the error of a trial whose time is over.
 func (d *Deployer) trialLate(ctx context.Context, t Trial, pod *corev1.Pod, cause error) error {
-	text, hint := shownCommand(t.Command)+" in image "+t.Image, "give it more time, or have it end sooner: verify in devloop.yaml has a timeout"
+	text, hint := shownCommand(t.Command)+" in image "+t.Image, t.setting("give it more time, or have it end sooner")
 	if known := troubles(pod, false); len(known) > 0 {
 		text, hint = text+": "+known[0].what, known[0].hint
 	} else if pod.Spec.NodeName == "" {
@@ -251,7 +261,7 @@ func (d *Deployer) makeTrial(ctx context.Context, t Trial) (*corev1.Pod, error) 
 		if !refuses(err) {
 			return nil, event.Transient(err)
 		}
-		refused = event.WithHint(err, "name a namespace that takes it: verify in devloop.yaml has a namespace")
+		refused = event.WithHint(err, t.setting("name a namespace that takes it"))
 	}
 	return nil, refused
 }
@@ -333,5 +343,5 @@ func (d *Deployer) removeTrial(ctx context.Context, id string) error {
 
 // ofTrial tells the pods that are made here.
 func ofTrial(pod *corev1.Pod) bool {
-	return pod.Labels[labelManagedBy] == managedByUs && slices.Contains([]string{"verify", "libraries"}, pod.Labels[labelTrial])
+	return pod.Labels[labelManagedBy] == managedByUs && pod.Labels[labelTrial] != ""
 }

@@ -130,7 +130,9 @@ func (f *fields) UnmarshalJSON(data []byte) error {
 			return err
 		}
 		var value any
-		if whole, err := strconv.ParseInt(string(text), 10, 64); err == nil {
+		if known := ofProof(key, text); known != nil {
+			value = known
+		} else if whole, err := strconv.ParseInt(string(text), 10, 64); err == nil {
 			value = whole // a float is printed in another way
 		} else if err := json.Unmarshal(text, &value); err != nil {
 			return err

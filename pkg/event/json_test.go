@@ -114,6 +114,26 @@ func TestLineKeepsWhatItTells(t *testing.T) {
 	}
 }
 
+// What is told of the proof has parts of its own, which are there again when the line is read.
+func TestLineKeepsTheProof(t *testing.T) {
+	e := Event{Time: time.Unix(1, 0), Stage: "proof", Phase: Failed, Message: ChainChecked, Fields: []any{
+		"links", Links{{Image: "worker", Place: AtNode, Name: "n", Is: "a", Want: "b"}},
+		"clusters", DaskClusters{{Namespace: "n", Name: "c", Owner: "ada", Image: "worker:1", Since: time.Unix(1, 0).UTC(), Workers: 2}},
+		"differences", Differences{{Library: "dask", Versions: []string{"1", ""}}},
+	}}
+	text, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read Event
+	if err := json.Unmarshal(text, &read); err != nil || !reflect.DeepEqual(read.Fields, e.Fields) {
+		t.Errorf("%v: %v, not %v, of %s", err, read.Fields, e.Fields, text)
+	}
+	if got := fmt.Sprint(read.Field("links")) + "|" + fmt.Sprint(read.Field("differences")); got != "worker, node n: a, not b|dask 1/missing" {
+		t.Error(got)
+	}
+}
+
 func TestLevels(t *testing.T) {
 	for _, test := range []struct {
 		event Event

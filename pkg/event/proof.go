@@ -112,3 +112,24 @@ func joined[T fmt.Stringer](list []T) string {
 	}
 	return strings.Join(texts, "; ")
 }
+
+// ofProof returns what a field of these types was before it became JSON, nil if it is none.
+func ofProof(key any, text []byte) any {
+	switch key {
+	case "links":
+		return read[Links](text)
+	case "clusters":
+		return read[DaskClusters](text)
+	case "differences":
+		return read[Differences](text)
+	}
+	return nil
+}
+
+func read[T any](text []byte) any {
+	var value T
+	if json.Unmarshal(text, &value) != nil {
+		return nil
+	}
+	return value
+}

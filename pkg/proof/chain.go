@@ -195,7 +195,9 @@ func Old(images []Image, clusters event.DaskClusters) event.DaskClusters {
 			old = append(old, c)
 		}
 	}
-	slices.SortFunc(old, func(a, b event.DaskCluster) int { return cmp.Or(a.Since.Compare(b.Since), strings.Compare(a.Name, b.Name)) })
+	slices.SortFunc(old, func(a, b event.DaskCluster) int {
+		return cmp.Or(a.Since.Compare(b.Since), strings.Compare(a.Name, b.Name))
+	})
 	return old
 }
 

@@ -277,7 +277,7 @@ func testCanary(t *testing.T) {
 
 	t.Run("a namespace that is not there", func(t *testing.T) {
 		verify(`namespace: nowhere, command: ["true"]`)
-		if _, log := p.call(t, 1, "run"); !strings.Contains(log, `namespaces "nowhere" not found`) || !strings.Contains(log, "verify in devloop.yaml has a namespace") {
+		if _, log := p.call(t, 1, "run"); !strings.Contains(log, `namespaces "nowhere" not found`) || !strings.Contains(log, "name a namespace that takes it: verify in devloop.yaml") {
 			t.Errorf("it says\n%s", log)
 		}
 		noCanary(t, cluster)
@@ -308,7 +308,6 @@ func testCanary(t *testing.T) {
 		d.wait(0, runComplete, smallRun)
 		noCanary(t, cluster)
 		mark := d.mark()
-		p.append("chart/values.yaml", "\n# another revision is not another image\n")
 		p.edit("devloop.yaml", "port: 80", "port:  80")
 		d.wait(mark, runComplete, smallRun)
 		if n := d.count(mark, `image verified`); n != 0 {

@@ -1,0 +1,705 @@
+package config
+
+// From the tree of a skaffold.yaml to that of a devloop.yaml. Its values keep their place in skaffold.yaml, so whatever is
+// wrong with them later is told with their line there. What devloop does in another way, or not at all, becomes a note.
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// fileNames are those of the file that is read where none is named; the first one that is there.
+var fileNames = []string{FileName, "skaffold.yaml", "skaffold.yml"}
+
+// DefaultFile returns the name of the file that is meant in this folder if the user names none: devloop.yaml, or the
+// skaffold.yaml where that is all there is.
+func DefaultFile() string {
+	for _, name := range fileNames {
+		if _, err := os.Stat(name); err == nil {
+			return name
+		}
+	}
+	return FileName
+}
+
+var (
+	skaffoldVersion  = regexp.MustCompile(`^skaffold/v[234]((alpha|beta)[0-9]+)?$`)
+	skaffoldVersions = "skaffold/v2alpha1 to skaffold/v4beta13"
+)
+
+// skaffoldFormat returns the apiVersion of a skaffold.yaml that can be read, "" if it is anything else.
+func skaffoldFormat(root *node) string {
+	if v := root.get("apiVersion"); v != nil && v.isScalar() && skaffoldVersion.MatchString(v.Value) {
+		return v.Value
+	}
+	return ""
+}
+
+// skaffold is one skaffold.yaml on its way.
+type skaffold struct {
+	*report
+	dir   string // that paths are relative to
+	first bool   // of several files: the others need no name
+
+	artifacts []artifact
+	releases  []*node   // as devloop.yaml has them
+	gateways  []gateway // those that are a Dask Gateway
+
+	keys map[*node]*node // under which the values stand that were read
+
+	createNamespace bool    // by a flag of helm
+	before, after   []*node // commands around the releases, as devloop.yaml has them
+	waiting         []*node // for each release, what says that the next ones wait for it, nil if nothing does
+	notes           []Problem
+	environment     []string // variables that were filled in
+	files           []string // that were read besides, absolute
+}
+
+// artifact is an image that the file names.
+type artifact struct {
+	at      *node
+	name    string // in skaffold.yaml
+	image   string // in devloop.yaml, "" if devloop cannot build it
+	builder string // what would build it
+	named   bool   // by a value of a release
+}
+
+// fromSkaffold returns the tree of the devloop.yaml that means what root does with these profiles.
+func (s *skaffold) fromSkaffold(root *node, profiles []string) *node {
+	made := root.as(yaml.MappingNode, "")
+	put(made, "apiVersion", scalar(root.get("apiVersion"), Version))
+	s.profileNames(made, root.get("profiles"), profiles)
+	root = s.profiled(root, profiles)
+
+	name := root.get("metadata").get("name")
+	if name == nil || name.isNull() {
+		name = root.as(yaml.ScalarNode, "metadata.name")
+	}
+	if s.first || !name.isScalar() || name.Value != "" {
+		put(made, "name", s.projectName(name))
+	}
+	// What others name comes first: images before the releases whose values name them, and these before the forwards.
+	root = root.copied()
+	slices.SortStableFunc(root.entries, func(a, b entry) int { return cmp.Compare(rank(a.key.Value), rank(b.key.Value)) })
+	var forwards *node
+	s.section(root, map[string]func(*node){
+		"apiVersion": func(*node) {},
+		"kind": func(n *node) {
+			if n.Value != "Config" {
+				s.wrong(n, "must be Config, but is %s", found(n))
+			}
+		},
+		"metadata": func(n *node) {
+			s.section(n, map[string]func(*node){"name": func(*node) {}}, noMeaning("labels", "annotations"))
+		},
+		"build":       func(n *node) { s.build(n, made) },
+		"deploy":      func(n *node) { s.deploy(n, made) },
+		"manifests":   s.manifests,
+		"portForward": func(n *node) { forwards = n },
+		"profiles":    func(*node) {},
+	}, map[string]string{
+		"requires":         "the configurations that it names are not read: what they build and deploy is missing; give each a devloop of its own",
+		"test":             "these tests of images are not run",
+		"verify":           "these tests are not run after a deployment",
+		"customActions":    "there is no skaffold exec: these actions are not run",
+		"resourceSelector": "manifests are not rewritten, so nothing is selected",
+	})
+	s.finish(made)
+	if forwards != nil {
+		s.forwards(forwards, made)
+	}
+	s.unnamed()
+	return made
+}
+
+func rank(key string) int { return slices.Index([]string{"build", "manifests", "deploy"}, key) }
+
+// section reads a mapping: each value by its key, null and empty text as if they were left out. What stands under the keys of told is not
+// used, and their text says what happens instead. Other keys are not known.
+func (s *skaffold) section(n *node, read map[string]func(*node), told map[string]string) {
+	if n.isNull() || !s.isMapping(n) {
+		return
+	}
+	var keys []string
+	for key := range read {
+		keys = append(keys, key)
+	}
+	for key := range told {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	for _, e := range n.entries {
+		name := e.key.Value
+		s.keys[e.value] = e.key
+		consequence, isTold := told[name]
+		switch {
+		case n.path == "" && strings.HasPrefix(name, "."): // where skaffold lets people keep what they give an anchor
+		case read[name] == nil && !isTold:
+			s.note(e.value, "skaffold has no such key, or devloop does not know it: ignored%s", didYouMean(name, keys))
+		case e.value.isNull(), e.value.isScalar() && e.value.Value == "":
+		case isTold:
+			s.note(e.value, "%s", consequence)
+		default:
+			read[name](e.value)
+		}
+	}
+}
+
+// noMeaning is what is told of keys that are nothing to devloop.
+func noMeaning(keys ...string) map[string]string {
+	told := map[string]string{}
+	for _, key := range keys {
+		told[key] = "has no meaning for devloop: ignored"
+	}
+	return told
+}
+
+// note says what of the file is not as it was with skaffold. A value is placed where its key is: that of a mapping begins a line
+// further down.
+func (s *skaffold) note(n *node, format string, args ...any) {
+	if key := s.keys[n]; key != nil {
+		n = &node{Node: key.Node, origin: n.origin, path: n.path}
+	}
+	p := problemAt(n, fmt.Sprintf(format, args...))
+	if !slices.Contains(s.notes, p) {
+		s.notes = append(s.notes, p)
+	}
+}
+
+func (s *skaffold) isMapping(n *node) bool {
+	if !n.isMapping() {
+		s.wrong(n, "must be a mapping, but is %s", found(n))
+	}
+	return n.isMapping()
+}
+
+// items are those of a list, without null.
+func (s *skaffold) items(n *node) []*node {
+	if !n.isList() && !n.isNull() {
+		s.wrong(n, "must be a list, but is %s", found(n))
+	}
+	return slices.DeleteFunc(slices.Clone(n.items), (*node).isNull)
+}
+
+// text is a single value, as skaffold takes it: numbers need no quotes. It is "" if it was reported.
+func (s *skaffold) text(n *node) string {
+	switch {
+	case !n.isScalar():
+		s.wrong(n, "must be a single value, but is %s", found(n))
+	case n.Value == "" || n.isNull():
+		s.wrong(n, "must not be empty")
+	case strings.ContainsRune(n.Value, 0):
+		s.wrong(n, "has a sign that no text has")
+	default:
+		return n.Value
+	}
+	return ""
+}
+
+// truth reads true and false, and what they were in older YAML: yes, off.
+func (s *skaffold) truth(n *node) bool {
+	value := false
+	if !n.isScalar() || n.Decode(&value) != nil {
+		s.wrong(n, "must be true or false, but is %s", found(n))
+	}
+	return value
+}
+
+// scalar returns text in the place of n.
+func scalar(n *node, text string) *node { return typed(n, "!!str", text) }
+
+func typed(n *node, tag, text string) *node {
+	made := n.as(yaml.ScalarNode, n.path)
+	made.Tag, made.Value = tag, text
+	return made
+}
+
+// put puts value under a key of a mapping of devloop.yaml. The key stands where the value does.
+func put(n *node, name string, value *node) {
+	k := scalar(value, name)
+	k.path = n.path
+	n.put(k, value)
+}
+
+// add adds an item to the list under a key.
+func add(n *node, name string, item *node) {
+	list := n.get(name)
+	if list == nil {
+		list = item.as(yaml.SequenceNode, item.path)
+		put(n, name, list)
+	}
+	list.items = append(list.items, item)
+}
+
+var notLabel = regexp.MustCompile(`[^a-z0-9]+`)
+
+// Label makes a name that Kubernetes takes out of any text; otherwise is for a text that has nothing for it.
+func Label(text, otherwise string) string {
+	const longest = 40 // leaves room for what charts add
+	made := strings.Trim(notLabel.ReplaceAllString(strings.ToLower(text), "-"), "-")
+	return cmp.Or(strings.Trim(made[:min(len(made), longest)], "-"), otherwise)
+}
+
+func (s *skaffold) projectName(n *node) *node {
+	if n.isScalar() && n.Value == "" {
+		return scalar(n, Label(filepath.Base(s.dir), "app"))
+	}
+	name := s.text(n)
+	if name != "" && rules["label"].breach(name) != "" {
+		name = Label(name, "app")
+		s.note(n, "%q is no name for Kubernetes: the project is called %s", n.Value, name)
+	}
+	return scalar(n, name)
+}
+
+func (s *skaffold) build(n *node, made *node) {
+	var platforms *node
+	s.section(n, map[string]func(*node){
+		"artifacts": func(*node) {}, // when the platforms are known
+		"platforms": func(n *node) { platforms = n },
+		"local": func(n *node) {
+			s.section(n, map[string]func(*node){
+				"push": func(n *node) {
+					if s.truth(n) {
+						s.note(n, "images are not pushed: the nodes get them from devloop; push: in a devloop.yaml, or --set push=REGISTRY, pushes them")
+					}
+				},
+				"useBuildkit": func(n *node) {
+					if !s.truth(n) {
+						s.note(n, "images are built by BuildKit all the same")
+					}
+				},
+			}, map[string]string{
+				"tryImportMissing": "images are taken from the node or from Docker, or built",
+				"useDockerCLI":     "the docker command is not used",
+				"concurrency":      "images are built side by side",
+			})
+		},
+	}, map[string]string{
+		"hooks":              "these commands are not run when images are built",
+		"tagPolicy":          "a tag is the hash of all that the image is made from",
+		"insecureRegistries": "no registry is needed; of base images, the builder's own settings say which registries are plain http",
+		"googleCloudBuild":   "images are built by the node or by Docker on this machine",
+		"cluster":            "images are built by the node or by Docker on this machine",
+	})
+	list := n.get("artifacts")
+	if list == nil {
+		return
+	}
+	images := list.as(yaml.MappingNode, list.path)
+	for _, item := range s.items(list) {
+		s.artifact(item, platforms, images)
+	}
+	if len(images.entries) > 0 {
+		put(made, "images", images)
+	}
+}
+
+// registryPort is a registry that no image of devloop.yaml may have in its name.
+var registryPort = regexp.MustCompile(`^[^/]+:[0-9]+/`)
+
+// artifact reads one of build.artifacts. The ones that devloop cannot build are remembered for those who name them.
+func (s *skaffold) artifact(n, platforms, images *node) {
+	if !s.isMapping(n) {
+		return
+	}
+	name := n.get("image")
+	if name == nil {
+		s.wrong(n, `"image" is missing`)
+		return
+	}
+	a := artifact{at: name, name: s.text(name), builder: "docker"}
+	if a.name == "" {
+		return
+	}
+	a.image = registryPort.ReplaceAllString(a.name, "")
+	for _, other := range s.artifacts {
+		if other.image == a.image && a.image != "" || other.name == a.name {
+			s.taken(name, a.name, other.at)
+			return
+		}
+	}
+	image := n.as(yaml.MappingNode, n.path)
+	var dockerfile *node
+	docker := func(builder string, told map[string]string) func(*node) {
+		return func(n *node) {
+			a.builder = builder
+			dockerfile = s.docker(n, image, told)
+		}
+	}
+	other := func(builder string) func(*node) {
+		return func(n *node) {
+			a.builder, a.image = builder, ""
+			s.note(n, "the image %s is not built: devloop builds Dockerfiles", a.name)
+		}
+	}
+	context := "."
+	s.section(n, map[string]func(*node){
+		"image":   func(*node) {},
+		"context": func(n *node) { context = cmp.Or(s.text(n), "."); put(image, "context", n) },
+		"docker":  docker("docker", dockerTold),
+		"kaniko": func(n *node) {
+			s.note(n, "the image is built by BuildKit, as a docker artifact")
+			docker("kaniko", kanikoTold)(n)
+		},
+		"bazel": other("bazel"), "jib": other("jib"), "jibMaven": other("jib"), "jibGradle": other("jib"), "ko": other("ko"),
+		"buildpacks": other("buildpacks"), "buildpack": other("buildpacks"), "custom": other("a custom command"),
+		"platforms": func(n *node) { platforms = n },
+		"requires": func(n *node) {
+			if len(s.items(n)) > 0 {
+				s.wrong(n, "devloop does not build an image from another one that it builds: make both stages of one Dockerfile, and choose by target")
+			}
+		},
+	}, map[string]string{
+		"sync":        "files are not copied into running containers, the image is built again instead",
+		"hooks":       "these commands are not run when the image is built",
+		"runtimeType": "is for skaffold debug: ignored",
+	})
+	if text := image.get("context"); text != nil {
+		put(image, "context", scalar(text, context))
+	}
+	if platforms != nil && a.image != "" {
+		s.platform(platforms, image)
+	}
+	if dockerfile != nil {
+		path := filepath.Join(context, dockerfile.Value)
+		switch {
+		case filepath.IsAbs(dockerfile.Value):
+			path = dockerfile.Value
+		case !isThere(abs(s.dir, path)) && isThere(abs(s.dir, dockerfile.Value)): // shared by several contexts
+			path = filepath.Clean(dockerfile.Value)
+		}
+		put(image, "dockerfile", scalar(dockerfile, path))
+	}
+	s.artifacts = append(s.artifacts, a)
+	if a.image == "" {
+		return
+	}
+	if a.image != a.name {
+		s.note(name, "the image is called %s, without a registry: devloop brings it to the nodes itself", a.image)
+	}
+	key := scalar(name, a.image)
+	images.put(key, image)
+}
+
+func isThere(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// dockerTold is what is told of keys for the docker command.
+var dockerTold = map[string]string{
+	"network":    "builds have the builder's own network",
+	"addHost":    "builds do not know these names",
+	"cacheFrom":  "the builder's own cache is used",
+	"cliFlags":   "the docker command is not used: without these flags",
+	"pullParent": "a base image that Docker holds is taken as it is; the key r asks registries for the others",
+	"noCache":    "the builder's cache is used: what has not changed is not built again",
+	"squash":     "the image keeps its layers",
+}
+
+// kanikoTold is what is told of keys for kaniko.
+var kanikoTold = func() map[string]string {
+	told := map[string]string{
+		"label":       "the image does not get these labels",
+		"env":         "builds do not get these variables",
+		"destination": "the image is not pushed",
+	}
+	for _, key := range []string{
+		"buildContext", "cache", "cleanup", "copyMaxRetries", "copyTimeout", "digestFile", "flags", "force", "ignorePaths", "image", "imageFSExtractRetry",
+		"imageNameWithDigestFile", "initImage", "insecure", "insecurePull", "insecureRegistry", "logFormat", "logTimestamp", "ociLayoutPath", "pushRetry",
+		"registryCertificate", "registryMirror", "reproducible", "singleSnapshot", "skipTLS", "skipTLSVerifyPull", "skipTLSVerifyRegistry",
+		"skipUnusedStages", "snapshotMode", "tarPath", "useNewRun", "verbosity", "volumeMounts", "whitelistVarRun",
+	} {
+		told[key] = "is for kaniko: ignored"
+	}
+	return told
+}()
+
+// docker reads how an image is built from a Dockerfile, whose path it returns: only the context says where that is.
+func (s *skaffold) docker(n, image *node, told map[string]string) (dockerfile *node) {
+	s.section(n, map[string]func(*node){
+		"dockerfile": func(n *node) {
+			if s.text(n) != "" {
+				dockerfile = n
+			}
+		},
+		"target":    func(n *node) { put(image, "target", scalar(n, s.text(n))) },
+		"buildArgs": func(n *node) { s.buildArgs(n, image) },
+		"secret":    func(n *node) { s.secret(n, image) },
+		"secrets": func(n *node) {
+			for _, item := range s.items(n) {
+				s.secret(item, image)
+			}
+		},
+		"ssh": func(n *node) { add(image, "ssh", scalar(n, s.text(n))) },
+		"contextSubPath": func(n *node) {
+			s.wrong(n, "devloop has no part of a context: name the folder as the artifact's context")
+		},
+	}, told)
+	return dockerfile
+}
+
+func (s *skaffold) buildArgs(n, image *node) {
+	if !s.isMapping(n) {
+		return
+	}
+	args := n.as(yaml.MappingNode, n.path)
+	for _, e := range n.entries {
+		value := e.value
+		switch {
+		case value.isNull(): // of the environment, as for docker build --build-arg NAME
+			set, found := os.LookupEnv(e.key.Value)
+			switch {
+			case !utf8.ValidString(set):
+				s.wrong(value, "the variable %s of the environment is no text", e.key.Value)
+				continue
+			case !found:
+				s.note(value, "the environment has no variable %s: the build does not get it", e.key.Value)
+				continue
+			}
+			s.environment = append(s.environment, e.key.Value)
+			value = scalar(value, set)
+		case value.isScalar():
+			text, ok := s.plain(value, value.Value)
+			if !ok {
+				continue
+			}
+			value = scalar(value, text)
+		}
+		args.put(e.key, value)
+	}
+	if len(args.entries) > 0 {
+		put(image, "args", args)
+	}
+}
+
+// secret reads what a build gets as one. Without a source it is the variable of its name or else the file, as for docker build.
+func (s *skaffold) secret(n, image *node) {
+	given := n.as(yaml.MappingNode, n.path)
+	var id *node
+	s.section(n, map[string]func(*node){
+		"id":  func(n *node) { id = n },
+		"src": func(n *node) { put(given, "file", scalar(n, s.text(n))) },
+		"env": func(n *node) { put(given, "env", scalar(n, s.text(n))) },
+	}, map[string]string{"dst": "the Dockerfile says where a secret is"})
+	if id == nil {
+		if n.isMapping() {
+			s.wrong(n, `"id" is missing`)
+		}
+		return
+	}
+	if name := s.text(id); len(given.entries) == 0 && name != "" {
+		source := "file"
+		if _, found := os.LookupEnv(name); found {
+			source = "env"
+		}
+		put(given, source, scalar(id, name))
+	}
+	secrets := image.get("secrets")
+	if secrets == nil {
+		secrets = n.as(yaml.MappingNode, n.path)
+		put(image, "secrets", secrets)
+	}
+	if secrets.get(id.Value) != nil {
+		s.wrong(id, "%q is here twice", id.Value)
+		return
+	}
+	put(secrets, id.Value, given)
+}
+
+// platform reads the platforms to build for, of which devloop knows one.
+func (s *skaffold) platform(n, image *node) {
+	items := s.items(n)
+	switch {
+	case len(items) == 0:
+	case len(items) > 1:
+		s.note(n, "images are built for this machine's platform alone")
+	case rules["platform"].breach(items[0].Value) != "":
+		s.note(items[0], "%q is no os/arch[/variant]: images are built for this machine's platform", items[0].Value)
+	default:
+		put(image, "platform", scalar(items[0], items[0].Value))
+	}
+}
+
+// deploy reads all but the releases' common end.
+func (s *skaffold) deploy(n, made *node) {
+	notDeployed := "is not deployed: devloop deploys Helm releases; put these manifests into a chart"
+	s.section(n, map[string]func(*node){
+		"helm":        func(n *node) { s.helm(n) },
+		"kubeContext": func(n *node) { put(made, "kubeContext", scalar(n, s.text(n))) },
+		"kubectl": func(n *node) {
+			if len(n.get("manifests").keysOrItems()) > 0 {
+				s.note(n, "%s", notDeployed)
+				return
+			}
+			s.note(n, "kubectl is not used: devloop deploys Helm releases alone")
+		},
+		"statusCheck": func(n *node) {
+			if !s.truth(n) {
+				s.note(n, "devloop waits for the pods of every release all the same")
+			}
+		},
+		"statusCheckDeadlineSeconds": func(n *node) {
+			seconds, err := strconv.Atoi(n.Value)
+			if err != nil || seconds < 0 {
+				s.wrong(n, "must be a number of seconds, but is %s", found(n))
+			} else if seconds > 0 {
+				timeouts := n.as(yaml.MappingNode, n.path)
+				put(timeouts, "rollout", scalar(n, brief(seconds)))
+				put(made, "timeouts", timeouts)
+			}
+		},
+	}, map[string]string{
+		"kustomize":                     notDeployed,
+		"kpt":                           notDeployed,
+		"docker":                        "these containers are not started: devloop deploys Helm releases",
+		"cloudrun":                      "is not deployed: devloop deploys Helm releases to a cluster on this machine",
+		"tofu":                          "is not deployed: devloop deploys Helm releases",
+		"logs":                          "logs of pods are shown in devloop's own way: --logs, or the key l",
+		"tolerateFailuresUntilDeadline": "the wait ends as soon as nothing can mend a failure",
+	})
+}
+
+// keysOrItems is for who asks only whether there are any.
+func (n *node) keysOrItems() []string {
+	if n == nil {
+		return nil
+	}
+	return append(n.keys(), make([]string, len(n.items))...)
+}
+
+// brief is a number of seconds as people write it: 600 is 10m.
+func brief(seconds int) string {
+	switch {
+	case seconds%3600 == 0:
+		return fmt.Sprintf("%dh", seconds/3600)
+	case seconds%60 == 0:
+		return fmt.Sprintf("%dm", seconds/60)
+	}
+	return fmt.Sprintf("%ds", seconds)
+}
+
+// manifests reads what skaffold renders since its v3: Helm releases are deployed, the rest is not.
+func (s *skaffold) manifests(n *node) {
+	notDeployed := "these manifests are not deployed: devloop deploys Helm releases; put them into a chart"
+	s.section(n, map[string]func(*node){"helm": func(n *node) { s.helm(n) }}, map[string]string{
+		"rawYaml":         notDeployed,
+		"remoteManifests": notDeployed,
+		"kustomize":       notDeployed,
+		"kpt":             notDeployed,
+		"generate":        notDeployed,
+		"hooks":           "these commands are not run when manifests are rendered",
+		"transform":       "manifests are deployed as the charts make them",
+		"validate":        "manifests are checked by the API server alone",
+		"output":          "manifests are not written to a folder; devloop render prints them",
+	})
+}
+
+// forwards reads portForward. Its namespaces may be left out.
+func (s *skaffold) forwards(n, made *node) {
+	for _, item := range s.items(n) {
+		s.forward(item, made)
+	}
+}
+
+// targets are the kinds of what devloop forwards to, in lower case as skaffold reads them.
+var targets = []string{"service", "deployment", "statefulset", "pod"}
+
+func (s *skaffold) forward(n, made *node) {
+	if !s.isMapping(n) {
+		return
+	}
+	forward := n.as(yaml.MappingNode, n.path)
+	var kind, name, port *node
+	s.section(n, map[string]func(*node){
+		"resourceType": func(n *node) { kind = n },
+		"resourceName": func(n *node) { name = n },
+		"namespace": func(n *node) {
+			if text, ok := s.plain(n, s.text(n)); ok && text != "" {
+				put(forward, "namespace", scalar(n, text))
+			}
+		},
+		"port":    func(n *node) { port = n },
+		"address": func(n *node) { put(forward, "bind", scalar(n, s.text(n))) },
+		"localPort": func(n *node) {
+			if n.Value != "0" {
+				put(forward, "local", n)
+			}
+		},
+	}, nil)
+	switch {
+	case kind == nil:
+		s.wrong(n, `"resourceType" is missing`)
+		return
+	case name == nil:
+		s.wrong(n, `"resourceName" is missing`)
+		return
+	case port == nil:
+		s.wrong(n, `"port" is missing`)
+		return
+	}
+	target := strings.ToLower(s.text(kind))
+	if !slices.Contains(targets, target) {
+		s.note(n, "the port is not forwarded: devloop forwards to a service, a deployment, a stateful set or a pod, not to %q", kind.Value)
+		return
+	}
+	text, ok := s.plain(name, s.text(name))
+	if !ok || text == "" {
+		return
+	}
+	put(forward, target, scalar(name, text))
+	put(forward, "port", port)
+	if forward.get("namespace") == nil {
+		namespace := s.onlyNamespace()
+		s.note(n, "has no namespace: %s is taken", namespace)
+		put(forward, "namespace", scalar(n, namespace))
+	}
+	if forward.get("local") == nil {
+		local := typed(port, "!!int", port.Value)
+		if number, err := strconv.Atoi(port.Value); err != nil || number == 0 {
+			local.Value = "0"
+			s.note(n, "has no localPort: a free port is taken, which the log tells")
+		}
+		put(forward, "local", local)
+	}
+	for _, g := range s.gateways {
+		if target == "service" && text == "traefik-"+g.release && forward.get("namespace").Value == g.namespace {
+			put(forward, "ready", scalar(n, "/api/health"))
+			s.note(n, "leads to Dask Gateway: the platform counts as up when /api/health answers here")
+		}
+	}
+	add(made, "forwards", forward)
+}
+
+// onlyNamespace is the namespace of the releases, or default where they have several.
+func (s *skaffold) onlyNamespace() string {
+	only := ""
+	for _, r := range s.releases {
+		namespace := r.get("namespace").Value
+		if only != "" && namespace != only {
+			return "default"
+		}
+		only = namespace
+	}
+	return cmp.Or(only, "default")
+}
+
+// unnamed tells of images that no release would get.
+func (s *skaffold) unnamed() {
+	for _, a := range s.artifacts {
+		if a.image != "" && !a.named && len(s.releases) > 0 {
+			s.note(a.at, "no value of a release names this image: skaffold puts its tag into what the charts make, devloop only where setValueTemplates does ({{.IMAGE_FULLY_QUALIFIED_%s}})",
+				variable(a.name))
+		}
+	}
+}

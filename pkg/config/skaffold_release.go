@@ -1,0 +1,641 @@
+package config
+
+// The Helm releases of a skaffold.yaml: where the chart is, which values it gets, what runs around it.
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+	"helm.sh/helm/v3/pkg/helmpath"
+)
+
+// helm reads deploy.helm, or manifests.helm.
+func (s *skaffold) helm(n *node) {
+	flags := func(n *node) {
+		others := slices.DeleteFunc(s.items(n), func(flag *node) bool { return flag.Value == "--create-namespace" })
+		if len(others) < len(s.items(n)) {
+			s.createNamespace = true
+		}
+		if len(others) > 0 {
+			s.note(n, "helm is not called: without these flags")
+		}
+	}
+	s.section(n, map[string]func(*node){
+		"releases": func(n *node) {
+			for _, item := range s.items(n) {
+				s.release(item)
+			}
+		},
+		"flags": func(n *node) {
+			s.section(n, map[string]func(*node){"install": flags, "upgrade": flags}, map[string]string{"global": "helm is not called: without these flags"})
+		},
+		"hooks": func(n *node) {
+			s.section(n, map[string]func(*node){
+				"before": func(n *node) { s.before = append(s.before, s.hooks(n)...) },
+				"after":  func(n *node) { s.after = append(s.after, s.hooks(n)...) },
+			}, nil)
+		},
+	}, nil)
+}
+
+// hooks reads commands that run around all releases.
+func (s *skaffold) hooks(n *node) (list []*node) {
+	for _, item := range s.items(n) {
+		s.section(item, map[string]func(*node){
+			"host": func(n *node) {
+				if hook := s.hook(n); hook != nil {
+					list = append(list, hook)
+				}
+			},
+		}, map[string]string{"container": "this command is not run: devloop runs commands on this machine alone"})
+	}
+	return list
+}
+
+// hook reads a command for this machine, nil if it is for another one.
+func (s *skaffold) hook(n *node) *node {
+	if !s.isMapping(n) {
+		return nil
+	}
+	command := n.as(yaml.SequenceNode, n.path)
+	isMeant, dir := true, ""
+	s.section(n, map[string]func(*node){
+		"command": func(n *node) {
+			command.path = n.path
+			for _, item := range s.items(n) {
+				if !item.isScalar() {
+					s.text(item) // which says what is wrong
+					continue
+				}
+				command.items = append(command.items, scalar(item, escapedBraces(item.Value)))
+			}
+		},
+		"os": func(n *node) {
+			isMeant = slices.ContainsFunc(s.items(n), func(item *node) bool { return item.Value == runtime.GOOS }) || len(s.items(n)) == 0
+		},
+		"dir": func(n *node) { dir = s.text(n) },
+	}, nil)
+	if len(command.items) == 0 {
+		s.wrong(n, `"command" is missing`)
+		return nil
+	}
+	if !isMeant {
+		s.note(n, "the command is not for this system, %s: left out", runtime.GOOS)
+		return nil
+	}
+	if dir != "" {
+		in := []*node{scalar(n, "sh"), scalar(n, "-c"), scalar(n, `cd "$0" && exec "$@"`), scalar(n, escapedBraces(dir))}
+		command.items = append(in, command.items...)
+	}
+	hook := n.as(yaml.MappingNode, n.path)
+	put(hook, "command", command)
+	put(hook, "timeout", scalar(n, "1h")) // skaffold waits without an end
+	return hook
+}
+
+// gateway is a release of Dask Gateway.
+type gateway struct{ release, namespace string }
+
+var daskGateway = regexp.MustCompile(`(^|/)dask-gateway(-v?[0-9][^/]*|\.tgz)?(:[^/]*)?/?$`)
+
+// source is where a release's chart is said to be.
+type source struct{ remoteChart, chartPath, repo, version *node }
+
+// release reads one of releases.
+func (s *skaffold) release(n *node) {
+	if !s.isMapping(n) {
+		return
+	}
+	release := n.as(yaml.MappingNode, n.path)
+	var name, namespace, overrides, strategy, waits, secrets, isRemote *node
+	var from source
+	var values []*node
+	given := map[string]*node{}
+	keep := func(key string) func(*node) { return func(n *node) { given[key] = n } }
+	take := func(into **node) func(*node) { return func(n *node) { *into = n } }
+	s.section(n, map[string]func(*node){
+		"name": take(&name), "namespace": take(&namespace),
+		"remoteChart": take(&from.remoteChart), "chartPath": take(&from.chartPath), "repo": take(&from.repo), "version": take(&from.version),
+		"remote":      take(&isRemote),
+		"valuesFiles": func(n *node) { values = s.items(n) },
+		"overrides":   take(&overrides),
+		"setValues":   keep("setValues"), "setValueTemplates": keep("setValueTemplates"), "setFiles": keep("setFiles"),
+		"artifactOverrides": keep("artifactOverrides"), "values": keep("values"),
+		"imageStrategy":   take(&strategy),
+		"createNamespace": func(n *node) { put(release, "createNamespace", typed(n, "!!bool", strconv.FormatBool(s.truth(n)))) },
+		"dependsOn": func(n *node) {
+			for _, item := range s.items(n) {
+				if text, ok := s.plain(item, s.text(item)); ok && text != "" {
+					add(release, "dependsOn", scalar(item, text))
+				}
+			}
+		},
+		"wait": func(n *node) {
+			if s.truth(n) {
+				waits = n
+			}
+		},
+		"upgradeOnChange": func(n *node) {
+			if !s.truth(n) {
+				s.note(n, "the release is upgraded whenever its chart, values or images differ")
+			}
+		},
+		"skipBuildDependencies": func(n *node) {
+			if s.truth(n) {
+				s.note(n, "what the chart depends on, and is not in its folder, is brought all the same")
+			}
+		},
+		"useHelmSecrets": take(&secrets),
+	}, map[string]string{
+		"recreatePods": "pods are replaced where what they are made from changes, as Kubernetes does",
+		"packaged":     "the chart is deployed as it is, with its own version and appVersion",
+		"skipTests":    "a chart's tests are never run",
+	})
+	title := s.named(n, "name", name)
+	if title == nil {
+		return
+	}
+	put(release, "name", title)
+	if isRemote != nil && s.truth(isRemote) && from.remoteChart == nil {
+		from.remoteChart, from.chartPath = from.chartPath, nil
+	}
+	if !s.chartOf(n, release, from) {
+		return
+	}
+	space := scalar(n, "default")
+	if namespace == nil {
+		s.note(n, "has no namespace: default is taken, whatever the kube context says")
+	} else if space = s.named(n, "namespace", namespace); space == nil {
+		return
+	}
+	put(release, "namespace", space)
+	s.valuesFiles(release, values, secrets != nil && s.truth(secrets), secrets)
+	s.values(release, overrides, given, strategy)
+	if daskGateway.MatchString(release.get("chart").Value) {
+		s.gateways = append(s.gateways, gateway{title.Value, space.Value})
+		s.note(n, "is Dask Gateway: it counts as up when its deployments are (health), and before it is removed, the Dask clusters that users made are (cleanup.before)")
+	}
+	s.releases = append(s.releases, release)
+	s.waiting = append(s.waiting, waits)
+}
+
+// named reads a name that may be a template; nil if it was reported.
+func (s *skaffold) named(n *node, key string, value *node) *node {
+	if value == nil {
+		s.wrong(n, "%q is missing", key)
+		return nil
+	}
+	text := s.text(value)
+	if text == "" {
+		return nil
+	}
+	filled, ok := s.plain(value, text)
+	if ok && filled == "" {
+		s.wrong(value, "must not be empty")
+	}
+	if !ok || filled == "" {
+		return nil
+	}
+	return scalar(value, filled)
+}
+
+// chartOf says where the release's chart is. It tells whether that is known.
+func (s *skaffold) chartOf(n, release *node, from source) bool {
+	at := cmp.Or(from.remoteChart, from.chartPath)
+	switch {
+	case at == nil:
+		s.wrong(n, `needs "chartPath" or "remoteChart"`)
+		return false
+	case from.remoteChart != nil && from.chartPath != nil:
+		s.wrong(from.chartPath, `has "chartPath" beside "remoteChart"`)
+		return false
+	}
+	chart := s.named(n, "chart", at)
+	if chart == nil {
+		return false
+	}
+	isHere := isThere(abs(s.dir, inHome(chart.Value)))
+	versioned := false
+	switch {
+	case from.repo != nil && !(isHere && from.chartPath != nil):
+		repo := s.named(n, "repo", from.repo)
+		if repo == nil {
+			return false
+		}
+		put(release, "repo", repo)
+		versioned = true
+	case isURL(chart.Value):
+		versioned = isOCI(chart.Value)
+	case from.remoteChart == nil || isHere:
+		chart.Value = inHome(chart.Value)
+		if from.repo != nil {
+			s.note(from.repo, "the chart is in a folder of this machine: no repository is asked")
+		}
+	default:
+		alias, inRepo, _ := strings.Cut(chart.Value, "/")
+		repo, message := s.repository(alias)
+		if inRepo == "" || strings.Contains(inRepo, "/") {
+			message = fmt.Sprintf("%q is neither a URL nor a chart in a repository: say which one by repo", chart.Value)
+		}
+		if message != "" {
+			s.wrong(at, "%s", message)
+			return false
+		}
+		chart.Value = inRepo
+		put(release, "repo", scalar(at, repo))
+		versioned = true
+	}
+	put(release, "chart", chart)
+	if from.version == nil {
+		return true
+	}
+	version := s.named(n, "version", from.version)
+	switch {
+	case version == nil:
+		return false
+	case !versioned:
+		s.note(from.version, "the chart has the version that it has: a version only chooses one of a repository's")
+	default:
+		put(release, "version", version)
+	}
+	return true
+}
+
+// inHome is a path whose ~ is the user's home.
+func inHome(path string) string {
+	rest, isHome := strings.CutPrefix(path, "~")
+	home, err := os.UserHomeDir()
+	if !isHome || err != nil || rest != "" && rest[0] != '/' {
+		return path
+	}
+	return filepath.Join(home, rest)
+}
+
+// repository returns the URL of a chart repository that was made known by helm repo add, or why there is none.
+func (s *skaffold) repository(alias string) (url, message string) {
+	path := cmp.Or(os.Getenv("HELM_REPOSITORY_CONFIG"), helmpath.ConfigPath("repositories.yaml"))
+	var list struct {
+		Repositories []struct{ Name, URL, Username string }
+	}
+	text, err := os.ReadFile(path)
+	if err == nil {
+		s.files = append(s.files, path)
+		err = yaml.Unmarshal(text, &list)
+	}
+	if err != nil && !os.IsNotExist(err) {
+		return "", fmt.Sprintf("the chart repositories that helm knows cannot be read: %v", err)
+	}
+	var known []string
+	for _, repo := range list.Repositories {
+		known = append(known, repo.Name)
+		switch {
+		case repo.Name != alias:
+		case repo.Username != "":
+			return "", fmt.Sprintf("helm has a user name for the repository %q, which devloop cannot use: download the chart, and name the archive by chartPath", alias)
+		default:
+			return repo.URL, ""
+		}
+	}
+	return "", fmt.Sprintf("helm knows no chart repository %q (looked in %s)%s: call helm repo add, or say where it is by repo", alias, path, didYouMean(alias, known))
+}
+
+// isEncrypted finds what sops leaves in a file.
+var isEncrypted = regexp.MustCompile(`(?m)^\s*"?sops"?\s*:`)
+
+// valuesFiles reads the paths of those. With helm-secrets, none of them may be encrypted: what it holds would be deployed as it is.
+func (s *skaffold) valuesFiles(release *node, list []*node, hasSecrets bool, secrets *node) {
+	found := false
+	for _, item := range list {
+		path, ok := s.plain(item, s.text(item))
+		if !ok || path == "" {
+			continue
+		}
+		if strings.Contains(path, "://") {
+			s.wrong(item, "%q is not on this machine: download it", path)
+			found = found || strings.HasPrefix(path, "secrets")
+			continue
+		}
+		path = inHome(path)
+		if hasSecrets {
+			text, err := os.ReadFile(abs(s.dir, path))
+			if err == nil && isEncrypted.Match(text) {
+				s.wrong(item, "%q is encrypted, and devloop does not use helm-secrets: what it holds would be deployed as it is; decrypt it", path)
+				found = true
+			}
+		}
+		add(release, "values", scalar(item, path))
+	}
+	if hasSecrets && !found {
+		s.note(secrets, "helm-secrets is not used; none of the values files is encrypted")
+	}
+}
+
+// values reads all values but those in files: overrides, and what helm --set would get.
+func (s *skaffold) values(release, overrides *node, given map[string]*node, strategy *node) {
+	inline := overrides
+	switch {
+	case overrides == nil:
+	case s.isMapping(overrides) && len(overrides.entries) > 0:
+		inline = escapedNode(overrides)
+	default:
+		inline = nil
+	}
+	set := release.as(yaml.MappingNode, release.path)
+	assign := func(at *node, path string, value []piece) {
+		all, err := helmSet(path, value)
+		if err != nil {
+			s.wrong(at, "%v", err)
+		}
+		for _, a := range all {
+			switch {
+			case a.path == "":
+				s.wrong(at, "has no key")
+			case !a.isList:
+				s.replaced(set, a.path)
+				put(set, a.path, helmTyped(at, a.value))
+			default:
+				s.replaced(set, a.path)
+				if nested := s.nested(at, a); nested != nil {
+					inline = over(inline, nested, inlineValues)
+				}
+			}
+		}
+	}
+	for _, name := range []string{"setValues", "setValueTemplates"} {
+		s.flat(given[name], func(path string, at *node) {
+			filled, ok := s.plain(at, path)
+			if !ok {
+				return
+			}
+			if at.isNull() {
+				s.note(at, "is empty: what the chart sets here is removed")
+				s.replaced(set, filled)
+				put(set, filled, typed(at, "!!null", "null"))
+				return
+			}
+			if pieces, ok := s.expand(at, flatText(at)); ok {
+				assign(at, filled, pieces)
+			}
+		})
+	}
+	s.overrideArtifacts(set, given, strategy)
+	s.setFiles(release, set, given["setFiles"])
+	if len(set.entries) > 0 {
+		put(release, "set", set)
+	}
+	if inline != nil {
+		put(release, "inlineValues", inline)
+	}
+}
+
+// replaced removes a value for which a later one comes.
+func (s *skaffold) replaced(set *node, path string) {
+	if before := set.get(path); before != nil {
+		s.note(before, "is set again, and that counts")
+		set.put(key(path), nil)
+	}
+}
+
+// flat calls each for the single values below n, with their paths as helm --set writes them.
+func (s *skaffold) flat(n *node, each func(path string, at *node)) {
+	if n == nil || n.isNull() || !s.isMapping(n) {
+		return
+	}
+	var below func(n *node, path, dot string)
+	below = func(n *node, path, dot string) {
+		switch {
+		case n.isMapping():
+			for _, e := range n.entries {
+				below(e.value, path+dot+e.key.Value, ".")
+			}
+		case n.isList():
+			for i, item := range n.items {
+				below(item, fmt.Sprintf("%s[%d]", path, i), ".")
+			}
+		default:
+			each(path, n)
+		}
+	}
+	below(n, "", "")
+}
+
+// flatText is a single value as skaffold hands it to helm --set: 0x10 is 16, and 1.50 is 1.5.
+func flatText(n *node) string {
+	var value any
+	switch n.Tag {
+	case "!!bool", "!!int", "!!float":
+		if n.Decode(&value) == nil {
+			return fmt.Sprint(value)
+		}
+	}
+	return n.Value
+}
+
+// nested is a list at a path of helm --set, as inline values have it.
+func (s *skaffold) nested(at *node, a assigned) *node {
+	list := at.as(yaml.SequenceNode, at.path)
+	for _, item := range a.list {
+		list.items = append(list.items, helmTyped(at, item))
+	}
+	if strings.Contains(a.path, "[") || rules["setPath"].breach(a.path) != "" {
+		s.wrong(at, "a list at %s cannot be said in devloop.yaml: write it to overrides", a.path)
+		return nil
+	}
+	made := list
+	for _, step := range slices.Backward(steps(a.path)) {
+		above := at.as(yaml.MappingNode, at.path)
+		put(above, step, made)
+		made = above
+	}
+	return made
+}
+
+// steps are the keys of a path whose keys have their dots written as \.
+func steps(path string) []string {
+	var list []string
+	for rest := path; rest != ""; {
+		step, _, below := nextStep(rest, reflect.TypeFor[any]())
+		list = append(list, step)
+		rest = strings.TrimPrefix(below, ".")
+	}
+	return list
+}
+
+// escapedNode is a value in which {{ means itself, as it did in skaffold.yaml.
+func escapedNode(n *node) *node {
+	if n.isScalar() && n.Tag == "!!str" && strings.Contains(n.Value, "{{") {
+		return scalar(n, escapedBraces(n.Value))
+	}
+	made := n.copied()
+	for i, e := range made.entries {
+		made.entries[i].value = escapedNode(e.value)
+	}
+	for i, item := range made.items {
+		made.items[i] = escapedNode(item)
+	}
+	return made
+}
+
+// overrideArtifacts reads artifactOverrides, which were called values before: images by the path of their value.
+func (s *skaffold) overrideArtifacts(set *node, given map[string]*node, strategy *node) {
+	isHelm, withRegistry := false, false
+	if strategy != nil {
+		s.section(strategy, map[string]func(*node){
+			"fqn": func(n *node) { s.section(n, nil, noMeaning("property")) },
+			"helm": func(n *node) {
+				isHelm = true
+				s.section(n, map[string]func(*node){"explicitRegistry": func(n *node) { withRegistry = s.truth(n) }}, nil)
+			},
+		}, nil)
+		isHelm = isHelm || strategy.get("helm") != nil // helm: alone
+		if given["artifactOverrides"] == nil && given["values"] == nil {
+			s.note(strategy, "there are no artifactOverrides that it would be for: ignored")
+		}
+	}
+	for _, name := range []string{"values", "artifactOverrides"} {
+		s.flat(given[name], func(path string, at *node) {
+			i := slices.IndexFunc(s.artifacts, func(a artifact) bool { return a.name == at.Value })
+			if i < 0 {
+				var known []string
+				for _, a := range s.artifacts {
+					known = append(known, a.name)
+				}
+				s.wrong(at, "no artifact is called %q%s", at.Value, didYouMean(at.Value, known))
+				return
+			}
+			of := &s.artifacts[i]
+			if of.image == "" {
+				s.wrong(at, "image %q is built by %s, which devloop does not do: what is deployed would lack it", of.name, of.builder)
+				return
+			}
+			of.named = true
+			say := func(path, function string) {
+				s.replaced(set, path)
+				put(set, path, scalar(at, templated([]piece{{function: function, image: of.image}})))
+			}
+			switch {
+			case withRegistry:
+				say(path+".registry", "registry")
+				say(path+".repository", "path")
+				say(path+".tag", "tag")
+			case isHelm:
+				say(path+".repository", "repository")
+				say(path+".tag", "tag")
+			default:
+				say(path, "image")
+			}
+		})
+	}
+}
+
+// longestFile is how much a file may hold that becomes a value, in bytes: more than Kubernetes takes in one object.
+const longestFile = 1 << 20
+
+// setFiles reads files whose content is a value. For helm these come last.
+func (s *skaffold) setFiles(release, set, n *node) {
+	if n == nil || n.isNull() || !s.isMapping(n) {
+		return
+	}
+	content := n.as(yaml.MappingNode, n.path)
+	for _, e := range n.entries {
+		path := s.text(e.value)
+		if path == "" {
+			continue
+		}
+		path = inHome(path)
+		if message := s.file(s.dir, path); message != "" {
+			s.wrong(e.value, "%s", message)
+			continue
+		}
+		full := abs(s.dir, path)
+		info, err := os.Stat(full)
+		if err == nil && info.Size() > longestFile {
+			s.wrong(e.value, "%q has more than 1 MiB", path)
+			continue
+		}
+		text, err := os.ReadFile(full)
+		switch {
+		case err != nil:
+			s.wrong(e.value, "%q cannot be read: %v", path, err)
+			continue
+		case !utf8.Valid(text):
+			s.wrong(e.value, "%q is no text", path)
+			continue
+		}
+		s.files = append(s.files, full)
+		s.replaced(set, e.key.Value)
+		put(content, e.key.Value, scalar(e.value, escapedBraces(string(text))))
+	}
+	if len(content.entries) > 0 {
+		put(release, "setString", content)
+	}
+}
+
+// finish puts the releases into made, with what concerns more than one of them.
+func (s *skaffold) finish(made *node) {
+	ordered := slices.ContainsFunc(s.releases, func(r *node) bool { return r.get("dependsOn") != nil })
+	for i, release := range s.releases {
+		if s.createNamespace && release.get("createNamespace") == nil {
+			put(release, "createNamespace", typed(release, "!!bool", "true"))
+		}
+		for before, waits := range slices.Backward(s.waiting[:i]) {
+			if waits != nil && !ordered { // that one waits for those before it itself
+				add(release, "dependsOn", scalar(waits, s.releases[before].get("name").Value))
+				break
+			}
+		}
+		add(made, "releases", release)
+	}
+	if len(s.releases) > 1 && !slices.ContainsFunc(s.releases, func(r *node) bool { return r.get("dependsOn") != nil }) {
+		s.note(s.releases[1], "releases are applied side by side, not one after the other: dependsOn, or wait: true of the one before, keeps an order")
+	}
+	s.around("before", s.before)
+	s.around("after", s.after)
+	for i, g := range s.gateways {
+		release := s.releases[slices.IndexFunc(s.releases, func(r *node) bool { return r.get("name").Value == g.release })]
+		health := release.as(yaml.MappingNode, release.path)
+		put(health, "deployment", scalar(release, "app.kubernetes.io/name=dask-gateway"))
+		put(health, "namespace", scalar(release, g.namespace))
+		add(made, "health", health)
+		if i == 0 {
+			cleanup := release.as(yaml.MappingNode, release.path)
+			add(cleanup, "before", scalar(release, "daskclusters.gateway.dask.org"))
+			put(made, "cleanup", cleanup)
+		}
+	}
+}
+
+// around puts commands that skaffold runs around all releases to the first or the last one.
+func (s *skaffold) around(when string, commands []*node) {
+	switch {
+	case len(commands) == 0:
+		return
+	case len(s.releases) == 0:
+		s.note(commands[0], "there is no release: the command is not run")
+		return
+	}
+	release := s.releases[0]
+	if when == "after" {
+		release = s.releases[len(s.releases)-1]
+	}
+	hooks := release.get("hooks")
+	if hooks == nil {
+		hooks = release.as(yaml.MappingNode, commands[0].path)
+		put(release, "hooks", hooks)
+	}
+	list := commands[0].as(yaml.SequenceNode, commands[0].path)
+	list.items = commands
+	put(hooks, when, list)
+	s.note(commands[0], "the command runs %s the release %s, and only if something of that one differs; it has the variables DEVLOOP_RELEASE, DEVLOOP_NAMESPACE and KUBECONFIG, and none of skaffold's",
+		when, release.get("name").Value)
+}

@@ -1,0 +1,675 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+const skaffoldHead = "apiVersion: skaffold/v4beta6\nkind: Config\nmetadata: { name: p }\n"
+
+// skaffolded writes text as skaffold.yaml into dir, where there is no devloop.yaml, and loads it there.
+func skaffolded(t testing.TB, dir, text string, profiles ...string) (*Config, error) {
+	t.Helper()
+	t.Chdir(dir)
+	write(t, "skaffold.yaml", text)
+	return Load(Source{Profiles: profiles})
+}
+
+// told is all that is told of a reading.
+func told(c *Config, err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	lines := make([]string, len(c.Notes))
+	for i, p := range c.Notes {
+		lines[i] = p.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// meant is what a configuration says, wherever it was read from.
+func meant(c *Config) *Config {
+	plain := said(c)
+	plain.Path, plain.Format, plain.Notes = "", "", nil
+	return plain
+}
+
+func read(t testing.TB, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestSkaffoldOfThePlatform(t *testing.T) {
+	text := read(t, "testdata/platform.skaffold.yaml")
+	dir := project(t)
+	got, err := skaffolded(t, dir, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Format != "skaffold/v4beta6" || got.Path != filepath.Join(dir, "skaffold.yaml") {
+		t.Errorf("read %s of %s", got.Format, got.Path)
+	}
+	if want := `skaffold.yaml:15:3: build.tagPolicy: a tag is the hash of all that the image is made from
+skaffold.yaml:22:9: deploy.helm.releases[0]: is Dask Gateway: it counts as up when its deployments are (health), and before it is removed, the Dask clusters that users made are (cleanup.before)
+skaffold.yaml:34:9: deploy.helm.releases[1]: releases are applied side by side, not one after the other: dependsOn, or wait: true of the one before, keeps an order
+skaffold.yaml:43:5: portForward[0]: leads to Dask Gateway: the platform counts as up when /api/health answers here`; told(got, nil) != want {
+		t.Errorf("told:\n%s\nwant:\n%s", told(got, nil), want)
+	}
+	want, err := load(t, dir, platformFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(meant(got), meant(want)) {
+		t.Errorf("got  %+v\nwant %+v", meant(got), meant(want))
+	}
+	if c, err := Load(Source{}); err != nil || c.Format != "" {
+		t.Errorf("beside a devloop.yaml, the skaffold.yaml was read: %v", err)
+	}
+	if c, err := Load(Source{Files: []string{"skaffold.yaml"}}); err != nil || c.Format == "" {
+		t.Errorf("-f skaffold.yaml read %v, %v", c, err)
+	}
+}
+
+func TestSkaffoldV2(t *testing.T) {
+	text := read(t, "testdata/v2.skaffold.yaml")
+	got, err := skaffolded(t, filepath.Join(project(t), "sub", ".."), text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := load(t, got.Dir, fmt.Sprintf(`apiVersion: devloop/v1
+name: %q
+images:
+  gcr.io/team/web: { dockerfile: Dockerfile.worker, secrets: { token: { file: values.yaml } } }
+  api: { dockerfile: Dockerfile.client }
+  cache: { context: sub }
+releases:
+  - { name: web, chart: deploy/dask-session, namespace: default, set: { image: '{{ image "gcr.io/team/web" }}', deep.image: '{{ image "cache" }}' } }
+  - name: api
+    chart: chart.tgz
+    namespace: apps
+    set: { image.registry: '{{ registry "api" }}', image.repository: '{{ path "api" }}', image.tag: '{{ tag "api" }}', image.pullPolicy: Never }
+  - { name: cache, chart: redis, repo: https://charts.example.com, namespace: default,
+      set: { image.repository: '{{ repository "cache" }}', image.tag: '{{ tag "cache" }}' } }
+`, got.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(meant(got), meant(want)) {
+		t.Errorf("got  %+v\nwant %+v", meant(got), meant(want))
+	}
+	if want := `skaffold.yaml:4:3: build.tagPolicy: a tag is the hash of all that the image is made from
+skaffold.yaml:7:87: build.artifacts[0].docker.secret.dst: the Dockerfile says where a secret is
+skaffold.yaml:8:7: build.artifacts[1].image: the image is called api, without a registry: devloop brings it to the nodes itself
+skaffold.yaml:9:7: build.artifacts[1].kaniko: the image is built by BuildKit, as a docker artifact
+skaffold.yaml:15:9: deploy.helm.releases[0]: has no namespace: default is taken, whatever the kube context says
+skaffold.yaml:18:33: deploy.helm.releases[0].imageStrategy.fqn.property: has no meaning for devloop: ignored
+skaffold.yaml:19:9: deploy.helm.releases[1]: releases are applied side by side, not one after the other: dependsOn, or wait: true of the one before, keeps an order
+skaffold.yaml:24:58: deploy.helm.releases[1].setValues.image.tag: is set again, and that counts
+skaffold.yaml:25:9: deploy.helm.releases[2]: has no namespace: default is taken, whatever the kube context says
+skaffold.yaml:31:3: deploy.kubectl: is not deployed: devloop deploys Helm releases; put these manifests into a chart`; told(got, nil) != want {
+		t.Errorf("told:\n%s\nwant:\n%s", told(got, nil), want)
+	}
+}
+
+// everything makes a project for testdata/everything.skaffold.yaml.
+func everything(t testing.TB) string {
+	dir := project(t)
+	t.Setenv("SKAFFOLD_TEST", "x")
+	t.Setenv("HELM_REPOSITORY_CONFIG", filepath.Join(dir, "repositories.yaml"))
+	write(t, filepath.Join(dir, "repositories.yaml"), "repositories: [{ name: stable, url: https://charts.example.com/stable }, { name: own, url: https://own, username: me }]\n")
+	write(t, filepath.Join(dir, "secret.txt"), "s{{ecret\n")
+	write(t, filepath.Join(dir, "sops.yaml"), "a: ENC[x]\nsops:\n  version: 3\n")
+	return dir
+}
+
+func TestEveryKeyOfSkaffold(t *testing.T) {
+	text := read(t, "testdata/everything.skaffold.yaml")
+	c, err := skaffolded(t, everything(t), text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if unknown := "skaffold has no such key"; strings.Contains(told(c, nil), unknown) {
+		t.Errorf("a key is not known:\n%s", told(c, nil))
+	}
+	two := c.Releases[2]
+	for _, check := range []struct{ got, want any }{
+		{two.Set, SetValues{"a": 1, "b.c": "x", "d": true, "deep.e[0]": "f", "deep.e[1].g": "0.5", "nothing": nil, `h\.i/j`: nil,
+			"image": `{{ image "worker" }}`, "of-x": `{{ repository "client" }}:{{ tag "client" }}`, "domain": `{{ registry "client" }}/{{ path "client" }}`}},
+		{two.InlineValues, map[string]any{"text": `{{ "{{" }} .Release.Name }}`, "deep": map[string]any{"list": []any{1, "two"}}, "list": []any{1, " two", `{{ tag "worker" }}`}}},
+		{two.SetString, map[string]string{"file.text": `s{{ "{{" }}ecret` + "\n"}},
+		{two.DependsOn, []string{"one-x"}},
+		{c.Releases[1].Version, "1.0.0"},
+		{c.Images[0].Args, map[string]string{"A": "x", "B": "1"}},
+		{c.Timeouts.Rollout, 90 * time.Second},
+		{c.Releases[0].Hooks.Before[0].Command, []string{"sh", "-c", `cd "$0" && exec "$@"`, "sub", "echo", `{{ "{{" }}a`}},
+	} {
+		if !reflect.DeepEqual(check.got, check.want) {
+			t.Errorf("got  %#v\nwant %#v", check.got, check.want)
+		}
+	}
+	resolved, err := two.Resolve(map[string]string{"worker": "worker:1", "client": "host/a/client:2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := resolved.SetString["file.text"] + fmt.Sprint(resolved.InlineValues["text"], resolved.Set["domain"]); got != "s{{ecret\n{{ .Release.Name }}host/a/client" {
+		t.Errorf("resolved to %q", got)
+	}
+	if files := c.Files(); !slices.Contains(files, filepath.Join(c.Dir, "secret.txt")) {
+		t.Errorf("the file of a value is not among %q", files)
+	}
+	checkText(t, c)
+}
+
+// checkText holds that the devloop.yaml that is made of c means the same.
+func checkText(t *testing.T, c *Config) {
+	t.Helper()
+	text, err := c.Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(c.Dir, "made.yaml")
+	write(t, path, string(text))
+	again, err := Load(Source{Files: []string{path}})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	if !reflect.DeepEqual(meant(again), meant(c)) {
+		t.Errorf("it says %#v\nand not  %#v\n%s", meant(again), meant(c), text)
+	}
+}
+
+// TestText holds that a devloop.yaml with every key comes back as it was.
+func TestText(t *testing.T) {
+	t.Chdir(project(t))
+	for _, text := range []string{platformFile, base} {
+		write(t, FileName, text)
+		c, err := Load(Source{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkText(t, c)
+	}
+}
+
+// inHelm is a skaffold.yaml with one release that has these keys.
+func inHelm(keys string) string {
+	return skaffoldHead + "build: { artifacts: [{ image: worker, docker: { dockerfile: Dockerfile.worker } }, { image: jibbed, jib: {} }] }\n" +
+		"deploy: { helm: { releases: [{ name: r, chartPath: chart.tgz, namespace: n,\n" + keys + " }] } }\n"
+}
+
+const useWorker = `setValueTemplates: { all: "{{.IMAGE_NAME}}" }, `
+
+var wrongSkaffold = []struct {
+	name, text string
+	profiles   []string
+	want       []string
+}{
+	{name: "nothing", text: "apiVersion: skaffold/v2alpha1\nkind: Config\nmetadata: { name: p }\nbuild:\ndeploy:\nportForward: ~\nprofiles:\n"},
+	{name: "Windows", text: strings.ReplaceAll(skaffoldHead+"build:\n  artifacts:\n  - image: worker\n    docker: { dockerfile: Dockerfile.worker }\n", "\n", "\r\n")},
+	{name: "two configurations", text: skaffoldHead + "---\n" + skaffoldHead, want: []string{
+		`skaffold.yaml:5:1: a second configuration starts here; devloop reads one: give each a file of its own, and a devloop of its own (devloop -f FILE)`,
+	}},
+	{name: "unknown keys", text: skaffoldHead + "buld: {}\n.anchors: [&a 1]\nbuild: { artefacts: [] }\n", want: []string{
+		`skaffold.yaml:4:1: buld: skaffold has no such key, or devloop does not know it: ignored; did you mean "build"?`,
+		`skaffold.yaml:6:10: build.artefacts: skaffold has no such key, or devloop does not know it: ignored; did you mean "artifacts"?`,
+	}},
+	{name: "kinds", text: "apiVersion: skaffold/v3\nkind: Pod\nmetadata: { name: My_App }\nbuild: []\ndeploy: { helm: x, statusCheck: maybe, statusCheckDeadlineSeconds: soon }\nportForward: {}\n", want: []string{
+		`skaffold.yaml:2:7: kind: must be Config, but is text "Pod"`,
+		`skaffold.yaml:4:8: build: must be a mapping, but is a list`,
+		`skaffold.yaml:5:17: deploy.helm: must be a mapping, but is text "x"`,
+		`skaffold.yaml:5:33: deploy.statusCheck: must be true or false, but is text "maybe"`,
+		`skaffold.yaml:5:68: deploy.statusCheckDeadlineSeconds: must be a number of seconds, but is text "soon"`,
+		`skaffold.yaml:6:14: portForward: must be a list, but is a mapping`,
+	}},
+	{name: "a name", text: "apiVersion: skaffold/v4beta1\nkind: Config\nmetadata: { name: My_App }\n", want: []string{
+		`skaffold.yaml:3:19: metadata.name: "My_App" is no name for Kubernetes: the project is called my-app`,
+	}},
+	{name: "artifacts", text: skaffoldHead + `build:
+  artifacts:
+    - docker: {}
+    - { image: a, docker: { dockerfile: Dockerfile.wrker } }
+    - { image: a }
+    - { image: b, context: nowhere, platforms: [linux/amd64, linux/arm64] }
+    - { image: c, docker: { dockerfile: Dockerfile.worker }, requires: [{ image: a, alias: BASE }], platforms: [arm] }
+    - { image: "d:v1", docker: { dockerfile: Dockerfile.worker, buildArgs: { A: "{{.NOT_THERE}}", B: [], C: "{{.IMAGE_REPO_a}}" } } }
+    - { image: e, context: sub, docker: { dockerfile: Dockerfile.worker, secrets: [{ src: x }, { id: a, src: x, env: y }] } }
+    - { image: f, kaniko: { contextSubPath: sub } }
+`, want: []string{
+		`skaffold.yaml:6:7: build.artifacts[0]: "image" is missing`,
+		`skaffold.yaml:7:41: build.artifacts[1].docker.dockerfile: there is no file "Dockerfile.wrker"; did you mean "Dockerfile.worker"?`,
+		`skaffold.yaml:8:16: build.artifacts[2].image: a is taken already, on line 7`,
+		`skaffold.yaml:9:28: build.artifacts[3].context: there is no folder "nowhere"`,
+		`skaffold.yaml:10:72: build.artifacts[4].requires: devloop does not build an image from another one that it builds: make both stages of one Dockerfile, and choose by target`,
+		`skaffold.yaml:11:16: build.artifacts[5].image: "d:v1" must be an image name without a tag: up to 128 of a-z, 0-9 and single . _ - / within`,
+		`skaffold.yaml:11:81: build.artifacts[5].docker.buildArgs.A: the environment has no variable "NOT_THERE"`,
+		`skaffold.yaml:11:102: build.artifacts[5].docker.buildArgs.B: must be a single value, but is a list`,
+		`skaffold.yaml:11:109: build.artifacts[5].docker.buildArgs.C: names an image: what is known only when it is built cannot stand here`,
+		`skaffold.yaml:12:84: build.artifacts[6].docker.secrets[0]: "id" is missing`,
+		`skaffold.yaml:12:118: build.artifacts[6].docker.secrets[1]: has "env" beside "file", but needs exactly one of these keys: file, env`,
+		`skaffold.yaml:13:16: build.artifacts[7]: there is no file "Dockerfile"`,
+		`skaffold.yaml:13:45: build.artifacts[7].kaniko.contextSubPath: devloop has no part of a context: name the folder as the artifact's context`,
+	}},
+	{name: "templates", text: inHelm(`setValueTemplates:
+ { a: "{{.IMAGE_TAG_wroker}}", b: "{{.IMAGE_TAG_jibbed}}", c: "{{.NOT_THERE}}", d: "{{ if true }}x{{ end }}", e: "{{ cmd \"ls\" }}", f: "{{ sha1 .A }}",
+   g: "{{ upper .IMAGE_TAG }}", h: "{{", i: "{{ default \"x\" .NOT_THERE | quote }}", "{{.IMAGE_TAG}}": x, j: "{{ .A.B }}", k: "{{ trim }}", l: "{{ 1 2 }}", m: "{{ $x := 1 }}" }, valuesFiles: ["{{.IMAGE_TAG}}"]`), want: []string{
+		`skaffold.yaml:7:7: deploy.helm.releases[0].setValueTemplates.a: no image has a variable "IMAGE_TAG_wroker", nor has the environment; did you mean "IMAGE_TAG_worker"?`,
+		`skaffold.yaml:7:35: deploy.helm.releases[0].setValueTemplates.b: image "jibbed" is built by jib, which devloop does not do: what is deployed would lack it`,
+		`skaffold.yaml:7:63: deploy.helm.releases[0].setValueTemplates.c: the environment has no variable "NOT_THERE"`,
+		`skaffold.yaml:7:84: deploy.helm.releases[0].setValueTemplates.d: {{if true}}x{{end}} is not understood; devloop fills in variables, and no more`,
+		`skaffold.yaml:7:114: deploy.helm.releases[0].setValueTemplates.e: cmd "ls" is not run while the file is read; put what it prints into a variable of the environment`,
+		`skaffold.yaml:7:137: deploy.helm.releases[0].setValueTemplates.f: function "sha1" not defined; of functions, devloop knows default, env, lower, quote, replace, squote, trim, trimPrefix, trimSuffix and upper`,
+		`skaffold.yaml:8:7: deploy.helm.releases[0].setValueTemplates.g: upper cannot change what is known only when the image is built`,
+		`skaffold.yaml:8:36: deploy.helm.releases[0].setValueTemplates.h: unclosed action; of functions, devloop knows default, env, lower, quote, replace, squote, trim, trimPrefix, trimSuffix and upper`,
+		`skaffold.yaml:8:105: deploy.helm.releases[0].setValueTemplates.{{.IMAGE_TAG}}: names an image: what is known only when it is built cannot stand here`,
+		`skaffold.yaml:8:111: deploy.helm.releases[0].setValueTemplates.j: .A.B is not understood; devloop fills in variables, and no more`,
+		`skaffold.yaml:8:128: deploy.helm.releases[0].setValueTemplates.k: trim takes 1 values, and is given 0`,
+		`skaffold.yaml:8:145: deploy.helm.releases[0].setValueTemplates.l: 1 2 is not understood; devloop fills in variables, and no more`,
+		`skaffold.yaml:8:161: deploy.helm.releases[0].setValueTemplates.m: {{$x := 1}} is not understood; devloop fills in variables, and no more`,
+		`skaffold.yaml:8:194: deploy.helm.releases[0].valuesFiles[0]: names an image: what is known only when it is built cannot stand here`,
+	}},
+	{name: "values for helm --set", text: inHelm(useWorker + `setValues: { a: "x,y", b: "{1,2", "c[0]": "{1}", d: "x,{{.IMAGE_TAG}}=1", "": x }, setFiles: { e: nowhere, f: sub }, overrides: [x]`), want: []string{
+		`skaffold.yaml:6:64: deploy.helm.releases[0].setValues.a: helm --set reads "y" as a key without a value: a comma within a value is written \,`,
+		`skaffold.yaml:6:74: deploy.helm.releases[0].setValues.b: helm --set reads { as the beginning of a list, which has no }: a { that begins a value is written \{`,
+		`skaffold.yaml:6:90: deploy.helm.releases[0].setValues.c[0]: a list at c[0] cannot be said in devloop.yaml: write it to overrides`,
+		`skaffold.yaml:6:100: deploy.helm.releases[0].setValues.d: helm --set reads what is behind a comma as another key: a comma within a value is written \,`,
+		`skaffold.yaml:6:126: deploy.helm.releases[0].setValues.: has no key`,
+		`skaffold.yaml:6:146: deploy.helm.releases[0].setFiles.e: there is no file "nowhere"`,
+		`skaffold.yaml:6:158: deploy.helm.releases[0].setFiles.f: "sub" is not a file`,
+		`skaffold.yaml:6:176: deploy.helm.releases[0].overrides: must be a mapping, but is a list`,
+	}},
+	{name: "charts", text: skaffoldHead + `deploy:
+  helm:
+    releases:
+      - { name: a, namespace: n }
+      - { name: b, namespace: n, remoteChart: stable/x, chartPath: y }
+      - { chartPath: chart.tgz, namespace: n }
+      - { name: c, namespace: n, remoteChart: stabel/x }
+      - { name: d, namespace: n, remoteChart: own/x }
+      - { name: e, namespace: n, remoteChart: x }
+      - { name: f, namespace: n, remoteChart: stable/x, version: "{{" }
+      - { name: g, namespace: "{{.NOT_THERE}}", remoteChart: stable/x }
+      - { name: h, namespace: n, remoteChart: stable/x, artifactOverrides: { image: x } }
+      - { name: i, namespace: n, remoteChart: stable/x, useHelmSecrets: true, valuesFiles: [sops.yaml, secrets://x] }
+      - x
+`, want: []string{
+		`skaffold.yaml:7:9: deploy.helm.releases[0]: needs "chartPath" or "remoteChart"`,
+		`skaffold.yaml:8:68: deploy.helm.releases[1].chartPath: has "chartPath" beside "remoteChart"`,
+		`skaffold.yaml:9:9: deploy.helm.releases[2]: "name" is missing`,
+		`skaffold.yaml:10:47: deploy.helm.releases[3].remoteChart: helm knows no chart repository "stabel" (looked in $DIR/repositories.yaml); did you mean "stable"?: call helm repo add, or say where it is by repo`,
+		`skaffold.yaml:11:47: deploy.helm.releases[4].remoteChart: helm has a user name for the repository "own", which devloop cannot use: download the chart, and name the archive by chartPath`,
+		`skaffold.yaml:12:47: deploy.helm.releases[5].remoteChart: "x" is neither a URL nor a chart in a repository: say which one by repo`,
+		`skaffold.yaml:13:66: deploy.helm.releases[6].version: unclosed action; of functions, devloop knows default, env, lower, quote, replace, squote, trim, trimPrefix, trimSuffix and upper`,
+		`skaffold.yaml:14:31: deploy.helm.releases[7].namespace: the environment has no variable "NOT_THERE"`,
+		`skaffold.yaml:15:85: deploy.helm.releases[8].artifactOverrides.image: no artifact is called "x"`,
+		`skaffold.yaml:16:93: deploy.helm.releases[9].valuesFiles[0]: "sops.yaml" is encrypted, and devloop does not use helm-secrets: what it holds would be deployed as it is; decrypt it`,
+		`skaffold.yaml:16:104: deploy.helm.releases[9].valuesFiles[1]: "secrets://x" is not on this machine: download it`,
+		`skaffold.yaml:17:9: deploy.helm.releases[10]: must be a mapping, but is text "x"`,
+	}},
+	{name: "charts that are told of", text: skaffoldHead + `deploy:
+  helm:
+    releases:
+      - { name: a, namespace: n, remoteChart: stable/x, version: 1 }
+      - { name: b, namespace: n, remoteChart: https://charts.example.com/x.tgz, version: 1, dependsOn: [a] }
+      - { name: c, namespace: n, chartPath: chart.tgz, version: 1, repo: https://charts.example.com }
+`, want: []string{
+		`skaffold.yaml:8:81: deploy.helm.releases[1].version: the chart has the version that it has: a version only chooses one of a repository's`,
+		`skaffold.yaml:9:56: deploy.helm.releases[2].version: the chart has the version that it has: a version only chooses one of a repository's`,
+		`skaffold.yaml:9:68: deploy.helm.releases[2].repo: the chart is in a folder of this machine: no repository is asked`,
+	}},
+	{name: "hooks", text: skaffoldHead + "deploy: { helm: { hooks: { before: [{ host: { os: [" + runtime.GOOS + "] } }, { host: { command: [a, []] } }], after: [{ host: { command: [b] } }] } } }\n", want: []string{
+		`skaffold.yaml:4:45: deploy.helm.hooks.before[0].host: "command" is missing`,
+		`skaffold.yaml:4:` + strconv.Itoa(82+len(runtime.GOOS)) + `: deploy.helm.hooks.before[1].host.command[1]: must be a single value, but is a list`,
+	}},
+	{name: "an image that no value names", text: skaffoldHead + `build: { artifacts: [{ image: team/my-worker, docker: { dockerfile: Dockerfile.worker } }] }
+deploy: { helm: { releases: [{ name: r, chartPath: chart.tgz }], hooks: { after: [{ host: { command: [b] } }] } } }
+`, want: []string{
+		`skaffold.yaml:4:24: build.artifacts[0].image: no value of a release names this image: skaffold puts its tag into what the charts make, devloop only where setValueTemplates does ({{.IMAGE_FULLY_QUALIFIED_team_my_worker}})`,
+		`skaffold.yaml:5:30: deploy.helm.releases[0]: has no namespace: default is taken, whatever the kube context says`,
+		`skaffold.yaml:5:91: deploy.helm.hooks.after[0].host: the command runs after the release r, and only if something of that one differs; it has the variables DEVLOOP_RELEASE, DEVLOOP_NAMESPACE and KUBECONFIG, and none of skaffold's`,
+	}},
+	{name: "digests", text: inHelm(`setValueTemplates: { a: "{{.IMAGE_DIGEST}}", b: "{{.IMAGE_TAG}}@{{.IMAGE_DIGEST}}" }`), want: []string{
+		`skaffold.yaml:4:101: build.artifacts[1].jib: the image jibbed is not built: devloop builds Dockerfiles`,
+		`skaffold.yaml:6:25: deploy.helm.releases[0].setValueTemplates.a: the digest is left out: an image that is not pushed has none, and its tag is a hash of its content`,
+		`skaffold.yaml:6:49: deploy.helm.releases[0].setValueTemplates.b: the digest is left out: an image that is not pushed has none, and its tag is a hash of its content`,
+	}},
+	{name: "forwards", text: skaffoldHead + `portForward:
+- {}
+- { resourceType: service }
+- { resourceType: service, resourceName: s }
+- { resourceType: service, resourceName: s, port: 80, namespace: n, localPort: 8001 }
+- { resourceType: SERVICE, resourceName: s, port: 81, namespace: n, localPort: 8001 }
+- { resourceType: pod, resourceName: s, port: 0, namespace: n }
+`, want: []string{
+		`skaffold.yaml:5:3: portForward[0]: "resourceType" is missing`,
+		`skaffold.yaml:6:3: portForward[1]: "resourceName" is missing`,
+		`skaffold.yaml:7:3: portForward[2]: "port" is missing`,
+		`skaffold.yaml:9:80: portForward[4].localPort: 8001 is taken already, on line 8`,
+		`skaffold.yaml:10:47: portForward[5].port: must be ` + aPort + `, but is a number (0)`,
+	}},
+	{name: "forwards that are told of", text: skaffoldHead + `portForward:
+- { resourceType: StatefulSet, resourceName: s, port: http }
+- { resourceType: container, resourceName: s, port: 80 }
+`, want: []string{
+		`skaffold.yaml:5:3: portForward[0]: has no namespace: default is taken`,
+		`skaffold.yaml:5:3: portForward[0]: has no localPort: a free port is taken, which the log tells`,
+		`skaffold.yaml:6:3: portForward[1]: the port is not forwarded: devloop forwards to a service, a deployment, a stateful set or a pod, not to "container"`,
+	}},
+	{name: "no such profile", text: profiled, profiles: []string{"gup"}, want: []string{
+		`skaffold.yaml: there is no profile "gup" (there are gpu, patched, wrong)`,
+	}},
+	{name: "patches that do not fit", text: profiled, profiles: []string{"wrong"}, want: []string{
+		`skaffold.yaml:31:17: profiles[2].patches[0].path: the patch does not fit: there is nothing at /build/artifacts/7/image`,
+		`skaffold.yaml:32:17: profiles[2].patches[1].path: the patch does not fit: there is nothing at /build/nothing/here`,
+		`skaffold.yaml:33:29: profiles[2].patches[2].path: "build" is no path like /build/artifacts/0/image`,
+		`skaffold.yaml:34:27: profiles[2].patches[3].path: the patch does not fit: /build/artifacts/0/image is not what it tests for`,
+		`skaffold.yaml:35:26: profiles[2].patches[4].path: there is no operation "mix"; there are add, replace, remove, test, move and copy`,
+		`skaffold.yaml:36:9: profiles[2].patches[5]: "value" is missing`,
+		`skaffold.yaml:37:44: profiles[2].patches[6].from: there is nothing at /deploy/nothing`,
+		`skaffold.yaml:38:9: profiles[2].patches[7]: "from" is missing`,
+		`skaffold.yaml:39:9: profiles[2].patches[8]: "path" is missing`,
+	}},
+}
+
+// profiled is a file with profiles.
+const profiled = skaffoldHead + `build:
+  artifacts:
+    - { image: worker, docker: { dockerfile: Dockerfile.worker } }
+  local: { push: false }
+deploy:
+  kubeContext: minikube
+  helm: { releases: [{ name: r, chartPath: chart.tgz, namespace: n, setValues: { a: 1 }, setValueTemplates: { i: "{{.IMAGE_TAG_worker}}" } }] }
+profiles:
+  - name: gpu
+    activation: [{ command: dev }]
+    build:
+      artifacts:
+        - { image: worker, context: sub }
+      cluster: {}
+    deploy: { statusCheckDeadlineSeconds: 60, kubeContext: "" }
+    portForward: []
+    unknown: 1
+  - name: patched
+    patches:
+      - { path: /build/artifacts/0/docker/dockerfile, value: Dockerfile.client }
+      - { op: add, path: /deploy/helm/releases/-, value: { name: s, chartPath: chart.tgz, namespace: n, dependsOn: [r] } }
+      - { op: add, path: /deploy/helm/releases/name=r/setValues/b~1c, value: [1] }
+      - { op: remove, path: /deploy/helm/releases/0/setValues/a }
+      - { op: move, from: /deploy/kubeContext, path: /metadata/name }
+      - { op: test, path: /metadata, value: { name: minikube } }
+  - name: wrong
+    patches:
+      - { path: /build/artifacts/7/image, value: x }
+      - { path: /build/nothing/here, value: x }
+      - { op: remove, path: build }
+      - { op: test, path: /build/artifacts/0/image, value: x }
+      - { op: mix, path: /build }
+      - { op: add, path: /build/x }
+      - { op: copy, path: /deploy/x, from: /deploy/nothing }
+      - { op: move, path: /deploy/x }
+      - { value: x }
+`
+
+func TestWrongSkaffold(t *testing.T) {
+	for _, c := range wrongSkaffold {
+		t.Run(c.name, func(t *testing.T) {
+			dir := everything(t)
+			got := told(skaffolded(t, dir, c.text, c.profiles...))
+			got = strings.ReplaceAll(got, dir, "$DIR")
+			if want := strings.Join(c.want, "\n"); got != want {
+				t.Errorf("got:\n%s\nwant:\n%s", got, want)
+			}
+		})
+	}
+}
+
+func TestSkaffoldProfiles(t *testing.T) {
+	dir := everything(t)
+	c, err := skaffolded(t, dir, profiled, "gpu")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `skaffold.yaml:17:7: profiles[0].build.cluster: images are built by the node or by Docker on this machine
+skaffold.yaml:20:5: profiles[0].unknown: skaffold has no such key, or devloop does not know it: ignored`; told(c, nil) != want {
+		t.Errorf("told:\n%s\nwant:\n%s", told(c, nil), want)
+	}
+	if c.Images[0].Context != "sub" || c.Images[0].Dockerfile != "sub/Dockerfile" || c.Timeouts.Rollout != time.Minute || c.KubeContext != "minikube" || len(c.Releases) != 1 {
+		t.Errorf("gpu made %+v", c)
+	}
+	c, err = Load(Source{Profiles: []string{"patched"}, Set: []Assignment{{From: "--set", Text: "releases[s].set.x=1"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Images[0].Dockerfile != "Dockerfile.client" || c.KubeContext != "" || c.Name != "minikube" || len(c.Releases) != 2 ||
+		!reflect.DeepEqual(c.Releases[0].Set, SetValues{"b/c[0]": 1, "i": `{{ tag "worker" }}`}) || !reflect.DeepEqual(c.Releases[1].DependsOn, []string{"r"}) ||
+		!reflect.DeepEqual(c.Releases[1].Set, SetValues{"x": 1}) {
+		t.Errorf("patched made %+v", c)
+	}
+	checkText(t, c)
+	if got, want := ProfileNames(nil), []string{"gpu", "patched", "wrong"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("ProfileNames = %q, want %q", got, want)
+	}
+}
+
+// TestWrongLaterInSkaffold holds that what turns out later has its place in skaffold.yaml, too.
+func TestWrongLaterInSkaffold(t *testing.T) {
+	c, err := skaffolded(t, everything(t), profiled)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := c.WrongValue("r", "set", "a", "is wrong", "").Error(), "skaffold.yaml:10:85: deploy.helm.releases[0].setValues.a: is wrong"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestSkaffoldAndMore lays a devloop.yaml over a skaffold.yaml.
+func TestSkaffoldAndMore(t *testing.T) {
+	dir := everything(t)
+	if _, err := skaffolded(t, dir, profiled); err != nil {
+		t.Fatal(err)
+	}
+	write(t, "mine.yaml", "images: { worker: { target: dev } }\nprofiles: { gpu: { keepImages: 5 } }\n")
+	c, err := Load(Source{Files: []string{"skaffold.yaml", "mine.yaml"}, Profiles: []string{"gpu"}})
+	if err != nil || c.Images[0].Target != "dev" || c.Images[0].Context != "sub" || c.KeepImages != 5 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+func TestDefaultFile(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, name := range []string{FileName, "skaffold.yml", "skaffold.yaml", FileName} {
+		if name != FileName {
+			write(t, name, "")
+		}
+		if got := DefaultFile(); got != name {
+			t.Errorf("DefaultFile() = %s, want %s", got, name)
+		}
+		if name == "skaffold.yaml" {
+			write(t, FileName, "")
+		}
+	}
+}
+
+// leaves are the single values of a tree, but for those of profiles that are not selected.
+func leaves(n *node) (list []*node) {
+	for _, e := range n.entries {
+		if n.path != "" || e.key.Value != "" && e.key.Value != "profiles" && !strings.HasPrefix(e.key.Value, ".") {
+			list = append(list, leaves(e.value)...)
+		}
+	}
+	for _, item := range n.items {
+		list = append(list, leaves(item)...)
+	}
+	if n.isScalar() && !n.isNull() && n.Value != "" {
+		list = append(list, n)
+	}
+	return list
+}
+
+// changed is the tree with another value in one of its leaves.
+func changed(n, leaf *node) *node {
+	y := *leaf.Node
+	if y.Tag == "!!bool" {
+		y.Value = strconv.FormatBool(strings.EqualFold(y.Value, "false"))
+	} else if number, err := strconv.Atoi(y.Value); err == nil {
+		y.Value = strconv.Itoa(number + 1)
+	} else {
+		y.Value += "x"
+	}
+	other := *leaf
+	other.Node = &y
+	return replaced(n, leaf, &other)
+}
+
+// replaced is the tree with another value for one of its leaves.
+func replaced(n, leaf, other *node) *node {
+	if n == leaf {
+		return other
+	}
+	c := n.copied()
+	for i, e := range c.entries {
+		c.entries[i].value = replaced(e.value, leaf, other)
+	}
+	for i, item := range c.items {
+		c.items[i] = replaced(item, leaf, other)
+	}
+	return c
+}
+
+// convert is what Load does with the tree of a skaffold.yaml.
+func convert(root *node, dir string) (*Config, error) {
+	r := &report{}
+	name := filepath.Join(dir, "skaffold.yaml")
+	c := &Config{Path: name, Dir: dir}
+	source := Source{Files: []string{name}}
+	if made := r.converted(c, root, source); made != nil {
+		r.assemble(c, []*node{made}, source)
+	}
+	if len(r.problems) > 0 {
+		return nil, r.failed(nil)
+	}
+	return c, nil
+}
+
+// isSaid tells whether something is said about a value, or one that it stands in.
+func isSaid(c *Config, err error, path string) bool {
+	problems := []Problem(nil)
+	var e *Error
+	if errors.As(err, &e) {
+		problems = e.Problems
+	} else {
+		problems = c.Notes
+	}
+	for _, p := range problems {
+		for i := range len(path) + 1 {
+			if (i == len(path) || path[i] == '.' || path[i] == '[') && strings.HasPrefix(p.Message, path[:i]+": ") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// withoutEffect are the ends of paths of values that may change without a difference: what they say is so anyway, or
+// depends on others.
+var withoutEffect = []string{".wait", ".remote", ".explicitRegistry", ".upgradeOnChange"}
+
+// checkLeaf holds that a value is used, or that something is said about it: if it was another one, there would be a difference.
+func checkLeaf(t *testing.T, root, leaf *node, dir string) {
+	t.Helper()
+	c, err := convert(root, dir)
+	if err != nil || isSaid(c, err, leaf.path) || strings.Contains(leaf.path, ".os[") ||
+		slices.ContainsFunc(withoutEffect, func(end string) bool { return strings.HasSuffix(leaf.path, end) }) {
+		return
+	}
+	other, err := convert(changed(root, leaf), dir)
+	if err == nil && reflect.DeepEqual(meant(c), meant(other)) && reflect.DeepEqual(c.Notes, other.Notes) {
+		t.Errorf("%s (%q) is neither used nor told of", leaf.path, leaf.Value)
+	}
+}
+
+func TestEveryLeafOfSkaffold(t *testing.T) {
+	texts := []string{read(t, "testdata/everything.skaffold.yaml"), read(t, "testdata/platform.skaffold.yaml"), read(t, "testdata/v2.skaffold.yaml"), profiled}
+	dir := everything(t)
+	for _, text := range texts {
+		root := (&report{}).parse(&origin{name: "skaffold.yaml"}, []byte(text))
+		if _, err := convert(root, dir); err != nil {
+			t.Fatal(err)
+		}
+		for _, leaf := range leaves(root) {
+			checkLeaf(t, root, leaf, dir)
+		}
+	}
+}
+
+func FuzzSkaffold(f *testing.F) {
+	for i, name := range []string{"everything", "platform", "v2"} {
+		text := []byte(read(f, "testdata/"+name+".skaffold.yaml"))
+		f.Add(text, "", uint(i), "")
+		for i, value := range []string{"", "{{.IMAGE_TAG}}@{{.IMAGE_DIGEST}}", "{a,{{.IMAGE_TAG}}}", "a,b=c", "{ a: { b: [1.0, {}] }, c.d: ~ }", "[[]]", "{", "1e3", "~", "2024-01-02", " a\n b\t\n", "a{{{b"} {
+			f.Add(text, "", uint(17*i), value)
+		}
+	}
+	for i, c := range wrongSkaffold {
+		f.Add([]byte(c.text), strings.Join(c.profiles, ","), uint(i), "x")
+	}
+	f.Add([]byte(skaffoldHead+".x: &x { image: worker, docker: &d { dockerfile: Dockerfile.worker } }\nbuild: { artifacts: [*x, { <<: *x, image: 8, docker: { <<: *d, target: 08 } }] }\n"), "", uint(3), "")
+	dir := everything(f)
+	f.Fuzz(func(t *testing.T, text []byte, profile string, leaf uint, value string) {
+		r := &report{}
+		root := r.parse(&origin{name: "skaffold.yaml"}, text)
+		if root == nil || len(r.problems) > 0 || skaffoldFormat(root) == "" {
+			return
+		}
+		if all := leaves(root); value != "" && utf8.ValidString(value) && len(all) > 0 { // most changes of the text are no YAML
+			at := all[leaf%uint(len(all))]
+			if other := r.build(root.origin, parseValue(value), at.path); other != nil {
+				root = replaced(root, at, other)
+			}
+		}
+		c, source := &Config{Dir: dir}, Source{Files: []string{filepath.Join(dir, "skaffold.yaml")}}
+		if profile != "" {
+			source.Profiles = strings.Split(profile, ",")
+		}
+		r.assemble(c, []*node{r.converted(c, root, source)}, source)
+		if len(r.problems) > 0 {
+			if e := r.failed(nil); strings.Count(e.Error(), "\n") != len(e.Problems)-1 {
+				t.Errorf("not one line each: %v", e)
+			}
+			return
+		}
+		if strings.Count(told(c, nil), "\n") != max(len(c.Notes)-1, 0) {
+			t.Errorf("not one line each: %v", told(c, nil))
+		}
+		made, err := c.Text()
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, problems := &Config{Dir: dir}, &report{}
+		if devloop := problems.parse(&origin{name: FileName}, made); devloop != nil {
+			problems.assemble(again, []*node{devloop}, Source{Files: []string{FileName}})
+		}
+		if len(problems.problems) > 0 {
+			t.Fatalf("%v\n%s", problems.failed(nil), made)
+		}
+		if !reflect.DeepEqual(meant(again), meant(c)) {
+			t.Errorf("it says %#v\nand not  %#v\n%s", meant(again), meant(c), made)
+		}
+		if all := leaves(root); profile == "" && len(all) > 0 {
+			checkLeaf(t, root, all[leaf%uint(len(all))], dir)
+		}
+	})
+}
