@@ -37,6 +37,7 @@ const (
 type libraries struct {
 	session *session
 	runPod  func(context.Context, deploy.Trial) (string, error)
+	gateway func(context.Context, *config.Config) (bool, error) // whether one is among what the releases have made
 	woken   chan struct{} // holds something if there is a newer current
 	reading chan struct{} // holds something while images are asked
 
@@ -65,6 +66,10 @@ func newLibraries(s *session) *libraries {
 	return &libraries{
 		session: s, woken: make(chan struct{}, 1), reading: make(chan struct{}, 1), giveUp: func(error) {},
 		runPod: func(ctx context.Context, t deploy.Trial) (string, error) { return s.deployer.RunPod(ctx, t) },
+		gateway: func(ctx context.Context, c *config.Config) (bool, error) {
+			platform, err := s.cluster.Running(ctx, namespacesOf(c))
+			return len(platform.Gateways) > 0, err
+		},
 	}
 }
 
@@ -153,8 +158,8 @@ func (l *libraries) warn(say event.Stage, message string, err error) {
 	say.Warn(message, err)
 }
 
-// ofImages returns what the images hold that have to hold the same, in devloop.yaml's order: those that local.images names, or all with Python, none
-// if Dask is in none of them.
+// ofImages returns what the images hold that have to hold the same, in devloop.yaml's order: those that local.images names; or all with Python where
+// an environment is configured; or these where a Dask Gateway runs and Dask is in one of them. Of other projects nobody has asked.
 func (l *libraries) ofImages(ctx context.Context, now *ranWell) ([]proof.Libraries, error) {
 	select {
 	case l.reading <- struct{}{}:
@@ -163,6 +168,12 @@ func (l *libraries) ofImages(ctx context.Context, now *ranWell) ([]proof.Librari
 		return nil, context.Cause(ctx)
 	}
 	wanted := now.config.Local.Images
+	asked := len(wanted) > 0 || now.config.Local.Venv != "" || now.config.Local.Sync
+	if !asked {
+		if gateway, err := l.gateway(ctx, now.config); err != nil || !gateway {
+			return nil, event.Transient(err)
+		}
+	}
 	refs := references(now.config, now.tags, l.session.push)
 	found, errs := make([]*proof.Libraries, len(now.config.Images)), make([]error, len(now.config.Images))
 	var asking sync.WaitGroup
@@ -181,7 +192,7 @@ func (l *libraries) ofImages(ctx context.Context, now *ranWell) ([]proof.Librari
 		return nil, err
 	}
 	var list []proof.Libraries
-	dask := len(wanted) > 0
+	dask := asked
 	for _, one := range found {
 		if one != nil {
 			list, dask = append(list, *one), dask || one.HoldsDask()

@@ -121,6 +121,7 @@ func comparing(t *testing.T, c *config.Config) (*libraries, *pods, *heard) {
 	s.config.Store(c)
 	s.libraries, s.syncer = newLibraries(s), newSyncer(h.sink)
 	s.libraries.runPod = p.run
+	s.libraries.gateway = func(context.Context, *config.Config) (bool, error) { return true, nil }
 	return s.libraries, p, h
 }
 
@@ -180,7 +181,13 @@ func TestLibrariesAreCompared(t *testing.T) {
 		t.Errorf("%v", e.Err)
 	}
 
-	// Without Dask, nobody has asked.
+	// Without Dask, or a gateway, nobody has asked.
+	l.gateway = func(context.Context, *config.Config) (bool, error) { return false, nil }
+	expect("no gateway", &ranWell{c, tagsOf(t, "worker:7", "client:7", "proxy:7")}, "")
+	configured := *c
+	configured.Local.Venv = "nowhere"
+	expect("no gateway, but an environment", &ranWell{&configured, first.tags}, "", "warned proof: Python environment of this machine could not be read", "detailed proof: "+event.LibrariesSame)
+	l.gateway = func(context.Context, *config.Config) (bool, error) { return true, nil }
 	p.lists["client:3"], p.lists["worker:3"] = "flask==1", "flask==2"
 	expect("no Dask", &ranWell{c, tagsOf(t, "worker:3", "client:3", "proxy:1")}, "client:3 python, worker:3 python")
 	named.Local.Images = []string{"worker", "client"}
@@ -350,7 +357,7 @@ func TestSkew(t *testing.T) {
 	c.Images = nil
 	l.follow(&c, nil)
 	t.Setenv("VIRTUAL_ENV", "")
-	expect("no images", 2, "", "no image of devloop.yaml holds Dask")
+	expect("no images", 2, "", "it is not known which images have to hold the same libraries")
 	s.views.session.Store(nil)
 }
 

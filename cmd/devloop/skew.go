@@ -87,7 +87,7 @@ func skew(ctx context.Context, o *options) (c proof.Comparison, err error) {
 	case err != nil:
 		return c, err
 	case len(places) == 0:
-		return c, usageError{event.WithHint(errors.New("no image of devloop.yaml holds Dask"), "name those that have to hold the same libraries: local.images")}
+		return c, usageError{event.WithHint(errors.New("it is not known which images have to hold the same libraries: none holds Dask, or no Dask Gateway runs"), "name them: local.images in devloop.yaml")}
 	case found:
 		places = append(places, here)
 	case len(places) == 1:

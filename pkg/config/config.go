@@ -362,8 +362,8 @@ type Local struct {
 	// Requirements file that is installed.
 	Requirements string `key:"requirements" default:"requirements.txt"`
 
-	// Names of the images that have to hold the same libraries as it, by default all that hold Python if dask or distributed is in one of
-	// them.
+	// Names of the images that have to hold the same libraries as it, by default all that hold Python, where venv or sync is set, or a Dask
+	// Gateway runs and Dask is in one of them.
 	Images []string `key:"images" check:"repository"`
 }
 

@@ -147,7 +147,7 @@ func (d *Deployer) RunPod(ctx context.Context, t Trial) (output string, err erro
 		case askErr == nil:
 			pod = now
 			if ended := endedContainer(pod); ended != nil {
-				return d.trialEnded(ctx, t, pod, ended) //nolint:contextcheck // it is the same context
+				return d.trialEnded(ctx, t, pod, ended)
 			}
 			if err := w.trialTrouble(pod); err != nil {
 				return "", err

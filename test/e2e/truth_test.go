@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,7 +48,7 @@ func testTruth(t *testing.T) {
 	d.wait(0, runComplete, oneRun)
 
 	t.Run("the chain", func(t *testing.T) {
-		chain := p.chain(t, 0)
+		chain := p.chain(t)
 		id := kubectl(t, "get", "pods", "-n", namespace, "-l", "app.kubernetes.io/name=dask-session", "-o", "jsonpath={.items[0].status.containerStatuses[0].imageID}")
 		pod := kubectl(t, "get", "pods", "-n", namespace, "-l", "app.kubernetes.io/name=dask-session", "-o", "jsonpath={.items[0].metadata.name}")
 		node := onlyNode(t)
@@ -75,7 +76,8 @@ func testTruth(t *testing.T) {
 	t.Run("an image whose dask cannot be imported never reaches the platform", func(t *testing.T) {
 		before, pods, mark := revisions(t, cluster), podNames(t, cluster), d.mark()
 		p.edit("Dockerfile.worker", "USER dask", `RUN rm -r "$(python -c 'import dask, os; print(os.path.dirname(dask.__file__))')"`+"\nUSER dask")
-		d.wait(mark, runFailed+`.*verify: python -c import dask, distributed, dask_gateway in image worker:\w+ ended with exit code 1`, oneRun)
+		d.wait(mark, runFailed, oneRun)
+		d.wait(mark, `verify: python -c import dask, distributed, dask_gateway in image worker:\w+ ended with exit code 1`, time.Second)
 		d.wait(mark, `ModuleNotFoundError: No module named 'dask'`, time.Second)
 		untouched(t, cluster, before, pods)
 
@@ -110,7 +112,7 @@ func testTruth(t *testing.T) {
 		kubectl(t, "set", "image", "-n", namespace, "deploy/dask-session", "session="+now)
 		d.wait(mark, wholeAgain, time.Minute)
 		p.call(t, 0, "status", "--wait", "healthy")
-		p.chain(t, 0)
+		p.chain(t)
 		if n := d.count(mark, `ERRO`); n != 0 {
 			t.Errorf("%d errors were told after it was mended", n)
 		}
@@ -127,7 +129,7 @@ func testTruth(t *testing.T) {
 		mark = d.mark()
 		p.edit("deploy/dask-gateway/values.yaml", pinned, ours)
 		d.wait(mark, runComplete, oneRun)
-		p.chain(t, 0)
+		p.chain(t)
 	})
 
 	t.Run("two clusters are older than the save", func(t *testing.T) {
@@ -150,7 +152,7 @@ func testTruth(t *testing.T) {
 			d.wait(mark, regexp.QuoteMeta(names[i]+" of "+owner+": "+worker)+`, \d+[sm] old`, time.Second)
 		}
 		d.wait(mark, `devloop clusters stop --stale`, time.Second)
-		p.chain(t, 0)
+		p.chain(t)
 		stale := regexp.MustCompile(`(?m)^(\S+) +(ada|grace) +` + worker + ` +1 +\d+[sm]`)
 		for _, args := range [][]string{{"status"}, {"clusters"}} {
 			if out, _ := p.call(t, 0, args...); len(stale.FindAllString(out, -1)) != 2 {
@@ -183,10 +185,68 @@ func testTruth(t *testing.T) {
 		}
 	})
 
+	t.Run("a library of the laptop has another version, and one save mends all three", func(t *testing.T) {
+		d.wait(0, `INFO proof: libraries are the same places=worker,daskclient,\S+ libraries=\d+`, time.Minute)
+		if out, _ := p.call(t, 0, "skew"); !regexp.MustCompile(`^the same \d+ libraries in worker, daskclient and \S+\n$`).MatchString(out) {
+			t.Errorf("devloop skew says %q", out)
+		}
+		must(t, pip(t, python, "loguru==0.7.1", "toolz==0.12.0"))
+		differ := `library +worker +daskclient +\S+\n(?:.*)toolz +0\.12\.1 +0\.12\.1 +0\.12\.0\n(?:.*)loguru +0\.7\.2 +0\.7\.2 +0\.7\.1\n`
+		if out, _ := p.call(t, 1, "skew"); !regexp.MustCompile(`^` + differ + `$`).MatchString(out) {
+			t.Errorf("devloop skew says\n%s", out)
+		}
+		mark := d.mark()
+		must(t, d.cmd.Process.Signal(syscall.SIGHUP))
+		d.wait(mark, `WARN proof: libraries differ places=worker,daskclient,`, oneRun)
+		d.wait(mark, `loguru +0\.7\.2 +0\.7\.2 +0\.7\.1`, time.Second)
+		if out, _ := p.call(t, 0, "status"); !regexp.MustCompile(`LIBRARY.*\ntoolz`).MatchString(out) {
+			t.Errorf("devloop status says\n%s", out)
+		}
+
+		mark = d.mark()
+		p.append("devloop.yaml", "local: { sync: true }\n")
+		d.wait(mark, `INFO local: requirements installed .*installed="\S*(?:loguru-0\.7\.2|toolz-0\.12\.1)`, coldBuild)
+		d.wait(mark, `INFO proof: libraries are the same`, oneRun)
+		p.call(t, 0, "skew")
+
+		mark = d.mark() // one save for all three
+		p.edit("requirements.txt", "loguru==0.7.2", "loguru==0.7.1")
+		d.wait(mark, `INFO local: requirements installed .*installed=loguru-0\.7\.1`, coldBuild)
+		d.wait(mark, runComplete, coldBuild)
+		d.wait(mark, `libraries are the same`, oneRun)
+		p.call(t, 0, "skew")
+		mark = d.mark()
+		p.edit("requirements.txt", "loguru==0.7.1", "loguru==0.7.2")
+		d.wait(mark, `INFO local: requirements installed .*installed=loguru-0\.7\.2`, coldBuild)
+		d.wait(mark, runComplete, coldBuild)
+	})
+
 	if code := d.interrupt(3 * time.Minute); code != 0 {
 		t.Errorf("devloop's exit code is %d", code)
 	}
 	nothingLeft(t, cluster)
+	noCanary(t, cluster)
+
+	t.Run("without a devloop that runs", func(t *testing.T) {
+		p.call(t, 0, "run")
+		if out, _ := p.call(t, 0, "skew"); !strings.HasPrefix(out, "the same ") {
+			t.Errorf("devloop skew says\n%s", out)
+		}
+		if out, _ := p.call(t, 0, "clusters"); out != "no Dask cluster runs\n" {
+			t.Errorf("devloop clusters says\n%s", out)
+		}
+		p.call(t, 3, "status", "--chain")
+		noCanary(t, cluster)
+		p.call(t, 0, "delete")
+		nothingLeft(t, cluster)
+	})
+}
+
+// pip installs into the laptop's environment.
+func pip(t *testing.T, python string, libraries ...string) error {
+	t.Helper()
+	_, err := command(t.Context(), os.Environ(), python, append([]string{"-m", "pip", "install", "--quiet", "--disable-pip-version-check"}, libraries...)...)
+	return err
 }
 
 // chainSaid is the answer of devloop status --chain --json.
@@ -195,10 +255,10 @@ type chainSaid struct {
 	Links []event.Link
 }
 
-// chain asks a devloop for its chain.
-func (p *project) chain(t *testing.T, code int) (chain chainSaid) {
+// chain asks a devloop for its chain, which is to be whole.
+func (p *project) chain(t *testing.T) (chain chainSaid) {
 	t.Helper()
-	out, log := p.call(t, code, "status", "--chain", "--json")
+	out, log := p.call(t, 0, "status", "--chain", "--json")
 	if err := json.Unmarshal([]byte(out), &chain); err != nil {
 		t.Fatalf("%v: %s%s", err, out, log)
 	}
@@ -229,7 +289,7 @@ func untouched(t *testing.T, cluster kubernetes.Interface, before map[string]int
 
 func canaries(t *testing.T, cluster kubernetes.Interface) []corev1.Pod {
 	t.Helper()
-	list, err := cluster.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{LabelSelector: "devloop.trial"})
+	list, err := cluster.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{LabelSelector: "devloop.trial=verify"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +337,7 @@ func testCanary(t *testing.T) {
 
 	t.Run("a namespace that is not there", func(t *testing.T) {
 		verify(`namespace: nowhere, command: ["true"]`)
-		if _, log := p.call(t, 1, "run"); !strings.Contains(log, `namespaces "nowhere" not found`) || !strings.Contains(log, "name a namespace that takes it: verify in devloop.yaml") {
+		if _, log := p.call(t, 1, "run"); !strings.Contains(log, `nowhere\" not found`) || !strings.Contains(log, "name a namespace that takes it: verify in devloop.yaml") {
 			t.Errorf("it says\n%s", log)
 		}
 		noCanary(t, cluster)
