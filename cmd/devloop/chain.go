@@ -8,13 +8,15 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status"
 )
 
-// showChain has the devloop that is meant look now. While a run changes what runs, it shows what the last look has found, and says so.
+// showChain has the devloop that is meant look now. The error is that of a broken chain; or why what runs need not be what is on the disk: the last
+// run failed, or one is under way.
 func showChain(ctx context.Context, o *options, out io.Writer, asJSON bool) error {
 	r, err := findRunning(ctx, o)
 	if err != nil {
@@ -27,9 +29,9 @@ func showChain(ctx context.Context, o *options, out io.Writer, asJSON bool) erro
 			return event.WithHint(fmt.Errorf("the chain cannot be looked at: %w", err), "wait until the first run is done: devloop status --wait healthy")
 		}
 		chain = *r.state.Chain
-		if !asJSON {
-			_, _ = fmt.Fprintf(out, "as it was %s ago, since %v\n\n", age(chain.Checked), err) // what follows tells
-		}
+	}
+	if chain.Error == "" {
+		chain.Error, chain.Hint = behind(r.state)
 	}
 	write := writeChain
 	if asJSON {
@@ -44,6 +46,20 @@ func showChain(ctx context.Context, o *options, out io.Writer, asJSON bool) erro
 	return nil
 }
 
+// behind tells why what runs need not be what is on the disk though the chain of it is whole.
+func behind(s status.State) (problem, hint string) {
+	switch s.Health {
+	case status.Failed:
+		return "what is on the disk does not run, the last run failed: " + brief(s.Reason), "this is what ran before; mend the files and save"
+	case status.Working, status.Starting:
+		return "what is on the disk does not run yet, a run is under way", "devloop status --wait healthy"
+	case status.Ending:
+		return "devloop is ending", "start it again: devloop"
+	case status.Healthy, status.Degraded: // of a pod that is not ready, the chain tells what it is
+	}
+	return "", ""
+}
+
 // places are the kinds of links in words.
 var places = map[event.Place]string{
 	event.AtInputs: "inputs", event.AtBuild: "built", event.AtRegistry: "in the registry", event.AtNode: "on node", event.AtPod: "in pod", event.AtGateway: "for new clusters of",
@@ -51,18 +67,24 @@ var places = map[event.Place]string{
 
 func writeChain(to io.Writer, chain status.Chain) error {
 	out := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	if old := time.Since(chain.Checked); old > time.Second {
+		_, _ = fmt.Fprintf(out, "as it was %s ago\n\n", age(chain.Checked)) // Flush tells
+	}
 	image := ""
 	for _, l := range chain.Links {
 		if l.Image != image {
 			if image != "" {
-				_, _ = fmt.Fprintln(out) // Flush tells
+				_, _ = fmt.Fprintln(out)
 			}
 			image = l.Image
-			_, _ = fmt.Fprintf(out, "%s\t\t\t\n", image)
+			_, _ = fmt.Fprintln(out, image)
 		}
 		state := "ok"
-		if l.Broken() {
+		switch {
+		case l.Broken():
 			state = "BROKEN: it should be " + shortID(l.Want)
+		case l.Older:
+			state = "older than " + shortID(l.Want) + ", nothing replaces it"
 		}
 		_, _ = fmt.Fprintf(out, "  %s %s\t%s\t%s\n", places[l.Place], l.Name, shortID(l.Is), state)
 	}

@@ -21,8 +21,8 @@ func newClustersCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clusters",
 		Short: "Show the Dask clusters that users have started, and stop those that run an older image",
-		Long: `Shows the clusters of the Dask Gateways among the releases: who started each, what it runs, and whether that is the image that the files
-stand for now ("stale" if it is an older one). devloop never stops one by itself: what somebody computes is worth more than being new.`,
+		Long: `Shows the clusters of the Dask Gateways among the releases: who started each, what it runs, and whether that is the image that new
+clusters get ("stale" if it is an older one). devloop never stops one by itself: what somebody computes is worth more than being new.`,
 		Example: `  devloop clusters
   devloop clusters stop --stale`,
 		Args: noArguments,
@@ -60,7 +60,7 @@ its user sees it, namespace.name, or by its name alone.`,
 	return cmd
 }
 
-// withClusters calls do with the clusters that run and those of them whose images are old, as the files are now.
+// withClusters calls do with the clusters that run, and those of them that run an older image than the platform.
 func withClusters(ctx context.Context, o *options, do func(ctx context.Context, cluster *deploy.Cluster, all, old event.DaskClusters) error) error {
 	ctx, p, err := o.begin(ctx)
 	if err != nil {
@@ -68,7 +68,7 @@ func withClusters(ctx context.Context, o *options, do func(ctx context.Context, 
 	}
 	defer p.end()
 	err = func() error {
-		tags, push, err := hashImages(ctx, p)
+		images, err := deployedImages(ctx, o, p)
 		if err != nil {
 			return err
 		}
@@ -80,16 +80,32 @@ func withClusters(ctx context.Context, o *options, do func(ctx context.Context, 
 		if err != nil {
 			return environmentError{err}
 		}
-		var images []proof.Image
-		for name, ref := range references(p.config, tags, push) {
-			images = append(images, proof.Image{Name: name, Ref: ref})
-		}
 		return do(ctx, cluster, platform.Clusters, proof.Old(images, platform.Clusters))
 	}()
 	if err != nil && ctx.Err() != nil {
 		return errInterrupted
 	}
 	return err
+}
+
+// deployedImages are those that run by what the devloop says that runs, or by the files if none does: a save that failed has made no cluster old.
+func deployedImages(ctx context.Context, o *options, p *process) (images []proof.Image, err error) {
+	if r, err := findRunning(ctx, o); err == nil {
+		defer r.close()
+		if r.state.Chain != nil {
+			for _, l := range r.state.Chain.Links {
+				if l.Place == event.AtInputs {
+					images = append(images, proof.Image{Name: l.Image, Ref: p.config.Repository(l.Image) + ":" + l.Is, Hash: l.Is})
+				}
+			}
+			return images, nil
+		}
+	}
+	tags, _, err := hashImages(ctx, p)
+	for i, tag := range tags {
+		images = append(images, proof.Image{Name: p.config.Images[i].Name, Ref: tag.String(), Hash: tag.TagStr()})
+	}
+	return images, err
 }
 
 // called returns those that are meant by the names.

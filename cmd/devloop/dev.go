@@ -50,8 +50,8 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, leave()) }()
-	v.session.Store(s)
-	defer v.session.Store(nil)
+	answered := v.asking.of(s)
+	defer answered()
 	sink := p.sink
 	s.watcher, err = watch.New(sink, watch.Options{Mode: d.mode, Quiet: p.config.Watch.Quiet, Limit: p.config.Watch.Limit})
 	if err != nil {
@@ -90,6 +90,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	running.Go(func() { asking.run(ctx, changes) })
 	loop.New(s.load, watching{s.watcher}, changes, sink).Run(ctx)
 
+	answered() // what it has started for an answer is no longer there
 	if !d.cleanup {
 		sink.For("cleanup").Note("everything stays as it is", "remove it with", "devloop delete")
 		return nil
@@ -116,6 +117,9 @@ func enter(ctx context.Context, p *process) (s *session, leave func() error, err
 	}
 	if s, err = openSession(ctx, p); err != nil {
 		return nil, nil, errors.Join(err, bound.close())
+	}
+	if err := s.deployer.RemoveTrials(ctx); err != nil {
+		p.sink.For("verify").Warn("pods that an earlier devloop has left could not be removed", err)
 	}
 	if err := s.openBuilders(ctx); err != nil {
 		return nil, nil, environmentError{errors.Join(err, s.close(), bound.close())}

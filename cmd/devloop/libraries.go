@@ -38,8 +38,8 @@ type libraries struct {
 	session *session
 	runPod  func(context.Context, deploy.Trial) (string, error)
 	gateway func(context.Context, *config.Config) (bool, error) // whether one is among what the releases have made
-	woken   chan struct{} // holds something if there is a newer current
-	reading chan struct{} // holds something while images are asked
+	woken   chan struct{}                                       // holds something if there is a newer current
+	reading chan struct{}                                       // holds something while images are asked
 
 	mu      sync.Mutex
 	current *ranWell // last, nil before

@@ -325,7 +325,7 @@ func TestSkew(t *testing.T) {
 		return gotOut
 	}
 	expect("it only starts", 3, "", "ask the devloop that runs: devloop is only starting")
-	s.views.session.Store(l.session)
+	defer s.views.asking.of(l.session)()
 	expect("no run yet", 3, "", "ask the devloop that runs: no run of that devloop has ended well yet")
 	l.follow(&c, tagsOf(t, "worker:1", "client:1"))
 	expect("images alone", 0, "the same 2 libraries in worker and client\n", "no Python environment of this machine is compared")
@@ -358,7 +358,6 @@ func TestSkew(t *testing.T) {
 	l.follow(&c, nil)
 	t.Setenv("VIRTUAL_ENV", "")
 	expect("no images", 2, "", "it is not known which images have to hold the same libraries")
-	s.views.session.Store(nil)
 }
 
 // nodesWith hold these images, and no others.

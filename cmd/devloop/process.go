@@ -103,7 +103,11 @@ func tellConfig(sink event.Sink, before, now *config.Config) {
 	}
 	if before == nil || !reflect.DeepEqual(before.Notes, now.Notes) {
 		for _, note := range now.Notes {
-			sink.For("config").Warn(note.String(), nil)
+			if note.Harmless {
+				sink.For("config").Note(note.String())
+			} else {
+				sink.For("config").Warn(note.String(), nil)
+			}
 		}
 	}
 }

@@ -29,15 +29,16 @@ const (
 	// Pods are replaced in groups: it is looked when they have been left alone for a moment, or after a while at the latest.
 	replacedQuiet = time.Second
 	replacedLimit = 10 * time.Second
+	// lookAgain is after how long a check that could not look is made again.
+	lookAgain = 5 * time.Second
 )
 
 // prover knows what ought to run, and looks whether it does. It belongs to a session.
 type prover struct {
 	session  *session
 	replaced chan struct{} // holds something if pods were replaced
-
-	looking sync.Mutex // one check at a time
-	told    told
+	looking  chan struct{} // holds something during a check, which is then the only one
+	told     told          // belongs to it
 
 	mu  sync.Mutex
 	aim *aim // nil while it is not known: before the first run, and while one changes what runs
@@ -52,12 +53,16 @@ type aim struct {
 
 // told is what has been said, so that nothing is said twice.
 type told struct {
-	whole  string          // the images
-	broken string          // the error
-	old    map[string]bool // Dask clusters
+	whole   string          // the images
+	broken  string          // the error
+	old     map[string]bool // Dask clusters
+	kept    map[string]bool // pods
+	foreign map[string]bool // images that gateways give to new clusters
 }
 
-func newProver(s *session) *prover { return &prover{session: s, replaced: make(chan struct{}, 1)} }
+func newProver(s *session) *prover {
+	return &prover{session: s, replaced: make(chan struct{}, 1), looking: make(chan struct{}, 1)}
+}
 
 // proofStage is the last stage of a run.
 type proofStage struct {
@@ -92,30 +97,44 @@ func (p *prover) current() *aim {
 
 // run checks again after pods were replaced, until ctx ends.
 func (p *prover) run(ctx context.Context, sink event.Sink) {
+	var again <-chan time.Time // after a check that could not look
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-again:
 		case <-p.replaced:
-		}
-		for since := time.Now(); time.Since(since) < replacedLimit; {
-			select {
-			case <-ctx.Done():
+			if !p.settled(ctx) {
 				return
-			case <-p.replaced:
-				continue
-			case <-time.After(replacedQuiet):
 			}
-			break
 		}
-		if target := p.current(); target != nil { // else a run is going to check
-			_ = p.check(ctx, p.beside(target, sink), target) // it was told
+		again = nil
+		target := p.current()
+		if target == nil { // a run is going to check
+			continue
+		}
+		if err := p.check(ctx, p.beside(target, sink), target); event.IsTransient(err) && p.current() == target {
+			again = time.After(lookAgain)
 		}
 	}
 }
 
+// settled returns when pods have been left alone for a moment, or when that takes too long. It is false if ctx has ended.
+func (p *prover) settled(ctx context.Context) bool {
+	for since := time.Now(); time.Since(since) < replacedLimit; {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-p.replaced:
+		case <-time.After(replacedQuiet):
+			return true
+		}
+	}
+	return true
+}
+
 // beside returns a Sink for a check that belongs to no run. It tells nothing once something else is aimed at, and no error twice. That the API server
-// is away is a detail: pods are told of anew when it is back.
+// is away is a detail: it is looked again.
 func (p *prover) beside(target *aim, sink event.Sink) event.Sink {
 	return func(e event.Event) {
 		if p.current() != target {
@@ -131,21 +150,26 @@ func (p *prover) beside(target *aim, sink event.Sink) event.Sink {
 	}
 }
 
-// check tells the chain, and which Dask clusters run older images. The error is that of a broken chain, or why it could not be looked at.
+// check tells the chain, and which Dask clusters and pods run older images. The error is that of a broken chain, or why it could not be looked at,
+// which may pass. A check whose aim is no longer the newest ends without one.
 func (p *prover) check(ctx context.Context, sink event.Sink, target *aim) error {
-	p.looking.Lock()
-	defer p.looking.Unlock()
 	if len(target.tags) == 0 {
 		return nil
 	}
+	select {
+	case p.looking <- struct{}{}:
+		defer func() { <-p.looking }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	say := sink.For("proof")
-	var found finding
+	var found *finding
 	err := say.Look(ctx, event.ChainChecked, func(ctx context.Context) (fields []any, err error) {
 		for began := time.Now(); ; {
 			if found, err = p.look(ctx, target); err == nil {
 				err = proof.Broken(found.links)
 			}
-			if err == nil || time.Since(began) >= lagging || err.Error() == p.told.broken {
+			if err == nil || time.Since(began) >= lagging || err.Error() == p.told.broken || p.current() != target {
 				break
 			}
 			select {
@@ -154,12 +178,15 @@ func (p *prover) check(ctx context.Context, sink event.Sink, target *aim) error 
 				return nil, context.Cause(ctx)
 			}
 		}
-		if found.links == nil {
+		if found == nil {
 			return nil, err
 		}
 		return []any{"links", found.links}, err
 	})
-	if found.links == nil || ctx.Err() != nil {
+	switch {
+	case p.current() != target: // what was found may be half-way to something else
+		return nil
+	case found == nil || ctx.Err() != nil:
 		return err
 	}
 	images := tagNames(target.tags)
@@ -170,26 +197,53 @@ func (p *prover) check(ctx context.Context, sink event.Sink, target *aim) error 
 		say.Note(event.ChainWhole, "images", images)
 		p.told.whole, p.told.broken = images, ""
 	}
-	p.tellOld(say, found.old)
+	p.tellOlder(say, found)
 	return err
 }
 
-// tellOld tells which Dask clusters run older images, if it is not what was told.
-func (p *prover) tellOld(say event.Stage, old event.DaskClusters) {
-	names := map[string]bool{}
-	fresh := false
-	for _, c := range old {
-		name := c.Namespace + "/" + c.Name
-		names[name] = true
-		fresh = fresh || !p.told.old[name]
+// tellOlder tells which Dask clusters and pods run older images, and what gateways start that is not from here, if there is one that was not told.
+func (p *prover) tellOlder(say event.Stage, found *finding) {
+	clusters := make([]string, len(found.old))
+	for i, c := range found.old {
+		clusters[i] = c.Namespace + "/" + c.Name
 	}
+	fresh, gone := news(&p.told.old, clusters)
 	switch {
 	case fresh:
-		say.Warn(event.ClustersOld, nil, "clusters", old, "stop with", "devloop clusters stop --stale")
-	case len(names) != len(p.told.old): // some have ended
-		say.Detail(event.ClustersOld, "clusters", old)
+		say.Warn(event.ClustersOld, nil, "clusters", found.old, "stop with", "devloop clusters stop --stale")
+	case gone:
+		say.Detail(event.ClustersOld, "clusters", found.old)
 	}
-	p.told.old = names
+	var pods []string
+	for _, link := range found.links {
+		if link.Older {
+			pods = append(pods, strings.Join(strings.SplitN(link.Name, "/", 3)[:2], "/")+" ("+link.Is+")")
+		}
+	}
+	if fresh, _ := news(&p.told.kept, pods); fresh {
+		say.Warn(event.PodsOld, nil, "pods", strings.Join(pods, ", "))
+	}
+	var foreign []string
+	for _, a := range found.foreign {
+		foreign = append(foreign, a.From+" "+a.Image)
+	}
+	if fresh, _ := news(&p.told.foreign, foreign); fresh {
+		say.Note("new Dask clusters get an image that is not made here", "gateway and image", strings.Join(foreign, ", "))
+	}
+}
+
+// news makes names the known ones, and tells whether there is one among them that was not, and whether one is gone.
+func news(known *map[string]bool, names []string) (fresh, gone bool) {
+	now := map[string]bool{}
+	for _, name := range names {
+		now[name] = true
+		fresh = fresh || !(*known)[name]
+	}
+	for name := range *known {
+		gone = gone || !now[name]
+	}
+	*known = now
+	return fresh, gone
 }
 
 func tagNames(tags []name.Tag) string {
@@ -202,12 +256,13 @@ func tagNames(tags []name.Tag) string {
 
 // finding is what a look has found.
 type finding struct {
-	links event.Links
-	old   event.DaskClusters
+	links   event.Links
+	old     event.DaskClusters
+	foreign []proof.Answer // of gateways that start what is not from here, and were not told to do otherwise
 }
 
 // look asks the nodes, the API server and the gateways, side by side.
-func (p *prover) look(ctx context.Context, target *aim) (finding, error) {
+func (p *prover) look(ctx context.Context, target *aim) (*finding, error) {
 	type answer struct {
 		images []proof.Image
 		err    error
@@ -220,35 +275,42 @@ func (p *prover) look(ctx context.Context, target *aim) (finding, error) {
 	platform, err := p.session.cluster.Running(ctx, namespacesOf(target.config))
 	held := <-holders
 	if err := errors.Join(held.err, err); err != nil {
-		return finding{}, event.Transient(err)
+		return nil, event.Transient(err)
 	}
 	answers, err := p.ask(ctx, target, platform.Gateways)
 	if err != nil {
-		return finding{}, event.Transient(err)
+		return nil, event.Transient(err)
 	}
 	containers := make([]proof.Container, len(platform.Containers))
 	for i, c := range platform.Containers {
 		containers[i] = proof.Container{Of: c.Namespace + "/" + c.Pod + "/" + c.Name, Node: c.Node, Image: c.Image, ID: c.ImageID, Dask: c.Dask != ""}
 	}
 	links := proof.Chain(held.images, containers, answers)
-	if links, err = p.ours(ctx, target.config, links); err != nil {
-		return finding{}, event.Transient(err)
+	found := &finding{old: proof.Old(held.images, platform.Clusters)}
+	if found.links, err = p.ours(ctx, target.config, links); err != nil {
+		return nil, event.Transient(err)
 	}
-	return finding{links, proof.Old(held.images, platform.Clusters)}, nil
+	for _, a := range answers {
+		if !slices.ContainsFunc(links, func(l event.Link) bool { return l.Place == event.AtGateway && l.Name == a.From }) {
+			found.foreign = append(found.foreign, a)
+		}
+	}
+	return found, nil
 }
 
-// ours leaves out pods of releases that are somebody else's: their images may have the same names.
+// ours leaves out pods of releases that are somebody else's, whose images may have the same names, and tells apart those that nothing replaces.
 func (p *prover) ours(ctx context.Context, c *config.Config, links event.Links) (kept event.Links, err error) {
 	for _, link := range links {
 		if link.Place == event.AtPod && link.Broken() {
 			parts := strings.Split(link.Name, "/")
-			release, err := p.session.cluster.ReleaseOf(ctx, parts[0], parts[1])
+			origin, err := p.session.cluster.Origin(ctx, parts[0], parts[1])
 			if err != nil {
 				return nil, err
 			}
-			if release != "" && !slices.ContainsFunc(c.Releases, func(r config.Release) bool { return r.Namespace+"/"+r.Name == release }) {
+			if origin.Release != "" && !slices.ContainsFunc(c.Releases, func(r config.Release) bool { return r.Namespace+"/"+r.Name == origin.Release }) {
 				continue
 			}
+			link.Older = origin.Kept
 		}
 		kept = append(kept, link)
 	}
@@ -315,26 +377,31 @@ func namespacesOf(c *config.Config) (namespaces []string) {
 type way struct {
 	kind, namespace, name string
 	url                   string // of the gateway's API, if it is one
+	sure                  bool   // it answers HTTP: the forward's own ready path is the gateway's
 }
 
 // health is the path at which a Dask Gateway tells that it is up. What comes before it is the gateway's prefix.
 const health = "/api/health"
 
-// ways are the forwards that are open.
-func (f *forwards) ways() []way {
-	ways := make([]way, len(f.list))
-	for i, o := range f.list {
+// httpPorts are those of a gateway's services and pods at which its API is, by its chart.
+var httpPorts = []string{"80", "8000", "web", "api", "http"}
+
+// ways are the forwards that are open and may lead to a gateway's API.
+func (f *forwards) ways() (ways []way) {
+	for _, o := range f.list {
 		kind, name := o.Target()
-		prefix, _ := strings.CutSuffix(o.Ready, health)
-		if prefix == o.Ready { // it asks for something else
+		prefix, sure := strings.CutSuffix(o.Ready, health)
+		if !sure {
 			prefix = ""
 		}
-		ways[i] = way{kind, o.Namespace, name, "http://" + localHost(o.bound.Addr()) + prefix + "/api/v1/options"}
+		if sure || slices.Contains(httpPorts, o.Port) {
+			ways = append(ways, way{kind, o.Namespace, name, "http://" + localHost(o.bound.Addr()) + prefix + "/api/v1/options", sure})
+		}
 	}
 	return ways
 }
 
-// ask asks each gateway that a forward leads to for the image that new clusters get.
+// ask asks each gateway of our releases that a forward leads to for the image that new clusters get.
 func (p *prover) ask(ctx context.Context, target *aim, gateways []deploy.Gateway) (answers []proof.Answer, err error) {
 	for _, w := range target.ways {
 		at := slices.IndexFunc(gateways, func(g deploy.Gateway) bool {
@@ -343,22 +410,33 @@ func (p *prover) ask(ctx context.Context, target *aim, gateways []deploy.Gateway
 		if at < 0 {
 			continue
 		}
-		image, err := gatewayImage(ctx, w.url)
-		if err != nil {
-			return nil, err
-		}
-		if image == "" {
+		release := slices.IndexFunc(target.config.Releases, func(r config.Release) bool { return r.Namespace+"/"+r.Name == gateways[at].Release })
+		if release < 0 {
 			continue
 		}
-		answer := proof.Answer{From: strings.TrimSuffix(w.url, "/api/v1/options"), Image: image}
-		for _, r := range target.config.Releases {
-			if r.Namespace+"/"+r.Name == gateways[at].Release {
-				answer.Wants = r.Images()
-			}
+		image, err := gatewayImage(ctx, w.url)
+		switch {
+		case err != nil && w.sure:
+			return nil, err
+		case err == nil && image != "":
+			answers = append(answers, proof.Answer{From: strings.TrimSuffix(w.url, "/api/v1/options"), Image: image, Wants: wanted(target.config, release)})
 		}
-		answers = append(answers, answer)
 	}
 	return answers, nil
+}
+
+// wanted are the names of the images that a release is given, or, if it is given none, of those that no release is given.
+func wanted(c *config.Config, release int) []string {
+	if own := c.Releases[release].Images(); len(own) > 0 {
+		return own
+	}
+	var left []string
+	for _, image := range c.Images {
+		if namespaceOf(c, image.Name) == "" {
+			left = append(left, image.Name)
+		}
+	}
+	return left
 }
 
 // optionsLength is how long the answer of a gateway may be, in bytes.
@@ -416,7 +494,7 @@ func gatewayImage(ctx context.Context, url string) (image string, err error) {
 func (s *session) chain(ctx context.Context) (any, error) {
 	target := s.prover.current()
 	if target == nil {
-		return nil, errors.New("a run is under way, or none has got that far")
+		return nil, errors.New("a run is under way, or the last one failed while it changed what runs")
 	}
 	found, err := s.prover.look(ctx, target)
 	if err != nil {

@@ -226,7 +226,10 @@ func (i *images) Build(ctx context.Context, sink event.Sink, tag name.Tag) error
 		return i.session.builder.Build(ctx, sink, input)
 	}
 	err := i.buildInNode(ctx, sink, input)
-	if err == nil || !event.IsTransient(err) {
+	if err == nil {
+		return i.session.registry.Untag(tag) // an earlier build here is not what the node holds now
+	}
+	if !event.IsTransient(err) {
 		return err
 	}
 	if i.config.BuildIn == "node" || ctx.Err() != nil {
@@ -415,7 +418,7 @@ func (p platform) Verify(ctx context.Context, sink event.Sink, tags []name.Tag) 
 	refs := references(p.config, tags, p.session.push)
 	trials := make([]deploy.Trial, len(p.config.Verify))
 	for i, v := range p.config.Verify {
-		trials[i] = deploy.Trial{Image: refs[v.Image], Name: v.Image, Purpose: deploy.PurposeVerify, Command: v.Command,
+		trials[i] = deploy.Trial{Image: refs[v.Image], Name: v.Image, Purpose: deploy.PurposeVerify, Command: v.Command, Args: v.Args,
 			Namespace: v.Namespace, Near: namespaceOf(p.config, v.Image), Timeout: v.Timeout}
 	}
 	return p.session.deployer.Verify(ctx, sink, trials)

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,9 +25,9 @@ const usualPagePort = 10360
 
 // views are what is served. They are closed after everything else: how the end goes is worth a look, too.
 type views struct {
-	asked   chan ask                // for the loop
-	session atomic.Pointer[session] // that questions are asked of, nil while there is none
-	url     string                  // of the page, "" without one
+	asked   chan ask // for the loop
+	asking  asking   // of questions to the session
+	url     string   // of the page, "" without one
 	site    *web.Site
 	servers []*http.Server
 	serving sync.WaitGroup
@@ -84,18 +83,52 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 	return v, nil
 }
 
+// asking lets others ask questions of a session for as long as there is one.
+type asking struct {
+	mu      sync.Mutex
+	session *session        // nil while there is none
+	ended   context.Context //nolint:containedctx // of the session
+	end     context.CancelFunc
+	under   sync.WaitGroup // questions
+}
+
+// of begins it. The returned function ends it, and waits for the answers that are under way.
+func (a *asking) of(s *session) (end func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.session = s
+	a.ended, a.end = context.WithCancel(context.Background())
+	return func() {
+		a.mu.Lock()
+		a.session = nil
+		a.end()
+		a.mu.Unlock()
+		a.under.Wait()
+	}
+}
+
+// question is one that answer finds the answer to.
+func (a *asking) question(answer func(s *session, ctx context.Context) (any, error)) web.Question {
+	return func(ctx context.Context) (any, error) {
+		a.mu.Lock()
+		s, ended := a.session, a.ended
+		if s == nil {
+			a.mu.Unlock()
+			return nil, errors.New("devloop is only starting, or ending")
+		}
+		a.under.Add(1)
+		a.mu.Unlock()
+		defer a.under.Done()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(ended, cancel)()
+		return answer(s, ctx)
+	}
+}
+
 // questions are what other commands ask this devloop, by their names.
 func (v *views) questions() map[string]web.Question {
-	of := func(answer func(s *session, ctx context.Context) (any, error)) web.Question {
-		return func(ctx context.Context) (any, error) {
-			s := v.session.Load()
-			if s == nil {
-				return nil, errors.New("devloop is only starting, or ending")
-			}
-			return answer(s, ctx)
-		}
-	}
-	return map[string]web.Question{"chain": of((*session).chain), "libraries": of((*session).imageLibraries)}
+	return map[string]web.Question{"chain": v.asking.question((*session).chain), "libraries": v.asking.question((*session).imageLibraries)}
 }
 
 // ask does not block: who asks again and again while nobody listens gets no more by it.

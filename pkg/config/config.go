@@ -3,8 +3,8 @@
 //
 // Where to look: config.go what the keys are and what Load does, rules.go what a value has to look like, yaml.go how
 // text becomes a tree of values, layers.go and set.go how several files, profiles and assignments become one tree,
-// skaffold.go how the tree of a skaffold.yaml becomes that of a devloop.yaml (skaffold_release.go, skaffold_template.go and
-// skaffold_profile.go its releases, templates and profiles), text.go how a Config becomes a devloop.yaml, decode.go how the
+// skaffold.go how the tree of a skaffold.yaml becomes that of a devloop.yaml (skaffold_release.go, skaffold_literal.go, skaffold_template.go,
+// skaffold_env.go and skaffold_profile.go its releases, images that they name as plain text, templates, skaffold.env and profiles), text.go how a Config becomes a devloop.yaml, decode.go how the
 // tree becomes a Config, whole.go what only the whole can tell (files that exist, names that others
 // use), template.go the {{ image "worker" }} of values and hooks, errors.go what is said when something is wrong,
 // schema.go the JSON schema for editors.
@@ -116,11 +116,17 @@ type Config struct {
 	// Format is the apiVersion of the skaffold.yaml that was read, "" if all was devloop.yaml. Notes are what of it devloop does
 	// in another way or not at all, in the order of its lines.
 	Format string
-	Notes  []Problem
+	Notes  []Note
 
 	files       []string // that were read, absolute
 	root        *node    // what was decoded, for the positions
 	environment []string // variables that a skaffold.yaml was filled in with
+}
+
+// Note is what is said of a place in a skaffold.yaml that was read.
+type Note struct {
+	Problem
+	Harmless bool // nothing is lost: devloop adds or assumes something, or comes to the same in another way
 }
 
 // PushPlain tells whether plain http is allowed.
@@ -263,7 +269,10 @@ type Verify struct {
 	Image string `key:"image,required" check:"repository"`
 
 	// The program and its arguments, in place of the image's entrypoint. It has to end with 0.
-	Command []string `key:"command,required"`
+	Command []string `key:"command"`
+
+	// Arguments for the command, or without one for the image's entrypoint, as a pod has them.
+	Args []string `key:"args"`
 
 	// Namespace of the pod, by default that of the first release whose values name the image; while that is not there yet, it is the
 	// namespace default.
@@ -433,9 +442,10 @@ func (r *report) converted(c *Config, root *node, source Source) *node {
 		return root
 	}
 	path, _ := filepath.Abs(source.Files[0]) // which was possible before
-	s := &skaffold{report: r, dir: filepath.Dir(path), first: root.origin.order == 0, keys: map[*node]*node{}}
+	s := &skaffold{report: r, dir: filepath.Dir(path), first: root.origin.order == 0, keys: map[*node]*node{},
+		namedIn: map[*node]map[string]bool{}, names: map[string]bool{}}
 	root = s.fromSkaffold(root, source.Profiles)
-	slices.SortStableFunc(s.notes, byPlace)
+	slices.SortStableFunc(s.notes, func(a, b Note) int { return byPlace(a.Problem, b.Problem) })
 	c.Format, c.Notes, c.environment = format, append(c.Notes, s.notes...), append(c.environment, s.environment...)
 	c.files = append(c.files, s.files...)
 	return root

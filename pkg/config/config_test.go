@@ -180,7 +180,7 @@ timeouts: { rollout: 90s }
 watch: { quiet: 0.2s, limit: 1m }
 verify:
   - { image: full, command: [python, -c, import dask] }
-  - { image: plain, command: ["true"], namespace: n, timeout: 10s }
+  - { image: plain, args: ["true"], namespace: n, timeout: 10s }
 local: { venv: ~/env, sync: true, requirements: values.yaml, images: [plain, copy] }
 health:
 `)
@@ -227,7 +227,7 @@ health:
 		Watch:    Watch{Quiet: 200 * time.Millisecond, Limit: time.Minute},
 		Verify: []Verify{
 			{Image: "full", Command: []string{"python", "-c", "import dask"}, Timeout: time.Minute},
-			{Image: "plain", Command: []string{"true"}, Namespace: "n", Timeout: 10 * time.Second},
+			{Image: "plain", Args: []string{"true"}, Namespace: "n", Timeout: 10 * time.Second},
 		},
 		Local: Local{Venv: "~/env", Sync: true, Requirements: "values.yaml", Images: []string{"plain", "copy"}},
 	}

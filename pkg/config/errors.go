@@ -175,7 +175,7 @@ func (r *report) failed(files []string) *Error {
 }
 
 func byPlace(a, b Problem) int {
-	return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 }
 
 // didYouMean returns `; did you mean "worker"?`, or "" if no known word is near.

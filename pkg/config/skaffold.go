@@ -51,17 +51,20 @@ type skaffold struct {
 	first bool   // of several files: the others need no name
 
 	artifacts []artifact
-	releases  []*node   // as devloop.yaml has them
-	gateways  []gateway // those that are a Dask Gateway
+	releases  []*node                   // as devloop.yaml has them
+	gateways  []gateway                 // those that are a Dask Gateway
+	namedIn   map[*node]map[string]bool // for each release, the artifacts that its values name
+	names     map[string]bool           // those of the release that is read
 
 	keys map[*node]*node // under which the values stand that were read
 
 	createNamespace bool    // by a flag of helm
 	before, after   []*node // commands around the releases, as devloop.yaml has them
 	waiting         []*node // for each release, what says that the next ones wait for it, nil if nothing does
-	notes           []Problem
-	environment     []string // variables that were filled in
-	files           []string // that were read besides, absolute
+	notes           []Note
+	variables       map[string]string // of skaffold.env
+	environment     []string          // variables that were filled in
+	files           []string          // that were read besides, absolute
 }
 
 // artifact is an image that the file names.
@@ -70,11 +73,11 @@ type artifact struct {
 	name    string // in skaffold.yaml
 	image   string // in devloop.yaml, "" if devloop cannot build it
 	builder string // what would build it
-	named   bool   // by a value of a release
 }
 
 // fromSkaffold returns the tree of the devloop.yaml that means what root does with these profiles.
 func (s *skaffold) fromSkaffold(root *node, profiles []string) *node {
+	s.readVariables(root)
 	made := root.as(yaml.MappingNode, "")
 	put(made, "apiVersion", scalar(root.get("apiVersion"), Version))
 	s.profileNames(made, root.get("profiles"), profiles)
@@ -99,7 +102,7 @@ func (s *skaffold) fromSkaffold(root *node, profiles []string) *node {
 			}
 		},
 		"metadata": func(n *node) {
-			s.section(n, map[string]func(*node){"name": func(*node) {}}, noMeaning("labels", "annotations"))
+			s.section(n, map[string]func(*node){"name": func(*node) {}, "labels": s.ignored, "annotations": s.ignored}, nil)
 		},
 		"build":       func(n *node) { s.build(n, made) },
 		"deploy":      func(n *node) { s.deploy(n, made) },
@@ -154,24 +157,32 @@ func (s *skaffold) section(n *node, read map[string]func(*node), told map[string
 	}
 }
 
-// noMeaning is what is told of keys that are nothing to devloop.
-func noMeaning(keys ...string) map[string]string {
-	told := map[string]string{}
-	for _, key := range keys {
-		told[key] = "has no meaning for devloop: ignored"
-	}
-	return told
+// ignored is for keys that are nothing to devloop.
+func (s *skaffold) ignored(n *node) { s.inform(n, "has no meaning for devloop: ignored") }
+
+// harmless is for keys of which no more has to be said than this, since nothing is lost.
+func (s *skaffold) harmless(text string) func(*node) {
+	return func(n *node) { s.inform(n, "%s", text) }
 }
 
-// note says what of the file is not as it was with skaffold. A value is placed where its key is: that of a mapping begins a line
-// further down.
+// note says what of the file is lost, or is not as it was with skaffold.
 func (s *skaffold) note(n *node, format string, args ...any) {
+	s.tell(n, Note{}, fmt.Sprintf(format, args...))
+}
+
+// inform says what devloop adds or assumes where nothing is lost.
+func (s *skaffold) inform(n *node, format string, args ...any) {
+	s.tell(n, Note{Harmless: true}, fmt.Sprintf(format, args...))
+}
+
+// tell places a note. That of a value is where its key is: that of a mapping begins a line further down.
+func (s *skaffold) tell(n *node, note Note, message string) {
 	if key := s.keys[n]; key != nil {
 		n = &node{Node: key.Node, origin: n.origin, path: n.path}
 	}
-	p := problemAt(n, fmt.Sprintf(format, args...))
-	if !slices.Contains(s.notes, p) {
-		s.notes = append(s.notes, p)
+	note.Problem = problemAt(n, message)
+	if !slices.Contains(s.notes, note) {
+		s.notes = append(s.notes, note)
 	}
 }
 
@@ -256,7 +267,7 @@ func (s *skaffold) projectName(n *node) *node {
 	name := s.text(n)
 	if name != "" && rules["label"].breach(name) != "" {
 		name = Label(name, "app")
-		s.note(n, "%q is no name for Kubernetes: the project is called %s", n.Value, name)
+		s.inform(n, "%q is no name for Kubernetes: the project is called %s", n.Value, name)
 	}
 	return scalar(n, name)
 }
@@ -278,15 +289,14 @@ func (s *skaffold) build(n *node, made *node) {
 						s.note(n, "images are built by BuildKit all the same")
 					}
 				},
-			}, map[string]string{
-				"tryImportMissing": "images are taken from the node or from Docker, or built",
-				"useDockerCLI":     "the docker command is not used",
-				"concurrency":      "images are built side by side",
-			})
+				"tryImportMissing": s.harmless("images are taken from the node or from Docker, or built"),
+				"useDockerCLI":     s.harmless("the docker command is not used"),
+				"concurrency":      s.harmless("images are built side by side"),
+			}, nil)
 		},
+		"tagPolicy": s.harmless("a tag is the hash of all that the image is made from"),
 	}, map[string]string{
 		"hooks":              "these commands are not run when images are built",
-		"tagPolicy":          "a tag is the hash of all that the image is made from",
 		"insecureRegistries": "no registry is needed; of base images, the builder's own settings say which registries are plain http",
 		"googleCloudBuild":   "images are built by the node or by Docker on this machine",
 		"cluster":            "images are built by the node or by Docker on this machine",
@@ -330,10 +340,10 @@ func (s *skaffold) artifact(n, platforms, images *node) {
 	}
 	image := n.as(yaml.MappingNode, n.path)
 	var dockerfile *node
-	docker := func(builder string, told map[string]string) func(*node) {
+	docker := func(builder string, told map[string]string, ignored ...string) func(*node) {
 		return func(n *node) {
 			a.builder = builder
-			dockerfile = s.docker(n, image, told)
+			dockerfile = s.docker(n, image, told, ignored)
 		}
 	}
 	other := func(builder string) func(*node) {
@@ -348,8 +358,8 @@ func (s *skaffold) artifact(n, platforms, images *node) {
 		"context": func(n *node) { context = cmp.Or(s.text(n), "."); put(image, "context", n) },
 		"docker":  docker("docker", dockerTold),
 		"kaniko": func(n *node) {
-			s.note(n, "the image is built by BuildKit, as a docker artifact")
-			docker("kaniko", kanikoTold)(n)
+			s.inform(n, "the image is built by BuildKit, as a docker artifact")
+			docker("kaniko", kanikoTold, kanikoIgnored...)(n)
 		},
 		"bazel": other("bazel"), "jib": other("jib"), "jibMaven": other("jib"), "jibGradle": other("jib"), "ko": other("ko"),
 		"buildpacks": other("buildpacks"), "buildpack": other("buildpacks"), "custom": other("a custom command"),
@@ -359,10 +369,10 @@ func (s *skaffold) artifact(n, platforms, images *node) {
 				s.wrong(n, "devloop does not build an image from another one that it builds: make both stages of one Dockerfile, and choose by target")
 			}
 		},
+		"runtimeType": s.harmless("is for skaffold debug: ignored"),
 	}, map[string]string{
-		"sync":        "files are not copied into running containers, the image is built again instead",
-		"hooks":       "these commands are not run when the image is built",
-		"runtimeType": "is for skaffold debug: ignored",
+		"sync":  "files are not copied into running containers, the image is built again instead",
+		"hooks": "these commands are not run when the image is built",
 	})
 	if text := image.get("context"); text != nil {
 		put(image, "context", scalar(text, context))
@@ -385,7 +395,7 @@ func (s *skaffold) artifact(n, platforms, images *node) {
 		return
 	}
 	if a.image != a.name {
-		s.note(name, "the image is called %s, without a registry: devloop brings it to the nodes itself", a.image)
+		s.inform(name, "the image is called %s, without a registry: devloop brings it to the nodes itself", a.image)
 	}
 	key := scalar(name, a.image)
 	images.put(key, image)
@@ -407,27 +417,24 @@ var dockerTold = map[string]string{
 	"squash":     "the image keeps its layers",
 }
 
-// kanikoTold is what is told of keys for kaniko.
-var kanikoTold = func() map[string]string {
-	told := map[string]string{
+// kanikoTold is what is told of keys for kaniko, kanikoIgnored are those that change nothing about the image.
+var (
+	kanikoTold = map[string]string{
 		"label":       "the image does not get these labels",
 		"env":         "builds do not get these variables",
 		"destination": "the image is not pushed",
 	}
-	for _, key := range []string{
+	kanikoIgnored = []string{
 		"buildContext", "cache", "cleanup", "copyMaxRetries", "copyTimeout", "digestFile", "flags", "force", "ignorePaths", "image", "imageFSExtractRetry",
 		"imageNameWithDigestFile", "initImage", "insecure", "insecurePull", "insecureRegistry", "logFormat", "logTimestamp", "ociLayoutPath", "pushRetry",
 		"registryCertificate", "registryMirror", "reproducible", "singleSnapshot", "skipTLS", "skipTLSVerifyPull", "skipTLSVerifyRegistry",
 		"skipUnusedStages", "snapshotMode", "tarPath", "useNewRun", "verbosity", "volumeMounts", "whitelistVarRun",
-	} {
-		told[key] = "is for kaniko: ignored"
 	}
-	return told
-}()
+)
 
 // docker reads how an image is built from a Dockerfile, whose path it returns: only the context says where that is.
-func (s *skaffold) docker(n, image *node, told map[string]string) (dockerfile *node) {
-	s.section(n, map[string]func(*node){
+func (s *skaffold) docker(n, image *node, told map[string]string, ignored []string) (dockerfile *node) {
+	read := map[string]func(*node){
 		"dockerfile": func(n *node) {
 			if s.text(n) != "" {
 				dockerfile = n
@@ -445,7 +452,11 @@ func (s *skaffold) docker(n, image *node, told map[string]string) (dockerfile *n
 		"contextSubPath": func(n *node) {
 			s.wrong(n, "devloop has no part of a context: name the folder as the artifact's context")
 		},
-	}, told)
+	}
+	for _, key := range ignored {
+		read[key] = s.harmless("is for kaniko: ignored")
+	}
+	s.section(n, read, told)
 	return dockerfile
 }
 
@@ -458,13 +469,13 @@ func (s *skaffold) buildArgs(n, image *node) {
 		value := e.value
 		switch {
 		case value.isNull(): // of the environment, as for docker build --build-arg NAME
-			set, found := os.LookupEnv(e.key.Value)
+			set, found := s.lookupVariable(e.key.Value)
 			switch {
 			case !utf8.ValidString(set):
 				s.wrong(value, "the variable %s of the environment is no text", e.key.Value)
 				continue
 			case !found:
-				s.note(value, "the environment has no variable %s: the build does not get it", e.key.Value)
+				s.inform(value, "the environment has no variable %s: the build does not get it", e.key.Value)
 				continue
 			}
 			s.environment = append(s.environment, e.key.Value)
@@ -491,7 +502,8 @@ func (s *skaffold) secret(n, image *node) {
 		"id":  func(n *node) { id = n },
 		"src": func(n *node) { put(given, "file", scalar(n, s.text(n))) },
 		"env": func(n *node) { put(given, "env", scalar(n, s.text(n))) },
-	}, map[string]string{"dst": "the Dockerfile says where a secret is"})
+		"dst": s.harmless("the Dockerfile says where a secret is"),
+	}, nil)
 	if id == nil {
 		if n.isMapping() {
 			s.wrong(n, `"id" is missing`)
@@ -500,10 +512,16 @@ func (s *skaffold) secret(n, image *node) {
 	}
 	if name := s.text(id); len(given.entries) == 0 && name != "" {
 		source := "file"
-		if _, found := os.LookupEnv(name); found {
+		if _, found := s.lookupVariable(name); found {
 			source = "env"
 		}
 		put(given, source, scalar(id, name))
+	}
+	if env := given.get("env"); env != nil {
+		_, isSet := os.LookupEnv(env.Value)
+		if _, found := s.variables[env.Value]; found && !isSet {
+			s.note(env, "the variable %s is in skaffold.env alone, where builds do not get secrets from: export it", env.Value)
+		}
 	}
 	secrets := image.get("secrets")
 	if secrets == nil {
@@ -534,16 +552,26 @@ func (s *skaffold) platform(n, image *node) {
 // deploy reads all but the releases' common end.
 func (s *skaffold) deploy(n, made *node) {
 	notDeployed := "is not deployed: devloop deploys Helm releases; put these manifests into a chart"
+	notRun := "these commands are not run"
+	notCalled := "kubectl is not called: without these flags"
 	s.section(n, map[string]func(*node){
 		"helm":        func(n *node) { s.helm(n) },
 		"kubeContext": func(n *node) { put(made, "kubeContext", scalar(n, s.text(n))) },
-		"kubectl": func(n *node) {
-			if len(n.get("manifests").keysOrItems()) > 0 {
-				s.note(n, "%s", notDeployed)
-				return
-			}
-			s.note(n, "kubectl is not used: devloop deploys Helm releases alone")
-		},
+		"kubectl": s.unused("kubectl is not used: devloop deploys Helm releases alone", map[string]string{
+			"manifests": notDeployed, "remoteManifests": notDeployed, "flags": notCalled, "hooks": notRun,
+			"defaultNamespace": "is for what kubectl deploys: a release says its own namespace",
+		}),
+		"kustomize": s.unused(notDeployed, map[string]string{
+			"flags": notCalled, "buildArgs": "kustomize is not called: without these flags", "hooks": notRun,
+			"defaultNamespace": "is for what kustomize makes: a release says its own namespace",
+		}),
+		"kpt": s.unused(notDeployed, map[string]string{
+			"flags": "kpt is not called: without these flags", "applyFlags": "kpt is not called: without these flags", "hooks": notRun,
+		}),
+		"docker":   s.unused("these containers are not started: devloop deploys Helm releases", nil),
+		"cloudrun": s.unused("is not deployed: devloop deploys Helm releases to a cluster on this machine", map[string]string{"hooks": notRun}),
+		"tofu":     s.unused("is not deployed: devloop deploys Helm releases", nil),
+		"logs":     s.harmless("logs of pods are shown in devloop's own way: --logs, or the key l"),
 		"statusCheck": func(n *node) {
 			if !s.truth(n) {
 				s.note(n, "devloop waits for the pods of every release all the same")
@@ -560,22 +588,33 @@ func (s *skaffold) deploy(n, made *node) {
 			}
 		},
 	}, map[string]string{
-		"kustomize":                     notDeployed,
-		"kpt":                           notDeployed,
-		"docker":                        "these containers are not started: devloop deploys Helm releases",
-		"cloudrun":                      "is not deployed: devloop deploys Helm releases to a cluster on this machine",
-		"tofu":                          "is not deployed: devloop deploys Helm releases",
-		"logs":                          "logs of pods are shown in devloop's own way: --logs, or the key l",
 		"tolerateFailuresUntilDeadline": "the wait ends as soon as nothing can mend a failure",
 	})
 }
 
-// keysOrItems is for who asks only whether there are any.
-func (n *node) keysOrItems() []string {
-	if n == nil {
-		return nil
+// unused is for what skaffold deploys in a way that devloop does not: each key that says something is told of, in its own words or in
+// those for all.
+func (s *skaffold) unused(otherwise string, told map[string]string) func(*node) {
+	return func(n *node) {
+		if !n.isMapping() {
+			s.note(n, "%s", otherwise)
+			return
+		}
+		for _, e := range n.entries {
+			if s.keys[e.value] = e.key; e.value.holds() {
+				s.note(e.value, "%s", cmp.Or(told[e.key.Value], otherwise))
+			}
+		}
+		if !n.holds() { // kubectl: {}
+			s.inform(n, "%s", otherwise)
+		}
 	}
-	return append(n.keys(), make([]string, len(n.items))...)
+}
+
+// holds tells whether there is anything in a value.
+func (n *node) holds() bool {
+	return n.isScalar() && !n.isNull() && n.Value != "" || slices.ContainsFunc(n.items, (*node).holds) ||
+		slices.ContainsFunc(n.entries, func(e entry) bool { return e.value.holds() })
 }
 
 // brief is a number of seconds as people write it: 600 is 10m.
@@ -592,11 +631,13 @@ func brief(seconds int) string {
 // manifests reads what skaffold renders since its v3: Helm releases are deployed, the rest is not.
 func (s *skaffold) manifests(n *node) {
 	notDeployed := "these manifests are not deployed: devloop deploys Helm releases; put them into a chart"
-	s.section(n, map[string]func(*node){"helm": func(n *node) { s.helm(n) }}, map[string]string{
+	s.section(n, map[string]func(*node){
+		"helm":      func(n *node) { s.helm(n) },
+		"kustomize": s.unused(notDeployed, map[string]string{"buildArgs": "kustomize is not called: without these flags"}),
+		"kpt":       s.unused(notDeployed, nil),
+	}, map[string]string{
 		"rawYaml":         notDeployed,
 		"remoteManifests": notDeployed,
-		"kustomize":       notDeployed,
-		"kpt":             notDeployed,
 		"generate":        notDeployed,
 		"hooks":           "these commands are not run when manifests are rendered",
 		"transform":       "manifests are deployed as the charts make them",
@@ -661,21 +702,26 @@ func (s *skaffold) forward(n, made *node) {
 	put(forward, "port", port)
 	if forward.get("namespace") == nil {
 		namespace := s.onlyNamespace()
-		s.note(n, "has no namespace: %s is taken", namespace)
+		s.inform(n, "has no namespace: %s is taken", namespace)
 		put(forward, "namespace", scalar(n, namespace))
 	}
 	if forward.get("local") == nil {
 		local := typed(port, "!!int", port.Value)
 		if number, err := strconv.Atoi(port.Value); err != nil || number == 0 {
 			local.Value = "0"
-			s.note(n, "has no localPort: a free port is taken, which the log tells")
+			s.inform(n, "has no localPort: a free port is taken, which the log tells")
 		}
 		put(forward, "local", local)
 	}
 	for _, g := range s.gateways {
-		if target == "service" && text == "traefik-"+g.release && forward.get("namespace").Value == g.namespace {
-			put(forward, "ready", scalar(n, "/api/health"))
-			s.note(n, "leads to Dask Gateway: the platform counts as up when /api/health answers here")
+		switch {
+		case target != "service" || text != "traefik-"+g.release || forward.get("namespace").Value != g.namespace:
+		case g.isUnknown:
+			s.note(n, "leads to Dask Gateway, whose gateway.prefix is not known yet: a ready pod counts, and not whether its health answers")
+		default:
+			health := g.prefix + "/api/health"
+			put(forward, "ready", scalar(n, health))
+			s.inform(n, "leads to Dask Gateway: the platform counts as up when %s answers here", health)
 		}
 	}
 	add(made, "forwards", forward)
@@ -697,9 +743,14 @@ func (s *skaffold) onlyNamespace() string {
 // unnamed tells of images that no release would get.
 func (s *skaffold) unnamed() {
 	for _, a := range s.artifacts {
-		if a.image != "" && !a.named && len(s.releases) > 0 {
-			s.note(a.at, "no value of a release names this image: skaffold puts its tag into what the charts make, devloop only where setValueTemplates does ({{.IMAGE_FULLY_QUALIFIED_%s}})",
-				variable(a.name))
+		isNamed := slices.ContainsFunc(s.releases, func(r *node) bool { return s.namedIn[r][a.name] })
+		if a.image != "" && !isNamed && len(s.releases) > 0 {
+			s.note(a.at, "no value of a release names this image: what charts say of it is deployed as it stands there, without the tag; setValueTemplates names it: %s", s.inTemplate(a))
 		}
 	}
+}
+
+// inTemplate is how a value of skaffold.yaml names an artifact.
+func (s *skaffold) inTemplate(a artifact) string {
+	return fmt.Sprintf("image: %q", "{{.IMAGE_FULLY_QUALIFIED_"+variable(a.name)+"}}")
 }

@@ -90,7 +90,7 @@ func (s *skaffold) hook(n *node) *node {
 		return nil
 	}
 	if !isMeant {
-		s.note(n, "the command is not for this system, %s: left out", runtime.GOOS)
+		s.inform(n, "the command is not for this system, %s: left out", runtime.GOOS)
 		return nil
 	}
 	if dir != "" {
@@ -104,7 +104,11 @@ func (s *skaffold) hook(n *node) *node {
 }
 
 // gateway is a release of Dask Gateway.
-type gateway struct{ release, namespace string }
+type gateway struct {
+	release, namespace string
+	prefix             string // before the paths of its API
+	isUnknown          bool   // what that is
+}
 
 var daskGateway = regexp.MustCompile(`(^|/)dask-gateway(-v?[0-9][^/]*|\.tgz)?(:[^/]*)?/?$`)
 
@@ -156,10 +160,10 @@ func (s *skaffold) release(n *node) {
 			}
 		},
 		"useHelmSecrets": take(&secrets),
+		"skipTests":      s.harmless("a chart's tests are never run"),
 	}, map[string]string{
 		"recreatePods": "pods are replaced where what they are made from changes, as Kubernetes does",
 		"packaged":     "the chart is deployed as it is, with its own version and appVersion",
-		"skipTests":    "a chart's tests are never run",
 	})
 	title := s.named(n, "name", name)
 	if title == nil {
@@ -174,16 +178,22 @@ func (s *skaffold) release(n *node) {
 	}
 	space := scalar(n, "default")
 	if namespace == nil {
-		s.note(n, "has no namespace: default is taken, whatever the kube context says")
+		s.inform(n, "has no namespace: default is taken, whatever the kube context says")
 	} else if space = s.named(n, "namespace", namespace); space == nil {
 		return
 	}
 	put(release, "namespace", space)
 	s.valuesFiles(release, values, secrets != nil && s.truth(secrets), secrets)
+	s.names = map[string]bool{}
 	s.values(release, overrides, given, strategy)
+	all := s.literals(n, release)
+	s.inTemplates(cmp.Or(from.chartPath, from.remoteChart), release)
+	s.namedIn[release] = s.names
 	if daskGateway.MatchString(release.get("chart").Value) {
-		s.gateways = append(s.gateways, gateway{title.Value, space.Value})
-		s.note(n, "is Dask Gateway: it counts as up when its deployments are (health), and before it is removed, the Dask clusters that users made are (cleanup.before)")
+		g := gateway{release: title.Value, namespace: space.Value}
+		g.prefix, g.isUnknown = prefixOf(all)
+		s.gateways = append(s.gateways, g)
+		s.inform(n, "is Dask Gateway: it counts as up when its deployments are (health), and before it is removed, the Dask clusters that users made are (cleanup.before)")
 	}
 	s.releases = append(s.releases, release)
 	s.waiting = append(s.waiting, waits)
@@ -336,7 +346,7 @@ func (s *skaffold) valuesFiles(release *node, list []*node, hasSecrets bool, sec
 		add(release, "values", scalar(item, path))
 	}
 	if hasSecrets && !found {
-		s.note(secrets, "helm-secrets is not used; none of the values files is encrypted")
+		s.inform(secrets, "helm-secrets is not used; none of the values files is encrypted")
 	}
 }
 
@@ -378,7 +388,7 @@ func (s *skaffold) values(release, overrides *node, given map[string]*node, stra
 				return
 			}
 			if at.isNull() {
-				s.note(at, "is empty: what the chart sets here is removed")
+				s.inform(at, "is empty: what the chart sets here is removed")
 				s.replaced(set, filled)
 				put(set, filled, typed(at, "!!null", "null"))
 				return
@@ -401,7 +411,7 @@ func (s *skaffold) values(release, overrides *node, given map[string]*node, stra
 // replaced removes a value for which a later one comes.
 func (s *skaffold) replaced(set *node, path string) {
 	if before := set.get(path); before != nil {
-		s.note(before, "is set again, and that counts")
+		s.inform(before, "is set again, and that counts")
 		set.put(key(path), nil)
 	}
 }
@@ -491,7 +501,7 @@ func (s *skaffold) overrideArtifacts(set *node, given map[string]*node, strategy
 	isHelm, withRegistry := false, false
 	if strategy != nil {
 		s.section(strategy, map[string]func(*node){
-			"fqn": func(n *node) { s.section(n, nil, noMeaning("property")) },
+			"fqn": func(n *node) { s.section(n, map[string]func(*node){"property": s.ignored}, nil) },
 			"helm": func(n *node) {
 				isHelm = true
 				s.section(n, map[string]func(*node){"explicitRegistry": func(n *node) { withRegistry = s.truth(n) }}, nil)
@@ -499,7 +509,7 @@ func (s *skaffold) overrideArtifacts(set *node, given map[string]*node, strategy
 		}, nil)
 		isHelm = isHelm || strategy.get("helm") != nil // helm: alone
 		if given["artifactOverrides"] == nil && given["values"] == nil {
-			s.note(strategy, "there are no artifactOverrides that it would be for: ignored")
+			s.inform(strategy, "there are no artifactOverrides that it would be for: ignored")
 		}
 	}
 	for _, name := range []string{"values", "artifactOverrides"} {
@@ -518,7 +528,7 @@ func (s *skaffold) overrideArtifacts(set *node, given map[string]*node, strategy
 				s.wrong(at, "image %q is built by %s, which devloop does not do: what is deployed would lack it", of.name, of.builder)
 				return
 			}
-			of.named = true
+			s.names[of.name] = true
 			say := func(path, function string) {
 				s.replaced(set, path)
 				put(set, path, scalar(at, templated([]piece{{function: function, image: of.image}})))
@@ -597,7 +607,7 @@ func (s *skaffold) finish(made *node) {
 		add(made, "releases", release)
 	}
 	if len(s.releases) > 1 && !slices.ContainsFunc(s.releases, func(r *node) bool { return r.get("dependsOn") != nil }) {
-		s.note(s.releases[1], "releases are applied side by side, not one after the other: dependsOn, or wait: true of the one before, keeps an order")
+		s.inform(s.releases[1], "releases are applied side by side, not one after the other: dependsOn, or wait: true of the one before, keeps an order")
 	}
 	s.around("before", s.before)
 	s.around("after", s.after)
@@ -636,6 +646,10 @@ func (s *skaffold) around(when string, commands []*node) {
 	list := commands[0].as(yaml.SequenceNode, commands[0].path)
 	list.items = commands
 	put(hooks, when, list)
-	s.note(commands[0], "the command runs %s the release %s, and only if something of that one differs; it has the variables DEVLOOP_RELEASE, DEVLOOP_NAMESPACE and KUBECONFIG, and none of skaffold's",
-		when, release.get("name").Value)
+	without := "none of skaffold's"
+	if len(s.variables) > 0 {
+		without += " or of skaffold.env"
+	}
+	s.note(commands[0], "the command runs %s the release %s, and only if something of that one differs; it has the variables DEVLOOP_RELEASE, DEVLOOP_NAMESPACE and KUBECONFIG, and %s",
+		when, release.get("name").Value, without)
 }

@@ -5,7 +5,6 @@ package config
 
 import (
 	"fmt"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -218,10 +217,10 @@ func (s *skaffold) lookUp(name string) (templateValue, error) {
 		if of.image == "" {
 			return templateValue{}, fmt.Errorf("image %q is built by %s, which devloop does not do: what is deployed would lack it", of.name, of.builder)
 		}
-		of.named = true
+		s.names[of.name] = true
 		return templateValue{pieces: []piece{{function: function, image: of.image}}}, nil
 	}
-	text, found := os.LookupEnv(name)
+	text, found := s.lookupVariable(name)
 	switch {
 	case !found:
 		return templateValue{missing: name}, nil
@@ -276,7 +275,7 @@ func (s *skaffold) undigested(n *node, pieces []piece) []piece {
 			before := &list[len(list)-1]
 			before.text = strings.TrimSuffix(before.text, "@")
 		}
-		s.note(n, "the digest is left out: an image that is not pushed has none, and its tag is a hash of its content")
+		s.inform(n, "the digest is left out: an image that is not pushed has none, and its tag is a hash of its content")
 	}
 	return joined(list)
 }

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -39,17 +40,32 @@ func (c *Config) Text() ([]byte, error) {
 // comments are the lines that stand above all.
 func (c *Config) comments() []byte {
 	var out bytes.Buffer
-	if len(c.Notes) > 0 {
-		fmt.Fprintf(&out, "# What stood in %s, and is in another way now, or not at all:\n", oneLine(c.Notes[0].File))
-	}
-	for _, p := range c.Notes {
-		fmt.Fprintf(&out, "# - line %d, %s\n", p.Line, oneLine(p.Message))
-	}
+	c.comment(&out, "and is in another way now, or not at all", false)
+	c.comment(&out, "and comes to the same in devloop's way", true)
 	if len(c.environment) > 0 {
 		names := slices.Compact(slices.Sorted(slices.Values(c.environment)))
 		fmt.Fprintf(&out, "# From the environment, as it was then: %s\n", oneLine(strings.Join(names, ", ")))
 	}
 	return out.Bytes()
+}
+
+// comment writes the notes of one kind.
+func (c *Config) comment(out *bytes.Buffer, what string, harmless bool) {
+	begun := false
+	for _, note := range c.Notes {
+		if note.Harmless != harmless {
+			continue
+		}
+		if !begun {
+			fmt.Fprintf(out, "# What stood in %s, %s:\n", oneLine(filepath.Base(c.Path)), what)
+		}
+		begun = true
+		in := "" // which is the same for all but those of a skaffold.env
+		if filepath.Base(note.File) != filepath.Base(c.Path) {
+			in = oneLine(note.File) + ", "
+		}
+		fmt.Fprintf(out, "# - %sline %d, %s\n", in, note.Line, oneLine(note.Message))
+	}
 }
 
 // oneLine is a text without the characters that end a comment, or that none may hold.

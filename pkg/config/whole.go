@@ -32,7 +32,11 @@ func (r *report) whole(c *Config) {
 		r.wholeOrder(c.Releases, c.root.get("releases").items)
 	}
 	for i, verify := range c.Verify {
-		r.isImage(c.root.get("verify").items[i].get("image"), verify.Image, images)
+		at := c.root.get("verify").items[i]
+		r.isImage(at.get("image"), verify.Image, images)
+		if len(verify.Command)+len(verify.Args) == 0 {
+			r.wrong(at, `"command" is missing, or "args" for the image's entrypoint`)
+		}
 	}
 	for i, image := range c.Local.Images {
 		r.isImage(c.root.get("local").get("images").items[i], image, images)

@@ -57,7 +57,7 @@ var wrong = []struct {
 	{"verify and local", head + "images: { worker: { dockerfile: values.yaml } }\nverify:\n- { image: wroker, command: [a] }\n- { image: worker, timeout: 1ms }\n" +
 		"local: { sync: true, images: [client] }\n", []string{
 		`devloop.yaml:5:12: verify[0].image: no image is called "wroker"; did you mean "worker"?`,
-		`devloop.yaml:6:3: verify[1]: "command" is missing`,
+		`devloop.yaml:6:3: verify[1]: "command" is missing, or "args" for the image's entrypoint`,
 		`devloop.yaml:6:29: verify[1].timeout: must be at least 1s, but is 1ms`,
 		`devloop.yaml:7:16: local.sync: there is no file "requirements.txt"`,
 		`devloop.yaml:7:31: local.images[0]: no image is called "client"`,

@@ -49,7 +49,7 @@ func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Rele
 		ours       []Release
 		namespaces []string
 		unsure     []string // namespaces in which something of ours may still be
-		errs       = []error{d.removeTrials(ctx)}
+		errs       = []error{d.RemoveTrials(ctx)}
 	)
 	for _, r := range d.recorded(ordered(releases)) {
 		owned, err := d.stillOurs(ctx, r)

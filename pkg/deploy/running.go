@@ -132,19 +132,36 @@ func runningContainers(pod *corev1.Pod) []Container {
 	return list
 }
 
-// ReleaseOf returns the ID of the release that made a pod, "" if none did, or if the pod is gone.
-func (c *Cluster) ReleaseOf(ctx context.Context, namespace, pod string) (string, error) {
+// Origin is where a pod comes from.
+type Origin struct {
+	Release string // ID, "" if no release made it
+	Kept    bool   // nothing is going to replace it when its image changes: it runs to its end (a job), or somebody else's program started it
+}
+
+// Origin asks for that of a pod. The zero value stands for one that is gone.
+func (c *Cluster) Origin(ctx context.Context, namespace, pod string) (Origin, error) {
 	ctx, cancel := context.WithTimeout(ctx, runningTimeout)
 	defer cancel()
 	object, err := c.Client.CoreV1().Pods(namespace).Get(ctx, pod, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return "", nil
+		return Origin{}, nil
 	}
 	if err != nil {
-		return "", err
+		return Origin{}, err
 	}
 	made, err := (&tracer{c.Client, map[types.UID]origin{}}).trace(ctx, object)
-	return made.release, err
+	return Origin{made.release, isKept(object, made)}, err
+}
+
+func isKept(pod *corev1.Pod, made origin) bool {
+	controller := metav1.GetControllerOf(pod)
+	switch {
+	case controller == nil && made.release == "": // kubectl run has no such label, JupyterHub's and others' pods have
+		return pod.Labels[labelManagedBy] != "" || pod.Labels["heritage"] != ""
+	case controller == nil:
+		return made.hook != ""
+	}
+	return made.release == "" || controller.Kind == "Job"
 }
 
 // imageDigest is what is left of an image's ID, as pods have it, without what runtimes put before it: docker://sha256:…,

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -36,10 +37,11 @@ const (
 
 // Trial is a command that is run in an image.
 type Trial struct {
-	Image     string // reference, as pods name it
-	Name      string // of the image in devloop.yaml
-	Purpose   string // one word: verify
-	Command   []string
+	Image     string        // reference, as pods name it
+	Name      string        // of the image in devloop.yaml
+	Purpose   string        // one word: verify
+	Command   []string      // in place of the image's entrypoint, nil to keep that
+	Args      []string      // behind it
 	Namespace string        // "" for Near
 	Near      string        // where it runs if that namespace is there and takes it, else in default
 	Timeout   time.Duration // in all
@@ -90,7 +92,7 @@ func (d *Deployer) Verify(ctx context.Context, sink event.Sink, trials []Trial) 
 	errs := make([]error, len(trials))
 	var group sync.WaitGroup
 	for i, t := range trials {
-		key := fmt.Sprintf("%s %s %q", t.Image, t.Namespace, t.Command)
+		key := fmt.Sprintf("%s %s %q %q", t.Image, t.Namespace, t.Command, t.Args)
 		d.mu.Lock()
 		known := d.verified[key]
 		d.mu.Unlock()
@@ -111,7 +113,7 @@ func (d *Deployer) Verify(ctx context.Context, sink event.Sink, trials []Trial) 
 				d.verified[key] = true
 				d.mu.Unlock()
 				return nil, nil
-			}, "image", t.Image, "command", strings.Join(t.Command, " "))
+			}, "image", t.Image, "command", t.shown())
 		})
 	}
 	group.Wait()
@@ -120,9 +122,6 @@ func (d *Deployer) Verify(ctx context.Context, sink event.Sink, trials []Trial) 
 
 // RunPod runs one trial and returns what its command printed. If that did not end with 0, the error is a *TrialError.
 func (d *Deployer) RunPod(ctx context.Context, t Trial) (output string, err error) {
-	if err := d.removeTrials(ctx); err != nil { // what a devloop that was killed has left
-		return "", err
-	}
 	timeout := fmt.Errorf("not done after %s", t.Timeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, t.Timeout, timeout)
 	defer cancel()
@@ -192,7 +191,7 @@ func (d *Deployer) trialEnded(ctx context.Context, t Trial, pod *corev1.Pod, end
 	notStarted := ended.Reason == "StartError" || ended.Reason == "ContainerCannotRun" // of containerd and CRI-O, and of Docker
 	if !notStarted {
 		var err error
-		if output, err = d.trialOutput(ctx, pod); err != nil && ended.ExitCode == 0 {
+		if output, err = d.trialOutput(ctx, t, pod); err != nil && ended.ExitCode == 0 && t.Purpose != PurposeVerify {
 			return "", fmt.Errorf("read what pod %s printed: %w", podID(pod), err)
 		}
 	}
@@ -202,24 +201,28 @@ func (d *Deployer) trialEnded(ctx context.Context, t Trial, pod *corev1.Pod, end
 	lines := strings.Split(strings.TrimSpace(output), "\n")
 	return "", &TrialError{
 		Code: ended.ExitCode, Reason: ended.Reason, NotStarted: notStarted, Output: strings.Join(lines[max(0, len(lines)-logTail):], "\n"),
-		image: t.Image, command: shownCommand(t.Command), message: strings.TrimSpace(ended.Message),
+		image: t.Image, command: t.shown(), message: strings.TrimSpace(ended.Message),
 	}
 }
 
-// shownCommand is as much of a command as an error has room for.
-func shownCommand(args []string) string {
+// shown is as much of a command as an error has room for.
+func (t Trial) shown() string {
 	const room = 120
-	shown := event.Printable(strings.Join(args, " "))
+	shown := event.Printable(strings.Join(slices.Concat(t.Command, t.Args), " "))
 	if len(shown) > room {
 		shown = strings.ToValidUTF8(shown[:room], "") + "…"
 	}
 	return shown
 }
 
-// trialOutput reads what the command printed. The kubelet may need a moment for the last of it.
-func (d *Deployer) trialOutput(ctx context.Context, pod *corev1.Pod) (string, error) {
-	limit := int64(trialOutput)
-	stream, err := d.cluster.Client.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: managedByUs, LimitBytes: &limit}).Stream(ctx)
+// trialOutput reads what the command printed, of one that is only to succeed the last lines.
+func (d *Deployer) trialOutput(ctx context.Context, t Trial, pod *corev1.Pod) (string, error) {
+	limit, lines := int64(trialOutput), int64(logTail)
+	options := &corev1.PodLogOptions{Container: managedByUs, LimitBytes: &limit}
+	if t.Purpose == PurposeVerify {
+		options.TailLines = &lines
+	}
+	stream, err := d.cluster.Client.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, options).Stream(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -230,13 +233,13 @@ func (d *Deployer) trialOutput(ctx context.Context, pod *corev1.Pod) (string, er
 
 // trialLate is the error of a trial whose time is over.
 func (d *Deployer) trialLate(ctx context.Context, t Trial, pod *corev1.Pod, cause error) error {
-	text, hint := shownCommand(t.Command)+" in image "+t.Image, t.setting("give it more time, or have it end sooner")
+	text, hint := t.shown()+" in image "+t.Image, t.setting("give it more time, or have it end sooner")
 	if known := troubles(pod, false); len(known) > 0 {
 		text, hint = text+": "+known[0].what, known[0].hint
 	} else if pod.Spec.NodeName == "" {
 		text, hint = text+": pod "+podID(pod)+" is on no node yet", "look at the nodes: kubectl describe nodes"
 	}
-	output, _ := d.trialOutput(ctx, pod) // which may not have begun
+	output, _ := d.trialOutput(ctx, t, pod) // which may not have begun
 	lines := strings.Split(strings.TrimSpace(output), "\n")
 	err := fmt.Errorf("%s: %w", text, cause)
 	if tail := strings.Join(lines[max(0, len(lines)-logTail):], "\n"); tail != "" {
@@ -307,7 +310,7 @@ func trialPod(t Trial, namespace, name string) *corev1.Pod {
 			RestartPolicy: corev1.RestartPolicyNever, ActiveDeadlineSeconds: &late, TerminationGracePeriodSeconds: &now,
 			AutomountServiceAccountToken: &no, EnableServiceLinks: &no,
 			Containers: []corev1.Container{{
-				Name: managedByUs, Image: t.Image, Command: t.Command, ImagePullPolicy: corev1.PullIfNotPresent,
+				Name: managedByUs, Image: t.Image, Command: t.Command, Args: t.Args, ImagePullPolicy: corev1.PullIfNotPresent,
 				TerminationMessagePolicy: corev1.TerminationMessageReadFile,
 			}},
 		},
@@ -316,8 +319,8 @@ func trialPod(t Trial, namespace, name string) *corev1.Pod {
 
 func podID(pod *corev1.Pod) string { return pod.Namespace + "/" + pod.Name }
 
-// removeTrials removes the pods of trials that are not under way.
-func (d *Deployer) removeTrials(ctx context.Context) error {
+// RemoveTrials removes the pods of trials that are not under way: those that a devloop has left which was killed.
+func (d *Deployer) RemoveTrials(ctx context.Context) error {
 	var errs []error
 	for _, id := range d.journal.Names(kindPod) {
 		d.mu.Lock()

@@ -141,6 +141,9 @@ func TestTrialIsRemovedWhenItIsGivenUp(t *testing.T) {
 		if err := client.Tracker().Add(left); err != nil {
 			t.Fatal(err)
 		}
+		if err := d.RemoveTrials(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		done := make(chan error, 1)
 		go func() {
@@ -150,7 +153,10 @@ func TestTrialIsRemovedWhenItIsGivenUp(t *testing.T) {
 		<-time.After(time.Minute)
 		list, err := client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{})
 		if err != nil || len(list.Items) != 1 || list.Items[0].Name == left.Name {
-			t.Errorf("while it runs there are %v (%v)", list, err)
+			t.Fatalf("while it runs there are %d pods (%v)", len(list.Items), err)
+		}
+		if err := d.RemoveTrials(t.Context()); err != nil { // it is under way
+			t.Fatal(err)
 		}
 		pod := list.Items[0]
 		if !ofTrial(&pod) || *pod.Spec.ActiveDeadlineSeconds < 3600 || !remembered.Has(kindPod, podID(&pod)) {

@@ -13,9 +13,10 @@ import (
 type Link struct {
 	Image string `json:"image"` // its name in devloop.yaml
 	Place Place  `json:"place"`
-	Name  string `json:"name,omitempty"` // which of these places: a node, namespace/pod/container, an address
-	Is    string `json:"is"`             // the hash of the inputs, an ID, or a reference
-	Want  string `json:"want,omitempty"` // what it would be if the chain were whole, "" where it is that
+	Name  string `json:"name,omitempty"`  // which of these places: a node, namespace/pod/container, an address
+	Is    string `json:"is"`              // the hash of the inputs, an ID, or a reference
+	Want  string `json:"want,omitempty"`  // what it would be if the chain were whole, "" where it is that
+	Older bool   `json:"older,omitempty"` // it need not be that: a pod that nothing replaces, such as one that a user has started
 }
 
 // Place is a kind of link.
@@ -32,7 +33,7 @@ const (
 )
 
 // Broken tells whether the chain is broken here.
-func (l Link) Broken() bool { return l.Want != "" }
+func (l Link) Broken() bool { return l.Want != "" && !l.Older }
 
 // String returns the link for a line of text.
 func (l Link) String() string {
@@ -40,8 +41,11 @@ func (l Link) String() string {
 	if l.Name != "" {
 		at += " " + l.Name
 	}
-	if l.Broken() {
+	switch {
+	case l.Broken():
 		return fmt.Sprintf("%s, %s: %s, not %s", l.Image, at, l.Is, l.Want)
+	case l.Older:
+		return fmt.Sprintf("%s, %s: %s, older than %s", l.Image, at, l.Is, l.Want)
 	}
 	return fmt.Sprintf("%s, %s: %s", l.Image, at, l.Is)
 }

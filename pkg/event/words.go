@@ -34,13 +34,14 @@ const (
 	CommandRun        = "command run"         // deploy, a step: release, when, command
 	RolloutComplete   = "rollout complete"    // deploy, a step
 
-	ImageVerified   = "image verified"                   // verify, a step: image, command
-	ChainChecked    = "chain checked"                    // proof, a step: links (Links)
-	ChainWhole      = "what runs is what is on the disk" // proof: images
-	ClustersOld     = "clusters run an older image"      // proof: clusters (DaskClusters); none is told, too
-	LibrariesSame   = "libraries are the same"           // proof: places (of the images, and of the environment on this machine), libraries (how many)
-	LibrariesDiffer = "libraries differ"                 // proof: places, libraries, differences (Differences)
-	VenvSynced      = "requirements installed"           // local, a step: venv, file
+	ImageVerified   = "image verified"                                    // verify, a step: image, command
+	ChainChecked    = "chain checked"                                     // proof, a step: links (Links)
+	ChainWhole      = "what runs is what is on the disk"                  // proof: images
+	ClustersOld     = "clusters run an older image"                       // proof: clusters (DaskClusters); none is told, too
+	PodsOld         = "pods run an older image and nothing replaces them" // proof: pods
+	LibrariesSame   = "libraries are the same"                            // proof: places (of the images, and of the environment on this machine), libraries (how many)
+	LibrariesDiffer = "libraries differ"                                  // proof: places, libraries, differences (Differences)
+	VenvSynced      = "requirements installed"                            // local, a step: venv, file
 
 	PodChanged = "pod changed"    // pod: pod, namespace, and what Pod of pkg/status has
 	PodGone    = "pod gone"       // pod: pod, namespace

@@ -194,9 +194,8 @@ func (r *Registry) manifestFile(repository, reference string) string {
 
 // Prune forgets the image and every blob that no other image uses. It must not run beside a push.
 func (r *Registry) Prune(tag name.Tag) error {
-	err := os.Remove(r.manifestFile(inside(tag), tag.TagStr()))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("image registry: %w", err)
+	if err := r.Untag(tag); err != nil {
+		return err
 	}
 	used, err := r.usedBlobs()
 	if err != nil {
@@ -208,6 +207,15 @@ func (r *Registry) Prune(tag name.Tag) error {
 		}
 		return os.Remove(file)
 	})
+}
+
+// Untag takes a tag away. What nothing else uses goes with the next Prune.
+func (r *Registry) Untag(tag name.Tag) error {
+	err := os.Remove(r.manifestFile(inside(tag), tag.TagStr()))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("image registry: %w", err)
+	}
+	return nil
 }
 
 // usedBlobs returns the hex digests that the kept manifests name.

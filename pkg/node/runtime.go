@@ -165,11 +165,11 @@ func configsOf(ctx context.Context, n *Node, digest string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("manifest %s: %w", digest, err)
 	}
-	if !manifest.MediaType.IsIndex() {
+	if manifest.Config.Digest.Hex != "" {
 		return []string{manifest.Config.Digest.String()}, nil
 	}
 	var configs []string
-	children, err := images([]byte(out))
+	children, err := images([]byte(out)) // a list need not say that it is one
 	for _, child := range children {
 		found, childErr := configsOf(ctx, n, child.String())
 		if childErr == nil { // those for other platforms need not be there

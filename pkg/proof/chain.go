@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -43,7 +44,7 @@ type Container struct {
 type Answer struct {
 	From  string
 	Image string
-	Wants []string // names of images that its release is given
+	Wants []string // names of the images that its release is given, or, if it is given none, that no release is given
 }
 
 // Chain compares, and returns every link: image by image, from the inputs to who uses it. Two IDs of different kinds (a manifest's digest, its
@@ -89,11 +90,25 @@ func (i Image) links(containers []Container) (links event.Links) {
 			add(event.AtPod, c.Of, c.ID, held[0])
 		case same(c.Image, i.Ref):
 			add(event.AtPod, c.Of, cmp.Or(c.ID, c.Image), "")
-		case sameRepository(c.Image, i.Ref) && !c.Dask:
+		case i.before(c.Image) && !c.Dask, sameRepository(c.Image, i.Ref) && !c.Dask && !i.runs(containers): // else it is one of the same name, beside ours
 			add(event.AtPod, c.Of, c.Image, i.Ref)
 		}
 	}
 	return links
+}
+
+// before tells whether a reference is to the image as it was made from other inputs.
+func (i Image) before(ref string) bool {
+	parsed := parse(ref)
+	return parsed != nil && sameRepository(ref, i.Ref) && !same(ref, i.Ref) && len(tagOf(parsed)) == len(i.Hash) && isHash.MatchString(tagOf(parsed))
+}
+
+// isHash tells a tag that devloop has made, of the length of one.
+var isHash = regexp.MustCompile(`^[0-9a-f]+$`)
+
+// runs tells whether some container runs the image.
+func (i Image) runs(containers []Container) bool {
+	return slices.ContainsFunc(containers, func(c Container) bool { return same(c.Image, i.Ref) && !c.Dask })
 }
 
 // built is the ID of what was built, by the name that holders have for it, if they have.
@@ -131,15 +146,12 @@ func (i Image) answered(a Answer, images []Image, containers []Container) (link 
 	if sameRepository(a.Image, i.Ref) {
 		return link, true
 	}
-	if slices.ContainsFunc(images, func(other Image) bool { return sameRepository(a.Image, other.Ref) }) {
-		return link, false // that one's
+	if !strings.ContainsAny(a.Image, ":/@") || slices.ContainsFunc(images, func(other Image) bool { return sameRepository(a.Image, other.Ref) }) {
+		return link, false // a word that the gateway makes an image of by itself, or another one's
 	}
-	// Somebody else's image. The one that ought to be there is among those that the release is given, and is not run by it itself; where it is
-	// given none, it is one that nothing runs.
-	if len(a.Wants) > 0 && !slices.Contains(a.Wants, i.Name) {
-		return link, false
-	}
-	return link, !slices.ContainsFunc(containers, func(c Container) bool { return same(c.Image, i.Ref) && !c.Dask })
+	// Somebody else's image. The one that ought to be there is among those that the release is given, or that no release is given, and is not run
+	// by the release itself.
+	return link, slices.Contains(a.Wants, i.Name) && !i.runs(containers)
 }
 
 // Broken returns what is wrong with the chain, nil if it is whole.
@@ -191,7 +203,7 @@ func hintFor(l event.Link) string {
 func Old(images []Image, clusters event.DaskClusters) event.DaskClusters {
 	old := event.DaskClusters{}
 	for _, c := range clusters {
-		if slices.ContainsFunc(images, func(i Image) bool { return sameRepository(c.Image, i.Ref) && !same(c.Image, i.Ref) }) {
+		if slices.ContainsFunc(images, func(i Image) bool { return i.before(c.Image) }) {
 			old = append(old, c)
 		}
 	}

@@ -83,14 +83,29 @@ func TestChain(t *testing.T) {
 			a[0].Image = "daskgateway/dask-worker:latest"
 			return i, c, a
 		}, []string{"worker, gateway http://localhost:8001: daskgateway/dask-worker:latest, not worker:1"}},
-		{"and its release is given no image", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+		{"and nobody wants it to start ours", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
 			a[0] = Answer{From: "http://localhost:8001", Image: "daskgateway/dask-worker:latest"}
 			return i, c, a
-		}, []string{"worker, gateway http://localhost:8001: daskgateway/dask-worker:latest, not worker:1"}},
-		{"the gateway says something odd", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
-			a[0].Image = "Not An Image"
+		}, nil},
+		{"the gateway has a word for an image", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			a[0].Image = "default"
 			return i, c, a
-		}, []string{"worker, gateway http://localhost:8001: Not An Image, not worker:1"}},
+		}, nil},
+		{"the gateway starts it without a tag", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			a[0].Image = "worker"
+			return i, c, a
+		}, []string{"worker, gateway http://localhost:8001: worker, not worker:1"}},
+		{"the gateway says something odd", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			a[0].Image = "Not/An:Image"
+			return i, c, a
+		}, []string{"worker, gateway http://localhost:8001: Not/An:Image, not worker:1"}},
+		{"a chart names a tag by itself", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			c[0].Image, c[0].ID = "client:v1", "sha256:b"
+			return i, c, a
+		}, []string{"client, pod ns/session/main: client:v1, not client:1"}},
+		{"somebody's image of the same name beside ours", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			return i, append(c, Container{Of: "ns/sidecar/main", Node: "n", Image: "client:1.25-alpine", ID: "sha256:b"}), a
+		}, nil},
 		{"pushed, and named by digest", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
 			i[1].Ref, i[1].Holders = "r.example/t/client:1@sha256:"+strings.Repeat("a", 64), []Holder{{event.AtRegistry, "r.example", []string{manifest2, config2}}}
 			c[0].Image, c[0].ID = i[1].Ref, manifest2
@@ -147,7 +162,8 @@ func TestOld(t *testing.T) {
 	clusters := event.DaskClusters{
 		{Name: "now", Image: "docker.io/library/worker:1", Since: at},
 		{Name: "second", Image: "worker:0", Since: at.Add(time.Second)},
-		{Name: "first", Image: "worker:00", Since: at},
+		{Name: "first", Image: "worker:a", Since: at},
+		{Name: "pinned", Image: "worker:v1", Since: at},
 		{Name: "chosen", Image: "daskgateway/dask-worker:latest", Since: at},
 		{Name: "odd", Image: "", Since: at},
 	}

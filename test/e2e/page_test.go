@@ -131,7 +131,7 @@ func TestPage(t *testing.T) {
 		b.await("#run-outcome", "succeeded")
 		b.await("#health-word", "healthy")
 		text, _ := b.do("text", "selector", "#waterfall").(string)
-		for _, stage := range []string{"settle", "hash", "build", "helm", "rollout", "answer"} {
+		for _, stage := range []string{"settle", "hash", "build", "helm", "rollout", "answer", "proof"} {
 			if !strings.Contains(text, stage) {
 				t.Errorf("the waterfall has no %s:\n%s", stage, text)
 			}
@@ -183,6 +183,29 @@ func TestPage(t *testing.T) {
 		b.do("click", "selector", "#pause")
 		d.wait(mark, runComplete, oneRun)
 		awaitPage(t, "while paused "+nonce)
+	})
+
+	part("a chain that breaks, until it is whole again", func(t *testing.T) {
+		now := kubectl(t, "get", "deploy", "-n", "small", "small", "-o", "jsonpath={.spec.template.spec.containers[0].image}")
+		older := d.wait(0, `image built .* image=(page:\w+) id`, oneRun)[1]
+		const proof = "[data-image=page] [data-testid=proof]"
+		b.await(proof, "proven")
+		kubectl(t, "set", "image", "-n", "small", "deploy/small", "page="+older)
+		b.await("#health-word", "degraded")
+		b.await("#chain-error", " runs "+older+", not "+now)
+		b.await("#chain-hint", "kubectl delete pod")
+		b.await(proof, "chain broken")
+		b.await("[data-image=page]", "should be "+strings.TrimPrefix(now, "page:")[:12])
+		if found := b.do("a11y").([]any); len(found) > 0 {
+			t.Error(found...)
+		}
+		if metrics, err := get(client, url+"metrics"); err != nil || !strings.Contains(metrics, "\ndevloop_chain_whole 0\n") {
+			t.Errorf("%v: the metrics are\n%s", err, metrics)
+		}
+		kubectl(t, "set", "image", "-n", "small", "deploy/small", "page="+now)
+		b.await("#health-word", "healthy")
+		b.await(proof, "proven")
+		b.do("wait_gone", "selector", "#chain-error")
 	})
 
 	part("logs of the pods, once each, while the API server restarts", func(t *testing.T) {

@@ -118,6 +118,26 @@ func testTruth(t *testing.T) {
 		}
 	})
 
+	t.Run("a pod that somebody has started is kept on an older image", func(t *testing.T) {
+		start := func(name, labels string) (mark int) {
+			mark = d.mark()
+			kubectl(t, "run", "-n", namespace, name, "--image="+client, "--image-pull-policy=Never", "--labels="+labels, "--", "sleep", "infinity")
+			return mark
+		}
+		mark := start("of-a-hub", "app.kubernetes.io/managed-by=hub")
+		d.wait(mark, `WARN proof: pods run an older image and nothing replaces them pods="`+namespace+`/of-a-hub \(`+client+`\)"`, time.Minute)
+		if out, _ := p.call(t, 0, "status", "--chain"); !regexp.MustCompile(`of-a-hub/of-a-hub +` + client + ` +older than daskclient:\w+, nothing replaces it`).MatchString(out) {
+			t.Errorf("devloop status --chain says\n%s", out)
+		}
+		p.call(t, 0, "status", "--wait", "healthy")
+
+		mark = start("by-hand", "run=by-hand")
+		d.wait(mark, `ERRO proof: chain checked: failed .*daskclient: pod `+namespace+`/by-hand/by-hand runs `+client+`, not daskclient:\w+`, time.Minute)
+		mark = d.mark()
+		kubectl(t, "delete", "pod", "-n", namespace, "by-hand", "of-a-hub", "--now")
+		d.wait(mark, wholeAgain, time.Minute)
+	})
+
 	t.Run("a values file gives new clusters another image", func(t *testing.T) {
 		mark := d.mark()
 		const ours, pinned = `default=c.KubeClusterConfig.image`, `default="daskgateway/dask-worker:latest"`
@@ -326,7 +346,7 @@ func testCanary(t *testing.T) {
 	})
 
 	t.Run("its time is bounded", func(t *testing.T) {
-		verify(`timeout: 3s, command: [sh, -c, "echo not yet; sleep 600"]`)
+		verify(`timeout: 3s, command: [sh], args: [-c, "echo not yet; sleep 600"]`)
 		begun := time.Now()
 		_, log := p.call(t, 1, "run")
 		if !strings.Contains(log, "not done after 3s") || !strings.Contains(log, "not yet") || time.Since(begun) > 40*time.Second {

@@ -39,6 +39,9 @@ function current(links, image) {
   return !inputs || [inputs.is, inputs.want].includes(image.tag) ? links : [];
 }
 
+// isBroken leaves out pods that are older because nothing replaces them.
+const isBroken = (link) => link.want && !link.older;
+
 export function show(images, pods, chain) {
   shown = images;
   checked = chain?.checked ?? "";
@@ -86,9 +89,9 @@ function update(node, image, pods, chain, wanted) {
   const { sign, state, boxes, progress, bar, step, error } = node.parts;
   const of = (chain?.links ?? []).filter((link) => link.image === image.name);
   const links = current(of, image);
-  const broken = links.some((link) => link.want);
+  const broken = links.some(isBroken);
   // An error that no link explains is about all images: none of them is proven.
-  const proven = links.length > 0 && !broken && (!chain.error || chain.links.some((link) => link.want));
+  const proven = links.length > 0 && !broken && (!chain.error || chain.links.some(isBroken));
   node.dataset.state = image.state;
   node.proof = broken ? "broken" : proven ? "whole" : "";
   set(node, "data-chain", node.proof || null);
@@ -175,7 +178,7 @@ const computed = {
 
 // fill shows what is at a place, or, if the chain is broken there, what should be.
 function fill(part, { value = "", note = "", title = "", old = false }, links, verb, image) {
-  const broken = links.filter((link) => link.want);
+  const broken = links.filter(isBroken);
   const bad = broken.length > 0;
   if (bad !== part.node.classList.contains("broken")) {
     part.node.classList.toggle("broken", bad);

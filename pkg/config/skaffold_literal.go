@@ -1,0 +1,342 @@
+package config
+
+// Images that values name as plain text, image: worker. skaffold puts their tags into what the charts make; devloop sets the value
+// to the image instead, wherever such a text comes from, and says so.
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// literals reads the values of one release.
+type literals struct {
+	*skaffold
+	at, release *node // in skaffold.yaml, and as devloop.yaml has it
+	set         *node
+	inline      *node
+	doubtful    []doubtful
+}
+
+// doubtful is a text that is called as an image, and may mean something else.
+type doubtful struct {
+	of        artifact
+	at        *node
+	otherwise string
+}
+
+// literals sets values of a release, which stands at n, that name an image as plain text. It returns all values that are known: those of
+// the chart, if that is a folder here, of the values files, and of skaffold.yaml.
+func (s *skaffold) literals(n, release *node) *node {
+	l := &literals{skaffold: s, at: n, release: release, set: release.get("set"), inline: release.get("inlineValues")}
+	all := l.all()
+	if l.set == nil {
+		l.set = release.as(yaml.MappingNode, release.path)
+	}
+	if all != nil {
+		l.mapping(all, "", nil)
+	}
+	if len(l.set.entries) > 0 {
+		put(release, "set", l.set)
+	}
+	if l.inline != nil {
+		put(release, "inlineValues", l.inline)
+	}
+	for _, d := range l.doubtful {
+		if !s.names[d.of.name] { // else the image is set, and this means something else
+			defer func() { s.names[d.of.name] = true }() // it was told of
+			s.note(d.at, "%s", d.otherwise)
+		}
+	}
+	return all
+}
+
+// all lays the values over each other.
+func (l *literals) all() *node {
+	var all *node
+	var paths []string
+	if folder := l.folder(); folder != "" {
+		paths = append(paths, filepath.Join(folder, "values.yaml"))
+	}
+	for _, item := range l.release.get("values").list() {
+		paths = append(paths, item.Value)
+	}
+	for _, path := range paths {
+		if tree := l.valuesFile(path); tree != nil {
+			all = over(all, tree, inlineValues)
+		}
+	}
+	if l.inline != nil {
+		all = over(all, l.inline, inlineValues)
+	}
+	for _, values := range []*node{l.set, l.release.get("setString")} {
+		if values == nil {
+			continue
+		}
+		for _, e := range values.entries {
+			all = laid(all, steps(e.key.Value), e.value)
+		}
+	}
+	return all
+}
+
+// folder is the release's chart, if that is a folder on this machine.
+func (l *literals) folder() string {
+	chart := l.release.get("chart").Value
+	if l.release.get("repo") == nil && !isURL(chart) && isThere(abs(l.dir, filepath.Join(chart, "Chart.yaml"))) {
+		return chart
+	}
+	return ""
+}
+
+// valuesFile is the tree of a values file, nil if it cannot be read: what is wrong with it, the deployment tells.
+func (l *literals) valuesFile(path string) *node {
+	full := abs(l.dir, path)
+	info, err := os.Stat(full)
+	if err != nil || !info.Mode().IsRegular() || info.Size() > longestFile {
+		return nil
+	}
+	text, err := os.ReadFile(full)
+	if err != nil {
+		return nil
+	}
+	l.files = append(l.files, full)
+	tree := (&report{}).parse(&origin{name: path, order: l.at.origin.order}, text)
+	if tree == nil || !tree.isMapping() {
+		return nil
+	}
+	return escapedNode(tree)
+}
+
+// laid returns n with a value at the end of a path.
+func laid(n *node, way []string, value *node) *node {
+	if len(way) == 0 {
+		return value
+	}
+	if n != nil && n.isList() {
+		made := n.copied()
+		i, err := strconv.Atoi(way[0])
+		switch {
+		case err != nil || i < 0 || i > len(made.items):
+		case i == len(made.items):
+			made.items = append(made.items, laid(nil, way[1:], value))
+		default:
+			made.items[i] = laid(made.items[i], way[1:], value)
+		}
+		return made
+	}
+	made := value.as(yaml.MappingNode, value.path)
+	if n != nil && n.isMapping() {
+		made = n.copied()
+	}
+	put(made, way[0], laid(made.get(way[0]), way[1:], value))
+	return made
+}
+
+// mapping goes through a mapping that stands in no list. way are the keys that lead to it.
+func (l *literals) mapping(n *node, path string, way []string) {
+	changed := l.entries(n, path, way)
+	for i, e := range n.entries {
+		below := append(slices.Clone(way), e.key.Value)
+		if e.value.isMapping() {
+			l.mapping(e.value, dotted(path, e.key.Value), below)
+			continue
+		}
+		value := changed.entries[i].value
+		if e.value.isList() {
+			value = l.items(e.value, dotted(path, e.key.Value))
+		}
+		if value != e.value { // what set cannot say, or can say of lists in values files only
+			for _, key := range slices.Backward(below) {
+				above := value.as(yaml.MappingNode, value.path)
+				put(above, key, value)
+				value = above
+			}
+			l.inline = over(l.inline, value, inlineValues)
+		}
+	}
+}
+
+// items returns a list with its images named, the same one if there are none.
+func (l *literals) items(n *node, path string) *node {
+	made, isSame := n.copied(), true
+	for i, item := range n.items {
+		made.items[i] = l.inList(item, fmt.Sprintf("%s[%d]", path, i))
+		isSame = isSame && made.items[i] == item
+	}
+	if isSame {
+		return n
+	}
+	return made
+}
+
+func (l *literals) inList(n *node, path string) *node {
+	switch {
+	case n.isList():
+		return l.items(n, path)
+	case !n.isMapping():
+		return n
+	}
+	made := l.entries(n, path, nil)
+	isSame := true
+	for i, e := range n.entries {
+		if !e.value.isScalar() {
+			made.entries[i].value = l.inList(e.value, dotted(path, e.key.Value))
+		}
+		isSame = isSame && made.entries[i].value == e.value
+	}
+	if isSame {
+		return n
+	}
+	return made
+}
+
+// isImageKey tells keys whose values are images.
+func isImageKey(key string) bool { return key == "image" || strings.HasSuffix(key, "Image") }
+
+// tagBeside is the key of a mapping that has the tag of the image under another one, "" if there is none.
+func tagBeside(n *node, key string) string {
+	called := strings.TrimSuffix(strings.TrimSuffix(key, "Image"), "image")
+	for _, tag := range []string{key + "Tag", called + "Tag", "tag"} {
+		if v := n.get(tag); v != nil && v.isScalar() && (tag != "tag" || called == "" || !isImageKey(key)) {
+			return tag
+		}
+	}
+	return ""
+}
+
+// entries looks at the single values of a mapping. It returns the mapping with those that cannot be put into set.
+func (l *literals) entries(n *node, path string, way []string) *node {
+	made := n.copied()
+	for i, e := range n.entries {
+		of := slices.IndexFunc(l.artifacts, func(a artifact) bool { return e.value.isScalar() && e.value.Tag == "!!str" && a.name == e.value.Value })
+		at := dotted(path, e.key.Value)
+		if of < 0 || l.release.get("setString").get(at) != nil {
+			continue
+		}
+		a, key := l.artifacts[of], e.key.Value
+		isPart := key == "repository" || key == "name" && len(way) > 0 && isImageKey(way[len(way)-1])
+		tag := tagBeside(n, key)
+		registry := n.get("registry")
+		switch {
+		case (isPart || isImageKey(key)) && registry != nil && registry.holds(): // another image
+		case isImageKey(key) && tag == "":
+			made.entries[i].value = l.name(a, e.value, at, "image")
+		case tag != "" && (isPart || isImageKey(key)):
+			made.entries[i].value = l.name(a, e.value, at, "repository")
+			j := slices.IndexFunc(n.entries, func(e entry) bool { return e.key.Value == tag })
+			made.entries[j].value = l.put(e.value, n.entries[j].value, dotted(path, tag), a, "tag")
+		case e.value.origin == l.at.origin:
+			l.doubtful = append(l.doubtful, doubtful{a, e.value, fmt.Sprintf("is deployed as it is; if this is the image %s, it lacks the tag: write %s under setValueTemplates", a.name, l.inTemplate(a))})
+		case isPart:
+			l.doubtful = append(l.doubtful, doubtful{a, l.at, fmt.Sprintf("%s: %s is deployed as it is; if this is the image, it lacks the tag: write %s under setValueTemplates", l.where(at, e.value), a.name, l.inTemplate(a))})
+		}
+	}
+	return made
+}
+
+// where is the place of a value in another file.
+func (l *literals) where(path string, value *node) string {
+	return fmt.Sprintf("%s:%d: %s", value.origin.name, value.Line, path)
+}
+
+// name puts an image where its name stands, and says so. It returns the value that is there now, unless that is in set.
+func (l *literals) name(a artifact, value *node, path, function string) *node {
+	at, prefix := value, ""
+	if value.origin != l.at.origin {
+		at, prefix = l.at, l.where(path, value)+": "
+	}
+	if a.image == "" {
+		l.wrong(at, "%simage %q is built by %s, which devloop does not do: what is deployed would lack it", prefix, a.name, a.builder)
+		return value
+	}
+	l.names[a.name] = true
+	l.inform(at, "%s%s is the image that is built: set to that, with its tag", prefix, a.name)
+	return l.put(value, value, path, a, function)
+}
+
+// put gives a value what a function says of an image; from is where the image's name stands. It returns the value that is there now, unless that is in set.
+func (l *literals) put(from, value *node, path string, a artifact, function string) *node {
+	if a.image == "" {
+		return value
+	}
+	at := from
+	if from.origin != l.at.origin {
+		at = l.at
+	}
+	made := scalar(at, templated([]piece{{function: function, image: a.image}}))
+	if l.set.get(path) != nil || isSettable(path) {
+		put(l.set, path, made)
+		return value
+	}
+	return made
+}
+
+var settable = regexp.MustCompile(`^(\\\.|[-\w.])+$`)
+
+// isSettable tells whether a path of set leads to a value, whatever else there is: no list, and no sign that means something there.
+func isSettable(path string) bool { return settable.MatchString(path) }
+
+// dotted is the path of a key below another one, as set has it.
+func dotted(path, key string) string { return join(path, strings.ReplaceAll(key, ".", `\.`)) }
+
+// imageInTemplate is a line of a manifest.
+var imageInTemplate = regexp.MustCompile(`^\s*(?:-\s+)?image:\s*["']?([^"'\s]+)["']?\s*$`)
+
+// inTemplates reports images that stand in the templates of a release's chart, if that is a folder here: no value changes them.
+func (s *skaffold) inTemplates(at, release *node) {
+	folder := (&literals{skaffold: s, release: release}).folder()
+	if folder == "" || len(s.artifacts) == 0 {
+		return
+	}
+	templates := filepath.Join(folder, "templates")
+	err := filepath.WalkDir(abs(s.dir, templates), func(path string, entry fs.DirEntry, err error) error {
+		extension := filepath.Ext(path)
+		if err != nil || !entry.Type().IsRegular() || extension != ".yaml" && extension != ".yml" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		s.files = append(s.files, path)
+		for i, line := range strings.Split(string(text), "\n") {
+			image := imageInTemplate.FindStringSubmatch(line)
+			if image == nil {
+				continue
+			}
+			of := slices.IndexFunc(s.artifacts, func(a artifact) bool { return a.name == image[1] })
+			if of < 0 {
+				continue
+			}
+			rel, _ := filepath.Rel(s.dir, path) // both are absolute
+			s.wrong(at, "%s:%d has the image %s without its tag, and devloop rewrites no manifests: write image: {{ .Values.image }} there, and %s under setValueTemplates here",
+				rel, i+1, image[1], s.inTemplate(s.artifacts[of]))
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.note(at, "%s cannot be read: %v", templates, err)
+	}
+}
+
+// prefixOf returns what stands before the paths of a Dask Gateway's API, in its values, or that it is not known.
+func prefixOf(values *node) (prefix string, isUnknown bool) {
+	n := values.get("gateway").get("prefix")
+	if n == nil || n.isNull() {
+		return "", false
+	}
+	text, err := render(n.Value, func(string) (string, error) { return "", errors.New("is not built") })
+	if prefix = strings.Trim(text, "/"); prefix != "" {
+		prefix = "/" + prefix
+	}
+	return prefix, err != nil || !n.isScalar() || rules["httpPath"].breach(prefix+"/") != ""
+}
