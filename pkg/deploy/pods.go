@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -53,7 +54,7 @@ type PodSelector struct {
 
 // FollowPods tells what becomes of the pods in scope, and what they print, until ctx ends. The newest value received from scopes is in
 // force; before the first one nothing is followed. It returns when nothing is followed any more. An API server that is away is waited for.
-// replaced is sent to when a pod comes or goes, or one of its images becomes another, if it has room; nil if nobody wants to know.
+// replaced is sent to when any pod in these namespaces comes or goes, or one of its images becomes another, if it has room; nil if nobody wants to know.
 func FollowPods(ctx context.Context, client kubernetes.Interface, sink event.Sink, scopes <-chan PodScope, replaced chan<- struct{}) {
 	f := &podFollower{
 		client: client, say: sink.For(event.PodStage), began: time.Now(), replaced: replaced,
@@ -116,10 +117,11 @@ type podFollower struct {
 // pod is one that is there.
 type pod struct {
 	object     *corev1.Pod
-	before     map[string]bool       // IDs of containers that started before all this, true for those that had ended
-	origin     *origin               // nil until it is known
-	asked      bool                  // its origin is being asked for
-	told       []any                 // what was said of it last, nil while it is out of scope
+	before     map[string]bool // IDs of containers that started before all this, true for those that had ended
+	origin     *origin         // nil until it is known
+	asked      bool            // its origin is being asked for
+	told       []any           // what was said of it last, nil while it is out of scope
+	images     string
 	containers map[string]*container // that have started, by name
 	followed   context.Context       // ends when it leaves the scope
 	stop       context.CancelFunc    // ends followed
@@ -269,6 +271,10 @@ func (f *podFollower) update(ctx context.Context, u podUpdate) {
 			f.trace(p)
 		}
 		p.object = object
+		if images := imagesOf(object); u.gone || images != p.images {
+			p.images = images
+			f.tellReplaced(object)
+		}
 		if u.gone {
 			f.gone(p)
 		} else {
@@ -280,6 +286,7 @@ func (f *podFollower) update(ctx context.Context, u podUpdate) {
 	}
 	for uid, p := range f.known {
 		if p.object.Namespace == u.from.namespace && !there[uid] {
+			f.tellReplaced(p.object)
 			f.gone(p)
 		}
 	}
@@ -293,7 +300,6 @@ func (f *podFollower) gone(p *pod) {
 	}
 	f.report(p, true)
 	f.say.Detail(event.PodGone, "pod", p.object.Name, "namespace", p.object.Namespace)
-	f.tellReplaced()
 	time.AfterFunc(lastWords, p.stop)
 }
 
@@ -316,18 +322,29 @@ func (f *podFollower) settle(ctx context.Context, p *pod) {
 		p.followed, p.stop = context.WithCancel(ctx)
 	}
 	if fields := podFields(p.object, release, group); !reflect.DeepEqual(fields, p.told) {
-		images := event.Event{Fields: fields}.Field("containers")
-		other := !reflect.DeepEqual(images, event.Event{Fields: p.told}.Field("containers"))
 		p.told = fields
 		f.say.Detail(event.PodChanged, fields...)
-		if other {
-			f.tellReplaced()
-		}
 	}
 	f.report(p, false)
 }
 
-func (f *podFollower) tellReplaced() {
+// imagesOf are the images of a pod's containers, and what the runtime calls those that have started.
+func imagesOf(object *corev1.Pod) string {
+	var images strings.Builder
+	for _, c := range slices.Concat(object.Spec.InitContainers, object.Spec.Containers) {
+		images.WriteString(c.Image + " ")
+	}
+	for _, status := range containers(object) {
+		images.WriteString(status.ImageID + " ")
+	}
+	return images.String()
+}
+
+// tellReplaced is for pods of all kinds, in scope or not, but for those that come and go by devloop's own doing.
+func (f *podFollower) tellReplaced(object *corev1.Pod) {
+	if ofTrial(object) {
+		return
+	}
 	select {
 	case f.replaced <- struct{}{}:
 	default: // they know, or do not want to
