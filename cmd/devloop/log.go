@@ -272,7 +272,7 @@ func (p *printer) forPeople(e event.Event) []any {
 		case p.live == nil:
 		case key == "bytes" && isSize:
 			value = size(uint64(max(bytes, 0)))
-		case key == "step" && isText && e.Message == event.BuildStep:
+		case key == "step" && isText && e.Message == event.BuildStep, key == "command" && isText && e.Message == event.ImageVerified:
 			value = ansi.Truncate(text, max(20, p.live.width()-rest-len(fmt.Sprint(e.Field("image")))), "…")
 		}
 		fields = append(fields, key, value)

@@ -159,6 +159,9 @@ func writeStatus(to io.Writer, s status.State) error {
 	if s.Page != "" {
 		line("%s", s.Page)
 	}
+	if s.Chain != nil && s.Chain.Error == "" {
+		line("what runs was proven %s ago: devloop status --chain", age(s.Chain.Checked))
+	}
 	if len(s.Images) > 0 {
 		line("\nIMAGE\tSTATE\tTAG\tON THE NODES")
 	}

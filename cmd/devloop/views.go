@@ -122,7 +122,7 @@ func (a *asking) question(answer func(s *session, ctx context.Context) (any, err
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(ended, cancel)()
-		return answer(s, ctx)
+		return answer(s, ctx) //nolint:contextcheck // it ends with the session, too
 	}
 }
 

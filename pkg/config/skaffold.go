@@ -745,7 +745,7 @@ func (s *skaffold) unnamed() {
 	for _, a := range s.artifacts {
 		isNamed := slices.ContainsFunc(s.releases, func(r *node) bool { return s.namedIn[r][a.name] })
 		if a.image != "" && !isNamed && len(s.releases) > 0 {
-			s.note(a.at, "no value of a release names this image: what charts say of it is deployed as it stands there, without the tag; setValueTemplates names it: %s", s.inTemplate(a))
+			s.note(a.at, "no value of a release names this image: what charts say of it is deployed as it stands there, without the tag; write %s under setValueTemplates", s.inTemplate(a))
 		}
 	}
 }

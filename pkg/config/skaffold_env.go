@@ -101,24 +101,29 @@ func settings(text string) (list []setting, line int, message string) {
 	}
 	text = strings.ReplaceAll(text, "\r\n", "\n")
 	known := map[string]string{}
-	for rest := text; ; {
+	line = 1
+	for rest, before := text, text; ; before = rest {
 		rest = strings.TrimLeftFunc(rest, unicode.IsSpace)
+		line += strings.Count(before[:len(before)-len(rest)], "\n")
 		if rest == "" {
 			return list, 0, ""
 		}
 		if rest[0] == '#' {
-			_, rest, _ = strings.Cut(rest, "\n")
+			rest = rest[upTo(rest, "\n"):]
 			continue
 		}
-		line := 1 + strings.Count(text[:len(text)-len(rest)], "\n")
+		start := rest
 		rest = exported.ReplaceAllString(rest, "")
-		end := strings.IndexAny(rest, "=:\n")
-		if end < 0 || rest[end] == '\n' || !settingName.MatchString(rest[:end]) {
+		end := upTo(rest, "=:\n")
+		switch isName := settingName.MatchString(rest[:end]); {
+		case isName && rest != "" && end == len(rest): // a name at the very end is nothing
+			return list, 0, ""
+		case !isName || end == len(rest) || rest[end] == '\n':
 			return nil, line, "this is no NAME=value"
 		}
 		name := strings.TrimRightFunc(rest[:end], unicode.IsSpace)
 		rest = strings.TrimLeft(rest[end+1:], blanks)
-		value := ""
+		value, isShort := "", true
 		if strings.HasPrefix(rest, `"`) || strings.HasPrefix(rest, `'`) {
 			end := closing(rest)
 			if end < 0 {
@@ -127,19 +132,31 @@ func settings(text string) (list []setting, line int, message string) {
 			quote := rest[:1]
 			value, rest = strings.Trim(rest[:end], quote), rest[end+1:]
 			if quote == `"` {
-				value = filledIn(unescaped(value), known)
+				value, isShort = filledIn(unescaped(value), known)
 			}
 		} else {
-			end := strings.IndexAny(rest+"\n", "\n\r")
+			end := upTo(rest, "\n\r")
 			value, rest = rest[:end], rest[end:]
 			if before := lastComment.FindStringSubmatch(value); before != nil {
 				value = before[1]
 			}
-			value = filledIn(strings.Trim(value, blanks), known)
+			value, isShort = filledIn(strings.Trim(value, blanks), known)
+		}
+		if !isShort {
+			return nil, line, "the value has more than 1 MiB"
 		}
 		known[name] = value
 		list = append(list, setting{name, value, line})
+		line += strings.Count(start[:len(start)-len(rest)], "\n")
 	}
+}
+
+// upTo returns where the first of some signs is, or the end.
+func upTo(text, signs string) int {
+	if i := strings.IndexAny(text, signs); i >= 0 {
+		return i
+	}
+	return len(text)
 }
 
 // closing returns where the quote ends that text begins with, -1 if it does not: the one of \" is a part of the value.
@@ -166,16 +183,22 @@ func unescaped(text string) string {
 	return backslash.ReplaceAllString(text, "$1")
 }
 
-// filledIn is a value with the variables that the file set before, $A or ${A}. Others are empty, those of the environment, too.
-func filledIn(text string, known map[string]string) string {
-	return reference.ReplaceAllStringFunc(text, func(sign string) string {
+// filledIn is a value with the variables that the file set before, $A or ${A}, and also $(A with what is behind it. Others are empty,
+// those of the environment, too. A few lines of variables of variables would be endless otherwise: isShort is false.
+func filledIn(text string, known map[string]string) (filled string, isShort bool) {
+	left := longestFile
+	filled = reference.ReplaceAllStringFunc(text, func(sign string) string {
 		name := reference.FindStringSubmatch(sign)[1]
 		switch {
-		case sign[0] == '\\', strings.HasPrefix(sign, "$("):
+		case sign[0] == '\\':
 			return sign[1:]
-		case name != "":
-			return known[name]
+		case name == "":
+			return sign
 		}
-		return sign
+		if left -= len(known[name]); left < 0 {
+			return ""
+		}
+		return known[name]
 	})
+	return filled, left >= 0
 }

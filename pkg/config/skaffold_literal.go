@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -50,12 +51,14 @@ func (s *skaffold) literals(n, release *node) *node {
 	if l.inline != nil {
 		put(release, "inlineValues", l.inline)
 	}
+	told := map[string]bool{}
 	for _, d := range l.doubtful {
-		if !s.names[d.of.name] { // else the image is set, and this means something else
-			defer func() { s.names[d.of.name] = true }() // it was told of
+		if d.of.image != "" && !s.names[d.of.name] { // else the image is set, and this means something else
 			s.note(d.at, "%s", d.otherwise)
+			told[d.of.name] = true
 		}
 	}
+	maps.Copy(s.names, told)
 	return all
 }
 
@@ -283,7 +286,9 @@ func (l *literals) put(from, value *node, path string, a artifact, function stri
 var settable = regexp.MustCompile(`^(\\\.|[-\w.])+$`)
 
 // isSettable tells whether a path of set leads to a value, whatever else there is: no list, and no sign that means something there.
-func isSettable(path string) bool { return settable.MatchString(path) }
+func isSettable(path string) bool {
+	return settable.MatchString(path) && rules["setPath"].breach(path) == ""
+}
 
 // dotted is the path of a key below another one, as set has it.
 func dotted(path, key string) string { return join(path, strings.ReplaceAll(key, ".", `\.`)) }

@@ -120,7 +120,7 @@ skaffold.yaml:18:33: deploy.helm.releases[0].imageStrategy.fqn.property: has no 
 skaffold.yaml:19:9: deploy.helm.releases[1]: releases are applied side by side, not one after the other: dependsOn, or wait: true of the one before, keeps an order
 skaffold.yaml:24:58: deploy.helm.releases[1].setValues.image.tag: is set again, and that counts
 skaffold.yaml:25:9: deploy.helm.releases[2]: has no namespace: default is taken, whatever the kube context says
-skaffold.yaml:31:3: deploy.kubectl: is not deployed: devloop deploys Helm releases; put these manifests into a chart`; told(got, nil) != want {
+skaffold.yaml:31:14: deploy.kubectl.manifests: is not deployed: devloop deploys Helm releases; put these manifests into a chart`; told(got, nil) != want {
 		t.Errorf("told:\n%s\nwant:\n%s", told(got, nil), want)
 	}
 }
@@ -337,9 +337,34 @@ var wrongSkaffold = []struct {
 	{name: "an image that no value names", text: skaffoldHead + `build: { artifacts: [{ image: team/my-worker, docker: { dockerfile: Dockerfile.worker } }] }
 deploy: { helm: { releases: [{ name: r, chartPath: chart.tgz }], hooks: { after: [{ host: { command: [b] } }] } } }
 `, want: []string{
-		`skaffold.yaml:4:24: build.artifacts[0].image: no value of a release names this image: skaffold puts its tag into what the charts make, devloop only where setValueTemplates does ({{.IMAGE_FULLY_QUALIFIED_team_my_worker}})`,
+		`skaffold.yaml:4:24: build.artifacts[0].image: no value of a release names this image: what charts say of it is deployed as it stands there, without the tag; write image: "{{.IMAGE_FULLY_QUALIFIED_team_my_worker}}" under setValueTemplates`,
 		`skaffold.yaml:5:30: deploy.helm.releases[0]: has no namespace: default is taken, whatever the kube context says`,
 		`skaffold.yaml:5:91: deploy.helm.hooks.after[0].host: the command runs after the release r, and only if something of that one differs; it has the variables DEVLOOP_RELEASE, DEVLOOP_NAMESPACE and KUBECONFIG, and none of skaffold's`,
+	}},
+	{name: "what other tools deploy", text: skaffoldHead + `manifests: { kustomize: { paths: [k], buildArgs: [--x] }, kpt: [p] }
+deploy:
+  kubectl: { flags: { apply: [--x] }, defaultNamespace: n, hooks: { before: [{ host: { command: [a] } }] }, remoteManifests: [] }
+  kustomize: { paths: [k], flags: {}, defaultNamespace: n }
+  kpt: { dir: d }
+  docker: { images: [i], useCompose: true }
+  cloudrun: { region: r, hooks: { after: [{ command: [a] }] } }
+`, want: []string{
+		`skaffold.yaml:4:27: manifests.kustomize.paths: these manifests are not deployed: devloop deploys Helm releases; put them into a chart`,
+		`skaffold.yaml:4:39: manifests.kustomize.buildArgs: kustomize is not called: without these flags`,
+		`skaffold.yaml:4:59: manifests.kpt: these manifests are not deployed: devloop deploys Helm releases; put them into a chart`,
+		`skaffold.yaml:6:14: deploy.kubectl.flags: kubectl is not called: without these flags`,
+		`skaffold.yaml:6:39: deploy.kubectl.defaultNamespace: is for what kubectl deploys: a release says its own namespace`,
+		`skaffold.yaml:6:60: deploy.kubectl.hooks: these commands are not run`,
+		`skaffold.yaml:7:16: deploy.kustomize.paths: is not deployed: devloop deploys Helm releases; put these manifests into a chart`,
+		`skaffold.yaml:7:39: deploy.kustomize.defaultNamespace: is for what kustomize makes: a release says its own namespace`,
+		`skaffold.yaml:8:10: deploy.kpt.dir: is not deployed: devloop deploys Helm releases; put these manifests into a chart`,
+		`skaffold.yaml:9:13: deploy.docker.images: these containers are not started: devloop deploys Helm releases`,
+		`skaffold.yaml:9:26: deploy.docker.useCompose: these containers are not started: devloop deploys Helm releases`,
+		`skaffold.yaml:10:15: deploy.cloudrun.region: is not deployed: devloop deploys Helm releases to a cluster on this machine`,
+		`skaffold.yaml:10:26: deploy.cloudrun.hooks: these commands are not run`,
+	}},
+	{name: "kubectl alone", text: skaffoldHead + "deploy: { kubectl: {} }\n", want: []string{
+		`skaffold.yaml:4:11: deploy.kubectl: kubectl is not used: devloop deploys Helm releases alone`,
 	}},
 	{name: "digests", text: inHelm(`setValueTemplates: { a: "{{.IMAGE_DIGEST}}", b: "{{.IMAGE_TAG}}@{{.IMAGE_DIGEST}}" }`), want: []string{
 		`skaffold.yaml:4:101: build.artifacts[1].jib: the image jibbed is not built: devloop builds Dockerfiles`,
@@ -464,6 +489,41 @@ skaffold.yaml:20:5: profiles[0].unknown: skaffold has no such key, or devloop do
 	}
 }
 
+// TestHarmlessNotes holds that what is lost does not drown in what is only said.
+func TestHarmlessNotes(t *testing.T) {
+	dir := everything(t)
+	for name, want := range map[string]string{
+		"platform": "",
+		"v2":       "deploy.kubectl.manifests",
+		"everything": `requires test verify customActions resourceSelector manifests.rawYaml manifests.kustomize.paths manifests.transform deploy.kubectl.hooks
+			build.hooks build.artifacts[0].sync build.artifacts[1].kaniko.label build.artifacts[2].bazel deploy.helm.flags.global deploy.helm.hooks.before[0].host`,
+	} {
+		c, err := convert((&report{}).parse(&origin{name: "skaffold.yaml"}, []byte(read(t, "testdata/"+name+".skaffold.yaml"))), dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lost []string
+		for _, note := range c.Notes {
+			if path, _, _ := strings.Cut(note.Message, ": "); !note.Harmless {
+				lost = append(lost, path)
+			}
+		}
+		for _, path := range strings.Fields(want) {
+			if !slices.Contains(lost, path) {
+				t.Errorf("%s: nothing is lost with %s", name, path)
+			}
+		}
+		if len(strings.Fields(want)) < 2 && len(lost) > len(strings.Fields(want)) {
+			t.Errorf("%s: lost are %q", name, lost)
+		}
+		for _, path := range []string{"build.tagPolicy", "metadata.labels", "deploy.logs", "build.artifacts[1].kaniko"} {
+			if slices.Contains(lost, path) {
+				t.Errorf("%s: %s is lost", name, path)
+			}
+		}
+	}
+}
+
 // TestWrongLaterInSkaffold holds that what turns out later has its place in skaffold.yaml, too.
 func TestWrongLaterInSkaffold(t *testing.T) {
 	c, err := skaffolded(t, everything(t), profiled)
@@ -571,7 +631,9 @@ func isSaid(c *Config, err error, path string) bool {
 	if errors.As(err, &e) {
 		problems = e.Problems
 	} else {
-		problems = c.Notes
+		for _, note := range c.Notes {
+			problems = append(problems, note.Problem)
+		}
 	}
 	for _, p := range problems {
 		for i := range len(path) + 1 {
@@ -627,7 +689,10 @@ func FuzzSkaffold(f *testing.F) {
 		f.Add([]byte(c.text), strings.Join(c.profiles, ","), uint(i), "x")
 	}
 	f.Add([]byte(skaffoldHead+".x: &x { image: worker, docker: &d { dockerfile: Dockerfile.worker } }\nbuild: { artifacts: [*x, { <<: *x, image: 8, docker: { <<: *d, target: 08 } }] }\n"), "", uint(3), "")
+	f.Add([]byte(inChart(`valuesFiles: [values.yaml], setValues: { image: worker, "list[0].image": worker, a: team/web }, overrides: { list: [{ image: worker }], a.b: worker }`)), "", uint(9), "worker")
 	dir := everything(f)
+	write(f, filepath.Join(dir, "deploy/dask-session/values.yaml"), "image: worker\nlist: [{ image: { name: worker, tag: x } }, [{ image: worker }]]\na: { repository: client, tag: '{{' }\n")
+	write(f, filepath.Join(dir, "values.yaml"), "'a[': { image: worker }\na.b: { workerImage: worker, workerTag: x }\nlist: [{ n: 1.0, image: worker }]\n")
 	f.Fuzz(func(t *testing.T, text []byte, profile string, leaf uint, value string) {
 		r := &report{}
 		root := r.parse(&origin{name: "skaffold.yaml"}, text)

@@ -222,11 +222,21 @@ func valueNode(value any) (*yaml.Node, error) {
 		return plainNode("!!str", v), nil
 	case map[string]any:
 		return sortedMapping(v, valueNode)
+	case []any:
+		list := &yaml.Node{Kind: yaml.SequenceNode}
+		for _, item := range v {
+			written, err := valueNode(item)
+			if err != nil {
+				return nil, err
+			}
+			list.Content = append(list.Content, written)
+		}
+		return list, nil
 	}
 	n := &yaml.Node{}
 	err := n.Encode(value)
 	if _, isFloat := value.(float64); isFloat && !strings.ContainsAny(n.Value, ".e") {
-		n.Value += ".0" // which a whole number has not
+		n.Tag, n.Value = "!!float", n.Value+".0" // which a whole number has not
 	}
 	return n, err
 }

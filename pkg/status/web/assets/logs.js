@@ -81,7 +81,7 @@ function entry(event) {
     const where = Object.entries(fields.stages).filter(([, took]) => took >= 0.05).map(([name, took]) => `${name} ${took.toFixed(1)}`);
     parts.push(["", `ready in ${seconds(fields.total)}`], ["dim", where.join(", ")]);
   } else {
-    const told = Object.entries(fields).filter(([key, value]) => key !== "output" && !(key === "pod" && pod) && value !== "" && value !== null);
+    const told = Object.entries(fields).filter(([key, value]) => key !== "output" && key !== "links" && !(key === "pod" && pod) && value !== "" && value !== null);
     parts.push(["", event.phase === "started" ? `${event.msg} …` : event.msg]);
     parts.push(["dim", told.map(([key, value]) => `${key}=${plain(key, value)}`).join(" ")]);
     parts.push(["dim", event.took ? `in ${seconds(event.took)}` : ""]);
@@ -103,7 +103,13 @@ function plain(key, value) {
   if (key === "bytes") {
     return bytes(value);
   }
-  if (typeof value === "object" && !Array.isArray(value)) {
+  if (Array.isArray(value)) {
+    return value.map((one) => plain("", one)).join(", ");
+  }
+  if (key === "" && typeof value === "object") { // one of a list: what it is, without the names of its parts
+    return Object.values(value).join(" ");
+  }
+  if (typeof value === "object") {
     return Object.entries(value).map(([name, part]) => `${name}:${part}`).join(",");
   }
   return String(value);
