@@ -121,8 +121,8 @@ func (a *asking) question(answer func(s *session, ctx context.Context) (any, err
 		defer a.under.Done()
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		defer context.AfterFunc(ended, cancel)()
-		return answer(s, ctx) //nolint:contextcheck // it ends with the session, too
+		defer context.AfterFunc(ended, cancel)() //nolint:contextcheck // with the session, too
+		return answer(s, ctx)
 	}
 }
 
