@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -83,6 +84,69 @@ func TestWhosePodsAreFollowed(t *testing.T) {
 		if again := len(h.of(event.PodChanged)) - told; again > 1 { // q is in no group now
 			t.Errorf("%d told again", again)
 		}
+	})
+}
+
+// Whoever made a pod: when it comes, goes, or runs another image, what runs has to be looked at again.
+func TestReplacedPodsAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := fake.NewClientset()
+		scopes, replaced := make(chan PodScope, 1), make(chan struct{}, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			FollowPods(ctx, client, (&heard{}).sink, scopes, replaced)
+			close(done)
+		}()
+		scopes <- webScope
+		synctest.Wait()
+		pods := client.CoreV1().Pods("demo")
+		pod := &corev1.Pod{ObjectMeta: named("p"), Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "worker:1"}}}}
+		for _, step := range []struct {
+			what string
+			do   func() error
+			told bool
+		}{
+			{"it is made", func() error { _, err := pods.Create(ctx, pod, metav1.CreateOptions{}); return err }, true},
+			{"it is on a node", func() error {
+				pod.Spec.NodeName = "n"
+				_, err := pods.Update(ctx, pod, metav1.UpdateOptions{})
+				return err
+			}, false},
+			{"its container has started", func() error {
+				pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", ImageID: "sha256:a"}}
+				_, err := pods.UpdateStatus(ctx, pod, metav1.UpdateOptions{})
+				return err
+			}, true},
+			{"it is ready", func() error {
+				pod.Status.ContainerStatuses[0].Ready = true
+				_, err := pods.UpdateStatus(ctx, pod, metav1.UpdateOptions{})
+				return err
+			}, false},
+			{"it goes", func() error { return pods.Delete(ctx, "p", metav1.DeleteOptions{}) }, true},
+			{"a trial comes", func() error {
+				_, err := pods.Create(ctx, trialPod(Trial{Purpose: PurposeVerify}, "demo", "trial"), metav1.CreateOptions{})
+				return err
+			}, false},
+			{"a trial goes", func() error { return pods.Delete(ctx, "trial", metav1.DeleteOptions{}) }, false},
+		} {
+			if err := step.do(); err != nil {
+				t.Fatal(err)
+			}
+			pass(time.Second)
+			select {
+			case <-replaced:
+				if !step.told {
+					t.Errorf("%s: it was told", step.what)
+				}
+			default:
+				if step.told {
+					t.Errorf("%s: it was not told", step.what)
+				}
+			}
+		}
+		cancel()
+		<-done
 	})
 }
 

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/status"
+)
+
+func TestGatewayImage(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		code   int
+		body   string
+		image  string
+		failed bool
+	}{
+		{"the default of image", 200, `{"cluster_options":[{"field":"worker_cores","default":1,"spec":{"type":"float"}},{"field":"image","default":"worker:1","spec":{"type":"string"}}]}`, "worker:1", false},
+		{"none of that name", 200, `{"cluster_options":[]}`, "", false},
+		{"one of a list has a label", 200, `{"cluster_options":[{"field":"image","default":"stable","spec":{"type":"select"}}]}`, "", false},
+		{"one that is no text", 200, `{"cluster_options":[{"field":"image","default":3,"spec":{"type":"string"}}]}`, "", false},
+		{"only for users whom it knows", 401, `{"error":"Unauthorized"}`, "", false},
+		{"another server", 404, `not found`, "", false},
+		{"it is not up", 502, `Bad Gateway`, "", true},
+		{"no JSON", 200, `<html>`, "", true},
+		{"endless", 200, `{"cluster_options":[` + strings.Repeat(" ", optionsLength), "", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if user, _, ok := r.BasicAuth(); !ok || user == "" { // its simple authenticator wants a name
+					t.Error("nobody asks")
+				}
+				w.WriteHeader(test.code)
+				_, _ = w.Write([]byte(test.body))
+			}))
+			defer server.Close()
+			image, err := gatewayImage(t.Context(), server.URL+"/api/v1/options")
+			if image != test.image || (err != nil) != test.failed || err != nil && event.Hint(err) == "" {
+				t.Errorf("%q, %v", image, err)
+			}
+		})
+	}
+}
+
+func TestWanted(t *testing.T) {
+	c := &config.Config{Images: []config.Image{{Name: "worker"}, {Name: "client"}, {Name: "etl"}}, Releases: []config.Release{
+		{Name: "gateway", Namespace: "n", Set: config.SetValues{"image": `{{ repository "worker" }}`}}, {Name: "session", Namespace: "n", Set: config.SetValues{"image": `{{ image "client" }}`, "worker": `{{ image "worker" }}`}}, {Name: "plain", Namespace: "n"},
+	}}
+	for release, want := range []string{"worker", "client worker", "etl"} {
+		if got := strings.Join(wanted(c, release), " "); got != want {
+			t.Errorf("release %d: %q, not %q", release, got, want)
+		}
+	}
+}
+
+func TestNewsAreToldOnce(t *testing.T) {
+	var known map[string]bool
+	for _, step := range []struct {
+		names       string
+		fresh, gone bool
+	}{{"", false, false}, {"a b", true, false}, {"b a", false, false}, {"b", false, true}, {"b c", true, false}, {"d", true, true}, {"", false, true}} {
+		if fresh, gone := news(&known, strings.Fields(step.names)); fresh != step.fresh || gone != step.gone {
+			t.Errorf("%q: fresh %v, gone %v", step.names, fresh, gone)
+		}
+	}
+}
+
+// Pods that come in groups are looked at once, and those that never cease at some time.
+func TestPodsSettle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProver(nil)
+		begun := time.Now()
+		stop := make(chan struct{})
+		go func() {
+			for ticker := time.NewTicker(replacedQuiet / 2); ; {
+				select {
+				case <-ticker.C:
+					p.replaced <- struct{}{}
+				case <-stop:
+					ticker.Stop()
+					return
+				}
+			}
+		}()
+		if !p.settled(t.Context()) || time.Since(begun) < replacedLimit || time.Since(begun) > replacedLimit+replacedQuiet {
+			t.Errorf("those that never cease: after %s", time.Since(begun))
+		}
+		stop <- struct{}{}
+		select {
+		case <-p.replaced:
+		default:
+		}
+		begun = time.Now()
+		if !p.settled(t.Context()) || time.Since(begun) != replacedQuiet {
+			t.Errorf("one: after %s", time.Since(begun))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if p.settled(ctx) {
+			t.Error("they settle after the end")
+		}
+	})
+}
+
+// A question ends with the session that it is asked of, and is waited for.
+func TestQuestionsEndWithTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var a asking
+		answers := make(chan error, 2)
+		question := a.question(func(_ *session, ctx context.Context) (any, error) {
+			<-ctx.Done()
+			return nil, context.Cause(ctx)
+		})
+		if _, err := question(t.Context()); err == nil || !strings.Contains(err.Error(), "only starting") {
+			t.Errorf("before: %v", err)
+		}
+		end := a.of(&session{})
+		var asked sync.WaitGroup
+		asked.Go(func() {
+			_, err := question(t.Context())
+			answers <- err
+		})
+		synctest.Wait()
+		end()
+		select {
+		case err := <-answers:
+			if !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		default:
+			t.Error("it was not waited for")
+		}
+		end()
+		asked.Wait()
+		if _, err := question(t.Context()); err == nil {
+			t.Error("it is answered after the end")
+		}
+	})
+}
+
+func TestChainInATerminal(t *testing.T) {
+	chain := status.Chain{Checked: time.Now(), Links: event.Links{
+		{Image: "worker", Place: event.AtInputs, Is: "ce6fdce58d884543"},
+		{Image: "worker", Place: event.AtNode, Name: "minikube", Is: "sha256:e288f392b02749c112d86f1b31434e4c"},
+		{Image: "client", Place: event.AtPod, Name: "n/p/main", Is: "client:1", Want: "client:2"},
+		{Image: "client", Place: event.AtPod, Name: "n/job/main", Is: "client:1", Want: "client:2", Older: true},
+	}}
+	var out strings.Builder
+	if err := writeChain(&out, chain); err != nil {
+		t.Fatal(err)
+	}
+	want := `worker
+  inputs            ce6fdce58d884543  ok
+  on node minikube  e288f392b027      ok
+
+client
+  in pod n/p/main    client:1  BROKEN: it should be client:2
+  in pod n/job/main  client:1  older than client:2, nothing replaces it
+`
+	if out.String() != want {
+		t.Errorf("got\n%s\nnot\n%s", &out, want)
+	}
+	for health, problem := range map[status.Health]bool{status.Healthy: false, status.Degraded: false, status.Failed: true, status.Working: true, status.Starting: true, status.Ending: true} {
+		if says, hint := behind(status.State{Health: health}); (says != "") != problem || (hint != "") != problem {
+			t.Errorf("%s: %q, %q", health, says, hint)
+		}
+	}
+}
+
+func TestClustersByName(t *testing.T) {
+	all := event.DaskClusters{{Namespace: "n", Name: "a"}, {Namespace: "n", Name: "b"}}
+	for _, test := range []struct{ names, want string }{{"n.a", "a"}, {"b", "b"}, {"b n.a", "b a"}} {
+		chosen, err := called(all, strings.Fields(test.names))
+		var got []string
+		for _, c := range chosen {
+			got = append(got, c.Name)
+		}
+		if err != nil || !slices.Equal(got, strings.Fields(test.want)) {
+			t.Errorf("%q: %v, %v", test.names, got, err)
+		}
+	}
+	if _, err := called(all, []string{"m.a"}); err == nil || exitCode(err) != exitInput || event.Hint(err) == "" {
+		t.Error(err)
+	}
+}
