@@ -24,14 +24,18 @@ func showChain(ctx context.Context, o *options, out io.Writer, asJSON bool) erro
 	}
 	defer r.close()
 	var chain status.Chain
-	if err := r.ask(ctx, "chain", &chain); err != nil {
+	notLooked := r.ask(ctx, "chain", &chain)
+	if notLooked != nil {
 		if r.state.Chain == nil {
-			return event.WithHint(fmt.Errorf("the chain cannot be looked at: %w", err), "wait until the first run is done: devloop status --wait healthy")
+			return event.WithHint(fmt.Errorf("the chain cannot be looked at: %w", notLooked), "wait until the first run is done: devloop status --wait healthy")
 		}
 		chain = *r.state.Chain
 	}
 	if chain.Error == "" {
 		chain.Error, chain.Hint = behind(r.state)
+	}
+	if chain.Error == "" && notLooked != nil {
+		chain.Error, chain.Hint = "the chain cannot be looked at now: "+notLooked.Error(), "what is shown is what was found last"
 	}
 	write := writeChain
 	if asJSON {
@@ -69,6 +73,9 @@ func writeChain(to io.Writer, chain status.Chain) error {
 	out := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	if old := time.Since(chain.Checked); old > time.Second {
 		_, _ = fmt.Fprintf(out, "as it was %s ago\n\n", age(chain.Checked)) // Flush tells
+	}
+	if len(chain.Links) == 0 {
+		_, _ = fmt.Fprintln(out, "no image of this project is known to run")
 	}
 	image := ""
 	for _, l := range chain.Links {

@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"github.com/devloop/devloop/pkg/build"
+	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/proof"
@@ -21,8 +24,8 @@ func newClustersCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clusters",
 		Short: "Show the Dask clusters that users have started, and stop those that run an older image",
-		Long: `Shows the clusters of the Dask Gateways among the releases: who started each, what it runs, and whether that is the image that new
-clusters get ("stale" if it is an older one). devloop never stops one by itself: what somebody computes is worth more than being new.`,
+		Long: `Shows the clusters of the Dask Gateways among the releases: who started each, what it runs, and whether that is the image with which
+the releases are deployed ("stale" if it is an older one). devloop never stops one by itself: what somebody computes is worth more than being new.`,
 		Example: `  devloop clusters
   devloop clusters stop --stale`,
 		Args: noArguments,
@@ -60,7 +63,8 @@ its user sees it, namespace.name, or by its name alone.`,
 	return cmd
 }
 
-// withClusters calls do with the clusters that run, and those of them that run an older image than the platform.
+// withClusters calls do with the clusters that run, and those of them that run an older image than the releases were deployed with: a save that was
+// not deployed has made none of them old.
 func withClusters(ctx context.Context, o *options, do func(ctx context.Context, cluster *deploy.Cluster, all, old event.DaskClusters) error) error {
 	ctx, p, err := o.begin(ctx)
 	if err != nil {
@@ -68,11 +72,11 @@ func withClusters(ctx context.Context, o *options, do func(ctx context.Context, 
 	}
 	defer p.end()
 	err = func() error {
-		images, err := deployedImages(ctx, o, p)
-		if err != nil {
-			return err
-		}
 		cluster, err := deploy.Connect(ctx, p.config.KubeContext)
+		if err != nil {
+			return environmentError{err}
+		}
+		deployed, err := deploy.New(cluster, p.config.Name, nil, deploy.Options{}).Deployed(ctx, releases(p.config))
 		if err != nil {
 			return environmentError{err}
 		}
@@ -80,7 +84,7 @@ func withClusters(ctx context.Context, o *options, do func(ctx context.Context, 
 		if err != nil {
 			return environmentError{err}
 		}
-		return do(ctx, cluster, platform.Clusters, proof.Old(images, platform.Clusters))
+		return do(ctx, cluster, platform.Clusters, proof.Old(deployedImages(p.config, deployed), platform.Clusters))
 	}()
 	if err != nil && ctx.Err() != nil {
 		return errInterrupted
@@ -88,24 +92,21 @@ func withClusters(ctx context.Context, o *options, do func(ctx context.Context, 
 	return err
 }
 
-// deployedImages are those that run by what the devloop says that runs, or by the files if none does: a save that failed has made no cluster old.
-func deployedImages(ctx context.Context, o *options, p *process) (images []proof.Image, err error) {
-	if r, err := findRunning(ctx, o); err == nil {
-		defer r.close()
-		if r.state.Chain != nil {
-			for _, l := range r.state.Chain.Links {
-				if l.Place == event.AtInputs {
-					images = append(images, proof.Image{Name: l.Image, Ref: p.config.Repository(l.Image) + ":" + l.Is, Hash: l.Is})
-				}
-			}
-			return images, nil
+// deployedTag is a tag of devloop's making, alone or at the end of a reference.
+var deployedTag = regexp.MustCompile(fmt.Sprintf(`(?:^|:)([0-9a-f]{%d})(?:@|$)`, build.TagLength))
+
+// deployedImages are the images with each tag that the values name. Whose tag it is they need not say: it is a hash.
+func deployedImages(c *config.Config, values []string) (images []proof.Image) {
+	for _, value := range values {
+		match := deployedTag.FindStringSubmatch(value)
+		if match == nil {
+			continue
+		}
+		for _, image := range c.Images {
+			images = append(images, proof.Image{Name: image.Name, Ref: c.Repository(image.Name) + ":" + match[1], Hash: match[1]})
 		}
 	}
-	tags, _, err := hashImages(ctx, p)
-	for i, tag := range tags {
-		images = append(images, proof.Image{Name: p.config.Images[i].Name, Ref: tag.String(), Hash: tag.TagStr()})
-	}
-	return images, err
+	return images
 }
 
 // called returns those that are meant by the names.

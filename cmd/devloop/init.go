@@ -141,8 +141,10 @@ func survey(root string) (*draft, error) {
 	for _, chart := range charts {
 		d.addRelease(chart)
 	}
-	if isFile("skaffold.yaml") {
-		d.note("there is a skaffold.yaml: devloop init --from skaffold.yaml writes what it says; this here is made from the Dockerfiles and charts")
+	for _, file := range []string{"skaffold.yaml", "skaffold.yml"} {
+		if isFile(file) {
+			d.note("there is a %s: devloop init --from %s writes what it says; this here is made from the Dockerfiles and charts", file, file)
+		}
 	}
 	if len(d.images)+len(d.releases) == 0 {
 		return nil, usageError{event.WithHint(fmt.Errorf("init: there is no Dockerfile and no Helm chart in %s", folder), "go to the folder of your project")}

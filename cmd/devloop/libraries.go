@@ -87,10 +87,12 @@ func (l *libraries) follow(c *config.Config, tags []name.Tag) {
 
 // run compares what it is told to follow, until ctx ends.
 func (l *libraries) run(ctx context.Context) {
+	var again <-chan time.Time // after a comparison that failed in a way that may pass
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-again:
 		case <-l.woken:
 		}
 		l.mu.Lock()
@@ -98,26 +100,30 @@ func (l *libraries) run(ctx context.Context) {
 		comparing, giveUp := context.WithCancelCause(ctx)
 		l.giveUp = giveUp
 		l.mu.Unlock()
+		again = nil
 		if l.session.syncer.wait(comparing) == nil {
-			_ = l.session.sink.For("proof").Guard("libraries", func() error { // it would have been told
-				l.compare(comparing, now)
-				return nil
-			})
+			err := l.session.sink.For("proof").Guard("libraries", func() error { return l.compare(comparing, now) }) // it was told
+			if event.IsTransient(err) && ctx.Err() == nil {
+				again = time.After(lookAgain)
+			}
 		}
 		giveUp(nil)
 	}
 }
 
-// compare compares, and tells what came of it: in the log if it is not what was told before.
-func (l *libraries) compare(ctx context.Context, now *ranWell) {
+// compare compares, and tells what came of it: in the log if it is not what was told before. The error, why it could not, was told.
+func (l *libraries) compare(ctx context.Context, now *ranWell) error {
 	say := l.session.sink.For("proof")
 	places, err := l.ofImages(ctx, now)
 	switch {
-	case ctx.Err() != nil || err == nil && len(places) == 0:
-		return
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
 	case err != nil:
 		l.warn(say, "libraries of the images could not be read", err)
-		return
+		return err
+	case len(places) == 0:
+		l.nothing(say)
+		return nil
 	}
 	here, found, err := ofThisMachine(now.config)
 	switch {
@@ -132,7 +138,8 @@ func (l *libraries) compare(ctx context.Context, now *ranWell) {
 		l.warned = ""
 	}
 	if len(places) < 2 {
-		return
+		l.nothing(say)
+		return nil
 	}
 	c := proof.Compare(places)
 	message, tell, fields := event.LibrariesSame, say.Note, []any{"places", c.Places, "libraries", c.Libraries}
@@ -146,6 +153,15 @@ func (l *libraries) compare(ctx context.Context, now *ranWell) {
 		tell = say.Detail
 	}
 	tell(message, fields...)
+	return nil
+}
+
+// nothing takes back what was told, since there is nothing to compare any more.
+func (l *libraries) nothing(say event.Stage) {
+	if l.told != "" {
+		l.told = ""
+		say.Detail(event.LibrariesSame, "places", []string{}, "libraries", 0)
+	}
 }
 
 // warn tells why there is nothing to compare, once. What may pass by itself is a detail.

@@ -132,7 +132,7 @@ func TestLibrariesAreCompared(t *testing.T) {
 	first, second := &ranWell{c, tagsOf(t, "worker:1", "client:1", "proxy:1")}, &ranWell{c, tagsOf(t, "worker:1", "client:2", "proxy:1")}
 	expect := func(what string, now *ranWell, asked string, want ...string) event.Event {
 		t.Helper()
-		l.compare(t.Context(), now)
+		_ = l.compare(t.Context(), now) // it is told
 		said, last := h.take()
 		if got := p.take(); got != asked || !slices.Equal(said, want) {
 			t.Errorf("%s: asked %q, said %q", what, got, said)
@@ -173,7 +173,7 @@ func TestLibrariesAreCompared(t *testing.T) {
 	third := &ranWell{c, tagsOf(t, "worker:9", "client:1", "proxy:1")}
 	expect("no answer", third, "worker:9 python", "detailed proof: libraries of the images could not be read")
 	p.lists["worker:9"] = "broken"
-	expect("a broken image", third, "worker:9 python", "detailed proof: libraries of an image could not be read", none)
+	expect("a broken image", third, "worker:9 python", "detailed proof: libraries of an image could not be read", none, "detailed proof: "+event.LibrariesSame) // what was told is taken back
 	named := *c
 	named.Local.Images = []string{"proxy", "client"}
 	e = expect("one that was named", &ranWell{&named, first.tags}, "proxy:1 python, proxy:1 python3", "warned proof: libraries of the images could not be read")
@@ -186,10 +186,10 @@ func TestLibrariesAreCompared(t *testing.T) {
 	expect("no gateway", &ranWell{c, tagsOf(t, "worker:7", "client:7", "proxy:7")}, "")
 	configured := *c
 	configured.Local.Venv = "nowhere"
-	expect("no gateway, but an environment", &ranWell{&configured, first.tags}, "", "warned proof: Python environment of this machine could not be read", "detailed proof: "+event.LibrariesSame)
+	expect("no gateway, but an environment", &ranWell{&configured, first.tags}, "", "warned proof: Python environment of this machine could not be read", "noted proof: "+event.LibrariesSame)
 	l.gateway = func(context.Context, *config.Config) (bool, error) { return true, nil }
 	p.lists["client:3"], p.lists["worker:3"] = "flask==1", "flask==2"
-	expect("no Dask", &ranWell{c, tagsOf(t, "worker:3", "client:3", "proxy:1")}, "client:3 python, worker:3 python")
+	expect("no Dask", &ranWell{c, tagsOf(t, "worker:3", "client:3", "proxy:1")}, "client:3 python, worker:3 python", "detailed proof: "+event.LibrariesSame)
 	named.Local.Images = []string{"worker", "client"}
 	expect("no Dask, but named", &ranWell{&named, tagsOf(t, "worker:3", "client:3", "proxy:1")}, "", none, "warned proof: "+event.LibrariesDiffer)
 

@@ -29,8 +29,12 @@ const (
 	// Pods are replaced in groups: it is looked when they have been left alone for a moment, or after a while at the latest.
 	replacedQuiet = time.Second
 	replacedLimit = 10 * time.Second
-	// lookAgain is after how long a check that could not look is made again.
-	lookAgain = 5 * time.Second
+	// lookAgain is after how long it is looked again without a reason where not all is well: what mends it need not be a pod.
+	lookAgain = 10 * time.Second
+	// lookForOld is the same for Dask clusters that are older than the image.
+	lookForOld = 30 * time.Second
+	// laggingAgain is the same for what was told as broken before.
+	laggingAgain = 2 * time.Second
 )
 
 // prover knows what ought to run, and looks whether it does. It belongs to a session.
@@ -58,6 +62,7 @@ type told struct {
 	old     map[string]bool // Dask clusters
 	kept    map[string]bool // pods
 	foreign map[string]bool // images that gateways give to new clusters
+	silent  map[string]bool // gateways, and why they were not asked
 }
 
 func newProver(s *session) *prover {
@@ -76,7 +81,8 @@ func (p proofStage) Check(ctx context.Context, sink event.Sink, tags []name.Tag)
 	p.mu.Lock()
 	p.aim = target
 	p.mu.Unlock()
-	return event.Transient(p.check(ctx, sink, target))
+	_, err := p.check(ctx, sink, target, lagging)
+	return event.Transient(err)
 }
 
 // Follow hands on what ran well.
@@ -95,16 +101,17 @@ func (p *prover) current() *aim {
 	return p.aim
 }
 
-// run checks again after pods were replaced, until ctx ends.
+// run checks again after pods were replaced, and from time to time where not all is well, until ctx ends.
 func (p *prover) run(ctx context.Context, sink event.Sink) {
-	var again <-chan time.Time // after a check that could not look
+	var again <-chan time.Time
 	for {
+		lag := time.Duration(0)
 		select {
 		case <-ctx.Done():
 			return
 		case <-again:
 		case <-p.replaced:
-			if !p.settled(ctx) {
+			if lag = lagging; !p.settled(ctx) {
 				return
 			}
 		}
@@ -113,8 +120,13 @@ func (p *prover) run(ctx context.Context, sink event.Sink) {
 		if target == nil { // a run is going to check
 			continue
 		}
-		if err := p.check(ctx, p.beside(target, sink), target); event.IsTransient(err) && p.current() == target {
+		old, err := p.check(ctx, p.beside(target, sink), target, lag)
+		switch {
+		case p.current() != target:
+		case err != nil:
 			again = time.After(lookAgain)
+		case old > 0: // they may be where no pods are followed
+			again = time.After(lookForOld)
 		}
 	}
 }
@@ -150,26 +162,30 @@ func (p *prover) beside(target *aim, sink event.Sink) event.Sink {
 	}
 }
 
-// check tells the chain, and which Dask clusters and pods run older images. The error is that of a broken chain, or why it could not be looked at,
-// which may pass. A check whose aim is no longer the newest ends without one.
-func (p *prover) check(ctx context.Context, sink event.Sink, target *aim) error {
+// check tells the chain, and which Dask clusters (it returns how many) and pods run older images. What is broken has so long to mend itself. The error
+// is that of a broken chain, or why it could not be looked at, which may pass. A check whose aim is no longer the newest ends without one.
+func (p *prover) check(ctx context.Context, sink event.Sink, target *aim, lag time.Duration) (old int, err error) {
 	if len(target.tags) == 0 {
-		return nil
+		return 0, nil
 	}
 	select {
 	case p.looking <- struct{}{}:
 		defer func() { <-p.looking }()
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return 0, context.Cause(ctx)
 	}
 	say := sink.For("proof")
 	var found *finding
-	err := say.Look(ctx, event.ChainChecked, func(ctx context.Context) (fields []any, err error) {
+	err = say.Look(ctx, event.ChainChecked, func(ctx context.Context) (fields []any, err error) {
 		for began := time.Now(); ; {
 			if found, err = p.look(ctx, target); err == nil {
 				err = proof.Broken(found.links)
 			}
-			if err == nil || time.Since(began) >= lagging || err.Error() == p.told.broken || p.current() != target {
+			wait := lag
+			if err != nil && err.Error() == p.told.broken {
+				wait = min(lag, laggingAgain)
+			}
+			if err == nil || time.Since(began) >= wait || p.current() != target {
 				break
 			}
 			select {
@@ -185,9 +201,9 @@ func (p *prover) check(ctx context.Context, sink event.Sink, target *aim) error 
 	})
 	switch {
 	case p.current() != target: // what was found may be half-way to something else
-		return nil
+		return 0, nil
 	case found == nil || ctx.Err() != nil:
-		return err
+		return 0, err
 	}
 	images := tagNames(target.tags)
 	switch {
@@ -198,7 +214,7 @@ func (p *prover) check(ctx context.Context, sink event.Sink, target *aim) error 
 		p.told.whole, p.told.broken = images, ""
 	}
 	p.tellOlder(say, found)
-	return err
+	return len(found.old), err
 }
 
 // tellOlder tells which Dask clusters and pods run older images, and what gateways start that is not from here, if there is one that was not told.
@@ -230,6 +246,9 @@ func (p *prover) tellOlder(say event.Stage, found *finding) {
 	if fresh, _ := news(&p.told.foreign, foreign); fresh {
 		say.Note("new Dask clusters get an image that is not made here", "gateway and image", strings.Join(foreign, ", "))
 	}
+	if fresh, _ := news(&p.told.silent, found.silent); fresh {
+		say.Note("what a gateway gives to new clusters is not known", "why", strings.Join(found.silent, ", "))
+	}
 }
 
 // news makes names the known ones, and tells whether there is one among them that was not, and whether one is gone.
@@ -259,6 +278,7 @@ type finding struct {
 	links   event.Links
 	old     event.DaskClusters
 	foreign []proof.Answer // of gateways that start what is not from here, and were not told to do otherwise
+	silent  []string       // gateways that did not answer, and why
 }
 
 // look asks the nodes, the API server and the gateways, side by side.
@@ -277,7 +297,7 @@ func (p *prover) look(ctx context.Context, target *aim) (*finding, error) {
 	if err := errors.Join(held.err, err); err != nil {
 		return nil, event.Transient(err)
 	}
-	answers, err := p.ask(ctx, target, platform.Gateways)
+	answers, silent, err := p.ask(ctx, target, platform.Gateways)
 	if err != nil {
 		return nil, event.Transient(err)
 	}
@@ -286,7 +306,7 @@ func (p *prover) look(ctx context.Context, target *aim) (*finding, error) {
 		containers[i] = proof.Container{Of: c.Namespace + "/" + c.Pod + "/" + c.Name, Node: c.Node, Image: c.Image, ID: c.ImageID, Dask: c.Dask != ""}
 	}
 	links := proof.Chain(held.images, containers, answers)
-	found := &finding{old: proof.Old(held.images, platform.Clusters)}
+	found := &finding{old: proof.Old(held.images, platform.Clusters), silent: silent}
 	if found.links, err = p.ours(ctx, target.config, links); err != nil {
 		return nil, event.Transient(err)
 	}
@@ -326,6 +346,7 @@ func (p *prover) images(ctx context.Context, target *aim) ([]proof.Image, error)
 		of := target.config.Images[i].Name
 		images[i] = proof.Image{Name: of, Ref: refs[of], Hash: tag.TagStr(), Built: s.built(tag)}
 		if s.push != nil {
+			images[i].Built = nil // somebody else may have built the same inputs and pushed it before
 			images[i].Holders = []proof.Holder{{Place: event.AtRegistry, Name: tag.RegistryStr(), IDs: pushed(s.push.Digest(tag), s.registry.Identity(tag))}}
 		}
 	}
@@ -351,16 +372,19 @@ func pushed(digest string, own []string) []string {
 	return []string{digest}
 }
 
-// built are the IDs of what was built under a tag, as far as this devloop or an earlier one has seen it built on this machine.
+// built are the IDs of what was built under a tag and brought to the nodes, as far as this devloop or an earlier one has seen it built: that in devloop's
+// registry is the newest, since a build in the node takes it away.
 func (s *session) built(tag name.Tag) []string {
 	id, own := s.builder.Built(tag), s.registry.Identity(tag)
 	switch {
-	case id == "":
-		return own
 	case slices.Contains(own, id):
 		return append([]string{id}, own...)
+	case len(own) > 0:
+		return own
+	case id != "":
+		return []string{id}
 	}
-	return []string{id}
+	return nil
 }
 
 // namespacesOf are those that releases are in.
@@ -383,6 +407,9 @@ type way struct {
 // health is the path at which a Dask Gateway tells that it is up. What comes before it is the gateway's prefix.
 const health = "/api/health"
 
+// optionsPath is where it tells its cluster options.
+const optionsPath = "/api/v1/options"
+
 // httpPorts are those of a gateway's services and pods at which its API is, by its chart.
 var httpPorts = []string{"80", "8000", "web", "api", "http"}
 
@@ -395,34 +422,48 @@ func (f *forwards) ways() (ways []way) {
 			prefix = ""
 		}
 		if sure || slices.Contains(httpPorts, o.Port) {
-			ways = append(ways, way{kind, o.Namespace, name, "http://" + localHost(o.bound.Addr()) + prefix + "/api/v1/options", sure})
+			ways = append(ways, way{kind, o.Namespace, name, "http://" + localHost(o.bound.Addr()) + prefix + optionsPath, sure})
 		}
 	}
 	return ways
 }
 
-// ask asks each gateway of our releases that a forward leads to for the image that new clusters get.
-func (p *prover) ask(ctx context.Context, target *aim, gateways []deploy.Gateway) (answers []proof.Answer, err error) {
-	for _, w := range target.ways {
-		at := slices.IndexFunc(gateways, func(g deploy.Gateway) bool {
-			return g.Kind == w.kind && g.Namespace == w.namespace && g.Name == w.name
-		})
-		if at < 0 {
-			continue
+// ask asks each gateway of our releases for the image that new clusters get, by a forward that leads to it; silent are those that could not be asked,
+// and why.
+func (p *prover) ask(ctx context.Context, target *aim, gateways []deploy.Gateway) (answers []proof.Answer, silent []string, err error) {
+	for i, r := range target.config.Releases {
+		why := ""
+		for _, g := range gateways {
+			if g.Release != r.Namespace+"/"+r.Name {
+				continue
+			}
+			if why == "" {
+				why = "release " + r.Name + ": no forward leads to its gateway's API"
+			}
+			at := slices.IndexFunc(target.ways, func(w way) bool { return g.Kind == w.kind && g.Namespace == w.namespace && g.Name == w.name })
+			if at < 0 {
+				continue
+			}
+			w := target.ways[at]
+			image, reason, err := gatewayImage(ctx, w.url)
+			if err != nil && w.sure {
+				return nil, nil, err
+			}
+			if err != nil {
+				reason = err.Error()
+			}
+			if image != "" {
+				answers = append(answers, proof.Answer{From: strings.TrimSuffix(w.url, optionsPath), Image: image, Wants: wanted(target.config, i)})
+				why = ""
+				break
+			}
+			why = "release " + r.Name + ": " + reason
 		}
-		release := slices.IndexFunc(target.config.Releases, func(r config.Release) bool { return r.Namespace+"/"+r.Name == gateways[at].Release })
-		if release < 0 {
-			continue
-		}
-		image, err := gatewayImage(ctx, w.url)
-		switch {
-		case err != nil && w.sure:
-			return nil, err
-		case err == nil && image != "":
-			answers = append(answers, proof.Answer{From: strings.TrimSuffix(w.url, "/api/v1/options"), Image: image, Wants: wanted(target.config, release)})
+		if why != "" {
+			silent = append(silent, why)
 		}
 	}
-	return answers, nil
+	return answers, silent, nil
 }
 
 // wanted are the names of the images that a release is given, or, if it is given none, of those that no release is given.
@@ -442,9 +483,9 @@ func wanted(c *config.Config, release int) []string {
 // optionsLength is how long the answer of a gateway may be, in bytes.
 const optionsLength = 1 << 20
 
-// gatewayImage asks a gateway for its cluster options (GET /api/v1/options) and returns the default of the one named image; "" where there is none, or
-// where the gateway tells it only to users whom it knows.
-func gatewayImage(ctx context.Context, url string) (image string, err error) {
+// gatewayImage asks a gateway for its cluster options (GET /api/v1/options) and returns the default of the one named image; "" and why where that
+// says nothing.
+func gatewayImage(ctx context.Context, url string) (image, why string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	defer func() {
@@ -454,21 +495,21 @@ func gatewayImage(ctx context.Context, url string) (image string, err error) {
 	}()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	request.SetBasicAuth("devloop", "") // its simple authenticator takes any name
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Do(request)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer func() { _ = response.Body.Close() }() // only read
 	switch response.StatusCode {
 	case http.StatusOK:
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
-		return "", nil
+		return "", "its gateway answers " + response.Status, nil
 	default:
-		return "", fmt.Errorf("%s answers %s", url, response.Status)
+		return "", "", fmt.Errorf("%s answers %s", url, response.Status)
 	}
 	var said struct {
 		Options []struct {
@@ -480,14 +521,14 @@ func gatewayImage(ctx context.Context, url string) (image string, err error) {
 		} `json:"cluster_options"`
 	}
 	if err := json.NewDecoder(http.MaxBytesReader(nil, response.Body, optionsLength)).Decode(&said); err != nil {
-		return "", fmt.Errorf("%s: %w", url, err)
+		return "", "", fmt.Errorf("%s: %w", url, err)
 	}
 	for _, o := range said.Options {
 		if text, ok := o.Default.(string); ok && o.Field == "image" && o.Spec.Type == "string" { // that of a list is a label
-			return text, nil
+			return text, "", nil
 		}
 	}
-	return "", nil
+	return "", "its gateway has no option image that is a text", nil
 }
 
 // chain answers devloop status --chain: it looks now.
@@ -496,6 +537,8 @@ func (s *session) chain(ctx context.Context) (any, error) {
 	if target == nil {
 		return nil, errors.New("a run is under way, or the last one failed while it changed what runs")
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, answerWithin, errors.New("the cluster did not say in time what runs"))
+	defer cancel()
 	found, err := s.prover.look(ctx, target)
 	if err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/proof"
 	"github.com/devloop/devloop/pkg/status"
 )
 
@@ -44,9 +45,9 @@ func TestGatewayImage(t *testing.T) {
 				_, _ = w.Write([]byte(test.body))
 			}))
 			defer server.Close()
-			image, err := gatewayImage(t.Context(), server.URL+"/api/v1/options")
-			if image != test.image || (err != nil) != test.failed || err != nil && event.Hint(err) == "" {
-				t.Errorf("%q, %v", image, err)
+			image, why, err := gatewayImage(t.Context(), server.URL+"/api/v1/options")
+			if image != test.image || (err != nil) != test.failed || err != nil && event.Hint(err) == "" || (image == "" && err == nil) != (why != "") {
+				t.Errorf("%q, %q, %v", image, why, err)
 			}
 		})
 	}
@@ -191,5 +192,26 @@ func TestClustersByName(t *testing.T) {
 	}
 	if _, err := called(all, []string{"m.a"}); err == nil || exitCode(err) != exitInput || event.Hint(err) == "" {
 		t.Error(err)
+	}
+}
+
+// What is old is told by what was deployed, wherever in the values it stands.
+func TestDeployedImages(t *testing.T) {
+	c := &config.Config{Images: []config.Image{{Name: "worker"}, {Name: "client"}}}
+	images := deployedImages(c, []string{"ClusterIP", "worker", "ce6fdce58d884543", "client:566dd06af37aff33", "r.example/x:ab6fdce58d884543@sha256:00", "ce6fdce58d884543f", "v1"})
+	var refs []string
+	for _, i := range images {
+		refs = append(refs, i.Ref)
+	}
+	want := "worker:ce6fdce58d884543 client:ce6fdce58d884543 worker:566dd06af37aff33 client:566dd06af37aff33 worker:ab6fdce58d884543 client:ab6fdce58d884543"
+	if got := strings.Join(refs, " "); got != want {
+		t.Errorf("%s, not %s", got, want)
+	}
+	old := proof.Old(images, event.DaskClusters{{Name: "new", Image: "worker:ce6fdce58d884543"}, {Name: "old", Image: "worker:712c3a91dcb384c3"}, {Name: "pinned", Image: "worker:v1"}})
+	if len(old) != 1 || old[0].Name != "old" {
+		t.Errorf("old: %v", old)
+	}
+	if old := proof.Old(nil, event.DaskClusters{{Name: "old", Image: "worker:712c3a91dcb384c3"}}); len(old) != 0 {
+		t.Errorf("where nothing is deployed, nothing is old: %v", old)
 	}
 }

@@ -39,9 +39,9 @@ import (
 // hashVersion changes when the meaning of the hash does, so that older images are not taken for current ones.
 const hashVersion = "devloop/3"
 
-// tagLength is in hex digits: 64 bits tell a developer's images apart, and leave room in a Kubernetes label value (63
+// TagLength is that of an image's tag, in hex digits: 64 bits tell a developer's images apart, and leave room in a Kubernetes label value (63
 // characters), where charts like to put tags.
-const tagLength = 16
+const TagLength = 16
 
 // Image is what to build; paths are absolute.
 type Image struct {
@@ -160,7 +160,7 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 		field(stamp, "context", contextStamp)
 	}
 	input.Hash, input.stamp = hex.EncodeToString(sum.Sum(nil)), hex.EncodeToString(stamp.Sum(nil))
-	input.Tag, err = name.NewTag(cmp.Or(image.Repository, image.Name) + ":" + input.Hash[:tagLength])
+	input.Tag, err = name.NewTag(cmp.Or(image.Repository, image.Name) + ":" + input.Hash[:TagLength])
 	if err != nil {
 		return input, fmt.Errorf("image %s: %w", image.Name, err)
 	}

@@ -164,6 +164,46 @@ func isKept(pod *corev1.Pod, made origin) bool {
 	return made.release == "" || controller.Kind == "Job"
 }
 
+// Deployed returns every text in the values that the last revisions of the releases were made with: what the cluster was told, whatever the files hold
+// by now.
+func (d *Deployer) Deployed(ctx context.Context, releases []Release) (texts []string, err error) {
+	for _, r := range releases {
+		last, err := d.last(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		if !last.exists() {
+			continue
+		}
+		helm, err := d.helm(ctx, r.Namespace)
+		if err != nil {
+			return nil, err
+		}
+		made, err := helm.Releases.Get(r.Name, last.version)
+		if err != nil {
+			return nil, fmt.Errorf("release %s: read Helm's record of revision %d: %w", r.ID(), last.version, err)
+		}
+		texts = appendTexts(texts, made.Config)
+	}
+	return texts, nil
+}
+
+func appendTexts(texts []string, value any) []string {
+	switch v := value.(type) {
+	case string:
+		return append(texts, v)
+	case []any:
+		for _, item := range v {
+			texts = appendTexts(texts, item)
+		}
+	case map[string]any:
+		for _, item := range v {
+			texts = appendTexts(texts, item)
+		}
+	}
+	return texts
+}
+
 // imageDigest is what is left of an image's ID, as pods have it, without what runtimes put before it: docker://sha256:…,
 // docker-pullable://name@sha256:…, name@sha256:….
 func imageDigest(imageID string) string {

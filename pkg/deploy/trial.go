@@ -89,6 +89,9 @@ func (e *TrialError) Error() string {
 // Verify runs the trials side by side; those that this Deployer has seen succeed are not run again. The error has all that failed.
 func (d *Deployer) Verify(ctx context.Context, sink event.Sink, trials []Trial) error {
 	say := sink.For("verify")
+	if err := d.RemoveTrials(ctx); err != nil { // which could not be removed at their end
+		return event.Transient(err)
+	}
 	errs := make([]error, len(trials))
 	var group sync.WaitGroup
 	for i, t := range trials {
@@ -170,7 +173,11 @@ func (w *wait) trialTrouble(pod *corev1.Pod) error {
 	}
 	for _, t := range troubles(pod, false) {
 		if w.lasts(t.key) >= t.patience {
-			return event.WithHint(errors.New(t.what), t.hint)
+			err := event.WithHint(errors.New(t.what), t.hint)
+			if t.patience > neverPatient { // a registry that is away, a node that is full
+				err = event.Transient(err)
+			}
+			return err
 		}
 	}
 	return nil
@@ -290,10 +297,12 @@ func (d *Deployer) createTrial(ctx context.Context, t Trial, namespace string) (
 	d.mu.Lock()
 	delete(d.trials, podID(pod))
 	d.mu.Unlock()
-	if refuses(err) { // else it may have been made
+	if refuses(err) {
 		return nil, errors.Join(err, d.journal.Forget(kindPod, podID(pod)))
 	}
-	return nil, err
+	removing, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout) // it may have been made
+	defer cancel()
+	return nil, errors.Join(err, d.removeTrial(removing, podID(pod)))
 }
 
 // notLabel replaces what is in an image's name and in no DNS label.

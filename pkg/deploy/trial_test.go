@@ -76,14 +76,14 @@ func TestTrial(t *testing.T) {
 			Trial{Near: "web"}, "", "default", false},
 		{"near one with a quota", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", quota), Trial{Near: "web"}, "", "default", false},
 		{"in one with a quota", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", quota), Trial{Namespace: "web"}, "exceeded quota", "", false},
-		{"the API server breaks off", forbids(node(ended(corev1.ContainerStateTerminated{})), "default", apierrors.NewInternalError(errors.New("etcd"))), Trial{}, "etcd", "", true},
+		{"the API server breaks off", forbids(node(ended(corev1.ContainerStateTerminated{})), "default", apierrors.NewInternalError(errors.New("etcd"))), Trial{}, "etcd", "default", true},
 		{"killed", node(ended(corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"})), Trial{}, "a b in image worker:1 ended with exit code 137 (OOMKilled)\nfake logs", "default", false},
 		{"no such command", node(ended(corev1.ContainerStateTerminated{ExitCode: 128, Reason: "StartError", Message: "exec: no"})), Trial{}, "a b cannot be started in image worker:1: exec: no", "default", false},
 		{"the node lacks the image", node(waits("ErrImageNeverPull", "not there")), Trial{}, "container devloop of pod : ErrImageNeverPull: not there", "default", false},
-		{"a registry that is away for long", node(waits("ErrImagePull", "i/o timeout")), Trial{}, "ErrImagePull: i/o timeout", "default", false},
+		{"a registry that is away for long", node(waits("ErrImagePull", "i/o timeout")), Trial{}, "ErrImagePull: i/o timeout", "default", true},
 		{"it never ends", node(corev1.PodStatus{Phase: corev1.PodRunning}), Trial{}, "not done after 1m0s", "default", false},
 		{"no node takes it", node(corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/1"}}}),
-			Trial{}, "Unschedulable: 0/1", "default", false},
+			Trial{}, "Unschedulable: 0/1", "default", true},
 		{"evicted", node(corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "disk"}), Trial{}, "Evicted: disk", "default", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -111,7 +111,7 @@ func TestTrial(t *testing.T) {
 				if listErr != nil || len(left.Items) > 0 || in != test.in {
 					t.Errorf("left: %v (%v); the pod was in %q", left.Items, listErr, in)
 				}
-				if names := remembered.Names(kindPod); len(names) > 0 && !test.transient {
+				if names := remembered.Names(kindPod); len(names) > 0 {
 					t.Errorf("the journal has %v", names)
 				}
 			})

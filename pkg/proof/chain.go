@@ -139,19 +139,23 @@ func (i Image) heldFor(node string) []string {
 // answered is the link of a gateway, if it is one of this image.
 func (i Image) answered(a Answer, images []Image, containers []Container) (link event.Link, ok bool) {
 	link = event.Link{Image: i.Name, Place: event.AtGateway, Name: a.From, Is: a.Image}
-	if same(a.Image, i.Ref) {
+	wanted := slices.Contains(a.Wants, i.Name)
+	other := slices.ContainsFunc(images, func(other Image) bool { // that is meant, rather than this one
+		return other.Name != i.Name && sameRepository(a.Image, other.Ref) && (len(a.Wants) == 0 || slices.Contains(a.Wants, other.Name))
+	})
+	switch {
+	case same(a.Image, i.Ref) && (len(a.Wants) == 0 || wanted):
 		return link, true
-	}
-	link.Want = i.Ref
-	if sameRepository(a.Image, i.Ref) {
-		return link, true
-	}
-	if !strings.ContainsAny(a.Image, ":/@") || slices.ContainsFunc(images, func(other Image) bool { return sameRepository(a.Image, other.Ref) }) {
-		return link, false // a word that the gateway makes an image of by itself, or another one's
+	case sameRepository(a.Image, i.Ref):
+		link.Want = i.Ref
+		return link, len(a.Wants) == 0 || wanted
+	case other, !strings.ContainsAny(a.Image, ":/@"): // that one's, or a word that the gateway makes an image of by itself
+		return link, false
 	}
 	// Somebody else's image. The one that ought to be there is among those that the release is given, or that no release is given, and is not run
 	// by the release itself.
-	return link, slices.Contains(a.Wants, i.Name) && !i.runs(containers)
+	link.Want = i.Ref
+	return link, wanted && !i.runs(containers)
 }
 
 // Broken returns what is wrong with the chain, nil if it is whole.
@@ -199,11 +203,13 @@ func hintFor(l event.Link) string {
 	}
 }
 
-// Old returns those Dask clusters that run one of the images as it was before.
+// Old returns those Dask clusters that run one of the images as it was made from other inputs. An image may be there more than once, by each of the
+// tags that are not old.
 func Old(images []Image, clusters event.DaskClusters) event.DaskClusters {
 	old := event.DaskClusters{}
 	for _, c := range clusters {
-		if slices.ContainsFunc(images, func(i Image) bool { return i.before(c.Image) }) {
+		if slices.ContainsFunc(images, func(i Image) bool { return i.before(c.Image) }) &&
+			!slices.ContainsFunc(images, func(i Image) bool { return same(c.Image, i.Ref) }) {
 			old = append(old, c)
 		}
 	}

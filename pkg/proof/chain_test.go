@@ -87,6 +87,10 @@ func TestChain(t *testing.T) {
 			a[0] = Answer{From: "http://localhost:8001", Image: "daskgateway/dask-worker:latest"}
 			return i, c, a
 		}, nil},
+		{"the gateway starts another one of ours", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			a[0].Image = "client:1"
+			return i, c, a
+		}, []string{"worker, gateway http://localhost:8001: client:1, not worker:1"}},
 		{"the gateway has a word for an image", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
 			a[0].Image = "default"
 			return i, c, a

@@ -95,6 +95,9 @@ func (s State) configured(e event.Event) State {
 		releases = append(releases, r)
 	}
 	s.Images, s.Releases = images, releases
+	if len(images) == 0 { // nobody is going to prove anything any more
+		s.Chain, s.Libraries, s.Old = nil, nil, event.DaskClusters{}
+	}
 	return s
 }
 
@@ -434,6 +437,10 @@ func (s State) proven(e event.Event) State {
 		s.Old = append(event.DaskClusters{}, clusters...)
 	case event.LibrariesSame, event.LibrariesDiffer:
 		places, _ := e.Field("places").([]string)
+		if len(places) < 2 { // there is nothing to compare any more
+			s.Libraries = nil
+			return s
+		}
 		differences, _ := e.Field("differences").(event.Differences)
 		s.Libraries = &Libraries{Compared: e.Time, Places: append([]string{}, places...), Libraries: int(number(e, "libraries")), Differences: append(event.Differences{}, differences...)}
 	}
