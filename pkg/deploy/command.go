@@ -2,13 +2,10 @@
 package deploy
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -17,6 +14,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"github.com/devloop/devloop/pkg/command"
 	"github.com/devloop/devloop/pkg/event"
 )
 
@@ -29,57 +27,33 @@ const (
 
 // run runs one command; when is "before" or "after". Its output goes to the log line by line. When ctx ends, or its time is over,
 // the command and those that it started are ended.
-func (d *Deployer) run(ctx context.Context, say event.Stage, r Release, when string, command Command) error {
-	shown := strings.Join(command.Args, " ")
+func (d *Deployer) run(ctx context.Context, say event.Stage, r Release, when string, of Command) error {
+	shown := strings.Join(of.Args, " ")
 	return say.Step(ctx, event.CommandRun, func(ctx context.Context) ([]any, error) {
 		kubeconfig, remove, err := d.cluster.kubeconfigFile()
 		if err != nil {
 			return nil, err
 		}
 		defer remove()
-		ctx, cancel := context.WithTimeoutCause(ctx, command.Timeout, fmt.Errorf("not done after %s", command.Timeout))
+		ctx, cancel := context.WithTimeoutCause(ctx, of.Timeout, fmt.Errorf("not done after %s", of.Timeout))
 		defer cancel()
-		cmd := exec.CommandContext(ctx, command.Args[0], command.Args[1:]...)
-		cmd.Dir = d.options.Folder
-		cmd.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig, "DEVLOOP_RELEASE="+r.Name, "DEVLOOP_NAMESPACE="+r.Namespace, "DEVLOOP_KUBE_CONTEXT="+d.cluster.Context)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // it ends with all that it started, and Ctrl+C is devloop's
-		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-		cmd.WaitDelay = goodbye
-		out, in := io.Pipe()
-		cmd.Stdout, cmd.Stderr = in, in
 		var last []string
-		read := make(chan struct{})
-		go func() {
-			defer close(read)
-			cut := false // the rest of a long line is left out
-			for lines := bufio.NewReaderSize(out, logLine); ; {
-				line, err := lines.ReadSlice('\n')
-				text, rest := strings.TrimRight(string(line), "\r\n"), cut
-				if cut = errors.Is(err, bufio.ErrBufferFull); text != "" && !rest {
-					say.Note("output", "release", r.Name, "command", filepath.Base(command.Args[0]), "line", text)
-					last = append(last, text)
-					last = last[max(0, len(last)-lastLines):]
-				}
-				if err != nil && !cut {
-					return
-				}
-			}
-		}()
-		if err = cmd.Start(); err == nil {
-			d.began(cmd.Process.Pid, kubeconfig)
-			err = cmd.Wait()
-			if ctx.Err() != nil {
-				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what did not want to end
-			}
-			d.ended(cmd.Process.Pid)
+		cmd := command.Command{
+			Args: of.Args, Folder: d.options.Folder, Ask: syscall.SIGTERM, Goodbye: goodbye, Line: logLine, Background: true,
+			Env: append(os.Environ(), "KUBECONFIG="+kubeconfig, "DEVLOOP_RELEASE="+r.Name, "DEVLOOP_NAMESPACE="+r.Namespace, "DEVLOOP_KUBE_CONTEXT="+d.cluster.Context),
 		}
-		_ = in.Close()
-		<-read
-		if err == nil || errors.Is(err, exec.ErrWaitDelay) { // it ended well, and left something in the background
+		group := 0
+		err = cmd.Run(ctx, func(line string) {
+			say.Note("output", "release", r.Name, "command", filepath.Base(of.Args[0]), "line", line)
+			last = append(last, line)
+			last = last[max(0, len(last)-lastLines):]
+		}, func(started int) {
+			group = started
+			d.began(group, kubeconfig)
+		})
+		d.ended(group)
+		if err == nil {
 			return nil, nil
-		}
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
 		}
 		err = finalError{fmt.Errorf("release %s: command %s it: %s: %w", r.ID(), when, shown, err)}
 		if len(last) > 0 {

@@ -1,11 +1,8 @@
 package local
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/devloop/devloop/pkg/command"
 	"github.com/devloop/devloop/pkg/event"
 )
 
@@ -49,9 +47,6 @@ func Install(ctx context.Context, dir, folder, file string, tell func(line strin
 	last, installed, err := run(ctx, folder, append(args, "-r", file), tell)
 	if err == nil {
 		return installed, nil
-	}
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
 	}
 	err = fmt.Errorf("install %s into %s: %w", filepath.Base(file), dir, err)
 	if text := telling(last); text != "" {
@@ -96,48 +91,22 @@ func byHand(args []string, file string) string {
 
 // run runs a command to its end and returns its last lines. It ends with all that it started.
 func run(ctx context.Context, folder string, args []string, tell func(line string)) (last []string, installed Installed, err error) {
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Dir = folder
-	cmd.Env = append(os.Environ(), "PIP_USER=0", "NO_COLOR=1") // into the environment, whatever the user's pip.conf says
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}      // Ctrl+C is devloop's
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
-	cmd.WaitDelay = goodbye
-	out, in := io.Pipe()
-	cmd.Stdout, cmd.Stderr = in, in
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		cut := false // the rest of a long line is left out
-		for lines := bufio.NewReaderSize(out, outputLine); ; {
-			line, err := lines.ReadSlice('\n')
-			text, rest := strings.TrimRight(event.Printable(strings.TrimRight(string(line), "\r\n")), " "), cut
-			if cut = errors.Is(err, bufio.ErrBufferFull); text != "" && !rest {
-				tell(text)
-				last = append(last, text)
-				last = last[max(0, len(last)-keptLines):]
-				if what, ok := strings.CutPrefix(text, "Successfully installed "); ok { // of pip
-					installed = Installed(what)
-				}
-				if what, ok := strings.CutPrefix(text, " + "); ok { // of uv
-					installed = Installed(strings.TrimSpace(string(installed) + " " + strings.Replace(what, "==", "-", 1)))
-				}
-			}
-			if err != nil && !cut {
-				return
-			}
-		}
-	}()
-	if err = cmd.Start(); err == nil {
-		err = cmd.Wait()
-		if ctx.Err() != nil || errors.Is(err, exec.ErrWaitDelay) {
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what did not want to end
-		}
+	cmd := command.Command{
+		Args: args, Folder: folder, Ask: syscall.SIGINT, Goodbye: goodbye, Line: outputLine,
+		Env: append(os.Environ(), "PIP_USER=0", "NO_COLOR=1"), // into the environment, whatever the user's pip.conf says
 	}
-	_ = in.Close()
-	<-read
-	if errors.Is(err, exec.ErrWaitDelay) { // it ended well, and had left something in the background
-		err = nil
-	}
+	err = cmd.Run(ctx, func(line string) {
+		text := strings.TrimRight(event.Printable(line), " ")
+		tell(text)
+		last = append(last, text)
+		last = last[max(0, len(last)-keptLines):]
+		if what, ok := strings.CutPrefix(text, "Successfully installed "); ok { // of pip
+			installed = Installed(what)
+		}
+		if what, ok := strings.CutPrefix(text, " + "); ok { // of uv
+			installed = Installed(strings.TrimSpace(string(installed) + " " + strings.Replace(what, "==", "-", 1)))
+		}
+	}, nil)
 	return last, installed, err
 }
 

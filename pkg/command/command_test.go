@@ -1,0 +1,82 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func shell(script string) Command {
+	return Command{Args: []string{"/bin/sh", "-c", script}, Ask: syscall.SIGTERM, Goodbye: time.Second, Line: 32}
+}
+
+func TestLines(t *testing.T) {
+	c := shell(`pwd; echo "$WHO"; printf 'one\r\n\ntwo\n'; printf '%0100d\n' 7 >&2; printf 'no end'`)
+	c.Folder, c.Env = "/", []string{"WHO=me"}
+	var lines []string
+	if err := c.Run(t.Context(), func(line string) { lines = append(lines, line) }, nil); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"/", "me", "one", "two", strings.Repeat("0", 32), "no end"}
+	if !slices.Equal(lines, want) {
+		t.Errorf("%q, not %q", lines, want)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	nothing := func(string) {}
+	if err := shell("exit 7").Run(t.Context(), nothing, nil); err == nil || err.Error() != "exit status 7" {
+		t.Error(err)
+	}
+	if err := (Command{Args: []string{"/not/there"}, Line: 32}).Run(t.Context(), nothing, func(int) { t.Error("it began") }); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+	late := errors.New("too late")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 200*time.Millisecond, late)
+	defer cancel()
+	if err := shell("sleep 600").Run(ctx, nothing, nil); !errors.Is(err, late) {
+		t.Error(err)
+	}
+}
+
+// What a command leaves running ends with it, unless it may stay.
+func TestWhatStays(t *testing.T) {
+	for _, stays := range []bool{false, true} {
+		c := shell("sleep 600 & echo $!")
+		c.Background = stays
+		group, child := 0, 0
+		err := c.Run(t.Context(), func(line string) { _, _ = fmt.Sscan(line, &child) }, func(began int) { group = began })
+		if err != nil || group == 0 || child == 0 {
+			t.Fatalf("%v: group %d, child %d", err, group, child)
+		}
+		if got := !dead(t, child, !stays); got != stays {
+			t.Errorf("may stay %v, stays %v", stays, got)
+		}
+		_ = syscall.Kill(-group, syscall.SIGKILL)
+	}
+}
+
+// dead tells whether a process is, or waits to be reaped; soon it is given a moment for it.
+func dead(t *testing.T, pid int, soon bool) bool {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		state, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "stat"))
+		if err != nil || strings.Contains(string(state), ") Z ") {
+			return true
+		}
+		if !soon || time.Now().After(deadline) {
+			return false
+		}
+	}
+}
