@@ -20,14 +20,21 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/klog/v2"
 
 	"github.com/devloop/devloop/pkg/event"
 )
+
+// What libraries report as an error is logged, and whoever reports two within a millisecond sleeps for the rest of it: by a time that the
+// whole process shares. Bubbles begin in the year 2000, so there a reflector would sleep until the time of the last error outside, or in
+// another bubble. Only the logging stays.
+func init() { utilruntime.ErrorHandlers = utilruntime.ErrorHandlers[:1] }
 
 // testNode is a cluster of one pod with one container, whose log is served as kubelets do: what it prints and how it ends is up to the test.
 // Pods are client-go's fake, logs are HTTP, without a network.
@@ -642,6 +649,24 @@ func TestAPIServerIsAway(t *testing.T) {
 			if e.Message != event.PodChanged && e.Message != event.PodLog && e.Message != event.PodDied {
 				t.Errorf("told %v", e)
 			}
+		}
+	})
+}
+
+// It is away when the pods come into scope, too, after libraries have reported an error at a later time than a bubble's.
+func TestAPIServerIsAwayAtFirst(t *testing.T) {
+	utilruntime.HandleErrorWithLogger(klog.Logger{}, errors.New("anything"), "of the present")
+	synctest.Test(t, func(t *testing.T) {
+		n := newTestNode(1)
+		n.start(stamped("one")...)
+		n.interrupt(true)
+		h, _, end := followed(n, webScope)
+		defer end()
+		pass(time.Minute)
+		n.interrupt(false)
+		pass(5 * time.Second)
+		if got := h.lines(); !slices.Equal(got, []string{"one"}) {
+			t.Errorf("told %q", got)
 		}
 	})
 }
