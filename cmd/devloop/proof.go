@@ -34,7 +34,7 @@ const (
 	// lookForOld is the same for Dask clusters that are older than the image.
 	lookForOld = 30 * time.Second
 	// laggingAgain is the same for what was told as broken before.
-	laggingAgain = 2 * time.Second
+	laggingAgain = 500 * time.Millisecond
 )
 
 // prover knows what ought to run, and looks whether it does. It belongs to a session.
