@@ -37,11 +37,12 @@ func showChain(ctx context.Context, o *options, out io.Writer, asJSON bool) erro
 	if chain.Error == "" && notLooked != nil {
 		chain.Error, chain.Hint = "the chain cannot be looked at now: "+notLooked.Error(), "what is shown is what was found last"
 	}
-	write := writeChain
 	if asJSON {
-		write = func(out io.Writer, chain status.Chain) error { return writeJSON(out, chain) }
+		err = writeJSON(out, chain)
+	} else {
+		err = writeChain(out, chain)
 	}
-	if err := write(out, chain); err != nil {
+	if err != nil {
 		return err
 	}
 	if chain.Error != "" {

@@ -112,7 +112,7 @@ func deployedImages(c *config.Config, values []string) (images []proof.Image) {
 // called returns those that are meant by the names.
 func called(all event.DaskClusters, names []string) (chosen event.DaskClusters, err error) {
 	for _, name := range names {
-		at := slices.IndexFunc(all, func(c event.DaskCluster) bool { return name == c.Name || name == c.Namespace+"."+c.Name })
+		at := slices.IndexFunc(all, func(c event.DaskCluster) bool { return name == c.Name || name == c.FullName() })
 		if at < 0 {
 			return nil, usageError{event.WithHint(fmt.Errorf("no Dask cluster is called %q", name), "devloop clusters shows them")}
 		}
@@ -130,7 +130,7 @@ func stopClusters(ctx context.Context, cluster *deploy.Cluster, out io.Writer, c
 	for _, c := range chosen {
 		err := cluster.StopDaskCluster(ctx, c.Namespace, c.Name)
 		if err == nil {
-			_, err = fmt.Fprintf(out, "stopped: %s.%s of %s, %s\n", c.Namespace, c.Name, dash(c.Owner), c.Image)
+			_, err = fmt.Fprintf(out, "stopped: %s of %s, %s\n", c.FullName(), dash(c.Owner), c.Image)
 		}
 		errs = append(errs, err)
 	}
@@ -149,9 +149,14 @@ func writeClusters(to io.Writer, all, old event.DaskClusters) error {
 		if slices.Contains(old, c) {
 			stale = "stale"
 		}
-		_, _ = fmt.Fprintln(out, strings.TrimRight(fmt.Sprintf("%s.%s\t%s\t%s\t%d\t%s\t%s", c.Namespace, c.Name, dash(c.Owner), c.Image, c.Workers, age(c.Since), stale), "\t"))
+		_, _ = fmt.Fprintln(out, strings.TrimRight(columns(c)+"\t"+stale, "\t"))
 	}
 	return out.Flush()
+}
+
+// columns are what a table says of a cluster.
+func columns(c event.DaskCluster) string {
+	return fmt.Sprintf("%s\t%s\t%s\t%d\t%s", c.FullName(), dash(c.Owner), c.Image, c.Workers, age(c.Since))
 }
 
 // writeOld is the part of devloop status about clusters that run an older image.
@@ -161,6 +166,6 @@ func writeOld(line func(format string, args ...any), old event.DaskClusters) {
 	}
 	line("\nSTALE CLUSTER\tOWNER\tIMAGE\tWORKERS\tAGE")
 	for _, c := range old {
-		line("%s.%s\t%s\t%s\t%d\t%s", c.Namespace, c.Name, dash(c.Owner), c.Image, c.Workers, age(c.Since))
+		line("%s", columns(c))
 	}
 }

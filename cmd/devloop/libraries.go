@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -67,8 +66,7 @@ func newLibraries(s *session) *libraries {
 		session: s, woken: make(chan struct{}, 1), reading: make(chan struct{}, 1), giveUp: func(error) {},
 		runPod: func(ctx context.Context, t deploy.Trial) (string, error) { return s.deployer.RunPod(ctx, t) },
 		gateway: func(ctx context.Context, c *config.Config) (bool, error) {
-			platform, err := s.cluster.Running(ctx, namespacesOf(c))
-			return len(platform.Gateways) > 0, err
+			return s.cluster.HasGateway(ctx, namespacesOf(c))
 		},
 	}
 }
@@ -320,23 +318,22 @@ func placeName(c *config.Config, path string) string {
 	return path
 }
 
-// comparisonFields are those of an event that tells of a comparison as a log has them, the differences as a table for people. They are the same
-// when the event has been JSON meanwhile.
+// comparisonFields are those of an event that tells of a comparison as a log has them, the differences as a table for people.
 func comparisonFields(e event.Event, people bool) []any {
-	var c proof.Comparison
-	data, err := json.Marshal(map[string]any{"places": e.Field("places"), "differences": e.Field("differences")})
-	if err != nil || json.Unmarshal(data, &c) != nil {
+	places, known := e.Field("places").([]string)
+	if !known {
 		return e.Fields
 	}
 	fields := slices.Clone(e.Fields)
 	for i := 0; i+1 < len(fields); i += 2 {
+		differences, areDifferences := fields[i+1].(event.Differences)
 		switch {
 		case fields[i] == "places":
-			fields[i+1] = strings.Join(c.Places, ",")
-		case fields[i] == "differences" && people:
-			fields[i+1] = proof.Table(c, proof.TableRows)
-		case fields[i] == "differences":
-			fields[i+1] = c.Differences.String()
+			fields[i+1] = strings.Join(places, ",")
+		case areDifferences && people:
+			fields[i+1] = proof.Table(proof.Comparison{Places: places, Differences: differences}, proof.TableRows)
+		case areDifferences:
+			fields[i+1] = differences.String()
 		}
 	}
 	return fields

@@ -262,7 +262,7 @@ func (p *printer) forPeople(e event.Event) []any {
 		case areClusters:
 			lines := make([]string, len(clusters))
 			for i, c := range clusters {
-				lines[i] = fmt.Sprintf("%s.%s of %s: %s, %s old", c.Namespace, c.Name, dash(c.Owner), c.Image, age(c.Since))
+				lines[i] = fmt.Sprintf("%s of %s: %s, %s old", c.FullName(), dash(c.Owner), c.Image, age(c.Since))
 			}
 			value = strings.Join(lines, "\n")
 		case key == "links" && (e.Phase == event.Failed || !p.verbose): // the error says which is broken

@@ -121,7 +121,7 @@ func namesOf(c *config.Config) (names [3][]string) {
 		names[0] = append(names[0], image.Name)
 	}
 	for _, r := range c.Releases {
-		names[1] = append(names[1], r.Namespace+"/"+r.Name)
+		names[1] = append(names[1], r.ID())
 		names[2] = append(names[2], r.Chart)
 	}
 	return names

@@ -327,7 +327,7 @@ func (p *prover) ours(ctx context.Context, c *config.Config, links event.Links) 
 			if err != nil {
 				return nil, err
 			}
-			if origin.Release != "" && !slices.ContainsFunc(c.Releases, func(r config.Release) bool { return r.Namespace+"/"+r.Name == origin.Release }) {
+			if origin.Release != "" && !slices.ContainsFunc(c.Releases, func(r config.Release) bool { return r.ID() == origin.Release }) {
 				continue
 			}
 			link.Older = origin.Kept
@@ -344,11 +344,13 @@ func (p *prover) images(ctx context.Context, target *aim) ([]proof.Image, error)
 	images := make([]proof.Image, len(target.tags))
 	for i, tag := range target.tags {
 		of := target.config.Images[i].Name
-		images[i] = proof.Image{Name: of, Ref: refs[of], Hash: tag.TagStr(), Built: s.built(tag)}
-		if s.push != nil {
-			images[i].Built = nil // somebody else may have built the same inputs and pushed it before
-			images[i].Holders = []proof.Holder{{Place: event.AtRegistry, Name: tag.RegistryStr(), IDs: pushed(s.push.Digest(tag), s.registry.Identity(tag))}}
+		images[i] = proof.Image{Name: of, Ref: refs[of], Hash: tag.TagStr()}
+		if s.push == nil {
+			images[i].Built = s.built(tag)
+			continue
 		}
+		// What was built is not compared: somebody else may have built the same inputs and pushed it before.
+		images[i].Holders = []proof.Holder{{Place: event.AtRegistry, Name: tag.RegistryStr(), IDs: pushed(s.push.Digest(tag), s.registry.Identity(tag))}}
 	}
 	if s.push != nil {
 		return images, nil
@@ -434,7 +436,7 @@ func (p *prover) ask(ctx context.Context, target *aim, gateways []deploy.Gateway
 	for i, r := range target.config.Releases {
 		why := ""
 		for _, g := range gateways {
-			if g.Release != r.Namespace+"/"+r.Name {
+			if g.Release != r.ID() {
 				continue
 			}
 			if why == "" {

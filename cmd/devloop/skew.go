@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -50,10 +49,7 @@ Exit codes: 0 the same, 1 something differs, 2 your input is wrong, 3 no cluster
 
 func writeSkew(out io.Writer, c proof.Comparison, asJSON bool) error {
 	if asJSON {
-		encoder := json.NewEncoder(out)
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
-		return encoder.Encode(struct {
+		return writeJSON(out, struct {
 			Same bool `json:"same"`
 			proof.Comparison
 		}{c.Same(), c})

@@ -508,6 +508,9 @@ func (c *Config) Files() []string {
 	return files
 }
 
+// ID names the release in the whole cluster.
+func (r Release) ID() string { return r.Namespace + "/" + r.Name }
+
 // ChartIsLocal tells a chart on this machine from one that is downloaded.
 func (r Release) ChartIsLocal() bool { return r.Repo == "" && !isURL(r.Chart) }
 

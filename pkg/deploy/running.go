@@ -213,6 +213,18 @@ func imageDigest(imageID string) string {
 	return imageID
 }
 
+// HasGateway tells whether a Dask Gateway is in one of the namespaces.
+func (c *Cluster) HasGateway(ctx context.Context, namespaces []string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, runningTimeout)
+	defer cancel()
+	for _, namespace := range namespaces {
+		if found, err := c.gateways(ctx, namespace); err != nil || len(found) > 0 {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
 // gateways finds what a forward may lead to.
 func (c *Cluster) gateways(ctx context.Context, namespace string) ([]Gateway, error) {
 	options := metav1.ListOptions{LabelSelector: labelGateway}

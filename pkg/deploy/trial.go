@@ -135,9 +135,7 @@ func (d *Deployer) RunPod(ctx context.Context, t Trial) (output string, err erro
 	defer func() {
 		removing, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 		defer cancel()
-		d.mu.Lock()
-		delete(d.trials, podID(pod))
-		d.mu.Unlock()
+		d.underWay(podID(pod), false)
 		err = errors.Join(err, d.removeTrial(removing, podID(pod)))
 	}()
 	w := &wait{Deployer: d, seen: map[string]span{}}
@@ -205,9 +203,8 @@ func (d *Deployer) trialEnded(ctx context.Context, t Trial, pod *corev1.Pod, end
 	if ended.ExitCode == 0 {
 		return output, nil
 	}
-	lines := strings.Split(strings.TrimSpace(output), "\n")
 	return "", &TrialError{
-		Code: ended.ExitCode, Reason: ended.Reason, NotStarted: notStarted, Output: strings.Join(lines[max(0, len(lines)-logTail):], "\n"),
+		Code: ended.ExitCode, Reason: ended.Reason, NotStarted: notStarted, Output: lastOf(output),
 		image: t.Image, command: t.shown(), message: strings.TrimSpace(ended.Message),
 	}
 }
@@ -238,6 +235,12 @@ func (d *Deployer) trialOutput(ctx context.Context, t Trial, pod *corev1.Pod) (s
 	return string(content), err
 }
 
+// lastOf are the last lines of an output.
+func lastOf(output string) string {
+	lines := strings.Split(strings.TrimSpace(output), "\n")
+	return strings.Join(lines[max(0, len(lines)-logTail):], "\n")
+}
+
 // trialLate is the error of a trial whose time is over.
 func (d *Deployer) trialLate(ctx context.Context, t Trial, pod *corev1.Pod, cause error) error {
 	text, hint := t.shown()+" in image "+t.Image, t.setting("give it more time, or have it end sooner")
@@ -247,9 +250,8 @@ func (d *Deployer) trialLate(ctx context.Context, t Trial, pod *corev1.Pod, caus
 		text, hint = text+": pod "+podID(pod)+" is on no node yet", "look at the nodes: kubectl describe nodes"
 	}
 	output, _ := d.trialOutput(ctx, t, pod) // which may not have begun
-	lines := strings.Split(strings.TrimSpace(output), "\n")
 	err := fmt.Errorf("%s: %w", text, cause)
-	if tail := strings.Join(lines[max(0, len(lines)-logTail):], "\n"); tail != "" {
+	if tail := lastOf(output); tail != "" {
 		err = fmt.Errorf("%w\n%s", err, tail)
 	}
 	return event.WithHint(err, hint)
@@ -284,25 +286,33 @@ func (d *Deployer) createTrial(ctx context.Context, t Trial, namespace string) (
 	image = strings.Trim(image[max(0, len(image)-nameLength):], "-")
 	pod := trialPod(t, namespace, fmt.Sprintf("devloop-%s-%s-%s", t.Purpose, image, rand.String(5)))
 	pod.Labels[labelProject] = d.project
-	d.mu.Lock()
-	d.trials[podID(pod)] = true
-	d.mu.Unlock()
+	d.underWay(podID(pod), true)
 	if err := d.journal.Record(kindPod, podID(pod)); err != nil {
+		d.underWay(podID(pod), false)
 		return nil, err
 	}
 	made, err := d.cluster.Client.CoreV1().Pods(namespace).Create(ctx, pod, metav1.CreateOptions{})
 	if err == nil {
 		return made, nil
 	}
-	d.mu.Lock()
-	delete(d.trials, podID(pod))
-	d.mu.Unlock()
+	d.underWay(podID(pod), false)
 	if refuses(err) {
 		return nil, errors.Join(err, d.journal.Forget(kindPod, podID(pod)))
 	}
 	removing, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout) // it may have been made
 	defer cancel()
 	return nil, errors.Join(err, d.removeTrial(removing, podID(pod)))
+}
+
+// underWay notes that a trial begins, or ends: nobody else removes its pod meanwhile.
+func (d *Deployer) underWay(id string, is bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if is {
+		d.trials[id] = true
+	} else {
+		delete(d.trials, id)
+	}
 }
 
 // notLabel replaces what is in an image's name and in no DNS label.
@@ -333,9 +343,9 @@ func (d *Deployer) RemoveTrials(ctx context.Context) error {
 	var errs []error
 	for _, id := range d.journal.Names(kindPod) {
 		d.mu.Lock()
-		underWay := d.trials[id]
+		busy := d.trials[id]
 		d.mu.Unlock()
-		if !underWay {
+		if !busy {
 			errs = append(errs, d.removeTrial(ctx, id))
 		}
 	}

@@ -56,9 +56,6 @@ type Links []Link
 // String returns the links for a line of text.
 func (l Links) String() string { return joined(l) }
 
-// MarshalJSON returns a list of objects.
-func (l Links) MarshalJSON() ([]byte, error) { return json.Marshal([]Link(l)) }
-
 // DaskCluster is a cluster that a user of a Dask Gateway started.
 type DaskCluster struct {
 	Namespace string    `json:"namespace"`
@@ -69,9 +66,12 @@ type DaskCluster struct {
 	Workers   int       `json:"workers"` // pods
 }
 
+// FullName is the cluster's as its user sees it.
+func (c DaskCluster) FullName() string { return c.Namespace + "." + c.Name }
+
 // String returns the cluster for a line of text.
 func (c DaskCluster) String() string {
-	return fmt.Sprintf("%s.%s of %s: %s since %s", c.Namespace, c.Name, c.Owner, c.Image, c.Since.Local().Format("15:04"))
+	return fmt.Sprintf("%s of %s: %s since %s", c.FullName(), c.Owner, c.Image, c.Since.Local().Format("15:04"))
 }
 
 // DaskClusters are some.
@@ -79,9 +79,6 @@ type DaskClusters []DaskCluster
 
 // String returns the clusters for a line of text.
 func (c DaskClusters) String() string { return joined(c) }
-
-// MarshalJSON returns a list of objects.
-func (c DaskClusters) MarshalJSON() ([]byte, error) { return json.Marshal([]DaskCluster(c)) }
 
 // Difference is a library that is not the same everywhere.
 type Difference struct {
@@ -106,9 +103,6 @@ type Differences []Difference
 // String returns the differences for a line of text.
 func (d Differences) String() string { return joined(d) }
 
-// MarshalJSON returns a list of objects.
-func (d Differences) MarshalJSON() ([]byte, error) { return json.Marshal([]Difference(d)) }
-
 func joined[T fmt.Stringer](list []T) string {
 	texts := make([]string, len(list))
 	for i, one := range list {
@@ -126,6 +120,8 @@ func ofProof(key any, text []byte) any {
 		return read[DaskClusters](text)
 	case "differences":
 		return read[Differences](text)
+	case "places":
+		return read[[]string](text)
 	}
 	return nil
 }

@@ -90,7 +90,7 @@ func (i Image) links(containers []Container) (links event.Links) {
 			add(event.AtPod, c.Of, c.ID, held[0])
 		case same(c.Image, i.Ref):
 			add(event.AtPod, c.Of, cmp.Or(c.ID, c.Image), "")
-		case i.before(c.Image) && !c.Dask, sameRepository(c.Image, i.Ref) && !c.Dask && !i.runs(containers): // else it is one of the same name, beside ours
+		case !c.Dask && sameRepository(c.Image, i.Ref) && (i.before(c.Image) || !i.runs(containers)): // else it is one of the same name, beside ours
 			add(event.AtPod, c.Of, c.Image, i.Ref)
 		}
 	}
