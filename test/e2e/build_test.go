@@ -34,8 +34,8 @@ func newImageProject(t *testing.T, more, dockerfile string) *project {
 	t.Helper()
 	p := &project{t: t, dir: t.TempDir(), cache: t.TempDir()}
 	p.env = append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_CACHE_HOME="+p.cache, "TOKEN=one", "SSH_AUTH_SOCK=")
-	p.write("devloop.yaml", "apiVersion: devloop/v1\nname: built\nimages:\n  built:\n    context: .\n"+more)
-	p.write("Dockerfile", "FROM python:3.11-slim\n"+dockerfile)
+	p.write(t, "devloop.yaml", "apiVersion: devloop/v1\nname: built\nimages:\n  built:\n    context: .\n"+more)
+	p.write(t, "Dockerfile", "FROM python:3.11-slim\n"+dockerfile)
 	return p
 }
 
@@ -56,12 +56,12 @@ func buildSecrets(t *testing.T) {
 RUN --mount=type=secret,id=conf,target=/etc/pip.conf --mount=type=secret,id=token --mount=type=secret,id=none \
     sleep 0.3 && : `+t.TempDir()+` && grep --quiet index /etc/pip.conf && test "$(cat /run/secrets/token)" = one && test ! -e /run/secrets/none
 `)
-	p.write("pip.conf", "[global]\nindex-url = https://user:hunter2@index.example/simple\n")
+	p.write(t, "pip.conf", "[global]\nindex-url = https://user:hunter2@index.example/simple\n")
 	_, log := p.image(t)
 	if !regexp.MustCompile(`INFO build: build step image=built step="\[2/2\] RUN .*" took=`).MatchString(log) {
 		t.Errorf("the step and its time are not told:\n%s", log)
 	}
-	p.edit("Dockerfile", "index /etc/pip.conf", "-- index /etc/pip.conf") // built again, and told in full
+	p.edit(t, "Dockerfile", "index /etc/pip.conf", "-- index /etc/pip.conf") // built again, and told in full
 	out, log := p.call(t, 0, "build", "-v")
 	again := strings.Fields(out)[1]
 	t.Cleanup(func() { docker(t, "image", "rm", "--force", again) })
@@ -81,11 +81,11 @@ RUN --mount=type=secret,id=conf,target=/etc/pip.conf --mount=type=secret,id=toke
 	if strings.Contains(log, "hunter2") || bytes.Contains(whole, []byte("hunter2")) {
 		t.Errorf("the secret is in the log or in the image:\n%s", log)
 	}
-	p.write("pip.conf", "[global]\nindex-url = https://user:hunter3@index.example/simple\n")
+	p.write(t, "pip.conf", "[global]\nindex-url = https://user:hunter3@index.example/simple\n")
 	if other, _ := p.image(t); other != again {
 		t.Errorf("another secret makes another image: %s, %s", again, other)
 	}
-	p.edit("Dockerfile", "id=none", "id=none,required=true")
+	p.edit(t, "Dockerfile", "id=none", "id=none,required=true")
 	if _, log := p.call(t, 1, "build"); !strings.Contains(log, "secret none not found") {
 		t.Errorf("a required secret that is not there:\n%s", log)
 	}
@@ -94,7 +94,7 @@ RUN --mount=type=secret,id=conf,target=/etc/pip.conf --mount=type=secret,id=toke
 // buildSSH asks for the keys of an agent, and of a file.
 func buildSSH(t *testing.T) {
 	p := newImageProject(t, "    ssh: [default, deploy=key]\n", "COPY one.py /\nRUN --mount=type=ssh python3 one.py\nRUN --mount=type=ssh,id=deploy python3 one.py\n")
-	p.write("one.py", "# "+p.dir+`: not in any cache
+	p.write(t, "one.py", "# "+p.dir+`: not in any cache
 import os, socket
 s = socket.socket(socket.AF_UNIX)
 s.connect(os.environ['SSH_AUTH_SOCK'])
@@ -166,16 +166,16 @@ func buildInContext(t *testing.T) {
 // buildKeep saves again and again, and undoes.
 func buildKeep(t *testing.T) {
 	cluster := kubernetesClient(t)
-	p := newSmallProject(t)
-	p.append("devloop.yaml", "keepImages: 2\n")
-	d := p.start()
+	p := newProject(t, "small")
+	p.append(t, "devloop.yaml", "keepImages: 2\n")
+	d := p.start(t)
 	t.Cleanup(func() { removeImages(t, d) })
-	d.wait(0, runComplete, coldBuild)
+	d.await(t, 0, ready)
 	save := func(content string) (mark int) {
 		mark = d.mark()
-		p.write("index.html", content)
-		d.wait(mark, runComplete, smallRun)
-		awaitPage(t, strings.TrimSpace(content))
+		p.write(t, "index.html", content)
+		d.await(t, mark, ready)
+		p.awaitPage(t, strings.TrimSpace(content))
 		return mark
 	}
 	nonce := t.TempDir() // another one each time
@@ -192,20 +192,8 @@ func buildKeep(t *testing.T) {
 	if d.count(0, `room made on the nodes .*freed=`) == 0 {
 		t.Error("nothing is said of the room that was made")
 	}
-	if code := d.interrupt(smallRun); code != 0 {
-		t.Errorf("devloop's exit code is %d", code)
-	}
-	if pods := smallPods(t, cluster); len(pods) != 0 {
+	d.stop(t)
+	if pods := p.pods(t, cluster); len(pods) != 0 {
 		t.Errorf("pods left: %v", pods)
 	}
-}
-
-// docker runs the docker command, whose errors are none here: an image may be gone.
-func docker(t *testing.T, args ...string) string {
-	t.Helper()
-	out, err := command(context.Background(), os.Environ(), "docker", args...) // also when the test is over
-	if err != nil {
-		t.Log(err)
-	}
-	return out
 }

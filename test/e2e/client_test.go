@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -54,7 +55,7 @@ func startClient(t *testing.T, python string, args ...string) *user {
 // next returns the next line that has the key.
 func (u *user) next(key string) map[string]any {
 	u.t.Helper()
-	deadline := time.After(oneRun)
+	deadline := time.After(longEnough)
 	for {
 		select {
 		case line, ok := <-u.lines:
@@ -86,4 +87,13 @@ func (u *user) kill() {
 		_ = u.cmd.Process.Kill()
 		_ = u.cmd.Wait()
 	}
+}
+
+// laptop returns the Python of a copy of the laptop's environment, which holds what the repository's requirements.txt names.
+func laptop(t *testing.T) (python string) {
+	t.Helper()
+	venv := filepath.Join(t.TempDir(), "venv")
+	_, err := command(t.Context(), os.Environ(), "cp", "-a", setting(t, "DEVLOOP_TEST_VENV"), venv)
+	must(t, err)
+	return filepath.Join(venv, "bin", "python")
 }

@@ -4,13 +4,16 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"net"
 	"os"
-	"regexp"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,18 +22,22 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+const (
+	namespace = "dask-gateway" // of the platform
+	gateway   = "http://127.0.0.1:8001"
 )
 
 // removeImages takes away at the end what devloop built in this test beyond the platform as it is in the repository, whose
 // images make the next run faster.
 func removeImages(t *testing.T, d *devloop) {
 	t.Cleanup(func() {
-		built := regexp.MustCompile(`run=(\d+) image=(\w+:\w+) id=`)
 		for _, line := range d.log(0) {
-			if match := built.FindStringSubmatch(line); match != nil && match[1] != "1" {
-				if _, err := command(context.Background(), os.Environ(), "docker", "image", "rm", match[2]); err != nil {
-					t.Log(err)
-				}
+			if on(event.ImageBuilt).met(line) && line.Run != 1 {
+				docker(t, "image", "rm", line.field("image"))
 			}
 		}
 	})
@@ -148,4 +155,163 @@ func daskPods(t *testing.T, cluster kubernetes.Interface, image string, want int
 		t.Errorf("%d Dask pods run, not %d", len(running), want)
 	}
 	return running
+}
+
+// onlyNode returns the name of the cluster's node, to which the faults are done.
+func onlyNode(t *testing.T) string {
+	t.Helper()
+	nodes, err := kubernetesClient(t).CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(nodes.Items) != 1 {
+		t.Fatalf("the cluster has %d nodes", len(nodes.Items))
+	}
+	return nodes.Items[0].Name
+}
+
+// script runs test/cluster/cluster.
+func script(t *testing.T, args ...string) string {
+	t.Helper()
+	// Not the test's context, which has ended when things are taken down.
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute) // what it needs may have to be built
+	defer cancel()
+	out, err := command(ctx, os.Environ(), filepath.Join("..", "cluster", "cluster"), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// startCluster brings a cluster up for the time of the test, and makes it the one that the test, and what it starts, sees.
+func startCluster(t *testing.T, name string, options ...string) {
+	t.Helper()
+	t.Cleanup(func() { script(t, "down", name) })
+	t.Log(script(t, append([]string{"up", name}, options...)...))
+	out, err := command(t.Context(), os.Environ(), "bash", "-c", script(t, "env", name)+"\n"+`printf '%s\n' "$KUBECONFIG" "$MINIKUBE_HOME" "$PATH"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, value := range strings.Split(strings.TrimSpace(out), "\n") {
+		t.Setenv([]string{"KUBECONFIG", "MINIKUBE_HOME", "PATH"}[i], value)
+	}
+}
+
+// repairs undo faults; see test/cluster/cluster.
+var repairs = map[string]string{"pause": "unpause", "kill": "restart", "network": "network", "disk": "disk"}
+
+// fault makes one of a node, as in "kill kube-apiserver" or "network off", and returns what mends it. It is mended at the end of the test
+// at the latest.
+func fault(t *testing.T, node, what string) (mend func()) {
+	t.Helper()
+	kind, of, _ := strings.Cut(what, " ")
+	undo := of
+	switch of {
+	case "off":
+		undo = "on"
+	case "full":
+		undo = "free"
+	}
+	mend = sync.OnceFunc(func() { script(t, repairs[kind], node, undo) })
+	t.Cleanup(mend)
+	script(t, kind, node, of)
+	return mend
+}
+
+// ask has the API server answer a request, within the limit.
+func ask(t *testing.T, cluster kubernetes.Interface, limit time.Duration) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	_, err := cluster.CoreV1().Namespaces().Get(ctx, "default", metav1.GetOptions{})
+	return err
+}
+
+// pods returns the names of a project's pods of testdata/small by their node.
+func (p *project) pods(t *testing.T, cluster kubernetes.Interface) map[string]string {
+	t.Helper()
+	pods, err := cluster.CoreV1().Pods(p.name).List(t.Context(), metav1.ListOptions{LabelSelector: "app=small"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]string{}
+	for _, pod := range pods.Items {
+		if pod.DeletionTimestamp == nil {
+			found[pod.Spec.NodeName] = pod.Name
+		}
+	}
+	return found
+}
+
+func takesConnections(pod *corev1.Pod) bool {
+	if pod.DeletionTimestamp != nil {
+		return false
+	}
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == corev1.PodReady {
+			return condition.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// records are those of Helm for the releases in a namespace: the statuses of each one's revisions, the oldest first.
+func records(t *testing.T, cluster kubernetes.Interface, namespace string) map[string]string {
+	t.Helper()
+	secrets, err := cluster.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "owner=helm"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := func(labels map[string]string) int {
+		n, err := strconv.Atoi(labels["version"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	var all []map[string]string
+	for _, secret := range secrets.Items {
+		all = append(all, secret.Labels)
+	}
+	slices.SortFunc(all, func(a, b map[string]string) int { return cmp.Compare(version(a), version(b)) })
+	found := map[string]string{}
+	for _, labels := range all {
+		found[labels["name"]] = strings.TrimSpace(found[labels["name"]] + " " + labels["status"])
+	}
+	return found
+}
+
+// inventory lists what there is: everything in the namespaces, or in all of them, and what belongs to none.
+func inventory(t *testing.T, namespaces ...string) []string {
+	t.Helper()
+	const (
+		within = "all,configmaps,secrets,serviceaccounts,roles,rolebindings,jobs,persistentvolumeclaims,ingresses"
+		beyond = "namespaces,customresourcedefinitions,clusterroles,clusterrolebindings,persistentvolumes"
+		names  = `jsonpath={range .items[*]}{.kind} {.metadata.namespace}/{.metadata.name}{"\n"}{end}`
+	)
+	var found string
+	for _, namespace := range namespaces {
+		found += kubectl(t, "get", within, "--namespace", namespace, "--output", names)
+	}
+	if len(namespaces) == 0 {
+		found = kubectl(t, "get", within, "--all-namespaces", "--output", names) + kubectl(t, "get", beyond, "--output", names)
+	}
+	lines := strings.Split(strings.TrimSpace(found), "\n")
+	slices.Sort(lines)
+	return lines
+}
+
+// compare checks that two inventories are the same.
+func compare(t *testing.T, when string, got, want []string) {
+	t.Helper()
+	for _, line := range got {
+		if !slices.Contains(want, line) {
+			t.Errorf("%s: there is %s", when, line)
+		}
+	}
+	for _, line := range want {
+		if !slices.Contains(got, line) {
+			t.Errorf("%s: there is no %s", when, line)
+		}
+	}
 }

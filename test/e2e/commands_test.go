@@ -17,7 +17,7 @@ import (
 
 func TestCommands(t *testing.T) {
 	cluster := kubernetesClient(t)
-	p := newSmallProject(t)
+	p := newProject(t, "small")
 	const target = "--set=images.page.target=nowhere"
 
 	t.Run("doctor finds all well", func(t *testing.T) {
@@ -73,7 +73,7 @@ func TestCommands(t *testing.T) {
 		if last["stage"] != "loop" || last["phase"] != "succeeded" || last["run"] != 1.0 {
 			t.Errorf("the last line is %v", last)
 		}
-		if pods := smallPods(t, cluster); len(pods) != 1 {
+		if pods := p.pods(t, cluster); len(pods) != 1 {
 			t.Errorf("pods by node: %v", pods)
 		}
 		if _, err := net.DialTimeout("tcp", "127.0.0.1:8002", time.Second); err == nil {
@@ -99,29 +99,9 @@ func TestCommands(t *testing.T) {
 
 	t.Run("delete leaves nothing", func(t *testing.T) {
 		p.call(t, 0, "delete")
-		if pods := smallPods(t, cluster); len(pods) != 0 {
+		if pods := p.pods(t, cluster); len(pods) != 0 {
 			t.Errorf("pods left: %v", pods)
 		}
 		p.call(t, 0, "delete") // and again: there is nothing to be done
 	})
-}
-
-// call runs devloop to its end, and checks the exit code.
-func (p *project) call(t *testing.T, code int, args ...string) (stdout, stderr string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), oneRun)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, setting(t, "DEVLOOP_BIN"), args...)
-	cmd.Dir, cmd.Env = p.dir, p.env
-	var out, log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &log
-	err := cmd.Run()
-	var failed *exec.ExitError
-	if err != nil && !errors.As(err, &failed) {
-		t.Fatal(err)
-	}
-	if got := cmd.ProcessState.ExitCode(); got != code {
-		t.Fatalf("devloop %s: exit code %d, not %d:\n%s%s", strings.Join(args, " "), got, code, &out, &log)
-	}
-	return out.String(), log.String()
 }

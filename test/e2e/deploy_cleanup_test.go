@@ -12,11 +12,11 @@ import (
 )
 
 func testCleanup(t *testing.T, cluster kubernetes.Interface) {
-	p := newDeployProject(t, "cleanup")
+	p := newProject(t, "deploy/cleanup")
 	kubectl(t, "create", "namespace", "cleanup-mine")
-	d := p.start()
-	d.wait(0, runComplete, smallRun)
-	p.write("users.yaml", `
+	d := p.start(t)
+	d.await(t, 0, ready)
+	p.write(t, "users.yaml", `
 apiVersion: cleanup.test/v1
 kind: Thing
 metadata: { name: plain, namespace: cleanup }
@@ -33,9 +33,7 @@ spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 1Mi } } 
 	kubectl(t, "apply", "--filename", p.dir+"/users.yaml")
 
 	mark, begin := d.mark(), time.Now()
-	if code := d.interrupt(2 * time.Minute); code != 0 {
-		t.Errorf("devloop's exit code is %d", code)
-	}
+	d.stop(t)
 	t.Logf("the clean-up took %s", time.Since(begin).Round(time.Millisecond))
 	for _, want := range []string{
 		`WARN cleanup: finalizers taken away, their controller did not do so .*objects=stuck`,

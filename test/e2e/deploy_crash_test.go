@@ -18,7 +18,7 @@ import (
 const kills = 20
 
 func testKilled(t *testing.T, cluster kubernetes.Interface) {
-	p := newDeployProject(t, "kill")
+	p := newProject(t, "deploy/kill")
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("seed %d", seed)
@@ -44,7 +44,7 @@ func testKilled(t *testing.T, cluster kubernetes.Interface) {
 			p.remove(t)
 		}
 		moment := time.Duration(random.Int64N(int64(whole)))
-		d := p.start(append(run(turn), "--verbose")...)
+		d := p.start(t, append(run(turn), "--verbose")...)
 		select {
 		case <-d.done:
 		case <-time.After(moment):
@@ -123,12 +123,12 @@ func checkWhole(t *testing.T, cluster kubernetes.Interface, turn int) {
 
 func testFrozen(t *testing.T, cluster kubernetes.Interface) {
 	node := onlyNode(t)
-	p := newDeployProject(t, "frozen")
-	d := p.start("--verbose")
-	d.wait(0, runComplete, smallRun)
+	p := newProject(t, "deploy/frozen")
+	d := p.start(t, "--verbose")
+	d.await(t, 0, ready)
 	mark := d.mark()
-	p.edit("devloop.yaml", "value: first", "value: second")
-	eventually(t, smallRun, "the hook of the upgrade runs", func() bool {
+	p.edit(t, "devloop.yaml", "value: first", "value: second")
+	eventually(t, "the hook of the upgrade runs", func() bool {
 		pods, err := cluster.CoreV1().Pods("frozen").List(t.Context(), metav1.ListOptions{LabelSelector: "job-name=web-hook0", FieldSelector: "status.phase=Running"})
 		return err == nil && len(pods.Items) == 1
 	})
@@ -137,8 +137,8 @@ func testFrozen(t *testing.T, cluster kubernetes.Interface) {
 	pass(t, time.Minute)
 	script(t, "unpause", node, "kube-apiserver")
 	begin := time.Now()
-	d.wait(mark, runComplete, healed)
-	t.Logf("healed %s after the API server went on, %d runs had failed", time.Since(begin).Round(time.Millisecond), d.count(mark, runFailed))
+	d.await(t, mark, ready)
+	t.Logf("healed %s after the API server went on, %d runs had failed", time.Since(begin).Round(time.Millisecond), d.count(mark, failed))
 	if statuses := records(t, cluster, "frozen")["web"]; strings.Contains(statuses, "pending") || !strings.HasSuffix(statuses, "deployed") {
 		t.Errorf("Helm's records: %s", statuses)
 	}
@@ -146,10 +146,8 @@ func testFrozen(t *testing.T, cluster kubernetes.Interface) {
 		t.Errorf("the deployment has the value %s", got)
 	}
 	mark = d.mark()
-	p.edit("devloop.yaml", "value: second", "value: third")
-	d.wait(mark, runComplete, smallRun)
-	if code := d.interrupt(smallRun); code != 0 {
-		t.Errorf("devloop's exit code is %d", code)
-	}
+	p.edit(t, "devloop.yaml", "value: second", "value: third")
+	d.await(t, mark, ready)
+	d.stop(t)
 	p.remove(t)
 }

@@ -16,9 +16,9 @@ import (
 )
 
 func testExact(t *testing.T, cluster kubernetes.Interface) {
-	p := newDeployProject(t, "exact")
-	d := p.start("--verbose")
-	d.wait(0, runComplete, smallRun)
+	p := newProject(t, "deploy/exact")
+	d := p.start(t, "--verbose")
+	d.await(t, 0, ready)
 	revisions := func() (newest int) { // by its number: Helm keeps ten records
 		t.Helper()
 		secrets, err := cluster.CoreV1().Secrets("exact").List(t.Context(), metav1.ListOptions{LabelSelector: "owner=helm,name=hostile"})
@@ -37,10 +37,8 @@ func testExact(t *testing.T, cluster kubernetes.Interface) {
 	again := func() {
 		t.Helper()
 		mark := d.mark()
-		if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-		d.wait(mark, runComplete, smallRun)
+		must(t, d.cmd.Process.Signal(syscall.SIGHUP))
+		d.await(t, mark, ready)
 	}
 	// makes checks how many revisions come of something.
 	makes := func(want int, what string, do func()) {
@@ -55,12 +53,12 @@ func testExact(t *testing.T, cluster kubernetes.Interface) {
 		t.Helper()
 		makes(1, what, func() {
 			mark := d.mark()
-			p.edit(file, old, new)
-			d.wait(mark, runComplete, smallRun)
+			p.edit(t, file, old, new)
+			d.await(t, mark, ready)
 		})
 	}
 
-	eventually(t, smallRun, "the cluster has removed the job that was done", func() bool {
+	eventually(t, "the cluster has removed the job that was done", func() bool {
 		return kubectl(t, "get", "jobs", "--namespace", "exact", "--output", "name") == ""
 	})
 	makes(0, "to write a chart again, and to run, ten times", func() {
@@ -88,24 +86,22 @@ func testExact(t *testing.T, cluster kubernetes.Interface) {
 		kubectl(t, "delete", "secret", "random", "--namespace", "exact")
 		mark := d.mark()
 		again()
-		d.wait(mark, `object missing, release will be applied again .*object=secret/random`, smallRun)
+		d.says(t, mark, `object missing, release will be applied again .*object=secret/random`)
 		kubectl(t, "get", "secret", "random", "--namespace", "exact")
 	})
 	makes(0, "to run once more", again)
-	if code := d.interrupt(smallRun); code != 0 {
-		t.Errorf("devloop's exit code is %d", code)
-	}
+	d.stop(t)
 	p.remove(t)
 }
 
 func testExactCrashing(t *testing.T, cluster kubernetes.Interface) {
-	p := newDeployProject(t, "exact")
+	p := newProject(t, "deploy/exact")
 	if err := os.RemoveAll(filepath.Join(p.dir, "hostile", "crds")); err != nil { // they are the other test's
 		t.Fatal(err)
 	}
-	p.edit("devloop.yaml", "name: exact", "name: exact-crashing")
-	p.edit("devloop.yaml", "namespace: exact", "namespace: exact-crashing")
-	p.edit("hostile/values.yaml", "sleep infinity", "exit 1")
+	p.edit(t, "devloop.yaml", "name: exact", "name: exact-crashing")
+	p.edit(t, "devloop.yaml", "namespace: exact", "namespace: exact-crashing")
+	p.edit(t, "hostile/values.yaml", "sleep infinity", "exit 1")
 	for range 10 {
 		p.writeAgain("hostile/templates/objects.yaml")
 		if _, log := p.call(t, 1, "run"); !strings.Contains(log, "CrashLoopBackOff") {
@@ -125,5 +121,5 @@ func (p *project) writeAgain(name string) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.write(name, string(content))
+	p.write(t, name, string(content))
 }

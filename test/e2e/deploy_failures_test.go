@@ -27,7 +27,7 @@ const (
 )
 
 func testFailures(t *testing.T, cluster kubernetes.Interface) {
-	p := newDeployProject(t, "failures")
+	p := newProject(t, "deploy/failures")
 	story := p.story(t, 1, "run")
 	const cannotPull = "the node does not hold example.org/not/there:"
 	whole := story[len(story)-1]
@@ -93,7 +93,7 @@ func testFailures(t *testing.T, cluster kubernetes.Interface) {
 }
 
 func testMistakes(t *testing.T, _ kubernetes.Interface) {
-	p := newDeployProject(t, "mistakes")
+	p := newProject(t, "deploy/mistakes")
 	_, log := p.call(t, 2, "run")
 	for _, want := range []string{
 		filepath.Join(p.dir, "values.yaml") + ":5:3: release file: value port.number: maximum: got 99,999, want 65,535",
@@ -114,47 +114,45 @@ func testMistakes(t *testing.T, _ kubernetes.Interface) {
 }
 
 func testMend(t *testing.T, cluster kubernetes.Interface) {
-	p := newDeployProject(t, "mend")
-	d := p.start("--verbose")
+	p := newProject(t, "deploy/mend")
+	d := p.start(t, "--verbose")
 
 	// A config map that is late is waited for.
-	eventually(t, smallRun, "a container lacks its config map", func() bool {
+	eventually(t, "a container lacks its config map", func() bool {
 		pods, err := cluster.CoreV1().Pods("mend").List(t.Context(), metav1.ListOptions{})
 		return err == nil && len(pods.Items) == 1 && waits(pods.Items[0], "CreateContainerConfigError")
 	})
 	pass(t, 5*time.Second)
 	kubectl(t, "create", "configmap", "late", "--namespace", "mend", "--from-literal=a=b")
-	d.wait(0, runComplete, smallRun)
-	if n := d.count(0, runFailed); n != 0 {
+	d.await(t, 0, ready)
+	if n := d.count(0, failed); n != 0 {
 		t.Errorf("%d runs failed", n)
 	}
 
 	mark := d.mark()
-	p.edit("values.yaml", `ready: "true"`, `ready: "false"`)
-	d.wait(mark, `release applied .*revision=2`, smallRun)
-	d.wait(mark, `rollout complete: started`, smallRun)
+	p.edit(t, "values.yaml", `ready: "true"`, `ready: "false"`)
+	d.says(t, mark, `release applied .*revision=2`)
+	d.says(t, mark, `rollout complete: started`)
 	pods := p.pods(t, cluster, "mend")
 	mark = d.mark()
-	p.edit("values.yaml", `ready: "false"`, `ready: test -d /tmp`)
-	d.wait(mark, `run superseded`, smallRun)
-	d.wait(mark, runComplete, smallRun)
+	p.edit(t, "values.yaml", `ready: "false"`, `ready: test -d /tmp`)
+	d.await(t, mark, superseded)
+	d.await(t, mark, ready)
 
 	mark = d.mark()
-	p.edit("values.yaml", "run: sleep infinity", "run: echo I cannot; exit 1")
-	d.wait(mark, runFailed, afterTwice)
-	d.wait(mark, `│ I cannot`, smallRun)
+	p.edit(t, "values.yaml", "run: sleep infinity", "run: echo I cannot; exit 1")
+	d.await(t, mark, failed)
+	d.says(t, mark, `│ I cannot`)
 	if now := p.pods(t, cluster, "mend"); len(now) != 1 || reflect.DeepEqual(now, pods) {
 		t.Errorf("ready while the new pod crashes: %v, at first %v", now, pods)
 	}
 	mark = d.mark()
-	p.edit("values.yaml", "run: echo I cannot; exit 1", "run: exec sleep infinity")
-	d.wait(mark, runComplete, smallRun)
+	p.edit(t, "values.yaml", "run: echo I cannot; exit 1", "run: exec sleep infinity")
+	d.await(t, mark, ready)
 	if got := records(t, cluster, "mend")["web"]; got != "superseded superseded superseded superseded deployed" {
 		t.Errorf("Helm's records: %s", got)
 	}
-	if code := d.interrupt(smallRun); code != 0 {
-		t.Errorf("devloop's exit code is %d", code)
-	}
+	d.stop(t)
 	// The config map is not devloop's, and so the namespace that holds it is not empty.
 	kubectl(t, "delete", "configmap", "late", "--namespace", "mend")
 	p.remove(t)

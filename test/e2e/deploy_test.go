@@ -56,7 +56,7 @@ func TestDeploy(t *testing.T) {
 }
 
 func testOrder(t *testing.T, cluster kubernetes.Interface) {
-	p := newDeployProject(t, "order")
+	p := newProject(t, "deploy/order")
 	story := p.story(t, 1, "run")
 
 	names := []string{"one", "two", "three"}
@@ -93,7 +93,7 @@ func testOrder(t *testing.T, cluster kubernetes.Interface) {
 func testRollback(t *testing.T, cluster kubernetes.Interface) {
 	const back, keep = "http://127.0.0.1:8005/", "http://127.0.0.1:8006/"
 	const crash = "echo this one fails; exit 1; "
-	p := newDeployProject(t, "rollback")
+	p := newProject(t, "deploy/rollback")
 	client := &http.Client{Timeout: smallRun, Transport: &http.Transport{DisableKeepAlives: true}}
 	serve := func(pages ...string) {
 		t.Helper()
@@ -103,20 +103,20 @@ func testRollback(t *testing.T, cluster kubernetes.Interface) {
 			}
 		}
 	}
-	d := p.start()
+	d := p.start(t)
 	save := func(file, old, new, then string) (mark int) {
 		t.Helper()
 		mark = d.mark()
-		p.edit(file, old, new)
+		p.edit(t, file, old, new)
 		d.wait(mark, then, afterTwice)
 		return mark
 	}
-	d.wait(0, runComplete, smallRun)
+	d.await(t, 0, ready)
 	serve("one", "one")
 
 	mark := save("back.yaml", "mkdir", crash+"mkdir", `release applied .*release=back revision=2`)
 	serve("one", "one")
-	d.wait(mark, runFailed, afterTwice)
+	d.await(t, mark, failed)
 	for _, line := range []string{`release rolled back .*release=back revision=1`, `│ deployment rollback/back: container main of pod .*CrashLoopBackOff`, `│ this one fails`, `│ rolled back to revision 1$`} {
 		d.wait(mark, line, smallRun)
 	}
@@ -127,8 +127,8 @@ func testRollback(t *testing.T, cluster kubernetes.Interface) {
 
 	mark = save("keep.yaml", "mkdir", crash+"mkdir", `release applied .*release=keep revision=2`)
 	serve("two", "one")
-	d.wait(mark, runFailed, afterTwice)
-	d.wait(mark, `│ deployment rollback/keep: container main of pod .*CrashLoopBackOff`, smallRun)
+	d.await(t, mark, failed)
+	d.says(t, mark, `│ deployment rollback/keep: container main of pod .*CrashLoopBackOff`)
 	serve("two", "one")
 	save("keep.yaml", crash+"mkdir /tmp/www; cd /tmp/www; echo one", "mkdir /tmp/www; cd /tmp/www; echo two", runComplete)
 	serve("two", "two")
@@ -138,14 +138,12 @@ func testRollback(t *testing.T, cluster kubernetes.Interface) {
 	if got := records(t, cluster, "rollback"); !reflect.DeepEqual(got, want) {
 		t.Errorf("Helm's records: %v", got)
 	}
-	if code := d.interrupt(smallRun); code != 0 {
-		t.Errorf("devloop's exit code is %d", code)
-	}
+	d.stop(t)
 	p.remove(t)
 }
 
 func testHooks(t *testing.T, cluster kubernetes.Interface) {
-	p := newDeployProject(t, "hooks")
+	p := newProject(t, "deploy/hooks")
 	kubeconfig, temporary := filepath.Join(t.TempDir(), "kubeconfig"), t.TempDir()
 	content, err := os.ReadFile(setting(t, "KUBECONFIG"))
 	if err != nil {
@@ -167,14 +165,12 @@ func testHooks(t *testing.T, cluster kubernetes.Interface) {
 	again := func(d *devloop) {
 		t.Helper()
 		mark := d.mark()
-		if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-		d.wait(mark, runComplete, smallRun)
+		must(t, d.cmd.Process.Signal(syscall.SIGHUP))
+		d.await(t, mark, ready)
 	}
 
-	d := p.start()
-	d.wait(0, runComplete, smallRun)
+	d := p.start(t)
+	d.await(t, 0, ready)
 	if got := notes(); got != "before-1 hooked hooks \nbefore-2 hooked hooks \n"+after {
 		t.Errorf("the first time: %q", got)
 	}
@@ -187,19 +183,19 @@ func testHooks(t *testing.T, cluster kubernetes.Interface) {
 		kubectl(t, append([]string{"--kubeconfig", kubeconfig, "config"}, args...)...)
 	}
 	mark := d.mark()
-	p.edit("devloop.yaml", "value: first", "value: second")
-	d.wait(mark, `release applied .*release=hooked revision=2`, smallRun)
-	d.wait(mark, runComplete, smallRun)
+	p.edit(t, "devloop.yaml", "value: first", "value: second")
+	d.says(t, mark, `release applied .*release=hooked revision=2`)
+	d.await(t, mark, ready)
 	if got := notes(); got != before+after {
 		t.Errorf("another context was selected, and a file saved: %q", got)
 	}
 
-	p.write("fail-after-1", "")
+	p.write(t, "fail-after-1", "")
 	mark = d.mark()
-	p.edit("devloop.yaml", "value: second", "value: third")
-	d.wait(mark, runFailed, smallRun)
-	d.wait(mark, `release hooks/hooked: command after it: ./note after-1: exit status 9`, smallRun)
-	d.wait(mark, `│ after-1 gives up`, smallRun)
+	p.edit(t, "devloop.yaml", "value: second", "value: third")
+	d.await(t, mark, failed)
+	d.says(t, mark, `release hooks/hooked: command after it: ./note after-1: exit status 9`)
+	d.says(t, mark, `│ after-1 gives up`)
 	if got := notes(); got != before+"after-1 hooked hooks 1\n" {
 		t.Errorf("a command after it failed: %q", got)
 	}
@@ -217,17 +213,15 @@ func testHooks(t *testing.T, cluster kubernetes.Interface) {
 	if got := records(t, cluster, "hooks")["hooked"]; got != "superseded superseded deployed" {
 		t.Errorf("Helm's records: %s", got)
 	}
-	if code := d.interrupt(smallRun); code != 0 {
-		t.Errorf("devloop's exit code is %d", code)
-	}
+	d.stop(t)
 	if left, err := os.ReadDir(temporary); err != nil || len(left) != 0 {
 		t.Errorf("left of the commands' kubeconfigs: %v (%v)", left, err)
 	}
 }
 
 func testOwner(t *testing.T, cluster kubernetes.Interface) {
-	first, second := newDeployProject(t, "owner"), newDeployProject(t, "owner")
-	second.edit("devloop.yaml", "name: owner", "name: pretender")
+	first, second := newProject(t, "deploy/owner"), newProject(t, "deploy/owner")
+	second.edit(t, "devloop.yaml", "name: owner", "name: pretender")
 	first.call(t, 0, "run")
 
 	_, log := second.call(t, 1, "run")
@@ -255,16 +249,14 @@ func testOwner(t *testing.T, cluster kubernetes.Interface) {
 	}
 	second.call(t, 0, "run") // it is its own without --adopt, too
 
-	d := second.start()
-	d.wait(0, runComplete, smallRun)
+	d := second.start(t)
+	d.await(t, 0, ready)
 	for _, command := range []string{"run", "delete"} {
 		if _, log := second.call(t, 3, command); !strings.Contains(log, fmt.Sprintf(`another devloop (pid %d) is working on project "pretender"`, d.cmd.Process.Pid)) {
 			t.Errorf("while one runs, %s says:\n%s", command, log)
 		}
 	}
-	if code := d.interrupt(smallRun); code != 0 {
-		t.Errorf("devloop's exit code is %d", code)
-	}
+	d.stop(t)
 	if got := records(t, cluster, "owner"); len(got) != 0 {
 		t.Errorf("releases left: %v", got)
 	}
@@ -272,7 +264,7 @@ func testOwner(t *testing.T, cluster kubernetes.Interface) {
 }
 
 func testDiff(t *testing.T, cluster kubernetes.Interface) {
-	p := newDeployProject(t, "diff")
+	p := newProject(t, "deploy/diff")
 	compares := func(t *testing.T, differs int, want ...string) string {
 		t.Helper()
 		p.call(t, differs, "diff", "--exit-code")
@@ -297,9 +289,9 @@ func testDiff(t *testing.T, cluster kubernetes.Interface) {
 	if out := compares(t, 0); out != "release diff/shown, revision 1: unchanged, nothing differs\n" {
 		t.Errorf("nothing differs, and diff says:\n%s", out)
 	}
-	p.edit("devloop.yaml", "nobody-sees-the-first", "nobody-sees-the-second")
-	p.edit("devloop.yaml", "data: { text: first }", "data: { text: second }")
-	p.edit("devloop.yaml", "run: echo first", "run: echo second")
+	p.edit(t, "devloop.yaml", "nobody-sees-the-first", "nobody-sees-the-second")
+	p.edit(t, "devloop.yaml", "data: { text: first }", "data: { text: second }")
+	p.edit(t, "devloop.yaml", "run: echo first", "run: echo second")
 	out := compares(t, 1, "release diff/shown, revision 1: would be applied, its chart, its values or its commands differ\n",
 		"--- ConfigMap diff/shown\n", "-  text: first\n", "+  text: second\n", "-  password: hidden, sha256 ", "+  password: hidden, sha256 ", "--- hook Job", " diff/shown-hook0\n", "echo second")
 	if strings.Contains(out, "Deployment") {
@@ -318,33 +310,12 @@ func testDiff(t *testing.T, cluster kubernetes.Interface) {
 	if got := records(t, cluster, "diff")["shown"]; got != "deployed" {
 		t.Errorf("Helm's records: %s", got)
 	}
-	p.edit("devloop.yaml", "nobody-sees-the-second", "nobody-sees-the-first")
-	p.edit("devloop.yaml", "data: { text: second }", "data: { text: first }")
-	p.edit("devloop.yaml", "run: echo second", "run: echo first")
+	p.edit(t, "devloop.yaml", "nobody-sees-the-second", "nobody-sees-the-first")
+	p.edit(t, "devloop.yaml", "data: { text: second }", "data: { text: first }")
+	p.edit(t, "devloop.yaml", "run: echo second", "run: echo first")
 	kubectl(t, "delete", "configmap", "-n", "diff", "shown")
 	compares(t, 1, "release diff/shown, revision 1: would be applied, configmap/shown is missing\n")
 	p.remove(t)
-}
-
-// newDeployProject is a copy of a folder of testdata/deploy, with the chart that those share.
-func newDeployProject(t *testing.T, name string) *project {
-	t.Helper()
-	p := &project{t: t, dir: t.TempDir()}
-	for from, to := range map[string]string{name: ".", "workload": "workload"} {
-		if err := os.CopyFS(filepath.Join(p.dir, to), os.DirFS(filepath.Join("testdata", "deploy", from))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	p.env = append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_CACHE_HOME="+t.TempDir())
-	return p
-}
-
-// remove ends what a test has deployed, and checks that devloop thinks so, too.
-func (p *project) remove(t *testing.T) {
-	t.Helper()
-	if _, log := p.call(t, 0, "delete", "--crds", "--volumes"); !strings.Contains(log, "nothing left behind") {
-		t.Errorf("devloop delete says:\n%s", log)
-	}
 }
 
 // said is a line of devloop's log in JSON.
@@ -389,65 +360,4 @@ func (s story) line(t *testing.T, message, phase, release string) said {
 		t.Fatalf("%d lines say of release %s %q, %s:\n%v", len(found), release, message, phase, s)
 	}
 	return found[0]
-}
-
-// records are those of Helm for the releases in a namespace: the statuses of each one's revisions, the oldest first.
-func records(t *testing.T, cluster kubernetes.Interface, namespace string) map[string]string {
-	t.Helper()
-	secrets, err := cluster.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "owner=helm"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	version := func(labels map[string]string) int {
-		n, err := strconv.Atoi(labels["version"])
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	var all []map[string]string
-	for _, secret := range secrets.Items {
-		all = append(all, secret.Labels)
-	}
-	slices.SortFunc(all, func(a, b map[string]string) int { return cmp.Compare(version(a), version(b)) })
-	found := map[string]string{}
-	for _, labels := range all {
-		found[labels["name"]] = strings.TrimSpace(found[labels["name"]] + " " + labels["status"])
-	}
-	return found
-}
-
-// inventory lists what there is: everything in the namespaces, or in all of them, and what belongs to none.
-func inventory(t *testing.T, namespaces ...string) []string {
-	t.Helper()
-	const (
-		within = "all,configmaps,secrets,serviceaccounts,roles,rolebindings,jobs,persistentvolumeclaims,ingresses"
-		beyond = "namespaces,customresourcedefinitions,clusterroles,clusterrolebindings,persistentvolumes"
-		names  = `jsonpath={range .items[*]}{.kind} {.metadata.namespace}/{.metadata.name}{"\n"}{end}`
-	)
-	var found string
-	for _, namespace := range namespaces {
-		found += kubectl(t, "get", within, "--namespace", namespace, "--output", names)
-	}
-	if len(namespaces) == 0 {
-		found = kubectl(t, "get", within, "--all-namespaces", "--output", names) + kubectl(t, "get", beyond, "--output", names)
-	}
-	lines := strings.Split(strings.TrimSpace(found), "\n")
-	slices.Sort(lines)
-	return lines
-}
-
-// compare checks that two inventories are the same.
-func compare(t *testing.T, when string, got, want []string) {
-	t.Helper()
-	for _, line := range got {
-		if !slices.Contains(want, line) {
-			t.Errorf("%s: there is %s", when, line)
-		}
-	}
-	for _, line := range want {
-		if !slices.Contains(got, line) {
-			t.Errorf("%s: there is no %s", when, line)
-		}
-	}
 }

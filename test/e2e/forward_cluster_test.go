@@ -23,40 +23,17 @@ import (
 
 const (
 	forwardNamespace = "forward"
-	look             = 50 * time.Millisecond // between two looks at the cluster
-	settled          = time.Minute           // for a rollout on a busy machine
 )
 
 // newForwardProject is a copy of testdata/forward/project with the server, built here.
 func newForwardProject(t *testing.T) *project {
 	t.Helper()
-	p := &project{t: t, dir: t.TempDir()}
-	if err := os.CopyFS(p.dir, os.DirFS(filepath.Join("testdata", "forward", "project"))); err != nil {
-		t.Fatal(err)
-	}
+	p := newProject(t, "forward/project")
 	// Without the version, so that the image is the same in every state of the repository.
 	_, err := command(t.Context(), append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-trimpath", "-buildvcs=false",
 		"-o", filepath.Join(p.dir, "server"), "./testdata/forward/server")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.env = append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_CACHE_HOME="+t.TempDir())
+	must(t, err)
 	return p
-}
-
-// eventually looks until done says so.
-func eventually(t *testing.T, limit time.Duration, what string, done func() bool) {
-	t.Helper()
-	ticker := time.NewTicker(look)
-	defer ticker.Stop()
-	deadline := time.After(limit)
-	for !done() {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatalf("not within %s: %s", limit, what)
-		}
-	}
 }
 
 // web is the deployment behind the forward.
@@ -191,18 +168,6 @@ func (w *web) watch() *watcher {
 		}
 	}()
 	return seen
-}
-
-func takesConnections(pod *corev1.Pod) bool {
-	if pod.DeletionTimestamp != nil {
-		return false
-	}
-	for _, condition := range pod.Status.Conditions {
-		if condition.Type == corev1.PodReady {
-			return condition.Status == corev1.ConditionTrue
-		}
-	}
-	return false
 }
 
 func (s *watcher) note(pod string, ready bool) {

@@ -135,13 +135,13 @@ func restartedElsewhere(t *testing.T, cluster kubernetes.Interface) {
 	write(first, oldToken)
 	p := newForwardProject(t)
 	p.env = append(p.env, "KUBECONFIG="+kubeconfig)
-	p.write("restart.yaml", `
+	p.write(t, "restart.yaml", `
 apiVersion: devloop/v1
 name: restart
 forwards: [{ service: web, namespace: forward, port: 80, local: 8030, ready: /, hold: 90s }]
 `)
-	d := p.start("--verbose", "-f", "restart.yaml")
-	d.wait(0, runComplete, oneRun)
+	d := p.start(t, "--verbose", "-f", "restart.yaml")
+	d.await(t, 0, ready)
 
 	l := startLoad(t, 8030, rate)
 	pass(t, time.Second)
@@ -164,14 +164,12 @@ forwards: [{ service: web, namespace: forward, port: 80, local: 8030, ready: /, 
 
 	// What devloop does in the cluster goes the new way, too.
 	mark := d.mark()
-	p.write("restart.yaml", `
+	p.write(t, "restart.yaml", `
 apiVersion: devloop/v1
 name: restart
 forwards: [{ service: web, namespace: forward, port: 80, local: 8030, ready: /, hold: 90s }]
 health: [{ deployment: app=web, namespace: forward }]
 `)
-	d.wait(mark, runComplete, oneRun)
-	if code := d.interrupt(time.Minute); code != 0 {
-		t.Errorf("devloop's exit code is %d", code)
-	}
+	d.await(t, mark, ready)
+	d.stop(t)
 }

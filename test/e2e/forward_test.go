@@ -75,7 +75,7 @@ func TestForward(t *testing.T) {
 			_ = taker.Process.Kill()
 			_ = taker.Wait()
 		}()
-		eventually(t, settled, "the other process listens", func() bool { return listens(mainPort) })
+		eventually(t, "the other process listens", func() bool { return listens(mainPort) })
 		begin := time.Now()
 		_, log := p.call(t, 2)
 		t.Logf("devloop ended after %s: %s", time.Since(begin).Round(time.Millisecond), strings.TrimSpace(log))
@@ -90,8 +90,8 @@ func TestForward(t *testing.T) {
 		}
 	})
 
-	d := p.start("--verbose")
-	d.wait(0, runComplete, coldBuild)
+	d := p.start(t, "--verbose")
+	d.await(t, 0, ready)
 	in := func(t *testing.T) *web { return &web{t, cluster} }
 	in(t).complete()
 
@@ -240,7 +240,7 @@ func TestForward(t *testing.T) {
 			})
 		}
 		held.Wait()
-		d.wait(mark, `held connection closed, no pod answered in time`, 5*time.Second)
+		d.says(t, mark, `held connection closed, no pod answered in time`)
 		if n := d.count(mark, `held connection closed`); n != 1 {
 			t.Errorf("devloop said so %d times", n)
 		}
@@ -443,9 +443,9 @@ func TestForward(t *testing.T) {
 		if err := os.CopyFS(targets.dir, os.DirFS(filepath.Join("testdata", "forward", "targets"))); err != nil {
 			t.Fatal(err)
 		}
-		second := targets.start("--verbose", "-f", "targets.yaml")
-		second.wait(0, runComplete, oneRun)
-		picked := second.wait(0, `listening target="?selector.* local="?127\.0\.0\.1:(\d+)`, time.Second)[1]
+		second := targets.start(t, "--verbose", "-f", "targets.yaml")
+		second.await(t, 0, ready)
+		picked := second.says(t, 0, `listening target="?selector.* local="?127\.0\.0\.1:(\d+)`)[1]
 		for address, pods := range map[string]string{
 			"127.0.0.1:8020": "web-", "[::1]:8020": "web-", // deployment, on both addresses of localhost
 			"127.0.0.1:8021":      "db-0",                            // statefulset, port by name
@@ -473,9 +473,7 @@ func TestForward(t *testing.T) {
 				t.Errorf("after a rollout %s: %s (%v)", address, o.fate, o.err)
 			}
 		}
-		if code := second.interrupt(time.Minute); code != 0 {
-			t.Errorf("devloop's exit code is %d", code)
-		}
+		second.stop(t)
 	})
 
 	t.Run("all of it given back", func(t *testing.T) {
@@ -483,7 +481,7 @@ func TestForward(t *testing.T) {
 		told := begin
 		// A tunnel that nobody uses is kept for a moment, and the heap of a busy time goes back to the system after that; Go's
 		// own cleaning, for what is left of it, comes every two minutes.
-		eventually(t, 3*time.Minute, "devloop takes as much as at the beginning", func() bool {
+		eventually(t, "devloop takes as much as at the beginning", func() bool {
 			now := d.footprint()
 			done := now.megabytes <= before.megabytes+40 && now.descriptors <= before.descriptors+8 && now.threads <= before.threads+16
 			if done || time.Since(told) >= 15*time.Second {
@@ -494,56 +492,12 @@ func TestForward(t *testing.T) {
 		})
 	})
 
-	if code := d.interrupt(2 * time.Minute); code != 0 {
-		t.Errorf("devloop's exit code is %d", code)
-	}
+	d.stop(t)
 	for port := mainPort; port <= endlessPort; port++ {
 		if listens(port) {
 			t.Errorf("port %d is still open", port)
 		}
 	}
-}
-
-// onlyNode returns the name of the cluster's node, to which the faults are done.
-func onlyNode(t *testing.T) string {
-	t.Helper()
-	nodes, err := kubernetesClient(t).CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(nodes.Items) != 1 {
-		t.Fatalf("the cluster has %d nodes", len(nodes.Items))
-	}
-	return nodes.Items[0].Name
-}
-
-// pass lets time go by: for what has to go on for so long, not for something to happen.
-func pass(t *testing.T, d time.Duration) {
-	t.Helper()
-	select {
-	case <-time.After(d):
-	case <-t.Context().Done():
-		t.Fatal(context.Cause(t.Context()))
-	}
-}
-
-func listens(port int) bool {
-	c, err := net.Dial("tcp", local(port))
-	if err == nil {
-		_ = c.Close()
-	}
-	return err == nil
-}
-
-// dial opens a connection that lasts until the test ends.
-func dial(t *testing.T, port int) *net.TCPConn {
-	t.Helper()
-	c, err := net.Dial("tcp", local(port))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	return c.(*net.TCPConn)
 }
 
 // echoes sends lines, ten a second, each of which has to come back.
@@ -599,7 +553,7 @@ func besideKubectl(t *testing.T) *alternative {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { a.kill() })
-	eventually(t, settled, "kubectl forwards", func() bool { return listens(kubectlPort) })
+	eventually(t, "kubectl forwards", func() bool { return listens(kubectlPort) })
 	a.load = startLoad(t, kubectlPort, besideRate)
 	return a
 }

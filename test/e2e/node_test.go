@@ -57,27 +57,26 @@ func content(text string) string { return text + " " + strconv.FormatInt(time.No
 
 // builtInTheNode is about a node whose own daemon can build: nothing is moved.
 func builtInTheNode(t *testing.T, runtime string) {
-	p := newSmallProject(t)
+	p := newProject(t, "small")
 	first := content("first") // which this machine's Docker does not hold either
-	p.write("index.html", first+"\n")
-	d := p.start("--verbose")
-	removeImages(t, d)
-	d.wait(0, `images are built in the node`, smallRun)
+	p.write(t, "index.html", first+"\n")
+	d := p.start(t, "--verbose")
+	d.says(t, 0, `images are built in the node`)
 
 	// The node holds no base image and reaches no registry.
 	d.wait(0, `image loaded.* image=`+regexp.QuoteMeta(baseImage), smallRun)
-	d.wait(0, `image built.* image=page:\w+`, smallRun)
-	d.wait(0, runComplete, smallRun)
-	awaitPage(t, first)
+	d.says(t, 0, `image built.* image=page:\w+`)
+	d.await(t, 0, ready)
+	p.awaitPage(t, first)
 
 	var image string
 	t.Run("a save", func(t *testing.T) {
 		mark := d.mark()
 		saved := content("built in the node")
-		p.write("index.html", saved+"\n")
-		image = d.wait(mark, `image built.* image=(page:\w+)`, smallRun)[1]
-		d.wait(mark, runComplete, smallRun)
-		awaitPage(t, saved)
+		p.write(t, "index.html", saved+"\n")
+		image = d.says(t, mark, `image built.* image=(page:\w+)`)[1]
+		d.await(t, mark, ready)
+		p.awaitPage(t, saved)
 		if n := d.count(mark, "loading image"); n != 0 {
 			t.Errorf("%d images were moved", n)
 		}
@@ -91,9 +90,9 @@ func builtInTheNode(t *testing.T, runtime string) {
 
 	t.Run("an undo builds nothing", func(t *testing.T) {
 		mark := d.mark()
-		p.write("index.html", first+"\n")
-		d.wait(mark, `image found, tagging.* on=node`, smallRun)
-		d.wait(mark, runComplete, smallRun)
+		p.write(t, "index.html", first+"\n")
+		d.says(t, mark, `image found, tagging.* on=node`)
+		d.await(t, mark, ready)
 	})
 
 	t.Run("a base image that only this machine has", func(t *testing.T) {
@@ -103,40 +102,36 @@ func builtInTheNode(t *testing.T, runtime string) {
 			dockerBuild(t, base, "FROM "+baseImage+"\nRUN echo "+holds+" > /base\n")
 			mark := d.mark()
 			if holds == "one" {
-				p.edit("Dockerfile", "FROM "+baseImage, "FROM "+base)
-			} else if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-				t.Fatal(err)
-			}
+				p.edit(t, "Dockerfile", "FROM "+baseImage, "FROM "+base)
+			} else must(t, d.cmd.Process.Signal(syscall.SIGHUP))
 			d.wait(mark, `image loaded run=.* image=`+base, smallRun)
-			d.wait(mark, `image built run=.* image=page`, smallRun)
-			d.wait(mark, runComplete, smallRun)
+			d.says(t, mark, `image built run=.* image=page`)
+			d.await(t, mark, ready)
 			if got := strings.TrimSpace(kubectl(t, "exec", "-n", "small", "deploy/small", "--", "cat", "/base")); got != holds {
 				t.Errorf("the pod's base image is %q, not %q", got, holds)
 			}
 		}
 		mark := d.mark()
-		p.edit("Dockerfile", "FROM "+base, "FROM "+baseImage)
-		d.wait(mark, runComplete, smallRun)
+		p.edit(t, "Dockerfile", "FROM "+base, "FROM "+baseImage)
+		d.await(t, mark, ready)
 	})
 
 	t.Run("what needs a network is built on this machine", func(t *testing.T) {
 		mark := d.mark()
-		p.append("Dockerfile", "RUN pip download --no-deps --retries 1 --timeout 10 six\n")
-		d.wait(mark, `image is built on this machine, since the node cannot`, smallRun)
-		d.wait(mark, `image loaded.* image=page:\w+`, 2*smallRun)
-		d.wait(mark, runComplete, smallRun)
+		p.append(t, "Dockerfile", "RUN pip download --no-deps --retries 1 --timeout 10 six\n")
+		d.says(t, mark, `image is built on this machine, since the node cannot`)
+		d.says(t, mark, `image loaded.* image=page:\w+`)
+		d.await(t, mark, ready)
 		mark = d.mark()
-		p.append("Dockerfile", "RUN pip download --no-deps --retries 1 --timeout 10 idna\n")
-		d.wait(mark, `image is built on this machine.* why=`, smallRun) // it is not tried again
-		d.wait(mark, runComplete, 2*smallRun)
+		p.append(t, "Dockerfile", "RUN pip download --no-deps --retries 1 --timeout 10 idna\n")
+		d.says(t, mark, `image is built on this machine.* why=`) // it is not tried again
+		d.await(t, mark, ready)
 		d.wait(0, `old image removed.* image=`+image, time.Second) // three newer ones are there
 		if names := nodeImages(t, runtime); strings.Contains(names, image) {
 			t.Errorf("the node's images: %s", names)
 		}
 	})
-	if code := d.interrupt(smallRun); code != 0 {
-		t.Errorf("devloop's exit code is %d", code)
-	}
+	d.stop(t)
 }
 
 // nodeImages lists the names of the images that the node "built" holds.
@@ -162,35 +157,18 @@ func dockerBuild(t *testing.T, tag, dockerfile string) {
 	}
 }
 
-// append adds to a file of the project.
-func (p *project) append(name, content string) {
-	p.t.Helper()
-	file, err := os.OpenFile(filepath.Join(p.dir, name), os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	if _, err := file.WriteString(content); err != nil {
-		p.t.Fatal(err)
-	}
-	if err := file.Close(); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
 // builtWithoutDocker: the node has the base image since it was built in before.
 func builtWithoutDocker(t *testing.T) {
-	p := newSmallProject(t)
+	p := newProject(t, "small")
 	p.env = append(p.env, "DOCKER_HOST=unix://"+filepath.Join(t.TempDir(), "none.sock"))
 	saved := content("without Docker")
-	p.write("index.html", saved+"\n")
-	d := p.start()
-	d.wait(0, `this machine needs no Docker`, smallRun)
-	d.wait(0, runComplete, smallRun)
-	awaitPage(t, saved)
+	p.write(t, "index.html", saved+"\n")
+	d := p.start(t)
+	d.says(t, 0, `this machine needs no Docker`)
+	d.await(t, 0, ready)
+	p.awaitPage(t, saved)
 	p.call(t, 0, "diff", "--exit-code") // which has the same tag
-	if code := d.interrupt(smallRun); code != 0 {
-		t.Errorf("devloop's exit code is %d", code)
-	}
+	d.stop(t)
 }
 
 // builtElsewhere has BUILDKIT_HOST name a BuildKit that is not this machine's: the node's, by another way.
@@ -215,19 +193,17 @@ func builtElsewhere(t *testing.T) {
 			}()
 		}
 	}()
-	p := newSmallProject(t)
+	p := newProject(t, "small")
 	p.env = append(p.env, "BUILDKIT_HOST=unix://"+socket)
 	saved := content("built elsewhere")
-	p.write("index.html", saved+"\n")
-	d := p.start()
-	d.wait(0, `images are built by another BuildKit`, smallRun)
-	d.wait(0, `image loaded.* image=page:\w+`, smallRun)
-	d.wait(0, runComplete, smallRun)
-	awaitPage(t, saved)
+	p.write(t, "index.html", saved+"\n")
+	d := p.start(t)
+	d.says(t, 0, `images are built by another BuildKit`)
+	d.says(t, 0, `image loaded.* image=page:\w+`)
+	d.await(t, 0, ready)
+	p.awaitPage(t, saved)
 	sendsLittle(t, p, d)
-	if code := d.interrupt(smallRun); code != 0 {
-		t.Errorf("devloop's exit code is %d", code)
-	}
+	d.stop(t)
 }
 
 // sendsLittle saves a page of some bytes, and wants no more to be moved.
@@ -235,13 +211,13 @@ func sendsLittle(t *testing.T, p *project, d *devloop) {
 	t.Helper()
 	mark := d.mark()
 	saved := content("little")
-	p.write("index.html", saved+"\n")
-	sent := d.wait(mark, `image loaded.* bytes=(\d+)`, smallRun)[1]
+	p.write(t, "index.html", saved+"\n")
+	sent := d.says(t, mark, `image loaded.* bytes=(\d+)`)[1]
 	if n, err := strconv.Atoi(sent); err != nil || n > 100_000 {
 		t.Errorf("a page of some bytes took %s", sent)
 	}
-	d.wait(mark, runComplete, smallRun)
-	awaitPage(t, saved)
+	d.await(t, mark, ready)
+	p.awaitPage(t, saved)
 }
 
 // nodeSSH is an ssh connection to the node "built", beside devloop's.
@@ -283,15 +259,14 @@ func pushed(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() { _ = http.Serve(there, server.Config.Handler) }()
-	p := newSmallProject(t)
-	p.append("devloop.yaml", "push: "+address+"/dev\n")
-	p.edit("chart/templates/deployment.yaml", "imagePullPolicy: Never", "imagePullPolicy: IfNotPresent")
-	d := p.start()
-	removeImages(t, d)
-	d.wait(0, `images are built on this machine.*pushed to`, smallRun)
-	d.wait(0, `image loaded.* image=\S+/dev/page:\w+ .*registry=`, smallRun)
-	d.wait(0, runComplete, smallRun)
-	awaitPage(t, "first")
+	p := newProject(t, "small")
+	p.append(t, "devloop.yaml", "push: "+address+"/dev\n")
+	p.edit(t, "chart/templates/deployment.yaml", "imagePullPolicy: Never", "imagePullPolicy: IfNotPresent")
+	d := p.start(t)
+	d.says(t, 0, `images are built on this machine.*pushed to`)
+	d.says(t, 0, `image loaded.* image=\S+/dev/page:\w+ .*registry=`)
+	d.await(t, 0, ready)
+	p.awaitPage(t, "first")
 	pods, err := kubernetesClient(t).CoreV1().Pods("small").List(t.Context(), metav1.ListOptions{LabelSelector: "app=small"})
 	if err != nil {
 		t.Fatal(err)
@@ -305,46 +280,38 @@ func pushed(t *testing.T) {
 	}
 	sendsLittle(t, p, d)
 	mark := d.mark()
-	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
-	d.wait(mark, runComplete, smallRun)
+	must(t, d.cmd.Process.Signal(syscall.SIGHUP))
+	d.await(t, mark, ready)
 	if n := d.count(mark, "release applied"); n != 0 {
 		t.Errorf("%d releases were applied though nothing had changed", n)
 	}
-	if code := d.interrupt(smallRun); code != 0 {
-		t.Errorf("devloop's exit code is %d", code)
-	}
+	d.stop(t)
 }
 
 // sameContent: a second image of the same inputs.
 func sameContent(t *testing.T) {
-	p := newSmallProject(t)
-	p.append("devloop.yaml", "buildIn: host\n")
-	p.write("index.html", content("same")+"\n")
-	d := p.start()
-	removeImages(t, d)
-	d.wait(0, runComplete, smallRun)
+	p := newProject(t, "small")
+	p.append(t, "devloop.yaml", "buildIn: host\n")
+	p.write(t, "index.html", content("same")+"\n")
+	d := p.start(t)
+	d.await(t, 0, ready)
 	mark := d.mark()
-	p.edit("devloop.yaml", "page: {}", "page: {}\n  twin: {}")
-	if sent := d.wait(mark, `image loaded.* image=twin:\w+ bytes=(\d+)`, smallRun)[1]; sent != "0" {
+	p.edit(t, "devloop.yaml", "page: {}", "page: {}\n  twin: {}")
+	if sent := d.says(t, mark, `image loaded.* image=twin:\w+ bytes=(\d+)`)[1]; sent != "0" {
 		t.Errorf("%s bytes were moved", sent)
 	}
-	d.wait(mark, runComplete, smallRun)
-	if code := d.interrupt(smallRun); code != 0 {
-		t.Errorf("devloop's exit code is %d", code)
-	}
+	d.await(t, mark, ready)
+	d.stop(t)
 }
 
 // brokenTransfer ends and stops the node's sshd while a layer is on its way.
 func brokenTransfer(t *testing.T) {
-	p := newSmallProject(t)
-	p.append("devloop.yaml", "buildIn: host\n")
-	p.edit("Dockerfile", "COPY index.html .", "COPY index.html big* ./")
-	p.append(".dockerignore", "!big\n")
-	d := p.start("--verbose")
-	removeImages(t, d)
-	d.wait(0, runComplete, smallRun)
+	p := newProject(t, "small")
+	p.append(t, "devloop.yaml", "buildIn: host\n")
+	p.edit(t, "Dockerfile", "COPY index.html .", "COPY index.html big* ./")
+	p.append(t, ".dockerignore", "!big\n")
+	d := p.start(t, "--verbose")
+	d.await(t, 0, ready)
 	for _, test := range []struct{ fault, repair string }{{"kill", "restart"}, {"pause", "unpause"}} {
 		t.Run(test.fault, func(t *testing.T) {
 			big := make([]byte, 300<<20)
@@ -353,28 +320,26 @@ func brokenTransfer(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(p.dir, "big"), big, 0o644); err != nil {
 				t.Fatal(err)
 			}
-			tag := d.wait(mark, `loading image.* image=(page:\w+)`, smallRun)[1]
-			eventually(t, 2*time.Minute, "the node receives a layer", func() bool {
+			tag := d.says(t, mark, `loading image.* image=(page:\w+)`)[1]
+			eventually(t, "the node receives a layer", func() bool {
 				return strings.Contains(script(t, "exec", "built", "ctr", "--namespace", "k8s.io", "content", "active"), "layer-sha256")
 			})
 			script(t, test.fault, "built", "sshd")
 			begin := time.Now()
-			d.wait(mark, runFailed, 2*time.Minute)
+			d.await(t, mark, failed)
 			t.Logf("told after %s", time.Since(begin).Round(time.Second))
 			if names := nodeImages(t, "containerd"); strings.Contains(names, tag) {
 				t.Errorf("a tag was left of a transfer that broke: %s", names)
 			}
 			script(t, test.repair, "built", "sshd")
 			t.Log(d.wait(mark, `image loaded run=.* image=`+tag+`.*`, 2*time.Minute)[0])
-			d.wait(mark, runComplete, smallRun)
+			d.await(t, mark, ready)
 			if names := nodeImages(t, "containerd"); !strings.Contains(names, tag) || regexp.MustCompile(`127\.0\.0\.1:\d+/library/page`).MatchString(names) {
 				t.Errorf("after all: %s", names)
 			}
 		})
 	}
-	if code := d.interrupt(smallRun); code != 0 {
-		t.Errorf("devloop's exit code is %d", code)
-	}
+	d.stop(t)
 }
 
 // given has a cluster hold one image under two names, and lets go of it.
@@ -512,7 +477,7 @@ func givenToKind(t *testing.T) {
 	run("run", "--detach", "--name", container, "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined",
 		"--tmpfs", "/run", "--volume", "/var/lib/containerd", "--publish", "127.0.0.1::6443",
 		"--label", "io.x-k8s.kind.cluster=devloop-test", "--label", "io.x-k8s.kind.role=control-plane", image, "containerd")
-	eventually(t, 30*time.Second, "containerd answers", func() bool {
+	eventually(t, "containerd answers", func() bool {
 		_, err := command(t.Context(), os.Environ(), "docker", "exec", container, "ctr", "version")
 		return err == nil
 	})

@@ -32,14 +32,13 @@ func TestNodes(t *testing.T) {
 	const name, worker = "nodes", "nodes-m02"
 	startCluster(t, name, "--runtime", "docker", "--nodes", "2", "--bare")
 	cluster := kubernetesClient(t)
-	p := newSmallProject(t)
+	p := newProject(t, "small")
 	nonce := strconv.FormatInt(time.Now().UnixNano(), 36)
 
-	d := p.start("--verbose")
-	removeImages(t, d)
-	image := d.wait(0, `image loaded.* image=(page:\w+)`, smallRun)[1]
-	d.wait(0, runComplete, smallRun)
-	awaitPage(t, "first")
+	d := p.start(t, "--verbose")
+	image := d.says(t, 0, `image loaded.* image=(page:\w+)`)[1]
+	d.await(t, 0, ready)
+	p.awaitPage(t, "first")
 
 	t.Run("both nodes are ready, hold the image and run it", func(t *testing.T) {
 		nodes, err := cluster.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
@@ -50,20 +49,20 @@ func TestNodes(t *testing.T) {
 			t.Fatalf("the cluster has %d nodes", len(nodes.Items))
 		}
 		for _, node := range nodes.Items {
-			if !ready(node) {
+			if !nodeReady(node) {
 				t.Errorf("node %s is not ready", node.Name)
 			}
 			if out := nodeDocker(t, node, "image", "inspect", "--format", "{{.RepoTags}}", image); !strings.Contains(out, image) {
 				t.Errorf("node %s: %s", node.Name, out)
 			}
 		}
-		if pods := smallPods(t, cluster); len(pods) != 2 || pods[name] == "" || pods[worker] == "" {
+		if pods := p.pods(t, cluster); len(pods) != 2 || pods[name] == "" || pods[worker] == "" {
 			t.Errorf("the pods, by node: %v", pods)
 		}
 	})
 
 	t.Run("pods reach each other across nodes through their service", func(t *testing.T) {
-		pods := smallPods(t, cluster)
+		pods := p.pods(t, cluster)
 		for _, from := range pods {
 			awaitReach(t, from, pods)
 		}
@@ -72,13 +71,13 @@ func TestNodes(t *testing.T) {
 	save := func(content string) (mark int) {
 		t.Helper()
 		mark = d.mark()
-		p.write("index.html", content+" "+nonce+"\n")
+		p.write(t, "index.html", content+" "+nonce+"\n")
 		return mark
 	}
 	arrives := func(t *testing.T, content string) {
 		t.Helper()
 		d.wait(save(content), runComplete, smallRun)
-		awaitPage(t, content+" "+nonce)
+		p.awaitPage(t, content+" "+nonce)
 	}
 
 	t.Run("a save arrives on both nodes", func(t *testing.T) { arrives(t, "second") })
@@ -119,16 +118,16 @@ func TestNodes(t *testing.T) {
 		always := startProbe(t, smallPage)
 		script(t, "network", worker, "off")
 		begin := time.Now()
-		gone := smallPods(t, cluster)[worker]
-		eventually(t, 3*time.Minute, "the cluster notices", func() bool {
+		gone := p.pods(t, cluster)[worker]
+		eventually(t, "the cluster notices", func() bool {
 			pod, err := cluster.CoreV1().Pods("small").Get(t.Context(), gone, metav1.GetOptions{})
 			return err == nil && !takesConnections(pod)
 		})
 		t.Logf("the cluster noticed after %s", time.Since(begin).Round(time.Second))
-		left := d.wait(d.mark()-5, `pod gets no new connections.*`, 2*time.Second)
+		left := d.says(t, d.mark()-5, `pod gets no new connections.*`)
 		t.Log(left[0])
 		script(t, "network", worker, "on")
-		eventually(t, time.Minute, "the pod is ready again", func() bool {
+		eventually(t, "the pod is ready again", func() bool {
 			pod, err := cluster.CoreV1().Pods("small").Get(t.Context(), gone, metav1.GetOptions{})
 			return err == nil && takesConnections(pod)
 		})
@@ -147,10 +146,8 @@ func TestNodes(t *testing.T) {
 	})
 
 	t.Run("Ctrl+C leaves nothing but images", func(t *testing.T) {
-		if code := d.interrupt(smallRun); code != 0 {
-			t.Errorf("devloop's exit code is %d", code)
-		}
-		if pods := smallPods(t, cluster); len(pods) != 0 {
+		d.stop(t)
+		if pods := p.pods(t, cluster); len(pods) != 0 {
 			t.Errorf("pods left: %v", pods)
 		}
 		listener, err := net.Listen("tcp", "127.0.0.1:8002")
@@ -187,92 +184,7 @@ for _ in range(20):
 	}
 }
 
-// script runs test/cluster/cluster.
-func script(t *testing.T, args ...string) string {
-	t.Helper()
-	// Not the test's context, which has ended when things are taken down.
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute) // what it needs may have to be built
-	defer cancel()
-	out, err := command(ctx, os.Environ(), filepath.Join("..", "cluster", "cluster"), args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
-
-// startCluster brings a cluster up for the time of the test, and makes it the one that the test, and what it starts, sees.
-func startCluster(t *testing.T, name string, options ...string) {
-	t.Helper()
-	t.Cleanup(func() { script(t, "down", name) })
-	t.Log(script(t, append([]string{"up", name}, options...)...))
-	out, err := command(t.Context(), os.Environ(), "bash", "-c", script(t, "env", name)+"\n"+`printf '%s\n' "$KUBECONFIG" "$MINIKUBE_HOME" "$PATH"`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, value := range strings.Split(strings.TrimSpace(out), "\n") {
-		t.Setenv([]string{"KUBECONFIG", "MINIKUBE_HOME", "PATH"}[i], value)
-	}
-}
-
-// newSmallProject is a copy of testdata/small.
-func newSmallProject(t *testing.T) *project {
-	t.Helper()
-	p := &project{t: t, dir: t.TempDir()}
-	if err := os.CopyFS(p.dir, os.DirFS(filepath.Join("testdata", "small"))); err != nil {
-		t.Fatal(err)
-	}
-	p.env = append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_CACHE_HOME="+t.TempDir())
-	return p
-}
-
-// write saves a file of the project in place.
-func (p *project) write(name, content string) {
-	p.t.Helper()
-	if err := os.WriteFile(filepath.Join(p.dir, name), []byte(content), 0o644); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-// awaitPage waits until the forward serves the page.
-func awaitPage(t *testing.T, want string) {
-	t.Helper()
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	ticker := time.NewTicker(100 * time.Millisecond)
-	defer ticker.Stop()
-	deadline := time.After(30 * time.Second)
-	for {
-		got, err := get(client, smallPage)
-		if err == nil && strings.TrimSpace(got) == want {
-			return
-		}
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatalf("%s serves %q (%v), not %q", smallPage, got, err, want)
-		}
-	}
-}
-
-func get(client *http.Client, url string) (string, error) {
-	resp, err := client.Get(url)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(resp.Body)
-	return string(body), err
-}
-
-// ask has the API server answer a request, within the limit.
-func ask(t *testing.T, cluster kubernetes.Interface, limit time.Duration) error {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	_, err := cluster.CoreV1().Namespaces().Get(ctx, "default", metav1.GetOptions{})
-	return err
-}
-
-func ready(node corev1.Node) bool {
+func nodeReady(node corev1.Node) bool {
 	for _, condition := range node.Status.Conditions {
 		if condition.Type == corev1.NodeReady {
 			return condition.Status == corev1.ConditionTrue
@@ -294,20 +206,4 @@ func nodeDocker(t *testing.T, node corev1.Node, args ...string) string {
 		t.Fatal(err)
 	}
 	return out
-}
-
-// smallPods returns the names of the project's pods by their node.
-func smallPods(t *testing.T, cluster kubernetes.Interface) map[string]string {
-	t.Helper()
-	pods, err := cluster.CoreV1().Pods("small").List(t.Context(), metav1.ListOptions{LabelSelector: "app=small"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := map[string]string{}
-	for _, pod := range pods.Items {
-		if pod.DeletionTimestamp == nil {
-			found[pod.Spec.NodeName] = pod.Name
-		}
-	}
-	return found
 }

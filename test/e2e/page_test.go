@@ -32,7 +32,7 @@ const (
 func TestPage(t *testing.T) {
 	kubernetesClient(t)
 	node := onlyNode(t)
-	p := newSmallProject(t)
+	p := newProject(t, "small")
 	nonce := strconv.FormatInt(time.Now().UnixNano(), 36)
 	p.env = append(p.env, "XDG_RUNTIME_DIR="+t.TempDir())
 	content, err := os.ReadFile(filepath.Join(p.dir, "Dockerfile"))
@@ -40,12 +40,11 @@ func TestPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	dockerfile := string(content)
-	p.write("index.html", "at first "+nonce+"\n")
-	p.edit("devloop.yaml", "    set: {", "    secretValues: [password]\n    hooks: { before: [{ command: [echo, the password is "+secret+"] }] }\n    set: { password: "+secret+",")
+	p.write(t, "index.html", "at first "+nonce+"\n")
+	p.edit(t, "devloop.yaml", "    set: {", "    secretValues: [password]\n    hooks: { before: [{ command: [echo, the password is "+secret+"] }] }\n    set: { password: "+secret+",")
 
-	d := p.start("--verbose", "--page-port", "0")
-	removeImages(t, d)
-	url := d.wait(0, `INFO devloop: page url=(\S+)`, oneRun)[1]
+	d := p.start(t, "--verbose", "--page-port", "0")
+	url := d.says(t, 0, `INFO devloop: page url=(\S+)`)[1]
 	b := openBrowser(t, url)
 	client := &http.Client{Timeout: seen}
 	if _, log := p.call(t, 0, "status", "--wait", "healthy", "--timeout", "5m"); log != "" {
@@ -61,7 +60,7 @@ func TestPage(t *testing.T) {
 	}
 
 	part("what runs, at a glance", func(t *testing.T) {
-		tag := d.wait(0, `image built .* image=page:(\w+) id`, oneRun)[1]
+		tag := d.says(t, 0, `image built .* image=page:(\w+) id`)[1]
 		pods := strings.Fields(kubectl(t, "get", "pods", "-n", "small", "-o", "jsonpath={.items[*].metadata.name}"))
 		b.await("[data-image=page]", tag[:12])
 		id := kubectl(t, "get", "pod", "-n", "small", pods[0], "-o", "jsonpath={.status.containerStatuses[0].imageID}")
@@ -111,7 +110,7 @@ func TestPage(t *testing.T) {
 	})
 
 	part("the waterfall grows, and a reload in the middle loses nothing", func(t *testing.T) {
-		p.write("Dockerfile", dockerfile+"RUN sleep 8 # "+nonce+"\n")
+		p.write(t, "Dockerfile", dockerfile+"RUN sleep 8 # "+nonce+"\n")
 		b.await("#run-outcome", "under way")
 		const step = "#waterfall tbody tr.step[data-outcome=running]"
 		b.await(step, "RUN sleep 8")
@@ -121,7 +120,7 @@ func TestPage(t *testing.T) {
 		}
 		took := func() string { text, _ := b.do("text", "selector", step).(string); return text }
 		before, first, rows := took(), width(), b.count("#waterfall tbody tr")
-		eventually(t, seen, "the step's time grows", func() bool { return took() != before })
+		eventually(t, "the step's time grows", func() bool { return took() != before })
 		b.do("reload")
 		b.await(step, "RUN sleep 8")
 		if again := b.count("#waterfall tbody tr"); again < rows {
@@ -142,7 +141,7 @@ func TestPage(t *testing.T) {
 	})
 
 	part("a broken build is red, with its reason", func(t *testing.T) {
-		p.write("Dockerfile", dockerfile+"RUN echo so says the build "+nonce+" && false\n")
+		p.write(t, "Dockerfile", dockerfile+"RUN echo so says the build "+nonce+" && false\n")
 		b.await("#health-word", "failed")
 		b.await("#run-error", "RUN echo so says the build")
 		b.await("#run-output", "so says the build "+nonce)
@@ -161,33 +160,33 @@ func TestPage(t *testing.T) {
 			!strings.Contains(metrics, `devloop_stage_seconds_count{stage="build"} 2`+"\n") {
 			t.Errorf("%v: the metrics are\n%s", err, metrics)
 		}
-		p.write("Dockerfile", dockerfile)
+		p.write(t, "Dockerfile", dockerfile)
 		b.await("#health-word", "healthy")
 	})
 
 	part("rebuild and pause", func(t *testing.T) {
 		mark := d.mark()
 		b.do("click", "selector", "#rebuild")
-		d.wait(mark, runComplete, oneRun)
+		d.await(t, mark, ready)
 		b.do("press", "key", "p")
 		b.await("#pause", "Resume")
 		if out, _ := p.call(t, 0, "status"); !strings.Contains(out, ": healthy, paused\n") {
 			t.Errorf("devloop status:\n%s", out)
 		}
 		mark = d.mark()
-		p.write("index.html", "while paused "+nonce+"\n")
+		p.write(t, "index.html", "while paused "+nonce+"\n")
 		pass(t, rest)
 		if d.count(mark, building) != 0 {
 			t.Error("built while it was paused")
 		}
 		b.do("click", "selector", "#pause")
-		d.wait(mark, runComplete, oneRun)
-		awaitPage(t, "while paused "+nonce)
+		d.await(t, mark, ready)
+		p.awaitPage(t, "while paused "+nonce)
 	})
 
 	part("a chain that breaks, until it is whole again", func(t *testing.T) {
 		now := kubectl(t, "get", "deploy", "-n", "small", "small", "-o", "jsonpath={.spec.template.spec.containers[0].image}")
-		older := d.wait(0, `image built .* image=(page:\w+) id`, oneRun)[1]
+		older := d.says(t, 0, `image built .* image=(page:\w+) id`)[1]
 		const proof = "[data-image=page] [data-testid=proof]"
 		b.await(proof, "proven")
 		kubectl(t, "set", "image", "-n", "small", "deploy/small", "page="+older)
@@ -212,7 +211,7 @@ func TestPage(t *testing.T) {
 		// The pods print by themselves: a connection to them that is open now is cut, as the API server carries it.
 		const each, lines = 100, 200
 		var pods []string
-		eventually(t, time.Minute, "the pods before them have gone", func() bool {
+		eventually(t, "the pods before them have gone", func() bool {
 			pods = strings.Fields(kubectl(t, "get", "pods", "-n", "small", "-o", "jsonpath={.items[*].metadata.name}"))
 			return len(pods) == lines/each
 		})
@@ -230,7 +229,7 @@ func TestPage(t *testing.T) {
 			}
 			return all
 		}
-		eventually(t, time.Minute, "all lines are there", func() bool { return len(said()) >= lines })
+		eventually(t, "all lines are there", func() bool { return len(said()) >= lines })
 		pass(t, rest)
 		got := said()
 		slices.Sort(got)
@@ -334,13 +333,11 @@ for p in /proc/[0-9]*; do case $(tr '\0' ' ' < $p/cmdline) in 'python3 -m'*) kil
 	})
 
 	part("the end is seen, and the runs are known to the next devloop", func(t *testing.T) {
-		if code := d.interrupt(2 * time.Minute); code != 0 {
-			t.Errorf("devloop's exit code is %d", code)
-		}
+		d.stop(t)
 		b.await("#link", "reconnecting")
 		p.call(t, 3, "status")
-		d := p.start("--page-port", "0", "-q")
-		d.wait(0, `ready in`, oneRun)
+		d := p.start(t, "--page-port", "0", "-q")
+		d.says(t, 0, `ready in`)
 		out, _ := p.call(t, 0, "status", "--json")
 		var state struct{ Runs []struct{ Outcome string } }
 		if err := json.Unmarshal([]byte(out), &state); err != nil || len(state.Runs) < 5 || !strings.Contains(out, `"outcome": "failed"`) {
@@ -349,9 +346,7 @@ for p in /proc/[0-9]*; do case $(tr '\0' ' ' < $p/cmdline) in 'python3 -m'*) kil
 		if lines := d.log(0); slices.ContainsFunc(lines, func(line string) bool { return !strings.Contains(line, "ready in") }) {
 			t.Errorf("quiet as it is, it said\n%s", strings.Join(lines, "\n"))
 		}
-		if code := d.interrupt(2 * time.Minute); code != 0 {
-			t.Errorf("devloop's exit code is %d", code)
-		}
+		d.stop(t)
 	})
 }
 

@@ -13,37 +13,21 @@ import (
 	"time"
 )
 
-const (
-	namespace = "dask-gateway"
-	gateway   = "http://127.0.0.1:8001"
-	// coldBuild is for pip and apt over a slow mirror on a busy machine.
-	coldBuild = 8 * time.Minute
-	oneRun    = 4 * time.Minute
-	// notOK is how many answers of the platform itself may be something else than 200. The gateway's pod is replaced once, and traefik
-	// needs about 0.3 s to leave the old one: 20 of these requests. The rest is for a machine that is busy with pip at the same time.
-	notOK = 150
-)
-
-const (
-	runComplete = `loop: ready in .* run=\d+`
-	runFailed   = `run failed`
-)
-
-func TestPlatform(t *testing.T) { platformStory(t, newProject(t)) }
+func TestPlatform(t *testing.T) { platformStory(t, newProject(t, platform)) }
 
 // platformStory is the whole life of the platform of a project, from nothing to nothing.
 func platformStory(t *testing.T, p *project) {
 	cluster := kubernetesClient(t)
-	venv := setting(t, "DEVLOOP_TEST_PYTHON")
+	venv := laptop(t)
 
 	// What a test adds is new each time, so that an image of an earlier test run is not found in its place.
 	nonce := strconv.FormatInt(time.Now().UnixNano(), 36)
 
-	d := p.start("--verbose")
+	d := p.start(t, "--verbose")
 	removeImages(t, d)
-	worker := d.wait(0, `image (?:built|found).* image=(worker:\w+) (?:id|on)`, coldBuild)[1]
-	client := d.wait(0, `image (?:built|found).* image=(daskclient:\w+) (?:id|on)`, coldBuild)[1]
-	d.wait(0, runComplete, oneRun)
+	worker := d.says(t, 0, `image (?:built|found).* image=(worker:\w+) (?:id|on)`)[1]
+	client := d.says(t, 0, `image (?:built|found).* image=(daskclient:\w+) (?:id|on)`)[1]
+	d.await(t, 0, ready)
 	always := startProbe(t, gateway+"/api/health")
 
 	t.Run("both images share the installation", func(t *testing.T) {
@@ -108,9 +92,9 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 		if err := os.Chtimes(filepath.Join(p.dir, "requirements.txt"), now, now); err != nil {
 			t.Fatal(err)
 		}
-		p.edit("deploy/dask-session/values.yaml", "cpu: 50m", "cpu: 51m") // makes sure that the loop ran after the touch
-		d.wait(mark, `release applied.*release=dask-session`, oneRun)
-		d.wait(mark, runComplete, oneRun)
+		p.edit(t, "deploy/dask-session/values.yaml", "cpu: 50m", "cpu: 51m") // makes sure that the loop ran after the touch
+		d.says(t, mark, `release applied.*release=dask-session`)
+		d.await(t, mark, ready)
 		if n := d.count(mark, `image built`); n != 0 {
 			t.Errorf("%d images were built", n)
 		}
@@ -122,9 +106,9 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 
 	t.Run("only Dockerfile.client edited", func(t *testing.T) {
 		before, mark := revisions(t, cluster), d.mark()
-		p.edit("Dockerfile.client", `CMD ["sleep", "infinity"]`, "ENV EDITED="+nonce+"\nCMD [\"sleep\", \"infinity\"]")
-		edited := d.wait(mark, `image built.* image=(daskclient:\w+) id`, oneRun)[1]
-		d.wait(mark, runComplete, oneRun)
+		p.edit(t, "Dockerfile.client", `CMD ["sleep", "infinity"]`, "ENV EDITED="+nonce+"\nCMD [\"sleep\", \"infinity\"]")
+		edited := d.says(t, mark, `image built.* image=(daskclient:\w+) id`)[1]
+		d.await(t, mark, ready)
 		if n := d.count(mark, `image built.* image=worker:\w+ id`); n != 0 {
 			t.Error("the worker image was built again")
 		}
@@ -139,15 +123,15 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 
 	t.Run("a version that does not exist, then mended with another package", func(t *testing.T) {
 		before, mark := revisions(t, cluster), d.mark()
-		p.edit("requirements.txt", "loguru==0.7.2", "loguru==99.99.99")
+		p.edit(t, "requirements.txt", "loguru==0.7.2", "loguru==99.99.99")
 		d.wait(mark, runFailed+`.*loguru==99\.99\.99`, oneRun)
 		if after := revisions(t, cluster); !reflect.DeepEqual(before, after) {
 			t.Errorf("revisions went from %v to %v", before, after)
 		}
 		mark = d.mark()
-		p.edit("requirements.txt", "loguru==99.99.99", "loguru==0.7.2\nhumanize==4.9.0 # "+nonce)
-		worker = d.wait(mark, `image built.* image=(worker:\w+) id`, coldBuild)[1]
-		d.wait(mark, runComplete, oneRun)
+		p.edit(t, "requirements.txt", "loguru==99.99.99", "loguru==0.7.2\nhumanize==4.9.0 # "+nonce)
+		worker = d.says(t, mark, `image built.* image=(worker:\w+) id`)[1]
+		d.await(t, mark, ready)
 		pip := exec.Command(venv, "-m", "pip", "install", "--quiet", "-r", filepath.Join(p.dir, "requirements.txt"))
 		if out, err := pip.CombinedOutput(); err != nil {
 			t.Fatalf("pip on the laptop: %v\n%s", err, out)
@@ -163,12 +147,12 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 
 	t.Run("values that the chart does not take, then mended", func(t *testing.T) {
 		before, mark := revisions(t, cluster), d.mark()
-		p.edit("deploy/dask-gateway/values.yaml", "completedClusterMaxAge: 600", "completedClusterMaxAge: soon")
-		d.wait(mark, runFailed, oneRun)
-		d.wait(mark, `deploy/dask-gateway/values.yaml:\d+:3: release dask-gateway: value controller.completedClusterMaxAge: got string, want number`, time.Minute)
+		p.edit(t, "deploy/dask-gateway/values.yaml", "completedClusterMaxAge: 600", "completedClusterMaxAge: soon")
+		d.await(t, mark, failed)
+		d.says(t, mark, `deploy/dask-gateway/values.yaml:\d+:3: release dask-gateway: value controller.completedClusterMaxAge: got string, want number`)
 		mark = d.mark()
-		p.edit("deploy/dask-gateway/values.yaml", "completedClusterMaxAge: soon", "completedClusterMaxAge: 600")
-		d.wait(mark, runComplete, oneRun)
+		p.edit(t, "deploy/dask-gateway/values.yaml", "completedClusterMaxAge: soon", "completedClusterMaxAge: 600")
+		d.await(t, mark, ready)
 		if after := revisions(t, cluster); !reflect.DeepEqual(before, after) {
 			t.Errorf("revisions went from %v to %v", before, after)
 		}
@@ -176,15 +160,15 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 
 	t.Run("values that the cluster does not take, then mended", func(t *testing.T) {
 		before, pods, mark := revisions(t, cluster), podNames(t, cluster), d.mark()
-		p.edit("deploy/dask-gateway/values.yaml", "periodSeconds: 1", "periodSeconds: one")
-		d.wait(mark, runFailed, oneRun)
-		d.wait(mark, `templates/gateway/deployment.yaml: Deployment .*periodSeconds`, time.Minute)
+		p.edit(t, "deploy/dask-gateway/values.yaml", "periodSeconds: 1", "periodSeconds: one")
+		d.await(t, mark, failed)
+		d.says(t, mark, `templates/gateway/deployment.yaml: Deployment .*periodSeconds`)
 		if after := podNames(t, cluster); !reflect.DeepEqual(pods, after) {
 			t.Errorf("pods went from %v to %v", pods, after)
 		}
 		mark = d.mark()
-		p.edit("deploy/dask-gateway/values.yaml", "periodSeconds: one", "periodSeconds: 1")
-		d.wait(mark, runComplete, oneRun)
+		p.edit(t, "deploy/dask-gateway/values.yaml", "periodSeconds: one", "periodSeconds: 1")
+		d.await(t, mark, ready)
 		if after := revisions(t, cluster); !reflect.DeepEqual(before, after) {
 			t.Errorf("revisions went from %v to %v", before, after)
 		}
@@ -196,43 +180,37 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 		user.kill()
 		always.stop()
 		always.check(t, notOK)
-		if code := d.interrupt(3 * time.Minute); code != 0 {
-			t.Errorf("devloop's exit code is %d", code)
-		}
+		d.stop(t)
 		nothingLeft(t, cluster)
 	})
 
 	t.Run("started again nothing is built", func(t *testing.T) {
-		again := p.start()
-		again.wait(0, runComplete, oneRun)
+		again := p.start(t)
+		again.await(t, 0, ready)
 		if n := again.count(0, `image (built|loaded)`); n != 0 {
 			t.Errorf("%d images were built or loaded", n)
 		}
 		if n := again.count(0, `image found`); n != 2 {
 			t.Errorf("%d images were found, not 2", n)
 		}
-		if code := again.interrupt(3 * time.Minute); code != 0 {
-			t.Errorf("devloop's exit code is %d", code)
-		}
+		again.stop(t)
 		nothingLeft(t, cluster)
 	})
 
 	t.Run("--cleanup=false leaves the platform, after kill -9 delete removes it", func(t *testing.T) {
-		again := p.start("--cleanup=false")
-		again.wait(0, runComplete, oneRun)
-		if code := again.interrupt(time.Minute); code != 0 {
-			t.Errorf("devloop's exit code is %d", code)
-		}
+		again := p.start(t, "--cleanup=false")
+		again.await(t, 0, ready)
+		again.stop(t)
 		stayed := revisions(t, cluster)
 		if len(stayed) != 2 {
 			t.Errorf("releases that stay: %v", stayed)
 		}
-		again = p.start()
-		again.wait(0, runComplete, oneRun)
+		again = p.start(t)
+		again.await(t, 0, ready)
 		if got := revisions(t, cluster); !reflect.DeepEqual(got, stayed) {
 			t.Errorf("revisions went from %v to %v, and nothing had changed", stayed, got)
 		}
-		second := p.start("delete") // of the same project on the same cluster
+		second := p.start(t, "delete") // of the same project on the same cluster
 		<-second.done
 		if code := second.cmd.ProcessState.ExitCode(); code != 3 {
 			t.Errorf("with another devloop running the exit code is %d: %v", code, second.log(0))
@@ -241,7 +219,7 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 			t.Fatal(err)
 		}
 		<-again.done
-		remove := p.start("delete")
+		remove := p.start(t, "delete")
 		remove.wait(0, "nothing (?:else )?left behind", 3*time.Minute) // else: the CRDs, if it was this project that made them
 		<-remove.done
 		nothingLeft(t, cluster)

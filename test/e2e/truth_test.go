@@ -36,16 +36,16 @@ const (
 
 func testTruth(t *testing.T) {
 	cluster := kubernetesClient(t)
-	p := newProject(t)
+	p := newProject(t, platform)
 	nonce := strconv.FormatInt(time.Now().UnixNano(), 36)
-	python := setting(t, "DEVLOOP_TEST_PYTHON")
+	python := laptop(t)
 	venv := filepath.Dir(filepath.Dir(python))
 	p.env = append(p.env, "VIRTUAL_ENV="+venv, "XDG_RUNTIME_DIR="+t.TempDir())
-	d := p.start("--verbose")
+	d := p.start(t, "--verbose")
 	removeImages(t, d)
-	worker := d.wait(0, `image (?:built|found).* image=(worker:\w+) (?:id|on)`, coldBuild)[1]
-	client := d.wait(0, `image (?:built|found).* image=(daskclient:\w+) (?:id|on)`, coldBuild)[1]
-	d.wait(0, runComplete, oneRun)
+	worker := d.says(t, 0, `image (?:built|found).* image=(worker:\w+) (?:id|on)`)[1]
+	client := d.says(t, 0, `image (?:built|found).* image=(daskclient:\w+) (?:id|on)`)[1]
+	d.await(t, 0, ready)
 
 	t.Run("the chain", func(t *testing.T) {
 		chain := p.chain(t)
@@ -75,29 +75,29 @@ func testTruth(t *testing.T) {
 
 	t.Run("an image whose dask cannot be imported never reaches the platform", func(t *testing.T) {
 		before, pods, mark := revisions(t, cluster), podNames(t, cluster), d.mark()
-		p.edit("Dockerfile.worker", "USER dask", `RUN rm -r "$(python -c 'import dask, os; print(os.path.dirname(dask.__file__))')"`+"\nUSER dask")
-		d.wait(mark, runFailed, oneRun)
-		d.wait(mark, `verify: python -c import dask, distributed, dask_gateway in image worker:\w+ ended with exit code 1`, time.Second)
-		d.wait(mark, `ModuleNotFoundError: No module named 'dask'`, time.Second)
+		p.edit(t, "Dockerfile.worker", "USER dask", `RUN rm -r "$(python -c 'import dask, os; print(os.path.dirname(dask.__file__))')"`+"\nUSER dask")
+		d.await(t, mark, failed)
+		d.says(t, mark, `verify: python -c import dask, distributed, dask_gateway in image worker:\w+ ended with exit code 1`)
+		d.says(t, mark, `ModuleNotFoundError: No module named 'dask'`)
 		untouched(t, cluster, before, pods)
 
 		mark = d.mark()
-		p.edit("Dockerfile.worker", "RUN rm -r", `RUN rm "$(command -v python)" # rm -r`)
+		p.edit(t, "Dockerfile.worker", "RUN rm -r", `RUN rm "$(command -v python)" # rm -r`)
 		d.wait(mark, runFailed+`.*verify: python -c .* cannot be started in image worker:\w+: .*executable file not found`, oneRun)
 		untouched(t, cluster, before, pods)
 
 		mark = d.mark()
-		p.edit("Dockerfile.worker", `RUN rm "$(command -v python)" # rm -r "$(python -c 'import dask, os; print(os.path.dirname(dask.__file__))')"`+"\n", "")
-		d.wait(mark, runComplete, oneRun)
+		p.edit(t, "Dockerfile.worker", `RUN rm "$(command -v python)" # rm -r "$(python -c 'import dask, os; print(os.path.dirname(dask.__file__))')"`+"\n", "")
+		d.await(t, mark, ready)
 		untouched(t, cluster, before, pods)
 	})
 
 	t.Run("a pod is kept on an older image", func(t *testing.T) {
 		mark := d.mark()
-		p.edit("Dockerfile.client", `CMD ["sleep", "infinity"]`, "ENV EDITED="+nonce+"\nCMD [\"sleep\", \"infinity\"]")
-		now := d.wait(mark, `image built.* image=(daskclient:\w+) id`, oneRun)[1]
+		p.edit(t, "Dockerfile.client", `CMD ["sleep", "infinity"]`, "ENV EDITED="+nonce+"\nCMD [\"sleep\", \"infinity\"]")
+		now := d.says(t, mark, `image built.* image=(daskclient:\w+) id`)[1]
 		d.wait(mark, wholeAgain, oneRun)
-		d.wait(mark, runComplete, oneRun)
+		d.await(t, mark, ready)
 
 		mark = d.mark()
 		kubectl(t, "set", "image", "-n", namespace, "deploy/dask-session", "session="+client)
@@ -141,15 +141,15 @@ func testTruth(t *testing.T) {
 	t.Run("a values file gives new clusters another image", func(t *testing.T) {
 		mark := d.mark()
 		const ours, pinned = `default=c.KubeClusterConfig.image`, `default="daskgateway/dask-worker:latest"`
-		p.edit("deploy/dask-gateway/values.yaml", ours, pinned)
+		p.edit(t, "deploy/dask-gateway/values.yaml", ours, pinned)
 		d.wait(mark, brokenRun+regexp.QuoteMeta("worker: the gateway at "+gateway+" gives new clusters daskgateway/dask-worker:latest, not "+worker), oneRun)
 		p.call(t, 0, "status", "--wait", "failed") // between the tries that follow
 		if _, log := p.call(t, 1, "status", "--chain"); !strings.Contains(log, "daskgateway/dask-worker:latest") {
 			t.Errorf("devloop status --chain says %s", log)
 		}
 		mark = d.mark()
-		p.edit("deploy/dask-gateway/values.yaml", pinned, ours)
-		d.wait(mark, runComplete, oneRun)
+		p.edit(t, "deploy/dask-gateway/values.yaml", pinned, ours)
+		d.await(t, mark, ready)
 		p.chain(t)
 	})
 
@@ -166,13 +166,13 @@ func testTruth(t *testing.T) {
 			t.Errorf("before the save there are\n%s", out)
 		}
 		mark := d.mark()
-		p.edit("requirements.txt", "loguru==0.7.2", "loguru==0.7.2 # "+nonce)
-		d.wait(mark, runComplete, coldBuild)
-		d.wait(mark, `WARN proof: clusters run an older image`, oneRun)
+		p.edit(t, "requirements.txt", "loguru==0.7.2", "loguru==0.7.2 # "+nonce)
+		d.await(t, mark, ready)
+		d.says(t, mark, `WARN proof: clusters run an older image`)
 		for i, owner := range []string{"ada", "grace"} {
 			d.wait(mark, regexp.QuoteMeta(names[i]+" of "+owner+": "+worker)+`, \d+[sm] old`, time.Second)
 		}
-		d.wait(mark, `devloop clusters stop --stale`, time.Second)
+		d.says(t, mark, `devloop clusters stop --stale`)
 		p.chain(t)
 		stale := regexp.MustCompile(`(?m)^(\S+) +(ada|grace) +` + worker + ` +1 +\d+[sm]`)
 		for _, args := range [][]string{{"status"}, {"clusters"}} {
@@ -197,7 +197,7 @@ func testTruth(t *testing.T) {
 			u.kill()
 		}
 		newer.finish()
-		eventually(t, 20*time.Second, "devloop status names no stale cluster", func() bool {
+		eventually(t, "devloop status names no stale cluster", func() bool {
 			out, _ := p.call(t, 0, "status")
 			return !strings.Contains(out, "STALE")
 		})
@@ -207,7 +207,7 @@ func testTruth(t *testing.T) {
 	})
 
 	t.Run("a library of the laptop has another version, and one save mends all three", func(t *testing.T) {
-		d.wait(0, `INFO proof: libraries are the same places=worker,daskclient,\S+ libraries=\d+`, time.Minute)
+		d.says(t, 0, `INFO proof: libraries are the same places=worker,daskclient,\S+ libraries=\d+`)
 		if out, _ := p.call(t, 0, "skew"); !regexp.MustCompile(`^the same \d+ libraries in worker, daskclient and \S+\n$`).MatchString(out) {
 			t.Errorf("devloop skew says %q", out)
 		}
@@ -218,33 +218,31 @@ func testTruth(t *testing.T) {
 		}
 		mark := d.mark()
 		must(t, d.cmd.Process.Signal(syscall.SIGHUP))
-		d.wait(mark, `WARN proof: libraries differ places=worker,daskclient,`, oneRun)
-		d.wait(mark, `loguru +0\.7\.2 +0\.7\.2 +0\.7\.1`, time.Second)
+		d.says(t, mark, `WARN proof: libraries differ places=worker,daskclient,`)
+		d.says(t, mark, `loguru +0\.7\.2 +0\.7\.2 +0\.7\.1`)
 		if out, _ := p.call(t, 0, "status"); !regexp.MustCompile(`LIBRARY.*\ntoolz`).MatchString(out) {
 			t.Errorf("devloop status says\n%s", out)
 		}
 
 		mark = d.mark()
-		p.append("devloop.yaml", "local: { sync: true }\n")
-		d.wait(mark, `INFO local: requirements installed .*installed="\S*(?:loguru-0\.7\.2|toolz-0\.12\.1)`, coldBuild)
-		d.wait(mark, `INFO proof: libraries are the same`, oneRun)
+		p.append(t, "devloop.yaml", "local: { sync: true }\n")
+		d.says(t, mark, `INFO local: requirements installed .*installed="\S*(?:loguru-0\.7\.2|toolz-0\.12\.1)`)
+		d.says(t, mark, `INFO proof: libraries are the same`)
 		p.call(t, 0, "skew")
 
 		mark = d.mark() // one save for all three
-		p.edit("requirements.txt", "loguru==0.7.2", "loguru==0.7.1")
-		d.wait(mark, `INFO local: requirements installed .*installed=loguru-0\.7\.1`, coldBuild)
-		d.wait(mark, runComplete, coldBuild)
-		d.wait(mark, `libraries are the same`, oneRun)
+		p.edit(t, "requirements.txt", "loguru==0.7.2", "loguru==0.7.1")
+		d.says(t, mark, `INFO local: requirements installed .*installed=loguru-0\.7\.1`)
+		d.await(t, mark, ready)
+		d.says(t, mark, `libraries are the same`)
 		p.call(t, 0, "skew")
 		mark = d.mark()
-		p.edit("requirements.txt", "loguru==0.7.1", "loguru==0.7.2")
-		d.wait(mark, `INFO local: requirements installed .*installed=loguru-0\.7\.2`, coldBuild)
-		d.wait(mark, runComplete, coldBuild)
+		p.edit(t, "requirements.txt", "loguru==0.7.1", "loguru==0.7.2")
+		d.says(t, mark, `INFO local: requirements installed .*installed=loguru-0\.7\.2`)
+		d.await(t, mark, ready)
 	})
 
-	if code := d.interrupt(3 * time.Minute); code != 0 {
-		t.Errorf("devloop's exit code is %d", code)
-	}
+	d.stop(t)
 	nothingLeft(t, cluster)
 	noCanary(t, cluster)
 
@@ -327,11 +325,11 @@ func noCanary(t *testing.T, cluster kubernetes.Interface) {
 // testCanary is about the pods themselves: what they say, and that they go, whatever happens.
 func testCanary(t *testing.T) {
 	cluster := kubernetesClient(t)
-	p := newSmallProject(t)
+	p := newProject(t, "small")
 	plain, err := os.ReadFile(filepath.Join(p.dir, "devloop.yaml"))
 	must(t, err)
 	verify := func(entry string) {
-		p.write("devloop.yaml", string(plain)+"verify:\n  - { image: page, "+entry+" }\n")
+		p.write(t, "devloop.yaml", string(plain)+"verify:\n  - { image: page, "+entry+" }\n")
 	}
 
 	t.Run("what it printed is shown when it fails", func(t *testing.T) {
@@ -366,8 +364,8 @@ func testCanary(t *testing.T) {
 
 	t.Run("a devloop that is killed leaves one, and the next removes it", func(t *testing.T) {
 		verify(`timeout: 5m, command: [sh, -c, "sleep 600"]`)
-		d := p.start("run")
-		eventually(t, smallRun, "a canary is there", func() bool { return len(canaries(t, cluster)) == 1 })
+		d := p.start(t, "run")
+		eventually(t, "a canary is there", func() bool { return len(canaries(t, cluster)) == 1 })
 		if err := d.cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
@@ -381,29 +379,27 @@ func testCanary(t *testing.T) {
 
 	t.Run("a save while it runs ends it", func(t *testing.T) {
 		verify(`timeout: 5m, command: [sh, -c, "sleep 600"]`)
-		d := p.start("--verbose")
-		d.wait(0, `image verified: started`, smallRun)
-		eventually(t, smallRun, "a canary is there", func() bool { return len(canaries(t, cluster)) == 1 })
+		d := p.start(t, "--verbose")
+		d.says(t, 0, `image verified: started`)
+		eventually(t, "a canary is there", func() bool { return len(canaries(t, cluster)) == 1 })
 		verify(`command: [test, -e, /site/index.html]`)
-		d.wait(0, `run superseded by a newer change`, smallRun)
-		d.wait(0, runComplete, smallRun)
+		d.says(t, 0, `run superseded by a newer change`)
+		d.await(t, 0, ready)
 		noCanary(t, cluster)
 		mark := d.mark()
-		p.edit("devloop.yaml", "port: 80", "port:  80")
-		d.wait(mark, runComplete, smallRun)
+		p.edit(t, "devloop.yaml", "port: 80", "port:  80")
+		d.await(t, mark, ready)
 		if n := d.count(mark, `image verified`); n != 0 {
 			t.Errorf("an image that had passed was tried %d times", n)
 		}
-		if code := d.interrupt(smallRun); code != 0 {
-			t.Errorf("devloop's exit code is %d", code)
-		}
+		d.stop(t)
 		noCanary(t, cluster)
 	})
 }
 
 // testSkaffold is the platform of a repository that has a skaffold.yaml and no devloop.yaml.
 func testSkaffold(t *testing.T) {
-	p := newProject(t)
+	p := newProject(t, platform)
 	must(t, os.Remove(filepath.Join(p.dir, "devloop.yaml")))
 	content, err := os.ReadFile(filepath.Join("testdata", "skaffold.yaml"))
 	must(t, err)

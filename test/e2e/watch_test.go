@@ -33,9 +33,9 @@ const (
 func TestWatch(t *testing.T) {
 	cluster := kubernetesClient(t)
 	node := onlyNode(t)
-	p := newSmallProject(t)
+	p := newProject(t, "small")
 	nonce := strconv.FormatInt(time.Now().UnixNano(), 36)
-	p.write("index.html", "at first "+nonce+"\n")
+	p.write(t, "index.html", "at first "+nonce+"\n")
 	page := 0
 	next := func() string { page++; return fmt.Sprintf("page %d %s\n", page, nonce) }
 	file := filepath.Join(p.dir, "index.html")
@@ -48,10 +48,9 @@ func TestWatch(t *testing.T) {
 	}
 	git(t, "init", "--quiet")
 
-	d := p.start("--verbose")
-	removeImages(t, d)
-	d.wait(0, runComplete, coldBuild)
-	awaitPage(t, "at first "+nonce)
+	d := p.start(t, "--verbose")
+	d.await(t, 0, ready)
+	p.awaitPage(t, "at first "+nonce)
 
 	ways := []struct {
 		name string
@@ -90,12 +89,12 @@ func TestWatch(t *testing.T) {
 		t.Helper()
 		content, mark := next(), d.mark()
 		save(t, content)
-		d.wait(mark, runComplete, smallRun)
-		awaitPage(t, strings.TrimSpace(content))
+		d.await(t, mark, ready)
+		p.awaitPage(t, strings.TrimSpace(content))
 		if n := d.count(mark, building); n != 1 {
 			t.Errorf("%d builds begun", n)
 		}
-		if n := d.count(mark, runComplete); n != 1 {
+		if n := d.count(mark, ready); n != 1 {
 			t.Errorf("%d runs", n)
 		}
 	}
@@ -120,11 +119,11 @@ func TestWatch(t *testing.T) {
 		changed := fmt.Sprintf("page %d %s", page, nonce)
 		stashed := d.mark()
 		git(t, "stash", "--quiet")
-		d.wait(stashed, runComplete, smallRun)
+		d.await(t, stashed, ready)
 		popped := d.mark()
 		git(t, "stash", "pop", "--quiet")
-		d.wait(popped, runComplete, smallRun)
-		awaitPage(t, changed)
+		d.await(t, popped, ready)
+		p.awaitPage(t, changed)
 		if n := d.count(stashed, building); n != 0 {
 			t.Errorf("%d builds of what had been built before", n)
 		}
@@ -137,7 +136,7 @@ func TestWatch(t *testing.T) {
 		quietly(t, "touched", func() { must(t, os.Chtimes(file, time.Now(), time.Now())) })
 		quietly(t, "git status, and a file that .dockerignore leaves out", func() {
 			git(t, "status")
-			p.write("notes.txt", "not in the image")
+			p.write(t, "notes.txt", "not in the image")
 		})
 	})
 
@@ -146,11 +145,11 @@ func TestWatch(t *testing.T) {
 		var content string
 		for range 10 {
 			content = next()
-			p.write("index.html", content)
+			p.write(t, "index.html", content)
 			pass(t, 500*time.Millisecond)
 		}
-		awaitPage(t, strings.TrimSpace(content))
-		d.wait(mark, runComplete, smallRun)
+		p.awaitPage(t, strings.TrimSpace(content))
+		d.await(t, mark, ready)
 		if n := d.count(mark, building); n > 2 {
 			t.Errorf("%d builds begun", n)
 		}
@@ -159,46 +158,46 @@ func TestWatch(t *testing.T) {
 	t.Run("a save during a build cancels it", func(t *testing.T) {
 		const napping = "RUN sleep 314"
 		mark := d.mark()
-		p.edit("Dockerfile", "CMD", napping+"\nCMD")
-		d.wait(mark, building, smallRun)
-		eventually(t, smallRun, "the build is under way", func() bool { return runs("sleep 314") })
+		p.edit(t, "Dockerfile", "CMD", napping+"\nCMD")
+		d.await(t, mark, building)
+		eventually(t, "the build is under way", func() bool { return runs("sleep 314") })
 		begin := time.Now()
-		p.edit("Dockerfile", napping+"\n", "")
-		d.wait(mark, `run superseded`, smallRun)
+		p.edit(t, "Dockerfile", napping+"\n", "")
+		d.await(t, mark, superseded)
 		took := time.Since(begin)
 		t.Logf("cancelled %s after the save", took.Round(time.Millisecond))
 		if took > time.Second { // 200 ms, if nothing else runs
 			t.Errorf("cancelling took %s", took)
 		}
-		d.wait(mark, runComplete, smallRun)
-		eventually(t, smallRun, "the build's process is gone", func() bool { return !runs("sleep 314") })
+		d.await(t, mark, ready)
+		eventually(t, "the build's process is gone", func() bool { return !runs("sleep 314") })
 	})
 
 	t.Run("devloop.yaml is applied at once, or reported", func(t *testing.T) {
 		mark := d.mark()
-		p.edit("devloop.yaml", "forwards:", "forward:")
-		d.wait(mark, `devloop.yaml is not valid, its last valid state stays in force.*unknown key .*forward`, smallRun)
-		d.wait(mark, runComplete, smallRun)
+		p.edit(t, "devloop.yaml", "forwards:", "forward:")
+		d.says(t, mark, `devloop.yaml is not valid, its last valid state stays in force.*unknown key .*forward`)
+		d.await(t, mark, ready)
 		arrives(t, inPlace)
 		open := dial(t, 8002) // of a forward that does not change
 		mark = d.mark()
-		p.edit("devloop.yaml", "forward:", "forwards:\n  - { deployment: small, namespace: small, port: 8080, local: 8003 }")
-		d.wait(mark, `listening .*127\.0\.0\.1:8003`, smallRun)
-		d.wait(mark, `valid again`, smallRun)
-		d.wait(mark, runComplete, smallRun)
+		p.edit(t, "devloop.yaml", "forward:", "forwards:\n  - { deployment: small, namespace: small, port: 8080, local: 8003 }")
+		d.says(t, mark, `listening .*127\.0\.0\.1:8003`)
+		d.says(t, mark, `valid again`)
+		d.await(t, mark, ready)
 		if answer, err := get(http.DefaultClient, "http://127.0.0.1:8003/"); err != nil || !strings.Contains(answer, nonce) {
 			t.Errorf("the new forward answers %q (%v)", answer, err)
 		}
 		taken, err := net.Listen("tcp", "127.0.0.1:8004")
 		must(t, err)
 		mark = d.mark()
-		p.edit("devloop.yaml", "local: 8003", "local: 8004")
-		d.wait(mark, `local port 8004 is taken by`, smallRun)
+		p.edit(t, "devloop.yaml", "local: 8003", "local: 8004")
+		d.says(t, mark, `local port 8004 is taken by`)
 		must(t, taken.Close())
 		mark = d.mark()
-		p.edit("devloop.yaml", "\n  - { deployment: small, namespace: small, port: 8080, local: 8004 }", "")
-		d.wait(mark, `no longer listening .*127\.0\.0\.1:8003`, smallRun)
-		d.wait(mark, runComplete, smallRun)
+		p.edit(t, "devloop.yaml", "\n  - { deployment: small, namespace: small, port: 8080, local: 8004 }", "")
+		d.says(t, mark, `no longer listening .*127\.0\.0\.1:8003`)
+		d.await(t, mark, ready)
 		if listens(8003) {
 			t.Error("port 8003 is still open")
 		}
@@ -212,7 +211,7 @@ func TestWatch(t *testing.T) {
 		for range 2 { // the second one is no impatience
 			mark := d.mark()
 			must(t, d.cmd.Process.Signal(syscall.SIGHUP))
-			d.wait(mark, runComplete, smallRun)
+			d.await(t, mark, ready)
 		}
 	})
 
@@ -221,7 +220,7 @@ func TestWatch(t *testing.T) {
 		t.Helper()
 		content, mark := next(), d.mark()
 		breaks(t)
-		p.write("index.html", content)
+		p.write(t, "index.html", content)
 		d.wait(mark, tryingAgain, 2*time.Minute)
 		pass(t, 10*time.Second) // some tries
 		if n := d.count(mark, `^\S+ ERRO .*run failed`); n != 1 {
@@ -229,8 +228,8 @@ func TestWatch(t *testing.T) {
 		}
 		mends(t)
 		begin := time.Now()
-		d.wait(mark, runComplete, healed)
-		awaitPage(t, strings.TrimSpace(content))
+		d.await(t, mark, ready)
+		p.awaitPage(t, strings.TrimSpace(content))
 		t.Logf("healed %s after the fault was over", time.Since(begin).Round(time.Millisecond))
 	}
 	t.Run("Docker away", func(t *testing.T) {
@@ -238,14 +237,14 @@ func TestWatch(t *testing.T) {
 	})
 	t.Run("Docker restarted during a build", func(t *testing.T) {
 		mark := d.mark()
-		p.edit("Dockerfile", "CMD", "RUN sleep 7\nCMD")
-		eventually(t, smallRun, "the build is under way", func() bool { return runs("sleep 7") })
+		p.edit(t, "Dockerfile", "CMD", "RUN sleep 7\nCMD")
+		eventually(t, "the build is under way", func() bool { return runs("sleep 7") })
 		script(t, "docker-down")
 		script(t, "docker")
-		d.wait(mark, runComplete, healed)
+		d.await(t, mark, ready)
 		mark = d.mark()
-		p.edit("Dockerfile", "RUN sleep 7\n", "")
-		d.wait(mark, runComplete, smallRun)
+		p.edit(t, "Dockerfile", "RUN sleep 7\n", "")
+		d.await(t, mark, ready)
 	})
 	t.Run("an API server away for 30 s", func(t *testing.T) {
 		heals(t, func(t *testing.T) { script(t, "kill", node, "kube-apiserver") }, func(t *testing.T) {
@@ -262,11 +261,11 @@ func TestWatch(t *testing.T) {
 	t.Run("a machine asleep", func(t *testing.T) {
 		must(t, d.cmd.Process.Signal(syscall.SIGSTOP))
 		content, mark := next(), d.mark()
-		p.write("index.html", content)
+		p.write(t, "index.html", content)
 		pass(t, 5*time.Second)
 		must(t, d.cmd.Process.Signal(syscall.SIGCONT))
-		d.wait(mark, runComplete, smallRun)
-		awaitPage(t, strings.TrimSpace(content))
+		d.await(t, mark, ready)
+		p.awaitPage(t, strings.TrimSpace(content))
 	})
 
 	t.Run("a hundred saves, as they come", func(t *testing.T) {
@@ -278,7 +277,7 @@ func TestWatch(t *testing.T) {
 			ways[random.IntN(len(ways))].save(t, content)
 			pass(t, time.Duration(random.ExpFloat64()*float64(500*time.Millisecond)))
 			if i%20 == 19 {
-				awaitPage(t, strings.TrimSpace(content))
+				p.awaitPage(t, strings.TrimSpace(content))
 			}
 		}
 		after := d.footprint()
@@ -297,10 +296,10 @@ func TestWatch(t *testing.T) {
 			}
 			must(t, os.WriteFile(name, []byte(name), 0o644))
 		}
-		p.write(".dockerignore", "*\n!index.html\n!many\n")
+		p.write(t, ".dockerignore", "*\n!index.html\n!many\n")
 		mark := d.mark()
-		p.edit("Dockerfile", "COPY index.html .", "COPY . .")
-		d.wait(mark, runComplete, coldBuild)
+		p.edit(t, "Dockerfile", "COPY index.html .", "COPY . .")
+		d.await(t, mark, ready)
 		arrives(t, inPlace)
 		pass(t, 20*time.Second) // what the run took goes back
 		begin, ticks := time.Now(), cpuTicks(t, d)
@@ -315,34 +314,32 @@ func TestWatch(t *testing.T) {
 		}
 	})
 
-	if code := d.interrupt(time.Minute); code != 0 {
-		t.Errorf("devloop's exit code is %d", code)
-	}
+	d.stop(t)
 
 	t.Run("the keys of a terminal", func(t *testing.T) {
 		w := startInTerminal(t, p, "--verbose")
-		w.wait(0, runComplete, coldBuild)
+		w.await(t, 0, ready)
 		w.press("?")
-		w.wait(0, `r: run now`, smallRun)
+		w.says(t, 0, `r: run now`)
 		w.press("p")
-		w.wait(0, `paused`, smallRun)
+		w.says(t, 0, `paused`)
 		content, mark := next(), w.mark()
-		p.write("index.html", content)
+		p.write(t, "index.html", content)
 		pass(t, rest)
 		if n := w.count(mark, building); n != 0 {
 			t.Error("built while it was paused")
 		}
 		w.press("p")
-		w.wait(mark, runComplete, smallRun)
-		awaitPage(t, strings.TrimSpace(content))
+		w.await(t, mark, ready)
+		p.awaitPage(t, strings.TrimSpace(content))
 		mark = w.mark()
 		w.press("r")
-		w.wait(mark, runComplete, smallRun)
+		w.await(t, mark, ready)
 		mark = w.mark()
 		w.press("l")
-		w.wait(mark, `small-\S+: .*GET / HTTP`, smallRun)
+		w.says(t, mark, `small-\S+: .*GET / HTTP`)
 		w.press("l")
-		w.wait(mark, `logs of the pods are off`, smallRun)
+		w.says(t, mark, `logs of the pods are off`)
 		w.press("q")
 		select {
 		case <-w.done:
@@ -353,15 +350,15 @@ func TestWatch(t *testing.T) {
 			t.Errorf("exit code %d", code)
 		}
 	})
-	if pods := smallPods(t, cluster); len(pods) != 0 {
+	if pods := p.pods(t, cluster); len(pods) != 0 {
 		t.Errorf("pods left: %v", pods)
 	}
 
 	t.Run("a terminal that is closed", func(t *testing.T) {
 		w := startInTerminal(t, p)
-		w.wait(0, runComplete, coldBuild)
+		w.await(t, 0, ready)
 		must(t, w.cmd.Process.Kill()) // script(1) alone: its terminal goes, and the kernel tells devloop by SIGHUP
-		eventually(t, smallRun, "devloop cleaned up and ended", func() bool { return len(smallPods(t, cluster)) == 0 && !listens(8002) })
+		eventually(t, "devloop cleaned up and ended", func() bool { return len(p.pods(t, cluster)) == 0 && !listens(8002) })
 	})
 }
 
