@@ -30,6 +30,6 @@ e2e: build
 bench: build
 	test/bench/run $(BENCH)
 
-# Outside of CI: fuzzing, and all unit tests many times over.
+# Outside of CI: fuzzing, all unit tests many times over, and the end-to-end tests in their long form.
 soak:
 	test/soak
