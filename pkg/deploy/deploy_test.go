@@ -21,6 +21,7 @@ import (
 	"helm.sh/helm/v3/pkg/chart"
 	helmregistry "helm.sh/helm/v3/pkg/registry"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
@@ -415,6 +416,41 @@ func TestVerdict(t *testing.T) {
 			}
 			if err != nil && (!strings.Contains(err.Error(), test.reason+": "+test.message) || event.Hint(err) == "") {
 				t.Errorf("verdict %v, hint %q", err, event.Hint(err))
+			}
+		})
+	}
+}
+
+// TestKilledContainer is about what helps a container that was killed: nothing is said of its memory that was not seen.
+func TestKilledContainer(t *testing.T) {
+	limited := func(name string) corev1.Container {
+		return corev1.Container{Name: name, Resources: corev1.ResourceRequirements{
+			Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("32Mi")}}}
+	}
+	const raise = "raise the container's memory limit"
+	const perhaps = "exit code 137 is SIGKILL, and its memory limit is 32Mi: if it reached that, " + raise
+	for _, test := range []struct {
+		name   string
+		spec   corev1.PodSpec
+		code   int32
+		reason string
+		hint   string // how it begins
+	}{
+		{"the node saw the memory kill", corev1.PodSpec{Containers: []corev1.Container{limited("main")}}, 137, "OOMKilled", raise},
+		{"the node saw its end first", corev1.PodSpec{Containers: []corev1.Container{{Name: "other"}, limited("main")}}, 137, "Error", perhaps},
+		{"an init container", corev1.PodSpec{InitContainers: []corev1.Container{limited("main")}}, 137, "Error", perhaps},
+		{"without a limit", corev1.PodSpec{Containers: []corev1.Container{{Name: "main"}, limited("other")}}, 137, "Error", hintLines},
+		{"another end", corev1.PodSpec{Containers: []corev1.Container{limited("main")}}, 1, "Error", hintLines},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			pod := &corev1.Pod{Spec: test.spec, Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
+				Name: "main", RestartCount: crashes,
+				State:                corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}},
+				LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: test.code, Reason: test.reason}},
+			}}}}
+			all := troubles(pod, false)
+			if len(all) != 1 || !strings.HasPrefix(all[0].hint, test.hint) {
+				t.Errorf("%+v, not the hint %q", all, test.hint)
 			}
 		})
 	}

@@ -66,6 +66,7 @@ type TrialError struct {
 	Output     string // last lines
 
 	image, command, message string
+	limit                   string // of the pod's memory, as the namespace's LimitRange gives one; "" if there is none
 }
 
 // Error has the command's last lines below the fact.
@@ -74,6 +75,8 @@ func (e *TrialError) Error() string {
 	switch {
 	case e.NotStarted:
 		text = fmt.Sprintf("%s cannot be started in image %s", e.command, e.image)
+	case e.Code == exitKilled && e.Reason != reasonMemory && e.limit != "":
+		text += " (SIGKILL; its memory limit is " + e.limit + ")"
 	case e.Reason != "Error" && e.Reason != "":
 		text += " (" + e.Reason + ")"
 	}
@@ -206,6 +209,7 @@ func (d *Deployer) trialEnded(ctx context.Context, t Trial, pod *corev1.Pod, end
 	return "", &TrialError{
 		Code: ended.ExitCode, Reason: ended.Reason, NotStarted: notStarted, Output: lastOf(output),
 		image: t.Image, command: t.shown(), message: strings.TrimSpace(ended.Message),
+		limit: memoryLimit(pod, managedByUs),
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -39,6 +40,16 @@ func ended(state corev1.ContainerStateTerminated) corev1.PodStatus {
 
 func waits(reason, message string) corev1.PodStatus {
 	return corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{{Name: "devloop", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}}}}
+}
+
+// limited gives the containers of pods a memory limit, as a LimitRange does.
+func limited(client *fake.Clientset) *fake.Clientset {
+	client.PrependReactor("create", "pods", func(a clientgotesting.Action) (bool, runtime.Object, error) {
+		pod := a.(clientgotesting.CreateAction).GetObject().(*corev1.Pod)
+		pod.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("32Mi")}
+		return false, pod, nil
+	})
+	return client
 }
 
 // forbids refuses pods in a namespace.
@@ -78,6 +89,8 @@ func TestTrial(t *testing.T) {
 		{"in one with a quota", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", quota), Trial{Namespace: "web"}, "exceeded quota", "", false},
 		{"the API server breaks off", forbids(node(ended(corev1.ContainerStateTerminated{})), "default", apierrors.NewInternalError(errors.New("etcd"))), Trial{}, "etcd", "default", true},
 		{"killed", node(ended(corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"})), Trial{}, "a b in image worker:1 ended with exit code 137 (OOMKilled)\nfake logs", "default", false},
+		{"killed, and the node does not say why", limited(node(ended(corev1.ContainerStateTerminated{ExitCode: 137, Reason: "Error"}))), Trial{},
+			"a b in image worker:1 ended with exit code 137 (SIGKILL; its memory limit is 32Mi)\nfake logs", "default", false},
 		{"no such command", node(ended(corev1.ContainerStateTerminated{ExitCode: 128, Reason: "StartError", Message: "exec: no"})), Trial{}, "a b cannot be started in image worker:1: exec: no", "default", false},
 		{"the node lacks the image", node(waits("ErrImageNeverPull", "not there")), Trial{}, "container devloop of pod : ErrImageNeverPull: not there", "default", false},
 		{"a registry that is away for long", node(waits("ErrImagePull", "i/o timeout")), Trial{}, "ErrImagePull: i/o timeout", "default", true},

@@ -216,7 +216,7 @@ func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 				if said := strings.TrimSpace(last.Message); said != "" { // why it could not be started, or what it left in its termination log
 					t.what += ": " + said
 				}
-				t.hint = hintExit(last)
+				t.hint = hintExit(last, memoryLimit(pod, status.Name))
 			}
 		default:
 			continue
@@ -242,10 +242,27 @@ func hintImage(image string) string {
 
 const hintLines = "its last lines say why; mend it and save"
 
-func hintExit(last *corev1.ContainerStateTerminated) string {
+// exitKilled is the exit code of what SIGKILL has ended. A memory kill is one, and not every node says so: its reason is OOMKilled
+// only where the runtime saw the kill before it saw the end.
+const exitKilled = 137
+
+// memoryLimit is that of a container, "" if it has none.
+func memoryLimit(pod *corev1.Pod, container string) string {
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if limit := c.Resources.Limits.Memory(); c.Name == container && !limit.IsZero() {
+			return limit.String()
+		}
+	}
+	return ""
+}
+
+func hintExit(last *corev1.ContainerStateTerminated, limit string) string {
 	switch {
-	case last.Reason == "OOMKilled":
+	case last.Reason == reasonMemory:
 		return "raise the container's memory limit, or have it use less"
+	case last.ExitCode == exitKilled && limit != "":
+		return "exit code 137 is SIGKILL, and its memory limit is " + limit +
+			": if it reached that, raise the container's memory limit, or have it use less"
 	case last.ExitCode == 127 || last.Reason == "StartError" || last.ExitCode == 126:
 		return "its command is not in the image, or cannot be run: correct the command or the Dockerfile"
 	}

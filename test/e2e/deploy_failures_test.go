@@ -41,7 +41,7 @@ func testFailures(t *testing.T, cluster kubernetes.Interface) {
 		{"crash", rollout, afterTwice, []string{"deployment failures/crash: container main of pod crash-", "CrashLoopBackOff: back-off ", "(exit code 3, Error)", "\ngoing down, with a probe"}, "its last lines say why; mend it and save"},
 		{"crash-unprobed", rollout, afterTwice, []string{"deployment failures/crash-unprobed: container main of pod crash-unprobed-", "CrashLoopBackOff: back-off ", "(exit code 4, Error)", "\ngoing down, without a probe"}, "its last lines say why; mend it and save"},
 		{"no-command", rollout, soon, []string{"deployment failures/no-command: container main of pod no-command-", "RunContainerError: ", `exec: "not-in-the-image": executable file not found`}, "correct the container's command"},
-		{"memory", rollout, afterTwice, []string{"deployment failures/memory: container main of pod memory-", "CrashLoopBackOff: back-off ", "OOMKilled)"}, "raise the container's memory limit"},
+		{"memory", rollout, afterTwice, []string{"deployment failures/memory: container main of pod memory-", "CrashLoopBackOff: back-off ", "(exit code 137, "}, "raise the container's memory limit"},
 		{"config", rollout, soon, []string{"deployment failures/config: container main of pod config-", `CreateContainerConfigError: configmap "nobody-makes-it" not found`}, "make the config map or secret that it names"},
 		{"huge", rollout, atOnce, []string{"deployment failures/huge: pod huge-", "Unschedulable: 0/1 nodes are available: 1 Insufficient cpu."}, "lower its resources' requests"},
 		{"quota", rollout, soon, []string{"deployment failures-quota/quota: FailedCreate: ", "exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0"}, "raise the namespace's quota"},
