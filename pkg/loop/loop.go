@@ -26,8 +26,10 @@ const (
 	// burstLimit is how long they wait at most: then a run may begin in vain, but the images' caches get warm.
 	burstLimit = 10 * time.Second
 
-	// retryMin is after how long a run is tried again whose failure may pass by itself; it doubles, up to retryMax: a daemon that
-	// is restarted takes seconds, and a laptop that is carried to another network must not need its user for it.
+	// retryMin is how long after the start of a run that failed in a way which may pass the next one starts; it doubles, up to
+	// retryMax: a daemon that is restarted takes seconds, and a laptop that is carried to another network must not need its user for
+	// it. It counts from the start, since a try may take long to see that something is away. After a try that took longer there is
+	// still a pause of retryMin.
 	retryMin = time.Second
 	retryMax = 30 * time.Second
 
@@ -111,6 +113,7 @@ func (l *Loop) Run(ctx context.Context) {
 		ended   = make(chan error)
 		unsure  bool // files changed and changed back during the run
 		number  = 0
+		began   time.Time // the run under way, or the last one
 		last    time.Time // change
 		first   time.Time // of its burst
 		tries   = 0       // in a row that failed in a way that may pass
@@ -128,6 +131,7 @@ func (l *Loop) Run(ctx context.Context) {
 		case <-starts:
 			pending, unsure = false, false
 			number++
+			began = time.Now()
 			if tries == 0 {
 				told = newTold()
 			}
@@ -169,7 +173,7 @@ func (l *Loop) Run(ctx context.Context) {
 				start(restless)
 			case event.IsTransient(err):
 				next = cause{why: "retry"}
-				wait := min(retryMin<<min(tries, 10), retryMax)
+				wait := max(min(retryMin<<min(tries, 10), retryMax)-time.Since(began), retryMin)
 				if tries++; tries == 1 {
 					l.sink.For("loop").Note("trying again until it works, or a file changes")
 				}

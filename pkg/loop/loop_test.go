@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,6 +34,7 @@ type world struct {
 	bad      atomic.Bool  // an image is
 	followed atomic.Int32 // how often the proof was
 	flaky    atomic.Int32 // how often Apply fails in a way that passes
+	applyFor time.Duration
 	running  atomic.Int32 // runs under way, to see that there is never more than one
 	overlap  atomic.Bool
 }
@@ -118,6 +120,7 @@ func (w *world) Validate(ctx context.Context, _ event.Sink, _ []name.Tag) error 
 	}
 }
 func (w *world) Apply(_ context.Context, _ event.Sink, tags []name.Tag) error {
+	<-time.After(w.applyFor)
 	if w.flaky.Add(-1) >= 0 {
 		return event.Transient(fmt.Errorf("port %d: the API server is away", w.flaky.Load()+100))
 	}
@@ -373,6 +376,38 @@ func TestTransientFailure(t *testing.T) {
 			t.Errorf("deployed %q", got)
 		}
 	})
+}
+
+// How far apart tries start: up to retryMax, however long each of them takes to see that something is away.
+func TestBackoffCountsFromTheStart(t *testing.T) {
+	for took, want := range map[time.Duration][]int{ // seconds from one start to the next
+		0:                {1, 2, 4, 8, 16, 30, 30},
+		3 * time.Second:  {4, 4, 4, 8, 16, 30, 30},
+		20 * time.Second: {21, 21, 21, 21, 21, 30, 30},
+		45 * time.Second: {46, 46, 46, 46, 46, 46, 46},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := &world{applyFor: took}
+			w.flaky.Store(math.MaxInt32)
+			_, events, stop := start(t, w)
+			defer stop()
+			pass(10 * time.Minute)
+			var apart []int
+			var last time.Time
+			for _, e := range events() {
+				if e.Phase != event.Started {
+					continue
+				}
+				if !last.IsZero() {
+					apart = append(apart, int(e.Time.Sub(last).Seconds()))
+				}
+				last = e.Time
+			}
+			if len(apart) < len(want) || !slices.Equal(apart[:len(want)], want) {
+				t.Errorf("tries of %s start after %v, not %v", took, apart, want)
+			}
+		})
+	}
 }
 
 // A change does not wait until it is tried again.
