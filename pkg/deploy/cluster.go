@@ -5,6 +5,7 @@ package deploy
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -37,7 +38,7 @@ import (
 const (
 	// requestTimeout bounds each request to the API server, and so each step of a Helm write, which has no context.
 	requestTimeout = 60 * time.Second
-	// answerTimeout is how long a cluster may take to answer at start.
+	// answerTimeout is how long a cluster may take to be reached, and to answer the first question of a start or of a stage.
 	answerTimeout = 10 * time.Second
 	// queriesPerSecond replaces client-go's 5, which is meant for controllers that must spare a shared API server.
 	queriesPerSecond = 500
@@ -46,6 +47,8 @@ const (
 	// fresh is for how long what the API server said of its kinds is taken for true. After devloop's own writes it is asked at once.
 	fresh = 5 * time.Second
 )
+
+const hintCluster = "minikube status; minikube start"
 
 // Cluster is one cluster, fixed when it is connected to: another context that is selected later changes nothing. The cluster itself
 // may be restarted, with another port or other certificates: what its kube context says now is followed.
@@ -179,7 +182,7 @@ func Connect(ctx context.Context, kubeContext string) (*Cluster, error) {
 	system, err := c.Client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 	if err != nil {
 		return nil, event.WithHint(fmt.Errorf("kube context %q: its API server %s does not answer: %w", raw.name, raw.server, err),
-			"minikube status; minikube start")
+			hintCluster)
 	}
 	c.UID = string(system.UID)
 	way.is(system.UID)
@@ -189,6 +192,21 @@ func Connect(ctx context.Context, kubeContext string) (*Cluster, error) {
 	}
 	c.version = version.GitVersion
 	return c, nil
+}
+
+// answers returns why the API server cannot be used now. Whoever is about to ask it many things asks this first: a single request to one
+// that hangs takes up to a minute, as long as two tries of a run should be apart. The question is one that etcd is needed for.
+func (c *Cluster) answers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	_, err := c.Client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+	switch {
+	case err == nil, apierrors.IsNotFound(err), apierrors.IsForbidden(err):
+		return nil
+	case errors.Is(err, errOtherCluster): // which says what to do
+		return err
+	}
+	return event.WithHint(fmt.Errorf("kube context %q: its API server does not answer: %w", c.Context, err), hintCluster)
 }
 
 // Direct returns how the API server is reached now, for connections that are no HTTP requests. It is not to be changed.

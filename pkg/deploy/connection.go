@@ -105,7 +105,7 @@ func (c *connection) read() (*way, error) {
 		}
 		w.proxy = proxy.String()
 	}
-	w.open = connrotation.NewDialer((&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext)
+	w.open = connrotation.NewDialer((&net.Dialer{Timeout: answerTimeout, KeepAlive: 30 * time.Second}).DialContext)
 	tracked := rest.CopyConfig(config)
 	tracked.Dial = w.open.DialContext
 	if w.transport, err = rest.TransportFor(tracked); err != nil {

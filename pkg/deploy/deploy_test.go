@@ -21,6 +21,7 @@ import (
 	"helm.sh/helm/v3/pkg/chart"
 	helmregistry "helm.sh/helm/v3/pkg/registry"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
@@ -507,6 +508,8 @@ func TestPassing(t *testing.T) {
 		"a hook while the server was away": {errors.Join(report(refused), nil), true},
 		"a pod that printed it":            {event.WithHint(finalError{errors.New("pod a-1: connection refused")}, "mend it"), false},
 		"Helm's list of one":               {plain(errors.New("1 error occurred:\n\t* Get \"https://192.0.2.1\": i/o timeout\n\n")), true},
+		"an API server that starts":        {fmt.Errorf("create: %w", apierrors.NewForbidden(pods, "a", errors.New("not yet ready to handle request"))), true},
+		"a quota":                          {apierrors.NewForbidden(pods, "a", errors.New("exceeded quota")), false},
 		"a mistake":                        {errors.New("parse error"), false},
 	} {
 		if got := event.IsTransient(passing(test.err)); got != test.passes {

@@ -141,6 +141,9 @@ func (d *Deployer) read(ctx context.Context, say event.Stage, r Release) (desire
 // looked at before it begins.
 func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Release, timeout time.Duration) error {
 	say := sink.For("deploy")
+	if err := d.cluster.answers(ctx); err != nil {
+		return passing(err)
+	}
 	if err := d.ensureNamespaces(ctx, releases); err != nil {
 		return passing(err)
 	}

@@ -44,7 +44,11 @@ type rendered struct {
 // is no mistake of theirs.
 func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Release) error {
 	say := sink.For("deploy")
-	if err := d.cluster.refresh(ctx); err != nil {
+	err := d.cluster.answers(ctx)
+	if err == nil {
+		err = d.cluster.refresh(ctx)
+	}
+	if err != nil {
 		say.Detail("charts could not be validated yet", "reason", err.Error())
 		return nil //nolint:nilerr // whoever writes will say so
 	}

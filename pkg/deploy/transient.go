@@ -56,4 +56,7 @@ func (f finalError) Unwrap() error { return f.error }
 
 // unreached are the words of errors that Helm has turned into text.
 var unreached = []string{"connection refused", "connection reset by peer", "i/o timeout", "TLS handshake timeout", "http2: client connection lost", "unexpected EOF",
-	"Client.Timeout exceeded", "the server was unable to return a response in the time allotted", "etcdserver: "}
+	"Client.Timeout exceeded", "the server was unable to return a response in the time allotted", "etcdserver: ", startsUp}
+
+// startsUp is what an API server refuses writes with that has not read yet what its admission needs: as forbidden.
+const startsUp = "not yet ready to handle request"

@@ -283,7 +283,9 @@ func (d *Deployer) makeTrial(ctx context.Context, t Trial) (*corev1.Pod, error) 
 }
 
 // refuses tells that a namespace takes no such pod: it is not made yet, it ends, or it has rules of its own.
-func refuses(err error) bool { return apierrors.IsNotFound(err) || apierrors.IsForbidden(err) }
+func refuses(err error) bool {
+	return apierrors.IsNotFound(err) || apierrors.IsForbidden(err) && !strings.Contains(err.Error(), startsUp)
+}
 
 func (d *Deployer) createTrial(ctx context.Context, t Trial, namespace string) (*corev1.Pod, error) {
 	image := notLabel.Replace(t.Name)

@@ -87,6 +87,8 @@ func TestTrial(t *testing.T) {
 			Trial{Near: "web"}, "", "default", false},
 		{"near one with a quota", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", quota), Trial{Near: "web"}, "", "default", false},
 		{"in one with a quota", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", quota), Trial{Namespace: "web"}, "exceeded quota", "", false},
+		{"the API server starts", forbids(node(ended(corev1.ContainerStateTerminated{})), "default", apierrors.NewForbidden(pods, "x", errors.New(startsUp))),
+			Trial{}, startsUp, "default", true},
 		{"the API server breaks off", forbids(node(ended(corev1.ContainerStateTerminated{})), "default", apierrors.NewInternalError(errors.New("etcd"))), Trial{}, "etcd", "default", true},
 		{"killed", node(ended(corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"})), Trial{}, "a b in image worker:1 ended with exit code 137 (OOMKilled)\nfake logs", "default", false},
 		{"killed, and the node does not say why", limited(node(ended(corev1.ContainerStateTerminated{ExitCode: 137, Reason: "Error"}))), Trial{},
