@@ -30,6 +30,6 @@ e2e: build
 bench: build
 	test/bench/run $(BENCH)
 
-# Outside of CI: fuzzing, all unit tests many times over, and the end-to-end tests in their long form.
+# Outside of CI: fuzzing, all unit tests many times over, and longer stories of the loop and of the end-to-end tests.
 soak:
 	test/soak

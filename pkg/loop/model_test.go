@@ -3,6 +3,7 @@ package loop
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -50,15 +51,17 @@ const (
 	waits    = 'w' // time goes by, longer than bursts and retries take
 )
 
+// A step more makes seven times as many stories, which is for "make soak".
+var length = flag.Int("length", 4, "how many steps each story of TestEveryStory has")
+
 // Every story of these steps, up to a length, with the end after it: there is never more than one run; nothing is left under way or
 // undone; what is deployed is what is on disk.
 func TestEveryStory(t *testing.T) {
 	const letters = "csefmtw"
-	const length = 5
 	stories := 0
 	var tell func(story string)
 	tell = func(story string) {
-		if len(story) == length {
+		if len(story) == *length {
 			stories++
 			for _, shutdown := range []bool{false, true} {
 				synctest.Test(t, func(t *testing.T) { play(t, story, shutdown) })
