@@ -36,17 +36,3 @@ func TestPollDoubtsWholeSeconds(t *testing.T) {
 	p.next("req.txt") // once the second is over
 	p.expect("no more", func() {})
 }
-
-// A folder that may be entered but not listed gives no events, and yet its files can be watched.
-func TestUnlistedFolder(t *testing.T) {
-	if os.Getuid() == 0 {
-		t.Skip("root may list everything")
-	}
-	p := open(t, Options{Quiet: 30 * time.Millisecond}, nil)
-	p.write("closed/req.txt")
-	p.must(os.Chmod(p.path("closed"), 0o311))
-	t.Cleanup(func() { _ = os.Chmod(p.path("closed"), 0o755) })
-	p.watch("closed/req.txt")
-	p.write("closed/req.txt")
-	p.next("closed/req.txt")
-}

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // project is a folder that is watched. Paths of its methods are relative to it.
 type project struct {
-	t   *testing.T
+	t   testing.TB
 	w   *Watcher
 	dir string
 
@@ -31,7 +31,7 @@ type project struct {
 
 // open runs a Watcher for the test's life; the folder is empty and nothing is watched yet. Prepare, if not nil, sees the
 // Watcher before it runs.
-func open(t *testing.T, o Options, prepare func(*Watcher)) *project {
+func open(t testing.TB, o Options, prepare func(*Watcher)) *project {
 	t.Helper()
 	p := &project{t: t, dir: t.TempDir()}
 	w, err := New(func(e event.Event) {
@@ -155,7 +155,7 @@ func (p *project) told(what string, do func()) map[string]bool {
 	p.t.Helper()
 	do()
 	got := map[string]bool{}
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	rings := 1
 	if p.w.mode == Poll {
 		rings = 3
@@ -298,7 +298,7 @@ func TestProjectFolderIsReplaced(t *testing.T) {
 // next waits for the path to be told.
 func (p *project) next(want string) {
 	p.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		select {
 		case settled := <-p.w.Batches():
