@@ -41,7 +41,7 @@ func onTerminal(t *testing.T, columns uint16, write func(*printer)) string {
 	}
 	var said strings.Builder
 	buffer := make([]byte, 64<<10)
-	for deadline := time.Now().Add(10 * time.Second); !strings.HasSuffix(said.String(), "the end"); {
+	for deadline := time.Now().Add(time.Minute); !strings.HasSuffix(said.String(), "the end"); {
 		n, err := master.Read(buffer)
 		if err != nil || time.Now().After(deadline) {
 			t.Fatalf("%q, %v", said.String(), err)

@@ -245,7 +245,7 @@ func TestLogsAndEvents(t *testing.T) {
 		}
 		done <- out
 	}()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for n := 0; ; n++ {

@@ -70,7 +70,7 @@ func TestWhatStays(t *testing.T) {
 // dead tells whether a process is, or waits to be reaped; soon it is given a moment for it.
 func dead(t *testing.T, pid int, soon bool) bool {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		state, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "stat"))
 		if err != nil || strings.Contains(string(state), ") Z ") {
 			return true

@@ -96,10 +96,10 @@ func TestCommandEnds(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "not done after 500ms") {
 		t.Errorf("%v", err)
 	}
-	if took := time.Since(begin); took > 20*time.Second {
+	if took := time.Since(begin); took > time.Minute { // they sleep for longer
 		t.Errorf("it took %s to end", took)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for gone := false; !gone; {
 		err := syscall.Kill(pid(), 0)
 		state, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid()))

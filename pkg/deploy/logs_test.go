@@ -716,7 +716,7 @@ func TestLogsThroughHTTP(t *testing.T) {
 	scopes <- webScope
 	want := numbered(1, 60)
 	n.print(stamped(want...)...)
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(time.Minute)
 	for len(h.lines()) < len(want) {
 		select {
 		case <-deadline:

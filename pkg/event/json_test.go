@@ -231,7 +231,7 @@ func TestSecretsAreHidden(t *testing.T) {
 	}
 	start := time.Now()
 	s.HideFile(large.String())
-	if took := time.Since(start); took > 10*time.Second || s.Text("value-19999") != Hidden {
+	if took := time.Since(start); took > time.Minute || s.Text("value-19999") != Hidden {
 		t.Errorf("%s, %s", took, s.Text("value-19999"))
 	}
 

@@ -162,8 +162,8 @@ func TestInstallIsInterrupted(t *testing.T) {
 			defer cancel()
 			start := time.Now()
 			_, _, err := run(ctx, folder, []string{filepath.Join(folder, "pip")}, func(string) { cancel() })
-			if err == nil || time.Since(start) > goodbye+5*time.Second {
-				t.Errorf("%v after %s", err, time.Since(start))
+			if took := time.Since(start); err == nil || took > time.Minute { // the child takes ten
+				t.Errorf("%v after %s", err, took)
 			}
 			if left, _ := os.ReadFile(filepath.Join(folder, "left")); string(left) != test.left {
 				t.Errorf("left %q", left)
@@ -176,7 +176,7 @@ func TestInstallIsInterrupted(t *testing.T) {
 			if _, err := fmt.Sscan(string(child), &pid); err != nil {
 				t.Fatal(err)
 			}
-			for deadline := time.Now().Add(10 * time.Second); ; { // it is dead, and waits to be reaped by whoever does that here
+			for deadline := time.Now().Add(time.Minute); ; { // it is dead, and waits to be reaped by whoever does that here
 				state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 				if err != nil || strings.Contains(string(state), ") Z ") {
 					break

@@ -83,7 +83,7 @@ func TestChanged(t *testing.T) {
 			}
 		})
 	}
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(time.Minute)
 	for seen := uint64(0); seen < each*tellers; {
 		changed := b.Changed()
 		lines, _ := b.Lines(seen, 1<<40)

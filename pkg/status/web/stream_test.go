@@ -389,16 +389,16 @@ func TestStalledReaderHoldsNothingUp(t *testing.T) {
 	for range 2000 { // more than the connection's buffers hold
 		board.Sink(event.Event{Time: time.Now(), Stage: "pod", Phase: event.Noted, Message: event.PodLog, Fields: []any{"line", long}})
 	}
-	if took := time.Since(start); took > 5*time.Second {
+	if took := time.Since(start); took > time.Minute {
 		t.Errorf("telling took %v", took)
 	}
-	for deadline := time.Now().Add(10 * time.Second); !writes.stalled(); <-time.After(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !writes.stalled(); <-time.After(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the reader is not stalled")
 		}
 	}
 	note(board, "1") // still does not wait
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := server.Config.Shutdown(ctx); err != nil {
 		t.Errorf("the stream keeps the server from ending: %v", err)
@@ -473,7 +473,7 @@ func TestReadersComeAndGo(t *testing.T) {
 
 // some reads what comes until it has read something, and leaves.
 func some(ctx context.Context, url string) ([]message, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
