@@ -583,7 +583,9 @@ func (d *devloop) exit(t *testing.T) int {
 // stop is Ctrl+C, after which all has to have gone well.
 func (d *devloop) stop(t *testing.T) {
 	t.Helper()
-	d.stop(t)
+	if code := d.interrupt(t); code != 0 {
+		t.Fatalf("devloop ended with exit code %d", code)
+	}
 }
 
 // kill is kill -9.
