@@ -124,7 +124,10 @@ const platform = "platform"
 func newProject(t *testing.T, template string) *project {
 	t.Helper()
 	p := &project{name: filepath.Base(template) + "-" + unique(), port: freePort(t), dir: t.TempDir(), cache: t.TempDir()}
-	p.env = append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_CACHE_HOME="+p.cache, "XDG_RUNTIME_DIR="+t.TempDir())
+	sockets, err := os.MkdirTemp("", "run") // t.TempDir is called as the test, and what a socket is called has 107 letters at most
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(sockets) })
+	p.env = append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_CACHE_HOME="+p.cache, "XDG_RUNTIME_DIR="+sockets)
 	if template == platform {
 		for _, name := range []string{"requirements.txt", "Dockerfile.worker", "Dockerfile.client", "devloop.yaml", "deploy"} {
 			_, err := command(t.Context(), os.Environ(), "cp", "-r", filepath.Join("..", "..", name), p.dir)
