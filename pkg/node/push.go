@@ -226,10 +226,10 @@ func (p *Push) explain(tag name.Tag, err error) error {
 	var answered *transport.Error
 	var dial net.Error
 	switch {
+	case errors.As(err, new(*tls.CertificateVerificationError)): // of private addresses http was tried, too
+		return event.WithHint(failure, "have this machine trust the registry's certificate")
 	case errors.Is(err, errPlain), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"): // net/http's words
 		return event.WithHint(failure, "give it a certificate, or allow plain http: push: http://"+tag.RegistryStr()+"/…")
-	case errors.As(err, new(*tls.CertificateVerificationError)):
-		return event.WithHint(failure, "have this machine trust the registry's certificate")
 	case errors.As(err, &answered) && (answered.StatusCode == http.StatusUnauthorized || answered.StatusCode == http.StatusForbidden):
 		return event.WithHint(failure, "docker login "+tag.RegistryStr())
 	case errors.As(err, &answered) && !answered.Temporary():

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log"
@@ -147,6 +148,11 @@ func TestPushRefused(t *testing.T) {
 	_, err := (&http.Client{Transport: outward{}}).Head("http://10.0.0.1:5000/v2/") //nolint:bodyclose // there is no answer
 	if !errors.Is(err, errPlain) {
 		t.Errorf("plain http beyond this machine: %v", err)
+	}
+	// go-containerregistry asks a private address by https, and then by http; it hands on both errors.
+	err = NewPush(false).explain(newTag(t, "10.0.0.1:5000/team/worker:1"), errors.Join(&tls.CertificateVerificationError{Err: io.EOF}, errPlain))
+	if !strings.Contains(event.Hint(err), "trust the registry's certificate") {
+		t.Errorf("a certificate that is not trusted: %v (%s)", err, event.Hint(err))
 	}
 	closed := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v2/" {
