@@ -9,9 +9,10 @@ up() {
     die "a cluster's name is of a-z, 0-9 and -, and does not end like a worker's: not $NAME"
   [[ $RUNTIME =~ ^(containerd|docker)$ ]] || die "a runtime is containerd or docker, not $RUNTIME"
   [[ $COUNT =~ ^[1-9]$ ]] || die "a cluster has 1 to 9 nodes, not $COUNT"
+  [[ $GRACE =~ ^([1-9][0-9])?$ ]] || die "a node's grace is 10 to 99 seconds, not $GRACE"
   build
   place "$NAME"
-  local inputs="$RUNTIME $COUNT $KUBE $ROOTFS $images" begin=$SECONDS workers=() node
+  local inputs="$RUNTIME $COUNT${GRACE:+ $GRACE} $KUBE $ROOTFS $images" begin=$SECONDS workers=() node
   at "$NAME"
   if [ -e "$RUN/ready" ] && alive; then
     say "cluster $NAME is already up"
@@ -139,6 +140,8 @@ configure() {
     sed "s|@NODE@|$NODE|; s|@IP@|$IP|; s|@CGROUP@|$CGROUP|; s|@POD_CIDR@|$POD_CIDR|; s|@NODE_POD_CIDR@|$NODE_POD_CIDR|
       s|@DNS_IP@|$DNS_IP|; s|@RUNTIME_SOCKET@|$runtime_socket|" "$here/node/$file" > "$etc/$file"
   done
+  # A kubelet renews its lease in a quarter of its time, so that eight signs of life have to be missed.
+  [ -z "$GRACE" ] || echo "nodeLeaseDurationSeconds: $((GRACE / 2))" >> "$etc/kubelet.yaml"
   in_node bash -euc '
     ssh-keygen -q -t ed25519 -N "" -C devloop-test -f /etc/kubernetes/id
     mv /etc/kubernetes/id.pub /etc/kubernetes/authorized_keys
@@ -192,7 +195,7 @@ await_control_plane() {
   local pki=/etc/kubernetes/pki conf=/etc/kubernetes
   await 90 kube-apiserver
   start kube-controller-manager kube-controller-manager --kubeconfig=$conf/kube-controller-manager.conf \
-    --leader-elect=false --bind-address=127.0.0.1 --kube-api-qps=300 --kube-api-burst=600 \
+    ${GRACE:+--node-monitor-grace-period="${GRACE}s"} --leader-elect=false --bind-address=127.0.0.1 --kube-api-qps=300 --kube-api-burst=600 \
     --use-service-account-credentials=true --root-ca-file=$pki/ca.crt \
     --service-account-private-key-file=$pki/sa.key \
     --cluster-signing-cert-file=$pki/ca.crt --cluster-signing-key-file=$pki/ca.key

@@ -4,12 +4,14 @@
 package e2e
 
 import (
-	"bytes"
-	"context"
+	"archive/tar"
+	"bufio"
+	"compress/gzip"
 	"crypto/ed25519"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,9 +21,12 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 func TestBuild(t *testing.T) {
+	t.Parallel()
 	t.Run("secrets reach the build and are no inputs", buildSecrets)
 	t.Run("ssh", buildSSH)
 	t.Run("a step that fails", buildFailure)
@@ -29,20 +34,20 @@ func TestBuild(t *testing.T) {
 	t.Run("only the newest images are kept", buildKeep)
 }
 
-// newImageProject has one image, called built.
+// newImageProject has one image, of the project's name.
 func newImageProject(t *testing.T, more, dockerfile string) *project {
 	t.Helper()
-	p := &project{t: t, dir: t.TempDir(), cache: t.TempDir()}
-	p.env = append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_CACHE_HOME="+p.cache, "TOKEN=one", "SSH_AUTH_SOCK=")
-	p.write(t, "devloop.yaml", "apiVersion: devloop/v1\nname: built\nimages:\n  built:\n    context: .\n"+more)
-	p.write(t, "Dockerfile", "FROM python:3.11-slim\n"+dockerfile)
+	p := &project{name: "built-" + unique(), dir: t.TempDir(), cache: t.TempDir()}
+	p.env = append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_CACHE_HOME="+p.cache, "XDG_RUNTIME_DIR="+t.TempDir(), "TOKEN=one", "SSH_AUTH_SOCK=")
+	p.write(t, "devloop.yaml", "apiVersion: devloop/v1\nname: "+p.name+"\nimages:\n  "+p.name+":\n    context: .\n"+more)
+	p.write(t, "Dockerfile", "FROM "+baseImage+"\n"+dockerfile)
 	return p
 }
 
 // image builds and returns the name of what was built.
-func (p *project) image(t *testing.T) (image, log string) {
+func (p *project) image(t *testing.T, args ...string) (image, log string) {
 	t.Helper()
-	out, log := p.call(t, 0, "build", "--json")
+	out, log := p.call(t, 0, append([]string{"build", "--json"}, args...)...)
 	var built []struct{ Image string }
 	if err := json.Unmarshal([]byte(out), &built); err != nil || len(built) != 1 {
 		t.Fatalf("%v:\n%s%s", err, out, log)
@@ -55,16 +60,15 @@ func buildSecrets(t *testing.T) {
 	p := newImageProject(t, "    secrets: { conf: { file: pip.conf }, token: { env: TOKEN }, none: { file: ~/none } }\n", `
 RUN --mount=type=secret,id=conf,target=/etc/pip.conf --mount=type=secret,id=token --mount=type=secret,id=none \
     sleep 0.3 && : `+t.TempDir()+` && grep --quiet index /etc/pip.conf && test "$(cat /run/secrets/token)" = one && test ! -e /run/secrets/none
+RUN for word in out layer; do echo in-the-$word; done | tee /words
 `)
 	p.write(t, "pip.conf", "[global]\nindex-url = https://user:hunter2@index.example/simple\n")
 	_, log := p.image(t)
-	if !regexp.MustCompile(`INFO build: build step image=built step="\[2/2\] RUN .*" took=`).MatchString(log) {
+	if !regexp.MustCompile(`INFO build: build step image=` + p.name + ` step="\[2/3\] RUN .*" took=`).MatchString(log) {
 		t.Errorf("the step and its time are not told:\n%s", log)
 	}
 	p.edit(t, "Dockerfile", "index /etc/pip.conf", "-- index /etc/pip.conf") // built again, and told in full
-	out, log := p.call(t, 0, "build", "-v")
-	again := strings.Fields(out)[1]
-	t.Cleanup(func() { docker(t, "image", "rm", "--force", again) })
+	again, log := p.image(t, "-v")
 	kept, err := filepath.Glob(filepath.Join(p.cache, "devloop", "builds", "*.log"))
 	if err != nil || len(kept) != 2 {
 		t.Errorf("output kept: %v, %v", kept, err)
@@ -74,12 +78,13 @@ RUN --mount=type=secret,id=conf,target=/etc/pip.conf --mount=type=secret,id=toke
 		must(t, err)
 		log += string(text)
 	}
-	tar := filepath.Join(t.TempDir(), "image.tar")
-	docker(t, "save", "--output", tar, again)
-	whole, err := os.ReadFile(tar)
-	must(t, err)
-	if strings.Contains(log, "hunter2") || bytes.Contains(whole, []byte("hunter2")) {
+	saved := savedImage(t, again)
+	if strings.Contains(log, "hunter2") || strings.Contains(saved, "hunter2") {
 		t.Errorf("the secret is in the log or in the image:\n%s", log)
+	}
+	// The Dockerfile does not hold these words as they are: they come from the step's output, and from the layer.
+	if !strings.Contains(log, "in-the-out") || !strings.Contains(saved, "in-the-layer") {
+		t.Errorf("what is there is not found, so that the secret would not be either:\n%s", log)
 	}
 	p.write(t, "pip.conf", "[global]\nindex-url = https://user:hunter3@index.example/simple\n")
 	if other, _ := p.image(t); other != again {
@@ -88,6 +93,32 @@ RUN --mount=type=secret,id=conf,target=/etc/pip.conf --mount=type=secret,id=toke
 	p.edit(t, "Dockerfile", "id=none", "id=none,required=true")
 	if _, log := p.call(t, 1, "build"); !strings.Contains(log, "secret none not found") {
 		t.Errorf("a required secret that is not there:\n%s", log)
+	}
+}
+
+// savedImage is all that an image consists of, as Docker saves it: each file of it, unpacked where it is compressed.
+func savedImage(t *testing.T, image string) string {
+	t.Helper()
+	archive := filepath.Join(t.TempDir(), "image.tar")
+	docker(t, "save", "--output", archive, image)
+	file, err := os.Open(archive)
+	must(t, err)
+	defer func() { _ = file.Close() }()
+	var all strings.Builder
+	for archive := tar.NewReader(file); ; {
+		_, err := archive.Next()
+		if err == io.EOF {
+			return all.String()
+		}
+		must(t, err)
+		content := bufio.NewReader(archive)
+		var plain io.Reader = content
+		if magic, _ := content.Peek(2); string(magic) == "\x1f\x8b" {
+			plain, err = gzip.NewReader(content)
+			must(t, err)
+		}
+		_, err = io.Copy(&all, plain)
+		must(t, err)
 	}
 }
 
@@ -135,7 +166,7 @@ func buildFailure(t *testing.T) {
 	if n := strings.Count(log, "│ Collecting package-"); n == 0 || n > 12 || !strings.Contains(log, "Collecting package-400\n") {
 		t.Errorf("%d lines of the step's output:\n%s", n, log)
 	}
-	found := regexp.MustCompile(`failed: ERROR: No matching distribution found for nowhere\n  → mend it and save; .*whole output is in (/\S+/built-[0-9a-f]{16}\.log)\n`).FindStringSubmatch(log)
+	found := regexp.MustCompile(`failed: ERROR: No matching distribution found for nowhere\n  → mend it and save; .*whole output is in (/\S+/` + p.name + `-[0-9a-f]{16}\.log)\n`).FindStringSubmatch(log)
 	if found == nil {
 		t.Fatalf("the error does not say what, what to do and where the output is:\n%s", log)
 	}
@@ -165,35 +196,34 @@ func buildInContext(t *testing.T) {
 
 // buildKeep saves again and again, and undoes.
 func buildKeep(t *testing.T) {
-	cluster := kubernetesClient(t)
 	p := newProject(t, "small")
 	p.append(t, "devloop.yaml", "keepImages: 2\n")
 	d := p.start(t)
-	t.Cleanup(func() { removeImages(t, d) })
 	d.await(t, 0, ready)
-	save := func(content string) (mark int) {
-		mark = d.mark()
-		p.write(t, "index.html", content)
-		d.await(t, mark, ready)
-		p.awaitPage(t, strings.TrimSpace(content))
-		return mark
-	}
-	nonce := t.TempDir() // another one each time
+	var built []string
 	for i := range 4 {
-		mark := save(fmt.Sprintf("page %d %s\n", i, nonce))
-		if n := d.count(mark, `old image removed`); i >= 1 && n != 1 {
-			t.Errorf("after page %d, %d images were removed", i, n)
-		}
+		c := d.save(t, "index.html", fmt.Sprintf("page %d of %s\n", i, p.name))
+		built = append(built, c.happens(t, on(event.ImageBuilt)).field("image"))
+		c.arrives(t)
+		p.awaitPage(t, fmt.Sprintf("page %d of %s", i, p.name))
 	}
-	mark := save("page 2 " + nonce + "\n")
-	if d.count(mark, building) != 0 || d.count(mark, `image found, tagging`) != 1 {
+	c := d.save(t, "index.html", "page 2 of "+p.name+"\n")
+	c.arrives(t)
+	p.awaitPage(t, "page 2 of "+p.name)
+	if c.counts(building) != 0 || c.counts(on(event.ImageFound).with("image", "^"+built[2]+"$")) != 1 {
 		t.Error("what was undone is built anew")
 	}
-	if d.count(0, `room made on the nodes .*freed=`) == 0 {
-		t.Error("nothing is said of the room that was made")
+	// Whichever run removed it: one that a pod still names when it ends waits for the next run.
+	removed := on("old image removed")
+	for _, image := range built[:2] {
+		d.await(t, 0, removed.with("image", "^"+image+"$"))
 	}
+	if n := d.count(0, removed); n != 3 { // and the one before these
+		t.Errorf("%d images were removed, not 3", n)
+	}
+	d.await(t, 0, on("room made on the nodes").with("freed", "."))
 	d.stop(t)
-	if pods := p.pods(t, cluster); len(pods) != 0 {
+	if pods := p.pods(t, kubernetesClient(t)); len(pods) != 0 {
 		t.Errorf("pods left: %v", pods)
 	}
 }
