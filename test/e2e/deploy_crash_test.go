@@ -120,34 +120,3 @@ func checkWhole(t *testing.T, cluster kubernetes.Interface, turn int) {
 		t.Errorf("turn %d: config maps, secrets, things and cluster roles are %q, not %q", turn, got, want)
 	}
 }
-
-func testFrozen(t *testing.T, cluster kubernetes.Interface) {
-	node := onlyNode(t)
-	p := newProject(t, "deploy/frozen")
-	d := p.start(t, "--verbose")
-	d.await(t, 0, ready)
-	mark := d.mark()
-	p.edit(t, "devloop.yaml", "value: first", "value: second")
-	eventually(t, "the hook of the upgrade runs", func() bool {
-		pods, err := cluster.CoreV1().Pods("frozen").List(t.Context(), metav1.ListOptions{LabelSelector: "job-name=web-hook0", FieldSelector: "status.phase=Running"})
-		return err == nil && len(pods.Items) == 1
-	})
-	t.Cleanup(func() { script(t, "unpause", node, "kube-apiserver") })
-	script(t, "pause", node, "kube-apiserver")
-	pass(t, time.Minute)
-	script(t, "unpause", node, "kube-apiserver")
-	begin := time.Now()
-	d.await(t, mark, ready)
-	t.Logf("healed %s after the API server went on, %d runs had failed", time.Since(begin).Round(time.Millisecond), d.count(mark, failed))
-	if statuses := records(t, cluster, "frozen")["web"]; strings.Contains(statuses, "pending") || !strings.HasSuffix(statuses, "deployed") {
-		t.Errorf("Helm's records: %s", statuses)
-	}
-	if got := kubectl(t, "get", "deployment", "web", "--namespace", "frozen", "--output", "jsonpath={.spec.template.spec.containers[0].env[0].value}"); got != "second" {
-		t.Errorf("the deployment has the value %s", got)
-	}
-	mark = d.mark()
-	p.edit(t, "devloop.yaml", "value: second", "value: third")
-	d.await(t, mark, ready)
-	d.stop(t)
-	p.remove(t)
-}
