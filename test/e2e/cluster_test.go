@@ -301,6 +301,16 @@ func inventory(t *testing.T, namespaces ...string) []string {
 	return lines
 }
 
+// gone checks that nothing in the cluster has the project's name.
+func (p *project) gone(t *testing.T) {
+	t.Helper()
+	for _, line := range inventory(t) {
+		if strings.Contains(line, p.name) {
+			t.Errorf("left: %s", line)
+		}
+	}
+}
+
 // compare checks that two inventories are the same.
 func compare(t *testing.T, when string, got, want []string) {
 	t.Helper()

@@ -6,63 +6,69 @@ package e2e
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// What a clean-up says.
+const (
+	crdsStay     = "CRDs stay, with all objects of their kinds"
+	namespaceHas = "namespace kept, it is not empty"
 )
 
 func testCleanup(t *testing.T, cluster kubernetes.Interface) {
 	p := newProject(t, "deploy/cleanup")
-	kubectl(t, "create", "namespace", "cleanup-mine")
+	mine := p.name + "-mine"
+	kubectl(t, "create", "namespace", mine)
 	d := p.start(t)
 	d.await(t, 0, ready)
 	p.write(t, "users.yaml", `
 apiVersion: cleanup.test/v1
 kind: Thing
-metadata: { name: plain, namespace: cleanup }
+metadata: { name: plain }
 ---
 apiVersion: cleanup.test/v1
 kind: Thing
-metadata: { name: stuck, namespace: cleanup, finalizers: [cleanup.test/nobody] }
+metadata: { name: stuck, finalizers: [cleanup.test/nobody] }
 ---
 apiVersion: v1
 kind: PersistentVolumeClaim
-metadata: { name: data-db-0, namespace: cleanup }
+metadata: { name: data-db-0 }
 spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 1Mi } } }
 `)
-	kubectl(t, "apply", "--filename", p.dir+"/users.yaml")
+	kubectl(t, "apply", "--namespace", p.name, "--filename", p.dir+"/users.yaml")
 
-	mark, begin := d.mark(), time.Now()
+	mark := d.mark()
 	d.stop(t)
-	t.Logf("the clean-up took %s", time.Since(begin).Round(time.Millisecond))
-	for _, want := range []string{
-		`WARN cleanup: finalizers taken away, their controller did not do so .*objects=stuck`,
-		`cleanup: objects deleted resource=things.cleanup.test namespace=cleanup objects="plain stuck"`,
-		`WARN cleanup: release is uninstalled without its hooks, since that failed with them .*release=guest`,
-		`│ the hook will not$`,
-		`cleanup: release uninstalled release=guest`,
-		`cleanup: release uninstalled release=data`,
-		`cleanup: volume claim stays, it holds data claim=cleanup/data-db-0 remove it with="devloop delete --volumes"`,
-		`cleanup: CRDs stay, with all objects of their kinds crds=things.cleanup.test remove them with="devloop delete --crds"`,
-		`WARN cleanup: namespace kept, it is not empty namespace=cleanup holds=persistentvolumeclaims/data-db-0`,
+	for _, want := range []expectation{
+		on("finalizers taken away, their controller did not do so").with("objects", "^stuck$"),
+		on("objects deleted").with("resource", "^things.cleanup.test$").with("namespace", "^"+p.name+"$").with("objects", "^plain stuck$"),
+		of("guest", "release is uninstalled without its hooks, since that failed with them").because(`\nthe hook will not\n`),
+		of("guest", event.ReleaseRemoved),
+		of("data", event.ReleaseRemoved),
+		on("volume claim stays, it holds data").with("claim", "^"+p.name+"/data-db-0$").with("remove it with", "^devloop delete --volumes$"),
+		on(crdsStay).with("crds", "^things.cleanup.test$").with("remove them with", "^devloop delete --crds$"),
+		on(namespaceHas).with("namespace", "^"+p.name+"$").with("holds", "^persistentvolumeclaims/data-db-0$"),
 	} {
-		if d.count(mark, want) != 1 {
-			t.Errorf("it does not say once %s", want)
+		if n := d.count(mark, want); n != 1 {
+			t.Errorf("%d lines say %s", n, want)
 		}
 	}
-	for _, namespace := range []string{"cleanup", "cleanup-mine"} {
+	for _, namespace := range []string{p.name, mine} {
 		if got := records(t, cluster, namespace); len(got) != 0 {
 			t.Errorf("releases left: %v", got)
 		}
 	}
-	kubectl(t, "get", "namespace", "cleanup-mine")
-	kubectl(t, "get", "persistentvolumeclaim", "data-db-0", "--namespace", "cleanup")
+	kubectl(t, "get", "namespace", mine)
+	kubectl(t, "get", "persistentvolumeclaim", "data-db-0", "--namespace", p.name)
 	if got := kubectl(t, "get", "things.cleanup.test", "--all-namespaces", "--output", "name"); got != "" {
 		t.Errorf("objects left: %s", got)
 	}
 
 	_, log := p.call(t, 0, "delete", "--volumes")
-	for _, want := range []string{"volume claim deleted claim=cleanup/data-db-0", "namespace deleted namespace=cleanup", "CRDs stay"} {
+	for _, want := range []string{"volume claim deleted claim=" + p.name + "/data-db-0", "namespace deleted namespace=" + p.name, "CRDs stay"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("delete --volumes does not say %q:\n%s", want, log)
 		}
@@ -71,9 +77,45 @@ spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 1Mi } } 
 	if _, log := p.call(t, 0, "delete", "--crds"); !strings.Contains(log, "CRD deleted crd=things.cleanup.test") {
 		t.Errorf("delete --crds says:\n%s", log)
 	}
-	if got := kubectl(t, "get", "namespace/cleanup", "crd/things.cleanup.test", "--ignore-not-found"); got != "" {
+	if got := kubectl(t, "get", "crd", "things.cleanup.test", "--ignore-not-found"); got != "" {
 		t.Errorf("left: %s", got)
 	}
-	kubectl(t, "get", "namespace", "cleanup-mine")
-	kubectl(t, "delete", "namespace", "cleanup-mine")
+	kubectl(t, "delete", "namespace", mine) // which is still there, since it is not devloop's
+	p.gone(t)
+}
+
+// testKept: what was there before, or is annotated to be kept, outlives every way to remove a release.
+func testKept(t *testing.T, cluster kubernetes.Interface) {
+	p := newProject(t, "deploy/kept")
+	definition := p.read(t, "things/crds/things.yaml")
+	p.write(t, "theirs.yaml", strings.Replace(definition, "theirs: {", "before: { type: string }, theirs: {", 1))
+	kubectl(t, "create", "--filename", p.dir+"/theirs.yaml")
+	properties := func() string {
+		t.Helper()
+		return kubectl(t, "get", "crd", "things.kept.test", "--output", "jsonpath={.spec.versions[0].schema.openAPIV3Schema.properties}")
+	}
+	before := properties()
+	d := p.start(t)
+	d.await(t, 0, ready)
+	d.only(t, on("CRD is there already and not of devloop's making, it stays as it is").with("crd", "^things.kept.test$"))
+	d.stop(t)
+	if n := d.count(0, on(crdsStay)); n != 0 {
+		t.Error("it offers to delete a CRD that is not its own")
+	}
+	d.only(t, on(namespaceHas).with("namespace", "^"+p.name+"$").with("holds", "^configmaps/kept$"))
+	if got := records(t, cluster, p.name); len(got) != 0 {
+		t.Errorf("releases left: %v", got)
+	}
+
+	p.call(t, 0, "delete", "--crds", "--volumes")
+	kubectl(t, "get", "configmap", "kept", "--namespace", p.name)
+	if got := kubectl(t, "get", "configmap", "not-kept", "--namespace", p.name, "--ignore-not-found"); got != "" {
+		t.Errorf("left: %s", got)
+	}
+	if after := properties(); after != before {
+		t.Errorf("somebody else's CRD went from %s to %s", before, after)
+	}
+	kubectl(t, "delete", "configmap", "kept", "--namespace", p.name)
+	kubectl(t, "delete", "crd", "things.kept.test")
+	p.remove(t)
 }

@@ -4,28 +4,25 @@
 package e2e
 
 import (
-	"cmp"
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 func TestDeploy(t *testing.T) {
+	t.Parallel()
 	cluster := kubernetesClient(t)
-	before := inventory(t)
-	t.Run("side by side", func(t *testing.T) { // the longest first: test/e2e/run lets four of them run at once
+	t.Run("side by side", func(t *testing.T) { // the longest first: test/e2e/run lets six of them run at once
 		for _, part := range []struct {
 			name string
 			test func(*testing.T, kubernetes.Interface)
@@ -37,6 +34,7 @@ func TestDeploy(t *testing.T) {
 			{"on failure: rollback, keep", testRollback},
 			{"only what differs is written", testExact},
 			{"a release whose pods crash is not written again", testExactCrashing},
+			{"what is not devloop's to remove stays", testKept},
 			{"hooks", testHooks},
 			{"whose release it is", testOwner},
 			{"order", testOrder},
@@ -49,183 +47,158 @@ func TestDeploy(t *testing.T) {
 			})
 		}
 	})
-	t.Run("an API server that hangs during an upgrade", func(t *testing.T) { testFrozen(t, cluster) })
-	if !t.Failed() {
-		compare(t, "after all", inventory(t), before)
+	if t.Failed() {
+		return
+	}
+	for _, group := range []string{"kill", "cleanup", "exact", "kept"} {
+		if got := kubectl(t, "get", "crd", "things."+group+".test", "--ignore-not-found"); got != "" {
+			t.Errorf("left: %s", got)
+		}
 	}
 }
 
 func testOrder(t *testing.T, cluster kubernetes.Interface) {
 	p := newProject(t, "deploy/order")
-	story := p.story(t, 1, "run")
+	d := p.once(t, 1)
 
-	names := []string{"one", "two", "three"}
 	var begun, ended []time.Time
-	alone := 0.0 // seconds that they would take one after the other
-	for _, name := range names {
-		begun = append(begun, story.line(t, "release applied", "started", name).Time)
-		applied := story.line(t, "release applied", "succeeded", name)
-		ended = append(ended, applied.Time)
-		alone += applied.Took
+	for _, name := range []string{"one", "two", "three"} {
+		begun = append(begun, d.only(t, of(name, event.ReleaseApplied, event.Started)).Time)
+		ended = append(ended, d.only(t, of(name, event.ReleaseApplied)).Time)
 	}
 	if last, first := slices.MaxFunc(begun, time.Time.Compare), slices.MinFunc(ended, time.Time.Compare); !last.Before(first) {
-		t.Errorf("the last of %v was begun at %s, when the first one was done at %s", names, last, first)
+		t.Errorf("the last of three releases was begun at %s, when the first one was done at %s", last, first)
 	}
-	if took := slices.MaxFunc(ended, time.Time.Compare).Sub(slices.MinFunc(begun, time.Time.Compare)).Seconds(); took > alone/2 {
-		t.Errorf("three releases took %.1f s side by side, and %.1f s if one had waited for the other", took, alone)
-	}
-	up := story.line(t, "rollout complete", "succeeded", "one").Time
-	if applied := story.line(t, "release applied", "started", "after").Time; applied.Before(up) {
-		t.Errorf("the release that depends on one was applied at %s, one was up at %s", applied, up)
+	up := d.only(t, of("one", event.RolloutComplete)).Time
+	if begun := d.only(t, of("after", event.ReleaseApplied, event.Started)).Time; begun.Before(up) {
+		t.Errorf("the release that depends on one was applied at %s, one was up at %s", begun, up)
 	}
 	for left, missing := range map[string]string{"left-out": "broken", "left-out-too": "left-out"} {
-		if said := story.line(t, "release left out, what it depends on is not up", "noted", left); said.Fields["depends on"] != missing {
-			t.Errorf("release %s was left out because of %v", left, said.Fields["depends on"])
-		}
+		d.only(t, of(left, leftOut).with("depends on", "^"+missing+"$"))
 	}
 	want := map[string]string{"one": "deployed", "two": "deployed", "three": "deployed", "after": "deployed", "broken": "deployed"}
-	if got := records(t, cluster, "order"); !reflect.DeepEqual(got, want) {
+	if got := records(t, cluster, p.name); !reflect.DeepEqual(got, want) {
 		t.Errorf("Helm's records: %v", got)
 	}
 	p.remove(t)
 }
 
 func testRollback(t *testing.T, cluster kubernetes.Interface) {
-	const back, keep = "http://127.0.0.1:8005/", "http://127.0.0.1:8006/"
 	const crash = "echo this one fails; exit 1; "
 	p := newProject(t, "deploy/rollback")
-	client := &http.Client{Timeout: smallRun, Transport: &http.Transport{DisableKeepAlives: true}}
+	back, keep := p.port, freePort(t)
+	p.edit(t, "devloop.yaml", "local: 8006", fmt.Sprintf("local: %d", keep))
 	serve := func(pages ...string) {
 		t.Helper()
-		for i, url := range []string{back, keep} {
-			if got, err := get(client, url); strings.TrimSpace(got) != pages[i] {
-				t.Errorf("%s serves %q (%v), not %s", url, got, err, pages[i])
+		for i, port := range []int{back, keep} {
+			if got, err := get("http://" + local(port) + "/"); strings.TrimSpace(got) != pages[i] {
+				t.Errorf("port %d serves %q (%v), not %s", port, got, err, pages[i])
 			}
 		}
 	}
-	d := p.start(t)
-	save := func(file, old, new, then string) (mark int) {
-		t.Helper()
-		mark = d.mark()
-		p.edit(t, file, old, new)
-		d.wait(mark, then, afterTwice)
-		return mark
+	applied := func(release, revision string) expectation {
+		return of(release, event.ReleaseApplied).with("revision", "^"+revision+"$")
 	}
+	crashes := func(release string) string {
+		return `deployment ` + p.name + `/` + release + `: container main of pod .*CrashLoopBackOff`
+	}
+	d := p.start(t)
 	d.await(t, 0, ready)
 	serve("one", "one")
 
-	mark := save("back.yaml", "mkdir", crash+"mkdir", `release applied .*release=back revision=2`)
+	c := d.replace(t, "back.yaml", "mkdir", crash+"mkdir")
+	c.happens(t, applied("back", "2"))
 	serve("one", "one")
-	d.await(t, mark, failed)
-	for _, line := range []string{`release rolled back .*release=back revision=1`, `│ deployment rollback/back: container main of pod .*CrashLoopBackOff`, `│ this one fails`, `│ rolled back to revision 1$`} {
-		d.wait(mark, line, smallRun)
-	}
+	c.fails(t, `(?s)`+crashes("back")+`.*\nthis one fails\n.*rolled back to revision 1\b`)
+	c.happens(t, of("back", event.ReleaseRolledBack).with("revision", "^1$"))
 	serve("one", "one")
-	save("back.yaml", crash, "", runComplete) // as it was
-	save("back.yaml", "echo one", "echo two", runComplete)
+	d.replace(t, "back.yaml", crash, "").arrives(t) // as it was
+	d.replace(t, "back.yaml", "echo one", "echo two").arrives(t)
 	serve("two", "one")
 
-	mark = save("keep.yaml", "mkdir", crash+"mkdir", `release applied .*release=keep revision=2`)
+	c = d.replace(t, "keep.yaml", "mkdir", crash+"mkdir")
+	c.happens(t, applied("keep", "2"))
 	serve("two", "one")
-	d.await(t, mark, failed)
-	d.says(t, mark, `│ deployment rollback/keep: container main of pod .*CrashLoopBackOff`)
+	c.fails(t, crashes("keep"))
 	serve("two", "one")
-	save("keep.yaml", crash+"mkdir /tmp/www; cd /tmp/www; echo one", "mkdir /tmp/www; cd /tmp/www; echo two", runComplete)
+	d.replace(t, "keep.yaml", crash+"mkdir /tmp/www; cd /tmp/www; echo one", "mkdir /tmp/www; cd /tmp/www; echo two").arrives(t)
 	serve("two", "two")
 
 	// Taken back, it is what it was, and yet somebody else's revision: it is written once more.
 	want := map[string]string{"back": "superseded superseded superseded superseded deployed", "keep": "superseded superseded deployed"}
-	if got := records(t, cluster, "rollback"); !reflect.DeepEqual(got, want) {
+	if got := records(t, cluster, p.name); !reflect.DeepEqual(got, want) {
 		t.Errorf("Helm's records: %v", got)
 	}
 	d.stop(t)
-	p.remove(t)
+	p.gone(t)
 }
 
 func testHooks(t *testing.T, cluster kubernetes.Interface) {
 	p := newProject(t, "deploy/hooks")
 	kubeconfig, temporary := filepath.Join(t.TempDir(), "kubeconfig"), t.TempDir()
 	content, err := os.ReadFile(setting(t, "KUBECONFIG"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(kubeconfig, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	must(t, os.WriteFile(kubeconfig, content, 0o600))
 	p.env = append(p.env, "KUBECONFIG="+kubeconfig, "TMPDIR="+temporary)
-	notes := func() string {
-		text, _ := os.ReadFile(filepath.Join(p.dir, "notes"))
-		_ = os.Remove(filepath.Join(p.dir, "notes"))
-		return string(text)
-	}
-	const (
-		before = "before-1 hooked hooks 1\nbefore-2 hooked hooks 1\n"
-		after  = "after-1 hooked hooks 1\nafter-2 hooked hooks 1\n"
-	)
-	again := func(d *devloop) {
+
+	// noted checks which commands have run, and what each saw: the release's ready replicas.
+	noted := func(when string, want ...string) {
 		t.Helper()
-		mark := d.mark()
-		must(t, d.cmd.Process.Signal(syscall.SIGHUP))
-		d.await(t, mark, ready)
+		got, _ := os.ReadFile(filepath.Join(p.dir, "notes")) // none where none has run
+		_ = os.Remove(filepath.Join(p.dir, "notes"))
+		text := ""
+		for _, line := range want {
+			name, replicas, _ := strings.Cut(line, " ")
+			text += fmt.Sprintf("%s hooked %s %s\n", name, p.name, replicas)
+		}
+		if string(got) != text {
+			t.Errorf("%s: %q", when, got)
+		}
 	}
 
 	d := p.start(t)
 	d.await(t, 0, ready)
-	if got := notes(); got != "before-1 hooked hooks \nbefore-2 hooked hooks \n"+after {
-		t.Errorf("the first time: %q", got)
-	}
-	again(d)
-	if got := notes(); got != "" {
-		t.Errorf("nothing had changed: %q", got)
-	}
+	noted("the first time", "before-1", "before-2", "after-1 1", "after-2 1")
+	d.again(t).arrives(t)
+	noted("nothing had changed")
 
-	for _, args := range [][]string{{"set-cluster", "bogus", "--server=https://127.0.0.1:1"}, {"set-context", "bogus", "--cluster=bogus"}, {"use-context", "bogus"}} {
-		kubectl(t, append([]string{"--kubeconfig", kubeconfig, "config"}, args...)...)
+	for _, args := range []string{"set-cluster bogus --server=https://127.0.0.1:1", "set-context bogus --cluster=bogus", "use-context bogus"} {
+		kubectl(t, append([]string{"--kubeconfig", kubeconfig, "config"}, strings.Fields(args)...)...)
 	}
-	mark := d.mark()
-	p.edit(t, "devloop.yaml", "value: first", "value: second")
-	d.says(t, mark, `release applied .*release=hooked revision=2`)
-	d.await(t, mark, ready)
-	if got := notes(); got != before+after {
-		t.Errorf("another context was selected, and a file saved: %q", got)
-	}
+	c := d.replace(t, "devloop.yaml", "value: first", "value: second")
+	c.happens(t, of("hooked", event.ReleaseApplied).with("revision", "^2$"))
+	c.arrives(t)
+	noted("another context was selected, and a file saved", "before-1 1", "before-2 1", "after-1 1", "after-2 1")
 
 	p.write(t, "fail-after-1", "")
-	mark = d.mark()
-	p.edit(t, "devloop.yaml", "value: second", "value: third")
-	d.await(t, mark, failed)
-	d.says(t, mark, `release hooks/hooked: command after it: ./note after-1: exit status 9`)
-	d.says(t, mark, `│ after-1 gives up`)
-	if got := notes(); got != before+"after-1 hooked hooks 1\n" {
-		t.Errorf("a command after it failed: %q", got)
-	}
-	if err := os.Remove(filepath.Join(p.dir, "fail-after-1")); err != nil {
-		t.Fatal(err)
-	}
-	again(d)
-	if got := notes(); got != after {
-		t.Errorf("it failed the last time: %q", got)
-	}
-	again(d)
-	if got := notes(); got != "" {
-		t.Errorf("nothing had changed again: %q", got)
-	}
-	if got := records(t, cluster, "hooks")["hooked"]; got != "superseded superseded deployed" {
+	c = d.replace(t, "devloop.yaml", "value: second", "value: third")
+	c.fails(t, `release `+p.name+`/hooked: command after it: ./note after-1: exit status 9\nafter-1 gives up`)
+	noted("a command after it failed", "before-1 1", "before-2 1", "after-1 1")
+	must(t, os.Remove(filepath.Join(p.dir, "fail-after-1")))
+	d.again(t).arrives(t)
+	noted("it failed the last time", "after-1 1", "after-2 1")
+	d.again(t).arrives(t)
+	noted("nothing had changed again")
+	if got := records(t, cluster, p.name)["hooked"]; got != "superseded superseded deployed" {
 		t.Errorf("Helm's records: %s", got)
 	}
 	d.stop(t)
 	if left, err := os.ReadDir(temporary); err != nil || len(left) != 0 {
 		t.Errorf("left of the commands' kubeconfigs: %v (%v)", left, err)
 	}
+	p.gone(t)
 }
 
 func testOwner(t *testing.T, cluster kubernetes.Interface) {
 	first, second := newProject(t, "deploy/owner"), newProject(t, "deploy/owner")
-	second.edit(t, "devloop.yaml", "name: owner", "name: pretender")
+	second.edit(t, "devloop.yaml", "namespace: "+second.name, "namespace: "+first.name)
 	first.call(t, 0, "run")
 
 	_, log := second.call(t, 1, "run")
-	for _, want := range []string{`release owner/contested is there already and was not made by devloop for the project \"pretender\"`, "--adopt", "helm uninstall contested -n owner"} {
+	for _, want := range []string{
+		fmt.Sprintf(`release %s/contested is there already and was not made by devloop for the project \"%s\"`, first.name, second.name),
+		"--adopt", "helm uninstall contested -n " + first.name,
+	} {
 		if !strings.Contains(log, want) {
 			t.Errorf("refused, it does not say %s:\n%s", want, log)
 		}
@@ -233,7 +206,7 @@ func testOwner(t *testing.T, cluster kubernetes.Interface) {
 	if _, log := second.call(t, 0, "delete"); strings.Contains(log, "uninstalled") {
 		t.Errorf("it removed what is not its own:\n%s", log)
 	}
-	if got := records(t, cluster, "owner")["contested"]; got != "deployed" {
+	if got := records(t, cluster, first.name)["contested"]; got != "deployed" {
 		t.Errorf("Helm's records, after it was refused: %q", got)
 	}
 
@@ -241,10 +214,11 @@ func testOwner(t *testing.T, cluster kubernetes.Interface) {
 	if !strings.Contains(log, "release taken over, it will be removed with the others run=1 release=contested") {
 		t.Error(log)
 	}
-	if _, log := first.call(t, 1, "run"); !strings.Contains(log, `not made by devloop for the project \"owner\"`) {
+	if _, log := first.call(t, 1, "run"); !strings.Contains(log, fmt.Sprintf(`not made by devloop for the project \"%s\"`, first.name)) {
 		t.Error(log)
 	}
-	if _, log := first.call(t, 0, "delete"); strings.Contains(log, "uninstalled") || !strings.Contains(log, "namespace kept, it is not empty namespace=owner") {
+	if _, log := first.call(t, 0, "delete"); strings.Contains(log, "uninstalled") ||
+		!strings.Contains(log, "namespace kept, it is not empty namespace="+first.name) {
 		t.Errorf("the release is another one's by now:\n%s", log)
 	}
 	second.call(t, 0, "run") // it is its own without --adopt, too
@@ -252,12 +226,13 @@ func testOwner(t *testing.T, cluster kubernetes.Interface) {
 	d := second.start(t)
 	d.await(t, 0, ready)
 	for _, command := range []string{"run", "delete"} {
-		if _, log := second.call(t, 3, command); !strings.Contains(log, fmt.Sprintf(`another devloop (pid %d) is working on project "pretender"`, d.cmd.Process.Pid)) {
+		busy := fmt.Sprintf(`another devloop (pid %d) is working on project "%s"`, d.cmd.Process.Pid, second.name)
+		if _, log := second.call(t, 3, command); !strings.Contains(log, busy) {
 			t.Errorf("while one runs, %s says:\n%s", command, log)
 		}
 	}
 	d.stop(t)
-	if got := records(t, cluster, "owner"); len(got) != 0 {
+	if got := records(t, cluster, first.name); len(got) != 0 {
 		t.Errorf("releases left: %v", got)
 	}
 	first.remove(t) // the namespace is the first one's
@@ -265,7 +240,8 @@ func testOwner(t *testing.T, cluster kubernetes.Interface) {
 
 func testDiff(t *testing.T, cluster kubernetes.Interface) {
 	p := newProject(t, "deploy/diff")
-	compares := func(t *testing.T, differs int, want ...string) string {
+	release := "release " + p.name + "/shown, "
+	compares := func(differs int, want ...string) string {
 		t.Helper()
 		p.call(t, differs, "diff", "--exit-code")
 		out, _ := p.call(t, 0, "diff")
@@ -279,85 +255,69 @@ func testDiff(t *testing.T, cluster kubernetes.Interface) {
 		}
 		return out
 	}
-	compares(t, 1, "release diff/shown, revision 0: would be applied, it is not there yet\n", "+kind: Deployment\n", "+  password: hidden, sha256 ")
-	if got := kubectl(t, "get", "namespace", "diff", "--ignore-not-found"); got != "" {
-		t.Errorf("there is a namespace that nobody has asked for: %s", got)
-	}
+	compares(1, release+"revision 0: would be applied, it is not there yet\n", "+kind: Deployment\n", "+  password: hidden, sha256 ")
+	p.gone(t) // a namespace that nobody has asked for
 	p.call(t, 0, "run")
-	before := inventory(t, "diff")
+	before := inventory(t, p.name)
 
-	if out := compares(t, 0); out != "release diff/shown, revision 1: unchanged, nothing differs\n" {
+	if out := compares(0); out != release+"revision 1: unchanged, nothing differs\n" {
 		t.Errorf("nothing differs, and diff says:\n%s", out)
 	}
-	p.edit(t, "devloop.yaml", "nobody-sees-the-first", "nobody-sees-the-second")
-	p.edit(t, "devloop.yaml", "data: { text: first }", "data: { text: second }")
-	p.edit(t, "devloop.yaml", "run: echo first", "run: echo second")
-	out := compares(t, 1, "release diff/shown, revision 1: would be applied, its chart, its values or its commands differ\n",
-		"--- ConfigMap diff/shown\n", "-  text: first\n", "+  text: second\n", "-  password: hidden, sha256 ", "+  password: hidden, sha256 ", "--- hook Job", " diff/shown-hook0\n", "echo second")
+	changes := [][2]string{{"nobody-sees-the-first", "nobody-sees-the-second"}, {"data: { text: first }", "data: { text: second }"},
+		{"run: echo first", "run: echo second"}}
+	for _, change := range changes {
+		p.edit(t, "devloop.yaml", change[0], change[1])
+	}
+	out := compares(1, release+"revision 1: would be applied, its chart, its values or its commands differ\n",
+		"--- ConfigMap "+p.name+"/shown\n", "-  text: first\n", "+  text: second\n",
+		"-  password: hidden, sha256 ", "+  password: hidden, sha256 ", "--- hook Job", " "+p.name+"/shown-hook0\n", "echo second")
 	if strings.Contains(out, "Deployment") {
 		t.Errorf("diff shows an object that does not differ:\n%s", out)
 	}
 
 	out, _ = p.call(t, 0, "render", "shown")
-	for _, want := range []string{"# Source: workload/templates/workload.yaml\n", "kind: Deployment\n", "text: second\n", "nobody-sees-the-second", "echo second"} {
+	for _, want := range []string{"# Source: workload/templates/workload.yaml\n", "kind: Deployment\n", "text: second\n",
+		"nobody-sees-the-second", "echo second"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("render does not print %q:\n%s", want, out)
 		}
 	}
 	p.call(t, 2, "render", "not-there")
 
-	compare(t, "diff and render changed something", inventory(t, "diff"), before)
-	if got := records(t, cluster, "diff")["shown"]; got != "deployed" {
+	compare(t, "diff and render changed something", inventory(t, p.name), before)
+	if got := records(t, cluster, p.name)["shown"]; got != "deployed" {
 		t.Errorf("Helm's records: %s", got)
 	}
-	p.edit(t, "devloop.yaml", "nobody-sees-the-second", "nobody-sees-the-first")
-	p.edit(t, "devloop.yaml", "data: { text: second }", "data: { text: first }")
-	p.edit(t, "devloop.yaml", "run: echo second", "run: echo first")
-	kubectl(t, "delete", "configmap", "-n", "diff", "shown")
-	compares(t, 1, "release diff/shown, revision 1: would be applied, configmap/shown is missing\n")
+	for _, change := range changes {
+		p.edit(t, "devloop.yaml", change[1], change[0])
+	}
+	kubectl(t, "delete", "configmap", "-n", p.name, "shown")
+	compares(1, release+"revision 1: would be applied, configmap/shown is missing\n")
 	p.remove(t)
 }
 
-// said is a line of devloop's log in JSON.
-type said struct {
-	Time                                time.Time
-	Level, Stage, Phase, Msg, Err, Hint string
-	Took                                float64
-	Fields                              map[string]any
-}
+const leftOut = "release left out, what it depends on is not up"
 
-func (s said) String() string {
-	return fmt.Sprintf("\n%s %s: %s: %s %v %.3f s %s", s.Time.Format("15:04:05.000"), s.Stage, s.Msg, s.Phase, s.Fields, s.Took, s.Err)
-}
-
-type story []said
-
-// story runs a command of devloop to its end, checks the exit code, and returns all that it logged.
-func (p *project) story(t *testing.T, code int, args ...string) story {
+// once is devloop run, which has ended with this exit code.
+func (p *project) once(t *testing.T, code int, args ...string) *devloop {
 	t.Helper()
-	_, log := p.call(t, code, append(args, "--verbose", "--log-format", "json")...)
-	var all story
-	for line := range strings.Lines(log) {
-		var one said
-		if err := json.Unmarshal([]byte(line), &one); err != nil {
-			t.Fatalf("%v: %s", err, line)
-		}
-		all = append(all, one)
+	d := p.start(t, append([]string{"run"}, args...)...)
+	if got := d.exit(t); got != code {
+		t.Fatalf("devloop run: exit code %d, not %d", got, code)
 	}
-	return all
+	return d
 }
 
-// line returns the only line that says so of a release.
-func (s story) line(t *testing.T, message, phase, release string) said {
+// of is an event that is about a release.
+func of(release, message string, phases ...event.Phase) expectation {
+	return on(message, phases...).with("release", "^"+regexp.QuoteMeta(release)+"$")
+}
+
+// only returns the one event that is as expected.
+func (d *devloop) only(t *testing.T, e expectation) line {
 	t.Helper()
-	var found story
-	for _, one := range s {
-		if one.Msg == message && one.Phase == phase && one.Fields["release"] == release {
-			found = append(found, one)
-		}
+	if n := d.count(0, e); n != 1 {
+		t.Fatalf("%d lines say %s", n, e)
 	}
-	if len(found) != 1 {
-		t.Fatalf("%d lines say of release %s %q, %s:\n%v", len(found), release, message, phase, s)
-	}
-	return found[0]
+	return d.await(t, 0, e)
 }

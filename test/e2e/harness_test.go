@@ -255,6 +255,18 @@ func listens(port int) bool {
 	return err == nil
 }
 
+// runs tells whether a process with this command line is there.
+func runs(words string) bool {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, name := range lines {
+		text, _ := os.ReadFile(name) // it may have gone
+		if strings.TrimSpace(strings.ReplaceAll(string(text), "\x00", " ")) == words {
+			return true
+		}
+	}
+	return false
+}
+
 // call runs devloop to its end, and checks the exit code.
 func (p *project) call(t *testing.T, code int, args ...string) (stdout, stderr string) {
 	t.Helper()
@@ -281,6 +293,7 @@ func (p *project) remove(t *testing.T) {
 	if _, log := p.call(t, 0, "delete", "--crds", "--volumes"); !strings.Contains(log, "nothing left behind") {
 		t.Errorf("devloop delete says:\n%s", log)
 	}
+	p.gone(t)
 }
 
 // ---- a devloop that runs -------------------------------------------------------------------------

@@ -24,7 +24,6 @@ import (
 )
 
 func TestTruth(t *testing.T) {
-	t.Run("canary", testCanary)
 	t.Run("platform", testTruth)
 	t.Run("skaffold.yaml", testSkaffold)
 }
@@ -304,97 +303,6 @@ func untouched(t *testing.T, cluster kubernetes.Interface, before map[string]int
 		t.Errorf("pods went from %v to %v", pods, after)
 	}
 	noCanary(t, cluster)
-}
-
-func canaries(t *testing.T, cluster kubernetes.Interface) []corev1.Pod {
-	t.Helper()
-	list, err := cluster.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{LabelSelector: "devloop.trial=verify"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return list.Items
-}
-
-func noCanary(t *testing.T, cluster kubernetes.Interface) {
-	t.Helper()
-	for _, pod := range canaries(t, cluster) {
-		t.Errorf("pod %s/%s is left", pod.Namespace, pod.Name)
-	}
-}
-
-// testCanary is about the pods themselves: what they say, and that they go, whatever happens.
-func testCanary(t *testing.T) {
-	cluster := kubernetesClient(t)
-	p := newProject(t, "small")
-	plain, err := os.ReadFile(filepath.Join(p.dir, "devloop.yaml"))
-	must(t, err)
-	verify := func(entry string) {
-		p.write(t, "devloop.yaml", string(plain)+"verify:\n  - { image: page, "+entry+" }\n")
-	}
-
-	t.Run("what it printed is shown when it fails", func(t *testing.T) {
-		verify(`command: [sh, -c, "for i in $(seq 30); do echo line $i; done; exit 7"]`)
-		_, log := p.call(t, 1, "run")
-		if !strings.Contains(log, "ended with exit code 7") || !strings.Contains(log, "line 30") || strings.Contains(log, "line 15\n") {
-			t.Errorf("it says\n%s", log)
-		}
-		noCanary(t, cluster)
-		if _, err := cluster.CoreV1().Namespaces().Get(t.Context(), "small", metav1.GetOptions{}); err == nil {
-			t.Error("the namespace of the release was made")
-		}
-	})
-
-	t.Run("its time is bounded", func(t *testing.T) {
-		verify(`timeout: 3s, command: [sh], args: [-c, "echo not yet; sleep 600"]`)
-		begun := time.Now()
-		_, log := p.call(t, 1, "run")
-		if !strings.Contains(log, "not done after 3s") || !strings.Contains(log, "not yet") || time.Since(begun) > 40*time.Second {
-			t.Errorf("after %s it says\n%s", time.Since(begun), log)
-		}
-		noCanary(t, cluster)
-	})
-
-	t.Run("a namespace that is not there", func(t *testing.T) {
-		verify(`namespace: nowhere, command: ["true"]`)
-		if _, log := p.call(t, 1, "run"); !strings.Contains(log, `nowhere\" not found`) || !strings.Contains(log, "name a namespace that takes it: verify in devloop.yaml") {
-			t.Errorf("it says\n%s", log)
-		}
-		noCanary(t, cluster)
-	})
-
-	t.Run("a devloop that is killed leaves one, and the next removes it", func(t *testing.T) {
-		verify(`timeout: 5m, command: [sh, -c, "sleep 600"]`)
-		d := p.start(t, "run")
-		eventually(t, "a canary is there", func() bool { return len(canaries(t, cluster)) == 1 })
-		if err := d.cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		<-d.done
-		if n := len(canaries(t, cluster)); n != 1 {
-			t.Fatalf("%d canaries are left", n)
-		}
-		p.call(t, 0, "delete")
-		noCanary(t, cluster)
-	})
-
-	t.Run("a save while it runs ends it", func(t *testing.T) {
-		verify(`timeout: 5m, command: [sh, -c, "sleep 600"]`)
-		d := p.start(t, "--verbose")
-		d.says(t, 0, `image verified: started`)
-		eventually(t, "a canary is there", func() bool { return len(canaries(t, cluster)) == 1 })
-		verify(`command: [test, -e, /site/index.html]`)
-		d.says(t, 0, `run superseded by a newer change`)
-		d.await(t, 0, ready)
-		noCanary(t, cluster)
-		mark := d.mark()
-		p.edit(t, "devloop.yaml", "port: 80", "port:  80")
-		d.await(t, mark, ready)
-		if n := d.count(mark, `image verified`); n != 0 {
-			t.Errorf("an image that had passed was tried %d times", n)
-		}
-		d.stop(t)
-		noCanary(t, cluster)
-	})
 }
 
 // testSkaffold is the platform of a repository that has a skaffold.yaml and no devloop.yaml.
