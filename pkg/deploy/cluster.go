@@ -194,8 +194,9 @@ func Connect(ctx context.Context, kubeContext string) (*Cluster, error) {
 	return c, nil
 }
 
-// answers returns why the API server cannot be used now. Whoever is about to ask it many things asks this first: a single request to one
-// that hangs takes up to a minute, as long as two tries of a run should be apart. The question is one that etcd is needed for.
+// answers returns why the API server cannot be used now. A stage asks this before anything else: a
+// request to a server that hangs may take a minute, and tries of a run are to be half a minute
+// apart. The question is one that the server needs etcd for.
 func (c *Cluster) answers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()

@@ -242,8 +242,8 @@ func hintImage(image string) string {
 
 const hintLines = "its last lines say why; mend it and save"
 
-// exitKilled is the exit code of what SIGKILL has ended. A memory kill is one, and not every node says so: its reason is OOMKilled
-// only where the runtime saw the kill before it saw the end.
+// exitKilled is the exit code of what SIGKILL has ended. A memory kill is one, but its reason is
+// OOMKilled only where the runtime saw the kill before it saw the end, and else Error.
 const exitKilled = 137
 
 // memoryLimit is that of a container, "" if it has none.

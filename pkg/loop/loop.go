@@ -26,9 +26,10 @@ const (
 	// burstLimit is how long they wait at most: then a run may begin in vain, but the images' caches get warm.
 	burstLimit = 10 * time.Second
 
-	// retryMin is how long after the start of a run that failed in a way which may pass the next one starts; it doubles, up to
-	// retryMax: a daemon that is restarted takes seconds, and a laptop that is carried to another network must not need its user for
-	// it. It counts from the start, since a try may take long to see that something is away. After a try that took longer there is
+	// retryMin is the time from the start of a run that failed in a way that may pass to the start of
+	// the next. It doubles, up to retryMax: a daemon that is restarted takes seconds, and a laptop
+	// that is carried to another network must not need its user for it. It counts from the start,
+	// since a try may take long to see that something is away; after one that took longer there is
 	// still a pause of retryMin.
 	retryMin = time.Second
 	retryMax = 30 * time.Second
