@@ -31,7 +31,8 @@ func TestInterrupt(t *testing.T) {
 		{"Helm's write of a first revision", func(t *testing.T, c kubernetes.Interface) { testInterruptWrite(t, c, "pre-install") }},
 		{"Helm's write of a second revision", func(t *testing.T, c kubernetes.Interface) { testInterruptWrite(t, c, "pre-upgrade") }},
 		{"a rollout", testInterruptRollout},
-		{"a clean-up", testInterruptTwice},
+		{"a clean-up, by a second one", testInterruptCleanup},
+		{"a hook that never ends, by a second one", testInterruptHook},
 		{"a command that ends by itself", testInterruptRun},
 	} {
 		t.Run(story.name, func(t *testing.T) {
@@ -179,8 +180,8 @@ func testInterruptRollout(t *testing.T, cluster kubernetes.Interface) {
 	d.only(t, on(event.RolloutComplete, event.Interrupted))
 }
 
-// testInterruptTwice: the second Ctrl+C does not wait for anything, and says what it leaves to devloop delete.
-func testInterruptTwice(t *testing.T, cluster kubernetes.Interface) {
+// testInterruptCleanup: the second Ctrl+C does not wait for the clean-up.
+func testInterruptCleanup(t *testing.T, cluster kubernetes.Interface) {
 	p := newInterrupted(t)
 	p.edit(t, "devloop.yaml", "objects: []",
 		"objects: [{ apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: { name: held, finalizers: [interrupt.test/nobody] } }]")
@@ -189,17 +190,35 @@ func testInterruptTwice(t *testing.T, cluster kubernetes.Interface) {
 	d.await(t, 0, ready)
 	d.signal(t, syscall.SIGINT)
 	d.await(t, 0, on("objects deleted", event.Started)) // which lasts, because of the finalizer
+	d.leavesAtOnce(t, cluster, "deployed")
+	kubectl(t, "patch", "lease", "held", "--namespace", p.name, "--type=merge", "--patch", `{"metadata":{"finalizers":null}}`)
+	p.remove(t)
+}
+
+// testInterruptHook: the second Ctrl+C does not wait for a hook that never ends either.
+func testInterruptHook(t *testing.T, cluster kubernetes.Interface) {
+	p := newInterrupted(t)
+	p.edit(t, "devloop.yaml", "hooks: []", `hooks: [{ on: pre-install, run: sleep infinity }]`)
+	d := p.start(t)
+	p.awaitPod(t, cluster, "job-name=web-hook0")
+	d.signal(t, syscall.SIGINT)
+	d.await(t, 0, of("web", "waiting for Helm's write to end"))
+	d.leavesAtOnce(t, cluster, "pending-install")
+	p.remove(t)
+}
+
+// leavesAtOnce is the second Ctrl+C: what was deployed is there still, and devloop says so.
+func (d *devloop) leavesAtOnce(t *testing.T, cluster kubernetes.Interface, status string) {
+	t.Helper()
 	if code := d.interrupt(t); code != 130 {
 		t.Errorf("after the second Ctrl+C the exit code is %d", code)
 	}
-	d.only(t, on("devloop ends", event.Failed).with("code", "^130$").
-		because(fmt.Sprintf("still there: release %[1]s/web, namespace %[1]s\ndevloop delete removes it", p.name)))
+	left := fmt.Sprintf("still there: release %[1]s/web, namespace %[1]s\ndevloop delete removes it", d.name)
+	d.only(t, on("devloop ends", event.Failed).with("code", "^130$").because(left))
 	d.leftNothingHere(t)
-	if got := records(t, cluster, p.name)["web"]; got != "deployed" {
+	if got := records(t, cluster, d.name)["web"]; got != status {
 		t.Errorf("Helm's records: %q", got)
 	}
-	kubectl(t, "patch", "lease", "held", "--namespace", p.name, "--type=merge", "--patch", `{"metadata":{"finalizers":null}}`)
-	p.remove(t)
 }
 
 // testInterruptRun: what devloop run has deployed stays, also if it is interrupted.
