@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -30,6 +31,8 @@ import (
 const (
 	// logBefore is how many lines are told of a container that ran before, and of one that died.
 	logBefore = 10
+	// logKept is how many lines are kept for that: while a kubelet is late to tell of a restart, those of the next start are among them.
+	logKept = 10 * logBefore
 	// logLine is how much of a line is told, in bytes.
 	logLine = 8 << 10
 	// stampLength is how long a time stamp is at most, in bytes.
@@ -56,6 +59,8 @@ type container struct {
 	news     chan containerState // the newest state; it holds one at most, and has one sender
 	done     chan struct{}       // closed when the last following has ended, nil if there was none
 
+	stream atomic.Pointer[logStream] // that is being read
+
 	// What the goroutine that follows knows.
 	state   containerState
 	id      string          // of the start whose log is being read
@@ -64,8 +69,8 @@ type container struct {
 	lines   int  // that were told
 	resumed bool // the stream goes on where another one ended, and has brought nothing new yet
 	level   leveler
-	last    []string // lines of this start
-	death   string   // what was said of the last one
+	last    []logLineTold // lines of this start
+	death   string        // what was said of the last one
 }
 
 // containerState is what the cluster says of a container.
@@ -73,6 +78,18 @@ type containerState struct {
 	status corev1.ContainerStatus
 	ending bool // its pod is being deleted
 	gone   bool // its pod is
+}
+
+// logStream is a log that is being read while its container runs.
+type logStream struct {
+	id  string // of the start
+	end context.CancelFunc
+}
+
+// logLineTold is a line as it was told, and when it was printed.
+type logLineTold struct {
+	at   time.Time
+	text string
 }
 
 // start is one start of a container.
@@ -103,8 +120,13 @@ func newContainer(client kubernetes.Interface, say event.Stage, object *corev1.P
 		news: make(chan containerState, 1), read: map[string]bool{}, at: newLogPosition()}
 }
 
-// hear takes in the newest state.
+// hear takes in the newest state. The log of a start that has ended comes to its end. A stream that goes on is that of the next start,
+// which the kubelet gave before the API server knew of it.
 func (c *container) hear(s containerState) {
+	stream := c.stream.Load()
+	if stream != nil && !slices.ContainsFunc(starts(s.status), func(now start) bool { return now.id == stream.id && now.ended == nil }) {
+		time.AfterFunc(resumeEnd, stream.end)
+	}
 	select {
 	case <-c.news: // nobody cares any more
 	default:
@@ -228,6 +250,13 @@ func (c *container) tell(ctx context.Context, s start) error {
 		lines := int64(logBefore)
 		options.TailLines = &lines
 	}
+	if s.ended == nil {
+		following, end := context.WithCancel(ctx)
+		defer end()
+		ctx = following
+		c.stream.Store(&logStream{s.id, end})
+		defer c.stream.Store(nil)
+	}
 	stream, err := c.client.CoreV1().Pods(c.namespace).GetLogs(c.pod, options).Stream(ctx)
 	if err != nil {
 		return err
@@ -283,7 +312,7 @@ func (c *container) line(line []byte) {
 	}
 	said := event.Printable(string(text[:min(len(text), logLine)]))
 	c.lines++
-	if c.last = append(c.last, said); len(c.last) > logBefore {
+	if c.last = append(c.last, logLineTold{at, said}); len(c.last) > logKept {
 		c.last = c.last[1:]
 	}
 	c.say.Note(event.PodLog, "pod", c.pod, "namespace", c.namespace, "container", c.name, "level", string(c.level.of(said)), "line", said)
@@ -294,7 +323,13 @@ func (c *container) died(s start) {
 	if s.ended.ExitCode == 0 && s.ended.Reason != reasonMemory || c.state.ending || c.state.gone {
 		return
 	}
-	reason, output := deathReason(s.ended), strings.Join(c.last, "\n")
+	var lines []string
+	for _, line := range c.last {
+		if end := s.ended.FinishedAt; end.IsZero() || line.at.Before(end.Add(time.Second)) { // else it is of the next start
+			lines = append(lines, line.text)
+		}
+	}
+	reason, output := deathReason(s.ended), strings.Join(lines[max(0, len(lines)-logBefore):], "\n")
 	if output == "" {
 		output = printableLines(s.ended.Message) // why it could not be started
 	}

@@ -622,6 +622,47 @@ func TestDeaths(t *testing.T) {
 	})
 }
 
+// On a busy node the API server is late to know that a container was started again: the kubelet gives the new start's log for the old one's.
+func TestDeathThatIsKnownLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newTestNode(1)
+		h, _, end := followed(n, webScope)
+		defer end()
+		n.start(stamped("first words", "last words")...)
+		pass(2 * time.Second)
+		died := metav1.Time{Time: time.Now().Truncate(time.Second)}
+		n.mu.Lock()
+		n.starts[0].ended = true
+		n.starts = append(n.starts, &testStart{})
+		n.changed()
+		n.mu.Unlock()
+		pass(2 * time.Second)
+		n.print(stamped(numbered(1, 20)...)...)
+		pass(3 * time.Second)
+		if told := h.of(event.PodDied); len(told) > 0 {
+			t.Errorf("told %v", told)
+		}
+		n.mu.Lock()
+		n.update(func(s *corev1.ContainerStatus) {
+			s.LastTerminationState.Terminated = testEnd(s, 1)
+			s.LastTerminationState.Terminated.FinishedAt = died
+			s.ContainerID = "start1"
+			s.State.Running.StartedAt = metav1.Time{Time: died.Add(2 * time.Second)}
+		})
+		n.mu.Unlock()
+		pass(5 * time.Second)
+		told := h.of(event.PodDied)
+		if len(told) != 1 || told[0].Field("output") != "first words\nlast words" {
+			t.Errorf("told %v", told)
+		}
+		n.print(stamped("goes on")...)
+		pass(5 * time.Second)
+		if got, want := h.lines(), append(append([]string{"first words", "last words"}, numbered(1, 20)...), "goes on"); !slices.Equal(got, want) {
+			t.Errorf("told %q, not %q", got, want)
+		}
+	})
+}
+
 // The API server is away for an hour: nothing is told of it but once, to who wants to know, and nothing is lost.
 func TestAPIServerIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
