@@ -17,7 +17,6 @@ import (
 
 // user is a Python client of the platform, which tells what it sees in JSON.
 type user struct {
-	t     *testing.T
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
 	lines chan map[string]any
@@ -26,7 +25,7 @@ type user struct {
 
 func startClient(t *testing.T, python string, args ...string) *user {
 	t.Helper()
-	u := &user{t: t, cmd: exec.Command(python, append([]string{filepath.Join("testdata", "client.py")}, args...)...), lines: make(chan map[string]any, 16)}
+	u := &user{cmd: exec.Command(python, append([]string{filepath.Join("testdata", "client.py")}, args...)...), lines: make(chan map[string]any, 16)}
 	u.cmd.Stderr = &u.log
 	stdout, err := u.cmd.StdoutPipe()
 	if err != nil {
@@ -53,32 +52,32 @@ func startClient(t *testing.T, python string, args ...string) *user {
 }
 
 // next returns the next line that has the key.
-func (u *user) next(key string) map[string]any {
-	u.t.Helper()
+func (u *user) next(t *testing.T, key string) map[string]any {
+	t.Helper()
 	deadline := time.After(longEnough)
 	for {
 		select {
 		case line, ok := <-u.lines:
 			if !ok {
 				_ = u.cmd.Wait()
-				u.t.Fatalf("the client ended before it said %q:\n%s", key, &u.log)
+				t.Fatalf("the client ended before it said %q:\n%s", key, &u.log)
 			}
 			if _, ok := line[key]; ok {
 				return line
 			}
 		case <-deadline:
-			u.t.Fatalf("the client did not say %q in time", key)
+			t.Fatalf("the client did not say %q in time", key)
 		}
 	}
 }
 
 // finish lets the client shut its cluster down.
-func (u *user) finish() {
-	u.t.Helper()
+func (u *user) finish(t *testing.T) {
+	t.Helper()
 	_, _ = io.WriteString(u.stdin, "\n")
-	u.next("done")
+	u.next(t, "done")
 	if err := u.cmd.Wait(); err != nil {
-		u.t.Errorf("the client ended badly: %v\n%s", err, &u.log)
+		t.Errorf("the client ended badly: %v\n%s", err, &u.log)
 	}
 }
 

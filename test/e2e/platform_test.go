@@ -5,41 +5,37 @@ package e2e
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
-	"strconv"
+	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
-func TestPlatform(t *testing.T) { platformStory(t, newProject(t, platform)) }
-
-// platformStory is the whole life of the platform of a project, from nothing to nothing.
-func platformStory(t *testing.T, p *project) {
+func TestPlatform(t *testing.T) {
 	cluster := kubernetesClient(t)
-	venv := laptop(t)
-
-	// What a test adds is new each time, so that an image of an earlier test run is not found in its place.
-	nonce := strconv.FormatInt(time.Now().UnixNano(), 36)
-
-	d := p.start(t, "--verbose")
+	p := newProject(t, platform)
+	python := laptop(t)
+	nonce := unique() // so that an image of an earlier test run is not found in the place of what a test adds
+	d := p.start(t)
 	removeImages(t, d)
-	worker := d.says(t, 0, `image (?:built|found).* image=(worker:\w+) (?:id|on)`)[1]
-	client := d.says(t, 0, `image (?:built|found).* image=(daskclient:\w+) (?:id|on)`)[1]
+	worker, client := d.image(t, 0, "worker"), d.image(t, 0, "daskclient")
 	d.await(t, 0, ready)
-	always := startProbe(t, gateway+"/api/health")
+	always := startLoad(t, 2, local(8001), "/api/health")
 
-	t.Run("both images share the installation", func(t *testing.T) {
+	step(t, "both images share the installation", func(t *testing.T) {
 		a, b := layers(t, worker), layers(t, client)
 		if len(a) < 6 || len(b) < 6 || !reflect.DeepEqual(a[:6], b[:6]) { // base, tools, large.txt and its packages, requirements.txt and the rest
 			t.Errorf("the layers up to the packages differ:\n%v\n%v", a, b)
 		}
 	})
 
-	t.Run("a plain cluster runs the image just built", func(t *testing.T) {
-		user := startClient(t, venv, gateway, "--import", "pystac")
-		options := user.next("options")["options"].(map[string]any)
+	step(t, "a plain cluster runs the image just built", func(t *testing.T) {
+		user := startClient(t, python, gateway, "--import", "pystac")
+		options := user.next(t, "options")["options"].(map[string]any)
 		for _, name := range []string{"image", "worker_cores", "worker_cores_limit", "worker_memory"} {
 			if _, ok := options[name]; !ok {
 				t.Errorf("cluster option %s is missing: %v", name, options)
@@ -48,180 +44,225 @@ func platformStory(t *testing.T, p *project) {
 		if options["image"] != worker {
 			t.Errorf("the default image is %v, not %s", options["image"], worker)
 		}
-		said := user.next("answer")
+		said := user.next(t, "answer")
 		if said["answer"] != said["expected"] {
 			t.Errorf("the computation gave %v, not %v", said["answer"], said["expected"])
 		}
-		user.next("workers")
+		user.next(t, "workers")
 		daskPods(t, cluster, worker, 5) // a scheduler and four workers
-		user.finish()
+		user.finish(t)
 	})
 
-	t.Run("options set by hand", func(t *testing.T) {
-		user := startClient(t, venv, gateway, "--workers", "2", "--set", "worker_cores=0.1", "--set", "worker_cores_limit=0.5", "--set", "worker_memory=400M")
-		user.next("workers")
+	step(t, "options set by hand", func(t *testing.T) {
+		user := startClient(t, python, gateway, "--workers", "2", "--set", "worker_cores=0.1", "--set", "worker_cores_limit=0.5", "--set", "worker_memory=400M")
+		user.next(t, "workers")
 		for _, pod := range daskPods(t, cluster, worker, 3) {
-			container := pod.Spec.Containers[0]
 			if pod.Labels["app.kubernetes.io/component"] != "dask-worker" {
 				continue
 			}
-			if cpu := container.Resources.Requests.Cpu().MilliValue(); cpu != 100 {
-				t.Errorf("pod %s asks for %d m of CPU, not 100", pod.Name, cpu)
-			}
-			if cpu := container.Resources.Limits.Cpu().MilliValue(); cpu != 500 {
-				t.Errorf("pod %s may use %d m of CPU, not 500", pod.Name, cpu)
+			gets := pod.Spec.Containers[0].Resources
+			got := []int64{gets.Requests.Cpu().MilliValue(), gets.Limits.Cpu().MilliValue(), gets.Requests.Memory().Value(), gets.Limits.Memory().Value()}
+			if want := []int64{100, 500, 400 << 20, 400 << 20}; !reflect.DeepEqual(got, want) {
+				t.Errorf("pod %s asks for and may use CPU and memory of %v, not %v", pod.Name, got, want)
 			}
 		}
-		user.finish()
+		user.finish(t)
 	})
 
-	t.Run("the client pod reaches the gateway from inside", func(t *testing.T) {
-		out := kubectl(t, "exec", "-n", namespace, "deploy/dask-session", "--", "bash", "-c",
-			`echo "$DASK_WORKER_IMAGE"; python -c "
-import os
-from dask_gateway import Gateway
-print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
-		if want := worker + "\n" + worker + "\n1000\n"; out != want {
-			t.Errorf("the client pod said %q, not %q", out, want)
-		}
-	})
+	step(t, "the client pod reaches the gateway from inside", func(t *testing.T) { reachesGateway(t, worker) })
 
-	t.Run("a touch changes nothing", func(t *testing.T) {
-		before, mark := revisions(t, cluster), d.mark()
-		now := time.Now()
-		if err := os.Chtimes(filepath.Join(p.dir, "requirements.txt"), now, now); err != nil {
-			t.Fatal(err)
-		}
-		p.edit(t, "deploy/dask-session/values.yaml", "cpu: 50m", "cpu: 51m") // makes sure that the loop ran after the touch
-		d.says(t, mark, `release applied.*release=dask-session`)
-		d.await(t, mark, ready)
-		if n := d.count(mark, `image built`); n != 0 {
+	step(t, "a touch changes nothing", func(t *testing.T) {
+		before, now := revisions(t, cluster), time.Now()
+		must(t, os.Chtimes(filepath.Join(p.dir, "requirements.txt"), now, now))
+		c := d.replace(t, "deploy/dask-session/values.yaml", "cpu: 50m", "cpu: 51m") // makes sure that the loop ran after the touch
+		c.arrives(t)
+		if n := c.counts(building); n != 0 {
 			t.Errorf("%d images were built", n)
 		}
-		after := revisions(t, cluster)
-		if after["dask-gateway"] != before["dask-gateway"] || after["dask-session"] != before["dask-session"]+1 {
-			t.Errorf("revisions went from %v to %v", before, after)
-		}
+		onlySession(t, before, revisions(t, cluster))
 	})
 
-	t.Run("only Dockerfile.client edited", func(t *testing.T) {
-		before, mark := revisions(t, cluster), d.mark()
-		p.edit(t, "Dockerfile.client", `CMD ["sleep", "infinity"]`, "ENV EDITED="+nonce+"\nCMD [\"sleep\", \"infinity\"]")
-		edited := d.says(t, mark, `image built.* image=(daskclient:\w+) id`)[1]
-		d.await(t, mark, ready)
-		if n := d.count(mark, `image built.* image=worker:\w+ id`); n != 0 {
+	step(t, "only Dockerfile.client edited", func(t *testing.T) {
+		before := revisions(t, cluster)
+		c := d.replace(t, "Dockerfile.client", `CMD ["sleep", "infinity"]`, "ENV EDITED="+nonce+"\nCMD [\"sleep\", \"infinity\"]")
+		c.arrives(t)
+		if n := c.counts(on(event.ImageBuilt).with("image", "^worker:")); n != 0 {
 			t.Error("the worker image was built again")
 		}
-		after := revisions(t, cluster)
-		if after["dask-gateway"] != before["dask-gateway"] || after["dask-session"] != before["dask-session"]+1 {
-			t.Errorf("revisions went from %v to %v", before, after)
-		}
+		onlySession(t, before, revisions(t, cluster))
+		edited := d.image(t, c.mark, "daskclient")
 		if out := kubectl(t, "get", "deploy", "-n", namespace, "dask-session", "-o", "jsonpath={.spec.template.spec.containers[0].image}"); out != edited {
 			t.Errorf("the client pod runs %s, not %s", out, edited)
 		}
 	})
 
-	t.Run("a version that does not exist, then mended with another package", func(t *testing.T) {
-		before, mark := revisions(t, cluster), d.mark()
-		p.edit(t, "requirements.txt", "loguru==0.7.2", "loguru==99.99.99")
-		d.wait(mark, runFailed+`.*loguru==99\.99\.99`, oneRun)
-		if after := revisions(t, cluster); !reflect.DeepEqual(before, after) {
-			t.Errorf("revisions went from %v to %v", before, after)
-		}
-		mark = d.mark()
-		p.edit(t, "requirements.txt", "loguru==99.99.99", "loguru==0.7.2\nhumanize==4.9.0 # "+nonce)
-		worker = d.says(t, mark, `image built.* image=(worker:\w+) id`)[1]
-		d.await(t, mark, ready)
-		pip := exec.Command(venv, "-m", "pip", "install", "--quiet", "-r", filepath.Join(p.dir, "requirements.txt"))
-		if out, err := pip.CombinedOutput(); err != nil {
-			t.Fatalf("pip on the laptop: %v\n%s", err, out)
-		}
-		user := startClient(t, venv, gateway, "--import", "humanize", "--workers", "2")
-		if got := user.next("versions")["versions"]; !reflect.DeepEqual(got, []any{"4.9.0"}) {
-			t.Errorf("the workers have humanize %v", got)
-		}
-		user.next("workers")
+	step(t, "a version that does not exist, then mended with a package of a private index", func(t *testing.T) {
+		before, library := revisions(t, cluster), "team"+nonce
+		index := startIndex(t, library)
+		p.write(t, "ca.pem", index.ca)
+		p.write(t, "pip.conf", "[global]\nindex-url = "+index.url+"\ncert = /run/secrets/ca.pem\n")
+		d.replace(t, "requirements.txt", "loguru==0.7.2", "loguru==99.99.99").fails(t, `loguru==99\.99\.99`)
+		same(t, "revisions", before, revisions(t, cluster))
+
+		c := d.replace(t, "requirements.txt", "loguru==99.99.99", "loguru==0.7.2\n"+library+"==1.0")
+		c.arrives(t)
+		worker, client = d.image(t, c.mark, "worker"), d.image(t, c.mark, "daskclient")
+		must(t, pip(t, python, "--index-url", index.url, "--cert", filepath.Join(p.dir, "ca.pem"), "-r", filepath.Join(p.dir, "requirements.txt")))
+		user := startClient(t, python, gateway, "--import", library, "--workers", "2")
+		same(t, "what the workers have", []any{"1.0"}, user.next(t, "versions")["versions"])
+		user.next(t, "workers")
 		daskPods(t, cluster, worker, 3)
-		user.finish()
-	})
+		user.finish(t)
 
-	t.Run("values that the chart does not take, then mended", func(t *testing.T) {
-		before, mark := revisions(t, cluster), d.mark()
-		p.edit(t, "deploy/dask-gateway/values.yaml", "completedClusterMaxAge: 600", "completedClusterMaxAge: soon")
-		d.await(t, mark, failed)
-		d.says(t, mark, `deploy/dask-gateway/values.yaml:\d+:3: release dask-gateway: value controller.completedClusterMaxAge: got string, want number`)
-		mark = d.mark()
-		p.edit(t, "deploy/dask-gateway/values.yaml", "completedClusterMaxAge: soon", "completedClusterMaxAge: 600")
-		d.await(t, mark, ready)
-		if after := revisions(t, cluster); !reflect.DeepEqual(before, after) {
-			t.Errorf("revisions went from %v to %v", before, after)
+		out, err := command(t.Context(), os.Environ(), "bash", "-c", `set -o pipefail; docker save "$0" "$1" | grep -aoF -e "$2" -e "$3" | sort -u`,
+			worker, client, library, index.password)
+		must(t, err)
+		same(t, "what the images hold of the library's name and the password", library+"\n", out)
+		events, _ := p.call(t, 0, "events", "--log-format", "json", "--verbose", "--follow=false")
+		for name, view := range map[string]string{"the log": d.text(0), "devloop events": events} {
+			if strings.Contains(view, index.password) {
+				t.Errorf("%s shows the password:\n%s", name, view)
+			}
 		}
 	})
 
-	t.Run("values that the cluster does not take, then mended", func(t *testing.T) {
-		before, pods, mark := revisions(t, cluster), podNames(t, cluster), d.mark()
-		p.edit(t, "deploy/dask-gateway/values.yaml", "periodSeconds: 1", "periodSeconds: one")
-		d.await(t, mark, failed)
-		d.says(t, mark, `templates/gateway/deployment.yaml: Deployment .*periodSeconds`)
-		if after := podNames(t, cluster); !reflect.DeepEqual(pods, after) {
-			t.Errorf("pods went from %v to %v", pods, after)
-		}
-		mark = d.mark()
-		p.edit(t, "deploy/dask-gateway/values.yaml", "periodSeconds: one", "periodSeconds: 1")
-		d.await(t, mark, ready)
-		if after := revisions(t, cluster); !reflect.DeepEqual(before, after) {
-			t.Errorf("revisions went from %v to %v", before, after)
-		}
+	step(t, "values that the chart does not take, then mended", func(t *testing.T) {
+		before := revisions(t, cluster)
+		d.replace(t, "deploy/dask-gateway/values.yaml", "completedClusterMaxAge: 600", "completedClusterMaxAge: soon").
+			fails(t, `deploy/dask-gateway/values.yaml:\d+:3: release dask-gateway: value controller.completedClusterMaxAge: got string, want number`)
+		d.replace(t, "deploy/dask-gateway/values.yaml", "completedClusterMaxAge: soon", "completedClusterMaxAge: 600").arrives(t)
+		same(t, "revisions", before, revisions(t, cluster))
 	})
 
-	t.Run("Ctrl+C leaves nothing but images", func(t *testing.T) {
-		user := startClient(t, venv, gateway, "--workers", "1") // and the cluster is not shut down by its user
-		user.next("workers")
+	step(t, "values that the cluster does not take, then mended", func(t *testing.T) {
+		before, pods := revisions(t, cluster), podNames(t, cluster)
+		d.replace(t, "deploy/dask-gateway/values.yaml", "periodSeconds: 1", "periodSeconds: one").
+			fails(t, `templates/gateway/deployment.yaml: Deployment .*periodSeconds`)
+		same(t, "pods", pods, podNames(t, cluster))
+		d.replace(t, "deploy/dask-gateway/values.yaml", "periodSeconds: one", "periodSeconds: 1").arrives(t)
+		same(t, "revisions", before, revisions(t, cluster))
+	})
+
+	step(t, "Ctrl+C leaves nothing but images", func(t *testing.T) {
+		user := startClient(t, python, gateway, "--workers", "1") // and the cluster is not shut down by its user
+		user.next(t, "workers")
 		user.kill()
-		always.stop()
-		always.check(t, notOK)
+		always.finish(t, replacing(d.log(0)))
 		d.stop(t)
 		nothingLeft(t, cluster)
 	})
 
-	t.Run("started again nothing is built", func(t *testing.T) {
-		again := p.start(t)
-		again.await(t, 0, ready)
-		if n := again.count(0, `image (built|loaded)`); n != 0 {
-			t.Errorf("%d images were built or loaded", n)
+	// The same platform in another folder, with the skaffold.yaml that it had before: that it says the same as devloop.yaml is tested in pkg/config.
+	p = newProject(t, platform)
+	must(t, os.Remove(filepath.Join(p.dir, "devloop.yaml")))
+	skaffold, err := os.ReadFile(filepath.Join("testdata", "skaffold.yaml"))
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(p.dir, "skaffold.yaml"), skaffold, 0o644))
+	p.env = append(p.env, "DEVLOOP_SET=buildIn=host") // the node reaches no index of packages
+	var stays map[string]int
+
+	step(t, "devloop run, by a skaffold.yaml, builds nothing again", func(t *testing.T) {
+		once := p.start(t, "run")
+		same(t, "exit code", 0, once.exit(t))
+		for what, want := range map[string]int{event.ImageBuilt: 0, event.ImageLoaded: 0, event.ImageFound: 2} {
+			if n := once.count(0, on(what)); n != want {
+				t.Errorf("%d times %q, not %d", n, what, want)
+			}
 		}
-		if n := again.count(0, `image found`); n != 2 {
-			t.Errorf("%d images were found, not 2", n)
-		}
-		again.stop(t)
-		nothingLeft(t, cluster)
+		stays = revisions(t, cluster)
+		reachesGateway(t, once.image(t, 0, "worker"))
 	})
 
-	t.Run("--cleanup=false leaves the platform, after kill -9 delete removes it", func(t *testing.T) {
-		again := p.start(t, "--cleanup=false")
-		again.await(t, 0, ready)
-		again.stop(t)
-		stayed := revisions(t, cluster)
-		if len(stayed) != 2 {
-			t.Errorf("releases that stay: %v", stayed)
+	step(t, "without a devloop that runs", func(t *testing.T) {
+		if out, _ := p.call(t, 0, "skew"); !strings.HasPrefix(out, "the same ") {
+			t.Errorf("devloop skew says\n%s", out)
 		}
-		again = p.start(t)
-		again.await(t, 0, ready)
-		if got := revisions(t, cluster); !reflect.DeepEqual(got, stayed) {
-			t.Errorf("revisions went from %v to %v, and nothing had changed", stayed, got)
+		if out, _ := p.call(t, 0, "clusters"); out != "no Dask cluster runs\n" {
+			t.Errorf("devloop clusters says\n%s", out)
 		}
-		second := p.start(t, "delete") // of the same project on the same cluster
-		<-second.done
-		if code := second.cmd.ProcessState.ExitCode(); code != 3 {
-			t.Errorf("with another devloop running the exit code is %d: %v", code, second.log(0))
+		p.call(t, 3, "status", "--chain")
+		noCanary(t, cluster)
+	})
+
+	step(t, "--cleanup=false leaves the platform", func(t *testing.T) {
+		d := p.start(t, "--cleanup=false")
+		d.await(t, 0, ready)
+		same(t, "revisions, though nothing has changed,", stays, revisions(t, cluster))
+		d.replace(t, "deploy/dask-session/values.yaml", "cpu: 50m", "cpu: 51m").arrives(t)
+		onlySession(t, stays, revisions(t, cluster))
+		stays = revisions(t, cluster)
+		d.stop(t)
+		same(t, "revisions", stays, revisions(t, cluster))
+	})
+
+	step(t, "after kill -9 delete removes it", func(t *testing.T) {
+		d := p.start(t)
+		d.await(t, 0, ready)
+		same(t, "revisions, though nothing has changed,", stays, revisions(t, cluster))
+		p.call(t, 3, "delete") // another devloop runs for this project on this cluster
+		d.kill(t)
+		_, log := p.call(t, 0, "delete")
+		if !strings.Contains(log, "left behind") { // nothing, or nothing but the CRDs if it was this project that made them
+			t.Errorf("devloop delete says\n%s", log)
 		}
-		if err := again.cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		<-again.done
-		remove := p.start(t, "delete")
-		remove.wait(0, "nothing (?:else )?left behind", 3*time.Minute) // else: the CRDs, if it was this project that made them
-		<-remove.done
 		nothingLeft(t, cluster)
 	})
+}
+
+// image returns the first that devloop has built or found since a mark, of a name.
+func (d *devloop) image(t *testing.T, from int, name string) string {
+	t.Helper()
+	return d.find(t, from, "that it has an image "+name, func(l line) bool {
+		return (on(event.ImageBuilt).met(l) || on(event.ImageFound).met(l)) && strings.HasPrefix(l.field("image"), name+":")
+	}).field("image")
+}
+
+// same checks that something is as it should be.
+func same(t *testing.T, what string, want, got any) {
+	t.Helper()
+	if !reflect.DeepEqual(want, got) {
+		t.Errorf("%s: %v, not %v", what, got, want)
+	}
+}
+
+// onlySession checks that of the platform's releases only the client pod's was upgraded, once.
+func onlySession(t *testing.T, before, after map[string]int) {
+	t.Helper()
+	same(t, "revisions", map[string]int{"dask-gateway": before["dask-gateway"], "dask-session": before["dask-session"] + 1}, after)
+}
+
+// reachesGateway checks that the client pod has a working address of the gateway, which gives new clusters that image.
+func reachesGateway(t *testing.T, worker string) {
+	t.Helper()
+	out := kubectl(t, "exec", "-n", namespace, "deploy/dask-session", "--", "bash", "-c",
+		`echo "$DASK_WORKER_IMAGE"; python -c "
+import os
+from dask_gateway import Gateway
+print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
+	same(t, "what the client pod says", worker+"\n"+worker+"\n1000\n", out)
+}
+
+// replacing excuses answers that came while the gateway's pod was replaced, and are traefik's own: from the write of the release until a
+// moment after the rollout, when traefik knows the new pod.
+func replacing(lines []line) func(outcome) bool {
+	type window struct {
+		run      int
+		from, to time.Time
+	}
+	var windows []window
+	for _, l := range lines {
+		switch {
+		case on(event.ReleaseApplied, event.Started).with("release", "^dask-gateway$").met(l):
+			windows = append(windows, window{run: l.Run, from: l.Time, to: l.Time.Add(longEnough)})
+		case l.Message == event.RolloutComplete && l.Phase != event.Started:
+			for i := range windows {
+				if windows[i].run == l.Run {
+					windows[i].to = l.Time.Add(2 * time.Second)
+				}
+			}
+		}
+	}
+	return func(o outcome) bool {
+		return o.fate == other && slices.ContainsFunc(windows, func(w window) bool { return o.end.After(w.from) && o.begin.Before(w.to) })
+	}
 }

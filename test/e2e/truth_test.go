@@ -1,7 +1,7 @@
 //go:build e2e
 
-// That what runs is what is on the disk, and that it is said where it is not: canary pods, the chain, the libraries, clusters that are older
-// than the last save.
+// That what runs is what is on the disk, and that it is said where it is not: the chain, the libraries, clusters that are older than the
+// last save.
 package e2e
 
 import (
@@ -10,59 +10,43 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
-	"strconv"
+	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
-
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/devloop/devloop/pkg/event"
 )
 
 func TestTruth(t *testing.T) {
-	t.Run("platform", testTruth)
-	t.Run("skaffold.yaml", testSkaffold)
-}
-
-const (
-	wholeAgain = `what runs is what is on the disk`
-	brokenRun  = runFailed + `.*what runs is not what is on the disk: `
-)
-
-func testTruth(t *testing.T) {
 	cluster := kubernetesClient(t)
 	p := newProject(t, platform)
-	nonce := strconv.FormatInt(time.Now().UnixNano(), 36)
+	nonce := unique()
 	python := laptop(t)
-	venv := filepath.Dir(filepath.Dir(python))
-	p.env = append(p.env, "VIRTUAL_ENV="+venv, "XDG_RUNTIME_DIR="+t.TempDir())
-	d := p.start(t, "--verbose")
+	p.env = append(p.env, "VIRTUAL_ENV="+filepath.Dir(filepath.Dir(python)))
+	d := p.start(t)
 	removeImages(t, d)
-	worker := d.says(t, 0, `image (?:built|found).* image=(worker:\w+) (?:id|on)`)[1]
-	client := d.says(t, 0, `image (?:built|found).* image=(daskclient:\w+) (?:id|on)`)[1]
+	worker, client := d.image(t, 0, "worker"), d.image(t, 0, "daskclient")
 	d.await(t, 0, ready)
 
-	t.Run("the chain", func(t *testing.T) {
+	step(t, "the chain", func(t *testing.T) {
 		chain := p.chain(t)
-		id := kubectl(t, "get", "pods", "-n", namespace, "-l", "app.kubernetes.io/name=dask-session", "-o", "jsonpath={.items[0].status.containerStatuses[0].imageID}")
-		pod := kubectl(t, "get", "pods", "-n", namespace, "-l", "app.kubernetes.io/name=dask-session", "-o", "jsonpath={.items[0].metadata.name}")
+		const session = "app.kubernetes.io/name=dask-session"
+		id := kubectl(t, "get", "pods", "-n", namespace, "-l", session, "-o", "jsonpath={.items[0].status.containerStatuses[0].imageID}")
+		pod := kubectl(t, "get", "pods", "-n", namespace, "-l", session, "-o", "jsonpath={.items[0].metadata.name}")
 		node := onlyNode(t)
+		workerID := idOnNode(t, node, worker)
 		want := []event.Link{
 			{Image: "worker", Place: event.AtInputs, Is: strings.TrimPrefix(worker, "worker:")},
-			{Image: "worker", Place: event.AtBuild, Is: chain.id("worker")},
-			{Image: "worker", Place: event.AtNode, Name: node, Is: chain.id("worker")},
+			{Image: "worker", Place: event.AtBuild, Is: workerID},
+			{Image: "worker", Place: event.AtNode, Name: node, Is: workerID},
 			{Image: "worker", Place: event.AtGateway, Name: gateway, Is: worker},
 			{Image: "daskclient", Place: event.AtInputs, Is: strings.TrimPrefix(client, "daskclient:")},
 			{Image: "daskclient", Place: event.AtBuild, Is: id},
 			{Image: "daskclient", Place: event.AtNode, Name: node, Is: id},
 			{Image: "daskclient", Place: event.AtPod, Name: namespace + "/" + pod + "/session", Is: id},
 		}
-		if !reflect.DeepEqual(chain.Links, want) {
-			t.Errorf("the chain is\n%v\nnot\n%v", event.Links(chain.Links), event.Links(want))
+		if !reflect.DeepEqual(chain, want) {
+			t.Errorf("the chain is\n%v\nnot\n%v", event.Links(chain), event.Links(want))
 		}
 		out, _ := p.call(t, 0, "status", "--chain")
 		for _, want := range []string{"for new clusters of " + gateway + " ", "in pod " + namespace + "/" + pod + "/session", strings.TrimPrefix(id, "sha256:")[:12]} {
@@ -72,36 +56,38 @@ func testTruth(t *testing.T) {
 		}
 	})
 
-	t.Run("an image whose dask cannot be imported never reaches the platform", func(t *testing.T) {
-		before, pods, mark := revisions(t, cluster), podNames(t, cluster), d.mark()
-		p.edit(t, "Dockerfile.worker", "USER dask", `RUN rm -r "$(python -c 'import dask, os; print(os.path.dirname(dask.__file__))')"`+"\nUSER dask")
-		d.await(t, mark, failed)
-		d.says(t, mark, `verify: python -c import dask, distributed, dask_gateway in image worker:\w+ ended with exit code 1`)
-		d.says(t, mark, `ModuleNotFoundError: No module named 'dask'`)
-		untouched(t, cluster, before, pods)
+	step(t, "an image whose dask cannot be imported never reaches the platform", func(t *testing.T) {
+		before, pods := revisions(t, cluster), podNames(t, cluster)
+		untouched := func(t *testing.T) {
+			t.Helper()
+			same(t, "revisions", before, revisions(t, cluster))
+			same(t, "pods", pods, podNames(t, cluster))
+			noCanary(t, cluster)
+		}
+		c := d.replace(t, "Dockerfile.worker", "USER dask", `RUN rm -r "$(python -c 'import dask, os; print(os.path.dirname(dask.__file__))')"`+"\nUSER dask")
+		c.fails(t, `(?s)verify: python -c import dask, distributed, dask_gateway in image worker:\w+ ended with exit code 1.*ModuleNotFoundError: No module named 'dask'`)
+		untouched(t)
 
-		mark = d.mark()
-		p.edit(t, "Dockerfile.worker", "RUN rm -r", `RUN rm "$(command -v python)" # rm -r`)
-		d.wait(mark, runFailed+`.*verify: python -c .* cannot be started in image worker:\w+: .*executable file not found`, oneRun)
-		untouched(t, cluster, before, pods)
+		c = d.replace(t, "Dockerfile.worker", "RUN rm -r", `RUN rm "$(command -v python)" # rm -r`)
+		c.fails(t, `verify: python -c .* cannot be started in image worker:\w+: .*executable file not found`)
+		untouched(t)
 
-		mark = d.mark()
-		p.edit(t, "Dockerfile.worker", `RUN rm "$(command -v python)" # rm -r "$(python -c 'import dask, os; print(os.path.dirname(dask.__file__))')"`+"\n", "")
-		d.await(t, mark, ready)
-		untouched(t, cluster, before, pods)
+		d.replace(t, "Dockerfile.worker", `RUN rm "$(command -v python)" # rm -r "$(python -c 'import dask, os; print(os.path.dirname(dask.__file__))')"`+"\n", "").arrives(t)
+		untouched(t)
 	})
 
-	t.Run("a pod is kept on an older image", func(t *testing.T) {
-		mark := d.mark()
-		p.edit(t, "Dockerfile.client", `CMD ["sleep", "infinity"]`, "ENV EDITED="+nonce+"\nCMD [\"sleep\", \"infinity\"]")
-		now := d.says(t, mark, `image built.* image=(daskclient:\w+) id`)[1]
-		d.wait(mark, wholeAgain, oneRun)
-		d.await(t, mark, ready)
+	broken := on(event.ChainChecked, event.Failed)
+	whole := on(event.ChainWhole)
 
-		mark = d.mark()
+	step(t, "a pod is kept on an older image", func(t *testing.T) {
+		c := d.replace(t, "Dockerfile.client", `CMD ["sleep", "infinity"]`, "ENV EDITED="+nonce+"\nCMD [\"sleep\", \"infinity\"]")
+		c.arrives(t)
+		c.happens(t, whole)
+		now := d.image(t, c.mark, "daskclient")
+
+		mark := d.mark()
 		kubectl(t, "set", "image", "-n", namespace, "deploy/dask-session", "session="+client)
-		broken := regexp.QuoteMeta("runs " + client + ", not " + now)
-		d.wait(mark, `ERRO proof: chain checked: failed .*daskclient: pod `+namespace+`/dask-session-\S+ `+broken, time.Minute)
+		d.await(t, mark, broken.because(`daskclient: pod `+namespace+`/dask-session-\S+ runs `+client+`, not `+now))
 		p.call(t, 0, "status", "--wait", "degraded")
 		if out, log := p.call(t, 1, "status", "--chain"); !strings.Contains(out, client) || !strings.Contains(out, "BROKEN: it should be "+now) || !strings.Contains(log, client) {
 			t.Errorf("devloop status --chain says\n%s%s", out, log)
@@ -109,69 +95,68 @@ func testTruth(t *testing.T) {
 
 		mark = d.mark()
 		kubectl(t, "set", "image", "-n", namespace, "deploy/dask-session", "session="+now)
-		d.wait(mark, wholeAgain, time.Minute)
+		d.await(t, mark, whole)
 		p.call(t, 0, "status", "--wait", "healthy")
 		p.chain(t)
-		if n := d.count(mark, `ERRO`); n != 0 {
-			t.Errorf("%d errors were told after it was mended", n)
+		for _, l := range d.log(mark) {
+			if l.Level() == event.Error {
+				t.Errorf("after it was mended it was told: %s", l)
+			}
 		}
 	})
 
-	t.Run("a pod that somebody has started is kept on an older image", func(t *testing.T) {
+	step(t, "a pod that somebody has started is kept on an older image", func(t *testing.T) {
 		start := func(name, labels string) (mark int) {
 			mark = d.mark()
 			kubectl(t, "run", "-n", namespace, name, "--image="+client, "--image-pull-policy=Never", "--labels="+labels, "--", "sleep", "infinity")
 			return mark
 		}
 		mark := start("of-a-hub", "app.kubernetes.io/managed-by=hub")
-		d.wait(mark, `WARN proof: pods run an older image and nothing replaces them pods="`+namespace+`/of-a-hub \(`+client+`\)"`, time.Minute)
+		d.await(t, mark, on(event.PodsOld).with("pods", regexp.QuoteMeta(namespace+"/of-a-hub ("+client+")")))
 		if out, _ := p.call(t, 0, "status", "--chain"); !regexp.MustCompile(`of-a-hub/of-a-hub +` + client + ` +older than daskclient:\w+, nothing replaces it`).MatchString(out) {
 			t.Errorf("devloop status --chain says\n%s", out)
 		}
 		p.call(t, 0, "status", "--wait", "healthy")
 
 		mark = start("by-hand", "run=by-hand")
-		d.wait(mark, `ERRO proof: chain checked: failed .*daskclient: pod `+namespace+`/by-hand/by-hand runs `+client+`, not daskclient:\w+`, time.Minute)
+		d.await(t, mark, broken.because(`daskclient: pod `+namespace+`/by-hand/by-hand runs `+client+`, not daskclient:\w+`))
 		mark = d.mark()
 		kubectl(t, "delete", "pod", "-n", namespace, "by-hand", "of-a-hub", "--now")
-		d.wait(mark, wholeAgain, time.Minute)
+		d.await(t, mark, whole)
 	})
 
-	t.Run("a values file gives new clusters another image", func(t *testing.T) {
-		mark := d.mark()
+	step(t, "a values file gives new clusters another image", func(t *testing.T) {
 		const ours, pinned = `default=c.KubeClusterConfig.image`, `default="daskgateway/dask-worker:latest"`
-		p.edit(t, "deploy/dask-gateway/values.yaml", ours, pinned)
-		d.wait(mark, brokenRun+regexp.QuoteMeta("worker: the gateway at "+gateway+" gives new clusters daskgateway/dask-worker:latest, not "+worker), oneRun)
+		d.replace(t, "deploy/dask-gateway/values.yaml", ours, pinned).
+			fails(t, `what runs is not what is on the disk: worker: the gateway at `+gateway+` gives new clusters daskgateway/dask-worker:latest, not `+worker)
 		p.call(t, 0, "status", "--wait", "failed") // between the tries that follow
 		if _, log := p.call(t, 1, "status", "--chain"); !strings.Contains(log, "daskgateway/dask-worker:latest") {
 			t.Errorf("devloop status --chain says %s", log)
 		}
-		mark = d.mark()
-		p.edit(t, "deploy/dask-gateway/values.yaml", pinned, ours)
-		d.await(t, mark, ready)
+		d.replace(t, "deploy/dask-gateway/values.yaml", pinned, ours).arrives(t)
 		p.chain(t)
 	})
 
-	t.Run("two clusters are older than the save", func(t *testing.T) {
+	step(t, "two clusters are older than the save", func(t *testing.T) {
 		var users []*user
 		for _, name := range []string{"ada", "grace"} {
 			users = append(users, startClient(t, python, gateway, "--user", name, "--workers", "1"))
 		}
 		var names []string
 		for _, u := range users {
-			names = append(names, u.next("workers")["cluster"].(string))
+			names = append(names, u.next(t, "workers")["cluster"].(string))
 		}
 		if out, _ := p.call(t, 0, "clusters"); strings.Contains(out, "stale") || strings.Count(out, worker) != 2 {
 			t.Errorf("before the save there are\n%s", out)
 		}
-		mark := d.mark()
-		p.edit(t, "requirements.txt", "loguru==0.7.2", "loguru==0.7.2 # "+nonce)
-		d.await(t, mark, ready)
-		d.says(t, mark, `WARN proof: clusters run an older image`)
+		c := d.replace(t, "requirements.txt", "loguru==0.7.2", "loguru==0.7.2 # "+nonce)
+		c.arrives(t)
+		told := c.happens(t, on(event.ClustersOld, event.Warned).with("stop with", "devloop clusters stop --stale"))
 		for i, owner := range []string{"ada", "grace"} {
-			d.wait(mark, regexp.QuoteMeta(names[i]+" of "+owner+": "+worker)+`, \d+[sm] old`, time.Second)
+			if !strings.Contains(told.field("clusters"), names[i]+" of "+owner+": "+worker+" since ") {
+				t.Errorf("it does not tell %s of %s: %s", names[i], owner, told)
+			}
 		}
-		d.says(t, mark, `devloop clusters stop --stale`)
 		p.chain(t)
 		stale := regexp.MustCompile(`(?m)^(\S+) +(ada|grace) +` + worker + ` +1 +\d+[sm]`)
 		for _, args := range [][]string{{"status"}, {"clusters"}} {
@@ -179,11 +164,9 @@ func testTruth(t *testing.T) {
 				t.Errorf("devloop %s says\n%s", args[0], out)
 			}
 		}
-		if pods := daskPods(t, cluster, worker, 4); len(pods) != 4 { // nobody has touched them
-			t.Errorf("%d pods of Dask clusters run", len(pods))
-		}
+		daskPods(t, cluster, worker, 4) // nobody has touched them
 		newer := startClient(t, python, gateway, "--user", "alan", "--workers", "1")
-		third := newer.next("workers")["cluster"].(string)
+		third := newer.next(t, "workers")["cluster"].(string)
 
 		out, _ := p.call(t, 0, "clusters", "stop", "--stale")
 		if strings.Count(out, "stopped: ") != 2 || strings.Contains(out, third) {
@@ -195,7 +178,7 @@ func testTruth(t *testing.T) {
 		for _, u := range users {
 			u.kill()
 		}
-		newer.finish()
+		newer.finish(t)
 		eventually(t, "devloop status names no stale cluster", func() bool {
 			out, _ := p.call(t, 0, "status")
 			return !strings.Contains(out, "STALE")
@@ -205,8 +188,9 @@ func testTruth(t *testing.T) {
 		}
 	})
 
-	t.Run("a library of the laptop has another version, and one save mends all three", func(t *testing.T) {
-		d.says(t, 0, `INFO proof: libraries are the same places=worker,daskclient,\S+ libraries=\d+`)
+	step(t, "a library of the laptop has another version, and one save mends all three", func(t *testing.T) {
+		alike, places := on(event.LibrariesSame), `worker daskclient \S+`
+		d.await(t, 0, alike.with("places", places).with("libraries", `^\d+$`))
 		if out, _ := p.call(t, 0, "skew"); !regexp.MustCompile(`^the same \d+ libraries in worker, daskclient and \S+\n$`).MatchString(out) {
 			t.Errorf("devloop skew says %q", out)
 		}
@@ -215,103 +199,64 @@ func testTruth(t *testing.T) {
 		if out, _ := p.call(t, 1, "skew"); !regexp.MustCompile(`^` + differ + `$`).MatchString(out) {
 			t.Errorf("devloop skew says\n%s", out)
 		}
-		mark := d.mark()
-		must(t, d.cmd.Process.Signal(syscall.SIGHUP))
-		d.says(t, mark, `WARN proof: libraries differ places=worker,daskclient,`)
-		d.says(t, mark, `loguru +0\.7\.2 +0\.7\.2 +0\.7\.1`)
+		d.again(t).happens(t, on(event.LibrariesDiffer, event.Warned).with("places", places).with("differences", `loguru 0\.7\.2/0\.7\.2/0\.7\.1`))
 		if out, _ := p.call(t, 0, "status"); !regexp.MustCompile(`LIBRARY.*\ntoolz`).MatchString(out) {
 			t.Errorf("devloop status says\n%s", out)
 		}
 
-		mark = d.mark()
+		synced := on(event.VenvSynced)
+		c := change{d, d.mark()}
 		p.append(t, "devloop.yaml", "local: { sync: true }\n")
-		d.says(t, mark, `INFO local: requirements installed .*installed="\S*(?:loguru-0\.7\.2|toolz-0\.12\.1)`)
-		d.says(t, mark, `INFO proof: libraries are the same`)
+		c.happens(t, synced.with("installed", `loguru-0\.7\.2|toolz-0\.12\.1`))
+		c.happens(t, alike)
 		p.call(t, 0, "skew")
 
-		mark = d.mark() // one save for all three
-		p.edit(t, "requirements.txt", "loguru==0.7.2", "loguru==0.7.1")
-		d.says(t, mark, `INFO local: requirements installed .*installed=loguru-0\.7\.1`)
-		d.await(t, mark, ready)
-		d.says(t, mark, `libraries are the same`)
+		c = d.replace(t, "requirements.txt", "loguru==0.7.2", "loguru==0.7.1") // one save for all three
+		c.happens(t, synced.with("installed", `loguru-0\.7\.1`))
+		c.arrives(t)
+		c.happens(t, alike)
 		p.call(t, 0, "skew")
-		mark = d.mark()
-		p.edit(t, "requirements.txt", "loguru==0.7.1", "loguru==0.7.2")
-		d.says(t, mark, `INFO local: requirements installed .*installed=loguru-0\.7\.2`)
-		d.await(t, mark, ready)
+		c = d.replace(t, "requirements.txt", "loguru==0.7.1", "loguru==0.7.2")
+		c.happens(t, synced.with("installed", `loguru-0\.7\.2`))
+		c.arrives(t)
 	})
 
 	d.stop(t)
 	nothingLeft(t, cluster)
 	noCanary(t, cluster)
-
-	t.Run("without a devloop that runs", func(t *testing.T) {
-		p.call(t, 0, "run")
-		if out, _ := p.call(t, 0, "skew"); !strings.HasPrefix(out, "the same ") {
-			t.Errorf("devloop skew says\n%s", out)
-		}
-		if out, _ := p.call(t, 0, "clusters"); out != "no Dask cluster runs\n" {
-			t.Errorf("devloop clusters says\n%s", out)
-		}
-		p.call(t, 3, "status", "--chain")
-		noCanary(t, cluster)
-		p.call(t, 0, "delete")
-		nothingLeft(t, cluster)
-	})
 }
 
 // pip installs into the laptop's environment.
-func pip(t *testing.T, python string, libraries ...string) error {
+func pip(t *testing.T, python string, args ...string) error {
 	t.Helper()
-	_, err := command(t.Context(), os.Environ(), python, append([]string{"-m", "pip", "install", "--quiet", "--disable-pip-version-check"}, libraries...)...)
+	_, err := command(t.Context(), os.Environ(), python, append([]string{"-m", "pip", "install", "--quiet", "--disable-pip-version-check"}, args...)...)
 	return err
 }
 
-// chainSaid is the answer of devloop status --chain --json.
-type chainSaid struct {
-	Error string
-	Links []event.Link
-}
-
 // chain asks a devloop for its chain, which is to be whole.
-func (p *project) chain(t *testing.T) (chain chainSaid) {
+func (p *project) chain(t *testing.T) []event.Link {
 	t.Helper()
 	out, log := p.call(t, 0, "status", "--chain", "--json")
+	var chain struct{ Links []event.Link }
 	if err := json.Unmarshal([]byte(out), &chain); err != nil {
 		t.Fatalf("%v: %s%s", err, out, log)
 	}
-	return chain
+	return chain.Links
 }
 
-// id is that of an image on a node.
-func (c chainSaid) id(image string) string {
-	for _, l := range c.Links {
-		if l.Image == image && l.Place == event.AtNode {
-			return l.Is
-		}
-	}
-	return ""
-}
-
-// untouched checks that nothing was deployed, and that no canary is left.
-func untouched(t *testing.T, cluster kubernetes.Interface, before map[string]int, pods []string) {
+// idOnNode is what containerd on a node calls an image, as its pods tell it: the digest of its configuration.
+func idOnNode(t *testing.T, node, image string) string {
 	t.Helper()
-	if after := revisions(t, cluster); !reflect.DeepEqual(before, after) {
-		t.Errorf("revisions went from %v to %v", before, after)
+	const ctr = "ctr --namespace k8s.io "
+	in := func(command string) string {
+		return script(t, append([]string{"exec", node}, strings.Fields(command)...)...)
 	}
-	if after := podNames(t, cluster); !reflect.DeepEqual(pods, after) {
-		t.Errorf("pods went from %v to %v", pods, after)
+	row := strings.Fields(in(ctr + "images list name==docker.io/library/" + image))
+	at := slices.IndexFunc(row, func(word string) bool { return strings.HasPrefix(word, "sha256:") })
+	if at < 0 {
+		t.Fatalf("node %s has no %s: %v", node, image, row)
 	}
-	noCanary(t, cluster)
-}
-
-// testSkaffold is the platform of a repository that has a skaffold.yaml and no devloop.yaml.
-func testSkaffold(t *testing.T) {
-	p := newProject(t, platform)
-	must(t, os.Remove(filepath.Join(p.dir, "devloop.yaml")))
-	content, err := os.ReadFile(filepath.Join("testdata", "skaffold.yaml"))
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(p.dir, "skaffold.yaml"), content, 0o644))
-	p.env = append(p.env, "DEVLOOP_SET=buildIn=host") // the node reaches no index of packages
-	platformStory(t, p)
+	var manifest struct{ Config struct{ Digest string } }
+	must(t, json.Unmarshal([]byte(in(ctr+"content get "+row[at])), &manifest))
+	return manifest.Config.Digest
 }

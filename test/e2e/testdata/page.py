@@ -6,8 +6,8 @@ A command is {"do": NAME, ...}, an answer {"done": NAME, "value": ...} or {"fail
 command, says that the page is open. The commands and what they take:
 
     goto url              reload                 lose the connection and find it again: offline on (true or false)
-    wait_text selector text timeout              until the element has that text; seconds, 10 if left out
-    wait_gone selector timeout                   until it is not there, or not to be seen
+    wait_text selector text                      until the element has that text
+    wait_gone selector                           until it is not there, or not to be seen
     text selector         texts selector         count selector         visible selector
     attribute selector name                      property selector name
     click selector        hover selector         focus selector         press key [selector]
@@ -27,6 +27,8 @@ import sys
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Error, expect, sync_playwright
 
+LONG_ENOUGH = 8 * 60 * 1000  # for every wait: how fast the page is, is not measured here
+
 parser = argparse.ArgumentParser()
 parser.add_argument("url")
 args = parser.parse_args()
@@ -39,6 +41,7 @@ def say(**what):
 class User:
     def __init__(self, browser):
         self.page = browser.new_page(viewport={"width": 1440, "height": 900})
+        self.page.set_default_timeout(LONG_ENOUGH)
         self.errors = []
         self.page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -56,11 +59,11 @@ class User:
     def offline(self, on):
         self.page.context.set_offline(on)
 
-    def wait_text(self, selector, text, timeout=10):
-        expect(self.one(selector)).to_contain_text(text, timeout=timeout * 1000)
+    def wait_text(self, selector, text):
+        expect(self.one(selector)).to_contain_text(text)
 
-    def wait_gone(self, selector, timeout=10):
-        expect(self.one(selector)).to_be_hidden(timeout=timeout * 1000)
+    def wait_gone(self, selector):
+        expect(self.one(selector)).to_be_hidden()
 
     def text(self, selector):
         return self.one(selector).inner_text()
@@ -124,6 +127,7 @@ class User:
         return [{"rule": v["id"], "impact": v["impact"], "help": v["help"], "elements": [node["html"][:200] for node in v["nodes"]]} for v in found]
 
 
+expect.set_options(timeout=LONG_ENOUGH)
 with sync_playwright() as playwright:
     browser = playwright.chromium.launch(
         executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox"] if os.getuid() == 0 else [])
