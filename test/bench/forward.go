@@ -234,7 +234,7 @@ func besidePortForward(ctx context.Context, t *testbed, measure func(ctx context
 // startForward starts the real program on the server of the end-to-end tests, and waits until it answers.
 func startForward(ctx context.Context, t *testbed) error {
 	dir := filepath.Join(t.dir, "forward")
-	if err := os.CopyFS(dir, os.DirFS(filepath.Join(forwardTests, "project"))); err != nil {
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(forwardTests, "web"))); err != nil {
 		return err
 	}
 	config, err := os.ReadFile("test/bench/testdata/forward/devloop.yaml")

@@ -111,11 +111,9 @@ func administrator(t *testing.T, cluster kubernetes.Interface, name string) (tok
 }
 
 // restartedElsewhere runs a devloop of its own, whose kubeconfig is rewritten under load.
-func restartedElsewhere(t *testing.T, cluster kubernetes.Interface) {
+func restartedElsewhere(t *testing.T, w *web) {
 	real, err := clientcmd.LoadFromFile(setting(t, "KUBECONFIG"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	current := real.Contexts[real.CurrentContext]
 	server := real.Clusters[current.Cluster]
 	address := server.Server[len("https://"):]
@@ -124,52 +122,34 @@ func restartedElsewhere(t *testing.T, cluster kubernetes.Interface) {
 		t.Helper()
 		server.Server = "https://" + p.listener.Addr().String()
 		real.AuthInfos[current.AuthInfo] = &clientcmdapi.AuthInfo{Token: token}
-		if err := clientcmd.WriteToFile(*real, kubeconfig); err != nil {
-			t.Fatal(err)
-		}
+		must(t, clientcmd.WriteToFile(*real, kubeconfig))
 	}
 
-	first, second := publish(t, address), publish(t, address)
-	oldToken, removeOld := administrator(t, cluster, "before")
-	newToken, _ := administrator(t, cluster, "after")
-	write(first, oldToken)
-	p := newForwardProject(t)
+	p := newProject(t, "forward/restart")
+	p.fill(t, "$WEB", w.name)
 	p.env = append(p.env, "KUBECONFIG="+kubeconfig)
-	p.write(t, "restart.yaml", `
-apiVersion: devloop/v1
-name: restart
-forwards: [{ service: web, namespace: forward, port: 80, local: 8030, ready: /, hold: 90s }]
-`)
-	d := p.start(t, "--verbose", "-f", "restart.yaml")
+	first, second := publish(t, address), publish(t, address)
+	oldToken, removeOld := administrator(t, w.cluster, p.name+"-before")
+	newToken, _ := administrator(t, w.cluster, p.name+"-after")
+	write(first, oldToken)
+	d := p.start(t)
 	d.await(t, 0, ready)
 
-	l := startLoad(t, 8030, rate)
-	pass(t, time.Second)
+	l := startLoad(t, clients, local(p.port), "/")
+	l.answer(t, clients)
+	mark := d.mark()
 	first.withdraw()
 	withdrawn := time.Now()
 	removeOld()
-	pass(t, 5*time.Second)
+	d.await(t, mark, of(p.port, unreachable))
 	write(second, newToken)
-	begin := time.Now()
-	w := &web{t, cluster}
-	w.rollout() // which only the watches tell devloop of
-	w.alone(1)
-	pass(t, 3*time.Second)
-	l.finish(t, withdrawn)
-	late := l.afterwards(begin)
-	t.Logf("the last of those who had waited was answered %s after the kubeconfig was written", late.Round(time.Millisecond))
-	if late > 20*time.Second {
-		t.Errorf("it took %s until all who had waited were answered", late)
-	}
+	w.rollout(t) // which only the watches tell devloop of
+	w.alone(t, 1)
+	l.answer(t, 2*clients)
+	l.finish(t, inFlight(withdrawn))
 
 	// What devloop does in the cluster goes the new way, too.
-	mark := d.mark()
-	p.write(t, "restart.yaml", `
-apiVersion: devloop/v1
-name: restart
-forwards: [{ service: web, namespace: forward, port: 80, local: 8030, ready: /, hold: 90s }]
-health: [{ deployment: app=web, namespace: forward }]
-`)
-	d.await(t, mark, ready)
+	c := d.replace(t, "devloop.yaml", "forwards:", "health: [{ deployment: app=web, namespace: "+w.name+" }]\nforwards:")
+	c.arrives(t)
 	d.stop(t)
 }

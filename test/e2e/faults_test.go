@@ -1,0 +1,143 @@
+//go:build e2e
+
+// What goes wrong with the node and its API server, once for all who look: clients of a forward, a connection that is open, a
+// release in the middle of its upgrade, and who follows what pods print.
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// hang is how long the API server does not answer. By then all but one of the deadlines have passed that anything has which asks
+// it: those of the forward's tunnels (2 and 5 s), the run's own (10 s), and client-go's for a connection that is silent (45 s).
+// The last one is that of Helm's requests, 60 s.
+func hang() time.Duration {
+	if soaking() {
+		return 75 * time.Second
+	}
+	return 50 * time.Second
+}
+
+func TestFaults(t *testing.T) {
+	cluster, node := kubernetesClient(t), onlyNode(t)
+	printed := startPrinting(t, cluster)
+	w := newWeb(t, cluster)
+	d := w.start(t)
+	d.await(t, 0, ready)
+
+	step(t, "the API server is killed, and starts again", func(t *testing.T) {
+		w.under(t, func(t *testing.T) func(outcome) bool {
+			open := dial(t, w.echo)
+			echoes(t, open, 3)
+			u := beginUpgrade(t, cluster)
+			mend := fault(t, node, "kill kube-apiserver")
+			killed := time.Now()
+			_ = open.SetReadDeadline(killed.Add(longEnough))
+			if n, err := open.Read(make([]byte, 1)); n != 0 || err == nil { // what a pod may have read is never sent twice
+				t.Errorf("the open connection goes on without the API server that carried it: %d bytes, %v", n, err)
+			}
+			mend()
+			u.heals(t)
+			return inFlight(killed)
+		})
+		printed.onceEach(t)
+	})
+
+	step(t, "the API server hangs, and goes on", func(t *testing.T) {
+		w.under(t, func(t *testing.T) func(outcome) bool {
+			open, pod := dial(t, w.echo), w.servers(t)[0].Name
+			echoes(t, open, 3)
+			u, mark := beginUpgrade(t, cluster), d.mark()
+			mend := fault(t, node, "pause kube-apiserver")
+			d.await(t, mark, of(w.port, unreachable))
+			_, err := io.WriteString(open, "meanwhile\n")
+			must(t, err)
+			pass(t, hang())
+			mend()
+			hears(t, open, "meanwhile\n")
+			echoes(t, open, 3)
+			if names := w.alone(t, 1); names[0] != pod {
+				t.Errorf("pod %s has become %v", pod, names)
+			}
+			u.heals(t)
+			return none // who was held, and who had asked before, is answered
+		})
+		printed.onceEach(t)
+	})
+
+	step(t, "the node falls silent for a moment", func(t *testing.T) {
+		w.under(t, func(t *testing.T) func(outcome) bool {
+			open, mark := dial(t, w.echo), d.mark()
+			echoes(t, open, 3)
+			mend := fault(t, node, "network off")
+			d.await(t, mark, of(w.port, unreachable))
+			mend()
+			echoes(t, open, 3)
+			return none
+		})
+		printed.onceEach(t)
+	})
+
+	printed.stop(t)
+	d.stop(t)
+}
+
+// printing is a devloop whose pods print numbered lines by themselves, and who follows them in a second terminal.
+type printing struct {
+	*devloop
+	logs *devloop
+	pods []string
+}
+
+func startPrinting(t *testing.T, cluster kubernetes.Interface) *printing {
+	t.Helper()
+	p := newProject(t, "deploy/printing")
+	d := p.start(t)
+	d.await(t, 0, ready)
+	found := &printing{devloop: d, logs: p.start(t, "logs")}
+	pods, err := cluster.CoreV1().Pods(p.name).List(t.Context(), metav1.ListOptions{})
+	must(t, err)
+	for _, pod := range pods.Items {
+		found.pods = append(found.pods, pod.Name)
+	}
+	return found
+}
+
+// onceEach checks that all lines that were printed until now came, and none twice.
+func (p *printing) onceEach(t *testing.T) {
+	t.Helper()
+	from := func(pod string) expectation { return on(event.PodLog).with("pod", "^"+pod+"$") }
+	for _, pod := range p.pods {
+		var last int
+		_, err := fmt.Sscanf(kubectl(t, "logs", "--namespace", p.name, pod, "--tail=1"), "line %d", &last)
+		must(t, err)
+		p.logs.await(t, 0, from(pod).with("line", fmt.Sprintf("^line %d$", last)))
+		times := map[string]int{}
+		for _, one := range p.logs.log(0) {
+			if from(pod).met(one) {
+				times[one.field("line")]++
+			}
+		}
+		var wrong []string
+		for i := range last {
+			if n := times[fmt.Sprintf("line %d", i)]; n != 1 {
+				wrong = append(wrong, fmt.Sprintf("%d times line %d", n, i))
+			}
+		}
+		if wrong != nil {
+			t.Errorf("of %d lines of pod %s there are %s", last, pod, strings.Join(wrong, ", "))
+		}
+	}
+	if n := p.count(0, on(event.PodLog)); n != 0 {
+		t.Errorf("the terminal shows %d lines, and was not asked to", n)
+	}
+}
