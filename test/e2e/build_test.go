@@ -44,8 +44,8 @@ func newImageProject(t *testing.T, more, dockerfile string) *project {
 	return p
 }
 
-// image builds and returns the name of what was built.
-func (p *project) image(t *testing.T, args ...string) (image, log string) {
+// build builds and returns the name of what was built.
+func (p *project) build(t *testing.T, args ...string) (image, log string) {
 	t.Helper()
 	out, log := p.call(t, 0, append([]string{"build", "--json"}, args...)...)
 	var built []struct{ Image string }
@@ -63,12 +63,12 @@ RUN --mount=type=secret,id=conf,target=/etc/pip.conf --mount=type=secret,id=toke
 RUN for word in out layer; do echo in-the-$word; done | tee /words
 `)
 	p.write(t, "pip.conf", "[global]\nindex-url = https://user:hunter2@index.example/simple\n")
-	_, log := p.image(t)
+	_, log := p.build(t)
 	if !regexp.MustCompile(`INFO build: build step image=` + p.name + ` step="\[2/3\] RUN .*" took=`).MatchString(log) {
 		t.Errorf("the step and its time are not told:\n%s", log)
 	}
 	p.edit(t, "Dockerfile", "index /etc/pip.conf", "-- index /etc/pip.conf") // built again, and told in full
-	again, log := p.image(t, "-v")
+	again, log := p.build(t, "-v")
 	kept, err := filepath.Glob(filepath.Join(p.cache, "devloop", "builds", "*.log"))
 	if err != nil || len(kept) != 2 {
 		t.Errorf("output kept: %v, %v", kept, err)
@@ -87,7 +87,7 @@ RUN for word in out layer; do echo in-the-$word; done | tee /words
 		t.Errorf("what is there is not found, so that the secret would not be either:\n%s", log)
 	}
 	p.write(t, "pip.conf", "[global]\nindex-url = https://user:hunter3@index.example/simple\n")
-	if other, _ := p.image(t); other != again {
+	if other, _ := p.build(t); other != again {
 		t.Errorf("another secret makes another image: %s, %s", again, other)
 	}
 	p.edit(t, "Dockerfile", "id=none", "id=none,required=true")
@@ -157,7 +157,7 @@ assert s.makefile('rb').read(9)[4:] == b'\x0c\0\0\0\1', 'not one key'
 		}
 	}()
 	p.env = append(p.env, "SSH_AUTH_SOCK="+socket)
-	p.image(t)
+	p.build(t)
 }
 
 func buildFailure(t *testing.T) {
@@ -189,7 +189,7 @@ func buildInContext(t *testing.T) {
 		t.Errorf("a context that is not there:\n%s", log)
 	}
 	p.env = append(p.env, "DOCKER_CONTEXT=elsewhere")
-	if _, log := p.image(t); !strings.Contains(log, "image built") {
+	if _, log := p.build(t); !strings.Contains(log, "image built") {
 		t.Error(log)
 	}
 }

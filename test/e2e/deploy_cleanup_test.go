@@ -45,9 +45,9 @@ spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 1Mi } } 
 	for _, want := range []expectation{
 		on("finalizers taken away, their controller did not do so").with("objects", "^stuck$"),
 		on("objects deleted").with("resource", "^things.cleanup.test$").with("namespace", "^"+p.name+"$").with("objects", "^plain stuck$"),
-		of("guest", "release is uninstalled without its hooks, since that failed with them").because(`\nthe hook will not\n`),
-		of("guest", event.ReleaseRemoved),
-		of("data", event.ReleaseRemoved),
+		onRelease("guest", "release is uninstalled without its hooks, since that failed with them").because(`\nthe hook will not\n`),
+		onRelease("guest", event.ReleaseRemoved),
+		onRelease("data", event.ReleaseRemoved),
 		on("volume claim stays, it holds data").with("claim", "^"+p.name+"/data-db-0$").with("remove it with", "^devloop delete --volumes$"),
 		on(crdsStay).with("crds", "^things.cleanup.test$").with("remove them with", "^devloop delete --crds$"),
 		on(namespaceHas).with("namespace", "^"+p.name+"$").with("holds", "^persistentvolumeclaims/data-db-0$"),

@@ -63,18 +63,18 @@ func testOrder(t *testing.T, cluster kubernetes.Interface) {
 
 	var begun, ended []time.Time
 	for _, name := range []string{"one", "two", "three"} {
-		begun = append(begun, d.only(t, of(name, event.ReleaseApplied, event.Started)).Time)
-		ended = append(ended, d.only(t, of(name, event.ReleaseApplied)).Time)
+		begun = append(begun, d.only(t, onRelease(name, event.ReleaseApplied, event.Started)).Time)
+		ended = append(ended, d.only(t, onRelease(name, event.ReleaseApplied)).Time)
 	}
 	if last, first := slices.MaxFunc(begun, time.Time.Compare), slices.MinFunc(ended, time.Time.Compare); !last.Before(first) {
 		t.Errorf("the last of three releases was begun at %s, when the first one was done at %s", last, first)
 	}
-	up := d.only(t, of("one", event.RolloutComplete)).Time
-	if begun := d.only(t, of("after", event.ReleaseApplied, event.Started)).Time; begun.Before(up) {
+	up := d.only(t, onRelease("one", event.RolloutComplete)).Time
+	if begun := d.only(t, onRelease("after", event.ReleaseApplied, event.Started)).Time; begun.Before(up) {
 		t.Errorf("the release that depends on one was applied at %s, one was up at %s", begun, up)
 	}
 	for left, missing := range map[string]string{"left-out": "broken", "left-out-too": "left-out"} {
-		d.only(t, of(left, leftOut).with("depends on", "^"+missing+"$"))
+		d.only(t, onRelease(left, leftOut).with("depends on", "^"+missing+"$"))
 	}
 	want := map[string]string{"one": "deployed", "two": "deployed", "three": "deployed", "after": "deployed", "broken": "deployed"}
 	if got := records(t, cluster, p.name); !reflect.DeepEqual(got, want) {
@@ -97,7 +97,7 @@ func testRollback(t *testing.T, cluster kubernetes.Interface) {
 		}
 	}
 	applied := func(release, revision string) expectation {
-		return of(release, event.ReleaseApplied).with("revision", "^"+revision+"$")
+		return onRelease(release, event.ReleaseApplied).with("revision", "^"+revision+"$")
 	}
 	crashes := func(release string) string {
 		return `deployment ` + p.name + `/` + release + `: container main of pod .*CrashLoopBackOff`
@@ -110,7 +110,7 @@ func testRollback(t *testing.T, cluster kubernetes.Interface) {
 	c.happens(t, applied("back", "2"))
 	serve("one", "one")
 	c.fails(t, `(?s)`+crashes("back")+`.*\nthis one fails\n.*rolled back to revision 1\b`)
-	c.happens(t, of("back", event.ReleaseRolledBack).with("revision", "^1$"))
+	c.happens(t, onRelease("back", event.ReleaseRolledBack).with("revision", "^1$"))
 	serve("one", "one")
 	d.replace(t, "back.yaml", crash, "").arrives(t) // as it was
 	d.replace(t, "back.yaml", "echo one", "echo two").arrives(t)
@@ -166,7 +166,7 @@ func testHooks(t *testing.T, cluster kubernetes.Interface) {
 		kubectl(t, append([]string{"--kubeconfig", kubeconfig, "config"}, strings.Fields(args)...)...)
 	}
 	c := d.replace(t, "devloop.yaml", "value: first", "value: second")
-	c.happens(t, of("hooked", event.ReleaseApplied).with("revision", "^2$"))
+	c.happens(t, onRelease("hooked", event.ReleaseApplied).with("revision", "^2$"))
 	c.arrives(t)
 	noted("another context was selected, and a file saved", "before-1 1", "before-2 1", "after-1 1", "after-2 1")
 
@@ -309,7 +309,7 @@ func (p *project) once(t *testing.T, code int, args ...string) *devloop {
 }
 
 // of is an event that is about a release.
-func of(release, message string, phases ...event.Phase) expectation {
+func onRelease(release, message string, phases ...event.Phase) expectation {
 	return on(message, phases...).with("release", "^"+regexp.QuoteMeta(release)+"$")
 }
 

@@ -255,17 +255,21 @@ func listens(port int) bool {
 	return err == nil
 }
 
-// runs tells whether a process with this command line is there.
-func runs(words string) bool {
+// processes returns those with this command line, on all of the machine: in containers, too.
+func processes(words string) (pids []int) {
 	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, name := range lines {
 		text, _ := os.ReadFile(name) // it may have gone
 		if strings.TrimSpace(strings.ReplaceAll(string(text), "\x00", " ")) == words {
-			return true
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+			pids = append(pids, pid)
 		}
 	}
-	return false
+	return pids
 }
+
+// runs tells whether a process with this command line is there.
+func runs(words string) bool { return len(processes(words)) > 0 }
 
 // call runs devloop to its end, and checks the exit code.
 func (p *project) call(t *testing.T, code int, args ...string) (stdout, stderr string) {

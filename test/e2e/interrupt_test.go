@@ -56,8 +56,8 @@ func newInterrupted(t *testing.T) *project {
 	return p
 }
 
-// image gives the project an image of this Dockerfile.
-func (p *project) image(t *testing.T, dockerfile string) {
+// addImage gives the project an image of this Dockerfile.
+func (p *project) addImage(t *testing.T, dockerfile string) {
 	t.Helper()
 	p.write(t, "Dockerfile", dockerfile)
 	p.append(t, "devloop.yaml", "images: { "+p.name+": { context: . } }\n")
@@ -106,7 +106,7 @@ func (p *project) awaitPod(t *testing.T, cluster kubernetes.Interface, label str
 
 func testInterruptBuild(t *testing.T, cluster kubernetes.Interface, where string) {
 	p := newInterrupted(t)
-	p.image(t, "FROM python:3.11-slim\nRUN "+p.sleep()+"\n")
+	p.addImage(t, "FROM python:3.11-slim\nRUN "+p.sleep()+"\n")
 	p.append(t, "devloop.yaml", "buildIn: "+where+"\n")
 	d := p.start(t)
 	eventually(t, "the build's command runs", func() bool { return runs(p.sleep()) })
@@ -116,7 +116,7 @@ func testInterruptBuild(t *testing.T, cluster kubernetes.Interface, where string
 
 func testInterruptLoad(t *testing.T, cluster kubernetes.Interface) {
 	p := newInterrupted(t)
-	p.image(t, "FROM python:3.11-slim\nRUN head --bytes 200M /dev/urandom > /random\n")
+	p.addImage(t, "FROM python:3.11-slim\nRUN head --bytes 200M /dev/urandom > /random\n")
 	p.append(t, "devloop.yaml", "buildIn: host\n")
 	d := p.start(t)
 	d.await(t, 0, on(event.ImageLoaded, event.Started))
@@ -130,7 +130,7 @@ func testInterruptLoad(t *testing.T, cluster kubernetes.Interface) {
 
 func testInterruptCanary(t *testing.T, cluster kubernetes.Interface) {
 	p := newInterrupted(t)
-	p.image(t, "FROM python:3.11-slim\n")
+	p.addImage(t, "FROM python:3.11-slim\n")
 	p.append(t, "devloop.yaml", fmt.Sprintf("verify: [{ image: %s, timeout: 1h, command: [sh, -c, %s; true] }]\n", p.name, p.sleep()))
 	d := p.start(t)
 	eventually(t, "the canary's command runs", func() bool { return runs(p.sleep()) })
@@ -160,10 +160,10 @@ func testInterruptWrite(t *testing.T, cluster kubernetes.Interface, hook string)
 	}
 	pod := p.awaitPod(t, cluster, "job-name=web-hook0")
 	d.signal(t, syscall.SIGINT)
-	d.await(t, mark, of("web", "waiting for Helm's write to end"))
+	d.await(t, mark, onRelease("web", "waiting for Helm's write to end"))
 	kubectl(t, "exec", "--namespace", p.name, pod, "--", "touch", "/tmp/go")
 	d.ends(t, cluster)
-	wrote, removed := d.await(t, mark, of("web", event.ReleaseApplied)), d.only(t, of("web", event.ReleaseRemoved, event.Started))
+	wrote, removed := d.await(t, mark, onRelease("web", event.ReleaseApplied)), d.only(t, onRelease("web", event.ReleaseRemoved, event.Started))
 	if removed.Time.Before(wrote.Time) {
 		t.Errorf("it was removed at %s, and written until %s", removed.Time, wrote.Time)
 	}
@@ -202,7 +202,7 @@ func testInterruptHook(t *testing.T, cluster kubernetes.Interface) {
 	d := p.start(t)
 	p.awaitPod(t, cluster, "job-name=web-hook0")
 	d.signal(t, syscall.SIGINT)
-	d.await(t, 0, of("web", "waiting for Helm's write to end"))
+	d.await(t, 0, onRelease("web", "waiting for Helm's write to end"))
 	d.leavesAtOnce(t, cluster, "pending-install")
 	p.remove(t)
 }

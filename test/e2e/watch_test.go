@@ -299,22 +299,6 @@ func TestWatch(t *testing.T) {
 	d.stop(t)
 }
 
-// processes returns those with this command line, on all of the machine: in containers, too.
-func processes(words string) (pids []int) {
-	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, name := range lines {
-		text, _ := os.ReadFile(name) // it may have gone
-		if strings.TrimSpace(strings.ReplaceAll(string(text), "\x00", " ")) == words {
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(name)))
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
-
-// runs tells whether a process with this command line is there.
-func runs(words string) bool { return len(processes(words)) > 0 }
-
 // hasKernelEvents tells whether devloop has asked the kernel for events of files.
 func (d *devloop) hasKernelEvents(t *testing.T) bool {
 	t.Helper()
