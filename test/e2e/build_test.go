@@ -38,7 +38,8 @@ func TestBuild(t *testing.T) {
 func newImageProject(t *testing.T, more, dockerfile string) *project {
 	t.Helper()
 	p := &project{name: "built-" + unique(), dir: t.TempDir(), cache: t.TempDir()}
-	p.env = append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_CACHE_HOME="+p.cache, "XDG_RUNTIME_DIR="+t.TempDir(), "TOKEN=one", "SSH_AUTH_SOCK=")
+	p.env = append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_CACHE_HOME="+p.cache,
+		"XDG_RUNTIME_DIR="+t.TempDir(), "TOKEN=one", "SSH_AUTH_SOCK=")
 	p.write(t, "devloop.yaml", "apiVersion: devloop/v1\nname: "+p.name+"\nimages:\n  "+p.name+":\n    context: .\n"+more)
 	p.write(t, "Dockerfile", "FROM "+baseImage+"\n"+dockerfile)
 	return p
@@ -59,7 +60,8 @@ func (p *project) build(t *testing.T, args ...string) (image, log string) {
 func buildSecrets(t *testing.T) {
 	p := newImageProject(t, "    secrets: { conf: { file: pip.conf }, token: { env: TOKEN }, none: { file: ~/none } }\n", `
 RUN --mount=type=secret,id=conf,target=/etc/pip.conf --mount=type=secret,id=token --mount=type=secret,id=none \
-    sleep 0.3 && : `+t.TempDir()+` && grep --quiet index /etc/pip.conf && test "$(cat /run/secrets/token)" = one && test ! -e /run/secrets/none
+    sleep 0.3 && : `+unique()+` && grep --quiet index /etc/pip.conf && \
+    test "$(cat /run/secrets/token)" = one && test ! -e /run/secrets/none
 RUN for word in out layer; do echo in-the-$word; done | tee /words
 `)
 	p.write(t, "pip.conf", "[global]\nindex-url = https://user:hunter2@index.example/simple\n")
@@ -124,7 +126,10 @@ func savedImage(t *testing.T, image string) string {
 
 // buildSSH asks for the keys of an agent, and of a file.
 func buildSSH(t *testing.T) {
-	p := newImageProject(t, "    ssh: [default, deploy=key]\n", "COPY one.py /\nRUN --mount=type=ssh python3 one.py\nRUN --mount=type=ssh,id=deploy python3 one.py\n")
+	p := newImageProject(t, "    ssh: [default, deploy=key]\n", `COPY one.py /
+RUN --mount=type=ssh python3 one.py
+RUN --mount=type=ssh,id=deploy python3 one.py
+`)
 	p.write(t, "one.py", "# "+p.dir+`: not in any cache
 import os, socket
 s = socket.socket(socket.AF_UNIX)
@@ -161,12 +166,17 @@ assert s.makefile('rb').read(9)[4:] == b'\x0c\0\0\0\1', 'not one key'
 }
 
 func buildFailure(t *testing.T) {
-	p := newImageProject(t, "", `RUN for i in $(seq 400); do echo "Collecting package-$i"; done; echo "ERROR: No matching distribution found for nowhere"; exit 1`+"\n")
+	p := newImageProject(t, "", `RUN for i in $(seq 400); do echo "Collecting package-$i"; done; \
+    echo "ERROR: No matching distribution found for nowhere"; exit 1
+`)
 	_, log := p.call(t, 1, "build")
-	if n := strings.Count(log, "│ Collecting package-"); n == 0 || n > 12 || !strings.Contains(log, "Collecting package-400\n") {
+	n := strings.Count(log, "│ Collecting package-")
+	if n == 0 || n > 12 || !strings.Contains(log, "Collecting package-400\n") {
 		t.Errorf("%d lines of the step's output:\n%s", n, log)
 	}
-	found := regexp.MustCompile(`failed: ERROR: No matching distribution found for nowhere\n  → mend it and save; .*whole output is in (/\S+/` + p.name + `-[0-9a-f]{16}\.log)\n`).FindStringSubmatch(log)
+	found := regexp.MustCompile(`failed: ERROR: No matching distribution found for nowhere
+  → mend it and save; .*whole output is in (/\S+/` + p.name + `-[0-9a-f]{16}\.log)
+`).FindStringSubmatch(log)
 	if found == nil {
 		t.Fatalf("the error does not say what, what to do and where the output is:\n%s", log)
 	}
@@ -181,9 +191,8 @@ func buildInContext(t *testing.T) {
 	usual := setting(t, "DOCKER_HOST")
 	config := t.TempDir()
 	p.env = append(p.env, "DOCKER_HOST=", "DOCKER_CONFIG="+config)
-	if _, err := command(t.Context(), p.env, "docker", "context", "create", "elsewhere", "--docker", "host="+usual); err != nil {
-		t.Fatal(err)
-	}
+	_, err := command(t.Context(), p.env, "docker", "context", "create", "elsewhere", "--docker", "host="+usual)
+	must(t, err)
 	p.env = append(p.env, "DOCKER_CONTEXT=missing")
 	if _, log := p.call(t, 3, "build"); !strings.Contains(log, `docker context "missing"`) {
 		t.Errorf("a context that is not there:\n%s", log)

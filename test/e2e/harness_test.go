@@ -151,9 +151,11 @@ func newProject(t *testing.T, template string) *project {
 		must(t, os.WriteFile(file, []byte(text), 0o644))
 	}
 	t.Cleanup(func() { // what devloop built for this test is of use to no other one
-		images, _ := command(context.Background(), p.env, "docker", "image", "ls", "--quiet", p.name)
+		images, err := command(context.Background(), os.Environ(), "docker", "image", "ls", "--quiet", p.name)
 		for _, image := range strings.Fields(images) {
-			docker(t, "image", "rm", "--force", image)
+			if err == nil { // else these are its words
+				docker(t, "image", "rm", "--force", image)
+			}
 		}
 	})
 	return p

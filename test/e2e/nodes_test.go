@@ -113,8 +113,8 @@ func TestNodes(t *testing.T) {
 	})
 }
 
-// awaitReach waits until a pod has got an answer from each of the pods through their service. Each node's kube-proxy learns of
-// a ready pod by itself, a moment after the pod is ready, and refuses connections until then.
+// awaitReach waits until a pod has got an answer from each of the pods through their service. Each node's kube-proxy
+// learns of a ready pod by itself, a moment after the pod is ready, and refuses connections until then.
 func (p *project) awaitReach(t *testing.T, from string, pods map[string]string) {
 	t.Helper()
 	missing := maps.Clone(pods)
