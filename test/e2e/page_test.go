@@ -54,6 +54,13 @@ func TestPage(t *testing.T) {
 		return names
 	}
 
+	a11y := func(t *testing.T) []any {
+		t.Helper()
+		b.do(t, "fill", "selector", "#log-search", "text", nonce) // it looks at each line of the log: a few will do
+		b.await(t, "#log", nonce)
+		return b.do(t, "a11y").([]any)
+	}
+
 	step(t, "what runs, at a glance", func(t *testing.T) {
 		pods := pods(t)
 		b.await(t, image, tag[:12])
@@ -207,7 +214,7 @@ func TestPage(t *testing.T) {
 		b.await(t, "#chain-hint", "kubectl delete pod")
 		b.await(t, proof, "chain broken")
 		b.await(t, image, "should be "+strings.TrimPrefix(now, p.name+":")[:12])
-		if found := b.do(t, "a11y").([]any); len(found) > 0 {
+		if found := a11y(t); len(found) > 0 {
 			t.Error(found...)
 		}
 		if metrics, err := get(url + "metrics"); err != nil || !strings.Contains(metrics, "\ndevloop_chain_whole 0\n") {
@@ -282,7 +289,7 @@ for p in /proc/[0-9]*; do case $(tr '\0' ' ' < $p/cmdline) in 'python3 -m'*) kil
 			for _, dark := range []bool{false, true} {
 				path := filepath.Join(t.TempDir(), "page.png")
 				b.do(t, "screenshot", "path", path, "width", size[0], "height", size[1], "dark", dark)
-				if found := b.do(t, "a11y").([]any); len(found) > 0 {
+				if found := a11y(t); len(found) > 0 {
 					t.Errorf("%v, dark %v: %v", size, dark, found)
 				}
 				if wide, _ := b.do(t, "evaluate", "script", "document.documentElement.scrollWidth - innerWidth").(float64); wide > 0 {
