@@ -14,6 +14,7 @@ import (
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/releaseutil"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -53,47 +54,86 @@ func (d *Deployer) applyCRDs(ctx context.Context, say event.Stage, r Release, fi
 	if len(crds) == 0 {
 		return nil
 	}
-	defer d.cluster.wrote()
 	var changed atomic.Int64
-	group, ctx := errgroup.WithContext(ctx)
+	ours := make([]bool, len(crds))
+	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
-	for _, crd := range crds {
-		group.Go(func() error {
-			if err := d.applyCRD(ctx, say, crd, &changed); err != nil {
+	for i, crd := range crds {
+		group.Go(func() (err error) {
+			if ours[i], err = d.applyCRD(groupCtx, say, crd, &changed); err != nil {
 				return fmt.Errorf("release %s: CRD %s: %w", r.ID(), crd.GetName(), err)
 			}
 			return nil
 		})
 	}
 	err := group.Wait()
+	d.cluster.wrote()
 	if n := changed.Load(); n > 0 {
 		say.Note("CRDs applied", "release", r.Name, "count", n)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	for i, crd := range crds {
+		if ours[i] {
+			if err := d.awaitKind(ctx, crd); err != nil {
+				return fmt.Errorf("release %s: CRD %s: %w", r.ID(), crd.GetName(), err)
+			}
+		}
+	}
+	return nil
 }
 
-// applyCRD counts in changed what it has written.
-func (d *Deployer) applyCRD(ctx context.Context, say event.Stage, crd *unstructured.Unstructured, changed *atomic.Int64) error {
+// awaitKind waits until the API server lists the kind that a definition makes: it does so a moment after it has established it, and before
+// that Helm cannot write an object of it.
+func (d *Deployer) awaitKind(ctx context.Context, crd *unstructured.Unstructured) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, establishTimeout, fmt.Errorf("not listed after %s", establishTimeout))
+	defer cancel()
+	group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
+	kind, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "kind")
+	versions, _, _ := unstructured.NestedSlice(crd.Object, "spec", "versions")
+	return d.until(ctx, func() (string, error) {
+		if _, err := d.cluster.capabilities(ctx); err != nil { // which asks if something was written
+			return "", err
+		}
+		for _, version := range versions {
+			if v, ok := version.(map[string]any); ok && v["served"] == true {
+				_, err := d.cluster.mapper.RESTMapping(schema.GroupKind{Group: group, Kind: kind}, fmt.Sprint(v["name"]))
+				if meta.IsNoMatchError(err) {
+					d.cluster.wrote()
+					return "the API server", nil
+				}
+				if err != nil {
+					return "", err
+				}
+			}
+		}
+		return "", nil
+	})
+}
+
+// applyCRD tells whether the definition is ours, and counts in changed what it has written.
+func (d *Deployer) applyCRD(ctx context.Context, say event.Stage, crd *unstructured.Unstructured, changed *atomic.Int64) (ours bool, err error) {
 	api := d.cluster.dynamic.Resource(definitions)
 	before, err := api.Get(ctx, crd.GetName(), metav1.GetOptions{})
 	if isNew := apierrors.IsNotFound(err); isNew {
 		before, err = nil, d.journal.Record(kindCRD, crd.GetName())
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	if before != nil && !madeByUs(before) {
 		say.Detail("CRD is there already and not of devloop's making, it stays as it is", "crd", crd.GetName())
-		return nil
+		return false, nil
 	}
 	content, err := json.Marshal(crd)
 	if err != nil {
-		return err
+		return false, err
 	}
 	force := true // somebody may have tried out a change by hand
 	after, err := api.Patch(ctx, crd.GetName(), types.ApplyPatchType, content, metav1.PatchOptions{FieldManager: fieldManager, Force: &force})
 	if err != nil {
-		return err
+		return false, err
 	}
 	if before == nil || before.GetGeneration() != after.GetGeneration() {
 		changed.Add(1)
@@ -101,7 +141,7 @@ func (d *Deployer) applyCRD(ctx context.Context, say event.Stage, crd *unstructu
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, establishTimeout, fmt.Errorf("not served after %s", establishTimeout))
 	defer cancel()
-	return d.until(ctx, func() (string, error) {
+	return true, d.until(ctx, func() (string, error) {
 		now, err := api.Get(ctx, crd.GetName(), metav1.GetOptions{})
 		if err != nil {
 			return "", err
