@@ -24,12 +24,13 @@ func testCleanup(t *testing.T, cluster kubernetes.Interface) {
 	kubectl(t, "create", "namespace", mine)
 	d := p.start(t)
 	d.await(t, 0, ready)
-	p.write(t, "users.yaml", `
-apiVersion: cleanup.test/v1
+	things := "things." + p.name + ".test"
+	p.write(t, "users.yaml", strings.ReplaceAll(`
+apiVersion: $NAME.test/v1
 kind: Thing
 metadata: { name: plain }
 ---
-apiVersion: cleanup.test/v1
+apiVersion: $NAME.test/v1
 kind: Thing
 metadata: { name: stuck, finalizers: [cleanup.test/nobody] }
 ---
@@ -37,19 +38,19 @@ apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: { name: data-db-0 }
 spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 1Mi } } }
-`)
+`, "$NAME", p.name))
 	kubectl(t, "apply", "--namespace", p.name, "--filename", p.dir+"/users.yaml")
 
 	mark := d.mark()
 	d.stop(t)
 	for _, want := range []expectation{
 		on("finalizers taken away, their controller did not do so").with("objects", "^stuck$"),
-		on("objects deleted").with("resource", "^things.cleanup.test$").with("namespace", "^"+p.name+"$").with("objects", "^plain stuck$"),
+		on("objects deleted").with("resource", "^"+things+"$").with("namespace", "^"+p.name+"$").with("objects", "^plain stuck$"),
 		onRelease("guest", "release is uninstalled without its hooks, since that failed with them").because(`\nthe hook will not\n`),
 		onRelease("guest", event.ReleaseRemoved),
 		onRelease("data", event.ReleaseRemoved),
 		on("volume claim stays, it holds data").with("claim", "^"+p.name+"/data-db-0$").with("remove it with", "^devloop delete --volumes$"),
-		on(crdsStay).with("crds", "^things.cleanup.test$").with("remove them with", "^devloop delete --crds$"),
+		on(crdsStay).with("crds", "^"+things+"$").with("remove them with", "^devloop delete --crds$"),
 		on(namespaceHas).with("namespace", "^"+p.name+"$").with("holds", "^persistentvolumeclaims/data-db-0$"),
 	} {
 		if n := d.count(mark, want); n != 1 {
@@ -63,7 +64,7 @@ spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 1Mi } } 
 	}
 	kubectl(t, "get", "namespace", mine)
 	kubectl(t, "get", "persistentvolumeclaim", "data-db-0", "--namespace", p.name)
-	if got := kubectl(t, "get", "things.cleanup.test", "--all-namespaces", "--output", "name"); got != "" {
+	if got := kubectl(t, "get", things, "--all-namespaces", "--output", "name"); got != "" {
 		t.Errorf("objects left: %s", got)
 	}
 
@@ -73,11 +74,11 @@ spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 1Mi } } 
 			t.Errorf("delete --volumes does not say %q:\n%s", want, log)
 		}
 	}
-	kubectl(t, "get", "crd", "things.cleanup.test")
-	if _, log := p.call(t, 0, "delete", "--crds"); !strings.Contains(log, "CRD deleted crd=things.cleanup.test") {
+	kubectl(t, "get", "crd", things)
+	if _, log := p.call(t, 0, "delete", "--crds"); !strings.Contains(log, "CRD deleted crd="+things) {
 		t.Errorf("delete --crds says:\n%s", log)
 	}
-	if got := kubectl(t, "get", "crd", "things.cleanup.test", "--ignore-not-found"); got != "" {
+	if got := kubectl(t, "get", "crd", things, "--ignore-not-found"); got != "" {
 		t.Errorf("left: %s", got)
 	}
 	kubectl(t, "delete", "namespace", mine) // which is still there, since it is not devloop's
@@ -90,14 +91,15 @@ func testKept(t *testing.T, cluster kubernetes.Interface) {
 	definition := p.read(t, "things/crds/things.yaml")
 	p.write(t, "theirs.yaml", strings.Replace(definition, "theirs: {", "before: { type: string }, theirs: {", 1))
 	kubectl(t, "create", "--filename", p.dir+"/theirs.yaml")
+	things := "things." + p.name + ".test"
 	properties := func() string {
 		t.Helper()
-		return kubectl(t, "get", "crd", "things.kept.test", "--output", "jsonpath={.spec.versions[0].schema.openAPIV3Schema.properties}")
+		return kubectl(t, "get", "crd", things, "--output", "jsonpath={.spec.versions[0].schema.openAPIV3Schema.properties}")
 	}
 	before := properties()
 	d := p.start(t)
 	d.await(t, 0, ready)
-	d.only(t, on("CRD is there already and not of devloop's making, it stays as it is").with("crd", "^things.kept.test$"))
+	d.only(t, on("CRD is there already and not of devloop's making, it stays as it is").with("crd", "^"+things+"$"))
 	d.stop(t)
 	if n := d.count(0, on(crdsStay)); n != 0 {
 		t.Error("it offers to delete a CRD that is not its own")
@@ -116,6 +118,6 @@ func testKept(t *testing.T, cluster kubernetes.Interface) {
 		t.Errorf("somebody else's CRD went from %s to %s", before, after)
 	}
 	kubectl(t, "delete", "configmap", "kept", "--namespace", p.name)
-	kubectl(t, "delete", "crd", "things.kept.test")
+	kubectl(t, "delete", "crd", things)
 	p.remove(t)
 }

@@ -88,7 +88,7 @@ func checkWhole(t *testing.T, cluster kubernetes.Interface, namespace string, tu
 	for _, found := range secrets.Items {
 		names = append(names, found.Name)
 	}
-	things := kubectl(t, "get", "things.kill.test", "--namespace", namespace, "--output", "jsonpath={.items[*].metadata.name}")
+	things := kubectl(t, "get", "things."+namespace+".test", "--namespace", namespace, "--output", "jsonpath={.items[*].metadata.name}")
 	names = append(names, strings.Fields(things)...)
 	roles, err := cluster.RbacV1().ClusterRoles().List(t.Context(), metav1.ListOptions{})
 	must(t, err)

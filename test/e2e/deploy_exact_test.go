@@ -73,7 +73,7 @@ func testExact(t *testing.T, cluster kubernetes.Interface) {
 	saved("a changed single value", "devloop.yaml", "single: one", "single: two")
 	saved("a changed template", "hostile/templates/objects.yaml", "values: {{", "more: two\n  values: {{")
 	saved("a changed definition", "hostile/crds/things.yaml", "first: {", "second: { type: string }, first: {")
-	has(`{"first":{"type":"string"},"second":{"type":"string"}}`, "crd", "things.exact.test", "{.spec.versions[0].schema.openAPIV3Schema.properties}")
+	has(`{"first":{"type":"string"},"second":{"type":"string"}}`, "crd", "things."+p.name+".test", "{.spec.versions[0].schema.openAPIV3Schema.properties}")
 	has(`{"file":"two","inline":"two","run":"sleep infinity","single":"two"} two`, "configmap", "known", "{.data.values} {.data.more}")
 	makes(1, "an object that is gone", func() {
 		kubectl(t, "delete", "secret", "random", "--namespace", p.name)

@@ -22,38 +22,29 @@ import (
 func TestDeploy(t *testing.T) {
 	t.Parallel()
 	cluster := kubernetesClient(t)
-	t.Run("side by side", func(t *testing.T) { // the longest first: test/e2e/run lets six of them run at once
-		for _, part := range []struct {
-			name string
-			test func(*testing.T, kubernetes.Interface)
-		}{
-			{"killed at any moment", testKilled},
-			{"cleaning up", testCleanup},
-			{"each failure says why, early", testFailures},
-			{"a save mends what failed", testMend},
-			{"on failure: rollback, keep", testRollback},
-			{"only what differs is written", testExact},
-			{"a release whose pods crash is not written again", testExactCrashing},
-			{"what is not devloop's to remove stays", testKept},
-			{"hooks", testHooks},
-			{"whose release it is", testOwner},
-			{"order", testOrder},
-			{"mistakes are found before anything is written", testMistakes},
-			{"diff and render", testDiff},
-		} {
-			t.Run(part.name, func(t *testing.T) {
-				t.Parallel()
-				part.test(t, cluster)
-			})
-		}
-	})
-	if t.Failed() {
-		return
-	}
-	for _, group := range []string{"kill", "cleanup", "exact", "kept"} {
-		if got := kubectl(t, "get", "crd", "things."+group+".test", "--ignore-not-found"); got != "" {
-			t.Errorf("left: %s", got)
-		}
+	// The longest first: test/e2e/run lets six of them run at once.
+	for _, part := range []struct {
+		name string
+		test func(*testing.T, kubernetes.Interface)
+	}{
+		{"killed at any moment", testKilled},
+		{"cleaning up", testCleanup},
+		{"each failure says why, early", testFailures},
+		{"a save mends what failed", testMend},
+		{"on failure: rollback, keep", testRollback},
+		{"only what differs is written", testExact},
+		{"a release whose pods crash is not written again", testExactCrashing},
+		{"what is not devloop's to remove stays", testKept},
+		{"hooks", testHooks},
+		{"whose release it is", testOwner},
+		{"order", testOrder},
+		{"mistakes are found before anything is written", testMistakes},
+		{"diff and render", testDiff},
+	} {
+		t.Run(part.name, func(t *testing.T) {
+			t.Parallel()
+			part.test(t, cluster)
+		})
 	}
 }
 

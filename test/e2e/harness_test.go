@@ -142,14 +142,17 @@ func newProject(t *testing.T, template string) *project {
 	if filepath.Dir(template) == "deploy" { // they share a chart
 		must(t, os.CopyFS(filepath.Join(p.dir, "workload"), os.DirFS(filepath.Join("testdata", "deploy", "workload"))))
 	}
-	files, err := filepath.Glob(filepath.Join(p.dir, "*.yaml"))
-	must(t, err)
-	for _, file := range files {
+	must(t, filepath.WalkDir(p.dir, func(file string, _ os.DirEntry, err error) error {
+		if err != nil || filepath.Ext(file) != ".yaml" {
+			return err
+		}
 		content, err := os.ReadFile(file)
-		must(t, err)
+		if err != nil {
+			return err
+		}
 		text := strings.NewReplacer("$NAME", p.name, "$PORT", strconv.Itoa(p.port)).Replace(string(content))
-		must(t, os.WriteFile(file, []byte(text), 0o644))
-	}
+		return os.WriteFile(file, []byte(text), 0o644)
+	}))
 	t.Cleanup(func() { // what devloop built for this test is of use to no other one
 		images, err := command(context.Background(), os.Environ(), "docker", "image", "ls", "--quiet", p.name)
 		for _, image := range strings.Fields(images) {
