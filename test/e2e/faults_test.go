@@ -1,7 +1,7 @@
 //go:build e2e
 
-// What goes wrong with the node and its API server, once for all who look: clients of a forward, a connection that is open, a
-// release in the middle of its upgrade, and who follows what pods print.
+// What goes wrong with the node and its API server, once for all who look: clients of a forward, a
+// connection that is open, a release in the middle of its upgrade, and who follows what pods print.
 package e2e
 
 import (
@@ -17,9 +17,10 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// hang is how long the API server does not answer. By then all but one of the deadlines have passed that anything has which asks
-// it: those of the forward's tunnels (2 and 5 s), the run's own (10 s), and client-go's for a connection that is silent (45 s).
-// The last one is that of Helm's requests, 60 s.
+// hang is how long the API server does not answer. By then those who ask it have met their
+// deadlines: the forward's tunnels (2 and 5 s), the stages of a run (10 s), a forward that holds as
+// long as it does by default (30 s), client-go, which gives up a silent connection (45 s), and
+// in soak Helm's requests (60 s), too.
 func hang() time.Duration {
 	if soaking() {
 		return 75 * time.Second
@@ -91,7 +92,8 @@ func TestFaults(t *testing.T) {
 	d.stop(t)
 }
 
-// printing is a devloop whose pods print numbered lines by themselves, and who follows them in a second terminal.
+// printing is a devloop whose pods print numbered lines by themselves, and who follows them in a
+// second terminal.
 type printing struct {
 	*devloop
 	logs *devloop

@@ -61,7 +61,8 @@ func of(port int, message string) expectation {
 // patch changes the deployment; complete waits for what it asks for.
 func (w *web) patch(t *testing.T, patch string) {
 	t.Helper()
-	_, err := w.cluster.AppsV1().Deployments(w.name).Patch(t.Context(), "web", types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
+	_, err := w.cluster.AppsV1().Deployments(w.name).
+		Patch(t.Context(), "web", types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
 	must(t, err)
 }
 
@@ -82,7 +83,8 @@ func (w *web) rollout(t *testing.T) {
 	w.complete(t)
 }
 
-// complete waits until the deployment has all of its pods in their newest form, and no others but terminating ones.
+// complete waits until the deployment has all of its pods in their newest form, and no others but
+// terminating ones.
 func (w *web) complete(t *testing.T) {
 	t.Helper()
 	eventually(t, "deployment web is complete", func() bool {
@@ -91,7 +93,8 @@ func (w *web) complete(t *testing.T) {
 			return false
 		}
 		want, s := *d.Spec.Replicas, d.Status
-		return s.ObservedGeneration >= d.Generation && s.UpdatedReplicas == want && s.Replicas == want && s.AvailableReplicas == want
+		return s.ObservedGeneration >= d.Generation &&
+			s.UpdatedReplicas == want && s.Replicas == want && s.AvailableReplicas == want
 	})
 }
 
@@ -139,8 +142,8 @@ func (w *web) killServer(t *testing.T, pod *corev1.Pod) {
 		exit 1`, string(pod.UID)))
 }
 
-// under does something to what is behind the forward while clients ask, before it and after it, too: nothing may break but
-// what is excused.
+// under does something to what is behind the forward while clients ask, before it and after it,
+// too: nothing may break but what is excused.
 func (w *web) under(t *testing.T, do func(t *testing.T) (excused func(outcome) bool)) {
 	t.Helper()
 	w.alone(t, 1)
@@ -152,8 +155,8 @@ func (w *web) under(t *testing.T, do func(t *testing.T) (excused func(outcome) b
 	l.finish(t, excused)
 }
 
-// footprint is what a devloop takes of the machine. Its memory is what it has for itself: pages of the program's own file,
-// which the kernel keeps as long as it likes, are not counted.
+// footprint is what a devloop takes of the machine. Its memory is what it has for itself: pages of
+// the program's own file, which the kernel keeps as long as it likes, are not counted.
 type footprint struct{ megabytes, descriptors, threads int }
 
 func (f footprint) String() string {
@@ -176,12 +179,14 @@ func (d *devloop) footprint(t *testing.T) footprint {
 	return footprint{megabytes: number("RssAnon") / 1024, descriptors: len(open), threads: number("Threads")}
 }
 
-// settle waits until a devloop takes no more than it did, but for some slack: a tunnel that nobody uses is kept for a moment, the
-// heap of a busy time goes back to the system after that, and Go's own cleaning comes every two minutes.
+// settle waits until a devloop takes no more than it did, but for some slack: a tunnel that nobody
+// uses is kept for a moment, the heap of a busy time goes back to the system after that, and Go's
+// own cleaning comes every two minutes.
 func (d *devloop) settle(t *testing.T, before footprint) {
 	t.Helper()
 	eventually(t, "devloop takes as much as before, which was "+before.String(), func() bool {
 		now := d.footprint(t)
-		return now.megabytes <= before.megabytes+40 && now.descriptors <= before.descriptors+8 && now.threads <= before.threads+16
+		return now.megabytes <= before.megabytes+40 &&
+			now.descriptors <= before.descriptors+8 && now.threads <= before.threads+16
 	})
 }

@@ -1,7 +1,8 @@
 //go:build e2e
 
-// A cluster that comes back elsewhere: another port of its API server, other credentials, all written to the kubeconfig while
-// devloop runs. That is what a restarted minikube does where its node is a container behind a published port.
+// A cluster that comes back elsewhere: another port of its API server, other credentials, all
+// written to the kubeconfig while devloop runs. That is what a restarted minikube does where its
+// node is a container behind a published port.
 package e2e
 
 import (
@@ -27,16 +28,15 @@ type published struct {
 	listener net.Listener
 	serving  sync.WaitGroup
 
-	mu   sync.Mutex
-	open []net.Conn
+	mu        sync.Mutex
+	open      []net.Conn
+	withdrawn bool
 }
 
 func publish(t *testing.T, server string) *published {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	p := &published{listener: listener}
 	p.serving.Go(func() {
 		for {
@@ -59,8 +59,12 @@ func (p *published) carry(client net.Conn, server string) {
 	}
 	defer behind.Close()
 	p.mu.Lock()
+	late := p.withdrawn
 	p.open = append(p.open, client, behind)
 	p.mu.Unlock()
+	if late {
+		return
+	}
 	p.serving.Go(func() {
 		_, _ = io.Copy(behind, client)
 		_ = behind.Close()
@@ -72,6 +76,7 @@ func (p *published) carry(client net.Conn, server string) {
 func (p *published) withdraw() {
 	_ = p.listener.Close()
 	p.mu.Lock()
+	p.withdrawn = true
 	for _, conn := range p.open {
 		_ = conn.Close()
 	}
@@ -79,7 +84,8 @@ func (p *published) withdraw() {
 	p.serving.Wait()
 }
 
-// administrator makes an account that may do everything, and returns its token. Remove makes the token worthless.
+// administrator makes an account that may do everything, and returns its token. Remove makes the
+// token worthless.
 func administrator(t *testing.T, cluster kubernetes.Interface, name string) (token string, remove func()) {
 	t.Helper()
 	accounts, bindings := cluster.CoreV1().ServiceAccounts("default"), cluster.RbacV1().ClusterRoleBindings()
@@ -91,22 +97,18 @@ func administrator(t *testing.T, cluster kubernetes.Interface, name string) (tok
 			t.Error(err)
 		}
 	})
-	if _, err := accounts.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	_, err := accounts.Create(t.Context(), account, metav1.CreateOptions{})
+	must(t, err)
 	t.Cleanup(remove)
-	_, err := bindings.Create(t.Context(), &rbacv1.ClusterRoleBinding{
+	_, err = bindings.Create(t.Context(), &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: name, Namespace: "default"}},
 	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	request, err := accounts.CreateToken(t.Context(), name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return request.Status.Token, remove
 }
 

@@ -1,7 +1,7 @@
 //go:build e2e
 
-// The forward's one promise, on a real cluster: its address never stops answering, whatever happens to the pods behind it. What
-// happens to the node and the API server is in faults_test.go.
+// The forward's one promise, on a real cluster: its address never stops answering, whatever happens
+// to the pods behind it. What happens to the node and the API server is in faults_test.go.
 package e2e
 
 import (
@@ -40,7 +40,8 @@ func TestForward(t *testing.T) {
 		}()
 		eventually(t, "the other process listens", func() bool { return listens(w.port) })
 		_, log := w.call(t, 2)
-		for _, want := range []string{"devloop.yaml:12:", "forwards[0].local", fmt.Sprintf("pid %d (", taker.Process.Pid), "http.server"} {
+		pid := fmt.Sprintf("pid %d (", taker.Process.Pid)
+		for _, want := range []string{"devloop.yaml:12:", "forwards[0].local", pid, "http.server"} {
 			if !strings.Contains(log, want) {
 				t.Errorf("devloop does not say %q:\n%s", want, log)
 			}
@@ -53,7 +54,8 @@ func TestForward(t *testing.T) {
 
 	d := w.start(t)
 	d.await(t, 0, ready)
-	l := startLoad(t, clients, local(w.port), "/") // so that what a process takes at its first use is not held against it later
+	// So that what a process takes at its first use is not held against it later.
+	l := startLoad(t, clients, local(w.port), "/")
 	l.answer(t, 10*clients)
 	l.finish(t, none)
 	before := d.footprint(t)
@@ -188,8 +190,8 @@ func TestForward(t *testing.T) {
 		l.answer(t, 10*clients)
 		l.finish(t, none)
 		if soaking() {
-			// Each of the 30 gets a tunnel of its own, and so do some of those who ask: about 1 MB each. More than that would be
-			// bytes that nobody reads, and these would become more.
+			// Each of the 30 gets a tunnel of its own, and so do some of those who ask: about 1 MB
+			// each. More than that would be bytes that nobody reads, and these would become more.
 			busy := d.footprint(t)
 			pass(t, 5*time.Second)
 			now := d.footprint(t)
@@ -240,7 +242,7 @@ func TestForward(t *testing.T) {
 			killed := time.Now()
 			eventually(t, "the pod has a server again", func() bool {
 				now := w.servers(t)[0]
-				return now.Status.ContainerStatuses[0].RestartCount > pod.Status.ContainerStatuses[0].RestartCount && takesConnections(&now)
+				return restarts(now) > restarts(pod) && takesConnections(&now)
 			})
 			return inFlight(killed)
 		})
@@ -277,14 +279,17 @@ func TestForward(t *testing.T) {
 		})
 	})
 
-	step(t, "a cluster that comes back at another port, with other credentials", func(t *testing.T) { restartedElsewhere(t, w) })
+	step(t, "a cluster that comes back at another port, with other credentials", func(t *testing.T) {
+		restartedElsewhere(t, w)
+	})
 
 	// By a second devloop with forwards alone.
 	step(t, "all that a forward may lead to", func(t *testing.T) {
 		w.alone(t, 1)
 		targets := newProject(t, "forward/targets")
 		deployment, statefulset, pod, service := freePort(t), freePort(t), freePort(t), freePort(t)
-		targets.fill(t, "$WEB", w.name, "$DEPLOYMENT", deployment, "$STATEFULSET", statefulset, "$POD", pod, "$SERVICE", service)
+		targets.fill(t, "$WEB", w.name, "$DEPLOYMENT", deployment, "$STATEFULSET", statefulset, "$POD", pod,
+			"$SERVICE", service)
 		second := targets.start(t)
 		second.await(t, 0, ready)
 		picked := second.await(t, 0, on(event.ForwardListens).with("target", "^selector")).field("local")
@@ -330,6 +335,8 @@ func TestForward(t *testing.T) {
 		}
 	}
 }
+
+func restarts(pod corev1.Pod) int32 { return pod.Status.ContainerStatuses[0].RestartCount }
 
 // echoes sends lines, each of which has to come back.
 func echoes(t *testing.T, c net.Conn, lines int) {
