@@ -1,6 +1,7 @@
 //go:build e2e
 
-// What people see: the page in a real browser, and devloop status, logs and events in a second terminal.
+// What people see: the page in a real browser, and devloop status, logs and events in a second
+// terminal.
 package e2e
 
 import (
@@ -32,7 +33,8 @@ func TestPage(t *testing.T) {
 	nonce := unique()
 	dockerfile := p.read(t, "Dockerfile")
 	p.write(t, "index.html", "at first "+nonce+"\n")
-	p.edit(t, "devloop.yaml", "    set: {", "    secretValues: [password]\n    hooks: { before: [{ command: [echo, the password is "+secret+"] }] }\n    set: { password: "+secret+",")
+	p.edit(t, "devloop.yaml", "    set: {", "    secretValues: [password]\n"+
+		"    hooks: { before: [{ command: [echo, the password is "+secret+"] }] }\n    set: { password: "+secret+",")
 
 	d := p.start(t, "--page-port", "0")
 	url := d.await(t, 0, on(event.PageOpens)).field("url")
@@ -90,20 +92,24 @@ func TestPage(t *testing.T) {
 		if err := json.Unmarshal([]byte(out), &state); err != nil {
 			t.Fatal(err)
 		}
-		if len(state.Images) != 1 || len(state.Images[0].Nodes) != 1 || state.Images[0].Nodes[0].Node != node || state.Images[0].Nodes[0].ID != id || state.Images[0].Nodes[0].Digest == "" {
+		if len(state.Images) != 1 || len(state.Images[0].Nodes) != 1 || state.Images[0].Nodes[0].Node != node ||
+			state.Images[0].Nodes[0].ID != id || state.Images[0].Nodes[0].Digest == "" {
 			t.Errorf("images: %+v", state.Images)
 		}
-		if len(state.Pods) != 2 || !state.Pods[0].Ready || state.Pods[0].Release != "small" || state.Pods[0].Containers[0].ImageID != id {
+		if len(state.Pods) != 2 || !state.Pods[0].Ready || state.Pods[0].Release != "small" ||
+			state.Pods[0].Containers[0].ImageID != id {
 			t.Errorf("pods: %+v, and Kubernetes says %s", state.Pods, id)
 		}
-		if len(state.Releases) != 1 || state.Releases[0].State != "deployed" || len(state.Forwards) != 1 || state.Forwards[0].State != "ready" {
+		if len(state.Releases) != 1 || state.Releases[0].State != "deployed" ||
+			len(state.Forwards) != 1 || state.Forwards[0].State != "ready" {
 			t.Errorf("releases %+v, forwards %+v", state.Releases, state.Forwards)
 		}
 		for _, pod := range pods {
 			b.await(t, "[data-testid=pod-table]", pod)
 		}
 		out, _ = p.call(t, 0, "status")
-		for _, want := range append([]string{p.name + ` on .*: healthy\n`, url, p.name + ` +on node +` + tag, `small +` + p.name + ` +1 +deployed`,
+		for _, want := range append([]string{p.name + ` on .*: healthy\n`, url, p.name + ` +on node +` + tag,
+			`small +` + p.name + ` +1 +deployed`,
 			local(p.port) + ` +service ` + p.name + `/small +ready`, `start +succeeded after `}, pods...) {
 			if !regexp.MustCompile(want).MatchString(out) {
 				t.Errorf("devloop status does not say %q:\n%s", want, out)
@@ -123,7 +129,8 @@ func TestPage(t *testing.T) {
 			return names
 		}
 		bar := func() any {
-			return b.do(t, "evaluate", "script", `document.querySelector("`+running+` .bar").getBoundingClientRect().width / document.querySelector("#axis").getBoundingClientRect().width`)
+			return b.do(t, "evaluate", "script", `document.querySelector("`+running+` .bar").getBoundingClientRect().width /
+				document.querySelector("#axis").getBoundingClientRect().width`)
 		}
 		took := func() any { return b.do(t, "text", "selector", running+" .number") }
 		b.await(t, "#run-outcome", "under way")
@@ -165,17 +172,23 @@ func TestPage(t *testing.T) {
 		if b.count(t, "#waterfall tbody tr[data-outcome=failed]") == 0 {
 			t.Error("no row of the waterfall has failed")
 		}
-		red, _ := b.do(t, "evaluate", "script", `(() => { const [r, g, b] = getComputedStyle(document.querySelector("#health-word")).color.match(/\d+/g).map(Number); return r > g + 40 && r > b + 40 })()`).(bool)
+		red, _ := b.do(t, "evaluate", "script", `(() => {
+			const [r, g, b] = getComputedStyle(document.querySelector("#health-word")).color.match(/\d+/g).map(Number);
+			return r > g + 40 && r > b + 40 })()`).(bool)
 		if !red {
 			t.Error("it is not red")
 		}
-		if _, log := p.call(t, 1, "status", "--wait", "healthy", "--timeout", "500ms"); !strings.Contains(log, "not healthy within 500ms, but failed: ") {
+		_, log := p.call(t, 1, "status", "--wait", "healthy", "--timeout", "500ms")
+		if !strings.Contains(log, "not healthy within 500ms, but failed: ") {
 			t.Errorf("devloop status said %q", log)
 		}
 		metrics, err := get(url + "metrics")
 		must(t, err)
-		for _, want := range []string{`devloop_runs_total{outcome="failed"} 1`, `devloop_stage_seconds_count{stage="build"} 2`,
-			`devloop_forward_state{local="` + local(p.port) + `",state="ready",target="service ` + p.name + `/small"} 1`} {
+		for _, want := range []string{
+			`devloop_runs_total{outcome="failed"} 1`,
+			`devloop_stage_seconds_count{stage="build"} 2`,
+			`devloop_forward_state{local="` + local(p.port) + `",state="ready",target="service ` + p.name + `/small"} 1`,
+		} {
 			if !strings.Contains(metrics, want+"\n") {
 				t.Errorf("the metrics do not say %s:\n%s", want, metrics)
 			}
@@ -228,7 +241,8 @@ func TestPage(t *testing.T) {
 
 	step(t, "the search finds a line that a pod printed", func(t *testing.T) {
 		for i, pod := range pods(t) {
-			kubectl(t, "exec", "-n", p.name, pod, "--", "sh", "-c", fmt.Sprintf(`for i in 1 2 3; do echo pod=%d-line=$i-%s > /proc/1/fd/1; done`, i, nonce))
+			kubectl(t, "exec", "-n", p.name, pod, "--", "sh", "-c",
+				fmt.Sprintf(`for i in 1 2 3; do echo pod=%d-line=$i-%s > /proc/1/fd/1; done`, i, nonce))
 		}
 		want := "pod=1-line=2-" + nonce
 		b.do(t, "fill", "selector", "#log-search", "text", want)
@@ -274,7 +288,8 @@ for p in /proc/[0-9]*; do case $(tr '\0' ' ' < $p/cmdline) in 'python3 -m'*) kil
 			t.Fatal(err)
 		}
 		page, _ := b.do(t, "evaluate", "script", "document.documentElement.outerHTML").(string)
-		for name, view := range map[string]string{"devloop events": out, "the state": state, "the page": page, "the log": d.text(0)} {
+		views := map[string]string{"devloop events": out, "the state": state, "the page": page, "the log": d.text(0)}
+		for name, view := range views {
 			if strings.Contains(view, secret) {
 				t.Errorf("%s shows the secret:\n%s", name, view)
 			}
@@ -292,7 +307,8 @@ for p in /proc/[0-9]*; do case $(tr '\0' ' ' < $p/cmdline) in 'python3 -m'*) kil
 				if found := a11y(t); len(found) > 0 {
 					t.Errorf("%v, dark %v: %v", size, dark, found)
 				}
-				if wide, _ := b.do(t, "evaluate", "script", "document.documentElement.scrollWidth - innerWidth").(float64); wide > 0 {
+				wide, _ := b.do(t, "evaluate", "script", "document.documentElement.scrollWidth - innerWidth").(float64)
+				if wide > 0 {
 					t.Errorf("%v: it is %v pixels too wide", size, wide)
 				}
 			}
@@ -333,8 +349,9 @@ for p in /proc/[0-9]*; do case $(tr '\0' ' ' < $p/cmdline) in 'python3 -m'*) kil
 		d.await(t, 0, ready)
 		out, _ := p.call(t, 0, "status", "--json")
 		var state struct{ Runs []struct{ Outcome string } }
-		if err := json.Unmarshal([]byte(out), &state); err != nil || len(state.Runs) < 5 || !strings.Contains(out, `"outcome": "failed"`) {
-			t.Errorf("%v: %d runs", err, len(state.Runs))
+		must(t, json.Unmarshal([]byte(out), &state))
+		if len(state.Runs) < 5 || !strings.Contains(out, `"outcome": "failed"`) {
+			t.Errorf("the runs before are not known:\n%s", out)
 		}
 		if n := d.count(0, ready); n != d.mark() {
 			t.Errorf("quiet as it is, it said\n%s", d.text(0))

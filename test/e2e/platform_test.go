@@ -1,6 +1,7 @@
 //go:build e2e
 
-// The whole story on a real cluster, with a real Dask client: from nothing to healthy, saves of every kind, Ctrl+C.
+// The whole story on a real cluster, with a real Dask client: from nothing to healthy, saves of every
+// kind, Ctrl+C.
 package e2e
 
 import (
@@ -28,7 +29,8 @@ func TestPlatform(t *testing.T) {
 
 	step(t, "both images share the installation", func(t *testing.T) {
 		a, b := layers(t, worker), layers(t, client)
-		if len(a) < 6 || len(b) < 6 || !reflect.DeepEqual(a[:6], b[:6]) { // base, tools, large.txt and its packages, requirements.txt and the rest
+		// Base, tools, large.txt and its packages, requirements.txt and the rest.
+		if len(a) < 6 || len(b) < 6 || !reflect.DeepEqual(a[:6], b[:6]) {
 			t.Errorf("the layers up to the packages differ:\n%v\n%v", a, b)
 		}
 	})
@@ -54,17 +56,16 @@ func TestPlatform(t *testing.T) {
 	})
 
 	step(t, "options set by hand", func(t *testing.T) {
-		user := startClient(t, python, gateway, "--workers", "2", "--set", "worker_cores=0.1", "--set", "worker_cores_limit=0.5", "--set", "worker_memory=400M")
+		user := startClient(t, python, gateway, "--workers", "2",
+			"--set", "worker_cores=0.1", "--set", "worker_cores_limit=0.5", "--set", "worker_memory=400M")
 		user.next(t, "workers")
 		for _, pod := range daskPods(t, cluster, worker, 3) {
 			if pod.Labels["app.kubernetes.io/component"] != "dask-worker" {
 				continue
 			}
-			gets := pod.Spec.Containers[0].Resources
-			got := []int64{gets.Requests.Cpu().MilliValue(), gets.Limits.Cpu().MilliValue(), gets.Requests.Memory().Value(), gets.Limits.Memory().Value()}
-			if want := []int64{100, 500, 400 << 20, 400 << 20}; !reflect.DeepEqual(got, want) {
-				t.Errorf("pod %s asks for and may use CPU and memory of %v, not %v", pod.Name, got, want)
-			}
+			asks, may := pod.Spec.Containers[0].Resources.Requests, pod.Spec.Containers[0].Resources.Limits
+			same(t, "CPU of "+pod.Name, []int64{100, 500}, []int64{asks.Cpu().MilliValue(), may.Cpu().MilliValue()})
+			same(t, "memory of "+pod.Name, []int64{400 << 20, 400 << 20}, []int64{asks.Memory().Value(), may.Memory().Value()})
 		}
 		user.finish(t)
 	})
@@ -74,7 +75,8 @@ func TestPlatform(t *testing.T) {
 	step(t, "a touch changes nothing", func(t *testing.T) {
 		before, now := revisions(t, cluster), time.Now()
 		must(t, os.Chtimes(filepath.Join(p.dir, "requirements.txt"), now, now))
-		c := d.replace(t, "deploy/dask-session/values.yaml", "cpu: 50m", "cpu: 51m") // makes sure that the loop ran after the touch
+		// Makes sure that the loop runs after the touch.
+		c := d.replace(t, "deploy/dask-session/values.yaml", "cpu: 50m", "cpu: 51m")
 		c.arrives(t)
 		if n := c.counts(building); n != 0 {
 			t.Errorf("%d images were built", n)
@@ -84,16 +86,15 @@ func TestPlatform(t *testing.T) {
 
 	step(t, "only Dockerfile.client edited", func(t *testing.T) {
 		before := revisions(t, cluster)
-		c := d.replace(t, "Dockerfile.client", `CMD ["sleep", "infinity"]`, "ENV EDITED="+nonce+"\nCMD [\"sleep\", \"infinity\"]")
+		c := d.replace(t, "Dockerfile.client", `CMD ["sleep"`, "ENV EDITED="+nonce+"\n"+`CMD ["sleep"`)
 		c.arrives(t)
 		if n := c.counts(on(event.ImageBuilt).with("image", "^worker:")); n != 0 {
 			t.Error("the worker image was built again")
 		}
 		onlySession(t, before, revisions(t, cluster))
 		edited := d.image(t, c.mark, "daskclient")
-		if out := kubectl(t, "get", "deploy", "-n", namespace, "dask-session", "-o", "jsonpath={.spec.template.spec.containers[0].image}"); out != edited {
-			t.Errorf("the client pod runs %s, not %s", out, edited)
-		}
+		same(t, "the client pod's image", edited, kubectl(t, "get", "deploy", "-n", namespace, "dask-session",
+			"-o", "jsonpath={.spec.template.spec.containers[0].image}"))
 	})
 
 	step(t, "a version that does not exist, then mended with a package of a private index", func(t *testing.T) {
@@ -107,15 +108,14 @@ func TestPlatform(t *testing.T) {
 		c := d.replace(t, "requirements.txt", "loguru==99.99.99", "loguru==0.7.2\n"+library+"==1.0")
 		c.arrives(t)
 		worker, client = d.image(t, c.mark, "worker"), d.image(t, c.mark, "daskclient")
-		must(t, pip(t, python, "--index-url", index.url, "--cert", filepath.Join(p.dir, "ca.pem"), "-r", filepath.Join(p.dir, "requirements.txt")))
 		user := startClient(t, python, gateway, "--import", library, "--workers", "2")
 		same(t, "what the workers have", []any{"1.0"}, user.next(t, "versions")["versions"])
 		user.next(t, "workers")
 		daskPods(t, cluster, worker, 3)
 		user.finish(t)
 
-		out, err := command(t.Context(), os.Environ(), "bash", "-c", `set -o pipefail; docker save "$0" "$1" | grep -aoF -e "$2" -e "$3" | sort -u`,
-			worker, client, library, index.password)
+		const search = `set -o pipefail; docker save "$0" "$1" | grep -aoF -e "$2" -e "$3" | sort -u`
+		out, err := command(t.Context(), os.Environ(), "bash", "-c", search, worker, client, library, index.password)
 		must(t, err)
 		same(t, "what the images hold of the library's name and the password", library+"\n", out)
 		events, _ := p.call(t, 0, "events", "--log-format", "json", "--verbose", "--follow=false")
@@ -126,20 +126,22 @@ func TestPlatform(t *testing.T) {
 		}
 	})
 
+	const values = "deploy/dask-gateway/values.yaml"
 	step(t, "values that the chart does not take, then mended", func(t *testing.T) {
 		before := revisions(t, cluster)
-		d.replace(t, "deploy/dask-gateway/values.yaml", "completedClusterMaxAge: 600", "completedClusterMaxAge: soon").
-			fails(t, `deploy/dask-gateway/values.yaml:\d+:3: release dask-gateway: value controller.completedClusterMaxAge: got string, want number`)
-		d.replace(t, "deploy/dask-gateway/values.yaml", "completedClusterMaxAge: soon", "completedClusterMaxAge: 600").arrives(t)
+		const key = "completedClusterMaxAge: "
+		d.replace(t, values, key+"600", key+"soon").
+			fails(t, values+`:\d+:3: release dask-gateway: value controller.completedClusterMaxAge: got string, want number`)
+		d.replace(t, values, key+"soon", key+"600").arrives(t)
 		same(t, "revisions", before, revisions(t, cluster))
 	})
 
 	step(t, "values that the cluster does not take, then mended", func(t *testing.T) {
 		before, pods := revisions(t, cluster), podNames(t, cluster)
-		d.replace(t, "deploy/dask-gateway/values.yaml", "periodSeconds: 1", "periodSeconds: one").
+		d.replace(t, values, "periodSeconds: 1", "periodSeconds: one").
 			fails(t, `templates/gateway/deployment.yaml: Deployment .*periodSeconds`)
 		same(t, "pods", pods, podNames(t, cluster))
-		d.replace(t, "deploy/dask-gateway/values.yaml", "periodSeconds: one", "periodSeconds: 1").arrives(t)
+		d.replace(t, values, "periodSeconds: one", "periodSeconds: 1").arrives(t)
 		same(t, "revisions", before, revisions(t, cluster))
 	})
 
@@ -152,7 +154,8 @@ func TestPlatform(t *testing.T) {
 		nothingLeft(t, cluster)
 	})
 
-	// The same platform in another folder, with the skaffold.yaml that it had before: that it says the same as devloop.yaml is tested in pkg/config.
+	// The same platform in another folder, with the skaffold.yaml that it had before. That this says
+	// the same as devloop.yaml is tested in pkg/config.
 	p = newProject(t, platform)
 	must(t, os.Remove(filepath.Join(p.dir, "devloop.yaml")))
 	skaffold, err := os.ReadFile(filepath.Join("testdata", "skaffold.yaml"))
@@ -228,10 +231,12 @@ func same(t *testing.T, what string, want, got any) {
 // onlySession checks that of the platform's releases only the client pod's was upgraded, once.
 func onlySession(t *testing.T, before, after map[string]int) {
 	t.Helper()
-	same(t, "revisions", map[string]int{"dask-gateway": before["dask-gateway"], "dask-session": before["dask-session"] + 1}, after)
+	want := map[string]int{"dask-gateway": before["dask-gateway"], "dask-session": before["dask-session"] + 1}
+	same(t, "revisions", want, after)
 }
 
-// reachesGateway checks that the client pod has a working address of the gateway, which gives new clusters that image.
+// reachesGateway checks that the client pod has a working address of the gateway, which gives new
+// clusters that image.
 func reachesGateway(t *testing.T, worker string) {
 	t.Helper()
 	out := kubectl(t, "exec", "-n", namespace, "deploy/dask-session", "--", "bash", "-c",
@@ -242,8 +247,8 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 	same(t, "what the client pod says", worker+"\n"+worker+"\n1000\n", out)
 }
 
-// replacing excuses answers that came while the gateway's pod was replaced, and are traefik's own: from the write of the release until a
-// moment after the rollout, when traefik knows the new pod.
+// replacing excuses answers of traefik's own that came while the gateway's pod was replaced: from the
+// write of the release until a moment after the rollout, when traefik knows the new pod.
 func replacing(lines []line) func(outcome) bool {
 	type window struct {
 		run      int
@@ -263,6 +268,8 @@ func replacing(lines []line) func(outcome) bool {
 		}
 	}
 	return func(o outcome) bool {
-		return o.fate == other && slices.ContainsFunc(windows, func(w window) bool { return o.end.After(w.from) && o.begin.Before(w.to) })
+		return o.fate == other && slices.ContainsFunc(windows, func(w window) bool {
+			return o.end.After(w.from) && o.begin.Before(w.to)
+		})
 	}
 }

@@ -29,7 +29,8 @@ func TestRun(t *testing.T) {
 	p := &project{name: "make run", port: freePort(t), dir: filepath.Join(dir, "clone")}
 	_, err := command(t.Context(), os.Environ(), "git", "clone", "--quiet", filepath.Join("..", ".."), p.dir)
 	must(t, err)
-	p.edit(t, "devloop.yaml", "local: 8001", fmt.Sprint("local: ", p.port)) // which the tests of the platform have meanwhile
+	// Those of the platform have its own port meanwhile.
+	p.edit(t, "devloop.yaml", "local: 8001", fmt.Sprint("local: ", p.port))
 	chart, err := command(t.Context(), os.Environ(), filepath.Join("..", "images", "chart"))
 	must(t, err)
 	charts := filepath.Join(dir, "shared", "charts") // where it is looked for before it is downloaded

@@ -1,7 +1,7 @@
 //go:build e2e
 
-// That what runs is what is on the disk, and that it is said where it is not: the chain, the libraries, clusters that are older than the
-// last save.
+// That what runs is what is on the disk, and that it is said where it is not: the chain, the
+// libraries, clusters that are older than the last save.
 package e2e
 
 import (
@@ -30,9 +30,11 @@ func TestTruth(t *testing.T) {
 
 	step(t, "the chain", func(t *testing.T) {
 		chain := p.chain(t)
-		const session = "app.kubernetes.io/name=dask-session"
-		id := kubectl(t, "get", "pods", "-n", namespace, "-l", session, "-o", "jsonpath={.items[0].status.containerStatuses[0].imageID}")
-		pod := kubectl(t, "get", "pods", "-n", namespace, "-l", session, "-o", "jsonpath={.items[0].metadata.name}")
+		session := func(path string) string {
+			return kubectl(t, "get", "pods", "-n", namespace, "-l", "app.kubernetes.io/name=dask-session",
+				"-o", "jsonpath={.items[0]"+path+"}")
+		}
+		pod, id := session(".metadata.name"), session(".status.containerStatuses[0].imageID")
 		node := onlyNode(t)
 		workerID := idOnNode(t, node, worker)
 		want := []event.Link{
@@ -48,12 +50,8 @@ func TestTruth(t *testing.T) {
 		if !reflect.DeepEqual(chain, want) {
 			t.Errorf("the chain is\n%v\nnot\n%v", event.Links(chain), event.Links(want))
 		}
-		out, _ := p.call(t, 0, "status", "--chain")
-		for _, want := range []string{"for new clusters of " + gateway + " ", "in pod " + namespace + "/" + pod + "/session", strings.TrimPrefix(id, "sha256:")[:12]} {
-			if !strings.Contains(out, want) {
-				t.Errorf("devloop status --chain does not say %q:\n%s", want, out)
-			}
-		}
+		p.prints(t, 0, "status --chain", "for new clusters of "+gateway+" ",
+			"in pod "+namespace+"/"+pod+"/session +"+strings.TrimPrefix(id, "sha256:")[:12])
 	})
 
 	step(t, "an image whose dask cannot be imported never reaches the platform", func(t *testing.T) {
@@ -64,15 +62,17 @@ func TestTruth(t *testing.T) {
 			same(t, "pods", pods, podNames(t, cluster))
 			noCanary(t, cluster)
 		}
-		c := d.replace(t, "Dockerfile.worker", "USER dask", `RUN rm -r "$(python -c 'import dask, os; print(os.path.dirname(dask.__file__))')"`+"\nUSER dask")
-		c.fails(t, `(?s)verify: python -c import dask, distributed, dask_gateway in image worker:\w+ ended with exit code 1.*ModuleNotFoundError: No module named 'dask'`)
+		const argument = ` "$(python -c 'import dask, os; print(os.path.dirname(dask.__file__))')"` + "\n"
+		c := d.replace(t, "Dockerfile.worker", "USER dask", "RUN rm -r"+argument+"USER dask")
+		c.fails(t, `(?s)verify: python -c import dask, distributed, dask_gateway in image worker:\w+ ended with exit code 1`+
+			`.*ModuleNotFoundError: No module named 'dask'`)
 		untouched(t)
 
 		c = d.replace(t, "Dockerfile.worker", "RUN rm -r", `RUN rm "$(command -v python)" # rm -r`)
 		c.fails(t, `verify: python -c .* cannot be started in image worker:\w+: .*executable file not found`)
 		untouched(t)
 
-		d.replace(t, "Dockerfile.worker", `RUN rm "$(command -v python)" # rm -r "$(python -c 'import dask, os; print(os.path.dirname(dask.__file__))')"`+"\n", "").arrives(t)
+		d.replace(t, "Dockerfile.worker", `RUN rm "$(command -v python)" # rm -r`+argument, "").arrives(t)
 		untouched(t)
 	})
 
@@ -80,7 +80,7 @@ func TestTruth(t *testing.T) {
 	whole := on(event.ChainWhole)
 
 	step(t, "a pod is kept on an older image", func(t *testing.T) {
-		c := d.replace(t, "Dockerfile.client", `CMD ["sleep", "infinity"]`, "ENV EDITED="+nonce+"\nCMD [\"sleep\", \"infinity\"]")
+		c := d.replace(t, "Dockerfile.client", `CMD ["sleep"`, "ENV EDITED="+nonce+"\n"+`CMD ["sleep"`)
 		c.arrives(t)
 		c.happens(t, whole)
 		now := d.image(t, c.mark, "daskclient")
@@ -89,9 +89,7 @@ func TestTruth(t *testing.T) {
 		kubectl(t, "set", "image", "-n", namespace, "deploy/dask-session", "session="+client)
 		d.await(t, mark, broken.because(`daskclient: pod `+namespace+`/dask-session-\S+ runs `+client+`, not `+now))
 		p.call(t, 0, "status", "--wait", "degraded")
-		if out, log := p.call(t, 1, "status", "--chain"); !strings.Contains(out, client) || !strings.Contains(out, "BROKEN: it should be "+now) || !strings.Contains(log, client) {
-			t.Errorf("devloop status --chain says\n%s%s", out, log)
-		}
+		p.prints(t, 1, "status --chain", client+" +BROKEN: it should be "+now, "runs "+client+", not "+now)
 
 		mark = d.mark()
 		kubectl(t, "set", "image", "-n", namespace, "deploy/dask-session", "session="+now)
@@ -108,14 +106,13 @@ func TestTruth(t *testing.T) {
 	step(t, "a pod that somebody has started is kept on an older image", func(t *testing.T) {
 		start := func(name, labels string) (mark int) {
 			mark = d.mark()
-			kubectl(t, "run", "-n", namespace, name, "--image="+client, "--image-pull-policy=Never", "--labels="+labels, "--", "sleep", "infinity")
+			kubectl(t, "run", "-n", namespace, name, "--image="+client, "--image-pull-policy=Never", "--labels="+labels,
+				"--", "sleep", "infinity")
 			return mark
 		}
 		mark := start("of-a-hub", "app.kubernetes.io/managed-by=hub")
 		d.await(t, mark, on(event.PodsOld).with("pods", regexp.QuoteMeta(namespace+"/of-a-hub ("+client+")")))
-		if out, _ := p.call(t, 0, "status", "--chain"); !regexp.MustCompile(`of-a-hub/of-a-hub +` + client + ` +older than daskclient:\w+, nothing replaces it`).MatchString(out) {
-			t.Errorf("devloop status --chain says\n%s", out)
-		}
+		p.prints(t, 0, "status --chain", `of-a-hub/of-a-hub +`+client+` +older than daskclient:\w+, nothing replaces it`)
 		p.call(t, 0, "status", "--wait", "healthy")
 
 		mark = start("by-hand", "run=by-hand")
@@ -127,12 +124,10 @@ func TestTruth(t *testing.T) {
 
 	step(t, "a values file gives new clusters another image", func(t *testing.T) {
 		const ours, pinned = `default=c.KubeClusterConfig.image`, `default="daskgateway/dask-worker:latest"`
-		d.replace(t, "deploy/dask-gateway/values.yaml", ours, pinned).
-			fails(t, `what runs is not what is on the disk: worker: the gateway at `+gateway+` gives new clusters daskgateway/dask-worker:latest, not `+worker)
+		wrong := `worker: the gateway at ` + gateway + ` gives new clusters daskgateway/dask-worker:latest, not ` + worker
+		d.replace(t, "deploy/dask-gateway/values.yaml", ours, pinned).fails(t, `what runs is not what is on the disk: `+wrong)
 		p.call(t, 0, "status", "--wait", "failed") // between the tries that follow
-		if _, log := p.call(t, 1, "status", "--chain"); !strings.Contains(log, "daskgateway/dask-worker:latest") {
-			t.Errorf("devloop status --chain says %s", log)
-		}
+		p.prints(t, 1, "status --chain", wrong)
 		d.replace(t, "deploy/dask-gateway/values.yaml", pinned, ours).arrives(t)
 		p.chain(t)
 	})
@@ -172,7 +167,8 @@ func TestTruth(t *testing.T) {
 		if strings.Count(out, "stopped: ") != 2 || strings.Contains(out, third) {
 			t.Errorf("devloop clusters stop --stale says\n%s", out)
 		}
-		if out, _ := p.call(t, 0, "clusters"); !strings.Contains(out, third) || strings.Contains(out, names[0]) || strings.Contains(out, "stale") {
+		out, _ = p.call(t, 0, "clusters")
+		if !strings.Contains(out, third) || strings.Contains(out, names[0]) || strings.Contains(out, "stale") {
 			t.Errorf("after that there are\n%s", out)
 		}
 		for _, u := range users {
@@ -183,26 +179,22 @@ func TestTruth(t *testing.T) {
 			out, _ := p.call(t, 0, "status")
 			return !strings.Contains(out, "STALE")
 		})
-		if out, _ := p.call(t, 0, "clusters", "stop", "--stale"); !strings.Contains(out, "no Dask cluster runs an older image") {
-			t.Errorf("and once more: %s", out)
-		}
+		p.prints(t, 0, "clusters stop --stale", "no Dask cluster runs an older image")
 	})
 
 	step(t, "a library of the laptop has another version, and one save mends all three", func(t *testing.T) {
 		alike, places := on(event.LibrariesSame), `worker daskclient \S+`
 		d.await(t, 0, alike.with("places", places).with("libraries", `^\d+$`))
-		if out, _ := p.call(t, 0, "skew"); !regexp.MustCompile(`^the same \d+ libraries in worker, daskclient and \S+\n$`).MatchString(out) {
-			t.Errorf("devloop skew says %q", out)
-		}
+		p.prints(t, 0, "skew", `^the same \d+ libraries in worker, daskclient and \S+\n$`)
 		must(t, pip(t, python, "loguru==0.7.1", "toolz==0.12.0"))
-		differ := `library +worker +daskclient +\S+\n(?:.*)toolz +0\.12\.1 +0\.12\.1 +0\.12\.0\n(?:.*)loguru +0\.7\.2 +0\.7\.2 +0\.7\.1\n`
-		if out, _ := p.call(t, 1, "skew"); !regexp.MustCompile(`^` + differ + `$`).MatchString(out) {
+		differ := `^library +worker +daskclient +\S+\n.*toolz +0\.12\.1 +0\.12\.1 +0\.12\.0\n` +
+			`.*loguru +0\.7\.2 +0\.7\.2 +0\.7\.1\n$`
+		if out, _ := p.call(t, 1, "skew"); !regexp.MustCompile(differ).MatchString(out) {
 			t.Errorf("devloop skew says\n%s", out)
 		}
-		d.again(t).happens(t, on(event.LibrariesDiffer, event.Warned).with("places", places).with("differences", `loguru 0\.7\.2/0\.7\.2/0\.7\.1`))
-		if out, _ := p.call(t, 0, "status"); !regexp.MustCompile(`LIBRARY.*\ntoolz`).MatchString(out) {
-			t.Errorf("devloop status says\n%s", out)
-		}
+		differences := on(event.LibrariesDiffer, event.Warned).with("differences", `loguru 0\.7\.2/0\.7\.2/0\.7\.1`)
+		d.again(t).happens(t, differences.with("places", places))
+		p.prints(t, 0, "status", `LIBRARY.*\ntoolz`)
 
 		synced := on(event.VenvSynced)
 		c := change{d, d.mark()}
@@ -229,8 +221,20 @@ func TestTruth(t *testing.T) {
 // pip installs into the laptop's environment.
 func pip(t *testing.T, python string, args ...string) error {
 	t.Helper()
-	_, err := command(t.Context(), os.Environ(), python, append([]string{"-m", "pip", "install", "--quiet", "--disable-pip-version-check"}, args...)...)
+	install := []string{"-m", "pip", "install", "--quiet", "--disable-pip-version-check"}
+	_, err := command(t.Context(), os.Environ(), python, append(install, args...)...)
 	return err
+}
+
+// prints calls devloop, and checks that what it prints matches patterns.
+func (p *project) prints(t *testing.T, code int, args string, patterns ...string) {
+	t.Helper()
+	out, log := p.call(t, code, strings.Fields(args)...)
+	for _, pattern := range patterns {
+		if !regexp.MustCompile(pattern).MatchString(out + log) {
+			t.Errorf("devloop %s does not say %q:\n%s%s", args, pattern, out, log)
+		}
+	}
 }
 
 // chain asks a devloop for its chain, which is to be whole.
@@ -244,7 +248,8 @@ func (p *project) chain(t *testing.T) []event.Link {
 	return chain.Links
 }
 
-// idOnNode is what containerd on a node calls an image, as its pods tell it: the digest of its configuration.
+// idOnNode is what containerd on a node calls an image, as its pods tell it: the digest of its
+// configuration.
 func idOnNode(t *testing.T, node, image string) string {
 	t.Helper()
 	const ctr = "ctr --namespace k8s.io "
