@@ -1,6 +1,7 @@
 //go:build e2e
 
-// Images, built by a real Docker: what reaches a build and what does not, what is told of it, and what is kept.
+// Images, built by a real Docker: what reaches a build and what does not, what is told of it, and
+// what is kept.
 package e2e
 
 import (
@@ -84,7 +85,8 @@ RUN for word in out layer; do echo in-the-$word; done | tee /words
 	if strings.Contains(log, "hunter2") || strings.Contains(saved, "hunter2") {
 		t.Errorf("the secret is in the log or in the image:\n%s", log)
 	}
-	// The Dockerfile does not hold these words as they are: they come from the step's output, and from the layer.
+	// The Dockerfile does not hold these words as they are: they come from the step's output, and
+	// from the layer.
 	if !strings.Contains(log, "in-the-out") || !strings.Contains(saved, "in-the-layer") {
 		t.Errorf("what is there is not found, so that the secret would not be either:\n%s", log)
 	}
@@ -98,7 +100,8 @@ RUN for word in out layer; do echo in-the-$word; done | tee /words
 	}
 }
 
-// savedImage is all that an image consists of, as Docker saves it: each file of it, unpacked where it is compressed.
+// savedImage is all that an image consists of, as Docker saves it: each file of it, unpacked
+// where it is compressed.
 func savedImage(t *testing.T, image string) string {
 	t.Helper()
 	archive := filepath.Join(t.TempDir(), "image.tar")

@@ -204,7 +204,8 @@ func dockerEnv(t *testing.T, node corev1.Node) []string {
 		"DOCKER_CERT_PATH=" + certificates, "MINIKUBE_ACTIVE_DOCKERD=" + node.Name}
 }
 
-// builtByTheNodesOwn has devloop take the node's daemon for this machine's. It holds the base image by now.
+// builtByTheNodesOwn has devloop take the node's daemon for this machine's. It holds the base
+// image by now.
 func builtByTheNodesOwn(t *testing.T) {
 	for _, where := range []string{"auto", "host"} {
 		step(t, "buildIn: "+where, func(t *testing.T) {
@@ -237,7 +238,8 @@ func builtWithoutDocker(t *testing.T) {
 	d.stop(t)
 }
 
-// builtElsewhere has BUILDKIT_HOST name a BuildKit that is not this machine's: the node's, by another way.
+// builtElsewhere has BUILDKIT_HOST name a BuildKit that is not this machine's: the node's, by
+// another way.
 func builtElsewhere(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "buildkit.sock")
 	listener, err := net.Listen("unix", socket)
@@ -364,9 +366,9 @@ func runsDigest(t *testing.T, p *project, address string) {
 	}
 }
 
-// pushedWithLogin is about a registry as a team has one: on another machine, as far as devloop and the node can tell,
-// with a certificate of its own authority, and for those who log in. The node knows the authority, and pulls with what
-// the chart gives its pods.
+// pushedWithLogin is about a registry as a team has one: on another machine, as far as devloop and
+// the node can tell, with a certificate of its own authority, and for those who log in. The node
+// knows the authority, and pulls with what the chart gives its pods.
 func pushedWithLogin(t *testing.T) {
 	_, ip := machine(t)
 	toNode, err := net.Dial("tcp", ip+":22")
@@ -508,7 +510,8 @@ type wire struct {
 	fault atomic.Pointer[breakage]
 }
 
-// breakage comes after some bytes. Then nothing passes until it is mended: connections are cut, or stall.
+// breakage comes after some bytes. Then nothing passes until it is mended: connections are cut,
+// or stall.
 type breakage struct {
 	left   atomic.Int64
 	stalls bool
@@ -560,7 +563,8 @@ func (w *wire) carry(from, to net.Conn) {
 	}
 }
 
-// otherMinikube returns a copy of minikube's folder that says something else of "built": its profile, or its machine.
+// otherMinikube returns a copy of minikube's folder that says something else of "built": its
+// profile, or its machine.
 func otherMinikube(t *testing.T, below string, oldnew ...string) (home string) {
 	t.Helper()
 	home = t.TempDir()
@@ -652,7 +656,8 @@ func dockerClient(t *testing.T) *client.Client {
 	return docker
 }
 
-// givenToCRIO: the node's podman shares its images with a CRI-O that is not there; the profile says that it is.
+// givenToCRIO: the node's podman shares its images with a CRI-O that is not there; the profile
+// says that it is.
 func givenToCRIO(t *testing.T) {
 	_, ip := machine(t)
 	t.Setenv("MINIKUBE_HOME", otherMinikube(t, "profiles", `"containerd"`, `"crio"`))

@@ -92,7 +92,8 @@ func TestNodes(t *testing.T) {
 
 	step(t, "a worker with a full disk", func(t *testing.T) {
 		free := fault(t, worker, "disk full")
-		// More than what the containers of the save before leave behind when they are removed, which is free again.
+		// More than what the containers of the save before leave behind when they are removed, which is
+		// free again.
 		c := d.save(t, "index.html", strings.Repeat("no room\n", 4<<20))
 		c.fails(t, `(?s)node `+worker+`.*no space left on device.*make room on the node`)
 		free()
@@ -113,8 +114,9 @@ func TestNodes(t *testing.T) {
 	})
 }
 
-// awaitReach waits until a pod has got an answer from each of the pods through their service. Each node's kube-proxy
-// learns of a ready pod by itself, a moment after the pod is ready, and refuses connections until then.
+// awaitReach waits until a pod has got an answer from each of the pods through their service. Each
+// node's kube-proxy learns of a ready pod by itself, a moment after the pod is ready, and refuses
+// connections until then.
 func (p *project) awaitReach(t *testing.T, from string, pods map[string]string) {
 	t.Helper()
 	missing := maps.Clone(pods)
