@@ -84,13 +84,14 @@ func (d *Deployer) applyCRDs(ctx context.Context, say event.Stage, r Release, fi
 	return nil
 }
 
-// awaitKind waits until the API server lists the kind that a definition makes: it does so a moment after it has established it, and before
-// that Helm cannot write an object of it.
+// awaitKind waits until the API server lists the kind that a definition makes: it does so a moment
+// after it has established it, and before that Helm cannot write an object of it.
 func (d *Deployer) awaitKind(ctx context.Context, crd *unstructured.Unstructured) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, establishTimeout, fmt.Errorf("not listed after %s", establishTimeout))
 	defer cancel()
-	group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
-	kind, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "kind")
+	var made schema.GroupKind
+	made.Group, _, _ = unstructured.NestedString(crd.Object, "spec", "group")
+	made.Kind, _, _ = unstructured.NestedString(crd.Object, "spec", "names", "kind")
 	versions, _, _ := unstructured.NestedSlice(crd.Object, "spec", "versions")
 	return d.until(ctx, func() (string, error) {
 		if _, err := d.cluster.capabilities(ctx); err != nil { // which asks if something was written
@@ -98,7 +99,7 @@ func (d *Deployer) awaitKind(ctx context.Context, crd *unstructured.Unstructured
 		}
 		for _, version := range versions {
 			if v, ok := version.(map[string]any); ok && v["served"] == true {
-				_, err := d.cluster.mapper.RESTMapping(schema.GroupKind{Group: group, Kind: kind}, fmt.Sprint(v["name"]))
+				_, err := d.cluster.mapper.RESTMapping(made, fmt.Sprint(v["name"]))
 				if meta.IsNoMatchError(err) {
 					d.cluster.wrote()
 					return "the API server", nil
@@ -113,7 +114,9 @@ func (d *Deployer) awaitKind(ctx context.Context, crd *unstructured.Unstructured
 }
 
 // applyCRD tells whether the definition is ours, and counts in changed what it has written.
-func (d *Deployer) applyCRD(ctx context.Context, say event.Stage, crd *unstructured.Unstructured, changed *atomic.Int64) (ours bool, err error) {
+func (d *Deployer) applyCRD(
+	ctx context.Context, say event.Stage, crd *unstructured.Unstructured, changed *atomic.Int64,
+) (ours bool, err error) {
 	api := d.cluster.dynamic.Resource(definitions)
 	before, err := api.Get(ctx, crd.GetName(), metav1.GetOptions{})
 	if isNew := apierrors.IsNotFound(err); isNew {

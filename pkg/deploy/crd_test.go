@@ -86,7 +86,8 @@ func TestDefinitionIsListed(t *testing.T) {
 	if n := lists.Load(); n != asked {
 		t.Errorf("the kind was looked for %d times, and is there since the %dth", n, asked)
 	}
-	if _, err := d.cluster.mapper.RESTMapping(schema.GroupKind{Group: "example.test", Kind: "Thing"}, "v1"); err != nil {
+	made := schema.GroupKind{Group: "example.test", Kind: "Thing"}
+	if _, err := d.cluster.mapper.RESTMapping(made, "v1"); err != nil {
 		t.Errorf("Helm cannot write an object of it: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 //go:build e2e
 
-// Canaries: pods in which an image is tried before anything is deployed. What they say, and that they go, whatever happens.
+// Canaries: pods in which an image is tried before anything is deployed. What they say, and that
+// they go, whatever happens.
 package e2e
 
 import (
@@ -21,11 +22,17 @@ func TestCanary(t *testing.T) {
 	p := newProject(t, "small")
 	plain := p.read(t, "devloop.yaml")
 	verify := func(entry string) string { return plain + "verify:\n  - { image: " + p.name + ", " + entry + " }\n" }
-	fails := func(t *testing.T, entry string) (log string) {
+	// fails checks that no run is made of it, and that it is said why.
+	fails := func(t *testing.T, entry string, want ...string) (log string) {
 		t.Helper()
 		p.write(t, "devloop.yaml", verify(entry))
 		_, log = p.call(t, 1, "run")
 		p.noCanary(t, cluster)
+		for _, text := range want {
+			if !strings.Contains(log, text) {
+				t.Errorf("it does not say %q:\n%s", text, log)
+			}
+		}
 		return log
 	}
 	begins := func(t *testing.T, args ...string) *devloop {
@@ -38,25 +45,22 @@ func TestCanary(t *testing.T) {
 	}
 
 	step(t, "what it printed is shown when it fails", func(t *testing.T) {
-		log := fails(t, `command: [sh, -c, "for i in $(seq 30); do echo line $i; done; exit 7"]`)
-		if !strings.Contains(log, "ended with exit code 7") || !strings.Contains(log, "line 30") || strings.Contains(log, "line 15\n") {
-			t.Errorf("it says\n%s", log)
+		log := fails(t, `command: [sh, -c, "for i in $(seq 30); do echo line $i; done; exit 7"]`,
+			"ended with exit code 7", "line 30")
+		if strings.Contains(log, "line 15\n") {
+			t.Errorf("these are more than the last lines:\n%s", log)
 		}
-		if _, err := cluster.CoreV1().Namespaces().Get(t.Context(), p.name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		_, err := cluster.CoreV1().Namespaces().Get(t.Context(), p.name, metav1.GetOptions{})
+		if !apierrors.IsNotFound(err) {
 			t.Errorf("the namespace of the release was made (%v)", err)
 		}
 	})
 	step(t, "its time is bounded", func(t *testing.T) { // the command takes longer than a test waits
-		log := fails(t, `timeout: 3s, command: [sh], args: [-c, "echo not yet; sleep 600"]`)
-		if !strings.Contains(log, "not done after 3s") || !strings.Contains(log, "not yet") {
-			t.Errorf("it says\n%s", log)
-		}
+		fails(t, `timeout: 3s, command: [sh], args: [-c, "echo not yet; sleep 600"]`, "not done after 3s", "not yet")
 	})
 	step(t, "a namespace that is not there", func(t *testing.T) {
-		log := fails(t, `namespace: nowhere, command: ["true"]`)
-		if !strings.Contains(log, `nowhere\" not found`) || !strings.Contains(log, "name a namespace that takes it: verify in devloop.yaml") {
-			t.Errorf("it says\n%s", log)
-		}
+		fails(t, `namespace: nowhere, command: ["true"]`,
+			`nowhere\" not found`, "name a namespace that takes it: verify in devloop.yaml")
 	})
 	step(t, "a devloop that is killed leaves one, and the next removes it", func(t *testing.T) {
 		begins(t, "run").kill(t)
@@ -86,7 +90,8 @@ func TestCanary(t *testing.T) {
 // canaries are those of a project.
 func canaries(t *testing.T, cluster kubernetes.Interface, project string) []corev1.Pod {
 	t.Helper()
-	list, err := cluster.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{LabelSelector: "devloop.trial=verify,devloop.project=" + project})
+	list, err := cluster.CoreV1().Pods("").List(t.Context(),
+		metav1.ListOptions{LabelSelector: "devloop.trial=verify,devloop.project=" + project})
 	must(t, err)
 	return list.Items
 }

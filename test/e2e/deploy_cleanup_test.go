@@ -45,11 +45,14 @@ spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 1Mi } } 
 	d.stop(t)
 	for _, want := range []expectation{
 		on("finalizers taken away, their controller did not do so").with("objects", "^stuck$"),
-		on("objects deleted").with("resource", "^"+things+"$").with("namespace", "^"+p.name+"$").with("objects", "^plain stuck$"),
-		onRelease("guest", "release is uninstalled without its hooks, since that failed with them").because(`\nthe hook will not\n`),
+		on("objects deleted").with("resource", "^"+things+"$").with("namespace", "^"+p.name+"$").
+			with("objects", "^plain stuck$"),
+		onRelease("guest", "release is uninstalled without its hooks, since that failed with them").
+			because(`\nthe hook will not\n`),
 		onRelease("guest", event.ReleaseRemoved),
 		onRelease("data", event.ReleaseRemoved),
-		on("volume claim stays, it holds data").with("claim", "^"+p.name+"/data-db-0$").with("remove it with", "^devloop delete --volumes$"),
+		on("volume claim stays, it holds data").with("claim", "^"+p.name+"/data-db-0$").
+			with("remove it with", "^devloop delete --volumes$"),
 		on(crdsStay).with("crds", "^"+things+"$").with("remove them with", "^devloop delete --crds$"),
 		on(namespaceHas).with("namespace", "^"+p.name+"$").with("holds", "^persistentvolumeclaims/data-db-0$"),
 	} {
@@ -69,7 +72,9 @@ spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 1Mi } } 
 	}
 
 	_, log := p.call(t, 0, "delete", "--volumes")
-	for _, want := range []string{"volume claim deleted claim=" + p.name + "/data-db-0", "namespace deleted namespace=" + p.name, "CRDs stay"} {
+	for _, want := range []string{
+		"volume claim deleted claim=" + p.name + "/data-db-0", "namespace deleted namespace=" + p.name, "CRDs stay",
+	} {
 		if !strings.Contains(log, want) {
 			t.Errorf("delete --volumes does not say %q:\n%s", want, log)
 		}
@@ -85,7 +90,7 @@ spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 1Mi } } 
 	p.gone(t)
 }
 
-// testKept: what was there before, or is annotated to be kept, outlives every way to remove a release.
+// testKept: what was there before, or is annotated to be kept, outlives the release.
 func testKept(t *testing.T, cluster kubernetes.Interface) {
 	p := newProject(t, "deploy/kept")
 	definition := p.read(t, "things/crds/things.yaml")
@@ -94,7 +99,8 @@ func testKept(t *testing.T, cluster kubernetes.Interface) {
 	things := "things." + p.name + ".test"
 	properties := func() string {
 		t.Helper()
-		return kubectl(t, "get", "crd", things, "--output", "jsonpath={.spec.versions[0].schema.openAPIV3Schema.properties}")
+		return kubectl(t, "get", "crd", things,
+			"--output", "jsonpath={.spec.versions[0].schema.openAPIV3Schema.properties}")
 	}
 	before := properties()
 	d := p.start(t)

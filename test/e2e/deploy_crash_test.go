@@ -26,7 +26,8 @@ func testKilled(t *testing.T, cluster kubernetes.Interface) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("seed %d", seed)
 	run := func(turn int) []string {
-		return []string{fmt.Sprintf("--set=releases[one].set.turn=%d", turn), fmt.Sprintf("--set=releases[two].set.turn=%d", turn)}
+		set := "--set=releases[%s].set.turn=%d"
+		return []string{fmt.Sprintf(set, "one", turn), fmt.Sprintf(set, "two", turn)}
 	}
 	lines := 1000 // that a run says which writes both releases, at the least
 	heal := func(turn int) {
@@ -41,7 +42,8 @@ func testKilled(t *testing.T, cluster kubernetes.Interface) {
 		if turn%4 == 3 { // some are first installs
 			p.remove(t)
 		}
-		// A moment is a number of lines, which does not depend on the machine, and a while in which Helm writes. The last lines come all at once.
+		// A moment is a number of lines, which does not depend on the machine, and a while in
+		// which Helm writes. The last lines come all at once.
 		moment, while := random.IntN(lines*2/3), time.Duration(random.Int64N(int64(2*time.Second)))
 		d := p.start(t, append([]string{"run"}, run(turn)...)...)
 		over := func() bool { return d.count(0, ready) == 1 }
@@ -66,7 +68,8 @@ func testKilled(t *testing.T, cluster kubernetes.Interface) {
 	p.remove(t)
 }
 
-// checkWhole checks that both releases are of that turn, and that nothing of another one is left but Helm's records.
+// checkWhole checks that both releases are of that turn, and that nothing of another one is left
+// but Helm's records.
 func checkWhole(t *testing.T, cluster kubernetes.Interface, namespace string, turn int) {
 	t.Helper()
 	statuses := records(t, cluster, namespace)
@@ -83,12 +86,14 @@ func checkWhole(t *testing.T, cluster kubernetes.Interface, namespace string, tu
 			names = append(names, found.Name)
 		}
 	}
-	secrets, err := cluster.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "owner!=helm"})
+	notHelms := metav1.ListOptions{LabelSelector: "owner!=helm"}
+	secrets, err := cluster.CoreV1().Secrets(namespace).List(t.Context(), notHelms)
 	must(t, err)
 	for _, found := range secrets.Items {
 		names = append(names, found.Name)
 	}
-	things := kubectl(t, "get", "things."+namespace+".test", "--namespace", namespace, "--output", "jsonpath={.items[*].metadata.name}")
+	things := kubectl(t, "get", "things."+namespace+".test", "--namespace", namespace,
+		"--output", "jsonpath={.items[*].metadata.name}")
 	names = append(names, strings.Fields(things)...)
 	roles, err := cluster.RbacV1().ClusterRoles().List(t.Context(), metav1.ListOptions{})
 	must(t, err)

@@ -1,6 +1,7 @@
 //go:build e2e
 
-// A release is written when what it is made from differs, or an object of it is gone, and never else: counted by Helm's records.
+// A release is written when what it is made from differs, or an object of it is gone, and never
+// else: counted by Helm's records.
 package e2e
 
 import (
@@ -28,7 +29,8 @@ func testExact(t *testing.T, cluster kubernetes.Interface) {
 	d.await(t, 0, ready)
 	revisions := func() (newest int) { // by its number: Helm keeps ten records
 		t.Helper()
-		secrets, err := cluster.CoreV1().Secrets(p.name).List(t.Context(), metav1.ListOptions{LabelSelector: "owner=helm,name=hostile"})
+		ours := metav1.ListOptions{LabelSelector: "owner=helm,name=hostile"}
+		secrets, err := cluster.CoreV1().Secrets(p.name).List(t.Context(), ours)
 		must(t, err)
 		for _, secret := range secrets.Items {
 			version, err := strconv.Atoi(secret.Labels["version"])
@@ -50,10 +52,11 @@ func testExact(t *testing.T, cluster kubernetes.Interface) {
 		t.Helper()
 		makes(1, what, func() { d.replace(t, file, old, new).arrives(t) })
 	}
-	has := func(want string, what ...string) {
+	has := func(kind, name, path, want string) {
 		t.Helper()
-		if got := kubectl(t, append(append([]string{"get", "--namespace", p.name}, what[:2]...), "--output", "jsonpath="+what[2])...); got != want {
-			t.Errorf("%s has %s, not %s", what[1], got, want)
+		got := kubectl(t, "get", kind, name, "--namespace", p.name, "--output", "jsonpath="+path)
+		if got != want {
+			t.Errorf("%s %s has %s, not %s", kind, name, got, want)
 		}
 	}
 
@@ -67,14 +70,16 @@ func testExact(t *testing.T, cluster kubernetes.Interface) {
 		}
 	})
 	saved("a changed hook alone", "hostile/templates/hook.yaml", "text: one", "text: two")
-	has("two", "configmap", "hook", "{.data.text}")
+	has("configmap", "hook", "{.data.text}", "two")
 	saved("a changed values file", "values.yaml", "file: one", "file: two")
 	saved("a changed inline value", "devloop.yaml", "inline: one", "inline: two")
 	saved("a changed single value", "devloop.yaml", "single: one", "single: two")
 	saved("a changed template", "hostile/templates/objects.yaml", "values: {{", "more: two\n  values: {{")
 	saved("a changed definition", "hostile/crds/things.yaml", "first: {", "second: { type: string }, first: {")
-	has(`{"first":{"type":"string"},"second":{"type":"string"}}`, "crd", "things."+p.name+".test", "{.spec.versions[0].schema.openAPIV3Schema.properties}")
-	has(`{"file":"two","inline":"two","run":"sleep infinity","single":"two"} two`, "configmap", "known", "{.data.values} {.data.more}")
+	has("crd", "things."+p.name+".test", "{.spec.versions[0].schema.openAPIV3Schema.properties}",
+		`{"first":{"type":"string"},"second":{"type":"string"}}`)
+	has("configmap", "known", "{.data.values} {.data.more}",
+		`{"file":"two","inline":"two","run":"sleep infinity","single":"two"} two`)
 	makes(1, "an object that is gone", func() {
 		kubectl(t, "delete", "secret", "random", "--namespace", p.name)
 		c := d.again(t)

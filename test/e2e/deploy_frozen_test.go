@@ -1,6 +1,7 @@
 //go:build e2e
 
-// A release that is upgraded while the API server hangs. Whoever freezes it calls beginUpgrade before and heals after.
+// A release that is upgraded while the API server hangs. Whoever freezes it calls beginUpgrade
+// before and heals after.
 package e2e
 
 import (
@@ -36,7 +37,8 @@ func (u upgrade) heals(t *testing.T) {
 	t.Helper()
 	u.happens(t, ready)
 	t.Logf("%d runs had failed", u.counts(failed))
-	if statuses := records(t, u.cluster, u.name)["web"]; strings.Contains(statuses, "pending") || !strings.HasSuffix(statuses, "deployed") {
+	statuses := records(t, u.cluster, u.name)["web"]
+	if strings.Contains(statuses, "pending") || !strings.HasSuffix(statuses, "deployed") {
 		t.Errorf("Helm's records: %s", statuses)
 	}
 	got := kubectl(t, "get", "deployment", "web", "--namespace", u.name,

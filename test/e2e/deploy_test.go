@@ -1,6 +1,7 @@
 //go:build e2e
 
-// Releases on a real cluster: what is written and what is not, in which order, by whose right, and how all of it ends.
+// Releases on a real cluster: what is written and what is not, in which order, by whose right, and
+// how all of it ends.
 package e2e
 
 import (
@@ -57,7 +58,8 @@ func testOrder(t *testing.T, cluster kubernetes.Interface) {
 		begun = append(begun, d.only(t, onRelease(name, event.ReleaseApplied, event.Started)).Time)
 		ended = append(ended, d.only(t, onRelease(name, event.ReleaseApplied)).Time)
 	}
-	if last, first := slices.MaxFunc(begun, time.Time.Compare), slices.MinFunc(ended, time.Time.Compare); !last.Before(first) {
+	last, first := slices.MaxFunc(begun, time.Time.Compare), slices.MinFunc(ended, time.Time.Compare)
+	if !last.Before(first) {
 		t.Errorf("the last of three releases was begun at %s, when the first one was done at %s", last, first)
 	}
 	up := d.only(t, onRelease("one", event.RolloutComplete)).Time
@@ -67,7 +69,10 @@ func testOrder(t *testing.T, cluster kubernetes.Interface) {
 	for left, missing := range map[string]string{"left-out": "broken", "left-out-too": "left-out"} {
 		d.only(t, onRelease(left, leftOut).with("depends on", "^"+missing+"$"))
 	}
-	want := map[string]string{"one": "deployed", "two": "deployed", "three": "deployed", "after": "deployed", "broken": "deployed"}
+	want := map[string]string{}
+	for _, release := range []string{"one", "two", "three", "after", "broken"} {
+		want[release] = "deployed"
+	}
 	if got := records(t, cluster, p.name); !reflect.DeepEqual(got, want) {
 		t.Errorf("Helm's records: %v", got)
 	}
@@ -112,11 +117,14 @@ func testRollback(t *testing.T, cluster kubernetes.Interface) {
 	serve("two", "one")
 	c.fails(t, crashes("keep"))
 	serve("two", "one")
-	d.replace(t, "keep.yaml", crash+"mkdir /tmp/www; cd /tmp/www; echo one", "mkdir /tmp/www; cd /tmp/www; echo two").arrives(t)
+	const page = "mkdir /tmp/www; cd /tmp/www; echo "
+	d.replace(t, "keep.yaml", crash+page+"one", page+"two").arrives(t)
 	serve("two", "two")
 
 	// Taken back, it is what it was, and yet somebody else's revision: it is written once more.
-	want := map[string]string{"back": "superseded superseded superseded superseded deployed", "keep": "superseded superseded deployed"}
+	want := map[string]string{
+		"back": "superseded superseded superseded superseded deployed", "keep": "superseded superseded deployed",
+	}
 	if got := records(t, cluster, p.name); !reflect.DeepEqual(got, want) {
 		t.Errorf("Helm's records: %v", got)
 	}
@@ -153,7 +161,9 @@ func testHooks(t *testing.T, cluster kubernetes.Interface) {
 	d.again(t).arrives(t)
 	noted("nothing had changed")
 
-	for _, args := range []string{"set-cluster bogus --server=https://127.0.0.1:1", "set-context bogus --cluster=bogus", "use-context bogus"} {
+	for _, args := range []string{
+		"set-cluster bogus --server=https://127.0.0.1:1", "set-context bogus --cluster=bogus", "use-context bogus",
+	} {
 		kubectl(t, append([]string{"--kubeconfig", kubeconfig, "config"}, strings.Fields(args)...)...)
 	}
 	c := d.replace(t, "devloop.yaml", "value: first", "value: second")
@@ -181,13 +191,14 @@ func testHooks(t *testing.T, cluster kubernetes.Interface) {
 }
 
 func testOwner(t *testing.T, cluster kubernetes.Interface) {
+	notMadeFor := func(p *project) string { return `not made by devloop for the project \"` + p.name + `\"` }
 	first, second := newProject(t, "deploy/owner"), newProject(t, "deploy/owner")
 	second.edit(t, "devloop.yaml", "namespace: "+second.name, "namespace: "+first.name)
 	first.call(t, 0, "run")
 
 	_, log := second.call(t, 1, "run")
 	for _, want := range []string{
-		fmt.Sprintf(`release %s/contested is there already and was not made by devloop for the project \"%s\"`, first.name, second.name),
+		"release " + first.name + "/contested is there already and was " + notMadeFor(second),
 		"--adopt", "helm uninstall contested -n " + first.name,
 	} {
 		if !strings.Contains(log, want) {
@@ -205,7 +216,7 @@ func testOwner(t *testing.T, cluster kubernetes.Interface) {
 	if !strings.Contains(log, "release taken over, it will be removed with the others run=1 release=contested") {
 		t.Error(log)
 	}
-	if _, log := first.call(t, 1, "run"); !strings.Contains(log, fmt.Sprintf(`not made by devloop for the project \"%s\"`, first.name)) {
+	if _, log := first.call(t, 1, "run"); !strings.Contains(log, notMadeFor(first)) {
 		t.Error(log)
 	}
 	if _, log := first.call(t, 0, "delete"); strings.Contains(log, "uninstalled") ||
@@ -246,7 +257,8 @@ func testDiff(t *testing.T, cluster kubernetes.Interface) {
 		}
 		return out
 	}
-	compares(1, release+"revision 0: would be applied, it is not there yet\n", "+kind: Deployment\n", "+  password: hidden, sha256 ")
+	compares(1, release+"revision 0: would be applied, it is not there yet\n",
+		"+kind: Deployment\n", "+  password: hidden, sha256 ")
 	p.gone(t) // a namespace that nobody has asked for
 	p.call(t, 0, "run")
 	before := inventory(t, p.name)
@@ -254,21 +266,27 @@ func testDiff(t *testing.T, cluster kubernetes.Interface) {
 	if out := compares(0); out != release+"revision 1: unchanged, nothing differs\n" {
 		t.Errorf("nothing differs, and diff says:\n%s", out)
 	}
-	changes := [][2]string{{"nobody-sees-the-first", "nobody-sees-the-second"}, {"data: { text: first }", "data: { text: second }"},
-		{"run: echo first", "run: echo second"}}
+	changes := [][2]string{
+		{"nobody-sees-the-first", "nobody-sees-the-second"},
+		{"data: { text: first }", "data: { text: second }"},
+		{"run: echo first", "run: echo second"},
+	}
 	for _, change := range changes {
 		p.edit(t, "devloop.yaml", change[0], change[1])
 	}
 	out := compares(1, release+"revision 1: would be applied, its chart, its values or its commands differ\n",
 		"--- ConfigMap "+p.name+"/shown\n", "-  text: first\n", "+  text: second\n",
-		"-  password: hidden, sha256 ", "+  password: hidden, sha256 ", "--- hook Job", " "+p.name+"/shown-hook0\n", "echo second")
+		"-  password: hidden, sha256 ", "+  password: hidden, sha256 ",
+		"--- hook Job", " "+p.name+"/shown-hook0\n", "echo second")
 	if strings.Contains(out, "Deployment") {
 		t.Errorf("diff shows an object that does not differ:\n%s", out)
 	}
 
 	out, _ = p.call(t, 0, "render", "shown")
-	for _, want := range []string{"# Source: workload/templates/workload.yaml\n", "kind: Deployment\n", "text: second\n",
-		"nobody-sees-the-second", "echo second"} {
+	for _, want := range []string{
+		"# Source: workload/templates/workload.yaml\n", "kind: Deployment\n", "text: second\n",
+		"nobody-sees-the-second", "echo second",
+	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("render does not print %q:\n%s", want, out)
 		}

@@ -1,6 +1,7 @@
 //go:build e2e
 
-// Ctrl+C in the middle of everything that takes its time: nothing is left, and what must not be cut off comes to its end.
+// Ctrl+C in the middle of everything that takes its time: nothing is left, and what must not be
+// cut off comes to its end.
 package e2e
 
 import (
@@ -28,8 +29,8 @@ func TestInterrupt(t *testing.T) {
 		{"an image on its way to the node", testInterruptLoad},
 		{"a canary", testInterruptCanary},
 		{"a command of the user's", testInterruptCommand},
-		{"Helm's write of a first revision", func(t *testing.T, c kubernetes.Interface) { testInterruptWrite(t, c, "pre-install") }},
-		{"Helm's write of a second revision", func(t *testing.T, c kubernetes.Interface) { testInterruptWrite(t, c, "pre-upgrade") }},
+		{"Helm's first write", func(t *testing.T, c kubernetes.Interface) { testInterruptWrite(t, c, "pre-install") }},
+		{"Helm's second write", func(t *testing.T, c kubernetes.Interface) { testInterruptWrite(t, c, "pre-upgrade") }},
 		{"a rollout", testInterruptRollout},
 		{"a clean-up, by a second one", testInterruptCleanup},
 		{"a hook that never ends, by a second one", testInterruptHook},
@@ -42,7 +43,8 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// newInterrupted is a project that Ctrl+C has to leave nothing of: its temporary files are in a folder of their own.
+// newInterrupted is a project that Ctrl+C has to leave nothing of: its temporary files are in a
+// folder of their own.
 func newInterrupted(t *testing.T) *project {
 	t.Helper()
 	p := newProject(t, "deploy/interrupt")
@@ -93,8 +95,9 @@ func (d *devloop) signal(t *testing.T, s os.Signal) {
 // awaitPod waits until a pod with this label runs, and returns its name.
 func (p *project) awaitPod(t *testing.T, cluster kubernetes.Interface, label string) (name string) {
 	t.Helper()
+	running := metav1.ListOptions{LabelSelector: label, FieldSelector: "status.phase=Running"}
 	eventually(t, "a pod runs: "+label, func() bool {
-		pods, err := cluster.CoreV1().Pods(p.name).List(t.Context(), metav1.ListOptions{LabelSelector: label, FieldSelector: "status.phase=Running"})
+		pods, err := cluster.CoreV1().Pods(p.name).List(t.Context(), running)
 		if err != nil || len(pods.Items) != 1 {
 			return false
 		}
@@ -122,8 +125,8 @@ func testInterruptLoad(t *testing.T, cluster kubernetes.Interface) {
 	d.await(t, 0, on(event.ImageLoaded, event.Started))
 	d.signal(t, syscall.SIGINT)
 	d.ends(t, cluster)
-	there := strings.Contains(script(t, "exec", onlyNode(t), "ctr", "--namespace", "k8s.io", "images", "ls", "--quiet"), p.name)
-	if loaded := d.count(0, on(event.ImageLoaded)) == 1; loaded != there {
+	images := script(t, "exec", onlyNode(t), "ctr", "--namespace", "k8s.io", "images", "ls", "--quiet")
+	if loaded, there := d.count(0, on(event.ImageLoaded)) == 1, strings.Contains(images, p.name); loaded != there {
 		t.Errorf("it says that the image was loaded: %t, and the node has it: %t", loaded, there)
 	}
 }
@@ -131,7 +134,8 @@ func testInterruptLoad(t *testing.T, cluster kubernetes.Interface) {
 func testInterruptCanary(t *testing.T, cluster kubernetes.Interface) {
 	p := newInterrupted(t)
 	p.addImage(t, "FROM python:3.11-slim\n")
-	p.append(t, "devloop.yaml", fmt.Sprintf("verify: [{ image: %s, timeout: 1h, command: [sh, -c, %s; true] }]\n", p.name, p.sleep()))
+	p.append(t, "devloop.yaml", fmt.Sprintf("verify: [{ image: %s, timeout: 1h, command: [sh, -c, %s; true] }]\n",
+		p.name, p.sleep()))
 	d := p.start(t)
 	eventually(t, "the canary's command runs", func() bool { return runs(p.sleep()) })
 	d.signal(t, syscall.SIGINT)
@@ -140,8 +144,8 @@ func testInterruptCanary(t *testing.T, cluster kubernetes.Interface) {
 
 func testInterruptCommand(t *testing.T, cluster kubernetes.Interface) {
 	p := newInterrupted(t)
-	p.edit(t, "devloop.yaml", "chart: workload", fmt.Sprintf("chart: workload\n    hooks: { before: [{ command: [sh, -c, %q] }] }",
-		"trap '' TERM; "+p.sleep()+"; true"))
+	p.edit(t, "devloop.yaml", "chart: workload", fmt.Sprintf(`chart: workload
+    hooks: { before: [{ command: [sh, -c, "trap '' TERM; %s; true"] }] }`, p.sleep()))
 	d := p.start(t)
 	eventually(t, "the command runs", func() bool { return runs(p.sleep()) })
 	d.signal(t, syscall.SIGINT)
@@ -163,8 +167,8 @@ func testInterruptWrite(t *testing.T, cluster kubernetes.Interface, hook string)
 	d.await(t, mark, onRelease("web", "waiting for Helm's write to end"))
 	kubectl(t, "exec", "--namespace", p.name, pod, "--", "touch", "/tmp/go")
 	d.ends(t, cluster)
-	wrote, removed := d.await(t, mark, onRelease("web", event.ReleaseApplied)), d.only(t, onRelease("web", event.ReleaseRemoved, event.Started))
-	if removed.Time.Before(wrote.Time) {
+	wrote := d.await(t, mark, onRelease("web", event.ReleaseApplied))
+	if removed := d.only(t, onRelease("web", event.ReleaseRemoved, event.Started)); removed.Time.Before(wrote.Time) {
 		t.Errorf("it was removed at %s, and written until %s", removed.Time, wrote.Time)
 	}
 }
@@ -183,15 +187,18 @@ func testInterruptRollout(t *testing.T, cluster kubernetes.Interface) {
 // testInterruptCleanup: the second Ctrl+C does not wait for the clean-up.
 func testInterruptCleanup(t *testing.T, cluster kubernetes.Interface) {
 	p := newInterrupted(t)
-	p.edit(t, "devloop.yaml", "objects: []",
-		"objects: [{ apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: { name: held, finalizers: [interrupt.test/nobody] } }]")
+	p.edit(t, "devloop.yaml", "objects: []", `objects:
+        - apiVersion: coordination.k8s.io/v1
+          kind: Lease
+          metadata: { name: held, finalizers: [interrupt.test/nobody] }`)
 	p.append(t, "devloop.yaml", "cleanup: { before: [leases.coordination.k8s.io] }\n")
 	d := p.start(t)
 	d.await(t, 0, ready)
 	d.signal(t, syscall.SIGINT)
 	d.await(t, 0, on("objects deleted", event.Started)) // which lasts, because of the finalizer
 	d.leavesAtOnce(t, cluster, "deployed")
-	kubectl(t, "patch", "lease", "held", "--namespace", p.name, "--type=merge", "--patch", `{"metadata":{"finalizers":null}}`)
+	kubectl(t, "patch", "lease", "held", "--namespace", p.name,
+		"--type=merge", "--patch", `{"metadata":{"finalizers":null}}`)
 	p.remove(t)
 }
 
@@ -231,7 +238,8 @@ func testInterruptRun(t *testing.T, cluster kubernetes.Interface) {
 	if code := d.interrupt(t); code != 130 {
 		t.Errorf("the exit code is %d", code)
 	}
-	d.only(t, on("devloop ends", event.Failed).because("interrupted\nwhat was deployed stays; devloop delete removes it"))
+	stays := "interrupted\nwhat was deployed stays; devloop delete removes it"
+	d.only(t, on("devloop ends", event.Failed).because(stays))
 	d.leftNothingHere(t)
 	if got := records(t, cluster, p.name)["web"]; got != "deployed" {
 		t.Errorf("Helm's records: %q", got)
