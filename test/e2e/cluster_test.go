@@ -218,15 +218,6 @@ func fault(t *testing.T, node, what string) (mend func()) {
 	return mend
 }
 
-// ask has the API server answer a request, within the limit.
-func ask(t *testing.T, cluster kubernetes.Interface, limit time.Duration) error {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	_, err := cluster.CoreV1().Namespaces().Get(ctx, "default", metav1.GetOptions{})
-	return err
-}
-
 // pods returns the names of a project's pods of testdata/small by their node.
 func (p *project) pods(t *testing.T, cluster kubernetes.Interface) map[string]string {
 	t.Helper()

@@ -124,7 +124,8 @@ const platform = "platform"
 func newProject(t *testing.T, template string) *project {
 	t.Helper()
 	p := &project{name: filepath.Base(template) + "-" + unique(), port: freePort(t), dir: t.TempDir(), cache: t.TempDir()}
-	sockets, err := os.MkdirTemp("", "run") // t.TempDir is called as the test, and what a socket is called has 107 letters at most
+	// t.TempDir has the test's name in it, and a socket's path may have 107 letters.
+	sockets, err := os.MkdirTemp("", "run") //nolint:usetesting // see above
 	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(sockets) })
 	p.env = append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_CACHE_HOME="+p.cache, "XDG_RUNTIME_DIR="+sockets)
@@ -410,10 +411,10 @@ func (d *devloop) log(from int) []line {
 	return slices.Clone(d.said[min(from, len(d.said)):])
 }
 
-// text returns what was said since a mark, as it was written.
-func (d *devloop) text(from int) string {
+// text returns all that was said, as it was written.
+func (d *devloop) text() string {
 	var all strings.Builder
-	for _, one := range d.log(from) {
+	for _, one := range d.log(0) {
 		all.WriteString(one.text + "\n")
 	}
 	return all.String()
@@ -489,14 +490,7 @@ func (d *devloop) await(t *testing.T, from int, e expectation) line {
 	return d.find(t, from, e.String(), e.met)
 }
 
-// says returns the first line since a mark whose text matches, and its submatches.
-func (d *devloop) says(t *testing.T, from int, pattern string) []string {
-	t.Helper()
-	expression := regexp.MustCompile(pattern)
-	found := d.find(t, from, pattern, func(l line) bool { return expression.MatchString(l.text) })
-	return expression.FindStringSubmatch(found.text)
-}
-
+// find returns the first line since a mark that is what it is called.
 func (d *devloop) find(t *testing.T, from int, what string, met func(line) bool) line {
 	t.Helper()
 	deadline := time.After(longEnough)

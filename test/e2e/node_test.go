@@ -429,7 +429,7 @@ stringData: { .dockerconfigjson: '`+login("hunter2")+`' }
 	d.again(t).arrives(t)
 	p.awaitPage(t, "first")
 	runsDigest(t, p, address)
-	if strings.Contains(d.text(0), "hunter") {
+	if strings.Contains(d.text(), "hunter") {
 		t.Error("a password is in the log")
 	}
 	d.stop(t)

@@ -251,7 +251,7 @@ func TestPage(t *testing.T) {
 			t.Errorf("the search leaves %d lines", n)
 		}
 		b.do(t, "fill", "selector", "#log-search", "text", "")
-		if strings.Contains(d.text(0), want) {
+		if strings.Contains(d.text(), want) {
 			t.Error("the terminal shows it, and was not asked to")
 		}
 	})
@@ -288,7 +288,7 @@ for p in /proc/[0-9]*; do case $(tr '\0' ' ' < $p/cmdline) in 'python3 -m'*) kil
 			t.Fatal(err)
 		}
 		page, _ := b.do(t, "evaluate", "script", "document.documentElement.outerHTML").(string)
-		views := map[string]string{"devloop events": out, "the state": state, "the page": page, "the log": d.text(0)}
+		views := map[string]string{"devloop events": out, "the state": state, "the page": page, "the log": d.text()}
 		for name, view := range views {
 			if strings.Contains(view, secret) {
 				t.Errorf("%s shows the secret:\n%s", name, view)
@@ -354,7 +354,7 @@ for p in /proc/[0-9]*; do case $(tr '\0' ' ' < $p/cmdline) in 'python3 -m'*) kil
 			t.Errorf("the runs before are not known:\n%s", out)
 		}
 		if n := d.count(0, ready); n != d.mark() {
-			t.Errorf("quiet as it is, it said\n%s", d.text(0))
+			t.Errorf("quiet as it is, it said\n%s", d.text())
 		}
 		d.stop(t)
 	})

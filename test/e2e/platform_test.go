@@ -119,7 +119,7 @@ func TestPlatform(t *testing.T) {
 		must(t, err)
 		same(t, "what the images hold of the library's name and the password", library+"\n", out)
 		events, _ := p.call(t, 0, "events", "--log-format", "json", "--verbose", "--follow=false")
-		for name, view := range map[string]string{"the log": d.text(0), "devloop events": events} {
+		for name, view := range map[string]string{"the log": d.text(), "devloop events": events} {
 			if strings.Contains(view, index.password) {
 				t.Errorf("%s shows the password:\n%s", name, view)
 			}
