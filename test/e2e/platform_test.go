@@ -21,6 +21,7 @@ func TestPlatform(t *testing.T) {
 	p := newProject(t, platform)
 	python := laptop(t)
 	nonce := unique() // so that an image of an earlier test run is not found in the place of what a test adds
+	p.append(t, "devloop.yaml", "keepImages: 9 # the last step finds those of the first\n")
 	d := p.start(t)
 	removeImages(t, d)
 	worker, client := d.image(t, 0, "worker"), d.image(t, 0, "daskclient")
