@@ -194,10 +194,10 @@ func TestWatch(t *testing.T) {
 
 	// heals breaks something, saves, and mends it once a second try has failed: the save arrives without another one, and the trouble
 	// was told once.
-	heals := func(name string, breaks func(t *testing.T) (mends func())) {
+	heals := func(name string, breaks func(t *testing.T) (mends func()), save func(t *testing.T) change) {
 		step(t, name, func(t *testing.T) {
 			mends := breaks(t)
-			c := d.save(t, "index.html", next())
+			c := save(t)
 			c.happens(t, on(tryingAgain))
 			again := failed
 			again.run = c.happens(t, on(event.RunStarts).with("why", "retry")).Run
@@ -223,10 +223,14 @@ func TestWatch(t *testing.T) {
 		script(t, "docker-down")
 		return mends
 	}
-	heals("Docker away", dockerAway)
-	heals("an API server away", func(t *testing.T) func() { return fault(t, node, "kill kube-apiserver") })
-	heals("a node without network", func(t *testing.T) func() { return fault(t, node, "network off") })
-	heals("a node without room", func(t *testing.T) func() { return fault(t, node, "disk full") })
+	savesPage := func(t *testing.T) change { return d.save(t, "index.html", next()) }
+	heals("Docker away", dockerAway, savesPage)
+	heals("an API server away", func(t *testing.T) func() { return fault(t, node, "kill kube-apiserver") }, savesPage)
+	heals("a node without network", func(t *testing.T) func() { return fault(t, node, "network off") }, savesPage)
+	heals("a node without room", func(t *testing.T) func() { return fault(t, node, "disk full") }, func(t *testing.T) change {
+		// For a page alone the runtime finds room, by and by.
+		return d.replace(t, "Dockerfile", "WORKDIR", "RUN head -c 32M /dev/urandom > /srv/ballast\nWORKDIR")
+	})
 
 	step(t, "a machine asleep", func(t *testing.T) {
 		must(t, d.cmd.Process.Signal(syscall.SIGSTOP))
