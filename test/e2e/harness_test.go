@@ -165,19 +165,20 @@ func newProject(t *testing.T, template string) *project {
 	return p
 }
 
-var lastPort atomic.Int32
+var ports atomic.Int32 // that were given out
 
-// freePort returns a port that nothing listens on, below those that the kernel gives to connections.
+// freePort returns a port that nothing listens on, among those that test/e2e/run gives to this process. They are below those that the
+// kernel gives to connections.
 func freePort(t *testing.T) int {
 	t.Helper()
-	for range 1000 {
-		port := 20000 + os.Getpid()%1000*8 + int(lastPort.Add(1))
-		listener, err := net.Listen("tcp", local(port))
-		if err != nil {
-			continue
+	first, err := strconv.Atoi(setting(t, "DEVLOOP_TEST_PORTS"))
+	must(t, err)
+	for range 4000 {
+		port := first + int(ports.Add(1))
+		if listener, err := net.Listen("tcp", local(port)); err == nil {
+			must(t, listener.Close())
+			return port
 		}
-		must(t, listener.Close())
-		return port
 	}
 	t.Fatal("no free port")
 	return 0
