@@ -69,8 +69,8 @@ type container struct {
 	lines   int  // that were told
 	resumed bool // the stream goes on where another one ended, and has brought nothing new yet
 	level   leveler
-	last    []logLineTold // lines of this start
-	death   string        // what was said of the last one
+	last    []shownLine // lines of this start
+	death   string      // what was said of the last one
 }
 
 // containerState is what the cluster says of a container.
@@ -86,8 +86,8 @@ type logStream struct {
 	end context.CancelFunc
 }
 
-// logLineTold is a line as it was told, and when it was printed.
-type logLineTold struct {
+// shownLine is a line as it was shown, and when it was printed.
+type shownLine struct {
 	at   time.Time
 	text string
 }
@@ -312,7 +312,7 @@ func (c *container) line(line []byte) {
 	}
 	said := event.Printable(string(text[:min(len(text), logLine)]))
 	c.lines++
-	if c.last = append(c.last, logLineTold{at, said}); len(c.last) > logKept {
+	if c.last = append(c.last, shownLine{at, said}); len(c.last) > logKept {
 		c.last = c.last[1:]
 	}
 	c.say.Note(event.PodLog, "pod", c.pod, "namespace", c.namespace, "container", c.name, "level", string(c.level.of(said)), "line", said)

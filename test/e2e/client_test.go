@@ -25,7 +25,8 @@ type user struct {
 
 func startClient(t *testing.T, python string, args ...string) *user {
 	t.Helper()
-	u := &user{cmd: exec.Command(python, append([]string{filepath.Join("testdata", "client.py")}, args...)...), lines: make(chan map[string]any, 16)}
+	args = append([]string{filepath.Join("testdata", "client.py")}, args...)
+	u := &user{cmd: exec.Command(python, args...), lines: make(chan map[string]any, 16)}
 	u.cmd.Stderr = &u.log
 	stdout, err := u.cmd.StdoutPipe()
 	if err != nil {
@@ -88,7 +89,8 @@ func (u *user) kill() {
 	}
 }
 
-// laptop returns the Python of a copy of the laptop's environment, which holds what the repository's requirements.txt names.
+// laptop returns the Python of a copy of the laptop's environment, which holds what the
+// repository's requirements.txt names.
 func laptop(t *testing.T) (python string) {
 	t.Helper()
 	venv := filepath.Join(t.TempDir(), "venv")

@@ -31,8 +31,8 @@ const (
 	gateway   = "http://127.0.0.1:8001"
 )
 
-// removeImages takes away at the end what devloop built in this test beyond the platform as it is in the repository, whose
-// images make the next run faster.
+// removeImages takes away at the end what devloop built in this test beyond the platform as it is
+// in the repository, whose images make the next run faster.
 func removeImages(t *testing.T, d *devloop) {
 	t.Cleanup(func() {
 		for _, line := range d.log(0) {
@@ -53,7 +53,8 @@ func nothingLeft(t *testing.T, cluster kubernetes.Interface) {
 	if !apierrors.IsNotFound(err) {
 		t.Errorf("namespace %s is left (%v)", namespace, err)
 	}
-	pods, err := cluster.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name in (dask-gateway, dask-session)"})
+	pods, err := cluster.CoreV1().Pods("").List(t.Context(),
+		metav1.ListOptions{LabelSelector: "app.kubernetes.io/name in (dask-gateway, dask-session)"})
 	if err != nil || len(pods.Items) != 0 {
 		t.Errorf("pods left: %d (%v)", len(pods.Items), err)
 	}
@@ -94,14 +95,16 @@ func kubectl(t *testing.T, args ...string) string {
 // layers returns the IDs of an image's layers in Docker.
 func layers(t *testing.T, image string) []string {
 	t.Helper()
-	out, err := command(t.Context(), os.Environ(), "docker", "image", "inspect", "--format", `{{range .RootFS.Layers}}{{println .}}{{end}}`, image)
+	const format = `{{range .RootFS.Layers}}{{println .}}{{end}}`
+	out, err := command(t.Context(), os.Environ(), "docker", "image", "inspect", "--format", format, image)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return strings.Fields(out)
 }
 
-// revisions returns the newest revision of each Helm release in the platform's namespace, by Helm's own records.
+// revisions returns the newest revision of each Helm release in the platform's namespace, by Helm's
+// own records.
 func revisions(t *testing.T, cluster kubernetes.Interface) map[string]int {
 	t.Helper()
 	secrets, err := cluster.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "owner=helm"})
@@ -122,7 +125,8 @@ func revisions(t *testing.T, cluster kubernetes.Interface) map[string]int {
 // podNames returns the names of the platform's pods, sorted.
 func podNames(t *testing.T, cluster kubernetes.Interface) []string {
 	t.Helper()
-	pods, err := cluster.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/managed-by=Helm"})
+	pods, err := cluster.CoreV1().Pods(namespace).List(t.Context(),
+		metav1.ListOptions{LabelSelector: "app.kubernetes.io/managed-by=Helm"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,10 +138,12 @@ func podNames(t *testing.T, cluster kubernetes.Interface) []string {
 	return names
 }
 
-// daskPods returns the running pods of Dask clusters, and checks their number and that they run image.
+// daskPods returns the running pods of Dask clusters, and checks their number and that they run
+// image.
 func daskPods(t *testing.T, cluster kubernetes.Interface, image string, want int) []corev1.Pod {
 	t.Helper()
-	pods, err := cluster.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/component in (dask-scheduler, dask-worker)"})
+	pods, err := cluster.CoreV1().Pods(namespace).List(t.Context(),
+		metav1.ListOptions{LabelSelector: "app.kubernetes.io/component in (dask-scheduler, dask-worker)"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,12 +189,14 @@ func script(t *testing.T, args ...string) string {
 	return out
 }
 
-// startCluster brings a cluster up for the time of the test, and makes it the one that the test, and what it starts, sees.
+// startCluster brings a cluster up for the time of the test, and makes it the one that the test,
+// and what it starts, sees.
 func startCluster(t *testing.T, name string, options ...string) {
 	t.Helper()
 	t.Cleanup(func() { script(t, "down", name) })
 	t.Log(script(t, append([]string{"up", name}, options...)...))
-	out, err := command(t.Context(), os.Environ(), "bash", "-c", script(t, "env", name)+"\n"+`printf '%s\n' "$KUBECONFIG" "$MINIKUBE_HOME" "$PATH"`)
+	const print = `printf '%s\n' "$KUBECONFIG" "$MINIKUBE_HOME" "$PATH"`
+	out, err := command(t.Context(), os.Environ(), "bash", "-c", script(t, "env", name)+"\n"+print)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,8 +208,8 @@ func startCluster(t *testing.T, name string, options ...string) {
 // repairs undo faults; see test/cluster/cluster.
 var repairs = map[string]string{"pause": "unpause", "kill": "restart", "network": "network", "disk": "disk"}
 
-// fault makes one of a node, as in "kill kube-apiserver" or "network off", and returns what mends it. It is mended at the end of the test
-// at the latest.
+// fault makes one of a node, as in "kill kube-apiserver" or "network off", and returns what mends
+// it. It is mended at the end of the test at the latest.
 func fault(t *testing.T, node, what string) (mend func()) {
 	t.Helper()
 	kind, of, _ := strings.Cut(what, " ")
@@ -246,7 +254,8 @@ func takesConnections(pod *corev1.Pod) bool {
 	return false
 }
 
-// records are those of Helm for the releases in a namespace: the statuses of each one's revisions, the oldest first.
+// records are those of Helm for the releases in a namespace: the statuses of each one's revisions,
+// the oldest first.
 func records(t *testing.T, cluster kubernetes.Interface, namespace string) map[string]string {
 	t.Helper()
 	secrets, err := cluster.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "owner=helm"})
@@ -272,7 +281,8 @@ func records(t *testing.T, cluster kubernetes.Interface, namespace string) map[s
 	return found
 }
 
-// inventory lists what there is: everything in the namespaces, or in all of them, and what belongs to none.
+// inventory lists what there is: everything in the namespaces, or in all of them, and what belongs
+// to none.
 func inventory(t *testing.T, namespaces ...string) []string {
 	t.Helper()
 	const (
@@ -285,7 +295,8 @@ func inventory(t *testing.T, namespaces ...string) []string {
 		found += kubectl(t, "get", within, "--namespace", namespace, "--output", names)
 	}
 	if len(namespaces) == 0 {
-		found = kubectl(t, "get", within, "--all-namespaces", "--output", names) + kubectl(t, "get", beyond, "--output", names)
+		found = kubectl(t, "get", within, "--all-namespaces", "--output", names)
+		found += kubectl(t, "get", beyond, "--output", names)
 	}
 	lines := strings.Split(strings.TrimSpace(found), "\n")
 	slices.Sort(lines)

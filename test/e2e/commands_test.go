@@ -20,8 +20,8 @@ func TestCommands(t *testing.T) {
 
 	step(t, "doctor finds all well", func(t *testing.T) {
 		out, log := p.call(t, 0, "doctor")
-		for _, want := range []string{"ok    configuration", "ok    Docker", "ok    cluster        context " + node + ", Kubernetes v1.",
-			"ok    nodes          " + node + ": containerd, ", "clock in step", "ok    ports", "ok    watching"} {
+		for _, want := range []string{"ok    configuration", "ok    Docker",
+			"ok    cluster        context " + node + ", Kubernetes v1.", "ok    nodes          " + node + ": containerd, ", "clock in step", "ok    ports", "ok    watching"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("doctor does not say %q:\n%s%s", want, out, log)
 			}
@@ -34,7 +34,8 @@ func TestCommands(t *testing.T) {
 		defer func() { _ = listener.Close() }()
 		before, _, _ := strings.Cut(p.read(t, "devloop.yaml"), fmt.Sprint(p.port))
 		lines := strings.Split(before, "\n")
-		place := fmt.Sprintf("devloop.yaml:%d:%d: forwards[0].local: local port %d is taken by pid ", len(lines), len(lines[len(lines)-1])+1, p.port)
+		place := fmt.Sprintf("devloop.yaml:%d:%d: forwards[0].local: local port %d is taken by pid ",
+			len(lines), len(lines[len(lines)-1])+1, p.port)
 		if out, _ := p.call(t, 3, "doctor"); !strings.Contains(out, place) {
 			t.Errorf("doctor does not say %q:\n%s", place, out)
 		}
@@ -79,7 +80,8 @@ func TestCommands(t *testing.T) {
 
 	step(t, "run again, as --once, changes nothing", func(t *testing.T) {
 		_, log := p.call(t, 0, "--once")
-		if !strings.Contains(log, "ready in") || strings.Contains(log, "release applied") || strings.Contains(log, "image built") {
+		if !strings.Contains(log, "ready in") || strings.Contains(log, "release applied") ||
+			strings.Contains(log, "image built") {
 			t.Error(log)
 		}
 	})

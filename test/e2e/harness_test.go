@@ -1,7 +1,7 @@
 //go:build e2e
 
-// What every story is told with: a project in a folder of its own, the real binary as a child process, its events as they come, steps, and
-// one bound for every wait.
+// What every story is told with: a project in a folder of its own, the real binary as a child
+// process, its events as they come, steps, and one bound for every wait.
 package e2e
 
 import (
@@ -30,8 +30,8 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// longEnough bounds every wait: it is for pip over a slow mirror on a machine that does other things. How fast something is, is
-// measured by test/bench.
+// longEnough bounds every wait: it is for pip over a slow mirror on a machine that does other
+// things. How fast something is, is measured by test/bench.
 const longEnough = 8 * time.Minute
 
 // look is the pause between two looks at something that cannot be waited for.
@@ -55,7 +55,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// step is one part of a story. What comes after it stands on it, so the story ends with the first step that fails.
+// step is one part of a story. What comes after it stands on it, so the story ends with the first
+// step that fails.
 func step(t *testing.T, name string, do func(t *testing.T)) {
 	t.Helper()
 	if !t.Run(name, do) {
@@ -119,8 +120,9 @@ type project struct {
 // platform is the template that is this repository's own platform.
 const platform = "platform"
 
-// newProject copies a folder of testdata, or this repository's platform. "$NAME" and "$PORT" in its YAML files become a name and a
-// port that no other project has, so that tests can run side by side.
+// newProject copies a folder of testdata, or this repository's platform. "$NAME" and "$PORT" in its
+// YAML files become a name and a port that no other project has, so that tests can run side by
+// side.
 func newProject(t *testing.T, template string) *project {
 	t.Helper()
 	p := &project{name: filepath.Base(template) + "-" + unique(), port: freePort(t), dir: t.TempDir(), cache: t.TempDir()}
@@ -130,7 +132,7 @@ func newProject(t *testing.T, template string) *project {
 	t.Cleanup(func() { _ = os.RemoveAll(sockets) })
 	p.env = append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_CACHE_HOME="+p.cache, "XDG_RUNTIME_DIR="+sockets)
 	if template == platform {
-		for _, name := range []string{"requirements.txt", "Dockerfile.worker", "Dockerfile.client", "devloop.yaml", "deploy"} {
+		for _, name := range strings.Fields("requirements.txt Dockerfile.worker Dockerfile.client devloop.yaml deploy") {
 			_, err := command(t.Context(), os.Environ(), "cp", "-r", filepath.Join("..", "..", name), p.dir)
 			must(t, err)
 		}
@@ -167,8 +169,8 @@ func newProject(t *testing.T, template string) *project {
 
 var ports atomic.Int32 // that were given out
 
-// freePort returns a port that nothing listens on, among those that test/e2e/run gives to this process. They are below those that the
-// kernel gives to connections.
+// freePort returns a port that nothing listens on, among those that test/e2e/run gives to this
+// process. They are below those that the kernel gives to connections.
 func freePort(t *testing.T) int {
 	t.Helper()
 	first, err := strconv.Atoi(setting(t, "DEVLOOP_TEST_PORTS"))
@@ -211,7 +213,8 @@ func (p *project) append(t *testing.T, name, content string) {
 	must(t, errors.Join(err, file.Close()))
 }
 
-// edit replaces old by new in a file of the project, as an editor saves: a new file, renamed over the old one.
+// edit replaces old by new in a file of the project, as an editor saves: a new file, renamed over
+// the old one.
 func (p *project) edit(t *testing.T, name, old, new string) {
 	t.Helper()
 	before := p.read(t, name)
@@ -338,14 +341,16 @@ func (l line) String() string {
 	if l.Message == "" {
 		return l.text
 	}
-	said := fmt.Sprintf("%s run=%d %s: %s: %s %v", l.Time.Format("15:04:05.000"), l.Run, l.Stage, l.Phase, l.Message, l.Fields)
+	said := fmt.Sprintf("%s run=%d %s: %s: %s %v",
+		l.Time.Format("15:04:05.000"), l.Run, l.Stage, l.Phase, l.Message, l.Fields)
 	if l.Err != nil {
 		said += fmt.Sprintf(" err=%q hint=%q", l.Err, event.Hint(l.Err))
 	}
 	return said
 }
 
-// start runs devloop, which tells its events in JSON, all of them unless it is to be quiet. What still runs when the test ends is killed.
+// start runs devloop, which tells its events in JSON, all of them unless it is to be quiet. What
+// still runs when the test ends is killed.
 func (p *project) start(t *testing.T, args ...string) *devloop {
 	t.Helper()
 	args = append(args, "--log-format", "json")
@@ -527,7 +532,8 @@ func (d *devloop) count(from int, e expectation) (n int) {
 	return n
 }
 
-// change is something that a test has done for which devloop is to run, and where the log was before it.
+// change is something that a test has done for which devloop is to run, and where the log was
+// before it.
 type change struct {
 	*devloop
 	mark int

@@ -1,7 +1,7 @@
 //go:build e2e
 
-// Clients of a forward: each asks again a moment after it was answered, on a connection of its own, and every answer is looked at. A busy
-// machine makes them slower, and never more.
+// Clients of a forward: each asks again a moment after it was answered, on a connection of its own,
+// and every answer is looked at. A busy machine makes them slower, and never more.
 package e2e
 
 import (
@@ -22,7 +22,8 @@ import (
 	"time"
 )
 
-// clients is how many ask at a time, pause how long each waits after an answer: 200 new connections a second at most.
+// clients is how many ask at a time, pause how long each waits after an answer: 200 new connections
+// a second at most.
 const (
 	clients = 50
 	pause   = 250 * time.Millisecond
@@ -49,7 +50,8 @@ type outcome struct {
 }
 
 func (o outcome) String() string {
-	return fmt.Sprintf("asked %s, %s after %s: %v", o.begin.Format("15:04:05.000"), o.fate, o.end.Sub(o.begin).Round(time.Millisecond), o.err)
+	took := o.end.Sub(o.begin).Round(time.Millisecond)
+	return fmt.Sprintf("asked %s, %s after %s: %v", o.begin.Format("15:04:05.000"), o.fate, took, o.err)
 }
 
 // cut tells whether the connection was broken off: without an answer, or in the middle of it.
@@ -192,10 +194,12 @@ func (c tally) String() string {
 		total += c.fates[f]
 		parts = append(parts, fmt.Sprintf("%d %s", c.fates[f], f))
 	}
-	return fmt.Sprintf("%d connections: %s; longest wait %s", total, strings.Join(parts, ", "), c.longest.Round(time.Millisecond))
+	longest := c.longest.Round(time.Millisecond)
+	return fmt.Sprintf("%d connections: %s; longest wait %s", total, strings.Join(parts, ", "), longest)
 }
 
-// finish ends the load. Each connection must have been answered with 200, but those that excused excuses.
+// finish ends the load. Each connection must have been answered with 200, but those that excused
+// excuses.
 func (l *load) finish(t *testing.T, excused func(outcome) bool) {
 	t.Helper()
 	l.stop()
@@ -222,8 +226,8 @@ func (l *load) finish(t *testing.T, excused func(outcome) bool) {
 // none excuses nothing.
 func none(outcome) bool { return false }
 
-// inFlight excuses connections that were broken off and had begun before a fault: what killed or cut off their pod took their requests
-// with it.
+// inFlight excuses connections that were broken off and had begun before a fault: what killed or
+// cut off their pod took their requests with it.
 func inFlight(fault time.Time) func(outcome) bool {
 	return func(o outcome) bool { return o.cut() && o.begin.Before(fault) }
 }

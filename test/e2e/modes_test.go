@@ -1,6 +1,7 @@
 //go:build e2e
 
-// Other ways to have devloop run: without what most machines have, and with somebody at its keyboard.
+// Other ways to have devloop run: without what most machines have, and with somebody at its
+// keyboard.
 package e2e
 
 import (
@@ -83,7 +84,9 @@ func TestModes(t *testing.T) {
 			w := startInTerminal(t, p)
 			w.await(t, 0, ready)
 			must(t, w.cmd.Process.Kill()) // script(1) alone: its terminal goes, and the kernel tells devloop by SIGHUP
-			eventually(t, "devloop cleaned up and ended", func() bool { return len(p.pods(t, cluster)) == 0 && !listens(p.port) })
+			eventually(t, "devloop cleaned up and ended", func() bool {
+				return len(p.pods(t, cluster)) == 0 && !listens(p.port)
+			})
 		})
 	})
 }
@@ -97,7 +100,8 @@ type terminal struct {
 // startInTerminal starts devloop in a terminal of its own, which script(1) makes.
 func startInTerminal(t *testing.T, p *project, args ...string) *terminal {
 	t.Helper()
-	line := strings.Join(append([]string{"exec", setting(t, "DEVLOOP_BIN"), "--log-format=json", "--verbose"}, args...), " ")
+	args = append([]string{"exec", setting(t, "DEVLOOP_BIN"), "--log-format=json", "--verbose"}, args...)
+	line := strings.Join(args, " ")
 	d := &devloop{project: p, cmd: exec.Command("script", "--quiet", "--return", "--command", line, "/dev/null")}
 	d.cmd.Dir, d.cmd.Env = p.dir, append(p.env, "TERM=dumb", "SHELL=/bin/sh")
 	keyboard, err := d.cmd.StdinPipe()

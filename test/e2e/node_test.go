@@ -53,7 +53,8 @@ func TestNode(t *testing.T) {
 	})
 	step(t, "containerd", func(t *testing.T) {
 		startCluster(t, "built", "--bare")
-		// First, since it brings the base image that the node needs where this machine has no Docker.
+		// First, since it brings the base image that the node needs where this machine has no
+		// Docker.
 		step(t, "built in the node", func(t *testing.T) { builtInTheNode(t, "containerd") })
 		step(t, "cri-o", givenToCRIO)
 		step(t, "side by side", func(t *testing.T) {
@@ -492,7 +493,8 @@ func brokenTransfer(t *testing.T) {
 				t.Errorf("a tag was left of a transfer that broke: %s", names)
 			}
 			mend()
-			// It is tried again by itself, and goes on where it was unless containerd has thrown that away.
+			// It is tried again by itself, and goes on where it was unless containerd has thrown
+			// that away.
 			again := c.happens(t, on(event.ImageLoaded).with("image", "^"+tag+"$"))
 			c.await(t, c.mark, ready)
 			t.Logf("%d of %d bytes were sent again", moved(t, again), size)

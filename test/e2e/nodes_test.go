@@ -92,8 +92,8 @@ func TestNodes(t *testing.T) {
 
 	step(t, "a worker with a full disk", func(t *testing.T) {
 		free := fault(t, worker, "disk full")
-		// More than what the containers of the save before leave behind when they are removed, which is
-		// free again.
+		// More than what the containers of the save before leave behind when they are removed,
+		// which is free again.
 		c := d.save(t, "index.html", strings.Repeat("no room\n", 4<<20))
 		c.fails(t, `(?s)node `+worker+`.*no space left on device.*make room on the node`)
 		free()

@@ -1,7 +1,7 @@
 //go:build e2e
 
-// The whole story on a real cluster, with a real Dask client: from nothing to healthy, saves of every
-// kind, Ctrl+C.
+// The whole story on a real cluster, with a real Dask client: from nothing to healthy, saves of
+// every kind, Ctrl+C.
 package e2e
 
 import (
@@ -155,8 +155,8 @@ func TestPlatform(t *testing.T) {
 		nothingLeft(t, cluster)
 	})
 
-	// The same platform in another folder, with the skaffold.yaml that it had before. That this says
-	// the same as devloop.yaml is tested in pkg/config.
+	// The same platform in another folder, with the skaffold.yaml that it had before. That this
+	// says the same as devloop.yaml is tested in pkg/config.
 	p = newProject(t, platform)
 	must(t, os.Remove(filepath.Join(p.dir, "devloop.yaml")))
 	skaffold, err := os.ReadFile(filepath.Join("testdata", "skaffold.yaml"))
@@ -248,8 +248,8 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 	same(t, "what the client pod says", worker+"\n"+worker+"\n1000\n", out)
 }
 
-// replacing excuses answers of traefik's own that came while the gateway's pod was replaced: from the
-// write of the release until a moment after the rollout, when traefik knows the new pod.
+// replacing excuses answers of traefik's own that came while the gateway's pod was replaced: from
+// the write of the release until a moment after the rollout, when traefik knows the new pod.
 func replacing(lines []line) func(outcome) bool {
 	type window struct {
 		run      int

@@ -1,7 +1,8 @@
 //go:build e2e
 
-// Every way to save counts, the newest state wins, and what passes by itself needs nobody. How many builds and runs a save is worth, and
-// how soon it cancels a build, is held by the tests of pkg/loop and pkg/watch, which have a clock of their own.
+// Every way to save counts, the newest state wins, and what passes by itself needs nobody. How many
+// builds and runs a save is worth, and how soon it cancels a build, is held by the tests of
+// pkg/loop and pkg/watch, which have a clock of their own.
 package e2e
 
 import (
@@ -33,7 +34,8 @@ func TestWatch(t *testing.T) {
 	next := func() string { page = unique(); return page }
 	git := func(t *testing.T, args ...string) {
 		t.Helper()
-		args = append([]string{"-C", p.dir, "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"}, args...)
+		const settings = "-c user.name=t -c user.email=t@example.org -c commit.gpgsign=false"
+		args = append(append([]string{"-C", p.dir}, strings.Fields(settings)...), args...)
 		_, err := command(t.Context(), os.Environ(), "git", args...)
 		must(t, err)
 	}
@@ -192,8 +194,8 @@ func TestWatch(t *testing.T) {
 		}
 	})
 
-	// heals breaks something, saves, and mends it once a second try has failed: the save arrives without another one, and the trouble
-	// was told once.
+	// heals breaks something, saves, and mends it once a second try has failed: the save arrives
+	// without another one, and the trouble was told once.
 	heals := func(name string, breaks func(t *testing.T) (mends func()), save func(t *testing.T) change) {
 		step(t, name, func(t *testing.T) {
 			mends := breaks(t)
@@ -227,10 +229,10 @@ func TestWatch(t *testing.T) {
 	heals("Docker away", dockerAway, savesPage)
 	heals("an API server away", func(t *testing.T) func() { return fault(t, node, "kill kube-apiserver") }, savesPage)
 	heals("a node without network", func(t *testing.T) func() { return fault(t, node, "network off") }, savesPage)
-	heals("a node without room", func(t *testing.T) func() { return fault(t, node, "disk full") }, func(t *testing.T) change {
-		// For a page alone the runtime finds room, by and by.
+	savesBallast := func(t *testing.T) change { // for a page alone the runtime finds room, by and by
 		return d.replace(t, "Dockerfile", "WORKDIR", "RUN head -c 32M /dev/urandom > /srv/ballast\nWORKDIR")
-	})
+	}
+	heals("a node without room", func(t *testing.T) func() { return fault(t, node, "disk full") }, savesBallast)
 
 	step(t, "a machine asleep", func(t *testing.T) {
 		must(t, d.cmd.Process.Signal(syscall.SIGSTOP))
@@ -259,7 +261,9 @@ func TestWatch(t *testing.T) {
 		}
 		after := d.footprint(t)
 		t.Logf("devloop before: %s; after: %s", before, after)
-		if soaking() && (after.megabytes > before.megabytes+60 || after.descriptors > before.descriptors+8 || after.threads > before.threads+8) {
+		more := after.megabytes > before.megabytes+60 ||
+			after.descriptors > before.descriptors+8 || after.threads > before.threads+8
+		if soaking() && more {
 			t.Error("devloop takes more than before")
 		}
 	})
