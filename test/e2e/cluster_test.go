@@ -195,8 +195,8 @@ func startCluster(t *testing.T, name string, options ...string) {
 	t.Helper()
 	t.Cleanup(func() { script(t, "down", name) })
 	t.Log(script(t, append([]string{"up", name}, options...)...))
-	const print = `printf '%s\n' "$KUBECONFIG" "$MINIKUBE_HOME" "$PATH"`
-	out, err := command(t.Context(), os.Environ(), "bash", "-c", script(t, "env", name)+"\n"+print)
+	const three = `printf '%s\n' "$KUBECONFIG" "$MINIKUBE_HOME" "$PATH"`
+	out, err := command(t.Context(), os.Environ(), "bash", "-c", script(t, "env", name)+"\n"+three)
 	if err != nil {
 		t.Fatal(err)
 	}
