@@ -236,7 +236,7 @@ func buildKeep(t *testing.T) {
 	}
 	d.await(t, 0, on("room made on the nodes").with("freed", "."))
 	d.stop(t)
-	if pods := p.pods(t, kubernetesClient(t)); len(pods) != 0 {
+	if pods := p.podByNode(t, kubernetesClient(t)); len(pods) != 0 {
 		t.Errorf("pods left: %v", pods)
 	}
 }

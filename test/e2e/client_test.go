@@ -29,15 +29,11 @@ func startClient(t *testing.T, python string, args ...string) *user {
 	u := &user{cmd: exec.Command(python, args...), lines: make(chan map[string]any, 16)}
 	u.cmd.Stderr = &u.log
 	stdout, err := u.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if u.stdin, err = u.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
-	if err := u.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, u.cmd.Start())
 	go func() {
 		defer close(u.lines)
 		scanner := bufio.NewScanner(stdout)

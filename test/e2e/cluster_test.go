@@ -1,6 +1,7 @@
 //go:build e2e
 
-// What the cluster and the host's Docker say, without devloop.
+// Clusters for tests: how they start, what they and this machine's Docker say without devloop, and their
+// faults.
 package e2e
 
 import (
@@ -31,8 +32,8 @@ const (
 	gateway   = "http://127.0.0.1:8001"
 )
 
-// removeImages takes away at the end what devloop built in this test beyond the platform as it is
-// in the repository, whose images make the next run faster.
+// removeImages removes, at the end, the images that d built after its first run. Those of the first
+// run are the repository's own, and make the next test faster.
 func removeImages(t *testing.T, d *devloop) {
 	t.Cleanup(func() {
 		for _, line := range d.log(0) {
@@ -43,7 +44,8 @@ func removeImages(t *testing.T, d *devloop) {
 	})
 }
 
-// nothingLeft checks that the cluster, the port and the process table are as before.
+// nothingLeft checks that of the platform no release, namespace or pod is left, and that its port is
+// free.
 func nothingLeft(t *testing.T, cluster kubernetes.Interface) {
 	t.Helper()
 	if left := revisions(t, cluster); len(left) != 0 {
@@ -69,26 +71,20 @@ func nothingLeft(t *testing.T, cluster kubernetes.Interface) {
 func kubernetesClient(t *testing.T) kubernetes.Interface {
 	t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", setting(t, "KUBECONFIG"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	config.QPS, config.Burst = 100, 200 // tests look often, and what they see is timed
 	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return client
 }
 
 // kubectl runs the real one.
 func kubectl(t *testing.T, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), longEnough)
 	defer cancel()
 	out, err := command(ctx, os.Environ(), "kubectl", args...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return out
 }
 
@@ -97,9 +93,7 @@ func layers(t *testing.T, image string) []string {
 	t.Helper()
 	const format = `{{range .RootFS.Layers}}{{println .}}{{end}}`
 	out, err := command(t.Context(), os.Environ(), "docker", "image", "inspect", "--format", format, image)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return strings.Fields(out)
 }
 
@@ -108,15 +102,11 @@ func layers(t *testing.T, image string) []string {
 func revisions(t *testing.T, cluster kubernetes.Interface) map[string]int {
 	t.Helper()
 	secrets, err := cluster.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "owner=helm"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	found := map[string]int{}
 	for _, secret := range secrets.Items {
 		var revision int
-		if err := json.Unmarshal([]byte(secret.Labels["version"]), &revision); err != nil {
-			t.Fatal(err)
-		}
+		must(t, json.Unmarshal([]byte(secret.Labels["version"]), &revision))
 		found[secret.Labels["name"]] = max(found[secret.Labels["name"]], revision)
 	}
 	return found
@@ -127,9 +117,7 @@ func podNames(t *testing.T, cluster kubernetes.Interface) []string {
 	t.Helper()
 	pods, err := cluster.CoreV1().Pods(namespace).List(t.Context(),
 		metav1.ListOptions{LabelSelector: "app.kubernetes.io/managed-by=Helm"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var names []string
 	for _, pod := range pods.Items {
 		names = append(names, pod.Name)
@@ -144,9 +132,7 @@ func daskPods(t *testing.T, cluster kubernetes.Interface, image string, want int
 	t.Helper()
 	pods, err := cluster.CoreV1().Pods(namespace).List(t.Context(),
 		metav1.ListOptions{LabelSelector: "app.kubernetes.io/component in (dask-scheduler, dask-worker)"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var running []corev1.Pod
 	for _, pod := range pods.Items {
 		if pod.Status.Phase != corev1.PodRunning || pod.DeletionTimestamp != nil {
@@ -167,9 +153,7 @@ func daskPods(t *testing.T, cluster kubernetes.Interface, image string, want int
 func onlyNode(t *testing.T) string {
 	t.Helper()
 	nodes, err := kubernetesClient(t).CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if len(nodes.Items) != 1 {
 		t.Fatalf("the cluster has %d nodes", len(nodes.Items))
 	}
@@ -183,9 +167,7 @@ func script(t *testing.T, args ...string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute) // what it needs may have to be built
 	defer cancel()
 	out, err := command(ctx, os.Environ(), filepath.Join("..", "cluster", "cluster"), args...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return out
 }
 
@@ -197,9 +179,7 @@ func startCluster(t *testing.T, name string, options ...string) {
 	t.Log(script(t, append([]string{"up", name}, options...)...))
 	const three = `printf '%s\n' "$KUBECONFIG" "$MINIKUBE_HOME" "$PATH"`
 	out, err := command(t.Context(), os.Environ(), "bash", "-c", script(t, "env", name)+"\n"+three)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for i, value := range strings.Split(strings.TrimSpace(out), "\n") {
 		t.Setenv([]string{"KUBECONFIG", "MINIKUBE_HOME", "PATH"}[i], value)
 	}
@@ -208,8 +188,8 @@ func startCluster(t *testing.T, name string, options ...string) {
 // repairs undo faults; see test/cluster/cluster.
 var repairs = map[string]string{"pause": "unpause", "kill": "restart", "network": "network", "disk": "disk"}
 
-// fault makes one of a node, as in "kill kube-apiserver" or "network off", and returns what mends
-// it. It is mended at the end of the test at the latest.
+// fault breaks something of a node, as in "kill kube-apiserver" or "network off", and returns what
+// mends it. At the latest it is mended when t ends: a step's t, when the step does.
 func fault(t *testing.T, node, what string) (mend func()) {
 	t.Helper()
 	kind, of, _ := strings.Cut(what, " ")
@@ -226,13 +206,11 @@ func fault(t *testing.T, node, what string) (mend func()) {
 	return mend
 }
 
-// pods returns the names of a project's pods of testdata/small by their node.
-func (p *project) pods(t *testing.T, cluster kubernetes.Interface) map[string]string {
+// podByNode returns, by node, the name of a pod of testdata/small: of two on a node, one of them.
+func (p *project) podByNode(t *testing.T, cluster kubernetes.Interface) map[string]string {
 	t.Helper()
 	pods, err := cluster.CoreV1().Pods(p.name).List(t.Context(), metav1.ListOptions{LabelSelector: "app=small"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	found := map[string]string{}
 	for _, pod := range pods.Items {
 		if pod.DeletionTimestamp == nil {
@@ -242,6 +220,7 @@ func (p *project) pods(t *testing.T, cluster kubernetes.Interface) map[string]st
 	return found
 }
 
+// takesConnections tells whether a pod is ready and not terminating.
 func takesConnections(pod *corev1.Pod) bool {
 	if pod.DeletionTimestamp != nil {
 		return false
@@ -259,14 +238,10 @@ func takesConnections(pod *corev1.Pod) bool {
 func records(t *testing.T, cluster kubernetes.Interface, namespace string) map[string]string {
 	t.Helper()
 	secrets, err := cluster.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "owner=helm"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	version := func(labels map[string]string) int {
 		n, err := strconv.Atoi(labels["version"])
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		return n
 	}
 	var all []map[string]string
@@ -326,4 +301,19 @@ func compare(t *testing.T, when string, got, want []string) {
 			t.Errorf("%s: there is no %s", when, line)
 		}
 	}
+}
+
+// awaitPod waits until a pod with this label runs, and returns its name.
+func (p *project) awaitPod(t *testing.T, cluster kubernetes.Interface, label string) (name string) {
+	t.Helper()
+	running := metav1.ListOptions{LabelSelector: label, FieldSelector: "status.phase=Running"}
+	eventually(t, "a pod runs: "+label, func() bool {
+		pods, err := cluster.CoreV1().Pods(p.name).List(t.Context(), running)
+		if err != nil || len(pods.Items) != 1 {
+			return false
+		}
+		name = pods.Items[0].Name
+		return true
+	})
+	return name
 }

@@ -70,7 +70,7 @@ func TestCommands(t *testing.T) {
 		if last["stage"] != "loop" || last["phase"] != "succeeded" || last["run"] != 1.0 {
 			t.Errorf("the last line is %v", last)
 		}
-		if pods := p.pods(t, kubernetesClient(t)); len(pods) != 1 {
+		if pods := p.podByNode(t, kubernetesClient(t)); len(pods) != 1 {
 			t.Errorf("pods by node: %v", pods)
 		}
 		if listens(p.port) {

@@ -180,7 +180,7 @@ func testMend(t *testing.T, cluster kubernetes.Interface) {
 	p.remove(t)
 }
 
-// readyPods names those in a namespace.
+// readyPods returns the names of a namespace's ready pods.
 func readyPods(t *testing.T, cluster kubernetes.Interface, namespace string) (names []string) {
 	t.Helper()
 	pods, err := cluster.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})

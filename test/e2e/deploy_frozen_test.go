@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -24,11 +23,7 @@ func beginUpgrade(t *testing.T, cluster kubernetes.Interface) upgrade {
 	d := p.start(t)
 	d.await(t, 0, ready)
 	u := upgrade{d.replace(t, "devloop.yaml", "value: first", "value: second"), cluster}
-	eventually(t, "the hook of the upgrade runs", func() bool {
-		pods, err := cluster.CoreV1().Pods(p.name).List(t.Context(),
-			metav1.ListOptions{LabelSelector: "job-name=web-hook0", FieldSelector: "status.phase=Running"})
-		return err == nil && len(pods.Items) == 1
-	})
+	p.awaitPod(t, cluster, "job-name=web-hook0") // of the upgrade
 	return u
 }
 

@@ -317,7 +317,7 @@ func (p *project) once(t *testing.T, code int, args ...string) *devloop {
 	return d
 }
 
-// of is an event that is about a release.
+// onRelease is an event about a release.
 func onRelease(release, message string, phases ...event.Phase) expectation {
 	return on(message, phases...).with("release", "^"+regexp.QuoteMeta(release)+"$")
 }

@@ -65,7 +65,7 @@ func TestFaults(t *testing.T) {
 			echoes(t, open, 3)
 			mend := fault(t, node, "pause kube-apiserver")
 			ends := time.Now().Add(hang())
-			d.await(t, mark, of(w.port, unreachable))
+			d.await(t, mark, onForward(w.port, isUnreachable))
 			_, err := io.WriteString(open, "meanwhile\n")
 			must(t, err)
 			pass(t, time.Until(ends))
@@ -85,7 +85,7 @@ func TestFaults(t *testing.T) {
 			open, mark := dial(t, w.echo), d.mark()
 			echoes(t, open, 3)
 			mend := fault(t, node, "network off")
-			d.await(t, mark, of(w.port, unreachable))
+			d.await(t, mark, onForward(w.port, isUnreachable))
 			mend()
 			echoes(t, open, 3)
 			return none

@@ -19,10 +19,10 @@ import (
 
 // What the forward says of its state.
 const (
-	leads       = "forward ready"
-	leaves      = "pod gets no new connections"
-	waits       = "no ready pod, new connections wait"
-	unreachable = "ready pod cannot be reached, new connections wait"
+	isReady       = "forward ready"
+	podLeft       = "pod gets no new connections"
+	isWaiting     = "no ready pod, new connections wait"
+	isUnreachable = "ready pod cannot be reached, new connections wait"
 )
 
 // web is a copy of testdata/forward/web: a deployment of that name, and forwards to it.
@@ -53,8 +53,8 @@ func (p *project) fill(t *testing.T, pairs ...any) {
 	p.write(t, "devloop.yaml", strings.NewReplacer(words...).Replace(p.read(t, "devloop.yaml")))
 }
 
-// of is what the forward at a port says.
-func of(port int, message string) expectation {
+// onForward is an event about the forward at a local port.
+func onForward(port int, message string) expectation {
 	return on(message).with("local", fmt.Sprintf(":%d$", port))
 }
 

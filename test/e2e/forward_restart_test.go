@@ -143,7 +143,7 @@ func restartedElsewhere(t *testing.T, w *web) {
 	first.withdraw()
 	withdrawn := time.Now()
 	removeOld()
-	d.await(t, mark, of(p.port, unreachable))
+	d.await(t, mark, onForward(p.port, isUnreachable))
 	write(second, newToken)
 	w.rollout(t) // which only the watches tell devloop of
 	w.alone(t, 1)

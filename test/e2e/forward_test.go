@@ -79,20 +79,20 @@ func TestForward(t *testing.T) {
 		w.scale(t, 2)
 		pods := w.alone(t, 2)
 		first, second := pods[0], pods[1]
-		d.await(t, 0, of(w.port, leads).with("pods", ",")) // to both
+		d.await(t, 0, onForward(w.port, isReady).with("pods", ",")) // to both
 		l := startLoad(t, clients, local(w.port), "/")
 		l.answer(t, 8*clients)
 		both := time.Now()
 
 		mark := d.mark()
 		w.tell(t, first, "/unready")
-		d.await(t, mark, of(w.port, leaves).with("pods", "^"+second+"$"))
+		d.await(t, mark, onForward(w.port, podLeft).with("pods", "^"+second+"$"))
 		left := time.Now()
 		l.answer(t, 4*clients)
 
 		mark, back := d.mark(), time.Now()
 		w.tell(t, first, "/ready")
-		d.await(t, mark, of(w.port, leads).with("pods", first))
+		d.await(t, mark, onForward(w.port, isReady).with("pods", first))
 		again := time.Now()
 		eventually(t, "the pod that is ready again gets a connection", func() bool {
 			return slices.ContainsFunc(l.sofar(), func(o outcome) bool { return o.body == first && o.begin.After(again) })
@@ -232,7 +232,7 @@ func TestForward(t *testing.T) {
 		w.under(t, func(t *testing.T) func(outcome) bool {
 			old, mark := w.servers(t)[0].Name, d.mark()
 			kubectl(t, "delete", "pod", "--namespace", w.name, "--force", "--grace-period=0", old)
-			return inFlight(d.await(t, mark, of(w.port, waits)).Time) // until then it may get connections
+			return inFlight(d.await(t, mark, onForward(w.port, isWaiting)).Time) // until then it may get connections
 		})
 	})
 	step(t, "a server killed", func(t *testing.T) {
@@ -256,7 +256,7 @@ func TestForward(t *testing.T) {
 			pass(t, 3*time.Second)
 			mark := d.mark()
 			w.scale(t, 1)
-			again := d.await(t, mark, of(w.port, leads)).Time
+			again := d.await(t, mark, onForward(w.port, isReady)).Time
 			if late := (<-held).end.Sub(again); soaking() && late > time.Second { // some 100 ms, if nothing else runs
 				t.Errorf("a held connection was answered %s after the forward was ready", late)
 			}

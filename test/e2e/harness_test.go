@@ -37,7 +37,8 @@ const longEnough = 8 * time.Minute
 // look is the pause between two looks at something that cannot be waited for.
 const look = 50 * time.Millisecond
 
-// setting returns a variable that test/e2e/run exports. A part that cannot run fails.
+// setting returns a variable that test/e2e/run exports. Without it the test fails: it is never
+// skipped.
 func setting(t *testing.T, name string) string {
 	t.Helper()
 	value := os.Getenv(name)
@@ -186,6 +187,7 @@ func freePort(t *testing.T) int {
 	return 0
 }
 
+// local is a port's address on this machine.
 func local(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
 // url is where the project's forward answers.
@@ -496,7 +498,7 @@ func (d *devloop) await(t *testing.T, from int, e expectation) line {
 	return d.find(t, from, e.String(), e.met)
 }
 
-// find returns the first line since a mark that is what it is called.
+// find returns the first line since a mark for which met is true; what names it if it never comes.
 func (d *devloop) find(t *testing.T, from int, what string, met func(line) bool) line {
 	t.Helper()
 	deadline := time.After(longEnough)
@@ -532,23 +534,27 @@ func (d *devloop) count(from int, e expectation) (n int) {
 	return n
 }
 
-// change is something that a test has done for which devloop is to run, and where the log was
-// before it.
+// change is something that a test does for which devloop is to run, and where the log was before it.
 type change struct {
 	*devloop
-	mark int
+	since int
 }
 
+// next is a change that the test makes by itself, right after this.
+func (d *devloop) next() change { return change{d, d.mark()} }
+
+// save is write, for a test that then waits for what devloop makes of it.
 func (d *devloop) save(t *testing.T, name, content string) change {
 	t.Helper()
-	c := change{d, d.mark()}
+	c := d.next()
 	d.write(t, name, content)
 	return c
 }
 
+// replace is edit, for the same.
 func (d *devloop) replace(t *testing.T, name, old, new string) change {
 	t.Helper()
-	c := change{d, d.mark()}
+	c := d.next()
 	d.edit(t, name, old, new)
 	return c
 }
@@ -556,8 +562,8 @@ func (d *devloop) replace(t *testing.T, name, old, new string) change {
 // again asks for a run though nothing has changed.
 func (d *devloop) again(t *testing.T) change {
 	t.Helper()
-	c := change{d, d.mark()}
-	must(t, d.cmd.Process.Signal(syscall.SIGHUP))
+	c := d.next()
+	d.signal(t, syscall.SIGHUP)
 	return c
 }
 
@@ -575,23 +581,28 @@ func (c change) fails(t *testing.T, because string) {
 
 func (c change) ends(t *testing.T, e expectation) {
 	t.Helper()
-	e.run = c.await(t, c.mark, on(event.RunStarts)).Run
-	c.await(t, c.mark, e)
+	e.run = c.await(t, c.since, on(event.RunStarts)).Run
+	c.await(t, c.since, e)
 }
 
 // happens waits for an event since the change.
 func (c change) happens(t *testing.T, e expectation) line {
 	t.Helper()
-	return c.await(t, c.mark, e)
+	return c.await(t, c.since, e)
 }
 
 // counts returns how many events since the change are as expected.
-func (c change) counts(e expectation) int { return c.count(c.mark, e) }
+func (c change) counts(e expectation) int { return c.count(c.since, e) }
+
+func (d *devloop) signal(t *testing.T, s os.Signal) {
+	t.Helper()
+	must(t, d.cmd.Process.Signal(s))
+}
 
 // interrupt is Ctrl+C; it returns the exit code.
 func (d *devloop) interrupt(t *testing.T) int {
 	t.Helper()
-	must(t, d.cmd.Process.Signal(syscall.SIGINT))
+	d.signal(t, syscall.SIGINT)
 	return d.exit(t)
 }
 

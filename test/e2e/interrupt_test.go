@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"testing"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -65,8 +64,9 @@ func (p *project) addImage(t *testing.T, dockerfile string) {
 	p.append(t, "devloop.yaml", "images: { "+p.name+": { context: . } }\n")
 }
 
-// ends checks that devloop, which was told to end, leaves nothing.
-func (d *devloop) ends(t *testing.T, cluster kubernetes.Interface) {
+// leavesNothing waits until devloop, which was told to end, has ended well, and checks that it left
+// nothing.
+func (d *devloop) leavesNothing(t *testing.T, cluster kubernetes.Interface) {
 	t.Helper()
 	if code := d.exit(t); code != 0 {
 		t.Errorf("devloop ended with exit code %d", code)
@@ -87,26 +87,6 @@ func (d *devloop) leftNothingHere(t *testing.T) {
 	eventually(t, "what it started has gone", func() bool { return !runs(d.sleep()) })
 }
 
-func (d *devloop) signal(t *testing.T, s os.Signal) {
-	t.Helper()
-	must(t, d.cmd.Process.Signal(s))
-}
-
-// awaitPod waits until a pod with this label runs, and returns its name.
-func (p *project) awaitPod(t *testing.T, cluster kubernetes.Interface, label string) (name string) {
-	t.Helper()
-	running := metav1.ListOptions{LabelSelector: label, FieldSelector: "status.phase=Running"}
-	eventually(t, "a pod runs: "+label, func() bool {
-		pods, err := cluster.CoreV1().Pods(p.name).List(t.Context(), running)
-		if err != nil || len(pods.Items) != 1 {
-			return false
-		}
-		name = pods.Items[0].Name
-		return true
-	})
-	return name
-}
-
 func testInterruptBuild(t *testing.T, cluster kubernetes.Interface, where string) {
 	p := newInterrupted(t)
 	p.addImage(t, "FROM python:3.11-slim\nRUN "+p.sleep()+"\n")
@@ -114,7 +94,7 @@ func testInterruptBuild(t *testing.T, cluster kubernetes.Interface, where string
 	d := p.start(t)
 	eventually(t, "the build's command runs", func() bool { return runs(p.sleep()) })
 	d.signal(t, syscall.SIGINT)
-	d.ends(t, cluster)
+	d.leavesNothing(t, cluster)
 }
 
 func testInterruptLoad(t *testing.T, cluster kubernetes.Interface) {
@@ -124,7 +104,7 @@ func testInterruptLoad(t *testing.T, cluster kubernetes.Interface) {
 	d := p.start(t)
 	d.await(t, 0, on(event.ImageLoaded, event.Started))
 	d.signal(t, syscall.SIGINT)
-	d.ends(t, cluster)
+	d.leavesNothing(t, cluster)
 	images := script(t, "exec", onlyNode(t), "ctr", "--namespace", "k8s.io", "images", "ls", "--quiet")
 	if loaded, there := d.count(0, on(event.ImageLoaded)) == 1, strings.Contains(images, p.name); loaded != there {
 		t.Errorf("it says that the image was loaded: %t, and the node has it: %t", loaded, there)
@@ -139,7 +119,7 @@ func testInterruptCanary(t *testing.T, cluster kubernetes.Interface) {
 	d := p.start(t)
 	eventually(t, "the canary's command runs", func() bool { return runs(p.sleep()) })
 	d.signal(t, syscall.SIGINT)
-	d.ends(t, cluster)
+	d.leavesNothing(t, cluster)
 }
 
 func testInterruptCommand(t *testing.T, cluster kubernetes.Interface) {
@@ -149,7 +129,7 @@ func testInterruptCommand(t *testing.T, cluster kubernetes.Interface) {
 	d := p.start(t)
 	eventually(t, "the command runs", func() bool { return runs(p.sleep()) })
 	d.signal(t, syscall.SIGINT)
-	d.ends(t, cluster)
+	d.leavesNothing(t, cluster)
 }
 
 // testInterruptWrite: Helm's write comes to its end, with its hook, before what it made is removed.
@@ -160,13 +140,13 @@ func testInterruptWrite(t *testing.T, cluster kubernetes.Interface, hook string)
 	mark := 0
 	if hook == "pre-upgrade" {
 		d.await(t, 0, ready)
-		mark = d.replace(t, "devloop.yaml", `ready: "true"`, `ready: test -d /tmp`).mark
+		mark = d.replace(t, "devloop.yaml", `ready: "true"`, `ready: test -d /tmp`).since
 	}
 	pod := p.awaitPod(t, cluster, "job-name=web-hook0")
 	d.signal(t, syscall.SIGINT)
 	d.await(t, mark, onRelease("web", "waiting for Helm's write to end"))
 	kubectl(t, "exec", "--namespace", p.name, pod, "--", "touch", "/tmp/go")
-	d.ends(t, cluster)
+	d.leavesNothing(t, cluster)
 	wrote := d.await(t, mark, onRelease("web", event.ReleaseApplied))
 	if removed := d.only(t, onRelease("web", event.ReleaseRemoved, event.Started)); removed.Time.Before(wrote.Time) {
 		t.Errorf("it was removed at %s, and written until %s", removed.Time, wrote.Time)
@@ -180,7 +160,7 @@ func testInterruptRollout(t *testing.T, cluster kubernetes.Interface) {
 	d.await(t, 0, on(event.RolloutComplete, event.Started))
 	p.awaitPod(t, cluster, "app=web")
 	d.signal(t, syscall.SIGTERM) // is as good as Ctrl+C
-	d.ends(t, cluster)
+	d.leavesNothing(t, cluster)
 	d.only(t, on(event.RolloutComplete, event.Interrupted))
 }
 

@@ -37,7 +37,7 @@ func TestModes(t *testing.T) {
 		}
 		p.call(t, 0, "status", "--wait=healthy", "--timeout", longEnough.String())
 		d.stop(t)
-		if pods := p.pods(t, cluster); len(pods) != 0 || listens(p.port) {
+		if pods := p.podByNode(t, cluster); len(pods) != 0 || listens(p.port) {
 			t.Errorf("left: pods %v, or port %d", pods, p.port)
 		}
 	})
@@ -76,7 +76,7 @@ func TestModes(t *testing.T) {
 			if code := w.exit(t); code != 0 {
 				t.Errorf("exit code %d", code)
 			}
-			if pods := p.pods(t, cluster); len(pods) != 0 {
+			if pods := p.podByNode(t, cluster); len(pods) != 0 {
 				t.Errorf("pods left: %v", pods)
 			}
 		})
@@ -85,7 +85,7 @@ func TestModes(t *testing.T) {
 			w.await(t, 0, ready)
 			must(t, w.cmd.Process.Kill()) // script(1) alone: its terminal goes, and the kernel tells devloop by SIGHUP
 			eventually(t, "devloop cleaned up and ended", func() bool {
-				return len(p.pods(t, cluster)) == 0 && !listens(p.port)
+				return len(p.podByNode(t, cluster)) == 0 && !listens(p.port)
 			})
 		})
 	})
@@ -113,7 +113,7 @@ func startInTerminal(t *testing.T, p *project, args ...string) *terminal {
 // press hits a key.
 func (w *terminal) press(t *testing.T, key string) change {
 	t.Helper()
-	c := change{w.devloop, w.mark()}
+	c := w.next()
 	_, err := io.WriteString(w.keyboard, key)
 	must(t, err)
 	return c

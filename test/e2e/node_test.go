@@ -102,12 +102,12 @@ func builtInTheNode(t *testing.T, runtime string) {
 	p.awaitPage(t, first)
 
 	step(t, "a save", func(t *testing.T) {
-		c := change{d, d.mark()}
+		c := d.next()
 		saved := p.page(t, "built in the node")
 		image := c.happens(t, on(event.ImageBuilt)).field("image")
 		c.arrives(t)
 		p.awaitPage(t, saved)
-		nothingMoved(t, d, c.mark, image)
+		nothingMoved(t, d, c.since, image)
 		if names := nodeImages(t, runtime); !strings.Contains(names, image) || strings.Contains(names, "devloop.invalid") {
 			t.Errorf("the node's images: %s", names)
 		}
@@ -144,13 +144,13 @@ func builtInTheNode(t *testing.T, runtime string) {
 	})
 
 	step(t, "what needs a network is built on this machine", func(t *testing.T) {
-		c := change{d, d.mark()}
+		c := d.next()
 		// One retry, by whose warning the cause is known; devloop itself tries again, too.
 		p.append(t, "Dockerfile", "RUN pip download --no-deps --retries 1 six\n")
 		c.happens(t, on("image is built on this machine, since the node cannot"))
 		c.happens(t, p.loaded())
 		c.arrives(t)
-		c = change{d, d.mark()}
+		c = d.next()
 		saved := p.page(t, "built here")
 		c.happens(t, on("image is built on this machine").with("why", "could not")) // it is not tried again
 		c.arrives(t)
@@ -284,7 +284,7 @@ func serve(t *testing.T, listener net.Listener, handle func(net.Conn)) {
 // sendsLittle saves a page of some bytes, and wants no more to be moved.
 func sendsLittle(t *testing.T, d *devloop) {
 	t.Helper()
-	c := change{d, d.mark()}
+	c := d.next()
 	saved := d.page(t, "little")
 	if n := moved(t, c.happens(t, d.loaded())); n > 100_000 {
 		t.Errorf("a page of some bytes took %d", n)
@@ -484,7 +484,7 @@ func brokenTransfer(t *testing.T) {
 			big := make([]byte, size)
 			_, _ = rand.Read(big)
 			mend := w.breaks(what == "stalls", size/2)
-			c := change{d, d.mark()}
+			c := d.next()
 			must(t, os.WriteFile(filepath.Join(p.dir, "unseen"), big, 0o644))
 			must(t, os.Rename(filepath.Join(p.dir, "unseen"), filepath.Join(p.dir, "big"))) // whole, or not at all
 			tag := c.happens(t, on(event.LoadingImage)).field("image")
@@ -496,7 +496,7 @@ func brokenTransfer(t *testing.T) {
 			// It is tried again by itself, and goes on where it was unless containerd has thrown
 			// that away.
 			again := c.happens(t, on(event.ImageLoaded).with("image", "^"+tag+"$"))
-			c.await(t, c.mark, ready)
+			c.await(t, c.since, ready)
 			t.Logf("%d of %d bytes were sent again", moved(t, again), size)
 			names := nodeImages(t, "containerd")
 			if !strings.Contains(names, tag) || regexp.MustCompile(`127\.0\.0\.1:\d+/library/`+p.name).MatchString(names) {

@@ -39,40 +39,40 @@ func TestNodes(t *testing.T) {
 			_, err := command(t.Context(), env, "docker", "image", "inspect", image)
 			must(t, err)
 		}
-		if pods := p.pods(t, cluster); len(pods) != 2 || pods[name] == "" || pods[worker] == "" {
+		if pods := p.podByNode(t, cluster); len(pods) != 2 || pods[name] == "" || pods[worker] == "" {
 			t.Errorf("the pods, by node: %v", pods)
 		}
 	})
 
 	step(t, "pods reach each other across nodes through their service", func(t *testing.T) {
-		pods := p.pods(t, cluster)
+		pods := p.podByNode(t, cluster)
 		for _, from := range pods {
 			p.awaitReach(t, from, pods)
 		}
 	})
 
 	step(t, "a save arrives on both nodes", func(t *testing.T) {
-		c := change{d, d.mark()}
+		c := d.next()
 		saved := p.page(t, "second")
 		c.arrives(t)
 		p.awaitPage(t, saved)
-		if pods := p.pods(t, cluster); len(pods) != 2 || pods[name] == "" || pods[worker] == "" {
+		if pods := p.podByNode(t, cluster); len(pods) != 2 || pods[name] == "" || pods[worker] == "" {
 			t.Errorf("the pods, by node: %v", pods)
 		}
 	})
 
 	step(t, "a worker that falls silent is left before and after the cluster notices", func(t *testing.T) {
-		pods := p.pods(t, cluster)
+		pods := p.podByNode(t, cluster)
 		l := startLoad(t, clients, local(p.port), "/hostname")
 		l.answer(t, 200)
 		mark := d.mark()
 		mend := fault(t, worker, "network off")
 		silent := time.Now()
-		left := d.await(t, mark, on("pod gets no new connections").with("pods", "^"+pods[name]+"$"))
+		left := d.await(t, mark, onForward(p.port, podLeft).with("pods", "^"+pods[name]+"$"))
 		t.Logf("the cluster noticed after %s", left.Time.Sub(silent).Round(time.Second))
 		l.answer(t, 200)
 		mend()
-		again := d.await(t, mark, on("forward ready").with("pods", pods[worker])).Time
+		again := d.await(t, mark, onForward(p.port, isReady).with("pods", pods[worker])).Time
 		eventually(t, "the worker's pod answers again", func() bool {
 			return slices.ContainsFunc(l.sofar(), func(o outcome) bool { return o.begin.After(again) && o.body == pods[worker] })
 		})
@@ -97,7 +97,7 @@ func TestNodes(t *testing.T) {
 		c := d.save(t, "index.html", strings.Repeat("no room\n", 4<<20))
 		c.fails(t, `(?s)node `+worker+`.*no space left on device.*make room on the node`)
 		free()
-		c = change{d, d.mark()}
+		c = d.next()
 		saved := p.page(t, "room again")
 		c.arrives(t)
 		p.awaitPage(t, saved)
@@ -105,7 +105,7 @@ func TestNodes(t *testing.T) {
 
 	step(t, "Ctrl+C leaves nothing but images", func(t *testing.T) {
 		d.stop(t)
-		if pods := p.pods(t, cluster); len(pods) != 0 {
+		if pods := p.podByNode(t, cluster); len(pods) != 0 {
 			t.Errorf("pods left: %v", pods)
 		}
 		if listens(p.port) {

@@ -89,9 +89,7 @@ func TestPage(t *testing.T) {
 			Forwards []struct{ Local, State string }
 		}
 		out, _ := p.call(t, 0, "status", "--json")
-		if err := json.Unmarshal([]byte(out), &state); err != nil {
-			t.Fatal(err)
-		}
+		must(t, json.Unmarshal([]byte(out), &state))
 		if len(state.Images) != 1 || len(state.Images[0].Nodes) != 1 || state.Images[0].Nodes[0].Node != node ||
 			state.Images[0].Nodes[0].ID != id || state.Images[0].Nodes[0].Digest == "" {
 			t.Errorf("images: %+v", state.Images)
@@ -198,7 +196,7 @@ func TestPage(t *testing.T) {
 	})
 
 	step(t, "rebuild and pause", func(t *testing.T) {
-		c := change{d, d.mark()}
+		c := d.next()
 		b.do(t, "click", "selector", "#rebuild")
 		c.arrives(t)
 		b.do(t, "press", "key", "p")
@@ -265,9 +263,7 @@ for p in /proc/[0-9]*; do case $(tr '\0' ' ' < $p/cmdline) in 'python3 -m'*) kil
 
 	step(t, "every line is as the schema says, and none shows a secret", func(t *testing.T) {
 		schema, err := jsonschema.NewCompiler().Compile(filepath.Join("..", "..", "pkg", "event", "schema.json"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		out, _ := p.call(t, 0, "events", "--log-format", "json", "--verbose", "--follow=false")
 		n := 0
 		for line := range strings.Lines(out) {
@@ -284,9 +280,7 @@ for p in /proc/[0-9]*; do case $(tr '\0' ' ' < $p/cmdline) in 'python3 -m'*) kil
 			t.Errorf("%d lines", n)
 		}
 		state, err := get(url + "api/state")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		page, _ := b.do(t, "evaluate", "script", "document.documentElement.outerHTML").(string)
 		views := map[string]string{"devloop events": out, "the state": state, "the page": page, "the log": d.text()}
 		for name, view := range views {
@@ -321,9 +315,7 @@ for p in /proc/[0-9]*; do case $(tr '\0' ' ' < $p/cmdline) in 'python3 -m'*) kil
 	step(t, "another page may do nothing", func(t *testing.T) {
 		for _, headers := range []map[string]string{{"Host": "devloop.example:80"}, {"Origin": "http://example.com"}, {}} {
 			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"api/rebuild", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			for name, value := range headers {
 				request.Header.Set(name, value)
 			}
@@ -331,9 +323,7 @@ for p in /proc/[0-9]*; do case $(tr '\0' ' ' < $p/cmdline) in 'python3 -m'*) kil
 				request.Host = host
 			}
 			response, err := http.DefaultClient.Do(request)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			_ = response.Body.Close()
 			if response.StatusCode != http.StatusForbidden && response.StatusCode != http.StatusMisdirectedRequest {
 				t.Errorf("%v: %s", headers, response.Status)
@@ -373,16 +363,10 @@ func openBrowser(t *testing.T, url string) *browser {
 	cmd := exec.Command(setting(t, "DEVLOOP_TEST_BROWSER"), filepath.Join("testdata", "page.py"), url)
 	cmd.Stderr = &b.log
 	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	must(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = stdin.Close() // which is how it is told to end
 		ended := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })

@@ -93,7 +93,7 @@ func TestPlatform(t *testing.T) {
 			t.Error("the worker image was built again")
 		}
 		onlySession(t, before, revisions(t, cluster))
-		edited := d.image(t, c.mark, "daskclient")
+		edited := d.image(t, c.since, "daskclient")
 		same(t, "the client pod's image", edited, kubectl(t, "get", "deploy", "-n", namespace, "dask-session",
 			"-o", "jsonpath={.spec.template.spec.containers[0].image}"))
 	})
@@ -108,7 +108,7 @@ func TestPlatform(t *testing.T) {
 
 		c := d.replace(t, "requirements.txt", "loguru==99.99.99", "loguru==0.7.2\n"+library+"==1.0")
 		c.arrives(t)
-		worker, client = d.image(t, c.mark, "worker"), d.image(t, c.mark, "daskclient")
+		worker, client = d.image(t, c.since, "worker"), d.image(t, c.since, "daskclient")
 		user := startClient(t, python, gateway, "--import", library, "--workers", "2")
 		same(t, "what the workers have", []any{"1.0"}, user.next(t, "versions")["versions"])
 		user.next(t, "workers")

@@ -83,7 +83,7 @@ func TestTruth(t *testing.T) {
 		c := d.replace(t, "Dockerfile.client", `CMD ["sleep"`, "ENV EDITED="+nonce+"\n"+`CMD ["sleep"`)
 		c.arrives(t)
 		c.happens(t, whole)
-		now := d.image(t, c.mark, "daskclient")
+		now := d.image(t, c.since, "daskclient")
 
 		mark := d.mark()
 		kubectl(t, "set", "image", "-n", namespace, "deploy/dask-session", "session="+client)
@@ -197,7 +197,7 @@ func TestTruth(t *testing.T) {
 		p.prints(t, 0, "status", `LIBRARY.*\ntoolz`)
 
 		synced := on(event.VenvSynced)
-		c := change{d, d.mark()}
+		c := d.next()
 		p.append(t, "devloop.yaml", "local: { sync: true }\n")
 		c.happens(t, synced.with("installed", `loguru-0\.7\.2|toolz-0\.12\.1`))
 		c.happens(t, alike)

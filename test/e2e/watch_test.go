@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -84,7 +85,7 @@ func TestWatch(t *testing.T) {
 	}
 	for _, way := range ways {
 		step(t, "saved: "+way.name, func(t *testing.T) {
-			c := change{d, d.mark()}
+			c := d.next()
 			way.save(t, next())
 			c.arrives(t)
 			p.awaitPage(t, page)
@@ -101,11 +102,11 @@ func TestWatch(t *testing.T) {
 		git(t, "commit", "--quiet", "-m", "one")
 		committed := page
 		saves(t)
-		stashed := change{d, d.mark()}
+		stashed := d.next()
 		git(t, "stash", "--quiet")
 		stashed.arrives(t)
 		p.awaitPage(t, committed)
-		popped := change{d, d.mark()}
+		popped := d.next()
 		git(t, "stash", "pop", "--quiet")
 		popped.arrives(t)
 		p.awaitPage(t, page)
@@ -115,7 +116,7 @@ func TestWatch(t *testing.T) {
 	})
 
 	step(t, "what holds what it held starts nothing", func(t *testing.T) {
-		quiet := change{d, d.mark()}
+		quiet := d.next()
 		p.write(t, "index.html", page)
 		quiet.happens(t, on("files hold what they held before").with("files", "index.html"))
 		must(t, os.Chtimes(file, time.Now(), time.Now()))
@@ -160,24 +161,24 @@ func TestWatch(t *testing.T) {
 		open := dial(t, p.port) // of a forward that does not change
 
 		port, taken := freePort(t), freePort(t)
-		local := fmt.Sprintf(`^127\.0\.0\.1:%d$`, port)
+		address := "^" + regexp.QuoteMeta(local(port)) + "$"
 		another := fmt.Sprintf("\n  - { deployment: small, namespace: %s, port: 8080, local: %d }", p.name, port)
 		c = d.replace(t, "devloop.yaml", "forward:", "forwards:"+another)
-		c.happens(t, on(event.ForwardListens).with("local", local))
+		c.happens(t, on(event.ForwardListens).with("local", address))
 		c.happens(t, on("devloop.yaml is valid again"))
 		c.arrives(t)
-		if answer, err := get(fmt.Sprintf("http://127.0.0.1:%d/", port)); answer != page {
+		if answer, err := get("http://" + local(port) + "/"); answer != page {
 			t.Errorf("the new forward answers %q (%v)", answer, err)
 		}
 
-		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", taken))
+		listener, err := net.Listen("tcp", local(taken))
 		must(t, err)
 		c = d.replace(t, "devloop.yaml", fmt.Sprint("local: ", port), fmt.Sprint("local: ", taken))
 		c.happens(t, invalid.because(fmt.Sprintf("local port %d is taken by", taken)))
 		c.arrives(t)
 		must(t, listener.Close())
 		c = d.replace(t, "devloop.yaml", strings.Replace(another, strconv.Itoa(port), strconv.Itoa(taken), 1), "")
-		c.happens(t, on(event.ForwardCloses).with("local", local))
+		c.happens(t, on(event.ForwardCloses).with("local", address))
 		c.arrives(t)
 		if listens(port) {
 			t.Errorf("port %d is still open", port)
@@ -204,7 +205,7 @@ func TestWatch(t *testing.T) {
 			again := failed
 			again.run = c.happens(t, on(event.RunStarts).with("why", "retry")).Run
 			c.happens(t, again)
-			told := slices.DeleteFunc(c.log(c.mark), func(l line) bool { return !failed.met(l) || l.Repeated })
+			told := slices.DeleteFunc(c.log(c.since), func(l line) bool { return !failed.met(l) || l.Repeated })
 			if len(told) != 1 {
 				t.Errorf("the failure was told %d times", len(told))
 			}
@@ -235,10 +236,10 @@ func TestWatch(t *testing.T) {
 	heals("a node without room", func(t *testing.T) func() { return fault(t, node, "disk full") }, savesBallast)
 
 	step(t, "a machine asleep", func(t *testing.T) {
-		must(t, d.cmd.Process.Signal(syscall.SIGSTOP))
+		d.signal(t, syscall.SIGSTOP)
 		c := d.save(t, "index.html", next())
 		pass(t, 2*time.Second)
-		must(t, d.cmd.Process.Signal(syscall.SIGCONT))
+		d.signal(t, syscall.SIGCONT)
 		c.arrives(t)
 		p.awaitPage(t, page)
 	})
