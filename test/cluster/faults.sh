@@ -43,7 +43,7 @@ fault_kill() {
   # shellcheck disable=SC2046 # process ids
   kill -KILL $(tree "$pid" | tail -n +2) 2> /dev/null || true # some end with their parent
   kill -CONT "$pid" 2> /dev/null || true # if it was paused
-  within 10 gone "$DIR/processes/$1" || die "node $NODE: $1 does not end"
+  within 300 gone "$DIR/processes/$1" || die "node $NODE: $1 does not end"
 }
 
 fault_restart() {
@@ -51,7 +51,7 @@ fault_restart() {
   local words
   mapfile -d '' -t words < "$DIR/processes/$1.command"
   start "$1" "${words[@]}"
-  await 60 "$1"
+  await 300 "$1"
 }
 
 fault_network() {

@@ -92,7 +92,7 @@ within() {
 
 gone() { ! remembered "$1" > /dev/null; }
 
-docker_answers() { command -v docker > /dev/null && timeout 20 docker version > /dev/null 2>&1; }
+docker_answers() { command -v docker > /dev/null && timeout 120 docker version > /dev/null 2>&1; }
 
 # docker_up: makes sure that a Docker daemon answers; sets DOCKER_HOST if it is one of ours.
 docker_up() {
@@ -114,7 +114,7 @@ docker_up() {
     --pidfile "$DOCKER_DIR/docker.pid" --host "unix://$DOCKER_DIR/docker.sock" --oom-score-adjust 0 \
     < /dev/null > "$DOCKER_DIR/log" 2>&1 9>&- &
   remember $! "$DOCKER_DIR/process"
-  within 60 docker_answers || { tail -5 "$DOCKER_DIR/log" >&2; die "dockerd does not answer after 60 s: see $DOCKER_DIR/log"; }
+  within 300 docker_answers || { tail -5 "$DOCKER_DIR/log" >&2; die "dockerd does not answer after 300 s: see $DOCKER_DIR/log"; }
 }
 
 # docker_down: ends the daemon that docker_up started; what it has built stays in the cache.
@@ -122,7 +122,7 @@ docker_down() {
   local pid
   if pid=$(remembered "$DOCKER_DIR/process"); then
     kill "$pid"
-    within 30 gone "$DOCKER_DIR/process" || die "dockerd (process $pid) does not end: see $DOCKER_DIR/log"
+    within 300 gone "$DOCKER_DIR/process" || die "dockerd (process $pid) does not end: see $DOCKER_DIR/log"
   fi
   [ ! -e "$DOCKER_DIR/firewall" ] || restore_firewall < "$DOCKER_DIR/firewall"
   rm -rf "$DOCKER_DIR"/{process,docker.pid,docker.sock,firewall}

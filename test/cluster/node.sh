@@ -136,10 +136,10 @@ end_node() {
   for process in node unshare; do
     if pid=$(remembered "$DIR/$process"); then
       kill -KILL "$pid"
-      within 30 gone "$DIR/$process" || die "node $NODE: its first process $pid does not end"
+      within 300 gone "$DIR/$process" || die "node $NODE: its first process $pid does not end"
     fi
   done
-  within 30 remove_cgroups || die "node $NODE: the cgroups $CGROUP could not be removed"
+  within 300 remove_cgroups || die "node $NODE: the cgroups $CGROUP could not be removed"
 }
 
 down() {

@@ -55,12 +55,12 @@ up() {
   done
   for node in "$NAME" "${workers[@]}"; do
     at "$node"
-    await 60 kubelet
-    await 30 sshd
+    await 300 kubelet
+    await 300 sshd
   done
   at "$NAME"
-  await 60 kube-controller-manager
-  await 30 dns
+  await 300 kube-controller-manager
+  await 300 dns
   for node in "${importers[@]}"; do wait "$node" || die "cluster $NAME: not all images could be imported"; done
   write_profile
   echo "$inputs" > "$RUN/ready"
@@ -127,10 +127,10 @@ start_namespaces() {
     < /dev/null > "$DIR/log/init" 2>&1 9>&- &
   parent=$!
   remember $parent "$DIR/unshare" # so that even a half-made node can be taken down: its child ends with it
-  within 10 grep -q . "/proc/$parent/task/$parent/children" || { cat "$DIR/log/init" >&2; die "node $NODE: unshare failed: see $DIR/log/init"; }
+  within 300 grep -q . "/proc/$parent/task/$parent/children" || { cat "$DIR/log/init" >&2; die "node $NODE: unshare failed: see $DIR/log/init"; }
   read -r pid < "/proc/$parent/task/$parent/children" || [ -n "$pid" ] # the file ends without a newline
   remember "$pid" "$DIR/node"
-  within 20 is_pause "$pid" || { cat "$DIR/log/init" >&2; die "node $NODE: its root filesystem could not be put together: see $DIR/log/init"; }
+  within 300 is_pause "$pid" || { cat "$DIR/log/init" >&2; die "node $NODE: its root filesystem could not be put together: see $DIR/log/init"; }
 }
 
 configure() {
@@ -164,17 +164,17 @@ start_runtime() {
 }
 
 await_runtime() {
-  await 30 containerd
+  await 300 containerd
   if [ "$RUNTIME" != docker ]; then
     start buildkitd buildkitd --config /etc/kubernetes/buildkitd.toml
-    await 30 buildkitd
+    await 300 buildkitd
     return
   fi
   start dockerd dockerd --config-file /etc/kubernetes/docker.json --pidfile '' # it would take a killed one's for its own
-  await 60 dockerd
+  await 300 dockerd
   start cri-dockerd cri-dockerd --container-runtime-endpoint unix:///run/cri-dockerd.sock \
     --pod-infra-container-image pause:node --cni-bin-dir /usr/lib/cni --cni-conf-dir /etc/cni/net.d
-  await 30 cri-dockerd
+  await 300 cri-dockerd
 }
 
 start_control_plane() {
@@ -193,7 +193,7 @@ start_control_plane() {
 
 await_control_plane() {
   local pki=/etc/kubernetes/pki conf=/etc/kubernetes
-  await 90 kube-apiserver
+  await 300 kube-apiserver
   start kube-controller-manager kube-controller-manager --kubeconfig=$conf/kube-controller-manager.conf \
     ${GRACE:+--node-monitor-grace-period="${GRACE}s"} --leader-elect=false --bind-address=127.0.0.1 --kube-api-qps=300 --kube-api-burst=600 \
     --use-service-account-credentials=true --root-ca-file=$pki/ca.crt \

@@ -8,13 +8,13 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -126,25 +126,22 @@ func podNames(t *testing.T, cluster kubernetes.Interface) []string {
 	return names
 }
 
-// daskPods returns the running pods of Dask clusters, and checks their number and that they run
-// image.
-func daskPods(t *testing.T, cluster kubernetes.Interface, image string, want int) []corev1.Pod {
+// daskPods waits until so many pods of Dask clusters run, checks that they run image, and returns them.
+func daskPods(t *testing.T, cluster kubernetes.Interface, image string, want int) (running []corev1.Pod) {
 	t.Helper()
-	pods, err := cluster.CoreV1().Pods(namespace).List(t.Context(),
-		metav1.ListOptions{LabelSelector: "app.kubernetes.io/component in (dask-scheduler, dask-worker)"})
-	must(t, err)
-	var running []corev1.Pod
-	for _, pod := range pods.Items {
-		if pod.Status.Phase != corev1.PodRunning || pod.DeletionTimestamp != nil {
-			continue
-		}
-		running = append(running, pod)
+	selector := metav1.ListOptions{LabelSelector: "app.kubernetes.io/component in (dask-scheduler, dask-worker)"}
+	eventually(t, fmt.Sprintf("%d Dask pods run", want), func() bool {
+		pods, err := cluster.CoreV1().Pods(namespace).List(t.Context(), selector)
+		must(t, err)
+		running = slices.DeleteFunc(pods.Items, func(pod corev1.Pod) bool {
+			return pod.Status.Phase != corev1.PodRunning || pod.DeletionTimestamp != nil
+		})
+		return len(running) == want
+	})
+	for _, pod := range running {
 		if got := pod.Spec.Containers[0].Image; got != image {
 			t.Errorf("pod %s runs %s, not %s", pod.Name, got, image)
 		}
-	}
-	if len(running) != want {
-		t.Errorf("%d Dask pods run, not %d", len(running), want)
 	}
 	return running
 }
@@ -200,10 +197,30 @@ func fault(t *testing.T, node, what string) (mend func()) {
 	case "full":
 		undo = "free"
 	}
-	mend = sync.OnceFunc(func() { script(t, repairs[kind], node, undo) })
+	mend = once(func() { script(t, repairs[kind], node, undo) })
 	t.Cleanup(mend)
 	script(t, kind, node, of)
 	return mend
+}
+
+// dockerFault takes this machine's Docker away, and returns what brings it back, as fault does.
+func dockerFault(t *testing.T) (mend func()) {
+	t.Helper()
+	mend = once(func() { script(t, "docker") })
+	t.Cleanup(mend)
+	script(t, "docker-down")
+	return mend
+}
+
+// once is sync.OnceFunc for what may end the test: whoever comes second does nothing.
+func once(do func()) func() {
+	var done bool
+	return func() {
+		if !done {
+			done = true
+			do()
+		}
+	}
 }
 
 // podByNode returns, by node, the name of a pod of testdata/small: of two on a node, one of them.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
@@ -152,7 +153,9 @@ func testMend(t *testing.T, cluster kubernetes.Interface) {
 	// A config map that is late is waited for: the node looks again only ten seconds later.
 	d.await(t, 0, on(event.RolloutComplete, event.Started))
 	d.await(t, 0, on(event.PodChanged).with("reason", "CreateContainerConfigError"))
-	kubectl(t, "create", "configmap", "late", "--namespace", p.name, "--from-literal=a=b")
+	late := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "late"}, Data: map[string]string{"a": "b"}}
+	_, err := cluster.CoreV1().ConfigMaps(p.name).Create(t.Context(), late, metav1.CreateOptions{})
+	must(t, err)
 	d.await(t, 0, ready)
 	if n := d.count(0, failed); n != 0 {
 		t.Errorf("%d runs failed", n)

@@ -76,10 +76,11 @@ func TestForward(t *testing.T) {
 	})
 
 	step(t, "two pods share, and one that turns unready is left until it is ready again", func(t *testing.T) {
+		before := d.mark()
 		w.scale(t, 2)
 		pods := w.alone(t, 2)
 		first, second := pods[0], pods[1]
-		d.await(t, 0, onForward(w.port, isReady).with("pods", ",")) // to both
+		d.await(t, before, onForward(w.port, isReady).with("pods", ",")) // to both
 		l := startLoad(t, clients, local(w.port), "/")
 		l.answer(t, 8*clients)
 		both := time.Now()
@@ -123,7 +124,12 @@ func TestForward(t *testing.T) {
 			name := w.alone(t, 1)[0]
 			c = dial(t, w.echo)
 			echoes(t, c, 3)
+			mark := d.mark()
 			w.rollout(t)
+			d.find(t, mark, "that new connections go to the new pod alone", func(l line) bool {
+				told := onForward(w.port, podLeft).met(l) || onForward(w.port, isReady).met(l)
+				return told && !strings.Contains(l.field("pods"), name)
+			})
 			if o := request(local(w.port), "/"); o.fate != answered || o.body == name {
 				t.Errorf("a new connection: %s by pod %s (%v), the old one is %s", o.fate, o.body, o.err, name)
 			}
@@ -232,7 +238,12 @@ func TestForward(t *testing.T) {
 		w.under(t, func(t *testing.T) func(outcome) bool {
 			old, mark := w.servers(t)[0].Name, d.mark()
 			kubectl(t, "delete", "pod", "--namespace", w.name, "--force", "--grace-period=0", old)
-			return inFlight(d.await(t, mark, onForward(w.port, isWaiting)).Time) // until then it may get connections
+			deleted := time.Now()
+			left := d.await(t, mark, onForward(w.port, isWaiting)).Time
+			if left.Before(deleted) {
+				left = deleted
+			}
+			return inFlight(left) // until then it may get connections
 		})
 	})
 	step(t, "a server killed", func(t *testing.T) {

@@ -158,10 +158,10 @@ func newProject(t *testing.T, template string) *project {
 		return os.WriteFile(file, []byte(text), 0o644)
 	}))
 	t.Cleanup(func() { // what devloop built for this test is of use to no other one
-		images, err := command(context.Background(), os.Environ(), "docker", "image", "ls", "--quiet", p.name)
+		images, err := command(context.Background(), os.Environ(), "docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", p.name)
 		for _, image := range strings.Fields(images) {
 			if err == nil { // else these are its words
-				docker(t, "image", "rm", "--force", image)
+				docker(t, "image", "rm", image)
 			}
 		}
 	})
@@ -200,10 +200,13 @@ func (p *project) read(t *testing.T, name string) string {
 	return string(content)
 }
 
-// write saves a file of the project in place.
+// write saves a file of the project as an editor does: a new file, renamed over the old one. So nobody
+// sees half of it.
 func (p *project) write(t *testing.T, name, content string) {
 	t.Helper()
-	must(t, os.WriteFile(filepath.Join(p.dir, name), []byte(content), 0o644))
+	file := filepath.Join(p.dir, name)
+	must(t, os.WriteFile(file+"~", []byte(content), 0o644))
+	must(t, os.Rename(file+"~", file))
 }
 
 // append adds to a file of the project, in place.
@@ -215,8 +218,7 @@ func (p *project) append(t *testing.T, name, content string) {
 	must(t, errors.Join(err, file.Close()))
 }
 
-// edit replaces old by new in a file of the project, as an editor saves: a new file, renamed over
-// the old one.
+// edit replaces old by new in a file of the project.
 func (p *project) edit(t *testing.T, name, old, new string) {
 	t.Helper()
 	before := p.read(t, name)
@@ -224,9 +226,7 @@ func (p *project) edit(t *testing.T, name, old, new string) {
 	if after == before {
 		t.Fatalf("%s does not contain %q", name, old)
 	}
-	file := filepath.Join(p.dir, name)
-	must(t, os.WriteFile(file+"~", []byte(after), 0o644))
-	must(t, os.Rename(file+"~", file))
+	p.write(t, name, after)
 }
 
 // awaitPage waits until the project's forward serves the page.

@@ -142,7 +142,7 @@ func testInterruptWrite(t *testing.T, cluster kubernetes.Interface, hook string)
 		d.await(t, 0, ready)
 		mark = d.replace(t, "devloop.yaml", `ready: "true"`, `ready: test -d /tmp`).since
 	}
-	pod := p.awaitPod(t, cluster, "job-name=web-hook0")
+	pod := p.awaitPod(t, cluster, webHook)
 	d.signal(t, syscall.SIGINT)
 	d.await(t, mark, onRelease("web", "waiting for Helm's write to end"))
 	kubectl(t, "exec", "--namespace", p.name, pod, "--", "touch", "/tmp/go")
@@ -187,7 +187,7 @@ func testInterruptHook(t *testing.T, cluster kubernetes.Interface) {
 	p := newInterrupted(t)
 	p.edit(t, "devloop.yaml", "hooks: []", `hooks: [{ on: pre-install, run: sleep infinity }]`)
 	d := p.start(t)
-	p.awaitPod(t, cluster, "job-name=web-hook0")
+	p.awaitPod(t, cluster, webHook)
 	d.signal(t, syscall.SIGINT)
 	d.await(t, 0, onRelease("web", "waiting for Helm's write to end"))
 	d.leavesAtOnce(t, cluster, "pending-install")

@@ -85,8 +85,10 @@ func TestModes(t *testing.T) {
 			w.await(t, 0, ready)
 			must(t, w.cmd.Process.Kill()) // script(1) alone: its terminal goes, and the kernel tells devloop by SIGHUP
 			eventually(t, "devloop cleaned up and ended", func() bool {
-				return len(p.podByNode(t, cluster)) == 0 && !listens(p.port)
+				return len(p.podByNode(t, cluster)) == 0 && !listens(p.port) &&
+					!runs(setting(t, "DEVLOOP_BIN")+" --log-format=json --verbose")
 			})
+			p.gone(t)
 		})
 	})
 }

@@ -176,8 +176,8 @@ func TestPage(t *testing.T) {
 		if !red {
 			t.Error("it is not red")
 		}
-		_, log := p.call(t, 1, "status", "--wait", "healthy", "--timeout", "500ms")
-		if !strings.Contains(log, "not healthy within 500ms, but failed: ") {
+		_, log := p.call(t, 1, "status", "--wait", "healthy", "--timeout", "10s")
+		if !strings.Contains(log, "not healthy within 10s, but failed: ") {
 			t.Errorf("devloop status said %q", log)
 		}
 		metrics, err := get(url + "metrics")
@@ -256,8 +256,9 @@ func TestPage(t *testing.T) {
 
 	step(t, "a container that dies says its last words", func(t *testing.T) {
 		pod, mark := pods(t)[0], d.mark()
+		// In the background, since the shell ends with its container.
 		kubectl(t, "exec", "-n", p.name, pod, "--", "sh", "-c", "echo farewell "+nonce+` > /proc/1/fd/1
-for p in /proc/[0-9]*; do case $(tr '\0' ' ' < $p/cmdline) in 'python3 -m'*) kill -9 ${p#/proc/};; esac; done`)
+{ sleep 1; for p in /proc/[0-9]*; do case $(tr '\0' ' ' < $p/cmdline) in 'python3 -m'*) kill -9 ${p#/proc/};; esac; done; } > /dev/null 2>&1 &`)
 		d.await(t, mark, on(event.PodDied).with("pod", pod).with("output", "farewell "+nonce))
 	})
 

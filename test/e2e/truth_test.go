@@ -88,13 +88,13 @@ func TestTruth(t *testing.T) {
 		mark := d.mark()
 		kubectl(t, "set", "image", "-n", namespace, "deploy/dask-session", "session="+client)
 		d.await(t, mark, broken.because(`daskclient: pod `+namespace+`/dask-session-\S+ runs `+client+`, not `+now))
-		p.call(t, 0, "status", "--wait", "degraded")
+		p.call(t, 0, "status", "--wait", "degraded", "--timeout", longEnough.String())
 		p.prints(t, 1, "status --chain", client+" +BROKEN: it should be "+now, "runs "+client+", not "+now)
 
 		mark = d.mark()
 		kubectl(t, "set", "image", "-n", namespace, "deploy/dask-session", "session="+now)
 		d.await(t, mark, whole)
-		p.call(t, 0, "status", "--wait", "healthy")
+		p.call(t, 0, "status", "--wait", "healthy", "--timeout", longEnough.String())
 		p.chain(t)
 		for _, l := range d.log(mark) {
 			if l.Level() == event.Error {
@@ -113,7 +113,7 @@ func TestTruth(t *testing.T) {
 		mark := start("of-a-hub", "app.kubernetes.io/managed-by=hub")
 		d.await(t, mark, on(event.PodsOld).with("pods", regexp.QuoteMeta(namespace+"/of-a-hub ("+client+")")))
 		p.prints(t, 0, "status --chain", `of-a-hub/of-a-hub +`+client+` +older than daskclient:\w+, nothing replaces it`)
-		p.call(t, 0, "status", "--wait", "healthy")
+		p.call(t, 0, "status", "--wait", "healthy", "--timeout", longEnough.String())
 
 		mark = start("by-hand", "run=by-hand")
 		d.await(t, mark, broken.because(`daskclient: pod `+namespace+`/by-hand/by-hand runs `+client+`, not daskclient:\w+`))
@@ -126,7 +126,7 @@ func TestTruth(t *testing.T) {
 		const ours, pinned = `default=c.KubeClusterConfig.image`, `default="daskgateway/dask-worker:latest"`
 		wrong := `worker: the gateway at ` + gateway + ` gives new clusters daskgateway/dask-worker:latest, not ` + worker
 		d.replace(t, "deploy/dask-gateway/values.yaml", ours, pinned).fails(t, `what runs is not what is on the disk: `+wrong)
-		p.call(t, 0, "status", "--wait", "failed") // between the tries that follow
+		p.call(t, 0, "status", "--wait", "failed", "--timeout", longEnough.String()) // between the tries that follow
 		p.prints(t, 1, "status --chain", wrong)
 		d.replace(t, "deploy/dask-gateway/values.yaml", pinned, ours).arrives(t)
 		p.chain(t)

@@ -41,7 +41,7 @@ cluster = gateway.new_cluster(options) if args.set else gateway.new_cluster()
 try:
     cluster.scale(args.workers)
     client = cluster.get_client()
-    client.wait_for_workers(args.workers, timeout=180)
+    client.wait_for_workers(args.workers, timeout=450)
     x = da.arange(1_000_000, chunks=50_000)
     answer = int((x * 2).sum().compute())
     say(answer=answer, expected=999_999 * 1_000_000)
