@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 run: build
 	test/run
 
-# Everything: about 40 minutes on a fresh machine with two cores, a few minutes after that.
+# Everything: about 40 minutes on a fresh machine with two cores, 20 minutes after that.
 test: lint unit e2e
 
 build:
