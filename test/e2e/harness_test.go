@@ -200,13 +200,13 @@ func (p *project) read(t *testing.T, name string) string {
 	return string(content)
 }
 
-// write saves a file of the project as an editor does: a new file, renamed over the old one. So nobody
-// sees half of it.
+// write saves a file of the project as an editor does: a new file, renamed over the old one, so that
+// nobody sees half of it. It is made outside of the project, where it is no change of its own.
 func (p *project) write(t *testing.T, name, content string) {
 	t.Helper()
-	file := filepath.Join(p.dir, name)
-	must(t, os.WriteFile(file+"~", []byte(content), 0o644))
-	must(t, os.Rename(file+"~", file))
+	saved := filepath.Join(filepath.Dir(p.dir), "saved")
+	must(t, os.WriteFile(saved, []byte(content), 0o644))
+	must(t, os.Rename(saved, filepath.Join(p.dir, name)))
 }
 
 // append adds to a file of the project, in place.

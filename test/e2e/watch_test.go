@@ -205,14 +205,15 @@ func TestWatch(t *testing.T) {
 			again := failed
 			again.run = c.happens(t, on(event.RunStarts).with("why", "retry")).Run
 			c.happens(t, again)
-			told := map[string]bool{} // as it is: a network that is down is a time-out first, and has no route later
+			// Another try may fail in another way: without a network, by a time-out first, without a route later.
+			reasons := map[string]bool{}
 			for _, l := range c.log(c.since) {
 				if failed.met(l) && !l.Repeated {
-					text := digits.ReplaceAllString(l.Err.Error(), "")
-					if told[text] {
-						t.Errorf("told again: %s", l)
+					reason := digits.ReplaceAllString(l.Err.Error(), "")
+					if reasons[reason] {
+						t.Errorf("told twice: %s", l)
 					}
-					told[text] = true
+					reasons[reason] = true
 				}
 			}
 			if n := c.counts(ready); n != 0 {
