@@ -250,7 +250,8 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 }
 
 // replacing excuses answers of traefik's own that came while the gateway's pod was replaced: from
-// the write of the release until the end of the run, which has seen that traefik knows the new pod.
+// the write of the release until a moment after the run. That traefik knows the new pod is seen by
+// the run; that it forgets the old one is not, and who is sent there waits for an address that is gone.
 func replacing(lines []line) func(outcome) bool {
 	type window struct {
 		run      int
@@ -264,7 +265,7 @@ func replacing(lines []line) func(outcome) bool {
 		case l.Message == event.RunComplete && l.Phase != event.Started:
 			for i := range windows {
 				if windows[i].run == l.Run {
-					windows[i].to = l.Time
+					windows[i].to = l.Time.Add(10 * time.Second)
 				}
 			}
 		}
