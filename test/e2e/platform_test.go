@@ -74,6 +74,15 @@ func TestPlatform(t *testing.T) {
 
 	step(t, "the client pod reaches the gateway from inside", func(t *testing.T) { reachesGateway(t, worker) })
 
+	step(t, "the gateway gives a scheduler time to be reached", func(t *testing.T) {
+		out := kubectl(t, "exec", "-n", namespace, "deploy/api-dask-gateway", "--", "python", "-c", `
+from dask_gateway_server.app import DaskGateway
+app = DaskGateway()
+app.load_config_file("/etc/dask-gateway/dask_gateway_config.py")
+print(app.backend_class(parent=app).scheduler_api_retries)`)
+		same(t, "how often it tries", "8\n", out)
+	})
+
 	step(t, "a touch changes nothing", func(t *testing.T) {
 		before, now := revisions(t, cluster), time.Now()
 		must(t, os.Chtimes(filepath.Join(p.dir, "requirements.txt"), now, now))
