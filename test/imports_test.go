@@ -23,6 +23,7 @@ var may = map[string][]string{
 	"pkg/config":      {},
 	"pkg/journal":     {},
 	"pkg/event":       {},
+	"pkg/files":       {},
 	"pkg/command":     {},
 	"pkg/watch":       {"pkg/event"},
 	"pkg/loop":        {"pkg/event"},
