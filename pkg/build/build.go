@@ -20,7 +20,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
@@ -293,24 +292,14 @@ func (b *Builder) options(input Input) (o bkclient.SolveOpt, err error) {
 	if err != nil {
 		return o, err
 	}
-	attrs := map[string]string{
-		"filename": filepath.Base(input.Dockerfile),
-		// The base image that Docker holds is the one that was hashed, even if the registry has a newer one.
-		"image-resolve-mode": "local",
-		"platform":           platforms.Format(platform), // that was hashed, whatever machine builds
-	}
-	if input.Target != "" {
-		attrs["target"] = input.Target
-	}
+	args := map[string]string{}
 	for key, value := range docker.ParseProxyConfig("default", nil) {
-		attrs["build-arg:"+key] = *value
+		args[key] = *value
 	}
-	for key, value := range input.Args {
-		attrs["build-arg:"+key] = value
-	}
+	maps.Copy(args, input.Args)
 	return bkclient.SolveOpt{
 		Frontend:      "dockerfile.v0",
-		FrontendAttrs: attrs,
+		FrontendAttrs: input.frontendOptions(platform, args),
 		LocalMounts:   map[string]fsutil.FS{"context": contextFS, "dockerfile": dockerfileFS},
 		// The key names the context, so that the daemon keeps its copy and is sent only what changed.
 		SharedKey: "devloop:" + input.Context,

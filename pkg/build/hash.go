@@ -112,11 +112,17 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 	}
 	b.bases.read(image.Dockerfile, dockerfile)
 	resolver := &baseResolver{builder: b, platform: platform}
+	options := image.frontendOptions(platform, withoutProxies(image.Args, dockerfile))
+	frontend, err := dockerui.NewClient(optionsOnly{options: options})
+	if err != nil {
+		return input, fmt.Errorf("image %s: %w", image.Name, err)
+	}
+	caps := frontend.BuildOpts().LLBCaps
 	converted, err := dockerfile2llb.Dockerfile2LLB(ctx, dockerfile, dockerfile2llb.ConvertOpt{
-		Config: dockerui.Config{BuildArgs: withoutProxies(image.Args, dockerfile), Target: image.Target, ImageResolveMode: llb.ResolveModePreferLocal,
-			BuildPlatforms: []ocispecs.Platform{thisMachine()}},
+		Config:         frontend.Config,
 		TargetPlatform: &platform,
 		MetaResolver:   resolver,
+		LLBCaps:        &caps,
 	})
 	if err != nil {
 		return input, event.WithHint(fmt.Errorf("image %s: %s: %w", image.Name, filepath.Base(image.Dockerfile), err), event.Hint(err))
@@ -140,6 +146,9 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 		return input, fmt.Errorf("image %s: %w", image.Name, err)
 	}
 	field(sum, "config", string(configJSON))
+	if syntax := externalFrontend(dockerfile, options); syntax != "" {
+		field(sum, "syntax", syntax)
+	}
 	for _, op := range definition.Def {
 		field(sum, "op", string(op))
 		patterns, local, err := localPatterns(op)

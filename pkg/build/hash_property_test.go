@@ -556,6 +556,9 @@ func FuzzDockerfile(f *testing.F) {
 	} {
 		f.Add([]byte("FROM scratch\n"+line), []byte(nil))
 	}
+	for _, instruction := range instructionSet {
+		f.Add([]byte("FROM scratch AS parent\n"+instruction.lines), []byte(nil))
+	}
 	for _, ignore := range []string{
 		"!", "[", `\`, "a\x00b", "**", "../*", "/", "# a\n!#a", "***/**", "!!a", "\xff", strings.Repeat("*/", 1000), strings.Repeat("a", 100_000),
 	} {

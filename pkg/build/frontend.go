@@ -1,0 +1,55 @@
+// What BuildKit's Dockerfile frontend is asked for. The build sends these options, and the hash has the frontend's own code read the same ones,
+// so that whatever it takes has a hash, and whatever it makes of an option counts.
+package build
+
+import (
+	"path/filepath"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/solver/pb"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// frontendOptions are the options of "dockerfile.v0".
+func (i Image) frontendOptions(platform ocispecs.Platform, args map[string]string) map[string]string {
+	options := map[string]string{
+		"filename": filepath.Base(i.Dockerfile),
+		// The base image that Docker holds is the one that was hashed, even if the registry has a newer one.
+		"image-resolve-mode": "local",
+		"platform":           platforms.Format(platform), // that was hashed, whatever machine builds
+	}
+	if i.Target != "" {
+		options["target"] = i.Target
+	}
+	for key, value := range args {
+		options["build-arg:"+key] = value
+	}
+	return options
+}
+
+// optionsOnly is a BuildKit of which only the options are read. It can do everything, since what an older one cannot do is for the build to say.
+type optionsOnly struct {
+	gateway.Client // nil: to read the options, nothing is asked
+	options        map[string]string
+}
+
+// BuildOpts implements gateway.Client.
+func (o optionsOnly) BuildOpts() gateway.BuildOpts {
+	return gateway.BuildOpts{
+		Opts:    o.options,
+		LLBCaps: pb.Caps.CapSet(pb.Caps.All()),
+		Workers: []gateway.WorkerInfo{{Platforms: []ocispecs.Platform{thisMachine()}}},
+	}
+}
+
+// externalFrontend is the image that a "# syntax=" line or BUILDKIT_SYNTAX names to read the Dockerfile, "" for BuildKit's own frontend. Another
+// one may make another image of the same lines.
+func externalFrontend(dockerfile []byte, options map[string]string) string {
+	if named := options["build-arg:BUILDKIT_SYNTAX"]; named != "" {
+		return named
+	}
+	_, syntax, _, _ := parser.DetectSyntax(dockerfile)
+	return syntax
+}
