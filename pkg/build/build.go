@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"net"
 	"os"
@@ -317,7 +316,7 @@ func attach(docker *configfile.ConfigFile, image Image) ([]session.Attachable, e
 			continue
 		}
 		if secret.File != "" {
-			if _, err := os.Stat(secret.File); errors.Is(err, fs.ErrNotExist) {
+			if _, err := os.Stat(secret.File); gone(err) {
 				continue // the Dockerfile says whether it is required
 			}
 		}

@@ -596,3 +596,27 @@ func TestSettled(t *testing.T) {
 		}
 	}
 }
+
+// What a path leads through may become a file, or lead in a circle: then there is nothing at the path, as for BuildKit.
+func TestHashOfAPathThroughNoFolder(t *testing.T) {
+	project := tree{"Dockerfile": "FROM scratch\nCOPY way/there /\n", "d/there": "x", "way@": "d"}
+	b := New(emptyDocker(t), t.TempDir())
+	dir := project.write(t)
+	image := Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir}
+	seen := map[string]string{mustHash(t, b, image).Hash: "a link to a folder"}
+	way := filepath.Join(dir, "way")
+	for what, make := range map[string]func() error{
+		"a file":              func() error { return os.WriteFile(way, []byte("x"), 0o644) },
+		"a link to itself":    func() error { return os.Symlink("way", way) },
+		"a link to a file":    func() error { return os.Symlink("d/there", way) },
+		"a link into nothing": func() error { return os.Symlink("nowhere/at/all", way) },
+	} {
+		must(t, os.Remove(way))
+		must(t, make())
+		hash := mustHash(t, b, image).Hash
+		if other, ok := seen[hash]; ok {
+			t.Errorf("%s has the hash of %s", what, other)
+		}
+		seen[hash] = what
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/tonistiigi/fsutil"
@@ -80,8 +81,11 @@ func wholeFolders(walk fs.WalkDirFunc) fs.WalkDirFunc {
 }
 
 func unlessGone(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
+	if gone(err) {
 		return nil
 	}
 	return err
 }
+
+// gone tells whether there is nothing at a path: its last name is missing, or a folder on the way to it is no folder (any more).
+func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) }
