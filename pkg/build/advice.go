@@ -26,6 +26,8 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil"
+
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // Advice is a line of a Dockerfile that makes rebuilds slow.
@@ -127,7 +129,7 @@ type install struct {
 }
 
 func readDockerfile(image Image) (*review, error) {
-	content, err := os.ReadFile(image.Dockerfile)
+	content, err := files.Read(image.Dockerfile, maxFrontendFile)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -18,6 +19,8 @@ import (
 	"time"
 
 	"github.com/tonistiigi/fsutil"
+
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // settled is how old a change must be before its stat can be trusted: file systems keep time in steps of up to 2 s, and two
@@ -56,20 +59,24 @@ type knownFile struct {
 	digest string
 }
 
-// digest returns the sha256 of the file's content, hex, and what stat said before it was read.
-func (d *fileDigests) digest(path string) (digest string, stat fileStat, err error) {
+// digest returns the sha256 of the file's content, hex, and what stat said before it was read. Only a regular file is opened: a socket, which
+// BuildKit is sent as an empty file, has no content.
+func (d *fileDigests) digest(ctx context.Context, path string) (digest string, stat fileStat, err error) {
 	info, err := os.Lstat(path)
 	if err != nil {
 		return "", stat, err
 	}
 	stat = statOf(info)
+	if !info.Mode().IsRegular() {
+		return hex.EncodeToString(sha256.New().Sum(nil)), stat, nil
+	}
 	d.mu.Lock()
 	known, ok := d.known[path]
 	d.mu.Unlock()
 	if ok && known.stat == stat {
 		return known.digest, stat, nil
 	}
-	file, err := os.Open(path)
+	file, err := openFile(path)
 	if err != nil {
 		return "", stat, err
 	}
@@ -80,7 +87,7 @@ func (d *fileDigests) digest(path string) (digest string, stat fileStat, err err
 	stat = statOf(info)
 	opened := time.Now()
 	sum := sha256.New()
-	if _, err := io.Copy(sum, file); err != nil {
+	if _, err := io.Copy(sum, untilDone{ctx, file}); err != nil {
 		return "", stat, err
 	}
 	digest = hex.EncodeToString(sum.Sum(nil))
@@ -90,6 +97,28 @@ func (d *fileDigests) digest(path string) (digest string, stat fileStat, err err
 		d.mu.Unlock()
 	}
 	return digest, stat, nil
+}
+
+// openFile opens a file that was a regular one a moment ago. If it is none by now, there is no such file any more.
+func openFile(path string) (*os.File, error) {
+	file, err := files.Open(path)
+	if errors.Is(err, files.ErrNotRegular) {
+		err = &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	}
+	return file, err
+}
+
+// untilDone reads until its context ends.
+type untilDone struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (u untilDone) Read(block []byte) (int, error) {
+	if u.ctx.Err() != nil {
+		return 0, context.Cause(u.ctx)
+	}
+	return u.Reader.Read(block)
 }
 
 // contexts are what was last found in build contexts, by folder and patterns. It is safe for concurrent use.

@@ -5,12 +5,17 @@ package build
 import (
 	"path/filepath"
 
+	"github.com/containerd/containerd/v2/defaults"
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
+
+// maxFrontendFile is how large a Dockerfile or a .dockerignore may be, in bytes: the bound of BuildKit's frontend (maxFileSize in its
+// frontend/dockerui/readfile.go).
+const maxFrontendFile = defaults.DefaultMaxRecvMsgSize
 
 // frontendOptions are the options of "dockerfile.v0".
 func (i Image) frontendOptions(platform ocispecs.Platform, args map[string]string) map[string]string {

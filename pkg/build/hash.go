@@ -10,7 +10,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -34,6 +33,7 @@ import (
 	"github.com/tonistiigi/fsutil/types"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // hashVersion changes when the meaning of the hash does, so that older images are not taken for current ones.
@@ -102,7 +102,7 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 			field(stamp, file, fmt.Sprint(statOf(info)))
 		}
 	}
-	dockerfile, err := os.ReadFile(image.Dockerfile)
+	dockerfile, err := files.Read(image.Dockerfile, maxFrontendFile)
 	if err != nil {
 		return input, fmt.Errorf("image %s: %w", image.Name, err)
 	}
@@ -244,8 +244,8 @@ func (i Image) ignoreFiles() []string {
 // excludes returns these patterns.
 func (i Image) excludes() ([]string, error) {
 	for _, file := range i.ignoreFiles() {
-		content, err := os.ReadFile(file)
-		if errors.Is(err, fs.ErrNotExist) {
+		content, err := files.Read(file, maxFrontendFile)
+		if gone(err) {
 			continue
 		}
 		if err != nil {
@@ -313,7 +313,7 @@ func (b *Builder) walkContext(ctx context.Context, found *hashedContext, root st
 		case mode.IsDir():
 			return nil
 		case mode.IsRegular():
-			digest, stat, err := b.files.digest(full)
+			digest, stat, err := b.files.digest(ctx, full)
 			if err != nil {
 				return err
 			}
@@ -322,6 +322,8 @@ func (b *Builder) walkContext(ctx context.Context, found *hashedContext, root st
 			return nil
 		case mode&fs.ModeSymlink != 0:
 			field(sum, stat.Linkname)
+		case mode&fs.ModeDevice != 0: // like a named pipe, it is made anew, and never opened
+			field(sum, fmt.Sprint(stat.Devmajor, stat.Devminor))
 		}
 		return found.see(full)
 	})

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,6 +28,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/moby/moby/client"
 	"github.com/tonistiigi/fsutil"
+	"github.com/tonistiigi/fsutil/types"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -618,5 +622,139 @@ func TestHashOfAPathThroughNoFolder(t *testing.T) {
 			t.Errorf("%s has the hash of %s", what, other)
 		}
 		seen[hash] = what
+	}
+}
+
+// BuildKit is sent a socket as an empty file, and of named pipes and devices what they are: nothing of it is opened.
+func TestHashOpensOnlyFiles(t *testing.T) {
+	dir := tree{"Dockerfile": "FROM scratch\nCOPY d /d\n", "d/a": "a"}.write(t)
+	special := filepath.Join(dir, "d", "s")
+	makes := map[string]func() error{
+		"nothing":       func() error { return nil },
+		"an empty file": func() error { return os.WriteFile(special, nil, 0o755) },
+		"a socket": func() error {
+			var config net.ListenConfig
+			listener, err := config.Listen(t.Context(), "unix", special)
+			if err == nil {
+				t.Cleanup(func() { _ = listener.Close() })
+				err = os.Chmod(special, 0o755)
+			}
+			return err
+		},
+		"a named pipe": func() error { return syscall.Mkfifo(special, 0o755) },
+	}
+	if os.Geteuid() == 0 {
+		makes["a device"] = func() error { return syscall.Mknod(special, syscall.S_IFCHR|0o755, 1<<8|5) } // as /dev/zero
+		makes["another device"] = func() error { return syscall.Mknod(special, syscall.S_IFCHR|0o755, 1<<8|3) }
+	}
+	hashes, sent := map[string]string{}, map[string]string{}
+	for what, make := range makes {
+		if err := os.Remove(special); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if err := make(); errors.Is(err, syscall.EPERM) {
+			continue // no devices in this container
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		hashes[what], sent[what] = hashOf(t, dir, nil).Hash, received(t, filepath.Join(dir, "d"))
+	}
+	for one, hash := range hashes {
+		for other := range hashes {
+			if (hash == hashes[other]) != (sent[one] == sent[other]) {
+				t.Errorf("%s and %s: the same hash is %v, but BuildKit is sent %q and %q", one, other, hash == hashes[other], sent[one], sent[other])
+			}
+		}
+	}
+	if sent["a socket"] != sent["an empty file"] {
+		t.Errorf("as a socket, BuildKit is sent %q", sent["a socket"])
+	}
+}
+
+// received tells what BuildKit makes of a folder that it is sent.
+func received(t *testing.T, dir string) string {
+	t.Helper()
+	folder, err := newSent(dir, &fileDigests{known: map[string]knownFile{}})
+	must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	there, back, copied := make(chan []byte), make(chan []byte), t.TempDir()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer close(there)
+		return fsutil.Send(ctx, packets{ctx, there, back}, folder, nil)
+	})
+	group.Go(func() error { return fsutil.Receive(ctx, packets{ctx, back, there}, copied, fsutil.ReceiveOpt{}) })
+	must(t, group.Wait())
+	var found []string
+	must(t, filepath.WalkDir(copied, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || path == copied {
+			return err
+		}
+		info, err := entry.Info()
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok && err == nil {
+			found = append(found, fmt.Sprint(info.Name(), " ", info.Mode(), " ", info.Size(), " ", stat.Rdev))
+		}
+		return err
+	}))
+	return strings.Join(found, ", ")
+}
+
+// packets are one end of a transfer.
+type packets struct {
+	ctx     context.Context
+	to      chan<- []byte
+	waiting <-chan []byte
+}
+
+func (p packets) Context() context.Context { return p.ctx }
+
+func (p packets) SendMsg(m any) error {
+	sent, err := m.(*types.Packet).MarshalVT()
+	if err != nil {
+		return err
+	}
+	select {
+	case p.to <- sent:
+		return nil
+	case <-p.ctx.Done():
+		return p.ctx.Err()
+	}
+}
+
+func (p packets) RecvMsg(m any) error {
+	select {
+	case got, more := <-p.waiting:
+		if !more {
+			return io.EOF
+		}
+		m.(*types.Packet).Reset()
+		return m.(*types.Packet).UnmarshalVT(got)
+	case <-p.ctx.Done():
+		return p.ctx.Err()
+	}
+}
+
+// A Dockerfile and a .dockerignore are files of a bounded size: with anything else, the error says where it is.
+func TestHashReadsOnlyFiles(t *testing.T) {
+	for _, name := range []string{"Dockerfile", ".dockerignore"} {
+		for what, make := range map[string]func(path string) error{
+			"a named pipe": func(path string) error { return syscall.Mkfifo(path, 0o600) },
+			"a device":     func(path string) error { return os.Symlink("/dev/zero", path) },
+			"more than 16 MiB": func(path string) error {
+				return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, maxFrontendFile+1))
+			},
+		} {
+			t.Run(name+" is "+what, func(t *testing.T) {
+				dir := tree{"Dockerfile": "FROM scratch\nCOPY . /\n", ".dockerignore": ""}.write(t)
+				path := filepath.Join(dir, name)
+				must(t, os.Remove(path))
+				must(t, make(path))
+				_, err := New(emptyDocker(t), t.TempDir()).Hash(t.Context(), Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir})
+				if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), what) {
+					t.Errorf("error %v", err)
+				}
+			})
+		}
 	}
 }

@@ -4,6 +4,7 @@ package build
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"path/filepath"
 	"strconv"
@@ -35,15 +36,19 @@ func newSent(root string, files *fileDigests) (*sent, error) {
 func (s *sent) Walk(ctx context.Context, target string, walk fs.WalkDirFunc) error {
 	return s.FS.Walk(ctx, target, wholeFolders(func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && entry != nil && entry.Type().IsRegular() {
-			entry = sentFile{entry, filepath.Join(s.root, path), s.files}
+			entry = sentFile{entry, ctx, filepath.Join(s.root, path), s.files}
 		}
 		return walk(path, entry, err)
 	}))
 }
 
+// Open opens regular files only. Of what cannot be opened, a socket above all, BuildKit is sent no content.
+func (s *sent) Open(path string) (io.ReadCloser, error) { return openFile(filepath.Join(s.root, path)) }
+
 // sentFile is looked at only where it is sent.
 type sentFile struct {
 	fs.DirEntry
+	ctx   context.Context // of the walk
 	path  string
 	files *fileDigests
 }
@@ -57,7 +62,7 @@ func (f sentFile) Info() (fs.FileInfo, error) {
 	if !ok {
 		return info, nil
 	}
-	digest, _, err := f.files.digest(f.path)
+	digest, _, err := f.files.digest(f.ctx, f.path)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -504,10 +505,16 @@ func TestLinkedFolders(t *testing.T) {
 	link("../shared", "real/templates")
 	link("..", "shared/loop")
 	chart := []string{filepath.Join(dir, "chart")}
-	before := sum(nil, chart)
+	before := sum(t.Context(), nil, chart)
 	write("shared/service.yaml", "b")
-	if sum(nil, chart) == before {
+	if sum(t.Context(), nil, chart) == before {
 		t.Error("a change behind links is not seen")
+	}
+	if err := syscall.Mkfifo(filepath.Join(dir, "real", "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if sum(t.Context(), nil, chart) != sum(t.Context(), nil, chart) { // and it does not wait for somebody to write into the pipe
+		t.Error("the same has two sums")
 	}
 	if got, want := linked(chart), filepath.Join(dir, "real", "templates"); !slices.Contains(got, want) {
 		t.Errorf("links %v, without %s", got, want)

@@ -154,7 +154,7 @@ func (l *Loop) hash(ctx context.Context) (*reading, error) {
 		if hashErr != nil {
 			return nil, hashErr
 		}
-		now := &reading{stages: stages, tags: tags, files: l.files, sum: sum(tags, l.files), stamp: before}
+		now := &reading{stages: stages, tags: tags, files: l.files, sum: sum(ctx, tags, l.files), stamp: before}
 		l.read.Store(now)
 		return now, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // lookTimeout bounds the look at the files after a change, which takes milliseconds; base images are asked of Docker, which may hang.
@@ -73,22 +75,23 @@ func (l *Loop) same(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	tags, _, err := before.stages.Images.Hash(ctx)
-	if err != nil || sum(tags, before.files) != before.sum {
+	if err != nil || sum(ctx, tags, before.files) != before.sum {
 		return false
 	}
 	return l.read.Load() == before
 }
 
 // sum is of the content of files, and of folders with all that is in them, and of images by their tags. Links are followed, as those do
-// who read the files.
-func sum(tags []name.Tag, files []string) string {
+// who read the files. Only regular files are read, a block at a time; if ctx ends meanwhile, it is the sum of nothing that there is.
+func sum(ctx context.Context, tags []name.Tag, paths []string) string {
 	h := sha256.New() // to which writing never fails
 	for _, tag := range tags {
 		_, _ = fmt.Fprintf(h, "%s\n", tag)
 	}
-	each(files, func(path string) {
-		content, err := os.ReadFile(path)
-		_, _ = fmt.Fprintf(h, "%q %v %d\n%s\n", path, err, len(content), content)
+	each(paths, func(path string) {
+		content := sha256.New()
+		_, err := files.Copy(ctx, content, path, math.MaxInt64-1)
+		_, _ = fmt.Fprintf(h, "%q %v %x\n", path, err, content.Sum(nil))
 	})
 	return hex.EncodeToString(h.Sum(nil))
 }
