@@ -67,7 +67,7 @@ func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Rele
 	}
 	for _, resource := range what.Before {
 		for _, namespace := range namespaces {
-			errs = append(errs, d.deleteAll(ctx, say, resource, namespace))
+			errs = append(errs, d.deleteAll(ctx, say, resource, namespace, ours))
 		}
 	}
 	for _, r := range slices.Backward(ours) {
@@ -152,8 +152,9 @@ func (d *Deployer) forget(r Release) error {
 	return errors.Join(errs...)
 }
 
-// deleteAll deletes the objects of a resource in a namespace and waits until they and the pods that belong to them are gone.
-func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespace string) error {
+// deleteAll deletes the objects of a resource in a namespace and waits until they and the pods that belong to them are gone. In a
+// namespace that devloop made these are all, elsewhere those that are of its releases.
+func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespace string, releases []Release) error {
 	mapping, err := d.cluster.mapper.ResourceFor(schema.ParseGroupResource(name).WithVersion(""))
 	if meta.IsNoMatchError(err) { // so there is none
 		say.Detail("the cluster knows no such kind", "resource", name)
@@ -178,16 +179,27 @@ func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespa
 	if err != nil {
 		return fmt.Errorf("clean up %s in %s: %w", name, namespace, err)
 	}
-	names := make([]string, len(list.Items))
+	deleted, others, err := d.divide(ctx, list.Items, namespace, releases)
+	if err != nil {
+		return fmt.Errorf("clean up %s in %s: %w", name, namespace, err)
+	}
+	if len(others) > 0 {
+		say.Warn("objects left alone, they are of none of devloop's releases", nil, "resource", name, "namespace", namespace, "count", len(others), "objects", some(others))
+	}
+	if len(deleted) == 0 {
+		return nil
+	}
+	names := make([]string, len(deleted))
 	ours := map[types.UID]bool{}
-	for i, object := range list.Items {
+	for i, object := range deleted {
 		names[i] = object.GetName()
 		ours[object.GetUID()] = true
 	}
 	return say.Step(ctx, "objects deleted", func(ctx context.Context) ([]any, error) {
-		for _, name := range names {
-			if err := objects.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-				return nil, fmt.Errorf("delete %s %s/%s: %w", mapping.Resource, namespace, name, err)
+		for _, object := range deleted {
+			err := objects.Delete(ctx, object.GetName(), metav1.DeleteOptions{Preconditions: precisely(object.GetUID())})
+			if err != nil && !isGone(err) {
+				return nil, fmt.Errorf("delete %s %s/%s: %w", mapping.Resource, namespace, object.GetName(), err)
 			}
 		}
 		gone := func(wait time.Duration) error {
@@ -206,6 +218,43 @@ func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespa
 		say.Warn("finalizers taken away, their controller did not do so", err, "resource", name, "objects", strings.Join(freed, " "))
 		return nil, gone(finalizerTimeout)
 	}, "resource", name, "namespace", namespace, "objects", strings.Join(names, " "))
+}
+
+// divide separates the objects that may be deleted from the names of the others.
+func (d *Deployer) divide(
+	ctx context.Context, objects []unstructured.Unstructured, namespace string, releases []Release,
+) (ours []unstructured.Unstructured, others []string, err error) {
+	there, err := d.cluster.Client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
+	if err != nil {
+		return nil, nil, err
+	}
+	if d.madeNamespace(there) {
+		return objects, nil, nil
+	}
+	owners, err := d.ownersIn(ctx, namespace, releases)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range objects {
+		isOurs, err := owners.own(ctx, &objects[i])
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case isOurs:
+			ours = append(ours, objects[i])
+		default:
+			others = append(others, objects[i].GetName())
+		}
+	}
+	return ours, others, nil
+}
+
+// some are the first of many names, in one line.
+func some(names []string) string {
+	if len(names) > shownNames {
+		names = append(slices.Clone(names[:shownNames]), fmt.Sprintf("and %d more", len(names)-shownNames))
+	}
+	return strings.Join(names, " ")
 }
 
 // stillThere names one of the objects, or a pod that belongs to one.
@@ -246,8 +295,9 @@ func (d *Deployer) freeOfFinalizers(ctx context.Context, objects dynamic.Resourc
 		if !ours[object.GetUID()] || object.GetDeletionTimestamp() == nil || len(object.GetFinalizers()) == 0 {
 			continue
 		}
-		_, err := objects.Patch(ctx, object.GetName(), types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
-		if err != nil && !apierrors.IsNotFound(err) {
+		patch := fmt.Appendf(nil, `{"metadata":{"uid":%q,"finalizers":null}}`, object.GetUID()) // refused for another object of that name
+		_, err := objects.Patch(ctx, object.GetName(), types.MergePatchType, patch, metav1.PatchOptions{})
+		if err != nil && !isGone(err) {
 			return freed, fmt.Errorf("take away the finalizers of %s: %w", object.GetName(), err)
 		}
 		freed = append(freed, object.GetName())
@@ -278,10 +328,7 @@ func (d *Deployer) uninstall(ctx context.Context, say event.Stage, r Release) er
 
 // sweep deletes the objects that revisions of a release name and those of kept do not, if they belong to the release.
 func (d *Deployer) sweep(ctx context.Context, r Release, revisions []*release.Release, kept []object) error {
-	belongs := func(u *unstructured.Unstructured) bool {
-		a := u.GetAnnotations()
-		return a["meta.helm.sh/release-name"] == r.Name && a["meta.helm.sh/release-namespace"] == r.Namespace
-	}
+	belongs := func(u *unstructured.Unstructured) bool { return belongsTo(u, r) }
 	seen := slices.Clone(kept)
 	for _, made := range revisions {
 		named, _ := parse(made.Manifest, r.Namespace) // what cannot be read was not made
@@ -298,7 +345,7 @@ func (d *Deployer) sweep(ctx context.Context, r Release, revisions []*release.Re
 	return nil
 }
 
-// remove deletes an object if it is there and allowed to go; if belongs is nil, any is. It does not wait for its end.
+// remove deletes an object if it is there and allowed to go. It does not wait for its end.
 func (d *Deployer) remove(ctx context.Context, o object, belongs func(*unstructured.Unstructured) bool) error {
 	if o.kind.Kind == "CustomResourceDefinition" { // Helm does not delete those of hooks either
 		return nil
@@ -316,12 +363,12 @@ func (d *Deployer) remove(ctx context.Context, o object, belongs func(*unstructu
 		return nil
 	case err != nil:
 		return err
-	case there.GetAnnotations()[annotationPolicy] == policyKeep || belongs != nil && !belongs(there):
+	case there.GetAnnotations()[annotationPolicy] == policyKeep || !belongs(there):
 		return nil
 	}
 	background := metav1.DeletePropagationBackground
-	err = api.Delete(ctx, o.name, metav1.DeleteOptions{PropagationPolicy: &background})
-	if apierrors.IsNotFound(err) {
+	err = api.Delete(ctx, o.name, metav1.DeleteOptions{PropagationPolicy: &background, Preconditions: precisely(there.GetUID())})
+	if isGone(err) {
 		return nil
 	}
 	return err
@@ -340,10 +387,15 @@ func (d *Deployer) recordClaims(ctx context.Context, r Release, history []*relea
 				for _, pvc := range list.Items {
 					ordinal, ok := strings.CutPrefix(pvc.Name, claim+"-"+o.name+"-")
 					id := pvc.Namespace + "/" + pvc.Name
-					if _, err := strconv.Atoi(ordinal); !ok || err != nil || d.journal.Has(kindVolume, id) {
+					if _, err := strconv.Atoi(ordinal); !ok || err != nil || !o.selects(pvc.Labels) {
 						continue
 					}
-					if err := d.journal.Record(kindVolume, id); err != nil {
+					if !d.journal.Has(kindVolume, id) {
+						if err := d.journal.Record(kindVolume, id); err != nil {
+							return err
+						}
+					}
+					if err := d.recordUID(kindVolume, id, pvc.UID); err != nil {
 						return err
 					}
 				}
@@ -359,21 +411,22 @@ func (d *Deployer) removeClaims(ctx context.Context, say event.Stage, remove boo
 	for _, id := range d.journal.Names(kindVolume) {
 		namespace, name, _ := strings.Cut(id, "/")
 		claims := d.cluster.Client.CoreV1().PersistentVolumeClaims(namespace)
-		_, err := claims.Get(ctx, name, metav1.GetOptions{})
+		there, err := claims.Get(ctx, name, metav1.GetOptions{})
 		switch {
+		case err == nil && !d.madeUID(kindVolume, id, there.UID): // somebody has made another one since
 		case err == nil && !remove:
 			say.Note("volume claim stays, it holds data", "claim", id, "remove it with", "devloop delete --volumes")
 			continue
 		case err == nil:
 			err = say.Step(ctx, "volume claim deleted", func(ctx context.Context) ([]any, error) {
-				return nil, claims.Delete(ctx, name, metav1.DeleteOptions{})
+				return nil, claims.Delete(ctx, name, metav1.DeleteOptions{Preconditions: precisely(there.UID)})
 			}, "claim", id)
 		}
-		if err != nil && !apierrors.IsNotFound(err) {
+		if err != nil && !isGone(err) {
 			errs = append(errs, fmt.Errorf("volume claim %s: %w", id, err))
 			continue
 		}
-		errs = append(errs, d.journal.Forget(kindVolume, id))
+		errs = append(errs, d.forgetMade(kindVolume, id))
 	}
 	return errors.Join(errs...)
 }
@@ -385,11 +438,7 @@ func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool)
 		return nil
 	}
 	if !remove {
-		shown := names
-		if len(names) > shownNames {
-			shown = append(slices.Clone(names[:shownNames]), fmt.Sprintf("and %d more", len(names)-shownNames))
-		}
-		say.Note("CRDs stay, with all objects of their kinds", "crds", strings.Join(shown, " "), "remove them with", "devloop delete --crds")
+		say.Note("CRDs stay, with all objects of their kinds", "crds", some(names), "remove them with", "devloop delete --crds")
 		return nil
 	}
 	var errs []error
@@ -400,15 +449,19 @@ func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool)
 			errs = append(errs, d.journal.Forget(kindCRD, name))
 			continue
 		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("CRD %s: %w", name, err))
+			continue
+		}
 		err = say.Step(ctx, "CRD deleted", func(ctx context.Context) ([]any, error) {
-			if err := api.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			if err := api.Delete(ctx, name, metav1.DeleteOptions{Preconditions: precisely(there.GetUID())}); err != nil && !isGone(err) {
 				return nil, fmt.Errorf("delete CRD %s: %w", name, err)
 			}
 			ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still there after %s", goneTimeout))
 			defer cancel()
 			err := d.until(ctx, func() (string, error) {
-				_, err := api.Get(ctx, name, metav1.GetOptions{})
-				if apierrors.IsNotFound(err) {
+				now, err := api.Get(ctx, name, metav1.GetOptions{})
+				if apierrors.IsNotFound(err) || err == nil && now.GetUID() != there.GetUID() {
 					return "", nil
 				}
 				return "CRD " + name, err
@@ -424,40 +477,40 @@ func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool)
 	return errors.Join(errs...)
 }
 
-// deleteNamespace deletes a namespace that devloop made, once nothing but what every namespace has is left in it.
+// deleteNamespace deletes a namespace that devloop made, once nothing but what every namespace has is left in it. An object that
+// somebody makes between the last look and the deletion goes with it: the API server has no precondition for that.
 func (d *Deployer) deleteNamespace(ctx context.Context, say event.Stage, name string) error {
-	content := ""
+	namespaces := d.cluster.Client.CoreV1().Namespaces()
 	waitCtx, cancel := context.WithTimeoutCause(ctx, emptyTimeout, fmt.Errorf("not empty after %s", emptyTimeout))
 	defer cancel()
-	there, err := d.cluster.Client.CoreV1().Namespaces().Get(waitCtx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) || err == nil && there.Labels[labelManagedBy] != fieldManager { // somebody has made another one since
-		return d.journal.Forget(kindNamespace, name)
-	}
-	err = d.until(waitCtx, func() (left string, err error) {
-		var ending bool
-		content, ending, err = d.contents(waitCtx, name)
-		if ending {
-			return content, err // it goes by itself
-		}
-		return "", err
-	})
-	if err != nil {
+	there, err := namespaces.Get(waitCtx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err), err == nil && !d.madeNamespace(there): // somebody has made another one since
+		return d.forgetMade(kindNamespace, name)
+	case err != nil:
 		return fmt.Errorf("namespace %s: %w", name, err)
 	}
-	if content != "" {
+	content, err := d.remains(waitCtx, name)
+	switch {
+	case discovery.IsGroupDiscoveryFailedError(err):
+		say.Warn("namespace kept, the API server does not list all that may be in it", err, "namespace", name)
+		return nil
+	case err != nil:
+		return fmt.Errorf("namespace %s: %w", name, err)
+	case content != "":
 		say.Warn("namespace kept, it is not empty", nil, "namespace", name, "holds", content)
 		return nil
 	}
 	return say.Step(ctx, "namespace deleted", func(ctx context.Context) ([]any, error) {
-		err := d.cluster.Client.CoreV1().Namespaces().Delete(ctx, name, metav1.DeleteOptions{})
-		if err != nil && !apierrors.IsNotFound(err) {
+		err := namespaces.Delete(ctx, name, metav1.DeleteOptions{Preconditions: precisely(there.UID)})
+		if err != nil && !isGone(err) { // a conflict also says that it is being deleted already
 			return nil, fmt.Errorf("delete namespace %s: %w", name, err)
 		}
 		waitCtx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still there after %s", goneTimeout))
 		defer cancel()
 		err = d.until(waitCtx, func() (string, error) {
-			_, err := d.cluster.Client.CoreV1().Namespaces().Get(waitCtx, name, metav1.GetOptions{})
-			if apierrors.IsNotFound(err) {
+			now, err := namespaces.Get(waitCtx, name, metav1.GetOptions{})
+			if apierrors.IsNotFound(err) || err == nil && now.UID != there.UID {
 				return "", nil
 			}
 			return "namespace " + name, err
@@ -465,16 +518,42 @@ func (d *Deployer) deleteNamespace(ctx context.Context, say event.Stage, name st
 		if err != nil {
 			return nil, err
 		}
-		return nil, d.journal.Forget(kindNamespace, name)
+		return nil, d.forgetMade(kindNamespace, name)
 	}, "namespace", name)
 }
 
+// remains waits for objects that go by themselves, and names one that does not, "" if the namespace is empty. What the API server does
+// not list for longer than answerTimeout may hold objects: the error is discovery's.
+func (d *Deployer) remains(ctx context.Context, namespace string) (content string, err error) {
+	var unlisted error
+	since := time.Now()
+	err = d.until(ctx, func() (left string, err error) {
+		var ending bool
+		content, ending, err = d.contents(ctx, namespace)
+		unlisted = nil
+		switch {
+		case discovery.IsGroupDiscoveryFailedError(err) && time.Since(since) > answerTimeout:
+			unlisted = err
+			return "", nil
+		case ending:
+			return content, err
+		}
+		return "", err
+	})
+	if err == nil {
+		err = unlisted
+	}
+	return content, err
+}
+
 // contents names an object that keeps the namespace from being empty; ending tells that this object goes by itself, because
-// it is being deleted or because what owns it is gone and the garbage collector comes for it.
+// it is being deleted or because what owns it is gone and the garbage collector comes for it. Kinds that the API server does not list now
+// are an error of discovery's where nothing else is found.
 func (d *Deployer) contents(ctx context.Context, namespace string) (found string, ending bool, err error) {
-	_, lists, err := d.cluster.discovery.ServerGroupsAndResources()
-	if err != nil && !discovery.IsGroupDiscoveryFailedError(err) {
-		return "", false, err
+	d.cluster.discovery.Invalidate() // a kind that came since is asked for, too
+	_, lists, unlisted := d.cluster.discovery.ServerGroupsAndResources()
+	if unlisted != nil && !discovery.IsGroupDiscoveryFailedError(unlisted) {
+		return "", false, unlisted
 	}
 	for _, list := range discovery.FilteredBy(discovery.SupportsAllVerbs{Verbs: []string{"list", "delete"}}, lists) {
 		version, err := schema.ParseGroupVersion(list.GroupVersion)
@@ -504,7 +583,10 @@ func (d *Deployer) contents(ctx context.Context, namespace string) (found string
 			}
 		}
 	}
-	return found, ending, nil
+	if found == "" {
+		err = unlisted // what is not listed may hold something
+	}
+	return found, ending, err
 }
 
 // automatic are the objects that a cluster puts into every namespace, or leaves there by itself.

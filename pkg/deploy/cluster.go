@@ -362,15 +362,15 @@ func (d *Deployer) ensureNamespace(ctx context.Context, name string) error {
 		if err := d.journal.Record(kindNamespace, name); err != nil {
 			return err
 		}
-		_, err = namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		made, err := namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 			Name: name, Labels: map[string]string{labelManagedBy: fieldManager}}}, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
-			return d.journal.Forget(kindNamespace, name) // somebody was faster: it is theirs
+			return d.forgetMade(kindNamespace, name) // somebody was faster: it is theirs
 		}
 		if err != nil {
 			return fmt.Errorf("create namespace %s: %w", name, err)
 		}
-		return nil
+		return d.recordUID(kindNamespace, name, made.UID)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/storage/driver"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -193,6 +194,7 @@ func (d *Deployer) helmWrite(say event.Stage, want desired) (*release.Release, e
 		return nil, fmt.Errorf("read Helm's records: %w", err)
 	}
 	slices.SortFunc(history, func(a, b *release.Release) int { return b.Version - a.Version })
+	own(say, helm, want.Release, history)
 	if d.neverInstalled(history) {
 		say.Note("release never came to its end, it is removed and installed anew", "release", want.Name, "status", history[0].Info.Status.String())
 		if err := d.helmUninstall(ctx, say, helm, want.Release, history); err != nil {
@@ -298,11 +300,16 @@ func (d *Deployer) forgetUnwritten(ctx context.Context, r Release, version int) 
 }
 
 // helmRollback makes a revision, of that number, which is the same as an earlier good one, and as good.
-func (d *Deployer) helmRollback(ctx context.Context, r Release, to, version int) error {
+func (d *Deployer) helmRollback(ctx context.Context, say event.Stage, r Release, to, version int) error {
 	helm, err := d.helm(ctx, r.Namespace)
 	if err != nil {
 		return err
 	}
+	history, err := helm.Releases.History(r.Name)
+	if err != nil {
+		return fmt.Errorf("read Helm's records: %w", err)
+	}
+	own(say, helm, r, history)
 	if err := d.journal.Record(kindRevision, revisionID(r, version)); err != nil {
 		return err
 	}
@@ -324,6 +331,7 @@ func (d *Deployer) helmRollback(ctx context.Context, r Release, to, version int)
 // helmUninstall removes a release with what Helm would leave: objects that its hooks made, and those that only an unfinished revision
 // names. Hooks that fail do not keep it.
 func (d *Deployer) helmUninstall(ctx context.Context, say event.Stage, helm *action.Configuration, r Release, history []*release.Release) error {
+	own(say, helm, r, history)
 	run := func(hooks bool) error {
 		uninstall := action.NewUninstall(helm)
 		uninstall.Timeout, uninstall.DisableHooks = hookTimeout, !hooks
@@ -364,7 +372,8 @@ func (d *Deployer) removeHooks(ctx context.Context, r Release, history []*releas
 			}
 			named, _ := parse(hook.Manifest, r.Namespace) // Helm has read it
 			for _, o := range named {
-				if err := d.remove(ctx, o, nil); err != nil {
+				made := func(u *unstructured.Unstructured) bool { return madeByHook(u, r, !hook.LastRun.StartedAt.IsZero()) }
+				if err := d.remove(ctx, o, made); err != nil {
 					return fmt.Errorf("remove what a hook made: %s: %w", o, err)
 				}
 			}

@@ -108,16 +108,18 @@ func (w *hookWatch) look(ctx context.Context, hook hook, begun metav1.Time) {
 	}
 	about := fmt.Sprintf("hook %s of %s", hook.object, hook.path)
 	options := metav1.ListOptions{FieldSelector: "metadata.name=" + hook.name}
+	var uid types.UID // of what is ended
 	if hook.kind.Kind == "Job" {
 		job, err := w.cluster.Client.BatchV1().Jobs(hook.namespace).Get(ctx, hook.name, metav1.GetOptions{})
-		if err != nil || job.CreationTimestamp.Before(&begun) {
+		if err != nil || job.CreationTimestamp.Before(&begun) || !madeByHook(job, w.release, false) {
 			return
 		}
+		uid = job.UID
 		options = metav1.ListOptions{LabelSelector: batchv1.ControllerUidLabel + "=" + string(job.UID)}
 		if job.Status.Active+job.Status.Failed+job.Status.Succeeded == 0 {
 			if message, _ := w.notMade(ctx, hook.namespace, job.UID); message != "" && w.lasts(about+" not made") >= patient {
 				w.report, w.hint = about+": "+message, hintNotMade(message)
-				w.end(ctx, hook.object)
+				w.end(ctx, hook.object, uid)
 				return
 			}
 		}
@@ -133,6 +135,12 @@ func (w *hookWatch) look(ctx context.Context, hook hook, begun metav1.Time) {
 		if pod.CreationTimestamp.Before(&begun) {
 			continue
 		}
+		if hook.kind.Kind == "Pod" {
+			if !madeByHook(pod, w.release, false) {
+				continue
+			}
+			uid = pod.UID
+		}
 		if pod.Status.Phase == corev1.PodFailed || crashed(pod) {
 			if w.lasts(string(pod.UID)+" failed") == 0 {
 				w.report = about + ": pod " + pod.Name + " failed" + w.facts(ctx, pod, trouble{container: failedContainer(pod)})
@@ -142,7 +150,7 @@ func (w *hookWatch) look(ctx context.Context, hook hook, begun metav1.Time) {
 		for _, t := range troubles(pod, hook.kind.Kind == "Job") {
 			if w.lasts(pod.Name+" "+t.key) >= t.patience {
 				w.report, w.hint = about+": "+t.what+w.facts(ctx, pod, t), t.hint
-				w.end(ctx, hook.object)
+				w.end(ctx, hook.object, uid)
 				return
 			}
 		}
@@ -172,8 +180,8 @@ func crashed(pod *corev1.Pod) bool {
 }
 
 // end lets the cluster fail the hook, which Helm waits for. To delete it would not do: Helm takes that for success.
-func (w *hookWatch) end(ctx context.Context, o object) {
-	patch := []byte(`{"spec":{"activeDeadlineSeconds":1}}`)
+func (w *hookWatch) end(ctx context.Context, o object, uid types.UID) {
+	patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"spec":{"activeDeadlineSeconds":1}}`, uid) // refused for another object of that name
 	var err error
 	if o.kind.Kind == "Job" {
 		_, err = w.cluster.Client.BatchV1().Jobs(o.namespace).Patch(ctx, o.name, types.MergePatchType, patch, metav1.PatchOptions{})

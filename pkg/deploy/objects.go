@@ -39,11 +39,22 @@ type object struct {
 	namespace, name string // the namespace is the release's where the manifest names none; of no meaning for what is in none
 	passing         bool   // is removed by the cluster once it is done
 	claims          []string
+	selector        map[string]string // of a stateful set: the labels of its pods, and of its claims
 }
 
 // same tells whether both are the same object, whatever version of its kind they name.
 func (o object) same(other object) bool {
 	return o.kind.GroupKind() == other.kind.GroupKind() && o.namespace == other.namespace && o.name == other.name
+}
+
+// selects tells whether a claim has the labels that a stateful set gives to those that it makes.
+func (o object) selects(labels map[string]string) bool {
+	for key, value := range o.selector {
+		if labels[key] != value {
+			return false
+		}
+	}
+	return true
 }
 
 func (o object) String() string { return strings.ToLower(o.kind.Kind) + "/" + o.name }
@@ -61,6 +72,7 @@ func parse(manifest, namespace string) ([]object, error) {
 		}
 		_, found, _ := unstructured.NestedFieldNoCopy(u.Object, "spec", "ttlSecondsAfterFinished")
 		o.passing = o.kind.Kind == "Job" && found
+		o.selector, _, _ = unstructured.NestedStringMap(u.Object, "spec", "selector", "matchLabels")
 		templates, _, _ := unstructured.NestedSlice(u.Object, "spec", "volumeClaimTemplates")
 		for _, template := range templates {
 			if claim, ok := template.(map[string]any); ok {

@@ -73,6 +73,7 @@ const (
 	kindCRD       = "crd"
 	kindPod       = "pod"    // of a trial, "namespace/name"
 	kindVolume    = "volume" // claim of a stateful set, "namespace/name", which stays when its release goes
+	kindUID       = "uid"    // which namespace or volume claim of a name it is, "namespace demo@UID"
 )
 
 // Options are what a Deployer needs to know besides the releases.
@@ -315,7 +316,7 @@ func (d *Deployer) rollback(say event.Stage, r Release, cause error) error {
 	default:
 		result = fmt.Sprintf("rolled back to revision %d", good)
 		err = say.Step(ctx, event.ReleaseRolledBack, func(ctx context.Context) ([]any, error) {
-			return nil, d.helmRollback(ctx, r, good, last.version+1)
+			return nil, d.helmRollback(ctx, say, r, good, last.version+1)
 		}, "namespace", r.Namespace, "release", r.Name, "revision", good)
 		if err != nil {
 			result = fmt.Sprintf("roll back to revision %d: %v", good, err)

@@ -361,9 +361,13 @@ func (d *Deployer) RemoveTrials(ctx context.Context) error {
 // removeTrial removes a pod and waits until it is gone, which it is at once: it has no time to say goodbye.
 func (d *Deployer) removeTrial(ctx context.Context, id string) error {
 	namespace, name, _ := strings.Cut(id, "/")
-	now, background := int64(0), metav1.DeletePropagationBackground
-	err := d.cluster.Client.CoreV1().Pods(namespace).Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &now, PropagationPolicy: &background})
-	if err != nil && !apierrors.IsNotFound(err) {
+	pods := d.cluster.Client.CoreV1().Pods(namespace)
+	pod, err := pods.Get(ctx, name, metav1.GetOptions{})
+	if err == nil && ofTrial(pod) && pod.Labels[labelProject] == d.project { // another one is somebody else's
+		now, background := int64(0), metav1.DeletePropagationBackground
+		err = pods.Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &now, PropagationPolicy: &background, Preconditions: precisely(pod.UID)})
+	}
+	if err != nil && !isGone(err) {
 		return fmt.Errorf("remove pod %s: %w", id, err)
 	}
 	return d.journal.Forget(kindPod, id)

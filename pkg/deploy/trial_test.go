@@ -116,10 +116,10 @@ func TestTrial(t *testing.T) {
 				case event.IsTransient(err) != test.transient:
 					t.Errorf("it may pass: %v", err)
 				}
-				in := ""
+				in := "" // the last namespace in which it was looked for, or deleted
 				for _, a := range test.client.Actions() {
-					if d, ok := a.(clientgotesting.DeleteAction); ok {
-						in = d.GetNamespace()
+					if verb := a.GetVerb(); a.GetResource().Resource == "pods" && (verb == "get" || verb == "delete") {
+						in = a.GetNamespace()
 					}
 				}
 				left, listErr := test.client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{})
@@ -149,14 +149,23 @@ func TestTrialIsRemovedWhenItIsGivenUp(t *testing.T) {
 		client := node(corev1.PodStatus{Phase: corev1.PodRunning})
 		remembered := onDisk(t)
 		d := New(&Cluster{Client: client}, "demo", remembered, Options{})
-		if err := remembered.Record(kindPod, "web/left-by-one-that-was-killed"); err != nil {
-			t.Fatal(err)
-		}
-		left := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "web", Name: "left-by-one-that-was-killed"}}
-		if err := client.Tracker().Add(left); err != nil {
-			t.Fatal(err)
+		left := trialPod(Trial{Purpose: PurposeVerify}, "web", "left-by-one-that-was-killed")
+		left.UID, left.Labels[labelProject] = "left", "demo"
+		foreign := trialPod(Trial{Purpose: PurposeVerify}, "other", left.Name)
+		foreign.Labels[labelProject] = "of another project"
+		for _, pod := range []*corev1.Pod{left, foreign} {
+			if err := errors.Join(client.Tracker().Add(pod), remembered.Record(kindPod, podID(pod))); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if err := d.RemoveTrials(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		deleted := deletions(client.Actions())
+		if len(deleted) != 1 || deleted[0] != "web/left-by-one-that-was-killed UID left" || len(remembered.Names(kindPod)) != 0 {
+			t.Errorf("removed: %v; the journal has %v", deleted, remembered.Names(kindPod))
+		}
+		if err := client.Tracker().Delete(corev1.SchemeGroupVersion.WithResource("pods"), "other", foreign.Name); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())

@@ -29,6 +29,7 @@ const (
 	Volume    = "volume"    // namespace/name of a volume claim that outlives its release
 	Image     = "image"     // worker:3fa…
 	Pod       = "pod"       // namespace/name of one that is there for moments only
+	UID       = "uid"       // kind name@UID: which one of that name is meant by the other entry
 )
 
 // Entry permits the deletion of one thing.

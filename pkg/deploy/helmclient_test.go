@@ -1,0 +1,173 @@
+package deploy
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"helm.sh/helm/v3/pkg/kube"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/cli-runtime/pkg/resource"
+	"k8s.io/client-go/rest"
+)
+
+// objectServer holds config maps of the namespace demo, and heeds preconditions as a real one does.
+type objectServer struct {
+	*httptest.Server
+	mu      sync.Mutex
+	objects map[string]*unstructured.Unstructured
+	looked  func(name string) // is called after an object was asked for
+}
+
+func newObjectServer(t *testing.T, objects ...*unstructured.Unstructured) *objectServer {
+	t.Helper()
+	s := &objectServer{objects: map[string]*unstructured.Unstructured{}, looked: func(string) {}}
+	for _, o := range objects {
+		s.objects[o.GetName()] = o
+	}
+	s.Server = httptest.NewServer(http.HandlerFunc(s.answer))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *objectServer) answer(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	status := func(code int, reason metav1.StatusReason) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(code)
+		_ = json.NewEncoder(w).Encode(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Code: int32(code), Reason: reason})
+	}
+	body, _ := io.ReadAll(r.Body)
+	name := path.Base(r.URL.Path)
+	if r.Method == http.MethodPost {
+		o := &unstructured.Unstructured{}
+		if err := o.UnmarshalJSON(body); err != nil {
+			status(http.StatusBadRequest, metav1.StatusReasonBadRequest)
+			return
+		}
+		name = o.GetName()
+		s.objects[name] = o
+	}
+	there := s.objects[name]
+	if there == nil {
+		status(http.StatusNotFound, metav1.StatusReasonNotFound)
+		return
+	}
+	if r.Method == http.MethodDelete {
+		var options metav1.DeleteOptions
+		if err := json.Unmarshal(body, &options); err != nil || options.Preconditions == nil || *options.Preconditions.UID != there.GetUID() {
+			status(http.StatusConflict, metav1.StatusReasonConflict)
+			return
+		}
+		delete(s.objects, name)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(there)
+	if r.Method == http.MethodGet {
+		s.looked(name)
+	}
+}
+
+// names are what the server holds.
+func (s *objectServer) names() (names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name := range s.objects {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// list is how Helm names these objects.
+func (s *objectServer) list(t *testing.T, names ...string) (list kube.ResourceList) {
+	t.Helper()
+	config := &rest.Config{Host: s.URL, APIPath: "/api", ContentConfig: resource.UnstructuredPlusDefaultContentConfig()}
+	version := configMaps.GroupVersion()
+	config.GroupVersion = &version
+	client, err := rest.RESTClientFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Client.CloseIdleConnections)
+	mapping := &meta.RESTMapping{Resource: configMaps, GroupVersionKind: version.WithKind("ConfigMap"), Scope: meta.RESTScopeNamespace}
+	for _, name := range names {
+		list = append(list, &resource.Info{Client: client, Mapping: mapping, Namespace: "demo", Name: name, Object: of("ConfigMap", name, ofRelease("web"))})
+	}
+	return list
+}
+
+func (s *objectServer) helm() (client *helmClient, foreign *[]string) {
+	foreign = &[]string{}
+	return &helmClient{Client: &kube.Client{Log: func(string, ...any) {}}, release: Release{Name: "web", Namespace: "demo"},
+		foreign: func(object string) { *foreign = append(*foreign, object) }}, foreign
+}
+
+func TestHelmDeletesOnlyWhatIsOfTheRelease(t *testing.T) {
+	server := newObjectServer(t, of("ConfigMap", "ours", ofRelease("web")), of("ConfigMap", "theirs", ofRelease("other")), of("ConfigMap", "bare"),
+		of("ConfigMap", "kept", annotated(annotationRelease, "web", annotationIn, "demo", annotationPolicy, policyKeep)), of("ConfigMap", "replaced", ofRelease("web")))
+	server.looked = func(name string) { // and before it is deleted somebody makes it anew
+		if name == "replaced" {
+			server.objects[name] = of("ConfigMap", name, func(u *unstructured.Unstructured) { u.SetUID("another") })
+		}
+	}
+	helm, foreign := server.helm()
+	result, errs := helm.DeleteWithPropagationPolicy(server.list(t, "ours", "theirs", "bare", "kept", "replaced", "gone"), metav1.DeletePropagationBackground)
+	if len(errs) > 0 || result == nil {
+		t.Fatal(errs)
+	}
+	if got := server.names(); !slices.Equal(got, []string{"bare", "kept", "replaced", "theirs"}) {
+		t.Errorf("left are %q", got)
+	}
+	slices.Sort(*foreign)
+	if !slices.Equal(*foreign, []string{"configmap/bare", "configmap/theirs"}) {
+		t.Errorf("of others are %q", *foreign)
+	}
+}
+
+func TestUpgradeDeletesOnlyWhatIsOfTheRelease(t *testing.T) {
+	server := newObjectServer(t, of("ConfigMap", "dropped", ofRelease("web")), of("ConfigMap", "theirs", ofRelease("other")), of("ConfigMap", "same", ofRelease("web")))
+	helm, foreign := server.helm()
+	result, err := helm.Update(server.list(t, "same", "dropped", "theirs"), server.list(t, "same"), false)
+	if err != nil || len(result.Updated) != 1 {
+		t.Fatalf("%+v, %v", result, err)
+	}
+	if got := server.names(); !slices.Equal(got, []string{"same", "theirs"}) || !slices.Equal(*foreign, []string{"configmap/theirs"}) {
+		t.Errorf("left are %q, of others are %q", got, *foreign)
+	}
+}
+
+// A hook's object is deleted by default before the hook runs again, whoever made it: Helm looks at its name only.
+func TestHookDeletesOnlyWhatHooksOfTheReleaseMade(t *testing.T) {
+	server := newObjectServer(t, of("ConfigMap", "theirs", annotated(annotationHook, "pre-install")), of("ConfigMap", "by-hand"),
+		of("ConfigMap", "earlier", annotated(annotationHook, "pre-install")))
+	helm, _ := server.helm()
+	helm.ran = []object{{kind: configMaps.GroupVersion().WithKind("ConfigMap"), namespace: "demo", name: "earlier"}}
+	mine := server.list(t, "mine")
+	mine[0].Object = of("ConfigMap", "mine", annotated(annotationHook, "pre-install"))
+	if _, err := helm.Create(mine); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"mine", "earlier", "gone"} {
+		if _, errs := helm.Delete(server.list(t, name)); len(errs) > 0 {
+			t.Errorf("%s: %v", name, errs)
+		}
+	}
+	for _, name := range []string{"theirs", "by-hand"} {
+		if _, errs := helm.Delete(server.list(t, name)); len(errs) != 1 || !strings.Contains(errs[0].Error(), "configmap/"+name+" is there already") {
+			t.Errorf("%s: %v", name, errs)
+		}
+	}
+	if got := server.names(); !slices.Equal(got, []string{"by-hand", "theirs"}) {
+		t.Errorf("left are %q", got)
+	}
+}
