@@ -75,8 +75,8 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	running.Go(func() { s.syncer.run(ctx) })
 	running.Go(func() { s.libraries.run(ctx) })
 	sink.For("loop").Note(event.DevloopStarted, "project", p.config.Name, "cluster", s.cluster.Context, "folder", p.config.Dir)
-	if v.url != "" {
-		asking.say.Note(event.PageOpens, "url", v.url)
+	if v.page != nil {
+		asking.say.Note(event.PageOpens, "url", v.page) // a *url.URL: secrets are taken out of texts
 	}
 	if d.logs {
 		asking.toggleLogs()

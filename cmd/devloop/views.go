@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -27,7 +28,7 @@ const usualPagePort = 10360
 type views struct {
 	asked   chan ask // for the loop
 	asking  asking   // of questions to the session
-	url     string   // of the page, "" without one
+	page    *url.URL // with the token that lets in; nil without one
 	site    *web.Site
 	servers []*http.Server
 	serving sync.WaitGroup
@@ -43,7 +44,7 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 		}
 	}()
 	metrics := web.NewMetrics(p.board)
-	v.site = web.New(p.board, metrics.Handler(), web.Actions{
+	v.site = web.New(p.board, metrics, web.Actions{
 		Rebuild: func() { v.ask(askRun) },
 		Pause: func(paused bool) {
 			if paused {
@@ -73,7 +74,8 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 		}
 		address := listener.Addr().(*net.TCPAddr)
 		v.serve(listener, v.site.Handler(address.Port))
-		v.url = "http://" + address.String() + "/"
+		v.page = v.site.Address(address.String())
+		p.secrets.Hide(v.site.Token()) // but for the line of the log that shows the address
 	}
 	v.serving.Go(func() {
 		if err := p.history.Follow(keeping, p.board); err != nil {

@@ -272,19 +272,14 @@ func TestLogsAndEvents(t *testing.T) {
 
 func TestAskedFromThePage(t *testing.T) {
 	s := show(t, "", &options{}, devOptions{page: true, pagePort: 0})
-	base := strings.TrimSuffix(s.views.url, "/")
-	page := get(t, base+"/")
-	_, rest, found := strings.Cut(page, `<meta name="devloop-token" content="`)
-	token, _, _ := strings.Cut(rest, `"`)
-	if !found || token == "" {
-		t.Fatalf("no token in %s", page)
-	}
+	page := s.openPage()
 	for i, path := range []string{"rebuild", "pause", "resume"} {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/api/"+path, http.NoBody)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, page.address+"api/"+path, http.NoBody)
 		if err != nil {
 			t.Fatal(err)
 		}
-		request.Header.Set("X-Devloop-Token", token)
+		request.Header.Set("X-Devloop-Page", "1")
+		request.AddCookie(page.cookie)
 		response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
 		if err != nil {
 			t.Fatal(err)
@@ -299,7 +294,7 @@ func TestAskedFromThePage(t *testing.T) {
 	}
 	s.run(1, event.Succeeded, nil)
 	for _, want := range []string{`devloop_runs_total{outcome="succeeded"} 1`, `devloop_runs_total{outcome="failed"} 0`, "devloop_healthy 1", `devloop_run_seconds_count 1`} {
-		if metrics := get(t, base+"/metrics"); !strings.Contains(metrics, want+"\n") {
+		if metrics := page.get(t, "metrics"); !strings.Contains(metrics, want+"\n") {
 			t.Errorf("no %s in\n%s", want, metrics)
 		}
 	}
@@ -312,17 +307,42 @@ func TestPagePort(t *testing.T) {
 		defer taken.Close()
 	} // else somebody has it, which is as well
 	s := show(t, "", &options{}, devOptions{page: true, pagePort: -1})
-	if s.views.url == "" || strings.HasSuffix(s.views.url, ":10360/") {
-		t.Errorf("the page is at %q", s.views.url)
+	if s.views.page == nil || s.views.page.Port() == "10360" {
+		t.Errorf("the page is at %s", s.views.page)
 	}
 }
 
-func get(t *testing.T, url string) string {
+// openedPage is the page as a browser has it that has opened the address in the log.
+type openedPage struct {
+	address string // without the token
+	cookie  *http.Cookie
+}
+
+func (s *shown) openPage() openedPage {
+	s.t.Helper()
+	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.views.page.String(), nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	at, err := response.Location()
+	if err != nil || len(response.Cookies()) != 1 {
+		s.t.Fatalf("%s: %s, %v", s.views.page, response.Status, err)
+	}
+	return openedPage{at.String(), response.Cookies()[0]}
+}
+
+func (p openedPage) get(t *testing.T, path string) string {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.address+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	request.AddCookie(p.cookie)
 	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
 	if err != nil {
 		t.Fatal(err)
@@ -333,6 +353,34 @@ func get(t *testing.T, url string) string {
 		t.Fatal(err)
 	}
 	return string(body)
+}
+
+// The page's address, with its token, is in the log and in devloop status; where else the token turns up, it is taken out.
+func TestAddressOfThePage(t *testing.T) {
+	dir := t.TempDir()
+	logFile := filepath.Join(dir, "dev.log")
+	s := show(t, "", &options{logFile: logFile}, devOptions{page: true, pagePort: 0})
+	address, token := s.views.page.String(), s.views.site.Token()
+	s.sink.For("devloop").Note(event.PageOpens, "url", s.views.page)
+	s.sink.For("build").Warn("a program has looked into the log", errors.New("found "+token), "text", address)
+	_, status, _ := s.call("status")
+	_, events, _ := s.call("events", "--follow=false")
+	s.close()
+	if err := s.printer.file.close(); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.ReadFile(logFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, view := range map[string]string{"the terminal": s.out.String(), "the file": string(file), "devloop status": status, "devloop events": events} {
+		if strings.Count(view, address) != 1 || strings.Count(view, token) != 1 {
+			t.Errorf("%s does not show the address once, and the token nowhere else:\n%s", name, view)
+		}
+	}
+	if info, err := os.Stat(logFile); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("others may read the log: %v, %v", info.Mode(), err)
+	}
 }
 
 // TestNoViewShowsASecret looks for secrets wherever something is shown or kept.
@@ -365,8 +413,9 @@ func TestNoViewShowsASecret(t *testing.T) {
 	s.printer.end(broken, 1)
 
 	views := map[string]string{}
+	page := s.openPage()
 	for _, path := range []string{"", "api/state", "api/events", "metrics"} {
-		views["/"+path] = get(t, s.views.url+path)
+		views["/"+path] = page.get(t, path)
 	}
 	for _, args := range [][]string{{"status"}, {"status", "--json"}, {"events", "-v", "--follow=false"}, {"logs", "--follow=false"}} {
 		_, out, said := s.call(args...)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,8 +38,8 @@ func TestPage(t *testing.T) {
 		"    hooks: { before: [{ command: [echo, the password is "+secret+"] }] }\n    set: { password: "+secret+",")
 
 	d := p.start(t, "--page-port", "0")
-	url := d.await(t, 0, on(event.PageOpens)).field("url")
-	b := openBrowser(t, url)
+	address := d.await(t, 0, on(event.PageOpens)).field("url")
+	b := openBrowser(t, address)
 	if _, log := p.call(t, 0, "status", "--wait", "healthy", "--timeout", longEnough.String()); log != "" {
 		t.Errorf("while it waits it says %q", log)
 	}
@@ -106,7 +107,7 @@ func TestPage(t *testing.T) {
 			b.await(t, "[data-testid=pod-table]", pod)
 		}
 		out, _ = p.call(t, 0, "status")
-		for _, want := range append([]string{p.name + ` on .*: healthy\n`, url, p.name + ` +on node +` + tag,
+		for _, want := range append([]string{p.name + ` on .*: healthy\n`, regexp.QuoteMeta(address), p.name + ` +on node +` + tag,
 			`small +` + p.name + ` +1 +deployed`,
 			local(p.port) + ` +service ` + p.name + `/small +ready`, `start +succeeded after `}, pods...) {
 			if !regexp.MustCompile(want).MatchString(out) {
@@ -180,8 +181,7 @@ func TestPage(t *testing.T) {
 		if !strings.Contains(log, "not healthy within 10s, but failed: ") {
 			t.Errorf("devloop status said %q", log)
 		}
-		metrics, err := get(url + "metrics")
-		must(t, err)
+		metrics := askPage(t, address, "metrics")
 		for _, want := range []string{
 			`devloop_runs_total{outcome="failed"} 1`,
 			`devloop_stage_seconds_count{stage="build"} 2`,
@@ -228,8 +228,8 @@ func TestPage(t *testing.T) {
 		if found := a11y(t); len(found) > 0 {
 			t.Error(found...)
 		}
-		if metrics, err := get(url + "metrics"); err != nil || !strings.Contains(metrics, "\ndevloop_chain_whole 0\n") {
-			t.Errorf("%v: the metrics are\n%s", err, metrics)
+		if metrics := askPage(t, address, "metrics"); !strings.Contains(metrics, "\ndevloop_chain_whole 0\n") {
+			t.Errorf("the metrics are\n%s", metrics)
 		}
 		kubectl(t, "set", "image", "-n", p.name, "deploy/small", "page="+now)
 		b.await(t, "#health-word", "healthy")
@@ -280,8 +280,7 @@ func TestPage(t *testing.T) {
 		if n < 50 {
 			t.Errorf("%d lines", n)
 		}
-		state, err := get(url + "api/state")
-		must(t, err)
+		state := askPage(t, address, "api/state")
 		page, _ := b.do(t, "evaluate", "script", "document.documentElement.outerHTML").(string)
 		views := map[string]string{"devloop events": out, "the state": state, "the page": page, "the log": d.text()}
 		for name, view := range views {
@@ -313,10 +312,12 @@ func TestPage(t *testing.T) {
 		}
 	})
 
-	step(t, "another page may do nothing", func(t *testing.T) {
+	step(t, "another page and another user may do nothing", func(t *testing.T) {
 		for _, headers := range []map[string]string{{"Host": "devloop.example:80"}, {"Origin": "http://example.com"}, {}} {
-			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"api/rebuild", nil)
-			must(t, err)
+			request := pageRequest(t, http.MethodPost, address, "api/rebuild")
+			if len(headers) == 0 { // a stranger
+				request.Header.Del("Authorization")
+			}
 			for name, value := range headers {
 				request.Header.Set(name, value)
 			}
@@ -336,9 +337,23 @@ func TestPage(t *testing.T) {
 		d.stop(t)
 		b.await(t, "#link", "reconnecting")
 		p.call(t, 3, "status")
-		d := p.start(t, "--page-port", "0", "-q")
+		at, err := url.Parse(address)
+		must(t, err)
+		addNonsense(t, p)
+		d := p.start(t, "--page-port", at.Port(), "-q")
 		d.await(t, 0, ready)
-		out, _ := p.call(t, 0, "status", "--json")
+		b.await(t, "#link", "devloop was restarted: open the address in its log")
+		out, _ := p.call(t, 0, "status")
+		b.do(t, "console_errors") // that the page was refused is one
+		b.do(t, "goto", "url", regexp.MustCompile(`http://\S+/\?token=\S+`).FindString(out))
+		b.await(t, "#runs-note", "runs")
+		if n := b.count(t, "[data-outcome=postponed]"); n != 1 {
+			t.Errorf("a run with an outcome of another devloop is there %d times", n)
+		}
+		if errors := b.do(t, "console_errors").([]any); len(errors) > 0 {
+			t.Errorf("the browser complains: %v", errors)
+		}
+		out, _ = p.call(t, 0, "status", "--json")
 		var state struct{ Runs []struct{ Outcome string } }
 		must(t, json.Unmarshal([]byte(out), &state))
 		if len(state.Runs) < 5 || !strings.Contains(out, `"outcome": "failed"`) {
@@ -349,6 +364,53 @@ func TestPage(t *testing.T) {
 		}
 		d.stop(t)
 	})
+}
+
+// pageRequest is a request of a program that has the token of the page's address.
+func pageRequest(t *testing.T, method, address, path string) *http.Request {
+	t.Helper()
+	at, err := url.Parse(address)
+	must(t, err)
+	token := at.Query().Get("token")
+	if token == "" {
+		t.Fatalf("there is no token in %s", address)
+	}
+	at.Path, at.RawQuery = "/"+path, ""
+	request, err := http.NewRequestWithContext(t.Context(), method, at.String(), nil)
+	must(t, err)
+	request.Header.Set("Authorization", "Bearer "+token)
+	return request
+}
+
+// askPage returns what the page says at a path.
+func askPage(t *testing.T, address, path string) string {
+	t.Helper()
+	response, err := (&http.Client{Timeout: longEnough}).Do(pageRequest(t, http.MethodGet, address, path))
+	must(t, err)
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	must(t, err)
+	if response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s: %s", path, response.Status, body)
+	}
+	return string(body)
+}
+
+// addNonsense adds to the runs of a project one that a newer devloop may have written.
+func addNonsense(t *testing.T, p *project) {
+	t.Helper()
+	at := slices.IndexFunc(p.env, func(entry string) bool { return strings.HasPrefix(entry, "XDG_STATE_HOME=") })
+	files, err := filepath.Glob(filepath.Join(strings.TrimPrefix(p.env[at], "XDG_STATE_HOME="), "devloop", "runs", "*.jsonl"))
+	must(t, err)
+	if len(files) != 1 {
+		t.Fatalf("the runs are in %v", files)
+	}
+	file, err := os.OpenFile(files[0], os.O_APPEND|os.O_WRONLY, 0)
+	must(t, err)
+	defer func() { _ = file.Close() }()
+	_, err = fmt.Fprintf(file, `{"number":99,"why":"change","started":%q,"outcome":"postponed","seconds":1.5,"stages":[{"name":"teleport","seconds":1}],`+
+		`"spans":[{"stage":"teleport","name":"image teleported","started":%[1]q,"seconds":1,"outcome":"postponed"}]}`+"\n", time.Now().Format(time.RFC3339))
+	must(t, err)
 }
 
 // browser is a page in Chromium.

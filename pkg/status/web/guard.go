@@ -1,25 +1,47 @@
 package web
 
 // This file decides who may ask. Every program of every user of this machine, and every web page that is open in a browser, can send a
-// request to a loopback port. What a web page must not do is read the log, or start a run: its requests are known by their headers.
+// request to a loopback port. Only the user can read the log, so what is in the log lets in: an address with a token, which a browser
+// exchanges for a cookie, and other programs send in a header. What other web pages have the browser send is known by its headers.
 
 import (
 	"crypto/subtle"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 )
 
-// tokenHeader has to be there to act. A page of another origin can neither read the token nor set a header of this name.
-const tokenHeader = "X-Devloop-Token"
+// actHeader has to be there to act, with any value. A page of another origin cannot set it.
+const actHeader = "X-Devloop-Page"
+
+// tokenParameter is the token's name in the address that the log shows.
+const tokenParameter = "token"
 
 // policy lets the page load what devloop serves, and nothing else: text that comes from a pod can do nothing even if a browser took it for HTML.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-func guard(port int, token string, next http.Handler) http.Handler {
+// howToGetIn is the answer to who shows no token, or that of an earlier devloop.
+const howToGetIn = "devloop shows this to its user alone: open the address that its log shows, which ends in /?token=…; devloop status prints it again"
+
+// Address is what the user opens to see the page that Handler serves at host, an address with a port. It holds the token.
+func (s *Site) Address(host string) *url.URL {
+	return &url.URL{Scheme: "http", Host: host, Path: "/", RawQuery: url.Values{tokenParameter: {s.token}}.Encode()}
+}
+
+// Token is the secret in Address, which no other text may show.
+func (s *Site) Token() string { return s.token }
+
+// guard lets whoever shows the token ask own, the page at its path and all of it at /, and everybody read public.
+func (s *Site) guard(port int, own http.Handler, public map[string]http.Handler) http.Handler {
 	hosts := hostsOf(port)
+	cookie := "devloop-" + strconv.Itoa(port) // cookies do not know ports: another devloop's has another name
+	inner := http.NewServeMux()
+	inner.Handle("/", own)
+	inner.Handle(s.path, http.StripPrefix(strings.TrimSuffix(s.path, "/"), own))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", policy)
@@ -27,12 +49,46 @@ func guard(port int, token string, next http.Handler) http.Handler {
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
-		if code, why := refusal(r, hosts, token); code != 0 {
-			http.Error(w, why, code)
+		if code, why := foreign(r, hosts); code != 0 {
+			refuse(w, code, why)
 			return
 		}
-		next.ServeHTTP(w, r)
+		byCookie := slices.ContainsFunc(r.CookiesNamed(cookie), func(c *http.Cookie) bool { return s.isToken(c.Value) })
+		byHeader := s.isToken(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+		switch read := r.Method == http.MethodGet || r.Method == http.MethodHead; {
+		case read && r.URL.Path == "/" && s.isToken(r.URL.Query().Get(tokenParameter)):
+			http.SetCookie(w, &http.Cookie{Name: cookie, Value: s.token, Path: s.path, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+			s.leadOn(w, r)
+		case !byCookie && !byHeader && read && public[r.URL.Path] != nil:
+			public[r.URL.Path].ServeHTTP(w, r)
+		case !byCookie && !byHeader:
+			refuse(w, http.StatusForbidden, howToGetIn)
+		case r.Method == http.MethodPost && !byHeader && r.Header.Get(actHeader) == "":
+			refuse(w, http.StatusForbidden, "devloop does what its own page asks for: the header "+actHeader+" is missing")
+		default:
+			inner.ServeHTTP(w, r)
+		}
 	})
+}
+
+func (s *Site) isToken(text string) bool { return subtle.ConstantTimeCompare([]byte(text), []byte(s.token)) == 1 }
+
+// leadOn sends a browser that got the cookie to the page, by an address without the token. To an address that a page of another site has
+// led to, redirects included, a browser sends no strict cookie: there, our own answer leads on.
+func (s *Site) leadOn(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	if site := r.Header.Get("Sec-Fetch-Site"); site == "cross-site" || site == "same-site" {
+		w.Header().Set("Refresh", "0; url="+s.path)
+		_, _ = fmt.Fprintln(w, "devloop's page opens")
+		return
+	}
+	http.Redirect(w, r, s.path, http.StatusSeeOther)
+}
+
+// refuse says why, and keeps no connection for who was refused.
+func refuse(w http.ResponseWriter, code int, why string) {
+	w.Header().Set("Connection", "close")
+	http.Error(w, why, code)
 }
 
 // hostsOf returns how a browser names the listener. A name that was made to resolve to 127.0.0.1 is none of them.
@@ -47,8 +103,8 @@ func hostsOf(port int) []string {
 	return hosts
 }
 
-// refusal says why a request is refused, with 0 if it is not.
-func refusal(r *http.Request, hosts []string, token string) (code int, why string) {
+// foreign says why a request is refused that another web page makes, with 0 for one that none does.
+func foreign(r *http.Request, hosts []string) (code int, why string) {
 	if !slices.Contains(hosts, r.Host) {
 		return http.StatusMisdirectedRequest, fmt.Sprintf("devloop answers as http://%s, not as %q", hosts[0], r.Host)
 	}
@@ -57,9 +113,6 @@ func refusal(r *http.Request, hosts []string, token string) (code int, why strin
 	}
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" && !followsLink(r) {
 		return http.StatusForbidden, "devloop answers its own page, not one of another site"
-	}
-	if r.Method == http.MethodPost && subtle.ConstantTimeCompare([]byte(r.Header.Get(tokenHeader)), []byte(token)) != 1 {
-		return http.StatusForbidden, "the header " + tokenHeader + " is not the one that devloop gave its page: reload it"
 	}
 	return 0, ""
 }

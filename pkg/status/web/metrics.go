@@ -15,12 +15,11 @@ import (
 
 // Metrics are the numbers of one devloop.
 type Metrics struct {
-	board    *status.Board
-	registry *prometheus.Registry
-	runs     *prometheus.CounterVec
-	run      prometheus.Histogram
-	stages   *prometheus.HistogramVec
-	bytes    prometheus.Counter
+	board  *status.Board
+	runs   *prometheus.CounterVec
+	run    prometheus.Histogram
+	stages *prometheus.HistogramVec
+	bytes  prometheus.Counter
 }
 
 // buckets, in seconds, are for what takes from milliseconds, where nothing differs, to minutes, where pip has much to do.
@@ -42,8 +41,7 @@ var (
 // NewMetrics returns the numbers of what is on the board. Runs of earlier processes are not counted.
 func NewMetrics(board *status.Board) *Metrics {
 	m := &Metrics{
-		board:    board,
-		registry: prometheus.NewRegistry(),
+		board: board,
 		runs: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "devloop_runs_total",
 			Help: "Runs that ended, by outcome: succeeded, failed, superseded, interrupted."}, []string{"outcome"}),
 		run: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "devloop_run_seconds", Buckets: buckets,
@@ -52,16 +50,21 @@ func NewMetrics(board *status.Board) *Metrics {
 			Help: "Time in which something of a stage was under way, of runs that succeeded. Stages overlap."}, []string{"stage"}),
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "devloop_loaded_bytes_total", Help: "Bytes of images that went to the nodes."}),
 	}
-	m.registry.MustRegister(m.runs, m.run, m.stages, m.bytes, m)
 	for _, outcome := range []status.Outcome{status.Succeeded, status.Broken, status.Superseded, status.Interrupted} {
 		m.runs.WithLabelValues(string(outcome)) // so that a rate has a beginning
 	}
 	return m
 }
 
-// Handler answers with the numbers.
-func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+// scrapes is how many answers are made at the same time; who else asks is told to come again.
+const scrapes = 4
+
+// Handler answers with the numbers. Without names, the label target is empty: what tells one forward from another is its local address, which
+// everybody on this machine can see.
+func (m *Metrics) Handler(names bool) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(m.runs, m.run, m.stages, m.bytes, gauges{m.board, names})
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: scrapes})
 }
 
 // Before returns a Sink that counts runs that end. It stands behind the board's.
@@ -88,8 +91,14 @@ func (m *Metrics) count(run *status.Run) {
 	}
 }
 
-// Describe and Collect make Metrics a prometheus.Collector of what is now.
-func (m *Metrics) Describe(to chan<- *prometheus.Desc) {
+// gauges are a prometheus.Collector of what is now.
+type gauges struct {
+	board *status.Board
+	names bool // of what is forwarded to
+}
+
+// Describe names all of them.
+func (g gauges) Describe(to chan<- *prometheus.Desc) {
 	to <- forwardState
 	to <- connections
 	to <- healthy
@@ -98,19 +107,28 @@ func (m *Metrics) Describe(to chan<- *prometheus.Desc) {
 	to <- differences
 }
 
-// Collect tells it.
-func (m *Metrics) Collect(to chan<- prometheus.Metric) {
-	state := m.board.State()
+// Collect reads them from the board.
+func (g gauges) Collect(to chan<- prometheus.Metric) {
+	state := g.board.State()
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
 	oneIf := map[bool]float64{true: 1}
-	for _, f := range state.Forwards {
-		for _, name := range forwardStates {
-			gauge(forwardState, oneIf[f.State == name], f.Target, f.Local, name)
+	seen := map[string]bool{} // without targets, a local address may be there once: the newest to lead somewhere else counts
+	for _, f := range slices.Backward(state.Forwards) {
+		target := f.Target
+		if !g.names {
+			target = ""
 		}
-		gauge(connections, float64(f.Open), f.Target, f.Local, "open")
-		gauge(connections, float64(f.Held), f.Target, f.Local, "held")
+		if !g.names && seen[f.Local] {
+			continue
+		}
+		seen[f.Local] = true
+		for _, name := range forwardStates {
+			gauge(forwardState, oneIf[f.State == name], target, f.Local, name)
+		}
+		gauge(connections, float64(f.Open), target, f.Local, "open")
+		gauge(connections, float64(f.Held), target, f.Local, "held")
 	}
 	gauge(healthy, oneIf[state.Health == status.Healthy])
 	if c := state.Chain; c != nil {

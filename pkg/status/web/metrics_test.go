@@ -16,7 +16,7 @@ var proof = regexp.MustCompile(`(?m)^devloop_(?:chain_whole|old_clusters|library
 
 func TestMetricsOfTheProof(t *testing.T) {
 	board := status.NewBoard(nil)
-	handler := NewMetrics(board).Handler()
+	handler := NewMetrics(board).Handler(true)
 	whole := event.Links{{Image: "worker", Place: event.AtInputs, Is: "1"}, {Image: "worker", Place: event.AtPod, Name: "ns/web-1/main", Is: "sha256:abc"}}
 	broken := event.Links{{Image: "worker", Place: event.AtGateway, Name: "http://x", Is: "worker:0", Want: "worker:1"}}
 	tell := func(phase event.Phase, message string, err error, fields ...any) {

@@ -13,7 +13,6 @@ import (
 	"embed"
 	"encoding/json"
 	"fmt"
-	"html/template"
 	"io/fs"
 	"net/http"
 	"path"
@@ -24,8 +23,6 @@ import (
 
 //go:embed assets
 var assets embed.FS
-
-var index = template.Must(template.ParseFS(assets, "assets/index.html"))
 
 // Actions are what may be asked of the loop. They must not block.
 type Actions struct {
@@ -39,18 +36,19 @@ type Question func(ctx context.Context) (any, error)
 // Site is the page of one devloop. Its handlers may be used by several servers.
 type Site struct {
 	board   *status.Board
-	metrics http.Handler
+	metrics *Metrics
 	actions Actions
 
-	token string // proves that a request to act comes from our page
+	token string // lets in who comes over TCP
+	path  string // of the page: a server at another port of the same host, which is sent the cookies of all, does not know this one's path
 	boot  string // sets the numbers of this process's lines apart from those of an earlier one
 	ended context.Context
 	end   context.CancelFunc
 }
 
 // New returns the Site of what is on the board; metrics may be nil.
-func New(board *status.Board, metrics http.Handler, actions Actions) *Site {
-	s := &Site{board: board, metrics: metrics, actions: actions, token: rand.Text(), boot: rand.Text()[:8]}
+func New(board *status.Board, metrics *Metrics, actions Actions) *Site {
+	s := &Site{board: board, metrics: metrics, actions: actions, token: rand.Text(), path: "/" + rand.Text() + "/", boot: rand.Text()[:8]}
 	s.ended, s.end = context.WithCancel(context.Background())
 	return s
 }
@@ -58,8 +56,14 @@ func New(board *status.Board, metrics http.Handler, actions Actions) *Site {
 // Close ends all streams, which would otherwise last as long as their readers: http.Server.Shutdown waits for them.
 func (s *Site) Close() { s.end() }
 
-// Handler serves browsers, on a loopback listener with this port.
-func (s *Site) Handler(port int) http.Handler { return guard(port, s.token, s.routes()) }
+// Handler serves browsers, on a loopback listener with this port, and whoever else shows the token. Metrics without names are for everybody.
+func (s *Site) Handler(port int) http.Handler {
+	public := map[string]http.Handler{}
+	if s.metrics != nil {
+		public[metricsPath] = s.metrics.Handler(false)
+	}
+	return s.guard(port, s.routes(), public)
+}
 
 // Local serves who may open a socket that belongs to the user alone. Each of the questions is there as /api/ask/ and its name.
 func (s *Site) Local(questions map[string]Question) http.Handler {
@@ -79,12 +83,13 @@ func (s *Site) Local(questions map[string]Question) http.Handler {
 
 func (s *Site) routes() *http.ServeMux {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", s.index)
 	files, _ := fs.ReadDir(assets, "assets") // embedded: it is there
 	for _, file := range files {
-		if file.Name() != "index.html" {
-			mux.Handle("GET /"+file.Name(), asset(file.Name()))
+		at := "/" + file.Name()
+		if at == "/index.html" {
+			at = "/{$}"
 		}
+		mux.Handle("GET "+at, asset(file.Name()))
 	}
 	mux.HandleFunc("GET /api/state", s.state)
 	mux.HandleFunc("GET /api/stream", s.stream)
@@ -93,27 +98,18 @@ func (s *Site) routes() *http.ServeMux {
 	mux.HandleFunc("POST /api/pause", act(func() { s.actions.Pause(true) }))
 	mux.HandleFunc("POST /api/resume", act(func() { s.actions.Pause(false) }))
 	if s.metrics != nil {
-		mux.Handle("GET /metrics", s.metrics)
+		mux.Handle("GET "+metricsPath, s.metrics.Handler(true))
 	}
 	return mux
 }
+
+const metricsPath = "/metrics"
 
 func act(action func()) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		action()
 		w.WriteHeader(http.StatusNoContent)
 	}
-}
-
-func (s *Site) index(w http.ResponseWriter, _ *http.Request) {
-	var page bytes.Buffer
-	if err := index.Execute(&page, s.token); err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Cache-Control", "no-store") // the token is this process's
-	_, _ = page.WriteTo(w)
 }
 
 // asset serves an embedded file. Browsers ask each time whether it is still the same: a newer devloop may have the same address.

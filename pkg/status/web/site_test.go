@@ -3,7 +3,6 @@ package web
 
 import (
 	"encoding/json"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -36,8 +35,7 @@ func testSite(t *testing.T) (*Site, *status.Board, *asked) {
 	t.Helper()
 	board := status.NewBoard(nil)
 	var a asked
-	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "devloop_runs_total 1\n") })
-	site := New(board, metrics, a.actions())
+	site := New(board, NewMetrics(board), a.actions())
 	t.Cleanup(site.Close)
 	return site, board, &a
 }
@@ -53,6 +51,18 @@ func request(method, path string, headers ...string) *http.Request {
 			r.Header.Set(headers[i], headers[i+1])
 		}
 	}
+	return r
+}
+
+// ofUser is a request with the token.
+func ofUser(site *Site, r *http.Request) *http.Request {
+	r.Header.Set("Authorization", "Bearer "+site.Token())
+	return r
+}
+
+// ofPage is a request as a browser makes it that has opened the address.
+func ofPage(site *Site, r *http.Request) *http.Request {
+	r.AddCookie(&http.Cookie{Name: "devloop-4711", Value: site.Token()})
 	return r
 }
 
@@ -85,7 +95,7 @@ func TestRoutes(t *testing.T) {
 		{"DELETE", "/api/state", 405, ""},
 	} {
 		for name, handler := range map[string]http.Handler{"tcp": site.Handler(testPort), "socket": site.Local(nil)} {
-			w := answer(handler, request(test.method, test.path))
+			w := answer(handler, ofUser(site, request(test.method, test.path)))
 			if kind := w.Header().Get("Content-Type"); w.Code != test.code && w.Code != 307 || test.kind != "" && kind != test.kind {
 				t.Errorf("%s: %s %s: %d, %q", name, test.method, test.path, w.Code, kind)
 			}
@@ -98,12 +108,12 @@ func TestRoutes(t *testing.T) {
 
 func TestFileThatDidNotChangeIsNotSentAgain(t *testing.T) {
 	site, _, _ := testSite(t)
-	first := answer(site.Handler(testPort), request("GET", "/app.js"))
+	first := answer(site.Handler(testPort), ofUser(site, request("GET", "/app.js")))
 	tag := first.Header().Get("ETag")
 	if tag == "" || first.Header().Get("Cache-Control") != "no-cache" {
 		t.Fatalf("headers %v", first.Header())
 	}
-	if again := answer(site.Handler(testPort), request("GET", "/app.js", "If-None-Match", tag)); again.Code != 304 || again.Body.Len() != 0 {
+	if again := answer(site.Handler(testPort), ofUser(site, request("GET", "/app.js", "If-None-Match", tag))); again.Code != 304 || again.Body.Len() != 0 {
 		t.Errorf("it was sent again: %d", again.Code)
 	}
 }
@@ -123,18 +133,22 @@ func TestActions(t *testing.T) {
 		if w := answer(site.Local(nil), request("POST", path)); w.Code != 204 {
 			t.Errorf("%s by the socket: %d", path, w.Code)
 		}
-		if w := answer(site.Handler(testPort), request("POST", path, tokenHeader, site.token, "Origin", "http://localhost:4711", "Sec-Fetch-Site", "same-origin")); w.Code != 204 {
+		page := request("POST", strings.TrimSuffix(site.path, "/")+path, actHeader, "1", "Origin", "http://localhost:4711", "Sec-Fetch-Site", "same-origin")
+		if w := answer(site.Handler(testPort), ofPage(site, page)); w.Code != 204 {
 			t.Errorf("%s by the page: %d %s", path, w.Code, w.Body)
 		}
+		if w := answer(site.Handler(testPort), ofUser(site, request("POST", path))); w.Code != 204 {
+			t.Errorf("%s by a program with the token: %d %s", path, w.Code, w.Body)
+		}
 	}
-	if got := strings.Join(*asked, " "); got != "rebuild rebuild pause pause resume resume" {
+	if got := strings.Join(*asked, " "); got != "rebuild rebuild rebuild pause pause pause resume resume resume" {
 		t.Errorf("asked for %s", got)
 	}
 }
 
 func TestRefusals(t *testing.T) {
 	site, _, asked := testSite(t)
-	rebuild := []string{tokenHeader, site.token}
+	rebuild := []string{actHeader, "1"}
 	for _, test := range []struct {
 		name         string
 		method, path string
@@ -160,11 +174,10 @@ func TestRefusals(t *testing.T) {
 		{"a frame in another site", "GET", "/", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}, 403},
 		{"a link to more than the page", "GET", "/api/state", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, 403},
 		{"a form of another site", "POST", "/api/rebuild", append([]string{"Sec-Fetch-Site", "cross-site"}, rebuild...), 403},
-		{"no token", "POST", "/api/rebuild", nil, 403},
-		{"an empty token", "POST", "/api/pause", []string{tokenHeader, ""}, 403},
-		{"a wrong token", "POST", "/api/resume", []string{tokenHeader, site.token + "x"}, 403},
+		{"not by the page's script", "POST", "/api/rebuild", nil, 403},
+		{"an empty header", "POST", "/api/pause", []string{actHeader, ""}, 403},
 	} {
-		w := answer(site.Handler(testPort), request(test.method, test.path, test.headers...))
+		w := answer(site.Handler(testPort), ofPage(site, request(test.method, test.path, test.headers...)))
 		if w.Code != test.code {
 			t.Errorf("%s: %d, not %d", test.name, w.Code, test.code)
 		}
@@ -182,7 +195,7 @@ func TestRefusals(t *testing.T) {
 	if len(*asked) > 0 {
 		t.Errorf("was done in spite of it: %v", *asked)
 	}
-	if w := answer(site.Handler(80), request("GET", "/", "Host", "localhost")); w.Code != 200 {
+	if w := answer(site.Handler(80), ofUser(site, request("GET", "/", "Host", "localhost"))); w.Code != 200 {
 		t.Errorf("port 80, which browsers leave out: %d", w.Code)
 	}
 }
@@ -190,9 +203,9 @@ func TestRefusals(t *testing.T) {
 // The policy allows neither script nor style in the page itself: what is written so would silently do nothing.
 func TestPageKeepsToItsPolicy(t *testing.T) {
 	site, _, _ := testSite(t)
-	page := answer(site.Handler(testPort), request("GET", "/")).Body.String()
-	if !strings.Contains(page, `<meta name="devloop-token" content="`+site.token+`">`) {
-		t.Error("the page does not have the token")
+	page := answer(site.Handler(testPort), ofUser(site, request("GET", "/"))).Body.String()
+	if !strings.Contains(page, "<title>devloop</title>") || strings.Contains(page, site.Token()) {
+		t.Errorf("the page is not there, or hands out the token:\n%s", page)
 	}
 	for _, not := range []string{`<style`, `\sstyle=`, `\son[a-z]+=`, `<script(?:[^>]*)>[^<]`, `(?:src|href)="(?:https?:)?//`} {
 		if found := regexp.MustCompile(not).FindString(page); found != "" {
@@ -200,8 +213,8 @@ func TestPageKeepsToItsPolicy(t *testing.T) {
 		}
 	}
 	other, _, _ := testSite(t)
-	if len(site.token) < 26 || other.token == site.token || other.boot == site.boot {
-		t.Errorf("tokens %q and %q", site.token, other.token)
+	if len(site.token) < 26 || other.token == site.token || other.boot == site.boot || len(site.path) < 26 || other.path == site.path {
+		t.Errorf("tokens %q and %q, paths %q and %q", site.token, other.token, site.path, other.path)
 	}
 }
 

@@ -41,7 +41,7 @@ func open(t *testing.T, site *Site, path string, headers ...string) *tab {
 	t.Helper()
 	ctx, leave := context.WithCancel(t.Context())
 	to := &tab{header: http.Header{}, leave: leave, left: make(chan struct{})}
-	r := request("GET", path, headers...).WithContext(ctx)
+	r := ofUser(site, request("GET", path, headers...)).WithContext(ctx)
 	go func() {
 		defer close(to.left)
 		site.Handler(testPort).ServeHTTP(to, r)
@@ -375,7 +375,11 @@ func TestStalledReaderHoldsNothingUp(t *testing.T) {
 	server.Start()
 	defer server.Close()
 
-	response, err := http.Get(server.URL + "/api/stream")
+	r, err := http.NewRequest(http.MethodGet, server.URL+"/api/stream", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(ofUser(site, r))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -453,7 +457,7 @@ func TestReadersComeAndGo(t *testing.T) {
 			var got []string
 			id := ""
 			for len(got) < last {
-				messages, err := some(t.Context(), server.URL+"/api/events?follow=1&after="+id)
+				messages, err := some(t.Context(), site, server.URL+"/api/events?follow=1&after="+id)
 				if err != nil {
 					t.Error(err)
 					return
@@ -472,14 +476,14 @@ func TestReadersComeAndGo(t *testing.T) {
 }
 
 // some reads what comes until it has read something, and leaves.
-func some(ctx context.Context, url string) ([]message, error) {
+func some(ctx context.Context, site *Site, url string) ([]message, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
-	response, err := http.DefaultClient.Do(r)
+	response, err := http.DefaultClient.Do(ofUser(site, r))
 	if err != nil {
 		return nil, err
 	}

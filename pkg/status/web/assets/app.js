@@ -42,7 +42,7 @@ function announce() {
 stream.connect({
   connected: () => header.connected(true),
   lost: () => header.connected(false),
-  reset: () => location.reload(), // another devloop: its page may be another one, and its token is
+  locked: header.locked,
   line: logs.add,
   gap: (missed) => logs.gap(missed.lines),
   runs(list) {

@@ -16,7 +16,6 @@ const icons = {
 
 const signs = { starting: "○", working: "◌", healthy: "✓", failed: "✕", degraded: "▲", ending: "■" };
 
-const token = document.querySelector("meta[name=devloop-token]").content;
 const rebuild = byId("rebuild");
 const pause = byId("pause");
 let paused = false;
@@ -83,10 +82,17 @@ export function connected(yes) {
   say(byId("link"), yes ? "live" : `reconnecting… this is from ${clock(Date.now())}`);
 }
 
+// locked says that devloop no longer knows this page: what is shown is from the devloop before, and nothing comes any more.
+export function locked() {
+  connected(false);
+  document.title = `ended · ${byId("project").textContent}`;
+  say(byId("link"), "devloop was restarted: open the address in its log");
+}
+
 async function ask(action) {
   const refused = byId("refused");
   try {
-    const answer = await fetch(`/api/${action}`, { method: "POST", headers: { "X-Devloop-Token": token } });
+    const answer = await fetch(`api/${action}`, { method: "POST", headers: { "X-Devloop-Page": "1" } });
     refused.hidden = answer.ok;
     say(refused, answer.ok ? "" : await answer.text());
   } catch {

@@ -5,12 +5,12 @@ let offset = 0; // of devloop's clock from this one's
 // now is the time by devloop's clock, in milliseconds.
 export const now = () => Date.now() + offset;
 
-// connect calls to.state, to.runs, to.line and to.gap with what comes, to.connected and to.lost with how the stream is, and to.reset when
-// another devloop answers than before.
+// connect calls to.state, to.runs, to.line and to.gap with what comes, to.connected and to.lost with how the stream is, and to.locked when
+// another devloop answers than before, which lets nobody in who has not opened its own address.
 export function connect(to) {
   let last = "";
   const open = () => {
-    const source = new EventSource("/api/stream" + (last ? `?after=${encodeURIComponent(last)}` : ""));
+    const source = new EventSource("api/stream" + (last ? `?after=${encodeURIComponent(last)}` : ""));
     let fresh = true;
     const on = (kind, handle) =>
       source.addEventListener(kind, (message) => {
@@ -26,7 +26,6 @@ export function connect(to) {
     on("runs", to.runs);
     on("line", to.line);
     on("gap", to.gap);
-    on("reset", to.reset);
     source.addEventListener("open", () => {
       fresh = true;
       to.connected();
@@ -34,9 +33,11 @@ export function connect(to) {
     source.addEventListener("error", () => {
       to.lost();
       if (source.readyState === EventSource.CLOSED) {
-        setTimeout(open, 2000); // something else answered: the browser has given up
+        ask(); // something else was answered than a stream: the browser has given up, and does not say what it was
       }
     });
   };
+  const again = () => setTimeout(open, 2000);
+  const ask = () => fetch("api/state", { method: "HEAD" }).then((answer) => (answer.status === 403 ? to.locked() : again()), again);
   open();
 }

@@ -1,0 +1,221 @@
+// Tests of who is let in, with real servers and a client that keeps cookies as a browser does.
+package web
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/status"
+)
+
+// serve serves a site as devloop does, at that address or, if it is empty, at any.
+func serve(t *testing.T, site *Site, at string) *httptest.Server {
+	t.Helper()
+	server := httptest.NewUnstartedServer(nil)
+	if at != "" {
+		_ = server.Listener.Close()
+		var err error
+		if server.Listener, err = net.Listen("tcp4", at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server.Config.Handler = site.Handler(server.Listener.Addr().(*net.TCPAddr).Port)
+	server.Start()
+	t.Cleanup(server.Close)
+	return server
+}
+
+// visitor is a client with cookies.
+func visitor(t *testing.T) *http.Client {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Jar: jar, Transport: &http.Transport{}}
+	t.Cleanup(client.CloseIdleConnections)
+	return client
+}
+
+// fetch returns an answer, and its text.
+func fetch(t *testing.T, client *http.Client, method, url string, headers ...string) (*http.Response, string) {
+	t.Helper()
+	r, err := http.NewRequest(method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	response, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response, string(body)
+}
+
+func TestStrangerIsNotLetIn(t *testing.T) {
+	site, board, asked := testSite(t)
+	board.Sink(event.Event{Stage: "pod", Phase: event.Noted, Message: event.PodLog, Fields: []any{"line", "hello"}})
+	server := serve(t, site, "")
+	for _, client := range []struct {
+		name    string
+		headers []string
+	}{
+		{"nothing", nil},
+		{"an empty token", []string{"Authorization", "Bearer "}},
+		{"a wrong one", []string{"Authorization", "Bearer " + site.Token() + "x"}},
+		{"a part of it", []string{"Authorization", "Bearer " + site.Token()[1:]}},
+		{"another scheme", []string{"Authorization", "Basic " + site.Token()}},
+		{"a wrong cookie", []string{"Cookie", "devloop-" + portOf(server) + "=x"}},
+		{"another port's cookie", []string{"Cookie", "devloop-1=" + site.Token()}},
+		{"what a page sends to act", []string{actHeader, "1"}},
+	} {
+		for _, path := range []string{"/", "/?token=", "/?token=x", "/index.html", "/app.js", "/api/state", "/api/stream", "/api/events", "/api/events?follow=1",
+			"/api/state?token=" + site.Token(), site.path, site.path + "api/state", site.path + "metrics", "/nothing"} {
+			response, text := fetch(t, visitor(t), "GET", server.URL+path, client.headers...)
+			if response.StatusCode != 403 || text != howToGetIn+"\n" || !response.Close || len(response.Cookies()) > 0 {
+				t.Errorf("with %s, %s: %s, %q, cookies %v", client.name, path, response.Status, text, response.Cookies())
+			}
+		}
+		for _, path := range []string{"/api/rebuild", "/api/pause", "/api/resume", site.path + "api/rebuild"} {
+			if response, _ := fetch(t, visitor(t), "POST", server.URL+path, client.headers...); response.StatusCode != 403 {
+				t.Errorf("with %s, POST %s: %s", client.name, path, response.Status)
+			}
+		}
+	}
+	if len(*asked) > 0 {
+		t.Errorf("was done: %v", *asked)
+	}
+}
+
+func portOf(server *httptest.Server) string {
+	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
+	return port
+}
+
+func TestAddressOfTheLogLetsIn(t *testing.T) {
+	site, _, asked := testSite(t)
+	server := serve(t, site, "")
+	address := site.Address(server.Listener.Addr().String()).String()
+	if !strings.HasPrefix(address, server.URL+"/?token=") {
+		t.Fatalf("the address is %s", address)
+	}
+	once := visitor(t)
+	once.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	response, _ := fetch(t, once, "GET", address)
+	cookies := response.Cookies()
+	if response.StatusCode != 303 || len(cookies) != 1 || response.Header.Get("Cache-Control") != "no-store" || response.Header.Get("Referrer-Policy") != "no-referrer" {
+		t.Fatalf("%s, %v", response.Status, response.Header)
+	}
+	if c := cookies[0]; !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Path != site.path || c.Domain != "" || c.Name != "devloop-"+portOf(server) || c.MaxAge != 0 {
+		t.Errorf("the cookie is %s", c)
+	}
+
+	client := visitor(t)
+	response, text := fetch(t, client, "GET", address)
+	page := response.Request.URL.String()
+	if response.StatusCode != 200 || !strings.Contains(text, "<title>devloop</title>") || strings.Contains(page, site.Token()) || strings.Contains(text, site.Token()) {
+		t.Errorf("%s at %s:\n%s", response.Status, page, text)
+	}
+	for _, path := range []string{"app.js", "style.css", "api/state", "api/events", "metrics"} {
+		if response, _ := fetch(t, client, "GET", page+path); response.StatusCode != 200 {
+			t.Errorf("%s: %s", path, response.Status)
+		}
+	}
+	if response, text := fetch(t, client, "POST", page+"api/rebuild"); response.StatusCode != 403 || !strings.Contains(text, actHeader) {
+		t.Errorf("a POST that a form could make: %s %s", response.Status, text)
+	}
+	if response, _ := fetch(t, client, "POST", page+"api/rebuild", actHeader, "1"); response.StatusCode != 204 || len(*asked) != 1 {
+		t.Errorf("%s, asked for %v", response.Status, *asked)
+	}
+
+	// A server of somebody else at another port of this host gets none of it.
+	other, err := url.Parse("http://127.0.0.1:1/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sent := client.Jar.Cookies(other); len(sent) > 0 {
+		t.Errorf("another port is sent %v", sent)
+	}
+}
+
+// A browser sends no strict cookie to where another site has led it: our own answer leads on.
+func TestLinkOfAnotherSiteLetsIn(t *testing.T) {
+	site, _, _ := testSite(t)
+	w := answer(site.Handler(testPort), request("GET", "/?token="+site.Token(), "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"))
+	if w.Code != 200 || w.Header().Get("Refresh") != "0; url="+site.path || len(w.Result().Cookies()) != 1 {
+		t.Errorf("%d, %v", w.Code, w.Header())
+	}
+	w = answer(site.Handler(testPort), request("GET", "/?token="+site.Token(), "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"))
+	if w.Code != 403 || len(w.Result().Cookies()) != 0 {
+		t.Errorf("an image: %d, %v", w.Code, w.Header())
+	}
+}
+
+// A devloop that takes the place of another has another token: a page that is still open is told how to get in.
+func TestRestartedDevloop(t *testing.T) {
+	first, _, _ := testSite(t)
+	server := serve(t, first, "")
+	client, at := visitor(t), server.Listener.Addr().String()
+	response, _ := fetch(t, client, "GET", first.Address(at).String())
+	page := response.Request.URL.String()
+	client.CloseIdleConnections()
+	server.Close()
+
+	second, _, _ := testSite(t)
+	serve(t, second, at)
+	for _, path := range []string{"", "api/state", "api/stream"} {
+		if response, text := fetch(t, client, "GET", page+path); response.StatusCode != 403 || text != howToGetIn+"\n" {
+			t.Errorf("/%s: %s %s", path, response.Status, text)
+		}
+	}
+	if response, text := fetch(t, client, "GET", second.Address(at).String()); response.StatusCode != 200 || !strings.Contains(text, "<title>devloop</title>") {
+		t.Errorf("its own address: %s %s", response.Status, text)
+	}
+}
+
+// Figures are for everybody, names are not.
+func TestMetricsTellStrangersNoNames(t *testing.T) {
+	board := status.NewBoard(nil)
+	site := New(board, NewMetrics(board), Actions{})
+	t.Cleanup(site.Close)
+	ready := func(target, local string) {
+		board.Sink(event.Event{Stage: "forward", Phase: event.Noted, Message: "forward", Fields: []any{"target", target, "local", local, "state", "ready", "pods", "web-1"}})
+	}
+	ready("service old/web", "127.0.0.1:8001") // whose last words came after those of its successor
+	ready("service shop/web", "127.0.0.1:8001")
+	ready("service shop/db", "127.0.0.1:5432")
+	server := serve(t, site, "")
+	response, text := fetch(t, visitor(t), "GET", server.URL+"/metrics")
+	for _, want := range []string{`devloop_runs_total{outcome="succeeded"} 0`, "devloop_healthy 0",
+		`devloop_forward_state{local="127.0.0.1:8001",state="ready",target=""} 1`, `devloop_forward_connections{kind="open",local="127.0.0.1:5432",target=""} 0`} {
+		if response.StatusCode != 200 || !strings.Contains(text, want+"\n") {
+			t.Errorf("%s: no %s in\n%s", response.Status, want, text)
+		}
+	}
+	for _, name := range []string{"shop", "web", "service"} {
+		if strings.Contains(text, name) {
+			t.Errorf("a stranger is told %s:\n%s", name, text)
+		}
+	}
+	response, text = fetch(t, visitor(t), "GET", server.URL+"/metrics", "Authorization", "Bearer "+site.Token())
+	if want := `devloop_forward_state{local="127.0.0.1:8001",state="ready",target="service shop/web"} 1`; response.StatusCode != 200 || !strings.Contains(text, want+"\n") {
+		t.Errorf("%s: no %s in\n%s", response.Status, want, text)
+	}
+	if response, _ := fetch(t, visitor(t), "POST", server.URL+"/metrics"); response.StatusCode != 403 {
+		t.Errorf("POST: %s", response.Status)
+	}
+}
