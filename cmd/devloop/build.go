@@ -42,7 +42,7 @@ asked and not changed.`,
 				return err
 			}
 			if asJSON {
-				return writeJSON(cmd.OutOrStdout(), images)
+				return writeJSON(dataOut(cmd), images)
 			}
 			return printImages(cmd.OutOrStdout(), images)
 		},

@@ -10,6 +10,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status"
@@ -17,7 +19,7 @@ import (
 
 // showChain has the devloop that is meant look now. The error is that of a broken chain; or why what runs need not be what is on the disk: the last
 // run failed, or one is under way.
-func showChain(ctx context.Context, o *options, out io.Writer, asJSON bool) error {
+func showChain(ctx context.Context, o *options, cmd *cobra.Command, asJSON bool) error {
 	r, err := findRunning(ctx, o)
 	if err != nil {
 		return err
@@ -38,9 +40,9 @@ func showChain(ctx context.Context, o *options, out io.Writer, asJSON bool) erro
 		chain.Error, chain.Hint = "the chain cannot be looked at now: "+notLooked.Error(), "what is shown is what was found last"
 	}
 	if asJSON {
-		err = writeJSON(out, chain)
+		err = writeJSON(dataOut(cmd), chain)
 	} else {
-		err = writeChain(out, chain)
+		err = writeChain(cmd.OutOrStdout(), chain)
 	}
 	if err != nil {
 		return err
@@ -85,7 +87,7 @@ func writeChain(to io.Writer, chain status.Chain) error {
 				_, _ = fmt.Fprintln(out)
 			}
 			image = l.Image
-			_, _ = fmt.Fprintln(out, image)
+			_, _ = fmt.Fprintln(out, event.Printable(image))
 		}
 		state := "ok"
 		switch {
@@ -94,7 +96,7 @@ func writeChain(to io.Writer, chain status.Chain) error {
 		case l.Older:
 			state = "older than " + shortID(l.Want) + ", nothing replaces it"
 		}
-		_, _ = fmt.Fprintf(out, "  %s %s\t%s\t%s\n", places[l.Place], l.Name, shortID(l.Is), state)
+		_, _ = fmt.Fprintf(out, "  %s %s\t%s\t%s\n", places[l.Place], event.Printable(l.Name), event.Printable(shortID(l.Is)), event.Printable(state))
 	}
 	return out.Flush()
 }

@@ -154,9 +154,12 @@ func writeClusters(to io.Writer, all, old event.DaskClusters) error {
 	return out.Flush()
 }
 
+// clusterColumns is the format of columns.
+const clusterColumns = "%s\t%s\t%s\t%d\t%s"
+
 // columns are what a table says of a cluster.
 func columns(c event.DaskCluster) string {
-	return fmt.Sprintf("%s\t%s\t%s\t%d\t%s", c.FullName(), dash(c.Owner), c.Image, c.Workers, age(c.Since))
+	return fmt.Sprintf(clusterColumns, event.Printable(c.FullName()), event.Printable(dash(c.Owner)), event.Printable(c.Image), c.Workers, age(c.Since))
 }
 
 // writeOld is the part of devloop status about clusters that run an older image.
@@ -166,6 +169,6 @@ func writeOld(line func(format string, args ...any), old event.DaskClusters) {
 	}
 	line("\nSTALE CLUSTER\tOWNER\tIMAGE\tWORKERS\tAGE")
 	for _, c := range old {
-		line("%s", columns(c))
+		line(clusterColumns, c.FullName(), dash(c.Owner), c.Image, c.Workers, age(c.Since))
 	}
 }

@@ -11,9 +11,9 @@ import (
 
 func newCompletionCommand() *cobra.Command {
 	scripts := map[string]func(*cobra.Command) error{
-		"bash": func(cmd *cobra.Command) error { return cmd.Root().GenBashCompletionV2(cmd.OutOrStdout(), true) },
-		"zsh":  func(cmd *cobra.Command) error { return cmd.Root().GenZshCompletion(cmd.OutOrStdout()) },
-		"fish": func(cmd *cobra.Command) error { return cmd.Root().GenFishCompletion(cmd.OutOrStdout(), true) },
+		"bash": func(cmd *cobra.Command) error { return cmd.Root().GenBashCompletionV2(dataOut(cmd), true) },
+		"zsh":  func(cmd *cobra.Command) error { return cmd.Root().GenZshCompletion(dataOut(cmd)) },
+		"fish": func(cmd *cobra.Command) error { return cmd.Root().GenFishCompletion(dataOut(cmd), true) },
 	}
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish",

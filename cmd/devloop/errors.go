@@ -80,13 +80,13 @@ func (p *printer) end(err error, code int) {
 		if f.problems == nil { // else file:line:column comes first, where editors look for it
 			message = "devloop: " + message
 		}
-		_, _ = fmt.Fprintln(p.out, message)
+		_, _ = fmt.Fprintln(p.plain, message)
 		if f.hint != "" {
-			_, _ = fmt.Fprintln(p.out, "  → "+f.hint)
+			_, _ = fmt.Fprintln(p.plain, "  → "+f.hint)
 		}
 		if p.verbose {
 			for _, cause := range f.causes {
-				_, _ = fmt.Fprintln(p.out, "    because "+cause)
+				_, _ = fmt.Fprintln(p.plain, "    because "+cause)
 			}
 		}
 	}

@@ -110,7 +110,7 @@ func (l *live) draw() {
 	width := l.width()
 	lines := make([]string, len(l.bars))
 	for i, bar := range l.bars {
-		lines[i] = ansi.Truncate(bar.text(time.Now()), width-1, "…") // a full line would break
+		lines[i] = ansi.Truncate(event.Printable(bar.text(time.Now())), width-1, "…") // a full line would break
 	}
 	_, _ = l.File.WriteString(strings.Join(lines, "\n"))
 	l.drawn = len(lines)

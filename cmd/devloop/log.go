@@ -95,7 +95,8 @@ func (l *logger) close() {
 // printer writes lines in one of the formats. It is safe for concurrent use: charmbracelet's loggers share a writer without a lock.
 type printer struct {
 	mu      sync.Mutex
-	out     io.Writer
+	out     io.Writer     // the file itself, or the terminal with its live lines
+	plain   *visible      // before it, for text without colours
 	lines   *log.Logger   // text and logfmt
 	now     time.Time     // of the line that is being written
 	json    *json.Encoder // nil for the other formats
@@ -114,6 +115,9 @@ func newPrinter(out io.Writer) *printer {
 	// Libraries that log by themselves would write between our lines.
 	klog.SetLogger(logr.Discard())
 	stdlog.SetOutput(io.Discard)
+	if v, ok := out.(*visible); ok { // which the lines get again, but for their colours
+		out = v.out
+	}
 	p := &printer{out: out, secrets: &event.Secrets{}}
 	if terminal, ok := out.(*os.File); ok {
 		if p.live = newLive(terminal); p.live != nil {
@@ -125,7 +129,7 @@ func newPrinter(out io.Writer) *printer {
 }
 
 func (p *printer) configure(format string, verbose, quiet bool) {
-	p.text, p.verbose, p.quiet, p.json = format == formatText, verbose, quiet, nil
+	p.text, p.verbose, p.quiet, p.json, p.plain = format == formatText, verbose, quiet, nil, &visible{out: p.out}
 	options := log.Options{Level: log.DebugLevel, ReportTimestamp: true, TimeFormat: "15:04:05.000",
 		TimeFunction: func(time.Time) time.Time { return p.now }}
 	switch format {
@@ -133,9 +137,12 @@ func (p *printer) configure(format string, verbose, quiet bool) {
 		options.Formatter, options.TimeFormat = log.LogfmtFormatter, event.TimeFormat
 	case formatJSON:
 		p.json = json.NewEncoder(p.out)
+		if p.live != nil {
+			p.json = json.NewEncoder(p.plain)
+		}
 		p.json.SetEscapeHTML(false)
 	}
-	p.lines = log.NewWithOptions(p.out, options)
+	p.lines = log.NewWithOptions(&visible{out: p.out, colours: p.text}, options)
 	if p.live != nil { // which hides from the library that it is a terminal
 		p.lines.SetColorProfile(termenv.NewOutput(p.live.File).EnvColorProfile())
 	}
@@ -205,7 +212,7 @@ func (p *printer) write(e event.Event, f fact) {
 	}
 	p.now = e.Time
 	if p.text && e.Message == event.PodLog { // what a pod printed is for reading
-		p.ofPod(e).Log(levels[event.Level(fmt.Sprint(e.Field("level")))], fmt.Sprint(e.Field("line")))
+		p.ofPod(e).Log(levels[event.Level(fmt.Sprint(e.Field("level")))], event.Printable(fmt.Sprint(e.Field("line"))))
 		return
 	}
 	fields, message := status.Flat(e), inWords(e)
@@ -238,7 +245,11 @@ func (p *printer) write(e event.Event, f fact) {
 	if len(f.causes) > 0 {
 		fields = append(fields, "causes", strings.Join(f.causes, "\n"))
 	}
-	p.lines.WithPrefix(e.Stage).Log(levels[e.Level()], message, unreserved(fields)...)
+	fields = unreserved(fields)
+	if p.text { // the others have escapes of their own
+		message, fields = event.Printable(message), visibleFields(fields)
+	}
+	p.lines.WithPrefix(e.Stage).Log(levels[e.Level()], message, fields...)
 }
 
 // forPeople are the fields as they are read best: of a forward's state what the message does not say, and on a terminal sizes with a unit, and as much of
@@ -289,7 +300,7 @@ func (p *printer) ofPod(e event.Event) *log.Logger {
 	if !strings.Contains(pod, container) { // else the pod's name says which it is
 		pod += "/" + container
 	}
-	lines := p.lines.WithPrefix(pod)
+	lines := p.lines.WithPrefix(event.Printable(pod))
 	sum := fnv.New32a()
 	_, _ = sum.Write([]byte(pod)) // a hash takes all
 	styles := log.DefaultStyles()
@@ -328,9 +339,26 @@ var reserved = []string{log.TimestampKey, log.LevelKey, log.CallerKey, log.Prefi
 
 // unreserved gives fields with a reserved name another one.
 func unreserved(fields []any) []any {
+	fields = slices.Clone(fields)
 	for i := 0; i < len(fields); i += 2 {
 		if key, ok := fields[i].(string); ok && slices.Contains(reserved, key) {
 			fields[i] = key + "_"
+		}
+	}
+	return fields
+}
+
+// visibleFields makes keys and values visible, before a line gets its colours. Lines within a value stay lines: they are indented.
+func visibleFields(fields []any) []any {
+	for i, value := range fields {
+		switch value.(type) {
+		case nil, bool, int, int64, uint64, float64, time.Duration, time.Time:
+			continue
+		}
+		if text := fmt.Sprint(value); i%2 == 0 {
+			fields[i] = event.Printable(text)
+		} else {
+			fields[i] = event.Visible(text)
 		}
 	}
 	return fields

@@ -80,6 +80,8 @@ Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop 
 	})
 	root.SetHelpCommand(newHelpCommand())
 	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetOut(&visible{out: os.Stdout})
+	root.SetErr(&visible{out: os.Stderr})
 	o.register(root)
 	root.Flags().BoolVar(&d.cleanup, "cleanup", true, "remove what was deployed when devloop ends")
 	root.Flags().BoolVar(&once, "once", false, "the same as devloop run: one turn, and what was deployed stays")

@@ -33,7 +33,7 @@ tags that the images' inputs ask for, whether they are built or not. Nothing is 
 				if err != nil {
 					return err
 				}
-				_, err = io.WriteString(cmd.OutOrStdout(), manifests)
+				_, err = io.WriteString(dataOut(cmd), manifests)
 				return err
 			})
 		},

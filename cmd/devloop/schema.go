@@ -16,7 +16,7 @@ func newSchemaCommand() *cobra.Command {
   # yaml-language-server: $schema=devloop.schema.json`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := cmd.OutOrStdout().Write(config.Schema())
+			_, err := dataOut(cmd).Write(config.Schema())
 			return err
 		},
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -34,7 +33,7 @@ Exit codes: 0 the same, 1 something differs, 2 your input is wrong, 3 no cluster
 			if err != nil {
 				return err
 			}
-			if err := writeSkew(cmd.OutOrStdout(), c, asJSON); err != nil {
+			if err := writeSkew(cmd, c, asJSON); err != nil {
 				return err
 			}
 			if !c.Same() {
@@ -47,9 +46,9 @@ Exit codes: 0 the same, 1 something differs, 2 your input is wrong, 3 no cluster
 	return cmd
 }
 
-func writeSkew(out io.Writer, c proof.Comparison, asJSON bool) error {
+func writeSkew(cmd *cobra.Command, c proof.Comparison, asJSON bool) error {
 	if asJSON {
-		return writeJSON(out, struct {
+		return writeJSON(dataOut(cmd), struct {
 			Same bool `json:"same"`
 			proof.Comparison
 		}{c.Same(), c})
@@ -58,7 +57,7 @@ func writeSkew(out io.Writer, c proof.Comparison, asJSON bool) error {
 	if c.Same() {
 		text = strings.Replace(sameIn(c), " in ", " libraries in ", 1)
 	}
-	_, err := fmt.Fprintln(out, text)
+	_, err := fmt.Fprintln(cmd.OutOrStdout(), text)
 	return err
 }
 

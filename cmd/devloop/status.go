@@ -51,7 +51,7 @@ Exit codes: 0 shown, and with --wait, it is so, and with --chain, it is whole; 1
 			ctx, _, stop := interruptible(cmd.Context(), o.printer, nil)
 			defer stop()
 			if chain {
-				err := showChain(ctx, o, cmd.OutOrStdout(), asJSON)
+				err := showChain(ctx, o, cmd, asJSON)
 				if ctx.Err() != nil {
 					return errInterrupted
 				}
@@ -65,7 +65,7 @@ Exit codes: 0 shown, and with --wait, it is so, and with --chain, it is whole; 1
 				return err
 			}
 			if asJSON {
-				return errors.Join(err, writeJSON(cmd.OutOrStdout(), *state))
+				return errors.Join(err, writeJSON(dataOut(cmd), *state))
 			}
 			return errors.Join(err, writeStatus(cmd.OutOrStdout(), *state))
 		},
@@ -147,7 +147,14 @@ const shownRuns = 5
 // writeStatus writes a State for people.
 func writeStatus(to io.Writer, s status.State) error {
 	out := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	line := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) } // Flush tells
+	line := func(format string, args ...any) {
+		for i, arg := range args {
+			if text, ok := arg.(string); ok { // in one line, and without a tab that would begin a column
+				args[i] = event.Printable(text)
+			}
+		}
+		_, _ = fmt.Fprintf(out, format+"\n", args...) // Flush tells
+	}
 	health := string(s.Health)
 	if s.Paused {
 		health += ", paused"
@@ -239,7 +246,7 @@ func dash(text string) string {
 func brief(text string) string {
 	const room = 100 // columns
 	line, _, _ := strings.Cut(text, "\n")
-	return ansi.Truncate(line, room, "…")
+	return ansi.Truncate(event.Printable(line), room, "…")
 }
 
 // age is for how long something is, in its largest unit.

@@ -2,11 +2,14 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -92,6 +95,34 @@ func TestLinesFitTheTerminal(t *testing.T) {
 	})
 	if !strings.Contains(strings.ReplaceAll(said, "\r\n", ""), strings.TrimSpace(long)) {
 		t.Errorf("it is cut: %q", said)
+	}
+}
+
+// What programs read is exact in a file and a pipe; a person's terminal shows escapes, also of JSON in the log.
+func TestDataOnTerminal(t *testing.T) {
+	cmd := &cobra.Command{}
+	write := func(file *os.File) {
+		cmd.SetOut(&visible{out: file})
+		if _, err := io.WriteString(dataOut(cmd), "a\u202eb\x1b[31m\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	said := onTerminal(t, 80, func(p *printer) {
+		write(p.live.File)
+		p.configure(formatJSON, false, false)
+		p.event(event.Event{Stage: "node", Phase: event.Noted, Message: "\u202e"})
+	})
+	if !strings.HasPrefix(said, `a\u202eb\x1b[31m`) || !strings.Contains(said, `"msg":"\u202e"`) {
+		t.Errorf("%q", said)
+	}
+	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	write(file)
+	if content, err := os.ReadFile(file.Name()); err != nil || string(content) != "a\u202eb\x1b[31m\n" {
+		t.Errorf("%q, %v", content, err)
 	}
 }
 

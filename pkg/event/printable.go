@@ -1,14 +1,17 @@
 package event
 
 import (
+	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/charmbracelet/x/ansi"
 )
 
-// Printable is what some program has said, in one line and without what a terminal would obey: escape sequences, control characters, changes of
-// the direction of writing.
+// Printable is what some program has said, in one line and without what a terminal would obey: escape sequences and control
+// characters are left out, as programs mean them to be seen by nobody, and what else does not show is Visible.
 func Printable(text string) string {
 	plain := true
 	for i := 0; i < len(text) && plain; i++ {
@@ -17,13 +20,58 @@ func Printable(text string) string {
 	if plain { // nearly always
 		return text
 	}
-	return strings.Map(func(r rune) rune {
+	text = strings.Map(func(r rune) rune {
 		switch {
 		case unicode.IsSpace(r):
 			return ' '
-		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r):
+		case unicode.IsControl(r):
 			return -1
 		}
 		return r
 	}, strings.ToValidUTF8(ansi.Strip(text), "\uFFFD"))
+	return Visible(text)
+}
+
+// Visible returns text with an escape of Go, \x1b or \u202e, for everything that a terminal obeys or that does not show: control characters
+// other than the end of a line and the tab, Unicode's format characters (changes of the direction of writing, zero width, tags),
+// line and paragraph separators, and bytes that are no UTF-8.
+func Visible(text string) string {
+	if first := firstUnprintable(text); first < 0 { // nearly always
+		return text
+	}
+	var out strings.Builder
+	for text != "" {
+		first := firstUnprintable(text)
+		if first < 0 {
+			first = len(text)
+		}
+		out.WriteString(text[:first])
+		if text = text[first:]; text == "" {
+			break
+		}
+		r, size := utf8.DecodeRuneInString(text)
+		if r == utf8.RuneError {
+			fmt.Fprintf(&out, `\x%02x`, text[0])
+		} else {
+			out.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		}
+		text = text[size:]
+	}
+	return out.String()
+}
+
+// firstUnprintable returns where the first character is that is to be shown as an escape, -1 if there is none.
+func firstUnprintable(text string) int {
+	for i, r := range text {
+		switch {
+		case ' ' <= r && r <= '~', r == '\n', r == '\t':
+		case r == utf8.RuneError:
+			if _, size := utf8.DecodeRuneInString(text[i:]); size == 1 {
+				return i
+			}
+		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp):
+			return i
+		}
+	}
+	return -1
 }

@@ -1,0 +1,74 @@
+// What commands and the log print, just before a person reads it.
+package main
+
+import (
+	"io"
+	"os"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// visible writes text for people: whatever a terminal would obey becomes an escape that can be read (event.Visible), however the text is cut
+// into writes. It is not safe for concurrent use.
+type visible struct {
+	out io.Writer
+	// colours may pass. What is written must have been made visible before, so that all colours in it are devloop's own.
+	colours bool
+	rest    []byte // the beginning of a character whose end has not been written yet
+}
+
+// colour is an escape sequence that changes how text looks (SGR), as lipgloss writes it.
+var colour = regexp.MustCompile(`\x1b\[[0-9;]*m`)
+
+func (v *visible) Write(p []byte) (int, error) {
+	text := append(v.rest, p...)
+	whole := wholeCharacters(text)
+	v.rest = append([]byte(nil), text[whole:]...)
+	if _, err := v.out.Write([]byte(v.text(string(text[:whole])))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (v *visible) text(text string) string {
+	if !v.colours {
+		return event.Visible(text)
+	}
+	var out strings.Builder
+	last := 0
+	for _, at := range colour.FindAllStringIndex(text, -1) {
+		out.WriteString(event.Visible(text[last:at[0]]))
+		out.WriteString(text[at[0]:at[1]])
+		last = at[1]
+	}
+	out.WriteString(event.Visible(text[last:]))
+	return out.String()
+}
+
+// wholeCharacters returns how much of text is left of a character at its end that may go on.
+func wholeCharacters(text []byte) int {
+	for i := len(text) - 1; i >= max(0, len(text)-utf8.UTFMax+1); i-- {
+		if utf8.RuneStart(text[i]) {
+			if utf8.FullRune(text[i:]) {
+				return len(text)
+			}
+			return i
+		}
+	}
+	return len(text)
+}
+
+// dataOut is where a command writes what programs read. It is exact, but on a terminal, where a person reads it.
+func dataOut(cmd *cobra.Command) io.Writer {
+	if v, ok := cmd.OutOrStdout().(*visible); ok {
+		if file, ok := v.out.(*os.File); ok && !isTerminal(file) {
+			return file
+		}
+	}
+	return cmd.OutOrStdout()
+}
