@@ -12,7 +12,7 @@ up() {
   [[ $GRACE =~ ^([1-9][0-9])?$ ]] || die "a node's grace is 10 to 99 seconds, not $GRACE"
   build
   place "$NAME"
-  local inputs="$RUNTIME $COUNT${GRACE:+ $GRACE} $KUBE $ROOTFS $images" begin=$SECONDS workers=() node
+  local inputs="$RUNTIME $COUNT${GRACE:+ $GRACE}${ELSEWHERE:+ elsewhere} $KUBE $ROOTFS $images" begin=$SECONDS workers=() node
   at "$NAME"
   if [ -e "$RUN/ready" ] && alive; then
     say "cluster $NAME is already up"
@@ -204,7 +204,15 @@ await_control_plane() {
   start dns kube dns --kubeconfig $conf/dns.conf --listen "$IP:53"
 }
 
+# A boot ID is the kernel's, and all nodes have this machine's. The kubelet reports what stands there.
+move_elsewhere() {
+  in_node bash -euc '
+    cat /proc/sys/kernel/random/uuid > /run/boot_id
+    mount --bind /run/boot_id /proc/sys/kernel/random/boot_id' || die "node $NODE: it could not be given another boot ID"
+}
+
 start_agents() {
+  [ -z "$ELSEWHERE" ] || move_elsewhere
   start kubelet kubelet --config=/etc/kubernetes/kubelet.yaml --kubeconfig=/etc/kubernetes/kubelet-client.conf \
     --hostname-override="$NODE" --node-ip="$IP" --v=2
   start kube-proxy kube-proxy --config=/etc/kubernetes/kube-proxy.yaml
