@@ -30,7 +30,10 @@ type control struct {
 	shown  *atomic.Pointer[podFilter] // which lines of pods the terminal shows
 	filter *podFilter                 // when it shows some
 
+	// What stays when run begins again.
 	paused bool
+	next   loop.Change
+	due    bool // next waits to be taken by the loop
 }
 
 // ask is what may be asked of the loop from outside.
@@ -47,24 +50,25 @@ func (c *control) run(ctx context.Context, changes chan<- loop.Change) {
 	rests := atRest
 	resting := time.NewTimer(rests[0])
 	defer resting.Stop()
-	var next loop.Change
-	var out chan<- loop.Change // changes while there is a next one
 	ask := func() {
+		c.next.Asked, c.due = true, true
 		c.session.builder.Refresh()
-		next.Asked, out = true, changes
 	}
 	for {
-		batches := c.batches
-		if c.paused || out != nil {
+		batches, out := c.batches, changes
+		if c.paused || c.due {
 			batches = nil
+		}
+		if !c.due {
+			out = nil
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case batch := <-batches:
-			next, out = loop.Change{Paths: batch.Paths, Since: batch.Since, Until: batch.Until}, changes
-		case out <- next:
-			next, out = loop.Change{}, nil
+			c.next, c.due = loop.Change{Paths: batch.Paths, Since: batch.Since, Until: batch.Until}, true
+		case out <- c.next:
+			c.next, c.due = loop.Change{}, false
 			rests = atRest
 			resting.Reset(rests[0])
 		case <-resting.C:

@@ -63,7 +63,10 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer p.stop()
-	running.Go(func() {
+	keep := func(ctx context.Context, stage, what string, work func(context.Context)) {
+		running.Go(func() { sink.For(stage).Keep(ctx, what, work) })
+	}
+	keep(ctx, "watch", "watcher", func(ctx context.Context) {
 		if err := s.watcher.Run(ctx); err != nil {
 			sink.For("watch").Warn("changes are no longer seen", err)
 		}
@@ -71,9 +74,9 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	following, unfollow := context.WithCancel(context.WithoutCancel(ctx)) // pods are worth a look also while they end
 	defer unfollow()
 	running.Go(func() { deploy.FollowPods(following, s.cluster.Client, sink, s.pods, s.prover.replaced) })
-	running.Go(func() { s.prover.run(ctx, sink) })
-	running.Go(func() { s.syncer.run(ctx) })
-	running.Go(func() { s.libraries.run(ctx) })
+	keep(ctx, "proof", "proof", func(ctx context.Context) { s.prover.run(ctx, sink) })
+	keep(ctx, "local", "requirements", s.syncer.run)
+	keep(ctx, "proof", "libraries", s.libraries.run)
 	sink.For("loop").Note(event.DevloopStarted, "project", p.config.Name, "cluster", s.cluster.Context, "folder", p.config.Dir)
 	if v.page != nil {
 		asking.say.Note(event.PageOpens, "url", v.page) // a *url.URL: secrets are taken out of texts
@@ -87,15 +90,19 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 		asking.keys = k.keys
 		asking.say.Note("keys", "help", "?")
 	}
-	running.Go(func() { asking.run(ctx, changes) })
-	loop.New(s.load, watching{s.watcher}, changes, sink).Run(ctx)
+	keep(ctx, "devloop", "control", func(ctx context.Context) { asking.run(ctx, changes) })
+	broken := sink.For("loop").Contain("loop", func() { loop.New(s.load, watching{s.watcher}, changes, sink).Run(ctx) })
+	if broken != nil { // it cannot go on, but nothing is left behind
+		broken = toldError{broken}
+		p.stop()
+	}
 
 	answered() // what it has started for an answer is no longer there
 	if !d.cleanup {
 		sink.For("cleanup").Note("everything stays as it is", "remove it with", "devloop delete")
-		return nil
+		return broken
 	}
-	return s.cleanup(context.WithoutCancel(ctx), "Ctrl+C again", deploy.Removal{})
+	return errors.Join(broken, s.cleanup(context.WithoutCancel(ctx), "Ctrl+C again", deploy.Removal{}))
 }
 
 // watching is the watcher as the loop has it.

@@ -355,7 +355,9 @@ func (d *doctor) lookAtWatching(ctx context.Context) (string, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
-	go func() { ended <- watcher.Run(ctx) }()
+	go func() {
+		ended <- event.Guard(func() error { return watcher.Run(ctx) })
+	}()
 	err = watcher.Watch(d.inputs(ctx))
 	cancel()
 	if err := errors.Join(err, <-ended); err != nil {

@@ -100,7 +100,8 @@ func (l *libraries) run(ctx context.Context) {
 		l.mu.Unlock()
 		again = nil
 		if l.session.syncer.wait(comparing) == nil {
-			err := l.session.sink.For("proof").Guard("libraries", func() error { return l.compare(comparing, now) }) // it was told
+			var err error // which was told
+			_ = l.session.sink.For("proof").Contain("libraries", func() { err = l.compare(comparing, now) })
 			if event.IsTransient(err) && ctx.Err() == nil {
 				again = time.After(lookAgain)
 			}

@@ -48,6 +48,7 @@ type logger struct {
 	events  chan event.Event
 	dropped atomic.Int64
 	done    sync.WaitGroup
+	broken  sync.Once // a line could not be printed
 }
 
 func newLogger(p *printer) *logger {
@@ -55,18 +56,31 @@ func newLogger(p *printer) *logger {
 	l.done.Go(func() {
 		var told time.Time
 		for e := range l.events {
-			p.event(e)
+			l.print(e)
 			if time.Since(told) < dropInterval {
 				continue
 			}
 			if n := l.dropped.Swap(0); n > 0 {
 				told = time.Now()
-				p.event(event.Event{Time: told, Stage: "log", Phase: event.Warned,
+				l.print(event.Event{Time: told, Stage: "log", Phase: event.Warned,
 					Message: "the terminal is too slow, lines were dropped", Fields: []any{"lines", n}})
 			}
 		}
 	})
 	return l
+}
+
+// print prints an event, whatever becomes of it: a line that panics is lost, and a plain one says so.
+func (l *logger) print(e event.Event) {
+	err := event.Guard(func() error {
+		l.printer.event(e)
+		return nil
+	})
+	if err != nil {
+		l.broken.Do(func() {
+			_, _ = fmt.Fprintf(os.Stderr, "devloop: %q cannot be shown: %q\n  → %s\n", e.Message, err, event.Hint(err))
+		})
+	}
 }
 
 // sink is l's event.Sink. It must not be called after close.
@@ -151,9 +165,7 @@ func (p *printer) configure(format string, verbose, quiet bool) {
 // event writes one event. An error is shown where the whole run failed, not again for each step on the way up.
 func (p *printer) event(e event.Event) {
 	if p.live != nil && p.text {
-		p.mu.Lock()
-		p.live.take(e)
-		p.mu.Unlock()
+		p.locked(func() { p.live.take(e) })
 	}
 	if e.Phase == event.Progress {
 		return
@@ -165,12 +177,17 @@ func (p *printer) event(e event.Event) {
 			f.causes = causes(e.Err)
 		}
 	}
-	p.mu.Lock()
-	p.write(e, f)
-	p.mu.Unlock()
+	p.locked(func() { p.write(e, f) })
 	if p.file != nil {
 		p.file.event(e)
 	}
+}
+
+// locked gives the lock back also if work panics.
+func (p *printer) locked(work func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	work()
 }
 
 // wanted tells whether the line is to be seen at all.
@@ -314,7 +331,7 @@ var podColours = []lipgloss.Color{"32", "35", "133", "166", "37", "161"}
 
 // inWords is an event's message for a person.
 func inWords(e event.Event) string {
-	if e.Stage == "devloop" && e.Phase == event.Failed {
+	if (e.Stage == "devloop" || e.Message == event.InternalError) && e.Phase == event.Failed {
 		return e.Message
 	}
 	if e.Stage == "loop" {

@@ -74,7 +74,9 @@ func (o *options) beginProcess(parent context.Context, reload chan struct{}) (co
 }
 
 // before returns a Sink that hands on what the board was shown. What a view never hears it cannot show: secrets are taken out first.
-func (p *process) before(next event.Sink) event.Sink { return p.secrets.Before(p.board.Before(next)) }
+func (p *process) before(next event.Sink) event.Sink {
+	return p.secrets.Before(p.board.Before(next).OrElse(next))
+}
 
 // openHistory opens the runs of earlier devloops for the same file.
 func openHistory(c *config.Config) (*status.History, error) {

@@ -289,8 +289,12 @@ func (p *prover) look(ctx context.Context, target *aim) (*finding, error) {
 	}
 	holders := make(chan answer, 1)
 	go func() {
-		images, err := p.images(ctx, target)
-		holders <- answer{images, err}
+		var held answer
+		held.err = event.Guard(func() (err error) {
+			held.images, err = p.images(ctx, target)
+			return err
+		})
+		holders <- held
 	}()
 	platform, err := p.session.cluster.Running(ctx, namespacesOf(target.config))
 	held := <-holders

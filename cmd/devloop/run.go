@@ -44,7 +44,7 @@ func runOnce(ctx context.Context, o *options) (err error) {
 	defer func() { err = errors.Join(err, leave()) }()
 	installing, end := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	running.Go(func() { s.syncer.run(installing) })
+	running.Go(func() { p.sink.For("local").Keep(installing, "requirements", s.syncer.run) })
 	err = loop.New(s.load, unwatched{}, nil, p.sink).Once(ctx)
 	_ = s.syncer.wait(ctx) // what went wrong was told
 	end()

@@ -75,8 +75,8 @@ func (y *syncer) run(ctx context.Context) {
 		case <-y.woken:
 		}
 		for next := y.take(); next != nil; next = y.take() {
-			if ctx.Err() == nil {
-				y.sync(ctx, next)
+			if ctx.Err() == nil { // who waits for all of it waits for no end if one panics
+				_ = y.sink.For("local").Contain("requirements", func() { y.sync(ctx, next) })
 			}
 		}
 	}

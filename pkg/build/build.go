@@ -210,10 +210,16 @@ func (b *Builder) solveStill(ctx context.Context, say event.Stage, input Input) 
 	for {
 		// BuildKit asks registries at each build, and may get another base image than the one that was hashed: they are asked again meanwhile.
 		var asking sync.WaitGroup
-		asking.Go(func() { hasher.askAgain(ctx, input.bases) })
+		var askErr error
+		asking.Go(func() {
+			askErr = event.Guard(func() error {
+				hasher.askAgain(ctx, input.bases)
+				return nil
+			})
+		})
 		id, err := b.solve(ctx, say, input)
 		asking.Wait()
-		if err != nil {
+		if err = errors.Join(err, askErr); err != nil {
 			return "", err
 		}
 		again, err := hasher.Hash(ctx, input.Image)
@@ -250,9 +256,20 @@ func (b *Builder) solve(ctx context.Context, say event.Stage, input Input) (id s
 	progress := newProgress(say, input, output)
 	statuses := make(chan *bkclient.SolveStatus)
 	var reading sync.WaitGroup
-	reading.Go(func() { progress.read(statuses) }) //nolint:contextcheck // until statuses is closed, which Solve does
+	var readErr error
+	reading.Go(func() {
+		readErr = event.Guard(func() error {
+			progress.read(statuses) //nolint:contextcheck // until statuses is closed, which Solve does
+			return nil
+		})
+		for range statuses { // else Solve waits for who takes them
+		}
+	})
 	response, err := buildkit.Solve(ctx, nil, options, statuses)
 	reading.Wait()
+	if readErr != nil {
+		return "", fmt.Errorf("image %s: the build's progress: %w", input.Name, readErr)
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return "", context.Cause(ctx)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/tonistiigi/fsutil"
 
+	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
 )
 
@@ -181,19 +182,24 @@ func (h *hashedContext) unchanged(ctx context.Context) bool {
 	var looking sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), len(h.seen)/batch+1) {
 		looking.Go(func() {
-			for {
-				to := int(next.Add(batch))
-				if to-batch >= len(h.seen) || differs.Load() {
-					return
-				}
-				for _, seen := range h.seen[to-batch : min(to, len(h.seen))] {
-					if info, err := os.Lstat(seen.path); err != nil || statOf(info) != seen.stat {
+			err := event.Guard(func() error {
+				for {
+					to := int(next.Add(batch))
+					if to-batch >= len(h.seen) || differs.Load() {
+						return nil
+					}
+					for _, seen := range h.seen[to-batch : min(to, len(h.seen))] {
+						if info, err := os.Lstat(seen.path); err != nil || statOf(info) != seen.stat {
+							differs.Store(true)
+						}
+					}
+					if ctx.Err() != nil {
 						differs.Store(true)
 					}
 				}
-				if ctx.Err() != nil {
-					differs.Store(true)
-				}
+			})
+			if err != nil {
+				differs.Store(true)
 			}
 		})
 	}

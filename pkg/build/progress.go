@@ -77,10 +77,13 @@ func (p *progress) read(statuses <-chan *bkclient.SolveStatus) {
 // write writes BuildKit's own plain report.
 func (p *progress) write(statuses chan *bkclient.SolveStatus) {
 	if p.output != nil {
-		display, err := progressui.NewDisplay(p.output, progressui.PlainMode)
-		if err == nil {
-			_, err = display.UpdateFrom(context.Background(), statuses) // until statuses is closed
-		}
+		err := event.Guard(func() error {
+			display, err := progressui.NewDisplay(p.output, progressui.PlainMode)
+			if err == nil {
+				_, err = display.UpdateFrom(context.Background(), statuses) // until statuses is closed
+			}
+			return err
+		})
 		if err != nil {
 			p.say.Detail("the build's output is not kept", "err", err.Error())
 		}

@@ -35,8 +35,14 @@ func (c Command) Run(ctx context.Context, tell func(line string), began func(gro
 	out, in := io.Pipe()
 	cmd.Stdout, cmd.Stderr = in, in
 	read := make(chan struct{})
+	var broken any // what tell has panicked with
 	go func() {
 		defer close(read)
+		defer func() {
+			if broken = recover(); broken != nil {
+				_ = out.CloseWithError(io.ErrClosedPipe) // the program need not wait for a reader
+			}
+		}()
 		c.read(out, tell)
 	}()
 	err := cmd.Start()
@@ -51,6 +57,9 @@ func (c Command) Run(ctx context.Context, tell func(line string), began func(gro
 	}
 	_ = in.Close()
 	<-read
+	if broken != nil {
+		panic(broken) // as if tell had been called here
+	}
 	switch {
 	case err == nil || errors.Is(err, exec.ErrWaitDelay): // it ended well, and left something in the background
 		return nil

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	"golang.org/x/sync/errgroup"
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chartutil"
 	corev1 "k8s.io/api/core/v1"
@@ -330,7 +329,7 @@ func (d *Deployer) ensureNamespaces(ctx context.Context, releases []Release) err
 			names = append(names, r.Namespace)
 		}
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	group, ctx := event.NewGroup(ctx)
 	for _, name := range names {
 		group.Go(func() error { return d.ensureNamespace(ctx, name) })
 	}

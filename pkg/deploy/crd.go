@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/releaseutil"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -56,7 +55,7 @@ func (d *Deployer) applyCRDs(ctx context.Context, say event.Stage, r Release, fi
 	}
 	var changed atomic.Int64
 	ours := make([]bool, len(crds))
-	group, groupCtx := errgroup.WithContext(ctx)
+	group, groupCtx := event.NewGroup(ctx)
 	group.SetLimit(atOnce)
 	for i, crd := range crds {
 		group.Go(func() (err error) {

@@ -4,6 +4,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -48,10 +49,17 @@ func (d *Deployer) watchHooks(ctx context.Context, r Release, version int, event
 	w := &hookWatch{Deployer: d, release: r, version: version, events: events, seen: map[string]time.Time{}}
 	ctx, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
-	watching.Go(func() { w.watch(ctx) })
-	err := write()
+	var watchErr error
+	watching.Go(func() {
+		watchErr = event.Guard(func() error {
+			w.watch(ctx)
+			return nil
+		})
+	})
+	err := event.Guard(write)
 	stop()
 	watching.Wait()
+	err = errors.Join(err, watchErr)
 	if err == nil || w.report == "" {
 		return err
 	}

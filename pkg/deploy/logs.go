@@ -143,7 +143,7 @@ func (c *container) follow(ctx context.Context, running *sync.WaitGroup) {
 		if former != nil {
 			<-former
 		}
-		c.run(ctx)
+		c.say.Keep(ctx, "log of a container", c.run)
 	})
 }
 

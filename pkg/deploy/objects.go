@@ -10,7 +10,6 @@ import (
 	"sort"
 	"strings"
 
-	"golang.org/x/sync/errgroup"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/releaseutil"
@@ -22,6 +21,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"sigs.k8s.io/yaml"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 // atOnce is how many questions the API server is asked side by side.
@@ -174,7 +175,7 @@ func (d *Deployer) ending(ctx context.Context, objects []object) (string, error)
 // first names one of the objects of which is holds, or ""; what is given to it is nil for one that the cluster does not hold, also if it
 // does not know its kind. They are asked for side by side.
 func (d *Deployer) first(ctx context.Context, objects []object, is func(object, *metav1.PartialObjectMetadata) bool) (string, error) {
-	group, ctx := errgroup.WithContext(ctx)
+	group, ctx := event.NewGroup(ctx)
 	group.SetLimit(atOnce)
 	for _, o := range objects {
 		group.Go(func() error {

@@ -56,13 +56,27 @@ type PodSelector struct {
 // force; before the first one nothing is followed. It returns when nothing is followed any more. An API server that is away is waited for.
 // replaced is sent to when any pod in these namespaces comes or goes, or one of its images becomes another, if it has room; nil if nobody wants to know.
 func FollowPods(ctx context.Context, client kubernetes.Interface, sink event.Sink, scopes <-chan PodScope, replaced chan<- struct{}) {
-	f := &podFollower{
-		client: client, say: sink.For(event.PodStage), began: time.Now(), replaced: replaced,
-		known: map[types.UID]*pod{}, watches: map[string]*podWatch{}, updates: make(chan podUpdate),
-	}
-	defer f.running.Wait()
+	say := sink.For(event.PodStage)
+	var scope *PodScope // the newest one
+	say.Keep(ctx, "pods", func(ctx context.Context) {
+		f := &podFollower{
+			client: client, say: say, began: time.Now(), replaced: replaced,
+			known: map[types.UID]*pod{}, watches: map[string]*podWatch{}, updates: make(chan podUpdate),
+		}
+		ctx, end := context.WithCancel(ctx)
+		defer f.running.Wait()
+		defer end()
+		if scope != nil {
+			f.rescope(ctx, *scope)
+		}
+		f.run(ctx, scopes, &scope)
+	})
+}
+
+// run follows what scopes says until ctx ends, and puts the newest of them into newest.
+func (f *podFollower) run(ctx context.Context, scopes <-chan PodScope, newest **PodScope) {
 	asked, traced := make(chan *corev1.Pod), make(chan tracedPod)
-	f.running.Go(func() { traceAll(ctx, client, asked, traced) })
+	f.keep(ctx, "origins", func(ctx context.Context) { traceAll(ctx, f.say, f.client, asked, traced) })
 	for {
 		ask, next := asked, (*corev1.Pod)(nil)
 		if len(f.untraced) > 0 {
@@ -78,6 +92,7 @@ func FollowPods(ctx context.Context, client kubernetes.Interface, sink event.Sin
 				scopes = nil // the last one stays in force
 				continue
 			}
+			*newest = &scope
 			f.rescope(ctx, scope)
 		case update := <-f.updates:
 			f.update(ctx, update)
@@ -95,6 +110,11 @@ func FollowPods(ctx context.Context, client kubernetes.Interface, sink event.Sin
 			}
 		}
 	}
+}
+
+// keep has a part of the follower run beside it.
+func (f *podFollower) keep(ctx context.Context, what string, work func(context.Context)) {
+	f.running.Go(func() { f.say.Keep(ctx, what, work) })
 }
 
 // podFollower belongs to one goroutine, which is told by the others through channels.
@@ -222,7 +242,7 @@ func (f *podFollower) watch(ctx context.Context, namespace string) *podWatch {
 	backoff := rewatch
 	reflector := cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(asks, f.client), &corev1.Pod{}, w,
 		cache.ReflectorOptions{Backoff: &backoff, Logger: &silent, Name: "pods"})
-	f.running.Go(func() { reflector.RunWithContext(ctx) })
+	f.keep(ctx, "watch of pods", reflector.RunWithContext)
 	return w
 }
 
@@ -435,14 +455,16 @@ type tracedPod struct {
 }
 
 // traceAll answers where pods come from, until ctx ends.
-func traceAll(ctx context.Context, client kubernetes.Interface, asked <-chan *corev1.Pod, traced chan<- tracedPod) {
+func traceAll(ctx context.Context, say event.Stage, client kubernetes.Interface, asked <-chan *corev1.Pod, traced chan<- tracedPod) {
 	t := tracer{client, map[types.UID]origin{}}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case object := <-asked:
-			found, err := t.trace(ctx, object)
+			var found origin
+			var err error
+			_ = say.Contain("origin of a pod", func() { found, err = t.trace(ctx, object) }) // it is nobody's then
 			if err != nil && sleep(ctx, time.Second) != nil {
 				return
 			}

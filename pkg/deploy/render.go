@@ -15,7 +15,6 @@ import (
 	"strings"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
@@ -98,7 +97,7 @@ func (d *Deployer) validate(ctx context.Context, say event.Stage, r Release, all
 // tryOut asks the API server whether it would take the objects of a release, without making them: what it refuses in the middle
 // of a Helm write leaves half of a revision. Each object is tried as a new one, so only what is wrong with the object itself counts.
 func (d *Deployer) tryOut(ctx context.Context, say event.Stage, want *desired, made rendered) error {
-	group, ctx := errgroup.WithContext(ctx)
+	group, ctx := event.NewGroup(ctx)
 	group.SetLimit(atOnce)
 	for _, m := range made.manifests {
 		u := &unstructured.Unstructured{}

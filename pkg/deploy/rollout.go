@@ -112,7 +112,7 @@ const reportTimeout = 10 * time.Second
 func (d *Deployer) workloads(ctx context.Context, releases []Release) (found []workload, revisions []revision, err error) {
 	revisions = make([]revision, len(releases))
 	named := make([][]object, len(releases))
-	group, groupCtx := errgroup.WithContext(ctx)
+	group, groupCtx := event.NewGroup(ctx)
 	for i, r := range releases {
 		group.Go(func() (err error) {
 			if revisions[i], err = d.last(groupCtx, r); err != nil {
@@ -224,7 +224,7 @@ func (w *wait) look(ctx context.Context, released []workload, health []Health) (
 		}
 	}
 	states, lacks, errs := make([]rollout, len(all)), make([]string, len(all)), make([]error, len(all))
-	var group errgroup.Group
+	group := event.Group{Group: &errgroup.Group{}}
 	group.SetLimit(atOnce)
 	for i := range all {
 		group.Go(func() error {

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -67,7 +66,7 @@ func (c *Cluster) Running(ctx context.Context, namespaces []string) (p Platform,
 	}()
 	pods := make([][]corev1.Pod, len(namespaces))
 	gateways := make([][]Gateway, len(namespaces))
-	group, groupCtx := errgroup.WithContext(ctx)
+	group, groupCtx := event.NewGroup(ctx)
 	for i, namespace := range namespaces {
 		group.Go(func() error {
 			list, err := c.Client.CoreV1().Pods(namespace).List(groupCtx, metav1.ListOptions{})

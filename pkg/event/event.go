@@ -6,8 +6,6 @@ package event
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime/debug"
 	"time"
 )
 
@@ -134,23 +132,18 @@ func (s Stage) step(ctx context.Context, success Phase, message string, work fun
 	return err
 }
 
-// Guard runs work and turns a panic, of a library that stumbles over its input, into an error: nothing that a user saves may end
-// devloop. The stack is a detail. Step does the same.
-func (s Stage) Guard(what string, work func() error) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			s.Detail("internal error", "step", what, "stack", string(debug.Stack()))
-			err = WithHint(fmt.Errorf("internal error in %s: %v", s.name, r), "this is a bug in devloop; -v shows where: please report it")
-		}
-	}()
-	return work()
-}
-
+// send does not panic, whatever the sink does: an event that the sink stumbles over is lost, and that is told.
 func (s Stage) send(phase Phase, message string, took time.Duration, err error, fields []any) {
 	if s.sink == nil {
 		return
 	}
-	s.sink(Event{Time: time.Now(), Stage: s.name, Phase: phase, Message: message, Fields: fields, Took: took, Err: err})
+	stumbled := Guard(func() error {
+		s.sink(Event{Time: time.Now(), Stage: s.name, Phase: phase, Message: message, Fields: fields, Took: took, Err: err})
+		return nil
+	})
+	if stumbled != nil && message != InternalError {
+		s.send(Failed, InternalError, 0, stumbled, []any{"step", "telling: " + message})
+	}
 }
 
 // hinted is an error with advice. The fact and the advice are kept apart, so that one place prints both.

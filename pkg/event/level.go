@@ -12,7 +12,7 @@ const (
 )
 
 // Level returns the event's. What went wrong in a step is an error where the whole run failed by it, and a detail on the way there; what
-// was told before is a detail. A chain that breaks after its run is an error by itself.
+// was told before is a detail. A chain that breaks after its run, and a bug in devloop, is an error by itself.
 func (e Event) Level() Level {
 	ofRun := e.Stage == "loop"
 	switch {
@@ -22,7 +22,7 @@ func (e Event) Level() Level {
 		return Info
 	case e.Phase == Warned:
 		return Warning
-	case e.Phase == Failed && (ofRun || e.Stage == "devloop" || e.Stage == "proof" && e.Run == 0):
+	case e.Phase == Failed && (ofRun || e.Message == InternalError || e.Stage == "devloop" || e.Stage == "proof" && e.Run == 0):
 		return Error
 	case (e.Phase == Superseded || e.Phase == Interrupted) && ofRun:
 		return Info

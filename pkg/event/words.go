@@ -48,6 +48,8 @@ const (
 	PodLog     = "log"            // pod: pod, namespace, container, level, line
 	PodDied    = "container died" // pod: pod, namespace, container, reason, output
 
+	InternalError = "internal error" // by any stage: step; as a detail: stack
+
 	ForwardListens = "listening"           // forward: target, local
 	ForwardCloses  = "no longer listening" // forward: target, local
 	ForwardCounts  = "connections"         // forward, as progress: target, local, open, held, sent, received

@@ -102,10 +102,14 @@ func New(load func() (Stages, error), watch watcher, changes <-chan Change, sink
 // Run runs the stages now and after every change, until ctx ends. A failed run ends nothing: it is told of, and the next
 // change tries again, or the clock does where the failure may pass by itself. When Run returns, no run is under way.
 func (l *Loop) Run(ctx context.Context) {
+	ctx, end := context.WithCancel(ctx)
 	changes := make(chan sifted)
 	var sifting sync.WaitGroup
 	defer sifting.Wait()
-	sifting.Go(func() { l.sift(ctx, changes) })
+	defer end()
+	sifting.Go(func() {
+		l.sink.For("loop").Keep(ctx, "changes", func(ctx context.Context) { l.sift(ctx, changes) })
+	})
 
 	var (
 		pending = true                  // something changed that no run has looked at
@@ -122,6 +126,13 @@ func (l *Loop) Run(ctx context.Context) {
 		next    = cause{why: "start"} // of the next run
 	)
 	defer due.Stop()
+	defer func() {
+		if cancel != nil {
+			end()
+			<-ended //nolint:errcheck // told already
+			cancel(nil)
+		}
+	}()
 	start := func(wait time.Duration) { pending = true; due.Reset(wait) }
 	for {
 		var starts <-chan time.Time
@@ -140,7 +151,9 @@ func (l *Loop) Run(ctx context.Context) {
 			runCtx, cancel = context.WithCancelCause(ctx)
 			sink := told.sink(l.sink.InRun(number))
 			sink.For("loop").Detail(event.RunStarts, next.fields()...)
-			go func() { ended <- l.once(runCtx, sink) }()
+			go func() {
+				ended <- sink.For("loop").Guard("run", func() error { return l.once(runCtx, sink) })
+			}()
 
 		case c := <-changes:
 			if c.same {
@@ -186,10 +199,6 @@ func (l *Loop) Run(ctx context.Context) {
 			}
 
 		case <-ctx.Done():
-			if cancel != nil {
-				<-ended //nolint:errcheck // told already
-				cancel(nil)
-			}
 			return
 		}
 	}

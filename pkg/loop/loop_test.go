@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -519,4 +520,150 @@ func TestLinkedFolders(t *testing.T) {
 	if got, want := linked(chart), filepath.Join(dir, "real", "templates"); !slices.Contains(got, want) {
 		t.Errorf("links %v, without %s", got, want)
 	}
+}
+
+// clumsy is a world in which one call panics, once.
+type clumsy struct {
+	*world
+	at   string
+	done atomic.Bool
+}
+
+func (c *clumsy) step(at string) {
+	if at == c.at && c.done.CompareAndSwap(false, true) {
+		panic("clumsy " + at)
+	}
+}
+
+type clumsyImages struct{ *clumsy }
+
+func (c clumsyImages) Hash(ctx context.Context) ([]name.Tag, []Path, error) {
+	c.step("Hash")
+	return c.world.Hash(ctx)
+}
+func (c clumsyImages) Has(ctx context.Context, tag name.Tag) (bool, error) {
+	c.step("Has")
+	return c.world.Has(ctx, tag)
+}
+func (c clumsyImages) Build(ctx context.Context, s event.Sink, tag name.Tag) error {
+	c.step("Build")
+	return c.world.Build(ctx, s, tag)
+}
+
+type clumsyNodes struct{ *clumsy }
+
+func (c clumsyNodes) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error) {
+	c.step("Missing")
+	return c.world.Missing(ctx, tags)
+}
+func (c clumsyNodes) Give(ctx context.Context, s event.Sink, tags []name.Tag) error {
+	c.step("Give")
+	return c.world.Give(ctx, s, tags)
+}
+func (c clumsyNodes) Tell(context.Context, event.Sink, []name.Tag)  { c.step("Tell") }
+func (c clumsyNodes) Prune(context.Context, event.Sink, []name.Tag) { c.step("Prune") }
+
+type clumsyPlatform struct{ *clumsy }
+
+func (c clumsyPlatform) Files() []string { c.step("Files"); return c.world.Files() }
+func (c clumsyPlatform) Validate(ctx context.Context, s event.Sink, tags []name.Tag) error {
+	c.step("Validate")
+	return c.world.Validate(ctx, s, tags)
+}
+func (c clumsyPlatform) Verify(context.Context, event.Sink, []name.Tag) error {
+	c.step("Verify")
+	return nil
+}
+func (c clumsyPlatform) Apply(ctx context.Context, s event.Sink, tags []name.Tag) error {
+	c.step("Apply")
+	return c.world.Apply(ctx, s, tags)
+}
+func (c clumsyPlatform) Wait(context.Context, event.Sink) error { c.step("Wait"); return nil }
+
+type clumsyForwards struct{ *clumsy }
+
+func (c clumsyForwards) Check(context.Context, event.Sink) error { c.step("Forwards"); return nil }
+
+type clumsyProof struct{ *clumsy }
+
+func (c clumsyProof) Check(context.Context, event.Sink, []name.Tag) error {
+	c.step("Proof")
+	return nil
+}
+func (c clumsyProof) Follow([]name.Tag) { c.step("Follow") }
+
+func (c *clumsy) Watch(paths []Path) error { c.step("Watch"); return c.world.Watch(paths) }
+
+func (c *clumsy) load() (Stages, error) {
+	c.step("load")
+	return Stages{Files: []string{"devloop.yaml"}, Images: clumsyImages{c}, Nodes: clumsyNodes{c}, Platform: clumsyPlatform{c},
+		Forwards: clumsyForwards{c}, Proof: clumsyProof{c}}, nil
+}
+
+// A panic anywhere below a run fails that run, is told once, and the next save is deployed.
+func TestPanicFailsTheRun(t *testing.T) {
+	for _, at := range []string{"load", "Hash", "Files", "Watch", "Missing", "Validate", "Has", "Build", "Give", "Tell", "Verify", "Apply", "Wait", "Forwards",
+		"Proof", "Prune", "Follow", "sink"} {
+		t.Run(at, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &clumsy{world: &world{node: map[string]bool{}}, at: at}
+				changes, told := make(chan Change), make(chan event.Event, 1000)
+				sink := func(e event.Event) {
+					if e.Message == event.InputsHashed {
+						c.step("sink")
+					}
+					told <- e
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					New(c.load, c, changes, sink).Run(ctx)
+				}()
+				pass(2 * burst)
+				c.disk.Store(1)
+				changes <- Change{Paths: []string{"/project/requirements.txt"}}
+				pass(2 * burst)
+				cancel()
+				<-done
+				if c.deployed != "worker:1ns" {
+					t.Errorf("deployed %q", c.deployed)
+				}
+				close(told)
+				var shown []string
+				for e := range told {
+					if e.Level() == event.Error {
+						shown = append(shown, fmt.Sprint(e.Message, " ", e.Err, " → ", event.Hint(e.Err)))
+					}
+				}
+				if len(shown) != 1 || !strings.Contains(shown[0], "clumsy "+at) || !strings.Contains(shown[0], "please report") {
+					t.Errorf("told %q", shown)
+				}
+			})
+		})
+	}
+}
+
+// The look at a change is no part of a run: after a panic there the change counts.
+func TestPanicInTheLookAtAChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &clumsy{world: &world{node: map[string]bool{}}}
+		changes := make(chan Change)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			New(c.load, c, changes, func(event.Event) {}).Run(ctx)
+		}()
+		pass(2 * burst)
+		c.disk.Store(1)
+		c.at = "Hash"
+		changes <- Change{Paths: []string{"/project/requirements.txt"}}
+		pass(2 * burst)
+		cancel()
+		<-done
+		if c.deployed != "worker:1ns" || !c.done.Load() {
+			t.Errorf("deployed %q, panicked %v", c.deployed, c.done.Load())
+		}
+	})
 }

@@ -212,13 +212,13 @@ func unless(ctx context.Context, check, work func(context.Context) error) error 
 	defer endCheck()
 	checked := make(chan error, 1)
 	go func() {
-		err := check(checkCtx)
+		err := event.Guard(func() error { return check(checkCtx) })
 		if err != nil {
 			giveUp()
 		}
 		checked <- err
 	}()
-	err := work(workCtx)
+	err := event.Guard(func() error { return work(workCtx) })
 	if err != nil && (workCtx.Err() == nil || ctx.Err() != nil) { // by itself
 		endCheck()
 		<-checked //nolint:errcheck // it was given up, most likely

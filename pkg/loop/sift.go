@@ -51,7 +51,13 @@ func (l *Loop) sift(ctx context.Context, out chan<- sifted) {
 	for {
 		select {
 		case c := <-l.changes:
-			s := sifted{c, !c.Asked && l.same(ctx)}
+			s := sifted{Change: c}
+			if !c.Asked { // after a panic the change counts, and the run meets the same and tells it
+				_ = l.sink.For("loop").Guard("look at a change", func() error {
+					s.same = l.same(ctx)
+					return nil
+				})
+			}
 			if s.same {
 				l.sink.For("loop").Detail("files hold what they held before", "files", names(c.Paths))
 			}

@@ -106,7 +106,10 @@ func (w *execWay) run(ctx context.Context, stdin io.Reader, args ...string) (str
 			fed <- nil
 			return
 		}
-		_, err := io.Copy(conn.Conn, stdin)
+		err := event.Guard(func() error {
+			_, err := io.Copy(conn.Conn, stdin)
+			return err
+		})
 		fed <- errors.Join(err, conn.CloseWrite())
 	}()
 	var stdout, stderr bytes.Buffer

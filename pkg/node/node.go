@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -89,7 +88,7 @@ func (c *Cluster) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, err
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	held := make([][]string, len(c.nodes))
-	group, ctx := errgroup.WithContext(ctx)
+	group, ctx := event.NewGroup(ctx)
 	for i, n := range c.nodes {
 		group.Go(func() (err error) {
 			held[i], err = n.runtime.names(ctx, n)
@@ -162,7 +161,7 @@ func (c *Cluster) Give(ctx context.Context, sink event.Sink, source Source, regi
 			return nil, err
 		}
 		pushed := time.Since(start)
-		group, ctx := errgroup.WithContext(ctx)
+		group, ctx := event.NewGroup(ctx)
 		for _, n := range c.nodes {
 			group.Go(func() error { return n.take(ctx, registry, tag, id, sent) })
 		}
@@ -180,7 +179,7 @@ func (c *Cluster) Give(ctx context.Context, sink event.Sink, source Source, regi
 func give(ctx context.Context, sink event.Sink, tags []name.Tag, atOnce int, timeout time.Duration,
 	one func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error)) error {
 	say := sink.For("node")
-	group, ctx := errgroup.WithContext(ctx)
+	group, ctx := event.NewGroup(ctx)
 	group.SetLimit(atOnce)
 	for _, tag := range tags {
 		group.Go(func() error {
@@ -191,7 +190,7 @@ func give(ctx context.Context, sink event.Sink, tags []name.Tag, atOnce int, tim
 				var telling sync.WaitGroup
 				defer telling.Wait()
 				defer cancel()
-				telling.Go(func() { tellSent(ctx, say, tag, &sent) })
+				telling.Go(func() { _ = say.Contain("progress", func() { tellSent(ctx, say, tag, &sent) }) })
 				return one(ctx, tag, &sent)
 			}, "image", tag.String())
 		})
@@ -235,7 +234,7 @@ func (c *Cluster) Held(ctx context.Context, tags []name.Tag) ([]Held, error) {
 			held = append(held, Held{Tag: tag, Node: n.name})
 		}
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	group, ctx := event.NewGroup(ctx)
 	group.SetLimit(loads)
 	for i, tag := range tags {
 		full, err := fullName(tag)
@@ -339,7 +338,9 @@ func (n *Node) send(ctx context.Context, runtime containerdRuntime, registry *Re
 	archive, writer := io.Pipe()
 	written := make(chan error, 1)
 	go func() {
-		err := registry.writeArchive(io.MultiWriter(writer, counter{sent}), tag, target, unpacked)
+		err := event.Guard(func() error {
+			return registry.writeArchive(io.MultiWriter(writer, counter{sent}), tag, target, unpacked)
+		})
 		written <- err
 		_ = writer.CloseWithError(err)
 	}()
@@ -380,7 +381,7 @@ func (c *Cluster) Remove(ctx context.Context, tag name.Tag) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	group, ctx := errgroup.WithContext(ctx)
+	group, ctx := event.NewGroup(ctx)
 	for _, n := range c.nodes {
 		group.Go(func() error { return n.runtime.remove(ctx, n, target) })
 	}

@@ -21,7 +21,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -120,7 +119,7 @@ func (p *Push) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	lacks := make([]bool, len(tags))
-	group, ctx := errgroup.WithContext(ctx)
+	group, ctx := event.NewGroup(ctx)
 	for i, tag := range tags {
 		if p.fresh(tag) {
 			continue

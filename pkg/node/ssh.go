@@ -62,7 +62,16 @@ func (w *sshWay) connect(ctx context.Context) (*connection, error) {
 		return nil, err
 	}
 	w.conn = &connection{client, make(chan struct{})}
-	w.watching.Go(w.conn.watch) // as long as the connection, which outlives ctx
+	conn := w.conn
+	w.watching.Go(func() { // as long as the connection, which outlives ctx
+		err := event.Guard(func() error {
+			conn.watch()
+			return nil
+		})
+		if err != nil {
+			_ = conn.Close() // the next one is dialled anew
+		}
+	})
 	return w.conn, nil
 }
 
@@ -131,8 +140,8 @@ func handshake(ctx context.Context, address string, config *ssh.ClientConfig) (*
 // watch closes a connection whose other side no longer answers, so that what waits for it need not wait for its own deadline.
 func (c *connection) watch() {
 	go func() {
-		_ = c.Wait() // however it ends
-		close(c.gone)
+		defer close(c.gone)
+		_ = event.Guard(c.Wait) // however it ends
 	}()
 	ticker := time.NewTicker(keepAlive)
 	defer ticker.Stop()
@@ -169,12 +178,15 @@ func (c *connection) within(ctx context.Context, do func() error, undo func()) e
 	done, left := make(chan error), make(chan struct{})
 	defer close(left)
 	go func() {
-		err := do()
+		err := event.Guard(do)
 		select {
 		case done <- err:
 		case <-left:
 			if err == nil {
-				undo()
+				_ = event.Guard(func() error { // nobody waits for it
+					undo()
+					return nil
+				})
 			}
 		}
 	}()
@@ -248,7 +260,7 @@ func (w *sshWay) run(ctx context.Context, stdin io.Reader, args ...string) (stri
 	}
 	result := make(chan error, 1)
 	go func() {
-		result <- session.Wait()
+		result <- event.Guard(session.Wait)
 		session.done() // sshd may go on with a command that is not waited for
 	}()
 	select {

@@ -53,8 +53,10 @@ func (c *connection) carry(ctx context.Context) {
 	held.Store(true)
 	var watching sync.WaitGroup
 	watching.Go(func() {
-		err := c.said.fill(c.client)
-		close(filled)
+		err := event.Guard(func() error {
+			defer close(filled)
+			return c.said.fill(c.client)
+		})
 		if !errors.Is(err, io.EOF) {
 			cancel(errClientGone)
 			return
@@ -89,8 +91,12 @@ func (c *connection) carry(ctx context.Context) {
 		pod, s, err := c.reach(ctx, hold, patience)
 		if err == nil {
 			move(&c.status.open)
-			var open bool
-			open, err = c.join(ctx, pod, s)
+			open := true
+			broken := c.status.stage.Contain("connection", func() { open, err = c.join(ctx, pod, s) })
+			if broken != nil {
+				err = broken
+				s.abandon()
+			}
 			pod.release(s)
 			if open {
 				c.finish(filled, err)
@@ -144,25 +150,39 @@ func (c *connection) join(ctx context.Context, pod *podTunnels, s *stream) (open
 	attempt := c.said.begin()
 	certain := time.AfterFunc(certainAfter, func() { c.said.hurry(attempt) })
 	defer certain.Stop()
-	asked := make(chan struct{})
-	go func() {
-		defer close(asked)
-		c.ask(s, attempt)
-	}()
-
-	answered, err := c.answer(s, pod.to.pod)
-	if err == nil {
-		err = s.verdict()
-	}
-	c.said.interrupt()
-	s.abandon()
-	<-asked
+	answered, err := c.talk(s, attempt, pod.to.pod)
 
 	unread := errors.Is(err, errRefused) || !s.sent.Load() // by the pod
 	if err != nil && !answered && unread && c.said.again() && ctx.Err() == nil {
 		return false, err
 	}
 	return true, err
+}
+
+// talk carries bytes both ways until the answer has ended. The stream is abandoned when it returns, also by a panic of either direction.
+func (c *connection) talk(s *stream, attempt int, pod string) (answered bool, err error) {
+	asked := make(chan error, 1)
+	go func() {
+		broken := event.Guard(func() error {
+			c.ask(s, attempt)
+			return nil
+		})
+		if broken != nil {
+			s.abandon() // which ends the answer
+		}
+		asked <- broken
+	}()
+	defer func() {
+		c.said.interrupt()
+		s.abandon()
+		if broken := <-asked; broken != nil {
+			panic(broken)
+		}
+	}()
+	if answered, err = c.answer(s, pod); err == nil {
+		err = s.verdict()
+	}
+	return answered, err
 }
 
 // ask sends the pod what the client says, until the client ends or the attempt does.

@@ -118,22 +118,28 @@ func (f *Forward) Serve(ctx context.Context, cluster Cluster, client kubernetes.
 	var accepts, connections, tunnels sync.WaitGroup
 
 	pods := newPods(f.spec.Target, client, dialer, f.status)
-	tunnels.Go(func() {
-		if err := pods.run(tunnelling, &tunnels); err != nil {
+	say := f.status.stage
+	keep := func(what string, work func(context.Context)) {
+		tunnels.Go(func() { say.Keep(tunnelling, what, work) })
+	}
+	keep("pods", func(ctx context.Context) {
+		if err := pods.run(ctx, &tunnels); err != nil {
 			refuse(err)
 		}
 	})
-	tunnels.Go(func() { f.giveBack(tunnelling) })
-	tunnels.Go(func() { f.status.tellCounts(tunnelling) })
+	keep("memory", f.giveBack)
+	keep("counts", f.status.tellCounts)
 	for _, listener := range f.listeners {
+		take := func(client *net.TCPConn) {
+			c := &connection{hold: f.spec.Hold, client: client, pods: pods, status: f.status, said: newReplay()}
+			connections.Go(func() { _ = say.Contain("connection", func() { c.carry(carrying) }) })
+		}
 		accepts.Go(func() {
-			err := f.accept(accepting, listener, func(client *net.TCPConn) {
-				c := &connection{hold: f.spec.Hold, client: client, pods: pods, status: f.status, said: newReplay()}
-				connections.Go(func() { c.carry(carrying) })
+			say.Keep(accepting, "listener", func(ctx context.Context) {
+				if err := f.accept(ctx, listener, take); err != nil {
+					refuse(err)
+				}
 			})
-			if err != nil {
-				refuse(err)
-			}
 		})
 	}
 	accepts.Wait()

@@ -15,6 +15,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 // rewatch is how soon a lost watch is tried again. The informers' own default grows to a minute, which is long after
@@ -34,12 +36,14 @@ type pods struct {
 	why   error         // none is
 	news  chan struct{} // closed and replaced when ready changes
 	next  int           // whose turn it is
+
+	broken chan error // what the tunnels to a pod have panicked with
 }
 
 func newPods(t Target, client kubernetes.Interface, d *dialer, s *status) *pods {
 	return &pods{
 		target: t, client: client, dialer: d, status: s,
-		why: errors.New("the cluster has not answered yet"), news: make(chan struct{}),
+		why: errors.New("the cluster has not answered yet"), news: make(chan struct{}), broken: make(chan error, 1),
 	}
 }
 
@@ -86,6 +90,8 @@ func (p *pods) run(ctx context.Context, group *sync.WaitGroup) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case err := <-p.broken:
+			panic(err) // all begins anew
 		case <-changed:
 		}
 		var lists [2][]any // pods, and their owner
@@ -131,7 +137,7 @@ func (p *pods) follow(ctx context.Context, group *sync.WaitGroup, changed chan s
 	backoff, silent := rewatch, klog.Logger{}
 	reflector := cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(told, p.client), what.kind, s,
 		cache.ReflectorOptions{Backoff: &backoff, Logger: &silent, Name: "portforward"})
-	group.Go(func() { reflector.RunWithContext(klog.NewContext(ctx, silent)) })
+	group.Go(func() { p.status.stage.Keep(klog.NewContext(ctx, silent), "watch of pods", reflector.RunWithContext) })
 	return s
 }
 
@@ -175,7 +181,18 @@ func (p *pods) become(ctx context.Context, group *sync.WaitGroup, known map[stri
 		}
 		if tunnels == nil {
 			tunnels = newPodTunnels(b, p.dialer, p.status, group)
-			group.Go(func() { tunnels.run(ctx) })
+			group.Go(func() {
+				err := event.Guard(func() error {
+					tunnels.run(ctx)
+					return nil
+				})
+				if err != nil {
+					select {
+					case p.broken <- err:
+					default: // one is enough
+					}
+				}
+			})
 			known[b.key()] = tunnels
 		}
 		delete(gone, b.key())

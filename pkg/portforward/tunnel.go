@@ -15,6 +15,8 @@ import (
 
 	"github.com/moby/spdystream"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 const (
@@ -64,11 +66,14 @@ func newTunnel(c net.Conn, group *sync.WaitGroup, lost func(*tunnel), silence fu
 	}
 	t := &tunnel{wire: w, conn: conn, group: group, silence: silence, open: map[*stream]struct{}{}, idleSince: time.Now()}
 	group.Go(func() {
-		conn.Serve(func(s *spdystream.Stream) { _ = s.Refuse() }) // pods open no streams
+		_ = event.Guard(func() error { // a tunnel that panics is lost
+			conn.Serve(func(s *spdystream.Stream) { _ = s.Refuse() }) // pods open no streams
+			return nil
+		})
 		t.close()
 		lost(t)
 	})
-	group.Go(t.watch)
+	group.Go(func() { t.guarded(t.watch) })
 	return t, nil
 }
 
@@ -99,11 +104,22 @@ func (t *tunnel) watch() {
 		case <-answered:
 			t.wire.ask()
 			t.group.Go(func() {
-				_, _ = t.conn.Ping() // silence is seen on the wire, since the library may be late to see the answer
+				t.guarded(func() { _, _ = t.conn.Ping() }) // silence is seen on the wire, since the library may be late to see the answer
 				answered <- struct{}{}
 			})
 		default:
 		}
+	}
+}
+
+// guarded closes the tunnel if work panics: what it carries is tried by another one.
+func (t *tunnel) guarded(work func()) {
+	err := event.Guard(func() error {
+		work()
+		return nil
+	})
+	if err != nil {
+		t.close()
 	}
 }
 
@@ -194,11 +210,11 @@ func (t *tunnel) openStream(ctx context.Context, port int) (*stream, error) {
 	s := &stream{tunnel: t, reset: make(chan struct{}), told: make(chan struct{})}
 	made := make(chan error)
 	t.group.Go(func() {
-		err := s.create(port)
+		err := event.Guard(func() error { return s.create(port) })
 		if err != nil {
 			close(s.told)
 		} else {
-			t.group.Go(s.listen)
+			t.group.Go(func() { t.guarded(s.listen) })
 		}
 		select {
 		case made <- err:

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 const (
@@ -295,25 +297,40 @@ func (p *podTunnels) dial(ctx context.Context) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	wire, err := p.dialer.dial(ctx, p.to.pod)
 	var t *tunnel
-	if err == nil {
-		t, err = newTunnel(wire, p.group, func(t *tunnel) {
-			select {
-			case p.lost <- t:
-			case <-p.done:
-			}
-		}, func() {
-			select {
-			case p.silent <- struct{}{}:
-			default: // one is waiting to be heard
-			}
-		})
-	}
+	err := event.Guard(func() error {
+		wire, err := p.dialer.dial(ctx, p.to.pod)
+		if err == nil {
+			t, err = newTunnel(wire, p.group, p.lose, p.fallSilent)
+		}
+		return err
+	})
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		err = fmt.Errorf("the API server gives no way to pod %s within %s", p.to.pod, dialTimeout)
 	}
-	p.dialled <- dialled{t, err, began}
+	select {
+	case p.dialled <- dialled{t, err, began}:
+	case <-p.done: // by a panic
+		if t != nil {
+			t.close()
+		}
+	}
+}
+
+// lose is told of each tunnel that is lost.
+func (p *podTunnels) lose(t *tunnel) {
+	select {
+	case p.lost <- t:
+	case <-p.done:
+	}
+}
+
+// fallSilent is told that the other end of a tunnel has fallen silent.
+func (p *podTunnels) fallSilent() {
+	select {
+	case p.silent <- struct{}{}:
+	default: // one is waiting to be heard
+	}
 }
 
 // pick is the tunnel for the next connection, nil if all are full: the one with the fewest, and of these the first, so that late ones

@@ -199,7 +199,21 @@ func (w *Watcher) Run(ctx context.Context) error {
 	defer cancel()
 
 	changes := make(chan []string)
-	running.Go(func() { settle(ctx, changes, w.batches, &w.pause) })
+	overflow := make(chan struct{}, 1)
+	// What a part knew is lost with a panic: then every path counts as changed.
+	keep := func(what string, part func(context.Context)) {
+		again := false
+		running.Go(func() {
+			w.say.Keep(ctx, what, func(ctx context.Context) {
+				if again {
+					lose(overflow)
+				}
+				again = true
+				part(ctx)
+			})
+		})
+	}
+	keep("settling", func(ctx context.Context) { settle(ctx, changes, w.batches, &w.pause) })
 	tell := func(paths []string) {
 		if len(paths) == 0 {
 			return
@@ -209,19 +223,27 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
+	lost := false // a look has panicked: all begins anew, but not at once, since the same may come of it
+	look := func(see func() []string) {
+		var paths []string
+		if w.say.Contain("events", func() { paths = see() }) != nil {
+			lost = true
+		}
+		tell(paths)
+	}
 	if w.mode != Events {
-		running.Go(func() { w.poll(ctx, tell) })
+		keep("polling", func(ctx context.Context) { w.poll(ctx, tell) })
 	}
 
 	var events <-chan fsnotify.Event
-	overflow := make(chan struct{}, 1)
 	listen := func() {
 		if w.kernel == nil {
 			return
 		}
 		// Errors need a reader of their own: fsnotify holds its lock while it sends some of them, and the lock is needed
 		// to add a watch, which is done below.
-		running.Go(func() { w.readErrors(w.kernel.Errors, overflow) })
+		failures := w.kernel.Errors
+		keep("errors", func(context.Context) { w.readErrors(failures, overflow) })
 		events = w.kernel.Events
 	}
 	listen()
@@ -236,16 +258,20 @@ func (w *Watcher) Run(ctx context.Context) error {
 			if !ok {
 				return errors.New("watch files: the kernel's events ended")
 			}
-			tell(w.changed(e))
+			look(func() []string { return w.changed(e) })
 		case <-overflow:
-			tell(w.everything("the kernel lost file events; taking every file as changed"))
+			look(func() []string { return w.everything("the kernel lost file events; taking every file as changed") })
 		case <-ticker.C:
 			if events == nil && w.reconnect() {
 				listen()
 			}
-			tell(w.doubt())
-			tell(w.revive())
-			tell(w.handBack())
+			if lost {
+				lost = false
+				look(func() []string { return w.everything("looking at every file anew") })
+			}
+			look(w.doubt)
+			look(w.revive)
+			look(w.handBack)
 		}
 	}
 }
@@ -264,10 +290,15 @@ func (w *Watcher) readErrors(failures <-chan error, overflow chan<- struct{}) {
 			w.say.Warn("watching files failed", err)
 			continue
 		}
-		select {
-		case overflow <- struct{}{}:
-		default: // one is waiting already
-		}
+		lose(overflow)
+	}
+}
+
+// lose says that events were lost.
+func lose(overflow chan<- struct{}) {
+	select {
+	case overflow <- struct{}{}:
+	default: // that was said
 	}
 }
 

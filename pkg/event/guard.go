@@ -1,0 +1,155 @@
+package event
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// A panic in a goroutine ends the process, whatever main would have cleaned up. So no goroutine of devloop runs without one of these:
+//
+//   - Guard, where somebody waits for its error (a Step guards what it runs);
+//   - Group, for parts of a run that are done side by side;
+//   - Keep, for a part that lasts as long as a context: it begins again;
+//   - Contain, for what ends without anybody waiting for an error.
+
+// keepPause is how long Keep waits before it begins again. It doubles up to keepPauseMost, and a part that went well for that long begins anew.
+const (
+	keepPause     = time.Second
+	keepPauseMost = time.Minute
+)
+
+// panicked is the error that a panic becomes.
+type panicked struct {
+	stage string // "" if it is not known
+	value any
+	stack string
+	shown sync.Once // its stack is a detail, told once
+}
+
+func (p *panicked) Error() string {
+	if p.stage == "" {
+		return fmt.Sprintf("internal error: %v", p.value)
+	}
+	return fmt.Sprintf("internal error in %s: %v", p.stage, p.value)
+}
+
+func (p *panicked) Hint() string { return "this is a bug in devloop; -v shows where: please report it" }
+
+// Guard runs work and returns a panic as an error.
+func Guard(work func() error) error { return guard("", work) }
+
+func guard(stage string, work func() error) (err error) {
+	defer func() {
+		r := recover()
+		if p, ok := r.(*panicked); ok { // handed on from another goroutine
+			err = p
+		} else if r != nil {
+			err = &panicked{stage: stage, value: r, stack: string(debug.Stack())}
+		}
+	}()
+	return work()
+}
+
+// Guard runs work and returns a panic, of a library that stumbles over its input, as an error; the stack is a detail. Step does the same.
+func (s Stage) Guard(what string, work func() error) error {
+	err := guard(s.name, work)
+	if p := (*panicked)(nil); errors.As(err, &p) {
+		p.shown.Do(func() { s.Detail(InternalError, "step", what, "stack", p.stack) })
+	}
+	return err
+}
+
+// Contain runs work, and tells a panic as an error of its own, which it returns, too.
+func (s Stage) Contain(what string, work func()) error {
+	err := s.Guard(what, func() error {
+		work()
+		return nil
+	})
+	if err != nil {
+		s.send(Failed, InternalError, 0, err, []any{"step", what})
+	}
+	return err
+}
+
+// Keep runs work, a part of devloop that is to last as long as ctx. After a panic, which is told as an error, it begins again with a new
+// context: the one that work got has ended. It returns when work does without a panic, or when ctx has ended.
+func (s Stage) Keep(ctx context.Context, what string, work func(context.Context)) {
+	pause := keepPause
+	once := s.once()
+	for ctx.Err() == nil {
+		begun := time.Now()
+		part, end := context.WithCancel(ctx)
+		err := once.Contain(what, func() { work(part) })
+		end()
+		if err == nil {
+			return
+		}
+		if time.Since(begun) > keepPauseMost {
+			pause = keepPause
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+		pause = min(2*pause, keepPauseMost)
+	}
+}
+
+// once returns the same stage, which marks an error that it has told before as repeated.
+func (s Stage) once() Stage {
+	told := map[string]bool{}
+	to := s.sink
+	if to == nil {
+		return s
+	}
+	s.sink = func(e Event) {
+		if e.Err != nil {
+			e.Repeated = told[e.Err.Error()]
+			told[e.Err.Error()] = true
+		}
+		to(e)
+	}
+	return s
+}
+
+// Group is an errgroup.Group in which a panic is an error as any other.
+type Group struct{ *errgroup.Group }
+
+// NewGroup is errgroup.WithContext.
+func NewGroup(ctx context.Context) (Group, context.Context) {
+	group, ctx := errgroup.WithContext(ctx)
+	return Group{group}, ctx
+}
+
+// Go runs work in a goroutine of its own.
+func (g Group) Go(work func() error) {
+	g.Group.Go(func() error { return Guard(work) })
+}
+
+// OrElse returns a Sink that shows events to s, which hands them on to next. Should s stumble over one, next is given it all the same, and is
+// told of that once: who shows events must not end what they tell of.
+func (s Sink) OrElse(next Sink) Sink {
+	var once sync.Once
+	return func(e Event) {
+		err := Guard(func() error {
+			s(e)
+			return nil
+		})
+		if err == nil {
+			return
+		}
+		_ = Guard(func() error { // next may be what has stumbled
+			once.Do(func() {
+				next(Event{Time: e.Time, Stage: e.Stage, Phase: Failed, Message: InternalError, Fields: []any{"step", "showing events"}, Err: err})
+			})
+			next(e)
+			return nil
+		})
+	}
+}
