@@ -20,7 +20,7 @@ const module = "github.com/devloop/devloop/"
 // may says which packages of devloop each one may import. The stages do not know each other: the loop brings them together, the
 // command wires them.
 var may = map[string][]string{
-	"pkg/config":      {},
+	"pkg/config":      {"pkg/files"},
 	"pkg/journal":     {},
 	"pkg/event":       {},
 	"pkg/files":       {},
@@ -29,7 +29,8 @@ var may = map[string][]string{
 	"pkg/loop":        {"pkg/event", "pkg/files"},
 	"pkg/build":       {"pkg/event", "pkg/files"},
 	"pkg/node":        {"pkg/event"},
-	"pkg/deploy":      {"pkg/command", "pkg/event"},
+	"pkg/kube":        {"pkg/files"},
+	"pkg/deploy":      {"pkg/command", "pkg/event", "pkg/kube"},
 	"pkg/local":       {"pkg/command", "pkg/event"},
 	"pkg/proof":       {"pkg/event"},
 	"pkg/portforward": {"pkg/event"},

@@ -1,0 +1,87 @@
+package config
+
+// The user's own settings, for all projects. A repository cannot bring them.
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/devloop/devloop/pkg/files"
+)
+
+// settingsSize is how large the file may be, in bytes.
+const settingsSize = 64 << 10
+
+// Settings are what the user's own file says.
+type Settings struct {
+	// Kube contexts that may be deployed to though nothing proves that they are on this machine.
+	AllowContexts []string `key:"allowContexts"`
+}
+
+// SettingsPath is where the user's settings are: $XDG_CONFIG_HOME/devloop/config.yaml, by default
+// ~/.config/devloop/config.yaml.
+func SettingsPath() (string, error) {
+	if dir := os.Getenv("XDG_CONFIG_HOME"); filepath.IsAbs(dir) { // the standard says to ignore others
+		return filepath.Join(dir, "devloop", "config.yaml"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("find the user's settings: %w; set XDG_CONFIG_HOME", err)
+	}
+	return filepath.Join(home, ".config", "devloop", "config.yaml"), nil
+}
+
+// LoadSettings reads the settings at path; where there is no file, there are none. The error is an
+// *Error. A file that somebody else may have written is one: it would speak for the user.
+func LoadSettings(path string) (s Settings, err error) {
+	r := &report{}
+	from := &origin{name: path, order: 1}
+	text, err := readOwn(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return s, nil
+	case err != nil:
+		if errors.Is(err, errWritable) {
+			r.hint = "chmod go-w " + path
+		}
+		r.unreadable(from, path, err)
+		return s, r.failed(nil)
+	}
+	if root := r.parse(from, text); root != nil {
+		(&decoder{report: r}).read(root, &s, "")
+	}
+	if len(r.problems) > 0 {
+		return Settings{}, r.failed(nil)
+	}
+	return s, nil
+}
+
+var errWritable = errors.New("others may write to it")
+
+// readOwn reads a file that only this user, or root, can have written.
+func readOwn(path string) ([]byte, error) {
+	file, err := files.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }() // only read
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case ok && int(owner.Uid) != os.Getuid() && owner.Uid != 0:
+		return nil, fmt.Errorf("it belongs to another user (uid %d)", owner.Uid)
+	case info.Mode().Perm()&0o022 != 0:
+		return nil, errWritable
+	case info.Size() > settingsSize:
+		return nil, fmt.Errorf("it has more than %d bytes", settingsSize)
+	}
+	return io.ReadAll(io.LimitReader(file, settingsSize))
+}

@@ -1,0 +1,91 @@
+package kube
+
+// The permissions that the user gave in a terminal: one file for each folder and cluster, so that
+// two devloops never write the same one.
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/devloop/devloop/pkg/files"
+)
+
+// answerSize is how large the file of an answer may be, in bytes.
+const answerSize = 64 << 10
+
+// Permission is the user's answer that a project may be deployed to a cluster. The cluster is known
+// by its UID: another one that takes over its name or its address is asked about anew.
+type Permission struct {
+	Folder  string    `json:"folder"`  // of the project, absolute and without links
+	Cluster string    `json:"cluster"` // UID of its namespace kube-system
+	Context string    `json:"context"` // for people who read the file
+	Server  string    `json:"server"`  // likewise
+	Given   time.Time `json:"given"`
+}
+
+// Permissions is the folder that they are kept in.
+type Permissions string
+
+// Find returns the permission for a folder and a cluster. If there is none, the error is
+// fs.ErrNotExist.
+func (p Permissions) Find(folder, cluster string) (Permission, error) {
+	var found Permission
+	path := p.file(folder, cluster)
+	content, err := files.Read(path, answerSize)
+	if err == nil {
+		err = json.Unmarshal(content, &found)
+	}
+	if err == nil && (found.Folder != folder || found.Cluster != cluster) {
+		err = errors.New("it is about another folder or cluster")
+	}
+	if err != nil {
+		return Permission{}, fmt.Errorf("read the permission %s: %w", path, err)
+	}
+	return found, nil
+}
+
+// Remember writes a permission down. After a crash there is all of the file, or nothing.
+func (p Permissions) Remember(given Permission) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("remember the permission: %w", err)
+		}
+	}()
+	if err := os.MkdirAll(string(p), 0o700); err != nil {
+		return err
+	}
+	content, err := json.MarshalIndent(given, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := p.file(given.Folder, given.Cluster)
+	next, err := os.CreateTemp(string(p), filepath.Base(path)+".*") // 0600
+	if err != nil {
+		return err
+	}
+	_, err = next.Write(append(content, '\n'))
+	err = errors.Join(err, next.Sync(), next.Close())
+	if err == nil {
+		err = os.Rename(next.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(next.Name())
+		return err
+	}
+	folder, err := os.Open(string(p))
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
+
+func (p Permissions) file(folder, cluster string) string {
+	sum := sha256.Sum256([]byte(folder + "\x00" + cluster))
+	return filepath.Join(string(p), hex.EncodeToString(sum[:16])+".json")
+}

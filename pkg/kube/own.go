@@ -1,0 +1,194 @@
+// Package kube tells whose cluster a kube context leads to. devloop writes to a cluster on the
+// user's own machine, and to any other one only by the user's permission.
+//
+// Proof that a cluster is the user's own is one of these: minikube, kind or k3d serve its API
+// server's address on this machine (pkg/node looks for that), it is the cluster of a desktop
+// application, or all its nodes run on this machine's kernel. A loopback address proves nothing,
+// because tunnels to other clusters end there, and neither does the name of a context. Behind a
+// proxy the address is that of the proxy's network, so nothing counts there.
+package kube
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// NotLocalError is that of a cluster which nothing proves to be on this machine.
+type NotLocalError struct {
+	Target Target
+	Why    error // what was found instead of a proof
+}
+
+func (e *NotLocalError) Error() string {
+	return fmt.Sprintf("kube context %q at %s is not known to be on this machine: %v", e.Target.Context, e.Target.Server, e.Why)
+}
+
+func (e *NotLocalError) Unwrap() error { return e.Why }
+
+const (
+	// answerTimeout is how long the list of nodes may take.
+	answerTimeout = 10 * time.Second
+	// mostNodes is how many nodes a cluster on one machine may have. It bounds the answer, too.
+	mostNodes = 100
+)
+
+// Target is where a kube context leads.
+type Target struct {
+	Context string // its name
+	Server  string // URL of the API server, as the kubeconfig has it
+	Proxy   string // URL of the proxy that requests go through, without its password; "" for none
+}
+
+// Basis is the kind of thing that Grounds rest on.
+type Basis string
+
+// The first five are proof that a cluster is on this machine, the others the user's permission.
+const (
+	Minikube Basis = "minikube" // Name: of the profile
+	Kind     Basis = "kind"     // Name: of the cluster
+	K3d      Basis = "k3d"      // Name: of the cluster
+	Desktop  Basis = "desktop"  // Name: of the application
+	BootID   Basis = "boot ID"  // Name: of the node, or of all of them
+	Flag     Basis = "flag"     // Name: of the flag, or of the environment variable
+	Settings Basis = "settings" // Name: path of the user's settings
+	Answer   Basis = "answer"   // Name: the day of the answer
+)
+
+// Grounds are why devloop may write to a cluster. The zero value stands for none.
+type Grounds struct {
+	Basis Basis
+	Name  string
+}
+
+func (g Grounds) String() string {
+	switch g.Basis {
+	case Minikube:
+		return "the minikube profile " + g.Name
+	case Kind, K3d:
+		return fmt.Sprintf("the %s cluster %s", g.Basis, g.Name)
+	case Desktop:
+		return "the cluster of " + g.Name
+	case BootID:
+		return "runs on this machine's kernel: " + g.Name
+	case Flag, Settings:
+		return "allowed by " + g.Name
+	case Answer:
+		return "allowed for this folder on " + g.Name
+	}
+	return string(g.Basis)
+}
+
+// NodeLister lists the nodes of a cluster, as client-go's CoreV1().Nodes() does.
+type NodeLister interface {
+	List(ctx context.Context, options metav1.ListOptions) (*corev1.NodeList, error)
+}
+
+// Own returns what proves that the target is a cluster on this machine. served is who serves its
+// address here, as far as that is known already; only if nobody does, the cluster is asked for its
+// nodes, once. The error is a *NotLocalError.
+func Own(ctx context.Context, t Target, served Grounds, nodes NodeLister) (Grounds, error) {
+	if t.Proxy != "" {
+		return Grounds{}, t.notLocal("requests to it go through the proxy %s", t.Proxy)
+	}
+	if served != (Grounds{}) {
+		return served, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	list, err := nodes.List(ctx, metav1.ListOptions{Limit: mostNodes})
+	const nobody = "neither minikube nor kind nor k3d serves this address here, and "
+	switch {
+	case err != nil:
+		return Grounds{}, t.notLocal(nobody+"its nodes cannot be read: %w", err)
+	case len(list.Items) == 0:
+		return Grounds{}, t.notLocal(nobody + "it has no nodes")
+	case list.Continue != "" || len(list.Items) > mostNodes:
+		return Grounds{}, t.notLocal(nobody+"it has more than %d nodes", mostNodes)
+	}
+	if application := desktop(t, list.Items, runtime.GOOS); application != "" {
+		return Grounds{Desktop, application}, nil
+	}
+	here := bootID()
+	for _, node := range list.Items {
+		if here == "" || strings.TrimSpace(node.Status.NodeInfo.BootID) != here {
+			return Grounds{}, t.notLocal(nobody+"its node %q does not run on this machine's kernel", node.Name)
+		}
+	}
+	if len(list.Items) == 1 {
+		return Grounds{BootID, "node " + list.Items[0].Name}, nil
+	}
+	return Grounds{BootID, fmt.Sprintf("all %d nodes", len(list.Items))}, nil
+}
+
+func (t Target) notLocal(why string, args ...any) error {
+	return &NotLocalError{t, fmt.Errorf(why, args...)}
+}
+
+// bootID is the ID that the kernel gave to this run of it, "" where there is none (only Linux has
+// it). A kubelet reports the same file's content as its node's status.nodeInfo.bootID, and no two
+// kernels have the same one.
+func bootID() string {
+	content, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(content))
+}
+
+// application is a desktop application that runs a cluster in a virtual machine of its own, whose
+// kernel is not this machine's. Three things have to agree: the name of the context and the
+// address, which the application writes into the kubeconfig, and the names of all nodes, which the
+// API server says. Somebody who forwards this very port from the same application on another
+// machine, and uses that one's kubeconfig as it is, would be taken for local.
+type application struct {
+	name    string
+	systems []string // on which it exists, as runtime.GOOS has them
+	context *regexp.Regexp
+	server  *regexp.Regexp
+	node    *regexp.Regexp // nil for the name of the context
+}
+
+var applications = []application{
+	// Its kubeadm cluster: docs.docker.com/desktop/features/kubernetes.
+	{"Docker Desktop", []string{"darwin", "linux"}, whole(`docker-desktop|docker-for-desktop`),
+		whole(`https://(kubernetes\.docker\.internal|127\.0\.0\.1|localhost):6443`), whole(`docker-desktop`)},
+	// Its kind cluster, since 4.38, with the nodes of a kind cluster named "desktop".
+	{"Docker Desktop", []string{"darwin", "linux"}, whole(`docker-desktop`),
+		whole(`https://127\.0\.0\.1:\d+`), whole(`desktop-(control-plane|worker)\d*`)},
+	// k3s in the Lima machine "rancher-desktop", at the port of its settings: docs.rancherdesktop.io.
+	{"Rancher Desktop", []string{"darwin", "linux"}, whole(`rancher-desktop`),
+		whole(`https://127\.0\.0\.1:\d+`), whole(`lima-rancher-desktop`)},
+	// docs.orbstack.dev/kubernetes.
+	{"OrbStack", []string{"darwin"}, whole(`orbstack`), whole(`https://127\.0\.0\.1:26443`), whole(`orbstack`)},
+	// k3s in a Lima machine; context and host have the profile's name:
+	// github.com/abiosoft/colima, environment/container/kubernetes/kubeconfig.go.
+	{"Colima", []string{"darwin", "linux"}, whole(`colima(-.+)?`), whole(`https://127\.0\.0\.1:\d+`), nil},
+}
+
+// whole matches a whole text.
+func whole(pattern string) *regexp.Regexp { return regexp.MustCompile(`^(` + pattern + `)$`) }
+
+// desktop returns the application whose cluster it is, "" for none.
+func desktop(t Target, nodes []corev1.Node, system string) string {
+	i := slices.IndexFunc(applications, func(a application) bool {
+		return slices.Contains(a.systems, system) && a.context.MatchString(t.Context) && a.server.MatchString(strings.TrimSuffix(t.Server, "/")) &&
+			!slices.ContainsFunc(nodes, func(node corev1.Node) bool {
+				name := cmp.Or(a.node, whole(regexp.QuoteMeta(t.Context)))
+				return !name.MatchString(node.Name)
+			})
+	})
+	if i < 0 {
+		return ""
+	}
+	return applications[i].name
+}

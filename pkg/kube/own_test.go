@@ -1,0 +1,214 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// node returns one with a boot ID.
+func node(name, boot string) corev1.Node {
+	return corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{NodeInfo: corev1.NodeSystemInfo{BootID: boot}}}
+}
+
+// listed is a NodeLister with an answer. It counts how often it is asked.
+type listed struct {
+	nodes []corev1.Node
+	more  bool
+	asked int
+}
+
+func (l *listed) List(context.Context, metav1.ListOptions) (*corev1.NodeList, error) {
+	l.asked++
+	list := &corev1.NodeList{Items: l.nodes}
+	if l.more {
+		list.Continue = "more"
+	}
+	return list, nil
+}
+
+func TestOwn(t *testing.T) {
+	const elsewhere = "0fd5b8d3-0000-0000-0000-000000000000"
+	here := bootID()
+	if runtime.GOOS == "linux" && here == "" {
+		t.Fatal("this kernel has no boot ID")
+	}
+	tunnel := Target{Context: "prod-eu-admin", Server: "http://127.0.0.1:47101"}
+	for name, test := range map[string]struct {
+		target Target
+		served Grounds
+		nodes  listed
+		want   Grounds
+		says   string
+	}{
+		"a profile": {target: tunnel, served: Grounds{Minikube, "minikube"}, want: Grounds{Minikube, "minikube"}},
+		"a profile behind a proxy": {target: Target{Context: "minikube", Server: "https://192.168.39.7:8443", Proxy: "http://proxy:3128"},
+			served: Grounds{Minikube, "minikube"}, says: "requests to it go through the proxy http://proxy:3128"},
+		"this kernel behind a proxy": {target: Target{Context: "x", Server: "https://127.0.0.1:1", Proxy: "socks5://127.0.0.1:1080"},
+			nodes: listed{nodes: []corev1.Node{node("a", here)}}, says: "through the proxy socks5://127.0.0.1:1080"},
+		"this kernel": {target: tunnel, nodes: listed{nodes: []corev1.Node{node("a", here+"\n")}}, want: Grounds{BootID, "node a"}},
+		"this kernel, beyond loopback": {target: Target{Context: "x", Server: "https://192.0.2.1:6443"},
+			nodes: listed{nodes: []corev1.Node{node("a", here), node("b", here)}}, want: Grounds{BootID, "all 2 nodes"}},
+		"a tunnel":         {target: tunnel, nodes: listed{nodes: []corev1.Node{node("ip-10-0-0-1", elsewhere)}}, says: `node "ip-10-0-0-1" does not run on this machine's kernel`},
+		"one node of two":  {target: tunnel, nodes: listed{nodes: []corev1.Node{node("a", here), node("b", elsewhere)}}, says: `node "b" does not run`},
+		"no boot ID":       {target: tunnel, nodes: listed{nodes: []corev1.Node{node("a", "")}}, says: `node "a" does not run`},
+		"no nodes":         {target: tunnel, says: "it has no nodes"},
+		"more than it has": {target: tunnel, nodes: listed{nodes: []corev1.Node{node("a", here)}, more: true}, says: "it has more than 100 nodes"},
+		"minikube's name":  {target: Target{Context: "minikube", Server: "https://127.0.0.1:47101"}, nodes: listed{nodes: []corev1.Node{node("minikube", elsewhere)}}, says: `node "minikube" does not run`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if runtime.GOOS != "linux" && test.want.Basis == BootID {
+				t.Skip("only Linux has a boot ID")
+			}
+			got, err := Own(t.Context(), test.target, test.served, &test.nodes)
+			var notLocal *NotLocalError
+			switch {
+			case test.says == "" && (err != nil || got != test.want):
+				t.Errorf("%v, %v", got, err)
+			case test.says != "" && (got != Grounds{} || !errors.As(err, &notLocal) || !strings.Contains(err.Error(), test.says)):
+				t.Errorf("%v, %v", got, err)
+			case test.says != "" && (notLocal.Target != test.target || !strings.Contains(err.Error(), fmt.Sprintf("%q at %s", test.target.Context, test.target.Server))):
+				t.Errorf("it does not say which: %v", err)
+			}
+			if (test.served != Grounds{} || test.target.Proxy != "") && test.nodes.asked > 0 {
+				t.Error("the cluster was asked in vain")
+			}
+		})
+	}
+}
+
+func TestDesktop(t *testing.T) {
+	for _, test := range []struct {
+		context, server, nodes, system string
+		want                           string
+	}{
+		{"docker-desktop", "https://kubernetes.docker.internal:6443", "docker-desktop", "darwin", "Docker Desktop"},
+		{"docker-desktop", "https://127.0.0.1:6443/", "docker-desktop", "linux", "Docker Desktop"},
+		{"docker-desktop", "https://127.0.0.1:53111", "desktop-control-plane desktop-worker desktop-worker2", "darwin", "Docker Desktop"},
+		{"rancher-desktop", "https://127.0.0.1:6443", "lima-rancher-desktop", "darwin", "Rancher Desktop"},
+		{"orbstack", "https://127.0.0.1:26443", "orbstack", "darwin", "OrbStack"},
+		{"colima", "https://127.0.0.1:6443", "colima", "darwin", "Colima"},
+		{"colima-work", "https://127.0.0.1:54321", "colima-work", "linux", "Colima"},
+
+		{"docker-desktop", "https://127.0.0.1:6443", "ip-10-0-0-1", "darwin", ""},
+		{"docker-desktop", "https://127.0.0.1:6443", "docker-desktop ip-10-0-0-1", "darwin", ""},
+		{"docker-desktop", "https://127.0.0.1:47101", "docker-desktop", "darwin", ""},
+		{"docker-desktop", "https://192.0.2.1:6443", "docker-desktop", "darwin", ""},
+		{"docker-desktop", "https://127.0.0.1:6443/prod", "docker-desktop", "darwin", ""},
+		{"prod", "https://127.0.0.1:6443", "docker-desktop", "darwin", ""},
+		{"orbstack", "https://127.0.0.1:26443", "orbstack", "linux", ""}, // there is none for it
+		{"orbstack", "https://127.0.0.1:6443", "orbstack", "darwin", ""},
+		{"colima-work", "https://127.0.0.1:6443", "colima", "darwin", ""},
+		{"xcolima", "https://127.0.0.1:6443", "xcolima", "darwin", ""},
+	} {
+		var nodes []corev1.Node
+		for _, name := range strings.Fields(test.nodes) {
+			nodes = append(nodes, node(name, "of a virtual machine"))
+		}
+		if got := desktop(Target{Context: test.context, Server: test.server}, nodes, test.system); got != test.want {
+			t.Errorf("%s at %s with %s on %s: %q", test.context, test.server, test.nodes, test.system, got)
+		}
+	}
+}
+
+// What a real API server may answer, through client-go.
+func TestOwnAsksTheCluster(t *testing.T) {
+	answer, status := "", http.StatusOK
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet || r.URL.Path != "/api/v1/nodes" || r.URL.Query().Get("limit") != "100" {
+			t.Errorf("%s %s", r.Method, r.URL)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(answer))
+	}))
+	t.Cleanup(server.Close)
+	client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func() (Grounds, error) {
+		return Own(t.Context(), Target{Context: "x", Server: server.URL}, Grounds{}, client.CoreV1().Nodes())
+	}
+	if here := bootID(); here != "" {
+		answer = fmt.Sprintf(`{"kind": "NodeList", "apiVersion": "v1", "items": [{"metadata": {"name": "a"}, "status": {"nodeInfo": {"bootID": %q}}}]}`, here)
+		if got, err := ask(); err != nil || got != (Grounds{BootID, "node a"}) {
+			t.Errorf("%v, %v", got, err)
+		}
+	}
+	answer, status = `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "message": "nodes is forbidden", "code": 403}`, http.StatusForbidden
+	if got, err := ask(); got != (Grounds{}) || !errors.As(err, new(*NotLocalError)) || !strings.Contains(err.Error(), "its nodes cannot be read: nodes is forbidden") {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+func TestGroundsInWords(t *testing.T) {
+	for want, grounds := range map[string]Grounds{
+		"the minikube profile minikube":            {Minikube, "minikube"},
+		"the kind cluster dev":                     {Kind, "dev"},
+		"the k3d cluster team":                     {K3d, "team"},
+		"the cluster of OrbStack":                  {Desktop, "OrbStack"},
+		"runs on this machine's kernel: node a":    {BootID, "node a"},
+		"allowed by --allow-context":               {Flag, "--allow-context"},
+		"allowed by /settings/devloop/config.yaml": {Settings, "/settings/devloop/config.yaml"},
+		"allowed for this folder on 2026-11-29":    {Answer, "2026-11-29"},
+	} {
+		if got := grounds.String(); got != want {
+			t.Errorf("%q, not %q", got, want)
+		}
+	}
+}
+
+func TestPermissions(t *testing.T) {
+	p := Permissions(t.TempDir() + "/state/allowed")
+	if _, err := p.Find("/project", "uid"); !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	given := Permission{Folder: "/project", Cluster: "uid", Context: "prod", Server: "https://192.0.2.1"}
+	for range 2 { // the second one replaces the first
+		if err := p.Remember(given); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := p.Find("/project", "uid"); err != nil || got != given {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, other := range [][2]string{{"/project", "other"}, {"/other", "uid"}, {"/project\x00uid", ""}} {
+		if got, err := p.Find(other[0], other[1]); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%q: %+v, %v", other, got, err)
+		}
+	}
+	entries, err := os.ReadDir(string(p))
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("%v, %v", entries, err)
+	}
+	info, err := entries[0].Info()
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if folder, err := os.Stat(string(p)); err != nil || folder.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", folder.Mode(), err)
+	}
+
+	// Half a file, or one that was copied from elsewhere, permits nothing.
+	file := string(p) + "/" + entries[0].Name()
+	for _, text := range []string{`{"folder": "/pro`, `{"folder": "/other", "cluster": "uid"}`, `{"folder": "/project", "cluster": "other"}`} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := p.Find("/project", "uid"); err == nil {
+			t.Errorf("%s: %+v", text, got)
+		}
+	}
+}
