@@ -30,7 +30,7 @@ the releases are deployed ("stale" if it is an older one). devloop never stops o
   devloop clusters stop --stale`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withClusters(cmd.Context(), o, func(_ context.Context, _ *deploy.Cluster, all, old event.DaskClusters) error {
+			return withClusters(cmd.Context(), o, false, func(_ context.Context, _ *deploy.Cluster, all, old event.DaskClusters) error {
 				return writeClusters(cmd.OutOrStdout(), all, old)
 			})
 		},
@@ -47,7 +47,7 @@ its user sees it, namespace.name, or by its name alone.`,
 			if stale == (len(names) > 0) {
 				return usageError{event.WithHint(errors.New("devloop clusters stop: say which, by --stale or by their names"), "devloop clusters shows them")}
 			}
-			return withClusters(cmd.Context(), o, func(ctx context.Context, cluster *deploy.Cluster, all, old event.DaskClusters) error {
+			return withClusters(cmd.Context(), o, true, func(ctx context.Context, cluster *deploy.Cluster, all, old event.DaskClusters) error {
 				if !stale {
 					var err error
 					if old, err = called(all, names); err != nil {
@@ -64,18 +64,25 @@ its user sees it, namespace.name, or by its name alone.`,
 }
 
 // withClusters calls do with the clusters that run, and those of them that run an older image than the releases were deployed with: a save that was
-// not deployed has made none of them old.
-func withClusters(ctx context.Context, o *options, do func(ctx context.Context, cluster *deploy.Cluster, all, old event.DaskClusters) error) error {
+// not deployed has made none of them old. writes tells whether do changes anything, for which the cluster has to be the user's own.
+func withClusters(ctx context.Context, o *options, writes bool, do func(ctx context.Context, cluster *deploy.Cluster, all, old event.DaskClusters) error) error {
 	ctx, p, err := o.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer p.end()
-	err = func() error {
-		cluster, err := deploy.Connect(ctx, p.config.KubeContext)
+	err = func() (err error) {
+		s := &session{}
+		defer func() { err = errors.Join(err, s.close()) }()
+		if writes {
+			_, err = s.connect(ctx, p, p.config)
+		} else {
+			s.cluster, err = deploy.Connect(ctx, p.config.KubeContext)
+		}
 		if err != nil {
 			return environmentError{err}
 		}
+		cluster := s.cluster
 		deployed, err := deploy.New(cluster, p.config.Name, nil, deploy.Options{}).Deployed(ctx, releases(p.config))
 		if err != nil {
 			return environmentError{err}

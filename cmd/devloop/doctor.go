@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 	"github.com/devloop/devloop/pkg/node"
 	"github.com/devloop/devloop/pkg/watch"
 )
@@ -182,28 +182,41 @@ func (d *doctor) lookAtDocker(ctx context.Context) (string, error) {
 }
 
 func (d *doctor) lookAtCluster(ctx context.Context) (string, error) {
-	wanted, allowed := d.options.kubeContext, []string(nil)
+	wanted, folder := d.options.kubeContext, ""
 	if d.config != nil {
-		wanted, allowed = d.config.KubeContext, d.config.AllowContexts
+		wanted, folder = d.config.KubeContext, d.config.Dir
 	}
-	kubeContext, server, err := deploy.ReadContext(wanted)
+	target, err := deploy.ReadContext(wanted)
 	if err != nil {
 		return "", err
 	}
+	var origin node.Origin
 	if d.docker != nil {
-		if d.nodes, err = node.Find(ctx, kubeContext, server, d.docker, slices.Contains(allowed, kubeContext)); err != nil {
+		if d.nodes, err = node.Find(ctx, target.Context, target.Server, d.docker); err != nil {
 			return "", err
 		}
+		origin = d.nodes.Origin()
 	}
-	cluster, err := deploy.Connect(ctx, kubeContext)
+	cluster, err := deploy.ConnectTo(ctx, target)
 	if err != nil {
 		return "", err
 	}
 	version, err := cluster.Client.Discovery().ServerVersion()
 	if err != nil {
-		return "", fmt.Errorf("kube context %q: ask for its version: %w", kubeContext, err)
+		return "", fmt.Errorf("kube context %q: ask for its version: %w", target.Context, err)
 	}
-	return fmt.Sprintf("context %s, Kubernetes %s, %s", kubeContext, version.GitVersion, server), nil
+	seen := fmt.Sprintf("context %s, Kubernetes %s, %s", target.Context, version.GitVersion, target.Server)
+	if folder, err = filepath.EvalSymlinks(folder); err != nil {
+		return "", err
+	}
+	grounds, err := d.options.consent().grounds(ctx, target, cluster, origin, folder)
+	if errors.As(err, new(*kube.NotLocalError)) { // devloop asks before it writes to it
+		return seen, warning{err}
+	}
+	if err != nil {
+		return "", err
+	}
+	return seen + ", " + grounds.String(), nil
 }
 
 func (d *doctor) lookAtNodes(ctx context.Context) (string, error) {

@@ -24,6 +24,8 @@ type options struct {
 	set         []string
 	setFrom     string // what gave set, for messages
 	kubeContext string
+	allow       []string // kube contexts
+	allowFrom   string   // what gave allow, for messages
 	verbose     bool
 	quiet       bool
 	logFormat   string
@@ -39,6 +41,7 @@ func (o *options) register(root *cobra.Command) {
 	flags.StringSliceVarP(&o.profiles, "profile", "p", nil, "lay a profile of the configuration over it")
 	flags.StringArrayVar(&o.set, "set", nil, "set one value of the configuration: path=value, as in images.worker.target=dev")
 	flags.StringVar(&o.kubeContext, "kube-context", "", "the kube context to use, instead of the configuration's or the current one")
+	flags.StringArrayVar(&o.allow, "allow-context", nil, "a kube context that may be deployed to though nothing proves that its cluster is on this machine")
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "tell more: each build step, what was found unchanged, the causes of an error")
 	flags.BoolVarP(&o.quiet, "quiet", "q", false, "tell less: how each run ended, warnings and errors")
 	flags.StringVar(&o.logFile, "log-file", "", "write the log to this file as well; at 10 MB it is put aside, and the newest three of these stay")
@@ -69,15 +72,18 @@ func (o *options) registerAdopt(cmd *cobra.Command) {
 
 // settle takes the flags that were not given from the environment, checks them, and sets up what is printed.
 func (o *options) settle(cmd *cobra.Command) (err error) {
-	o.setFrom = "--set"
+	o.setFrom, o.allowFrom = "--set", "--allow-context"
 	cmd.Flags().VisitAll(func(flag *pflag.Flag) {
 		name := "DEVLOOP_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
 		text, given := os.LookupEnv(name)
 		if !given || text == "" || flag.Changed || flag.Name == "help" {
 			return
 		}
-		if flag.Name == "set" {
+		switch flag.Name {
+		case "set":
 			o.setFrom = name
+		case "allow-context":
+			o.allowFrom = name
 		}
 		for _, value := range values(flag.Name, text) {
 			if invalid := flag.Value.Set(value); invalid != nil && err == nil {
@@ -115,11 +121,14 @@ func values(flag, text string) []string {
 	switch flag {
 	case "file":
 		return filepath.SplitList(text) // like KUBECONFIG
-	case "set":
+	case "set", "allow-context": // a line each: names of contexts may hold any separator
 		return slices.DeleteFunc(strings.Split(text, "\n"), func(line string) bool { return strings.TrimSpace(line) == "" })
 	}
 	return []string{text}
 }
+
+// consent is which kube contexts the flags allow.
+func (o *options) consent() consent { return consent{o.allow, o.allowFrom} }
 
 // source is what the configuration is read from.
 func (o *options) source() config.Source {

@@ -28,6 +28,7 @@ type process struct {
 	printer  *printer
 	log      *logger
 	adopt    bool // releases that somebody else made are taken over
+	consent  consent
 	patience *patience
 	reload   chan struct{} // SIGHUP; nil for a command that ends by itself
 	stop     func()        // ends the context, gives the signals back
@@ -45,7 +46,8 @@ func (o *options) beginLasting(parent context.Context) (context.Context, *proces
 }
 
 func (o *options) beginProcess(parent context.Context, reload chan struct{}) (context.Context, *process, error) {
-	p := &process{source: o.source(), adopt: o.adopt, reload: reload, printer: o.printer, secrets: o.printer.secrets}
+	p := &process{source: o.source(), adopt: o.adopt, reload: reload, printer: o.printer, secrets: o.printer.secrets,
+		consent: o.consent()}
 	var err error
 	if p.config, err = config.Load(p.source); err != nil {
 		return nil, nil, err
@@ -78,13 +80,19 @@ func (p *process) before(next event.Sink) event.Sink {
 	return p.secrets.Before(p.board.Before(next).OrElse(next))
 }
 
-// openHistory opens the runs of earlier devloops for the same file.
+// openHistory opens the runs of earlier devloops for the same file and cluster.
 func openHistory(c *config.Config) (*status.History, error) {
 	dir, err := journal.DefaultDir()
 	if err != nil {
 		return &status.History{}, err
 	}
-	return status.OpenHistory(filepath.Join(dir, "runs", fileID(c.Path, c.Name)+".jsonl"))
+	return status.OpenHistory(filepath.Join(dir, "runs", projectID(c)+".jsonl"))
+}
+
+// projectID is a name for files of a project that belong to its file and its cluster: the same file may be at work on several clusters.
+func projectID(c *config.Config) string {
+	target, _ := deploy.ReadContext(c.KubeContext) // if there is none, that is told soon
+	return fileID(c.Path+"\x00"+target.Context, c.Name)
 }
 
 // fileID is a name for files that belong to a project at a place.
@@ -99,6 +107,9 @@ func tellConfig(sink event.Sink, before, now *config.Config) {
 	old, new := namesOf(before), namesOf(now)
 	if before == nil || !reflect.DeepEqual(old, new) {
 		sink.For("config").Detail(event.ConfigRead, "project", now.Name, "file", now.Path, "folder", now.Dir, "images", new[0], "releases", new[1], "charts", new[2])
+	}
+	if len(now.AllowContexts) > 0 && before == nil {
+		sink.For("config").Warn("allowContexts in devloop.yaml allows nothing by itself: the user does, by --allow-context or in "+settingsName(), nil)
 	}
 	if now.Format != "" && before == nil {
 		sink.For("config").Note("a skaffold.yaml is read as a devloop.yaml", "file", now.Path, "format", now.Format)

@@ -33,7 +33,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("TAKEN", strconv.Itoa(listener.Addr().(*net.TCPAddr).Port))
 			home := filepath.Join(env.WorkDir, ".home")
 			for name, value := range map[string]string{
-				"HOME": home, "MINIKUBE_HOME": "", "XDG_CACHE_HOME": "", "XDG_STATE_HOME": "",
+				"HOME": home, "MINIKUBE_HOME": "", "XDG_CACHE_HOME": "", "XDG_STATE_HOME": "", "XDG_CONFIG_HOME": "",
 				"KUBECONFIG":      filepath.Join(env.WorkDir, "kubeconfig"),
 				"XDG_RUNTIME_DIR": filepath.Join(env.WorkDir, ".run"),
 				"DOCKER_HOST":     "unix://" + filepath.Join(env.WorkDir, "docker.sock"),

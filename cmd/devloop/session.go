@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
+	"github.com/devloop/devloop/pkg/kube"
 	"github.com/devloop/devloop/pkg/node"
 	"github.com/devloop/devloop/pkg/watch"
 )
@@ -67,13 +69,13 @@ type session struct {
 	closers  []func() error
 }
 
-// openSession finds the cluster, makes sure that it is a local one, and locks the project's journal. Nothing is changed in the
+// openSession finds the cluster, makes sure that it may be written to, and locks the project's journal. Nothing is changed in the
 // cluster. The caller closes the session.
 func openSession(ctx context.Context, p *process) (*session, error) {
 	opened := &session{source: p.source, sink: p.sink, secrets: p.secrets, takeOver: p.adopt, pods: make(chan deploy.PodScope, 1), held: map[name.Tag]bool{}}
 	opened.config.Store(p.config)
 	opened.prover, opened.libraries, opened.syncer = newProver(opened), newLibraries(opened), newSyncer(p.sink)
-	if err := opened.open(ctx); err != nil {
+	if err := opened.open(ctx, p); err != nil {
 		return nil, environmentError{errors.Join(err, opened.close())}
 	}
 	p.patience.journal.Store(opened.journal)
@@ -82,9 +84,9 @@ func openSession(ctx context.Context, p *process) (*session, error) {
 }
 
 // open fills s; what it opened before an error is in s.closers.
-func (s *session) open(ctx context.Context) (err error) {
+func (s *session) open(ctx context.Context, p *process) (err error) {
 	c := s.config.Load()
-	kubeContext, err := s.findNodes(ctx, c)
+	target, err := s.connect(ctx, p, c)
 	if err != nil {
 		return err
 	}
@@ -92,12 +94,6 @@ func (s *session) open(ctx context.Context) (err error) {
 	if c.Push != "" {
 		s.push = node.NewPush(c.PushPlain())
 		s.images = s.push
-	}
-	if s.cluster, err = deploy.Connect(ctx, kubeContext); err != nil {
-		if start := s.nodes.Start(); start != "" && event.Hint(err) != "" {
-			err = event.WithHint(err, start)
-		}
-		return err
 	}
 	cache, err := cacheDir()
 	if err != nil {
@@ -111,7 +107,7 @@ func (s *session) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.closers = append(s.closers, s.journal.Close)
-	if s.registry, err = node.OpenRegistry(ctx, filepath.Join(cache, "registry", url.PathEscape(kubeContext)+"_"+c.Name)); err != nil {
+	if s.registry, err = node.OpenRegistry(ctx, filepath.Join(cache, "registry", url.PathEscape(target.Context)+"_"+c.Name)); err != nil {
 		return err
 	}
 	s.closers = append(s.closers, s.registry.Close)
@@ -121,21 +117,39 @@ func (s *session) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// findNodes finds the kube context and the nodes of its cluster.
-func (s *session) findNodes(ctx context.Context, c *config.Config) (kubeContext string, err error) {
-	kubeContext, server, err := deploy.ReadContext(c.KubeContext)
+// connect finds the cluster and its nodes, and makes sure that it may be written to. Until then, the cluster is asked for nothing but who it is.
+func (s *session) connect(ctx context.Context, p *process, c *config.Config) (target kube.Target, err error) {
+	if target, err = s.findNodes(ctx, c); err != nil {
+		return target, err
+	}
+	if s.cluster, err = deploy.ConnectTo(ctx, target); err != nil {
+		if event.Hint(err) != "" {
+			err = event.WithHint(err, cmp.Or(s.nodes.Start(), "start the cluster, or choose another context: --kube-context"))
+		}
+		return target, err
+	}
+	grounds, err := p.mayWrite(ctx, target, s.cluster, s.nodes.Origin())
 	if err != nil {
-		return "", err
+		return target, err
+	}
+	p.sink.For("devloop").Note(event.ClusterChosen, "context", target.Context, "server", target.Server, "why", grounds.String())
+	return target, nil
+}
+
+// findNodes finds the kube context, where it leads, and the nodes of its cluster.
+func (s *session) findNodes(ctx context.Context, c *config.Config) (target kube.Target, err error) {
+	if target, err = deploy.ReadContext(c.KubeContext); err != nil {
+		return target, err
 	}
 	if s.docker, err = openDocker(); err != nil {
-		return "", err
+		return target, err
 	}
 	s.closers = append(s.closers, s.docker.Close)
-	if s.nodes, err = node.Find(ctx, kubeContext, server, s.docker, slices.Contains(c.AllowContexts, kubeContext)); err != nil {
-		return "", err
+	if s.nodes, err = node.Find(ctx, target.Context, target.Server, s.docker); err != nil {
+		return target, err
 	}
 	s.closers = append(s.closers, s.nodes.Close)
-	return kubeContext, nil
+	return target, nil
 }
 
 // holder is what has to hold an image before a pod can run it.

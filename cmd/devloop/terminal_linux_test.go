@@ -15,14 +15,14 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// onTerminal returns what a terminal of a width gets when a printer writes there.
-func onTerminal(t *testing.T, columns uint16, write func(*printer)) string {
+// openTerminal returns both ends of a terminal of a width: what is typed goes into the master, where also is read what is shown.
+func openTerminal(t *testing.T, columns uint16) (master, terminal *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer master.Close()
+	t.Cleanup(func() { _ = master.Close() })
 	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
 	if err == nil {
 		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
@@ -33,11 +33,18 @@ func onTerminal(t *testing.T, columns uint16, write func(*printer)) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer terminal.Close()
+	t.Cleanup(func() { _ = terminal.Close() })
+	return master, terminal
+}
+
+// onTerminal returns what a terminal of a width gets when a printer writes there.
+func onTerminal(t *testing.T, columns uint16, write func(*printer)) string {
+	t.Helper()
+	master, terminal := openTerminal(t, columns)
 	write(newPrinter(terminal))
 	if _, err := terminal.WriteString("the end"); err != nil {
 		t.Fatal(err)

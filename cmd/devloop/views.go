@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/devloop/devloop/pkg/config"
-	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status/web"
 )
@@ -221,8 +220,7 @@ func listenLocally(ctx context.Context, c *config.Config) (net.Listener, error) 
 	if err != nil {
 		return nil, err
 	}
-	kubeContext, _, _ := deploy.ReadContext(c.KubeContext) // the same file may be at work on several clusters; if there is none, that is told soon
-	path := filepath.Join(dir, fileID(c.Path+"\x00"+kubeContext, c.Name)+".sock")
+	path := filepath.Join(dir, projectID(c)+".sock")
 	if connection, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
 		_ = connection.Close()
 		return nil, errAnother

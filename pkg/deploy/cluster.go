@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -32,6 +34,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 const (
@@ -72,11 +75,11 @@ type Cluster struct {
 	asked  time.Time               // when it was
 }
 
-// ReadContext returns the name of the kube context to use and its API server, and asks nothing of the cluster. An empty
+// ReadContext returns where the kube context to use leads, and asks nothing of the cluster. An empty
 // wanted means the current context, or the one of MINIKUBE_PROFILE where none is current.
-func ReadContext(wanted string) (name, server string, err error) {
-	_, raw, err := loadKubeconfig(wanted)
-	return raw.name, raw.server, err
+func ReadContext(wanted string) (kube.Target, error) {
+	_, target, err := loadKubeconfig(wanted)
+	return target, err
 }
 
 // KubeconfigSecrets are the tokens, passwords and keys of the kubeconfig, and of the files that it names. What cannot be read is left out: it is of no
@@ -108,14 +111,12 @@ func KubeconfigSecrets() []string {
 	return secrets
 }
 
-type rawContext struct{ name, server string }
-
-func loadKubeconfig(wanted string) (clientcmd.ClientConfig, rawContext, error) {
+func loadKubeconfig(wanted string) (clientcmd.ClientConfig, kube.Target, error) {
 	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(),
 		&clientcmd.ConfigOverrides{CurrentContext: wanted})
 	config, err := loader.RawConfig()
 	if err != nil {
-		return nil, rawContext{}, fmt.Errorf("kubeconfig: %w", err)
+		return nil, kube.Target{}, fmt.Errorf("kubeconfig: %w", err)
 	}
 	if profile := os.Getenv("MINIKUBE_PROFILE"); wanted == "" && config.CurrentContext == "" && config.Contexts[profile] != nil {
 		return loadKubeconfig(profile) // none is selected, but for minikube itself
@@ -125,9 +126,34 @@ func loadKubeconfig(wanted string) (clientcmd.ClientConfig, rawContext, error) {
 	}
 	kubeContext := config.Contexts[wanted]
 	if kubeContext == nil || config.Clusters[kubeContext.Cluster] == nil {
-		return nil, rawContext{}, noContext(wanted, config, loader.ConfigAccess().GetLoadingPrecedence())
+		return nil, kube.Target{}, noContext(wanted, config, loader.ConfigAccess().GetLoadingPrecedence())
 	}
-	return loader, rawContext{wanted, config.Clusters[kubeContext.Cluster].Server}, nil
+	target := kube.Target{Context: wanted, Server: config.Clusters[kubeContext.Cluster].Server}
+	target.Proxy, err = proxyOf(config.Clusters[kubeContext.Cluster])
+	if err != nil {
+		return nil, kube.Target{}, fmt.Errorf("kube context %q: %w", wanted, err)
+	}
+	return loader, target, nil
+}
+
+// proxyOf returns the proxy that client-go sends requests to a cluster through, without its
+// password, "" for none: the cluster's proxy-url, or else that of the environment.
+func proxyOf(cluster *clientcmdapi.Cluster) (string, error) {
+	proxy, err := url.Parse(cluster.ProxyURL)
+	if cluster.ProxyURL == "" {
+		server, _, serverErr := rest.DefaultServerUrlFor(&rest.Config{Host: cluster.Server, TLSClientConfig: rest.TLSClientConfig{Insecure: true}})
+		if serverErr != nil {
+			return "", fmt.Errorf("API server %q: %w", cluster.Server, serverErr)
+		}
+		proxy, err = http.ProxyFromEnvironment(&http.Request{URL: server})
+	}
+	if err != nil {
+		return "", fmt.Errorf("proxy: %w", err)
+	}
+	if proxy == nil {
+		return "", nil
+	}
+	return proxy.Redacted(), nil
 }
 
 // noContext says which contexts there are instead.
@@ -143,35 +169,48 @@ func noContext(wanted string, config clientcmdapi.Config, files []string) error 
 	return event.WithHint(fmt.Errorf("there is no kube context %q in %s", wanted, where), "take one of "+strings.Join(known, ", ")+", or start a cluster (minikube start)")
 }
 
-// Connect opens the cluster of a kube context.
+// Connect opens the cluster of a kube context. It asks the cluster who it is, and for its version.
 func Connect(ctx context.Context, kubeContext string) (*Cluster, error) {
-	loader, raw, err := loadKubeconfig(kubeContext)
+	target, err := ReadContext(kubeContext)
 	if err != nil {
 		return nil, err
 	}
-	way, err := newConnection(raw.name)
+	return ConnectTo(ctx, target)
+}
+
+// ConnectTo is Connect for a target that was looked at before. It is an error if the context leads
+// somewhere else by now.
+func ConnectTo(ctx context.Context, target kube.Target) (*Cluster, error) {
+	loader, _, err := loadKubeconfig(target.Context)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Context: raw.name, Server: raw.server, loader: loader, connection: way, asking: make(chan struct{}, 1)}
+	way, err := newConnection(target.Context)
+	if err != nil {
+		return nil, err
+	}
+	if now, err := ReadContext(target.Context); err != nil || now != target {
+		return nil, event.WithHint(errors.Join(fmt.Errorf("kube context %q changes while devloop starts", target.Context), err), "start devloop again")
+	}
+	c := &Cluster{Context: target.Context, Server: target.Server, loader: loader, connection: way, asking: make(chan struct{}, 1)}
 	c.config = &rest.Config{Host: way.host(), Transport: way, WarningHandler: rest.NoWarnings{},
 		QPS: queriesPerSecond, Burst: 2 * queriesPerSecond}
 	if c.Client, err = kubernetes.NewForConfig(c.config); err != nil {
-		return nil, fmt.Errorf("kube context %q: %w", raw.name, err)
+		return nil, fmt.Errorf("kube context %q: %w", target.Context, err)
 	}
 	bounded, err := c.ToRESTConfig()
 	if err != nil {
 		return nil, err
 	}
 	if c.dynamic, err = dynamic.NewForConfig(bounded); err != nil {
-		return nil, fmt.Errorf("kube context %q: %w", raw.name, err)
+		return nil, fmt.Errorf("kube context %q: %w", target.Context, err)
 	}
 	if c.metadata, err = metadata.NewForConfig(bounded); err != nil {
-		return nil, fmt.Errorf("kube context %q: %w", raw.name, err)
+		return nil, fmt.Errorf("kube context %q: %w", target.Context, err)
 	}
 	plain, err := discovery.NewDiscoveryClientForConfig(bounded)
 	if err != nil {
-		return nil, fmt.Errorf("kube context %q: %w", raw.name, err)
+		return nil, fmt.Errorf("kube context %q: %w", target.Context, err)
 	}
 	c.discovery = memory.NewMemCacheClient(plain)
 	c.mapper = restmapper.NewDeferredDiscoveryRESTMapper(c.discovery)
@@ -180,14 +219,14 @@ func Connect(ctx context.Context, kubeContext string) (*Cluster, error) {
 	defer cancel()
 	system, err := c.Client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 	if err != nil {
-		return nil, event.WithHint(fmt.Errorf("kube context %q: its API server %s does not answer: %w", raw.name, raw.server, err),
+		return nil, event.WithHint(fmt.Errorf("kube context %q: its API server %s does not answer: %w", target.Context, target.Server, err),
 			hintCluster)
 	}
 	c.UID = string(system.UID)
 	way.is(system.UID)
 	version, err := c.discovery.ServerVersion()
 	if err != nil {
-		return nil, fmt.Errorf("kube context %q: ask for its version: %w", raw.name, err)
+		return nil, fmt.Errorf("kube context %q: ask for its version: %w", target.Context, err)
 	}
 	c.version = version.GitVersion
 	return c, nil

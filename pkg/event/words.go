@@ -4,6 +4,7 @@ package event
 // said where they happen and understood by nobody but people. Behind each stand the stage that says it and the fields that come with it.
 const (
 	DevloopStarted = "devloop started" // loop: project, cluster, folder
+	ClusterChosen  = "cluster"         // devloop: context, server, why (it may be written to)
 	DevloopEnds    = "removing what was deployed"
 	Paused         = "paused, changes wait" // devloop
 	Resumed        = "resumed"              // devloop

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/moby/moby/api/pkg/stdcopy"
@@ -20,15 +19,26 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Labels that kind (pkg/cluster/constants) and k3d (pkg/types) give to a node's container: that of its cluster, and that of its role.
-var labels = []struct{ tool, cluster, role string }{
+// tool makes clusters of containers. Its labels (kind: pkg/cluster/constants, k3d: pkg/types) say which
+// cluster a container belongs to, and what it is in it.
+type tool struct{ name, cluster, role string }
+
+var tools = []tool{
 	{"kind", "io.x-k8s.kind.cluster", "io.x-k8s.kind.role"},
 	{"k3d", "k3d.cluster", "k3d.role"},
 }
 
-// containers finds the nodes of a cluster of kind or k3d, whose context is kind-NAME or k3d-NAME unless somebody renamed it: then it is
-// known by the port of its API server. It returns nil where there is none, or no Docker to ask.
-func containers(ctx context.Context, kubeContext, port string, docker *client.Client) (*Cluster, error) {
+// Roles of a container that is a node, and of one that serves the API server. The others are registries
+// and helpers.
+var (
+	nodeRoles = []string{"control-plane", "worker", "server", "agent"}
+	apiRoles  = []string{"control-plane", "external-load-balancer", "server", "loadbalancer"}
+)
+
+// containers finds the nodes of the cluster of kind or k3d that publishes the API server's address, or
+// else of the one that has the context's name, kind-NAME or k3d-NAME. It returns nil where there is
+// none, or no Docker to ask.
+func containers(ctx context.Context, kubeContext, server string, docker *client.Client) (*Cluster, error) {
 	if docker == nil {
 		return nil, nil
 	}
@@ -38,39 +48,45 @@ func containers(ctx context.Context, kubeContext, port string, docker *client.Cl
 	if err != nil {
 		return nil, nil //nolint:nilerr // a cluster on this machine that is not in Docker; who needs Docker will say what is wrong with it
 	}
-	for _, l := range labels {
-		own := slices.DeleteFunc(slices.Clone(listed.Items), func(c container.Summary) bool { return c.Labels[l.cluster] == "" })
-		i := slices.IndexFunc(own, func(c container.Summary) bool {
-			return kubeContext == l.tool+"-"+c.Labels[l.cluster] || publishes(c, port)
-		})
-		if i < 0 {
-			continue
-		}
-		name := own[i].Labels[l.cluster]
-		found := &Cluster{name: kubeContext}
-		for _, c := range own {
-			role := c.Labels[l.role]
-			if c.Labels[l.cluster] != name || !slices.Contains([]string{"control-plane", "worker", "server", "agent"}, role) {
-				continue // a load balancer in front of them, or its registry
+	host, port, exact := endpoint(server)
+	for _, t := range tools {
+		for _, c := range listed.Items {
+			if name := c.Labels[t.cluster]; name != "" && slices.Contains(apiRoles, c.Labels[t.role]) && exact && publishesAPI(c, host, port) {
+				found := &Cluster{name: kubeContext}
+				if isLocal(docker) {
+					found.origin = Origin{t.name, name}
+				}
+				return found, found.addContainers(t, name, listed.Items, docker)
 			}
-			n := &Node{name: strings.TrimPrefix(c.Names[0], "/"), runtime: containerdRuntime{}}
-			if c.State != container.StateRunning {
-				return nil, event.WithHint(fmt.Errorf("node %s of the %s cluster %s is stopped", n.name, l.tool, name), "docker start "+n.name)
-			}
-			n.shell = "docker exec " + n.name
-			n.way = &execWay{node: n.name, docker: docker}
-			found.nodes = append(found.nodes, n)
 		}
-		slices.SortFunc(found.nodes, func(a, b *Node) int { return cmp.Compare(a.name, b.name) })
-		return found, nil
+	}
+	for _, t := range tools {
+		if name, ok := strings.CutPrefix(kubeContext, t.name+"-"); ok {
+			found := &Cluster{name: kubeContext}
+			if err := found.addContainers(t, name, listed.Items, docker); len(found.nodes) > 0 || err != nil {
+				return found, err
+			}
+		}
 	}
 	return nil, nil
 }
 
-func publishes(c container.Summary, port string) bool {
-	return slices.ContainsFunc(c.Ports, func(p container.PortSummary) bool {
-		return p.PublicPort != 0 && strconv.Itoa(int(p.PublicPort)) == port
-	})
+// addContainers adds the nodes of the tool's cluster of that name.
+func (c *Cluster) addContainers(t tool, name string, all []container.Summary, docker *client.Client) error {
+	for _, one := range all {
+		if one.Labels[t.cluster] != name || !slices.Contains(nodeRoles, one.Labels[t.role]) {
+			continue
+		}
+		n := &Node{name: strings.TrimPrefix(one.Names[0], "/"), runtime: containerdRuntime{}}
+		if one.State != container.StateRunning {
+			return event.WithHint(fmt.Errorf("node %s of the %s cluster %s is stopped", n.name, t.name, name), "docker start "+n.name)
+		}
+		n.shell = "docker exec " + n.name
+		n.way = &execWay{node: n.name, docker: docker}
+		c.nodes = append(c.nodes, n)
+	}
+	slices.SortFunc(c.nodes, func(a, b *Node) int { return cmp.Compare(a.name, b.name) })
+	return nil
 }
 
 // execWay runs commands in a container.

@@ -25,16 +25,17 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// ErrNotLocal means that nothing proves the kube context to be a cluster on this machine.
-var ErrNotLocal = errors.New("not proven to be a local cluster")
-
 // profile is the part of profiles/<name>/config.json that devloop needs.
 type profile struct {
 	Name             string
 	Driver           string
 	APIServerPort    int
-	KubernetesConfig struct{ ContainerRuntime string }
-	Nodes            []struct {
+	Network          string // of QEMU
+	KubernetesConfig struct {
+		ContainerRuntime string
+		APIServerHAVIP   string // of several control planes
+	}
+	Nodes []struct {
 		Name             string
 		IP               string
 		Port             int
@@ -64,24 +65,23 @@ func minikubeHome() (string, error) {
 	return filepath.Join(home, ".minikube"), err
 }
 
-// Find returns the cluster of a kube context: of minikube, kind or k3d. server is the API server's URL in that context: it has to be on
-// this machine (as those of kind, k3d and Docker Desktop are) or one of the minikube profile's own addresses, so that a context which only
-// shares the name is not taken for local (ErrNotLocal), unless the user allowed the context by name. Of other clusters the nodes are not known.
-func Find(ctx context.Context, kubeContext, server string, docker *client.Client, allowed bool) (*Cluster, error) {
+// Find returns the cluster of a kube context, of minikube, kind or k3d, and its nodes; of other
+// clusters the nodes are not known. server is the API server's URL in that context. Whether the
+// context may be used at all is not decided here: Origin says who serves that address.
+func Find(ctx context.Context, kubeContext, server string, docker *client.Client) (*Cluster, error) {
 	home, err := minikubeHome()
 	if err != nil {
 		return nil, fmt.Errorf("find minikube's folder: %w", err)
 	}
-	p, err := findProfile(ctx, home, kubeContext, server, docker)
+	p, serves, err := findProfile(ctx, home, kubeContext, server, docker)
 	if errors.Is(err, fs.ErrNotExist) {
-		local := onThisMachine(server)
-		if !allowed && !local {
-			return nil, event.WithHint(fmt.Errorf("kube context %q: %w: minikube has no profile of that name in %s, and its API server %s is not on this machine", kubeContext, ErrNotLocal, home, server),
-				"select a local context (kubectl config use-context minikube), start one (minikube start), or name this one under allowContexts in devloop.yaml")
-		}
-		if local {
-			if found, err := containers(ctx, kubeContext, portOf(server), docker); found != nil || err != nil {
-				return found, err
+		if onThisMachine(server) {
+			found, err := containers(ctx, kubeContext, server, docker)
+			if err != nil {
+				return nil, err
+			}
+			if found != nil {
+				return found, nil
 			}
 		}
 		return &Cluster{name: kubeContext}, nil
@@ -89,11 +89,10 @@ func Find(ctx context.Context, kubeContext, server string, docker *client.Client
 	if err != nil {
 		return nil, fmt.Errorf("minikube profile %q: %w", kubeContext, err)
 	}
-	if err := p.owns(server); err != nil && !allowed {
-		return nil, event.WithHint(fmt.Errorf("kube context %q: %w: %w", kubeContext, ErrNotLocal, err),
-			"select another context, or name this one under allowContexts in devloop.yaml")
-	}
 	cluster := &Cluster{name: kubeContext, start: p.start(), certs: filepath.Join(home, "certs")}
+	if serves {
+		cluster.origin = Origin{"minikube", p.Name}
+	}
 	for _, n := range p.Nodes {
 		name := p.machine(n.Name)
 		found, err := locate(ctx, home, p, name, n.IP, docker)
@@ -111,12 +110,13 @@ func Find(ctx context.Context, kubeContext, server string, docker *client.Client
 	return cluster, nil
 }
 
-// findProfile reads the profile that a kube context belongs to. It has the context's name; where somebody renamed the context, it is the
-// one that MINIKUBE_PROFILE names, or another, if the API server is its own. None is fs.ErrNotExist.
-func findProfile(ctx context.Context, home, kubeContext, server string, docker *client.Client) (profile, error) {
-	p, err := readProfile(home, kubeContext)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return p, err
+// findProfile reads the profile that a kube context belongs to, and tells whether it serves the API
+// server's address. If the profile of the context's name does not, another one may: contexts can be
+// renamed. Otherwise it is the one of that name, and none is fs.ErrNotExist.
+func findProfile(ctx context.Context, home, kubeContext, server string, docker *client.Client) (p profile, serves bool, err error) {
+	p, err = readProfile(home, kubeContext)
+	if err == nil && p.serves(ctx, server, docker) {
+		return p, true, nil
 	}
 	names := []string{os.Getenv("MINIKUBE_PROFILE")}
 	folders, _ := os.ReadDir(filepath.Join(home, "profiles")) // none: no profile either
@@ -125,10 +125,10 @@ func findProfile(ctx context.Context, home, kubeContext, server string, docker *
 	}
 	for _, name := range names {
 		if other, err := readProfile(home, name); err == nil && other.serves(ctx, server, docker) {
-			return other, nil
+			return other, true, nil
 		}
 	}
-	return p, err
+	return p, false, err
 }
 
 func readProfile(home, name string) (p profile, err error) {
@@ -157,53 +157,6 @@ func (p profile) command(verb string) string {
 		return "minikube " + verb
 	}
 	return "minikube " + verb + " -p " + p.Name
-}
-
-// serves tells whether an API server's address, with its port, is surely one of the profile's nodes.
-func (p profile) serves(ctx context.Context, server string, docker *client.Client) bool {
-	parsed, err := url.Parse(server)
-	if err != nil {
-		return false
-	}
-	for _, n := range p.Nodes {
-		port := strconv.Itoa(cmp.Or(n.Port, p.APIServerPort, 8443))
-		if n.IP == parsed.Hostname() && port == parsed.Port() {
-			return true
-		}
-		if p.Driver == "docker" && docker != nil && onThisMachine(server) {
-			address, err := published(ctx, docker, p.machine(n.Name), port)
-			if err == nil && portOf("https://"+address) == parsed.Port() {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-func portOf(address string) string {
-	parsed, err := url.Parse(address)
-	if err != nil {
-		return ""
-	}
-	return parsed.Port()
-}
-
-// owns checks that the API server's address is this machine's or one of the profile's nodes.
-func (p profile) owns(server string) error {
-	parsed, err := url.Parse(server)
-	if err != nil {
-		return fmt.Errorf("API server %q: %w", server, err)
-	}
-	if onThisMachine(server) {
-		return nil
-	}
-	host := parsed.Hostname()
-	for _, n := range p.Nodes {
-		if n.IP == host {
-			return nil
-		}
-	}
-	return fmt.Errorf("its API server %s is not a node of the minikube profile of that name", server)
 }
 
 // onThisMachine tells whether an API server's address is one of this machine's: of its loopback, or of another of its interfaces.
@@ -313,24 +266,34 @@ func containerPort(ctx context.Context, p profile, docker *client.Client, name, 
 
 // published asks Docker, or what speaks like it, for the address on this machine of a container's port.
 func published(ctx context.Context, docker *client.Client, name, port string) (string, error) {
+	found, err := bindings(ctx, docker, name, port)
+	if err != nil {
+		return "", err
+	}
+	if len(found) == 0 {
+		return "", event.WithHint(fmt.Errorf("its container does not publish its port %s", port), "minikube delete; minikube start")
+	}
+	return net.JoinHostPort("127.0.0.1", found[0].HostPort), nil
+}
+
+// bindings asks where the port of a running container is published.
+func bindings(ctx context.Context, docker *client.Client, name, port string) ([]network.PortBinding, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	inspected, err := docker.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
 	if errdefs.IsNotFound(err) {
-		return "", errors.New("Docker has no container of that name")
+		return nil, errors.New("Docker has no container of that name")
 	}
 	if err != nil {
-		return "", event.WithHint(fmt.Errorf("ask Docker for its port %s: %w", port, err), "start Docker, then: minikube start")
+		return nil, event.WithHint(fmt.Errorf("ask Docker for its port %s: %w", port, err), "start Docker, then: minikube start")
 	}
 	if state := inspected.Container.State; state == nil || !state.Running {
-		return "", errors.New("it is stopped")
+		return nil, errors.New("it is stopped")
 	}
 	if settings := inspected.Container.NetworkSettings; settings != nil {
-		if bindings := settings.Ports[network.MustParsePort(port+"/tcp")]; len(bindings) > 0 {
-			return net.JoinHostPort("127.0.0.1", bindings[0].HostPort), nil
-		}
+		return settings.Ports[network.MustParsePort(port+"/tcp")], nil
 	}
-	return "", event.WithHint(fmt.Errorf("its container does not publish its port %s", port), "minikube delete; minikube start")
+	return nil, nil
 }
 
 // podman returns clients of podman's sockets, which speak Docker's API: that of the user, that of root.

@@ -1,8 +1,8 @@
 package node
 
 import (
-	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -36,7 +36,13 @@ func home(t *testing.T, files map[string]string) {
 // docker answers questions for containers by name; others are not there.
 func docker(t *testing.T, containers map[string]string) *client.Client {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	dir, err := os.MkdirTemp("", "docker") //nolint:usetesting // a socket's path may have 107 letters, and t.TempDir has the test's name in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "docker.sock")
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/_ping") {
 			w.Header().Set("Api-Version", "1.41")
 			return
@@ -55,8 +61,18 @@ func docker(t *testing.T, containers map[string]string) *client.Client {
 		w.WriteHeader(http.StatusNotFound)
 		_, _ = w.Write([]byte(`{"message": "No such container"}`))
 	}))
+	_ = server.Listener.Close() // which was TCP
+	if server.Listener, err = net.Listen("unix", socket); err != nil {
+		t.Fatal(err)
+	}
+	server.Start()
 	t.Cleanup(server.Close)
-	found, err := client.New(client.WithHost("tcp://" + server.Listener.Addr().String()))
+	return clientOf(t, "unix://"+socket)
+}
+
+func clientOf(t *testing.T, host string) *client.Client {
+	t.Helper()
+	found, err := client.New(client.WithHost(host))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,11 +106,12 @@ func TestFind(t *testing.T) {
 		"minikube-m02": inspected(true, `"22/tcp": [{"HostIp": "127.0.0.1", "HostPort": "32773"}]`),
 	})
 	for _, test := range []struct{ context, server, want string }{
+		{"vm", "https://127.0.0.1:47101", "vm docker@192.168.39.7:22 /keys/vm node.containerdRuntime"}, // whose server it is, Origin says
 		{"vm", "https://192.168.39.7:8443", "vm docker@192.168.39.7:22 /keys/vm node.containerdRuntime"},
 		{"renamed", "https://192.168.39.7:8443", "vm docker@192.168.39.7:22 /keys/vm node.containerdRuntime"},
 		{"minikube", "https://127.0.0.1:32771", "minikube docker@127.0.0.1:32768 /keys/minikube node.dockerRuntime, minikube-m02 docker@127.0.0.1:32773 /keys/minikube node.dockerRuntime"},
 	} {
-		found, err := Find(t.Context(), test.context, test.server, running, false)
+		found, err := Find(t.Context(), test.context, test.server, running)
 		if err != nil {
 			t.Errorf("%s: %v", test.context, err)
 			continue
@@ -126,67 +143,44 @@ func TestFindRefuses(t *testing.T) {
 		"machines/rkt/config.json":      vmMachine,
 	})
 	stopped := docker(t, map[string]string{"minikube": inspected(false, "")})
-	for _, test := range []struct {
-		context, server, want string
-		notLocal              bool
-	}{
-		{"production", "https://10.1.2.3:6443", "no profile of that name", true},
-		{"vm", "https://10.1.2.3:6443", "is not a node of the minikube profile", true},
-		{"vm", "https://vm.example.com:6443", "is not a node of the minikube profile", true},
-		{"minikube", "https://127.0.0.1:32771", "node minikube: it is stopped", false},
-		{"torn", "https://127.0.0.1:1", "torn", false},
-		{"empty", "https://127.0.0.1:1", "has no nodes", false},
-		{"rkt", "https://192.168.39.8:8443", `container runtime "rkt" is not supported`, false},
-		{"../vm", "https://192.168.39.9:8443", "", true},
-		{"renamed", "https://192.168.39.7:8444", "", true},
+	for _, test := range []struct{ context, server, want string }{
+		{"minikube", "https://127.0.0.1:32771", "node minikube: it is stopped"},
+		{"torn", "https://127.0.0.1:1", "torn"},
+		{"empty", "https://127.0.0.1:1", "has no nodes"},
+		{"rkt", "https://192.168.39.8:8443", `container runtime "rkt" is not supported`},
 	} {
-		_, err := Find(t.Context(), test.context, test.server, stopped, false)
-		if err == nil || !strings.Contains(err.Error(), test.want) || errors.Is(err, ErrNotLocal) != test.notLocal {
+		_, err := Find(t.Context(), test.context, test.server, stopped)
+		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s at %s: %v", test.context, test.server, err)
 		}
 		if err != nil && test.context != "torn" && event.Hint(err) == "" {
 			t.Errorf("%s: no hint: %v", test.context, err)
 		}
 	}
-	if _, err := Find(t.Context(), "vm", "https://10.1.2.3:6443", stopped, true); err != nil {
-		t.Errorf("allowed by name: %v", err)
-	}
 }
 
 func TestClustersWithoutKnownNodes(t *testing.T) {
-	home(t, nil)
-	for _, test := range []struct {
-		server  string
-		allowed bool
-		local   bool
-	}{
-		{"https://127.0.0.1:6443", false, true},
-		{"https://[::1]:6443", false, true},
-		{"https://localhost:6443", false, true},
-		{"https://0.0.0.0:41234", false, true},
-		{"https://kubernetes.docker.internal:6443", false, true},
-		{"https://192.0.2.1:6443", false, false},
-		{"https://localhost.example.com:6443", false, false},
-		{"https://127.0.0.1.example.com:6443", false, false},
-		{"https://192.0.2.1:6443", true, true},
+	home(t, map[string]string{"profiles/vm/config.json": vmProfile, "machines/vm/config.json": vmMachine})
+	for context, server := range map[string]string{
+		"kind-dev": "https://127.0.0.1:6443",
+		"../vm":    "https://192.168.39.9:8443",
+		"renamed":  "https://192.168.39.7:8444",
+		"prod":     "https://192.0.2.1:6443",
 	} {
-		cluster, err := Find(t.Context(), "kind-dev", test.server, nil, test.allowed)
-		if (err == nil) != test.local || err != nil && !errors.Is(err, ErrNotLocal) {
-			t.Errorf("%s, allowed %t: %v", test.server, test.allowed, err)
-			continue
-		}
-		if err != nil {
+		cluster, err := Find(t.Context(), context, server, nil)
+		if err != nil || cluster.Origin() != (Origin{}) {
+			t.Errorf("%s: %v, %v", server, cluster, err)
 			continue
 		}
 		if missing, err := cluster.Missing(t.Context(), nil); len(missing) > 0 || err != nil {
-			t.Errorf("%s: no images: %v", test.server, err)
+			t.Errorf("%s: no images: %v", server, err)
 		}
 		tag, err := name.NewTag("worker:1")
 		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := cluster.Missing(t.Context(), []name.Tag{tag}); err == nil || event.Hint(err) == "" {
-			t.Errorf("%s: images for nodes that are not known: %v", test.server, err)
+			t.Errorf("%s: images for nodes that are not known: %v", server, err)
 		}
 	}
 }
@@ -244,7 +238,7 @@ func TestFindDrivers(t *testing.T) {
 		"podman": "podman cri-o ssh 192.168.58.2:22 /keys/minikube: minikube ssh -p podman -n podman -- sudo",
 		"odd":    "odd containerd ssh 192.168.5.5:22 /keys/odd: minikube ssh -p odd -n odd -- sudo",
 	} {
-		found, err := Find(t.Context(), context, "https://127.0.0.1:8443", docker(t, nil), false)
+		found, err := Find(t.Context(), context, "https://127.0.0.1:8443", docker(t, nil))
 		if err != nil {
 			t.Errorf("%s: %v", context, err)
 			continue
@@ -267,7 +261,7 @@ func TestFindRenamed(t *testing.T) {
 	}
 	running := docker(t, map[string]string{"minikube": ports(1, 2), "minikube-m02": ports(3, 4), "other": ports(5, 6), "other-m02": ports(7, 8)})
 	for server, want := range map[string]string{"https://127.0.0.1:2": "minikube", "https://127.0.0.1:6": "other", "https://192.168.39.7:8443": "vm"} {
-		found, err := Find(t.Context(), "renamed", server, running, false)
+		found, err := Find(t.Context(), "renamed", server, running)
 		if err != nil || len(found.nodes) == 0 || found.nodes[0].name != want {
 			t.Errorf("%s: %v, %+v", server, err, found)
 		}
@@ -302,7 +296,7 @@ func TestFindContainers(t *testing.T) {
 		{"docker-desktop", "https://127.0.0.1:6443", ""},
 		{"docker-desktop", "https://127.0.0.1:40003", ""},
 	} {
-		found, err := Find(t.Context(), test.context, test.server, daemon, false)
+		found, err := Find(t.Context(), test.context, test.server, daemon)
 		if err != nil {
 			t.Errorf("%s: %v", test.context, err)
 			continue
@@ -311,7 +305,7 @@ func TestFindContainers(t *testing.T) {
 			t.Errorf("%s: %s, not %s", test.context, got, test.want)
 		}
 	}
-	if _, err := Find(t.Context(), "kind-old", "https://127.0.0.1:40004", daemon, false); err == nil || event.Hint(err) != "docker start old-control-plane" {
+	if _, err := Find(t.Context(), "kind-old", "https://127.0.0.1:40004", daemon); err == nil || event.Hint(err) != "docker start old-control-plane" {
 		t.Errorf("stopped: %v", err)
 	}
 }

@@ -34,11 +34,12 @@ const (
 
 // Cluster is a set of nodes that devloop can hand images to. Find makes one; Close ends its connections.
 type Cluster struct {
-	name  string
-	start string // the command that brings it up, where that is known
-	certs string // folder of minikube's certificates for the nodes' Docker daemons
-	nodes []*Node
-	known knownNames
+	name   string
+	origin Origin
+	start  string // the command that brings it up, where that is known
+	certs  string // folder of minikube's certificates for the nodes' Docker daemons
+	nodes  []*Node
+	known  knownNames
 }
 
 // Node is one node of a cluster. It is safe for concurrent use.

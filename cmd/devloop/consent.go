@@ -1,0 +1,177 @@
+// Whose cluster it is. Before anything is written, the cluster is known to be on this machine (pkg/kube), or else the user has allowed it:
+// by a flag, in the settings that are the user's own, or by an answer in the terminal. What a repository brings along allows nothing.
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/muesli/cancelreader"
+
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
+	"github.com/devloop/devloop/pkg/kube"
+	"github.com/devloop/devloop/pkg/node"
+)
+
+// consent is what the user has allowed on the command line or in the environment.
+type consent struct {
+	allow     []string // kube contexts
+	allowFrom string   // the flag or the variable that named them
+}
+
+// mayWrite returns why the cluster may be written to. Where nothing proves that it is the user's own and nothing allows it, the user is
+// asked, if there is a terminal to do so.
+func (p *process) mayWrite(ctx context.Context, target kube.Target, cluster *deploy.Cluster, origin node.Origin) (kube.Grounds, error) {
+	folder, err := filepath.EvalSymlinks(p.config.Dir)
+	if err != nil {
+		return kube.Grounds{}, err
+	}
+	grounds, err := p.consent.grounds(ctx, target, cluster, origin, folder)
+	var notLocal *kube.NotLocalError
+	if !errors.As(err, &notLocal) || !canAsk(os.Stdin, os.Stderr) {
+		return grounds, err
+	}
+	yes, askErr := p.printer.ask(ctx, os.Stdin, question(notLocal, folder))
+	if askErr != nil {
+		return kube.Grounds{}, askErr
+	}
+	if !yes {
+		return kube.Grounds{}, err
+	}
+	given := kube.Permission{Folder: folder, Cluster: cluster.UID, Context: target.Context, Server: target.Server, Given: time.Now()}
+	permissions, err := permissionsDir()
+	if err == nil {
+		err = permissions.Remember(given)
+	}
+	if err != nil { // it was given all the same
+		p.sink.For("devloop").Warn("the answer could not be kept, the next devloop asks again", err)
+	}
+	return answered(given), nil
+}
+
+// grounds returns why the cluster may be written to, without a question to the user. If there is no reason, the error has a
+// *kube.NotLocalError, and says how to allow it.
+func (c consent) grounds(ctx context.Context, target kube.Target, cluster *deploy.Cluster, origin node.Origin, folder string) (kube.Grounds, error) {
+	served := kube.Grounds{Basis: kube.Basis(origin.Tool), Name: origin.Name}
+	grounds, notLocal := kube.Own(ctx, target, served, cluster.Client.CoreV1().Nodes())
+	switch {
+	case notLocal == nil:
+		return grounds, nil
+	case ctx.Err() != nil:
+		return kube.Grounds{}, context.Cause(ctx)
+	case slices.Contains(c.allow, target.Context):
+		return kube.Grounds{Basis: kube.Flag, Name: c.allowFrom}, nil
+	}
+	path, err := config.SettingsPath()
+	if err != nil {
+		return kube.Grounds{}, err
+	}
+	settings, err := config.LoadSettings(path)
+	if err != nil {
+		return kube.Grounds{}, err
+	}
+	if slices.Contains(settings.AllowContexts, target.Context) {
+		return kube.Grounds{Basis: kube.Settings, Name: path}, nil
+	}
+	permissions, err := permissionsDir()
+	if err != nil {
+		return kube.Grounds{}, err
+	}
+	given, err := permissions.Find(folder, cluster.UID)
+	if err == nil {
+		return answered(given), nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	hint := fmt.Sprintf("if devloop may write to it: --allow-context %s, or allowContexts: [%[1]s] in %s; else choose another context: --kube-context",
+		pasted(target.Context), path)
+	return kube.Grounds{}, errors.Join(event.WithHint(notLocal, hint), err)
+}
+
+// plainName is what names of contexts are made of, also those of cloud providers.
+var plainName = regexp.MustCompile(`^[A-Za-z0-9][\w./@:-]*$`)
+
+// pasted is a name as it can be put into a command line and into YAML.
+func pasted(name string) string {
+	if plainName.MatchString(name) {
+		return name
+	}
+	return strconv.Quote(name)
+}
+
+func answered(given kube.Permission) kube.Grounds {
+	return kube.Grounds{Basis: kube.Answer, Name: given.Given.Local().Format(time.DateOnly)}
+}
+
+// permissionsDir is where the user's answers are kept.
+func permissionsDir() (kube.Permissions, error) {
+	dir, err := journal.DefaultDir()
+	return kube.Permissions(filepath.Join(dir, "allowed")), err
+}
+
+// settingsName is the path of the user's settings for messages.
+func settingsName() string {
+	path, err := config.SettingsPath()
+	if err != nil {
+		return "~/.config/devloop/config.yaml"
+	}
+	return path
+}
+
+// canAsk tells whether somebody sits at the terminal and sees a question.
+func canAsk(in, out *os.File) bool {
+	return isTerminal(in) && isTerminal(out) && inForeground(int(in.Fd()))
+}
+
+// question is what the user has to know of a cluster. What comes from files and from the cluster is quoted, so that it stays on its line.
+func question(e *kube.NotLocalError, folder string) string {
+	return fmt.Sprintf(`This cluster is not known to be on this machine:
+  context  %q
+  server   %q
+  because  %s
+May devloop deploy to it what %q says, and remove that again?
+The answer counts for this folder and this cluster. Only "yes" allows it: `,
+		e.Target.Context, e.Target.Server, strings.Trim(strconv.Quote(e.Why.Error()), `"`), folder)
+}
+
+// answerLength is how much is read of an answer, in bytes.
+const answerLength = 256
+
+// ask prints a question and tells whether "yes" is typed. It ends with ctx.
+func (p *printer) ask(ctx context.Context, in *os.File, question string) (yes bool, err error) {
+	reader, err := cancelreader.NewReader(in)
+	if err != nil {
+		return false, fmt.Errorf("read an answer: %w", err)
+	}
+	defer func() { _ = reader.Close() }() // of the library's own descriptors
+	defer context.AfterFunc(ctx, func() { reader.Cancel() })()
+	p.mu.Lock()
+	_, err = io.WriteString(p.out, question)
+	p.mu.Unlock()
+	if err != nil {
+		return false, fmt.Errorf("ask a question: %w", err)
+	}
+	line, err := bufio.NewReader(io.LimitReader(reader, answerLength)).ReadString('\n') // a terminal gives a line at a time
+	switch {
+	case ctx.Err() != nil:
+		return false, context.Cause(ctx)
+	case err != nil && !errors.Is(err, io.EOF): // Ctrl+D is a no
+		return false, fmt.Errorf("read an answer: %w", err)
+	}
+	return strings.TrimSpace(line) == "yes", nil
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// typed runs devloop on a terminal of its own and types an answer once it asks. It returns what the terminal shows, and whether it asked.
+func (p *workplace) typed(t *testing.T, answer string, args ...string) (code int, shown string, asked bool) {
+	t.Helper()
+	master, terminal := openTerminal(t, 200)
+	cmd := p.command(args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = terminal.Close() // so that the terminal ends with devloop
+	timer := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer timer.Stop()
+	var screen strings.Builder
+	for buffer := make([]byte, 64<<10); ; {
+		n, err := master.Read(buffer)
+		screen.Write(buffer[:n])
+		if !asked && strings.HasSuffix(screen.String(), `Only "yes" allows it: `) {
+			asked = true
+			if _, err := master.WriteString(answer); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err != nil { // EIO: nobody has the terminal any more
+			break
+		}
+	}
+	err := cmd.Wait()
+	var failed *exec.ExitError
+	if err != nil && !errors.As(err, &failed) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), screen.String(), asked
+}
+
+func TestTheUserIsAskedOnce(t *testing.T) {
+	t.Parallel()
+	n, p := newNeighbour(t, httptest.NewTLSServer), newWorkplace(t)
+	p.points(t, "prod", n, "")
+
+	for _, no := range []string{"\n", "no\n", "y\n", "YES\n", "\x04", strings.Repeat("yes", 200) + "\n"} {
+		code, shown, asked := p.typed(t, no, "delete")
+		if code != exitEnvironment || !asked || !strings.Contains(shown, "is not known to be on this machine: ") {
+			t.Errorf("%q: exit code %d, %s", no, code, shown)
+		}
+		for _, part := range []string{`context  "prod"`, fmt.Sprintf("server   %q", n.URL), "because  neither minikube nor kind nor k3d serves this address here", `node \"ip-10-0-3-7\" does not run`, p.dir} {
+			if !strings.Contains(shown, part) {
+				t.Errorf("it does not say %s: %s", part, shown)
+			}
+		}
+	}
+	if code, shown, asked := p.typed(t, "\x03", "delete"); code != exitInterrupted || !asked {
+		t.Errorf("Ctrl+C: exit code %d, %s", code, shown)
+	}
+	if code, shown, asked := p.typed(t, "\x03"); code != 0 || !asked { // as devloop does before anything was deployed
+		t.Errorf("Ctrl+C: exit code %d, %s", code, shown)
+	}
+	if code, said := p.run(t, "delete"); code != exitEnvironment {
+		t.Errorf("a no was taken for a yes: exit code %d, %s", code, said)
+	}
+
+	today := time.Now().Format(time.DateOnly)
+	line := fmt.Sprintf("INFO devloop: cluster context=prod server=%s why=\"allowed for this folder on %s\"", n.URL, today)
+	if code, shown, asked := p.typed(t, "yes\n", "delete"); code != 0 || !asked || !strings.Contains(shown, line) {
+		t.Errorf("yes: exit code %d, %s", code, shown)
+	}
+	if code, shown, asked := p.typed(t, "", "delete"); code != 0 || asked || !strings.Contains(shown, line) {
+		t.Errorf("it is asked again: exit code %d, %s", code, shown)
+	}
+	if code, said := p.run(t, "delete"); code != 0 || firstLine(said) != line {
+		t.Errorf("without a terminal: exit code %d, %s", code, said)
+	}
+
+	// A link to the folder is the same folder, a copy of it is another one.
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(p.dir, link); err != nil {
+		t.Fatal(err)
+	}
+	linked := *p
+	linked.dir = link
+	if code, said := linked.run(t, "delete"); code != 0 {
+		t.Errorf("by a link: exit code %d, %s", code, said)
+	}
+	copied := *p
+	copied.dir = t.TempDir()
+	if err := os.CopyFS(copied.dir, os.DirFS(p.dir)); err != nil {
+		t.Fatal(err)
+	}
+	if code, said := copied.run(t, "delete"); code != exitEnvironment {
+		t.Errorf("a copy: exit code %d, %s", code, said)
+	}
+
+	// The same cluster by another name is allowed, another one of that name and address is not.
+	p.points(t, "renamed", n, "")
+	if code, said := p.run(t, "delete"); code != 0 {
+		t.Errorf("renamed: exit code %d, %s", code, said)
+	}
+	p.points(t, "prod", n, "")
+	n.mu.Lock()
+	n.uid = "two"
+	n.mu.Unlock()
+	if code, said := p.run(t, "delete"); code != exitEnvironment {
+		t.Errorf("another cluster: exit code %d, %s", code, said)
+	}
+	if _, _, asked := p.typed(t, "no\n", "delete"); !asked {
+		t.Error("it is not asked of another cluster")
+	}
+	if beyond := n.beyond(); len(beyond) > 0 {
+		t.Errorf("it was asked for %s", beyond)
+	}
+}
+
+// Nobody is asked who does not see the question, or cannot answer it.
+func TestNobodyIsAskedWithoutATerminal(t *testing.T) {
+	t.Parallel()
+	n, p := newNeighbour(t, httptest.NewTLSServer), newWorkplace(t)
+	p.points(t, "prod", n, "")
+	for name, connect := range map[string]func(cmd *exec.Cmd, terminal *os.File){
+		"input only":  func(cmd *exec.Cmd, terminal *os.File) { cmd.Stdin = terminal },
+		"output only": func(cmd *exec.Cmd, terminal *os.File) { cmd.Stderr = terminal },
+	} {
+		_, terminal := openTerminal(t, 80)
+		cmd := p.command("delete")
+		connect(cmd, terminal)
+		if err := cmd.Run(); cmd.ProcessState.ExitCode() != exitEnvironment {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

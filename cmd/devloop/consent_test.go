@@ -1,0 +1,344 @@
+package main
+
+import (
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// neighbour is an API server with one node, which devloop must ask for nothing but who it is until it may write there.
+type neighbour struct {
+	*httptest.Server
+	mu    sync.Mutex
+	uid   string
+	boot  string // ID of the node's kernel
+	asked []string
+}
+
+func newNeighbour(t *testing.T, start func(http.Handler) *httptest.Server) *neighbour {
+	t.Helper()
+	n := &neighbour{uid: "one", boot: "8a5cd06b-0000-0000-0000-000000000000"}
+	n.Server = start(n)
+	t.Cleanup(n.Close)
+	return n
+}
+
+func (n *neighbour) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	request := r.Method + " " + r.URL.Path
+	n.asked = append(n.asked, request)
+	w.Header().Set("Content-Type", "application/json")
+	switch request {
+	case "GET /api/v1/namespaces/kube-system":
+		_, _ = fmt.Fprintf(w, `{"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "kube-system", "uid": %q}}`, n.uid)
+	case "GET /version":
+		_, _ = io.WriteString(w, `{"gitVersion": "v1.34.3"}`)
+	case "GET /api/v1/nodes":
+		_, _ = fmt.Fprintf(w, `{"kind": "NodeList", "apiVersion": "v1", "items": [{"metadata": {"name": "ip-10-0-3-7"}, "status": {"nodeInfo": {"bootID": %q}}}]}`, n.boot)
+	default:
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(w, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}`)
+	}
+}
+
+// beyond are the requests that are about more than who the cluster is.
+func (n *neighbour) beyond() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(n.asked), func(request string) bool {
+		return slices.Contains([]string{"GET /api/v1/namespaces/kube-system", "GET /version", "GET /api/v1/nodes"}, request)
+	})
+}
+
+// workplace is a project and a home of its own, on a machine without minikube and Docker.
+type workplace struct {
+	dir    string // of the project
+	env    []string
+	server string // that its kubeconfig names
+}
+
+func newWorkplace(t *testing.T) *workplace {
+	t.Helper()
+	home := t.TempDir()
+	sockets, err := os.MkdirTemp("", "run") //nolint:usetesting // a socket's path may have 107 letters, and t.TempDir has the test's name in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(sockets) })
+	p := &workplace{dir: t.TempDir(), env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "XDG_RUNTIME_DIR=" + sockets, "KUBECONFIG=" + filepath.Join(home, "kubeconfig"),
+		"DOCKER_HOST=unix://" + filepath.Join(home, "docker.sock"), "TERM=dumb", "TMPDIR=" + sockets}}
+	p.write(t, "devloop.yaml", "apiVersion: devloop/v1\nname: demo\nreleases: [{ name: web, chart: https://charts.invalid/web-1.tgz, namespace: demo }]\n")
+	return p
+}
+
+func (p *workplace) home() string { return strings.TrimPrefix(p.env[1], "HOME=") }
+
+// write writes a file of the project, or one at an absolute path.
+func (p *workplace) write(t *testing.T, file, text string) {
+	t.Helper()
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(p.dir, file)
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// points makes a context lead to a server. more is further YAML of the cluster.
+func (p *workplace) points(t *testing.T, context string, to *neighbour, more string) {
+	t.Helper()
+	p.server = to.URL
+	p.pointsAt(t, context, p.server, to, more)
+}
+
+// pointsAt is points for a server that has another address.
+func (p *workplace) pointsAt(t *testing.T, context, server string, to *neighbour, more string) {
+	t.Helper()
+	if certificate := to.Certificate(); certificate != nil {
+		authority := filepath.Join(p.home(), "ca.pem")
+		p.write(t, authority, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw})))
+		more += fmt.Sprintf(", certificate-authority: %q", authority)
+	}
+	p.write(t, filepath.Join(p.home(), "kubeconfig"), fmt.Sprintf(`apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: %q%s}}]
+users: [{name: u, user: {token: t}}]
+contexts: [{name: %q, context: {cluster: c, user: u}}]
+current-context: %[3]q
+`, server, more, context))
+}
+
+func (p *workplace) command(args ...string) *exec.Cmd {
+	cmd := exec.Command("devloop", args...) // this test's own binary, see TestMain
+	cmd.Dir, cmd.Env = p.dir, p.env
+	return cmd
+}
+
+func (p *workplace) run(t *testing.T, args ...string) (code int, said string) {
+	t.Helper()
+	out, err := p.command(args...).CombinedOutput()
+	var failed *exec.ExitError
+	if err != nil && !errors.As(err, &failed) {
+		t.Fatal(err)
+	}
+	if failed != nil {
+		code = failed.ExitCode()
+	}
+	return code, string(out)
+}
+
+// thisKernel is this machine's boot ID.
+func thisKernel(t *testing.T) string {
+	t.Helper()
+	content, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		t.Skip("this system has no boot ID")
+	}
+	return strings.TrimSpace(string(content))
+}
+
+// connectProxy is a proxy that connects everybody with an API server, whomever they ask for.
+func connectProxy(t *testing.T, to *neighbour) (address string) {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		behind, err := new(net.Dialer).DialContext(r.Context(), "tcp", to.Listener.Addr().String())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer behind.Close()
+		client, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		defer client.Close()
+		_, _ = io.WriteString(client, "HTTP/1.1 200 OK\r\n\r\n")
+		go func() { _, _ = io.Copy(behind, client) }()
+		_, _ = io.Copy(client, behind)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+const tunnelled = `node "ip-10-0-3-7" does not run on this machine's kernel`
+
+// Each of these was deployed to once: an address on loopback, or what a repository says, is no reason to.
+func TestNothingIsWrittenToAForeignCluster(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		context string
+		start   func(http.Handler) *httptest.Server
+		prepare func(t *testing.T, p *workplace, n *neighbour)
+		args    []string
+		says    string
+	}{
+		"a tunnel, as kubectl proxy has it":   {context: "prod-eu-admin", start: httptest.NewServer, says: tunnelled},
+		"a tunnel with TLS, as ssh -L has it": {context: "prod-eu-admin", start: httptest.NewTLSServer, says: tunnelled},
+		"a proxy-url": {context: "minikube", start: httptest.NewTLSServer, says: "requests to it go through the proxy http://127.0.0.1:",
+			prepare: func(t *testing.T, p *workplace, n *neighbour) {
+				n.boot = thisKernel(t)
+				p.points(t, "minikube", n, ", proxy-url: "+connectProxy(t, n))
+			}},
+		"a proxy of the environment": {context: "minikube", start: httptest.NewTLSServer, says: "requests to it go through the proxy http://127.0.0.1:",
+			prepare: func(t *testing.T, p *workplace, n *neighbour) {
+				n.boot, p.server = thisKernel(t), "https://example.com:6443" // for which the test's certificate is, too
+				p.pointsAt(t, "minikube", p.server, n, "")
+				p.env = append(p.env, "HTTPS_PROXY="+connectProxy(t, n))
+			}},
+		"the name of a profile": {context: "minikube", start: httptest.NewTLSServer, says: tunnelled,
+			prepare: func(t *testing.T, p *workplace, _ *neighbour) {
+				folder := filepath.Join(p.home(), ".minikube")
+				p.write(t, filepath.Join(folder, "profiles", "minikube", "config.json"), `{"Driver": "kvm2", "KubernetesConfig": {"ContainerRuntime": "containerd"},
+					"Nodes": [{"IP": "192.168.39.7", "Port": 8443}]}`)
+				p.write(t, filepath.Join(folder, "machines", "minikube", "config.json"), `{"Driver": {"IPAddress": "192.168.39.7"}}`)
+			}},
+		"kubeContext and allowContexts of the repository": {context: "prod", start: httptest.NewTLSServer, says: tunnelled,
+			prepare: func(t *testing.T, p *workplace, _ *neighbour) {
+				p.write(t, "more.yaml", "kubeContext: prod\nallowContexts: [prod]\n")
+			}, args: []string{"-f", "devloop.yaml", "-f", "more.yaml"}},
+		"--set": {context: "prod", start: httptest.NewTLSServer, says: tunnelled, args: []string{"--set", "allowContexts=[prod]"}},
+		"another context is allowed": {context: "prod", start: httptest.NewTLSServer, says: tunnelled, args: []string{"--allow-context", "staging"},
+			prepare: func(t *testing.T, p *workplace, _ *neighbour) {
+				p.write(t, filepath.Join(p.home(), ".config", "devloop", "config.yaml"), "allowContexts: [pro, prod-eu]\n")
+			}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n, p := newNeighbour(t, test.start), newWorkplace(t)
+			p.points(t, test.context, n, "")
+			if test.prepare != nil {
+				test.prepare(t, p, n)
+			}
+			for _, command := range []string{"run", "delete", ""} {
+				code, said := p.run(t, append(strings.Fields(command), test.args...)...)
+				for _, part := range []string{fmt.Sprintf("devloop: kube context %q at %s is not known to be on this machine: ", test.context, p.server), test.says,
+					"--allow-context " + test.context, "allowContexts: [" + test.context + "] in " + filepath.Join(p.home(), ".config", "devloop", "config.yaml")} {
+					if !strings.Contains(said, part) {
+						t.Errorf("devloop %s does not say %q: %s", command, part, said)
+					}
+				}
+				if code != exitEnvironment {
+					t.Errorf("devloop %s: exit code %d", command, code)
+				}
+			}
+			if beyond := n.beyond(); len(beyond) > 0 {
+				t.Errorf("it was asked for %s", beyond)
+			}
+			if len(n.asked) == 0 {
+				t.Error("it was not asked who it is")
+			}
+			if journals, err := filepath.Glob(filepath.Join(p.home(), ".local", "state", "devloop", "*.jsonl*")); err != nil || len(journals) > 0 {
+				t.Errorf("it was begun: %s, %v", journals, err)
+			}
+		})
+	}
+}
+
+// firstLine is the first line of a log, without its time.
+func firstLine(said string) string {
+	line, _, _ := strings.Cut(said, "\n")
+	_, line, _ = strings.Cut(line, " ")
+	return line
+}
+
+func TestTheFirstLineNamesTheCluster(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		prepare func(t *testing.T, p *workplace, n *neighbour)
+		args    []string
+		why     func(p *workplace) string
+	}{
+		"this machine's kernel": {
+			prepare: func(t *testing.T, _ *workplace, n *neighbour) { n.boot = thisKernel(t) },
+			why:     func(*workplace) string { return "runs on this machine's kernel: node ip-10-0-3-7" }},
+		"a flag": {args: []string{"--allow-context", "staging", "--allow-context", "prod"},
+			why: func(*workplace) string { return "allowed by --allow-context" }},
+		"the environment": {prepare: func(_ *testing.T, p *workplace, _ *neighbour) {
+			p.env = append(p.env, "DEVLOOP_ALLOW_CONTEXT=staging\nprod")
+		},
+			why: func(*workplace) string { return "allowed by DEVLOOP_ALLOW_CONTEXT" }},
+		"the user's settings": {prepare: func(t *testing.T, p *workplace, _ *neighbour) {
+			p.write(t, filepath.Join(p.home(), ".config", "devloop", "config.yaml"), "allowContexts:\n- staging\n- prod\n")
+		}, why: func(p *workplace) string {
+			return "allowed by " + filepath.Join(p.home(), ".config", "devloop", "config.yaml")
+		}},
+		"the user's settings elsewhere": {prepare: func(t *testing.T, p *workplace, _ *neighbour) {
+			p.env = append(p.env, "XDG_CONFIG_HOME="+p.dir)
+			p.write(t, "devloop/config.yaml", "allowContexts: [prod]\n")
+		}, why: func(p *workplace) string { return "allowed by " + filepath.Join(p.dir, "devloop", "config.yaml") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n, p := newNeighbour(t, httptest.NewTLSServer), newWorkplace(t)
+			p.points(t, "prod", n, "")
+			if test.prepare != nil {
+				test.prepare(t, p, n)
+			}
+			want := fmt.Sprintf("INFO devloop: cluster context=prod server=%s why=%q", n.URL, test.why(p))
+			for _, command := range []string{"delete", "run"} {
+				if code, said := p.run(t, append([]string{command}, test.args...)...); firstLine(said) != want || command == "delete" && code != 0 {
+					t.Errorf("devloop %s: exit code %d, %s, not %s", command, code, said, want)
+				}
+			}
+			if len(n.beyond()) == 0 {
+				t.Error("devloop run asked for nothing")
+			}
+		})
+	}
+}
+
+// Settings that are wrong allow nothing, also not what can be read of them.
+func TestWrongSettings(t *testing.T) {
+	t.Parallel()
+	n, p := newNeighbour(t, httptest.NewTLSServer), newWorkplace(t)
+	p.points(t, "prod", n, "")
+	path := filepath.Join(p.home(), ".config", "devloop", "config.yaml")
+	p.write(t, path, "allowContexts: [prod]\nallow: all\n")
+	if code, said := p.run(t, "delete"); code != exitInput || !strings.HasPrefix(said, path+`:2:1: unknown key "allow"`) {
+		t.Errorf("exit code %d, %s", code, said)
+	}
+	p.write(t, path, "allowContexts: [prod]\n")
+	if err := os.Chmod(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if code, said := p.run(t, "delete"); code != exitInput || !strings.Contains(said, "others may write to it") || !strings.Contains(said, "chmod go-w "+path) {
+		t.Errorf("exit code %d, %s", code, said)
+	}
+	if beyond := n.beyond(); len(beyond) > 0 {
+		t.Errorf("it was asked for %s", beyond)
+	}
+}
+
+// What only reads needs no permission, and doctor says that what writes would need one.
+func TestReadersNeedNoPermission(t *testing.T) {
+	t.Parallel()
+	n, p := newNeighbour(t, httptest.NewTLSServer), newWorkplace(t)
+	p.points(t, "prod", n, "")
+	if _, said := p.run(t, "doctor"); !strings.Contains(said, "ok    cluster        context prod, Kubernetes v1.34.3, "+n.URL+"\nwarn  cluster        kube context \"prod\" at "+n.URL+" is not known") {
+		t.Error(said)
+	}
+	if _, said := p.run(t, "doctor", "--allow-context", "prod"); !strings.Contains(said, "ok    cluster        context prod, Kubernetes v1.34.3, "+n.URL+", allowed by --allow-context\n") {
+		t.Error(said)
+	}
+	if _, said := p.run(t, "clusters", "stop", "--stale"); !strings.Contains(said, "is not known to be on this machine") || len(n.beyond()) > 0 {
+		t.Errorf("%s, %s", said, n.beyond())
+	}
+	if _, said := p.run(t, "clusters"); strings.Contains(said, "is not known to be on this machine") || len(n.beyond()) == 0 {
+		t.Errorf("%s, %s", said, n.beyond())
+	}
+}

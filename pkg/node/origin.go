@@ -1,0 +1,140 @@
+package node
+
+// Whether an API server's address is served by a tool of this machine. Only the address counts:
+// the names of contexts are nobody's.
+
+import (
+	"cmp"
+	"context"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/client"
+)
+
+// Origin is a cluster of a tool on this machine. The zero value stands for none.
+type Origin struct {
+	Tool string // "minikube", "kind" or "k3d"
+	Name string // of the profile, or of the cluster
+}
+
+// Origin tells which tool of this machine serves the API server's address that Find was given.
+func (c *Cluster) Origin() Origin { return c.origin }
+
+// Ports of API servers within their nodes.
+const (
+	minikubePort = 8443 // where a profile names none
+	// autoPausePort is that of the proxy in front of the API server which minikube's addon auto-pause
+	// writes into the kubeconfig (AutoPauseProxyPort in its pkg/minikube/constants).
+	autoPausePort = 32443
+	// containerAPIPort is the same for kind (APIServerInternalPort in its pkg/cluster/constants) and
+	// k3d (DefaultAPIPort in its pkg/types).
+	containerAPIPort = 6443
+)
+
+// endpoint returns host and port of an API server. It is not ok for a URL with anything else in it:
+// behind a path there may be another API server.
+func endpoint(server string) (host, port string, ok bool) {
+	u, err := url.Parse(server)
+	if err != nil || u.Scheme != "https" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+		return "", "", false
+	}
+	return u.Hostname(), cmp.Or(u.Port(), "443"), u.Hostname() != ""
+}
+
+// serves tells whether an API server's address is exactly that of one of the profile's nodes, or the
+// port that Docker, or podman, publishes for one at this moment (minikube's ControlPlaneEndpoint in
+// pkg/minikube/driver has the same cases).
+func (p profile) serves(ctx context.Context, server string, docker *client.Client) bool {
+	host, port, ok := endpoint(server)
+	if !ok || p.Driver == "ssh" { // whose machine is any that ssh reaches
+		return false
+	}
+	ip, _ := netip.ParseAddr(host) // a name is none
+	api := strconv.Itoa(cmp.Or(p.APIServerPort, minikubePort))
+	if p.Driver == "qemu2" || p.Driver == "qemu" {
+		if p.Network == "builtin" || p.Network == "user" { // QEMU itself listens on this machine
+			return isLoopback(host) && port == api
+		}
+	}
+	if vip := p.KubernetesConfig.APIServerHAVIP; vip != "" && host == vip && port == api && !ip.IsLoopback() {
+		return true
+	}
+	for _, n := range p.Nodes {
+		own, paused := strconv.Itoa(cmp.Or(n.Port, p.APIServerPort, minikubePort)), strconv.Itoa(autoPausePort)
+		onNode := host == n.IP && (port == own || port == paused) && !ip.IsLoopback()
+		switch {
+		case onNode && (p.Driver == "none" || p.Driver == "native"): // this machine may have moved to another network
+			if onThisMachine(server) {
+				return true
+			}
+		case onNode:
+			return true
+		case p.Driver == "docker" || p.Driver == "podman":
+			for _, inside := range []string{own, paused} {
+				if p.publishes(ctx, docker, p.machine(n.Name), inside, host, port) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// publishes tells whether a container of the profile runs and its port is published at host:port.
+func (p profile) publishes(ctx context.Context, docker *client.Client, name, inside, host, port string) bool {
+	engines := []*client.Client{docker}
+	if p.Driver == "podman" {
+		sockets, closeAll := podman()
+		defer closeAll()
+		engines = append(sockets, docker)
+	}
+	for _, engine := range engines {
+		if !isLocal(engine) {
+			continue
+		}
+		bindings, err := bindings(ctx, engine, name, inside)
+		if err == nil && slices.ContainsFunc(bindings, func(b network.PortBinding) bool { return b.HostPort == port && reaches(host, b.HostIP) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// publishesAPI tells whether a container of kind or k3d runs and has an API server's port published at
+// host:port.
+func publishesAPI(c container.Summary, host, port string) bool {
+	return c.State == container.StateRunning && slices.ContainsFunc(c.Ports, func(p container.PortSummary) bool {
+		return p.PrivatePort == containerAPIPort && p.PublicPort != 0 && strconv.Itoa(int(p.PublicPort)) == port && reaches(host, p.IP)
+	})
+}
+
+// isLocal tells whether ports that a daemon publishes are this machine's. Of one that is reached by
+// TCP or ssh they are another machine's.
+func isLocal(docker *client.Client) bool {
+	return docker != nil && strings.HasPrefix(docker.DaemonHost(), "unix://")
+}
+
+// reaches tells whether a connection to host ends at what listens on an address of this machine.
+func reaches(host string, listens netip.Addr) bool {
+	switch listens = listens.Unmap(); {
+	case !listens.IsValid() || listens.IsUnspecified():
+		return onThisMachine("https://" + net.JoinHostPort(host, "0"))
+	case listens.IsLoopback():
+		return isLoopback(host)
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap() == listens
+}
+
+// isLoopback tells whether a host is this machine's loopback. k3d writes 0.0.0.0 for it.
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && (ip.Unmap().IsLoopback() || ip.IsUnspecified())
+}

@@ -1,0 +1,187 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"strings"
+	"testing"
+
+	"github.com/moby/moby/client"
+)
+
+// ownAddress returns an address of this machine that is not its loopback, "" if it has none.
+func ownAddress(t *testing.T) string {
+	t.Helper()
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range addresses {
+		if own, ok := address.(*net.IPNet); ok && own.IP.To4() != nil && !own.IP.IsLoopback() {
+			return own.IP.String()
+		}
+	}
+	return ""
+}
+
+func TestOriginIsAMinikubeProfile(t *testing.T) {
+	profile := func(driver, more string, nodes ...string) string {
+		list := make([]string, len(nodes))
+		for i, ip := range nodes {
+			name := ""
+			if i > 0 {
+				name = fmt.Sprintf("m%02d", i+1)
+			}
+			list[i] = fmt.Sprintf(`{"Name": %q, "IP": %q, "Port": 8443}`, name, ip)
+		}
+		return fmt.Sprintf(`{"Driver": %q, "APIServerPort": 8443, "KubernetesConfig": {"ContainerRuntime": "containerd"}, %s "Nodes": [%s]}`,
+			driver, more, strings.Join(list, ","))
+	}
+	own := ownAddress(t)
+	files := map[string]string{
+		"profiles/minikube/config.json": profile("kvm2", "", "192.168.39.7"),
+		"profiles/pair/config.json":     profile("docker", "", "192.168.49.2", "192.168.49.3"),
+		"profiles/far/config.json":      profile("ssh", "", "198.51.100.7"),
+		"profiles/qemu/config.json":     strings.Replace(profile("qemu2", `"Network": "builtin",`, "10.0.2.15"), `"APIServerPort": 8443`, `"APIServerPort": 40123`, 1),
+		"profiles/here/config.json":     profile("none", "", own),
+		"profiles/moved/config.json":    profile("none", "", "192.0.2.77"),
+		"profiles/loop/config.json":     profile("kvm2", "", "127.0.0.1"),
+		"profiles/ha/config.json": strings.Replace(profile("kvm2", "", "192.168.61.2", "192.168.61.3"),
+			`"ContainerRuntime"`, `"APIServerHAVIP": "192.168.61.254", "ContainerRuntime"`, 1),
+	}
+	for _, machine := range []string{"minikube", "pair", "pair-m02", "far", "qemu", "here", "moved", "loop", "ha", "ha-m02"} {
+		files["machines/"+machine+"/config.json"] = vmMachine
+	}
+	home(t, files)
+	ports := func(api string) string {
+		return inspected(true, `"22/tcp": [{"HostIp": "127.0.0.1", "HostPort": "32768"}], "8443/tcp": [`+api+`]`)
+	}
+	containers := map[string]string{
+		"pair":     ports(`{"HostIp": "127.0.0.1", "HostPort": "32771"}`),
+		"pair-m02": ports(`{"HostIp": "0.0.0.0", "HostPort": "32776"}`),
+	}
+	here := docker(t, containers)
+	type question struct {
+		context, server, want string
+		docker                *client.Client
+	}
+	questions := []question{
+		{"minikube", "https://192.168.39.7:8443", "minikube", here},
+		{"minikube", "https://192.168.39.7:8443/", "minikube", nil},
+		{"minikube", "https://192.168.39.7:32443", "minikube", here}, // auto-pause
+		{"pair", "https://192.168.49.2:8443", "pair", here},
+		{"pair", "https://127.0.0.1:32771", "pair", here},
+		{"pair", "https://localhost:32776", "pair", here},
+		{"renamed", "https://127.0.0.1:32771", "pair", here},
+		{"minikube", "https://127.0.0.1:32771", "pair", here}, // another profile's name
+		{"qemu", "https://127.0.0.1:40123", "qemu", here},
+		{"ha", "https://192.168.61.254:8443", "ha", here},
+		{"ha", "https://192.168.61.3:8443", "ha", here},
+
+		// A tunnel, with the name of a profile whose node is somewhere else.
+		{"minikube", "https://127.0.0.1:47101", "", here},
+		{"minikube", "https://127.0.0.1:8443", "", here},
+		{"pair", "https://127.0.0.1:47101", "", here},
+		{"pair", "https://127.0.0.1:32768", "", here}, // the port of ssh
+		{"qemu", "https://127.0.0.1:8443", "", here},
+		{"loop", "https://127.0.0.1:8443", "", here},
+		{"here", "https://127.0.0.1:8443", "", here},
+		{"moved", "https://192.0.2.77:8443", "", here},
+		// A node's address, and something else behind it.
+		{"minikube", "https://192.168.39.7:6443", "", here},
+		{"minikube", "http://192.168.39.7:8443", "", here},
+		{"minikube", "https://192.168.39.7:8443/k8s/clusters/prod", "", here},
+		{"minikube", "https://minikube.example.com:8443", "", here},
+		{"minikube", "192.168.39.7:8443", "", here},
+		{"minikube", "", "", here},
+		// minikube on a machine that ssh reaches.
+		{"far", "https://198.51.100.7:8443", "", here},
+	}
+	if own != "" {
+		questions = append(questions, question{"here", "https://" + own + ":8443", "here", here},
+			question{"pair", "https://" + own + ":32776", "pair", here}, question{"pair", "https://" + own + ":32771", "", here})
+	}
+	for _, q := range questions {
+		if found, err := Find(t.Context(), q.context, q.server, q.docker); err != nil {
+			t.Errorf("%s at %s: %v", q.context, q.server, err)
+		} else if want := (Origin{"minikube", q.want}); q.want != "" && found.Origin() != want || q.want == "" && found.Origin() != (Origin{}) {
+			t.Errorf("%s at %s: %+v, not %q", q.context, q.server, found.Origin(), q.want)
+		}
+	}
+
+	// What a daemon on another machine publishes is not this machine's, and neither is what a stopped node published once.
+	elsewhere := clientOf(t, "tcp://"+serveTCP(t, here))
+	if found, err := Find(t.Context(), "pair", "https://127.0.0.1:32771", elsewhere); err != nil || found.Origin() != (Origin{}) {
+		t.Errorf("a daemon by TCP: %+v, %v", found, err)
+	}
+}
+
+// serveTCP forwards a port of this machine to the socket of a daemon, and returns its address.
+func serveTCP(t *testing.T, daemon *client.Client) string {
+	t.Helper()
+	socket := strings.TrimPrefix(daemon.DaemonHost(), "unix://")
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "docker" },
+		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		}},
+	}
+	server := httptest.NewServer(proxy)
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+func TestOriginIsAContainerOfKindOrK3d(t *testing.T) {
+	home(t, nil)
+	one := func(state, cluster, role, ports string) string {
+		tool, name, _ := strings.Cut(cluster, " ")
+		labels := fmt.Sprintf(`"io.x-k8s.kind.cluster": %q, "io.x-k8s.kind.role": %q`, name, role)
+		if tool == "k3d" {
+			labels = fmt.Sprintf(`"k3d.cluster": %q, "k3d.role": %q`, name, role)
+		}
+		return fmt.Sprintf(`{"Names": ["/%s-%s"], "State": %q, "Labels": {%s}, "Ports": [%s]}`, name, role, state, labels, ports)
+	}
+	port := func(ip string, inside, outside int) string {
+		return fmt.Sprintf(`{"IP": %q, "PrivatePort": %d, "PublicPort": %d, "Type": "tcp"}`, ip, inside, outside)
+	}
+	list := "[" + strings.Join([]string{
+		one("running", "kind dev", "control-plane", port("127.0.0.1", 6443, 40001)+","+port("127.0.0.1", 30443, 40005)),
+		one("running", "kind dev", "worker", port("127.0.0.1", 6443, 40006)),
+		one("exited", "kind old", "external-load-balancer", port("127.0.0.1", 6443, 40004)),
+		one("running", "k3d team", "loadbalancer", port("0.0.0.0", 6443, 40002)),
+		one("running", "k3d team", "server", ""),
+		one("running", "k3d team", "registry", port("0.0.0.0", 6443, 40003)),
+		one("running", "k3d far", "server", port("192.0.2.9", 6443, 40007)),
+	}, ",") + "]"
+	here := docker(t, map[string]string{"list": list})
+	for _, test := range []struct {
+		context, server string
+		want            Origin
+	}{
+		{"kind-dev", "https://127.0.0.1:40001", Origin{"kind", "dev"}},
+		{"renamed", "https://localhost:40001", Origin{"kind", "dev"}},
+		{"kind-dev", "https://0.0.0.0:40002", Origin{"k3d", "team"}}, // another one's name
+		{"kind-dev", "https://127.0.0.1:47101", Origin{}},            // a tunnel of that name
+		{"kind-dev", "https://127.0.0.1:40005", Origin{}},            // some port of the node
+		{"kind-dev", "https://127.0.0.1:40006", Origin{}},            // no API server
+		{"kind-old", "https://127.0.0.1:40004", Origin{}},            // it does not run
+		{"k3d-team", "https://127.0.0.1:40003", Origin{}},            // a registry
+		{"k3d-far", "https://127.0.0.1:40007", Origin{}},             // another address
+		{"kind-dev", "http://127.0.0.1:40001", Origin{}},
+		{"kind-dev", "https://127.0.0.1:40001/proxy", Origin{}},
+		{"kind-dev", "https://192.0.2.1:40001", Origin{}},
+	} {
+		found, err := Find(t.Context(), test.context, test.server, here)
+		if err != nil || found.Origin() != test.want {
+			t.Errorf("%s at %s: %+v, %v", test.context, test.server, found, err)
+		}
+	}
+	elsewhere := clientOf(t, "tcp://"+serveTCP(t, here))
+	if found, err := Find(t.Context(), "kind-dev", "https://127.0.0.1:40001", elsewhere); err != nil || found.Origin() != (Origin{}) || len(found.nodes) == 0 {
+		t.Errorf("a daemon by TCP: %+v, %v", found, err)
+	}
+}
