@@ -12,11 +12,13 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"golang.org/x/sync/singleflight"
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chartutil"
 	corev1 "k8s.io/api/core/v1"
@@ -69,10 +71,11 @@ type Cluster struct {
 	loader     clientcmd.ClientConfig
 	version    string
 
-	asking chan struct{} // holds something while the cluster is asked what it is capable of
+	asking singleflight.Group // what it is capable of
 	mu     sync.Mutex
 	able   *chartutil.Capabilities // what charts are told of the cluster, nil if it has to be asked
 	asked  time.Time               // when it was
+	writes int                     // after which it may know other kinds than before
 }
 
 // ReadContext returns where the kube context to use leads, and asks nothing of the cluster. An empty
@@ -192,7 +195,7 @@ func ConnectTo(ctx context.Context, target kube.Target) (*Cluster, error) {
 	if now, err := ReadContext(target.Context); err != nil || now != target {
 		return nil, event.WithHint(errors.Join(fmt.Errorf("kube context %q changes while devloop starts", target.Context), err), "start devloop again")
 	}
-	c := &Cluster{Context: target.Context, Server: target.Server, loader: loader, connection: way, asking: make(chan struct{}, 1)}
+	c := &Cluster{Context: target.Context, Server: target.Server, loader: loader, connection: way}
 	c.config = &rest.Config{Host: way.host(), Transport: way, WarningHandler: rest.NoWarnings{},
 		QPS: queriesPerSecond, Burst: 2 * queriesPerSecond}
 	if c.Client, err = kubernetes.NewForConfig(c.config); err != nil {
@@ -296,43 +299,63 @@ func (c *Cluster) ImagesInUse(ctx context.Context) (map[string]bool, error) {
 	return used, nil
 }
 
-// capabilities is what charts are told of the cluster.
+// capabilities is what charts are told of the cluster. Who asks while it is being asked waits for that answer; who gives up takes it
+// from nobody.
 func (c *Cluster) capabilities(ctx context.Context) (*chartutil.Capabilities, error) {
+	c.mu.Lock()
+	able, writes := c.able, c.writes
+	c.mu.Unlock()
+	if able != nil {
+		return able.Copy(), nil
+	}
+	answered := c.asking.DoChan(strconv.Itoa(writes), func() (able any, err error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
+		defer cancel()
+		err = event.Stage{}.Guard("discovery", func() error {
+			able, err = c.discover(ctx, writes)
+			return err
+		})
+		return able, err
+	})
 	select {
-	case c.asking <- struct{}{}:
-		defer func() { <-c.asking }()
+	case answer := <-answered:
+		if able, ok := answer.Val.(*chartutil.Capabilities); ok && answer.Err == nil {
+			return able.Copy(), nil
+		}
+		return nil, answer.Err
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	if able := c.known(); able != nil {
-		return able.Copy(), nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
+}
+
+// discover asks for the version and the kinds, and keeps the answer if nothing was written since writes.
+func (c *Cluster) discover(ctx context.Context, writes int) (*chartutil.Capabilities, error) {
 	server := discovery.ToDiscoveryInterfaceWithContext(c.discovery)
 	version, err := server.ServerVersionWithContext(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("ask the cluster for its version: %w", err)
 	}
-	c.mapper.Reset()                                                                                                           // and the cache below it
-	if _, _, err = server.ServerGroupsAndResourcesWithContext(ctx); err == nil || discovery.IsGroupDiscoveryFailedError(err) { // one API service that is down must not keep all
-		var kinds chartutil.VersionSet
-		if kinds, err = action.GetVersionSet(c.discovery); err == nil { // of what has just been asked
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.version, c.asked = version.GitVersion, time.Now()
-			c.able = &chartutil.Capabilities{APIVersions: kinds, HelmVersion: chartutil.DefaultCapabilities.HelmVersion,
-				KubeVersion: chartutil.KubeVersion{Version: version.GitVersion, Major: version.Major, Minor: version.Minor}}
-			return c.able.Copy(), nil
-		}
+	c.mapper.Reset() // and the cache below it
+	_, _, err = server.ServerGroupsAndResourcesWithContext(ctx)
+	if discovery.IsGroupDiscoveryFailedError(err) { // one API service that is down must not keep all
+		err = context.Cause(ctx)
 	}
-	return nil, fmt.Errorf("ask the cluster for its kinds: %w", err)
-}
-
-func (c *Cluster) known() *chartutil.Capabilities {
+	var kinds chartutil.VersionSet
+	if err == nil {
+		kinds, err = action.GetVersionSet(c.discovery) // of what has just been asked
+	}
+	if err != nil {
+		c.mapper.Reset() // what was not answered in time must not count as known
+		return nil, fmt.Errorf("ask the cluster for its kinds: %w", err)
+	}
+	able := &chartutil.Capabilities{APIVersions: kinds, HelmVersion: chartutil.DefaultCapabilities.HelmVersion,
+		KubeVersion: chartutil.KubeVersion{Version: version.GitVersion, Major: version.Major, Minor: version.Minor}}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.able
+	if c.writes == writes {
+		c.version, c.asked, c.able = version.GitVersion, time.Now(), able
+	}
+	return able, nil
 }
 
 // refresh asks the cluster again where what it said may be old.
@@ -351,6 +374,7 @@ func (c *Cluster) wrote() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.able = nil
+	c.writes++
 }
 
 // kubeVersion is that of the API server.

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -38,10 +39,12 @@ var errOtherCluster = event.WithHint(errors.New("its kube context names another 
 type connection struct {
 	context string // name of the kube context
 
-	mu    sync.Mutex // held while the cluster is asked whether it is the same: until then no request may leave
-	uid   types.UID  // of the cluster, once it is known
-	files []string   // that were read
-	stamp string     // of the files, before they were read
+	following singleflight.Group // one request finds that the kubeconfig changed, the others wait for what comes of it
+
+	mu    sync.Mutex
+	uid   types.UID // of the cluster, once it is known
+	files []string  // that were read
+	stamp string    // of the files, before they were read
 	now   *way
 	err   error     // why it cannot be used
 	asked time.Time // when the next way was tried last, in vain
@@ -51,6 +54,7 @@ type connection struct {
 // way is what one state of the kubeconfig says.
 type way struct {
 	config    *rest.Config // with the contents of the files that the kubeconfig names
+	files     []string     // the kubeconfig's, and those
 	proxy     string
 	base      *url.URL
 	transport http.RoundTripper
@@ -61,6 +65,7 @@ func newConnection(kubeContext string) (*connection, error) {
 	c := &connection{context: kubeContext}
 	var err error
 	if c.now, err = c.read(); err == nil {
+		c.files = c.now.files
 		c.stamp = stamp(c.files)
 	}
 	return c, err
@@ -73,7 +78,7 @@ func (c *connection) is(uid types.UID) {
 	c.uid = uid
 }
 
-// read makes a way of the kubeconfig as it is now, and keeps the names of its files.
+// read makes a way of the kubeconfig as it is now.
 func (c *connection) read() (*way, error) {
 	loader, _, err := loadKubeconfig(c.context)
 	if err != nil {
@@ -83,8 +88,7 @@ func (c *connection) read() (*way, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kube context %q: %w", c.context, err)
 	}
-	c.files = append(slices.Clone(loader.ConfigAccess().GetLoadingPrecedence()), config.CAFile, config.CertFile, config.KeyFile)
-	w := &way{config: config}
+	w := &way{config: config, files: append(slices.Clone(loader.ConfigAccess().GetLoadingPrecedence()), config.CAFile, config.CertFile, config.KeyFile)}
 	if err := rest.LoadTLSFiles(config); err != nil {
 		return nil, fmt.Errorf("kube context %q: %w", c.context, err)
 	}
@@ -136,40 +140,82 @@ func stamp(files []string) string {
 }
 
 // current is the way to the cluster. If the kubeconfig has changed it is the new one, as soon as the cluster answers there. Until then
-// the old way goes on, unless it may lead to another cluster by now.
+// the old way goes on, unless it may lead to another cluster by now. While the cluster is asked whether it is the same, no request
+// leaves; who asked first may give up without a harm to the others.
 func (c *connection) current(ctx context.Context) (*way, error) {
 	c.mu.Lock()
+	now, err, moved := c.now, c.err, c.moved() != ""
+	c.mu.Unlock()
+	if !moved {
+		return now, err
+	}
+	followed := c.following.DoChan("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verifyTimeout)
+		defer cancel()
+		return nil, event.Stage{}.Guard("kubeconfig", func() error { c.follow(ctx); return nil })
+	})
+	select {
+	case result := <-followed:
+		if result.Err != nil {
+			return nil, result.Err
+		}
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.now, c.err
+}
+
+// moved returns the stamp of the files if they have changed and are to be looked at, else "". The caller holds mu.
+func (c *connection) moved() string {
 	found := stamp(c.files)
 	if c.uid == "" || found == c.stamp || found == c.tried && time.Since(c.asked) < verifyPause {
-		return c.now, c.err
+		return ""
+	}
+	return found
+}
+
+// follow takes the way that the kubeconfig names now, if it leads to the same cluster.
+func (c *connection) follow(ctx context.Context) {
+	c.mu.Lock()
+	found, before := c.moved(), c.now
+	c.mu.Unlock()
+	if found == "" {
+		return // another request has just done it
 	}
 	w, err := c.read()
 	if err != nil { // "minikube stop" takes the context away, and a file may be half written
+		c.mu.Lock()
+		defer c.mu.Unlock()
 		c.stamp = found
-		return c.now, c.err
+		return
 	}
-	if w.same(c.now) { // another context was selected, or another cluster's entry changed
-		c.stamp, c.err = found, nil
-		return c.now, nil
+	if w.same(before) { // another context was selected, or another cluster's entry changed
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.files, c.stamp, c.err = w.files, found, nil
+		return
 	}
-	elsewhere := *w.base != *c.now.base
 	err = c.verify(ctx, w)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.files = w.files
+	elsewhere := *w.base != *before.base
 	if err == nil {
 		if elsewhere {
-			c.now.open.CloseAll() // watches would else wait on what is gone
+			before.open.CloseAll() // watches would else wait on what is gone
 		}
 		c.now, c.err, c.stamp = w, nil, found
-		return c.now, nil
+		return
 	}
 	c.tried, c.asked = found, time.Now()
 	if other := errors.Is(err, errOtherCluster); other || !elsewhere || errors.As(err, new(apierrors.APIStatus)) {
 		c.err = fmt.Errorf("kube context %q: %w", c.context, err)
 		if other {
-			c.now.open.CloseAll()
+			before.open.CloseAll()
 		}
 	}
-	return c.now, c.err
 }
 
 // verify asks whether the cluster that answers there is the same one.

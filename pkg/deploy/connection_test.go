@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"context"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -20,8 +21,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
@@ -272,5 +276,124 @@ func TestConnectionThroughAProxy(t *testing.T) {
 	}
 	if tunnels.Load() == 0 {
 		t.Error("the proxy was not asked")
+	}
+}
+
+// hanging serves what next does, but holds back the answer to requests of a path until it is let go.
+type hanging struct {
+	path    string
+	next    http.Handler
+	asked   chan struct{} // gets one for each request that is held back
+	let     chan struct{} // closed when they may go on
+	waiting atomic.Bool   // whether they are held back at all
+}
+
+func (h *hanging) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h.waiting.Load() && r.URL.Path == h.path {
+		h.asked <- struct{}{}
+		<-h.let
+	}
+	h.next.ServeHTTP(w, r)
+}
+
+func newHanging(path string, next http.Handler) *hanging {
+	return &hanging{path: path, next: next, asked: make(chan struct{}, 100), let: make(chan struct{})}
+}
+
+// A run that is superseded while the cluster is asked whether it is the same takes that answer from nobody, least of all from a Helm write.
+func TestVerificationIsOfNoRequest(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config")
+	t.Setenv("KUBECONFIG", path)
+	front := newHanging("/api/v1/namespaces/kube-system", apiServer(t, "one", "old").Config.Handler)
+	server := httptest.NewTLSServer(front)
+	t.Cleanup(server.Close)
+	writeKubeconfig(t, path, server, "", "old")
+	cluster, err := Connect(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	front.next = apiServer(t, "one", "another").Config.Handler
+	front.waiting.Store(true)
+	writeKubeconfig(t, path, server, "", "another")
+
+	run, supersede := context.WithCancelCause(t.Context())
+	first, write, left := make(chan error, 1), make(chan error, 1), make(chan error, 1)
+	ask := func(ctx context.Context, result chan error) {
+		_, err := discovery.ToDiscoveryInterfaceWithContext(cluster.Client.Discovery()).ServerVersionWithContext(ctx)
+		result <- err
+	}
+	go ask(run, first)
+	<-front.asked // the run's request has the cluster asked
+	go ask(context.Background(), write)
+	supersede(event.ErrSuperseded)
+	if err := <-first; !errors.Is(err, event.ErrSuperseded) && !errors.Is(err, context.Canceled) {
+		t.Errorf("the run's request ends with %v", err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	go ask(short, left)
+	if err := <-left; !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a request that cannot wait ends with %v", err)
+	}
+	close(front.let)
+	if err := <-write; err != nil {
+		t.Errorf("the Helm write fails: %v", err)
+	}
+	if now, err := cluster.Direct(t.Context()); err != nil || now.BearerToken != "another" {
+		t.Errorf("the connection has %v (%v)", now, err)
+	}
+}
+
+// The same for what charts are told of the cluster, which is asked once for all.
+func TestDiscoveryIsOfNoRequest(t *testing.T) {
+	type object = map[string]any
+	mux := http.NewServeMux()
+	answer := func(path string, what any) {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(what)
+		})
+	}
+	answer("/version", object{"major": "1", "minor": "33", "gitVersion": "v1.33.0"})
+	answer("/api", object{"kind": "APIVersions", "versions": []string{}})
+	v1 := object{"groupVersion": "example.test/v1", "version": "v1"}
+	answer("/apis", object{"kind": "APIGroupList", "apiVersion": "v1", "groups": []object{{"name": "example.test", "versions": []object{v1}, "preferredVersion": v1}}})
+	answer("/apis/example.test/v1", object{"kind": "APIResourceList", "groupVersion": "example.test/v1",
+		"resources": []object{{"name": "things", "kind": "Thing", "namespaced": true, "verbs": []string{"get"}}}})
+	front := newHanging("/apis/example.test/v1", mux)
+	front.waiting.Store(true)
+	server := httptest.NewServer(front)
+	t.Cleanup(server.Close)
+	plain, err := discovery.NewDiscoveryClientForConfig(&rest.Config{Host: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(plain.RESTClient().(*rest.RESTClient).Client.CloseIdleConnections)
+	cached := memory.NewMemCacheClient(plain)
+	cluster := &Cluster{discovery: cached, mapper: restmapper.NewDeferredDiscoveryRESTMapper(cached)}
+
+	run, supersede := context.WithCancelCause(t.Context())
+	first, write := make(chan error, 1), make(chan error, 1)
+	ask := func(ctx context.Context, result chan error) {
+		able, err := cluster.capabilities(ctx)
+		if err == nil && !able.APIVersions.Has("example.test/v1/Thing") {
+			err = fmt.Errorf("it knows %v", able.APIVersions)
+		}
+		result <- err
+	}
+	go ask(run, first)
+	<-front.asked
+	go ask(context.Background(), write)
+	supersede(event.ErrSuperseded)
+	if err := <-first; !errors.Is(err, event.ErrSuperseded) {
+		t.Errorf("the run's question ends with %v", err)
+	}
+	close(front.let)
+	if err := <-write; err != nil {
+		t.Errorf("the Helm write is told: %v", err)
+	}
+	go ask(t.Context(), write)
+	if err := <-write; err != nil {
+		t.Errorf("who asks later is told: %v", err)
 	}
 }

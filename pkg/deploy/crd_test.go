@@ -77,7 +77,7 @@ func TestDefinitionIsListed(t *testing.T) {
 	defer plain.RESTClient().(*rest.RESTClient).Client.CloseIdleConnections()
 	cached := memory.NewMemCacheClient(plain)
 	d := &Deployer{journal: permits{}, cluster: &Cluster{dynamic: dynamicClient, discovery: cached,
-		mapper: restmapper.NewDeferredDiscoveryRESTMapper(cached), asking: make(chan struct{}, 1)}}
+		mapper: restmapper.NewDeferredDiscoveryRESTMapper(cached)}}
 
 	files := []chart.CRD{{Filename: "crds/things.yaml", File: &chart.File{Data: []byte(thing)}}}
 	if err := d.applyCRDs(t.Context(), event.Stage{}, Release{Name: "web", Namespace: "demo"}, files); err != nil {
