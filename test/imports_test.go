@@ -30,7 +30,7 @@ var may = map[string][]string{
 	"pkg/build":       {"pkg/event", "pkg/files"},
 	"pkg/node":        {"pkg/event"},
 	"pkg/kube":        {"pkg/files"},
-	"pkg/deploy":      {"pkg/command", "pkg/event", "pkg/kube"},
+	"pkg/deploy":      {"pkg/command", "pkg/event", "pkg/files", "pkg/kube"},
 	"pkg/local":       {"pkg/command", "pkg/event"},
 	"pkg/proof":       {"pkg/event"},
 	"pkg/portforward": {"pkg/event"},

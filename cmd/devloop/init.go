@@ -2,6 +2,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -50,7 +51,7 @@ devloop does in another way or not at all.`,
 			if from != "" {
 				draft, err = fromSkaffold(from, o.profiles)
 			} else {
-				draft, err = survey(".")
+				draft, err = survey(cmd.Context(), ".")
 			}
 			if err != nil {
 				return err
@@ -108,7 +109,7 @@ func fromSkaffold(from string, profiles []string) (*draft, error) {
 }
 
 // survey looks for Dockerfiles and charts.
-func survey(root string) (*draft, error) {
+func survey(ctx context.Context, root string) (*draft, error) {
 	folder, err := filepath.Abs(root)
 	if err != nil {
 		return nil, err
@@ -139,7 +140,7 @@ func survey(root string) (*draft, error) {
 		return nil, err
 	}
 	for _, chart := range charts {
-		d.addRelease(chart)
+		d.addRelease(ctx, chart)
 	}
 	for _, file := range []string{"skaffold.yaml", "skaffold.yml"} {
 		if isFile(file) {
@@ -191,7 +192,7 @@ func (d *draft) imageOf(path string) (config.Image, bool) {
 }
 
 // addRelease guesses how a chart is meant to be deployed.
-func (d *draft) addRelease(folder string) {
+func (d *draft) addRelease(ctx context.Context, folder string) {
 	r := config.Release{Name: config.Label(filepath.Base(folder), d.name), Chart: folder, Namespace: d.name, CreateNamespace: true, Set: map[string]any{}}
 	if folder == "." {
 		r.Name, r.Chart = d.name, "./"
@@ -199,7 +200,7 @@ func (d *draft) addRelease(folder string) {
 	r.Name = unused(r.Name, func(name string) bool {
 		return slices.ContainsFunc(d.releases, func(r config.Release) bool { return r.Name == name })
 	})
-	info, err := deploy.Inspect(folder, r.Name, r.Namespace)
+	info, err := deploy.Inspect(ctx, folder, r.Name, r.Namespace)
 	switch {
 	case err != nil:
 		d.note("left out: %v", err)

@@ -3,7 +3,6 @@
 package deploy
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -22,11 +21,11 @@ import (
 	"time"
 
 	"helm.sh/helm/v3/pkg/chart"
-	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"sigs.k8s.io/yaml"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
 )
 
 const (
@@ -74,7 +73,7 @@ type charts struct {
 // ref is a chart whose files are known by their digest, and not read more often than need be.
 type ref struct {
 	digest string
-	load   func() (*chart.Chart, error) // Helm changes charts while it works, so each call returns another one
+	load   func(context.Context) (*chart.Chart, error) // Helm changes charts while it works, so each call returns another one
 }
 
 // open finds the chart and the digest of all its files.
@@ -106,7 +105,7 @@ func (c *charts) open(ctx context.Context, say event.Stage, from source) (ref, e
 		c.digests[key] = digest
 		c.mu.Unlock()
 	}
-	return ref{digest, func() (*chart.Chart, error) {
+	return ref{digest, func(ctx context.Context) (*chart.Chart, error) { // a Helm write has another one
 		loaded, err := c.load(ctx, say, file, from, 0)
 		if err == nil && digestOf(loaded) != digest {
 			err = fmt.Errorf("chart %s: %w", from, event.ErrSuperseded) // saved since
@@ -117,7 +116,10 @@ func (c *charts) open(ctx context.Context, say event.Stage, from source) (ref, e
 
 // load reads the chart in a file or folder, and brings the charts that it depends on and that it does not hold.
 func (c *charts) load(ctx context.Context, say event.Stage, file string, from source, depth int) (*chart.Chart, error) {
-	loaded, err := loader.Load(file)
+	loaded, err := loadChart(ctx, file)
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("chart %s: %w", from, context.Cause(ctx))
+	}
 	if err != nil {
 		return nil, event.WithHint(fmt.Errorf("chart %s: %w", from, err), "mend it and save; what ran keeps running")
 	}
@@ -196,7 +198,7 @@ func localDependencies(folder string) []string {
 	for i := 0; i < len(found) && len(found) < 100; i++ {
 		var metadata chart.Metadata
 		for _, file := range []string{"Chart.yaml", "requirements.yaml"} { // the latter is a v1 chart's
-			if text, err := os.ReadFile(filepath.Join(found[i], file)); err == nil {
+			if text, err := files.Read(filepath.Join(found[i], file), maxText); err == nil {
 				_ = yaml.Unmarshal(text, &metadata) // what is no YAML is told when the chart is loaded
 			}
 		}
@@ -221,8 +223,8 @@ func localDependencies(folder string) []string {
 // another order, so that of the archive would not do.
 func digestOf(loaded *chart.Chart) string {
 	sum := sha256.New()
-	files := slices.SortedFunc(slices.Values(loaded.Raw), func(a, b *chart.File) int { return strings.Compare(a.Name, b.Name) })
-	for _, f := range files {
+	raw := slices.SortedFunc(slices.Values(loaded.Raw), func(a, b *chart.File) int { return strings.Compare(a.Name, b.Name) })
+	for _, f := range raw {
 		_, _ = fmt.Fprintf(sum, "%d:%s,%d:", len(f.Name), f.Name, len(f.Data)) // a hash never fails to write
 		_, _ = sum.Write(f.Data)
 	}
@@ -266,7 +268,7 @@ func (s source) verify() error {
 	if s.sha256 == "" {
 		return nil
 	}
-	archive, err := os.ReadFile(s.chart)
+	archive, err := files.Read(s.chart, maxChart)
 	if err != nil {
 		return fmt.Errorf("chart %s: %w", s, err)
 	}
@@ -308,7 +310,7 @@ func CachedChart(dir string, r Release) (file, address string, cached bool) {
 // for, listed the one that a repository tells; both may be "".
 func (c *charts) fetch(ctx context.Context, say event.Stage, url, pinned, listed string, download func(context.Context) ([]byte, error)) (string, error) {
 	file, address := c.file(url), redacted(url)
-	archive, err := os.ReadFile(file)
+	archive, err := files.Read(file, maxChart)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = say.Step(ctx, event.ChartDownloaded, func(ctx context.Context) ([]any, error) {
 			ctx, cancel := context.WithTimeout(ctx, downloadTimeout)
@@ -318,7 +320,8 @@ func (c *charts) fetch(ctx context.Context, say event.Stage, url, pinned, listed
 				err = fmt.Errorf("its sha256 is %s, and its repository lists %s", sum256(archive), listed)
 			}
 			if err == nil { // a proxy's log-in page is an answer, too
-				_, err = loader.LoadArchive(bytes.NewReader(archive))
+				room := int64(maxUnpacked)
+				_, err = loadArchive(ctx, archive, &room)
 			}
 			if err != nil {
 				return nil, event.WithHint(fmt.Errorf("chart %s: %w", address, err), "check the address and the network, or put the archive at "+file)
@@ -334,7 +337,7 @@ func (c *charts) fetch(ctx context.Context, say event.Stage, url, pinned, listed
 		return "", event.WithHint(fmt.Errorf("chart %s: its sha256 is %s, and devloop.yaml asks for %s", address, digest, pinned),
 			"make sure which one is right, then correct devloop.yaml or delete "+file)
 	}
-	known, err := os.ReadFile(file + ".sha256")
+	known, err := files.Read(file+".sha256", maxText)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		err = writeFile(file+".sha256", []byte(digest+"\n"))

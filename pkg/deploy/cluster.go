@@ -36,6 +36,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
 	"github.com/devloop/devloop/pkg/kube"
 )
 
@@ -99,7 +100,7 @@ func KubeconfigSecrets() []string {
 			secrets = append(secrets, string(data), base64.StdEncoding.EncodeToString(data))
 		}
 		for _, file := range []string{user.TokenFile, user.ClientKey} {
-			if content, err := os.ReadFile(file); err == nil {
+			if content, err := files.Read(file, maxText); err == nil {
 				secrets = append(secrets, string(content))
 			}
 		}

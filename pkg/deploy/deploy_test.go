@@ -61,7 +61,7 @@ func (c *charts) opened(t *testing.T, from source) (*chart.Chart, string, error)
 	if err != nil {
 		return nil, "", err
 	}
-	loaded, err := found.load()
+	loaded, err := found.load(t.Context())
 	return loaded, found.digest, err
 }
 

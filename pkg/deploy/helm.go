@@ -237,7 +237,7 @@ func (d *Deployer) neverInstalled(history []*release.Release) bool {
 
 // helmRun installs or upgrades, whichever it takes after history, which begins with the last revision.
 func (d *Deployer) helmRun(ctx context.Context, helm *action.Configuration, want desired, history []*release.Release, version int) (done *release.Release, err error) {
-	loaded, err := want.load()
+	loaded, err := want.load(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -3,9 +3,9 @@ package deploy
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 
-	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
 	"helm.sh/helm/v3/pkg/releaseutil"
@@ -29,8 +29,8 @@ type ChartService struct {
 }
 
 // Inspect reads the chart in a folder, and renders it as a release of that name and namespace would be.
-func Inspect(folder, release, namespace string) (ChartInfo, error) {
-	loaded, err := loader.LoadDir(folder)
+func Inspect(ctx context.Context, folder, release, namespace string) (ChartInfo, error) {
+	loaded, err := loadChart(ctx, folder)
 	if err != nil {
 		return ChartInfo{}, fmt.Errorf("chart %s: %w", folder, err)
 	}

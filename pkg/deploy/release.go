@@ -110,7 +110,7 @@ func New(cluster *Cluster, project string, journal journal, options Options) *De
 // desired is a release with everything that it is made from read.
 type desired struct {
 	Release
-	load   func() (*chart.Chart, error)
+	load   func(context.Context) (*chart.Chart, error)
 	inputs string // hash, fit for a label
 	name   string // of the chart, once it is loaded
 }

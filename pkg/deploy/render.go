@@ -140,7 +140,7 @@ func isMistake(err error, o object) bool {
 
 // render does what Helm does before it writes; last is the revision before.
 func (d *Deployer) render(ctx context.Context, want *desired, last revision) (rendered, error) {
-	loaded, err := want.load()
+	loaded, err := want.load(ctx)
 	if err != nil {
 		return rendered{}, err
 	}

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -23,6 +24,7 @@ import (
 	"helm.sh/helm/v3/pkg/repo"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // found is where a chart of a name and a version is.
@@ -80,7 +82,7 @@ func (c *charts) remembered(from source) (before found) {
 	if from.repo == "" && hasTag(from.chart) {
 		return found{URL: from.chart}
 	}
-	if text, err := os.ReadFile(filepath.Join(c.dir, from.key()+".json")); err == nil {
+	if text, err := files.Read(filepath.Join(c.dir, from.key()+".json"), maxText); err == nil {
 		_ = json.Unmarshal(text, &before)
 	}
 	return before
@@ -188,13 +190,20 @@ func registryClient(ctx context.Context, reference string) (*registry.Client, er
 	return registry.NewClient(options...)
 }
 
-// bounded gives Helm's registry client, which takes no context, the one of its caller.
+// bounded gives Helm's registry client, which takes no context, the one of its caller, and no more than a chart may have.
 type bounded struct {
 	ctx context.Context //nolint:containedctx // of one call
 }
 
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
-	return http.DefaultTransport.RoundTrip(r.WithContext(b.ctx))
+	resp, err := http.DefaultTransport.RoundTrip(r.WithContext(b.ctx))
+	if err == nil { // what is cut off has another digest
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(resp.Body, maxChart), resp.Body}
+	}
+	return resp, err
 }
 
 // hasTag tells whether a registry's reference ends in one: oci://host:port/path/name:tag.

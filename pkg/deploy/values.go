@@ -18,13 +18,18 @@ import (
 	"helm.sh/helm/v3/pkg/strvals"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // merge lays a release's values over each other: files, inline values, set, setString. The later ones win.
 func merge(r Release) (map[string]any, error) {
 	values := map[string]any{}
 	for _, file := range r.ValuesFiles {
-		read, err := chartutil.ReadValuesFile(file)
+		text, err := files.Read(file, maxText)
+		var read chartutil.Values
+		if err == nil {
+			read, err = chartutil.ReadValues(text)
+		}
 		if err != nil {
 			if at := yamlLine.FindStringSubmatch(err.Error()); at != nil {
 				err = fmt.Errorf("%s:%s: %s", file, at[1], at[2])
@@ -176,11 +181,14 @@ func (e *ValueError) Error() string {
 // Hint returns what the user can do.
 func (e *ValueError) Hint() string { return "the chart's values.schema.json says what it takes" }
 
+// maxProblems is how many values that a schema forbids are told of.
+const maxProblems = 50
+
 // against checks the values against the schemas of the chart and of those that it depends on, and tells of each that is wrong where it
 // comes from.
 func (want *desired) against(failure error) error {
 	var errs []error
-	chart := ""
+	problems, chart := 0, ""
 	for line := range strings.Lines(failure.Error()) {
 		line = strings.TrimRight(line, "\n")
 		if name, isName := strings.CutSuffix(line, ":"); isName && !strings.Contains(name, " ") {
@@ -200,7 +208,12 @@ func (want *desired) against(failure error) error {
 				path = append(path, strings.NewReplacer("~1", "/", "~0", "~").Replace(step))
 			}
 		}
-		errs = append(errs, want.locate(path, parts[2]))
+		if problems++; problems <= maxProblems {
+			errs = append(errs, want.locate(path, parts[2]))
+		}
+	}
+	if more := problems - maxProblems; more > 0 {
+		errs = append(errs, fmt.Errorf("release %s: and %d more", want.Name, more))
 	}
 	if len(errs) == 0 {
 		return failure
@@ -227,12 +240,12 @@ func (want *desired) locate(path []string, message string) error {
 		wrong.In, wrong.Key = "inlineValues", strings.Join(path, ".")
 		return wrong
 	}
-	files := slices.Clone(want.ValuesFiles)
-	slices.Reverse(files)
+	sources := slices.Clone(want.ValuesFiles)
+	slices.Reverse(sources)
 	if info, err := os.Stat(want.Chart); err == nil && info.IsDir() {
-		files = append(files, filepath.Join(want.Chart, "values.yaml"))
+		sources = append(sources, filepath.Join(want.Chart, "values.yaml"))
 	}
-	for _, file := range files {
+	for _, file := range sources {
 		if line, column := position(file, path); line > 0 {
 			return event.WithHint(fmt.Errorf("%s:%d:%d: release %s: value %s: %s", file, line, column, want.Name, strings.Join(path, "."), message), wrong.Hint())
 		}
@@ -269,7 +282,7 @@ func inside(values any, path []string) bool {
 
 // position finds a value in a YAML file; the line is 0 if the file has none at that path.
 func position(file string, path []string) (line, column int) {
-	text, err := os.ReadFile(file)
+	text, err := files.Read(file, maxText)
 	if err != nil {
 		return 0, 0
 	}

@@ -1,0 +1,205 @@
+// The files of a chart, as Helm reads them, but only regular ones, within bounds, and for no longer than somebody waits: a folder may
+// hold pipes, links in circles, and gigabytes that .helmignore leaves out; an archive of kilobytes may hold gigabytes.
+package deploy
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+
+	"helm.sh/helm/v3/pkg/chart"
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/ignore"
+
+	"github.com/devloop/devloop/pkg/files"
+)
+
+const (
+	// maxText is the size of a file of values, or of one that describes a chart, in bytes.
+	maxText = 4 << 20
+	// maxChartFiles is how many files and folders a chart's folder may hold.
+	maxChartFiles = 20_000
+	// maxFolders is how deep they may be.
+	maxFolders = 50
+	// maxUnpacked is what an archive may unpack to, in bytes: Helm's limit for its files, and as much for what tar puts around them.
+	maxUnpacked = 2 * maxChart
+)
+
+// loadChart reads the chart in a folder or an archive.
+func loadChart(ctx context.Context, file string) (*chart.Chart, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	room := int64(maxUnpacked)
+	if !info.IsDir() {
+		archive, err := files.Read(file, maxChart)
+		if err != nil {
+			return nil, err
+		}
+		return loadArchive(ctx, archive, &room)
+	}
+	found, err := chartFiles(ctx, file)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkArchives(ctx, found, &room, 0); err != nil {
+		return nil, err
+	}
+	return loader.LoadFiles(found)
+}
+
+// loadArchive reads the chart in an archive. It takes what that unpacks to from room.
+func loadArchive(ctx context.Context, archive []byte, room *int64) (*chart.Chart, error) {
+	found, err := unpacked(ctx, archive, room)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkArchives(ctx, found, room, 0); err != nil {
+		return nil, err
+	}
+	return loader.LoadFiles(found)
+}
+
+// unpacked are the files in an archive. Helm counts their bytes, but not their number.
+func unpacked(ctx context.Context, archive []byte, room *int64) ([]*loader.BufferedFile, error) {
+	whole, err := gzip.NewReader(bytes.NewReader(archive))
+	if err != nil {
+		return nil, err
+	}
+	size, err := io.Copy(io.Discard, io.LimitReader(untilDone{ctx, whole}, *room+1))
+	if err != nil {
+		return nil, err
+	}
+	if *room -= size; *room < 0 {
+		return nil, fmt.Errorf("it unpacks to more than %d MiB", maxUnpacked>>20)
+	}
+	return loader.LoadArchiveFiles(bytes.NewReader(archive))
+}
+
+// checkArchives looks into the archives of charts that are among the files of another one. Helm unpacks these without any limit in all, and
+// one that holds itself without end.
+func checkArchives(ctx context.Context, found []*loader.BufferedFile, room *int64, depth int) error {
+	for _, f := range found {
+		if folder, name := path.Split(f.Name); path.Base(folder) != "charts" || path.Ext(name) != ".tgz" {
+			continue
+		}
+		if depth == maxDepth {
+			return fmt.Errorf("%s: its charts hold each other more than %d deep", f.Name, maxDepth)
+		}
+		inside, err := unpacked(ctx, f.Data, room)
+		if err == nil {
+			err = checkArchives(ctx, inside, room, depth+1)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.Name, err)
+		}
+	}
+	return nil
+}
+
+// untilDone reads until its context ends.
+type untilDone struct {
+	ctx  context.Context //nolint:containedctx // of one call
+	from io.Reader
+}
+
+func (e untilDone) Read(p []byte) (int, error) {
+	if e.ctx.Err() != nil {
+		return 0, context.Cause(e.ctx)
+	}
+	return e.from.Read(p)
+}
+
+// chartFiles reads the files of a chart's folder that .helmignore does not leave out. Links are followed, as Helm does.
+func chartFiles(ctx context.Context, folder string) ([]*loader.BufferedFile, error) {
+	rules := ignore.Empty()
+	text, err := files.Read(filepath.Join(folder, ignore.HelmIgnore), maxText)
+	switch {
+	case err == nil:
+		if rules, err = ignore.Parse(bytes.NewReader(text)); err != nil {
+			return nil, fmt.Errorf("%s: %w", ignore.HelmIgnore, err)
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	rules.AddDefaults()
+	w := &chartWalk{ctx: ctx, rules: rules, room: maxChart, left: maxChartFiles}
+	err = w.folder(folder, "", nil)
+	return w.found, err
+}
+
+// chartWalk walks through the folder of a chart.
+type chartWalk struct {
+	ctx   context.Context //nolint:containedctx // of one call
+	rules *ignore.Rules
+	found []*loader.BufferedFile
+	room  int64 // bytes that files may still have
+	left  int   // files and folders that there may still be
+}
+
+// folder reads what is in a folder; name is its name in the chart, above are the folders that it is in, as they really are.
+func (w *chartWalk) folder(at, name string, above []fs.FileInfo) error {
+	here, err := os.Stat(at)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(above, func(other fs.FileInfo) bool { return os.SameFile(here, other) }) {
+		return fmt.Errorf("%s is a link to a folder that it is in", at)
+	}
+	if len(above) == maxFolders {
+		return fmt.Errorf("%s: its folders are more than %d deep", at, maxFolders)
+	}
+	entries, err := os.ReadDir(at)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if w.ctx.Err() != nil {
+			return context.Cause(w.ctx)
+		}
+		if w.left--; w.left < 0 {
+			return fmt.Errorf("%s: the chart has more than %d files and folders; %s can leave some out", at, maxChartFiles, ignore.HelmIgnore)
+		}
+		if err := w.entry(filepath.Join(at, entry.Name()), path.Join(name, entry.Name()), append(above, here)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *chartWalk) entry(at, name string, above []fs.FileInfo) error {
+	info, err := os.Stat(at)
+	if err != nil { // a link to nothing, as editors make for a file that is open
+		if link, lstatErr := os.Lstat(at); lstatErr == nil && w.rules.Ignore(name, link) {
+			return nil
+		}
+		return err
+	}
+	switch {
+	case w.rules.Ignore(name, info):
+		return nil
+	case info.IsDir():
+		return w.folder(at, name, above)
+	case info.Size() > loader.MaxDecompressedFileSize && info.Mode().IsRegular():
+		return fmt.Errorf("%s has %d MiB, and a file of a chart may have %d; %s can leave it out",
+			at, info.Size()>>20, loader.MaxDecompressedFileSize>>20, ignore.HelmIgnore)
+	}
+	data, err := files.Read(at, loader.MaxDecompressedFileSize)
+	if err != nil {
+		return err
+	}
+	if w.room -= int64(len(data)); w.room < 0 {
+		return fmt.Errorf("%s: the chart has more than %d MiB; %s can leave files out", at, maxChart>>20, ignore.HelmIgnore)
+	}
+	w.found = append(w.found, &loader.BufferedFile{Name: name, Data: bytes.TrimPrefix(data, []byte("\ufeff"))})
+	return nil
+}
