@@ -19,6 +19,7 @@ import (
 	"github.com/charmbracelet/lipgloss"
 	"github.com/charmbracelet/log"
 	"github.com/charmbracelet/x/ansi"
+	containerdlog "github.com/containerd/log"
 	"github.com/go-logr/logr"
 	"github.com/muesli/termenv"
 	"k8s.io/klog/v2"
@@ -128,6 +129,7 @@ type printer struct {
 func newPrinter(out io.Writer) *printer {
 	// Libraries that log by themselves would write between our lines.
 	klog.SetLogger(logr.Discard())
+	containerdlog.L.Logger.SetOutput(io.Discard) // its content store warns of file systems without fs-verity
 	stdlog.SetOutput(io.Discard)
 	if v, ok := out.(*visible); ok { // which the lines get again, but for their colours
 		out = v.out

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"time"
 
-	contentlocal "github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/google/go-containerregistry/pkg/name"
 	bkclient "github.com/moby/buildkit/client"
 	_ "github.com/moby/buildkit/client/connhelper/dockercontainer" // what BUILDKIT_HOST may begin with
@@ -158,8 +158,8 @@ func (e *containerdEngine) remove(ctx context.Context, tag name.Tag) error {
 
 // Registry is where the images of a remote BuildKit land.
 type Registry interface {
-	// Layout is a folder in the OCI layout whose blobs are the registry's.
-	Layout() string
+	// Content holds the registry's blobs.
+	Content() content.Store
 	Has(tag name.Tag) bool
 	// Name gives a manifest among the blobs a tag.
 	Name(ctx context.Context, digest string, tag name.Tag) error
@@ -192,11 +192,7 @@ func (e *remoteEngine) has(_ context.Context, tag name.Tag) (bool, error) {
 
 // export takes the blobs that the registry lacks right into it.
 func (e *remoteEngine) export(name.Tag) (bkclient.ExportEntry, error) {
-	store, err := contentlocal.NewStore(e.registry.Layout())
-	if err != nil {
-		return bkclient.ExportEntry{}, fmt.Errorf("image registry: %w", err)
-	}
-	return bkclient.ExportEntry{Type: bkclient.ExporterOCI, Attrs: map[string]string{"tar": "false"}, OutputStore: store}, nil
+	return bkclient.ExportEntry{Type: bkclient.ExporterOCI, Attrs: map[string]string{"tar": "false"}, OutputStore: e.registry.Content()}, nil
 }
 
 func (*remoteEngine) built(_ context.Context, answer map[string]string) (string, error) {

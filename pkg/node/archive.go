@@ -3,16 +3,14 @@ package node
 
 import (
 	"archive/tar"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"sync/atomic"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/opencontainers/go-digest"
 	chain "github.com/opencontainers/image-spec/identity"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -22,8 +20,8 @@ import (
 const imageName = "io.containerd.image.name"
 
 // writeArchive writes the image as an OCI layout in a tar, named target, without the layers whose chain IDs are in unpacked.
-func (r *Registry) writeArchive(w io.Writer, tag name.Tag, target string, unpacked map[string]bool) error {
-	raw, err := os.ReadFile(r.manifestFile(inside(tag), tag.TagStr()))
+func (r *Registry) writeArchive(ctx context.Context, w io.Writer, tag name.Tag, target string, unpacked map[string]bool) error {
+	raw, err := r.single(manifestKey{inside(tag), tag.TagStr()})
 	if err != nil {
 		return fmt.Errorf("image registry: %w", err)
 	}
@@ -31,10 +29,7 @@ func (r *Registry) writeArchive(w io.Writer, tag name.Tag, target string, unpack
 	if err := json.Unmarshal(raw, &manifest); err != nil {
 		return fmt.Errorf("image registry: %s: %w", tag, err)
 	}
-	if manifest.MediaType.IsIndex() {
-		return fmt.Errorf("image registry: %s is a list of images, and not one that was built", tag)
-	}
-	rawConfig, err := os.ReadFile(r.blob(manifest.Config.Digest))
+	rawConfig, err := r.readBlob(ctx, manifest.Config.Digest)
 	if err != nil {
 		return fmt.Errorf("image registry: %w", err)
 	}
@@ -42,13 +37,9 @@ func (r *Registry) writeArchive(w io.Writer, tag name.Tag, target string, unpack
 	if err := json.Unmarshal(rawConfig, &config); err != nil {
 		return fmt.Errorf("image registry: %s: %w", tag, err)
 	}
-	mediaType := manifest.MediaType
-	if mediaType == "" { // which OCI allows
-		mediaType = types.OCIManifestSchema1
-	}
 	digest := digest.FromBytes(raw)
 	index, err := json.Marshal(map[string]any{"schemaVersion": 2, "manifests": []any{map[string]any{
-		"mediaType": mediaType, "digest": digest, "size": len(raw), "annotations": map[string]string{imageName: target},
+		"mediaType": typeOf(raw), "digest": digest, "size": len(raw), "annotations": map[string]string{imageName: target},
 	}}})
 	if err != nil {
 		return err
@@ -75,32 +66,24 @@ func (r *Registry) writeArchive(w io.Writer, tag name.Tag, target string, unpack
 		if i < len(chains) && unpacked[chains[i].String()] {
 			continue
 		}
-		if err := r.addBlob(out, layer.Digest); err != nil {
+		if err := r.addBlob(ctx, out, layer); err != nil {
 			return err
 		}
 	}
 	return out.Close()
 }
 
-func (r *Registry) addBlob(out *tar.Writer, hash v1.Hash) error {
-	file, err := os.Open(r.blob(hash))
+func (r *Registry) addBlob(ctx context.Context, out *tar.Writer, layer v1.Descriptor) error {
+	reader, err := r.blob(ctx, layer.Digest, layer.Size)
 	if err != nil {
 		return fmt.Errorf("image registry: %w", err)
 	}
-	defer func() { _ = file.Close() }() // only read
-	info, err := file.Stat()
-	if err != nil {
-		return fmt.Errorf("image registry: %w", err)
-	}
-	if err := out.WriteHeader(&tar.Header{Name: "blobs/sha256/" + hash.Hex, Mode: 0o644, Size: info.Size()}); err != nil {
+	defer func() { _ = reader.Close() }() // only read
+	if err := out.WriteHeader(&tar.Header{Name: "blobs/sha256/" + layer.Digest.Hex, Mode: 0o644, Size: layer.Size}); err != nil {
 		return err
 	}
-	_, err = io.Copy(out, file)
+	_, err = io.Copy(out, io.NewSectionReader(reader, 0, layer.Size))
 	return err
-}
-
-func (r *Registry) blob(hash v1.Hash) string {
-	return filepath.Join(r.dir, "blobs", hash.Algorithm, hash.Hex)
 }
 
 // counter counts what is written to it, in bytes.

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -148,8 +147,9 @@ func (k *knownNames) noneOf(names []string) bool {
 
 // Source brings images into devloop's registry.
 type Source interface {
-	// Push sees to it that the registry has the image, with no more effort than what of it is not there yet.
-	Push(ctx context.Context, registry *Registry, tag name.Tag) error
+	// Push sees to it that the registry has the image, with no more effort than what of it is not there yet. It returns the digest of what it
+	// brought, of a manifest or of a list of them.
+	Push(ctx context.Context, registry *Registry, tag name.Tag) (digest string, err error)
 }
 
 // Give lets every node get the images, which source has, from registry. When it returns without an error, every node holds exactly these
@@ -269,11 +269,15 @@ func (n *Node) take(ctx context.Context, registry *Registry, tag name.Tag, want 
 	switch {
 	case err != nil:
 	case same != "": // other inputs gave the same content
-		err = n.runtime.tag(ctx, n, same, target)
+		if err = n.runtime.tag(ctx, n, same, target); err == nil {
+			err = n.verify(ctx, target, want)
+		}
 	default:
-		err = n.pull(ctx, registry, tag, target, sent)
+		err = n.pull(ctx, registry, tag, target, want, sent)
 		if errors.Is(err, errors.ErrUnsupported) {
-			err = n.load(ctx, registry, tag, target, sent)
+			if err = n.load(ctx, registry, tag, target, sent); err == nil {
+				err = n.verify(ctx, target, want)
+			}
 		}
 	}
 	if err != nil {
@@ -281,37 +285,37 @@ func (n *Node) take(ctx context.Context, registry *Registry, tag name.Tag, want 
 		if strings.Contains(err.Error(), syscall.ENOSPC.Error()) { // the runtime's words are all there is
 			err = event.Transient(event.WithHint(err, "make room on the node: "+n.shell+" crictl rmi --prune"))
 		}
-		return err
 	}
-	got, err := n.runtime.digest(ctx, n, target)
-	if err != nil {
-		return err
-	}
-	if !want.is(got) {
-		return withCleanup(ctx, fmt.Errorf("load image %s: node %s holds %q, not what was built (%s)", tag, n.name, got, strings.Join(want, ", ")),
-			func(ctx context.Context) error { return n.runtime.untag(ctx, n, target) })
-	}
-	return nil
+	return err
 }
 
-// pull serves the registry on the node's loopback for as long as the node's runtime pulls tag from it.
-func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, target string, sent *atomic.Int64) error {
+// verify takes the image's name away if it is not what was built.
+func (n *Node) verify(ctx context.Context, image string, want identity) error {
+	got, err := n.runtime.digest(ctx, n, image)
+	if err != nil || want.is(got) {
+		return err
+	}
+	return withCleanup(ctx, fmt.Errorf("node %s holds %q, not what was built (%s)", n.name, got, strings.Join(want, ", ")),
+		func(ctx context.Context) error { return n.runtime.untag(ctx, n, image) })
+}
+
+// pull serves the image on the node's loopback for as long as the node's runtime pulls it. It gets its name last, as what it has to be.
+func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, target string, want identity, sent *atomic.Int64) error {
 	listener, err := n.way.listen(ctx)
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: registry.counted(sent), ReadHeaderTimeout: 10 * time.Second}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		_ = server.Serve(listener) // ends with Close
-	}()
-	defer func() {
-		_ = server.Close() // nothing is left to be lost: the pull has ended
-		<-served
-	}()
-	source := at(listener.Addr().String(), tag)
-	err = n.runtime.pull(ctx, n, source)
+	address := listener.Addr().String()
+	handler, err := registry.forNode(address, tag, want, sent)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	server := startServer(listener, handler)
+	defer func() { _ = server.close() }() // nothing is left to be lost: the pull has ended
+	source := at(address, tag)
+	if err = n.runtime.pull(ctx, n, source); err == nil {
+		err = n.verify(ctx, source, want)
+	}
 	if err == nil {
 		err = n.runtime.tag(ctx, n, source, target)
 	}
@@ -340,7 +344,7 @@ func (n *Node) send(ctx context.Context, runtime containerdRuntime, registry *Re
 	written := make(chan error, 1)
 	go func() {
 		err := event.Guard(func() error {
-			return registry.writeArchive(io.MultiWriter(writer, counter{sent}), tag, target, unpacked)
+			return registry.writeArchive(ctx, io.MultiWriter(writer, counter{sent}), tag, target, unpacked)
 		})
 		written <- err
 		_ = writer.CloseWithError(err)

@@ -34,8 +34,8 @@ type Push struct {
 	layers  map[v1.Hash]name.Tag // an image that brought this layer there
 }
 
-// uploads is how many layers of an image are sent side by side.
-const uploads = 4
+// pushJobs is how many layers of an image are sent side by side.
+const pushJobs = 4
 
 // NewPush returns a way to registries. Credentials are those that Docker's client keeps. plain allows http beyond loopback.
 func NewPush(plain bool) *Push {
@@ -44,7 +44,7 @@ func NewPush(plain bool) *Push {
 
 // options are for one exchange with a registry, sent counts the bytes that go there.
 func (p *Push) options(ctx context.Context, sent *atomic.Int64) []remote.Option {
-	return []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithJobs(uploads),
+	return []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithJobs(pushJobs),
 		remote.WithTransport(outward{p.plain, sent})}
 }
 
@@ -160,15 +160,12 @@ func (p *Push) Give(ctx context.Context, sink event.Sink, source Source, registr
 	// One after the other: what two images share is sent with the first and mounted for the second.
 	return give(ctx, sink, tags, 1, pushTimeout, func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error) {
 		start := time.Now()
-		if _, err := registry.take(ctx, source, tag); err != nil {
-			return nil, err
-		}
-		pushed := time.Since(start)
-		near, err := registry.near(tag)
+		id, err := registry.take(ctx, source, tag)
 		if err != nil {
 			return nil, err
 		}
-		image, err := remote.Image(near, remote.WithContext(ctx))
+		pushed := time.Since(start)
+		image, err := registry.image(ctx, manifestKey{inside(tag), id[0]})
 		if err != nil {
 			return nil, fmt.Errorf("image registry: %w", err)
 		}

@@ -1,195 +1,408 @@
-// devloop's own registry: images that were built on the host wait here, on loopback, until nodes have pulled the layers
-// that they lack. Blobs stay on disk for the next time; Prune lets go of those that no kept image uses.
 package node
+
+// devloop's own registry: images that were built on the host wait here until nodes have pulled the
+// layers that they lack. Its folder is an OCI layout: blobs are in containerd's content store, and a
+// manifest is a file for each of its references. serve.go is what speaks HTTP, uploads.go how blobs
+// arrive.
 
 import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"log"
 	"net"
-	"net/http"
+	"net/netip"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
-	"time"
+	"sync"
 
+	"github.com/containerd/containerd/v2/core/content"
+	contentlocal "github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/moby/moby/api/pkg/authconfig"
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/client"
+	"github.com/moby/sys/atomicwriter"
+	"github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Registry is a small image registry on loopback. Close ends it.
+const (
+	// maxManifest is the most bytes of a manifest, as in other registries (the OCI distribution
+	// specification asks for 4 MiB at least).
+	maxManifest = 4 << 20
+	// maxManifests is how many the registry keeps. devloop keeps a few for each image.
+	maxManifests = 1000
+	// username is what the registry's credentials are for; the password is another one in each
+	// process.
+	username = "devloop"
+)
+
+// Registry is a small image registry. It listens, on loopback, from when the first image is pushed.
+// Close ends it. It is safe for concurrent use.
 type Registry struct {
-	dir     string
-	address string // 127.0.0.1:port
-	handler http.Handler
-	server  *http.Server
-	served  chan struct{}
+	dir      string
+	blobs    content.Store
+	uploads  *uploads
+	password string
+
+	mu        sync.Mutex
+	manifests map[manifestKey]manifest
+
+	serverMu sync.Mutex
+	server   *server // nil until the first push
+	address  string  // 127.0.0.1:port of server
+	closed   bool
 }
 
-// OpenRegistry serves the images kept in dir until Close; ctx is for the opening alone.
+// manifestKey is what a manifest is asked for by.
+type manifestKey struct{ repository, reference string } // the reference is a tag or a digest
+
+// manifest is one that the registry keeps. Its content is in a file.
+type manifest struct {
+	digest    v1.Hash
+	mediaType types.MediaType
+}
+
+// OpenRegistry opens the images kept in dir, which no other process may use meanwhile; ctx is for
+// the opening alone. What is no longer whole, and what no image uses, is removed.
 func OpenRegistry(ctx context.Context, dir string) (*Registry, error) {
-	if err := os.MkdirAll(filepath.Join(dir, "manifests"), 0o755); err != nil {
-		return nil, fmt.Errorf("image registry: %w", err)
-	}
-	store, err := openBlobStore(filepath.Join(dir, "blobs"))
-	if err == nil {
-		err = os.RemoveAll(filepath.Join(dir, "ingest")) // what a BuildKit was about to bring
-	}
-	if err != nil {
-		return nil, fmt.Errorf("image registry: %w", err)
-	}
-	listener, err := listenAgain(ctx, filepath.Join(dir, "address"))
-	if err != nil {
-		return nil, fmt.Errorf("image registry: %w", err)
-	}
-	r := &Registry{dir: dir, address: listener.Addr().String(), served: make(chan struct{})}
-	r.handler = store.serve(store.receive(r.keepManifests(registry.New(registry.WithBlobHandler(store), registry.Logger(log.New(io.Discard, "", 0))))))
-	r.server = &http.Server{Handler: r.handler, ReadHeaderTimeout: 10 * time.Second}
-	go func() {
-		defer close(r.served)
-		_ = r.server.Serve(listener) // ends with Close
-	}()
-	if err := r.recall(ctx); err != nil {
-		return nil, errors.Join(err, r.Close())
+	r := &Registry{dir: dir, password: rand.Text(), manifests: map[manifestKey]manifest{}}
+	if err := r.open(ctx); err != nil {
+		return nil, fmt.Errorf("image registry in %s: %w", dir, err)
 	}
 	return r, nil
 }
 
-// keptManifest is one that keepManifests has written down.
-type keptManifest struct {
-	file, repository, reference string
-	content                     []byte
+func (r *Registry) open(ctx context.Context) (err error) {
+	if err := os.MkdirAll(filepath.Join(r.dir, "manifests"), 0o700); err != nil {
+		return err
+	}
+	if err := os.Chmod(r.dir, 0o700); err != nil { // earlier versions let others read it
+		return err
+	}
+	// What was on its way when an earlier process ended; "uploads" is an earlier version's.
+	if err := errors.Join(os.RemoveAll(filepath.Join(r.dir, "ingest")), os.RemoveAll(filepath.Join(r.dir, "blobs", "uploads"))); err != nil {
+		return err
+	}
+	if r.blobs, err = contentlocal.NewStore(r.dir); err != nil {
+		return err
+	}
+	r.uploads = newUploads(r.blobs)
+	if err := r.recall(ctx); err != nil {
+		return err
+	}
+	return r.sweep(ctx)
 }
 
-func (r *Registry) kept() ([]keptManifest, error) {
+// recall reads the manifests of an earlier process. One that is not whole is removed.
+func (r *Registry) recall(ctx context.Context) error {
 	files, err := os.ReadDir(filepath.Join(r.dir, "manifests"))
 	if err != nil {
-		return nil, fmt.Errorf("image registry: %w", err)
+		return err
 	}
-	list := make([]keptManifest, len(files))
-	for i, file := range files {
-		k := &list[i]
-		k.file = filepath.Join(r.dir, "manifests", file.Name())
+	lists := map[manifestKey][]byte{}
+	for _, file := range files {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		repository, reference, _ := strings.Cut(file.Name(), ":")
-		k.repository, k.reference = strings.ReplaceAll(repository, "+", "/"), reference
-		if k.content, err = os.ReadFile(k.file); err != nil {
-			return nil, fmt.Errorf("image registry: %w", err)
-		}
-	}
-	return list, nil
-}
-
-// isList tells whether it is a list of manifests.
-func (k keptManifest) isList() bool {
-	manifest, err := v1.ParseManifest(bytes.NewReader(k.content))
-	return err == nil && manifest.MediaType.IsIndex()
-}
-
-// recall makes known again what the registry held when it was closed. What has lost a blob meanwhile is forgotten.
-func (r *Registry) recall(ctx context.Context) error {
-	kept, err := r.kept()
-	if err != nil {
-		return err
-	}
-	for _, lists := range []bool{false, true} { // a list comes after those in it
-		for _, k := range kept {
-			if k.isList() != lists {
-				continue
+		key := manifestKey{strings.ReplaceAll(repository, "+", "/"), reference}
+		content, err := readBounded(r.file(key))
+		switch {
+		case err != nil || key.check() != nil || len(r.manifests) >= maxManifests:
+			if err := os.RemoveAll(filepath.Join(r.dir, "manifests", file.Name())); err != nil {
+				return err
 			}
-			err := r.whole(k.content)
-			if err == nil {
-				err = r.put(ctx, k.repository, k.reference, k.content)
-			}
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if err != nil {
-				if err := os.Remove(k.file); err != nil {
-					return fmt.Errorf("image registry: %w", err)
-				}
+		case typeOf(content).IsIndex(): // which comes after those in it
+			lists[key] = content
+		default:
+			if err := r.recallOne(ctx, key, content); err != nil {
+				return err
 			}
 		}
 	}
-	return nil
-}
-
-// whole checks that every blob of an image is here.
-func (r *Registry) whole(content []byte) error {
-	manifest, err := v1.ParseManifest(bytes.NewReader(content))
-	if err != nil || manifest.MediaType.IsIndex() {
-		return err
-	}
-	for _, blob := range append(manifest.Layers, manifest.Config) {
-		if _, err := os.Stat(r.blob(blob.Digest)); err != nil {
+	for key, content := range lists {
+		if err := r.recallOne(ctx, key, content); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// listenAgain binds the port of last time if it is free: Docker remembers, by registry, which layers it pushed already.
+func (r *Registry) recallOne(ctx context.Context, key manifestKey, content []byte) error {
+	if err := r.whole(ctx, key.repository, content); err != nil {
+		return os.Remove(r.file(key))
+	}
+	digest, _, err := v1.SHA256(bytes.NewReader(content))
+	if err != nil {
+		return err
+	}
+	r.manifests[key] = manifest{digest, typeOf(content)}
+	return nil
+}
+
+// readBounded reads a manifest's file.
+func readBounded(file string) ([]byte, error) {
+	info, err := os.Lstat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxManifest {
+		return nil, fmt.Errorf("%s is no manifest", file)
+	}
+	return os.ReadFile(file)
+}
+
+// check tells whether repository and reference are what a registry may be asked for.
+func (k manifestKey) check() error {
+	separator := ":"
+	if strings.Contains(k.reference, ":") {
+		separator = "@"
+		if _, err := v1.NewHash(k.reference); err != nil {
+			return err
+		}
+	}
+	if !strings.HasPrefix(k.repository, ownRepositories) {
+		return fmt.Errorf("repository %q is none of devloop's", k.repository)
+	}
+	_, err := reference.Parse("localhost/" + k.repository + separator + k.reference)
+	return err
+}
+
+func (r *Registry) file(key manifestKey) string {
+	return filepath.Join(r.dir, "manifests", strings.ReplaceAll(key.repository, "/", "+")+":"+key.reference)
+}
+
+// typeOf returns the media type of a manifest, which need not name it itself, "" for anything else.
+func typeOf(content []byte) types.MediaType {
+	var m struct {
+		MediaType types.MediaType `json:"mediaType"`
+		Config    json.RawMessage `json:"config"`
+		Manifests json.RawMessage `json:"manifests"`
+	}
+	switch {
+	case json.Unmarshal(content, &m) != nil:
+		return ""
+	case m.MediaType == "" && m.Manifests != nil:
+		return types.OCIImageIndex
+	case m.MediaType == "" && m.Config != nil:
+		return types.OCIManifestSchema1
+	case m.MediaType.IsImage() && m.Config != nil, m.MediaType.IsIndex():
+		return m.MediaType
+	}
+	return ""
+}
+
+// parts returns the blobs that an image names, or the manifests that a list of them does.
+func parts(content []byte) ([]v1.Descriptor, error) {
+	kind := typeOf(content)
+	switch {
+	case kind.IsIndex():
+		index, err := v1.ParseIndexManifest(bytes.NewReader(content))
+		if err != nil {
+			return nil, err
+		}
+		return index.Manifests, nil
+	case kind.IsImage():
+		image, err := v1.ParseManifest(bytes.NewReader(content))
+		if err != nil {
+			return nil, err
+		}
+		blobs := []v1.Descriptor{image.Config}
+		for _, layer := range image.Layers {
+			if layer.MediaType.IsDistributable() { // others come from elsewhere
+				blobs = append(blobs, layer)
+			}
+		}
+		return blobs, nil
+	}
+	return nil, errors.New("neither an image nor a list of images")
+}
+
+// whole checks that all parts of a manifest are here, each as long as it says. A blob of another
+// length is removed: it is the rest of one that was cut off.
+func (r *Registry) whole(ctx context.Context, repository string, content []byte) error {
+	list, err := parts(content)
+	if err != nil {
+		return err
+	}
+	isList := typeOf(content).IsIndex()
+	for _, part := range list {
+		if isList {
+			if _, _, err := r.find(manifestKey{repository, part.Digest.String()}); err != nil {
+				return err
+			}
+			continue
+		}
+		reader, err := r.blob(ctx, part.Digest, part.Size)
+		if err != nil {
+			return err
+		}
+		if err := reader.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// blob opens a blob. One that is not size bytes long is removed, and not there.
+func (r *Registry) blob(ctx context.Context, hash v1.Hash, size int64) (content.ReaderAt, error) {
+	digest := digest.Digest(hash.String())
+	reader, err := r.blobs.ReaderAt(ctx, ocispecs.Descriptor{Digest: digest})
+	if err != nil {
+		return nil, err
+	}
+	if reader.Size() != size {
+		_ = reader.Close() // only read
+		return nil, errors.Join(fmt.Errorf("blob %s has %d bytes of %d: %w", digest, reader.Size(), size, errdefs.ErrNotFound), r.blobs.Delete(ctx, digest))
+	}
+	return reader, nil
+}
+
+// readBlob reads a small blob, and checks that it is what its digest says.
+func (r *Registry) readBlob(ctx context.Context, hash v1.Hash) ([]byte, error) {
+	reader, err := r.blobs.ReaderAt(ctx, ocispecs.Descriptor{Digest: digest.Digest(hash.String())})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = reader.Close() }() // only read
+	if reader.Size() > maxManifest {
+		return nil, fmt.Errorf("blob %s has %d bytes, which is too much for a manifest or a configuration", hash, reader.Size())
+	}
+	content, err := io.ReadAll(io.NewSectionReader(reader, 0, reader.Size()))
+	if err != nil {
+		return nil, err
+	}
+	return content, isIt(content, hash)
+}
+
+// isIt checks that content has the digest.
+func isIt(content []byte, want v1.Hash) error {
+	got, _, err := v1.SHA256(bytes.NewReader(content))
+	if err == nil && got != want {
+		err = fmt.Errorf("%s is %s", want, got)
+	}
+	return err
+}
+
+// find reads a manifest by its tag, its digest, or the digest of one that has a tag.
+func (r *Registry) find(key manifestKey) (content []byte, found manifest, err error) {
+	r.mu.Lock()
+	found, ok := r.manifests[key]
+	if !ok {
+		for other, m := range r.manifests {
+			if other.repository == key.repository && m.digest.String() == key.reference {
+				key, found, ok = other, m, true
+				break
+			}
+		}
+	}
+	r.mu.Unlock()
+	if !ok {
+		return nil, found, fmt.Errorf("%s has no %s: %w", key.repository, key.reference, fs.ErrNotExist)
+	}
+	if content, err = readBounded(r.file(key)); err == nil {
+		err = isIt(content, found.digest)
+	}
+	return content, found, err
+}
+
+// put keeps a manifest whose parts are here.
+func (r *Registry) put(ctx context.Context, key manifestKey, content []byte) (v1.Hash, error) {
+	digest, _, err := v1.SHA256(bytes.NewReader(content))
+	if err != nil {
+		return digest, err
+	}
+	if strings.Contains(key.reference, ":") && key.reference != digest.String() {
+		return digest, fmt.Errorf("the manifest is %s, and not %s", digest, key.reference)
+	}
+	if err := r.whole(ctx, key.repository, content); err != nil {
+		return digest, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, known := r.manifests[key]; !known && len(r.manifests) >= maxManifests {
+		return digest, errFull
+	}
+	if err := atomicwriter.WriteFile(r.file(key), content, 0o600); err != nil {
+		return digest, err
+	}
+	r.manifests[key] = manifest{digest, typeOf(content)}
+	return digest, nil
+}
+
+// errFull is of a registry with as many manifests as it keeps.
+var errFull = fmt.Errorf("the registry keeps no more than %d manifests", maxManifests)
+
+// listen has the registry answer on loopback, if it does not yet, and returns its address.
+func (r *Registry) listen(ctx context.Context) (string, error) {
+	r.serverMu.Lock()
+	defer r.serverMu.Unlock()
+	if r.closed {
+		return "", errors.New("image registry: it is closed")
+	}
+	if r.server != nil {
+		return r.address, nil
+	}
+	listener, err := listenAgain(context.WithoutCancel(ctx), filepath.Join(r.dir, "address")) // others will use it, too
+	if err != nil {
+		return "", fmt.Errorf("image registry: %w", err)
+	}
+	r.address = listener.Addr().String()
+	r.server = startServer(listener, r.guard(r.address, r.forPushes()))
+	return r.address, nil
+}
+
+// listenAgain binds the port of last time if it is free: Docker remembers, by registry, which
+// layers it pushed already.
 func listenAgain(ctx context.Context, file string) (net.Listener, error) {
 	var listen net.ListenConfig
-	last, err := os.ReadFile(file)
-	if err == nil {
-		if listener, err := listen.Listen(ctx, "tcp", string(last)); err == nil {
-			return listener, nil
+	if last, err := os.ReadFile(file); err == nil {
+		if address, err := netip.ParseAddrPort(string(last)); err == nil && address.Addr().IsLoopback() {
+			if listener, err := listen.Listen(ctx, "tcp", address.String()); err == nil {
+				return listener, nil
+			}
 		}
 	}
 	listener, err := listen.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	return listener, os.WriteFile(file, []byte(listener.Addr().String()), 0o644)
+	if err := atomicwriter.WriteFile(file, []byte(listener.Addr().String()), 0o600); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return listener, nil
 }
 
 // Close stops serving at once.
 func (r *Registry) Close() error {
-	err := r.server.Close()
-	<-r.served
+	r.serverMu.Lock()
+	defer r.serverMu.Unlock()
+	r.closed = true
+	var err error
+	if r.server != nil {
+		err = r.server.close()
+		r.server = nil
+	}
+	r.uploads.close()
 	return err
-}
-
-// keepManifests writes down each manifest that is pushed, so that Prune knows what the blobs belong to.
-func (r *Registry) keepManifests(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		repository, reference, ok := strings.Cut(strings.TrimPrefix(req.URL.Path, "/v2/"), "/manifests/")
-		if req.Method != http.MethodPut || !ok {
-			next.ServeHTTP(w, req)
-			return
-		}
-		content, err := io.ReadAll(http.MaxBytesReader(w, req.Body, 8<<20))
-		if err == nil {
-			_, err = v1.ParseManifest(bytes.NewReader(content))
-		}
-		if err == nil {
-			err = os.WriteFile(r.manifestFile(repository, reference), content, 0o644)
-		}
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		req.Body = io.NopCloser(bytes.NewReader(content))
-		next.ServeHTTP(w, req)
-	})
-}
-
-func (r *Registry) manifestFile(repository, reference string) string {
-	return filepath.Join(r.dir, "manifests", strings.ReplaceAll(repository, "/", "+")+":"+path.Base(reference))
 }
 
 // Prune forgets the image and every blob that no other image uses. It must not run beside a push.
@@ -197,88 +410,180 @@ func (r *Registry) Prune(tag name.Tag) error {
 	if err := r.Untag(tag); err != nil {
 		return err
 	}
-	used, err := r.usedBlobs()
-	if err != nil {
-		return err
-	}
-	return filepath.WalkDir(filepath.Join(r.dir, "blobs"), func(file string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || used[entry.Name()] {
-			return err
-		}
-		return os.Remove(file)
-	})
-}
-
-// Untag takes a tag away. What nothing else uses goes with the next Prune.
-func (r *Registry) Untag(tag name.Tag) error {
-	err := os.Remove(r.manifestFile(inside(tag), tag.TagStr()))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := r.sweep(context.Background()); err != nil {
 		return fmt.Errorf("image registry: %w", err)
 	}
 	return nil
 }
 
-// usedBlobs returns the hex digests that the kept manifests name.
-func (r *Registry) usedBlobs() (map[string]bool, error) {
-	used := map[string]bool{}
-	kept, err := r.kept()
-	if err != nil {
-		return nil, err
+// Untag takes a tag away. What nothing else uses goes with the next Prune.
+func (r *Registry) Untag(tag name.Tag) error {
+	if err := r.forget(manifestKey{inside(tag), tag.TagStr()}); err != nil {
+		return fmt.Errorf("image registry: %w", err)
 	}
-	for _, k := range kept {
-		var manifest v1.Manifest
-		if err := json.Unmarshal(k.content, &manifest); err != nil {
-			return nil, fmt.Errorf("image registry: %s: %w", filepath.Base(k.file), err)
-		}
-		used[manifest.Config.Digest.Hex] = true
-		for _, layer := range manifest.Layers {
-			used[layer.Digest.Hex] = true
-		}
-	}
-	return used, nil
+	return nil
 }
 
-// identity is what a runtime may call an image: Docker's classic store and CRI-O the digest of its configuration, the others
-// that of its manifest, or of the list of manifests that it was pushed as. The last one comes first.
+func (r *Registry) forget(key manifestKey) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.manifests, key)
+	if err := os.Remove(r.file(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// sweep removes the manifests to which no tag leads, and then the blobs that no manifest names.
+func (r *Registry) sweep(ctx context.Context) error {
+	blobs := map[string]bool{}
+	keep := map[manifestKey]bool{}
+	for _, key := range r.keys() {
+		if strings.Contains(key.reference, ":") {
+			continue
+		}
+		image, err := r.reach(key)
+		if err != nil { // it has lost a part
+			continue
+		}
+		keep[key] = true
+		for hash := range image.manifests {
+			keep[manifestKey{key.repository, hash.String()}] = true
+		}
+		for hash := range image.blobs {
+			blobs[hash.String()] = true
+		}
+	}
+	for _, key := range r.keys() {
+		if !keep[key] {
+			if err := r.forget(key); err != nil {
+				return err
+			}
+		}
+	}
+	var unused []digest.Digest
+	err := r.blobs.Walk(ctx, func(info content.Info) error {
+		if !blobs[info.Digest.String()] {
+			unused = append(unused, info.Digest)
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a new store has no blobs
+		return err
+	}
+	for _, digest := range unused {
+		if err := r.blobs.Delete(ctx, digest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Registry) keys() []manifestKey {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	keys := make([]manifestKey, 0, len(r.manifests))
+	for key := range r.manifests {
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// reach is all that belongs to an image: manifests, and blobs with their sizes in bytes.
+type reach struct {
+	manifests map[v1.Hash][]byte
+	blobs     map[v1.Hash]int64
+}
+
+// reach returns what belongs to an image, or to all images of a list.
+func (r *Registry) reach(key manifestKey) (reach, error) {
+	reached := reach{map[v1.Hash][]byte{}, map[v1.Hash]int64{}}
+	content, found, err := r.find(key)
+	if err != nil {
+		return reached, err
+	}
+	return reached, r.collect(key.repository, content, found.digest, reached)
+}
+
+func (r *Registry) collect(repository string, content []byte, digest v1.Hash, into reach) error {
+	into.manifests[digest] = content
+	list, err := parts(content)
+	if err != nil {
+		return err
+	}
+	isList := typeOf(content).IsIndex()
+	for _, part := range list {
+		if !isList {
+			into.blobs[part.Digest] = part.Size
+			continue
+		}
+		if into.manifests[part.Digest] != nil {
+			continue
+		}
+		child, _, err := r.find(manifestKey{repository, part.Digest.String()})
+		if err == nil {
+			err = r.collect(repository, child, part.Digest, into)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// identity is what a runtime may call an image: Docker's classic store and CRI-O the digest of its
+// configuration, the others that of its manifest, or of the list of manifests that it was pushed as.
+// The last one comes first.
 type identity []string
 
 func (i identity) is(digest string) bool { return slices.Contains(i, digest) }
 
-// take has source bring the image here, and tells what it is.
+// take has source bring the image here, and tells what it is: what source says that it brought.
 func (r *Registry) take(ctx context.Context, source Source, tag name.Tag) (identity, error) {
-	if err := source.Push(ctx, r, tag); err != nil {
+	pushed, err := source.Push(ctx, r, tag)
+	if err != nil {
 		return nil, fmt.Errorf("push image %s to devloop's registry: %w", tag, err)
 	}
-	return r.identify(inside(tag), tag.TagStr())
+	id, err := r.identify(ctx, manifestKey{inside(tag), tag.TagStr()})
+	if err != nil {
+		return nil, err
+	}
+	if id[0] != pushed {
+		err := fmt.Errorf("image %s: %s was pushed to devloop's registry, which now has %s under its name", tag, pushed, id[0])
+		return nil, event.WithHint(errors.Join(err, r.Untag(tag)), "save again: the image is pushed anew")
+	}
+	return id, nil
 }
 
 // Identity returns what a runtime may call the image that is here under tag, nil if there is none.
 func (r *Registry) Identity(tag name.Tag) []string {
-	id, err := r.identify(inside(tag), tag.TagStr())
+	id, err := r.identify(context.Background(), manifestKey{inside(tag), tag.TagStr()})
 	if err != nil {
 		return nil
 	}
 	return id
 }
 
-// identify reads back what was pushed.
-func (r *Registry) identify(repository, reference string) (identity, error) {
-	content, err := os.ReadFile(r.manifestFile(repository, reference))
+// identify reads what was pushed, all of which has to be here.
+func (r *Registry) identify(ctx context.Context, key manifestKey) (identity, error) {
+	content, found, err := r.find(key)
+	if err == nil {
+		err = r.whole(ctx, key.repository, content)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("image registry: %w", err)
 	}
-	manifest, err := v1.ParseManifest(bytes.NewReader(content))
-	if err != nil {
-		return nil, fmt.Errorf("image registry: %s:%s: %w", repository, reference, err)
+	id := identity{found.digest.String()}
+	if !found.mediaType.IsIndex() {
+		image, err := v1.ParseManifest(bytes.NewReader(content))
+		if err != nil {
+			return nil, fmt.Errorf("image registry: %s: %w", found.digest, err)
+		}
+		return append(id, image.Config.Digest.String()), nil
 	}
-	digest, _, err := v1.SHA256(bytes.NewReader(content))
-	if err != nil || !manifest.MediaType.IsIndex() {
-		return identity{digest.String(), manifest.Config.Digest.String()}, err
-	}
-	id := identity{digest.String()}
 	children, err := images(content)
 	for _, child := range children {
-		own, childErr := r.identify(repository, child.String())
+		own, childErr := r.identify(ctx, manifestKey{key.repository, child.String()})
 		id, err = append(id, own...), errors.Join(err, childErr)
 	}
 	return id, err
@@ -298,9 +603,46 @@ func images(list []byte) (digests []v1.Hash, err error) {
 	return digests, nil
 }
 
+// single returns the manifest of an image, which may be the only one in a list.
+func (r *Registry) single(key manifestKey) ([]byte, error) {
+	content, found, err := r.find(key)
+	if err != nil || !found.mediaType.IsIndex() {
+		return content, err
+	}
+	children, err := images(content)
+	if err != nil {
+		return nil, err
+	}
+	if len(children) != 1 {
+		return nil, fmt.Errorf("%s is a list of %d images, and not one that was built", key.repository, len(children))
+	}
+	content, _, err = r.find(manifestKey{key.repository, children[0].String()})
+	return content, err
+}
+
+// image returns an image, as it is read from the registry.
+func (r *Registry) image(ctx context.Context, key manifestKey) (v1.Image, error) {
+	content, err := r.single(key)
+	if err != nil {
+		return nil, err
+	}
+	address, err := r.listen(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ref, err := name.NewDigest(address + "/" + key.repository + "@" + digest.FromBytes(content).String())
+	if err != nil {
+		return nil, err
+	}
+	return remote.Image(ref, remote.WithContext(ctx), remote.WithAuth(&authn.Basic{Username: username, Password: r.password}))
+}
+
+// ownRepositories is what the names of all repositories in devloop's registry begin with.
+const ownRepositories = "devloop/"
+
 // inside is the repository that an image has in devloop's registry: another one for each that it has outside.
 func inside(tag name.Tag) string {
-	return "devloop/" + strings.ReplaceAll(tag.Context().Name(), ":", "-")
+	return ownRepositories + strings.ReplaceAll(tag.Context().Name(), ":", "-")
 }
 
 // at is the image's name in devloop's registry, which answers at address.
@@ -308,62 +650,65 @@ func at(address string, tag name.Tag) string {
 	return address + "/" + inside(tag) + ":" + tag.TagStr()
 }
 
-// near is the image's name in the registry, for who is on this machine.
-func (r *Registry) near(tag name.Tag) (name.Tag, error) { return name.NewTag(at(r.address, tag)) }
+// Content is where BuildKit can put blobs right away.
+func (r *Registry) Content() content.Store { return r.blobs }
 
-// Layout is the folder in which BuildKit can put blobs right away: it is an OCI layout, too.
-func (r *Registry) Layout() string { return r.dir }
-
-// Has tells whether the image is here.
-func (r *Registry) Has(tag name.Tag) bool {
-	_, err := os.Stat(r.manifestFile(inside(tag), tag.TagStr()))
-	return err == nil
-}
+// Has tells whether the image is here, all of it.
+func (r *Registry) Has(tag name.Tag) bool { return r.Identity(tag) != nil }
 
 // Name gives the manifest with that digest, which is among the blobs, a tag.
 func (r *Registry) Name(ctx context.Context, digest string, tag name.Tag) error {
-	hash, err := v1.NewHash(digest)
-	if err != nil {
-		return fmt.Errorf("image registry: %w", err)
+	if err := r.name(ctx, digest, tag); err != nil {
+		return event.Transient(fmt.Errorf("image registry: %w", err)) // what was torn is removed, and comes anew
 	}
-	content, err := os.ReadFile(r.blob(hash))
-	if err != nil {
-		return fmt.Errorf("image registry: %w", err)
-	}
-	return r.put(ctx, inside(tag), tag.TagStr(), content)
+	return nil
 }
 
-// put is what a push does at last.
-func (r *Registry) put(ctx context.Context, repository, reference string, manifest []byte) error {
-	parsed, err := v1.ParseManifest(bytes.NewReader(manifest))
-	if err != nil {
-		return fmt.Errorf("image registry: %s:%s: %w", repository, reference, err)
-	}
-	url := "http://" + r.address + "/v2/" + repository + "/manifests/" + reference
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, url, bytes.NewReader(manifest))
+func (r *Registry) name(ctx context.Context, digest string, tag name.Tag) error {
+	hash, err := v1.NewHash(digest)
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Content-Type", string(cmp.Or(parsed.MediaType, types.OCIManifestSchema1)))
-	resp, err := http.DefaultClient.Do(req)
+	content, err := r.readBlob(ctx, hash)
 	if err != nil {
-		return fmt.Errorf("image registry: %w", err)
+		return err
 	}
-	defer func() { _ = resp.Body.Close() }() // only read
-	if resp.StatusCode != http.StatusCreated {
-		return fmt.Errorf("image registry: %s: %s", url, resp.Status)
+	if typeOf(content).IsIndex() {
+		children, err := parts(content)
+		if err != nil {
+			return err
+		}
+		for _, child := range children {
+			content, err := r.readBlob(ctx, child.Digest)
+			if err == nil {
+				_, err = r.put(ctx, manifestKey{inside(tag), child.Digest.String()}, content)
+			}
+			if err != nil {
+				return err
+			}
+		}
 	}
-	return nil
+	_, err = r.put(ctx, manifestKey{inside(tag), tag.TagStr()}, content)
+	return err
 }
 
 // Docker is a Source: the daemon on this machine, which pushes only the blobs that are not here yet.
 type Docker struct{ Client *client.Client }
 
 // Push has the daemon push the image.
-func (d Docker) Push(ctx context.Context, r *Registry, tag name.Tag) (err error) {
-	remote := at(r.address, tag)
+func (d Docker) Push(ctx context.Context, r *Registry, tag name.Tag) (digest string, err error) {
+	address, err := r.listen(ctx)
+	if err != nil {
+		return "", err
+	}
+	// The daemon's containerd store gives credentials only to the server that they name.
+	auth, err := authconfig.Encode(registry.AuthConfig{Username: username, Password: r.password, ServerAddress: address})
+	if err != nil {
+		return "", err
+	}
+	remote := at(address, tag)
 	if _, err := d.Client.ImageTag(ctx, client.ImageTagOptions{Source: tag.String(), Target: remote}); err != nil {
-		return err
+		return "", err
 	}
 	defer func() {
 		err = withCleanup(ctx, err, func(ctx context.Context) error {
@@ -371,42 +716,49 @@ func (d Docker) Push(ctx context.Context, r *Registry, tag name.Tag) (err error)
 			return err
 		})
 	}()
-	pushing, err := d.Client.ImagePush(ctx, remote, client.ImagePushOptions{RegistryAuth: "e30="}) // {}: no credentials
+	pushing, err := d.Client.ImagePush(ctx, remote, client.ImagePushOptions{RegistryAuth: auth})
 	if err != nil {
-		return err
+		return "", err
 	}
-	if err := pushing.Wait(ctx); err != nil {
-		return event.WithHint(fmt.Errorf("docker push to %s: %w", r.address, err),
-			"the Docker daemon has to run on this machine, or inside of the node (minikube docker-env)")
+	for message, err := range pushing.JSONMessages(ctx) {
+		if err == nil && message.Error != nil {
+			err = message.Error
+		}
+		if err != nil {
+			return "", event.WithHint(fmt.Errorf("docker push to %s: %w", address, err),
+				"the Docker daemon has to run on this machine, or inside of the node (minikube docker-env)")
+		}
+		digest = cmp.Or(pushedDigest(message, tag.TagStr()), digest)
 	}
-	return nil
+	if digest == "" {
+		return "", event.WithHint(fmt.Errorf("docker push to %s: the daemon does not say what it pushed", address), "update Docker to 20.10 or newer")
+	}
+	return digest, nil
+}
+
+// pushedDigest returns what a daemon says that it pushed under tag, "" in a message about anything
+// else. It is in the aux message of the classic store (moby's types.PushResult), and in the line that
+// both stores end with ("<tag>: digest: sha256:<hex> size: <bytes>").
+func pushedDigest(m jsonstream.Message, tag string) string {
+	var aux struct{ Tag, Digest string }
+	if m.Aux != nil && json.Unmarshal(*m.Aux, &aux) == nil && aux.Tag == tag {
+		return aux.Digest
+	}
+	if text, ok := strings.CutPrefix(strings.TrimSpace(m.Status), tag+": digest: "); ok {
+		digest, _, _ := strings.Cut(text, " ")
+		return digest
+	}
+	return ""
 }
 
 // Built is a Source of images that were built right into the registry.
 type Built struct{}
 
-// Push finds them there.
-func (Built) Push(_ context.Context, r *Registry, tag name.Tag) error {
-	if !r.Has(tag) {
-		return errors.New("it is not there, and was not built either")
+// Push finds them there. Name made sure that it is what BuildKit said.
+func (Built) Push(_ context.Context, r *Registry, tag name.Tag) (digest string, err error) {
+	id := r.Identity(tag)
+	if id == nil {
+		return "", errors.New("it is not there, and was not built either")
 	}
-	return nil
+	return id[0], nil
 }
-
-// counted is the registry as one node sees it: sent counts the bytes of the answers.
-func (r *Registry) counted(sent *atomic.Int64) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if req.Method != http.MethodGet && req.Method != http.MethodHead { // others on the node can reach it, too
-			http.Error(w, "read only", http.StatusMethodNotAllowed)
-			return
-		}
-		r.handler.ServeHTTP(countedAnswer{w, io.MultiWriter(w, counter{sent})}, req)
-	})
-}
-
-type countedAnswer struct {
-	http.ResponseWriter
-	body io.Writer
-}
-
-func (a countedAnswer) Write(p []byte) (int, error) { return a.body.Write(p) }

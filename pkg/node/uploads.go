@@ -1,159 +1,232 @@
-// Blobs on disk, how they arrive there, streamed into a file, verified, renamed, and how they leave. (go-containerregistry's own handler
-// holds an upload in memory, and for ever when a push is cut off, as a newer save does all the time; and it knows no ranges without an end,
-// by which containerd goes on with a pull that broke off.)
 package node
+
+// How blobs arrive (OCI distribution specification, "Pushing blobs"): streamed into the content
+// store, which verifies them, and then shows them at once. (go-containerregistry's own handler holds
+// an upload in memory, and for ever when a push is cut off, as a newer save does all the time.)
 
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
-	"os"
-	"path/filepath"
-	"strings"
+	"sync"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/errdefs"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/opencontainers/go-digest"
 )
 
-// blobStore is a folder of blobs: "sha256/<hex>" for what is whole, "uploads/<id>" for what is on its way. It is a
-// registry.BlobHandler and registry.BlobStatHandler.
-type blobStore struct{ dir string }
+const (
+	// maxUploads is how many there are at once: loads images, each of up to 127 layers and a
+	// configuration, since Docker's containerd store sends all of them side by side.
+	maxUploads = loads * 128
+	// maxUploadBytes is what all of them have at once.
+	maxUploadBytes = 64 << 30
+	// uploadTimeout is how long one may lie idle. Nobody goes on with it after that.
+	uploadTimeout = 5 * time.Minute
+)
 
-// openBlobStore clears away uploads that an earlier process did not end.
-func openBlobStore(dir string) (blobStore, error) {
-	b := blobStore{dir}
-	return b, errors.Join(os.RemoveAll(b.upload("")), os.MkdirAll(b.upload(""), 0o755), os.MkdirAll(filepath.Join(dir, "sha256"), 0o755))
+// uploads are blobs on their way into the store.
+type uploads struct {
+	store content.Store
+
+	mu     sync.Mutex
+	open   map[string]*upload // by ID
+	bytes  int64              // that all of them have
+	closed bool
 }
 
-func (b blobStore) file(h v1.Hash) string   { return filepath.Join(b.dir, h.Algorithm, h.Hex) }
-func (b blobStore) upload(id string) string { return filepath.Join(b.dir, "uploads", id) }
+// upload is one of them. It exists from the first request for it to the last, or until it lies idle.
+type upload struct {
+	id, repository string
+	idle           *time.Timer
 
-// Get opens a blob. It was verified when it came.
-func (b blobStore) Get(_ context.Context, _ string, h v1.Hash) (io.ReadCloser, error) {
-	file, err := os.Open(b.file(h))
-	return file, known(err)
+	mu     sync.Mutex // held by the one request that is at it
+	writer content.Writer
+	size   int64 // bytes, written by who holds mu
+	gone   bool
 }
 
-// Stat returns a blob's size in bytes.
-func (b blobStore) Stat(_ context.Context, _ string, h v1.Hash) (int64, error) {
-	info, err := os.Stat(b.file(h))
-	if err != nil {
-		return 0, known(err)
+func newUploads(store content.Store) *uploads {
+	return &uploads{store: store, open: map[string]*upload{}}
+}
+
+// close ends them all. Their requests have ended.
+func (u *uploads) close() {
+	u.mu.Lock()
+	u.closed = true
+	left := make([]*upload, 0, len(u.open))
+	for _, one := range u.open {
+		left = append(left, one)
 	}
-	return info.Size(), nil
+	u.mu.Unlock()
+	for _, one := range left {
+		one.mu.Lock()
+		u.drop(one)
+		one.mu.Unlock()
+	}
 }
 
-// known turns the file system's way to say that a blob is not there into the registry's.
-func known(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return registry.ErrNotFound
+// begin makes a new one, which the caller has to itself, nil if there are too many.
+func (u *uploads) begin(repository string) *upload {
+	one := &upload{id: rand.Text(), repository: repository}
+	one.mu.Lock()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.closed || len(u.open) >= maxUploads {
+		return nil
+	}
+	u.open[one.id] = one
+	one.idle = time.AfterFunc(uploadTimeout, func() {
+		if one.mu.TryLock() { // else a request is at it
+			u.drop(one)
+			one.mu.Unlock()
+		}
+	})
+	return one
+}
+
+// resume returns an upload, which the caller has to itself, nil if there is none, or another request
+// is at it.
+func (u *uploads) resume(id, repository string) *upload {
+	u.mu.Lock()
+	one := u.open[id]
+	u.mu.Unlock()
+	if one == nil || one.repository != repository || !one.mu.TryLock() {
+		return nil
+	}
+	if one.gone {
+		one.mu.Unlock()
+		return nil
+	}
+	return one
+}
+
+// drop forgets an upload, and what of it has not become a blob. The caller holds it.
+func (u *uploads) drop(one *upload) {
+	if one.gone {
+		return
+	}
+	one.gone = true
+	one.idle.Stop()
+	u.mu.Lock()
+	delete(u.open, one.id)
+	u.bytes -= one.size
+	u.mu.Unlock()
+	if one.writer != nil {
+		_ = one.writer.Close()
+		_ = u.store.Abort(context.Background(), one.id) // what is left goes with the next OpenRegistry
+	}
+}
+
+// serve answers a request for an upload, or for a new one.
+func (u *uploads) serve(w http.ResponseWriter, req *http.Request, t target) {
+	var one *upload
+	switch {
+	case req.Method == http.MethodPost && t.reference == "":
+		if one = u.begin(t.repository); one == nil {
+			refuse(w, http.StatusTooManyRequests, "TOOMANYREQUESTS", fmt.Sprintf("there are %d uploads already", maxUploads))
+			return
+		}
+	case req.Method == http.MethodPatch, req.Method == http.MethodPut, req.Method == http.MethodDelete:
+		if one = u.resume(t.reference, t.repository); one == nil {
+			refuse(w, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "there is no such upload, or it is being written to")
+			return
+		}
+	default:
+		refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "this is no way to upload")
+		return
+	}
+	defer one.mu.Unlock()
+	one.idle.Stop()
+	if req.Method == http.MethodDelete {
+		u.drop(one)
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	hash := req.URL.Query().Get("digest")
+	err := u.append(w, req, one)
+	if err == nil && (req.Method == http.MethodPut || hash != "") {
+		if err = u.commit(req.Context(), one, hash); err == nil {
+			u.drop(one)
+			w.Header().Set("Location", "/v2/"+t.repository+"/blobs/"+hash)
+			w.Header().Set("Docker-Content-Digest", hash)
+			w.WriteHeader(http.StatusCreated)
+			return
+		}
+	}
+	if err != nil {
+		u.drop(one) // nobody goes on with an upload that broke: Docker begins anew
+		refuse(w, http.StatusBadRequest, "BLOB_UPLOAD_INVALID", err.Error())
+		return
+	}
+	one.idle.Reset(uploadTimeout)
+	w.Header().Set("Location", "/v2/"+t.repository+"/blobs/uploads/"+one.id)
+	w.Header().Set("Docker-Upload-UUID", one.id)
+	w.Header().Set("Range", fmt.Sprintf("0-%d", max(one.size-1, 0)))
+	w.WriteHeader(http.StatusAccepted)
+}
+
+// append adds a request's body to an upload.
+func (u *uploads) append(w http.ResponseWriter, req *http.Request, one *upload) (err error) {
+	if header := req.Header.Get("Content-Range"); header != "" {
+		var start, end int64
+		if _, err := fmt.Sscanf(header, "%d-%d", &start, &end); err != nil || start != one.size {
+			return fmt.Errorf("the range %q does not follow %d bytes", header, one.size)
+		}
+	}
+	body := timedBody{req.Body, http.NewResponseController(w)}
+	if _, err := io.Copy(uploadWriter{req.Context(), u, one}, body); err != nil {
+		return err
+	}
+	return body.control.SetReadDeadline(time.Time{})
+}
+
+// uploadWriter writes to an upload as long as all of them together are not too large.
+type uploadWriter struct {
+	ctx context.Context
+	all *uploads
+	one *upload
+}
+
+func (w uploadWriter) Write(p []byte) (int, error) {
+	w.all.mu.Lock()
+	w.all.bytes += int64(len(p))
+	w.one.size += int64(len(p))
+	full := w.all.bytes > maxUploadBytes
+	w.all.mu.Unlock()
+	if full {
+		return 0, fmt.Errorf("the uploads under way have more than %d bytes", int64(maxUploadBytes))
+	}
+	if err := w.all.create(w.ctx, w.one); err != nil {
+		return 0, err
+	}
+	return w.one.writer.Write(p)
+}
+
+// create makes the file of an upload, if it has none: one that was only begun costs nothing.
+func (u *uploads) create(ctx context.Context, one *upload) (err error) {
+	if one.writer == nil {
+		one.writer, err = u.store.Writer(ctx, content.WithRef(one.id))
 	}
 	return err
 }
 
-// serve answers requests for blobs, whole or in parts, and leaves the rest to next.
-func (b blobStore) serve(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, digest, ok := strings.Cut(r.URL.Path, "/blobs/sha256:")
-		if r.Method != http.MethodGet || !ok || strings.Contains(digest, "/") {
-			next.ServeHTTP(w, r)
-			return
-		}
-		file, err := os.Open(b.file(v1.Hash{Algorithm: "sha256", Hex: digest}))
-		if err != nil {
-			next.ServeHTTP(w, r) // which says so as a registry does
-			return
-		}
-		defer func() { _ = file.Close() }() // only read
-		w.Header().Set("Content-Type", "application/octet-stream")
-		w.Header().Set("Docker-Content-Digest", "sha256:"+digest)
-		http.ServeContent(w, r, "", time.Time{}, file)
-	})
-}
-
-// receive answers uploads, by the OCI distribution specification ("Pushing blobs"), and leaves the rest to next.
-func (b blobStore) receive(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		repository, id, ok := strings.Cut(r.URL.Path, "/blobs/uploads")
-		if !ok {
-			next.ServeHTTP(w, r)
-			return
-		}
-		id = strings.Trim(id, "/")
-		switch {
-		case r.Method == http.MethodPost && id == "":
-			id = rand.Text()
-		case (r.Method == http.MethodPatch || r.Method == http.MethodPut) && id == filepath.Base(id):
-			if _, err := os.Stat(b.upload(id)); err != nil {
-				http.Error(w, "no such upload", http.StatusNotFound)
-				return
-			}
-		default:
-			http.Error(w, "not an upload", http.StatusMethodNotAllowed)
-			return
-		}
-		digest := r.URL.Query().Get("digest")
-		size, err := b.append(id, r.Body)
-		if err == nil && (r.Method == http.MethodPut || digest != "") {
-			err = b.commit(id, digest)
-			if err == nil {
-				w.Header().Set("Location", repository+"/blobs/"+digest)
-				w.Header().Set("Docker-Content-Digest", digest)
-				w.WriteHeader(http.StatusCreated)
-				return
-			}
-		}
-		if err != nil {
-			// Nobody goes on with an upload that broke: Docker begins anew.
-			http.Error(w, errors.Join(err, os.Remove(b.upload(id))).Error(), http.StatusBadRequest)
-			return
-		}
-		w.Header().Set("Location", repository+"/blobs/uploads/"+id)
-		w.Header().Set("Docker-Upload-UUID", id)
-		w.Header().Set("Range", fmt.Sprintf("0-%d", max(size-1, 0)))
-		w.WriteHeader(http.StatusAccepted)
-	})
-}
-
-// append adds to an upload and returns how long it is then.
-func (b blobStore) append(id string, body io.Reader) (size int64, err error) {
-	file, err := os.OpenFile(b.upload(id), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	if _, err := io.Copy(file, body); err != nil {
-		return 0, err
-	}
-	info, err := file.Stat()
-	if err != nil {
-		return 0, err
-	}
-	return info.Size(), nil
-}
-
-// commit makes an upload a blob if it has the digest.
-func (b blobStore) commit(id, digest string) error {
-	want, err := v1.NewHash(digest)
+// commit makes an upload a blob if it has the digest. It is on the disk then.
+func (u *uploads) commit(ctx context.Context, one *upload, want string) error {
+	hash, err := v1.NewHash(want)
 	if err != nil {
 		return err
 	}
-	file, err := os.Open(b.upload(id))
-	if err != nil {
+	if err := u.create(ctx, one); err != nil {
 		return err
 	}
-	defer func() { _ = file.Close() }() // only read
-	got, _, err := v1.SHA256(file)
-	if err != nil {
-		return err
+	err = one.writer.Commit(ctx, one.size, digest.Digest(hash.String()))
+	if errdefs.IsAlreadyExists(err) {
+		return nil
 	}
-	if got != want {
-		return fmt.Errorf("the upload is %s, not %s", got, want)
-	}
-	return os.Rename(b.upload(id), b.file(want))
+	return err
 }

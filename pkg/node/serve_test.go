@@ -1,0 +1,129 @@
+package node
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipes is a listener in memory, whose connections keep the time of a test.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case conn := <-p.conns:
+		return conn, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return pipeAddr{} }
+
+func (p *pipes) dial() net.Conn {
+	client, server := net.Pipe()
+	p.conns <- server
+	return client
+}
+
+// TestServerTimeouts: a client that stalls is cut off, whatever it stalls at, and one that is only slow is not.
+func TestServerTimeouts(t *testing.T) {
+	const blob = 1 << 20
+	for says, test := range map[string]struct {
+		client func(conn net.Conn) error // ends when the connection does
+		after  time.Duration
+	}{
+		"it says nothing": {func(conn net.Conn) error {
+			_, err := io.Copy(io.Discard, conn)
+			return err
+		}, headerTimeout},
+		"it asks for nothing more": {func(conn net.Conn) error {
+			_, err := io.WriteString(conn, "GET /small HTTP/1.1\r\nHost: x\r\n\r\n")
+			_, readErr := io.Copy(io.Discard, conn)
+			return errors.Join(err, readErr)
+		}, idleTimeout},
+		"it does not read": {func(conn net.Conn) error {
+			_, err := io.WriteString(conn, "GET /blob HTTP/1.1\r\nHost: x\r\n\r\n")
+			<-time.After(stallTimeout)
+			synctest.Wait()
+			n, readErr := io.Copy(io.Discard, conn)
+			if n > blob/2 {
+				return errors.New("it was sent the whole blob")
+			}
+			return errors.Join(err, readErr)
+		}, stallTimeout},
+		"it does not go on": {func(conn net.Conn) error {
+			_, err := io.WriteString(conn, "PUT /blob HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nsome")
+			answer, readErr := http.ReadResponse(bufio.NewReader(conn), nil)
+			if readErr == nil {
+				readErr = answer.Body.Close()
+			}
+			return errors.Join(err, readErr)
+		}, stallTimeout},
+		"it is slow": {func(conn net.Conn) error {
+			_, err := io.WriteString(conn, "GET /blob HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+			if err != nil {
+				return err
+			}
+			buffer, n := make([]byte, 32<<10), 0
+			for {
+				read, err := io.ReadFull(conn, buffer)
+				if n += read; err != nil {
+					break
+				}
+				<-time.After(time.Minute)
+			}
+			if n < blob {
+				return errors.New("it was not sent the whole blob")
+			}
+			return nil
+		}, 32 * time.Minute},
+	} {
+		t.Run(says, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				listener := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+				s := startServer(listener, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+					if req.Method == http.MethodPut {
+						if _, err := io.ReadAll(timedBody{req.Body, http.NewResponseController(w)}); err != nil {
+							w.WriteHeader(http.StatusBadRequest)
+						}
+						return
+					}
+					if req.URL.Path == "/small" {
+						w.WriteHeader(http.StatusNoContent)
+						return
+					}
+					http.ServeContent(w, req, "", time.Time{}, strings.NewReader(strings.Repeat("x", blob)))
+				}))
+				start := time.Now()
+				conn := listener.dial()
+				if err := test.client(conn); err != nil {
+					t.Error(err)
+				}
+				if took := time.Since(start); took < test.after || took > test.after+2*time.Second {
+					t.Errorf("it took %s, not %s", took, test.after)
+				}
+				_ = conn.Close()
+				if err := s.close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
