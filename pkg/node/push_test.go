@@ -192,4 +192,3 @@ func TestPushRefused(t *testing.T) {
 		t.Errorf("gone: %v (%s)", err, event.Hint(err))
 	}
 }
-

@@ -31,16 +31,19 @@ const sessions = 8
 
 // sshWay is the way into a node with an sshd.
 type sshWay struct {
-	node   string
-	locate where // its sshd
-	user   string
-	key    string // file
-	start  string // the command that brings a stopped node back
-	free   chan struct{}
+	node     string
+	locate   where // its sshd
+	user     string
+	key      string // file
+	start    string // the command that brings a stopped node back
+	free     chan struct{}
+	hostKeys string // folder of what is known of nodes, "" for the usual one
 
-	mu       sync.Mutex
-	conn     *connection
-	watching sync.WaitGroup
+	mu      sync.Mutex
+	conn    *connection
+	dialing *dialing // nil while nobody needs it
+	closed  bool
+	running sync.WaitGroup // what dials and watches
 }
 
 // connection is one that is open, until gone is closed.
@@ -49,21 +52,64 @@ type connection struct {
 	gone chan struct{}
 }
 
-// connect returns the open connection or makes one.
+// dialing is a connection that is being made, for all who wait for it.
+type dialing struct {
+	cancel context.CancelFunc
+	done   chan struct{} // closed when conn and err are set
+	conn   *connection
+	err    error
+}
+
+// connect returns the open connection or makes one. Others may wait for the same one: it is made under a context of its own, and ctx is for
+// waiting alone.
 func (w *sshWay) connect(ctx context.Context) (*connection, error) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	if w.conn != nil && !w.conn.isGone() {
+		defer w.mu.Unlock()
 		return w.conn, nil
 	}
-	w.conn = nil
-	client, err := w.dial(ctx)
-	if err != nil {
-		return nil, err
+	if w.closed {
+		defer w.mu.Unlock()
+		return nil, fmt.Errorf("node %s: its connection was closed", w.node)
 	}
-	w.conn = &connection{client, make(chan struct{})}
-	conn := w.conn
-	w.watching.Go(func() { // as long as the connection, which outlives ctx
+	d := w.dialing
+	if d == nil {
+		dialCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dialTimeout)
+		d = &dialing{cancel: cancel, done: make(chan struct{})}
+		w.dialing = d
+		w.running.Go(func() { w.redial(dialCtx, d) })
+	}
+	w.mu.Unlock()
+	select {
+	case <-d.done:
+		return d.conn, d.err
+	case <-ctx.Done():
+		return nil, ended(ctx, w.node, []string{"ssh"})
+	}
+}
+
+func (w *sshWay) redial(ctx context.Context, d *dialing) {
+	defer d.cancel()
+	defer close(d.done)
+	var client *ssh.Client
+	err := event.Guard(func() (err error) {
+		client, err = w.dial(ctx)
+		return err
+	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dialing, w.conn = nil, nil
+	if err == nil && w.closed {
+		err = errors.Join(fmt.Errorf("node %s: its connection was closed", w.node), client.Close())
+	}
+	if err != nil {
+		d.err = err
+		return
+	}
+	d.conn = &connection{client, make(chan struct{})}
+	w.conn = d.conn
+	conn := d.conn
+	w.running.Go(func() {
 		err := event.Guard(func() error {
 			conn.watch()
 			return nil
@@ -72,7 +118,6 @@ func (w *sshWay) connect(ctx context.Context) (*connection, error) {
 			_ = conn.Close() // the next one is dialled anew
 		}
 	})
-	return w.conn, nil
 }
 
 func (w *sshWay) dial(ctx context.Context) (*ssh.Client, error) {
@@ -84,25 +129,37 @@ func (w *sshWay) dial(ctx context.Context) (*ssh.Client, error) {
 	if err != nil {
 		return nil, w.refused(fmt.Errorf("%s: %w", w.key, err))
 	}
-	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	address, err := w.locate(dialCtx)
+	folder := w.hostKeys
+	if folder == "" {
+		if folder, err = hostKeysDir(); err != nil {
+			return nil, err
+		}
+	}
+	known, err := openHostKeys(folder, w.node, w.start, w.key, signer.PublicKey())
+	if err != nil {
+		return nil, err
+	}
+	address, err := w.locate(ctx)
 	if err != nil {
 		return nil, w.refused(err)
 	}
-	client, err := handshake(dialCtx, address, &ssh.ClientConfig{
-		User: w.user,
-		Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)},
-		// A node makes its host key when it is created and tells it to nobody; minikube itself does not check it either.
-		HostKeyCallback: ssh.InsecureIgnoreHostKey(), //nolint:gosec
+	client, err := handshake(ctx, address, &ssh.ClientConfig{
+		User:              w.user,
+		Auth:              []ssh.AuthMethod{ssh.PublicKeys(signer)},
+		HostKeyAlgorithms: known.algorithms(),
+		HostKeyCallback:   func(_ string, _ net.Addr, key ssh.PublicKey) error { return known.check(address, key) },
 	})
 	var timeout net.Error
+	var otherKey *hostKeyError
 	switch {
 	case err == nil:
+		if err := known.remember(); err != nil {
+			return nil, errors.Join(err, client.Close())
+		}
 		return client, nil
-	case ctx.Err() != nil:
-		return nil, ended(ctx, w.node, []string{"ssh"})
-	case dialCtx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+	case errors.As(err, &otherKey):
+		return nil, event.Transient(fmt.Errorf("node %s: ssh: %w", w.node, otherKey))
+	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return nil, w.unanswered(address)
 	}
 	return nil, w.refused(err)
@@ -323,9 +380,13 @@ func (w *sshWay) listen(ctx context.Context) (net.Listener, error) {
 }
 
 func (w *sshWay) close() error {
+	defer w.running.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	defer w.watching.Wait()
+	w.closed = true
+	if w.dialing != nil {
+		w.dialing.cancel()
+	}
 	if w.conn == nil || w.conn.isGone() {
 		return nil
 	}

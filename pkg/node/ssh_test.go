@@ -2,7 +2,11 @@ package node
 
 import (
 	"context"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
+	cryptorand "crypto/rand"
 	"encoding/pem"
 	"errors"
 	"io"
@@ -18,19 +22,32 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 // sshServer is a node's sshd: it runs what it is told to, without sudo.
 type sshServer struct {
 	address     string
+	host        ssh.PublicKey // that the library takes first
+	otherHost   ssh.PublicKey
 	key         string       // file of the one that may log in
+	known       string       // folder of the host keys that are known
 	connections atomic.Int32 // accepted so far
 	deaf        atomic.Bool  // it answers no request for a session
 }
 
 func newSSHServer(t *testing.T) *sshServer {
 	t.Helper()
-	public, private, err := ed25519.GenerateKey(nil)
+	key := filepath.Join(t.TempDir(), "id")
+	newKey(t, key)
+	return newSSHServerFor(t, key, t.TempDir())
+}
+
+// newKey writes a key of a client.
+func newKey(t *testing.T, file string) {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,25 +55,42 @@ func newSSHServer(t *testing.T) *sshServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	allowed, err := ssh.NewPublicKey(public)
-	if err != nil {
+	if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	host, err := ssh.NewSignerFromSigner(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &sshServer{key: filepath.Join(t.TempDir(), "id")}
-	if err := os.WriteFile(s.key, pem.EncodeToMemory(block), 0o600); err != nil {
-		t.Fatal(err)
-	}
+}
+
+// newSSHServerFor returns an sshd with host keys of its own that lets the key in a file log in, whatever it is by then.
+func newSSHServerFor(t *testing.T, key, known string) *sshServer {
+	t.Helper()
+	s := &sshServer{key: key, known: known}
 	config := &ssh.ServerConfig{PublicKeyCallback: func(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
-		if string(key.Marshal()) != string(allowed.Marshal()) {
+		content, err := os.ReadFile(s.key)
+		if err != nil {
+			return nil, err
+		}
+		allowed, err := ssh.ParsePrivateKey(content)
+		if err != nil {
+			return nil, err
+		}
+		if string(key.Marshal()) != string(allowed.PublicKey().Marshal()) {
 			return nil, errors.New("unknown key")
 		}
 		return nil, nil //nolint:nilnil // no permission but the default ones
 	}}
-	config.AddHostKey(host)
+	_, edPrivate, edErr := ed25519.GenerateKey(nil)
+	ecPrivate, ecErr := ecdsa.GenerateKey(elliptic.P256(), cryptorand.Reader)
+	if err := errors.Join(edErr, ecErr); err != nil {
+		t.Fatal(err)
+	}
+	for _, private := range []crypto.Signer{edPrivate, ecPrivate} { // as an sshd has several
+		host, err := ssh.NewSignerFromSigner(private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.AddHostKey(host)
+		s.host, s.otherHost = host.PublicKey(), s.host
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -124,7 +158,7 @@ func execute(session ssh.Channel, line string) {
 
 func (s *sshServer) way() *sshWay {
 	host, port, _ := net.SplitHostPort(s.address) // a listener's own address is well-formed
-	return &sshWay{node: "n", user: "docker", key: s.key, locate: fixed(host, port), free: make(chan struct{}, sessions)}
+	return &sshWay{node: "n", user: "docker", key: s.key, locate: fixed(host, port), free: make(chan struct{}, sessions), start: "minikube start", hostKeys: s.known}
 }
 
 // TestSSHCancel: commands whose context ends at any moment, even before they start, neither hang nor take the connection from the others.
@@ -193,5 +227,182 @@ func TestSSHDeaf(t *testing.T) {
 	}
 	if err := way.close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestHostKey: another host key than before is taken only if minikube started the machine, or made it anew, in between.
+func TestHostKey(t *testing.T) {
+	machine := t.TempDir()
+	key, config := filepath.Join(machine, "id_rsa"), filepath.Join(machine, "config.json")
+	known := filepath.Join(t.TempDir(), "state", "hostkeys")
+	node, other := newSSHServerFor(t, key, known), newSSHServerFor(t, key, known)
+	newKey(t, key)
+	started := time.Now()
+	start := func() {
+		t.Helper()
+		started = started.Add(time.Minute)
+		if err := errors.Join(os.WriteFile(config, []byte("{}"), 0o600), os.Chtimes(config, started, started)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start()
+	login := func(server *sshServer) error {
+		t.Helper()
+		way := server.way()
+		_, err := way.run(t.Context(), nil, "true")
+		if closing := way.close(); closing != nil {
+			t.Error(closing)
+		}
+		return err
+	}
+	taken := func(says string, server *sshServer) {
+		t.Helper()
+		if err := login(server); err != nil {
+			t.Errorf("%s: %v", says, err)
+		}
+	}
+	refused := func(says string, server, before *sshServer) {
+		t.Helper()
+		connections := server.connections.Load()
+		err := login(server)
+		if err == nil || !event.IsTransient(err) || !strings.Contains(event.Hint(err), "minikube start") || !strings.Contains(event.Hint(err), known) {
+			t.Fatalf("%s: %v (%s)", says, err, event.Hint(err))
+		}
+		for _, part := range []string{"node n", ssh.FingerprintSHA256(server.host), ssh.FingerprintSHA256(before.host)} {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%s: %v does not say %s", says, err, part)
+			}
+		}
+		if server.connections.Load() != connections {
+			t.Errorf("%s: it was logged in", says)
+		}
+	}
+	taken("the first one", node)
+	taken("the same one", node)
+	refused("another one", other, node)
+	taken("the same one, still", node)
+
+	start()
+	taken("the same one, after a start", node)
+	refused("another one, although there was a start before", other, node)
+
+	start()
+	taken("another one, after a start", other)
+	refused("the former one", node, other)
+
+	newKey(t, key)
+	taken("one of a machine that was made anew", node)
+	refused("another one than that of the new machine", other, node)
+
+	files, err := filepath.Glob(filepath.Join(known, "*"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	for file, want := range map[string]os.FileMode{files[0]: 0o600, known: 0o700 | os.ModeDir} {
+		if info, err := os.Stat(file); err != nil || info.Mode() != want {
+			t.Errorf("%s: %v, not %v (%v)", file, info.Mode(), want, err)
+		}
+	}
+	if err := os.WriteFile(files[0], []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := login(node); err == nil || event.Hint(err) != "remove "+files[0] {
+		t.Errorf("a file that is cut off: %v", err)
+	}
+	if err := os.Remove(files[0]); err != nil {
+		t.Fatal(err)
+	}
+	taken("one that the user lets in", other)
+}
+
+// TestHostKeyOfOneKind: a machine has several keys. It is asked for the one that is remembered, whichever the library takes first.
+func TestHostKeyOfOneKind(t *testing.T) {
+	server := newSSHServer(t)
+	content, err := os.ReadFile(server.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := ssh.ParsePrivateKey(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := openHostKeys(server.known, "n", "", server.key, client.PublicKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(known.check("", server.otherHost), known.remember()); err != nil {
+		t.Fatal(err)
+	}
+	way := server.way()
+	if _, err := way.run(t.Context(), nil, "true"); err != nil {
+		t.Error(err)
+	}
+	if err := way.close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSSHDial: a connection is made for all who wait for it. Who no longer waits takes it from nobody.
+func TestSSHDial(t *testing.T) {
+	server := newSSHServer(t)
+	way := server.way()
+	located, address := make(chan struct{}), way.locate
+	asked := make(chan struct{}, 2)
+	way.locate = func(ctx context.Context) (string, error) {
+		asked <- struct{}{}
+		select {
+		case <-located:
+			return address(ctx)
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+	enough := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	run := func(ctx context.Context) chan error {
+		ran := make(chan error, 1)
+		go func() { _, err := way.run(ctx, nil, "true"); ran <- err }()
+		return ran
+	}
+	first := run(ctx)
+	<-asked
+	second := run(t.Context())
+	cancel(enough)
+	if err := <-first; !errors.Is(err, enough) {
+		t.Errorf("who began: %v", err)
+	}
+	close(located)
+	if err := <-second; err != nil {
+		t.Errorf("who waited for the same: %v", err)
+	}
+	if n := server.connections.Load(); n != 1 {
+		t.Errorf("%d connections were made", n)
+	}
+	if err := way.close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-run(t.Context()); err == nil {
+		t.Error("it was connected again after its end")
+	}
+}
+
+// TestSSHCloseWhileDialing: the end of devloop does not wait for a node that does not answer.
+func TestSSHCloseWhileDialing(t *testing.T) {
+	way := newSSHServer(t).way()
+	asked := make(chan struct{})
+	way.locate = func(ctx context.Context) (string, error) {
+		close(asked)
+		<-ctx.Done()
+		return "", ctx.Err()
+	}
+	ran := make(chan error, 1)
+	go func() { _, err := way.run(t.Context(), nil, "true"); ran <- err }()
+	<-asked
+	start := time.Now()
+	if err := way.close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-ran; err == nil || time.Since(start) > dialTimeout/2 {
+		t.Errorf("after %s: %v", time.Since(start), err)
 	}
 }

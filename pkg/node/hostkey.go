@@ -1,0 +1,131 @@
+package node
+
+// The ssh host keys of nodes. A machine makes its key and publishes it nowhere, so the first one is
+// believed, and remembered. A VM of minikube makes another one at each start, and so does a machine
+// that was made anew; minikube writes the machine's config.json both times, and makes the key that
+// clients log in with anew for a new machine. So another host key is believed if minikube wrote one
+// of them since, and else refused: something else answers at the node's address.
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/moby/sys/atomicwriter"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// knownHost is what is remembered of a node.
+type knownHost struct {
+	Node      string `json:"node"`
+	HostKey   string `json:"hostKey"`   // as in authorized_keys
+	ClientKey string `json:"clientKey"` // fingerprint
+	Started   string `json:"started"`   // when minikube wrote the machine's config.json last, "" if there is none
+}
+
+// hostKeys checks the host key of one node in one handshake.
+type hostKeys struct {
+	file    string
+	start   string // the command that starts the machine
+	now     knownHost
+	before  knownHost
+	trusted ssh.PublicKey // that before names, nil for none
+}
+
+// openHostKeys reads what is remembered of a node in the folder dir; key is the file of the client's key.
+func openHostKeys(dir, node, start, key string, client ssh.PublicKey) (*hostKeys, error) {
+	id := sha256.Sum256([]byte(key)) // it tells profiles apart, also those of two MINIKUBE_HOMEs
+	h := &hostKeys{file: filepath.Join(dir, node+"-"+hex.EncodeToString(id[:8])+".json"), start: start,
+		now: knownHost{Node: node, ClientKey: ssh.FingerprintSHA256(client)}}
+	if info, err := os.Stat(filepath.Join(filepath.Dir(key), "config.json")); err == nil {
+		h.now.Started = info.ModTime().UTC().Format(time.RFC3339Nano)
+	}
+	content, err := os.ReadFile(h.file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return h, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(content, &h.before)
+	}
+	if err == nil {
+		h.trusted, _, _, _, err = ssh.ParseAuthorizedKey([]byte(h.before.HostKey))
+	}
+	if err != nil {
+		return nil, event.WithHint(fmt.Errorf("ssh host key of node %s: %s: %w", node, h.file, err), "remove "+h.file)
+	}
+	return h, nil
+}
+
+// algorithms puts those of the remembered key first: a machine has several keys.
+func (h *hostKeys) algorithms() []string {
+	all := ssh.SupportedAlgorithms().HostKeys
+	if h.trusted == nil {
+		return all
+	}
+	own := []string{h.trusted.Type()}
+	if h.trusted.Type() == ssh.KeyAlgoRSA {
+		own = []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
+	}
+	return append(own, slices.DeleteFunc(all, func(name string) bool { return slices.Contains(own, name) })...)
+}
+
+// check decides about a key that a machine at address shows.
+func (h *hostKeys) check(address string, key ssh.PublicKey) error {
+	h.now.HostKey = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
+	if h.trusted == nil || bytes.Equal(h.trusted.Marshal(), key.Marshal()) {
+		return nil
+	}
+	if h.before.ClientKey != h.now.ClientKey || h.before.Started != h.now.Started {
+		return nil
+	}
+	return &hostKeyError{event.WithHint(fmt.Errorf("what answers at %s has the host key %s, and the node had %s; minikube has not started it in between",
+		address, ssh.FingerprintSHA256(key), ssh.FingerprintSHA256(h.trusted)),
+		fmt.Sprintf("start the node by minikube (%s), which renews its key; or, if you know the new key, remove %s", h.start, h.file))}
+}
+
+// hostKeyError is of a key that is not the one that was remembered.
+type hostKeyError struct{ error }
+
+func (e *hostKeyError) Unwrap() error { return e.error }
+
+// remember writes down what check let pass, once the other side has let this one in, too.
+func (h *hostKeys) remember() error {
+	if h.now == h.before {
+		return nil
+	}
+	content, err := json.Marshal(h.now)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(h.file), 0o700)
+	}
+	if err == nil {
+		err = atomicwriter.WriteFile(h.file, append(content, '\n'), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("remember the ssh host key of node %s: %w", h.now.Node, err)
+	}
+	return nil
+}
+
+// hostKeysDir is below the folder of devloop's state, where the journals are, too.
+func hostKeysDir() (string, error) {
+	state := os.Getenv("XDG_STATE_HOME")
+	if !filepath.IsAbs(state) { // the standard says to ignore others
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", event.WithHint(fmt.Errorf("find a folder for ssh host keys: %w", err), "set XDG_STATE_HOME")
+		}
+		state = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(state, "devloop", "hostkeys"), nil
+}
