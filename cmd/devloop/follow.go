@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net/url"
@@ -113,16 +114,14 @@ func (o *options) followEvents(ctx context.Context, f following, stage string, w
 			show(e)
 		}
 		if f.follow {
-			query.Set("follow", "1")
-			query.Set("after", last)
-			_, err = r.events(ctx, query, func(e event.Event) {
+			err = r.follow(ctx, query, last, func(e event.Event) {
 				if wanted(e) {
 					show(e)
 				}
 			})
 		}
 	}
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, errCut) {
 		return fmt.Errorf("follow the devloop of %s: %w", r.state.Folder, err)
 	}
 	return nil

@@ -147,7 +147,7 @@ func (r *running) read(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = body.Close() }() // only read
-	return json.NewDecoder(body).Decode(&r.state)
+	return json.NewDecoder(io.LimitReader(body, answerLength)).Decode(&r.state)
 }
 
 // ask has that devloop answer one of its questions.
@@ -157,13 +157,33 @@ func (r *running) ask(ctx context.Context, question string, answer any) error {
 		return err
 	}
 	defer func() { _ = body.Close() }() // only read
-	return json.NewDecoder(body).Decode(answer)
+	return json.NewDecoder(io.LimitReader(body, answerLength)).Decode(answer)
 }
+
+// follow is events for lines behind one that come, until that devloop or ctx ends. Who is long in reading, as the user of a pager is, goes on where
+// the stream was cut off.
+func (r *running) follow(ctx context.Context, query url.Values, last string, show func(event.Event)) error {
+	query.Set("follow", "1")
+	for {
+		query.Set("after", last)
+		next, err := r.events(ctx, query, show)
+		if !errors.Is(err, errCut) || next == "" || next == last { // it was killed, or nothing gets through
+			return err
+		}
+		last = next
+	}
+}
+
+// answerLength is how long an answer may be, in bytes: a State has fifty runs with hundreds of bars.
+const answerLength = 256 << 20
 
 // eventLength is how long a line of the log may be, in bytes; errors quote a lot.
 const eventLength = 4 << 20
 
-// events calls show for each line of the log, until that devloop or ctx ends. It returns the id of the last one.
+// errCut is for a stream that stops in the middle: that devloop was killed, or did not wait for somebody who was long in reading.
+var errCut = errors.New("the stream is cut off")
+
+// events calls show for each line of the log, until that devloop or ctx ends. It returns the id of the last one that was shown, also with errCut.
 func (r *running) events(ctx context.Context, query url.Values, show func(event.Event)) (last string, err error) {
 	body, err := r.get(ctx, "/api/events?"+query.Encode())
 	if err != nil {
@@ -172,10 +192,10 @@ func (r *running) events(ctx context.Context, query url.Values, show func(event.
 	defer func() { _ = body.Close() }() // only read
 	lines := bufio.NewScanner(body)
 	lines.Buffer(nil, eventLength)
-	kind := ""
-	for lines.Scan() { // of server-sent events: id: ..., event: ..., data: ...
-		if id, ok := strings.CutPrefix(lines.Text(), "id: "); ok {
-			last = id
+	kind, id, bad := "", "", error(nil)
+	for bad == nil && lines.Scan() { // of server-sent events: id: ..., event: ..., data: ...
+		if is, ok := strings.CutPrefix(lines.Text(), "id: "); ok {
+			id = is
 		}
 		if is, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
 			kind = is
@@ -187,14 +207,20 @@ func (r *running) events(ctx context.Context, query url.Values, show func(event.
 			show(event.Event{Time: time.Now(), Stage: "log", Phase: event.Warned, Message: "lines came faster than they were read, some are left out"})
 		case kind == "line":
 			var e event.Event
-			if err := json.Unmarshal([]byte(data), &e); err != nil {
-				return last, fmt.Errorf("a line of the log: %w", err)
+			if bad = json.Unmarshal([]byte(data), &e); bad == nil {
+				show(e)
+				last = id
 			}
-			show(e)
 		}
 	}
-	if err := lines.Err(); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) { // which is how a devloop that is killed ends
+	lines.Scan() // behind half a line, nothing comes any more
+	switch err := lines.Err(); {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return last, errCut
+	case err != nil:
 		return last, err
+	case bad != nil:
+		return last, fmt.Errorf("a line of the log: %w", bad)
 	}
 	return last, nil
 }

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status/web"
@@ -140,10 +142,16 @@ func (v *views) ask(what ask) {
 	}
 }
 
+const (
+	connections = 64       // of the page and of the socket, each: a browser opens six
+	headerBytes = 16 << 10 // of a request
+)
+
+// serve answers on listener until close. What reads or writes slowly, or says nothing, is let go: streams and questions set times of their own.
 func (v *views) serve(listener net.Listener, handler http.Handler) {
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute}
+	server := &http.Server{Handler: handler, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: headerBytes}
 	v.servers = append(v.servers, server)
-	v.serving.Go(func() { _ = server.Serve(listener) }) // until close
+	v.serving.Go(func() { _ = server.Serve(netutil.LimitListener(listener, connections)) })
 }
 
 // close ends what is served, and waits for it.
@@ -189,7 +197,7 @@ func listenForPage(ctx context.Context, c *config.Config, port int) (net.Listene
 	return listener, nil
 }
 
-// socketDir is where the sockets of this user's devloops are, if it is there; nobody else may look into it.
+// socketDir is where the sockets of this user's devloops are, whether it is there or not; nobody else may look into it.
 func socketDir() (string, error) {
 	dir := filepath.Join(os.TempDir(), "devloop-"+strconv.Itoa(os.Getuid()))
 	if runtime := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(runtime) { // the standard says to ignore others
@@ -216,6 +224,9 @@ func listenLocally(ctx context.Context, c *config.Config) (net.Listener, error) 
 	dir, err := socketDir()
 	if err == nil {
 		err = os.MkdirAll(dir, 0o700)
+	}
+	if err == nil {
+		_, err = socketDir() // somebody else may have been faster to make it
 	}
 	if err != nil {
 		return nil, err

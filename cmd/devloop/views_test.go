@@ -5,11 +5,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -297,6 +300,94 @@ func TestAskedFromThePage(t *testing.T) {
 		if metrics := page.get(t, "metrics"); !strings.Contains(metrics, want+"\n") {
 			t.Errorf("no %s in\n%s", want, metrics)
 		}
+	}
+}
+
+// More connections than the page and the socket have places for wait until one of them is free, and cost devloop nothing.
+func TestConnectionsOfThePage(t *testing.T) {
+	s := show(t, "", &options{}, devOptions{page: true, pagePort: 0})
+	connect := func() (conn net.Conn) {
+		t.Helper()
+		conn, err := net.Dial("tcp4", s.views.page.Host)
+		if err == nil {
+			_, err = io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: "+s.views.page.Host+"\r\n\r\n")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	answered := func(conn net.Conn, within time.Duration) bool {
+		if err := conn.SetReadDeadline(time.Now().Add(within)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := conn.Read(make([]byte, 1))
+		return n == 1 && err == nil
+	}
+	var all []net.Conn
+	for n := range connections {
+		if all = append(all, connect()); !answered(all[n], time.Minute) {
+			t.Fatalf("connection %d has no answer", n)
+		}
+	}
+	more := connect()
+	if answered(more, 300*time.Millisecond) {
+		t.Errorf("there is no limit")
+	}
+	all[0].Close()
+	if !answered(more, time.Minute) {
+		t.Error("the place of one that was closed stays taken")
+	}
+	_, err := io.WriteString(all[1], "GET /metrics HTTP/1.1\r\nHost: "+s.views.page.Host+"\r\nCookie: "+strings.Repeat("x", 4*headerBytes)+"\r\n\r\n")
+	rest, readErr := io.ReadAll(all[1])
+	if err == nil && readErr == nil && !strings.Contains(string(rest), "\r\n431 ") && !strings.Contains(string(rest), "HTTP/1.1 431 ") {
+		t.Errorf("a header without end is taken: %s", rest)
+	}
+}
+
+// Who is long in reading is cut off, and goes on where that was.
+func TestFollowingGoesOn(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	socket := filepath.Join(t.TempDir(), "s.sock")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tell := func(w io.Writer, from, to int) {
+		for n := from; n <= to; n++ {
+			line, err := json.Marshal(event.Event{Time: time.Now(), Stage: "build", Phase: event.Noted, Message: strconv.Itoa(n)})
+			if err != nil {
+				t.Error(err)
+			}
+			_, _ = fmt.Fprintf(w, "id: boot-%d\nevent: line\ndata: %s\n\n", n, line)
+		}
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch after := r.URL.Query().Get("after"); after {
+		case "boot-1":
+			tell(w, 2, 3)
+			_, _ = io.WriteString(w, "id: boot-4\nevent: line\ndata: {\"time\":\"20")
+		case "boot-3":
+			tell(w, 4, 5)
+			_, _ = io.WriteString(w, "id: boot-6\n")
+		case "boot-5":
+			tell(w, 6, 6)
+			return
+		default:
+			t.Errorf("asked for what is behind %q", after)
+		}
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})}
+	go func() { _ = server.Serve(listener) }()
+	defer server.Close()
+	r := open(socket)
+	defer r.close()
+	var got []string
+	err = r.follow(t.Context(), url.Values{}, "boot-1", func(e event.Event) { got = append(got, e.Message) })
+	if all := strings.Join(got, " "); err != nil || all != "2 3 4 5 6" {
+		t.Errorf("%s, %v", all, err)
 	}
 }
 

@@ -1,8 +1,7 @@
 package status
 
 import (
-	"cmp"
-	"slices"
+	"sort"
 	"sync"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -75,17 +74,54 @@ func (b *Board) State() State {
 	return b.state
 }
 
-// Lines returns those behind number after that are still there, the oldest first, and how many are not; if there are more than most, the newest of them.
+// Lines returns the next lines behind number after that are still there, most of them at most, and how many behind it are not. Readers take
+// a few at a time: what a slow one has in its hands stays in memory, whatever else is forgotten.
 func (b *Board) Lines(after uint64, most int) (lines []Line, missed uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if after >= b.last {
 		return nil, 0
 	}
-	lines = slices.Concat(b.own.behind(after), b.pods.behind(after))
-	slices.SortFunc(lines, func(x, y Line) int { return cmp.Compare(x.Seq, y.Seq) })
-	missed = b.last - after - uint64(len(lines))
-	return lines[max(0, len(lines)-max(0, most)):], missed
+	own, pods := b.own.behind(after), b.pods.behind(after)
+	missed = b.last - after - uint64(len(b.own.lines)-own+len(b.pods.lines)-pods)
+	for len(lines) < most {
+		switch o, p := b.own.at(own), b.pods.at(pods); {
+		case o == nil && p == nil:
+			return lines, missed
+		case p == nil || o != nil && o.Seq < p.Seq:
+			lines = append(lines, *o)
+			own++
+		default:
+			lines = append(lines, *p)
+			pods++
+		}
+	}
+	return lines, missed
+}
+
+// Newest returns the number behind which there are the newest lines of a stage, or of all for "", most of them at most.
+func (b *Board) Newest(most int, stage string) (after uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	own, pods := len(b.own.lines)-1, len(b.pods.lines)-1
+	for after = b.last; most > 0; {
+		line, o, p := (*Line)(nil), b.own.at(own), b.pods.at(pods)
+		switch {
+		case o == nil && p == nil:
+			return after
+		case p == nil || o != nil && o.Seq > p.Seq:
+			line = o
+			own--
+		default:
+			line = p
+			pods--
+		}
+		if stage == "" || line.Event.Stage == stage {
+			after = line.Seq - 1
+			most--
+		}
+	}
+	return after
 }
 
 // ring keeps the newest lines of a sort.
@@ -103,13 +139,17 @@ func (r *ring) add(line Line, most int) {
 	r.next = (r.next + 1) % most
 }
 
-// behind returns the lines with greater numbers, oldest first.
-func (r *ring) behind(after uint64) []Line {
-	tail := func(part []Line) []Line {
-		at, _ := slices.BinarySearchFunc(part, after+1, func(line Line, seq uint64) int { return cmp.Compare(line.Seq, seq) })
-		return part[at:]
+// at returns the i-th line, the oldest being the first, or nil if there are not so many.
+func (r *ring) at(i int) *Line {
+	if i < 0 || i >= len(r.lines) {
+		return nil
 	}
-	return slices.Concat(tail(r.lines[r.next:]), tail(r.lines[:r.next]))
+	return &r.lines[(r.next+i)%len(r.lines)]
+}
+
+// behind returns the place of the first line with a greater number.
+func (r *ring) behind(after uint64) int {
+	return sort.Search(len(r.lines), func(i int) bool { return r.at(i).Seq > after })
 }
 
 // Changed returns a channel that is closed with the next event.

@@ -45,13 +45,25 @@ func TestLines(t *testing.T) {
 	}
 	note(10)
 	check(0, 100, 1, 10, 0)
-	check(0, 3, 8, 10, 0)
+	check(0, 3, 1, 3, 0)
+	check(3, 3, 4, 6, 0)
 	check(7, 100, 8, 10, 0)
 	for _, after := range []uint64{10, 99} {
 		if lines, missed := b.Lines(after, 5); lines != nil || missed != 0 {
 			t.Error("lines that are not there")
 		}
 	}
+	newest := func(most int, stage string, want uint64) {
+		t.Helper()
+		if after := b.Newest(most, stage); after != want {
+			t.Errorf("the newest %d of %q are behind %d, not %d", most, stage, after, want)
+		}
+	}
+	newest(0, "", 10)
+	newest(3, "", 7)
+	newest(3, "build", 7)
+	newest(3, "pod", 10)
+	newest(11, "", 0)
 	note(keptOfOwn)
 	check(0, 1<<40, 11, keptOfOwn+10, 10)
 	check(5, 1<<40, 11, keptOfOwn+10, 5) // the oldest are gone
@@ -62,6 +74,10 @@ func TestLines(t *testing.T) {
 		b.Sink(event.Event{Stage: "pod", Phase: event.Noted, Message: event.PodLog})
 	}
 	note(1)
+	newest(1, "pod", keptOfOwn+10+keptOfPods+100-1)
+	newest(2, "build", keptOfOwn+10-1)
+	newest(keptOfPods+3, "", keptOfOwn+10-2) // the lines between them that are gone do not count
+	newest(1<<40, "", 11)
 	lines, missed := b.Lines(0, 1<<40)
 	if len(lines) != keptOfOwn+keptOfPods || missed != 11+100 || !slices.IsSortedFunc(lines, func(a, b Line) int { return cmp.Compare(a.Seq, b.Seq) }) {
 		t.Errorf("%d lines, %d missed", len(lines), missed)

@@ -399,8 +399,13 @@ func askPage(t *testing.T, address, path string) string {
 // addNonsense adds to the runs of a project one that a newer devloop may have written.
 func addNonsense(t *testing.T, p *project) {
 	t.Helper()
-	at := slices.IndexFunc(p.env, func(entry string) bool { return strings.HasPrefix(entry, "XDG_STATE_HOME=") })
-	files, err := filepath.Glob(filepath.Join(strings.TrimPrefix(p.env[at], "XDG_STATE_HOME="), "devloop", "runs", "*.jsonl"))
+	state := ""
+	for _, entry := range p.env { // the last one counts
+		if value, ok := strings.CutPrefix(entry, "XDG_STATE_HOME="); ok {
+			state = value
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(state, "devloop", "runs", "*.jsonl"))
 	must(t, err)
 	if len(files) != 1 {
 		t.Fatalf("the runs are in %v", files)

@@ -71,7 +71,9 @@ func (s *Site) guard(port int, own http.Handler, public map[string]http.Handler)
 	})
 }
 
-func (s *Site) isToken(text string) bool { return subtle.ConstantTimeCompare([]byte(text), []byte(s.token)) == 1 }
+func (s *Site) isToken(text string) bool {
+	return subtle.ConstantTimeCompare([]byte(text), []byte(s.token)) == 1
+}
 
 // leadOn sends a browser that got the cookie to the page, by an address without the token. To an address that a page of another site has
 // led to, redirects included, a browser sends no strict cookie: there, our own answer leads on.

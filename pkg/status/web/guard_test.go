@@ -8,8 +8,10 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status"
@@ -217,5 +219,43 @@ func TestMetricsTellStrangersNoNames(t *testing.T) {
 	}
 	if response, _ := fetch(t, visitor(t), "POST", server.URL+"/metrics"); response.StatusCode != 403 {
 		t.Errorf("POST: %s", response.Status)
+	}
+}
+
+// Nothing here takes a body, and a server's time for reading one does not end a stream.
+func TestBodies(t *testing.T) {
+	site, board, asked := testSite(t)
+	server := httptest.NewUnstartedServer(nil)
+	server.Config.Handler = site.Handler(server.Listener.Addr().(*net.TCPAddr).Port)
+	server.Config.ReadTimeout, server.Config.WriteTimeout = 100*time.Millisecond, 100*time.Millisecond
+	server.Start()
+	t.Cleanup(server.Close)
+
+	for _, body := range []io.Reader{strings.NewReader("x"), io.MultiReader(strings.NewReader("of no known length"))} {
+		r, err := http.NewRequest(http.MethodPost, server.URL+"/api/rebuild", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := visitor(t).Do(ofUser(site, r))
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != 413 || !response.Close || len(*asked) > 0 {
+			t.Errorf("%s, asked for %v", response.Status, *asked)
+		}
+	}
+
+	stream := follow(t, site, server, "/api/events?follow=1")
+	for n := 1; n <= 10; n++ {
+		<-time.After(50 * time.Millisecond)
+		note(board, strconv.Itoa(n))
+		for text := ""; !strings.Contains(text, "\"msg\":\""+strconv.Itoa(n)+"\""); {
+			part := make([]byte, 4<<10)
+			read, err := stream.Body.Read(part)
+			if text += string(part[:read]); err != nil {
+				t.Fatalf("the stream ended before line %d: %v", n, err)
+			}
+		}
 	}
 }

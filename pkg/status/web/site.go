@@ -44,11 +44,13 @@ type Site struct {
 	boot  string // sets the numbers of this process's lines apart from those of an earlier one
 	ended context.Context
 	end   context.CancelFunc
+
+	patience time.Duration // with a reader of a stream that takes nothing
 }
 
 // New returns the Site of what is on the board; metrics may be nil.
 func New(board *status.Board, metrics *Metrics, actions Actions) *Site {
-	s := &Site{board: board, metrics: metrics, actions: actions, token: rand.Text(), path: "/" + rand.Text() + "/", boot: rand.Text()[:8]}
+	s := &Site{board: board, metrics: metrics, actions: actions, token: rand.Text(), path: "/" + rand.Text() + "/", boot: rand.Text()[:8], patience: patience}
 	s.ended, s.end = context.WithCancel(context.Background())
 	return s
 }
@@ -62,7 +64,7 @@ func (s *Site) Handler(port int) http.Handler {
 	if s.metrics != nil {
 		public[metricsPath] = s.metrics.Handler(false)
 	}
-	return s.guard(port, s.routes(), public)
+	return s.guard(port, bodiless(s.routes()), public)
 }
 
 // Local serves who may open a socket that belongs to the user alone. Each of the questions is there as /api/ask/ and its name.
@@ -78,7 +80,20 @@ func (s *Site) Local(questions map[string]Question) http.Handler {
 			writeJSON(w, found)
 		})
 	}
-	return mux
+	return bodiless(mux)
+}
+
+// bodiless refuses requests with a body, which nothing here takes. Of the others nothing more is read: a server's time limit for that must not
+// end their answers.
+func bodiless(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			refuse(w, http.StatusRequestEntityTooLarge, "devloop takes no request with a body")
+			return
+		}
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // not every ResponseWriter can
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (s *Site) routes() *http.ServeMux {
@@ -92,8 +107,9 @@ func (s *Site) routes() *http.ServeMux {
 		mux.Handle("GET "+at, asset(file.Name()))
 	}
 	mux.HandleFunc("GET /api/state", s.state)
-	mux.HandleFunc("GET /api/stream", s.stream)
-	mux.HandleFunc("GET /api/events", s.events)
+	slots := make(chan struct{}, streams)
+	mux.HandleFunc("GET /api/stream", limited(slots, s.stream))
+	mux.HandleFunc("GET /api/events", limited(slots, s.events))
 	mux.HandleFunc("POST /api/rebuild", act(func() { s.actions.Rebuild() }))
 	mux.HandleFunc("POST /api/pause", act(func() { s.actions.Pause(true) }))
 	mux.HandleFunc("POST /api/resume", act(func() { s.actions.Pause(false) }))

@@ -1,14 +1,17 @@
 package web
 
 // This file is how changes get to who watches: as server-sent events. Nothing is queued for a reader. Each one has a goroutine that looks at
-// the board when something changed, and knows up to which line it has told: a reader that is slow holds nothing up, and misses at most
-// lines that the board no longer has, which it is told.
+// the board when something changed, takes some lines at a time, and knows up to which one it has told: a reader that is slow holds nothing up
+// and costs little, and misses at most lines that the board no longer has, which it is told. One that takes nothing for a while is let go.
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"strconv"
@@ -24,6 +27,11 @@ const (
 	firstLines = 2000                   // of the log, for a page that has none
 	goodbye    = 500 * time.Millisecond // for the last words of a stream
 	retry      = time.Second            // after which a browser connects again
+
+	streams  = 16               // readers of one server at the same time
+	patience = 10 * time.Second // with a reader that takes nothing
+	lot      = 64               // lines that are taken at a time
+	buffer   = 16 << 10         // bytes, of what is written at a time
 )
 
 // reader is the other end of a stream, and what it has been told.
@@ -31,8 +39,10 @@ type reader struct {
 	board *status.Board
 	boot  string
 	seq   uint64 // of the last line
-	tail  int    // at most so many lines the next time
-	out   bytes.Buffer
+	tail  int    // at first, at most so many lines
+	reset bool   // what it has is of another process
+	begun bool   // what it is not told from now on, it misses
+	out   *bufio.Writer
 
 	state []byte // the last one
 	runs  string // which was the last of them
@@ -41,10 +51,8 @@ type reader struct {
 // stream tells all that the page shows.
 func (s *Site) stream(w http.ResponseWriter, r *http.Request) {
 	from := s.reader(r, firstLines)
-	fmt.Fprintf(&from.out, "retry: %d\n", retry.Milliseconds())
-	s.tell(w, r, from, true, func() {
-		from.tellState()
-		from.tellLines("")
+	s.tell(w, r, from, true, func() error {
+		return cmp.Or(from.tellState(), from.tellLines(""))
 	})
 }
 
@@ -69,7 +77,7 @@ func (s *Site) events(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	from := s.reader(r, tail)
-	s.tell(w, r, from, follow, func() { from.tellLines(query.Get("stage")) })
+	s.tell(w, r, from, follow, func() error { return from.tellLines(query.Get("stage")) })
 }
 
 // reader returns one that knows what the request says: a browser that connects again sends the last id in a header.
@@ -85,7 +93,7 @@ func (s *Site) reader(r *http.Request, tail int) *reader {
 	boot, number, _ := strings.Cut(last, "-")
 	seq, err := strconv.ParseUint(number, 10, 64)
 	if boot != s.boot || err != nil {
-		from.write("reset", "", []byte("{}")) // what it has is of another process
+		from.reset = true
 		return from
 	}
 	if seq > 0 && !r.URL.Query().Has("tail") {
@@ -96,11 +104,10 @@ func (s *Site) reader(r *http.Request, tail int) *reader {
 }
 
 // tell calls more whenever something changed, until the reader has gone, or the Site: then once more, so that the last words are heard.
-func (s *Site) tell(w http.ResponseWriter, r *http.Request, to *reader, follow bool, more func()) {
+func (s *Site) tell(w http.ResponseWriter, r *http.Request, to *reader, follow bool, more func() error) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	connection := http.NewResponseController(w)
-	_ = connection.SetWriteDeadline(time.Time{}) // a server's limit is for answers that end
 
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
@@ -116,16 +123,17 @@ func (s *Site) tell(w http.ResponseWriter, r *http.Request, to *reader, follow b
 		}
 	}()
 
+	to.out = bufio.NewWriterSize(patient{ctx, w, connection, s.patience}, buffer)
+	_, _ = fmt.Fprintf(to.out, "retry: %d\n", retry.Milliseconds()) // Flush tells of errors
+	if to.reset {
+		_ = to.write("reset", "", []byte("{}"))
+	}
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	for {
 		over := ctx.Err() != nil
 		changed := s.board.Changed() // before looking: what comes after the look is not missed
-		more()
-		if _, err := to.out.WriteTo(w); err != nil {
-			return
-		}
-		if err := connection.Flush(); err != nil || !follow || over {
+		if cmp.Or(more(), to.out.Flush(), connection.Flush()) != nil || !follow || over {
 			return
 		}
 		select {
@@ -135,14 +143,44 @@ func (s *Site) tell(w http.ResponseWriter, r *http.Request, to *reader, follow b
 		select {
 		case <-changed:
 		case <-beat.C:
-			to.out.WriteString(": still here\n\n")
+			_, _ = to.out.WriteString(": still here\n\n")
 		case <-ctx.Done():
 		}
 	}
 }
 
+// patient writes to a reader that has so much time for each write: a server's limit is for answers that end.
+type patient struct {
+	ctx      context.Context //nolint:containedctx // of the stream: when it ends, the time for its last words has been set
+	out      io.Writer
+	reader   *http.ResponseController
+	patience time.Duration
+}
+
+func (p patient) Write(data []byte) (int, error) {
+	_ = p.reader.SetWriteDeadline(time.Now().Add(p.patience))
+	if p.ctx.Err() != nil {
+		_ = p.reader.SetWriteDeadline(time.Now().Add(goodbye))
+	}
+	return p.out.Write(data)
+}
+
+// limited lets so many be at it at the same time.
+func limited(slots chan struct{}, next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+			next(w, r)
+		default:
+			w.Header().Set("Retry-After", "2")
+			refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("%d readers follow this devloop, which is as many as it serves: close some of the tabs with its page, or of devloop logs and events", cap(slots)))
+		}
+	}
+}
+
 // tellState tells the State, without the runs that ended, and these apart: they are most of it, and change only when one ends.
-func (to *reader) tellState() {
+func (to *reader) tellState() error {
 	state := to.board.State()
 	body, err := json.Marshal(struct {
 		status.State
@@ -151,7 +189,9 @@ func (to *reader) tellState() {
 	if err == nil && !bytes.Equal(body, to.state) {
 		to.state = body
 		now, _ := json.Marshal(time.Now()) // by which the page knows how far its clock is off
-		to.write("state", to.id(), fmt.Appendf(nil, `{"now":%s,"state":%s}`, now, body))
+		if err := to.write("state", to.id(), fmt.Appendf(nil, `{"now":%s,"state":%s}`, now, body)); err != nil {
+			return err
+		}
 	}
 
 	newest := strconv.Itoa(len(state.Runs))
@@ -160,46 +200,68 @@ func (to *reader) tellState() {
 		newest = fmt.Sprint(last.Number, last.Started)
 	}
 	if newest == to.runs {
-		return
+		return nil
 	}
 	to.runs = newest
-	if body, err := json.Marshal(append([]status.Run{}, state.Runs...)); err == nil {
-		to.write("runs", "", body)
+	body, err = json.Marshal(append([]status.Run{}, state.Runs...))
+	if err != nil {
+		return nil //nolint:nilerr // what cannot be told must not keep the rest back
 	}
+	return to.write("runs", "", body)
 }
 
-// tellLines tells the lines since the last one, of one stage if it is named.
-func (to *reader) tellLines(stage string) {
-	tail := to.tail
-	to.tail = math.MaxInt // from now on, all that come
-	lines, missed := to.board.Lines(to.seq, math.MaxInt)
-	if len(lines) == 0 {
-		return
+// tellLines tells the lines since the last one, of one stage if it is named, and how many are no longer there.
+func (to *reader) tellLines(stage string) error {
+	if !to.begun && to.tail < math.MaxInt {
+		to.seq = max(to.seq, to.board.Newest(to.tail, stage))
 	}
-	if to.seq > 0 && missed > 0 {
-		to.write("gap", "", fmt.Appendf(nil, `{"lines":%d}`, missed))
-	}
-	to.seq = lines[len(lines)-1].Seq
-	wanted := lines[:0]
-	for _, line := range lines {
-		if stage == "" || line.Event.Stage == stage {
-			wanted = append(wanted, line)
+	misses := to.begun || to.seq > 0 && to.tail == math.MaxInt // else it never had those before
+	to.begun = true
+	first, last := to.seq, to.board.Newest(0, "")
+	lines, missed := to.board.Lines(first, lot)
+	if misses && missed > 0 {
+		if err := to.gap(missed); err != nil {
+			return err
 		}
 	}
-	for _, line := range wanted[max(0, len(wanted)-tail):] {
-		if body, err := json.Marshal(line.Event); err == nil { // one that cannot be told must not keep the others back
-			to.write("line", fmt.Sprintf("%s-%d", to.boot, line.Seq), body)
+	there := uint64(0)
+	for len(lines) > 0 {
+		for _, line := range lines {
+			to.seq = line.Seq
+			if stage != "" && line.Event.Stage != stage {
+				continue
+			}
+			body, err := json.Marshal(line.Event)
+			if err != nil { // one that cannot be told must not keep the others back
+				continue
+			}
+			if err := to.write("line", to.id(), body); err != nil {
+				return err
+			}
 		}
+		if there += uint64(len(lines)); to.seq >= last {
+			break
+		}
+		lines, _ = to.board.Lines(to.seq, lot)
 	}
+	if gone := to.seq - first - there; gone > missed { // while it was told the others
+		return to.gap(gone - missed)
+	}
+	return nil
+}
+
+func (to *reader) gap(lines uint64) error {
+	return to.write("gap", "", fmt.Appendf(nil, `{"lines":%d}`, lines))
 }
 
 // id names the last line that was told.
 func (to *reader) id() string { return fmt.Sprintf("%s-%d", to.boot, to.seq) }
 
-// write adds one event. JSON has no line breaks of its own.
-func (to *reader) write(kind, id string, data []byte) {
+// write writes one event. JSON has no line breaks of its own.
+func (to *reader) write(kind, id string, data []byte) error {
 	if id != "" {
-		fmt.Fprintf(&to.out, "id: %s\n", id)
+		id = "id: " + id + "\n"
 	}
-	fmt.Fprintf(&to.out, "event: %s\ndata: %s\n\n", kind, data)
+	_, err := fmt.Fprintf(to.out, "%sevent: %s\ndata: %s\n\n", id, kind, data)
+	return err
 }

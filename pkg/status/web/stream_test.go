@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -498,4 +499,95 @@ func some(ctx context.Context, site *Site, url string) ([]message, error) {
 		}
 	}
 	return parse(text.String()[:strings.LastIndex(text.String(), "\n\n")]), nil
+}
+
+// follow opens a stream of a real server, of which nothing is read but what says that it is there.
+func follow(t *testing.T, site *Site, server *httptest.Server, path string) *http.Response {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err == nil {
+			err = conn.(*net.TCPConn).SetReadBuffer(4 << 10) // the kernel takes little for who does not read
+		}
+		return conn, err
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	response, err := transport.RoundTrip(ofUser(site, r))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { response.Body.Close() })
+	return response
+}
+
+// Readers that do not read cost little, and take nothing from one who does.
+func TestReadersThatDoNotRead(t *testing.T) {
+	site, board, _ := testSite(t)
+	site.patience = time.Hour
+	server := serve(t, site, "")
+	long := strings.Repeat("x", 10_000)
+	for range 3000 {
+		board.Sink(event.Event{Time: time.Now(), Stage: "pod", Phase: event.Noted, Message: event.PodLog, Fields: []any{"line", long}})
+	}
+	before := heap()
+	good := follow(t, site, server, "/api/events?follow=1&stage=build")
+	for range streams - 1 {
+		if response := follow(t, site, server, "/api/events?follow=1"); response.StatusCode != 200 {
+			t.Fatal(response.Status)
+		}
+	}
+	for range 60 {
+		response := follow(t, site, server, "/api/stream")
+		if said, err := io.ReadAll(io.LimitReader(response.Body, 1000)); err != nil || response.StatusCode != 503 || !strings.Contains(string(said), "close some of the tabs") || !response.Close {
+			t.Fatalf("one more: %s %s, %v", response.Status, said, err)
+		}
+	}
+	if grown := heap() - before; grown > 16<<20 { // the log in JSON is 30 MB, and nobody holds it
+		t.Errorf("they cost %d MB", grown>>20)
+	}
+
+	note(board, numbers(1, 500)...)
+	var text strings.Builder
+	for part := make([]byte, 4<<10); strings.Count(text.String(), "event: line") < 500; {
+		n, err := good.Body.Read(part)
+		text.Write(part[:n])
+		if err != nil {
+			t.Fatalf("the good reader was let go: %v", err)
+		}
+	}
+	if got := texts(t, parse(text.String())); !slices.Equal(got, numbers(1, 500)) {
+		t.Errorf("the good reader was told %d lines", len(got))
+	}
+}
+
+// Readers that take nothing for a while leave their places to others.
+func TestReadersThatDoNotReadAreLetGo(t *testing.T) {
+	site, board, _ := testSite(t)
+	site.patience = 200 * time.Millisecond
+	server := serve(t, site, "")
+	for range 2000 {
+		board.Sink(event.Event{Time: time.Now(), Stage: "pod", Phase: event.Noted, Message: event.PodLog, Fields: []any{"line", strings.Repeat("x", 10_000)}})
+	}
+	for range streams {
+		follow(t, site, server, "/api/events?follow=1")
+	}
+	for deadline := time.Now().Add(time.Minute); ; <-time.After(50 * time.Millisecond) {
+		if response := follow(t, site, server, "/api/events?tail=0"); response.StatusCode == 200 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("they keep their places")
+		}
+	}
+}
+
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
