@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
 	"net/url"
@@ -29,6 +30,7 @@ const usualPagePort = 10360
 type views struct {
 	asked   chan ask // for the loop
 	asking  asking   // of questions to the session
+	say     event.Stage
 	page    *url.URL // with the token that lets in; nil without one
 	site    *web.Site
 	servers []*http.Server
@@ -45,6 +47,8 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 		}
 	}()
 	metrics := web.NewMetrics(p.board)
+	p.sink = p.before(metrics.Before(p.log.sink))
+	v.say = p.sink.For("devloop")
 	v.site = web.New(p.board, metrics, web.Actions{
 		Rebuild: func() { v.ask(askRun) },
 		Pause: func(paused bool) {
@@ -54,9 +58,7 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 				v.ask(askResume)
 			}
 		},
-	})
-	p.sink = p.before(metrics.Before(p.log.sink))
-	say := p.sink.For("devloop")
+	}, v.say)
 	keeping, end := context.WithCancel(context.WithoutCancel(ctx))
 	v.end = end
 	listener, err := listenLocally(ctx, p.config)
@@ -64,7 +66,7 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 	case errors.Is(err, errAnother):
 		return v, environmentError{err}
 	case err != nil:
-		say.Warn("devloop status, logs and events will not find this devloop", err)
+		v.say.Warn("devloop status, logs and events will not find this devloop", err)
 	default:
 		v.serve(listener, v.site.Local(v.questions()))
 	}
@@ -79,8 +81,8 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 		p.secrets.Hide(v.site.Token()) // but for the line of the log that shows the address
 	}
 	v.serving.Go(func() {
-		if err := p.history.Follow(keeping, p.board); err != nil {
-			say.Warn("the last runs will not be known after this devloop", err)
+		if err := v.say.Guard("keep the last runs", func() error { return p.history.Follow(keeping, p.board) }); err != nil {
+			v.say.Warn("the last runs will not be known after this devloop", err)
 		}
 	})
 	return v, nil
@@ -150,8 +152,22 @@ const (
 // serve answers on listener until close. What reads or writes slowly, or says nothing, is let go: streams and questions set times of their own.
 func (v *views) serve(listener net.Listener, handler http.Handler) {
 	server := &http.Server{Handler: handler, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: headerBytes}
+	server.ErrorLog = log.New(detail{v.say}, "", 0)
 	v.servers = append(v.servers, server)
-	v.serving.Go(func() { _ = server.Serve(netutil.LimitListener(listener, connections)) })
+	v.serving.Go(func() {
+		err := v.say.Guard("serve", func() error { return server.Serve(netutil.LimitListener(listener, connections)) })
+		if !errors.Is(err, http.ErrServerClosed) {
+			v.say.Warn("devloop no longer answers at "+listener.Addr().String(), err)
+		}
+	})
+}
+
+// detail is where net/http writes what it has to say: standard error is the log's.
+type detail struct{ say event.Stage }
+
+func (d detail) Write(line []byte) (int, error) {
+	d.say.Detail("server", "says", event.Printable(string(line)))
+	return len(line), nil
 }
 
 // close ends what is served, and waits for it.

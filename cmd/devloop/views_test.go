@@ -560,3 +560,35 @@ func TestSecretValueThatIsNowhere(t *testing.T) {
 		t.Errorf("%v, %s", err, event.Hint(err))
 	}
 }
+
+// What panics beside the loop is one line of the log, and ends nothing else.
+func TestPanicBesideTheLoop(t *testing.T) {
+	s := show(t, "", &options{}, devOptions{page: true, pagePort: 0})
+	s.views.serve(panics{}, nil)
+	for deadline := time.Now().Add(time.Minute); ; <-time.After(10 * time.Millisecond) {
+		if _, out, _ := s.call("events", "--follow=false"); strings.Contains(out, "no longer answers at nowhere") {
+			if !strings.Contains(out, "internal error in devloop: oh no") || !strings.Contains(out, "please report it") {
+				t.Errorf("it is told so:\n%s", out)
+			}
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it is not told")
+		}
+	}
+	if page := s.openPage(); !strings.Contains(page.get(t, ""), "<title>") {
+		t.Error("the page is gone")
+	}
+}
+
+// panics is a listener that does.
+type panics struct{ net.Listener }
+
+func (panics) Accept() (net.Conn, error) { panic("oh no") }
+func (panics) Addr() net.Addr            { return nowhere{} }
+func (panics) Close() error              { return nil }
+
+type nowhere struct{}
+
+func (nowhere) Network() string { return "" }
+func (nowhere) String() string  { return "nowhere" }

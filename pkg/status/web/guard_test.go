@@ -192,7 +192,7 @@ func TestRestartedDevloop(t *testing.T) {
 // Figures are for everybody, names are not.
 func TestMetricsTellStrangersNoNames(t *testing.T) {
 	board := status.NewBoard(nil)
-	site := New(board, NewMetrics(board), Actions{})
+	site := New(board, NewMetrics(board), Actions{}, event.Stage{})
 	t.Cleanup(site.Close)
 	ready := func(target, local string) {
 		board.Sink(event.Event{Stage: "forward", Phase: event.Noted, Message: "forward", Fields: []any{"target", target, "local", local, "state", "ready", "pods", "web-1"}})

@@ -16,8 +16,10 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
+	"strings"
 	"time"
 
+	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status"
 )
 
@@ -38,6 +40,7 @@ type Site struct {
 	board   *status.Board
 	metrics *Metrics
 	actions Actions
+	say     event.Stage
 
 	token string // lets in who comes over TCP
 	path  string // of the page: a server at another port of the same host, which is sent the cookies of all, does not know this one's path
@@ -48,9 +51,9 @@ type Site struct {
 	patience time.Duration // with a reader of a stream that takes nothing
 }
 
-// New returns the Site of what is on the board; metrics may be nil.
-func New(board *status.Board, metrics *Metrics, actions Actions) *Site {
-	s := &Site{board: board, metrics: metrics, actions: actions, token: rand.Text(), path: "/" + rand.Text() + "/", boot: rand.Text()[:8], patience: patience}
+// New returns the Site of what is on the board; metrics may be nil. What goes wrong in a handler is told to say.
+func New(board *status.Board, metrics *Metrics, actions Actions, say event.Stage) *Site {
+	s := &Site{board: board, metrics: metrics, actions: actions, say: say, token: rand.Text(), path: "/" + rand.Text() + "/", boot: rand.Text()[:8], patience: patience}
 	s.ended, s.end = context.WithCancel(context.Background())
 	return s
 }
@@ -64,7 +67,7 @@ func (s *Site) Handler(port int) http.Handler {
 	if s.metrics != nil {
 		public[metricsPath] = s.metrics.Handler(false)
 	}
-	return s.guard(port, bodiless(s.routes()), public)
+	return s.safely(s.guard(port, bodiless(s.routes()), public))
 }
 
 // Local serves who may open a socket that belongs to the user alone. Each of the questions is there as /api/ask/ and its name.
@@ -80,18 +83,55 @@ func (s *Site) Local(questions map[string]Question) http.Handler {
 			writeJSON(w, found)
 		})
 	}
-	return bodiless(mux)
+	return s.safely(bodiless(mux))
 }
 
-// bodiless refuses requests with a body, which nothing here takes. Of the others nothing more is read: a server's time limit for that must not
-// end their answers.
+// safely tells of a handler that panics, answers that it did, and goes on.
+func (s *Site) safely(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path := strings.TrimPrefix(r.URL.Path, strings.TrimSuffix(s.path, "/"))
+		out := &response{ResponseWriter: w}
+		err := s.say.Guard("answer "+path, func() error {
+			next.ServeHTTP(out, r)
+			return nil
+		})
+		if err == nil {
+			return
+		}
+		s.say.Warn("a request was not answered", err, "path", path)
+		if out.begun { // half of it must not be taken for all
+			panic(http.ErrAbortHandler) // which ends the connection, and of which net/http says nothing
+		}
+		http.Error(w, err.Error()+"; "+event.Hint(err), http.StatusInternalServerError)
+	})
+}
+
+// response knows whether it has begun.
+type response struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (r *response) WriteHeader(code int) {
+	r.begun = true
+	r.ResponseWriter.WriteHeader(code)
+}
+
+func (r *response) Write(data []byte) (int, error) {
+	r.begun = true
+	return r.ResponseWriter.Write(data)
+}
+
+// Unwrap is for http.ResponseController.
+func (r *response) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// bodiless refuses requests with a body, which nothing here takes.
 func bodiless(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 {
 			refuse(w, http.StatusRequestEntityTooLarge, "devloop takes no request with a body")
 			return
 		}
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // not every ResponseWriter can
 		next.ServeHTTP(w, r)
 	})
 }

@@ -2,7 +2,10 @@
 package web
 
 import (
+	"context"
 	"encoding/json"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -35,7 +38,7 @@ func testSite(t *testing.T) (*Site, *status.Board, *asked) {
 	t.Helper()
 	board := status.NewBoard(nil)
 	var a asked
-	site := New(board, NewMetrics(board), a.actions())
+	site := New(board, NewMetrics(board), a.actions(), event.Sink(board.Sink).For("devloop"))
 	t.Cleanup(site.Close)
 	return site, board, &a
 }
@@ -101,7 +104,7 @@ func TestRoutes(t *testing.T) {
 			}
 		}
 	}
-	if w := answer(New(status.NewBoard(nil), nil, Actions{}).Local(nil), request("GET", "/metrics")); w.Code != 404 {
+	if w := answer(New(status.NewBoard(nil), nil, Actions{}, event.Stage{}).Local(nil), request("GET", "/metrics")); w.Code != 404 {
 		t.Errorf("without metrics there are some: %d", w.Code)
 	}
 }
@@ -240,5 +243,57 @@ func TestScriptsSetTextOnly(t *testing.T) {
 	}
 	if scripts < 5 {
 		t.Errorf("only %d scripts", scripts)
+	}
+}
+
+// A handler that panics is told of once, answers 500 or not at all, and holds nothing else up.
+func TestPanicInAHandler(t *testing.T) {
+	site, board, _ := testSite(t)
+	questions := map[string]Question{
+		"broken": func(context.Context) (any, error) { panic("oh no") },
+	}
+	site.actions.Rebuild = func() { panic("oh no") }
+	var said strings.Builder
+	server := httptest.NewUnstartedServer(site.Local(questions))
+	server.Config.ErrorLog = log.New(&said, "", 0)
+	server.Start()
+	t.Cleanup(server.Close)
+	for _, test := range []struct{ method, path string }{{"GET", "/api/ask/broken"}, {"POST", "/api/rebuild"}} {
+		response, text := fetch(t, visitor(t), test.method, server.URL+test.path)
+		if response.StatusCode != 500 || !strings.Contains(text, "oh no") || !strings.Contains(text, "please report it") {
+			t.Errorf("%s: %s %s", test.path, response.Status, text)
+		}
+	}
+	if response, _ := fetch(t, visitor(t), "GET", server.URL+"/api/state"); response.StatusCode != 200 {
+		t.Errorf("afterwards: %s", response.Status)
+	}
+	warned := 0
+	lines, _ := board.Lines(0, 100)
+	for _, line := range lines {
+		if line.Event.Phase == event.Warned {
+			warned++
+			if err := line.Event.Err; err == nil || !strings.Contains(event.Hint(err), "please report it") {
+				t.Errorf("told %v", err)
+			}
+		}
+	}
+	if warned != 2 || said.Len() > 0 {
+		t.Errorf("%d warnings for 2 panics; net/http said %q", warned, said.String())
+	}
+
+	// One in the middle of an answer is no end of it.
+	half := httptest.NewServer(site.safely(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "half of an ans")
+		_ = http.NewResponseController(w).Flush()
+		panic("oh no")
+	})))
+	t.Cleanup(half.Close)
+	response, err := visitor(t).Get(half.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if text, err := io.ReadAll(response.Body); err == nil {
+		t.Errorf("half of an answer looks whole: %s", text)
 	}
 }

@@ -333,7 +333,7 @@ func TestEventsForCommands(t *testing.T) {
 				t.Errorf("%q: a state", test.query)
 			}
 		}
-		none := open(t, New(status.NewBoard(nil), nil, Actions{}), "/api/events?tail=3")
+		none := open(t, New(status.NewBoard(nil), nil, Actions{}, event.Stage{}), "/api/events?tail=3")
 		<-none.left
 
 		follower := open(t, site, "/api/events?follow=1&tail=0&stage=build")
