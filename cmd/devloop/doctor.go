@@ -121,7 +121,7 @@ func (d *doctor) tell(at, seen string, err error) {
 			d.failed++
 		}
 		for _, f := range facts(part) {
-			d.line(verdict, at, f.message, f.hint)
+			d.line(verdict, at, d.options.printer.secrets.Text(f.message), d.options.printer.secrets.Text(f.hint))
 		}
 	}
 }
@@ -148,6 +148,7 @@ func (d *doctor) lookAtConfig(context.Context) (string, error) {
 		return "", err
 	}
 	d.config = c
+	hideSecrets(d.options.printer.secrets, c)
 	seen := fmt.Sprintf("%s: %s, %s, %s", strings.Join(d.options.files, ", "), count(len(c.Images), "image"),
 		count(len(c.Releases), "release"), count(len(c.Forwards), "forward"))
 	for _, note := range c.Notes {

@@ -117,7 +117,7 @@ func comparing(t *testing.T, c *config.Config) (*libraries, *pods, *heard) {
 	t.Helper()
 	t.Setenv("VIRTUAL_ENV", "")
 	h, p := &heard{}, &pods{lists: map[string]string{}}
-	s := &session{sink: h.sink}
+	s := &session{sink: h.sink, secrets: &event.Secrets{}}
 	s.config.Store(c)
 	s.libraries, s.syncer = newLibraries(s), newSyncer(h.sink)
 	s.libraries.runPod = p.run

@@ -13,6 +13,7 @@ import (
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
 	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/status"
 )
@@ -153,7 +154,7 @@ func hideSecrets(secrets *event.Secrets, c *config.Config) {
 				secrets.HideFile(os.Getenv(secret.Env))
 				continue
 			}
-			file, err := os.Open(c.Abs(inHome(secret.File)))
+			file, err := files.Open(c.Abs(inHome(secret.File)))
 			if err != nil {
 				continue
 			}

@@ -550,7 +550,7 @@ func (s *session) chain(ctx context.Context) (any, error) {
 		return nil, err
 	}
 	chain := status.Chain{Checked: time.Now(), Links: found.links}
-	if err := proof.Broken(found.links); err != nil {
+	if err := s.secrets.Error(proof.Broken(found.links)); err != nil {
 		chain.Error, chain.Hint = err.Error(), event.Hint(err)
 	}
 	return chain, nil

@@ -125,7 +125,7 @@ func TestQuestionsEndWithTheSession(t *testing.T) {
 		if _, err := question(t.Context()); err == nil || !strings.Contains(err.Error(), "only starting") {
 			t.Errorf("before: %v", err)
 		}
-		end := a.of(&session{})
+		end := a.of(&session{secrets: &event.Secrets{}})
 		var asked sync.WaitGroup
 		asked.Go(func() {
 			_, err := question(t.Context())

@@ -207,4 +207,3 @@ func runHere(t *testing.T, args ...string) (stdout, stderr string) {
 	}
 	return said[0], said[1]
 }
-

@@ -127,7 +127,8 @@ func (a *asking) question(answer func(s *session, ctx context.Context) (any, err
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(ended, cancel)() //nolint:contextcheck // with the session, too
-		return answer(s, ctx)
+		found, err := answer(s, ctx)
+		return found, s.secrets.Error(err)
 	}
 }
 

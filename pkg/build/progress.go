@@ -126,7 +126,7 @@ func (p *progress) take(status *bkclient.SolveStatus) {
 		s := p.step(line.Vertex)
 		s.tail = append(s.tail, line.Data...)
 		if extra := len(s.tail) - tailLength; extra > 0 {
-			s.tail = s.tail[extra:]
+			s.tail = append([]byte("…"), s.tail[extra:]...) // a secret that is cut here is still one
 		}
 	}
 }

@@ -2,10 +2,11 @@ package event
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"html"
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Hidden stands where a secret was.
@@ -27,8 +29,14 @@ const (
 	longestWritten = 4 << 10
 )
 
-// names are the fields that say what an event is about. They are left as they are: a password may well be the same as the name of a release, and whoever
-// follows events has to recognize things.
+// Name is the value of a field that others recognize what an event is about by: a project, an image, a pod. It is left as it is: a
+// password may well be the same as the name of a release. Behind Secrets.Before it is a string.
+type Name string
+
+// Names are several. Behind Secrets.Before they are a []string.
+type Names []string
+
+// names are the fields that are left as they are, too.
 var names = []string{
 	"project", "cluster", "folder", "file", "image", "images", "release", "releases", "charts", "namespace", "pod", "pods", "container", "containers", "group",
 	"node", "target", "local", "state", "phase", "why", "on", "id", "digest", "level",
@@ -36,9 +44,9 @@ var names = []string{
 
 // Secrets are texts that no view may show: they are taken out of events on their way. The zero value knows none. It is safe for concurrent use.
 type Secrets struct {
-	mu       sync.Mutex
-	known    map[string]bool
-	replacer atomic.Pointer[strings.Replacer] // nil while none is known
+	mu     sync.Mutex
+	known  map[string]bool
+	finder atomic.Pointer[finder] // nil while none is known
 }
 
 // Hide has values hidden from now on: as they are, each line of them, since a log shows them one by one, and as programs write them in JSON, in URLs, in
@@ -58,7 +66,9 @@ func (s *Secrets) Hide(values ...string) {
 		s.known[value] = true
 		if len(value) <= longestWritten {
 			for _, written := range waysToWrite(value) {
-				s.known[written] = true
+				if len(written) >= shortest {
+					s.known[written] = true
+				}
 			}
 		}
 		for line := range strings.Lines(value) {
@@ -70,16 +80,7 @@ func (s *Secrets) Hide(values ...string) {
 	if len(s.known) == before {
 		return
 	}
-	all := make([]string, 0, len(s.known))
-	for secret := range s.known {
-		all = append(all, secret)
-	}
-	slices.SortFunc(all, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) }) // one that holds another goes first
-	pairs := make([]string, 0, 2*len(all))
-	for _, secret := range all {
-		pairs = append(pairs, secret, Hidden)
-	}
-	s.replacer.Store(strings.NewReplacer(pairs...))
+	s.finder.Store(newFinder(slices.Collect(maps.Keys(s.known))))
 }
 
 // waysToWrite are those of values in other languages.
@@ -88,6 +89,15 @@ func waysToWrite(value string) []string {
 		url.QueryEscape(value), url.PathEscape(value), html.EscapeString(value), strings.Trim(strconv.Quote(value), `"`),
 		base64.StdEncoding.EncodeToString([]byte(value)), base64.RawStdEncoding.EncodeToString([]byte(value)),
 		base64.URLEncoding.EncodeToString([]byte(value)), base64.RawURLEncoding.EncodeToString([]byte(value)),
+		Printable(value), strings.Join(strings.Fields(Printable(value)), " "), // as lines of the log show it
+	}
+	encoded := ways[4]
+	for _, width := range []int{64, 76} { // columns after which openssl and base64 begin a new line
+		for chunk := range slices.Chunk([]byte(encoded), width) {
+			if len(encoded) > width && len(chunk) >= 2*shortest {
+				ways = append(ways, string(chunk))
+			}
+		}
 	}
 	for _, escape := range []bool{true, false} {
 		var out bytes.Buffer
@@ -144,46 +154,66 @@ var (
 	isPath    = regexp.MustCompile(`^[~.]{0,2}(/[\w.@-]+)+/?$`)
 )
 
-// Text returns text without secrets.
+// Text returns text without secrets, nor parts of those that a cut at a … has left.
 func (s *Secrets) Text(text string) string {
-	if replacer := s.replacer.Load(); replacer != nil {
-		return replacer.Replace(text)
+	if f := s.finder.Load(); f != nil {
+		return f.hide(text)
 	}
 	return text
 }
 
-// Before returns a Sink that takes secrets out of what passes, but for the names of things.
+// Before returns a Sink that takes secrets out of what passes, but for Names.
 func (s *Secrets) Before(next Sink) Sink {
 	return func(e Event) {
-		if s.replacer.Load() == nil {
-			next(e)
-			return
-		}
 		e.Fields = slices.Clone(e.Fields)
 		for i := 1; i < len(e.Fields); i += 2 {
-			if key, ok := e.Fields[i-1].(string); ok && slices.Contains(names, key) {
-				continue
+			if key, ok := e.Fields[i-1].(string); !ok || !slices.Contains(names, key) {
+				e.Fields[i] = s.value(e.Fields[i])
 			}
-			switch v := e.Fields[i].(type) {
-			case string:
-				e.Fields[i] = s.Text(v)
-			case []string:
-				texts := slices.Clone(v)
-				for j := range texts {
-					texts[j] = s.Text(texts[j])
-				}
-				e.Fields[i] = texts
-			}
+		}
+		if e.Stage == "config" && e.Message != ConfigRead { // a note that quotes a skaffold.yaml
+			e.Message = s.Text(e.Message)
 		}
 		e.Err = s.Error(e.Err)
 		next(e)
 	}
 }
 
+// value returns the value of a field without secrets. What it does not know becomes text if there is a secret in it.
+func (s *Secrets) value(value any) any {
+	switch v := value.(type) {
+	case Name:
+		return string(v)
+	case Names:
+		return []string(v)
+	case nil, bool, int, int32, int64, uint16, uint64, float64, time.Time, time.Duration:
+		return v
+	case string:
+		return s.Text(v)
+	case []string:
+		texts := slices.Clone(v)
+		for i := range texts {
+			texts[i] = s.Text(texts[i])
+		}
+		return texts
+	case interface {
+		withTexts(change func(string) string) any
+	}:
+		return v.withTexts(s.Text)
+	case error:
+		return s.Error(v)
+	}
+	text := fmt.Sprint(value)
+	if hidden := s.Text(text); hidden != text {
+		return hidden
+	}
+	return value
+}
+
 // Error returns an error without secrets, which is err itself if there are none in it. It keeps its hint, and what it wraps is said, but cannot
 // be reached.
 func (s *Secrets) Error(err error) error {
-	if err == nil || s.replacer.Load() == nil || !s.within(err) {
+	if err == nil || s.finder.Load() == nil || !s.within(err) {
 		return err
 	}
 	return WithHint(hiddenError{s.Text(err.Error())}, s.Text(Hint(err)))

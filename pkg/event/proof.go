@@ -3,6 +3,7 @@ package event
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -56,6 +57,15 @@ type Links []Link
 // String returns the links for a line of text.
 func (l Links) String() string { return joined(l) }
 
+// withTexts returns the links with change made to what is said of them: their names stay.
+func (l Links) withTexts(change func(string) string) any {
+	changed := slices.Clone(l)
+	for i := range changed {
+		changed[i].Is, changed[i].Want = change(l[i].Is), change(l[i].Want)
+	}
+	return changed
+}
+
 // DaskCluster is a cluster that a user of a Dask Gateway started.
 type DaskCluster struct {
 	Namespace string    `json:"namespace"`
@@ -80,6 +90,15 @@ type DaskClusters []DaskCluster
 // String returns the clusters for a line of text.
 func (c DaskClusters) String() string { return joined(c) }
 
+// withTexts returns the clusters with change made to what is said of them: their names stay.
+func (c DaskClusters) withTexts(change func(string) string) any {
+	changed := slices.Clone(c)
+	for i := range changed {
+		changed[i].Owner, changed[i].Image = change(c[i].Owner), change(c[i].Image)
+	}
+	return changed
+}
+
 // Difference is a library that is not the same everywhere.
 type Difference struct {
 	Library  string   `json:"library"`
@@ -102,6 +121,18 @@ type Differences []Difference
 
 // String returns the differences for a line of text.
 func (d Differences) String() string { return joined(d) }
+
+// withTexts returns the differences with change made to what is said of them.
+func (d Differences) withTexts(change func(string) string) any {
+	changed := slices.Clone(d)
+	for i := range changed {
+		changed[i].Library, changed[i].Versions = change(d[i].Library), slices.Clone(d[i].Versions)
+		for j := range changed[i].Versions {
+			changed[i].Versions[j] = change(changed[i].Versions[j])
+		}
+	}
+	return changed
+}
 
 func joined[T fmt.Stringer](list []T) string {
 	texts := make([]string, len(list))
