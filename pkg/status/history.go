@@ -7,9 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"syscall"
 )
 
 // History is a file with the runs that ended, one a line of JSON, the newest last. Of a State nothing else outlives the process.
@@ -18,13 +21,17 @@ type History struct {
 	runs []Run
 }
 
-// runLength is how long a line may be, in bytes: several hundred bars and an error.
-const runLength = 4 << 20
+const (
+	runLength     = 4 << 20          // of a line that is read, in bytes: several hundred bars and an error
+	historyLength = keptRuns << 20   // of what is read of the file, in bytes; the newest runs stand at its end
+	longestRun    = 10 * 365 * 86400 // seconds; more is a mistake
+	longestWord   = 40               // bytes of an outcome
+)
 
 // OpenHistory reads the runs of earlier processes. There is a History also with an error, of what could be read: a run that is forgotten does no harm.
 func OpenHistory(path string) (*History, error) {
 	h := &History{path: path}
-	file, err := os.Open(path)
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe must not hold up the start
 	if errors.Is(err, fs.ErrNotExist) {
 		return h, nil
 	}
@@ -32,19 +39,61 @@ func OpenHistory(path string) (*History, error) {
 		return h, fmt.Errorf("read the last runs: %w", err)
 	}
 	defer func() { _ = file.Close() }() // only read
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is no regular file")
+	}
+	if err == nil && info.Size() > historyLength {
+		_, err = file.Seek(-historyLength, io.SeekEnd)
+	}
+	if err != nil {
+		return h, fmt.Errorf("read the last runs in %s: %w", path, err)
+	}
 	lines := bufio.NewScanner(file)
-	lines.Buffer(nil, runLength)
+	lines.Buffer(nil, runLength+1)
+	lines.Split(runLines)
 	for lines.Scan() {
 		var run Run
-		if json.Unmarshal(lines.Bytes(), &run) == nil {
+		if json.Unmarshal(lines.Bytes(), &run) == nil && run.mend() {
 			h.runs = append(h.runs, run)
+			h.runs = h.runs[max(0, len(h.runs)-keptRuns):]
 		}
 	}
-	h.runs = h.runs[max(0, len(h.runs)-keptRuns):]
 	if err := lines.Err(); err != nil {
 		return h, fmt.Errorf("read the last runs in %s: %w", path, err)
 	}
 	return h, nil
+}
+
+// runLines splits a file into lines. One that is too long is cut into parts, which are no runs: those behind it can be read.
+func runLines(data []byte, atEOF bool) (advance int, token []byte, err error) {
+	advance, token, err = bufio.ScanLines(data, atEOF)
+	if advance == 0 && len(data) >= runLength {
+		return len(data), data, nil
+	}
+	return advance, token, err
+}
+
+// mend makes a run that was read one that can be shown, or reports that it cannot be: a devloop that is older or newer, or somebody's editor, may have
+// written anything. An outcome or a stage that this devloop does not know is left as it is.
+func (r *Run) mend() bool {
+	took := func(seconds float64) bool { return seconds >= 0 && seconds <= longestRun }
+	if r.Number < 1 || r.Started.IsZero() || !took(r.Seconds) || r.Outcome == "" || r.Outcome == Running || len(r.Outcome) > longestWord {
+		return false
+	}
+	r.Bytes = max(0, r.Bytes)
+	r.Stages = slices.DeleteFunc(append([]Stage{}, r.Stages...), func(s Stage) bool { return s.Name == "" || !took(s.Seconds) })
+	r.Stages = r.Stages[:min(len(r.Stages), 2*len(Stages))]
+	r.Spans = slices.DeleteFunc(append([]Span{}, r.Spans...), func(s Span) bool { return s.Stage == "" || !took(s.Seconds) || s.Started.IsZero() })
+	r.Spans = r.Spans[:min(len(r.Spans), keptSpans)]
+	for i := range r.Spans {
+		span := &r.Spans[i]
+		span.Bytes = max(0, span.Bytes)
+		if span.Outcome == "" || span.Outcome == Running || len(span.Outcome) > longestWord { // nothing of a run that ended is under way
+			span.Outcome = r.Outcome
+		}
+	}
+	return true
 }
 
 // Runs are those that are kept, the newest last.

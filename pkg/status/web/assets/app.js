@@ -46,12 +46,12 @@ stream.connect({
   line: logs.add,
   gap: (missed) => logs.gap(missed.lines),
   runs(list) {
-    runs = list;
+    runs = list.map(run.whole);
     show();
     chart.show(runs, chosen);
   },
   state(state) {
-    current = state.run ?? null;
+    current = state.run ? run.whole(state.run) : null;
     header.show(state);
     show();
     announce();

@@ -1,9 +1,9 @@
 // The last runs: a bar for each, made of its stages, to choose one by; a table of the same; and where the time goes.
-import { byId, h, keep, mark, markAs, outcomeMarks, say, set, svg } from "./dom.js";
+import { byId, h, keep, mark, markAs, outcomeMark, say, set, svg } from "./dom.js";
 import { count, date, seconds } from "./format.js";
 import { keyOf, why } from "./run.js";
 import { tip } from "./tip.js";
-import { nice, stages } from "./waterfall.js";
+import { drawnAs, nice, stages } from "./waterfall.js";
 
 const slots = 50; // runs that fit: as many as devloop keeps
 const height = 190;
@@ -18,7 +18,7 @@ let choose = () => {};
 
 byId("legend").append(
   ...stages.map((stage) => h("li", {}, h("span", { class: `swatch s-${stage}` }), stage)),
-  ...inks.slice(1).map((outcome) => h("li", { class: outcome }, mark(outcomeMarks[outcome]), outcome)));
+  ...inks.slice(1).map((outcome) => h("li", { class: outcome }, mark(outcomeMark(outcome)), outcome)));
 
 // onChoose says whom to tell which run was chosen.
 export function onChoose(tell) {
@@ -43,7 +43,7 @@ new ResizeObserver(() => draw()).observe(box);
 
 // parts are the stages of a run, shrunk to its length: stages overlap.
 function parts(run) {
-  const known = (run.stages ?? []).filter((stage) => stage.seconds > 0);
+  const known = run.stages.filter((stage) => stage.seconds > 0);
   const sum = known.reduce((n, stage) => n + stage.seconds, 0);
   const by = sum > run.seconds ? run.seconds / sum : 1;
   const list = known.map((stage) => ({ name: stage.name, seconds: stage.seconds * by }));
@@ -98,7 +98,7 @@ function bar(run, x, slot, gap, y, end) {
   let from = 0;
   for (const part of parts(run)) {
     const to = from + part.seconds * scale;
-    node.append(svg("rect", { x: x + gap / 2, y: y(to), width: wide, height: Math.max(0, y(from) - y(to)), class: `part s-${part.name}` }));
+    node.append(svg("rect", { x: x + gap / 2, y: y(to), width: wide, height: Math.max(0, y(from) - y(to)), class: `part s-${drawnAs(part.name)}` }));
     from = to;
   }
   if (run.seconds > end) {
@@ -107,7 +107,7 @@ function bar(run, x, slot, gap, y, end) {
   }
   if (run.outcome !== "succeeded") {
     const size = Math.min(12, Math.max(7, wide));
-    const sign = mark(outcomeMarks[run.outcome]);
+    const sign = mark(outcomeMark(run.outcome));
     for (const [name, value] of Object.entries({ x: x + (slot - size) / 2, y: y(run.seconds) - size - 4, width: size, height: size })) {
       sign.setAttribute(name, value);
     }
@@ -118,7 +118,7 @@ function bar(run, x, slot, gap, y, end) {
   tip(node, () => ({
     title: `Run ${run.number}`,
     rows: [["outcome", run.outcome], ["why", why(run)], ["started", date(run.started)], ["took", `${run.seconds.toFixed(3)} s`],
-      ...(run.stages ?? []).map((stage) => [stage.name, `${stage.seconds.toFixed(3)} s`]), ["error", run.error]],
+      ...run.stages.map((stage) => [stage.name, `${stage.seconds.toFixed(3)} s`]), ["error", run.error]],
   }));
   return node;
 }
@@ -147,12 +147,12 @@ function list() {
   keep(body, [...runs].reverse(), keyOf, (run) => {
     const sign = h("span");
     const outcome = h("td", { class: `outcome ${run.outcome}` }, sign, run.outcome);
-    markAs(sign, outcomeMarks[run.outcome]);
+    markAs(sign, outcomeMark(run.outcome));
     const pick = h("button", { class: "plain" }, `Run ${run.number}`);
     pick.addEventListener("click", () => choose(run));
     return h("tr", {}, h("th", { scope: "row" }, pick), h("td", {}, date(run.started)), h("td", {}, why(run)), outcome,
       h("td", { class: "number" }, seconds(run.seconds)),
-      h("td", { class: "quiet" }, (run.stages ?? []).map((stage) => `${stage.name} ${seconds(stage.seconds)}`).join(", ")));
+      h("td", { class: "quiet" }, run.stages.map((stage) => `${stage.name} ${seconds(stage.seconds)}`).join(", ")));
   }, (node, run) => set(node, "aria-current", keyOf(run) === chosen));
 }
 
@@ -170,7 +170,7 @@ function medians() {
   if (good.length === 0) {
     return;
   }
-  const rows = stages.map((stage) => ({ stage, median: median(good.map((run) => run.stages?.find((s) => s.name === stage)?.seconds ?? 0)) }));
+  const rows = stages.map((stage) => ({ stage, median: median(good.map((run) => run.stages.find((s) => s.name === stage)?.seconds ?? 0)) }));
   const longest = Math.max(...rows.map((row) => row.median), 0.001);
   rows.push({ stage: "all of it", median: median(good.map((run) => run.seconds)), whole: true });
   keep(byId("medians").tBodies[0], rows, (row) => row.stage, (row) => {

@@ -66,6 +66,7 @@ export function keep(parent, items, keyOf, make, update) {
 }
 
 const marks = {
+  __proto__: null, // so that no word but these is in it
   // Each outcome and health has a shape of its own: nobody has to tell colours apart.
   good: ["circle", "M4.6 8.3 7 10.6 11.5 5.6"],
   bad: ["square", "M5.2 5.2l5.6 5.6M10.8 5.2l-5.6 5.6"],
@@ -84,10 +85,11 @@ const shapes = {
   hollow: () => svg("circle", { cx: 8, cy: 8, r: 6.6, class: "outline" }),
 };
 
-// mark draws one of the marks.
+// mark draws one of the marks, and an idle one for what is none.
 export function mark(kind) {
-  const [shape, sign] = marks[kind];
-  const drawing = svg("svg", { class: `sign ${kind}`, viewBox: "0 0 16 16", "aria-hidden": "true", focusable: "false" }, shapes[shape]());
+  const name = kind in marks ? kind : "idle";
+  const [shape, sign] = marks[name];
+  const drawing = svg("svg", { class: `sign ${name}`, viewBox: "0 0 16 16", "aria-hidden": "true", focusable: "false" }, shapes[shape]());
   if (sign) {
     drawing.append(svg("path", { d: sign, class: shape === "hollow" ? "inner" : "cut" }));
   }
@@ -102,5 +104,7 @@ export function markAs(node, kind) {
   }
 }
 
-// outcomeMarks are the marks of outcomes.
-export const outcomeMarks = { running: "busy", succeeded: "good", failed: "bad", superseded: "passed", interrupted: "end" };
+const outcomeMarks = { __proto__: null, running: "busy", succeeded: "good", failed: "bad", superseded: "passed", interrupted: "end" };
+
+// outcomeMark is the mark of an outcome; runs of another devloop may have outcomes that this one does not know.
+export const outcomeMark = (outcome) => outcomeMarks[outcome] ?? "idle";

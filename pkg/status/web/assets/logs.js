@@ -6,7 +6,7 @@ import { bytes, clock, count, middle, seconds } from "./format.js";
 const most = 5000; // lines that are kept
 const chunk = 250; // lines that come and go together
 const tints = 8;
-const levels = { debug: 0, info: 1, warn: 2, error: 3 };
+const levels = { __proto__: null, debug: 0, info: 1, warn: 2, error: 3 };
 const stored = "devloop-log-filters"; // of this tab: they outlive a reload
 
 const view = byId("log");
@@ -208,7 +208,7 @@ function marked(text, at, line) {
 
 function matches(line) {
   const wanted = source.value;
-  return levels[line.level] >= levels[level.value]
+  return (levels[line.level] ?? levels.info) >= (levels[level.value] ?? levels.debug)
     && (wanted === "" || wanted === line.source || wanted === "stage:" && line.source.startsWith("stage:") || wanted === "pod:" && line.source.startsWith("pod:"))
     && (!pattern || line.text.search(pattern) >= 0);
 }
@@ -281,13 +281,22 @@ newest.addEventListener("click", () => {
   view.focus({ preventScroll: true });
 });
 
-const [text, from, least] = JSON.parse(sessionStorage.getItem(stored) ?? "[]");
+// before returns the filters of before a reload. Whoever had this port before may have left anything in their place.
+function before() {
+  try {
+    return JSON.parse(sessionStorage.getItem(stored) ?? "[]").map(String);
+  } catch {
+    return [];
+  }
+}
+
+const [text = "", from = "", least = ""] = before();
 if (text || from || least) {
   search.value = text;
   if (from && !groups.some(([, value]) => value === from)) {
     remember(from);
   }
   source.value = from;
-  level.value = least;
+  level.value = least in levels ? least : "debug";
   pattern = patternOf(text);
 }

@@ -1,15 +1,29 @@
 // The run that is looked at: the current one, or one that was chosen in the chart.
-import { byId, markAs, outcomeMarks, say } from "./dom.js";
+import { byId, markAs, outcomeMark, say } from "./dom.js";
 import { bytes, date, seconds } from "./format.js";
 import { now } from "./stream.js";
 import * as waterfall from "./waterfall.js";
 
 const outcome = byId("run-outcome");
-const word = { running: "under way" };
+const word = { __proto__: null, running: "under way" };
 let shown = null;
 
 // keyOf tells runs apart: their numbers begin anew with each devloop.
 export const keyOf = (run) => `${run.started} ${run.number}`;
+
+const figure = (n) => (Number.isFinite(n) && n >= 0 ? n : 0);
+const text = (value) => (typeof value === "string" ? value : "");
+const list = (value) => (Array.isArray(value) ? value.filter((item) => item && typeof item === "object") : []);
+
+// whole is a run as all parts of the page may take it: those of earlier processes were written by another devloop, older or newer.
+export const whole = (run) => ({
+  ...run, outcome: text(run.outcome) || "unknown", seconds: figure(run.seconds), bytes: figure(run.bytes),
+  why: text(run.why), files: text(run.files), error: text(run.error), hint: text(run.hint), output: text(run.output),
+  stages: list(run.stages).map((stage) => ({ name: text(stage.name), seconds: figure(stage.seconds) })),
+  spans: list(run.spans).map((span) => ({
+    ...span, stage: text(span.stage), name: text(span.name), about: text(span.about), outcome: text(span.outcome) || "unknown", seconds: figure(span.seconds), bytes: figure(span.bytes),
+  })),
+});
 
 // why says what a run was for.
 export const why = (run) => (run.why === "change" && run.files ? run.files : run.why) || "";
@@ -36,7 +50,7 @@ function badge(name) {
   }
   outcome.dataset.name = name;
   const sign = document.createElement("span");
-  markAs(sign, outcomeMarks[name] ?? "idle");
+  markAs(sign, outcomeMark(name));
   outcome.replaceChildren(sign, word[name] ?? name);
 }
 

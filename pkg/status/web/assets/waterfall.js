@@ -6,6 +6,9 @@ import { tip } from "./tip.js";
 
 export const stages = ["settle", "hash", "build", "load", "verify", "helm", "rollout", "answer", "proof"];
 
+// drawnAs is the stage whose colour something has: other for those of another devloop that this one does not have.
+export const drawnAs = (stage) => (stages.includes(stage) ? stage : "other");
+
 const fewMinor = 8; // more rows of no interest than that are not shown until they are asked for
 
 const table = byId("waterfall");
@@ -54,7 +57,7 @@ export function show(run) {
   const live = run.outcome === "running";
   const sinceStart = (now() - start) / 1000;
   const rows = spans.map((span) => {
-    const from = Math.max(0, (Date.parse(span.started) - start) / 1000);
+    const from = Math.max(0, (Date.parse(span.started) - start) / 1000 || 0);
     return { ...span, from, took: span.outcome === "running" ? Math.max(0, sinceStart - from) : span.seconds };
   });
   const end = Math.max(live ? nice(sinceStart) : run.seconds, ...rows.map((row) => row.from + row.took), 0.001);
@@ -66,7 +69,7 @@ export function show(run) {
   say(more, all ? `Hide the ${many} cached and short steps` : `Show ${many} cached and short steps`);
   const wanted = more.hidden || all ? rows : rows.filter((row) => !minor(row));
 
-  const groups = stages.map((stage) => ({ stage, rows: nested(wanted.filter((row) => row.stage === stage)) })).filter((group) => group.rows.length > 0);
+  const groups = [...stages, "other"].map((stage) => ({ stage, rows: nested(wanted.filter((row) => drawnAs(row.stage) === stage)) })).filter((group) => group.rows.length > 0);
   keep(table, groups, (group) => group.stage, (group) => h("tbody", { class: `s-${group.stage}` }), (body, group) => {
     keep(body, group.rows, (row) => `${row.name} ${row.about} ${row.started}`, make, (node, row) => update(node, row, end));
     for (const node of body.rows) {
@@ -75,8 +78,9 @@ export function show(run) {
       say(node.parts.stage, first ? group.stage : "");
     }
   });
-  if (!table.querySelector("tbody tr[tabindex='0']")) {
-    table.querySelector("tbody tr").tabIndex = 0;
+  const top = table.querySelector("tbody tr");
+  if (top && !table.querySelector("tbody tr[tabindex='0']")) { // there is none while all are of no interest
+    top.tabIndex = 0;
   }
 }
 
