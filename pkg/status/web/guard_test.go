@@ -46,8 +46,17 @@ func visitor(t *testing.T) *http.Client {
 	return client
 }
 
-// fetch returns an answer, and its text.
-func fetch(t *testing.T, client *http.Client, method, url string, headers ...string) (*http.Response, string) {
+// reply is an answer that was read.
+type reply struct {
+	code    int
+	text    string
+	at      string // where redirects led to
+	last    bool   // of its connection
+	header  http.Header
+	cookies []*http.Cookie
+}
+
+func fetch(t *testing.T, client *http.Client, method, url string, headers ...string) reply {
 	t.Helper()
 	r, err := http.NewRequest(method, url, nil)
 	if err != nil {
@@ -65,7 +74,7 @@ func fetch(t *testing.T, client *http.Client, method, url string, headers ...str
 	if err != nil {
 		t.Fatal(err)
 	}
-	return response, string(body)
+	return reply{response.StatusCode, string(body), response.Request.URL.String(), response.Close, response.Header, response.Cookies()}
 }
 
 func TestStrangerIsNotLetIn(t *testing.T) {
@@ -87,14 +96,14 @@ func TestStrangerIsNotLetIn(t *testing.T) {
 	} {
 		for _, path := range []string{"/", "/?token=", "/?token=x", "/index.html", "/app.js", "/api/state", "/api/stream", "/api/events", "/api/events?follow=1",
 			"/api/state?token=" + site.Token(), site.path, site.path + "api/state", site.path + "metrics", "/nothing"} {
-			response, text := fetch(t, visitor(t), "GET", server.URL+path, client.headers...)
-			if response.StatusCode != 403 || text != howToGetIn+"\n" || !response.Close || len(response.Cookies()) > 0 {
-				t.Errorf("with %s, %s: %s, %q, cookies %v", client.name, path, response.Status, text, response.Cookies())
+			got := fetch(t, visitor(t), "GET", server.URL+path, client.headers...)
+			if got.code != 403 || got.text != howToGetIn+"\n" || !got.last || len(got.cookies) > 0 {
+				t.Errorf("with %s, %s: %d, %q, cookies %v", client.name, path, got.code, got.text, got.cookies)
 			}
 		}
 		for _, path := range []string{"/api/rebuild", "/api/pause", "/api/resume", site.path + "api/rebuild"} {
-			if response, _ := fetch(t, visitor(t), "POST", server.URL+path, client.headers...); response.StatusCode != 403 {
-				t.Errorf("with %s, POST %s: %s", client.name, path, response.Status)
+			if got := fetch(t, visitor(t), "POST", server.URL+path, client.headers...); got.code != 403 {
+				t.Errorf("with %s, POST %s: %d", client.name, path, got.code)
 			}
 		}
 	}
@@ -117,31 +126,31 @@ func TestAddressOfTheLogLetsIn(t *testing.T) {
 	}
 	once := visitor(t)
 	once.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	response, _ := fetch(t, once, "GET", address)
-	cookies := response.Cookies()
-	if response.StatusCode != 303 || len(cookies) != 1 || response.Header.Get("Cache-Control") != "no-store" || response.Header.Get("Referrer-Policy") != "no-referrer" {
-		t.Fatalf("%s, %v", response.Status, response.Header)
+	got := fetch(t, once, "GET", address)
+	cookies := got.cookies
+	if got.code != 303 || len(cookies) != 1 || got.header.Get("Cache-Control") != "no-store" || got.header.Get("Referrer-Policy") != "no-referrer" {
+		t.Fatalf("%d, %v", got.code, got.header)
 	}
 	if c := cookies[0]; !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Path != site.path || c.Domain != "" || c.Name != "devloop-"+portOf(server) || c.MaxAge != 0 {
 		t.Errorf("the cookie is %s", c)
 	}
 
 	client := visitor(t)
-	response, text := fetch(t, client, "GET", address)
-	page := response.Request.URL.String()
-	if response.StatusCode != 200 || !strings.Contains(text, "<title>devloop</title>") || strings.Contains(page, site.Token()) || strings.Contains(text, site.Token()) {
-		t.Errorf("%s at %s:\n%s", response.Status, page, text)
+	got = fetch(t, client, "GET", address)
+	page := got.at
+	if got.code != 200 || !strings.Contains(got.text, "<title>devloop</title>") || strings.Contains(page, site.Token()) || strings.Contains(got.text, site.Token()) {
+		t.Errorf("%d at %s:\n%s", got.code, page, got.text)
 	}
 	for _, path := range []string{"app.js", "style.css", "api/state", "api/events", "metrics"} {
-		if response, _ := fetch(t, client, "GET", page+path); response.StatusCode != 200 {
-			t.Errorf("%s: %s", path, response.Status)
+		if got := fetch(t, client, "GET", page+path); got.code != 200 {
+			t.Errorf("%s: %d", path, got.code)
 		}
 	}
-	if response, text := fetch(t, client, "POST", page+"api/rebuild"); response.StatusCode != 403 || !strings.Contains(text, actHeader) {
-		t.Errorf("a POST that a form could make: %s %s", response.Status, text)
+	if got := fetch(t, client, "POST", page+"api/rebuild"); got.code != 403 || !strings.Contains(got.text, actHeader) {
+		t.Errorf("a POST that a form could make: %d %s", got.code, got.text)
 	}
-	if response, _ := fetch(t, client, "POST", page+"api/rebuild", actHeader, "1"); response.StatusCode != 204 || len(*asked) != 1 {
-		t.Errorf("%s, asked for %v", response.Status, *asked)
+	if got := fetch(t, client, "POST", page+"api/rebuild", actHeader, "1"); got.code != 204 || len(*asked) != 1 {
+		t.Errorf("%d, asked for %v", got.code, *asked)
 	}
 
 	// A server of somebody else at another port of this host gets none of it.
@@ -172,20 +181,20 @@ func TestRestartedDevloop(t *testing.T) {
 	first, _, _ := testSite(t)
 	server := serve(t, first, "")
 	client, at := visitor(t), server.Listener.Addr().String()
-	response, _ := fetch(t, client, "GET", first.Address(at).String())
-	page := response.Request.URL.String()
+	got := fetch(t, client, "GET", first.Address(at).String())
+	page := got.at
 	client.CloseIdleConnections()
 	server.Close()
 
 	second, _, _ := testSite(t)
 	serve(t, second, at)
 	for _, path := range []string{"", "api/state", "api/stream"} {
-		if response, text := fetch(t, client, "GET", page+path); response.StatusCode != 403 || text != howToGetIn+"\n" {
-			t.Errorf("/%s: %s %s", path, response.Status, text)
+		if got := fetch(t, client, "GET", page+path); got.code != 403 || got.text != howToGetIn+"\n" {
+			t.Errorf("/%s: %d %s", path, got.code, got.text)
 		}
 	}
-	if response, text := fetch(t, client, "GET", second.Address(at).String()); response.StatusCode != 200 || !strings.Contains(text, "<title>devloop</title>") {
-		t.Errorf("its own address: %s %s", response.Status, text)
+	if got := fetch(t, client, "GET", second.Address(at).String()); got.code != 200 || !strings.Contains(got.text, "<title>devloop</title>") {
+		t.Errorf("its own address: %d %s", got.code, got.text)
 	}
 }
 
@@ -201,24 +210,24 @@ func TestMetricsTellStrangersNoNames(t *testing.T) {
 	ready("service shop/web", "127.0.0.1:8001")
 	ready("service shop/db", "127.0.0.1:5432")
 	server := serve(t, site, "")
-	response, text := fetch(t, visitor(t), "GET", server.URL+"/metrics")
+	got := fetch(t, visitor(t), "GET", server.URL+"/metrics")
 	for _, want := range []string{`devloop_runs_total{outcome="succeeded"} 0`, "devloop_healthy 0",
 		`devloop_forward_state{local="127.0.0.1:8001",state="ready",target=""} 1`, `devloop_forward_connections{kind="open",local="127.0.0.1:5432",target=""} 0`} {
-		if response.StatusCode != 200 || !strings.Contains(text, want+"\n") {
-			t.Errorf("%s: no %s in\n%s", response.Status, want, text)
+		if got.code != 200 || !strings.Contains(got.text, want+"\n") {
+			t.Errorf("%d: no %s in\n%s", got.code, want, got.text)
 		}
 	}
 	for _, name := range []string{"shop", "web", "service"} {
-		if strings.Contains(text, name) {
-			t.Errorf("a stranger is told %s:\n%s", name, text)
+		if strings.Contains(got.text, name) {
+			t.Errorf("a stranger is told %s:\n%s", name, got.text)
 		}
 	}
-	response, text = fetch(t, visitor(t), "GET", server.URL+"/metrics", "Authorization", "Bearer "+site.Token())
-	if want := `devloop_forward_state{local="127.0.0.1:8001",state="ready",target="service shop/web"} 1`; response.StatusCode != 200 || !strings.Contains(text, want+"\n") {
-		t.Errorf("%s: no %s in\n%s", response.Status, want, text)
+	got = fetch(t, visitor(t), "GET", server.URL+"/metrics", "Authorization", "Bearer "+site.Token())
+	if want := `devloop_forward_state{local="127.0.0.1:8001",state="ready",target="service shop/web"} 1`; got.code != 200 || !strings.Contains(got.text, want+"\n") {
+		t.Errorf("%d: no %s in\n%s", got.code, want, got.text)
 	}
-	if response, _ := fetch(t, visitor(t), "POST", server.URL+"/metrics"); response.StatusCode != 403 {
-		t.Errorf("POST: %s", response.Status)
+	if got := fetch(t, visitor(t), "POST", server.URL+"/metrics"); got.code != 403 {
+		t.Errorf("POST: %d", got.code)
 	}
 }
 
@@ -246,13 +255,13 @@ func TestBodies(t *testing.T) {
 		}
 	}
 
-	stream := follow(t, site, server, "/api/events?follow=1")
+	_, stream := follow(t, site, server, "/api/events?follow=1")
 	for n := 1; n <= 10; n++ {
 		<-time.After(50 * time.Millisecond)
 		note(board, strconv.Itoa(n))
 		for text := ""; !strings.Contains(text, "\"msg\":\""+strconv.Itoa(n)+"\""); {
 			part := make([]byte, 4<<10)
-			read, err := stream.Body.Read(part)
+			read, err := stream.Read(part)
 			if text += string(part[:read]); err != nil {
 				t.Fatalf("the stream ended before line %d: %v", n, err)
 			}

@@ -259,13 +259,13 @@ func TestPanicInAHandler(t *testing.T) {
 	server.Start()
 	t.Cleanup(server.Close)
 	for _, test := range []struct{ method, path string }{{"GET", "/api/ask/broken"}, {"POST", "/api/rebuild"}} {
-		response, text := fetch(t, visitor(t), test.method, server.URL+test.path)
-		if response.StatusCode != 500 || !strings.Contains(text, "oh no") || !strings.Contains(text, "please report it") {
-			t.Errorf("%s: %s %s", test.path, response.Status, text)
+		got := fetch(t, visitor(t), test.method, server.URL+test.path)
+		if got.code != 500 || !strings.Contains(got.text, "oh no") || !strings.Contains(got.text, "please report it") {
+			t.Errorf("%s: %d %s", test.path, got.code, got.text)
 		}
 	}
-	if response, _ := fetch(t, visitor(t), "GET", server.URL+"/api/state"); response.StatusCode != 200 {
-		t.Errorf("afterwards: %s", response.Status)
+	if got := fetch(t, visitor(t), "GET", server.URL+"/api/state"); got.code != 200 {
+		t.Errorf("afterwards: %d", got.code)
 	}
 	warned := 0
 	lines, _ := board.Lines(0, 100)
