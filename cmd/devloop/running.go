@@ -147,7 +147,7 @@ func (r *running) read(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = body.Close() }() // only read
-	return json.NewDecoder(io.LimitReader(body, answerLength)).Decode(&r.state)
+	return json.NewDecoder(io.LimitReader(body, stateLength)).Decode(&r.state)
 }
 
 // ask has that devloop answer one of its questions.
@@ -157,7 +157,7 @@ func (r *running) ask(ctx context.Context, question string, answer any) error {
 		return err
 	}
 	defer func() { _ = body.Close() }() // only read
-	return json.NewDecoder(io.LimitReader(body, answerLength)).Decode(answer)
+	return json.NewDecoder(io.LimitReader(body, stateLength)).Decode(answer)
 }
 
 // follow is events for lines behind one that come, until that devloop or ctx ends. Who is long in reading, as the user of a pager is, goes on where
@@ -174,8 +174,8 @@ func (r *running) follow(ctx context.Context, query url.Values, last string, sho
 	}
 }
 
-// answerLength is how long an answer may be, in bytes: a State has fifty runs with hundreds of bars.
-const answerLength = 256 << 20
+// stateLength is how long an answer may be, in bytes: a State has fifty runs with hundreds of bars.
+const stateLength = 256 << 20
 
 // eventLength is how long a line of the log may be, in bytes; errors quote a lot.
 const eventLength = 4 << 20
