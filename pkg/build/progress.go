@@ -184,8 +184,12 @@ func createLog(folder string, input Input) (*os.File, error) {
 	if err := pruneLogs(folder); err != nil {
 		return nil, err
 	}
-	file := strings.ReplaceAll(input.Name, "/", "_") + "-" + input.Tag.TagStr() + ".log"
-	return os.OpenFile(filepath.Join(folder, file), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600) // others need not read what a build says
+	file := filepath.Join(folder, strings.ReplaceAll(input.Name, "/", "_")+"-"+input.Tag.TagStr()+".log")
+	// Another devloop may be writing to a file of that name, for another cluster: it keeps the one that it has.
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600) // others need not read what a build says
 }
 
 func pruneLogs(folder string) error {
