@@ -211,13 +211,21 @@ func (d *doctor) lookAtCluster(ctx context.Context) (string, error) {
 		return "", err
 	}
 	grounds, err := d.options.consent().grounds(ctx, target, cluster, origin, folder)
-	if errors.As(err, new(*kube.NotLocalError)) { // devloop asks before it writes to it
-		return seen, warning{err}
-	}
-	if err != nil {
+	switch {
+	case err == nil:
+		seen += ", " + grounds.String()
+	case errors.As(err, new(*kube.NotLocalError)): // devloop asks before it writes to it
+		err = warning{err}
+	default:
 		return "", err
 	}
-	return seen + ", " + grounds.String(), nil
+	if d.nodes != nil {
+		known := func(ctx context.Context) ([]string, error) { return kube.BootIDs(ctx, cluster.Client.CoreV1().Nodes()) }
+		if other := d.nodes.Verify(ctx, known); other != nil {
+			err = errors.Join(err, warning{other})
+		}
+	}
+	return seen, err
 }
 
 func (d *doctor) lookAtNodes(ctx context.Context) (string, error) {

@@ -59,7 +59,10 @@ and in another terminal: devloop status.
 
 Every flag can be given by the environment, too: --log-format is DEVLOOP_LOG_FORMAT.
 
-Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop is missing, 130 interrupted.`,
+A cluster that is not known to be on this machine is written to only if you allow it: --allow-context, ~/.config/devloop/config.yaml, or
+your answer when devloop asks.
+
+Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop is missing or the cluster is not allowed, 130 interrupted.`,
 		Example: `  devloop                            # in a folder with a devloop.yaml, or a skaffold.yaml
   devloop --cleanup=false            # leave everything running on exit
   devloop --profile ci --set forwards[0].local=9001

@@ -90,6 +90,9 @@ func (s *session) open(ctx context.Context, p *process) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := s.verifyNodes(ctx); err != nil {
+		return err
+	}
 	s.images = s.nodes
 	if c.Push != "" {
 		s.push = node.NewPush(c.PushPlain())
@@ -134,6 +137,18 @@ func (s *session) connect(ctx context.Context, p *process, c *config.Config) (ta
 	}
 	p.sink.For("devloop").Note(event.ClusterChosen, "context", target.Context, "server", target.Server, "why", grounds.String())
 	return target, nil
+}
+
+// verifyNodes forgets nodes that have only the context's name in common with the cluster: they would get images that its pods never find.
+func (s *session) verifyNodes(ctx context.Context) error {
+	err := s.nodes.Verify(ctx, func(ctx context.Context) ([]string, error) { return kube.BootIDs(ctx, s.cluster.Client.CoreV1().Nodes()) })
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		s.sink.For("node").Warn("the cluster's nodes are not known, images reach them by push only", err)
+	}
+	return nil
 }
 
 // findNodes finds the kube context, where it leads, and the nodes of its cluster.

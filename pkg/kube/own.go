@@ -103,9 +103,7 @@ func Own(ctx context.Context, t Target, served Grounds, nodes NodeLister) (Groun
 	if served != (Grounds{}) {
 		return served, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	list, err := nodes.List(ctx, metav1.ListOptions{Limit: mostNodes})
+	list, err := read(ctx, nodes)
 	const nobody = "neither minikube nor kind nor k3d serves this address here, and "
 	switch {
 	case err != nil:
@@ -128,6 +126,25 @@ func Own(ctx context.Context, t Target, served Grounds, nodes NodeLister) (Groun
 		return Grounds{BootID, "node " + list.Items[0].Name}, nil
 	}
 	return Grounds{BootID, fmt.Sprintf("all %d nodes", len(list.Items))}, nil
+}
+
+// BootIDs returns the IDs of the kernels that a cluster's nodes run on.
+func BootIDs(ctx context.Context, nodes NodeLister) ([]string, error) {
+	list, err := read(ctx, nodes)
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, len(list.Items))
+	for i, node := range list.Items {
+		ids[i] = strings.TrimSpace(node.Status.NodeInfo.BootID)
+	}
+	return ids, nil
+}
+
+func read(ctx context.Context, nodes NodeLister) (*corev1.NodeList, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	return nodes.List(ctx, metav1.ListOptions{Limit: mostNodes})
 }
 
 func (t Target) notLocal(why string, args ...any) error {

@@ -6,6 +6,8 @@ package node
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -26,6 +28,33 @@ type Origin struct {
 
 // Origin tells which tool of this machine serves the API server's address that Find was given.
 func (c *Cluster) Origin() Origin { return c.origin }
+
+// Verify makes sure that the nodes are those of the cluster that the context leads to. Where Origin
+// tells nothing, they were found by its name alone: they count only if each runs on one of the
+// kernels of the cluster, whose boot IDs kernels returns. Otherwise they are no longer known, as
+// those of another tool's cluster, and the error says why.
+func (c *Cluster) Verify(ctx context.Context, kernels func(context.Context) ([]string, error)) error {
+	if c.origin != (Origin{}) || len(c.nodes) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	known, err := kernels(ctx)
+	for _, n := range c.nodes {
+		var id string
+		if err == nil {
+			id, err = n.run(ctx, "cat", "/proc/sys/kernel/random/boot_id")
+		}
+		if err == nil && !slices.Contains(known, strings.TrimSpace(id)) {
+			err = fmt.Errorf("node %s does not belong to the cluster that kube context %q leads to", n.name, c.name)
+		}
+	}
+	if err != nil {
+		err = errors.Join(err, c.Close())
+		c.nodes, c.start = nil, ""
+	}
+	return err
+}
 
 // Ports of API servers within their nodes.
 const (

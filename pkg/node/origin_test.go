@@ -2,11 +2,13 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
+	"os"
 	"strings"
 	"testing"
 
@@ -183,5 +185,40 @@ func TestOriginIsAContainerOfKindOrK3d(t *testing.T) {
 	elsewhere := clientOf(t, "tcp://"+serveTCP(t, here))
 	if found, err := Find(t.Context(), "kind-dev", "https://127.0.0.1:40001", elsewhere); err != nil || found.Origin() != (Origin{}) || len(found.nodes) == 0 {
 		t.Errorf("a daemon by TCP: %+v, %v", found, err)
+	}
+}
+
+// Nodes of a context's name are no nodes of the cluster that it leads to, unless they run on its kernels.
+func TestNodesOfTheNameAlone(t *testing.T) {
+	content, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		t.Skip("this system has no boot ID")
+	}
+	here := strings.TrimSpace(string(content))
+	home(t, map[string]string{"profiles/here/config.json": `{"Driver": "none", "KubernetesConfig": {"ContainerRuntime": "docker"}, "Nodes": [{"IP": "192.0.2.77"}]}`,
+		"profiles/vm/config.json": vmProfile, "machines/vm/config.json": vmMachine})
+	for name, test := range map[string]struct {
+		context, server string
+		kernels         []string
+		problem         error
+		nodes           int
+		says            string
+	}{
+		"its own":             {context: "here", server: "https://127.0.0.1:47101", kernels: []string{"another", here}, nodes: 1},
+		"another's":           {context: "here", server: "https://127.0.0.1:47101", kernels: []string{"another"}, says: `node here does not belong to the cluster that kube context "here" leads to`},
+		"it may not be asked": {context: "here", server: "https://127.0.0.1:47101", problem: errors.New("forbidden"), says: "forbidden"},
+		"by the address":      {context: "vm", server: "https://192.168.39.7:8443", problem: errors.New("it is not asked"), nodes: 1},
+		"none":                {context: "prod", server: "https://127.0.0.1:47101", problem: errors.New("it is not asked")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cluster, err := Find(t.Context(), test.context, test.server, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = cluster.Verify(t.Context(), func(context.Context) ([]string, error) { return test.kernels, test.problem })
+			if (err == nil) != (test.says == "") || err != nil && err.Error() != test.says || len(cluster.nodes) != test.nodes {
+				t.Errorf("%v, %d nodes", err, len(cluster.nodes))
+			}
+		})
 	}
 }

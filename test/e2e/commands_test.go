@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 func TestCommands(t *testing.T) {
@@ -63,9 +65,17 @@ func TestCommands(t *testing.T) {
 
 	step(t, "run deploys, says so in JSON, and ends", func(t *testing.T) {
 		_, log := p.call(t, 0, "run", "--log-format", "json")
-		last := map[string]any{}
+		var first, last map[string]any
 		for line := range strings.Lines(log) {
+			last = map[string]any{}
 			must(t, json.Unmarshal([]byte(line), &last))
+			if first == nil {
+				first = last
+			}
+		}
+		if fields, ok := first["fields"].(map[string]any); !ok || first["msg"] != event.ClusterChosen ||
+			fields["context"] != node || fields["why"] != "the minikube profile "+node {
+			t.Errorf("the first line is %v", first)
 		}
 		if last["stage"] != "loop" || last["phase"] != "succeeded" || last["run"] != 1.0 {
 			t.Errorf("the last line is %v", last)

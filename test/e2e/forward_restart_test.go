@@ -21,6 +21,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 // published is a local port of the API server.
@@ -135,6 +137,7 @@ func restartedElsewhere(t *testing.T, w *web) {
 	newToken, _ := administrator(t, w.cluster, p.name+"-after")
 	write(first, oldToken)
 	d := p.start(t)
+	d.await(t, 0, on(event.ClusterChosen).with("why", "this machine's kernel")) // no address of the profile
 	d.await(t, 0, ready)
 
 	l := startLoad(t, clients, local(p.port), "/")
