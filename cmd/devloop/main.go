@@ -17,11 +17,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/watch"
 )
 
 func main() {
+	serveRender()
 	signal.Ignore(syscall.SIGPIPE) // who reads the log may end first: that must not cut the clean-up short
 	o := &options{printer: newPrinter(os.Stderr)}
 	err := execute(o)
@@ -33,6 +35,13 @@ func main() {
 		_ = o.printer.file.close() // all is written, or cannot be
 	}
 	os.Exit(code)
+}
+
+// serveRender is all that a process does which devloop has started to render templates.
+func serveRender() {
+	if len(os.Args) == 2 && os.Args[1] == deploy.RenderArgument {
+		os.Exit(deploy.ServeRender(os.Stdin, os.Stdout))
+	}
 }
 
 // execute runs the command line. A panic is an error like any other; -v shows where it was.

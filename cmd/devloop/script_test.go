@@ -13,6 +13,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	serveRender()
 	testscript.Main(m, map[string]func(){"devloop": main})
 }
 

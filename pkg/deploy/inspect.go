@@ -7,7 +7,6 @@ import (
 	"fmt"
 
 	"helm.sh/helm/v3/pkg/chartutil"
-	"helm.sh/helm/v3/pkg/engine"
 	"helm.sh/helm/v3/pkg/releaseutil"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
@@ -38,12 +37,8 @@ func Inspect(ctx context.Context, folder, release, namespace string) (ChartInfo,
 	if info.Library {
 		return info, nil
 	}
-	values, err := chartutil.ToRenderValues(loaded, nil, chartutil.ReleaseOptions{Name: release, Namespace: namespace, IsInstall: true}, chartutil.DefaultCapabilities)
-	if err != nil {
-		info.Err = err
-		return info, nil
-	}
-	files, err := engine.Render(loaded, values)
+	options := chartutil.ReleaseOptions{Name: release, Namespace: namespace, IsInstall: true}
+	files, err := renderTemplates(ctx, loaded, nil, options, chartutil.DefaultCapabilities, nil)
 	if err != nil {
 		info.Err = err
 		return info, nil

@@ -17,7 +17,6 @@ import (
 
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chartutil"
-	"helm.sh/helm/v3/pkg/engine"
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/releaseutil"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -178,15 +177,20 @@ func (d *Deployer) render(ctx context.Context, want *desired, last revision) (re
 	if err := d.hideValues(want.Release, merged); err != nil {
 		return rendered{}, err
 	}
-	if err := chartutil.ValidateAgainstSchema(loaded, merged); err != nil {
-		return rendered{}, want.against(fmt.Errorf("release %s: its values: %w", want.ID(), err))
-	}
 	config, err := d.cluster.ToRESTConfig()
 	if err != nil {
 		return rendered{}, err
 	}
-	files, err := engine.New(config).Render(loaded, all)
-	if err != nil {
+	files, err := renderTemplates(ctx, loaded, values, options, capabilities, config)
+	var invalid errInvalid
+	switch {
+	case errors.As(err, &invalid):
+		return rendered{}, want.against(fmt.Errorf("release %s: its values: %w", want.ID(), invalid.error))
+	case ctx.Err() != nil:
+		return rendered{}, context.Cause(ctx)
+	case event.Hint(err) != "":
+		return rendered{}, fmt.Errorf("release %s: %w", want.ID(), err)
+	case err != nil:
 		return fail(want.inTemplate(err))
 	}
 	for name := range files {

@@ -1,0 +1,384 @@
+// Templates are rendered in a process of their own: one that counts without end, or calls itself, cannot be stopped in any other way, and
+// the second kind ends its process. That process has a deadline and a limit of memory, and asks the cluster through devloop.
+package deploy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/gob"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"helm.sh/helm/v3/pkg/chart"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+	"k8s.io/client-go/rest"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// RenderArgument is the only argument of a process that is to call ServeRender at once.
+const RenderArgument = "render-templates"
+
+const (
+	// renderTimeout is for the templates of one chart; those of large ones take a second.
+	renderTimeout = 30 * time.Second
+	// renderMemory is what they may use, in bytes, beyond what the process has at its start.
+	renderMemory = 1 << 30
+	// renderStack is how much of it may be a stack, in bytes: some thousand templates that call each other.
+	renderStack = 256 << 20
+	// maxRendered is the size of their output, in bytes; an object in a cluster has 1.5 MB at most.
+	maxRendered = 64 << 20
+	// lookupFile is the descriptor through which that process asks the API server.
+	lookupFile = 3
+)
+
+const hintEndless = "look for a template that calls itself (tpl, include) and for a long range (until, untilStep)"
+
+// renderRequest is what templates are rendered with.
+type renderRequest struct {
+	Chart        chartParts
+	Values       any // as sent
+	Options      chartutil.ReleaseOptions
+	Capabilities chartutil.Capabilities
+	Lookup       bool // the API server can be asked
+}
+
+// renderResult is what came of it.
+type renderResult struct {
+	Files   map[string]string // by the names of the templates
+	Error   string            // "" if all went well
+	Invalid bool              // the error is of values that a schema forbids
+}
+
+// chartParts is a chart without what its templates cannot see.
+type chartParts struct {
+	Metadata         []byte // JSON
+	Templates, Files []*chart.File
+	Values           any // as sent
+	Schema           []byte
+	Dependencies     []chartParts
+}
+
+// gob knows no nil in an interface, and takes an empty list for none.
+type (
+	sentNull struct{}
+	sentList struct{ Items []any }
+)
+
+func init() { //nolint:gochecknoinits // as gob has it
+	for _, value := range []any{sentNull{}, sentList{}, map[string]any{}, json.Number("")} {
+		gob.Register(value)
+	}
+}
+
+// sent makes values fit to be sent, received makes them what they were. JSON would make floats of whole numbers.
+func sent(value any) any {
+	switch value := value.(type) {
+	case nil:
+		return sentNull{}
+	case chartutil.Values:
+		return sent(map[string]any(value))
+	case map[string]any:
+		all := make(map[string]any, len(value))
+		for key, inner := range value {
+			all[key] = sent(inner)
+		}
+		return all
+	case []any:
+		all := sentList{make([]any, len(value))}
+		for i, inner := range value {
+			all.Items[i] = sent(inner)
+		}
+		return all
+	}
+	return value
+}
+
+func received(value any) any {
+	switch value := value.(type) {
+	case sentNull:
+		return nil
+	case map[string]any:
+		for key, inner := range value {
+			value[key] = received(inner)
+		}
+		return value
+	case sentList:
+		all := make([]any, len(value.Items))
+		for i, inner := range value.Items {
+			all[i] = received(inner)
+		}
+		return all
+	}
+	return value
+}
+
+func partsOf(c *chart.Chart) (chartParts, error) {
+	metadata, err := json.Marshal(c.Metadata)
+	if err != nil {
+		return chartParts{}, err
+	}
+	parts := chartParts{Metadata: metadata, Templates: c.Templates, Files: c.Files, Values: sent(c.Values), Schema: c.Schema}
+	for _, dependency := range c.Dependencies() {
+		below, err := partsOf(dependency)
+		if err != nil {
+			return chartParts{}, err
+		}
+		parts.Dependencies = append(parts.Dependencies, below)
+	}
+	return parts, nil
+}
+
+func (p chartParts) chart() (*chart.Chart, error) {
+	c := &chart.Chart{Metadata: &chart.Metadata{}, Templates: p.Templates, Files: p.Files, Schema: p.Schema}
+	c.Values, _ = received(p.Values).(map[string]any) // nil if there are none
+	if err := json.Unmarshal(p.Metadata, c.Metadata); err != nil {
+		return nil, err
+	}
+	for _, dependency := range p.Dependencies {
+		below, err := dependency.chart()
+		if err != nil {
+			return nil, err
+		}
+		c.AddDependency(below)
+	}
+	return c, nil
+}
+
+// errInvalid is of values that a chart's schema forbids.
+type errInvalid struct{ error }
+
+// renderTemplates checks the values against the chart's schema and renders its templates; cluster is what lookup asks, nil for nothing.
+func renderTemplates(ctx context.Context, loaded *chart.Chart, values map[string]any, options chartutil.ReleaseOptions,
+	capabilities *chartutil.Capabilities, cluster *rest.Config,
+) (map[string]string, error) {
+	parts, err := partsOf(loaded)
+	if err != nil {
+		return nil, err
+	}
+	request := renderRequest{parts, sent(values), options, *capabilities, cluster != nil}
+	result, err := request.process(ctx, renderTimeout, cluster)
+	switch {
+	case err != nil:
+		return nil, err
+	case result.Invalid:
+		return nil, errInvalid{errors.New(result.Error)}
+	case result.Error != "":
+		return nil, errors.New(result.Error)
+	}
+	return result.Files, nil
+}
+
+// process starts the process that renders, and ends it after timeout, or when ctx ends: then the error is its cause.
+func (r renderRequest) process(ctx context.Context, timeout time.Duration, cluster *rest.Config) (result renderResult, err error) {
+	var request bytes.Buffer
+	if err := gob.NewEncoder(&request).Encode(r); err != nil {
+		return result, fmt.Errorf("its values: %w", err)
+	}
+	late := fmt.Errorf("its templates are not rendered after %s", timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, late)
+	defer cancel()
+	self, err := executable()
+	if err != nil {
+		return result, err
+	}
+	cmd := exec.CommandContext(ctx, self, RenderArgument)
+	cmd.Args[0] = os.Args[0]
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl+C is devloop's
+	cmd.WaitDelay = time.Second
+	cmd.Stdin = &request
+	answer, said := &capped{room: 2 * maxRendered}, &capped{room: 1 << 20}
+	cmd.Stdout, cmd.Stderr = answer, said
+	if r.Lookup {
+		theirs, stop, err := serveLookups(ctx, cluster)
+		if err != nil {
+			return result, err
+		}
+		defer stop()
+		defer func() { _ = theirs.Close() }()
+		cmd.ExtraFiles = []*os.File{theirs}
+	}
+	err = cmd.Run()
+	if ctx.Err() != nil {
+		if cause := context.Cause(ctx); !errors.Is(cause, late) {
+			return result, cause
+		}
+		return result, event.WithHint(late, hintEndless)
+	}
+	if err != nil {
+		return result, renderFailure(err, said.content.String())
+	}
+	if err := gob.NewDecoder(&answer.content).Decode(&result); err != nil {
+		return result, fmt.Errorf("read its rendered templates: %w", err)
+	}
+	return result, nil
+}
+
+// renderFailure says why that process ended before it answered, by what Go's runtime says then.
+func renderFailure(err error, said string) error {
+	switch {
+	case strings.Contains(said, "stack exceeds"):
+		return event.WithHint(errors.New("its templates call each other, or themselves, without end"), hintEndless)
+	case strings.Contains(said, "out of memory"), strings.Contains(said, "cannot allocate memory"), strings.Contains(said, "failed to allocate"):
+		return event.WithHint(fmt.Errorf("its templates need more than %d MiB of memory", renderMemory>>20), hintEndless)
+	}
+	first, _, _ := strings.Cut(strings.TrimSpace(said), "\n")
+	return fmt.Errorf("render its templates: %w: %s", err, first)
+}
+
+// executable is this program, also when another one has been installed in its place meanwhile.
+func executable() (string, error) {
+	if runtime.GOOS == "linux" {
+		return "/proc/self/exe", nil
+	}
+	return os.Executable()
+}
+
+// capped keeps the first bytes that are written to it.
+type capped struct {
+	content bytes.Buffer
+	room    int
+}
+
+func (c *capped) Write(p []byte) (int, error) {
+	_, _ = c.content.Write(p[:min(len(p), c.room-c.content.Len())]) // which never fails
+	return len(p), nil
+}
+
+// serveLookups answers the questions of templates to the API server, by the connection that devloop has. They can only be read.
+func serveLookups(ctx context.Context, cluster *rest.Config) (theirs *os.File, stop func(), err error) {
+	transport, err := rest.TransportFor(cluster)
+	if err != nil {
+		return nil, nil, err
+	}
+	server, _, err := rest.DefaultServerUrlFor(cluster)
+	if err != nil {
+		return nil, nil, err
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a way for lookups: %w", err)
+	}
+	for _, descriptor := range pair {
+		unix.CloseOnExec(descriptor)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "lookups"), os.NewFile(uintptr(pair[1]), "lookups")
+	conn, err := net.FileConn(ours)
+	_ = ours.Close() // conn has its own
+	if err != nil {
+		_ = theirs.Close()
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for questions := bufio.NewReader(conn); ; {
+			r, err := http.ReadRequest(questions)
+			if err != nil {
+				return
+			}
+			r = r.WithContext(ctx)
+			r.URL.Scheme, r.URL.Host, r.RequestURI = server.Scheme, server.Host, ""
+			resp := refused(r, http.StatusMethodNotAllowed, "templates only read")
+			if r.Method == http.MethodGet {
+				if resp, err = transport.RoundTrip(r); err != nil {
+					resp = refused(r, http.StatusBadGateway, err.Error())
+				}
+			}
+			err = resp.Write(conn)
+			_ = resp.Body.Close() // only read
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return theirs, func() {
+		cancel()
+		_ = conn.Close()
+		<-done
+	}, nil
+}
+
+func refused(r *http.Request, status int, why string) *http.Response {
+	return &http.Response{
+		StatusCode: status, ProtoMajor: 1, ProtoMinor: 1, Request: r, Header: http.Header{"Content-Type": {"text/plain"}},
+		Body: io.NopCloser(strings.NewReader(why)), ContentLength: int64(len(why)),
+	}
+}
+
+// ServeRender is a process that renders: it reads what to render from in, writes what came of it to out, and returns the exit code. What
+// it cannot do within its limits ends it.
+func ServeRender(in io.Reader, out io.Writer) int {
+	debug.SetMaxStack(renderStack)
+	limit := unix.Rlimit{Cur: renderMemory, Max: renderMemory}
+	_ = unix.Setrlimit(unix.RLIMIT_DATA, &limit)           // where that is not heeded, the deadline is
+	time.AfterFunc(2*renderTimeout, func() { os.Exit(1) }) // devloop may have been killed
+	var request renderRequest
+	if err := gob.NewDecoder(in).Decode(&request); err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	result := renderResult{}
+	var err error
+	if result.Files, err = request.render(); err != nil {
+		result = renderResult{Error: err.Error(), Invalid: errors.As(err, new(errInvalid))}
+	}
+	if err := gob.NewEncoder(out).Encode(result); err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func (r renderRequest) render() (map[string]string, error) {
+	loaded, err := r.Chart.chart()
+	if err != nil {
+		return nil, err
+	}
+	values, _ := received(r.Values).(map[string]any) // nil if there are none
+	all, err := chartutil.ToRenderValuesWithSchemaValidation(loaded, values, r.Options, &r.Capabilities, true)
+	if err != nil {
+		return nil, err
+	}
+	merged, _ := all["Values"].(chartutil.Values) // which it always is
+	if err := chartutil.ValidateAgainstSchema(loaded, merged); err != nil {
+		return nil, errInvalid{err}
+	}
+	renderer := engine.Engine{}
+	if r.Lookup {
+		conn, err := net.FileConn(os.NewFile(lookupFile, "lookups"))
+		if err != nil {
+			return nil, err
+		}
+		renderer = engine.New(&rest.Config{Host: "http://cluster", Transport: &http.Transport{
+			MaxConnsPerHost: 1, DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+		}})
+	}
+	files, err := renderer.Render(loaded, all)
+	if err != nil {
+		return nil, err
+	}
+	size := 0
+	for _, text := range files {
+		size += len(text)
+	}
+	if size > maxRendered {
+		return nil, fmt.Errorf("its templates make %d MiB, and %d are the most", size>>20, maxRendered>>20)
+	}
+	return files, nil
+}
