@@ -169,11 +169,21 @@ func buildImage(ctx context.Context, builder *build.Builder, sink event.Sink, im
 	}
 }
 
-// cacheDir is where devloop keeps what it can get again: charts, image layers, what registries said.
+// cacheDir is where devloop keeps what it can get again: charts, image layers, what registries said. Nobody else can look into it, also not
+// into one that an earlier version made.
 func cacheDir() (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", event.WithHint(fmt.Errorf("find a folder for devloop's cache: %w", err), "set XDG_CACHE_HOME or HOME")
 	}
-	return filepath.Join(cache, "devloop"), nil
+	dir := filepath.Join(cache, "devloop")
+	err = os.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = os.Chmod(dir, 0o700)
+	}
+	if err != nil {
+		return "", event.WithHint(fmt.Errorf("make devloop's cache a folder of yours alone: %w", err),
+			"set XDG_CACHE_HOME to a folder that is yours, on a file system with permissions")
+	}
+	return dir, nil
 }

@@ -263,7 +263,7 @@ func (c *baseCache) inRegistry(ctx context.Context, ref string, platform ocispec
 		return last, false, nil
 	}
 	if content, err := json.Marshal(found); err == nil {
-		if err := errors.Join(os.MkdirAll(c.dir, 0o755), os.WriteFile(file, content, 0o644)); err != nil {
+		if err := errors.Join(os.MkdirAll(c.dir, 0o700), os.WriteFile(file, content, 0o600)); err != nil {
 			return nil, false, fmt.Errorf("remember base image %s: %w", ref, err)
 		}
 	}

@@ -178,7 +178,7 @@ const keepLogs = 20
 
 // createLog makes the file for a build's whole output, which the caller closes, and removes the oldest ones.
 func createLog(folder string, input Input) (*os.File, error) {
-	if err := os.MkdirAll(folder, 0o755); err != nil {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, err
 	}
 	if err := pruneLogs(folder); err != nil {
