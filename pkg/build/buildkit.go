@@ -162,7 +162,7 @@ type Registry interface {
 	Content() content.Store
 	Has(tag name.Tag) bool
 	// Name gives a manifest among the blobs a tag.
-	Name(ctx context.Context, digest string, tag name.Tag) error
+	Name(digest string, tag name.Tag) error
 	Prune(tag name.Tag) error
 }
 
@@ -199,8 +199,8 @@ func (*remoteEngine) built(_ context.Context, answer map[string]string) (string,
 	return manifestDigest(answer)
 }
 
-func (e *remoteEngine) name(ctx context.Context, id string, tag name.Tag) error {
-	return e.registry.Name(ctx, id, tag)
+func (e *remoteEngine) name(_ context.Context, id string, tag name.Tag) error {
+	return e.registry.Name(id, tag)
 }
 
 // drop has nothing to do: blobs that no image uses go with the next Prune.

@@ -3,7 +3,6 @@ package node
 
 import (
 	"archive/tar"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -20,7 +19,7 @@ import (
 const imageName = "io.containerd.image.name"
 
 // writeArchive writes the image as an OCI layout in a tar, named target, without the layers whose chain IDs are in unpacked.
-func (r *Registry) writeArchive(ctx context.Context, w io.Writer, tag name.Tag, target string, unpacked map[string]bool) error {
+func (r *Registry) writeArchive(w io.Writer, tag name.Tag, target string, unpacked map[string]bool) error {
 	raw, err := r.single(manifestKey{inside(tag), tag.TagStr()})
 	if err != nil {
 		return fmt.Errorf("image registry: %w", err)
@@ -29,7 +28,7 @@ func (r *Registry) writeArchive(ctx context.Context, w io.Writer, tag name.Tag, 
 	if err := json.Unmarshal(raw, &manifest); err != nil {
 		return fmt.Errorf("image registry: %s: %w", tag, err)
 	}
-	rawConfig, err := r.readBlob(ctx, manifest.Config.Digest)
+	rawConfig, err := r.readBlob(manifest.Config.Digest)
 	if err != nil {
 		return fmt.Errorf("image registry: %w", err)
 	}
@@ -66,15 +65,15 @@ func (r *Registry) writeArchive(ctx context.Context, w io.Writer, tag name.Tag, 
 		if i < len(chains) && unpacked[chains[i].String()] {
 			continue
 		}
-		if err := r.addBlob(ctx, out, layer); err != nil {
+		if err := r.addBlob(out, layer); err != nil {
 			return err
 		}
 	}
 	return out.Close()
 }
 
-func (r *Registry) addBlob(ctx context.Context, out *tar.Writer, layer v1.Descriptor) error {
-	reader, err := r.blob(ctx, layer.Digest, layer.Size)
+func (r *Registry) addBlob(out *tar.Writer, layer v1.Descriptor) error {
+	reader, err := r.blob(layer.Digest, layer.Size)
 	if err != nil {
 		return fmt.Errorf("image registry: %w", err)
 	}

@@ -45,7 +45,7 @@ func TestArchive(t *testing.T) {
 		"all":                         {map[string]bool{chains[0].String(): true, chains[1].String(): true, chains[2].String(): true}, 0},
 	} {
 		var out bytes.Buffer
-		if err := r.writeArchive(t.Context(), &out, tag, "docker.io/library/worker:1", test.unpacked); err != nil {
+		if err := r.writeArchive(&out, tag, "docker.io/library/worker:1", test.unpacked); err != nil {
 			t.Fatal(err)
 		}
 		files := map[string][]byte{}

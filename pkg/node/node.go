@@ -344,7 +344,7 @@ func (n *Node) send(ctx context.Context, runtime containerdRuntime, registry *Re
 	written := make(chan error, 1)
 	go func() {
 		err := event.Guard(func() error {
-			return registry.writeArchive(ctx, io.MultiWriter(writer, counter{sent}), tag, target, unpacked)
+			return registry.writeArchive(io.MultiWriter(writer, counter{sent}), tag, target, unpacked)
 		})
 		written <- err
 		_ = writer.CloseWithError(err)

@@ -104,11 +104,11 @@ func (r *Registry) open(ctx context.Context) (err error) {
 	if r.blobs, err = contentlocal.NewStore(r.dir); err != nil {
 		return err
 	}
-	r.uploads = newUploads(r.blobs)
+	r.uploads = newUploads(context.WithoutCancel(ctx), r.blobs)
 	if err := r.recall(ctx); err != nil {
 		return err
 	}
-	return r.sweep(ctx)
+	return r.sweep()
 }
 
 // recall reads the manifests of an earlier process. One that is not whole is removed.
@@ -133,21 +133,21 @@ func (r *Registry) recall(ctx context.Context) error {
 		case typeOf(content).IsIndex(): // which comes after those in it
 			lists[key] = content
 		default:
-			if err := r.recallOne(ctx, key, content); err != nil {
+			if err := r.recallOne(key, content); err != nil {
 				return err
 			}
 		}
 	}
 	for key, content := range lists {
-		if err := r.recallOne(ctx, key, content); err != nil {
+		if err := r.recallOne(key, content); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *Registry) recallOne(ctx context.Context, key manifestKey, content []byte) error {
-	if err := r.whole(ctx, key.repository, content); err != nil {
+func (r *Registry) recallOne(key manifestKey, content []byte) error {
+	if err := r.whole(key.repository, content); err != nil {
 		return os.Remove(r.file(key))
 	}
 	digest, _, err := v1.SHA256(bytes.NewReader(content))
@@ -238,7 +238,7 @@ func parts(content []byte) ([]v1.Descriptor, error) {
 
 // whole checks that all parts of a manifest are here, each as long as it says. A blob of another
 // length is removed: it is the rest of one that was cut off.
-func (r *Registry) whole(ctx context.Context, repository string, content []byte) error {
+func (r *Registry) whole(repository string, content []byte) error {
 	list, err := parts(content)
 	if err != nil {
 		return err
@@ -251,7 +251,7 @@ func (r *Registry) whole(ctx context.Context, repository string, content []byte)
 			}
 			continue
 		}
-		reader, err := r.blob(ctx, part.Digest, part.Size)
+		reader, err := r.blob(part.Digest, part.Size)
 		if err != nil {
 			return err
 		}
@@ -263,22 +263,35 @@ func (r *Registry) whole(ctx context.Context, repository string, content []byte)
 }
 
 // blob opens a blob. One that is not size bytes long is removed, and not there.
-func (r *Registry) blob(ctx context.Context, hash v1.Hash, size int64) (content.ReaderAt, error) {
-	digest := digest.Digest(hash.String())
-	reader, err := r.blobs.ReaderAt(ctx, ocispecs.Descriptor{Digest: digest})
+func (r *Registry) blob(hash v1.Hash, size int64) (content.ReaderAt, error) {
+	reader, err := r.openBlob(hash)
 	if err != nil {
 		return nil, err
 	}
 	if reader.Size() != size {
 		_ = reader.Close() // only read
-		return nil, errors.Join(fmt.Errorf("blob %s has %d bytes of %d: %w", digest, reader.Size(), size, errdefs.ErrNotFound), r.blobs.Delete(ctx, digest))
+		return nil, errors.Join(fmt.Errorf("blob %s has %d bytes of %d: %w", hash, reader.Size(), size, errdefs.ErrNotFound), os.Remove(r.blobFile(hash)))
 	}
 	return reader, nil
 }
 
+// openBlob opens a blob, as the store does.
+func (r *Registry) openBlob(hash v1.Hash) (content.ReaderAt, error) {
+	reader, err := contentlocal.OpenReader(r.blobFile(hash))
+	if err != nil {
+		return nil, fmt.Errorf("blob %s: %w", hash, err)
+	}
+	return reader, nil
+}
+
+// blobFile is where the content store keeps a blob (OCI image layout).
+func (r *Registry) blobFile(hash v1.Hash) string {
+	return filepath.Join(r.dir, ocispecs.ImageBlobsDir, hash.Algorithm, hash.Hex)
+}
+
 // readBlob reads a small blob, and checks that it is what its digest says.
-func (r *Registry) readBlob(ctx context.Context, hash v1.Hash) ([]byte, error) {
-	reader, err := r.blobs.ReaderAt(ctx, ocispecs.Descriptor{Digest: digest.Digest(hash.String())})
+func (r *Registry) readBlob(hash v1.Hash) ([]byte, error) {
+	reader, err := r.openBlob(hash)
 	if err != nil {
 		return nil, err
 	}
@@ -325,7 +338,7 @@ func (r *Registry) find(key manifestKey) (content []byte, found manifest, err er
 }
 
 // put keeps a manifest whose parts are here.
-func (r *Registry) put(ctx context.Context, key manifestKey, content []byte) (v1.Hash, error) {
+func (r *Registry) put(key manifestKey, content []byte) (v1.Hash, error) {
 	digest, _, err := v1.SHA256(bytes.NewReader(content))
 	if err != nil {
 		return digest, err
@@ -333,7 +346,7 @@ func (r *Registry) put(ctx context.Context, key manifestKey, content []byte) (v1
 	if strings.Contains(key.reference, ":") && key.reference != digest.String() {
 		return digest, fmt.Errorf("the manifest is %s, and not %s", digest, key.reference)
 	}
-	if err := r.whole(ctx, key.repository, content); err != nil {
+	if err := r.whole(key.repository, content); err != nil {
 		return digest, err
 	}
 	r.mu.Lock()
@@ -410,7 +423,7 @@ func (r *Registry) Prune(tag name.Tag) error {
 	if err := r.Untag(tag); err != nil {
 		return err
 	}
-	if err := r.sweep(context.Background()); err != nil {
+	if err := r.sweep(); err != nil {
 		return fmt.Errorf("image registry: %w", err)
 	}
 	return nil
@@ -435,8 +448,8 @@ func (r *Registry) forget(key manifestKey) error {
 }
 
 // sweep removes the manifests to which no tag leads, and then the blobs that no manifest names.
-func (r *Registry) sweep(ctx context.Context) error {
-	blobs := map[string]bool{}
+func (r *Registry) sweep() error {
+	used := map[string]bool{}
 	keep := map[manifestKey]bool{}
 	for _, key := range r.keys() {
 		if strings.Contains(key.reference, ":") {
@@ -451,7 +464,7 @@ func (r *Registry) sweep(ctx context.Context) error {
 			keep[manifestKey{key.repository, hash.String()}] = true
 		}
 		for hash := range image.blobs {
-			blobs[hash.String()] = true
+			used[hash.Hex] = true
 		}
 	}
 	for _, key := range r.keys() {
@@ -461,22 +474,15 @@ func (r *Registry) sweep(ctx context.Context) error {
 			}
 		}
 	}
-	var unused []digest.Digest
-	err := r.blobs.Walk(ctx, func(info content.Info) error {
-		if !blobs[info.Digest.String()] {
-			unused = append(unused, info.Digest)
-		}
-		return nil
-	})
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a new store has no blobs
-		return err
-	}
-	for _, digest := range unused {
-		if err := r.blobs.Delete(ctx, digest); err != nil {
+	return filepath.WalkDir(filepath.Join(r.dir, ocispecs.ImageBlobsDir), func(file string, entry fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // a new store has no blobs
+			return nil
+		case err != nil, entry.IsDir(), used[entry.Name()]:
 			return err
 		}
-	}
-	return nil
+		return os.Remove(file)
+	})
 }
 
 func (r *Registry) keys() []manifestKey {
@@ -544,7 +550,7 @@ func (r *Registry) take(ctx context.Context, source Source, tag name.Tag) (ident
 	if err != nil {
 		return nil, fmt.Errorf("push image %s to devloop's registry: %w", tag, err)
 	}
-	id, err := r.identify(ctx, manifestKey{inside(tag), tag.TagStr()})
+	id, err := r.identify(manifestKey{inside(tag), tag.TagStr()})
 	if err != nil {
 		return nil, err
 	}
@@ -557,7 +563,7 @@ func (r *Registry) take(ctx context.Context, source Source, tag name.Tag) (ident
 
 // Identity returns what a runtime may call the image that is here under tag, nil if there is none.
 func (r *Registry) Identity(tag name.Tag) []string {
-	id, err := r.identify(context.Background(), manifestKey{inside(tag), tag.TagStr()})
+	id, err := r.identify(manifestKey{inside(tag), tag.TagStr()})
 	if err != nil {
 		return nil
 	}
@@ -565,10 +571,10 @@ func (r *Registry) Identity(tag name.Tag) []string {
 }
 
 // identify reads what was pushed, all of which has to be here.
-func (r *Registry) identify(ctx context.Context, key manifestKey) (identity, error) {
+func (r *Registry) identify(key manifestKey) (identity, error) {
 	content, found, err := r.find(key)
 	if err == nil {
-		err = r.whole(ctx, key.repository, content)
+		err = r.whole(key.repository, content)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("image registry: %w", err)
@@ -583,7 +589,7 @@ func (r *Registry) identify(ctx context.Context, key manifestKey) (identity, err
 	}
 	children, err := images(content)
 	for _, child := range children {
-		own, childErr := r.identify(ctx, manifestKey{key.repository, child.String()})
+		own, childErr := r.identify(manifestKey{key.repository, child.String()})
 		id, err = append(id, own...), errors.Join(err, childErr)
 	}
 	return id, err
@@ -657,19 +663,19 @@ func (r *Registry) Content() content.Store { return r.blobs }
 func (r *Registry) Has(tag name.Tag) bool { return r.Identity(tag) != nil }
 
 // Name gives the manifest with that digest, which is among the blobs, a tag.
-func (r *Registry) Name(ctx context.Context, digest string, tag name.Tag) error {
-	if err := r.name(ctx, digest, tag); err != nil {
+func (r *Registry) Name(digest string, tag name.Tag) error {
+	if err := r.name(digest, tag); err != nil {
 		return event.Transient(fmt.Errorf("image registry: %w", err)) // what was torn is removed, and comes anew
 	}
 	return nil
 }
 
-func (r *Registry) name(ctx context.Context, digest string, tag name.Tag) error {
+func (r *Registry) name(digest string, tag name.Tag) error {
 	hash, err := v1.NewHash(digest)
 	if err != nil {
 		return err
 	}
-	content, err := r.readBlob(ctx, hash)
+	content, err := r.readBlob(hash)
 	if err != nil {
 		return err
 	}
@@ -679,16 +685,16 @@ func (r *Registry) name(ctx context.Context, digest string, tag name.Tag) error 
 			return err
 		}
 		for _, child := range children {
-			content, err := r.readBlob(ctx, child.Digest)
+			content, err := r.readBlob(child.Digest)
 			if err == nil {
-				_, err = r.put(ctx, manifestKey{inside(tag), child.Digest.String()}, content)
+				_, err = r.put(manifestKey{inside(tag), child.Digest.String()}, content)
 			}
 			if err != nil {
 				return err
 			}
 		}
 	}
-	_, err = r.put(ctx, manifestKey{inside(tag), tag.TagStr()}, content)
+	_, err = r.put(manifestKey{inside(tag), tag.TagStr()}, content)
 	return err
 }
 

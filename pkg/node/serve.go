@@ -25,8 +25,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/opencontainers/go-digest"
-	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/net/netutil"
 )
 
@@ -220,7 +218,7 @@ func (r *Registry) receiveManifest(w http.ResponseWriter, req *http.Request, key
 		return
 	}
 	_ = body.control.SetReadDeadline(time.Time{})
-	digest, err := r.put(req.Context(), key, content)
+	digest, err := r.put(key, content)
 	switch {
 	case err == nil:
 		w.Header().Set("Location", "/v2/"+key.repository+"/manifests/"+digest.String())
@@ -240,7 +238,7 @@ func (r *Registry) receiveManifest(w http.ResponseWriter, req *http.Request, key
 func (r *Registry) serveManifest(w http.ResponseWriter, req *http.Request, key manifestKey) {
 	content, found, err := r.find(key)
 	if err == nil {
-		err = r.whole(req.Context(), key.repository, content)
+		err = r.whole(key.repository, content)
 	}
 	if err != nil {
 		refuse(w, http.StatusNotFound, "MANIFEST_UNKNOWN", err.Error())
@@ -256,9 +254,14 @@ func writeManifest(w http.ResponseWriter, req *http.Request, digest v1.Hash, con
 }
 
 // serveBlob serves a blob. It was verified when it came, and all that are here are whole.
-func (r *Registry) serveBlob(w http.ResponseWriter, req *http.Request, hash string) {
-	reader, err := r.blobs.ReaderAt(req.Context(), ocispecs.Descriptor{Digest: digest.Digest(hash)})
-	serveReader(w, req, hash, reader, err)
+func (r *Registry) serveBlob(w http.ResponseWriter, req *http.Request, digest string) {
+	hash, err := v1.NewHash(digest)
+	if err != nil { // parse let it pass
+		refuse(w, http.StatusNotFound, "BLOB_UNKNOWN", err.Error())
+		return
+	}
+	reader, err := r.openBlob(hash)
+	serveReader(w, req, digest, reader, err)
 }
 
 // serveReader answers with what a blob's reader has, whole or in parts, and closes it.
@@ -304,7 +307,7 @@ func (r *Registry) forNode(address string, tag name.Tag, id identity, sent *atom
 				writeManifest(w, req, hash, image.manifests[hash])
 				return
 			case t.kind == "blobs" && isBlob:
-				reader, err := r.blob(req.Context(), hash, size)
+				reader, err := r.blob(hash, size)
 				serveReader(w, req, t.reference, reader, err)
 				return
 			}

@@ -31,6 +31,7 @@ const (
 
 // uploads are blobs on their way into the store.
 type uploads struct {
+	ctx   context.Context // of the store's work, which no request's end breaks off
 	store content.Store
 
 	mu     sync.Mutex
@@ -50,8 +51,8 @@ type upload struct {
 	gone   bool
 }
 
-func newUploads(store content.Store) *uploads {
-	return &uploads{store: store, open: map[string]*upload{}}
+func newUploads(ctx context.Context, store content.Store) *uploads {
+	return &uploads{ctx: ctx, store: store, open: map[string]*upload{}}
 }
 
 // close ends them all. Their requests have ended.
@@ -118,7 +119,7 @@ func (u *uploads) drop(one *upload) {
 	u.mu.Unlock()
 	if one.writer != nil {
 		_ = one.writer.Close()
-		_ = u.store.Abort(context.Background(), one.id) // what is left goes with the next OpenRegistry
+		_ = u.store.Abort(u.ctx, one.id) // what is left goes with the next OpenRegistry
 	}
 }
 
@@ -150,7 +151,7 @@ func (u *uploads) serve(w http.ResponseWriter, req *http.Request, t target) {
 	hash := req.URL.Query().Get("digest")
 	err := u.append(w, req, one)
 	if err == nil && (req.Method == http.MethodPut || hash != "") {
-		if err = u.commit(req.Context(), one, hash); err == nil {
+		if err = u.commit(one, hash); err == nil {
 			u.drop(one)
 			w.Header().Set("Location", "/v2/"+t.repository+"/blobs/"+hash)
 			w.Header().Set("Docker-Content-Digest", hash)
@@ -179,7 +180,7 @@ func (u *uploads) append(w http.ResponseWriter, req *http.Request, one *upload) 
 		}
 	}
 	body := timedBody{req.Body, http.NewResponseController(w)}
-	if _, err := io.Copy(uploadWriter{req.Context(), u, one}, body); err != nil {
+	if _, err := io.Copy(uploadWriter{u, one}, body); err != nil {
 		return err
 	}
 	return body.control.SetReadDeadline(time.Time{})
@@ -187,7 +188,6 @@ func (u *uploads) append(w http.ResponseWriter, req *http.Request, one *upload) 
 
 // uploadWriter writes to an upload as long as all of them together are not too large.
 type uploadWriter struct {
-	ctx context.Context
 	all *uploads
 	one *upload
 }
@@ -201,30 +201,30 @@ func (w uploadWriter) Write(p []byte) (int, error) {
 	if full {
 		return 0, fmt.Errorf("the uploads under way have more than %d bytes", int64(maxUploadBytes))
 	}
-	if err := w.all.create(w.ctx, w.one); err != nil {
+	if err := w.all.create(w.one); err != nil {
 		return 0, err
 	}
 	return w.one.writer.Write(p)
 }
 
 // create makes the file of an upload, if it has none: one that was only begun costs nothing.
-func (u *uploads) create(ctx context.Context, one *upload) (err error) {
+func (u *uploads) create(one *upload) (err error) {
 	if one.writer == nil {
-		one.writer, err = u.store.Writer(ctx, content.WithRef(one.id))
+		one.writer, err = u.store.Writer(u.ctx, content.WithRef(one.id))
 	}
 	return err
 }
 
 // commit makes an upload a blob if it has the digest. It is on the disk then.
-func (u *uploads) commit(ctx context.Context, one *upload, want string) error {
+func (u *uploads) commit(one *upload, want string) error {
 	hash, err := v1.NewHash(want)
 	if err != nil {
 		return err
 	}
-	if err := u.create(ctx, one); err != nil {
+	if err := u.create(one); err != nil {
 		return err
 	}
-	err = one.writer.Commit(ctx, one.size, digest.Digest(hash.String()))
+	err = one.writer.Commit(u.ctx, one.size, digest.Digest(hash.String()))
 	if errdefs.IsAlreadyExists(err) {
 		return nil
 	}
