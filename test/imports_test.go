@@ -31,7 +31,7 @@ var may = map[string][]string{
 	"pkg/node":        {"pkg/event"},
 	"pkg/kube":        {"pkg/files"},
 	"pkg/deploy":      {"pkg/command", "pkg/event", "pkg/files", "pkg/kube"},
-	"pkg/local":       {"pkg/command", "pkg/event"},
+	"pkg/local":       {"pkg/command", "pkg/event", "pkg/files"},
 	"pkg/proof":       {"pkg/event"},
 	"pkg/portforward": {"pkg/event"},
 	"pkg/status":      {"pkg/event"},

@@ -15,6 +15,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
 	"github.com/devloop/devloop/pkg/local"
 )
 
@@ -145,9 +146,12 @@ func (y *syncer) warn(err error) {
 	say.Warn(message, err)
 }
 
+// requirementsLength is how much a requirements file may hold, in bytes.
+const requirementsLength = 4 << 20
+
 // fingerprint stands for what is to be installed into which environment: one that was made anew is another one.
 func fingerprint(dir, file string, tags []name.Tag) (string, error) {
-	content, err := os.ReadFile(file)
+	content, err := files.Read(file, requirementsLength)
 	if err != nil {
 		return "", event.WithHint(fmt.Errorf("read the requirements: %w", err), "mend local.requirements in devloop.yaml, or leave local.sync out")
 	}

@@ -12,12 +12,13 @@ package config
 
 import (
 	"net/netip"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // FileName is what the file is called unless the user says otherwise.
@@ -396,6 +397,9 @@ type Assignment struct {
 	Text string // "forwards[0].local=8002"
 }
 
+// longestConfig is how much a file that configures something may hold, in bytes.
+const longestConfig = 4 << 20
+
 // Load reads the source. The error is an *Error; its messages name files as the source does.
 //
 // What is laid over something else changes it so: mappings are merged key by key; releases are merged by name, forwards
@@ -408,7 +412,7 @@ func Load(source Source) (*Config, error) {
 	}
 	r := &report{}
 	c := &Config{}
-	var files []*node
+	var roots []*node
 	for i, name := range source.Files {
 		from := &origin{name: name, order: i}
 		path, err := filepath.Abs(name)
@@ -417,18 +421,18 @@ func Load(source Source) (*Config, error) {
 			continue
 		}
 		c.files = append(c.files, path)
-		text, err := os.ReadFile(path)
+		text, err := files.Read(path, longestConfig)
 		if err != nil {
 			r.unreadable(from, path, err)
 			continue
 		}
 		if root := r.parse(from, text); root != nil {
-			files = append(files, r.converted(c, root, source))
+			roots = append(roots, r.converted(c, root, source))
 		}
 	}
-	if len(files) == len(source.Files) {
+	if len(roots) == len(source.Files) {
 		c.Path, c.Dir = c.files[0], filepath.Dir(c.files[0])
-		r.assemble(c, files, source)
+		r.assemble(c, roots, source)
 	}
 	if len(r.problems) > 0 {
 		return nil, r.failed(c.files)
@@ -444,9 +448,17 @@ func (r *report) converted(c *Config, root *node, source Source) *node {
 	}
 	path, _ := filepath.Abs(source.Files[0]) // which was possible before
 	s := &skaffold{report: r, dir: filepath.Dir(path), first: root.origin.order == 0, keys: map[*node]*node{},
-		namedIn: map[*node]map[string]bool{}, names: map[string]bool{}}
+		namedIn: map[*node]map[string]bool{}, noted: map[Note]bool{}, names: map[string]bool{}}
 	root = s.fromSkaffold(root, source.Profiles)
 	slices.SortStableFunc(s.notes, func(a, b Note) int { return byPlace(a.Problem, b.Problem) })
+	for i := range s.notes {
+		s.notes[i].Message = shortened(s.notes[i].Message)
+	}
+	if more := len(s.notes) - mostNotes; more > 0 {
+		last := Note{Problem: s.notes[mostNotes].Problem}
+		last.Line, last.Column, last.Message = 0, 0, "and "+thousands(more)+" more"
+		s.notes = append(s.notes[:mostNotes:mostNotes], last)
+	}
 	c.Format, c.Notes, c.environment = format, append(c.Notes, s.notes...), append(c.environment, s.environment...)
 	c.files = append(c.files, s.files...)
 	return root

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -35,7 +36,8 @@ func (p Problem) String() string {
 
 // Error is everything that is wrong with a configuration.
 type Error struct {
-	Problems []Problem
+	Problems []Problem // the first ones
+	More     int       // how many there are behind those
 
 	hint  string
 	files []string
@@ -48,7 +50,19 @@ func (e *Error) Error() string {
 	for i, p := range e.Problems {
 		lines[i] = p.String()
 	}
+	if e.More > 0 {
+		lines = append(lines, "and "+thousands(e.More)+" more")
+	}
 	return strings.Join(lines, "\n")
+}
+
+// thousands writes a number with a comma before each three digits.
+func thousands(n int) string {
+	digits := strconv.Itoa(n)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
 }
 
 // Hint returns what the user can do, "" where the messages say it.
@@ -112,6 +126,23 @@ func (n *node) child(path string) (child *node, rest string) {
 	return child, rest
 }
 
+const (
+	// mostProblems is how many problems are told at once.
+	mostProblems = 50
+	// mostNotes is the same for what is noted of a skaffold.yaml, of which each line may differ from what skaffold makes of it.
+	mostNotes = 1000
+	// longestMessage is how much of a problem is told, in bytes: it may quote what the file says.
+	longestMessage = 1000
+)
+
+// shortened keeps the beginning of a message, which says where it is, and the end, which says what is wrong.
+func shortened(message string) string {
+	if len(message) <= longestMessage {
+		return message
+	}
+	return strings.ToValidUTF8(message[:longestMessage/2]+" … "+message[len(message)-longestMessage/2:], "")
+}
+
 // report collects what is wrong.
 type report struct {
 	problems []Problem
@@ -141,7 +172,7 @@ func problemAt(n *node, message string) Problem {
 }
 
 func (r *report) add(from *origin, p Problem) {
-	p.File, p.order = from.name, from.order
+	p.File, p.order, p.Message = from.name, from.order, shortened(p.Message)
 	if !r.seen[p] {
 		if r.seen == nil {
 			r.seen = map[Problem]bool{}
@@ -151,14 +182,19 @@ func (r *report) add(from *origin, p Problem) {
 	}
 }
 
-func (r *report) unreadable(from *origin, path string, cause error) {
-	r.cause = cause
-	if !errors.Is(cause, fs.ErrNotExist) {
-		var op *fs.PathError
-		if errors.As(cause, &op) {
-			cause = op.Err // the path is said already
-		}
-		r.add(from, Problem{Message: "cannot be read: " + cause.Error()})
+// cause is why a file cannot be read, without its path.
+func cause(err error) error {
+	var op *fs.PathError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+func (r *report) unreadable(from *origin, path string, err error) {
+	r.cause = err
+	if !errors.Is(err, fs.ErrNotExist) {
+		r.add(from, Problem{Message: "cannot be read: " + cause(err).Error()})
 		return
 	}
 	r.add(from, Problem{Message: "there is no such file (looked for " + path + ")"})
@@ -171,7 +207,8 @@ func (r *report) unreadable(from *origin, path string, cause error) {
 // failed makes the Error of all problems that were found. files are the absolute paths that were read.
 func (r *report) failed(files []string) *Error {
 	slices.SortStableFunc(r.problems, byPlace)
-	return &Error{Problems: r.problems, hint: r.hint, files: append(slices.Clone(files), r.missing...), cause: r.cause}
+	shown := r.problems[:min(mostProblems, len(r.problems))]
+	return &Error{Problems: slices.Clone(shown), More: len(r.problems) - len(shown), hint: r.hint, files: append(slices.Clone(files), r.missing...), cause: r.cause}
 }
 
 func byPlace(a, b Problem) int {

@@ -4,12 +4,14 @@ package config
 
 import (
 	"fmt"
-	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // layered lays the files, the selected profiles and the assignments over each other. The result has no profiles.
@@ -48,9 +50,11 @@ func noProfile(name string, known []string) string {
 
 func profileNames(files []*node) []string {
 	var names []string
+	seen := map[string]bool{}
 	for _, f := range files {
 		for _, name := range f.get("profiles").keys() {
-			if !slices.Contains(names, name) {
+			if !seen[name] {
+				seen[name] = true
 				names = append(names, name)
 			}
 		}
@@ -58,21 +62,21 @@ func profileNames(files []*node) []string {
 	return names
 }
 
-// ProfileNames returns the profiles that the files have, for the completion of a command line: what cannot be read is
+// ProfileNames returns the profiles that the files of these names have, for the completion of a command line: what cannot be read is
 // left out.
-func ProfileNames(files []string) []string {
-	if len(files) == 0 {
-		files = []string{DefaultFile()}
+func ProfileNames(names []string) []string {
+	if len(names) == 0 {
+		names = []string{DefaultFile()}
 	}
 	var roots []*node
-	for _, name := range files {
-		text, err := os.ReadFile(name)
+	for _, name := range names {
+		text, err := files.Read(name, longestConfig)
 		if err != nil {
 			continue
 		}
 		r := &report{}
 		if root := r.parse(&origin{name: name}, text); root != nil {
-			roots = append(roots, r.converted(&Config{}, root, Source{Files: files}))
+			roots = append(roots, r.converted(&Config{}, root, Source{Files: names}))
 		}
 	}
 	return profileNames(roots)
@@ -87,11 +91,7 @@ func over(lower, upper *node, t reflect.Type) *node {
 	case upper.isNull():
 		return nil
 	case lower.isMapping() && upper.isMapping():
-		merged := lower.copied()
-		for _, e := range upper.entries {
-			merged.put(e.key, over(lower.get(e.key.Value), e.value, typeOf(t, e.key.Value)))
-		}
-		return merged
+		return overEntries(lower, upper, t)
 	case lower.isList() && upper.isList():
 		if keys := identity(t); len(keys) > 0 {
 			return overItems(lower, upper, keys, t.Elem())
@@ -100,34 +100,63 @@ func over(lower, upper *node, t reflect.Type) *node {
 	return upper
 }
 
+// overEntries merges each entry of upper into the one of lower under the same key, or adds it.
+func overEntries(lower, upper *node, t reflect.Type) *node {
+	merged := lower.copied()
+	at := make(map[string]int, len(merged.entries)) // where the entry of a key is
+	for i, e := range merged.entries {
+		at[e.key.Value] = i
+	}
+	for _, e := range upper.entries {
+		key := e.key.Value
+		if i, known := at[key]; known {
+			merged.entries[i].value = over(merged.entries[i].value, e.value, typeOf(t, key))
+		} else {
+			at[key] = len(merged.entries)
+			merged.entries = append(merged.entries, e)
+		}
+	}
+	merged.entries = slices.DeleteFunc(merged.entries, func(e entry) bool { return e.value == nil })
+	return merged
+}
+
 // overItems merges each item of upper into the one of lower that agrees with it in these keys, or appends it. Where
 // several agree, the first goes with the first, the second with the second.
 func overItems(lower, upper *node, keys []string, t reflect.Type) *node {
 	merged := lower.copied()
-	taken := map[*node]bool{}
+	at := map[string][]int{} // where the items of an identity are that are not merged yet
+	for i, item := range lower.items {
+		if is, ok := item.identity(keys); ok {
+			at[is] = append(at[is], i)
+		}
+	}
 	for _, item := range upper.items {
-		i := slices.IndexFunc(lower.items, func(n *node) bool { return !taken[n] && agree(n, item, keys) })
-		if i < 0 {
+		is, ok := item.identity(keys)
+		if !ok || len(at[is]) == 0 {
 			merged.items = append(merged.items, item)
 			continue
 		}
-		taken[lower.items[i]] = true
+		i := at[is][0]
+		at[is] = at[is][1:]
 		merged.items[i] = over(lower.items[i], item, t)
 	}
 	return merged
 }
 
-func agree(a, b *node, keys []string) bool {
+// identity is what n has under keys, one of which may be missing where one of several is chosen. It has none where a value is
+// no scalar.
+func (n *node) identity(keys []string) (is string, ok bool) {
 	for _, key := range keys {
-		x, y := a.get(key), b.get(key)
-		if x == nil && y == nil { // where one of several keys is chosen, it is the same one; otherwise both items are wrong
-			continue
-		}
-		if x == nil || y == nil || !x.isScalar() || !y.isScalar() || x.Value != y.Value {
-			return false
+		switch value := n.get(key); {
+		case value == nil:
+			is += "-"
+		case value.isScalar():
+			is += strconv.Quote(value.Value)
+		default:
+			return "", false
 		}
 	}
-	return true
+	return is, true
 }
 
 // identity returns the keys that tell the items of a list of type t from each other, none if such lists are replaced.

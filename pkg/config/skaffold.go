@@ -62,6 +62,7 @@ type skaffold struct {
 	before, after   []*node // commands around the releases, as devloop.yaml has them
 	waiting         []*node // for each release, what says that the next ones wait for it, nil if nothing does
 	notes           []Note
+	noted           map[Note]bool
 	variables       map[string]string // of skaffold.env
 	environment     []string          // variables that were filled in
 	files           []string          // that were read besides, absolute
@@ -181,7 +182,8 @@ func (s *skaffold) tell(n *node, note Note, message string) {
 		n = &node{Node: key.Node, origin: n.origin, path: n.path}
 	}
 	note.Problem = problemAt(n, message)
-	if !slices.Contains(s.notes, note) {
+	if !s.noted[note] {
+		s.noted[note] = true
 		s.notes = append(s.notes, note)
 	}
 }

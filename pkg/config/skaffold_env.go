@@ -4,13 +4,18 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/devloop/devloop/pkg/files"
 )
 
 const skaffoldEnv = "skaffold.env"
@@ -32,14 +37,13 @@ func (s *skaffold) readVariables(root *node) {
 	path := filepath.Join(s.dir, skaffoldEnv)
 	s.files = append(s.files, path)
 	s.variables = map[string]string{}
-	info, err := os.Stat(path)
-	if err != nil || !info.Mode().IsRegular() || info.Size() > longestFile {
+	text, err := files.Read(path, longestFile)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, files.ErrNotRegular) || errors.Is(err, syscall.EISDIR) {
 		return
 	}
-	text, err := os.ReadFile(path)
 	list, line, message := settings(string(text))
 	if err != nil {
-		line, message = 0, err.Error()
+		line, message = 0, "it cannot be read: "+cause(err).Error()
 	}
 	from := &origin{name: filepath.Join(filepath.Dir(root.origin.name), skaffoldEnv), order: root.origin.order}
 	say := func(line int, message string) {

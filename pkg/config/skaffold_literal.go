@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -16,6 +15,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // literals reads the values of one release.
@@ -103,11 +104,7 @@ func (l *literals) folder() string {
 // valuesFile is the tree of a values file, nil if it cannot be read: what is wrong with it, the deployment tells.
 func (l *literals) valuesFile(path string) *node {
 	full := abs(l.dir, path)
-	info, err := os.Stat(full)
-	if err != nil || !info.Mode().IsRegular() || info.Size() > longestFile {
-		return nil
-	}
-	text, err := os.ReadFile(full)
+	text, err := files.Read(full, longestFile)
 	if err != nil {
 		return nil
 	}
@@ -308,7 +305,7 @@ func (s *skaffold) inTemplates(at, release *node) {
 		if err != nil || !entry.Type().IsRegular() || extension != ".yaml" && extension != ".yml" {
 			return err
 		}
-		text, err := os.ReadFile(path)
+		text, err := files.Read(path, longestConfig)
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,6 +18,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"helm.sh/helm/v3/pkg/helmpath"
+
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // helm reads deploy.helm, or manifests.helm.
@@ -297,7 +300,7 @@ func (s *skaffold) repository(alias string) (url, message string) {
 	var list struct {
 		Repositories []struct{ Name, URL, Username string }
 	}
-	text, err := os.ReadFile(path)
+	text, err := files.Read(path, longestConfig)
 	if err == nil {
 		s.files = append(s.files, path)
 		err = yaml.Unmarshal(text, &list)
@@ -337,7 +340,7 @@ func (s *skaffold) valuesFiles(release *node, list []*node, hasSecrets bool, sec
 		}
 		path = inHome(path)
 		if hasSecrets {
-			text, err := os.ReadFile(abs(s.dir, path))
+			text, err := files.Read(abs(s.dir, path), longestConfig)
 			if err == nil && isEncrypted.Match(text) {
 				s.wrong(item, "%q is encrypted, and devloop does not use helm-secrets: what it holds would be deployed as it is; decrypt it", path)
 				found = true
@@ -568,13 +571,11 @@ func (s *skaffold) setFiles(release, set, n *node) {
 			continue
 		}
 		full := abs(s.dir, path)
-		info, err := os.Stat(full)
-		if err == nil && info.Size() > longestFile {
+		text, err := files.Read(full, longestFile)
+		switch {
+		case errors.Is(err, files.ErrTooLarge):
 			s.wrong(e.value, "%q has more than 1 MiB", path)
 			continue
-		}
-		text, err := os.ReadFile(full)
-		switch {
 		case err != nil:
 			s.wrong(e.value, "%q cannot be read: %v", path, err)
 			continue

@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
+
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // This file is what one installed library says of itself, in files whose beginning is a header as that of a mail.
@@ -88,14 +91,11 @@ func readLibrary(path string) (name, version string, err error) {
 	default:
 		return "", "", nil
 	}
-	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() { // it may just be going away, and a pipe must not be opened
-		return "", "", nil
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return "", "", nil
-		}
+	file, err := files.Open(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR), errors.Is(err, files.ErrNotRegular):
+		return "", "", nil // it may just be going away
+	case err != nil:
 		return "", "", err
 	}
 	defer func() { _ = file.Close() }() // only read

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // configLength is how much of pyvenv.cfg, and of a file that names folders, is read, in bytes.
@@ -250,14 +251,7 @@ func named(path, folder string) []string {
 
 // readStart reads the beginning of a file, which is all of it unless somebody plays tricks.
 func readStart(path string) (string, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return "", err
-	}
-	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%s is no file", path)
-	}
-	file, err := os.Open(path)
+	file, err := files.Open(path)
 	if err != nil {
 		return "", err
 	}

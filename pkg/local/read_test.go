@@ -158,7 +158,7 @@ func TestReadTellsWhatIsWrong(t *testing.T) {
 		"file":      {"file is no folder of a Python environment, but a file", "name the folder that python3 -m venv made"},
 		"folder":    {"is no Python environment: it has neither a pyvenv.cfg nor a conda-meta", "make one there: python3 -m venv " + dir + "/folder"},
 		"empty one": {"is not whole: there is no lib/python3.*/site-packages in it", "python3 -m venv --clear '" + dir + "/empty one'"},
-		"piped":     {"pyvenv.cfg is no file", ""},
+		"piped":     {"pyvenv.cfg: is a directory", ""},
 	} {
 		_, _, err := Read(filepath.Join(dir, name))
 		if err == nil || !strings.Contains(err.Error(), want[0]) || !strings.Contains(event.Hint(err), want[1]) {
