@@ -65,7 +65,7 @@ devloop does in another way or not at all.`,
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "replace a "+config.FileName+" that is there")
+	cmd.Flags().BoolVar(&force, "force", false, "replace a "+config.FileName+" and a "+schemaName+" that are there")
 	cmd.Flags().StringVar(&from, "from", "", "write what this skaffold.yaml says")
 	completeFlag(cmd, "from", cobra.FixedCompletions([]string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt))
 	return cmd
@@ -290,31 +290,51 @@ func (d *draft) meant(reference, path string) string {
 	return ""
 }
 
-// write puts devloop.yaml and its schema into this folder, once it is sure that devloop can read them.
+// write puts devloop.yaml and its schema into this folder, once it is sure that devloop can read them. What is there under one of the
+// names, a link too, is replaced by force alone, and never written through.
 func (d *draft) write(force bool) (err error) {
-	if _, err := os.Lstat(config.FileName); err == nil && !force {
-		return usageError{event.WithHint(fmt.Errorf("init: there is a %s already", config.FileName), "devloop init --force replaces it")}
+	for _, name := range []string{config.FileName, schemaName} {
+		info, err := os.Lstat(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return fmt.Errorf("init: %w", err)
+		case info.IsDir():
+			return usageError{event.WithHint(fmt.Errorf("init: %s is a folder", name), "move it away")}
+		case !force:
+			return usageError{event.WithHint(fmt.Errorf("init: there is a %s already", name), "devloop init --force replaces it")}
+		}
 	}
-	file, err := os.CreateTemp(".", "."+config.FileName+"-*")
+	schema, err := writeBeside(schemaName, config.Schema())
 	if err != nil {
 		return fmt.Errorf("init: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(file.Name()))
-		}
-	}()
-	_, err = file.WriteString(d.text())
-	if err := errors.Join(err, file.Chmod(0o644), file.Close(), os.WriteFile(schemaName, config.Schema(), 0o644)); err != nil {
+	defer func() { _ = os.Remove(schema) }() // if it has not its name yet
+	file, err := writeBeside(config.FileName, []byte(d.text()))
+	if err != nil {
 		return fmt.Errorf("init: %w", err)
 	}
-	if _, err := config.Load(config.Source{Files: []string{file.Name()}}); err != nil {
+	defer func() { _ = os.Remove(file) }() // the same
+	if _, err := config.Load(config.Source{Files: []string{file}}); err != nil {
 		return event.WithHint(fmt.Errorf("init: this folder gives no valid %s: %w", config.FileName, err), "this is a bug in devloop: please report it, and write the file by hand")
 	}
-	if err := os.Rename(file.Name(), config.FileName); err != nil {
+	if err := errors.Join(os.Rename(schema, schemaName), os.Rename(file, config.FileName)); err != nil {
 		return fmt.Errorf("init: %w", err)
 	}
 	return nil
+}
+
+// writeBeside writes a new file into this folder, which is to become name, and returns what it is called until then.
+func writeBeside(name string, content []byte) (temporary string, err error) {
+	file, err := os.CreateTemp(".", "."+name+"-*")
+	if err != nil {
+		return "", err
+	}
+	_, err = file.Write(content)
+	if err = errors.Join(err, file.Chmod(0o644), file.Close()); err != nil {
+		return "", errors.Join(err, os.Remove(file.Name()))
+	}
+	return file.Name(), nil
 }
 
 func (d *draft) text() string {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -167,6 +168,21 @@ func TestLogFile(t *testing.T) {
 		if info, err := os.Stat(file); err != nil || info.Size() > logFileSize<<20 || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", file, info, err)
 		}
+	}
+}
+
+// The log is not written through a link.
+func TestLogFileIsNoLink(t *testing.T) {
+	dir := t.TempDir()
+	victim, link := filepath.Join(dir, "victim"), filepath.Join(dir, "dev.log")
+	if err := errors.Join(os.WriteFile(victim, []byte("mine"), 0o600), os.Symlink(victim, link)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newFilePrinter(link, newPrinter(io.Discard)); err == nil || !strings.Contains(err.Error(), "dev.log is no regular file") {
+		t.Error(err)
+	}
+	if content, err := os.ReadFile(victim); err != nil || string(content) != "mine" {
+		t.Errorf("%q, %v", content, err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/DeRuina/timberjack"
 
@@ -18,15 +19,15 @@ const (
 )
 
 // newFilePrinter opens a file that gets the lines that p does, and no colours. It is there before anything is logged, so that a path that cannot
-// be is told at once.
+// be is told at once. A link is not followed: a repository that was cloned may have one in the project's folder.
 func newFilePrinter(path string, p *printer) (*printer, error) {
 	path, err := filepath.Abs(path)
-	if info, statErr := os.Stat(path); err == nil && statErr == nil && !info.Mode().IsRegular() {
+	if info, statErr := os.Lstat(path); err == nil && statErr == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("%s is no regular file", path)
 	}
 	if err == nil {
 		var file *os.File
-		if file, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err == nil {
+		if file, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600); err == nil {
 			err = file.Close()
 		}
 	}
