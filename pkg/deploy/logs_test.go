@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -796,4 +797,74 @@ func BenchmarkLine(b *testing.B) {
 		c.line(fmt.Appendf(nil, "%s 2024-01-02 15:04:05,123 - distributed.worker - INFO - Starting worker %d\n",
 			begin.Add(time.Duration(i)*20*time.Microsecond).Format(time.RFC3339Nano), i))
 	}
+}
+
+// Whatever panics while pods are followed is told once, and begins again: with the scope in force, and no line twice.
+func TestPanicWhilePodsAreFollowed(t *testing.T) {
+	for _, at := range []string{"list", "get", "log"} {
+		t.Run(at, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newTestNode(1)
+				var panicked atomic.Bool
+				once := func(now string) {
+					if now == at && panicked.CompareAndSwap(false, true) {
+						panic("out of range")
+					}
+				}
+				n.PrependReactor("*", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
+					once(a.GetVerb())
+					return false, nil, nil
+				})
+				if at == "get" { // of what made the pod, as it does not say itself whose it is
+					n.object.Annotations = nil
+					yes := true
+					n.object.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Name: "web-1", UID: "rs", Controller: &yes}}
+				}
+				client := &clumsyLogs{testNode: n, ask: func() { once("log") }}
+				h, _, end := followed(client, webScope)
+				defer end()
+				n.start(stamped("one", "two")...)
+				pass(time.Minute)
+				if !panicked.Load() {
+					t.Fatal("nothing panics")
+				}
+				if got := h.lines(); at != "get" && !slices.Equal(got, []string{"one", "two"}) {
+					t.Errorf("told %q", got)
+				}
+				bugs := slices.DeleteFunc(h.of(event.InternalError), func(e event.Event) bool { return e.Level() != event.Error })
+				if len(bugs) != 1 || !strings.Contains(event.Hint(bugs[0].Err), "please report") {
+					t.Errorf("told %+v", bugs)
+				}
+			})
+		})
+	}
+}
+
+// clumsyLogs calls ask before a log is asked for.
+type clumsyLogs struct {
+	*testNode
+	ask func()
+}
+
+func (c *clumsyLogs) CoreV1() corev1client.CoreV1Interface {
+	return clumsyCore{c.testNode.CoreV1(), c.ask}
+}
+
+type clumsyCore struct {
+	corev1client.CoreV1Interface
+	ask func()
+}
+
+func (c clumsyCore) Pods(namespace string) corev1client.PodInterface {
+	return clumsyPods{c.CoreV1Interface.Pods(namespace), c.ask}
+}
+
+type clumsyPods struct {
+	corev1client.PodInterface
+	ask func()
+}
+
+func (p clumsyPods) GetLogs(name string, o *corev1.PodLogOptions) *rest.Request {
+	p.ask()
+	return p.PodInterface.GetLogs(name, o)
 }

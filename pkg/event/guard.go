@@ -81,7 +81,7 @@ func (s Stage) Contain(what string, work func()) error {
 // context: the one that work got has ended. It returns when work does without a panic, or when ctx has ended.
 func (s Stage) Keep(ctx context.Context, what string, work func(context.Context)) {
 	pause := keepPause
-	once := s.once()
+	once := s.Once()
 	for ctx.Err() == nil {
 		begun := time.Now()
 		part, end := context.WithCancel(ctx)
@@ -101,8 +101,9 @@ func (s Stage) Keep(ctx context.Context, what string, work func(context.Context)
 	}
 }
 
-// once returns the same stage, which marks an error that it has told before as repeated.
-func (s Stage) once() Stage {
+// Once returns the same stage, which marks an error that it has told before as repeated.
+func (s Stage) Once() Stage {
+	var mu sync.Mutex
 	told := map[string]bool{}
 	to := s.sink
 	if to == nil {
@@ -110,8 +111,11 @@ func (s Stage) once() Stage {
 	}
 	s.sink = func(e Event) {
 		if e.Err != nil {
-			e.Repeated = told[e.Err.Error()]
-			told[e.Err.Error()] = true
+			text := e.Err.Error()
+			mu.Lock()
+			e.Repeated = told[text]
+			told[text] = true
+			mu.Unlock()
 		}
 		to(e)
 	}

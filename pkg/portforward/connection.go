@@ -53,10 +53,14 @@ func (c *connection) carry(ctx context.Context) {
 	held.Store(true)
 	var watching sync.WaitGroup
 	watching.Go(func() {
-		err := event.Guard(func() error {
+		var err error
+		broken := c.status.bugs.Contain("connection", func() {
 			defer close(filled)
-			return c.said.fill(c.client)
+			err = c.said.fill(c.client)
 		})
+		if broken != nil {
+			err = broken
+		}
 		if !errors.Is(err, io.EOF) {
 			cancel(errClientGone)
 			return
@@ -92,7 +96,7 @@ func (c *connection) carry(ctx context.Context) {
 		if err == nil {
 			move(&c.status.open)
 			open := true
-			broken := c.status.stage.Contain("connection", func() { open, err = c.join(ctx, pod, s) })
+			broken := c.status.bugs.Contain("connection", func() { open, err = c.join(ctx, pod, s) })
 			if broken != nil {
 				err = broken
 				s.abandon()

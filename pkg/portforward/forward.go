@@ -132,7 +132,7 @@ func (f *Forward) Serve(ctx context.Context, cluster Cluster, client kubernetes.
 	for _, listener := range f.listeners {
 		take := func(client *net.TCPConn) {
 			c := &connection{hold: f.spec.Hold, client: client, pods: pods, status: f.status, said: newReplay()}
-			connections.Go(func() { _ = say.Contain("connection", func() { c.carry(carrying) }) })
+			connections.Go(func() { _ = f.status.bugs.Contain("connection", func() { c.carry(carrying) }) })
 		}
 		accepts.Go(func() {
 			say.Keep(accepting, "listener", func(ctx context.Context) {

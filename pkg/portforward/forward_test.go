@@ -20,9 +20,12 @@ import (
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -606,5 +609,60 @@ func TestServeEnds(t *testing.T) {
 	}
 	if _, err := net.Dial("tcp", r.forward.Addr().String()); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("the listener is open: %v", err)
+	}
+}
+
+// A panic on the way to a pod ends that attempt, or begins the part again that knows the pods: the address answers all the same.
+func TestPanicOnTheWay(t *testing.T) {
+	for _, at := range []string{"dial", "watch"} {
+		t.Run(at, func(t *testing.T) {
+			r := &rig{t: t, node: newNode(t, false), cluster: fake.NewClientset(service(intstr.FromString("web")))}
+			var panicked atomic.Bool
+			once := func(now string) {
+				if now == at && panicked.CompareAndSwap(false, true) {
+					panic("out of range")
+				}
+			}
+			r.cluster.PrependReactor("list", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+				once("watch")
+				return false, nil, nil
+			})
+			var err error
+			r.forward, err = Listen(t.Context(), Spec{Target: to, Hold: time.Minute}, func(e event.Event) {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				r.events = append(r.events, e)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			served := make(chan error, 1)
+			go func() {
+				served <- r.forward.Serve(ctx, func(ctx context.Context) (*rest.Config, error) {
+					once("dial")
+					return r.node.cluster(ctx)
+				}, r.cluster)
+			}()
+			r.pod("a", web(t, "a"), true)
+			if body, err := get(r.url()); err != nil || body != "a" || !panicked.Load() {
+				t.Errorf("answer %q, %v; panicked %v", body, err, panicked.Load())
+			}
+			cancel()
+			if err := <-served; err != nil {
+				t.Error(err)
+			}
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			var reports []event.Event
+			for _, e := range r.events {
+				if e.Err != nil && strings.Contains(event.Hint(e.Err), "please report") {
+					reports = append(reports, e)
+				}
+			}
+			if len(reports) != 1 {
+				t.Errorf("told %+v", reports)
+			}
+		})
 	}
 }

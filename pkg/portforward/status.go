@@ -57,7 +57,8 @@ const unreachableAfter = time.Second
 // status tells changes of state, not occurrences: what many connections meet is told once, until it is over.
 type status struct {
 	stage event.Stage
-	about []any // fields that every event carries
+	bugs  event.Stage // the same, each panic once
+	about []any       // fields that every event carries
 
 	open, held, sent, received atomic.Int64
 	most                       atomic.Int64 // open and held at a time, since it was asked for last
@@ -72,7 +73,7 @@ type status struct {
 }
 
 func newStatus(stage event.Stage, about ...any) *status {
-	return &status{stage: stage, about: about, state: Waiting, failing: map[string]time.Duration{}, told: map[string]bool{}}
+	return &status{stage: stage, bugs: stage.Once(), about: about, state: Waiting, failing: map[string]time.Duration{}, told: map[string]bool{}}
 }
 
 // arrived counts a connection, which waits for a pod at first.

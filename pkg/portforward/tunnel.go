@@ -43,6 +43,7 @@ type tunnel struct {
 	wire    *wire
 	conn    *spdystream.Connection
 	group   *sync.WaitGroup // of the goroutines that the tunnel and its streams start
+	bugs    event.Stage     // is told of panics
 	silence func()          // called when the other end has fallen silent
 	request atomic.Int64    // numbers the pairs of streams
 
@@ -57,23 +58,20 @@ type tunnel struct {
 
 // newTunnel starts a tunnel on a connection, which it owns from now on. Lost is called once, when that is closed; silence may
 // be called now and then.
-func newTunnel(c net.Conn, group *sync.WaitGroup, lost func(*tunnel), silence func()) (*tunnel, error) {
+func newTunnel(c net.Conn, group *sync.WaitGroup, bugs event.Stage, lost func(*tunnel), silence func()) (*tunnel, error) {
 	w := &wire{Conn: c, made: time.Now()}
 	conn, err := spdystream.NewConnection(w, false)
 	if err != nil {
 		_ = w.Close() // the error that counts is the one above
 		return nil, err
 	}
-	t := &tunnel{wire: w, conn: conn, group: group, silence: silence, open: map[*stream]struct{}{}, idleSince: time.Now()}
+	t := &tunnel{wire: w, conn: conn, group: group, bugs: bugs, silence: silence, open: map[*stream]struct{}{}, idleSince: time.Now()}
 	group.Go(func() {
-		_ = event.Guard(func() error { // a tunnel that panics is lost
-			conn.Serve(func(s *spdystream.Stream) { _ = s.Refuse() }) // pods open no streams
-			return nil
-		})
+		_ = t.guarded(func() { conn.Serve(func(s *spdystream.Stream) { _ = s.Refuse() }) }) // pods open no streams
 		t.close()
 		lost(t)
 	})
-	group.Go(func() { t.guarded(t.watch) })
+	group.Go(func() { _ = t.guarded(t.watch) })
 	return t, nil
 }
 
@@ -104,7 +102,7 @@ func (t *tunnel) watch() {
 		case <-answered:
 			t.wire.ask()
 			t.group.Go(func() {
-				t.guarded(func() { _, _ = t.conn.Ping() }) // silence is seen on the wire, since the library may be late to see the answer
+				_ = t.guarded(func() { _, _ = t.conn.Ping() }) // silence is seen on the wire, since the library may be late to see the answer
 				answered <- struct{}{}
 			})
 		default:
@@ -113,14 +111,11 @@ func (t *tunnel) watch() {
 }
 
 // guarded closes the tunnel if work panics: what it carries is tried by another one.
-func (t *tunnel) guarded(work func()) {
-	err := event.Guard(func() error {
-		work()
-		return nil
-	})
-	if err != nil {
+func (t *tunnel) guarded(work func()) (broken error) {
+	if broken = t.bugs.Contain("tunnel", work); broken != nil {
 		t.close()
 	}
+	return broken
 }
 
 func (t *tunnel) close() { _ = t.wire.Close() } // nobody can do anything about an error
@@ -210,11 +205,14 @@ func (t *tunnel) openStream(ctx context.Context, port int) (*stream, error) {
 	s := &stream{tunnel: t, reset: make(chan struct{}), told: make(chan struct{})}
 	made := make(chan error)
 	t.group.Go(func() {
-		err := event.Guard(func() error { return s.create(port) })
+		var err error
+		if broken := t.guarded(func() { err = s.create(port) }); broken != nil {
+			err = broken
+		}
 		if err != nil {
 			close(s.told)
 		} else {
-			t.group.Go(func() { t.guarded(s.listen) })
+			t.group.Go(func() { _ = t.guarded(s.listen) })
 		}
 		select {
 		case made <- err:

@@ -1,15 +1,15 @@
 package portforward
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/devloop/devloop/pkg/event"
 )
 
 const (
@@ -298,13 +298,14 @@ func (p *podTunnels) dial(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	var t *tunnel
-	err := event.Guard(func() error {
-		wire, err := p.dialer.dial(ctx, p.to.pod)
-		if err == nil {
-			t, err = newTunnel(wire, p.group, p.lose, p.fallSilent)
+	var err error
+	broken := p.status.bugs.Contain("dial", func() {
+		var wire net.Conn
+		if wire, err = p.dialer.dial(ctx, p.to.pod); err == nil {
+			t, err = newTunnel(wire, p.group, p.status.bugs, p.lose, p.fallSilent)
 		}
-		return err
 	})
+	err = cmp.Or(broken, err)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		err = fmt.Errorf("the API server gives no way to pod %s within %s", p.to.pod, dialTimeout)
 	}

@@ -454,3 +454,29 @@ func (p *project) storm() (files []string) {
 		}
 	}
 }
+
+// A panic while an event is looked at is told once, loses no change, and the watch goes on.
+func TestPanicInALook(t *testing.T) {
+	p := open(t, Options{Mode: Auto, Quiet: 30 * time.Millisecond}, nil)
+	p.write("src/a")
+	p.must(p.w.Watch(paths(p.dir, "src")))
+	var panicked bool
+	p.w.mu.Lock()
+	clear(p.w.kinds)
+	p.w.opaque = func(string) string {
+		if !panicked {
+			panicked = true
+			panic("no such device")
+		}
+		return ""
+	}
+	p.w.mu.Unlock()
+	p.write("src/new/b") // a folder that has to be watched, too
+	p.next("src")        // everything has changed
+	p.must(os.WriteFile(p.path("src/new/b"), []byte("again"), 0o644))
+	p.next("src/new/b")
+	told := p.heard(event.Failed)
+	if len(told) != 1 || told[0].Level() != event.Error || !strings.Contains(event.Hint(told[0].Err), "please report") {
+		t.Errorf("told %+v", told)
+	}
+}
