@@ -79,7 +79,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	keep(ctx, "proof", "libraries", s.libraries.run)
 	sink.For("loop").Note(event.DevloopStarted, "project", p.config.Name, "cluster", s.cluster.Context, "folder", p.config.Dir)
 	if v.page != nil {
-		asking.say.Note(event.PageOpens, "url", v.page) // a *url.URL: secrets are taken out of texts
+		asking.say.Note(event.PageOpens, "url", event.Name(v.page.String())) // shown whole, with its token
 	}
 	if d.logs {
 		asking.toggleLogs()

@@ -452,7 +452,7 @@ func TestAddressOfThePage(t *testing.T) {
 	logFile := filepath.Join(dir, "dev.log")
 	s := show(t, "", &options{logFile: logFile}, devOptions{page: true, pagePort: 0})
 	address, token := s.views.page.String(), s.views.site.Token()
-	s.sink.For("devloop").Note(event.PageOpens, "url", s.views.page)
+	s.sink.For("devloop").Note(event.PageOpens, "url", event.Name(s.views.page.String()))
 	s.sink.For("build").Warn("a program has looked into the log", errors.New("found "+token), "text", address)
 	_, status, _ := s.call("status")
 	_, events, _ := s.call("events", "--follow=false")

@@ -122,6 +122,7 @@ func testTunnel(t *testing.T) {
 			}
 			compare(t, "after it was refused", inventory(t), before)
 
+			p.edit(t, "devloop.yaml", "allowContexts: ["+name+"]\n", "") // of which a warning comes first
 			_, log := p.call(t, 0, "run", "--allow-context", name)
 			if first, _, _ := strings.Cut(log, "\n"); !strings.Contains(first, name) || !strings.Contains(first, server) {
 				t.Errorf("the first line does not name the cluster: %s", first)
@@ -249,7 +250,7 @@ func testNeighbour(t *testing.T) {
 		t.Errorf("the address in the log is answered with %s", code)
 	}
 
-	registry := strings.TrimSpace(readFile(t, filepath.Join(p.cache, "devloop", "registry", "address")))
+	registry := p.registry(t)
 	repository, tag, _ := strings.Cut(image, ":")
 	for _, args := range [][]string{
 		{"http://" + registry + "/v2/"},
@@ -284,11 +285,20 @@ func testNeighbour(t *testing.T) {
 	p.gone(t)
 }
 
-func readFile(t *testing.T, file string) string {
+// registry is the address of devloop's own one.
+func (p *project) registry(t *testing.T) (address string) {
 	t.Helper()
-	content, err := os.ReadFile(file)
+	files, err := filepath.Glob(filepath.Join(p.cache, "devloop", "registry", "*", "address"))
 	must(t, err)
-	return string(content)
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		must(t, err)
+		address = strings.TrimSpace(string(content))
+	}
+	if address == "" {
+		t.Fatalf("the registry's address is not in %s", p.cache)
+	}
+	return address
 }
 
 // openTerminal opens both sides of one. The master is not to be asked for its Fd: it could no longer
