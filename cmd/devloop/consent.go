@@ -1,5 +1,6 @@
-// Whose cluster it is. Before anything is written, the cluster is known to be on this machine (pkg/kube), or else the user has allowed it:
-// by a flag, in the settings that are the user's own, or by an answer in the terminal. What a repository brings along allows nothing.
+// Whose cluster it is. Before anything is written, the cluster is known to be on this machine
+// (pkg/kube), or else the user has allowed it: by a flag, in the settings that are the user's own,
+// or by an answer in the terminal. What a repository brings along allows nothing.
 package main
 
 import (
@@ -33,9 +34,10 @@ type consent struct {
 	allowFrom string   // the flag or the variable that named them
 }
 
-// mayWrite returns why the cluster may be written to. Where nothing proves that it is the user's own and nothing allows it, the user is
-// asked, if there is a terminal to do so.
-func (p *process) mayWrite(ctx context.Context, target kube.Target, cluster *deploy.Cluster, origin node.Origin) (kube.Grounds, error) {
+// mayWrite returns why the cluster may be written to. Where nothing proves that it is the user's
+// own and nothing allows it, the user is asked, if there is a terminal to do so.
+func (p *process) mayWrite(ctx context.Context, target kube.Target, cluster *deploy.Cluster,
+	origin node.Origin) (kube.Grounds, error) {
 	folder, err := filepath.EvalSymlinks(p.config.Dir)
 	if err != nil {
 		return kube.Grounds{}, err
@@ -52,7 +54,8 @@ func (p *process) mayWrite(ctx context.Context, target kube.Target, cluster *dep
 	if !yes {
 		return kube.Grounds{}, err
 	}
-	given := kube.Permission{Folder: folder, Cluster: cluster.UID, Context: target.Context, Server: target.Server, Given: time.Now()}
+	given := kube.Permission{Folder: folder, Cluster: cluster.UID, Given: time.Now(),
+		Context: target.Context, Server: target.Server}
 	permissions, err := permissionsDir()
 	if err == nil {
 		err = permissions.Remember(given)
@@ -63,9 +66,10 @@ func (p *process) mayWrite(ctx context.Context, target kube.Target, cluster *dep
 	return answered(given), nil
 }
 
-// grounds returns why the cluster may be written to, without a question to the user. If there is no reason, the error has a
-// *kube.NotLocalError, and says how to allow it.
-func (c consent) grounds(ctx context.Context, target kube.Target, cluster *deploy.Cluster, origin node.Origin, folder string) (kube.Grounds, error) {
+// grounds returns why the cluster may be written to, without a question to the user. If there is no
+// reason, the error has a *kube.NotLocalError, and says how to allow it.
+func (c consent) grounds(ctx context.Context, target kube.Target, cluster *deploy.Cluster,
+	origin node.Origin, folder string) (kube.Grounds, error) {
 	served := kube.Grounds{Basis: kube.Basis(origin.Tool), Name: origin.Name}
 	grounds, notLocal := kube.Own(ctx, target, served, cluster.Client.CoreV1().Nodes())
 	switch {
@@ -98,8 +102,8 @@ func (c consent) grounds(ctx context.Context, target kube.Target, cluster *deplo
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	hint := fmt.Sprintf("if devloop may write to it: --allow-context %s, or allowContexts: [%[1]s] in %s; else choose another context: --kube-context",
-		pasted(target.Context), path)
+	hint := fmt.Sprintf("if devloop may write to it: --allow-context %s, or allowContexts: [%[1]s] in %s; "+
+		"else choose another context: --kube-context", pasted(target.Context), path)
 	return kube.Grounds{}, errors.Join(event.WithHint(notLocal, hint), err)
 }
 
@@ -138,7 +142,8 @@ func canAsk(in, out *os.File) bool {
 	return isTerminal(in) && isTerminal(out) && inForeground(int(in.Fd()))
 }
 
-// question is what the user has to know of a cluster. What comes from files and from the cluster is quoted, so that it stays on its line.
+// question is what the user has to know of a cluster. What comes from files and from the cluster is
+// quoted, so that it stays on its line.
 func question(e *kube.NotLocalError, folder string) string {
 	return fmt.Sprintf(`This cluster is not known to be on this machine:
   context  %q
@@ -166,7 +171,7 @@ func (p *printer) ask(ctx context.Context, in *os.File, question string) (yes bo
 	if err != nil {
 		return false, fmt.Errorf("ask a question: %w", err)
 	}
-	line, err := bufio.NewReader(io.LimitReader(reader, answerLength)).ReadString('\n') // a terminal gives a line at a time
+	line, err := bufio.NewReader(io.LimitReader(reader, answerLength)).ReadString('\n')
 	switch {
 	case ctx.Err() != nil:
 		return false, context.Cause(ctx)

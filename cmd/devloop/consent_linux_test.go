@@ -13,8 +13,22 @@ import (
 	"time"
 )
 
-// typed runs devloop on a terminal of its own and types an answer once it asks. It returns what the terminal shows, and whether it asked.
+const asks = `Only "yes" allows it: `
+
+// typed runs devloop on a terminal of its own and types an answer once it asks. It returns what the
+// terminal shows, and whether it asked.
 func (p *workplace) typed(t *testing.T, answer string, args ...string) (code int, shown string, asked bool) {
+	t.Helper()
+	code, shown, left := p.dialogue(t, []exchange{{asks, answer}}, args...)
+	return code, shown, left == 0
+}
+
+// exchange is what is typed when the terminal shows something.
+type exchange struct{ shown, typed string }
+
+// dialogue runs devloop on a terminal of its own. It returns what the terminal shows, and how many of
+// the exchanges were left when devloop ended.
+func (p *workplace) dialogue(t *testing.T, exchanges []exchange, args ...string) (code int, shown string, left int) {
 	t.Helper()
 	master, terminal := openTerminal(t, 200)
 	cmd := p.command(args...)
@@ -30,11 +44,11 @@ func (p *workplace) typed(t *testing.T, answer string, args ...string) (code int
 	for buffer := make([]byte, 64<<10); ; {
 		n, err := master.Read(buffer)
 		screen.Write(buffer[:n])
-		if !asked && strings.HasSuffix(screen.String(), `Only "yes" allows it: `) {
-			asked = true
-			if _, err := master.WriteString(answer); err != nil {
+		if len(exchanges) > 0 && strings.Contains(screen.String(), exchanges[0].shown) {
+			if _, err := master.WriteString(exchanges[0].typed); err != nil {
 				t.Fatal(err)
 			}
+			exchanges = exchanges[1:]
 		}
 		if err != nil { // EIO: nobody has the terminal any more
 			break
@@ -45,7 +59,7 @@ func (p *workplace) typed(t *testing.T, answer string, args ...string) (code int
 	if err != nil && !errors.As(err, &failed) {
 		t.Fatal(err)
 	}
-	return cmd.ProcessState.ExitCode(), screen.String(), asked
+	return cmd.ProcessState.ExitCode(), screen.String(), len(exchanges)
 }
 
 func TestTheUserIsAskedOnce(t *testing.T) {
@@ -122,6 +136,17 @@ func TestTheUserIsAskedOnce(t *testing.T) {
 	}
 	if beyond := n.beyond(); len(beyond) > 0 {
 		t.Errorf("it was asked for %s", beyond)
+	}
+}
+
+// The loop takes over the terminal after the question, whose first keys are its own again.
+func TestKeysAfterTheQuestion(t *testing.T) {
+	t.Parallel()
+	n, p := newNeighbour(t, httptest.NewTLSServer), newWorkplace(t)
+	p.points(t, "prod", n, "")
+	code, shown, left := p.dialogue(t, []exchange{{asks, "yes\n"}, {"help=?", "q"}}, "--page=false")
+	if code != 0 || left > 0 || !strings.Contains(shown, "nothing left behind") {
+		t.Errorf("exit code %d, %d left: %s", code, left, shown)
 	}
 }
 

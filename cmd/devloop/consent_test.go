@@ -17,7 +17,8 @@ import (
 	"testing"
 )
 
-// neighbour is an API server with one node, which devloop must ask for nothing but who it is until it may write there.
+// neighbour is an API server with one node, which devloop must ask for nothing but who it is until
+// it may write there.
 type neighbour struct {
 	*httptest.Server
 	mu    sync.Mutex
@@ -51,6 +52,13 @@ func (n *neighbour) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotFound)
 		_, _ = io.WriteString(w, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}`)
 	}
+}
+
+// runsOn says which kernel its node runs on.
+func (n *neighbour) runsOn(boot string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.boot = boot
 }
 
 // beyond are the requests that are about more than who the cluster is.
@@ -177,7 +185,8 @@ func connectProxy(t *testing.T, to *neighbour) (address string) {
 
 const tunnelled = `node "ip-10-0-3-7" does not run on this machine's kernel`
 
-// Each of these was deployed to once: an address on loopback, or what a repository says, is no reason to.
+// Each of these was deployed to once: an address on loopback, or what a repository says, is no
+// reason to.
 func TestNothingIsWrittenToAForeignCluster(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -191,12 +200,13 @@ func TestNothingIsWrittenToAForeignCluster(t *testing.T) {
 		"a tunnel with TLS, as ssh -L has it": {context: "prod-eu-admin", start: httptest.NewTLSServer, says: tunnelled},
 		"a proxy-url": {context: "minikube", start: httptest.NewTLSServer, says: "requests to it go through the proxy http://127.0.0.1:",
 			prepare: func(t *testing.T, p *workplace, n *neighbour) {
-				n.boot = thisKernel(t)
+				n.runsOn(thisKernel(t))
 				p.points(t, "minikube", n, ", proxy-url: "+connectProxy(t, n))
 			}},
 		"a proxy of the environment": {context: "minikube", start: httptest.NewTLSServer, says: "requests to it go through the proxy http://127.0.0.1:",
 			prepare: func(t *testing.T, p *workplace, n *neighbour) {
-				n.boot, p.server = thisKernel(t), "https://example.com:6443" // for which the test's certificate is, too
+				n.runsOn(thisKernel(t))
+				p.server = "https://example.com:6443" // for which the test's certificate is, too
 				p.pointsAt(t, "minikube", p.server, n, "")
 				p.env = append(p.env, "HTTPS_PROXY="+connectProxy(t, n))
 			}},
@@ -239,9 +249,11 @@ func TestNothingIsWrittenToAForeignCluster(t *testing.T) {
 			if beyond := n.beyond(); len(beyond) > 0 {
 				t.Errorf("it was asked for %s", beyond)
 			}
+			n.mu.Lock()
 			if len(n.asked) == 0 {
 				t.Error("it was not asked who it is")
 			}
+			n.mu.Unlock()
 			if journals, err := filepath.Glob(filepath.Join(p.home(), ".local", "state", "devloop", "*.jsonl*")); err != nil || len(journals) > 0 {
 				t.Errorf("it was begun: %s, %v", journals, err)
 			}
@@ -264,7 +276,7 @@ func TestTheFirstLineNamesTheCluster(t *testing.T) {
 		why     func(p *workplace) string
 	}{
 		"this machine's kernel": {
-			prepare: func(t *testing.T, _ *workplace, n *neighbour) { n.boot = thisKernel(t) },
+			prepare: func(t *testing.T, _ *workplace, n *neighbour) { n.runsOn(thisKernel(t)) },
 			why:     func(*workplace) string { return "runs on this machine's kernel: node ip-10-0-3-7" }},
 		"a flag": {args: []string{"--allow-context", "staging", "--allow-context", "prod"},
 			why: func(*workplace) string { return "allowed by --allow-context" }},

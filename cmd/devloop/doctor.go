@@ -220,8 +220,9 @@ func (d *doctor) lookAtCluster(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if d.nodes != nil {
-		known := func(ctx context.Context) ([]string, error) { return kube.BootIDs(ctx, cluster.Client.CoreV1().Nodes()) }
-		if other := d.nodes.Verify(ctx, known); other != nil {
+		nodes := cluster.Client.CoreV1().Nodes()
+		other := d.nodes.Verify(ctx, func(ctx context.Context) ([]string, error) { return kube.BootIDs(ctx, nodes) })
+		if other != nil {
 			err = errors.Join(err, warning{other})
 		}
 	}

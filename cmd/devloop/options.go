@@ -41,7 +41,8 @@ func (o *options) register(root *cobra.Command) {
 	flags.StringSliceVarP(&o.profiles, "profile", "p", nil, "lay a profile of the configuration over it")
 	flags.StringArrayVar(&o.set, "set", nil, "set one value of the configuration: path=value, as in images.worker.target=dev")
 	flags.StringVar(&o.kubeContext, "kube-context", "", "the kube context to use, instead of the configuration's or the current one")
-	flags.StringArrayVar(&o.allow, "allow-context", nil, "a kube context that may be deployed to though nothing proves that its cluster is on this machine")
+	flags.StringArrayVar(&o.allow, "allow-context", nil,
+		"a kube context that may be deployed to though nothing proves that its cluster is on this machine")
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "tell more: each build step, what was found unchanged, the causes of an error")
 	flags.BoolVarP(&o.quiet, "quiet", "q", false, "tell less: how each run ended, warnings and errors")
 	flags.StringVar(&o.logFile, "log-file", "", "write the log to this file as well; at 10 MB it is put aside, and the newest three of these stay")

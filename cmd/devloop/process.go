@@ -90,7 +90,8 @@ func openHistory(c *config.Config) (*status.History, error) {
 	return status.OpenHistory(filepath.Join(dir, "runs", projectID(c)+".jsonl"))
 }
 
-// projectID is a name for files of a project that belong to its file and its cluster: the same file may be at work on several clusters.
+// projectID is a name for files of a project that belong to its file and its cluster: the same file
+// may be at work on several clusters.
 func projectID(c *config.Config) string {
 	target, _ := deploy.ReadContext(c.KubeContext) // if there is none, that is told soon
 	return fileID(c.Path+"\x00"+target.Context, c.Name)
@@ -110,7 +111,8 @@ func tellConfig(sink event.Sink, before, now *config.Config) {
 		sink.For("config").Detail(event.ConfigRead, "project", now.Name, "file", now.Path, "folder", now.Dir, "images", new[0], "releases", new[1], "charts", new[2])
 	}
 	if len(now.AllowContexts) > 0 && before == nil {
-		sink.For("config").Warn("allowContexts in devloop.yaml allows nothing by itself: the user does, by --allow-context or in "+settingsName(), nil)
+		sink.For("config").Warn("allowContexts in devloop.yaml allows nothing by itself", nil,
+			"allow it by", "--allow-context, or allowContexts in "+settingsName())
 	}
 	if now.Format != "" && before == nil {
 		sink.For("config").Note("a skaffold.yaml is read as a devloop.yaml", "file", now.Path, "format", now.Format)

@@ -120,14 +120,16 @@ func (s *session) open(ctx context.Context, p *process) (err error) {
 	return nil
 }
 
-// connect finds the cluster and its nodes, and makes sure that it may be written to. Until then, the cluster is asked for nothing but who it is.
+// connect finds the cluster and its nodes, and makes sure that it may be written to. Until then,
+// the cluster is asked for nothing but who it is.
 func (s *session) connect(ctx context.Context, p *process, c *config.Config) (target kube.Target, err error) {
 	if target, err = s.findNodes(ctx, c); err != nil {
 		return target, err
 	}
 	if s.cluster, err = deploy.ConnectTo(ctx, target); err != nil {
 		if event.Hint(err) != "" {
-			err = event.WithHint(err, cmp.Or(s.nodes.Start(), "start the cluster, or choose another context: --kube-context"))
+			hint := "start the cluster, or choose another context: --kube-context"
+			err = event.WithHint(err, cmp.Or(s.nodes.Start(), hint))
 		}
 		return target, err
 	}
@@ -135,13 +137,17 @@ func (s *session) connect(ctx context.Context, p *process, c *config.Config) (ta
 	if err != nil {
 		return target, err
 	}
-	p.sink.For("devloop").Note(event.ClusterChosen, "context", target.Context, "server", target.Server, "why", grounds.String())
+	p.sink.For("devloop").Note(event.ClusterChosen,
+		"context", target.Context, "server", target.Server, "why", grounds.String())
 	return target, nil
 }
 
-// verifyNodes forgets nodes that have only the context's name in common with the cluster: they would get images that its pods never find.
+// verifyNodes forgets nodes that have only the context's name in common with the cluster: they
+// would get images that its pods never find.
 func (s *session) verifyNodes(ctx context.Context) error {
-	err := s.nodes.Verify(ctx, func(ctx context.Context) ([]string, error) { return kube.BootIDs(ctx, s.cluster.Client.CoreV1().Nodes()) })
+	err := s.nodes.Verify(ctx, func(ctx context.Context) ([]string, error) {
+		return kube.BootIDs(ctx, s.cluster.Client.CoreV1().Nodes())
+	})
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

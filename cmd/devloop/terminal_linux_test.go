@@ -15,7 +15,8 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// openTerminal returns both ends of a terminal of a width: what is typed goes into the master, where also is read what is shown.
+// openTerminal returns both ends of a terminal of a width: what is typed goes into the master,
+// where also is read what is shown.
 func openTerminal(t *testing.T, columns uint16) (master, terminal *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)

@@ -185,7 +185,8 @@ func createLog(folder string, input Input) (*os.File, error) {
 		return nil, err
 	}
 	file := filepath.Join(folder, strings.ReplaceAll(input.Name, "/", "_")+"-"+input.Tag.TagStr()+".log")
-	// Another devloop may be writing to a file of that name, for another cluster: it keeps the one that it has.
+	// Another devloop may be writing to a file of that name, for another cluster: it keeps the one
+	// that it has.
 	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}

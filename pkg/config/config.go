@@ -65,8 +65,9 @@ type Config struct {
 	// Context of the kubeconfig to deploy to, by default the current one. Fixed when devloop starts.
 	KubeContext string `key:"kubeContext"`
 
-	// Contexts that the project is meant for besides clusters on the user's own machine. It allows nothing by itself: the user does, by
-	// --allow-context, in ~/.config/devloop/config.yaml, or when asked.
+	// Contexts that the project is meant for besides clusters on the user's own machine. It allows
+	// nothing by itself: the user does, by --allow-context, in ~/.config/devloop/config.yaml, or
+	// when asked.
 	AllowContexts []string `key:"allowContexts"`
 
 	// Images to build, by name.

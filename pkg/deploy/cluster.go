@@ -145,7 +145,8 @@ func loadKubeconfig(wanted string) (clientcmd.ClientConfig, kube.Target, error) 
 func proxyOf(cluster *clientcmdapi.Cluster) (string, error) {
 	proxy, err := url.Parse(cluster.ProxyURL)
 	if cluster.ProxyURL == "" {
-		server, _, serverErr := rest.DefaultServerUrlFor(&rest.Config{Host: cluster.Server, TLSClientConfig: rest.TLSClientConfig{Insecure: true}})
+		https := rest.TLSClientConfig{Insecure: true} // where the server's URL names no scheme
+		server, _, serverErr := rest.DefaultServerUrlFor(&rest.Config{Host: cluster.Server, TLSClientConfig: https})
 		if serverErr != nil {
 			return "", fmt.Errorf("API server %q: %w", cluster.Server, serverErr)
 		}
@@ -194,7 +195,8 @@ func ConnectTo(ctx context.Context, target kube.Target) (*Cluster, error) {
 		return nil, err
 	}
 	if now, err := ReadContext(target.Context); err != nil || now != target {
-		return nil, event.WithHint(errors.Join(fmt.Errorf("kube context %q changes while devloop starts", target.Context), err), "start devloop again")
+		changes := fmt.Errorf("kube context %q changes while devloop starts: start it again", target.Context)
+		return nil, errors.Join(changes, err)
 	}
 	c := &Cluster{Context: target.Context, Server: target.Server, loader: loader, connection: way}
 	c.config = &rest.Config{Host: way.host(), Transport: way, WarningHandler: rest.NoWarnings{},
@@ -223,8 +225,8 @@ func ConnectTo(ctx context.Context, target kube.Target) (*Cluster, error) {
 	defer cancel()
 	system, err := c.Client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 	if err != nil {
-		return nil, event.WithHint(fmt.Errorf("kube context %q: its API server %s does not answer: %w", target.Context, target.Server, err),
-			hintCluster)
+		return nil, event.WithHint(fmt.Errorf("kube context %q: its API server %s does not answer: %w",
+			target.Context, target.Server, err), hintCluster)
 	}
 	c.UID = string(system.UID)
 	way.is(system.UID)

@@ -30,7 +30,8 @@ type NotLocalError struct {
 }
 
 func (e *NotLocalError) Error() string {
-	return fmt.Sprintf("kube context %q at %s is not known to be on this machine: %v", e.Target.Context, e.Target.Server, e.Why)
+	return fmt.Sprintf("kube context %q at %s is not known to be on this machine: %v",
+		e.Target.Context, e.Target.Server, e.Why)
 }
 
 func (e *NotLocalError) Unwrap() error { return e.Why }
@@ -182,7 +183,8 @@ var applications = []application{
 	// Its kind cluster, since 4.38, with the nodes of a kind cluster named "desktop".
 	{"Docker Desktop", []string{"darwin", "linux"}, whole(`docker-desktop`),
 		whole(`https://127\.0\.0\.1:\d+`), whole(`desktop-(control-plane|worker)\d*`)},
-	// k3s in the Lima machine "rancher-desktop", at the port of its settings: docs.rancherdesktop.io.
+	// k3s in the Lima machine "rancher-desktop", at the port of its settings:
+	// docs.rancherdesktop.io.
 	{"Rancher Desktop", []string{"darwin", "linux"}, whole(`rancher-desktop`),
 		whole(`https://127\.0\.0\.1:\d+`), whole(`lima-rancher-desktop`)},
 	// docs.orbstack.dev/kubernetes.
@@ -197,15 +199,15 @@ func whole(pattern string) *regexp.Regexp { return regexp.MustCompile(`^(` + pat
 
 // desktop returns the application whose cluster it is, "" for none.
 func desktop(t Target, nodes []corev1.Node, system string) string {
-	i := slices.IndexFunc(applications, func(a application) bool {
-		return slices.Contains(a.systems, system) && a.context.MatchString(t.Context) && a.server.MatchString(strings.TrimSuffix(t.Server, "/")) &&
-			!slices.ContainsFunc(nodes, func(node corev1.Node) bool {
-				name := cmp.Or(a.node, whole(regexp.QuoteMeta(t.Context)))
-				return !name.MatchString(node.Name)
-			})
-	})
-	if i < 0 {
-		return ""
+	for _, a := range applications {
+		if !slices.Contains(a.systems, system) || !a.context.MatchString(t.Context) ||
+			!a.server.MatchString(strings.TrimSuffix(t.Server, "/")) {
+			continue
+		}
+		name := cmp.Or(a.node, whole(regexp.QuoteMeta(t.Context)))
+		if !slices.ContainsFunc(nodes, func(node corev1.Node) bool { return !name.MatchString(node.Name) }) {
+			return a.name
+		}
 	}
-	return applications[i].name
+	return ""
 }

@@ -19,8 +19,8 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// tool makes clusters of containers. Its labels (kind: pkg/cluster/constants, k3d: pkg/types) say which
-// cluster a container belongs to, and what it is in it.
+// tool makes clusters of containers. Its labels (kind: pkg/cluster/constants, k3d: pkg/types) say
+// which cluster a container belongs to, and what it is in it.
 type tool struct{ name, cluster, role string }
 
 var tools = []tool{
@@ -28,16 +28,16 @@ var tools = []tool{
 	{"k3d", "k3d.cluster", "k3d.role"},
 }
 
-// Roles of a container that is a node, and of one that serves the API server. The others are registries
-// and helpers.
+// Roles of a container that is a node, and of one that serves the API server. The others are
+// registries and helpers.
 var (
 	nodeRoles = []string{"control-plane", "worker", "server", "agent"}
 	apiRoles  = []string{"control-plane", "external-load-balancer", "server", "loadbalancer"}
 )
 
-// containers finds the nodes of the cluster of kind or k3d that publishes the API server's address, or
-// else of the one that has the context's name, kind-NAME or k3d-NAME. It returns nil where there is
-// none, or no Docker to ask.
+// containers finds the nodes of the cluster of kind or k3d that publishes the API server's address,
+// or else of the one that has the context's name, kind-NAME or k3d-NAME. It returns nil where there
+// is none, or no Docker to ask.
 func containers(ctx context.Context, kubeContext, server string, docker *client.Client) (*Cluster, error) {
 	if docker == nil {
 		return nil, nil
@@ -51,13 +51,15 @@ func containers(ctx context.Context, kubeContext, server string, docker *client.
 	host, port, exact := endpoint(server)
 	for _, t := range tools {
 		for _, c := range listed.Items {
-			if name := c.Labels[t.cluster]; name != "" && slices.Contains(apiRoles, c.Labels[t.role]) && exact && publishesAPI(c, host, port) {
-				found := &Cluster{name: kubeContext}
-				if isLocal(docker) {
-					found.origin = Origin{t.name, name}
-				}
-				return found, found.addContainers(t, name, listed.Items, docker)
+			name := c.Labels[t.cluster]
+			if name == "" || !slices.Contains(apiRoles, c.Labels[t.role]) || !exact || !publishesAPI(c, host, port) {
+				continue
 			}
+			found := &Cluster{name: kubeContext}
+			if isLocal(docker) {
+				found.origin = Origin{t.name, name}
+			}
+			return found, found.addContainers(t, name, listed.Items, docker)
 		}
 	}
 	for _, t := range tools {
@@ -79,7 +81,8 @@ func (c *Cluster) addContainers(t tool, name string, all []container.Summary, do
 		}
 		n := &Node{name: strings.TrimPrefix(one.Names[0], "/"), runtime: containerdRuntime{}}
 		if one.State != container.StateRunning {
-			return event.WithHint(fmt.Errorf("node %s of the %s cluster %s is stopped", n.name, t.name, name), "docker start "+n.name)
+			err := fmt.Errorf("node %s of the %s cluster %s is stopped", n.name, t.name, name)
+			return event.WithHint(err, "docker start "+n.name)
 		}
 		n.shell = "docker exec " + n.name
 		n.way = &execWay{node: n.name, docker: docker}

@@ -113,7 +113,10 @@ func Find(ctx context.Context, kubeContext, server string, docker *client.Client
 // findProfile reads the profile that a kube context belongs to, and tells whether it serves the API
 // server's address. If the profile of the context's name does not, another one may: contexts can be
 // renamed. Otherwise it is the one of that name, and none is fs.ErrNotExist.
-func findProfile(ctx context.Context, home, kubeContext, server string, docker *client.Client) (p profile, serves bool, err error) {
+func findProfile(ctx context.Context, home, kubeContext, server string,
+	docker *client.Client) (p profile, serves bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout) // for all profiles together
+	defer cancel()
 	p, err = readProfile(home, kubeContext)
 	if err == nil && p.serves(ctx, server, docker) {
 		return p, true, nil

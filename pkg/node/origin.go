@@ -59,11 +59,11 @@ func (c *Cluster) Verify(ctx context.Context, kernels func(context.Context) ([]s
 // Ports of API servers within their nodes.
 const (
 	minikubePort = 8443 // where a profile names none
-	// autoPausePort is that of the proxy in front of the API server which minikube's addon auto-pause
-	// writes into the kubeconfig (AutoPauseProxyPort in its pkg/minikube/constants).
+	// autoPausePort is that of the proxy in front of the API server which minikube's addon
+	// auto-pause writes into the kubeconfig (AutoPauseProxyPort in its pkg/minikube/constants).
 	autoPausePort = 32443
-	// containerAPIPort is the same for kind (APIServerInternalPort in its pkg/cluster/constants) and
-	// k3d (DefaultAPIPort in its pkg/types).
+	// containerAPIPort is the same for kind (APIServerInternalPort in its pkg/cluster/constants)
+	// and k3d (DefaultAPIPort in its pkg/types).
 	containerAPIPort = 6443
 )
 
@@ -77,9 +77,9 @@ func endpoint(server string) (host, port string, ok bool) {
 	return u.Hostname(), cmp.Or(u.Port(), "443"), u.Hostname() != ""
 }
 
-// serves tells whether an API server's address is exactly that of one of the profile's nodes, or the
-// port that Docker, or podman, publishes for one at this moment (minikube's ControlPlaneEndpoint in
-// pkg/minikube/driver has the same cases).
+// serves tells whether an API server's address is exactly that of one of the profile's nodes, or
+// the port that Docker, or podman, publishes for one at this moment (minikube's
+// ControlPlaneEndpoint in pkg/minikube/driver has the same cases).
 func (p profile) serves(ctx context.Context, server string, docker *client.Client) bool {
 	host, port, ok := endpoint(server)
 	if !ok || p.Driver == "ssh" { // whose machine is any that ssh reaches
@@ -105,7 +105,7 @@ func (p profile) serves(ctx context.Context, server string, docker *client.Clien
 			}
 		case onNode:
 			return true
-		case p.Driver == "docker" || p.Driver == "podman":
+		case (p.Driver == "docker" || p.Driver == "podman") && onThisMachine(server):
 			for _, inside := range []string{own, paused} {
 				if p.publishes(ctx, docker, p.machine(n.Name), inside, host, port) {
 					return true
@@ -128,19 +128,22 @@ func (p profile) publishes(ctx context.Context, docker *client.Client, name, ins
 		if !isLocal(engine) {
 			continue
 		}
-		bindings, err := bindings(ctx, engine, name, inside)
-		if err == nil && slices.ContainsFunc(bindings, func(b network.PortBinding) bool { return b.HostPort == port && reaches(host, b.HostIP) }) {
+		found, err := bindings(ctx, engine, name, inside)
+		if err == nil && slices.ContainsFunc(found, func(b network.PortBinding) bool {
+			return b.HostPort == port && reaches(host, b.HostIP)
+		}) {
 			return true
 		}
 	}
 	return false
 }
 
-// publishesAPI tells whether a container of kind or k3d runs and has an API server's port published at
-// host:port.
+// publishesAPI tells whether a container of kind or k3d runs and has an API server's port published
+// at host:port.
 func publishesAPI(c container.Summary, host, port string) bool {
 	return c.State == container.StateRunning && slices.ContainsFunc(c.Ports, func(p container.PortSummary) bool {
-		return p.PrivatePort == containerAPIPort && p.PublicPort != 0 && strconv.Itoa(int(p.PublicPort)) == port && reaches(host, p.IP)
+		return p.PrivatePort == containerAPIPort && p.PublicPort != 0 && strconv.Itoa(int(p.PublicPort)) == port &&
+			reaches(host, p.IP)
 	})
 }
 

@@ -115,7 +115,8 @@ func TestOriginIsAMinikubeProfile(t *testing.T) {
 		}
 	}
 
-	// What a daemon on another machine publishes is not this machine's, and neither is what a stopped node published once.
+	// What a daemon on another machine publishes is not this machine's, and neither is what a
+	// stopped node published once.
 	elsewhere := clientOf(t, "tcp://"+serveTCP(t, here))
 	if found, err := Find(t.Context(), "pair", "https://127.0.0.1:32771", elsewhere); err != nil || found.Origin() != (Origin{}) {
 		t.Errorf("a daemon by TCP: %+v, %v", found, err)
@@ -188,7 +189,8 @@ func TestOriginIsAContainerOfKindOrK3d(t *testing.T) {
 	}
 }
 
-// Nodes of a context's name are no nodes of the cluster that it leads to, unless they run on its kernels.
+// Nodes of a context's name are no nodes of the cluster that it leads to, unless they run on its
+// kernels.
 func TestNodesOfTheNameAlone(t *testing.T) {
 	content, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
