@@ -72,7 +72,8 @@ func TestTheUserIsAskedOnce(t *testing.T) {
 		if code != exitEnvironment || !asked || !strings.Contains(shown, "is not known to be on this machine: ") {
 			t.Errorf("%q: exit code %d, %s", no, code, shown)
 		}
-		for _, part := range []string{`context  "prod"`, fmt.Sprintf("server   %q", n.URL), "because  neither minikube nor kind nor k3d serves this address here", `node \"ip-10-0-3-7\" does not run`, p.dir} {
+		for _, part := range []string{`context  "prod"`, fmt.Sprintf("server   %q", n.URL),
+			"because  neither minikube nor kind nor k3d serves this address here", `node \"ip-10-0-3-7\" does not run`, p.dir} {
 			if !strings.Contains(shown, part) {
 				t.Errorf("it does not say %s: %s", part, shown)
 			}

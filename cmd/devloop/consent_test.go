@@ -43,14 +43,17 @@ func (n *neighbour) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	switch request {
 	case "GET /api/v1/namespaces/kube-system":
-		_, _ = fmt.Fprintf(w, `{"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "kube-system", "uid": %q}}`, n.uid)
+		_, _ = fmt.Fprintf(w, `{"kind": "Namespace", "apiVersion": "v1",
+			"metadata": {"name": "kube-system", "uid": %q}}`, n.uid)
 	case "GET /version":
 		_, _ = io.WriteString(w, `{"gitVersion": "v1.34.3"}`)
 	case "GET /api/v1/nodes":
-		_, _ = fmt.Fprintf(w, `{"kind": "NodeList", "apiVersion": "v1", "items": [{"metadata": {"name": "ip-10-0-3-7"}, "status": {"nodeInfo": {"bootID": %q}}}]}`, n.boot)
+		_, _ = fmt.Fprintf(w, `{"kind": "NodeList", "apiVersion": "v1", "items": [
+			{"metadata": {"name": "ip-10-0-3-7"}, "status": {"nodeInfo": {"bootID": %q}}}]}`, n.boot)
 	default:
 		w.WriteHeader(http.StatusNotFound)
-		_, _ = io.WriteString(w, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}`)
+		_, _ = io.WriteString(w, `{"kind": "Status", "apiVersion": "v1", "status": "Failure",
+			"reason": "NotFound", "code": 404}`)
 	}
 }
 
@@ -65,9 +68,8 @@ func (n *neighbour) runsOn(boot string) {
 func (n *neighbour) beyond() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(n.asked), func(request string) bool {
-		return slices.Contains([]string{"GET /api/v1/namespaces/kube-system", "GET /version", "GET /api/v1/nodes"}, request)
-	})
+	who := []string{"GET /api/v1/namespaces/kube-system", "GET /version", "GET /api/v1/nodes"}
+	return slices.DeleteFunc(slices.Clone(n.asked), func(request string) bool { return slices.Contains(who, request) })
 }
 
 // workplace is a project and a home of its own, on a machine without minikube and Docker.
@@ -80,18 +82,26 @@ type workplace struct {
 func newWorkplace(t *testing.T) *workplace {
 	t.Helper()
 	home := t.TempDir()
-	sockets, err := os.MkdirTemp("", "run") //nolint:usetesting // a socket's path may have 107 letters, and t.TempDir has the test's name in it
+	// A socket's path may have 107 letters, and t.TempDir has the test's name in it.
+	sockets, err := os.MkdirTemp("", "run") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(sockets) })
-	p := &workplace{dir: t.TempDir(), env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "XDG_RUNTIME_DIR=" + sockets, "KUBECONFIG=" + filepath.Join(home, "kubeconfig"),
-		"DOCKER_HOST=unix://" + filepath.Join(home, "docker.sock"), "TERM=dumb", "TMPDIR=" + sockets}}
-	p.write(t, "devloop.yaml", "apiVersion: devloop/v1\nname: demo\nreleases: [{ name: web, chart: https://charts.invalid/web-1.tgz, namespace: demo }]\n")
+	p := &workplace{dir: t.TempDir(), env: []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + home, "XDG_RUNTIME_DIR=" + sockets, "TMPDIR=" + sockets, "TERM=dumb",
+		"KUBECONFIG=" + filepath.Join(home, "kubeconfig"), "DOCKER_HOST=unix://" + filepath.Join(home, "docker.sock")}}
+	p.write(t, "devloop.yaml", "apiVersion: devloop/v1\nname: demo\n"+
+		"releases: [{ name: web, chart: https://charts.invalid/web-1.tgz, namespace: demo }]\n")
 	return p
 }
 
 func (p *workplace) home() string { return strings.TrimPrefix(p.env[1], "HOME=") }
+
+// settings is the path of the user's own.
+func (p *workplace) settings() string {
+	return filepath.Join(p.home(), ".config", "devloop", "config.yaml")
+}
 
 // write writes a file of the project, or one at an absolute path.
 func (p *workplace) write(t *testing.T, file, text string) {
@@ -183,7 +193,10 @@ func connectProxy(t *testing.T, to *neighbour) (address string) {
 	return server.URL
 }
 
-const tunnelled = `node "ip-10-0-3-7" does not run on this machine's kernel`
+const (
+	proxied   = "requests to it go through the proxy http://127.0.0.1:"
+	tunnelled = `node "ip-10-0-3-7" does not run on this machine's kernel`
+)
 
 // Each of these was deployed to once: an address on loopback, or what a repository says, is no
 // reason to.
@@ -198,12 +211,12 @@ func TestNothingIsWrittenToAForeignCluster(t *testing.T) {
 	}{
 		"a tunnel, as kubectl proxy has it":   {context: "prod-eu-admin", start: httptest.NewServer, says: tunnelled},
 		"a tunnel with TLS, as ssh -L has it": {context: "prod-eu-admin", start: httptest.NewTLSServer, says: tunnelled},
-		"a proxy-url": {context: "minikube", start: httptest.NewTLSServer, says: "requests to it go through the proxy http://127.0.0.1:",
+		"a proxy-url": {context: "minikube", start: httptest.NewTLSServer, says: proxied,
 			prepare: func(t *testing.T, p *workplace, n *neighbour) {
 				n.runsOn(thisKernel(t))
 				p.points(t, "minikube", n, ", proxy-url: "+connectProxy(t, n))
 			}},
-		"a proxy of the environment": {context: "minikube", start: httptest.NewTLSServer, says: "requests to it go through the proxy http://127.0.0.1:",
+		"a proxy of the environment": {context: "minikube", start: httptest.NewTLSServer, says: proxied,
 			prepare: func(t *testing.T, p *workplace, n *neighbour) {
 				n.runsOn(thisKernel(t))
 				p.server = "https://example.com:6443" // for which the test's certificate is, too
@@ -213,18 +226,21 @@ func TestNothingIsWrittenToAForeignCluster(t *testing.T) {
 		"the name of a profile": {context: "minikube", start: httptest.NewTLSServer, says: tunnelled,
 			prepare: func(t *testing.T, p *workplace, _ *neighbour) {
 				folder := filepath.Join(p.home(), ".minikube")
-				p.write(t, filepath.Join(folder, "profiles", "minikube", "config.json"), `{"Driver": "kvm2", "KubernetesConfig": {"ContainerRuntime": "containerd"},
-					"Nodes": [{"IP": "192.168.39.7", "Port": 8443}]}`)
-				p.write(t, filepath.Join(folder, "machines", "minikube", "config.json"), `{"Driver": {"IPAddress": "192.168.39.7"}}`)
+				p.write(t, filepath.Join(folder, "profiles", "minikube", "config.json"), `{"Driver": "kvm2",
+					"KubernetesConfig": {"ContainerRuntime": "containerd"}, "Nodes": [{"IP": "192.168.39.7", "Port": 8443}]}`)
+				machine := filepath.Join(folder, "machines", "minikube", "config.json")
+				p.write(t, machine, `{"Driver": {"IPAddress": "192.168.39.7"}}`)
 			}},
 		"kubeContext and allowContexts of the repository": {context: "prod", start: httptest.NewTLSServer, says: tunnelled,
 			prepare: func(t *testing.T, p *workplace, _ *neighbour) {
 				p.write(t, "more.yaml", "kubeContext: prod\nallowContexts: [prod]\n")
 			}, args: []string{"-f", "devloop.yaml", "-f", "more.yaml"}},
-		"--set": {context: "prod", start: httptest.NewTLSServer, says: tunnelled, args: []string{"--set", "allowContexts=[prod]"}},
-		"another context is allowed": {context: "prod", start: httptest.NewTLSServer, says: tunnelled, args: []string{"--allow-context", "staging"},
+		"--set": {context: "prod", start: httptest.NewTLSServer, says: tunnelled,
+			args: []string{"--set", "allowContexts=[prod]"}},
+		"another context is allowed": {context: "prod", start: httptest.NewTLSServer, says: tunnelled,
+			args: []string{"--allow-context", "staging"},
 			prepare: func(t *testing.T, p *workplace, _ *neighbour) {
-				p.write(t, filepath.Join(p.home(), ".config", "devloop", "config.yaml"), "allowContexts: [pro, prod-eu]\n")
+				p.write(t, p.settings(), "allowContexts: [pro, prod-eu]\n")
 			}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -236,8 +252,9 @@ func TestNothingIsWrittenToAForeignCluster(t *testing.T) {
 			}
 			for _, command := range []string{"run", "delete", ""} {
 				code, said := p.run(t, append(strings.Fields(command), test.args...)...)
-				for _, part := range []string{fmt.Sprintf("devloop: kube context %q at %s is not known to be on this machine: ", test.context, p.server), test.says,
-					"--allow-context " + test.context, "allowContexts: [" + test.context + "] in " + filepath.Join(p.home(), ".config", "devloop", "config.yaml")} {
+				which := fmt.Sprintf("devloop: kube context %q at %s is not known to be on this machine: ", test.context, p.server)
+				for _, part := range []string{which, test.says, "--allow-context " + test.context,
+					"allowContexts: [" + test.context + "] in " + p.settings()} {
 					if !strings.Contains(said, part) {
 						t.Errorf("devloop %s does not say %q: %s", command, part, said)
 					}
@@ -254,7 +271,8 @@ func TestNothingIsWrittenToAForeignCluster(t *testing.T) {
 				t.Error("it was not asked who it is")
 			}
 			n.mu.Unlock()
-			if journals, err := filepath.Glob(filepath.Join(p.home(), ".local", "state", "devloop", "*.jsonl*")); err != nil || len(journals) > 0 {
+			journals, err := filepath.Glob(filepath.Join(p.home(), ".local", "state", "devloop", "*.jsonl*"))
+			if err != nil || len(journals) > 0 {
 				t.Errorf("it was begun: %s, %v", journals, err)
 			}
 		})
@@ -285,9 +303,9 @@ func TestTheFirstLineNamesTheCluster(t *testing.T) {
 		},
 			why: func(*workplace) string { return "allowed by DEVLOOP_ALLOW_CONTEXT" }},
 		"the user's settings": {prepare: func(t *testing.T, p *workplace, _ *neighbour) {
-			p.write(t, filepath.Join(p.home(), ".config", "devloop", "config.yaml"), "allowContexts:\n- staging\n- prod\n")
+			p.write(t, p.settings(), "allowContexts:\n- staging\n- prod\n")
 		}, why: func(p *workplace) string {
-			return "allowed by " + filepath.Join(p.home(), ".config", "devloop", "config.yaml")
+			return "allowed by " + p.settings()
 		}},
 		"the user's settings elsewhere": {prepare: func(t *testing.T, p *workplace, _ *neighbour) {
 			p.env = append(p.env, "XDG_CONFIG_HOME="+p.dir)
@@ -303,7 +321,8 @@ func TestTheFirstLineNamesTheCluster(t *testing.T) {
 			}
 			want := fmt.Sprintf("INFO devloop: cluster context=prod server=%s why=%q", n.URL, test.why(p))
 			for _, command := range []string{"delete", "run"} {
-				if code, said := p.run(t, append([]string{command}, test.args...)...); firstLine(said) != want || command == "delete" && code != 0 {
+				code, said := p.run(t, append([]string{command}, test.args...)...)
+				if firstLine(said) != want || command == "delete" && code != 0 {
 					t.Errorf("devloop %s: exit code %d, %s, not %s", command, code, said, want)
 				}
 			}
@@ -319,7 +338,7 @@ func TestWrongSettings(t *testing.T) {
 	t.Parallel()
 	n, p := newNeighbour(t, httptest.NewTLSServer), newWorkplace(t)
 	p.points(t, "prod", n, "")
-	path := filepath.Join(p.home(), ".config", "devloop", "config.yaml")
+	path := p.settings()
 	p.write(t, path, "allowContexts: [prod]\nallow: all\n")
 	if code, said := p.run(t, "delete"); code != exitInput || !strings.HasPrefix(said, path+`:2:1: unknown key "allow"`) {
 		t.Errorf("exit code %d, %s", code, said)
@@ -328,7 +347,8 @@ func TestWrongSettings(t *testing.T) {
 	if err := os.Chmod(path, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if code, said := p.run(t, "delete"); code != exitInput || !strings.Contains(said, "others may write to it") || !strings.Contains(said, "chmod go-w "+path) {
+	code, said := p.run(t, "delete")
+	if code != exitInput || !strings.Contains(said, "others may write to it") || !strings.Contains(said, "chmod go-w "+path) {
 		t.Errorf("exit code %d, %s", code, said)
 	}
 	if beyond := n.beyond(); len(beyond) > 0 {
@@ -341,16 +361,19 @@ func TestReadersNeedNoPermission(t *testing.T) {
 	t.Parallel()
 	n, p := newNeighbour(t, httptest.NewTLSServer), newWorkplace(t)
 	p.points(t, "prod", n, "")
-	if _, said := p.run(t, "doctor"); !strings.Contains(said, "ok    cluster        context prod, Kubernetes v1.34.3, "+n.URL+"\nwarn  cluster        kube context \"prod\" at "+n.URL+" is not known") {
+	found := "ok    cluster        context prod, Kubernetes v1.34.3, " + n.URL
+	doubt := "\nwarn  cluster        kube context \"prod\" at " + n.URL + " is not known to be on this machine: "
+	if _, said := p.run(t, "doctor"); !strings.Contains(said, found+doubt) {
 		t.Error(said)
 	}
-	if _, said := p.run(t, "doctor", "--allow-context", "prod"); !strings.Contains(said, "ok    cluster        context prod, Kubernetes v1.34.3, "+n.URL+", allowed by --allow-context\n") {
+	if _, said := p.run(t, "doctor", "--allow-context", "prod"); !strings.Contains(said, found+", allowed by --allow-context\n") {
 		t.Error(said)
 	}
-	if _, said := p.run(t, "clusters", "stop", "--stale"); !strings.Contains(said, "is not known to be on this machine") || len(n.beyond()) > 0 {
+	const unknown = "is not known to be on this machine"
+	if _, said := p.run(t, "clusters", "stop", "--stale"); !strings.Contains(said, unknown) || len(n.beyond()) > 0 {
 		t.Errorf("%s, %s", said, n.beyond())
 	}
-	if _, said := p.run(t, "clusters"); strings.Contains(said, "is not known to be on this machine") || len(n.beyond()) == 0 {
+	if _, said := p.run(t, "clusters"); strings.Contains(said, unknown) || len(n.beyond()) == 0 {
 		t.Errorf("%s, %s", said, n.beyond())
 	}
 }

@@ -153,8 +153,8 @@ func (t Target) notLocal(why string, args ...any) error {
 }
 
 // bootID is the ID that the kernel gave to this run of it, "" where there is none (only Linux has
-// it). A kubelet reports the same file's content as its node's status.nodeInfo.bootID, and no two
-// kernels have the same one.
+// it): a random UUID, another one with each boot. A kubelet reports the same file's content as its
+// node's status.nodeInfo.bootID.
 func bootID() string {
 	content, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

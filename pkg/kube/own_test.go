@@ -19,7 +19,8 @@ import (
 
 // node returns one with a boot ID.
 func node(name, boot string) corev1.Node {
-	return corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{NodeInfo: corev1.NodeSystemInfo{BootID: boot}}}
+	status := corev1.NodeStatus{NodeInfo: corev1.NodeSystemInfo{BootID: boot}}
+	return corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: status}
 }
 
 // listed is a NodeLister with an answer. It counts how often it is asked.
@@ -44,6 +45,7 @@ func TestOwn(t *testing.T) {
 	if runtime.GOOS == "linux" && here == "" {
 		t.Fatal("this kernel has no boot ID")
 	}
+	one := func(name, boot string) listed { return listed{nodes: []corev1.Node{node(name, boot)}} }
 	tunnel := Target{Context: "prod-eu-admin", Server: "http://127.0.0.1:47101"}
 	for name, test := range map[string]struct {
 		target Target
@@ -56,16 +58,18 @@ func TestOwn(t *testing.T) {
 		"a profile behind a proxy": {target: Target{Context: "minikube", Server: "https://192.168.39.7:8443", Proxy: "http://proxy:3128"},
 			served: Grounds{Minikube, "minikube"}, says: "requests to it go through the proxy http://proxy:3128"},
 		"this kernel behind a proxy": {target: Target{Context: "x", Server: "https://127.0.0.1:1", Proxy: "socks5://127.0.0.1:1080"},
-			nodes: listed{nodes: []corev1.Node{node("a", here)}}, says: "through the proxy socks5://127.0.0.1:1080"},
-		"this kernel": {target: tunnel, nodes: listed{nodes: []corev1.Node{node("a", here+"\n")}}, want: Grounds{BootID, "node a"}},
+			nodes: one("a", here), says: "through the proxy socks5://127.0.0.1:1080"},
+		"this kernel": {target: tunnel, nodes: one("a", here+"\n"), want: Grounds{BootID, "node a"}},
 		"this kernel, beyond loopback": {target: Target{Context: "x", Server: "https://192.0.2.1:6443"},
 			nodes: listed{nodes: []corev1.Node{node("a", here), node("b", here)}}, want: Grounds{BootID, "all 2 nodes"}},
-		"a tunnel":         {target: tunnel, nodes: listed{nodes: []corev1.Node{node("ip-10-0-0-1", elsewhere)}}, says: `node "ip-10-0-0-1" does not run on this machine's kernel`},
-		"one node of two":  {target: tunnel, nodes: listed{nodes: []corev1.Node{node("a", here), node("b", elsewhere)}}, says: `node "b" does not run`},
-		"no boot ID":       {target: tunnel, nodes: listed{nodes: []corev1.Node{node("a", "")}}, says: `node "a" does not run`},
-		"no nodes":         {target: tunnel, says: "it has no nodes"},
-		"more than it has": {target: tunnel, nodes: listed{nodes: []corev1.Node{node("a", here)}, more: true}, says: "it has more than 100 nodes"},
-		"minikube's name":  {target: Target{Context: "minikube", Server: "https://127.0.0.1:47101"}, nodes: listed{nodes: []corev1.Node{node("minikube", elsewhere)}}, says: `node "minikube" does not run`},
+		"a tunnel": {target: tunnel, nodes: one("ip-10-0-0-1", elsewhere), says: `node "ip-10-0-0-1" does not run on this machine's kernel`},
+		"one node of two": {target: tunnel, says: `node "b" does not run`,
+			nodes: listed{nodes: []corev1.Node{node("a", here), node("b", elsewhere)}}},
+		"no boot ID": {target: tunnel, nodes: one("a", ""), says: `node "a" does not run`},
+		"no nodes":   {target: tunnel, says: "it has no nodes"},
+		"more than it has": {target: tunnel, says: "it has more than 100 nodes",
+			nodes: listed{nodes: []corev1.Node{node("a", here)}, more: true}},
+		"minikube's name": {target: Target{Context: "minikube", Server: "https://127.0.0.1:47101"}, nodes: one("minikube", elsewhere), says: `node "minikube" does not run`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if runtime.GOOS != "linux" && test.want.Basis == BootID {
@@ -142,13 +146,17 @@ func TestOwnAsksTheCluster(t *testing.T) {
 		return Own(t.Context(), Target{Context: "x", Server: server.URL}, Grounds{}, client.CoreV1().Nodes())
 	}
 	if here := bootID(); here != "" {
-		answer = fmt.Sprintf(`{"kind": "NodeList", "apiVersion": "v1", "items": [{"metadata": {"name": "a"}, "status": {"nodeInfo": {"bootID": %q}}}]}`, here)
+		answer = fmt.Sprintf(`{"kind": "NodeList", "apiVersion": "v1",
+			"items": [{"metadata": {"name": "a"}, "status": {"nodeInfo": {"bootID": %q}}}]}`, here)
 		if got, err := ask(); err != nil || got != (Grounds{BootID, "node a"}) {
 			t.Errorf("%v, %v", got, err)
 		}
 	}
-	answer, status = `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "message": "nodes is forbidden", "code": 403}`, http.StatusForbidden
-	if got, err := ask(); got != (Grounds{}) || !errors.As(err, new(*NotLocalError)) || !strings.Contains(err.Error(), "its nodes cannot be read: nodes is forbidden") {
+	answer, status = `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden",
+		"message": "nodes is forbidden", "code": 403}`, http.StatusForbidden
+	got, err := ask()
+	if got != (Grounds{}) || !errors.As(err, new(*NotLocalError)) ||
+		!strings.Contains(err.Error(), "its nodes cannot be read: nodes is forbidden") {
 		t.Errorf("%v, %v", got, err)
 	}
 }

@@ -36,7 +36,8 @@ func home(t *testing.T, files map[string]string) {
 // docker answers questions for containers by name; others are not there.
 func docker(t *testing.T, containers map[string]string) *client.Client {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "docker") //nolint:usetesting // a socket's path may have 107 letters, and t.TempDir has the test's name in it
+	// A socket's path may have 107 letters, and t.TempDir has the test's name in it.
+	dir, err := os.MkdirTemp("", "docker") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,18 +40,19 @@ func TestOriginIsAMinikubeProfile(t *testing.T) {
 			}
 			list[i] = fmt.Sprintf(`{"Name": %q, "IP": %q, "Port": 8443}`, name, ip)
 		}
-		return fmt.Sprintf(`{"Driver": %q, "APIServerPort": 8443, "KubernetesConfig": {"ContainerRuntime": "containerd"}, %s "Nodes": [%s]}`,
-			driver, more, strings.Join(list, ","))
+		return fmt.Sprintf(`{"Driver": %q, "APIServerPort": 8443, "KubernetesConfig": {"ContainerRuntime": "containerd"},
+			%s "Nodes": [%s]}`, driver, more, strings.Join(list, ","))
 	}
 	own := ownAddress(t)
 	files := map[string]string{
 		"profiles/minikube/config.json": profile("kvm2", "", "192.168.39.7"),
 		"profiles/pair/config.json":     profile("docker", "", "192.168.49.2", "192.168.49.3"),
 		"profiles/far/config.json":      profile("ssh", "", "198.51.100.7"),
-		"profiles/qemu/config.json":     strings.Replace(profile("qemu2", `"Network": "builtin",`, "10.0.2.15"), `"APIServerPort": 8443`, `"APIServerPort": 40123`, 1),
-		"profiles/here/config.json":     profile("none", "", own),
-		"profiles/moved/config.json":    profile("none", "", "192.0.2.77"),
-		"profiles/loop/config.json":     profile("kvm2", "", "127.0.0.1"),
+		"profiles/qemu/config.json": strings.Replace(profile("qemu2", `"Network": "builtin",`, "10.0.2.15"),
+			`"APIServerPort": 8443`, `"APIServerPort": 40123`, 1),
+		"profiles/here/config.json":  profile("none", "", own),
+		"profiles/moved/config.json": profile("none", "", "192.0.2.77"),
+		"profiles/loop/config.json":  profile("kvm2", "", "127.0.0.1"),
 		"profiles/ha/config.json": strings.Replace(profile("kvm2", "", "192.168.61.2", "192.168.61.3"),
 			`"ContainerRuntime"`, `"APIServerHAVIP": "192.168.61.254", "ContainerRuntime"`, 1),
 	}
@@ -110,7 +111,7 @@ func TestOriginIsAMinikubeProfile(t *testing.T) {
 	for _, q := range questions {
 		if found, err := Find(t.Context(), q.context, q.server, q.docker); err != nil {
 			t.Errorf("%s at %s: %v", q.context, q.server, err)
-		} else if want := (Origin{"minikube", q.want}); q.want != "" && found.Origin() != want || q.want == "" && found.Origin() != (Origin{}) {
+		} else if got := found.Origin(); got.Name != q.want || (q.want != "") != (got.Tool == "minikube") {
 			t.Errorf("%s at %s: %+v, not %q", q.context, q.server, found.Origin(), q.want)
 		}
 	}
@@ -184,7 +185,8 @@ func TestOriginIsAContainerOfKindOrK3d(t *testing.T) {
 		}
 	}
 	elsewhere := clientOf(t, "tcp://"+serveTCP(t, here))
-	if found, err := Find(t.Context(), "kind-dev", "https://127.0.0.1:40001", elsewhere); err != nil || found.Origin() != (Origin{}) || len(found.nodes) == 0 {
+	found, err := Find(t.Context(), "kind-dev", "https://127.0.0.1:40001", elsewhere)
+	if err != nil || found.Origin() != (Origin{}) || len(found.nodes) == 0 {
 		t.Errorf("a daemon by TCP: %+v, %v", found, err)
 	}
 }
@@ -197,7 +199,8 @@ func TestNodesOfTheNameAlone(t *testing.T) {
 		t.Skip("this system has no boot ID")
 	}
 	here := strings.TrimSpace(string(content))
-	home(t, map[string]string{"profiles/here/config.json": `{"Driver": "none", "KubernetesConfig": {"ContainerRuntime": "docker"}, "Nodes": [{"IP": "192.0.2.77"}]}`,
+	const bare = `{"Driver": "none", "KubernetesConfig": {"ContainerRuntime": "docker"}, "Nodes": [{"IP": "192.0.2.77"}]}`
+	home(t, map[string]string{"profiles/here/config.json": bare,
 		"profiles/vm/config.json": vmProfile, "machines/vm/config.json": vmMachine})
 	for name, test := range map[string]struct {
 		context, server string
