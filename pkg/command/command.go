@@ -1,5 +1,5 @@
 // Package command runs programs of the user's: in a process group of their own, what they print told line by line, and ended with all that they
-// started.
+// started, also when the process that runs them is killed.
 package command
 
 import (
@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -47,10 +48,12 @@ func (c Command) Run(ctx context.Context, tell func(line string), began func(gro
 	}()
 	err := cmd.Start()
 	if err == nil {
+		ended := endWithUs(cmd.Process.Pid)
 		if began != nil {
 			began(cmd.Process.Pid)
 		}
 		err = cmd.Wait()
+		ended()
 		if ctx.Err() != nil || errors.Is(err, exec.ErrWaitDelay) && !c.Background {
 			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what did not want to end
 		}
@@ -67,6 +70,26 @@ func (c Command) Run(ctx context.Context, tell func(line string), began func(gro
 		return context.Cause(ctx)
 	}
 	return err
+}
+
+// endWithUs has a process group killed when this process ends before ended is called, however it ends: a shell waits for the end of a
+// pipe that only this process holds. (Linux could tell the group's first process by itself, but not those that this one has started.) Where
+// there is no shell, nothing is lost but that.
+func endWithUs(group int) (ended func()) {
+	shell := exec.Command("/bin/sh", "-c", `read -r ended || kill -s KILL -- "-$0"`, strconv.Itoa(group)) //nolint:noctx // it ends with the group
+	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}                                               // Ctrl+C and a hang-up are not for it
+	alive, err := shell.StdinPipe()
+	if err == nil {
+		err = shell.Start()
+	}
+	if err != nil {
+		return func() {}
+	}
+	return func() {
+		_, _ = io.WriteString(alive, "ended\n") // else somebody has ended the shell
+		_ = alive.Close()
+		_ = shell.Wait()
+	}
 }
 
 // read tells lines until there are no more.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -77,6 +78,38 @@ func dead(t *testing.T, pid int, soon bool) bool {
 		}
 		if !soon || time.Now().After(deadline) {
 			return false
+		}
+	}
+}
+
+// TestEndWithUs kills a process that runs a command: what the command has started ends, too.
+func TestEndWithUs(t *testing.T) {
+	if os.Getenv("RUN_AND_WAIT") != "" {
+		_ = shell("sleep 600 & echo $! $$; wait").Run(context.Background(), func(line string) { _, _ = fmt.Println(line) }, nil)
+		return
+	}
+	runner := exec.Command(os.Args[0], "-test.run=^TestEndWithUs$") //nolint:noctx // it is killed below
+	runner.Env = append(os.Environ(), "RUN_AND_WAIT=1")
+	out, err := runner.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := runner.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var child, parent int
+	_, scanErr := fmt.Fscan(out, &child, &parent)
+	if err := runner.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = runner.Wait() // it was killed
+	if scanErr != nil {
+		t.Fatal(scanErr)
+	}
+	for what, pid := range map[string]int{"the command": parent, "what it has started": child} {
+		if !dead(t, pid, true) {
+			t.Errorf("%s goes on", what)
+			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
 }

@@ -29,7 +29,7 @@ contexts: [{name: ours, context: {cluster: ours, user: ours}}, {name: prod, cont
 current-context: prod
 `})
 	t.Setenv("KUBECONFIG", filepath.Join(dir, "kubeconfig"))
-	t.Setenv("TMPDIR", t.TempDir())
+	runtime := filepath.Join(dir, ".run")
 	var mu sync.Mutex
 	var told []string
 	sink := event.Sink(func(e event.Event) {
@@ -39,7 +39,7 @@ current-context: prod
 			told = append(told, fmt.Sprint(e.Fields[len(e.Fields)-1]))
 		}
 	})
-	return New(&Cluster{Context: "ours"}, "demo", nil, Options{Folder: dir}), sink.For("deploy"), func() string {
+	return New(&Cluster{Context: "ours"}, "demo", nil, Options{Folder: dir, Runtime: func() (string, error) { return runtime, nil }}), sink.For("deploy"), func() string {
 		mu.Lock()
 		defer mu.Unlock()
 		return strings.Join(told, "\n")
@@ -59,7 +59,8 @@ yes x | head -c 20000 | tr -d '\n'; printf '\nno end' >&2`
 	if !strings.HasPrefix(got, "web demo ours\nkubeconfig\n0\ncurrent-context: ours\n600\nxxx") || !strings.HasSuffix(got, "xxx\nno end") || len(got) > 2*logLine {
 		t.Errorf("%.200s…%s", got, got[max(0, len(got)-20):])
 	}
-	if left, err := os.ReadDir(os.Getenv("TMPDIR")); err != nil || len(left) != 0 {
+	folder, _ := d.options.Runtime()
+	if left, err := os.ReadDir(folder); err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
@@ -113,5 +114,45 @@ func TestCommandEnds(t *testing.T) {
 	}
 	if err := syscall.Kill(pid(), syscall.SIGKILL); err != nil {
 		t.Errorf("the child in the background: %v", err)
+	}
+}
+
+// TestKubeconfigOfAKilledDevloop is about what a devloop leaves that is killed while a command runs.
+func TestKubeconfigOfAKilledDevloop(t *testing.T) {
+	d, say, lines := commands(t)
+	folder, _ := d.options.Runtime()
+	file, remove, err := d.kubeconfigFile() // of one that is at work
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer remove()
+	info, err := os.Stat(folder)
+	if err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info, err)
+	}
+	killed := filepath.Join(folder, kubeconfigPrefix+"of-a-killed-one") // whose lock went with its process
+	half := filepath.Join(folder, newKubeconfigPrefix+"of-a-killed-one")
+	young := filepath.Join(folder, newKubeconfigPrefix+"of-one-that-begins")
+	other := filepath.Join(folder, "devloop.sock")
+	for _, name := range []string{killed, half, young, other} {
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(half, before, before); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(filepath.Join(folder, kubeconfigPrefix+"pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	New(nil, "demo", nil, d.options) // the next devloop
+	for name, want := range map[string]bool{file: true, killed: false, half: false, young: true, other: true} {
+		if _, err := os.Stat(name); (err == nil) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := d.run(t.Context(), say, demoRelease, "before", Command{[]string{"sh", "-c", `dirname "$KUBECONFIG"`}, time.Minute}); err != nil || lines() != folder {
+		t.Errorf("%v, the kubeconfig lies in %s", err, lines())
 	}
 }

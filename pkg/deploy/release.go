@@ -82,6 +82,10 @@ type Options struct {
 	Folder   string // in which commands run
 	Adopt    bool   // releases that somebody else made are taken over
 
+	// Runtime names a folder for what lives no longer than this process: the kubeconfigs of commands. Its error says that the folder is there
+	// and not this user's alone. What killed processes have left in it is removed. Only where no command is run it may be nil.
+	Runtime func() (string, error)
+
 	Secret func(values ...string) // is told of values that nobody may be shown, before anything else is; nil if that does not matter
 }
 
@@ -103,6 +107,11 @@ type Deployer struct {
 
 // New returns a Deployer. The caller keeps ownership of the journal.
 func New(cluster *Cluster, project string, journal journal, options Options) *Deployer {
+	if options.Runtime != nil {
+		if folder, err := options.Runtime(); err == nil { // else the first command says so
+			removeLeftKubeconfigs(folder)
+		}
+	}
 	return &Deployer{cluster: cluster, project: project, journal: journal, options: options, charts: charts{dir: options.CacheDir},
 		named: map[string][]object{}, started: map[string]time.Time{}, commands: map[int]string{}, trials: map[string]bool{}, verified: map[string]bool{}}
 }
