@@ -236,8 +236,7 @@ func parts(content []byte) ([]v1.Descriptor, error) {
 	return nil, errors.New("neither an image nor a list of images")
 }
 
-// whole checks that all parts of a manifest are here, each as long as it says. A blob of another
-// length is removed: it is the rest of one that was cut off.
+// whole checks that all parts of a manifest are here, each as long as it says.
 func (r *Registry) whole(repository string, content []byte) error {
 	list, err := parts(content)
 	if err != nil {
@@ -262,17 +261,20 @@ func (r *Registry) whole(repository string, content []byte) error {
 	return nil
 }
 
-// blob opens a blob. One that is not size bytes long is removed, and not there.
+// blob opens a blob that has to be size bytes long. The rest of one that was cut off is removed, so
+// that it is brought anew.
 func (r *Registry) blob(hash v1.Hash, size int64) (content.ReaderAt, error) {
 	reader, err := r.openBlob(hash)
-	if err != nil {
+	if err != nil || reader.Size() == size {
+		return reader, err
+	}
+	defer func() { _ = reader.Close() }() // only read
+	err = fmt.Errorf("blob %s has %d bytes of %d: %w", hash, reader.Size(), size, errdefs.ErrNotFound)
+	got, _, readErr := v1.SHA256(io.NewSectionReader(reader, 0, reader.Size()))
+	if readErr == nil && got == hash { // it is the size that is wrong
 		return nil, err
 	}
-	if reader.Size() != size {
-		_ = reader.Close() // only read
-		return nil, errors.Join(fmt.Errorf("blob %s has %d bytes of %d: %w", hash, reader.Size(), size, errdefs.ErrNotFound), os.Remove(r.blobFile(hash)))
-	}
-	return reader, nil
+	return nil, errors.Join(err, os.Remove(r.blobFile(hash)))
 }
 
 // openBlob opens a blob, as the store does.

@@ -237,6 +237,21 @@ func TestUploadsIdle(t *testing.T) {
 		if u.resume(busy.id, "devloop/a") == nil {
 			t.Error("one that a request was at is gone")
 		}
+		open := func() int {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			return len(u.open)
+		}
+		answer := httptest.NewRecorder()
+		u.serve(answer, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil), target{"blobs/uploads", "devloop/b", ""})
+		if answer.Code != http.StatusAccepted || open() != 2 {
+			t.Errorf("%d, %d uploads", answer.Code, open())
+		}
+		<-time.After(uploadTimeout + time.Second)
+		synctest.Wait()
+		if open() != 1 {
+			t.Errorf("one whose client is gone is still there: %d uploads", open())
+		}
 	})
 }
 
@@ -361,12 +376,16 @@ func TestManifests(t *testing.T) {
 		"no JSON":              {"1", "x", http.StatusBadRequest},
 		"of another digest":    {"sha256:" + strings.Repeat("0", 64), manifest(2, ""), http.StatusBadRequest},
 		"of a blob not here":   {"1", strings.ReplaceAll(manifest(2, ""), config.String(), digest.FromString("x").String()), http.StatusNotFound},
+		"of a wrong size":      {"1", manifest(3, ""), http.StatusNotFound},
 		"a list of none here":  {"1", fmt.Sprintf(`{"schemaVersion":2,"mediaType":"%s","manifests":[{"mediaType":"%s","digest":"%s","size":2}]}`, types.OCIImageIndex, types.OCIManifestSchema1, config), http.StatusNotFound},
 		"one that can be kept": {"1", manifest(2, ""), http.StatusCreated},
 	} {
 		if status, _, text := c.ask(t, http.MethodPut, path+test.reference, strings.NewReader(test.body)); status != test.want {
 			t.Errorf("%s: %d, not %d: %s", says, status, test.want, text)
 		}
+	}
+	if status, _, _ := c.ask(t, http.MethodHead, "/v2/devloop/x/blobs/"+config.String(), nil); status != http.StatusOK {
+		t.Errorf("a blob that is whole: %d, after somebody named a wrong size", status)
 	}
 	r.mu.Lock()
 	for i := range maxManifests - len(r.manifests) {

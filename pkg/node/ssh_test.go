@@ -347,9 +347,9 @@ func TestSSHDial(t *testing.T) {
 	server := newSSHServer(t)
 	way := server.way()
 	located, address := make(chan struct{}), way.locate
-	asked := make(chan struct{}, 2)
+	asked := make(chan context.Context, 2)
 	way.locate = func(ctx context.Context) (string, error) {
-		asked <- struct{}{}
+		asked <- ctx
 		select {
 		case <-located:
 			return address(ctx)
@@ -365,18 +365,21 @@ func TestSSHDial(t *testing.T) {
 		return ran
 	}
 	first := run(ctx)
-	<-asked
+	dial := <-asked
 	second := run(t.Context())
 	cancel(enough)
 	if err := <-first; !errors.Is(err, enough) {
 		t.Errorf("who began: %v", err)
 	}
+	if dial.Err() != nil {
+		t.Errorf("what others wait for was given up: %v", dial.Err())
+	}
 	close(located)
 	if err := <-second; err != nil {
 		t.Errorf("who waited for the same: %v", err)
 	}
-	if n := server.connections.Load(); n != 1 {
-		t.Errorf("%d connections were made", n)
+	if n := server.connections.Load(); n != 1 || len(asked) > 0 {
+		t.Errorf("%d connections were made, and %d tried", n, 1+len(asked))
 	}
 	if err := way.close(); err != nil {
 		t.Error(err)

@@ -183,7 +183,8 @@ func (u *uploads) append(w http.ResponseWriter, req *http.Request, one *upload) 
 	if _, err := io.Copy(uploadWriter{u, one}, body); err != nil {
 		return err
 	}
-	return body.control.SetReadDeadline(time.Time{})
+	_ = body.control.SetReadDeadline(time.Time{})
+	return nil
 }
 
 // uploadWriter writes to an upload as long as all of them together are not too large.
