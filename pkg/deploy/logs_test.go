@@ -564,7 +564,7 @@ func TestLinesAreForATerminal(t *testing.T) {
 		n.interrupt(false)
 		pass(5 * time.Second)
 		got := h.lines()
-		want := []string{"red  and more", "100%", "with its end", "no", "", "  below", long[:logLine], "after it", "a part, another, the last"}
+		want := []string{"red  and more", "100%", "with its end", `\u202eno`, "", "  below", long[:logLine], "after it", "a part, another, the last"}
 		if !slices.Equal(got, want) {
 			t.Errorf("told %.100q", got)
 		}
