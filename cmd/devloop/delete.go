@@ -10,6 +10,8 @@ import (
 
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/journal"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 func newDeleteCommand(o *options) *cobra.Command {
@@ -66,7 +68,7 @@ func (n nodes) removeAll(ctx context.Context) error {
 			errs = append(errs, err)
 			continue
 		}
-		say.Note("image removed", "image", known)
+		say.Note("image removed", "image", event.Name(known))
 	}
 	return errors.Join(errs...)
 }

@@ -180,7 +180,7 @@ func (f *forwards) start(ctx context.Context, o *openForward) {
 }
 
 func (o *openForward) about() []any {
-	return []any{"target", o.bound.Target(), "local", o.bound.Addr()}
+	return []any{"target", event.Name(fmt.Sprint(o.bound.Target())), "local", event.Name(fmt.Sprint(o.bound.Addr()))}
 }
 
 // Check asks every forward that has a ready path until it answers 200.

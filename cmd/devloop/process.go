@@ -108,14 +108,14 @@ func fileID(place, project string) string {
 func tellConfig(sink event.Sink, before, now *config.Config) {
 	old, new := namesOf(before), namesOf(now)
 	if before == nil || !reflect.DeepEqual(old, new) {
-		sink.For("config").Detail(event.ConfigRead, "project", now.Name, "file", now.Path, "folder", now.Dir, "images", new[0], "releases", new[1], "charts", new[2])
+		sink.For("config").Detail(event.ConfigRead, "project", event.Name(now.Name), "file", event.Name(now.Path), "folder", event.Name(now.Dir), "images", event.Names(new[0]), "releases", event.Names(new[1]), "charts", new[2])
 	}
 	if len(now.AllowContexts) > 0 && before == nil {
 		sink.For("config").Warn("allowContexts in devloop.yaml allows nothing by itself", nil,
 			"allow it by", "--allow-context, or allowContexts in "+settingsName())
 	}
 	if now.Format != "" && before == nil {
-		sink.For("config").Note("a skaffold.yaml is read as a devloop.yaml", "file", now.Path, "format", now.Format)
+		sink.For("config").Note("a skaffold.yaml is read as a devloop.yaml", "file", event.Name(now.Path), "format", now.Format)
 	}
 	if before == nil || !reflect.DeepEqual(before.Notes, now.Notes) {
 		for _, note := range now.Notes {

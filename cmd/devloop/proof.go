@@ -210,7 +210,7 @@ func (p *prover) check(ctx context.Context, sink event.Sink, target *aim, lag ti
 	case err != nil:
 		p.told.whole, p.told.broken = "", err.Error()
 	case p.told.whole != images:
-		say.Note(event.ChainWhole, "images", images)
+		say.Note(event.ChainWhole, "images", event.Name(images))
 		p.told.whole, p.told.broken = images, ""
 	}
 	p.tellOlder(say, found)
@@ -237,7 +237,7 @@ func (p *prover) tellOlder(say event.Stage, found *finding) {
 		}
 	}
 	if fresh, _ := news(&p.told.kept, pods); fresh {
-		say.Warn(event.PodsOld, nil, "pods", strings.Join(pods, ", "))
+		say.Warn(event.PodsOld, nil, "pods", event.Name(strings.Join(pods, ", ")))
 	}
 	var foreign []string
 	for _, a := range found.foreign {

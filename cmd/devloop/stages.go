@@ -222,7 +222,7 @@ func (i *images) Build(ctx context.Context, sink event.Sink, tag name.Tag) error
 		return i.session.builder.Build(ctx, sink, input)
 	}
 	if last := i.session.nodeFailed.Load(); last != nil && time.Since(*last) < nodeRest && i.config.BuildIn != "node" {
-		say.Note("image is built on this machine", "image", tag.String(), "why", "the node could not a few minutes ago")
+		say.Note("image is built on this machine", "image", event.Name(tag.String()), "why", "the node could not a few minutes ago")
 		return i.session.builder.Build(ctx, sink, input)
 	}
 	err := i.buildInNode(ctx, sink, input)
@@ -235,7 +235,7 @@ func (i *images) Build(ctx context.Context, sink event.Sink, tag name.Tag) error
 	if i.config.BuildIn == "node" || ctx.Err() != nil {
 		return fmt.Errorf("build in the node: %w", err)
 	}
-	say.Warn("image is built on this machine, since the node cannot", err, "image", tag.String())
+	say.Warn("image is built on this machine, since the node cannot", err, "image", event.Name(tag.String()))
 	if err := i.session.builder.Build(ctx, sink, input); err != nil {
 		return err
 	}
@@ -309,7 +309,7 @@ func (n nodes) Tell(ctx context.Context, sink event.Sink, tags []name.Tag) {
 	}
 	for _, h := range held {
 		if h.Digest != "" {
-			say.Detail(event.ImageHeld, "image", h.Tag.String(), "node", h.Node, "digest", h.Digest, "id", h.IDs[0])
+			say.Detail(event.ImageHeld, "image", event.Name(h.Tag.String()), "node", event.Name(h.Node), "digest", h.Digest, "id", h.IDs[0])
 		}
 		s.held[h.Tag] = true
 	}
@@ -336,10 +336,10 @@ func (n nodes) Prune(ctx context.Context, sink event.Sink, tags []name.Tag) {
 	before, beforeErr := n.session.nodes.Free(ctx)
 	for _, tag := range old {
 		if err := n.remove(ctx, tag); err != nil {
-			say.Warn("old image could not be removed, it stays until the next run", err, "image", tag.String())
+			say.Warn("old image could not be removed, it stays until the next run", err, "image", event.Name(tag.String()))
 			continue
 		}
-		say.Note("old image removed", "image", tag.String())
+		say.Note("old image removed", "image", event.Name(tag.String()))
 	}
 	if after, err := n.session.nodes.Free(ctx); err == nil && beforeErr == nil && after > before { // others use the disk, too
 		say.Note("room made on the nodes", "freed", size(after-before), "free", size(after))

@@ -125,7 +125,7 @@ func (y *syncer) sync(ctx context.Context, w *ranWell) {
 			return nil, err
 		}
 		return []any{"installed", few(strings.Fields(string(installed)))}, err
-	}, "venv", placeName(c, dir), "file", placeName(c, file))
+	}, "venv", placeName(c, dir), "file", event.Name(placeName(c, file)))
 	switch {
 	case err == nil:
 		y.done, y.told = now, ""

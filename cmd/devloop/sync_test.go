@@ -110,7 +110,7 @@ func TestSync(t *testing.T) {
 	expect("told once", "alpha==1.0\n", known)
 	c.Local.Venv = dir
 	e = expect("the first one", "alpha==1.0\n", begins, done)
-	if e.Field("venv") != dir || e.Field("file") != "requirements.txt" || e.Field("installed") != "alpha-1.0" || e.Took == 0 {
+	if e.Field("venv") != dir || e.Field("file") != event.Name("requirements.txt") || e.Field("installed") != "alpha-1.0" || e.Took == 0 {
 		t.Errorf("%+v", e)
 	}
 	expect("nothing differs", "alpha==1.0\n")

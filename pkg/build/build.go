@@ -177,7 +177,7 @@ func familiar(ref string) (name.Tag, error) {
 // tag never stands for content that it was not made from (else event.ErrSuperseded). Cancelling ctx ends the build.
 func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error {
 	say := sink.For("build")
-	say.Note(event.BuildingImage, "image", input.Tag.String())
+	say.Note(event.BuildingImage, "image", event.Name(input.Tag.String()))
 	return say.Step(ctx, event.ImageBuilt, func(ctx context.Context) ([]any, error) {
 		id, err := b.solveStill(ctx, say, input)
 		if err == nil {
@@ -197,7 +197,7 @@ func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error
 		b.built[input.Tag] = id
 		b.builtMu.Unlock()
 		return []any{"id", ShortID(id)}, nil
-	}, "image", input.Tag.String())
+	}, "image", event.Name(input.Tag.String()))
 }
 
 // dropTimeout is for letting go of what a build has left after its own context has ended.
@@ -248,7 +248,7 @@ func (b *Builder) solve(ctx context.Context, say event.Stage, input Input) (id s
 	defer func() { err = errors.Join(err, buildkit.Close()) }()
 	output, err := createLog(b.logs, input)
 	if err != nil {
-		say.Warn("the build's output is not kept", err, "image", input.Name)
+		say.Warn("the build's output is not kept", err, "image", event.Name(input.Name))
 		output = nil
 	} else {
 		defer func() { _ = output.Close() }() // a build is not worse without it

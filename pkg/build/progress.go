@@ -110,7 +110,7 @@ func (p *progress) take(status *bkclient.SolveStatus) {
 		if vertex.Started != nil {
 			took = vertex.Completed.Sub(*vertex.Started)
 		}
-		tell, fields := p.say.DetailTook, []any{"image", p.input.Name, "step", s.name}
+		tell, fields := p.say.DetailTook, []any{"image", event.Name(p.input.Name), "step", s.name}
 		if inDockerfile.MatchString(vertex.Name) && !vertex.Cached && vertex.Error == "" && took >= worthALine {
 			tell = p.say.NoteTook
 		}
@@ -159,7 +159,7 @@ func (p *progress) beat() {
 		}
 	}
 	if now != nil {
-		p.say.Progress(event.BuildingImage, "image", p.input.Tag.String(), "step", now.name, "done", done, "total", len(p.order), "since", now.started)
+		p.say.Progress(event.BuildingImage, "image", event.Name(p.input.Tag.String()), "step", now.name, "done", done, "total", len(p.order), "since", now.started)
 	}
 }
 
@@ -226,7 +226,7 @@ func (p *progress) explain(err error) error {
 			failure = fmt.Errorf("%s: %s failed: %s", at, p.failed.name, said)
 		}
 		if shown != "" {
-			p.say.Note(event.BuildStepFailed, "image", p.input.Name, "step", p.failed.name, "output", shown)
+			p.say.Note(event.BuildStepFailed, "image", event.Name(p.input.Name), "step", p.failed.name, "output", shown)
 		}
 	}
 	last := err.Error() + "\n" + shown // what came before was got over

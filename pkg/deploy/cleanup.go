@@ -184,7 +184,7 @@ func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespa
 		return fmt.Errorf("clean up %s in %s: %w", name, namespace, err)
 	}
 	if len(others) > 0 {
-		say.Warn("objects left alone, they are of none of devloop's releases", nil, "resource", name, "namespace", namespace, "count", len(others), "objects", some(others))
+		say.Warn("objects left alone, they are of none of devloop's releases", nil, "resource", name, "namespace", event.Name(namespace), "count", len(others), "objects", some(others))
 	}
 	if len(deleted) == 0 {
 		return nil
@@ -217,7 +217,7 @@ func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespa
 		}
 		say.Warn("finalizers taken away, their controller did not do so", err, "resource", name, "objects", strings.Join(freed, " "))
 		return nil, gone(finalizerTimeout)
-	}, "resource", name, "namespace", namespace, "objects", strings.Join(names, " "))
+	}, "resource", name, "namespace", event.Name(namespace), "objects", strings.Join(names, " "))
 }
 
 // divide separates the objects that may be deleted from the names of the others.
@@ -323,7 +323,7 @@ func (d *Deployer) uninstall(ctx context.Context, say event.Stage, r Release) er
 			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
 		}
 		return nil, d.forget(r)
-	}, "release", r.Name, "namespace", r.Namespace)
+	}, "release", event.Name(r.Name), "namespace", event.Name(r.Namespace))
 }
 
 // sweep deletes the objects that revisions of a release name and those of kept do not, if they belong to the release.
@@ -498,7 +498,7 @@ func (d *Deployer) deleteNamespace(ctx context.Context, say event.Stage, name st
 	case err != nil:
 		return fmt.Errorf("namespace %s: %w", name, err)
 	case content != "":
-		say.Warn("namespace kept, it is not empty", nil, "namespace", name, "holds", content)
+		say.Warn("namespace kept, it is not empty", nil, "namespace", event.Name(name), "holds", content)
 		return nil
 	}
 	return say.Step(ctx, "namespace deleted", func(ctx context.Context) ([]any, error) {

@@ -47,7 +47,7 @@ func (d *Deployer) run(ctx context.Context, say event.Stage, r Release, when str
 		}
 		group := 0
 		err = cmd.Run(ctx, func(line string) {
-			say.Note("output", "release", r.Name, "command", filepath.Base(of.Args[0]), "line", line)
+			say.Note("output", "release", event.Name(r.Name), "command", filepath.Base(of.Args[0]), "line", line)
 			last = append(last, line)
 			last = last[max(0, len(last)-lastLines):]
 		}, func(started int) {
@@ -63,7 +63,7 @@ func (d *Deployer) run(ctx context.Context, say event.Stage, r Release, when str
 			err = fmt.Errorf("%w\n%s", err, strings.Join(last, "\n"))
 		}
 		return nil, event.WithHint(err, "mend it and save; the release is applied when the command ends with 0")
-	}, "release", r.Name, "when", when, "command", shown)
+	}, "release", event.Name(r.Name), "when", when, "command", shown)
 }
 
 func (d *Deployer) began(group int, kubeconfig string) {

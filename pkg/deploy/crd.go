@@ -68,7 +68,7 @@ func (d *Deployer) applyCRDs(ctx context.Context, say event.Stage, r Release, fi
 	err := group.Wait()
 	d.cluster.wrote()
 	if n := changed.Load(); n > 0 {
-		say.Note("CRDs applied", "release", r.Name, "count", n)
+		say.Note("CRDs applied", "release", event.Name(r.Name), "count", n)
 	}
 	if err != nil {
 		return err

@@ -480,7 +480,7 @@ func TestOfAContainerThatRanBeforeTheEndIsTold(t *testing.T) {
 			t.Errorf("told %q after a restart", got)
 		}
 		for _, e := range h.of(event.PodLog) {
-			if want := []any{"pod", "web-1", "namespace", "demo", "container", "main", "level", "info", "line", e.Fields[9]}; e.Stage != event.PodStage ||
+			if want := []any{"pod", event.Name("web-1"), "namespace", event.Name("demo"), "container", event.Name("main"), "level", event.Name("info"), "line", e.Fields[9]}; e.Stage != event.PodStage ||
 				e.Phase != event.Noted || !slices.Equal(e.Fields, want) {
 				t.Fatalf("%+v", e)
 			}

@@ -223,7 +223,7 @@ func (f *podFollower) watch(ctx context.Context, namespace string) *podWatch {
 	heard := func(err error) {
 		expired := apierrors.IsInvalid(err) || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) // the reflector asks in another way
 		if err != nil && !expired && !away && ctx.Err() == nil {
-			f.say.Detail("pods cannot be watched, tried again", "namespace", namespace, "reason", err.Error())
+			f.say.Detail("pods cannot be watched, tried again", "namespace", event.Name(namespace), "reason", err.Error())
 		}
 		away = err != nil && !expired
 	}
@@ -319,7 +319,7 @@ func (f *podFollower) gone(p *pod) {
 		return
 	}
 	f.report(p, true)
-	f.say.Detail(event.PodGone, "pod", p.object.Name, "namespace", p.object.Namespace)
+	f.say.Detail(event.PodGone, "pod", event.Name(p.object.Name), "namespace", event.Name(p.object.Namespace))
 	time.AfterFunc(lastWords, p.stop)
 }
 
@@ -335,7 +335,7 @@ func (f *podFollower) settle(ctx context.Context, p *pod) {
 		for _, c := range p.containers {
 			c.followed = false
 		}
-		f.say.Detail(event.PodGone, "pod", p.object.Name, "namespace", p.object.Namespace)
+		f.say.Detail(event.PodGone, "pod", event.Name(p.object.Name), "namespace", event.Name(p.object.Namespace))
 		return
 	}
 	if p.told == nil {
@@ -595,8 +595,8 @@ func podFields(object *corev1.Pod, release, group string) []any {
 	if len(reason) > reasonLength {
 		reason = strings.ToValidUTF8(reason[:reasonLength], "") + " …"
 	}
-	return []any{"pod", object.Name, "namespace", object.Namespace, "release", release, "group", group, "node", object.Spec.NodeName,
-		"phase", phase, "ready", ready, "reason", reason, "restarts", restarts, "created", object.CreationTimestamp.Time, "containers", containers}
+	return []any{"pod", event.Name(object.Name), "namespace", event.Name(object.Namespace), "release", event.Name(release), "group", event.Name(group), "node", event.Name(object.Spec.NodeName),
+		"phase", event.Name(phase), "ready", ready, "reason", reason, "restarts", restarts, "created", object.CreationTimestamp.Time, "containers", event.Names(containers)}
 }
 
 // allContainers are what is said of all containers of a pod, those for looking into it included.

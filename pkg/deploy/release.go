@@ -175,7 +175,7 @@ func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Releas
 				<-done[name]
 				if _, bad := failed.Load(name); bad {
 					failed.Store(r.Name, true)
-					say.Note("release left out, what it depends on is not up", "release", r.Name, "depends on", name)
+					say.Note("release left out, what it depends on is not up", "release", event.Name(r.Name), "depends on", name)
 					return
 				}
 			}
@@ -207,7 +207,7 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 		return err
 	}
 	if last.exists() && !d.owns(last) {
-		say.Warn("release taken over, it will be removed with the others", nil, "release", r.Name, "namespace", r.Namespace)
+		say.Warn("release taken over, it will be removed with the others", nil, "release", event.Name(r.Name), "namespace", event.Name(r.Namespace))
 	}
 	missing := ""
 	held := d.holds(last, want)
@@ -219,13 +219,13 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 	switch {
 	case !held || missing != "":
 		if missing != "" {
-			say.Note("object missing, release will be applied again", "release", r.Name, "object", missing)
+			say.Note("object missing, release will be applied again", "release", event.Name(r.Name), "object", missing)
 		}
 		if last, err = d.write(ctx, say, want, last); err != nil {
 			return err
 		}
 	default:
-		say.Detail(event.ReleaseUnchanged, "namespace", r.Namespace, "release", r.Name, "revision", last.version)
+		say.Detail(event.ReleaseUnchanged, "namespace", event.Name(r.Namespace), "release", event.Name(r.Name), "revision", last.version)
 		sink = nil // it is waited for all the same, below, but there is nothing to tell
 	}
 	if due := last.labels[labelAfter] == labelDue; awaited || due {
@@ -276,7 +276,7 @@ func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, las
 	}
 	var written *release.Release
 	err = say.Step(ctx, event.ReleaseApplied, func(ctx context.Context) ([]any, error) {
-		stop := context.AfterFunc(ctx, func() { say.Note("waiting for Helm's write to end", "release", r.Name) })
+		stop := context.AfterFunc(ctx, func() { say.Note("waiting for Helm's write to end", "release", event.Name(r.Name)) })
 		defer stop()
 		if err := d.applyCRDs(ctx, say, r, made.crds); err != nil {
 			return nil, err
@@ -289,7 +289,7 @@ func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, las
 			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
 		}
 		return []any{"revision", written.Version}, nil
-	}, "namespace", r.Namespace, "release", r.Name)
+	}, "namespace", event.Name(r.Namespace), "release", event.Name(r.Name))
 	if err != nil {
 		if r.Rollback && !event.IsTransient(passing(err)) {
 			err = d.rollback(say, r, err) //nolint:contextcheck // as above
@@ -326,7 +326,7 @@ func (d *Deployer) rollback(say event.Stage, r Release, cause error) error {
 		result = fmt.Sprintf("rolled back to revision %d", good)
 		err = say.Step(ctx, event.ReleaseRolledBack, func(ctx context.Context) ([]any, error) {
 			return nil, d.helmRollback(ctx, say, r, good, last.version+1)
-		}, "namespace", r.Namespace, "release", r.Name, "revision", good)
+		}, "namespace", event.Name(r.Namespace), "release", event.Name(r.Name), "revision", good)
 		if err != nil {
 			result = fmt.Sprintf("roll back to revision %d: %v", good, err)
 		}

@@ -64,7 +64,7 @@ func (d *Deployer) Wait(ctx context.Context, sink event.Sink, releases []Release
 	say := sink.For("deploy")
 	var about []any
 	if len(releases) == 1 && len(health) == 0 {
-		about = []any{"release", releases[0].Name}
+		about = []any{"release", event.Name(releases[0].Name)}
 	}
 	culprit := -1 // whose workload failed
 	err := say.Step(ctx, event.RolloutComplete, func(ctx context.Context) ([]any, error) {

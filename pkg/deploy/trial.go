@@ -119,7 +119,7 @@ func (d *Deployer) Verify(ctx context.Context, sink event.Sink, trials []Trial) 
 				d.verified[key] = true
 				d.mu.Unlock()
 				return nil, nil
-			}, "image", t.Image, "command", t.shown())
+			}, "image", event.Name(t.Image), "command", t.shown())
 		})
 	}
 	group.Wait()

@@ -36,12 +36,6 @@ type Name string
 // Names are several. Behind Secrets.Before they are a []string.
 type Names []string
 
-// names are the fields that are left as they are, too.
-var names = []string{
-	"project", "cluster", "folder", "file", "image", "images", "release", "releases", "charts", "namespace", "pod", "pods", "container", "containers", "group",
-	"node", "target", "local", "state", "phase", "why", "on", "id", "digest", "level",
-}
-
 // Secrets are texts that no view may show: they are taken out of events on their way. The zero value knows none. It is safe for concurrent use.
 type Secrets struct {
 	mu     sync.Mutex
@@ -167,9 +161,7 @@ func (s *Secrets) Before(next Sink) Sink {
 	return func(e Event) {
 		e.Fields = slices.Clone(e.Fields)
 		for i := 1; i < len(e.Fields); i += 2 {
-			if key, ok := e.Fields[i-1].(string); !ok || !slices.Contains(names, key) {
-				e.Fields[i] = s.value(e.Fields[i])
-			}
+			e.Fields[i] = s.value(e.Fields[i])
 		}
 		if e.Stage == "config" && e.Message != ConfigRead { // a note that quotes a skaffold.yaml
 			e.Message = s.Text(e.Message)

@@ -48,8 +48,8 @@ func TestSecretsAreHidden(t *testing.T) {
 	}
 
 	// What things are called stays, or nobody could follow them.
-	sink(Event{Message: "m", Fields: []any{"release", "hunter2", "pods", "hunter2-1,hunter2-2", "output", "hunter2"}})
-	if got := fmt.Sprint(told[1].Fields...); got != "releasehunter2podshunter2-1,hunter2-2output"+Hidden {
+	sink(Event{Message: "m", Fields: []any{"release", Name("hunter2"), "pods", Name("hunter2-1,hunter2-2"), "output", "hunter2", "why", "not hunter2"}})
+	if got := fmt.Sprint(told[1].Fields...); got != "releasehunter2podshunter2-1,hunter2-2output"+Hidden+"whynot "+Hidden {
 		t.Error(got)
 	}
 
@@ -149,6 +149,10 @@ func TestSecretsInFieldsOfAllTypes(t *testing.T) {
 		if told.Fields[1] != "hunter2" || !slices.Equal(told.Fields[3].([]string), []string{"hunter2", "x"}) {
 			t.Errorf("names: %#v", told.Fields)
 		}
+	}
+	names, err := json.Marshal(Event{Fields: []any{"a", Name("x"), "b", Names{"y", "z"}}})
+	if err != nil || !strings.Contains(string(names), `"fields":{"a":"x","b":["y","z"]}`) {
+		t.Errorf("%s, %v", names, err)
 	}
 	type typed string
 	at := time.Now()

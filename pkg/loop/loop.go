@@ -72,7 +72,7 @@ func (w *cause) add(c Change) {
 }
 
 func (w *cause) fields() []any {
-	fields := []any{"why", w.why, "files", names(w.files)}
+	fields := []any{"why", event.Name(w.why), "files", names(w.files)}
 	if !w.since.IsZero() {
 		fields = append(fields, "since", w.since, "settled", w.settled)
 	}

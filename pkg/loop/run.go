@@ -183,7 +183,7 @@ func (l *Loop) build(ctx context.Context, sink event.Sink, stages Stages, tags, 
 	errs := make([]error, len(tags))
 	for i, tag := range tags {
 		if !slices.Contains(missing, tag) {
-			say.Note(event.ImageFound, "image", tag.String(), "on", "node")
+			say.Note(event.ImageFound, "image", event.Name(tag.String()), "on", event.Name("node"))
 			continue
 		}
 		group.Go(func() {
@@ -193,7 +193,7 @@ func (l *Loop) build(ctx context.Context, sink event.Sink, stages Stages, tags, 
 					return err
 				}
 				if onHost {
-					say.Note(event.ImageFound, "image", tag.String(), "on", "host")
+					say.Note(event.ImageFound, "image", event.Name(tag.String()), "on", event.Name("host"))
 					return nil
 				}
 				return stages.Images.Build(ctx, sink, tag)

@@ -184,7 +184,7 @@ func give(ctx context.Context, sink event.Sink, tags []name.Tag, atOnce int, tim
 	group.SetLimit(atOnce)
 	for _, tag := range tags {
 		group.Go(func() error {
-			say.Note(event.LoadingImage, "image", tag.String())
+			say.Note(event.LoadingImage, "image", event.Name(tag.String()))
 			return say.Step(ctx, event.ImageLoaded, func(ctx context.Context) ([]any, error) {
 				ctx, cancel := context.WithTimeout(ctx, timeout)
 				var sent atomic.Int64
@@ -193,7 +193,7 @@ func give(ctx context.Context, sink event.Sink, tags []name.Tag, atOnce int, tim
 				defer cancel()
 				telling.Go(func() { _ = say.Contain("progress", func() { tellSent(ctx, say, tag, &sent) }) })
 				return one(ctx, tag, &sent)
-			}, "image", tag.String())
+			}, "image", event.Name(tag.String()))
 		})
 	}
 	return group.Wait()
@@ -210,7 +210,7 @@ func tellSent(ctx context.Context, say event.Stage, tag name.Tag, sent *atomic.I
 	for {
 		select {
 		case <-ticker.C:
-			say.Progress(event.LoadingImage, "image", tag.String(), "bytes", sent.Load(), "since", since)
+			say.Progress(event.LoadingImage, "image", event.Name(tag.String()), "bytes", sent.Load(), "since", since)
 		case <-ctx.Done():
 			return
 		}

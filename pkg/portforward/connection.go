@@ -113,7 +113,7 @@ func (c *connection) carry(ctx context.Context) {
 		}
 		switch {
 		case errors.Is(err, errRefused):
-			c.status.trouble(podRefuses, pod.to.pod, event.WithHint(err, refusedHint), "pod", pod.to.pod)
+			c.status.trouble(podRefuses, pod.to.pod, event.WithHint(err, refusedHint), "pod", event.Name(pod.to.pod))
 		case !errors.Is(err, errSilent):
 		case quiet == pod:
 			patience *= 2

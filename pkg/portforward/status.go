@@ -160,11 +160,11 @@ func (s *status) become(state State, anyway bool, err error) {
 
 // fields are the state as an event carries it, so that whoever hears only events knows it, too.
 func (s *status) fields() []any {
-	fields := append(slices.Clone(s.about), "state", string(s.state))
+	fields := append(slices.Clone(s.about), "state", event.Name(string(s.state)))
 	if s.why != nil {
 		return append(fields, "reason", s.why.Error(), "open", s.open.Load(), "held", s.held.Load())
 	}
-	return append(fields, "pods", strings.Join(s.pods, ","), "open", s.open.Load(), "held", s.held.Load(), "sent", s.sent.Load(), "received", s.received.Load())
+	return append(fields, "pods", event.Name(strings.Join(s.pods, ",")), "open", s.open.Load(), "held", s.held.Load(), "sent", s.sent.Load(), "received", s.received.Load())
 }
 
 // trouble warns, unless this was told about the same and is not over.

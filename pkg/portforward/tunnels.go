@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 const (
@@ -259,7 +261,7 @@ func (p *podTunnels) run(ctx context.Context) {
 			tunnels = slices.DeleteFunc(tunnels, func(other *tunnel) bool { return other == t })
 			if ready && !t.closing && p.status.leads(p.to.pod) {
 				loss = time.Now()
-				p.status.trouble(tunnelLost, p.to.pod, errTunnelLost, "pod", p.to.pod)
+				p.status.trouble(tunnelLost, p.to.pod, errTunnelLost, "pod", event.Name(p.to.pod))
 			}
 		case <-retired:
 			ready, retired = false, nil

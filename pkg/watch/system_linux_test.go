@@ -243,7 +243,7 @@ func TestOpaqueFileSystem(t *testing.T) {
 	p.write("shared/a/f", "shared/b/f", "local/a/f")
 	p.watch("shared", "local")
 	said := p.heard(event.Noted)
-	if len(said) != 1 || !slices.Equal(said[0].Fields, []any{"folder", p.path("shared"), "filesystem", "test"}) {
+	if len(said) != 1 || !slices.Equal(said[0].Fields, []any{"folder", event.Name(p.path("shared")), "filesystem", "test"}) {
 		t.Errorf("said %v", said)
 	}
 	if _, polled := p.byEvents(); polled != 3 {
