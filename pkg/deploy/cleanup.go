@@ -493,7 +493,7 @@ func (d *Deployer) deleteNamespace(ctx context.Context, say event.Stage, name st
 	content, err := d.remains(waitCtx, name)
 	switch {
 	case discovery.IsGroupDiscoveryFailedError(err):
-		say.Warn("namespace kept, the API server does not list all that may be in it", err, "namespace", name)
+		say.Warn("namespace kept, the API server does not list all that may be in it", err, "namespace", event.Name(name))
 		return nil
 	case err != nil:
 		return fmt.Errorf("namespace %s: %w", name, err)
@@ -519,7 +519,7 @@ func (d *Deployer) deleteNamespace(ctx context.Context, say event.Stage, name st
 			return nil, err
 		}
 		return nil, d.forgetMade(kindNamespace, name)
-	}, "namespace", name)
+	}, "namespace", event.Name(name))
 }
 
 // remains waits for objects that go by themselves, and names one that does not, "" if the namespace is empty. What the API server does

@@ -34,7 +34,7 @@ func own(say event.Stage, helm *action.Configuration, r Release, history []*rele
 		return
 	}
 	c := &helmClient{Client: client, release: r, foreign: func(object string) {
-		say.Warn("object stays, it is not of the release any more", nil, "release", r.Name, "namespace", r.Namespace, "object", object)
+		say.Warn("object stays, it is not of the release any more", nil, "release", event.Name(r.Name), "namespace", event.Name(r.Namespace), "object", object)
 	}}
 	for _, made := range history {
 		for _, hook := range made.Hooks {
