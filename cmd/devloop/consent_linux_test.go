@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -107,7 +108,7 @@ func TestTheUserIsAskedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	linked := *p
-	linked.dir = link
+	linked.dir, linked.env = link, append(slices.Clone(p.env), "PWD="+link)
 	if code, said := linked.run(t, "delete"); code != 0 {
 		t.Errorf("by a link: exit code %d, %s", code, said)
 	}
@@ -156,15 +157,20 @@ func TestNobodyIsAskedWithoutATerminal(t *testing.T) {
 	t.Parallel()
 	n, p := newNeighbour(t, httptest.NewTLSServer), newWorkplace(t)
 	p.points(t, "prod", n, "")
-	for name, connect := range map[string]func(cmd *exec.Cmd, terminal *os.File){
-		"input only":  func(cmd *exec.Cmd, terminal *os.File) { cmd.Stdin = terminal },
-		"output only": func(cmd *exec.Cmd, terminal *os.File) { cmd.Stderr = terminal },
+	for name, connect := range map[string]func(cmd *exec.Cmd, terminal *os.File) (descriptor int){
+		"input only":  func(cmd *exec.Cmd, terminal *os.File) int { cmd.Stdin = terminal; return 0 },
+		"output only": func(cmd *exec.Cmd, terminal *os.File) int { cmd.Stderr = terminal; return 2 },
 	} {
 		_, terminal := openTerminal(t, 80)
 		cmd := p.command("delete")
-		connect(cmd, terminal)
-		if err := cmd.Run(); cmd.ProcessState.ExitCode() != exitEnvironment {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: connect(cmd, terminal)}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		timer := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() }) // it waits for an answer
+		if err := cmd.Wait(); cmd.ProcessState.ExitCode() != exitEnvironment {
 			t.Errorf("%s: %v", name, err)
 		}
+		timer.Stop()
 	}
 }
