@@ -212,10 +212,10 @@ func localHost(address *net.TCPAddr) string {
 func untilAnswers(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	client := &http.Client{Timeout: answerTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: answerTimeout, Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: noRedirect}
 	for {
 		status, err := answer(ctx, client, url)
-		if err == nil && status == http.StatusOK {
+		if err == nil && (status == http.StatusOK || isRedirect(status)) {
 			return nil
 		}
 		select {
@@ -230,6 +230,21 @@ func untilAnswers(ctx context.Context, url string) error {
 	}
 }
 
+// noRedirect is for questions to what runs in the cluster: that may send devloop anywhere, also to where this user's programs alone can go.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// isRedirect tells that a server sends its clients on, to a page to log in perhaps: it is the one that answers.
+func isRedirect(status int) bool {
+	switch status {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return true
+	}
+	return false
+}
+
+// answerLength is how much of an answer is read, in bytes; what matters is that it comes.
+const answerLength = 1 << 20
+
 func answer(ctx context.Context, client *http.Client, url string) (status int, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -240,6 +255,6 @@ func answer(ctx context.Context, client *http.Client, url string) (status int, e
 		return 0, err
 	}
 	defer func() { _ = resp.Body.Close() }() // only read
-	_, err = io.Copy(io.Discard, resp.Body)
+	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, answerLength))
 	return resp.StatusCode, err
 }

@@ -504,7 +504,7 @@ func gatewayImage(ctx context.Context, url string) (image, why string, err error
 		return "", "", err
 	}
 	request.SetBasicAuth("devloop", "") // its simple authenticator takes any name
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: noRedirect}
 	response, err := client.Do(request)
 	if err != nil {
 		return "", "", err

@@ -85,7 +85,7 @@ func dead(t *testing.T, pid int, soon bool) bool {
 // TestEndWithUs kills a process that runs a command: what the command has started ends, too.
 func TestEndWithUs(t *testing.T) {
 	if os.Getenv("RUN_AND_WAIT") != "" {
-		_ = shell("sleep 600 & echo $! $$; wait").Run(context.Background(), func(line string) { _, _ = fmt.Println(line) }, nil)
+		_ = shell("sleep 600 & echo $! $$; wait").Run(t.Context(), func(line string) { _, _ = fmt.Fprintln(os.Stdout, line) }, nil)
 		return
 	}
 	runner := exec.Command(os.Args[0], "-test.run=^TestEndWithUs$") //nolint:noctx // it is killed below

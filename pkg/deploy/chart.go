@@ -326,7 +326,7 @@ func (c *charts) fetch(ctx context.Context, say event.Stage, url, pinned, listed
 			if err != nil {
 				return nil, event.WithHint(fmt.Errorf("chart %s: %w", address, err), "check the address and the network, or put the archive at "+file)
 			}
-			return []any{"bytes", len(archive)}, errors.Join(os.MkdirAll(c.dir, 0o755), writeFile(file, archive))
+			return []any{"bytes", len(archive)}, errors.Join(c.makeFolder(), writeFile(file, archive))
 		}, "url", address)
 	}
 	if err != nil {
@@ -345,6 +345,14 @@ func (c *charts) fetch(ctx context.Context, say event.Stage, url, pinned, listed
 		err = event.WithHint(fmt.Errorf("chart %s: its copy %s is not the file that was downloaded", address, file), "delete both the copy and "+file+".sha256")
 	}
 	return file, err
+}
+
+// makeFolder makes the folder of the cache, for this user alone; an earlier devloop has let others look into it.
+func (c *charts) makeFolder() error {
+	if err := os.MkdirAll(c.dir, 0o700); err != nil {
+		return err
+	}
+	return os.Chmod(c.dir, 0o700)
 }
 
 // download gets what is at a URL. User and password may stand in it, or in Helm's own list of repositories.

@@ -324,7 +324,7 @@ func TestVerificationIsOfNoRequest(t *testing.T) {
 	}
 	go ask(run, first)
 	<-front.asked // the run's request has the cluster asked
-	go ask(context.Background(), write)
+	go ask(t.Context(), write)
 	supersede(event.ErrSuperseded)
 	if err := <-first; !errors.Is(err, event.ErrSuperseded) && !errors.Is(err, context.Canceled) {
 		t.Errorf("the run's request ends with %v", err)
@@ -383,7 +383,7 @@ func TestDiscoveryIsOfNoRequest(t *testing.T) {
 	}
 	go ask(run, first)
 	<-front.asked
-	go ask(context.Background(), write)
+	go ask(t.Context(), write)
 	supersede(event.ErrSuperseded)
 	if err := <-first; !errors.Is(err, event.ErrSuperseded) {
 		t.Errorf("the run's question ends with %v", err)

@@ -75,6 +75,9 @@ func TestChartIsDownloadedOnce(t *testing.T) {
 	defer server.Close()
 	url := server.URL + "/demo-1.0.0.tgz"
 	cache := &charts{dir: t.TempDir()}
+	if err := os.Chmod(cache.dir, 0o755); err != nil { // as an earlier devloop made it
+		t.Fatal(err)
+	}
 	for range 2 {
 		loaded, digest, err := cache.opened(t, source{chart: url})
 		if err != nil {
@@ -82,6 +85,11 @@ func TestChartIsDownloadedOnce(t *testing.T) {
 		}
 		if loaded.Name() != "demo" || len(digest) != 64 {
 			t.Errorf("chart %s, digest %q", loaded.Name(), digest)
+		}
+	}
+	for path, want := range map[string]os.FileMode{cache.dir: 0o700, cache.file(url): 0o600} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", path, info.Mode(), err)
 		}
 	}
 	server.Close()

@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"runtime"
@@ -269,12 +270,15 @@ func serveLookups(ctx context.Context, cluster *rest.Config) (theirs *os.File, s
 	if err != nil {
 		return nil, nil, err
 	}
+	syscall.ForkLock.RLock() // no other process may inherit them
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(pair[0])
+		unix.CloseOnExec(pair[1])
+	}
+	syscall.ForkLock.RUnlock()
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a way for lookups: %w", err)
-	}
-	for _, descriptor := range pair {
-		unix.CloseOnExec(descriptor)
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "lookups"), os.NewFile(uintptr(pair[1]), "lookups")
 	conn, err := net.FileConn(ours)
@@ -287,31 +291,36 @@ func serveLookups(ctx context.Context, cluster *rest.Config) (theirs *os.File, s
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for questions := bufio.NewReader(conn); ; {
-			r, err := http.ReadRequest(questions)
-			if err != nil {
-				return
-			}
-			r = r.WithContext(ctx)
-			r.URL.Scheme, r.URL.Host, r.RequestURI = server.Scheme, server.Host, ""
-			resp := refused(r, http.StatusMethodNotAllowed, "templates only read")
-			if r.Method == http.MethodGet {
-				if resp, err = transport.RoundTrip(r); err != nil {
-					resp = refused(r, http.StatusBadGateway, err.Error())
-				}
-			}
-			err = resp.Write(conn)
-			_ = resp.Body.Close() // only read
-			if err != nil {
-				return
-			}
-		}
+		_ = event.Stage{}.Guard("lookup", func() error { return answerLookups(ctx, conn, transport, server) }) // the templates fail without
 	}()
 	return theirs, func() {
 		cancel()
 		_ = conn.Close()
 		<-done
 	}, nil
+}
+
+// answerLookups passes on what is asked, until conn ends.
+func answerLookups(ctx context.Context, conn net.Conn, transport http.RoundTripper, server *url.URL) error {
+	for questions := bufio.NewReader(conn); ; {
+		r, err := http.ReadRequest(questions)
+		if err != nil {
+			return err
+		}
+		r = r.WithContext(ctx)
+		r.URL.Scheme, r.URL.Host, r.RequestURI = server.Scheme, server.Host, ""
+		resp := refused(r, http.StatusMethodNotAllowed, "templates only read")
+		if r.Method == http.MethodGet {
+			if resp, err = transport.RoundTrip(r); err != nil {
+				resp = refused(r, http.StatusBadGateway, err.Error())
+			}
+		}
+		err = resp.Write(conn)
+		_ = resp.Body.Close() // only read
+		if err != nil {
+			return err
+		}
+	}
 }
 
 func refused(r *http.Request, status int, why string) *http.Response {

@@ -56,7 +56,7 @@ func (c *charts) resolve(ctx context.Context, say event.Stage, from source) (fou
 		at = before
 		say.Warn("which version of the chart is the newest could not be asked, the last known one holds", err, "chart", from.chart, "url", redacted(at.URL))
 	} else if text, err := json.Marshal(at); err == nil {
-		if err := errors.Join(os.MkdirAll(c.dir, 0o755), writeFile(filepath.Join(c.dir, key+".json"), text)); err != nil {
+		if err := errors.Join(c.makeFolder(), writeFile(filepath.Join(c.dir, key+".json"), text)); err != nil {
 			return at, err
 		}
 	}

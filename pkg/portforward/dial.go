@@ -55,7 +55,9 @@ func newServer(from *rest.Config, namespace string) (*apiServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connections to the API server: %w", err)
 	}
-	return &apiServer{from: from, config: config, client: client, base: host.JoinPath(path, "namespaces", namespace, "pods")}, nil
+	direct := *client // it may be one that others use, too
+	direct.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &apiServer{from: from, config: config, client: &direct, base: host.JoinPath(path, "namespaces", namespace, "pods")}, nil
 }
 
 // current is the API server as it is reached now.

@@ -1,12 +1,15 @@
 package portforward
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strings"
@@ -18,6 +21,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/rest"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -362,5 +366,23 @@ func TestStatus(t *testing.T) {
 	check(Waiting, isWaiting)
 	if got := s.now().LastError; got != "broken" {
 		t.Errorf("last error %q", got)
+	}
+}
+
+// An API server that sends a request for a tunnel elsewhere is not followed: the request has the user's credentials.
+func TestTunnelFollowsNoRedirect(t *testing.T) {
+	strayed := make(chan struct{}, 10)
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { strayed <- struct{}{} }))
+	defer elsewhere.Close()
+	server := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
+	defer server.Close()
+	config := &rest.Config{Host: server.URL, BearerToken: "token"}
+	d := &dialer{cluster: func(context.Context) (*rest.Config, error) { return config, nil }, namespace: "ns"}
+	defer d.close()
+	if _, err := d.dial(t.Context(), "pod"); err == nil || !strings.Contains(err.Error(), "307") {
+		t.Errorf("the error is %v", err)
+	}
+	if len(strayed) > 0 {
+		t.Error("another server was asked")
 	}
 }
