@@ -109,20 +109,21 @@ func (l *logger) close() {
 
 // printer writes lines in one of the formats. It is safe for concurrent use: charmbracelet's loggers share a writer without a lock.
 type printer struct {
-	mu      sync.Mutex
-	out     io.Writer     // the file itself, or the terminal with its live lines
-	plain   *visible      // before it, for text without colours
-	lines   *log.Logger   // text and logfmt
-	now     time.Time     // of the line that is being written
-	json    *json.Encoder // nil for the other formats
-	live    *live         // below the lines of text on a terminal, nil elsewhere
-	text    bool
-	verbose bool
-	quiet   bool
-	pods    atomic.Pointer[podFilter] // which lines of pods are shown
-	file    *printer                  // that gets the same lines, nil if there is none
-	secrets *event.Secrets
-	close   func() error // of a file, else nil
+	mu       sync.Mutex
+	out      io.Writer     // the file itself, or the terminal with its live lines
+	plain    *visible      // before it, for text without colours
+	lines    *log.Logger   // text and logfmt
+	now      time.Time     // of the line that is being written
+	json     *json.Encoder // nil for the other formats
+	terminal bool          // a person's
+	live     *live         // below the lines of text on a terminal, nil elsewhere
+	text     bool
+	verbose  bool
+	quiet    bool
+	pods     atomic.Pointer[podFilter] // which lines of pods are shown
+	file     *printer                  // that gets the same lines, nil if there is none
+	secrets  *event.Secrets
+	close    func() error // of a file, else nil
 }
 
 // newPrinter returns a printer of text: what goes wrong before the flags are read is for people.
@@ -136,6 +137,7 @@ func newPrinter(out io.Writer) *printer {
 	}
 	p := &printer{out: out, secrets: &event.Secrets{}}
 	if terminal, ok := out.(*os.File); ok {
+		p.terminal = isTerminal(terminal)
 		if p.live = newLive(terminal); p.live != nil {
 			p.out = p.live
 		}
@@ -153,7 +155,7 @@ func (p *printer) configure(format string, verbose, quiet bool) {
 		options.Formatter, options.TimeFormat = log.LogfmtFormatter, event.TimeFormat
 	case formatJSON:
 		p.json = json.NewEncoder(p.out)
-		if p.live != nil {
+		if p.terminal {
 			p.json = json.NewEncoder(p.plain)
 		}
 		p.json.SetEscapeHTML(false)
