@@ -167,6 +167,11 @@ func parse(path string) (t target, ok bool) {
 		if kind == "blobs/uploads" { // an ID is only looked up
 			key.reference = "any"
 		}
+		if kind == "blobs" {
+			if _, err := v1.NewHash(t.reference); err != nil { // it has no tag
+				return t, false
+			}
+		}
 		return t, key.check() == nil
 	}
 	return t, false

@@ -6,11 +6,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 // pipes is a listener in memory, whose connections keep the time of a test.
@@ -126,4 +129,35 @@ func TestServerTimeouts(t *testing.T) {
 			})
 		})
 	}
+}
+
+// FuzzParse: whatever a path says, it leads to a file of its own in the folder of the manifests, to a blob by its digest, or to nothing.
+func FuzzParse(f *testing.F) {
+	for _, path := range []string{"/v2/devloop/x/manifests/1", "/v2/devloop/a/../../x/manifests/..", "/v2/devloop/x/blobs/sha256:..", "/v2/devloop/x/blobs/uploads/.",
+		"/v2/devloop/blobs/uploads/manifests/1", "/v2/devloop/x/blobs/sha256:" + strings.Repeat("0", 64), "/v2/devloop/x@sha256:0/manifests/1"} {
+		f.Add(path)
+	}
+	r := &Registry{dir: "/registry"}
+	f.Fuzz(func(t *testing.T, path string) {
+		got, ok := parse(path)
+		if !ok {
+			return
+		}
+		key := manifestKey{got.repository, got.reference}
+		switch got.kind {
+		case "manifests":
+			file := r.file(key)
+			repository, reference, _ := strings.Cut(filepath.Base(file), ":")
+			if filepath.Dir(file) != "/registry/manifests" || (manifestKey{strings.ReplaceAll(repository, "+", "/"), reference}) != key {
+				t.Errorf("%q is %q", path, file)
+			}
+		case "blobs":
+			if _, err := v1.NewHash(got.reference); err != nil {
+				t.Errorf("%q is a blob: %v", path, err)
+			}
+		case "blobs/uploads":
+		default:
+			t.Errorf("%q is of kind %q", path, got.kind)
+		}
+	})
 }
