@@ -151,7 +151,11 @@ func (d *doctor) lookAtConfig(context.Context) (string, error) {
 	hideSecrets(d.options.printer.secrets, c)
 	seen := fmt.Sprintf("%s: %s, %s, %s", strings.Join(d.options.files, ", "), count(len(c.Images), "image"),
 		count(len(c.Releases), "release"), count(len(c.Forwards), "forward"))
-	for _, note := range c.Notes {
+	for i, note := range c.Notes {
+		if i == shownNotes {
+			seen += fmt.Sprintf("\nand %d more", len(c.Notes)-i)
+			break
+		}
 		seen += "\n" + note.String()
 	}
 	return seen, nil

@@ -104,6 +104,9 @@ func fileID(place, project string) string {
 	return project[:min(most, len(project))] + "-" + hex.EncodeToString(sum[:4])
 }
 
+// shownNotes is how many notes on a skaffold.yaml are told.
+const shownNotes = 50
+
 // tellConfig tells what a reading of devloop.yaml names, and what of a skaffold.yaml is not as it says, if that is not what it was before.
 func tellConfig(sink event.Sink, before, now *config.Config) {
 	old, new := namesOf(before), namesOf(now)
@@ -118,7 +121,11 @@ func tellConfig(sink event.Sink, before, now *config.Config) {
 		sink.For("config").Note("a skaffold.yaml is read as a devloop.yaml", "file", event.Name(now.Path), "format", now.Format)
 	}
 	if before == nil || !reflect.DeepEqual(before.Notes, now.Notes) {
-		for _, note := range now.Notes {
+		for i, note := range now.Notes {
+			if i == shownNotes {
+				sink.For("config").Warn("more of it is not as skaffold has it", nil, "notes", len(now.Notes)-i)
+				break
+			}
 			if note.Harmless {
 				sink.For("config").Note(note.String())
 			} else {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/muesli/termenv"
 
+	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status"
 )
@@ -174,6 +176,16 @@ func TestHostileCommands(t *testing.T) {
 		if stdout+stderr == "" {
 			t.Errorf("%q says nothing", args)
 		}
+	}
+}
+
+// However much of a skaffold.yaml is noted, the log has few lines of it.
+func TestNotesInTheLogAreFew(t *testing.T) {
+	var messages []string
+	c := &config.Config{Format: "skaffold/v4beta11", Notes: make([]config.Note, 1000)}
+	tellConfig(func(e event.Event) { messages = append(messages, e.Message+fmt.Sprint(e.Fields...)) }, nil, c)
+	if last := messages[len(messages)-1]; len(messages) != shownNotes+3 || last != "more of it is not as skaffold has itnotes950" {
+		t.Errorf("%d, %s", len(messages), last)
 	}
 }
 
