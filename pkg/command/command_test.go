@@ -88,7 +88,7 @@ func TestEndWithUs(t *testing.T) {
 		_ = shell("sleep 600 & echo $! $$; wait").Run(t.Context(), func(line string) { _, _ = fmt.Fprintln(os.Stdout, line) }, nil)
 		return
 	}
-	runner := exec.Command(os.Args[0], "-test.run=^TestEndWithUs$") //nolint:noctx // it is killed below
+	runner := exec.Command(os.Args[0], "-test.run=^TestEndWithUs$")
 	runner.Env = append(os.Environ(), "RUN_AND_WAIT=1")
 	out, err := runner.StdoutPipe()
 	if err != nil {

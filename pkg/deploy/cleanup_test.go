@@ -146,9 +146,10 @@ func ownedBy(kind, name string, uid types.UID) func(*unstructured.Unstructured) 
 	}
 }
 
-func (l *live) namespace(t *testing.T, uid types.UID, labels map[string]string) {
+// namespace makes the namespace demo, whose UID is now.
+func (l *live) namespace(t *testing.T, labels map[string]string) {
 	t.Helper()
-	if err := l.client.Tracker().Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "demo", UID: uid, Labels: labels}}); err != nil {
+	if err := l.client.Tracker().Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "demo", UID: "now", Labels: labels}}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -207,7 +208,7 @@ func TestCleanupBeforeDeletesOnlyWhatIsOurs(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l := cluster(t, test.journal, objects...)
-			l.namespace(t, "now", test.labels)
+			l.namespace(t, test.labels)
 			for release, instance := range map[string]string{"web": "web-gateway", "theirs": "their-gateway"} {
 				service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: release, Labels: map[string]string{labelGateway: instance},
 					Annotations: map[string]string{annotationRelease: release, annotationIn: "demo"}}}
@@ -240,7 +241,7 @@ func TestCleanupBeforeLeavesAnObjectThatWasMadeAnew(t *testing.T) {
 			now := metav1.Now()
 			u.SetDeletionTimestamp(&now)
 		}))
-		l.namespace(t, "now", nil)
+		l.namespace(t, nil)
 		l.dynamic.PrependReactor("delete", "configmaps", func(clientgotesting.Action) (bool, runtime.Object, error) { return true, nil, nil })
 		err := l.deleteAll(t.Context(), l.say(), "configmaps", "demo", []Release{{Name: "web", Namespace: "demo"}})
 		if err == nil || !strings.Contains(err.Error(), "configmaps a: still there") {
@@ -281,7 +282,7 @@ func TestNamespaceIsDeletedOnlyIfItIsOursAndEmpty(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := cluster(t, test.journal, test.objects...)
-				l.namespace(t, "now", test.labels)
+				l.namespace(t, test.labels)
 				if test.change != nil {
 					test.change(l)
 				}
@@ -306,7 +307,7 @@ func TestNamespaceIsDeletedOnlyIfItIsOursAndEmpty(t *testing.T) {
 func TestNamespaceThatCannotBeAskedForStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := cluster(t, permits{kindNamespace: {"demo"}})
-		l.namespace(t, "now", made)
+		l.namespace(t, made)
 		l.client.PrependReactor("get", "namespaces", func(clientgotesting.Action) (bool, runtime.Object, error) {
 			return true, nil, errors.New("etcd is away")
 		})
