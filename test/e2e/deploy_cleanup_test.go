@@ -36,7 +36,7 @@ metadata: { name: stuck, finalizers: [cleanup.test/nobody] }
 ---
 apiVersion: v1
 kind: PersistentVolumeClaim
-metadata: { name: data-db-0 }
+metadata: { name: data-db-0, labels: { app: db } }
 spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 1Mi } } }
 `, "$NAME", p.name))
 	kubectl(t, "apply", "--namespace", p.name, "--filename", p.dir+"/users.yaml")
