@@ -154,8 +154,8 @@ The answer counts for this folder and this cluster. Only "yes" allows it: `,
 		e.Target.Context, e.Target.Server, strings.Trim(strconv.Quote(e.Why.Error()), `"`), folder)
 }
 
-// answerLength is how much is read of an answer, in bytes.
-const answerLength = 256
+// maxReply is how much is read of what the user types, in bytes.
+const maxReply = 256
 
 // ask prints a question and tells whether "yes" is typed. It ends with ctx.
 func (p *printer) ask(ctx context.Context, in *os.File, question string) (yes bool, err error) {
@@ -171,7 +171,7 @@ func (p *printer) ask(ctx context.Context, in *os.File, question string) (yes bo
 	if err != nil {
 		return false, fmt.Errorf("ask a question: %w", err)
 	}
-	line, err := bufio.NewReader(io.LimitReader(reader, answerLength)).ReadString('\n')
+	line, err := bufio.NewReader(io.LimitReader(reader, maxReply)).ReadString('\n')
 	switch {
 	case ctx.Err() != nil:
 		return false, context.Cause(ctx)

@@ -472,3 +472,25 @@ func TestAbandoned(t *testing.T) {
 		}
 	}
 }
+
+func TestOnlyPodsOfTheStatefulSetAreUnblocked(t *testing.T) {
+	l := cluster(t, permits{})
+	yes := true
+	for name, owner := range map[string]types.UID{"a-by-hand": "", "b-of-another": "another", "db-0": "set"} {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: name, UID: types.UID("uid-" + name), Labels: map[string]string{"app": "db"}},
+			Status: waits("ErrImageNeverPull", "not there")}
+		if owner != "" {
+			pod.OwnerReferences = []metav1.OwnerReference{{Kind: "StatefulSet", Name: "db", UID: owner, Controller: &yes}}
+		}
+		if err := l.client.Tracker().Add(pod); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := &wait{Deployer: l.Deployer, say: l.say()}
+	for range 3 {
+		w.unblock(t.Context(), workload{"statefulset", "demo", "db", 0}, rollout{all: "app=db", uid: "set"})
+	}
+	if got := deletions(l.client.Actions()); !slices.Equal(got, []string{"demo/db-0 UID uid-db-0"}) {
+		t.Errorf("deleted %q", got)
+	}
+}

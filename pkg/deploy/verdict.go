@@ -107,12 +107,12 @@ func (w *wait) unblock(ctx context.Context, of workload, state rollout) {
 	}
 	for i := range pods.Items {
 		pod := &pods.Items[i]
-		if pod.DeletionTimestamp != nil {
-			continue
+		if owner := metav1.GetControllerOf(pod); pod.DeletionTimestamp != nil || owner == nil || owner.UID != state.uid {
+			continue // others may have the same labels
 		}
 		for _, t := range troubles(pod, false) {
 			w.say.Note("pod of an earlier revision deleted, it never came up and keeps the new one from being made", "pod", event.Name(pod.Name), "reason", t.what)
-			_ = w.cluster.Client.CoreV1().Pods(of.namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}})
+			_ = w.cluster.Client.CoreV1().Pods(of.namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: precisely(pod.UID)})
 			return
 		}
 	}
