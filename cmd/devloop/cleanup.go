@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,7 +18,7 @@ import (
 	"github.com/devloop/devloop/pkg/journal"
 )
 
-// patience is the user's: it ends with the second Ctrl+C. Until there is a journal, nothing was deployed.
+// patience is the user's: it ends with the second Ctrl+C, or SIGTERM. Until there is a journal, nothing was deployed.
 type patience struct {
 	journal  atomic.Pointer[journal.Journal]
 	deployer atomic.Pointer[deploy.Deployer]
@@ -34,42 +35,61 @@ func (p *patience) enough() {
 	}
 }
 
-// interruptible returns a context that ends with the first Ctrl+C; from the second one on the process ends at once, saying what
-// stays behind. SIGHUP is a goodbye, too, unless there is reload to tell of it and the terminal is still there. Stop gives the
-// signals back.
+// interruptible returns a context that ends with the first Ctrl+C or SIGTERM; with the second one the process ends at once, saying what
+// stays behind. A hang-up ends the context, too, unless there is reload to tell of it and the terminal is still there; but it is no
+// impatience, however often it comes: when a terminal is closed, the kernel and the shell both send it, and systemd sends it behind a
+// SIGTERM. Signals that the parent ignored (nohup, a script's &) stay ignored. Stop gives the signals back.
 func interruptible(parent context.Context, out *printer, reload chan<- struct{}) (ctx context.Context, p *patience, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
-	p = &patience{printer: out, signals: make(chan os.Signal, 2)}
+	p = &patience{printer: out, signals: make(chan os.Signal, 8)}
 	before := terminals()
-	signal.Notify(p.signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	notify(p.signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	stopped := make(chan struct{})
 	go func() {
-		seen := false
-		for {
-			select {
-			case s := <-p.signals:
-				if s == syscall.SIGHUP && reload != nil && !seen && before == terminals() {
-					select {
-					case reload <- struct{}{}:
-					default: // one is waiting to be seen
-					}
-					continue
-				}
-			case <-stopped:
-				return
-			}
-			if seen {
-				p.leave()
-			}
-			seen = true
-			cancel()
-		}
+		_ = event.Sink(out.event).For("devloop").Contain("signals", func() {
+			p.heed(stopped, cancel, func() bool { return reload != nil && before == terminals() }, reload)
+		})
+		cancel() // without it, nobody could
 	}()
 	return ctx, p, sync.OnceFunc(func() {
 		cancel()
 		signal.Stop(p.signals)
 		close(stopped)
 	})
+}
+
+// notify is signal.Notify for those signals that are not ignored.
+func notify(to chan<- os.Signal, signals ...os.Signal) {
+	if signals = slices.DeleteFunc(signals, signal.Ignored); len(signals) > 0 { // none would mean all
+		signal.Notify(to, signals...)
+	}
+}
+
+// heed does what signals ask for, until stopped is closed.
+func (p *patience) heed(stopped <-chan struct{}, end func(), reloads func() bool, reload chan<- struct{}) {
+	ending, asked := false, false
+	for {
+		select {
+		case s := <-p.signals:
+			switch {
+			case s == syscall.SIGHUP && (ending || !reloads()):
+				ending = true
+				end()
+			case s == syscall.SIGHUP:
+				select {
+				case reload <- struct{}{}:
+				default: // one is waiting to be seen
+				}
+			case asked:
+				p.leave()
+			default:
+				ending, asked = true, true
+				end()
+			}
+		case <-stopped:
+			return
+		}
+	}
 }
 
 // terminals tells which of the standard files are terminals; one that was closed is none any more.
@@ -81,7 +101,7 @@ func terminals() [3]bool {
 func (p *patience) leave() {
 	time.AfterFunc(time.Second, func() { os.Exit(exitInterrupted) }) // a terminal that takes no more lines must not hold us
 	if k := p.keyboard.Load(); k != nil {
-		k.restore()
+		k.restoreModes()
 	}
 	if d := p.deployer.Load(); d != nil {
 		d.Abandon()

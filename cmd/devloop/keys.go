@@ -1,85 +1,169 @@
-// Single keys of a terminal.
+// Single keys of a terminal, and what becomes of the terminal when devloop is stopped (Ctrl+Z), goes on, or is moved to the background and back.
 package main
 
 import (
+	"context"
 	"os"
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/muesli/cancelreader"
 	"golang.org/x/sys/unix"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
-// keyboard is a terminal whose keys are read one by one. Ctrl+C and Ctrl+Z stay signals, and what is printed looks as ever.
+// foregroundPeriod is how often devloop in the background looks whether it is in the foreground again: a shell that moves a running job there
+// tells it nothing.
+const foregroundPeriod = time.Second
+
+// keyboard is a terminal whose keys are read one by one while devloop is in its foreground. Ctrl+C and Ctrl+Z stay signals, and what is
+// printed looks as ever.
 type keyboard struct {
-	keys    chan byte
-	reader  cancelreader.CancelReader
-	reading sync.WaitGroup
-	ended   chan struct{}
-	restore func() // gives the terminal its modes back; it may be called again
+	keys      chan byte
+	in        *os.File
+	printer   *printer
+	continued chan os.Signal // SIGCONT: devloop was stopped
+	running   sync.WaitGroup
+	end       context.CancelFunc
+
+	mu      sync.Mutex
+	before  *unix.Termios // the terminal's modes, to be given back; nil while they were not changed
+	release func()        // ends the reading; nil while nothing is read
 }
 
-// openKeyboard returns nil where nobody sits: no terminal, or one that another job of the shell has.
-func openKeyboard(in, out *os.File) *keyboard {
-	fd := int(in.Fd())
-	before, err := unix.IoctlGetTermios(fd, getTermios)
-	if err != nil || !isTerminal(out) {
+// openKeyboard returns nil where nobody sits, as there is no terminal.
+func openKeyboard(in, out *os.File, p *printer, say event.Stage) *keyboard {
+	if !isTerminal(in) || !isTerminal(out) {
 		return nil
 	}
-	if !inForeground(fd) {
-		return nil
+	k := &keyboard{keys: make(chan byte), in: in, printer: p, continued: make(chan os.Signal, 1)}
+	// In the background, devloop goes on: a look at the keyboard, or at the terminal's modes, fails there and must not stop it.
+	signal.Ignore(syscall.SIGTTIN, syscall.SIGTTOU)
+	// SIGTSTP is not asked for, since Go cannot give it back: shells put the modes right when a job of theirs is stopped.
+	signal.Notify(k.continued, syscall.SIGCONT)
+	k.take()
+	ctx, end := context.WithCancel(context.Background())
+	k.end = end
+	k.running.Go(func() { say.Keep(ctx, "keyboard", k.run) })
+	return k
+}
+
+// run has the keys read whenever devloop is in the foreground.
+func (k *keyboard) run(ctx context.Context) {
+	for {
+		var look <-chan time.Time
+		if !k.taken() {
+			look = time.After(foregroundPeriod)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-look:
+		case <-k.continued:
+			k.giveBack() // the modes are the shell's by now, or devloop is in the background
+			k.printer.redraw()
+		}
+		k.take()
 	}
-	reader, err := cancelreader.NewReader(in)
+}
+
+// take reads the keys from now on, if devloop is in the foreground.
+func (k *keyboard) take() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	fd := int(k.in.Fd())
+	if k.release != nil || !inForeground(fd) {
+		return
+	}
+	modes, err := unix.IoctlGetTermios(fd, getTermios)
 	if err != nil {
-		return nil
+		return // the terminal is gone
 	}
-	single := *before
+	reader, err := cancelreader.NewReader(k.in)
+	if err != nil {
+		return
+	}
+	single := *modes
 	single.Lflag &^= unix.ICANON | unix.ECHO
 	single.Cc[unix.VMIN], single.Cc[unix.VTIME] = 1, 0
 	if unix.IoctlSetTermios(fd, setTermios, &single) != nil {
 		_ = reader.Close() // nothing was read
-		return nil
+		return
 	}
-	k := &keyboard{keys: make(chan byte), reader: reader, ended: make(chan struct{})}
-	k.restore = sync.OnceFunc(func() {
-		if inForeground(fd) { // else they are another job's
-			_ = unix.IoctlSetTermios(fd, setTermios, before) // a terminal that is gone needs none
-		}
+	if k.before == nil || modes.Lflag&unix.ICANON != 0 { // else they are those that were set here before
+		k.before = modes
+	}
+	var reading sync.WaitGroup
+	released := make(chan struct{})
+	reading.Go(func() {
+		_ = event.Guard(func() error { // keys are no longer read then
+			k.read(reader, released)
+			return nil
+		})
 	})
-	// Sent to the background, devloop goes on: a look at the keyboard fails there, and must not stop it.
-	signal.Ignore(syscall.SIGTTIN, syscall.SIGTTOU)
-	k.reading.Go(k.read)
-	return k
+	k.release = func() {
+		close(released)
+		reader.Cancel()
+		reading.Wait()
+		_ = reader.Close() // of the library's own descriptors
+	}
+}
+
+// read ends when it is released, with the terminal, or when devloop is in the background.
+func (k *keyboard) read(reader cancelreader.CancelReader, released <-chan struct{}) {
+	key := make([]byte, 1)
+	for {
+		if n, err := reader.Read(key); err != nil || n == 0 {
+			return
+		}
+		select {
+		case k.keys <- key[0]:
+		case <-released:
+			return
+		}
+	}
+}
+
+// giveBack ends the reading, and gives the terminal its modes back if they are not another job's by now.
+func (k *keyboard) giveBack() {
+	k.mu.Lock()
+	if k.release != nil {
+		k.release()
+		k.release = nil
+	}
+	k.mu.Unlock()
+	k.restoreModes()
+}
+
+// restoreModes may be called again, and by any goroutine.
+func (k *keyboard) restoreModes() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if fd := int(k.in.Fd()); k.before != nil && inForeground(fd) {
+		_ = unix.IoctlSetTermios(fd, setTermios, k.before) // a terminal that is gone needs none
+	}
+}
+
+func (k *keyboard) taken() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.release != nil
+}
+
+func (k *keyboard) close() {
+	k.end()
+	k.running.Wait()
+	signal.Stop(k.continued)
+	k.giveBack()
 }
 
 // inForeground reports whether what is typed is for this process.
 func inForeground(fd int) bool {
 	group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
 	return err == nil && group == unix.Getpgrp()
-}
-
-// read ends with close, with the terminal, or when something is typed while devloop is in the background.
-func (k *keyboard) read() {
-	key := make([]byte, 1)
-	for {
-		if n, err := k.reader.Read(key); err != nil || n == 0 {
-			return
-		}
-		select {
-		case k.keys <- key[0]:
-		case <-k.ended:
-			return
-		}
-	}
-}
-
-func (k *keyboard) close() {
-	close(k.ended)
-	k.reader.Cancel()
-	k.reading.Wait()
-	_ = k.reader.Close() // of the library's own descriptors
-	k.restore()
 }
 
 // isTerminal reports whether there is a terminal behind f now: one that was closed is none any more.

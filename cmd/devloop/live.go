@@ -95,6 +95,16 @@ func (l *live) clear() {
 	l.drawn = 0
 }
 
+// redraw draws the live lines wherever the cursor is now: another program has written meanwhile.
+func (p *printer) redraw() {
+	p.locked(func() {
+		if p.live != nil {
+			p.live.drawn = 0
+			p.live.draw()
+		}
+	})
+}
+
 // width of the terminal, in columns.
 func (l *live) width() int {
 	if size, err := unix.IoctlGetWinsize(int(l.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {

@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) {
 	serveRender()
-	testscript.Main(m, map[string]func(){"devloop": main})
+	testscript.Main(m, map[string]func(){"devloop": main, "waiter": waiter})
 }
 
 var update = flag.Bool("update", false, "write what the program says into the scripts")

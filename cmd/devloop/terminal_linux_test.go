@@ -1,11 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,12 +28,15 @@ func openTerminal(t *testing.T, columns uint16) (master, terminal *os.File) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = master.Close() })
-	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	var number int
+	raw, err := master.SyscallConn() // and not Fd, which would have Close wait for a Read
 	if err == nil {
-		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
-	}
-	if err == nil {
-		err = unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: columns})
+		err = raw.Control(func(fd uintptr) {
+			if number, err = unix.IoctlGetInt(int(fd), unix.TIOCGPTN); err == nil {
+				err = errors.Join(unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0),
+					unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: columns}))
+			}
+		})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -137,4 +144,190 @@ func TestDataOnTerminal(t *testing.T) {
 func podLine(pod, level, line string) event.Event {
 	return event.Event{Time: noon, Stage: event.PodStage, Phase: event.Noted, Message: event.PodLog,
 		Fields: []any{"pod", pod, "namespace", "ns", "container", "web", "level", level, "line", line}}
+}
+
+// shell is a bash with job control in a terminal of its own.
+type shell struct {
+	t      *testing.T
+	master *os.File
+	modes  *os.File // the other end, to look at the terminal's modes
+	exited chan struct{}
+
+	mu     sync.Mutex
+	screen strings.Builder
+}
+
+func newShell(t *testing.T) *shell {
+	t.Helper()
+	master, terminal := openTerminal(t, 200)
+	cmd := exec.Command("bash", "--noprofile", "--norc", "-i")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	cmd.Env = append(os.Environ(), "PS1=ready> ", "TERM=dumb", "HISTFILE=")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s := &shell{t: t, master: master, modes: terminal, exited: make(chan struct{})}
+	go func() {
+		defer close(s.exited)
+		_ = cmd.Wait() // by a signal, most likely
+	}()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buffer := make([]byte, 4096)
+		for {
+			n, err := master.Read(buffer)
+			if err != nil || n <= 0 {
+				return
+			}
+			s.mu.Lock()
+			s.screen.Write(buffer[:n])
+			s.mu.Unlock()
+		}
+	}()
+	t.Cleanup(func() {
+		s.hangUp()
+		_ = cmd.Process.Kill() // if the end of its terminal was not enough
+		<-s.exited
+		<-done
+	})
+	return s
+}
+
+// hangUp closes the terminal, as its window does.
+func (s *shell) hangUp() {
+	_ = s.modes.Close()
+	_ = s.master.Close()
+}
+
+func (s *shell) types(text string) {
+	s.t.Helper()
+	if _, err := s.master.WriteString(text); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// shows waits until the terminal shows a text, and forgets all up to there.
+func (s *shell) shows(text string) {
+	s.t.Helper()
+	eventually(s.t, "the terminal shows "+text, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		_, rest, found := strings.Cut(s.screen.String(), text)
+		if found {
+			s.screen.Reset()
+			s.screen.WriteString(rest)
+		}
+		return found
+	}, func() string {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.screen.String()
+	})
+}
+
+// echoes tells whether the terminal shows what is typed, and whether programs get it by lines.
+func (s *shell) echoes() bool {
+	modes, err := unix.IoctlGetTermios(int(s.modes.Fd()), getTermios)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return modes.Lflag&(unix.ECHO|unix.ICANON) != 0
+}
+
+func eventually(t *testing.T, what string, holds func() bool, instead func() string) {
+	t.Helper()
+	deadline := time.After(time.Minute)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("never: %s, but %q", what, instead())
+		}
+	}
+}
+
+// The window is closed: the kernel and the shell both hang up, and the clean-up goes on to its end, with nowhere to write to.
+func TestClosedTerminal(t *testing.T) {
+	for _, how := range []string{"in the foreground", "in the background", "while it cleans up", "while it is stopped"} {
+		t.Run(how, func(t *testing.T) {
+			dir := t.TempDir()
+			s := newShell(t)
+			s.shows("ready> ")
+			if how == "in the background" {
+				s.types("waiter '" + dir + "' &\n")
+			} else {
+				s.types("waiter '" + dir + "'\n")
+			}
+			s.shows("waiting")
+			switch how {
+			case "while it cleans up":
+				s.types("\x03")
+				s.shows("still cleaning")
+			case "while it is stopped":
+				s.types("\x1a")
+				s.shows("Stopped")
+			}
+			s.hangUp()
+			select { // then the kernel and it have sent all their signals
+			case <-s.exited:
+			case <-time.After(time.Minute):
+				t.Fatal("the shell does not end")
+			}
+			if err := os.WriteFile(filepath.Join(dir, "enough"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "it has cleaned up", func() bool {
+				_, err := os.Stat(filepath.Join(dir, "cleaned"))
+				return err == nil
+			}, func() string { return "there is no file" })
+		})
+	}
+}
+
+// After Ctrl+Z and fg, and after bg and fg, keys are read one by one and are not echoed; in the background the terminal is the shell's.
+func TestKeysAfterCtrlZ(t *testing.T) {
+	dir := t.TempDir()
+	s := newShell(t)
+	s.shows("ready> ")
+	s.types("waiter '" + dir + "'\n")
+	s.shows("waiting")
+	press := func(key string) {
+		t.Helper()
+		eventually(t, "the keys are devloop's", func() bool { return !s.echoes() }, func() string { return "they are echoed" })
+		s.types(key)
+		s.shows("key " + key)
+		if s.echoes() {
+			t.Error("keys are echoed")
+		}
+	}
+	press("a")
+	for range 2 {
+		s.types("\x1a")
+		s.shows("Stopped")
+		s.shows("ready> ")
+		s.types("fg\n")
+		press("b")
+	}
+	s.types("\x1a")
+	s.shows("Stopped")
+	s.types("bg\n")
+	s.shows("waiter")
+	s.shows("ready> ")
+	s.types("echo mine: $((6*7))\n")
+	s.shows("mine: 42")
+	s.types("fg\n")
+	press("c")
+	s.types("\x03")
+	s.shows("still cleaning")
+	if err := os.WriteFile(filepath.Join(dir, "enough"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.shows("cleaned")
+	s.shows("ready> ")
+	s.types("stty -a | grep -ow -e -icanon -e icanon\n")
+	s.shows("\nicanon")
 }
