@@ -18,7 +18,8 @@ import (
 	"github.com/devloop/devloop/pkg/journal"
 )
 
-// patience is the user's: it ends with the second Ctrl+C, or SIGTERM. Until there is a journal, nothing was deployed.
+// patience is the user's: it ends with the second Ctrl+C, or SIGTERM. Until there is a journal,
+// nothing was deployed.
 type patience struct {
 	journal  atomic.Pointer[journal.Journal]
 	deployer atomic.Pointer[deploy.Deployer]
@@ -35,10 +36,12 @@ func (p *patience) enough() {
 	}
 }
 
-// interruptible returns a context that ends with the first Ctrl+C or SIGTERM; with the second one the process ends at once, saying what
-// stays behind. A hang-up ends the context, too, unless there is reload to tell of it and the terminal is still there; but it is no
-// impatience, however often it comes: when a terminal is closed, the kernel and the shell both send it, and systemd sends it behind a
-// SIGTERM. Signals that the parent ignored (nohup, a script's &) stay ignored. Stop gives the signals back.
+// interruptible returns a context that ends with the first Ctrl+C or SIGTERM; with the second one
+// the process ends at once, saying what stays behind. A hang-up ends the context, too, unless there
+// is reload to tell of it and the terminal is still there; but it is no impatience, however often
+// it comes: when a terminal is closed, the kernel and the shell both send it, and systemd sends it
+// behind a SIGTERM. Signals that the parent ignored (nohup, a script's &) stay ignored. Stop gives
+// the signals back.
 func interruptible(parent context.Context, out *printer, reload chan<- struct{}) (ctx context.Context, p *patience, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
 	p = &patience{printer: out, signals: make(chan os.Signal, 8)}
@@ -122,7 +125,8 @@ func (p *patience) leave() {
 	os.Exit(exitInterrupted)
 }
 
-// cleanup removes what was deployed. Images stay, for the next start. leaves is what the user can press to cut it short.
+// cleanup removes what was deployed. Images stay, for the next start. leaves is what the user can
+// press to cut it short.
 func (s *session) cleanup(ctx context.Context, leaves string, what deploy.Removal) error {
 	say := s.sink.For("cleanup")
 	say.Note(event.DevloopEnds, "leave at once with", leaves)

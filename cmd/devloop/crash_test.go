@@ -112,7 +112,8 @@ func TestLogAfterAPanic(t *testing.T) {
 	p := &process{secrets: &event.Secrets{}, board: status.NewBoard(nil), printer: printer, log: l}
 	sink := p.before(l.sink)
 	for range 2 { // the board stumbles over it, and the log does
-		sink(event.Event{Stage: "deploy", Phase: event.Failed, Message: event.ReleaseApplied, Fields: []any{"release", "web", "namespace", "n"}, Err: evil{}})
+		sink(event.Event{Stage: "deploy", Phase: event.Failed, Message: event.ReleaseApplied,
+			Fields: []any{"release", "web", "namespace", "n"}, Err: evil{}})
 	}
 	sink.For("deploy").Note("it goes on")
 	l.close()
@@ -125,7 +126,8 @@ func TestLogAfterAPanic(t *testing.T) {
 	if said := out.String(); !strings.Contains(said, "it goes on") || strings.Count(said, "please report") != 1 {
 		t.Errorf("shown:\n%s", said)
 	}
-	if said := plain.String(); strings.Count(said, "please report") != 1 || !strings.Contains(said, `"release applied" cannot be shown`) {
+	said := plain.String()
+	if strings.Count(said, "please report") != 1 || !strings.Contains(said, `"release applied" cannot be shown`) {
 		t.Errorf("past the log: %q", said)
 	}
 	lines, _ := p.board.Lines(0, 100)

@@ -1,4 +1,5 @@
-// Single keys of a terminal, and what becomes of the terminal when devloop is stopped (Ctrl+Z), goes on, or is moved to the background and back.
+// Single keys of a terminal, and what becomes of the terminal when devloop is stopped (Ctrl+Z),
+// goes on, or is moved to the background and back.
 package main
 
 import (
@@ -15,12 +16,12 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// foregroundPeriod is how often devloop in the background looks whether it is in the foreground again: a shell that moves a running job there
-// tells it nothing.
+// foregroundPeriod is how often devloop in the background looks whether it is in the foreground
+// again: a shell that moves a running job there tells it nothing.
 const foregroundPeriod = time.Second
 
-// keyboard is a terminal whose keys are read one by one while devloop is in its foreground. Ctrl+C and Ctrl+Z stay signals, and what is
-// printed looks as ever.
+// keyboard is a terminal whose keys are read one by one while devloop is in its foreground. Ctrl+C
+// and Ctrl+Z stay signals, and what is printed looks as ever.
 type keyboard struct {
 	keys      chan byte
 	in        *os.File
@@ -40,9 +41,11 @@ func openKeyboard(in, out *os.File, p *printer, say event.Stage) *keyboard {
 		return nil
 	}
 	k := &keyboard{keys: make(chan byte), in: in, printer: p, continued: make(chan os.Signal, 1)}
-	// In the background, devloop goes on: a look at the keyboard, or at the terminal's modes, fails there and must not stop it.
+	// In the background, devloop goes on: a look at the keyboard, or at the terminal's modes, fails
+	// there and must not stop it.
 	signal.Ignore(syscall.SIGTTIN, syscall.SIGTTOU)
-	// SIGTSTP is not asked for, since Go cannot give it back: shells put the modes right when a job of theirs is stopped.
+	// SIGTSTP is not asked for, since Go cannot give it back: shells put the modes right when a job
+	// of theirs is stopped.
 	signal.Notify(k.continued, syscall.SIGCONT)
 	k.take()
 	ctx, end := context.WithCancel(context.Background())
@@ -127,7 +130,8 @@ func (k *keyboard) read(reader cancelreader.CancelReader, released <-chan struct
 	}
 }
 
-// giveBack ends the reading, and gives the terminal its modes back if they are not another job's by now.
+// giveBack ends the reading, and gives the terminal its modes back if they are not another job's by
+// now.
 func (k *keyboard) giveBack() {
 	k.mu.Lock()
 	if k.release != nil {
@@ -166,7 +170,8 @@ func inForeground(fd int) bool {
 	return err == nil && group == unix.Getpgrp()
 }
 
-// isTerminal reports whether there is a terminal behind f now: one that was closed is none any more.
+// isTerminal reports whether there is a terminal behind f now: one that was closed is none any
+// more.
 func isTerminal(f *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), getTermios)
 	return err == nil

@@ -46,8 +46,9 @@ func TestHangup(t *testing.T) {
 	}
 }
 
-// waiter is a program that has devloop's signals and keys, and a clean-up that lasts until there is a file "enough" in the folder that is
-// its argument. It says what happens there on its standard output; "cleaned" is a file, too. TestMain makes it a command.
+// waiter is a program that has devloop's signals and keys, and a clean-up that lasts until there is
+// a file "enough" in the folder that is its argument. It says what happens there on its standard
+// output; "cleaned" is a file, too. TestMain makes it a command.
 func waiter() {
 	dir, p := os.Args[1], newPrinter(os.Stderr)
 	reload := make(chan struct{}, 1)

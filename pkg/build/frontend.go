@@ -1,6 +1,8 @@
-// What BuildKit's Dockerfile frontend is asked for. The build sends these options, and the hash has the frontend's own code read the same ones,
-// so that whatever it takes has a hash, and whatever it makes of an option counts.
 package build
+
+// What BuildKit's Dockerfile frontend is asked for. The build sends these options, and the hash has
+// the frontend's own code read the same ones, so that whatever it takes has a hash, and whatever it
+// makes of an option counts.
 
 import (
 	"path/filepath"
@@ -13,15 +15,16 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// maxFrontendFile is how large a Dockerfile or a .dockerignore may be, in bytes: the bound of BuildKit's frontend (maxFileSize in its
-// frontend/dockerui/readfile.go).
+// maxFrontendFile is how large a Dockerfile or a .dockerignore may be, in bytes: the bound of
+// BuildKit's frontend (maxFileSize in its frontend/dockerui/readfile.go).
 const maxFrontendFile = defaults.DefaultMaxRecvMsgSize
 
 // frontendOptions are the options of "dockerfile.v0".
 func (i Image) frontendOptions(platform ocispecs.Platform, args map[string]string) map[string]string {
 	options := map[string]string{
 		"filename": filepath.Base(i.Dockerfile),
-		// The base image that Docker holds is the one that was hashed, even if the registry has a newer one.
+		// The base image that Docker holds is the one that was hashed, even if the registry has a
+		// newer one.
 		"image-resolve-mode": "local",
 		"platform":           platforms.Format(platform), // that was hashed, whatever machine builds
 	}
@@ -34,7 +37,8 @@ func (i Image) frontendOptions(platform ocispecs.Platform, args map[string]strin
 	return options
 }
 
-// optionsOnly is a BuildKit of which only the options are read. It can do everything, since what an older one cannot do is for the build to say.
+// optionsOnly is a BuildKit of which only the options are read. It can do everything, since what an
+// older one cannot do is for the build to say.
 type optionsOnly struct {
 	gateway.Client // nil: to read the options, nothing is asked
 	options        map[string]string
@@ -49,8 +53,8 @@ func (o optionsOnly) BuildOpts() gateway.BuildOpts {
 	}
 }
 
-// externalFrontend is the image that a "# syntax=" line or BUILDKIT_SYNTAX names to read the Dockerfile, "" for BuildKit's own frontend. Another
-// one may make another image of the same lines.
+// externalFrontend is the image that a "# syntax=" line or BUILDKIT_SYNTAX names to read the
+// Dockerfile, "" for BuildKit's own frontend. Another one may make another image of the same lines.
 func externalFrontend(dockerfile []byte, options map[string]string) string {
 	if named := options["build-arg:BUILDKIT_SYNTAX"]; named != "" {
 		return named

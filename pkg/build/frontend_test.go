@@ -33,8 +33,8 @@ func fullDocker(t testing.TB) *client.Client {
 	return docker
 }
 
-// instructionSet is all that the frontend knows, each with all its options. The parent is a stage "parent" if a Dockerfile does not begin with
-// FROM or ARG by itself.
+// instructionSet is all that the frontend knows, each with all its options. The parent is a stage
+// "parent" if a Dockerfile does not begin with FROM or ARG by itself.
 var instructionSet = []struct {
 	lines   string
 	reads   string // files of the context whose content counts, with a space in between

@@ -11,14 +11,16 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// A panic in a goroutine ends the process, whatever main would have cleaned up. So no goroutine of devloop runs without one of these:
+// A panic in a goroutine ends the process, whatever main would have cleaned up. So no goroutine of
+// devloop runs without one of these:
 //
 //   - Guard, where somebody waits for its error (a Step guards what it runs);
 //   - Group, for parts of a run that are done side by side;
 //   - Keep, for a part that lasts as long as a context: it begins again;
 //   - Contain, for what ends without anybody waiting for an error.
 
-// keepPause is how long Keep waits before it begins again. It doubles up to keepPauseMost, and a part that went well for that long begins anew.
+// keepPause is how long Keep waits before it begins again. It doubles up to keepPauseMost, and a
+// part that went well for that long begins anew.
 const (
 	keepPause     = time.Second
 	keepPauseMost = time.Minute
@@ -56,7 +58,8 @@ func guard(stage string, work func() error) (err error) {
 	return work()
 }
 
-// Guard runs work and returns a panic, of a library that stumbles over its input, as an error; the stack is a detail. Step does the same.
+// Guard runs work and returns a panic, of a library that stumbles over its input, as an error; the
+// stack is a detail. Step does the same.
 func (s Stage) Guard(what string, work func() error) error {
 	err := guard(s.name, work)
 	if p := (*panicked)(nil); errors.As(err, &p) {
@@ -77,8 +80,9 @@ func (s Stage) Contain(what string, work func()) error {
 	return err
 }
 
-// Keep runs work, a part of devloop that is to last as long as ctx. After a panic, which is told as an error, it begins again with a new
-// context: the one that work got has ended. It returns when work does without a panic, or when ctx has ended.
+// Keep runs work, a part of devloop that is to last as long as ctx. After a panic, which is told as
+// an error, it begins again with a new context: the one that work got has ended. It returns when
+// work does without a panic, or when ctx has ended.
 func (s Stage) Keep(ctx context.Context, what string, work func(context.Context)) {
 	pause := keepPause
 	once := s.Once()
@@ -136,8 +140,9 @@ func (g Group) Go(work func() error) {
 	g.Group.Go(func() error { return Guard(work) })
 }
 
-// OrElse returns a Sink that shows events to s, which hands them on to next. Should s stumble over one, next is given it all the same, and is
-// told of that once: who shows events must not end what they tell of.
+// OrElse returns a Sink that shows events to s, which hands them on to next. Should s stumble over
+// one, next is given it all the same, and is told of that once: who shows events must not end what
+// they tell of.
 func (s Sink) OrElse(next Sink) Sink {
 	var once sync.Once
 	return func(e Event) {
@@ -150,7 +155,8 @@ func (s Sink) OrElse(next Sink) Sink {
 		}
 		_ = Guard(func() error { // next may be what has stumbled
 			once.Do(func() {
-				next(Event{Time: e.Time, Stage: e.Stage, Phase: Failed, Message: InternalError, Fields: []any{"step", "showing events"}, Err: err})
+				next(Event{Time: e.Time, Stage: e.Stage, Phase: Failed, Message: InternalError,
+					Fields: []any{"step", "showing events"}, Err: err})
 			})
 			next(e)
 			return nil

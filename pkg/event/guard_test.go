@@ -40,7 +40,8 @@ func (l *log) errors() (shown []Event) {
 func (l *log) onlyBug(t *testing.T, text string) {
 	t.Helper()
 	shown := l.errors()
-	if len(shown) != 1 || shown[0].Message != InternalError || !strings.Contains(shown[0].Err.Error(), text) || !strings.Contains(Hint(shown[0].Err), "please report") {
+	if len(shown) != 1 || shown[0].Message != InternalError || !strings.Contains(shown[0].Err.Error(), text) ||
+		!strings.Contains(Hint(shown[0].Err), "please report") {
 		t.Errorf("told %+v, and not one error of %q", shown, text)
 	}
 }
@@ -91,7 +92,8 @@ func TestGroupReturnsAPanic(t *testing.T) {
 	}
 }
 
-// A sink that stumbles over an event neither ends the step that is told of, nor hides it from the sinks behind it.
+// A sink that stumbles over an event neither ends the step that is told of, nor hides it from the
+// sinks behind it.
 func TestSinkThatPanics(t *testing.T) {
 	stumbles := func(next Sink) Sink {
 		return func(e Event) {
