@@ -31,12 +31,14 @@ func openTerminal(t *testing.T, columns uint16) (master, terminal *os.File) {
 	var number int
 	raw, err := master.SyscallConn() // and not Fd, which would have Close wait for a Read
 	if err == nil {
+		var setErr error
 		err = raw.Control(func(fd uintptr) {
-			if number, err = unix.IoctlGetInt(int(fd), unix.TIOCGPTN); err == nil {
-				err = errors.Join(unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0),
+			if number, setErr = unix.IoctlGetInt(int(fd), unix.TIOCGPTN); setErr == nil {
+				setErr = errors.Join(unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0),
 					unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: columns}))
 			}
 		})
+		err = errors.Join(err, setErr)
 	}
 	if err != nil {
 		t.Fatal(err)

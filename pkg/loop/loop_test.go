@@ -517,6 +517,19 @@ func TestLinkedFolders(t *testing.T) {
 	if sum(t.Context(), nil, chart) != sum(t.Context(), nil, chart) { // and it does not wait for somebody to write into the pipe
 		t.Error("the same has two sums")
 	}
+	before = sum(t.Context(), nil, chart)
+	large := filepath.Join(dir, "real", "dump") // of which no disk holds the content, and nobody reads it
+	for _, size := range []int64{1 << 40, 2 << 40} {
+		write("real/dump", "")
+		if err := os.Truncate(large, size); err != nil {
+			t.Fatal(err)
+		}
+		now := sum(t.Context(), nil, chart)
+		if now == before {
+			t.Errorf("a file of %d bytes is not seen", size)
+		}
+		before = now
+	}
 	if got, want := linked(chart), filepath.Join(dir, "real", "templates"); !slices.Contains(got, want) {
 		t.Errorf("links %v, without %s", got, want)
 	}
