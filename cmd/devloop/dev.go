@@ -85,7 +85,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	if d.logs {
 		asking.toggleLogs()
 	}
-	if k := openKeyboard(os.Stdin, os.Stderr, p.printer, asking.say); k != nil {
+	if k := openKeyboard(ctx, os.Stdin, os.Stderr, p.printer, asking.say); k != nil {
 		p.patience.keyboard.Store(k)
 		defer k.close()
 		asking.keys = k.keys

@@ -36,7 +36,7 @@ type keyboard struct {
 }
 
 // openKeyboard returns nil where nobody sits, as there is no terminal.
-func openKeyboard(in, out *os.File, p *printer, say event.Stage) *keyboard {
+func openKeyboard(ctx context.Context, in, out *os.File, p *printer, say event.Stage) *keyboard {
 	if !isTerminal(in) || !isTerminal(out) {
 		return nil
 	}
@@ -48,8 +48,7 @@ func openKeyboard(in, out *os.File, p *printer, say event.Stage) *keyboard {
 	// of theirs is stopped.
 	signal.Notify(k.continued, syscall.SIGCONT)
 	k.take()
-	ctx, end := context.WithCancel(context.Background())
-	k.end = end
+	ctx, k.end = context.WithCancel(context.WithoutCancel(ctx)) // the clean-up may be stopped, too
 	k.running.Go(func() { say.Keep(ctx, "keyboard", k.run) })
 	return k
 }

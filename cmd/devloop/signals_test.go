@@ -55,7 +55,7 @@ func waiter() {
 	ctx, patience, stop := interruptible(context.Background(), p, reload)
 	defer stop()
 	var keys chan byte
-	if k := openKeyboard(os.Stdin, os.Stderr, p, event.Stage{}); k != nil {
+	if k := openKeyboard(ctx, os.Stdin, os.Stderr, p, event.Stage{}); k != nil {
 		patience.keyboard.Store(k)
 		defer k.close()
 		keys = k.keys
@@ -149,7 +149,9 @@ func TestSignals(t *testing.T) {
 				case !cleaning && !ignored:
 					cleaning = await("cleaning")
 				case cleaning: // it has been heard of when two more lines are written
-					_ = await("still cleaning") && await("still cleaning")
+					for range 2 {
+						_ = await("still cleaning")
+					}
 				}
 			}
 			if err := os.WriteFile(filepath.Join(dir, "enough"), nil, 0o600); err != nil {

@@ -257,9 +257,9 @@ func (b *Builder) solve(ctx context.Context, say event.Stage, input Input) (id s
 	statuses := make(chan *bkclient.SolveStatus)
 	var reading sync.WaitGroup
 	var readErr error
-	reading.Go(func() {
+	reading.Go(func() { //nolint:contextcheck // until statuses is closed, which Solve does
 		readErr = event.Guard(func() error {
-			progress.read(statuses) //nolint:contextcheck // until statuses is closed, which Solve does
+			progress.read(statuses)
 			return nil
 		})
 		for range statuses { // else Solve waits for who takes them
