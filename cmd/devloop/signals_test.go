@@ -73,6 +73,9 @@ func waiter() {
 	}
 	say("cleaning")
 	for _, err := os.Stat(filepath.Join(dir, "enough")); err != nil; _, err = os.Stat(filepath.Join(dir, "enough")) {
+		if _, err := os.Stat(dir); err != nil {
+			os.Exit(exitFailed) // the test is over
+		}
 		say("still cleaning")
 		<-time.After(10 * time.Millisecond)
 	}
