@@ -465,6 +465,24 @@ func TestKilledContainer(t *testing.T) {
 	}
 }
 
+// TestFactsOfTheFailure: what hindered a container before it started is not why it failed.
+func TestFactsOfTheFailure(t *testing.T) {
+	started := metav1.NewTime(time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC))
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-1", UID: "1"},
+		Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "main", State: corev1.ContainerState{
+			Terminated: &corev1.ContainerStateTerminated{ExitCode: 1, StartedAt: started}}}}}}
+	for after, want := range map[time.Duration]bool{-time.Second: false, 0: true, time.Second: true} {
+		mount := &corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-1.1"}, Type: corev1.EventTypeWarning,
+			InvolvedObject: corev1.ObjectReference{UID: "1"}, Reason: "FailedMount", Message: "not yet",
+			LastTimestamp: metav1.NewTime(started.Add(after))}
+		d := New(&Cluster{Client: fake.NewClientset(pod, mount)}, "demo", nil, Options{})
+		facts := d.facts(t.Context(), pod, trouble{container: "main"})
+		if got := strings.Contains(facts, "FailedMount: not yet"); got != want {
+			t.Errorf("an event %s after the start: %q", after, facts)
+		}
+	}
+}
+
 // TestUnsteady is about containers that Kubernetes calls ready as soon as they run.
 func TestUnsteady(t *testing.T) {
 	of := workload{kind: "deployment", namespace: "demo", name: "web"}

@@ -19,6 +19,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -43,6 +44,8 @@ const (
 	renderStack = 256 << 20
 	// maxRendered is the size of their output, in bytes; an object in a cluster has 1.5 MB at most.
 	maxRendered = 64 << 20
+	// maxLookup is the size of what one lookup may return, in bytes: lists of objects are large.
+	maxLookup = 64 << 20
 	// lookupFile is the descriptor through which that process asks the API server.
 	lookupFile = 3
 )
@@ -204,8 +207,9 @@ func (r renderRequest) process(ctx context.Context, timeout time.Duration, clust
 	cmd.Stdin = &request
 	answer, said := &capped{room: 2 * maxRendered}, &capped{room: 1 << 20}
 	cmd.Stdout, cmd.Stderr = answer, said
+	asking := new(atomic.Bool)
 	if r.Lookup {
-		theirs, stop, err := serveLookups(ctx, cluster)
+		theirs, stop, err := serveLookups(ctx, cluster, asking)
 		if err != nil {
 			return result, err
 		}
@@ -214,10 +218,12 @@ func (r renderRequest) process(ctx context.Context, timeout time.Duration, clust
 		cmd.ExtraFiles = []*os.File{theirs}
 	}
 	err = cmd.Run()
-	if ctx.Err() != nil {
-		if cause := context.Cause(ctx); !errors.Is(cause, late) {
-			return result, cause
-		}
+	switch cause := context.Cause(ctx); {
+	case cause != nil && !errors.Is(cause, late):
+		return result, cause
+	case cause != nil && asking.Load():
+		return result, event.Transient(event.WithHint(fmt.Errorf("%w: the API server has not answered a lookup", late), hintCluster))
+	case cause != nil:
 		return result, event.WithHint(late, hintEndless)
 	}
 	if err != nil {
@@ -260,8 +266,9 @@ func (c *capped) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// serveLookups answers the questions of templates to the API server, by the connection that devloop has. They can only be read.
-func serveLookups(ctx context.Context, cluster *rest.Config) (theirs *os.File, stop func(), err error) {
+// serveLookups answers the questions of templates to the API server, by the connection that devloop has. They can only read. Asking is
+// set while the API server is asked.
+func serveLookups(ctx context.Context, cluster *rest.Config, asking *atomic.Bool) (theirs *os.File, stop func(), err error) {
 	transport, err := rest.TransportFor(cluster)
 	if err != nil {
 		return nil, nil, err
@@ -291,7 +298,7 @@ func serveLookups(ctx context.Context, cluster *rest.Config) (theirs *os.File, s
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = event.Stage{}.Guard("lookup", func() error { return answerLookups(ctx, conn, transport, server) }) // the templates fail without
+		_ = event.Stage{}.Guard("lookup", func() error { return answerLookups(ctx, conn, transport, server, asking) }) // the templates fail without
 	}()
 	return theirs, func() {
 		cancel()
@@ -301,7 +308,7 @@ func serveLookups(ctx context.Context, cluster *rest.Config) (theirs *os.File, s
 }
 
 // answerLookups passes on what is asked, until conn ends.
-func answerLookups(ctx context.Context, conn net.Conn, transport http.RoundTripper, server *url.URL) error {
+func answerLookups(ctx context.Context, conn net.Conn, transport http.RoundTripper, server *url.URL, asking *atomic.Bool) error {
 	for questions := bufio.NewReader(conn); ; {
 		r, err := http.ReadRequest(questions)
 		if err != nil {
@@ -311,16 +318,37 @@ func answerLookups(ctx context.Context, conn net.Conn, transport http.RoundTripp
 		r.URL.Scheme, r.URL.Host, r.RequestURI = server.Scheme, server.Host, ""
 		resp := refused(r, http.StatusMethodNotAllowed, "templates only read")
 		if r.Method == http.MethodGet {
-			if resp, err = transport.RoundTrip(r); err != nil {
+			asking.Store(true)
+			if resp, err = lookUp(r, transport); err != nil {
 				resp = refused(r, http.StatusBadGateway, err.Error())
 			}
+			asking.Store(ctx.Err() != nil) // it was cut off
 		}
-		err = resp.Write(conn)
-		_ = resp.Body.Close() // only read
-		if err != nil {
+		if err = resp.Write(conn); err != nil {
 			return err
 		}
 	}
+}
+
+// lookUp returns the API server's answer with its body in memory: in HTTP/2 it may have no length,
+// and would be over for the templates only when their connection ends.
+func lookUp(r *http.Request, transport http.RoundTripper) (*http.Response, error) {
+	resp, err := transport.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }() // only read
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxLookup+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > maxLookup {
+		return nil, fmt.Errorf("the answer has more than %d MiB", maxLookup>>20)
+	}
+	return &http.Response{
+		StatusCode: resp.StatusCode, ProtoMajor: 1, ProtoMinor: 1, Request: r, Header: resp.Header,
+		Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)),
+	}, nil
 }
 
 func refused(r *http.Request, status int, why string) *http.Response {

@@ -52,7 +52,7 @@ func TestTemplatesThatNeverEnd(t *testing.T) {
 		"count without end":          {`{{ range 1000000000000 }}{{ end }}`, time.Second, "not rendered after 1s"},
 		"output without end":         {`{{ range 1000000000000 }}aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa{{ end }}`, patient, "of memory"},
 		"output that is too large":   {`{{ range until 70 }}{{ repeat 1048576 "a" }}{{ end }}`, patient, "MiB"}, // with the race detector it is the memory
-		"a mistake":                  {`{{ .Values.again.and.again }}`, patient, "nil pointer"},
+		"a mistake":                  {`{{ .Values.again.and.again }}`, patient, "can't evaluate field and in type"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := request(t, map[string]string{"templates/b.yaml": test.template}, map[string]any{"again": "{{ tpl .Values.again . }}"})
@@ -60,7 +60,7 @@ func TestTemplatesThatNeverEnd(t *testing.T) {
 			if err == nil && result.Error != "" {
 				err = errors.New(result.Error)
 			}
-			if err == nil || !strings.Contains(err.Error(), test.says) && !strings.Contains(err.Error(), "can't evaluate field and in type") {
+			if err == nil || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("the error is %v", err)
 			}
 		})
@@ -113,11 +113,12 @@ func TestTemplatesSeeTheSame(t *testing.T) {
 
 func TestTemplatesLookUpAndDoNotWrite(t *testing.T) {
 	asked := []string{}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked = append(asked, r.Method+" "+r.URL.Path+" "+r.Header.Get("Authorization"))
 		w.Header().Set("Content-Type", "application/json")
 		switch r.URL.Path {
 		case "/api/v1":
+			w.(http.Flusher).Flush() // an answer without a length, as real ones
 			_, _ = w.Write([]byte(`{"kind":"APIResourceList","groupVersion":"v1","resources":[{"name":"configmaps","namespaced":true,"kind":"ConfigMap","verbs":["get"]}]}`))
 		case "/api/v1/namespaces/demo/configmaps/a":
 			fmt.Fprintf(w, `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"b":%q}}`, strings.Repeat("c", 100_000))
@@ -126,12 +127,13 @@ func TestTemplatesLookUpAndDoNotWrite(t *testing.T) {
 			_, _ = w.Write([]byte(`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}`))
 		}
 	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
 	t.Cleanup(server.Close)
 	r := request(t, map[string]string{"templates/b.yaml": `{{ len (lookup "v1" "ConfigMap" "demo" "a").data.b }} {{ lookup "v1" "ConfigMap" "demo" "none" }}`}, nil)
 	r.Lookup = true
-	transport := &http.Transport{}
-	t.Cleanup(transport.CloseIdleConnections)
-	result, err := r.process(t.Context(), time.Minute, &rest.Config{Host: server.URL, Transport: transport, BearerToken: "token"})
+	cluster := &rest.Config{Host: server.URL, Transport: server.Client().Transport, BearerToken: "token"}
+	result, err := r.process(t.Context(), time.Minute, cluster)
 	if err != nil || result.Files["demo/templates/b.yaml"] != "100000 map[]" {
 		t.Errorf("%v, %+v; asked %v", err, result, asked)
 	}

@@ -347,10 +347,12 @@ func (d *Deployer) report(ctx context.Context, of workload, state rollout, pod *
 	return event.WithHint(finalError{errors.New(text)}, t.hint)
 }
 
-// facts are the event that decides and the container's last lines, each on lines of their own.
+// facts are the event that decides and the container's last lines, each on lines of their own. What
+// hindered a container before it started is not why it failed.
 func (d *Deployer) facts(ctx context.Context, pod *corev1.Pod, t trouble) string {
 	text := ""
-	if e := d.lastEvent(ctx, pod.Namespace, pod.UID); e != nil && !strings.Contains(t.what, e.Message) {
+	e := d.lastEvent(ctx, pod.Namespace, pod.UID)
+	if e != nil && !strings.Contains(t.what, e.Message) && !when(e).Before(lastStart(pod, t.container)) {
 		text += fmt.Sprintf("\nevent: %s: %s", e.Reason, strings.TrimSpace(e.Message))
 	}
 	if t.container != "" {
@@ -359,6 +361,24 @@ func (d *Deployer) facts(ctx context.Context, pod *corev1.Pod, t trouble) string
 		}
 	}
 	return text
+}
+
+// lastStart is when a container started for the last time, the zero time if it never did.
+func lastStart(pod *corev1.Pod, name string) (start time.Time) {
+	for _, status := range containers(pod) {
+		if status.Name != name {
+			continue
+		}
+		for _, state := range []corev1.ContainerState{status.LastTerminationState, status.State} {
+			if state.Terminated != nil {
+				start = state.Terminated.StartedAt.Time
+			}
+			if state.Running != nil {
+				start = state.Running.StartedAt.Time
+			}
+		}
+	}
+	return start
 }
 
 // containers are what is said of all containers of a pod, in the order in which they start.
