@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -213,19 +214,20 @@ func untilAnswers(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	client := &http.Client{Timeout: answerTimeout, Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: noRedirect}
+	var why error
 	for {
-		status, err := answer(ctx, client, url)
-		if err == nil && (status == http.StatusOK || isRedirect(status)) {
+		err := answer(ctx, client, url)
+		if err == nil {
 			return nil
+		}
+		if why == nil || ctx.Err() == nil { // else the question was cut off
+			why = err
 		}
 		select {
 		case <-time.After(checkInterval):
 		case <-ctx.Done():
-			if err == nil {
-				err = fmt.Errorf("it answers %d", status)
-			}
-			return event.Transient(event.WithHint(fmt.Errorf("%s does not answer with 200 after %s: %w", url, checkTimeout, err),
-				"look at the logs of the pods behind it: kubectl logs"))
+			hint := cmp.Or(event.Hint(why), "look at the logs of the pods behind it: kubectl logs")
+			return event.Transient(event.WithHint(fmt.Errorf("%s does not answer with 200 after %s: %w", url, checkTimeout, why), hint))
 		}
 	}
 }
@@ -233,28 +235,30 @@ func untilAnswers(ctx context.Context, url string) error {
 // noRedirect is for questions to what runs in the cluster: that may send devloop anywhere, also to where this user's programs alone can go.
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// isRedirect tells that a server sends its clients on, to a page to log in perhaps: it is the one that answers.
-func isRedirect(status int) bool {
-	switch status {
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		return true
-	}
-	return false
-}
-
 // answerLength is how much of an answer is read, in bytes; what matters is that it comes.
 const answerLength = 1 << 20
 
-func answer(ctx context.Context, client *http.Client, url string) (status int, err error) {
+// answer returns why the server at url is not ready: it answers something else than 200.
+func answer(ctx context.Context, client *http.Client, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer func() { _ = resp.Body.Close() }() // only read
-	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, answerLength))
-	return resp.StatusCode, err
+	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, answerLength)); err != nil {
+		return err
+	}
+	to := resp.Header.Get("Location")
+	switch {
+	case resp.StatusCode == http.StatusOK:
+		return nil
+	case resp.StatusCode/100 == 3 && to != "":
+		return event.WithHint(fmt.Errorf("it answers %d, which leads to %.200s", resp.StatusCode, to),
+			"devloop follows no redirect: let ready name a path that answers by itself")
+	}
+	return fmt.Errorf("it answers %d", resp.StatusCode)
 }

@@ -23,8 +23,11 @@ func TestNoRedirectIsFollowed(t *testing.T) {
 	for _, code := range []int{301, 302, 303, 307, 308} {
 		server := httptest.NewServer(http.RedirectHandler(elsewhere.URL, code))
 		defer server.Close()
-		if err := untilAnswers(t.Context(), server.URL); err != nil {
-			t.Errorf("%d is no answer: %v", code, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		err := untilAnswers(ctx, server.URL)
+		if err == nil || !strings.Contains(err.Error(), "leads to "+elsewhere.URL) || !strings.Contains(event.Hint(err), "redirect") {
+			t.Errorf("%d: %v, %q", code, err, event.Hint(err))
 		}
 		if image, why, err := gatewayImage(t.Context(), server.URL); err == nil || event.Hint(err) == "" || image != "" {
 			t.Errorf("%d: the gateway says %q, %q, %v", code, image, why, err)

@@ -50,7 +50,7 @@ func findRunning(ctx context.Context, o *options) (*running, error) {
 	for i, socket := range sockets {
 		asking.Go(func() {
 			r := open(socket)
-			if r.read(ctx) != nil {
+			if event.Guard(func() error { return r.read(ctx) }) != nil {
 				r.close() // a devloop that was killed, or is just ending
 				return
 			}

@@ -3,11 +3,11 @@
 package deploy
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/kube"
 	"helm.sh/helm/v3/pkg/release"
@@ -115,14 +115,16 @@ func (c *helmClient) delete(resources kube.ResourceList, policy metav1.DeletionP
 	}
 	for len(resources) > 0 { // in Helm's order, a kind at a time
 		kind, n := resources[0].Mapping.GroupVersionKind, 0
-		group := errgroup.Group{}
+		group, _ := event.NewGroup(context.Background()) // Helm gives none
 		group.SetLimit(atOnce)
 		for n < len(resources) && resources[n].Mapping.GroupVersionKind == kind {
 			info := resources[n]
 			group.Go(func() error { one(info); return nil })
 			n++
 		}
-		_ = group.Wait() // errors are in errs
+		if err := group.Wait(); err != nil { // a panic; other errors are there already
+			errs = append(errs, err)
+		}
 		resources = resources[n:]
 	}
 	return result, errs

@@ -38,7 +38,7 @@ const RenderArgument = "render-templates"
 const (
 	// renderTimeout is for the templates of one chart; those of large ones take a second.
 	renderTimeout = 30 * time.Second
-	// renderMemory is what they may use, in bytes, beyond what the process has at its start.
+	// renderMemory is how much memory that process may have, in bytes, all in all.
 	renderMemory = 1 << 30
 	// renderStack is how much of it may be a stack, in bytes: some thousand templates that call each other.
 	renderStack = 256 << 20

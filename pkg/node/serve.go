@@ -26,6 +26,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/net/netutil"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 const (
@@ -58,7 +60,9 @@ func startServer(listener net.Listener, handler http.Handler) *server {
 	}}
 	go func() {
 		defer close(s.served)
-		_ = s.Serve(netutil.LimitListener(listener, maxConnections)) // ends with close
+		_ = event.Guard(func() error { // ends with close
+			return s.Serve(netutil.LimitListener(listener, maxConnections))
+		})
 	}()
 	return s
 }

@@ -17,6 +17,8 @@ import (
 	"github.com/containerd/errdefs"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 const (
@@ -82,10 +84,13 @@ func (u *uploads) begin(repository string) *upload {
 	}
 	u.open[one.id] = one
 	one.idle = time.AfterFunc(uploadTimeout, func() {
-		if one.mu.TryLock() { // else a request is at it
-			u.drop(one)
-			one.mu.Unlock()
-		}
+		_ = event.Guard(func() error { // what it fails to remove, the next opening does
+			if one.mu.TryLock() { // else a request is at it
+				defer one.mu.Unlock()
+				u.drop(one)
+			}
+			return nil
+		})
 	})
 	return one
 }
