@@ -88,7 +88,7 @@ func (d *fileDigests) digest(ctx context.Context, path string) (digest string, s
 	stat = statOf(info)
 	opened := time.Now()
 	sum := sha256.New()
-	if _, err := io.Copy(sum, untilDone{ctx, file}); err != nil {
+	if _, err := io.Copy(sum, files.UntilDone(ctx, file)); err != nil {
 		return "", stat, err
 	}
 	digest = hex.EncodeToString(sum.Sum(nil))
@@ -107,19 +107,6 @@ func openFile(path string) (*os.File, error) {
 		err = &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 	}
 	return file, err
-}
-
-// untilDone reads until its context ends.
-type untilDone struct {
-	ctx context.Context
-	io.Reader
-}
-
-func (u untilDone) Read(block []byte) (int, error) {
-	if u.ctx.Err() != nil {
-		return 0, context.Cause(u.ctx)
-	}
-	return u.Reader.Read(block)
 }
 
 // contexts are what was last found in build contexts, by folder and patterns. It is safe for concurrent use.

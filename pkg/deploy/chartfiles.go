@@ -75,7 +75,7 @@ func unpacked(ctx context.Context, archive []byte, room *int64) ([]*loader.Buffe
 	if err != nil {
 		return nil, err
 	}
-	size, err := io.Copy(io.Discard, io.LimitReader(untilDone{ctx, whole}, *room+1))
+	size, err := io.Copy(io.Discard, io.LimitReader(files.UntilDone(ctx, whole), *room+1))
 	if err != nil {
 		return nil, err
 	}
@@ -104,19 +104,6 @@ func checkArchives(ctx context.Context, found []*loader.BufferedFile, room *int6
 		}
 	}
 	return nil
-}
-
-// untilDone reads until its context ends.
-type untilDone struct {
-	ctx  context.Context //nolint:containedctx // of one call
-	from io.Reader
-}
-
-func (e untilDone) Read(p []byte) (int, error) {
-	if e.ctx.Err() != nil {
-		return 0, context.Cause(e.ctx)
-	}
-	return e.from.Read(p)
 }
 
 // chartFiles reads the files of a chart's folder that .helmignore does not leave out. Links are followed, as Helm does.

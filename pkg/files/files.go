@@ -92,24 +92,26 @@ func Copy(ctx context.Context, dst io.Writer, path string, limit int64) (int64, 
 		return 0, err
 	}
 	defer func() { _ = file.Close() }() // only read
-	written, err := io.Copy(dst, io.LimitReader(reader{ctx, file}, limit+1))
+	written, err := io.Copy(dst, io.LimitReader(UntilDone(ctx, file), limit+1))
 	if err == nil && written > limit {
 		err = tooLarge(path, limit)
 	}
 	return written, err
 }
 
-// reader reads until its context ends.
-type reader struct {
+// UntilDone returns a reader of r that ends when ctx does, with the cause.
+func UntilDone(ctx context.Context, r io.Reader) io.Reader { return untilDone{ctx, r} }
+
+type untilDone struct {
 	ctx  context.Context //nolint:containedctx // of one call
-	file *os.File
+	from io.Reader
 }
 
-func (r reader) Read(block []byte) (int, error) {
-	if r.ctx.Err() != nil {
-		return 0, context.Cause(r.ctx)
+func (u untilDone) Read(block []byte) (int, error) {
+	if u.ctx.Err() != nil {
+		return 0, context.Cause(u.ctx)
 	}
-	return r.file.Read(block)
+	return u.from.Read(block)
 }
 
 func tooLarge(path string, limit int64) error {
