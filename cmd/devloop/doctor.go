@@ -197,7 +197,7 @@ func (d *doctor) lookAtCluster(ctx context.Context) (string, error) {
 	}
 	var origin node.Origin
 	if d.docker != nil {
-		if d.nodes, err = node.Find(ctx, target.Context, target.Server, d.docker); err != nil {
+		if d.nodes, err = findNodes(ctx, target, d.docker); err != nil {
 			return "", err
 		}
 		origin = d.nodes.Origin()

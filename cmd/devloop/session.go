@@ -166,11 +166,20 @@ func (s *session) findNodes(ctx context.Context, c *config.Config) (target kube.
 		return target, err
 	}
 	s.closers = append(s.closers, s.docker.Close)
-	if s.nodes, err = node.Find(ctx, target.Context, target.Server, s.docker); err != nil {
+	if s.nodes, err = findNodes(ctx, target, s.docker); err != nil {
 		return target, err
 	}
 	s.closers = append(s.closers, s.nodes.Close)
 	return target, nil
+}
+
+// findNodes finds the nodes of the cluster that a kube context leads to.
+func findNodes(ctx context.Context, target kube.Target, docker *client.Client) (*node.Cluster, error) {
+	dir, err := journal.DefaultDir()
+	if err != nil {
+		return nil, err
+	}
+	return node.Find(ctx, target.Context, target.Server, docker, filepath.Join(dir, "hostkeys"))
 }
 
 // holder is what has to hold an image before a pod can run it.

@@ -69,7 +69,7 @@ func TestDockerInTheNode(t *testing.T) {
 		"certs/ca.pem": cert, "certs/cert.pem": cert, "certs/key.pem": key})
 	first := daemon()
 	at(first)
-	cluster, err := Find(t.Context(), "minikube", "https://127.0.0.1:1", docker(t, containers))
+	cluster, err := Find(t.Context(), "minikube", "https://127.0.0.1:1", docker(t, containers), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -116,16 +116,3 @@ func (h *hostKeys) remember() error {
 	}
 	return nil
 }
-
-// hostKeysDir is below the folder of devloop's state, where the journals are, too.
-func hostKeysDir() (string, error) {
-	state := os.Getenv("XDG_STATE_HOME")
-	if !filepath.IsAbs(state) { // the standard says to ignore others
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", event.WithHint(fmt.Errorf("find a folder for ssh host keys: %w", err), "set XDG_STATE_HOME")
-		}
-		state = filepath.Join(home, ".local", "state")
-	}
-	return filepath.Join(state, "devloop", "hostkeys"), nil
-}

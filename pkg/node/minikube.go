@@ -67,8 +67,9 @@ func minikubeHome() (string, error) {
 
 // Find returns the cluster of a kube context, of minikube, kind or k3d, and its nodes; of other
 // clusters the nodes are not known. server is the API server's URL in that context. Whether the
-// context may be used at all is not decided here: Origin says who serves that address.
-func Find(ctx context.Context, kubeContext, server string, docker *client.Client) (*Cluster, error) {
+// context may be used at all is not decided here: Origin says who serves that address. hostKeys is
+// the folder where the ssh host keys of nodes are remembered; it is made when it is needed.
+func Find(ctx context.Context, kubeContext, server string, docker *client.Client, hostKeys string) (*Cluster, error) {
 	home, err := minikubeHome()
 	if err != nil {
 		return nil, fmt.Errorf("find minikube's folder: %w", err)
@@ -95,7 +96,7 @@ func Find(ctx context.Context, kubeContext, server string, docker *client.Client
 	}
 	for _, n := range p.Nodes {
 		name := p.machine(n.Name)
-		found, err := locate(ctx, home, p, name, n.IP, docker)
+		found, err := locate(ctx, home, p, name, n.IP, docker, hostKeys)
 		if err != nil {
 			return nil, err
 		}
@@ -199,7 +200,8 @@ const (
 
 // locate finds the way into one node: a VM driver writes it down, a container's ssh port is published, and with the driver "none" the node
 // is this machine.
-func locate(ctx context.Context, home string, p profile, name, ip string, docker *client.Client) (*Node, error) {
+func locate(ctx context.Context, home string, p profile, name, ip string,
+	docker *client.Client, hostKeys string) (*Node, error) {
 	n := &Node{name: name, shell: p.command("ssh") + " -n " + name + " -- sudo"}
 	if p.Driver == "none" || p.Driver == "native" {
 		n.way, n.shell = local{name}, "sudo"
@@ -209,7 +211,9 @@ func locate(ctx context.Context, home string, p profile, name, ip string, docker
 	folder := filepath.Join(home, "machines", name)
 	file := filepath.Join(folder, "config.json")
 	problem := readJSON(file, &m)
-	way := &sshWay{node: name, start: p.start(), user: cmp.Or(m.Driver.SSHUser, "docker"), key: cmp.Or(m.Driver.SSHKeyPath, filepath.Join(folder, "id_rsa")), free: make(chan struct{}, sessions)}
+	way := &sshWay{node: name, start: p.start(), user: cmp.Or(m.Driver.SSHUser, "docker"),
+		key:  cmp.Or(m.Driver.SSHKeyPath, filepath.Join(folder, "id_rsa")),
+		free: make(chan struct{}, sessions), hostKeys: hostKeys}
 	n.way = way
 	host := cmp.Or(m.Driver.IPAddress, ip)
 	switch {

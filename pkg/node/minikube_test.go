@@ -112,7 +112,7 @@ func TestFind(t *testing.T) {
 		{"renamed", "https://192.168.39.7:8443", "vm docker@192.168.39.7:22 /keys/vm node.containerdRuntime"},
 		{"minikube", "https://127.0.0.1:32771", "minikube docker@127.0.0.1:32768 /keys/minikube node.dockerRuntime, minikube-m02 docker@127.0.0.1:32773 /keys/minikube node.dockerRuntime"},
 	} {
-		found, err := Find(t.Context(), test.context, test.server, running)
+		found, err := Find(t.Context(), test.context, test.server, running, t.TempDir())
 		if err != nil {
 			t.Errorf("%s: %v", test.context, err)
 			continue
@@ -150,7 +150,7 @@ func TestFindRefuses(t *testing.T) {
 		{"empty", "https://127.0.0.1:1", "has no nodes"},
 		{"rkt", "https://192.168.39.8:8443", `container runtime "rkt" is not supported`},
 	} {
-		_, err := Find(t.Context(), test.context, test.server, stopped)
+		_, err := Find(t.Context(), test.context, test.server, stopped, t.TempDir())
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s at %s: %v", test.context, test.server, err)
 		}
@@ -168,7 +168,7 @@ func TestClustersWithoutKnownNodes(t *testing.T) {
 		"renamed":  "https://192.168.39.7:8444",
 		"prod":     "https://192.0.2.1:6443",
 	} {
-		cluster, err := Find(t.Context(), context, server, nil)
+		cluster, err := Find(t.Context(), context, server, nil, t.TempDir())
 		if err != nil || cluster.Origin() != (Origin{}) {
 			t.Errorf("%s: %v, %v", server, cluster, err)
 			continue
@@ -239,7 +239,7 @@ func TestFindDrivers(t *testing.T) {
 		"podman": "podman cri-o ssh 192.168.58.2:22 /keys/minikube: minikube ssh -p podman -n podman -- sudo",
 		"odd":    "odd containerd ssh 192.168.5.5:22 /keys/odd: minikube ssh -p odd -n odd -- sudo",
 	} {
-		found, err := Find(t.Context(), context, "https://127.0.0.1:8443", docker(t, nil))
+		found, err := Find(t.Context(), context, "https://127.0.0.1:8443", docker(t, nil), t.TempDir())
 		if err != nil {
 			t.Errorf("%s: %v", context, err)
 			continue
@@ -262,7 +262,7 @@ func TestFindRenamed(t *testing.T) {
 	}
 	running := docker(t, map[string]string{"minikube": ports(1, 2), "minikube-m02": ports(3, 4), "other": ports(5, 6), "other-m02": ports(7, 8)})
 	for server, want := range map[string]string{"https://127.0.0.1:2": "minikube", "https://127.0.0.1:6": "other", "https://192.168.39.7:8443": "vm"} {
-		found, err := Find(t.Context(), "renamed", server, running)
+		found, err := Find(t.Context(), "renamed", server, running, t.TempDir())
 		if err != nil || len(found.nodes) == 0 || found.nodes[0].name != want {
 			t.Errorf("%s: %v, %+v", server, err, found)
 		}
@@ -297,7 +297,7 @@ func TestFindContainers(t *testing.T) {
 		{"docker-desktop", "https://127.0.0.1:6443", ""},
 		{"docker-desktop", "https://127.0.0.1:40003", ""},
 	} {
-		found, err := Find(t.Context(), test.context, test.server, daemon)
+		found, err := Find(t.Context(), test.context, test.server, daemon, t.TempDir())
 		if err != nil {
 			t.Errorf("%s: %v", test.context, err)
 			continue
@@ -306,7 +306,7 @@ func TestFindContainers(t *testing.T) {
 			t.Errorf("%s: %s, not %s", test.context, got, test.want)
 		}
 	}
-	if _, err := Find(t.Context(), "kind-old", "https://127.0.0.1:40004", daemon); err == nil || event.Hint(err) != "docker start old-control-plane" {
+	if _, err := Find(t.Context(), "kind-old", "https://127.0.0.1:40004", daemon, t.TempDir()); err == nil || event.Hint(err) != "docker start old-control-plane" {
 		t.Errorf("stopped: %v", err)
 	}
 }

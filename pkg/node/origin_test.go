@@ -109,7 +109,7 @@ func TestOriginIsAMinikubeProfile(t *testing.T) {
 			question{"pair", "https://" + own + ":32776", "pair", here}, question{"pair", "https://" + own + ":32771", "", here})
 	}
 	for _, q := range questions {
-		if found, err := Find(t.Context(), q.context, q.server, q.docker); err != nil {
+		if found, err := Find(t.Context(), q.context, q.server, q.docker, t.TempDir()); err != nil {
 			t.Errorf("%s at %s: %v", q.context, q.server, err)
 		} else if got := found.Origin(); got.Name != q.want || (q.want != "") != (got.Tool == "minikube") {
 			t.Errorf("%s at %s: %+v, not %q", q.context, q.server, found.Origin(), q.want)
@@ -119,7 +119,7 @@ func TestOriginIsAMinikubeProfile(t *testing.T) {
 	// What a daemon on another machine publishes is not this machine's, and neither is what a
 	// stopped node published once.
 	elsewhere := clientOf(t, "tcp://"+serveTCP(t, here))
-	if found, err := Find(t.Context(), "pair", "https://127.0.0.1:32771", elsewhere); err != nil || found.Origin() != (Origin{}) {
+	if found, err := Find(t.Context(), "pair", "https://127.0.0.1:32771", elsewhere, t.TempDir()); err != nil || found.Origin() != (Origin{}) {
 		t.Errorf("a daemon by TCP: %+v, %v", found, err)
 	}
 }
@@ -179,13 +179,13 @@ func TestOriginIsAContainerOfKindOrK3d(t *testing.T) {
 		{"kind-dev", "https://127.0.0.1:40001/proxy", Origin{}},
 		{"kind-dev", "https://192.0.2.1:40001", Origin{}},
 	} {
-		found, err := Find(t.Context(), test.context, test.server, here)
+		found, err := Find(t.Context(), test.context, test.server, here, t.TempDir())
 		if err != nil || found.Origin() != test.want {
 			t.Errorf("%s at %s: %+v, %v", test.context, test.server, found, err)
 		}
 	}
 	elsewhere := clientOf(t, "tcp://"+serveTCP(t, here))
-	found, err := Find(t.Context(), "kind-dev", "https://127.0.0.1:40001", elsewhere)
+	found, err := Find(t.Context(), "kind-dev", "https://127.0.0.1:40001", elsewhere, t.TempDir())
 	if err != nil || found.Origin() != (Origin{}) || len(found.nodes) == 0 {
 		t.Errorf("a daemon by TCP: %+v, %v", found, err)
 	}
@@ -216,7 +216,7 @@ func TestNodesOfTheNameAlone(t *testing.T) {
 		"none":                {context: "prod", server: "https://127.0.0.1:47101", problem: errors.New("it is not asked")},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cluster, err := Find(t.Context(), test.context, test.server, nil)
+			cluster, err := Find(t.Context(), test.context, test.server, nil, t.TempDir())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -37,7 +37,7 @@ type sshWay struct {
 	key      string // file
 	start    string // the command that brings a stopped node back
 	free     chan struct{}
-	hostKeys string // folder of what is known of nodes, "" for the usual one
+	hostKeys string // folder of what is known of nodes
 
 	mu      sync.Mutex
 	conn    *connection
@@ -129,13 +129,7 @@ func (w *sshWay) dial(ctx context.Context) (*ssh.Client, error) {
 	if err != nil {
 		return nil, w.refused(fmt.Errorf("%s: %w", w.key, err))
 	}
-	folder := w.hostKeys
-	if folder == "" {
-		if folder, err = hostKeysDir(); err != nil {
-			return nil, err
-		}
-	}
-	known, err := openHostKeys(folder, w.node, w.start, w.key, signer.PublicKey())
+	known, err := openHostKeys(w.hostKeys, w.node, w.start, w.key, signer.PublicKey())
 	if err != nil {
 		return nil, err
 	}

@@ -409,27 +409,3 @@ func TestSSHCloseWhileDialing(t *testing.T) {
 		t.Errorf("after %s: %v", time.Since(start), err)
 	}
 }
-
-// TestHostKeysDir: what nothing else is said about is kept with devloop's state, in the user's own folder.
-func TestHostKeysDir(t *testing.T) {
-	home := t.TempDir()
-	t.Setenv("HOME", home)
-	server := newSSHServer(t)
-	server.known = ""
-	for state, want := range map[string]string{
-		filepath.Join(home, "state"): filepath.Join(home, "state", "devloop", "hostkeys"),
-		"relative":                   filepath.Join(home, ".local", "state", "devloop", "hostkeys"),
-	} {
-		t.Setenv("XDG_STATE_HOME", state)
-		way := server.way()
-		if _, err := way.run(t.Context(), nil, "true"); err != nil {
-			t.Error(err)
-		}
-		if err := way.close(); err != nil {
-			t.Error(err)
-		}
-		if files, err := os.ReadDir(want); err != nil || len(files) != 1 {
-			t.Errorf("%s: %v, %v", want, files, err)
-		}
-	}
-}

@@ -89,7 +89,8 @@ func newLoaded(ctx context.Context, t *testbed, runtime string) (*loaded, error)
 	if err := os.Setenv("MINIKUBE_HOME", home); err != nil {
 		return nil, err
 	}
-	l.cluster, err = node.Find(ctx, raw.CurrentContext, raw.Clusters[raw.Contexts[raw.CurrentContext].Cluster].Server, l.docker)
+	server := raw.Clusters[raw.Contexts[raw.CurrentContext].Cluster].Server
+	l.cluster, err = node.Find(ctx, raw.CurrentContext, server, l.docker, filepath.Join(t.dir, "hostkeys"))
 	if err := errors.Join(err, os.Setenv("MINIKUBE_HOME", usual)); err != nil {
 		return nil, err
 	}

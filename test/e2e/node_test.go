@@ -665,7 +665,7 @@ func givenToCRIO(t *testing.T) {
 	_, ip := machine(t)
 	t.Setenv("MINIKUBE_HOME", otherMinikube(t, "profiles", `"containerd"`, `"crio"`))
 	docker := dockerClient(t)
-	cluster, err := node.Find(t.Context(), "built", "https://"+ip+":8443", docker)
+	cluster, err := node.Find(t.Context(), "built", "https://"+ip+":8443", docker, t.TempDir())
 	must(t, err)
 	defer func() { _ = cluster.Close() }()
 	given(t, cluster, docker, func(tag name.Tag) string {
@@ -702,7 +702,7 @@ func givenToKind(t *testing.T) {
 	})
 	t.Setenv("MINIKUBE_HOME", t.TempDir())
 	docker := dockerClient(t)
-	cluster, err := node.Find(t.Context(), "renamed", "https://"+run("port", container, "6443"), docker)
+	cluster, err := node.Find(t.Context(), "renamed", "https://"+run("port", container, "6443"), docker, t.TempDir())
 	must(t, err)
 	defer func() { _ = cluster.Close() }()
 	if want := (node.Origin{Tool: "kind", Name: kind}); cluster.Origin() != want {
@@ -715,7 +715,7 @@ cat /run/m/given
 ctr --namespace k8s.io images unmount --rm /run/m > /dev/null`, tag.String())
 	})
 	run("stop", "--time", "1", container)
-	_, err = node.Find(t.Context(), "kind-"+kind, "https://127.0.0.1:6443", docker)
+	_, err = node.Find(t.Context(), "kind-"+kind, "https://127.0.0.1:6443", docker, t.TempDir())
 	if err == nil || event.Hint(err) != "docker start "+container {
 		t.Errorf("stopped: %v (%s)", err, event.Hint(err))
 	}
