@@ -28,13 +28,13 @@ var may = map[string][]string{
 	"pkg/watch":       {"pkg/event"},
 	"pkg/loop":        {"pkg/event", "pkg/files"},
 	"pkg/build":       {"pkg/event", "pkg/files"},
-	"pkg/node":        {"pkg/event"},
+	"pkg/node":        {"pkg/event", "pkg/files"},
 	"pkg/kube":        {"pkg/files"},
 	"pkg/deploy":      {"pkg/command", "pkg/event", "pkg/files", "pkg/kube"},
 	"pkg/local":       {"pkg/command", "pkg/event", "pkg/files"},
 	"pkg/proof":       {"pkg/event"},
 	"pkg/portforward": {"pkg/event"},
-	"pkg/status":      {"pkg/event"},
+	"pkg/status":      {"pkg/event", "pkg/files"},
 	"pkg/status/web":  {"pkg/event", "pkg/status"},
 	"test/bench":      {"pkg/build", "pkg/event", "pkg/node"}, // all else it measures from outside
 }

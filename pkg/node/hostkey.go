@@ -24,6 +24,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // knownHost is what is remembered of a node.
@@ -51,7 +52,7 @@ func openHostKeys(dir, node, start, key string, client ssh.PublicKey) (*hostKeys
 	if info, err := os.Stat(filepath.Join(filepath.Dir(key), "config.json")); err == nil {
 		h.now.Started = info.ModTime().UTC().Format(time.RFC3339Nano)
 	}
-	content, err := os.ReadFile(h.file)
+	content, err := files.Read(h.file, maxKeyFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return h, nil
 	}

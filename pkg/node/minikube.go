@@ -23,6 +23,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // profile is the part of profiles/<name>/config.json that devloop needs.
@@ -339,8 +340,11 @@ func askMinikube(ctx context.Context, profile, node string) (answer, error) {
 	return answer{said[0], said[1]}, nil
 }
 
+// maxJSON is the size of a file of minikube's, in bytes; they have a few thousand.
+const maxJSON = 1 << 20
+
 func readJSON(file string, into any) error {
-	content, err := os.ReadFile(file)
+	content, err := files.Read(file, maxJSON)
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
 )
 
 const (
@@ -49,6 +50,8 @@ const (
 	maxManifest = 4 << 20
 	// maxManifests is how many the registry keeps. devloop keeps a few for each image.
 	maxManifests = 1000
+	// maxAddress is the size of the file that names a loopback address and a port, in bytes.
+	maxAddress = 64
 	// username is what the registry's credentials are for; the password is another one in each
 	// process.
 	username = "devloop"
@@ -113,21 +116,21 @@ func (r *Registry) open(ctx context.Context) (err error) {
 
 // recall reads the manifests of an earlier process. One that is not whole is removed.
 func (r *Registry) recall(ctx context.Context) error {
-	files, err := os.ReadDir(filepath.Join(r.dir, "manifests"))
+	entries, err := os.ReadDir(filepath.Join(r.dir, "manifests"))
 	if err != nil {
 		return err
 	}
 	lists := map[manifestKey][]byte{}
-	for _, file := range files {
+	for _, entry := range entries {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		repository, reference, _ := strings.Cut(file.Name(), ":")
+		repository, reference, _ := strings.Cut(entry.Name(), ":")
 		key := manifestKey{strings.ReplaceAll(repository, "+", "/"), reference}
-		content, err := readBounded(r.file(key))
+		content, err := files.Read(r.file(key), maxManifest)
 		switch {
-		case err != nil || key.check() != nil || len(r.manifests) >= maxManifests:
-			if err := os.RemoveAll(filepath.Join(r.dir, "manifests", file.Name())); err != nil {
+		case err != nil || !entry.Type().IsRegular() || key.check() != nil || len(r.manifests) >= maxManifests:
+			if err := os.RemoveAll(filepath.Join(r.dir, "manifests", entry.Name())); err != nil {
 				return err
 			}
 		case typeOf(content).IsIndex(): // which comes after those in it
@@ -156,18 +159,6 @@ func (r *Registry) recallOne(key manifestKey, content []byte) error {
 	}
 	r.manifests[key] = manifest{digest, typeOf(content)}
 	return nil
-}
-
-// readBounded reads a manifest's file.
-func readBounded(file string) ([]byte, error) {
-	info, err := os.Lstat(file)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxManifest {
-		return nil, fmt.Errorf("%s is no manifest", file)
-	}
-	return os.ReadFile(file)
 }
 
 // check tells whether repository and reference are what a registry may be asked for.
@@ -333,7 +324,7 @@ func (r *Registry) find(key manifestKey) (content []byte, found manifest, err er
 	if !ok {
 		return nil, found, fmt.Errorf("%s has no %s: %w", key.repository, key.reference, fs.ErrNotExist)
 	}
-	if content, err = readBounded(r.file(key)); err == nil {
+	if content, err = files.Read(r.file(key), maxManifest); err == nil {
 		err = isIt(content, found.digest)
 	}
 	return content, found, err
@@ -389,7 +380,7 @@ func (r *Registry) listen(ctx context.Context) (string, error) {
 // layers it pushed already.
 func listenAgain(ctx context.Context, file string) (net.Listener, error) {
 	var listen net.ListenConfig
-	if last, err := os.ReadFile(file); err == nil {
+	if last, err := files.Read(file, maxAddress); err == nil {
 		if address, err := netip.ParseAddrPort(string(last)); err == nil && address.Addr().IsLoopback() {
 			if listener, err := listen.Listen(ctx, "tcp", address.String()); err == nil {
 				return listener, nil

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
 )
 
 const (
@@ -25,6 +25,9 @@ const (
 	// the machine slept.
 	keepAlive = 10 * time.Second
 )
+
+// maxKeyFile is the size of a file with an ssh key, in bytes; they have a few thousand.
+const maxKeyFile = 64 << 10
 
 // sessions is how many commands run side by side on one connection: sshd allows ten (MaxSessions).
 const sessions = 8
@@ -121,7 +124,7 @@ func (w *sshWay) redial(ctx context.Context, d *dialing) {
 }
 
 func (w *sshWay) dial(ctx context.Context) (*ssh.Client, error) {
-	pem, err := os.ReadFile(w.key)
+	pem, err := files.Read(w.key, maxKeyFile)
 	if err != nil {
 		return nil, w.refused(err)
 	}

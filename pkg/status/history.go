@@ -12,7 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
+
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // History is a file with the runs that ended, one a line of JSON, the newest last. Of a State nothing else outlives the process.
@@ -31,7 +32,7 @@ const (
 // OpenHistory reads the runs of earlier processes. There is a History also with an error, of what could be read: a run that is forgotten does no harm.
 func OpenHistory(path string) (*History, error) {
 	h := &History{path: path}
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe must not hold up the start
+	file, err := files.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return h, nil
 	}
@@ -40,9 +41,6 @@ func OpenHistory(path string) (*History, error) {
 	}
 	defer func() { _ = file.Close() }() // only read
 	info, err := file.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("it is no regular file")
-	}
 	if err == nil && info.Size() > historyLength {
 		_, err = file.Seek(-historyLength, io.SeekEnd)
 	}
