@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/moby/sys/atomicwriter"
+
 	"github.com/devloop/devloop/pkg/files"
 )
 
@@ -64,25 +66,7 @@ func (p Permissions) Remember(given Permission) (err error) {
 	if err != nil {
 		return err
 	}
-	path := p.file(given.Folder, given.Cluster)
-	next, err := os.CreateTemp(string(p), filepath.Base(path)+".*") // 0600
-	if err != nil {
-		return err
-	}
-	_, err = next.Write(append(content, '\n'))
-	err = errors.Join(err, next.Sync(), next.Close())
-	if err == nil {
-		err = os.Rename(next.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(next.Name())
-		return err
-	}
-	folder, err := os.Open(string(p))
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
+	return atomicwriter.WriteFile(p.file(given.Folder, given.Cluster), append(content, '\n'), 0o600)
 }
 
 func (p Permissions) file(folder, cluster string) string {
