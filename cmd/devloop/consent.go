@@ -34,9 +34,9 @@ type consent struct {
 	allowFrom string   // the flag or the variable that named them
 }
 
-// mayWrite returns why the cluster may be written to. Where nothing proves that it is the user's
-// own and nothing allows it, the user is asked, if there is a terminal to do so.
-func (p *process) mayWrite(ctx context.Context, target kube.Target, cluster *deploy.Cluster,
+// allowCluster returns why the cluster may be written to. Where nothing proves that it is the
+// user's own and nothing allows it, the user is asked, if there is a terminal to do so.
+func (p *process) allowCluster(ctx context.Context, target kube.Target, cluster *deploy.Cluster,
 	origin node.Origin) (kube.Grounds, error) {
 	folder, err := filepath.EvalSymlinks(p.config.Dir)
 	if err != nil {

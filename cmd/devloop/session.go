@@ -133,7 +133,7 @@ func (s *session) connect(ctx context.Context, p *process, c *config.Config) (ta
 		}
 		return target, err
 	}
-	grounds, err := p.mayWrite(ctx, target, s.cluster, s.nodes.Origin())
+	grounds, err := p.allowCluster(ctx, target, s.cluster, s.nodes.Origin())
 	if err != nil {
 		return target, err
 	}

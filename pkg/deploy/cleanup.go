@@ -197,7 +197,7 @@ func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespa
 	}
 	return say.Step(ctx, "objects deleted", func(ctx context.Context) ([]any, error) {
 		for _, object := range deleted {
-			err := objects.Delete(ctx, object.GetName(), metav1.DeleteOptions{Preconditions: precisely(object.GetUID())})
+			err := objects.Delete(ctx, object.GetName(), metav1.DeleteOptions{Preconditions: onlyUID(object.GetUID())})
 			if err != nil && !isGone(err) {
 				return nil, fmt.Errorf("delete %s %s/%s: %w", mapping.Resource, namespace, object.GetName(), err)
 			}
@@ -236,7 +236,7 @@ func (d *Deployer) divide(
 		return nil, nil, err
 	}
 	for i := range objects {
-		isOurs, err := owners.own(ctx, &objects[i])
+		isOurs, err := owners.isOurs(ctx, &objects[i])
 		switch {
 		case err != nil:
 			return nil, nil, err
@@ -367,7 +367,7 @@ func (d *Deployer) remove(ctx context.Context, o object, belongs func(*unstructu
 		return nil
 	}
 	background := metav1.DeletePropagationBackground
-	err = api.Delete(ctx, o.name, metav1.DeleteOptions{PropagationPolicy: &background, Preconditions: precisely(there.GetUID())})
+	err = api.Delete(ctx, o.name, metav1.DeleteOptions{PropagationPolicy: &background, Preconditions: onlyUID(there.GetUID())})
 	if isGone(err) {
 		return nil
 	}
@@ -419,7 +419,7 @@ func (d *Deployer) removeClaims(ctx context.Context, say event.Stage, remove boo
 			continue
 		case err == nil:
 			err = say.Step(ctx, "volume claim deleted", func(ctx context.Context) ([]any, error) {
-				return nil, claims.Delete(ctx, name, metav1.DeleteOptions{Preconditions: precisely(there.UID)})
+				return nil, claims.Delete(ctx, name, metav1.DeleteOptions{Preconditions: onlyUID(there.UID)})
 			}, "claim", id)
 		}
 		if err != nil && !isGone(err) {
@@ -454,7 +454,7 @@ func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool)
 			continue
 		}
 		err = say.Step(ctx, "CRD deleted", func(ctx context.Context) ([]any, error) {
-			if err := api.Delete(ctx, name, metav1.DeleteOptions{Preconditions: precisely(there.GetUID())}); err != nil && !isGone(err) {
+			if err := api.Delete(ctx, name, metav1.DeleteOptions{Preconditions: onlyUID(there.GetUID())}); err != nil && !isGone(err) {
 				return nil, fmt.Errorf("delete CRD %s: %w", name, err)
 			}
 			ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still there after %s", goneTimeout))
@@ -502,7 +502,7 @@ func (d *Deployer) deleteNamespace(ctx context.Context, say event.Stage, name st
 		return nil
 	}
 	return say.Step(ctx, "namespace deleted", func(ctx context.Context) ([]any, error) {
-		err := namespaces.Delete(ctx, name, metav1.DeleteOptions{Preconditions: precisely(there.UID)})
+		err := namespaces.Delete(ctx, name, metav1.DeleteOptions{Preconditions: onlyUID(there.UID)})
 		if err != nil && !isGone(err) { // a conflict also says that it is being deleted already
 			return nil, fmt.Errorf("delete namespace %s: %w", name, err)
 		}

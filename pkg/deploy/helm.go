@@ -194,7 +194,7 @@ func (d *Deployer) helmWrite(say event.Stage, want desired) (*release.Release, e
 		return nil, fmt.Errorf("read Helm's records: %w", err)
 	}
 	slices.SortFunc(history, func(a, b *release.Release) int { return b.Version - a.Version })
-	own(say, helm, want.Release, history)
+	guardDeletions(say, helm, want.Release, history)
 	if d.neverInstalled(history) {
 		say.Note("release never came to its end, it is removed and installed anew", "release", event.Name(want.Name), "status", history[0].Info.Status.String())
 		if err := d.helmUninstall(ctx, say, helm, want.Release, history); err != nil {
@@ -309,7 +309,7 @@ func (d *Deployer) helmRollback(ctx context.Context, say event.Stage, r Release,
 	if err != nil {
 		return fmt.Errorf("read Helm's records: %w", err)
 	}
-	own(say, helm, r, history)
+	guardDeletions(say, helm, r, history)
 	if err := d.journal.Record(kindRevision, revisionID(r, version)); err != nil {
 		return err
 	}
@@ -331,7 +331,7 @@ func (d *Deployer) helmRollback(ctx context.Context, say event.Stage, r Release,
 // helmUninstall removes a release with what Helm would leave: objects that its hooks made, and those that only an unfinished revision
 // names. Hooks that fail do not keep it.
 func (d *Deployer) helmUninstall(ctx context.Context, say event.Stage, helm *action.Configuration, r Release, history []*release.Release) error {
-	own(say, helm, r, history)
+	guardDeletions(say, helm, r, history)
 	run := func(hooks bool) error {
 		uninstall := action.NewUninstall(helm)
 		uninstall.Timeout, uninstall.DisableHooks = hookTimeout, !hooks

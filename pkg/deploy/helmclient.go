@@ -22,13 +22,13 @@ import (
 // helmClient is Helm's own, for the changes of one release.
 type helmClient struct {
 	*kube.Client
-	release Release
-	ran     []object     // what hooks of the release have made before
-	foreign func(string) // is told of each object that stays, since it is not of the release
+	release     Release
+	hookObjects []object     // what hooks of the release have made before
+	foreign     func(string) // is told of each object that stays, since it is not of the release
 }
 
-// own has Helm delete only what is of the release; history are its revisions.
-func own(say event.Stage, helm *action.Configuration, r Release, history []*release.Release) {
+// guardDeletions has Helm delete only what is of the release; history are its revisions.
+func guardDeletions(say event.Stage, helm *action.Configuration, r Release, history []*release.Release) {
 	client, ok := helm.KubeClient.(*kube.Client)
 	if !ok {
 		return
@@ -40,7 +40,7 @@ func own(say event.Stage, helm *action.Configuration, r Release, history []*rele
 		for _, hook := range made.Hooks {
 			if !hook.LastRun.StartedAt.IsZero() {
 				named, _ := parse(hook.Manifest, r.Namespace) // Helm has read it
-				c.ran = append(c.ran, named...)
+				c.hookObjects = append(c.hookObjects, named...)
 			}
 		}
 	}
@@ -146,7 +146,7 @@ func (c *helmClient) deleteOne(info *resource.Info, policy metav1.DeletionPropag
 	}
 	named := object{kind: info.Mapping.GroupVersionKind, namespace: info.Namespace, name: info.Name}
 	ran := false
-	for _, made := range c.ran {
+	for _, made := range c.hookObjects {
 		ran = ran || made.same(named) || info.Namespace == "" && made.kind.GroupKind() == named.kind.GroupKind() && made.name == named.name
 	}
 	switch {
@@ -155,7 +155,7 @@ func (c *helmClient) deleteOne(info *resource.Info, policy metav1.DeletionPropag
 	case belongsTo(o, c.release) && o.GetAnnotations()[annotationPolicy] == policyKeep: // of hooks, Helm does not heed it
 		return true, nil
 	}
-	_, err = helper.DeleteWithOptions(info.Namespace, info.Name, &metav1.DeleteOptions{PropagationPolicy: &policy, Preconditions: precisely(o.GetUID())})
+	_, err = helper.DeleteWithOptions(info.Namespace, info.Name, &metav1.DeleteOptions{PropagationPolicy: &policy, Preconditions: onlyUID(o.GetUID())})
 	if isGone(err) {
 		err = nil
 	}

@@ -151,7 +151,7 @@ func TestHookDeletesOnlyWhatHooksOfTheReleaseMade(t *testing.T) {
 	server := newObjectServer(t, of("ConfigMap", "theirs", annotated(annotationHook, "pre-install")), of("ConfigMap", "by-hand"),
 		of("ConfigMap", "earlier", annotated(annotationHook, "pre-install")))
 	helm, _ := server.helm()
-	helm.ran = []object{{kind: configMaps.GroupVersion().WithKind("ConfigMap"), namespace: "demo", name: "earlier"}}
+	helm.hookObjects = []object{{kind: configMaps.GroupVersion().WithKind("ConfigMap"), namespace: "demo", name: "earlier"}}
 	mine := server.list(t, "mine")
 	mine[0].Object = of("ConfigMap", "mine", annotated(annotationHook, "pre-install"))
 	if _, err := helm.Create(mine); err != nil {

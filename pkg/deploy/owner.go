@@ -21,8 +21,8 @@ const annotationHookOf = "devloop.hook-of"
 // maxOwners is how many owners an object's owner may have above it.
 const maxOwners = 10
 
-// precisely are the preconditions of a request for the object of that UID, and for no other one of its name.
-func precisely(uid types.UID) *metav1.Preconditions { return &metav1.Preconditions{UID: &uid} }
+// onlyUID is the preconditions of a request for the object of that UID, and for no other one of its name.
+func onlyUID(uid types.UID) *metav1.Preconditions { return &metav1.Preconditions{UID: &uid} }
 
 // isGone tells from the error of such a request that the object is there no more; another one of its name may be.
 func isGone(err error) bool { return apierrors.IsNotFound(err) || apierrors.IsConflict(err) }
@@ -43,7 +43,7 @@ func madeByHook(o metav1.Object, r Release, ran bool) bool {
 
 // owners tells which objects of a namespace are of releases of ours.
 type owners struct {
-	*Deployer
+	deployer *Deployer
 	releases []Release
 	gateways []string           // instances of Dask gateways that these made: it labels what it makes for its users
 	known    map[types.UID]bool // owners that were looked at
@@ -51,7 +51,7 @@ type owners struct {
 
 // ownersIn prepares for objects of one namespace.
 func (d *Deployer) ownersIn(ctx context.Context, namespace string, releases []Release) (*owners, error) {
-	o := &owners{Deployer: d, releases: releases, known: map[types.UID]bool{}}
+	o := &owners{deployer: d, releases: releases, known: map[types.UID]bool{}}
 	gateways, err := d.cluster.gateways(ctx, namespace)
 	for _, gateway := range gateways {
 		if slices.ContainsFunc(releases, func(r Release) bool { return r.ID() == gateway.Release }) {
@@ -61,12 +61,12 @@ func (d *Deployer) ownersIn(ctx context.Context, namespace string, releases []Re
 	return o, err
 }
 
-// own tells whether an object is of one of the releases: by its annotations or labels, or by those of what owns it.
-func (o *owners) own(ctx context.Context, u metav1.Object) (bool, error) {
-	return o.ownBelow(ctx, u, 0)
+// isOurs tells whether an object is of one of the releases: by its annotations or labels, or by those of what owns it.
+func (o *owners) isOurs(ctx context.Context, u metav1.Object) (bool, error) {
+	return o.isOursBelow(ctx, u, 0)
 }
 
-func (o *owners) ownBelow(ctx context.Context, u metav1.Object, depth int) (bool, error) {
+func (o *owners) isOursBelow(ctx context.Context, u metav1.Object, depth int) (bool, error) {
 	if slices.ContainsFunc(o.releases, func(r Release) bool { return belongsTo(u, r) || madeByHook(u, r, false) }) {
 		return true, nil
 	}
@@ -83,12 +83,12 @@ func (o *owners) ownBelow(ctx context.Context, u metav1.Object, depth int) (bool
 			if err != nil {
 				continue // nobody's
 			}
-			owner, err := o.metadata(ctx, object{kind: version.WithKind(ref.Kind), namespace: u.GetNamespace(), name: ref.Name})
+			owner, err := o.deployer.metadata(ctx, object{kind: version.WithKind(ref.Kind), namespace: u.GetNamespace(), name: ref.Name})
 			if err != nil {
 				return false, fmt.Errorf("look for the owner of %s: %w", u.GetName(), err)
 			}
 			if owner != nil && owner.UID == ref.UID {
-				if ours, err = o.ownBelow(ctx, owner, depth+1); err != nil {
+				if ours, err = o.isOursBelow(ctx, owner, depth+1); err != nil {
 					return false, err
 				}
 			}

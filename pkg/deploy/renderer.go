@@ -175,7 +175,7 @@ func renderTemplates(ctx context.Context, loaded *chart.Chart, values map[string
 		return nil, err
 	}
 	request := renderRequest{parts, sent(values), options, *capabilities, cluster != nil}
-	result, err := request.process(ctx, renderTimeout, cluster)
+	result, err := request.inProcess(ctx, renderTimeout, cluster)
 	switch {
 	case err != nil:
 		return nil, err
@@ -187,8 +187,8 @@ func renderTemplates(ctx context.Context, loaded *chart.Chart, values map[string
 	return result.Files, nil
 }
 
-// process starts the process that renders, and ends it after timeout, or when ctx ends: then the error is its cause.
-func (r renderRequest) process(ctx context.Context, timeout time.Duration, cluster *rest.Config) (result renderResult, err error) {
+// inProcess starts the process that renders, and ends it after timeout, or when ctx ends: then the error is its cause.
+func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration, cluster *rest.Config) (result renderResult, err error) {
 	var request bytes.Buffer
 	if err := gob.NewEncoder(&request).Encode(r); err != nil {
 		return result, fmt.Errorf("its values: %w", err)

@@ -56,7 +56,7 @@ func TestTemplatesThatNeverEnd(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := request(t, map[string]string{"templates/b.yaml": test.template}, map[string]any{"again": "{{ tpl .Values.again . }}"})
-			result, err := r.process(t.Context(), test.within, nil)
+			result, err := r.inProcess(t.Context(), test.within, nil)
 			if err == nil && result.Error != "" {
 				err = errors.New(result.Error)
 			}
@@ -72,7 +72,7 @@ func TestRenderingEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	time.AfterFunc(100*time.Millisecond, func() { cancel(event.ErrSuperseded) })
 	began := time.Now()
-	if _, err := r.process(ctx, time.Minute, nil); !errors.Is(err, event.ErrSuperseded) || time.Since(began) > 20*time.Second {
+	if _, err := r.inProcess(ctx, time.Minute, nil); !errors.Is(err, event.ErrSuperseded) || time.Since(began) > 20*time.Second {
 		t.Errorf("after %s: %v", time.Since(began), err)
 	}
 }
@@ -133,7 +133,7 @@ func TestTemplatesLookUpAndDoNotWrite(t *testing.T) {
 	r := request(t, map[string]string{"templates/b.yaml": `{{ len (lookup "v1" "ConfigMap" "demo" "a").data.b }} {{ lookup "v1" "ConfigMap" "demo" "none" }}`}, nil)
 	r.Lookup = true
 	cluster := &rest.Config{Host: server.URL, Transport: server.Client().Transport, BearerToken: "token"}
-	result, err := r.process(t.Context(), time.Minute, cluster)
+	result, err := r.inProcess(t.Context(), time.Minute, cluster)
 	if err != nil || result.Files["demo/templates/b.yaml"] != "100000 map[]" {
 		t.Errorf("%v, %+v; asked %v", err, result, asked)
 	}
@@ -152,13 +152,13 @@ func TestSchemaThatReadsAnything(t *testing.T) {
 	}
 	for file, says := range map[string]string{pipe: "not rendered after 1s", "/dev/zero": ""} {
 		r := request(t, map[string]string{"values.schema.json": `{"properties": {"a": {"$ref": "file://` + file + `"}}}`}, map[string]any{"a": 1})
-		result, err := r.process(t.Context(), time.Second, nil)
+		result, err := r.inProcess(t.Context(), time.Second, nil)
 		if err == nil && result.Error == "" || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
 			t.Errorf("%s: %v, %+v", file, err, result)
 		}
 	}
 	r := request(t, map[string]string{"values.schema.json": `{"properties": {"a": {"type": "string"}}}`}, map[string]any{"a": 1})
-	if result, err := r.process(t.Context(), time.Minute, nil); err != nil || !result.Invalid || !strings.Contains(result.Error, "/a") {
+	if result, err := r.inProcess(t.Context(), time.Minute, nil); err != nil || !result.Invalid || !strings.Contains(result.Error, "/a") {
 		t.Errorf("%v, %+v", err, result)
 	}
 }
@@ -170,7 +170,7 @@ func BenchmarkRenderProcess(b *testing.B) {
 	}
 	r := renderRequest{Chart: chartParts{Metadata: []byte(`{"name":"demo"}`)}, Capabilities: *chartutil.DefaultCapabilities}
 	for b.Loop() {
-		if _, err := r.process(b.Context(), time.Minute, nil); err != nil {
+		if _, err := r.inProcess(b.Context(), time.Minute, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

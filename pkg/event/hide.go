@@ -25,7 +25,7 @@ const (
 	shortest = 4
 	// shortestPart is the same for a part of one, of which it is only guessed that it is secret.
 	shortestPart = 6
-	// longestWritten is up to what length a secret is looked for in the ways in which programs write it, too.
+	// longestWritten is up to what length a secret is looked for in its encodings, too.
 	longestWritten = 4 << 10
 )
 
@@ -59,7 +59,7 @@ func (s *Secrets) Hide(values ...string) {
 		}
 		s.known[value] = true
 		if len(value) <= longestWritten {
-			for _, written := range waysToWrite(value) {
+			for _, written := range encodings(value) {
 				if len(written) >= shortest {
 					s.known[written] = true
 				}
@@ -77,19 +77,19 @@ func (s *Secrets) Hide(values ...string) {
 	s.finder.Store(newFinder(slices.Collect(maps.Keys(s.known))))
 }
 
-// waysToWrite are those of values in other languages.
-func waysToWrite(value string) []string {
-	ways := []string{
+// encodings are a value as other languages write it.
+func encodings(value string) []string {
+	texts := []string{
 		url.QueryEscape(value), url.PathEscape(value), html.EscapeString(value), strings.Trim(strconv.Quote(value), `"`),
 		base64.StdEncoding.EncodeToString([]byte(value)), base64.RawStdEncoding.EncodeToString([]byte(value)),
 		base64.URLEncoding.EncodeToString([]byte(value)), base64.RawURLEncoding.EncodeToString([]byte(value)),
 		Printable(value), strings.Join(strings.Fields(Printable(value)), " "), // as lines of the log show it
 	}
-	encoded := ways[4]
+	encoded := texts[4]
 	for _, width := range []int{64, 76} { // columns after which openssl and base64 begin a new line
 		for chunk := range slices.Chunk([]byte(encoded), width) {
 			if len(encoded) > width && len(chunk) >= 2*shortest {
-				ways = append(ways, string(chunk))
+				texts = append(texts, string(chunk))
 			}
 		}
 	}
@@ -98,10 +98,10 @@ func waysToWrite(value string) []string {
 		encoder := json.NewEncoder(&out)
 		encoder.SetEscapeHTML(escape)
 		if encoder.Encode(value) == nil {
-			ways = append(ways, strings.Trim(strings.TrimSpace(out.String()), `"`))
+			texts = append(texts, strings.Trim(strings.TrimSpace(out.String()), `"`))
 		}
 	}
-	return ways
+	return texts
 }
 
 // HideFile is Hide for what configures a program, which may show a part of it: what stands behind a = or a colon, in quotes, or behind the word password,

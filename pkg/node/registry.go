@@ -296,11 +296,11 @@ func (r *Registry) readBlob(hash v1.Hash) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return content, isIt(content, hash)
+	return content, checkDigest(content, hash)
 }
 
-// isIt checks that content has the digest.
-func isIt(content []byte, want v1.Hash) error {
+// checkDigest checks that content has the digest.
+func checkDigest(content []byte, want v1.Hash) error {
 	got, _, err := v1.SHA256(bytes.NewReader(content))
 	if err == nil && got != want {
 		err = fmt.Errorf("%s is %s", want, got)
@@ -325,7 +325,7 @@ func (r *Registry) find(key manifestKey) (content []byte, found manifest, err er
 		return nil, found, fmt.Errorf("%s has no %s: %w", key.repository, key.reference, fs.ErrNotExist)
 	}
 	if content, err = files.Read(r.file(key), maxManifest); err == nil {
-		err = isIt(content, found.digest)
+		err = checkDigest(content, found.digest)
 	}
 	return content, found, err
 }

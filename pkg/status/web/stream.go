@@ -28,10 +28,10 @@ const (
 	goodbye    = 500 * time.Millisecond // for the last words of a stream
 	retry      = time.Second            // after which a browser connects again
 
-	streams  = 16               // readers of one server at the same time
-	patience = 10 * time.Second // with a reader that takes nothing
-	lot      = 64               // lines that are taken at a time
-	buffer   = 16 << 10         // bytes, of what is written at a time
+	streams     = 16               // readers of one server at the same time
+	patience    = 10 * time.Second // with a reader that takes nothing
+	linesAtOnce = 64               // lines that are taken at a time
+	buffer      = 16 << 10         // bytes, of what is written at a time
 )
 
 // reader is the other end of a stream, and what it has been told.
@@ -218,7 +218,7 @@ func (to *reader) tellLines(stage string) error {
 	misses := to.begun || to.seq > 0 && to.tail == math.MaxInt // else it never had those before
 	to.begun = true
 	first, last := to.seq, to.board.Newest(0, "")
-	lines, missed := to.board.Lines(first, lot)
+	lines, missed := to.board.Lines(first, linesAtOnce)
 	if misses && missed > 0 {
 		if err := to.gap(missed); err != nil {
 			return err
@@ -242,7 +242,7 @@ func (to *reader) tellLines(stage string) error {
 		if there += uint64(len(lines)); to.seq >= last {
 			break
 		}
-		lines, _ = to.board.Lines(to.seq, lot)
+		lines, _ = to.board.Lines(to.seq, linesAtOnce)
 	}
 	if gone := to.seq - first - there; gone > missed { // while it was told the others
 		return to.gap(gone - missed)
