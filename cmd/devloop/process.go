@@ -111,25 +111,25 @@ const shownNotes = 50
 func tellConfig(sink event.Sink, before, now *config.Config) {
 	old, new := namesOf(before), namesOf(now)
 	if before == nil || !reflect.DeepEqual(old, new) {
-		sink.For("config").Detail(event.ConfigRead, "project", event.Name(now.Name), "file", event.Name(now.Path), "folder", event.Name(now.Dir), "images", event.Names(new[0]), "releases", event.Names(new[1]), "charts", new[2])
+		sink.For(event.ConfigStage).Detail(event.ConfigRead, "project", event.Name(now.Name), "file", event.Name(now.Path), "folder", event.Name(now.Dir), "images", event.Names(new[0]), "releases", event.Names(new[1]), "charts", new[2])
 	}
 	if len(now.AllowContexts) > 0 && before == nil {
-		sink.For("config").Warn("allowContexts in devloop.yaml allows nothing by itself", nil,
+		sink.For(event.ConfigStage).Warn("allowContexts in devloop.yaml allows nothing by itself", nil,
 			"allow it by", "--allow-context, or allowContexts in "+settingsName())
 	}
 	if now.Format != "" && before == nil {
-		sink.For("config").Note("a skaffold.yaml is read as a devloop.yaml", "file", event.Name(now.Path), "format", now.Format)
+		sink.For(event.ConfigStage).Note("a skaffold.yaml is read as a devloop.yaml", "file", event.Name(now.Path), "format", now.Format)
 	}
 	if before == nil || !reflect.DeepEqual(before.Notes, now.Notes) {
 		for i, note := range now.Notes {
 			if i == shownNotes {
-				sink.For("config").Warn("more of it is not as skaffold has it", nil, "notes", len(now.Notes)-i)
+				sink.For(event.ConfigStage).Warn("more of it is not as skaffold has it", nil, "notes", len(now.Notes)-i)
 				break
 			}
 			if note.Harmless {
-				sink.For("config").Note(note.String())
+				sink.For(event.ConfigStage).Note(note.String())
 			} else {
-				sink.For("config").Warn(note.String(), nil)
+				sink.For(event.ConfigStage).Warn(note.String(), nil)
 			}
 		}
 	}

@@ -38,14 +38,14 @@ func (s *session) load() (loop.Stages, error) {
 	case errors.As(err, &invalid):
 		files = append(files, invalid.Files()...)
 		if err.Error() != s.invalid {
-			s.sink.For("config").Warn("devloop.yaml is not valid, its last valid state stays in force", err)
+			s.sink.For(event.ConfigStage).Warn("devloop.yaml is not valid, its last valid state stays in force", err)
 		}
 		s.invalid = err.Error()
 	case err != nil:
 		return loop.Stages{}, err
 	default:
 		if s.invalid != "" {
-			s.sink.For("config").Note("devloop.yaml is valid again")
+			s.sink.For(event.ConfigStage).Note("devloop.yaml is valid again")
 		}
 		s.invalid = ""
 		files = c.Files()
@@ -70,7 +70,7 @@ func fixed(c *config.Config) [5]string {
 func (s *session) adopt(before, c *config.Config) error {
 	if wants := fixed(c); wants != fixed(before) {
 		if wants != s.wants {
-			s.sink.For("config").Warn("name, kubeContext, buildIn, push and page take effect when devloop is started again", nil)
+			s.sink.For(event.ConfigStage).Warn("name, kubeContext, buildIn, push and page take effect when devloop is started again", nil)
 			s.wants = wants
 		}
 		c.Name, c.KubeContext, c.BuildIn, c.Push, c.Page = before.Name, before.KubeContext, before.BuildIn, before.Push, before.Page

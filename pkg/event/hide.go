@@ -163,7 +163,7 @@ func (s *Secrets) Before(next Sink) Sink {
 		for i := 1; i < len(e.Fields); i += 2 {
 			e.Fields[i] = s.value(e.Fields[i])
 		}
-		if e.Stage == "config" && e.Message != ConfigRead { // a note that quotes a skaffold.yaml
+		if e.Stage == ConfigStage && e.Message != ConfigRead {
 			e.Message = s.Text(e.Message)
 		}
 		e.Err = s.Error(e.Err)

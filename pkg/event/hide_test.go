@@ -177,7 +177,7 @@ func TestSecretsInFieldsOfAllTypes(t *testing.T) {
 			t.Errorf("%#v has become %#v", value, told.Fields[1])
 		}
 	}
-	sink(Event{Stage: "config", Message: "hunter2 is not known"})
+	sink(Event{Stage: ConfigStage, Message: "hunter2 is not known"})
 	if told.Message != Hidden+" is not known" {
 		t.Error(told.Message)
 	}

@@ -56,5 +56,9 @@ const (
 	ForwardCounts  = "connections"         // forward, as progress: target, local, open, held, sent, received
 )
 
+// ConfigStage is the stage of events that are about devloop.yaml. Messages but ConfigRead may quote
+// a skaffold.yaml.
+const ConfigStage = "config"
+
 // PodStage is the stage of events that are about pods and what they print.
 const PodStage = "pod"

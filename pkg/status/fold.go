@@ -28,7 +28,7 @@ func New(history []Run) State {
 // After returns the State after an event. It depends on nothing else, and s stays what it is.
 func (s State) After(e event.Event) State {
 	switch e.Stage {
-	case "config":
+	case event.ConfigStage:
 		s = s.configured(e)
 	case "loop":
 		s = s.looped(e)

@@ -192,7 +192,7 @@ func TestStateIsToldTenTimesASecondAtMost(t *testing.T) {
 		site, board, _ := testSite(t)
 		page := open(t, site, "/api/stream")
 		synctest.Wait()
-		event.Sink(board.Sink).For("config").Detail(event.ConfigRead, "images", []string{"worker"})
+		event.Sink(board.Sink).For(event.ConfigStage).Detail(event.ConfigRead, "images", []string{"worker"})
 		sink := event.Sink(board.Sink).For("node")
 		for n := 1; n <= 1000; n++ {
 			sink.Progress(event.LoadingImage, "image", "worker:1", "bytes", int64(n))
