@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -164,8 +165,11 @@ func (p *workplace) run(t *testing.T, args ...string) (code int, said string) {
 func thisKernel(t *testing.T) string {
 	t.Helper()
 	content, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		t.Skip("this system has no boot ID")
+	switch {
+	case runtime.GOOS != "linux":
+		t.Skip("only Linux has a boot ID")
+	case err != nil:
+		t.Fatal(err)
 	}
 	return strings.TrimSpace(string(content))
 }

@@ -47,9 +47,8 @@ func TestAnswerWithoutEnd(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	began := time.Now()
-	if err := untilAnswers(t.Context(), server.URL); err != nil || time.Since(began) > checkTimeout/2 {
-		t.Errorf("after %s: %v", time.Since(began), err)
+	if err := untilAnswers(t.Context(), server.URL); err != nil {
+		t.Error(err)
 	}
 }
 
