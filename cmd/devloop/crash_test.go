@@ -98,7 +98,7 @@ type evil struct{}
 
 func (evil) Error() string { panic("unreadable") }
 
-// What shows events stumbles over one: that is told, once, and the next one is shown.
+// What shows events panics over one: that is reported, once, and the next one is shown.
 func TestLogAfterAPanic(t *testing.T) {
 	var out bytes.Buffer
 	stderr := os.Stderr
@@ -111,7 +111,7 @@ func TestLogAfterAPanic(t *testing.T) {
 	l := newLogger(printer)
 	p := &process{secrets: &event.Secrets{}, board: status.NewBoard(nil), printer: printer, log: l}
 	sink := p.before(l.sink)
-	for range 2 { // the board stumbles over it, and the log does
+	for range 2 { // the board panics over it, and the log does
 		sink(event.Event{Stage: "deploy", Phase: event.Failed, Message: event.ReleaseApplied,
 			Fields: []any{"release", "web", "namespace", "n"}, Err: evil{}})
 	}

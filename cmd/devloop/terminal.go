@@ -50,7 +50,7 @@ func (v *visible) text(text string) string {
 	return out.String()
 }
 
-// wholeCharacters returns how much of text is left of a character at its end that may go on.
+// wholeCharacters returns the length of text without an incomplete UTF-8 character at its end.
 func wholeCharacters(text []byte) int {
 	for i := len(text) - 1; i >= max(0, len(text)-utf8.UTFMax+1); i-- {
 		if utf8.RuneStart(text[i]) {

@@ -127,11 +127,11 @@ func (n *node) child(path string) (child *node, rest string) {
 }
 
 const (
-	// mostProblems is how many problems are told at once.
+	// mostProblems is how many problems are reported at once.
 	mostProblems = 50
 	// mostNotes is the same for what is noted of a skaffold.yaml, of which each line may differ from what skaffold makes of it.
 	mostNotes = 1000
-	// longestMessage is how much of a problem is told, in bytes: it may quote what the file says.
+	// longestMessage is how much of a problem is reported, in bytes: it may quote what the file says.
 	longestMessage = 1000
 )
 

@@ -24,7 +24,7 @@ type helmClient struct {
 	*kube.Client
 	release     Release
 	hookObjects []object     // what hooks of the release have made before
-	foreign     func(string) // is told of each object that stays, since it is not of the release
+	foreign     func(string) // gets each object that stays, since it is not of the release
 }
 
 // guardDeletions has Helm delete only what is of the release; history are its revisions.

@@ -19,8 +19,8 @@ import (
 //   - Keep, for a part that lasts as long as a context: it begins again;
 //   - Contain, for what ends without anybody waiting for an error.
 
-// keepPause is how long Keep waits before it begins again. It doubles up to keepPauseMost, and a
-// part that went well for that long begins anew.
+// keepPause is how long Keep waits before it runs work again. It doubles up to keepPauseMost. After
+// a run longer than that it is keepPause again.
 const (
 	keepPause     = time.Second
 	keepPauseMost = time.Minute
@@ -31,7 +31,7 @@ type panicked struct {
 	stage string // "" if it is not known
 	value any
 	stack string
-	shown sync.Once // its stack is a detail, told once
+	shown sync.Once // its stack is a detail, logged once
 }
 
 func (p *panicked) Error() string {
@@ -58,8 +58,8 @@ func guard(stage string, work func() error) (err error) {
 	return work()
 }
 
-// Guard runs work and returns a panic, of a library that stumbles over its input, as an error; the
-// stack is a detail. Step does the same.
+// Guard runs work and returns a panic as an error. It logs the stack as a detail. Step does the
+// same.
 func (s Stage) Guard(what string, work func() error) error {
 	err := guard(s.name, work)
 	if p := (*panicked)(nil); errors.As(err, &p) {
@@ -68,7 +68,7 @@ func (s Stage) Guard(what string, work func() error) error {
 	return err
 }
 
-// Contain runs work, and tells a panic as an error of its own, which it returns, too.
+// Contain runs work. It reports a panic as a failed event of its own and returns it.
 func (s Stage) Contain(what string, work func()) error {
 	err := s.Guard(what, func() error {
 		work()
@@ -80,9 +80,8 @@ func (s Stage) Contain(what string, work func()) error {
 	return err
 }
 
-// Keep runs work, a part of devloop that is to last as long as ctx. After a panic, which is told as
-// an error, it begins again with a new context: the one that work got has ended. It returns when
-// work does without a panic, or when ctx has ended.
+// Keep runs work, a part that lasts as long as ctx. After a panic it reports the error, cancels the
+// context that work had, waits, and runs work again. It returns when work returns, or ctx ends.
 func (s Stage) Keep(ctx context.Context, what string, work func(context.Context)) {
 	pause := keepPause
 	once := s.Once()
@@ -105,7 +104,7 @@ func (s Stage) Keep(ctx context.Context, what string, work func(context.Context)
 	}
 }
 
-// Once returns the same stage, which marks an error that it has told before as repeated.
+// Once returns the same stage, which marks an error that it has reported before as repeated.
 func (s Stage) Once() Stage {
 	var mu sync.Mutex
 	told := map[string]bool{}
@@ -140,9 +139,8 @@ func (g Group) Go(work func() error) {
 	g.Group.Go(func() error { return Guard(work) })
 }
 
-// OrElse returns a Sink that shows events to s, which hands them on to next. Should s stumble over
-// one, next is given it all the same, and is told of that once: who shows events must not end what
-// they tell of.
+// OrElse returns a Sink that calls s, which passes events on to next. If s panics, next gets the
+// event itself, and once an event about the panic.
 func (s Sink) OrElse(next Sink) Sink {
 	var once sync.Once
 	return func(e Event) {
@@ -153,7 +151,7 @@ func (s Sink) OrElse(next Sink) Sink {
 		if err == nil {
 			return
 		}
-		_ = Guard(func() error { // next may be what has stumbled
+		_ = Guard(func() error { // next may be what has panicked
 			once.Do(func() {
 				next(Event{Time: e.Time, Stage: e.Stage, Phase: Failed, Message: InternalError,
 					Fields: []any{"step", "showing events"}, Err: err})

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// log keeps what a sink is told. It is safe for concurrent use.
+// log keeps what a sink gets. It is safe for concurrent use.
 type log struct {
 	mu   sync.Mutex
 	told []Event
@@ -92,10 +92,10 @@ func TestGroupReturnsAPanic(t *testing.T) {
 	}
 }
 
-// A sink that stumbles over an event neither ends the step that is told of, nor hides it from the
+// A sink that panics over an event neither ends the step that it is about, nor hides it from the
 // sinks behind it.
 func TestSinkThatPanics(t *testing.T) {
-	stumbles := func(next Sink) Sink {
+	panics := func(next Sink) Sink {
 		return func(e Event) {
 			if e.Message == "image built" {
 				panic("index out of range")
@@ -106,7 +106,7 @@ func TestSinkThatPanics(t *testing.T) {
 	work := func(context.Context) ([]any, error) { return nil, errors.New("pip") }
 	t.Run("alone", func(t *testing.T) {
 		var told log
-		err := stumbles(told.sink).For("build").Look(t.Context(), "image built", work)
+		err := panics(told.sink).For("build").Look(t.Context(), "image built", work)
 		if err == nil || err.Error() != "pip" {
 			t.Errorf("error %v", err)
 		}
@@ -116,7 +116,7 @@ func TestSinkThatPanics(t *testing.T) {
 	})
 	t.Run("with one behind it", func(t *testing.T) {
 		var told log
-		sink := stumbles(told.sink).OrElse(told.sink)
+		sink := panics(told.sink).OrElse(told.sink)
 		_ = sink.For("build").Look(t.Context(), "image built", work)
 		told.onlyBug(t, "index out of range")
 		if n := len(told.told); n != 3 || told.told[2].Phase != Failed || told.told[2].Message != "image built" {

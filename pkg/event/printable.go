@@ -10,8 +10,8 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// Printable is what some program has said, in one line and without what a terminal would obey: escape sequences and control
-// characters are left out, as programs mean them to be seen by nobody, and what else does not show is Visible.
+// Printable returns a program's output as one line: escape sequences and control characters are
+// removed, other invisible characters are escaped (Visible).
 func Printable(text string) string {
 	plain := true
 	for i := 0; i < len(text) && plain; i++ {

@@ -90,8 +90,9 @@ func (l *Loop) same(ctx context.Context) bool {
 // larger ones; what lies beside it may, and counts by its size and time, as to read it takes seconds.
 const largestRead = 16 << 20
 
-// sum is of the content of files, and of folders with all that is in them, and of images by their tags. Links are followed, as those do
-// who read the files. Only regular files are read, a block at a time; if ctx ends meanwhile, it is the sum of nothing that there is.
+// sum is of the content of files, and of folders with all that is in them, and of images by their
+// tags. Links are followed, as those do who read the files. Only regular files are read, a block at
+// a time; if ctx ends meanwhile, the result matches no complete one.
 func sum(ctx context.Context, tags []name.Tag, paths []string) string {
 	h := sha256.New() // to which writing never fails
 	for _, tag := range tags {

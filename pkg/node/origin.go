@@ -1,7 +1,7 @@
 package node
 
 // Whether an API server's address is served by a tool of this machine. Only the address counts:
-// the names of contexts are nobody's.
+// anyone can give a context any name.
 
 import (
 	"cmp"
@@ -31,8 +31,8 @@ func (c *Cluster) Origin() Origin { return c.origin }
 
 // Verify makes sure that the nodes are those of the cluster that the context leads to. Where Origin
 // tells nothing, they were found by its name alone: they count only if each runs on one of the
-// kernels of the cluster, whose boot IDs kernels returns. Otherwise they are no longer known, as
-// those of another tool's cluster, and the error says why.
+// kernels of the cluster, whose boot IDs kernels returns. Otherwise they belong to
+// another cluster: Verify forgets them, and the error says why.
 func (c *Cluster) Verify(ctx context.Context, kernels func(context.Context) ([]string, error)) error {
 	if c.origin != (Origin{}) || len(c.nodes) == 0 {
 		return nil

@@ -115,7 +115,7 @@ func refuse(w http.ResponseWriter, status int, code, message string) {
 	_, _ = w.Write(text) // the other side may be gone
 }
 
-// checkOrigin refuses what comes by way of a web page: a page sends Origin with whatever is not a
+// checkOrigin refuses what comes from a web page: a page sends Origin with whatever is not a
 // plain GET of its own, and a name that was made to point here is not the address.
 func checkOrigin(address string, next http.Handler) http.Handler {
 	_, port, err := net.SplitHostPort(address)

@@ -43,7 +43,7 @@ type tunnel struct {
 	wire    *wire
 	conn    *spdystream.Connection
 	group   *sync.WaitGroup // of the goroutines that the tunnel and its streams start
-	bugs    event.Stage     // is told of panics
+	bugs    event.Stage     // panics are reported to it
 	silence func()          // called when the other end has fallen silent
 	request atomic.Int64    // numbers the pairs of streams
 

@@ -320,7 +320,7 @@ func (p *podTunnels) dial(ctx context.Context) {
 	}
 }
 
-// lose is told of each tunnel that is lost.
+// lose is called with each tunnel that is lost.
 func (p *podTunnels) lose(t *tunnel) {
 	select {
 	case p.lost <- t:
@@ -328,7 +328,7 @@ func (p *podTunnels) lose(t *tunnel) {
 	}
 }
 
-// fallSilent is told that the other end of a tunnel has fallen silent.
+// fallSilent is called when the other end of a tunnel has fallen silent.
 func (p *podTunnels) fallSilent() {
 	select {
 	case p.silent <- struct{}{}:

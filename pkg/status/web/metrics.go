@@ -56,7 +56,7 @@ func NewMetrics(board *status.Board) *Metrics {
 	return m
 }
 
-// scrapes is how many answers are made at the same time; who else asks is told to come again.
+// scrapes is how many answers are made at the same time; others are asked to come again.
 const scrapes = 4
 
 // Handler answers with the numbers. Without names, the label target is empty: what tells one forward from another is its local address, which

@@ -51,7 +51,7 @@ type Site struct {
 	patience time.Duration // with a reader of a stream that takes nothing
 }
 
-// New returns the Site of what is on the board; metrics may be nil. What goes wrong in a handler is told to say.
+// New returns the Site of what is on the board; metrics may be nil. What goes wrong in a handler is reported to say.
 func New(board *status.Board, metrics *Metrics, actions Actions, say event.Stage) *Site {
 	s := &Site{board: board, metrics: metrics, actions: actions, say: say, token: rand.Text(), path: "/" + rand.Text() + "/", boot: rand.Text()[:8], patience: patience}
 	s.ended, s.end = context.WithCancel(context.Background())
@@ -86,7 +86,7 @@ func (s *Site) Local(questions map[string]Question) http.Handler {
 	return s.safely(bodiless(mux))
 }
 
-// safely tells of a handler that panics, answers that it did, and goes on.
+// safely reports a handler that panics, answers that it did, and goes on.
 func (s *Site) safely(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path := strings.TrimPrefix(r.URL.Path, strings.TrimSuffix(s.path, "/"))

@@ -1,8 +1,10 @@
 package web
 
-// This file is how changes get to who watches: as server-sent events. Nothing is queued for a reader. Each one has a goroutine that looks at
-// the board when something changed, takes some lines at a time, and knows up to which one it has told: a reader that is slow holds nothing up
-// and costs little, and misses at most lines that the board no longer has, which it is told. One that takes nothing for a while is let go.
+// This file is how changes get to who watches: as server-sent events. Nothing is queued for a
+// reader. Each one has a goroutine that looks at the board when something changed, takes some lines
+// at a time, and knows which one it sent last: a reader that is slow holds nothing up and costs
+// little, and misses at most lines that the board no longer has, whose number it is sent. The
+// connection of one that takes nothing for a while is closed.
 
 import (
 	"bufio"
@@ -41,7 +43,7 @@ type reader struct {
 	seq   uint64 // of the last line
 	tail  int    // at first, at most so many lines
 	reset bool   // what it has is of another process
-	begun bool   // what it is not told from now on, it misses
+	begun bool   // what it is not sent from now on, it misses
 	out   *bufio.Writer
 
 	state []byte // the last one
@@ -124,7 +126,7 @@ func (s *Site) tell(w http.ResponseWriter, r *http.Request, to *reader, follow b
 	}()
 
 	to.out = bufio.NewWriterSize(patient{ctx, w, connection, s.patience}, buffer)
-	_, _ = fmt.Fprintf(to.out, "retry: %d\n", retry.Milliseconds()) // Flush tells of errors
+	_, _ = fmt.Fprintf(to.out, "retry: %d\n", retry.Milliseconds()) // Flush returns errors
 	if to.reset {
 		_ = to.write("reset", "", []byte("{}"))
 	}
@@ -205,7 +207,7 @@ func (to *reader) tellState() error {
 	to.runs = newest
 	body, err = json.Marshal(append([]status.Run{}, state.Runs...))
 	if err != nil {
-		return nil //nolint:nilerr // what cannot be told must not keep the rest back
+		return nil //nolint:nilerr // what cannot be encoded must not keep the rest back
 	}
 	return to.write("runs", "", body)
 }
@@ -232,7 +234,7 @@ func (to *reader) tellLines(stage string) error {
 				continue
 			}
 			body, err := json.Marshal(line.Event)
-			if err != nil { // one that cannot be told must not keep the others back
+			if err != nil { // one that cannot be encoded must not keep the others back
 				continue
 			}
 			if err := to.write("line", to.id(), body); err != nil {
@@ -244,7 +246,7 @@ func (to *reader) tellLines(stage string) error {
 		}
 		lines, _ = to.board.Lines(to.seq, linesAtOnce)
 	}
-	if gone := to.seq - first - there; gone > missed { // while it was told the others
+	if gone := to.seq - first - there; gone > missed { // while the others were sent
 		return to.gap(gone - missed)
 	}
 	return nil
