@@ -1,7 +1,8 @@
+package main
+
 // Whose cluster it is. Before anything is written, the cluster is known to be on this machine
 // (pkg/kube), or else the user has allowed it: by a flag, in the settings that are the user's own,
 // or by an answer in the terminal. What a repository brings along allows nothing.
-package main
 
 import (
 	"bufio"

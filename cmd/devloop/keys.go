@@ -1,6 +1,7 @@
+package main
+
 // Single keys of a terminal, and what becomes of the terminal when devloop is stopped (Ctrl+Z),
 // goes on, or is moved to the background and back.
-package main
 
 import (
 	"context"

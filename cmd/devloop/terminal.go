@@ -1,5 +1,6 @@
-// What commands and the log print, just before a person reads it.
 package main
+
+// What commands and the log print, just before a person reads it.
 
 import (
 	"io"

@@ -1,6 +1,7 @@
+package deploy
+
 // The files of a chart, as Helm reads them, but only regular ones, within bounds, and for no longer than somebody waits: a folder may
 // hold pipes, links in circles, and gigabytes that .helmignore leaves out; an archive of kilobytes may hold gigabytes.
-package deploy
 
 import (
 	"bytes"

@@ -1,6 +1,7 @@
+package deploy
+
 // The client with which Helm changes objects. Helm deletes by name, whoever has an object of that name by now: what somebody else
 // has put in its place, and what a hook finds in its way. This one looks first.
-package deploy
 
 import (
 	"context"

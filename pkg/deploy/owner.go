@@ -1,6 +1,7 @@
+package deploy
+
 // Whose an object is. Nothing is deleted by its name alone: the live object has to say that it is of a release of ours, and the
 // API server compares its UID with that of the object which was looked at.
-package deploy
 
 import (
 	"context"

@@ -1,6 +1,7 @@
+package deploy
+
 // Templates are rendered in a process of their own: one that counts without end, or calls itself, cannot be stopped in any other way, and
 // the second kind ends its process. That process has a deadline and a limit of memory, and asks the cluster through devloop.
-package deploy
 
 import (
 	"bufio"
