@@ -18,8 +18,9 @@ const (
 	logFileStamp = "2006-01-02T15-04-05.000"
 )
 
-// newFilePrinter opens a file that gets the lines that p does, and no colours. It is there before anything is logged, so that a path that cannot
-// be is told at once. A link is not followed: a repository that was cloned may have one in the project's folder.
+// newFilePrinter opens a file that gets the lines that p does, and no colours. It is there before
+// anything is logged, so that a path that cannot be is told at once. A link is not followed: a
+// repository that was cloned may have one in the project's folder.
 func newFilePrinter(path string, p *printer) (*printer, error) {
 	path, err := filepath.Abs(path)
 	if info, statErr := os.Lstat(path); err == nil && statErr == nil && !info.Mode().IsRegular() {

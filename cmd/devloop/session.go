@@ -69,8 +69,8 @@ type session struct {
 	closers  []func() error
 }
 
-// openSession finds the cluster, makes sure that it may be written to, and locks the project's journal. Nothing is changed in the
-// cluster. The caller closes the session.
+// openSession finds the cluster, makes sure that it may be written to, and locks the project's
+// journal. Nothing is changed in the cluster. The caller closes the session.
 func openSession(ctx context.Context, p *process) (*session, error) {
 	opened := &session{source: p.source, sink: p.sink, secrets: p.secrets, takeOver: p.adopt, pods: make(chan deploy.PodScope, 1), held: map[name.Tag]bool{}}
 	opened.config.Store(p.config)

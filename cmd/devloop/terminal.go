@@ -14,11 +14,12 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// visible writes text for people: whatever a terminal would obey becomes an escape that can be read (event.Visible), however the text is cut
-// into writes. It is not safe for concurrent use.
+// visible writes text for people: whatever a terminal would obey becomes an escape that can be read
+// (event.Visible), however the text is cut into writes. It is not safe for concurrent use.
 type visible struct {
 	out io.Writer
-	// colours may pass. What is written must have been made visible before, so that all colours in it are devloop's own.
+	// colours may pass. What is written must have been made visible before, so that all colours in
+	// it are devloop's own.
 	colours bool
 	rest    []byte // the beginning of a character whose end has not been written yet
 }
@@ -64,7 +65,8 @@ func wholeCharacters(text []byte) int {
 	return len(text)
 }
 
-// dataOut is where a command writes what programs read. It is exact, but on a terminal, where a person reads it.
+// dataOut is where a command writes what programs read. It is exact, but on a terminal, where a
+// person reads it.
 func dataOut(cmd *cobra.Command) io.Writer {
 	if v, ok := cmd.OutOrStdout().(*visible); ok {
 		if file, ok := v.out.(*os.File); ok && !isTerminal(file) {

@@ -150,7 +150,8 @@ const (
 	headerBytes = 16 << 10 // of a request
 )
 
-// serve answers on listener until close. What reads or writes slowly, or says nothing, is let go: streams and questions set times of their own.
+// serve answers on listener until close. What reads or writes slowly, or says nothing, is let go:
+// streams and questions set times of their own.
 func (v *views) serve(listener net.Listener, handler http.Handler) {
 	server := &http.Server{Handler: handler, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: headerBytes}
 	server.ErrorLog = log.New(detail{v.say}, "", 0)
@@ -214,7 +215,8 @@ func listenForPage(ctx context.Context, c *config.Config, port int) (net.Listene
 	return listener, nil
 }
 
-// socketDir is where the sockets of this user's devloops are, whether it is there or not; nobody else may look into it.
+// socketDir is where the sockets of this user's devloops are, whether it is there or not; nobody
+// else may look into it.
 func socketDir() (string, error) {
 	dir := filepath.Join(os.TempDir(), "devloop-"+strconv.Itoa(os.Getuid()))
 	if runtime := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(runtime) { // the standard says to ignore others

@@ -60,8 +60,8 @@ type knownFile struct {
 	digest string
 }
 
-// digest returns the sha256 of the file's content, hex, and what stat said before it was read. Only a regular file is opened: a socket, which
-// BuildKit is sent as an empty file, has no content.
+// digest returns the sha256 of the file's content, hex, and what stat said before it was read. Only
+// a regular file is opened: a socket, which BuildKit is sent as an empty file, has no content.
 func (d *fileDigests) digest(ctx context.Context, path string) (digest string, stat fileStat, err error) {
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -100,7 +100,8 @@ func (d *fileDigests) digest(ctx context.Context, path string) (digest string, s
 	return digest, stat, nil
 }
 
-// openFile opens a file that was a regular one a moment ago. If it is none by now, there is no such file any more.
+// openFile opens a file that was a regular one a moment ago. If it is none by now, there is no such
+// file any more.
 func openFile(path string) (*os.File, error) {
 	file, err := files.Open(path)
 	if errors.Is(err, files.ErrNotRegular) {

@@ -72,9 +72,10 @@ func (c Command) Run(ctx context.Context, tell func(line string), began func(gro
 	return err
 }
 
-// endWithUs has a process group killed when this process ends before ended is called, however it ends: a shell waits for the end of a
-// pipe that only this process holds. (Linux could tell the group's first process by itself, but not those that this one has started.) Where
-// there is no shell, nothing is lost but that.
+// endWithUs has a process group killed when this process ends before ended is called, however it
+// ends: a shell waits for the end of a pipe that only this process holds. (Linux could tell the
+// group's first process by itself, but not those that this one has started.) Where there is no
+// shell, nothing is lost but that.
 func endWithUs(group int) (ended func()) {
 	shell := exec.Command("/bin/sh", "-c", `read -r ended || kill -s KILL -- "-$0"`, strconv.Itoa(group)) //nolint:noctx // it ends with the group
 	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}                                               // Ctrl+C and a hang-up are not for it

@@ -129,13 +129,16 @@ func (n *node) child(path string) (child *node, rest string) {
 const (
 	// mostProblems is how many problems are reported at once.
 	mostProblems = 50
-	// mostNotes is the same for what is noted of a skaffold.yaml, of which each line may differ from what skaffold makes of it.
+	// mostNotes is the same for what is noted of a skaffold.yaml, of which each line may differ
+	// from what skaffold makes of it.
 	mostNotes = 1000
-	// longestMessage is how much of a problem is reported, in bytes: it may quote what the file says.
+	// longestMessage is how much of a problem is reported, in bytes: it may quote what the file
+	// says.
 	longestMessage = 1000
 )
 
-// shortened keeps the beginning of a message, which says where it is, and the end, which says what is wrong.
+// shortened keeps the beginning of a message, which says where it is, and the end, which says what
+// is wrong.
 func shortened(message string) string {
 	if len(message) <= longestMessage {
 		return message

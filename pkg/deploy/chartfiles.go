@@ -1,7 +1,8 @@
 package deploy
 
-// The files of a chart, as Helm reads them, but only regular ones, within bounds, and for no longer than somebody waits: a folder may
-// hold pipes, links in circles, and gigabytes that .helmignore leaves out; an archive of kilobytes may hold gigabytes.
+// The files of a chart, as Helm reads them, but only regular ones, within bounds, and for no longer
+// than somebody waits: a folder may hold pipes, links in circles, and gigabytes that .helmignore
+// leaves out; an archive of kilobytes may hold gigabytes.
 
 import (
 	"bytes"
@@ -30,7 +31,8 @@ const (
 	maxChartFiles = 20_000
 	// maxFolders is how deep they may be.
 	maxFolders = 50
-	// maxUnpacked is what an archive may unpack to, in bytes: Helm's limit for its files, and as much for what tar puts around them.
+	// maxUnpacked is what an archive may unpack to, in bytes: Helm's limit for its files, and as
+	// much for what tar puts around them.
 	maxUnpacked = 2 * maxChart
 )
 
@@ -86,8 +88,8 @@ func unpacked(ctx context.Context, archive []byte, room *int64) ([]*loader.Buffe
 	return loader.LoadArchiveFiles(bytes.NewReader(archive))
 }
 
-// checkArchives looks into the archives of charts that are among the files of another one. Helm unpacks these without any limit in all, and
-// one that holds itself without end.
+// checkArchives looks into the archives of charts that are among the files of another one. Helm
+// unpacks these without any limit in all, and one that holds itself without end.
 func checkArchives(ctx context.Context, found []*loader.BufferedFile, room *int64, depth int) error {
 	for _, f := range found {
 		if folder, name := path.Split(f.Name); path.Base(folder) != "charts" || path.Ext(name) != ".tgz" {
@@ -107,7 +109,8 @@ func checkArchives(ctx context.Context, found []*loader.BufferedFile, room *int6
 	return nil
 }
 
-// chartFiles reads the files of a chart's folder that .helmignore does not leave out. Links are followed, as Helm does.
+// chartFiles reads the files of a chart's folder that .helmignore does not leave out. Links are
+// followed, as Helm does.
 func chartFiles(ctx context.Context, folder string) ([]*loader.BufferedFile, error) {
 	rules := ignore.Empty()
 	text, err := files.Read(filepath.Join(folder, ignore.HelmIgnore), maxText)
@@ -134,7 +137,8 @@ type chartWalk struct {
 	left  int   // files and folders that there may still be
 }
 
-// folder reads what is in a folder; name is its name in the chart, above are the folders that it is in, as they really are.
+// folder reads what is in a folder; name is its name in the chart, above are the folders that it is
+// in, as they really are.
 func (w *chartWalk) folder(at, name string, above []fs.FileInfo) error {
 	here, err := os.Stat(at)
 	if err != nil {

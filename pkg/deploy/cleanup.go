@@ -152,8 +152,9 @@ func (d *Deployer) forget(r Release) error {
 	return errors.Join(errs...)
 }
 
-// deleteAll deletes the objects of a resource in a namespace and waits until they and the pods that belong to them are gone. In a
-// namespace that devloop made these are all, elsewhere those that are of its releases.
+// deleteAll deletes the objects of a resource in a namespace and waits until they and the pods that
+// belong to them are gone. In a namespace that devloop made these are all, elsewhere those that are
+// of its releases.
 func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespace string, releases []Release) error {
 	mapping, err := d.cluster.mapper.ResourceFor(schema.ParseGroupResource(name).WithVersion(""))
 	if meta.IsNoMatchError(err) { // so there is none
@@ -477,8 +478,9 @@ func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool)
 	return errors.Join(errs...)
 }
 
-// deleteNamespace deletes a namespace that devloop made, once nothing but what every namespace has is left in it. An object that
-// somebody makes between the last look and the deletion goes with it: the API server has no precondition for that.
+// deleteNamespace deletes a namespace that devloop made, once nothing but what every namespace has
+// is left in it. An object that somebody makes between the last look and the deletion goes with it:
+// the API server has no precondition for that.
 func (d *Deployer) deleteNamespace(ctx context.Context, say event.Stage, name string) error {
 	namespaces := d.cluster.Client.CoreV1().Namespaces()
 	waitCtx, cancel := context.WithTimeoutCause(ctx, emptyTimeout, fmt.Errorf("not empty after %s", emptyTimeout))
@@ -522,8 +524,9 @@ func (d *Deployer) deleteNamespace(ctx context.Context, say event.Stage, name st
 	}, "namespace", event.Name(name))
 }
 
-// remains waits for objects that go by themselves, and names one that does not, "" if the namespace is empty. What the API server does
-// not list for longer than answerTimeout may hold objects: the error is discovery's.
+// remains waits for objects that go by themselves, and names one that does not, "" if the namespace
+// is empty. What the API server does not list for longer than answerTimeout may hold objects: the
+// error is discovery's.
 func (d *Deployer) remains(ctx context.Context, namespace string) (content string, err error) {
 	var unlisted error
 	since := time.Now()
@@ -546,9 +549,10 @@ func (d *Deployer) remains(ctx context.Context, namespace string) (content strin
 	return content, err
 }
 
-// contents names an object that keeps the namespace from being empty; ending tells that this object goes by itself, because
-// it is being deleted or because what owns it is gone and the garbage collector comes for it. Kinds that the API server does not list now
-// are an error of discovery's where nothing else is found.
+// contents names an object that keeps the namespace from being empty; ending tells that this object
+// goes by itself, because it is being deleted or because what owns it is gone and the garbage
+// collector comes for it. Kinds that the API server does not list now are an error of discovery's
+// where nothing else is found.
 func (d *Deployer) contents(ctx context.Context, namespace string) (found string, ending bool, err error) {
 	d.cluster.discovery.Invalidate() // a kind that came since is asked for, too
 	_, lists, unlisted := d.cluster.discovery.ServerGroupsAndResources()

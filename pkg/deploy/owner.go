@@ -1,7 +1,8 @@
 package deploy
 
-// Whose an object is. Nothing is deleted by its name alone: the live object has to say that it is of a release of ours, and the
-// API server compares its UID with that of the object which was looked at.
+// Whose an object is. Nothing is deleted by its name alone: the live object has to say that it is
+// of a release of ours, and the API server compares its UID with that of the object which was
+// looked at.
 
 import (
 	"context"
@@ -16,25 +17,29 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// annotationHookOf is put on what a hook makes, and names the release: Helm itself does not mark these objects.
+// annotationHookOf is put on what a hook makes, and names the release: Helm itself does not mark
+// these objects.
 const annotationHookOf = "devloop.hook-of"
 
 // maxOwners is how many owners an object's owner may have above it.
 const maxOwners = 10
 
-// onlyUID is the preconditions of a request for the object of that UID, and for no other one of its name.
+// onlyUID is the preconditions of a request for the object of that UID, and for no other one of its
+// name.
 func onlyUID(uid types.UID) *metav1.Preconditions { return &metav1.Preconditions{UID: &uid} }
 
-// isGone tells from the error of such a request that the object is there no more; another one of its name may be.
+// isGone tells from the error of such a request that the object is there no more; another one of
+// its name may be.
 func isGone(err error) bool { return apierrors.IsNotFound(err) || apierrors.IsConflict(err) }
 
-// belongsTo tells whether an object is of a release, by the annotations that Helm gives to all that it makes.
+// belongsTo tells whether an object is of a release, by the annotations that Helm gives to all that
+// it makes.
 func belongsTo(o metav1.Object, r Release) bool {
 	return o.GetAnnotations()[annotationRelease] == r.Name && o.GetAnnotations()[annotationIn] == r.Namespace
 }
 
-// madeByHook tells whether a hook of a release made an object; ran says that Helm's records know of a run of that hook. Those of
-// an earlier devloop have no mark of ours.
+// madeByHook tells whether a hook of a release made an object; ran says that Helm's records know of
+// a run of that hook. Those of an earlier devloop have no mark of ours.
 func madeByHook(o metav1.Object, r Release, ran bool) bool {
 	if release, marked := o.GetAnnotations()[annotationHookOf]; marked {
 		return release == r.ID()
@@ -62,7 +67,8 @@ func (d *Deployer) ownersIn(ctx context.Context, namespace string, releases []Re
 	return o, err
 }
 
-// isOurs tells whether an object is of one of the releases: by its annotations or labels, or by those of what owns it.
+// isOurs tells whether an object is of one of the releases: by its annotations or labels, or by
+// those of what owns it.
 func (o *owners) isOurs(ctx context.Context, u metav1.Object) (bool, error) {
 	return o.isOursBelow(ctx, u, 0)
 }
@@ -102,8 +108,8 @@ func (o *owners) isOursBelow(ctx context.Context, u metav1.Object, depth int) (b
 	return false, nil
 }
 
-// recordUID writes down which object of a name devloop made: the journal's entry of the name alone would permit to delete the one
-// that somebody has made since.
+// recordUID writes down which object of a name devloop made: the journal's entry of the name alone
+// would permit to delete the one that somebody has made since.
 func (d *Deployer) recordUID(kind, name string, uid types.UID) error {
 	before := d.uidEntries(kind, name)
 	entry := uidEntry(kind, name) + string(uid)
@@ -117,7 +123,8 @@ func (d *Deployer) recordUID(kind, name string, uid types.UID) error {
 	return errors.Join(errs...)
 }
 
-// madeUID tells whether the live object of a name can be the one that devloop made. An earlier devloop did not write the UID down.
+// madeUID tells whether the live object of a name can be the one that devloop made. An earlier
+// devloop did not write the UID down.
 func (d *Deployer) madeUID(kind, name string, uid types.UID) bool {
 	recorded := d.uidEntries(kind, name)
 	return len(recorded) == 0 || slices.Contains(recorded, uidEntry(kind, name)+string(uid))
@@ -138,7 +145,8 @@ func (d *Deployer) uidEntries(kind, name string) []string {
 
 func uidEntry(kind, name string) string { return kind + " " + name + "@" }
 
-// madeNamespace tells whether a namespace is the one that devloop made, and not one that somebody has made since.
+// madeNamespace tells whether a namespace is the one that devloop made, and not one that somebody
+// has made since.
 func (d *Deployer) madeNamespace(there metav1.Object) bool {
 	name := there.GetName()
 	return d.journal.Has(kindNamespace, name) && there.GetLabels()[labelManagedBy] == fieldManager && d.madeUID(kindNamespace, name, there.GetUID())

@@ -82,8 +82,9 @@ type Options struct {
 	Folder   string // in which commands run
 	Adopt    bool   // releases that somebody else made are taken over
 
-	// Runtime names a folder for what lives no longer than this process: the kubeconfigs of commands. Its error says that the folder is there
-	// and not this user's alone. What killed processes have left in it is removed. Only where no command is run it may be nil.
+	// Runtime names a folder for what lives no longer than this process: the kubeconfigs of
+	// commands. Its error says that the folder is there and not this user's alone. What killed
+	// processes have left in it is removed. Only where no command is run it may be nil.
 	Runtime func() (string, error)
 
 	Secret func(values ...string) // is told of values that nobody may be shown, before anything else is; nil if that does not matter

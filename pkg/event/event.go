@@ -132,7 +132,8 @@ func (s Stage) step(ctx context.Context, success Phase, message string, work fun
 	return err
 }
 
-// send does not panic, whatever the sink does: an event over which the sink panics is lost, and that is reported.
+// send does not panic, whatever the sink does: an event over which the sink panics is lost, and
+// that is reported.
 func (s Stage) send(phase Phase, message string, took time.Duration, err error, fields []any) {
 	if s.sink == nil {
 		return

@@ -9,14 +9,16 @@ import (
 const (
 	// cutMark stands where a text was cut.
 	cutMark = "…"
-	// longText is from what length on, in bytes, a text may have been cut without a mark: by a limit of what was read.
+	// longText is from what length on, in bytes, a text may have been cut without a mark: by a
+	// limit of what was read.
 	longText = 1000
-	// longestCut is how much of a secret is recognized at a cut, and across the ends of lines, in bytes.
+	// longestCut is how much of a secret is recognized at a cut, and across the ends of lines, in
+	// bytes.
 	longestCut = longestWritten
 )
 
-// finder finds secrets in texts: whole ones, those that were wrapped into several lines, and what a cut has left of one. It does not
-// change, so it may be used by several goroutines.
+// finder finds secrets in texts: whole ones, those that were wrapped into several lines, and what a
+// cut has left of one. It does not change, so it may be used by several goroutines.
 type finder struct {
 	replacer      *strings.Replacer
 	begin, finish map[string][]string // secrets by their first and by their last bytes, as many as the shortest one has

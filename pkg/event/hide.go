@@ -29,8 +29,9 @@ const (
 	longestWritten = 4 << 10
 )
 
-// Name is the value of a field that others recognize what an event is about by: a project, an image, a pod. It is left as it is: a
-// password may well be the same as the name of a release. Behind Secrets.Before it is a string.
+// Name is the value of a field that others recognize what an event is about by: a project, an
+// image, a pod. It is left as it is: a password may well be the same as the name of a release.
+// Behind Secrets.Before it is a string.
 type Name string
 
 // Names are several. Behind Secrets.Before they are a []string.
@@ -171,7 +172,8 @@ func (s *Secrets) Before(next Sink) Sink {
 	}
 }
 
-// value returns the value of a field without secrets. What it does not know becomes text if there is a secret in it.
+// value returns the value of a field without secrets. What it does not know becomes text if there
+// is a secret in it.
 func (s *Secrets) value(value any) any {
 	switch v := value.(type) {
 	case Name:

@@ -87,7 +87,8 @@ func (l *Loop) same(ctx context.Context) bool {
 }
 
 // largestRead is the size of files, in bytes, up to which their content counts. No chart may have
-// larger ones; what lies beside it may, and counts by its size and time, as to read it takes seconds.
+// larger ones; what lies beside it may, and counts by its size and time, as to read it takes
+// seconds.
 const largestRead = 16 << 20
 
 // sum is of the content of files, and of folders with all that is in them, and of images by their

@@ -44,7 +44,8 @@ type hostKeys struct {
 	trusted ssh.PublicKey // that before names, nil for none
 }
 
-// openHostKeys reads what is remembered of a node in the folder dir; key is the file of the client's key.
+// openHostKeys reads what is remembered of a node in the folder dir; key is the file of the
+// client's key.
 func openHostKeys(dir, node, start, key string, client ssh.PublicKey) (*hostKeys, error) {
 	id := sha256.Sum256([]byte(key)) // it tells profiles apart, also those of two MINIKUBE_HOMEs
 	h := &hostKeys{file: filepath.Join(dir, node+"-"+hex.EncodeToString(id[:8])+".json"), start: start,

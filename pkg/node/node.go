@@ -147,8 +147,8 @@ func (k *knownNames) noneOf(names []string) bool {
 
 // Source brings images into devloop's registry.
 type Source interface {
-	// Push sees to it that the registry has the image, with no more effort than what of it is not there yet. It returns the digest of what it
-	// brought, of a manifest or of a list of them.
+	// Push sees to it that the registry has the image, with no more effort than what of it is not
+	// there yet. It returns the digest of what it brought, of a manifest or of a list of them.
 	Push(ctx context.Context, registry *Registry, tag name.Tag) (digest string, err error)
 }
 
@@ -299,7 +299,8 @@ func (n *Node) verify(ctx context.Context, image string, want identity) error {
 		func(ctx context.Context) error { return n.runtime.untag(ctx, n, image) })
 }
 
-// pull serves the image on the node's loopback for as long as the node's runtime pulls it. It gets its name last, as what it has to be.
+// pull serves the image on the node's loopback for as long as the node's runtime pulls it. It gets
+// its name last, as what it has to be.
 func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, target string, want identity, sent *atomic.Int64) error {
 	listener, err := n.way.listen(ctx)
 	if err != nil {

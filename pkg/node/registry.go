@@ -1,9 +1,9 @@
 package node
 
 // devloop's own registry: images that were built on the host wait here until nodes have pulled the
-// layers that they lack. Its folder is an OCI layout: blobs are in containerd's content store, and a
-// manifest is a file for each of its references. serve.go is what speaks HTTP, uploads.go how blobs
-// arrive.
+// layers that they lack. Its folder is an OCI layout: blobs are in containerd's content store, and
+// a manifest is a file for each of its references. serve.go is what speaks HTTP, uploads.go how
+// blobs arrive.
 
 import (
 	"bytes"
@@ -531,8 +531,8 @@ func (r *Registry) collect(repository string, content []byte, digest v1.Hash, in
 }
 
 // identity is what a runtime may call an image: Docker's classic store and CRI-O the digest of its
-// configuration, the others that of its manifest, or of the list of manifests that it was pushed as.
-// The last one comes first.
+// configuration, the others that of its manifest, or of the list of manifests that it was pushed
+// as. The last one comes first.
 type identity []string
 
 func (i identity) is(digest string) bool { return slices.Contains(i, digest) }
@@ -736,8 +736,8 @@ func (d Docker) Push(ctx context.Context, r *Registry, tag name.Tag) (digest str
 }
 
 // pushedDigest returns what a daemon says that it pushed under tag, "" in a message about anything
-// else. It is in the aux message of the classic store (moby's types.PushResult), and in the line that
-// both stores end with ("<tag>: digest: sha256:<hex> size: <bytes>").
+// else. It is in the aux message of the classic store (moby's types.PushResult), and in the line
+// that both stores end with ("<tag>: digest: sha256:<hex> size: <bytes>").
 func pushedDigest(m jsonstream.Message, tag string) string {
 	var aux struct{ Tag, Digest string }
 	if m.Aux != nil && json.Unmarshal(*m.Aux, &aux) == nil && aux.Tag == tag {

@@ -63,7 +63,8 @@ func OpenHistory(path string) (*History, error) {
 	return h, nil
 }
 
-// runLines splits a file into lines. One that is too long is cut into parts, which are no runs: those behind it can be read.
+// runLines splits a file into lines. One that is too long is cut into parts, which are no runs:
+// those behind it can be read.
 func runLines(data []byte, atEOF bool) (advance int, token []byte, err error) {
 	advance, token, err = bufio.ScanLines(data, atEOF)
 	if advance == 0 && len(data) >= runLength {
@@ -72,8 +73,9 @@ func runLines(data []byte, atEOF bool) (advance int, token []byte, err error) {
 	return advance, token, err
 }
 
-// mend makes a run that was read one that can be shown, or reports that it cannot be: a devloop that is older or newer, or somebody's editor, may have
-// written anything. An outcome or a stage that this devloop does not know is left as it is.
+// mend makes a run that was read one that can be shown, or reports that it cannot be: a devloop
+// that is older or newer, or somebody's editor, may have written anything. An outcome or a stage
+// that this devloop does not know is left as it is.
 func (r *Run) mend() bool {
 	took := func(seconds float64) bool { return seconds >= 0 && seconds <= longestRun }
 	if r.Number < 1 || r.Started.IsZero() || !took(r.Seconds) || r.Outcome == "" || r.Outcome == Running || len(r.Outcome) > longestWord {

@@ -1,8 +1,10 @@
 package web
 
-// This file decides who may ask. Every program of every user of this machine, and every web page that is open in a browser, can send a
-// request to a loopback port. Only the user can read the log, so what is in the log lets in: an address with a token, which a browser
-// exchanges for a cookie, and other programs send in a header. What other web pages have the browser send is known by its headers.
+// This file decides who may ask. Every program of every user of this machine, and every web page
+// that is open in a browser, can send a request to a loopback port. Only the user can read the log,
+// so what is in the log lets in: an address with a token, which a browser exchanges for a cookie,
+// and other programs send in a header. What other web pages have the browser send is known by its
+// headers.
 
 import (
 	"crypto/subtle"
@@ -27,7 +29,8 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src
 // howToGetIn is the answer to who shows no token, or that of an earlier devloop.
 const howToGetIn = "devloop shows this to its user alone: open the address that its log shows, which ends in /?token=…; devloop status prints it again"
 
-// Address is what the user opens to see the page that Handler serves at host, an address with a port. It holds the token.
+// Address is what the user opens to see the page that Handler serves at host, an address with a
+// port. It holds the token.
 func (s *Site) Address(host string) *url.URL {
 	return &url.URL{Scheme: "http", Host: host, Path: "/", RawQuery: url.Values{tokenParameter: {s.token}}.Encode()}
 }
@@ -35,7 +38,8 @@ func (s *Site) Address(host string) *url.URL {
 // Token is the secret in Address, which no other text may show.
 func (s *Site) Token() string { return s.token }
 
-// guard lets whoever shows the token ask own, the page at its path and all of it at /, and everybody read public.
+// guard lets whoever shows the token ask own, the page at its path and all of it at /, and
+// everybody read public.
 func (s *Site) guard(port int, own http.Handler, public map[string]http.Handler) http.Handler {
 	hosts := hostsOf(port)
 	cookie := "devloop-" + strconv.Itoa(port) // cookies do not know ports: another devloop's has another name
@@ -75,8 +79,9 @@ func (s *Site) isToken(text string) bool {
 	return subtle.ConstantTimeCompare([]byte(text), []byte(s.token)) == 1
 }
 
-// leadOn sends a browser that got the cookie to the page, by an address without the token. To an address that a page of another site has
-// led to, redirects included, a browser sends no strict cookie: there, our own answer leads on.
+// leadOn sends a browser that got the cookie to the page, by an address without the token. To an
+// address that a page of another site has led to, redirects included, a browser sends no strict
+// cookie: there, our own answer leads on.
 func (s *Site) leadOn(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	if site := r.Header.Get("Sec-Fetch-Site"); site == "cross-site" || site == "same-site" {

@@ -51,7 +51,8 @@ type Site struct {
 	patience time.Duration // with a reader of a stream that takes nothing
 }
 
-// New returns the Site of what is on the board; metrics may be nil. What goes wrong in a handler is reported to say.
+// New returns the Site of what is on the board; metrics may be nil. What goes wrong in a handler is
+// reported to say.
 func New(board *status.Board, metrics *Metrics, actions Actions, say event.Stage) *Site {
 	s := &Site{board: board, metrics: metrics, actions: actions, say: say, token: rand.Text(), path: "/" + rand.Text() + "/", boot: rand.Text()[:8], patience: patience}
 	s.ended, s.end = context.WithCancel(context.Background())
@@ -61,7 +62,8 @@ func New(board *status.Board, metrics *Metrics, actions Actions, say event.Stage
 // Close ends all streams, which would otherwise last as long as their readers: http.Server.Shutdown waits for them.
 func (s *Site) Close() { s.end() }
 
-// Handler serves browsers, on a loopback listener with this port, and whoever else shows the token. Metrics without names are for everybody.
+// Handler serves browsers, on a loopback listener with this port, and whoever else shows the token.
+// Metrics without names are for everybody.
 func (s *Site) Handler(port int) http.Handler {
 	public := map[string]http.Handler{}
 	if s.metrics != nil {

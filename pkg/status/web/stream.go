@@ -151,7 +151,8 @@ func (s *Site) tell(w http.ResponseWriter, r *http.Request, to *reader, follow b
 	}
 }
 
-// patient writes to a reader that has so much time for each write: a server's limit is for answers that end.
+// patient writes to a reader that has so much time for each write: a server's limit is for answers
+// that end.
 type patient struct {
 	ctx      context.Context //nolint:containedctx // of the stream: when it ends, the time for its last words has been set
 	out      io.Writer
@@ -212,7 +213,8 @@ func (to *reader) tellState() error {
 	return to.write("runs", "", body)
 }
 
-// tellLines tells the lines since the last one, of one stage if it is named, and how many are no longer there.
+// tellLines tells the lines since the last one, of one stage if it is named, and how many are no
+// longer there.
 func (to *reader) tellLines(stage string) error {
 	if !to.begun && to.tail < math.MaxInt {
 		to.seq = max(to.seq, to.board.Newest(to.tail, stage))
