@@ -232,7 +232,8 @@ func untilAnswers(ctx context.Context, url string) error {
 	}
 }
 
-// noRedirect is for questions to what runs in the cluster: that may send devloop anywhere, also to where this user's programs alone can go.
+// noRedirect is for questions to what runs in the cluster: that may send devloop anywhere, also to
+// where this user's programs alone can go.
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // answerLength is how much of an answer is read, in bytes; what matters is that it comes.

@@ -160,8 +160,8 @@ func (r *running) ask(ctx context.Context, question string, answer any) error {
 	return json.NewDecoder(io.LimitReader(body, stateLength)).Decode(answer)
 }
 
-// follow is events for lines behind one that come, until that devloop or ctx ends. Who is long in reading, as the user of a pager is, goes on where
-// the stream was cut off.
+// follow is events for lines behind one that come, until that devloop or ctx ends. Who is long in
+// reading, as the user of a pager is, goes on where the stream was cut off.
 func (r *running) follow(ctx context.Context, query url.Values, last string, show func(event.Event)) error {
 	query.Set("follow", "1")
 	for {
@@ -180,10 +180,12 @@ const stateLength = 256 << 20
 // eventLength is how long a line of the log may be, in bytes; errors quote a lot.
 const eventLength = 4 << 20
 
-// errCut is for a stream that stops in the middle: that devloop was killed, or did not wait for somebody who was long in reading.
+// errCut is for a stream that stops in the middle: that devloop was killed, or did not wait for
+// somebody who was long in reading.
 var errCut = errors.New("the stream is cut off")
 
-// events calls show for each line of the log, until that devloop or ctx ends. It returns the id of the last one that was shown, also with errCut.
+// events calls show for each line of the log, until that devloop or ctx ends. It returns the id of
+// the last one that was shown, also with errCut.
 func (r *running) events(ctx context.Context, query url.Values, show func(event.Event)) (last string, err error) {
 	body, err := r.get(ctx, "/api/events?"+query.Encode())
 	if err != nil {

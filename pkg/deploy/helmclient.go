@@ -1,7 +1,8 @@
 package deploy
 
-// The client with which Helm changes objects. Helm deletes by name, whoever has an object of that name by now: what somebody else
-// has put in its place, and what a hook finds in its way. This one looks first.
+// The client with which Helm changes objects. Helm deletes by name, whoever has an object of that
+// name by now: what somebody else has put in its place, and what a hook finds in its way. This one
+// looks first.
 
 import (
 	"context"
@@ -80,8 +81,8 @@ func (c *helmClient) Update(original, target kube.ResourceList, force bool) (*ku
 	return result, nil
 }
 
-// Delete is how Helm deletes what is in a hook's way, and what a hook has left. It waits for the end of these objects then, so one that
-// stays is an error.
+// Delete is how Helm deletes what is in a hook's way, and what a hook has left. It waits for the
+// end of these objects then, so one that stays is an error.
 func (c *helmClient) Delete(resources kube.ResourceList) (*kube.Result, []error) {
 	return c.delete(resources, metav1.DeletePropagationBackground, func(object string) error {
 		return event.WithHint(fmt.Errorf("%s is there already, and no hook of the release %s made it", object, c.release.ID()),
@@ -97,7 +98,8 @@ func (c *helmClient) DeleteWithPropagationPolicy(resources kube.ResourceList, po
 	})
 }
 
-// delete deletes resources that are of the release, those of a kind side by side; kept says what it means that another one stays.
+// delete deletes resources that are of the release, those of a kind side by side; kept says what it
+// means that another one stays.
 func (c *helmClient) delete(resources kube.ResourceList, policy metav1.DeletionPropagation, kept func(object string) error) (*kube.Result, []error) {
 	var mu sync.Mutex
 	result, errs := &kube.Result{}, []error(nil)

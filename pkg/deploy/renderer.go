@@ -1,7 +1,8 @@
 package deploy
 
-// Templates are rendered in a process of their own: one that counts without end, or calls itself, cannot be stopped in any other way, and
-// the second kind ends its process. That process has a deadline and a limit of memory, and asks the cluster through devloop.
+// Templates are rendered in a process of their own: one that counts without end, or calls itself,
+// cannot be stopped in any other way, and the second kind ends its process. That process has a
+// deadline and a limit of memory, and asks the cluster through devloop.
 
 import (
 	"bufio"
@@ -41,7 +42,8 @@ const (
 	renderTimeout = 30 * time.Second
 	// renderMemory is how much memory that process may have, in bytes, all in all.
 	renderMemory = 1 << 30
-	// renderStack is how much of it may be a stack, in bytes: some thousand templates that call each other.
+	// renderStack is how much of it may be a stack, in bytes: some thousand templates that call
+	// each other.
 	renderStack = 256 << 20
 	// maxRendered is the size of their output, in bytes; an object in a cluster has 1.5 MB at most.
 	maxRendered = 64 << 20
@@ -90,7 +92,8 @@ func init() { //nolint:gochecknoinits // as gob has it
 	}
 }
 
-// sent makes values fit to be sent, received makes them what they were. JSON would make floats of whole numbers.
+// sent makes values fit to be sent, received makes them what they were. JSON would make floats of
+// whole numbers.
 func sent(value any) any {
 	switch value := value.(type) {
 	case nil:
@@ -167,7 +170,8 @@ func (p chartParts) chart() (*chart.Chart, error) {
 // errInvalid is of values that a chart's schema forbids.
 type errInvalid struct{ error }
 
-// renderTemplates checks the values against the chart's schema and renders its templates; cluster is what lookup asks, nil for nothing.
+// renderTemplates checks the values against the chart's schema and renders its templates; cluster
+// is what lookup asks, nil for nothing.
 func renderTemplates(ctx context.Context, loaded *chart.Chart, values map[string]any, options chartutil.ReleaseOptions,
 	capabilities *chartutil.Capabilities, cluster *rest.Config,
 ) (map[string]string, error) {
@@ -188,7 +192,8 @@ func renderTemplates(ctx context.Context, loaded *chart.Chart, values map[string
 	return result.Files, nil
 }
 
-// inProcess starts the process that renders, and ends it after timeout, or when ctx ends: then the error is its cause.
+// inProcess starts the process that renders, and ends it after timeout, or when ctx ends: then the
+// error is its cause.
 func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration, cluster *rest.Config) (result renderResult, err error) {
 	var request bytes.Buffer
 	if err := gob.NewEncoder(&request).Encode(r); err != nil {
@@ -267,8 +272,8 @@ func (c *capped) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// serveLookups answers the questions of templates to the API server, by the connection that devloop has. They can only read. Asking is
-// set while the API server is asked.
+// serveLookups answers the questions of templates to the API server, by the connection that devloop
+// has. They can only read. Asking is set while the API server is asked.
 func serveLookups(ctx context.Context, cluster *rest.Config, asking *atomic.Bool) (theirs *os.File, stop func(), err error) {
 	transport, err := rest.TransportFor(cluster)
 	if err != nil {
@@ -359,8 +364,8 @@ func refused(r *http.Request, status int, why string) *http.Response {
 	}
 }
 
-// ServeRender is a process that renders: it reads what to render from in, writes what came of it to out, and returns the exit code. What
-// it cannot do within its limits ends it.
+// ServeRender is a process that renders: it reads what to render from in, writes what came of it to
+// out, and returns the exit code. What it cannot do within its limits ends it.
 func ServeRender(in io.Reader, out io.Writer) int {
 	debug.SetMaxStack(renderStack)
 	limit := unix.Rlimit{Cur: renderMemory, Max: renderMemory}

@@ -31,13 +31,13 @@ import (
 )
 
 const (
-	// maxConnections is how many a server has at once. Docker's containerd store sends all layers of
-	// an image side by side.
+	// maxConnections is how many a server has at once. Docker's containerd store sends all layers
+	// of an image side by side.
 	maxConnections = 256
 	headerTimeout  = 10 * time.Second
 	idleTimeout    = 30 * time.Second
-	// stallTimeout is how long the other side may take to read or write some bytes. How long a whole
-	// blob takes is up to its size.
+	// stallTimeout is how long the other side may take to read or write some bytes. How long a
+	// whole blob takes is up to its size.
 	stallTimeout = 2 * time.Minute
 )
 
@@ -242,8 +242,8 @@ func (r *Registry) receiveManifest(w http.ResponseWriter, req *http.Request, key
 	}
 }
 
-// serveManifest serves one of an image that is whole: who pushes takes it for a sign that nothing is
-// left to be done.
+// serveManifest serves one of an image that is whole: who pushes takes it for a sign that nothing
+// is left to be done.
 func (r *Registry) serveManifest(w http.ResponseWriter, req *http.Request, key manifestKey) {
 	content, found, err := r.find(key)
 	if err == nil {
@@ -285,8 +285,8 @@ func serveReader(w http.ResponseWriter, req *http.Request, hash string, reader c
 	http.ServeContent(w, req, "", time.Time{}, io.NewSectionReader(reader, 0, reader.Size()))
 }
 
-// forNode is the registry as one node sees it at address while it pulls an image: what belongs to the
-// image can be read, and nothing else. sent counts the bytes of blobs and manifests.
+// forNode is the registry as one node sees it at address while it pulls an image: what belongs to
+// the image can be read, and nothing else. sent counts the bytes of blobs and manifests.
 func (r *Registry) forNode(address string, tag name.Tag, id identity, sent *atomic.Int64) (http.Handler, error) {
 	key := manifestKey{inside(tag), id[0]}
 	image, err := r.reach(key)

@@ -1,8 +1,9 @@
 package node
 
 // How blobs arrive (OCI distribution specification, "Pushing blobs"): streamed into the content
-// store, which verifies them, and then shows them at once. (go-containerregistry's own handler holds
-// an upload in memory, and for ever when a push is cut off, as a newer save does all the time.)
+// store, which verifies them, and then shows them at once. (go-containerregistry's own handler
+// holds an upload in memory, and for ever when a push is cut off, as a newer save does all the
+// time.)
 
 import (
 	"context"
@@ -42,7 +43,8 @@ type uploads struct {
 	closed bool
 }
 
-// upload is one of them. It exists from the first request for it to the last, or until it lies idle.
+// upload is one of them. It exists from the first request for it to the last, or until it lies
+// idle.
 type upload struct {
 	id, repository string
 	idle           *time.Timer
@@ -95,8 +97,8 @@ func (u *uploads) begin(repository string) *upload {
 	return one
 }
 
-// resume returns an upload, which the caller has to itself, nil if there is none, or another request
-// is at it.
+// resume returns an upload, which the caller has to itself, nil if there is none, or another
+// request is at it.
 func (u *uploads) resume(id, repository string) *upload {
 	u.mu.Lock()
 	one := u.open[id]
