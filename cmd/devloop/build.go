@@ -169,8 +169,8 @@ func buildImage(ctx context.Context, builder *build.Builder, sink event.Sink, im
 	}
 }
 
-// cacheDir is where devloop keeps what it can get again: charts, image layers, what registries said. Nobody else can look into it, also not
-// into one that an earlier version made.
+// cacheDir is where devloop keeps what it can get again: charts, image layers, what registries
+// said. Nobody else can look into it, also not into one that an earlier version made.
 func cacheDir() (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {

@@ -63,8 +63,9 @@ its user sees it, namespace.name, or by its name alone.`,
 	return cmd
 }
 
-// withClusters calls do with the clusters that run, and those of them that run an older image than the releases were deployed with: a save that was
-// not deployed has made none of them old. writes tells whether do changes anything, for which the cluster has to be the user's own.
+// withClusters calls do with the clusters that run, and those of them that run an older image than
+// the releases were deployed with: a save that was not deployed has made none of them old. writes
+// tells whether do changes anything, for which the cluster has to be the user's own.
 func withClusters(ctx context.Context, o *options, writes bool,
 	do func(ctx context.Context, cluster *deploy.Cluster, all, old event.DaskClusters) error) error {
 	ctx, p, err := o.begin(ctx)

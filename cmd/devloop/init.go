@@ -290,8 +290,9 @@ func (d *draft) meant(reference, path string) string {
 	return ""
 }
 
-// write puts devloop.yaml and its schema into this folder, once it is sure that devloop can read them. What is there under one of the
-// names, a link too, is replaced by force alone, and never written through.
+// write puts devloop.yaml and its schema into this folder, once it is sure that devloop can read
+// them. What is there under one of the names, a link too, is replaced by force alone, and never
+// written through.
 func (d *draft) write(force bool) (err error) {
 	for _, name := range []string{config.FileName, schemaName} {
 		info, err := os.Lstat(name)
@@ -324,7 +325,8 @@ func (d *draft) write(force bool) (err error) {
 	return nil
 }
 
-// writeBeside writes a new file into this folder, which is to become name, and returns what it is called until then.
+// writeBeside writes a new file into this folder, which is to become name, and returns what it is
+// called until then.
 func writeBeside(name string, content []byte) (temporary string, err error) {
 	file, err := os.CreateTemp(".", "."+name+"-*")
 	if err != nil {

@@ -71,7 +71,8 @@ func newLogger(p *printer) *logger {
 	return l
 }
 
-// print prints an event, whatever becomes of it: a line that panics is lost, and a plain one says so.
+// print prints an event, whatever becomes of it: a line that panics is lost, and a plain one says
+// so.
 func (l *logger) print(e event.Event) {
 	err := event.Guard(func() error {
 		l.printer.event(e)
@@ -369,7 +370,8 @@ func unreserved(fields []any) []any {
 	return fields
 }
 
-// visibleFields makes keys and values visible, before a line gets its colours. Lines within a value stay lines: they are indented.
+// visibleFields makes keys and values visible, before a line gets its colours. Lines within a value
+// stay lines: they are indented.
 func visibleFields(fields []any) []any {
 	for i, value := range fields {
 		switch value.(type) {

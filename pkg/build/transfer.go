@@ -42,7 +42,8 @@ func (s *sent) Walk(ctx context.Context, target string, walk fs.WalkDirFunc) err
 	}))
 }
 
-// Open opens regular files only. Of what cannot be opened, a socket above all, BuildKit is sent no content.
+// Open opens regular files only. Of what cannot be opened, a socket above all, BuildKit is sent no
+// content.
 func (s *sent) Open(path string) (io.ReadCloser, error) { return openFile(filepath.Join(s.root, path)) }
 
 // sentFile is looked at only where it is sent.
@@ -92,5 +93,6 @@ func unlessGone(err error) error {
 	return err
 }
 
-// gone tells whether there is nothing at a path: its last name is missing, or a folder on the way to it is no folder (any more).
+// gone tells whether there is nothing at a path: its last name is missing, or a folder on the way
+// to it is no folder (any more).
 func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) }

@@ -62,8 +62,8 @@ func profileNames(files []*node) []string {
 	return names
 }
 
-// ProfileNames returns the profiles that the files of these names have, for the completion of a command line: what cannot be read is
-// left out.
+// ProfileNames returns the profiles that the files of these names have, for the completion of a
+// command line: what cannot be read is left out.
 func ProfileNames(names []string) []string {
 	if len(names) == 0 {
 		names = []string{DefaultFile()}
@@ -143,8 +143,8 @@ func overItems(lower, upper *node, keys []string, t reflect.Type) *node {
 	return merged
 }
 
-// identity is what n has under keys, one of which may be missing where one of several is chosen. It has none where a value is
-// no scalar.
+// identity is what n has under keys, one of which may be missing where one of several is chosen. It
+// has none where a value is no scalar.
 func (n *node) identity(keys []string) (is string, ok bool) {
 	for _, key := range keys {
 		switch value := n.get(key); {

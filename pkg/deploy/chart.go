@@ -347,7 +347,8 @@ func (c *charts) fetch(ctx context.Context, say event.Stage, url, pinned, listed
 	return file, err
 }
 
-// makeFolder makes the folder of the cache, for this user alone; an earlier devloop has let others look into it.
+// makeFolder makes the folder of the cache, for this user alone; an earlier devloop has let others
+// look into it.
 func (c *charts) makeFolder() error {
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return err

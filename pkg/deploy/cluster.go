@@ -79,8 +79,8 @@ type Cluster struct {
 	writes int                     // after which it may know other kinds than before
 }
 
-// ReadContext returns where the kube context to use leads, and asks nothing of the cluster. An empty
-// wanted means the current context, or the one of MINIKUBE_PROFILE where none is current.
+// ReadContext returns where the kube context to use leads, and asks nothing of the cluster. An
+// empty wanted means the current context, or the one of MINIKUBE_PROFILE where none is current.
 func ReadContext(wanted string) (kube.Target, error) {
 	_, target, err := loadKubeconfig(wanted)
 	return target, err
@@ -302,8 +302,8 @@ func (c *Cluster) ImagesInUse(ctx context.Context) (map[string]bool, error) {
 	return used, nil
 }
 
-// capabilities is what charts are told of the cluster. Who asks while it is being asked waits for that answer; who gives up takes it
-// from nobody.
+// capabilities is what charts are told of the cluster. Who asks while it is being asked waits for
+// that answer; who gives up takes it from nobody.
 func (c *Cluster) capabilities(ctx context.Context) (*chartutil.Capabilities, error) {
 	c.mu.Lock()
 	able, writes := c.able, c.writes
@@ -331,7 +331,8 @@ func (c *Cluster) capabilities(ctx context.Context) (*chartutil.Capabilities, er
 	}
 }
 
-// discover asks for the version and the kinds, and keeps the answer if nothing was written since writes.
+// discover asks for the version and the kinds, and keeps the answer if nothing was written since
+// writes.
 func (c *Cluster) discover(ctx context.Context, writes int) (*chartutil.Capabilities, error) {
 	server := discovery.ToDiscoveryInterfaceWithContext(c.discovery)
 	version, err := server.ServerVersionWithContext(ctx)

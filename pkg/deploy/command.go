@@ -167,7 +167,8 @@ func removeLeftKubeconfigs(folder string) {
 	}
 }
 
-// removeUnlocked removes a file on which nobody has a lock. A new one is locked a moment after it was made.
+// removeUnlocked removes a file on which nobody has a lock. A new one is locked a moment after it
+// was made.
 func removeUnlocked(name string, isNew bool) {
 	file, err := files.Open(name)
 	if err != nil {

@@ -139,9 +139,10 @@ func stamp(files []string) string {
 	return s.String()
 }
 
-// current is the way to the cluster. If the kubeconfig has changed it is the new one, as soon as the cluster answers there. Until then
-// the old way goes on, unless it may lead to another cluster by now. While the cluster is asked whether it is the same, no request
-// leaves; who asked first may give up without a harm to the others.
+// current is the way to the cluster. If the kubeconfig has changed it is the new one, as soon as
+// the cluster answers there. Until then the old way goes on, unless it may lead to another cluster
+// by now. While the cluster is asked whether it is the same, no request leaves; who asked first may
+// give up without a harm to the others.
 func (c *connection) current(ctx context.Context) (*way, error) {
 	c.mu.Lock()
 	now, err, moved := c.now, c.err, c.moved() != ""
@@ -167,7 +168,8 @@ func (c *connection) current(ctx context.Context) (*way, error) {
 	return c.now, c.err
 }
 
-// moved returns the stamp of the files if they have changed and are to be looked at, else "". The caller holds mu.
+// moved returns the stamp of the files if they have changed and are to be looked at, else "". The
+// caller holds mu.
 func (c *connection) moved() string {
 	found := stamp(c.files)
 	if c.uid == "" || found == c.stamp || found == c.tried && time.Since(c.asked) < verifyPause {

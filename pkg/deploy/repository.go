@@ -190,7 +190,8 @@ func registryClient(ctx context.Context, reference string) (*registry.Client, er
 	return registry.NewClient(options...)
 }
 
-// bounded gives Helm's registry client, which takes no context, the one of its caller, and no more than a chart may have.
+// bounded gives Helm's registry client, which takes no context, the one of its caller, and no more
+// than a chart may have.
 type bounded struct {
 	ctx context.Context //nolint:containedctx // of one call
 }

@@ -63,8 +63,8 @@ type dialing struct {
 	err    error
 }
 
-// connect returns the open connection or makes one. Others may wait for the same one: it is made under a context of its own, and ctx is for
-// waiting alone.
+// connect returns the open connection or makes one. Others may wait for the same one: it is made
+// under a context of its own, and ctx is for waiting alone.
 func (w *sshWay) connect(ctx context.Context) (*connection, error) {
 	w.mu.Lock()
 	if w.conn != nil && !w.conn.isGone() {

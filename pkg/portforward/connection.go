@@ -163,7 +163,8 @@ func (c *connection) join(ctx context.Context, pod *podTunnels, s *stream) (open
 	return true, err
 }
 
-// talk carries bytes both ways until the answer has ended. The stream is abandoned when it returns, also by a panic of either direction.
+// talk carries bytes both ways until the answer has ended. The stream is abandoned when it returns,
+// also by a panic of either direction.
 func (c *connection) talk(s *stream, attempt int, pod string) (answered bool, err error) {
 	asked := make(chan error, 1)
 	go func() {

@@ -74,8 +74,9 @@ func (b *Board) State() State {
 	return b.state
 }
 
-// Lines returns the next lines behind number after that are still there, most of them at most, and how many behind it are not. Readers take
-// a few at a time: what a slow one has in its hands stays in memory, whatever else is forgotten.
+// Lines returns the next lines behind number after that are still there, most of them at most, and
+// how many behind it are not. Readers take a few at a time: what a slow one has in its hands stays
+// in memory, whatever else is forgotten.
 func (b *Board) Lines(after uint64, most int) (lines []Line, missed uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -99,7 +100,8 @@ func (b *Board) Lines(after uint64, most int) (lines []Line, missed uint64) {
 	return lines, missed
 }
 
-// Newest returns the number behind which there are the newest lines of a stage, or of all for "", most of them at most.
+// Newest returns the number behind which there are the newest lines of a stage, or of all for "",
+// most of them at most.
 func (b *Board) Newest(most int, stage string) (after uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

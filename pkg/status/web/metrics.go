@@ -59,8 +59,8 @@ func NewMetrics(board *status.Board) *Metrics {
 // scrapes is how many answers are made at the same time; others are asked to come again.
 const scrapes = 4
 
-// Handler answers with the numbers. Without names, the label target is empty: what tells one forward from another is its local address, which
-// everybody on this machine can see.
+// Handler answers with the numbers. Without names, the label target is empty: what tells one
+// forward from another is its local address, which everybody on this machine can see.
 func (m *Metrics) Handler(names bool) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(m.runs, m.run, m.stages, m.bytes, gauges{m.board, names})
