@@ -96,7 +96,8 @@ func writeChain(to io.Writer, chain status.Chain) error {
 		case l.Older:
 			state = "older than " + shortID(l.Want) + ", nothing replaces it"
 		}
-		_, _ = fmt.Fprintf(out, "  %s %s\t%s\t%s\n", places[l.Place], event.Printable(l.Name), event.Printable(shortID(l.Is)), event.Printable(state))
+		_, _ = fmt.Fprintf(out, "  %s %s\t%s\t%s\n", places[l.Place], event.Printable(l.Name),
+			event.Printable(shortID(l.Is)), event.Printable(state))
 	}
 	return out.Flush()
 }

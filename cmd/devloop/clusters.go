@@ -168,7 +168,8 @@ const clusterColumns = "%s\t%s\t%s\t%d\t%s"
 
 // columns are what a table says of a cluster.
 func columns(c event.DaskCluster) string {
-	return fmt.Sprintf(clusterColumns, event.Printable(c.FullName()), event.Printable(dash(c.Owner)), event.Printable(c.Image), c.Workers, age(c.Since))
+	return fmt.Sprintf(clusterColumns, event.Printable(c.FullName()), event.Printable(dash(c.Owner)),
+		event.Printable(c.Image), c.Workers, age(c.Since))
 }
 
 // writeOld is the part of devloop status about clusters that run an older image.

@@ -77,7 +77,8 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	keep(ctx, "proof", "proof", func(ctx context.Context) { s.prover.run(ctx, sink) })
 	keep(ctx, "local", "requirements", s.syncer.run)
 	keep(ctx, "proof", "libraries", s.libraries.run)
-	sink.For("loop").Note(event.DevloopStarted, "project", event.Name(p.config.Name), "cluster", event.Name(s.cluster.Context),
+	sink.For("loop").Note(event.DevloopStarted, "project", event.Name(p.config.Name),
+		"cluster", event.Name(s.cluster.Context),
 		"folder", event.Name(p.config.Dir))
 	if v.page != nil {
 		asking.say.Note(event.PageOpens, "url", event.Name(v.page.String())) // shown whole, with its token

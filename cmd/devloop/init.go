@@ -303,7 +303,8 @@ func (d *draft) write(force bool) (err error) {
 		case info.IsDir():
 			return usageError{event.WithHint(fmt.Errorf("init: %s is a folder", name), "move it away")}
 		case !force:
-			return usageError{event.WithHint(fmt.Errorf("init: there is a %s already", name), "devloop init --force replaces it")}
+			return usageError{event.WithHint(fmt.Errorf("init: there is a %s already", name),
+				"devloop init --force replaces it")}
 		}
 	}
 	schema, err := writeBeside(schemaName, config.Schema())

@@ -232,7 +232,8 @@ func (l *libraries) ofImage(ctx context.Context, c *config.Config, image, ref st
 	case err != nil && (named || !errors.As(err, &failed)):
 		return nil, err
 	case err != nil:
-		l.session.sink.For("proof").Detail("libraries of an image could not be read", "image", event.Name(ref), "reason", err.Error())
+		l.session.sink.For("proof").Detail("libraries of an image could not be read", "image", event.Name(ref),
+			"reason", err.Error())
 	case is == nil:
 		l.session.sink.For("proof").Detail("an image holds no Python", "image", event.Name(ref))
 	}

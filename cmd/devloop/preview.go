@@ -62,7 +62,8 @@ from, as the loop does. Nothing is changed.`,
 				if found.Changed {
 					state = "would be applied"
 				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "release %s, revision %d: %s, %s\n%s", found.Release, found.Revision, state,
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "release %s, revision %d: %s, %s\n%s",
+					found.Release, found.Revision, state,
 					o.printer.secrets.Text(found.Why), o.printer.secrets.Text(found.Text))
 				return err
 			})

@@ -111,14 +111,17 @@ const shownNotes = 50
 func tellConfig(sink event.Sink, before, now *config.Config) {
 	old, new := namesOf(before), namesOf(now)
 	if before == nil || !reflect.DeepEqual(old, new) {
-		sink.For(event.ConfigStage).Detail(event.ConfigRead, "project", event.Name(now.Name), "file", event.Name(now.Path), "folder", event.Name(now.Dir), "images", event.Names(new[0]), "releases", event.Names(new[1]), "charts", new[2])
+		sink.For(event.ConfigStage).Detail(event.ConfigRead, "project", event.Name(now.Name),
+			"file", event.Name(now.Path), "folder", event.Name(now.Dir), "images", event.Names(new[0]),
+			"releases", event.Names(new[1]), "charts", new[2])
 	}
 	if len(now.AllowContexts) > 0 && before == nil {
 		sink.For(event.ConfigStage).Warn("allowContexts in devloop.yaml allows nothing by itself", nil,
 			"allow it by", "--allow-context, or allowContexts in "+settingsName())
 	}
 	if now.Format != "" && before == nil {
-		sink.For(event.ConfigStage).Note("a skaffold.yaml is read as a devloop.yaml", "file", event.Name(now.Path), "format", now.Format)
+		sink.For(event.ConfigStage).Note("a skaffold.yaml is read as a devloop.yaml", "file", event.Name(now.Path),
+			"format", now.Format)
 	}
 	if before == nil || !reflect.DeepEqual(before.Notes, now.Notes) {
 		for i, note := range now.Notes {

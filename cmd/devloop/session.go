@@ -110,12 +110,14 @@ func (s *session) open(ctx context.Context, p *process) (err error) {
 		return err
 	}
 	s.closers = append(s.closers, s.journal.Close)
-	if s.registry, err = node.OpenRegistry(ctx, filepath.Join(cache, "registry", url.PathEscape(target.Context)+"_"+c.Name)); err != nil {
+	layers := filepath.Join(cache, "registry", url.PathEscape(target.Context)+"_"+c.Name)
+	if s.registry, err = node.OpenRegistry(ctx, layers); err != nil {
 		return err
 	}
 	s.closers = append(s.closers, s.registry.Close)
 	s.host, s.building = build.New(s.docker, cache), make(chan struct{}, buildsInNode)
-	s.deployer = deploy.New(s.cluster, c.Name, s.journal, deploy.Options{CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: s.takeOver, Runtime: socketDir, Secret: s.secrets.Hide})
+	s.deployer = deploy.New(s.cluster, c.Name, s.journal, deploy.Options{
+		CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: s.takeOver, Runtime: socketDir, Secret: s.secrets.Hide})
 	s.followPods(c)
 	return nil
 }

@@ -70,7 +70,8 @@ func fixed(c *config.Config) [5]string {
 func (s *session) adopt(before, c *config.Config) error {
 	if wants := fixed(c); wants != fixed(before) {
 		if wants != s.wants {
-			s.sink.For(event.ConfigStage).Warn("name, kubeContext, buildIn, push and page take effect when devloop is started again", nil)
+			s.sink.For(event.ConfigStage).Warn(
+				"name, kubeContext, buildIn, push and page take effect when devloop is started again", nil)
 			s.wants = wants
 		}
 		c.Name, c.KubeContext, c.BuildIn, c.Push, c.Page = before.Name, before.KubeContext, before.BuildIn, before.Push, before.Page
@@ -222,7 +223,8 @@ func (i *images) Build(ctx context.Context, sink event.Sink, tag name.Tag) error
 		return i.session.builder.Build(ctx, sink, input)
 	}
 	if last := i.session.nodeFailed.Load(); last != nil && time.Since(*last) < nodeRest && i.config.BuildIn != "node" {
-		say.Note("image is built on this machine", "image", event.Name(tag.String()), "why", "the node could not a few minutes ago")
+		say.Note("image is built on this machine", "image", event.Name(tag.String()),
+			"why", "the node could not a few minutes ago")
 		return i.session.builder.Build(ctx, sink, input)
 	}
 	err := i.buildInNode(ctx, sink, input)
@@ -309,7 +311,8 @@ func (n nodes) Tell(ctx context.Context, sink event.Sink, tags []name.Tag) {
 	}
 	for _, h := range held {
 		if h.Digest != "" {
-			say.Detail(event.ImageHeld, "image", event.Name(h.Tag.String()), "node", event.Name(h.Node), "digest", h.Digest, "id", h.IDs[0])
+			say.Detail(event.ImageHeld, "image", event.Name(h.Tag.String()), "node", event.Name(h.Node),
+				"digest", h.Digest, "id", h.IDs[0])
 		}
 		s.held[h.Tag] = true
 	}
@@ -336,7 +339,8 @@ func (n nodes) Prune(ctx context.Context, sink event.Sink, tags []name.Tag) {
 	before, beforeErr := n.session.nodes.Free(ctx)
 	for _, tag := range old {
 		if err := n.remove(ctx, tag); err != nil {
-			say.Warn("old image could not be removed, it stays until the next run", err, "image", event.Name(tag.String()))
+			say.Warn("old image could not be removed, it stays until the next run", err,
+				"image", event.Name(tag.String()))
 			continue
 		}
 		say.Note("old image removed", "image", event.Name(tag.String()))

@@ -153,7 +153,8 @@ const (
 // serve answers on listener until close. What reads or writes slowly, or says nothing, is let go:
 // streams and questions set times of their own.
 func (v *views) serve(listener net.Listener, handler http.Handler) {
-	server := &http.Server{Handler: handler, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: headerBytes}
+	server := &http.Server{Handler: handler, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute,
+		IdleTimeout: time.Minute, MaxHeaderBytes: headerBytes}
 	server.ErrorLog = log.New(detail{v.say}, "", 0)
 	v.servers = append(v.servers, server)
 	v.serving.Go(func() {

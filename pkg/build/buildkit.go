@@ -192,7 +192,8 @@ func (e *remoteEngine) has(_ context.Context, tag name.Tag) (bool, error) {
 
 // export takes the blobs that the registry lacks right into it.
 func (e *remoteEngine) export(name.Tag) (bkclient.ExportEntry, error) {
-	return bkclient.ExportEntry{Type: bkclient.ExporterOCI, Attrs: map[string]string{"tar": "false"}, OutputStore: e.registry.Content()}, nil
+	return bkclient.ExportEntry{Type: bkclient.ExporterOCI, Attrs: map[string]string{"tar": "false"},
+		OutputStore: e.registry.Content()}, nil
 }
 
 func (*remoteEngine) built(_ context.Context, answer map[string]string) (string, error) {

@@ -159,7 +159,8 @@ func (p *progress) beat() {
 		}
 	}
 	if now != nil {
-		p.say.Progress(event.BuildingImage, "image", event.Name(p.input.Tag.String()), "step", now.name, "done", done, "total", len(p.order), "since", now.started)
+		p.say.Progress(event.BuildingImage, "image", event.Name(p.input.Tag.String()), "step", now.name, "done", done,
+			"total", len(p.order), "since", now.started)
 	}
 }
 

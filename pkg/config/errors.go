@@ -211,7 +211,8 @@ func (r *report) unreadable(from *origin, path string, err error) {
 func (r *report) failed(files []string) *Error {
 	slices.SortStableFunc(r.problems, byPlace)
 	shown := r.problems[:min(mostProblems, len(r.problems))]
-	return &Error{Problems: slices.Clone(shown), More: len(r.problems) - len(shown), hint: r.hint, files: append(slices.Clone(files), r.missing...), cause: r.cause}
+	return &Error{Problems: slices.Clone(shown), More: len(r.problems) - len(shown), hint: r.hint,
+		files: append(slices.Clone(files), r.missing...), cause: r.cause}
 }
 
 func byPlace(a, b Problem) int {

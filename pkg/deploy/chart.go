@@ -223,7 +223,8 @@ func localDependencies(folder string) []string {
 // another order, so that of the archive would not do.
 func digestOf(loaded *chart.Chart) string {
 	sum := sha256.New()
-	raw := slices.SortedFunc(slices.Values(loaded.Raw), func(a, b *chart.File) int { return strings.Compare(a.Name, b.Name) })
+	raw := slices.SortedFunc(slices.Values(loaded.Raw),
+		func(a, b *chart.File) int { return strings.Compare(a.Name, b.Name) })
 	for _, f := range raw {
 		_, _ = fmt.Fprintf(sum, "%d:%s,%d:", len(f.Name), f.Name, len(f.Data)) // a hash never fails to write
 		_, _ = sum.Write(f.Data)

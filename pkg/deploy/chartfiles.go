@@ -159,9 +159,11 @@ func (w *chartWalk) folder(at, name string, above []fs.FileInfo) error {
 			return context.Cause(w.ctx)
 		}
 		if w.left--; w.left < 0 {
-			return fmt.Errorf("%s: the chart has more than %d files and folders; %s can leave some out", at, maxChartFiles, ignore.HelmIgnore)
+			return fmt.Errorf("%s: the chart has more than %d files and folders; %s can leave some out",
+				at, maxChartFiles, ignore.HelmIgnore)
 		}
-		if err := w.entry(filepath.Join(at, entry.Name()), path.Join(name, entry.Name()), append(above, here)); err != nil {
+		err := w.entry(filepath.Join(at, entry.Name()), path.Join(name, entry.Name()), append(above, here))
+		if err != nil {
 			return err
 		}
 	}
@@ -190,7 +192,8 @@ func (w *chartWalk) entry(at, name string, above []fs.FileInfo) error {
 		return err
 	}
 	if w.room -= int64(len(data)); w.room < 0 {
-		return fmt.Errorf("%s: the chart has more than %d MiB; %s can leave files out", at, maxChart>>20, ignore.HelmIgnore)
+		return fmt.Errorf("%s: the chart has more than %d MiB; %s can leave files out",
+			at, maxChart>>20, ignore.HelmIgnore)
 	}
 	w.found = append(w.found, &loader.BufferedFile{Name: name, Data: bytes.TrimPrefix(data, []byte("\ufeff"))})
 	return nil

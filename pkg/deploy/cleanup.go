@@ -185,7 +185,8 @@ func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespa
 		return fmt.Errorf("clean up %s in %s: %w", name, namespace, err)
 	}
 	if len(others) > 0 {
-		say.Warn("objects left alone, they are of none of devloop's releases", nil, "resource", name, "namespace", event.Name(namespace), "count", len(others), "objects", some(others))
+		say.Warn("objects left alone, they are of none of devloop's releases", nil, "resource", name,
+			"namespace", event.Name(namespace), "count", len(others), "objects", some(others))
 	}
 	if len(deleted) == 0 {
 		return nil
@@ -296,7 +297,8 @@ func (d *Deployer) freeOfFinalizers(ctx context.Context, objects dynamic.Resourc
 		if !ours[object.GetUID()] || object.GetDeletionTimestamp() == nil || len(object.GetFinalizers()) == 0 {
 			continue
 		}
-		patch := fmt.Appendf(nil, `{"metadata":{"uid":%q,"finalizers":null}}`, object.GetUID()) // refused for another object of that name
+		// With the UID, it is refused for another object of that name.
+		patch := fmt.Appendf(nil, `{"metadata":{"uid":%q,"finalizers":null}}`, object.GetUID())
 		_, err := objects.Patch(ctx, object.GetName(), types.MergePatchType, patch, metav1.PatchOptions{})
 		if err != nil && !isGone(err) {
 			return freed, fmt.Errorf("take away the finalizers of %s: %w", object.GetName(), err)
@@ -368,7 +370,8 @@ func (d *Deployer) remove(ctx context.Context, o object, belongs func(*unstructu
 		return nil
 	}
 	background := metav1.DeletePropagationBackground
-	err = api.Delete(ctx, o.name, metav1.DeleteOptions{PropagationPolicy: &background, Preconditions: onlyUID(there.GetUID())})
+	err = api.Delete(ctx, o.name,
+		metav1.DeleteOptions{PropagationPolicy: &background, Preconditions: onlyUID(there.GetUID())})
 	if isGone(err) {
 		return nil
 	}
@@ -439,7 +442,8 @@ func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool)
 		return nil
 	}
 	if !remove {
-		say.Note("CRDs stay, with all objects of their kinds", "crds", some(names), "remove them with", "devloop delete --crds")
+		say.Note("CRDs stay, with all objects of their kinds", "crds", some(names),
+			"remove them with", "devloop delete --crds")
 		return nil
 	}
 	var errs []error
@@ -455,12 +459,13 @@ func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool)
 			continue
 		}
 		err = say.Step(ctx, "CRD deleted", func(ctx context.Context) ([]any, error) {
-			if err := api.Delete(ctx, name, metav1.DeleteOptions{Preconditions: onlyUID(there.GetUID())}); err != nil && !isGone(err) {
+			err := api.Delete(ctx, name, metav1.DeleteOptions{Preconditions: onlyUID(there.GetUID())})
+			if err != nil && !isGone(err) {
 				return nil, fmt.Errorf("delete CRD %s: %w", name, err)
 			}
 			ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still there after %s", goneTimeout))
 			defer cancel()
-			err := d.until(ctx, func() (string, error) {
+			err = d.until(ctx, func() (string, error) {
 				now, err := api.Get(ctx, name, metav1.GetOptions{})
 				if apierrors.IsNotFound(err) || err == nil && now.GetUID() != there.GetUID() {
 					return "", nil
@@ -495,7 +500,8 @@ func (d *Deployer) deleteNamespace(ctx context.Context, say event.Stage, name st
 	content, err := d.remains(waitCtx, name)
 	switch {
 	case discovery.IsGroupDiscoveryFailedError(err):
-		say.Warn("namespace kept, the API server does not list all that may be in it", err, "namespace", event.Name(name))
+		say.Warn("namespace kept, the API server does not list all that may be in it", err,
+			"namespace", event.Name(name))
 		return nil
 	case err != nil:
 		return fmt.Errorf("namespace %s: %w", name, err)

@@ -107,7 +107,8 @@ func (d *Deployer) kubeconfigFile() (file string, remove func(), err error) {
 		file, remove, err = lockedFile(folder, content)
 	}
 	if err != nil {
-		return "", nil, event.WithHint(fmt.Errorf("write a kubeconfig for commands: %w", err), cmp.Or(event.Hint(err), "it has to be a folder in which you may write: XDG_RUNTIME_DIR"))
+		return "", nil, event.WithHint(fmt.Errorf("write a kubeconfig for commands: %w", err),
+			cmp.Or(event.Hint(err), "it has to be a folder in which you may write: XDG_RUNTIME_DIR"))
 	}
 	return file, remove, nil
 }

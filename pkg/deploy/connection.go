@@ -88,7 +88,8 @@ func (c *connection) read() (*way, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kube context %q: %w", c.context, err)
 	}
-	w := &way{config: config, files: append(slices.Clone(loader.ConfigAccess().GetLoadingPrecedence()), config.CAFile, config.CertFile, config.KeyFile)}
+	w := &way{config: config, files: append(slices.Clone(loader.ConfigAccess().GetLoadingPrecedence()),
+		config.CAFile, config.CertFile, config.KeyFile)}
 	if err := rest.LoadTLSFiles(config); err != nil {
 		return nil, fmt.Errorf("kube context %q: %w", c.context, err)
 	}

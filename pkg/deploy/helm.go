@@ -121,7 +121,8 @@ func (d *Deployer) settled(ctx context.Context, say event.Stage, r Release, last
 	defer cancel()
 	for told := false; last.status.IsPending() && !d.abandoned(r, last); told = true {
 		if !told {
-			say.Warn("another process is changing the release, it is waited for", nil, "release", event.Name(r.Name), "status", last.status.String(), "revision", last.version)
+			say.Warn("another process is changing the release, it is waited for", nil, "release", event.Name(r.Name),
+				"status", last.status.String(), "revision", last.version)
 		}
 		if err := sleep(held, heldInterval); err != nil {
 			if errors.Is(err, errHeld) {
@@ -196,7 +197,8 @@ func (d *Deployer) helmWrite(say event.Stage, want desired) (*release.Release, e
 	slices.SortFunc(history, func(a, b *release.Release) int { return b.Version - a.Version })
 	guardDeletions(say, helm, want.Release, history)
 	if d.neverInstalled(history) {
-		say.Note("release never came to its end, it is removed and installed anew", "release", event.Name(want.Name), "status", history[0].Info.Status.String())
+		say.Note("release never came to its end, it is removed and installed anew", "release", event.Name(want.Name),
+			"status", history[0].Info.Status.String())
 		if err := d.helmUninstall(ctx, say, helm, want.Release, history); err != nil {
 			return nil, err
 		}
@@ -348,7 +350,8 @@ func (d *Deployer) helmUninstall(ctx context.Context, say event.Stage, helm *act
 		return err
 	}
 	if err := d.watchHooks(ctx, r, last, uninstallHooks, func() error { return run(true) }); err != nil {
-		say.Warn("release is uninstalled without its hooks, since that failed with them", err, "release", event.Name(r.Name))
+		say.Warn("release is uninstalled without its hooks, since that failed with them", err,
+			"release", event.Name(r.Name))
 		if err := run(false); err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
 			return fmt.Errorf("uninstall: %w", err)
 		}
@@ -372,7 +375,8 @@ func (d *Deployer) removeHooks(ctx context.Context, r Release, history []*releas
 			}
 			named, _ := parse(hook.Manifest, r.Namespace) // Helm has read it
 			for _, o := range named {
-				made := func(u *unstructured.Unstructured) bool { return madeByHook(u, r, !hook.LastRun.StartedAt.IsZero()) }
+				ran := !hook.LastRun.StartedAt.IsZero()
+				made := func(u *unstructured.Unstructured) bool { return madeByHook(u, r, ran) }
 				if err := d.remove(ctx, o, made); err != nil {
 					return fmt.Errorf("remove what a hook made: %s: %w", o, err)
 				}
@@ -397,7 +401,8 @@ func (d *Deployer) awaitEnding(ctx context.Context, say event.Stage, r Release, 
 	if err != nil || ending == "" {
 		return err
 	}
-	say.Note("objects of the same names are being deleted, they are waited for", "release", event.Name(r.Name), "object", ending)
+	say.Note("objects of the same names are being deleted, they are waited for", "release", event.Name(r.Name),
+		"object", ending)
 	return d.untilEnded(ctx, r, objects)
 }
 

@@ -189,7 +189,8 @@ func crashed(pod *corev1.Pod) bool {
 
 // end lets the cluster fail the hook, which Helm waits for. To delete it would not do: Helm takes that for success.
 func (w *hookWatch) end(ctx context.Context, o object, uid types.UID) {
-	patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"spec":{"activeDeadlineSeconds":1}}`, uid) // refused for another object of that name
+	// With the UID, it is refused for another object of that name.
+	patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"spec":{"activeDeadlineSeconds":1}}`, uid)
 	var err error
 	if o.kind.Kind == "Job" {
 		_, err = w.cluster.Client.BatchV1().Jobs(o.namespace).Patch(ctx, o.name, types.MergePatchType, patch, metav1.PatchOptions{})

@@ -304,7 +304,8 @@ func (c *container) line(line []byte) {
 		return
 	}
 	if lost { // nothing that was told comes again
-		c.say.Detail("the node has put a part of the log away, lines may be missing", "pod", event.Name(c.pod), "namespace", event.Name(c.namespace), "container", event.Name(c.name))
+		c.say.Detail("the node has put a part of the log away, lines may be missing", "pod", event.Name(c.pod),
+			"namespace", event.Name(c.namespace), "container", event.Name(c.name))
 	}
 	c.resumed = false
 	if before := bytes.LastIndexByte(text, '\r'); before >= 0 {
@@ -315,7 +316,8 @@ func (c *container) line(line []byte) {
 	if c.last = append(c.last, shownLine{at, said}); len(c.last) > logKept {
 		c.last = c.last[1:]
 	}
-	c.say.Note(event.PodLog, "pod", event.Name(c.pod), "namespace", event.Name(c.namespace), "container", event.Name(c.name), "level", event.Name(string(c.level.of(said))), "line", said)
+	c.say.Note(event.PodLog, "pod", event.Name(c.pod), "namespace", event.Name(c.namespace),
+		"container", event.Name(c.name), "level", event.Name(string(c.level.of(said))), "line", said)
 }
 
 // died tells of a container that did not end well. What it said last is a warning; the same again is not.
@@ -333,7 +335,8 @@ func (c *container) died(s start) {
 	if output == "" {
 		output = printableLines(s.ended.Message) // why it could not be started
 	}
-	fields := []any{"pod", event.Name(c.pod), "namespace", event.Name(c.namespace), "container", event.Name(c.name), "reason", reason, "restarts", int(c.state.status.RestartCount)}
+	fields := []any{"pod", event.Name(c.pod), "namespace", event.Name(c.namespace), "container", event.Name(c.name),
+		"reason", reason, "restarts", int(c.state.status.RestartCount)}
 	death := strings.Map(func(r rune) rune { // times and addresses differ
 		if unicode.IsDigit(r) {
 			return -1

@@ -90,7 +90,8 @@ func (o *owners) isOursBelow(ctx context.Context, u metav1.Object, depth int) (b
 			if err != nil {
 				continue // nobody's
 			}
-			owner, err := o.deployer.metadata(ctx, object{kind: version.WithKind(ref.Kind), namespace: u.GetNamespace(), name: ref.Name})
+			owner, err := o.deployer.metadata(ctx,
+				object{kind: version.WithKind(ref.Kind), namespace: u.GetNamespace(), name: ref.Name})
 			if err != nil {
 				return false, fmt.Errorf("look for the owner of %s: %w", u.GetName(), err)
 			}
@@ -140,7 +141,8 @@ func (d *Deployer) forgetMade(kind, name string) error {
 }
 
 func (d *Deployer) uidEntries(kind, name string) []string {
-	return slices.DeleteFunc(d.journal.Names(kindUID), func(entry string) bool { return !strings.HasPrefix(entry, uidEntry(kind, name)) })
+	return slices.DeleteFunc(d.journal.Names(kindUID),
+		func(entry string) bool { return !strings.HasPrefix(entry, uidEntry(kind, name)) })
 }
 
 func uidEntry(kind, name string) string { return kind + " " + name + "@" }
@@ -149,5 +151,6 @@ func uidEntry(kind, name string) string { return kind + " " + name + "@" }
 // has made since.
 func (d *Deployer) madeNamespace(there metav1.Object) bool {
 	name := there.GetName()
-	return d.journal.Has(kindNamespace, name) && there.GetLabels()[labelManagedBy] == fieldManager && d.madeUID(kindNamespace, name, there.GetUID())
+	return d.journal.Has(kindNamespace, name) && there.GetLabels()[labelManagedBy] == fieldManager &&
+		d.madeUID(kindNamespace, name, there.GetUID())
 }

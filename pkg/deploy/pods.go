@@ -223,7 +223,8 @@ func (f *podFollower) watch(ctx context.Context, namespace string) *podWatch {
 	heard := func(err error) {
 		expired := apierrors.IsInvalid(err) || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) // the reflector asks in another way
 		if err != nil && !expired && !away && ctx.Err() == nil {
-			f.say.Detail("pods cannot be watched, tried again", "namespace", event.Name(namespace), "reason", err.Error())
+			f.say.Detail("pods cannot be watched, tried again", "namespace", event.Name(namespace),
+				"reason", err.Error())
 		}
 		away = err != nil && !expired
 	}
@@ -455,7 +456,8 @@ type tracedPod struct {
 }
 
 // traceAll answers where pods come from, until ctx ends.
-func traceAll(ctx context.Context, say event.Stage, client kubernetes.Interface, asked <-chan *corev1.Pod, traced chan<- tracedPod) {
+func traceAll(ctx context.Context, say event.Stage, client kubernetes.Interface,
+	asked <-chan *corev1.Pod, traced chan<- tracedPod) {
 	t := tracer{client, map[types.UID]origin{}}
 	for {
 		select {
@@ -595,8 +597,10 @@ func podFields(object *corev1.Pod, release, group string) []any {
 	if len(reason) > reasonLength {
 		reason = strings.ToValidUTF8(reason[:reasonLength], "") + " …"
 	}
-	return []any{"pod", event.Name(object.Name), "namespace", event.Name(object.Namespace), "release", event.Name(release), "group", event.Name(group), "node", event.Name(object.Spec.NodeName),
-		"phase", event.Name(phase), "ready", ready, "reason", reason, "restarts", restarts, "created", object.CreationTimestamp.Time, "containers", event.Names(containers)}
+	return []any{"pod", event.Name(object.Name), "namespace", event.Name(object.Namespace),
+		"release", event.Name(release), "group", event.Name(group), "node", event.Name(object.Spec.NodeName),
+		"phase", event.Name(phase), "ready", ready, "reason", reason, "restarts", restarts,
+		"created", object.CreationTimestamp.Time, "containers", event.Names(containers)}
 }
 
 // allContainers are what is said of all containers of a pod, those for looking into it included.

@@ -176,7 +176,8 @@ func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Releas
 				<-done[name]
 				if _, bad := failed.Load(name); bad {
 					failed.Store(r.Name, true)
-					say.Note("release left out, what it depends on is not up", "release", event.Name(r.Name), "depends on", name)
+					say.Note("release left out, what it depends on is not up", "release", event.Name(r.Name),
+						"depends on", name)
 					return
 				}
 			}
@@ -208,7 +209,8 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 		return err
 	}
 	if last.exists() && !d.owns(last) {
-		say.Warn("release taken over, it will be removed with the others", nil, "release", event.Name(r.Name), "namespace", event.Name(r.Namespace))
+		say.Warn("release taken over, it will be removed with the others", nil, "release", event.Name(r.Name),
+			"namespace", event.Name(r.Namespace))
 	}
 	missing := ""
 	held := d.holds(last, want)
@@ -226,7 +228,8 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 			return err
 		}
 	default:
-		say.Detail(event.ReleaseUnchanged, "namespace", event.Name(r.Namespace), "release", event.Name(r.Name), "revision", last.version)
+		say.Detail(event.ReleaseUnchanged, "namespace", event.Name(r.Namespace), "release", event.Name(r.Name),
+			"revision", last.version)
 		sink = nil // it is waited for all the same, below, but there is nothing to tell
 	}
 	if due := last.labels[labelAfter] == labelDue; awaited || due {
@@ -277,7 +280,8 @@ func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, las
 	}
 	var written *release.Release
 	err = say.Step(ctx, event.ReleaseApplied, func(ctx context.Context) ([]any, error) {
-		stop := context.AfterFunc(ctx, func() { say.Note("waiting for Helm's write to end", "release", event.Name(r.Name)) })
+		stop := context.AfterFunc(ctx,
+			func() { say.Note("waiting for Helm's write to end", "release", event.Name(r.Name)) })
 		defer stop()
 		if err := d.applyCRDs(ctx, say, r, made.crds); err != nil {
 			return nil, err

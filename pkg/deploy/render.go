@@ -113,7 +113,8 @@ func (d *Deployer) tryOut(ctx context.Context, say event.Stage, want *desired, m
 			_, err := api.Create(ctx, u, options)
 			if err != nil && strings.Contains(err.Error(), "strict decoding error") { // Helm lets it pass; most often it is a typo
 				_, unknown, _ := strings.Cut(err.Error(), "strict decoding error: ")
-				say.Warn("the API server will leave something out", errors.New(unknown), "release", event.Name(want.Name), "template", want.file(m.Name), "object", o.String())
+				say.Warn("the API server will leave something out", errors.New(unknown),
+					"release", event.Name(want.Name), "template", want.file(m.Name), "object", o.String())
 				options.FieldValidation = metav1.FieldValidationIgnore
 				_, err = api.Create(ctx, u, options)
 			}

@@ -365,7 +365,8 @@ func (d *Deployer) removeTrial(ctx context.Context, id string) error {
 	pod, err := pods.Get(ctx, name, metav1.GetOptions{})
 	if err == nil && ofTrial(pod) && pod.Labels[labelProject] == d.project { // another one is somebody else's
 		now, background := int64(0), metav1.DeletePropagationBackground
-		err = pods.Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &now, PropagationPolicy: &background, Preconditions: onlyUID(pod.UID)})
+		err = pods.Delete(ctx, name, metav1.DeleteOptions{
+			GracePeriodSeconds: &now, PropagationPolicy: &background, Preconditions: onlyUID(pod.UID)})
 	}
 	if err != nil && !isGone(err) {
 		return fmt.Errorf("remove pod %s: %w", id, err)

@@ -139,7 +139,8 @@ func (s Stage) send(phase Phase, message string, took time.Duration, err error, 
 		return
 	}
 	stumbled := Guard(func() error {
-		s.sink(Event{Time: time.Now(), Stage: s.name, Phase: phase, Message: message, Fields: fields, Took: took, Err: err})
+		s.sink(Event{Time: time.Now(), Stage: s.name, Phase: phase, Message: message, Fields: fields, Took: took,
+			Err: err})
 		return nil
 	})
 	if stumbled != nil && message != InternalError {

@@ -48,7 +48,8 @@ func (f *finder) wrapped(text string) string {
 	if !strings.Contains(text, "\n") {
 		return text
 	}
-	flat, at, ends := make([]byte, 0, len(text)), make([]int, 0, len(text)), []int(nil) // at is where in text a byte of flat is
+	flat, ends := make([]byte, 0, len(text)), []int(nil)
+	at := make([]int, 0, len(text)) // where in text a byte of flat is
 	indent := false
 	for i := range len(text) {
 		switch c := text[i]; {

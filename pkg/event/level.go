@@ -23,7 +23,8 @@ func (e Event) Level() Level {
 		return Info
 	case e.Phase == Warned:
 		return Warning
-	case e.Phase == Failed && (ofRun || e.Message == InternalError || e.Stage == "devloop" || e.Stage == "proof" && e.Run == 0):
+	case e.Phase == Failed &&
+		(ofRun || e.Message == InternalError || e.Stage == "devloop" || e.Stage == "proof" && e.Run == 0):
 		return Error
 	case (e.Phase == Superseded || e.Phase == Interrupted) && ofRun:
 		return Info

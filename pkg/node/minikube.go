@@ -279,7 +279,8 @@ func published(ctx context.Context, docker *client.Client, name, port string) (s
 		return "", err
 	}
 	if len(found) == 0 {
-		return "", event.WithHint(fmt.Errorf("its container does not publish its port %s", port), "minikube delete; minikube start")
+		return "", event.WithHint(fmt.Errorf("its container does not publish its port %s", port),
+			"minikube delete; minikube start")
 	}
 	return net.JoinHostPort("127.0.0.1", found[0].HostPort), nil
 }
@@ -293,7 +294,8 @@ func bindings(ctx context.Context, docker *client.Client, name, port string) ([]
 		return nil, errors.New("Docker has no container of that name")
 	}
 	if err != nil {
-		return nil, event.WithHint(fmt.Errorf("ask Docker for its port %s: %w", port, err), "start Docker, then: minikube start")
+		return nil, event.WithHint(fmt.Errorf("ask Docker for its port %s: %w", port, err),
+			"start Docker, then: minikube start")
 	}
 	if state := inspected.Container.State; state == nil || !state.Running {
 		return nil, errors.New("it is stopped")

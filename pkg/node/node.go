@@ -295,13 +295,15 @@ func (n *Node) verify(ctx context.Context, image string, want identity) error {
 	if err != nil || want.is(got) {
 		return err
 	}
-	return withCleanup(ctx, fmt.Errorf("node %s holds %q, not what was built (%s)", n.name, got, strings.Join(want, ", ")),
+	return withCleanup(ctx,
+		fmt.Errorf("node %s holds %q, not what was built (%s)", n.name, got, strings.Join(want, ", ")),
 		func(ctx context.Context) error { return n.runtime.untag(ctx, n, image) })
 }
 
 // pull serves the image on the node's loopback for as long as the node's runtime pulls it. It gets
 // its name last, as what it has to be.
-func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, target string, want identity, sent *atomic.Int64) error {
+func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, target string,
+	want identity, sent *atomic.Int64) error {
 	listener, err := n.way.listen(ctx)
 	if err != nil {
 		return err

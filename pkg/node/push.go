@@ -44,7 +44,8 @@ func NewPush(plain bool) *Push {
 
 // options are for one exchange with a registry, sent counts the bytes that go there.
 func (p *Push) options(ctx context.Context, sent *atomic.Int64) []remote.Option {
-	return []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithJobs(pushJobs),
+	return []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
+		remote.WithJobs(pushJobs),
 		remote.WithTransport(outward{p.plain, sent})}
 }
 

@@ -101,7 +101,8 @@ func (r *Registry) open(ctx context.Context) (err error) {
 		return err
 	}
 	// What was on its way when an earlier process ended; "uploads" is an earlier version's.
-	if err := errors.Join(os.RemoveAll(filepath.Join(r.dir, "ingest")), os.RemoveAll(filepath.Join(r.dir, "blobs", "uploads"))); err != nil {
+	err = errors.Join(os.RemoveAll(filepath.Join(r.dir, "ingest")), os.RemoveAll(filepath.Join(r.dir, "blobs", "uploads")))
+	if err != nil {
 		return err
 	}
 	if r.blobs, err = contentlocal.NewStore(r.dir); err != nil {
@@ -290,7 +291,8 @@ func (r *Registry) readBlob(hash v1.Hash) ([]byte, error) {
 	}
 	defer func() { _ = reader.Close() }() // only read
 	if reader.Size() > maxManifest {
-		return nil, fmt.Errorf("blob %s has %d bytes, which is too much for a manifest or a configuration", hash, reader.Size())
+		return nil, fmt.Errorf("blob %s has %d bytes, which is too much for a manifest or a configuration",
+			hash, reader.Size())
 	}
 	content, err := io.ReadAll(io.NewSectionReader(reader, 0, reader.Size()))
 	if err != nil {
@@ -467,7 +469,8 @@ func (r *Registry) sweep() error {
 			}
 		}
 	}
-	return filepath.WalkDir(filepath.Join(r.dir, ocispecs.ImageBlobsDir), func(file string, entry fs.DirEntry, err error) error {
+	blobs := filepath.Join(r.dir, ocispecs.ImageBlobsDir)
+	return filepath.WalkDir(blobs, func(file string, entry fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // a new store has no blobs
 			return nil
@@ -548,7 +551,8 @@ func (r *Registry) take(ctx context.Context, source Source, tag name.Tag) (ident
 		return nil, err
 	}
 	if id[0] != pushed {
-		err := fmt.Errorf("image %s: %s was pushed to devloop's registry, which now has %s under its name", tag, pushed, id[0])
+		err := fmt.Errorf("image %s: %s was pushed to devloop's registry, which now has %s under its name",
+			tag, pushed, id[0])
 		return nil, event.WithHint(errors.Join(err, r.Untag(tag)), "save again: the image is pushed anew")
 	}
 	return id, nil
@@ -633,7 +637,8 @@ func (r *Registry) image(ctx context.Context, key manifestKey) (v1.Image, error)
 	if err != nil {
 		return nil, err
 	}
-	return remote.Image(ref, remote.WithContext(ctx), remote.WithAuth(&authn.Basic{Username: username, Password: r.password}))
+	return remote.Image(ref, remote.WithContext(ctx),
+		remote.WithAuth(&authn.Basic{Username: username, Password: r.password}))
 }
 
 // ownRepositories is what the names of all repositories in devloop's registry begin with.
@@ -701,7 +706,8 @@ func (d Docker) Push(ctx context.Context, r *Registry, tag name.Tag) (digest str
 		return "", err
 	}
 	// The daemon's containerd store gives credentials only to the server that they name.
-	auth, err := authconfig.Encode(registry.AuthConfig{Username: username, Password: r.password, ServerAddress: address})
+	auth, err := authconfig.Encode(registry.AuthConfig{
+		Username: username, Password: r.password, ServerAddress: address})
 	if err != nil {
 		return "", err
 	}
@@ -730,7 +736,8 @@ func (d Docker) Push(ctx context.Context, r *Registry, tag name.Tag) (digest str
 		digest = cmp.Or(pushedDigest(message, tag.TagStr()), digest)
 	}
 	if digest == "" {
-		return "", event.WithHint(fmt.Errorf("docker push to %s: the daemon does not say what it pushed", address), "update Docker to 20.10 or newer")
+		return "", event.WithHint(fmt.Errorf("docker push to %s: the daemon does not say what it pushed", address),
+			"update Docker to 20.10 or newer")
 	}
 	return digest, nil
 }

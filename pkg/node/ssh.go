@@ -156,7 +156,8 @@ func (w *sshWay) dial(ctx context.Context) (*ssh.Client, error) {
 		return client, nil
 	case errors.As(err, &otherKey):
 		return nil, event.Transient(fmt.Errorf("node %s: ssh: %w", w.node, otherKey))
-	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout(),
+		errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return nil, w.unanswered(address)
 	}
 	return nil, w.refused(err)

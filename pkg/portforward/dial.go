@@ -57,7 +57,8 @@ func newServer(from *rest.Config, namespace string) (*apiServer, error) {
 	}
 	direct := *client // it may be one that others use, too
 	direct.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &apiServer{from: from, config: config, client: &direct, base: host.JoinPath(path, "namespaces", namespace, "pods")}, nil
+	return &apiServer{from: from, config: config, client: &direct,
+		base: host.JoinPath(path, "namespaces", namespace, "pods")}, nil
 }
 
 // current is the API server as it is reached now.

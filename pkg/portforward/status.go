@@ -73,7 +73,8 @@ type status struct {
 }
 
 func newStatus(stage event.Stage, about ...any) *status {
-	return &status{stage: stage, bugs: stage.Once(), about: about, state: Waiting, failing: map[string]time.Duration{}, told: map[string]bool{}}
+	return &status{stage: stage, bugs: stage.Once(), about: about, state: Waiting,
+		failing: map[string]time.Duration{}, told: map[string]bool{}}
 }
 
 // arrived counts a connection, which waits for a pod at first.
@@ -164,7 +165,8 @@ func (s *status) fields() []any {
 	if s.why != nil {
 		return append(fields, "reason", s.why.Error(), "open", s.open.Load(), "held", s.held.Load())
 	}
-	return append(fields, "pods", event.Name(strings.Join(s.pods, ",")), "open", s.open.Load(), "held", s.held.Load(), "sent", s.sent.Load(), "received", s.received.Load())
+	return append(fields, "pods", event.Name(strings.Join(s.pods, ",")), "open", s.open.Load(), "held", s.held.Load(),
+		"sent", s.sent.Load(), "received", s.received.Load())
 }
 
 // trouble warns, unless this was told about the same and is not over.

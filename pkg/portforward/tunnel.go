@@ -58,14 +58,16 @@ type tunnel struct {
 
 // newTunnel starts a tunnel on a connection, which it owns from now on. Lost is called once, when that is closed; silence may
 // be called now and then.
-func newTunnel(c net.Conn, group *sync.WaitGroup, bugs event.Stage, lost func(*tunnel), silence func()) (*tunnel, error) {
+func newTunnel(c net.Conn, group *sync.WaitGroup, bugs event.Stage,
+	lost func(*tunnel), silence func()) (*tunnel, error) {
 	w := &wire{Conn: c, made: time.Now()}
 	conn, err := spdystream.NewConnection(w, false)
 	if err != nil {
 		_ = w.Close() // the error that counts is the one above
 		return nil, err
 	}
-	t := &tunnel{wire: w, conn: conn, group: group, bugs: bugs, silence: silence, open: map[*stream]struct{}{}, idleSince: time.Now()}
+	t := &tunnel{wire: w, conn: conn, group: group, bugs: bugs, silence: silence, open: map[*stream]struct{}{},
+		idleSince: time.Now()}
 	group.Go(func() {
 		_ = t.guarded(func() { conn.Serve(func(s *spdystream.Stream) { _ = s.Refuse() }) }) // pods open no streams
 		t.close()
@@ -102,7 +104,8 @@ func (t *tunnel) watch() {
 		case <-answered:
 			t.wire.ask()
 			t.group.Go(func() {
-				_ = t.guarded(func() { _, _ = t.conn.Ping() }) // silence is seen on the wire, since the library may be late to see the answer
+				// Silence is seen on the wire, since the library may be late to see the answer.
+				_ = t.guarded(func() { _, _ = t.conn.Ping() })
 				answered <- struct{}{}
 			})
 		default:

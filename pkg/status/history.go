@@ -78,18 +78,22 @@ func runLines(data []byte, atEOF bool) (advance int, token []byte, err error) {
 // that this devloop does not know is left as it is.
 func (r *Run) mend() bool {
 	took := func(seconds float64) bool { return seconds >= 0 && seconds <= longestRun }
-	if r.Number < 1 || r.Started.IsZero() || !took(r.Seconds) || r.Outcome == "" || r.Outcome == Running || len(r.Outcome) > longestWord {
+	if r.Number < 1 || r.Started.IsZero() || !took(r.Seconds) ||
+		r.Outcome == "" || r.Outcome == Running || len(r.Outcome) > longestWord {
 		return false
 	}
 	r.Bytes = max(0, r.Bytes)
-	r.Stages = slices.DeleteFunc(append([]Stage{}, r.Stages...), func(s Stage) bool { return s.Name == "" || !took(s.Seconds) })
+	r.Stages = slices.DeleteFunc(append([]Stage{}, r.Stages...),
+		func(s Stage) bool { return s.Name == "" || !took(s.Seconds) })
 	r.Stages = r.Stages[:min(len(r.Stages), 2*len(Stages))]
-	r.Spans = slices.DeleteFunc(append([]Span{}, r.Spans...), func(s Span) bool { return s.Stage == "" || !took(s.Seconds) || s.Started.IsZero() })
+	r.Spans = slices.DeleteFunc(append([]Span{}, r.Spans...),
+		func(s Span) bool { return s.Stage == "" || !took(s.Seconds) || s.Started.IsZero() })
 	r.Spans = r.Spans[:min(len(r.Spans), keptSpans)]
 	for i := range r.Spans {
 		span := &r.Spans[i]
 		span.Bytes = max(0, span.Bytes)
-		if span.Outcome == "" || span.Outcome == Running || len(span.Outcome) > longestWord { // nothing of a run that ended is under way
+		// Nothing of a run that ended is under way.
+		if span.Outcome == "" || span.Outcome == Running || len(span.Outcome) > longestWord {
 			span.Outcome = r.Outcome
 		}
 	}

@@ -394,7 +394,8 @@ func (w *Watcher) isOpaque(folder string) bool {
 	}
 	if key := fmt.Sprint("device ", device, kind); kind != "" && !w.said[key] {
 		w.said[key] = true
-		w.say.Note("this file system gives no reliable file events; polling it", "folder", event.Name(folder), "filesystem", kind)
+		w.say.Note("this file system gives no reliable file events; polling it", "folder", event.Name(folder),
+			"filesystem", kind)
 	}
 	return kind != ""
 }

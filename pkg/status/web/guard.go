@@ -27,7 +27,8 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // howToGetIn is the answer to who shows no token, or that of an earlier devloop.
-const howToGetIn = "devloop shows this to its user alone: open the address that its log shows, which ends in /?token=…; devloop status prints it again"
+const howToGetIn = "devloop shows this to its user alone: open the address that its log shows, " +
+	"which ends in /?token=…; devloop status prints it again"
 
 // Address is what the user opens to see the page that Handler serves at host, an address with a
 // port. It holds the token.
@@ -61,14 +62,16 @@ func (s *Site) guard(port int, own http.Handler, public map[string]http.Handler)
 		byHeader := s.isToken(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
 		switch read := r.Method == http.MethodGet || r.Method == http.MethodHead; {
 		case read && r.URL.Path == "/" && s.isToken(r.URL.Query().Get(tokenParameter)):
-			http.SetCookie(w, &http.Cookie{Name: cookie, Value: s.token, Path: s.path, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+			http.SetCookie(w, &http.Cookie{Name: cookie, Value: s.token, Path: s.path, HttpOnly: true,
+				SameSite: http.SameSiteStrictMode})
 			s.leadOn(w, r)
 		case !byCookie && !byHeader && read && public[r.URL.Path] != nil:
 			public[r.URL.Path].ServeHTTP(w, r)
 		case !byCookie && !byHeader:
 			refuse(w, http.StatusForbidden, howToGetIn)
 		case r.Method == http.MethodPost && !byHeader && r.Header.Get(actHeader) == "":
-			refuse(w, http.StatusForbidden, "devloop does what its own page asks for: the header "+actHeader+" is missing")
+			refuse(w, http.StatusForbidden,
+				"devloop does what its own page asks for: the header "+actHeader+" is missing")
 		default:
 			inner.ServeHTTP(w, r)
 		}

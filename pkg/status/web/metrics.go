@@ -114,7 +114,8 @@ func (g gauges) Collect(to chan<- prometheus.Metric) {
 		to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
 	oneIf := map[bool]float64{true: 1}
-	seen := map[string]bool{} // without targets, a local address may be there once: the newest to lead somewhere else counts
+	// Without targets, a local address may be there once: the newest to lead somewhere else counts.
+	seen := map[string]bool{}
 	for _, f := range slices.Backward(state.Forwards) {
 		target := f.Target
 		if !g.names {

@@ -43,7 +43,9 @@ type Site struct {
 	say     event.Stage
 
 	token string // lets in who comes over TCP
-	path  string // of the page: a server at another port of the same host, which is sent the cookies of all, does not know this one's path
+	// path is of the page: a server at another port of the same host, which is sent the cookies of
+	// all, does not know this one's path.
+	path  string
 	boot  string // sets the numbers of this process's lines apart from those of an earlier one
 	ended context.Context
 	end   context.CancelFunc
@@ -54,7 +56,8 @@ type Site struct {
 // New returns the Site of what is on the board; metrics may be nil. What goes wrong in a handler is
 // reported to say.
 func New(board *status.Board, metrics *Metrics, actions Actions, say event.Stage) *Site {
-	s := &Site{board: board, metrics: metrics, actions: actions, say: say, token: rand.Text(), path: "/" + rand.Text() + "/", boot: rand.Text()[:8], patience: patience}
+	s := &Site{board: board, metrics: metrics, actions: actions, say: say, token: rand.Text(),
+		path: "/" + rand.Text() + "/", boot: rand.Text()[:8], patience: patience}
 	s.ended, s.end = context.WithCancel(context.Background())
 	return s
 }

@@ -154,7 +154,8 @@ func (s *Site) tell(w http.ResponseWriter, r *http.Request, to *reader, follow b
 // patient writes to a reader that has so much time for each write: a server's limit is for answers
 // that end.
 type patient struct {
-	ctx      context.Context //nolint:containedctx // of the stream: when it ends, the time for its last words has been set
+	// ctx is of the stream: when it ends, the time for its last words has been set.
+	ctx      context.Context //nolint:containedctx // see above
 	out      io.Writer
 	reader   *http.ResponseController
 	patience time.Duration
@@ -177,7 +178,8 @@ func limited(slots chan struct{}, next http.HandlerFunc) http.HandlerFunc {
 			next(w, r)
 		default:
 			w.Header().Set("Retry-After", "2")
-			refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("%d readers follow this devloop, which is as many as it serves: close some of the tabs with its page, or of devloop logs and events", cap(slots)))
+			refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("%d readers follow this devloop, which is as many "+
+				"as it serves: close some of the tabs with its page, or of devloop logs and events", cap(slots)))
 		}
 	}
 }
