@@ -213,7 +213,8 @@ func localHost(address *net.TCPAddr) string {
 func untilAnswers(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	client := &http.Client{Timeout: answerTimeout, Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: noRedirect}
+	client := &http.Client{Timeout: answerTimeout, Transport: &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: noRedirect}
 	var why error
 	for {
 		err := answer(ctx, client, url)
@@ -227,7 +228,8 @@ func untilAnswers(ctx context.Context, url string) error {
 		case <-time.After(checkInterval):
 		case <-ctx.Done():
 			hint := cmp.Or(event.Hint(why), "look at the logs of the pods behind it: kubectl logs")
-			return event.Transient(event.WithHint(fmt.Errorf("%s does not answer with 200 after %s: %w", url, checkTimeout, why), hint))
+			err := fmt.Errorf("%s does not answer with 200 after %s: %w", url, checkTimeout, why)
+			return event.Transient(event.WithHint(err, hint))
 		}
 	}
 }

@@ -36,7 +36,8 @@ func guardDeletions(say event.Stage, helm *action.Configuration, r Release, hist
 		return
 	}
 	c := &helmClient{Client: client, release: r, foreign: func(object string) {
-		say.Warn("object stays, it is not of the release any more", nil, "release", event.Name(r.Name), "namespace", event.Name(r.Namespace), "object", object)
+		say.Warn("object stays, it is not of the release any more", nil, "release", event.Name(r.Name),
+			"namespace", event.Name(r.Namespace), "object", object)
 	}}
 	for _, made := range history {
 		for _, hook := range made.Hooks {
@@ -85,13 +86,15 @@ func (c *helmClient) Update(original, target kube.ResourceList, force bool) (*ku
 // end of these objects then, so one that stays is an error.
 func (c *helmClient) Delete(resources kube.ResourceList) (*kube.Result, []error) {
 	return c.delete(resources, metav1.DeletePropagationBackground, func(object string) error {
-		return event.WithHint(fmt.Errorf("%s is there already, and no hook of the release %s made it", object, c.release.ID()),
+		err := fmt.Errorf("%s is there already, and no hook of the release %s made it", object, c.release.ID())
+		return event.WithHint(err,
 			"rename the hook's object, or delete the one that is there if nobody needs it")
 	})
 }
 
 // DeleteWithPropagationPolicy is how Helm deletes the objects of a release.
-func (c *helmClient) DeleteWithPropagationPolicy(resources kube.ResourceList, policy metav1.DeletionPropagation) (*kube.Result, []error) {
+func (c *helmClient) DeleteWithPropagationPolicy(resources kube.ResourceList,
+	policy metav1.DeletionPropagation) (*kube.Result, []error) {
 	return c.delete(resources, policy, func(object string) error {
 		c.foreign(object)
 		return nil
@@ -100,7 +103,8 @@ func (c *helmClient) DeleteWithPropagationPolicy(resources kube.ResourceList, po
 
 // delete deletes resources that are of the release, those of a kind side by side; kept says what it
 // means that another one stays.
-func (c *helmClient) delete(resources kube.ResourceList, policy metav1.DeletionPropagation, kept func(object string) error) (*kube.Result, []error) {
+func (c *helmClient) delete(resources kube.ResourceList, policy metav1.DeletionPropagation,
+	kept func(object string) error) (*kube.Result, []error) {
 	var mu sync.Mutex
 	result, errs := &kube.Result{}, []error(nil)
 	one := func(info *resource.Info) {
@@ -150,15 +154,17 @@ func (c *helmClient) deleteOne(info *resource.Info, policy metav1.DeletionPropag
 	named := object{kind: info.Mapping.GroupVersionKind, namespace: info.Namespace, name: info.Name}
 	ran := false
 	for _, made := range c.hookObjects {
-		ran = ran || made.same(named) || info.Namespace == "" && made.kind.GroupKind() == named.kind.GroupKind() && made.name == named.name
+		ran = ran || made.same(named) ||
+			info.Namespace == "" && made.kind.GroupKind() == named.kind.GroupKind() && made.name == named.name
 	}
 	switch {
 	case !belongsTo(o, c.release) && !madeByHook(o, c.release, ran):
 		return false, nil
-	case belongsTo(o, c.release) && o.GetAnnotations()[annotationPolicy] == policyKeep: // of hooks, Helm does not heed it
-		return true, nil
+	case belongsTo(o, c.release) && o.GetAnnotations()[annotationPolicy] == policyKeep:
+		return true, nil // of hooks, Helm does not heed it
 	}
-	_, err = helper.DeleteWithOptions(info.Namespace, info.Name, &metav1.DeleteOptions{PropagationPolicy: &policy, Preconditions: onlyUID(o.GetUID())})
+	_, err = helper.DeleteWithOptions(info.Namespace, info.Name,
+		&metav1.DeleteOptions{PropagationPolicy: &policy, Preconditions: onlyUID(o.GetUID())})
 	if isGone(err) {
 		err = nil
 	}

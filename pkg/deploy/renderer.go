@@ -140,7 +140,8 @@ func partsOf(c *chart.Chart) (chartParts, error) {
 	if err != nil {
 		return chartParts{}, err
 	}
-	parts := chartParts{Metadata: metadata, Templates: c.Templates, Files: c.Files, Values: sent(c.Values), Schema: c.Schema}
+	parts := chartParts{Metadata: metadata, Templates: c.Templates, Files: c.Files, Values: sent(c.Values),
+		Schema: c.Schema}
 	for _, dependency := range c.Dependencies() {
 		below, err := partsOf(dependency)
 		if err != nil {
@@ -194,7 +195,8 @@ func renderTemplates(ctx context.Context, loaded *chart.Chart, values map[string
 
 // inProcess starts the process that renders, and ends it after timeout, or when ctx ends: then the
 // error is its cause.
-func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration, cluster *rest.Config) (result renderResult, err error) {
+func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration,
+	cluster *rest.Config) (result renderResult, err error) {
 	var request bytes.Buffer
 	if err := gob.NewEncoder(&request).Encode(r); err != nil {
 		return result, fmt.Errorf("its values: %w", err)
@@ -228,7 +230,8 @@ func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration, clu
 	case cause != nil && !errors.Is(cause, late):
 		return result, cause
 	case cause != nil && asking.Load():
-		return result, event.Transient(event.WithHint(fmt.Errorf("%w: the API server has not answered a lookup", late), hintCluster))
+		err := fmt.Errorf("%w: the API server has not answered a lookup", late)
+		return result, event.Transient(event.WithHint(err, hintCluster))
 	case cause != nil:
 		return result, event.WithHint(late, hintEndless)
 	}
@@ -246,8 +249,10 @@ func renderFailure(err error, said string) error {
 	switch {
 	case strings.Contains(said, "stack exceeds"):
 		return event.WithHint(errors.New("its templates call each other, or themselves, without end"), hintEndless)
-	case strings.Contains(said, "out of memory"), strings.Contains(said, "cannot allocate memory"), strings.Contains(said, "failed to allocate"):
-		return event.WithHint(fmt.Errorf("its templates need more than %d MiB of memory", renderMemory>>20), hintEndless)
+	case strings.Contains(said, "out of memory"), strings.Contains(said, "cannot allocate memory"),
+		strings.Contains(said, "failed to allocate"):
+		return event.WithHint(fmt.Errorf("its templates need more than %d MiB of memory", renderMemory>>20),
+			hintEndless)
 	}
 	first, _, _ := strings.Cut(strings.TrimSpace(said), "\n")
 	return fmt.Errorf("render its templates: %w: %s", err, first)
@@ -274,7 +279,8 @@ func (c *capped) Write(p []byte) (int, error) {
 
 // serveLookups answers the questions of templates to the API server, by the connection that devloop
 // has. They can only read. Asking is set while the API server is asked.
-func serveLookups(ctx context.Context, cluster *rest.Config, asking *atomic.Bool) (theirs *os.File, stop func(), err error) {
+func serveLookups(ctx context.Context, cluster *rest.Config,
+	asking *atomic.Bool) (theirs *os.File, stop func(), err error) {
 	transport, err := rest.TransportFor(cluster)
 	if err != nil {
 		return nil, nil, err
@@ -304,7 +310,9 @@ func serveLookups(ctx context.Context, cluster *rest.Config, asking *atomic.Bool
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = event.Stage{}.Guard("lookup", func() error { return answerLookups(ctx, conn, transport, server, asking) }) // the templates fail without
+		_ = event.Stage{}.Guard("lookup", func() error { // the templates fail without
+			return answerLookups(ctx, conn, transport, server, asking)
+		})
 	}()
 	return theirs, func() {
 		cancel()
@@ -314,7 +322,8 @@ func serveLookups(ctx context.Context, cluster *rest.Config, asking *atomic.Bool
 }
 
 // answerLookups passes on what is asked, until conn ends.
-func answerLookups(ctx context.Context, conn net.Conn, transport http.RoundTripper, server *url.URL, asking *atomic.Bool) error {
+func answerLookups(ctx context.Context, conn net.Conn, transport http.RoundTripper, server *url.URL,
+	asking *atomic.Bool) error {
 	for questions := bufio.NewReader(conn); ; {
 		r, err := http.ReadRequest(questions)
 		if err != nil {
@@ -359,8 +368,9 @@ func lookUp(r *http.Request, transport http.RoundTripper) (*http.Response, error
 
 func refused(r *http.Request, status int, why string) *http.Response {
 	return &http.Response{
-		StatusCode: status, ProtoMajor: 1, ProtoMinor: 1, Request: r, Header: http.Header{"Content-Type": {"text/plain"}},
-		Body: io.NopCloser(strings.NewReader(why)), ContentLength: int64(len(why)),
+		StatusCode: status, ProtoMajor: 1, ProtoMinor: 1, Request: r,
+		Header: http.Header{"Content-Type": {"text/plain"}},
+		Body:   io.NopCloser(strings.NewReader(why)), ContentLength: int64(len(why)),
 	}
 }
 
@@ -409,7 +419,8 @@ func (r renderRequest) render() (map[string]string, error) {
 			return nil, err
 		}
 		renderer = engine.New(&rest.Config{Host: "http://cluster", Transport: &http.Transport{
-			MaxConnsPerHost: 1, DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+			MaxConnsPerHost: 1,
+			DialContext:     func(context.Context, string, string) (net.Conn, error) { return conn, nil },
 		}})
 	}
 	files, err := renderer.Render(loaded, all)

@@ -136,7 +136,8 @@ func (u *uploads) serve(w http.ResponseWriter, req *http.Request, t target) {
 	switch {
 	case req.Method == http.MethodPost && t.reference == "":
 		if one = u.begin(t.repository); one == nil {
-			refuse(w, http.StatusTooManyRequests, "TOOMANYREQUESTS", fmt.Sprintf("there are %d uploads already", maxUploads))
+			refuse(w, http.StatusTooManyRequests, "TOOMANYREQUESTS",
+				fmt.Sprintf("there are %d uploads already", maxUploads))
 			return
 		}
 	case req.Method == http.MethodPatch, req.Method == http.MethodPut, req.Method == http.MethodDelete:
