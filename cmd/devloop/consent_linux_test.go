@@ -27,8 +27,8 @@ func (p *workplace) typed(t *testing.T, answer string, args ...string) (code int
 // exchange is what is typed when the terminal shows something.
 type exchange struct{ shown, typed string }
 
-// dialogue runs devloop on a terminal of its own. It returns what the terminal shows, and how many of
-// the exchanges were left when devloop ended.
+// dialogue runs devloop on a terminal of its own. It returns what the terminal shows, and how many
+// of the exchanges were left when devloop ended.
 func (p *workplace) dialogue(t *testing.T, exchanges []exchange, args ...string) (code int, shown string, left int) {
 	t.Helper()
 	master, terminal := openTerminal(t, 200)

@@ -115,7 +115,8 @@ func TestLinesFitTheTerminal(t *testing.T) {
 	}
 }
 
-// What programs read is exact in a file and a pipe; a person's terminal shows escapes, also of JSON in the log.
+// What programs read is exact in a file and a pipe; a person's terminal shows escapes, also of JSON
+// in the log.
 func TestDataOnTerminal(t *testing.T) {
 	cmd := &cobra.Command{}
 	write := func(file *os.File) {
@@ -252,7 +253,8 @@ func eventually(t *testing.T, what string, holds func() bool, instead func() str
 	}
 }
 
-// The window is closed: the kernel and the shell both hang up, and the clean-up goes on to its end, with nowhere to write to.
+// The window is closed: the kernel and the shell both hang up, and the clean-up goes on to its end,
+// with nowhere to write to.
 func TestClosedTerminal(t *testing.T) {
 	for _, how := range []string{"in the foreground", "in the background", "while it cleans up", "while it is stopped"} {
 		t.Run(how, func(t *testing.T) {
@@ -290,7 +292,8 @@ func TestClosedTerminal(t *testing.T) {
 	}
 }
 
-// After Ctrl+Z and fg, and after bg and fg, keys are read one by one and are not echoed; in the background the terminal is the shell's.
+// After Ctrl+Z and fg, and after bg and fg, keys are read one by one and are not echoed; in the
+// background the terminal is the shell's.
 func TestKeysAfterCtrlZ(t *testing.T) {
 	dir := t.TempDir()
 	s := newShell(t)

@@ -23,7 +23,8 @@ import (
 // hostile has one of each kind of character that does not print.
 const hostile = "a\x1b]0;title\x07\x1b[8mb\x9b31m\u009b2J\u202ec\u2066\u200b\u2028\ufeff\U000e0041\r\x7fd\xe4\xb8"
 
-// unprintable returns what of text a terminal would obey, or does not show, but for colours where they may be.
+// unprintable returns what of text a terminal would obey, or does not show, but for colours where
+// they may be.
 func unprintable(text string, colours bool) string {
 	if colours {
 		text = colour.ReplaceAllString(text, "")

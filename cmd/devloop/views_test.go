@@ -303,7 +303,8 @@ func TestAskedFromThePage(t *testing.T) {
 	}
 }
 
-// More connections than the page and the socket have places for wait until one of them is free, and cost devloop nothing.
+// More connections than the page and the socket have places for wait until one of them is free, and
+// cost devloop nothing.
 func TestConnectionsOfThePage(t *testing.T) {
 	s := show(t, "", &options{}, devOptions{page: true, pagePort: 0})
 	connect := func() (conn net.Conn) {
@@ -446,7 +447,8 @@ func (p openedPage) get(t *testing.T, path string) string {
 	return string(body)
 }
 
-// The page's address, with its token, is in the log and in devloop status; where else the token turns up, it is taken out.
+// The page's address, with its token, is in the log and in devloop status; where else the token
+// turns up, it is taken out.
 func TestAddressOfThePage(t *testing.T) {
 	dir := t.TempDir()
 	logFile := filepath.Join(dir, "dev.log")

@@ -601,7 +601,8 @@ func TestSettled(t *testing.T) {
 	}
 }
 
-// What a path leads through may become a file, or lead in a circle: then there is nothing at the path, as for BuildKit.
+// What a path leads through may become a file, or lead in a circle: then there is nothing at the
+// path, as for BuildKit.
 func TestHashOfAPathThroughNoFolder(t *testing.T) {
 	project := tree{"Dockerfile": "FROM scratch\nCOPY way/there /\n", "d/there": "x", "way@": "d"}
 	b := New(emptyDocker(t), t.TempDir())
@@ -625,7 +626,8 @@ func TestHashOfAPathThroughNoFolder(t *testing.T) {
 	}
 }
 
-// BuildKit is sent a socket as an empty file, and of named pipes and devices what they are: nothing of it is opened.
+// BuildKit is sent a socket as an empty file, and of named pipes and devices what they are: nothing
+// of it is opened.
 func TestHashOpensOnlyFiles(t *testing.T) {
 	dir := tree{"Dockerfile": "FROM scratch\nCOPY d /d\n", "d/a": "a"}.write(t)
 	special := filepath.Join(dir, "d", "s")
@@ -735,7 +737,8 @@ func (p packets) RecvMsg(m any) error {
 	}
 }
 
-// A Dockerfile and a .dockerignore are files of a bounded size: with anything else, the error says where it is.
+// A Dockerfile and a .dockerignore are files of a bounded size: with anything else, the error says
+// where it is.
 func TestHashReadsOnlyFiles(t *testing.T) {
 	for _, name := range []string{"Dockerfile", ".dockerignore"} {
 		for what, make := range map[string]func(path string) error{

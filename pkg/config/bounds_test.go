@@ -40,7 +40,8 @@ func placeFile(t *testing.T, path, text string) {
 
 const skaffoldStart = "apiVersion: skaffold/v4beta11\nkind: Config\nmetadata: { name: x }\n"
 
-// A pipe, a device and a file without end in the place of each file that is read are an error, or left alone.
+// A pipe, a device and a file without end in the place of each file that is read are an error, or
+// left alone.
 func TestOnlyFilesAreRead(t *testing.T) {
 	valid := "apiVersion: " + Version + "\nname: x\nreleases: [{ name: a, chart: ./c, namespace: n }]\n"
 	ofRelease := func(more string) string {
@@ -165,7 +166,8 @@ func TestNotesAreFew(t *testing.T) {
 	}
 }
 
-// The time that laying large files over each other takes grows with their size, not with its square.
+// The time that laying large files over each other takes grows with their size, not with its
+// square.
 func TestLargeFilesAreReadInTime(t *testing.T) {
 	t.Chdir(t.TempDir())
 	placeFile(t, "c/Chart.yaml", "apiVersion: v2\nname: c\nversion: 1.0.0\n")

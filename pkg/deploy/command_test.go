@@ -117,7 +117,8 @@ func TestCommandEnds(t *testing.T) {
 	}
 }
 
-// TestKubeconfigOfAKilledDevloop is about what a devloop leaves that is killed while a command runs.
+// TestKubeconfigOfAKilledDevloop is about what a devloop leaves that is killed while a command
+// runs.
 func TestKubeconfigOfAKilledDevloop(t *testing.T) {
 	d, say, lines := commands(t)
 	folder, _ := d.options.Runtime()

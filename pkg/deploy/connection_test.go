@@ -279,7 +279,8 @@ func TestConnectionThroughAProxy(t *testing.T) {
 	}
 }
 
-// hanging serves what next does, but holds back the answer to requests of a path until it is let go.
+// hanging serves what next does, but holds back the answer to requests of a path until it is let
+// go.
 type hanging struct {
 	path    string
 	next    http.Handler
@@ -300,7 +301,8 @@ func newHanging(path string, next http.Handler) *hanging {
 	return &hanging{path: path, next: next, asked: make(chan struct{}, 100), let: make(chan struct{})}
 }
 
-// A run that is superseded while the cluster is asked whether it is the same takes that answer from nobody, least of all from a Helm write.
+// A run that is superseded while the cluster is asked whether it is the same takes that answer from
+// nobody, least of all from a Helm write.
 func TestVerificationIsOfNoRequest(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config")
 	t.Setenv("KUBECONFIG", path)

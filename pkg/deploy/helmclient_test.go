@@ -146,7 +146,8 @@ func TestUpgradeDeletesOnlyWhatIsOfTheRelease(t *testing.T) {
 	}
 }
 
-// A hook's object is deleted by default before the hook runs again, whoever made it: Helm looks at its name only.
+// A hook's object is deleted by default before the hook runs again, whoever made it: Helm looks at
+// its name only.
 func TestHookDeletesOnlyWhatHooksOfTheReleaseMade(t *testing.T) {
 	server := newObjectServer(t, of("ConfigMap", "theirs", annotated(annotationHook, "pre-install")), of("ConfigMap", "by-hand"),
 		of("ConfigMap", "earlier", annotated(annotationHook, "pre-install")))

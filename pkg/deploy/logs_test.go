@@ -799,7 +799,8 @@ func BenchmarkLine(b *testing.B) {
 	}
 }
 
-// Whatever panics while pods are followed is told once, and begins again: with the scope in force, and no line twice.
+// Whatever panics while pods are followed is told once, and begins again: with the scope in force,
+// and no line twice.
 func TestPanicWhilePodsAreFollowed(t *testing.T) {
 	for _, at := range []string{"list", "get", "log"} {
 		t.Run(at, func(t *testing.T) {

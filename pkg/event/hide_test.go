@@ -64,7 +64,8 @@ func TestSecretsAreHidden(t *testing.T) {
 		t.Errorf("%s, %s", took, s.Text("value-19999"))
 	}
 
-	// An error that has no secret in it stays what it is, for errors.Is; one that wraps one does not.
+	// An error that has no secret in it stays what it is, for errors.Is; one that wraps one does
+	// not.
 	if err := fmt.Errorf("x: %w", ErrSuperseded); s.Error(err) != err { //nolint:errorlint // the same one
 		t.Error("an error without a secret was changed")
 	}
@@ -82,7 +83,8 @@ type quiet struct{ cause error }
 func (q quiet) Error() string { return "quiet" }
 func (q quiet) Unwrap() error { return q.cause }
 
-// A secret that was cut before it came here is hidden, too, whichever part of it is left; so is one that was wrapped.
+// A secret that was cut before it came here is hidden, too, whichever part of it is left; so is one
+// that was wrapped.
 func TestPartsOfSecretsAreHidden(t *testing.T) {
 	const secret = "ghp_16C7e42F292c6912E7710c838347Ae178B4a"
 	var s Secrets

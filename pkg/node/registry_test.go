@@ -188,7 +188,8 @@ func TestUploads(t *testing.T) {
 	}
 }
 
-// TestUploadsBounded: as many as an image can need are taken, and then no more; those that lie idle end.
+// TestUploadsBounded: as many as an image can need are taken, and then no more; those that lie idle
+// end.
 func TestUploadsBounded(t *testing.T) {
 	r := openRegistry(t, t.TempDir())
 	c := owner(t, r)
@@ -312,7 +313,8 @@ func TestNeighbour(t *testing.T) {
 	c.upload(t, "a push still works")
 }
 
-// TestPaths: nothing that is asked for becomes a path of another file, also from who has the credentials.
+// TestPaths: nothing that is asked for becomes a path of another file, also from who has the
+// credentials.
 func TestPaths(t *testing.T) {
 	dir := t.TempDir()
 	r := openRegistry(t, dir)
@@ -558,7 +560,8 @@ func TestRegistry(t *testing.T) {
 	}
 }
 
-// TestListensLate: the registry listens when the first image is pushed, not before, and for good, whatever becomes of that push.
+// TestListensLate: the registry listens when the first image is pushed, not before, and for good,
+// whatever becomes of that push.
 func TestListensLate(t *testing.T) {
 	r := openRegistry(t, t.TempDir())
 	if r.server != nil {
@@ -591,7 +594,8 @@ func TestAddress(t *testing.T) {
 	}
 }
 
-// TestRecall closes the registry and opens it again: what it held is there, and what has lost a part is not.
+// TestRecall closes the registry and opens it again: what it held is there, and what has lost a
+// part is not.
 func TestRecall(t *testing.T) {
 	for says, spoil := range map[string]func(file string) error{
 		"removed": os.Remove,
@@ -721,7 +725,8 @@ func TestSwapped(t *testing.T) {
 	}
 }
 
-// TestForNode: a node reads the image that it is to pull, as it was when the pull began, and nothing else.
+// TestForNode: a node reads the image that it is to pull, as it was when the pull began, and
+// nothing else.
 func TestForNode(t *testing.T) {
 	r := openRegistry(t, t.TempDir())
 	image, err := random.Image(1000, 2)
@@ -826,7 +831,8 @@ func TestForNode(t *testing.T) {
 	}
 }
 
-// TestBuiltIntoTheStore writes blobs right into the store, as BuildKit does, and names what BuildKit says that it built.
+// TestBuiltIntoTheStore writes blobs right into the store, as BuildKit does, and names what
+// BuildKit says that it built.
 func TestBuiltIntoTheStore(t *testing.T) {
 	r := openRegistry(t, t.TempDir())
 	image, err := random.Image(1000, 2)
@@ -903,7 +909,8 @@ func TestBuiltIntoTheStore(t *testing.T) {
 	}
 }
 
-// TestDockerPush has a daemon push, which a server in front of the registry stands for, and tells what it pushed by what it says.
+// TestDockerPush has a daemon push, which a server in front of the registry stands for, and tells
+// what it pushed by what it says.
 func TestDockerPush(t *testing.T) {
 	image, err := random.Image(1000, 1)
 	if err != nil {
@@ -960,7 +967,8 @@ func TestDockerPush(t *testing.T) {
 	}
 }
 
-// checkCredentials uses what Docker was given, as its containerd store does: only for the server that it names.
+// checkCredentials uses what Docker was given, as its containerd store does: only for the server
+// that it names.
 func checkCredentials(t *testing.T, r *Registry, header string) {
 	t.Helper()
 	decoded, err := base64.URLEncoding.DecodeString(header)

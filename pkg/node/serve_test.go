@@ -45,7 +45,8 @@ func (p *pipes) dial() net.Conn {
 	return client
 }
 
-// TestServerTimeouts: a client that stalls is cut off, whatever it stalls at, and one that is only slow is not.
+// TestServerTimeouts: a client that stalls is cut off, whatever it stalls at, and one that is only
+// slow is not.
 func TestServerTimeouts(t *testing.T) {
 	const blob = 1 << 20
 	for says, test := range map[string]struct {
@@ -131,7 +132,8 @@ func TestServerTimeouts(t *testing.T) {
 	}
 }
 
-// FuzzParse: whatever a path says, it leads to a file of its own in the folder of the manifests, to a blob by its digest, or to nothing.
+// FuzzParse: whatever a path says, it leads to a file of its own in the folder of the manifests, to
+// a blob by its digest, or to nothing.
 func FuzzParse(f *testing.F) {
 	for _, path := range []string{"/v2/devloop/x/manifests/1", "/v2/devloop/a/../../x/manifests/..", "/v2/devloop/x/blobs/sha256:..", "/v2/devloop/x/blobs/uploads/.",
 		"/v2/devloop/blobs/uploads/manifests/1", "/v2/devloop/x/blobs/sha256:" + strings.Repeat("0", 64), "/v2/devloop/x@sha256:0/manifests/1"} {

@@ -60,7 +60,8 @@ func newKey(t *testing.T, file string) {
 	}
 }
 
-// newSSHServerFor returns an sshd with host keys of its own that lets the key in a file log in, whatever it is by then.
+// newSSHServerFor returns an sshd with host keys of its own that lets the key in a file log in,
+// whatever it is by then.
 func newSSHServerFor(t *testing.T, key, known string) *sshServer {
 	t.Helper()
 	s := &sshServer{key: key, known: known}
@@ -230,7 +231,8 @@ func TestSSHDeaf(t *testing.T) {
 	}
 }
 
-// TestHostKey: another host key than before is taken only if minikube started the machine, or made it anew, in between.
+// TestHostKey: another host key than before is taken only if minikube started the machine, or made
+// it anew, in between.
 func TestHostKey(t *testing.T) {
 	machine := t.TempDir()
 	key, config := filepath.Join(machine, "id_rsa"), filepath.Join(machine, "config.json")
@@ -315,7 +317,8 @@ func TestHostKey(t *testing.T) {
 	taken("one that the user lets in", other)
 }
 
-// TestHostKeyOfOneKind: a machine has several keys. It is asked for the one that is remembered, whichever the library takes first.
+// TestHostKeyOfOneKind: a machine has several keys. It is asked for the one that is remembered,
+// whichever the library takes first.
 func TestHostKeyOfOneKind(t *testing.T) {
 	server := newSSHServer(t)
 	content, err := os.ReadFile(server.key)
@@ -342,7 +345,8 @@ func TestHostKeyOfOneKind(t *testing.T) {
 	}
 }
 
-// TestSSHDial: a connection is made for all who wait for it. Who no longer waits takes it from nobody.
+// TestSSHDial: a connection is made for all who wait for it. Who no longer waits takes it from
+// nobody.
 func TestSSHDial(t *testing.T) {
 	server := newSSHServer(t)
 	way := server.way()

@@ -17,7 +17,8 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// puller is a runtime that holds images in memory. It pulls without credentials, as the runtimes of nodes do.
+// puller is a runtime that holds images in memory. It pulls without credentials, as the runtimes of
+// nodes do.
 type puller struct {
 	runtime
 	held  map[string]v1.Image // by name

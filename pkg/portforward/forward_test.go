@@ -612,7 +612,8 @@ func TestServeEnds(t *testing.T) {
 	}
 }
 
-// A panic while a pod is dialled ends that attempt, or begins the part again that knows the pods: the address answers all the same.
+// A panic while a pod is dialled ends that attempt, or begins the part again that knows the pods:
+// the address answers all the same.
 func TestPanicOnTheWay(t *testing.T) {
 	for _, at := range []string{"dial", "watch"} {
 		t.Run(at, func(t *testing.T) {

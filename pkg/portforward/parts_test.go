@@ -369,7 +369,8 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// An API server that sends a request for a tunnel elsewhere is not followed: the request has the user's credentials.
+// An API server that sends a request for a tunnel elsewhere is not followed: the request has the
+// user's credentials.
 func TestTunnelFollowsNoRedirect(t *testing.T) {
 	strayed := make(chan struct{}, 10)
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { strayed <- struct{}{} }))

@@ -158,8 +158,8 @@ func testUnusualDockerfile(t *testing.T) {
 	p.gone(t)
 }
 
-// testForeign: in a namespace that was there, only what the release made goes. One that devloop made
-// stays for an object of a kind that was not known before.
+// testForeign: in a namespace that was there, only what the release made goes. One that devloop
+// made stays for an object of a kind that was not known before.
 func testForeign(t *testing.T) {
 	p := newProject(t, "deploy/never")
 	mine := p.name + "-mine"
@@ -303,8 +303,8 @@ func (p *project) registry(t *testing.T) (address string) {
 	return address
 }
 
-// openTerminal opens both sides of one. The master is not to be asked for its Fd: it could no longer
-// be closed while it is read.
+// openTerminal opens both sides of one. The master is not to be asked for its Fd: it could no
+// longer be closed while it is read.
 func openTerminal(t *testing.T) (master, terminal *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)

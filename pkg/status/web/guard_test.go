@@ -176,7 +176,8 @@ func TestLinkOfAnotherSiteLetsIn(t *testing.T) {
 	}
 }
 
-// A devloop that takes the place of another has another token: a page that is still open is told how to get in.
+// A devloop that takes the place of another has another token: a page that is still open is told
+// how to get in.
 func TestRestartedDevloop(t *testing.T) {
 	first, _, _ := testSite(t)
 	server := serve(t, first, "")
