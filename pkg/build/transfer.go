@@ -13,6 +13,8 @@ import (
 
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 // sent is a folder as BuildKit is shown it. BuildKit keeps a copy and asks for the files whose size or time differ from those in it, but a file
@@ -33,13 +35,16 @@ func newSent(root string, files *fileDigests) (*sent, error) {
 	return &sent{folder, root, files}, err
 }
 
+// Walk is called in goroutines of BuildKit's, which guard nothing.
 func (s *sent) Walk(ctx context.Context, target string, walk fs.WalkDirFunc) error {
-	return s.FS.Walk(ctx, target, wholeFolders(func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && entry != nil && entry.Type().IsRegular() {
-			entry = sentFile{entry, ctx, filepath.Join(s.root, path), s.files}
-		}
-		return walk(path, entry, err)
-	}))
+	return event.Guard(func() error {
+		return s.FS.Walk(ctx, target, wholeFolders(func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && entry != nil && entry.Type().IsRegular() {
+				entry = sentFile{entry, ctx, filepath.Join(s.root, path), s.files}
+			}
+			return walk(path, entry, err)
+		}))
+	})
 }
 
 // Open opens regular files only. Of what cannot be opened, a socket above all, BuildKit is sent no

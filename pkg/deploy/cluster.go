@@ -104,15 +104,34 @@ func KubeconfigSecrets() []string {
 				secrets = append(secrets, string(content))
 			}
 		}
+		if user.Exec != nil {
+			for _, variable := range user.Exec.Env { // for which a user may have no better place
+				secrets = append(secrets, secretOf(variable.Name, variable.Value))
+			}
+		}
 		if user.AuthProvider != nil {
 			for key, value := range user.AuthProvider.Config {
-				if strings.Contains(key, "token") || strings.Contains(key, "secret") {
-					secrets = append(secrets, value)
-				}
+				secrets = append(secrets, secretOf(key, value))
 			}
 		}
 	}
+	for _, cluster := range config.Clusters {
+		if proxy, err := url.Parse(cluster.ProxyURL); err == nil && proxy.User != nil {
+			password, _ := proxy.User.Password()
+			secrets = append(secrets, password)
+		}
+	}
 	return secrets
+}
+
+// secretOf returns a value whose name says that it is secret, "" for others.
+func secretOf(name, value string) string {
+	for _, word := range []string{"token", "secret", "password", "key"} {
+		if strings.Contains(strings.ToLower(name), word) {
+			return value
+		}
+	}
+	return ""
 }
 
 func loadKubeconfig(wanted string) (clientcmd.ClientConfig, kube.Target, error) {
@@ -227,6 +246,10 @@ func ConnectTo(ctx context.Context, target kube.Target) (*Cluster, error) {
 	if err != nil {
 		return nil, event.WithHint(fmt.Errorf("kube context %q: its API server %s does not answer: %w",
 			target.Context, target.Server, err), hintCluster)
+	}
+	if system.UID == "" {
+		return nil, fmt.Errorf("kube context %q: what answers at %s does not say which cluster it is: its namespace %s has no UID",
+			target.Context, target.Server, metav1.NamespaceSystem)
 	}
 	c.UID = string(system.UID)
 	way.is(system.UID)

@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/devloop/devloop/pkg/command"
 	"github.com/devloop/devloop/pkg/event"
@@ -33,7 +31,7 @@ const (
 func (d *Deployer) run(ctx context.Context, say event.Stage, r Release, when string, of Command) error {
 	shown := strings.Join(of.Args, " ")
 	return say.Step(ctx, event.CommandRun, func(ctx context.Context) ([]any, error) {
-		kubeconfig, remove, err := d.kubeconfigFile()
+		kubeconfig, remove, err := d.kubeconfigFile(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -88,10 +86,11 @@ func (d *Deployer) Abandon() {
 	}
 }
 
-// kubeconfigFile writes what a command needs to reach this cluster, and no other one: the user may have selected another context since.
+// kubeconfigFile writes what a command needs to reach this cluster, and no other one: the user may have selected another context
+// since, or the context may lead elsewhere.
 // The file is locked for as long as this process uses it.
-func (d *Deployer) kubeconfigFile() (file string, remove func(), err error) {
-	content, err := d.cluster.minifiedKubeconfig()
+func (d *Deployer) kubeconfigFile(ctx context.Context) (file string, remove func(), err error) {
+	way, err := d.cluster.connection.current(ctx)
 	if err != nil {
 		return "", nil, fmt.Errorf("write a kubeconfig for commands: %w", err)
 	}
@@ -104,30 +103,13 @@ func (d *Deployer) kubeconfigFile() (file string, remove func(), err error) {
 	}
 	if err == nil {
 		removeLeftKubeconfigs(folder)
-		file, remove, err = lockedFile(folder, content)
+		file, remove, err = lockedFile(folder, way.alone)
 	}
 	if err != nil {
 		return "", nil, event.WithHint(fmt.Errorf("write a kubeconfig for commands: %w", err),
 			cmp.Or(event.Hint(err), "it has to be a folder in which you may write: XDG_RUNTIME_DIR"))
 	}
 	return file, remove, nil
-}
-
-func (c *Cluster) minifiedKubeconfig() ([]byte, error) {
-	loader, _, err := loadKubeconfig(c.Context)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := loader.RawConfig()
-	if err != nil {
-		return nil, err
-	}
-	config := raw.DeepCopy()
-	config.CurrentContext = c.Context
-	if err := errors.Join(clientcmdapi.MinifyConfig(config), clientcmdapi.FlattenConfig(config)); err != nil {
-		return nil, err
-	}
-	return clientcmd.Write(*config)
 }
 
 const (

@@ -29,6 +29,10 @@ contexts: [{name: ours, context: {cluster: ours, user: ours}}, {name: prod, cont
 current-context: prod
 `})
 	t.Setenv("KUBECONFIG", filepath.Join(dir, "kubeconfig"))
+	connection, err := newConnection("ours")
+	if err != nil {
+		t.Fatal(err)
+	}
 	runtime := filepath.Join(dir, ".run")
 	var mu sync.Mutex
 	var told []string
@@ -39,7 +43,7 @@ current-context: prod
 			told = append(told, fmt.Sprint(e.Fields[len(e.Fields)-1]))
 		}
 	})
-	return New(&Cluster{Context: "ours"}, "demo", nil, Options{Folder: dir, Runtime: func() (string, error) { return runtime, nil }}), sink.For("deploy"), func() string {
+	return New(&Cluster{Context: "ours", connection: connection}, "demo", nil, Options{Folder: dir, Runtime: func() (string, error) { return runtime, nil }}), sink.For("deploy"), func() string {
 		mu.Lock()
 		defer mu.Unlock()
 		return strings.Join(told, "\n")
@@ -122,7 +126,7 @@ func TestCommandEnds(t *testing.T) {
 func TestKubeconfigOfAKilledDevloop(t *testing.T) {
 	d, say, lines := commands(t)
 	folder, _ := d.options.Runtime()
-	file, remove, err := d.kubeconfigFile() // of one that is at work
+	file, remove, err := d.kubeconfigFile(t.Context()) // of one that is at work
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/util/connrotation"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -54,6 +56,7 @@ type connection struct {
 // way is what one state of the kubeconfig says.
 type way struct {
 	config    *rest.Config // with the contents of the files that the kubeconfig names
+	alone     []byte       // a kubeconfig that leads there and nowhere else, likewise
 	files     []string     // the kubeconfig's, and those
 	proxy     string
 	base      *url.URL
@@ -88,7 +91,11 @@ func (c *connection) read() (*way, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kube context %q: %w", c.context, err)
 	}
-	w := &way{config: config, files: append(slices.Clone(loader.ConfigAccess().GetLoadingPrecedence()),
+	alone, err := minified(loader, c.context)
+	if err != nil {
+		return nil, fmt.Errorf("kube context %q: %w", c.context, err)
+	}
+	w := &way{config: config, alone: alone, files: append(slices.Clone(loader.ConfigAccess().GetLoadingPrecedence()),
 		config.CAFile, config.CertFile, config.KeyFile)}
 	if err := rest.LoadTLSFiles(config); err != nil {
 		return nil, fmt.Errorf("kube context %q: %w", c.context, err)
@@ -117,6 +124,21 @@ func (c *connection) read() (*way, error) {
 		return nil, fmt.Errorf("kube context %q: %w", c.context, err)
 	}
 	return w, nil
+}
+
+// minified returns a kubeconfig with one context of those that loader has read, and the contents of
+// the files that it names.
+func minified(loader clientcmd.ClientConfig, kubeContext string) ([]byte, error) {
+	raw, err := loader.RawConfig()
+	if err != nil {
+		return nil, err
+	}
+	config := raw.DeepCopy()
+	config.CurrentContext = kubeContext
+	if err := errors.Join(clientcmdapi.MinifyConfig(config), clientcmdapi.FlattenConfig(config)); err != nil {
+		return nil, err
+	}
+	return clientcmd.Write(*config)
 }
 
 // same reports whether both lead to the same place with the same credentials.

@@ -346,6 +346,50 @@ func TestVerificationIsOfNoRequest(t *testing.T) {
 	}
 }
 
+// A hook reaches the cluster that was verified, though its context leads elsewhere by now.
+func TestKubeconfigOfTheVerifiedCluster(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config")
+	t.Setenv("KUBECONFIG", path)
+	known := apiServer(t, "one", "old")
+	writeKubeconfig(t, path, known, "", "old")
+	cluster, err := Connect(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent := newHanging("/api/v1/namespaces/kube-system", http.NotFoundHandler())
+	silent.waiting.Store(true)
+	elsewhere := httptest.NewTLSServer(silent)
+	t.Cleanup(elsewhere.Close)
+	t.Cleanup(func() { close(silent.let) })
+	writeKubeconfig(t, path, elsewhere, "", "another")
+
+	runtime := t.TempDir()
+	d := New(cluster, "demo", nil, Options{Runtime: func() (string, error) { return runtime, nil }})
+	file, remove, err := d.kubeconfigFile(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer remove()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]bool{known.URL: true, "token: old": true, "certificate-authority-data": true, elsewhere.URL: false} {
+		if got := strings.Contains(string(content), text); got != want {
+			t.Errorf("%q is in it: %t\n%s", text, got, content)
+		}
+	}
+}
+
+func TestClusterWithoutAnIdentity(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config")
+	t.Setenv("KUBECONFIG", path)
+	writeKubeconfig(t, path, apiServer(t, "", "a"), "", "a")
+	if _, err := Connect(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "no UID") {
+		t.Errorf("%v", err)
+	}
+}
+
 // The same for what charts are told of the cluster, which is asked once for all.
 func TestDiscoveryIsOfNoRequest(t *testing.T) {
 	type object = map[string]any

@@ -117,6 +117,9 @@ func Own(ctx context.Context, t Target, served Grounds, nodes NodeLister) (Groun
 	if application := desktop(t, list.Items, runtime.GOOS); application != "" {
 		return Grounds{Desktop, application}, nil
 	}
+	if os.Getenv("KUBERNETES_SERVICE_HOST") != "" { // which the kubelet sets
+		return Grounds{}, t.notLocal(nobody + "devloop runs in a pod, whose kernel is that of many")
+	}
 	here := bootID()
 	for _, node := range list.Items {
 		if here == "" || strings.TrimSpace(node.Status.NodeInfo.BootID) != here {

@@ -151,6 +151,11 @@ func TestOwnAsksTheCluster(t *testing.T) {
 		if got, err := ask(); err != nil || got != (Grounds{BootID, "node a"}) {
 			t.Errorf("%v, %v", got, err)
 		}
+		t.Setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+		if got, err := ask(); err == nil || !strings.Contains(err.Error(), "runs in a pod") {
+			t.Errorf("in a pod: %v, %v", got, err)
+		}
+		t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	}
 	answer, status = `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden",
 		"message": "nodes is forbidden", "code": 403}`, http.StatusForbidden

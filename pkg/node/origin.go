@@ -89,7 +89,7 @@ func (p profile) serves(ctx context.Context, server string, docker *client.Clien
 	api := strconv.Itoa(cmp.Or(p.APIServerPort, minikubePort))
 	if p.Driver == "qemu2" || p.Driver == "qemu" {
 		if p.Network == "builtin" || p.Network == "user" { // QEMU itself listens on this machine
-			return isLoopback(host) && port == api
+			return reaches(host, loopbackOf(netip.IPv4Unspecified())) && port == api
 		}
 	}
 	if vip := p.KubernetesConfig.APIServerHAVIP; vip != "" && host == vip && port == api && !ip.IsLoopback() {
@@ -153,20 +153,47 @@ func isLocal(docker *client.Client) bool {
 	return docker != nil && strings.HasPrefix(docker.DaemonHost(), "unix://")
 }
 
-// reaches tells whether a connection to host ends at what listens on an address of this machine.
+// reaches tells whether every connection to host ends at what listens on an address of this
+// machine. At the same port of another address, also of loopback, there may be a tunnel.
 func reaches(host string, listens netip.Addr) bool {
-	switch listens = listens.Unmap(); {
-	case !listens.IsValid() || listens.IsUnspecified():
-		return onThisMachine("https://" + net.JoinHostPort(host, "0"))
-	case listens.IsLoopback():
-		return isLoopback(host)
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap() == listens
+	addresses := addressesOf(host)
+	return len(addresses) > 0 && !slices.ContainsFunc(addresses, func(to netip.Addr) bool { return !endsAt(to, listens) })
 }
 
-// isLoopback tells whether a host is this machine's loopback. k3d writes 0.0.0.0 for it.
-func isLoopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && (ip.Unmap().IsLoopback() || ip.IsUnspecified())
+func endsAt(to, listens netip.Addr) bool {
+	if listens = listens.Unmap(); !listens.IsValid() {
+		listens = netip.IPv4Unspecified() // as an older Docker says it
+	}
+	if to.IsUnspecified() { // the kernel takes it for loopback; k3d writes 0.0.0.0
+		to = loopbackOf(to)
+	}
+	if listens.IsUnspecified() {
+		return to.Is4() == listens.Is4() && onThisMachine("https://"+net.JoinHostPort(to.String(), "0"))
+	}
+	return to == listens
+}
+
+// loopbackOf is 127.0.0.1, or ::1 for an IPv6 address.
+func loopbackOf(ip netip.Addr) netip.Addr {
+	if ip.Is4() {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return netip.IPv6Loopback()
+}
+
+// addressesOf are those that a connection to host may go to. Of names only localhost has some.
+func addressesOf(host string) (addresses []netip.Addr) {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{ip.Unmap()}
+	}
+	if host != "localhost" {
+		return nil
+	}
+	found, _ := net.LookupIP(host) //nolint:noctx // it stands in a file, or else there is none
+	for _, ip := range found {
+		if address, ok := netip.AddrFromSlice(ip); ok {
+			addresses = append(addresses, address.Unmap())
+		}
+	}
+	return addresses
 }

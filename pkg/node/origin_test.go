@@ -8,8 +8,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
+	"net/netip"
 	"os"
 	goruntime "runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -79,7 +81,7 @@ func TestOriginIsAMinikubeProfile(t *testing.T) {
 		{"minikube", "https://192.168.39.7:32443", "minikube", here}, // auto-pause
 		{"pair", "https://192.168.49.2:8443", "pair", here},
 		{"pair", "https://127.0.0.1:32771", "pair", here},
-		{"pair", "https://localhost:32776", "pair", here},
+		{"pair", "https://127.0.0.1:32776", "pair", here},
 		{"renamed", "https://127.0.0.1:32771", "pair", here},
 		{"minikube", "https://127.0.0.1:32771", "pair", here}, // another profile's name
 		{"qemu", "https://127.0.0.1:40123", "qemu", here},
@@ -168,7 +170,9 @@ func TestOriginIsAContainerOfKindOrK3d(t *testing.T) {
 		want            Origin
 	}{
 		{"kind-dev", "https://127.0.0.1:40001", Origin{"kind", "dev"}},
-		{"renamed", "https://localhost:40001", Origin{"kind", "dev"}},
+		{"renamed", "https://127.0.0.1:40001", Origin{"kind", "dev"}},
+		{"kind-dev", "https://[::1]:40001", Origin{}}, // a tunnel at the same port
+		{"kind-dev", "https://127.0.0.2:40001", Origin{}},
 		{"kind-dev", "https://0.0.0.0:40002", Origin{"k3d", "team"}}, // another one's name
 		{"kind-dev", "https://127.0.0.1:47101", Origin{}},            // a tunnel of that name
 		{"kind-dev", "https://127.0.0.1:40005", Origin{}},            // some port of the node
@@ -189,6 +193,40 @@ func TestOriginIsAContainerOfKindOrK3d(t *testing.T) {
 	found, err := Find(t.Context(), "kind-dev", "https://127.0.0.1:40001", elsewhere, t.TempDir())
 	if err != nil || found.Origin() != (Origin{}) || len(found.nodes) == 0 {
 		t.Errorf("a daemon by TCP: %+v, %v", found, err)
+	}
+}
+
+// At one port, each address of loopback may have another server.
+func TestReaches(t *testing.T) {
+	for _, test := range []struct {
+		host, listens string
+		want          bool
+	}{
+		{"127.0.0.1", "127.0.0.1", true},
+		{"127.0.0.2", "127.0.0.1", false},
+		{"::1", "127.0.0.1", false},
+		{"::1", "::1", true},
+		{"::ffff:127.0.0.1", "127.0.0.1", true},
+		{"0.0.0.0", "127.0.0.1", true},
+		{"::", "127.0.0.1", false},
+		{"127.0.0.2", "0.0.0.0", true},
+		{"::1", "0.0.0.0", false},
+		{"::1", "::", true},
+		{"192.0.2.1", "0.0.0.0", false},
+		{"192.0.2.1", "192.0.2.1", true},
+		{"tunnel.example", "0.0.0.0", false},
+	} {
+		if got := reaches(test.host, netip.MustParseAddr(test.listens)); got != test.want {
+			t.Errorf("%s at what listens on %s: %t", test.host, test.listens, got)
+		}
+	}
+	localhost, err := net.LookupIP("localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := slices.ContainsFunc(localhost, func(ip net.IP) bool { return ip.To4() == nil })
+	if got := reaches("localhost", netip.MustParseAddr("127.0.0.1")); got == both {
+		t.Errorf("localhost, which is %v: %t", localhost, got)
 	}
 }
 
