@@ -339,7 +339,9 @@ func answerLookups(ctx context.Context, conn net.Conn, transport http.RoundTripp
 			}
 			asking.Store(ctx.Err() != nil) // it was cut off
 		}
-		if err = resp.Write(conn); err != nil {
+		err = resp.Write(conn)
+		_ = resp.Body.Close() // in memory
+		if err != nil {
 			return err
 		}
 	}
