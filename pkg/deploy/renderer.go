@@ -334,9 +334,7 @@ func answerLookups(ctx context.Context, conn net.Conn, transport http.RoundTripp
 		resp := refused(r, http.StatusMethodNotAllowed, "templates only read")
 		if r.Method == http.MethodGet {
 			asking.Store(true)
-			if resp, err = lookUp(r, transport); err != nil {
-				resp = refused(r, http.StatusBadGateway, err.Error())
-			}
+			resp = lookUp(r, transport)
 			asking.Store(ctx.Err() != nil) // it was cut off
 		}
 		err = resp.Write(conn)
@@ -349,23 +347,23 @@ func answerLookups(ctx context.Context, conn net.Conn, transport http.RoundTripp
 
 // lookUp returns the API server's answer with its body in memory: in HTTP/2 it may have no length,
 // and would be over for the templates only when their connection ends.
-func lookUp(r *http.Request, transport http.RoundTripper) (*http.Response, error) {
+func lookUp(r *http.Request, transport http.RoundTripper) *http.Response {
 	resp, err := transport.RoundTrip(r)
 	if err != nil {
-		return nil, err
+		return refused(r, http.StatusBadGateway, err.Error())
 	}
 	defer func() { _ = resp.Body.Close() }() // only read
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxLookup+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(body) > maxLookup {
-		return nil, fmt.Errorf("the answer has more than %d MiB", maxLookup>>20)
+	switch {
+	case err != nil:
+		return refused(r, http.StatusBadGateway, err.Error())
+	case len(body) > maxLookup:
+		return refused(r, http.StatusBadGateway, fmt.Sprintf("the answer has more than %d MiB", maxLookup>>20))
 	}
 	return &http.Response{
 		StatusCode: resp.StatusCode, ProtoMajor: 1, ProtoMinor: 1, Request: r, Header: resp.Header,
 		Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)),
-	}, nil
+	}
 }
 
 func refused(r *http.Request, status int, why string) *http.Response {
