@@ -30,9 +30,10 @@ the releases are deployed ("stale" if it is an older one). devloop never stops o
   devloop clusters stop --stale`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withClusters(cmd.Context(), o, false, func(_ context.Context, _ *deploy.Cluster, all, old event.DaskClusters) error {
+			write := func(_ context.Context, _ *deploy.Cluster, all, old event.DaskClusters) error {
 				return writeClusters(cmd.OutOrStdout(), all, old)
-			})
+			}
+			return withClusters(cmd.Context(), o, false, write)
 		},
 	}
 	stale := false
@@ -47,7 +48,7 @@ its user sees it, namespace.name, or by its name alone.`,
 			if stale == (len(names) > 0) {
 				return usageError{event.WithHint(errors.New("devloop clusters stop: say which, by --stale or by their names"), "devloop clusters shows them")}
 			}
-			return withClusters(cmd.Context(), o, true, func(ctx context.Context, cluster *deploy.Cluster, all, old event.DaskClusters) error {
+			stop := func(ctx context.Context, cluster *deploy.Cluster, all, old event.DaskClusters) error {
 				if !stale {
 					var err error
 					if old, err = called(all, names); err != nil {
@@ -55,7 +56,8 @@ its user sees it, namespace.name, or by its name alone.`,
 					}
 				}
 				return stopClusters(ctx, cluster, cmd.OutOrStdout(), old)
-			})
+			}
+			return withClusters(cmd.Context(), o, true, stop)
 		},
 	}
 	stop.Flags().BoolVar(&stale, "stale", false, "stop all that run an older image")

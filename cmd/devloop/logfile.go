@@ -27,8 +27,9 @@ func newFilePrinter(path string, p *printer) (*printer, error) {
 		err = fmt.Errorf("%s is no regular file", path)
 	}
 	if err == nil {
+		const flags = os.O_CREATE | os.O_WRONLY | os.O_APPEND | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
 		var file *os.File
-		if file, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600); err == nil {
+		if file, err = os.OpenFile(path, flags, 0o600); err == nil {
 			err = file.Close()
 		}
 	}

@@ -117,7 +117,8 @@ func (s *session) open(ctx context.Context, p *process) (err error) {
 	s.closers = append(s.closers, s.registry.Close)
 	s.host, s.building = build.New(s.docker, cache), make(chan struct{}, buildsInNode)
 	s.deployer = deploy.New(s.cluster, c.Name, s.journal, deploy.Options{
-		CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: s.takeOver, Runtime: socketDir, Secret: s.secrets.Hide})
+		CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: s.takeOver,
+		Runtime: socketDir, Secret: s.secrets.Hide})
 	s.followPods(c)
 	return nil
 }

@@ -81,7 +81,8 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 		p.secrets.Hide(v.site.Token()) // but for the line of the log that shows the address
 	}
 	v.serving.Go(func() {
-		if err := v.say.Guard("keep the last runs", func() error { return p.history.Follow(keeping, p.board) }); err != nil {
+		err := v.say.Guard("keep the last runs", func() error { return p.history.Follow(keeping, p.board) })
+		if err != nil {
 			v.say.Warn("the last runs will not be known after this devloop", err)
 		}
 	})

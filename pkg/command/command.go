@@ -77,8 +77,9 @@ func (c Command) Run(ctx context.Context, tell func(line string), began func(gro
 // group's first process by itself, but not those that this one has started.) Where there is no
 // shell, nothing is lost but that.
 func endWithUs(group int) (ended func()) {
-	shell := exec.Command("/bin/sh", "-c", `read -r ended || kill -s KILL -- "-$0"`, strconv.Itoa(group)) //nolint:noctx // it ends with the group
-	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}                                               // Ctrl+C and a hang-up are not for it
+	const script = `read -r ended || kill -s KILL -- "-$0"`
+	shell := exec.Command("/bin/sh", "-c", script, strconv.Itoa(group)) //nolint:noctx // it ends with the group
+	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}             // Ctrl+C and a hang-up are not for it
 	alive, err := shell.StdinPipe()
 	if err == nil {
 		err = shell.Start()

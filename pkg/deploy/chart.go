@@ -73,7 +73,8 @@ type charts struct {
 // ref is a chart whose files are known by their digest, and not read more often than need be.
 type ref struct {
 	digest string
-	load   func(context.Context) (*chart.Chart, error) // Helm changes charts while it works, so each call returns another one
+	// load returns another one at each call, since Helm changes charts while it works.
+	load func(context.Context) (*chart.Chart, error)
 }
 
 // open finds the chart and the digest of all its files.

@@ -107,7 +107,8 @@ func (w *wait) unblock(ctx context.Context, of workload, state rollout) {
 	}
 	for i := range pods.Items {
 		pod := &pods.Items[i]
-		if owner := metav1.GetControllerOf(pod); pod.DeletionTimestamp != nil || owner == nil || owner.UID != state.uid {
+		owner := metav1.GetControllerOf(pod)
+		if pod.DeletionTimestamp != nil || owner == nil || owner.UID != state.uid {
 			continue // others may have the same labels
 		}
 		for _, t := range troubles(pod, false) {

@@ -100,7 +100,8 @@ func (f fields) MarshalJSON() ([]byte, error) {
 		switch v := value.(type) {
 		case time.Time:
 			value = v.Format(TimeFormat)
-		case nil, bool, int, int32, int64, uint16, uint64, float64, string, []string, Name, Names, json.Marshaler, []any, map[string]any, Links, DaskClusters, Differences:
+		case nil, bool, int, int32, int64, uint16, uint64, float64, string, []string, Name, Names, json.Marshaler,
+			[]any, map[string]any, Links, DaskClusters, Differences:
 		case time.Duration:
 			value = Seconds(v)
 		default:

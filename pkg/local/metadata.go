@@ -93,7 +93,8 @@ func readLibrary(path string) (name, version string, err error) {
 	}
 	file, err := files.Open(path)
 	switch {
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR), errors.Is(err, files.ErrNotRegular):
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR),
+		errors.Is(err, files.ErrNotRegular):
 		return "", "", nil // it may just be going away
 	case err != nil:
 		return "", "", err

@@ -38,7 +38,8 @@ func (r *Registry) writeArchive(w io.Writer, tag name.Tag, target string, unpack
 	}
 	digest := digest.FromBytes(raw)
 	index, err := json.Marshal(map[string]any{"schemaVersion": 2, "manifests": []any{map[string]any{
-		"mediaType": typeOf(raw), "digest": digest, "size": len(raw), "annotations": map[string]string{imageName: target},
+		"mediaType": typeOf(raw), "digest": digest, "size": len(raw),
+		"annotations": map[string]string{imageName: target},
 	}}})
 	if err != nil {
 		return err
@@ -78,7 +79,8 @@ func (r *Registry) addBlob(out *tar.Writer, layer v1.Descriptor) error {
 		return fmt.Errorf("image registry: %w", err)
 	}
 	defer func() { _ = reader.Close() }() // only read
-	if err := out.WriteHeader(&tar.Header{Name: "blobs/sha256/" + layer.Digest.Hex, Mode: 0o644, Size: layer.Size}); err != nil {
+	header := &tar.Header{Name: "blobs/sha256/" + layer.Digest.Hex, Mode: 0o644, Size: layer.Size}
+	if err := out.WriteHeader(header); err != nil {
 		return err
 	}
 	_, err = io.Copy(out, io.NewSectionReader(reader, 0, layer.Size))

@@ -91,9 +91,10 @@ func (h *hostKeys) check(address string, key ssh.PublicKey) error {
 	if h.before.ClientKey != h.now.ClientKey || h.before.Started != h.now.Started {
 		return nil
 	}
-	return &hostKeyError{event.WithHint(fmt.Errorf("what answers at %s has the host key %s, and the node had %s; minikube has not started it in between",
-		address, ssh.FingerprintSHA256(key), ssh.FingerprintSHA256(h.trusted)),
-		fmt.Sprintf("start the node by minikube (%s), which renews its key; or, if you know the new key, remove %s", h.start, h.file))}
+	err := fmt.Errorf("what answers at %s has the host key %s, and the node had %s; "+
+		"minikube has not started it in between", address, ssh.FingerprintSHA256(key), ssh.FingerprintSHA256(h.trusted))
+	return &hostKeyError{event.WithHint(err, fmt.Sprintf("start the node by minikube (%s), which renews its key; "+
+		"or, if you know the new key, remove %s", h.start, h.file))}
 }
 
 // hostKeyError is of a key that is not the one that was remembered.

@@ -101,7 +101,8 @@ func (r *Registry) open(ctx context.Context) (err error) {
 		return err
 	}
 	// What was on its way when an earlier process ended; "uploads" is an earlier version's.
-	err = errors.Join(os.RemoveAll(filepath.Join(r.dir, "ingest")), os.RemoveAll(filepath.Join(r.dir, "blobs", "uploads")))
+	err = errors.Join(os.RemoveAll(filepath.Join(r.dir, "ingest")),
+		os.RemoveAll(filepath.Join(r.dir, "blobs", "uploads")))
 	if err != nil {
 		return err
 	}
