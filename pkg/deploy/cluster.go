@@ -248,7 +248,8 @@ func ConnectTo(ctx context.Context, target kube.Target) (*Cluster, error) {
 			target.Context, target.Server, err), hintCluster)
 	}
 	if system.UID == "" {
-		return nil, fmt.Errorf("kube context %q: what answers at %s does not say which cluster it is: its namespace %s has no UID",
+		return nil, fmt.Errorf("kube context %q: what answers at %s does not say which cluster it is: "+
+			"its namespace %s has no UID",
 			target.Context, target.Server, metav1.NamespaceSystem)
 	}
 	c.UID = string(system.UID)

@@ -86,9 +86,9 @@ func (d *Deployer) Abandon() {
 	}
 }
 
-// kubeconfigFile writes what a command needs to reach this cluster, and no other one: the user may have selected another context
-// since, or the context may lead elsewhere.
-// The file is locked for as long as this process uses it.
+// kubeconfigFile writes what a command needs to reach this cluster, and no other one: the user may
+// have selected another context since, or the context may lead elsewhere. The file is locked for as
+// long as this process uses it.
 func (d *Deployer) kubeconfigFile(ctx context.Context) (file string, remove func(), err error) {
 	way, err := d.cluster.connection.current(ctx)
 	if err != nil {

@@ -157,7 +157,8 @@ func isLocal(docker *client.Client) bool {
 // machine. At the same port of another address, also of loopback, there may be a tunnel.
 func reaches(host string, listens netip.Addr) bool {
 	addresses := addressesOf(host)
-	return len(addresses) > 0 && !slices.ContainsFunc(addresses, func(to netip.Addr) bool { return !endsAt(to, listens) })
+	return len(addresses) > 0 &&
+		!slices.ContainsFunc(addresses, func(to netip.Addr) bool { return !endsAt(to, listens) })
 }
 
 func endsAt(to, listens netip.Addr) bool {
