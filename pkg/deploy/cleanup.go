@@ -437,25 +437,22 @@ func (d *Deployer) removeClaims(ctx context.Context, say event.Stage, remove boo
 
 // removeCRDs deletes the definitions that devloop made, or says that they stay.
 func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool) error {
-	names := d.journal.Names(kindCRD)
-	if len(names) == 0 {
-		return nil
-	}
-	if !remove {
-		say.Note("CRDs stay, with all objects of their kinds", "crds", some(names),
-			"remove them with", "devloop delete --crds")
-		return nil
-	}
-	var errs []error
+	var (
+		stay []string
+		errs []error
+	)
 	api := d.cluster.dynamic.Resource(definitions)
-	for _, name := range names {
+	for _, name := range d.journal.Names(kindCRD) {
 		there, err := api.Get(ctx, name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) || err == nil && !madeByUs(there) { // somebody has made another one since
-			errs = append(errs, d.journal.Forget(kindCRD, name))
+		switch {
+		case apierrors.IsNotFound(err), err == nil && !d.madeCRD(there): // somebody has made another one since
+			errs = append(errs, d.forgetMade(kindCRD, name))
 			continue
-		}
-		if err != nil {
+		case err != nil:
 			errs = append(errs, fmt.Errorf("CRD %s: %w", name, err))
+			continue
+		case !remove:
+			stay = append(stay, name)
 			continue
 		}
 		err = say.Step(ctx, "CRD deleted", func(ctx context.Context) ([]any, error) {
@@ -475,9 +472,12 @@ func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool)
 			if err != nil {
 				return nil, event.WithHint(err, "an object of its kind has a finalizer that nobody takes away: kubectl get "+name+" -A")
 			}
-			return nil, d.journal.Forget(kindCRD, name)
+			return nil, d.forgetMade(kindCRD, name)
 		}, "crd", name)
 		errs = append(errs, err)
+	}
+	if len(stay) > 0 {
+		say.Note("CRDs stay, with all objects of their kinds", "crds", some(stay), "remove them with", "devloop delete --crds")
 	}
 	d.cluster.wrote()
 	return errors.Join(errs...)

@@ -408,17 +408,30 @@ func TestCRDsOfOthersStay(t *testing.T) {
 			u.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: manager}})
 		}
 	}
-	l := cluster(t, remembered, of("CustomResourceDefinition", "ours", by(fieldManager)), of("CustomResourceDefinition", "theirs", by("kubectl")))
-	for _, name := range []string{"ours", "theirs", "gone"} {
+	l := cluster(t, remembered, of("CustomResourceDefinition", "ours", by(fieldManager)), of("CustomResourceDefinition", "theirs", by("kubectl")),
+		of("CustomResourceDefinition", "of-an-earlier-devloop", by(fieldManager)), of("CustomResourceDefinition", "made-anew", by(fieldManager)))
+	for name, uid := range map[string]types.UID{"ours": "uid-ours", "theirs": "", "gone": "uid-gone", "of-an-earlier-devloop": "", "made-anew": "uid-before"} {
 		if err := remembered.Record(kindCRD, name); err != nil {
 			t.Fatal(err)
 		}
+		if uid != "" {
+			if err := l.recordUID(kindCRD, name, uid); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := l.removeCRDs(t.Context(), l.say(), false); err != nil {
+		t.Fatal(err)
+	}
+	if says := l.says(); strings.Count(says, "\n") != 1 || !strings.Contains(says, "CRDs stay") || strings.Contains(says, "theirs") || strings.Contains(says, "made-anew") {
+		t.Errorf("it says %q", says)
 	}
 	if err := l.removeCRDs(t.Context(), l.say(), true); err != nil {
 		t.Fatal(err)
 	}
-	if got := deletions(l.dynamic.Actions()); !slices.Equal(got, []string{"ours UID uid-ours"}) || len(remembered.Names(kindCRD)) > 0 {
-		t.Errorf("deleted %q, the journal has %q", got, remembered.Names(kindCRD))
+	got, want := deletions(l.dynamic.Actions()), []string{"of-an-earlier-devloop UID uid-of-an-earlier-devloop", "ours UID uid-ours"}
+	if left := slices.Concat(remembered.Names(kindCRD), remembered.Names(kindUID)); !slices.Equal(got, want) || len(left) > 0 {
+		t.Errorf("deleted %q, the journal has %q", got, left)
 	}
 }
 

@@ -28,9 +28,12 @@ var definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Ver
 // fieldManager is the name under which devloop writes objects by itself.
 const fieldManager = "devloop"
 
-// madeByUs tells whether devloop has written an object's fields.
-func madeByUs(u *unstructured.Unstructured) bool {
-	return slices.ContainsFunc(u.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool { return f.Manager == fieldManager })
+// madeCRD tells whether a definition is the one that devloop made for this project. Its field manager alone does not say so: another
+// project's devloop has the same.
+func (d *Deployer) madeCRD(there *unstructured.Unstructured) bool {
+	name := there.GetName()
+	written := slices.ContainsFunc(there.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool { return f.Manager == fieldManager })
+	return written && d.journal.Has(kindCRD, name) && d.madeUID(kindCRD, name, there.GetUID())
 }
 
 // establishTimeout is how long the API server may take to serve a new kind.
@@ -124,17 +127,24 @@ func (d *Deployer) applyCRD(
 	if err != nil {
 		return false, err
 	}
-	if before != nil && !madeByUs(before) {
-		say.Detail("CRD is there already and not of devloop's making, it stays as it is", "crd", crd.GetName())
-		return false, nil
+	content := crd.DeepCopy()
+	if before != nil {
+		if !d.madeCRD(before) {
+			say.Detail("CRD is there already and not of devloop's making, it stays as it is", "crd", crd.GetName())
+			return false, nil
+		}
+		content.SetUID(before.GetUID()) // the API server refuses it for another one of that name
 	}
-	content, err := json.Marshal(crd)
+	patch, err := json.Marshal(content)
 	if err != nil {
 		return false, err
 	}
 	force := true // somebody may have tried out a change by hand
-	after, err := api.Patch(ctx, crd.GetName(), types.ApplyPatchType, content, metav1.PatchOptions{FieldManager: fieldManager, Force: &force})
+	after, err := api.Patch(ctx, crd.GetName(), types.ApplyPatchType, patch, metav1.PatchOptions{FieldManager: fieldManager, Force: &force})
 	if err != nil {
+		return false, err
+	}
+	if err := d.recordUID(kindCRD, crd.GetName(), after.GetUID()); err != nil {
 		return false, err
 	}
 	if before == nil || before.GetGeneration() != after.GetGeneration() {

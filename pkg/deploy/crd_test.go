@@ -2,18 +2,21 @@ package deploy
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
 
 	"helm.sh/helm/v3/pkg/chart"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
+	"sigs.k8s.io/yaml"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -55,12 +58,12 @@ func TestDefinitionIsListed(t *testing.T) {
 		"resources": []object{{"name": "things", "kind": "Thing", "namespaced": true, "verbs": []string{"get"}}}}))
 	mux.HandleFunc("GET /apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.example.test", answer(object{
 		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-		"metadata": object{"name": "things.example.test", "managedFields": []object{{"manager": fieldManager}}},
+		"metadata": object{"name": "things.example.test", "uid": "uid", "managedFields": []object{{"manager": fieldManager}}},
 		"status":   object{"conditions": []object{{"type": "Established", "status": "True"}}},
 	}))
 	mux.HandleFunc("PATCH /apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.example.test", answer(object{
 		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-		"metadata": object{"name": "things.example.test", "generation": 2},
+		"metadata": object{"name": "things.example.test", "uid": "uid", "generation": 2},
 	}))
 	server := httptest.NewServer(mux)
 	defer server.Close()
@@ -76,7 +79,7 @@ func TestDefinitionIsListed(t *testing.T) {
 	}
 	defer plain.RESTClient().(*rest.RESTClient).Client.CloseIdleConnections()
 	cached := memory.NewMemCacheClient(plain)
-	d := &Deployer{journal: permits{}, cluster: &Cluster{dynamic: dynamicClient, discovery: cached,
+	d := &Deployer{journal: permits{kindCRD: {"things.example.test"}}, cluster: &Cluster{dynamic: dynamicClient, discovery: cached,
 		mapper: restmapper.NewDeferredDiscoveryRESTMapper(cached)}}
 
 	files := []chart.CRD{{Filename: "crds/things.yaml", File: &chart.File{Data: []byte(thing)}}}
@@ -89,5 +92,73 @@ func TestDefinitionIsListed(t *testing.T) {
 	made := schema.GroupKind{Group: "example.test", Kind: "Thing"}
 	if _, err := d.cluster.mapper.RESTMapping(made, "v1"); err != nil {
 		t.Errorf("Helm cannot write an object of it: %v", err)
+	}
+}
+
+// What devloop may write into: the definition that it made, and none that another project's devloop made, be it under the same name.
+func TestDefinitionsOfOthersAreNotWritten(t *testing.T) {
+	const name = "things.example.test"
+	for what, test := range map[string]struct {
+		journal permits
+		there   string // UID, "" if it is not there
+		written bool
+		uid     string // that the patch demands
+	}{
+		"not there":                           {permits{}, "", true, ""},
+		"not there any more":                  {permits{kindCRD: {name}, kindUID: {"crd " + name + "@before"}}, "", true, ""},
+		"ours":                                {permits{kindCRD: {name}, kindUID: {"crd " + name + "@now"}}, "now", true, "now"},
+		"an earlier devloop's":                {permits{kindCRD: {name}}, "now", true, "now"},
+		"another project's":                   {permits{}, "now", false, ""},
+		"another project's, in place of ours": {permits{kindCRD: {name}, kindUID: {"crd " + name + "@before"}}, "now", false, ""},
+	} {
+		t.Run(what, func(t *testing.T) {
+			var patched []byte
+			mux := http.NewServeMux()
+			path := "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/" + name
+			crd := func(uid string) map[string]any {
+				return map[string]any{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+					"metadata": map[string]any{"name": name, "uid": uid, "managedFields": []any{map[string]any{"manager": fieldManager}}},
+					"status":   map[string]any{"conditions": []any{map[string]any{"type": "Established", "status": "True"}}}}
+			}
+			mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				if test.there == "" && patched == nil {
+					w.WriteHeader(http.StatusNotFound)
+					_ = json.NewEncoder(w).Encode(map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404})
+					return
+				}
+				_ = json.NewEncoder(w).Encode(crd("now"))
+			})
+			mux.HandleFunc("PATCH "+path, func(w http.ResponseWriter, r *http.Request) {
+				patched, _ = io.ReadAll(r.Body)
+				w.Header().Set("Content-Type", "application/json")
+				_ = json.NewEncoder(w).Encode(crd("now"))
+			})
+			server := httptest.NewServer(mux)
+			defer server.Close()
+			client, err := dynamic.NewForConfig(&rest.Config{Host: server.URL})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := &Deployer{journal: test.journal, cluster: &Cluster{dynamic: client}}
+			wanted := &unstructured.Unstructured{}
+			if err := yaml.Unmarshal([]byte(thing), &wanted.Object); err != nil {
+				t.Fatal(err)
+			}
+			ours, err := d.applyCRD(t.Context(), event.Stage{}, wanted, new(atomic.Int64))
+			if err != nil || ours != test.written || (patched != nil) != test.written {
+				t.Fatalf("ours: %t, %v, written: %s", ours, err, patched)
+			}
+			if !test.written {
+				return
+			}
+			got := &unstructured.Unstructured{}
+			if err := json.Unmarshal(patched, &got.Object); err != nil || string(got.GetUID()) != test.uid {
+				t.Errorf("written to the one of UID %q, %v", got.GetUID(), err)
+			}
+			if !test.journal.Has(kindCRD, name) || !test.journal.Has(kindUID, "crd "+name+"@now") {
+				t.Errorf("the journal has %v", test.journal)
+			}
+		})
 	}
 }

@@ -73,7 +73,7 @@ const (
 	kindCRD       = "crd"
 	kindPod       = "pod"    // of a trial, "namespace/name"
 	kindVolume    = "volume" // claim of a stateful set, "namespace/name", which stays when its release goes
-	kindUID       = "uid"    // which namespace or volume claim of a name it is, "namespace demo@UID"
+	kindUID       = "uid"    // which namespace, volume claim or CRD of a name it is, "namespace demo@UID"
 )
 
 // Options are what a Deployer needs to know besides the releases.
