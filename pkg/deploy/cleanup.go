@@ -319,9 +319,6 @@ func (d *Deployer) uninstall(ctx context.Context, say event.Stage, r Release) er
 		if err != nil {
 			return nil, fmt.Errorf("uninstall release %s: read Helm's records: %w", r.ID(), err)
 		}
-		if err := d.recordClaims(ctx, r, history); err != nil {
-			return nil, err
-		}
 		if err := d.helmUninstall(ctx, say, helm, r, history); err != nil {
 			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
 		}
@@ -378,8 +375,11 @@ func (d *Deployer) remove(ctx context.Context, o object, belongs func(*unstructu
 	return err
 }
 
-// recordClaims writes down the volume claims that stateful sets of a release made: they outlive it, since they hold data.
-func (d *Deployer) recordClaims(ctx context.Context, r Release, history []*release.Release) error {
+// recordClaims writes down the volume claims that stateful sets of a release made: they outlive it, since they hold data. A claim that
+// is older than the release, by the API server's clock, is somebody else's: the stateful set found it there.
+func (d *Deployer) recordClaims(ctx context.Context, say event.Stage, r Release, history []*release.Release) error {
+	begun := firstDeployed(history)
+	var older []string
 	for _, made := range history {
 		named, _ := parse(made.Manifest, r.Namespace)
 		for _, o := range named {
@@ -394,7 +394,15 @@ func (d *Deployer) recordClaims(ctx context.Context, r Release, history []*relea
 					if _, err := strconv.Atoi(ordinal); !ok || err != nil || !o.selects(pvc.Labels) {
 						continue
 					}
-					if !d.journal.Has(kindVolume, id) {
+					known := d.journal.Has(kindVolume, id) && d.madeUID(kindVolume, id, pvc.UID) // of an earlier install
+					switch {
+					case !known && pvc.CreationTimestamp.Time.Before(begun):
+						if !slices.Contains(older, id) {
+							older = append(older, id)
+							say.Note("volume claim stays, it was there before the release", "claim", id)
+						}
+						continue
+					case !known:
 						if err := d.journal.Record(kindVolume, id); err != nil {
 							return err
 						}
@@ -407,6 +415,19 @@ func (d *Deployer) recordClaims(ctx context.Context, r Release, history []*relea
 		}
 	}
 	return nil
+}
+
+// firstDeployed is when a release was first installed, in whole seconds as the API server counts; zero if no revision says so.
+func firstDeployed(history []*release.Release) (first time.Time) {
+	for _, made := range history {
+		if made.Info == nil || made.Info.FirstDeployed.IsZero() {
+			continue
+		}
+		if at := made.Info.FirstDeployed.Time; first.IsZero() || at.Before(first) {
+			first = at
+		}
+	}
+	return first.Truncate(time.Second)
 }
 
 // removeClaims deletes the volume claims that releases which are gone have left, or says that they stay.

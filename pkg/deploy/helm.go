@@ -334,6 +334,9 @@ func (d *Deployer) helmRollback(ctx context.Context, say event.Stage, r Release,
 // names. Hooks that fail do not keep it.
 func (d *Deployer) helmUninstall(ctx context.Context, say event.Stage, helm *action.Configuration, r Release, history []*release.Release) error {
 	guardDeletions(say, helm, r, history)
+	if err := d.recordClaims(ctx, say, r, history); err != nil { // the records know which are the release's
+		return err
+	}
 	run := func(hooks bool) error {
 		uninstall := action.NewUninstall(helm)
 		uninstall.Timeout, uninstall.DisableHooks = hookTimeout, !hooks
