@@ -42,7 +42,7 @@ type Removal struct {
 }
 
 // Cleanup removes what was deployed: first objects that users made, the releases in reverse order, then empty namespaces. Releases that
-// are ours and no longer in devloop.yaml go, too. It continues after an error, so that one trouble does not keep the rest.
+// are ours and no longer in devloop.yaml go, too, if they were made from its folder. It continues after an error, so that one trouble does not keep the rest.
 func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Release, what Removal) error {
 	say := sink.For("cleanup")
 	var (
@@ -51,7 +51,9 @@ func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Rele
 		unsure     []string // namespaces in which something of ours may still be
 		errs       = []error{d.RemoveTrials(ctx)}
 	)
-	for _, r := range d.recorded(ordered(releases)) {
+	recorded, elsewhere := d.recorded(ordered(releases))
+	errs = append(errs, d.nameElsewhere(ctx, say, elsewhere))
+	for _, r := range recorded {
 		owned, err := d.stillOurs(ctx, r)
 		if err != nil {
 			errs = append(errs, err)
@@ -106,21 +108,48 @@ func ordered(releases []Release) []Release {
 }
 
 // recorded returns the releases that the journal permits to delete: first those that are no longer in devloop.yaml, then the
-// others in devloop.yaml's order.
-func (d *Deployer) recorded(releases []Release) []Release {
-	var gone, listed []Release
+// others in devloop.yaml's order. Those in elsewhere, by ID, are of another folder's devloop.yaml with the same project name.
+func (d *Deployer) recorded(releases []Release) (ours []Release, elsewhere []string) {
 	for _, id := range d.journal.Names(kindRelease) {
-		namespace, name, _ := strings.Cut(id, "/")
-		if !slices.ContainsFunc(releases, func(r Release) bool { return r.ID() == id }) {
-			gone = append(gone, Release{Name: name, Namespace: namespace})
+		if slices.ContainsFunc(releases, func(r Release) bool { return r.ID() == id }) {
+			continue
 		}
+		if _, other := d.madeElsewhere(kindRelease, id); other {
+			elsewhere = append(elsewhere, id)
+			continue
+		}
+		namespace, name, _ := strings.Cut(id, "/")
+		ours = append(ours, Release{Name: name, Namespace: namespace})
 	}
 	for _, r := range releases {
 		if d.journal.Has(kindRelease, r.ID()) {
-			listed = append(listed, r)
+			ours = append(ours, r)
 		}
 	}
-	return append(gone, listed...)
+	return ours, elsewhere
+}
+
+// nameElsewhere says which releases of another folder are left alone.
+func (d *Deployer) nameElsewhere(ctx context.Context, say event.Stage, ids []string) error {
+	var there, folders []string
+	var errs []error
+	for _, id := range ids {
+		folder, _ := d.madeElsewhere(kindRelease, id)
+		namespace, name, _ := strings.Cut(id, "/")
+		still, err := d.stillOurs(ctx, Release{Name: name, Namespace: namespace})
+		if errs = append(errs, err); !still {
+			continue
+		}
+		there = append(there, id)
+		if !slices.Contains(folders, folder) {
+			folders = append(folders, folder)
+		}
+	}
+	if len(there) > 0 {
+		say.Warn("releases left alone, they were made from another folder", nil, "releases", some(there), "folder", strings.Join(folders, " "),
+			"remove them with", "devloop delete there, or helm uninstall")
+	}
+	return errors.Join(errs...)
 }
 
 // stillOurs looks whether the release is there and ours; if not, the journal forgets it.
@@ -143,7 +172,7 @@ func (d *Deployer) stillOurs(ctx context.Context, r Release) (bool, error) {
 
 // forget takes a release, and what was being written of it, out of the journal.
 func (d *Deployer) forget(r Release) error {
-	errs := []error{d.journal.Forget(kindRelease, r.ID())}
+	errs := []error{d.forgetMade(kindRelease, r.ID())}
 	for _, id := range d.journal.Names(kindRevision) {
 		if strings.HasPrefix(id, r.ID()+"@") {
 			errs = append(errs, d.journal.Forget(kindRevision, id))
@@ -152,9 +181,8 @@ func (d *Deployer) forget(r Release) error {
 	return errors.Join(errs...)
 }
 
-// deleteAll deletes the objects of a resource in a namespace and waits until they and the pods that
-// belong to them are gone. In a namespace that devloop made these are all, elsewhere those that are
-// of its releases.
+// deleteAll deletes the objects of a resource in a namespace and waits until they and the pods that belong to them are gone. In a
+// namespace that devloop made these are all, unless a release of another folder is in it; elsewhere those that are of its releases.
 func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespace string, releases []Release) error {
 	mapping, err := d.cluster.mapper.ResourceFor(schema.ParseGroupResource(name).WithVersion(""))
 	if meta.IsNoMatchError(err) { // so there is none
@@ -230,7 +258,9 @@ func (d *Deployer) divide(
 	if err != nil {
 		return nil, nil, err
 	}
-	if d.madeNamespace(there) {
+	_, elsewhere := d.recorded(releases)
+	shared := slices.ContainsFunc(elsewhere, func(id string) bool { return strings.HasPrefix(id, namespace+"/") })
+	if d.madeNamespace(there) && !shared {
 		return objects, nil, nil
 	}
 	owners, err := d.ownersIn(ctx, namespace, releases)
@@ -407,7 +437,7 @@ func (d *Deployer) recordClaims(ctx context.Context, say event.Stage, r Release,
 							return err
 						}
 					}
-					if err := d.recordUID(kindVolume, id, pvc.UID); err != nil {
+					if err := errors.Join(d.recordUID(kindVolume, id, pvc.UID), d.recordFolder(kindVolume, id)); err != nil {
 						return err
 					}
 				}
@@ -434,6 +464,12 @@ func firstDeployed(history []*release.Release) (first time.Time) {
 func (d *Deployer) removeClaims(ctx context.Context, say event.Stage, remove bool) error {
 	var errs []error
 	for _, id := range d.journal.Names(kindVolume) {
+		if folder, other := d.madeElsewhere(kindVolume, id); other {
+			if remove {
+				say.Warn("volume claim left alone, it was made from another folder", nil, "claim", id, "folder", folder, "remove it with", "devloop delete --volumes there")
+			}
+			continue
+		}
 		namespace, name, _ := strings.Cut(id, "/")
 		claims := d.cluster.Client.CoreV1().PersistentVolumeClaims(namespace)
 		there, err := claims.Get(ctx, name, metav1.GetOptions{})
@@ -464,6 +500,12 @@ func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool)
 	)
 	api := d.cluster.dynamic.Resource(definitions)
 	for _, name := range d.journal.Names(kindCRD) {
+		if folder, other := d.madeElsewhere(kindCRD, name); other {
+			if remove {
+				say.Warn("CRD left alone, it was made from another folder", nil, "crd", name, "folder", folder, "remove it with", "devloop delete --crds there")
+			}
+			continue
+		}
 		there, err := api.Get(ctx, name, metav1.GetOptions{})
 		switch {
 		case apierrors.IsNotFound(err), err == nil && !d.madeCRD(there): // somebody has made another one since

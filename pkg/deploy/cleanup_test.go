@@ -3,6 +3,7 @@ package deploy
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ import (
 	clientgotesting "k8s.io/client-go/testing"
 
 	"github.com/devloop/devloop/pkg/event"
+	diskjournal "github.com/devloop/devloop/pkg/journal"
 )
 
 var (
@@ -70,12 +72,14 @@ type live struct {
 	told []event.Event
 }
 
-func (l *live) say() event.Stage {
-	return event.Sink(func(e event.Event) {
+func (l *live) say() event.Stage { return l.sink().For("cleanup") }
+
+func (l *live) sink() event.Sink {
+	return func(e event.Event) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.told = append(l.told, e)
-	}).For("cleanup")
+	}
 }
 
 // says are the texts of the events so far.
@@ -207,6 +211,8 @@ func TestCleanupBeforeDeletesOnlyWhatIsOurs(t *testing.T) {
 		{"in one that was made anew by somebody else", permits{kindNamespace: {"demo"}, kindUID: {"namespace demo@before"}}, made, ours},
 		{"in one that devloop made", permits{kindNamespace: {"demo"}, kindUID: {"namespace demo@now"}}, made, all},
 		{"in one that an earlier devloop made", permits{kindNamespace: {"demo"}}, made, all},
+		{"in one with a release of another folder", permits{kindNamespace: {"demo"}, kindRelease: {"demo/web", "demo/theirs"},
+			kindFolder: {"release demo/theirs@/other"}}, made, ours},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l := cluster(t, test.journal, objects...)
@@ -452,6 +458,76 @@ func TestCRDsOfOthersStay(t *testing.T) {
 	if left := slices.Concat(remembered.Names(kindCRD), remembered.Names(kindUID)); !slices.Equal(got, want) || len(left) > 0 {
 		t.Errorf("deleted %q, the journal has %q", got, left)
 	}
+}
+
+// Two folders with projects of one name have one journal. What is made from one of them is not removed from the other.
+func TestCleanupLeavesWhatAnotherFolderMade(t *testing.T) {
+	dir, first, second := t.TempDir(), t.TempDir(), t.TempDir()
+	web, db := Release{Name: "web", Namespace: "demo"}, Release{Name: "db", Namespace: "demo"}
+	from := func(folder string, installed bool) (*live, *diskjournal.Journal) {
+		remembered, err := diskjournal.Open(dir, "uid", "demo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		crd := of("CustomResourceDefinition", "crd", func(u *unstructured.Unstructured) {
+			u.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: fieldManager}})
+		})
+		l := cluster(t, remembered, crd)
+		l.Deployer = New(l.cluster, "demo", remembered, Options{Folder: folder})
+		if err := l.client.Tracker().Add(&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "data", UID: "data"}}); err != nil {
+			t.Fatal(err)
+		}
+		if installed {
+			helms := record(1, release.StatusDeployed, map[string]string{labelProject: "demo", labelRevision: "1"})
+			if err := l.cluster.metadata.(*metadatafake.FakeMetadataClient).Tracker().Create(secrets, helms, "demo"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return l, remembered
+	}
+	end := func(j *diskjournal.Journal) {
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	l, remembered := from(first, true)
+	err := errors.Join(l.recordRelease(web), remembered.Record(kindVolume, "demo/data"), l.recordFolder(kindVolume, "demo/data"),
+		remembered.Record(kindCRD, "crd"), l.recordFolder(kindCRD, "crd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	end(remembered)
+
+	everything := Removal{CRDs: true, Volumes: true}
+	l, remembered = from(second, true)
+	if err := errors.Join(l.recordRelease(db), l.Cleanup(t.Context(), l.sink(), []Release{db}, everything)); err != nil {
+		t.Fatal(err)
+	}
+	if got := slices.Concat(deletions(l.client.Actions()), deletions(l.dynamic.Actions())); len(got) > 0 || !remembered.Has(kindRelease, "demo/web") || remembered.Has(kindRelease, "demo/db") {
+		t.Errorf("deleted %q, the journal has the releases %q", got, remembered.Names(kindRelease))
+	}
+	folder, err := filepath.EvalSymlinks(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, left := range []string{"releases left alone", "volume claim left alone", "CRD left alone"} {
+		if says := l.says(); strings.Count(says, left) != 1 || strings.Count(says, folder) != 3 {
+			t.Errorf("it does not say %q, with the folder %s:\n%s", left, folder, says)
+		}
+	}
+	end(remembered)
+
+	l, remembered = from(first, false) // uninstalled by hand, and no longer in this folder's devloop.yaml
+	if err := l.Cleanup(t.Context(), l.sink(), nil, everything); err != nil {
+		t.Fatal(err)
+	}
+	got, want := slices.Concat(deletions(l.client.Actions()), deletions(l.dynamic.Actions())), []string{"demo/data UID data", "crd UID uid-crd"}
+	left := slices.Concat(remembered.Names(kindRelease), remembered.Names(kindFolder), remembered.Names(kindUID))
+	if !slices.Equal(got, want) || len(left) > 0 {
+		t.Errorf("deleted %q, the journal has %q", got, left)
+	}
+	end(remembered)
 }
 
 func TestNeverInstalled(t *testing.T) {

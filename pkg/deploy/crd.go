@@ -5,6 +5,7 @@ package deploy
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -144,7 +145,7 @@ func (d *Deployer) applyCRD(
 	if err != nil {
 		return false, err
 	}
-	if err := d.recordUID(kindCRD, crd.GetName(), after.GetUID()); err != nil {
+	if err := errors.Join(d.recordUID(kindCRD, crd.GetName(), after.GetUID()), d.recordFolder(kindCRD, crd.GetName())); err != nil {
 		return false, err
 	}
 	if before == nil || before.GetGeneration() != after.GetGeneration() {

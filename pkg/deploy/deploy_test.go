@@ -649,12 +649,24 @@ func (p permits) Names(kind string) []string     { return p[kind] }
 func (p permits) Has(kind, name string) bool     { return slices.Contains(p[kind], name) }
 
 func TestOnlyWhatIsRecordedIsRemoved(t *testing.T) {
-	d := New(nil, "demo", permits{kindRelease: {"old/gone", "demo/b"}}, Options{})
+	here, link := t.TempDir(), filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(here, link); err != nil {
+		t.Fatal(err)
+	}
+	here, err := filepath.EvalSymlinks(here) // where temporary files are may be a link, too
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := New(nil, "demo", permits{
+		kindRelease: {"old/gone", "demo/b", "old/here", "old/elsewhere", "demo/c"},
+		kindFolder:  {"release old/here@" + here, "release old/elsewhere@/other", "release demo/c@/other", "crd old/gone@/other"},
+	}, Options{Folder: link})
+	recorded, elsewhere := d.recorded([]Release{{Name: "a", Namespace: "demo"}, {Name: "b", Namespace: "demo"}, {Name: "c", Namespace: "demo"}})
 	var got []string
-	for _, r := range d.recorded([]Release{{Name: "a", Namespace: "demo"}, {Name: "b", Namespace: "demo"}}) {
+	for _, r := range recorded {
 		got = append(got, r.ID())
 	}
-	if strings.Join(got, " ") != "old/gone demo/b" {
-		t.Errorf("%v", got)
+	if strings.Join(got, " ") != "old/gone old/here demo/b demo/c" || !slices.Equal(elsewhere, []string{"old/elsewhere"}) {
+		t.Errorf("%v, of another folder %v", got, elsewhere)
 	}
 }

@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -73,13 +75,14 @@ const (
 	kindCRD       = "crd"
 	kindPod       = "pod"    // of a trial, "namespace/name"
 	kindVolume    = "volume" // claim of a stateful set, "namespace/name", which stays when its release goes
+	kindFolder    = "folder" // whose devloop.yaml a release, volume claim or CRD is from, "release demo/web@/home/me/web"
 	kindUID       = "uid"    // which namespace, volume claim or CRD of a name it is, "namespace demo@UID"
 )
 
 // Options are what a Deployer needs to know besides the releases.
 type Options struct {
 	CacheDir string // for downloaded charts
-	Folder   string // in which commands run
+	Folder   string // of devloop.yaml, absolute: commands run in it, and what is no longer in devloop.yaml is known by it
 	Adopt    bool   // releases that somebody else made are taken over
 
 	// Runtime names a folder for what lives no longer than this process: the kubeconfigs of
@@ -96,6 +99,7 @@ type Deployer struct {
 	project string
 	journal journal
 	options Options
+	folder  string // options.Folder without symbolic links
 	charts  charts
 
 	mu       sync.Mutex
@@ -113,7 +117,12 @@ func New(cluster *Cluster, project string, journal journal, options Options) *De
 			removeLeftKubeconfigs(folder)
 		}
 	}
-	return &Deployer{cluster: cluster, project: project, journal: journal, options: options, charts: charts{dir: options.CacheDir},
+	folder := options.Folder
+	if resolved, err := filepath.EvalSymlinks(folder); err == nil { // else it is as good as any other name
+		folder = resolved
+	}
+	folder = strings.ToValidUTF8(folder, "?") // the journal is JSON
+	return &Deployer{cluster: cluster, project: project, journal: journal, options: options, folder: folder, charts: charts{dir: options.CacheDir},
 		named: map[string][]object{}, started: map[string]time.Time{}, commands: map[int]string{}, trials: map[string]bool{}, verified: map[string]bool{}}
 }
 
@@ -275,7 +284,7 @@ func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, las
 	if ctx.Err() != nil {
 		return last, context.Cause(ctx)
 	}
-	if err := d.journal.Record(kindRelease, r.ID()); err != nil {
+	if err := d.recordRelease(r); err != nil {
 		return last, err
 	}
 	var written *release.Release
@@ -302,6 +311,14 @@ func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, las
 		return last, err
 	}
 	return revision{version: written.Version, status: written.Info.Status, labels: written.Labels}, nil
+}
+
+// recordRelease permits the deletion of a release, from this folder.
+func (d *Deployer) recordRelease(r Release) error {
+	if err := d.recordFolder(kindRelease, r.ID()); err != nil { // first: a crash must not leave a release of any folder
+		return err
+	}
+	return d.journal.Record(kindRelease, r.ID())
 }
 
 // after runs the commands that follow a release which is up, and takes the note from it that they are due.

@@ -30,6 +30,7 @@ const (
 	Image     = "image"     // worker:3fa…
 	Pod       = "pod"       // namespace/name of one that is there for moments only
 	UID       = "uid"       // kind name@UID: which one of that name is meant by the other entry
+	Folder    = "folder"    // kind name@/home/me/web: from whose devloop.yaml the thing of the other entry was made
 )
 
 // Entry permits the deletion of one thing.
