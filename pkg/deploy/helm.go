@@ -237,13 +237,18 @@ func (d *Deployer) neverInstalled(history []*release.Release) bool {
 	})
 }
 
-// helmRun installs or upgrades, whichever it takes after history, which begins with the last revision.
+// helmRun installs or upgrades, whichever it takes after history, which begins with the last revision. Templates are rendered as late as
+// Helm would do it: they see the kinds of the chart's own CRDs, and whether the release is there.
 func (d *Deployer) helmRun(ctx context.Context, helm *action.Configuration, want desired, history []*release.Release, version int) (done *release.Release, err error) {
-	loaded, err := want.load(ctx)
+	last := revision{}
+	if len(history) > 0 {
+		last = revision{version: history[0].Version, status: history[0].Info.Status}
+	}
+	made, err := d.renderAfter(ctx, &want, last)
 	if err != nil {
 		return nil, err
 	}
-	values, err := merge(want.Release)
+	output, err := newLiteral(made.chart, made.files)
 	if err != nil {
 		return nil, err
 	}
@@ -251,25 +256,25 @@ func (d *Deployer) helmRun(ctx context.Context, helm *action.Configuration, want
 	if len(want.After) > 0 {
 		labels[labelAfter] = labelDue
 	}
-	if len(history) == 0 || history[0].Info.Status == release.StatusUninstalled {
+	if !last.exists() {
 		install := action.NewInstall(helm)
 		install.ReleaseName, install.Namespace, install.Labels = want.Name, want.Namespace, labels
 		install.Timeout, install.Replace, install.SkipCRDs = hookTimeout, len(history) > 0, true
 		install.DisableOpenAPIValidation = true // tryOut has asked the API server itself, which knows more and takes less time
+		install.PostRenderer = output
 		err = d.watchHooks(ctx, want.Release, version, installHooks, func() (err error) {
-			done, err = install.RunWithContext(ctx, loaded, values)
+			done, err = install.RunWithContext(ctx, output.chart, made.values)
 			return err
 		})
 		return done, err
 	}
-	last := history[0]
-	if last.Info.Status.IsPending() { // of an upgrade or a rollback
-		if err := markFailed(helm, last); err != nil {
+	if last.status.IsPending() { // of an upgrade or a rollback
+		if err := markFailed(helm, history[0]); err != nil {
 			return nil, err
 		}
 	}
 	for _, label := range []string{labelAfter, labelGood} {
-		if _, set := labels[label]; !set && last.Labels[label] != "" {
+		if _, set := labels[label]; !set && history[0].Labels[label] != "" {
 			labels[label] = labelNone
 		}
 	}
@@ -278,8 +283,9 @@ func (d *Deployer) helmRun(ctx context.Context, helm *action.Configuration, want
 	upgrade.Timeout, upgrade.MaxHistory, upgrade.SkipCRDs = hookTimeout, maxHistory, true
 	upgrade.DisableOpenAPIValidation = true // as above
 	upgrade.ResetValues = true              // the values are those of devloop.yaml, none from earlier revisions
+	upgrade.PostRenderer = output
 	err = d.watchHooks(ctx, want.Release, version, upgradeHooks, func() (err error) {
-		done, err = upgrade.RunWithContext(ctx, want.Name, loaded, values)
+		done, err = upgrade.RunWithContext(ctx, want.Name, output.chart, made.values)
 		return err
 	})
 	return done, err

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -31,6 +32,9 @@ const hintChart = "mend the chart or its values and save; what ran keeps running
 
 // rendered is what a chart makes of its values.
 type rendered struct {
+	chart     *chart.Chart      // without the charts below it that are not wanted
+	values    map[string]any    // that the user has given
+	files     map[string]string // output, by the names of the templates
 	hooks     []*release.Hook
 	manifests []releaseutil.Manifest // in the order in which Helm installs them
 	crds      []chart.CRD
@@ -140,6 +144,15 @@ func isMistake(err error, o object) bool {
 
 // render does what Helm does before it writes; last is the revision before.
 func (d *Deployer) render(ctx context.Context, want *desired, last revision) (rendered, error) {
+	made, err := d.renderAfter(ctx, want, last)
+	if err != nil && ctx.Err() == nil && !errors.As(err, new(*ValueError)) { // which names the release
+		err = fmt.Errorf("release %s: %w", want.ID(), err)
+	}
+	return made, err
+}
+
+// renderAfter is render for who names the release in errors.
+func (d *Deployer) renderAfter(ctx context.Context, want *desired, last revision) (rendered, error) {
 	loaded, err := want.load(ctx)
 	if err != nil {
 		return rendered{}, err
@@ -147,11 +160,9 @@ func (d *Deployer) render(ctx context.Context, want *desired, last revision) (re
 	want.name = loaded.Name()
 	capabilities, err := d.cluster.capabilities(ctx)
 	if err != nil {
-		return rendered{}, fmt.Errorf("release %s: %w", want.ID(), err)
+		return rendered{}, err
 	}
-	fail := func(err error) (rendered, error) {
-		return rendered{}, event.WithHint(fmt.Errorf("release %s: %w", want.ID(), err), hintChart)
-	}
+	fail := func(err error) (rendered, error) { return rendered{}, event.WithHint(err, hintChart) }
 	if loaded.Metadata.Type == "library" {
 		return fail(errors.New("its chart is a library, which other charts use and nobody can install"))
 	}
@@ -166,7 +177,10 @@ func (d *Deployer) render(ctx context.Context, want *desired, last revision) (re
 	if err := chartutil.ProcessDependenciesWithMerge(loaded, values); err != nil {
 		return fail(err)
 	}
-	options := chartutil.ReleaseOptions{Name: want.Name, Namespace: want.Namespace, Revision: last.version + 1, IsInstall: !last.exists(), IsUpgrade: last.exists()}
+	options := chartutil.ReleaseOptions{Name: want.Name, Namespace: want.Namespace, Revision: 1, IsInstall: true}
+	if last.exists() {
+		options.Revision, options.IsInstall, options.IsUpgrade = last.version+1, false, true
+	}
 	all, err := chartutil.ToRenderValuesWithSchemaValidation(loaded, values, options, capabilities, true)
 	if err != nil {
 		return fail(err)
@@ -186,24 +200,21 @@ func (d *Deployer) render(ctx context.Context, want *desired, last revision) (re
 	var invalid errInvalid
 	switch {
 	case errors.As(err, &invalid):
-		return rendered{}, want.against(fmt.Errorf("release %s: its values: %w", want.ID(), invalid.error))
+		return rendered{}, want.against(fmt.Errorf("its values: %w", invalid.error))
 	case ctx.Err() != nil:
 		return rendered{}, context.Cause(ctx)
 	case event.Hint(err) != "":
-		return rendered{}, fmt.Errorf("release %s: %w", want.ID(), err)
+		return rendered{}, err
 	case err != nil:
 		return fail(want.inTemplate(err))
 	}
-	for name := range files {
-		if strings.HasSuffix(name, "NOTES.txt") {
-			delete(files, name)
-		}
-	}
-	hooks, manifests, err := releaseutil.SortManifests(files, nil, releaseutil.InstallOrder)
+	objects := maps.Clone(files)
+	maps.DeleteFunc(objects, func(name, _ string) bool { return strings.HasSuffix(name, "NOTES.txt") })
+	hooks, manifests, err := releaseutil.SortManifests(objects, nil, releaseutil.InstallOrder)
 	if err != nil {
 		return fail(want.inOutput(err, files))
 	}
-	return rendered{hooks, manifests, loaded.CRDObjects()}, nil
+	return rendered{loaded, values, files, hooks, manifests, loaded.CRDObjects()}, nil
 }
 
 // place is where a template fails: demo/templates/web.yaml:3:14.
