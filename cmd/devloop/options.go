@@ -68,7 +68,7 @@ func oneOf(values []string) cobra.CompletionFunc {
 
 // registerAdopt adds the flag of the commands that deploy.
 func (o *options) registerAdopt(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&o.adopt, "adopt", false, "take over releases that were made without devloop, or by another project; they are removed with the others")
+	cmd.Flags().BoolVar(&o.adopt, "adopt", false, "take over releases that were made without devloop, by another project, or by another user or machine; they are removed with the others")
 }
 
 // settle takes the flags that were not given from the environment, checks them, and sets up what is printed.

@@ -164,7 +164,7 @@ func (d *Deployer) stillOurs(ctx context.Context, r Release) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if last.version == 0 || !d.owns(last) {
+	if last.version == 0 || !d.owns(r, last) {
 		return false, d.forget(r)
 	}
 	return true, nil

@@ -568,10 +568,11 @@ func TestAbandoned(t *testing.T) {
 		journal           permits
 		want              bool
 	}{
-		"ours":                           {"demo", "3", permits{}, true},
-		"ours, with an earlier's labels": {"demo", "2", permits{}, false},
-		"a rollback of ours":             {"demo", "2", permits{kindRevision: {"demo/web@3"}}, true},
-		"another project's":              {"theirs", "3", permits{kindRevision: {"demo/web@3"}}, false},
+		"ours":                           {"demo", "3", permits{kindRelease: {"demo/web"}}, true},
+		"another user's":                 {"demo", "3", permits{}, false},
+		"ours, with an earlier's labels": {"demo", "2", permits{kindRelease: {"demo/web"}}, false},
+		"a rollback of ours":             {"demo", "2", permits{kindRelease: {"demo/web"}, kindRevision: {"demo/web@3"}}, true},
+		"another project's":              {"theirs", "3", permits{kindRelease: {"demo/web"}, kindRevision: {"demo/web@3"}}, false},
 		"somebody's by hand":             {"", "", permits{}, false},
 	} {
 		last := revision{version: 3, status: release.StatusPendingUpgrade, labels: map[string]string{labelProject: test.project, labelRevision: test.revision}}
@@ -594,7 +595,12 @@ func TestOnlyPodsOfTheStatefulSetAreUnblocked(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w := &wait{Deployer: l.Deployer, say: l.say()}
+	w := &wait{Deployer: l.Deployer, say: l.say(), foreign: map[int]bool{0: true}}
+	w.unblock(t.Context(), workload{"statefulset", "demo", "db", 0}, rollout{all: "app=db", uid: "set"})
+	if got := deletions(l.client.Actions()); len(got) > 0 {
+		t.Errorf("deleted %q of a release that is not ours", got)
+	}
+	w.foreign = nil
 	for range 3 {
 		w.unblock(t.Context(), workload{"statefulset", "demo", "db", 0}, rollout{all: "app=db", uid: "set"})
 	}

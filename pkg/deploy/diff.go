@@ -114,7 +114,7 @@ func (d *Deployer) whyDiffers(last revision) string {
 	switch {
 	case !last.exists():
 		return "it is not there yet"
-	case !d.owns(last):
+	case !d.labelled(last):
 		return "it was not made by devloop for this project"
 	case last.status != release.StatusDeployed:
 		return "its last revision is " + last.status.String()

@@ -64,13 +64,19 @@ func (r revision) byUs() bool { return r.labels[labelRevision] == strconv.Itoa(r
 // good tells whether this revision's pods came up.
 func (r revision) good() bool { return r.labels[labelGood] == strconv.Itoa(r.version) }
 
-// owns tells whether a release is ours, by the label that Helm's record has from the moment of its creation. The journal would not
-// do: its entry may be of an install that never came to be, and the release one that somebody made since.
-func (d *Deployer) owns(r revision) bool { return r.labels[labelProject] == d.project }
+// labelled tells whether a devloop made a release for a project of this name, by the label that Helm's record has from the moment of its
+// creation. The journal would not do: its entry may be of an install that never came to be, and the release one that somebody made since.
+func (d *Deployer) labelled(last revision) bool { return last.labels[labelProject] == d.project }
 
-// holds tells whether the revision is ours, was made from what is wanted, and was applied to its end.
+// owns tells whether a release is ours: labelled, and in the journal, which is written before. One that the journal does not know was made
+// by a devloop of another user or machine.
+func (d *Deployer) owns(r Release, last revision) bool {
+	return d.labelled(last) && d.journal.Has(kindRelease, r.ID())
+}
+
+// holds tells whether the revision is of the project, was made from what is wanted, and was applied to its end.
 func (d *Deployer) holds(r revision, want desired) bool {
-	return d.owns(r) && r.byUs() && r.status == release.StatusDeployed && r.labels[labelInputs] == want.inputs
+	return d.labelled(r) && r.byUs() && r.status == release.StatusDeployed && r.labels[labelInputs] == want.inputs
 }
 
 // revisions returns what Helm's records say of a release, the last one first.
@@ -148,7 +154,7 @@ var errHeld = errors.New("held by another process")
 // abandoned tells whether a revision that is being written is what a devloop which was killed left: the lock of the journal keeps
 // a second one out, so nobody is at work on it any more.
 func (d *Deployer) abandoned(r Release, last revision) bool {
-	return d.owns(last) && (last.byUs() || d.journal.Has(kindRevision, revisionID(r, last.version)))
+	return d.owns(r, last) && (last.byUs() || d.journal.Has(kindRevision, revisionID(r, last.version)))
 }
 
 func revisionID(r Release, version int) string { return r.ID() + "@" + strconv.Itoa(version) }

@@ -82,10 +82,11 @@ func TestHeldRelease(t *testing.T) {
 		journal permits
 		held    bool
 	}{
-		{"ours", ours, permits{}, false},
-		{"a rollback of ours", map[string]string{labelProject: "demo", labelRevision: "1"}, permits{kindRevision: {"demo/web@3"}}, false},
-		{"helm upgrade by hand on ours", map[string]string{labelProject: "demo", labelRevision: "2"}, permits{kindRevision: {"demo/web@2"}}, true},
-		{"another project's", map[string]string{labelProject: "other", labelRevision: "3"}, permits{kindRevision: {"demo/web@3"}}, true},
+		{"ours", ours, permits{kindRelease: {"demo/web"}}, false},
+		{"another user's", ours, permits{}, true},
+		{"a rollback of ours", map[string]string{labelProject: "demo", labelRevision: "1"}, permits{kindRelease: {"demo/web"}, kindRevision: {"demo/web@3"}}, false},
+		{"helm upgrade by hand on ours", map[string]string{labelProject: "demo", labelRevision: "2"}, permits{kindRelease: {"demo/web"}, kindRevision: {"demo/web@2"}}, true},
+		{"another project's", map[string]string{labelProject: "other", labelRevision: "3"}, permits{kindRelease: {"demo/web"}, kindRevision: {"demo/web@3"}}, true},
 		{"nobody's", nil, permits{}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {

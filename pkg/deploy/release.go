@@ -83,7 +83,7 @@ const (
 type Options struct {
 	CacheDir string // for downloaded charts
 	Folder   string // of devloop.yaml, absolute: commands run in it, and what is no longer in devloop.yaml is known by it
-	Adopt    bool   // releases that somebody else made are taken over
+	Adopt    bool   // releases that somebody else made, or a devloop elsewhere, are taken over
 
 	// Runtime names a folder for what lives no longer than this process: the kubeconfigs of
 	// commands. Its error says that the folder is there and not this user's alone. What killed
@@ -110,7 +110,7 @@ type Deployer struct {
 	verified map[string]bool      // trials that succeeded
 }
 
-// New returns a Deployer. The caller keeps ownership of the journal.
+// New returns a Deployer. The caller keeps ownership of the journal, which may be nil where nothing is applied or removed.
 func New(cluster *Cluster, project string, journal journal, options Options) *Deployer {
 	if options.Runtime != nil {
 		if folder, err := options.Runtime(); err == nil { // else the first command says so
@@ -212,12 +212,15 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 		return err
 	}
 	if err := d.mayWrite(r, last); err != nil {
-		return err
+		if !d.holds(last, want) {
+			return err
+		}
+		return d.leave(ctx, sink, r, last, err, awaited, timeout)
 	}
 	if last, err = d.settled(ctx, say, r, last); err != nil {
 		return err
 	}
-	if last.exists() && !d.owns(last) {
+	if last.exists() && !d.owns(r, last) {
 		say.Warn("release taken over, it will be removed with the others", nil, "release", event.Name(r.Name),
 			"namespace", event.Name(r.Namespace))
 	}
@@ -237,6 +240,11 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 			return err
 		}
 	default:
+		if !d.owns(r, last) { // taken over
+			if err := d.recordRelease(r); err != nil {
+				return err
+			}
+		}
 		say.Detail(event.ReleaseUnchanged, "namespace", event.Name(r.Namespace), "release", event.Name(r.Name),
 			"revision", last.version)
 		sink = nil // it is waited for all the same, below, but there is nothing to tell
@@ -252,10 +260,34 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 	return nil
 }
 
+// leave is apply for a release that is not ours and holds what is wanted: it stays as it is. If an object is missing, it is refused.
+func (d *Deployer) leave(
+	ctx context.Context, sink event.Sink, r Release, last revision, refused error, awaited bool, timeout time.Duration,
+) error {
+	missing, err := d.missing(ctx, r, last)
+	if err != nil {
+		return fmt.Errorf("release %s: %w", r.ID(), err)
+	}
+	if missing != "" {
+		return refused
+	}
+	sink.For("deploy").Detail(event.ReleaseUnchanged,
+		"namespace", event.Name(r.Namespace), "release", event.Name(r.Name), "revision", last.version)
+	if !awaited {
+		return nil
+	}
+	return d.Wait(ctx, nil, []Release{r}, nil, timeout)
+}
+
 // mayWrite says why the release is not ours to change, if it is not.
 func (d *Deployer) mayWrite(r Release, last revision) error {
-	if !last.exists() || d.owns(last) || d.options.Adopt {
+	switch {
+	case !last.exists(), d.owns(r, last), d.options.Adopt:
 		return nil
+	case d.labelled(last):
+		return event.WithHint(fmt.Errorf("release %s was made by a devloop of another user or machine: "+
+			"devloop's state folder here does not know it", r.ID()),
+			"take it over with --adopt, or give yours another name or namespace")
 	}
 	return event.WithHint(fmt.Errorf("release %s is there already and was not made by devloop for the project %q", r.ID(), d.project),
 		fmt.Sprintf("take it over with --adopt, remove it (helm uninstall %s -n %s), or give yours another name", r.Name, r.Namespace))
@@ -284,7 +316,7 @@ func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, las
 	if ctx.Err() != nil {
 		return last, context.Cause(ctx)
 	}
-	if err := d.recordRelease(r); err != nil {
+	if err := d.claim(ctx, r); err != nil {
 		return last, err
 	}
 	var written *release.Release
@@ -311,6 +343,18 @@ func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, las
 		return last, err
 	}
 	return revision{version: written.Version, status: written.Info.Status, labels: written.Labels}, nil
+}
+
+// claim permits the deletion of a release that is about to be written, unless somebody has made it since it was looked at.
+func (d *Deployer) claim(ctx context.Context, r Release) error {
+	now, err := d.last(ctx, r)
+	if err != nil {
+		return err
+	}
+	if err := d.mayWrite(r, now); err != nil {
+		return err
+	}
+	return d.recordRelease(r)
 }
 
 // recordRelease permits the deletion of a release, from this folder.
@@ -344,6 +388,8 @@ func (d *Deployer) rollback(say event.Stage, r Release, cause error) error {
 		result = "it stays as it is, since no revision of it was ever up"
 	case good == last.version:
 		result = fmt.Sprintf("it stays as it is: revision %d was up before", good)
+	case !d.owns(r, last):
+		result = "it stays as it is: a devloop of another user or machine made it"
 	default:
 		result = fmt.Sprintf("rolled back to revision %d", good)
 		err = say.Step(ctx, event.ReleaseRolledBack, func(ctx context.Context) ([]any, error) {

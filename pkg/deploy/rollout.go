@@ -74,7 +74,10 @@ func (d *Deployer) Wait(ctx context.Context, sink event.Sink, releases []Release
 		if err != nil {
 			return nil, passing(err)
 		}
-		w := &wait{Deployer: d, say: say, seen: map[string]span{}}
+		w := &wait{Deployer: d, say: say, seen: map[string]span{}, foreign: map[int]bool{}}
+		for i, last := range revisions {
+			w.foreign[i] = !d.owns(releases[i], last)
+		}
 		for begin := time.Now(); ; {
 			state, err := w.look(ctx, released, health)
 			culprit = state.waitsFor.release
@@ -143,7 +146,7 @@ func (d *Deployer) workloads(ctx context.Context, releases []Release) (found []w
 // markGood notes on the revisions that they were up.
 func (d *Deployer) markGood(ctx context.Context, releases []Release, revisions []revision) error {
 	for i, now := range revisions {
-		if now.good() || now.status != release.StatusDeployed {
+		if now.good() || now.status != release.StatusDeployed || !d.owns(releases[i], now) {
 			continue
 		}
 		if err := d.label(ctx, releases[i], now.version, labelGood, strconv.Itoa(now.version)); err != nil {
@@ -160,6 +163,8 @@ type wait struct {
 	mu    sync.Mutex
 	seen  map[string]span   // when something was so
 	first map[string]string // what was seen first
+
+	foreign map[int]bool // releases that are not ours, by number: nothing of theirs is changed
 }
 
 // span is from when it was first seen until when last.

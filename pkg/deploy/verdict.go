@@ -101,6 +101,9 @@ func (w *wait) verdict(ctx context.Context, of workload, state rollout) (lacks s
 // unblock deletes a pod of an earlier revision that never came up: Kubernetes replaces the pods of a stateful set in their order, and waits for
 // this one for ever, also after what is wrong with it was mended (kubernetes#67250).
 func (w *wait) unblock(ctx context.Context, of workload, state rollout) {
+	if w.foreign[of.release] {
+		return
+	}
 	pods, err := w.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.all})
 	if err != nil {
 		return // tried again at the next look

@@ -1,0 +1,145 @@
+package deploy
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"helm.sh/helm/v3/pkg/release"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metadatafake "k8s.io/client-go/metadata/fake"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// writes are the requests to a cluster that change something.
+func writes(client *metadatafake.FakeMetadataClient) (all []string) {
+	for _, a := range client.Actions() {
+		if !slices.Contains([]string{"get", "list"}, a.GetVerb()) {
+			all = append(all, a.GetVerb()+" "+a.GetNamespace()+"/"+a.GetResource().Resource)
+		}
+	}
+	return all
+}
+
+// A release with our project's label that this journal does not know: somebody else works on the same project, from another machine.
+func TestReleaseOfAnotherUser(t *testing.T) {
+	r := demoRelease
+	r.Chart = chartFolder(t, demo)
+	known := func() permits { return permits{kindRelease: {r.ID()}} }
+	for _, test := range []struct {
+		name    string
+		project string // that the release's label names
+		journal permits
+		adopt   bool
+		differs bool
+		says    string // the error, "" if there is none
+		hint    string
+		ours    bool // afterwards
+		good    bool // it was marked as up
+	}{
+		{name: "ours", project: "demo", journal: known(), ours: true, good: true},
+		{name: "another user's", project: "demo", journal: permits{}},
+		{name: "another user's, that differs", project: "demo", journal: permits{}, differs: true,
+			says: "release demo/web was made by a devloop of another user or machine: devloop's state folder here does not know it", hint: "--adopt"},
+		{name: "another user's, taken over", project: "demo", journal: permits{}, adopt: true, ours: true, good: true},
+		{name: "another project's", project: "theirs", journal: permits{}, differs: true,
+			says: `was not made by devloop for the project "demo"`, hint: "--adopt"},
+		{name: "another project's, in place of ours", project: "theirs", journal: known(), differs: true,
+			says: `was not made by devloop for the project "demo"`, hint: "--adopt"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			d := records(t, test.journal)
+			d.options.Adopt = test.adopt
+			want, err := d.read(t.Context(), event.Stage{}, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			inputs := want.inputs
+			if test.differs {
+				inputs = "of another chart"
+			}
+			client, ok := d.cluster.metadata.(*metadatafake.FakeMetadataClient)
+			if !ok {
+				t.Fatal("no fake")
+			}
+			theirs := record(1, release.StatusDeployed, map[string]string{labelProject: test.project, labelRevision: "1", labelInputs: inputs})
+			if err := client.Tracker().Create(secrets, theirs, "demo"); err != nil {
+				t.Fatal(err)
+			}
+			d.named[revisionID(r, 1)] = nil // it names no objects
+
+			err = d.apply(t.Context(), nil, r, true, time.Minute)
+			if test.says == "" && err != nil || test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)) {
+				t.Errorf("it ends with %v", err)
+			}
+			if hint := event.Hint(err); !strings.Contains(hint, test.hint) {
+				t.Errorf("the hint is %q", hint)
+			}
+			last, err := d.last(t.Context(), r)
+			if err != nil || d.owns(r, last) != test.ours || test.journal.Has(kindRelease, r.ID()) != (test.ours || test.name == "another project's, in place of ours") {
+				t.Errorf("ours afterwards: %t, %v, the journal has %v", d.owns(r, last), err, test.journal)
+			}
+			var patched []string
+			if test.good {
+				patched = []string{"patch demo/secrets"}
+			}
+			if got := writes(client); !slices.Equal(got, patched) {
+				t.Errorf("written: %q, want %q", got, patched)
+			}
+		})
+	}
+}
+
+// Somebody makes the release while the commands before it run.
+func TestReleaseThatSomebodyMakesMeanwhile(t *testing.T) {
+	remembered := permits{}
+	d := records(t, remembered)
+	client, ok := d.cluster.metadata.(*metadatafake.FakeMetadataClient)
+	if !ok {
+		t.Fatal("no fake")
+	}
+	theirs := record(1, release.StatusDeployed, map[string]string{labelProject: "demo", labelRevision: "1"})
+	if err := client.Tracker().Create(secrets, theirs, "demo"); err != nil {
+		t.Fatal(err)
+	}
+	err := d.claim(t.Context(), demoRelease)
+	if err == nil || !strings.Contains(err.Error(), "another user or machine") || remembered.Has(kindRelease, demoRelease.ID()) {
+		t.Errorf("%v, the journal has %v", err, remembered)
+	}
+	if err := client.Tracker().Delete(secrets, "demo", theirs.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.claim(t.Context(), demoRelease); err != nil || !remembered.Has(kindRelease, demoRelease.ID()) {
+		t.Errorf("%v, the journal has %v", err, remembered)
+	}
+}
+
+// What is not ours is not rolled back either.
+func TestReleaseOfAnotherUserIsNotRolledBack(t *testing.T) {
+	theirs := map[string]string{labelProject: "demo", labelRevision: "1", labelGood: "1"}
+	d := records(t, permits{}, record(1, release.StatusSuperseded, theirs), record(2, release.StatusDeployed, map[string]string{labelProject: "demo", labelRevision: "2"}))
+	err := d.rollback(event.Stage{}, demoRelease, errors.New("its pods do not come up"))
+	if !strings.Contains(err.Error(), "it stays as it is: a devloop of another user or machine made it") {
+		t.Error(err)
+	}
+	client, ok := d.cluster.metadata.(*metadatafake.FakeMetadataClient)
+	if !ok || len(writes(client)) > 0 {
+		t.Errorf("written: %v", client.Actions())
+	}
+}
+
+// Diff has no journal: another devloop may be running, and has locked it.
+func TestWhyDiffersNeedsNoJournal(t *testing.T) {
+	d := New(nil, "demo", nil, Options{})
+	ours := revision{version: 1, status: release.StatusDeployed, labels: map[string]string{labelProject: "demo", labelRevision: "1"}}
+	if got := d.whyDiffers(ours); got != "its chart, its values or its commands differ" {
+		t.Error(got)
+	}
+	theirs := revision{version: 1, status: release.StatusDeployed, labels: map[string]string{labelProject: "theirs"}}
+	if got := d.whyDiffers(theirs); got != "it was not made by devloop for this project" {
+		t.Error(got)
+	}
+}
