@@ -196,6 +196,17 @@ func testOwner(t *testing.T, cluster kubernetes.Interface) {
 	second.edit(t, "devloop.yaml", "namespace: "+second.name, "namespace: "+first.name)
 	first.call(t, 0, "run")
 
+	elsewhere := *first // another user, or another machine: with a state folder of its own
+	elsewhere.env = append(slices.Clone(first.env), "XDG_STATE_HOME="+t.TempDir())
+	elsewhere.call(t, 0, "run") // nothing differs
+	const unknown = "was made by a devloop of another user or machine"
+	if _, log := elsewhere.call(t, 1, "run", "--set=releases[contested].set.turn=1"); !strings.Contains(log, unknown) {
+		t.Errorf("it does not say that it %s:\n%s", unknown, log)
+	}
+	if _, log := elsewhere.call(t, 0, "delete"); strings.Contains(log, "uninstalled") {
+		t.Errorf("it removed another user's release:\n%s", log)
+	}
+
 	_, log := second.call(t, 1, "run")
 	for _, want := range []string{
 		"release " + first.name + "/contested is there already and was " + notMadeFor(second),
