@@ -1,32 +1,40 @@
 package deploy
 
-// The client with which Helm changes objects. Helm deletes by name, whoever has an object of that
-// name by now: what somebody else has put in its place, and what a hook finds in its way. This one
-// looks first.
+// The client with which Helm changes objects. Helm deletes by name, whoever has an object of that name by now: what somebody else
+// has put in its place, and what a hook finds in its way. This one looks first.
+//
+// Helm works in goroutines of its own, where a panic would end devloop. So each method returns a
+// panic as an error, and Helm reaches nothing of its own client but through them.
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
+	"time"
 
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/kube"
 	"helm.sh/helm/v3/pkg/release"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/resource"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/devloop/devloop/pkg/event"
 )
 
 // helmClient is Helm's own, for the changes of one release.
 type helmClient struct {
-	*kube.Client
+	client      *kube.Client
+	say         event.Stage
 	release     Release
 	hookObjects []object     // what hooks of the release have made before
-	foreign     func(string) // gets each object that stays, since it is not of the release
+	foreign     func(string) // is told of each object that stays, since it is not of the release
 }
 
 // guardDeletions has Helm delete only what is of the release; history are its revisions.
@@ -35,7 +43,7 @@ func guardDeletions(say event.Stage, helm *action.Configuration, r Release, hist
 	if !ok {
 		return
 	}
-	c := &helmClient{Client: client, release: r, foreign: func(object string) {
+	c := &helmClient{client: client, say: say, release: r, foreign: func(object string) {
 		say.Warn("object stays, it is not of the release any more", nil, "release", event.Name(r.Name),
 			"namespace", event.Name(r.Namespace), "object", object)
 	}}
@@ -50,36 +58,130 @@ func guardDeletions(say event.Stage, helm *action.Configuration, r Release, hist
 	helm.KubeClient = c
 }
 
-// Create marks what hooks make: all else has Helm's annotations.
-func (c *helmClient) Create(resources kube.ResourceList) (*kube.Result, error) {
-	for _, info := range resources {
-		o, err := meta.Accessor(info.Object)
-		if err != nil {
-			return nil, err
-		}
-		if o.GetAnnotations()[annotationHook] != "" && !belongsTo(o, c.release) {
-			annotations := map[string]string{annotationHookOf: c.release.ID()}
-			for key, value := range o.GetAnnotations() {
-				annotations[key] = value
-			}
-			o.SetAnnotations(annotations)
-		}
-	}
-	return c.Client.Create(resources)
+// guard runs a call of Helm's, and returns a panic as an error.
+func (c *helmClient) guard(what string, work func() error) error {
+	return c.say.Guard("Helm's "+what, work)
 }
 
-// Update deletes what original has and target has not. Helm's would do so by name.
-func (c *helmClient) Update(original, target kube.ResourceList, force bool) (*kube.Result, error) {
-	result, err := c.Client.Update(original.Intersect(target), target, force)
+// IsReachable is Helm's.
+func (c *helmClient) IsReachable() error { return c.guard("first question", c.client.IsReachable) }
+
+// Build is Helm's.
+func (c *helmClient) Build(reader io.Reader, validate bool) (list kube.ResourceList, err error) {
+	err = c.guard("reading of manifests", func() (err error) {
+		list, err = c.client.Build(reader, validate)
+		return err
+	})
+	return list, err
+}
+
+// Create marks what hooks make: all else has Helm's annotations. Helm's would create each object in a
+// goroutine that nothing guards.
+func (c *helmClient) Create(resources kube.ResourceList) (*kube.Result, error) {
+	err := c.guard("creation of objects", func() error {
+		if len(resources) == 0 {
+			return kube.ErrNoObjectsVisited
+		}
+		for _, info := range resources {
+			o, err := meta.Accessor(info.Object)
+			if err != nil {
+				return err
+			}
+			if o.GetAnnotations()[annotationHook] != "" && !belongsTo(o, c.release) {
+				annotations := map[string]string{annotationHookOf: c.release.ID()}
+				for key, value := range o.GetAnnotations() {
+					annotations[key] = value
+				}
+				o.SetAnnotations(annotations)
+			}
+		}
+		return errors.Join(perform(resources, createOne)...)
+	})
 	if err != nil {
-		return result, err
+		return nil, err
 	}
-	deleted, errs := c.DeleteWithPropagationPolicy(original.Difference(target), metav1.DeletePropagationBackground)
-	if len(errs) > 0 { // Helm's does not fail for that either, and leaves the object
-		c.Log("delete what the release has no more: %v", errs)
-	}
-	result.Deleted = append(result.Deleted, deleted.Deleted...)
-	return result, nil
+	return &kube.Result{Created: resources}, nil
+}
+
+// createOne creates an object, and keeps what the API server has made of it.
+func createOne(info *resource.Info) error {
+	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		helper := resource.NewHelper(info.Client, info.Mapping).WithFieldManager(fieldManager)
+		made, err := helper.Create(info.Namespace, true, info.Object)
+		if err != nil {
+			return err
+		}
+		return info.Refresh(made, true)
+	})
+}
+
+// Update deletes what original has and target has not. Helm's would do so by name. The result is
+// never nil: Helm uses it when there is an error, too.
+func (c *helmClient) Update(original, target kube.ResourceList, force bool) (*kube.Result, error) {
+	result := &kube.Result{}
+	err := c.guard("update of objects", func() error {
+		updated, err := c.client.Update(original.Intersect(target), target, force)
+		if updated != nil {
+			result = updated
+		}
+		if err != nil {
+			return err
+		}
+		deleted, errs := c.DeleteWithPropagationPolicy(original.Difference(target), metav1.DeletePropagationBackground)
+		if len(errs) > 0 { // Helm's does not fail for that either, and leaves the object
+			c.client.Log("delete what the release has no more: %v", errs)
+		}
+		result.Deleted = append(result.Deleted, deleted.Deleted...)
+		return nil
+	})
+	return result, err
+}
+
+// WatchUntilReady is Helm's. The goroutine that it begins for each object is not guarded.
+func (c *helmClient) WatchUntilReady(resources kube.ResourceList, timeout time.Duration) error {
+	return c.guard("wait for a hook", func() error { return c.client.WatchUntilReady(resources, timeout) })
+}
+
+// Wait is Helm's.
+func (c *helmClient) Wait(resources kube.ResourceList, timeout time.Duration) error {
+	return c.guard("wait for objects", func() error { return c.client.Wait(resources, timeout) })
+}
+
+// WaitWithJobs is Helm's.
+func (c *helmClient) WaitWithJobs(resources kube.ResourceList, timeout time.Duration) error {
+	return c.guard("wait for jobs", func() error { return c.client.WaitWithJobs(resources, timeout) })
+}
+
+// WaitForDelete is Helm's.
+func (c *helmClient) WaitForDelete(resources kube.ResourceList, timeout time.Duration) error {
+	return c.guard("wait for the end of objects", func() error { return c.client.WaitForDelete(resources, timeout) })
+}
+
+// WaitAndGetCompletedPodPhase is Helm's.
+func (c *helmClient) WaitAndGetCompletedPodPhase(name string, timeout time.Duration) (phase corev1.PodPhase, err error) {
+	err = c.guard("wait for a pod", func() (err error) {
+		phase, err = c.client.WaitAndGetCompletedPodPhase(name, timeout)
+		return err
+	})
+	return phase, err
+}
+
+// GetPodList is Helm's.
+func (c *helmClient) GetPodList(namespace string, options metav1.ListOptions) (pods *corev1.PodList, err error) {
+	err = c.guard("list of a hook's pods", func() (err error) {
+		pods, err = c.client.GetPodList(namespace, options)
+		return err
+	})
+	return pods, err
+}
+
+// OutputContainerLogsForPodList is Helm's.
+func (c *helmClient) OutputContainerLogsForPodList(
+	pods *corev1.PodList, namespace string, writer func(namespace, pod, container string) io.Writer,
+) error {
+	return c.guard("reading of a hook's logs", func() error {
+		return c.client.OutputContainerLogsForPodList(pods, namespace, writer)
+	})
 }
 
 // Delete is how Helm deletes what is in a hook's way, and what a hook has left. It waits for the
@@ -101,40 +203,62 @@ func (c *helmClient) DeleteWithPropagationPolicy(resources kube.ResourceList,
 	})
 }
 
-// delete deletes resources that are of the release, those of a kind side by side; kept says what it
-// means that another one stays.
-func (c *helmClient) delete(resources kube.ResourceList, policy metav1.DeletionPropagation,
-	kept func(object string) error) (*kube.Result, []error) {
+// delete deletes resources that are of the release; kept says what it means that another one stays.
+// The result is never nil.
+func (c *helmClient) delete(
+	resources kube.ResourceList, policy metav1.DeletionPropagation, kept func(object string) error,
+) (*kube.Result, []error) {
 	var mu sync.Mutex
-	result, errs := &kube.Result{}, []error(nil)
-	one := func(info *resource.Info) {
-		isOurs, err := c.deleteOne(info, policy)
-		mu.Lock()
-		defer mu.Unlock()
-		if err == nil && !isOurs {
-			err = kept(strings.ToLower(info.Mapping.GroupVersionKind.Kind) + "/" + info.Name)
-		}
-		if err != nil {
-			errs = append(errs, err)
-		} else {
+	result := &kube.Result{}
+	var errs []error
+	err := c.guard("deletion of objects", func() error {
+		errs = perform(resources, func(info *resource.Info) error {
+			isOurs, err := c.deleteOne(info, policy)
+			if err == nil && !isOurs {
+				err = kept(strings.ToLower(info.Mapping.GroupVersionKind.Kind) + "/" + info.Name)
+			}
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
 			result.Deleted = append(result.Deleted, info)
-		}
+			return nil
+		})
+		return nil
+	})
+	if err != nil {
+		errs = append(errs, err)
 	}
-	for len(resources) > 0 { // in Helm's order, a kind at a time
+	return result, errs
+}
+
+// perform calls one for all resources, in Helm's order: a kind at a time, those of a kind side by
+// side. It goes on after an error or a panic.
+func perform(resources kube.ResourceList, one func(*resource.Info) error) []error {
+	var mu sync.Mutex
+	var errs []error
+	for len(resources) > 0 {
 		kind, n := resources[0].Mapping.GroupVersionKind, 0
 		group, _ := event.NewGroup(context.Background()) // Helm gives none
 		group.SetLimit(atOnce)
 		for n < len(resources) && resources[n].Mapping.GroupVersionKind == kind {
 			info := resources[n]
-			group.Go(func() error { one(info); return nil })
+			group.Go(func() error {
+				err := event.Guard(func() error { return one(info) })
+				if err != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					errs = append(errs, err)
+				}
+				return nil
+			})
 			n++
 		}
-		if err := group.Wait(); err != nil { // a panic; other errors are there already
-			errs = append(errs, err)
-		}
+		_ = group.Wait() // errs has them all
 		resources = resources[n:]
 	}
-	return result, errs
+	return errs
 }
 
 // deleteOne deletes the live object, if it is there and of the release.
@@ -173,5 +297,7 @@ func (c *helmClient) deleteOne(info *resource.Info, policy metav1.DeletionPropag
 
 var _ interface {
 	kube.Interface
+	kube.InterfaceExt
+	kube.InterfaceLogs
 	kube.InterfaceDeletionPropagation
 } = (*helmClient)(nil)

@@ -2,14 +2,17 @@ package deploy
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"helm.sh/helm/v3/pkg/kube"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -17,6 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/cli-runtime/pkg/resource"
 	"k8s.io/client-go/rest"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 // objectServer holds config maps of the namespace demo, and heeds preconditions as a real one does.
@@ -108,8 +113,13 @@ func (s *objectServer) list(t *testing.T, names ...string) (list kube.ResourceLi
 
 func (s *objectServer) helm() (client *helmClient, foreign *[]string) {
 	foreign = &[]string{}
-	return &helmClient{Client: &kube.Client{Log: func(string, ...any) {}}, release: Release{Name: "web", Namespace: "demo"},
-		foreign: func(object string) { *foreign = append(*foreign, object) }}, foreign
+	var mu sync.Mutex
+	return &helmClient{client: &kube.Client{Log: func(string, ...any) {}}, release: Release{Name: "web", Namespace: "demo"},
+		foreign: func(object string) {
+			mu.Lock()
+			defer mu.Unlock()
+			*foreign = append(*foreign, object)
+		}}, foreign
 }
 
 func TestHelmDeletesOnlyWhatIsOfTheRelease(t *testing.T) {
@@ -170,5 +180,89 @@ func TestHookDeletesOnlyWhatHooksOfTheReleaseMade(t *testing.T) {
 	}
 	if got := server.names(); !slices.Equal(got, []string{"by-hand", "theirs"}) {
 		t.Errorf("left are %q", got)
+	}
+}
+
+// Helm calls the client in goroutines of its own.
+func TestHelmsClientReturnsPanics(t *testing.T) {
+	client := reflect.ValueOf(&helmClient{client: &kube.Client{}}) // which has nothing that it needs
+	for i := range client.NumMethod() {
+		name, method := client.Type().Method(i).Name, client.Method(i)
+		if name == "WatchUntilReady" { // which is Helm's
+			continue
+		}
+		var arguments []reflect.Value
+		for j := range method.Type().NumIn() {
+			argument := reflect.Zero(method.Type().In(j))
+			if argument.Type() == reflect.TypeFor[kube.ResourceList]() {
+				argument = reflect.ValueOf(kube.ResourceList{nil})
+			}
+			arguments = append(arguments, argument)
+		}
+		results := method.Call(arguments)
+		err, _ := results[len(results)-1].Interface().(error)
+		if errs, ok := results[len(results)-1].Interface().([]error); ok {
+			err = errors.Join(errs...)
+		}
+		if err == nil || !strings.Contains(event.Hint(err), "report it") {
+			t.Errorf("%s: the error is %v", name, err)
+		}
+		if name == "Update" && results[0].IsNil() {
+			t.Error("Helm would use a result that is not there")
+		}
+	}
+}
+
+// The library that compares objects stumbles over an empty element of a list.
+func TestPanicWhileAnObjectIsUpdated(t *testing.T) {
+	server := newObjectServer(t, of("Service", "web", ofRelease("web")))
+	list := func(version string) kube.ResourceList {
+		list := server.list(t, "web")
+		service := of("Service", "web", ofRelease("web"))
+		service.SetAPIVersion("v1")
+		service.SetLabels(map[string]string{"version": version})
+		service.Object["status"] = map[string]any{"conditions": []any{nil}}
+		list[0].Object = service
+		list[0].Mapping = &meta.RESTMapping{
+			Resource:         service.GroupVersionKind().GroupVersion().WithResource("services"),
+			GroupVersionKind: service.GroupVersionKind(), Scope: meta.RESTScopeNamespace,
+		}
+		return list
+	}
+	helm, _ := server.helm()
+	result, err := helm.Update(list("1"), list("2"), false)
+	if err == nil || !strings.Contains(event.Hint(err), "report it") || result == nil {
+		t.Errorf("%+v, %v", result, err)
+	}
+}
+
+func TestPanicWhileAnObjectIsCreated(t *testing.T) {
+	server := newObjectServer(t)
+	helm, _ := server.helm()
+	list := server.list(t, "a", "b", "c")
+	list[1].Client = nil // the panic is in the goroutine for this one
+	_, err := helm.Create(list)
+	if err == nil || !strings.Contains(event.Hint(err), "report it") {
+		t.Errorf("the error is %v", err)
+	}
+	if got := server.names(); !slices.Equal(got, []string{"a", "c"}) {
+		t.Errorf("made are %q", got)
+	}
+}
+
+func TestForeignObjectsAreReportedSideBySide(t *testing.T) {
+	server := newObjectServer(t, of("ConfigMap", "one", ofRelease("other")), of("ConfigMap", "two", ofRelease("other")))
+	helm, _ := server.helm()
+	meet := make(chan struct{})
+	helm.foreign = func(object string) {
+		select {
+		case meet <- struct{}{}:
+		case <-meet:
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s has others wait", object)
+		}
+	}
+	if _, errs := helm.DeleteWithPropagationPolicy(server.list(t, "one", "two"), metav1.DeletePropagationBackground); len(errs) > 0 {
+		t.Error(errs)
 	}
 }
