@@ -243,8 +243,9 @@ func (d *Deployer) neverInstalled(history []*release.Release) bool {
 	})
 }
 
-// helmRun installs or upgrades, whichever it takes after history, which begins with the last revision. Templates are rendered as late as
-// Helm would do it: they see the kinds of the chart's own CRDs, and whether the release is there.
+// helmRun installs or upgrades, whichever it takes after history, which begins with the last
+// revision. Templates are rendered as late as Helm would do it: they see the kinds of the chart's
+// own CRDs, and whether the release is there.
 func (d *Deployer) helmRun(ctx context.Context, helm *action.Configuration, want desired, history []*release.Release, version int) (done *release.Release, err error) {
 	last := revision{}
 	if len(history) > 0 {

@@ -158,7 +158,9 @@ func (c *helmClient) WaitForDelete(resources kube.ResourceList, timeout time.Dur
 }
 
 // WaitAndGetCompletedPodPhase is Helm's.
-func (c *helmClient) WaitAndGetCompletedPodPhase(name string, timeout time.Duration) (phase corev1.PodPhase, err error) {
+func (c *helmClient) WaitAndGetCompletedPodPhase(
+	name string, timeout time.Duration,
+) (phase corev1.PodPhase, err error) {
 	err = c.guard("wait for a pod", func() (err error) {
 		phase, err = c.client.WaitAndGetCompletedPodPhase(name, timeout)
 		return err

@@ -262,7 +262,8 @@ func TestForeignObjectsAreReportedSideBySide(t *testing.T) {
 			t.Errorf("%s has others wait", object)
 		}
 	}
-	if _, errs := helm.DeleteWithPropagationPolicy(server.list(t, "one", "two"), metav1.DeletePropagationBackground); len(errs) > 0 {
+	_, errs := helm.DeleteWithPropagationPolicy(server.list(t, "one", "two"), metav1.DeletePropagationBackground)
+	if len(errs) > 0 {
 		t.Error(errs)
 	}
 }
