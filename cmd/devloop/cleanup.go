@@ -40,13 +40,13 @@ func (p *patience) enough() {
 // the process ends at once, saying what stays behind. A hang-up ends the context, too, unless there
 // is reload to tell of it and the terminal is still there; but it is no impatience, however often
 // it comes: when a terminal is closed, the kernel and the shell both send it, and systemd sends it
-// behind a SIGTERM. Signals that the parent ignored (nohup, a script's &) stay ignored. Stop gives
+// behind a SIGTERM. SIGQUIT (Ctrl+\) leaves at once. Signals that the parent ignored (nohup, a script's &) stay ignored. Stop gives
 // the signals back.
 func interruptible(parent context.Context, out *printer, reload chan<- struct{}) (ctx context.Context, p *patience, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
 	p = &patience{printer: out, signals: make(chan os.Signal, 8)}
 	before := terminals()
-	notify(p.signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	notify(p.signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	stopped := make(chan struct{})
 	go func() {
 		_ = event.Sink(out.event).For("devloop").Contain("signals", func() {
@@ -83,8 +83,10 @@ func (p *patience) heed(stopped <-chan struct{}, end func(), reloads func() bool
 				case reload <- struct{}{}:
 				default: // one is waiting to be seen
 				}
+			case s == syscall.SIGQUIT:
+				p.leave("by SIGQUIT")
 			case asked:
-				p.leave()
+				p.leave("again")
 			default:
 				ending, asked = true, true
 				end()
@@ -100,8 +102,8 @@ func terminals() [3]bool {
 	return [3]bool{isTerminal(os.Stdin), isTerminal(os.Stdout), isTerminal(os.Stderr)}
 }
 
-// leave ends the process in the middle of its work and says what stays.
-func (p *patience) leave() {
+// leave ends the process in the middle of its work and says what stays. How says what asked for it.
+func (p *patience) leave(how string) {
 	time.AfterFunc(time.Second, func() { os.Exit(exitInterrupted) }) // a terminal that takes no more lines must not hold us
 	if k := p.keyboard.Load(); k != nil {
 		k.restoreModes()
@@ -109,7 +111,7 @@ func (p *patience) leave() {
 	if d := p.deployer.Load(); d != nil {
 		d.Abandon()
 	}
-	err := fmt.Errorf("%w again: left at once", errInterrupted)
+	err := fmt.Errorf("%w %s: left at once", errInterrupted, how)
 	if j := p.journal.Load(); j != nil {
 		var left []string
 		for _, kind := range []string{journal.Release, journal.Namespace, journal.Pod} {

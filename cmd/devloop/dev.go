@@ -96,7 +96,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	broken := sink.For("loop").Contain("loop", func() { loop.New(s.load, watching{s.watcher}, changes, sink).Run(ctx) })
 	if broken != nil { // it cannot go on, but nothing is left behind
 		broken = toldError{broken}
-		p.stop()
+		p.patience.enough() // as a first Ctrl+C: another one cuts the clean-up short
 	}
 
 	answered() // what it has started for an answer is no longer there

@@ -24,7 +24,7 @@ import (
 
 func main() {
 	serveRender()
-	signal.Ignore(syscall.SIGPIPE) // who reads the log may end first: that must not cut the clean-up short
+	surviveClosedPipes()
 	o := &options{printer: newPrinter(os.Stderr)}
 	err := execute(o)
 	code := exitCode(err)
@@ -36,6 +36,11 @@ func main() {
 	}
 	os.Exit(code)
 }
+
+// surviveClosedPipes lets a write fail that nobody reads any more, as when who reads the log ends
+// first: that must not cut the clean-up short. To ignore the signal would do the same, but then
+// whatever devloop starts would ignore it, too, and "yes | head" in a hook would never end.
+func surviveClosedPipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 // serveRender is all that a process does which devloop has started to render templates.
 func serveRender() {

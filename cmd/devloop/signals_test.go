@@ -96,6 +96,7 @@ func TestSignals(t *testing.T) {
 	}{
 		{"Ctrl+C", "", "INT", "cleaned"},
 		{"Ctrl+C twice", "", "INT INT", left},
+		{"Ctrl+\\", "", "QUIT", left},
 		{"as systemd does", "", "TERM HUP", "cleaned"},
 		{"a hang-up, often, behind a Ctrl+C", "", "INT HUP HUP HUP", "cleaned"},
 		{"both kinds", "", "TERM INT", left},
@@ -141,7 +142,8 @@ func TestSignals(t *testing.T) {
 			}
 			cleaning := false
 			for _, name := range strings.Fields(test.sent) {
-				signal := map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP}[name]
+				signal := map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP,
+					"QUIT": syscall.SIGQUIT}[name]
 				if err := cmd.Process.Signal(signal); err != nil {
 					t.Fatal(err)
 				}

@@ -250,21 +250,29 @@ func (i *images) Build(ctx context.Context, sink event.Sink, tag name.Tag) error
 // half a minute.
 const nodeRest = 10 * time.Minute
 
+// giveBases gives the node the base images that it lacks, one image of ours after the other, since
+// they share them.
+func (i *images) giveBases(ctx context.Context, sink event.Sink, input build.Input, lacking []name.Tag) error {
+	i.giving.Lock()
+	defer i.giving.Unlock()
+	if len(lacking) == 0 {
+		return nil
+	}
+	lacking, err := i.session.inNode.Lacking(ctx, input)
+	if err != nil {
+		return err
+	}
+	// Without it, the image can still be built here.
+	return event.Transient(i.session.nodes.Give(ctx, sink, i.session.origin, i.session.registry, lacking))
+}
+
 // buildInNode sees to it that the node has the base images that the tag stands for, and builds.
 func (i *images) buildInNode(ctx context.Context, sink event.Sink, input build.Input) error {
 	lacking, err := i.session.inNode.Lacking(ctx, input)
 	if err != nil {
 		return err
 	}
-	i.giving.Lock() // images share base images
-	if len(lacking) > 0 {
-		if lacking, err = i.session.inNode.Lacking(ctx, input); err == nil {
-			// Without it, the image can still be built here.
-			err = event.Transient(i.session.nodes.Give(ctx, sink, i.session.origin, i.session.registry, lacking))
-		}
-	}
-	i.giving.Unlock()
-	if err != nil {
+	if err := i.giveBases(ctx, sink, input, lacking); err != nil {
 		return err
 	}
 	select {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -49,6 +50,29 @@ func openTerminal(t *testing.T, columns uint16) (master, terminal *os.File) {
 	}
 	t.Cleanup(func() { _ = terminal.Close() })
 	return master, terminal
+}
+
+// What devloop starts gets SIGPIPE as ever: a shell cannot undo that a signal is ignored.
+func TestClosedPipes(t *testing.T) {
+	surviveClosedPipes()
+	defer signal.Reset(syscall.SIGPIPE)
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = read.Close()
+	defer write.Close()
+	if _, err := write.WriteString("a"); !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("a write that nobody reads: %v", err)
+	}
+	ignored, err := exec.Command("sh", "-c", "grep SigIgn /proc/self/status").Output()
+	var mask uint64
+	if err == nil {
+		_, err = fmt.Sscanf(string(ignored), "SigIgn: %x", &mask)
+	}
+	if err != nil || mask&(1<<(syscall.SIGPIPE-1)) != 0 {
+		t.Errorf("a child has %q (%v)", ignored, err)
+	}
 }
 
 // onTerminal returns what a terminal of a width gets when a printer writes there.

@@ -270,6 +270,9 @@ func (c *baseCache) inRegistry(ctx context.Context, ref string, platform ocispec
 	return found, false, nil
 }
 
+// maxConfig is the size of an image's configuration, in bytes: that of a manifest, in registries.
+const maxConfig = 4 << 20
+
 // askRegistry returns nil if the registry still has the manifest that is known: to ask for no more than that does not count for the limits that
 // registries set.
 func askRegistry(ctx context.Context, ref string, platform ocispecs.Platform, known string) (*base, error) {
@@ -291,6 +294,13 @@ func askRegistry(ctx context.Context, ref string, platform ocispecs.Platform, kn
 	image, err := descriptor.Image()
 	if err != nil {
 		return nil, err
+	}
+	manifest, err := image.Manifest()
+	if err != nil {
+		return nil, err
+	}
+	if manifest.Config.Size > maxConfig { // which is read as long as this says
+		return nil, fmt.Errorf("the configuration of %s is too large: %d bytes", ref, manifest.Config.Size)
 	}
 	raw, err := image.RawConfigFile()
 	if err != nil {

@@ -33,6 +33,7 @@ import (
 	"github.com/tonistiigi/fsutil"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // Builder builds images at one place. It is safe for concurrent use.
@@ -327,28 +328,33 @@ func (b *Builder) options(input Input) (o bkclient.SolveOpt, err error) {
 // attach returns what a build may ask this machine for while it runs.
 func attach(docker *configfile.ConfigFile, image Image) ([]session.Attachable, error) {
 	attached := []session.Attachable{credentials(docker)}
-	var sources []secretsprovider.Source
-	for _, secret := range image.Secrets {
-		if _, set := os.LookupEnv(secret.Env); secret.Env != "" && !set {
+	secrets := map[string][]byte{}
+	for _, secret := range image.Secrets { // the Dockerfile says whether it is required
+		if value, set := os.LookupEnv(secret.Env); secret.Env != "" && set {
+			secrets[secret.ID] = []byte(value)
+		}
+		if secret.File == "" {
 			continue
 		}
-		if secret.File != "" {
-			if _, err := os.Stat(secret.File); gone(err) {
-				continue // the Dockerfile says whether it is required
-			}
+		content, err := files.Read(secret.File, secretsprovider.MaxSecretSize)
+		if err != nil && !gone(err) {
+			return nil, fmt.Errorf("secret %s: %w", secret.ID, err)
 		}
-		sources = append(sources, secretsprovider.Source{ID: secret.ID, FilePath: secret.File, Env: secret.Env})
+		if err == nil {
+			secrets[secret.ID] = content
+		}
 	}
-	secrets, err := secretsprovider.NewStore(sources)
-	if err != nil {
-		return nil, fmt.Errorf("secrets: %w", err)
-	}
-	attached = append(attached, secretsprovider.NewSecretProvider(secrets))
+	attached = append(attached, secretsprovider.FromMap(secrets))
 	if len(image.SSH) == 0 {
 		return attached, nil
 	}
 	agents := make([]sshprovider.AgentConfig, len(image.SSH))
 	for i, ssh := range image.SSH {
+		for _, path := range ssh.Paths {
+			if err := checkKey(path); err != nil {
+				return nil, fmt.Errorf("ssh %s: %w", ssh.ID, err)
+			}
+		}
 		agents[i] = sshprovider.AgentConfig{ID: ssh.ID, Paths: ssh.Paths}
 	}
 	ssh, err := sshprovider.NewSSHAgentProvider(agents)
@@ -356,6 +362,19 @@ func attach(docker *configfile.ConfigFile, image Image) ([]session.Attachable, e
 		return nil, event.WithHint(fmt.Errorf("ssh: %w", err), "start an agent and add the key: eval $(ssh-agent); ssh-add")
 	}
 	return append(attached, ssh), nil
+}
+
+// maxKey is the size of an ssh key, in bytes, of which BuildKit's library reads as much.
+const maxKey = 100 << 10
+
+// checkKey makes sure that a path is an agent's socket or a key: BuildKit's library would read
+// anything, and wait for a pipe.
+func checkKey(path string) error {
+	if info, err := os.Stat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
+		return nil
+	}
+	_, err := files.Read(path, maxKey)
+	return err
 }
 
 // credentials let BuildKit ask for those that Docker's client keeps for registries.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -531,8 +532,44 @@ func TestLinkedFolders(t *testing.T) {
 		}
 		before = now
 	}
-	if got, want := linked(chart), filepath.Join(dir, "real", "templates"); !slices.Contains(got, want) {
-		t.Errorf("links %v, without %s", got, want)
+	got, err := linked(t.Context(), chart[0])
+	if want := filepath.Join(dir, "real", "templates"); err != nil || !slices.Contains(got, want) {
+		t.Errorf("links %v, without %s (%v)", got, want, err)
+	}
+}
+
+// A link in a chart may lead to all of the machine's files.
+func TestLinkToTooMuch(t *testing.T) {
+	many, chart := t.TempDir(), t.TempDir()
+	const folders = 200
+	for i := range folders {
+		folder := filepath.Join(many, strconv.Itoa(i))
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		one := filepath.Join(folder, "one")
+		if err := os.WriteFile(one, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for j := range mostWalked / folders {
+			if err := os.Link(one, filepath.Join(folder, strconv.Itoa(j))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := os.Symlink(many, filepath.Join(chart, "templates")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := linked(t.Context(), chart); err == nil || !strings.HasPrefix(err.Error(), chart) || event.Hint(err) == "" {
+		t.Errorf("%v", err)
+	}
+	if !small(t.Context(), chart) || small(t.Context(), many) {
+		t.Error("what can be watched is the chart without what its link leads to")
+	}
+	ended, cancel := context.WithCancelCause(t.Context())
+	cancel(event.ErrSuperseded)
+	if _, err := linked(ended, chart); !errors.Is(err, event.ErrSuperseded) {
+		t.Errorf("after its run was superseded: %v", err)
 	}
 }
 

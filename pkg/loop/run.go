@@ -118,7 +118,7 @@ func (l *Loop) run(ctx context.Context, sink event.Sink) error {
 	}
 	stages.Nodes.Prune(ctx, sink, tags)
 	stages.Proof.Follow(tags)
-	return now.unmoved()
+	return now.unmoved(ctx)
 }
 
 // look reads devloop.yaml, hashes the inputs, and has all of it watched. Where more has to be watched than before it does so twice, the
@@ -133,7 +133,7 @@ func (l *Loop) look(ctx context.Context, sink event.Sink) (now *reading, err err
 
 func (l *Loop) hash(ctx context.Context) (*reading, error) {
 	for {
-		before := stamp(l.files)
+		before := stamp(ctx, l.files)
 		stages, err := l.load()
 		if err != nil {
 			return nil, err
@@ -141,8 +141,17 @@ func (l *Loop) hash(ctx context.Context) (*reading, error) {
 		tags, inputs, hashErr := stages.Images.Hash(ctx)
 		l.files = slices.Concat(stages.Files, stages.Platform.Files())
 		paths := slices.Clone(inputs)
-		for _, file := range slices.Concat(l.files, linked(l.files)) { // a watch of a folder does not follow the links in it
-			paths = append(paths, Path{Name: file})
+		for _, file := range l.files {
+			links, err := linked(ctx, file) // which a watch of a folder does not follow
+			if err != nil {
+				hashErr = cmp.Or(hashErr, err)
+				links = nil
+			}
+			if err == nil || small(ctx, file) { // else it cannot be watched, as it cannot be read
+				for _, path := range append([]string{file}, links...) {
+					paths = append(paths, Path{Name: path})
+				}
+			}
 		}
 		if !slices.EqualFunc(paths, l.watched, Path.equal) {
 			if err := l.watch.Watch(paths); err != nil {

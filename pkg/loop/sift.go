@@ -38,8 +38,8 @@ type reading struct {
 
 // unmoved returns event.ErrSuperseded if a file was written since the run began to read: a stage may have seen it halfway, though it
 // holds now what it held then. Images look after their own inputs.
-func (r *reading) unmoved() error {
-	if stamp(r.files) != r.stamp {
+func (r *reading) unmoved(ctx context.Context) error {
+	if stamp(ctx, r.files) != r.stamp {
 		return event.ErrSuperseded
 	}
 	return nil
@@ -99,7 +99,7 @@ func sum(ctx context.Context, tags []name.Tag, paths []string) string {
 	for _, tag := range tags {
 		_, _ = fmt.Fprintf(h, "%s\n", tag)
 	}
-	each(paths, func(path string) {
+	err := each(ctx, paths, func(path string) {
 		if info, err := os.Stat(path); err == nil && info.Size() > largestRead {
 			_, _ = fmt.Fprintf(h, "%q %d %d\n", path, info.Size(), info.ModTime().UnixNano())
 			return
@@ -108,13 +108,14 @@ func sum(ctx context.Context, tags []name.Tag, paths []string) string {
 		_, err := files.Copy(ctx, content, path, largestRead) // it may be growing
 		_, _ = fmt.Fprintf(h, "%q %v %x\n", path, err, content.Sum(nil))
 	})
+	_, _ = fmt.Fprintf(h, "%v\n", err)
 	return hex.EncodeToString(h.Sum(nil))
 }
 
 // stamp tells by size and time whether files were written.
-func stamp(files []string) string {
+func stamp(ctx context.Context, files []string) string {
 	h := sha256.New()
-	each(files, func(path string) {
+	err := each(ctx, files, func(path string) {
 		info, err := os.Stat(path)
 		if err != nil {
 			_, _ = fmt.Fprintf(h, "%q %v\n", path, err)
@@ -122,42 +123,72 @@ func stamp(files []string) string {
 		}
 		_, _ = fmt.Fprintf(h, "%q %d %v %d\n", path, info.Size(), info.Mode(), info.ModTime().UnixNano())
 	})
+	_, _ = fmt.Fprintf(h, "%v\n", err)
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// mostWalked is how many files and folders may be below what a run reads, links followed. A link may
+// lead to the root of the machine's files.
+const mostWalked = 100_000
+
 // each visits files, and in folders everything but folders; folders behind links, too, as Helm reads charts.
-func each(files []string, visit func(path string)) {
+func each(ctx context.Context, files []string, visit func(path string)) error {
 	for _, file := range files {
-		walk(file, map[string]bool{}, visit, func(string) {})
-	}
-}
-
-// linked returns the links below files that lead to folders.
-func linked(files []string) (links []string) {
-	for _, file := range files {
-		walk(file, map[string]bool{}, func(string) {}, func(link string) { links = append(links, link) })
-	}
-	return links
-}
-
-// walk visits what is not a folder, and what is not there at all, below a path; it enters each real folder once.
-func walk(root string, entered map[string]bool, visit, link func(path string)) {
-	_ = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			visit(path)
-		case entry.Type()&fs.ModeSymlink != 0:
-			target, err := filepath.EvalSymlinks(path)
-			if info, statErr := os.Stat(path); err != nil || statErr != nil || !info.IsDir() {
-				visit(path)
-			} else if !entered[target] {
-				entered[target] = true
-				link(path)
-				walk(target, entered, visit, link)
-			}
-		case !entry.IsDir():
-			visit(path)
+		if err := walk(ctx, file, visit, func(string) {}); err != nil {
+			return err
 		}
-		return nil // so that the walk goes on
-	})
+	}
+	return nil
+}
+
+// linked returns the links below a file or folder that lead to folders.
+func linked(ctx context.Context, file string) (links []string, err error) {
+	err = walk(ctx, file, func(string) {}, func(link string) { links = append(links, link) })
+	return links, err
+}
+
+// small tells whether a folder can be watched: without what its links lead to.
+func small(ctx context.Context, folder string) bool {
+	left := mostWalked
+	return filepath.WalkDir(folder, func(string, fs.DirEntry, error) error {
+		if left--; left < 0 || ctx.Err() != nil {
+			return fs.SkipAll
+		}
+		return nil
+	}) == nil && left >= 0 && ctx.Err() == nil
+}
+
+// walk visits what is not a folder, and what is not there at all, below a path; it enters each real
+// folder once. It ends with ctx, and with an error after mostWalked.
+func walk(ctx context.Context, root string, visit, link func(path string)) error {
+	left, entered := mostWalked, map[string]bool{}
+	var enter func(root string) error
+	enter = func(below string) error {
+		return filepath.WalkDir(below, func(path string, entry fs.DirEntry, err error) error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if left--; left < 0 {
+				return event.WithHint(fmt.Errorf("%s: more than %d files and folders are below it, links followed", root, mostWalked),
+					"move what is no part of it elsewhere, also links that lead out of it")
+			}
+			switch {
+			case err != nil:
+				visit(path)
+			case entry.Type()&fs.ModeSymlink != 0:
+				target, err := filepath.EvalSymlinks(path)
+				if info, statErr := os.Stat(path); err != nil || statErr != nil || !info.IsDir() {
+					visit(path)
+				} else if !entered[target] {
+					entered[target] = true
+					link(path)
+					return enter(target)
+				}
+			case !entry.IsDir():
+				visit(path)
+			}
+			return nil // so that the walk goes on
+		})
+	}
+	return enter(root)
 }
