@@ -40,8 +40,8 @@ func (p *patience) enough() {
 // the process ends at once, saying what stays behind. A hang-up ends the context, too, unless there
 // is reload to tell of it and the terminal is still there; but it is no impatience, however often
 // it comes: when a terminal is closed, the kernel and the shell both send it, and systemd sends it
-// behind a SIGTERM. SIGQUIT (Ctrl+\) leaves at once. Signals that the parent ignored (nohup, a script's &) stay ignored. Stop gives
-// the signals back.
+// behind a SIGTERM. SIGQUIT (Ctrl+\) leaves at once. Signals that the parent ignored (nohup, a
+// script's &) stay ignored. Stop gives the signals back.
 func interruptible(parent context.Context, out *printer, reload chan<- struct{}) (ctx context.Context, p *patience, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
 	p = &patience{printer: out, signals: make(chan os.Signal, 8)}

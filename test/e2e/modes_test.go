@@ -93,17 +93,22 @@ func TestModes(t *testing.T) {
 	})
 }
 
-// terminal is a devloop with somebody at its keyboard.
+// terminal is one with somebody at its keyboard, and a devloop in it.
 type terminal struct {
 	*devloop
 	keyboard io.Writer
 }
 
-// startInTerminal starts devloop in a terminal of its own, which script(1) makes.
+// startInTerminal starts devloop in a terminal of its own.
 func startInTerminal(t *testing.T, p *project, args ...string) *terminal {
 	t.Helper()
 	args = append([]string{"exec", setting(t, "DEVLOOP_BIN"), "--log-format=json", "--verbose"}, args...)
-	line := strings.Join(args, " ")
+	return openTerminal(t, p, strings.Join(args, " "))
+}
+
+// openTerminal runs a shell's line in a terminal of its own, which script(1) makes.
+func openTerminal(t *testing.T, p *project, line string) *terminal {
+	t.Helper()
 	d := &devloop{project: p, cmd: exec.Command("script", "--quiet", "--return", "--command", line, "/dev/null")}
 	d.cmd.Dir, d.cmd.Env = p.dir, append(p.env, "TERM=dumb", "SHELL=/bin/sh")
 	keyboard, err := d.cmd.StdinPipe()
@@ -112,7 +117,7 @@ func startInTerminal(t *testing.T, p *project, args ...string) *terminal {
 	return &terminal{d, keyboard}
 }
 
-// press hits a key.
+// press hits a key, or several.
 func (w *terminal) press(t *testing.T, key string) change {
 	t.Helper()
 	c := w.next()

@@ -11,14 +11,11 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -303,62 +300,20 @@ func (p *project) registry(t *testing.T) (address string) {
 	return address
 }
 
-// openTerminal opens both sides of one. The master is not to be asked for its Fd: it could no
-// longer be closed while it is read.
-func openTerminal(t *testing.T) (master, terminal *os.File) {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	must(t, err)
-	raw, err := master.SyscallConn()
-	must(t, err)
-	var number int
-	must(t, raw.Control(func(fd uintptr) {
-		if number, err = unix.IoctlGetInt(int(fd), unix.TIOCGPTN); err == nil {
-			err = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0)
-		}
-	}))
-	must(t, err)
-	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	must(t, err)
-	return master, terminal
-}
-
 // testClosedTerminal: the kernel and the shell both hang up, and devloop still cleans up.
 func testClosedTerminal(t *testing.T) {
 	p := newProject(t, "deploy/never")
 	kubectl(t, "create", "namespace", p.name)
-	master, terminal := openTerminal(t)
-	shell := exec.Command("bash", "--norc", "--noprofile", "-i")
-	shell.Dir, shell.Env = p.dir, append(p.env, "TERM=xterm")
-	shell.Stdin, shell.Stdout, shell.Stderr = terminal, terminal, terminal
-	shell.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	must(t, shell.Start())
-	must(t, terminal.Close())
-	var shown strings.Builder
-	var reading sync.WaitGroup
-	reading.Go(func() { _, _ = io.Copy(&shown, master) })
-	t.Cleanup(func() {
-		_ = master.Close()
-		reading.Wait()
-		_ = shell.Wait() // it ends with its terminal
-		if t.Failed() {
-			t.Logf("the terminal showed:\n%s", shown.String())
-		}
-	})
+	w := openTerminal(t, p, "exec bash --norc --noprofile -i")
 	log := filepath.Join(p.cache, "log")
-	_, err := fmt.Fprintf(master, "%s --log-file %s --log-format json\n", setting(t, "DEVLOOP_BIN"), log)
-	must(t, err)
-	said := func(message string) func() bool {
-		return func() bool {
-			content, err := os.ReadFile(log)
-			return err == nil && strings.Contains(string(content), message)
-		}
-	}
-	eventually(t, "it is ready", said(event.RunComplete))
+	w.press(t, setting(t, "DEVLOOP_BIN")+" --log-file "+log+" --log-format json --verbose\n")
+	w.await(t, 0, ready)
 	kubectl(t, "get", "configmap", "notes", "--namespace", p.name)
-	must(t, master.Close())
-	reading.Wait()
-	eventually(t, "it has cleaned up", said("nothing left behind"))
+	w.kill(t) // script(1) alone, and its terminal goes
+	eventually(t, "it has cleaned up", func() bool {
+		content, err := os.ReadFile(log)
+		return err == nil && strings.Contains(string(content), "nothing left behind")
+	})
 	if got := kubectl(t, "get", "configmap", "notes", "--namespace", p.name, "--ignore-not-found"); got != "" {
 		t.Errorf("left: %s", got)
 	}
