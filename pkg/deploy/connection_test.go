@@ -15,7 +15,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,7 +22,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/clientcmd"
@@ -186,44 +184,6 @@ func TestConnectionLeavesAnotherClusterAtTheSameAddress(t *testing.T) {
 	}
 }
 
-// silent is an API server that takes requests and answers none.
-type silent struct{}
-
-func (silent) RoundTrip(r *http.Request) (*http.Response, error) {
-	<-r.Context().Done()
-	return nil, r.Context().Err()
-}
-
-// An API server that hangs takes a run no longer than it may take to answer: tries of a run start half a minute apart.
-func TestSilentAPIServer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		client, err := kubernetes.NewForConfig(&rest.Config{Host: "https://192.0.2.1", Transport: silent{}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		d := New(&Cluster{Context: "minikube", Client: client}, "demo", nil, Options{})
-		releases := []Release{{Name: "web", Namespace: "demo", CreateNamespace: true}}
-		sink := func(event.Event) {}
-
-		begin := time.Now()
-		if err := d.Validate(t.Context(), sink, releases); err != nil {
-			t.Errorf("no mistake of a chart: %v", err)
-		}
-		if took := time.Since(begin); took != answerTimeout {
-			t.Errorf("validation took %s", took)
-		}
-		begin = time.Now()
-		err = d.Apply(t.Context(), sink, releases, time.Minute)
-		if took := time.Since(begin); took != answerTimeout {
-			t.Errorf("it took %s to give up", took)
-		}
-		const want = `kube context "minikube": its API server does not answer: `
-		if !event.IsTransient(err) || event.Hint(err) != hintCluster || !strings.HasPrefix(err.Error(), want) {
-			t.Errorf("%v", err)
-		}
-	})
-}
-
 func TestConnectionThroughAProxy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config")
 	t.Setenv("KUBECONFIG", path)
@@ -343,41 +303,6 @@ func TestVerificationIsOfNoRequest(t *testing.T) {
 	}
 	if now, err := cluster.Direct(t.Context()); err != nil || now.BearerToken != "another" {
 		t.Errorf("the connection has %v (%v)", now, err)
-	}
-}
-
-// A hook reaches the cluster that was verified, though its context leads elsewhere by now.
-func TestKubeconfigOfTheVerifiedCluster(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "config")
-	t.Setenv("KUBECONFIG", path)
-	known := apiServer(t, "one", "old")
-	writeKubeconfig(t, path, known, "", "old")
-	cluster, err := Connect(t.Context(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	silent := newHanging("/api/v1/namespaces/kube-system", http.NotFoundHandler())
-	silent.waiting.Store(true)
-	elsewhere := httptest.NewTLSServer(silent)
-	t.Cleanup(elsewhere.Close)
-	t.Cleanup(func() { close(silent.let) })
-	writeKubeconfig(t, path, elsewhere, "", "another")
-
-	runtime := t.TempDir()
-	d := New(cluster, "demo", nil, Options{Runtime: func() (string, error) { return runtime, nil }})
-	file, remove, err := d.kubeconfigFile(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer remove()
-	content, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for text, want := range map[string]bool{known.URL: true, "token: old": true, "certificate-authority-data": true, elsewhere.URL: false} {
-		if got := strings.Contains(string(content), text); got != want {
-			t.Errorf("%q is in it: %t\n%s", text, got, content)
-		}
 	}
 }
 

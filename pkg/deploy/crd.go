@@ -26,9 +26,6 @@ import (
 
 var definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
 
-// fieldManager is the name under which devloop writes objects by itself.
-const fieldManager = "devloop"
-
 // madeCRD tells whether a definition is the one that devloop made for this project. Its field manager alone does not say so: another
 // project's devloop has the same.
 func (d *Deployer) madeCRD(there *unstructured.Unstructured) bool {

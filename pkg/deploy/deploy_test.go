@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	ocireg "github.com/google/go-containerregistry/pkg/registry"
@@ -24,7 +25,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -669,4 +672,42 @@ func TestOnlyWhatIsRecordedIsRemoved(t *testing.T) {
 	if strings.Join(got, " ") != "old/gone old/here demo/b demo/c" || !slices.Equal(elsewhere, []string{"old/elsewhere"}) {
 		t.Errorf("%v, of another folder %v", got, elsewhere)
 	}
+}
+
+// silent is an API server that takes requests and answers none.
+type silent struct{}
+
+func (silent) RoundTrip(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
+}
+
+// An API server that hangs takes a run no longer than it may take to answer: tries of a run start half a minute apart.
+func TestSilentAPIServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, err := kubernetes.NewForConfig(&rest.Config{Host: "https://192.0.2.1", Transport: silent{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := New(&Cluster{Context: "minikube", Client: client}, "demo", nil, Options{})
+		releases := []Release{{Name: "web", Namespace: "demo", CreateNamespace: true}}
+		sink := func(event.Event) {}
+
+		begin := time.Now()
+		if err := d.Validate(t.Context(), sink, releases); err != nil {
+			t.Errorf("no mistake of a chart: %v", err)
+		}
+		if took := time.Since(begin); took != answerTimeout {
+			t.Errorf("validation took %s", took)
+		}
+		begin = time.Now()
+		err = d.Apply(t.Context(), sink, releases, time.Minute)
+		if took := time.Since(begin); took != answerTimeout {
+			t.Errorf("it took %s to give up", took)
+		}
+		const want = `kube context "minikube": its API server does not answer: `
+		if !event.IsTransient(err) || event.Hint(err) != hintCluster || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%v", err)
+		}
+	})
 }

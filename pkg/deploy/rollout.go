@@ -401,3 +401,15 @@ func (d *Deployer) currentRevision(ctx context.Context, set *appsv1.DaemonSet) (
 	const hash = appsv1.ControllerRevisionHashLabelKey
 	return selector + "," + hash + "=" + newest.Labels[hash], nil
 }
+
+// sleep waits, but not beyond the end of ctx.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
