@@ -3,8 +3,6 @@ package deploy
 import (
 	"errors"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -128,7 +126,7 @@ func TestCommandEnds(t *testing.T) {
 func TestKubeconfigOfAKilledDevloop(t *testing.T) {
 	d, say, lines := commands(t)
 	folder, _ := d.options.Runtime()
-	file, remove, err := d.kubeconfigFile(t.Context()) // of one that is at work
+	file, remove, err := d.cluster.kubeconfigFile(t.Context(), d.options.Runtime) // of one that is at work
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,40 +159,5 @@ func TestKubeconfigOfAKilledDevloop(t *testing.T) {
 	}
 	if err := d.run(t.Context(), say, demoRelease, "before", Command{[]string{"sh", "-c", `dirname "$KUBECONFIG"`}, time.Minute}); err != nil || lines() != folder {
 		t.Errorf("%v, the kubeconfig lies in %s", err, lines())
-	}
-}
-
-// A hook reaches the cluster that was verified, though its context leads elsewhere by now.
-func TestKubeconfigOfTheVerifiedCluster(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "config")
-	t.Setenv("KUBECONFIG", path)
-	known := apiServer(t, "one", "old")
-	writeKubeconfig(t, path, known, "", "old")
-	cluster, err := Connect(t.Context(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	silent := newHanging("/api/v1/namespaces/kube-system", http.NotFoundHandler())
-	silent.waiting.Store(true)
-	elsewhere := httptest.NewTLSServer(silent)
-	t.Cleanup(elsewhere.Close)
-	t.Cleanup(func() { close(silent.let) })
-	writeKubeconfig(t, path, elsewhere, "", "another")
-
-	runtime := t.TempDir()
-	d := New(cluster, "demo", nil, Options{Runtime: func() (string, error) { return runtime, nil }})
-	file, remove, err := d.kubeconfigFile(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer remove()
-	content, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for text, want := range map[string]bool{known.URL: true, "token: old": true, "certificate-authority-data": true, elsewhere.URL: false} {
-		if got := strings.Contains(string(content), text); got != want {
-			t.Errorf("%q is in it: %t\n%s", text, got, content)
-		}
 	}
 }

@@ -368,3 +368,37 @@ func TestDiscoveryIsOfNoRequest(t *testing.T) {
 		t.Errorf("who asks later is told: %v", err)
 	}
 }
+
+// A hook reaches the cluster that was verified, though its context leads elsewhere by now.
+func TestKubeconfigOfTheVerifiedCluster(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config")
+	t.Setenv("KUBECONFIG", path)
+	known := apiServer(t, "one", "old")
+	writeKubeconfig(t, path, known, "", "old")
+	cluster, err := Connect(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent := newHanging("/api/v1/namespaces/kube-system", http.NotFoundHandler())
+	silent.waiting.Store(true)
+	elsewhere := httptest.NewTLSServer(silent)
+	t.Cleanup(elsewhere.Close)
+	t.Cleanup(func() { close(silent.let) })
+	writeKubeconfig(t, path, elsewhere, "", "another")
+
+	runtime := t.TempDir()
+	file, remove, err := cluster.kubeconfigFile(t.Context(), func() (string, error) { return runtime, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer remove()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]bool{known.URL: true, "token: old": true, "certificate-authority-data": true, elsewhere.URL: false} {
+		if got := strings.Contains(string(content), text); got != want {
+			t.Errorf("%q is in it: %t\n%s", text, got, content)
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package deploy
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
+)
+
+// kubeconfigFile writes a kubeconfig for this cluster alone into the folder that runtime returns: the
+// user may have selected another context since, or the context may lead elsewhere. The file is locked
+// until it is removed, so that a later devloop can tell which ones were left behind.
+func (c *Cluster) kubeconfigFile(ctx context.Context, runtime func() (string, error)) (file string, remove func(), err error) {
+	way, err := c.connection.current(ctx)
+	if err != nil {
+		return "", nil, fmt.Errorf("write a kubeconfig for commands: %w", err)
+	}
+	folder, err := runtime()
+	if err == nil {
+		err = os.MkdirAll(folder, 0o700)
+	}
+	if err == nil {
+		_, err = runtime() // somebody else may have made it just before
+	}
+	if err == nil {
+		removeLeftKubeconfigs(folder)
+		file, remove, err = lockedFile(folder, way.alone)
+	}
+	if err != nil {
+		return "", nil, event.WithHint(fmt.Errorf("write a kubeconfig for commands: %w", err),
+			cmp.Or(event.Hint(err), "it has to be a folder in which you may write: XDG_RUNTIME_DIR"))
+	}
+	return file, remove, nil
+}
+
+const (
+	kubeconfigPrefix    = "kubeconfig-"
+	newKubeconfigPrefix = ".new-kubeconfig-" // of one that is not locked yet
+)
+
+// lockedFile writes a file that is this user's alone, and holds a lock on it until it is removed.
+func lockedFile(folder string, content []byte) (name string, remove func(), err error) {
+	file, err := os.CreateTemp(folder, newKubeconfigPrefix+"*") // with mode 0600
+	if err != nil {
+		return "", nil, err
+	}
+	name = filepath.Join(folder, kubeconfigPrefix+strings.TrimPrefix(filepath.Base(file.Name()), newKubeconfigPrefix))
+	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		_, err = file.Write(content)
+	}
+	if err == nil {
+		err = os.Rename(file.Name(), name)
+	}
+	if err != nil {
+		return "", nil, errors.Join(err, os.Remove(file.Name()), file.Close())
+	}
+	return name, func() {
+		_ = os.Remove(name)
+		_ = file.Close() // and with it goes the lock
+	}, nil
+}
+
+// removeLeftKubeconfigs removes those of devloops that were killed: nobody has a lock on them.
+func removeLeftKubeconfigs(folder string) {
+	for _, pattern := range []string{kubeconfigPrefix + "*", newKubeconfigPrefix + "*"} {
+		left, _ := filepath.Glob(filepath.Join(folder, pattern)) // the pattern is a good one
+		for _, name := range left {
+			removeUnlocked(name, strings.HasPrefix(pattern, newKubeconfigPrefix))
+		}
+	}
+}
+
+// removeUnlocked removes a file on which nobody has a lock. A new one is locked a moment after it
+// was made.
+func removeUnlocked(name string, isNew bool) {
+	file, err := files.Open(name)
+	if err != nil {
+		return
+	}
+	defer func() { _ = file.Close() }() // and with it goes the lock
+	info, err := file.Stat()
+	if err != nil || isNew && time.Since(info.ModTime()) < time.Minute {
+		return
+	}
+	if unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		_ = os.Remove(name)
+	}
+}
