@@ -184,7 +184,7 @@ func (d *Deployer) forget(r Release) error {
 // deleteAll deletes the objects of a resource in a namespace and waits until they and the pods that belong to them are gone. In a
 // namespace that devloop made these are all, unless a release of another folder is in it; elsewhere those that are of its releases.
 func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespace string, releases []Release) error {
-	mapping, err := d.cluster.mapper.ResourceFor(schema.ParseGroupResource(name).WithVersion(""))
+	mapping, err := d.cluster.Mapper.ResourceFor(schema.ParseGroupResource(name).WithVersion(""))
 	if meta.IsNoMatchError(err) { // so there is none
 		say.Detail("the cluster knows no such kind", "resource", name)
 		return nil
@@ -192,15 +192,15 @@ func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespa
 	if err != nil {
 		return fmt.Errorf("clean up %s: %w", name, err)
 	}
-	kind, err := d.cluster.mapper.KindFor(mapping)
+	kind, err := d.cluster.Mapper.KindFor(mapping)
 	if err != nil {
 		return fmt.Errorf("clean up %s: %w", name, err)
 	}
-	if scope, err := d.cluster.mapper.RESTMapping(kind.GroupKind(), kind.Version); err == nil && scope.Scope.Name() != meta.RESTScopeNameNamespace {
+	if scope, err := d.cluster.Mapper.RESTMapping(kind.GroupKind(), kind.Version); err == nil && scope.Scope.Name() != meta.RESTScopeNameNamespace {
 		say.Warn("objects stay, since their kind is in no namespace", nil, "resource", name)
 		return nil
 	}
-	objects := d.cluster.dynamic.Resource(mapping).Namespace(namespace)
+	objects := d.cluster.Dynamic.Resource(mapping).Namespace(namespace)
 	list, err := objects.List(ctx, metav1.ListOptions{})
 	if apierrors.IsNotFound(err) || err == nil && len(list.Items) == 0 {
 		return nil
@@ -498,7 +498,7 @@ func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool)
 		stay []string
 		errs []error
 	)
-	api := d.cluster.dynamic.Resource(definitions)
+	api := d.cluster.Dynamic.Resource(definitions)
 	for _, name := range d.journal.Names(kindCRD) {
 		if folder, other := d.madeElsewhere(kindCRD, name); other {
 			if remove {
@@ -542,7 +542,7 @@ func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool)
 	if len(stay) > 0 {
 		say.Note("CRDs stay, with all objects of their kinds", "crds", some(stay), "remove them with", "devloop delete --crds")
 	}
-	d.cluster.wrote()
+	d.cluster.Wrote()
 	return errors.Join(errs...)
 }
 
@@ -623,8 +623,8 @@ func (d *Deployer) remains(ctx context.Context, namespace string) (content strin
 // collector comes for it. Kinds that the API server does not list now are an error of discovery's
 // where nothing else is found.
 func (d *Deployer) contents(ctx context.Context, namespace string) (found string, ending bool, err error) {
-	d.cluster.discovery.Invalidate() // a kind that came since is asked for, too
-	_, lists, unlisted := d.cluster.discovery.ServerGroupsAndResources()
+	d.cluster.Discovery.Invalidate() // a kind that came since is asked for, too
+	_, lists, unlisted := d.cluster.Discovery.ServerGroupsAndResources()
 	if unlisted != nil && !discovery.IsGroupDiscoveryFailedError(unlisted) {
 		return "", false, unlisted
 	}
@@ -637,7 +637,7 @@ func (d *Deployer) contents(ctx context.Context, namespace string) (found string
 			if !resource.Namespaced || strings.Contains(resource.Name, "/") {
 				continue
 			}
-			objects, err := d.cluster.dynamic.Resource(version.WithResource(resource.Name)).Namespace(namespace).List(ctx, metav1.ListOptions{})
+			objects, err := d.cluster.Dynamic.Resource(version.WithResource(resource.Name)).Namespace(namespace).List(ctx, metav1.ListOptions{})
 			if apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err) {
 				continue
 			}

@@ -115,7 +115,7 @@ func cluster(t *testing.T, journal journal, objects ...*unstructured.Unstructure
 			t.Fatal(err)
 		}
 	}
-	l.Deployer = New(&Cluster{Client: l.client, dynamic: l.dynamic, metadata: metadata, discovery: l.kinds, mapper: fixedMapper{mapper}}, "demo", journal, Options{})
+	l.Deployer = New(&Cluster{Client: l.client, Dynamic: l.dynamic, Metadata: metadata, Discovery: l.kinds, Mapper: fixedMapper{mapper}}, "demo", journal, Options{})
 	return l
 }
 
@@ -479,7 +479,7 @@ func TestCleanupLeavesWhatAnotherFolderMade(t *testing.T) {
 		}
 		if installed {
 			helms := record(1, release.StatusDeployed, map[string]string{labelProject: "demo", labelRevision: "1"})
-			if err := l.cluster.metadata.(*metadatafake.FakeMetadataClient).Tracker().Create(secrets, helms, "demo"); err != nil {
+			if err := l.cluster.Metadata.(*metadatafake.FakeMetadataClient).Tracker().Create(secrets, helms, "demo"); err != nil {
 				t.Fatal(err)
 			}
 		}

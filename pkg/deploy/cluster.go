@@ -48,6 +48,8 @@ const (
 	queriesPerSecond = 500
 	// endingTimeout is how long a namespace that is being deleted is waited for.
 	endingTimeout = 2 * time.Minute
+	// maxSecretFile is the size of a token or key file, in bytes.
+	maxSecretFile = 4 << 20
 	// fresh is for how long what the API server said of its kinds is taken for true. After devloop's own writes it is asked at once.
 	fresh = 5 * time.Second
 )
@@ -63,17 +65,17 @@ type Cluster struct {
 	Client  kubernetes.Interface
 
 	connection *connection
-	config     *rest.Config // whose requests all go through connection
-	dynamic    dynamic.Interface
-	metadata   metadata.Interface
-	discovery  discovery.CachedDiscoveryInterface
-	mapper     meta.ResettableRESTMapper
+	Config     *rest.Config // whose requests all go through connection
+	Dynamic    dynamic.Interface
+	Metadata   metadata.Interface
+	Discovery  discovery.CachedDiscoveryInterface
+	Mapper     meta.ResettableRESTMapper
 	loader     clientcmd.ClientConfig
-	version    string
+	Version    string
 
 	asking singleflight.Group // what it is capable of
 	mu     sync.Mutex
-	able   *chartutil.Capabilities // what charts are told of the cluster, nil if it has to be asked
+	Known  *chartutil.Capabilities // what charts are told of the cluster, nil if it has to be asked
 	asked  time.Time               // when it was
 	writes int                     // after which it may know other kinds than before
 }
@@ -99,7 +101,7 @@ func KubeconfigSecrets() []string {
 			secrets = append(secrets, string(data), base64.StdEncoding.EncodeToString(data))
 		}
 		for _, file := range []string{user.TokenFile, user.ClientKey} {
-			if content, err := files.Read(file, maxText); err == nil {
+			if content, err := files.Read(file, maxSecretFile); err == nil {
 				secrets = append(secrets, string(content))
 			}
 		}
@@ -201,10 +203,10 @@ func Connect(ctx context.Context, kubeContext string) (*Cluster, error) {
 	return ConnectTo(ctx, target)
 }
 
-// ConnectTo is Connect for a target that was looked at before. It is an error if the context leads
-// somewhere else by now.
-func ConnectTo(ctx context.Context, target kube.Target) (*Cluster, error) {
-	loader, _, err := loadKubeconfig(target.Context)
+// OpenCluster returns the cluster of a kube context as the kubeconfig names it. It asks the cluster
+// nothing.
+func OpenCluster(kubeContext string) (*Cluster, error) {
+	loader, target, err := loadKubeconfig(kubeContext)
 	if err != nil {
 		return nil, err
 	}
@@ -212,33 +214,42 @@ func ConnectTo(ctx context.Context, target kube.Target) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	if now, err := ReadContext(target.Context); err != nil || now != target {
-		changes := fmt.Errorf("kube context %q changes while devloop starts: start it again", target.Context)
-		return nil, errors.Join(changes, err)
-	}
 	c := &Cluster{Context: target.Context, Server: target.Server, loader: loader, connection: way}
-	c.config = &rest.Config{Host: way.host(), Transport: way, WarningHandler: rest.NoWarnings{},
+	c.Config = &rest.Config{Host: way.host(), Transport: way, WarningHandler: rest.NoWarnings{},
 		QPS: queriesPerSecond, Burst: 2 * queriesPerSecond}
-	if c.Client, err = kubernetes.NewForConfig(c.config); err != nil {
+	if c.Client, err = kubernetes.NewForConfig(c.Config); err != nil {
 		return nil, fmt.Errorf("kube context %q: %w", target.Context, err)
 	}
 	bounded, err := c.ToRESTConfig()
 	if err != nil {
 		return nil, err
 	}
-	if c.dynamic, err = dynamic.NewForConfig(bounded); err != nil {
+	if c.Dynamic, err = dynamic.NewForConfig(bounded); err != nil {
 		return nil, fmt.Errorf("kube context %q: %w", target.Context, err)
 	}
-	if c.metadata, err = metadata.NewForConfig(bounded); err != nil {
+	if c.Metadata, err = metadata.NewForConfig(bounded); err != nil {
 		return nil, fmt.Errorf("kube context %q: %w", target.Context, err)
 	}
 	plain, err := discovery.NewDiscoveryClientForConfig(bounded)
 	if err != nil {
 		return nil, fmt.Errorf("kube context %q: %w", target.Context, err)
 	}
-	c.discovery = memory.NewMemCacheClient(plain)
-	c.mapper = restmapper.NewDeferredDiscoveryRESTMapper(c.discovery)
+	c.Discovery = memory.NewMemCacheClient(plain)
+	c.Mapper = restmapper.NewDeferredDiscoveryRESTMapper(c.Discovery)
+	return c, nil
+}
 
+// ConnectTo is Connect for a target that was looked at before. It is an error if the context leads
+// somewhere else by now.
+func ConnectTo(ctx context.Context, target kube.Target) (*Cluster, error) {
+	c, err := OpenCluster(target.Context)
+	if err != nil {
+		return nil, err
+	}
+	if now, err := ReadContext(target.Context); err != nil || now != target {
+		changes := fmt.Errorf("kube context %q changes while devloop starts: start it again", target.Context)
+		return nil, errors.Join(changes, err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	system, err := c.Client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
@@ -252,19 +263,19 @@ func ConnectTo(ctx context.Context, target kube.Target) (*Cluster, error) {
 			target.Context, target.Server, metav1.NamespaceSystem)
 	}
 	c.UID = string(system.UID)
-	way.is(system.UID)
-	version, err := c.discovery.ServerVersion()
+	c.connection.is(system.UID)
+	version, err := c.Discovery.ServerVersion()
 	if err != nil {
 		return nil, fmt.Errorf("kube context %q: ask for its version: %w", target.Context, err)
 	}
-	c.version = version.GitVersion
+	c.Version = version.GitVersion
 	return c, nil
 }
 
-// answers returns why the API server cannot be used now. A stage asks this before anything else: a
+// Answers returns why the API server cannot be used now. A stage asks this before anything else: a
 // request to a server that hangs may take a minute, and tries of a run are to be half a minute
 // apart. The question is one that the server needs etcd for.
-func (c *Cluster) answers(ctx context.Context) error {
+func (c *Cluster) Answers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	_, err := c.Client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
@@ -291,18 +302,18 @@ func (c *Cluster) Direct(ctx context.Context) (*rest.Config, error) {
 
 // ToRESTConfig returns a copy of the connection's configuration, with a deadline on every request.
 func (c *Cluster) ToRESTConfig() (*rest.Config, error) {
-	config := rest.CopyConfig(c.config)
+	config := rest.CopyConfig(c.Config)
 	config.Timeout = requestTimeout
 	return config, nil
 }
 
 // ToDiscoveryClient returns the shared discovery cache.
 func (c *Cluster) ToDiscoveryClient() (discovery.CachedDiscoveryInterface, error) {
-	return c.discovery, nil
+	return c.Discovery, nil
 }
 
 // ToRESTMapper returns the shared mapper.
-func (c *Cluster) ToRESTMapper() (meta.RESTMapper, error) { return c.mapper, nil }
+func (c *Cluster) ToRESTMapper() (meta.RESTMapper, error) { return c.Mapper, nil }
 
 // ToRawKubeConfigLoader returns the kubeconfig as it was when devloop started.
 func (c *Cluster) ToRawKubeConfigLoader() clientcmd.ClientConfig { return c.loader }
@@ -329,7 +340,7 @@ func (c *Cluster) ImagesInUse(ctx context.Context) (map[string]bool, error) {
 // that answer; who gives up takes it from nobody.
 func (c *Cluster) capabilities(ctx context.Context) (*chartutil.Capabilities, error) {
 	c.mu.Lock()
-	able, writes := c.able, c.writes
+	able, writes := c.Known, c.writes
 	c.mu.Unlock()
 	if able != nil {
 		return able.Copy(), nil
@@ -357,22 +368,22 @@ func (c *Cluster) capabilities(ctx context.Context) (*chartutil.Capabilities, er
 // discover asks for the version and the kinds, and keeps the answer if nothing was written since
 // writes.
 func (c *Cluster) discover(ctx context.Context, writes int) (*chartutil.Capabilities, error) {
-	server := discovery.ToDiscoveryInterfaceWithContext(c.discovery)
+	server := discovery.ToDiscoveryInterfaceWithContext(c.Discovery)
 	version, err := server.ServerVersionWithContext(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("ask the cluster for its version: %w", err)
 	}
-	c.mapper.Reset() // and the cache below it
+	c.Mapper.Reset() // and the cache below it
 	_, _, err = server.ServerGroupsAndResourcesWithContext(ctx)
 	if discovery.IsGroupDiscoveryFailedError(err) { // one API service that is down must not keep all
 		err = context.Cause(ctx)
 	}
 	var kinds chartutil.VersionSet
 	if err == nil {
-		kinds, err = action.GetVersionSet(c.discovery) // of what has just been asked
+		kinds, err = action.GetVersionSet(c.Discovery) // of what has just been asked
 	}
 	if err != nil {
-		c.mapper.Reset() // what was not answered in time must not count as known
+		c.Mapper.Reset() // what was not answered in time must not count as known
 		return nil, fmt.Errorf("ask the cluster for its kinds: %w", err)
 	}
 	able := &chartutil.Capabilities{APIVersions: kinds, HelmVersion: chartutil.DefaultCapabilities.HelmVersion,
@@ -380,27 +391,27 @@ func (c *Cluster) discover(ctx context.Context, writes int) (*chartutil.Capabili
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.writes == writes {
-		c.version, c.asked, c.able = version.GitVersion, time.Now(), able
+		c.Version, c.asked, c.Known = version.GitVersion, time.Now(), able
 	}
 	return able, nil
 }
 
-// refresh asks the cluster again where what it said may be old.
-func (c *Cluster) refresh(ctx context.Context) error {
+// Refresh asks the cluster again where what it said may be old.
+func (c *Cluster) Refresh(ctx context.Context) error {
 	c.mu.Lock()
 	if time.Since(c.asked) > fresh {
-		c.able = nil
+		c.Known = nil
 	}
 	c.mu.Unlock()
 	_, err := c.capabilities(ctx)
 	return err
 }
 
-// wrote says that the cluster may know other kinds than before.
-func (c *Cluster) wrote() {
+// Wrote says that the cluster may know other kinds than before.
+func (c *Cluster) Wrote() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.able = nil
+	c.Known = nil
 	c.writes++
 }
 
@@ -408,7 +419,7 @@ func (c *Cluster) wrote() {
 func (c *Cluster) kubeVersion() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.version
+	return c.Version
 }
 
 const labelManagedBy = "app.kubernetes.io/managed-by"

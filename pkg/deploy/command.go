@@ -26,7 +26,7 @@ const (
 func (d *Deployer) run(ctx context.Context, say event.Stage, r Release, when string, of Command) error {
 	shown := strings.Join(of.Args, " ")
 	return say.Step(ctx, event.CommandRun, func(ctx context.Context) ([]any, error) {
-		kubeconfig, remove, err := d.cluster.kubeconfigFile(ctx, d.options.Runtime)
+		kubeconfig, remove, err := d.cluster.WriteKubeconfig(ctx, d.options.Runtime)
 		if err != nil {
 			return nil, err
 		}

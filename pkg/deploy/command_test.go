@@ -29,7 +29,7 @@ contexts: [{name: ours, context: {cluster: ours, user: ours}}, {name: prod, cont
 current-context: prod
 `})
 	t.Setenv("KUBECONFIG", filepath.Join(dir, "kubeconfig"))
-	connection, err := newConnection("ours")
+	cluster, err := OpenCluster("ours")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ current-context: prod
 			told = append(told, fmt.Sprint(e.Fields[len(e.Fields)-1]))
 		}
 	})
-	return New(&Cluster{Context: "ours", connection: connection}, "demo", nil, Options{Folder: dir, Runtime: func() (string, error) { return runtime, nil }}), sink.For("deploy"), func() string {
+	return New(cluster, "demo", nil, Options{Folder: dir, Runtime: func() (string, error) { return runtime, nil }}), sink.For("deploy"), func() string {
 		mu.Lock()
 		defer mu.Unlock()
 		return strings.Join(told, "\n")
@@ -126,7 +126,7 @@ func TestCommandEnds(t *testing.T) {
 func TestKubeconfigOfAKilledDevloop(t *testing.T) {
 	d, say, lines := commands(t)
 	folder, _ := d.options.Runtime()
-	file, remove, err := d.cluster.kubeconfigFile(t.Context(), d.options.Runtime) // of one that is at work
+	file, remove, err := d.cluster.WriteKubeconfig(t.Context(), d.options.Runtime) // of one that is at work
 	if err != nil {
 		t.Fatal(err)
 	}

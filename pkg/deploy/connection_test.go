@@ -341,7 +341,7 @@ func TestDiscoveryIsOfNoRequest(t *testing.T) {
 	}
 	t.Cleanup(plain.RESTClient().(*rest.RESTClient).Client.CloseIdleConnections)
 	cached := memory.NewMemCacheClient(plain)
-	cluster := &Cluster{discovery: cached, mapper: restmapper.NewDeferredDiscoveryRESTMapper(cached)}
+	cluster := &Cluster{Discovery: cached, Mapper: restmapper.NewDeferredDiscoveryRESTMapper(cached)}
 
 	run, supersede := context.WithCancelCause(t.Context())
 	first, write := make(chan error, 1), make(chan error, 1)
@@ -387,7 +387,7 @@ func TestKubeconfigOfTheVerifiedCluster(t *testing.T) {
 	writeKubeconfig(t, path, elsewhere, "", "another")
 
 	runtime := t.TempDir()
-	file, remove, err := cluster.kubeconfigFile(t.Context(), func() (string, error) { return runtime, nil })
+	file, remove, err := cluster.WriteKubeconfig(t.Context(), func() (string, error) { return runtime, nil })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -67,7 +67,7 @@ func (d *Deployer) applyCRDs(ctx context.Context, say event.Stage, r Release, fi
 		})
 	}
 	err := group.Wait()
-	d.cluster.wrote()
+	d.cluster.Wrote()
 	if n := changed.Load(); n > 0 {
 		say.Note("CRDs applied", "release", event.Name(r.Name), "count", n)
 	}
@@ -99,9 +99,9 @@ func (d *Deployer) awaitKind(ctx context.Context, crd *unstructured.Unstructured
 		}
 		for _, version := range versions {
 			if v, ok := version.(map[string]any); ok && v["served"] == true {
-				_, err := d.cluster.mapper.RESTMapping(made, fmt.Sprint(v["name"]))
+				_, err := d.cluster.Mapper.RESTMapping(made, fmt.Sprint(v["name"]))
 				if meta.IsNoMatchError(err) {
-					d.cluster.wrote()
+					d.cluster.Wrote()
 					return "the API server", nil
 				}
 				if err != nil {
@@ -117,7 +117,7 @@ func (d *Deployer) awaitKind(ctx context.Context, crd *unstructured.Unstructured
 func (d *Deployer) applyCRD(
 	ctx context.Context, say event.Stage, crd *unstructured.Unstructured, changed *atomic.Int64,
 ) (ours bool, err error) {
-	api := d.cluster.dynamic.Resource(definitions)
+	api := d.cluster.Dynamic.Resource(definitions)
 	before, err := api.Get(ctx, crd.GetName(), metav1.GetOptions{})
 	if isNew := apierrors.IsNotFound(err); isNew {
 		before, err = nil, d.journal.Record(kindCRD, crd.GetName())

@@ -79,8 +79,8 @@ func TestDefinitionIsListed(t *testing.T) {
 	}
 	defer plain.RESTClient().(*rest.RESTClient).Client.CloseIdleConnections()
 	cached := memory.NewMemCacheClient(plain)
-	d := &Deployer{journal: permits{kindCRD: {"things.example.test"}}, cluster: &Cluster{dynamic: dynamicClient, discovery: cached,
-		mapper: restmapper.NewDeferredDiscoveryRESTMapper(cached)}}
+	d := &Deployer{journal: permits{kindCRD: {"things.example.test"}}, cluster: &Cluster{Dynamic: dynamicClient, Discovery: cached,
+		Mapper: restmapper.NewDeferredDiscoveryRESTMapper(cached)}}
 
 	files := []chart.CRD{{Filename: "crds/things.yaml", File: &chart.File{Data: []byte(thing)}}}
 	if err := d.applyCRDs(t.Context(), event.Stage{}, Release{Name: "web", Namespace: "demo"}, files); err != nil {
@@ -90,7 +90,7 @@ func TestDefinitionIsListed(t *testing.T) {
 		t.Errorf("the kind was looked for %d times, and is there since the %dth", n, asked)
 	}
 	made := schema.GroupKind{Group: "example.test", Kind: "Thing"}
-	if _, err := d.cluster.mapper.RESTMapping(made, "v1"); err != nil {
+	if _, err := d.cluster.Mapper.RESTMapping(made, "v1"); err != nil {
 		t.Errorf("Helm cannot write an object of it: %v", err)
 	}
 }
@@ -140,7 +140,7 @@ func TestDefinitionsOfOthersAreNotWritten(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := &Deployer{journal: test.journal, cluster: &Cluster{dynamic: client}}
+			d := &Deployer{journal: test.journal, cluster: &Cluster{Dynamic: client}}
 			wanted := &unstructured.Unstructured{}
 			if err := yaml.Unmarshal([]byte(thing), &wanted.Object); err != nil {
 				t.Fatal(err)

@@ -312,7 +312,7 @@ func read(t *testing.T, version string, files map[string]string, r Release) (des
 			}
 		}
 	}
-	want, err := New(&Cluster{version: version}, "demo", nil, Options{CacheDir: dir}).read(t.Context(), event.Stage{}, r)
+	want, err := New(&Cluster{Version: version}, "demo", nil, Options{CacheDir: dir}).read(t.Context(), event.Stage{}, r)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,8 +2,14 @@
 package deploy
 
 import (
+	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/client-go/tools/clientcmd"
 )
+
+// RESTClientGetter returns the cluster as Helm asks for it, with namespace for objects that name none.
+func (c *Cluster) RESTClientGetter(namespace string) genericclioptions.RESTClientGetter {
+	return namespaced{c, namespace}
+}
 
 // namespaced answers for Helm's question which namespace objects without one belong to.
 type namespaced struct {

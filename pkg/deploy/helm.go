@@ -81,7 +81,7 @@ func (d *Deployer) holds(r revision, want desired) bool {
 
 // revisions returns what Helm's records say of a release, the last one first.
 func (d *Deployer) revisions(ctx context.Context, r Release) ([]revision, error) {
-	list, err := d.cluster.metadata.Resource(secrets).Namespace(r.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "owner=helm,name=" + r.Name})
+	list, err := d.cluster.Metadata.Resource(secrets).Namespace(r.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "owner=helm,name=" + r.Name})
 	if err != nil {
 		return nil, fmt.Errorf("release %s: read Helm's records: %w", r.ID(), err)
 	}
@@ -166,7 +166,7 @@ func (d *Deployer) label(ctx context.Context, r Release, version int, label stri
 		return err
 	}
 	name := fmt.Sprintf("sh.helm.release.v1.%s.v%d", r.Name, version) // storage.makeKey
-	_, err = d.cluster.metadata.Resource(secrets).Namespace(r.Namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+	_, err = d.cluster.Metadata.Resource(secrets).Namespace(r.Namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
 	if err != nil {
 		return fmt.Errorf("release %s: mark revision %d: %w", r.ID(), version, err)
 	}
@@ -176,7 +176,7 @@ func (d *Deployer) label(ctx context.Context, r Release, version int, label stri
 // helm returns Helm's machinery for one namespace.
 func (d *Deployer) helm(ctx context.Context, namespace string) (*action.Configuration, error) {
 	config := new(action.Configuration)
-	getter := namespaced{d.cluster, namespace}
+	getter := d.cluster.RESTClientGetter(namespace)
 	if err := config.Init(getter, namespace, "secret", func(string, ...any) {}); err != nil {
 		return nil, fmt.Errorf("helm: %w", err)
 	}
@@ -221,7 +221,7 @@ func (d *Deployer) helmWrite(say event.Stage, want desired) (*release.Release, e
 		return nil, err
 	}
 	done, err := d.helmRun(ctx, helm, want, history, version)
-	d.cluster.wrote()
+	d.cluster.Wrote()
 	if err != nil {
 		return nil, errors.Join(plain(err), d.forgetUnwritten(ctx, want.Release, version))
 	}
@@ -372,7 +372,7 @@ func (d *Deployer) helmUninstall(ctx context.Context, say event.Stage, helm *act
 			return fmt.Errorf("uninstall: %w", err)
 		}
 	}
-	d.cluster.wrote()
+	d.cluster.Wrote()
 	err = d.removeHooks(ctx, r, history, func(h *release.Hook) bool {
 		return slices.ContainsFunc(h.Events, func(e release.HookEvent) bool { return slices.Contains(uninstallHooks, e) })
 	})

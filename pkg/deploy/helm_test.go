@@ -37,7 +37,7 @@ func records(t *testing.T, journal permits, all ...*metav1.PartialObjectMetadata
 			t.Fatal(err)
 		}
 	}
-	return New(&Cluster{metadata: client}, "demo", journal, Options{})
+	return New(&Cluster{Metadata: client}, "demo", journal, Options{})
 }
 
 func TestRevisions(t *testing.T) {
@@ -114,7 +114,7 @@ func TestHeldRelease(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			d := records(t, permits{}, record(3, release.StatusPendingUpgrade, nil))
 			time.AfterFunc(time.Minute, func() {
-				if err := d.cluster.metadata.(*metadatafake.FakeMetadataClient).Tracker().Update(secrets, record(3, release.StatusDeployed, nil), "demo"); err != nil {
+				if err := d.cluster.Metadata.(*metadatafake.FakeMetadataClient).Tracker().Update(secrets, record(3, release.StatusDeployed, nil), "demo"); err != nil {
 					t.Error(err)
 				}
 			})

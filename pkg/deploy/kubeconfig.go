@@ -16,10 +16,10 @@ import (
 	"github.com/devloop/devloop/pkg/files"
 )
 
-// kubeconfigFile writes a kubeconfig for this cluster alone into the folder that runtime returns: the
+// WriteKubeconfig writes a kubeconfig for this cluster alone into the folder that runtime returns: the
 // user may have selected another context since, or the context may lead elsewhere. The file is locked
 // until it is removed, so that a later devloop can tell which ones were left behind.
-func (c *Cluster) kubeconfigFile(ctx context.Context, runtime func() (string, error)) (file string, remove func(), err error) {
+func (c *Cluster) WriteKubeconfig(ctx context.Context, runtime func() (string, error)) (file string, remove func(), err error) {
 	way, err := c.connection.current(ctx)
 	if err != nil {
 		return "", nil, fmt.Errorf("write a kubeconfig for commands: %w", err)
@@ -32,7 +32,7 @@ func (c *Cluster) kubeconfigFile(ctx context.Context, runtime func() (string, er
 		_, err = runtime() // somebody else may have made it just before
 	}
 	if err == nil {
-		removeLeftKubeconfigs(folder)
+		RemoveLeftKubeconfigs(folder)
 		file, remove, err = lockedFile(folder, way.alone)
 	}
 	if err != nil {
@@ -70,8 +70,8 @@ func lockedFile(folder string, content []byte) (name string, remove func(), err 
 	}, nil
 }
 
-// removeLeftKubeconfigs removes those of devloops that were killed: nobody has a lock on them.
-func removeLeftKubeconfigs(folder string) {
+// RemoveLeftKubeconfigs removes those of devloops that were killed: nobody has a lock on them.
+func RemoveLeftKubeconfigs(folder string) {
 	for _, pattern := range []string{kubeconfigPrefix + "*", newKubeconfigPrefix + "*"} {
 		left, _ := filepath.Glob(filepath.Join(folder, pattern)) // the pattern is a good one
 		for _, name := range left {

@@ -132,11 +132,11 @@ func TestHelmRendersNoTemplates(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := records(t, permits{})
-	d.cluster.able, d.cluster.config = chartutil.DefaultCapabilities, &rest.Config{Host: server.URL}
+	d.cluster.Known, d.cluster.Config = chartutil.DefaultCapabilities, &rest.Config{Host: server.URL}
 	memory := driver.NewMemory()
 	memory.SetNamespace("demo")
 	helm := &action.Configuration{
-		RESTClientGetter: namespaced{d.cluster, "demo"}, Releases: storage.Init(memory),
+		RESTClientGetter: d.cluster.RESTClientGetter("demo"), Releases: storage.Init(memory),
 		Capabilities: chartutil.DefaultCapabilities, KubeClient: &kubefake.PrintingKubeClient{Out: io.Discard}, Log: func(string, ...any) {},
 	}
 	given := map[string]any{"a": map[string]any{"b": 1}}

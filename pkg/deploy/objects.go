@@ -211,7 +211,7 @@ func (d *Deployer) metadata(ctx context.Context, o object) (*metav1.PartialObjec
 	if err != nil {
 		return nil, err
 	}
-	there, err := d.cluster.metadata.Resource(resource).Namespace(namespace).Get(ctx, o.name, metav1.GetOptions{})
+	there, err := d.cluster.Metadata.Resource(resource).Namespace(namespace).Get(ctx, o.name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
@@ -224,12 +224,12 @@ func (c *Cluster) resource(o object) (dynamic.ResourceInterface, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.dynamic.Resource(resource).Namespace(namespace), nil
+	return c.Dynamic.Resource(resource).Namespace(namespace), nil
 }
 
 // place tells where the API server keeps an object; the namespace is "" for one of a kind that is in none.
 func (c *Cluster) place(o object) (resource schema.GroupVersionResource, namespace string, err error) {
-	mapping, err := c.mapper.RESTMapping(o.kind.GroupKind(), o.kind.Version)
+	mapping, err := c.Mapper.RESTMapping(o.kind.GroupKind(), o.kind.Version)
 	if err != nil {
 		return resource, "", err
 	}

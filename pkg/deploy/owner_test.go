@@ -61,7 +61,7 @@ func TestReleaseOfAnotherUser(t *testing.T) {
 			if test.differs {
 				inputs = "of another chart"
 			}
-			client, ok := d.cluster.metadata.(*metadatafake.FakeMetadataClient)
+			client, ok := d.cluster.Metadata.(*metadatafake.FakeMetadataClient)
 			if !ok {
 				t.Fatal("no fake")
 			}
@@ -97,7 +97,7 @@ func TestReleaseOfAnotherUser(t *testing.T) {
 func TestReleaseThatSomebodyMakesMeanwhile(t *testing.T) {
 	remembered := permits{}
 	d := records(t, remembered)
-	client, ok := d.cluster.metadata.(*metadatafake.FakeMetadataClient)
+	client, ok := d.cluster.Metadata.(*metadatafake.FakeMetadataClient)
 	if !ok {
 		t.Fatal("no fake")
 	}
@@ -125,7 +125,7 @@ func TestReleaseOfAnotherUserIsNotRolledBack(t *testing.T) {
 	if !strings.Contains(err.Error(), "it stays as it is: a devloop of another user or machine made it") {
 		t.Error(err)
 	}
-	client, ok := d.cluster.metadata.(*metadatafake.FakeMetadataClient)
+	client, ok := d.cluster.Metadata.(*metadatafake.FakeMetadataClient)
 	if !ok || len(writes(client)) > 0 {
 		t.Errorf("written: %v", client.Actions())
 	}

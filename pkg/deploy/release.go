@@ -114,7 +114,7 @@ type Deployer struct {
 func New(cluster *Cluster, project string, journal journal, options Options) *Deployer {
 	if options.Runtime != nil {
 		if folder, err := options.Runtime(); err == nil { // else the first command says so
-			removeLeftKubeconfigs(folder)
+			RemoveLeftKubeconfigs(folder)
 		}
 	}
 	folder := options.Folder
@@ -161,7 +161,7 @@ func (d *Deployer) read(ctx context.Context, say event.Stage, r Release) (desire
 // looked at before it begins.
 func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Release, timeout time.Duration) error {
 	say := sink.For("deploy")
-	if err := d.cluster.answers(ctx); err != nil {
+	if err := d.cluster.Answers(ctx); err != nil {
 		return passing(err)
 	}
 	if err := d.ensureNamespaces(ctx, releases); err != nil {

@@ -46,9 +46,9 @@ type rendered struct {
 // is no mistake of theirs.
 func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Release) error {
 	say := sink.For("deploy")
-	err := d.cluster.answers(ctx)
+	err := d.cluster.Answers(ctx)
 	if err == nil {
-		err = d.cluster.refresh(ctx)
+		err = d.cluster.Refresh(ctx)
 	}
 	if err != nil {
 		say.Detail("charts could not be validated yet", "reason", err.Error())

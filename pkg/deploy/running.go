@@ -257,14 +257,14 @@ var daskClusters = schema.GroupResource{Group: "gateway.dask.org", Resource: "da
 
 // daskResource is how they are asked for, nil where the cluster knows no such kind.
 func (c *Cluster) daskResource() (dynamic.NamespaceableResourceInterface, error) {
-	resource, err := c.mapper.ResourceFor(daskClusters.WithVersion(""))
+	resource, err := c.Mapper.ResourceFor(daskClusters.WithVersion(""))
 	if meta.IsNoMatchError(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return c.dynamic.Resource(resource), nil
+	return c.Dynamic.Resource(resource), nil
 }
 
 // daskObjects are the Dask clusters of the gateways, in whatever namespace.
