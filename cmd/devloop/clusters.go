@@ -91,7 +91,7 @@ func withClusters(ctx context.Context, o *options, writes bool,
 		if err != nil {
 			return environmentError{err}
 		}
-		platform, err := cluster.Running(ctx, namespacesOf(p.config))
+		platform, err := deploy.Running(ctx, cluster, namespacesOf(p.config))
 		if err != nil {
 			return environmentError{err}
 		}
@@ -139,7 +139,7 @@ func stopClusters(ctx context.Context, cluster *deploy.Cluster, out io.Writer, c
 	}
 	var errs []error
 	for _, c := range chosen {
-		err := cluster.StopDaskCluster(ctx, c.Namespace, c.Name)
+		err := deploy.StopDaskCluster(ctx, cluster, c.Namespace, c.Name)
 		if err == nil {
 			_, err = fmt.Fprintf(out, "stopped: %s of %s, %s\n", c.FullName(), dash(c.Owner), c.Image)
 		}

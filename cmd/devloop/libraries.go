@@ -66,7 +66,7 @@ func newLibraries(s *session) *libraries {
 		session: s, woken: make(chan struct{}, 1), reading: make(chan struct{}, 1), giveUp: func(error) {},
 		runPod: func(ctx context.Context, t deploy.Trial) (string, error) { return s.deployer.RunPod(ctx, t) },
 		gateway: func(ctx context.Context, c *config.Config) (bool, error) {
-			return s.cluster.HasGateway(ctx, namespacesOf(c))
+			return deploy.HasGateway(ctx, s.cluster, namespacesOf(c))
 		},
 	}
 }

@@ -296,7 +296,7 @@ func (p *prover) look(ctx context.Context, target *aim) (*finding, error) {
 		})
 		holders <- held
 	}()
-	platform, err := p.session.cluster.Running(ctx, namespacesOf(target.config))
+	platform, err := deploy.Running(ctx, p.session.cluster, namespacesOf(target.config))
 	held := <-holders
 	if err := errors.Join(held.err, err); err != nil {
 		return nil, event.Transient(err)
@@ -327,7 +327,7 @@ func (p *prover) ours(ctx context.Context, c *config.Config, links event.Links) 
 	for _, link := range links {
 		if link.Place == event.AtPod && link.Broken() {
 			parts := strings.Split(link.Name, "/")
-			origin, err := p.session.cluster.Origin(ctx, parts[0], parts[1])
+			origin, err := deploy.OriginOf(ctx, p.session.cluster, parts[0], parts[1])
 			if err != nil {
 				return nil, err
 			}

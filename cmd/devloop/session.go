@@ -118,7 +118,10 @@ func (s *session) open(ctx context.Context, p *process) (err error) {
 	s.host, s.building = build.New(s.docker, cache), make(chan struct{}, buildsInNode)
 	s.deployer = deploy.New(s.cluster, c.Name, s.journal, deploy.Options{
 		CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: s.takeOver,
-		Runtime: socketDir, Secret: s.secrets.Hide})
+		Runtime: socketDir, Secret: s.secrets.Hide,
+		OperatorLabels: func(ctx context.Context, namespace string) (map[deploy.Label]string, error) {
+			return deploy.OperatorLabels(ctx, s.cluster, namespace)
+		}})
 	s.followPods(c)
 	return nil
 }

@@ -380,7 +380,7 @@ func (d *Deployer) remove(ctx context.Context, o object, belongs func(*unstructu
 	if o.kind.Kind == "CustomResourceDefinition" { // Helm does not delete those of hooks either
 		return nil
 	}
-	api, err := d.cluster.resource(o)
+	api, err := d.resource(o)
 	if meta.IsNoMatchError(err) {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -143,7 +144,7 @@ func annotated(pairs ...string) func(*unstructured.Unstructured) {
 }
 
 func ofRelease(name string) func(*unstructured.Unstructured) {
-	return annotated(annotationRelease, name, annotationIn, "demo")
+	return annotated(AnnotationRelease, name, AnnotationReleaseNamespace, "demo")
 }
 
 func ownedBy(kind, name string, uid types.UID) func(*unstructured.Unstructured) {
@@ -177,6 +178,8 @@ func deletions(actions []clientgotesting.Action) (all []string) {
 	return all
 }
 
+const gatewayLabel = "gateway.dask.org/instance"
+
 var made = map[string]string{labelManagedBy: fieldManager}
 
 func TestCleanupBeforeDeletesOnlyWhatIsOurs(t *testing.T) {
@@ -190,8 +193,8 @@ func TestCleanupBeforeDeletesOnlyWhatIsOurs(t *testing.T) {
 		}),
 		of("ConfigMap", "of-a-hook", annotated(annotationHookOf, "demo/web")),
 		of("ConfigMap", "of-another-hook", annotated(annotationHookOf, "demo/theirs")),
-		of("ConfigMap", "of-the-gateway", func(u *unstructured.Unstructured) { u.SetLabels(map[string]string{labelGateway: "web-gateway"}) }),
-		of("ConfigMap", "of-another-gateway", func(u *unstructured.Unstructured) { u.SetLabels(map[string]string{labelGateway: "their-gateway"}) }),
+		of("ConfigMap", "of-the-gateway", func(u *unstructured.Unstructured) { u.SetLabels(map[string]string{gatewayLabel: "web-gateway"}) }),
+		of("ConfigMap", "of-another-gateway", func(u *unstructured.Unstructured) { u.SetLabels(map[string]string{gatewayLabel: "their-gateway"}) }),
 		of("Thing", "middle", ownedBy("ConfigMap", "of-the-release", "uid-of-the-release")),
 		of("ConfigMap", "below", ownedBy("Thing", "middle", "uid-middle")),
 		of("ConfigMap", "below-an-earlier-one", ownedBy("Thing", "middle", "another uid")),
@@ -217,12 +220,13 @@ func TestCleanupBeforeDeletesOnlyWhatIsOurs(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			l := cluster(t, test.journal, objects...)
 			l.namespace(t, test.labels)
-			for release, instance := range map[string]string{"web": "web-gateway", "theirs": "their-gateway"} {
-				service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: release, Labels: map[string]string{labelGateway: instance},
-					Annotations: map[string]string{annotationRelease: release, annotationIn: "demo"}}}
-				if err := l.client.Tracker().Add(service); err != nil {
-					t.Fatal(err)
+			l.options.OperatorLabels = func(_ context.Context, namespace string) (map[Label]string, error) {
+				if namespace != "demo" {
+					return nil, fmt.Errorf("asked for namespace %q", namespace)
 				}
+				return map[Label]string{
+					{gatewayLabel, "web-gateway"}: "demo/web", {gatewayLabel, "their-gateway"}: "demo/theirs",
+				}, nil
 			}
 			if err := l.deleteAll(t.Context(), l.say(), "configmaps", "demo", []Release{web}); err != nil {
 				t.Fatal(err)
@@ -348,7 +352,7 @@ func TestEnsuredNamespaceIsKnownByItsUID(t *testing.T) {
 
 func TestSweepDeletesOnlyWhatTheReleaseMade(t *testing.T) {
 	l := cluster(t, permits{}, of("ConfigMap", "ours", ofRelease("web")), of("ConfigMap", "theirs", ofRelease("other")), of("ConfigMap", "bare"),
-		of("ConfigMap", "next", ofRelease("web")), of("ConfigMap", "kept", annotated(annotationRelease, "web", annotationIn, "demo", annotationPolicy, policyKeep)),
+		of("ConfigMap", "next", ofRelease("web")), of("ConfigMap", "kept", annotated(AnnotationRelease, "web", AnnotationReleaseNamespace, "demo", annotationPolicy, policyKeep)),
 		of("CustomResourceDefinition", "things.example.test", ofRelease("web")))
 	manifest := ""
 	for _, o := range []string{"ours", "theirs", "bare", "next", "kept", "gone"} {
@@ -364,9 +368,9 @@ func TestSweepDeletesOnlyWhatTheReleaseMade(t *testing.T) {
 }
 
 func TestHooksObjectsAreDeletedIfTheHookMadeThem(t *testing.T) {
-	l := cluster(t, permits{}, of("ConfigMap", "marked", annotated(annotationHook, "pre-install", annotationHookOf, "demo/web")),
-		of("ConfigMap", "of-another", annotated(annotationHook, "pre-install", annotationHookOf, "demo/other")),
-		of("ConfigMap", "of-an-earlier-devloop", annotated(annotationHook, "pre-install")), of("ConfigMap", "by-hand"))
+	l := cluster(t, permits{}, of("ConfigMap", "marked", annotated(AnnotationHook, "pre-install", annotationHookOf, "demo/web")),
+		of("ConfigMap", "of-another", annotated(AnnotationHook, "pre-install", annotationHookOf, "demo/other")),
+		of("ConfigMap", "of-an-earlier-devloop", annotated(AnnotationHook, "pre-install")), of("ConfigMap", "by-hand"))
 	var hooks []*release.Hook
 	for _, name := range []string{"marked", "of-another", "of-an-earlier-devloop", "by-hand"} {
 		hook := &release.Hook{Manifest: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + "}\n"}

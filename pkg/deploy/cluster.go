@@ -421,8 +421,3 @@ func (c *Cluster) kubeVersion() string {
 	defer c.mu.Unlock()
 	return c.Version
 }
-
-const labelManagedBy = "app.kubernetes.io/managed-by"
-
-// fieldManager is the name under which devloop writes objects by itself.
-const fieldManager = "devloop"

@@ -17,6 +17,8 @@ import (
 const (
 	// goodbye is how long a command may take to end once it was asked to.
 	goodbye = 2 * time.Second
+	// maxLine is how much of a line of output is logged, in bytes.
+	maxLine = 8 << 10
 	// lastLines is how much of a command's output an error shows.
 	lastLines = 15
 )
@@ -35,7 +37,7 @@ func (d *Deployer) run(ctx context.Context, say event.Stage, r Release, when str
 		defer cancel()
 		var last []string
 		cmd := command.Command{
-			Args: of.Args, Folder: d.options.Folder, Ask: syscall.SIGTERM, Goodbye: goodbye, Line: logLine, Background: true,
+			Args: of.Args, Folder: d.options.Folder, Ask: syscall.SIGTERM, Goodbye: goodbye, Line: maxLine, Background: true,
 			Env: append(os.Environ(), "KUBECONFIG="+kubeconfig, "DEVLOOP_RELEASE="+r.Name, "DEVLOOP_NAMESPACE="+r.Namespace, "DEVLOOP_KUBE_CONTEXT="+d.cluster.Context),
 		}
 		group := 0

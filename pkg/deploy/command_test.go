@@ -60,7 +60,7 @@ yes x | head -c 20000 | tr -d '\n'; printf '\nno end' >&2`
 		t.Fatal(err)
 	}
 	got := lines()
-	if !strings.HasPrefix(got, "web demo ours\nkubeconfig\n0\ncurrent-context: ours\n600\nxxx") || !strings.HasSuffix(got, "xxx\nno end") || len(got) > 2*logLine {
+	if !strings.HasPrefix(got, "web demo ours\nkubeconfig\n0\ncurrent-context: ours\n600\nxxx") || !strings.HasSuffix(got, "xxx\nno end") || len(got) > 2*maxLine {
 		t.Errorf("%.200s…%s", got, got[max(0, len(got)-20):])
 	}
 	folder, _ := d.options.Runtime()

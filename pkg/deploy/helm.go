@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"helm.sh/helm/v3/pkg/action"
-	"helm.sh/helm/v3/pkg/kube"
+	helmkube "helm.sh/helm/v3/pkg/kube"
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/storage/driver"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -180,7 +180,7 @@ func (d *Deployer) helm(ctx context.Context, namespace string) (*action.Configur
 	if err := config.Init(getter, namespace, "secret", func(string, ...any) {}); err != nil {
 		return nil, fmt.Errorf("helm: %w", err)
 	}
-	if client, ok := config.KubeClient.(*kube.Client); ok {
+	if client, ok := config.KubeClient.(*helmkube.Client); ok {
 		client.Namespace = namespace
 	}
 	var err error
@@ -471,3 +471,43 @@ type plainError struct {
 
 func (p plainError) Error() string { return p.text }
 func (p plainError) Unwrap() error { return p.error }
+
+// Deployed returns every text in the values that the last revisions of the releases were made with: what the cluster was told, whatever the files hold
+// by now.
+func (d *Deployer) Deployed(ctx context.Context, releases []Release) (texts []string, err error) {
+	for _, r := range releases {
+		last, err := d.last(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		if !last.exists() {
+			continue
+		}
+		helm, err := d.helm(ctx, r.Namespace)
+		if err != nil {
+			return nil, err
+		}
+		made, err := helm.Releases.Get(r.Name, last.version)
+		if err != nil {
+			return nil, fmt.Errorf("release %s: read Helm's record of revision %d: %w", r.ID(), last.version, err)
+		}
+		texts = appendTexts(texts, made.Config)
+	}
+	return texts, nil
+}
+
+func appendTexts(texts []string, value any) []string {
+	switch v := value.(type) {
+	case string:
+		return append(texts, v)
+	case []any:
+		for _, item := range v {
+			texts = appendTexts(texts, item)
+		}
+	case map[string]any:
+		for _, item := range v {
+			texts = appendTexts(texts, item)
+		}
+	}
+	return texts
+}

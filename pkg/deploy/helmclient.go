@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"helm.sh/helm/v3/pkg/action"
-	"helm.sh/helm/v3/pkg/kube"
+	helmkube "helm.sh/helm/v3/pkg/kube"
 	"helm.sh/helm/v3/pkg/release"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,7 +30,7 @@ import (
 
 // helmClient is Helm's own, for the changes of one release.
 type helmClient struct {
-	client      *kube.Client
+	client      *helmkube.Client
 	say         event.Stage
 	release     Release
 	hookObjects []object     // what hooks of the release have made before
@@ -39,7 +39,7 @@ type helmClient struct {
 
 // guardDeletions has Helm delete only what is of the release; history are its revisions.
 func guardDeletions(say event.Stage, helm *action.Configuration, r Release, history []*release.Release) {
-	client, ok := helm.KubeClient.(*kube.Client)
+	client, ok := helm.KubeClient.(*helmkube.Client)
 	if !ok {
 		return
 	}
@@ -67,7 +67,7 @@ func (c *helmClient) guard(what string, work func() error) error {
 func (c *helmClient) IsReachable() error { return c.guard("first question", c.client.IsReachable) }
 
 // Build is Helm's.
-func (c *helmClient) Build(reader io.Reader, validate bool) (list kube.ResourceList, err error) {
+func (c *helmClient) Build(reader io.Reader, validate bool) (list helmkube.ResourceList, err error) {
 	err = c.guard("reading of manifests", func() (err error) {
 		list, err = c.client.Build(reader, validate)
 		return err
@@ -77,17 +77,17 @@ func (c *helmClient) Build(reader io.Reader, validate bool) (list kube.ResourceL
 
 // Create marks what hooks make: all else has Helm's annotations. Helm's would create each object in a
 // goroutine that nothing guards.
-func (c *helmClient) Create(resources kube.ResourceList) (*kube.Result, error) {
+func (c *helmClient) Create(resources helmkube.ResourceList) (*helmkube.Result, error) {
 	err := c.guard("creation of objects", func() error {
 		if len(resources) == 0 {
-			return kube.ErrNoObjectsVisited
+			return helmkube.ErrNoObjectsVisited
 		}
 		for _, info := range resources {
 			o, err := meta.Accessor(info.Object)
 			if err != nil {
 				return err
 			}
-			if o.GetAnnotations()[annotationHook] != "" && !belongsTo(o, c.release) {
+			if o.GetAnnotations()[AnnotationHook] != "" && !belongsTo(o, c.release) {
 				annotations := map[string]string{annotationHookOf: c.release.ID()}
 				for key, value := range o.GetAnnotations() {
 					annotations[key] = value
@@ -100,7 +100,7 @@ func (c *helmClient) Create(resources kube.ResourceList) (*kube.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &kube.Result{Created: resources}, nil
+	return &helmkube.Result{Created: resources}, nil
 }
 
 // createOne creates an object, and keeps what the API server has made of it.
@@ -117,8 +117,8 @@ func createOne(info *resource.Info) error {
 
 // Update deletes what original has and target has not. Helm's would do so by name. The result is
 // never nil: Helm uses it when there is an error, too.
-func (c *helmClient) Update(original, target kube.ResourceList, force bool) (*kube.Result, error) {
-	result := &kube.Result{}
+func (c *helmClient) Update(original, target helmkube.ResourceList, force bool) (*helmkube.Result, error) {
+	result := &helmkube.Result{}
 	err := c.guard("update of objects", func() error {
 		updated, err := c.client.Update(original.Intersect(target), target, force)
 		if updated != nil {
@@ -138,22 +138,22 @@ func (c *helmClient) Update(original, target kube.ResourceList, force bool) (*ku
 }
 
 // WatchUntilReady is Helm's. The goroutine that it begins for each object is not guarded.
-func (c *helmClient) WatchUntilReady(resources kube.ResourceList, timeout time.Duration) error {
+func (c *helmClient) WatchUntilReady(resources helmkube.ResourceList, timeout time.Duration) error {
 	return c.guard("wait for a hook", func() error { return c.client.WatchUntilReady(resources, timeout) })
 }
 
 // Wait is Helm's.
-func (c *helmClient) Wait(resources kube.ResourceList, timeout time.Duration) error {
+func (c *helmClient) Wait(resources helmkube.ResourceList, timeout time.Duration) error {
 	return c.guard("wait for objects", func() error { return c.client.Wait(resources, timeout) })
 }
 
 // WaitWithJobs is Helm's.
-func (c *helmClient) WaitWithJobs(resources kube.ResourceList, timeout time.Duration) error {
+func (c *helmClient) WaitWithJobs(resources helmkube.ResourceList, timeout time.Duration) error {
 	return c.guard("wait for jobs", func() error { return c.client.WaitWithJobs(resources, timeout) })
 }
 
 // WaitForDelete is Helm's.
-func (c *helmClient) WaitForDelete(resources kube.ResourceList, timeout time.Duration) error {
+func (c *helmClient) WaitForDelete(resources helmkube.ResourceList, timeout time.Duration) error {
 	return c.guard("wait for the end of objects", func() error { return c.client.WaitForDelete(resources, timeout) })
 }
 
@@ -188,7 +188,7 @@ func (c *helmClient) OutputContainerLogsForPodList(
 
 // Delete is how Helm deletes what is in a hook's way, and what a hook has left. It waits for the
 // end of these objects then, so one that stays is an error.
-func (c *helmClient) Delete(resources kube.ResourceList) (*kube.Result, []error) {
+func (c *helmClient) Delete(resources helmkube.ResourceList) (*helmkube.Result, []error) {
 	return c.delete(resources, metav1.DeletePropagationBackground, func(object string) error {
 		err := fmt.Errorf("%s is there already, and no hook of the release %s made it", object, c.release.ID())
 		return event.WithHint(err,
@@ -197,8 +197,8 @@ func (c *helmClient) Delete(resources kube.ResourceList) (*kube.Result, []error)
 }
 
 // DeleteWithPropagationPolicy is how Helm deletes the objects of a release.
-func (c *helmClient) DeleteWithPropagationPolicy(resources kube.ResourceList,
-	policy metav1.DeletionPropagation) (*kube.Result, []error) {
+func (c *helmClient) DeleteWithPropagationPolicy(resources helmkube.ResourceList,
+	policy metav1.DeletionPropagation) (*helmkube.Result, []error) {
 	return c.delete(resources, policy, func(object string) error {
 		c.foreign(object)
 		return nil
@@ -208,10 +208,10 @@ func (c *helmClient) DeleteWithPropagationPolicy(resources kube.ResourceList,
 // delete deletes resources that are of the release; kept says what it means that another one stays.
 // The result is never nil.
 func (c *helmClient) delete(
-	resources kube.ResourceList, policy metav1.DeletionPropagation, kept func(object string) error,
-) (*kube.Result, []error) {
+	resources helmkube.ResourceList, policy metav1.DeletionPropagation, kept func(object string) error,
+) (*helmkube.Result, []error) {
 	var mu sync.Mutex
-	result := &kube.Result{}
+	result := &helmkube.Result{}
 	var errs []error
 	err := c.guard("deletion of objects", func() error {
 		errs = perform(resources, func(info *resource.Info) error {
@@ -237,7 +237,7 @@ func (c *helmClient) delete(
 
 // perform calls one for all resources, in Helm's order: a kind at a time, those of a kind side by
 // side. It goes on after an error or a panic.
-func perform(resources kube.ResourceList, one func(*resource.Info) error) []error {
+func perform(resources helmkube.ResourceList, one func(*resource.Info) error) []error {
 	var mu sync.Mutex
 	var errs []error
 	for len(resources) > 0 {
@@ -298,8 +298,8 @@ func (c *helmClient) deleteOne(info *resource.Info, policy metav1.DeletionPropag
 }
 
 var _ interface {
-	kube.Interface
-	kube.InterfaceExt
-	kube.InterfaceLogs
-	kube.InterfaceDeletionPropagation
+	helmkube.Interface
+	helmkube.InterfaceExt
+	helmkube.InterfaceLogs
+	helmkube.InterfaceDeletionPropagation
 } = (*helmClient)(nil)

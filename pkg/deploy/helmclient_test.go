@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"helm.sh/helm/v3/pkg/kube"
+	helmkube "helm.sh/helm/v3/pkg/kube"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -94,7 +94,7 @@ func (s *objectServer) names() (names []string) {
 }
 
 // list is how Helm names these objects.
-func (s *objectServer) list(t *testing.T, names ...string) (list kube.ResourceList) {
+func (s *objectServer) list(t *testing.T, names ...string) (list helmkube.ResourceList) {
 	t.Helper()
 	config := &rest.Config{Host: s.URL, APIPath: "/api", ContentConfig: resource.UnstructuredPlusDefaultContentConfig()}
 	version := configMaps.GroupVersion()
@@ -114,7 +114,7 @@ func (s *objectServer) list(t *testing.T, names ...string) (list kube.ResourceLi
 func (s *objectServer) helm() (client *helmClient, foreign *[]string) {
 	foreign = &[]string{}
 	var mu sync.Mutex
-	return &helmClient{client: &kube.Client{Log: func(string, ...any) {}}, release: Release{Name: "web", Namespace: "demo"},
+	return &helmClient{client: &helmkube.Client{Log: func(string, ...any) {}}, release: Release{Name: "web", Namespace: "demo"},
 		foreign: func(object string) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -124,7 +124,7 @@ func (s *objectServer) helm() (client *helmClient, foreign *[]string) {
 
 func TestHelmDeletesOnlyWhatIsOfTheRelease(t *testing.T) {
 	server := newObjectServer(t, of("ConfigMap", "ours", ofRelease("web")), of("ConfigMap", "theirs", ofRelease("other")), of("ConfigMap", "bare"),
-		of("ConfigMap", "kept", annotated(annotationRelease, "web", annotationIn, "demo", annotationPolicy, policyKeep)), of("ConfigMap", "replaced", ofRelease("web")))
+		of("ConfigMap", "kept", annotated(AnnotationRelease, "web", AnnotationReleaseNamespace, "demo", annotationPolicy, policyKeep)), of("ConfigMap", "replaced", ofRelease("web")))
 	server.looked = func(name string) { // and before it is deleted somebody makes it anew
 		if name == "replaced" {
 			server.objects[name] = of("ConfigMap", name, func(u *unstructured.Unstructured) { u.SetUID("another") })
@@ -159,12 +159,12 @@ func TestUpgradeDeletesOnlyWhatIsOfTheRelease(t *testing.T) {
 // A hook's object is deleted by default before the hook runs again, whoever made it: Helm looks at
 // its name only.
 func TestHookDeletesOnlyWhatHooksOfTheReleaseMade(t *testing.T) {
-	server := newObjectServer(t, of("ConfigMap", "theirs", annotated(annotationHook, "pre-install")), of("ConfigMap", "by-hand"),
-		of("ConfigMap", "earlier", annotated(annotationHook, "pre-install")))
+	server := newObjectServer(t, of("ConfigMap", "theirs", annotated(AnnotationHook, "pre-install")), of("ConfigMap", "by-hand"),
+		of("ConfigMap", "earlier", annotated(AnnotationHook, "pre-install")))
 	helm, _ := server.helm()
 	helm.hookObjects = []object{{kind: configMaps.GroupVersion().WithKind("ConfigMap"), namespace: "demo", name: "earlier"}}
 	mine := server.list(t, "mine")
-	mine[0].Object = of("ConfigMap", "mine", annotated(annotationHook, "pre-install"))
+	mine[0].Object = of("ConfigMap", "mine", annotated(AnnotationHook, "pre-install"))
 	if _, err := helm.Create(mine); err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +185,7 @@ func TestHookDeletesOnlyWhatHooksOfTheReleaseMade(t *testing.T) {
 
 // Helm calls the client in goroutines of its own.
 func TestHelmsClientReturnsPanics(t *testing.T) {
-	client := reflect.ValueOf(&helmClient{client: &kube.Client{}}) // which has nothing that it needs
+	client := reflect.ValueOf(&helmClient{client: &helmkube.Client{}}) // which has nothing that it needs
 	for i := range client.NumMethod() {
 		name, method := client.Type().Method(i).Name, client.Method(i)
 		if name == "WatchUntilReady" { // which is Helm's
@@ -194,8 +194,8 @@ func TestHelmsClientReturnsPanics(t *testing.T) {
 		var arguments []reflect.Value
 		for j := range method.Type().NumIn() {
 			argument := reflect.Zero(method.Type().In(j))
-			if argument.Type() == reflect.TypeFor[kube.ResourceList]() {
-				argument = reflect.ValueOf(kube.ResourceList{nil})
+			if argument.Type() == reflect.TypeFor[helmkube.ResourceList]() {
+				argument = reflect.ValueOf(helmkube.ResourceList{nil})
 			}
 			arguments = append(arguments, argument)
 		}
@@ -216,7 +216,7 @@ func TestHelmsClientReturnsPanics(t *testing.T) {
 // The library that compares objects stumbles over an empty element of a list.
 func TestPanicWhileAnObjectIsUpdated(t *testing.T) {
 	server := newObjectServer(t, of("Service", "web", ofRelease("web")))
-	list := func(version string) kube.ResourceList {
+	list := func(version string) helmkube.ResourceList {
 		list := server.list(t, "web")
 		service := of("Service", "web", ofRelease("web"))
 		service.SetAPIVersion("v1")

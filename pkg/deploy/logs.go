@@ -322,7 +322,7 @@ func (c *container) line(line []byte) {
 
 // died tells of a container that did not end well. What it said last is a warning; the same again is not.
 func (c *container) died(s start) {
-	if s.ended.ExitCode == 0 && s.ended.Reason != reasonMemory || c.state.ending || c.state.gone {
+	if s.ended.ExitCode == 0 && s.ended.Reason != ReasonOOMKilled || c.state.ending || c.state.gone {
 		return
 	}
 	var lines []string
@@ -350,8 +350,6 @@ func (c *container) died(s start) {
 	c.death = death
 	c.say.Warn(event.PodDied, nil, append(fields, "output", output)...)
 }
-
-const reasonMemory = "OOMKilled"
 
 // deathReason says in a word why a container ended: "exit code 1".
 func deathReason(ended *corev1.ContainerStateTerminated) string {

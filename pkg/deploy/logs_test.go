@@ -70,7 +70,7 @@ type testLine struct {
 func newTestNode(seed uint64) *testNode {
 	n := &testNode{random: rand.New(rand.NewPCG(seed, 7)), news: make(chan struct{})}
 	n.object = &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "web-1", Namespace: "demo", UID: "one", Annotations: map[string]string{annotationRelease: "web", annotationIn: "demo"}},
+		ObjectMeta: metav1.ObjectMeta{Name: "web-1", Namespace: "demo", UID: "one", Annotations: map[string]string{AnnotationRelease: "web", AnnotationReleaseNamespace: "demo"}},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "web:1"}}},
 		Status:     corev1.PodStatus{Phase: corev1.PodPending},
 	}
@@ -612,7 +612,7 @@ func TestDeaths(t *testing.T) {
 		n.changed()
 		n.update(func(s *corev1.ContainerStatus) {
 			s.State = corev1.ContainerState{Terminated: testEnd(s, 0)}
-			s.State.Terminated.Reason = reasonMemory
+			s.State.Terminated.Reason = ReasonOOMKilled
 		})
 		n.mu.Unlock()
 		told("pod web-1 namespace demo container main reason OOMKilled restarts 4 output ", event.Warned)

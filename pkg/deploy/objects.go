@@ -204,7 +204,7 @@ func (f foundError) Error() string { return string(f) }
 
 // metadata is that of an object, nil if there is none.
 func (d *Deployer) metadata(ctx context.Context, o object) (*metav1.PartialObjectMetadata, error) {
-	resource, namespace, err := d.cluster.place(o)
+	resource, namespace, err := d.place(o)
 	if meta.IsNoMatchError(err) {
 		return nil, nil
 	}
@@ -219,17 +219,17 @@ func (d *Deployer) metadata(ctx context.Context, o object) (*metav1.PartialObjec
 }
 
 // resource is how objects of a kind are asked for.
-func (c *Cluster) resource(o object) (dynamic.ResourceInterface, error) {
-	resource, namespace, err := c.place(o)
+func (d *Deployer) resource(o object) (dynamic.ResourceInterface, error) {
+	resource, namespace, err := d.place(o)
 	if err != nil {
 		return nil, err
 	}
-	return c.Dynamic.Resource(resource).Namespace(namespace), nil
+	return d.cluster.Dynamic.Resource(resource).Namespace(namespace), nil
 }
 
 // place tells where the API server keeps an object; the namespace is "" for one of a kind that is in none.
-func (c *Cluster) place(o object) (resource schema.GroupVersionResource, namespace string, err error) {
-	mapping, err := c.Mapper.RESTMapping(o.kind.GroupKind(), o.kind.Version)
+func (d *Deployer) place(o object) (resource schema.GroupVersionResource, namespace string, err error) {
+	mapping, err := d.cluster.Mapper.RESTMapping(o.kind.GroupKind(), o.kind.Version)
 	if err != nil {
 		return resource, "", err
 	}

@@ -35,7 +35,7 @@ func isGone(err error) bool { return apierrors.IsNotFound(err) || apierrors.IsCo
 // belongsTo tells whether an object is of a release, by the annotations that Helm gives to all that
 // it makes.
 func belongsTo(o metav1.Object, r Release) bool {
-	return o.GetAnnotations()[annotationRelease] == r.Name && o.GetAnnotations()[annotationIn] == r.Namespace
+	return o.GetAnnotations()[AnnotationRelease] == r.Name && o.GetAnnotations()[AnnotationReleaseNamespace] == r.Namespace
 }
 
 // madeByHook tells whether a hook of a release made an object; ran says that Helm's records know of
@@ -44,25 +44,23 @@ func madeByHook(o metav1.Object, r Release, ran bool) bool {
 	if release, marked := o.GetAnnotations()[annotationHookOf]; marked {
 		return release == r.ID()
 	}
-	return ran && o.GetAnnotations()[annotationHook] != "" && o.GetAnnotations()[annotationRelease] == ""
+	return ran && o.GetAnnotations()[AnnotationHook] != "" && o.GetAnnotations()[AnnotationRelease] == ""
 }
 
 // owners tells which objects of a namespace are of releases of ours.
 type owners struct {
 	deployer *Deployer
 	releases []Release
-	gateways []string           // instances of Dask gateways that these made: it labels what it makes for its users
+	labels   map[Label]string   // of what operators made for releases, and the ID of the release
 	known    map[types.UID]bool // owners that were looked at
 }
 
 // ownersIn prepares for objects of one namespace.
 func (d *Deployer) ownersIn(ctx context.Context, namespace string, releases []Release) (*owners, error) {
 	o := &owners{deployer: d, releases: releases, known: map[types.UID]bool{}}
-	gateways, err := d.cluster.gateways(ctx, namespace)
-	for _, gateway := range gateways {
-		if slices.ContainsFunc(releases, func(r Release) bool { return r.ID() == gateway.Release }) {
-			o.gateways = append(o.gateways, gateway.instance)
-		}
+	var err error
+	if d.options.OperatorLabels != nil {
+		o.labels, err = d.options.OperatorLabels(ctx, namespace)
 	}
 	return o, err
 }
@@ -77,8 +75,11 @@ func (o *owners) isOursBelow(ctx context.Context, u metav1.Object, depth int) (b
 	if slices.ContainsFunc(o.releases, func(r Release) bool { return belongsTo(u, r) || madeByHook(u, r, false) }) {
 		return true, nil
 	}
-	if instance := u.GetLabels()[labelGateway]; instance != "" && slices.Contains(o.gateways, instance) {
-		return true, nil
+	for key, value := range u.GetLabels() {
+		release := o.labels[Label{key, value}]
+		if slices.ContainsFunc(o.releases, func(r Release) bool { return r.ID() == release }) {
+			return true, nil
+		}
 	}
 	if depth == maxOwners {
 		return false, nil

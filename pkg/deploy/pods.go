@@ -355,7 +355,7 @@ func imagesOf(object *corev1.Pod) string {
 	for _, c := range slices.Concat(object.Spec.InitContainers, object.Spec.Containers) {
 		images.WriteString(c.Image + " ")
 	}
-	for _, status := range containers(object) {
+	for _, status := range ContainerStatuses(object) {
 		images.WriteString(status.ImageID + " ")
 	}
 	return images.String()
@@ -363,7 +363,7 @@ func imagesOf(object *corev1.Pod) string {
 
 // tellReplaced is for pods of all kinds, in scope or not, but for those that come and go by devloop's own doing.
 func (f *podFollower) tellReplaced(object *corev1.Pod) {
-	if ofTrial(object) {
+	if IsCheckPod(object) {
 		return
 	}
 	select {
@@ -485,21 +485,14 @@ type tracer struct {
 	known  map[types.UID]origin // of what makes pods
 }
 
-const (
-	labelInstance     = "app.kubernetes.io/instance"
-	annotationHook    = "helm.sh/hook"
-	annotationRelease = "meta.helm.sh/release-name"
-	annotationIn      = "meta.helm.sh/release-namespace"
-)
-
 // trace returns the origin of an object. Helm annotates what it makes, and a deployment's replica sets have its annotations; of hooks
 // there are labels at most.
 func (t *tracer) trace(ctx context.Context, o metav1.Object) (origin, error) {
 	var mine origin
-	if name := o.GetAnnotations()[annotationRelease]; name != "" {
-		return origin{release: o.GetAnnotations()[annotationIn] + "/" + name, sure: true}, nil
+	if name := o.GetAnnotations()[AnnotationRelease]; name != "" {
+		return origin{release: o.GetAnnotations()[AnnotationReleaseNamespace] + "/" + name, sure: true}, nil
 	}
-	hook, instance := o.GetAnnotations()[annotationHook] != "", o.GetLabels()[labelInstance]
+	hook, instance := o.GetAnnotations()[AnnotationHook] != "", o.GetLabels()[labelInstance]
 	if hook {
 		mine.hook = o.GetName()
 	}
@@ -605,7 +598,7 @@ func podFields(object *corev1.Pod, release, group string) []any {
 
 // allContainers are what is said of all containers of a pod, those for looking into it included.
 func allContainers(object *corev1.Pod) []corev1.ContainerStatus {
-	return append(containers(object), object.Status.EphemeralContainerStatuses...)
+	return append(ContainerStatuses(object), object.Status.EphemeralContainerStatuses...)
 }
 
 // unready says in a few words why a pod is not ready, "" where nothing is wrong.
@@ -622,14 +615,14 @@ func unready(object *corev1.Pod) string {
 		}
 	}
 	wrong, starting := "", "" // the first of each
-	for _, status := range containers(object) {
+	for _, status := range ContainerStatuses(object) {
 		about := ""
 		if len(object.Spec.Containers)+len(object.Spec.InitContainers) > 1 {
 			about = status.Name + ": "
 		}
 		waiting, ended := status.State.Waiting, status.State.Terminated
 		switch {
-		case beingMade(status):
+		case IsStarting(status):
 			if starting == "" {
 				starting = waiting.Reason
 			}
@@ -649,4 +642,36 @@ func unready(object *corev1.Pod) string {
 		return wrong
 	}
 	return starting
+}
+
+// Origin is where a pod comes from.
+type Origin struct {
+	Release string // ID, "" if no release made it
+	Kept    bool   // nothing is going to replace it when its image changes: it runs to its end (a job), or somebody else's program started it
+}
+
+// OriginOf asks where a pod comes from. The zero value stands for one that is gone.
+func OriginOf(ctx context.Context, c *Cluster, namespace, pod string) (Origin, error) {
+	ctx, cancel := context.WithTimeout(ctx, runningTimeout)
+	defer cancel()
+	object, err := c.Client.CoreV1().Pods(namespace).Get(ctx, pod, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return Origin{}, nil
+	}
+	if err != nil {
+		return Origin{}, err
+	}
+	made, err := (&tracer{c.Client, map[types.UID]origin{}}).trace(ctx, object)
+	return Origin{made.release, isKept(object, made)}, err
+}
+
+func isKept(pod *corev1.Pod, made origin) bool {
+	controller := metav1.GetControllerOf(pod)
+	switch {
+	case controller == nil && made.release == "": // kubectl run has no such label, JupyterHub's and others' pods have
+		return pod.Labels[labelManagedBy] != "" || pod.Labels["heritage"] != ""
+	case controller == nil:
+		return made.hook != ""
+	}
+	return made.release == "" || controller.Kind == "Job"
 }

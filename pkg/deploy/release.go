@@ -90,6 +90,10 @@ type Options struct {
 	// processes have left in it is removed. Only where no command is run it may be nil.
 	Runtime func() (string, error)
 
+	// OperatorLabels returns the labels in a namespace that mark what an operator makes at runtime for
+	// a release, and the ID of that release. Nil if there are none.
+	OperatorLabels func(ctx context.Context, namespace string) (map[Label]string, error)
+
 	Secret func(values ...string) // is told of values that nobody may be shown, before anything else is; nil if that does not matter
 }
 

@@ -108,7 +108,7 @@ func (d *Deployer) tryOut(ctx context.Context, say event.Stage, want *desired, m
 			continue // Helm reads it its own way
 		}
 		o := object{kind: u.GroupVersionKind(), namespace: cmp.Or(u.GetNamespace(), want.Namespace), name: u.GetName()}
-		api, err := d.cluster.resource(o)
+		api, err := d.resource(o)
 		if err != nil {
 			continue // of a kind that comes with the release
 		}

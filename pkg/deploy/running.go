@@ -56,7 +56,7 @@ type Platform struct {
 
 // Running asks what runs in the namespaces, and what the gateways in them have started, wherever that is. Containers of pods that are being deleted,
 // or that have ended, are left out.
-func (c *Cluster) Running(ctx context.Context, namespaces []string) (p Platform, err error) {
+func Running(ctx context.Context, c *Cluster, namespaces []string) (p Platform, err error) {
 	ctx, cancel := context.WithTimeout(ctx, runningTimeout)
 	defer cancel()
 	defer func() {
@@ -76,7 +76,7 @@ func (c *Cluster) Running(ctx context.Context, namespaces []string) (p Platform,
 			return err
 		})
 		group.Go(func() (err error) {
-			gateways[i], err = c.gateways(groupCtx, namespace)
+			gateways[i], err = gatewaysIn(groupCtx, c, namespace)
 			return err
 		})
 	}
@@ -85,7 +85,7 @@ func (c *Cluster) Running(ctx context.Context, namespaces []string) (p Platform,
 	}
 	p.Gateways = slices.Concat(gateways...)
 	all := slices.Concat(pods...)
-	objects, err := c.daskObjects(ctx, p.Gateways)
+	objects, err := daskObjects(ctx, c, p.Gateways)
 	if err != nil {
 		return p, err
 	}
@@ -99,7 +99,7 @@ func (c *Cluster) Running(ctx context.Context, namespaces []string) (p Platform,
 		}
 	}
 	for i := range all {
-		if pod := &all[i]; pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning && !ofTrial(pod) {
+		if pod := &all[i]; pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning && !IsCheckPod(pod) {
 			p.Containers = append(p.Containers, runningContainers(pod)...)
 		}
 	}
@@ -118,7 +118,7 @@ func runningContainers(pod *corev1.Pod) []Container {
 		images[c.Name] = c.Image
 	}
 	var list []Container
-	for _, status := range containers(pod) {
+	for _, status := range ContainerStatuses(pod) {
 		if status.State.Running == nil {
 			continue
 		}
@@ -131,78 +131,6 @@ func runningContainers(pod *corev1.Pod) []Container {
 	return list
 }
 
-// Origin is where a pod comes from.
-type Origin struct {
-	Release string // ID, "" if no release made it
-	Kept    bool   // nothing is going to replace it when its image changes: it runs to its end (a job), or somebody else's program started it
-}
-
-// Origin asks for that of a pod. The zero value stands for one that is gone.
-func (c *Cluster) Origin(ctx context.Context, namespace, pod string) (Origin, error) {
-	ctx, cancel := context.WithTimeout(ctx, runningTimeout)
-	defer cancel()
-	object, err := c.Client.CoreV1().Pods(namespace).Get(ctx, pod, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return Origin{}, nil
-	}
-	if err != nil {
-		return Origin{}, err
-	}
-	made, err := (&tracer{c.Client, map[types.UID]origin{}}).trace(ctx, object)
-	return Origin{made.release, isKept(object, made)}, err
-}
-
-func isKept(pod *corev1.Pod, made origin) bool {
-	controller := metav1.GetControllerOf(pod)
-	switch {
-	case controller == nil && made.release == "": // kubectl run has no such label, JupyterHub's and others' pods have
-		return pod.Labels[labelManagedBy] != "" || pod.Labels["heritage"] != ""
-	case controller == nil:
-		return made.hook != ""
-	}
-	return made.release == "" || controller.Kind == "Job"
-}
-
-// Deployed returns every text in the values that the last revisions of the releases were made with: what the cluster was told, whatever the files hold
-// by now.
-func (d *Deployer) Deployed(ctx context.Context, releases []Release) (texts []string, err error) {
-	for _, r := range releases {
-		last, err := d.last(ctx, r)
-		if err != nil {
-			return nil, err
-		}
-		if !last.exists() {
-			continue
-		}
-		helm, err := d.helm(ctx, r.Namespace)
-		if err != nil {
-			return nil, err
-		}
-		made, err := helm.Releases.Get(r.Name, last.version)
-		if err != nil {
-			return nil, fmt.Errorf("release %s: read Helm's record of revision %d: %w", r.ID(), last.version, err)
-		}
-		texts = appendTexts(texts, made.Config)
-	}
-	return texts, nil
-}
-
-func appendTexts(texts []string, value any) []string {
-	switch v := value.(type) {
-	case string:
-		return append(texts, v)
-	case []any:
-		for _, item := range v {
-			texts = appendTexts(texts, item)
-		}
-	case map[string]any:
-		for _, item := range v {
-			texts = appendTexts(texts, item)
-		}
-	}
-	return texts
-}
-
 // imageDigest is what is left of an image's ID, as pods have it, without what runtimes put before it: docker://sha256:…,
 // docker-pullable://name@sha256:…, name@sha256:….
 func imageDigest(imageID string) string {
@@ -213,19 +141,19 @@ func imageDigest(imageID string) string {
 }
 
 // HasGateway tells whether a Dask Gateway is in one of the namespaces.
-func (c *Cluster) HasGateway(ctx context.Context, namespaces []string) (bool, error) {
+func HasGateway(ctx context.Context, c *Cluster, namespaces []string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, runningTimeout)
 	defer cancel()
 	for _, namespace := range namespaces {
-		if found, err := c.gateways(ctx, namespace); err != nil || len(found) > 0 {
+		if found, err := gatewaysIn(ctx, c, namespace); err != nil || len(found) > 0 {
 			return err == nil, err
 		}
 	}
 	return false, nil
 }
 
-// gateways finds what a forward may lead to.
-func (c *Cluster) gateways(ctx context.Context, namespace string) ([]Gateway, error) {
+// gatewaysIn finds what a forward may lead to.
+func gatewaysIn(ctx context.Context, c *Cluster, namespace string) ([]Gateway, error) {
 	options := metav1.ListOptions{LabelSelector: labelGateway}
 	services, err := c.Client.CoreV1().Services(namespace).List(ctx, options)
 	if err != nil {
@@ -241,7 +169,7 @@ func (c *Cluster) gateways(ctx context.Context, namespace string) ([]Gateway, er
 			return
 		}
 		found = append(found, Gateway{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName(), instance: o.GetLabels()[labelGateway],
-			Release: o.GetAnnotations()[annotationIn] + "/" + o.GetAnnotations()[annotationRelease]})
+			Release: o.GetAnnotations()[AnnotationReleaseNamespace] + "/" + o.GetAnnotations()[AnnotationRelease]})
 	}
 	for i := range services.Items {
 		add("service", &services.Items[i])
@@ -252,11 +180,22 @@ func (c *Cluster) gateways(ctx context.Context, namespace string) ([]Gateway, er
 	return found, nil
 }
 
+// OperatorLabels returns the labels of what the gateways in a namespace make for their users, and the
+// IDs of the gateways' releases.
+func OperatorLabels(ctx context.Context, c *Cluster, namespace string) (map[Label]string, error) {
+	gateways, err := gatewaysIn(ctx, c, namespace)
+	labels := map[Label]string{}
+	for _, g := range gateways {
+		labels[Label{labelGateway, g.instance}] = g.Release
+	}
+	return labels, err
+}
+
 // daskClusters is the resource of Dask clusters.
 var daskClusters = schema.GroupResource{Group: "gateway.dask.org", Resource: "daskclusters"}
 
 // daskResource is how they are asked for, nil where the cluster knows no such kind.
-func (c *Cluster) daskResource() (dynamic.NamespaceableResourceInterface, error) {
+func daskResource(c *Cluster) (dynamic.NamespaceableResourceInterface, error) {
 	resource, err := c.Mapper.ResourceFor(daskClusters.WithVersion(""))
 	if meta.IsNoMatchError(err) {
 		return nil, nil
@@ -268,7 +207,7 @@ func (c *Cluster) daskResource() (dynamic.NamespaceableResourceInterface, error)
 }
 
 // daskObjects are the Dask clusters of the gateways, in whatever namespace.
-func (c *Cluster) daskObjects(ctx context.Context, gateways []Gateway) ([]unstructured.Unstructured, error) {
+func daskObjects(ctx context.Context, c *Cluster, gateways []Gateway) ([]unstructured.Unstructured, error) {
 	var instances []string
 	for _, g := range gateways {
 		if !slices.Contains(instances, g.instance) {
@@ -278,7 +217,7 @@ func (c *Cluster) daskObjects(ctx context.Context, gateways []Gateway) ([]unstru
 	if len(instances) == 0 {
 		return nil, nil
 	}
-	resource, err := c.daskResource()
+	resource, err := daskResource(c)
 	if err != nil || resource == nil {
 		return nil, err
 	}
@@ -320,10 +259,10 @@ func daskCluster(object unstructured.Unstructured, pods []corev1.Pod) (cluster e
 }
 
 // StopDaskCluster stops a cluster as its gateway does when its user asks for it: the controller ends its pods. It returns when that is done.
-func (c *Cluster) StopDaskCluster(ctx context.Context, namespace, name string) error {
+func StopDaskCluster(ctx context.Context, c *Cluster, namespace, name string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, finalizerTimeout, fmt.Errorf("still there after %s", finalizerTimeout))
 	defer cancel()
-	resource, err := c.daskResource()
+	resource, err := daskResource(c)
 	if err != nil || resource == nil {
 		return err
 	}

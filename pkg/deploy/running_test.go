@@ -64,32 +64,3 @@ func TestDaskCluster(t *testing.T) {
 		t.Error("one with odd fields is not alive")
 	}
 }
-
-func TestKeptPods(t *testing.T) {
-	yes := true
-	by := func(kind string) []metav1.OwnerReference {
-		return []metav1.OwnerReference{{Kind: kind, Controller: &yes}}
-	}
-	const release = "n/web"
-	for _, test := range []struct {
-		name   string
-		labels map[string]string
-		owners []metav1.OwnerReference
-		made   origin
-		kept   bool
-	}{
-		{"of a deployment", nil, by("ReplicaSet"), origin{release: release}, false},
-		{"of a stateful set, also one that replaces nothing by itself", nil, by("StatefulSet"), origin{release: release}, false},
-		{"of a job", nil, by("Job"), origin{release: release}, true},
-		{"a pod of the chart", nil, nil, origin{release: release, sure: true}, false},
-		{"a hook", nil, nil, origin{release: release, hook: "web-test"}, true},
-		{"made by hand", map[string]string{"run": "debug"}, nil, origin{}, false},
-		{"started by a program for its user", map[string]string{"app.kubernetes.io/managed-by": "kubespawner"}, nil, origin{}, true},
-		{"of somebody's operator", nil, by("Workflow"), origin{}, true},
-	} {
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Labels: test.labels, OwnerReferences: test.owners}}
-		if got := isKept(pod, test.made); got != test.kept {
-			t.Errorf("%s: kept %v", test.name, got)
-		}
-	}
-}

@@ -183,7 +183,7 @@ func TestTrialIsRemovedWhenItIsGivenUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		pod := list.Items[0]
-		if !ofTrial(&pod) || *pod.Spec.ActiveDeadlineSeconds < 3600 || !remembered.Has(kindPod, podID(&pod)) {
+		if !IsCheckPod(&pod) || *pod.Spec.ActiveDeadlineSeconds < 3600 || !remembered.Has(kindPod, podID(&pod)) {
 			t.Errorf("the pod is %+v, the journal %v", pod, remembered.Names(kindPod))
 		}
 		cancel(event.ErrSuperseded)

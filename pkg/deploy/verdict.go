@@ -171,7 +171,7 @@ func (d *Deployer) runs(status corev1.ContainerStatus) time.Duration {
 
 // unmounted is the trouble of a pod that waits for a volume which is not there. Its status does not tell, its events do.
 func (w *wait) unmounted(ctx context.Context, pod *corev1.Pod) []trouble {
-	if pod.Spec.NodeName == "" || !slices.ContainsFunc(containers(pod), beingMade) || w.lasts(pod.Name+" is being made") < lookDeeper {
+	if pod.Spec.NodeName == "" || !slices.ContainsFunc(ContainerStatuses(pod), IsStarting) || w.lasts(pod.Name+" is being made") < lookDeeper {
 		return nil
 	}
 	e := w.lastEvent(ctx, pod.Namespace, pod.UID)
@@ -193,7 +193,7 @@ func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 				hint: "lower its resources' requests, or correct its node selector, tolerations or volume; kubectl describe node tells what there is"})
 		}
 	}
-	for _, status := range containers(pod) {
+	for _, status := range ContainerStatuses(pod) {
 		waiting := status.State.Waiting
 		if waiting == nil {
 			continue
@@ -264,7 +264,7 @@ func memoryLimit(pod *corev1.Pod, container string) string {
 
 func hintExit(last *corev1.ContainerStateTerminated, limit string) string {
 	switch {
-	case last.Reason == reasonMemory:
+	case last.Reason == ReasonOOMKilled:
 		return "raise the container's memory limit, or have it use less"
 	case last.ExitCode == exitKilled && limit != "":
 		return "exit code 137 is SIGKILL, and its memory limit is " + limit +
@@ -371,7 +371,7 @@ func (d *Deployer) facts(ctx context.Context, pod *corev1.Pod, t trouble) string
 
 // lastStart is when a container started for the last time, the zero time if it never did.
 func lastStart(pod *corev1.Pod, name string) (start time.Time) {
-	for _, status := range containers(pod) {
+	for _, status := range ContainerStatuses(pod) {
 		if status.Name != name {
 			continue
 		}
@@ -387,20 +387,9 @@ func lastStart(pod *corev1.Pod, name string) (start time.Time) {
 	return start
 }
 
-// containers are what is said of all containers of a pod, in the order in which they start.
-func containers(pod *corev1.Pod) []corev1.ContainerStatus {
-	return slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
-}
-
-// beingMade tells whether a container waits for nothing but its turn, its volumes and its image.
-func beingMade(status corev1.ContainerStatus) bool {
-	waiting := status.State.Waiting
-	return waiting != nil && (waiting.Reason == "ContainerCreating" || waiting.Reason == "PodInitializing")
-}
-
 // failedContainer names the one of a pod whose log tells most.
 func failedContainer(pod *corev1.Pod) string {
-	statuses := containers(pod)
+	statuses := ContainerStatuses(pod)
 	for _, status := range statuses {
 		if ended := status.State.Terminated; ended != nil && ended.ExitCode != 0 {
 			return status.Name

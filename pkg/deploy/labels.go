@@ -1,0 +1,44 @@
+package deploy
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// fieldManager is devloop's name as a writer of objects: in their managed fields, and as the value
+// of labelManagedBy.
+const fieldManager = "devloop"
+
+// Labels and annotations that Helm, its charts' helpers, and devloop put on objects.
+const (
+	labelManagedBy             = "app.kubernetes.io/managed-by"
+	labelInstance              = "app.kubernetes.io/instance"
+	AnnotationHook             = "helm.sh/hook"
+	AnnotationRelease          = "meta.helm.sh/release-name"
+	AnnotationReleaseNamespace = "meta.helm.sh/release-namespace"
+	LabelCheckPod              = "devloop.trial" // what a check pod is for
+)
+
+// ReasonOOMKilled is why the kubelet says that a container ended which exceeded its memory limit.
+const ReasonOOMKilled = "OOMKilled"
+
+// Label is a key of an object's labels with its value.
+type Label struct{ Key, Value string }
+
+// IsCheckPod tells whether devloop itself made the pod, to run a command in an image.
+func IsCheckPod(pod *corev1.Pod) bool {
+	return pod.Labels[labelManagedBy] == fieldManager && pod.Labels[LabelCheckPod] != ""
+}
+
+// ContainerStatuses returns the statuses of a pod's init containers and containers, in the order in which
+// they start.
+func ContainerStatuses(pod *corev1.Pod) []corev1.ContainerStatus {
+	return slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
+}
+
+// IsStarting tells whether a container waits for nothing but its turn, its volumes and its image.
+func IsStarting(status corev1.ContainerStatus) bool {
+	waiting := status.State.Waiting
+	return waiting != nil && (waiting.Reason == "ContainerCreating" || waiting.Reason == "PodInitializing")
+}
