@@ -17,6 +17,7 @@ import (
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 	"github.com/devloop/devloop/pkg/proof"
 )
 
@@ -30,7 +31,7 @@ the releases are deployed ("stale" if it is an older one). devloop never stops o
   devloop clusters stop --stale`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			write := func(_ context.Context, _ *deploy.Cluster, all, old event.DaskClusters) error {
+			write := func(_ context.Context, _ *kube.Cluster, all, old event.DaskClusters) error {
 				return writeClusters(cmd.OutOrStdout(), all, old)
 			}
 			return withClusters(cmd.Context(), o, false, write)
@@ -48,7 +49,7 @@ its user sees it, namespace.name, or by its name alone.`,
 			if stale == (len(names) > 0) {
 				return usageError{event.WithHint(errors.New("devloop clusters stop: say which, by --stale or by their names"), "devloop clusters shows them")}
 			}
-			stop := func(ctx context.Context, cluster *deploy.Cluster, all, old event.DaskClusters) error {
+			stop := func(ctx context.Context, cluster *kube.Cluster, all, old event.DaskClusters) error {
 				if !stale {
 					var err error
 					if old, err = called(all, names); err != nil {
@@ -69,7 +70,7 @@ its user sees it, namespace.name, or by its name alone.`,
 // the releases were deployed with: a save that was not deployed has made none of them old. writes
 // tells whether do changes anything, for which the cluster has to be the user's own.
 func withClusters(ctx context.Context, o *options, writes bool,
-	do func(ctx context.Context, cluster *deploy.Cluster, all, old event.DaskClusters) error) error {
+	do func(ctx context.Context, cluster *kube.Cluster, all, old event.DaskClusters) error) error {
 	ctx, p, err := o.begin(ctx)
 	if err != nil {
 		return err
@@ -81,7 +82,7 @@ func withClusters(ctx context.Context, o *options, writes bool,
 		if writes {
 			_, err = s.connect(ctx, p, p.config)
 		} else {
-			s.cluster, err = deploy.Connect(ctx, p.config.KubeContext)
+			s.cluster, err = kube.Connect(ctx, p.config.KubeContext)
 		}
 		if err != nil {
 			return environmentError{err}
@@ -132,7 +133,7 @@ func called(all event.DaskClusters, names []string) (chosen event.DaskClusters, 
 	return chosen, nil
 }
 
-func stopClusters(ctx context.Context, cluster *deploy.Cluster, out io.Writer, chosen event.DaskClusters) error {
+func stopClusters(ctx context.Context, cluster *kube.Cluster, out io.Writer, chosen event.DaskClusters) error {
 	if len(chosen) == 0 {
 		_, err := fmt.Fprintln(out, "no Dask cluster runs an older image")
 		return err

@@ -22,7 +22,6 @@ import (
 	"github.com/muesli/cancelreader"
 
 	"github.com/devloop/devloop/pkg/config"
-	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/kube"
@@ -37,7 +36,7 @@ type consent struct {
 
 // allowCluster returns why the cluster may be written to. Where nothing proves that it is the
 // user's own and nothing allows it, the user is asked, if there is a terminal to do so.
-func (p *process) allowCluster(ctx context.Context, target kube.Target, cluster *deploy.Cluster,
+func (p *process) allowCluster(ctx context.Context, target kube.Target, cluster *kube.Cluster,
 	origin node.Origin) (kube.Grounds, error) {
 	folder, err := filepath.EvalSymlinks(p.config.Dir)
 	if err != nil {
@@ -69,7 +68,7 @@ func (p *process) allowCluster(ctx context.Context, target kube.Target, cluster 
 
 // grounds returns why the cluster may be written to, without a question to the user. If there is no
 // reason, the error has a *kube.NotLocalError, and says how to allow it.
-func (c consent) grounds(ctx context.Context, target kube.Target, cluster *deploy.Cluster,
+func (c consent) grounds(ctx context.Context, target kube.Target, cluster *kube.Cluster,
 	origin node.Origin, folder string) (kube.Grounds, error) {
 	served := kube.Grounds{Basis: kube.Basis(origin.Tool), Name: origin.Name}
 	grounds, notLocal := kube.Own(ctx, target, served, cluster.Client.CoreV1().Nodes())

@@ -191,7 +191,7 @@ func (d *doctor) lookAtCluster(ctx context.Context) (string, error) {
 	if d.config != nil {
 		wanted, folder = d.config.KubeContext, d.config.Dir
 	}
-	target, err := deploy.ReadContext(wanted)
+	target, err := kube.ReadContext(wanted)
 	if err != nil {
 		return "", err
 	}
@@ -202,7 +202,7 @@ func (d *doctor) lookAtCluster(ctx context.Context) (string, error) {
 		}
 		origin = d.nodes.Origin()
 	}
-	cluster, err := deploy.ConnectTo(ctx, target)
+	cluster, err := kube.ConnectTo(ctx, target)
 	if err != nil {
 		return "", err
 	}

@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"github.com/devloop/devloop/pkg/config"
-	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 	"github.com/devloop/devloop/pkg/portforward"
 )
 
@@ -37,7 +37,7 @@ type forwards struct {
 
 	// Set by serve.
 	ctx     context.Context //nolint:containedctx // of all connections, for forwards that come later
-	cluster *deploy.Cluster
+	cluster *kube.Cluster
 	serving sync.WaitGroup
 }
 
@@ -160,7 +160,7 @@ func (f *forwards) close() error {
 }
 
 // serve carries connections to the cluster until ctx ends. Wait returns when the last of them has ended.
-func (f *forwards) serve(ctx context.Context, cluster *deploy.Cluster) (wait func()) {
+func (f *forwards) serve(ctx context.Context, cluster *kube.Cluster) (wait func()) {
 	f.ctx, f.cluster = ctx, cluster
 	for _, o := range f.list {
 		f.start(ctx, o)

@@ -16,6 +16,7 @@ import (
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 	"github.com/devloop/devloop/pkg/node"
 )
 
@@ -93,7 +94,7 @@ func preview(ctx context.Context, o *options, names []string, show func(context.
 		if err != nil {
 			return err
 		}
-		cluster, err := deploy.Connect(ctx, p.config.KubeContext)
+		cluster, err := kube.Connect(ctx, p.config.KubeContext)
 		if err != nil {
 			return environmentError{err}
 		}

@@ -11,10 +11,10 @@ import (
 	"reflect"
 
 	"github.com/devloop/devloop/pkg/config"
-	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
 	"github.com/devloop/devloop/pkg/journal"
+	"github.com/devloop/devloop/pkg/kube"
 	"github.com/devloop/devloop/pkg/status"
 )
 
@@ -93,7 +93,7 @@ func openHistory(c *config.Config) (*status.History, error) {
 // projectID is a name for files of a project that belong to its file and its cluster: the same file
 // may be at work on several clusters.
 func projectID(c *config.Config) string {
-	target, _ := deploy.ReadContext(c.KubeContext) // if there is none, that is told soon
+	target, _ := kube.ReadContext(c.KubeContext) // if there is none, that is told soon
 	return fileID(c.Path+"\x00"+target.Context, c.Name)
 }
 
@@ -159,7 +159,7 @@ const secretLength = 1 << 20
 // hideSecrets makes known what builds get as secrets, and what the kubeconfig holds. What cannot be read cannot be shown either. Values of releases are
 // made known by who merges them.
 func hideSecrets(secrets *event.Secrets, c *config.Config) {
-	secrets.Hide(deploy.KubeconfigSecrets()...)
+	secrets.Hide(kube.KubeconfigSecrets()...)
 	for _, image := range c.Images {
 		for _, secret := range image.Secrets {
 			if secret.Env != "" {

@@ -36,7 +36,7 @@ type session struct {
 	wants    [5]string                     // what was asked for while devloop runs, of what is fixed
 	sink     event.Sink
 	docker   *client.Client
-	cluster  *deploy.Cluster
+	cluster  *kube.Cluster
 	nodes    *node.Cluster
 	images   holder     // of images: the nodes, or a registry that they pull from
 	push     *node.Push // the latter; nil for the nodes
@@ -119,7 +119,7 @@ func (s *session) open(ctx context.Context, p *process) (err error) {
 	s.deployer = deploy.New(s.cluster, c.Name, s.journal, deploy.Options{
 		CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: s.takeOver,
 		Runtime: socketDir, Secret: s.secrets.Hide,
-		OperatorLabels: func(ctx context.Context, namespace string) (map[deploy.Label]string, error) {
+		OperatorLabels: func(ctx context.Context, namespace string) (map[kube.Label]string, error) {
 			return deploy.OperatorLabels(ctx, s.cluster, namespace)
 		}})
 	s.followPods(c)
@@ -132,7 +132,7 @@ func (s *session) connect(ctx context.Context, p *process, c *config.Config) (ta
 	if target, err = s.findNodes(ctx, c); err != nil {
 		return target, err
 	}
-	if s.cluster, err = deploy.ConnectTo(ctx, target); err != nil {
+	if s.cluster, err = kube.ConnectTo(ctx, target); err != nil {
 		if event.Hint(err) != "" {
 			hint := "start the cluster, or choose another context: --kube-context"
 			err = event.WithHint(err, cmp.Or(s.nodes.Start(), hint))
@@ -165,7 +165,7 @@ func (s *session) verifyNodes(ctx context.Context) error {
 
 // findNodes finds the kube context, where it leads, and the nodes of its cluster.
 func (s *session) findNodes(ctx context.Context, c *config.Config) (target kube.Target, err error) {
-	if target, err = deploy.ReadContext(c.KubeContext); err != nil {
+	if target, err = kube.ReadContext(c.KubeContext); err != nil {
 		return target, err
 	}
 	if s.docker, err = openDocker(); err != nil {

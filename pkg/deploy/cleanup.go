@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 // Deadlines of a clean-up's waits. Pods may take their grace period (traefik's is 60 s) to end.
@@ -154,7 +155,7 @@ func (d *Deployer) nameElsewhere(ctx context.Context, say event.Stage, ids []str
 
 // stillOurs looks whether the release is there and ours; if not, the journal forgets it.
 func (d *Deployer) stillOurs(ctx context.Context, r Release) (bool, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("no answer after %s", answerTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, kube.AnswerTimeout, fmt.Errorf("no answer after %s", kube.AnswerTimeout))
 	defer cancel()
 	var last revision
 	err := d.until(ctx, func() (_ string, err error) {
@@ -594,7 +595,7 @@ func (d *Deployer) deleteNamespace(ctx context.Context, say event.Stage, name st
 }
 
 // remains waits for objects that go by themselves, and names one that does not, "" if the namespace
-// is empty. What the API server does not list for longer than answerTimeout may hold objects: the
+// is empty. What the API server does not list for longer than AnswerTimeout may hold objects: the
 // error is discovery's.
 func (d *Deployer) remains(ctx context.Context, namespace string) (content string, err error) {
 	var unlisted error
@@ -604,7 +605,7 @@ func (d *Deployer) remains(ctx context.Context, namespace string) (content strin
 		content, ending, err = d.contents(ctx, namespace)
 		unlisted = nil
 		switch {
-		case discovery.IsGroupDiscoveryFailedError(err) && time.Since(since) > answerTimeout:
+		case discovery.IsGroupDiscoveryFailedError(err) && time.Since(since) > kube.AnswerTimeout:
 			unlisted = err
 			return "", nil
 		case ending:

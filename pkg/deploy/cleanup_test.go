@@ -29,6 +29,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/event"
 	diskjournal "github.com/devloop/devloop/pkg/journal"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 var (
@@ -116,7 +117,7 @@ func cluster(t *testing.T, journal journal, objects ...*unstructured.Unstructure
 			t.Fatal(err)
 		}
 	}
-	l.Deployer = New(&Cluster{Client: l.client, Dynamic: l.dynamic, Metadata: metadata, Discovery: l.kinds, Mapper: fixedMapper{mapper}}, "demo", journal, Options{})
+	l.Deployer = New(&kube.Cluster{Client: l.client, Dynamic: l.dynamic, Metadata: metadata, Discovery: l.kinds, Mapper: fixedMapper{mapper}}, "demo", journal, Options{})
 	return l
 }
 
@@ -144,7 +145,7 @@ func annotated(pairs ...string) func(*unstructured.Unstructured) {
 }
 
 func ofRelease(name string) func(*unstructured.Unstructured) {
-	return annotated(AnnotationRelease, name, AnnotationReleaseNamespace, "demo")
+	return annotated(kube.AnnotationRelease, name, kube.AnnotationReleaseNamespace, "demo")
 }
 
 func ownedBy(kind, name string, uid types.UID) func(*unstructured.Unstructured) {
@@ -180,7 +181,7 @@ func deletions(actions []clientgotesting.Action) (all []string) {
 
 const gatewayLabel = "gateway.dask.org/instance"
 
-var made = map[string]string{labelManagedBy: fieldManager}
+var made = map[string]string{kube.LabelManagedBy: kube.FieldManager}
 
 func TestCleanupBeforeDeletesOnlyWhatIsOurs(t *testing.T) {
 	web := Release{Name: "web", Namespace: "demo"}
@@ -189,7 +190,7 @@ func TestCleanupBeforeDeletesOnlyWhatIsOurs(t *testing.T) {
 		of("ConfigMap", "of-another", ofRelease("theirs")),
 		of("ConfigMap", "by-hand"),
 		of("ConfigMap", "labelled", func(u *unstructured.Unstructured) {
-			u.SetLabels(map[string]string{labelInstance: "web", labelManagedBy: "Helm"})
+			u.SetLabels(map[string]string{kube.LabelInstance: "web", kube.LabelManagedBy: "Helm"})
 		}),
 		of("ConfigMap", "of-a-hook", annotated(annotationHookOf, "demo/web")),
 		of("ConfigMap", "of-another-hook", annotated(annotationHookOf, "demo/theirs")),
@@ -220,12 +221,12 @@ func TestCleanupBeforeDeletesOnlyWhatIsOurs(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			l := cluster(t, test.journal, objects...)
 			l.namespace(t, test.labels)
-			l.options.OperatorLabels = func(_ context.Context, namespace string) (map[Label]string, error) {
+			l.options.OperatorLabels = func(_ context.Context, namespace string) (map[kube.Label]string, error) {
 				if namespace != "demo" {
 					return nil, fmt.Errorf("asked for namespace %q", namespace)
 				}
-				return map[Label]string{
-					{gatewayLabel, "web-gateway"}: "demo/web", {gatewayLabel, "their-gateway"}: "demo/theirs",
+				return map[kube.Label]string{
+					{Key: gatewayLabel, Value: "web-gateway"}: "demo/web", {Key: gatewayLabel, Value: "their-gateway"}: "demo/theirs",
 				}, nil
 			}
 			if err := l.deleteAll(t.Context(), l.say(), "configmaps", "demo", []Release{web}); err != nil {
@@ -352,7 +353,7 @@ func TestEnsuredNamespaceIsKnownByItsUID(t *testing.T) {
 
 func TestSweepDeletesOnlyWhatTheReleaseMade(t *testing.T) {
 	l := cluster(t, permits{}, of("ConfigMap", "ours", ofRelease("web")), of("ConfigMap", "theirs", ofRelease("other")), of("ConfigMap", "bare"),
-		of("ConfigMap", "next", ofRelease("web")), of("ConfigMap", "kept", annotated(AnnotationRelease, "web", AnnotationReleaseNamespace, "demo", annotationPolicy, policyKeep)),
+		of("ConfigMap", "next", ofRelease("web")), of("ConfigMap", "kept", annotated(kube.AnnotationRelease, "web", kube.AnnotationReleaseNamespace, "demo", annotationPolicy, policyKeep)),
 		of("CustomResourceDefinition", "things.example.test", ofRelease("web")))
 	manifest := ""
 	for _, o := range []string{"ours", "theirs", "bare", "next", "kept", "gone"} {
@@ -368,9 +369,9 @@ func TestSweepDeletesOnlyWhatTheReleaseMade(t *testing.T) {
 }
 
 func TestHooksObjectsAreDeletedIfTheHookMadeThem(t *testing.T) {
-	l := cluster(t, permits{}, of("ConfigMap", "marked", annotated(AnnotationHook, "pre-install", annotationHookOf, "demo/web")),
-		of("ConfigMap", "of-another", annotated(AnnotationHook, "pre-install", annotationHookOf, "demo/other")),
-		of("ConfigMap", "of-an-earlier-devloop", annotated(AnnotationHook, "pre-install")), of("ConfigMap", "by-hand"))
+	l := cluster(t, permits{}, of("ConfigMap", "marked", annotated(kube.AnnotationHook, "pre-install", annotationHookOf, "demo/web")),
+		of("ConfigMap", "of-another", annotated(kube.AnnotationHook, "pre-install", annotationHookOf, "demo/other")),
+		of("ConfigMap", "of-an-earlier-devloop", annotated(kube.AnnotationHook, "pre-install")), of("ConfigMap", "by-hand"))
 	var hooks []*release.Hook
 	for _, name := range []string{"marked", "of-another", "of-an-earlier-devloop", "by-hand"} {
 		hook := &release.Hook{Manifest: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + "}\n"}
@@ -437,8 +438,8 @@ func TestCRDsOfOthersStay(t *testing.T) {
 			u.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: manager}})
 		}
 	}
-	l := cluster(t, remembered, of("CustomResourceDefinition", "ours", by(fieldManager)), of("CustomResourceDefinition", "theirs", by("kubectl")),
-		of("CustomResourceDefinition", "of-an-earlier-devloop", by(fieldManager)), of("CustomResourceDefinition", "made-anew", by(fieldManager)))
+	l := cluster(t, remembered, of("CustomResourceDefinition", "ours", by(kube.FieldManager)), of("CustomResourceDefinition", "theirs", by("kubectl")),
+		of("CustomResourceDefinition", "of-an-earlier-devloop", by(kube.FieldManager)), of("CustomResourceDefinition", "made-anew", by(kube.FieldManager)))
 	for name, uid := range map[string]types.UID{"ours": "uid-ours", "theirs": "", "gone": "uid-gone", "of-an-earlier-devloop": "", "made-anew": "uid-before"} {
 		if err := remembered.Record(kindCRD, name); err != nil {
 			t.Fatal(err)
@@ -474,7 +475,7 @@ func TestCleanupLeavesWhatAnotherFolderMade(t *testing.T) {
 			t.Fatal(err)
 		}
 		crd := of("CustomResourceDefinition", "crd", func(u *unstructured.Unstructured) {
-			u.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: fieldManager}})
+			u.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: kube.FieldManager}})
 		})
 		l := cluster(t, remembered, crd)
 		l.Deployer = New(l.cluster, "demo", remembered, Options{Folder: folder})

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 // commands is a deployer that runs commands in a new folder, for a cluster that is in the kubeconfig beside another one; lines returns
@@ -29,7 +30,7 @@ contexts: [{name: ours, context: {cluster: ours, user: ours}}, {name: prod, cont
 current-context: prod
 `})
 	t.Setenv("KUBECONFIG", filepath.Join(dir, "kubeconfig"))
-	cluster, err := OpenCluster("ours")
+	cluster, err := kube.OpenCluster("ours")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,9 +136,9 @@ func TestKubeconfigOfAKilledDevloop(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("%v, %v", info, err)
 	}
-	killed := filepath.Join(folder, kubeconfigPrefix+"of-a-killed-one") // whose lock went with its process
-	half := filepath.Join(folder, newKubeconfigPrefix+"of-a-killed-one")
-	young := filepath.Join(folder, newKubeconfigPrefix+"of-one-that-begins")
+	killed := filepath.Join(folder, kube.KubeconfigPrefix+"of-a-killed-one") // whose lock went with its process
+	half := filepath.Join(folder, kube.NewKubeconfigPrefix+"of-a-killed-one")
+	young := filepath.Join(folder, kube.NewKubeconfigPrefix+"of-one-that-begins")
 	other := filepath.Join(folder, "devloop.sock")
 	for _, name := range []string{killed, half, young, other} {
 		if err := os.WriteFile(name, nil, 0o600); err != nil {
@@ -148,7 +149,7 @@ func TestKubeconfigOfAKilledDevloop(t *testing.T) {
 	if err := os.Chtimes(half, before, before); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Mkfifo(filepath.Join(folder, kubeconfigPrefix+"pipe"), 0o600); err != nil {
+	if err := syscall.Mkfifo(filepath.Join(folder, kube.KubeconfigPrefix+"pipe"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	New(nil, "demo", nil, d.options) // the next devloop

@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 var definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
@@ -30,7 +31,7 @@ var definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Ver
 // project's devloop has the same.
 func (d *Deployer) madeCRD(there *unstructured.Unstructured) bool {
 	name := there.GetName()
-	written := slices.ContainsFunc(there.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool { return f.Manager == fieldManager })
+	written := slices.ContainsFunc(there.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool { return f.Manager == kube.FieldManager })
 	return written && d.journal.Has(kindCRD, name) && d.madeUID(kindCRD, name, there.GetUID())
 }
 
@@ -94,7 +95,7 @@ func (d *Deployer) awaitKind(ctx context.Context, crd *unstructured.Unstructured
 	made.Kind, _, _ = unstructured.NestedString(crd.Object, "spec", "names", "kind")
 	versions, _, _ := unstructured.NestedSlice(crd.Object, "spec", "versions")
 	return d.until(ctx, func() (string, error) {
-		if _, err := d.cluster.capabilities(ctx); err != nil { // which asks if something was written
+		if _, err := d.cluster.Capabilities(ctx); err != nil { // which asks if something was written
 			return "", err
 		}
 		for _, version := range versions {
@@ -138,7 +139,7 @@ func (d *Deployer) applyCRD(
 		return false, err
 	}
 	force := true // somebody may have tried out a change by hand
-	after, err := api.Patch(ctx, crd.GetName(), types.ApplyPatchType, patch, metav1.PatchOptions{FieldManager: fieldManager, Force: &force})
+	after, err := api.Patch(ctx, crd.GetName(), types.ApplyPatchType, patch, metav1.PatchOptions{FieldManager: kube.FieldManager, Force: &force})
 	if err != nil {
 		return false, err
 	}

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 const thing = `
@@ -58,7 +59,7 @@ func TestDefinitionIsListed(t *testing.T) {
 		"resources": []object{{"name": "things", "kind": "Thing", "namespaced": true, "verbs": []string{"get"}}}}))
 	mux.HandleFunc("GET /apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.example.test", answer(object{
 		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-		"metadata": object{"name": "things.example.test", "uid": "uid", "managedFields": []object{{"manager": fieldManager}}},
+		"metadata": object{"name": "things.example.test", "uid": "uid", "managedFields": []object{{"manager": kube.FieldManager}}},
 		"status":   object{"conditions": []object{{"type": "Established", "status": "True"}}},
 	}))
 	mux.HandleFunc("PATCH /apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.example.test", answer(object{
@@ -79,7 +80,7 @@ func TestDefinitionIsListed(t *testing.T) {
 	}
 	defer plain.RESTClient().(*rest.RESTClient).Client.CloseIdleConnections()
 	cached := memory.NewMemCacheClient(plain)
-	d := &Deployer{journal: permits{kindCRD: {"things.example.test"}}, cluster: &Cluster{Dynamic: dynamicClient, Discovery: cached,
+	d := &Deployer{journal: permits{kindCRD: {"things.example.test"}}, cluster: &kube.Cluster{Dynamic: dynamicClient, Discovery: cached,
 		Mapper: restmapper.NewDeferredDiscoveryRESTMapper(cached)}}
 
 	files := []chart.CRD{{Filename: "crds/things.yaml", File: &chart.File{Data: []byte(thing)}}}
@@ -117,7 +118,7 @@ func TestDefinitionsOfOthersAreNotWritten(t *testing.T) {
 			path := "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/" + name
 			crd := func(uid string) map[string]any {
 				return map[string]any{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-					"metadata": map[string]any{"name": name, "uid": uid, "managedFields": []any{map[string]any{"manager": fieldManager}}},
+					"metadata": map[string]any{"name": name, "uid": uid, "managedFields": []any{map[string]any{"manager": kube.FieldManager}}},
 					"status":   map[string]any{"conditions": []any{map[string]any{"type": "Established", "status": "True"}}}}
 			}
 			mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
@@ -140,7 +141,7 @@ func TestDefinitionsOfOthersAreNotWritten(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := &Deployer{journal: test.journal, cluster: &Cluster{Dynamic: client}}
+			d := &Deployer{journal: test.journal, cluster: &kube.Cluster{Dynamic: client}}
 			wanted := &unstructured.Unstructured{}
 			if err := yaml.Unmarshal([]byte(thing), &wanted.Object); err != nil {
 				t.Fatal(err)

@@ -30,6 +30,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 // archive packs a chart's files as "helm package" does.
@@ -312,7 +313,7 @@ func read(t *testing.T, version string, files map[string]string, r Release) (des
 			}
 		}
 	}
-	want, err := New(&Cluster{Version: version}, "demo", nil, Options{CacheDir: dir}).read(t.Context(), event.Stage{}, r)
+	want, err := New(&kube.Cluster{Version: version}, "demo", nil, Options{CacheDir: dir}).read(t.Context(), event.Stage{}, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -416,7 +417,7 @@ func TestVerdict(t *testing.T) {
 			}
 			pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", RestartCount: test.restarts,
 				State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: test.reason, Message: test.message}}}}
-			w := &wait{Deployer: New(&Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{}), seen: map[string]span{}}
+			w := &wait{Deployer: New(&kube.Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{}), seen: map[string]span{}}
 			if !test.since.IsZero() {
 				for _, trouble := range troubles(pod, false) {
 					w.seen["web-1 "+trouble.key] = span{test.since, time.Now()}
@@ -478,7 +479,7 @@ func TestFactsOfTheFailure(t *testing.T) {
 		mount := &corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-1.1"}, Type: corev1.EventTypeWarning,
 			InvolvedObject: corev1.ObjectReference{UID: "1"}, Reason: "FailedMount", Message: "not yet",
 			LastTimestamp: metav1.NewTime(started.Add(after))}
-		d := New(&Cluster{Client: fake.NewClientset(pod, mount)}, "demo", nil, Options{})
+		d := New(&kube.Cluster{Client: fake.NewClientset(pod, mount)}, "demo", nil, Options{})
 		facts := d.facts(t.Context(), pod, trouble{container: "main"})
 		if got := strings.Contains(facts, "FailedMount: not yet"); got != want {
 			t.Errorf("an event %s after the start: %q", after, facts)
@@ -510,7 +511,7 @@ func TestUnsteady(t *testing.T) {
 		pod.Spec.Containers = []corev1.Container{{Name: "main", ReadinessProbe: test.probe}}
 		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", RestartCount: test.restarts, ContainerID: "c", Ready: true,
 			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(time.Now().Add(-test.says))}}}}
-		w := &wait{Deployer: New(&Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{}), seen: map[string]span{}}
+		w := &wait{Deployer: New(&kube.Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{}), seen: map[string]span{}}
 		if test.runs > 0 {
 			w.started["c"] = time.Now().Add(-test.runs)
 		}
@@ -689,7 +690,7 @@ func TestSilentAPIServer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d := New(&Cluster{Context: "minikube", Client: client}, "demo", nil, Options{})
+		d := New(&kube.Cluster{Context: "minikube", Client: client}, "demo", nil, Options{})
 		releases := []Release{{Name: "web", Namespace: "demo", CreateNamespace: true}}
 		sink := func(event.Event) {}
 
@@ -697,16 +698,16 @@ func TestSilentAPIServer(t *testing.T) {
 		if err := d.Validate(t.Context(), sink, releases); err != nil {
 			t.Errorf("no mistake of a chart: %v", err)
 		}
-		if took := time.Since(begin); took != answerTimeout {
+		if took := time.Since(begin); took != kube.AnswerTimeout {
 			t.Errorf("validation took %s", took)
 		}
 		begin = time.Now()
 		err = d.Apply(t.Context(), sink, releases, time.Minute)
-		if took := time.Since(begin); took != answerTimeout {
+		if took := time.Since(begin); took != kube.AnswerTimeout {
 			t.Errorf("it took %s to give up", took)
 		}
 		const want = `kube context "minikube": its API server does not answer: `
-		if !event.IsTransient(err) || event.Hint(err) != hintCluster || !strings.HasPrefix(err.Error(), want) {
+		if !event.IsTransient(err) || event.Hint(err) != kube.HintCluster || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%v", err)
 		}
 	})

@@ -184,7 +184,7 @@ func (d *Deployer) helm(ctx context.Context, namespace string) (*action.Configur
 		client.Namespace = namespace
 	}
 	var err error
-	config.Capabilities, err = d.cluster.capabilities(ctx) // else Helm throws the discovery cache away at each write
+	config.Capabilities, err = d.cluster.Capabilities(ctx) // else Helm throws the discovery cache away at each write
 	return config, err
 }
 

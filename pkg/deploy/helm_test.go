@@ -12,6 +12,7 @@ import (
 	metadatafake "k8s.io/client-go/metadata/fake"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 // record is Helm's record of a revision, on its outside.
@@ -37,7 +38,7 @@ func records(t *testing.T, journal permits, all ...*metav1.PartialObjectMetadata
 			t.Fatal(err)
 		}
 	}
-	return New(&Cluster{Metadata: client}, "demo", journal, Options{})
+	return New(&kube.Cluster{Metadata: client}, "demo", journal, Options{})
 }
 
 func TestRevisions(t *testing.T) {

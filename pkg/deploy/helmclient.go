@@ -26,6 +26,7 @@ import (
 	"k8s.io/client-go/util/retry"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 // helmClient is Helm's own, for the changes of one release.
@@ -87,7 +88,7 @@ func (c *helmClient) Create(resources helmkube.ResourceList) (*helmkube.Result, 
 			if err != nil {
 				return err
 			}
-			if o.GetAnnotations()[AnnotationHook] != "" && !belongsTo(o, c.release) {
+			if o.GetAnnotations()[kube.AnnotationHook] != "" && !belongsTo(o, c.release) {
 				annotations := map[string]string{annotationHookOf: c.release.ID()}
 				for key, value := range o.GetAnnotations() {
 					annotations[key] = value
@@ -106,7 +107,7 @@ func (c *helmClient) Create(resources helmkube.ResourceList) (*helmkube.Result, 
 // createOne creates an object, and keeps what the API server has made of it.
 func createOne(info *resource.Info) error {
 	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
-		helper := resource.NewHelper(info.Client, info.Mapping).WithFieldManager(fieldManager)
+		helper := resource.NewHelper(info.Client, info.Mapping).WithFieldManager(kube.FieldManager)
 		made, err := helper.Create(info.Namespace, true, info.Object)
 		if err != nil {
 			return err

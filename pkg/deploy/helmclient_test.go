@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 // objectServer holds config maps of the namespace demo, and heeds preconditions as a real one does.
@@ -124,7 +125,7 @@ func (s *objectServer) helm() (client *helmClient, foreign *[]string) {
 
 func TestHelmDeletesOnlyWhatIsOfTheRelease(t *testing.T) {
 	server := newObjectServer(t, of("ConfigMap", "ours", ofRelease("web")), of("ConfigMap", "theirs", ofRelease("other")), of("ConfigMap", "bare"),
-		of("ConfigMap", "kept", annotated(AnnotationRelease, "web", AnnotationReleaseNamespace, "demo", annotationPolicy, policyKeep)), of("ConfigMap", "replaced", ofRelease("web")))
+		of("ConfigMap", "kept", annotated(kube.AnnotationRelease, "web", kube.AnnotationReleaseNamespace, "demo", annotationPolicy, policyKeep)), of("ConfigMap", "replaced", ofRelease("web")))
 	server.looked = func(name string) { // and before it is deleted somebody makes it anew
 		if name == "replaced" {
 			server.objects[name] = of("ConfigMap", name, func(u *unstructured.Unstructured) { u.SetUID("another") })
@@ -159,12 +160,12 @@ func TestUpgradeDeletesOnlyWhatIsOfTheRelease(t *testing.T) {
 // A hook's object is deleted by default before the hook runs again, whoever made it: Helm looks at
 // its name only.
 func TestHookDeletesOnlyWhatHooksOfTheReleaseMade(t *testing.T) {
-	server := newObjectServer(t, of("ConfigMap", "theirs", annotated(AnnotationHook, "pre-install")), of("ConfigMap", "by-hand"),
-		of("ConfigMap", "earlier", annotated(AnnotationHook, "pre-install")))
+	server := newObjectServer(t, of("ConfigMap", "theirs", annotated(kube.AnnotationHook, "pre-install")), of("ConfigMap", "by-hand"),
+		of("ConfigMap", "earlier", annotated(kube.AnnotationHook, "pre-install")))
 	helm, _ := server.helm()
 	helm.hookObjects = []object{{kind: configMaps.GroupVersion().WithKind("ConfigMap"), namespace: "demo", name: "earlier"}}
 	mine := server.list(t, "mine")
-	mine[0].Object = of("ConfigMap", "mine", annotated(AnnotationHook, "pre-install"))
+	mine[0].Object = of("ConfigMap", "mine", annotated(kube.AnnotationHook, "pre-install"))
 	if _, err := helm.Create(mine); err != nil {
 		t.Fatal(err)
 	}

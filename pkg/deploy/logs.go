@@ -26,6 +26,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 const (
@@ -322,7 +323,7 @@ func (c *container) line(line []byte) {
 
 // died tells of a container that did not end well. What it said last is a warning; the same again is not.
 func (c *container) died(s start) {
-	if s.ended.ExitCode == 0 && s.ended.Reason != ReasonOOMKilled || c.state.ending || c.state.gone {
+	if s.ended.ExitCode == 0 && s.ended.Reason != kube.ReasonOOMKilled || c.state.ending || c.state.gone {
 		return
 	}
 	var lines []string

@@ -30,6 +30,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 // What libraries report as an error is logged, and whoever reports two within a millisecond sleeps for the rest of it: by a time that the
@@ -70,7 +71,7 @@ type testLine struct {
 func newTestNode(seed uint64) *testNode {
 	n := &testNode{random: rand.New(rand.NewPCG(seed, 7)), news: make(chan struct{})}
 	n.object = &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "web-1", Namespace: "demo", UID: "one", Annotations: map[string]string{AnnotationRelease: "web", AnnotationReleaseNamespace: "demo"}},
+		ObjectMeta: metav1.ObjectMeta{Name: "web-1", Namespace: "demo", UID: "one", Annotations: map[string]string{kube.AnnotationRelease: "web", kube.AnnotationReleaseNamespace: "demo"}},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "web:1"}}},
 		Status:     corev1.PodStatus{Phase: corev1.PodPending},
 	}
@@ -612,7 +613,7 @@ func TestDeaths(t *testing.T) {
 		n.changed()
 		n.update(func(s *corev1.ContainerStatus) {
 			s.State = corev1.ContainerState{Terminated: testEnd(s, 0)}
-			s.State.Terminated.Reason = ReasonOOMKilled
+			s.State.Terminated.Reason = kube.ReasonOOMKilled
 		})
 		n.mu.Unlock()
 		told("pod web-1 namespace demo container main reason OOMKilled restarts 4 output ", event.Warned)

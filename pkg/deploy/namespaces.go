@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 // ensureNamespaces creates those that releases ask for.
@@ -30,7 +31,7 @@ func (d *Deployer) ensureNamespaces(ctx context.Context, releases []Release) err
 // ensureNamespace creates the namespace if it is not there, and in that case writes down first that it is devloop's to delete.
 func (d *Deployer) ensureNamespace(ctx context.Context, name string) error {
 	namespaces := d.cluster.Client.CoreV1().Namespaces()
-	ctx, cancel := context.WithTimeoutCause(ctx, endingTimeout, fmt.Errorf("not gone after %s", endingTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, kube.EndingTimeout, fmt.Errorf("not gone after %s", kube.EndingTimeout))
 	defer cancel()
 	for {
 		found, err := namespaces.Get(ctx, name, metav1.GetOptions{})
@@ -51,7 +52,7 @@ func (d *Deployer) ensureNamespace(ctx context.Context, name string) error {
 			return err
 		}
 		made, err := namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
-			Name: name, Labels: map[string]string{labelManagedBy: fieldManager}}}, metav1.CreateOptions{})
+			Name: name, Labels: map[string]string{kube.LabelManagedBy: kube.FieldManager}}}, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
 			return d.forgetMade(kindNamespace, name) // somebody was faster: it is theirs
 		}

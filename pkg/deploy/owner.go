@@ -15,6 +15,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 // annotationHookOf is put on what a hook makes, and names the release: Helm itself does not mark
@@ -35,7 +37,7 @@ func isGone(err error) bool { return apierrors.IsNotFound(err) || apierrors.IsCo
 // belongsTo tells whether an object is of a release, by the annotations that Helm gives to all that
 // it makes.
 func belongsTo(o metav1.Object, r Release) bool {
-	return o.GetAnnotations()[AnnotationRelease] == r.Name && o.GetAnnotations()[AnnotationReleaseNamespace] == r.Namespace
+	return o.GetAnnotations()[kube.AnnotationRelease] == r.Name && o.GetAnnotations()[kube.AnnotationReleaseNamespace] == r.Namespace
 }
 
 // madeByHook tells whether a hook of a release made an object; ran says that Helm's records know of
@@ -44,15 +46,15 @@ func madeByHook(o metav1.Object, r Release, ran bool) bool {
 	if release, marked := o.GetAnnotations()[annotationHookOf]; marked {
 		return release == r.ID()
 	}
-	return ran && o.GetAnnotations()[AnnotationHook] != "" && o.GetAnnotations()[AnnotationRelease] == ""
+	return ran && o.GetAnnotations()[kube.AnnotationHook] != "" && o.GetAnnotations()[kube.AnnotationRelease] == ""
 }
 
 // owners tells which objects of a namespace are of releases of ours.
 type owners struct {
 	deployer *Deployer
 	releases []Release
-	labels   map[Label]string   // of what operators made for releases, and the ID of the release
-	known    map[types.UID]bool // owners that were looked at
+	labels   map[kube.Label]string // of what operators made for releases, and the ID of the release
+	known    map[types.UID]bool    // owners that were looked at
 }
 
 // ownersIn prepares for objects of one namespace.
@@ -76,7 +78,7 @@ func (o *owners) isOursBelow(ctx context.Context, u metav1.Object, depth int) (b
 		return true, nil
 	}
 	for key, value := range u.GetLabels() {
-		release := o.labels[Label{key, value}]
+		release := o.labels[kube.Label{Key: key, Value: value}]
 		if slices.ContainsFunc(o.releases, func(r Release) bool { return r.ID() == release }) {
 			return true, nil
 		}
@@ -183,6 +185,6 @@ func annotation(kind, name string) string { return kind + " " + name + "@" }
 // has made since.
 func (d *Deployer) madeNamespace(there metav1.Object) bool {
 	name := there.GetName()
-	return d.journal.Has(kindNamespace, name) && there.GetLabels()[labelManagedBy] == fieldManager &&
+	return d.journal.Has(kindNamespace, name) && there.GetLabels()[kube.LabelManagedBy] == kube.FieldManager &&
 		d.madeUID(kindNamespace, name, there.GetUID())
 }

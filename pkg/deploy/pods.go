@@ -26,6 +26,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 const (
@@ -355,7 +356,7 @@ func imagesOf(object *corev1.Pod) string {
 	for _, c := range slices.Concat(object.Spec.InitContainers, object.Spec.Containers) {
 		images.WriteString(c.Image + " ")
 	}
-	for _, status := range ContainerStatuses(object) {
+	for _, status := range kube.ContainerStatuses(object) {
 		images.WriteString(status.ImageID + " ")
 	}
 	return images.String()
@@ -363,7 +364,7 @@ func imagesOf(object *corev1.Pod) string {
 
 // tellReplaced is for pods of all kinds, in scope or not, but for those that come and go by devloop's own doing.
 func (f *podFollower) tellReplaced(object *corev1.Pod) {
-	if IsCheckPod(object) {
+	if kube.IsCheckPod(object) {
 		return
 	}
 	select {
@@ -489,14 +490,14 @@ type tracer struct {
 // there are labels at most.
 func (t *tracer) trace(ctx context.Context, o metav1.Object) (origin, error) {
 	var mine origin
-	if name := o.GetAnnotations()[AnnotationRelease]; name != "" {
-		return origin{release: o.GetAnnotations()[AnnotationReleaseNamespace] + "/" + name, sure: true}, nil
+	if name := o.GetAnnotations()[kube.AnnotationRelease]; name != "" {
+		return origin{release: o.GetAnnotations()[kube.AnnotationReleaseNamespace] + "/" + name, sure: true}, nil
 	}
-	hook, instance := o.GetAnnotations()[AnnotationHook] != "", o.GetLabels()[labelInstance]
+	hook, instance := o.GetAnnotations()[kube.AnnotationHook] != "", o.GetLabels()[kube.LabelInstance]
 	if hook {
 		mine.hook = o.GetName()
 	}
-	if instance != "" && (hook || o.GetLabels()[labelManagedBy] == "Helm") {
+	if instance != "" && (hook || o.GetLabels()[kube.LabelManagedBy] == "Helm") {
 		mine.release = o.GetNamespace() + "/" + instance
 	}
 	ref := metav1.GetControllerOf(o)
@@ -598,7 +599,7 @@ func podFields(object *corev1.Pod, release, group string) []any {
 
 // allContainers are what is said of all containers of a pod, those for looking into it included.
 func allContainers(object *corev1.Pod) []corev1.ContainerStatus {
-	return append(ContainerStatuses(object), object.Status.EphemeralContainerStatuses...)
+	return append(kube.ContainerStatuses(object), object.Status.EphemeralContainerStatuses...)
 }
 
 // unready says in a few words why a pod is not ready, "" where nothing is wrong.
@@ -615,14 +616,14 @@ func unready(object *corev1.Pod) string {
 		}
 	}
 	wrong, starting := "", "" // the first of each
-	for _, status := range ContainerStatuses(object) {
+	for _, status := range kube.ContainerStatuses(object) {
 		about := ""
 		if len(object.Spec.Containers)+len(object.Spec.InitContainers) > 1 {
 			about = status.Name + ": "
 		}
 		waiting, ended := status.State.Waiting, status.State.Terminated
 		switch {
-		case IsStarting(status):
+		case kube.IsStarting(status):
 			if starting == "" {
 				starting = waiting.Reason
 			}
@@ -651,7 +652,7 @@ type Origin struct {
 }
 
 // OriginOf asks where a pod comes from. The zero value stands for one that is gone.
-func OriginOf(ctx context.Context, c *Cluster, namespace, pod string) (Origin, error) {
+func OriginOf(ctx context.Context, c *kube.Cluster, namespace, pod string) (Origin, error) {
 	ctx, cancel := context.WithTimeout(ctx, runningTimeout)
 	defer cancel()
 	object, err := c.Client.CoreV1().Pods(namespace).Get(ctx, pod, metav1.GetOptions{})
@@ -669,7 +670,7 @@ func isKept(pod *corev1.Pod, made origin) bool {
 	controller := metav1.GetControllerOf(pod)
 	switch {
 	case controller == nil && made.release == "": // kubectl run has no such label, JupyterHub's and others' pods have
-		return pod.Labels[labelManagedBy] != "" || pod.Labels["heritage"] != ""
+		return pod.Labels[kube.LabelManagedBy] != "" || pod.Labels["heritage"] != ""
 	case controller == nil:
 		return made.hook != ""
 	}

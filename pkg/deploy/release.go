@@ -18,6 +18,7 @@ import (
 	"helm.sh/helm/v3/pkg/release"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 // Release is one Helm release as devloop.yaml asks for it; paths are absolute.
@@ -92,14 +93,14 @@ type Options struct {
 
 	// OperatorLabels returns the labels in a namespace that mark what an operator makes at runtime for
 	// a release, and the ID of that release. Nil if there are none.
-	OperatorLabels func(ctx context.Context, namespace string) (map[Label]string, error)
+	OperatorLabels func(ctx context.Context, namespace string) (map[kube.Label]string, error)
 
 	Secret func(values ...string) // is told of values that nobody may be shown, before anything else is; nil if that does not matter
 }
 
 // Deployer applies releases to one cluster, for one project.
 type Deployer struct {
-	cluster *Cluster
+	cluster *kube.Cluster
 	project string
 	journal journal
 	options Options
@@ -115,10 +116,10 @@ type Deployer struct {
 }
 
 // New returns a Deployer. The caller keeps ownership of the journal, which may be nil where nothing is applied or removed.
-func New(cluster *Cluster, project string, journal journal, options Options) *Deployer {
+func New(cluster *kube.Cluster, project string, journal journal, options Options) *Deployer {
 	if options.Runtime != nil {
 		if folder, err := options.Runtime(); err == nil { // else the first command says so
-			RemoveLeftKubeconfigs(folder)
+			kube.RemoveLeftKubeconfigs(folder)
 		}
 	}
 	folder := options.Folder
@@ -156,7 +157,7 @@ func (d *Deployer) read(ctx context.Context, say event.Stage, r Release) (desire
 	if err != nil {
 		return desired{}, err
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "devloop/2 %s %s %s %s", chart.digest, d.cluster.kubeVersion(), values, commands))
+	sum := sha256.Sum256(fmt.Appendf(nil, "devloop/2 %s %s %s %s", chart.digest, d.cluster.KubeVersion(), values, commands))
 	return desired{Release: r, load: chart.load, inputs: hex.EncodeToString(sum[:16])}, nil
 }
 

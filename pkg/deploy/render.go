@@ -158,7 +158,7 @@ func (d *Deployer) renderAfter(ctx context.Context, want *desired, last revision
 		return rendered{}, err
 	}
 	want.name = loaded.Name()
-	capabilities, err := d.cluster.capabilities(ctx)
+	capabilities, err := d.cluster.Capabilities(ctx)
 	if err != nil {
 		return rendered{}, err
 	}

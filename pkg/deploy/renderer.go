@@ -32,6 +32,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 // RenderArgument is the only argument of a process that is to call ServeRender at once.
@@ -231,7 +232,7 @@ func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration,
 		return result, cause
 	case cause != nil && asking.Load():
 		err := fmt.Errorf("%w: the API server has not answered a lookup", late)
-		return result, event.Transient(event.WithHint(err, hintCluster))
+		return result, event.Transient(event.WithHint(err, kube.HintCluster))
 	case cause != nil:
 		return result, event.WithHint(late, hintEndless)
 	}

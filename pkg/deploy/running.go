@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 // The labels of what belongs to a Dask Gateway (its chart's templates/_helpers.tpl, and get_labels in its backends/kubernetes/backend.py).
@@ -56,7 +57,7 @@ type Platform struct {
 
 // Running asks what runs in the namespaces, and what the gateways in them have started, wherever that is. Containers of pods that are being deleted,
 // or that have ended, are left out.
-func Running(ctx context.Context, c *Cluster, namespaces []string) (p Platform, err error) {
+func Running(ctx context.Context, c *kube.Cluster, namespaces []string) (p Platform, err error) {
 	ctx, cancel := context.WithTimeout(ctx, runningTimeout)
 	defer cancel()
 	defer func() {
@@ -99,7 +100,7 @@ func Running(ctx context.Context, c *Cluster, namespaces []string) (p Platform, 
 		}
 	}
 	for i := range all {
-		if pod := &all[i]; pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning && !IsCheckPod(pod) {
+		if pod := &all[i]; pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning && !kube.IsCheckPod(pod) {
 			p.Containers = append(p.Containers, runningContainers(pod)...)
 		}
 	}
@@ -118,7 +119,7 @@ func runningContainers(pod *corev1.Pod) []Container {
 		images[c.Name] = c.Image
 	}
 	var list []Container
-	for _, status := range ContainerStatuses(pod) {
+	for _, status := range kube.ContainerStatuses(pod) {
 		if status.State.Running == nil {
 			continue
 		}
@@ -141,7 +142,7 @@ func imageDigest(imageID string) string {
 }
 
 // HasGateway tells whether a Dask Gateway is in one of the namespaces.
-func HasGateway(ctx context.Context, c *Cluster, namespaces []string) (bool, error) {
+func HasGateway(ctx context.Context, c *kube.Cluster, namespaces []string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, runningTimeout)
 	defer cancel()
 	for _, namespace := range namespaces {
@@ -153,7 +154,7 @@ func HasGateway(ctx context.Context, c *Cluster, namespaces []string) (bool, err
 }
 
 // gatewaysIn finds what a forward may lead to.
-func gatewaysIn(ctx context.Context, c *Cluster, namespace string) ([]Gateway, error) {
+func gatewaysIn(ctx context.Context, c *kube.Cluster, namespace string) ([]Gateway, error) {
 	options := metav1.ListOptions{LabelSelector: labelGateway}
 	services, err := c.Client.CoreV1().Services(namespace).List(ctx, options)
 	if err != nil {
@@ -169,7 +170,7 @@ func gatewaysIn(ctx context.Context, c *Cluster, namespace string) ([]Gateway, e
 			return
 		}
 		found = append(found, Gateway{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName(), instance: o.GetLabels()[labelGateway],
-			Release: o.GetAnnotations()[AnnotationReleaseNamespace] + "/" + o.GetAnnotations()[AnnotationRelease]})
+			Release: o.GetAnnotations()[kube.AnnotationReleaseNamespace] + "/" + o.GetAnnotations()[kube.AnnotationRelease]})
 	}
 	for i := range services.Items {
 		add("service", &services.Items[i])
@@ -182,11 +183,11 @@ func gatewaysIn(ctx context.Context, c *Cluster, namespace string) ([]Gateway, e
 
 // OperatorLabels returns the labels of what the gateways in a namespace make for their users, and the
 // IDs of the gateways' releases.
-func OperatorLabels(ctx context.Context, c *Cluster, namespace string) (map[Label]string, error) {
+func OperatorLabels(ctx context.Context, c *kube.Cluster, namespace string) (map[kube.Label]string, error) {
 	gateways, err := gatewaysIn(ctx, c, namespace)
-	labels := map[Label]string{}
+	labels := map[kube.Label]string{}
 	for _, g := range gateways {
-		labels[Label{labelGateway, g.instance}] = g.Release
+		labels[kube.Label{Key: labelGateway, Value: g.instance}] = g.Release
 	}
 	return labels, err
 }
@@ -195,7 +196,7 @@ func OperatorLabels(ctx context.Context, c *Cluster, namespace string) (map[Labe
 var daskClusters = schema.GroupResource{Group: "gateway.dask.org", Resource: "daskclusters"}
 
 // daskResource is how they are asked for, nil where the cluster knows no such kind.
-func daskResource(c *Cluster) (dynamic.NamespaceableResourceInterface, error) {
+func daskResource(c *kube.Cluster) (dynamic.NamespaceableResourceInterface, error) {
 	resource, err := c.Mapper.ResourceFor(daskClusters.WithVersion(""))
 	if meta.IsNoMatchError(err) {
 		return nil, nil
@@ -207,7 +208,7 @@ func daskResource(c *Cluster) (dynamic.NamespaceableResourceInterface, error) {
 }
 
 // daskObjects are the Dask clusters of the gateways, in whatever namespace.
-func daskObjects(ctx context.Context, c *Cluster, gateways []Gateway) ([]unstructured.Unstructured, error) {
+func daskObjects(ctx context.Context, c *kube.Cluster, gateways []Gateway) ([]unstructured.Unstructured, error) {
 	var instances []string
 	for _, g := range gateways {
 		if !slices.Contains(instances, g.instance) {
@@ -259,7 +260,7 @@ func daskCluster(object unstructured.Unstructured, pods []corev1.Pod) (cluster e
 }
 
 // StopDaskCluster stops a cluster as its gateway does when its user asks for it: the controller ends its pods. It returns when that is done.
-func StopDaskCluster(ctx context.Context, c *Cluster, namespace, name string) error {
+func StopDaskCluster(ctx context.Context, c *kube.Cluster, namespace, name string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, finalizerTimeout, fmt.Errorf("still there after %s", finalizerTimeout))
 	defer cancel()
 	resource, err := daskResource(c)

@@ -12,13 +12,14 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 // passing marks err as transient where it is.
 func passing(err error) error {
 	var network net.Error
 	switch {
-	case err == nil, errors.Is(err, errOtherCluster), errors.As(err, new(finalError)):
+	case err == nil, errors.Is(err, kube.ErrOtherCluster), errors.As(err, new(finalError)):
 		return err
 	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNREFUSED),
 		apierrors.IsTimeout(err), apierrors.IsServerTimeout(err), apierrors.IsTooManyRequests(err), apierrors.IsServiceUnavailable(err),

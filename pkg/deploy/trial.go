@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/rand"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 const (
@@ -73,7 +74,7 @@ func (e *TrialError) Error() string {
 	switch {
 	case e.NotStarted:
 		text = fmt.Sprintf("%s cannot be started in image %s", e.command, e.image)
-	case e.Code == exitKilled && e.Reason != ReasonOOMKilled && e.limit != "":
+	case e.Code == exitKilled && e.Reason != kube.ReasonOOMKilled && e.limit != "":
 		text += " (SIGKILL; its memory limit is " + e.limit + ")"
 	case e.Reason != "Error" && e.Reason != "":
 		text += " (" + e.Reason + ")"
@@ -185,7 +186,7 @@ func (w *wait) trialTrouble(pod *corev1.Pod) error {
 // endedContainer is the end of the pod's one command, nil before it.
 func endedContainer(pod *corev1.Pod) *corev1.ContainerStateTerminated {
 	for _, status := range pod.Status.ContainerStatuses {
-		if status.Name == fieldManager {
+		if status.Name == kube.FieldManager {
 			return status.State.Terminated
 		}
 	}
@@ -207,7 +208,7 @@ func (d *Deployer) trialEnded(ctx context.Context, t Trial, pod *corev1.Pod, end
 	return "", &TrialError{
 		Code: ended.ExitCode, Reason: ended.Reason, NotStarted: notStarted, Output: lastOf(output),
 		image: t.Image, command: t.shown(), message: strings.TrimSpace(ended.Message),
-		limit: memoryLimit(pod, fieldManager),
+		limit: memoryLimit(pod, kube.FieldManager),
 	}
 }
 
@@ -224,7 +225,7 @@ func (t Trial) shown() string {
 // trialOutput reads what the command printed, of one that is only to succeed the last lines.
 func (d *Deployer) trialOutput(ctx context.Context, t Trial, pod *corev1.Pod) (string, error) {
 	limit, lines := int64(trialOutput), int64(logTail)
-	options := &corev1.PodLogOptions{Container: fieldManager, LimitBytes: &limit}
+	options := &corev1.PodLogOptions{Container: kube.FieldManager, LimitBytes: &limit}
 	if t.Purpose == PurposeVerify {
 		options.TailLines = &lines
 	}
@@ -327,13 +328,13 @@ func trialPod(t Trial, namespace, name string) *corev1.Pod {
 	late := int64(math.Ceil((t.Timeout + removeTimeout).Seconds())) // for a devloop that was killed
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{
-			labelManagedBy: fieldManager, LabelCheckPod: t.Purpose, "sidecar.istio.io/inject": "false",
+			kube.LabelManagedBy: kube.FieldManager, kube.LabelCheckPod: t.Purpose, "sidecar.istio.io/inject": "false",
 		}},
 		Spec: corev1.PodSpec{
 			RestartPolicy: corev1.RestartPolicyNever, ActiveDeadlineSeconds: &late, TerminationGracePeriodSeconds: &now,
 			AutomountServiceAccountToken: &no, EnableServiceLinks: &no,
 			Containers: []corev1.Container{{
-				Name: fieldManager, Image: t.Image, Command: t.Command, Args: t.Args, ImagePullPolicy: corev1.PullIfNotPresent,
+				Name: kube.FieldManager, Image: t.Image, Command: t.Command, Args: t.Args, ImagePullPolicy: corev1.PullIfNotPresent,
 				TerminationMessagePolicy: corev1.TerminationMessageReadFile,
 			}},
 		},
@@ -361,7 +362,7 @@ func (d *Deployer) removeTrial(ctx context.Context, id string) error {
 	namespace, name, _ := strings.Cut(id, "/")
 	pods := d.cluster.Client.CoreV1().Pods(namespace)
 	pod, err := pods.Get(ctx, name, metav1.GetOptions{})
-	if err == nil && IsCheckPod(pod) && pod.Labels[labelProject] == d.project { // another one is somebody else's
+	if err == nil && kube.IsCheckPod(pod) && pod.Labels[labelProject] == d.project { // another one is somebody else's
 		now, background := int64(0), metav1.DeletePropagationBackground
 		err = pods.Delete(ctx, name, metav1.DeleteOptions{
 			GracePeriodSeconds: &now, PropagationPolicy: &background, Preconditions: onlyUID(pod.UID)})

@@ -19,6 +19,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/event"
 	diskjournal "github.com/devloop/devloop/pkg/journal"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 var pods = schema.GroupResource{Resource: "pods"}
@@ -104,7 +105,7 @@ func TestTrial(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				remembered := onDisk(t)
-				d := New(&Cluster{Client: test.client}, "demo", remembered, Options{})
+				d := New(&kube.Cluster{Client: test.client}, "demo", remembered, Options{})
 				test.trial.Image, test.trial.Name, test.trial.Purpose, test.trial.Command = "worker:1", "a/b_worker.of.a.name.that.is.longer.than.a.label.may.be.at.all", "verify", []string{"a", "b"}
 				test.trial.Timeout = time.Minute
 				out, err := d.RunPod(t.Context(), test.trial)
@@ -148,7 +149,7 @@ func TestTrialIsRemovedWhenItIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := node(corev1.PodStatus{Phase: corev1.PodRunning})
 		remembered := onDisk(t)
-		d := New(&Cluster{Client: client}, "demo", remembered, Options{})
+		d := New(&kube.Cluster{Client: client}, "demo", remembered, Options{})
 		left := trialPod(Trial{Purpose: PurposeVerify}, "web", "left-by-one-that-was-killed")
 		left.UID, left.Labels[labelProject] = "left", "demo"
 		foreign := trialPod(Trial{Purpose: PurposeVerify}, "other", left.Name)
@@ -183,7 +184,7 @@ func TestTrialIsRemovedWhenItIsGivenUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		pod := list.Items[0]
-		if !IsCheckPod(&pod) || *pod.Spec.ActiveDeadlineSeconds < 3600 || !remembered.Has(kindPod, podID(&pod)) {
+		if !kube.IsCheckPod(&pod) || *pod.Spec.ActiveDeadlineSeconds < 3600 || !remembered.Has(kindPod, podID(&pod)) {
 			t.Errorf("the pod is %+v, the journal %v", pod, remembered.Names(kindPod))
 		}
 		cancel(event.ErrSuperseded)
@@ -200,7 +201,7 @@ func TestTrialIsRemovedWhenItIsGivenUp(t *testing.T) {
 func TestVerify(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := node(ended(corev1.ContainerStateTerminated{}))
-		d := New(&Cluster{Client: client}, "demo", onDisk(t), Options{})
+		d := New(&kube.Cluster{Client: client}, "demo", onDisk(t), Options{})
 		made := func() (n int) {
 			for _, a := range client.Actions() {
 				if a.GetVerb() == "create" {
@@ -222,7 +223,7 @@ func TestVerify(t *testing.T) {
 			t.Errorf("%d pods, %v: a new image is tried", made(), err)
 		}
 		bad := node(ended(corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error"}))
-		d = New(&Cluster{Client: bad}, "demo", onDisk(t), Options{})
+		d = New(&kube.Cluster{Client: bad}, "demo", onDisk(t), Options{})
 		err := d.Verify(t.Context(), func(event.Event) {}, []Trial{worker, session})
 		var failed *TrialError
 		if !errors.As(err, &failed) || failed.Code != 1 || failed.Output != "fake logs" || event.Hint(err) == "" ||

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 const (
@@ -171,7 +172,7 @@ func (d *Deployer) runs(status corev1.ContainerStatus) time.Duration {
 
 // unmounted is the trouble of a pod that waits for a volume which is not there. Its status does not tell, its events do.
 func (w *wait) unmounted(ctx context.Context, pod *corev1.Pod) []trouble {
-	if pod.Spec.NodeName == "" || !slices.ContainsFunc(ContainerStatuses(pod), IsStarting) || w.lasts(pod.Name+" is being made") < lookDeeper {
+	if pod.Spec.NodeName == "" || !slices.ContainsFunc(kube.ContainerStatuses(pod), kube.IsStarting) || w.lasts(pod.Name+" is being made") < lookDeeper {
 		return nil
 	}
 	e := w.lastEvent(ctx, pod.Namespace, pod.UID)
@@ -193,7 +194,7 @@ func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 				hint: "lower its resources' requests, or correct its node selector, tolerations or volume; kubectl describe node tells what there is"})
 		}
 	}
-	for _, status := range ContainerStatuses(pod) {
+	for _, status := range kube.ContainerStatuses(pod) {
 		waiting := status.State.Waiting
 		if waiting == nil {
 			continue
@@ -264,7 +265,7 @@ func memoryLimit(pod *corev1.Pod, container string) string {
 
 func hintExit(last *corev1.ContainerStateTerminated, limit string) string {
 	switch {
-	case last.Reason == ReasonOOMKilled:
+	case last.Reason == kube.ReasonOOMKilled:
 		return "raise the container's memory limit, or have it use less"
 	case last.ExitCode == exitKilled && limit != "":
 		return "exit code 137 is SIGKILL, and its memory limit is " + limit +
@@ -371,7 +372,7 @@ func (d *Deployer) facts(ctx context.Context, pod *corev1.Pod, t trouble) string
 
 // lastStart is when a container started for the last time, the zero time if it never did.
 func lastStart(pod *corev1.Pod, name string) (start time.Time) {
-	for _, status := range ContainerStatuses(pod) {
+	for _, status := range kube.ContainerStatuses(pod) {
 		if status.Name != name {
 			continue
 		}
@@ -389,7 +390,7 @@ func lastStart(pod *corev1.Pod, name string) (start time.Time) {
 
 // failedContainer names the one of a pod whose log tells most.
 func failedContainer(pod *corev1.Pod) string {
-	statuses := ContainerStatuses(pod)
+	statuses := kube.ContainerStatuses(pod)
 	for _, status := range statuses {
 		if ended := status.State.Terminated; ended != nil && ended.ExitCode != 0 {
 			return status.Name

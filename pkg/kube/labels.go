@@ -1,4 +1,4 @@
-package deploy
+package kube
 
 import (
 	"slices"
@@ -6,14 +6,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// fieldManager is devloop's name as a writer of objects: in their managed fields, and as the value
-// of labelManagedBy.
-const fieldManager = "devloop"
+// FieldManager is devloop's name as a writer of objects: in their managed fields, and as the value
+// of LabelManagedBy.
+const FieldManager = "devloop"
 
 // Labels and annotations that Helm, its charts' helpers, and devloop put on objects.
 const (
-	labelManagedBy             = "app.kubernetes.io/managed-by"
-	labelInstance              = "app.kubernetes.io/instance"
+	LabelManagedBy             = "app.kubernetes.io/managed-by"
+	LabelInstance              = "app.kubernetes.io/instance"
 	AnnotationHook             = "helm.sh/hook"
 	AnnotationRelease          = "meta.helm.sh/release-name"
 	AnnotationReleaseNamespace = "meta.helm.sh/release-namespace"
@@ -28,7 +28,7 @@ type Label struct{ Key, Value string }
 
 // IsCheckPod tells whether devloop itself made the pod, to run a command in an image.
 func IsCheckPod(pod *corev1.Pod) bool {
-	return pod.Labels[labelManagedBy] == fieldManager && pod.Labels[LabelCheckPod] != ""
+	return pod.Labels[LabelManagedBy] == FieldManager && pod.Labels[LabelCheckPod] != ""
 }
 
 // ContainerStatuses returns the statuses of a pod's init containers and containers, in the order in which

@@ -1,4 +1,4 @@
-package deploy
+package kube
 
 import (
 	"context"
@@ -130,10 +130,10 @@ func TestConnectionFollowsTheKubeconfig(t *testing.T) {
 
 	// The same name, but another cluster: nothing may be done there.
 	writeKubeconfig(t, path, apiServer(t, "two", "new"), "", "new")
-	if err := ask(); !errors.Is(err, errOtherCluster) || !strings.Contains(err.Error(), `kube context "minikube"`) {
+	if err := ask(); !errors.Is(err, ErrOtherCluster) || !strings.Contains(err.Error(), `kube context "minikube"`) {
 		t.Errorf("another cluster: %v", err)
 	}
-	if _, err := cluster.Direct(t.Context()); !errors.Is(err, errOtherCluster) {
+	if _, err := cluster.Direct(t.Context()); !errors.Is(err, ErrOtherCluster) {
 		t.Errorf("another cluster: %v", err)
 	}
 	writeKubeconfig(t, path, restarted, "", "new")
@@ -346,7 +346,7 @@ func TestDiscoveryIsOfNoRequest(t *testing.T) {
 	run, supersede := context.WithCancelCause(t.Context())
 	first, write := make(chan error, 1), make(chan error, 1)
 	ask := func(ctx context.Context, result chan error) {
-		able, err := cluster.capabilities(ctx)
+		able, err := cluster.Capabilities(ctx)
 		if err == nil && !able.APIVersions.Has("example.test/v1/Thing") {
 			err = fmt.Errorf("it knows %v", able.APIVersions)
 		}

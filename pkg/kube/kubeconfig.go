@@ -1,4 +1,4 @@
-package deploy
+package kube
 
 import (
 	"cmp"
@@ -43,17 +43,17 @@ func (c *Cluster) WriteKubeconfig(ctx context.Context, runtime func() (string, e
 }
 
 const (
-	kubeconfigPrefix    = "kubeconfig-"
-	newKubeconfigPrefix = ".new-kubeconfig-" // of one that is not locked yet
+	KubeconfigPrefix    = "kubeconfig-"
+	NewKubeconfigPrefix = ".new-kubeconfig-" // of one that is not locked yet
 )
 
 // lockedFile writes a file that is this user's alone, and holds a lock on it until it is removed.
 func lockedFile(folder string, content []byte) (name string, remove func(), err error) {
-	file, err := os.CreateTemp(folder, newKubeconfigPrefix+"*") // with mode 0600
+	file, err := os.CreateTemp(folder, NewKubeconfigPrefix+"*") // with mode 0600
 	if err != nil {
 		return "", nil, err
 	}
-	name = filepath.Join(folder, kubeconfigPrefix+strings.TrimPrefix(filepath.Base(file.Name()), newKubeconfigPrefix))
+	name = filepath.Join(folder, KubeconfigPrefix+strings.TrimPrefix(filepath.Base(file.Name()), NewKubeconfigPrefix))
 	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if err == nil {
 		_, err = file.Write(content)
@@ -72,10 +72,10 @@ func lockedFile(folder string, content []byte) (name string, remove func(), err 
 
 // RemoveLeftKubeconfigs removes those of devloops that were killed: nobody has a lock on them.
 func RemoveLeftKubeconfigs(folder string) {
-	for _, pattern := range []string{kubeconfigPrefix + "*", newKubeconfigPrefix + "*"} {
+	for _, pattern := range []string{KubeconfigPrefix + "*", NewKubeconfigPrefix + "*"} {
 		left, _ := filepath.Glob(filepath.Join(folder, pattern)) // the pattern is a good one
 		for _, name := range left {
-			removeUnlocked(name, strings.HasPrefix(pattern, newKubeconfigPrefix))
+			removeUnlocked(name, strings.HasPrefix(pattern, NewKubeconfigPrefix))
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package deploy
+package kube
 
 import (
 	"net/http"
@@ -9,8 +9,6 @@ import (
 	"testing"
 
 	"k8s.io/client-go/tools/clientcmd"
-
-	"github.com/devloop/devloop/pkg/kube"
 )
 
 func TestReadContextTellsTheProxy(t *testing.T) {
@@ -31,7 +29,7 @@ func TestReadContextTellsTheProxy(t *testing.T) {
 	} {
 		write(proxy)
 		got, err := ReadContext("")
-		if want := (kube.Target{Context: "c", Server: "https://192.0.2.1:6443", Proxy: want}); err != nil || got != want {
+		if want := (Target{Context: "c", Server: "https://192.0.2.1:6443", Proxy: want}); err != nil || got != want {
 			t.Errorf("%q: %+v, %v", proxy, got, err)
 		}
 	}

@@ -1,6 +1,6 @@
 // Package deploy makes a cluster hold what devloop.yaml says: Helm releases applied where their inputs differ, rollouts watched
 // until they end well or badly, and everything removed again.
-package deploy
+package kube
 
 import (
 	"context"
@@ -36,25 +36,24 @@ import (
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
-	"github.com/devloop/devloop/pkg/kube"
 )
 
 const (
 	// requestTimeout bounds each request to the API server, and so each step of a Helm write, which has no context.
 	requestTimeout = 60 * time.Second
-	// answerTimeout is how long a cluster may take to be reached, and to answer the first question of a start or of a stage.
-	answerTimeout = 10 * time.Second
+	// AnswerTimeout is how long a cluster may take to be reached, and to answer the first question of a start or of a stage.
+	AnswerTimeout = 10 * time.Second
 	// queriesPerSecond replaces client-go's 5, which is meant for controllers that must spare a shared API server.
 	queriesPerSecond = 500
-	// endingTimeout is how long a namespace that is being deleted is waited for.
-	endingTimeout = 2 * time.Minute
+	// EndingTimeout is how long a namespace that is being deleted is waited for.
+	EndingTimeout = 2 * time.Minute
 	// maxSecretFile is the size of a token or key file, in bytes.
 	maxSecretFile = 4 << 20
 	// fresh is for how long what the API server said of its kinds is taken for true. After devloop's own writes it is asked at once.
 	fresh = 5 * time.Second
 )
 
-const hintCluster = "minikube status; minikube start"
+const HintCluster = "minikube status; minikube start"
 
 // Cluster is one cluster, fixed when it is connected to: another context that is selected later changes nothing. The cluster itself
 // may be restarted, with another port or other certificates: what its kube context says now is followed.
@@ -82,7 +81,7 @@ type Cluster struct {
 
 // ReadContext returns where the kube context to use leads, and asks nothing of the cluster. An
 // empty wanted means the current context, or the one of MINIKUBE_PROFILE where none is current.
-func ReadContext(wanted string) (kube.Target, error) {
+func ReadContext(wanted string) (Target, error) {
 	_, target, err := loadKubeconfig(wanted)
 	return target, err
 }
@@ -135,12 +134,12 @@ func secretOf(name, value string) string {
 	return ""
 }
 
-func loadKubeconfig(wanted string) (clientcmd.ClientConfig, kube.Target, error) {
+func loadKubeconfig(wanted string) (clientcmd.ClientConfig, Target, error) {
 	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(),
 		&clientcmd.ConfigOverrides{CurrentContext: wanted})
 	config, err := loader.RawConfig()
 	if err != nil {
-		return nil, kube.Target{}, fmt.Errorf("kubeconfig: %w", err)
+		return nil, Target{}, fmt.Errorf("kubeconfig: %w", err)
 	}
 	if profile := os.Getenv("MINIKUBE_PROFILE"); wanted == "" && config.CurrentContext == "" && config.Contexts[profile] != nil {
 		return loadKubeconfig(profile) // none is selected, but for minikube itself
@@ -150,12 +149,12 @@ func loadKubeconfig(wanted string) (clientcmd.ClientConfig, kube.Target, error) 
 	}
 	kubeContext := config.Contexts[wanted]
 	if kubeContext == nil || config.Clusters[kubeContext.Cluster] == nil {
-		return nil, kube.Target{}, noContext(wanted, config, loader.ConfigAccess().GetLoadingPrecedence())
+		return nil, Target{}, noContext(wanted, config, loader.ConfigAccess().GetLoadingPrecedence())
 	}
-	target := kube.Target{Context: wanted, Server: config.Clusters[kubeContext.Cluster].Server}
+	target := Target{Context: wanted, Server: config.Clusters[kubeContext.Cluster].Server}
 	target.Proxy, err = proxyOf(config.Clusters[kubeContext.Cluster])
 	if err != nil {
-		return nil, kube.Target{}, fmt.Errorf("kube context %q: %w", wanted, err)
+		return nil, Target{}, fmt.Errorf("kube context %q: %w", wanted, err)
 	}
 	return loader, target, nil
 }
@@ -241,7 +240,7 @@ func OpenCluster(kubeContext string) (*Cluster, error) {
 
 // ConnectTo is Connect for a target that was looked at before. It is an error if the context leads
 // somewhere else by now.
-func ConnectTo(ctx context.Context, target kube.Target) (*Cluster, error) {
+func ConnectTo(ctx context.Context, target Target) (*Cluster, error) {
 	c, err := OpenCluster(target.Context)
 	if err != nil {
 		return nil, err
@@ -250,12 +249,12 @@ func ConnectTo(ctx context.Context, target kube.Target) (*Cluster, error) {
 		changes := fmt.Errorf("kube context %q changes while devloop starts: start it again", target.Context)
 		return nil, errors.Join(changes, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	ctx, cancel := context.WithTimeout(ctx, AnswerTimeout)
 	defer cancel()
 	system, err := c.Client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 	if err != nil {
 		return nil, event.WithHint(fmt.Errorf("kube context %q: its API server %s does not answer: %w",
-			target.Context, target.Server, err), hintCluster)
+			target.Context, target.Server, err), HintCluster)
 	}
 	if system.UID == "" {
 		return nil, fmt.Errorf("kube context %q: what answers at %s does not say which cluster it is: "+
@@ -276,16 +275,16 @@ func ConnectTo(ctx context.Context, target kube.Target) (*Cluster, error) {
 // request to a server that hangs may take a minute, and tries of a run are to be half a minute
 // apart. The question is one that the server needs etcd for.
 func (c *Cluster) Answers(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	ctx, cancel := context.WithTimeout(ctx, AnswerTimeout)
 	defer cancel()
 	_, err := c.Client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 	switch {
 	case err == nil, apierrors.IsNotFound(err), apierrors.IsForbidden(err):
 		return nil
-	case errors.Is(err, errOtherCluster): // which says what to do
+	case errors.Is(err, ErrOtherCluster): // which says what to do
 		return err
 	}
-	return event.WithHint(fmt.Errorf("kube context %q: its API server does not answer: %w", c.Context, err), hintCluster)
+	return event.WithHint(fmt.Errorf("kube context %q: its API server does not answer: %w", c.Context, err), HintCluster)
 }
 
 // Direct returns how the API server is reached now, for connections that are no HTTP requests. It is not to be changed.
@@ -336,9 +335,9 @@ func (c *Cluster) ImagesInUse(ctx context.Context) (map[string]bool, error) {
 	return used, nil
 }
 
-// capabilities is what charts are told of the cluster. Who asks while it is being asked waits for
+// Capabilities is what charts are told of the cluster. Who asks while it is being asked waits for
 // that answer; who gives up takes it from nobody.
-func (c *Cluster) capabilities(ctx context.Context) (*chartutil.Capabilities, error) {
+func (c *Cluster) Capabilities(ctx context.Context) (*chartutil.Capabilities, error) {
 	c.mu.Lock()
 	able, writes := c.Known, c.writes
 	c.mu.Unlock()
@@ -346,7 +345,7 @@ func (c *Cluster) capabilities(ctx context.Context) (*chartutil.Capabilities, er
 		return able.Copy(), nil
 	}
 	answered := c.asking.DoChan(strconv.Itoa(writes), func() (able any, err error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), AnswerTimeout)
 		defer cancel()
 		err = event.Stage{}.Guard("discovery", func() error {
 			able, err = c.discover(ctx, writes)
@@ -403,7 +402,7 @@ func (c *Cluster) Refresh(ctx context.Context) error {
 		c.Known = nil
 	}
 	c.mu.Unlock()
-	_, err := c.capabilities(ctx)
+	_, err := c.Capabilities(ctx)
 	return err
 }
 
@@ -415,8 +414,8 @@ func (c *Cluster) Wrote() {
 	c.writes++
 }
 
-// kubeVersion is that of the API server.
-func (c *Cluster) kubeVersion() string {
+// KubeVersion is that of the API server.
+func (c *Cluster) KubeVersion() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.Version

@@ -1,5 +1,5 @@
 // The cluster as Helm sees it from one namespace.
-package deploy
+package kube
 
 import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"

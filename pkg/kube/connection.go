@@ -1,4 +1,4 @@
-package deploy
+package kube
 
 // A restart of the cluster may change its API server's port, its certificates and the tokens in the kubeconfig. The connection
 // follows the kubeconfig, so that whoever uses the cluster goes on by itself; it never follows it to another cluster.
@@ -35,7 +35,7 @@ const (
 	verifyPause   = time.Second     // after one that was not answered
 )
 
-var errOtherCluster = event.WithHint(errors.New("its kube context names another cluster now, to which nothing is deployed"), "start devloop again")
+var ErrOtherCluster = event.WithHint(errors.New("its kube context names another cluster now, to which nothing is deployed"), "start devloop again")
 
 // connection is the way to one cluster. As a http.RoundTripper it sends each request the way that the kubeconfig names now.
 type connection struct {
@@ -117,7 +117,7 @@ func (c *connection) read() (*way, error) {
 		}
 		w.proxy = proxy.String()
 	}
-	w.open = connrotation.NewDialer((&net.Dialer{Timeout: answerTimeout, KeepAlive: 30 * time.Second}).DialContext)
+	w.open = connrotation.NewDialer((&net.Dialer{Timeout: AnswerTimeout, KeepAlive: 30 * time.Second}).DialContext)
 	tracked := rest.CopyConfig(config)
 	tracked.Dial = w.open.DialContext
 	if w.transport, err = rest.TransportFor(tracked); err != nil {
@@ -235,7 +235,7 @@ func (c *connection) follow(ctx context.Context) {
 		return
 	}
 	c.tried, c.asked = found, time.Now()
-	if other := errors.Is(err, errOtherCluster); other || !elsewhere || errors.As(err, new(apierrors.APIStatus)) {
+	if other := errors.Is(err, ErrOtherCluster); other || !elsewhere || errors.As(err, new(apierrors.APIStatus)) {
 		c.err = fmt.Errorf("kube context %q: %w", c.context, err)
 		if other {
 			before.open.CloseAll()
@@ -256,7 +256,7 @@ func (c *connection) verify(ctx context.Context, w *way) error {
 	case err != nil:
 		return err
 	case system.UID != c.uid:
-		return errOtherCluster
+		return ErrOtherCluster
 	}
 	return nil
 }
