@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/devloop/devloop/pkg/build"
@@ -98,7 +100,7 @@ func (s *session) followPods(c *config.Config) {
 			continue // what its pods print may be secret; a run is going to say what is wrong, and the next reading tries again
 		}
 		s.secrets.Hide(values...)
-		scope.Releases = append(scope.Releases, r)
+		scope.Releases = append(scope.Releases, types.NamespacedName{Namespace: r.Namespace, Name: r.Name})
 	}
 	for _, r := range scope.Releases { // what users of a Dask Gateway start is no part of its release
 		scope.Selectors = append(scope.Selectors, deploy.PodSelector{Namespace: r.Namespace, Selector: deploy.LabelDask})

@@ -18,6 +18,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -310,7 +312,7 @@ func (h *heard) lines() []string {
 	return all
 }
 
-var webScope = PodScope{Releases: []Release{{Name: "web", Namespace: "demo"}}}
+var webScope = PodScope{Releases: []types.NamespacedName{{Name: "web", Namespace: "demo"}}}
 
 // followed follows the pods of a test, inside of a bubble, until the returned function is called.
 func followed(client kubernetes.Interface, first PodScope) (h *heard, scopes chan PodScope, end func()) {

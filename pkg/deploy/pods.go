@@ -43,8 +43,8 @@ var rewatch = apiwait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Steps
 
 // PodScope is which pods are followed.
 type PodScope struct {
-	Releases  []Release     // their pods, as far as they are in the release's namespace
-	Selectors []PodSelector // and those that users start
+	Releases  []types.NamespacedName // their pods, as far as they are in the release's namespace
+	Selectors []PodSelector          // and those that users start
 }
 
 // PodSelector names pods by their labels.
@@ -423,7 +423,7 @@ func (f *podFollower) belongs(p *pod) (release, group string, in bool) {
 	}
 	for _, r := range f.scope.Releases {
 		switch {
-		case p.origin.release == r.ID():
+		case p.origin.release == r.String():
 			return r.Name, group, true
 		case p.origin.hook != "" && p.object.Namespace == r.Namespace && strings.HasPrefix(p.origin.hook+"-", r.Name+"-") && len(r.Name) > len(release):
 			release, in = r.Name, true // hooks have no more than their name where the chart gives them no labels
@@ -443,119 +443,7 @@ func groupOf(object *corev1.Pod, selector labels.Selector) string {
 	return ""
 }
 
-// origin is what made a pod, as far as Helm's marks tell. The zero value is nothing of Helm's.
-type origin struct {
-	release string // its ID, "" if no mark tells
-	sure    bool   // Helm itself says so
-	hook    string // name of the hook that made it
-}
-
-type tracedPod struct {
-	uid    types.UID
-	origin origin
-	failed bool // it could not be asked for
-}
-
-// traceAll answers where pods come from, until ctx ends.
-func traceAll(ctx context.Context, say event.Stage, client kubernetes.Interface,
-	asked <-chan *corev1.Pod, traced chan<- tracedPod) {
-	t := tracer{client, map[types.UID]origin{}}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case object := <-asked:
-			var found origin
-			var err error
-			_ = say.Contain("origin of a pod", func() { found, err = t.trace(ctx, object) }) // it is nobody's then
-			if err != nil && sleep(ctx, time.Second) != nil {
-				return
-			}
-			select {
-			case traced <- tracedPod{object.UID, found, err != nil}:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}
-}
-
-// tracer walks from pods to what made them.
-type tracer struct {
-	client kubernetes.Interface
-	known  map[types.UID]origin // of what makes pods
-}
-
-// trace returns the origin of an object. Helm annotates what it makes, and a deployment's replica sets have its annotations; of hooks
-// there are labels at most.
-func (t *tracer) trace(ctx context.Context, o metav1.Object) (origin, error) {
-	var mine origin
-	if name := o.GetAnnotations()[kube.AnnotationRelease]; name != "" {
-		return origin{release: o.GetAnnotations()[kube.AnnotationReleaseNamespace] + "/" + name, sure: true}, nil
-	}
-	hook, instance := o.GetAnnotations()[kube.AnnotationHook] != "", o.GetLabels()[kube.LabelInstance]
-	if hook {
-		mine.hook = o.GetName()
-	}
-	if instance != "" && (hook || o.GetLabels()[kube.LabelManagedBy] == "Helm") {
-		mine.release = o.GetNamespace() + "/" + instance
-	}
-	ref := metav1.GetControllerOf(o)
-	if ref == nil {
-		return mine, nil
-	}
-	made, known := t.known[ref.UID]
-	if !known {
-		owner, err := t.owner(ctx, o.GetNamespace(), ref)
-		switch {
-		case apierrors.IsNotFound(err), apierrors.IsForbidden(err), errors.Is(err, errNotWalked):
-			return mine, nil
-		case err != nil:
-			return mine, err
-		}
-		if made, err = t.trace(ctx, owner); err != nil {
-			return mine, err
-		}
-		if made != (origin{}) {
-			t.known[ref.UID] = made
-		}
-	}
-	if made.sure || mine == (origin{}) {
-		return made, nil
-	}
-	return mine, nil
-}
-
 var errNotWalked = errors.New("not of a kind that Kubernetes itself makes pods with")
-
-// owner asks for what controls an object.
-func (t *tracer) owner(ctx context.Context, namespace string, ref *metav1.OwnerReference) (metav1.Object, error) {
-	apps, batch := t.client.AppsV1(), t.client.BatchV1()
-	var owner metav1.Object
-	var err error
-	switch ref.Kind {
-	case "ReplicaSet":
-		owner, err = apps.ReplicaSets(namespace).Get(ctx, ref.Name, metav1.GetOptions{})
-	case "Deployment":
-		owner, err = apps.Deployments(namespace).Get(ctx, ref.Name, metav1.GetOptions{})
-	case "StatefulSet":
-		owner, err = apps.StatefulSets(namespace).Get(ctx, ref.Name, metav1.GetOptions{})
-	case "DaemonSet":
-		owner, err = apps.DaemonSets(namespace).Get(ctx, ref.Name, metav1.GetOptions{})
-	case "Job":
-		owner, err = batch.Jobs(namespace).Get(ctx, ref.Name, metav1.GetOptions{})
-	case "CronJob":
-		owner, err = batch.CronJobs(namespace).Get(ctx, ref.Name, metav1.GetOptions{})
-	case "ReplicationController":
-		owner, err = t.client.CoreV1().ReplicationControllers(namespace).Get(ctx, ref.Name, metav1.GetOptions{})
-	default:
-		return nil, errNotWalked
-	}
-	if err == nil && owner.GetUID() != ref.UID {
-		return nil, errNotWalked // another one of the same name
-	}
-	return owner, err
-}
 
 // podFields is what there is to say of a pod: alternating keys and values.
 func podFields(object *corev1.Pod, release, group string) []any {
@@ -643,36 +531,4 @@ func unready(object *corev1.Pod) string {
 		return wrong
 	}
 	return starting
-}
-
-// Origin is where a pod comes from.
-type Origin struct {
-	Release string // ID, "" if no release made it
-	Kept    bool   // nothing is going to replace it when its image changes: it runs to its end (a job), or somebody else's program started it
-}
-
-// OriginOf asks where a pod comes from. The zero value stands for one that is gone.
-func OriginOf(ctx context.Context, c *kube.Cluster, namespace, pod string) (Origin, error) {
-	ctx, cancel := context.WithTimeout(ctx, runningTimeout)
-	defer cancel()
-	object, err := c.Client.CoreV1().Pods(namespace).Get(ctx, pod, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return Origin{}, nil
-	}
-	if err != nil {
-		return Origin{}, err
-	}
-	made, err := (&tracer{c.Client, map[types.UID]origin{}}).trace(ctx, object)
-	return Origin{made.release, isKept(object, made)}, err
-}
-
-func isKept(pod *corev1.Pod, made origin) bool {
-	controller := metav1.GetControllerOf(pod)
-	switch {
-	case controller == nil && made.release == "": // kubectl run has no such label, JupyterHub's and others' pods have
-		return pod.Labels[kube.LabelManagedBy] != "" || pod.Labels["heritage"] != ""
-	case controller == nil:
-		return made.hook != ""
-	}
-	return made.release == "" || controller.Kind == "Job"
 }

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 // named is an object's metadata in the namespace demo. marks are labels and annotations, "key=value"; the others name who controls it: "Kind/name".
@@ -53,7 +54,7 @@ func TestWhosePodsAreFollowed(t *testing.T) {
 	)
 	synctest.Test(t, func(t *testing.T) {
 		h, scopes, end := followed(client, PodScope{
-			Releases:  []Release{{Name: "web", Namespace: "demo"}, {Name: "web-api", Namespace: "demo"}, {Name: "web", Namespace: "elsewhere"}},
+			Releases:  []types.NamespacedName{{Name: "web", Namespace: "demo"}, {Name: "web-api", Namespace: "demo"}, {Name: "web", Namespace: "elsewhere"}},
 			Selectors: []PodSelector{{"demo", "gateway.dask.org/cluster"}, {"demo", "not in ("}},
 		})
 		defer end()
@@ -125,7 +126,8 @@ func TestReplacedPodsAreTold(t *testing.T) {
 			}, false},
 			{"it goes", func() error { return pods.Delete(ctx, "p", metav1.DeleteOptions{}) }, true},
 			{"a trial comes", func() error {
-				_, err := pods.Create(ctx, trialPod(Trial{Purpose: PurposeVerify}, "demo", "trial"), metav1.CreateOptions{})
+				_, err := pods.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "trial", Labels: map[string]string{
+					kube.LabelManagedBy: kube.FieldManager, kube.LabelCheckPod: "verify"}}}, metav1.CreateOptions{})
 				return err
 			}, false},
 			{"a trial goes", func() error { return pods.Delete(ctx, "trial", metav1.DeleteOptions{}) }, false},
