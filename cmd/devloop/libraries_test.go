@@ -47,14 +47,14 @@ func (h *heard) take() (said []string, last event.Event) {
 	return said, last
 }
 
-// pods stand in for images: what the command that lists libraries prints in them, by their references.
-type pods struct {
+// listings stand in for images: what the command that lists libraries prints in them, by their references.
+type listings struct {
 	mu    sync.Mutex
 	lists map[string]string
 	asked []string
 }
 
-func (p *pods) run(ctx context.Context, t deploy.Trial) (string, error) {
+func (p *listings) run(ctx context.Context, t deploy.Trial) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.asked = append(p.asked, t.Image+" "+t.Command[0])
@@ -75,7 +75,7 @@ func (p *pods) run(ctx context.Context, t deploy.Trial) (string, error) {
 	return fmt.Sprintf("python 3.11.2\n%s\nlibraries %d\n", strings.Join(lines, "\n"), len(lines)), nil
 }
 
-func (p *pods) take() string {
+func (p *listings) take() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	slices.Sort(p.asked)
@@ -112,11 +112,11 @@ func environment(t *testing.T, dir string, libraries ...string) {
 	}
 }
 
-// comparing returns libraries of images that pods stand in for.
-func comparing(t *testing.T, c *config.Config) (*libraries, *pods, *heard) {
+// comparing returns libraries of images that listings stand in for.
+func comparing(t *testing.T, c *config.Config) (*libraries, *listings, *heard) {
 	t.Helper()
 	t.Setenv("VIRTUAL_ENV", "")
-	h, p := &heard{}, &pods{lists: map[string]string{}}
+	h, p := &heard{}, &listings{lists: map[string]string{}}
 	s := &session{sink: h.sink, secrets: &event.Secrets{}}
 	s.config.Store(c)
 	s.libraries, s.syncer = newLibraries(s), newSyncer(h.sink)

@@ -17,6 +17,7 @@ import (
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/pods"
 	"github.com/devloop/devloop/pkg/proof"
 	"github.com/devloop/devloop/pkg/status"
 )
@@ -327,7 +328,7 @@ func (p *prover) ours(ctx context.Context, c *config.Config, links event.Links) 
 	for _, link := range links {
 		if link.Place == event.AtPod && link.Broken() {
 			parts := strings.Split(link.Name, "/")
-			origin, err := deploy.OriginOf(ctx, p.session.cluster, parts[0], parts[1])
+			origin, err := pods.OriginOf(ctx, p.session.cluster, parts[0], parts[1])
 			if err != nil {
 				return nil, err
 			}

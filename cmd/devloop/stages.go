@@ -25,6 +25,7 @@ import (
 	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/node"
+	"github.com/devloop/devloop/pkg/pods"
 )
 
 // load reads devloop.yaml again. While it is invalid, the last valid reading stays in force.
@@ -93,7 +94,7 @@ func (s *session) adopt(before, c *config.Config) error {
 
 // followPods says whose pods are followed from now on, and makes their secrets known before.
 func (s *session) followPods(c *config.Config) {
-	var scope deploy.PodScope
+	var scope pods.PodScope
 	for _, r := range releases(c) {
 		values, err := deploy.SecretValues(r)
 		if err != nil {
@@ -103,10 +104,10 @@ func (s *session) followPods(c *config.Config) {
 		scope.Releases = append(scope.Releases, types.NamespacedName{Namespace: r.Namespace, Name: r.Name})
 	}
 	for _, r := range scope.Releases { // what users of a Dask Gateway start is no part of its release
-		scope.Selectors = append(scope.Selectors, deploy.PodSelector{Namespace: r.Namespace, Selector: deploy.LabelDask})
+		scope.Selectors = append(scope.Selectors, pods.PodSelector{Namespace: r.Namespace, Selector: deploy.LabelDask})
 	}
 	for _, l := range c.Logs {
-		scope.Selectors = append(scope.Selectors, deploy.PodSelector(l))
+		scope.Selectors = append(scope.Selectors, pods.PodSelector(l))
 	}
 	select {
 	case <-s.pods: // nobody has taken it yet

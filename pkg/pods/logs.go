@@ -1,7 +1,7 @@
 // What a container prints, line by line: each is told once, in order, whatever is restarted meanwhile. A log is a stream that may end at
 // any time, and nothing in it says whether the container has ended, its node's kubelet, or the API server. So a stream that ended is taken
 // up again by the time stamps of its lines, until one that was asked for after the container's end has come to its own.
-package deploy
+package pods
 
 import (
 	"bufio"

@@ -1,6 +1,6 @@
 // Pods: which of the cluster's are ours, since a release made them or users started them by what was deployed, and what becomes of each.
 // What they print is read by logs.go.
-package deploy
+package pods
 
 import (
 	"context"

@@ -1,5 +1,5 @@
 // The level of a line that some program printed, by its text: each has its own way to say it.
-package deploy
+package pods
 
 import (
 	"regexp"
