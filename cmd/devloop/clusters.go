@@ -140,7 +140,7 @@ func stopClusters(ctx context.Context, cluster *kube.Cluster, out io.Writer, cho
 	}
 	var errs []error
 	for _, c := range chosen {
-		err := deploy.StopDaskCluster(ctx, cluster, c.Namespace, c.Name)
+		err := deploy.StopCluster(ctx, cluster, c.Namespace, c.Name)
 		if err == nil {
 			_, err = fmt.Fprintf(out, "stopped: %s of %s, %s\n", c.FullName(), dash(c.Owner), c.Image)
 		}

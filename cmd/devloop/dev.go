@@ -74,7 +74,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	})
 	following, unfollow := context.WithCancel(context.WithoutCancel(ctx)) // pods are worth a look also while they end
 	defer unfollow()
-	running.Go(func() { pods.FollowPods(following, s.cluster.Client, sink, s.pods, s.prover.replaced) })
+	running.Go(func() { pods.Follow(following, s.cluster.Client, sink, s.pods, s.prover.replaced) })
 	keep(ctx, "proof", "proof", func(ctx context.Context) { s.prover.run(ctx, sink) })
 	keep(ctx, "local", "requirements", s.syncer.run)
 	keep(ctx, "proof", "libraries", s.libraries.run)

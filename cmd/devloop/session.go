@@ -55,7 +55,7 @@ type session struct {
 	staleMu sync.Mutex
 	stale   []string // base images that were told of as out of reach
 
-	pods    chan pods.PodScope // which are followed: the newest one counts
+	pods    chan pods.Scope // which are followed: the newest one counts
 	secrets *event.Secrets
 
 	prover    *prover
@@ -73,7 +73,7 @@ type session struct {
 // openSession finds the cluster, makes sure that it may be written to, and locks the project's
 // journal. Nothing is changed in the cluster. The caller closes the session.
 func openSession(ctx context.Context, p *process) (*session, error) {
-	opened := &session{source: p.source, sink: p.sink, secrets: p.secrets, takeOver: p.adopt, pods: make(chan pods.PodScope, 1), held: map[name.Tag]bool{}}
+	opened := &session{source: p.source, sink: p.sink, secrets: p.secrets, takeOver: p.adopt, pods: make(chan pods.Scope, 1), held: map[name.Tag]bool{}}
 	opened.config.Store(p.config)
 	opened.prover, opened.libraries, opened.syncer = newProver(opened), newLibraries(opened), newSyncer(p.sink)
 	if err := opened.open(ctx, p); err != nil {

@@ -94,7 +94,7 @@ func (s *session) adopt(before, c *config.Config) error {
 
 // followPods says whose pods are followed from now on, and makes their secrets known before.
 func (s *session) followPods(c *config.Config) {
-	var scope pods.PodScope
+	var scope pods.Scope
 	for _, r := range releases(c) {
 		values, err := deploy.SecretValues(r)
 		if err != nil {
@@ -104,10 +104,10 @@ func (s *session) followPods(c *config.Config) {
 		scope.Releases = append(scope.Releases, types.NamespacedName{Namespace: r.Namespace, Name: r.Name})
 	}
 	for _, r := range scope.Releases { // what users of a Dask Gateway start is no part of its release
-		scope.Selectors = append(scope.Selectors, pods.PodSelector{Namespace: r.Namespace, Selector: deploy.LabelDask})
+		scope.Selectors = append(scope.Selectors, pods.Selector{Namespace: r.Namespace, Selector: deploy.LabelCluster})
 	}
 	for _, l := range c.Logs {
-		scope.Selectors = append(scope.Selectors, pods.PodSelector(l))
+		scope.Selectors = append(scope.Selectors, pods.Selector(l))
 	}
 	select {
 	case <-s.pods: // nobody has taken it yet

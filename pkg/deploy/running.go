@@ -24,14 +24,20 @@ import (
 
 // The labels of what belongs to a Dask Gateway (its chart's templates/_helpers.tpl, and get_labels in its backends/kubernetes/backend.py).
 const (
-	labelGateway   = "gateway.dask.org/instance" // of a gateway and of all that it starts
-	LabelDask      = "gateway.dask.org/cluster"  // of what belongs to one Dask cluster
-	labelComponent = "app.kubernetes.io/component"
-	daskWorker     = "dask-worker"
+	labelGateway    = "gateway.dask.org/instance" // of a gateway and of all that it starts
+	LabelCluster    = "gateway.dask.org/cluster"  // of what belongs to one Dask cluster
+	labelComponent  = "app.kubernetes.io/component"
+	componentWorker = "dask-worker"
 )
 
 // runningTimeout is for the API server to say what runs.
 const runningTimeout = 30 * time.Second
+
+const (
+	// stopTimeout is how long a gateway's controller may take to stop a cluster: Dask's pods have 30 s to end.
+	stopTimeout = 2 * time.Minute
+	stopPoll    = 200 * time.Millisecond
+)
 
 // Container is one that runs.
 type Container struct {
@@ -86,13 +92,13 @@ func Running(ctx context.Context, c *kube.Cluster, namespaces []string) (p Platf
 	}
 	p.Gateways = slices.Concat(gateways...)
 	all := slices.Concat(pods...)
-	objects, err := daskObjects(ctx, c, p.Gateways)
+	objects, err := clusterObjects(ctx, c, p.Gateways)
 	if err != nil {
 		return p, err
 	}
 	for _, object := range objects { // they may be in a namespace of their own
 		if namespace := object.GetNamespace(); !slices.Contains(namespaces, namespace) {
-			list, err := c.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: LabelDask})
+			list, err := c.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: LabelCluster})
 			if err != nil {
 				return p, err
 			}
@@ -105,7 +111,7 @@ func Running(ctx context.Context, c *kube.Cluster, namespaces []string) (p Platf
 		}
 	}
 	for _, object := range objects {
-		if cluster, alive := daskCluster(object, all); alive {
+		if cluster, alive := readCluster(object, all); alive {
 			p.Clusters = append(p.Clusters, cluster)
 		}
 	}
@@ -124,7 +130,7 @@ func runningContainers(pod *corev1.Pod) []Container {
 			continue
 		}
 		c := Container{Namespace: pod.Namespace, Pod: pod.Name, Node: pod.Spec.NodeName, Name: status.Name, Image: images[status.Name], ImageID: imageDigest(status.ImageID)}
-		if name := pod.Labels[LabelDask]; name != "" {
+		if name := pod.Labels[LabelCluster]; name != "" {
 			c.Dask = pod.Namespace + "/" + name
 		}
 		list = append(list, c)
@@ -166,7 +172,7 @@ func gatewaysIn(ctx context.Context, c *kube.Cluster, namespace string) ([]Gatew
 	}
 	var found []Gateway
 	add := func(kind string, o metav1.Object) {
-		if o.GetLabels()[LabelDask] != "" { // of a Dask cluster
+		if o.GetLabels()[LabelCluster] != "" { // of a Dask cluster
 			return
 		}
 		found = append(found, Gateway{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName(), instance: o.GetLabels()[labelGateway],
@@ -192,12 +198,12 @@ func OperatorLabels(ctx context.Context, c *kube.Cluster, namespace string) (map
 	return labels, err
 }
 
-// daskClusters is the resource of Dask clusters.
-var daskClusters = schema.GroupResource{Group: "gateway.dask.org", Resource: "daskclusters"}
+// clusterResource is the resource of Dask clusters.
+var clusterResource = schema.GroupResource{Group: "gateway.dask.org", Resource: "daskclusters"}
 
-// daskResource is how they are asked for, nil where the cluster knows no such kind.
-func daskResource(c *kube.Cluster) (dynamic.NamespaceableResourceInterface, error) {
-	resource, err := c.Mapper.ResourceFor(daskClusters.WithVersion(""))
+// clusters is how they are asked for, nil where the cluster knows no such kind.
+func clusters(c *kube.Cluster) (dynamic.NamespaceableResourceInterface, error) {
+	resource, err := c.Mapper.ResourceFor(clusterResource.WithVersion(""))
 	if meta.IsNoMatchError(err) {
 		return nil, nil
 	}
@@ -207,8 +213,8 @@ func daskResource(c *kube.Cluster) (dynamic.NamespaceableResourceInterface, erro
 	return c.Dynamic.Resource(resource), nil
 }
 
-// daskObjects are the Dask clusters of the gateways, in whatever namespace.
-func daskObjects(ctx context.Context, c *kube.Cluster, gateways []Gateway) ([]unstructured.Unstructured, error) {
+// clusterObjects are the Dask clusters of the gateways, in whatever namespace.
+func clusterObjects(ctx context.Context, c *kube.Cluster, gateways []Gateway) ([]unstructured.Unstructured, error) {
 	var instances []string
 	for _, g := range gateways {
 		if !slices.Contains(instances, g.instance) {
@@ -218,7 +224,7 @@ func daskObjects(ctx context.Context, c *kube.Cluster, gateways []Gateway) ([]un
 	if len(instances) == 0 {
 		return nil, nil
 	}
-	resource, err := daskResource(c)
+	resource, err := clusters(c)
 	if err != nil || resource == nil {
 		return nil, err
 	}
@@ -232,8 +238,8 @@ func daskObjects(ctx context.Context, c *kube.Cluster, gateways []Gateway) ([]un
 	return list.Items, nil
 }
 
-// daskCluster reads the fields that the gateway's backend and controller write. One that was stopped, or has failed, is not alive.
-func daskCluster(object unstructured.Unstructured, pods []corev1.Pod) (cluster event.DaskCluster, alive bool) {
+// readCluster reads the fields that the gateway's backend and controller write. One that was stopped, or has failed, is not alive.
+func readCluster(object unstructured.Unstructured, pods []corev1.Pod) (cluster event.DaskCluster, alive bool) {
 	text := func(fields ...string) string {
 		value, _, _ := unstructured.NestedString(object.Object, fields...)
 		return value
@@ -246,24 +252,24 @@ func daskCluster(object unstructured.Unstructured, pods []corev1.Pod) (cluster e
 		Image: text("spec", "config", "image"), Since: object.GetCreationTimestamp().Time}
 	for i := range pods {
 		pod := &pods[i]
-		if pod.Namespace != cluster.Namespace || pod.Labels[LabelDask] != cluster.Name || pod.DeletionTimestamp != nil || len(pod.Spec.Containers) == 0 {
+		if pod.Namespace != cluster.Namespace || pod.Labels[LabelCluster] != cluster.Name || pod.DeletionTimestamp != nil || len(pod.Spec.Containers) == 0 {
 			continue
 		}
 		component := pod.Labels[labelComponent] // which its container is called after; others are the users' own
 		at := slices.IndexFunc(pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == component })
 		cluster.Image = pod.Spec.Containers[max(0, at)].Image
-		if component == daskWorker {
+		if component == componentWorker {
 			cluster.Workers++
 		}
 	}
 	return cluster, true
 }
 
-// StopDaskCluster stops a cluster as its gateway does when its user asks for it: the controller ends its pods. It returns when that is done.
-func StopDaskCluster(ctx context.Context, c *kube.Cluster, namespace, name string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, finalizerTimeout, fmt.Errorf("still there after %s", finalizerTimeout))
+// StopCluster stops a cluster as its gateway does when its user asks for it: the controller ends its pods. It returns when that is done.
+func StopCluster(ctx context.Context, c *kube.Cluster, namespace, name string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, stopTimeout, fmt.Errorf("still there after %s", stopTimeout))
 	defer cancel()
-	resource, err := daskResource(c)
+	resource, err := clusters(c)
 	if err != nil || resource == nil {
 		return err
 	}
@@ -276,12 +282,16 @@ func StopDaskCluster(ctx context.Context, c *kube.Cluster, namespace, name strin
 	}
 	for err == nil {
 		var pods *corev1.PodList
-		pods, err = c.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: LabelDask + "=" + name})
+		pods, err = c.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: LabelCluster + "=" + name})
 		if err == nil && len(pods.Items) == 0 {
 			return nil
 		}
-		if waitErr := sleep(ctx, pollInterval); waitErr != nil {
-			err = waitErr
+		if err == nil {
+			select {
+			case <-time.After(stopPoll):
+			case <-ctx.Done():
+				err = context.Cause(ctx)
+			}
 		}
 	}
 	return fail(err)

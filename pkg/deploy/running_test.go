@@ -34,7 +34,7 @@ func TestDaskCluster(t *testing.T) {
 		}}
 	}
 	pod := func(namespace, cluster, component, image string) corev1.Pod {
-		return corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Labels: map[string]string{LabelDask: cluster, labelComponent: component}},
+		return corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Labels: map[string]string{LabelCluster: cluster, labelComponent: component}},
 			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "proxy", Image: "proxy:1"}, {Name: component, Image: image}}}}
 	}
 	gone := pod("n", "c1", "dask-worker", "worker:0")
@@ -44,23 +44,23 @@ func TestDaskCluster(t *testing.T) {
 		pod("n", "c2", "dask-worker", "worker:2"), pod("m", "c1", "dask-worker", "worker:3"),
 	}
 	spec := map[string]any{"username": "ada", "config": map[string]any{"image": "worker:9"}}
-	got, alive := daskCluster(object(spec, map[string]any{"phase": "Running"}), pods)
+	got, alive := readCluster(object(spec, map[string]any{"phase": "Running"}), pods)
 	got.Since = got.Since.UTC()
 	if want := (event.DaskCluster{Namespace: "n", Name: "c1", Owner: "ada", Image: "worker:1", Since: since, Workers: 2}); !alive || got != want {
 		t.Errorf("got %+v, %v", got, alive)
 	}
-	if got, alive := daskCluster(object(spec, nil), nil); !alive || got.Image != "worker:9" {
+	if got, alive := readCluster(object(spec, nil), nil); !alive || got.Image != "worker:9" {
 		t.Errorf("one that only starts: %+v, %v", got, alive)
 	}
 	for _, phase := range []string{"Stopped", "Failed"} {
-		if _, alive := daskCluster(object(spec, map[string]any{"phase": phase}), pods); alive {
+		if _, alive := readCluster(object(spec, map[string]any{"phase": phase}), pods); alive {
 			t.Errorf("one that is %s is alive", phase)
 		}
 	}
-	if _, alive := daskCluster(object(map[string]any{"active": false}, nil), pods); alive {
+	if _, alive := readCluster(object(map[string]any{"active": false}, nil), pods); alive {
 		t.Error("one that is being stopped is alive")
 	}
-	if _, alive := daskCluster(object(map[string]any{"username": 3, "config": "odd", "active": "yes"}, map[string]any{"phase": []any{}}), pods); !alive {
+	if _, alive := readCluster(object(map[string]any{"username": 3, "config": "odd", "active": "yes"}, map[string]any{"phase": []any{}}), pods); !alive {
 		t.Error("one with odd fields is not alive")
 	}
 }

@@ -312,15 +312,15 @@ func (h *heard) lines() []string {
 	return all
 }
 
-var webScope = PodScope{Releases: []types.NamespacedName{{Name: "web", Namespace: "demo"}}}
+var webScope = Scope{Releases: []types.NamespacedName{{Name: "web", Namespace: "demo"}}}
 
 // followed follows the pods of a test, inside of a bubble, until the returned function is called.
-func followed(client kubernetes.Interface, first PodScope) (h *heard, scopes chan PodScope, end func()) {
-	h, scopes = &heard{}, make(chan PodScope, 1)
+func followed(client kubernetes.Interface, first Scope) (h *heard, scopes chan Scope, end func()) {
+	h, scopes = &heard{}, make(chan Scope, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
-		FollowPods(ctx, client, h.sink, scopes, nil)
+		Follow(ctx, client, h.sink, scopes, nil)
 		close(done)
 	}()
 	scopes <- first
@@ -414,7 +414,7 @@ func eachLineIsToldOnce(t *testing.T, seed uint64) {
 		case 8:
 			n.interrupt(random.IntN(2) == 0)
 		case 9:
-			scopes <- PodScope{}
+			scopes <- Scope{}
 			synctest.Wait()
 		case 10:
 			scopes <- webScope
@@ -752,12 +752,12 @@ func TestLogsThroughHTTP(t *testing.T) {
 	defer http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 	n.start()
 	n.update(func(s *corev1.ContainerStatus) { s.State.Running.StartedAt.Time = time.Now().Add(time.Hour) }) // it did not run before
-	h, scopes := &heard{}, make(chan PodScope, 1)
+	h, scopes := &heard{}, make(chan Scope, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	var following sync.WaitGroup
 	defer following.Wait()
 	defer cancel()
-	following.Go(func() { FollowPods(ctx, n, h.sink, scopes, nil) })
+	following.Go(func() { Follow(ctx, n, h.sink, scopes, nil) })
 	scopes <- webScope
 	want := numbered(1, 60)
 	n.print(stamped(want...)...)

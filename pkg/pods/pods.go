@@ -41,24 +41,24 @@ const (
 // rewatch is how soon a watch that was lost is tried again. The reflector's own default grows to half a minute.
 var rewatch = apiwait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Steps: 4, Cap: time.Second, Jitter: 0.2}
 
-// PodScope is which pods are followed.
-type PodScope struct {
+// Scope is which pods are followed.
+type Scope struct {
 	Releases  []types.NamespacedName // their pods, as far as they are in the release's namespace
-	Selectors []PodSelector          // and those that users start
+	Selectors []Selector             // and those that users start
 }
 
-// PodSelector names pods by their labels.
-type PodSelector struct {
+// Selector names pods by their labels.
+type Selector struct {
 	Namespace string
 	Selector  string // label selector: "gateway.dask.org/cluster"; what it asks to exist groups the pods by its value
 }
 
-// FollowPods tells what becomes of the pods in scope, and what they print, until ctx ends. The newest value received from scopes is in
+// Follow tells what becomes of the pods in scope, and what they print, until ctx ends. The newest value received from scopes is in
 // force; before the first one nothing is followed. It returns when nothing is followed any more. An API server that is away is waited for.
 // replaced is sent to when any pod in these namespaces comes or goes, or one of its images becomes another, if it has room; nil if nobody wants to know.
-func FollowPods(ctx context.Context, client kubernetes.Interface, sink event.Sink, scopes <-chan PodScope, replaced chan<- struct{}) {
+func Follow(ctx context.Context, client kubernetes.Interface, sink event.Sink, scopes <-chan Scope, replaced chan<- struct{}) {
 	say := sink.For(event.PodStage)
-	var scope *PodScope // the newest one
+	var scope *Scope // the newest one
 	say.Keep(ctx, "pods", func(ctx context.Context) {
 		f := &podFollower{
 			client: client, say: say, began: time.Now(), replaced: replaced,
@@ -75,7 +75,7 @@ func FollowPods(ctx context.Context, client kubernetes.Interface, sink event.Sin
 }
 
 // run follows what scopes says until ctx ends, and puts the newest of them into newest.
-func (f *podFollower) run(ctx context.Context, scopes <-chan PodScope, newest **PodScope) {
+func (f *podFollower) run(ctx context.Context, scopes <-chan Scope, newest **Scope) {
 	asked, traced := make(chan *corev1.Pod), make(chan tracedPod)
 	f.keep(ctx, "origins", func(ctx context.Context) { traceAll(ctx, f.say, f.client, asked, traced) })
 	for {
@@ -127,7 +127,7 @@ type podFollower struct {
 
 	replaced chan<- struct{}
 
-	scope     PodScope
+	scope     Scope
 	selectors []podSelector
 	watches   map[string]*podWatch // by namespace
 	updates   chan podUpdate
@@ -154,7 +154,7 @@ type podSelector struct {
 }
 
 // rescope puts a scope in force.
-func (f *podFollower) rescope(ctx context.Context, scope PodScope) {
+func (f *podFollower) rescope(ctx context.Context, scope Scope) {
 	f.scope, f.selectors = scope, nil
 	wanted := map[string]bool{}
 	for _, r := range scope.Releases {

@@ -53,9 +53,9 @@ func TestWhosePodsAreFollowed(t *testing.T) {
 		pod("p", "gateway.dask.org/cluster=c1"), pod("q", "gateway.dask.org/cluster=c2", "app.kubernetes.io/managed-by=Helm", "app.kubernetes.io/instance=web"),
 	)
 	synctest.Test(t, func(t *testing.T) {
-		h, scopes, end := followed(client, PodScope{
+		h, scopes, end := followed(client, Scope{
 			Releases:  []types.NamespacedName{{Name: "web", Namespace: "demo"}, {Name: "web-api", Namespace: "demo"}, {Name: "web", Namespace: "elsewhere"}},
-			Selectors: []PodSelector{{"demo", "gateway.dask.org/cluster"}, {"demo", "not in ("}},
+			Selectors: []Selector{{"demo", "gateway.dask.org/cluster"}, {"demo", "not in ("}},
 		})
 		defer end()
 		var got []string
@@ -74,7 +74,7 @@ func TestWhosePodsAreFollowed(t *testing.T) {
 			t.Errorf("gone %v", got)
 		}
 
-		scopes <- PodScope{Selectors: []PodSelector{{"demo", "gateway.dask.org/cluster=c2"}}}
+		scopes <- Scope{Selectors: []Selector{{"demo", "gateway.dask.org/cluster=c2"}}}
 		synctest.Wait()
 		if got := h.of(event.PodGone); len(got) != 11 {
 			t.Errorf("gone %v", got)
@@ -92,11 +92,11 @@ func TestWhosePodsAreFollowed(t *testing.T) {
 func TestReplacedPodsAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewClientset()
-		scopes, replaced := make(chan PodScope, 1), make(chan struct{}, 1)
+		scopes, replaced := make(chan Scope, 1), make(chan struct{}, 1)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
-			FollowPods(ctx, client, (&heard{}).sink, scopes, replaced)
+			Follow(ctx, client, (&heard{}).sink, scopes, replaced)
 			close(done)
 		}()
 		scopes <- webScope
