@@ -15,6 +15,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/kube"
@@ -92,7 +93,7 @@ func withClusters(ctx context.Context, o *options, writes bool,
 		if err != nil {
 			return environmentError{err}
 		}
-		platform, err := deploy.Running(ctx, cluster, namespacesOf(p.config))
+		platform, err := dask.Running(ctx, cluster, namespacesOf(p.config))
 		if err != nil {
 			return environmentError{err}
 		}
@@ -140,7 +141,7 @@ func stopClusters(ctx context.Context, cluster *kube.Cluster, out io.Writer, cho
 	}
 	var errs []error
 	for _, c := range chosen {
-		err := deploy.StopCluster(ctx, cluster, c.Namespace, c.Name)
+		err := dask.StopCluster(ctx, cluster, c.Namespace, c.Name)
 		if err == nil {
 			_, err = fmt.Fprintf(out, "stopped: %s of %s, %s\n", c.FullName(), dash(c.Owner), c.Image)
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/local"
@@ -66,7 +67,7 @@ func newLibraries(s *session) *libraries {
 		session: s, woken: make(chan struct{}, 1), reading: make(chan struct{}, 1), giveUp: func(error) {},
 		runPod: func(ctx context.Context, t deploy.Trial) (string, error) { return s.deployer.RunPod(ctx, t) },
 		gateway: func(ctx context.Context, c *config.Config) (bool, error) {
-			return deploy.HasGateway(ctx, s.cluster, namespacesOf(c))
+			return dask.HasGateway(ctx, s.cluster, namespacesOf(c))
 		},
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/devloop/devloop/pkg/config"
-	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/pods"
 	"github.com/devloop/devloop/pkg/proof"
@@ -297,7 +297,7 @@ func (p *prover) look(ctx context.Context, target *aim) (*finding, error) {
 		})
 		holders <- held
 	}()
-	platform, err := deploy.Running(ctx, p.session.cluster, namespacesOf(target.config))
+	platform, err := dask.Running(ctx, p.session.cluster, namespacesOf(target.config))
 	held := <-holders
 	if err := errors.Join(held.err, err); err != nil {
 		return nil, event.Transient(err)
@@ -437,7 +437,7 @@ func (f *forwards) ways() (ways []way) {
 
 // ask asks each gateway of our releases for the image that new clusters get, by a forward that leads to it; silent are those that could not be asked,
 // and why.
-func (p *prover) ask(ctx context.Context, target *aim, gateways []deploy.Gateway) (answers []proof.Answer, silent []string, err error) {
+func (p *prover) ask(ctx context.Context, target *aim, gateways []dask.Gateway) (answers []proof.Answer, silent []string, err error) {
 	for i, r := range target.config.Releases {
 		why := ""
 		for _, g := range gateways {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
@@ -121,7 +122,7 @@ func (s *session) open(ctx context.Context, p *process) (err error) {
 		CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: s.takeOver,
 		Runtime: socketDir, Secret: s.secrets.Hide,
 		OperatorLabels: func(ctx context.Context, namespace string) (map[kube.Label]string, error) {
-			return deploy.OperatorLabels(ctx, s.cluster, namespace)
+			return dask.OperatorLabels(ctx, s.cluster, namespace)
 		}})
 	s.followPods(c)
 	return nil

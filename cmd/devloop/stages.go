@@ -20,6 +20,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
@@ -104,7 +105,7 @@ func (s *session) followPods(c *config.Config) {
 		scope.Releases = append(scope.Releases, types.NamespacedName{Namespace: r.Namespace, Name: r.Name})
 	}
 	for _, r := range scope.Releases { // what users of a Dask Gateway start is no part of its release
-		scope.Selectors = append(scope.Selectors, pods.Selector{Namespace: r.Namespace, Selector: deploy.LabelCluster})
+		scope.Selectors = append(scope.Selectors, pods.Selector{Namespace: r.Namespace, Selector: dask.LabelCluster})
 	}
 	for _, l := range c.Logs {
 		scope.Selectors = append(scope.Selectors, pods.Selector(l))

@@ -1,6 +1,6 @@
 // What runs in the cluster, and who started it: containers with what their runtimes call their images, Dask Gateways, and the Dask clusters of
 // their users.
-package deploy
+package dask
 
 import (
 	"context"
@@ -35,7 +35,7 @@ const runningTimeout = 30 * time.Second
 
 const (
 	// stopTimeout is how long a gateway's controller may take to stop a cluster: Dask's pods have 30 s to end.
-	stopTimeout = 2 * time.Minute
+	stopTimeout = 40 * time.Second
 	stopPoll    = 200 * time.Millisecond
 )
 
