@@ -20,9 +20,9 @@ import (
 	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
-	"github.com/devloop/devloop/pkg/local"
 	"github.com/devloop/devloop/pkg/proof"
 	"github.com/devloop/devloop/pkg/status"
+	"github.com/devloop/devloop/pkg/venv"
 )
 
 const (
@@ -293,18 +293,20 @@ func (s *session) imageLibraries(ctx context.Context) (any, error) {
 }
 
 // whyNone is why there is no environment.
-const whyNone = "VIRTUAL_ENV is not set, and there is no folder " + local.Usual + " beside devloop.yaml"
+const whyNone = "VIRTUAL_ENV is not set, and there is no folder " + venv.Usual + " beside devloop.yaml"
 
-// venv finds the environment on this machine.
-func venv(c *config.Config) (dir string, found bool) { return local.Find(inHome(c.Local.Venv), c.Dir) }
+// findVenv finds the environment on this machine.
+func findVenv(c *config.Config) (dir string, found bool) {
+	return venv.Find(inHome(c.Local.Venv), c.Dir)
+}
 
 // ofThisMachine reads the environment on this machine, if there is one.
 func ofThisMachine(c *config.Config) (l proof.Libraries, found bool, err error) {
-	dir, found := venv(c)
+	dir, found := findVenv(c)
 	if !found {
 		return l, false, nil
 	}
-	python, versions, err := local.Read(dir)
+	python, versions, err := venv.Read(dir)
 	return proof.Libraries{Place: placeName(c, dir), Python: python, Versions: versions, Local: true}, true, err
 }
 

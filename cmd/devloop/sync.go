@@ -16,7 +16,7 @@ import (
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
-	"github.com/devloop/devloop/pkg/local"
+	"github.com/devloop/devloop/pkg/venv"
 )
 
 // syncer installs, one at a time: a run that is superseded leaves no pip cut short. It belongs to a session.
@@ -97,9 +97,9 @@ func (y *syncer) take() *ranWell {
 
 func (y *syncer) sync(ctx context.Context, w *ranWell) {
 	c := w.config
-	dir, found := venv(c)
+	dir, found := findVenv(c)
 	if !found {
-		y.warn(event.WithHint(fmt.Errorf("there is no environment to install into: %s", whyNone), "make one: python3 -m venv "+local.Usual+", or name it in devloop.yaml: local.venv"))
+		y.warn(event.WithHint(fmt.Errorf("there is no environment to install into: %s", whyNone), "make one: python3 -m venv "+venv.Usual+", or name it in devloop.yaml: local.venv"))
 		return
 	}
 	file := c.Abs(c.Local.Requirements)
@@ -111,7 +111,7 @@ func (y *syncer) sync(ctx context.Context, w *ranWell) {
 	if now == y.done {
 		return
 	}
-	var installed local.Installed
+	var installed venv.Installed
 	quiet := event.Sink(func(e event.Event) { // an installation that had nothing to do is a detail
 		if e.Phase == event.Succeeded && installed == "" {
 			e.Phase = event.Detailed
@@ -120,7 +120,7 @@ func (y *syncer) sync(ctx context.Context, w *ranWell) {
 	})
 	say := quiet.For("local")
 	err = say.Step(ctx, event.VenvSynced, func(ctx context.Context) (fields []any, err error) {
-		installed, err = local.Install(ctx, dir, c.Dir, file, func(line string) { say.Detail("output", "line", line) })
+		installed, err = venv.Install(ctx, dir, c.Dir, file, func(line string) { say.Detail("output", "line", line) })
 		if installed == "" {
 			return nil, err
 		}

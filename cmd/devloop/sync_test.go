@@ -18,7 +18,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
-	"github.com/devloop/devloop/pkg/local"
+	"github.com/devloop/devloop/pkg/venv"
 )
 
 // pipVenv returns an environment with a real pip, which knows no index but $PIP_FIND_LINKS.
@@ -117,7 +117,7 @@ func TestSync(t *testing.T) {
 	tags = tagsOf(t, "worker:2")
 	expect("other images", "alpha==1.0\n", begins, detail)
 	expect("other requirements", "alpha==2.0\n", begins, done)
-	if _, versions, err := local.Read(dir); err != nil || versions["alpha"] != "2.0" {
+	if _, versions, err := venv.Read(dir); err != nil || versions["alpha"] != "2.0" {
 		t.Errorf("%v, %v", versions, err)
 	}
 	e = expect("a mistake", "alpha==3.0\n", begins, fails, warned)

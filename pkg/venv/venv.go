@@ -1,9 +1,9 @@
-// Package local is the Python environment on this machine that has to hold the same libraries as the images: where it is, what is installed in
+// Package venv is the Python environment on this machine that has to hold the same libraries as the images: where it is, what is installed in
 // it (read from its files, nothing of it is run), and how requirements get into it.
 //
-// Where to look: local.go finds it, read.go what it is and where its libraries are, metadata.go what each of them says of itself, install.go
+// Where to look: venv.go finds it, read.go what it is and where its libraries are, metadata.go what each of them says of itself, install.go
 // pip.
-package local
+package venv
 
 import (
 	"os"
