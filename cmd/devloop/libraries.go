@@ -336,7 +336,7 @@ func comparisonFields(e event.Event, people bool) []any {
 		case fields[i] == "places":
 			fields[i+1] = strings.Join(places, ",")
 		case areDifferences && people:
-			fields[i+1] = proof.Table(proof.Comparison{Places: places, Differences: differences}, proof.TableRows)
+			fields[i+1] = proof.Table(event.Comparison{Places: places, Differences: differences}, proof.TableRows)
 		case areDifferences:
 			fields[i+1] = differences.String()
 		}
@@ -354,7 +354,7 @@ func writeLibraries(out io.Writer, l *status.Libraries) {
 	if l == nil || len(l.Places) < 2 {
 		return
 	}
-	c := proof.Comparison{Places: l.Places, Libraries: l.Libraries, Differences: l.Differences}
+	c := event.Comparison{Places: l.Places, Libraries: l.Libraries, Differences: l.Differences}
 	if c.Same() {
 		_, _ = fmt.Fprintf(out, "\nLIBRARIES\n%s, %s ago\n", sameIn(c), age(l.Compared)) // who flushes the table is told
 		return
@@ -364,7 +364,7 @@ func writeLibraries(out io.Writer, l *status.Libraries) {
 }
 
 // sameIn says that nothing differs.
-func sameIn(c proof.Comparison) string {
+func sameIn(c event.Comparison) string {
 	last := len(c.Places) - 1
 	return fmt.Sprintf("the same %d in %s and %s", c.Libraries, strings.Join(c.Places[:last], ", "), c.Places[last])
 }

@@ -335,7 +335,7 @@ func TestSkew(t *testing.T) {
 	expect("this machine differs", 1, "numpy    2       2       3\n", "")
 	var answer struct {
 		Same bool `json:"same"`
-		proof.Comparison
+		event.Comparison
 	}
 	if err := json.Unmarshal([]byte(expect("JSON", 1, "", "", "--json")), &answer); err != nil || answer.Same || !slices.Equal(answer.Places, []string{"worker", "client", active}) || answer.Differences.String() != "numpy 2/2/3" {
 		t.Errorf("%+v, %v", answer, err)

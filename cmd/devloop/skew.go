@@ -46,11 +46,11 @@ Exit codes: 0 the same, 1 something differs, 2 your input is wrong, 3 no cluster
 	return cmd
 }
 
-func writeSkew(cmd *cobra.Command, c proof.Comparison, asJSON bool) error {
+func writeSkew(cmd *cobra.Command, c event.Comparison, asJSON bool) error {
 	if asJSON {
 		return writeJSON(dataOut(cmd), struct {
 			Same bool `json:"same"`
-			proof.Comparison
+			event.Comparison
 		}{c.Same(), c})
 	}
 	text := proof.Table(c, 0)
@@ -62,7 +62,7 @@ func writeSkew(cmd *cobra.Command, c proof.Comparison, asJSON bool) error {
 }
 
 // skew compares all places now.
-func skew(ctx context.Context, o *options) (c proof.Comparison, err error) {
+func skew(ctx context.Context, o *options) (c event.Comparison, err error) {
 	ctx, p, err := o.begin(ctx)
 	if err != nil {
 		return c, err

@@ -85,16 +85,6 @@ func (l Libraries) HoldsDask() bool {
 	return l.Versions["dask"] != "" || l.Versions["distributed"] != ""
 }
 
-// Comparison is what came of comparing places.
-type Comparison struct {
-	Places      []string          `json:"places"`
-	Libraries   int               `json:"libraries"` // that were compared
-	Differences event.Differences `json:"differences"`
-}
-
-// Same tells that nothing differs.
-func (c Comparison) Same() bool { return len(c.Differences) == 0 }
-
 // critical are what has to be the same for clients, schedulers and workers to understand each other: Python, since functions are sent as its
 // bytecode, what Dask's own check looks at (distributed/versions.py), and what else they send and unpack.
 var critical = []string{"python", "dask", "distributed", "dask-gateway", "dask-expr", "cloudpickle", "msgpack", "toolz", "tornado", "numpy", "pandas", "pyarrow",
@@ -105,8 +95,8 @@ var tools = []string{"pip", "setuptools", "wheel", "uv", "distribute", "pkg-reso
 
 // Compare compares the places. A difference is another version anywhere, and a library that one image has and another place lacks; what only this
 // machine has is none.
-func Compare(places []Libraries) Comparison {
-	c := Comparison{Places: make([]string, len(places)), Differences: event.Differences{}}
+func Compare(places []Libraries) event.Comparison {
+	c := event.Comparison{Places: make([]string, len(places)), Differences: event.Differences{}}
 	pythons := event.Difference{Library: critical[0], Versions: make([]string, len(places))}
 	inImages := map[string]bool{}
 	for i, place := range places {
@@ -163,7 +153,7 @@ func byWeight(a, b string) int {
 const TableRows = 12
 
 // Table returns the differences as lines, the first rows of them, or all if rows is 0.
-func Table(c Comparison, rows int) string {
+func Table(c event.Comparison, rows int) string {
 	shown := c.Differences
 	if rows > 0 && len(shown) > rows+1 { // a line that says "1 more" is no shorter
 		shown = shown[:rows]

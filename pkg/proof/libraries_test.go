@@ -54,7 +54,7 @@ func TestCompare(t *testing.T) {
 }
 
 func TestTable(t *testing.T) {
-	c := Comparison{Places: []string{"worker", ".venv"}, Differences: event.Differences{{Library: "dask", Versions: []string{"2024.1.0", "2024.2.0"}}, {Library: "pyyaml", Versions: []string{"6.0\x1b[31m", ""}}}}
+	c := event.Comparison{Places: []string{"worker", ".venv"}, Differences: event.Differences{{Library: "dask", Versions: []string{"2024.1.0", "2024.2.0"}}, {Library: "pyyaml", Versions: []string{"6.0\x1b[31m", ""}}}}
 	if got, want := Table(c, TableRows), "library  worker    .venv\ndask     2024.1.0  2024.2.0\npyyaml   6.0       -"; got != want {
 		t.Errorf("%s\nnot\n%s", got, want)
 	}
@@ -159,7 +159,7 @@ func FuzzParseListing(f *testing.F) {
 		if err != nil || again.Python != l.Python || !maps.Equal(again.Versions, l.Versions) {
 			t.Errorf("%q: %+v, %+v, %v", output, l, again, err)
 		}
-		for _, c := range []Comparison{Compare([]Libraries{l, again}), Compare([]Libraries{l, {Place: ".venv", Local: true}})} {
+		for _, c := range []event.Comparison{Compare([]Libraries{l, again}), Compare([]Libraries{l, {Place: ".venv", Local: true}})} {
 			if table := Table(c, TableRows); strings.ContainsAny(table, "\x1b\r") {
 				t.Errorf("%q", table)
 			}
