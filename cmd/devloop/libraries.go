@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
@@ -336,7 +337,7 @@ func comparisonFields(e event.Event, people bool) []any {
 		case fields[i] == "places":
 			fields[i+1] = strings.Join(places, ",")
 		case areDifferences && people:
-			fields[i+1] = proof.Table(event.Comparison{Places: places, Differences: differences}, proof.TableRows)
+			fields[i+1] = console.Table(event.Comparison{Places: places, Differences: differences}, console.TableRows)
 		case areDifferences:
 			fields[i+1] = differences.String()
 		}
@@ -359,7 +360,7 @@ func writeLibraries(out io.Writer, l *status.Libraries) {
 		_, _ = fmt.Fprintf(out, "\nLIBRARIES\n%s, %s ago\n", sameIn(c), age(l.Compared)) // who flushes the table is told
 		return
 	}
-	table := strings.Replace(proof.Table(c, proof.TableRows), "library", "LIBRARY", 1)
+	table := strings.Replace(console.Table(c, console.TableRows), "library", "LIBRARY", 1)
 	_, _ = fmt.Fprintf(out, "\n%s\n", table)
 }
 

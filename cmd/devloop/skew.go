@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/spf13/cobra"
 
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/proof"
 )
@@ -53,7 +54,7 @@ func writeSkew(cmd *cobra.Command, c event.Comparison, asJSON bool) error {
 			event.Comparison
 		}{c.Same(), c})
 	}
-	text := proof.Table(c, 0)
+	text := console.Table(c, 0)
 	if c.Same() {
 		text = strings.Replace(sameIn(c), " in ", " libraries in ", 1)
 	}

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/devloop/devloop/pkg/event"
 )
 
 func TestCompare(t *testing.T) {
@@ -50,26 +48,6 @@ func TestCompare(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-func TestTable(t *testing.T) {
-	c := event.Comparison{Places: []string{"worker", ".venv"}, Differences: event.Differences{{Library: "dask", Versions: []string{"2024.1.0", "2024.2.0"}}, {Library: "pyyaml", Versions: []string{"6.0\x1b[31m", ""}}}}
-	if got, want := Table(c, TableRows), "library  worker    .venv\ndask     2024.1.0  2024.2.0\npyyaml   6.0       -"; got != want {
-		t.Errorf("%s\nnot\n%s", got, want)
-	}
-	for range 11 {
-		c.Differences = append(c.Differences, c.Differences[0])
-	}
-	if got := Table(c, TableRows); strings.Count(got, "\n") != 13 || strings.Contains(got, "more") {
-		t.Errorf("13: %s", got)
-	}
-	c.Differences = append(c.Differences, c.Differences[0])
-	if got := Table(c, TableRows); strings.Count(got, "\n") != 13 || !strings.HasSuffix(got, "\n… and 2 more: devloop skew") {
-		t.Errorf("14: %s", got)
-	}
-	if got := Table(c, 0); strings.Count(got, "\n") != 14 {
-		t.Errorf("all: %s", got)
 	}
 }
 
@@ -159,10 +137,7 @@ func FuzzParseListing(f *testing.F) {
 		if err != nil || again.Python != l.Python || !maps.Equal(again.Versions, l.Versions) {
 			t.Errorf("%q: %+v, %+v, %v", output, l, again, err)
 		}
-		for _, c := range []event.Comparison{Compare([]Libraries{l, again}), Compare([]Libraries{l, {Place: ".venv", Local: true}})} {
-			if table := Table(c, TableRows); strings.ContainsAny(table, "\x1b\r") {
-				t.Errorf("%q", table)
-			}
-		}
+		Compare([]Libraries{l, again})
+		Compare([]Libraries{l, {Place: ".venv", Local: true}})
 	})
 }
