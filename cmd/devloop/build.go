@@ -102,10 +102,10 @@ func newBuilder(ctx context.Context) (builder *build.Builder, leave func() error
 	}
 	docker, err := openDocker()
 	if err != nil {
-		return nil, nil, environmentError{err}
+		return nil, nil, environmentError{Err: err}
 	}
 	if _, err := build.Ping(ctx, docker); err != nil {
-		return nil, nil, environmentError{errors.Join(err, docker.Close())}
+		return nil, nil, environmentError{Err: errors.Join(err, docker.Close())}
 	}
 	return build.New(docker, cache), docker.Close, nil
 }

@@ -48,7 +48,7 @@ its user sees it, namespace.name, or by its name alone.`,
   devloop clusters stop dask-gateway.3f1c0d8a2b5e4f7c9a6d1e2f3b4c5d6e`,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			if stale == (len(names) > 0) {
-				return usageError{event.WithHint(errors.New("devloop clusters stop: say which, by --stale or by their names"), "devloop clusters shows them")}
+				return usageError{Err: event.WithHint(errors.New("devloop clusters stop: say which, by --stale or by their names"), "devloop clusters shows them")}
 			}
 			stop := func(ctx context.Context, cluster *kube.Cluster, all, old event.DaskClusters) error {
 				if !stale {
@@ -86,16 +86,16 @@ func withClusters(ctx context.Context, o *options, writes bool,
 			s.cluster, err = kube.Connect(ctx, p.config.KubeContext)
 		}
 		if err != nil {
-			return environmentError{err}
+			return environmentError{Err: err}
 		}
 		cluster := s.cluster
 		deployed, err := deploy.New(cluster, p.config.Name, nil, deploy.Options{}).Deployed(ctx, releases(p.config))
 		if err != nil {
-			return environmentError{err}
+			return environmentError{Err: err}
 		}
 		platform, err := dask.Running(ctx, cluster, namespacesOf(p.config))
 		if err != nil {
-			return environmentError{err}
+			return environmentError{Err: err}
 		}
 		return do(ctx, cluster, platform.Clusters, proof.Old(deployedImages(p.config, deployed), platform.Clusters))
 	}()
@@ -127,7 +127,7 @@ func called(all event.DaskClusters, names []string) (chosen event.DaskClusters, 
 	for _, name := range names {
 		at := slices.IndexFunc(all, func(c event.DaskCluster) bool { return name == c.Name || name == c.FullName() })
 		if at < 0 {
-			return nil, usageError{event.WithHint(fmt.Errorf("no Dask cluster is called %q", name), "devloop clusters shows them")}
+			return nil, usageError{Err: event.WithHint(fmt.Errorf("no Dask cluster is called %q", name), "devloop clusters shows them")}
 		}
 		chosen = append(chosen, all[at])
 	}

@@ -26,7 +26,7 @@ func newCompletionCommand() *cobra.Command {
 			if len(args) == 1 && scripts[args[0]] != nil {
 				return nil
 			}
-			return usageError{event.WithHint(errors.New("devloop completion: takes the name of one shell: bash, zsh or fish"), "devloop completion --help")}
+			return usageError{Err: event.WithHint(errors.New("devloop completion: takes the name of one shell: bash, zsh or fish"), "devloop completion --help")}
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return scripts[args[0]](cmd) },
 	}

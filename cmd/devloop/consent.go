@@ -5,11 +5,9 @@ package main
 // or by an answer in the terminal. What a repository brings along allows nothing.
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -18,8 +16,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/muesli/cancelreader"
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
@@ -152,31 +148,4 @@ func question(e *kube.NotLocalError, folder string) string {
 May devloop deploy to it what %q says, and remove that again?
 The answer counts for this folder and this cluster. Only "yes" allows it: `,
 		e.Target.Context, e.Target.Server, strings.Trim(strconv.Quote(e.Why.Error()), `"`), folder)
-}
-
-// maxReply is how much is read of what the user types, in bytes.
-const maxReply = 256
-
-// ask prints a question and tells whether "yes" is typed. It ends with ctx.
-func (p *printer) ask(ctx context.Context, in *os.File, question string) (yes bool, err error) {
-	reader, err := cancelreader.NewReader(in)
-	if err != nil {
-		return false, fmt.Errorf("read an answer: %w", err)
-	}
-	defer func() { _ = reader.Close() }() // of the library's own descriptors
-	defer context.AfterFunc(ctx, func() { reader.Cancel() })()
-	p.mu.Lock()
-	_, err = io.WriteString(p.out, question)
-	p.mu.Unlock()
-	if err != nil {
-		return false, fmt.Errorf("ask a question: %w", err)
-	}
-	line, err := bufio.NewReader(io.LimitReader(reader, maxReply)).ReadString('\n')
-	switch {
-	case ctx.Err() != nil:
-		return false, context.Cause(ctx)
-	case err != nil && !errors.Is(err, io.EOF): // Ctrl+D is a no
-		return false, fmt.Errorf("read an answer: %w", err)
-	}
-	return strings.TrimSpace(line) == "yes", nil
 }

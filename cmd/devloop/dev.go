@@ -56,7 +56,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	sink := p.sink
 	s.watcher, err = watch.New(sink, watch.Options{Mode: d.mode, Quiet: p.config.Watch.Quiet, Limit: p.config.Watch.Limit})
 	if err != nil {
-		return environmentError{err}
+		return environmentError{Err: err}
 	}
 	asking := &control{session: s, say: sink.For("devloop"), batches: s.watcher.Batches(), reload: p.reload, quit: p.patience.enough,
 		asked: v.asked, shown: &p.printer.pods, filter: shown}
@@ -96,7 +96,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	keep(ctx, "devloop", "control", func(ctx context.Context) { asking.run(ctx, changes) })
 	broken := sink.For("loop").Contain("loop", func() { loop.New(s.load, watching{s.watcher}, changes, sink).Run(ctx) })
 	if broken != nil { // it cannot go on, but nothing is left behind
-		broken = toldError{broken}
+		broken = toldError{Err: broken}
 		p.patience.enough() // as a first Ctrl+C: another one cuts the clean-up short
 	}
 
@@ -132,7 +132,7 @@ func enter(ctx context.Context, p *process) (s *session, leave func() error, err
 		p.sink.For("verify").Warn("pods that an earlier devloop has left could not be removed", err)
 	}
 	if err := s.openBuilders(ctx); err != nil {
-		return nil, nil, environmentError{errors.Join(err, s.close(), bound.close())}
+		return nil, nil, environmentError{Err: errors.Join(err, s.close(), bound.close())}
 	}
 	s.forwards = bound
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))

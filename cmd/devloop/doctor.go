@@ -96,9 +96,9 @@ func (d *doctor) examine(ctx context.Context) error {
 	case d.failed == 0:
 		return nil
 	case d.config == nil:
-		return usageError{errors.New("doctor: the configuration has to be mended first")}
+		return usageError{Err: errors.New("doctor: the configuration has to be mended first")}
 	}
-	return environmentError{fmt.Errorf("doctor: %s to be mended", count(d.failed, "thing"))}
+	return environmentError{Err: fmt.Errorf("doctor: %s to be mended", count(d.failed, "thing"))}
 }
 
 // tell prints what is well, and a line for each thing that is not.
@@ -447,16 +447,6 @@ func freeBytes(folder string) (uint64, error) {
 		return 0, fmt.Errorf("free space in %s: %w", folder, err)
 	}
 	return uint64(fs.Bavail) * uint64(fs.Bsize), nil //nolint:unconvert,gosec // their types differ between systems
-}
-
-func size(bytes uint64) string {
-	switch {
-	case bytes < 1e5:
-		return fmt.Sprintf("%.1f kB", float64(bytes)/1e3)
-	case bytes < 1e9:
-		return fmt.Sprintf("%.1f MB", float64(bytes)/1e6)
-	}
-	return fmt.Sprintf("%.1f GB", float64(bytes)/1e9)
 }
 
 func count(n int, what string) string {

@@ -2,59 +2,35 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Exit codes.
-const (
-	exitFailed      = 1   // devloop could not do what was asked
-	exitInput       = 2   // the command line or devloop.yaml is wrong
-	exitEnvironment = 3   // cluster, Docker: something around devloop is missing
-	exitInterrupted = 130 // a second Ctrl+C cut the clean-up short, or the first one a command that ends by itself
-)
-
 // environmentError marks what is wrong around devloop, rather than with its work or input.
-type environmentError struct{ error }
+type environmentError struct{ Err error }
 
-func (e environmentError) Unwrap() error { return e.error }
+func (e environmentError) Error() string { return e.Err.Error() }
+func (e environmentError) Unwrap() error { return e.Err }
 
 // usageError marks a command line that makes no sense.
-type usageError struct{ error }
+type usageError struct{ Err error }
 
-func (e usageError) Unwrap() error { return e.error }
+func (e usageError) Error() string { return e.Err.Error() }
+func (e usageError) Unwrap() error { return e.Err }
 
 // toldError marks what the log has said already.
-type toldError struct{ error }
+type toldError struct{ Err error }
 
-func (e toldError) Unwrap() error { return e.error }
+func (e toldError) Error() string { return e.Err.Error() }
+func (e toldError) Unwrap() error { return e.Err }
 
 var errInterrupted = errors.New("interrupted")
-
-func exitCode(err error) int {
-	var (
-		invalid     *config.Error
-		usage       usageError
-		environment environmentError
-	)
-	switch {
-	case err == nil:
-		return 0
-	case errors.Is(err, errInterrupted):
-		return exitInterrupted
-	case errors.As(err, &invalid), errors.As(err, &usage):
-		return exitInput
-	case errors.As(err, &environment):
-		return exitEnvironment
-	}
-	return exitFailed
-}
 
 // end prints the error that devloop ends with. With -v the causes follow, one a line.
 func (p *printer) end(err error, code int) {
@@ -98,7 +74,14 @@ type fact struct {
 	hint    string
 	causes  []string
 
-	problems []config.Problem // of a configuration: the message is a line for each
+	problems problemList // nil unless the message has a line for each
+}
+
+// problemList is an error with problems in files: its text has a line for each, which begins with its
+// place, and its JSON is a list of them.
+type problemList interface {
+	error
+	json.Marshaler
 }
 
 // facts takes joined errors apart, and leaves out what was said before, here or in the log.
@@ -125,9 +108,8 @@ func facts(err error) []fact {
 		return all
 	}
 	f := fact{message: err.Error(), hint: event.Hint(err), causes: causes(err)}
-	var invalid *config.Error
-	if errors.As(err, &invalid) {
-		f.problems, f.causes = invalid.Problems, causes(invalid.Unwrap())
+	if errors.As(err, &f.problems) {
+		f.causes = causes(errors.Unwrap(f.problems))
 	}
 	return []fact{f}
 }

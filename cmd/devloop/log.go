@@ -3,6 +3,8 @@
 package main
 
 import (
+	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +23,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 	containerdlog "github.com/containerd/log"
 	"github.com/go-logr/logr"
+	"github.com/muesli/cancelreader"
 	"github.com/muesli/termenv"
 	"k8s.io/klog/v2"
 
@@ -219,8 +222,8 @@ func (p *printer) write(e event.Event, f fact) {
 	}
 	if p.json != nil {
 		fields := slices.Clone(e.Fields)
-		if problems, err := json.Marshal(f.problems); err == nil && len(f.problems) > 0 {
-			fields = append(fields, "problems", json.RawMessage(problems))
+		if f.problems != nil {
+			fields = append(fields, "problems", f.problems)
 		}
 		if len(f.causes) > 0 {
 			fields = append(fields, "causes", f.causes)
@@ -396,4 +399,31 @@ func shorten(message string) string {
 		return message
 	}
 	return strings.ToValidUTF8(message[:errorLength/3]+" … "+message[len(message)-2*errorLength/3:], "")
+}
+
+// maxReply is how much is read of what the user types, in bytes.
+const maxReply = 256
+
+// ask prints a question and tells whether "yes" is typed. It ends with ctx.
+func (p *printer) ask(ctx context.Context, in *os.File, question string) (yes bool, err error) {
+	reader, err := cancelreader.NewReader(in)
+	if err != nil {
+		return false, fmt.Errorf("read an answer: %w", err)
+	}
+	defer func() { _ = reader.Close() }() // of the library's own descriptors
+	defer context.AfterFunc(ctx, func() { reader.Cancel() })()
+	p.mu.Lock()
+	_, err = io.WriteString(p.out, question)
+	p.mu.Unlock()
+	if err != nil {
+		return false, fmt.Errorf("ask a question: %w", err)
+	}
+	line, err := bufio.NewReader(io.LimitReader(reader, maxReply)).ReadString('\n')
+	switch {
+	case ctx.Err() != nil:
+		return false, context.Cause(ctx)
+	case err != nil && !errors.Is(err, io.EOF): // Ctrl+D is a no
+		return false, fmt.Errorf("read an answer: %w", err)
+	}
+	return strings.TrimSpace(line) == "yes", nil
 }

@@ -206,10 +206,10 @@ func TestFacts(t *testing.T) {
 		want []fact
 	}{
 		{"alone", one, []fact{{message: "one", hint: "mend one"}}},
-		{"joined, and marked", environmentError{errors.Join(one, two)}, []fact{
+		{"joined, and marked", environmentError{Err: errors.Join(one, two)}, []fact{
 			{message: "one", hint: "mend one"},
 			{message: "two: deeper", causes: []string{"two (*fmt.wrapError)", "deeper (*errors.errorString)"}}}},
-		{"said once", errors.Join(one, nil, environmentError{one}), []fact{{message: "one", hint: "mend one"}}},
+		{"said once", errors.Join(one, nil, environmentError{Err: one}), []fact{{message: "one", hint: "mend one"}}},
 		{"wrapped as a whole", fmt.Errorf("clean up: %w", errors.Join(one, two)), []fact{
 			{message: "clean up: one\ntwo: deeper", hint: "mend one", causes: []string{"clean up (*fmt.wrapError)", "one\ntwo: deeper (*errors.joinError)"}}}},
 	} {

@@ -93,7 +93,7 @@ Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop 
 		},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{event.WithHint(err, cmd.CommandPath()+" --help")}
+		return usageError{Err: event.WithHint(err, cmd.CommandPath()+" --help")}
 	})
 	root.SetHelpCommand(newHelpCommand())
 	root.CompletionOptions.DisableDefaultCmd = true
@@ -139,7 +139,7 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	if cmd.SuggestionsMinimumDistance = 2; len(cmd.SuggestionsFor(args[0])) > 0 {
 		hint = "did you mean: " + cmd.CommandPath() + " " + cmd.SuggestionsFor(args[0])[0]
 	}
-	return usageError{event.WithHint(fmt.Errorf("%s: unknown argument or command %q", cmd.CommandPath(), args[0]), hint)}
+	return usageError{Err: event.WithHint(fmt.Errorf("%s: unknown argument or command %q", cmd.CommandPath(), args[0]), hint)}
 }
 
 func newHelpCommand() *cobra.Command {
@@ -150,7 +150,7 @@ func newHelpCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 {
-				return usageError{event.WithHint(fmt.Errorf("devloop help: there is no command %q", args[len(args)-1]), "devloop --help")}
+				return usageError{Err: event.WithHint(fmt.Errorf("devloop help: there is no command %q", args[len(args)-1]), "devloop --help")}
 			}
 			return about.Help()
 		},

@@ -4,6 +4,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -88,7 +89,7 @@ func (o *options) settle(cmd *cobra.Command) (err error) {
 		}
 		for _, value := range values(flag.Name, text) {
 			if invalid := flag.Value.Set(value); invalid != nil && err == nil {
-				err = usageError{event.WithHint(fmt.Errorf("environment variable %s: %q: %w", name, text, invalid), "correct it, or unset "+name)}
+				err = usageError{Err: event.WithHint(fmt.Errorf("environment variable %s: %q: %w", name, text, invalid), "correct it, or unset "+name)}
 			}
 		}
 	})
@@ -99,15 +100,15 @@ func (o *options) settle(cmd *cobra.Command) (err error) {
 		o.files = []string{config.DefaultFile()}
 	}
 	if !slices.Contains(logFormats, o.logFormat) {
-		return usageError{event.WithHint(fmt.Errorf("--log-format: there is no format %q", o.logFormat), "take one of "+strings.Join(logFormats, ", "))}
+		return usageError{Err: event.WithHint(fmt.Errorf("--log-format: there is no format %q", o.logFormat), "take one of "+strings.Join(logFormats, ", "))}
 	}
 	if o.quiet && o.verbose {
-		return usageError{event.WithHint(errors.New("-q and -v contradict each other"), "leave one of them out")}
+		return usageError{Err: event.WithHint(errors.New("-q and -v contradict each other"), "leave one of them out")}
 	}
 	o.printer.configure(o.logFormat, o.verbose, o.quiet)
 	if o.logFile != "" && cmd.Annotations[ofAnother] == "" {
 		if o.printer.file, err = newFilePrinter(o.logFile, o.printer); err != nil {
-			return environmentError{err}
+			return environmentError{Err: err}
 		}
 		o.printer.file.configure(o.logFormat, o.verbose, false)
 	}
@@ -141,4 +142,15 @@ func (o *options) source() config.Source {
 		source.Set = append(source.Set, config.Assignment{From: o.setFrom, Text: assignment})
 	}
 	return source
+}
+
+// dataOut is where a command writes what programs read. It is exact, but on a terminal, where a
+// person reads it.
+func dataOut(cmd *cobra.Command) io.Writer {
+	if v, ok := cmd.OutOrStdout().(*visible); ok {
+		if file, ok := v.out.(*os.File); ok && !isTerminal(file) {
+			return file
+		}
+	}
+	return cmd.OutOrStdout()
 }

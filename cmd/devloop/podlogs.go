@@ -22,12 +22,12 @@ var logLevels = []string{string(event.Debug), string(event.Info), string(event.W
 func newPodFilter(pods, least string) (*podFilter, error) {
 	f := &podFilter{least: event.Level(least)}
 	if least != "" && !slices.Contains(logLevels, least) {
-		return nil, usageError{event.WithHint(fmt.Errorf("there is no log level %q", least), fmt.Sprintf("take one of %v", logLevels))}
+		return nil, usageError{Err: event.WithHint(fmt.Errorf("there is no log level %q", least), fmt.Sprintf("take one of %v", logLevels))}
 	}
 	if pods != "" {
 		var err error
 		if f.pods, err = regexp.Compile(pods); err != nil {
-			return nil, usageError{event.WithHint(fmt.Errorf("names of pods: %w", err), "it is a regular expression: dask-.*|gateway")}
+			return nil, usageError{Err: event.WithHint(fmt.Errorf("names of pods: %w", err), "it is a regular expression: dask-.*|gateway")}
 		}
 	}
 	return f, nil

@@ -69,7 +69,7 @@ from, as the loop does. Nothing is changed.`,
 				return err
 			})
 			if err == nil && differs && exitCode {
-				return toldError{errors.New("something differs")}
+				return toldError{Err: errors.New("something differs")}
 			}
 			return err
 		},
@@ -96,7 +96,7 @@ func preview(ctx context.Context, o *options, names []string, show func(context.
 		}
 		cluster, err := kube.Connect(ctx, p.config.KubeContext)
 		if err != nil {
-			return environmentError{err}
+			return environmentError{Err: err}
 		}
 		cache, err := cacheDir()
 		if err != nil {
@@ -129,7 +129,7 @@ func choose(c *config.Config, names []string) ([]string, error) {
 	}
 	for _, name := range names {
 		if !slices.Contains(known, name) {
-			return nil, usageError{event.WithHint(fmt.Errorf("there is no release %q in devloop.yaml", name), "there are: "+strings.Join(known, ", "))}
+			return nil, usageError{Err: event.WithHint(fmt.Errorf("there is no release %q in devloop.yaml", name), "there are: "+strings.Join(known, ", "))}
 		}
 	}
 	if len(names) == 0 {

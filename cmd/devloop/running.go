@@ -32,14 +32,14 @@ type running struct {
 // stateTimeout is for a devloop on this machine to say how it is. One that was stopped (Ctrl+Z) does not.
 const stateTimeout = 3 * time.Second
 
-var errNone error = environmentError{event.WithHint(errors.New("no devloop runs"), "start one in another terminal: devloop")}
+var errNone error = environmentError{Err: event.WithHint(errors.New("no devloop runs"), "start one in another terminal: devloop")}
 
 // findRunning finds the devloop of the devloop.yaml that is meant: of the one that is here, or in the nearest folder above of which one runs, or else the
 // only one that runs.
 func findRunning(ctx context.Context, o *options) (*running, error) {
 	dir, err := socketDir()
 	if err != nil {
-		return nil, environmentError{err}
+		return nil, environmentError{Err: err}
 	}
 	sockets, err := filepath.Glob(filepath.Join(dir, "*.sock"))
 	if err != nil {
@@ -71,9 +71,9 @@ func findRunning(ctx context.Context, o *options) (*running, error) {
 	case len(found) == 1:
 		return found[0], nil
 	case len(found) > 1:
-		return nil, usageError{event.WithHint(errors.New("several devloops run that could be meant"), "say which by -f or --kube-context: "+strings.Join(names, ", "))}
+		return nil, usageError{Err: event.WithHint(errors.New("several devloops run that could be meant"), "say which by -f or --kube-context: "+strings.Join(names, ", "))}
 	case len(all) > 0:
-		return nil, environmentError{event.WithHint(fmt.Errorf("no devloop runs for this %s", filepath.Base(o.files[0])), "others do: "+strings.Join(names, ", "))}
+		return nil, environmentError{Err: event.WithHint(fmt.Errorf("no devloop runs for this %s", filepath.Base(o.files[0])), "others do: "+strings.Join(names, ", "))}
 	}
 	return nil, errNone
 }

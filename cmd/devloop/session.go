@@ -78,7 +78,7 @@ func openSession(ctx context.Context, p *process) (*session, error) {
 	opened.config.Store(p.config)
 	opened.prover, opened.libraries, opened.syncer = newProver(opened), newLibraries(opened), newSyncer(p.sink)
 	if err := opened.open(ctx, p); err != nil {
-		return nil, environmentError{errors.Join(err, opened.close())}
+		return nil, environmentError{Err: errors.Join(err, opened.close())}
 	}
 	p.patience.journal.Store(opened.journal)
 	p.patience.deployer.Store(opened.deployer)

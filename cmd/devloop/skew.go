@@ -38,7 +38,7 @@ Exit codes: 0 the same, 1 something differs, 2 your input is wrong, 3 no cluster
 				return err
 			}
 			if !c.Same() {
-				return toldError{errors.New("libraries differ")}
+				return toldError{Err: errors.New("libraries differ")}
 			}
 			return nil
 		},
@@ -76,18 +76,18 @@ func skew(ctx context.Context, o *options) (c event.Comparison, err error) {
 	}()
 	here, found, err := ofThisMachine(p.config) // before a cluster is asked: it is quick, and its mistakes are the user's
 	if err != nil {
-		return c, environmentError{err}
+		return c, environmentError{Err: err}
 	}
 	places, err := imagesForSkew(ctx, o, p)
 	switch {
 	case err != nil:
 		return c, err
 	case len(places) == 0:
-		return c, usageError{event.WithHint(errors.New("it is not known which images have to hold the same libraries: none holds Dask, or no Dask Gateway runs"), "name them: local.images in devloop.yaml")}
+		return c, usageError{Err: event.WithHint(errors.New("it is not known which images have to hold the same libraries: none holds Dask, or no Dask Gateway runs"), "name them: local.images in devloop.yaml")}
 	case found:
 		places = append(places, here)
 	case len(places) == 1:
-		return c, environmentError{event.WithHint(errors.New("there is nothing to compare image "+places[0].Place+" with: "+whyNone), "make an environment, or name it in devloop.yaml: local.venv")}
+		return c, environmentError{Err: event.WithHint(errors.New("there is nothing to compare image "+places[0].Place+" with: "+whyNone), "make an environment, or name it in devloop.yaml: local.venv")}
 	default:
 		p.sink.For("proof").Note("no Python environment of this machine is compared", "why", whyNone)
 	}
@@ -103,7 +103,7 @@ func imagesForSkew(ctx context.Context, o *options, p *process) ([]proof.Librari
 		defer r.close()
 		var list []proof.Libraries
 		if err := r.ask(ctx, "libraries", &list); err != nil {
-			return nil, environmentError{event.WithHint(fmt.Errorf("ask the devloop that runs: %w", err), "see how it is: devloop status")}
+			return nil, environmentError{Err: event.WithHint(fmt.Errorf("ask the devloop that runs: %w", err), "see how it is: devloop status")}
 		}
 		return list, nil
 	case !errors.As(err, &none):
@@ -125,14 +125,14 @@ func imagesForSkew(ctx context.Context, o *options, p *process) ([]proof.Librari
 func (s *session) askImages(ctx context.Context, tags []name.Tag) ([]proof.Libraries, error) {
 	missing, err := s.images.Missing(ctx, tags)
 	if err != nil {
-		return nil, environmentError{err}
+		return nil, environmentError{Err: err}
 	}
 	if len(missing) > 0 {
-		return nil, environmentError{event.WithHint(fmt.Errorf("the cluster lacks what the files describe: %s", tagNames(missing)), "bring it there: devloop run")}
+		return nil, environmentError{Err: event.WithHint(fmt.Errorf("the cluster lacks what the files describe: %s", tagNames(missing)), "bring it there: devloop run")}
 	}
 	list, err := s.libraries.ofImages(ctx, &ranWell{s.config.Load(), tags})
 	if err != nil {
-		return nil, environmentError{err}
+		return nil, environmentError{Err: err}
 	}
 	return list, nil
 }

@@ -12,7 +12,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/charmbracelet/x/ansi"
 	"github.com/spf13/cobra"
 
 	"github.com/devloop/devloop/pkg/build"
@@ -46,7 +45,7 @@ Exit codes: 0 shown, and with --wait, it is so, and with --chain, it is whole; 1
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if wait != "" && !slices.Contains(healths, wait) {
-				return usageError{event.WithHint(fmt.Errorf("--wait: there is no state %q", wait), "take one of "+strings.Join(healths, ", "))}
+				return usageError{Err: event.WithHint(fmt.Errorf("--wait: there is no state %q", wait), "take one of "+strings.Join(healths, ", "))}
 			}
 			ctx, _, stop := interruptible(cmd.Context(), o.printer, nil)
 			defer stop()
@@ -233,34 +232,4 @@ func writeStatus(to io.Writer, s status.State) error {
 		line("%d\t%s ago\t%s\t%s", r.Number, age(r.Ended()), why, outcome)
 	}
 	return out.Flush()
-}
-
-func dash(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return text
-}
-
-// brief is as much of an error as a table has room for.
-func brief(text string) string {
-	const room = 100 // columns
-	line, _, _ := strings.Cut(text, "\n")
-	return ansi.Truncate(event.Printable(line), room, "…")
-}
-
-// age is for how long something is, in its largest unit.
-func age(since time.Time) string {
-	switch d := time.Since(since); {
-	case since.IsZero():
-		return "-"
-	case d < 2*time.Minute:
-		return fmt.Sprintf("%.0fs", d.Seconds())
-	case d < 2*time.Hour:
-		return fmt.Sprintf("%.0fm", d.Minutes())
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%.0fh", d.Hours())
-	default:
-		return fmt.Sprintf("%.0fd", d.Hours()/24)
-	}
 }

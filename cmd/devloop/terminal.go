@@ -4,12 +4,9 @@ package main
 
 import (
 	"io"
-	"os"
 	"regexp"
 	"strings"
 	"unicode/utf8"
-
-	"github.com/spf13/cobra"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -63,15 +60,4 @@ func wholeCharacters(text []byte) int {
 		}
 	}
 	return len(text)
-}
-
-// dataOut is where a command writes what programs read. It is exact, but on a terminal, where a
-// person reads it.
-func dataOut(cmd *cobra.Command) io.Writer {
-	if v, ok := cmd.OutOrStdout().(*visible); ok {
-		if file, ok := v.out.(*os.File); ok && !isTerminal(file) {
-			return file
-		}
-	}
-	return cmd.OutOrStdout()
 }

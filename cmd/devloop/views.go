@@ -64,7 +64,7 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 	listener, err := listenLocally(ctx, p.config)
 	switch {
 	case errors.Is(err, errAnother):
-		return v, environmentError{err}
+		return v, environmentError{Err: err}
 	case err != nil:
 		v.say.Warn("devloop status, logs and events will not find this devloop", err)
 	default:
@@ -201,7 +201,7 @@ func listenForPage(ctx context.Context, c *config.Config, port int) (net.Listene
 		listener, err := open(port)
 		switch hint := "give the page another port, or leave it out: --page=false"; {
 		case err != nil && byFlag:
-			return nil, usageError{event.WithHint(fmt.Errorf("--page-port: %w", err), hint)}
+			return nil, usageError{Err: event.WithHint(fmt.Errorf("--page-port: %w", err), hint)}
 		case err != nil:
 			return nil, c.Wrong("page.port", err.Error(), hint)
 		}
@@ -212,7 +212,7 @@ func listenForPage(ctx context.Context, c *config.Config, port int) (net.Listene
 		listener, err = open(0)
 	}
 	if err != nil {
-		return nil, environmentError{fmt.Errorf("page: %w", err)}
+		return nil, environmentError{Err: fmt.Errorf("page: %w", err)}
 	}
 	return listener, nil
 }

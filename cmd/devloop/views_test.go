@@ -500,7 +500,7 @@ func TestNoViewShowsASecret(t *testing.T) {
 	s.sink(podLine("web-1", "info", all))
 	s.sink.For("build").Note(event.BuildStepFailed, "image", "web", "step", "RUN echo "+all, "output", all)
 	s.sink.For("deploy").Detail("a detail", "list", []string{all}, "value", all)
-	broken := event.WithHint(errors.Join(errors.New(all), environmentError{errors.New(all)}), all)
+	broken := event.WithHint(errors.Join(errors.New(all), environmentError{Err: errors.New(all)}), all)
 	s.sink.For("node").Warn("a warning", broken)
 	s.run(1, event.Failed, broken)
 	s.printer.end(broken, 1)

@@ -4,6 +4,7 @@ package config
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -55,6 +56,9 @@ func (e *Error) Error() string {
 	}
 	return strings.Join(lines, "\n")
 }
+
+// MarshalJSON returns the list of the problems.
+func (e *Error) MarshalJSON() ([]byte, error) { return json.Marshal(e.Problems) }
 
 // thousands writes a number with a comma before each three digits.
 func thousands(n int) string {

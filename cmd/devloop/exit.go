@@ -1,0 +1,34 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/devloop/devloop/pkg/config"
+)
+
+// Exit codes.
+const (
+	exitFailed      = 1   // devloop could not do what was asked
+	exitInput       = 2   // the command line or devloop.yaml is wrong
+	exitEnvironment = 3   // cluster, Docker: something around devloop is missing
+	exitInterrupted = 130 // a second Ctrl+C cut the clean-up short, or the first one a command that ends by itself
+)
+
+func exitCode(err error) int {
+	var (
+		invalid     *config.Error
+		usage       usageError
+		environment environmentError
+	)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errInterrupted):
+		return exitInterrupted
+	case errors.As(err, &invalid), errors.As(err, &usage):
+		return exitInput
+	case errors.As(err, &environment):
+		return exitEnvironment
+	}
+	return exitFailed
+}
