@@ -58,6 +58,18 @@ func TestHintComesThroughWrapping(t *testing.T) {
 	}
 }
 
+func TestJoined(t *testing.T) {
+	one, two := errors.New("one"), errors.New("two")
+	if got := Joined(errors.Join(one, nil, two)); len(got) != 2 || got[0] != one || got[1] != two { //nolint:errorlint // the same ones
+		t.Errorf("parts %v", got)
+	}
+	for _, err := range []error{nil, one, WithHint(errors.Join(one, two), "x"), fmt.Errorf("%w\n%w", one, two)} {
+		if got := Joined(err); got != nil {
+			t.Errorf("%v: parts %v", err, got)
+		}
+	}
+}
+
 func TestPanicIsAnError(t *testing.T) {
 	var told []Event
 	err := Sink(func(e Event) { told = append(told, e) }).For("build").Step(t.Context(), "image built", func(context.Context) ([]any, error) {

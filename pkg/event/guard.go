@@ -106,21 +106,16 @@ func (s Stage) Keep(ctx context.Context, what string, work func(context.Context)
 
 // Once returns the same stage, which marks an error that it has reported before as repeated.
 func (s Stage) Once() Stage {
-	var mu sync.Mutex
-	told := map[string]bool{}
-	to := s.sink
-	if to == nil {
+	var reported Changes
+	next := s.sink
+	if next == nil {
 		return s
 	}
 	s.sink = func(e Event) {
 		if e.Err != nil {
-			text := e.Err.Error()
-			mu.Lock()
-			e.Repeated = told[text]
-			told[text] = true
-			mu.Unlock()
+			e.Repeated = !reported.Changed(e.Err.Error(), true)
 		}
-		to(e)
+		next(e)
 	}
 	return s
 }
