@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/devloop/devloop/test/terminal"
 )
 
 const asks = `Only "yes" allows it: `
@@ -31,7 +33,7 @@ type exchange struct{ shown, typed string }
 // of the exchanges were left when devloop ended.
 func (p *workplace) dialogue(t *testing.T, exchanges []exchange, args ...string) (code int, shown string, left int) {
 	t.Helper()
-	master, terminal := openTerminal(t, 200)
+	master, terminal := terminal.Open(t, 200)
 	cmd := p.command(args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
@@ -168,7 +170,7 @@ func TestNobodyIsAskedWithoutATerminal(t *testing.T) {
 		"input only":  func(cmd *exec.Cmd, terminal *os.File) int { cmd.Stdin = terminal; return 0 },
 		"output only": func(cmd *exec.Cmd, terminal *os.File) int { cmd.Stderr = terminal; return 2 },
 	} {
-		_, terminal := openTerminal(t, 80)
+		_, terminal := terminal.Open(t, 80)
 		cmd := p.command("delete")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: connect(cmd, terminal)}
 		if err := cmd.Start(); err != nil {

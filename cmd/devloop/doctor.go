@@ -107,7 +107,7 @@ func (d *doctor) tell(at, seen string, err error) {
 		d.line("ok", at, seen, "")
 	}
 	parts := []error{err}
-	if several := joined(err); several != nil {
+	if several := event.Joined(err); several != nil {
 		parts = several
 	}
 	for _, part := range parts {
@@ -327,7 +327,7 @@ func (d *doctor) lookAtDockerfiles(ctx context.Context) (string, error) {
 	for _, a := range advice {
 		errs = append(errs, warning{event.WithHint(fmt.Errorf("%s:%d: %s", shortPath(a.File), a.Line, a.Slow), a.Hint)})
 	}
-	if several := joined(err); several != nil {
+	if several := event.Joined(err); several != nil {
 		for _, err := range several {
 			errs = append(errs, warning{err})
 		}

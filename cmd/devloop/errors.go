@@ -93,7 +93,7 @@ func facts(err error) []fact {
 		if inner.Error() != err.Error() {
 			break
 		}
-		parts := joined(inner)
+		parts := event.Joined(inner)
 		if len(parts) == 0 {
 			continue
 		}
@@ -112,23 +112,6 @@ func facts(err error) []fact {
 		f.causes = causes(errors.Unwrap(f.problems))
 	}
 	return []fact{f}
-}
-
-// joined returns the errors that errors.Join made err from.
-func joined(err error) []error {
-	several, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return nil
-	}
-	parts := several.Unwrap()
-	messages := make([]string, len(parts))
-	for i, part := range parts {
-		messages[i] = part.Error()
-	}
-	if err.Error() != strings.Join(messages, "\n") {
-		return nil // an error that says more than its parts
-	}
-	return parts
 }
 
 // causes walks down an error's chain: what each link adds, and its Go type. An error that is a chain of one says all itself.

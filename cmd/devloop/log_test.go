@@ -220,3 +220,48 @@ func TestFacts(t *testing.T) {
 		})
 	}
 }
+
+func podLine(pod, level, line string) event.Event {
+	return event.Event{Time: noon, Stage: event.PodStage, Phase: event.Noted, Message: event.PodLog,
+		Fields: []any{"pod", pod, "namespace", "ns", "container", "web", "level", level, "line", line}}
+}
+
+// What people see of a difference, also through devloop events, and what machines read.
+func TestLinesOfAComparison(t *testing.T) {
+	e := event.Event{Stage: "proof", Phase: event.Warned, Message: event.LibrariesDiffer, Fields: []any{"places", []string{"worker", "client", ".venv"}, "libraries", 53,
+		"differences", event.Differences{{Library: "dask", Versions: []string{"2024.1.0", "2024.1.0", "2024.2.0"}}, {Library: "bokeh", Versions: []string{"3.3.4", "", "3.3.4"}}}}}
+	data, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read event.Event
+	if err := json.Unmarshal(data, &read); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []event.Event{e, read} {
+		text := say(formatText, false, e)
+		want := noon.Format("15:04:05.000 ") + `WARN proof: libraries differ places=worker,client,.venv libraries=53
+  differences=
+  │ library  worker    client    .venv
+  │ dask     2024.1.0  2024.1.0  2024.2.0
+  │ bokeh    3.3.4     -         3.3.4
+`
+		if text != want {
+			t.Errorf("%s\nnot\n%s", text, want)
+		}
+		if line := say(formatLogfmt, false, e); !strings.Contains(line, `places=worker,client,.venv libraries=53 differences="dask 2024.1.0/2024.1.0/2024.2.0; bokeh 3.3.4/missing/3.3.4"`) {
+			t.Error(line)
+		}
+		if line := say(formatJSON, false, e); !strings.Contains(line, `"places":["worker","client",".venv"],"libraries":53,"differences":[{"library":"dask","versions":["2024.1.0","2024.1.0","2024.2.0"]}`) {
+			t.Error(line)
+		}
+	}
+	same := event.Event{Stage: "proof", Phase: event.Noted, Message: event.LibrariesSame, Fields: []any{"places", []string{"worker", ".venv"}, "libraries", 53}}
+	if line := say(formatText, false, same); !strings.HasSuffix(line, "INFO proof: libraries are the same places=worker,.venv libraries=53\n") {
+		t.Error(line)
+	}
+	odd := event.Event{Stage: "proof", Phase: event.Warned, Message: event.LibrariesDiffer, Fields: []any{"places", 7, "differences", "?"}}
+	if line := say(formatText, false, odd); !strings.Contains(line, "places=7 differences=?") {
+		t.Error(line)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -13,6 +14,7 @@ import (
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/proof"
+	"github.com/devloop/devloop/pkg/status"
 )
 
 func newSkewCommand(o *options) *cobra.Command {
@@ -135,4 +137,24 @@ func (s *session) askImages(ctx context.Context, tags []name.Tag) ([]proof.Libra
 		return nil, environmentError{Err: err}
 	}
 	return list, nil
+}
+
+// writeLibraries writes what came of the last comparison, for devloop status.
+func writeLibraries(out io.Writer, l *status.Libraries) {
+	if l == nil || len(l.Places) < 2 {
+		return
+	}
+	c := event.Comparison{Places: l.Places, Libraries: l.Libraries, Differences: l.Differences}
+	if c.Same() {
+		_, _ = fmt.Fprintf(out, "\nLIBRARIES\n%s, %s ago\n", sameIn(c), age(l.Compared)) // who flushes the table is told
+		return
+	}
+	table := strings.Replace(console.Table(c, console.TableRows), "library", "LIBRARY", 1)
+	_, _ = fmt.Fprintf(out, "\n%s\n", table)
+}
+
+// sameIn says that nothing differs.
+func sameIn(c event.Comparison) string {
+	last := len(c.Places) - 1
+	return fmt.Sprintf("the same %d in %s and %s", c.Libraries, strings.Join(c.Places[:last], ", "), c.Places[last])
 }

@@ -535,7 +535,7 @@ func commands(hooks []config.Hook) []deploy.Command {
 
 // located gives values that a chart forbids their place in devloop.yaml, where that is what gives them.
 func located(c *config.Config, err error) error {
-	parts := joined(err)
+	parts := event.Joined(err)
 	if parts == nil {
 		var wrong *deploy.ValueError
 		if errors.As(err, &wrong) && wrong.In != "" {

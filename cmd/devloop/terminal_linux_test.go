@@ -18,39 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/test/terminal"
 )
-
-// openTerminal returns both ends of a terminal of a width: what is typed goes into the master,
-// where also is read what is shown.
-func openTerminal(t *testing.T, columns uint16) (master, terminal *os.File) {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = master.Close() })
-	var number int
-	raw, err := master.SyscallConn() // and not Fd, which would have Close wait for a Read
-	if err == nil {
-		var setErr error
-		err = raw.Control(func(fd uintptr) {
-			if number, setErr = unix.IoctlGetInt(int(fd), unix.TIOCGPTN); setErr == nil {
-				setErr = errors.Join(unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0),
-					unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: columns}))
-			}
-		})
-		err = errors.Join(err, setErr)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = terminal.Close() })
-	return master, terminal
-}
 
 // What devloop starts gets SIGPIPE as ever: a shell cannot undo that a signal is ignored.
 func TestClosedPipes(t *testing.T) {
@@ -72,70 +41,6 @@ func TestClosedPipes(t *testing.T) {
 	}
 	if err != nil || mask&(1<<(syscall.SIGPIPE-1)) != 0 {
 		t.Errorf("a child has %q (%v)", ignored, err)
-	}
-}
-
-// onTerminal returns what a terminal of a width gets when a printer writes there.
-func onTerminal(t *testing.T, columns uint16, write func(*printer)) string {
-	t.Helper()
-	master, terminal := openTerminal(t, columns)
-	write(newPrinter(terminal))
-	if _, err := terminal.WriteString("the end"); err != nil {
-		t.Fatal(err)
-	}
-	var said strings.Builder
-	buffer := make([]byte, 64<<10)
-	for deadline := time.Now().Add(time.Minute); !strings.HasSuffix(said.String(), "the end"); {
-		n, err := master.Read(buffer)
-		if err != nil || time.Now().After(deadline) {
-			t.Fatalf("%q, %v", said.String(), err)
-		}
-		said.Write(buffer[:n])
-	}
-	return said.String()
-}
-
-func TestColours(t *testing.T) {
-	t.Setenv("TERM", "xterm-256color")
-	t.Setenv("NO_COLOR", "")
-	t.Setenv("CI", "")
-	lines := func(p *printer) {
-		p.pods.Store(&podFilter{})
-		for _, e := range []event.Event{
-			{Stage: "node", Phase: event.Warned, Message: "image stays"},
-			podLine("web-1", "info", "hello"), podLine("web-2", "error", "oh no"),
-		} {
-			p.event(e)
-		}
-	}
-	said := onTerminal(t, 80, lines)
-	if !strings.Contains(said, "\x1b[") || !strings.Contains(said, "WARN") {
-		t.Errorf("no colours: %q", said)
-	}
-	if one, two := strings.Split(said, "web-1")[0], strings.Split(said, "web-2")[0]; one[strings.LastIndex(one, "\x1b"):] == two[strings.LastIndex(two, "\x1b"):] {
-		t.Errorf("both pods have one colour: %q", said)
-	}
-	t.Setenv("NO_COLOR", "1")
-	if said := onTerminal(t, 80, lines); strings.Contains(said, "\x1b[") || !strings.Contains(said, "ERRO web-2: oh no") {
-		t.Errorf("colours: %q", said)
-	}
-}
-
-// A build step's text is cut to what a line has room for; nothing else is.
-func TestLinesFitTheTerminal(t *testing.T) {
-	t.Setenv("NO_COLOR", "1")
-	long := strings.Repeat("RUN pip install ", 20)
-	said := onTerminal(t, 100, func(p *printer) {
-		p.event(event.Event{Run: 12, Stage: "build", Phase: event.Noted, Message: event.BuildStep, Fields: []any{"image", "worker", "step", long}, Took: 12345 * time.Millisecond})
-	})
-	if line, _, _ := strings.Cut(said, "\r\n"); len([]rune(line)) > 100 || len([]rune(line)) < 80 || !strings.HasSuffix(line, `…" took=12.345s`) {
-		t.Errorf("%d columns: %q", len([]rune(line)), line)
-	}
-	said = onTerminal(t, 100, func(p *printer) {
-		p.event(event.Event{Stage: "node", Phase: event.Noted, Message: "x", Fields: []any{"step", long}})
-	})
-	if !strings.Contains(strings.ReplaceAll(said, "\r\n", ""), strings.TrimSpace(long)) {
-		t.Errorf("it is cut: %q", said)
 	}
 }
 
@@ -168,11 +73,6 @@ func TestDataOnTerminal(t *testing.T) {
 	}
 }
 
-func podLine(pod, level, line string) event.Event {
-	return event.Event{Time: noon, Stage: event.PodStage, Phase: event.Noted, Message: event.PodLog,
-		Fields: []any{"pod", pod, "namespace", "ns", "container", "web", "level", level, "line", line}}
-}
-
 // shell is a bash with job control in a terminal of its own.
 type shell struct {
 	t      *testing.T
@@ -186,7 +86,7 @@ type shell struct {
 
 func newShell(t *testing.T) *shell {
 	t.Helper()
-	master, terminal := openTerminal(t, 200)
+	master, terminal := terminal.Open(t, 200)
 	cmd := exec.Command("bash", "--noprofile", "--norc", "-i")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}

@@ -1,0 +1,43 @@
+// Package terminal is for tests of what a person's terminal shows.
+package terminal
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Open returns both ends of a terminal of a width: what is typed goes into the master,
+// where also is read what is shown.
+func Open(t *testing.T, columns uint16) (master, terminal *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = master.Close() })
+	var number int
+	raw, err := master.SyscallConn() // and not Fd, which would have Close wait for a Read
+	if err == nil {
+		var setErr error
+		err = raw.Control(func(fd uintptr) {
+			if number, setErr = unix.IoctlGetInt(int(fd), unix.TIOCGPTN); setErr == nil {
+				setErr = errors.Join(unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0),
+					unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: columns}))
+			}
+		})
+		err = errors.Join(err, setErr)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = terminal.Close() })
+	return master, terminal
+}
