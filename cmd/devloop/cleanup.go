@@ -49,7 +49,7 @@ func interruptible(parent context.Context, out *printer, reload chan<- struct{})
 	notify(p.signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	stopped := make(chan struct{})
 	go func() {
-		_ = event.Sink(out.event).For("devloop").Contain("signals", func() {
+		_ = event.Sink(out.Print).For("devloop").Contain("signals", func() {
 			p.heed(stopped, cancel, func() bool { return reload != nil && before == terminals() }, reload)
 		})
 		cancel() // without it, nobody could
@@ -123,7 +123,7 @@ func (p *patience) leave(how string) {
 			err = event.WithHint(fmt.Errorf("%w; still there: %s", err, strings.Join(left, ", ")), "devloop delete removes it")
 		}
 	}
-	p.printer.end(err, exitInterrupted)
+	p.printer.PrintEnd(err, exitInterrupted)
 	os.Exit(exitInterrupted)
 }
 

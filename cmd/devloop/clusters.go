@@ -143,7 +143,7 @@ func stopClusters(ctx context.Context, cluster *kube.Cluster, out io.Writer, cho
 	for _, c := range chosen {
 		err := dask.StopCluster(ctx, cluster, c.Namespace, c.Name)
 		if err == nil {
-			_, err = fmt.Fprintf(out, "stopped: %s of %s, %s\n", c.FullName(), dash(c.Owner), c.Image)
+			_, err = fmt.Fprintf(out, "stopped: %s of %s, %s\n", c.FullName(), OrDash(c.Owner), c.Image)
 		}
 		errs = append(errs, err)
 	}
@@ -172,7 +172,7 @@ const clusterColumns = "%s\t%s\t%s\t%d\t%s"
 
 // columns are what a table says of a cluster.
 func columns(c event.DaskCluster) string {
-	return fmt.Sprintf(clusterColumns, event.Printable(c.FullName()), event.Printable(dash(c.Owner)),
+	return fmt.Sprintf(clusterColumns, event.Printable(c.FullName()), event.Printable(OrDash(c.Owner)),
 		event.Printable(c.Image), c.Workers, age(c.Since))
 }
 
@@ -183,6 +183,6 @@ func writeOld(line func(format string, args ...any), old event.DaskClusters) {
 	}
 	line("\nSTALE CLUSTER\tOWNER\tIMAGE\tWORKERS\tAGE")
 	for _, c := range old {
-		line(clusterColumns, c.FullName(), dash(c.Owner), c.Image, c.Workers, age(c.Since))
+		line(clusterColumns, c.FullName(), OrDash(c.Owner), c.Image, c.Workers, age(c.Since))
 	}
 }

@@ -59,7 +59,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 		return environmentError{Err: err}
 	}
 	asking := &control{session: s, say: sink.For("devloop"), batches: s.watcher.Batches(), reload: p.reload, quit: p.patience.enough,
-		asked: v.asked, shown: &p.printer.pods, filter: shown}
+		asked: v.asked, shown: &p.printer.ShownPods, filter: shown}
 	changes := make(chan loop.Change)
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -96,7 +96,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	keep(ctx, "devloop", "control", func(ctx context.Context) { asking.run(ctx, changes) })
 	broken := sink.For("loop").Contain("loop", func() { loop.New(s.load, watching{s.watcher}, changes, sink).Run(ctx) })
 	if broken != nil { // it cannot go on, but nothing is left behind
-		broken = toldError{Err: broken}
+		broken = ReportedError{Err: broken}
 		p.patience.enough() // as a first Ctrl+C: another one cuts the clean-up short
 	}
 

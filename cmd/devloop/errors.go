@@ -24,19 +24,19 @@ type usageError struct{ Err error }
 func (e usageError) Error() string { return e.Err.Error() }
 func (e usageError) Unwrap() error { return e.Err }
 
-// toldError marks what the log has said already.
-type toldError struct{ Err error }
+// ReportedError marks what the log has said already.
+type ReportedError struct{ Err error }
 
-func (e toldError) Error() string { return e.Err.Error() }
-func (e toldError) Unwrap() error { return e.Err }
+func (e ReportedError) Error() string { return e.Err.Error() }
+func (e ReportedError) Unwrap() error { return e.Err }
 
 var errInterrupted = errors.New("interrupted")
 
-// end prints the error that devloop ends with. With -v the causes follow, one a line.
-func (p *printer) end(err error, code int) {
+// PrintEnd prints the error that devloop ends with. With -v the causes follow, one a line.
+func (p *printer) PrintEnd(err error, code int) {
 	err = p.secrets.Error(err)
 	if p.file != nil {
-		p.file.end(err, code)
+		p.file.PrintEnd(err, code)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -86,7 +86,7 @@ type problemList interface {
 
 // facts takes joined errors apart, and leaves out what was said before, here or in the log.
 func facts(err error) []fact {
-	if _, told := err.(toldError); told { //nolint:errorlint // this part alone, not what it was joined to
+	if _, told := err.(ReportedError); told { //nolint:errorlint // this part alone, not what it was joined to
 		return nil
 	}
 	for inner := err; inner != nil; inner = errors.Unwrap(inner) {

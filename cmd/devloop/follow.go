@@ -42,7 +42,7 @@ Exit codes: 0 it ended, or Ctrl+C; 3 no devloop runs.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p := newPrinter(cmd.OutOrStdout())
 			p.configure(o.logFormat, o.verbose, o.quiet)
-			return o.followEvents(cmd.Context(), f, "", func(e event.Event) bool { return e.Message != event.PodLog && p.wanted(e) }, p.event)
+			return o.followEvents(cmd.Context(), f, "", func(e event.Event) bool { return e.Message != event.PodLog && p.wanted(e) }, p.Print)
 		},
 	}
 	f.register(cmd, math.MaxUint32)
@@ -71,8 +71,8 @@ Exit codes: 0 it ended, or Ctrl+C; 3 no devloop runs.`,
 			p := newPrinter(cmd.OutOrStdout())
 			p.configure(o.logFormat, o.verbose, o.quiet)
 			return o.followEvents(cmd.Context(), f, event.PodStage, func(e event.Event) bool {
-				return e.Message == event.PodLog && filter.shows(e) || e.Message == event.PodDied && filter.names(e)
-			}, p.event)
+				return e.Message == event.PodLog && filter.shows(e) || e.Message == event.PodDied && filter.Matches(e)
+			}, p.Print)
 		},
 	}
 	f.register(cmd, 1000)

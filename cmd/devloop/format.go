@@ -20,7 +20,7 @@ func size(bytes uint64) string {
 	return fmt.Sprintf("%.1f GB", float64(bytes)/1e9)
 }
 
-func dash(text string) string {
+func OrDash(text string) string {
 	if text == "" {
 		return "-"
 	}

@@ -46,14 +46,14 @@ func TestLive(t *testing.T) {
 		return strings.Join(lines, "\n")
 	}
 	progress := func(image, step string, done int) {
-		p.event(event.Event{Time: noon, Stage: "build", Phase: event.Progress, Message: "building image",
+		p.Print(event.Event{Time: noon, Stage: "build", Phase: event.Progress, Message: "building image",
 			Fields: []any{"image", image, "step", step, "done", done, "total", 8, "since", time.Now().Add(400 * time.Millisecond)}})
 	}
 	ended := func(image string, phase event.Phase) {
-		p.event(event.Event{Time: noon, Stage: "build", Phase: phase, Message: "image built", Fields: []any{"image", image}})
+		p.Print(event.Event{Time: noon, Stage: "build", Phase: phase, Message: "image built", Fields: []any{"image", image}})
 	}
 	note := func(message string) {
-		p.event(event.Event{Time: noon, Stage: "deploy", Phase: event.Noted, Message: message})
+		p.Print(event.Event{Time: noon, Stage: "deploy", Phase: event.Noted, Message: message})
 	}
 	clock := noon.Format("15:04:05.000 ")
 	for _, step := range []struct {

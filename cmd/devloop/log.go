@@ -78,7 +78,7 @@ func newLogger(p *printer) *logger {
 // so.
 func (l *logger) print(e event.Event) {
 	err := event.Guard(func() error {
-		l.printer.event(e)
+		l.printer.Print(e)
 		return nil
 	})
 	if err != nil {
@@ -91,7 +91,7 @@ func (l *logger) print(e event.Event) {
 // sink is l's event.Sink. It must not be called after close.
 func (l *logger) sink(e event.Event) {
 	if e.Message == event.PodLog { // pods may print a lot: half of the room is devloop's own
-		if !l.printer.pods.Load().shows(e) {
+		if !l.printer.ShownPods.Load().shows(e) {
 			return
 		}
 		if len(l.events) > logBacklog/2 {
@@ -113,21 +113,21 @@ func (l *logger) close() {
 
 // printer writes lines in one of the formats. It is safe for concurrent use: charmbracelet's loggers share a writer without a lock.
 type printer struct {
-	mu       sync.Mutex
-	out      io.Writer     // the file itself, or the terminal with its live lines
-	plain    *visible      // before it, for text without colours
-	lines    *log.Logger   // text and logfmt
-	now      time.Time     // of the line that is being written
-	json     *json.Encoder // nil for the other formats
-	terminal bool          // a person's
-	live     *live         // below the lines of text on a terminal, nil elsewhere
-	text     bool
-	verbose  bool
-	quiet    bool
-	pods     atomic.Pointer[podFilter] // which lines of pods are shown
-	file     *printer                  // that gets the same lines, nil if there is none
-	secrets  *event.Secrets
-	close    func() error // of a file, else nil
+	mu        sync.Mutex
+	out       io.Writer       // the file itself, or the terminal with its live lines
+	plain     *TerminalWriter // before it, for text without colours
+	lines     *log.Logger     // text and logfmt
+	now       time.Time       // of the line that is being written
+	json      *json.Encoder   // nil for the other formats
+	terminal  bool            // a person's
+	live      *live           // below the lines of text on a terminal, nil elsewhere
+	text      bool
+	verbose   bool
+	quiet     bool
+	ShownPods atomic.Pointer[podFilter] // which lines of pods are shown
+	file      *printer                  // that gets the same lines, nil if there is none
+	secrets   *event.Secrets
+	close     func() error // of a file, else nil
 }
 
 // newPrinter returns a printer of text: what goes wrong before the flags are read is for people.
@@ -136,7 +136,7 @@ func newPrinter(out io.Writer) *printer {
 	klog.SetLogger(logr.Discard())
 	containerdlog.L.Logger.SetOutput(io.Discard) // its content store warns of file systems without fs-verity
 	stdlog.SetOutput(io.Discard)
-	if v, ok := out.(*visible); ok { // which the lines get again, but for their colours
+	if v, ok := out.(*TerminalWriter); ok { // which the lines get again, but for their colours
 		out = v.out
 	}
 	p := &printer{out: out, secrets: &event.Secrets{}}
@@ -151,7 +151,7 @@ func newPrinter(out io.Writer) *printer {
 }
 
 func (p *printer) configure(format string, verbose, quiet bool) {
-	p.text, p.verbose, p.quiet, p.json, p.plain = format == formatText, verbose, quiet, nil, &visible{out: p.out}
+	p.text, p.verbose, p.quiet, p.json, p.plain = format == formatText, verbose, quiet, nil, &TerminalWriter{out: p.out}
 	options := log.Options{Level: log.DebugLevel, ReportTimestamp: true, TimeFormat: "15:04:05.000",
 		TimeFunction: func(time.Time) time.Time { return p.now }}
 	switch format {
@@ -164,14 +164,14 @@ func (p *printer) configure(format string, verbose, quiet bool) {
 		}
 		p.json.SetEscapeHTML(false)
 	}
-	p.lines = log.NewWithOptions(&visible{out: p.out, colours: p.text}, options)
+	p.lines = log.NewWithOptions(&TerminalWriter{out: p.out, colours: p.text}, options)
 	if p.live != nil { // which hides from the library that it is a terminal
 		p.lines.SetColorProfile(termenv.NewOutput(p.live.File).EnvColorProfile())
 	}
 }
 
-// event writes one event. An error is shown where the whole run failed, not again for each step on the way up.
-func (p *printer) event(e event.Event) {
+// Print writes one event. An error is shown where the whole run failed, not again for each step on the way up.
+func (p *printer) Print(e event.Event) {
 	if p.live != nil && p.text {
 		p.locked(func() { p.live.take(e) })
 	}
@@ -187,7 +187,7 @@ func (p *printer) event(e event.Event) {
 	}
 	p.locked(func() { p.write(e, f) })
 	if p.file != nil {
-		p.file.event(e)
+		p.file.Print(e)
 	}
 }
 
@@ -298,7 +298,7 @@ func (p *printer) forPeople(e event.Event) []any {
 		case areClusters:
 			lines := make([]string, len(clusters))
 			for i, c := range clusters {
-				lines[i] = fmt.Sprintf("%s of %s: %s, %s old", c.FullName(), dash(c.Owner), c.Image, age(c.Since))
+				lines[i] = fmt.Sprintf("%s of %s: %s, %s old", c.FullName(), OrDash(c.Owner), c.Image, age(c.Since))
 			}
 			value = strings.Join(lines, "\n")
 		case key == "links" && (e.Phase == event.Failed || !p.verbose): // the error says which is broken

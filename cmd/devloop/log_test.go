@@ -23,7 +23,7 @@ func say(format string, verbose bool, e event.Event) string {
 	p := newPrinter(&out)
 	p.configure(format, verbose, false)
 	e.Time = noon
-	p.event(e)
+	p.Print(e)
 	return out.String()
 }
 
@@ -123,7 +123,7 @@ func TestQuiet(t *testing.T) {
 			var out strings.Builder
 			p := newPrinter(&out)
 			p.configure(format, false, true)
-			p.event(test.event)
+			p.Print(test.event)
 			if seen := out.Len() > 0; seen != test.seen {
 				t.Errorf("%s: %+v: %q", format, test.event, out.String())
 			}
@@ -144,9 +144,9 @@ func TestLogFile(t *testing.T) {
 	p.file.configure(formatJSON, false, false)
 	long := strings.Repeat("x", 1<<20)
 	for range 5 * logFileSize {
-		p.event(event.Event{Time: noon, Stage: "build", Phase: event.Noted, Message: long})
+		p.Print(event.Event{Time: noon, Stage: "build", Phase: event.Noted, Message: long})
 	}
-	p.end(errors.New("the last words"), 1)
+	p.PrintEnd(errors.New("the last words"), 1)
 	if err := p.file.close(); err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func main() {
 	err := execute(o)
 	code := exitCode(err)
 	if err != nil {
-		o.printer.end(err, code)
+		o.printer.PrintEnd(err, code)
 	}
 	if o.printer.file != nil {
 		_ = o.printer.file.close() // all is written, or cannot be
@@ -51,7 +51,7 @@ func serveRender() {
 
 // execute runs the command line. A panic is an error like any other; -v shows where it was.
 func execute(o *options) error {
-	return event.Sink(o.printer.event).For("devloop").Guard("command", func() error {
+	return event.Sink(o.printer.Print).For("devloop").Guard("command", func() error {
 		cmd, err := newRootCommand(o).ExecuteContextC(context.Background())
 		if usage := new(usageError); errors.As(err, usage) {
 			_ = o.settle(cmd) // which cobra does only for a command line that it accepts: the error is to have the format asked for
@@ -97,8 +97,8 @@ Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop 
 	})
 	root.SetHelpCommand(newHelpCommand())
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetOut(&visible{out: os.Stdout})
-	root.SetErr(&visible{out: os.Stderr})
+	root.SetOut(&TerminalWriter{out: os.Stdout})
+	root.SetErr(&TerminalWriter{out: os.Stderr})
 	o.register(root)
 	root.Flags().BoolVar(&d.cleanup, "cleanup", true, "remove what was deployed when devloop ends")
 	root.Flags().BoolVar(&once, "once", false, "the same as devloop run: one turn, and what was deployed stays")

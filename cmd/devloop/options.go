@@ -147,7 +147,7 @@ func (o *options) source() config.Source {
 // dataOut is where a command writes what programs read. It is exact, but on a terminal, where a
 // person reads it.
 func dataOut(cmd *cobra.Command) io.Writer {
-	if v, ok := cmd.OutOrStdout().(*visible); ok {
+	if v, ok := cmd.OutOrStdout().(*TerminalWriter); ok {
 		if file, ok := v.out.(*os.File); ok && !isTerminal(file) {
 			return file
 		}

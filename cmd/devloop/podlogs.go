@@ -35,10 +35,10 @@ func newPodFilter(pods, least string) (*podFilter, error) {
 
 // shows tells whether a line of a pod's log is chosen.
 func (f *podFilter) shows(e event.Event) bool {
-	return f != nil && f.names(e) && slices.Index(logLevels, fmt.Sprint(e.Field("level"))) >= slices.Index(logLevels, string(f.least))
+	return f != nil && f.Matches(e) && slices.Index(logLevels, fmt.Sprint(e.Field("level"))) >= slices.Index(logLevels, string(f.least))
 }
 
-// names tells whether the event is about a pod that is chosen.
-func (f *podFilter) names(e event.Event) bool {
+// Matches tells whether the event is about a pod that is chosen.
+func (f *podFilter) Matches(e event.Event) bool {
 	return f.pods == nil || f.pods.MatchString(fmt.Sprintf("%v/%v", e.Field("pod"), e.Field("container")))
 }

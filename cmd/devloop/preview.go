@@ -69,7 +69,7 @@ from, as the loop does. Nothing is changed.`,
 				return err
 			})
 			if err == nil && differs && exitCode {
-				return toldError{Err: errors.New("something differs")}
+				return ReportedError{Err: errors.New("something differs")}
 			}
 			return err
 		},

@@ -53,7 +53,7 @@ func runOnce(ctx context.Context, o *options) (err error) {
 	case ctx.Err() != nil:
 		return interrupted
 	case err != nil:
-		return toldError{Err: err}
+		return ReportedError{Err: err}
 	}
 	return nil
 }

@@ -65,7 +65,7 @@ func findRunning(ctx context.Context, o *options) (*running, error) {
 		if len(found) != 1 || r != found[0] {
 			r.close()
 		}
-		names = append(names, fmt.Sprintf("%s (%s) on %s", r.state.File, r.state.Project, dash(r.state.Cluster)))
+		names = append(names, fmt.Sprintf("%s (%s) on %s", r.state.File, r.state.Project, OrDash(r.state.Cluster)))
 	}
 	switch {
 	case len(found) == 1:

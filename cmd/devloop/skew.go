@@ -40,7 +40,7 @@ Exit codes: 0 the same, 1 something differs, 2 your input is wrong, 3 no cluster
 				return err
 			}
 			if !c.Same() {
-				return toldError{Err: errors.New("libraries differ")}
+				return ReportedError{Err: errors.New("libraries differ")}
 			}
 			return nil
 		},

@@ -161,7 +161,7 @@ func writeStatus(to io.Writer, s status.State) error {
 	if s.Reason != "" {
 		health += ": " + brief(s.Reason)
 	}
-	line("%s on %s: %s", s.Project, dash(s.Cluster), health)
+	line("%s on %s: %s", s.Project, OrDash(s.Cluster), health)
 	if s.Page != "" {
 		line("%s", s.Page)
 	}
@@ -180,14 +180,14 @@ func writeStatus(to io.Writer, s status.State) error {
 		if i.State == status.ImageBuilding && i.Total > 0 {
 			state += fmt.Sprintf(" %d/%d", i.Done, i.Total)
 		}
-		line("%s\t%s\t%s\t%s", i.Name, dash(state), dash(i.Tag), dash(strings.Join(nodes, ", ")))
+		line("%s\t%s\t%s\t%s", i.Name, OrDash(state), OrDash(i.Tag), OrDash(strings.Join(nodes, ", ")))
 	}
 	writeLibraries(out, s.Libraries)
 	if len(s.Releases) > 0 {
 		line("\nRELEASE\tNAMESPACE\tREVISION\tSTATE")
 	}
 	for _, r := range s.Releases {
-		line("%s\t%s\t%d\t%s", r.Name, r.Namespace, r.Revision, dash(string(r.State)))
+		line("%s\t%s\t%d\t%s", r.Name, r.Namespace, r.Revision, OrDash(string(r.State)))
 	}
 	if len(s.Forwards) > 0 {
 		line("\nFORWARD\tTO\tSTATE\tCONNECTIONS\tSENT\tRECEIVED")
@@ -214,7 +214,7 @@ func writeStatus(to io.Writer, s status.State) error {
 		if p.Reason != "" {
 			state += ": " + brief(p.Reason)
 		}
-		line("%s\t%s\t%s\t%s\t%d\t%s", p.Name, dash(of), ready, state, p.Restarts, age(p.Created))
+		line("%s\t%s\t%s\t%s\t%d\t%s", p.Name, OrDash(of), ready, state, p.Restarts, age(p.Created))
 	}
 	writeOld(line, s.Old)
 	if len(s.Runs) > 0 {

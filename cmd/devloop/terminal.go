@@ -11,9 +11,9 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// visible writes text for people: whatever a terminal would obey becomes an escape that can be read
+// TerminalWriter writes text for people: whatever a terminal would obey becomes an escape that can be read
 // (event.Visible), however the text is cut into writes. It is not safe for concurrent use.
-type visible struct {
+type TerminalWriter struct {
 	out io.Writer
 	// colours may pass. What is written must have been made visible before, so that all colours in
 	// it are devloop's own.
@@ -24,7 +24,7 @@ type visible struct {
 // colour is an escape sequence that changes how text looks (SGR), as lipgloss writes it.
 var colour = regexp.MustCompile(`\x1b\[[0-9;]*m`)
 
-func (v *visible) Write(p []byte) (int, error) {
+func (v *TerminalWriter) Write(p []byte) (int, error) {
 	text := append(v.rest, p...)
 	whole := wholeCharacters(text)
 	v.rest = append([]byte(nil), text[whole:]...)
@@ -34,7 +34,7 @@ func (v *visible) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (v *visible) text(text string) string {
+func (v *TerminalWriter) text(text string) string {
 	if !v.colours {
 		return event.Visible(text)
 	}

@@ -49,7 +49,7 @@ func TestClosedPipes(t *testing.T) {
 func TestDataOnTerminal(t *testing.T) {
 	cmd := &cobra.Command{}
 	write := func(file *os.File) {
-		cmd.SetOut(&visible{out: file})
+		cmd.SetOut(&TerminalWriter{out: file})
 		if _, err := io.WriteString(dataOut(cmd), "a\u202eb\x1b[31m\n"); err != nil {
 			t.Fatal(err)
 		}
@@ -57,7 +57,7 @@ func TestDataOnTerminal(t *testing.T) {
 	said := onTerminal(t, 80, func(p *printer) {
 		write(p.live.File)
 		p.configure(formatJSON, false, false)
-		p.event(event.Event{Stage: "node", Phase: event.Noted, Message: "\u202e"})
+		p.Print(event.Event{Stage: "node", Phase: event.Noted, Message: "\u202e"})
 	})
 	if !strings.HasPrefix(said, `a\u202eb\x1b[31m`) || !strings.Contains(said, `"msg":"\u202e"`) {
 		t.Errorf("%q", said)

@@ -18,7 +18,7 @@ import (
 func TestHostileStatus(t *testing.T) {
 	var out strings.Builder
 	forged := terminal.Hostile + "\nforged line\tx"
-	err := writeStatus(&visible{out: &out}, status.State{Project: "p", Cluster: "c", Health: status.Failed, Reason: forged,
+	err := writeStatus(&TerminalWriter{out: &out}, status.State{Project: "p", Cluster: "c", Health: status.Failed, Reason: forged,
 		Pods: []status.Pod{{Name: "web", Phase: "Pending", Reason: forged}},
 		Old:  event.DaskClusters{{Namespace: "ns", Name: "one", Owner: forged, Image: forged}},
 		Runs: []status.Run{{Number: 1, Files: forged, Outcome: status.Broken, Error: forged}}})
@@ -72,11 +72,11 @@ func runHere(t *testing.T, args ...string) (stdout, stderr string) {
 	}
 	o := &options{printer: newPrinter(files[1])}
 	root := newRootCommand(o)
-	root.SetOut(&visible{out: files[0]})
-	root.SetErr(&visible{out: files[1]})
+	root.SetOut(&TerminalWriter{out: files[0]})
+	root.SetErr(&TerminalWriter{out: files[1]})
 	root.SetArgs(args)
 	if err := root.ExecuteContext(t.Context()); err != nil {
-		o.printer.end(err, exitCode(err))
+		o.printer.PrintEnd(err, exitCode(err))
 	}
 	var said [2]string
 	for i, file := range files {

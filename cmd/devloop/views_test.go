@@ -97,7 +97,7 @@ func (s *shown) callHere(args ...string) (code int, out, said string) {
 	defer cancel()
 	err := root.ExecuteContext(ctx)
 	if err != nil {
-		o.printer.end(err, exitCode(err))
+		o.printer.PrintEnd(err, exitCode(err))
 	}
 	return exitCode(err), stdout.String(), stderr.String()
 }
@@ -496,14 +496,14 @@ func TestNoViewShowsASecret(t *testing.T) {
 	s.secrets.Hide(fromValues)       // as the deployer does when it has merged values
 
 	all := strings.Join([]string{fromEnv, fromFile, fromKubeconfig, fromValues}, " and ")
-	s.printer.pods.Store(&podFilter{})
+	s.printer.ShownPods.Store(&podFilter{})
 	s.sink(podLine("web-1", "info", all))
 	s.sink.For("build").Note(event.BuildStepFailed, "image", "web", "step", "RUN echo "+all, "output", all)
 	s.sink.For("deploy").Detail("a detail", "list", []string{all}, "value", all)
 	broken := event.WithHint(errors.Join(errors.New(all), environmentError{Err: errors.New(all)}), all)
 	s.sink.For("node").Warn("a warning", broken)
 	s.run(1, event.Failed, broken)
-	s.printer.end(broken, 1)
+	s.printer.PrintEnd(broken, 1)
 
 	views := map[string]string{}
 	page := s.openPage()

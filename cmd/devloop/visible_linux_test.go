@@ -34,12 +34,12 @@ func TestColours(t *testing.T) {
 	t.Setenv("NO_COLOR", "")
 	t.Setenv("CI", "")
 	lines := func(p *printer) {
-		p.pods.Store(&podFilter{})
+		p.ShownPods.Store(&podFilter{})
 		for _, e := range []event.Event{
 			{Stage: "node", Phase: event.Warned, Message: "image stays"},
 			podLine("web-1", "info", "hello"), podLine("web-2", "error", "oh no"),
 		} {
-			p.event(e)
+			p.Print(e)
 		}
 	}
 	said := onTerminal(t, 80, lines)
@@ -60,13 +60,13 @@ func TestLinesFitTheTerminal(t *testing.T) {
 	t.Setenv("NO_COLOR", "1")
 	long := strings.Repeat("RUN pip install ", 20)
 	said := onTerminal(t, 100, func(p *printer) {
-		p.event(event.Event{Run: 12, Stage: "build", Phase: event.Noted, Message: event.BuildStep, Fields: []any{"image", "worker", "step", long}, Took: 12345 * time.Millisecond})
+		p.Print(event.Event{Run: 12, Stage: "build", Phase: event.Noted, Message: event.BuildStep, Fields: []any{"image", "worker", "step", long}, Took: 12345 * time.Millisecond})
 	})
 	if line, _, _ := strings.Cut(said, "\r\n"); len([]rune(line)) > 100 || len([]rune(line)) < 80 || !strings.HasSuffix(line, `…" took=12.345s`) {
 		t.Errorf("%d columns: %q", len([]rune(line)), line)
 	}
 	said = onTerminal(t, 100, func(p *printer) {
-		p.event(event.Event{Stage: "node", Phase: event.Noted, Message: "x", Fields: []any{"step", long}})
+		p.Print(event.Event{Stage: "node", Phase: event.Noted, Message: "x", Fields: []any{"step", long}})
 	})
 	if !strings.Contains(strings.ReplaceAll(said, "\r\n", ""), strings.TrimSpace(long)) {
 		t.Errorf("it is cut: %q", said)

@@ -19,7 +19,7 @@ func TestVisibleWriter(t *testing.T) {
 	want := event.Visible(text)
 	for size := 1; size <= len(text); size++ {
 		var out strings.Builder
-		v := &visible{out: &out}
+		v := &TerminalWriter{out: &out}
 		for rest := text; rest != ""; {
 			n := min(size, len(rest))
 			if written, err := io.WriteString(v, rest[:n]); err != nil || written != n {
@@ -32,7 +32,7 @@ func TestVisibleWriter(t *testing.T) {
 		}
 	}
 	var out strings.Builder
-	if _, err := io.WriteString(&visible{out: &out, colours: true}, "\x1b[1;31mred\x1b[0m \x1b[2J\x1b]0;x\x07"); err != nil {
+	if _, err := io.WriteString(&TerminalWriter{out: &out, colours: true}, "\x1b[1;31mred\x1b[0m \x1b[2J\x1b]0;x\x07"); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := out.String(), "\x1b[1;31mred\x1b[0m "+`\x1b[2J\x1b]0;x\a`; got != want {
@@ -44,7 +44,7 @@ func FuzzVisibleWriter(f *testing.F) {
 	f.Add([]byte(terminal.Hostile), uint64(1))
 	f.Fuzz(func(t *testing.T, text []byte, seed uint64) {
 		var out strings.Builder
-		v := &visible{out: &out}
+		v := &TerminalWriter{out: &out}
 		cuts := rand.New(rand.NewPCG(seed, 0))
 		for rest := append(text, '\n'); len(rest) > 0; {
 			n := 1 + cuts.IntN(len(rest))
@@ -85,9 +85,9 @@ func TestHostileLines(t *testing.T) {
 				p.lines.SetColorProfile(termenv.TrueColor)
 			}
 			for _, e := range hostileEvents(terminal.Hostile) {
-				p.event(e)
+				p.Print(e)
 			}
-			p.end(event.WithHint(errors.New(terminal.Hostile), terminal.Hostile), 1)
+			p.PrintEnd(event.WithHint(errors.New(terminal.Hostile), terminal.Hostile), 1)
 			if left := terminal.Unprintable(out.String(), colours); left != "" {
 				t.Errorf("%s: %q in %q", format, left, out.String())
 			}
@@ -109,9 +109,9 @@ func FuzzLines(f *testing.F) {
 			p := newPrinter(&out)
 			p.configure(format, true, false)
 			for _, e := range hostileEvents(text) {
-				p.event(e)
+				p.Print(e)
 			}
-			p.end(event.WithHint(errors.New(text), text), 1)
+			p.PrintEnd(event.WithHint(errors.New(text), text), 1)
 			if left := terminal.Unprintable(out.String(), false); left != "" {
 				t.Errorf("%s: %q in %q", format, left, out.String())
 			}
