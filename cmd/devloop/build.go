@@ -15,6 +15,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/loop"
 )
@@ -87,7 +88,7 @@ func buildImages(ctx context.Context, o *options) (built []builtImage, err error
 	group.Wait()
 	if err := errors.Join(errs...); err != nil {
 		if ctx.Err() != nil {
-			return nil, errInterrupted
+			return nil, console.ErrInterrupted
 		}
 		return nil, loop.Telling(errs)
 	}
@@ -102,10 +103,10 @@ func newBuilder(ctx context.Context) (builder *build.Builder, leave func() error
 	}
 	docker, err := openDocker()
 	if err != nil {
-		return nil, nil, environmentError{Err: err}
+		return nil, nil, console.EnvironmentError{Err: err}
 	}
 	if _, err := build.Ping(ctx, docker); err != nil {
-		return nil, nil, environmentError{Err: errors.Join(err, docker.Close())}
+		return nil, nil, console.EnvironmentError{Err: errors.Join(err, docker.Close())}
 	}
 	return build.New(docker, cache), docker.Close, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/devloop/devloop/pkg/build"
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status"
 )
@@ -57,7 +58,7 @@ func showChain(ctx context.Context, o *options, cmd *cobra.Command, asJSON bool)
 func behind(s status.State) (problem, hint string) {
 	switch s.Health {
 	case status.Failed:
-		return "what is on the disk does not run, the last run failed: " + brief(s.Reason), "this is what ran before; mend the files and save"
+		return "what is on the disk does not run, the last run failed: " + console.Brief(s.Reason), "this is what ran before; mend the files and save"
 	case status.Working, status.Starting:
 		return "what is on the disk does not run yet, a run is under way", "devloop status --wait healthy"
 	case status.Ending:
@@ -75,7 +76,7 @@ var places = map[event.Place]string{
 func writeChain(to io.Writer, chain status.Chain) error {
 	out := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	if old := time.Since(chain.Checked); old > time.Second {
-		_, _ = fmt.Fprintf(out, "as it was %s ago\n\n", age(chain.Checked)) // Flush tells
+		_, _ = fmt.Fprintf(out, "as it was %s ago\n\n", console.Age(chain.Checked)) // Flush tells
 	}
 	if len(chain.Links) == 0 {
 		_, _ = fmt.Fprintln(out, "no image of this project is known to run")

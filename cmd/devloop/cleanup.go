@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
@@ -23,8 +24,8 @@ import (
 type patience struct {
 	journal  atomic.Pointer[journal.Journal]
 	deployer atomic.Pointer[deploy.Deployer]
-	keyboard atomic.Pointer[keyboard]
-	printer  *printer
+	keyboard atomic.Pointer[console.Keyboard]
+	printer  *console.Printer
 	signals  chan os.Signal
 }
 
@@ -42,7 +43,7 @@ func (p *patience) enough() {
 // it comes: when a terminal is closed, the kernel and the shell both send it, and systemd sends it
 // behind a SIGTERM. SIGQUIT (Ctrl+\) leaves at once. Signals that the parent ignored (nohup, a
 // script's &) stay ignored. Stop gives the signals back.
-func interruptible(parent context.Context, out *printer, reload chan<- struct{}) (ctx context.Context, p *patience, stop func()) {
+func interruptible(parent context.Context, out *console.Printer, reload chan<- struct{}) (ctx context.Context, p *patience, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
 	p = &patience{printer: out, signals: make(chan os.Signal, 8)}
 	before := terminals()
@@ -99,19 +100,19 @@ func (p *patience) heed(stopped <-chan struct{}, end func(), reloads func() bool
 
 // terminals tells which of the standard files are terminals; one that was closed is none any more.
 func terminals() [3]bool {
-	return [3]bool{isTerminal(os.Stdin), isTerminal(os.Stdout), isTerminal(os.Stderr)}
+	return [3]bool{console.IsTerminal(os.Stdin), console.IsTerminal(os.Stdout), console.IsTerminal(os.Stderr)}
 }
 
 // leave ends the process in the middle of its work and says what stays. How says what asked for it.
 func (p *patience) leave(how string) {
 	time.AfterFunc(time.Second, func() { os.Exit(exitInterrupted) }) // a terminal that takes no more lines must not hold us
 	if k := p.keyboard.Load(); k != nil {
-		k.restoreModes()
+		k.RestoreModes()
 	}
 	if d := p.deployer.Load(); d != nil {
 		d.Abandon()
 	}
-	err := fmt.Errorf("%w %s: left at once", errInterrupted, how)
+	err := fmt.Errorf("%w %s: left at once", console.ErrInterrupted, how)
 	if j := p.journal.Load(); j != nil {
 		var left []string
 		for _, kind := range []string{journal.Release, journal.Namespace, journal.Pod} {

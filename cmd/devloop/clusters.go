@@ -15,6 +15,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
@@ -48,7 +49,7 @@ its user sees it, namespace.name, or by its name alone.`,
   devloop clusters stop dask-gateway.3f1c0d8a2b5e4f7c9a6d1e2f3b4c5d6e`,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			if stale == (len(names) > 0) {
-				return usageError{Err: event.WithHint(errors.New("devloop clusters stop: say which, by --stale or by their names"), "devloop clusters shows them")}
+				return console.UsageError{Err: event.WithHint(errors.New("devloop clusters stop: say which, by --stale or by their names"), "devloop clusters shows them")}
 			}
 			stop := func(ctx context.Context, cluster *kube.Cluster, all, old event.DaskClusters) error {
 				if !stale {
@@ -86,21 +87,21 @@ func withClusters(ctx context.Context, o *options, writes bool,
 			s.cluster, err = kube.Connect(ctx, p.config.KubeContext)
 		}
 		if err != nil {
-			return environmentError{Err: err}
+			return console.EnvironmentError{Err: err}
 		}
 		cluster := s.cluster
 		deployed, err := deploy.New(cluster, p.config.Name, nil, deploy.Options{}).Deployed(ctx, releases(p.config))
 		if err != nil {
-			return environmentError{Err: err}
+			return console.EnvironmentError{Err: err}
 		}
 		platform, err := dask.Running(ctx, cluster, namespacesOf(p.config))
 		if err != nil {
-			return environmentError{Err: err}
+			return console.EnvironmentError{Err: err}
 		}
 		return do(ctx, cluster, platform.Clusters, proof.Old(deployedImages(p.config, deployed), platform.Clusters))
 	}()
 	if err != nil && ctx.Err() != nil {
-		return errInterrupted
+		return console.ErrInterrupted
 	}
 	return err
 }
@@ -127,7 +128,7 @@ func called(all event.DaskClusters, names []string) (chosen event.DaskClusters, 
 	for _, name := range names {
 		at := slices.IndexFunc(all, func(c event.DaskCluster) bool { return name == c.Name || name == c.FullName() })
 		if at < 0 {
-			return nil, usageError{Err: event.WithHint(fmt.Errorf("no Dask cluster is called %q", name), "devloop clusters shows them")}
+			return nil, console.UsageError{Err: event.WithHint(fmt.Errorf("no Dask cluster is called %q", name), "devloop clusters shows them")}
 		}
 		chosen = append(chosen, all[at])
 	}
@@ -143,7 +144,7 @@ func stopClusters(ctx context.Context, cluster *kube.Cluster, out io.Writer, cho
 	for _, c := range chosen {
 		err := dask.StopCluster(ctx, cluster, c.Namespace, c.Name)
 		if err == nil {
-			_, err = fmt.Fprintf(out, "stopped: %s of %s, %s\n", c.FullName(), OrDash(c.Owner), c.Image)
+			_, err = fmt.Fprintf(out, "stopped: %s of %s, %s\n", c.FullName(), console.OrDash(c.Owner), c.Image)
 		}
 		errs = append(errs, err)
 	}
@@ -172,8 +173,8 @@ const clusterColumns = "%s\t%s\t%s\t%d\t%s"
 
 // columns are what a table says of a cluster.
 func columns(c event.DaskCluster) string {
-	return fmt.Sprintf(clusterColumns, event.Printable(c.FullName()), event.Printable(OrDash(c.Owner)),
-		event.Printable(c.Image), c.Workers, age(c.Since))
+	return fmt.Sprintf(clusterColumns, event.Printable(c.FullName()), event.Printable(console.OrDash(c.Owner)),
+		event.Printable(c.Image), c.Workers, console.Age(c.Since))
 }
 
 // writeOld is the part of devloop status about clusters that run an older image.
@@ -183,6 +184,6 @@ func writeOld(line func(format string, args ...any), old event.DaskClusters) {
 	}
 	line("\nSTALE CLUSTER\tOWNER\tIMAGE\tWORKERS\tAGE")
 	for _, c := range old {
-		line(clusterColumns, c.FullName(), OrDash(c.Owner), c.Image, c.Workers, age(c.Since))
+		line(clusterColumns, c.FullName(), console.OrDash(c.Owner), c.Image, c.Workers, console.Age(c.Since))
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 )
 
@@ -26,7 +27,7 @@ func newCompletionCommand() *cobra.Command {
 			if len(args) == 1 && scripts[args[0]] != nil {
 				return nil
 			}
-			return usageError{Err: event.WithHint(errors.New("devloop completion: takes the name of one shell: bash, zsh or fish"), "devloop completion --help")}
+			return console.UsageError{Err: event.WithHint(errors.New("devloop completion: takes the name of one shell: bash, zsh or fish"), "devloop completion --help")}
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return scripts[args[0]](cmd) },
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/kube"
@@ -43,7 +44,7 @@ func (p *process) allowCluster(ctx context.Context, target kube.Target, cluster 
 	if !errors.As(err, &notLocal) || !canAsk(os.Stdin, os.Stderr) {
 		return grounds, err
 	}
-	yes, askErr := p.printer.ask(ctx, os.Stdin, question(notLocal, folder))
+	yes, askErr := p.printer.Ask(ctx, os.Stdin, question(notLocal, folder))
 	if askErr != nil {
 		return kube.Grounds{}, askErr
 	}
@@ -135,7 +136,7 @@ func settingsName() string {
 
 // canAsk tells whether somebody sits at the terminal and sees a question.
 func canAsk(in, out *os.File) bool {
-	return isTerminal(in) && isTerminal(out) && inForeground(int(in.Fd()))
+	return console.IsTerminal(in) && console.IsTerminal(out) && console.InForeground(int(in.Fd()))
 }
 
 // question is what the user has to know of a cluster. What comes from files and from the cluster is

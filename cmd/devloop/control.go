@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/watch"
@@ -27,8 +28,8 @@ type control struct {
 	asked   <-chan ask         // by the page, or another terminal
 	quit    func()
 
-	shown  *atomic.Pointer[podFilter] // which lines of pods the terminal shows
-	filter *podFilter                 // when it shows some
+	shown  *atomic.Pointer[console.PodFilter] // which lines of pods the terminal shows
+	filter *console.PodFilter                 // when it shows some
 
 	// What stays when run begins again.
 	paused bool

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/status"
@@ -107,16 +108,16 @@ func TestLogAfterAPanic(t *testing.T) {
 		t.Fatal(err)
 	}
 	os.Stderr = write
-	printer := newPrinter(&out)
-	l := newLogger(printer)
+	printer := console.NewPrinter(&out)
+	l := console.NewLogger(printer)
 	p := &process{secrets: &event.Secrets{}, board: status.NewBoard(nil), printer: printer, log: l}
-	sink := p.before(l.sink)
+	sink := p.before(l.Sink)
 	for range 2 { // the board panics over it, and the log does
 		sink(event.Event{Stage: "deploy", Phase: event.Failed, Message: event.ReleaseApplied,
 			Fields: []any{"release", "web", "namespace", "n"}, Err: evil{}})
 	}
 	sink.For("deploy").Note("it goes on")
-	l.close()
+	l.Close()
 	os.Stderr = stderr
 	_ = write.Close()
 	var plain bytes.Buffer

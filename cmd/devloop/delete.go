@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/spf13/cobra"
 
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/journal"
 
@@ -42,7 +43,7 @@ func deleteAll(ctx context.Context, o *options, what deploy.Removal, images bool
 	s, err := openSession(ctx, p)
 	if err != nil {
 		if ctx.Err() != nil {
-			return errInterrupted
+			return console.ErrInterrupted
 		}
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/loop"
@@ -28,7 +29,7 @@ type devOptions struct {
 // dev runs until it is interrupted. What starts first ends last: the forwards are bound before anything is deployed, and
 // closed after everything was removed.
 func dev(ctx context.Context, o *options, d devOptions) (err error) {
-	shown, err := newPodFilter(d.logPods, d.logLevel)
+	shown, err := console.NewPodFilter(d.logPods, d.logLevel)
 	if err != nil {
 		return err
 	}
@@ -56,7 +57,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	sink := p.sink
 	s.watcher, err = watch.New(sink, watch.Options{Mode: d.mode, Quiet: p.config.Watch.Quiet, Limit: p.config.Watch.Limit})
 	if err != nil {
-		return environmentError{Err: err}
+		return console.EnvironmentError{Err: err}
 	}
 	asking := &control{session: s, say: sink.For("devloop"), batches: s.watcher.Batches(), reload: p.reload, quit: p.patience.enough,
 		asked: v.asked, shown: &p.printer.ShownPods, filter: shown}
@@ -87,16 +88,16 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	if d.logs {
 		asking.toggleLogs()
 	}
-	if k := openKeyboard(ctx, os.Stdin, os.Stderr, p.printer, asking.say); k != nil {
+	if k := console.OpenKeyboard(ctx, os.Stdin, os.Stderr, p.printer, asking.say); k != nil {
 		p.patience.keyboard.Store(k)
-		defer k.close()
-		asking.keys = k.keys
+		defer k.Close()
+		asking.keys = k.Keys
 		asking.say.Note("keys", "help", "?")
 	}
 	keep(ctx, "devloop", "control", func(ctx context.Context) { asking.run(ctx, changes) })
 	broken := sink.For("loop").Contain("loop", func() { loop.New(s.load, watching{s.watcher}, changes, sink).Run(ctx) })
 	if broken != nil { // it cannot go on, but nothing is left behind
-		broken = ReportedError{Err: broken}
+		broken = console.ReportedError{Err: broken}
 		p.patience.enough() // as a first Ctrl+C: another one cuts the clean-up short
 	}
 
@@ -132,7 +133,7 @@ func enter(ctx context.Context, p *process) (s *session, leave func() error, err
 		p.sink.For("verify").Warn("pods that an earlier devloop has left could not be removed", err)
 	}
 	if err := s.openBuilders(ctx); err != nil {
-		return nil, nil, environmentError{Err: errors.Join(err, s.close(), bound.close())}
+		return nil, nil, console.EnvironmentError{Err: errors.Join(err, s.close(), bound.close())}
 	}
 	s.forwards = bound
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))

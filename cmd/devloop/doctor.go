@@ -18,6 +18,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/kube"
@@ -88,7 +89,7 @@ func (d *doctor) examine(ctx context.Context) error {
 		seen, err := look.see(lookCtx)
 		cancel()
 		if ctx.Err() != nil {
-			return errInterrupted
+			return console.ErrInterrupted
 		}
 		d.tell(look.at, seen, err)
 	}
@@ -96,9 +97,9 @@ func (d *doctor) examine(ctx context.Context) error {
 	case d.failed == 0:
 		return nil
 	case d.config == nil:
-		return usageError{Err: errors.New("doctor: the configuration has to be mended first")}
+		return console.UsageError{Err: errors.New("doctor: the configuration has to be mended first")}
 	}
-	return environmentError{Err: fmt.Errorf("doctor: %s to be mended", count(d.failed, "thing"))}
+	return console.EnvironmentError{Err: fmt.Errorf("doctor: %s to be mended", count(d.failed, "thing"))}
 }
 
 // tell prints what is well, and a line for each thing that is not.
@@ -120,8 +121,8 @@ func (d *doctor) tell(at, seen string, err error) {
 		} else {
 			d.failed++
 		}
-		for _, f := range facts(part) {
-			d.line(verdict, at, d.options.printer.secrets.Text(f.message), d.options.printer.secrets.Text(f.hint))
+		for _, f := range console.Facts(part) {
+			d.line(verdict, at, d.options.printer.Secrets.Text(f.Message), d.options.printer.Secrets.Text(f.Hint))
 		}
 	}
 }
@@ -148,7 +149,7 @@ func (d *doctor) lookAtConfig(context.Context) (string, error) {
 		return "", err
 	}
 	d.config = c
-	hideSecrets(d.options.printer.secrets, c)
+	hideSecrets(d.options.printer.Secrets, c)
 	seen := fmt.Sprintf("%s: %s, %s, %s", strings.Join(d.options.files, ", "), count(len(c.Images), "image"),
 		count(len(c.Releases), "release"), count(len(c.Forwards), "forward"))
 	for i, note := range c.Notes {
@@ -181,9 +182,9 @@ func (d *doctor) lookAtDocker(ctx context.Context) (string, error) {
 		return seen, nil
 	}
 	if free < enoughDisk {
-		return "", warning{event.WithHint(fmt.Errorf("%s: %s left in %s", seen, size(free), info.Info.DockerRootDir), "docker system prune")}
+		return "", warning{event.WithHint(fmt.Errorf("%s: %s left in %s", seen, console.Size(free), info.Info.DockerRootDir), "docker system prune")}
 	}
-	return seen + ", " + size(free) + " free", nil
+	return seen + ", " + console.Size(free) + " free", nil
 }
 
 func (d *doctor) lookAtCluster(ctx context.Context) (string, error) {
@@ -246,9 +247,9 @@ func (d *doctor) lookAtNodes(ctx context.Context) (string, error) {
 		case h.Ahead.Abs() > clockSkew:
 			errs = append(errs, event.WithHint(fmt.Errorf("%s: its clock differs from this machine's by %s", h.Node, h.Ahead), h.Shell+" date -s @$(date +%s)"))
 		case h.Free < enoughDisk:
-			errs = append(errs, warning{event.WithHint(fmt.Errorf("%s: %s left for images", h.Node, size(h.Free)), h.Shell+" crictl rmi --prune")})
+			errs = append(errs, warning{event.WithHint(fmt.Errorf("%s: %s left for images", h.Node, console.Size(h.Free)), h.Shell+" crictl rmi --prune")})
 		default:
-			well = append(well, fmt.Sprintf("%s: %s, %s, %s free, clock in step", h.Node, h.Runtime, count(h.Images, "image"), size(h.Free)))
+			well = append(well, fmt.Sprintf("%s: %s, %s, %s free, clock in step", h.Node, h.Runtime, count(h.Images, "image"), console.Size(h.Free)))
 		}
 	}
 	return strings.Join(well, "\n"), errors.Join(errs...)
@@ -436,9 +437,9 @@ func (d *doctor) lookAtDisk(context.Context) (string, error) {
 		return "", err
 	}
 	if free < enoughDisk {
-		return "", warning{event.WithHint(fmt.Errorf("%s left for %s, where charts and image layers are kept", size(free), cache), "make room, or set XDG_CACHE_HOME to a larger disk")}
+		return "", warning{event.WithHint(fmt.Errorf("%s left for %s, where charts and image layers are kept", console.Size(free), cache), "make room, or set XDG_CACHE_HOME to a larger disk")}
 	}
-	return size(free) + " free for charts and image layers in " + cache, nil
+	return console.Size(free) + " free for charts and image layers in " + cache, nil
 }
 
 func freeBytes(folder string) (uint64, error) {

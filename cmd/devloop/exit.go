@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
 )
 
 // Exit codes.
@@ -17,13 +18,13 @@ const (
 func exitCode(err error) int {
 	var (
 		invalid     *config.Error
-		usage       usageError
-		environment environmentError
+		usage       console.UsageError
+		environment console.EnvironmentError
 	)
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, errInterrupted):
+	case errors.Is(err, console.ErrInterrupted):
 		return exitInterrupted
 	case errors.As(err, &invalid), errors.As(err, &usage):
 		return exitInput

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 )
 
@@ -40,9 +41,9 @@ Exit codes: 0 it ended, or Ctrl+C; 3 no devloop runs.`,
   devloop events --log-format json -v --follow=false | jq 'select(.run == 3)'`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			p := newPrinter(cmd.OutOrStdout())
-			p.configure(o.logFormat, o.verbose, o.quiet)
-			return o.followEvents(cmd.Context(), f, "", func(e event.Event) bool { return e.Message != event.PodLog && p.wanted(e) }, p.Print)
+			p := console.NewPrinter(cmd.OutOrStdout())
+			p.Configure(o.logFormat, o.verbose, o.quiet)
+			return o.followEvents(cmd.Context(), f, "", func(e event.Event) bool { return e.Message != event.PodLog && p.Wanted(e) }, p.Print)
 		},
 	}
 	f.register(cmd, math.MaxUint32)
@@ -64,20 +65,20 @@ Exit codes: 0 it ended, or Ctrl+C; 3 no devloop runs.`,
   devloop logs gateway --level warn
   devloop logs dask-worker --tail 1000 --follow=false`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			filter, err := newPodFilter(anyOf(args), level)
+			filter, err := console.NewPodFilter(anyOf(args), level)
 			if err != nil {
 				return err
 			}
-			p := newPrinter(cmd.OutOrStdout())
-			p.configure(o.logFormat, o.verbose, o.quiet)
+			p := console.NewPrinter(cmd.OutOrStdout())
+			p.Configure(o.logFormat, o.verbose, o.quiet)
 			return o.followEvents(cmd.Context(), f, event.PodStage, func(e event.Event) bool {
-				return e.Message == event.PodLog && filter.shows(e) || e.Message == event.PodDied && filter.Matches(e)
+				return e.Message == event.PodLog && filter.Shows(e) || e.Message == event.PodDied && filter.Matches(e)
 			}, p.Print)
 		},
 	}
 	f.register(cmd, 1000)
-	cmd.Flags().StringVar(&level, "level", "", "only lines of this level or above: "+strings.Join(logLevels, ", "))
-	completeFlag(cmd, "level", oneOf(logLevels))
+	cmd.Flags().StringVar(&level, "level", "", "only lines of this level or above: "+strings.Join(console.LogLevels, ", "))
+	completeFlag(cmd, "level", oneOf(console.LogLevels))
 	return cmd
 }
 

@@ -18,6 +18,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -43,7 +44,7 @@ devloop does in another way or not at all.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, flag := range []string{"file", "profile", "set", "kube-context"} {
 				if cmd.Flags().Changed(flag) && (flag != "profile" || from == "") {
-					return usageError{Err: event.WithHint(fmt.Errorf("init: --%s has no meaning here: a new %s is written into this folder", flag, config.FileName), "devloop init --help")}
+					return console.UsageError{Err: event.WithHint(fmt.Errorf("init: --%s has no meaning here: a new %s is written into this folder", flag, config.FileName), "devloop init --help")}
 				}
 			}
 			var draft *draft
@@ -88,14 +89,14 @@ func fromSkaffold(from string, profiles []string) (*draft, error) {
 		return nil, fmt.Errorf("init: %w", err)
 	}
 	if here, err := os.Getwd(); err != nil || filepath.Dir(path) != here {
-		return nil, usageError{Err: event.WithHint(fmt.Errorf("init: %s is in another folder, which its paths are relative to", from), "cd "+filepath.Dir(path))}
+		return nil, console.UsageError{Err: event.WithHint(fmt.Errorf("init: %s is in another folder, which its paths are relative to", from), "cd "+filepath.Dir(path))}
 	}
 	c, err := config.Load(config.Source{Files: []string{from}, Profiles: profiles})
 	switch {
 	case err != nil:
 		return nil, err
 	case c.Format == "":
-		return nil, usageError{Err: fmt.Errorf("init: %s is a %s already", from, config.FileName)}
+		return nil, console.UsageError{Err: fmt.Errorf("init: %s is a %s already", from, config.FileName)}
 	}
 	text, err := c.Text()
 	if err != nil {
@@ -148,7 +149,7 @@ func survey(ctx context.Context, root string) (*draft, error) {
 		}
 	}
 	if len(d.images)+len(d.releases) == 0 {
-		return nil, usageError{Err: event.WithHint(fmt.Errorf("init: there is no Dockerfile and no Helm chart in %s", folder), "go to the folder of your project")}
+		return nil, console.UsageError{Err: event.WithHint(fmt.Errorf("init: there is no Dockerfile and no Helm chart in %s", folder), "go to the folder of your project")}
 	}
 	if len(d.releases) == 0 {
 		d.note("there is no Helm chart here: add releases: to %s, or make a chart (helm create deploy/%s) and call devloop init --force", config.FileName, d.name)
@@ -301,9 +302,9 @@ func (d *draft) write(force bool) (err error) {
 		case err != nil:
 			return fmt.Errorf("init: %w", err)
 		case info.IsDir():
-			return usageError{Err: event.WithHint(fmt.Errorf("init: %s is a folder", name), "move it away")}
+			return console.UsageError{Err: event.WithHint(fmt.Errorf("init: %s is a folder", name), "move it away")}
 		case !force:
-			return usageError{Err: event.WithHint(fmt.Errorf("init: there is a %s already", name),
+			return console.UsageError{Err: event.WithHint(fmt.Errorf("init: there is a %s already", name),
 				"devloop init --force replaces it")}
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/watch"
@@ -25,14 +26,14 @@ import (
 func main() {
 	serveRender()
 	surviveClosedPipes()
-	o := &options{printer: newPrinter(os.Stderr)}
+	o := &options{printer: console.NewPrinter(os.Stderr)}
 	err := execute(o)
 	code := exitCode(err)
 	if err != nil {
 		o.printer.PrintEnd(err, code)
 	}
-	if o.printer.file != nil {
-		_ = o.printer.file.close() // all is written, or cannot be
+	if o.printer.File != nil {
+		_ = o.printer.File.Close() // all is written, or cannot be
 	}
 	os.Exit(code)
 }
@@ -53,7 +54,7 @@ func serveRender() {
 func execute(o *options) error {
 	return event.Sink(o.printer.Print).For("devloop").Guard("command", func() error {
 		cmd, err := newRootCommand(o).ExecuteContextC(context.Background())
-		if usage := new(usageError); errors.As(err, usage) {
+		if usage := new(console.UsageError); errors.As(err, usage) {
 			_ = o.settle(cmd) // which cobra does only for a command line that it accepts: the error is to have the format asked for
 		}
 		return err
@@ -93,12 +94,12 @@ Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop 
 		},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{Err: event.WithHint(err, cmd.CommandPath()+" --help")}
+		return console.UsageError{Err: event.WithHint(err, cmd.CommandPath()+" --help")}
 	})
 	root.SetHelpCommand(newHelpCommand())
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetOut(&TerminalWriter{out: os.Stdout})
-	root.SetErr(&TerminalWriter{out: os.Stderr})
+	root.SetOut(&console.TerminalWriter{Out: os.Stdout})
+	root.SetErr(&console.TerminalWriter{Out: os.Stderr})
 	o.register(root)
 	root.Flags().BoolVar(&d.cleanup, "cleanup", true, "remove what was deployed when devloop ends")
 	root.Flags().BoolVar(&once, "once", false, "the same as devloop run: one turn, and what was deployed stays")
@@ -110,7 +111,7 @@ Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop 
 	root.Flags().Var((*watchMode)(&d.mode), "watch", "how changes of files are seen: by events of the kernel, by polling (poll), or by what works (auto)")
 	o.registerAdopt(root)
 	completeFlag(root, "watch", oneOf(watchModes))
-	completeFlag(root, "log-level", oneOf(logLevels))
+	completeFlag(root, "log-level", oneOf(console.LogLevels))
 	root.AddCommand(newRunCommand(o), newBuildCommand(o), newDiffCommand(o), newRenderCommand(o), newDeleteCommand(o), newInitCommand(o), newDoctorCommand(o),
 		newStatusCommand(o), newClustersCommand(o), newLogsCommand(o), newEventsCommand(o), newSkewCommand(o), newSchemaCommand(), newCompletionCommand(), newVersionCommand())
 	return root
@@ -139,7 +140,7 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	if cmd.SuggestionsMinimumDistance = 2; len(cmd.SuggestionsFor(args[0])) > 0 {
 		hint = "did you mean: " + cmd.CommandPath() + " " + cmd.SuggestionsFor(args[0])[0]
 	}
-	return usageError{Err: event.WithHint(fmt.Errorf("%s: unknown argument or command %q", cmd.CommandPath(), args[0]), hint)}
+	return console.UsageError{Err: event.WithHint(fmt.Errorf("%s: unknown argument or command %q", cmd.CommandPath(), args[0]), hint)}
 }
 
 func newHelpCommand() *cobra.Command {
@@ -150,7 +151,7 @@ func newHelpCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 {
-				return usageError{Err: event.WithHint(fmt.Errorf("devloop help: there is no command %q", args[len(args)-1]), "devloop --help")}
+				return console.UsageError{Err: event.WithHint(fmt.Errorf("devloop help: there is no command %q", args[len(args)-1]), "devloop --help")}
 			}
 			return about.Help()
 		},

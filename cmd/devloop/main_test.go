@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/devloop/devloop/pkg/console"
 )
 
 func TestEveryCommandShowsAnExample(t *testing.T) {
@@ -18,5 +20,5 @@ func TestEveryCommandShowsAnExample(t *testing.T) {
 			visit(sub)
 		}
 	}
-	visit(newRootCommand(&options{printer: newPrinter(io.Discard)}))
+	visit(newRootCommand(&options{printer: console.NewPrinter(io.Discard)}))
 }

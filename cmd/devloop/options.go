@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 )
 
@@ -33,7 +34,7 @@ type options struct {
 	logFile     string
 	adopt       bool
 
-	printer *printer
+	printer *console.Printer
 }
 
 func (o *options) register(root *cobra.Command) {
@@ -47,11 +48,11 @@ func (o *options) register(root *cobra.Command) {
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "tell more: each build step, what was found unchanged, the causes of an error")
 	flags.BoolVarP(&o.quiet, "quiet", "q", false, "tell less: how each run ended, warnings and errors")
 	flags.StringVar(&o.logFile, "log-file", "", "write the log to this file as well; at 10 MB it is put aside, and the newest three of these stay")
-	flags.StringVar(&o.logFormat, "log-format", formatText, "text for people; logfmt or json for machines")
+	flags.StringVar(&o.logFormat, "log-format", console.FormatText, "text for people; logfmt or json for machines")
 	completeFlag(root, "profile", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return config.ProfileNames(o.files), cobra.ShellCompDirectiveNoFileComp
 	})
-	completeFlag(root, "log-format", oneOf(logFormats))
+	completeFlag(root, "log-format", oneOf(console.LogFormats))
 	completeFlag(root, "file", cobra.FixedCompletions([]string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt))
 }
 
@@ -89,7 +90,7 @@ func (o *options) settle(cmd *cobra.Command) (err error) {
 		}
 		for _, value := range values(flag.Name, text) {
 			if invalid := flag.Value.Set(value); invalid != nil && err == nil {
-				err = usageError{Err: event.WithHint(fmt.Errorf("environment variable %s: %q: %w", name, text, invalid), "correct it, or unset "+name)}
+				err = console.UsageError{Err: event.WithHint(fmt.Errorf("environment variable %s: %q: %w", name, text, invalid), "correct it, or unset "+name)}
 			}
 		}
 	})
@@ -99,18 +100,18 @@ func (o *options) settle(cmd *cobra.Command) (err error) {
 	if len(o.files) == 0 {
 		o.files = []string{config.DefaultFile()}
 	}
-	if !slices.Contains(logFormats, o.logFormat) {
-		return usageError{Err: event.WithHint(fmt.Errorf("--log-format: there is no format %q", o.logFormat), "take one of "+strings.Join(logFormats, ", "))}
+	if !slices.Contains(console.LogFormats, o.logFormat) {
+		return console.UsageError{Err: event.WithHint(fmt.Errorf("--log-format: there is no format %q", o.logFormat), "take one of "+strings.Join(console.LogFormats, ", "))}
 	}
 	if o.quiet && o.verbose {
-		return usageError{Err: event.WithHint(errors.New("-q and -v contradict each other"), "leave one of them out")}
+		return console.UsageError{Err: event.WithHint(errors.New("-q and -v contradict each other"), "leave one of them out")}
 	}
-	o.printer.configure(o.logFormat, o.verbose, o.quiet)
+	o.printer.Configure(o.logFormat, o.verbose, o.quiet)
 	if o.logFile != "" && cmd.Annotations[ofAnother] == "" {
-		if o.printer.file, err = newFilePrinter(o.logFile, o.printer); err != nil {
-			return environmentError{Err: err}
+		if o.printer.File, err = console.NewFilePrinter(o.logFile, o.printer); err != nil {
+			return console.EnvironmentError{Err: err}
 		}
-		o.printer.file.configure(o.logFormat, o.verbose, false)
+		o.printer.File.Configure(o.logFormat, o.verbose, false)
 	}
 	return nil
 }
@@ -147,8 +148,8 @@ func (o *options) source() config.Source {
 // dataOut is where a command writes what programs read. It is exact, but on a terminal, where a
 // person reads it.
 func dataOut(cmd *cobra.Command) io.Writer {
-	if v, ok := cmd.OutOrStdout().(*TerminalWriter); ok {
-		if file, ok := v.out.(*os.File); ok && !isTerminal(file) {
+	if v, ok := cmd.OutOrStdout().(*console.TerminalWriter); ok {
+		if file, ok := v.Out.(*os.File); ok && !console.IsTerminal(file) {
 			return file
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/kube"
@@ -65,11 +66,11 @@ from, as the loop does. Nothing is changed.`,
 				}
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "release %s, revision %d: %s, %s\n%s",
 					found.Release, found.Revision, state,
-					o.printer.secrets.Text(found.Why), o.printer.secrets.Text(found.Text))
+					o.printer.Secrets.Text(found.Why), o.printer.Secrets.Text(found.Text))
 				return err
 			})
 			if err == nil && differs && exitCode {
-				return ReportedError{Err: errors.New("something differs")}
+				return console.ReportedError{Err: errors.New("something differs")}
 			}
 			return err
 		},
@@ -96,7 +97,7 @@ func preview(ctx context.Context, o *options, names []string, show func(context.
 		}
 		cluster, err := kube.Connect(ctx, p.config.KubeContext)
 		if err != nil {
-			return environmentError{Err: err}
+			return console.EnvironmentError{Err: err}
 		}
 		cache, err := cacheDir()
 		if err != nil {
@@ -116,7 +117,7 @@ func preview(ctx context.Context, o *options, names []string, show func(context.
 		return errors.Join(errs...)
 	}()
 	if err != nil && ctx.Err() != nil {
-		return errInterrupted
+		return console.ErrInterrupted
 	}
 	return err
 }
@@ -129,7 +130,7 @@ func choose(c *config.Config, names []string) ([]string, error) {
 	}
 	for _, name := range names {
 		if !slices.Contains(known, name) {
-			return nil, usageError{Err: event.WithHint(fmt.Errorf("there is no release %q in devloop.yaml", name), "there are: "+strings.Join(known, ", "))}
+			return nil, console.UsageError{Err: event.WithHint(fmt.Errorf("there is no release %q in devloop.yaml", name), "there are: "+strings.Join(known, ", "))}
 		}
 	}
 	if len(names) == 0 {

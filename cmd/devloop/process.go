@@ -11,6 +11,7 @@ import (
 	"reflect"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
 	"github.com/devloop/devloop/pkg/journal"
@@ -26,8 +27,8 @@ type process struct {
 	board    *status.Board
 	history  *status.History // nil for a command that ends by itself
 	secrets  *event.Secrets
-	printer  *printer
-	log      *logger
+	printer  *console.Printer
+	log      *console.Logger
 	adopt    bool // releases that somebody else made are taken over
 	consent  consent
 	patience *patience
@@ -47,7 +48,7 @@ func (o *options) beginLasting(parent context.Context) (context.Context, *proces
 }
 
 func (o *options) beginProcess(parent context.Context, reload chan struct{}) (context.Context, *process, error) {
-	p := &process{source: o.source(), adopt: o.adopt, reload: reload, printer: o.printer, secrets: o.printer.secrets,
+	p := &process{source: o.source(), adopt: o.adopt, reload: reload, printer: o.printer, secrets: o.printer.Secrets,
 		consent: o.consent()}
 	var err error
 	if p.config, err = config.Load(p.source); err != nil {
@@ -60,9 +61,9 @@ func (o *options) beginProcess(parent context.Context, reload chan struct{}) (co
 		p.history, historyErr = openHistory(p.config)
 		runs = p.history.Runs()
 	}
-	p.log = newLogger(o.printer)
+	p.log = console.NewLogger(o.printer)
 	p.board = status.NewBoard(runs)
-	p.sink = p.before(p.log.sink)
+	p.sink = p.before(p.log.Sink)
 	tellConfig(p.sink, nil, p.config)
 	if historyErr != nil {
 		p.sink.For("devloop").Warn("the runs of earlier devloops are not known", historyErr)
@@ -71,7 +72,7 @@ func (o *options) beginProcess(parent context.Context, reload chan struct{}) (co
 	ctx, p.patience, p.stop = interruptible(parent, o.printer, p.reload)
 	p.end = func() {
 		p.stop()
-		p.log.close()
+		p.log.Close()
 	}
 	return ctx, p, nil
 }

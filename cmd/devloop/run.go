@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/loop"
 )
@@ -32,12 +33,12 @@ func runOnce(ctx context.Context, o *options) (err error) {
 		return err
 	}
 	defer p.end()
-	interrupted := event.WithHint(errInterrupted, "what was deployed stays; devloop delete removes it")
+	interrupted := event.WithHint(console.ErrInterrupted, "what was deployed stays; devloop delete removes it")
 
 	s, leave, err := enter(ctx, p)
 	if err != nil {
 		if ctx.Err() != nil {
-			return errInterrupted
+			return console.ErrInterrupted
 		}
 		return err
 	}
@@ -53,7 +54,7 @@ func runOnce(ctx context.Context, o *options) (err error) {
 	case ctx.Err() != nil:
 		return interrupted
 	case err != nil:
-		return ReportedError{Err: err}
+		return console.ReportedError{Err: err}
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status"
 )
@@ -32,14 +33,14 @@ type running struct {
 // stateTimeout is for a devloop on this machine to say how it is. One that was stopped (Ctrl+Z) does not.
 const stateTimeout = 3 * time.Second
 
-var errNone error = environmentError{Err: event.WithHint(errors.New("no devloop runs"), "start one in another terminal: devloop")}
+var errNone error = console.EnvironmentError{Err: event.WithHint(errors.New("no devloop runs"), "start one in another terminal: devloop")}
 
 // findRunning finds the devloop of the devloop.yaml that is meant: of the one that is here, or in the nearest folder above of which one runs, or else the
 // only one that runs.
 func findRunning(ctx context.Context, o *options) (*running, error) {
 	dir, err := socketDir()
 	if err != nil {
-		return nil, environmentError{Err: err}
+		return nil, console.EnvironmentError{Err: err}
 	}
 	sockets, err := filepath.Glob(filepath.Join(dir, "*.sock"))
 	if err != nil {
@@ -65,15 +66,15 @@ func findRunning(ctx context.Context, o *options) (*running, error) {
 		if len(found) != 1 || r != found[0] {
 			r.close()
 		}
-		names = append(names, fmt.Sprintf("%s (%s) on %s", r.state.File, r.state.Project, OrDash(r.state.Cluster)))
+		names = append(names, fmt.Sprintf("%s (%s) on %s", r.state.File, r.state.Project, console.OrDash(r.state.Cluster)))
 	}
 	switch {
 	case len(found) == 1:
 		return found[0], nil
 	case len(found) > 1:
-		return nil, usageError{Err: event.WithHint(errors.New("several devloops run that could be meant"), "say which by -f or --kube-context: "+strings.Join(names, ", "))}
+		return nil, console.UsageError{Err: event.WithHint(errors.New("several devloops run that could be meant"), "say which by -f or --kube-context: "+strings.Join(names, ", "))}
 	case len(all) > 0:
-		return nil, environmentError{Err: event.WithHint(fmt.Errorf("no devloop runs for this %s", filepath.Base(o.files[0])), "others do: "+strings.Join(names, ", "))}
+		return nil, console.EnvironmentError{Err: event.WithHint(fmt.Errorf("no devloop runs for this %s", filepath.Base(o.files[0])), "others do: "+strings.Join(names, ", "))}
 	}
 	return nil, errNone
 }
@@ -129,7 +130,7 @@ func (r *running) get(ctx context.Context, path string) (io.ReadCloser, error) {
 		return nil, err
 	}
 	if response.StatusCode != http.StatusOK {
-		said, _ := io.ReadAll(io.LimitReader(response.Body, errorLength)) // what came is better than nothing
+		said, _ := io.ReadAll(io.LimitReader(response.Body, console.ErrorLength)) // what came is better than nothing
 		_ = response.Body.Close()
 		if response.StatusCode == http.StatusServiceUnavailable { // why a question has no answer
 			return nil, errors.New(strings.TrimSpace(string(said)))

@@ -19,6 +19,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
@@ -78,7 +79,7 @@ func openSession(ctx context.Context, p *process) (*session, error) {
 	opened.config.Store(p.config)
 	opened.prover, opened.libraries, opened.syncer = newProver(opened), newLibraries(opened), newSyncer(p.sink)
 	if err := opened.open(ctx, p); err != nil {
-		return nil, environmentError{Err: errors.Join(err, opened.close())}
+		return nil, console.EnvironmentError{Err: errors.Join(err, opened.close())}
 	}
 	p.patience.journal.Store(opened.journal)
 	p.patience.deployer.Store(opened.deployer)

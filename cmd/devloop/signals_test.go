@@ -13,13 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 )
 
 // SIGHUP asks for a run, and is no impatience: the first Ctrl+C after it is the first.
 func TestHangup(t *testing.T) {
 	reload := make(chan struct{}, 1)
-	ctx, _, stop := interruptible(t.Context(), newPrinter(io.Discard), reload)
+	ctx, _, stop := interruptible(t.Context(), console.NewPrinter(io.Discard), reload)
 	defer stop()
 	send := func(s syscall.Signal) {
 		t.Helper()
@@ -50,15 +51,15 @@ func TestHangup(t *testing.T) {
 // a file "enough" in the folder that is its argument. It says what happens there on its standard
 // output; "cleaned" is a file, too. TestMain makes it a command.
 func waiter() {
-	dir, p := os.Args[1], newPrinter(os.Stderr)
+	dir, p := os.Args[1], console.NewPrinter(os.Stderr)
 	reload := make(chan struct{}, 1)
 	ctx, patience, stop := interruptible(context.Background(), p, reload)
 	defer stop()
 	var keys chan byte
-	if k := openKeyboard(ctx, os.Stdin, os.Stderr, p, event.Stage{}); k != nil {
+	if k := console.OpenKeyboard(ctx, os.Stdin, os.Stderr, p, event.Stage{}); k != nil {
 		patience.keyboard.Store(k)
-		defer k.close()
-		keys = k.keys
+		defer k.Close()
+		keys = k.Keys
 	}
 	say := func(what string) { _, _ = fmt.Println(what) } //nolint:forbidigo // a program of its own; the terminal may be gone
 	say("waiting")

@@ -40,7 +40,7 @@ Exit codes: 0 the same, 1 something differs, 2 your input is wrong, 3 no cluster
 				return err
 			}
 			if !c.Same() {
-				return ReportedError{Err: errors.New("libraries differ")}
+				return console.ReportedError{Err: errors.New("libraries differ")}
 			}
 			return nil
 		},
@@ -73,23 +73,23 @@ func skew(ctx context.Context, o *options) (c event.Comparison, err error) {
 	defer p.end()
 	defer func() {
 		if err != nil && ctx.Err() != nil {
-			err = errInterrupted
+			err = console.ErrInterrupted
 		}
 	}()
 	here, found, err := ofThisMachine(p.config) // before a cluster is asked: it is quick, and its mistakes are the user's
 	if err != nil {
-		return c, environmentError{Err: err}
+		return c, console.EnvironmentError{Err: err}
 	}
 	places, err := imagesForSkew(ctx, o, p)
 	switch {
 	case err != nil:
 		return c, err
 	case len(places) == 0:
-		return c, usageError{Err: event.WithHint(errors.New("it is not known which images have to hold the same libraries: none holds Dask, or no Dask Gateway runs"), "name them: local.images in devloop.yaml")}
+		return c, console.UsageError{Err: event.WithHint(errors.New("it is not known which images have to hold the same libraries: none holds Dask, or no Dask Gateway runs"), "name them: local.images in devloop.yaml")}
 	case found:
 		places = append(places, here)
 	case len(places) == 1:
-		return c, environmentError{Err: event.WithHint(errors.New("there is nothing to compare image "+places[0].Place+" with: "+whyNone), "make an environment, or name it in devloop.yaml: local.venv")}
+		return c, console.EnvironmentError{Err: event.WithHint(errors.New("there is nothing to compare image "+places[0].Place+" with: "+whyNone), "make an environment, or name it in devloop.yaml: local.venv")}
 	default:
 		p.sink.For("proof").Note("no Python environment of this machine is compared", "why", whyNone)
 	}
@@ -99,13 +99,13 @@ func skew(ctx context.Context, o *options) (c event.Comparison, err error) {
 // imagesForSkew returns what the images hold, as the devloop knows it that runs, or else as they say themselves.
 func imagesForSkew(ctx context.Context, o *options, p *process) ([]proof.Libraries, error) {
 	r, err := findRunning(ctx, o)
-	var none environmentError
+	var none console.EnvironmentError
 	switch {
 	case err == nil:
 		defer r.close()
 		var list []proof.Libraries
 		if err := r.ask(ctx, "libraries", &list); err != nil {
-			return nil, environmentError{Err: event.WithHint(fmt.Errorf("ask the devloop that runs: %w", err), "see how it is: devloop status")}
+			return nil, console.EnvironmentError{Err: event.WithHint(fmt.Errorf("ask the devloop that runs: %w", err), "see how it is: devloop status")}
 		}
 		return list, nil
 	case !errors.As(err, &none):
@@ -127,14 +127,14 @@ func imagesForSkew(ctx context.Context, o *options, p *process) ([]proof.Librari
 func (s *session) askImages(ctx context.Context, tags []name.Tag) ([]proof.Libraries, error) {
 	missing, err := s.images.Missing(ctx, tags)
 	if err != nil {
-		return nil, environmentError{Err: err}
+		return nil, console.EnvironmentError{Err: err}
 	}
 	if len(missing) > 0 {
-		return nil, environmentError{Err: event.WithHint(fmt.Errorf("the cluster lacks what the files describe: %s", tagNames(missing)), "bring it there: devloop run")}
+		return nil, console.EnvironmentError{Err: event.WithHint(fmt.Errorf("the cluster lacks what the files describe: %s", tagNames(missing)), "bring it there: devloop run")}
 	}
 	list, err := s.libraries.ofImages(ctx, &ranWell{s.config.Load(), tags})
 	if err != nil {
-		return nil, environmentError{Err: err}
+		return nil, console.EnvironmentError{Err: err}
 	}
 	return list, nil
 }
@@ -146,7 +146,7 @@ func writeLibraries(out io.Writer, l *status.Libraries) {
 	}
 	c := event.Comparison{Places: l.Places, Libraries: l.Libraries, Differences: l.Differences}
 	if c.Same() {
-		_, _ = fmt.Fprintf(out, "\nLIBRARIES\n%s, %s ago\n", sameIn(c), age(l.Compared)) // who flushes the table is told
+		_, _ = fmt.Fprintf(out, "\nLIBRARIES\n%s, %s ago\n", sameIn(c), console.Age(l.Compared)) // who flushes the table is told
 		return
 	}
 	table := strings.Replace(console.Table(c, console.TableRows), "library", "LIBRARY", 1)

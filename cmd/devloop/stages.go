@@ -20,6 +20,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
@@ -358,7 +359,7 @@ func (n nodes) Prune(ctx context.Context, sink event.Sink, tags []name.Tag) {
 		say.Note("old image removed", "image", event.Name(tag.String()))
 	}
 	if after, err := n.session.nodes.Free(ctx); err == nil && beforeErr == nil && after > before { // others use the disk, too
-		say.Note("room made on the nodes", "freed", size(after-before), "free", size(after))
+		say.Note("room made on the nodes", "freed", console.Size(after-before), "free", console.Size(after))
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/devloop/devloop/pkg/build"
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status"
 )
@@ -45,20 +46,20 @@ Exit codes: 0 shown, and with --wait, it is so, and with --chain, it is whole; 1
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if wait != "" && !slices.Contains(healths, wait) {
-				return usageError{Err: event.WithHint(fmt.Errorf("--wait: there is no state %q", wait), "take one of "+strings.Join(healths, ", "))}
+				return console.UsageError{Err: event.WithHint(fmt.Errorf("--wait: there is no state %q", wait), "take one of "+strings.Join(healths, ", "))}
 			}
 			ctx, _, stop := interruptible(cmd.Context(), o.printer, nil)
 			defer stop()
 			if chain {
 				err := showChain(ctx, o, cmd, asJSON)
 				if ctx.Err() != nil {
-					return errInterrupted
+					return console.ErrInterrupted
 				}
 				return err
 			}
 			state, err := awaited(ctx, o, status.Health(wait), timeout)
 			if ctx.Err() != nil {
-				return errInterrupted
+				return console.ErrInterrupted
 			}
 			if state == nil {
 				return err
@@ -93,7 +94,7 @@ func awaited(ctx context.Context, o *options, wanted status.Health, timeout time
 	none := errNone
 	for {
 		state, err := readState(ctx, o)
-		var away environmentError
+		var away console.EnvironmentError
 		switch {
 		case ctx.Err() != nil: // the answer was cut off
 		case err == nil && state.Health == wanted:
@@ -116,7 +117,7 @@ func awaited(ctx context.Context, o *options, wanted status.Health, timeout time
 			if last == nil {
 				return nil, none
 			}
-			return last, errors.New(strings.TrimSuffix(fmt.Sprintf("not %s within %s, but %s: %s", wanted, timeout, last.Health, brief(last.Reason)), ": "))
+			return last, errors.New(strings.TrimSuffix(fmt.Sprintf("not %s within %s, but %s: %s", wanted, timeout, last.Health, console.Brief(last.Reason)), ": "))
 		}
 	}
 }
@@ -159,14 +160,14 @@ func writeStatus(to io.Writer, s status.State) error {
 		health += ", paused"
 	}
 	if s.Reason != "" {
-		health += ": " + brief(s.Reason)
+		health += ": " + console.Brief(s.Reason)
 	}
-	line("%s on %s: %s", s.Project, OrDash(s.Cluster), health)
+	line("%s on %s: %s", s.Project, console.OrDash(s.Cluster), health)
 	if s.Page != "" {
 		line("%s", s.Page)
 	}
 	if s.Chain != nil && s.Chain.Error == "" {
-		line("what runs was proven %s ago: devloop status --chain", age(s.Chain.Checked))
+		line("what runs was proven %s ago: devloop status --chain", console.Age(s.Chain.Checked))
 	}
 	if len(s.Images) > 0 {
 		line("\nIMAGE\tSTATE\tTAG\tON THE NODES")
@@ -180,14 +181,14 @@ func writeStatus(to io.Writer, s status.State) error {
 		if i.State == status.ImageBuilding && i.Total > 0 {
 			state += fmt.Sprintf(" %d/%d", i.Done, i.Total)
 		}
-		line("%s\t%s\t%s\t%s", i.Name, OrDash(state), OrDash(i.Tag), OrDash(strings.Join(nodes, ", ")))
+		line("%s\t%s\t%s\t%s", i.Name, console.OrDash(state), console.OrDash(i.Tag), console.OrDash(strings.Join(nodes, ", ")))
 	}
 	writeLibraries(out, s.Libraries)
 	if len(s.Releases) > 0 {
 		line("\nRELEASE\tNAMESPACE\tREVISION\tSTATE")
 	}
 	for _, r := range s.Releases {
-		line("%s\t%s\t%d\t%s", r.Name, r.Namespace, r.Revision, OrDash(string(r.State)))
+		line("%s\t%s\t%d\t%s", r.Name, r.Namespace, r.Revision, console.OrDash(string(r.State)))
 	}
 	if len(s.Forwards) > 0 {
 		line("\nFORWARD\tTO\tSTATE\tCONNECTIONS\tSENT\tRECEIVED")
@@ -197,7 +198,7 @@ func writeStatus(to io.Writer, s status.State) error {
 		if f.Held > 0 {
 			connections += fmt.Sprintf(", %d held", f.Held)
 		}
-		line("%s\t%s\t%s\t%s\t%s\t%s", f.Local, f.Target, f.State, connections, size(uint64(f.Sent)), size(uint64(f.Received)))
+		line("%s\t%s\t%s\t%s\t%s\t%s", f.Local, f.Target, f.State, connections, console.Size(uint64(f.Sent)), console.Size(uint64(f.Received)))
 	}
 	if len(s.Pods) > 0 {
 		line("\nPOD\tOF\tREADY\tSTATE\tRESTARTS\tAGE")
@@ -212,9 +213,9 @@ func writeStatus(to io.Writer, s status.State) error {
 		}
 		state := p.Phase
 		if p.Reason != "" {
-			state += ": " + brief(p.Reason)
+			state += ": " + console.Brief(p.Reason)
 		}
-		line("%s\t%s\t%s\t%s\t%d\t%s", p.Name, OrDash(of), ready, state, p.Restarts, age(p.Created))
+		line("%s\t%s\t%s\t%s\t%d\t%s", p.Name, console.OrDash(of), ready, state, p.Restarts, console.Age(p.Created))
 	}
 	writeOld(line, s.Old)
 	if len(s.Runs) > 0 {
@@ -227,9 +228,9 @@ func writeStatus(to io.Writer, s status.State) error {
 		}
 		outcome := string(r.Outcome) + " after " + r.Summary()
 		if r.Error != "" {
-			outcome += ": " + brief(r.Error)
+			outcome += ": " + console.Brief(r.Error)
 		}
-		line("%d\t%s ago\t%s\t%s", r.Number, age(r.Ended()), why, outcome)
+		line("%d\t%s ago\t%s\t%s", r.Number, console.Age(r.Ended()), why, outcome)
 	}
 	return out.Flush()
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/test/terminal"
 )
@@ -49,14 +50,15 @@ func TestClosedPipes(t *testing.T) {
 func TestDataOnTerminal(t *testing.T) {
 	cmd := &cobra.Command{}
 	write := func(file *os.File) {
-		cmd.SetOut(&TerminalWriter{out: file})
+		cmd.SetOut(&console.TerminalWriter{Out: file})
 		if _, err := io.WriteString(dataOut(cmd), "a\u202eb\x1b[31m\n"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	said := onTerminal(t, 80, func(p *printer) {
-		write(p.live.File)
-		p.configure(formatJSON, false, false)
+	said := terminal.Shown(t, 80, func(file *os.File) {
+		p := console.NewPrinter(file)
+		write(file)
+		p.Configure(console.FormatJSON, false, false)
 		p.Print(event.Event{Stage: "node", Phase: event.Noted, Message: "\u202e"})
 	})
 	if !strings.HasPrefix(said, `a\u202eb\x1b[31m`) || !strings.Contains(said, `"msg":"\u202e"`) {
@@ -156,7 +158,7 @@ func (s *shell) shows(text string) {
 
 // echoes tells whether the terminal shows what is typed, and whether programs get it by lines.
 func (s *shell) echoes() bool {
-	modes, err := unix.IoctlGetTermios(int(s.modes.Fd()), getTermios)
+	modes, err := unix.IoctlGetTermios(int(s.modes.Fd()), console.GetTermios)
 	if err != nil {
 		s.t.Fatal(err)
 	}

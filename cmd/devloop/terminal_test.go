@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status"
 	"github.com/devloop/devloop/test/terminal"
@@ -18,7 +19,7 @@ import (
 func TestHostileStatus(t *testing.T) {
 	var out strings.Builder
 	forged := terminal.Hostile + "\nforged line\tx"
-	err := writeStatus(&TerminalWriter{out: &out}, status.State{Project: "p", Cluster: "c", Health: status.Failed, Reason: forged,
+	err := writeStatus(&console.TerminalWriter{Out: &out}, status.State{Project: "p", Cluster: "c", Health: status.Failed, Reason: forged,
 		Pods: []status.Pod{{Name: "web", Phase: "Pending", Reason: forged}},
 		Old:  event.DaskClusters{{Namespace: "ns", Name: "one", Owner: forged, Image: forged}},
 		Runs: []status.Run{{Number: 1, Files: forged, Outcome: status.Broken, Error: forged}}})
@@ -70,10 +71,10 @@ func runHere(t *testing.T, args ...string) (stdout, stderr string) {
 		defer file.Close()
 		files[i] = file
 	}
-	o := &options{printer: newPrinter(files[1])}
+	o := &options{printer: console.NewPrinter(files[1])}
 	root := newRootCommand(o)
-	root.SetOut(&TerminalWriter{out: files[0]})
-	root.SetErr(&TerminalWriter{out: files[1]})
+	root.SetOut(&console.TerminalWriter{Out: files[0]})
+	root.SetErr(&console.TerminalWriter{Out: files[1]})
 	root.SetArgs(args)
 	if err := root.ExecuteContext(t.Context()); err != nil {
 		o.printer.PrintEnd(err, exitCode(err))

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status/web"
 )
@@ -47,7 +48,7 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 		}
 	}()
 	metrics := web.NewMetrics(p.board)
-	p.sink = p.before(metrics.Before(p.log.sink))
+	p.sink = p.before(metrics.Before(p.log.Sink))
 	v.say = p.sink.For("devloop")
 	v.site = web.New(p.board, metrics, web.Actions{
 		Rebuild: func() { v.ask(askRun) },
@@ -64,7 +65,7 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 	listener, err := listenLocally(ctx, p.config)
 	switch {
 	case errors.Is(err, errAnother):
-		return v, environmentError{Err: err}
+		return v, console.EnvironmentError{Err: err}
 	case err != nil:
 		v.say.Warn("devloop status, logs and events will not find this devloop", err)
 	default:
@@ -201,7 +202,7 @@ func listenForPage(ctx context.Context, c *config.Config, port int) (net.Listene
 		listener, err := open(port)
 		switch hint := "give the page another port, or leave it out: --page=false"; {
 		case err != nil && byFlag:
-			return nil, usageError{Err: event.WithHint(fmt.Errorf("--page-port: %w", err), hint)}
+			return nil, console.UsageError{Err: event.WithHint(fmt.Errorf("--page-port: %w", err), hint)}
 		case err != nil:
 			return nil, c.Wrong("page.port", err.Error(), hint)
 		}
@@ -212,7 +213,7 @@ func listenForPage(ctx context.Context, c *config.Config, port int) (net.Listene
 		listener, err = open(0)
 	}
 	if err != nil {
-		return nil, environmentError{Err: fmt.Errorf("page: %w", err)}
+		return nil, console.EnvironmentError{Err: fmt.Errorf("page: %w", err)}
 	}
 	return listener, nil
 }

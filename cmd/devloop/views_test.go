@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status"
@@ -47,14 +48,14 @@ func show(t *testing.T, yaml string, o *options, d devOptions) *shown {
 		t.Fatal(err)
 	}
 	s := &shown{t: t, file: file, out: &strings.Builder{}}
-	o.printer, o.files = newPrinter(s.out), []string{file}
-	o.printer.configure(formatText, o.verbose, o.quiet)
+	o.printer, o.files = console.NewPrinter(s.out), []string{file}
+	o.printer.Configure(console.FormatText, o.verbose, o.quiet)
 	if o.logFile != "" {
 		var err error
-		if o.printer.file, err = newFilePrinter(o.logFile, o.printer); err != nil {
+		if o.printer.File, err = console.NewFilePrinter(o.logFile, o.printer); err != nil {
 			t.Fatal(err)
 		}
-		o.printer.file.configure(formatJSON, o.verbose, false)
+		o.printer.File.Configure(console.FormatJSON, o.verbose, false)
 	}
 	ctx, p, err := o.beginLasting(t.Context())
 	if err != nil {
@@ -89,7 +90,7 @@ func (s *shown) callHere(args ...string) (code int, out, said string) {
 	s.t.Helper()
 	var stdout bytes.Buffer
 	var stderr strings.Builder
-	o := &options{printer: newPrinter(&stderr)}
+	o := &options{printer: console.NewPrinter(&stderr)}
 	root := newRootCommand(o)
 	root.SetOut(&stdout)
 	root.SetArgs(args)
@@ -459,7 +460,7 @@ func TestAddressOfThePage(t *testing.T) {
 	_, status, _ := s.call("status")
 	_, events, _ := s.call("events", "--follow=false")
 	s.close()
-	if err := s.printer.file.close(); err != nil {
+	if err := s.printer.File.Close(); err != nil {
 		t.Fatal(err)
 	}
 	file, err := os.ReadFile(logFile)
@@ -496,11 +497,11 @@ func TestNoViewShowsASecret(t *testing.T) {
 	s.secrets.Hide(fromValues)       // as the deployer does when it has merged values
 
 	all := strings.Join([]string{fromEnv, fromFile, fromKubeconfig, fromValues}, " and ")
-	s.printer.ShownPods.Store(&podFilter{})
+	s.printer.ShownPods.Store(&console.PodFilter{})
 	s.sink(podLine("web-1", "info", all))
 	s.sink.For("build").Note(event.BuildStepFailed, "image", "web", "step", "RUN echo "+all, "output", all)
 	s.sink.For("deploy").Detail("a detail", "list", []string{all}, "value", all)
-	broken := event.WithHint(errors.Join(errors.New(all), environmentError{Err: errors.New(all)}), all)
+	broken := event.WithHint(errors.Join(errors.New(all), console.EnvironmentError{Err: errors.New(all)}), all)
 	s.sink.For("node").Warn("a warning", broken)
 	s.run(1, event.Failed, broken)
 	s.printer.PrintEnd(broken, 1)
@@ -516,7 +517,7 @@ func TestNoViewShowsASecret(t *testing.T) {
 	}
 	s.close()
 	views["the terminal"] = s.out.String()
-	if err := s.printer.file.close(); err != nil {
+	if err := s.printer.File.Close(); err != nil {
 		t.Fatal(err)
 	}
 	files := []string{logFile}
@@ -594,3 +595,8 @@ type nowhere struct{}
 
 func (nowhere) Network() string { return "" }
 func (nowhere) String() string  { return "nowhere" }
+
+func podLine(pod, level, line string) event.Event {
+	return event.Event{Time: time.Now(), Stage: event.PodStage, Phase: event.Noted, Message: event.PodLog,
+		Fields: []any{"pod", pod, "namespace", "ns", "container", "web", "level", level, "line", line}}
+}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,4 +42,24 @@ func Open(t *testing.T, columns uint16) (master, terminal *os.File) {
 	}
 	t.Cleanup(func() { _ = terminal.Close() })
 	return master, terminal
+}
+
+// Shown returns what a terminal of that many columns shows of what write writes.
+func Shown(t *testing.T, columns uint16, write func(*os.File)) string {
+	t.Helper()
+	master, terminal := Open(t, columns)
+	write(terminal)
+	if _, err := terminal.WriteString("the end"); err != nil {
+		t.Fatal(err)
+	}
+	var said strings.Builder
+	buffer := make([]byte, 64<<10)
+	for deadline := time.Now().Add(time.Minute); !strings.HasSuffix(said.String(), "the end"); {
+		n, err := master.Read(buffer)
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("%q, %v", said.String(), err)
+		}
+		said.Write(buffer[:n])
+	}
+	return said.String()
 }

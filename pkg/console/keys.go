@@ -1,4 +1,4 @@
-package main
+package console
 
 // Single keys of a terminal, and what becomes of the terminal when devloop is stopped (Ctrl+Z),
 // goes on, or is moved to the background and back.
@@ -21,12 +21,12 @@ import (
 // again: a shell that moves a running job there tells it nothing.
 const foregroundPeriod = time.Second
 
-// keyboard is a terminal whose keys are read one by one while devloop is in its foreground. Ctrl+C
+// Keyboard is a terminal whose keys are read one by one while devloop is in its foreground. Ctrl+C
 // and Ctrl+Z stay signals, and what is printed looks as ever.
-type keyboard struct {
-	keys      chan byte
+type Keyboard struct {
+	Keys      chan byte
 	in        *os.File
-	printer   *printer
+	printer   *Printer
 	continued chan os.Signal // SIGCONT: devloop was stopped
 	running   sync.WaitGroup
 	end       context.CancelFunc
@@ -36,12 +36,12 @@ type keyboard struct {
 	release func()        // ends the reading; nil while nothing is read
 }
 
-// openKeyboard returns nil where nobody sits, as there is no terminal.
-func openKeyboard(ctx context.Context, in, out *os.File, p *printer, say event.Stage) *keyboard {
-	if !isTerminal(in) || !isTerminal(out) {
+// OpenKeyboard returns nil where nobody sits, as there is no terminal.
+func OpenKeyboard(ctx context.Context, in, out *os.File, p *Printer, say event.Stage) *Keyboard {
+	if !IsTerminal(in) || !IsTerminal(out) {
 		return nil
 	}
-	k := &keyboard{keys: make(chan byte), in: in, printer: p, continued: make(chan os.Signal, 1)}
+	k := &Keyboard{Keys: make(chan byte), in: in, printer: p, continued: make(chan os.Signal, 1)}
 	// In the background, devloop goes on: a look at the keyboard, or at the terminal's modes, fails
 	// there and must not stop it.
 	signal.Ignore(syscall.SIGTTIN, syscall.SIGTTOU)
@@ -55,7 +55,7 @@ func openKeyboard(ctx context.Context, in, out *os.File, p *printer, say event.S
 }
 
 // run has the keys read whenever devloop is in the foreground.
-func (k *keyboard) run(ctx context.Context) {
+func (k *Keyboard) run(ctx context.Context) {
 	for {
 		var look <-chan time.Time
 		if !k.taken() {
@@ -74,14 +74,14 @@ func (k *keyboard) run(ctx context.Context) {
 }
 
 // take reads the keys from now on, if devloop is in the foreground.
-func (k *keyboard) take() {
+func (k *Keyboard) take() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	fd := int(k.in.Fd())
-	if k.release != nil || !inForeground(fd) {
+	if k.release != nil || !InForeground(fd) {
 		return
 	}
-	modes, err := unix.IoctlGetTermios(fd, getTermios)
+	modes, err := unix.IoctlGetTermios(fd, GetTermios)
 	if err != nil {
 		return // the terminal is gone
 	}
@@ -116,14 +116,14 @@ func (k *keyboard) take() {
 }
 
 // read ends when it is released, with the terminal, or when devloop is in the background.
-func (k *keyboard) read(reader cancelreader.CancelReader, released <-chan struct{}) {
+func (k *Keyboard) read(reader cancelreader.CancelReader, released <-chan struct{}) {
 	key := make([]byte, 1)
 	for {
 		if n, err := reader.Read(key); err != nil || n == 0 {
 			return
 		}
 		select {
-		case k.keys <- key[0]:
+		case k.Keys <- key[0]:
 		case <-released:
 			return
 		}
@@ -132,47 +132,47 @@ func (k *keyboard) read(reader cancelreader.CancelReader, released <-chan struct
 
 // giveBack ends the reading, and gives the terminal its modes back if they are not another job's by
 // now.
-func (k *keyboard) giveBack() {
+func (k *Keyboard) giveBack() {
 	k.mu.Lock()
 	if k.release != nil {
 		k.release()
 		k.release = nil
 	}
 	k.mu.Unlock()
-	k.restoreModes()
+	k.RestoreModes()
 }
 
-// restoreModes may be called again, and by any goroutine.
-func (k *keyboard) restoreModes() {
+// RestoreModes may be called again, and by any goroutine.
+func (k *Keyboard) RestoreModes() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if fd := int(k.in.Fd()); k.before != nil && inForeground(fd) {
+	if fd := int(k.in.Fd()); k.before != nil && InForeground(fd) {
 		_ = unix.IoctlSetTermios(fd, setTermios, k.before) // a terminal that is gone needs none
 	}
 }
 
-func (k *keyboard) taken() bool {
+func (k *Keyboard) taken() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.release != nil
 }
 
-func (k *keyboard) close() {
+func (k *Keyboard) Close() {
 	k.end()
 	k.running.Wait()
 	signal.Stop(k.continued)
 	k.giveBack()
 }
 
-// inForeground reports whether what is typed is for this process.
-func inForeground(fd int) bool {
+// InForeground reports whether what is typed is for this process.
+func InForeground(fd int) bool {
 	group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
 	return err == nil && group == unix.Getpgrp()
 }
 
-// isTerminal reports whether there is a terminal behind f now: one that was closed is none any
+// IsTerminal reports whether there is a terminal behind f now: one that was closed is none any
 // more.
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), getTermios)
+func IsTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), GetTermios)
 	return err == nil
 }

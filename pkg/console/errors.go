@@ -1,5 +1,5 @@
 // How devloop ends: exit codes, and the error that it ends with, printed once, the facts and what to do about them apart.
-package main
+package console
 
 import (
 	"encoding/json"
@@ -12,17 +12,17 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// environmentError marks what is wrong around devloop, rather than with its work or input.
-type environmentError struct{ Err error }
+// EnvironmentError marks what is wrong around devloop, rather than with its work or input.
+type EnvironmentError struct{ Err error }
 
-func (e environmentError) Error() string { return e.Err.Error() }
-func (e environmentError) Unwrap() error { return e.Err }
+func (e EnvironmentError) Error() string { return e.Err.Error() }
+func (e EnvironmentError) Unwrap() error { return e.Err }
 
-// usageError marks a command line that makes no sense.
-type usageError struct{ Err error }
+// UsageError marks a command line that makes no sense.
+type UsageError struct{ Err error }
 
-func (e usageError) Error() string { return e.Err.Error() }
-func (e usageError) Unwrap() error { return e.Err }
+func (e UsageError) Error() string { return e.Err.Error() }
+func (e UsageError) Unwrap() error { return e.Err }
 
 // ReportedError marks what the log has said already.
 type ReportedError struct{ Err error }
@@ -30,26 +30,26 @@ type ReportedError struct{ Err error }
 func (e ReportedError) Error() string { return e.Err.Error() }
 func (e ReportedError) Unwrap() error { return e.Err }
 
-var errInterrupted = errors.New("interrupted")
+var ErrInterrupted = errors.New("interrupted")
 
 // PrintEnd prints the error that devloop ends with. With -v the causes follow, one a line.
-func (p *printer) PrintEnd(err error, code int) {
-	err = p.secrets.Error(err)
-	if p.file != nil {
-		p.file.PrintEnd(err, code)
+func (p *Printer) PrintEnd(err error, code int) {
+	err = p.Secrets.Error(err)
+	if p.File != nil {
+		p.File.PrintEnd(err, code)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.live != nil {
-		p.live.bars = nil // of builds that are not waited for
+	if p.Live != nil {
+		p.Live.bars = nil // of builds that are not waited for
 	}
-	for _, f := range facts(err) {
-		message := f.message
+	for _, f := range Facts(err) {
+		message := f.Message
 		if f.problems == nil { // those are a line each
 			message = shorten(message)
 		}
 		if !p.text {
-			f.message = message
+			f.Message = message
 			p.write(event.Event{Time: time.Now(), Stage: "devloop", Phase: event.Failed, Message: "devloop ends", Fields: []any{"code", code}}, f)
 			continue
 		}
@@ -57,8 +57,8 @@ func (p *printer) PrintEnd(err error, code int) {
 			message = "devloop: " + message
 		}
 		_, _ = fmt.Fprintln(p.plain, message)
-		if f.hint != "" {
-			_, _ = fmt.Fprintln(p.plain, "  → "+f.hint)
+		if f.Hint != "" {
+			_, _ = fmt.Fprintln(p.plain, "  → "+f.Hint)
 		}
 		if p.verbose {
 			for _, cause := range f.causes {
@@ -70,8 +70,8 @@ func (p *printer) PrintEnd(err error, code int) {
 
 // fact is one thing that went wrong.
 type fact struct {
-	message string
-	hint    string
+	Message string
+	Hint    string
 	causes  []string
 
 	problems problemList // nil unless the message has a line for each
@@ -84,8 +84,8 @@ type problemList interface {
 	json.Marshaler
 }
 
-// facts takes joined errors apart, and leaves out what was said before, here or in the log.
-func facts(err error) []fact {
+// Facts takes joined errors apart, and leaves out what was said before, here or in the log.
+func Facts(err error) []fact {
 	if _, told := err.(ReportedError); told { //nolint:errorlint // this part alone, not what it was joined to
 		return nil
 	}
@@ -99,15 +99,15 @@ func facts(err error) []fact {
 		}
 		var all []fact
 		for _, part := range parts {
-			for _, f := range facts(part) {
-				if !slices.ContainsFunc(all, func(known fact) bool { return known.message == f.message }) {
+			for _, f := range Facts(part) {
+				if !slices.ContainsFunc(all, func(known fact) bool { return known.Message == f.Message }) {
 					all = append(all, f)
 				}
 			}
 		}
 		return all
 	}
-	f := fact{message: err.Error(), hint: event.Hint(err), causes: causes(err)}
+	f := fact{Message: err.Error(), Hint: event.Hint(err), causes: causes(err)}
 	if errors.As(err, &f.problems) {
 		f.causes = causes(errors.Unwrap(f.problems))
 	}

@@ -1,6 +1,6 @@
 // The log: what happened, and the error that devloop ends with, as lines for people (text) or for machines (logfmt, JSON). This
 // file is the only one that writes to standard error.
-package main
+package console
 
 import (
 	"bufio"
@@ -33,12 +33,12 @@ import (
 
 // The formats of --log-format.
 const (
-	formatText   = "text"
+	FormatText   = "text"
 	formatLogfmt = "logfmt"
-	formatJSON   = "json"
+	FormatJSON   = "json"
 )
 
-var logFormats = []string{formatText, formatLogfmt, formatJSON}
+var LogFormats = []string{FormatText, formatLogfmt, FormatJSON}
 
 // logBacklog is how many events may wait for a slow terminal; beyond it events are dropped and counted, since nothing may hold up the loop.
 const logBacklog = 4096
@@ -46,17 +46,17 @@ const logBacklog = 4096
 // dropInterval is how often it is told at most.
 const dropInterval = time.Second
 
-// logger turns events into lines, on a goroutine of its own. Close it to see the last of them.
-type logger struct {
-	printer *printer
+// Logger turns events into lines, on a goroutine of its own. Close it to see the last of them.
+type Logger struct {
+	printer *Printer
 	events  chan event.Event
 	dropped atomic.Int64
 	done    sync.WaitGroup
 	broken  sync.Once // a line could not be printed
 }
 
-func newLogger(p *printer) *logger {
-	l := &logger{printer: p, events: make(chan event.Event, logBacklog)}
+func NewLogger(p *Printer) *Logger {
+	l := &Logger{printer: p, events: make(chan event.Event, logBacklog)}
 	l.done.Go(func() {
 		var told time.Time
 		for e := range l.events {
@@ -76,7 +76,7 @@ func newLogger(p *printer) *logger {
 
 // print prints an event, whatever becomes of it: a line that panics is lost, and a plain one says
 // so.
-func (l *logger) print(e event.Event) {
+func (l *Logger) print(e event.Event) {
 	err := event.Guard(func() error {
 		l.printer.Print(e)
 		return nil
@@ -88,10 +88,10 @@ func (l *logger) print(e event.Event) {
 	}
 }
 
-// sink is l's event.Sink. It must not be called after close.
-func (l *logger) sink(e event.Event) {
+// Sink is l's event.Sink. It must not be called after close.
+func (l *Logger) Sink(e event.Event) {
 	if e.Message == event.PodLog { // pods may print a lot: half of the room is devloop's own
-		if !l.printer.ShownPods.Load().shows(e) {
+		if !l.printer.ShownPods.Load().Shows(e) {
 			return
 		}
 		if len(l.events) > logBacklog/2 {
@@ -106,13 +106,13 @@ func (l *logger) sink(e event.Event) {
 	}
 }
 
-func (l *logger) close() {
+func (l *Logger) Close() {
 	close(l.events)
 	l.done.Wait()
 }
 
-// printer writes lines in one of the formats. It is safe for concurrent use: charmbracelet's loggers share a writer without a lock.
-type printer struct {
+// Printer writes lines in one of the formats. It is safe for concurrent use: charmbracelet's loggers share a writer without a lock.
+type Printer struct {
 	mu        sync.Mutex
 	out       io.Writer       // the file itself, or the terminal with its live lines
 	plain     *TerminalWriter // before it, for text without colours
@@ -120,90 +120,90 @@ type printer struct {
 	now       time.Time       // of the line that is being written
 	json      *json.Encoder   // nil for the other formats
 	terminal  bool            // a person's
-	live      *live           // below the lines of text on a terminal, nil elsewhere
+	Live      *live           // below the lines of text on a terminal, nil elsewhere
 	text      bool
 	verbose   bool
 	quiet     bool
-	ShownPods atomic.Pointer[podFilter] // which lines of pods are shown
-	file      *printer                  // that gets the same lines, nil if there is none
-	secrets   *event.Secrets
-	close     func() error // of a file, else nil
+	ShownPods atomic.Pointer[PodFilter] // which lines of pods are shown
+	File      *Printer                  // that gets the same lines, nil if there is none
+	Secrets   *event.Secrets
+	Close     func() error // of a file, else nil
 }
 
-// newPrinter returns a printer of text: what goes wrong before the flags are read is for people.
-func newPrinter(out io.Writer) *printer {
+// NewPrinter returns a printer of text: what goes wrong before the flags are read is for people.
+func NewPrinter(out io.Writer) *Printer {
 	// Libraries that log by themselves would write between our lines.
 	klog.SetLogger(logr.Discard())
 	containerdlog.L.Logger.SetOutput(io.Discard) // its content store warns of file systems without fs-verity
 	stdlog.SetOutput(io.Discard)
 	if v, ok := out.(*TerminalWriter); ok { // which the lines get again, but for their colours
-		out = v.out
+		out = v.Out
 	}
-	p := &printer{out: out, secrets: &event.Secrets{}}
+	p := &Printer{out: out, Secrets: &event.Secrets{}}
 	if terminal, ok := out.(*os.File); ok {
-		p.terminal = isTerminal(terminal)
-		if p.live = newLive(terminal); p.live != nil {
-			p.out = p.live
+		p.terminal = IsTerminal(terminal)
+		if p.Live = newLive(terminal); p.Live != nil {
+			p.out = p.Live
 		}
 	}
-	p.configure(formatText, false, false)
+	p.Configure(FormatText, false, false)
 	return p
 }
 
-func (p *printer) configure(format string, verbose, quiet bool) {
-	p.text, p.verbose, p.quiet, p.json, p.plain = format == formatText, verbose, quiet, nil, &TerminalWriter{out: p.out}
+func (p *Printer) Configure(format string, verbose, quiet bool) {
+	p.text, p.verbose, p.quiet, p.json, p.plain = format == FormatText, verbose, quiet, nil, &TerminalWriter{Out: p.out}
 	options := log.Options{Level: log.DebugLevel, ReportTimestamp: true, TimeFormat: "15:04:05.000",
 		TimeFunction: func(time.Time) time.Time { return p.now }}
 	switch format {
 	case formatLogfmt:
 		options.Formatter, options.TimeFormat = log.LogfmtFormatter, event.TimeFormat
-	case formatJSON:
+	case FormatJSON:
 		p.json = json.NewEncoder(p.out)
 		if p.terminal {
 			p.json = json.NewEncoder(p.plain)
 		}
 		p.json.SetEscapeHTML(false)
 	}
-	p.lines = log.NewWithOptions(&TerminalWriter{out: p.out, colours: p.text}, options)
-	if p.live != nil { // which hides from the library that it is a terminal
-		p.lines.SetColorProfile(termenv.NewOutput(p.live.File).EnvColorProfile())
+	p.lines = log.NewWithOptions(&TerminalWriter{Out: p.out, colours: p.text}, options)
+	if p.Live != nil { // which hides from the library that it is a terminal
+		p.lines.SetColorProfile(termenv.NewOutput(p.Live.File).EnvColorProfile())
 	}
 }
 
 // Print writes one event. An error is shown where the whole run failed, not again for each step on the way up.
-func (p *printer) Print(e event.Event) {
-	if p.live != nil && p.text {
-		p.locked(func() { p.live.take(e) })
+func (p *Printer) Print(e event.Event) {
+	if p.Live != nil && p.text {
+		p.locked(func() { p.Live.take(e) })
 	}
 	if e.Phase == event.Progress {
 		return
 	}
 	var f fact
 	if e.Err != nil && e.Phase != event.Superseded && e.Phase != event.Interrupted {
-		f = fact{message: e.Err.Error(), hint: event.Hint(e.Err)}
+		f = fact{Message: e.Err.Error(), Hint: event.Hint(e.Err)}
 		if e.Stage == "loop" {
 			f.causes = causes(e.Err)
 		}
 	}
 	p.locked(func() { p.write(e, f) })
-	if p.file != nil {
-		p.file.Print(e)
+	if p.File != nil {
+		p.File.Print(e)
 	}
 }
 
 // locked gives the lock back also if work panics.
-func (p *printer) locked(work func()) {
+func (p *Printer) locked(work func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	work()
 }
 
-// wanted tells whether the line is to be seen at all.
-func (p *printer) wanted(e event.Event) bool {
+// Wanted tells whether the line is to be seen at all.
+func (p *Printer) Wanted(e event.Event) bool {
 	switch level := e.Level(); {
 	case p.verbose:
 		return true
-	case p.live != nil && p.text && (e.Message == event.BuildingImage || e.Message == event.LoadingImage):
+	case p.Live != nil && p.text && (e.Message == event.BuildingImage || e.Message == event.LoadingImage):
 		return false // it is shown below the lines
 	case !p.quiet:
 		return level != event.Debug
@@ -213,8 +213,8 @@ func (p *printer) wanted(e event.Event) bool {
 }
 
 // write writes one line in the format that was asked for; f is what went wrong, if something did. The caller holds mu.
-func (p *printer) write(e event.Event, f fact) {
-	if !p.wanted(e) {
+func (p *Printer) write(e event.Event, f fact) {
+	if !p.Wanted(e) {
 		return
 	}
 	if !p.verbose {
@@ -229,8 +229,8 @@ func (p *printer) write(e event.Event, f fact) {
 			fields = append(fields, "causes", f.causes)
 		}
 		e.Fields = fields
-		if e.Err = nil; f.message != "" {
-			e.Err = event.WithHint(errors.New(f.message), f.hint)
+		if e.Err = nil; f.Message != "" {
+			e.Err = event.WithHint(errors.New(f.Message), f.Hint)
 		}
 		_ = p.json.Encode(e) // there is nowhere left to say that standard error is gone
 		return
@@ -260,12 +260,12 @@ func (p *printer) write(e event.Event, f fact) {
 	}
 	switch {
 	case f.problems != nil: // a line each
-		fields = append(fields, "err", f.message)
-	case f.message != "":
-		fields = append(fields, "err", shorten(f.message))
+		fields = append(fields, "err", f.Message)
+	case f.Message != "":
+		fields = append(fields, "err", shorten(f.Message))
 	}
-	if f.hint != "" {
-		fields = append(fields, "hint", f.hint)
+	if f.Hint != "" {
+		fields = append(fields, "hint", f.Hint)
 	}
 	if len(f.causes) > 0 {
 		fields = append(fields, "causes", strings.Join(f.causes, "\n"))
@@ -279,7 +279,7 @@ func (p *printer) write(e event.Event, f fact) {
 
 // forPeople are the fields as they are read best: of a forward's state what the message does not say, and on a terminal sizes with a unit, and as much of
 // a build step's text as a line has room for.
-func (p *printer) forPeople(e event.Event) []any {
+func (p *Printer) forPeople(e event.Event) []any {
 	switch {
 	case e.Message == event.RunComplete:
 		_, rest := status.Summary(e)
@@ -298,18 +298,18 @@ func (p *printer) forPeople(e event.Event) []any {
 		case areClusters:
 			lines := make([]string, len(clusters))
 			for i, c := range clusters {
-				lines[i] = fmt.Sprintf("%s of %s: %s, %s old", c.FullName(), OrDash(c.Owner), c.Image, age(c.Since))
+				lines[i] = fmt.Sprintf("%s of %s: %s, %s old", c.FullName(), OrDash(c.Owner), c.Image, Age(c.Since))
 			}
 			value = strings.Join(lines, "\n")
 		case key == "links" && (e.Phase == event.Failed || !p.verbose): // the error says which is broken
 			continue
 		case e.Stage == "forward" && !p.verbose && slices.Contains([]any{"state", "open", "held", "sent", "received"}, key):
 			continue
-		case p.live == nil:
+		case p.Live == nil:
 		case key == "bytes" && isSize:
-			value = size(uint64(max(bytes, 0)))
+			value = Size(uint64(max(bytes, 0)))
 		case key == "step" && isText && e.Message == event.BuildStep, key == "command" && isText && e.Message == event.ImageVerified:
-			value = ansi.Truncate(text, max(20, p.live.width()-rest-len(fmt.Sprint(e.Field("image")))), "…")
+			value = ansi.Truncate(text, max(20, p.Live.width()-rest-len(fmt.Sprint(e.Field("image")))), "…")
 		}
 		fields = append(fields, key, value)
 	}
@@ -320,7 +320,7 @@ func (p *printer) forPeople(e event.Event) []any {
 var levels = map[event.Level]log.Level{event.Debug: log.DebugLevel, event.Info: log.InfoLevel, event.Warning: log.WarnLevel, event.Error: log.ErrorLevel}
 
 // ofPod writes lines of a pod, which has a colour of its own.
-func (p *printer) ofPod(e event.Event) *log.Logger {
+func (p *Printer) ofPod(e event.Event) *log.Logger {
 	pod, container := fmt.Sprint(e.Field("pod")), fmt.Sprint(e.Field("container"))
 	if !strings.Contains(pod, container) { // else the pod's name says which it is
 		pod += "/" + container
@@ -390,22 +390,22 @@ func visibleFields(fields []any) []any {
 	return fields
 }
 
-// errorLength is how much of an error a line shows, in bytes: an API server that refuses a patch repeats all of it.
-const errorLength = 1500
+// ErrorLength is how much of an error a line shows, in bytes: an API server that refuses a patch repeats all of it.
+const ErrorLength = 1500
 
 // shorten keeps the beginning, which says what failed, and the end, which says why.
 func shorten(message string) string {
-	if len(message) <= errorLength {
+	if len(message) <= ErrorLength {
 		return message
 	}
-	return strings.ToValidUTF8(message[:errorLength/3]+" … "+message[len(message)-2*errorLength/3:], "")
+	return strings.ToValidUTF8(message[:ErrorLength/3]+" … "+message[len(message)-2*ErrorLength/3:], "")
 }
 
 // maxReply is how much is read of what the user types, in bytes.
 const maxReply = 256
 
-// ask prints a question and tells whether "yes" is typed. It ends with ctx.
-func (p *printer) ask(ctx context.Context, in *os.File, question string) (yes bool, err error) {
+// Ask prints a question and tells whether "yes" is typed. It ends with ctx.
+func (p *Printer) Ask(ctx context.Context, in *os.File, question string) (yes bool, err error) {
 	reader, err := cancelreader.NewReader(in)
 	if err != nil {
 		return false, fmt.Errorf("read an answer: %w", err)

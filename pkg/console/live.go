@@ -1,5 +1,5 @@
 // The last lines of a terminal, which show how far builds and loads are while they last. What is logged is written above them.
-package main
+package console
 
 import (
 	"fmt"
@@ -37,7 +37,7 @@ const (
 
 // newLive returns nil where lines cannot be drawn again.
 func newLive(out *os.File) *live {
-	if !isTerminal(out) || os.Getenv("TERM") == "dumb" {
+	if !IsTerminal(out) || os.Getenv("TERM") == "dumb" {
 		return nil
 	}
 	return &live{File: out}
@@ -63,7 +63,7 @@ func (l *live) take(e event.Event) {
 		bar := liveBar{stage: e.Stage, image: image, step: fmt.Sprint(e.Field("step"))}
 		if sent, ok := e.Field("bytes").(int64); ok {
 			if bar.step = "being packed"; sent > 0 {
-				bar.step = size(uint64(sent)) + " sent"
+				bar.step = Size(uint64(sent)) + " sent"
 			}
 		}
 		bar.since, _ = e.Field("since").(time.Time)
@@ -96,11 +96,11 @@ func (l *live) clear() {
 }
 
 // redraw draws the live lines wherever the cursor is now: another program has written meanwhile.
-func (p *printer) redraw() {
+func (p *Printer) redraw() {
 	p.locked(func() {
-		if p.live != nil {
-			p.live.drawn = 0
-			p.live.draw()
+		if p.Live != nil {
+			p.Live.drawn = 0
+			p.Live.draw()
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"fmt"
@@ -10,7 +10,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-func size(bytes uint64) string {
+func Size(bytes uint64) string {
 	switch {
 	case bytes < 1e5:
 		return fmt.Sprintf("%.1f kB", float64(bytes)/1e3)
@@ -27,15 +27,15 @@ func OrDash(text string) string {
 	return text
 }
 
-// brief is as much of an error as a table has room for.
-func brief(text string) string {
+// Brief is as much of an error as a table has room for.
+func Brief(text string) string {
 	const room = 100 // columns
 	line, _, _ := strings.Cut(text, "\n")
 	return ansi.Truncate(event.Printable(line), room, "…")
 }
 
-// age is for how long something is, in its largest unit.
-func age(since time.Time) string {
+// Age is for how long something is, in its largest unit.
+func Age(since time.Time) string {
 	switch d := time.Since(since); {
 	case since.IsZero():
 		return "-"

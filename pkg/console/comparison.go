@@ -1,10 +1,9 @@
-package main
+package console
 
 import (
 	"slices"
 	"strings"
 
-	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 )
 
@@ -21,7 +20,7 @@ func comparisonFields(e event.Event, people bool) []any {
 		case fields[i] == "places":
 			fields[i+1] = strings.Join(places, ",")
 		case areDifferences && people:
-			fields[i+1] = console.Table(event.Comparison{Places: places, Differences: differences}, console.TableRows)
+			fields[i+1] = Table(event.Comparison{Places: places, Differences: differences}, TableRows)
 		case areDifferences:
 			fields[i+1] = differences.String()
 		}

@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"encoding/json"
@@ -20,8 +20,8 @@ var noon = time.Date(2026, 5, 17, 12, 0, 0, 7e6, time.UTC)
 // say prints one event in a format.
 func say(format string, verbose bool, e event.Event) string {
 	var out strings.Builder
-	p := newPrinter(&out)
-	p.configure(format, verbose, false)
+	p := NewPrinter(&out)
+	p.Configure(format, verbose, false)
 	e.Time = noon
 	p.Print(e)
 	return out.String()
@@ -65,17 +65,17 @@ func TestLines(t *testing.T) {
 			if want != "" {
 				want = noon.Format("15:04:05.000 ") + want + "\n"
 			}
-			if got := say(formatText, false, test.event); got != want {
+			if got := say(FormatText, false, test.event); got != want {
 				t.Errorf("text:\n%s%s", got, want)
 			}
 			want = test.json
 			if want != "" {
 				want = `{"time":"2026-05-17T12:00:00.007Z",` + want + "\n"
 			}
-			if got := say(formatJSON, false, test.event); got != want {
+			if got := say(FormatJSON, false, test.event); got != want {
 				t.Errorf("JSON:\n%s%s", got, want)
 			}
-			for _, format := range logFormats {
+			for _, format := range LogFormats {
 				if say(format, true, test.event) == "" {
 					t.Errorf("%s: nothing with -v", format)
 				}
@@ -88,14 +88,14 @@ func TestLines(t *testing.T) {
 func TestReservedWords(t *testing.T) {
 	for _, key := range []string{"time", "level", "msg", "prefix", "caller", "err", "stage", "phase", "run", "took", "hint", "fields"} {
 		e := event.Event{Stage: "build", Phase: event.Noted, Message: "a message", Fields: []any{key, "its value"}}
-		for _, format := range []string{formatText, formatLogfmt} {
+		for _, format := range []string{FormatText, formatLogfmt} {
 			line := say(format, false, e)
 			if !strings.Contains(line, key+`="its value"`) && !strings.Contains(line, key+`_="its value"`) || !strings.Contains(line, "a message") {
 				t.Errorf("%s: field %s: %s", format, key, line)
 			}
 		}
 		var got map[string]any
-		if err := json.Unmarshal([]byte(say(formatJSON, false, e)), &got); err != nil {
+		if err := json.Unmarshal([]byte(say(FormatJSON, false, e)), &got); err != nil {
 			t.Fatal(err)
 		}
 		if fields := got["fields"]; !reflect.DeepEqual(fields, map[string]any{key: "its value"}) || got["msg"] != "a message" || got["level"] != "info" {
@@ -119,10 +119,10 @@ func TestQuiet(t *testing.T) {
 		{event.Event{Stage: "node", Phase: event.Warned, Message: "image stays"}, true},
 		{podLine("web-1", "info", "hello"), true},
 	} {
-		for _, format := range logFormats {
+		for _, format := range LogFormats {
 			var out strings.Builder
-			p := newPrinter(&out)
-			p.configure(format, false, true)
+			p := NewPrinter(&out)
+			p.Configure(format, false, true)
 			p.Print(test.event)
 			if seen := out.Len() > 0; seen != test.seen {
 				t.Errorf("%s: %+v: %q", format, test.event, out.String())
@@ -135,19 +135,19 @@ func TestQuiet(t *testing.T) {
 func TestLogFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dev.log")
 	var out strings.Builder
-	p := newPrinter(&out)
-	p.configure(formatText, false, true)
+	p := NewPrinter(&out)
+	p.Configure(FormatText, false, true)
 	var err error
-	if p.file, err = newFilePrinter(path, p); err != nil {
+	if p.File, err = NewFilePrinter(path, p); err != nil {
 		t.Fatal(err)
 	}
-	p.file.configure(formatJSON, false, false)
+	p.File.Configure(FormatJSON, false, false)
 	long := strings.Repeat("x", 1<<20)
 	for range 5 * logFileSize {
 		p.Print(event.Event{Time: noon, Stage: "build", Phase: event.Noted, Message: long})
 	}
 	p.PrintEnd(errors.New("the last words"), 1)
-	if err := p.file.close(); err != nil {
+	if err := p.File.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(out.String(), "the last words") || strings.Contains(out.String(), "xxx") {
@@ -178,7 +178,7 @@ func TestLogFileIsNoLink(t *testing.T) {
 	if err := errors.Join(os.WriteFile(victim, []byte("mine"), 0o600), os.Symlink(victim, link)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := newFilePrinter(link, newPrinter(io.Discard)); err == nil || !strings.Contains(err.Error(), "dev.log is no regular file") {
+	if _, err := NewFilePrinter(link, NewPrinter(io.Discard)); err == nil || !strings.Contains(err.Error(), "dev.log is no regular file") {
 		t.Error(err)
 	}
 	if content, err := os.ReadFile(victim); err != nil || string(content) != "mine" {
@@ -189,7 +189,7 @@ func TestLogFileIsNoLink(t *testing.T) {
 func TestShorten(t *testing.T) {
 	long := "what failed: " + strings.Repeat("é", 4000) + ": why"
 	got := shorten(long)
-	if len(got) > errorLength+10 || !strings.HasPrefix(got, "what failed: ") || !strings.HasSuffix(got, ": why") {
+	if len(got) > ErrorLength+10 || !strings.HasPrefix(got, "what failed: ") || !strings.HasSuffix(got, ": why") {
 		t.Errorf("%q", got)
 	}
 	if got := shorten("short"); got != "short" {
@@ -205,16 +205,16 @@ func TestFacts(t *testing.T) {
 		err  error
 		want []fact
 	}{
-		{"alone", one, []fact{{message: "one", hint: "mend one"}}},
-		{"joined, and marked", environmentError{Err: errors.Join(one, two)}, []fact{
-			{message: "one", hint: "mend one"},
-			{message: "two: deeper", causes: []string{"two (*fmt.wrapError)", "deeper (*errors.errorString)"}}}},
-		{"said once", errors.Join(one, nil, environmentError{Err: one}), []fact{{message: "one", hint: "mend one"}}},
+		{"alone", one, []fact{{Message: "one", Hint: "mend one"}}},
+		{"joined, and marked", EnvironmentError{Err: errors.Join(one, two)}, []fact{
+			{Message: "one", Hint: "mend one"},
+			{Message: "two: deeper", causes: []string{"two (*fmt.wrapError)", "deeper (*errors.errorString)"}}}},
+		{"said once", errors.Join(one, nil, EnvironmentError{Err: one}), []fact{{Message: "one", Hint: "mend one"}}},
 		{"wrapped as a whole", fmt.Errorf("clean up: %w", errors.Join(one, two)), []fact{
-			{message: "clean up: one\ntwo: deeper", hint: "mend one", causes: []string{"clean up (*fmt.wrapError)", "one\ntwo: deeper (*errors.joinError)"}}}},
+			{Message: "clean up: one\ntwo: deeper", Hint: "mend one", causes: []string{"clean up (*fmt.wrapError)", "one\ntwo: deeper (*errors.joinError)"}}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if got := facts(test.err); !reflect.DeepEqual(got, test.want) {
+			if got := Facts(test.err); !reflect.DeepEqual(got, test.want) {
 				t.Errorf("%+v\nnot %+v", got, test.want)
 			}
 		})
@@ -239,7 +239,7 @@ func TestLinesOfAComparison(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range []event.Event{e, read} {
-		text := say(formatText, false, e)
+		text := say(FormatText, false, e)
 		want := noon.Format("15:04:05.000 ") + `WARN proof: libraries differ places=worker,client,.venv libraries=53
   differences=
   │ library  worker    client    .venv
@@ -252,16 +252,16 @@ func TestLinesOfAComparison(t *testing.T) {
 		if line := say(formatLogfmt, false, e); !strings.Contains(line, `places=worker,client,.venv libraries=53 differences="dask 2024.1.0/2024.1.0/2024.2.0; bokeh 3.3.4/missing/3.3.4"`) {
 			t.Error(line)
 		}
-		if line := say(formatJSON, false, e); !strings.Contains(line, `"places":["worker","client",".venv"],"libraries":53,"differences":[{"library":"dask","versions":["2024.1.0","2024.1.0","2024.2.0"]}`) {
+		if line := say(FormatJSON, false, e); !strings.Contains(line, `"places":["worker","client",".venv"],"libraries":53,"differences":[{"library":"dask","versions":["2024.1.0","2024.1.0","2024.2.0"]}`) {
 			t.Error(line)
 		}
 	}
 	same := event.Event{Stage: "proof", Phase: event.Noted, Message: event.LibrariesSame, Fields: []any{"places", []string{"worker", ".venv"}, "libraries", 53}}
-	if line := say(formatText, false, same); !strings.HasSuffix(line, "INFO proof: libraries are the same places=worker,.venv libraries=53\n") {
+	if line := say(FormatText, false, same); !strings.HasSuffix(line, "INFO proof: libraries are the same places=worker,.venv libraries=53\n") {
 		t.Error(line)
 	}
 	odd := event.Event{Stage: "proof", Phase: event.Warned, Message: event.LibrariesDiffer, Fields: []any{"places", 7, "differences", "?"}}
-	if line := say(formatText, false, odd); !strings.Contains(line, "places=7 differences=?") {
+	if line := say(FormatText, false, odd); !strings.Contains(line, "places=7 differences=?") {
 		t.Error(line)
 	}
 }

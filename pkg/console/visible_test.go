@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"errors"
@@ -19,7 +19,7 @@ func TestVisibleWriter(t *testing.T) {
 	want := event.Visible(text)
 	for size := 1; size <= len(text); size++ {
 		var out strings.Builder
-		v := &TerminalWriter{out: &out}
+		v := &TerminalWriter{Out: &out}
 		for rest := text; rest != ""; {
 			n := min(size, len(rest))
 			if written, err := io.WriteString(v, rest[:n]); err != nil || written != n {
@@ -32,7 +32,7 @@ func TestVisibleWriter(t *testing.T) {
 		}
 	}
 	var out strings.Builder
-	if _, err := io.WriteString(&TerminalWriter{out: &out, colours: true}, "\x1b[1;31mred\x1b[0m \x1b[2J\x1b]0;x\x07"); err != nil {
+	if _, err := io.WriteString(&TerminalWriter{Out: &out, colours: true}, "\x1b[1;31mred\x1b[0m \x1b[2J\x1b]0;x\x07"); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := out.String(), "\x1b[1;31mred\x1b[0m "+`\x1b[2J\x1b]0;x\a`; got != want {
@@ -44,7 +44,7 @@ func FuzzVisibleWriter(f *testing.F) {
 	f.Add([]byte(terminal.Hostile), uint64(1))
 	f.Fuzz(func(t *testing.T, text []byte, seed uint64) {
 		var out strings.Builder
-		v := &TerminalWriter{out: &out}
+		v := &TerminalWriter{Out: &out}
 		cuts := rand.New(rand.NewPCG(seed, 0))
 		for rest := append(text, '\n'); len(rest) > 0; {
 			n := 1 + cuts.IntN(len(rest))
@@ -76,11 +76,11 @@ func hostileEvents(text string) []event.Event {
 
 // The log has devloop's own colours, and of what others say only text.
 func TestHostileLines(t *testing.T) {
-	for _, format := range []string{formatText, formatLogfmt} {
+	for _, format := range []string{FormatText, formatLogfmt} {
 		for _, colours := range []bool{false, true} {
 			var out strings.Builder
-			p := newPrinter(&out)
-			p.configure(format, true, false)
+			p := NewPrinter(&out)
+			p.Configure(format, true, false)
 			if colours {
 				p.lines.SetColorProfile(termenv.TrueColor)
 			}
@@ -94,7 +94,7 @@ func TestHostileLines(t *testing.T) {
 			if strings.Contains(out.String(), "\x1b[8m") {
 				t.Errorf("%s: another's colour in %q", format, out.String())
 			}
-			if colours && format == formatText && !colour.MatchString(out.String()) {
+			if colours && format == FormatText && !colour.MatchString(out.String()) {
 				t.Errorf("no colours: %q", out.String())
 			}
 		}
@@ -104,10 +104,10 @@ func TestHostileLines(t *testing.T) {
 func FuzzLines(f *testing.F) {
 	f.Add(terminal.Hostile)
 	f.Fuzz(func(t *testing.T, text string) {
-		for _, format := range []string{formatText, formatLogfmt} {
+		for _, format := range []string{FormatText, formatLogfmt} {
 			var out strings.Builder
-			p := newPrinter(&out)
-			p.configure(format, true, false)
+			p := NewPrinter(&out)
+			p.Configure(format, true, false)
 			for _, e := range hostileEvents(text) {
 				p.Print(e)
 			}

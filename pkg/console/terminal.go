@@ -1,4 +1,4 @@
-package main
+package console
 
 // What commands and the log print, just before a person reads it.
 
@@ -14,7 +14,7 @@ import (
 // TerminalWriter writes text for people: whatever a terminal would obey becomes an escape that can be read
 // (event.Visible), however the text is cut into writes. It is not safe for concurrent use.
 type TerminalWriter struct {
-	out io.Writer
+	Out io.Writer
 	// colours may pass. What is written must have been made visible before, so that all colours in
 	// it are devloop's own.
 	colours bool
@@ -28,7 +28,7 @@ func (v *TerminalWriter) Write(p []byte) (int, error) {
 	text := append(v.rest, p...)
 	whole := wholeCharacters(text)
 	v.rest = append([]byte(nil), text[whole:]...)
-	if _, err := v.out.Write([]byte(v.text(string(text[:whole])))); err != nil {
+	if _, err := v.Out.Write([]byte(v.text(string(text[:whole])))); err != nil {
 		return 0, err
 	}
 	return len(p), nil

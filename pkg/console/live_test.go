@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"os"
@@ -18,13 +18,13 @@ func TestLive(t *testing.T) {
 		t.Fatal(err)
 	}
 	screen := vt100.NewVT100(8, usualWidth)
-	p := newPrinter(writer) // no terminal: a pipe gets nothing that is drawn again
-	if p.live != nil {
+	p := NewPrinter(writer) // no terminal: a pipe gets nothing that is drawn again
+	if p.Live != nil {
 		t.Fatal("a pipe is taken for a terminal")
 	}
-	p.live = &live{File: writer}
-	p.out = p.live
-	p.configure(formatText, false, false)
+	p.Live = &live{File: writer}
+	p.out = p.Live
+	p.Configure(FormatText, false, false)
 	shown := func() string {
 		t.Helper()
 		buffer := make([]byte, 64<<10)

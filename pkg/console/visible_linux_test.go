@@ -1,6 +1,7 @@
-package main
+package console
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -10,31 +11,17 @@ import (
 )
 
 // onTerminal returns what a terminal of a width gets when a printer writes there.
-func onTerminal(t *testing.T, columns uint16, write func(*printer)) string {
+func onTerminal(t *testing.T, columns uint16, write func(*Printer)) string {
 	t.Helper()
-	master, terminal := terminal.Open(t, columns)
-	write(newPrinter(terminal))
-	if _, err := terminal.WriteString("the end"); err != nil {
-		t.Fatal(err)
-	}
-	var said strings.Builder
-	buffer := make([]byte, 64<<10)
-	for deadline := time.Now().Add(time.Minute); !strings.HasSuffix(said.String(), "the end"); {
-		n, err := master.Read(buffer)
-		if err != nil || time.Now().After(deadline) {
-			t.Fatalf("%q, %v", said.String(), err)
-		}
-		said.Write(buffer[:n])
-	}
-	return said.String()
+	return terminal.Shown(t, columns, func(file *os.File) { write(NewPrinter(file)) })
 }
 
 func TestColours(t *testing.T) {
 	t.Setenv("TERM", "xterm-256color")
 	t.Setenv("NO_COLOR", "")
 	t.Setenv("CI", "")
-	lines := func(p *printer) {
-		p.ShownPods.Store(&podFilter{})
+	lines := func(p *Printer) {
+		p.ShownPods.Store(&PodFilter{})
 		for _, e := range []event.Event{
 			{Stage: "node", Phase: event.Warned, Message: "image stays"},
 			podLine("web-1", "info", "hello"), podLine("web-2", "error", "oh no"),
@@ -59,13 +46,13 @@ func TestColours(t *testing.T) {
 func TestLinesFitTheTerminal(t *testing.T) {
 	t.Setenv("NO_COLOR", "1")
 	long := strings.Repeat("RUN pip install ", 20)
-	said := onTerminal(t, 100, func(p *printer) {
+	said := onTerminal(t, 100, func(p *Printer) {
 		p.Print(event.Event{Run: 12, Stage: "build", Phase: event.Noted, Message: event.BuildStep, Fields: []any{"image", "worker", "step", long}, Took: 12345 * time.Millisecond})
 	})
 	if line, _, _ := strings.Cut(said, "\r\n"); len([]rune(line)) > 100 || len([]rune(line)) < 80 || !strings.HasSuffix(line, `…" took=12.345s`) {
 		t.Errorf("%d columns: %q", len([]rune(line)), line)
 	}
-	said = onTerminal(t, 100, func(p *printer) {
+	said = onTerminal(t, 100, func(p *Printer) {
 		p.Print(event.Event{Stage: "node", Phase: event.Noted, Message: "x", Fields: []any{"step", long}})
 	})
 	if !strings.Contains(strings.ReplaceAll(said, "\r\n", ""), strings.TrimSpace(long)) {

@@ -1,5 +1,5 @@
 // The log as a file, which grows to a size and is then put aside.
-package main
+package console
 
 import (
 	"fmt"
@@ -18,10 +18,10 @@ const (
 	logFileStamp = "2006-01-02T15-04-05.000"
 )
 
-// newFilePrinter opens a file that gets the lines that p does, and no colours. It is there before
+// NewFilePrinter opens a file that gets the lines that p does, and no colours. It is there before
 // anything is logged, so that a path that cannot be is told at once. A link is not followed: a
 // repository that was cloned may have one in the project's folder.
-func newFilePrinter(path string, p *printer) (*printer, error) {
+func NewFilePrinter(path string, p *Printer) (*Printer, error) {
 	path, err := filepath.Abs(path)
 	if info, statErr := os.Lstat(path); err == nil && statErr == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("%s is no regular file", path)
@@ -37,5 +37,5 @@ func newFilePrinter(path string, p *printer) (*printer, error) {
 		return nil, event.WithHint(fmt.Errorf("--log-file: %w", err), "name a file in a folder that you may write to")
 	}
 	out := &timberjack.Logger{Filename: path, MaxSize: logFileSize, MaxBackups: logFileKept, FileMode: 0o600, BackupTimeFormat: logFileStamp, LocalTime: true}
-	return &printer{out: out, secrets: p.secrets, close: out.Close}, nil
+	return &Printer{out: out, Secrets: p.Secrets, Close: out.Close}, nil
 }
