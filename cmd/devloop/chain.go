@@ -21,7 +21,7 @@ import (
 // showChain has the devloop that is meant look now. The error is that of a broken chain; or why what runs need not be what is on the disk: the last
 // run failed, or one is under way.
 func showChain(ctx context.Context, o *options, cmd *cobra.Command, asJSON bool) error {
-	r, err := findRunning(ctx, o)
+	r, err := o.selection().find(ctx)
 	if err != nil {
 		return err
 	}

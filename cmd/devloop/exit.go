@@ -20,15 +20,17 @@ func exitCode(err error) int {
 		invalid     *config.Error
 		usage       console.UsageError
 		environment console.EnvironmentError
+		notRunning  NotRunningError
+		ambiguous   AmbiguousError
 	)
 	switch {
 	case err == nil:
 		return 0
 	case errors.Is(err, console.ErrInterrupted):
 		return exitInterrupted
-	case errors.As(err, &invalid), errors.As(err, &usage):
+	case errors.As(err, &invalid), errors.As(err, &usage), errors.As(err, &ambiguous):
 		return exitInput
-	case errors.As(err, &environment):
+	case errors.As(err, &environment), errors.As(err, &notRunning):
 		return exitEnvironment
 	}
 	return exitFailed

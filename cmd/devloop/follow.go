@@ -98,7 +98,7 @@ func anyOf(expressions []string) string {
 func (o *options) followEvents(ctx context.Context, f following, stage string, wanted func(event.Event) bool, show func(event.Event)) error {
 	ctx, _, stop := interruptible(ctx, o.printer, nil)
 	defer stop()
-	r, err := findRunning(ctx, o)
+	r, err := o.selection().find(ctx)
 	if err != nil {
 		return err
 	}

@@ -155,3 +155,8 @@ func dataOut(cmd *cobra.Command) io.Writer {
 	}
 	return cmd.OutOrStdout()
 }
+
+// selection says which running devloop the flags mean.
+func (o *options) selection() selection {
+	return selection{file: o.files[0], byDefault: o.files[0] == config.FileName, kubeContext: o.kubeContext}
+}

@@ -16,6 +16,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/proof"
 	"github.com/devloop/devloop/pkg/status"
+	"github.com/devloop/devloop/pkg/status/web"
 )
 
 func TestGatewayImage(t *testing.T) {
@@ -116,16 +117,16 @@ func TestPodsSettle(t *testing.T) {
 // A question ends with the session that it is asked of, and is waited for.
 func TestQuestionsEndWithTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var a asking
+		var q questions
 		answers := make(chan error, 2)
-		question := a.question(func(_ *session, ctx context.Context) (any, error) {
-			<-ctx.Done()
-			return nil, context.Cause(ctx)
-		})
+		question := q.question("chain")
 		if _, err := question(t.Context()); err == nil || !strings.Contains(err.Error(), "only starting") {
 			t.Errorf("before: %v", err)
 		}
-		end := a.of(&session{secrets: &event.Secrets{}})
+		end := q.answer(map[string]web.Question{"chain": func(ctx context.Context) (any, error) {
+			<-ctx.Done()
+			return nil, context.Cause(ctx)
+		}})
 		var asked sync.WaitGroup
 		asked.Go(func() {
 			_, err := question(t.Context())

@@ -3,6 +3,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,8 +19,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/devloop/devloop/pkg/config"
-	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status"
 )
@@ -33,14 +32,33 @@ type running struct {
 // stateTimeout is for a devloop on this machine to say how it is. One that was stopped (Ctrl+Z) does not.
 const stateTimeout = 3 * time.Second
 
-var errNone error = console.EnvironmentError{Err: event.WithHint(errors.New("no devloop runs"), "start one in another terminal: devloop")}
+// NotRunningError says that the devloop that is meant does not run.
+type NotRunningError struct{ error }
 
-// findRunning finds the devloop of the devloop.yaml that is meant: of the one that is here, or in the nearest folder above of which one runs, or else the
-// only one that runs.
-func findRunning(ctx context.Context, o *options) (*running, error) {
+func (e NotRunningError) Unwrap() error { return e.error }
+
+// ErrNoneRuns is for a machine on which no devloop runs.
+var ErrNoneRuns error = NotRunningError{event.WithHint(errors.New("no devloop runs"), "start one in another terminal: devloop")}
+
+// AmbiguousError says that several devloops could be meant.
+type AmbiguousError struct{ error }
+
+func (e AmbiguousError) Unwrap() error { return e.error }
+
+// selection says which devloop is meant.
+type selection struct {
+	file        string // the configuration, as it was given or by default
+	byDefault   bool   // it was not given: it may be that of a folder above
+	kubeContext string // "" for any
+}
+
+// find finds the devloop of the configuration that is meant: of the one that is here, or in the
+// nearest folder above of which one runs, or else the only one that runs. The error may be a
+// NotRunningError or an AmbiguousError.
+func (s selection) find(ctx context.Context) (*running, error) {
 	dir, err := socketDir()
 	if err != nil {
-		return nil, console.EnvironmentError{Err: err}
+		return nil, NotRunningError{err}
 	}
 	sockets, err := filepath.Glob(filepath.Join(dir, "*.sock"))
 	if err != nil {
@@ -60,41 +78,43 @@ func findRunning(ctx context.Context, o *options) (*running, error) {
 	}
 	asking.Wait()
 	all := slices.DeleteFunc(answers, func(r *running) bool { return r == nil })
-	found := o.meant(all)
+	found := s.matching(all)
 	var names []string
 	for _, r := range all {
 		if len(found) != 1 || r != found[0] {
 			r.close()
 		}
-		names = append(names, fmt.Sprintf("%s (%s) on %s", r.state.File, r.state.Project, console.OrDash(r.state.Cluster)))
+		names = append(names, fmt.Sprintf("%s (%s) on %s", r.state.File, r.state.Project, cmp.Or(r.state.Cluster, "-")))
 	}
 	switch {
 	case len(found) == 1:
 		return found[0], nil
 	case len(found) > 1:
-		return nil, console.UsageError{Err: event.WithHint(errors.New("several devloops run that could be meant"), "say which by -f or --kube-context: "+strings.Join(names, ", "))}
+		return nil, AmbiguousError{event.WithHint(errors.New("several devloops run that could be meant"),
+			"say which by -f or --kube-context: "+strings.Join(names, ", "))}
 	case len(all) > 0:
-		return nil, console.EnvironmentError{Err: event.WithHint(fmt.Errorf("no devloop runs for this %s", filepath.Base(o.files[0])), "others do: "+strings.Join(names, ", "))}
+		return nil, NotRunningError{event.WithHint(fmt.Errorf("no devloop runs for this %s", filepath.Base(s.file)),
+			"others do: "+strings.Join(names, ", "))}
 	}
-	return nil, errNone
+	return nil, ErrNoneRuns
 }
 
-// meant picks those that the flags and the folder stand for.
-func (o *options) meant(all []*running) []*running {
+// matching returns those that the selection stands for.
+func (s selection) matching(all []*running) []*running {
 	all = slices.Clone(all)
-	if o.kubeContext != "" {
-		all = slices.DeleteFunc(all, func(r *running) bool { return r.state.Cluster != o.kubeContext })
+	if s.kubeContext != "" {
+		all = slices.DeleteFunc(all, func(r *running) bool { return r.state.Cluster != s.kubeContext })
 	}
 	of := func(same func(file string) bool) []*running {
 		return slices.DeleteFunc(slices.Clone(all), func(r *running) bool { return !same(r.state.File) })
 	}
-	if here, err := os.Stat(o.files[0]); err == nil { // which need not be valid for one to run
+	if here, err := os.Stat(s.file); err == nil { // which need not be valid for one to run
 		return of(func(file string) bool {
 			other, err := os.Stat(file)
 			return err == nil && os.SameFile(here, other)
 		})
 	}
-	if o.files[0] != config.FileName {
+	if !s.byDefault {
 		return nil
 	}
 	for above, _ := filepath.Abs(".."); ; above = filepath.Dir(above) {
@@ -130,7 +150,7 @@ func (r *running) get(ctx context.Context, path string) (io.ReadCloser, error) {
 		return nil, err
 	}
 	if response.StatusCode != http.StatusOK {
-		said, _ := io.ReadAll(io.LimitReader(response.Body, console.ErrorLength)) // what came is better than nothing
+		said, _ := io.ReadAll(io.LimitReader(response.Body, maxErrorLength)) // what came is better than nothing
 		_ = response.Body.Close()
 		if response.StatusCode == http.StatusServiceUnavailable { // why a question has no answer
 			return nil, errors.New(strings.TrimSpace(string(said)))
@@ -174,6 +194,9 @@ func (r *running) follow(ctx context.Context, query url.Values, last string, sho
 		last = next
 	}
 }
+
+// maxErrorLength is how much of an error answer is read, in bytes.
+const maxErrorLength = 1500
 
 // stateLength is how long an answer may be, in bytes: a State has fifty runs with hundreds of bars.
 const stateLength = 256 << 20

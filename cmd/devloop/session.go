@@ -27,6 +27,7 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 	"github.com/devloop/devloop/pkg/node"
 	"github.com/devloop/devloop/pkg/pods"
+	"github.com/devloop/devloop/pkg/status/web"
 	"github.com/devloop/devloop/pkg/watch"
 )
 
@@ -265,6 +266,17 @@ func (s *session) openInNode(ctx context.Context) (*build.Builder, error) {
 
 // askTimeout is how long a daemon may take to answer at start.
 const askTimeout = 10 * time.Second
+
+// answers are to what other commands ask, without secrets in their errors.
+func (s *session) answers() map[string]web.Question {
+	hidden := func(answer web.Question) web.Question {
+		return func(ctx context.Context) (any, error) {
+			found, err := answer(ctx)
+			return found, s.secrets.Error(err)
+		}
+	}
+	return map[string]web.Question{"chain": hidden(s.chain), "libraries": hidden(s.imageLibraries)}
+}
 
 func (s *session) close() error {
 	var errs []error

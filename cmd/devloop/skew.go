@@ -98,8 +98,8 @@ func skew(ctx context.Context, o *options) (c event.Comparison, err error) {
 
 // imagesForSkew returns what the images hold, as the devloop knows it that runs, or else as they say themselves.
 func imagesForSkew(ctx context.Context, o *options, p *process) ([]proof.Libraries, error) {
-	r, err := findRunning(ctx, o)
-	var none console.EnvironmentError
+	r, err := o.selection().find(ctx)
+	var none NotRunningError
 	switch {
 	case err == nil:
 		defer r.close()

@@ -91,10 +91,10 @@ func awaited(ctx context.Context, o *options, wanted status.Health, timeout time
 	defer cancel()
 	var last *status.State
 	var since time.Time // it is as wanted
-	none := errNone
+	none := ErrNoneRuns
 	for {
 		state, err := readState(ctx, o)
-		var away console.EnvironmentError
+		var away NotRunningError
 		switch {
 		case ctx.Err() != nil: // the answer was cut off
 		case err == nil && state.Health == wanted:
@@ -126,7 +126,7 @@ func awaited(ctx context.Context, o *options, wanted status.Health, timeout time
 const lasting = 500 * time.Millisecond
 
 func readState(ctx context.Context, o *options) (*status.State, error) {
-	r, err := findRunning(ctx, o)
+	r, err := o.selection().find(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -30,12 +30,12 @@ const usualPagePort = 10360
 // views are what is served. They are closed after everything else: how the end goes is worth a look, too.
 type views struct {
 	asked   chan ask // for the loop
-	asking  asking   // of questions to the session
+	asking  questions
 	say     event.Stage
 	page    *url.URL // with the token that lets in; nil without one
 	site    *web.Site
-	servers []*http.Server
-	serving sync.WaitGroup
+	server  *server
+	keeping sync.WaitGroup // of the last runs
 	end     context.CancelFunc
 }
 
@@ -50,6 +50,7 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 	metrics := web.NewMetrics(p.board)
 	p.sink = p.before(metrics.Before(p.log.Sink))
 	v.say = p.sink.For("devloop")
+	v.server = newServer(v.say)
 	v.site = web.New(p.board, metrics, web.Actions{
 		Rebuild: func() { v.ask(askRun) },
 		Pause: func(paused bool) {
@@ -62,26 +63,27 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 	}, v.say)
 	keeping, end := context.WithCancel(context.WithoutCancel(ctx))
 	v.end = end
-	listener, err := listenLocally(ctx, p.config)
+	listener, err := listenSocket(ctx, projectID(p.config))
 	switch {
 	case errors.Is(err, errAnother):
 		return v, console.EnvironmentError{Err: err}
 	case err != nil:
 		v.say.Warn("devloop status, logs and events will not find this devloop", err)
 	default:
-		v.serve(listener, v.site.Local(v.questions()))
+		v.server.serve(listener, v.site.Local(map[string]web.Question{
+			"chain": v.asking.question("chain"), "libraries": v.asking.question("libraries")}))
 	}
 	if d.page {
-		listener, err := listenForPage(ctx, p.config, d.pagePort)
+		listener, err := openPage(ctx, p.config, d.pagePort)
 		if err != nil {
 			return v, err
 		}
 		address := listener.Addr().(*net.TCPAddr)
-		v.serve(listener, v.site.Handler(address.Port))
+		v.server.serve(listener, v.site.Handler(address.Port))
 		v.page = v.site.Address(address.String())
 		p.secrets.Hide(v.site.Token()) // but for the line of the log that shows the address
 	}
-	v.serving.Go(func() {
+	v.keeping.Go(func() {
 		err := v.say.Guard("keep the last runs", func() error { return p.history.Follow(keeping, p.board) })
 		if err != nil {
 			v.say.Warn("the last runs will not be known after this devloop", err)
@@ -90,53 +92,47 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 	return v, nil
 }
 
-// asking lets others ask questions of a session for as long as there is one.
-type asking struct {
+// questions are what other commands ask this devloop, for as long as somebody answers them.
+type questions struct {
 	mu      sync.Mutex
-	session *session        // nil while there is none
-	ended   context.Context //nolint:containedctx // of the session
+	answers map[string]web.Question // nil while nobody answers
+	ended   context.Context         //nolint:containedctx // of the answers
 	end     context.CancelFunc
-	under   sync.WaitGroup // questions
+	under   sync.WaitGroup // that are being answered
 }
 
-// of begins it. The returned function ends it, and waits for the answers that are under way.
-func (a *asking) of(s *session) (end func()) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.session = s
-	a.ended, a.end = context.WithCancel(context.Background())
+// answer begins to answer. The returned function ends that, and waits for the answers that are under way.
+func (q *questions) answer(answers map[string]web.Question) (end func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.answers = answers
+	q.ended, q.end = context.WithCancel(context.Background())
 	return func() {
-		a.mu.Lock()
-		a.session = nil
-		a.end()
-		a.mu.Unlock()
-		a.under.Wait()
+		q.mu.Lock()
+		q.answers = nil
+		q.end()
+		q.mu.Unlock()
+		q.under.Wait()
 	}
 }
 
-// question is one that answer finds the answer to.
-func (a *asking) question(answer func(s *session, ctx context.Context) (any, error)) web.Question {
+// question is the one of a name.
+func (q *questions) question(name string) web.Question {
 	return func(ctx context.Context) (any, error) {
-		a.mu.Lock()
-		s, ended := a.session, a.ended
-		if s == nil {
-			a.mu.Unlock()
+		q.mu.Lock()
+		answer, ended := q.answers[name], q.ended
+		if answer == nil {
+			q.mu.Unlock()
 			return nil, errors.New("devloop is only starting, or ending")
 		}
-		a.under.Add(1)
-		a.mu.Unlock()
-		defer a.under.Done()
+		q.under.Add(1)
+		q.mu.Unlock()
+		defer q.under.Done()
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		defer context.AfterFunc(ended, cancel)() //nolint:contextcheck // with the session, too
-		found, err := answer(s, ctx)
-		return found, s.secrets.Error(err)
+		defer context.AfterFunc(ended, cancel)() //nolint:contextcheck // with the answers, too
+		return answer(ctx)
 	}
-}
-
-// questions are what other commands ask this devloop, by their names.
-func (v *views) questions() map[string]web.Question {
-	return map[string]web.Question{"chain": v.asking.question((*session).chain), "libraries": v.asking.question((*session).imageLibraries)}
 }
 
 // ask does not block: who asks again and again while nobody listens gets no more by it.
@@ -152,19 +148,41 @@ const (
 	headerBytes = 16 << 10 // of a request
 )
 
+// server answers on several listeners.
+type server struct {
+	say     event.Stage
+	servers []*http.Server
+	serving sync.WaitGroup
+}
+
+// newServer returns a server that reports to say. Close it.
+func newServer(say event.Stage) *server { return &server{say: say} }
+
 // serve answers on listener until close. What reads or writes slowly, or says nothing, is let go:
 // streams and questions set times of their own.
-func (v *views) serve(listener net.Listener, handler http.Handler) {
+func (s *server) serve(listener net.Listener, handler http.Handler) {
 	server := &http.Server{Handler: handler, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute,
 		IdleTimeout: time.Minute, MaxHeaderBytes: headerBytes}
-	server.ErrorLog = log.New(detail{v.say}, "", 0)
-	v.servers = append(v.servers, server)
-	v.serving.Go(func() {
-		err := v.say.Guard("serve", func() error { return server.Serve(netutil.LimitListener(listener, connections)) })
+	server.ErrorLog = log.New(detail{s.say}, "", 0)
+	s.servers = append(s.servers, server)
+	s.serving.Go(func() {
+		err := s.say.Guard("serve", func() error { return server.Serve(netutil.LimitListener(listener, connections)) })
 		if !errors.Is(err, http.ErrServerClosed) {
-			v.say.Warn("devloop no longer answers at "+listener.Addr().String(), err)
+			s.say.Warn("devloop no longer answers at "+listener.Addr().String(), err)
 		}
 	})
+}
+
+// close leaves a second for the last answers.
+func (s *server) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for _, server := range s.servers {
+		if server.Shutdown(ctx) != nil {
+			_ = server.Close()
+		}
+	}
+	s.serving.Wait()
 }
 
 // detail is where net/http writes what it has to say: standard error is the log's.
@@ -178,44 +196,49 @@ func (d detail) Write(line []byte) (int, error) {
 // close ends what is served, and waits for it.
 func (v *views) close() {
 	v.site.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // for the last answers
-	defer cancel()
-	for _, server := range v.servers {
-		if server.Shutdown(ctx) != nil {
-			_ = server.Close()
-		}
-	}
+	v.server.close()
 	v.end()
-	v.serving.Wait()
+	v.keeping.Wait()
 }
 
-// listenForPage opens the page's address. A port that somebody asked for is that one or none.
-func listenForPage(ctx context.Context, c *config.Config, port int) (net.Listener, error) {
-	byFlag := port >= 0
-	if !byFlag {
-		port = c.Page.Port
-	}
-	open := func(port int) (net.Listener, error) {
-		return new(net.ListenConfig).Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-	}
-	if port != 0 {
-		listener, err := open(port)
-		switch hint := "give the page another port, or leave it out: --page=false"; {
-		case err != nil && byFlag:
+// openPage opens the page's address. A port that somebody asked for is that one or none.
+func openPage(ctx context.Context, c *config.Config, flag int) (net.Listener, error) {
+	const hint = "give the page another port, or leave it out: --page=false"
+	switch {
+	case flag >= 0:
+		listener, err := listenPage(ctx, flag)
+		if err != nil {
 			return nil, console.UsageError{Err: event.WithHint(fmt.Errorf("--page-port: %w", err), hint)}
-		case err != nil:
+		}
+		return listener, nil
+	case c.Page.Port != 0:
+		listener, err := listenPage(ctx, c.Page.Port)
+		if err != nil {
 			return nil, c.Wrong("page.port", err.Error(), hint)
 		}
 		return listener, nil
 	}
-	listener, err := open(usualPagePort)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		listener, err = open(0)
-	}
+	listener, err := listenPage(ctx, 0)
 	if err != nil {
 		return nil, console.EnvironmentError{Err: fmt.Errorf("page: %w", err)}
 	}
 	return listener, nil
+}
+
+// listenPage opens the page's address on loopback. Port 0 is the usual one, or a free one where that
+// is taken.
+func listenPage(ctx context.Context, port int) (net.Listener, error) {
+	open := func(port int) (net.Listener, error) {
+		return new(net.ListenConfig).Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	}
+	if port != 0 {
+		return open(port)
+	}
+	listener, err := open(usualPagePort)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return open(0)
+	}
+	return listener, err
 }
 
 // socketDir is where the sockets of this user's devloops are, whether it is there or not; nobody
@@ -241,8 +264,9 @@ func socketDir() (string, error) {
 // errAnother is for the second devloop of a project, file and cluster.
 var errAnother = event.WithHint(errors.New("another devloop runs for this devloop.yaml"), "it is in another terminal: devloop status")
 
-// listenLocally opens the socket of this devloop. One that nobody listens on was left by a devloop that was killed.
-func listenLocally(ctx context.Context, c *config.Config) (net.Listener, error) {
+// listenSocket opens the socket of this devloop. One that nobody listens on was left by a devloop that
+// was killed. The name is that of the project, its file and its cluster.
+func listenSocket(ctx context.Context, name string) (net.Listener, error) {
 	dir, err := socketDir()
 	if err == nil {
 		err = os.MkdirAll(dir, 0o700)
@@ -253,7 +277,7 @@ func listenLocally(ctx context.Context, c *config.Config) (net.Listener, error) 
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, projectID(c)+".sock")
+	path := filepath.Join(dir, name+".sock")
 	if connection, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
 		_ = connection.Close()
 		return nil, errAnother

@@ -143,7 +143,7 @@ func TestStatusOfAnotherTerminal(t *testing.T) {
 	}
 
 	// A second one for the same has no socket, and takes none away.
-	if _, err := listenLocally(t.Context(), s.config); err == nil || !strings.Contains(err.Error(), "another devloop runs for this") {
+	if _, err := listenSocket(t.Context(), projectID(s.config)); err == nil || !strings.Contains(err.Error(), "another devloop runs for this") {
 		t.Errorf("a second socket: %v", err)
 	}
 	sockets, err := filepath.Glob(filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "devloop", "*.sock"))
@@ -164,7 +164,7 @@ func TestStatusOfAnotherTerminal(t *testing.T) {
 	if code, _, said := s.call("status"); code != 3 {
 		t.Errorf("with a dead socket: %d: %s", code, said)
 	}
-	listener, err := listenLocally(t.Context(), s.config)
+	listener, err := listenSocket(t.Context(), projectID(s.config))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -567,7 +567,7 @@ func TestSecretValueThatIsNowhere(t *testing.T) {
 // What panics beside the loop is one line of the log, and ends nothing else.
 func TestPanicBesideTheLoop(t *testing.T) {
 	s := show(t, "", &options{}, devOptions{page: true, pagePort: 0})
-	s.views.serve(panics{}, nil)
+	s.views.server.serve(panics{}, nil)
 	for deadline := time.Now().Add(time.Minute); ; <-time.After(10 * time.Millisecond) {
 		if _, out, _ := s.call("events", "--follow=false"); strings.Contains(out, "no longer answers at nowhere") {
 			if !strings.Contains(out, "internal error in devloop: oh no") || !strings.Contains(out, "please report it") {
