@@ -21,7 +21,7 @@ import (
 // showChain has the devloop that is meant look now. The error is that of a broken chain; or why what runs need not be what is on the disk: the last
 // run failed, or one is under way.
 func showChain(ctx context.Context, o *options, cmd *cobra.Command, asJSON bool) error {
-	r, err := o.selection().find(ctx)
+	r, err := o.selection().Find(ctx)
 	if err != nil {
 		return err
 	}
@@ -29,13 +29,13 @@ func showChain(ctx context.Context, o *options, cmd *cobra.Command, asJSON bool)
 	var chain status.Chain
 	notLooked := r.ask(ctx, "chain", &chain)
 	if notLooked != nil {
-		if r.state.Chain == nil {
+		if r.State.Chain == nil {
 			return event.WithHint(fmt.Errorf("the chain cannot be looked at: %w", notLooked), "wait until the first run is done: devloop status --wait healthy")
 		}
-		chain = *r.state.Chain
+		chain = *r.State.Chain
 	}
 	if chain.Error == "" {
-		chain.Error, chain.Hint = behind(r.state)
+		chain.Error, chain.Hint = behind(r.State)
 	}
 	if chain.Error == "" && notLooked != nil {
 		chain.Error, chain.Hint = "the chain cannot be looked at now: "+notLooked.Error(), "what is shown is what was found last"

@@ -25,7 +25,7 @@ type control struct {
 	batches <-chan watch.Batch // of changed files; they merge while nobody takes them
 	keys    <-chan byte        // nil without a terminal
 	reload  <-chan struct{}    // SIGHUP
-	asked   <-chan ask         // by the page, or another terminal
+	asked   <-chan Request     // by the page, or another terminal
 	quit    func()
 
 	shown  *atomic.Pointer[console.PodFilter] // which lines of pods the terminal shows
@@ -36,15 +36,6 @@ type control struct {
 	next   loop.Change
 	due    bool // next waits to be taken by the loop
 }
-
-// ask is what may be asked of the loop from outside.
-type ask string
-
-const (
-	askRun    ask = "run"
-	askPause  ask = "pause"
-	askResume ask = "resume"
-)
 
 // run sends to changes until ctx ends.
 func (c *control) run(ctx context.Context, changes chan<- loop.Change) {
@@ -93,12 +84,12 @@ func (c *control) run(ctx context.Context, changes chan<- loop.Change) {
 }
 
 // obey does what was asked for, and tells whether that is a run.
-func (c *control) obey(what ask) (asked bool) {
-	if what == askRun {
+func (c *control) obey(what Request) (asked bool) {
+	if what == Run {
 		c.say.Note("running now")
 		return true
 	}
-	c.pause(what == askPause)
+	c.pause(what == Pause)
 	return false
 }
 
@@ -106,7 +97,7 @@ func (c *control) obey(what ask) (asked bool) {
 func (c *control) press(key byte) (asked bool) {
 	switch key {
 	case 'r', 'R':
-		return c.obey(askRun)
+		return c.obey(Run)
 	case 'p', 'P':
 		c.pause(!c.paused)
 	case 'l', 'L':

@@ -52,7 +52,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, leave()) }()
-	answered := v.asking.answer(s.answers())
+	answered := v.asking.Answer(s.answers())
 	defer answered()
 	sink := p.sink
 	s.watcher, err = watch.New(sink, watch.Options{Mode: d.mode, Quiet: p.config.Watch.Quiet, Limit: p.config.Watch.Limit})

@@ -98,7 +98,7 @@ func anyOf(expressions []string) string {
 func (o *options) followEvents(ctx context.Context, f following, stage string, wanted func(event.Event) bool, show func(event.Event)) error {
 	ctx, _, stop := interruptible(ctx, o.printer, nil)
 	defer stop()
-	r, err := o.selection().find(ctx)
+	r, err := o.selection().Find(ctx)
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (o *options) followEvents(ctx context.Context, f following, stage string, w
 		}
 	}
 	if err != nil && ctx.Err() == nil && !errors.Is(err, errCut) {
-		return fmt.Errorf("follow the devloop of %s: %w", r.state.Folder, err)
+		return fmt.Errorf("follow the devloop of %s: %w", r.State.Folder, err)
 	}
 	return nil
 }

@@ -285,7 +285,7 @@ func TestSkew(t *testing.T) {
 		return gotOut
 	}
 	expect("it only starts", 3, "", "ask the devloop that runs: devloop is only starting")
-	defer s.views.asking.answer(l.session.answers())()
+	defer s.views.asking.Answer(l.session.answers())()
 	expect("no run yet", 3, "", "ask the devloop that runs: no run of that devloop has ended well yet")
 	l.follow(&c, tagsOf(t, "worker:1", "client:1"))
 	expect("images alone", 0, "the same 2 libraries in worker and client\n", "no Python environment of this machine is compared")

@@ -157,6 +157,6 @@ func dataOut(cmd *cobra.Command) io.Writer {
 }
 
 // selection says which running devloop the flags mean.
-func (o *options) selection() selection {
-	return selection{file: o.files[0], byDefault: o.files[0] == config.FileName, kubeContext: o.kubeContext}
+func (o *options) selection() Selection {
+	return Selection{File: o.files[0], ByDefault: o.files[0] == config.FileName, KubeContext: o.kubeContext}
 }

@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,7 +14,6 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/proof"
 	"github.com/devloop/devloop/pkg/status"
-	"github.com/devloop/devloop/pkg/status/web"
 )
 
 func TestGatewayImage(t *testing.T) {
@@ -110,42 +107,6 @@ func TestPodsSettle(t *testing.T) {
 		cancel()
 		if p.settled(ctx) {
 			t.Error("they settle after the end")
-		}
-	})
-}
-
-// A question ends with the session that it is asked of, and is waited for.
-func TestQuestionsEndWithTheSession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var q questions
-		answers := make(chan error, 2)
-		question := q.question("chain")
-		if _, err := question(t.Context()); err == nil || !strings.Contains(err.Error(), "only starting") {
-			t.Errorf("before: %v", err)
-		}
-		end := q.answer(map[string]web.Question{"chain": func(ctx context.Context) (any, error) {
-			<-ctx.Done()
-			return nil, context.Cause(ctx)
-		}})
-		var asked sync.WaitGroup
-		asked.Go(func() {
-			_, err := question(t.Context())
-			answers <- err
-		})
-		synctest.Wait()
-		end()
-		select {
-		case err := <-answers:
-			if !errors.Is(err, context.Canceled) {
-				t.Error(err)
-			}
-		default:
-			t.Error("it was not waited for")
-		}
-		end()
-		asked.Wait()
-		if _, err := question(t.Context()); err == nil {
-			t.Error("it is answered after the end")
 		}
 	})
 }

@@ -98,7 +98,7 @@ func skew(ctx context.Context, o *options) (c event.Comparison, err error) {
 
 // imagesForSkew returns what the images hold, as the devloop knows it that runs, or else as they say themselves.
 func imagesForSkew(ctx context.Context, o *options, p *process) ([]proof.Libraries, error) {
-	r, err := o.selection().find(ctx)
+	r, err := o.selection().Find(ctx)
 	var none NotRunningError
 	switch {
 	case err == nil:

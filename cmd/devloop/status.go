@@ -126,12 +126,12 @@ func awaited(ctx context.Context, o *options, wanted status.Health, timeout time
 const lasting = 500 * time.Millisecond
 
 func readState(ctx context.Context, o *options) (*status.State, error) {
-	r, err := o.selection().find(ctx)
+	r, err := o.selection().Find(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer r.close()
-	return &r.state, nil
+	return &r.State, nil
 }
 
 func writeJSON(out io.Writer, value any) error {

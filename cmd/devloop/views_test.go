@@ -5,14 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -289,12 +286,12 @@ func TestAskedFromThePage(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = response.Body.Close()
-		if asked := <-s.views.asked; response.StatusCode != http.StatusNoContent || asked != []ask{askRun, askPause, askResume}[i] {
+		if asked := <-s.views.asked; response.StatusCode != http.StatusNoContent || asked != []Request{Run, Pause, Resume}[i] {
 			t.Errorf("%s: %s, %s", path, response.Status, asked)
 		}
 	}
 	for range 20 { // while nobody listens
-		s.views.ask(askRun)
+		s.views.ask(Run)
 	}
 	s.run(1, event.Succeeded, nil)
 	for _, want := range []string{`devloop_runs_total{outcome="succeeded"} 1`, `devloop_runs_total{outcome="failed"} 0`, "devloop_healthy 1", `devloop_run_seconds_count 1`} {
@@ -345,51 +342,6 @@ func TestConnectionsOfThePage(t *testing.T) {
 	rest, readErr := io.ReadAll(all[1])
 	if err == nil && readErr == nil && !strings.Contains(string(rest), "\r\n431 ") && !strings.Contains(string(rest), "HTTP/1.1 431 ") {
 		t.Errorf("a header without end is taken: %s", rest)
-	}
-}
-
-// Who is long in reading is cut off, and goes on where that was.
-func TestFollowingGoesOn(t *testing.T) {
-	defer goleak.VerifyNone(t)
-	socket := filepath.Join(t.TempDir(), "s.sock")
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tell := func(w io.Writer, from, to int) {
-		for n := from; n <= to; n++ {
-			line, err := json.Marshal(event.Event{Time: time.Now(), Stage: "build", Phase: event.Noted, Message: strconv.Itoa(n)})
-			if err != nil {
-				t.Error(err)
-			}
-			_, _ = fmt.Fprintf(w, "id: boot-%d\nevent: line\ndata: %s\n\n", n, line)
-		}
-	}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch after := r.URL.Query().Get("after"); after {
-		case "boot-1":
-			tell(w, 2, 3)
-			_, _ = io.WriteString(w, "id: boot-4\nevent: line\ndata: {\"time\":\"20")
-		case "boot-3":
-			tell(w, 4, 5)
-			_, _ = io.WriteString(w, "id: boot-6\n")
-		case "boot-5":
-			tell(w, 6, 6)
-			return
-		default:
-			t.Errorf("asked for what is behind %q", after)
-		}
-		_ = http.NewResponseController(w).Flush()
-		panic(http.ErrAbortHandler)
-	})}
-	go func() { _ = server.Serve(listener) }()
-	defer server.Close()
-	r := open(socket)
-	defer r.close()
-	var got []string
-	err = r.follow(t.Context(), url.Values{}, "boot-1", func(e event.Event) { got = append(got, e.Message) })
-	if all := strings.Join(got, " "); err != nil || all != "2 3 4 5 6" {
-		t.Errorf("%s, %v", all, err)
 	}
 }
 
@@ -567,7 +519,7 @@ func TestSecretValueThatIsNowhere(t *testing.T) {
 // What panics beside the loop is one line of the log, and ends nothing else.
 func TestPanicBesideTheLoop(t *testing.T) {
 	s := show(t, "", &options{}, devOptions{page: true, pagePort: 0})
-	s.views.server.serve(panics{}, nil)
+	s.views.server.Serve(panics{}, nil)
 	for deadline := time.Now().Add(time.Minute); ; <-time.After(10 * time.Millisecond) {
 		if _, out, _ := s.call("events", "--follow=false"); strings.Contains(out, "no longer answers at nowhere") {
 			if !strings.Contains(out, "internal error in devloop: oh no") || !strings.Contains(out, "please report it") {

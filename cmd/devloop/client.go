@@ -23,10 +23,10 @@ import (
 	"github.com/devloop/devloop/pkg/status"
 )
 
-// running is one such devloop. Close it.
-type running struct {
+// Client is one such devloop. Close it.
+type Client struct {
 	client *http.Client
-	state  status.State
+	State  status.State
 }
 
 // stateTimeout is for a devloop on this machine to say how it is. One that was stopped (Ctrl+Z) does not.
@@ -45,17 +45,17 @@ type AmbiguousError struct{ error }
 
 func (e AmbiguousError) Unwrap() error { return e.error }
 
-// selection says which devloop is meant.
-type selection struct {
-	file        string // the configuration, as it was given or by default
-	byDefault   bool   // it was not given: it may be that of a folder above
-	kubeContext string // "" for any
+// Selection says which devloop is meant.
+type Selection struct {
+	File        string // the configuration, as it was given or by default
+	ByDefault   bool   // it was not given: it may be that of a folder above
+	KubeContext string // "" for any
 }
 
-// find finds the devloop of the configuration that is meant: of the one that is here, or in the
+// Find finds the devloop of the configuration that is meant: of the one that is here, or in the
 // nearest folder above of which one runs, or else the only one that runs. The error may be a
 // NotRunningError or an AmbiguousError.
-func (s selection) find(ctx context.Context) (*running, error) {
+func (s Selection) Find(ctx context.Context) (*Client, error) {
 	dir, err := socketDir()
 	if err != nil {
 		return nil, NotRunningError{err}
@@ -64,12 +64,12 @@ func (s selection) find(ctx context.Context) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	answers := make([]*running, len(sockets))
+	answers := make([]*Client, len(sockets))
 	var asking sync.WaitGroup
 	for i, socket := range sockets {
 		asking.Go(func() {
-			r := open(socket)
-			if event.Guard(func() error { return r.read(ctx) }) != nil {
+			r := openClient(socket)
+			if event.Guard(func() error { return r.readState(ctx) }) != nil {
 				r.close() // a devloop that was killed, or is just ending
 				return
 			}
@@ -77,14 +77,14 @@ func (s selection) find(ctx context.Context) (*running, error) {
 		})
 	}
 	asking.Wait()
-	all := slices.DeleteFunc(answers, func(r *running) bool { return r == nil })
+	all := slices.DeleteFunc(answers, func(r *Client) bool { return r == nil })
 	found := s.matching(all)
 	var names []string
 	for _, r := range all {
 		if len(found) != 1 || r != found[0] {
 			r.close()
 		}
-		names = append(names, fmt.Sprintf("%s (%s) on %s", r.state.File, r.state.Project, cmp.Or(r.state.Cluster, "-")))
+		names = append(names, fmt.Sprintf("%s (%s) on %s", r.State.File, r.State.Project, cmp.Or(r.State.Cluster, "-")))
 	}
 	switch {
 	case len(found) == 1:
@@ -93,28 +93,28 @@ func (s selection) find(ctx context.Context) (*running, error) {
 		return nil, AmbiguousError{event.WithHint(errors.New("several devloops run that could be meant"),
 			"say which by -f or --kube-context: "+strings.Join(names, ", "))}
 	case len(all) > 0:
-		return nil, NotRunningError{event.WithHint(fmt.Errorf("no devloop runs for this %s", filepath.Base(s.file)),
+		return nil, NotRunningError{event.WithHint(fmt.Errorf("no devloop runs for this %s", filepath.Base(s.File)),
 			"others do: "+strings.Join(names, ", "))}
 	}
 	return nil, ErrNoneRuns
 }
 
 // matching returns those that the selection stands for.
-func (s selection) matching(all []*running) []*running {
+func (s Selection) matching(all []*Client) []*Client {
 	all = slices.Clone(all)
-	if s.kubeContext != "" {
-		all = slices.DeleteFunc(all, func(r *running) bool { return r.state.Cluster != s.kubeContext })
+	if s.KubeContext != "" {
+		all = slices.DeleteFunc(all, func(r *Client) bool { return r.State.Cluster != s.KubeContext })
 	}
-	of := func(same func(file string) bool) []*running {
-		return slices.DeleteFunc(slices.Clone(all), func(r *running) bool { return !same(r.state.File) })
+	of := func(same func(file string) bool) []*Client {
+		return slices.DeleteFunc(slices.Clone(all), func(r *Client) bool { return !same(r.State.File) })
 	}
-	if here, err := os.Stat(s.file); err == nil { // which need not be valid for one to run
+	if here, err := os.Stat(s.File); err == nil { // which need not be valid for one to run
 		return of(func(file string) bool {
 			other, err := os.Stat(file)
 			return err == nil && os.SameFile(here, other)
 		})
 	}
-	if !s.byDefault {
+	if !s.ByDefault {
 		return nil
 	}
 	for above, _ := filepath.Abs(".."); ; above = filepath.Dir(above) {
@@ -132,15 +132,15 @@ func (s selection) matching(all []*running) []*running {
 	}
 }
 
-func open(socket string) *running {
-	return &running{client: &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+func openClient(socket string) *Client {
+	return &Client{client: &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}}
 }
 
-func (r *running) close() { r.client.CloseIdleConnections() }
+func (r *Client) close() { r.client.CloseIdleConnections() }
 
-func (r *running) get(ctx context.Context, path string) (io.ReadCloser, error) {
+func (r *Client) get(ctx context.Context, path string) (io.ReadCloser, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://devloop"+path, nil)
 	if err != nil {
 		return nil, err
@@ -160,7 +160,7 @@ func (r *running) get(ctx context.Context, path string) (io.ReadCloser, error) {
 	return response.Body, nil
 }
 
-func (r *running) read(ctx context.Context) error {
+func (r *Client) readState(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stateTimeout)
 	defer cancel()
 	body, err := r.get(ctx, "/api/state")
@@ -168,11 +168,11 @@ func (r *running) read(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = body.Close() }() // only read
-	return json.NewDecoder(io.LimitReader(body, stateLength)).Decode(&r.state)
+	return json.NewDecoder(io.LimitReader(body, stateLength)).Decode(&r.State)
 }
 
 // ask has that devloop answer one of its questions.
-func (r *running) ask(ctx context.Context, question string, answer any) error {
+func (r *Client) ask(ctx context.Context, question string, answer any) error {
 	body, err := r.get(ctx, "/api/ask/"+question)
 	if err != nil {
 		return err
@@ -183,7 +183,7 @@ func (r *running) ask(ctx context.Context, question string, answer any) error {
 
 // follow is events for lines behind one that come, until that devloop or ctx ends. Who is long in
 // reading, as the user of a pager is, goes on where the stream was cut off.
-func (r *running) follow(ctx context.Context, query url.Values, last string, show func(event.Event)) error {
+func (r *Client) follow(ctx context.Context, query url.Values, last string, show func(event.Event)) error {
 	query.Set("follow", "1")
 	for {
 		query.Set("after", last)
@@ -210,7 +210,7 @@ var errCut = errors.New("the stream is cut off")
 
 // events calls show for each line of the log, until that devloop or ctx ends. It returns the id of
 // the last one that was shown, also with errCut.
-func (r *running) events(ctx context.Context, query url.Values, show func(event.Event)) (last string, err error) {
+func (r *Client) events(ctx context.Context, query url.Values, show func(event.Event)) (last string, err error) {
 	body, err := r.get(ctx, "/api/events?"+query.Encode())
 	if err != nil {
 		return "", err
