@@ -24,6 +24,7 @@ var may = map[string][]string{
 	"pkg/journal":     {},
 	"pkg/event":       {},
 	"pkg/console":     {"pkg/event", "pkg/status"},
+	"pkg/control":     {"pkg/event", "pkg/status", "pkg/status/web"},
 	"test/terminal":   {},
 	"pkg/files":       {},
 	"pkg/command":     {},

@@ -25,9 +25,9 @@ func showChain(ctx context.Context, o *options, cmd *cobra.Command, asJSON bool)
 	if err != nil {
 		return err
 	}
-	defer r.close()
+	defer r.Close()
 	var chain status.Chain
-	notLooked := r.ask(ctx, "chain", &chain)
+	notLooked := r.Ask(ctx, "chain", &chain)
 	if notLooked != nil {
 		if r.State.Chain == nil {
 			return event.WithHint(fmt.Errorf("the chain cannot be looked at: %w", notLooked), "wait until the first run is done: devloop status --wait healthy")

@@ -42,7 +42,7 @@ func TestControlAfterAPanic(t *testing.T) {
 		var h heard
 		say := event.Sink(h.sink).For("devloop")
 		keys, batches, changes := make(chan byte), make(chan watch.Batch), make(chan loop.Change)
-		c := &control{say: say, keys: keys, batches: batches} // without a session: to ask for a run panics
+		c := &requests{say: say, keys: keys, batches: batches} // without a session: to ask for a run panics
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { say.Keep(ctx, "control", func(ctx context.Context) { c.run(ctx, changes) }) })

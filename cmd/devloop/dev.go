@@ -59,7 +59,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	if err != nil {
 		return console.EnvironmentError{Err: err}
 	}
-	asking := &control{session: s, say: sink.For("devloop"), batches: s.watcher.Batches(), reload: p.reload, quit: p.patience.enough,
+	asking := &requests{session: s, say: sink.For("devloop"), batches: s.watcher.Batches(), reload: p.reload, quit: p.patience.enough,
 		asked: v.asked, shown: &p.printer.ShownPods, filter: shown}
 	changes := make(chan loop.Change)
 	var running sync.WaitGroup

@@ -5,6 +5,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
+	"github.com/devloop/devloop/pkg/control"
 )
 
 // Exit codes.
@@ -20,8 +21,8 @@ func exitCode(err error) int {
 		invalid     *config.Error
 		usage       console.UsageError
 		environment console.EnvironmentError
-		notRunning  NotRunningError
-		ambiguous   AmbiguousError
+		notRunning  control.NotRunningError
+		ambiguous   control.AmbiguousError
 	)
 	switch {
 	case err == nil:

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/devloop/devloop/pkg/console"
+	"github.com/devloop/devloop/pkg/control"
 	"github.com/devloop/devloop/pkg/event"
 )
 
@@ -102,10 +103,10 @@ func (o *options) followEvents(ctx context.Context, f following, stage string, w
 	if err != nil {
 		return err
 	}
-	defer r.close()
+	defer r.Close()
 	var past []event.Event
 	query := url.Values{"stage": {stage}}
-	last, err := r.events(ctx, query, func(e event.Event) {
+	last, err := r.Events(ctx, query, func(e event.Event) {
 		if wanted(e) {
 			past = append(past, e)
 		}
@@ -115,14 +116,14 @@ func (o *options) followEvents(ctx context.Context, f following, stage string, w
 			show(e)
 		}
 		if f.follow {
-			err = r.follow(ctx, query, last, func(e event.Event) {
+			err = r.Follow(ctx, query, last, func(e event.Event) {
 				if wanted(e) {
 					show(e)
 				}
 			})
 		}
 	}
-	if err != nil && ctx.Err() == nil && !errors.Is(err, errCut) {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, control.ErrCut) {
 		return fmt.Errorf("follow the devloop of %s: %w", r.State.Folder, err)
 	}
 	return nil

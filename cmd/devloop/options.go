@@ -16,6 +16,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
+	"github.com/devloop/devloop/pkg/control"
 	"github.com/devloop/devloop/pkg/event"
 )
 
@@ -157,6 +158,6 @@ func dataOut(cmd *cobra.Command) io.Writer {
 }
 
 // selection says which running devloop the flags mean.
-func (o *options) selection() Selection {
-	return Selection{File: o.files[0], ByDefault: o.files[0] == config.FileName, KubeContext: o.kubeContext}
+func (o *options) selection() control.Selection {
+	return control.Selection{File: o.files[0], ByDefault: o.files[0] == config.FileName, KubeContext: o.kubeContext}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
+	"github.com/devloop/devloop/pkg/control"
 	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
@@ -122,7 +123,7 @@ func (s *session) open(ctx context.Context, p *process) (err error) {
 	s.host, s.building = build.New(s.docker, cache), make(chan struct{}, buildsInNode)
 	s.deployer = deploy.New(s.cluster, c.Name, s.journal, deploy.Options{
 		CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: s.takeOver,
-		Runtime: socketDir, Secret: s.secrets.Hide,
+		Runtime: control.SocketDir, Secret: s.secrets.Hide,
 		OperatorLabels: func(ctx context.Context, namespace string) (map[kube.Label]string, error) {
 			return dask.OperatorLabels(ctx, s.cluster, namespace)
 		}})

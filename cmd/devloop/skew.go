@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/devloop/devloop/pkg/console"
+	"github.com/devloop/devloop/pkg/control"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/proof"
 	"github.com/devloop/devloop/pkg/status"
@@ -99,12 +100,12 @@ func skew(ctx context.Context, o *options) (c event.Comparison, err error) {
 // imagesForSkew returns what the images hold, as the devloop knows it that runs, or else as they say themselves.
 func imagesForSkew(ctx context.Context, o *options, p *process) ([]proof.Libraries, error) {
 	r, err := o.selection().Find(ctx)
-	var none NotRunningError
+	var none control.NotRunningError
 	switch {
 	case err == nil:
-		defer r.close()
+		defer r.Close()
 		var list []proof.Libraries
-		if err := r.ask(ctx, "libraries", &list); err != nil {
+		if err := r.Ask(ctx, "libraries", &list); err != nil {
 			return nil, console.EnvironmentError{Err: event.WithHint(fmt.Errorf("ask the devloop that runs: %w", err), "see how it is: devloop status")}
 		}
 		return list, nil

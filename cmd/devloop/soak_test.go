@@ -74,7 +74,7 @@ func TestSoak(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	asking := &control{say: sink.For("devloop"), batches: watcher.Batches()}
+	asking := &requests{say: sink.For("devloop"), batches: watcher.Batches()}
 	changes := make(chan loop.Change)
 	running.Go(func() { asking.run(ctx, changes) })
 	load := func() (loop.Stages, error) { //nolint:unparam // what the loop asks for

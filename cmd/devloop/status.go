@@ -16,6 +16,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/console"
+	"github.com/devloop/devloop/pkg/control"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status"
 )
@@ -91,10 +92,10 @@ func awaited(ctx context.Context, o *options, wanted status.Health, timeout time
 	defer cancel()
 	var last *status.State
 	var since time.Time // it is as wanted
-	none := ErrNoneRuns
+	none := control.ErrNoneRuns
 	for {
 		state, err := readState(ctx, o)
-		var away NotRunningError
+		var away control.NotRunningError
 		switch {
 		case ctx.Err() != nil: // the answer was cut off
 		case err == nil && state.Health == wanted:
@@ -130,7 +131,7 @@ func readState(ctx context.Context, o *options) (*status.State, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer r.close()
+	defer r.Close()
 	return &r.State, nil
 }
 

@@ -11,25 +11,26 @@ import (
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
+	"github.com/devloop/devloop/pkg/control"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status/web"
 )
 
 // views are what is served. They are closed after everything else: how the end goes is worth a look, too.
 type views struct {
-	asked   chan Request // for the loop
-	asking  Questions
+	asked   chan control.Request // for the loop
+	asking  control.Questions
 	say     event.Stage
 	page    *url.URL // with the token that lets in; nil without one
 	site    *web.Site
-	server  *Server
+	server  *control.Server
 	keeping sync.WaitGroup // of the last runs
 	end     context.CancelFunc
 }
 
 // openViews opens the page and the socket. A page that was asked for at a port that is taken is an error; all else is told, and lived without.
 func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err error) {
-	v = &views{asked: make(chan Request, 8)}
+	v = &views{asked: make(chan control.Request, 8)}
 	defer func() { //nolint:contextcheck // ctx may have ended
 		if err != nil {
 			v.close()
@@ -38,22 +39,22 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 	metrics := web.NewMetrics(p.board)
 	p.sink = p.before(metrics.Before(p.log.Sink))
 	v.say = p.sink.For("devloop")
-	v.server = NewServer(v.say)
+	v.server = control.NewServer(v.say)
 	v.site = web.New(p.board, metrics, web.Actions{
-		Rebuild: func() { v.ask(Run) },
+		Rebuild: func() { v.ask(control.Run) },
 		Pause: func(paused bool) {
 			if paused {
-				v.ask(Pause)
+				v.ask(control.Pause)
 			} else {
-				v.ask(Resume)
+				v.ask(control.Resume)
 			}
 		},
 	}, v.say)
 	keeping, end := context.WithCancel(context.WithoutCancel(ctx))
 	v.end = end
-	listener, err := listenSocket(ctx, projectID(p.config))
+	listener, err := control.ListenSocket(ctx, projectID(p.config))
 	switch {
-	case errors.Is(err, ErrAnotherRuns):
+	case errors.Is(err, control.ErrAnotherRuns):
 		return v, console.EnvironmentError{Err: err}
 	case err != nil:
 		v.say.Warn("devloop status, logs and events will not find this devloop", err)
@@ -81,7 +82,7 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 }
 
 // ask does not block: who asks again and again while nobody listens gets no more by it.
-func (v *views) ask(what Request) {
+func (v *views) ask(what control.Request) {
 	select {
 	case v.asked <- what:
 	default:
@@ -101,19 +102,19 @@ func openPage(ctx context.Context, c *config.Config, flag int) (net.Listener, er
 	const hint = "give the page another port, or leave it out: --page=false"
 	switch {
 	case flag >= 0:
-		listener, err := listenPage(ctx, flag)
+		listener, err := control.ListenPage(ctx, flag)
 		if err != nil {
 			return nil, console.UsageError{Err: event.WithHint(fmt.Errorf("--page-port: %w", err), hint)}
 		}
 		return listener, nil
 	case c.Page.Port != 0:
-		listener, err := listenPage(ctx, c.Page.Port)
+		listener, err := control.ListenPage(ctx, c.Page.Port)
 		if err != nil {
 			return nil, c.Wrong("page.port", err.Error(), hint)
 		}
 		return listener, nil
 	}
-	listener, err := listenPage(ctx, 0)
+	listener, err := control.ListenPage(ctx, 0)
 	if err != nil {
 		return nil, console.EnvironmentError{Err: fmt.Errorf("page: %w", err)}
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
+	"github.com/devloop/devloop/pkg/control"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status"
@@ -140,7 +141,7 @@ func TestStatusOfAnotherTerminal(t *testing.T) {
 	}
 
 	// A second one for the same has no socket, and takes none away.
-	if _, err := listenSocket(t.Context(), projectID(s.config)); err == nil || !strings.Contains(err.Error(), "another devloop runs for this") {
+	if _, err := control.ListenSocket(t.Context(), projectID(s.config)); err == nil || !strings.Contains(err.Error(), "another devloop runs for this") {
 		t.Errorf("a second socket: %v", err)
 	}
 	sockets, err := filepath.Glob(filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "devloop", "*.sock"))
@@ -161,7 +162,7 @@ func TestStatusOfAnotherTerminal(t *testing.T) {
 	if code, _, said := s.call("status"); code != 3 {
 		t.Errorf("with a dead socket: %d: %s", code, said)
 	}
-	listener, err := listenSocket(t.Context(), projectID(s.config))
+	listener, err := control.ListenSocket(t.Context(), projectID(s.config))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -286,12 +287,12 @@ func TestAskedFromThePage(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = response.Body.Close()
-		if asked := <-s.views.asked; response.StatusCode != http.StatusNoContent || asked != []Request{Run, Pause, Resume}[i] {
+		if asked := <-s.views.asked; response.StatusCode != http.StatusNoContent || asked != []control.Request{control.Run, control.Pause, control.Resume}[i] {
 			t.Errorf("%s: %s, %s", path, response.Status, asked)
 		}
 	}
 	for range 20 { // while nobody listens
-		s.views.ask(Run)
+		s.views.ask(control.Run)
 	}
 	s.run(1, event.Succeeded, nil)
 	for _, want := range []string{`devloop_runs_total{outcome="succeeded"} 1`, `devloop_runs_total{outcome="failed"} 0`, "devloop_healthy 1", `devloop_run_seconds_count 1`} {
@@ -325,7 +326,7 @@ func TestConnectionsOfThePage(t *testing.T) {
 		return n == 1 && err == nil
 	}
 	var all []net.Conn
-	for n := range connections {
+	for n := range control.Connections {
 		if all = append(all, connect()); !answered(all[n], time.Minute) {
 			t.Fatalf("connection %d has no answer", n)
 		}
@@ -338,7 +339,7 @@ func TestConnectionsOfThePage(t *testing.T) {
 	if !answered(more, time.Minute) {
 		t.Error("the place of one that was closed stays taken")
 	}
-	_, err := io.WriteString(all[1], "GET /metrics HTTP/1.1\r\nHost: "+s.views.page.Host+"\r\nCookie: "+strings.Repeat("x", 4*headerBytes)+"\r\n\r\n")
+	_, err := io.WriteString(all[1], "GET /metrics HTTP/1.1\r\nHost: "+s.views.page.Host+"\r\nCookie: "+strings.Repeat("x", 4*control.HeaderBytes)+"\r\n\r\n")
 	rest, readErr := io.ReadAll(all[1])
 	if err == nil && readErr == nil && !strings.Contains(string(rest), "\r\n431 ") && !strings.Contains(string(rest), "HTTP/1.1 431 ") {
 		t.Errorf("a header without end is taken: %s", rest)

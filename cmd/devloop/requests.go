@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/devloop/devloop/pkg/control"
+
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/loop"
@@ -18,14 +20,14 @@ const keyHelp = "r: run now, p: pause and resume, l: logs of the pods, q: quit, 
 // atRest is how long after a change memory is given back, and how long after that again: a run may take a while.
 var atRest = []time.Duration{15 * time.Second, time.Minute, 5 * time.Minute}
 
-// control passes on what asks for a run.
-type control struct {
+// requests passes on what asks for a run.
+type requests struct {
 	session *session
 	say     event.Stage
-	batches <-chan watch.Batch // of changed files; they merge while nobody takes them
-	keys    <-chan byte        // nil without a terminal
-	reload  <-chan struct{}    // SIGHUP
-	asked   <-chan Request     // by the page, or another terminal
+	batches <-chan watch.Batch     // of changed files; they merge while nobody takes them
+	keys    <-chan byte            // nil without a terminal
+	reload  <-chan struct{}        // SIGHUP
+	asked   <-chan control.Request // by the page, or another terminal
 	quit    func()
 
 	shown  *atomic.Pointer[console.PodFilter] // which lines of pods the terminal shows
@@ -38,7 +40,7 @@ type control struct {
 }
 
 // run sends to changes until ctx ends.
-func (c *control) run(ctx context.Context, changes chan<- loop.Change) {
+func (c *requests) run(ctx context.Context, changes chan<- loop.Change) {
 	rests := atRest
 	resting := time.NewTimer(rests[0])
 	defer resting.Stop()
@@ -84,20 +86,20 @@ func (c *control) run(ctx context.Context, changes chan<- loop.Change) {
 }
 
 // obey does what was asked for, and tells whether that is a run.
-func (c *control) obey(what Request) (asked bool) {
-	if what == Run {
+func (c *requests) obey(what control.Request) (asked bool) {
+	if what == control.Run {
 		c.say.Note("running now")
 		return true
 	}
-	c.pause(what == Pause)
+	c.pause(what == control.Pause)
 	return false
 }
 
 // press does what a key stands for, and tells whether that is a run.
-func (c *control) press(key byte) (asked bool) {
+func (c *requests) press(key byte) (asked bool) {
 	switch key {
 	case 'r', 'R':
-		return c.obey(Run)
+		return c.obey(control.Run)
 	case 'p', 'P':
 		c.pause(!c.paused)
 	case 'l', 'L':
@@ -111,7 +113,7 @@ func (c *control) press(key byte) (asked bool) {
 }
 
 // pause lets changes wait, or ends that.
-func (c *control) pause(paused bool) {
+func (c *requests) pause(paused bool) {
 	if paused == c.paused {
 		return
 	}
@@ -123,7 +125,7 @@ func (c *control) pause(paused bool) {
 }
 
 // toggleLogs shows and hides what pods print, which is followed all the time.
-func (c *control) toggleLogs() {
+func (c *requests) toggleLogs() {
 	if c.shown.Load() != nil {
 		c.shown.Store(nil)
 		c.say.Note("logs of the pods are off")

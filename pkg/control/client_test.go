@@ -1,4 +1,4 @@
-package main
+package control
 
 import (
 	"encoding/json"
@@ -55,9 +55,9 @@ func TestFollowingGoesOn(t *testing.T) {
 	go func() { _ = server.Serve(listener) }()
 	defer server.Close()
 	r := openClient(socket)
-	defer r.close()
+	defer r.Close()
 	var got []string
-	err = r.follow(t.Context(), url.Values{}, "boot-1", func(e event.Event) { got = append(got, e.Message) })
+	err = r.Follow(t.Context(), url.Values{}, "boot-1", func(e event.Event) { got = append(got, e.Message) })
 	if all := strings.Join(got, " "); err != nil || all != "2 3 4 5 6" {
 		t.Errorf("%s, %v", all, err)
 	}

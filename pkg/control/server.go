@@ -1,4 +1,6 @@
-package main
+// Package control is how a running devloop is seen and asked from outside: its socket and its page,
+// and the client through which other commands use the socket.
+package control
 
 import (
 	"context"
@@ -15,8 +17,8 @@ import (
 )
 
 const (
-	connections = 64       // of the page and of the socket, each: a browser opens six
-	headerBytes = 16 << 10 // of a request
+	Connections = 64       // of the page and of the socket, each: a browser opens six
+	HeaderBytes = 16 << 10 // of a request
 )
 
 // Server answers on several listeners.
@@ -33,11 +35,11 @@ func NewServer(say event.Stage) *Server { return &Server{say: say} }
 // streams and questions set times of their own.
 func (s *Server) Serve(listener net.Listener, handler http.Handler) {
 	server := &http.Server{Handler: handler, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute,
-		IdleTimeout: time.Minute, MaxHeaderBytes: headerBytes}
+		IdleTimeout: time.Minute, MaxHeaderBytes: HeaderBytes}
 	server.ErrorLog = log.New(detail{s.say}, "", 0)
 	s.servers = append(s.servers, server)
 	s.serving.Go(func() {
-		err := s.say.Guard("serve", func() error { return server.Serve(netutil.LimitListener(listener, connections)) })
+		err := s.say.Guard("serve", func() error { return server.Serve(netutil.LimitListener(listener, Connections)) })
 		if !errors.Is(err, http.ErrServerClosed) {
 			s.say.Warn("devloop no longer answers at "+listener.Addr().String(), err)
 		}

@@ -1,4 +1,4 @@
-package main
+package control
 
 import (
 	"context"
@@ -11,9 +11,9 @@ import (
 // usualPagePort is the page's, unless somebody has it.
 const usualPagePort = 10360
 
-// listenPage opens the page's address on loopback. Port 0 is the usual one, or a free one where that
+// ListenPage opens the page's address on loopback. Port 0 is the usual one, or a free one where that
 // is taken.
-func listenPage(ctx context.Context, port int) (net.Listener, error) {
+func ListenPage(ctx context.Context, port int) (net.Listener, error) {
 	open := func(port int) (net.Listener, error) {
 		return new(net.ListenConfig).Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	}

@@ -1,5 +1,5 @@
 // A devloop that runs in another terminal, as its socket shows it.
-package main
+package control
 
 import (
 	"bufio"
@@ -56,7 +56,7 @@ type Selection struct {
 // nearest folder above of which one runs, or else the only one that runs. The error may be a
 // NotRunningError or an AmbiguousError.
 func (s Selection) Find(ctx context.Context) (*Client, error) {
-	dir, err := socketDir()
+	dir, err := SocketDir()
 	if err != nil {
 		return nil, NotRunningError{err}
 	}
@@ -70,7 +70,7 @@ func (s Selection) Find(ctx context.Context) (*Client, error) {
 		asking.Go(func() {
 			r := openClient(socket)
 			if event.Guard(func() error { return r.readState(ctx) }) != nil {
-				r.close() // a devloop that was killed, or is just ending
+				r.Close() // a devloop that was killed, or is just ending
 				return
 			}
 			answers[i] = r
@@ -82,7 +82,7 @@ func (s Selection) Find(ctx context.Context) (*Client, error) {
 	var names []string
 	for _, r := range all {
 		if len(found) != 1 || r != found[0] {
-			r.close()
+			r.Close()
 		}
 		names = append(names, fmt.Sprintf("%s (%s) on %s", r.State.File, r.State.Project, cmp.Or(r.State.Cluster, "-")))
 	}
@@ -138,7 +138,7 @@ func openClient(socket string) *Client {
 	}}}}
 }
 
-func (r *Client) close() { r.client.CloseIdleConnections() }
+func (r *Client) Close() { r.client.CloseIdleConnections() }
 
 func (r *Client) get(ctx context.Context, path string) (io.ReadCloser, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://devloop"+path, nil)
@@ -171,8 +171,8 @@ func (r *Client) readState(ctx context.Context) error {
 	return json.NewDecoder(io.LimitReader(body, stateLength)).Decode(&r.State)
 }
 
-// ask has that devloop answer one of its questions.
-func (r *Client) ask(ctx context.Context, question string, answer any) error {
+// Ask has that devloop answer one of its questions.
+func (r *Client) Ask(ctx context.Context, question string, answer any) error {
 	body, err := r.get(ctx, "/api/ask/"+question)
 	if err != nil {
 		return err
@@ -181,14 +181,14 @@ func (r *Client) ask(ctx context.Context, question string, answer any) error {
 	return json.NewDecoder(io.LimitReader(body, stateLength)).Decode(answer)
 }
 
-// follow is events for lines behind one that come, until that devloop or ctx ends. Who is long in
+// Follow is events for lines behind one that come, until that devloop or ctx ends. Who is long in
 // reading, as the user of a pager is, goes on where the stream was cut off.
-func (r *Client) follow(ctx context.Context, query url.Values, last string, show func(event.Event)) error {
+func (r *Client) Follow(ctx context.Context, query url.Values, last string, show func(event.Event)) error {
 	query.Set("follow", "1")
 	for {
 		query.Set("after", last)
-		next, err := r.events(ctx, query, show)
-		if !errors.Is(err, errCut) || next == "" || next == last { // it was killed, or nothing gets through
+		next, err := r.Events(ctx, query, show)
+		if !errors.Is(err, ErrCut) || next == "" || next == last { // it was killed, or nothing gets through
 			return err
 		}
 		last = next
@@ -204,13 +204,13 @@ const stateLength = 256 << 20
 // eventLength is how long a line of the log may be, in bytes; errors quote a lot.
 const eventLength = 4 << 20
 
-// errCut is for a stream that stops in the middle: that devloop was killed, or did not wait for
+// ErrCut is for a stream that stops in the middle: that devloop was killed, or did not wait for
 // somebody who was long in reading.
-var errCut = errors.New("the stream is cut off")
+var ErrCut = errors.New("the stream is cut off")
 
-// events calls show for each line of the log, until that devloop or ctx ends. It returns the id of
-// the last one that was shown, also with errCut.
-func (r *Client) events(ctx context.Context, query url.Values, show func(event.Event)) (last string, err error) {
+// Events calls show for each line of the log, until that devloop or ctx ends. It returns the id of
+// the last one that was shown, also with ErrCut.
+func (r *Client) Events(ctx context.Context, query url.Values, show func(event.Event)) (last string, err error) {
 	body, err := r.get(ctx, "/api/events?"+query.Encode())
 	if err != nil {
 		return "", err
@@ -242,7 +242,7 @@ func (r *Client) events(ctx context.Context, query url.Values, show func(event.E
 	lines.Scan() // behind half a line, nothing comes any more
 	switch err := lines.Err(); {
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return last, errCut
+		return last, ErrCut
 	case err != nil:
 		return last, err
 	case bad != nil:

@@ -1,4 +1,4 @@
-package main
+package control
 
 import (
 	"context"
@@ -13,9 +13,9 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// socketDir is where the sockets of this user's devloops are, whether it is there or not; nobody
+// SocketDir is where the sockets of this user's devloops are, whether it is there or not; nobody
 // else may look into it.
-func socketDir() (string, error) {
+func SocketDir() (string, error) {
 	dir := filepath.Join(os.TempDir(), "devloop-"+strconv.Itoa(os.Getuid()))
 	if runtime := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(runtime) { // the standard says to ignore others
 		dir = filepath.Join(runtime, "devloop")
@@ -36,15 +36,15 @@ func socketDir() (string, error) {
 // ErrAnotherRuns is for the second devloop of a project, file and cluster.
 var ErrAnotherRuns = event.WithHint(errors.New("another devloop runs for this devloop.yaml"), "it is in another terminal: devloop status")
 
-// listenSocket opens the socket of this devloop. One that nobody listens on was left by a devloop that
+// ListenSocket opens the socket of this devloop. One that nobody listens on was left by a devloop that
 // was killed. The name is that of the project, its file and its cluster.
-func listenSocket(ctx context.Context, name string) (net.Listener, error) {
-	dir, err := socketDir()
+func ListenSocket(ctx context.Context, name string) (net.Listener, error) {
+	dir, err := SocketDir()
 	if err == nil {
 		err = os.MkdirAll(dir, 0o700)
 	}
 	if err == nil {
-		_, err = socketDir() // somebody else may have been faster to make it
+		_, err = SocketDir() // somebody else may have been faster to make it
 	}
 	if err != nil {
 		return nil, err
