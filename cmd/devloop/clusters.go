@@ -6,21 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
-	"github.com/devloop/devloop/pkg/build"
-	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/dask"
-	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/kube"
-	"github.com/devloop/devloop/pkg/proof"
 )
 
 func newClustersCommand(o *options) *cobra.Command {
@@ -66,61 +61,6 @@ its user sees it, namespace.name, or by its name alone.`,
 	stop.Flags().BoolVar(&stale, "stale", false, "stop all that run an older image")
 	cmd.AddCommand(stop)
 	return cmd
-}
-
-// withClusters calls do with the clusters that run, and those of them that run an older image than
-// the releases were deployed with: a save that was not deployed has made none of them old. writes
-// tells whether do changes anything, for which the cluster has to be the user's own.
-func withClusters(ctx context.Context, o *options, writes bool,
-	do func(ctx context.Context, cluster *kube.Cluster, all, old event.DaskClusters) error) error {
-	ctx, p, err := o.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer p.end()
-	err = func() (err error) {
-		s := &session{}
-		defer func() { err = errors.Join(err, s.close()) }()
-		if writes {
-			_, err = s.connect(ctx, p, p.config)
-		} else {
-			s.cluster, err = kube.Connect(ctx, p.config.KubeContext)
-		}
-		if err != nil {
-			return console.EnvironmentError{Err: err}
-		}
-		cluster := s.cluster
-		deployed, err := deploy.New(cluster, p.config.Name, nil, deploy.Options{}).Deployed(ctx, releases(p.config))
-		if err != nil {
-			return console.EnvironmentError{Err: err}
-		}
-		platform, err := dask.Running(ctx, cluster, namespacesOf(p.config))
-		if err != nil {
-			return console.EnvironmentError{Err: err}
-		}
-		return do(ctx, cluster, platform.Clusters, proof.Old(deployedImages(p.config, deployed), platform.Clusters))
-	}()
-	if err != nil && ctx.Err() != nil {
-		return console.ErrInterrupted
-	}
-	return err
-}
-
-// deployedTag is a tag of devloop's making, alone or at the end of a reference.
-var deployedTag = regexp.MustCompile(fmt.Sprintf(`(?:^|:)([0-9a-f]{%d})(?:@|$)`, build.TagLength))
-
-// deployedImages are the images with each tag that the values name. Whose tag it is they need not say: it is a hash.
-func deployedImages(c *config.Config, values []string) (images []proof.Image) {
-	for _, value := range values {
-		match := deployedTag.FindStringSubmatch(value)
-		if match == nil {
-			continue
-		}
-		for _, image := range c.Images {
-			images = append(images, proof.Image{Name: image.Name, Ref: c.Repository(image.Name) + ":" + match[1], Hash: match[1]})
-		}
-	}
-	return images
 }
 
 // called returns those that are meant by the names.
@@ -186,4 +126,18 @@ func writeOld(line func(format string, args ...any), old event.DaskClusters) {
 	for _, c := range old {
 		line(clusterColumns, c.FullName(), console.OrDash(c.Owner), c.Image, c.Workers, console.Age(c.Since))
 	}
+}
+
+func withClusters(ctx context.Context, o *options, writes bool,
+	do func(ctx context.Context, cluster *kube.Cluster, all, old event.DaskClusters) error) error {
+	ctx, p, err := o.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer p.end()
+	err = withDaskClusters(ctx, p.session(), writes, do)
+	if err != nil && ctx.Err() != nil {
+		return console.ErrInterrupted
+	}
+	return err
 }

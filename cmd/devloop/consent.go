@@ -25,26 +25,29 @@ import (
 	"github.com/devloop/devloop/pkg/node"
 )
 
-// consent is what the user has allowed on the command line or in the environment.
-type consent struct {
-	allow     []string // kube contexts
-	allowFrom string   // the flag or the variable that named them
+// Consent is what the user has allowed on the command line or in the environment.
+type Consent struct {
+	Allow     []string // kube contexts
+	AllowFrom string   // the flag or the variable that named them
+
+	// Ask shows a question and tells whether the user types yes.
+	Ask func(ctx context.Context, in *os.File, question string) (yes bool, err error)
 }
 
-// allowCluster returns why the cluster may be written to. Where nothing proves that it is the
+// allow returns why the cluster may be written to. Where nothing proves that it is the
 // user's own and nothing allows it, the user is asked, if there is a terminal to do so.
-func (p *process) allowCluster(ctx context.Context, target kube.Target, cluster *kube.Cluster,
-	origin node.Origin) (kube.Grounds, error) {
-	folder, err := filepath.EvalSymlinks(p.config.Dir)
+func (c Consent) allow(ctx context.Context, sink event.Sink, folder string, target kube.Target,
+	cluster *kube.Cluster, origin node.Origin) (kube.Grounds, error) {
+	folder, err := filepath.EvalSymlinks(folder)
 	if err != nil {
 		return kube.Grounds{}, err
 	}
-	grounds, err := p.consent.grounds(ctx, target, cluster, origin, folder)
+	grounds, err := c.grounds(ctx, target, cluster, origin, folder)
 	var notLocal *kube.NotLocalError
 	if !errors.As(err, &notLocal) || !canAsk(os.Stdin, os.Stderr) {
 		return grounds, err
 	}
-	yes, askErr := p.printer.Ask(ctx, os.Stdin, question(notLocal, folder))
+	yes, askErr := c.Ask(ctx, os.Stdin, question(notLocal, folder))
 	if askErr != nil {
 		return kube.Grounds{}, askErr
 	}
@@ -58,14 +61,14 @@ func (p *process) allowCluster(ctx context.Context, target kube.Target, cluster 
 		err = permissions.Remember(given)
 	}
 	if err != nil { // it was given all the same
-		p.sink.For("devloop").Warn("the answer could not be kept, the next devloop asks again", err)
+		sink.For("devloop").Warn("the answer could not be kept, the next devloop asks again", err)
 	}
 	return answered(given), nil
 }
 
 // grounds returns why the cluster may be written to, without a question to the user. If there is no
 // reason, the error has a *kube.NotLocalError, and says how to allow it.
-func (c consent) grounds(ctx context.Context, target kube.Target, cluster *kube.Cluster,
+func (c Consent) grounds(ctx context.Context, target kube.Target, cluster *kube.Cluster,
 	origin node.Origin, folder string) (kube.Grounds, error) {
 	served := kube.Grounds{Basis: kube.Basis(origin.Tool), Name: origin.Name}
 	grounds, notLocal := kube.Own(ctx, target, served, cluster.Client.CoreV1().Nodes())
@@ -74,8 +77,8 @@ func (c consent) grounds(ctx context.Context, target kube.Target, cluster *kube.
 		return grounds, nil
 	case ctx.Err() != nil:
 		return kube.Grounds{}, context.Cause(ctx)
-	case slices.Contains(c.allow, target.Context):
-		return kube.Grounds{Basis: kube.Flag, Name: c.allowFrom}, nil
+	case slices.Contains(c.Allow, target.Context):
+		return kube.Grounds{Basis: kube.Flag, Name: c.AllowFrom}, nil
 	}
 	path, err := config.SettingsPath()
 	if err != nil {

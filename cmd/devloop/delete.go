@@ -5,14 +5,10 @@ import (
 	"context"
 	"errors"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/spf13/cobra"
 
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
-	"github.com/devloop/devloop/pkg/journal"
-
-	"github.com/devloop/devloop/pkg/event"
 )
 
 func newDeleteCommand(o *options) *cobra.Command {
@@ -40,13 +36,14 @@ func deleteAll(ctx context.Context, o *options, what deploy.Removal, images bool
 		return err
 	}
 	defer p.end()
-	s, err := openSession(ctx, p)
+	s, err := openSession(ctx, p.session())
 	if err != nil {
 		if ctx.Err() != nil {
 			return console.ErrInterrupted
 		}
 		return err
 	}
+	p.patience.session.Store(s)
 	defer func() { err = errors.Join(err, s.close()) }()
 	ctx = context.WithoutCancel(ctx)
 	err = s.cleanup(ctx, "Ctrl+C twice", what)
@@ -54,22 +51,4 @@ func deleteAll(ctx context.Context, o *options, what deploy.Removal, images bool
 		err = errors.Join(err, nodes{session: s}.removeAll(ctx))
 	}
 	return err
-}
-
-// removeAll removes every image that devloop built, wherever it is.
-func (n nodes) removeAll(ctx context.Context) error {
-	say := n.session.sink.For("cleanup")
-	var errs []error
-	for _, known := range n.session.journal.Names(journal.Image) {
-		tag, err := name.NewTag(known)
-		if err == nil {
-			err = n.remove(ctx, tag)
-		}
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		say.Note("image removed", "image", event.Name(known))
-	}
-	return errors.Join(errs...)
 }

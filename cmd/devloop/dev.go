@@ -44,13 +44,14 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	}
 	defer v.close() //nolint:contextcheck // it is closed when ctx has ended
 
-	s, leave, err := enter(ctx, p)
+	s, leave, err := enter(ctx, p.session())
 	if err != nil {
 		if ctx.Err() != nil { // Ctrl+C before anything was deployed
 			return nil
 		}
 		return err
 	}
+	p.patience.session.Store(s)
 	defer func() { err = errors.Join(err, leave()) }()
 	answered := v.asking.Answer(s.answers())
 	defer answered()
@@ -118,30 +119,4 @@ func (w watching) Watch(paths []loop.Path) error {
 		list[i] = watch.Path(path)
 	}
 	return w.Watcher.Watch(list)
-}
-
-// enter binds the forwards, opens the session and begins to serve. Leave ends all of it; the addresses are closed last.
-func enter(ctx context.Context, p *process) (s *session, leave func() error, err error) {
-	bound, err := bind(ctx, p.config, p.sink)
-	if err != nil {
-		return nil, nil, err
-	}
-	if s, err = openSession(ctx, p); err != nil {
-		return nil, nil, errors.Join(err, bound.close())
-	}
-	if err := s.deployer.RemoveTrials(ctx); err != nil {
-		p.sink.For("verify").Warn("pods that an earlier devloop has left could not be removed", err)
-	}
-	if err := s.openBuilders(ctx); err != nil {
-		return nil, nil, console.EnvironmentError{Err: errors.Join(err, s.close(), bound.close())}
-	}
-	s.forwards = bound
-	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	wait := bound.serve(ctx, s.cluster)
-	return s, func() error {
-		err := s.close()
-		stop()
-		wait()
-		return err
-	}, nil
 }

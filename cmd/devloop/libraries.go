@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
@@ -318,4 +319,20 @@ func placeName(c *config.Config, path string) string {
 		}
 	}
 	return path
+}
+
+// askImages asks images that the cluster has to hold already.
+func (s *session) askImages(ctx context.Context, tags []name.Tag) ([]proof.Libraries, error) {
+	missing, err := s.images.Missing(ctx, tags)
+	if err != nil {
+		return nil, console.EnvironmentError{Err: err}
+	}
+	if len(missing) > 0 {
+		return nil, console.EnvironmentError{Err: event.WithHint(fmt.Errorf("the cluster lacks what the files describe: %s", tagNames(missing)), "bring it there: devloop run")}
+	}
+	list, err := s.libraries.ofImages(ctx, &ranWell{s.config.Load(), tags})
+	if err != nil {
+		return nil, console.EnvironmentError{Err: err}
+	}
+	return list, nil
 }

@@ -132,7 +132,9 @@ func values(flag, text string) []string {
 }
 
 // consent is which kube contexts the flags allow.
-func (o *options) consent() consent { return consent{o.allow, o.allowFrom} }
+func (o *options) consent() Consent {
+	return Consent{Allow: o.allow, AllowFrom: o.allowFrom, Ask: o.printer.Ask}
+}
 
 // source is what the configuration is read from.
 func (o *options) source() config.Source {

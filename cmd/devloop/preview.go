@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/spf13/cobra"
 
 	"github.com/devloop/devloop/pkg/config"
@@ -18,7 +17,6 @@ import (
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/kube"
-	"github.com/devloop/devloop/pkg/node"
 )
 
 func newRenderCommand(o *options) *cobra.Command {
@@ -91,7 +89,7 @@ func preview(ctx context.Context, o *options, names []string, show func(context.
 		if err != nil {
 			return err
 		}
-		tags, push, err := hashImages(ctx, p)
+		tags, push, err := hashImages(ctx, p.config)
 		if err != nil {
 			return err
 		}
@@ -137,31 +135,4 @@ func choose(c *config.Config, names []string) ([]string, error) {
 		return known, nil
 	}
 	return names, nil
-}
-
-// hashImages returns the tags that the images have to have, in devloop.yaml's order, and what the registry knows of them if they are pushed
-// to one. Nothing is built.
-func hashImages(ctx context.Context, p *process) (tags []name.Tag, push *node.Push, err error) {
-	if len(p.config.Images) == 0 {
-		return nil, nil, nil
-	}
-	builder, leave, err := newHasher(ctx, p.config)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer func() { err = errors.Join(err, leave()) }()
-	for _, image := range p.config.Images {
-		input, err := builder.Hash(ctx, buildInput(p.config, image))
-		if err != nil {
-			return nil, nil, err
-		}
-		tags = append(tags, input.Tag)
-	}
-	if p.config.Push != "" {
-		push = node.NewPush(p.config.PushPlain())
-		if _, err := push.Missing(ctx, tags); err != nil {
-			return nil, nil, err
-		}
-	}
-	return tags, push, nil
 }

@@ -5,15 +5,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"io"
-	"os"
 	"path/filepath"
-	"reflect"
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
-	"github.com/devloop/devloop/pkg/files"
 	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/kube"
 	"github.com/devloop/devloop/pkg/status"
@@ -30,7 +26,7 @@ type process struct {
 	printer  *console.Printer
 	log      *console.Logger
 	adopt    bool // releases that somebody else made are taken over
-	consent  consent
+	consent  Consent
 	patience *patience
 	reload   chan struct{} // SIGHUP; nil for a command that ends by itself
 	stop     func()        // ends the context, gives the signals back
@@ -105,77 +101,7 @@ func fileID(place, project string) string {
 	return project[:min(most, len(project))] + "-" + hex.EncodeToString(sum[:4])
 }
 
-// shownNotes is how many notes on a skaffold.yaml are told.
-const shownNotes = 50
-
-// tellConfig tells what a reading of devloop.yaml names, and what of a skaffold.yaml is not as it says, if that is not what it was before.
-func tellConfig(sink event.Sink, before, now *config.Config) {
-	old, new := namesOf(before), namesOf(now)
-	if before == nil || !reflect.DeepEqual(old, new) {
-		sink.For(event.ConfigStage).Detail(event.ConfigRead, "project", event.Name(now.Name),
-			"file", event.Name(now.Path), "folder", event.Name(now.Dir), "images", event.Names(new[0]),
-			"releases", event.Names(new[1]), "charts", new[2])
-	}
-	if len(now.AllowContexts) > 0 && before == nil {
-		sink.For(event.ConfigStage).Warn("allowContexts in devloop.yaml allows nothing by itself", nil,
-			"allow it by", "--allow-context, or allowContexts in "+settingsName())
-	}
-	if now.Format != "" && before == nil {
-		sink.For(event.ConfigStage).Note("a skaffold.yaml is read as a devloop.yaml", "file", event.Name(now.Path),
-			"format", now.Format)
-	}
-	if before == nil || !reflect.DeepEqual(before.Notes, now.Notes) {
-		for i, note := range now.Notes {
-			if i == shownNotes {
-				sink.For(event.ConfigStage).Warn("more of it is not as skaffold has it", nil, "notes", len(now.Notes)-i)
-				break
-			}
-			if note.Harmless {
-				sink.For(event.ConfigStage).Note(note.String())
-			} else {
-				sink.For(event.ConfigStage).Warn(note.String(), nil)
-			}
-		}
-	}
-}
-
-// namesOf are images, releases and charts.
-func namesOf(c *config.Config) (names [3][]string) {
-	if c == nil {
-		return names
-	}
-	for _, image := range c.Images {
-		names[0] = append(names[0], image.Name)
-	}
-	for _, r := range c.Releases {
-		names[1] = append(names[1], r.ID())
-		names[2] = append(names[2], r.Chart)
-	}
-	return names
-}
-
-// secretLength is how much of a secret is looked for, in bytes: a file that somebody names by mistake may be large.
-const secretLength = 1 << 20
-
-// hideSecrets makes known what builds get as secrets, and what the kubeconfig holds. What cannot be read cannot be shown either. Values of releases are
-// made known by who merges them.
-func hideSecrets(secrets *event.Secrets, c *config.Config) {
-	secrets.Hide(kube.KubeconfigSecrets()...)
-	for _, image := range c.Images {
-		for _, secret := range image.Secrets {
-			if secret.Env != "" {
-				secrets.HideFile(os.Getenv(secret.Env))
-				continue
-			}
-			file, err := files.Open(c.Abs(inHome(secret.File)))
-			if err != nil {
-				continue
-			}
-			content, err := io.ReadAll(io.LimitReader(file, secretLength))
-			_ = file.Close() // only read
-			if err == nil {
-				secrets.HideFile(string(content))
-			}
-		}
-	}
+// session returns what a session of this process is made from.
+func (p *process) session() Options {
+	return Options{Source: p.source, Config: p.config, Sink: p.sink, Secrets: p.secrets, Adopt: p.adopt, Consent: p.consent}
 }

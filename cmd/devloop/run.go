@@ -35,13 +35,14 @@ func runOnce(ctx context.Context, o *options) (err error) {
 	defer p.end()
 	interrupted := event.WithHint(console.ErrInterrupted, "what was deployed stays; devloop delete removes it")
 
-	s, leave, err := enter(ctx, p)
+	s, leave, err := enter(ctx, p.session())
 	if err != nil {
 		if ctx.Err() != nil {
 			return console.ErrInterrupted
 		}
 		return err
 	}
+	p.patience.session.Store(s)
 	defer func() { err = errors.Join(err, leave()) }()
 	installing, end := context.WithCancel(ctx)
 	var running sync.WaitGroup

@@ -32,12 +32,21 @@ import (
 	"github.com/devloop/devloop/pkg/watch"
 )
 
+// Options are what a session is made from.
+type Options struct {
+	Source  config.Source
+	Config  *config.Config // as Source was read first
+	Sink    event.Sink
+	Secrets *event.Secrets // that are known; those of releases are added
+	Adopt   bool           // releases that somebody else made are taken over
+	Consent Consent
+}
+
 // session is one devloop for one project on one cluster.
 type session struct {
-	source   config.Source
+	options  Options
 	config   atomic.Pointer[config.Config] // the last valid reading of devloop.yaml
 	invalid  string                        // what was said last of a reading that is not
-	takeOver bool                          // releases that somebody else made are taken over
 	wants    [5]string                     // what was asked for while devloop runs, of what is fixed
 	sink     event.Sink
 	docker   *client.Client
@@ -76,22 +85,20 @@ type session struct {
 
 // openSession finds the cluster, makes sure that it may be written to, and locks the project's
 // journal. Nothing is changed in the cluster. The caller closes the session.
-func openSession(ctx context.Context, p *process) (*session, error) {
-	opened := &session{source: p.source, sink: p.sink, secrets: p.secrets, takeOver: p.adopt, pods: make(chan pods.Scope, 1), held: map[name.Tag]bool{}}
-	opened.config.Store(p.config)
-	opened.prover, opened.libraries, opened.syncer = newProver(opened), newLibraries(opened), newSyncer(p.sink)
-	if err := opened.open(ctx, p); err != nil {
+func openSession(ctx context.Context, o Options) (*session, error) {
+	opened := &session{options: o, sink: o.Sink, secrets: o.Secrets, pods: make(chan pods.Scope, 1), held: map[name.Tag]bool{}}
+	opened.config.Store(o.Config)
+	opened.prover, opened.libraries, opened.syncer = newProver(opened), newLibraries(opened), newSyncer(o.Sink)
+	if err := opened.open(ctx); err != nil {
 		return nil, console.EnvironmentError{Err: errors.Join(err, opened.close())}
 	}
-	p.patience.journal.Store(opened.journal)
-	p.patience.deployer.Store(opened.deployer)
 	return opened, nil
 }
 
 // open fills s; what it opened before an error is in s.closers.
-func (s *session) open(ctx context.Context, p *process) (err error) {
+func (s *session) open(ctx context.Context) (err error) {
 	c := s.config.Load()
-	target, err := s.connect(ctx, p, c)
+	target, err := s.connect(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -122,7 +129,7 @@ func (s *session) open(ctx context.Context, p *process) (err error) {
 	s.closers = append(s.closers, s.registry.Close)
 	s.host, s.building = build.New(s.docker, cache), make(chan struct{}, buildsInNode)
 	s.deployer = deploy.New(s.cluster, c.Name, s.journal, deploy.Options{
-		CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: s.takeOver,
+		CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: s.options.Adopt,
 		Runtime: control.SocketDir, Secret: s.secrets.Hide,
 		OperatorLabels: func(ctx context.Context, namespace string) (map[kube.Label]string, error) {
 			return dask.OperatorLabels(ctx, s.cluster, namespace)
@@ -133,7 +140,7 @@ func (s *session) open(ctx context.Context, p *process) (err error) {
 
 // connect finds the cluster and its nodes, and makes sure that it may be written to. Until then,
 // the cluster is asked for nothing but who it is.
-func (s *session) connect(ctx context.Context, p *process, c *config.Config) (target kube.Target, err error) {
+func (s *session) connect(ctx context.Context, c *config.Config) (target kube.Target, err error) {
 	if target, err = s.findNodes(ctx, c); err != nil {
 		return target, err
 	}
@@ -144,11 +151,11 @@ func (s *session) connect(ctx context.Context, p *process, c *config.Config) (ta
 		}
 		return target, err
 	}
-	grounds, err := p.allowCluster(ctx, target, s.cluster, s.nodes.Origin())
+	grounds, err := s.options.Consent.allow(ctx, s.sink, c.Dir, target, s.cluster, s.nodes.Origin())
 	if err != nil {
 		return target, err
 	}
-	p.sink.For("devloop").Note(event.ClusterChosen,
+	s.sink.For("devloop").Note(event.ClusterChosen,
 		"context", target.Context, "server", target.Server, "why", grounds.String())
 	return target, nil
 }
@@ -286,4 +293,68 @@ func (s *session) close() error {
 	}
 	s.closers = nil
 	return errors.Join(errs...)
+}
+
+// cleanup removes what was deployed. Images stay, for the next start. leaves is what the user can
+// press to cut it short.
+func (s *session) cleanup(ctx context.Context, leaves string, what deploy.Removal) error {
+	say := s.sink.For("cleanup")
+	say.Note(event.DevloopEnds, "leave at once with", leaves)
+	what.Before = s.config.Load().Cleanup.Before
+	err := s.deployer.Cleanup(ctx, s.sink, releases(s.config.Load()), what)
+	if err != nil {
+		return event.WithHint(fmt.Errorf("clean up: %w", err), "devloop delete tries again")
+	}
+	count := func(kinds ...string) (n int) {
+		for _, kind := range kinds {
+			n += len(s.journal.Names(kind))
+		}
+		return n
+	}
+	switch {
+	case count(journal.Release, journal.Namespace) > 0: // told, with what keeps it
+	case count(journal.CRD, journal.Volume) > 0:
+		say.Note("nothing else left behind")
+	default:
+		say.Note("nothing left behind")
+	}
+	return nil
+}
+
+// enter binds the forwards, opens the session and begins to serve. Leave ends all of it; the addresses are closed last.
+func enter(ctx context.Context, o Options) (s *session, leave func() error, err error) {
+	bound, err := bind(ctx, o.Config, o.Sink)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s, err = openSession(ctx, o); err != nil {
+		return nil, nil, errors.Join(err, bound.close())
+	}
+	if err := s.deployer.RemoveTrials(ctx); err != nil {
+		o.Sink.For("verify").Warn("pods that an earlier devloop has left could not be removed", err)
+	}
+	if err := s.openBuilders(ctx); err != nil {
+		return nil, nil, console.EnvironmentError{Err: errors.Join(err, s.close(), bound.close())}
+	}
+	s.forwards = bound
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	wait := bound.serve(ctx, s.cluster)
+	return s, func() error {
+		err := s.close()
+		stop()
+		wait()
+		return err
+	}, nil
+}
+
+// abandon ends what runs now, at once, for a process that is about to end at once, too. It returns
+// what stays behind: each a kind and a name.
+func (s *session) abandon() (left []string) {
+	s.deployer.Abandon()
+	for _, kind := range []string{journal.Release, journal.Namespace, journal.Pod} {
+		for _, name := range s.journal.Names(kind) {
+			left = append(left, kind+" "+name)
+		}
+	}
+	return left
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/spf13/cobra"
 
 	"github.com/devloop/devloop/pkg/console"
@@ -112,32 +111,16 @@ func imagesForSkew(ctx context.Context, o *options, p *process) ([]proof.Librari
 	case !errors.As(err, &none):
 		return nil, err
 	}
-	tags, _, err := hashImages(ctx, p)
+	tags, _, err := hashImages(ctx, p.config)
 	if err != nil || len(tags) == 0 {
 		return nil, err
 	}
-	s, err := openSession(ctx, p)
+	s, err := openSession(ctx, p.session())
 	if err != nil {
 		return nil, err
 	}
 	list, err := s.askImages(ctx, tags)
 	return list, errors.Join(err, s.close())
-}
-
-// askImages asks images that the cluster has to hold already.
-func (s *session) askImages(ctx context.Context, tags []name.Tag) ([]proof.Libraries, error) {
-	missing, err := s.images.Missing(ctx, tags)
-	if err != nil {
-		return nil, console.EnvironmentError{Err: err}
-	}
-	if len(missing) > 0 {
-		return nil, console.EnvironmentError{Err: event.WithHint(fmt.Errorf("the cluster lacks what the files describe: %s", tagNames(missing)), "bring it there: devloop run")}
-	}
-	list, err := s.libraries.ofImages(ctx, &ranWell{s.config.Load(), tags})
-	if err != nil {
-		return nil, console.EnvironmentError{Err: err}
-	}
-	return list, nil
 }
 
 // writeLibraries writes what came of the last comparison, for devloop status.

@@ -6,117 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
-
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
-	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/node"
-	"github.com/devloop/devloop/pkg/pods"
 )
-
-// load reads devloop.yaml again. While it is invalid, the last valid reading stays in force.
-func (s *session) load() (loop.Stages, error) {
-	before := s.config.Load()
-	files := before.Files()
-	c, err := config.Load(s.source)
-	if err == nil {
-		err = s.adopt(before, c)
-	}
-	var invalid *config.Error
-	switch {
-	case errors.As(err, &invalid):
-		files = append(files, invalid.Files()...)
-		if err.Error() != s.invalid {
-			s.sink.For(event.ConfigStage).Warn("devloop.yaml is not valid, its last valid state stays in force", err)
-		}
-		s.invalid = err.Error()
-	case err != nil:
-		return loop.Stages{}, err
-	default:
-		if s.invalid != "" {
-			s.sink.For(event.ConfigStage).Note("devloop.yaml is valid again")
-		}
-		s.invalid = ""
-		files = c.Files()
-	}
-	now := s.config.Load()
-	return loop.Stages{
-		Files:    files,
-		Images:   &images{session: s, config: now, inputs: map[name.Tag]build.Input{}},
-		Nodes:    nodes{s, now},
-		Platform: platform{s, now},
-		Forwards: s.forwards,
-		Proof:    proofStage{s.prover, now},
-	}, nil
-}
-
-// fixed is what does not change while devloop runs.
-func fixed(c *config.Config) [5]string {
-	return [...]string{c.Name, c.KubeContext, c.BuildIn, c.Push, strconv.Itoa(c.Page.Port)}
-}
-
-// adopt puts a valid reading in force. What is fixed when devloop starts stays as it was.
-func (s *session) adopt(before, c *config.Config) error {
-	if wants := fixed(c); wants != fixed(before) {
-		if wants != s.wants {
-			s.sink.For(event.ConfigStage).Warn(
-				"name, kubeContext, buildIn, push and page take effect when devloop is started again", nil)
-			s.wants = wants
-		}
-		c.Name, c.KubeContext, c.BuildIn, c.Push, c.Page = before.Name, before.KubeContext, before.BuildIn, before.Push, before.Page
-	}
-	if err := s.forwards.become(c); err != nil {
-		return err
-	}
-	if s.watcher != nil {
-		s.watcher.Settle(c.Watch.Quiet, c.Watch.Limit)
-	}
-	hideSecrets(s.secrets, c)
-	tellConfig(s.sink, before, c)
-	s.followPods(c)
-	s.config.Store(c)
-	return nil
-}
-
-// followPods says whose pods are followed from now on, and makes their secrets known before.
-func (s *session) followPods(c *config.Config) {
-	var scope pods.Scope
-	for _, r := range releases(c) {
-		values, err := deploy.SecretValues(r)
-		if err != nil {
-			continue // what its pods print may be secret; a run is going to say what is wrong, and the next reading tries again
-		}
-		s.secrets.Hide(values...)
-		scope.Releases = append(scope.Releases, types.NamespacedName{Namespace: r.Namespace, Name: r.Name})
-	}
-	for _, r := range scope.Releases { // what users of a Dask Gateway start is no part of its release
-		scope.Selectors = append(scope.Selectors, pods.Selector{Namespace: r.Namespace, Selector: dask.LabelCluster})
-	}
-	for _, l := range c.Logs {
-		scope.Selectors = append(scope.Selectors, pods.Selector(l))
-	}
-	select {
-	case <-s.pods: // nobody has taken it yet
-	default:
-	}
-	s.pods <- scope
-}
 
 // images is the build stage.
 type images struct {
@@ -197,19 +102,6 @@ func buildInput(c *config.Config, image config.Image) build.Image {
 		Secrets:    secrets,
 		SSH:        agents,
 	}
-}
-
-// inHome replaces a ~ at the start of a path.
-func inHome(path string) string {
-	rest, ok := strings.CutPrefix(path, "~/")
-	if !ok {
-		return path
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return path // nothing will be found there, as without a home
-	}
-	return filepath.Join(home, rest)
 }
 
 func (i *images) Has(ctx context.Context, tag name.Tag) (bool, error) {
@@ -548,4 +440,22 @@ func located(c *config.Config, err error) error {
 		parts[i] = located(c, parts[i])
 	}
 	return errors.Join(parts...)
+}
+
+// removeAll removes every image that devloop built, wherever it is.
+func (n nodes) removeAll(ctx context.Context) error {
+	say := n.session.sink.For("cleanup")
+	var errs []error
+	for _, known := range n.session.journal.Names(journal.Image) {
+		tag, err := name.NewTag(known)
+		if err == nil {
+			err = n.remove(ctx, tag)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		say.Note("image removed", "image", event.Name(known))
+	}
+	return errors.Join(errs...)
 }

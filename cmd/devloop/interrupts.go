@@ -14,16 +14,13 @@ import (
 	"time"
 
 	"github.com/devloop/devloop/pkg/console"
-	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
-	"github.com/devloop/devloop/pkg/journal"
 )
 
-// patience is the user's: it ends with the second Ctrl+C, or SIGTERM. Until there is a journal,
+// patience is the user's: it ends with the second Ctrl+C, or SIGTERM. Until there is a session,
 // nothing was deployed.
 type patience struct {
-	journal  atomic.Pointer[journal.Journal]
-	deployer atomic.Pointer[deploy.Deployer]
+	session  atomic.Pointer[session]
 	keyboard atomic.Pointer[console.Keyboard]
 	printer  *console.Printer
 	signals  chan os.Signal
@@ -109,47 +106,12 @@ func (p *patience) leave(how string) {
 	if k := p.keyboard.Load(); k != nil {
 		k.RestoreModes()
 	}
-	if d := p.deployer.Load(); d != nil {
-		d.Abandon()
-	}
 	err := fmt.Errorf("%w %s: left at once", console.ErrInterrupted, how)
-	if j := p.journal.Load(); j != nil {
-		var left []string
-		for _, kind := range []string{journal.Release, journal.Namespace, journal.Pod} {
-			for _, name := range j.Names(kind) {
-				left = append(left, kind+" "+name)
-			}
-		}
-		if len(left) > 0 {
+	if s := p.session.Load(); s != nil {
+		if left := s.abandon(); len(left) > 0 {
 			err = event.WithHint(fmt.Errorf("%w; still there: %s", err, strings.Join(left, ", ")), "devloop delete removes it")
 		}
 	}
 	p.printer.PrintEnd(err, exitInterrupted)
 	os.Exit(exitInterrupted)
-}
-
-// cleanup removes what was deployed. Images stay, for the next start. leaves is what the user can
-// press to cut it short.
-func (s *session) cleanup(ctx context.Context, leaves string, what deploy.Removal) error {
-	say := s.sink.For("cleanup")
-	say.Note(event.DevloopEnds, "leave at once with", leaves)
-	what.Before = s.config.Load().Cleanup.Before
-	err := s.deployer.Cleanup(ctx, s.sink, releases(s.config.Load()), what)
-	if err != nil {
-		return event.WithHint(fmt.Errorf("clean up: %w", err), "devloop delete tries again")
-	}
-	count := func(kinds ...string) (n int) {
-		for _, kind := range kinds {
-			n += len(s.journal.Names(kind))
-		}
-		return n
-	}
-	switch {
-	case count(journal.Release, journal.Namespace) > 0: // told, with what keeps it
-	case count(journal.CRD, journal.Volume) > 0:
-		say.Note("nothing else left behind")
-	default:
-		say.Note("nothing left behind")
-	}
-	return nil
 }

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/devloop/devloop/pkg/build"
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/loop"
+)
+
+// builtImage is one image as "devloop build --json" prints it.
+type builtImage struct {
+	Name  string `json:"name"`  // in devloop.yaml
+	Image string `json:"image"` // with its tag
+	Built bool   `json:"built"` // by this call; else Docker held it already
+}
+
+// buildImage builds an image whose inputs may change meanwhile: the newest state wins, as it does in the loop.
+func buildImage(ctx context.Context, builder *build.Builder, sink event.Sink, image build.Image) (builtImage, error) {
+	for {
+		input, err := builder.Hash(ctx, image)
+		if err != nil {
+			return builtImage{}, err
+		}
+		for _, ref := range input.Stale {
+			tellStale(sink, ref)
+		}
+		found := builtImage{Name: image.Name, Image: input.Tag.String()}
+		if has, err := builder.Has(ctx, input.Tag); has || err != nil {
+			return found, err
+		}
+		err = builder.Build(ctx, sink, input)
+		if err == nil {
+			found.Built = true
+			return found, nil
+		}
+		if !errors.Is(err, event.ErrSuperseded) {
+			return builtImage{}, err
+		}
+	}
+}
+
+// buildAll builds the images that this machine's Docker does not hold.
+func buildAll(ctx context.Context, sink event.Sink, c *config.Config) (built []builtImage, err error) {
+	builder, leave, err := newBuilder(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, leave()) }()
+
+	built = make([]builtImage, len(c.Images))
+	errs := make([]error, len(built))
+	var group sync.WaitGroup
+	for i, image := range c.Images {
+		group.Go(func() {
+			errs[i] = sink.For("build").Guard("build", func() (err error) {
+				built[i], err = buildImage(ctx, builder, sink, buildInput(c, image))
+				return err
+			})
+		})
+	}
+	group.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, loop.Telling(errs)
+	}
+	return built, nil
+}

@@ -1,0 +1,28 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// cacheDir is where devloop keeps what it can get again: charts, image layers, what registries
+// said. Nobody else can look into it, also not into one that an earlier version made.
+func cacheDir() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", event.WithHint(fmt.Errorf("find a folder for devloop's cache: %w", err), "set XDG_CACHE_HOME or HOME")
+	}
+	dir := filepath.Join(cache, "devloop")
+	err = os.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = os.Chmod(dir, 0o700)
+	}
+	if err != nil {
+		return "", event.WithHint(fmt.Errorf("make devloop's cache a folder of yours alone: %w", err),
+			"set XDG_CACHE_HOME to a folder that is yours, on a file system with permissions")
+	}
+	return dir, nil
+}

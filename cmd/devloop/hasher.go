@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/devloop/devloop/pkg/build"
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
+	"github.com/devloop/devloop/pkg/node"
+)
+
+// newBuilder returns a builder of the Docker daemon, which has to answer. Leave ends its connections.
+func newBuilder(ctx context.Context) (builder *build.Builder, leave func() error, err error) {
+	cache, err := cacheDir()
+	if err != nil {
+		return nil, nil, err
+	}
+	docker, err := openDocker()
+	if err != nil {
+		return nil, nil, console.EnvironmentError{Err: err}
+	}
+	if _, err := build.Ping(ctx, docker); err != nil {
+		return nil, nil, console.EnvironmentError{Err: errors.Join(err, docker.Close())}
+	}
+	return build.New(docker, cache), docker.Close, nil
+}
+
+// newHasher is newBuilder for who only hashes.
+func newHasher(ctx context.Context, c *config.Config) (hasher *build.Builder, leave func() error, err error) {
+	if remote := os.Getenv("BUILDKIT_HOST"); remote != "" && c.BuildIn != "node" {
+		cache, err := cacheDir()
+		return build.Remote(remote, nil, cache), func() error { return nil }, err
+	}
+	hasher, leave, err = newBuilder(ctx)
+	if err == nil || c.BuildIn == "host" || c.Push != "" {
+		return hasher, leave, err
+	}
+	if hasher, leave, nodeErr := newNodeHasher(ctx, c); nodeErr == nil {
+		return hasher, leave, nil
+	}
+	return nil, nil, err // what most people lack
+}
+
+// newNodeHasher is newHasher where the node builds, and this machine has no Docker.
+func newNodeHasher(ctx context.Context, c *config.Config) (hasher *build.Builder, leave func() error, err error) {
+	cache, err := cacheDir()
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &session{}
+	if _, err := s.findNodes(ctx, c); err != nil {
+		return nil, nil, errors.Join(err, s.close())
+	}
+	s.builder = build.New(s.docker, cache)
+	inNode, err := s.openInNode(ctx)
+	if err != nil {
+		return nil, nil, errors.Join(err, s.close())
+	}
+	return inNode.Alone(), s.close, nil
+}
+
+// hashImages returns the tags that the images have to have, in devloop.yaml's order, and what the registry knows of them if they are pushed
+// to one. Nothing is built.
+func hashImages(ctx context.Context, c *config.Config) (tags []name.Tag, push *node.Push, err error) {
+	if len(c.Images) == 0 {
+		return nil, nil, nil
+	}
+	builder, leave, err := newHasher(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, leave()) }()
+	for _, image := range c.Images {
+		input, err := builder.Hash(ctx, buildInput(c, image))
+		if err != nil {
+			return nil, nil, err
+		}
+		tags = append(tags, input.Tag)
+	}
+	if c.Push != "" {
+		push = node.NewPush(c.PushPlain())
+		if _, err := push.Missing(ctx, tags); err != nil {
+			return nil, nil, err
+		}
+	}
+	return tags, push, nil
+}

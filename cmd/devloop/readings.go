@@ -1,0 +1,200 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/devloop/devloop/pkg/build"
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/dask"
+	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
+	"github.com/devloop/devloop/pkg/kube"
+	"github.com/devloop/devloop/pkg/loop"
+	"github.com/devloop/devloop/pkg/pods"
+)
+
+// shownNotes is how many notes on a skaffold.yaml are told.
+const shownNotes = 50
+
+// tellConfig tells what a reading of devloop.yaml names, and what of a skaffold.yaml is not as it says, if that is not what it was before.
+func tellConfig(sink event.Sink, before, now *config.Config) {
+	old, new := namesOf(before), namesOf(now)
+	if before == nil || !reflect.DeepEqual(old, new) {
+		sink.For(event.ConfigStage).Detail(event.ConfigRead, "project", event.Name(now.Name),
+			"file", event.Name(now.Path), "folder", event.Name(now.Dir), "images", event.Names(new[0]),
+			"releases", event.Names(new[1]), "charts", new[2])
+	}
+	if len(now.AllowContexts) > 0 && before == nil {
+		sink.For(event.ConfigStage).Warn("allowContexts in devloop.yaml allows nothing by itself", nil,
+			"allow it by", "--allow-context, or allowContexts in "+settingsName())
+	}
+	if now.Format != "" && before == nil {
+		sink.For(event.ConfigStage).Note("a skaffold.yaml is read as a devloop.yaml", "file", event.Name(now.Path),
+			"format", now.Format)
+	}
+	if before == nil || !reflect.DeepEqual(before.Notes, now.Notes) {
+		for i, note := range now.Notes {
+			if i == shownNotes {
+				sink.For(event.ConfigStage).Warn("more of it is not as skaffold has it", nil, "notes", len(now.Notes)-i)
+				break
+			}
+			if note.Harmless {
+				sink.For(event.ConfigStage).Note(note.String())
+			} else {
+				sink.For(event.ConfigStage).Warn(note.String(), nil)
+			}
+		}
+	}
+}
+
+// namesOf are images, releases and charts.
+func namesOf(c *config.Config) (names [3][]string) {
+	if c == nil {
+		return names
+	}
+	for _, image := range c.Images {
+		names[0] = append(names[0], image.Name)
+	}
+	for _, r := range c.Releases {
+		names[1] = append(names[1], r.ID())
+		names[2] = append(names[2], r.Chart)
+	}
+	return names
+}
+
+// secretLength is how much of a secret is looked for, in bytes: a file that somebody names by mistake may be large.
+const secretLength = 1 << 20
+
+// hideSecrets makes known what builds get as secrets, and what the kubeconfig holds. What cannot be read cannot be shown either. Values of releases are
+// made known by who merges them.
+func hideSecrets(secrets *event.Secrets, c *config.Config) {
+	secrets.Hide(kube.KubeconfigSecrets()...)
+	for _, image := range c.Images {
+		for _, secret := range image.Secrets {
+			if secret.Env != "" {
+				secrets.HideFile(os.Getenv(secret.Env))
+				continue
+			}
+			file, err := files.Open(c.Abs(inHome(secret.File)))
+			if err != nil {
+				continue
+			}
+			content, err := io.ReadAll(io.LimitReader(file, secretLength))
+			_ = file.Close() // only read
+			if err == nil {
+				secrets.HideFile(string(content))
+			}
+		}
+	}
+}
+
+// load reads devloop.yaml again. While it is invalid, the last valid reading stays in force.
+func (s *session) load() (loop.Stages, error) {
+	before := s.config.Load()
+	files := before.Files()
+	c, err := config.Load(s.options.Source)
+	if err == nil {
+		err = s.adopt(before, c)
+	}
+	var invalid *config.Error
+	switch {
+	case errors.As(err, &invalid):
+		files = append(files, invalid.Files()...)
+		if err.Error() != s.invalid {
+			s.sink.For(event.ConfigStage).Warn("devloop.yaml is not valid, its last valid state stays in force", err)
+		}
+		s.invalid = err.Error()
+	case err != nil:
+		return loop.Stages{}, err
+	default:
+		if s.invalid != "" {
+			s.sink.For(event.ConfigStage).Note("devloop.yaml is valid again")
+		}
+		s.invalid = ""
+		files = c.Files()
+	}
+	now := s.config.Load()
+	return loop.Stages{
+		Files:    files,
+		Images:   &images{session: s, config: now, inputs: map[name.Tag]build.Input{}},
+		Nodes:    nodes{s, now},
+		Platform: platform{s, now},
+		Forwards: s.forwards,
+		Proof:    proofStage{s.prover, now},
+	}, nil
+}
+
+// fixed is what does not change while devloop runs.
+func fixed(c *config.Config) [5]string {
+	return [...]string{c.Name, c.KubeContext, c.BuildIn, c.Push, strconv.Itoa(c.Page.Port)}
+}
+
+// adopt puts a valid reading in force. What is fixed when devloop starts stays as it was.
+func (s *session) adopt(before, c *config.Config) error {
+	if wants := fixed(c); wants != fixed(before) {
+		if wants != s.wants {
+			s.sink.For(event.ConfigStage).Warn(
+				"name, kubeContext, buildIn, push and page take effect when devloop is started again", nil)
+			s.wants = wants
+		}
+		c.Name, c.KubeContext, c.BuildIn, c.Push, c.Page = before.Name, before.KubeContext, before.BuildIn, before.Push, before.Page
+	}
+	if err := s.forwards.become(c); err != nil {
+		return err
+	}
+	if s.watcher != nil {
+		s.watcher.Settle(c.Watch.Quiet, c.Watch.Limit)
+	}
+	hideSecrets(s.secrets, c)
+	tellConfig(s.sink, before, c)
+	s.followPods(c)
+	s.config.Store(c)
+	return nil
+}
+
+// followPods says whose pods are followed from now on, and makes their secrets known before.
+func (s *session) followPods(c *config.Config) {
+	var scope pods.Scope
+	for _, r := range releases(c) {
+		values, err := deploy.SecretValues(r)
+		if err != nil {
+			continue // what its pods print may be secret; a run is going to say what is wrong, and the next reading tries again
+		}
+		s.secrets.Hide(values...)
+		scope.Releases = append(scope.Releases, types.NamespacedName{Namespace: r.Namespace, Name: r.Name})
+	}
+	for _, r := range scope.Releases { // what users of a Dask Gateway start is no part of its release
+		scope.Selectors = append(scope.Selectors, pods.Selector{Namespace: r.Namespace, Selector: dask.LabelCluster})
+	}
+	for _, l := range c.Logs {
+		scope.Selectors = append(scope.Selectors, pods.Selector(l))
+	}
+	select {
+	case <-s.pods: // nobody has taken it yet
+	default:
+	}
+	s.pods <- scope
+}
+
+// inHome replaces a ~ at the start of a path.
+func inHome(path string) string {
+	rest, ok := strings.CutPrefix(path, "~/")
+	if !ok {
+		return path
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return path // nothing will be found there, as without a home
+	}
+	return filepath.Join(home, rest)
+}
