@@ -2,97 +2,15 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
-	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/status"
-	"github.com/devloop/devloop/pkg/watch"
 )
-
-// bugs are the errors that were shown, which all have to ask for a report.
-func (h *heard) bugs(t *testing.T) (bugs []event.Event) {
-	t.Helper()
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, e := range h.events {
-		if e.Level() != event.Error {
-			continue
-		}
-		if e.Message != event.InternalError || !strings.Contains(event.Hint(e.Err), "please report") {
-			t.Errorf("told %+v", e)
-		}
-		bugs = append(bugs, e)
-	}
-	return bugs
-}
-
-// After a panic, the control goes on as it was: paused, and with what was asked for.
-func TestControlAfterAPanic(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var h heard
-		say := event.Sink(h.sink).For("devloop")
-		keys, batches, changes := make(chan byte), make(chan watch.Batch), make(chan loop.Change)
-		c := &requests{say: say, keys: keys, batches: batches} // without a session: to ask for a run panics
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { say.Keep(ctx, "control", func(ctx context.Context) { c.run(ctx, changes) }) })
-		keys <- 'p'
-		keys <- 'r'
-		<-time.After(time.Minute)
-		synctest.Wait()
-		select {
-		case change := <-changes:
-			if !change.Asked {
-				t.Errorf("change %+v", change)
-			}
-		default:
-			t.Error("what was asked for is lost")
-		}
-		select {
-		case batches <- watch.Batch{Paths: []string{"/a"}}:
-			t.Error("it is not paused any more")
-		case <-time.After(time.Second):
-		}
-		cancel()
-		running.Wait()
-		if bugs := h.bugs(t); len(bugs) != 1 {
-			t.Errorf("told %+v", bugs)
-		}
-	})
-}
-
-// Who waits for the requirements waits for no end if their installation panics.
-func TestSyncerAfterAPanic(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var h heard
-		y := newSyncer(h.sink)
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { y.run(ctx) })
-		y.mu.Lock()
-		y.next, y.idle = &ranWell{}, make(chan struct{}) // without a configuration
-		y.mu.Unlock()
-		y.woken <- struct{}{}
-		if err := y.wait(ctx); err != nil {
-			t.Error(err)
-		}
-		cancel()
-		running.Wait()
-		if bugs := h.bugs(t); len(bugs) != 1 {
-			t.Errorf("told %+v", bugs)
-		}
-	})
-}
 
 // evil is an error that cannot even be read.
 type evil struct{}
@@ -134,18 +52,5 @@ func TestLogAfterAPanic(t *testing.T) {
 	lines, _ := p.board.Lines(0, 100)
 	if !slices.ContainsFunc(lines, func(l status.Line) bool { return l.Event.Message == "it goes on" }) {
 		t.Error("the board does not go on")
-	}
-}
-
-// The prover's goroutine beside the others: a panic there is the error of the check.
-func TestProofAfterAPanic(t *testing.T) {
-	var h heard
-	say := event.Sink(h.sink).For("proof")
-	err := say.Look(t.Context(), event.ChainChecked, func(ctx context.Context) ([]any, error) {
-		_, err := newProver(&session{}).look(ctx, &aim{}) // without a cluster
-		return nil, err
-	})
-	if err == nil || !strings.Contains(event.Hint(err), "please report") || errors.Is(err, context.Canceled) {
-		t.Errorf("error %v", err)
 	}
 }

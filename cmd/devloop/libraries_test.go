@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -13,15 +12,14 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/proof"
-	"github.com/devloop/devloop/pkg/status"
 )
 
 // heard are the events of a test.
@@ -243,19 +241,6 @@ func TestLibrariesFollow(t *testing.T) {
 	})
 }
 
-func TestStatusOfLibraries(t *testing.T) {
-	l := &status.Libraries{Compared: time.Now(), Places: []string{"worker", "client", ".venv"}, Libraries: 53, Differences: event.Differences{}}
-	var out strings.Builder
-	if err := writeStatus(&out, status.State{Libraries: l}); err != nil || !strings.Contains(out.String(), "\nLIBRARIES\nthe same 53 in worker, client and .venv, 0s ago\n") {
-		t.Errorf("%s, %v", out.String(), err)
-	}
-	out.Reset()
-	l.Differences = event.Differences{{Library: "library-of-things", Versions: []string{"1", "1", ""}}}
-	if err := writeStatus(&out, status.State{Libraries: l}); err != nil || !strings.Contains(out.String(), "\nLIBRARY            worker  client  .venv\nlibrary-of-things  1       1       -\n") {
-		t.Errorf("%s, %v", out.String(), err)
-	}
-}
-
 func TestPlaceName(t *testing.T) {
 	t.Setenv("HOME", "/home/me")
 	c := &config.Config{Dir: "/home/me/project"}
@@ -266,58 +251,34 @@ func TestPlaceName(t *testing.T) {
 	}
 }
 
-// devloop skew beside a devloop that runs: what the images hold is that one's, the environment its caller's.
-func TestSkew(t *testing.T) {
-	s := show(t, "", &options{}, devOptions{pagePort: -1})
-	c := *s.config
-	c.Images = []config.Image{{Name: "worker"}, {Name: "client"}}
-	l, p, _ := comparing(t, &c)
-	p.lists = map[string]string{"worker:1": "dask==1 numpy==2", "client:1": "dask==1 numpy==2", "client:2": "dask==2 numpy==2"}
-	for i := range 30 { // all are shown
-		p.lists["client:2"] += fmt.Sprintf(" extra%d==1", i)
+// Another devloop that asks is answered with what ran well last.
+func TestLibrariesForAnotherDevloop(t *testing.T) {
+	c := &config.Config{Images: []config.Image{{Name: "worker"}, {Name: "client"}}}
+	l, p, _ := comparing(t, c)
+	p.lists = map[string]string{"worker:1": "dask==1 numpy==2", "client:1": "dask==1", "client:2": "dask==2"}
+	ask := func() ([]proof.Libraries, error) {
+		answer, err := l.session.answers()["libraries"](t.Context())
+		list, _ := answer.([]proof.Libraries)
+		return list, err
 	}
-	expect := func(what string, code int, out, said string, args ...string) string {
-		t.Helper()
-		gotCode, gotOut, gotSaid := s.call(append([]string{"skew"}, args...)...)
-		if gotCode != code || !strings.Contains(gotOut, out) || !strings.Contains(gotSaid, said) || code == 1 && gotSaid != "" {
-			t.Errorf("%s: %d: %s%s", what, gotCode, gotOut, gotSaid)
+	if _, err := ask(); err == nil || err.Error() != "no run of that devloop has ended well yet" {
+		t.Errorf("before a run: %v", err)
+	}
+	for tag, want := range map[string]string{"client:1": "1", "client:2": "2"} {
+		l.follow(c, tagsOf(t, "worker:1", tag))
+		list, err := ask()
+		if err != nil || len(list) != 2 || list[0].Place != "worker" || list[1].Versions["dask"] != want {
+			t.Errorf("%s: %+v, %v", tag, list, err)
 		}
-		return gotOut
 	}
-	expect("it only starts", 3, "", "ask the devloop that runs: devloop is only starting")
-	defer s.views.asking.Answer(l.session.answers())()
-	expect("no run yet", 3, "", "ask the devloop that runs: no run of that devloop has ended well yet")
-	l.follow(&c, tagsOf(t, "worker:1", "client:1"))
-	expect("images alone", 0, "the same 2 libraries in worker and client\n", "no Python environment of this machine is compared")
-	active := filepath.Join(t.TempDir(), "an env")
-	environment(t, active, "dask==1", "numpy==3")
-	t.Setenv("VIRTUAL_ENV", active)
-	expect("this machine differs", 1, "numpy    2       2       3\n", "")
-	var answer struct {
-		Same bool `json:"same"`
-		event.Comparison
-	}
-	if err := json.Unmarshal([]byte(expect("JSON", 1, "", "", "--json")), &answer); err != nil || answer.Same || !slices.Equal(answer.Places, []string{"worker", "client", active}) || answer.Differences.String() != "numpy 2/2/3" {
-		t.Errorf("%+v, %v", answer, err)
-	}
-	environment(t, active, "dask==1", "numpy==2")
-	expect("all the same", 0, "the same 2 libraries in worker, client and "+active+"\n", "")
-	expect("all the same", 0, `"same": true`, "", "--json")
-	l.follow(&c, tagsOf(t, "worker:1", "client:2"))
-	if table := expect("the images differ", 1, "dask", ""); strings.Count(table, "\n") != 32 {
-		t.Error(table)
-	}
-	if err := os.RemoveAll(filepath.Join(active, "lib")); err != nil {
-		t.Fatal(err)
-	}
-	expect("a broken environment", 3, "", "is not whole")
 	if got := p.take(); got != "client:1 python, client:2 python, worker:1 python" {
 		t.Errorf("asked %s", got)
 	}
 	c.Images = nil
-	l.follow(&c, nil)
-	t.Setenv("VIRTUAL_ENV", "")
-	expect("no images", 2, "", "it is not known which images have to hold the same libraries")
+	l.follow(c, nil)
+	if list, err := ask(); err != nil || list == nil || len(list) > 0 {
+		t.Errorf("no images: %+v, %v", list, err)
+	}
 }
 
 // nodesWith hold these images, and no others.
@@ -339,11 +300,11 @@ func TestSkewAsksImages(t *testing.T) {
 		t.Errorf("%+v, %v", list, err)
 	}
 	_, err := l.session.askImages(t.Context(), tagsOf(t, "worker:1", "client:2"))
-	if exitCode(err) != exitEnvironment || err.Error() != "the cluster lacks what the files describe: client:2" || event.Hint(err) != "bring it there: devloop run" {
+	if !errors.As(err, new(console.EnvironmentError)) || err.Error() != "the cluster lacks what the files describe: client:2" || event.Hint(err) != "bring it there: devloop run" {
 		t.Errorf("%v", err)
 	}
 	l.session.images = nodesWith{tags: tagsOf(t, "worker:2", "client:2")}
-	if _, err := l.session.askImages(t.Context(), tagsOf(t, "worker:2", "client:2")); exitCode(err) != exitEnvironment {
+	if _, err := l.session.askImages(t.Context(), tagsOf(t, "worker:2", "client:2")); !errors.As(err, new(console.EnvironmentError)) {
 		t.Errorf("an API server that is away: %v", err)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -13,7 +12,6 @@ import (
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/proof"
-	"github.com/devloop/devloop/pkg/status"
 )
 
 func TestGatewayImage(t *testing.T) {
@@ -109,52 +107,6 @@ func TestPodsSettle(t *testing.T) {
 			t.Error("they settle after the end")
 		}
 	})
-}
-
-func TestChainInATerminal(t *testing.T) {
-	chain := status.Chain{Checked: time.Now(), Links: event.Links{
-		{Image: "worker", Place: event.AtInputs, Is: "ce6fdce58d884543"},
-		{Image: "worker", Place: event.AtNode, Name: "minikube", Is: "sha256:e288f392b02749c112d86f1b31434e4c"},
-		{Image: "client", Place: event.AtPod, Name: "n/p/main", Is: "client:1", Want: "client:2"},
-		{Image: "client", Place: event.AtPod, Name: "n/job/main", Is: "client:1", Want: "client:2", Older: true},
-	}}
-	var out strings.Builder
-	if err := writeChain(&out, chain); err != nil {
-		t.Fatal(err)
-	}
-	want := `worker
-  inputs            ce6fdce58d884543  ok
-  on node minikube  e288f392b027      ok
-
-client
-  in pod n/p/main    client:1  BROKEN: it should be client:2
-  in pod n/job/main  client:1  older than client:2, nothing replaces it
-`
-	if out.String() != want {
-		t.Errorf("got\n%s\nnot\n%s", &out, want)
-	}
-	for health, problem := range map[status.Health]bool{status.Healthy: false, status.Degraded: false, status.Failed: true, status.Working: true, status.Starting: true, status.Ending: true} {
-		if says, hint := behind(status.State{Health: health}); (says != "") != problem || (hint != "") != problem {
-			t.Errorf("%s: %q, %q", health, says, hint)
-		}
-	}
-}
-
-func TestClustersByName(t *testing.T) {
-	all := event.DaskClusters{{Namespace: "n", Name: "a"}, {Namespace: "n", Name: "b"}}
-	for _, test := range []struct{ names, want string }{{"n.a", "a"}, {"b", "b"}, {"b n.a", "b a"}} {
-		chosen, err := called(all, strings.Fields(test.names))
-		var got []string
-		for _, c := range chosen {
-			got = append(got, c.Name)
-		}
-		if err != nil || !slices.Equal(got, strings.Fields(test.want)) {
-			t.Errorf("%q: %v, %v", test.names, got, err)
-		}
-	}
-	if _, err := called(all, []string{"m.a"}); err == nil || exitCode(err) != exitInput || event.Hint(err) == "" {
-		t.Error(err)
-	}
 }
 
 // What is old is told by what was deployed, wherever in the values it stands.

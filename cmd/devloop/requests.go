@@ -3,12 +3,9 @@ package main
 
 import (
 	"context"
-	"sync/atomic"
-	"time"
 
 	"github.com/devloop/devloop/pkg/control"
 
-	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/watch"
@@ -17,21 +14,12 @@ import (
 // keyHelp is what each key does, in the order in which the help tells it.
 const keyHelp = "r: run now, p: pause and resume, l: logs of the pods, q: quit, ?: this help"
 
-// atRest is how long after a change memory is given back, and how long after that again: a run may take a while.
-var atRest = []time.Duration{15 * time.Second, time.Minute, 5 * time.Minute}
-
 // requests passes on what asks for a run.
 type requests struct {
+	Inputs
 	session *session
 	say     event.Stage
-	batches <-chan watch.Batch     // of changed files; they merge while nobody takes them
-	keys    <-chan byte            // nil without a terminal
-	reload  <-chan struct{}        // SIGHUP
-	asked   <-chan control.Request // by the page, or another terminal
-	quit    func()
-
-	shown  *atomic.Pointer[console.PodFilter] // which lines of pods the terminal shows
-	filter *console.PodFilter                 // when it shows some
+	batches <-chan watch.Batch // of changed files; they merge while nobody takes them
 
 	// What stays when run begins again.
 	paused bool
@@ -41,9 +29,6 @@ type requests struct {
 
 // run sends to changes until ctx ends.
 func (c *requests) run(ctx context.Context, changes chan<- loop.Change) {
-	rests := atRest
-	resting := time.NewTimer(rests[0])
-	defer resting.Stop()
 	ask := func() {
 		c.next.Asked, c.due = true, true
 		c.session.builder.Refresh()
@@ -63,21 +48,14 @@ func (c *requests) run(ctx context.Context, changes chan<- loop.Change) {
 			c.next, c.due = loop.Change{Paths: batch.Paths, Since: batch.Since, Until: batch.Until}, true
 		case out <- c.next:
 			c.next, c.due = loop.Change{}, false
-			rests = atRest
-			resting.Reset(rests[0])
-		case <-resting.C:
-			giveMemoryBack()
-			if rests = rests[1:]; len(rests) > 0 {
-				resting.Reset(rests[0])
-			}
-		case <-c.reload:
+		case <-c.Reload:
 			c.say.Note("reloading", "by", "SIGHUP")
 			ask()
-		case what := <-c.asked:
+		case what := <-c.Requests:
 			if c.obey(what) {
 				ask()
 			}
-		case key := <-c.keys:
+		case key := <-c.Keys:
 			if c.press(key) {
 				ask()
 			}
@@ -105,7 +83,7 @@ func (c *requests) press(key byte) (asked bool) {
 	case 'l', 'L':
 		c.toggleLogs()
 	case 'q', 'Q':
-		c.quit()
+		c.Quit()
 	case '?', 'h', 'H':
 		c.say.Note(keyHelp)
 	}
@@ -126,11 +104,11 @@ func (c *requests) pause(paused bool) {
 
 // toggleLogs shows and hides what pods print, which is followed all the time.
 func (c *requests) toggleLogs() {
-	if c.shown.Load() != nil {
-		c.shown.Store(nil)
+	if c.ShownPods.Load() != nil {
+		c.ShownPods.Store(nil)
 		c.say.Note("logs of the pods are off")
 		return
 	}
-	c.shown.Store(c.filter)
+	c.ShownPods.Store(c.PodFilter)
 	c.say.Note("logs of the pods are on", "off with", "l")
 }

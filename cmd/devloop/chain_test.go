@@ -1,0 +1,39 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/status"
+)
+
+func TestChainInATerminal(t *testing.T) {
+	chain := status.Chain{Checked: time.Now(), Links: event.Links{
+		{Image: "worker", Place: event.AtInputs, Is: "ce6fdce58d884543"},
+		{Image: "worker", Place: event.AtNode, Name: "minikube", Is: "sha256:e288f392b02749c112d86f1b31434e4c"},
+		{Image: "client", Place: event.AtPod, Name: "n/p/main", Is: "client:1", Want: "client:2"},
+		{Image: "client", Place: event.AtPod, Name: "n/job/main", Is: "client:1", Want: "client:2", Older: true},
+	}}
+	var out strings.Builder
+	if err := writeChain(&out, chain); err != nil {
+		t.Fatal(err)
+	}
+	want := `worker
+  inputs            ce6fdce58d884543  ok
+  on node minikube  e288f392b027      ok
+
+client
+  in pod n/p/main    client:1  BROKEN: it should be client:2
+  in pod n/job/main  client:1  older than client:2, nothing replaces it
+`
+	if out.String() != want {
+		t.Errorf("got\n%s\nnot\n%s", &out, want)
+	}
+	for health, problem := range map[status.Health]bool{status.Healthy: false, status.Degraded: false, status.Failed: true, status.Working: true, status.Starting: true, status.Ending: true} {
+		if says, hint := behind(status.State{Health: health}); (says != "") != problem || (hint != "") != problem {
+			t.Errorf("%s: %q, %q", health, says, hint)
+		}
+	}
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/devloop/devloop/pkg/console"
+	"github.com/devloop/devloop/pkg/control"
+	"github.com/devloop/devloop/pkg/loop"
+	"github.com/devloop/devloop/pkg/pods"
+	"github.com/devloop/devloop/pkg/watch"
+)
+
+// Inputs are what asks for a run besides the files, and what a user can ask for meanwhile.
+type Inputs struct {
+	Keys     <-chan byte            // nil without a terminal
+	Reload   <-chan struct{}        // SIGHUP
+	Requests <-chan control.Request // of the page, or another terminal
+	Quit     func()
+
+	ShownPods *atomic.Pointer[console.PodFilter] // whose lines the terminal shows, nil for none
+	PodFilter *console.PodFilter                 // when it shows some
+	Logs      bool                               // it shows them from the start
+}
+
+// run runs the loop until ctx ends. Pods are followed until the session closes: they are worth a
+// look also while they end. An error says that the loop broke, and is already logged.
+func (s *session) run(ctx context.Context, mode watch.Mode, in Inputs) (err error) {
+	c, sink := s.config.Load(), s.sink
+	s.watcher, err = watch.New(sink, watch.Options{Mode: mode, Quiet: c.Watch.Quiet, Limit: c.Watch.Limit})
+	if err != nil {
+		return console.EnvironmentError{Err: err}
+	}
+	ctx, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer stop()
+	keep := func(stage, what string, work func(context.Context)) {
+		running.Go(func() { sink.For(stage).Keep(ctx, what, work) })
+	}
+	keep("watch", "watcher", func(ctx context.Context) {
+		if err := s.watcher.Run(ctx); err != nil {
+			sink.For("watch").Warn("changes are no longer seen", err)
+		}
+	})
+	s.startFollowing(ctx)
+	keep("proof", "proof", func(ctx context.Context) { s.prover.run(ctx, sink) })
+	keep("local", "requirements", s.syncer.run)
+	keep("proof", "libraries", s.libraries.run)
+	changes := make(chan loop.Change)
+	asking := &requests{session: s, say: sink.For("devloop"), batches: s.watcher.Batches(), Inputs: in}
+	if in.Logs {
+		asking.toggleLogs()
+	}
+	keep("devloop", "control", func(ctx context.Context) { asking.run(ctx, changes) })
+	err = sink.For("loop").Contain("loop", func() { loop.New(s.load, watching{s.watcher}, changes, sink).Run(ctx) })
+	if err != nil {
+		return console.ReportedError{Err: err}
+	}
+	return nil
+}
+
+// startFollowing follows the pods until the session closes.
+func (s *session) startFollowing(ctx context.Context) {
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var following sync.WaitGroup
+	following.Go(func() { pods.Follow(ctx, s.cluster.Client, s.sink, s.pods, s.prover.replaced) })
+	s.closers = append(s.closers, func() error {
+		stop()
+		following.Wait()
+		return nil
+	})
+}
+
+// watching is the watcher as the loop has it.
+type watching struct{ *watch.Watcher }
+
+func (w watching) Watch(paths []loop.Path) error {
+	list := make([]watch.Path, len(paths))
+	for i, path := range paths {
+		list[i] = watch.Path(path)
+	}
+	return w.Watcher.Watch(list)
+}
