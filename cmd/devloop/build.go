@@ -37,7 +37,7 @@ asked and not changed.`,
 	return cmd
 }
 
-func printImages(w io.Writer, images []builtImage) error {
+func printImages(w io.Writer, images []BuiltImage) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, image := range images {
 		if _, err := fmt.Fprintf(table, "%s\t%s\n", image.Name, image.Image); err != nil {
@@ -47,7 +47,7 @@ func printImages(w io.Writer, images []builtImage) error {
 	return table.Flush()
 }
 
-func buildImages(ctx context.Context, o *options) (built []builtImage, err error) {
+func buildImages(ctx context.Context, o *options) (built []BuiltImage, err error) {
 	ctx, p, err := o.begin(ctx)
 	if err != nil {
 		return nil, err

@@ -11,24 +11,24 @@ import (
 	"github.com/devloop/devloop/pkg/loop"
 )
 
-// builtImage is one image as "devloop build --json" prints it.
-type builtImage struct {
+// BuiltImage is one image as "devloop build --json" prints it.
+type BuiltImage struct {
 	Name  string `json:"name"`  // in devloop.yaml
 	Image string `json:"image"` // with its tag
 	Built bool   `json:"built"` // by this call; else Docker held it already
 }
 
 // buildImage builds an image whose inputs may change meanwhile: the newest state wins, as it does in the loop.
-func buildImage(ctx context.Context, builder *build.Builder, sink event.Sink, image build.Image) (builtImage, error) {
+func buildImage(ctx context.Context, builder *build.Builder, sink event.Sink, image build.Image) (BuiltImage, error) {
 	for {
 		input, err := builder.Hash(ctx, image)
 		if err != nil {
-			return builtImage{}, err
+			return BuiltImage{}, err
 		}
 		for _, ref := range input.Stale {
 			tellStale(sink, ref)
 		}
-		found := builtImage{Name: image.Name, Image: input.Tag.String()}
+		found := BuiltImage{Name: image.Name, Image: input.Tag.String()}
 		if has, err := builder.Has(ctx, input.Tag); has || err != nil {
 			return found, err
 		}
@@ -38,20 +38,20 @@ func buildImage(ctx context.Context, builder *build.Builder, sink event.Sink, im
 			return found, nil
 		}
 		if !errors.Is(err, event.ErrSuperseded) {
-			return builtImage{}, err
+			return BuiltImage{}, err
 		}
 	}
 }
 
 // buildAll builds the images that this machine's Docker does not hold.
-func buildAll(ctx context.Context, sink event.Sink, c *config.Config) (built []builtImage, err error) {
+func buildAll(ctx context.Context, sink event.Sink, c *config.Config) (built []BuiltImage, err error) {
 	builder, leave, err := newBuilder(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, leave()) }()
 
-	built = make([]builtImage, len(c.Images))
+	built = make([]BuiltImage, len(c.Images))
 	errs := make([]error, len(built))
 	var group sync.WaitGroup
 	for i, image := range c.Images {

@@ -135,7 +135,7 @@ func withClusters(ctx context.Context, o *options, writes bool,
 		return err
 	}
 	defer p.end()
-	err = withDaskClusters(ctx, p.session(), writes, do)
+	err = WithDaskClusters(ctx, p.session(), writes, do)
 	if err != nil && ctx.Err() != nil {
 		return console.ErrInterrupted
 	}

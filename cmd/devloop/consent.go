@@ -42,7 +42,7 @@ func (c Consent) allow(ctx context.Context, sink event.Sink, folder string, targ
 	if err != nil {
 		return kube.Grounds{}, err
 	}
-	grounds, err := c.grounds(ctx, target, cluster, origin, folder)
+	grounds, err := c.Grounds(ctx, target, cluster, origin, folder)
 	var notLocal *kube.NotLocalError
 	if !errors.As(err, &notLocal) || !canAsk(os.Stdin, os.Stderr) {
 		return grounds, err
@@ -66,9 +66,9 @@ func (c Consent) allow(ctx context.Context, sink event.Sink, folder string, targ
 	return answered(given), nil
 }
 
-// grounds returns why the cluster may be written to, without a question to the user. If there is no
+// Grounds returns why the cluster may be written to, without a question to the user. If there is no
 // reason, the error has a *kube.NotLocalError, and says how to allow it.
-func (c Consent) grounds(ctx context.Context, target kube.Target, cluster *kube.Cluster,
+func (c Consent) Grounds(ctx context.Context, target kube.Target, cluster *kube.Cluster,
 	origin node.Origin, folder string) (kube.Grounds, error) {
 	served := kube.Grounds{Basis: kube.Basis(origin.Tool), Name: origin.Name}
 	grounds, notLocal := kube.Own(ctx, target, served, cluster.Client.CoreV1().Nodes())

@@ -16,13 +16,13 @@ import (
 	"github.com/devloop/devloop/pkg/proof"
 )
 
-// withDaskClusters calls do with the clusters that run, and those of them that run an older image
+// WithDaskClusters calls do with the clusters that run, and those of them that run an older image
 // than the releases were deployed with: a save that was not deployed has made none of them old.
 // writes tells whether do changes anything, for which the cluster has to be the user's own.
-func withDaskClusters(ctx context.Context, o Options, writes bool,
+func WithDaskClusters(ctx context.Context, o Options, writes bool,
 	do func(ctx context.Context, cluster *kube.Cluster, all, old event.DaskClusters) error) (err error) {
-	s := &session{options: o, sink: o.Sink, secrets: o.Secrets}
-	defer func() { err = errors.Join(err, s.close()) }()
+	s := &Session{options: o, sink: o.Sink, secrets: o.Secrets}
+	defer func() { err = errors.Join(err, s.Close()) }()
 	if writes {
 		_, err = s.connect(ctx, o.Config)
 	} else {

@@ -36,7 +36,7 @@ func deleteAll(ctx context.Context, o *options, what deploy.Removal, images bool
 		return err
 	}
 	defer p.end()
-	s, err := openSession(ctx, p.session())
+	s, err := OpenWithoutForwards(ctx, p.session())
 	if err != nil {
 		if ctx.Err() != nil {
 			return console.ErrInterrupted
@@ -44,11 +44,11 @@ func deleteAll(ctx context.Context, o *options, what deploy.Removal, images bool
 		return err
 	}
 	p.patience.session.Store(s)
-	defer func() { err = errors.Join(err, s.close()) }()
+	defer func() { err = errors.Join(err, s.Close()) }()
 	ctx = context.WithoutCancel(ctx)
-	err = s.cleanup(ctx, "Ctrl+C twice", what)
+	err = s.Cleanup(ctx, "Ctrl+C twice", what)
 	if images {
-		err = errors.Join(err, nodes{session: s}.removeAll(ctx))
+		err = errors.Join(err, s.RemoveImages(ctx))
 	}
 	return err
 }

@@ -41,7 +41,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	}
 	defer v.close() //nolint:contextcheck // it is closed when ctx has ended
 
-	s, leave, err := enter(ctx, p.session())
+	s, leave, err := Open(ctx, p.session())
 	if err != nil {
 		if ctx.Err() != nil { // Ctrl+C before anything was deployed
 			return nil
@@ -50,11 +50,11 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	}
 	p.patience.session.Store(s)
 	defer func() { err = errors.Join(err, leave()) }()
-	answered := v.asking.Answer(s.answers())
+	answered := v.asking.Answer(s.Answers())
 	defer answered()
 	note := p.sink.For("devloop")
 	p.sink.For("loop").Note(event.DevloopStarted, "project", event.Name(p.config.Name),
-		"cluster", event.Name(s.cluster.Context), "folder", event.Name(p.config.Dir))
+		"cluster", event.Name(s.KubeContext()), "folder", event.Name(p.config.Dir))
 	if v.page != nil {
 		note.Note(event.PageOpens, "url", event.Name(v.page.String())) // shown whole, with its token
 	}
@@ -66,7 +66,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 		in.Keys = k.Keys
 		note.Note("keys", "help", "?")
 	}
-	broken := s.run(ctx, d.mode, in)
+	broken := s.Run(ctx, d.mode, in)
 	if broken != nil { // it cannot go on, but nothing is left behind
 		p.patience.enough() // as a first Ctrl+C: another one cuts the clean-up short
 	}
@@ -76,5 +76,5 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 		p.sink.For("cleanup").Note("everything stays as it is", "remove it with", "devloop delete")
 		return broken
 	}
-	return errors.Join(broken, s.cleanup(context.WithoutCancel(ctx), "Ctrl+C again", deploy.Removal{}))
+	return errors.Join(broken, s.Cleanup(context.WithoutCancel(ctx), "Ctrl+C again", deploy.Removal{}))
 }

@@ -215,7 +215,7 @@ func (d *doctor) lookAtCluster(ctx context.Context) (string, error) {
 	if folder, err = filepath.EvalSymlinks(folder); err != nil {
 		return "", err
 	}
-	grounds, err := d.options.consent().grounds(ctx, target, cluster, origin, folder)
+	grounds, err := d.options.consent().Grounds(ctx, target, cluster, origin, folder)
 	switch {
 	case err == nil:
 		seen += ", " + grounds.String()
@@ -266,7 +266,7 @@ func (d *doctor) lookAtCharts(ctx context.Context) (string, error) {
 		if r.ChartIsLocal() {
 			continue
 		}
-		file, address, cached := deploy.CachedChart(filepath.Join(cache, "charts"), release(d.config, r))
+		file, address, cached := deploy.CachedChart(filepath.Join(cache, "charts"), ReleaseOf(d.config, r))
 		if cached {
 			here++
 			continue
@@ -362,7 +362,7 @@ func (d *doctor) lookAtPorts(ctx context.Context) (string, error) {
 		if f.Local == 0 {
 			continue // devloop takes one that is free
 		}
-		forward, err := listen(ctx, d.config, i, nil)
+		forward, err := ListenForward(ctx, d.config, i, nil)
 		if err == nil {
 			free++
 			err = forward.Close()
@@ -403,7 +403,7 @@ func (d *doctor) inputs(ctx context.Context) (files []watch.Path) {
 	if d.config == nil {
 		return nil
 	}
-	for _, file := range append(d.config.Files(), platform{config: d.config}.Files()...) {
+	for _, file := range append(d.config.Files(), releaseFiles(d.config)...) {
 		files = append(files, watch.Path{Name: file})
 	}
 	cache, err := cacheDir()

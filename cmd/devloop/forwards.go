@@ -53,7 +53,7 @@ func bind(ctx context.Context, c *config.Config, sink event.Sink) (*forwards, er
 	f := &forwards{sink: sink}
 	var errs []error
 	for i := range c.Forwards {
-		forward, err := listen(ctx, c, i, sink)
+		forward, err := ListenForward(ctx, c, i, sink)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -93,7 +93,7 @@ func (f *forwards) become(c *config.Config) error {
 	}
 	for _, o := range opened {
 		var err error
-		if o.bound, err = listen(f.ctx, c, slices.Index(next, o), f.sink); err != nil {
+		if o.bound, err = ListenForward(f.ctx, c, slices.Index(next, o), f.sink); err != nil {
 			for _, other := range opened {
 				if other.bound != nil {
 					err = errors.Join(err, other.bound.Close())
@@ -110,7 +110,7 @@ func (f *forwards) become(c *config.Config) error {
 	var errs []error
 	for _, o := range moved {
 		var err error
-		if o.bound, err = listen(f.ctx, c, slices.Index(next, o), f.sink); err != nil {
+		if o.bound, err = ListenForward(f.ctx, c, slices.Index(next, o), f.sink); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -132,8 +132,8 @@ func sameAddress(a, b config.Forward) bool {
 	return a == b
 }
 
-// listen opens the address of one forward. The error names its place in devloop.yaml.
-func listen(ctx context.Context, c *config.Config, i int, sink event.Sink) (*portforward.Forward, error) {
+// ListenForward opens the address of one forward. The error names its place in devloop.yaml.
+func ListenForward(ctx context.Context, c *config.Config, i int, sink event.Sink) (*portforward.Forward, error) {
 	f := c.Forwards[i]
 	kind, name := f.Target()
 	forward, err := portforward.Listen(ctx, portforward.Spec{

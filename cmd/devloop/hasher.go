@@ -51,16 +51,16 @@ func newNodeHasher(ctx context.Context, c *config.Config) (hasher *build.Builder
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &session{}
+	s := &Session{}
 	if _, err := s.findNodes(ctx, c); err != nil {
-		return nil, nil, errors.Join(err, s.close())
+		return nil, nil, errors.Join(err, s.Close())
 	}
 	s.builder = build.New(s.docker, cache)
 	inNode, err := s.openInNode(ctx)
 	if err != nil {
-		return nil, nil, errors.Join(err, s.close())
+		return nil, nil, errors.Join(err, s.Close())
 	}
-	return inNode.Alone(), s.close, nil
+	return inNode.Alone(), s.Close, nil
 }
 
 // hashImages returns the tags that the images have to have, in devloop.yaml's order, and what the registry knows of them if they are pushed

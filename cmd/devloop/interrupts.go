@@ -20,7 +20,7 @@ import (
 // patience is the user's: it ends with the second Ctrl+C, or SIGTERM. Until there is a session,
 // nothing was deployed.
 type patience struct {
-	session  atomic.Pointer[session]
+	session  atomic.Pointer[Session]
 	keyboard atomic.Pointer[console.Keyboard]
 	printer  *console.Printer
 	signals  chan os.Signal
@@ -108,7 +108,7 @@ func (p *patience) leave(how string) {
 	}
 	err := fmt.Errorf("%w %s: left at once", console.ErrInterrupted, how)
 	if s := p.session.Load(); s != nil {
-		if left := s.abandon(); len(left) > 0 {
+		if left := s.Abandon(); len(left) > 0 {
 			err = event.WithHint(fmt.Errorf("%w; still there: %s", err, strings.Join(left, ", ")), "devloop delete removes it")
 		}
 	}

@@ -33,7 +33,7 @@ const (
 
 // libraries knows what images hold. It belongs to a session.
 type libraries struct {
-	session *session
+	session *Session
 	runPod  func(context.Context, deploy.Trial) (string, error)
 	gateway func(context.Context, *config.Config) (bool, error) // whether one is among what the releases have made
 	woken   chan struct{}                                       // holds something if there is a newer current
@@ -60,7 +60,7 @@ type held struct {
 	libraries *proof.Libraries // nil where there is no Python
 }
 
-func newLibraries(s *session) *libraries {
+func newLibraries(s *Session) *libraries {
 	return &libraries{
 		session: s, woken: make(chan struct{}, 1), reading: make(chan struct{}, 1), giveUp: func(error) {},
 		runPod: func(ctx context.Context, t deploy.Trial) (string, error) { return s.deployer.RunPod(ctx, t) },
@@ -123,14 +123,14 @@ func (l *libraries) compare(ctx context.Context, now *ranWell) error {
 		l.nothing(say)
 		return nil
 	}
-	here, found, err := ofThisMachine(now.config)
+	here, found, err := LocalLibraries(now.config)
 	switch {
 	case err != nil:
 		l.warn(say, "Python environment of this machine could not be read", err)
 	case found:
 		places = append(places, here)
 	default:
-		say.Detail("no Python environment of this machine is compared", "why", whyNone)
+		say.Detail("no Python environment of this machine is compared", "why", WhyNoVenv)
 	}
 	if err == nil {
 		l.warned = ""
@@ -277,7 +277,7 @@ func (l *libraries) remember(h held) {
 }
 
 // imageLibraries answers devloop skew: what the images hold that ran well last.
-func (s *session) imageLibraries(ctx context.Context) (any, error) {
+func (s *Session) imageLibraries(ctx context.Context) (any, error) {
 	s.libraries.mu.Lock()
 	now := s.libraries.current
 	s.libraries.mu.Unlock()
@@ -290,16 +290,16 @@ func (s *session) imageLibraries(ctx context.Context) (any, error) {
 	return append([]proof.Libraries{}, list...), err
 }
 
-// whyNone is why there is no environment.
-const whyNone = "VIRTUAL_ENV is not set, and there is no folder " + venv.Usual + " beside devloop.yaml"
+// WhyNoVenv is why there is no environment.
+const WhyNoVenv = "VIRTUAL_ENV is not set, and there is no folder " + venv.Usual + " beside devloop.yaml"
 
 // findVenv finds the environment on this machine.
 func findVenv(c *config.Config) (dir string, found bool) {
 	return venv.Find(inHome(c.Local.Venv), c.Dir)
 }
 
-// ofThisMachine reads the environment on this machine, if there is one.
-func ofThisMachine(c *config.Config) (l proof.Libraries, found bool, err error) {
+// LocalLibraries reads the environment on this machine, if there is one.
+func LocalLibraries(c *config.Config) (l proof.Libraries, found bool, err error) {
 	dir, found := findVenv(c)
 	if !found {
 		return l, false, nil
@@ -321,8 +321,8 @@ func placeName(c *config.Config, path string) string {
 	return path
 }
 
-// askImages asks images that the cluster has to hold already.
-func (s *session) askImages(ctx context.Context, tags []name.Tag) ([]proof.Libraries, error) {
+// AskImages asks images that the cluster has to hold already.
+func (s *Session) AskImages(ctx context.Context, tags []name.Tag) ([]proof.Libraries, error) {
 	missing, err := s.images.Missing(ctx, tags)
 	if err != nil {
 		return nil, console.EnvironmentError{Err: err}

@@ -115,7 +115,7 @@ func comparing(t *testing.T, c *config.Config) (*libraries, *listings, *heard) {
 	t.Helper()
 	t.Setenv("VIRTUAL_ENV", "")
 	h, p := &heard{}, &listings{lists: map[string]string{}}
-	s := &session{sink: h.sink, secrets: &event.Secrets{}}
+	s := &Session{sink: h.sink, secrets: &event.Secrets{}}
 	s.config.Store(c)
 	s.libraries, s.syncer = newLibraries(s), newSyncer(h.sink)
 	s.libraries.runPod = p.run
@@ -257,7 +257,7 @@ func TestLibrariesForAnotherDevloop(t *testing.T) {
 	l, p, _ := comparing(t, c)
 	p.lists = map[string]string{"worker:1": "dask==1 numpy==2", "client:1": "dask==1", "client:2": "dask==2"}
 	ask := func() ([]proof.Libraries, error) {
-		answer, err := l.session.answers()["libraries"](t.Context())
+		answer, err := l.session.Answers()["libraries"](t.Context())
 		list, _ := answer.([]proof.Libraries)
 		return list, err
 	}
@@ -296,15 +296,15 @@ func TestSkewAsksImages(t *testing.T) {
 	l, p, _ := comparing(t, &config.Config{Dir: t.TempDir(), Images: []config.Image{{Name: "worker"}, {Name: "client"}}})
 	p.lists = map[string]string{"worker:1": "dask==1", "client:1": "dask==1"}
 	l.session.images = nodesWith{tags: tagsOf(t, "worker:1", "client:1")}
-	if list, err := l.session.askImages(t.Context(), tagsOf(t, "worker:1", "client:1")); err != nil || len(list) != 2 {
+	if list, err := l.session.AskImages(t.Context(), tagsOf(t, "worker:1", "client:1")); err != nil || len(list) != 2 {
 		t.Errorf("%+v, %v", list, err)
 	}
-	_, err := l.session.askImages(t.Context(), tagsOf(t, "worker:1", "client:2"))
+	_, err := l.session.AskImages(t.Context(), tagsOf(t, "worker:1", "client:2"))
 	if !errors.As(err, new(console.EnvironmentError)) || err.Error() != "the cluster lacks what the files describe: client:2" || event.Hint(err) != "bring it there: devloop run" {
 		t.Errorf("%v", err)
 	}
 	l.session.images = nodesWith{tags: tagsOf(t, "worker:2", "client:2")}
-	if _, err := l.session.askImages(t.Context(), tagsOf(t, "worker:2", "client:2")); !errors.As(err, new(console.EnvironmentError)) {
+	if _, err := l.session.AskImages(t.Context(), tagsOf(t, "worker:2", "client:2")); !errors.As(err, new(console.EnvironmentError)) {
 		t.Errorf("an API server that is away: %v", err)
 	}
 }
@@ -312,7 +312,7 @@ func TestSkewAsksImages(t *testing.T) {
 // Both ways to look at an environment see the same.
 func TestListingIsWhatIsRead(t *testing.T) {
 	dir := pipVenv(t)
-	read, found, err := ofThisMachine(&config.Config{Dir: "/", Local: config.Local{Venv: dir}})
+	read, found, err := LocalLibraries(&config.Config{Dir: "/", Local: config.Local{Venv: dir}})
 	if err != nil || !found {
 		t.Fatal(err)
 	}

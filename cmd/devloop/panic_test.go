@@ -94,7 +94,7 @@ func TestProofAfterAPanic(t *testing.T) {
 	var h heard
 	say := event.Sink(h.sink).For("proof")
 	err := say.Look(t.Context(), event.ChainChecked, func(ctx context.Context) ([]any, error) {
-		_, err := newProver(&session{}).look(ctx, &aim{}) // without a cluster
+		_, err := newProver(&Session{}).look(ctx, &aim{}) // without a cluster
 		return nil, err
 	})
 	if err == nil || !strings.Contains(event.Hint(err), "please report") || errors.Is(err, context.Canceled) {

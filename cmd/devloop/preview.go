@@ -102,14 +102,14 @@ func preview(ctx context.Context, o *options, names []string, show func(context.
 			return err
 		}
 		deployer := deploy.New(cluster, p.config.Name, nil, deploy.Options{CacheDir: filepath.Join(cache, "charts"), Folder: p.config.Dir, Secret: p.secrets.Hide})
-		list, err := resolved(p.config, tags, push)
+		list, err := ResolvedReleases(p.config, tags, push)
 		if err != nil {
 			return err
 		}
 		var errs []error
 		for _, r := range list {
 			if slices.Contains(chosen, r.Name) {
-				errs = append(errs, located(p.config, show(ctx, deployer, p.sink, r)))
+				errs = append(errs, LocateError(p.config, show(ctx, deployer, p.sink, r)))
 			}
 		}
 		return errors.Join(errs...)

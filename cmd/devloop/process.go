@@ -60,7 +60,7 @@ func (o *options) beginProcess(parent context.Context, reload chan struct{}) (co
 	p.log = console.NewLogger(o.printer)
 	p.board = status.NewBoard(runs)
 	p.sink = p.before(p.log.Sink)
-	tellConfig(p.sink, nil, p.config)
+	ReportConfig(p.sink, nil, p.config)
 	if historyErr != nil {
 		p.sink.For("devloop").Warn("the runs of earlier devloops are not known", historyErr)
 	}

@@ -40,7 +40,7 @@ const (
 
 // prover knows what ought to run, and looks whether it does. It belongs to a session.
 type prover struct {
-	session  *session
+	session  *Session
 	replaced chan struct{} // holds something if pods were replaced
 	looking  chan struct{} // holds something during a check, which is then the only one
 	told     told          // belongs to it
@@ -66,7 +66,7 @@ type told struct {
 	silent  map[string]bool // gateways, and why they were not asked
 }
 
-func newProver(s *session) *prover {
+func newProver(s *Session) *prover {
 	return &prover{session: s, replaced: make(chan struct{}, 1), looking: make(chan struct{}, 1)}
 }
 
@@ -381,7 +381,7 @@ func pushed(digest string, own []string) []string {
 
 // built are the IDs of what was built under a tag and brought to the nodes, as far as this devloop or an earlier one has seen it built: that in devloop's
 // registry is the newest, since a build in the node takes it away.
-func (s *session) built(tag name.Tag) []string {
+func (s *Session) built(tag name.Tag) []string {
 	id, own := s.builder.Built(tag), s.registry.Identity(tag)
 	switch {
 	case slices.Contains(own, id):
@@ -539,7 +539,7 @@ func gatewayImage(ctx context.Context, url string) (image, why string, err error
 }
 
 // chain answers devloop status --chain: it looks now.
-func (s *session) chain(ctx context.Context) (any, error) {
+func (s *Session) chain(ctx context.Context) (any, error) {
 	target := s.prover.current()
 	if target == nil {
 		return nil, errors.New("a run is under way, or the last one failed while it changed what runs")

@@ -26,8 +26,8 @@ import (
 // shownNotes is how many notes on a skaffold.yaml are told.
 const shownNotes = 50
 
-// tellConfig tells what a reading of devloop.yaml names, and what of a skaffold.yaml is not as it says, if that is not what it was before.
-func tellConfig(sink event.Sink, before, now *config.Config) {
+// ReportConfig tells what a reading of devloop.yaml names, and what of a skaffold.yaml is not as it says, if that is not what it was before.
+func ReportConfig(sink event.Sink, before, now *config.Config) {
 	old, new := namesOf(before), namesOf(now)
 	if before == nil || !reflect.DeepEqual(old, new) {
 		sink.For(event.ConfigStage).Detail(event.ConfigRead, "project", event.Name(now.Name),
@@ -98,8 +98,8 @@ func hideSecrets(secrets *event.Secrets, c *config.Config) {
 	}
 }
 
-// load reads devloop.yaml again. While it is invalid, the last valid reading stays in force.
-func (s *session) load() (loop.Stages, error) {
+// Load reads devloop.yaml again. While it is invalid, the last valid reading stays in force.
+func (s *Session) Load() (loop.Stages, error) {
 	before := s.config.Load()
 	files := before.Files()
 	c, err := config.Load(s.options.Source)
@@ -140,7 +140,7 @@ func fixed(c *config.Config) [5]string {
 }
 
 // adopt puts a valid reading in force. What is fixed when devloop starts stays as it was.
-func (s *session) adopt(before, c *config.Config) error {
+func (s *Session) adopt(before, c *config.Config) error {
 	if wants := fixed(c); wants != fixed(before) {
 		if wants != s.wants {
 			s.sink.For(event.ConfigStage).Warn(
@@ -156,14 +156,14 @@ func (s *session) adopt(before, c *config.Config) error {
 		s.watcher.Settle(c.Watch.Quiet, c.Watch.Limit)
 	}
 	hideSecrets(s.secrets, c)
-	tellConfig(s.sink, before, c)
+	ReportConfig(s.sink, before, c)
 	s.followPods(c)
 	s.config.Store(c)
 	return nil
 }
 
 // followPods says whose pods are followed from now on, and makes their secrets known before.
-func (s *session) followPods(c *config.Config) {
+func (s *Session) followPods(c *config.Config) {
 	var scope pods.Scope
 	for _, r := range releases(c) {
 		values, err := deploy.SecretValues(r)

@@ -17,7 +17,7 @@ const keyHelp = "r: run now, p: pause and resume, l: logs of the pods, q: quit, 
 // requests passes on what asks for a run.
 type requests struct {
 	Inputs
-	session *session
+	session *Session
 	say     event.Stage
 	batches <-chan watch.Batch // of changed files; they merge while nobody takes them
 

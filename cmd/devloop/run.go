@@ -4,13 +4,11 @@ package main
 import (
 	"context"
 	"errors"
-	"sync"
 
 	"github.com/spf13/cobra"
 
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
-	"github.com/devloop/devloop/pkg/loop"
 )
 
 func newRunCommand(o *options) *cobra.Command {
@@ -35,7 +33,7 @@ func runOnce(ctx context.Context, o *options) (err error) {
 	defer p.end()
 	interrupted := event.WithHint(console.ErrInterrupted, "what was deployed stays; devloop delete removes it")
 
-	s, leave, err := enter(ctx, p.session())
+	s, leave, err := Open(ctx, p.session())
 	if err != nil {
 		if ctx.Err() != nil {
 			return console.ErrInterrupted
@@ -44,13 +42,7 @@ func runOnce(ctx context.Context, o *options) (err error) {
 	}
 	p.patience.session.Store(s)
 	defer func() { err = errors.Join(err, leave()) }()
-	installing, end := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	running.Go(func() { p.sink.For("local").Keep(installing, "requirements", s.syncer.run) })
-	err = loop.New(s.load, unwatched{}, nil, p.sink).Once(ctx)
-	_ = s.syncer.wait(ctx) // what went wrong was told
-	end()
-	running.Wait()
+	err = s.Once(ctx)
 	switch {
 	case ctx.Err() != nil:
 		return interrupted
@@ -59,8 +51,3 @@ func runOnce(ctx context.Context, o *options) (err error) {
 	}
 	return nil
 }
-
-// unwatched is for a loop of one turn.
-type unwatched struct{}
-
-func (unwatched) Watch([]loop.Path) error { return nil }

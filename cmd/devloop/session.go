@@ -42,8 +42,8 @@ type Options struct {
 	Consent Consent
 }
 
-// session is one devloop for one project on one cluster.
-type session struct {
+// Session is one devloop for one project on one cluster.
+type Session struct {
 	options  Options
 	config   atomic.Pointer[config.Config] // the last valid reading of devloop.yaml
 	invalid  string                        // what was said last of a reading that is not
@@ -83,20 +83,20 @@ type session struct {
 	closers  []func() error
 }
 
-// openSession finds the cluster, makes sure that it may be written to, and locks the project's
+// OpenWithoutForwards finds the cluster, makes sure that it may be written to, and locks the project's
 // journal. Nothing is changed in the cluster. The caller closes the session.
-func openSession(ctx context.Context, o Options) (*session, error) {
-	opened := &session{options: o, sink: o.Sink, secrets: o.Secrets, pods: make(chan pods.Scope, 1), held: map[name.Tag]bool{}}
+func OpenWithoutForwards(ctx context.Context, o Options) (*Session, error) {
+	opened := &Session{options: o, sink: o.Sink, secrets: o.Secrets, pods: make(chan pods.Scope, 1), held: map[name.Tag]bool{}}
 	opened.config.Store(o.Config)
 	opened.prover, opened.libraries, opened.syncer = newProver(opened), newLibraries(opened), newSyncer(o.Sink)
 	if err := opened.open(ctx); err != nil {
-		return nil, console.EnvironmentError{Err: errors.Join(err, opened.close())}
+		return nil, console.EnvironmentError{Err: errors.Join(err, opened.Close())}
 	}
 	return opened, nil
 }
 
 // open fills s; what it opened before an error is in s.closers.
-func (s *session) open(ctx context.Context) (err error) {
+func (s *Session) open(ctx context.Context) (err error) {
 	c := s.config.Load()
 	target, err := s.connect(ctx, c)
 	if err != nil {
@@ -140,7 +140,7 @@ func (s *session) open(ctx context.Context) (err error) {
 
 // connect finds the cluster and its nodes, and makes sure that it may be written to. Until then,
 // the cluster is asked for nothing but who it is.
-func (s *session) connect(ctx context.Context, c *config.Config) (target kube.Target, err error) {
+func (s *Session) connect(ctx context.Context, c *config.Config) (target kube.Target, err error) {
 	if target, err = s.findNodes(ctx, c); err != nil {
 		return target, err
 	}
@@ -162,7 +162,7 @@ func (s *session) connect(ctx context.Context, c *config.Config) (target kube.Ta
 
 // verifyNodes forgets nodes that have only the context's name in common with the cluster: they
 // would get images that its pods never find.
-func (s *session) verifyNodes(ctx context.Context) error {
+func (s *Session) verifyNodes(ctx context.Context) error {
 	err := s.nodes.Verify(ctx, func(ctx context.Context) ([]string, error) {
 		return kube.BootIDs(ctx, s.cluster.Client.CoreV1().Nodes())
 	})
@@ -176,7 +176,7 @@ func (s *session) verifyNodes(ctx context.Context) error {
 }
 
 // findNodes finds the kube context, where it leads, and the nodes of its cluster.
-func (s *session) findNodes(ctx context.Context, c *config.Config) (target kube.Target, err error) {
+func (s *Session) findNodes(ctx context.Context, c *config.Config) (target kube.Target, err error) {
 	if target, err = kube.ReadContext(c.KubeContext); err != nil {
 		return target, err
 	}
@@ -208,7 +208,7 @@ type holder interface {
 }
 
 // openBuilders finds out where images can be built: on this machine, in the node, where nothing has to be moved, or where BUILDKIT_HOST says.
-func (s *session) openBuilders(ctx context.Context) error {
+func (s *Session) openBuilders(ctx context.Context) error {
 	c := s.config.Load()
 	cache, err := cacheDir()
 	if err != nil {
@@ -251,7 +251,7 @@ func (s *session) openBuilders(ctx context.Context) error {
 }
 
 // openInNode returns a builder of the node's own Docker or BuildKit that builds what s.builder has hashed, or why there is none.
-func (s *session) openInNode(ctx context.Context) (*build.Builder, error) {
+func (s *Session) openInNode(ctx context.Context) (*build.Builder, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	docker, err := s.nodes.Docker()
@@ -275,8 +275,11 @@ func (s *session) openInNode(ctx context.Context) (*build.Builder, error) {
 // askTimeout is how long a daemon may take to answer at start.
 const askTimeout = 10 * time.Second
 
-// answers are to what other commands ask, without secrets in their errors.
-func (s *session) answers() map[string]web.Question {
+// KubeContext is the name of the cluster's kube context.
+func (s *Session) KubeContext() string { return s.cluster.Context }
+
+// Answers are to what other commands ask, without secrets in their errors.
+func (s *Session) Answers() map[string]web.Question {
 	hidden := func(answer web.Question) web.Question {
 		return func(ctx context.Context) (any, error) {
 			found, err := answer(ctx)
@@ -286,7 +289,7 @@ func (s *session) answers() map[string]web.Question {
 	return map[string]web.Question{"chain": hidden(s.chain), "libraries": hidden(s.imageLibraries)}
 }
 
-func (s *session) close() error {
+func (s *Session) Close() error {
 	var errs []error
 	for _, closer := range slices.Backward(s.closers) {
 		errs = append(errs, closer())
@@ -295,9 +298,9 @@ func (s *session) close() error {
 	return errors.Join(errs...)
 }
 
-// cleanup removes what was deployed. Images stay, for the next start. leaves is what the user can
+// Cleanup removes what was deployed. Images stay, for the next start. leaves is what the user can
 // press to cut it short.
-func (s *session) cleanup(ctx context.Context, leaves string, what deploy.Removal) error {
+func (s *Session) Cleanup(ctx context.Context, leaves string, what deploy.Removal) error {
 	say := s.sink.For("cleanup")
 	say.Note(event.DevloopEnds, "leave at once with", leaves)
 	what.Before = s.config.Load().Cleanup.Before
@@ -321,35 +324,35 @@ func (s *session) cleanup(ctx context.Context, leaves string, what deploy.Remova
 	return nil
 }
 
-// enter binds the forwards, opens the session and begins to serve. Leave ends all of it; the addresses are closed last.
-func enter(ctx context.Context, o Options) (s *session, leave func() error, err error) {
+// Open binds the forwards, opens the session and begins to serve. Leave ends all of it; the addresses are closed last.
+func Open(ctx context.Context, o Options) (s *Session, leave func() error, err error) {
 	bound, err := bind(ctx, o.Config, o.Sink)
 	if err != nil {
 		return nil, nil, err
 	}
-	if s, err = openSession(ctx, o); err != nil {
+	if s, err = OpenWithoutForwards(ctx, o); err != nil {
 		return nil, nil, errors.Join(err, bound.close())
 	}
 	if err := s.deployer.RemoveTrials(ctx); err != nil {
 		o.Sink.For("verify").Warn("pods that an earlier devloop has left could not be removed", err)
 	}
 	if err := s.openBuilders(ctx); err != nil {
-		return nil, nil, console.EnvironmentError{Err: errors.Join(err, s.close(), bound.close())}
+		return nil, nil, console.EnvironmentError{Err: errors.Join(err, s.Close(), bound.close())}
 	}
 	s.forwards = bound
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	wait := bound.serve(ctx, s.cluster)
 	return s, func() error {
-		err := s.close()
+		err := s.Close()
 		stop()
 		wait()
 		return err
 	}, nil
 }
 
-// abandon ends what runs now, at once, for a process that is about to end at once, too. It returns
+// Abandon ends what runs now, at once, for a process that is about to end at once, too. It returns
 // what stays behind: each a kind and a name.
-func (s *session) abandon() (left []string) {
+func (s *Session) Abandon() (left []string) {
 	s.deployer.Abandon()
 	for _, kind := range []string{journal.Release, journal.Namespace, journal.Pod} {
 		for _, name := range s.journal.Names(kind) {

@@ -24,9 +24,9 @@ type Inputs struct {
 	Logs      bool                               // it shows them from the start
 }
 
-// run runs the loop until ctx ends. Pods are followed until the session closes: they are worth a
+// Run runs the loop until ctx ends. Pods are followed until the session closes: they are worth a
 // look also while they end. An error says that the loop broke, and is already logged.
-func (s *session) run(ctx context.Context, mode watch.Mode, in Inputs) (err error) {
+func (s *Session) Run(ctx context.Context, mode watch.Mode, in Inputs) (err error) {
 	c, sink := s.config.Load(), s.sink
 	s.watcher, err = watch.New(sink, watch.Options{Mode: mode, Quiet: c.Watch.Quiet, Limit: c.Watch.Limit})
 	if err != nil {
@@ -54,15 +54,32 @@ func (s *session) run(ctx context.Context, mode watch.Mode, in Inputs) (err erro
 		asking.toggleLogs()
 	}
 	keep("devloop", "control", func(ctx context.Context) { asking.run(ctx, changes) })
-	err = sink.For("loop").Contain("loop", func() { loop.New(s.load, watching{s.watcher}, changes, sink).Run(ctx) })
+	err = sink.For("loop").Contain("loop", func() { loop.New(s.Load, watching{s.watcher}, changes, sink).Run(ctx) })
 	if err != nil {
 		return console.ReportedError{Err: err}
 	}
 	return nil
 }
 
+// Once runs the stages one time, and waits until the requirements are installed on this machine.
+func (s *Session) Once(ctx context.Context) error {
+	installing, end := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer end()
+	running.Go(func() { s.sink.For("local").Keep(installing, "requirements", s.syncer.run) })
+	err := loop.New(s.Load, unwatched{}, nil, s.sink).Once(ctx)
+	_ = s.syncer.wait(ctx) // what went wrong is logged
+	return err
+}
+
+// unwatched is for a loop of one turn.
+type unwatched struct{}
+
+func (unwatched) Watch([]loop.Path) error { return nil }
+
 // startFollowing follows the pods until the session closes.
-func (s *session) startFollowing(ctx context.Context) {
+func (s *Session) startFollowing(ctx context.Context) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var following sync.WaitGroup
 	following.Go(func() { pods.Follow(ctx, s.cluster.Client, s.sink, s.pods, s.prover.replaced) })

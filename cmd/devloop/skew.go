@@ -76,7 +76,7 @@ func skew(ctx context.Context, o *options) (c event.Comparison, err error) {
 			err = console.ErrInterrupted
 		}
 	}()
-	here, found, err := ofThisMachine(p.config) // before a cluster is asked: it is quick, and its mistakes are the user's
+	here, found, err := LocalLibraries(p.config) // before a cluster is asked: it is quick, and its mistakes are the user's
 	if err != nil {
 		return c, console.EnvironmentError{Err: err}
 	}
@@ -89,9 +89,9 @@ func skew(ctx context.Context, o *options) (c event.Comparison, err error) {
 	case found:
 		places = append(places, here)
 	case len(places) == 1:
-		return c, console.EnvironmentError{Err: event.WithHint(errors.New("there is nothing to compare image "+places[0].Place+" with: "+whyNone), "make an environment, or name it in devloop.yaml: local.venv")}
+		return c, console.EnvironmentError{Err: event.WithHint(errors.New("there is nothing to compare image "+places[0].Place+" with: "+WhyNoVenv), "make an environment, or name it in devloop.yaml: local.venv")}
 	default:
-		p.sink.For("proof").Note("no Python environment of this machine is compared", "why", whyNone)
+		p.sink.For("proof").Note("no Python environment of this machine is compared", "why", WhyNoVenv)
 	}
 	return proof.Compare(places), nil
 }
@@ -115,12 +115,12 @@ func imagesForSkew(ctx context.Context, o *options, p *process) ([]proof.Librari
 	if err != nil || len(tags) == 0 {
 		return nil, err
 	}
-	s, err := openSession(ctx, p.session())
+	s, err := OpenWithoutForwards(ctx, p.session())
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.askImages(ctx, tags)
-	return list, errors.Join(err, s.close())
+	list, err := s.AskImages(ctx, tags)
+	return list, errors.Join(err, s.Close())
 }
 
 // writeLibraries writes what came of the last comparison, for devloop status.

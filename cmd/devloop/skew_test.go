@@ -59,7 +59,7 @@ func TestSkew(t *testing.T) {
 	answer, noRun = []proof.Libraries{worker, client}, nil
 	expect("images alone", 0, "the same 2 libraries in worker and client\n", "no Python environment of this machine is compared")
 	active := filepath.Join(t.TempDir(), "an env")
-	environment(t, active, "dask==1", "numpy==3")
+	venvWith(t, active, "dask==1", "numpy==3")
 	t.Setenv("VIRTUAL_ENV", active)
 	expect("this machine differs", 1, "numpy    2       2       3\n", "")
 	var shown struct {
@@ -69,7 +69,7 @@ func TestSkew(t *testing.T) {
 	if err := json.Unmarshal([]byte(expect("JSON", 1, "", "", "--json")), &shown); err != nil || shown.Same || !slices.Equal(shown.Places, []string{"worker", "client", active}) || shown.Differences.String() != "numpy 2/2/3" {
 		t.Errorf("%+v, %v", shown, err)
 	}
-	environment(t, active, "dask==1", "numpy==2")
+	venvWith(t, active, "dask==1", "numpy==2")
 	expect("all the same", 0, "the same 2 libraries in worker, client and "+active+"\n", "")
 	expect("all the same", 0, `"same": true`, "", "--json")
 	answer = []proof.Libraries{worker, other}
@@ -83,4 +83,20 @@ func TestSkew(t *testing.T) {
 	answer = []proof.Libraries{}
 	t.Setenv("VIRTUAL_ENV", "")
 	expect("no images", 2, "", "it is not known which images have to hold the same libraries")
+}
+
+// venvWith writes a Python environment of this machine.
+func venvWith(t *testing.T, dir string, libraries ...string) {
+	t.Helper()
+	site := filepath.Join(dir, "lib", "python3.11", "site-packages")
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(site, 0o755), os.WriteFile(filepath.Join(dir, "pyvenv.cfg"), []byte("version = 3.11.9\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	for _, library := range libraries {
+		name, version, _ := strings.Cut(library, "==")
+		info := filepath.Join(site, name+"-"+version+".dist-info")
+		if err := errors.Join(os.Mkdir(info, 0o755), os.WriteFile(filepath.Join(info, "METADATA"), []byte("Name: "+name+"\nVersion: "+version+"\n"), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

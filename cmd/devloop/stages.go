@@ -25,7 +25,7 @@ import (
 
 // images is the build stage.
 type images struct {
-	session *session
+	session *Session
 	config  *config.Config
 
 	mu     sync.Mutex
@@ -55,7 +55,7 @@ func (i *images) Hash(ctx context.Context) (tags []name.Tag, files []loop.Path, 
 }
 
 // tellStale says once of each base image that its registry is out of reach.
-func (s *session) tellStale(refs []string) {
+func (s *Session) tellStale(refs []string) {
 	s.staleMu.Lock()
 	defer s.staleMu.Unlock()
 	for _, ref := range refs {
@@ -186,7 +186,7 @@ const buildsInNode = 4
 
 // nodes is the node stage.
 type nodes struct {
-	session *session
+	session *Session
 	config  *config.Config
 }
 
@@ -301,13 +301,16 @@ func (n nodes) remove(ctx context.Context, tag name.Tag) error {
 
 // platform is the deploy stage.
 type platform struct {
-	session *session
+	session *Session
 	config  *config.Config
 }
 
-func (p platform) Files() []string {
+func (p platform) Files() []string { return releaseFiles(p.config) }
+
+// releaseFiles are the files and folders that releases are made from.
+func releaseFiles(c *config.Config) []string {
 	var files []string
-	for _, r := range releases(p.config) {
+	for _, r := range releases(c) {
 		files = append(files, r.Files()...)
 	}
 	return files
@@ -315,11 +318,11 @@ func (p platform) Files() []string {
 
 func (p platform) Validate(ctx context.Context, sink event.Sink, tags []name.Tag) error {
 	p.session.syncer.want(p.config, tags) // beside the build, as all here is
-	list, err := resolved(p.config, tags, p.session.push)
+	list, err := ResolvedReleases(p.config, tags, p.session.push)
 	if err != nil {
 		return err
 	}
-	return located(p.config, p.session.deployer.Validate(ctx, sink, list))
+	return LocateError(p.config, p.session.deployer.Validate(ctx, sink, list))
 }
 
 // Verify tries each image in the namespace where it is going to run.
@@ -344,7 +347,7 @@ func namespaceOf(c *config.Config, image string) string {
 }
 
 func (p platform) Apply(ctx context.Context, sink event.Sink, tags []name.Tag) error {
-	list, err := resolved(p.config, tags, p.session.push)
+	list, err := ResolvedReleases(p.config, tags, p.session.push)
 	if err != nil {
 		return err
 	}
@@ -364,7 +367,7 @@ func (p platform) Wait(ctx context.Context, sink event.Sink) error {
 func releases(c *config.Config) []deploy.Release {
 	list := make([]deploy.Release, 0, len(c.Releases))
 	for _, r := range c.Releases {
-		list = append(list, release(c, r))
+		list = append(list, ReleaseOf(c, r))
 	}
 	return list
 }
@@ -385,8 +388,8 @@ func references(c *config.Config, tags []name.Tag, push *node.Push) map[string]s
 	return refs
 }
 
-// resolved are the releases of devloop.yaml for these images.
-func resolved(c *config.Config, tags []name.Tag, push *node.Push) ([]deploy.Release, error) {
+// ResolvedReleases are the releases of devloop.yaml for these images.
+func ResolvedReleases(c *config.Config, tags []name.Tag, push *node.Push) ([]deploy.Release, error) {
 	refs := references(c, tags, push)
 	list := make([]deploy.Release, 0, len(c.Releases))
 	for _, r := range c.Releases {
@@ -394,13 +397,13 @@ func resolved(c *config.Config, tags []name.Tag, push *node.Push) ([]deploy.Rele
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, release(c, filled))
+		list = append(list, ReleaseOf(c, filled))
 	}
 	return list, nil
 }
 
-// release is one of devloop.yaml as the deployer takes it.
-func release(c *config.Config, r config.Release) deploy.Release {
+// ReleaseOf is one of devloop.yaml as the deployer takes it.
+func ReleaseOf(c *config.Config, r config.Release) deploy.Release {
 	made := deploy.Release{
 		Name: r.Name, Chart: r.Chart, Repo: r.Repo, Version: r.Version, SHA256: r.SHA256,
 		Namespace: r.Namespace, CreateNamespace: r.CreateNamespace, DependsOn: r.DependsOn,
@@ -426,8 +429,8 @@ func commands(hooks []config.Hook) []deploy.Command {
 	return list
 }
 
-// located gives values that a chart forbids their place in devloop.yaml, where that is what gives them.
-func located(c *config.Config, err error) error {
+// LocateError gives values that a chart forbids their place in devloop.yaml, where that is what gives them.
+func LocateError(c *config.Config, err error) error {
 	parts := event.Joined(err)
 	if parts == nil {
 		var wrong *deploy.ValueError
@@ -437,19 +440,19 @@ func located(c *config.Config, err error) error {
 		return err
 	}
 	for i := range parts {
-		parts[i] = located(c, parts[i])
+		parts[i] = LocateError(c, parts[i])
 	}
 	return errors.Join(parts...)
 }
 
-// removeAll removes every image that devloop built, wherever it is.
-func (n nodes) removeAll(ctx context.Context) error {
-	say := n.session.sink.For("cleanup")
+// RemoveImages removes all images that devloop has built for the project.
+func (s *Session) RemoveImages(ctx context.Context) error {
+	say := s.sink.For("cleanup")
 	var errs []error
-	for _, known := range n.session.journal.Names(journal.Image) {
+	for _, known := range s.journal.Names(journal.Image) {
 		tag, err := name.NewTag(known)
 		if err == nil {
-			err = n.remove(ctx, tag)
+			err = nodes{session: s}.remove(ctx, tag)
 		}
 		if err != nil {
 			errs = append(errs, err)

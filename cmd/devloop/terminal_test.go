@@ -53,7 +53,7 @@ func TestHostileCommands(t *testing.T) {
 func TestNotesInTheLogAreFew(t *testing.T) {
 	var messages []string
 	c := &config.Config{Format: "skaffold/v4beta11", Notes: make([]config.Note, 1000)}
-	tellConfig(func(e event.Event) { messages = append(messages, e.Message+fmt.Sprint(e.Fields...)) }, nil, c)
+	ReportConfig(func(e event.Event) { messages = append(messages, e.Message+fmt.Sprint(e.Fields...)) }, nil, c)
 	if last := messages[len(messages)-1]; len(messages) != shownNotes+3 || last != "more of it is not as skaffold has itnotes950" {
 		t.Errorf("%d, %s", len(messages), last)
 	}

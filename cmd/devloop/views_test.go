@@ -511,7 +511,7 @@ func TestSecretValueThatIsNowhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = located(c, event.WithHint(&deploy.ValueError{Release: "web", In: "secretValues[1]", Path: []string{"c"}, Message: "it is nowhere"}, "mend it"))
+	err = LocateError(c, event.WithHint(&deploy.ValueError{Release: "web", In: "secretValues[1]", Path: []string{"c"}, Message: "it is nowhere"}, "mend it"))
 	if !strings.HasSuffix(err.Error(), "devloop.yaml:7:23: releases[0].secretValues[1]: value c: it is nowhere") || event.Hint(err) != "mend it" {
 		t.Errorf("%v, %s", err, event.Hint(err))
 	}
