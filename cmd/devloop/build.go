@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/devloop/devloop/pkg/console"
+	"github.com/devloop/devloop/pkg/session"
 )
 
 func newBuildCommand(o *options) *cobra.Command {
@@ -37,7 +38,7 @@ asked and not changed.`,
 	return cmd
 }
 
-func printImages(w io.Writer, images []BuiltImage) error {
+func printImages(w io.Writer, images []session.BuiltImage) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, image := range images {
 		if _, err := fmt.Fprintf(table, "%s\t%s\n", image.Name, image.Image); err != nil {
@@ -47,13 +48,13 @@ func printImages(w io.Writer, images []BuiltImage) error {
 	return table.Flush()
 }
 
-func buildImages(ctx context.Context, o *options) (built []BuiltImage, err error) {
+func buildImages(ctx context.Context, o *options) (built []session.BuiltImage, err error) {
 	ctx, p, err := o.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer p.end()
-	built, err = buildAll(ctx, p.sink, p.config)
+	built, err = session.BuildAll(ctx, p.sink, p.config)
 	if err != nil && ctx.Err() != nil {
 		return nil, console.ErrInterrupted
 	}

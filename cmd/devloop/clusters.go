@@ -16,6 +16,7 @@ import (
 	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/kube"
+	"github.com/devloop/devloop/pkg/session"
 )
 
 func newClustersCommand(o *options) *cobra.Command {
@@ -135,7 +136,7 @@ func withClusters(ctx context.Context, o *options, writes bool,
 		return err
 	}
 	defer p.end()
-	err = WithDaskClusters(ctx, p.session(), writes, do)
+	err = session.WithDaskClusters(ctx, p.session(), writes, do)
 	if err != nil && ctx.Err() != nil {
 		return console.ErrInterrupted
 	}

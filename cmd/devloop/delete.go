@@ -9,6 +9,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/session"
 )
 
 func newDeleteCommand(o *options) *cobra.Command {
@@ -36,7 +37,7 @@ func deleteAll(ctx context.Context, o *options, what deploy.Removal, images bool
 		return err
 	}
 	defer p.end()
-	s, err := OpenWithoutForwards(ctx, p.session())
+	s, err := session.OpenWithoutForwards(ctx, p.session())
 	if err != nil {
 		if ctx.Err() != nil {
 			return console.ErrInterrupted

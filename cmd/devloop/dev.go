@@ -9,6 +9,7 @@ import (
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/session"
 	"github.com/devloop/devloop/pkg/watch"
 )
 
@@ -41,7 +42,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	}
 	defer v.close() //nolint:contextcheck // it is closed when ctx has ended
 
-	s, leave, err := Open(ctx, p.session())
+	s, leave, err := session.Open(ctx, p.session())
 	if err != nil {
 		if ctx.Err() != nil { // Ctrl+C before anything was deployed
 			return nil
@@ -58,7 +59,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	if v.page != nil {
 		note.Note(event.PageOpens, "url", event.Name(v.page.String())) // shown whole, with its token
 	}
-	in := Inputs{Reload: p.reload, Requests: v.asked, Quit: p.patience.enough,
+	in := session.Inputs{Reload: p.reload, Requests: v.asked, Quit: p.patience.enough,
 		ShownPods: &p.printer.ShownPods, PodFilter: shown, Logs: d.logs}
 	if k := console.OpenKeyboard(ctx, os.Stdin, os.Stderr, p.printer, note); k != nil {
 		p.patience.keyboard.Store(k)

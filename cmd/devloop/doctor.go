@@ -23,6 +23,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/kube"
 	"github.com/devloop/devloop/pkg/node"
+	"github.com/devloop/devloop/pkg/session"
 	"github.com/devloop/devloop/pkg/watch"
 )
 
@@ -149,11 +150,11 @@ func (d *doctor) lookAtConfig(context.Context) (string, error) {
 		return "", err
 	}
 	d.config = c
-	hideSecrets(d.options.printer.Secrets, c)
+	session.HideSecrets(d.options.printer.Secrets, c)
 	seen := fmt.Sprintf("%s: %s, %s, %s", strings.Join(d.options.files, ", "), count(len(c.Images), "image"),
 		count(len(c.Releases), "release"), count(len(c.Forwards), "forward"))
 	for i, note := range c.Notes {
-		if i == shownNotes {
+		if i == session.ShownNotes {
 			seen += fmt.Sprintf("\nand %d more", len(c.Notes)-i)
 			break
 		}
@@ -163,7 +164,7 @@ func (d *doctor) lookAtConfig(context.Context) (string, error) {
 }
 
 func (d *doctor) lookAtDocker(ctx context.Context) (string, error) {
-	docker, err := openDocker()
+	docker, err := session.OpenDocker()
 	if err != nil {
 		return "", err
 	}
@@ -198,7 +199,7 @@ func (d *doctor) lookAtCluster(ctx context.Context) (string, error) {
 	}
 	var origin node.Origin
 	if d.docker != nil {
-		if d.nodes, err = findNodes(ctx, target, d.docker); err != nil {
+		if d.nodes, err = session.FindNodes(ctx, target, d.docker); err != nil {
 			return "", err
 		}
 		origin = d.nodes.Origin()
@@ -256,7 +257,7 @@ func (d *doctor) lookAtNodes(ctx context.Context) (string, error) {
 }
 
 func (d *doctor) lookAtCharts(ctx context.Context) (string, error) {
-	cache, err := cacheDir()
+	cache, err := session.CacheDir()
 	if err != nil || d.config == nil {
 		return "", err
 	}
@@ -266,7 +267,7 @@ func (d *doctor) lookAtCharts(ctx context.Context) (string, error) {
 		if r.ChartIsLocal() {
 			continue
 		}
-		file, address, cached := deploy.CachedChart(filepath.Join(cache, "charts"), ReleaseOf(d.config, r))
+		file, address, cached := deploy.CachedChart(filepath.Join(cache, "charts"), session.ReleaseOf(d.config, r))
 		if cached {
 			here++
 			continue
@@ -320,7 +321,7 @@ func (d *doctor) lookAtDockerfiles(ctx context.Context) (string, error) {
 	var images []build.Image
 	files := map[string]bool{}
 	for _, image := range d.config.Images {
-		images = append(images, buildInput(d.config, image))
+		images = append(images, session.BuildInput(d.config, image))
 		files[images[len(images)-1].Dockerfile] = true
 	}
 	var errs []error
@@ -362,7 +363,7 @@ func (d *doctor) lookAtPorts(ctx context.Context) (string, error) {
 		if f.Local == 0 {
 			continue // devloop takes one that is free
 		}
-		forward, err := ListenForward(ctx, d.config, i, nil)
+		forward, err := session.ListenForward(ctx, d.config, i, nil)
 		if err == nil {
 			free++
 			err = forward.Close()
@@ -403,16 +404,16 @@ func (d *doctor) inputs(ctx context.Context) (files []watch.Path) {
 	if d.config == nil {
 		return nil
 	}
-	for _, file := range append(d.config.Files(), releaseFiles(d.config)...) {
+	for _, file := range append(d.config.Files(), session.ReleaseFiles(d.config)...) {
 		files = append(files, watch.Path{Name: file})
 	}
-	cache, err := cacheDir()
+	cache, err := session.CacheDir()
 	if err != nil || d.docker == nil {
 		return files
 	}
 	builder := build.New(d.docker, cache)
 	for _, image := range d.config.Images {
-		input, _ := builder.Hash(ctx, buildInput(d.config, image)) // names files even with an error, which devloop itself will tell
+		input, _ := builder.Hash(ctx, session.BuildInput(d.config, image)) // names files even with an error, which devloop itself will tell
 		for _, file := range input.Files {
 			files = append(files, watch.Path(file))
 		}
@@ -421,7 +422,7 @@ func (d *doctor) inputs(ctx context.Context) (files []watch.Path) {
 }
 
 func (d *doctor) lookAtDisk(context.Context) (string, error) {
-	cache, err := cacheDir()
+	cache, err := session.CacheDir()
 	if err != nil {
 		return "", err
 	}

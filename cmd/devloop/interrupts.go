@@ -15,12 +15,13 @@ import (
 
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/session"
 )
 
 // patience is the user's: it ends with the second Ctrl+C, or SIGTERM. Until there is a session,
 // nothing was deployed.
 type patience struct {
-	session  atomic.Pointer[Session]
+	session  atomic.Pointer[session.Session]
 	keyboard atomic.Pointer[console.Keyboard]
 	printer  *console.Printer
 	signals  chan os.Signal

@@ -18,6 +18,7 @@ import (
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/control"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/session"
 )
 
 // options are what the flags say. They are settled before a command runs.
@@ -132,8 +133,8 @@ func values(flag, text string) []string {
 }
 
 // consent is which kube contexts the flags allow.
-func (o *options) consent() Consent {
-	return Consent{Allow: o.allow, AllowFrom: o.allowFrom, Ask: o.printer.Ask}
+func (o *options) consent() session.Consent {
+	return session.Consent{Allow: o.allow, AllowFrom: o.allowFrom, Ask: o.printer.Ask}
 }
 
 // source is what the configuration is read from.

@@ -17,6 +17,7 @@ import (
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/kube"
+	"github.com/devloop/devloop/pkg/session"
 )
 
 func newRenderCommand(o *options) *cobra.Command {
@@ -89,7 +90,7 @@ func preview(ctx context.Context, o *options, names []string, show func(context.
 		if err != nil {
 			return err
 		}
-		tags, push, err := hashImages(ctx, p.config)
+		tags, push, err := session.HashImages(ctx, p.config)
 		if err != nil {
 			return err
 		}
@@ -97,19 +98,19 @@ func preview(ctx context.Context, o *options, names []string, show func(context.
 		if err != nil {
 			return console.EnvironmentError{Err: err}
 		}
-		cache, err := cacheDir()
+		cache, err := session.CacheDir()
 		if err != nil {
 			return err
 		}
 		deployer := deploy.New(cluster, p.config.Name, nil, deploy.Options{CacheDir: filepath.Join(cache, "charts"), Folder: p.config.Dir, Secret: p.secrets.Hide})
-		list, err := ResolvedReleases(p.config, tags, push)
+		list, err := session.ResolvedReleases(p.config, tags, push)
 		if err != nil {
 			return err
 		}
 		var errs []error
 		for _, r := range list {
 			if slices.Contains(chosen, r.Name) {
-				errs = append(errs, LocateError(p.config, show(ctx, deployer, p.sink, r)))
+				errs = append(errs, session.LocateError(p.config, show(ctx, deployer, p.sink, r)))
 			}
 		}
 		return errors.Join(errs...)

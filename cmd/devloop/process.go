@@ -12,6 +12,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/kube"
+	"github.com/devloop/devloop/pkg/session"
 	"github.com/devloop/devloop/pkg/status"
 )
 
@@ -26,7 +27,7 @@ type process struct {
 	printer  *console.Printer
 	log      *console.Logger
 	adopt    bool // releases that somebody else made are taken over
-	consent  Consent
+	consent  session.Consent
 	patience *patience
 	reload   chan struct{} // SIGHUP; nil for a command that ends by itself
 	stop     func()        // ends the context, gives the signals back
@@ -50,7 +51,7 @@ func (o *options) beginProcess(parent context.Context, reload chan struct{}) (co
 	if p.config, err = config.Load(p.source); err != nil {
 		return nil, nil, err
 	}
-	hideSecrets(p.secrets, p.config)
+	session.HideSecrets(p.secrets, p.config)
 	var runs []status.Run
 	var historyErr error
 	if reload != nil {
@@ -60,7 +61,7 @@ func (o *options) beginProcess(parent context.Context, reload chan struct{}) (co
 	p.log = console.NewLogger(o.printer)
 	p.board = status.NewBoard(runs)
 	p.sink = p.before(p.log.Sink)
-	ReportConfig(p.sink, nil, p.config)
+	session.ReportConfig(p.sink, nil, p.config)
 	if historyErr != nil {
 		p.sink.For("devloop").Warn("the runs of earlier devloops are not known", historyErr)
 	}
@@ -102,6 +103,6 @@ func fileID(place, project string) string {
 }
 
 // session returns what a session of this process is made from.
-func (p *process) session() Options {
-	return Options{Source: p.source, Config: p.config, Sink: p.sink, Secrets: p.secrets, Adopt: p.adopt, Consent: p.consent}
+func (p *process) session() session.Options {
+	return session.Options{Source: p.source, Config: p.config, Sink: p.sink, Secrets: p.secrets, Adopt: p.adopt, Consent: p.consent}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/session"
 )
 
 func newRunCommand(o *options) *cobra.Command {
@@ -33,7 +34,7 @@ func runOnce(ctx context.Context, o *options) (err error) {
 	defer p.end()
 	interrupted := event.WithHint(console.ErrInterrupted, "what was deployed stays; devloop delete removes it")
 
-	s, leave, err := Open(ctx, p.session())
+	s, leave, err := session.Open(ctx, p.session())
 	if err != nil {
 		if ctx.Err() != nil {
 			return console.ErrInterrupted

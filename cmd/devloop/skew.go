@@ -14,6 +14,7 @@ import (
 	"github.com/devloop/devloop/pkg/control"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/proof"
+	"github.com/devloop/devloop/pkg/session"
 	"github.com/devloop/devloop/pkg/status"
 )
 
@@ -76,7 +77,7 @@ func skew(ctx context.Context, o *options) (c event.Comparison, err error) {
 			err = console.ErrInterrupted
 		}
 	}()
-	here, found, err := LocalLibraries(p.config) // before a cluster is asked: it is quick, and its mistakes are the user's
+	here, found, err := session.LocalLibraries(p.config) // before a cluster is asked: it is quick, and its mistakes are the user's
 	if err != nil {
 		return c, console.EnvironmentError{Err: err}
 	}
@@ -89,9 +90,9 @@ func skew(ctx context.Context, o *options) (c event.Comparison, err error) {
 	case found:
 		places = append(places, here)
 	case len(places) == 1:
-		return c, console.EnvironmentError{Err: event.WithHint(errors.New("there is nothing to compare image "+places[0].Place+" with: "+WhyNoVenv), "make an environment, or name it in devloop.yaml: local.venv")}
+		return c, console.EnvironmentError{Err: event.WithHint(errors.New("there is nothing to compare image "+places[0].Place+" with: "+session.WhyNoVenv), "make an environment, or name it in devloop.yaml: local.venv")}
 	default:
-		p.sink.For("proof").Note("no Python environment of this machine is compared", "why", WhyNoVenv)
+		p.sink.For("proof").Note("no Python environment of this machine is compared", "why", session.WhyNoVenv)
 	}
 	return proof.Compare(places), nil
 }
@@ -111,11 +112,11 @@ func imagesForSkew(ctx context.Context, o *options, p *process) ([]proof.Librari
 	case !errors.As(err, &none):
 		return nil, err
 	}
-	tags, _, err := hashImages(ctx, p.config)
+	tags, _, err := session.HashImages(ctx, p.config)
 	if err != nil || len(tags) == 0 {
 		return nil, err
 	}
-	s, err := OpenWithoutForwards(ctx, p.session())
+	s, err := session.OpenWithoutForwards(ctx, p.session())
 	if err != nil {
 		return nil, err
 	}

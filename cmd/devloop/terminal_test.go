@@ -11,6 +11,7 @@ import (
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/session"
 	"github.com/devloop/devloop/pkg/status"
 	"github.com/devloop/devloop/test/terminal"
 )
@@ -53,8 +54,8 @@ func TestHostileCommands(t *testing.T) {
 func TestNotesInTheLogAreFew(t *testing.T) {
 	var messages []string
 	c := &config.Config{Format: "skaffold/v4beta11", Notes: make([]config.Note, 1000)}
-	ReportConfig(func(e event.Event) { messages = append(messages, e.Message+fmt.Sprint(e.Fields...)) }, nil, c)
-	if last := messages[len(messages)-1]; len(messages) != shownNotes+3 || last != "more of it is not as skaffold has itnotes950" {
+	session.ReportConfig(func(e event.Event) { messages = append(messages, e.Message+fmt.Sprint(e.Fields...)) }, nil, c)
+	if last := messages[len(messages)-1]; len(messages) != session.ShownNotes+3 || last != "more of it is not as skaffold has itnotes950" {
 		t.Errorf("%d, %s", len(messages), last)
 	}
 }

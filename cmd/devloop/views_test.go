@@ -21,6 +21,7 @@ import (
 	"github.com/devloop/devloop/pkg/control"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/session"
 	"github.com/devloop/devloop/pkg/status"
 )
 
@@ -446,8 +447,8 @@ func TestNoViewShowsASecret(t *testing.T) {
 	if err := os.WriteFile(os.Getenv("KUBECONFIG"), []byte(`{"users": [{"name": "u", "user": {"token": "`+fromKubeconfig+`"}}]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	hideSecrets(s.secrets, s.config) // as each reading of devloop.yaml does
-	s.secrets.Hide(fromValues)       // as the deployer does when it has merged values
+	session.HideSecrets(s.secrets, s.config) // as each reading of devloop.yaml does
+	s.secrets.Hide(fromValues)               // as the deployer does when it has merged values
 
 	all := strings.Join([]string{fromEnv, fromFile, fromKubeconfig, fromValues}, " and ")
 	s.printer.ShownPods.Store(&console.PodFilter{})
@@ -511,7 +512,7 @@ func TestSecretValueThatIsNowhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = LocateError(c, event.WithHint(&deploy.ValueError{Release: "web", In: "secretValues[1]", Path: []string{"c"}, Message: "it is nowhere"}, "mend it"))
+	err = session.LocateError(c, event.WithHint(&deploy.ValueError{Release: "web", In: "secretValues[1]", Path: []string{"c"}, Message: "it is nowhere"}, "mend it"))
 	if !strings.HasSuffix(err.Error(), "devloop.yaml:7:23: releases[0].secretValues[1]: value c: it is nowhere") || event.Hint(err) != "mend it" {
 		t.Errorf("%v, %s", err, event.Hint(err))
 	}

@@ -1,4 +1,4 @@
-package main
+package session
 
 import (
 	"context"
@@ -15,11 +15,11 @@ import (
 
 // newBuilder returns a builder of the Docker daemon, which has to answer. Leave ends its connections.
 func newBuilder(ctx context.Context) (builder *build.Builder, leave func() error, err error) {
-	cache, err := cacheDir()
+	cache, err := CacheDir()
 	if err != nil {
 		return nil, nil, err
 	}
-	docker, err := openDocker()
+	docker, err := OpenDocker()
 	if err != nil {
 		return nil, nil, console.EnvironmentError{Err: err}
 	}
@@ -32,7 +32,7 @@ func newBuilder(ctx context.Context) (builder *build.Builder, leave func() error
 // newHasher is newBuilder for who only hashes.
 func newHasher(ctx context.Context, c *config.Config) (hasher *build.Builder, leave func() error, err error) {
 	if remote := os.Getenv("BUILDKIT_HOST"); remote != "" && c.BuildIn != "node" {
-		cache, err := cacheDir()
+		cache, err := CacheDir()
 		return build.Remote(remote, nil, cache), func() error { return nil }, err
 	}
 	hasher, leave, err = newBuilder(ctx)
@@ -47,7 +47,7 @@ func newHasher(ctx context.Context, c *config.Config) (hasher *build.Builder, le
 
 // newNodeHasher is newHasher where the node builds, and this machine has no Docker.
 func newNodeHasher(ctx context.Context, c *config.Config) (hasher *build.Builder, leave func() error, err error) {
-	cache, err := cacheDir()
+	cache, err := CacheDir()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -63,9 +63,9 @@ func newNodeHasher(ctx context.Context, c *config.Config) (hasher *build.Builder
 	return inNode.Alone(), s.Close, nil
 }
 
-// hashImages returns the tags that the images have to have, in devloop.yaml's order, and what the registry knows of them if they are pushed
+// HashImages returns the tags that the images have to have, in devloop.yaml's order, and what the registry knows of them if they are pushed
 // to one. Nothing is built.
-func hashImages(ctx context.Context, c *config.Config) (tags []name.Tag, push *node.Push, err error) {
+func HashImages(ctx context.Context, c *config.Config) (tags []name.Tag, push *node.Push, err error) {
 	if len(c.Images) == 0 {
 		return nil, nil, nil
 	}
@@ -75,7 +75,7 @@ func hashImages(ctx context.Context, c *config.Config) (tags []name.Tag, push *n
 	}
 	defer func() { err = errors.Join(err, leave()) }()
 	for _, image := range c.Images {
-		input, err := builder.Hash(ctx, buildInput(c, image))
+		input, err := builder.Hash(ctx, BuildInput(c, image))
 		if err != nil {
 			return nil, nil, err
 		}

@@ -1,5 +1,5 @@
 // Everything that lives as long as the process: opened in order, each part before what needs it, closed in reverse.
-package main
+package session
 
 import (
 	"cmp"
@@ -110,7 +110,7 @@ func (s *Session) open(ctx context.Context) (err error) {
 		s.push = node.NewPush(c.PushPlain())
 		s.images = s.push
 	}
-	cache, err := cacheDir()
+	cache, err := CacheDir()
 	if err != nil {
 		return err
 	}
@@ -175,24 +175,24 @@ func (s *Session) verifyNodes(ctx context.Context) error {
 	return nil
 }
 
-// findNodes finds the kube context, where it leads, and the nodes of its cluster.
+// FindNodes finds the kube context, where it leads, and the nodes of its cluster.
 func (s *Session) findNodes(ctx context.Context, c *config.Config) (target kube.Target, err error) {
 	if target, err = kube.ReadContext(c.KubeContext); err != nil {
 		return target, err
 	}
-	if s.docker, err = openDocker(); err != nil {
+	if s.docker, err = OpenDocker(); err != nil {
 		return target, err
 	}
 	s.closers = append(s.closers, s.docker.Close)
-	if s.nodes, err = findNodes(ctx, target, s.docker); err != nil {
+	if s.nodes, err = FindNodes(ctx, target, s.docker); err != nil {
 		return target, err
 	}
 	s.closers = append(s.closers, s.nodes.Close)
 	return target, nil
 }
 
-// findNodes finds the nodes of the cluster that a kube context leads to.
-func findNodes(ctx context.Context, target kube.Target, docker *client.Client) (*node.Cluster, error) {
+// FindNodes finds the nodes of the cluster that a kube context leads to.
+func FindNodes(ctx context.Context, target kube.Target, docker *client.Client) (*node.Cluster, error) {
 	dir, err := journal.DefaultDir()
 	if err != nil {
 		return nil, err
@@ -210,7 +210,7 @@ type holder interface {
 // openBuilders finds out where images can be built: on this machine, in the node, where nothing has to be moved, or where BUILDKIT_HOST says.
 func (s *Session) openBuilders(ctx context.Context) error {
 	c := s.config.Load()
-	cache, err := cacheDir()
+	cache, err := CacheDir()
 	if err != nil {
 		return err
 	}

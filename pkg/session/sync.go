@@ -1,6 +1,6 @@
 // local.sync: the requirements are installed into the Python environment on this machine while the images are built, so that one save updates
 // all three. It is no part of a run: the platform goes on whatever comes of it.
-package main
+package session
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package main
+package session
 
 import (
 	"os"
@@ -50,7 +50,7 @@ func TestDockerContext(t *testing.T) {
 			}
 			t.Setenv("DOCKER_CONTEXT", test.context)
 			t.Setenv("DOCKER_HOST", test.host)
-			docker, err := openDocker()
+			docker, err := OpenDocker()
 			if test.wrong != "" {
 				if err == nil || !strings.Contains(err.Error(), test.wrong) || event.Hint(err) == "" {
 					t.Errorf("error %v, hint %q", err, event.Hint(err))

@@ -1,6 +1,6 @@
 // The local addresses: opened first, closed last. The last stage of a run asks through them, since the platform counts as up when it
 // answers where its users ask.
-package main
+package session
 
 import (
 	"cmp"

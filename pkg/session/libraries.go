@@ -1,6 +1,6 @@
 // The Python libraries of all places: what the images hold, asked of them on a node after each run that went well, compared with each other and
 // with the environment on this machine.
-package main
+package session
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package main
+package session
 
 // Whose cluster it is. Before anything is written, the cluster is known to be on this machine
 // (pkg/kube), or else the user has allowed it: by a flag, in the settings that are the user's own,

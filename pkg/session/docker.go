@@ -1,5 +1,5 @@
 // The Docker daemon that images are built in: the one that the docker command would use.
-package main
+package session
 
 import (
 	"fmt"
@@ -15,9 +15,9 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// openDocker makes a client of the daemon that DOCKER_HOST, DOCKER_CONTEXT or the current docker context names, or of the usual one. Nothing is
+// OpenDocker makes a client of the daemon that DOCKER_HOST, DOCKER_CONTEXT or the current docker context names, or of the usual one. Nothing is
 // asked of it yet.
-func openDocker() (*client.Client, error) {
+func OpenDocker() (*client.Client, error) {
 	options, hint := []client.Opt{client.FromEnv}, "check DOCKER_HOST"
 	var err error
 	switch context := dockerContext(); {

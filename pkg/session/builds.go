@@ -1,4 +1,4 @@
-package main
+package session
 
 import (
 	"context"
@@ -43,8 +43,8 @@ func buildImage(ctx context.Context, builder *build.Builder, sink event.Sink, im
 	}
 }
 
-// buildAll builds the images that this machine's Docker does not hold.
-func buildAll(ctx context.Context, sink event.Sink, c *config.Config) (built []BuiltImage, err error) {
+// BuildAll builds the images that this machine's Docker does not hold.
+func BuildAll(ctx context.Context, sink event.Sink, c *config.Config) (built []BuiltImage, err error) {
 	builder, leave, err := newBuilder(ctx)
 	if err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func buildAll(ctx context.Context, sink event.Sink, c *config.Config) (built []B
 	for i, image := range c.Images {
 		group.Go(func() {
 			errs[i] = sink.For("build").Guard("build", func() (err error) {
-				built[i], err = buildImage(ctx, builder, sink, buildInput(c, image))
+				built[i], err = buildImage(ctx, builder, sink, BuildInput(c, image))
 				return err
 			})
 		})

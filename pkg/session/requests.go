@@ -1,5 +1,5 @@
 // Who may ask for a run besides the files: the keys of a terminal, the page, and SIGHUP. All of them meet here, on their way to the loop.
-package main
+package session
 
 import (
 	"context"

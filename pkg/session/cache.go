@@ -1,4 +1,4 @@
-package main
+package session
 
 import (
 	"fmt"
@@ -8,9 +8,9 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// cacheDir is where devloop keeps what it can get again: charts, image layers, what registries
+// CacheDir is where devloop keeps what it can get again: charts, image layers, what registries
 // said. Nobody else can look into it, also not into one that an earlier version made.
-func cacheDir() (string, error) {
+func CacheDir() (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", event.WithHint(fmt.Errorf("find a folder for devloop's cache: %w", err), "set XDG_CACHE_HOME or HOME")

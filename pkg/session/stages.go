@@ -1,5 +1,5 @@
 // The stages as a run sees them: each holds its part of one reading of devloop.yaml.
-package main
+package session
 
 import (
 	"context"
@@ -37,7 +37,7 @@ type images struct {
 func (i *images) Hash(ctx context.Context) (tags []name.Tag, files []loop.Path, err error) {
 	var errs []error
 	for _, image := range i.config.Images {
-		input, err := i.session.builder.Hash(ctx, buildInput(i.config, image))
+		input, err := i.session.builder.Hash(ctx, BuildInput(i.config, image))
 		for _, file := range input.Files {
 			files = append(files, loop.Path(file))
 		}
@@ -70,8 +70,8 @@ func tellStale(sink event.Sink, ref string) {
 	sink.For("build").Note("base image could not be looked up, what its registry said last holds", "base", ref)
 }
 
-// buildInput is an image of devloop.yaml as the builder takes it.
-func buildInput(c *config.Config, image config.Image) build.Image {
+// BuildInput is an image of devloop.yaml as the builder takes it.
+func BuildInput(c *config.Config, image config.Image) build.Image {
 	var secrets []build.Secret
 	for _, secret := range image.Secrets {
 		given := build.Secret{ID: secret.ID, Env: secret.Env}
@@ -305,10 +305,10 @@ type platform struct {
 	config  *config.Config
 }
 
-func (p platform) Files() []string { return releaseFiles(p.config) }
+func (p platform) Files() []string { return ReleaseFiles(p.config) }
 
-// releaseFiles are the files and folders that releases are made from.
-func releaseFiles(c *config.Config) []string {
+// ReleaseFiles are the files and folders that releases are made from.
+func ReleaseFiles(c *config.Config) []string {
 	var files []string
 	for _, r := range releases(c) {
 		files = append(files, r.Files()...)

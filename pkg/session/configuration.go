@@ -1,4 +1,4 @@
-package main
+package session
 
 import (
 	"errors"
@@ -23,8 +23,8 @@ import (
 	"github.com/devloop/devloop/pkg/pods"
 )
 
-// shownNotes is how many notes on a skaffold.yaml are told.
-const shownNotes = 50
+// ShownNotes is how many notes on a skaffold.yaml are told.
+const ShownNotes = 50
 
 // ReportConfig tells what a reading of devloop.yaml names, and what of a skaffold.yaml is not as it says, if that is not what it was before.
 func ReportConfig(sink event.Sink, before, now *config.Config) {
@@ -44,7 +44,7 @@ func ReportConfig(sink event.Sink, before, now *config.Config) {
 	}
 	if before == nil || !reflect.DeepEqual(before.Notes, now.Notes) {
 		for i, note := range now.Notes {
-			if i == shownNotes {
+			if i == ShownNotes {
 				sink.For(event.ConfigStage).Warn("more of it is not as skaffold has it", nil, "notes", len(now.Notes)-i)
 				break
 			}
@@ -75,9 +75,9 @@ func namesOf(c *config.Config) (names [3][]string) {
 // secretLength is how much of a secret is looked for, in bytes: a file that somebody names by mistake may be large.
 const secretLength = 1 << 20
 
-// hideSecrets makes known what builds get as secrets, and what the kubeconfig holds. What cannot be read cannot be shown either. Values of releases are
+// HideSecrets makes known what builds get as secrets, and what the kubeconfig holds. What cannot be read cannot be shown either. Values of releases are
 // made known by who merges them.
-func hideSecrets(secrets *event.Secrets, c *config.Config) {
+func HideSecrets(secrets *event.Secrets, c *config.Config) {
 	secrets.Hide(kube.KubeconfigSecrets()...)
 	for _, image := range c.Images {
 		for _, secret := range image.Secrets {
@@ -155,7 +155,7 @@ func (s *Session) adopt(before, c *config.Config) error {
 	if s.watcher != nil {
 		s.watcher.Settle(c.Watch.Quiet, c.Watch.Limit)
 	}
-	hideSecrets(s.secrets, c)
+	HideSecrets(s.secrets, c)
 	ReportConfig(s.sink, before, c)
 	s.followPods(c)
 	s.config.Store(c)

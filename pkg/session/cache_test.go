@@ -1,4 +1,4 @@
-package main
+package session
 
 import (
 	"os"
@@ -16,7 +16,7 @@ func TestCacheDir(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		dir, err := cacheDir()
+		dir, err := CacheDir()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -32,7 +32,7 @@ func TestCacheDir(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("XDG_CACHE_HOME", file)
-	if _, err := cacheDir(); err == nil || event.Hint(err) == "" {
+	if _, err := CacheDir(); err == nil || event.Hint(err) == "" {
 		t.Errorf("no folder: %v", err)
 	}
 }

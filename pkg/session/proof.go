@@ -1,5 +1,5 @@
 // The proof that what runs is what was built: asked for at the end of each run, whenever pods are replaced after it, and by devloop status --chain.
-package main
+package session
 
 import (
 	"context"
