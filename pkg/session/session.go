@@ -2,12 +2,9 @@
 package session
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -138,143 +135,6 @@ func (s *Session) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// connect finds the cluster and its nodes, and makes sure that it may be written to. Until then,
-// the cluster is asked for nothing but who it is.
-func (s *Session) connect(ctx context.Context, c *config.Config) (target kube.Target, err error) {
-	if target, err = s.findNodes(ctx, c); err != nil {
-		return target, err
-	}
-	if s.cluster, err = kube.ConnectTo(ctx, target); err != nil {
-		if event.Hint(err) != "" {
-			hint := "start the cluster, or choose another context: --kube-context"
-			err = event.WithHint(err, cmp.Or(s.nodes.Start(), hint))
-		}
-		return target, err
-	}
-	grounds, err := s.options.Consent.allow(ctx, s.sink, c.Dir, target, s.cluster, s.nodes.Origin())
-	if err != nil {
-		return target, err
-	}
-	s.sink.For("devloop").Note(event.ClusterChosen,
-		"context", target.Context, "server", target.Server, "why", grounds.String())
-	return target, nil
-}
-
-// verifyNodes forgets nodes that have only the context's name in common with the cluster: they
-// would get images that its pods never find.
-func (s *Session) verifyNodes(ctx context.Context) error {
-	err := s.nodes.Verify(ctx, func(ctx context.Context) ([]string, error) {
-		return kube.BootIDs(ctx, s.cluster.Client.CoreV1().Nodes())
-	})
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err != nil {
-		s.sink.For("node").Warn("the cluster's nodes are not known, images reach them by push only", err)
-	}
-	return nil
-}
-
-// FindNodes finds the kube context, where it leads, and the nodes of its cluster.
-func (s *Session) findNodes(ctx context.Context, c *config.Config) (target kube.Target, err error) {
-	if target, err = kube.ReadContext(c.KubeContext); err != nil {
-		return target, err
-	}
-	if s.docker, err = OpenDocker(); err != nil {
-		return target, err
-	}
-	s.closers = append(s.closers, s.docker.Close)
-	if s.nodes, err = FindNodes(ctx, target, s.docker); err != nil {
-		return target, err
-	}
-	s.closers = append(s.closers, s.nodes.Close)
-	return target, nil
-}
-
-// FindNodes finds the nodes of the cluster that a kube context leads to.
-func FindNodes(ctx context.Context, target kube.Target, docker *client.Client) (*node.Cluster, error) {
-	dir, err := journal.DefaultDir()
-	if err != nil {
-		return nil, err
-	}
-	return node.Find(ctx, target.Context, target.Server, docker, filepath.Join(dir, "hostkeys"))
-}
-
-// holder is what has to hold an image before a pod can run it.
-type holder interface {
-	// Missing returns those of tags that are not there.
-	Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
-	Give(ctx context.Context, sink event.Sink, source node.Source, registry *node.Registry, tags []name.Tag) error
-}
-
-// openBuilders finds out where images can be built: on this machine, in the node, where nothing has to be moved, or where BUILDKIT_HOST says.
-func (s *Session) openBuilders(ctx context.Context) error {
-	c := s.config.Load()
-	cache, err := CacheDir()
-	if err != nil {
-		return err
-	}
-	say := s.sink.For("node")
-	s.builder, s.origin = s.host, node.Docker{Client: s.docker}
-	remote := os.Getenv("BUILDKIT_HOST")
-	switch {
-	case len(c.Images) == 0:
-		return nil
-	case c.Push != "" && c.BuildIn == "node":
-		return c.Wrong("buildIn", "images that are pushed cannot be built in the node", "use host or auto")
-	case remote != "" && c.BuildIn != "node":
-		s.builder, s.origin = build.Remote(remote, s.registry, cache), node.Built{}
-		say.Note("images are built by another BuildKit", "why", "BUILDKIT_HOST is "+remote)
-		return s.builder.Alive(ctx)
-	case c.BuildIn == "host":
-		say.Note("images are built on this machine", "why", "buildIn is host")
-		return nil
-	case c.Push != "":
-		say.Note("images are built on this machine", "why", "they are pushed to "+c.Push)
-		return nil
-	}
-	if s.inNode, err = s.openInNode(ctx); err != nil {
-		if c.BuildIn == "node" {
-			return c.Wrong("buildIn", fmt.Sprintf("images cannot be built in the node: %v", err), "use host or auto")
-		}
-		say.Note("images are built on this machine", "why", "not in the node: "+err.Error())
-		return nil
-	}
-	say.Note("images are built in the node", "why", "what is built there need not be moved")
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	if _, err := build.Ping(ctx, s.docker); err != nil {
-		say.Note("this machine needs no Docker", "why", err.Error())
-		s.builder, s.inNode = s.inNode.Alone(), nil
-	}
-	return nil
-}
-
-// openInNode returns a builder of the node's own Docker or BuildKit that builds what s.builder has hashed, or why there is none.
-func (s *Session) openInNode(ctx context.Context) (*build.Builder, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	docker, err := s.nodes.Docker()
-	if errors.Is(err, node.ErrOtherRuntime) {
-		dial, err := s.nodes.BuildKit()
-		if err != nil {
-			return nil, err
-		}
-		return s.builder.InContainerd(ctx, dial, s.nodes)
-	}
-	if err != nil {
-		return nil, err
-	}
-	s.closers = append(s.closers, docker.Close)
-	if _, err := build.Ping(ctx, docker); err != nil {
-		return nil, err
-	}
-	return s.builder.InDocker(docker), nil
-}
-
-// askTimeout is how long a daemon may take to answer at start.
-const askTimeout = 10 * time.Second
-
 // KubeContext is the name of the cluster's kube context.
 func (s *Session) KubeContext() string { return s.cluster.Context }
 
@@ -296,32 +156,6 @@ func (s *Session) Close() error {
 	}
 	s.closers = nil
 	return errors.Join(errs...)
-}
-
-// Cleanup removes what was deployed. Images stay, for the next start. leaves is what the user can
-// press to cut it short.
-func (s *Session) Cleanup(ctx context.Context, leaves string, what deploy.Removal) error {
-	say := s.sink.For("cleanup")
-	say.Note(event.DevloopEnds, "leave at once with", leaves)
-	what.Before = s.config.Load().Cleanup.Before
-	err := s.deployer.Cleanup(ctx, s.sink, releases(s.config.Load()), what)
-	if err != nil {
-		return event.WithHint(fmt.Errorf("clean up: %w", err), "devloop delete tries again")
-	}
-	count := func(kinds ...string) (n int) {
-		for _, kind := range kinds {
-			n += len(s.journal.Names(kind))
-		}
-		return n
-	}
-	switch {
-	case count(journal.Release, journal.Namespace) > 0: // told, with what keeps it
-	case count(journal.CRD, journal.Volume) > 0:
-		say.Note("nothing else left behind")
-	default:
-		say.Note("nothing left behind")
-	}
-	return nil
 }
 
 // Open binds the forwards, opens the session and begins to serve. Leave ends all of it; the addresses are closed last.
@@ -348,16 +182,4 @@ func Open(ctx context.Context, o Options) (s *Session, leave func() error, err e
 		wait()
 		return err
 	}, nil
-}
-
-// Abandon ends what runs now, at once, for a process that is about to end at once, too. It returns
-// what stays behind: each a kind and a name.
-func (s *Session) Abandon() (left []string) {
-	s.deployer.Abandon()
-	for _, kind := range []string{journal.Release, journal.Namespace, journal.Pod} {
-		for _, name := range s.journal.Names(kind) {
-			left = append(left, kind+" "+name)
-		}
-	}
-	return left
 }

@@ -1,0 +1,48 @@
+package session
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
+)
+
+// Cleanup removes what was deployed. Images stay, for the next start. leaves is what the user can
+// press to cut it short.
+func (s *Session) Cleanup(ctx context.Context, leaves string, what deploy.Removal) error {
+	say := s.sink.For("cleanup")
+	say.Note(event.DevloopEnds, "leave at once with", leaves)
+	what.Before = s.config.Load().Cleanup.Before
+	err := s.deployer.Cleanup(ctx, s.sink, releases(s.config.Load()), what)
+	if err != nil {
+		return event.WithHint(fmt.Errorf("clean up: %w", err), "devloop delete tries again")
+	}
+	count := func(kinds ...string) (n int) {
+		for _, kind := range kinds {
+			n += len(s.journal.Names(kind))
+		}
+		return n
+	}
+	switch {
+	case count(journal.Release, journal.Namespace) > 0: // told, with what keeps it
+	case count(journal.CRD, journal.Volume) > 0:
+		say.Note("nothing else left behind")
+	default:
+		say.Note("nothing left behind")
+	}
+	return nil
+}
+
+// Abandon ends what runs now, at once, for a process that is about to end at once, too. It returns
+// what stays behind: each a kind and a name.
+func (s *Session) Abandon() (left []string) {
+	s.deployer.Abandon()
+	for _, kind := range []string{journal.Release, journal.Namespace, journal.Pod} {
+		for _, name := range s.journal.Names(kind) {
+			left = append(left, kind+" "+name)
+		}
+	}
+	return left
+}

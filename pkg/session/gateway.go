@@ -1,0 +1,94 @@
+package session
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/dask"
+	"github.com/devloop/devloop/pkg/proof"
+)
+
+// way is a forward that may lead to a gateway.
+type way struct {
+	kind, namespace, name string
+	url                   string // of the gateway's API, if it is one
+	sure                  bool   // it answers HTTP: the forward's own ready path is the gateway's
+}
+
+// health is the path at which a Dask Gateway tells that it is up. What comes before it is the gateway's prefix.
+const health = "/api/health"
+
+// optionsPath is where it tells its cluster options.
+const optionsPath = "/api/v1/options"
+
+// httpPorts are those of a gateway's services and pods at which its API is, by its chart.
+var httpPorts = []string{"80", "8000", "web", "api", "http"}
+
+// ways are the forwards that are open and may lead to a gateway's API.
+func (f *forwards) ways() (ways []way) {
+	for _, o := range f.list {
+		kind, name := o.Target()
+		prefix, sure := strings.CutSuffix(o.Ready, health)
+		if !sure {
+			prefix = ""
+		}
+		if sure || slices.Contains(httpPorts, o.Port) {
+			ways = append(ways, way{kind, o.Namespace, name, "http://" + localHost(o.bound.Addr()) + prefix + optionsPath, sure})
+		}
+	}
+	return ways
+}
+
+// ask asks each gateway of our releases for the image that new clusters get, by a forward that leads to it; silent are those that could not be asked,
+// and why.
+func (p *prover) ask(ctx context.Context, target *aim, gateways []dask.Gateway) (answers []proof.Answer, silent []string, err error) {
+	for i, r := range target.config.Releases {
+		why := ""
+		for _, g := range gateways {
+			if g.Release != r.ID() {
+				continue
+			}
+			if why == "" {
+				why = "release " + r.Name + ": no forward leads to its gateway's API"
+			}
+			at := slices.IndexFunc(target.ways, func(w way) bool { return g.Kind == w.kind && g.Namespace == w.namespace && g.Name == w.name })
+			if at < 0 {
+				continue
+			}
+			w := target.ways[at]
+			image, reason, err := gatewayImage(ctx, w.url)
+			if err != nil && w.sure {
+				return nil, nil, err
+			}
+			if err != nil {
+				reason = err.Error()
+			}
+			if image != "" {
+				answers = append(answers, proof.Answer{From: strings.TrimSuffix(w.url, optionsPath), Image: image, Wants: wanted(target.config, i)})
+				why = ""
+				break
+			}
+			why = "release " + r.Name + ": " + reason
+		}
+		if why != "" {
+			silent = append(silent, why)
+		}
+	}
+	return answers, silent, nil
+}
+
+// wanted are the names of the images that a release is given, or, if it is given none, of those that no release is given.
+func wanted(c *config.Config, release int) []string {
+	if own := c.Releases[release].Images(); len(own) > 0 {
+		return own
+	}
+	var left []string
+	for _, image := range c.Images {
+		if namespaceOf(c, image.Name) == "" {
+			left = append(left, image.Name)
+		}
+	}
+	return left
+}

@@ -1,0 +1,148 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/console"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
+)
+
+// nodes is the node stage.
+type nodes struct {
+	session *Session
+	config  *config.Config
+}
+
+func (n nodes) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error) {
+	return n.session.images.Missing(ctx, tags)
+}
+
+func (n nodes) Give(ctx context.Context, sink event.Sink, tags []name.Tag) error {
+	return n.session.images.Give(ctx, sink, n.session.origin, n.session.registry, tags)
+}
+
+// Tell tells of each image once, for as long as it is the one that is wanted.
+func (n nodes) Tell(ctx context.Context, sink event.Sink, tags []name.Tag) {
+	s := n.session
+	s.toldMu.Lock()
+	defer s.toldMu.Unlock()
+	maps.DeleteFunc(s.held, func(tag name.Tag, _ bool) bool { return !slices.Contains(tags, tag) }) // if they come back, it is asked anew
+	untold := slices.DeleteFunc(slices.Clone(tags), func(tag name.Tag) bool { return s.held[tag] })
+	if len(untold) == 0 || s.push != nil {
+		return
+	}
+	say := sink.For("node")
+	held, err := s.nodes.Held(ctx, untold)
+	if err != nil {
+		say.Detail("what the nodes hold could not be asked", "reason", err.Error())
+		return
+	}
+	for _, h := range held {
+		if h.Digest != "" {
+			say.Detail(event.ImageHeld, "image", event.Name(h.Tag.String()), "node", event.Name(h.Node),
+				"digest", h.Digest, "id", h.IDs[0])
+		}
+		s.held[h.Tag] = true
+	}
+}
+
+// Prune removes images that devloop made and that are neither among the newest of their name nor named by a pod. What cannot be
+// removed now is tried again after the next run: it is no reason for a run to fail.
+func (n nodes) Prune(ctx context.Context, sink event.Sink, tags []name.Tag) {
+	say := sink.For("node")
+	old, err := n.outdated(tags)
+	if err == nil && len(old) > 0 {
+		var used map[string]bool
+		if used, err = n.session.cluster.ImagesInUse(ctx); err == nil {
+			old = slices.DeleteFunc(old, func(tag name.Tag) bool { return used[tag.Name()] })
+		}
+	}
+	if err != nil {
+		say.Warn("old images could not be looked for, they stay until the next run", err)
+		return
+	}
+	if len(old) == 0 {
+		return
+	}
+	before, beforeErr := n.session.nodes.Free(ctx)
+	for _, tag := range old {
+		if err := n.remove(ctx, tag); err != nil {
+			say.Warn("old image could not be removed, it stays until the next run", err,
+				"image", event.Name(tag.String()))
+			continue
+		}
+		say.Note("old image removed", "image", event.Name(tag.String()))
+	}
+	if after, err := n.session.nodes.Free(ctx); err == nil && beforeErr == nil && after > before { // others use the disk, too
+		say.Note("room made on the nodes", "freed", console.Size(after-before), "free", console.Size(after))
+	}
+}
+
+// outdated makes tags the newest in the journal, and returns what comes behind the newest few of each name.
+func (n nodes) outdated(tags []name.Tag) ([]name.Tag, error) {
+	j := n.session.journal
+	kept := map[string]int{} // by repository
+	names := j.Names(journal.Image)
+	for _, tag := range tags {
+		kept[tag.RepositoryStr()]++
+		if len(names) >= len(tags) && slices.Contains(names[len(names)-len(tags):], tag.String()) {
+			continue // among the newest already
+		}
+		if err := j.Record(journal.Image, tag.String()); err != nil {
+			return nil, err
+		}
+	}
+	var old []name.Tag
+	for _, known := range slices.Backward(j.Names(journal.Image)) {
+		tag, err := name.NewTag(known)
+		if err != nil {
+			return nil, err
+		}
+		if slices.Contains(tags, tag) {
+			continue
+		}
+		if kept[tag.RepositoryStr()]++; kept[tag.RepositoryStr()] > n.config.KeepImages {
+			old = append(old, tag)
+		}
+	}
+	return old, nil
+}
+
+func (n nodes) remove(ctx context.Context, tag name.Tag) error {
+	// Wherever it may be: what is configured now need not be what was when it was made. A registry that is pushed to is left as it is.
+	if err := n.session.nodes.Remove(ctx, tag); err != nil {
+		return err
+	}
+	if err := n.session.host.Remove(ctx, tag); err != nil {
+		return err
+	}
+	if err := n.session.registry.Prune(tag); err != nil {
+		return err
+	}
+	return n.session.journal.Forget(journal.Image, tag.String())
+}
+
+// RemoveImages removes all images that devloop has built for the project.
+func (s *Session) RemoveImages(ctx context.Context) error {
+	say := s.sink.For("cleanup")
+	var errs []error
+	for _, known := range s.journal.Names(journal.Image) {
+		tag, err := name.NewTag(known)
+		if err == nil {
+			err = nodes{session: s}.remove(ctx, tag)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		say.Note("image removed", "image", event.Name(known))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,56 @@
+package session
+
+import (
+	"context"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// platform is the deploy stage.
+type platform struct {
+	session *Session
+	config  *config.Config
+}
+
+func (p platform) Files() []string { return ReleaseFiles(p.config) }
+
+func (p platform) Validate(ctx context.Context, sink event.Sink, tags []name.Tag) error {
+	p.session.syncer.want(p.config, tags) // beside the build, as all here is
+	list, err := ResolvedReleases(p.config, tags, p.session.push)
+	if err != nil {
+		return err
+	}
+	return LocateError(p.config, p.session.deployer.Validate(ctx, sink, list))
+}
+
+// Verify tries each image in the namespace where it is going to run.
+func (p platform) Verify(ctx context.Context, sink event.Sink, tags []name.Tag) error {
+	refs := references(p.config, tags, p.session.push)
+	trials := make([]deploy.Trial, len(p.config.Verify))
+	for i, v := range p.config.Verify {
+		trials[i] = deploy.Trial{Image: refs[v.Image], Name: v.Image, Purpose: deploy.PurposeVerify, Command: v.Command, Args: v.Args,
+			Namespace: v.Namespace, Near: namespaceOf(p.config, v.Image), Timeout: v.Timeout}
+	}
+	return p.session.deployer.Verify(ctx, sink, trials)
+}
+
+func (p platform) Apply(ctx context.Context, sink event.Sink, tags []name.Tag) error {
+	list, err := ResolvedReleases(p.config, tags, p.session.push)
+	if err != nil {
+		return err
+	}
+	p.session.prover.forget()
+	return p.session.deployer.Apply(ctx, sink, list, p.config.Timeouts.Rollout)
+}
+
+func (p platform) Wait(ctx context.Context, sink event.Sink) error {
+	var health []deploy.Health
+	for _, h := range p.config.Health {
+		health = append(health, deploy.Health{Namespace: h.Namespace, Selector: h.Deployment})
+	}
+	return p.session.deployer.Wait(ctx, sink, releases(p.config), health, p.config.Timeouts.Rollout)
+}

@@ -1,0 +1,127 @@
+// The stages as a run sees them: each holds its part of one reading of devloop.yaml.
+package session
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/node"
+)
+
+// ReleaseFiles are the files and folders that releases are made from.
+func ReleaseFiles(c *config.Config) []string {
+	var files []string
+	for _, r := range releases(c) {
+		files = append(files, r.Files()...)
+	}
+	return files
+}
+
+// namespaceOf is that of the first release whose values name the image, "" if none does.
+func namespaceOf(c *config.Config, image string) string {
+	for _, r := range c.Releases {
+		if slices.Contains(r.Images(), image) {
+			return r.Namespace
+		}
+	}
+	return ""
+}
+
+// releases are those of devloop.yaml, with templates that are not filled in.
+func releases(c *config.Config) []deploy.Release {
+	list := make([]deploy.Release, 0, len(c.Releases))
+	for _, r := range c.Releases {
+		list = append(list, ReleaseOf(c, r))
+	}
+	return list
+}
+
+// references are how pods name these images, which are in devloop.yaml's order, by their names there. Images that are known to be in a registry
+// are named by their digest, too.
+func references(c *config.Config, tags []name.Tag, push *node.Push) map[string]string {
+	refs := map[string]string{}
+	for i, image := range c.Images {
+		refs[image.Name] = tags[i].String()
+		if push == nil {
+			continue
+		}
+		if digest := push.Digest(tags[i]); digest != "" {
+			refs[image.Name] += "@" + digest
+		}
+	}
+	return refs
+}
+
+// ResolvedReleases are the releases of devloop.yaml for these images.
+func ResolvedReleases(c *config.Config, tags []name.Tag, push *node.Push) ([]deploy.Release, error) {
+	refs := references(c, tags, push)
+	list := make([]deploy.Release, 0, len(c.Releases))
+	for _, r := range c.Releases {
+		filled, err := r.Resolve(refs)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, ReleaseOf(c, filled))
+	}
+	return list, nil
+}
+
+// ReleaseOf is one of devloop.yaml as the deployer takes it.
+func ReleaseOf(c *config.Config, r config.Release) deploy.Release {
+	made := deploy.Release{
+		Name: r.Name, Chart: r.Chart, Repo: r.Repo, Version: r.Version, SHA256: r.SHA256,
+		Namespace: r.Namespace, CreateNamespace: r.CreateNamespace, DependsOn: r.DependsOn,
+		InlineValues: r.InlineValues, Set: r.Set, SetString: r.SetString,
+		Before: commands(r.Hooks.Before), After: commands(r.Hooks.After),
+		SecretValues: r.SecretValues,
+		Rollback:     r.OnFailure == "rollback",
+	}
+	if r.ChartIsLocal() {
+		made.Chart = c.Abs(r.Chart)
+	}
+	for _, file := range r.Values {
+		made.ValuesFiles = append(made.ValuesFiles, c.Abs(file))
+	}
+	return made
+}
+
+func commands(hooks []config.Hook) []deploy.Command {
+	list := make([]deploy.Command, len(hooks))
+	for i, hook := range hooks {
+		list[i] = deploy.Command{Args: hook.Command, Timeout: hook.Timeout}
+	}
+	return list
+}
+
+// LocateError gives values that a chart forbids their place in devloop.yaml, where that is what gives them.
+func LocateError(c *config.Config, err error) error {
+	parts := event.Joined(err)
+	if parts == nil {
+		var wrong *deploy.ValueError
+		if errors.As(err, &wrong) && wrong.In != "" {
+			return c.WrongValue(wrong.Release, wrong.In, wrong.Key, fmt.Sprintf("value %s: %s", strings.Join(wrong.Path, "."), wrong.Message), event.Hint(err))
+		}
+		return err
+	}
+	for i := range parts {
+		parts[i] = LocateError(c, parts[i])
+	}
+	return errors.Join(parts...)
+}
+
+// namespacesOf are those that releases are in.
+func namespacesOf(c *config.Config) (namespaces []string) {
+	for _, r := range c.Releases {
+		if !slices.Contains(namespaces, r.Namespace) {
+			namespaces = append(namespaces, r.Namespace)
+		}
+	}
+	return namespaces
+}
