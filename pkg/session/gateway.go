@@ -17,24 +17,15 @@ type way struct {
 	sure                  bool   // it answers HTTP: the forward's own ready path is the gateway's
 }
 
-// health is the path at which a Dask Gateway tells that it is up. What comes before it is the gateway's prefix.
-const health = "/api/health"
-
-// optionsPath is where it tells its cluster options.
-const optionsPath = "/api/v1/options"
-
-// httpPorts are those of a gateway's services and pods at which its API is, by its chart.
-var httpPorts = []string{"80", "8000", "web", "api", "http"}
-
 // ways are the forwards that are open and may lead to a gateway's API.
 func (f *forwards) ways() (ways []way) {
 	for _, o := range f.list {
 		kind, name := o.Target()
-		prefix, sure := strings.CutSuffix(o.Ready, health)
+		prefix, sure := strings.CutSuffix(o.Ready, HealthPath)
 		if !sure {
 			prefix = ""
 		}
-		if sure || slices.Contains(httpPorts, o.Port) {
+		if sure || slices.Contains(APIPorts, o.Port) {
 			ways = append(ways, way{kind, o.Namespace, name, "http://" + localHost(o.bound.Addr()) + prefix + optionsPath, sure})
 		}
 	}
@@ -58,7 +49,7 @@ func (p *prover) ask(ctx context.Context, target *aim, gateways []dask.Gateway) 
 				continue
 			}
 			w := target.ways[at]
-			image, reason, err := gatewayImage(ctx, w.url)
+			image, reason, err := DefaultImage(ctx, w.url)
 			if err != nil && w.sure {
 				return nil, nil, err
 			}

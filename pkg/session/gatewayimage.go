@@ -5,17 +5,21 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/devloop/devloop/pkg/event"
 )
 
+// optionsTimeout is how long a gateway may take to answer.
+const optionsTimeout = 5 * time.Second
+
 // optionsLength is how long the answer of a gateway may be, in bytes.
 const optionsLength = 1 << 20
 
-// gatewayImage asks a gateway for its cluster options (GET /api/v1/options) and returns the default of the one named image; "" and why where that
+// DefaultImage asks a gateway for its cluster options (GET /api/v1/options) and returns the default of the one named image; "" and why where that
 // says nothing.
-func gatewayImage(ctx context.Context, url string) (image, why string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+func DefaultImage(ctx context.Context, url string) (image, why string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, optionsTimeout)
 	defer cancel()
 	defer func() {
 		if err != nil {
@@ -27,7 +31,7 @@ func gatewayImage(ctx context.Context, url string) (image, why string, err error
 		return "", "", err
 	}
 	request.SetBasicAuth("devloop", "") // its simple authenticator takes any name
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: noRedirect}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: noRedirects}
 	response, err := client.Do(request)
 	if err != nil {
 		return "", "", err
@@ -59,3 +63,15 @@ func gatewayImage(ctx context.Context, url string) (image, why string, err error
 	}
 	return "", "its gateway has no option image that is a text", nil
 }
+
+// noRedirects keeps a gateway from sending devloop anywhere else.
+func noRedirects(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// HealthPath is the path at which a Dask Gateway tells that it is up. What comes before it is the gateway's prefix.
+const HealthPath = "/api/health"
+
+// optionsPath is where it tells its cluster options.
+const optionsPath = "/api/v1/options"
+
+// APIPorts are those of a gateway's services and pods at which its API is, by its chart.
+var APIPorts = []string{"80", "8000", "web", "api", "http"}

@@ -36,7 +36,7 @@ func TestGatewayImage(t *testing.T) {
 				_, _ = w.Write([]byte(test.body))
 			}))
 			defer server.Close()
-			image, why, err := gatewayImage(t.Context(), server.URL+"/api/v1/options")
+			image, why, err := DefaultImage(t.Context(), server.URL+"/api/v1/options")
 			if image != test.image || (err != nil) != test.failed || err != nil && event.Hint(err) == "" || (image == "" && err == nil) != (why != "") {
 				t.Errorf("%q, %q, %v", image, why, err)
 			}
