@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/event"
 )
 
@@ -29,7 +30,7 @@ func TestNoRedirectIsFollowed(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "leads to "+elsewhere.URL) || !strings.Contains(event.Hint(err), "redirect") {
 			t.Errorf("%d: %v, %q", code, err, event.Hint(err))
 		}
-		if image, why, err := DefaultImage(t.Context(), server.URL); err == nil || event.Hint(err) == "" || image != "" {
+		if image, why, err := dask.DefaultImage(t.Context(), server.URL); err == nil || event.Hint(err) == "" || image != "" {
 			t.Errorf("%d: the gateway says %q, %q, %v", code, image, why, err)
 		}
 	}

@@ -21,12 +21,12 @@ type way struct {
 func (f *forwards) ways() (ways []way) {
 	for _, o := range f.list {
 		kind, name := o.Target()
-		prefix, sure := strings.CutSuffix(o.Ready, HealthPath)
+		prefix, sure := strings.CutSuffix(o.Ready, dask.HealthPath)
 		if !sure {
 			prefix = ""
 		}
-		if sure || slices.Contains(APIPorts, o.Port) {
-			ways = append(ways, way{kind, o.Namespace, name, "http://" + localHost(o.bound.Addr()) + prefix + optionsPath, sure})
+		if sure || slices.Contains(dask.APIPorts, o.Port) {
+			ways = append(ways, way{kind, o.Namespace, name, "http://" + localHost(o.bound.Addr()) + prefix + dask.OptionsPath, sure})
 		}
 	}
 	return ways
@@ -49,7 +49,7 @@ func (p *prover) ask(ctx context.Context, target *aim, gateways []dask.Gateway) 
 				continue
 			}
 			w := target.ways[at]
-			image, reason, err := DefaultImage(ctx, w.url)
+			image, reason, err := dask.DefaultImage(ctx, w.url)
 			if err != nil && w.sure {
 				return nil, nil, err
 			}
@@ -57,7 +57,7 @@ func (p *prover) ask(ctx context.Context, target *aim, gateways []dask.Gateway) 
 				reason = err.Error()
 			}
 			if image != "" {
-				answers = append(answers, proof.Answer{From: strings.TrimSuffix(w.url, optionsPath), Image: image, Wants: wanted(target.config, i)})
+				answers = append(answers, proof.Answer{From: strings.TrimSuffix(w.url, dask.OptionsPath), Image: image, Wants: wanted(target.config, i)})
 				why = ""
 				break
 			}

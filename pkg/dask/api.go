@@ -1,4 +1,4 @@
-package session
+package dask
 
 import (
 	"context"
@@ -70,8 +70,8 @@ func noRedirects(*http.Request, []*http.Request) error { return http.ErrUseLastR
 // HealthPath is the path at which a Dask Gateway tells that it is up. What comes before it is the gateway's prefix.
 const HealthPath = "/api/health"
 
-// optionsPath is where it tells its cluster options.
-const optionsPath = "/api/v1/options"
+// OptionsPath is where it tells its cluster options.
+const OptionsPath = "/api/v1/options"
 
 // APIPorts are those of a gateway's services and pods at which its API is, by its chart.
 var APIPorts = []string{"80", "8000", "web", "api", "http"}

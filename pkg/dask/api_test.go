@@ -1,4 +1,4 @@
-package session
+package dask
 
 import (
 	"net/http"
