@@ -74,7 +74,7 @@ func (d *decoder) read(n *node, into any, check string) {
 		}
 	case *bool:
 		if !n.isScalar() || n.Tag != "!!bool" || n.Decode(into) != nil {
-			d.wrong(n, "must be true or false, but is %s", found(n))
+			d.wrong(n, "must be true or false, but is %s", n.describe())
 		}
 	case *int:
 		if number, ok := d.number(n, check); ok {
@@ -83,7 +83,7 @@ func (d *decoder) read(n *node, into any, check string) {
 	case *time.Duration:
 		parsed, err := time.ParseDuration(n.Value)
 		if !n.isScalar() || err != nil || !rules["duration"].pattern.MatchString(n.Value) {
-			d.wrong(n, "must be %s, but is %s", rules["duration"].is, found(n))
+			d.wrong(n, "must be %s, but is %s", rules["duration"].is, n.describe())
 		} else if d.check(n, n.Value, check) {
 			*into = parsed
 		}
@@ -103,13 +103,13 @@ func (d *decoder) read(n *node, into any, check string) {
 		}
 	case *SetValues:
 		*into = SetValues{}
-		for _, e := range d.entries(n.flat(), check) {
+		for _, e := range d.entries(flat(n), check) {
 			if e.value.isScalar() {
 				(*into)[e.key.Value] = d.scalar(e.value)
 				continue
 			}
 			d.wrong(e.value, "%s must be a single value, but is %s; write one line per value, with dots in the key (a.b.c), "+
-				"or use inlineValues", e.key.Value, found(e.value))
+				"or use inlineValues", e.key.Value, e.value.describe())
 		}
 	case *map[string]any:
 		if d.is(n, yaml.MappingNode) {
@@ -240,34 +240,17 @@ func (d *decoder) is(n *node, kind yaml.Kind) bool {
 		return true
 	}
 	want := map[yaml.Kind]string{yaml.MappingNode: "a mapping", yaml.SequenceNode: "a list", yaml.ScalarNode: "a single value"}
-	d.wrong(n, "must be %s, but is %s", want[kind], found(n))
+	d.wrong(n, "must be %s, but is %s", want[kind], n.describe())
 	return false
-}
-
-// found says what a node is, for "must be a list, but is …".
-func found(n *node) string {
-	switch {
-	case n.isMapping():
-		return "a mapping"
-	case n.isList():
-		return "a list"
-	case n.isNull():
-		return "empty"
-	case n.Tag == "!!str":
-		return "text " + strconv.Quote(n.Value)
-	case n.Tag == "!!int", n.Tag == "!!float":
-		return "a number (" + n.Value + ")"
-	}
-	return n.Value
 }
 
 // text reads a string that is not empty.
 func (d *decoder) text(n *node) (text string, ok bool) {
 	switch {
 	case !n.isScalar() || n.isNull():
-		d.wrong(n, "must be text, but is %s", found(n))
+		d.wrong(n, "must be text, but is %s", n.describe())
 	case n.Tag != "!!str" && !n.origin.assignment:
-		d.wrong(n, "must be text, but is %s; put it in quotes", found(n))
+		d.wrong(n, "must be text, but is %s; put it in quotes", n.describe())
 	case n.Value == "":
 		d.wrong(n, "must not be empty")
 	default:
@@ -280,7 +263,7 @@ func (d *decoder) text(n *node) (text string, ok bool) {
 func (d *decoder) number(n *node, name string) (number int, ok bool) {
 	r := rules[name]
 	if !n.isScalar() || n.Tag != "!!int" || n.Decode(&number) != nil || number < r.least || number > r.most {
-		d.wrong(n, "must be %s, but is %s", r.is, found(n))
+		d.wrong(n, "must be %s, but is %s", r.is, n.describe())
 		return 0, false
 	}
 	return number, true
@@ -297,7 +280,7 @@ func (d *decoder) check(n *node, text, name string) bool {
 
 // flat returns a mapping whose values have its own path, for messages: the dots in the keys of set would read as more of
 // the path.
-func (n *node) flat() *node {
+func flat(n *node) *node {
 	if n == nil {
 		return nil
 	}

@@ -90,7 +90,7 @@ func (c *Config) Wrong(path, message, hint string) *Error {
 	}
 	at, rest := c.root, path
 	for rest != "" {
-		child, below := at.child(rest)
+		child, below := child(at, rest)
 		if child == nil {
 			break
 		}
@@ -114,7 +114,7 @@ func (c *Config) WrongValue(release, in, key, message, hint string) *Error {
 }
 
 // child returns the child that a path begins with, and the rest of the path; nil if there is none.
-func (n *node) child(path string) (child *node, rest string) {
+func child(n *node, path string) (child *node, rest string) {
 	for i, item := range n.items {
 		if rest, ok := strings.CutPrefix(path, fmt.Sprintf("[%d]", i)); ok {
 			return item, rest

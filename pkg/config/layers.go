@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/devloop/devloop/pkg/files"
 )
 
@@ -82,42 +80,15 @@ func ProfileNames(names []string) []string {
 	return profileNames(roots)
 }
 
-// over returns what upper makes of lower, nil if it removes it. Both stand for a value of type t, nil if there is no
-// such key. lower may be nil.
+// over returns upper laid over lower, nil if it removes it. Both stand for a value of type t, nil if there is no such key. lower
+// may be nil.
 func over(lower, upper *node, t reflect.Type) *node {
-	switch {
-	case lower == nil:
-		return upper
-	case upper.isNull():
-		return nil
-	case lower.isMapping() && upper.isMapping():
-		return overEntries(lower, upper, t)
-	case lower.isList() && upper.isList():
+	if lower != nil && lower.isList() && upper.isList() {
 		if keys := identity(t); len(keys) > 0 {
 			return overItems(lower, upper, keys, t.Elem())
 		}
 	}
-	return upper
-}
-
-// overEntries merges each entry of upper into the one of lower under the same key, or adds it.
-func overEntries(lower, upper *node, t reflect.Type) *node {
-	merged := lower.copied()
-	at := make(map[string]int, len(merged.entries)) // where the entry of a key is
-	for i, e := range merged.entries {
-		at[e.key.Value] = i
-	}
-	for _, e := range upper.entries {
-		key := e.key.Value
-		if i, known := at[key]; known {
-			merged.entries[i].value = over(merged.entries[i].value, e.value, typeOf(t, key))
-		} else {
-			at[key] = len(merged.entries)
-			merged.entries = append(merged.entries, e)
-		}
-	}
-	merged.entries = slices.DeleteFunc(merged.entries, func(e entry) bool { return e.value == nil })
-	return merged
+	return merge(lower, upper, func(key string, lower, upper *node) *node { return over(lower, upper, typeOf(t, key)) })
 }
 
 // overItems merges each item of upper into the one of lower that agrees with it in these keys, or appends it. Where
@@ -126,12 +97,12 @@ func overItems(lower, upper *node, keys []string, t reflect.Type) *node {
 	merged := lower.copied()
 	at := map[string][]int{} // where the items of an identity are that are not merged yet
 	for i, item := range lower.items {
-		if is, ok := item.identity(keys); ok {
+		if is, ok := identityOf(item, keys); ok {
 			at[is] = append(at[is], i)
 		}
 	}
 	for _, item := range upper.items {
-		is, ok := item.identity(keys)
+		is, ok := identityOf(item, keys)
 		if !ok || len(at[is]) == 0 {
 			merged.items = append(merged.items, item)
 			continue
@@ -143,9 +114,9 @@ func overItems(lower, upper *node, keys []string, t reflect.Type) *node {
 	return merged
 }
 
-// identity is what n has under keys, one of which may be missing where one of several is chosen. It
+// identityOf is what n has under keys, one of which may be missing where one of several is chosen. It
 // has none where a value is no scalar.
-func (n *node) identity(keys []string) (is string, ok bool) {
+func identityOf(n *node, keys []string) (is string, ok bool) {
 	for _, key := range keys {
 		switch value := n.get(key); {
 		case value == nil:
@@ -192,29 +163,4 @@ func typeOf(t reflect.Type, key string) reflect.Type {
 		return t
 	}
 	return nil
-}
-
-// copied returns a copy of n that can be changed: its children are n's.
-func (n *node) copied() *node {
-	c := *n
-	c.entries, c.items = slices.Clone(n.entries), slices.Clone(n.items)
-	return &c
-}
-
-// put puts a value under a key, or removes what is there if it is nil.
-func (n *node) put(key, value *node) {
-	i := slices.IndexFunc(n.entries, func(e entry) bool { return e.key.Value == key.Value })
-	switch {
-	case value != nil && i >= 0:
-		n.entries[i].value = value
-	case value != nil:
-		n.entries = append(n.entries, entry{key, value})
-	case i >= 0:
-		n.entries = slices.Delete(n.entries, i, i+1)
-	}
-}
-
-// key returns the node of a key that stands in no file.
-func key(name string) *node {
-	return &node{Node: &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: name}}
 }

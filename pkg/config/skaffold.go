@@ -99,7 +99,7 @@ func (s *skaffold) fromSkaffold(root *node, profiles []string) *node {
 		"apiVersion": func(*node) {},
 		"kind": func(n *node) {
 			if n.Value != "Config" {
-				s.wrong(n, "must be Config, but is %s", found(n))
+				s.wrong(n, "must be Config, but is %s", n.describe())
 			}
 		},
 		"metadata": func(n *node) {
@@ -190,7 +190,7 @@ func (s *skaffold) tell(n *node, note Note, message string) {
 
 func (s *skaffold) isMapping(n *node) bool {
 	if !n.isMapping() {
-		s.wrong(n, "must be a mapping, but is %s", found(n))
+		s.wrong(n, "must be a mapping, but is %s", n.describe())
 	}
 	return n.isMapping()
 }
@@ -198,7 +198,7 @@ func (s *skaffold) isMapping(n *node) bool {
 // items are those of a list, without null.
 func (s *skaffold) items(n *node) []*node {
 	if !n.isList() && !n.isNull() {
-		s.wrong(n, "must be a list, but is %s", found(n))
+		s.wrong(n, "must be a list, but is %s", n.describe())
 	}
 	return slices.DeleteFunc(slices.Clone(n.items), (*node).isNull)
 }
@@ -207,7 +207,7 @@ func (s *skaffold) items(n *node) []*node {
 func (s *skaffold) text(n *node) string {
 	switch {
 	case !n.isScalar():
-		s.wrong(n, "must be a single value, but is %s", found(n))
+		s.wrong(n, "must be a single value, but is %s", n.describe())
 	case n.Value == "" || n.isNull():
 		s.wrong(n, "must not be empty")
 	case strings.ContainsRune(n.Value, 0):
@@ -222,7 +222,7 @@ func (s *skaffold) text(n *node) string {
 func (s *skaffold) truth(n *node) bool {
 	value := false
 	if !n.isScalar() || n.Decode(&value) != nil {
-		s.wrong(n, "must be true or false, but is %s", found(n))
+		s.wrong(n, "must be true or false, but is %s", n.describe())
 	}
 	return value
 }
@@ -582,7 +582,7 @@ func (s *skaffold) deploy(n, made *node) {
 		"statusCheckDeadlineSeconds": func(n *node) {
 			seconds, err := strconv.Atoi(n.Value)
 			if err != nil || seconds < 0 {
-				s.wrong(n, "must be a number of seconds, but is %s", found(n))
+				s.wrong(n, "must be a number of seconds, but is %s", n.describe())
 			} else if seconds > 0 {
 				timeouts := n.as(yaml.MappingNode, n.path)
 				put(timeouts, "rollout", scalar(n, brief(seconds)))
@@ -603,20 +603,20 @@ func (s *skaffold) unused(otherwise string, told map[string]string) func(*node) 
 			return
 		}
 		for _, e := range n.entries {
-			if s.keys[e.value] = e.key; e.value.holds() {
+			if s.keys[e.value] = e.key; holds(e.value) {
 				s.note(e.value, "%s", cmp.Or(told[e.key.Value], otherwise))
 			}
 		}
-		if !n.holds() { // kubectl: {}
+		if !holds(n) { // kubectl: {}
 			s.inform(n, "%s", otherwise)
 		}
 	}
 }
 
 // holds tells whether there is anything in a value.
-func (n *node) holds() bool {
-	return n.isScalar() && !n.isNull() && n.Value != "" || slices.ContainsFunc(n.items, (*node).holds) ||
-		slices.ContainsFunc(n.entries, func(e entry) bool { return e.value.holds() })
+func holds(n *node) bool {
+	return n.isScalar() && !n.isNull() && n.Value != "" || slices.ContainsFunc(n.items, holds) ||
+		slices.ContainsFunc(n.entries, func(e entry) bool { return holds(e.value) })
 }
 
 // brief is a number of seconds as people write it: 600 is 10m.

@@ -75,11 +75,11 @@ func (l *literals) all() *node {
 	}
 	for _, path := range paths {
 		if tree := l.valuesFile(path); tree != nil {
-			all = over(all, tree, inlineValues)
+			all = merge(all, tree, nil)
 		}
 	}
 	if l.inline != nil {
-		all = over(all, l.inline, inlineValues)
+		all = merge(all, l.inline, nil)
 	}
 	for _, values := range []*node{l.set, l.release.get("setString")} {
 		if values == nil {
@@ -160,7 +160,7 @@ func (l *literals) mapping(n *node, path string, way []string) {
 				put(above, key, value)
 				value = above
 			}
-			l.inline = over(l.inline, value, inlineValues)
+			l.inline = merge(l.inline, value, nil)
 		}
 	}
 }
@@ -227,7 +227,7 @@ func (l *literals) entries(n *node, path string, way []string) *node {
 		tag := tagBeside(n, key)
 		registry := n.get("registry")
 		switch {
-		case (isPart || isImageKey(key)) && registry != nil && registry.holds(): // another image
+		case (isPart || isImageKey(key)) && registry != nil && holds(registry): // another image
 		case isImageKey(key) && tag == "":
 			made.entries[i].value = l.name(a, e.value, at, "image")
 		case tag != "" && (isPart || isImageKey(key)):

@@ -76,14 +76,6 @@ func (s *skaffold) profiled(root *node, selected []string) *node {
 	return root
 }
 
-// list returns the items of a list, none of what is no list.
-func (n *node) list() []*node {
-	if n == nil {
-		return nil
-	}
-	return n.items
-}
-
 // merged are the sections whose keys a profile gives one by one. All else that it gives takes the place of what was there.
 var merged = []string{"build", "build.hooks", "manifests", "manifests.hooks", "deploy", "deploy.logs", "deploy.logs.jsonParse", "resourceSelector"}
 

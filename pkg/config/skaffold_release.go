@@ -379,7 +379,7 @@ func (s *skaffold) values(release, overrides *node, given map[string]*node, stra
 			default:
 				s.replaced(set, a.path)
 				if nested := s.nested(at, a); nested != nil {
-					inline = over(inline, nested, inlineValues)
+					inline = merge(inline, nested, nil)
 				}
 			}
 		}

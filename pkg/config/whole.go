@@ -101,7 +101,7 @@ func (r *report) wholeRelease(dir string, release Release, at *node, images []st
 			r.wrong(at.get("setString").get(key), "is in set, too")
 		}
 	}
-	for _, n := range []*node{at.get("inlineValues"), at.get("set").flat(), at.get("setString").flat(), at.get("hooks")} {
+	for _, n := range []*node{at.get("inlineValues"), flat(at.get("set")), flat(at.get("setString")), at.get("hooks")} {
 		r.templates(n, images)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -70,9 +71,59 @@ func (n *node) keys() []string {
 	return keys
 }
 
+// list returns the items of a list, none of what is no list.
+func (n *node) list() []*node {
+	if n == nil {
+		return nil
+	}
+	return n.items
+}
+
+// describe says what a node is, for "must be a list, but is …".
+func (n *node) describe() string {
+	switch {
+	case n.isMapping():
+		return "a mapping"
+	case n.isList():
+		return "a list"
+	case n.isNull():
+		return "empty"
+	case n.Tag == "!!str":
+		return "text " + strconv.Quote(n.Value)
+	case n.Tag == "!!int", n.Tag == "!!float":
+		return "a number (" + n.Value + ")"
+	}
+	return n.Value
+}
+
 // as returns an empty mapping or list in the place of n.
 func (n *node) as(kind yaml.Kind, path string) *node {
 	return &node{Node: &yaml.Node{Kind: kind, Line: n.Line, Column: n.Column}, origin: n.origin, path: path}
+}
+
+// copied returns a copy of n that can be changed: its children are n's.
+func (n *node) copied() *node {
+	c := *n
+	c.entries, c.items = slices.Clone(n.entries), slices.Clone(n.items)
+	return &c
+}
+
+// put puts a value under a key, or removes what is there if it is nil.
+func (n *node) put(key, value *node) {
+	i := slices.IndexFunc(n.entries, func(e entry) bool { return e.key.Value == key.Value })
+	switch {
+	case value != nil && i >= 0:
+		n.entries[i].value = value
+	case value != nil:
+		n.entries = append(n.entries, entry{key, value})
+	case i >= 0:
+		n.entries = slices.Delete(n.entries, i, i+1)
+	}
+}
+
+// key returns the node of a key that stands in no file.
+func key(name string) *node {
+	return &node{Node: &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: name}}
 }
 
 // parse reads the text's only document. It returns nil if it cannot, and has reported why.
@@ -240,7 +291,7 @@ func (b *builder) mapping(n *node) {
 		}
 		if from := deref(y); from.Kind != yaml.MappingNode {
 			at := &node{Node: from, path: join(n.path, "<<")}
-			b.wrong(at, "must be a mapping, but is %s", found(at))
+			b.wrong(at, "must be a mapping, but is %s", at.describe())
 			return
 		}
 		merged := b.node(y, n.path)
