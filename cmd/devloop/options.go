@@ -52,7 +52,7 @@ func (o *options) register(root *cobra.Command) {
 	flags.StringVar(&o.logFile, "log-file", "", "write the log to this file as well; at 10 MB it is put aside, and the newest three of these stay")
 	flags.StringVar(&o.logFormat, "log-format", console.FormatText, "text for people; logfmt or json for machines")
 	completeFlag(root, "profile", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		return config.ProfileNames(o.files), cobra.ShellCompDirectiveNoFileComp
+		return config.ProfileNames(o.source()), cobra.ShellCompDirectiveNoFileComp
 	})
 	completeFlag(root, "log-format", oneOf(console.LogFormats))
 	completeFlag(root, "file", cobra.FixedCompletions([]string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt))
@@ -99,9 +99,7 @@ func (o *options) settle(cmd *cobra.Command) (err error) {
 	if err != nil {
 		return err
 	}
-	if len(o.files) == 0 {
-		o.files = []string{config.DefaultFile()}
-	}
+	o.files = o.configFiles()
 	if !slices.Contains(console.LogFormats, o.logFormat) {
 		return console.UsageError{Err: event.WithHint(fmt.Errorf("--log-format: there is no format %q", o.logFormat), "take one of "+strings.Join(console.LogFormats, ", "))}
 	}
@@ -137,9 +135,22 @@ func (o *options) consent() session.Consent {
 	return session.Consent{Allow: o.allow, AllowFrom: o.allowFrom, Ask: o.printer.Ask}
 }
 
+// configFiles returns the files of --file, or else the devloop.yaml of this folder, or the skaffold.yaml where that is all there is.
+func (o *options) configFiles() []string {
+	if len(o.files) > 0 {
+		return o.files
+	}
+	for _, name := range append([]string{config.FileName}, config.FileNames...) {
+		if _, err := os.Stat(name); err == nil {
+			return []string{name}
+		}
+	}
+	return []string{config.FileName}
+}
+
 // source is what the configuration is read from.
 func (o *options) source() config.Source {
-	source := config.Source{Files: o.files, Profiles: o.profiles}
+	source := config.Source{Files: o.configFiles(), Profiles: o.profiles, Translate: config.Translate}
 	if o.kubeContext != "" {
 		source.Set = append(source.Set, config.Assignment{From: "--kube-context", Text: "kubeContext=" + strconv.Quote(o.kubeContext)})
 	}

@@ -44,6 +44,7 @@ const skaffoldStart = "apiVersion: skaffold/v4beta11\nkind: Config\nmetadata: { 
 // left alone.
 func TestOnlyFilesAreRead(t *testing.T) {
 	valid := "apiVersion: " + Version + "\nname: x\nreleases: [{ name: a, chart: ./c, namespace: n }]\n"
+	fromSkaffold := Source{Files: []string{"skaffold.yaml"}, Translate: Translate}
 	ofRelease := func(more string) string {
 		return skaffoldStart + "build: { artifacts: [{ image: app }] }\ndeploy: { helm: { releases: [{ name: a, chartPath: c" + more + " }] } }\n"
 	}
@@ -55,13 +56,13 @@ func TestOnlyFilesAreRead(t *testing.T) {
 	}{
 		{"the base", "devloop.yaml", nil, Source{}, "devloop.yaml: cannot be read: "},
 		{"a layer", "over.yaml", map[string]string{"devloop.yaml": valid}, Source{Files: []string{"devloop.yaml", "over.yaml"}}, "over.yaml: cannot be read: "},
-		{"skaffold.yaml", "skaffold.yaml", nil, Source{}, "skaffold.yaml: cannot be read: "},
-		{"skaffold.env", "skaffold.env", map[string]string{"skaffold.yaml": ofRelease("")}, Source{}, ""},
-		{"a values file", "v.yaml", map[string]string{"skaffold.yaml": ofRelease(", valuesFiles: [v.yaml]")}, Source{}, "v.yaml"},
-		{"a setFile", "big", map[string]string{"skaffold.yaml": ofRelease(", setFiles: { k: big }")}, Source{}, `"big"`},
-		{"a template", "c/templates/x.yaml", map[string]string{"skaffold.yaml": ofRelease("")}, Source{}, ""},
-		{"a Dockerfile", "Dockerfile", map[string]string{"skaffold.yaml": ofRelease("")}, Source{}, ""},
-		{"the repositories of helm", ".config/helm/repositories.yaml", map[string]string{"skaffold.yaml": skaffoldStart + "deploy: { helm: { releases: [{ name: a, remoteChart: b/c }] } }\n"}, Source{}, "the chart repositories that helm knows cannot be read: "},
+		{"skaffold.yaml", "skaffold.yaml", nil, fromSkaffold, "skaffold.yaml: cannot be read: "},
+		{"skaffold.env", "skaffold.env", map[string]string{"skaffold.yaml": ofRelease("")}, fromSkaffold, ""},
+		{"a values file", "v.yaml", map[string]string{"skaffold.yaml": ofRelease(", valuesFiles: [v.yaml]")}, fromSkaffold, "v.yaml"},
+		{"a setFile", "big", map[string]string{"skaffold.yaml": ofRelease(", setFiles: { k: big }")}, fromSkaffold, `"big"`},
+		{"a template", "c/templates/x.yaml", map[string]string{"skaffold.yaml": ofRelease("")}, fromSkaffold, ""},
+		{"a Dockerfile", "Dockerfile", map[string]string{"skaffold.yaml": ofRelease("")}, fromSkaffold, ""},
+		{"the repositories of helm", ".config/helm/repositories.yaml", map[string]string{"skaffold.yaml": skaffoldStart + "deploy: { helm: { releases: [{ name: a, remoteChart: b/c }] } }\n"}, fromSkaffold, "the chart repositories that helm knows cannot be read: "},
 	} {
 		for kind, place := range map[string]func(path string) error{
 			"a pipe":   func(path string) error { return syscall.Mkfifo(path, 0o600) },
@@ -90,14 +91,14 @@ func TestOnlyFilesAreRead(t *testing.T) {
 				if test.want != "" && kind != "large" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 					t.Errorf("%v, without %q", err, test.want)
 				}
-				if ProfileNames([]string{test.bad}) != nil {
+				if ProfileNames(Source{Files: []string{test.bad}, Translate: Translate}) != nil {
 					t.Error("it has profiles")
 				}
 			})
 		}
 	}
 	t.Chdir(t.TempDir())
-	placeFile(t, "devloop.yaml", valid+strings.Repeat("#", longestConfig))
+	placeFile(t, "devloop.yaml", valid+strings.Repeat("#", LongestFile))
 	if _, err := loadInTime(t, Source{}); !errors.Is(err, files.ErrTooLarge) {
 		t.Errorf("%v", err)
 	}
@@ -157,7 +158,7 @@ func TestNotesAreFew(t *testing.T) {
 		fmt.Fprintf(&unknown, "key%d: 1\n", i)
 	}
 	write(t, "skaffold.yaml", skaffoldStart+"deploy: { helm: { releases: [{ name: a, chartPath: c }] } }\n"+unknown.String())
-	c, err := loadInTime(t, Source{})
+	c, err := loadInTime(t, Source{Files: []string{"skaffold.yaml"}, Translate: Translate})
 	if err != nil {
 		t.Fatal(err)
 	}

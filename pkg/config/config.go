@@ -11,14 +11,15 @@
 package config
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"net/netip"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/devloop/devloop/pkg/files"
 )
 
 // FileName is what the file is called unless the user says otherwise.
@@ -121,15 +122,9 @@ type Config struct {
 	Format string
 	Notes  []Note
 
-	files       []string // that were read, absolute
-	root        *node    // what was decoded, for the positions
-	environment []string // variables that a skaffold.yaml was filled in with
-}
-
-// Note is what is said of a place in a skaffold.yaml that was read.
-type Note struct {
-	Problem
-	Harmless bool // nothing is lost: devloop adds or assumes something, or comes to the same in another way
+	files     []string // that were read, absolute
+	root      *node    // what was decoded, for the positions
+	variables []string // of the environment that a skaffold.yaml was filled in with
 }
 
 // PushPlain tells whether plain http is allowed.
@@ -387,9 +382,13 @@ type Page struct {
 
 // Source is what a configuration is read from.
 type Source struct {
-	Files    []string     // the first is the base (DefaultFile if there is none), each further one is laid over those before
+	Files    []string     // the first is the base (devloop.yaml if there is none), each further one is laid over those before
 	Profiles []string     // names of profiles that are laid over the files, in this order
 	Set      []Assignment // laid over everything else, in this order
+
+	// Translate returns the tree of a devloop.yaml for a file of another format, nil for any other. dir is what paths are
+	// relative to, absolute. It is nil where only devloop.yaml is read.
+	Translate func(r *report, root *node, dir string, profiles []string) *Translation
 }
 
 // Assignment sets one value, on the command line or in the environment.
@@ -398,8 +397,8 @@ type Assignment struct {
 	Text string // "forwards[0].local=8002"
 }
 
-// longestConfig is how much a file that configures something may hold, in bytes.
-const longestConfig = 4 << 20
+// mostNotes is how many notes are shown: each line of a skaffold.yaml may differ from what skaffold makes of it.
+const mostNotes = 1000
 
 // Load reads the source. The error is an *Error; its messages name files as the source does.
 //
@@ -409,98 +408,123 @@ const longestConfig = 4 << 20
 // needs apiVersion and name. Paths are relative to the first file's folder, whichever file they stand in.
 func Load(source Source) (*Config, error) {
 	if len(source.Files) == 0 {
-		source.Files = []string{DefaultFile()}
+		source.Files = []string{FileName}
 	}
-	r := &report{}
-	c := &Config{}
-	var roots []*node
-	for i, name := range source.Files {
-		from := &origin{name: name, order: i}
-		path, err := filepath.Abs(name)
-		if err != nil {
-			r.unreadable(from, name, err)
-			continue
-		}
-		c.files = append(c.files, path)
-		text, err := files.Read(path, longestConfig)
-		if err != nil {
-			r.unreadable(from, path, err)
-			continue
-		}
-		if root := r.parse(from, text); root != nil {
-			roots = append(roots, r.converted(c, root, source))
+	l := &loader{report: &report{}, source: source}
+	var layers []*node
+	for i := range source.Files {
+		if layer := l.read(i); layer != nil {
+			layers = append(layers, layer)
 		}
 	}
-	if len(roots) == len(source.Files) {
-		c.Path, c.Dir = c.files[0], filepath.Dir(c.files[0])
-		r.assemble(c, roots, source)
+	var c *Config
+	if len(layers) == len(source.Files) {
+		c = l.assemble(layers)
 	}
-	if len(r.problems) > 0 {
-		return nil, r.failed(c.files)
+	if len(l.problems) > 0 {
+		return nil, l.failed(l.files)
 	}
 	return c, nil
 }
 
-// converted returns the tree of a devloop.yaml for that of a skaffold.yaml, and any other as it is.
-func (r *report) converted(c *Config, root *node, source Source) *node {
-	format := skaffoldFormat(root)
-	if format == "" {
-		return root
+// loader reads one source.
+type loader struct {
+	*report
+	source    Source
+	dir       string   // that paths are relative to, absolute
+	files     []string // that were read, absolute
+	format    string
+	notes     []Note
+	variables []string
+}
+
+// read returns the tree of one file, nil if it cannot be layered.
+func (l *loader) read(i int) *node {
+	name := l.source.Files[i]
+	from := &origin{name: name, order: i}
+	path, err := filepath.Abs(name)
+	if err != nil {
+		l.unreadable(from, name, err)
+		return nil
 	}
-	path, _ := filepath.Abs(source.Files[0]) // which was possible before
-	s := &skaffold{report: r, dir: filepath.Dir(path), first: root.origin.order == 0, keys: map[*node]*node{},
-		namedIn: map[*node]map[string]bool{}, noted: map[Note]bool{}, names: map[string]bool{}}
-	root = s.fromSkaffold(root, source.Profiles)
-	slices.SortStableFunc(s.notes, func(a, b Note) int { return byPlace(a.Problem, b.Problem) })
-	for i := range s.notes {
-		s.notes[i].Message = shortened(s.notes[i].Message)
+	if i == 0 {
+		l.dir = filepath.Dir(path)
 	}
-	if more := len(s.notes) - mostNotes; more > 0 {
-		last := Note{Problem: s.notes[mostNotes].Problem}
-		last.Line, last.Column, last.Message = 0, 0, "and "+thousands(more)+" more"
-		s.notes = append(s.notes[:mostNotes:mostNotes], last)
+	l.files = append(l.files, path)
+	root := l.parseFile(from, path)
+	if i == 0 {
+		switch {
+		case errors.Is(l.cause, fs.ErrNotExist):
+			l.hint = FileName + " says which images to build, which Helm releases to deploy and which ports to forward " +
+				"(a skaffold.yaml is read, too); go to the folder that has one, or let devloop init write it"
+		case errors.Is(l.cause, errEmpty):
+			l.hint = "it has to start with \"apiVersion: " + Version + "\""
+		}
 	}
-	c.Format, c.Notes, c.environment = format, append(c.Notes, s.notes...), append(c.environment, s.environment...)
-	c.files = append(c.files, s.files...)
+	if root == nil {
+		return nil
+	}
+	return l.layer(root)
+}
+
+// layer returns root as one layer of a devloop.yaml after a check by itself, nil if it cannot be one.
+func (l *loader) layer(root *node) *node {
+	if root = l.translated(root); root == nil || !l.isOurs(root) {
+		return nil
+	}
+	d := &decoder{report: l.report, partial: true}
+	d.read(root, &file{}, "")
 	return root
 }
 
-// assemble fills c from the files: each of them is checked by itself, then what they say together.
-func (r *report) assemble(c *Config, files []*node, source Source) {
-	for _, f := range files {
-		if !r.isOurs(f) {
-			continue
-		}
-		d := &decoder{report: r, partial: true}
-		d.read(f, &file{}, "")
+// translated returns the tree of a devloop.yaml: root, or what the source's translator makes of it, nil if that is nothing.
+func (l *loader) translated(root *node) *node {
+	if l.source.Translate == nil {
+		return root
 	}
-	if r.foreign {
-		return
+	t := l.source.Translate(l.report, root, l.dir, l.source.Profiles)
+	if t == nil {
+		return root
 	}
-	c.root = r.layered(files, source)
+	l.format, l.notes = t.Format, append(l.notes, t.Notes...)
+	l.files, l.variables = append(l.files, t.Files...), append(l.variables, t.Variables...)
+	return t.Root
+}
+
+// assemble makes the configuration that the files are together.
+func (l *loader) assemble(layers []*node) *Config {
 	var all document
-	d := &decoder{report: r, again: true}
-	d.read(c.root, &all, "")
-	all.Config.Path, all.Config.Dir, all.Config.Name = c.Path, c.Dir, all.Name
-	all.Config.files, all.Config.root = c.files, c.root
-	all.Config.Format, all.Config.Notes, all.Config.environment = c.Format, c.Notes, c.environment
-	*c = all.Config
-	r.whole(c)
+	root := layered(l.report, layers, l.source)
+	d := &decoder{report: l.report, again: true}
+	d.read(root, &all, "")
+	c := &all.Config
+	c.Path, c.Dir, c.Name = l.files[0], l.dir, all.Name
+	c.files, c.root = l.files, root
+	c.Format, c.Notes, c.variables = l.format, shownNotes(l.notes), l.variables
+	validate(l.report, c)
+	return c
+}
+
+// shownNotes returns the notes in the order of their places; of very many, the first.
+func shownNotes(notes []Note) []Note {
+	slices.SortStableFunc(notes, func(a, b Note) int { return a.Compare(b.Problem) })
+	more := len(notes) - mostNotes
+	if more <= 0 {
+		return notes
+	}
+	last := Note{Problem: notes[mostNotes].Problem}
+	last.Line, last.Column, last.Message = 0, 0, "and "+thousands(more)+" more"
+	return append(notes[:mostNotes:mostNotes], last)
 }
 
 // isOurs tells whether this devloop reads files of this version. The other keys of one that it does not read would all
 // be wrong in their own way: that is no help.
-func (r *report) isOurs(f *node) bool {
+func (l *loader) isOurs(f *node) bool {
 	v := f.get("apiVersion")
 	if v == nil || !v.isScalar() || v.isNull() || v.Value == Version {
 		return true
 	}
-	if strings.HasPrefix(v.Value, "skaffold/") {
-		r.wrong(v, "this devloop reads %q, and %s, not %q; skaffold fix --overwrite writes a newer one", Version, skaffoldVersions, v.Value)
-	} else {
-		r.wrong(v, "this devloop reads %q, not %q", Version, v.Value)
-	}
-	r.foreign = true
+	l.wrong(v, "this devloop reads %q, not %q", Version, v.Value)
 	return false
 }
 
@@ -550,9 +574,53 @@ func (f Forward) Addresses() []netip.Addr {
 	return []netip.Addr{address.Unmap()} // ::ffff:127.0.0.1 is 127.0.0.1
 }
 
-func abs(dir, path string) string {
-	if filepath.IsAbs(path) {
-		return filepath.Clean(path)
+// Wrong returns an error about a value of a valid configuration that turned out to be wrong later: a local port that
+// another process has. It has the position of the value at path ("forwards[0].local"), or of what is nearest to it where
+// the value was left out. The hint may be "".
+func (c *Config) Wrong(path, message, hint string) *Error {
+	r := &report{hint: hint}
+	if c.root == nil { // not made by Load
+		r.add(&origin{name: FileName}, Problem{Message: path + ": " + message})
+		return r.failed(c.files)
 	}
-	return filepath.Join(dir, path)
+	at, rest := c.root, path
+	for rest != "" {
+		child, below := child(at, rest)
+		if child == nil {
+			break
+		}
+		at, rest = child, below
+	}
+	value := *at
+	if value.path != "" { // where it stands in its own file may have another name
+		value.path += rest
+	} else {
+		value.path = path
+	}
+	r.wrong(&value, "%s", message)
+	return r.failed(c.files)
+}
+
+// WrongValue is Wrong for a value of the release of that name: key is the one it has in set or setString, or the way to it
+// in inlineValues, "a.b.c".
+func (c *Config) WrongValue(release, in, key, message, hint string) *Error {
+	i := slices.IndexFunc(c.Releases, func(r Release) bool { return r.Name == release })
+	return c.Wrong(strings.TrimSuffix(fmt.Sprintf("releases[%d].%s.%s", i, in, key), "."), message, hint)
+}
+
+// child returns the child that a path begins with, and the rest of the path; nil if there is none.
+func child(n *node, path string) (child *node, rest string) {
+	for i, item := range n.items {
+		if rest, ok := strings.CutPrefix(path, fmt.Sprintf("[%d]", i)); ok {
+			return item, rest
+		}
+	}
+	path = strings.TrimPrefix(path, ".")
+	for _, e := range n.entries { // keys may have dots: the longest one is meant
+		below, ok := strings.CutPrefix(path, e.key.Value)
+		if ok && (below == "" || below[0] == '.' || below[0] == '[') && (child == nil || len(below) < len(rest)) {
+			child, rest = e.value, below
+		}
+	}
+	return child, rest
 }

@@ -82,7 +82,7 @@ func write(t testing.TB, path, text string) {
 // said returns a configuration without what it remembers of its files.
 func said(c *Config) *Config {
 	plain := *c
-	plain.files, plain.root, plain.environment = nil, nil, nil
+	plain.files, plain.root, plain.variables = nil, nil, nil
 	return &plain
 }
 
@@ -439,6 +439,17 @@ func TestMissingFilesAreNamed(t *testing.T) {
 	}
 }
 
+// assembled is what Load makes of the trees of the source's files.
+func assembled(r *report, dir string, source Source, roots ...*node) *Config {
+	l := &loader{report: r, source: source, dir: dir, files: source.Files}
+	for i, root := range roots {
+		if roots[i] = l.layer(root); roots[i] == nil {
+			return nil
+		}
+	}
+	return l.assemble(roots)
+}
+
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte(platformFile), []byte(nil), "", "")
 	f.Add([]byte(base), []byte("releases: [{ name: one, set: { a: 1 } }]"), "gpu", "forwards[db].local=1")
@@ -451,12 +462,12 @@ func FuzzLoad(f *testing.F) {
 	dir := project(f)
 	schema := compiled(f)
 	f.Fuzz(func(t *testing.T, first, second []byte, profile, set string) {
-		r, c := &report{}, &Config{Path: FileName, Dir: dir}
+		r := &report{}
 		source := Source{Files: []string{FileName}}
-		files := []*node{r.parse(&origin{name: FileName}, first)}
+		roots := []*node{r.parse(&origin{name: FileName}, first)}
 		if len(second) > 0 {
 			source.Files = append(source.Files, "second")
-			files = append(files, r.parse(&origin{name: "second", order: 1}, second))
+			roots = append(roots, r.parse(&origin{name: "second", order: 1}, second))
 		}
 		if profile != "" {
 			source.Profiles = []string{profile}
@@ -464,8 +475,9 @@ func FuzzLoad(f *testing.F) {
 		if set != "" {
 			source.Set = []Assignment{{"--set", set}}
 		}
-		if !slices.Contains(files, nil) {
-			r.assemble(c, files, source)
+		var c *Config
+		if !slices.Contains(roots, nil) {
+			c = assembled(r, dir, source, roots...)
 		}
 		if len(r.problems) > 0 {
 			e := r.failed(nil)
@@ -485,7 +497,7 @@ func FuzzLoad(f *testing.F) {
 		}
 		_ = c.Wrong(profile, set, "")
 		if len(second) == 0 && profile == "" && set == "" {
-			if err := schema.Validate(plain(files[0])); err != nil {
+			if err := schema.Validate(plain(roots[0])); err != nil {
 				t.Errorf("the schema refuses what Load accepts: %v", err)
 			}
 		}

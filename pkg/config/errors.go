@@ -35,6 +35,12 @@ func (p Problem) String() string {
 	return strings.ReplaceAll(where+": "+p.Message, "\n", `\n`)
 }
 
+// Note is what is said of a place in a skaffold.yaml that was read.
+type Note struct {
+	Problem
+	Harmless bool // nothing is lost: devloop adds or assumes something, or comes to the same in another way
+}
+
 // Error is everything that is wrong with a configuration.
 type Error struct {
 	Problems []Problem // the first ones
@@ -79,63 +85,9 @@ func (e *Error) Unwrap() error { return e.cause }
 // not there.
 func (e *Error) Files() []string { return e.files }
 
-// Wrong returns an error about a value of a valid configuration that turned out to be wrong later: a local port that
-// another process has. It has the position of the value at path ("forwards[0].local"), or of what is nearest to it where
-// the value was left out. The hint may be "".
-func (c *Config) Wrong(path, message, hint string) *Error {
-	r := &report{hint: hint}
-	if c.root == nil { // not made by Load
-		r.add(&origin{name: FileName}, Problem{Message: path + ": " + message})
-		return r.failed(c.files)
-	}
-	at, rest := c.root, path
-	for rest != "" {
-		child, below := child(at, rest)
-		if child == nil {
-			break
-		}
-		at, rest = child, below
-	}
-	value := *at
-	if value.path != "" { // where it stands in its own file may have another name
-		value.path += rest
-	} else {
-		value.path = path
-	}
-	r.wrong(&value, "%s", message)
-	return r.failed(c.files)
-}
-
-// WrongValue is Wrong for a value of the release of that name: key is the one it has in set or setString, or the way to it
-// in inlineValues, "a.b.c".
-func (c *Config) WrongValue(release, in, key, message, hint string) *Error {
-	i := slices.IndexFunc(c.Releases, func(r Release) bool { return r.Name == release })
-	return c.Wrong(strings.TrimSuffix(fmt.Sprintf("releases[%d].%s.%s", i, in, key), "."), message, hint)
-}
-
-// child returns the child that a path begins with, and the rest of the path; nil if there is none.
-func child(n *node, path string) (child *node, rest string) {
-	for i, item := range n.items {
-		if rest, ok := strings.CutPrefix(path, fmt.Sprintf("[%d]", i)); ok {
-			return item, rest
-		}
-	}
-	path = strings.TrimPrefix(path, ".")
-	for _, e := range n.entries { // keys may have dots: the longest one is meant
-		below, ok := strings.CutPrefix(path, e.key.Value)
-		if ok && (below == "" || below[0] == '.' || below[0] == '[') && (child == nil || len(below) < len(rest)) {
-			child, rest = e.value, below
-		}
-	}
-	return child, rest
-}
-
 const (
 	// mostProblems is how many problems are reported at once.
 	mostProblems = 50
-	// mostNotes is the same for what is noted of a skaffold.yaml, of which each line may differ
-	// from what skaffold makes of it.
-	mostNotes = 1000
 	// longestMessage is how much of a problem is reported, in bytes: it may quote what the file
 	// says.
 	longestMessage = 1000
@@ -158,7 +110,6 @@ type report struct {
 	cause    error
 	missing  []string          // absolute paths that are named in vain
 	looked   map[string]string // what exists said
-	foreign  bool              // a file is of another version
 }
 
 // wrong reports what is wrong with the value n.
@@ -171,7 +122,7 @@ func problemAt(n *node, message string) Problem {
 	if n.path != "" {
 		message = n.path + ": " + message
 	}
-	p := Problem{File: n.origin.name, Line: n.Line, Column: n.Column, Message: message, order: n.origin.order}
+	p := Problem{File: n.origin.name, Line: n.Line, Column: n.Column, Message: shortened(message), order: n.origin.order}
 	if n.origin.assignment {
 		p.Line, p.Column = 0, 0
 	}
@@ -205,58 +156,29 @@ func (r *report) unreadable(from *origin, path string, err error) {
 		return
 	}
 	r.add(from, Problem{Message: "there is no such file (looked for " + path + ")"})
-	if from.order == 0 {
-		r.hint = FileName + " says which images to build, which Helm releases to deploy and which ports to forward (a skaffold.yaml is read, too); " +
-			"go to the folder that has one, or let devloop init write it"
-	}
 }
 
 // failed makes the Error of all problems that were found. files are the absolute paths that were read.
 func (r *report) failed(files []string) *Error {
-	slices.SortStableFunc(r.problems, byPlace)
+	slices.SortStableFunc(r.problems, Problem.Compare)
 	shown := r.problems[:min(mostProblems, len(r.problems))]
 	return &Error{Problems: slices.Clone(shown), More: len(r.problems) - len(shown), hint: r.hint,
 		files: append(slices.Clone(files), r.missing...), cause: r.cause}
 }
 
-func byPlace(a, b Problem) int {
+// Compare orders problems by their place: by file, line and column.
+func (a Problem) Compare(b Problem) int {
 	return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 }
 
-// didYouMean returns `; did you mean "worker"?`, or "" if no known word is near.
-func didYouMean(word string, known []string) string {
-	best, least := "", (len(word)+2)/3+1 // up to a third of the letters may be wrong
-	for _, k := range known {
-		if len(word)-len(k) >= least || len(k)-len(word) >= least {
-			continue // that many letters are wrong at least
-		}
-		if n := edits(strings.ToLower(word), strings.ToLower(k)); n < least && k != word {
-			best, least = k, n
-		}
+// taken reports n, since other has that name.
+func (r *report) taken(n *node, name string, other *node) {
+	switch {
+	case other.origin == n.origin && !n.origin.assignment:
+		r.wrong(n, "%s is taken already, on line %d", name, other.Line)
+	case other.origin.assignment:
+		r.wrong(n, "%s is taken already, by %s", name, other.origin.name)
+	default:
+		r.wrong(n, "%s is taken already, on line %d of %s", name, other.Line, other.origin.name)
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %q?", best)
-}
-
-// edits is the Levenshtein distance of two words.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -8,12 +8,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/devloop/devloop/pkg/files"
 )
 
 // layered lays the files, the selected profiles and the assignments over each other. The result has no profiles.
-func (r *report) layered(files []*node, source Source) *node {
+func layered(r *report, files []*node, source Source) *node {
 	t := reflect.TypeFor[document]()
 	all := files[0]
 	for _, f := range files[1:] {
@@ -34,7 +32,7 @@ func (r *report) layered(files []*node, source Source) *node {
 		}
 	}
 	for i, a := range source.Set {
-		all = r.assign(all, a, len(source.Files)+i)
+		all = assign(r, all, a, len(source.Files)+i)
 	}
 	return all
 }
@@ -60,24 +58,17 @@ func profileNames(files []*node) []string {
 	return names
 }
 
-// ProfileNames returns the profiles that the files of these names have, for the completion of a
-// command line: what cannot be read is left out.
-func ProfileNames(names []string) []string {
-	if len(names) == 0 {
-		names = []string{DefaultFile()}
-	}
-	var roots []*node
-	for _, name := range names {
-		text, err := files.Read(name, longestConfig)
-		if err != nil {
-			continue
-		}
-		r := &report{}
-		if root := r.parse(&origin{name: name}, text); root != nil {
-			roots = append(roots, r.converted(&Config{}, root, Source{Files: names}))
+// ProfileNames returns the profiles that the files of the source have, for the completion of a command line: what cannot be
+// read is left out.
+func ProfileNames(source Source) []string {
+	l := &loader{report: &report{}, source: source}
+	var layers []*node
+	for i := range source.Files {
+		if layer := l.read(i); layer != nil {
+			layers = append(layers, layer)
 		}
 	}
-	return profileNames(roots)
+	return profileNames(layers)
 }
 
 // over returns upper laid over lower, nil if it removes it. Both stand for a value of type t, nil if there is no such key. lower

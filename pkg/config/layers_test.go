@@ -358,7 +358,7 @@ func TestProfileNames(t *testing.T) {
 	write(t, "over.yaml", "profiles: { late: , gpu: }\n")
 	write(t, "wrong.yaml", "profiles: [\n")
 	write(t, "none.yaml", "name: p\n")
-	got := ProfileNames([]string{"there/is/none", FileName, "wrong.yaml", "none.yaml", "over.yaml"})
+	got := ProfileNames(Source{Files: []string{"there/is/none", FileName, "wrong.yaml", "none.yaml", "over.yaml"}})
 	if want := []string{"gpu", "bare", "late"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

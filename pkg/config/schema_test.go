@@ -339,7 +339,7 @@ func TestSchemaOfThisRepository(t *testing.T) {
 	if string(line[1]) != "pkg/config/schema.json" {
 		t.Errorf("%s names %s, which is not the schema", path, line[1])
 	}
-	if err := validate(compiled(t), text); err != nil {
+	if err := refusal(compiled(t), text); err != nil {
 		t.Errorf("the schema refuses %s: %v", path, err)
 	}
 	if _, err := Load(Source{Files: []string{path}}); err != nil {
@@ -434,7 +434,7 @@ func TestSchemaAgrees(t *testing.T) {
 			if good := i < len(values.good); good != (err == nil) {
 				t.Errorf("%s=%s: Load: %v", path, value, err)
 			}
-			if schemaErr := validate(s, []byte(text)); (schemaErr == nil) != (err == nil) {
+			if schemaErr := refusal(s, []byte(text)); (schemaErr == nil) != (err == nil) {
 				t.Errorf("%s=%s: Load: %v; the schema: %v", path, value, err, schemaErr)
 			}
 		}
@@ -456,7 +456,7 @@ func template(path string) string {
 	lines[path] = "@"
 	tree := &node{Node: &yaml.Node{Kind: yaml.MappingNode}, origin: &origin{}}
 	for _, at := range slices.Sorted(maps.Keys(lines)) {
-		tree = (&report{}).assign(tree, Assignment{"", at + "=" + lines[at]}, 0)
+		tree = assign(&report{}, tree, Assignment{"", at + "=" + lines[at]}, 0)
 	}
 	return flow(tree)
 }
@@ -498,7 +498,7 @@ func compiled(t testing.TB) *jsonschema.Schema {
 
 // validate checks text as an editor does: aliases and merged keys are followed, dates are text. Text that is not YAML
 // passes: that is for the editor's parser.
-func validate(s *jsonschema.Schema, text []byte) error {
+func refusal(s *jsonschema.Schema, text []byte) error {
 	root := (&report{}).parse(&origin{}, text)
 	if root == nil {
 		return nil

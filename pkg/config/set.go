@@ -18,7 +18,7 @@ var assignment = regexp.MustCompile(`(?s)^((?:[^[=]|\[[^]]*])+)=(.*)$`)
 
 // assign returns all with one value set; order is that of its problems. What it leaves to the decoder: whether the keys
 // are known, and whether the value is right.
-func (r *report) assign(all *node, a Assignment, order int) *node {
+func assign(r *report, all *node, a Assignment, order int) *node {
 	from := &origin{name: a.From + " " + a.Text, order: order, assignment: true}
 	parts := assignment.FindStringSubmatch(a.Text)
 	if parts == nil {

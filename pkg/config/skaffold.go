@@ -15,33 +15,35 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// fileNames are those of the file that is read where none is named; the first one that is there.
-var fileNames = []string{FileName, "skaffold.yaml", "skaffold.yml"}
+// FileNames are what a skaffold.yaml is called.
+var FileNames = []string{"skaffold.yaml", "skaffold.yml"}
 
-// DefaultFile returns the name of the file that is meant in this folder if the user names none: devloop.yaml, or the
-// skaffold.yaml where that is all there is.
-func DefaultFile() string {
-	for _, name := range fileNames {
-		if _, err := os.Stat(name); err == nil {
-			return name
-		}
-	}
-	return FileName
-}
+// devloopVersion is the apiVersion of what is made.
+const devloopVersion = "devloop/v1"
 
 var (
 	skaffoldVersion  = regexp.MustCompile(`^skaffold/v[234]((alpha|beta)[0-9]+)?$`)
 	skaffoldVersions = "skaffold/v2alpha1 to skaffold/v4beta13"
 )
 
-// skaffoldFormat returns the apiVersion of a skaffold.yaml that can be read, "" if it is anything else.
-func skaffoldFormat(root *node) string {
-	if v := root.get("apiVersion"); v != nil && v.isScalar() && skaffoldVersion.MatchString(v.Value) {
-		return v.Value
+// Translate returns the tree of the devloop.yaml that means what root, that of a skaffold.yaml, does with these profiles; nil if
+// it is none.
+func Translate(r *report, root *node, dir string, profiles []string) *Translation {
+	v := root.get("apiVersion")
+	if v == nil || !v.isScalar() || !strings.HasPrefix(v.Value, "skaffold/") {
+		return nil
 	}
-	return ""
+	if !skaffoldVersion.MatchString(v.Value) {
+		r.wrong(v, "this devloop reads %q, and %s, not %q; skaffold fix --overwrite writes a newer one", devloopVersion, skaffoldVersions, v.Value)
+		return &Translation{}
+	}
+	s := &skaffold{report: r, dir: dir, first: root.origin.order == 0, keys: map[*node]*node{},
+		namedIn: map[*node]map[string]bool{}, noted: map[Note]bool{}, names: map[string]bool{}}
+	root = s.fromSkaffold(root, profiles)
+	return &Translation{Root: root, Format: v.Value, Notes: s.notes, Files: s.files, Variables: s.environment}
 }
 
 // skaffold is one skaffold.yaml on its way.
@@ -80,7 +82,7 @@ type artifact struct {
 func (s *skaffold) fromSkaffold(root *node, profiles []string) *node {
 	s.readVariables(root)
 	made := root.as(yaml.MappingNode, "")
-	put(made, "apiVersion", scalar(root.get("apiVersion"), Version))
+	put(made, "apiVersion", scalar(root.get("apiVersion"), devloopVersion))
 	s.profileNames(made, root.get("profiles"), profiles)
 	root = s.profiled(root, profiles)
 
@@ -253,21 +255,12 @@ func add(n *node, name string, item *node) {
 	list.items = append(list.items, item)
 }
 
-var notLabel = regexp.MustCompile(`[^a-z0-9]+`)
-
-// Label makes a name that Kubernetes takes out of any text; otherwise is for a text that has nothing for it.
-func Label(text, otherwise string) string {
-	const longest = 40 // leaves room for what charts add
-	made := strings.Trim(notLabel.ReplaceAllString(strings.ToLower(text), "-"), "-")
-	return cmp.Or(strings.Trim(made[:min(len(made), longest)], "-"), otherwise)
-}
-
 func (s *skaffold) projectName(n *node) *node {
 	if n.isScalar() && n.Value == "" {
 		return scalar(n, Label(filepath.Base(s.dir), "app"))
 	}
 	name := s.text(n)
-	if name != "" && rules["label"].breach(name) != "" {
+	if name != "" && len(validation.IsDNS1123Label(name)) > 0 {
 		name = Label(name, "app")
 		s.inform(n, "%q is no name for Kubernetes: the project is called %s", n.Value, name)
 	}
@@ -537,6 +530,8 @@ func (s *skaffold) secret(n, image *node) {
 	put(secrets, id.Value, given)
 }
 
+var platform = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$`)
+
 // platform reads the platforms to build for, of which devloop knows one.
 func (s *skaffold) platform(n, image *node) {
 	items := s.items(n)
@@ -544,7 +539,7 @@ func (s *skaffold) platform(n, image *node) {
 	case len(items) == 0:
 	case len(items) > 1:
 		s.note(n, "images are built for this machine's platform alone")
-	case rules["platform"].breach(items[0].Value) != "":
+	case !platform.MatchString(items[0].Value):
 		s.note(items[0], "%q is no os/arch[/variant]: images are built for this machine's platform", items[0].Value)
 	default:
 		put(image, "platform", scalar(items[0], items[0].Value))

@@ -74,7 +74,7 @@ KUBECONFIG=/x
 		t.Errorf("without the file: %v", err)
 	}
 	write(t, skaffoldEnv, file)
-	c, err := Load(Source{})
+	c, err := Load(Source{Files: []string{"skaffold.yaml"}, Translate: Translate})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestSkaffoldEnvIsWatched(t *testing.T) {
 		t.Errorf("%v: the files are %q", err, c.Files())
 	}
 	write(t, skaffoldEnv, "A=1\nnothing\n")
-	if c, err = Load(Source{}); told(c, err) != "skaffold.env:2: this is no NAME=value: nothing of this file is used, as skaffold does" {
+	if c, err = Load(Source{Files: []string{"skaffold.yaml"}, Translate: Translate}); told(c, err) != "skaffold.env:2: this is no NAME=value: nothing of this file is used, as skaffold does" {
 		t.Error(told(c, err))
 	}
 }

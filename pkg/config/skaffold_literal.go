@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 
@@ -95,7 +96,7 @@ func (l *literals) all() *node {
 // folder is the release's chart, if that is a folder on this machine.
 func (l *literals) folder() string {
 	chart := l.release.get("chart").Value
-	if l.release.get("repo") == nil && !isURL(chart) && isThere(abs(l.dir, filepath.Join(chart, "Chart.yaml"))) {
+	if l.release.get("repo") == nil && !strings.Contains(chart, "://") && isThere(abs(l.dir, filepath.Join(chart, "Chart.yaml"))) {
 		return chart
 	}
 	return ""
@@ -273,19 +274,16 @@ func (l *literals) put(from, value *node, path string, a artifact, function stri
 		at = l.at
 	}
 	made := scalar(at, templated([]piece{{function: function, image: a.image}}))
-	if l.set.get(path) != nil || isSettable(path) {
+	if l.set.get(path) != nil || settable.MatchString(path) {
 		put(l.set, path, made)
 		return value
 	}
 	return made
 }
 
-var settable = regexp.MustCompile(`^(\\\.|[-\w.])+$`)
-
-// isSettable tells whether a path of set leads to a value, whatever else there is: no list, and no sign that means something there.
-func isSettable(path string) bool {
-	return settable.MatchString(path) && rules["setPath"].breach(path) == ""
-}
+// settable is a path of set that leads to a value, whatever else there is: to no list, and without a sign that means something
+// there.
+var settable = regexp.MustCompile(`^(\\\.|[-\w])+(\.(\\\.|[-\w])+)*$`)
 
 // dotted is the path of a key below another one, as set has it.
 func dotted(path, key string) string { return join(path, strings.ReplaceAll(key, ".", `\.`)) }
@@ -305,7 +303,7 @@ func (s *skaffold) inTemplates(at, release *node) {
 		if err != nil || !entry.Type().IsRegular() || extension != ".yaml" && extension != ".yml" {
 			return err
 		}
-		text, err := files.Read(path, longestConfig)
+		text, err := files.Read(path, longestFile)
 		if err != nil {
 			return err
 		}
@@ -336,9 +334,9 @@ func prefixOf(values *node) (prefix string, isUnknown bool) {
 	if n == nil || n.isNull() {
 		return "", false
 	}
-	text, err := render(n.Value, func(string) (string, error) { return "", errors.New("is not built") })
-	if prefix = strings.Trim(text, "/"); prefix != "" {
+	const braces = `{{ "{{" }}` // mean themselves, all others a template
+	if prefix = strings.Trim(strings.ReplaceAll(n.Value, braces, "{{"), "/"); prefix != "" {
 		prefix = "/" + prefix
 	}
-	return prefix, err != nil || !n.isScalar() || rules["httpPath"].breach(prefix+"/") != ""
+	return prefix, !n.isScalar() || strings.Contains(strings.ReplaceAll(n.Value, braces, ""), "{{") || strings.ContainsFunc(prefix, unicode.IsSpace)
 }

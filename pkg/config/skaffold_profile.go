@@ -4,12 +4,16 @@ package config
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
+
+// profileName is a name that devloop.yaml takes.
+var profileName = regexp.MustCompile(`^[A-Za-z0-9][-_.A-Za-z0-9]*$`)
 
 // profileNames puts the names of the profiles into made: Load then knows which there are. What they say is laid over the
 // file before it is converted.
@@ -26,8 +30,8 @@ func (s *skaffold) profileNames(made, profiles *node, selected []string) {
 		case name == nil || name.Value == "":
 			s.wrong(p, `"name" is missing`)
 			continue
-		case rules["profile"].breach(name.Value) != "":
-			s.note(name, "the profile cannot be selected: %s", rules["profile"].breach(name.Value))
+		case !profileName.MatchString(name.Value):
+			s.note(name, "the profile cannot be selected: %q must be a name of A-Z, a-z, 0-9, -, _ and . that starts with a letter or digit", name.Value)
 			continue
 		}
 		put(names, name.Value, p.as(yaml.MappingNode, p.path))

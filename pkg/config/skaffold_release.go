@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"runtime"
 	"slices"
@@ -247,8 +246,8 @@ func (s *skaffold) chartOf(n, release *node, from source) bool {
 		}
 		put(release, "repo", repo)
 		versioned = true
-	case isURL(chart.Value):
-		versioned = isOCI(chart.Value)
+	case strings.Contains(chart.Value, "://"):
+		versioned = strings.HasPrefix(chart.Value, "oci://")
 	case from.remoteChart == nil || isHere:
 		chart.Value = inHome(chart.Value)
 		if from.repo != nil {
@@ -300,7 +299,7 @@ func (s *skaffold) repository(alias string) (url, message string) {
 	var list struct {
 		Repositories []struct{ Name, URL, Username string }
 	}
-	text, err := files.Read(path, longestConfig)
+	text, err := files.Read(path, longestFile)
 	if err == nil {
 		s.files = append(s.files, path)
 		err = yaml.Unmarshal(text, &list)
@@ -340,7 +339,7 @@ func (s *skaffold) valuesFiles(release *node, list []*node, hasSecrets bool, sec
 		}
 		path = inHome(path)
 		if hasSecrets {
-			text, err := files.Read(abs(s.dir, path), longestConfig)
+			text, err := files.Read(abs(s.dir, path), longestFile)
 			if err == nil && isEncrypted.Match(text) {
 				s.wrong(item, "%q is encrypted, and devloop does not use helm-secrets: what it holds would be deployed as it is; decrypt it", path)
 				found = true
@@ -460,7 +459,7 @@ func (s *skaffold) nested(at *node, a assigned) *node {
 	for _, item := range a.list {
 		list.items = append(list.items, helmTyped(at, item))
 	}
-	if strings.Contains(a.path, "[") || rules["setPath"].breach(a.path) != "" {
+	if !setPath.MatchString(a.path) {
 		s.wrong(at, "a list at %s cannot be said in devloop.yaml: write it to overrides", a.path)
 		return nil
 	}
@@ -471,17 +470,6 @@ func (s *skaffold) nested(at *node, a assigned) *node {
 		made = above
 	}
 	return made
-}
-
-// steps are the keys of a path whose keys have their dots written as \.
-func steps(path string) []string {
-	var list []string
-	for rest := path; rest != ""; {
-		step, _, below := nextStep(rest, reflect.TypeFor[any]())
-		list = append(list, step)
-		rest = strings.TrimPrefix(below, ".")
-	}
-	return list
 }
 
 // escapedNode is a value in which {{ means itself, as it did in skaffold.yaml.
@@ -653,4 +641,19 @@ func (s *skaffold) around(when string, commands []*node) {
 	}
 	s.note(commands[0], "the command runs %s the release %s, and only if something of that one differs; it has the variables DEVLOOP_RELEASE, DEVLOOP_NAMESPACE and KUBECONFIG, and %s",
 		when, release.get("name").Value, without)
+}
+
+var (
+	setPath     = regexp.MustCompile(`^(\\.|[^.\\[])+(\.(\\.|[^.\\[])+)*$`) // of a value that stands in no list
+	step        = regexp.MustCompile(`(\\.|[^.[\]])+`)
+	escapedSign = regexp.MustCompile(`\\(.)`)
+)
+
+// steps are the keys and indices that a path of set leads by: a dot within a key is written \.
+func steps(path string) []string {
+	list := step.FindAllString(path, -1)
+	for i, s := range list {
+		list[i] = escapedSign.ReplaceAllString(s, "$1")
+	}
+	return list
 }

@@ -58,6 +58,8 @@ var templateFunctions = map[string]int{
 	"default": 2, "quote": 1, "squote": 1, "upper": 1, "lower": 1, "trim": 1, "trimPrefix": 2, "trimSuffix": 2, "replace": 3, "env": 1, "cmd": -1,
 }
 
+var templatePrefix = regexp.MustCompile(`^template: set:\d+: `)
+
 // expand reads the templates of text, which stands at n. ok is false if that was reported.
 func (s *skaffold) expand(n *node, text string) (pieces []piece, ok bool) {
 	if !strings.Contains(text, "{{") {
@@ -70,7 +72,7 @@ func (s *skaffold) expand(n *node, text string) (pieces []piece, ok bool) {
 	trees, err := parse.Parse("set", text, "", "", functions)
 	if err != nil {
 		s.wrong(n, "%s; of functions, devloop knows default, env, lower, quote, replace, squote, trim, trimPrefix, trimSuffix and upper",
-			parserPrefix.ReplaceAllString(err.Error(), ""))
+			templatePrefix.ReplaceAllString(err.Error(), ""))
 		return nil, false
 	}
 	if trees["set"] == nil || trees["set"].Root == nil { // nothing but definitions

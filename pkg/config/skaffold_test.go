@@ -22,7 +22,7 @@ func skaffolded(t testing.TB, dir, text string, profiles ...string) (*Config, er
 	t.Helper()
 	t.Chdir(dir)
 	write(t, "skaffold.yaml", text)
-	return Load(Source{Profiles: profiles})
+	return Load(Source{Files: []string{"skaffold.yaml"}, Profiles: profiles, Translate: Translate})
 }
 
 // told is all that is told of a reading.
@@ -79,7 +79,7 @@ skaffold.yaml:43:5: portForward[0]: leads to Dask Gateway: the platform counts a
 	if c, err := Load(Source{}); err != nil || c.Format != "" {
 		t.Errorf("beside a devloop.yaml, the skaffold.yaml was read: %v", err)
 	}
-	if c, err := Load(Source{Files: []string{"skaffold.yaml"}}); err != nil || c.Format == "" {
+	if c, err := Load(Source{Files: []string{"skaffold.yaml"}, Translate: Translate}); err != nil || c.Format == "" {
 		t.Errorf("-f skaffold.yaml read %v, %v", c, err)
 	}
 }
@@ -131,6 +131,7 @@ func everything(t testing.TB) string {
 	t.Setenv("SKAFFOLD_TEST", "x")
 	t.Setenv("HELM_REPOSITORY_CONFIG", filepath.Join(dir, "repositories.yaml"))
 	write(t, filepath.Join(dir, "repositories.yaml"), "repositories: [{ name: stable, url: https://charts.example.com/stable }, { name: own, url: https://own, username: me }]\n")
+	write(t, filepath.Join(dir, "skaffold.yaml"), skaffoldHead)
 	write(t, filepath.Join(dir, "secret.txt"), "s{{ecret\n")
 	write(t, filepath.Join(dir, "sops.yaml"), "a: ENC[x]\nsops:\n  version: 3\n")
 	return dir
@@ -221,7 +222,11 @@ var wrongSkaffold = []struct {
 	{name: "nothing", text: "apiVersion: skaffold/v2alpha1\nkind: Config\nmetadata: { name: p }\nbuild:\ndeploy:\nportForward: ~\nprofiles:\n"},
 	{name: "Windows", text: strings.ReplaceAll(skaffoldHead+"build:\n  artifacts:\n  - image: worker\n    docker: { dockerfile: Dockerfile.worker }\n", "\n", "\r\n")},
 	{name: "two configurations", text: skaffoldHead + "---\n" + skaffoldHead, want: []string{
-		`skaffold.yaml:5:1: a second configuration starts here; devloop reads one: give each a file of its own, and a devloop of its own (devloop -f FILE)`,
+		`skaffold.yaml:5:1: a second YAML document starts here; the file has to be one document: give each a file of its own, and a devloop of its own (devloop -f FILE)`,
+	}},
+	{name: "old", text: "apiVersion: skaffold/v1beta15\nkind: Config\nbuild: {}\n", want: []string{
+		`skaffold.yaml:1:13: apiVersion: this devloop reads "devloop/v1", and skaffold/v2alpha1 to skaffold/v4beta13, not "skaffold/v1beta15"; ` +
+			`skaffold fix --overwrite writes a newer one`,
 	}},
 	{name: "unknown keys", text: skaffoldHead + "buld: {}\n.anchors: [&a 1]\nbuild: { artefacts: [] }\n", want: []string{
 		`skaffold.yaml:4:1: buld: skaffold has no such key, or devloop does not know it: ignored; did you mean "build"?`,
@@ -474,7 +479,7 @@ skaffold.yaml:20:5: profiles[0].unknown: skaffold has no such key, or devloop do
 	if c.Images[0].Context != "sub" || c.Images[0].Dockerfile != "sub/Dockerfile" || c.Timeouts.Rollout != time.Minute || c.KubeContext != "minikube" || len(c.Releases) != 1 {
 		t.Errorf("gpu made %+v", c)
 	}
-	c, err = Load(Source{Profiles: []string{"patched"}, Set: []Assignment{{From: "--set", Text: "releases[s].set.x=1"}}})
+	c, err = Load(Source{Files: []string{"skaffold.yaml"}, Translate: Translate, Profiles: []string{"patched"}, Set: []Assignment{{From: "--set", Text: "releases[s].set.x=1"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -484,7 +489,7 @@ skaffold.yaml:20:5: profiles[0].unknown: skaffold has no such key, or devloop do
 		t.Errorf("patched made %+v", c)
 	}
 	checkText(t, c)
-	if got, want := ProfileNames(nil), []string{"gpu", "patched", "wrong"}; !reflect.DeepEqual(got, want) {
+	if got, want := ProfileNames(Source{Files: []string{"skaffold.yaml"}, Translate: Translate}), []string{"gpu", "patched", "wrong"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("ProfileNames = %q, want %q", got, want)
 	}
 }
@@ -542,24 +547,9 @@ func TestSkaffoldAndMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, "mine.yaml", "images: { worker: { target: dev } }\nprofiles: { gpu: { keepImages: 5 } }\n")
-	c, err := Load(Source{Files: []string{"skaffold.yaml", "mine.yaml"}, Profiles: []string{"gpu"}})
+	c, err := Load(Source{Files: []string{"skaffold.yaml", "mine.yaml"}, Profiles: []string{"gpu"}, Translate: Translate})
 	if err != nil || c.Images[0].Target != "dev" || c.Images[0].Context != "sub" || c.KeepImages != 5 {
 		t.Errorf("%+v, %v", c, err)
-	}
-}
-
-func TestDefaultFile(t *testing.T) {
-	t.Chdir(t.TempDir())
-	for _, name := range []string{FileName, "skaffold.yml", "skaffold.yaml", FileName} {
-		if name != FileName {
-			write(t, name, "")
-		}
-		if got := DefaultFile(); got != name {
-			t.Errorf("DefaultFile() = %s, want %s", got, name)
-		}
-		if name == "skaffold.yaml" {
-			write(t, FileName, "")
-		}
 	}
 }
 
@@ -609,19 +599,12 @@ func replaced(n, leaf, other *node) *node {
 	return c
 }
 
-// convert is what Load does with the tree of a skaffold.yaml.
-func convert(root *node, dir string) (*Config, error) {
-	r := &report{}
-	name := filepath.Join(dir, "skaffold.yaml")
-	c := &Config{Path: name, Dir: dir}
-	source := Source{Files: []string{name}}
-	if made := r.converted(c, root, source); made != nil {
-		r.assemble(c, []*node{made}, source)
-	}
-	if len(r.problems) > 0 {
-		return nil, r.failed(nil)
-	}
-	return c, nil
+// convert is what Load makes of the tree of a skaffold.yaml in dir, whatever stands in the file there.
+func convert(root *node, dir string, profiles ...string) (*Config, error) {
+	return Load(Source{Files: []string{filepath.Join(dir, "skaffold.yaml")}, Profiles: profiles,
+		Translate: func(r *report, _ *node, dir string, profiles []string) *Translation {
+			return Translate(r, root, dir, profiles)
+		}})
 }
 
 // isSaid tells whether something is said about a value, or one that it stands in.
@@ -696,7 +679,7 @@ func FuzzSkaffold(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte, profile string, leaf uint, value string) {
 		r := &report{}
 		root := r.parse(&origin{name: "skaffold.yaml"}, text)
-		if root == nil || len(r.problems) > 0 || skaffoldFormat(root) == "" {
+		if v := root.get("apiVersion"); len(r.problems) > 0 || v == nil || !strings.HasPrefix(v.Value, "skaffold/") {
 			return
 		}
 		if all := leaves(root); value != "" && utf8.ValidString(value) && len(all) > 0 { // most changes of the text are no YAML
@@ -705,13 +688,13 @@ func FuzzSkaffold(f *testing.F) {
 				root = replaced(root, at, other)
 			}
 		}
-		c, source := &Config{Dir: dir}, Source{Files: []string{filepath.Join(dir, "skaffold.yaml")}}
+		var profiles []string
 		if profile != "" {
-			source.Profiles = strings.Split(profile, ",")
+			profiles = strings.Split(profile, ",")
 		}
-		r.assemble(c, []*node{r.converted(c, root, source)}, source)
-		if len(r.problems) > 0 {
-			if e := r.failed(nil); strings.Count(e.Error(), "\n") != len(e.Problems)-1 {
+		c, err := convert(root, dir, profiles...)
+		if e := (*Error)(nil); errors.As(err, &e) {
+			if strings.Count(e.Error(), "\n") != len(e.Problems)-1 {
 				t.Errorf("not one line each: %v", e)
 			}
 			return
@@ -719,20 +702,7 @@ func FuzzSkaffold(f *testing.F) {
 		if strings.Count(told(c, nil), "\n") != max(len(c.Notes)-1, 0) {
 			t.Errorf("not one line each: %v", told(c, nil))
 		}
-		made, err := c.Text()
-		if err != nil {
-			t.Fatal(err)
-		}
-		again, problems := &Config{Dir: dir}, &report{}
-		if devloop := problems.parse(&origin{name: FileName}, made); devloop != nil {
-			problems.assemble(again, []*node{devloop}, Source{Files: []string{FileName}})
-		}
-		if len(problems.problems) > 0 {
-			t.Fatalf("%v\n%s", problems.failed(nil), made)
-		}
-		if !reflect.DeepEqual(meant(again), meant(c)) {
-			t.Errorf("it says %#v\nand not  %#v\n%s", meant(again), meant(c), made)
-		}
+		checkText(t, c)
 		if all := leaves(root); profile == "" && len(all) > 0 {
 			checkLeaf(t, root, all[leaf%uint(len(all))], dir)
 		}

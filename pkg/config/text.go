@@ -42,8 +42,8 @@ func (c *Config) comments() []byte {
 	var out bytes.Buffer
 	c.comment(&out, "and is in another way now, or not at all", false)
 	c.comment(&out, "and comes to the same in devloop's way", true)
-	if len(c.environment) > 0 {
-		names := slices.Compact(slices.Sorted(slices.Values(c.environment)))
+	if len(c.variables) > 0 {
+		names := slices.Compact(slices.Sorted(slices.Values(c.variables)))
 		fmt.Fprintf(&out, "# From the environment, as it was then: %s\n", oneLine(strings.Join(names, ", ")))
 	}
 	return out.Bytes()

@@ -23,7 +23,7 @@ var wrong = []struct {
 	{"only a separator", "---\n", []string{`devloop.yaml: the file is empty`}},
 	{"a list", "- a\n", []string{`devloop.yaml:1:1: must be a mapping, but is a list`}},
 	{"two documents", head + "---\nname: q\n", []string{
-		`devloop.yaml:4:1: a second YAML document starts here; the file has to be one document`,
+		`devloop.yaml:4:1: a second YAML document starts here; the file has to be one document: give each a file of its own, and a devloop of its own (devloop -f FILE)`,
 	}},
 	{"tab", head + "images:\n\tworker: {}\n", []string{
 		`devloop.yaml:4: found character that cannot start any token (YAML is indented with spaces, not tabs; ` +
@@ -39,10 +39,6 @@ var wrong = []struct {
 	}},
 	{"other version", "apiVersion: devloop/v2\nkind: Config\nbuild: {}\n", []string{
 		`devloop.yaml:1:13: apiVersion: this devloop reads "devloop/v1", not "devloop/v2"`,
-	}},
-	{"old skaffold", "apiVersion: skaffold/v1beta15\nkind: Config\nbuild: {}\n", []string{
-		`devloop.yaml:1:13: apiVersion: this devloop reads "devloop/v1", and skaffold/v2alpha1 to skaffold/v4beta13, not "skaffold/v1beta15"; ` +
-			`skaffold fix --overwrite writes a newer one`,
 	}},
 	{"version is a list", "apiVersion: [devloop/v1]\nname:\n", []string{
 		`devloop.yaml:1:13: apiVersion: must be text, but is a list`, `devloop.yaml:2:6: name: must not be empty`,

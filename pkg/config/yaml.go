@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // mostAliased is how many values a file's aliases may stand for. A few lines of aliases to aliases would stand for
@@ -126,15 +128,29 @@ func key(name string) *node {
 	return &node{Node: &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: name}}
 }
 
+// LongestFile is how much a file that configures something may hold, in bytes.
+const LongestFile = 4 << 20
+
+// errEmpty is why a file has no tree.
+var errEmpty = errors.New("the file is empty")
+
+// parseFile returns the tree of the file at path, which is absolute; nil if it cannot, and has reported why.
+func (r *report) parseFile(from *origin, path string) *node {
+	text, err := files.Read(path, LongestFile)
+	if err != nil {
+		r.unreadable(from, path, err)
+		return nil
+	}
+	return r.parse(from, text)
+}
+
 // parse reads the text's only document. It returns nil if it cannot, and has reported why.
 func (r *report) parse(from *origin, text []byte) *node {
 	documents := yaml.NewDecoder(bytes.NewReader(text))
 	first, err := decodeNode(documents)
 	switch {
 	case errors.Is(err, io.EOF), err == nil && first.Tag == "!!null":
-		if from.order == 0 {
-			r.hint = "it has to start with \"apiVersion: " + Version + "\""
-		}
+		r.cause = errEmpty
 		r.add(from, Problem{Message: "the file is empty"})
 		return nil
 	case err != nil:
@@ -144,13 +160,8 @@ func (r *report) parse(from *origin, text []byte) *node {
 	second, err := decodeNode(documents)
 	switch {
 	case err == nil:
-		message := "a second YAML document starts here; the file has to be one document"
-		for i, key := range first.Content {
-			if i%2 == 0 && key.Value == "apiVersion" && skaffoldVersion.MatchString(first.Content[i+1].Value) {
-				message = "a second configuration starts here; devloop reads one: give each a file of its own, and a devloop of its own (devloop -f FILE)"
-			}
-		}
-		r.add(from, Problem{Line: second.Line, Column: second.Column, Message: message})
+		r.add(from, Problem{Line: second.Line, Column: second.Column, Message: "a second YAML document starts here; the file has to be one document: " +
+			"give each a file of its own, and a devloop of its own (devloop -f FILE)"})
 		return nil
 	case !errors.Is(err, io.EOF):
 		r.add(from, syntaxProblem(err))

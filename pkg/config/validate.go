@@ -5,7 +5,6 @@ package config
 
 import (
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,22 +13,23 @@ import (
 	"strings"
 )
 
-// whole checks c, which was decoded from c.root, and fills in what depends on other values. Values that are empty here
+// validate checks c, which was decoded from c.root, and fills in what depends on other values. Values that are empty here
 // are left out, or were reported when they were decoded.
-func (r *report) whole(c *Config) {
+func validate(report *report, c *Config) {
+	r := validator{report}
 	var images []string
 	for i := range c.Images {
 		images = append(images, c.Images[i].Name)
-		r.wholeImage(c.Dir, &c.Images[i], c.root.get("images").entries[i])
+		r.checkImage(c.Dir, &c.Images[i], c.root.get("images").entries[i])
 	}
 	names := map[string]*node{}
 	for i, release := range c.Releases {
 		at := c.root.get("releases").items[i]
 		r.unique(names, at.get("name"), release.Name)
-		r.wholeRelease(c.Dir, release, at, images)
+		r.checkRelease(c.Dir, release, at, images)
 	}
 	if len(c.Releases) > 0 {
-		r.wholeOrder(c.Releases, c.root.get("releases").items)
+		r.checkOrder(c.Releases, c.root.get("releases").items)
 	}
 	for i, verify := range c.Verify {
 		at := c.root.get("verify").items[i]
@@ -42,22 +42,25 @@ func (r *report) whole(c *Config) {
 		r.isImage(c.root.get("local").get("images").items[i], image, images)
 	}
 	if c.Local.Sync {
-		r.wholeSync(c)
+		r.checkSync(c)
 	}
 	for i, forward := range c.Forwards {
-		r.wholeForward(forward, c.root.get("forwards").items, c.Forwards[:i])
+		r.checkForward(forward, c.root.get("forwards").items, c.Forwards[:i])
 	}
 }
 
+// validator checks a configuration that was decoded.
+type validator struct{ *report }
+
 // isImage checks that a value names an image of the configuration.
-func (r *report) isImage(at *node, name string, images []string) {
+func (r validator) isImage(at *node, name string, images []string) {
 	if name != "" && !slices.Contains(images, name) {
 		r.wrong(at, "no image is called %q%s", name, didYouMean(name, images))
 	}
 }
 
-// wholeSync checks that what is to be installed is there.
-func (r *report) wholeSync(c *Config) {
+// checkSync checks that what is to be installed is there.
+func (r validator) checkSync(c *Config) {
 	at := c.root.get("local").get("requirements")
 	if at == nil {
 		at = c.root.get("local").get("sync")
@@ -65,7 +68,7 @@ func (r *report) wholeSync(c *Config) {
 	r.named(at, r.file(c.Dir, c.Local.Requirements))
 }
 
-func (r *report) wholeImage(dir string, image *Image, at entry) {
+func (r validator) checkImage(dir string, image *Image, at entry) {
 	if image.Context == "" {
 		return
 	}
@@ -90,8 +93,8 @@ func (r *report) wholeImage(dir string, image *Image, at entry) {
 	}
 }
 
-func (r *report) wholeRelease(dir string, release Release, at *node, images []string) {
-	r.wholeChart(dir, release, at)
+func (r validator) checkRelease(dir string, release Release, at *node, images []string) {
+	r.checkChart(dir, release, at)
 	for i, path := range release.Values {
 		r.named(at.get("values").items[i], r.file(dir, path))
 	}
@@ -106,8 +109,8 @@ func (r *report) wholeRelease(dir string, release Release, at *node, images []st
 	}
 }
 
-// wholeChart checks where the chart comes from.
-func (r *report) wholeChart(dir string, release Release, at *node) {
+// checkChart checks where the chart comes from.
+func (r validator) checkChart(dir string, release Release, at *node) {
 	chart, repo := release.Chart, at.get("repo")
 	inRepo := repo != nil && !repo.isNull() // though it may be wrong
 	switch {
@@ -130,8 +133,8 @@ func (r *report) wholeChart(dir string, release Release, at *node) {
 	}
 }
 
-// wholeOrder checks what the releases, which stand at items, wait for.
-func (r *report) wholeOrder(releases []Release, items []*node) {
+// checkOrder checks what the releases, which stand at items, wait for.
+func (r validator) checkOrder(releases []Release, items []*node) {
 	names := make([]string, len(releases))
 	for i, release := range releases {
 		names[i] = release.Name
@@ -174,7 +177,7 @@ func (r *report) wholeOrder(releases []Release, items []*node) {
 }
 
 // templates checks those of a value, and of the values in it.
-func (r *report) templates(n *node, images []string) {
+func (r validator) templates(n *node, images []string) {
 	switch {
 	case n == nil:
 	case n.isScalar():
@@ -191,8 +194,8 @@ func (r *report) templates(n *node, images []string) {
 	}
 }
 
-// wholeForward checks a forward that comes after others; all of them stand at items.
-func (r *report) wholeForward(forward Forward, items []*node, before []Forward) {
+// checkForward checks a forward that comes after others; all of them stand at items.
+func (r validator) checkForward(forward Forward, items []*node, before []Forward) {
 	at := items[len(before)]
 	if kind, _ := forward.Target(); kind != "" && kind != "service" && forward.Port != "" {
 		r.named(at.get("port"), rules["podPort"].breach(forward.Port))
@@ -221,7 +224,7 @@ func overlap(some, others []netip.Addr) bool {
 }
 
 // unique reports n if another one has that name.
-func (r *report) unique(first map[string]*node, n *node, name string) {
+func (r validator) unique(first map[string]*node, n *node, name string) {
 	other, taken := first[name]
 	switch {
 	case name == "":
@@ -232,35 +235,15 @@ func (r *report) unique(first map[string]*node, n *node, name string) {
 	}
 }
 
-// taken reports n, since other has that name.
-func (r *report) taken(n *node, name string, other *node) {
-	switch {
-	case other.origin == n.origin && !n.origin.assignment:
-		r.wrong(n, "%s is taken already, on line %d", name, other.Line)
-	case other.origin.assignment:
-		r.wrong(n, "%s is taken already, by %s", name, other.origin.name)
-	default:
-		r.wrong(n, "%s is taken already, on line %d of %s", name, other.Line, other.origin.name)
-	}
-}
-
 // named reports what is wrong with what n names, if anything is.
-func (r *report) named(n *node, message string) {
+func (r validator) named(n *node, message string) {
 	if message != "" {
 		r.wrong(n, "%s", message)
 	}
 }
 
-func (r *report) file(dir, path string) string {
-	return r.exists(dir, path, "file", fs.FileMode.IsRegular)
-}
-
-func (r *report) folder(dir, path string) string {
-	return r.exists(dir, path, "folder", fs.FileMode.IsDir)
-}
-
 // chart passes folders with a Chart.yaml, and archives.
-func (r *report) chart(dir, chart string) string {
+func (r validator) chart(dir, chart string) string {
 	if info, err := os.Stat(abs(dir, chart)); err == nil && info.Mode().IsRegular() {
 		return ""
 	}
@@ -268,40 +251,4 @@ func (r *report) chart(dir, chart string) string {
 		return message + " (a chart that is not on this machine starts with https:// or oci://, or has a repo)"
 	}
 	return r.file(dir, filepath.Join(chart, "Chart.yaml"))
-}
-
-// exists returns why path is not what is wanted, or "": also for "", of which something was said already. It looks once for each path: aliases can name one very often.
-func (r *report) exists(dir, path, kind string, is func(fs.FileMode) bool) string {
-	message, known := r.looked[kind+" "+path]
-	if !known && path != "" {
-		message = r.look(dir, path, kind, is)
-		if r.looked == nil {
-			r.looked = map[string]string{}
-		}
-		r.looked[kind+" "+path] = message
-	}
-	return message
-}
-
-func (r *report) look(dir, path, kind string, is func(fs.FileMode) bool) string {
-	full := abs(dir, path)
-	info, err := os.Stat(full)
-	switch {
-	case err == nil && is(info.Mode()):
-		return ""
-	case err == nil:
-		return fmt.Sprintf("%q is not a %s", path, kind)
-	case strings.ContainsRune(path, 0):
-		return fmt.Sprintf("%q is not a path", path)
-	}
-	r.missing = append(r.missing, full)
-	var beside []string
-	entries, _ := os.ReadDir(filepath.Dir(full)) // only for the advice
-	for _, e := range entries {
-		beside = append(beside, filepath.Join(filepath.Dir(path), e.Name()))
-	}
-	if os.IsNotExist(err) {
-		return fmt.Sprintf("there is no %s %q%s", kind, path, didYouMean(path, beside))
-	}
-	return fmt.Sprintf("%q cannot be read: %v", path, err)
 }
