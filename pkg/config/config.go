@@ -397,9 +397,6 @@ type Assignment struct {
 	Text string // "forwards[0].local=8002"
 }
 
-// mostNotes is how many notes are shown: each line of a skaffold.yaml may differ from what skaffold makes of it.
-const mostNotes = 1000
-
 // Load reads the source. The error is an *Error; its messages name files as the source does.
 //
 // What is laid over something else changes it so: mappings are merged key by key; releases are merged by name, forwards
@@ -500,21 +497,9 @@ func (l *loader) assemble(layers []*node) *Config {
 	c := &all.Config
 	c.Path, c.Dir, c.Name = l.files[0], l.dir, all.Name
 	c.files, c.root = l.files, root
-	c.Format, c.Notes, c.variables = l.format, shownNotes(l.notes), l.variables
+	c.Format, c.Notes, c.variables = l.format, sortedNotes(l.notes), l.variables
 	validate(l.report, c)
 	return c
-}
-
-// shownNotes returns the notes in the order of their places; of very many, the first.
-func shownNotes(notes []Note) []Note {
-	slices.SortStableFunc(notes, func(a, b Note) int { return a.Compare(b.Problem) })
-	more := len(notes) - mostNotes
-	if more <= 0 {
-		return notes
-	}
-	last := Note{Problem: notes[mostNotes].Problem}
-	last.Line, last.Column, last.Message = 0, 0, "and "+thousands(more)+" more"
-	return append(notes[:mostNotes:mostNotes], last)
 }
 
 // isOurs tells whether this devloop reads files of this version. The other keys of one that it does not read would all

@@ -177,7 +177,7 @@ func (d *decoder) structure(n *node, into reflect.Value) {
 		case f.fallback != "":
 			d.read(&node{Node: parseValue(f.fallback)}, target, f.check)
 		case into.FieldByIndex(f.Index).Kind() == reflect.Struct: // its fields have defaults
-			d.read(n.as(yaml.MappingNode, join(n.path, f.key)), target, "")
+			d.read(n.as(yaml.MappingNode, joinPath(n.path, f.key)), target, "")
 		}
 	}
 }
@@ -284,7 +284,7 @@ func flat(n *node) *node {
 	if n == nil {
 		return nil
 	}
-	c := n.copied()
+	c := n.clone()
 	for i, e := range c.entries {
 		value := *e.value
 		value.path = strings.TrimSuffix(value.path, "."+e.key.Value)

@@ -86,20 +86,22 @@ func (e *Error) Unwrap() error { return e.cause }
 func (e *Error) Files() []string { return e.files }
 
 const (
-	// mostProblems is how many problems are reported at once.
-	mostProblems = 50
-	// longestMessage is how much of a problem is reported, in bytes: it may quote what the file
+	// maxProblems is how many problems are reported at once.
+	maxProblems = 50
+	// maxNotes is how many notes are returned: each line of a skaffold.yaml may differ from what skaffold makes of it.
+	maxNotes = 1000
+	// maxMessage is how much of a problem is reported, in bytes: it may quote what the file
 	// says.
-	longestMessage = 1000
+	maxMessage = 1000
 )
 
 // shortened keeps the beginning of a message, which says where it is, and the end, which says what
 // is wrong.
 func shortened(message string) string {
-	if len(message) <= longestMessage {
+	if len(message) <= maxMessage {
 		return message
 	}
-	return strings.ToValidUTF8(message[:longestMessage/2]+" … "+message[len(message)-longestMessage/2:], "")
+	return strings.ToValidUTF8(message[:maxMessage/2]+" … "+message[len(message)-maxMessage/2:], "")
 }
 
 // report collects what is wrong.
@@ -140,8 +142,8 @@ func (r *report) add(from *origin, p Problem) {
 	}
 }
 
-// cause is why a file cannot be read, without its path.
-func cause(err error) error {
+// reason is why a file cannot be read, without its path.
+func reason(err error) error {
 	var op *fs.PathError
 	if errors.As(err, &op) {
 		return op.Err
@@ -152,7 +154,7 @@ func cause(err error) error {
 func (r *report) unreadable(from *origin, path string, err error) {
 	r.cause = err
 	if !errors.Is(err, fs.ErrNotExist) {
-		r.add(from, Problem{Message: "cannot be read: " + cause(err).Error()})
+		r.add(from, Problem{Message: "cannot be read: " + reason(err).Error()})
 		return
 	}
 	r.add(from, Problem{Message: "there is no such file (looked for " + path + ")"})
@@ -160,14 +162,26 @@ func (r *report) unreadable(from *origin, path string, err error) {
 
 // failed makes the Error of all problems that were found. files are the absolute paths that were read.
 func (r *report) failed(files []string) *Error {
-	slices.SortStableFunc(r.problems, Problem.Compare)
-	shown := r.problems[:min(mostProblems, len(r.problems))]
+	slices.SortStableFunc(r.problems, byPlace)
+	shown := r.problems[:min(maxProblems, len(r.problems))]
 	return &Error{Problems: slices.Clone(shown), More: len(r.problems) - len(shown), hint: r.hint,
 		files: append(slices.Clone(files), r.missing...), cause: r.cause}
 }
 
-// Compare orders problems by their place: by file, line and column.
-func (a Problem) Compare(b Problem) int {
+// sortedNotes returns the notes in the order of their places; of very many, the first.
+func sortedNotes(notes []Note) []Note {
+	slices.SortStableFunc(notes, func(a, b Note) int { return byPlace(a.Problem, b.Problem) })
+	more := len(notes) - maxNotes
+	if more <= 0 {
+		return notes
+	}
+	last := Note{Problem: notes[maxNotes].Problem}
+	last.Line, last.Column, last.Message = 0, 0, "and "+thousands(more)+" more"
+	return append(notes[:maxNotes:maxNotes], last)
+}
+
+// byPlace orders problems by file, line and column.
+func byPlace(a, b Problem) int {
 	return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 }
 

@@ -17,8 +17,8 @@ func layered(r *report, files []*node, source Source) *node {
 	for _, f := range files[1:] {
 		all = over(all, f, t)
 	}
-	all = all.copied()
-	all.put(key("profiles"), nil)
+	all = all.clone()
+	all.put(newKey("profiles"), nil)
 	for _, name := range source.Profiles {
 		known := profileNames(files)
 		if !slices.Contains(known, name) {
@@ -85,7 +85,7 @@ func over(lower, upper *node, t reflect.Type) *node {
 // overItems merges each item of upper into the one of lower that agrees with it in these keys, or appends it. Where
 // several agree, the first goes with the first, the second with the second.
 func overItems(lower, upper *node, keys []string, t reflect.Type) *node {
-	merged := lower.copied()
+	merged := lower.clone()
 	at := map[string][]int{} // where the items of an identity are that are not merged yet
 	for i, item := range lower.items {
 		if is, ok := identityOf(item, keys); ok {

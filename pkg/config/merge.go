@@ -13,7 +13,7 @@ func merge(lower, upper *node, below func(key string, lower, upper *node) *node)
 	case !lower.isMapping() || !upper.isMapping():
 		return upper
 	}
-	merged := lower.copied()
+	merged := lower.clone()
 	at := make(map[string]int, len(merged.entries)) // where the entry of a key is
 	for i, e := range merged.entries {
 		at[e.key.Value] = i

@@ -454,11 +454,11 @@ func template(path string) string {
 		}
 	}
 	lines[path] = "@"
-	tree := &node{Node: &yaml.Node{Kind: yaml.MappingNode}, origin: &origin{}}
+	root := &node{Node: &yaml.Node{Kind: yaml.MappingNode}, origin: &origin{}}
 	for _, at := range slices.Sorted(maps.Keys(lines)) {
-		tree = assign(&report{}, tree, Assignment{"", at + "=" + lines[at]}, 0)
+		root = assign(&report{}, root, Assignment{"", at + "=" + lines[at]}, 0)
 	}
-	return flow(tree)
+	return flow(root)
 }
 
 // flow returns n as YAML.

@@ -43,7 +43,7 @@ func parseValue(text string) *yaml.Node {
 	if trimmed := strings.TrimSpace(text); strings.HasPrefix(trimmed, "{{") || strings.HasPrefix(trimmed, ":") {
 		return plain
 	}
-	value, err := decodeNode(yaml.NewDecoder(strings.NewReader(text)))
+	value, err := decodeDocument(yaml.NewDecoder(strings.NewReader(text)))
 	if err != nil || value.Kind == yaml.ScalarNode && value.Style == 0 && value.Value != strings.TrimSpace(text) {
 		return plain
 	}
@@ -82,10 +82,10 @@ func (s *setter) set(n *node, t reflect.Type, at, rest string) *node {
 	if n == nil || !n.isMapping() {
 		n = &node{Node: &yaml.Node{Kind: yaml.MappingNode}, origin: s.origin, path: at}
 	}
-	k := key(step)
+	k := newKey(step)
 	k.origin, k.path = s.origin, at
-	changed := n.copied()
-	changed.put(k, s.set(n.get(step), typeOf(t, step), join(at, step), below))
+	changed := n.clone()
+	changed.put(k, s.set(n.get(step), typeOf(t, step), joinPath(at, step), below))
 	return changed
 }
 
@@ -114,7 +114,7 @@ func (s *setter) setItem(n *node, t reflect.Type, at, step, below string) *node 
 		return nil
 	}
 	var item *node
-	changed := n.copied()
+	changed := n.clone()
 	if i < len(n.items) {
 		item = n.items[i]
 	} else {

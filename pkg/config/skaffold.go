@@ -40,14 +40,14 @@ func Translate(r *report, root *node, dir string, profiles []string) *Translatio
 		r.wrong(v, "this devloop reads %q, and %s, not %q; skaffold fix --overwrite writes a newer one", devloopVersion, skaffoldVersions, v.Value)
 		return &Translation{}
 	}
-	s := &skaffold{report: r, dir: dir, first: root.origin.order == 0, keys: map[*node]*node{},
+	s := &translator{report: r, dir: dir, first: root.origin.order == 0, keys: map[*node]*node{},
 		namedIn: map[*node]map[string]bool{}, noted: map[Note]bool{}, names: map[string]bool{}}
 	root = s.fromSkaffold(root, profiles)
 	return &Translation{Root: root, Format: v.Value, Notes: s.notes, Files: s.files, Variables: s.environment}
 }
 
-// skaffold is one skaffold.yaml on its way.
-type skaffold struct {
+// translator is one skaffold.yaml on its way.
+type translator struct {
 	*report
 	dir   string // that paths are relative to
 	first bool   // of several files: the others need no name
@@ -79,7 +79,7 @@ type artifact struct {
 }
 
 // fromSkaffold returns the tree of the devloop.yaml that means what root does with these profiles.
-func (s *skaffold) fromSkaffold(root *node, profiles []string) *node {
+func (s *translator) fromSkaffold(root *node, profiles []string) *node {
 	s.readVariables(root)
 	made := root.as(yaml.MappingNode, "")
 	put(made, "apiVersion", scalar(root.get("apiVersion"), devloopVersion))
@@ -94,7 +94,7 @@ func (s *skaffold) fromSkaffold(root *node, profiles []string) *node {
 		put(made, "name", s.projectName(name))
 	}
 	// What others name comes first: images before the releases whose values name them, and these before the forwards.
-	root = root.copied()
+	root = root.clone()
 	slices.SortStableFunc(root.entries, func(a, b entry) int { return cmp.Compare(rank(a.key.Value), rank(b.key.Value)) })
 	var forwards *node
 	s.section(root, map[string]func(*node){
@@ -131,7 +131,7 @@ func rank(key string) int { return slices.Index([]string{"build", "manifests", "
 
 // section reads a mapping: each value by its key, null and empty text as if they were left out. What stands under the keys of told is not
 // used, and their text says what happens instead. Other keys are not known.
-func (s *skaffold) section(n *node, read map[string]func(*node), told map[string]string) {
+func (s *translator) section(n *node, read map[string]func(*node), told map[string]string) {
 	if n.isNull() || !s.isMapping(n) {
 		return
 	}
@@ -161,25 +161,25 @@ func (s *skaffold) section(n *node, read map[string]func(*node), told map[string
 }
 
 // ignored is for keys that are nothing to devloop.
-func (s *skaffold) ignored(n *node) { s.inform(n, "has no meaning for devloop: ignored") }
+func (s *translator) ignored(n *node) { s.inform(n, "has no meaning for devloop: ignored") }
 
 // harmless is for keys of which no more has to be said than this, since nothing is lost.
-func (s *skaffold) harmless(text string) func(*node) {
+func (s *translator) harmless(text string) func(*node) {
 	return func(n *node) { s.inform(n, "%s", text) }
 }
 
 // note says what of the file is lost, or is not as it was with skaffold.
-func (s *skaffold) note(n *node, format string, args ...any) {
+func (s *translator) note(n *node, format string, args ...any) {
 	s.tell(n, Note{}, fmt.Sprintf(format, args...))
 }
 
 // inform says what devloop adds or assumes where nothing is lost.
-func (s *skaffold) inform(n *node, format string, args ...any) {
+func (s *translator) inform(n *node, format string, args ...any) {
 	s.tell(n, Note{Harmless: true}, fmt.Sprintf(format, args...))
 }
 
 // tell places a note. That of a value is where its key is: that of a mapping begins a line further down.
-func (s *skaffold) tell(n *node, note Note, message string) {
+func (s *translator) tell(n *node, note Note, message string) {
 	if key := s.keys[n]; key != nil {
 		n = &node{Node: key.Node, origin: n.origin, path: n.path}
 	}
@@ -190,7 +190,7 @@ func (s *skaffold) tell(n *node, note Note, message string) {
 	}
 }
 
-func (s *skaffold) isMapping(n *node) bool {
+func (s *translator) isMapping(n *node) bool {
 	if !n.isMapping() {
 		s.wrong(n, "must be a mapping, but is %s", n.describe())
 	}
@@ -198,7 +198,7 @@ func (s *skaffold) isMapping(n *node) bool {
 }
 
 // items are those of a list, without null.
-func (s *skaffold) items(n *node) []*node {
+func (s *translator) items(n *node) []*node {
 	if !n.isList() && !n.isNull() {
 		s.wrong(n, "must be a list, but is %s", n.describe())
 	}
@@ -206,7 +206,7 @@ func (s *skaffold) items(n *node) []*node {
 }
 
 // text is a single value, as skaffold takes it: numbers need no quotes. It is "" if it was reported.
-func (s *skaffold) text(n *node) string {
+func (s *translator) text(n *node) string {
 	switch {
 	case !n.isScalar():
 		s.wrong(n, "must be a single value, but is %s", n.describe())
@@ -221,7 +221,7 @@ func (s *skaffold) text(n *node) string {
 }
 
 // truth reads true and false, and what they were in older YAML: yes, off.
-func (s *skaffold) truth(n *node) bool {
+func (s *translator) truth(n *node) bool {
 	value := false
 	if !n.isScalar() || n.Decode(&value) != nil {
 		s.wrong(n, "must be true or false, but is %s", n.describe())
@@ -255,7 +255,7 @@ func add(n *node, name string, item *node) {
 	list.items = append(list.items, item)
 }
 
-func (s *skaffold) projectName(n *node) *node {
+func (s *translator) projectName(n *node) *node {
 	if n.isScalar() && n.Value == "" {
 		return scalar(n, Label(filepath.Base(s.dir), "app"))
 	}
@@ -267,7 +267,7 @@ func (s *skaffold) projectName(n *node) *node {
 	return scalar(n, name)
 }
 
-func (s *skaffold) build(n *node, made *node) {
+func (s *translator) build(n *node, made *node) {
 	var platforms *node
 	s.section(n, map[string]func(*node){
 		"artifacts": func(*node) {}, // when the platforms are known
@@ -313,7 +313,7 @@ func (s *skaffold) build(n *node, made *node) {
 var registryPort = regexp.MustCompile(`^[^/]+:[0-9]+/`)
 
 // artifact reads one of build.artifacts. The ones that devloop cannot build are remembered for those who name them.
-func (s *skaffold) artifact(n, platforms, images *node) {
+func (s *translator) artifact(n, platforms, images *node) {
 	if !s.isMapping(n) {
 		return
 	}
@@ -428,7 +428,7 @@ var (
 )
 
 // docker reads how an image is built from a Dockerfile, whose path it returns: only the context says where that is.
-func (s *skaffold) docker(n, image *node, told map[string]string, ignored []string) (dockerfile *node) {
+func (s *translator) docker(n, image *node, told map[string]string, ignored []string) (dockerfile *node) {
 	read := map[string]func(*node){
 		"dockerfile": func(n *node) {
 			if s.text(n) != "" {
@@ -455,7 +455,7 @@ func (s *skaffold) docker(n, image *node, told map[string]string, ignored []stri
 	return dockerfile
 }
 
-func (s *skaffold) buildArgs(n, image *node) {
+func (s *translator) buildArgs(n, image *node) {
 	if !s.isMapping(n) {
 		return
 	}
@@ -490,7 +490,7 @@ func (s *skaffold) buildArgs(n, image *node) {
 }
 
 // secret reads what a build gets as one. Without a source it is the variable of its name or else the file, as for docker build.
-func (s *skaffold) secret(n, image *node) {
+func (s *translator) secret(n, image *node) {
 	given := n.as(yaml.MappingNode, n.path)
 	var id *node
 	s.section(n, map[string]func(*node){
@@ -533,7 +533,7 @@ func (s *skaffold) secret(n, image *node) {
 var platform = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$`)
 
 // platform reads the platforms to build for, of which devloop knows one.
-func (s *skaffold) platform(n, image *node) {
+func (s *translator) platform(n, image *node) {
 	items := s.items(n)
 	switch {
 	case len(items) == 0:
@@ -547,7 +547,7 @@ func (s *skaffold) platform(n, image *node) {
 }
 
 // deploy reads all but the releases' common end.
-func (s *skaffold) deploy(n, made *node) {
+func (s *translator) deploy(n, made *node) {
 	notDeployed := "is not deployed: devloop deploys Helm releases; put these manifests into a chart"
 	notRun := "these commands are not run"
 	notCalled := "kubectl is not called: without these flags"
@@ -591,7 +591,7 @@ func (s *skaffold) deploy(n, made *node) {
 
 // unused is for what skaffold deploys in a way that devloop does not: each key that says something is told of, in its own words or in
 // those for all.
-func (s *skaffold) unused(otherwise string, told map[string]string) func(*node) {
+func (s *translator) unused(otherwise string, told map[string]string) func(*node) {
 	return func(n *node) {
 		if !n.isMapping() {
 			s.note(n, "%s", otherwise)
@@ -626,7 +626,7 @@ func brief(seconds int) string {
 }
 
 // manifests reads what skaffold renders since its v3: Helm releases are deployed, the rest is not.
-func (s *skaffold) manifests(n *node) {
+func (s *translator) manifests(n *node) {
 	notDeployed := "these manifests are not deployed: devloop deploys Helm releases; put them into a chart"
 	s.section(n, map[string]func(*node){
 		"helm":      func(n *node) { s.helm(n) },
@@ -644,7 +644,7 @@ func (s *skaffold) manifests(n *node) {
 }
 
 // forwards reads portForward. Its namespaces may be left out.
-func (s *skaffold) forwards(n, made *node) {
+func (s *translator) forwards(n, made *node) {
 	for _, item := range s.items(n) {
 		s.forward(item, made)
 	}
@@ -653,7 +653,7 @@ func (s *skaffold) forwards(n, made *node) {
 // targets are the kinds of what devloop forwards to, in lower case as skaffold reads them.
 var targets = []string{"service", "deployment", "statefulset", "pod"}
 
-func (s *skaffold) forward(n, made *node) {
+func (s *translator) forward(n, made *node) {
 	if !s.isMapping(n) {
 		return
 	}
@@ -725,7 +725,7 @@ func (s *skaffold) forward(n, made *node) {
 }
 
 // onlyNamespace is the namespace of the releases, or default where they have several.
-func (s *skaffold) onlyNamespace() string {
+func (s *translator) onlyNamespace() string {
 	only := ""
 	for _, r := range s.releases {
 		namespace := r.get("namespace").Value
@@ -738,7 +738,7 @@ func (s *skaffold) onlyNamespace() string {
 }
 
 // unnamed tells of images that no release would get.
-func (s *skaffold) unnamed() {
+func (s *translator) unnamed() {
 	for _, a := range s.artifacts {
 		isNamed := slices.ContainsFunc(s.releases, func(r *node) bool { return s.namedIn[r][a.name] })
 		if a.image != "" && !isNamed && len(s.releases) > 0 {
@@ -748,6 +748,6 @@ func (s *skaffold) unnamed() {
 }
 
 // inTemplate is how a value of skaffold.yaml names an artifact.
-func (s *skaffold) inTemplate(a artifact) string {
+func (s *translator) inTemplate(a artifact) string {
 	return fmt.Sprintf("image: %q", "{{.IMAGE_FULLY_QUALIFIED_"+variable(a.name)+"}}")
 }

@@ -33,17 +33,17 @@ var flagVariables = map[string]string{
 var forTools = regexp.MustCompile(`^(KUBECONFIG|BUILDKIT_HOST|SSH_AUTH_SOCK|DOCKER_.*|HELM_.*|MINIKUBE_.*)$`)
 
 // readVariables reads the skaffold.env. It is watched where it is not there, too.
-func (s *skaffold) readVariables(root *node) {
+func (s *translator) readVariables(root *node) {
 	path := filepath.Join(s.dir, skaffoldEnv)
 	s.files = append(s.files, path)
 	s.variables = map[string]string{}
-	text, err := files.Read(path, longestFile)
+	text, err := files.Read(path, maxValue)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, files.ErrNotRegular) || errors.Is(err, syscall.EISDIR) {
 		return
 	}
 	list, line, message := settings(string(text))
 	if err != nil {
-		line, message = 0, "it cannot be read: "+cause(err).Error()
+		line, message = 0, "it cannot be read: "+reason(err).Error()
 	}
 	from := &origin{name: filepath.Join(filepath.Dir(root.origin.name), skaffoldEnv), order: root.origin.order}
 	say := func(line int, message string) {
@@ -72,7 +72,7 @@ func (s *skaffold) readVariables(root *node) {
 }
 
 // lookupVariable returns a variable of the environment, or else of the skaffold.env.
-func (s *skaffold) lookupVariable(name string) (value string, found bool) {
+func (s *translator) lookupVariable(name string) (value string, found bool) {
 	if value, found = os.LookupEnv(name); !found {
 		value, found = s.variables[name]
 	}
@@ -190,7 +190,7 @@ func unescaped(text string) string {
 // filledIn is a value with the variables that the file set before, $A or ${A}, and also $(A with what is behind it. Others are empty,
 // those of the environment, too. A few lines of variables of variables would be endless otherwise: isShort is false.
 func filledIn(text string, known map[string]string) (filled string, isShort bool) {
-	left := longestFile
+	left := maxValue
 	filled = reference.ReplaceAllStringFunc(text, func(sign string) string {
 		name := reference.FindStringSubmatch(sign)[1]
 		switch {

@@ -22,7 +22,7 @@ import (
 
 // literals reads the values of one release.
 type literals struct {
-	*skaffold
+	*translator
 	at, release *node // in skaffold.yaml, and as devloop.yaml has it
 	set         *node
 	inline      *node
@@ -38,8 +38,8 @@ type doubtful struct {
 
 // literals sets values of a release, which stands at n, that name an image as plain text. It returns all values that are known: those of
 // the chart, if that is a folder here, of the values files, and of skaffold.yaml.
-func (s *skaffold) literals(n, release *node) *node {
-	l := &literals{skaffold: s, at: n, release: release, set: release.get("set"), inline: release.get("inlineValues")}
+func (s *translator) literals(n, release *node) *node {
+	l := &literals{translator: s, at: n, release: release, set: release.get("set"), inline: release.get("inlineValues")}
 	all := l.all()
 	if l.set == nil {
 		l.set = release.as(yaml.MappingNode, release.path)
@@ -75,8 +75,8 @@ func (l *literals) all() *node {
 		paths = append(paths, item.Value)
 	}
 	for _, path := range paths {
-		if tree := l.valuesFile(path); tree != nil {
-			all = merge(all, tree, nil)
+		if root := l.valuesFile(path); root != nil {
+			all = merge(all, root, nil)
 		}
 	}
 	if l.inline != nil {
@@ -105,16 +105,16 @@ func (l *literals) folder() string {
 // valuesFile is the tree of a values file, nil if it cannot be read: what is wrong with it, the deployment tells.
 func (l *literals) valuesFile(path string) *node {
 	full := abs(l.dir, path)
-	text, err := files.Read(full, longestFile)
+	text, err := files.Read(full, maxValue)
 	if err != nil {
 		return nil
 	}
 	l.files = append(l.files, full)
-	tree := (&report{}).parse(&origin{name: path, order: l.at.origin.order}, text)
-	if tree == nil || !tree.isMapping() {
+	root := (&report{}).parse(&origin{name: path, order: l.at.origin.order}, text)
+	if root == nil || !root.isMapping() {
 		return nil
 	}
-	return escapedNode(tree)
+	return escapedNode(root)
 }
 
 // laid returns n with a value at the end of a path.
@@ -123,7 +123,7 @@ func laid(n *node, way []string, value *node) *node {
 		return value
 	}
 	if n != nil && n.isList() {
-		made := n.copied()
+		made := n.clone()
 		i, err := strconv.Atoi(way[0])
 		switch {
 		case err != nil || i < 0 || i > len(made.items):
@@ -136,7 +136,7 @@ func laid(n *node, way []string, value *node) *node {
 	}
 	made := value.as(yaml.MappingNode, value.path)
 	if n != nil && n.isMapping() {
-		made = n.copied()
+		made = n.clone()
 	}
 	put(made, way[0], laid(made.get(way[0]), way[1:], value))
 	return made
@@ -168,7 +168,7 @@ func (l *literals) mapping(n *node, path string, way []string) {
 
 // items returns a list with its images named, the same one if there are none.
 func (l *literals) items(n *node, path string) *node {
-	made, isSame := n.copied(), true
+	made, isSame := n.clone(), true
 	for i, item := range n.items {
 		made.items[i] = l.inList(item, fmt.Sprintf("%s[%d]", path, i))
 		isSame = isSame && made.items[i] == item
@@ -216,7 +216,7 @@ func tagBeside(n *node, key string) string {
 
 // entries looks at the single values of a mapping. It returns the mapping with those that cannot be put into set.
 func (l *literals) entries(n *node, path string, way []string) *node {
-	made := n.copied()
+	made := n.clone()
 	for i, e := range n.entries {
 		of := slices.IndexFunc(l.artifacts, func(a artifact) bool { return e.value.isScalar() && e.value.Tag == "!!str" && a.name == e.value.Value })
 		at := dotted(path, e.key.Value)
@@ -286,14 +286,14 @@ func (l *literals) put(from, value *node, path string, a artifact, function stri
 var settable = regexp.MustCompile(`^(\\\.|[-\w])+(\.(\\\.|[-\w])+)*$`)
 
 // dotted is the path of a key below another one, as set has it.
-func dotted(path, key string) string { return join(path, strings.ReplaceAll(key, ".", `\.`)) }
+func dotted(path, key string) string { return joinPath(path, strings.ReplaceAll(key, ".", `\.`)) }
 
 // imageInTemplate is a line of a manifest.
 var imageInTemplate = regexp.MustCompile(`^\s*(?:-\s+)?image:\s*["']?([^"'\s]+)["']?\s*$`)
 
 // inTemplates reports images that stand in the templates of a release's chart, if that is a folder here: no value changes them.
-func (s *skaffold) inTemplates(at, release *node) {
-	folder := (&literals{skaffold: s, release: release}).folder()
+func (s *translator) inTemplates(at, release *node) {
+	folder := (&literals{translator: s, release: release}).folder()
 	if folder == "" || len(s.artifacts) == 0 {
 		return
 	}
@@ -303,7 +303,7 @@ func (s *skaffold) inTemplates(at, release *node) {
 		if err != nil || !entry.Type().IsRegular() || extension != ".yaml" && extension != ".yml" {
 			return err
 		}
-		text, err := files.Read(path, longestFile)
+		text, err := files.Read(path, maxValue)
 		if err != nil {
 			return err
 		}

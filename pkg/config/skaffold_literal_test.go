@@ -16,7 +16,7 @@ func chartFile(t *testing.T, name, text string) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	write(t, path, text)
+	writeS(t, path, text)
 }
 
 // inChart is a skaffold.yaml with one release of that chart that has these keys.
@@ -110,7 +110,7 @@ func TestLiteralImages(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Chdir(everything(t))
 			chartFile(t, "values.yaml", c.chart)
-			write(t, "values.yaml", c.values)
+			writeS(t, "values.yaml", c.values)
 			got, err := skaffolded(t, ".", inChart(c.keys))
 			if err != nil {
 				t.Fatal(err)
@@ -125,7 +125,7 @@ func TestLiteralImages(t *testing.T) {
 			if !slices.Contains(got.Files(), filepath.Join(got.Dir, "deploy/dask-session/values.yaml")) {
 				t.Errorf("the chart's values are not among %q", got.Files())
 			}
-			checkText(t, got)
+			checkTextS(t, got)
 		})
 	}
 }
@@ -167,8 +167,8 @@ func TestGatewayPrefix(t *testing.T) {
 		{"gateway: { prefix: [a] }", "", ""},
 		{"gateway: { prefix: a b }", "", ""},
 	} {
-		write(t, filepath.Join(dir, "prefix.txt"), "/text{{")
-		write(t, filepath.Join(dir, "deploy/dask-gateway/values.yaml"), c.file)
+		writeS(t, filepath.Join(dir, "prefix.txt"), "/text{{")
+		writeS(t, filepath.Join(dir, "deploy/dask-gateway/values.yaml"), c.file)
 		text := platform
 		if c.set != "" {
 			from := strings.Index(text, "        setValues:\n          traefik")

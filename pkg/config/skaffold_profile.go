@@ -17,7 +17,7 @@ var profileName = regexp.MustCompile(`^[A-Za-z0-9][-_.A-Za-z0-9]*$`)
 
 // profileNames puts the names of the profiles into made: Load then knows which there are. What they say is laid over the
 // file before it is converted.
-func (s *skaffold) profileNames(made, profiles *node, selected []string) {
+func (s *translator) profileNames(made, profiles *node, selected []string) {
 	if profiles == nil {
 		return
 	}
@@ -43,7 +43,7 @@ func (s *skaffold) profileNames(made, profiles *node, selected []string) {
 }
 
 // profiled lays the selected profiles over root.
-func (s *skaffold) profiled(root *node, selected []string) *node {
+func (s *translator) profiled(root *node, selected []string) *node {
 	for _, name := range selected {
 		var profile *node // of several with that name, the last one
 		for _, p := range root.get("profiles").list() {
@@ -57,7 +57,7 @@ func (s *skaffold) profiled(root *node, selected []string) *node {
 		var patches []*node
 		section := func(key string) func(*node) {
 			return func(n *node) {
-				root = root.copied()
+				root = root.clone()
 				k := scalar(n, key)
 				k.path = ""
 				if over := overlaid(root.get(key), n, key); over != nil {
@@ -94,11 +94,11 @@ func overlaid(base, upper *node, path string) *node {
 	case base == nil || !base.isMapping() || !upper.isMapping() || !slices.Contains(merged, path):
 		return upper
 	}
-	made := base.copied()
+	made := base.clone()
 	for _, e := range upper.entries {
 		if path == "build" && slices.Contains(builders, e.key.Value) && !e.value.isNull() {
 			for _, other := range builders {
-				made.put(key(other), nil)
+				made.put(newKey(other), nil)
 			}
 		}
 		made.put(e.key, overlaid(base.get(e.key.Value), e.value, path+"."+e.key.Value))
@@ -107,7 +107,7 @@ func overlaid(base, upper *node, path string) *node {
 }
 
 // patched returns what one patch, in the notation of JSON patch, makes of root.
-func (s *skaffold) patched(root, n *node) *node {
+func (s *translator) patched(root, n *node) *node {
 	var path, from, value *node
 	op := "replace"
 	s.section(n, map[string]func(*node){
@@ -224,19 +224,19 @@ func edited(root, path, value *node, op string) (made *node, message string) {
 		switch {
 		case n.isMapping():
 			there := n.get(step)
-			changed := n.copied()
+			changed := n.clone()
 			if !last {
 				if there == nil {
 					return nil, false
 				}
 				below, ok := edit(there, way[1:])
-				changed.put(key(step), below)
+				changed.put(newKey(step), below)
 				return changed, ok
 			}
 			if there == nil && op != "add" {
 				return nil, false
 			}
-			k := key(step)
+			k := newKey(step)
 			if value != nil {
 				k.origin, k.path = value.origin, n.path
 				k.Line, k.Column = value.Line, value.Column
@@ -250,13 +250,13 @@ func edited(root, path, value *node, op string) (made *node, message string) {
 			if !isItem {
 				return nil, false
 			}
-			changed := n.copied()
+			changed := n.clone()
 			changed.items = slices.Insert(changed.items, i, value)
 			return changed, true
 		case !isItem:
 			return nil, false
 		}
-		changed := n.copied()
+		changed := n.clone()
 		switch {
 		case !last:
 			below, ok := edit(n.items[i], way[1:])

@@ -22,7 +22,7 @@ import (
 )
 
 // helm reads deploy.helm, or manifests.helm.
-func (s *skaffold) helm(n *node) {
+func (s *translator) helm(n *node) {
 	flags := func(n *node) {
 		others := slices.DeleteFunc(s.items(n), func(flag *node) bool { return flag.Value == "--create-namespace" })
 		if len(others) < len(s.items(n)) {
@@ -51,7 +51,7 @@ func (s *skaffold) helm(n *node) {
 }
 
 // hooks reads commands that run around all releases.
-func (s *skaffold) hooks(n *node) (list []*node) {
+func (s *translator) hooks(n *node) (list []*node) {
 	for _, item := range s.items(n) {
 		s.section(item, map[string]func(*node){
 			"host": func(n *node) {
@@ -65,7 +65,7 @@ func (s *skaffold) hooks(n *node) (list []*node) {
 }
 
 // hook reads a command for this machine, nil if it is for another one.
-func (s *skaffold) hook(n *node) *node {
+func (s *translator) hook(n *node) *node {
 	if !s.isMapping(n) {
 		return nil
 	}
@@ -118,7 +118,7 @@ var daskGateway = regexp.MustCompile(`(^|/)dask-gateway(-v?[0-9][^/]*|\.tgz)?(:[
 type source struct{ remoteChart, chartPath, repo, version *node }
 
 // release reads one of releases.
-func (s *skaffold) release(n *node) {
+func (s *translator) release(n *node) {
 	if !s.isMapping(n) {
 		return
 	}
@@ -202,7 +202,7 @@ func (s *skaffold) release(n *node) {
 }
 
 // named reads a name that may be a template; nil if it was reported.
-func (s *skaffold) named(n *node, key string, value *node) *node {
+func (s *translator) named(n *node, key string, value *node) *node {
 	if value == nil {
 		s.wrong(n, "%q is missing", key)
 		return nil
@@ -222,7 +222,7 @@ func (s *skaffold) named(n *node, key string, value *node) *node {
 }
 
 // chartOf says where the release's chart is. It tells whether that is known.
-func (s *skaffold) chartOf(n, release *node, from source) bool {
+func (s *translator) chartOf(n, release *node, from source) bool {
 	at := cmp.Or(from.remoteChart, from.chartPath)
 	switch {
 	case at == nil:
@@ -294,12 +294,12 @@ func inHome(path string) string {
 }
 
 // repository returns the URL of a chart repository that was made known by helm repo add, or why there is none.
-func (s *skaffold) repository(alias string) (url, message string) {
+func (s *translator) repository(alias string) (url, message string) {
 	path := cmp.Or(os.Getenv("HELM_REPOSITORY_CONFIG"), helmpath.ConfigPath("repositories.yaml"))
 	var list struct {
 		Repositories []struct{ Name, URL, Username string }
 	}
-	text, err := files.Read(path, longestFile)
+	text, err := files.Read(path, maxValue)
 	if err == nil {
 		s.files = append(s.files, path)
 		err = yaml.Unmarshal(text, &list)
@@ -325,7 +325,7 @@ func (s *skaffold) repository(alias string) (url, message string) {
 var isEncrypted = regexp.MustCompile(`(?m)^\s*"?sops"?\s*:`)
 
 // valuesFiles reads the paths of those. With helm-secrets, none of them may be encrypted: what it holds would be deployed as it is.
-func (s *skaffold) valuesFiles(release *node, list []*node, hasSecrets bool, secrets *node) {
+func (s *translator) valuesFiles(release *node, list []*node, hasSecrets bool, secrets *node) {
 	found := false
 	for _, item := range list {
 		path, ok := s.plain(item, s.text(item))
@@ -339,7 +339,7 @@ func (s *skaffold) valuesFiles(release *node, list []*node, hasSecrets bool, sec
 		}
 		path = inHome(path)
 		if hasSecrets {
-			text, err := files.Read(abs(s.dir, path), longestFile)
+			text, err := files.Read(abs(s.dir, path), maxValue)
 			if err == nil && isEncrypted.Match(text) {
 				s.wrong(item, "%q is encrypted, and devloop does not use helm-secrets: what it holds would be deployed as it is; decrypt it", path)
 				found = true
@@ -353,7 +353,7 @@ func (s *skaffold) valuesFiles(release *node, list []*node, hasSecrets bool, sec
 }
 
 // values reads all values but those in files: overrides, and what helm --set would get.
-func (s *skaffold) values(release, overrides *node, given map[string]*node, strategy *node) {
+func (s *translator) values(release, overrides *node, given map[string]*node, strategy *node) {
 	inline := overrides
 	switch {
 	case overrides == nil:
@@ -411,15 +411,15 @@ func (s *skaffold) values(release, overrides *node, given map[string]*node, stra
 }
 
 // replaced removes a value for which a later one comes.
-func (s *skaffold) replaced(set *node, path string) {
+func (s *translator) replaced(set *node, path string) {
 	if before := set.get(path); before != nil {
 		s.inform(before, "is set again, and that counts")
-		set.put(key(path), nil)
+		set.put(newKey(path), nil)
 	}
 }
 
 // flat calls each for the single values below n, with their paths as helm --set writes them.
-func (s *skaffold) flat(n *node, each func(path string, at *node)) {
+func (s *translator) flat(n *node, each func(path string, at *node)) {
 	if n == nil || n.isNull() || !s.isMapping(n) {
 		return
 	}
@@ -454,7 +454,7 @@ func flatText(n *node) string {
 }
 
 // nested is a list at a path of helm --set, as inline values have it.
-func (s *skaffold) nested(at *node, a assigned) *node {
+func (s *translator) nested(at *node, a assigned) *node {
 	list := at.as(yaml.SequenceNode, at.path)
 	for _, item := range a.list {
 		list.items = append(list.items, helmTyped(at, item))
@@ -477,7 +477,7 @@ func escapedNode(n *node) *node {
 	if n.isScalar() && n.Tag == "!!str" && strings.Contains(n.Value, "{{") {
 		return scalar(n, escapedBraces(n.Value))
 	}
-	made := n.copied()
+	made := n.clone()
 	for i, e := range made.entries {
 		made.entries[i].value = escapedNode(e.value)
 	}
@@ -488,7 +488,7 @@ func escapedNode(n *node) *node {
 }
 
 // overrideArtifacts reads artifactOverrides, which were called values before: images by the path of their value.
-func (s *skaffold) overrideArtifacts(set *node, given map[string]*node, strategy *node) {
+func (s *translator) overrideArtifacts(set *node, given map[string]*node, strategy *node) {
 	isHelm, withRegistry := false, false
 	if strategy != nil {
 		s.section(strategy, map[string]func(*node){
@@ -539,11 +539,11 @@ func (s *skaffold) overrideArtifacts(set *node, given map[string]*node, strategy
 	}
 }
 
-// longestFile is how much a file may hold that becomes a value, in bytes: more than Kubernetes takes in one object.
-const longestFile = 1 << 20
+// maxValue is how much a file may hold that becomes a value, in bytes: more than Kubernetes takes in one object.
+const maxValue = 1 << 20
 
 // setFiles reads files whose content is a value. For helm these come last.
-func (s *skaffold) setFiles(release, set, n *node) {
+func (s *translator) setFiles(release, set, n *node) {
 	if n == nil || n.isNull() || !s.isMapping(n) {
 		return
 	}
@@ -559,7 +559,7 @@ func (s *skaffold) setFiles(release, set, n *node) {
 			continue
 		}
 		full := abs(s.dir, path)
-		text, err := files.Read(full, longestFile)
+		text, err := files.Read(full, maxValue)
 		switch {
 		case errors.Is(err, files.ErrTooLarge):
 			s.wrong(e.value, "%q has more than 1 MiB", path)
@@ -581,7 +581,7 @@ func (s *skaffold) setFiles(release, set, n *node) {
 }
 
 // finish puts the releases into made, with what concerns more than one of them.
-func (s *skaffold) finish(made *node) {
+func (s *translator) finish(made *node) {
 	ordered := slices.ContainsFunc(s.releases, func(r *node) bool { return r.get("dependsOn") != nil })
 	for i, release := range s.releases {
 		if s.createNamespace && release.get("createNamespace") == nil {
@@ -615,7 +615,7 @@ func (s *skaffold) finish(made *node) {
 }
 
 // around puts commands that skaffold runs around all releases to the first or the last one.
-func (s *skaffold) around(when string, commands []*node) {
+func (s *translator) around(when string, commands []*node) {
 	switch {
 	case len(commands) == 0:
 		return

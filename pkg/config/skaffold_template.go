@@ -41,7 +41,7 @@ var notInVariable = regexp.MustCompile(`[^A-Za-z0-9]`)
 func variable(image string) string { return notInVariable.ReplaceAllString(image, "_") }
 
 // imageVariable returns what a variable says of which artifact; ok is false if it is none of an image's.
-func (s *skaffold) imageVariable(name string) (function string, of *artifact, ok bool) {
+func (s *translator) imageVariable(name string) (function string, of *artifact, ok bool) {
 	for prefix, function := range imageVariables {
 		for i := range s.artifacts {
 			a := &s.artifacts[i]
@@ -61,7 +61,7 @@ var templateFunctions = map[string]int{
 var templatePrefix = regexp.MustCompile(`^template: set:\d+: `)
 
 // expand reads the templates of text, which stands at n. ok is false if that was reported.
-func (s *skaffold) expand(n *node, text string) (pieces []piece, ok bool) {
+func (s *translator) expand(n *node, text string) (pieces []piece, ok bool) {
 	if !strings.Contains(text, "{{") {
 		return []piece{{text: text}}, true
 	}
@@ -90,7 +90,7 @@ func (s *skaffold) expand(n *node, text string) (pieces []piece, ok bool) {
 }
 
 // part evaluates one part of a template.
-func (s *skaffold) part(part parse.Node) ([]piece, error) {
+func (s *translator) part(part parse.Node) ([]piece, error) {
 	switch part := part.(type) {
 	case *parse.TextNode:
 		return []piece{{text: string(part.Text)}}, nil
@@ -112,7 +112,7 @@ type templateValue struct {
 	missing string // the variable that is not there
 }
 
-func (s *skaffold) pipe(pipe *parse.PipeNode) (value templateValue, err error) {
+func (s *translator) pipe(pipe *parse.PipeNode) (value templateValue, err error) {
 	for i, command := range pipe.Cmds {
 		var last []templateValue
 		if i > 0 {
@@ -126,7 +126,7 @@ func (s *skaffold) pipe(pipe *parse.PipeNode) (value templateValue, err error) {
 }
 
 // command evaluates a variable, a constant, or a function of them; last is what stands before a |.
-func (s *skaffold) command(command *parse.CommandNode, last []templateValue) (templateValue, error) {
+func (s *translator) command(command *parse.CommandNode, last []templateValue) (templateValue, error) {
 	name, isFunction := command.Args[0].(*parse.IdentifierNode)
 	if !isFunction {
 		if len(command.Args) == 1 && last == nil {
@@ -152,7 +152,7 @@ func (s *skaffold) command(command *parse.CommandNode, last []templateValue) (te
 	return s.call(name.Ident, args)
 }
 
-func (s *skaffold) operand(arg parse.Node) (templateValue, error) {
+func (s *translator) operand(arg parse.Node) (templateValue, error) {
 	switch arg := arg.(type) {
 	case *parse.FieldNode:
 		if len(arg.Ident) == 1 {
@@ -169,7 +169,7 @@ func (s *skaffold) operand(arg parse.Node) (templateValue, error) {
 }
 
 // call calls a function that has as many arguments as it needs.
-func (s *skaffold) call(name string, args []templateValue) (templateValue, error) {
+func (s *translator) call(name string, args []templateValue) (templateValue, error) {
 	last := args[len(args)-1]
 	if name == "default" {
 		if last.missing != "" || len(joined(last.pieces)) == 0 {
@@ -214,7 +214,7 @@ func (s *skaffold) call(name string, args []templateValue) (templateValue, error
 }
 
 // lookUp returns what a variable holds: those of the images come before the environment.
-func (s *skaffold) lookUp(name string) (templateValue, error) {
+func (s *translator) lookUp(name string) (templateValue, error) {
 	if function, of, ok := s.imageVariable(name); ok {
 		if of.image == "" {
 			return templateValue{}, fmt.Errorf("image %q is built by %s, which devloop does not do: what is deployed would lack it", of.name, of.builder)
@@ -236,7 +236,7 @@ func (s *skaffold) lookUp(name string) (templateValue, error) {
 }
 
 // noVariable says that a variable is not there, and what may have been meant.
-func (s *skaffold) noVariable(name string) error {
+func (s *translator) noVariable(name string) error {
 	if !strings.HasPrefix(name, "IMAGE_") {
 		return fmt.Errorf("the environment has no variable %q", name)
 	}
@@ -266,7 +266,7 @@ func joined(pieces []piece) []piece {
 }
 
 // undigested drops digests, and the @ before them.
-func (s *skaffold) undigested(n *node, pieces []piece) []piece {
+func (s *translator) undigested(n *node, pieces []piece) []piece {
 	var list []piece
 	for _, p := range pieces {
 		if p.function != digest {
@@ -283,7 +283,7 @@ func (s *skaffold) undigested(n *node, pieces []piece) []piece {
 }
 
 // plain is expand for what no template of devloop.yaml may stand in.
-func (s *skaffold) plain(n *node, text string) (filled string, ok bool) {
+func (s *translator) plain(n *node, text string) (filled string, ok bool) {
 	pieces, ok := s.expand(n, text)
 	for _, p := range pieces {
 		if p.function != "" {

@@ -103,8 +103,8 @@ func (n *node) as(kind yaml.Kind, path string) *node {
 	return &node{Node: &yaml.Node{Kind: kind, Line: n.Line, Column: n.Column}, origin: n.origin, path: path}
 }
 
-// copied returns a copy of n that can be changed: its children are n's.
-func (n *node) copied() *node {
+// clone returns a copy of n that can be changed: its children are n's.
+func (n *node) clone() *node {
 	c := *n
 	c.entries, c.items = slices.Clone(n.entries), slices.Clone(n.items)
 	return &c
@@ -123,20 +123,20 @@ func (n *node) put(key, value *node) {
 	}
 }
 
-// key returns the node of a key that stands in no file.
-func key(name string) *node {
+// newKey returns the node of a key that stands in no file.
+func newKey(name string) *node {
 	return &node{Node: &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: name}}
 }
 
-// LongestFile is how much a file that configures something may hold, in bytes.
-const LongestFile = 4 << 20
+// maxFile is how much a file that configures something may hold, in bytes.
+const maxFile = 4 << 20
 
 // errEmpty is why a file has no tree.
 var errEmpty = errors.New("the file is empty")
 
 // parseFile returns the tree of the file at path, which is absolute; nil if it cannot, and has reported why.
 func (r *report) parseFile(from *origin, path string) *node {
-	text, err := files.Read(path, LongestFile)
+	text, err := files.Read(path, maxFile)
 	if err != nil {
 		r.unreadable(from, path, err)
 		return nil
@@ -147,7 +147,7 @@ func (r *report) parseFile(from *origin, path string) *node {
 // parse reads the text's only document. It returns nil if it cannot, and has reported why.
 func (r *report) parse(from *origin, text []byte) *node {
 	documents := yaml.NewDecoder(bytes.NewReader(text))
-	first, err := decodeNode(documents)
+	first, err := decodeDocument(documents)
 	switch {
 	case errors.Is(err, io.EOF), err == nil && first.Tag == "!!null":
 		r.cause = errEmpty
@@ -157,7 +157,7 @@ func (r *report) parse(from *origin, text []byte) *node {
 		r.add(from, syntaxProblem(err))
 		return nil
 	}
-	second, err := decodeNode(documents)
+	second, err := decodeDocument(documents)
 	switch {
 	case err == nil:
 		r.add(from, Problem{Line: second.Line, Column: second.Column, Message: "a second YAML document starts here; the file has to be one document: " +
@@ -170,9 +170,9 @@ func (r *report) parse(from *origin, text []byte) *node {
 	return r.build(from, first, "")
 }
 
-// decodeNode returns the content of the next document. It turns the parser's panics about itself into errors: a typo in
+// decodeDocument returns the content of the next document. It turns the parser's panics about itself into errors: a typo in
 // the file must not end devloop.
-func decodeNode(documents *yaml.Decoder) (content *yaml.Node, err error) {
+func decodeDocument(documents *yaml.Decoder) (content *yaml.Node, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("yaml: this is not valid YAML, and confused the parser: %v", r)
@@ -291,7 +291,7 @@ func (b *builder) mapping(n *node) {
 			b.wrong(key, "%q is here twice; first on line %d", key.Value, line)
 		default:
 			lines[key.Value] = key.Line
-			if child := b.node(value, join(n.path, key.Value)); child != nil {
+			if child := b.node(value, joinPath(n.path, key.Value)); child != nil {
 				n.entries = append(n.entries, entry{key, child})
 			}
 		}
@@ -301,7 +301,7 @@ func (b *builder) mapping(n *node) {
 			return // merged into itself: that changes nothing
 		}
 		if from := deref(y); from.Kind != yaml.MappingNode {
-			at := &node{Node: from, path: join(n.path, "<<")}
+			at := &node{Node: from, path: joinPath(n.path, "<<")}
 			b.wrong(at, "must be a mapping, but is %s", at.describe())
 			return
 		}
@@ -327,7 +327,7 @@ func (b *builder) mapping(n *node) {
 	}
 }
 
-func join(path, key string) string {
+func joinPath(path, key string) string {
 	if path == "" {
 		return key
 	}
