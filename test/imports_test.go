@@ -20,12 +20,13 @@ const module = "github.com/devloop/devloop/"
 // may says which packages of devloop each one may import. The stages do not know each other: the loop brings them together, the
 // command wires them.
 var may = map[string][]string{
-	"pkg/config":  {"pkg/files"},
-	"pkg/journal": {},
-	"pkg/event":   {},
-	"pkg/console": {"pkg/event", "pkg/status"},
-	"pkg/control": {"pkg/event", "pkg/status", "pkg/status/web"},
-	"pkg/session": {"pkg/build", "pkg/config", "pkg/console", "pkg/control", "pkg/dask", "pkg/deploy", "pkg/event", "pkg/files",
+	"pkg/config":      {"pkg/config/tree", "pkg/files"},
+	"pkg/config/tree": {"pkg/files"},
+	"pkg/journal":     {},
+	"pkg/event":       {},
+	"pkg/console":     {"pkg/event", "pkg/status"},
+	"pkg/control":     {"pkg/event", "pkg/status", "pkg/status/web"},
+	"pkg/session": {"pkg/build", "pkg/config", "pkg/config/tree", "pkg/console", "pkg/control", "pkg/dask", "pkg/deploy", "pkg/event", "pkg/files",
 		"pkg/journal", "pkg/kube", "pkg/loop", "pkg/node", "pkg/pods", "pkg/portforward", "pkg/proof", "pkg/status",
 		"pkg/status/web", "pkg/venv", "pkg/watch"},
 	"test/terminal":   {},

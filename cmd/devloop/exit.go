@@ -3,7 +3,8 @@ package main
 import (
 	"errors"
 
-	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/config/tree"
+
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/control"
 )
@@ -18,7 +19,7 @@ const (
 
 func exitCode(err error) int {
 	var (
-		invalid     *config.Error
+		invalid     *tree.Error
 		usage       console.UsageError
 		environment console.EnvironmentError
 		notRunning  control.NotRunningError

@@ -18,6 +18,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/config/tree"
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
@@ -115,7 +116,7 @@ func survey(ctx context.Context, root string) (*draft, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &draft{name: config.Label(filepath.Base(folder), "app")}
+	d := &draft{name: tree.Label(filepath.Base(folder), "app")}
 	var charts []string
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		name := entry.Name()
@@ -183,7 +184,7 @@ func (d *draft) imageOf(path string) (config.Image, bool) {
 	if !isFile(path) {
 		return config.Image{}, false
 	}
-	image := config.Image{Name: config.Label(name, "image"), Context: folder, Dockerfile: path}
+	image := config.Image{Name: tree.Label(name, "image"), Context: folder, Dockerfile: path}
 	taken := func(name string) bool {
 		return slices.ContainsFunc(d.images, func(i config.Image) bool { return i.Name == name })
 	}
@@ -194,7 +195,7 @@ func (d *draft) imageOf(path string) (config.Image, bool) {
 
 // addRelease guesses how a chart is meant to be deployed.
 func (d *draft) addRelease(ctx context.Context, folder string) {
-	r := config.Release{Name: config.Label(filepath.Base(folder), d.name), Chart: folder, Namespace: d.name, CreateNamespace: true, Set: map[string]any{}}
+	r := config.Release{Name: tree.Label(filepath.Base(folder), d.name), Chart: folder, Namespace: d.name, CreateNamespace: true, Set: map[string]any{}}
 	if folder == "." {
 		r.Name, r.Chart = d.name, "./"
 	}
@@ -222,7 +223,7 @@ func (d *draft) addRelease(ctx context.Context, folder string) {
 		for slices.ContainsFunc(d.forwards, func(f config.Forward) bool { return f.Local == local }) {
 			local = max((local+1)%65536, 1024)
 		}
-		if config.Label(service.Name, "") != service.Name || config.Label(service.Namespace, "") != service.Namespace {
+		if tree.Label(service.Name, "") != service.Name || tree.Label(service.Namespace, "") != service.Namespace {
 			d.note("  left out: service %q, which is no name for Kubernetes", service.Name)
 			continue
 		}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/devloop/devloop/pkg/config/tree"
+
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
@@ -53,7 +55,7 @@ func TestHostileCommands(t *testing.T) {
 // However much of a skaffold.yaml is noted, the log has few lines of it.
 func TestNotesInTheLogAreFew(t *testing.T) {
 	var messages []string
-	c := &config.Config{Format: "skaffold/v4beta11", Notes: make([]config.Note, 1000)}
+	c := &config.Config{Format: "skaffold/v4beta11", Notes: make([]tree.Note, 1000)}
 	session.ReportConfig(func(e event.Event) { messages = append(messages, e.Message+fmt.Sprint(e.Fields...)) }, nil, c)
 	if last := messages[len(messages)-1]; len(messages) != session.ShownNotes+3 || last != "more of it is not as skaffold has itnotes950" {
 		t.Errorf("%d, %s", len(messages), last)

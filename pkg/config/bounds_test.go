@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/devloop/devloop/pkg/config/tree"
 	"github.com/devloop/devloop/pkg/files"
 )
 
@@ -123,7 +124,7 @@ func TestProblemsAreFew(t *testing.T) {
 			if err == nil {
 				t.Fatal("nothing is wrong")
 			}
-			var wrong *Error
+			var wrong *tree.Error
 			if !errors.As(err, &wrong) || len(wrong.Problems) > maxProblems {
 				t.Errorf("%T, %d problems", err, len(wrong.Problems))
 			}

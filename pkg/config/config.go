@@ -20,6 +20,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/devloop/devloop/pkg/config/tree"
 )
 
 // FileName is what the file is called unless the user says otherwise.
@@ -120,11 +122,11 @@ type Config struct {
 	// Format is the apiVersion of the skaffold.yaml that was read, "" if all was devloop.yaml. Notes are what of it devloop does
 	// in another way or not at all, in the order of its lines.
 	Format string
-	Notes  []Note
+	Notes  []tree.Note
 
-	files     []string // that were read, absolute
-	root      *node    // what was decoded, for the positions
-	variables []string // of the environment that a skaffold.yaml was filled in with
+	files     []string   // that were read, absolute
+	root      *tree.Node // what was decoded, for the positions
+	variables []string   // of the environment that a skaffold.yaml was filled in with
 }
 
 // PushPlain tells whether plain http is allowed.
@@ -388,7 +390,7 @@ type Source struct {
 
 	// Translate returns the tree of a devloop.yaml for a file of another format, nil for any other. dir is what paths are
 	// relative to, absolute. It is nil where only devloop.yaml is read.
-	Translate func(r *report, root *node, dir string, profiles []string) *Translation
+	Translate func(r *tree.Report, root *tree.Node, dir string, profiles []string) *tree.Translation
 }
 
 // Assignment sets one value, on the command line or in the environment.
@@ -407,8 +409,8 @@ func Load(source Source) (*Config, error) {
 	if len(source.Files) == 0 {
 		source.Files = []string{FileName}
 	}
-	l := &loader{report: &report{}, source: source}
-	var layers []*node
+	l := &loader{Report: &tree.Report{}, source: source}
+	var layers []*tree.Node
 	for i := range source.Files {
 		if layer := l.read(i); layer != nil {
 			layers = append(layers, layer)
@@ -418,44 +420,44 @@ func Load(source Source) (*Config, error) {
 	if len(layers) == len(source.Files) {
 		c = l.assemble(layers)
 	}
-	if len(l.problems) > 0 {
-		return nil, l.failed(l.files)
+	if len(l.Problems) > 0 {
+		return nil, l.Failed(l.files)
 	}
 	return c, nil
 }
 
 // loader reads one source.
 type loader struct {
-	*report
+	*tree.Report
 	source    Source
 	dir       string   // that paths are relative to, absolute
 	files     []string // that were read, absolute
 	format    string
-	notes     []Note
+	notes     []tree.Note
 	variables []string
 }
 
 // read returns the tree of one file, nil if it cannot be layered.
-func (l *loader) read(i int) *node {
+func (l *loader) read(i int) *tree.Node {
 	name := l.source.Files[i]
-	from := &origin{name: name, order: i}
+	from := &tree.Origin{Name: name, Order: i}
 	path, err := filepath.Abs(name)
 	if err != nil {
-		l.unreadable(from, name, err)
+		l.Unreadable(from, name, err)
 		return nil
 	}
 	if i == 0 {
 		l.dir = filepath.Dir(path)
 	}
 	l.files = append(l.files, path)
-	root := l.parseFile(from, path)
+	root := l.ParseFile(from, path)
 	if i == 0 {
 		switch {
-		case errors.Is(l.cause, fs.ErrNotExist):
-			l.hint = FileName + " says which images to build, which Helm releases to deploy and which ports to forward " +
+		case errors.Is(l.Cause, fs.ErrNotExist):
+			l.Hint = FileName + " says which images to build, which Helm releases to deploy and which ports to forward " +
 				"(a skaffold.yaml is read, too); go to the folder that has one, or let devloop init write it"
-		case errors.Is(l.cause, errEmpty):
-			l.hint = "it has to start with \"apiVersion: " + Version + "\""
+		case errors.Is(l.Cause, tree.ErrEmpty):
+			l.Hint = "it has to start with \"apiVersion: " + Version + "\""
 		}
 	}
 	if root == nil {
@@ -465,21 +467,21 @@ func (l *loader) read(i int) *node {
 }
 
 // layer returns root as one layer of a devloop.yaml after a check by itself, nil if it cannot be one.
-func (l *loader) layer(root *node) *node {
+func (l *loader) layer(root *tree.Node) *tree.Node {
 	if root = l.translated(root); root == nil || !l.isOurs(root) {
 		return nil
 	}
-	d := &decoder{report: l.report, partial: true}
+	d := &decoder{Report: l.Report, partial: true}
 	d.read(root, &file{}, "")
 	return root
 }
 
 // translated returns the tree of a devloop.yaml: root, or what the source's translator makes of it, nil if that is nothing.
-func (l *loader) translated(root *node) *node {
+func (l *loader) translated(root *tree.Node) *tree.Node {
 	if l.source.Translate == nil {
 		return root
 	}
-	t := l.source.Translate(l.report, root, l.dir, l.source.Profiles)
+	t := l.source.Translate(l.Report, root, l.dir, l.source.Profiles)
 	if t == nil {
 		return root
 	}
@@ -489,32 +491,32 @@ func (l *loader) translated(root *node) *node {
 }
 
 // assemble makes the configuration that the files are together.
-func (l *loader) assemble(layers []*node) *Config {
+func (l *loader) assemble(layers []*tree.Node) *Config {
 	var all document
-	root := layered(l.report, layers, l.source)
-	d := &decoder{report: l.report, again: true}
+	root := layered(l.Report, layers, l.source)
+	d := &decoder{Report: l.Report, again: true}
 	d.read(root, &all, "")
 	c := &all.Config
 	c.Path, c.Dir, c.Name = l.files[0], l.dir, all.Name
 	c.files, c.root = l.files, root
-	c.Format, c.Notes, c.variables = l.format, sortedNotes(l.notes), l.variables
-	validate(l.report, c)
+	c.Format, c.Notes, c.variables = l.format, tree.SortedNotes(l.notes), l.variables
+	validate(l.Report, c)
 	return c
 }
 
 // isOurs tells whether this devloop reads files of this version. The other keys of one that it does not read would all
 // be wrong in their own way: that is no help.
-func (l *loader) isOurs(f *node) bool {
-	v := f.get("apiVersion")
-	if v == nil || !v.isScalar() || v.isNull() || v.Value == Version {
+func (l *loader) isOurs(f *tree.Node) bool {
+	v := f.Get("apiVersion")
+	if v == nil || !v.IsScalar() || v.IsNull() || v.Value == Version {
 		return true
 	}
-	l.wrong(v, "this devloop reads %q, not %q", Version, v.Value)
+	l.Wrong(v, "this devloop reads %q, not %q", Version, v.Value)
 	return false
 }
 
 // Abs returns the absolute form of a path of the file.
-func (c *Config) Abs(path string) string { return abs(c.Dir, path) }
+func (c *Config) Abs(path string) string { return tree.Abs(c.Dir, path) }
 
 // Files returns the absolute paths of what the configuration itself is made of: the files that were read, the values
 // files, and the requirements of the local environment if they are installed into it.
@@ -562,11 +564,11 @@ func (f Forward) Addresses() []netip.Addr {
 // Wrong returns an error about a value of a valid configuration that turned out to be wrong later: a local port that
 // another process has. It has the position of the value at path ("forwards[0].local"), or of what is nearest to it where
 // the value was left out. The hint may be "".
-func (c *Config) Wrong(path, message, hint string) *Error {
-	r := &report{hint: hint}
+func (c *Config) Wrong(path, message, hint string) *tree.Error {
+	r := &tree.Report{Hint: hint}
 	if c.root == nil { // not made by Load
-		r.add(&origin{name: FileName}, Problem{Message: path + ": " + message})
-		return r.failed(c.files)
+		r.Add(&tree.Origin{Name: FileName}, tree.Problem{Message: path + ": " + message})
+		return r.Failed(c.files)
 	}
 	at, rest := c.root, path
 	for rest != "" {
@@ -577,34 +579,34 @@ func (c *Config) Wrong(path, message, hint string) *Error {
 		at, rest = child, below
 	}
 	value := *at
-	if value.path != "" { // where it stands in its own file may have another name
-		value.path += rest
+	if value.Path != "" { // where it stands in its own file may have another name
+		value.Path += rest
 	} else {
-		value.path = path
+		value.Path = path
 	}
-	r.wrong(&value, "%s", message)
-	return r.failed(c.files)
+	r.Wrong(&value, "%s", message)
+	return r.Failed(c.files)
 }
 
 // WrongValue is Wrong for a value of the release of that name: key is the one it has in set or setString, or the way to it
 // in inlineValues, "a.b.c".
-func (c *Config) WrongValue(release, in, key, message, hint string) *Error {
+func (c *Config) WrongValue(release, in, key, message, hint string) *tree.Error {
 	i := slices.IndexFunc(c.Releases, func(r Release) bool { return r.Name == release })
 	return c.Wrong(strings.TrimSuffix(fmt.Sprintf("releases[%d].%s.%s", i, in, key), "."), message, hint)
 }
 
 // child returns the child that a path begins with, and the rest of the path; nil if there is none.
-func child(n *node, path string) (child *node, rest string) {
-	for i, item := range n.items {
+func child(n *tree.Node, path string) (child *tree.Node, rest string) {
+	for i, item := range n.Items {
 		if rest, ok := strings.CutPrefix(path, fmt.Sprintf("[%d]", i)); ok {
 			return item, rest
 		}
 	}
 	path = strings.TrimPrefix(path, ".")
-	for _, e := range n.entries { // keys may have dots: the longest one is meant
-		below, ok := strings.CutPrefix(path, e.key.Value)
+	for _, e := range n.Entries { // keys may have dots: the longest one is meant
+		below, ok := strings.CutPrefix(path, e.Key.Value)
 		if ok && (below == "" || below[0] == '.' || below[0] == '[') && (child == nil || len(below) < len(rest)) {
-			child, rest = e.value, below
+			child, rest = e.Value, below
 		}
 	}
 	return child, rest

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/devloop/devloop/pkg/config/tree"
 )
 
 // platform is the file for the Dask Gateway platform.
@@ -410,7 +412,7 @@ releases:
 func TestNoFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), FileName)
 	_, err := Load(Source{Files: []string{path}})
-	var e *Error
+	var e *tree.Error
 	if !errors.As(err, &e) || !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("Load = %v", err)
 	}
@@ -430,7 +432,7 @@ func TestNoFile(t *testing.T) {
 func TestMissingFilesAreNamed(t *testing.T) {
 	dir := project(t)
 	_, err := load(t, dir, "apiVersion: devloop/v1\nname: p\nimages: { a: { dockerfile: soon } }\n")
-	var e *Error
+	var e *tree.Error
 	if !errors.As(err, &e) {
 		t.Fatalf("Load = %v", err)
 	}
@@ -440,8 +442,8 @@ func TestMissingFilesAreNamed(t *testing.T) {
 }
 
 // assembled is what Load makes of the trees of the source's files.
-func assembled(r *report, dir string, source Source, roots ...*node) *Config {
-	l := &loader{report: r, source: source, dir: dir, files: source.Files}
+func assembled(r *tree.Report, dir string, source Source, roots ...*tree.Node) *Config {
+	l := &loader{Report: r, source: source, dir: dir, files: source.Files}
 	for i, root := range roots {
 		if roots[i] = l.layer(root); roots[i] == nil {
 			return nil
@@ -462,12 +464,12 @@ func FuzzLoad(f *testing.F) {
 	dir := project(f)
 	schema := compiled(f)
 	f.Fuzz(func(t *testing.T, first, second []byte, profile, set string) {
-		r := &report{}
+		r := &tree.Report{}
 		source := Source{Files: []string{FileName}}
-		roots := []*node{r.parse(&origin{name: FileName}, first)}
+		roots := []*tree.Node{r.Parse(&tree.Origin{Name: FileName}, first)}
 		if len(second) > 0 {
 			source.Files = append(source.Files, "second")
-			roots = append(roots, r.parse(&origin{name: "second", order: 1}, second))
+			roots = append(roots, r.Parse(&tree.Origin{Name: "second", Order: 1}, second))
 		}
 		if profile != "" {
 			source.Profiles = []string{profile}
@@ -479,8 +481,8 @@ func FuzzLoad(f *testing.F) {
 		if !slices.Contains(roots, nil) {
 			c = assembled(r, dir, source, roots...)
 		}
-		if len(r.problems) > 0 {
-			e := r.failed(nil)
+		if len(r.Problems) > 0 {
+			e := r.Failed(nil)
 			if strings.Count(e.Error(), "\n") != len(e.Problems)-1 {
 				t.Errorf("not one line each: %v", e)
 			}

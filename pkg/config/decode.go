@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/devloop/devloop/pkg/config/tree"
 )
 
 // decoder reads one tree.
 type decoder struct {
-	*report
+	*tree.Report
 	partial bool // the tree is one of several that are laid over each other: what it leaves out, another one may say
 	again   bool // its files were read before, each by itself: their unknown keys are told of
 }
@@ -62,7 +64,7 @@ func isKeyed(list reflect.Type) bool {
 
 // read decodes n into what into points to. The check is of the value, of each item of a list, or of each key of a map.
 // What is wrong is left as it was.
-func (d *decoder) read(n *node, into any, check string) {
+func (d *decoder) read(n *tree.Node, into any, check string) {
 	switch into := into.(type) {
 	case *string:
 		if rules[check].most > 0 && n.Tag != "!!str" {
@@ -73,8 +75,8 @@ func (d *decoder) read(n *node, into any, check string) {
 			*into = text
 		}
 	case *bool:
-		if !n.isScalar() || n.Tag != "!!bool" || n.Decode(into) != nil {
-			d.wrong(n, "must be true or false, but is %s", n.describe())
+		if !n.IsScalar() || n.Tag != "!!bool" || n.Decode(into) != nil {
+			d.Wrong(n, "must be true or false, but is %s", n.Describe())
 		}
 	case *int:
 		if number, ok := d.number(n, check); ok {
@@ -82,44 +84,44 @@ func (d *decoder) read(n *node, into any, check string) {
 		}
 	case *time.Duration:
 		parsed, err := time.ParseDuration(n.Value)
-		if !n.isScalar() || err != nil || !rules["duration"].pattern.MatchString(n.Value) {
-			d.wrong(n, "must be %s, but is %s", rules["duration"].is, n.describe())
+		if !n.IsScalar() || err != nil || !rules["duration"].pattern.MatchString(n.Value) {
+			d.Wrong(n, "must be %s, but is %s", rules["duration"].is, n.Describe())
 		} else if d.check(n, n.Value, check) {
 			*into = parsed
 		}
 	case *[]string:
 		if d.is(n, yaml.SequenceNode) {
-			*into = make([]string, len(n.items))
-			for i, item := range n.items {
+			*into = make([]string, len(n.Items))
+			for i, item := range n.Items {
 				d.read(item, &(*into)[i], check)
 			}
 		}
 	case *map[string]string: // all of them are text for a Dockerfile or a chart, so numbers need no quotes
 		*into = map[string]string{}
 		for _, e := range d.entries(n, check) {
-			if !e.value.isNull() && d.is(e.value, yaml.ScalarNode) {
-				(*into)[e.key.Value] = e.value.Value
+			if !e.Value.IsNull() && d.is(e.Value, yaml.ScalarNode) {
+				(*into)[e.Key.Value] = e.Value.Value
 			}
 		}
 	case *SetValues:
 		*into = SetValues{}
 		for _, e := range d.entries(flat(n), check) {
-			if e.value.isScalar() {
-				(*into)[e.key.Value] = d.scalar(e.value)
+			if e.Value.IsScalar() {
+				(*into)[e.Key.Value] = d.scalar(e.Value)
 				continue
 			}
-			d.wrong(e.value, "%s must be a single value, but is %s; write one line per value, with dots in the key (a.b.c), "+
-				"or use inlineValues", e.key.Value, e.value.describe())
+			d.Wrong(e.Value, "%s must be a single value, but is %s; write one line per value, with dots in the key (a.b.c), "+
+				"or use inlineValues", e.Key.Value, e.Value.Describe())
 		}
 	case *map[string]any:
 		if d.is(n, yaml.MappingNode) {
 			*into = d.mapping(n)
 		}
 	case *map[string]Config: // profiles
-		profile := &decoder{report: d.report, partial: true}
+		profile := &decoder{Report: d.Report, partial: true}
 		for _, e := range d.entries(n, check) {
-			if !e.value.isNull() {
-				profile.read(e.value, &Config{}, "")
+			if !e.Value.IsNull() {
+				profile.read(e.Value, &Config{}, "")
 			}
 		}
 	default:
@@ -128,7 +130,7 @@ func (d *decoder) read(n *node, into any, check string) {
 }
 
 // compound reads a struct or a list of them.
-func (d *decoder) compound(n *node, into reflect.Value) {
+func (d *decoder) compound(n *tree.Node, into reflect.Value) {
 	if into.Kind() == reflect.Struct {
 		d.structure(n, into)
 		return
@@ -137,26 +139,26 @@ func (d *decoder) compound(n *node, into reflect.Value) {
 	if key, ok := keyField(item); ok {
 		for _, e := range d.entries(n, key.check) {
 			value := reflect.New(item).Elem()
-			value.FieldByIndex(key.Index).SetString(e.key.Value)
-			if e.value.isNull() { // "worker:" alone takes all defaults
-				e.value = e.value.as(yaml.MappingNode, e.value.path)
+			value.FieldByIndex(key.Index).SetString(e.Key.Value)
+			if e.Value.IsNull() { // "worker:" alone takes all defaults
+				e.Value = e.Value.As(yaml.MappingNode, e.Value.Path)
 			}
-			d.structure(e.value, value)
+			d.structure(e.Value, value)
 			into.Set(reflect.Append(into, value))
 		}
 		return
 	}
 	if d.is(n, yaml.SequenceNode) {
-		into.Set(reflect.MakeSlice(into.Type(), len(n.items), len(n.items)))
-		items := &decoder{d.report, d.partial && len(identity(into.Type())) > 0, d.again} // other lists are replaced, so they are whole
-		for i, child := range n.items {
+		into.Set(reflect.MakeSlice(into.Type(), len(n.Items), len(n.Items)))
+		items := &decoder{d.Report, d.partial && len(identity(into.Type())) > 0, d.again} // other lists are replaced, so they are whole
+		for i, child := range n.Items {
 			items.structure(child, into.Index(i))
 		}
 	}
 }
 
 // structure reads a mapping with the keys of a struct and no other. A key without a value counts as left out.
-func (d *decoder) structure(n *node, into reflect.Value) {
+func (d *decoder) structure(n *tree.Node, into reflect.Value) {
 	if !d.is(n, yaml.MappingNode) {
 		return
 	}
@@ -164,44 +166,44 @@ func (d *decoder) structure(n *node, into reflect.Value) {
 	d.unknown(n, known)
 	d.choice(n, known)
 	for _, f := range known {
-		at, target := n.get(f.key), into.FieldByIndex(f.Index).Addr().Interface()
+		at, target := n.Get(f.key), into.FieldByIndex(f.Index).Addr().Interface()
 		required := f.required && (f.identity || !d.partial)
-		isEmpty := at != nil && (at.isNull() || at.isList() && len(at.items) == 0 && f.Type.Kind() == reflect.Slice)
+		isEmpty := at != nil && (at.IsNull() || at.IsList() && len(at.Items) == 0 && f.Type.Kind() == reflect.Slice)
 		switch {
 		case isEmpty && (required || f.choice):
-			d.wrong(at, "must not be empty")
-		case at != nil && !at.isNull():
+			d.Wrong(at, "must not be empty")
+		case at != nil && !at.IsNull():
 			d.read(at, target, f.check)
 		case required:
-			d.wrong(n, "%q is missing", f.key)
+			d.Wrong(n, "%q is missing", f.key)
 		case f.fallback != "":
-			d.read(&node{Node: parseValue(f.fallback)}, target, f.check)
+			d.read(&tree.Node{Node: parseValue(f.fallback)}, target, f.check)
 		case into.FieldByIndex(f.Index).Kind() == reflect.Struct: // its fields have defaults
-			d.read(n.as(yaml.MappingNode, joinPath(n.path, f.key)), target, "")
+			d.read(n.As(yaml.MappingNode, tree.JoinPath(n.Path, f.key)), target, "")
 		}
 	}
 }
 
 // unknown reports the keys of n that are not among the known ones.
-func (d *decoder) unknown(n *node, known []field) {
+func (d *decoder) unknown(n *tree.Node, known []field) {
 	keys := make([]string, len(known))
 	for i, f := range known {
 		keys[i] = f.key
 	}
-	for _, e := range n.entries {
-		if d.again && !e.key.origin.assignment || slices.Contains(keys, e.key.Value) {
+	for _, e := range n.Entries {
+		if d.again && !e.Key.Origin.Assignment || slices.Contains(keys, e.Key.Value) {
 			continue
 		}
-		meant := didYouMean(e.key.Value, keys)
+		meant := tree.DidYouMean(e.Key.Value, keys)
 		if meant == "" {
 			meant = "; known here: " + strings.Join(keys, ", ")
 		}
-		d.wrong(e.key, "unknown key %q%s", e.key.Value, meant)
+		d.Wrong(e.Key, "unknown key %q%s", e.Key.Value, meant)
 	}
 }
 
 // choice reports n if it has none, or more than one, of the known keys that exclude each other.
-func (d *decoder) choice(n *node, known []field) {
+func (d *decoder) choice(n *tree.Node, known []field) {
 	var keys []string
 	for _, f := range known {
 		if f.choice {
@@ -209,50 +211,50 @@ func (d *decoder) choice(n *node, known []field) {
 		}
 	}
 	first := ""
-	for _, e := range n.entries {
+	for _, e := range n.Entries {
 		switch {
-		case !slices.Contains(keys, e.key.Value):
+		case !slices.Contains(keys, e.Key.Value):
 		case first == "":
-			first = e.key.Value
+			first = e.Key.Value
 		default:
-			d.wrong(e.key, "has %q beside %q, but needs exactly one of these keys: %s", e.key.Value, first, strings.Join(keys, ", "))
+			d.Wrong(e.Key, "has %q beside %q, but needs exactly one of these keys: %s", e.Key.Value, first, strings.Join(keys, ", "))
 		}
 	}
 	if first == "" && len(keys) > 0 {
-		d.wrong(n, "needs one of these keys: %s", strings.Join(keys, ", "))
+		d.Wrong(n, "needs one of these keys: %s", strings.Join(keys, ", "))
 	}
 }
 
 // entries returns those of a mapping, after a check of their keys.
-func (d *decoder) entries(n *node, check string) []entry {
+func (d *decoder) entries(n *tree.Node, check string) []tree.Entry {
 	if !d.is(n, yaml.MappingNode) {
 		return nil
 	}
-	for _, e := range n.entries {
-		d.check(e.key, e.key.Value, check)
+	for _, e := range n.Entries {
+		d.check(e.Key, e.Key.Value, check)
 	}
-	return n.entries
+	return n.Entries
 }
 
 // is tells whether n has that kind; if not, it says so.
-func (d *decoder) is(n *node, kind yaml.Kind) bool {
+func (d *decoder) is(n *tree.Node, kind yaml.Kind) bool {
 	if n.Kind == kind {
 		return true
 	}
 	want := map[yaml.Kind]string{yaml.MappingNode: "a mapping", yaml.SequenceNode: "a list", yaml.ScalarNode: "a single value"}
-	d.wrong(n, "must be %s, but is %s", want[kind], n.describe())
+	d.Wrong(n, "must be %s, but is %s", want[kind], n.Describe())
 	return false
 }
 
 // text reads a string that is not empty.
-func (d *decoder) text(n *node) (text string, ok bool) {
+func (d *decoder) text(n *tree.Node) (text string, ok bool) {
 	switch {
-	case !n.isScalar() || n.isNull():
-		d.wrong(n, "must be text, but is %s", n.describe())
-	case n.Tag != "!!str" && !n.origin.assignment:
-		d.wrong(n, "must be text, but is %s; put it in quotes", n.describe())
+	case !n.IsScalar() || n.IsNull():
+		d.Wrong(n, "must be text, but is %s", n.Describe())
+	case n.Tag != "!!str" && !n.Origin.Assignment:
+		d.Wrong(n, "must be text, but is %s; put it in quotes", n.Describe())
 	case n.Value == "":
-		d.wrong(n, "must not be empty")
+		d.Wrong(n, "must not be empty")
 	default:
 		return n.Value, true
 	}
@@ -260,56 +262,56 @@ func (d *decoder) text(n *node) (text string, ok bool) {
 }
 
 // number reads a whole number in the bounds of the rule of that name.
-func (d *decoder) number(n *node, name string) (number int, ok bool) {
+func (d *decoder) number(n *tree.Node, name string) (number int, ok bool) {
 	r := rules[name]
-	if !n.isScalar() || n.Tag != "!!int" || n.Decode(&number) != nil || number < r.least || number > r.most {
-		d.wrong(n, "must be %s, but is %s", r.is, n.describe())
+	if !n.IsScalar() || n.Tag != "!!int" || n.Decode(&number) != nil || number < r.least || number > r.most {
+		d.Wrong(n, "must be %s, but is %s", r.is, n.Describe())
 		return 0, false
 	}
 	return number, true
 }
 
 // check reports it if n, given as text, breaks the rule of that name.
-func (d *decoder) check(n *node, text, name string) bool {
+func (d *decoder) check(n *tree.Node, text, name string) bool {
 	message := rules[name].breach(text)
 	if message != "" {
-		d.wrong(n, "%s", message)
+		d.Wrong(n, "%s", message)
 	}
 	return message == ""
 }
 
 // flat returns a mapping whose values have its own path, for messages: the dots in the keys of set would read as more of
 // the path.
-func flat(n *node) *node {
+func flat(n *tree.Node) *tree.Node {
 	if n == nil {
 		return nil
 	}
-	c := n.clone()
-	for i, e := range c.entries {
-		value := *e.value
-		value.path = strings.TrimSuffix(value.path, "."+e.key.Value)
-		c.entries[i].value = &value
+	c := n.Clone()
+	for i, e := range c.Entries {
+		value := *e.Value
+		value.Path = strings.TrimSuffix(value.Path, "."+e.Key.Value)
+		c.Entries[i].Value = &value
 	}
 	return c
 }
 
 // mapping returns a mapping of inline values.
-func (d *decoder) mapping(n *node) map[string]any {
-	values := make(map[string]any, len(n.entries))
-	for _, e := range n.entries {
-		values[keyText(e.key)] = d.value(e.value)
+func (d *decoder) mapping(n *tree.Node) map[string]any {
+	values := make(map[string]any, len(n.Entries))
+	for _, e := range n.Entries {
+		values[keyText(e.Key)] = d.value(e.Value)
 	}
 	return values
 }
 
 // value returns an inline value, of any depth.
-func (d *decoder) value(n *node) any {
+func (d *decoder) value(n *tree.Node) any {
 	switch {
-	case n.isMapping():
+	case n.IsMapping():
 		return d.mapping(n)
-	case n.isList():
-		list := make([]any, len(n.items))
-		for i, item := range n.items {
+	case n.IsList():
+		list := make([]any, len(n.Items))
+		for i, item := range n.Items {
 			list[i] = d.value(item)
 		}
 		return list
@@ -319,7 +321,7 @@ func (d *decoder) value(n *node) any {
 
 // keyText returns a key of inline values as Helm reads it from a values file: true and 8080 are text, since JSON has no
 // other keys.
-func keyText(key *node) string {
+func keyText(key *tree.Node) string {
 	var typed any
 	switch key.Tag {
 	case "!!int", "!!float", "!!bool":
@@ -331,20 +333,20 @@ func keyText(key *node) string {
 }
 
 // scalar returns a single Helm value with the type that it has in YAML. Dates are text, as for helm --set.
-func (d *decoder) scalar(n *node) any {
+func (d *decoder) scalar(n *tree.Node) any {
 	var typed any
 	switch n.Tag {
 	case "!!str", "!!timestamp":
 		return n.Value
 	case "!!null", "!!bool", "!!int", "!!float":
 		if err := n.Decode(&typed); err != nil {
-			d.wrong(n, "%q does not fit its tag %s", n.Value, n.Tag)
+			d.Wrong(n, "%q does not fit its tag %s", n.Value, n.Tag)
 		}
 	default:
-		d.wrong(n, "has a tag that is not known: %s", n.Tag)
+		d.Wrong(n, "has a tag that is not known: %s", n.Tag)
 	}
 	if f, ok := typed.(float64); ok && (math.IsNaN(f) || math.IsInf(f, 0)) {
-		d.wrong(n, "%s cannot be a Helm value; put it in quotes if it is text", n.Value)
+		d.Wrong(n, "%s cannot be a Helm value; put it in quotes if it is text", n.Value)
 	}
 	return typed
 }

@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/devloop/devloop/pkg/config/tree"
 )
 
 // base is the first file of the tests below.
@@ -322,7 +324,7 @@ func TestManyAliases(t *testing.T) {
 	text := "apiVersion: devloop/v1\nname: p\nprofiles:\n  p:\n    releases:\n    - &r " + list[2:] + strings.Repeat("    - *r\n", 100) + "releases:\n" + strings.Repeat("- *r\n", 10)
 	write(t, FileName, text)
 	_, err = Load(Source{Profiles: []string{"p", "p"}})
-	var e *Error
+	var e *tree.Error
 	if !errors.As(err, &e) || len(e.Problems) < 40 || len(e.Problems) > 10_000 {
 		t.Errorf("%.1000v", err)
 	}
@@ -343,7 +345,7 @@ func TestFilesOfSeveralLayers(t *testing.T) {
 	}
 
 	_, err = Load(Source{Files: []string{"../" + FileName, "none.yaml"}})
-	var e *Error
+	var e *tree.Error
 	if !errors.As(err, &e) || !errors.Is(err, os.ErrNotExist) || e.Hint() != "" || !strings.HasPrefix(e.Error(), "none.yaml: there is no such file") {
 		t.Fatalf("%v", err)
 	}

@@ -21,6 +21,8 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/devloop/devloop/pkg/config/tree"
 )
 
 var update = flag.Bool("update", false, "write schema.json and keys.md anew")
@@ -363,7 +365,7 @@ var unseen = map[string]string{
 func TestSchemaRefuses(t *testing.T) {
 	s := compiled(t)
 	for _, c := range wrong {
-		root := (&report{}).parse(&origin{}, []byte(c.text))
+		root := (&tree.Report{}).Parse(&tree.Origin{}, []byte(c.text))
 		if root == nil {
 			continue // not YAML
 		}
@@ -454,24 +456,24 @@ func template(path string) string {
 		}
 	}
 	lines[path] = "@"
-	root := &node{Node: &yaml.Node{Kind: yaml.MappingNode}, origin: &origin{}}
+	root := &tree.Node{Node: &yaml.Node{Kind: yaml.MappingNode}, Origin: &tree.Origin{}}
 	for _, at := range slices.Sorted(maps.Keys(lines)) {
-		root = assign(&report{}, root, Assignment{"", at + "=" + lines[at]}, 0)
+		root = assign(&tree.Report{}, root, Assignment{"", at + "=" + lines[at]}, 0)
 	}
 	return flow(root)
 }
 
 // flow returns n as YAML.
-func flow(n *node) string {
+func flow(n *tree.Node) string {
 	var parts []string
 	switch {
-	case n.isMapping():
-		for _, e := range n.entries {
-			parts = append(parts, e.key.Value+": "+flow(e.value))
+	case n.IsMapping():
+		for _, e := range n.Entries {
+			parts = append(parts, e.Key.Value+": "+flow(e.Value))
 		}
 		return "{ " + strings.Join(parts, ", ") + " }"
-	case n.isList():
-		for _, item := range n.items {
+	case n.IsList():
+		for _, item := range n.Items {
 			parts = append(parts, flow(item))
 		}
 		return "[" + strings.Join(parts, ", ") + "]"
@@ -499,7 +501,7 @@ func compiled(t testing.TB) *jsonschema.Schema {
 // validate checks text as an editor does: aliases and merged keys are followed, dates are text. Text that is not YAML
 // passes: that is for the editor's parser.
 func refusal(s *jsonschema.Schema, text []byte) error {
-	root := (&report{}).parse(&origin{}, text)
+	root := (&tree.Report{}).Parse(&tree.Origin{}, text)
 	if root == nil {
 		return nil
 	}
@@ -507,17 +509,17 @@ func refusal(s *jsonschema.Schema, text []byte) error {
 }
 
 // plain returns n as encoding/json would.
-func plain(n *node) any {
+func plain(n *tree.Node) any {
 	switch {
-	case n.isMapping():
+	case n.IsMapping():
 		m := map[string]any{}
-		for _, e := range n.entries {
-			m[e.key.Value] = plain(e.value)
+		for _, e := range n.Entries {
+			m[e.Key.Value] = plain(e.Value)
 		}
 		return m
-	case n.isList():
+	case n.IsList():
 		list := []any{}
-		for _, item := range n.items {
+		for _, item := range n.Items {
 			list = append(list, plain(item))
 		}
 		return list

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/devloop/devloop/pkg/config/tree"
 )
 
 // assignment takes path=value apart: the name of an item may be a selector, with a = of its own.
@@ -18,16 +20,16 @@ var assignment = regexp.MustCompile(`(?s)^((?:[^[=]|\[[^]]*])+)=(.*)$`)
 
 // assign returns all with one value set; order is that of its problems. What it leaves to the decoder: whether the keys
 // are known, and whether the value is right.
-func assign(r *report, all *node, a Assignment, order int) *node {
-	from := &origin{name: a.From + " " + a.Text, order: order, assignment: true}
+func assign(r *tree.Report, all *tree.Node, a Assignment, order int) *tree.Node {
+	from := &tree.Origin{Name: a.From + " " + a.Text, Order: order, Assignment: true}
 	parts := assignment.FindStringSubmatch(a.Text)
 	if parts == nil {
-		r.add(from, Problem{Message: "must be path=value, like forwards[0].local=8002"})
+		r.Add(from, tree.Problem{Message: "must be path=value, like forwards[0].local=8002"})
 		return all
 	}
 	path, text := parts[1], parts[2]
-	s := &setter{report: r, origin: from}
-	if s.value = r.build(from, parseValue(text), path); s.value == nil {
+	s := &setter{Report: r, origin: from}
+	if s.value = r.Build(from, parseValue(text), path); s.value == nil {
 		return all
 	}
 	if changed := s.set(all, reflect.TypeFor[document](), "", path); !s.failed {
@@ -43,7 +45,7 @@ func parseValue(text string) *yaml.Node {
 	if trimmed := strings.TrimSpace(text); strings.HasPrefix(trimmed, "{{") || strings.HasPrefix(trimmed, ":") {
 		return plain
 	}
-	value, err := decodeDocument(yaml.NewDecoder(strings.NewReader(text)))
+	value, err := tree.DecodeDocument(yaml.NewDecoder(strings.NewReader(text)))
 	if err != nil || value.Kind == yaml.ScalarNode && value.Style == 0 && value.Value != strings.TrimSpace(text) {
 		return plain
 	}
@@ -52,15 +54,15 @@ func parseValue(text string) *yaml.Node {
 
 // setter is one assignment on its way.
 type setter struct {
-	*report
-	origin *origin
-	value  *node
+	*tree.Report
+	origin *tree.Origin
+	value  *tree.Node
 	failed bool // reported already
 }
 
 // set returns what n, of type t, becomes when the value is laid over what rest names in it; nil if that removes n. at is
 // the way to n, rest begins with the key or the [item] below it.
-func (s *setter) set(n *node, t reflect.Type, at, rest string) *node {
+func (s *setter) set(n *tree.Node, t reflect.Type, at, rest string) *tree.Node {
 	if rest == "" {
 		return over(n, s.value, t)
 	}
@@ -70,8 +72,8 @@ func (s *setter) set(n *node, t reflect.Type, at, rest string) *node {
 	case step == "":
 		s.fail(at, "%q is no path; keys are written a.b, items of lists a[0] or a[name]", rest)
 		return nil
-	case t != nil && t.Kind() == reflect.Slice && isKeyed(t) && below != "" && n.get(step) == nil:
-		s.fail(at, "there is no %q%s", step, didYouMean(step, n.keys()))
+	case t != nil && t.Kind() == reflect.Slice && isKeyed(t) && below != "" && n.Get(step) == nil:
+		s.fail(at, "there is no %q%s", step, tree.DidYouMean(step, n.Keys()))
 		return nil
 	case hasItems && !isItem:
 		s.fail(at, "is a list; say which item is meant, like %s[0]", at)
@@ -79,56 +81,56 @@ func (s *setter) set(n *node, t reflect.Type, at, rest string) *node {
 	case hasItems:
 		return s.setItem(n, t, at, step, below)
 	}
-	if n == nil || !n.isMapping() {
-		n = &node{Node: &yaml.Node{Kind: yaml.MappingNode}, origin: s.origin, path: at}
+	if n == nil || !n.IsMapping() {
+		n = &tree.Node{Node: &yaml.Node{Kind: yaml.MappingNode}, Origin: s.origin, Path: at}
 	}
-	k := newKey(step)
-	k.origin, k.path = s.origin, at
-	changed := n.clone()
-	changed.put(k, s.set(n.get(step), typeOf(t, step), joinPath(at, step), below))
+	k := tree.NewKey(step)
+	k.Origin, k.Path = s.origin, at
+	changed := n.Clone()
+	changed.Put(k, s.set(n.Get(step), typeOf(t, step), tree.JoinPath(at, step), below))
 	return changed
 }
 
 // hasItems tells whether n, of type t, is a list that is written as one, or becomes one by this step.
-func hasItems(n *node, t reflect.Type, step string, isItem bool) bool {
+func hasItems(n *tree.Node, t reflect.Type, step string, isItem bool) bool {
 	switch {
 	case t == nil:
 		return false
 	case t.Kind() != reflect.Interface:
 		return t.Kind() == reflect.Slice && !isKeyed(t)
-	case n != nil && !n.isNull():
-		return n.isList()
+	case n != nil && !n.IsNull():
+		return n.IsList()
 	}
 	_, err := strconv.Atoi(step)
 	return isItem && err == nil
 }
 
 // setItem is set for a list.
-func (s *setter) setItem(n *node, t reflect.Type, at, step, below string) *node {
-	if n == nil || !n.isList() {
-		n = &node{Node: &yaml.Node{Kind: yaml.SequenceNode}, origin: s.origin, path: at}
+func (s *setter) setItem(n *tree.Node, t reflect.Type, at, step, below string) *tree.Node {
+	if n == nil || !n.IsList() {
+		n = &tree.Node{Node: &yaml.Node{Kind: yaml.SequenceNode}, Origin: s.origin, Path: at}
 	}
-	i, message := itemIndex(n.items, identity(t), step)
+	i, message := itemIndex(n.Items, identity(t), step)
 	if message != "" {
 		s.fail(at, "%s", message)
 		return nil
 	}
-	var item *node
-	changed := n.clone()
-	if i < len(n.items) {
-		item = n.items[i]
+	var item *tree.Node
+	changed := n.Clone()
+	if i < len(n.Items) {
+		item = n.Items[i]
 	} else {
-		changed.items = append(changed.items, nil)
+		changed.Items = append(changed.Items, nil)
 	}
-	if changed.items[i] = s.set(item, typeOf(t, step), at+"["+step+"]", below); changed.items[i] == nil {
-		changed.items = slices.Delete(changed.items, i, i+1)
+	if changed.Items[i] = s.set(item, typeOf(t, step), at+"["+step+"]", below); changed.Items[i] == nil {
+		changed.Items = slices.Delete(changed.Items, i, i+1)
 	}
 	return changed
 }
 
 func (s *setter) fail(at, format string, args ...any) {
 	s.failed = true
-	s.wrong(&node{Node: &yaml.Node{}, origin: s.origin, path: at}, format, args...)
+	s.Wrong(&tree.Node{Node: &yaml.Node{}, Origin: s.origin, Path: at}, format, args...)
 }
 
 var (
@@ -161,7 +163,7 @@ func nextStep(path string, t reflect.Type) (step string, isItem bool, below stri
 
 // itemIndex finds the item of a list that a step means: its number, or its name, which is what its identity begins with.
 // The number of items itself means a new one.
-func itemIndex(items []*node, identity []string, step string) (index int, message string) {
+func itemIndex(items []*tree.Node, identity []string, step string) (index int, message string) {
 	if i, err := strconv.Atoi(step); err == nil {
 		if i < 0 || i > len(items) {
 			return 0, fmt.Sprintf("there is no item %d; the list has %d", i, len(items))
@@ -174,11 +176,11 @@ func itemIndex(items []*node, identity []string, step string) (index int, messag
 	var names []string
 	index = -1
 	for i, item := range items {
-		at := slices.IndexFunc(identity, func(key string) bool { return item.get(key) != nil })
+		at := slices.IndexFunc(identity, func(key string) bool { return item.Get(key) != nil })
 		if at < 0 {
 			continue
 		}
-		name := item.get(identity[at]).Value
+		name := item.Get(identity[at]).Value
 		names = append(names, name)
 		switch {
 		case name != step:
@@ -189,7 +191,7 @@ func itemIndex(items []*node, identity []string, step string) (index int, messag
 		}
 	}
 	if index < 0 {
-		return 0, fmt.Sprintf("no item is called %q%s", step, didYouMean(step, names))
+		return 0, fmt.Sprintf("no item is called %q%s", step, tree.DidYouMean(step, names))
 	}
 	return index, ""
 }

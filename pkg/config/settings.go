@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/devloop/devloop/pkg/config/tree"
 	"github.com/devloop/devloop/pkg/files"
 )
 
@@ -39,24 +40,24 @@ func SettingsPath() (string, error) {
 // LoadSettings reads the settings at path; where there is no file, there are none. The error is an
 // *Error. A file that somebody else may have written is one: it would speak for the user.
 func LoadSettings(path string) (s Settings, err error) {
-	r := &report{}
-	from := &origin{name: path, order: 1}
+	r := &tree.Report{}
+	from := &tree.Origin{Name: path, Order: 1}
 	text, err := readOwn(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return s, nil
 	case err != nil:
 		if errors.Is(err, errWritable) {
-			r.hint = "chmod go-w " + path
+			r.Hint = "chmod go-w " + path
 		}
-		r.unreadable(from, path, err)
-		return s, r.failed(nil)
+		r.Unreadable(from, path, err)
+		return s, r.Failed(nil)
 	}
-	if root := r.parse(from, text); root != nil {
-		(&decoder{report: r}).read(root, &s, "")
+	if root := r.Parse(from, text); root != nil {
+		(&decoder{Report: r}).read(root, &s, "")
 	}
-	if len(r.problems) > 0 {
-		return Settings{}, r.failed(nil)
+	if len(r.Problems) > 0 {
+		return Settings{}, r.Failed(nil)
 	}
 	return s, nil
 }

@@ -16,6 +16,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/devloop/devloop/pkg/config/tree"
 )
 
 // FileNames are what a skaffold.yaml is called.
@@ -31,40 +33,40 @@ var (
 
 // Translate returns the tree of the devloop.yaml that means what root, that of a skaffold.yaml, does with these profiles; nil if
 // it is none.
-func Translate(r *report, root *node, dir string, profiles []string) *Translation {
-	v := root.get("apiVersion")
-	if v == nil || !v.isScalar() || !strings.HasPrefix(v.Value, "skaffold/") {
+func Translate(r *tree.Report, root *tree.Node, dir string, profiles []string) *tree.Translation {
+	v := root.Get("apiVersion")
+	if v == nil || !v.IsScalar() || !strings.HasPrefix(v.Value, "skaffold/") {
 		return nil
 	}
 	if !skaffoldVersion.MatchString(v.Value) {
-		r.wrong(v, "this devloop reads %q, and %s, not %q; skaffold fix --overwrite writes a newer one", devloopVersion, skaffoldVersions, v.Value)
-		return &Translation{}
+		r.Wrong(v, "this devloop reads %q, and %s, not %q; skaffold fix --overwrite writes a newer one", devloopVersion, skaffoldVersions, v.Value)
+		return &tree.Translation{}
 	}
-	s := &translator{report: r, dir: dir, first: root.origin.order == 0, keys: map[*node]*node{},
-		namedIn: map[*node]map[string]bool{}, noted: map[Note]bool{}, names: map[string]bool{}}
+	s := &translator{Report: r, dir: dir, first: root.Origin.Order == 0, keys: map[*tree.Node]*tree.Node{},
+		namedIn: map[*tree.Node]map[string]bool{}, noted: map[tree.Note]bool{}, names: map[string]bool{}}
 	root = s.fromSkaffold(root, profiles)
-	return &Translation{Root: root, Format: v.Value, Notes: s.notes, Files: s.files, Variables: s.environment}
+	return &tree.Translation{Root: root, Format: v.Value, Notes: s.notes, Files: s.files, Variables: s.environment}
 }
 
 // translator is one skaffold.yaml on its way.
 type translator struct {
-	*report
+	*tree.Report
 	dir   string // that paths are relative to
 	first bool   // of several files: the others need no name
 
 	artifacts []artifact
-	releases  []*node                   // as devloop.yaml has them
-	gateways  []gateway                 // those that are a Dask Gateway
-	namedIn   map[*node]map[string]bool // for each release, the artifacts that its values name
-	names     map[string]bool           // those of the release that is read
+	releases  []*tree.Node                   // as devloop.yaml has them
+	gateways  []gateway                      // those that are a Dask Gateway
+	namedIn   map[*tree.Node]map[string]bool // for each release, the artifacts that its values name
+	names     map[string]bool                // those of the release that is read
 
-	keys map[*node]*node // under which the values stand that were read
+	keys map[*tree.Node]*tree.Node // under which the values stand that were read
 
-	createNamespace bool    // by a flag of helm
-	before, after   []*node // commands around the releases, as devloop.yaml has them
-	waiting         []*node // for each release, what says that the next ones wait for it, nil if nothing does
-	notes           []Note
-	noted           map[Note]bool
+	createNamespace bool         // by a flag of helm
+	before, after   []*tree.Node // commands around the releases, as devloop.yaml has them
+	waiting         []*tree.Node // for each release, what says that the next ones wait for it, nil if nothing does
+	notes           []tree.Note
+	noted           map[tree.Note]bool
 	variables       map[string]string // of skaffold.env
 	environment     []string          // variables that were filled in
 	files           []string          // that were read besides, absolute
@@ -72,46 +74,46 @@ type translator struct {
 
 // artifact is an image that the file names.
 type artifact struct {
-	at      *node
+	at      *tree.Node
 	name    string // in skaffold.yaml
 	image   string // in devloop.yaml, "" if devloop cannot build it
 	builder string // what would build it
 }
 
 // fromSkaffold returns the tree of the devloop.yaml that means what root does with these profiles.
-func (s *translator) fromSkaffold(root *node, profiles []string) *node {
+func (s *translator) fromSkaffold(root *tree.Node, profiles []string) *tree.Node {
 	s.readVariables(root)
-	made := root.as(yaml.MappingNode, "")
-	put(made, "apiVersion", scalar(root.get("apiVersion"), devloopVersion))
-	s.profileNames(made, root.get("profiles"), profiles)
+	made := root.As(yaml.MappingNode, "")
+	put(made, "apiVersion", scalar(root.Get("apiVersion"), devloopVersion))
+	s.profileNames(made, root.Get("profiles"), profiles)
 	root = s.profiled(root, profiles)
 
-	name := root.get("metadata").get("name")
-	if name == nil || name.isNull() {
-		name = root.as(yaml.ScalarNode, "metadata.name")
+	name := root.Get("metadata").Get("name")
+	if name == nil || name.IsNull() {
+		name = root.As(yaml.ScalarNode, "metadata.name")
 	}
-	if s.first || !name.isScalar() || name.Value != "" {
+	if s.first || !name.IsScalar() || name.Value != "" {
 		put(made, "name", s.projectName(name))
 	}
 	// What others name comes first: images before the releases whose values name them, and these before the forwards.
-	root = root.clone()
-	slices.SortStableFunc(root.entries, func(a, b entry) int { return cmp.Compare(rank(a.key.Value), rank(b.key.Value)) })
-	var forwards *node
-	s.section(root, map[string]func(*node){
-		"apiVersion": func(*node) {},
-		"kind": func(n *node) {
+	root = root.Clone()
+	slices.SortStableFunc(root.Entries, func(a, b tree.Entry) int { return cmp.Compare(rank(a.Key.Value), rank(b.Key.Value)) })
+	var forwards *tree.Node
+	s.section(root, map[string]func(*tree.Node){
+		"apiVersion": func(*tree.Node) {},
+		"kind": func(n *tree.Node) {
 			if n.Value != "Config" {
-				s.wrong(n, "must be Config, but is %s", n.describe())
+				s.Wrong(n, "must be Config, but is %s", n.Describe())
 			}
 		},
-		"metadata": func(n *node) {
-			s.section(n, map[string]func(*node){"name": func(*node) {}, "labels": s.ignored, "annotations": s.ignored}, nil)
+		"metadata": func(n *tree.Node) {
+			s.section(n, map[string]func(*tree.Node){"name": func(*tree.Node) {}, "labels": s.ignored, "annotations": s.ignored}, nil)
 		},
-		"build":       func(n *node) { s.build(n, made) },
-		"deploy":      func(n *node) { s.deploy(n, made) },
+		"build":       func(n *tree.Node) { s.build(n, made) },
+		"deploy":      func(n *tree.Node) { s.deploy(n, made) },
 		"manifests":   s.manifests,
-		"portForward": func(n *node) { forwards = n },
-		"profiles":    func(*node) {},
+		"portForward": func(n *tree.Node) { forwards = n },
+		"profiles":    func(*tree.Node) {},
 	}, map[string]string{
 		"requires":         "the configurations that it names are not read: what they build and deploy is missing; give each a devloop of its own",
 		"test":             "these tests of images are not run",
@@ -131,8 +133,8 @@ func rank(key string) int { return slices.Index([]string{"build", "manifests", "
 
 // section reads a mapping: each value by its key, null and empty text as if they were left out. What stands under the keys of told is not
 // used, and their text says what happens instead. Other keys are not known.
-func (s *translator) section(n *node, read map[string]func(*node), told map[string]string) {
-	if n.isNull() || !s.isMapping(n) {
+func (s *translator) section(n *tree.Node, read map[string]func(*tree.Node), told map[string]string) {
+	if n.IsNull() || !s.isMapping(n) {
 		return
 	}
 	var keys []string
@@ -143,77 +145,77 @@ func (s *translator) section(n *node, read map[string]func(*node), told map[stri
 		keys = append(keys, key)
 	}
 	slices.Sort(keys)
-	for _, e := range n.entries {
-		name := e.key.Value
-		s.keys[e.value] = e.key
+	for _, e := range n.Entries {
+		name := e.Key.Value
+		s.keys[e.Value] = e.Key
 		consequence, isTold := told[name]
 		switch {
-		case n.path == "" && strings.HasPrefix(name, "."): // where skaffold lets people keep what they give an anchor
+		case n.Path == "" && strings.HasPrefix(name, "."): // where skaffold lets people keep what they give an anchor
 		case read[name] == nil && !isTold:
-			s.note(e.value, "skaffold has no such key, or devloop does not know it: ignored%s", didYouMean(name, keys))
-		case e.value.isNull(), e.value.isScalar() && e.value.Value == "":
+			s.note(e.Value, "skaffold has no such key, or devloop does not know it: ignored%s", tree.DidYouMean(name, keys))
+		case e.Value.IsNull(), e.Value.IsScalar() && e.Value.Value == "":
 		case isTold:
-			s.note(e.value, "%s", consequence)
+			s.note(e.Value, "%s", consequence)
 		default:
-			read[name](e.value)
+			read[name](e.Value)
 		}
 	}
 }
 
 // ignored is for keys that are nothing to devloop.
-func (s *translator) ignored(n *node) { s.inform(n, "has no meaning for devloop: ignored") }
+func (s *translator) ignored(n *tree.Node) { s.inform(n, "has no meaning for devloop: ignored") }
 
 // harmless is for keys of which no more has to be said than this, since nothing is lost.
-func (s *translator) harmless(text string) func(*node) {
-	return func(n *node) { s.inform(n, "%s", text) }
+func (s *translator) harmless(text string) func(*tree.Node) {
+	return func(n *tree.Node) { s.inform(n, "%s", text) }
 }
 
 // note says what of the file is lost, or is not as it was with skaffold.
-func (s *translator) note(n *node, format string, args ...any) {
-	s.tell(n, Note{}, fmt.Sprintf(format, args...))
+func (s *translator) note(n *tree.Node, format string, args ...any) {
+	s.tell(n, tree.Note{}, fmt.Sprintf(format, args...))
 }
 
 // inform says what devloop adds or assumes where nothing is lost.
-func (s *translator) inform(n *node, format string, args ...any) {
-	s.tell(n, Note{Harmless: true}, fmt.Sprintf(format, args...))
+func (s *translator) inform(n *tree.Node, format string, args ...any) {
+	s.tell(n, tree.Note{Harmless: true}, fmt.Sprintf(format, args...))
 }
 
 // tell places a note. That of a value is where its key is: that of a mapping begins a line further down.
-func (s *translator) tell(n *node, note Note, message string) {
+func (s *translator) tell(n *tree.Node, note tree.Note, message string) {
 	if key := s.keys[n]; key != nil {
-		n = &node{Node: key.Node, origin: n.origin, path: n.path}
+		n = &tree.Node{Node: key.Node, Origin: n.Origin, Path: n.Path}
 	}
-	note.Problem = problemAt(n, message)
+	note.Problem = tree.ProblemAt(n, message)
 	if !s.noted[note] {
 		s.noted[note] = true
 		s.notes = append(s.notes, note)
 	}
 }
 
-func (s *translator) isMapping(n *node) bool {
-	if !n.isMapping() {
-		s.wrong(n, "must be a mapping, but is %s", n.describe())
+func (s *translator) isMapping(n *tree.Node) bool {
+	if !n.IsMapping() {
+		s.Wrong(n, "must be a mapping, but is %s", n.Describe())
 	}
-	return n.isMapping()
+	return n.IsMapping()
 }
 
 // items are those of a list, without null.
-func (s *translator) items(n *node) []*node {
-	if !n.isList() && !n.isNull() {
-		s.wrong(n, "must be a list, but is %s", n.describe())
+func (s *translator) items(n *tree.Node) []*tree.Node {
+	if !n.IsList() && !n.IsNull() {
+		s.Wrong(n, "must be a list, but is %s", n.Describe())
 	}
-	return slices.DeleteFunc(slices.Clone(n.items), (*node).isNull)
+	return slices.DeleteFunc(slices.Clone(n.Items), (*tree.Node).IsNull)
 }
 
 // text is a single value, as skaffold takes it: numbers need no quotes. It is "" if it was reported.
-func (s *translator) text(n *node) string {
+func (s *translator) text(n *tree.Node) string {
 	switch {
-	case !n.isScalar():
-		s.wrong(n, "must be a single value, but is %s", n.describe())
-	case n.Value == "" || n.isNull():
-		s.wrong(n, "must not be empty")
+	case !n.IsScalar():
+		s.Wrong(n, "must be a single value, but is %s", n.Describe())
+	case n.Value == "" || n.IsNull():
+		s.Wrong(n, "must not be empty")
 	case strings.ContainsRune(n.Value, 0):
-		s.wrong(n, "has a sign that no text has")
+		s.Wrong(n, "has a sign that no text has")
 	default:
 		return n.Value
 	}
@@ -221,65 +223,65 @@ func (s *translator) text(n *node) string {
 }
 
 // truth reads true and false, and what they were in older YAML: yes, off.
-func (s *translator) truth(n *node) bool {
+func (s *translator) truth(n *tree.Node) bool {
 	value := false
-	if !n.isScalar() || n.Decode(&value) != nil {
-		s.wrong(n, "must be true or false, but is %s", n.describe())
+	if !n.IsScalar() || n.Decode(&value) != nil {
+		s.Wrong(n, "must be true or false, but is %s", n.Describe())
 	}
 	return value
 }
 
 // scalar returns text in the place of n.
-func scalar(n *node, text string) *node { return typed(n, "!!str", text) }
+func scalar(n *tree.Node, text string) *tree.Node { return typed(n, "!!str", text) }
 
-func typed(n *node, tag, text string) *node {
-	made := n.as(yaml.ScalarNode, n.path)
+func typed(n *tree.Node, tag, text string) *tree.Node {
+	made := n.As(yaml.ScalarNode, n.Path)
 	made.Tag, made.Value = tag, text
 	return made
 }
 
 // put puts value under a key of a mapping of devloop.yaml. The key stands where the value does.
-func put(n *node, name string, value *node) {
+func put(n *tree.Node, name string, value *tree.Node) {
 	k := scalar(value, name)
-	k.path = n.path
-	n.put(k, value)
+	k.Path = n.Path
+	n.Put(k, value)
 }
 
 // add adds an item to the list under a key.
-func add(n *node, name string, item *node) {
-	list := n.get(name)
+func add(n *tree.Node, name string, item *tree.Node) {
+	list := n.Get(name)
 	if list == nil {
-		list = item.as(yaml.SequenceNode, item.path)
+		list = item.As(yaml.SequenceNode, item.Path)
 		put(n, name, list)
 	}
-	list.items = append(list.items, item)
+	list.Items = append(list.Items, item)
 }
 
-func (s *translator) projectName(n *node) *node {
-	if n.isScalar() && n.Value == "" {
-		return scalar(n, Label(filepath.Base(s.dir), "app"))
+func (s *translator) projectName(n *tree.Node) *tree.Node {
+	if n.IsScalar() && n.Value == "" {
+		return scalar(n, tree.Label(filepath.Base(s.dir), "app"))
 	}
 	name := s.text(n)
 	if name != "" && len(validation.IsDNS1123Label(name)) > 0 {
-		name = Label(name, "app")
+		name = tree.Label(name, "app")
 		s.inform(n, "%q is no name for Kubernetes: the project is called %s", n.Value, name)
 	}
 	return scalar(n, name)
 }
 
-func (s *translator) build(n *node, made *node) {
-	var platforms *node
-	s.section(n, map[string]func(*node){
-		"artifacts": func(*node) {}, // when the platforms are known
-		"platforms": func(n *node) { platforms = n },
-		"local": func(n *node) {
-			s.section(n, map[string]func(*node){
-				"push": func(n *node) {
+func (s *translator) build(n *tree.Node, made *tree.Node) {
+	var platforms *tree.Node
+	s.section(n, map[string]func(*tree.Node){
+		"artifacts": func(*tree.Node) {}, // when the platforms are known
+		"platforms": func(n *tree.Node) { platforms = n },
+		"local": func(n *tree.Node) {
+			s.section(n, map[string]func(*tree.Node){
+				"push": func(n *tree.Node) {
 					if s.truth(n) {
 						s.note(n, "images are not pushed: the nodes get them from devloop; push: in a devloop.yaml, or --set push=REGISTRY, pushes them")
 					}
 				},
-				"useBuildkit": func(n *node) {
+				"useBuildkit": func(n *tree.Node) {
 					if !s.truth(n) {
 						s.note(n, "images are built by BuildKit all the same")
 					}
@@ -296,15 +298,15 @@ func (s *translator) build(n *node, made *node) {
 		"googleCloudBuild":   "images are built by the node or by Docker on this machine",
 		"cluster":            "images are built by the node or by Docker on this machine",
 	})
-	list := n.get("artifacts")
+	list := n.Get("artifacts")
 	if list == nil {
 		return
 	}
-	images := list.as(yaml.MappingNode, list.path)
+	images := list.As(yaml.MappingNode, list.Path)
 	for _, item := range s.items(list) {
 		s.artifact(item, platforms, images)
 	}
-	if len(images.entries) > 0 {
+	if len(images.Entries) > 0 {
 		put(made, "images", images)
 	}
 }
@@ -313,13 +315,13 @@ func (s *translator) build(n *node, made *node) {
 var registryPort = regexp.MustCompile(`^[^/]+:[0-9]+/`)
 
 // artifact reads one of build.artifacts. The ones that devloop cannot build are remembered for those who name them.
-func (s *translator) artifact(n, platforms, images *node) {
+func (s *translator) artifact(n, platforms, images *tree.Node) {
 	if !s.isMapping(n) {
 		return
 	}
-	name := n.get("image")
+	name := n.Get("image")
 	if name == nil {
-		s.wrong(n, `"image" is missing`)
+		s.Wrong(n, `"image" is missing`)
 		return
 	}
 	a := artifact{at: name, name: s.text(name), builder: "docker"}
@@ -329,39 +331,39 @@ func (s *translator) artifact(n, platforms, images *node) {
 	a.image = registryPort.ReplaceAllString(a.name, "")
 	for _, other := range s.artifacts {
 		if other.image == a.image && a.image != "" || other.name == a.name {
-			s.taken(name, a.name, other.at)
+			s.Taken(name, a.name, other.at)
 			return
 		}
 	}
-	image := n.as(yaml.MappingNode, n.path)
-	var dockerfile *node
-	docker := func(builder string, told map[string]string, ignored ...string) func(*node) {
-		return func(n *node) {
+	image := n.As(yaml.MappingNode, n.Path)
+	var dockerfile *tree.Node
+	docker := func(builder string, told map[string]string, ignored ...string) func(*tree.Node) {
+		return func(n *tree.Node) {
 			a.builder = builder
 			dockerfile = s.docker(n, image, told, ignored)
 		}
 	}
-	other := func(builder string) func(*node) {
-		return func(n *node) {
+	other := func(builder string) func(*tree.Node) {
+		return func(n *tree.Node) {
 			a.builder, a.image = builder, ""
 			s.note(n, "the image %s is not built: devloop builds Dockerfiles", a.name)
 		}
 	}
 	context := "."
-	s.section(n, map[string]func(*node){
-		"image":   func(*node) {},
-		"context": func(n *node) { context = cmp.Or(s.text(n), "."); put(image, "context", n) },
+	s.section(n, map[string]func(*tree.Node){
+		"image":   func(*tree.Node) {},
+		"context": func(n *tree.Node) { context = cmp.Or(s.text(n), "."); put(image, "context", n) },
 		"docker":  docker("docker", dockerTold),
-		"kaniko": func(n *node) {
+		"kaniko": func(n *tree.Node) {
 			s.inform(n, "the image is built by BuildKit, as a docker artifact")
 			docker("kaniko", kanikoTold, kanikoIgnored...)(n)
 		},
 		"bazel": other("bazel"), "jib": other("jib"), "jibMaven": other("jib"), "jibGradle": other("jib"), "ko": other("ko"),
 		"buildpacks": other("buildpacks"), "buildpack": other("buildpacks"), "custom": other("a custom command"),
-		"platforms": func(n *node) { platforms = n },
-		"requires": func(n *node) {
+		"platforms": func(n *tree.Node) { platforms = n },
+		"requires": func(n *tree.Node) {
 			if len(s.items(n)) > 0 {
-				s.wrong(n, "devloop does not build an image from another one that it builds: make both stages of one Dockerfile, and choose by target")
+				s.Wrong(n, "devloop does not build an image from another one that it builds: make both stages of one Dockerfile, and choose by target")
 			}
 		},
 		"runtimeType": s.harmless("is for skaffold debug: ignored"),
@@ -369,7 +371,7 @@ func (s *translator) artifact(n, platforms, images *node) {
 		"sync":  "files are not copied into running containers, the image is built again instead",
 		"hooks": "these commands are not run when the image is built",
 	})
-	if text := image.get("context"); text != nil {
+	if text := image.Get("context"); text != nil {
 		put(image, "context", scalar(text, context))
 	}
 	if platforms != nil && a.image != "" {
@@ -380,7 +382,7 @@ func (s *translator) artifact(n, platforms, images *node) {
 		switch {
 		case filepath.IsAbs(dockerfile.Value):
 			path = dockerfile.Value
-		case !isThere(abs(s.dir, path)) && isThere(abs(s.dir, dockerfile.Value)): // shared by several contexts
+		case !isThere(tree.Abs(s.dir, path)) && isThere(tree.Abs(s.dir, dockerfile.Value)): // shared by several contexts
 			path = filepath.Clean(dockerfile.Value)
 		}
 		put(image, "dockerfile", scalar(dockerfile, path))
@@ -393,7 +395,7 @@ func (s *translator) artifact(n, platforms, images *node) {
 		s.inform(name, "the image is called %s, without a registry: devloop brings it to the nodes itself", a.image)
 	}
 	key := scalar(name, a.image)
-	images.put(key, image)
+	images.Put(key, image)
 }
 
 func isThere(path string) bool {
@@ -428,24 +430,24 @@ var (
 )
 
 // docker reads how an image is built from a Dockerfile, whose path it returns: only the context says where that is.
-func (s *translator) docker(n, image *node, told map[string]string, ignored []string) (dockerfile *node) {
-	read := map[string]func(*node){
-		"dockerfile": func(n *node) {
+func (s *translator) docker(n, image *tree.Node, told map[string]string, ignored []string) (dockerfile *tree.Node) {
+	read := map[string]func(*tree.Node){
+		"dockerfile": func(n *tree.Node) {
 			if s.text(n) != "" {
 				dockerfile = n
 			}
 		},
-		"target":    func(n *node) { put(image, "target", scalar(n, s.text(n))) },
-		"buildArgs": func(n *node) { s.buildArgs(n, image) },
-		"secret":    func(n *node) { s.secret(n, image) },
-		"secrets": func(n *node) {
+		"target":    func(n *tree.Node) { put(image, "target", scalar(n, s.text(n))) },
+		"buildArgs": func(n *tree.Node) { s.buildArgs(n, image) },
+		"secret":    func(n *tree.Node) { s.secret(n, image) },
+		"secrets": func(n *tree.Node) {
 			for _, item := range s.items(n) {
 				s.secret(item, image)
 			}
 		},
-		"ssh": func(n *node) { add(image, "ssh", scalar(n, s.text(n))) },
-		"contextSubPath": func(n *node) {
-			s.wrong(n, "devloop has no part of a context: name the folder as the artifact's context")
+		"ssh": func(n *tree.Node) { add(image, "ssh", scalar(n, s.text(n))) },
+		"contextSubPath": func(n *tree.Node) {
+			s.Wrong(n, "devloop has no part of a context: name the folder as the artifact's context")
 		},
 	}
 	for _, key := range ignored {
@@ -455,76 +457,76 @@ func (s *translator) docker(n, image *node, told map[string]string, ignored []st
 	return dockerfile
 }
 
-func (s *translator) buildArgs(n, image *node) {
+func (s *translator) buildArgs(n, image *tree.Node) {
 	if !s.isMapping(n) {
 		return
 	}
-	args := n.as(yaml.MappingNode, n.path)
-	for _, e := range n.entries {
-		value := e.value
+	args := n.As(yaml.MappingNode, n.Path)
+	for _, e := range n.Entries {
+		value := e.Value
 		switch {
-		case value.isNull(): // of the environment, as for docker build --build-arg NAME
-			set, found := s.lookupVariable(e.key.Value)
+		case value.IsNull(): // of the environment, as for docker build --build-arg NAME
+			set, found := s.lookupVariable(e.Key.Value)
 			switch {
 			case !utf8.ValidString(set):
-				s.wrong(value, "the variable %s of the environment is no text", e.key.Value)
+				s.Wrong(value, "the variable %s of the environment is no text", e.Key.Value)
 				continue
 			case !found:
-				s.inform(value, "the environment has no variable %s: the build does not get it", e.key.Value)
+				s.inform(value, "the environment has no variable %s: the build does not get it", e.Key.Value)
 				continue
 			}
-			s.environment = append(s.environment, e.key.Value)
+			s.environment = append(s.environment, e.Key.Value)
 			value = scalar(value, set)
-		case value.isScalar():
+		case value.IsScalar():
 			text, ok := s.plain(value, value.Value)
 			if !ok {
 				continue
 			}
 			value = scalar(value, text)
 		}
-		args.put(e.key, value)
+		args.Put(e.Key, value)
 	}
-	if len(args.entries) > 0 {
+	if len(args.Entries) > 0 {
 		put(image, "args", args)
 	}
 }
 
 // secret reads what a build gets as one. Without a source it is the variable of its name or else the file, as for docker build.
-func (s *translator) secret(n, image *node) {
-	given := n.as(yaml.MappingNode, n.path)
-	var id *node
-	s.section(n, map[string]func(*node){
-		"id":  func(n *node) { id = n },
-		"src": func(n *node) { put(given, "file", scalar(n, s.text(n))) },
-		"env": func(n *node) { put(given, "env", scalar(n, s.text(n))) },
+func (s *translator) secret(n, image *tree.Node) {
+	given := n.As(yaml.MappingNode, n.Path)
+	var id *tree.Node
+	s.section(n, map[string]func(*tree.Node){
+		"id":  func(n *tree.Node) { id = n },
+		"src": func(n *tree.Node) { put(given, "file", scalar(n, s.text(n))) },
+		"env": func(n *tree.Node) { put(given, "env", scalar(n, s.text(n))) },
 		"dst": s.harmless("the Dockerfile says where a secret is"),
 	}, nil)
 	if id == nil {
-		if n.isMapping() {
-			s.wrong(n, `"id" is missing`)
+		if n.IsMapping() {
+			s.Wrong(n, `"id" is missing`)
 		}
 		return
 	}
-	if name := s.text(id); len(given.entries) == 0 && name != "" {
+	if name := s.text(id); len(given.Entries) == 0 && name != "" {
 		source := "file"
 		if _, found := s.lookupVariable(name); found {
 			source = "env"
 		}
 		put(given, source, scalar(id, name))
 	}
-	if env := given.get("env"); env != nil {
+	if env := given.Get("env"); env != nil {
 		_, isSet := os.LookupEnv(env.Value)
 		if _, found := s.variables[env.Value]; found && !isSet {
 			s.note(env, "the variable %s is in skaffold.env alone, where builds do not get secrets from: export it", env.Value)
 		}
 	}
-	secrets := image.get("secrets")
+	secrets := image.Get("secrets")
 	if secrets == nil {
-		secrets = n.as(yaml.MappingNode, n.path)
+		secrets = n.As(yaml.MappingNode, n.Path)
 		put(image, "secrets", secrets)
 	}
-	if secrets.get(id.Value) != nil {
-		s.wrong(id, "%q is here twice", id.Value)
+	if secrets.Get(id.Value) != nil {
+		s.Wrong(id, "%q is here twice", id.Value)
 		return
 	}
 	put(secrets, id.Value, given)
@@ -533,7 +535,7 @@ func (s *translator) secret(n, image *node) {
 var platform = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$`)
 
 // platform reads the platforms to build for, of which devloop knows one.
-func (s *translator) platform(n, image *node) {
+func (s *translator) platform(n, image *tree.Node) {
 	items := s.items(n)
 	switch {
 	case len(items) == 0:
@@ -547,13 +549,13 @@ func (s *translator) platform(n, image *node) {
 }
 
 // deploy reads all but the releases' common end.
-func (s *translator) deploy(n, made *node) {
+func (s *translator) deploy(n, made *tree.Node) {
 	notDeployed := "is not deployed: devloop deploys Helm releases; put these manifests into a chart"
 	notRun := "these commands are not run"
 	notCalled := "kubectl is not called: without these flags"
-	s.section(n, map[string]func(*node){
-		"helm":        func(n *node) { s.helm(n) },
-		"kubeContext": func(n *node) { put(made, "kubeContext", scalar(n, s.text(n))) },
+	s.section(n, map[string]func(*tree.Node){
+		"helm":        func(n *tree.Node) { s.helm(n) },
+		"kubeContext": func(n *tree.Node) { put(made, "kubeContext", scalar(n, s.text(n))) },
 		"kubectl": s.unused("kubectl is not used: devloop deploys Helm releases alone", map[string]string{
 			"manifests": notDeployed, "remoteManifests": notDeployed, "flags": notCalled, "hooks": notRun,
 			"defaultNamespace": "is for what kubectl deploys: a release says its own namespace",
@@ -569,17 +571,17 @@ func (s *translator) deploy(n, made *node) {
 		"cloudrun": s.unused("is not deployed: devloop deploys Helm releases to a cluster on this machine", map[string]string{"hooks": notRun}),
 		"tofu":     s.unused("is not deployed: devloop deploys Helm releases", nil),
 		"logs":     s.harmless("logs of pods are shown in devloop's own way: --logs, or the key l"),
-		"statusCheck": func(n *node) {
+		"statusCheck": func(n *tree.Node) {
 			if !s.truth(n) {
 				s.note(n, "devloop waits for the pods of every release all the same")
 			}
 		},
-		"statusCheckDeadlineSeconds": func(n *node) {
+		"statusCheckDeadlineSeconds": func(n *tree.Node) {
 			seconds, err := strconv.Atoi(n.Value)
 			if err != nil || seconds < 0 {
-				s.wrong(n, "must be a number of seconds, but is %s", n.describe())
+				s.Wrong(n, "must be a number of seconds, but is %s", n.Describe())
 			} else if seconds > 0 {
-				timeouts := n.as(yaml.MappingNode, n.path)
+				timeouts := n.As(yaml.MappingNode, n.Path)
 				put(timeouts, "rollout", scalar(n, brief(seconds)))
 				put(made, "timeouts", timeouts)
 			}
@@ -591,15 +593,15 @@ func (s *translator) deploy(n, made *node) {
 
 // unused is for what skaffold deploys in a way that devloop does not: each key that says something is told of, in its own words or in
 // those for all.
-func (s *translator) unused(otherwise string, told map[string]string) func(*node) {
-	return func(n *node) {
-		if !n.isMapping() {
+func (s *translator) unused(otherwise string, told map[string]string) func(*tree.Node) {
+	return func(n *tree.Node) {
+		if !n.IsMapping() {
 			s.note(n, "%s", otherwise)
 			return
 		}
-		for _, e := range n.entries {
-			if s.keys[e.value] = e.key; holds(e.value) {
-				s.note(e.value, "%s", cmp.Or(told[e.key.Value], otherwise))
+		for _, e := range n.Entries {
+			if s.keys[e.Value] = e.Key; holds(e.Value) {
+				s.note(e.Value, "%s", cmp.Or(told[e.Key.Value], otherwise))
 			}
 		}
 		if !holds(n) { // kubectl: {}
@@ -609,9 +611,9 @@ func (s *translator) unused(otherwise string, told map[string]string) func(*node
 }
 
 // holds tells whether there is anything in a value.
-func holds(n *node) bool {
-	return n.isScalar() && !n.isNull() && n.Value != "" || slices.ContainsFunc(n.items, holds) ||
-		slices.ContainsFunc(n.entries, func(e entry) bool { return holds(e.value) })
+func holds(n *tree.Node) bool {
+	return n.IsScalar() && !n.IsNull() && n.Value != "" || slices.ContainsFunc(n.Items, holds) ||
+		slices.ContainsFunc(n.Entries, func(e tree.Entry) bool { return holds(e.Value) })
 }
 
 // brief is a number of seconds as people write it: 600 is 10m.
@@ -626,10 +628,10 @@ func brief(seconds int) string {
 }
 
 // manifests reads what skaffold renders since its v3: Helm releases are deployed, the rest is not.
-func (s *translator) manifests(n *node) {
+func (s *translator) manifests(n *tree.Node) {
 	notDeployed := "these manifests are not deployed: devloop deploys Helm releases; put them into a chart"
-	s.section(n, map[string]func(*node){
-		"helm":      func(n *node) { s.helm(n) },
+	s.section(n, map[string]func(*tree.Node){
+		"helm":      func(n *tree.Node) { s.helm(n) },
 		"kustomize": s.unused(notDeployed, map[string]string{"buildArgs": "kustomize is not called: without these flags"}),
 		"kpt":       s.unused(notDeployed, nil),
 	}, map[string]string{
@@ -644,7 +646,7 @@ func (s *translator) manifests(n *node) {
 }
 
 // forwards reads portForward. Its namespaces may be left out.
-func (s *translator) forwards(n, made *node) {
+func (s *translator) forwards(n, made *tree.Node) {
 	for _, item := range s.items(n) {
 		s.forward(item, made)
 	}
@@ -653,23 +655,23 @@ func (s *translator) forwards(n, made *node) {
 // targets are the kinds of what devloop forwards to, in lower case as skaffold reads them.
 var targets = []string{"service", "deployment", "statefulset", "pod"}
 
-func (s *translator) forward(n, made *node) {
+func (s *translator) forward(n, made *tree.Node) {
 	if !s.isMapping(n) {
 		return
 	}
-	forward := n.as(yaml.MappingNode, n.path)
-	var kind, name, port *node
-	s.section(n, map[string]func(*node){
-		"resourceType": func(n *node) { kind = n },
-		"resourceName": func(n *node) { name = n },
-		"namespace": func(n *node) {
+	forward := n.As(yaml.MappingNode, n.Path)
+	var kind, name, port *tree.Node
+	s.section(n, map[string]func(*tree.Node){
+		"resourceType": func(n *tree.Node) { kind = n },
+		"resourceName": func(n *tree.Node) { name = n },
+		"namespace": func(n *tree.Node) {
 			if text, ok := s.plain(n, s.text(n)); ok && text != "" {
 				put(forward, "namespace", scalar(n, text))
 			}
 		},
-		"port":    func(n *node) { port = n },
-		"address": func(n *node) { put(forward, "bind", scalar(n, s.text(n))) },
-		"localPort": func(n *node) {
+		"port":    func(n *tree.Node) { port = n },
+		"address": func(n *tree.Node) { put(forward, "bind", scalar(n, s.text(n))) },
+		"localPort": func(n *tree.Node) {
 			if n.Value != "0" {
 				put(forward, "local", n)
 			}
@@ -677,13 +679,13 @@ func (s *translator) forward(n, made *node) {
 	}, nil)
 	switch {
 	case kind == nil:
-		s.wrong(n, `"resourceType" is missing`)
+		s.Wrong(n, `"resourceType" is missing`)
 		return
 	case name == nil:
-		s.wrong(n, `"resourceName" is missing`)
+		s.Wrong(n, `"resourceName" is missing`)
 		return
 	case port == nil:
-		s.wrong(n, `"port" is missing`)
+		s.Wrong(n, `"port" is missing`)
 		return
 	}
 	target := strings.ToLower(s.text(kind))
@@ -697,12 +699,12 @@ func (s *translator) forward(n, made *node) {
 	}
 	put(forward, target, scalar(name, text))
 	put(forward, "port", port)
-	if forward.get("namespace") == nil {
+	if forward.Get("namespace") == nil {
 		namespace := s.onlyNamespace()
 		s.inform(n, "has no namespace: %s is taken", namespace)
 		put(forward, "namespace", scalar(n, namespace))
 	}
-	if forward.get("local") == nil {
+	if forward.Get("local") == nil {
 		local := typed(port, "!!int", port.Value)
 		if number, err := strconv.Atoi(port.Value); err != nil || number == 0 {
 			local.Value = "0"
@@ -712,7 +714,7 @@ func (s *translator) forward(n, made *node) {
 	}
 	for _, g := range s.gateways {
 		switch {
-		case target != "service" || text != "traefik-"+g.release || forward.get("namespace").Value != g.namespace:
+		case target != "service" || text != "traefik-"+g.release || forward.Get("namespace").Value != g.namespace:
 		case g.isUnknown:
 			s.note(n, "leads to Dask Gateway, whose gateway.prefix is not known yet: a ready pod counts, and not whether its health answers")
 		default:
@@ -728,7 +730,7 @@ func (s *translator) forward(n, made *node) {
 func (s *translator) onlyNamespace() string {
 	only := ""
 	for _, r := range s.releases {
-		namespace := r.get("namespace").Value
+		namespace := r.Get("namespace").Value
 		if only != "" && namespace != only {
 			return "default"
 		}
@@ -740,7 +742,7 @@ func (s *translator) onlyNamespace() string {
 // unnamed tells of images that no release would get.
 func (s *translator) unnamed() {
 	for _, a := range s.artifacts {
-		isNamed := slices.ContainsFunc(s.releases, func(r *node) bool { return s.namedIn[r][a.name] })
+		isNamed := slices.ContainsFunc(s.releases, func(r *tree.Node) bool { return s.namedIn[r][a.name] })
 		if a.image != "" && !isNamed && len(s.releases) > 0 {
 			s.note(a.at, "no value of a release names this image: what charts say of it is deployed as it stands there, without the tag; write %s under setValueTemplates", s.inTemplate(a))
 		}

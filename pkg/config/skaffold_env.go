@@ -15,6 +15,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/devloop/devloop/pkg/config/tree"
 	"github.com/devloop/devloop/pkg/files"
 )
 
@@ -33,7 +34,7 @@ var flagVariables = map[string]string{
 var forTools = regexp.MustCompile(`^(KUBECONFIG|BUILDKIT_HOST|SSH_AUTH_SOCK|DOCKER_.*|HELM_.*|MINIKUBE_.*)$`)
 
 // readVariables reads the skaffold.env. It is watched where it is not there, too.
-func (s *translator) readVariables(root *node) {
+func (s *translator) readVariables(root *tree.Node) {
 	path := filepath.Join(s.dir, skaffoldEnv)
 	s.files = append(s.files, path)
 	s.variables = map[string]string{}
@@ -43,11 +44,11 @@ func (s *translator) readVariables(root *node) {
 	}
 	list, line, message := settings(string(text))
 	if err != nil {
-		line, message = 0, "it cannot be read: "+reason(err).Error()
+		line, message = 0, "it cannot be read: "+tree.Reason(err).Error()
 	}
-	from := &origin{name: filepath.Join(filepath.Dir(root.origin.name), skaffoldEnv), order: root.origin.order}
+	from := &tree.Origin{Name: filepath.Join(filepath.Dir(root.Origin.Name), skaffoldEnv), Order: root.Origin.Order}
 	say := func(line int, message string) {
-		note := Note{Problem: Problem{File: from.name, Line: line, Message: message, order: from.order}}
+		note := tree.Note{Problem: tree.Problem{File: from.Name, Line: line, Message: message, Order: from.Order}}
 		if s.first { // of several files: said once
 			s.notes = append(s.notes, note)
 		}

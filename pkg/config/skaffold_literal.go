@@ -17,37 +17,38 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/devloop/devloop/pkg/config/tree"
 	"github.com/devloop/devloop/pkg/files"
 )
 
 // literals reads the values of one release.
 type literals struct {
 	*translator
-	at, release *node // in skaffold.yaml, and as devloop.yaml has it
-	set         *node
-	inline      *node
+	at, release *tree.Node // in skaffold.yaml, and as devloop.yaml has it
+	set         *tree.Node
+	inline      *tree.Node
 	doubtful    []doubtful
 }
 
 // doubtful is a text that is called as an image, and may mean something else.
 type doubtful struct {
 	of        artifact
-	at        *node
+	at        *tree.Node
 	otherwise string
 }
 
 // literals sets values of a release, which stands at n, that name an image as plain text. It returns all values that are known: those of
 // the chart, if that is a folder here, of the values files, and of skaffold.yaml.
-func (s *translator) literals(n, release *node) *node {
-	l := &literals{translator: s, at: n, release: release, set: release.get("set"), inline: release.get("inlineValues")}
+func (s *translator) literals(n, release *tree.Node) *tree.Node {
+	l := &literals{translator: s, at: n, release: release, set: release.Get("set"), inline: release.Get("inlineValues")}
 	all := l.all()
 	if l.set == nil {
-		l.set = release.as(yaml.MappingNode, release.path)
+		l.set = release.As(yaml.MappingNode, release.Path)
 	}
 	if all != nil {
 		l.mapping(all, "", nil)
 	}
-	if len(l.set.entries) > 0 {
+	if len(l.set.Entries) > 0 {
 		put(release, "set", l.set)
 	}
 	if l.inline != nil {
@@ -65,29 +66,29 @@ func (s *translator) literals(n, release *node) *node {
 }
 
 // all lays the values over each other.
-func (l *literals) all() *node {
-	var all *node
+func (l *literals) all() *tree.Node {
+	var all *tree.Node
 	var paths []string
 	if folder := l.folder(); folder != "" {
 		paths = append(paths, filepath.Join(folder, "values.yaml"))
 	}
-	for _, item := range l.release.get("values").list() {
+	for _, item := range l.release.Get("values").List() {
 		paths = append(paths, item.Value)
 	}
 	for _, path := range paths {
 		if root := l.valuesFile(path); root != nil {
-			all = merge(all, root, nil)
+			all = tree.Merge(all, root, nil)
 		}
 	}
 	if l.inline != nil {
-		all = merge(all, l.inline, nil)
+		all = tree.Merge(all, l.inline, nil)
 	}
-	for _, values := range []*node{l.set, l.release.get("setString")} {
+	for _, values := range []*tree.Node{l.set, l.release.Get("setString")} {
 		if values == nil {
 			continue
 		}
-		for _, e := range values.entries {
-			all = laid(all, steps(e.key.Value), e.value)
+		for _, e := range values.Entries {
+			all = laid(all, steps(e.Key.Value), e.Value)
 		}
 	}
 	return all
@@ -95,83 +96,83 @@ func (l *literals) all() *node {
 
 // folder is the release's chart, if that is a folder on this machine.
 func (l *literals) folder() string {
-	chart := l.release.get("chart").Value
-	if l.release.get("repo") == nil && !strings.Contains(chart, "://") && isThere(abs(l.dir, filepath.Join(chart, "Chart.yaml"))) {
+	chart := l.release.Get("chart").Value
+	if l.release.Get("repo") == nil && !strings.Contains(chart, "://") && isThere(tree.Abs(l.dir, filepath.Join(chart, "Chart.yaml"))) {
 		return chart
 	}
 	return ""
 }
 
 // valuesFile is the tree of a values file, nil if it cannot be read: what is wrong with it, the deployment tells.
-func (l *literals) valuesFile(path string) *node {
-	full := abs(l.dir, path)
+func (l *literals) valuesFile(path string) *tree.Node {
+	full := tree.Abs(l.dir, path)
 	text, err := files.Read(full, maxValue)
 	if err != nil {
 		return nil
 	}
 	l.files = append(l.files, full)
-	root := (&report{}).parse(&origin{name: path, order: l.at.origin.order}, text)
-	if root == nil || !root.isMapping() {
+	root := (&tree.Report{}).Parse(&tree.Origin{Name: path, Order: l.at.Origin.Order}, text)
+	if root == nil || !root.IsMapping() {
 		return nil
 	}
 	return escapedNode(root)
 }
 
 // laid returns n with a value at the end of a path.
-func laid(n *node, way []string, value *node) *node {
+func laid(n *tree.Node, way []string, value *tree.Node) *tree.Node {
 	if len(way) == 0 {
 		return value
 	}
-	if n != nil && n.isList() {
-		made := n.clone()
+	if n != nil && n.IsList() {
+		made := n.Clone()
 		i, err := strconv.Atoi(way[0])
 		switch {
-		case err != nil || i < 0 || i > len(made.items):
-		case i == len(made.items):
-			made.items = append(made.items, laid(nil, way[1:], value))
+		case err != nil || i < 0 || i > len(made.Items):
+		case i == len(made.Items):
+			made.Items = append(made.Items, laid(nil, way[1:], value))
 		default:
-			made.items[i] = laid(made.items[i], way[1:], value)
+			made.Items[i] = laid(made.Items[i], way[1:], value)
 		}
 		return made
 	}
-	made := value.as(yaml.MappingNode, value.path)
-	if n != nil && n.isMapping() {
-		made = n.clone()
+	made := value.As(yaml.MappingNode, value.Path)
+	if n != nil && n.IsMapping() {
+		made = n.Clone()
 	}
-	put(made, way[0], laid(made.get(way[0]), way[1:], value))
+	put(made, way[0], laid(made.Get(way[0]), way[1:], value))
 	return made
 }
 
 // mapping goes through a mapping that stands in no list. way are the keys that lead to it.
-func (l *literals) mapping(n *node, path string, way []string) {
+func (l *literals) mapping(n *tree.Node, path string, way []string) {
 	changed := l.entries(n, path, way)
-	for i, e := range n.entries {
-		below := append(slices.Clone(way), e.key.Value)
-		if e.value.isMapping() {
-			l.mapping(e.value, dotted(path, e.key.Value), below)
+	for i, e := range n.Entries {
+		below := append(slices.Clone(way), e.Key.Value)
+		if e.Value.IsMapping() {
+			l.mapping(e.Value, dotted(path, e.Key.Value), below)
 			continue
 		}
-		value := changed.entries[i].value
-		if e.value.isList() {
-			value = l.items(e.value, dotted(path, e.key.Value))
+		value := changed.Entries[i].Value
+		if e.Value.IsList() {
+			value = l.items(e.Value, dotted(path, e.Key.Value))
 		}
-		if value != e.value { // what set cannot say, or can say of lists in values files only
+		if value != e.Value { // what set cannot say, or can say of lists in values files only
 			for _, key := range slices.Backward(below) {
-				above := value.as(yaml.MappingNode, value.path)
+				above := value.As(yaml.MappingNode, value.Path)
 				put(above, key, value)
 				value = above
 			}
-			l.inline = merge(l.inline, value, nil)
+			l.inline = tree.Merge(l.inline, value, nil)
 		}
 	}
 }
 
 // items returns a list with its images named, the same one if there are none.
-func (l *literals) items(n *node, path string) *node {
-	made, isSame := n.clone(), true
-	for i, item := range n.items {
-		made.items[i] = l.inList(item, fmt.Sprintf("%s[%d]", path, i))
-		isSame = isSame && made.items[i] == item
+func (l *literals) items(n *tree.Node, path string) *tree.Node {
+	made, isSame := n.Clone(), true
+	for i, item := range n.Items {
+		made.Items[i] = l.inList(item, fmt.Sprintf("%s[%d]", path, i))
+		isSame = isSame && made.Items[i] == item
 	}
 	if isSame {
 		return n
@@ -179,20 +180,20 @@ func (l *literals) items(n *node, path string) *node {
 	return made
 }
 
-func (l *literals) inList(n *node, path string) *node {
+func (l *literals) inList(n *tree.Node, path string) *tree.Node {
 	switch {
-	case n.isList():
+	case n.IsList():
 		return l.items(n, path)
-	case !n.isMapping():
+	case !n.IsMapping():
 		return n
 	}
 	made := l.entries(n, path, nil)
 	isSame := true
-	for i, e := range n.entries {
-		if !e.value.isScalar() {
-			made.entries[i].value = l.inList(e.value, dotted(path, e.key.Value))
+	for i, e := range n.Entries {
+		if !e.Value.IsScalar() {
+			made.Entries[i].Value = l.inList(e.Value, dotted(path, e.Key.Value))
 		}
-		isSame = isSame && made.entries[i].value == e.value
+		isSame = isSame && made.Entries[i].Value == e.Value
 	}
 	if isSame {
 		return n
@@ -204,10 +205,10 @@ func (l *literals) inList(n *node, path string) *node {
 func isImageKey(key string) bool { return key == "image" || strings.HasSuffix(key, "Image") }
 
 // tagBeside is the key of a mapping that has the tag of the image under another one, "" if there is none.
-func tagBeside(n *node, key string) string {
+func tagBeside(n *tree.Node, key string) string {
 	called := strings.TrimSuffix(strings.TrimSuffix(key, "Image"), "image")
 	for _, tag := range []string{key + "Tag", called + "Tag", "tag"} {
-		if v := n.get(tag); v != nil && v.isScalar() && (tag != "tag" || called == "" || !isImageKey(key)) {
+		if v := n.Get(tag); v != nil && v.IsScalar() && (tag != "tag" || called == "" || !isImageKey(key)) {
 			return tag
 		}
 	}
@@ -215,48 +216,48 @@ func tagBeside(n *node, key string) string {
 }
 
 // entries looks at the single values of a mapping. It returns the mapping with those that cannot be put into set.
-func (l *literals) entries(n *node, path string, way []string) *node {
-	made := n.clone()
-	for i, e := range n.entries {
-		of := slices.IndexFunc(l.artifacts, func(a artifact) bool { return e.value.isScalar() && e.value.Tag == "!!str" && a.name == e.value.Value })
-		at := dotted(path, e.key.Value)
-		if of < 0 || l.release.get("setString").get(at) != nil {
+func (l *literals) entries(n *tree.Node, path string, way []string) *tree.Node {
+	made := n.Clone()
+	for i, e := range n.Entries {
+		of := slices.IndexFunc(l.artifacts, func(a artifact) bool { return e.Value.IsScalar() && e.Value.Tag == "!!str" && a.name == e.Value.Value })
+		at := dotted(path, e.Key.Value)
+		if of < 0 || l.release.Get("setString").Get(at) != nil {
 			continue
 		}
-		a, key := l.artifacts[of], e.key.Value
+		a, key := l.artifacts[of], e.Key.Value
 		isPart := key == "repository" || key == "name" && len(way) > 0 && isImageKey(way[len(way)-1])
 		tag := tagBeside(n, key)
-		registry := n.get("registry")
+		registry := n.Get("registry")
 		switch {
 		case (isPart || isImageKey(key)) && registry != nil && holds(registry): // another image
 		case isImageKey(key) && tag == "":
-			made.entries[i].value = l.name(a, e.value, at, "image")
+			made.Entries[i].Value = l.name(a, e.Value, at, "image")
 		case tag != "" && (isPart || isImageKey(key)):
-			made.entries[i].value = l.name(a, e.value, at, "repository")
-			j := slices.IndexFunc(n.entries, func(e entry) bool { return e.key.Value == tag })
-			made.entries[j].value = l.put(e.value, n.entries[j].value, dotted(path, tag), a, "tag")
-		case e.value.origin == l.at.origin:
-			l.doubtful = append(l.doubtful, doubtful{a, e.value, fmt.Sprintf("is deployed as it is; if this is the image %s, it lacks the tag: write %s under setValueTemplates", a.name, l.inTemplate(a))})
+			made.Entries[i].Value = l.name(a, e.Value, at, "repository")
+			j := slices.IndexFunc(n.Entries, func(e tree.Entry) bool { return e.Key.Value == tag })
+			made.Entries[j].Value = l.put(e.Value, n.Entries[j].Value, dotted(path, tag), a, "tag")
+		case e.Value.Origin == l.at.Origin:
+			l.doubtful = append(l.doubtful, doubtful{a, e.Value, fmt.Sprintf("is deployed as it is; if this is the image %s, it lacks the tag: write %s under setValueTemplates", a.name, l.inTemplate(a))})
 		case isPart:
-			l.doubtful = append(l.doubtful, doubtful{a, l.at, fmt.Sprintf("%s: %s is deployed as it is; if this is the image, it lacks the tag: write %s under setValueTemplates", l.where(at, e.value), a.name, l.inTemplate(a))})
+			l.doubtful = append(l.doubtful, doubtful{a, l.at, fmt.Sprintf("%s: %s is deployed as it is; if this is the image, it lacks the tag: write %s under setValueTemplates", l.where(at, e.Value), a.name, l.inTemplate(a))})
 		}
 	}
 	return made
 }
 
 // where is the place of a value in another file.
-func (l *literals) where(path string, value *node) string {
-	return fmt.Sprintf("%s:%d: %s", value.origin.name, value.Line, path)
+func (l *literals) where(path string, value *tree.Node) string {
+	return fmt.Sprintf("%s:%d: %s", value.Origin.Name, value.Line, path)
 }
 
 // name puts an image where its name stands, and says so. It returns the value that is there now, unless that is in set.
-func (l *literals) name(a artifact, value *node, path, function string) *node {
+func (l *literals) name(a artifact, value *tree.Node, path, function string) *tree.Node {
 	at, prefix := value, ""
-	if value.origin != l.at.origin {
+	if value.Origin != l.at.Origin {
 		at, prefix = l.at, l.where(path, value)+": "
 	}
 	if a.image == "" {
-		l.wrong(at, "%simage %q is built by %s, which devloop does not do: what is deployed would lack it", prefix, a.name, a.builder)
+		l.Wrong(at, "%simage %q is built by %s, which devloop does not do: what is deployed would lack it", prefix, a.name, a.builder)
 		return value
 	}
 	l.names[a.name] = true
@@ -265,16 +266,16 @@ func (l *literals) name(a artifact, value *node, path, function string) *node {
 }
 
 // put gives a value what a function says of an image; from is where the image's name stands. It returns the value that is there now, unless that is in set.
-func (l *literals) put(from, value *node, path string, a artifact, function string) *node {
+func (l *literals) put(from, value *tree.Node, path string, a artifact, function string) *tree.Node {
 	if a.image == "" {
 		return value
 	}
 	at := from
-	if from.origin != l.at.origin {
+	if from.Origin != l.at.Origin {
 		at = l.at
 	}
 	made := scalar(at, templated([]piece{{function: function, image: a.image}}))
-	if l.set.get(path) != nil || settable.MatchString(path) {
+	if l.set.Get(path) != nil || settable.MatchString(path) {
 		put(l.set, path, made)
 		return value
 	}
@@ -286,19 +287,19 @@ func (l *literals) put(from, value *node, path string, a artifact, function stri
 var settable = regexp.MustCompile(`^(\\\.|[-\w])+(\.(\\\.|[-\w])+)*$`)
 
 // dotted is the path of a key below another one, as set has it.
-func dotted(path, key string) string { return joinPath(path, strings.ReplaceAll(key, ".", `\.`)) }
+func dotted(path, key string) string { return tree.JoinPath(path, strings.ReplaceAll(key, ".", `\.`)) }
 
 // imageInTemplate is a line of a manifest.
 var imageInTemplate = regexp.MustCompile(`^\s*(?:-\s+)?image:\s*["']?([^"'\s]+)["']?\s*$`)
 
 // inTemplates reports images that stand in the templates of a release's chart, if that is a folder here: no value changes them.
-func (s *translator) inTemplates(at, release *node) {
+func (s *translator) inTemplates(at, release *tree.Node) {
 	folder := (&literals{translator: s, release: release}).folder()
 	if folder == "" || len(s.artifacts) == 0 {
 		return
 	}
 	templates := filepath.Join(folder, "templates")
-	err := filepath.WalkDir(abs(s.dir, templates), func(path string, entry fs.DirEntry, err error) error {
+	err := filepath.WalkDir(tree.Abs(s.dir, templates), func(path string, entry fs.DirEntry, err error) error {
 		extension := filepath.Ext(path)
 		if err != nil || !entry.Type().IsRegular() || extension != ".yaml" && extension != ".yml" {
 			return err
@@ -318,7 +319,7 @@ func (s *translator) inTemplates(at, release *node) {
 				continue
 			}
 			rel, _ := filepath.Rel(s.dir, path) // both are absolute
-			s.wrong(at, "%s:%d has the image %s without its tag, and devloop rewrites no manifests: write image: {{ .Values.image }} there, and %s under setValueTemplates here",
+			s.Wrong(at, "%s:%d has the image %s without its tag, and devloop rewrites no manifests: write image: {{ .Values.image }} there, and %s under setValueTemplates here",
 				rel, i+1, image[1], s.inTemplate(s.artifacts[of]))
 		}
 		return nil
@@ -329,14 +330,14 @@ func (s *translator) inTemplates(at, release *node) {
 }
 
 // prefixOf returns what stands before the paths of a Dask Gateway's API, in its values, or that it is not known.
-func prefixOf(values *node) (prefix string, isUnknown bool) {
-	n := values.get("gateway").get("prefix")
-	if n == nil || n.isNull() {
+func prefixOf(values *tree.Node) (prefix string, isUnknown bool) {
+	n := values.Get("gateway").Get("prefix")
+	if n == nil || n.IsNull() {
 		return "", false
 	}
 	const braces = `{{ "{{" }}` // mean themselves, all others a template
 	if prefix = strings.Trim(strings.ReplaceAll(n.Value, braces, "{{"), "/"); prefix != "" {
 		prefix = "/" + prefix
 	}
-	return prefix, !n.isScalar() || strings.Contains(strings.ReplaceAll(n.Value, braces, ""), "{{") || strings.ContainsFunc(prefix, unicode.IsSpace)
+	return prefix, !n.IsScalar() || strings.Contains(strings.ReplaceAll(n.Value, braces, ""), "{{") || strings.ContainsFunc(prefix, unicode.IsSpace)
 }

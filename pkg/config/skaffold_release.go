@@ -18,13 +18,14 @@ import (
 	"go.yaml.in/yaml/v3"
 	"helm.sh/helm/v3/pkg/helmpath"
 
+	"github.com/devloop/devloop/pkg/config/tree"
 	"github.com/devloop/devloop/pkg/files"
 )
 
 // helm reads deploy.helm, or manifests.helm.
-func (s *translator) helm(n *node) {
-	flags := func(n *node) {
-		others := slices.DeleteFunc(s.items(n), func(flag *node) bool { return flag.Value == "--create-namespace" })
+func (s *translator) helm(n *tree.Node) {
+	flags := func(n *tree.Node) {
+		others := slices.DeleteFunc(s.items(n), func(flag *tree.Node) bool { return flag.Value == "--create-namespace" })
 		if len(others) < len(s.items(n)) {
 			s.createNamespace = true
 		}
@@ -32,29 +33,29 @@ func (s *translator) helm(n *node) {
 			s.note(n, "helm is not called: without these flags")
 		}
 	}
-	s.section(n, map[string]func(*node){
-		"releases": func(n *node) {
+	s.section(n, map[string]func(*tree.Node){
+		"releases": func(n *tree.Node) {
 			for _, item := range s.items(n) {
 				s.release(item)
 			}
 		},
-		"flags": func(n *node) {
-			s.section(n, map[string]func(*node){"install": flags, "upgrade": flags}, map[string]string{"global": "helm is not called: without these flags"})
+		"flags": func(n *tree.Node) {
+			s.section(n, map[string]func(*tree.Node){"install": flags, "upgrade": flags}, map[string]string{"global": "helm is not called: without these flags"})
 		},
-		"hooks": func(n *node) {
-			s.section(n, map[string]func(*node){
-				"before": func(n *node) { s.before = append(s.before, s.hooks(n)...) },
-				"after":  func(n *node) { s.after = append(s.after, s.hooks(n)...) },
+		"hooks": func(n *tree.Node) {
+			s.section(n, map[string]func(*tree.Node){
+				"before": func(n *tree.Node) { s.before = append(s.before, s.hooks(n)...) },
+				"after":  func(n *tree.Node) { s.after = append(s.after, s.hooks(n)...) },
 			}, nil)
 		},
 	}, nil)
 }
 
 // hooks reads commands that run around all releases.
-func (s *translator) hooks(n *node) (list []*node) {
+func (s *translator) hooks(n *tree.Node) (list []*tree.Node) {
 	for _, item := range s.items(n) {
-		s.section(item, map[string]func(*node){
-			"host": func(n *node) {
+		s.section(item, map[string]func(*tree.Node){
+			"host": func(n *tree.Node) {
 				if hook := s.hook(n); hook != nil {
 					list = append(list, hook)
 				}
@@ -65,30 +66,30 @@ func (s *translator) hooks(n *node) (list []*node) {
 }
 
 // hook reads a command for this machine, nil if it is for another one.
-func (s *translator) hook(n *node) *node {
+func (s *translator) hook(n *tree.Node) *tree.Node {
 	if !s.isMapping(n) {
 		return nil
 	}
-	command := n.as(yaml.SequenceNode, n.path)
+	command := n.As(yaml.SequenceNode, n.Path)
 	isMeant, dir := true, ""
-	s.section(n, map[string]func(*node){
-		"command": func(n *node) {
-			command.path = n.path
+	s.section(n, map[string]func(*tree.Node){
+		"command": func(n *tree.Node) {
+			command.Path = n.Path
 			for _, item := range s.items(n) {
-				if !item.isScalar() {
+				if !item.IsScalar() {
 					s.text(item) // which says what is wrong
 					continue
 				}
-				command.items = append(command.items, scalar(item, escapedBraces(item.Value)))
+				command.Items = append(command.Items, scalar(item, escapedBraces(item.Value)))
 			}
 		},
-		"os": func(n *node) {
-			isMeant = slices.ContainsFunc(s.items(n), func(item *node) bool { return item.Value == runtime.GOOS }) || len(s.items(n)) == 0
+		"os": func(n *tree.Node) {
+			isMeant = slices.ContainsFunc(s.items(n), func(item *tree.Node) bool { return item.Value == runtime.GOOS }) || len(s.items(n)) == 0
 		},
-		"dir": func(n *node) { dir = s.text(n) },
+		"dir": func(n *tree.Node) { dir = s.text(n) },
 	}, nil)
-	if len(command.items) == 0 {
-		s.wrong(n, `"command" is missing`)
+	if len(command.Items) == 0 {
+		s.Wrong(n, `"command" is missing`)
 		return nil
 	}
 	if !isMeant {
@@ -96,10 +97,10 @@ func (s *translator) hook(n *node) *node {
 		return nil
 	}
 	if dir != "" {
-		in := []*node{scalar(n, "sh"), scalar(n, "-c"), scalar(n, `cd "$0" && exec "$@"`), scalar(n, escapedBraces(dir))}
-		command.items = append(in, command.items...)
+		in := []*tree.Node{scalar(n, "sh"), scalar(n, "-c"), scalar(n, `cd "$0" && exec "$@"`), scalar(n, escapedBraces(dir))}
+		command.Items = append(in, command.Items...)
 	}
-	hook := n.as(yaml.MappingNode, n.path)
+	hook := n.As(yaml.MappingNode, n.Path)
 	put(hook, "command", command)
 	put(hook, "timeout", scalar(n, "1h")) // skaffold waits without an end
 	return hook
@@ -115,48 +116,50 @@ type gateway struct {
 var daskGateway = regexp.MustCompile(`(^|/)dask-gateway(-v?[0-9][^/]*|\.tgz)?(:[^/]*)?/?$`)
 
 // source is where a release's chart is said to be.
-type source struct{ remoteChart, chartPath, repo, version *node }
+type source struct{ remoteChart, chartPath, repo, version *tree.Node }
 
 // release reads one of releases.
-func (s *translator) release(n *node) {
+func (s *translator) release(n *tree.Node) {
 	if !s.isMapping(n) {
 		return
 	}
-	release := n.as(yaml.MappingNode, n.path)
-	var name, namespace, overrides, strategy, waits, secrets, isRemote *node
+	release := n.As(yaml.MappingNode, n.Path)
+	var name, namespace, overrides, strategy, waits, secrets, isRemote *tree.Node
 	var from source
-	var values []*node
-	given := map[string]*node{}
-	keep := func(key string) func(*node) { return func(n *node) { given[key] = n } }
-	take := func(into **node) func(*node) { return func(n *node) { *into = n } }
-	s.section(n, map[string]func(*node){
+	var values []*tree.Node
+	given := map[string]*tree.Node{}
+	keep := func(key string) func(*tree.Node) { return func(n *tree.Node) { given[key] = n } }
+	take := func(into **tree.Node) func(*tree.Node) { return func(n *tree.Node) { *into = n } }
+	s.section(n, map[string]func(*tree.Node){
 		"name": take(&name), "namespace": take(&namespace),
 		"remoteChart": take(&from.remoteChart), "chartPath": take(&from.chartPath), "repo": take(&from.repo), "version": take(&from.version),
 		"remote":      take(&isRemote),
-		"valuesFiles": func(n *node) { values = s.items(n) },
+		"valuesFiles": func(n *tree.Node) { values = s.items(n) },
 		"overrides":   take(&overrides),
 		"setValues":   keep("setValues"), "setValueTemplates": keep("setValueTemplates"), "setFiles": keep("setFiles"),
 		"artifactOverrides": keep("artifactOverrides"), "values": keep("values"),
-		"imageStrategy":   take(&strategy),
-		"createNamespace": func(n *node) { put(release, "createNamespace", typed(n, "!!bool", strconv.FormatBool(s.truth(n)))) },
-		"dependsOn": func(n *node) {
+		"imageStrategy": take(&strategy),
+		"createNamespace": func(n *tree.Node) {
+			put(release, "createNamespace", typed(n, "!!bool", strconv.FormatBool(s.truth(n))))
+		},
+		"dependsOn": func(n *tree.Node) {
 			for _, item := range s.items(n) {
 				if text, ok := s.plain(item, s.text(item)); ok && text != "" {
 					add(release, "dependsOn", scalar(item, text))
 				}
 			}
 		},
-		"wait": func(n *node) {
+		"wait": func(n *tree.Node) {
 			if s.truth(n) {
 				waits = n
 			}
 		},
-		"upgradeOnChange": func(n *node) {
+		"upgradeOnChange": func(n *tree.Node) {
 			if !s.truth(n) {
 				s.note(n, "the release is upgraded whenever its chart, values or images differ")
 			}
 		},
-		"skipBuildDependencies": func(n *node) {
+		"skipBuildDependencies": func(n *tree.Node) {
 			if s.truth(n) {
 				s.note(n, "what the chart depends on, and is not in its folder, is brought all the same")
 			}
@@ -191,7 +194,7 @@ func (s *translator) release(n *node) {
 	all := s.literals(n, release)
 	s.inTemplates(cmp.Or(from.chartPath, from.remoteChart), release)
 	s.namedIn[release] = s.names
-	if daskGateway.MatchString(release.get("chart").Value) {
+	if daskGateway.MatchString(release.Get("chart").Value) {
 		g := gateway{release: title.Value, namespace: space.Value}
 		g.prefix, g.isUnknown = prefixOf(all)
 		s.gateways = append(s.gateways, g)
@@ -202,9 +205,9 @@ func (s *translator) release(n *node) {
 }
 
 // named reads a name that may be a template; nil if it was reported.
-func (s *translator) named(n *node, key string, value *node) *node {
+func (s *translator) named(n *tree.Node, key string, value *tree.Node) *tree.Node {
 	if value == nil {
-		s.wrong(n, "%q is missing", key)
+		s.Wrong(n, "%q is missing", key)
 		return nil
 	}
 	text := s.text(value)
@@ -213,7 +216,7 @@ func (s *translator) named(n *node, key string, value *node) *node {
 	}
 	filled, ok := s.plain(value, text)
 	if ok && filled == "" {
-		s.wrong(value, "must not be empty")
+		s.Wrong(value, "must not be empty")
 	}
 	if !ok || filled == "" {
 		return nil
@@ -222,21 +225,21 @@ func (s *translator) named(n *node, key string, value *node) *node {
 }
 
 // chartOf says where the release's chart is. It tells whether that is known.
-func (s *translator) chartOf(n, release *node, from source) bool {
+func (s *translator) chartOf(n, release *tree.Node, from source) bool {
 	at := cmp.Or(from.remoteChart, from.chartPath)
 	switch {
 	case at == nil:
-		s.wrong(n, `needs "chartPath" or "remoteChart"`)
+		s.Wrong(n, `needs "chartPath" or "remoteChart"`)
 		return false
 	case from.remoteChart != nil && from.chartPath != nil:
-		s.wrong(from.chartPath, `has "chartPath" beside "remoteChart"`)
+		s.Wrong(from.chartPath, `has "chartPath" beside "remoteChart"`)
 		return false
 	}
 	chart := s.named(n, "chart", at)
 	if chart == nil {
 		return false
 	}
-	isHere := isThere(abs(s.dir, inHome(chart.Value)))
+	isHere := isThere(tree.Abs(s.dir, inHome(chart.Value)))
 	versioned := false
 	switch {
 	case from.repo != nil && !(isHere && from.chartPath != nil):
@@ -260,7 +263,7 @@ func (s *translator) chartOf(n, release *node, from source) bool {
 			message = fmt.Sprintf("%q is neither a URL nor a chart in a repository: say which one by repo", chart.Value)
 		}
 		if message != "" {
-			s.wrong(at, "%s", message)
+			s.Wrong(at, "%s", message)
 			return false
 		}
 		chart.Value = inRepo
@@ -318,14 +321,14 @@ func (s *translator) repository(alias string) (url, message string) {
 			return repo.URL, ""
 		}
 	}
-	return "", fmt.Sprintf("helm knows no chart repository %q (looked in %s)%s: call helm repo add, or say where it is by repo", alias, path, didYouMean(alias, known))
+	return "", fmt.Sprintf("helm knows no chart repository %q (looked in %s)%s: call helm repo add, or say where it is by repo", alias, path, tree.DidYouMean(alias, known))
 }
 
 // isEncrypted finds what sops leaves in a file.
 var isEncrypted = regexp.MustCompile(`(?m)^\s*"?sops"?\s*:`)
 
 // valuesFiles reads the paths of those. With helm-secrets, none of them may be encrypted: what it holds would be deployed as it is.
-func (s *translator) valuesFiles(release *node, list []*node, hasSecrets bool, secrets *node) {
+func (s *translator) valuesFiles(release *tree.Node, list []*tree.Node, hasSecrets bool, secrets *tree.Node) {
 	found := false
 	for _, item := range list {
 		path, ok := s.plain(item, s.text(item))
@@ -333,15 +336,15 @@ func (s *translator) valuesFiles(release *node, list []*node, hasSecrets bool, s
 			continue
 		}
 		if strings.Contains(path, "://") {
-			s.wrong(item, "%q is not on this machine: download it", path)
+			s.Wrong(item, "%q is not on this machine: download it", path)
 			found = found || strings.HasPrefix(path, "secrets")
 			continue
 		}
 		path = inHome(path)
 		if hasSecrets {
-			text, err := files.Read(abs(s.dir, path), maxValue)
+			text, err := files.Read(tree.Abs(s.dir, path), maxValue)
 			if err == nil && isEncrypted.Match(text) {
-				s.wrong(item, "%q is encrypted, and devloop does not use helm-secrets: what it holds would be deployed as it is; decrypt it", path)
+				s.Wrong(item, "%q is encrypted, and devloop does not use helm-secrets: what it holds would be deployed as it is; decrypt it", path)
 				found = true
 			}
 		}
@@ -353,43 +356,43 @@ func (s *translator) valuesFiles(release *node, list []*node, hasSecrets bool, s
 }
 
 // values reads all values but those in files: overrides, and what helm --set would get.
-func (s *translator) values(release, overrides *node, given map[string]*node, strategy *node) {
+func (s *translator) values(release, overrides *tree.Node, given map[string]*tree.Node, strategy *tree.Node) {
 	inline := overrides
 	switch {
 	case overrides == nil:
-	case s.isMapping(overrides) && len(overrides.entries) > 0:
+	case s.isMapping(overrides) && len(overrides.Entries) > 0:
 		inline = escapedNode(overrides)
 	default:
 		inline = nil
 	}
-	set := release.as(yaml.MappingNode, release.path)
-	assign := func(at *node, path string, value []piece) {
+	set := release.As(yaml.MappingNode, release.Path)
+	assign := func(at *tree.Node, path string, value []piece) {
 		all, err := helmSet(path, value)
 		if err != nil {
-			s.wrong(at, "%v", err)
+			s.Wrong(at, "%v", err)
 		}
 		for _, a := range all {
 			switch {
 			case a.path == "":
-				s.wrong(at, "has no key")
+				s.Wrong(at, "has no key")
 			case !a.isList:
 				s.replaced(set, a.path)
 				put(set, a.path, helmTyped(at, a.value))
 			default:
 				s.replaced(set, a.path)
 				if nested := s.nested(at, a); nested != nil {
-					inline = merge(inline, nested, nil)
+					inline = tree.Merge(inline, nested, nil)
 				}
 			}
 		}
 	}
 	for _, name := range []string{"setValues", "setValueTemplates"} {
-		s.flat(given[name], func(path string, at *node) {
+		s.flat(given[name], func(path string, at *tree.Node) {
 			filled, ok := s.plain(at, path)
 			if !ok {
 				return
 			}
-			if at.isNull() {
+			if at.IsNull() {
 				s.inform(at, "is empty: what the chart sets here is removed")
 				s.replaced(set, filled)
 				put(set, filled, typed(at, "!!null", "null"))
@@ -402,7 +405,7 @@ func (s *translator) values(release, overrides *node, given map[string]*node, st
 	}
 	s.overrideArtifacts(set, given, strategy)
 	s.setFiles(release, set, given["setFiles"])
-	if len(set.entries) > 0 {
+	if len(set.Entries) > 0 {
 		put(release, "set", set)
 	}
 	if inline != nil {
@@ -411,27 +414,27 @@ func (s *translator) values(release, overrides *node, given map[string]*node, st
 }
 
 // replaced removes a value for which a later one comes.
-func (s *translator) replaced(set *node, path string) {
-	if before := set.get(path); before != nil {
+func (s *translator) replaced(set *tree.Node, path string) {
+	if before := set.Get(path); before != nil {
 		s.inform(before, "is set again, and that counts")
-		set.put(newKey(path), nil)
+		set.Put(tree.NewKey(path), nil)
 	}
 }
 
 // flat calls each for the single values below n, with their paths as helm --set writes them.
-func (s *translator) flat(n *node, each func(path string, at *node)) {
-	if n == nil || n.isNull() || !s.isMapping(n) {
+func (s *translator) flat(n *tree.Node, each func(path string, at *tree.Node)) {
+	if n == nil || n.IsNull() || !s.isMapping(n) {
 		return
 	}
-	var below func(n *node, path, dot string)
-	below = func(n *node, path, dot string) {
+	var below func(n *tree.Node, path, dot string)
+	below = func(n *tree.Node, path, dot string) {
 		switch {
-		case n.isMapping():
-			for _, e := range n.entries {
-				below(e.value, path+dot+e.key.Value, ".")
+		case n.IsMapping():
+			for _, e := range n.Entries {
+				below(e.Value, path+dot+e.Key.Value, ".")
 			}
-		case n.isList():
-			for i, item := range n.items {
+		case n.IsList():
+			for i, item := range n.Items {
 				below(item, fmt.Sprintf("%s[%d]", path, i), ".")
 			}
 		default:
@@ -442,7 +445,7 @@ func (s *translator) flat(n *node, each func(path string, at *node)) {
 }
 
 // flatText is a single value as skaffold hands it to helm --set: 0x10 is 16, and 1.50 is 1.5.
-func flatText(n *node) string {
+func flatText(n *tree.Node) string {
 	var value any
 	switch n.Tag {
 	case "!!bool", "!!int", "!!float":
@@ -454,18 +457,18 @@ func flatText(n *node) string {
 }
 
 // nested is a list at a path of helm --set, as inline values have it.
-func (s *translator) nested(at *node, a assigned) *node {
-	list := at.as(yaml.SequenceNode, at.path)
+func (s *translator) nested(at *tree.Node, a assigned) *tree.Node {
+	list := at.As(yaml.SequenceNode, at.Path)
 	for _, item := range a.list {
-		list.items = append(list.items, helmTyped(at, item))
+		list.Items = append(list.Items, helmTyped(at, item))
 	}
 	if !setPath.MatchString(a.path) {
-		s.wrong(at, "a list at %s cannot be said in devloop.yaml: write it to overrides", a.path)
+		s.Wrong(at, "a list at %s cannot be said in devloop.yaml: write it to overrides", a.path)
 		return nil
 	}
 	made := list
 	for _, step := range slices.Backward(steps(a.path)) {
-		above := at.as(yaml.MappingNode, at.path)
+		above := at.As(yaml.MappingNode, at.Path)
 		put(above, step, made)
 		made = above
 	}
@@ -473,50 +476,50 @@ func (s *translator) nested(at *node, a assigned) *node {
 }
 
 // escapedNode is a value in which {{ means itself, as it did in skaffold.yaml.
-func escapedNode(n *node) *node {
-	if n.isScalar() && n.Tag == "!!str" && strings.Contains(n.Value, "{{") {
+func escapedNode(n *tree.Node) *tree.Node {
+	if n.IsScalar() && n.Tag == "!!str" && strings.Contains(n.Value, "{{") {
 		return scalar(n, escapedBraces(n.Value))
 	}
-	made := n.clone()
-	for i, e := range made.entries {
-		made.entries[i].value = escapedNode(e.value)
+	made := n.Clone()
+	for i, e := range made.Entries {
+		made.Entries[i].Value = escapedNode(e.Value)
 	}
-	for i, item := range made.items {
-		made.items[i] = escapedNode(item)
+	for i, item := range made.Items {
+		made.Items[i] = escapedNode(item)
 	}
 	return made
 }
 
 // overrideArtifacts reads artifactOverrides, which were called values before: images by the path of their value.
-func (s *translator) overrideArtifacts(set *node, given map[string]*node, strategy *node) {
+func (s *translator) overrideArtifacts(set *tree.Node, given map[string]*tree.Node, strategy *tree.Node) {
 	isHelm, withRegistry := false, false
 	if strategy != nil {
-		s.section(strategy, map[string]func(*node){
-			"fqn": func(n *node) { s.section(n, map[string]func(*node){"property": s.ignored}, nil) },
-			"helm": func(n *node) {
+		s.section(strategy, map[string]func(*tree.Node){
+			"fqn": func(n *tree.Node) { s.section(n, map[string]func(*tree.Node){"property": s.ignored}, nil) },
+			"helm": func(n *tree.Node) {
 				isHelm = true
-				s.section(n, map[string]func(*node){"explicitRegistry": func(n *node) { withRegistry = s.truth(n) }}, nil)
+				s.section(n, map[string]func(*tree.Node){"explicitRegistry": func(n *tree.Node) { withRegistry = s.truth(n) }}, nil)
 			},
 		}, nil)
-		isHelm = isHelm || strategy.get("helm") != nil // helm: alone
+		isHelm = isHelm || strategy.Get("helm") != nil // helm: alone
 		if given["artifactOverrides"] == nil && given["values"] == nil {
 			s.inform(strategy, "there are no artifactOverrides that it would be for: ignored")
 		}
 	}
 	for _, name := range []string{"values", "artifactOverrides"} {
-		s.flat(given[name], func(path string, at *node) {
+		s.flat(given[name], func(path string, at *tree.Node) {
 			i := slices.IndexFunc(s.artifacts, func(a artifact) bool { return a.name == at.Value })
 			if i < 0 {
 				var known []string
 				for _, a := range s.artifacts {
 					known = append(known, a.name)
 				}
-				s.wrong(at, "no artifact is called %q%s", at.Value, didYouMean(at.Value, known))
+				s.Wrong(at, "no artifact is called %q%s", at.Value, tree.DidYouMean(at.Value, known))
 				return
 			}
 			of := &s.artifacts[i]
 			if of.image == "" {
-				s.wrong(at, "image %q is built by %s, which devloop does not do: what is deployed would lack it", of.name, of.builder)
+				s.Wrong(at, "image %q is built by %s, which devloop does not do: what is deployed would lack it", of.name, of.builder)
 				return
 			}
 			s.names[of.name] = true
@@ -543,71 +546,71 @@ func (s *translator) overrideArtifacts(set *node, given map[string]*node, strate
 const maxValue = 1 << 20
 
 // setFiles reads files whose content is a value. For helm these come last.
-func (s *translator) setFiles(release, set, n *node) {
-	if n == nil || n.isNull() || !s.isMapping(n) {
+func (s *translator) setFiles(release, set, n *tree.Node) {
+	if n == nil || n.IsNull() || !s.isMapping(n) {
 		return
 	}
-	content := n.as(yaml.MappingNode, n.path)
-	for _, e := range n.entries {
-		path := s.text(e.value)
+	content := n.As(yaml.MappingNode, n.Path)
+	for _, e := range n.Entries {
+		path := s.text(e.Value)
 		if path == "" {
 			continue
 		}
 		path = inHome(path)
-		if message := s.file(s.dir, path); message != "" {
-			s.wrong(e.value, "%s", message)
+		if message := s.File(s.dir, path); message != "" {
+			s.Wrong(e.Value, "%s", message)
 			continue
 		}
-		full := abs(s.dir, path)
+		full := tree.Abs(s.dir, path)
 		text, err := files.Read(full, maxValue)
 		switch {
 		case errors.Is(err, files.ErrTooLarge):
-			s.wrong(e.value, "%q has more than 1 MiB", path)
+			s.Wrong(e.Value, "%q has more than 1 MiB", path)
 			continue
 		case err != nil:
-			s.wrong(e.value, "%q cannot be read: %v", path, err)
+			s.Wrong(e.Value, "%q cannot be read: %v", path, err)
 			continue
 		case !utf8.Valid(text):
-			s.wrong(e.value, "%q is no text", path)
+			s.Wrong(e.Value, "%q is no text", path)
 			continue
 		}
 		s.files = append(s.files, full)
-		s.replaced(set, e.key.Value)
-		put(content, e.key.Value, scalar(e.value, escapedBraces(string(text))))
+		s.replaced(set, e.Key.Value)
+		put(content, e.Key.Value, scalar(e.Value, escapedBraces(string(text))))
 	}
-	if len(content.entries) > 0 {
+	if len(content.Entries) > 0 {
 		put(release, "setString", content)
 	}
 }
 
 // finish puts the releases into made, with what concerns more than one of them.
-func (s *translator) finish(made *node) {
-	ordered := slices.ContainsFunc(s.releases, func(r *node) bool { return r.get("dependsOn") != nil })
+func (s *translator) finish(made *tree.Node) {
+	ordered := slices.ContainsFunc(s.releases, func(r *tree.Node) bool { return r.Get("dependsOn") != nil })
 	for i, release := range s.releases {
-		if s.createNamespace && release.get("createNamespace") == nil {
+		if s.createNamespace && release.Get("createNamespace") == nil {
 			put(release, "createNamespace", typed(release, "!!bool", "true"))
 		}
 		for before, waits := range slices.Backward(s.waiting[:i]) {
 			if waits != nil && !ordered { // that one waits for those before it itself
-				add(release, "dependsOn", scalar(waits, s.releases[before].get("name").Value))
+				add(release, "dependsOn", scalar(waits, s.releases[before].Get("name").Value))
 				break
 			}
 		}
 		add(made, "releases", release)
 	}
-	if len(s.releases) > 1 && !slices.ContainsFunc(s.releases, func(r *node) bool { return r.get("dependsOn") != nil }) {
+	if len(s.releases) > 1 && !slices.ContainsFunc(s.releases, func(r *tree.Node) bool { return r.Get("dependsOn") != nil }) {
 		s.inform(s.releases[1], "releases are applied side by side, not one after the other: dependsOn, or wait: true of the one before, keeps an order")
 	}
 	s.around("before", s.before)
 	s.around("after", s.after)
 	for i, g := range s.gateways {
-		release := s.releases[slices.IndexFunc(s.releases, func(r *node) bool { return r.get("name").Value == g.release })]
-		health := release.as(yaml.MappingNode, release.path)
+		release := s.releases[slices.IndexFunc(s.releases, func(r *tree.Node) bool { return r.Get("name").Value == g.release })]
+		health := release.As(yaml.MappingNode, release.Path)
 		put(health, "deployment", scalar(release, "app.kubernetes.io/name=dask-gateway"))
 		put(health, "namespace", scalar(release, g.namespace))
 		add(made, "health", health)
 		if i == 0 {
-			cleanup := release.as(yaml.MappingNode, release.path)
+			cleanup := release.As(yaml.MappingNode, release.Path)
 			add(cleanup, "before", scalar(release, "daskclusters.gateway.dask.org"))
 			put(made, "cleanup", cleanup)
 		}
@@ -615,7 +618,7 @@ func (s *translator) finish(made *node) {
 }
 
 // around puts commands that skaffold runs around all releases to the first or the last one.
-func (s *translator) around(when string, commands []*node) {
+func (s *translator) around(when string, commands []*tree.Node) {
 	switch {
 	case len(commands) == 0:
 		return
@@ -627,20 +630,20 @@ func (s *translator) around(when string, commands []*node) {
 	if when == "after" {
 		release = s.releases[len(s.releases)-1]
 	}
-	hooks := release.get("hooks")
+	hooks := release.Get("hooks")
 	if hooks == nil {
-		hooks = release.as(yaml.MappingNode, commands[0].path)
+		hooks = release.As(yaml.MappingNode, commands[0].Path)
 		put(release, "hooks", hooks)
 	}
-	list := commands[0].as(yaml.SequenceNode, commands[0].path)
-	list.items = commands
+	list := commands[0].As(yaml.SequenceNode, commands[0].Path)
+	list.Items = commands
 	put(hooks, when, list)
 	without := "none of skaffold's"
 	if len(s.variables) > 0 {
 		without += " or of skaffold.env"
 	}
 	s.note(commands[0], "the command runs %s the release %s, and only if something of that one differs; it has the variables DEVLOOP_RELEASE, DEVLOOP_NAMESPACE and KUBECONFIG, and %s",
-		when, release.get("name").Value, without)
+		when, release.Get("name").Value, without)
 }
 
 var (

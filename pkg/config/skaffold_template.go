@@ -11,6 +11,8 @@ import (
 	"strings"
 	"text/template/parse"
 	"unicode/utf8"
+
+	"github.com/devloop/devloop/pkg/config/tree"
 )
 
 // piece is a part of a text: characters, or what a function of devloop's templates says of an image.
@@ -61,7 +63,7 @@ var templateFunctions = map[string]int{
 var templatePrefix = regexp.MustCompile(`^template: set:\d+: `)
 
 // expand reads the templates of text, which stands at n. ok is false if that was reported.
-func (s *translator) expand(n *node, text string) (pieces []piece, ok bool) {
+func (s *translator) expand(n *tree.Node, text string) (pieces []piece, ok bool) {
 	if !strings.Contains(text, "{{") {
 		return []piece{{text: text}}, true
 	}
@@ -71,7 +73,7 @@ func (s *translator) expand(n *node, text string) (pieces []piece, ok bool) {
 	}
 	trees, err := parse.Parse("set", text, "", "", functions)
 	if err != nil {
-		s.wrong(n, "%s; of functions, devloop knows default, env, lower, quote, replace, squote, trim, trimPrefix, trimSuffix and upper",
+		s.Wrong(n, "%s; of functions, devloop knows default, env, lower, quote, replace, squote, trim, trimPrefix, trimSuffix and upper",
 			templatePrefix.ReplaceAllString(err.Error(), ""))
 		return nil, false
 	}
@@ -81,7 +83,7 @@ func (s *translator) expand(n *node, text string) (pieces []piece, ok bool) {
 	for _, part := range trees["set"].Root.Nodes {
 		more, err := s.part(part)
 		if err != nil {
-			s.wrong(n, "%v", err)
+			s.Wrong(n, "%v", err)
 			return nil, false
 		}
 		pieces = append(pieces, more...)
@@ -247,7 +249,7 @@ func (s *translator) noVariable(name string) error {
 		}
 	}
 	slices.Sort(known)
-	return fmt.Errorf("no image has a variable %q, nor has the environment%s", name, didYouMean(name, known))
+	return fmt.Errorf("no image has a variable %q, nor has the environment%s", name, tree.DidYouMean(name, known))
 }
 
 // joined puts neighbouring texts together, and drops empty ones.
@@ -266,7 +268,7 @@ func joined(pieces []piece) []piece {
 }
 
 // undigested drops digests, and the @ before them.
-func (s *translator) undigested(n *node, pieces []piece) []piece {
+func (s *translator) undigested(n *tree.Node, pieces []piece) []piece {
 	var list []piece
 	for _, p := range pieces {
 		if p.function != digest {
@@ -283,11 +285,11 @@ func (s *translator) undigested(n *node, pieces []piece) []piece {
 }
 
 // plain is expand for what no template of devloop.yaml may stand in.
-func (s *translator) plain(n *node, text string) (filled string, ok bool) {
+func (s *translator) plain(n *tree.Node, text string) (filled string, ok bool) {
 	pieces, ok := s.expand(n, text)
 	for _, p := range pieces {
 		if p.function != "" {
-			s.wrong(n, "names an image: what is known only when it is built cannot stand here")
+			s.Wrong(n, "names an image: what is known only when it is built cannot stand here")
 			return "", false
 		}
 		filled += p.text
@@ -420,7 +422,7 @@ func until(letters []letter, stops string) (read []piece, stop rune, rest []lett
 }
 
 // helmTyped is a value of helm --set with the type that Helm gives it: text that looks like a number is one.
-func helmTyped(n *node, value []piece) *node {
+func helmTyped(n *tree.Node, value []piece) *tree.Node {
 	text := ""
 	for _, p := range value {
 		if p.function != "" {

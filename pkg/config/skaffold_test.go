@@ -15,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/devloop/devloop/pkg/config/tree"
 )
 
 const skaffoldHead = "apiVersion: skaffold/v4beta6\nkind: Config\nmetadata: { name: p }\n"
@@ -498,7 +500,7 @@ func TestHarmlessNotes(t *testing.T) {
 		"everything": `requires test verify customActions resourceSelector manifests.rawYaml manifests.kustomize.paths manifests.transform deploy.kubectl.hooks
 			build.hooks build.artifacts[0].sync build.artifacts[1].kaniko.label build.artifacts[2].bazel deploy.helm.flags.global deploy.helm.hooks.before[0].host`,
 	} {
-		c, err := convert((&report{}).parse(&origin{name: "skaffold.yaml"}, []byte(read(t, "testdata/"+name+".skaffold.yaml"))), dir)
+		c, err := convert((&tree.Report{}).Parse(&tree.Origin{Name: "skaffold.yaml"}, []byte(read(t, "testdata/"+name+".skaffold.yaml"))), dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -549,23 +551,23 @@ func TestSkaffoldAndMore(t *testing.T) {
 }
 
 // leaves are the single values of a tree, but for those of profiles that are not selected.
-func leaves(n *node) (list []*node) {
-	for _, e := range n.entries {
-		if n.path != "" || e.key.Value != "" && e.key.Value != "profiles" && !strings.HasPrefix(e.key.Value, ".") {
-			list = append(list, leaves(e.value)...)
+func leaves(n *tree.Node) (list []*tree.Node) {
+	for _, e := range n.Entries {
+		if n.Path != "" || e.Key.Value != "" && e.Key.Value != "profiles" && !strings.HasPrefix(e.Key.Value, ".") {
+			list = append(list, leaves(e.Value)...)
 		}
 	}
-	for _, item := range n.items {
+	for _, item := range n.Items {
 		list = append(list, leaves(item)...)
 	}
-	if n.isScalar() && !n.isNull() && n.Value != "" {
+	if n.IsScalar() && !n.IsNull() && n.Value != "" {
 		list = append(list, n)
 	}
 	return list
 }
 
 // changed is the tree with another value in one of its leaves.
-func changed(n, leaf *node) *node {
+func changed(n, leaf *tree.Node) *tree.Node {
 	y := *leaf.Node
 	if y.Tag == "!!bool" {
 		y.Value = strconv.FormatBool(strings.EqualFold(y.Value, "false"))
@@ -580,32 +582,32 @@ func changed(n, leaf *node) *node {
 }
 
 // replaced is the tree with another value for one of its leaves.
-func replaced(n, leaf, other *node) *node {
+func replaced(n, leaf, other *tree.Node) *tree.Node {
 	if n == leaf {
 		return other
 	}
-	c := n.clone()
-	for i, e := range c.entries {
-		c.entries[i].value = replaced(e.value, leaf, other)
+	c := n.Clone()
+	for i, e := range c.Entries {
+		c.Entries[i].Value = replaced(e.Value, leaf, other)
 	}
-	for i, item := range c.items {
-		c.items[i] = replaced(item, leaf, other)
+	for i, item := range c.Items {
+		c.Items[i] = replaced(item, leaf, other)
 	}
 	return c
 }
 
 // convert is what Load makes of the tree of a skaffold.yaml in dir, whatever stands in the file there.
-func convert(root *node, dir string, profiles ...string) (*Config, error) {
+func convert(root *tree.Node, dir string, profiles ...string) (*Config, error) {
 	return Load(Source{Files: []string{filepath.Join(dir, "skaffold.yaml")}, Profiles: profiles,
-		Translate: func(r *report, _ *node, dir string, profiles []string) *Translation {
+		Translate: func(r *tree.Report, _ *tree.Node, dir string, profiles []string) *tree.Translation {
 			return Translate(r, root, dir, profiles)
 		}})
 }
 
 // isSaid tells whether something is said about a value, or one that it stands in.
 func isSaid(c *Config, err error, path string) bool {
-	problems := []Problem(nil)
-	var e *Error
+	problems := []tree.Problem(nil)
+	var e *tree.Error
 	if errors.As(err, &e) {
 		problems = e.Problems
 	} else {
@@ -628,16 +630,16 @@ func isSaid(c *Config, err error, path string) bool {
 var withoutEffect = []string{".wait", ".remote", ".explicitRegistry", ".upgradeOnChange"}
 
 // checkLeaf holds that a value is used, or that something is said about it: if it was another one, there would be a difference.
-func checkLeaf(t *testing.T, root, leaf *node, dir string) {
+func checkLeaf(t *testing.T, root, leaf *tree.Node, dir string) {
 	t.Helper()
 	c, err := convert(root, dir)
-	if err != nil || isSaid(c, err, leaf.path) || strings.Contains(leaf.path, ".os[") ||
-		slices.ContainsFunc(withoutEffect, func(end string) bool { return strings.HasSuffix(leaf.path, end) }) {
+	if err != nil || isSaid(c, err, leaf.Path) || strings.Contains(leaf.Path, ".os[") ||
+		slices.ContainsFunc(withoutEffect, func(end string) bool { return strings.HasSuffix(leaf.Path, end) }) {
 		return
 	}
 	other, err := convert(changed(root, leaf), dir)
 	if err == nil && reflect.DeepEqual(meantS(c), meantS(other)) && reflect.DeepEqual(c.Notes, other.Notes) {
-		t.Errorf("%s (%q) is neither used nor told of", leaf.path, leaf.Value)
+		t.Errorf("%s (%q) is neither used nor told of", leaf.Path, leaf.Value)
 	}
 }
 
@@ -645,7 +647,7 @@ func TestEveryLeafOfSkaffold(t *testing.T) {
 	texts := []string{read(t, "testdata/everything.skaffold.yaml"), read(t, "testdata/platform.skaffold.yaml"), read(t, "testdata/v2.skaffold.yaml"), profiled}
 	dir := everything(t)
 	for _, text := range texts {
-		root := (&report{}).parse(&origin{name: "skaffold.yaml"}, []byte(text))
+		root := (&tree.Report{}).Parse(&tree.Origin{Name: "skaffold.yaml"}, []byte(text))
 		if _, err := convert(root, dir); err != nil {
 			t.Fatal(err)
 		}
@@ -657,7 +659,7 @@ func TestEveryLeafOfSkaffold(t *testing.T) {
 
 // parsedS is text as YAML, or else as text.
 func parsedS(text string) *yaml.Node {
-	if value, err := decodeDocument(yaml.NewDecoder(strings.NewReader(text))); err == nil {
+	if value, err := tree.DecodeDocument(yaml.NewDecoder(strings.NewReader(text))); err == nil {
 		return value
 	}
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text}
@@ -680,14 +682,14 @@ func FuzzSkaffold(f *testing.F) {
 	writeS(f, filepath.Join(dir, "deploy/dask-session/values.yaml"), "image: worker\nlist: [{ image: { name: worker, tag: x } }, [{ image: worker }]]\na: { repository: client, tag: '{{' }\n")
 	writeS(f, filepath.Join(dir, "values.yaml"), "'a[': { image: worker }\na.b: { workerImage: worker, workerTag: x }\nlist: [{ n: 1.0, image: worker }]\n")
 	f.Fuzz(func(t *testing.T, text []byte, profile string, leaf uint, value string) {
-		r := &report{}
-		root := r.parse(&origin{name: "skaffold.yaml"}, text)
-		if v := root.get("apiVersion"); len(r.problems) > 0 || v == nil || !strings.HasPrefix(v.Value, "skaffold/") {
+		r := &tree.Report{}
+		root := r.Parse(&tree.Origin{Name: "skaffold.yaml"}, text)
+		if v := root.Get("apiVersion"); len(r.Problems) > 0 || v == nil || !strings.HasPrefix(v.Value, "skaffold/") {
 			return
 		}
 		if all := leaves(root); value != "" && utf8.ValidString(value) && len(all) > 0 { // most changes of the text are no YAML
 			at := all[leaf%uint(len(all))]
-			if other := r.build(root.origin, parsedS(value), at.path); other != nil {
+			if other := r.Build(root.Origin, parsedS(value), at.Path); other != nil {
 				root = replaced(root, at, other)
 			}
 		}
@@ -696,7 +698,7 @@ func FuzzSkaffold(f *testing.F) {
 			profiles = strings.Split(profile, ",")
 		}
 		c, err := convert(root, dir, profiles...)
-		if e := (*Error)(nil); errors.As(err, &e) {
+		if e := (*tree.Error)(nil); errors.As(err, &e) {
 			if strings.Count(e.Error(), "\n") != len(e.Problems)-1 {
 				t.Errorf("not one line each: %v", e)
 			}

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"text/template/parse"
+
+	"github.com/devloop/devloop/pkg/config/tree"
 )
 
 // functions maps what a template may call to the part of an image's reference that it returns.
@@ -127,7 +129,7 @@ func checkTemplate(text string, images []string) error {
 		if slices.Contains(images, image) {
 			return image + ":tag", nil
 		}
-		return "", fmt.Errorf("no image is called %q%s", image, didYouMean(image, images))
+		return "", fmt.Errorf("no image is called %q%s", image, tree.DidYouMean(image, images))
 	})
 	return err
 }

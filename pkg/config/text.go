@@ -17,6 +17,8 @@ import (
 	"unicode"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/devloop/devloop/pkg/config/tree"
 )
 
 // Text returns a devloop.yaml that says what c does. Where c was read from a skaffold.yaml, comments tell what of that is
@@ -113,7 +115,7 @@ func writeFields(n *yaml.Node, of reflect.Value) error {
 func (f field) isDefault(value reflect.Value) bool {
 	if f.fallback != "" {
 		fallback := reflect.New(value.Type())
-		(&decoder{report: &report{}}).read(&node{Node: parseValue(f.fallback)}, fallback.Interface(), f.check)
+		(&decoder{Report: &tree.Report{}}).read(&tree.Node{Node: parseValue(f.fallback)}, fallback.Interface(), f.check)
 		return reflect.DeepEqual(value.Interface(), fallback.Elem().Interface())
 	}
 	switch value.Kind() {

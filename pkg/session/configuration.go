@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/devloop/devloop/pkg/config/tree"
+
 	"github.com/google/go-containerregistry/pkg/name"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -106,7 +108,7 @@ func (s *Session) Load() (loop.Stages, error) {
 	if err == nil {
 		err = s.adopt(before, c)
 	}
-	var invalid *config.Error
+	var invalid *tree.Error
 	switch {
 	case errors.As(err, &invalid):
 		files = append(files, invalid.Files()...)

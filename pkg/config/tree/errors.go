@@ -1,4 +1,4 @@
-package config
+package tree
 
 // What is said when something is wrong: one line for each problem, in the order of the files and their lines.
 
@@ -20,7 +20,7 @@ type Problem struct {
 	Column  int    `json:"column,omitempty"` // from 1; 0 where only the line is known
 	Message string `json:"message"`
 
-	order int // of the file among all that was read
+	Order int // of the file among all that was read
 }
 
 // String returns file:line:column: message, on one line.
@@ -104,46 +104,46 @@ func shortened(message string) string {
 	return strings.ToValidUTF8(message[:maxMessage/2]+" … "+message[len(message)-maxMessage/2:], "")
 }
 
-// report collects what is wrong.
-type report struct {
-	problems []Problem
+// Report collects what is wrong.
+type Report struct {
+	Problems []Problem
 	seen     map[Problem]bool // values are checked in their file and in the whole, but told of once
-	hint     string
-	cause    error
+	Hint     string
+	Cause    error
 	missing  []string          // absolute paths that are named in vain
 	looked   map[string]string // what exists said
 }
 
-// wrong reports what is wrong with the value n.
-func (r *report) wrong(n *node, format string, args ...any) {
-	r.add(n.origin, problemAt(n, fmt.Sprintf(format, args...)))
+// Wrong reports what is wrong with the value n.
+func (r *Report) Wrong(n *Node, format string, args ...any) {
+	r.Add(n.Origin, ProblemAt(n, fmt.Sprintf(format, args...)))
 }
 
-// problemAt is what is said of the value n.
-func problemAt(n *node, message string) Problem {
-	if n.path != "" {
-		message = n.path + ": " + message
+// ProblemAt is what is said of the value n.
+func ProblemAt(n *Node, message string) Problem {
+	if n.Path != "" {
+		message = n.Path + ": " + message
 	}
-	p := Problem{File: n.origin.name, Line: n.Line, Column: n.Column, Message: shortened(message), order: n.origin.order}
-	if n.origin.assignment {
+	p := Problem{File: n.Origin.Name, Line: n.Line, Column: n.Column, Message: shortened(message), Order: n.Origin.Order}
+	if n.Origin.Assignment {
 		p.Line, p.Column = 0, 0
 	}
 	return p
 }
 
-func (r *report) add(from *origin, p Problem) {
-	p.File, p.order, p.Message = from.name, from.order, shortened(p.Message)
+func (r *Report) Add(from *Origin, p Problem) {
+	p.File, p.Order, p.Message = from.Name, from.Order, shortened(p.Message)
 	if !r.seen[p] {
 		if r.seen == nil {
 			r.seen = map[Problem]bool{}
 		}
 		r.seen[p] = true
-		r.problems = append(r.problems, p)
+		r.Problems = append(r.Problems, p)
 	}
 }
 
-// reason is why a file cannot be read, without its path.
-func reason(err error) error {
+// Reason is why a file cannot be read, without its path.
+func Reason(err error) error {
 	var op *fs.PathError
 	if errors.As(err, &op) {
 		return op.Err
@@ -151,25 +151,25 @@ func reason(err error) error {
 	return err
 }
 
-func (r *report) unreadable(from *origin, path string, err error) {
-	r.cause = err
+func (r *Report) Unreadable(from *Origin, path string, err error) {
+	r.Cause = err
 	if !errors.Is(err, fs.ErrNotExist) {
-		r.add(from, Problem{Message: "cannot be read: " + reason(err).Error()})
+		r.Add(from, Problem{Message: "cannot be read: " + Reason(err).Error()})
 		return
 	}
-	r.add(from, Problem{Message: "there is no such file (looked for " + path + ")"})
+	r.Add(from, Problem{Message: "there is no such file (looked for " + path + ")"})
 }
 
-// failed makes the Error of all problems that were found. files are the absolute paths that were read.
-func (r *report) failed(files []string) *Error {
-	slices.SortStableFunc(r.problems, byPlace)
-	shown := r.problems[:min(maxProblems, len(r.problems))]
-	return &Error{Problems: slices.Clone(shown), More: len(r.problems) - len(shown), hint: r.hint,
-		files: append(slices.Clone(files), r.missing...), cause: r.cause}
+// Failed makes the Error of all problems that were found. files are the absolute paths that were read.
+func (r *Report) Failed(files []string) *Error {
+	slices.SortStableFunc(r.Problems, byPlace)
+	shown := r.Problems[:min(maxProblems, len(r.Problems))]
+	return &Error{Problems: slices.Clone(shown), More: len(r.Problems) - len(shown), hint: r.Hint,
+		files: append(slices.Clone(files), r.missing...), cause: r.Cause}
 }
 
-// sortedNotes returns the notes in the order of their places; of very many, the first.
-func sortedNotes(notes []Note) []Note {
+// SortedNotes returns the notes in the order of their places; of very many, the first.
+func SortedNotes(notes []Note) []Note {
 	slices.SortStableFunc(notes, func(a, b Note) int { return byPlace(a.Problem, b.Problem) })
 	more := len(notes) - maxNotes
 	if more <= 0 {
@@ -182,17 +182,17 @@ func sortedNotes(notes []Note) []Note {
 
 // byPlace orders problems by file, line and column.
 func byPlace(a, b Problem) int {
-	return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	return cmp.Or(cmp.Compare(a.Order, b.Order), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 }
 
-// taken reports n, since other has that name.
-func (r *report) taken(n *node, name string, other *node) {
+// Taken reports n, since other has that name.
+func (r *Report) Taken(n *Node, name string, other *Node) {
 	switch {
-	case other.origin == n.origin && !n.origin.assignment:
-		r.wrong(n, "%s is taken already, on line %d", name, other.Line)
-	case other.origin.assignment:
-		r.wrong(n, "%s is taken already, by %s", name, other.origin.name)
+	case other.Origin == n.Origin && !n.Origin.Assignment:
+		r.Wrong(n, "%s is taken already, on line %d", name, other.Line)
+	case other.Origin.Assignment:
+		r.Wrong(n, "%s is taken already, by %s", name, other.Origin.Name)
 	default:
-		r.wrong(n, "%s is taken already, on line %d of %s", name, other.Line, other.origin.name)
+		r.Wrong(n, "%s is taken already, on line %d of %s", name, other.Line, other.Origin.Name)
 	}
 }

@@ -1,4 +1,4 @@
-package config
+package tree
 
 import (
 	"fmt"
@@ -10,16 +10,16 @@ import (
 
 // Files and folders that a configuration names.
 
-func (r *report) file(dir, path string) string {
+func (r *Report) File(dir, path string) string {
 	return r.exists(dir, path, "file", fs.FileMode.IsRegular)
 }
 
-func (r *report) folder(dir, path string) string {
+func (r *Report) Folder(dir, path string) string {
 	return r.exists(dir, path, "folder", fs.FileMode.IsDir)
 }
 
 // exists returns why path is not what is wanted, or "": also for "", of which something was said already. It looks once for each path: aliases can name one very often.
-func (r *report) exists(dir, path, kind string, is func(fs.FileMode) bool) string {
+func (r *Report) exists(dir, path, kind string, is func(fs.FileMode) bool) string {
 	message, known := r.looked[kind+" "+path]
 	if !known && path != "" {
 		message = r.look(dir, path, kind, is)
@@ -31,8 +31,8 @@ func (r *report) exists(dir, path, kind string, is func(fs.FileMode) bool) strin
 	return message
 }
 
-func (r *report) look(dir, path, kind string, is func(fs.FileMode) bool) string {
-	full := abs(dir, path)
+func (r *Report) look(dir, path, kind string, is func(fs.FileMode) bool) string {
+	full := Abs(dir, path)
 	info, err := os.Stat(full)
 	switch {
 	case err == nil && is(info.Mode()):
@@ -49,12 +49,12 @@ func (r *report) look(dir, path, kind string, is func(fs.FileMode) bool) string 
 		beside = append(beside, filepath.Join(filepath.Dir(path), e.Name()))
 	}
 	if os.IsNotExist(err) {
-		return fmt.Sprintf("there is no %s %q%s", kind, path, didYouMean(path, beside))
+		return fmt.Sprintf("there is no %s %q%s", kind, path, DidYouMean(path, beside))
 	}
 	return fmt.Sprintf("%q cannot be read: %v", path, err)
 }
 
-func abs(dir, path string) string {
+func Abs(dir, path string) string {
 	if filepath.IsAbs(path) {
 		return filepath.Clean(path)
 	}

@@ -1,4 +1,4 @@
-package config
+package tree
 
 import (
 	"cmp"
@@ -16,8 +16,8 @@ func Label(text, otherwise string) string {
 	return cmp.Or(strings.Trim(made[:min(len(made), longest)], "-"), otherwise)
 }
 
-// didYouMean returns `; did you mean "worker"?`, or "" if no known word is near.
-func didYouMean(word string, known []string) string {
+// DidYouMean returns `; did you mean "worker"?`, or "" if no known word is near.
+func DidYouMean(word string, known []string) string {
 	best, least := "", (len(word)+2)/3+1 // up to a third of the letters may be wrong
 	for _, k := range known {
 		if len(word)-len(k) >= least || len(k)-len(word) >= least {
