@@ -22,6 +22,7 @@ const module = "github.com/devloop/devloop/"
 var may = map[string][]string{
 	"pkg/config":      {"pkg/config/tree", "pkg/files"},
 	"pkg/config/tree": {"pkg/files"},
+	"pkg/skaffold":    {"pkg/config/tree", "pkg/files"},
 	"pkg/journal":     {},
 	"pkg/event":       {},
 	"pkg/console":     {"pkg/event", "pkg/status"},

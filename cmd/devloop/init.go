@@ -22,6 +22,7 @@ import (
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/skaffold"
 )
 
 // schemaName is the file that tells editors of devloop.yaml's keys.
@@ -92,7 +93,7 @@ func fromSkaffold(from string, profiles []string) (*draft, error) {
 	if here, err := os.Getwd(); err != nil || filepath.Dir(path) != here {
 		return nil, console.UsageError{Err: event.WithHint(fmt.Errorf("init: %s is in another folder, which its paths are relative to", from), "cd "+filepath.Dir(path))}
 	}
-	c, err := config.Load(config.Source{Files: []string{from}, Profiles: profiles, Translate: config.Translate})
+	c, err := config.Load(config.Source{Files: []string{from}, Profiles: profiles, Translate: skaffold.Translate})
 	switch {
 	case err != nil:
 		return nil, err
@@ -144,7 +145,7 @@ func survey(ctx context.Context, root string) (*draft, error) {
 	for _, chart := range charts {
 		d.addRelease(ctx, chart)
 	}
-	for _, file := range config.FileNames {
+	for _, file := range skaffold.FileNames {
 		if isFile(file) {
 			d.note("there is a %s: devloop init --from %s writes what it says; this here is made from the Dockerfiles and charts", file, file)
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/devloop/devloop/pkg/control"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/session"
+	"github.com/devloop/devloop/pkg/skaffold"
 )
 
 // options are what the flags say. They are settled before a command runs.
@@ -140,7 +141,7 @@ func (o *options) configFiles() []string {
 	if len(o.files) > 0 {
 		return o.files
 	}
-	for _, name := range append([]string{config.FileName}, config.FileNames...) {
+	for _, name := range append([]string{config.FileName}, skaffold.FileNames...) {
 		if _, err := os.Stat(name); err == nil {
 			return []string{name}
 		}
@@ -150,7 +151,7 @@ func (o *options) configFiles() []string {
 
 // source is what the configuration is read from.
 func (o *options) source() config.Source {
-	source := config.Source{Files: o.configFiles(), Profiles: o.profiles, Translate: config.Translate}
+	source := config.Source{Files: o.configFiles(), Profiles: o.profiles, Translate: skaffold.Translate}
 	if o.kubeContext != "" {
 		source.Set = append(source.Set, config.Assignment{From: "--kube-context", Text: "kubeContext=" + strconv.Quote(o.kubeContext)})
 	}

@@ -1,4 +1,4 @@
-package config
+package skaffold
 
 import (
 	"errors"
@@ -16,21 +16,22 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/config/tree"
 )
 
 const skaffoldHead = "apiVersion: skaffold/v4beta6\nkind: Config\nmetadata: { name: p }\n"
 
 // skaffolded writes text as skaffold.yaml into dir, where there is no devloop.yaml, and loads it there.
-func skaffolded(t testing.TB, dir, text string, profiles ...string) (*Config, error) {
+func skaffolded(t testing.TB, dir, text string, profiles ...string) (*config.Config, error) {
 	t.Helper()
 	t.Chdir(dir)
-	writeS(t, "skaffold.yaml", text)
-	return Load(Source{Files: []string{"skaffold.yaml"}, Profiles: profiles, Translate: Translate})
+	write(t, "skaffold.yaml", text)
+	return config.Load(config.Source{Files: []string{"skaffold.yaml"}, Profiles: profiles, Translate: Translate})
 }
 
 // told is all that is told of a reading.
-func told(c *Config, err error) string {
+func told(c *config.Config, err error) string {
 	if err != nil {
 		return err.Error()
 	}
@@ -41,9 +42,9 @@ func told(c *Config, err error) string {
 	return strings.Join(lines, "\n")
 }
 
-// meantS is what a configuration says, wherever it was read from.
-func meantS(c *Config) *Config {
-	var plain Config
+// meant is what a configuration says, wherever it was read from.
+func meant(c *config.Config) *config.Config {
+	var plain config.Config
 	from, to := reflect.ValueOf(*c), reflect.ValueOf(&plain).Elem()
 	for i := range to.NumField() {
 		if to.Field(i).CanSet() {
@@ -65,7 +66,7 @@ func read(t testing.TB, name string) string {
 
 func TestSkaffoldOfThePlatform(t *testing.T) {
 	text := read(t, "testdata/platform.skaffold.yaml")
-	dir := projectS(t)
+	dir := project(t)
 	got, err := skaffolded(t, dir, text)
 	if err != nil {
 		t.Fatal(err)
@@ -79,28 +80,28 @@ skaffold.yaml:34:9: deploy.helm.releases[1]: releases are applied side by side, 
 skaffold.yaml:43:5: portForward[0]: leads to Dask Gateway: the platform counts as up when /api/health answers here`; told(got, nil) != want {
 		t.Errorf("told:\n%s\nwant:\n%s", told(got, nil), want)
 	}
-	want, err := loadS(t, dir, platformFileS)
+	want, err := load(t, dir, platformFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(meantS(got), meantS(want)) {
-		t.Errorf("got  %+v\nwant %+v", meantS(got), meantS(want))
+	if !reflect.DeepEqual(meant(got), meant(want)) {
+		t.Errorf("got  %+v\nwant %+v", meant(got), meant(want))
 	}
-	if c, err := Load(Source{}); err != nil || c.Format != "" {
+	if c, err := config.Load(config.Source{}); err != nil || c.Format != "" {
 		t.Errorf("beside a devloop.yaml, the skaffold.yaml was read: %v", err)
 	}
-	if c, err := Load(Source{Files: []string{"skaffold.yaml"}, Translate: Translate}); err != nil || c.Format == "" {
+	if c, err := config.Load(config.Source{Files: []string{"skaffold.yaml"}, Translate: Translate}); err != nil || c.Format == "" {
 		t.Errorf("-f skaffold.yaml read %v, %v", c, err)
 	}
 }
 
 func TestSkaffoldV2(t *testing.T) {
 	text := read(t, "testdata/v2.skaffold.yaml")
-	got, err := skaffolded(t, filepath.Join(projectS(t), "sub", ".."), text)
+	got, err := skaffolded(t, filepath.Join(project(t), "sub", ".."), text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := loadS(t, got.Dir, fmt.Sprintf(`apiVersion: devloop/v1
+	want, err := load(t, got.Dir, fmt.Sprintf(`apiVersion: devloop/v1
 name: %q
 images:
   gcr.io/team/web: { dockerfile: Dockerfile.worker, secrets: { token: { file: values.yaml } } }
@@ -118,8 +119,8 @@ releases:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(meantS(got), meantS(want)) {
-		t.Errorf("got  %+v\nwant %+v", meantS(got), meantS(want))
+	if !reflect.DeepEqual(meant(got), meant(want)) {
+		t.Errorf("got  %+v\nwant %+v", meant(got), meant(want))
 	}
 	if want := `skaffold.yaml:4:3: build.tagPolicy: a tag is the hash of all that the image is made from
 skaffold.yaml:7:87: build.artifacts[0].docker.secret.dst: the Dockerfile says where a secret is
@@ -137,13 +138,13 @@ skaffold.yaml:31:14: deploy.kubectl.manifests: is not deployed: devloop deploys 
 
 // everything makes a project for testdata/everything.skaffold.yaml.
 func everything(t testing.TB) string {
-	dir := projectS(t)
+	dir := project(t)
 	t.Setenv("SKAFFOLD_TEST", "x")
 	t.Setenv("HELM_REPOSITORY_CONFIG", filepath.Join(dir, "repositories.yaml"))
-	writeS(t, filepath.Join(dir, "repositories.yaml"), "repositories: [{ name: stable, url: https://charts.example.com/stable }, { name: own, url: https://own, username: me }]\n")
-	writeS(t, filepath.Join(dir, "skaffold.yaml"), skaffoldHead)
-	writeS(t, filepath.Join(dir, "secret.txt"), "s{{ecret\n")
-	writeS(t, filepath.Join(dir, "sops.yaml"), "a: ENC[x]\nsops:\n  version: 3\n")
+	write(t, filepath.Join(dir, "repositories.yaml"), "repositories: [{ name: stable, url: https://charts.example.com/stable }, { name: own, url: https://own, username: me }]\n")
+	write(t, filepath.Join(dir, "skaffold.yaml"), skaffoldHead)
+	write(t, filepath.Join(dir, "secret.txt"), "s{{ecret\n")
+	write(t, filepath.Join(dir, "sops.yaml"), "a: ENC[x]\nsops:\n  version: 3\n")
 	return dir
 }
 
@@ -158,7 +159,7 @@ func TestEveryKeyOfSkaffold(t *testing.T) {
 	}
 	two := c.Releases[2]
 	for _, check := range []struct{ got, want any }{
-		{two.Set, SetValues{"a": 1, "b.c": "x", "d": true, "deep.e[0]": "f", "deep.e[1].g": "0.5", "nothing": nil, `h\.i/j`: nil,
+		{two.Set, config.SetValues{"a": 1, "b.c": "x", "d": true, "deep.e[0]": "f", "deep.e[1].g": "0.5", "nothing": nil, `h\.i/j`: nil,
 			"image": `{{ image "worker" }}`, "of-x": `{{ repository "client" }}:{{ tag "client" }}`, "domain": `{{ registry "client" }}/{{ path "client" }}`}},
 		{two.InlineValues, map[string]any{"text": `{{ "{{" }} .Release.Name }}`, "deep": map[string]any{"list": []any{1, "two"}}, "list": []any{1, " two", `{{ tag "worker" }}`}}},
 		{two.SetString, map[string]string{"file.text": `s{{ "{{" }}ecret` + "\n"}},
@@ -182,24 +183,24 @@ func TestEveryKeyOfSkaffold(t *testing.T) {
 	if files := c.Files(); !slices.Contains(files, filepath.Join(c.Dir, "secret.txt")) {
 		t.Errorf("the file of a value is not among %q", files)
 	}
-	checkTextS(t, c)
+	checkText(t, c)
 }
 
-// checkTextS holds that the devloop.yaml that is made of c means the same.
-func checkTextS(t *testing.T, c *Config) {
+// checkText holds that the devloop.yaml that is made of c means the same.
+func checkText(t *testing.T, c *config.Config) {
 	t.Helper()
 	text, err := c.Text()
 	if err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(c.Dir, "made.yaml")
-	writeS(t, path, string(text))
-	again, err := Load(Source{Files: []string{path}})
+	write(t, path, string(text))
+	again, err := config.Load(config.Source{Files: []string{path}})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	if !reflect.DeepEqual(meantS(again), meantS(c)) {
-		t.Errorf("it says %#v\nand not  %#v\n%s", meantS(again), meantS(c), text)
+	if !reflect.DeepEqual(meant(again), meant(c)) {
+		t.Errorf("it says %#v\nand not  %#v\n%s", meant(again), meant(c), text)
 	}
 }
 
@@ -385,7 +386,7 @@ deploy:
 		`skaffold.yaml:6:3: portForward[1]: "resourceName" is missing`,
 		`skaffold.yaml:7:3: portForward[2]: "port" is missing`,
 		`skaffold.yaml:9:80: portForward[4].localPort: 8001 is taken already, on line 8`,
-		`skaffold.yaml:10:47: portForward[5].port: must be ` + aPortS + `, but is a number (0)`,
+		`skaffold.yaml:10:47: portForward[5].port: must be ` + aPort + `, but is a number (0)`,
 	}},
 	{name: "forwards that are told of", text: skaffoldHead + `portForward:
 - { resourceType: StatefulSet, resourceName: s, port: http }
@@ -476,17 +477,17 @@ skaffold.yaml:20:5: profiles[0].unknown: skaffold has no such key, or devloop do
 	if c.Images[0].Context != "sub" || c.Images[0].Dockerfile != "sub/Dockerfile" || c.Timeouts.Rollout != time.Minute || c.KubeContext != "minikube" || len(c.Releases) != 1 {
 		t.Errorf("gpu made %+v", c)
 	}
-	c, err = Load(Source{Files: []string{"skaffold.yaml"}, Translate: Translate, Profiles: []string{"patched"}, Set: []Assignment{{From: "--set", Text: "releases[s].set.x=1"}}})
+	c, err = config.Load(config.Source{Files: []string{"skaffold.yaml"}, Translate: Translate, Profiles: []string{"patched"}, Set: []config.Assignment{{From: "--set", Text: "releases[s].set.x=1"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c.Images[0].Dockerfile != "Dockerfile.client" || c.KubeContext != "" || c.Name != "minikube" || len(c.Releases) != 2 ||
-		!reflect.DeepEqual(c.Releases[0].Set, SetValues{"b/c[0]": 1, "i": `{{ tag "worker" }}`}) || !reflect.DeepEqual(c.Releases[1].DependsOn, []string{"r"}) ||
-		!reflect.DeepEqual(c.Releases[1].Set, SetValues{"x": 1}) {
+		!reflect.DeepEqual(c.Releases[0].Set, config.SetValues{"b/c[0]": 1, "i": `{{ tag "worker" }}`}) || !reflect.DeepEqual(c.Releases[1].DependsOn, []string{"r"}) ||
+		!reflect.DeepEqual(c.Releases[1].Set, config.SetValues{"x": 1}) {
 		t.Errorf("patched made %+v", c)
 	}
-	checkTextS(t, c)
-	if got, want := ProfileNames(Source{Files: []string{"skaffold.yaml"}, Translate: Translate}), []string{"gpu", "patched", "wrong"}; !reflect.DeepEqual(got, want) {
+	checkText(t, c)
+	if got, want := config.ProfileNames(config.Source{Files: []string{"skaffold.yaml"}, Translate: Translate}), []string{"gpu", "patched", "wrong"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("ProfileNames = %q, want %q", got, want)
 	}
 }
@@ -543,8 +544,8 @@ func TestSkaffoldAndMore(t *testing.T) {
 	if _, err := skaffolded(t, dir, profiled); err != nil {
 		t.Fatal(err)
 	}
-	writeS(t, "mine.yaml", "images: { worker: { target: dev } }\nprofiles: { gpu: { keepImages: 5 } }\n")
-	c, err := Load(Source{Files: []string{"skaffold.yaml", "mine.yaml"}, Profiles: []string{"gpu"}, Translate: Translate})
+	write(t, "mine.yaml", "images: { worker: { target: dev } }\nprofiles: { gpu: { keepImages: 5 } }\n")
+	c, err := config.Load(config.Source{Files: []string{"skaffold.yaml", "mine.yaml"}, Profiles: []string{"gpu"}, Translate: Translate})
 	if err != nil || c.Images[0].Target != "dev" || c.Images[0].Context != "sub" || c.KeepImages != 5 {
 		t.Errorf("%+v, %v", c, err)
 	}
@@ -597,15 +598,15 @@ func replaced(n, leaf, other *tree.Node) *tree.Node {
 }
 
 // convert is what Load makes of the tree of a skaffold.yaml in dir, whatever stands in the file there.
-func convert(root *tree.Node, dir string, profiles ...string) (*Config, error) {
-	return Load(Source{Files: []string{filepath.Join(dir, "skaffold.yaml")}, Profiles: profiles,
+func convert(root *tree.Node, dir string, profiles ...string) (*config.Config, error) {
+	return config.Load(config.Source{Files: []string{filepath.Join(dir, "skaffold.yaml")}, Profiles: profiles,
 		Translate: func(r *tree.Report, _ *tree.Node, dir string, profiles []string) *tree.Translation {
 			return Translate(r, root, dir, profiles)
 		}})
 }
 
 // isSaid tells whether something is said about a value, or one that it stands in.
-func isSaid(c *Config, err error, path string) bool {
+func isSaid(c *config.Config, err error, path string) bool {
 	problems := []tree.Problem(nil)
 	var e *tree.Error
 	if errors.As(err, &e) {
@@ -638,7 +639,7 @@ func checkLeaf(t *testing.T, root, leaf *tree.Node, dir string) {
 		return
 	}
 	other, err := convert(changed(root, leaf), dir)
-	if err == nil && reflect.DeepEqual(meantS(c), meantS(other)) && reflect.DeepEqual(c.Notes, other.Notes) {
+	if err == nil && reflect.DeepEqual(meant(c), meant(other)) && reflect.DeepEqual(c.Notes, other.Notes) {
 		t.Errorf("%s (%q) is neither used nor told of", leaf.Path, leaf.Value)
 	}
 }
@@ -657,8 +658,8 @@ func TestEveryLeafOfSkaffold(t *testing.T) {
 	}
 }
 
-// parsedS is text as YAML, or else as text.
-func parsedS(text string) *yaml.Node {
+// parsed is text as YAML, or else as text.
+func parsed(text string) *yaml.Node {
 	if value, err := tree.DecodeDocument(yaml.NewDecoder(strings.NewReader(text))); err == nil {
 		return value
 	}
@@ -679,8 +680,8 @@ func FuzzSkaffold(f *testing.F) {
 	f.Add([]byte(skaffoldHead+".x: &x { image: worker, docker: &d { dockerfile: Dockerfile.worker } }\nbuild: { artifacts: [*x, { <<: *x, image: 8, docker: { <<: *d, target: 08 } }] }\n"), "", uint(3), "")
 	f.Add([]byte(inChart(`valuesFiles: [values.yaml], setValues: { image: worker, "list[0].image": worker, a: team/web }, overrides: { list: [{ image: worker }], a.b: worker }`)), "", uint(9), "worker")
 	dir := everything(f)
-	writeS(f, filepath.Join(dir, "deploy/dask-session/values.yaml"), "image: worker\nlist: [{ image: { name: worker, tag: x } }, [{ image: worker }]]\na: { repository: client, tag: '{{' }\n")
-	writeS(f, filepath.Join(dir, "values.yaml"), "'a[': { image: worker }\na.b: { workerImage: worker, workerTag: x }\nlist: [{ n: 1.0, image: worker }]\n")
+	write(f, filepath.Join(dir, "deploy/dask-session/values.yaml"), "image: worker\nlist: [{ image: { name: worker, tag: x } }, [{ image: worker }]]\na: { repository: client, tag: '{{' }\n")
+	write(f, filepath.Join(dir, "values.yaml"), "'a[': { image: worker }\na.b: { workerImage: worker, workerTag: x }\nlist: [{ n: 1.0, image: worker }]\n")
 	f.Fuzz(func(t *testing.T, text []byte, profile string, leaf uint, value string) {
 		r := &tree.Report{}
 		root := r.Parse(&tree.Origin{Name: "skaffold.yaml"}, text)
@@ -689,7 +690,7 @@ func FuzzSkaffold(f *testing.F) {
 		}
 		if all := leaves(root); value != "" && utf8.ValidString(value) && len(all) > 0 { // most changes of the text are no YAML
 			at := all[leaf%uint(len(all))]
-			if other := r.Build(root.Origin, parsedS(value), at.Path); other != nil {
+			if other := r.Build(root.Origin, parsed(value), at.Path); other != nil {
 				root = replaced(root, at, other)
 			}
 		}
@@ -707,7 +708,7 @@ func FuzzSkaffold(f *testing.F) {
 		if strings.Count(told(c, nil), "\n") != max(len(c.Notes)-1, 0) {
 			t.Errorf("not one line each: %v", told(c, nil))
 		}
-		checkTextS(t, c)
+		checkText(t, c)
 		if all := leaves(root); profile == "" && len(all) > 0 {
 			checkLeaf(t, root, all[leaf%uint(len(all))], dir)
 		}

@@ -1,4 +1,4 @@
-package config
+package skaffold
 
 // The profiles of a skaffold.yaml: sections that take the place of others, and patches.
 

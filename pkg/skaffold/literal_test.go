@@ -1,4 +1,4 @@
-package config
+package skaffold
 
 import (
 	"os"
@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/devloop/devloop/pkg/config"
 )
 
 // chartFile writes a file of the chart deploy/dask-session.
@@ -16,7 +18,7 @@ func chartFile(t *testing.T, name, text string) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	writeS(t, path, text)
+	write(t, path, text)
 }
 
 // inChart is a skaffold.yaml with one release of that chart that has these keys.
@@ -32,13 +34,13 @@ const (
 func TestLiteralImages(t *testing.T) {
 	for _, c := range []struct {
 		name, keys, chart, values string
-		set                       SetValues
+		set                       config.SetValues
 		inline                    map[string]any
 		want                      []string
 	}{
 		{
 			name: "in skaffold.yaml", keys: `setValues: { image: worker, side.webImage: team/web, other: worker, tagged.image: "worker:1" }, overrides: { list: [{ image: worker, name: a }], deep: { image: worker } }`,
-			set:    SetValues{"image": `{{ image "worker" }}`, "side.webImage": `{{ image "team/web" }}`, "other": "worker", "tagged.image": "worker:1", "deep.image": `{{ image "worker" }}`},
+			set:    config.SetValues{"image": `{{ image "worker" }}`, "side.webImage": `{{ image "team/web" }}`, "other": "worker", "tagged.image": "worker:1", "deep.image": `{{ image "worker" }}`},
 			inline: map[string]any{"list": []any{map[string]any{"image": `{{ image "worker" }}`, "name": "a"}}, "deep": map[string]any{"image": "worker"}},
 			want: []string{
 				`skaffold.yaml:6:21: deploy.helm.releases[0].setValues.image: worker` + setTo,
@@ -49,7 +51,7 @@ func TestLiteralImages(t *testing.T) {
 		},
 		{
 			name: "that may mean something else", keys: `setValues: { called: worker, image.repository: team/web }`,
-			set: SetValues{"called": "worker", "image.repository": "team/web"},
+			set: config.SetValues{"called": "worker", "image.repository": "team/web"},
 			want: []string{
 				`skaffold.yaml:6:22: deploy.helm.releases[0].setValues.called: is deployed as it is; if this is the image worker, it lacks the tag: write image: "{{.IMAGE_FULLY_QUALIFIED_worker}}" under setValueTemplates`,
 				`skaffold.yaml:6:48: deploy.helm.releases[0].setValues.image.repository: is deployed as it is; if this is the image team/web, it lacks the tag: write image: "{{.IMAGE_FULLY_QUALIFIED_team_web}}" under setValueTemplates`,
@@ -57,7 +59,7 @@ func TestLiteralImages(t *testing.T) {
 		},
 		{
 			name: "in the chart", chart: "image: worker\nweb:\n  image: { repository: team/web, tag: latest }\na.b: { image: worker, imageTag: x }\nother: { image: worker, registry: docker.io }\nname: worker\n",
-			set: SetValues{"image": `{{ image "worker" }}`, "web.image.repository": `{{ repository "team/web" }}`, "web.image.tag": `{{ tag "team/web" }}`,
+			set: config.SetValues{"image": `{{ image "worker" }}`, "web.image.repository": `{{ repository "team/web" }}`, "web.image.tag": `{{ tag "team/web" }}`,
 				`a\.b.image`: `{{ repository "worker" }}`, `a\.b.imageTag`: `{{ tag "worker" }}`},
 			want: []string{
 				`skaffold.yaml:5:30: deploy.helm.releases[0]: deploy/dask-session/values.yaml:1: image: worker` + setTo,
@@ -68,7 +70,7 @@ func TestLiteralImages(t *testing.T) {
 		{
 			name: "in values files, over those of the chart", keys: `valuesFiles: [values.yaml], ` + bothNamed,
 			chart: "image: other\nweb: { image: worker, tag: x }\nlist: [{ image: worker }, { image: b }]\n", values: "image: worker\nweb: { image: other }\nlist: [{ name: a, image: { name: worker, tag: '{{' } }, x: [[{ a.b: 1 }]]]\n'a[': { image: worker }\n",
-			set:    SetValues{"x": `{{ repository "worker" }}`, "y": `{{ repository "team/web" }}`, "image": `{{ image "worker" }}`},
+			set:    config.SetValues{"x": `{{ repository "worker" }}`, "y": `{{ repository "team/web" }}`, "image": `{{ image "worker" }}`},
 			inline: map[string]any{"a[": map[string]any{"image": `{{ image "worker" }}`}},
 			want: []string{
 				`skaffold.yaml:5:30: deploy.helm.releases[0]: values.yaml:1: image: worker` + setTo,
@@ -77,7 +79,7 @@ func TestLiteralImages(t *testing.T) {
 		},
 		{
 			name: "in lists", keys: `valuesFiles: [values.yaml], ` + bothNamed, values: "list:\n- { image: worker, text: '{{', n: [1, 2.0] }\n- { image: worker, imageTag: 1 }\n- worker\n",
-			set:    SetValues{"x": `{{ repository "worker" }}`, "y": `{{ repository "team/web" }}`},
+			set:    config.SetValues{"x": `{{ repository "worker" }}`, "y": `{{ repository "team/web" }}`},
 			inline: map[string]any{"list": []any{map[string]any{"image": `{{ image "worker" }}`, "text": `{{ "{{" }}`, "n": []any{1, 2.0}}, map[string]any{"image": `{{ repository "worker" }}`, "imageTag": `{{ tag "worker" }}`}, "worker"}},
 			want: []string{
 				`skaffold.yaml:5:30: deploy.helm.releases[0]: values.yaml:2: list[0].image: worker` + setTo,
@@ -87,7 +89,7 @@ func TestLiteralImages(t *testing.T) {
 		{
 			name: "that a value is set over", keys: `setValueTemplates: { image: "{{.IMAGE_FULLY_QUALIFIED_worker}}", web: "{{.IMAGE_FULLY_QUALIFIED_team_web}}" }, setValues: { "list[0].image": worker }`,
 			chart: "image: worker\nweb: { image: team/web }\nlist: [{ image: other }]\n",
-			set:   SetValues{"image": `{{ image "worker" }}`, "web": `{{ image "team/web" }}`, "list[0].image": `{{ image "worker" }}`},
+			set:   config.SetValues{"image": `{{ image "worker" }}`, "web": `{{ image "team/web" }}`, "list[0].image": `{{ image "worker" }}`},
 			want: []string{
 				`skaffold.yaml:6:142: deploy.helm.releases[0].setValues.list[0].image: worker` + setTo,
 			},
@@ -110,7 +112,7 @@ func TestLiteralImages(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Chdir(everything(t))
 			chartFile(t, "values.yaml", c.chart)
-			writeS(t, "values.yaml", c.values)
+			write(t, "values.yaml", c.values)
 			got, err := skaffolded(t, ".", inChart(c.keys))
 			if err != nil {
 				t.Fatal(err)
@@ -125,7 +127,7 @@ func TestLiteralImages(t *testing.T) {
 			if !slices.Contains(got.Files(), filepath.Join(got.Dir, "deploy/dask-session/values.yaml")) {
 				t.Errorf("the chart's values are not among %q", got.Files())
 			}
-			checkTextS(t, got)
+			checkText(t, got)
 		})
 	}
 }
@@ -167,8 +169,8 @@ func TestGatewayPrefix(t *testing.T) {
 		{"gateway: { prefix: [a] }", "", ""},
 		{"gateway: { prefix: a b }", "", ""},
 	} {
-		writeS(t, filepath.Join(dir, "prefix.txt"), "/text{{")
-		writeS(t, filepath.Join(dir, "deploy/dask-gateway/values.yaml"), c.file)
+		write(t, filepath.Join(dir, "prefix.txt"), "/text{{")
+		write(t, filepath.Join(dir, "deploy/dask-gateway/values.yaml"), c.file)
 		text := platform
 		if c.set != "" {
 			from := strings.Index(text, "        setValues:\n          traefik")

@@ -1,4 +1,4 @@
-package config
+package skaffold
 
 import (
 	"path/filepath"
@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/devloop/devloop/pkg/config"
 )
 
 func TestSettings(t *testing.T) {
@@ -73,8 +75,8 @@ KUBECONFIG=/x
 	if want := `skaffold.yaml:6:69: deploy.helm.releases[0].setValueTemplates.a: the environment has no variable "FROM_FILE"`; told(nil, err) != want {
 		t.Errorf("without the file: %v", err)
 	}
-	writeS(t, skaffoldEnv, file)
-	c, err := Load(Source{Files: []string{"skaffold.yaml"}, Translate: Translate})
+	write(t, skaffoldEnv, file)
+	c, err := config.Load(config.Source{Files: []string{"skaffold.yaml"}, Translate: Translate})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +98,7 @@ skaffold.yaml:4:154: build.artifacts[1].jib: the image jibbed is not built: devl
 	if err != nil || !strings.Contains(string(made), "# - skaffold.env, line 7, SKAFFOLD_TAIL is") {
 		t.Errorf("%v\n%s", err, made)
 	}
-	checkTextS(t, c)
+	checkText(t, c)
 }
 
 // TestSkaffoldEnvIsWatched holds that the file counts from the moment that it is there.
@@ -106,8 +108,8 @@ func TestSkaffoldEnvIsWatched(t *testing.T) {
 	if err != nil || !slices.Contains(c.Files(), filepath.Join(dir, skaffoldEnv)) {
 		t.Errorf("%v: the files are %q", err, c.Files())
 	}
-	writeS(t, skaffoldEnv, "A=1\nnothing\n")
-	if c, err = Load(Source{Files: []string{"skaffold.yaml"}, Translate: Translate}); told(c, err) != "skaffold.env:2: this is no NAME=value: nothing of this file is used, as skaffold does" {
+	write(t, skaffoldEnv, "A=1\nnothing\n")
+	if c, err = config.Load(config.Source{Files: []string{"skaffold.yaml"}, Translate: Translate}); told(c, err) != "skaffold.env:2: this is no NAME=value: nothing of this file is used, as skaffold does" {
 		t.Error(told(c, err))
 	}
 }

@@ -1,4 +1,4 @@
-package config
+package skaffold
 
 import (
 	"errors"
@@ -9,15 +9,17 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/devloop/devloop/pkg/config"
 )
 
-// loadInTimeS fails the test if the configuration is not read before a deadline.
-func loadInTimeS(t *testing.T, source Source) (c *Config, err error) {
+// loadInTime fails the test if the configuration is not read before a deadline.
+func loadInTime(t *testing.T, source config.Source) (c *config.Config, err error) {
 	t.Helper()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c, err = Load(source)
+		c, err = config.Load(source)
 	}()
 	select {
 	case <-done:
@@ -28,20 +30,20 @@ func loadInTimeS(t *testing.T, source Source) (c *Config, err error) {
 	}
 }
 
-func placeFileS(t *testing.T, path, text string) {
+func placeFile(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	writeS(t, path, text)
+	write(t, path, text)
 }
 
 const skaffoldStart = "apiVersion: skaffold/v4beta11\nkind: Config\nmetadata: { name: x }\n"
 
 // A pipe, a device and a file without end in the place of each file that is read are an error, or
 // left alone.
-func TestOnlyFilesAreReadS(t *testing.T) {
-	fromSkaffold := Source{Files: []string{"skaffold.yaml"}, Translate: Translate}
+func TestOnlyFilesAreRead(t *testing.T) {
+	fromSkaffold := config.Source{Files: []string{"skaffold.yaml"}, Translate: Translate}
 	ofRelease := func(more string) string {
 		return skaffoldStart + "build: { artifacts: [{ image: app }] }\ndeploy: { helm: { releases: [{ name: a, chartPath: c" + more + " }] } }\n"
 	}
@@ -69,23 +71,23 @@ func TestOnlyFilesAreReadS(t *testing.T) {
 				dir := t.TempDir()
 				t.Chdir(dir)
 				t.Setenv("HELM_REPOSITORY_CONFIG", filepath.Join(dir, ".config/helm/repositories.yaml"))
-				placeFileS(t, "c/Chart.yaml", "apiVersion: v2\nname: c\nversion: 1.0.0\n")
-				placeFileS(t, "Dockerfile", "FROM scratch\n")
+				placeFile(t, "c/Chart.yaml", "apiVersion: v2\nname: c\nversion: 1.0.0\n")
+				placeFile(t, "Dockerfile", "FROM scratch\n")
 				for name, text := range test.files {
-					placeFileS(t, name, text)
+					placeFile(t, name, text)
 				}
-				placeFileS(t, test.bad, "") // its folder
+				placeFile(t, test.bad, "") // its folder
 				if err := os.Remove(test.bad); err != nil {
 					t.Fatal(err)
 				}
 				if err := place(test.bad); err != nil {
 					t.Fatal(err)
 				}
-				_, err := loadInTimeS(t, fromSkaffold)
+				_, err := loadInTime(t, fromSkaffold)
 				if test.want != "" && kind != "large" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 					t.Errorf("%v, without %q", err, test.want)
 				}
-				if ProfileNames(Source{Files: []string{test.bad}, Translate: Translate}) != nil {
+				if config.ProfileNames(config.Source{Files: []string{test.bad}, Translate: Translate}) != nil {
 					t.Error("it has profiles")
 				}
 			})
@@ -95,13 +97,13 @@ func TestOnlyFilesAreReadS(t *testing.T) {
 
 func TestNotesAreFew(t *testing.T) {
 	t.Chdir(t.TempDir())
-	placeFileS(t, "c/Chart.yaml", "apiVersion: v2\nname: c\nversion: 1.0.0\n")
+	placeFile(t, "c/Chart.yaml", "apiVersion: v2\nname: c\nversion: 1.0.0\n")
 	var unknown strings.Builder
 	for i := range 100_000 {
 		fmt.Fprintf(&unknown, "key%d: 1\n", i)
 	}
-	writeS(t, "skaffold.yaml", skaffoldStart+"deploy: { helm: { releases: [{ name: a, chartPath: c }] } }\n"+unknown.String())
-	c, err := loadInTimeS(t, Source{Files: []string{"skaffold.yaml"}, Translate: Translate})
+	write(t, "skaffold.yaml", skaffoldStart+"deploy: { helm: { releases: [{ name: a, chartPath: c }] } }\n"+unknown.String())
+	c, err := loadInTime(t, config.Source{Files: []string{"skaffold.yaml"}, Translate: Translate})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package config
+package skaffold
 
 // Images that values name as plain text, image: worker. skaffold puts their tags into what the charts make; devloop sets the value
 // to the image instead, wherever such a text comes from, and says so.

@@ -1,4 +1,4 @@
-package config
+package skaffold
 
 // From the tree of a skaffold.yaml to that of a devloop.yaml. Its values keep their place in skaffold.yaml, so whatever is
 // wrong with them later is told with their line there. What devloop does in another way, or not at all, becomes a note.

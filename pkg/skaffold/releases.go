@@ -1,4 +1,4 @@
-package config
+package skaffold
 
 // The Helm releases of a skaffold.yaml: where the chart is, which values it gets, what runs around it.
 

@@ -1,13 +1,15 @@
-package config
+package skaffold
 
 import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/devloop/devloop/pkg/config"
 )
 
 // platform is the file for the Dask Gateway platform.
-const platformFileS = `apiVersion: devloop/v1
+const platformFile = `apiVersion: devloop/v1
 name: dask-gateway
 images:
   worker:     { dockerfile: Dockerfile.worker }
@@ -37,8 +39,8 @@ forwards:
   - { service: traefik-dask-gateway, namespace: dask-gateway, port: 80, local: 8001, ready: /api/health }
 `
 
-// projectS makes the files that platformFileS names, and some more.
-func projectS(t testing.TB) string {
+// project makes the files that platformFile names, and some more.
+func project(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, name := range []string{
@@ -56,19 +58,19 @@ func projectS(t testing.TB) string {
 	return dir
 }
 
-// loadS writes text as devloop.yaml into dir, and loads it there.
-func loadS(t testing.TB, dir, text string) (*Config, error) {
+// load writes text as devloop.yaml into dir, and loads it there.
+func load(t testing.TB, dir, text string) (*config.Config, error) {
 	t.Helper()
 	t.Chdir(dir)
-	writeS(t, FileName, text)
-	return Load(Source{})
+	write(t, config.FileName, text)
+	return config.Load(config.Source{})
 }
 
-func writeS(t testing.TB, path, text string) {
+func write(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
 
-const aPortS = `a port: a number from 1 to 65535, or a name of up to 63 of a-z, 0-9 and -, with a letter or digit at both ends`
+const aPort = `a port: a number from 1 to 65535, or a name of up to 63 of a-z, 0-9 and -, with a letter or digit at both ends`

@@ -1,4 +1,4 @@
-package config
+package skaffold
 
 // The skaffold.env beside a skaffold.yaml: variables that skaffold adds to its environment before it reads anything else.
 

@@ -1,4 +1,4 @@
-package config
+package skaffold
 
 // The templates of skaffold.yaml: what they say of images becomes a template of devloop.yaml, what they say of the
 // environment is filled in when the file is read.
