@@ -421,7 +421,7 @@ func Load(source Source) (*Config, error) {
 		c = l.assemble(layers)
 	}
 	if len(l.Problems) > 0 {
-		return nil, l.Failed(l.files)
+		return nil, l.AsError(l.files)
 	}
 	return c, nil
 }
@@ -568,7 +568,7 @@ func (c *Config) Wrong(path, message, hint string) *tree.Error {
 	r := &tree.Report{Hint: hint}
 	if c.root == nil { // not made by Load
 		r.Add(&tree.Origin{Name: FileName}, tree.Problem{Message: path + ": " + message})
-		return r.Failed(c.files)
+		return r.AsError(c.files)
 	}
 	at, rest := c.root, path
 	for rest != "" {
@@ -585,7 +585,7 @@ func (c *Config) Wrong(path, message, hint string) *tree.Error {
 		value.Path = path
 	}
 	r.Wrong(&value, "%s", message)
-	return r.Failed(c.files)
+	return r.AsError(c.files)
 }
 
 // WrongValue is Wrong for a value of the release of that name: key is the one it has in set or setString, or the way to it

@@ -482,7 +482,7 @@ func FuzzLoad(f *testing.F) {
 			c = assembled(r, dir, source, roots...)
 		}
 		if len(r.Problems) > 0 {
-			e := r.Failed(nil)
+			e := r.AsError(nil)
 			if strings.Count(e.Error(), "\n") != len(e.Problems)-1 {
 				t.Errorf("not one line each: %v", e)
 			}

@@ -51,13 +51,13 @@ func LoadSettings(path string) (s Settings, err error) {
 			r.Hint = "chmod go-w " + path
 		}
 		r.Unreadable(from, path, err)
-		return s, r.Failed(nil)
+		return s, r.AsError(nil)
 	}
 	if root := r.Parse(from, text); root != nil {
 		(&decoder{Report: r}).read(root, &s, "")
 	}
 	if len(r.Problems) > 0 {
-		return Settings{}, r.Failed(nil)
+		return Settings{}, r.AsError(nil)
 	}
 	return s, nil
 }

@@ -67,7 +67,7 @@ func (r validator) checkSync(c *Config) {
 	if at == nil {
 		at = c.root.Get("local").Get("sync")
 	}
-	r.named(at, r.File(c.Dir, c.Local.Requirements))
+	r.named(at, r.CheckFile(c.Dir, c.Local.Requirements))
 }
 
 func (r validator) checkImage(dir string, image *Image, at tree.Entry) {
@@ -76,14 +76,14 @@ func (r validator) checkImage(dir string, image *Image, at tree.Entry) {
 	}
 	name := *at.Key // where to tell of values that the file leaves out
 	name.Path = at.Value.Path
-	context := r.Folder(dir, image.Context)
+	context := r.CheckFolder(dir, image.Context)
 	if n := at.Value.Get("context"); n != nil && context != "" {
 		r.Wrong(n, "%s", context)
 	}
 	given := at.Value.Get("dockerfile")
 	switch {
 	case given != nil && !given.IsNull():
-		message := r.File(dir, image.Dockerfile)
+		message := r.CheckFile(dir, image.Dockerfile)
 		inContext := filepath.Join(image.Context, image.Dockerfile)
 		if info, err := os.Stat(tree.Abs(dir, inContext)); message != "" && err == nil && info.Mode().IsRegular() {
 			message = fmt.Sprintf("there is no file %q; paths are relative to the folder of %s: did you mean %q?", image.Dockerfile, FileName, inContext)
@@ -91,14 +91,14 @@ func (r validator) checkImage(dir string, image *Image, at tree.Entry) {
 		r.named(given, message)
 	case context == "":
 		image.Dockerfile = filepath.Join(image.Context, "Dockerfile")
-		r.named(&name, r.File(dir, image.Dockerfile))
+		r.named(&name, r.CheckFile(dir, image.Dockerfile))
 	}
 }
 
 func (r validator) checkRelease(dir string, release Release, at *tree.Node, images []string) {
 	r.checkChart(dir, release, at)
 	for i, path := range release.Values {
-		r.named(at.Get("values").Items[i], r.File(dir, path))
+		r.named(at.Get("values").Items[i], r.CheckFile(dir, path))
 	}
 	for _, key := range at.Get("setString").Keys() {
 		_, isText := release.SetString[key]
@@ -249,8 +249,8 @@ func (r validator) chart(dir, chart string) string {
 	if info, err := os.Stat(tree.Abs(dir, chart)); err == nil && info.Mode().IsRegular() {
 		return ""
 	}
-	if message := r.Folder(dir, chart); message != "" {
+	if message := r.CheckFolder(dir, chart); message != "" {
 		return message + " (a chart that is not on this machine starts with https:// or oci://, or has a repo)"
 	}
-	return r.File(dir, filepath.Join(chart, "Chart.yaml"))
+	return r.CheckFile(dir, filepath.Join(chart, "Chart.yaml"))
 }

@@ -557,7 +557,7 @@ func (s *translator) setFiles(release, set, n *tree.Node) {
 			continue
 		}
 		path = inHome(path)
-		if message := s.File(s.dir, path); message != "" {
+		if message := s.CheckFile(s.dir, path); message != "" {
 			s.Wrong(e.Value, "%s", message)
 			continue
 		}

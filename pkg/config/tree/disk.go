@@ -8,52 +8,56 @@ import (
 	"strings"
 )
 
-// Files and folders that a configuration names.
-
-func (r *Report) File(dir, path string) string {
-	return r.exists(dir, path, "file", fs.FileMode.IsRegular)
+// CheckFile returns why path, relative to dir, is not a regular file; "" if it is, or if path is
+// empty, which the decoder has reported.
+func (r *Report) CheckFile(dir, path string) string {
+	return r.check(dir, path, "file", fs.FileMode.IsRegular)
 }
 
-func (r *Report) Folder(dir, path string) string {
-	return r.exists(dir, path, "folder", fs.FileMode.IsDir)
+// CheckFolder is CheckFile for a folder.
+func (r *Report) CheckFolder(dir, path string) string {
+	return r.check(dir, path, "folder", fs.FileMode.IsDir)
 }
 
-// exists returns why path is not what is wanted, or "": also for "", of which something was said already. It looks once for each path: aliases can name one very often.
-func (r *Report) exists(dir, path, kind string, is func(fs.FileMode) bool) string {
-	message, known := r.looked[kind+" "+path]
-	if !known && path != "" {
-		message = r.look(dir, path, kind, is)
-		if r.looked == nil {
-			r.looked = map[string]string{}
-		}
-		r.looked[kind+" "+path] = message
+// check remembers what it found: aliases can name the same path very often.
+func (r *Report) check(dir, path, kind string, isKind func(fs.FileMode) bool) string {
+	message, known := r.checked[kind+" "+path]
+	if known || path == "" {
+		return message
 	}
-	return message
-}
-
-func (r *Report) look(dir, path, kind string, is func(fs.FileMode) bool) string {
 	full := Abs(dir, path)
 	info, err := os.Stat(full)
 	switch {
-	case err == nil && is(info.Mode()):
-		return ""
+	case err == nil && isKind(info.Mode()):
 	case err == nil:
-		return fmt.Sprintf("%q is not a %s", path, kind)
+		message = fmt.Sprintf("%q is not a %s", path, kind)
 	case strings.ContainsRune(path, 0):
-		return fmt.Sprintf("%q is not a path", path)
+		message = fmt.Sprintf("%q is not a path", path)
+	default:
+		r.missing = append(r.missing, full)
+		message = fmt.Sprintf("%q cannot be read: %v", path, err)
+		if os.IsNotExist(err) {
+			message = fmt.Sprintf("there is no %s %q%s", kind, path, DidYouMean(path, siblings(full, path)))
+		}
 	}
-	r.missing = append(r.missing, full)
-	var beside []string
-	entries, _ := os.ReadDir(filepath.Dir(full)) // only for the advice
-	for _, e := range entries {
-		beside = append(beside, filepath.Join(filepath.Dir(path), e.Name()))
+	if r.checked == nil {
+		r.checked = map[string]string{}
 	}
-	if os.IsNotExist(err) {
-		return fmt.Sprintf("there is no %s %q%s", kind, path, DidYouMean(path, beside))
-	}
-	return fmt.Sprintf("%q cannot be read: %v", path, err)
+	r.checked[kind+" "+path] = message
+	return message
 }
 
+// siblings returns what lies in the folder of full, as path would name it.
+func siblings(full, path string) []string {
+	entries, _ := os.ReadDir(filepath.Dir(full)) // they are only suggestions
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = filepath.Join(filepath.Dir(path), e.Name())
+	}
+	return names
+}
+
+// Abs returns path, relative to dir, as an absolute path.
 func Abs(dir, path string) string {
 	if filepath.IsAbs(path) {
 		return filepath.Clean(path)
