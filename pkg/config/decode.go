@@ -1,7 +1,5 @@
 package config
 
-// How a tree of values becomes the Go values that config.go describes. No reader stops at the first problem.
-
 import (
 	"fmt"
 	"math"
@@ -16,54 +14,16 @@ import (
 	"github.com/devloop/devloop/pkg/config/tree"
 )
 
-// decoder reads one tree.
+// decoder fills Go values from a tree, as their fields' tags say. It reports all problems, and does
+// not stop at the first one.
 type decoder struct {
 	*tree.Report
-	partial bool // the tree is one of several that are laid over each other: what it leaves out, another one may say
-	again   bool // its files were read before, each by itself: their unknown keys are told of
+	partial bool // other layers may have what this tree leaves out
+	again   bool // each file was decoded before by itself: unknown keys are reported already
 }
 
-// field is one key of a mapping, as the tags of a struct's field describe it (see file).
-type field struct {
-	reflect.StructField
-	key, fallback, check       string
-	required, identity, choice bool
-}
-
-// fields returns the keys of the mapping that t, a struct, stands for.
-func fields(t reflect.Type) []field {
-	var list []field
-	for _, f := range reflect.VisibleFields(t) {
-		if tag, ok := f.Tag.Lookup("key"); ok && tag != "*" {
-			key, option, _ := strings.Cut(tag, ",")
-			choice := option == "choice"
-			identity := option == "identity" || choice
-			list = append(list, field{f, key, f.Tag.Get("default"), f.Tag.Get("check"), option != "" && !choice, identity, choice})
-		}
-	}
-	return list
-}
-
-// keyField returns the field that holds the key which a mapping of type t stands under: a list of such structs is
-// written as a mapping.
-func keyField(t reflect.Type) (field, bool) {
-	if t.Kind() == reflect.Struct {
-		for _, f := range reflect.VisibleFields(t) {
-			if f.Tag.Get("key") == "*" {
-				return field{StructField: f, check: f.Tag.Get("check")}, true
-			}
-		}
-	}
-	return field{}, false
-}
-
-func isKeyed(list reflect.Type) bool {
-	_, ok := keyField(list.Elem())
-	return ok
-}
-
-// read decodes n into what into points to. The check is of the value, of each item of a list, or of each key of a map.
-// What is wrong is left as it was.
+// read decodes n into what into points to. The check is for the value, for each item of a list, or
+// for each key of a map. A wrong value leaves into as it was.
 func (d *decoder) read(n *tree.Node, into any, check string) {
 	switch into := into.(type) {
 	case *string:
@@ -96,7 +56,7 @@ func (d *decoder) read(n *tree.Node, into any, check string) {
 				d.read(item, &(*into)[i], check)
 			}
 		}
-	case *map[string]string: // all of them are text for a Dockerfile or a chart, so numbers need no quotes
+	case *map[string]string: // text for a Dockerfile or a chart, so numbers need no quotes
 		*into = map[string]string{}
 		for _, e := range d.entries(n, check) {
 			if !e.Value.IsNull() && d.is(e.Value, yaml.ScalarNode) {
@@ -129,7 +89,7 @@ func (d *decoder) read(n *tree.Node, into any, check string) {
 	}
 }
 
-// compound reads a struct or a list of them.
+// compound decodes a struct or a list of them.
 func (d *decoder) compound(n *tree.Node, into reflect.Value) {
 	if into.Kind() == reflect.Struct {
 		d.structure(n, into)
@@ -150,14 +110,16 @@ func (d *decoder) compound(n *tree.Node, into reflect.Value) {
 	}
 	if d.is(n, yaml.SequenceNode) {
 		into.Set(reflect.MakeSlice(into.Type(), len(n.Items), len(n.Items)))
-		items := &decoder{d.Report, d.partial && len(identity(into.Type())) > 0, d.again} // other lists are replaced, so they are whole
+		// A list without identities is replaced as a whole, so no other layer completes its items.
+		items := &decoder{d.Report, d.partial && len(identityKeys(into.Type())) > 0, d.again}
 		for i, child := range n.Items {
 			items.structure(child, into.Index(i))
 		}
 	}
 }
 
-// structure reads a mapping with the keys of a struct and no other. A key without a value counts as left out.
+// structure decodes a mapping with the keys of a struct and no other. A key without a value counts
+// as left out.
 func (d *decoder) structure(n *tree.Node, into reflect.Value) {
 	if !d.is(n, yaml.MappingNode) {
 		return
@@ -166,22 +128,25 @@ func (d *decoder) structure(n *tree.Node, into reflect.Value) {
 	d.unknown(n, known)
 	d.choice(n, known)
 	for _, f := range known {
-		at, target := n.Get(f.key), into.FieldByIndex(f.Index).Addr().Interface()
+		value, target := n.Get(f.key), into.FieldByIndex(f.Index)
 		required := f.required && (f.identity || !d.partial)
-		isEmpty := at != nil && (at.IsNull() || at.IsList() && len(at.Items) == 0 && f.Type.Kind() == reflect.Slice)
 		switch {
-		case isEmpty && (required || f.choice):
-			d.Wrong(at, "must not be empty")
-		case at != nil && !at.IsNull():
-			d.read(at, target, f.check)
+		case value != nil && (required || f.choice) && isEmpty(value, f.Type):
+			d.Wrong(value, "must not be empty")
+		case value != nil && !value.IsNull():
+			d.read(value, target.Addr().Interface(), f.check)
 		case required:
 			d.Wrong(n, "%q is missing", f.key)
 		case f.fallback != "":
-			d.read(&tree.Node{Node: parseValue(f.fallback)}, target, f.check)
-		case into.FieldByIndex(f.Index).Kind() == reflect.Struct: // its fields have defaults
-			d.read(n.As(yaml.MappingNode, tree.JoinPath(n.Path, f.key)), target, "")
+			d.read(&tree.Node{Node: parseValue(f.fallback)}, target.Addr().Interface(), f.check)
+		case target.Kind() == reflect.Struct: // its fields have defaults
+			d.structure(n.As(yaml.MappingNode, tree.JoinPath(n.Path, f.key)), target)
 		}
 	}
+}
+
+func isEmpty(n *tree.Node, t reflect.Type) bool {
+	return n.IsNull() || n.IsList() && len(n.Items) == 0 && t.Kind() == reflect.Slice
 }
 
 // unknown reports the keys of n that are not among the known ones.
@@ -217,7 +182,8 @@ func (d *decoder) choice(n *tree.Node, known []field) {
 		case first == "":
 			first = e.Key.Value
 		default:
-			d.Wrong(e.Key, "has %q beside %q, but needs exactly one of these keys: %s", e.Key.Value, first, strings.Join(keys, ", "))
+			d.Wrong(e.Key, "has %q beside %q, but needs exactly one of these keys: %s",
+				e.Key.Value, first, strings.Join(keys, ", "))
 		}
 	}
 	if first == "" && len(keys) > 0 {
@@ -236,17 +202,19 @@ func (d *decoder) entries(n *tree.Node, check string) []tree.Entry {
 	return n.Entries
 }
 
-// is tells whether n has that kind; if not, it says so.
+// is reports n if it is of another kind.
 func (d *decoder) is(n *tree.Node, kind yaml.Kind) bool {
 	if n.Kind == kind {
 		return true
 	}
-	want := map[yaml.Kind]string{yaml.MappingNode: "a mapping", yaml.SequenceNode: "a list", yaml.ScalarNode: "a single value"}
+	want := map[yaml.Kind]string{
+		yaml.MappingNode: "a mapping", yaml.SequenceNode: "a list", yaml.ScalarNode: "a single value",
+	}
 	d.Wrong(n, "must be %s, but is %s", want[kind], n.Describe())
 	return false
 }
 
-// text reads a string that is not empty.
+// text decodes text that is not empty.
 func (d *decoder) text(n *tree.Node) (text string, ok bool) {
 	switch {
 	case !n.IsScalar() || n.IsNull():
@@ -261,9 +229,9 @@ func (d *decoder) text(n *tree.Node) (text string, ok bool) {
 	return "", false
 }
 
-// number reads a whole number in the bounds of the rule of that name.
-func (d *decoder) number(n *tree.Node, name string) (number int, ok bool) {
-	r := rules[name]
+// number decodes a whole number within the bounds of a rule.
+func (d *decoder) number(n *tree.Node, check string) (number int, ok bool) {
+	r := rules[check]
 	if !n.IsScalar() || n.Tag != "!!int" || n.Decode(&number) != nil || number < r.least || number > r.most {
 		d.Wrong(n, "must be %s, but is %s", r.is, n.Describe())
 		return 0, false
@@ -271,17 +239,17 @@ func (d *decoder) number(n *tree.Node, name string) (number int, ok bool) {
 	return number, true
 }
 
-// check reports it if n, given as text, breaks the rule of that name.
-func (d *decoder) check(n *tree.Node, text, name string) bool {
-	message := rules[name].breach(text)
+// check reports n if its text breaks a rule.
+func (d *decoder) check(n *tree.Node, text, check string) bool {
+	message := rules[check].breach(text)
 	if message != "" {
 		d.Wrong(n, "%s", message)
 	}
 	return message == ""
 }
 
-// flat returns a mapping whose values have its own path, for messages: the dots in the keys of set would read as more of
-// the path.
+// flat returns a mapping whose values have its own path, for messages: the dots in the keys of set
+// would read as more of the path.
 func flat(n *tree.Node) *tree.Node {
 	if n == nil {
 		return nil
@@ -295,7 +263,7 @@ func flat(n *tree.Node) *tree.Node {
 	return c
 }
 
-// mapping returns a mapping of inline values.
+// mapping decodes inline values.
 func (d *decoder) mapping(n *tree.Node) map[string]any {
 	values := make(map[string]any, len(n.Entries))
 	for _, e := range n.Entries {
@@ -304,7 +272,7 @@ func (d *decoder) mapping(n *tree.Node) map[string]any {
 	return values
 }
 
-// value returns an inline value, of any depth.
+// value decodes an inline value of any depth.
 func (d *decoder) value(n *tree.Node) any {
 	switch {
 	case n.IsMapping():
@@ -319,8 +287,8 @@ func (d *decoder) value(n *tree.Node) any {
 	return d.scalar(n)
 }
 
-// keyText returns a key of inline values as Helm reads it from a values file: true and 8080 are text, since JSON has no
-// other keys.
+// keyText returns a key as Helm reads it from a values file: true and 8080 are text, since JSON has
+// no other keys.
 func keyText(key *tree.Node) string {
 	var typed any
 	switch key.Tag {
@@ -332,7 +300,8 @@ func keyText(key *tree.Node) string {
 	return key.Value
 }
 
-// scalar returns a single Helm value with the type that it has in YAML. Dates are text, as for helm --set.
+// scalar decodes a single Helm value with the type that it has in YAML. Dates are text, as for
+// helm --set.
 func (d *decoder) scalar(n *tree.Node) any {
 	var typed any
 	switch n.Tag {

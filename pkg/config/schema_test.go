@@ -215,7 +215,7 @@ func (d describer) value(t reflect.Type, check string) *schemaValue {
 		if key, ok := keyField(t.Elem()); ok {
 			return &schemaValue{Type: "object", PropertyNames: d.value(key.Type, key.check), AdditionalProperties: orNull(d.value(t.Elem(), ""))}
 		}
-		d.partial = d.partial && len(identity(t)) > 0
+		d.partial = d.partial && len(identityKeys(t)) > 0
 		return &schemaValue{Type: "array", Items: d.value(t.Elem(), "")}
 	}
 	return d.structure(t)

@@ -64,7 +64,7 @@ type setter struct {
 // the way to n, rest begins with the key or the [item] below it.
 func (s *setter) set(n *tree.Node, t reflect.Type, at, rest string) *tree.Node {
 	if rest == "" {
-		return over(n, s.value, t)
+		return merge(n, s.value, t)
 	}
 	step, isItem, below := nextStep(rest, t)
 	hasItems := hasItems(n, t, step, isItem)
@@ -110,7 +110,7 @@ func (s *setter) setItem(n *tree.Node, t reflect.Type, at, step, below string) *
 	if n == nil || !n.IsList() {
 		n = &tree.Node{Node: &yaml.Node{Kind: yaml.SequenceNode}, Origin: s.origin, Path: at}
 	}
-	i, message := itemIndex(n.Items, identity(t), step)
+	i, message := itemIndex(n.Items, identityKeys(t), step)
 	if message != "" {
 		s.fail(at, "%s", message)
 		return nil

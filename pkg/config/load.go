@@ -1,0 +1,191 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/devloop/devloop/pkg/config/tree"
+)
+
+// Source is what a configuration is read from. Each part is merged over those before it.
+type Source struct {
+	Files    []string // by default devloop.yaml; paths in all of them are relative to the first one's folder
+	Profiles []string // names, in this order
+	Set      []Assignment
+
+	// Translate returns the tree of a devloop.yaml for root, that of a file of another format; nil if
+	// root is of none that it knows. dir is the folder that paths are relative to, absolute. It may be
+	// nil.
+	Translate func(r *tree.Report, root *tree.Node, dir string, profiles []string) *tree.Translation
+}
+
+// Assignment sets one value, on the command line or in the environment.
+type Assignment struct {
+	From string // where the user wrote it, for messages: "--set"
+	Text string // "forwards[0].local=8002"
+}
+
+// Load reads the source. The error is a *tree.Error; its messages name files as the source does.
+//
+// Layers are merged like this: mappings key by key; releases by name, forwards by target, namespace
+// and port, and new ones are appended; other lists and single values are replaced; null removes
+// what is there. Only the first file needs apiVersion and name.
+func Load(source Source) (*Config, error) {
+	if len(source.Files) == 0 {
+		source.Files = []string{FileName}
+	}
+	l := &loader{Report: &tree.Report{}, source: source}
+	var c *Config
+	if layers := l.layers(); len(layers) == len(source.Files) {
+		c = l.assemble(layers)
+	}
+	if len(l.Problems) > 0 {
+		return nil, l.AsError(l.files)
+	}
+	return c, nil
+}
+
+// ProfileNames returns the names of the profiles in the source, for shell completion. Files that
+// cannot be read are skipped.
+func ProfileNames(source Source) []string {
+	return profileNames((&loader{Report: &tree.Report{}, source: source}).layers())
+}
+
+// loader reads one source.
+type loader struct {
+	*tree.Report
+	source    Source
+	dir       string   // that paths are relative to, absolute
+	files     []string // that were read, absolute
+	format    string
+	notes     []tree.Note
+	variables []string
+}
+
+// layers returns the trees of those files that can be read.
+func (l *loader) layers() []*tree.Node {
+	var layers []*tree.Node
+	for i := range l.source.Files {
+		if root := l.read(i); root != nil {
+			if root = l.layer(root); root != nil {
+				layers = append(layers, root)
+			}
+		}
+	}
+	return layers
+}
+
+// read returns the tree of a file, nil if it cannot be read.
+func (l *loader) read(i int) *tree.Node {
+	name := l.source.Files[i]
+	from := &tree.Origin{Name: name, Order: i}
+	path, err := filepath.Abs(name)
+	if err != nil {
+		l.Unreadable(from, name, err)
+		return nil
+	}
+	l.files = append(l.files, path)
+	root := l.ParseFile(from, path)
+	if i > 0 {
+		return root
+	}
+	l.dir = filepath.Dir(path)
+	switch {
+	case errors.Is(l.Cause, fs.ErrNotExist):
+		l.Hint = FileName + " says which images to build, which Helm releases to deploy and which ports to forward " +
+			"(a skaffold.yaml is read, too); go to the folder that has one, or let devloop init write it"
+	case errors.Is(l.Cause, tree.ErrEmpty):
+		l.Hint = "it has to start with \"apiVersion: " + Version + "\""
+	}
+	return root
+}
+
+// layer translates a file's tree, if need be, and checks it by itself. It returns nil for a tree of
+// another version: all its other keys would be wrong, too, which is no help.
+func (l *loader) layer(root *tree.Node) *tree.Node {
+	if l.source.Translate != nil {
+		if t := l.source.Translate(l.Report, root, l.dir, l.source.Profiles); t != nil {
+			root, l.format, l.notes = t.Root, t.Format, append(l.notes, t.Notes...)
+			l.files, l.variables = append(l.files, t.Files...), append(l.variables, t.Variables...)
+		}
+	}
+	if root == nil {
+		return nil
+	}
+	if v := root.Get("apiVersion"); v != nil && v.IsScalar() && !v.IsNull() && v.Value != Version {
+		l.Wrong(v, "this devloop reads %q, not %q", Version, v.Value)
+		return nil
+	}
+	d := &decoder{Report: l.Report, partial: true}
+	d.read(root, &file{}, "")
+	return root
+}
+
+// assemble makes one configuration of all layers.
+func (l *loader) assemble(layers []*tree.Node) *Config {
+	var merged document
+	root := mergeLayers(l.Report, layers, l.source)
+	d := &decoder{Report: l.Report, again: true}
+	d.read(root, &merged, "")
+	c := &merged.Config
+	c.Path, c.Dir, c.Name = l.files[0], l.dir, merged.Name
+	c.files, c.root = l.files, root
+	c.Format, c.Notes, c.variables = l.format, tree.SortedNotes(l.notes), l.variables
+	validate(l.Report, c)
+	return c
+}
+
+// Wrong returns an error about a value that turned out to be wrong after the configuration was
+// loaded: a local port that another process has. It has the position of the value at path
+// ("forwards[0].local"), or of what encloses it if the value was left out. The hint may be "".
+func (c *Config) Wrong(path, message, hint string) *tree.Error {
+	r := &tree.Report{Hint: hint}
+	if c.root == nil { // not made by Load
+		r.Add(&tree.Origin{Name: FileName}, tree.Problem{Message: path + ": " + message})
+		return r.AsError(c.files)
+	}
+	at, rest := c.root, path
+	for rest != "" {
+		value, below := child(at, rest)
+		if value == nil {
+			break
+		}
+		at, rest = value, below
+	}
+	value := *at
+	if value.Path != "" { // its own file may call it something else
+		value.Path += rest
+	} else {
+		value.Path = path
+	}
+	r.Wrong(&value, "%s", message)
+	return r.AsError(c.files)
+}
+
+// WrongValue is Wrong for a value of a release. in is set, setString or inlineValues, and key the
+// value's key in it, for inlineValues its path "a.b.c".
+func (c *Config) WrongValue(release, in, key, message, hint string) *tree.Error {
+	i := slices.IndexFunc(c.Releases, func(r Release) bool { return r.Name == release })
+	return c.Wrong(strings.TrimSuffix(fmt.Sprintf("releases[%d].%s.%s", i, in, key), "."), message, hint)
+}
+
+// child returns the child that a path begins with, and the rest of the path; nil if there is none.
+func child(n *tree.Node, path string) (value *tree.Node, rest string) {
+	for i, item := range n.Items {
+		if rest, ok := strings.CutPrefix(path, fmt.Sprintf("[%d]", i)); ok {
+			return item, rest
+		}
+	}
+	path = strings.TrimPrefix(path, ".")
+	for _, e := range n.Entries { // keys may have dots: the longest one is meant
+		below, ok := strings.CutPrefix(path, e.Key.Value)
+		if ok && (below == "" || below[0] == '.' || below[0] == '[') && (value == nil || len(below) < len(rest)) {
+			value, rest = e.Value, below
+		}
+	}
+	return value, rest
+}
