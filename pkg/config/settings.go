@@ -1,7 +1,5 @@
 package config
 
-// The user's own settings, for all projects. A repository cannot bring them.
-
 import (
 	"errors"
 	"fmt"
@@ -15,17 +13,16 @@ import (
 	"github.com/devloop/devloop/pkg/files"
 )
 
-// settingsSize is how large the file may be, in bytes.
-const settingsSize = 64 << 10
+const settingsSize = 64 << 10 // bytes at most
 
-// Settings are what the user's own file says.
+// Settings are the user's own, for all projects. A repository cannot bring them.
 type Settings struct {
 	// Kube contexts that may be deployed to though nothing proves that they are on this machine.
 	AllowContexts []string `key:"allowContexts"`
 }
 
-// SettingsPath is where the user's settings are: $XDG_CONFIG_HOME/devloop/config.yaml, by default
-// ~/.config/devloop/config.yaml.
+// SettingsPath returns where the user's settings are: $XDG_CONFIG_HOME/devloop/config.yaml, by
+// default ~/.config/devloop/config.yaml.
 func SettingsPath() (string, error) {
 	if dir := os.Getenv("XDG_CONFIG_HOME"); filepath.IsAbs(dir) { // the standard says to ignore others
 		return filepath.Join(dir, "devloop", "config.yaml"), nil
@@ -37,8 +34,8 @@ func SettingsPath() (string, error) {
 	return filepath.Join(home, ".config", "devloop", "config.yaml"), nil
 }
 
-// LoadSettings reads the settings at path; where there is no file, there are none. The error is an
-// *Error. A file that somebody else may have written is one: it would speak for the user.
+// LoadSettings reads the settings at path; without a file there are none. The error is a
+// *tree.Error. A file that another user may have written is one: it would speak for this user.
 func LoadSettings(path string) (s Settings, err error) {
 	r := &tree.Report{}
 	from := &tree.Origin{Name: path, Order: 1}
@@ -64,7 +61,8 @@ func LoadSettings(path string) (s Settings, err error) {
 
 var errWritable = errors.New("others may write to it")
 
-// readOwn reads a file that only this user, or root, can have written.
+// readOwn reads a file that only this user, or root, can have written. It checks the open file:
+// the one at path may be another one by then.
 func readOwn(path string) ([]byte, error) {
 	file, err := files.Open(path)
 	if err != nil {
