@@ -27,7 +27,7 @@ type decoder struct {
 func (d *decoder) read(n *tree.Node, into any, check string) {
 	switch into := into.(type) {
 	case *string:
-		if rules[check].most > 0 && n.Tag != "!!str" {
+		if rules[check].max > 0 && n.Tag != "!!str" {
 			if number, ok := d.number(n, check); ok {
 				*into = strconv.Itoa(number)
 			}
@@ -232,7 +232,7 @@ func (d *decoder) text(n *tree.Node) (text string, ok bool) {
 // number decodes a whole number within the bounds of a rule.
 func (d *decoder) number(n *tree.Node, check string) (number int, ok bool) {
 	r := rules[check]
-	if !n.IsScalar() || n.Tag != "!!int" || n.Decode(&number) != nil || number < r.least || number > r.most {
+	if !n.IsScalar() || n.Tag != "!!int" || n.Decode(&number) != nil || number < r.min || number > r.max {
 		d.Wrong(n, "must be %s, but is %s", r.is, n.Describe())
 		return 0, false
 	}
@@ -241,7 +241,7 @@ func (d *decoder) number(n *tree.Node, check string) (number int, ok bool) {
 
 // check reports n if its text breaks a rule.
 func (d *decoder) check(n *tree.Node, text, check string) bool {
-	message := rules[check].breach(text)
+	message := rules[check].violation(text)
 	if message != "" {
 		d.Wrong(n, "%s", message)
 	}

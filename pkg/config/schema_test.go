@@ -177,21 +177,21 @@ func (d describer) value(t reflect.Type, check string) *schemaValue {
 	rest := &schemaValue{Type: []string{"string", "number", "boolean", "null"}}
 	switch reflect.New(t).Interface().(type) {
 	case *string:
-		s := &schemaValue{Type: "string", MinLength: 1, MaxLength: r.longest}
+		s := &schemaValue{Type: "string", MinLength: 1, MaxLength: r.maxLength}
 		for _, text := range r.oneOf {
 			s.Enum, s.MinLength = append(s.Enum, text), 0
 		}
 		if r.pattern != nil {
 			s.Pattern, s.PatternErrorMessage = r.pattern.String(), "must be "+r.is
 		}
-		if r.most > 0 {
-			s.Type, s.Minimum, s.Maximum = []string{"string", "integer"}, &r.least, &r.most
+		if r.max > 0 {
+			s.Type, s.Minimum, s.Maximum = []string{"string", "integer"}, &r.min, &r.max
 		}
 		return s
 	case *bool:
 		return &schemaValue{Type: "boolean"}
 	case *int:
-		return &schemaValue{Type: "integer", Minimum: &r.least, Maximum: &r.most}
+		return &schemaValue{Type: "integer", Minimum: &r.min, Maximum: &r.max}
 	case *time.Duration:
 		return &schemaValue{Type: []string{"string", "integer"}, // 0 needs no unit, and so no quotes
 			Pattern: r.pattern.String(), PatternErrorMessage: "must be " + r.is, Minimum: new(int), Maximum: new(int)}

@@ -136,7 +136,7 @@ func (f field) isDefault(value reflect.Value) bool {
 func (f field) write(value reflect.Value) (*yaml.Node, error) {
 	switch v := value.Interface().(type) {
 	case string:
-		if _, err := strconv.Atoi(v); err == nil && rules[f.check].most > 0 {
+		if _, err := strconv.Atoi(v); err == nil && rules[f.check].max > 0 {
 			return plainNode("!!int", v), nil // a port, which may be a name
 		}
 		return plainNode("!!str", v), nil

@@ -1,8 +1,5 @@
 package config
 
-// What no value shows by itself: whether what it names is there, on the disk or elsewhere in the configuration, and
-// whether it is the only one of its kind.
-
 import (
 	"fmt"
 	"net/netip"
@@ -15,196 +12,235 @@ import (
 	"github.com/devloop/devloop/pkg/config/tree"
 )
 
-// validate checks c, which was decoded from c.root, and fills in what depends on other values. Values that are empty here
-// are left out, or were reported when they were decoded.
-func validate(report *tree.Report, c *Config) {
-	r := validator{report}
-	var images []string
+// validator checks what no value shows by itself: whether what it names exists, on the disk or
+// elsewhere in the configuration, and whether its name is unique.
+type validator struct {
+	*tree.Report
+	c      *Config
+	images []string // their names
+}
+
+// validate checks c, which was decoded from c.root, and fills in what depends on other values.
+// Values that are empty here are left out, or were reported by the decoder.
+func validate(r *tree.Report, c *Config) {
+	v := validator{Report: r, c: c}
 	for i := range c.Images {
-		images = append(images, c.Images[i].Name)
-		r.checkImage(c.Dir, &c.Images[i], c.root.Get("images").Entries[i])
+		v.images = append(v.images, c.Images[i].Name)
+		v.image(&c.Images[i], c.root.Get("images").Entries[i])
 	}
-	names := map[string]*tree.Node{}
-	for i, release := range c.Releases {
-		at := c.root.Get("releases").Items[i]
-		r.unique(names, at.Get("name"), release.Name)
-		r.checkRelease(c.Dir, release, at, images)
-	}
-	if len(c.Releases) > 0 {
-		r.checkOrder(c.Releases, c.root.Get("releases").Items)
-	}
+	v.releases(c.root.Get("releases").List())
 	for i, verify := range c.Verify {
-		at := c.root.Get("verify").Items[i]
-		r.isImage(at.Get("image"), verify.Image, images)
+		n := c.root.Get("verify").Items[i]
+		v.imageName(n.Get("image"), verify.Image)
 		if len(verify.Command)+len(verify.Args) == 0 {
-			r.Wrong(at, `"command" is missing, or "args" for the image's entrypoint`)
+			v.Wrong(n, `"command" is missing, or "args" for the image's entrypoint`)
 		}
 	}
+	local := c.root.Get("local")
 	for i, image := range c.Local.Images {
-		r.isImage(c.root.Get("local").Get("images").Items[i], image, images)
+		v.imageName(local.Get("images").Items[i], image)
 	}
 	if c.Local.Sync {
-		r.checkSync(c)
+		n := local.Get("requirements")
+		if n == nil {
+			n = local.Get("sync")
+		}
+		v.wrongIf(n, v.CheckFile(c.Dir, c.Local.Requirements))
 	}
-	for i, forward := range c.Forwards {
-		r.checkForward(forward, c.root.Get("forwards").Items, c.Forwards[:i])
-	}
-}
-
-// validator checks a configuration that was decoded.
-type validator struct{ *tree.Report }
-
-// isImage checks that a value names an image of the configuration.
-func (r validator) isImage(at *tree.Node, name string, images []string) {
-	if name != "" && !slices.Contains(images, name) {
-		r.Wrong(at, "no image is called %q%s", name, tree.DidYouMean(name, images))
+	for i := range c.Forwards {
+		v.forward(i, c.root.Get("forwards").Items)
 	}
 }
 
-// checkSync checks that what is to be installed is there.
-func (r validator) checkSync(c *Config) {
-	at := c.root.Get("local").Get("requirements")
-	if at == nil {
-		at = c.root.Get("local").Get("sync")
+// wrongIf reports n unless the message is empty.
+func (v validator) wrongIf(n *tree.Node, message string) {
+	if message != "" {
+		v.Wrong(n, "%s", message)
 	}
-	r.named(at, r.CheckFile(c.Dir, c.Local.Requirements))
 }
 
-func (r validator) checkImage(dir string, image *Image, at tree.Entry) {
+// imageName checks a value that names an image of the configuration.
+func (v validator) imageName(n *tree.Node, name string) {
+	if name != "" && !slices.Contains(v.images, name) {
+		v.Wrong(n, "no image is called %q%s", name, tree.DidYouMean(name, v.images))
+	}
+}
+
+func (v validator) image(image *Image, entry tree.Entry) {
 	if image.Context == "" {
 		return
 	}
-	name := *at.Key // where to tell of values that the file leaves out
-	name.Path = at.Value.Path
-	context := r.CheckFolder(dir, image.Context)
-	if n := at.Value.Get("context"); n != nil && context != "" {
-		r.Wrong(n, "%s", context)
+	context := v.CheckFolder(v.c.Dir, image.Context)
+	if n := entry.Value.Get("context"); n != nil {
+		v.wrongIf(n, context)
 	}
-	given := at.Value.Get("dockerfile")
+	given := entry.Value.Get("dockerfile")
 	switch {
 	case given != nil && !given.IsNull():
-		message := r.CheckFile(dir, image.Dockerfile)
+		message := v.CheckFile(v.c.Dir, image.Dockerfile)
 		inContext := filepath.Join(image.Context, image.Dockerfile)
-		if info, err := os.Stat(tree.Abs(dir, inContext)); message != "" && err == nil && info.Mode().IsRegular() {
-			message = fmt.Sprintf("there is no file %q; paths are relative to the folder of %s: did you mean %q?", image.Dockerfile, FileName, inContext)
+		if message != "" && isFile(v.c.Abs(inContext)) {
+			message = fmt.Sprintf("there is no file %q; paths are relative to the folder of %s: did you mean %q?",
+				image.Dockerfile, FileName, inContext)
 		}
-		r.named(given, message)
+		v.wrongIf(given, message)
 	case context == "":
 		image.Dockerfile = filepath.Join(image.Context, "Dockerfile")
-		r.named(&name, r.CheckFile(dir, image.Dockerfile))
+		name := *entry.Key
+		name.Path = entry.Value.Path
+		v.wrongIf(&name, v.CheckFile(v.c.Dir, image.Dockerfile))
 	}
 }
 
-func (r validator) checkRelease(dir string, release Release, at *tree.Node, images []string) {
-	r.checkChart(dir, release, at)
-	for i, path := range release.Values {
-		r.named(at.Get("values").Items[i], r.CheckFile(dir, path))
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// releases checks the releases, which stand at items.
+func (v validator) releases(items []*tree.Node) {
+	var names []string
+	first := map[string]*tree.Node{} // that has a name
+	for i, release := range v.c.Releases {
+		n := items[i].Get("name")
+		switch other, taken := first[release.Name]; {
+		case taken && release.Name != "":
+			v.Taken(n, release.Name, other)
+		default:
+			first[release.Name] = n
+		}
+		names = append(names, release.Name)
+		v.release(release, items[i])
 	}
-	for _, key := range at.Get("setString").Keys() {
+	for i := range v.c.Releases {
+		v.dependencies(i, names, items)
+	}
+	v.cycles(names, items)
+}
+
+func (v validator) release(release Release, n *tree.Node) {
+	v.chart(release, n)
+	for i, path := range release.Values {
+		v.wrongIf(n.Get("values").Items[i], v.CheckFile(v.c.Dir, path))
+	}
+	for _, key := range n.Get("setString").Keys() {
 		_, isText := release.SetString[key]
 		if _, isSet := release.Set[key]; isSet && isText {
-			r.Wrong(at.Get("setString").Get(key), "is in set, too")
+			v.Wrong(n.Get("setString").Get(key), "is in set, too")
 		}
 	}
-	for _, n := range []*tree.Node{at.Get("inlineValues"), flat(at.Get("set")), flat(at.Get("setString")), at.Get("hooks")} {
-		r.templates(n, images)
-	}
+	v.templates(n.Get("inlineValues"))
+	v.templates(flat(n.Get("set")))
+	v.templates(flat(n.Get("setString")))
+	v.templates(n.Get("hooks"))
 }
 
-// checkChart checks where the chart comes from.
-func (r validator) checkChart(dir string, release Release, at *tree.Node) {
-	chart, repo := release.Chart, at.Get("repo")
+// chart checks where a release's chart comes from.
+func (v validator) chart(release Release, n *tree.Node) {
+	chart, repo := release.Chart, n.Get("repo")
 	inRepo := repo != nil && !repo.IsNull() // though it may be wrong
 	switch {
 	case chart == "":
 		return
 	case inRepo && strings.Contains(chart, "/"):
-		r.Wrong(at.Get("chart"), "%q must be the name of a chart in the repo, not a path or a URL", chart)
-	case !inRepo && release.ChartIsLocal():
-		r.named(at.Get("chart"), r.chart(dir, chart))
-		if info, err := os.Stat(tree.Abs(dir, chart)); release.SHA256 != "" && err == nil && info.IsDir() {
-			r.Wrong(at.Get("sha256"), "a checksum is for a chart's archive, but %s is a folder", chart)
+		v.Wrong(n.Get("chart"), "%q must be the name of a chart in the repo, not a path or a URL", chart)
+	case inRepo || isURL(chart):
+	case !isFile(v.c.Abs(chart)): // it must be a folder
+		if message := v.CheckFolder(v.c.Dir, chart); message != "" {
+			v.Wrong(n.Get("chart"),
+				"%s (a chart that is not on this machine starts with https:// or oci://, or has a repo)", message)
+			break
+		}
+		v.wrongIf(n.Get("chart"), v.CheckFile(v.c.Dir, filepath.Join(chart, "Chart.yaml")))
+		if release.SHA256 != "" {
+			v.Wrong(n.Get("sha256"), "a checksum is for a chart's archive, but %s is a folder", chart)
 		}
 	}
 	switch {
 	case release.Version == "" || inRepo:
 	case !isOCI(chart):
-		r.Wrong(at.Get("version"), "a version is only for a chart from a repo or oci://")
+		v.Wrong(n.Get("version"), "a version is only for a chart from a repo or oci://")
 	case tagColon(chart) < len(chart):
-		r.Wrong(at.Get("version"), "the chart has a tag already, which is its version")
+		v.Wrong(n.Get("version"), "the chart has a tag already, which is its version")
 	}
 }
 
-// checkOrder checks what the releases, which stand at items, wait for.
-func (r validator) checkOrder(releases []Release, items []*tree.Node) {
-	names := make([]string, len(releases))
-	for i, release := range releases {
-		names[i] = release.Name
+// dependencies checks what a release depends on.
+func (v validator) dependencies(i int, names []string, items []*tree.Node) {
+	dependsOn := v.c.Releases[i].DependsOn
+	for j, name := range dependsOn {
+		n := items[i].Get("dependsOn").Items[j]
+		switch {
+		case name == "":
+		case slices.Contains(dependsOn[:j], name):
+			v.Wrong(n, "%q is here twice", name)
+		case name == names[i]:
+			v.Wrong(n, "a release cannot depend on itself")
+		case !slices.Contains(names, name):
+			v.Wrong(n, "no release is called %q%s", name, tree.DidYouMean(name, names))
+		}
 	}
-	var way []int // from a release to one that it waits for, and so on
-	done := make([]bool, len(releases))
+}
+
+// cycles reports releases that wait for each other.
+func (v validator) cycles(names []string, items []*tree.Node) {
+	var path []int // of dependencies, from a release on
+	done := make([]bool, len(names))
 	var follow func(i int)
 	follow = func(i int) {
-		way = append(way, i)
-		for j, name := range releases[i].DependsOn {
-			at := items[i].Get("dependsOn").Items[j]
+		path = append(path, i)
+		for j, name := range v.c.Releases[i].DependsOn {
 			next := slices.Index(names, name)
-			start := slices.Index(way, next)
+			start := slices.Index(path, next)
 			switch {
-			case name == "":
-			case slices.Contains(releases[i].DependsOn[:j], name):
-				r.Wrong(at, "%q is here twice", name)
-			case name == names[i]:
-				r.Wrong(at, "a release cannot depend on itself")
-			case next < 0:
-				r.Wrong(at, "no release is called %q%s", name, tree.DidYouMean(name, names))
+			case name == "" || next < 0 || next == i:
 			case start >= 0:
-				var round strings.Builder
-				for _, passed := range way[start:] {
-					round.WriteString(names[passed] + " → ")
+				var cycle strings.Builder
+				for _, passed := range path[start:] {
+					cycle.WriteString(names[passed] + " → ")
 				}
-				r.Wrong(at, "these releases wait for each other: %s%s", &round, name)
+				v.Wrong(items[i].Get("dependsOn").Items[j], "these releases wait for each other: %s%s", &cycle, name)
 			case !done[next]:
 				follow(next)
 			}
 		}
-		way = way[:len(way)-1]
+		path = path[:len(path)-1]
 		done[i] = true
 	}
-	for i := range releases {
+	for i := range names {
 		if !done[i] {
 			follow(i)
 		}
 	}
 }
 
-// templates checks those of a value, and of the values in it.
-func (r validator) templates(n *tree.Node, images []string) {
+// templates checks the templates in a value of any depth.
+func (v validator) templates(n *tree.Node) {
 	switch {
 	case n == nil:
 	case n.IsScalar():
-		if err := checkTemplate(n.Value, images); err != nil {
-			r.Wrong(n, "%v", err)
+		if err := checkTemplate(n.Value, v.images); err != nil {
+			v.Wrong(n, "%v", err)
 		}
 	default:
 		for _, e := range n.Entries {
-			r.templates(e.Value, images)
+			v.templates(e.Value)
 		}
 		for _, item := range n.Items {
-			r.templates(item, images)
+			v.templates(item)
 		}
 	}
 }
 
-// checkForward checks a forward that comes after others; all of them stand at items.
-func (r validator) checkForward(forward Forward, items []*tree.Node, before []Forward) {
-	at := items[len(before)]
+// forward checks the forward with this index against those before it. All of them stand at items.
+func (v validator) forward(i int, items []*tree.Node) {
+	forward := v.c.Forwards[i]
 	if kind, _ := forward.Target(); kind != "" && kind != "service" && forward.Port != "" {
-		r.named(at.Get("port"), rules["podPort"].breach(forward.Port))
+		v.wrongIf(items[i].Get("port"), rules["podPort"].violation(forward.Port))
 	}
-	for i, other := range before {
+	for j, other := range v.c.Forwards[:i] {
 		if forward.Local > 0 && forward.Local == other.Local && overlap(forward.Addresses(), other.Addresses()) {
-			r.Taken(at.Get("local"), strconv.Itoa(forward.Local), items[i].Get("local"))
+			v.Taken(items[i].Get("local"), strconv.Itoa(forward.Local), items[j].Get("local"))
 			return
 		}
 	}
@@ -213,7 +249,7 @@ func (r validator) checkForward(forward Forward, items []*tree.Node, before []Fo
 // overlap tells whether a port that is open on some addresses is taken on one of the others.
 func overlap(some, others []netip.Addr) bool {
 	covers := func(a, b netip.Addr) bool {
-		return a == b || a.IsUnspecified() && (a.Is6() || b.Is4()) // :: takes IPv4 in, too
+		return a == b || a.IsUnspecified() && (a.Is6() || b.Is4()) // :: includes IPv4
 	}
 	for _, a := range some {
 		for _, b := range others {
@@ -223,34 +259,4 @@ func overlap(some, others []netip.Addr) bool {
 		}
 	}
 	return false
-}
-
-// unique reports n if another one has that name.
-func (r validator) unique(first map[string]*tree.Node, n *tree.Node, name string) {
-	other, taken := first[name]
-	switch {
-	case name == "":
-	case !taken:
-		first[name] = n
-	default:
-		r.Taken(n, name, other)
-	}
-}
-
-// named reports what is wrong with what n names, if anything is.
-func (r validator) named(n *tree.Node, message string) {
-	if message != "" {
-		r.Wrong(n, "%s", message)
-	}
-}
-
-// chart passes folders with a Chart.yaml, and archives.
-func (r validator) chart(dir, chart string) string {
-	if info, err := os.Stat(tree.Abs(dir, chart)); err == nil && info.Mode().IsRegular() {
-		return ""
-	}
-	if message := r.CheckFolder(dir, chart); message != "" {
-		return message + " (a chart that is not on this machine starts with https:// or oci://, or has a repo)"
-	}
-	return r.CheckFile(dir, filepath.Join(chart, "Chart.yaml"))
 }
