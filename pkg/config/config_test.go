@@ -304,7 +304,8 @@ func TestLocalAddresses(t *testing.T) {
 	}
 }
 
-// TestPushed names images in a registry: the digest is a part of the reference alone, since labels take none.
+// TestPushed names images in a registry: the digest is a part of the reference alone, since labels
+// take none.
 func TestPushed(t *testing.T) {
 	const file = `apiVersion: devloop/v1
 name: p

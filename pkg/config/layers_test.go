@@ -37,8 +37,8 @@ profiles:
   bare: { images: { client: }, kubeContext: other, health: [] }
 `
 
-// TestLayers holds what layers make of base: the same as these edits of it would, each of them a text and what comes in
-// its place.
+// TestLayers holds what layers make of base: the same as these edits of it would, each of them a
+// text and what comes in its place.
 func TestLayers(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -310,8 +310,8 @@ const bomb = `{ a: &a [x,x,x,x,x,x,x,x,x,x], b: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*
 	`d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c], e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d], f: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e], ` +
 	`g: &g [*f,*f,*f,*f,*f,*f,*f,*f,*f,*f], h: &h [*g,*g,*g,*g,*g,*g,*g,*g,*g,*g], i: [*h,*h,*h,*h,*h,*h,*h,*h,*h,*h] }`
 
-// TestManyAliases reads small files that stand for large ones: values without number, and lists in which every path is
-// wrong and looked for on the disk.
+// TestManyAliases reads small files that stand for large ones: values without number, and lists in
+// which every path is wrong and looked for on the disk.
 func TestManyAliases(t *testing.T) {
 	t.Chdir(project(t))
 	write(t, FileName, "images: "+bomb+"\n")

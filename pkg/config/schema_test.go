@@ -327,7 +327,8 @@ func TestEveryCheckIsARule(t *testing.T) {
 	}
 }
 
-// TestSchemaOfThisRepository also holds the first line of devloop.yaml, which leads editors to the schema.
+// TestSchemaOfThisRepository also holds the first line of devloop.yaml, which leads editors to the
+// schema.
 func TestSchemaOfThisRepository(t *testing.T) {
 	path := filepath.Join("..", "..", FileName)
 	text, err := os.ReadFile(path)
@@ -377,7 +378,8 @@ func TestSchemaRefuses(t *testing.T) {
 	}
 }
 
-// TestSchemaAgrees changes one value of a good file at a time: Load and the schema say the same of each.
+// TestSchemaAgrees changes one value of a good file at a time: Load and the schema say the same of
+// each.
 func TestSchemaAgrees(t *testing.T) {
 	s := compiled(t)
 	t.Chdir(project(t))
@@ -498,8 +500,8 @@ func compiled(t testing.TB) *jsonschema.Schema {
 	return s
 }
 
-// validate checks text as an editor does: aliases and merged keys are followed, dates are text. Text that is not YAML
-// passes: that is for the editor's parser.
+// validate checks text as an editor does: aliases and merged keys are followed, dates are text.
+// Text that is not YAML passes: that is for the editor's parser.
 func refusal(s *jsonschema.Schema, text []byte) error {
 	root := (&tree.Report{}).Parse(&tree.Origin{}, text)
 	if root == nil {

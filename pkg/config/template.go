@@ -1,9 +1,5 @@
 package config
 
-// The templates of values and hooks. They know five functions, each of them takes the name of an image, and text in
-// quotes, and nothing else: so a template either names an image that exists or is an error when the file is read, and none renders
-// "<no value>".
-
 import (
 	"fmt"
 	"maps"
@@ -15,25 +11,32 @@ import (
 	"github.com/devloop/devloop/pkg/config/tree"
 )
 
-// functions maps what a template may call to the part of an image's reference that it returns.
+// functions are what the templates of values and hooks may call, each with the name of an image in
+// quotes. They return a part of the image's reference. Templates know nothing else: so each names
+// an image that exists, or is an error when the file is read, and none renders "<no value>".
 var functions = map[string]any{
 	"image":      func(ref string) string { return ref },
-	"repository": func(ref string) string { return undigested(ref)[:tagColon(undigested(ref))] },
-	"tag":        func(ref string) string { return strings.TrimPrefix(undigested(ref)[tagColon(undigested(ref)):], ":") },
-	"registry":   func(ref string) string { registry, _ := halves(ref); return registry },
-	"path":       func(ref string) string { _, path := halves(ref); return path },
+	"repository": repositoryOf,
+	"tag":        func(ref string) string { return strings.TrimPrefix(undigested(ref)[len(repositoryOf(ref)):], ":") },
+	"registry":   func(ref string) string { registry, _ := splitRegistry(ref); return registry },
+	"path":       func(ref string) string { _, path := splitRegistry(ref); return path },
 }
 
-const usage = `a template is {{ image "name" }}, {{ repository "name" }}, {{ tag "name" }}, {{ registry "name" }} or {{ path "name" }}`
+const usage = `a template is {{ image "name" }}, {{ repository "name" }}, {{ tag "name" }}, ` +
+	`{{ registry "name" }} or {{ path "name" }}`
 
-// halves are what charts that ask for a registry put together again, with a slash: the repository up to its first slash,
-// and the rest.
-func halves(ref string) (registry, path string) {
-	repository := undigested(ref)[:tagColon(undigested(ref))]
-	if registry, path, found := strings.Cut(repository, "/"); found {
+// splitRegistry splits the repository at its first slash: charts that ask for a registry join the
+// two parts again.
+func splitRegistry(ref string) (registry, path string) {
+	if registry, path, found := strings.Cut(repositoryOf(ref), "/"); found {
 		return registry, path
 	}
-	return "", repository
+	return "", repositoryOf(ref)
+}
+
+func repositoryOf(ref string) string {
+	ref = undigested(ref)
+	return ref[:tagColon(ref)]
 }
 
 // undigested is a reference without its digest: charts put tags into labels, which take no digest.
@@ -42,7 +45,8 @@ func undigested(ref string) string {
 	return ref
 }
 
-// tagColon returns where the tag begins, len(ref) if there is none: a colon before the last slash is a port's.
+// tagColon returns where the tag begins, len(ref) if there is none: a colon before the last slash
+// belongs to a port.
 func tagColon(ref string) int {
 	if i := strings.LastIndex(ref, ":"); i > strings.LastIndex(ref, "/") {
 		return i
@@ -50,8 +54,9 @@ func tagColon(ref string) int {
 	return len(ref)
 }
 
-// Resolve returns a copy of r whose values and hooks have their templates filled in. images maps the name of an image to
-// its full reference, "worker:3fa9…", with its digest behind that if it was pushed. Values that are no template keep their type; what a template gives is a string.
+// Resolve returns a copy of r with the templates of its values and hooks filled in. images has the
+// full reference of each image by its name, "worker:3fa9…", with its digest if it was pushed.
+// Values without a template keep their type; a template makes a string.
 func (r Release) Resolve(images map[string]string) (Release, error) {
 	return r.fill(func(image string) (string, error) {
 		if ref := images[image]; ref != "" {
@@ -61,20 +66,18 @@ func (r Release) Resolve(images map[string]string) (Release, error) {
 	})
 }
 
-// Images returns the names of those images that the values or hooks of r name.
+// Images returns the names of the images in the values and hooks of r, sorted.
 func (r Release) Images() []string {
 	var names []string
-	_, _ = r.fill(func(image string) (string, error) { // what cannot be understood names none
-		if !slices.Contains(names, image) {
-			names = append(names, image)
-		}
+	_, _ = r.fill(func(image string) (string, error) { // a template that cannot be parsed names none
+		names = append(names, image)
 		return image, nil
 	})
 	slices.Sort(names)
-	return names
+	return slices.Compact(names)
 }
 
-// fill returns a copy of r whose templates are filled in; reference returns that of an image.
+// fill returns a copy of r with its templates filled in; reference returns that of an image.
 func (r Release) fill(reference func(image string) (string, error)) (Release, error) {
 	var failed error
 	text := func(text string) string {
@@ -90,23 +93,24 @@ func (r Release) fill(reference func(image string) (string, error)) (Release, er
 		case string:
 			return text(v)
 		case []any:
-			return each(v, value)
+			return mapSlice(v, value)
 		case map[string]any:
-			return under(v, value)
+			return mapValues(v, value)
 		}
 		return v
 	}
 	hook := func(h Hook) Hook {
-		h.Command = each(h.Command, text)
+		h.Command = mapSlice(h.Command, text)
 		return h
 	}
-	r.InlineValues, r.Set, r.SetString = under(r.InlineValues, value), under(r.Set, value), under(r.SetString, text)
-	r.Hooks = Hooks{Before: each(r.Hooks.Before, hook), After: each(r.Hooks.After, hook)}
+	r.InlineValues, r.Set = mapValues(r.InlineValues, value), mapValues(r.Set, value)
+	r.SetString = mapValues(r.SetString, text)
+	r.Hooks = Hooks{Before: mapSlice(r.Hooks.Before, hook), After: mapSlice(r.Hooks.After, hook)}
 	return r, failed
 }
 
-// each returns a copy of the list, of what change makes of each item.
-func each[T any](list []T, change func(T) T) []T {
+// mapSlice returns a copy of the list with change applied to each item.
+func mapSlice[T any](list []T, change func(T) T) []T {
 	list = slices.Clone(list)
 	for i, item := range list {
 		list[i] = change(item)
@@ -114,8 +118,8 @@ func each[T any](list []T, change func(T) T) []T {
 	return list
 }
 
-// under returns a copy of the map, of what change makes of each value.
-func under[M ~map[string]V, V any](m M, change func(V) V) M {
+// mapValues returns a copy of the map with change applied to each value.
+func mapValues[M ~map[string]V, V any](m M, change func(V) V) M {
 	m = maps.Clone(m)
 	for key, v := range m {
 		m[key] = change(v)
@@ -123,7 +127,7 @@ func under[M ~map[string]V, V any](m M, change func(V) V) M {
 	return m
 }
 
-// checkTemplate returns why the templates of text cannot be filled in once these images are built, or nil.
+// checkTemplate returns why the templates of text cannot be filled in with these images, or nil.
 func checkTemplate(text string, images []string) error {
 	_, err := render(text, func(image string) (string, error) {
 		if slices.Contains(images, image) {
@@ -151,15 +155,15 @@ func render(text string, reference func(image string) (string, error)) (string, 
 			out.Write(plain.Text)
 			continue
 		}
-		if text, ok := constant(node); ok {
-			out.WriteString(text)
-			continue
-		}
-		function, image, ok := call(node)
+		function, argument, ok := call(node)
 		if !ok {
 			return "", fmt.Errorf("%s is not understood; %s", node, usage)
 		}
-		ref, err := reference(image)
+		if function == "" {
+			out.WriteString(argument)
+			continue
+		}
+		ref, err := reference(argument)
 		if err != nil {
 			return "", err
 		}
@@ -168,29 +172,23 @@ func render(text string, reference func(image string) (string, error)) (string, 
 	return out.String(), nil
 }
 
-// constant takes {{ "text" }} apart: so a value may hold what would begin a template, {{ "{{" }}.
-func constant(node parse.Node) (text string, ok bool) {
+// call parses {{ function "image" }}, or {{ "text" }} without a function: that is how a value may
+// hold a {{ of its own.
+func call(node parse.Node) (function, argument string, ok bool) {
 	action, ok := node.(*parse.ActionNode)
-	if !ok || len(action.Pipe.Decl) > 0 || len(action.Pipe.Cmds) != 1 || len(action.Pipe.Cmds[0].Args) != 1 {
-		return "", false
+	if !ok || len(action.Pipe.Decl) > 0 || len(action.Pipe.Cmds) != 1 {
+		return "", "", false
 	}
-	plain, ok := action.Pipe.Cmds[0].Args[0].(*parse.StringNode)
+	args := action.Pipe.Cmds[0].Args
+	if name, isName := args[0].(*parse.IdentifierNode); isName {
+		function, args = name.Ident, args[1:]
+	}
+	if len(args) != 1 {
+		return "", "", false
+	}
+	text, ok := args[0].(*parse.StringNode)
 	if !ok {
-		return "", false
-	}
-	return plain.Text, true
-}
-
-// call takes {{ function "image" }} apart.
-func call(node parse.Node) (function, image string, ok bool) {
-	action, ok := node.(*parse.ActionNode)
-	if !ok || len(action.Pipe.Decl) > 0 || len(action.Pipe.Cmds) != 1 || len(action.Pipe.Cmds[0].Args) != 2 {
 		return "", "", false
 	}
-	name, isName := action.Pipe.Cmds[0].Args[0].(*parse.IdentifierNode)
-	text, isText := action.Pipe.Cmds[0].Args[1].(*parse.StringNode)
-	if !isName || !isText {
-		return "", "", false
-	}
-	return name.Ident, text.Text, true
+	return function, text.Text, true
 }
