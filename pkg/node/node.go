@@ -145,13 +145,6 @@ func (k *knownNames) noneOf(names []string) bool {
 	return time.Since(k.at) <= knownFor && !slices.ContainsFunc(names, func(name string) bool { return k.names[name] })
 }
 
-// Source brings images into devloop's registry.
-type Source interface {
-	// Push sees to it that the registry has the image, with no more effort than what of it is not
-	// there yet. It returns the digest of what it brought, of a manifest or of a list of them.
-	Push(ctx context.Context, registry *Registry, tag name.Tag) (digest string, err error)
-}
-
 // Give lets every node get the images, which source has, from registry. When it returns without an error, every node holds exactly these
 // images under these names.
 func (c *Cluster) Give(ctx context.Context, sink event.Sink, source Source, registry *Registry, tags []name.Tag) error {
