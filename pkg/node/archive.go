@@ -1,32 +1,32 @@
-// An image of the registry as an archive that a runtime can load, without the layers that it has: for nodes that cannot pull.
 package node
 
 import (
-	"archive/tar"
+	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"sync/atomic"
 
-	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/containerd/containerd/v2/core/images/archive"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/opencontainers/go-digest"
-	chain "github.com/opencontainers/image-spec/identity"
+	"github.com/opencontainers/image-spec/identity"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// imageName is the annotation by which containerd names what it imports (containerd's images.AnnotationImageName).
-const imageName = "io.containerd.image.name"
-
-// writeArchive writes the image as an OCI layout in a tar, named target, without the layers whose chain IDs are in unpacked.
-func (r *Registry) writeArchive(w io.Writer, tag name.Tag, target string, unpacked map[string]bool) error {
-	raw, err := r.single(manifestKey{inside(tag), tag.TagStr()})
+// writeArchive writes the image, named target, as an OCI layout in a tar that a runtime imports.
+// It leaves out the layers whose chain IDs are in unpacked.
+func (r *Registry) writeArchive(ctx context.Context, w io.Writer, image *storedImage, target string,
+	unpacked map[string]bool) error {
+	manifestDigest, err := image.single()
+	if err != nil {
+		return err
+	}
+	raw := image.manifests[manifestDigest]
+	manifest, err := v1.ParseManifest(bytes.NewReader(raw))
 	if err != nil {
 		return fmt.Errorf("image registry: %w", err)
-	}
-	var manifest v1.Manifest
-	if err := json.Unmarshal(raw, &manifest); err != nil {
-		return fmt.Errorf("image registry: %s: %w", tag, err)
 	}
 	rawConfig, err := r.readBlob(manifest.Config.Digest)
 	if err != nil {
@@ -34,60 +34,28 @@ func (r *Registry) writeArchive(w io.Writer, tag name.Tag, target string, unpack
 	}
 	var config ocispecs.Image
 	if err := json.Unmarshal(rawConfig, &config); err != nil {
-		return fmt.Errorf("image registry: %s: %w", tag, err)
+		return fmt.Errorf("image registry: %s: %w", manifest.Config.Digest, err)
 	}
-	digest := digest.FromBytes(raw)
-	index, err := json.Marshal(map[string]any{"schemaVersion": 2, "manifests": []any{map[string]any{
-		"mediaType": typeOf(raw), "digest": digest, "size": len(raw),
-		"annotations": map[string]string{imageName: target},
-	}}})
-	if err != nil {
-		return err
-	}
-	out := tar.NewWriter(w)
-	for _, file := range []struct {
-		name    string
-		content []byte
-	}{
-		{ocispecs.ImageLayoutFile, []byte(`{"imageLayoutVersion":"` + ocispecs.ImageLayoutVersion + `"}`)},
-		{ocispecs.ImageIndexFile, index},
-		{"blobs/sha256/" + digest.Encoded(), raw},
-		{"blobs/sha256/" + manifest.Config.Digest.Hex, rawConfig},
-	} {
-		if err := out.WriteHeader(&tar.Header{Name: file.name, Mode: 0o644, Size: int64(len(file.content))}); err != nil {
-			return err
-		}
-		if _, err := out.Write(file.content); err != nil {
-			return err
-		}
-	}
-	chains := chain.ChainIDs(config.RootFS.DiffIDs) // in place
+	chainIDs := identity.ChainIDs(config.RootFS.DiffIDs)
+	missing := map[digest.Digest]bool{} // by layer; one that occurs twice may be unpacked once
 	for i, layer := range manifest.Layers {
-		if i < len(chains) && unpacked[chains[i].String()] {
-			continue
-		}
-		if err := r.addBlob(out, layer); err != nil {
-			return err
-		}
+		id := digest.Digest(layer.Digest.String())
+		missing[id] = missing[id] || i >= len(chainIDs) || !unpacked[chainIDs[i].String()]
 	}
-	return out.Close()
-}
-
-func (r *Registry) addBlob(out *tar.Writer, layer v1.Descriptor) error {
-	reader, err := r.blob(layer.Digest, layer.Size)
+	err = archive.Export(ctx, r.blobs, w, archive.WithSkipDockerManifest(),
+		archive.WithManifest(ocispecs.Descriptor{MediaType: string(mediaTypeOf(raw)),
+			Digest: digest.Digest(manifestDigest.String()), Size: int64(len(raw))}, target),
+		archive.WithBlobFilter(func(blob ocispecs.Descriptor) bool {
+			missing, isLayer := missing[blob.Digest]
+			return missing || !isLayer
+		}))
 	if err != nil {
 		return fmt.Errorf("image registry: %w", err)
 	}
-	defer func() { _ = reader.Close() }() // only read
-	header := &tar.Header{Name: "blobs/sha256/" + layer.Digest.Hex, Mode: 0o644, Size: layer.Size}
-	if err := out.WriteHeader(header); err != nil {
-		return err
-	}
-	_, err = io.Copy(out, io.NewSectionReader(reader, 0, layer.Size))
-	return err
+	return nil
 }
 
-// counter counts what is written to it, in bytes.
+// counter counts the bytes written to it.
 type counter struct{ *atomic.Int64 }
 
 func (c counter) Write(p []byte) (int, error) {

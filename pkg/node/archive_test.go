@@ -8,6 +8,7 @@ import (
 	"io"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/opencontainers/go-digest"
 	chain "github.com/opencontainers/image-spec/identity"
@@ -22,7 +23,8 @@ func TestArchive(t *testing.T) {
 	}
 	tag := newTag(t, "worker:1")
 	r := openRegistry(t, t.TempDir())
-	if _, err := r.take(t.Context(), built{tag: image}, tag); err != nil {
+	stored, err := r.receive(t.Context(), built{tag: image}, tag)
+	if err != nil {
 		t.Fatal(err)
 	}
 	config, err := image.ConfigFile()
@@ -45,7 +47,7 @@ func TestArchive(t *testing.T) {
 		"all":                         {map[string]bool{chains[0].String(): true, chains[1].String(): true, chains[2].String(): true}, 0},
 	} {
 		var out bytes.Buffer
-		if err := r.writeArchive(&out, tag, "docker.io/library/worker:1", test.unpacked); err != nil {
+		if err := r.writeArchive(t.Context(), &out, stored, "docker.io/library/worker:1", test.unpacked); err != nil {
 			t.Fatal(err)
 		}
 		files := map[string][]byte{}
@@ -57,6 +59,9 @@ func TestArchive(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if header.Typeflag == tar.TypeDir {
+				continue
+			}
 			if files[header.Name], err = io.ReadAll(reader); err != nil {
 				t.Fatal(err)
 			}
@@ -65,7 +70,7 @@ func TestArchive(t *testing.T) {
 		if err := json.Unmarshal(files[ocispecs.ImageIndexFile], &index); err != nil {
 			t.Fatal(err)
 		}
-		if name := index.Manifests[0].Annotations[imageName]; name != "docker.io/library/worker:1" {
+		if name := index.Manifests[0].Annotations[images.AnnotationImageName]; name != "docker.io/library/worker:1" {
 			t.Errorf("%s: named %q", says, name)
 		}
 		if content := files["blobs/sha256/"+index.Manifests[0].Digest.Encoded()]; digest.FromBytes(content) != index.Manifests[0].Digest || int64(len(content)) != index.Manifests[0].Size {

@@ -18,10 +18,10 @@ func (c *Cluster) BuildKit() (dial func(context.Context) (net.Conn, error), err 
 	if _, ok := n.runtime.(containerdRuntime); !ok {
 		return nil, fmt.Errorf("%w: %s", ErrOtherRuntime, n.runtime.name())
 	}
-	if _, ok := n.way.(*execWay); ok {
+	if _, ok := n.transport.(*execTransport); ok {
 		return nil, errors.New("nodes of kind and k3d have no BuildKit")
 	}
-	return func(ctx context.Context) (net.Conn, error) { return n.way.pipe(ctx, "buildctl", "dial-stdio") }, nil
+	return func(ctx context.Context) (net.Conn, error) { return n.transport.pipe(ctx, "buildctl", "dial-stdio") }, nil
 }
 
 // only is the cluster's node, where there is but one: what is built in one of several is not in the others.

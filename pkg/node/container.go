@@ -80,7 +80,7 @@ func (c *Cluster) addContainers(t tool, name string, all []container.Summary, do
 			return event.WithHint(err, "docker start "+n.name)
 		}
 		n.shell = "docker exec " + n.name
-		n.way = &execWay{node: n.name, docker: docker}
+		n.transport = &execTransport{node: n.name, docker: docker}
 		c.nodes = append(c.nodes, n)
 	}
 	slices.SortFunc(c.nodes, func(a, b *Node) int { return cmp.Compare(a.name, b.name) })

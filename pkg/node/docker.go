@@ -24,10 +24,10 @@ func (c *Cluster) Docker() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := n.runtime.(dockerRuntime); !ok {
+	if n.runtime != dockerRuntime {
 		return nil, fmt.Errorf("%w: %s", ErrOtherRuntime, n.runtime.name())
 	}
-	if _, ok := n.way.(local); ok {
+	if _, ok := n.transport.(localTransport); ok {
 		return client.New(client.WithHost("unix:///var/run/docker.sock"))
 	}
 	// The first dial would tell, too, but only with a build.

@@ -106,7 +106,7 @@ func TestDockerNotInTheNode(t *testing.T) {
 		"not known":               {},
 		"there are 2 nodes":       {nodes: []*Node{{}, {}}},
 		"another one: containerd": {nodes: []*Node{{runtime: containerdRuntime{}}}},
-		"ca.pem":                  {nodes: []*Node{{runtime: dockerRuntime{}}}, certs: t.TempDir()},
+		"ca.pem":                  {nodes: []*Node{{runtime: dockerRuntime}}, certs: t.TempDir()},
 	} {
 		if _, err := cluster.Docker(); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", says, err)

@@ -14,13 +14,13 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// execWay runs commands in a container.
-type execWay struct {
+// execTransport runs commands in a container.
+type execTransport struct {
 	node   string // name of the container
 	docker *client.Client
 }
 
-func (w *execWay) attach(ctx context.Context, stdin bool, args []string) (id string, conn client.HijackedResponse, err error) {
+func (w *execTransport) attach(ctx context.Context, stdin bool, args []string) (id string, conn client.HijackedResponse, err error) {
 	made, err := w.docker.ExecCreate(ctx, w.node, client.ExecCreateOptions{AttachStdin: stdin, AttachStdout: true, AttachStderr: true, Cmd: args})
 	if err != nil {
 		return "", conn, event.Transient(event.WithHint(fmt.Errorf("node %s: docker exec: %w", w.node, err), "docker start "+w.node))
@@ -32,7 +32,7 @@ func (w *execWay) attach(ctx context.Context, stdin bool, args []string) (id str
 	return made.ID, attached.HijackedResponse, nil
 }
 
-func (w *execWay) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+func (w *execTransport) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
 	id, conn, err := w.attach(ctx, stdin != nil, args)
 	if err != nil {
 		return "", err
@@ -75,10 +75,12 @@ func (w *execWay) run(ctx context.Context, stdin io.Reader, args ...string) (str
 	return stdout.String(), nil
 }
 
-func (w *execWay) pipe(context.Context, ...string) (net.Conn, error) {
+func (w *execTransport) pipe(context.Context, ...string) (net.Conn, error) {
 	return nil, errors.ErrUnsupported // no node of these clusters has anything to speak to
 }
 
-func (*execWay) listen(context.Context) (net.Listener, error) { return nil, errors.ErrUnsupported }
+func (*execTransport) listen(context.Context) (net.Listener, error) {
+	return nil, errors.ErrUnsupported
+}
 
-func (*execWay) close() error { return nil }
+func (*execTransport) close() error { return nil }

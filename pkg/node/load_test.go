@@ -26,7 +26,7 @@ type puller struct {
 	named []string            // all names that images got, first to last
 }
 
-func (p *puller) find(context.Context, *Node, identity) (string, error) { return "", nil }
+func (p *puller) find(context.Context, *Node, []string) (string, error) { return "", nil }
 
 func (p *puller) pull(ctx context.Context, _ *Node, source string) error {
 	ref, err := name.NewTag(source)
@@ -76,7 +76,7 @@ func (p *puller) digest(_ context.Context, _ *Node, name string) (string, error)
 }
 
 // loopback is a way into a node that is this machine.
-type loopback struct{ way }
+type loopback struct{ transport }
 
 func (loopback) listen(ctx context.Context) (net.Listener, error) {
 	return (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
@@ -92,7 +92,7 @@ func TestTake(t *testing.T) {
 	tag := newTag(t, "worker:1")
 	const target = "docker.io/library/worker:1"
 	p := &puller{held: map[string]v1.Image{}}
-	c := &Cluster{nodes: []*Node{{name: "n", way: loopback{}, runtime: p}}}
+	c := &Cluster{nodes: []*Node{{name: "n", transport: loopback{}, runtime: p}}}
 	if err := c.Give(t.Context(), func(event.Event) {}, built{tag: image}, r, []name.Tag{tag}); err != nil {
 		t.Fatal(err)
 	}

@@ -205,34 +205,34 @@ func locate(ctx context.Context, home string, p profile, name, ip string,
 	docker *client.Client, hostKeys string) (*Node, error) {
 	n := &Node{name: name, shell: p.command("ssh") + " -n " + name + " -- sudo"}
 	if p.Driver == "none" || p.Driver == "native" {
-		n.way, n.shell = local{name}, "sudo"
+		n.transport, n.shell = localTransport{name}, "sudo"
 		return n, nil
 	}
 	var m machine
 	folder := filepath.Join(home, "machines", name)
 	file := filepath.Join(folder, "config.json")
 	problem := readJSON(file, &m)
-	way := &sshWay{node: name, start: p.start(), user: cmp.Or(m.Driver.SSHUser, "docker"),
+	way := &sshTransport{node: name, start: p.start(), user: cmp.Or(m.Driver.SSHUser, "docker"),
 		key:  cmp.Or(m.Driver.SSHKeyPath, filepath.Join(folder, "id_rsa")),
 		free: make(chan struct{}, sessions), hostKeys: hostKeys}
-	n.way = way
+	n.transport = way
 	host := cmp.Or(m.Driver.IPAddress, ip)
 	switch {
 	case problem != nil:
 	case p.Driver == "docker" || p.Driver == "podman":
-		at := func(port string) where {
+		at := func(port string) addressFunc {
 			return func(ctx context.Context) (string, error) { return containerPort(ctx, p, docker, name, ip, port) }
 		}
 		way.locate, n.docker = at(sshPort), at(dockerPort)
 		_, err := way.locate(ctx) // a node that is stopped is told of at once
 		return n, err
 	case host != "":
-		way.locate, n.docker = fixed(host, sshPort), fixed(host, dockerPort)
+		way.locate, n.docker = fixedAddress(host, sshPort), fixedAddress(host, dockerPort)
 		if port := m.Driver.SSHPort; port != 0 {
 			if p.Driver == "virtualbox" { // forwarded, as its own GetSSHHostname has it
 				host = "127.0.0.1"
 			}
-			way.locate = fixed(host, strconv.Itoa(port))
+			way.locate = fixedAddress(host, strconv.Itoa(port))
 		}
 		return n, nil
 	default:
@@ -242,7 +242,7 @@ func locate(ctx context.Context, home string, p profile, name, ip string,
 	if err != nil {
 		return nil, event.WithHint(fmt.Errorf("node %s: %w; %w", name, problem, err), p.start())
 	}
-	way.key, way.locate, n.docker = asked.key, fixed(asked.ip, sshPort), fixed(asked.ip, dockerPort)
+	way.key, way.locate, n.docker = asked.key, fixedAddress(asked.ip, sshPort), fixedAddress(asked.ip, dockerPort)
 	return n, nil
 }
 

@@ -107,10 +107,10 @@ func TestFind(t *testing.T) {
 		"minikube-m02": inspected(true, `"22/tcp": [{"HostIp": "127.0.0.1", "HostPort": "32773"}]`),
 	})
 	for _, test := range []struct{ context, server, want string }{
-		{"vm", "https://127.0.0.1:47101", "vm docker@192.168.39.7:22 /keys/vm node.containerdRuntime"}, // whose server it is, Origin says
-		{"vm", "https://192.168.39.7:8443", "vm docker@192.168.39.7:22 /keys/vm node.containerdRuntime"},
-		{"renamed", "https://192.168.39.7:8443", "vm docker@192.168.39.7:22 /keys/vm node.containerdRuntime"},
-		{"minikube", "https://127.0.0.1:32771", "minikube docker@127.0.0.1:32768 /keys/minikube node.dockerRuntime, minikube-m02 docker@127.0.0.1:32773 /keys/minikube node.dockerRuntime"},
+		{"vm", "https://127.0.0.1:47101", "vm docker@192.168.39.7:22 /keys/vm containerd"}, // whose server it is, Origin says
+		{"vm", "https://192.168.39.7:8443", "vm docker@192.168.39.7:22 /keys/vm containerd"},
+		{"renamed", "https://192.168.39.7:8443", "vm docker@192.168.39.7:22 /keys/vm containerd"},
+		{"minikube", "https://127.0.0.1:32771", "minikube docker@127.0.0.1:32768 /keys/minikube docker, minikube-m02 docker@127.0.0.1:32773 /keys/minikube docker"},
 	} {
 		found, err := Find(t.Context(), test.context, test.server, running, t.TempDir())
 		if err != nil {
@@ -119,12 +119,12 @@ func TestFind(t *testing.T) {
 		}
 		var got []string
 		for _, n := range found.nodes {
-			way := n.way.(*sshWay)
+			way := n.transport.(*sshTransport)
 			address, err := way.locate(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			got = append(got, fmt.Sprintf("%s %s@%s %s %T", n.name, way.user, address, way.key, n.runtime))
+			got = append(got, fmt.Sprintf("%s %s@%s %s %s", n.name, way.user, address, way.key, n.runtime.name()))
 		}
 		if joined := strings.Join(got, ", "); joined != test.want {
 			t.Errorf("%s: %s, not %s", test.context, joined, test.want)
@@ -192,17 +192,17 @@ func describe(t *testing.T, cluster *Cluster) string {
 	var nodes []string
 	for _, n := range cluster.nodes {
 		said := n.name + " " + n.runtime.name()
-		switch way := n.way.(type) {
-		case *sshWay:
+		switch way := n.transport.(type) {
+		case *sshTransport:
 			_, _ = way.locate(t.Context()) // as after a connection that broke
 			address, err := way.locate(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
 			said += " ssh " + address + " " + way.key
-		case local:
+		case localTransport:
 			said += " here"
-		case *execWay:
+		case *execTransport:
 			said += " exec in " + way.node
 		}
 		nodes = append(nodes, said+": "+n.shell)

@@ -1,6 +1,7 @@
-// Package node knows what images the nodes of a cluster hold, where to build for them, and gives them what they lack: an image built on
-// the host is pulled by each node's own runtime from devloop's registry, through a port that an ssh connection opens on the node's
-// loopback, so that only missing layers travel and the runtime itself verifies them.
+// Package node knows which images the nodes of a cluster have, where to build for them, and loads
+// the missing ones: each node's own runtime pulls from devloop's registry, through a port that an
+// ssh connection opens on the node's loopback. So only missing layers travel, and the runtime
+// itself verifies them.
 package node
 
 import (
@@ -20,22 +21,23 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Deadlines of what a node is asked to do.
 const (
-	askTimeout  = 30 * time.Second
+	askTimeout  = 30 * time.Second // of a question to a node
 	pullTimeout = 15 * time.Minute // of one image, on this machine
-	pushTimeout = 2 * time.Hour    // of one image, by way of whatever network
-	// loads is how many images are loaded side by side: sshd allows ten sessions a connection.
+	pushTimeout = 2 * time.Hour    // of one image, over any network
+	// loads is how many images are loaded in parallel: sshd allows ten sessions per connection.
 	loads = 4
-	// cleanupTimeout is for putting things back after the work's own context has ended.
+	// cleanupTimeout is for cleaning up after the work's own context has ended.
 	cleanupTimeout = 10 * time.Second
+	// progressInterval is how often the bytes sent so far are reported.
+	progressInterval = 200 * time.Millisecond
 )
 
-// Cluster is a set of nodes that devloop can hand images to. Find makes one; Close ends its connections.
+// Cluster is a set of nodes that devloop can load images into. Find makes one.
 type Cluster struct {
 	name   string
 	origin Origin
-	start  string // the command that brings it up, where that is known
+	start  string // the command that starts it, if known
 	certs  string // folder of minikube's certificates for the nodes' Docker daemons
 	nodes  []*Node
 	known  knownNames
@@ -43,91 +45,94 @@ type Cluster struct {
 
 // Node is one node of a cluster. It is safe for concurrent use.
 type Node struct {
-	name    string
-	way     way
-	runtime runtime
-	docker  where  // its daemon is, of use where that is its runtime
-	shell   string // what a person types to run a command as root in it, "minikube ssh -- sudo"
+	name      string
+	transport transport
+	runtime   runtime
+	docker    addressFunc // of its Docker daemon, if that is the runtime
+	shell     string      // what a user types to run a command as root on it, "minikube ssh -- sudo"
 }
 
 func (n *Node) run(ctx context.Context, args ...string) (string, error) {
-	return n.way.run(ctx, nil, args...)
+	return n.transport.run(ctx, nil, args...)
 }
 
 // Close ends the connections to all nodes.
 func (c *Cluster) Close() error {
 	var errs []error
 	for _, n := range c.nodes {
-		errs = append(errs, n.way.close())
+		errs = append(errs, n.transport.close())
 	}
 	return errors.Join(errs...)
 }
 
-// Start is the command that brings the cluster up, "" where it is not known.
+// Start is the command that starts the cluster, "" if it is not known.
 func (c *Cluster) Start() string { return c.start }
 
-// Missing returns those of tags that at least one node lacks. The nodes are not asked for tags that none of them had a few minutes ago and
-// that did not come from here since: a build need not wait for that. Somebody else may have brought one meanwhile; then it is
-// built in vain, and not moved, since it is asked for again after that.
+// Missing returns those of tags that at least one node does not have. Within knownFor, the nodes
+// are not asked again about tags that none of them had and that were not loaded from here: a build
+// need not wait for that. If another process loaded one meanwhile, it is built in vain; then the
+// nodes are asked, and it is not loaded again.
 func (c *Cluster) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error) {
 	if len(c.nodes) == 0 && len(tags) > 0 {
-		return nil, event.WithHint(fmt.Errorf("kube context %q is no cluster of minikube, kind or k3d, and devloop does not know how to give images to its nodes", c.name),
+		return nil, event.WithHint(fmt.Errorf("kube context %q is no cluster of minikube, kind or k3d, "+
+			"and devloop does not know how to load images into its nodes", c.name),
 			"name a registry that they reach under push in devloop.yaml")
 	}
-	full := make([]string, len(tags))
+	names := make([]string, len(tags))
 	for i, tag := range tags {
-		var err error
-		if full[i], err = fullName(tag); err != nil {
-			return nil, err
-		}
+		names[i] = fullName(tag)
 	}
-	if c.known.noneOf(full) {
-		c.known.add(full...)
+	if c.known.noneOf(names) {
+		c.known.add(names...)
 		return tags, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	held := make([][]string, len(c.nodes))
+	var mu sync.Mutex
+	missing := map[name.Tag]bool{}
 	group, ctx := event.NewGroup(ctx)
-	for i, n := range c.nodes {
-		group.Go(func() (err error) {
-			held[i], err = n.runtime.names(ctx, n)
+	for _, n := range c.nodes {
+		group.Go(func() error {
+			present, err := n.runtime.names(ctx, n)
+			mu.Lock()
+			defer mu.Unlock()
+			names = append(names, present...)
+			for _, tag := range tags {
+				missing[tag] = missing[tag] || !slices.Contains(present, fullName(tag))
+			}
 			return err
 		})
 	}
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	c.known.are(slices.Concat(append(held, full)...))
-	var missing []name.Tag
-	for i, tag := range tags {
-		if slices.ContainsFunc(held, func(names []string) bool { return !slices.Contains(names, full[i]) }) {
-			missing = append(missing, tag)
-		}
-	}
-	return missing, nil
+	c.known.set(names)
+	return only(tags, missing), nil
 }
 
-// knownFor is how long what the nodes held is good enough to know what they do not.
+// only returns the tags that are true in which, in their order.
+func only(tags []name.Tag, which map[name.Tag]bool) []name.Tag {
+	return slices.DeleteFunc(slices.Clone(tags), func(tag name.Tag) bool { return !which[tag] })
+}
+
+// knownFor is how long an answer of the nodes, or of a registry, about an image counts.
 const knownFor = 5 * time.Minute
 
-// knownNames are the images that some node may hold.
+// knownNames are the full names of images that some node may have.
 type knownNames struct {
 	mu    sync.Mutex
 	names map[string]bool
-	at    time.Time // when the nodes were asked
+	asked time.Time
 }
 
-func (k *knownNames) are(names []string) {
+func (k *knownNames) set(names []string) {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.names, k.at = map[string]bool{}, time.Now()
-	for _, name := range names {
-		k.names[name] = true
-	}
+	k.names, k.asked = map[string]bool{}, time.Now()
+	k.mu.Unlock()
+	k.add(names...)
 }
 
-// add is for images that are brought from here, and for those that were asked for: they may be there the next time.
+// add is for images that were loaded from here, or asked for: they may be there the next time.
 func (k *knownNames) add(names ...string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -138,110 +143,104 @@ func (k *knownNames) add(names ...string) {
 	}
 }
 
-// noneOf reports whether it is known that no node holds any of names.
+// noneOf reports whether no node is known to have any of names.
 func (k *knownNames) noneOf(names []string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return time.Since(k.at) <= knownFor && !slices.ContainsFunc(names, func(name string) bool { return k.names[name] })
+	return time.Since(k.asked) <= knownFor &&
+		!slices.ContainsFunc(names, func(name string) bool { return k.names[name] })
 }
 
-// Give lets every node get the images, which source has, from registry. When it returns without an error, every node holds exactly these
-// images under these names.
+// Give loads the images of source into every node, through registry. Afterwards every node has
+// exactly these images under these names.
 func (c *Cluster) Give(ctx context.Context, sink event.Sink, source Source, registry *Registry, tags []name.Tag) error {
-	return give(ctx, sink, tags, loads, pullTimeout, func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error) {
+	load := func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error) {
 		start := time.Now()
-		id, err := registry.take(ctx, source, tag)
+		image, err := registry.receive(ctx, source, tag)
 		if err != nil {
 			return nil, err
 		}
 		pushed := time.Since(start)
 		group, ctx := event.NewGroup(ctx)
 		for _, n := range c.nodes {
-			group.Go(func() error { return n.take(ctx, registry, tag, id, sent) })
+			group.Go(func() error { return n.load(ctx, registry, tag, image, sent) })
 		}
 		if err := group.Wait(); err != nil {
 			return nil, err
 		}
-		if full, err := fullName(tag); err == nil {
-			c.known.add(full)
-		}
+		c.known.add(fullName(tag))
 		return []any{"bytes", sent.Load(), "push", pushed.Round(time.Millisecond), "nodes", len(c.nodes)}, nil
-	})
+	}
+	return loadEach(ctx, sink, tags, loads, pullTimeout, load)
 }
 
-// give has some images on their way at once, each of them a step. One counts in sent what has left this machine.
-func give(ctx context.Context, sink event.Sink, tags []name.Tag, atOnce int, timeout time.Duration,
-	one func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error)) error {
-	say := sink.For("node")
+// loadEach loads images as one step each, up to a limit in parallel. load adds to sent the bytes
+// that have left this machine, and returns the fields of the step's event.
+func loadEach(ctx context.Context, sink event.Sink, tags []name.Tag, limit int, timeout time.Duration,
+	load func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error)) error {
+	stage := sink.For("node")
 	group, ctx := event.NewGroup(ctx)
-	group.SetLimit(atOnce)
+	group.SetLimit(limit)
 	for _, tag := range tags {
 		group.Go(func() error {
-			say.Note(event.LoadingImage, "image", event.Name(tag.String()))
-			return say.Step(ctx, event.ImageLoaded, func(ctx context.Context) ([]any, error) {
+			image := event.Name(tag.String())
+			stage.Note(event.LoadingImage, "image", image)
+			return stage.Step(ctx, event.ImageLoaded, func(ctx context.Context) ([]any, error) {
 				ctx, cancel := context.WithTimeout(ctx, timeout)
 				var sent atomic.Int64
-				var telling sync.WaitGroup
-				defer telling.Wait()
+				var reporting sync.WaitGroup
+				defer reporting.Wait()
 				defer cancel()
-				telling.Go(func() { _ = say.Contain("progress", func() { tellSent(ctx, say, tag, &sent) }) })
-				return one(ctx, tag, &sent)
-			}, "image", event.Name(tag.String()))
+				reporting.Go(func() {
+					_ = stage.Contain("progress", func() { reportProgress(ctx, stage, image, &sent) })
+				})
+				return load(ctx, tag, &sent)
+			}, "image", image)
 		})
 	}
 	return group.Wait()
 }
 
-// beat is how often who looks is told how much has left this machine.
-const beat = 200 * time.Millisecond
-
-// tellSent tells how much that is, until ctx ends.
-func tellSent(ctx context.Context, say event.Stage, tag name.Tag, sent *atomic.Int64) {
+// reportProgress reports the bytes sent until ctx ends.
+func reportProgress(ctx context.Context, stage event.Stage, image event.Name, sent *atomic.Int64) {
 	since := time.Now()
-	ticker := time.NewTicker(beat)
+	ticker := time.NewTicker(progressInterval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ticker.C:
-			say.Progress(event.LoadingImage, "image", event.Name(tag.String()), "bytes", sent.Load(), "since", since)
+			stage.Progress(event.LoadingImage, "image", image, "bytes", sent.Load(), "since", since)
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// Held is an image as a node holds it.
+// Held is an image as one node has it.
 type Held struct {
 	Tag    name.Tag
 	Node   string
-	Digest string   // as what was built is called; "" if the node does not hold it
-	IDs    []string // by which pods and the runtime call it, first the one that pods most likely do
+	Digest string   // as what was built is called, "" if the node does not have it
+	IDs    []string // by which pods and the runtime call it, the likeliest for pods first
 }
 
-// Held asks each node what it holds under these tags.
+// Held asks each node what it has under these tags.
 func (c *Cluster) Held(ctx context.Context, tags []name.Tag) ([]Held, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	held := make([]Held, 0, len(tags)*len(c.nodes))
-	for _, tag := range tags {
-		for _, n := range c.nodes {
-			held = append(held, Held{Tag: tag, Node: n.name})
-		}
-	}
+	all := make([]Held, 0, len(tags)*len(c.nodes)) // never reallocated: each goroutine fills its own
 	group, ctx := event.NewGroup(ctx)
 	group.SetLimit(loads)
-	for i, tag := range tags {
-		full, err := fullName(tag)
-		if err != nil {
-			return nil, err
-		}
-		for j, n := range c.nodes {
-			at := &held[i*len(c.nodes)+j]
+	for _, tag := range tags {
+		for _, n := range c.nodes {
+			all = append(all, Held{Tag: tag, Node: n.name})
+			image := &all[len(all)-1]
 			group.Go(func() (err error) {
-				if at.Digest, err = n.runtime.digest(ctx, n, full); err != nil || at.Digest == "" {
+				name := fullName(tag)
+				if image.Digest, err = n.runtime.digest(ctx, n, name); err != nil || image.Digest == "" {
 					return err
 				}
-				at.IDs, err = n.runtime.ids(ctx, n, full, at.Digest)
+				image.IDs, err = n.runtime.ids(ctx, n, name, image.Digest)
 				return err
 			})
 		}
@@ -249,147 +248,135 @@ func (c *Cluster) Held(ctx context.Context, tags []name.Tag) ([]Held, error) {
 	if err := group.Wait(); err != nil {
 		return nil, fmt.Errorf("ask the nodes for images: %w", err)
 	}
-	return held, nil
+	return all, nil
 }
 
-// take makes the node hold the image under tag, by the way that costs least.
-func (n *Node) take(ctx context.Context, registry *Registry, tag name.Tag, want identity, sent *atomic.Int64) error {
-	target, err := fullName(tag)
-	if err != nil {
-		return err
-	}
-	same, err := n.runtime.find(ctx, n, want)
+// load makes the node have the image under tag, by the cheapest method.
+func (n *Node) load(ctx context.Context, registry *Registry, tag name.Tag, image *storedImage,
+	sent *atomic.Int64) error {
+	target := fullName(tag)
+	same, err := n.runtime.find(ctx, n, image.ids)
 	switch {
 	case err != nil:
 	case same != "": // other inputs gave the same content
 		if err = n.runtime.tag(ctx, n, same, target); err == nil {
-			err = n.verify(ctx, target, want)
+			err = n.verify(ctx, target, image)
 		}
 	default:
-		err = n.pull(ctx, registry, tag, target, want, sent)
+		err = n.pull(ctx, registry, tag, image, sent)
 		if errors.Is(err, errors.ErrUnsupported) {
-			if err = n.load(ctx, registry, tag, target, sent); err == nil {
-				err = n.verify(ctx, target, want)
+			if err = n.importMissing(ctx, registry, target, image, sent); err == nil {
+				err = n.verify(ctx, target, image)
 			}
 		}
 	}
 	if err != nil {
 		err = fmt.Errorf("load image %s: %w", tag, err)
-		if strings.Contains(err.Error(), syscall.ENOSPC.Error()) { // the runtime's words are all there is
+		if strings.Contains(err.Error(), syscall.ENOSPC.Error()) { // runtimes report it as text only
 			err = event.Transient(event.WithHint(err, "make room on the node: "+n.shell+" crictl rmi --prune"))
 		}
 	}
 	return err
 }
 
-// verify takes the image's name away if it is not what was built.
-func (n *Node) verify(ctx context.Context, image string, want identity) error {
-	got, err := n.runtime.digest(ctx, n, image)
-	if err != nil || want.is(got) {
+// verify removes the image's name if it is not what was built.
+func (n *Node) verify(ctx context.Context, name string, image *storedImage) error {
+	got, err := n.runtime.digest(ctx, n, name)
+	if err != nil || image.is(got) {
 		return err
 	}
 	return withCleanup(ctx,
-		fmt.Errorf("node %s holds %q, not what was built (%s)", n.name, got, strings.Join(want, ", ")),
-		func(ctx context.Context) error { return n.runtime.untag(ctx, n, image) })
+		fmt.Errorf("node %s holds %q, not what was built (%s)", n.name, got, strings.Join(image.ids, ", ")),
+		func(ctx context.Context) error { return n.runtime.untag(ctx, n, name) })
 }
 
-// pull serves the image on the node's loopback for as long as the node's runtime pulls it. It gets
-// its name last, as what it has to be.
-func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, target string,
-	want identity, sent *atomic.Int64) error {
-	listener, err := n.way.listen(ctx)
+// pull serves the image on the node's loopback while the node's runtime pulls it. The image gets
+// its name when it is verified. It is errors.ErrUnsupported if no port can be opened on the node.
+func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, image *storedImage,
+	sent *atomic.Int64) error {
+	listener, err := n.transport.listen(ctx)
 	if err != nil {
 		return err
 	}
 	address := listener.Addr().String()
-	handler, err := registry.forNode(address, tag, want, sent)
-	if err != nil {
-		return errors.Join(err, listener.Close())
-	}
-	server := startServer(listener, handler)
-	defer func() { _ = server.close() }() // nothing is left to be lost: the pull has ended
+	server := startServer(listener, registry.forNode(address, tag, image, sent))
+	defer func() { _ = server.close() }() // the pull has ended
 	source := at(address, tag)
 	if err = n.runtime.pull(ctx, n, source); err == nil {
-		err = n.verify(ctx, source, want)
+		err = n.verify(ctx, source, image)
 	}
 	if err == nil {
-		err = n.runtime.tag(ctx, n, source, target)
+		err = n.runtime.tag(ctx, n, source, fullName(tag))
 	}
 	return withCleanup(ctx, err, func(ctx context.Context) error { return n.runtime.untag(ctx, n, source) })
 }
 
-// load sends the node an archive of what it lacks of the image, where no port can be opened on it.
-func (n *Node) load(ctx context.Context, registry *Registry, tag name.Tag, target string, sent *atomic.Int64) error {
+// importMissing sends the node an archive without the layers that it has.
+func (n *Node) importMissing(ctx context.Context, registry *Registry, target string, image *storedImage,
+	sent *atomic.Int64) error {
 	runtime, ok := n.runtime.(containerdRuntime)
 	if !ok {
-		return fmt.Errorf("node %s: an image cannot be loaded into %s in this way", n.name, n.runtime.name())
+		return fmt.Errorf("node %s: %s cannot import an image without some of its layers", n.name, n.runtime.name())
 	}
 	unpacked, err := runtime.unpacked(ctx, n)
 	if err != nil {
 		return err
 	}
-	err = n.send(ctx, runtime, registry, tag, target, unpacked, sent)
-	if err != nil && ctx.Err() == nil && len(unpacked) > 0 { // something may have been removed meanwhile
-		err = n.send(ctx, runtime, registry, tag, target, nil, sent)
+	err = n.importArchive(ctx, runtime, registry, target, image, unpacked, sent)
+	if err != nil && ctx.Err() == nil && len(unpacked) > 0 { // a layer may have been removed meanwhile
+		err = n.importArchive(ctx, runtime, registry, target, image, nil, sent)
 	}
 	return err
 }
 
-func (n *Node) send(ctx context.Context, runtime containerdRuntime, registry *Registry, tag name.Tag, target string, unpacked map[string]bool, sent *atomic.Int64) error {
+func (n *Node) importArchive(ctx context.Context, runtime containerdRuntime, registry *Registry, target string,
+	image *storedImage, unpacked map[string]bool, sent *atomic.Int64) error {
 	archive, writer := io.Pipe()
 	written := make(chan error, 1)
 	go func() {
 		err := event.Guard(func() error {
-			return registry.writeArchive(io.MultiWriter(writer, counter{sent}), tag, target, unpacked)
+			return registry.writeArchive(ctx, io.MultiWriter(writer, counter{sent}), image, target, unpacked)
 		})
 		written <- err
 		_ = writer.CloseWithError(err)
 	}()
 	err := runtime.load(ctx, n, archive, target)
-	_ = archive.CloseWithError(io.ErrClosedPipe) // where it was not read to its end
-	if problem := <-written; problem != nil && !errors.Is(problem, io.ErrClosedPipe) {
-		return problem
+	_ = archive.CloseWithError(io.ErrClosedPipe) // the runtime may not have read all of it
+	if writeErr := <-written; writeErr != nil && !errors.Is(writeErr, io.ErrClosedPipe) {
+		return writeErr
 	}
 	return err
 }
 
-// Rename gives the image with one name another, on every node, and takes the first away.
+// Rename gives the image another name on every node, and removes the first.
 func (c *Cluster) Rename(ctx context.Context, from, to name.Tag) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	source, sourceErr := fullName(from)
-	target, targetErr := fullName(to)
-	if err := errors.Join(sourceErr, targetErr); err != nil {
-		return err
-	}
 	for _, n := range c.nodes {
-		if err := n.runtime.tag(ctx, n, source, target); err != nil {
+		if err := n.runtime.tag(ctx, n, fullName(from), fullName(to)); err != nil {
 			return err
 		}
-		if err := n.runtime.untag(ctx, n, source); err != nil {
+		if err := n.runtime.untag(ctx, n, fullName(from)); err != nil {
 			return err
 		}
 	}
-	c.known.add(target)
+	c.known.add(fullName(to))
 	return nil
 }
 
-// Remove takes the tag from every node. It is no error if it is not there. The caller makes sure that no pod uses it.
+// Remove removes the tag from every node. It is no error if a node does not have it. The caller
+// makes sure that no pod uses it.
 func (c *Cluster) Remove(ctx context.Context, tag name.Tag) error {
-	target, err := fullName(tag)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	group, ctx := event.NewGroup(ctx)
 	for _, n := range c.nodes {
-		group.Go(func() error { return n.runtime.remove(ctx, n, target) })
+		group.Go(func() error { return n.runtime.remove(ctx, n, fullName(tag)) })
 	}
 	return group.Wait()
 }
 
-// withCleanup runs cleanup even where ctx has ended, and joins its error to err.
+// withCleanup runs cleanup even if ctx has ended, and joins its error to err.
 func withCleanup(ctx context.Context, err error, cleanup func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()

@@ -13,7 +13,7 @@ func TestKnownNames(t *testing.T) {
 		if k.noneOf([]string{"a"}) {
 			t.Error("nothing was asked yet")
 		}
-		k.are([]string{"a"})
+		k.set([]string{"a"})
 		for _, c := range []struct {
 			names []string
 			want  bool

@@ -1,10 +1,5 @@
 package node
 
-// devloop's own registry: images that were built on the host wait here until nodes have pulled the
-// layers that they lack. Its folder is an OCI layout: blobs are in containerd's content store, and
-// a manifest is a file for each of its references. serve.go is what speaks HTTP, uploads.go how
-// blobs arrive.
-
 import (
 	"bytes"
 	"context"
@@ -12,8 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -25,14 +20,11 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	contentlocal "github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/errdefs"
-	"github.com/distribution/reference"
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/moby/sys/atomicwriter"
-	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -40,28 +32,30 @@ import (
 )
 
 const (
-	// maxManifest is the most bytes of a manifest, as in other registries (the OCI distribution
-	// specification asks for 4 MiB at least).
+	// maxManifest limits a manifest, in bytes, as other registries do (the OCI distribution
+	// specification asks for at least 4 MiB).
 	maxManifest = 4 << 20
-	// maxManifests is how many the registry keeps. devloop keeps a few for each image.
-	maxManifests = 1000
-	// maxAddress is the size of the file that names a loopback address and a port, in bytes.
+	// maxTags limits the tags in the registry. devloop keeps a few per image.
+	maxTags = 1000
+	// maxAddress limits the file with the registry's address, in bytes.
 	maxAddress = 64
-	// username is what the registry's credentials are for; the password is another one in each
-	// process.
+	// username goes with the registry's password, which is a new one in each process.
 	username = "devloop"
+	// ownRepositories is the prefix of all repositories in devloop's registry.
+	ownRepositories = "devloop/"
 )
 
-// Registry is a small image registry. It listens, on loopback, from when the first image is pushed.
-// Close ends it. It is safe for concurrent use.
+// Registry is devloop's own image registry: images built on the host wait here until the nodes
+// have pulled the layers they miss. It is an OCI image layout on disk, served on loopback from
+// the first push on. It is safe for concurrent use.
 type Registry struct {
 	dir      string
-	blobs    content.Store
+	blobs    content.Store // layers, configurations and manifests
 	uploads  *uploads
 	password string
 
-	mu        sync.Mutex
-	manifests map[manifestKey]manifest
+	mu   sync.Mutex
+	tags map[string]v1.Descriptor // by "repository:tag"; index.json is their copy on disk
 
 	serverMu sync.Mutex
 	server   *server // nil until the first push
@@ -69,19 +63,10 @@ type Registry struct {
 	closed   bool
 }
 
-// manifestKey is what a manifest is asked for by.
-type manifestKey struct{ repository, reference string } // the reference is a tag or a digest
-
-// manifest is one that the registry keeps. Its content is in a file.
-type manifest struct {
-	digest    v1.Hash
-	mediaType types.MediaType
-}
-
-// OpenRegistry opens the images kept in dir, which no other process may use meanwhile; ctx is for
-// the opening alone. What is no longer whole, and what no image uses, is removed.
+// OpenRegistry opens the registry in dir, which no other process may use at the same time. Images
+// that have lost a part, and blobs that no image uses, are removed. The caller closes it.
 func OpenRegistry(ctx context.Context, dir string) (*Registry, error) {
-	r := &Registry{dir: dir, password: rand.Text(), manifests: map[manifestKey]manifest{}}
+	r := &Registry{dir: dir, password: rand.Text(), tags: map[string]v1.Descriptor{}}
 	if err := r.open(ctx); err != nil {
 		return nil, fmt.Errorf("image registry in %s: %w", dir, err)
 	}
@@ -89,15 +74,12 @@ func OpenRegistry(ctx context.Context, dir string) (*Registry, error) {
 }
 
 func (r *Registry) open(ctx context.Context) (err error) {
-	if err := os.MkdirAll(filepath.Join(r.dir, "manifests"), 0o700); err != nil {
-		return err
+	err = errors.Join(os.MkdirAll(filepath.Join(r.dir, ocispecs.ImageBlobsDir, "sha256"), 0o700),
+		os.Chmod(r.dir, 0o700)) // earlier versions let others read it
+	// The uploads of an earlier process; what earlier versions kept.
+	for _, stale := range []string{"ingest", "manifests", "blobs/uploads"} {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(r.dir, stale)))
 	}
-	if err := os.Chmod(r.dir, 0o700); err != nil { // earlier versions let others read it
-		return err
-	}
-	// What was on its way when an earlier process ended; "uploads" is an earlier version's.
-	err = errors.Join(os.RemoveAll(filepath.Join(r.dir, "ingest")),
-		os.RemoveAll(filepath.Join(r.dir, "blobs", "uploads")))
 	if err != nil {
 		return err
 	}
@@ -105,88 +87,159 @@ func (r *Registry) open(ctx context.Context) (err error) {
 		return err
 	}
 	r.uploads = newUploads(context.WithoutCancel(ctx), r.blobs)
-	if err := r.recall(ctx); err != nil {
-		return err
+	var index v1.IndexManifest
+	if raw, err := files.Read(r.indexFile(), maxManifest); err == nil {
+		_ = json.Unmarshal(raw, &index) // without an index, images are pushed again
+	}
+	for _, image := range index.Manifests {
+		r.tags[image.Annotations[ocispecs.AnnotationRefName]] = image
 	}
 	return r.sweep()
 }
 
-// recall reads the manifests of an earlier process. One that is not whole is removed.
-func (r *Registry) recall(ctx context.Context) error {
-	entries, err := os.ReadDir(filepath.Join(r.dir, "manifests"))
+func (r *Registry) indexFile() string { return filepath.Join(r.dir, ocispecs.ImageIndexFile) }
+
+// saveTags writes index.json. The caller holds mu.
+func (r *Registry) saveTags() error {
+	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
+	for _, ref := range slices.Sorted(maps.Keys(r.tags)) {
+		index.Manifests = append(index.Manifests, r.tags[ref])
+	}
+	raw, err := json.Marshal(index)
 	if err != nil {
 		return err
 	}
-	lists := map[manifestKey][]byte{}
-	for _, entry := range entries {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		repository, reference, _ := strings.Cut(entry.Name(), ":")
-		key := manifestKey{strings.ReplaceAll(repository, "+", "/"), reference}
-		content, err := files.Read(r.file(key), maxManifest)
-		switch {
-		case err != nil || !entry.Type().IsRegular() || key.check() != nil || len(r.manifests) >= maxManifests:
-			if err := os.RemoveAll(filepath.Join(r.dir, "manifests", entry.Name())); err != nil {
-				return err
-			}
-		case typeOf(content).IsIndex(): // which comes after those in it
-			lists[key] = content
-		default:
-			if err := r.recallOne(key, content); err != nil {
-				return err
-			}
-		}
-	}
-	for key, content := range lists {
-		if err := r.recallOne(key, content); err != nil {
-			return err
-		}
-	}
-	return nil
+	return atomicwriter.WriteFile(r.indexFile(), raw, 0o600)
 }
 
-func (r *Registry) recallOne(key manifestKey, content []byte) error {
-	if err := r.whole(key.repository, content); err != nil {
-		return os.Remove(r.file(key))
-	}
-	digest, _, err := v1.SHA256(bytes.NewReader(content))
-	if err != nil {
-		return err
-	}
-	r.manifests[key] = manifest{digest, typeOf(content)}
-	return nil
-}
-
-// check tells whether repository and reference are what a registry may be asked for.
-func (k manifestKey) check() error {
-	separator := ":"
-	if strings.Contains(k.reference, ":") {
-		separator = "@"
-		if _, err := v1.NewHash(k.reference); err != nil {
-			return err
+// sweep removes the tags of images that have lost a part, and the blobs that no image uses.
+func (r *Registry) sweep() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	used := map[string]bool{}
+	for ref, tagged := range r.tags {
+		image, err := r.image(tagged.Digest)
+		if err != nil {
+			delete(r.tags, ref)
+			continue
+		}
+		for digest := range image.manifests {
+			used[digest.Hex] = true
+		}
+		for digest := range image.blobs {
+			used[digest.Hex] = true
 		}
 	}
-	if !strings.HasPrefix(k.repository, ownRepositories) {
-		return fmt.Errorf("repository %q is none of devloop's", k.repository)
+	folder := filepath.Join(r.dir, ocispecs.ImageBlobsDir, "sha256")
+	blobs, err := os.ReadDir(folder)
+	err = errors.Join(r.saveTags(), err)
+	for _, blob := range blobs {
+		if !used[blob.Name()] {
+			err = errors.Join(err, os.Remove(filepath.Join(folder, blob.Name())))
+		}
 	}
-	_, err := reference.Parse("localhost/" + k.repository + separator + k.reference)
 	return err
 }
 
-func (r *Registry) file(key manifestKey) string {
-	return filepath.Join(r.dir, "manifests", strings.ReplaceAll(key.repository, "/", "+")+":"+key.reference)
+// storedImage is an image, or a list of images, all parts of which are in the registry.
+type storedImage struct {
+	digest    v1.Hash
+	manifests map[v1.Hash][]byte
+	blobs     map[v1.Hash]int64 // sizes in bytes
+	images    []v1.Hash         // manifests of the images themselves, without lists and attestations
+	// ids are what a runtime may call it: Docker's classic store and CRI-O use the digest of its
+	// configuration, the others that of its manifest, or of the list that it was pushed as. The
+	// last one comes first.
+	ids []string
 }
 
-// typeOf returns the media type of a manifest, which need not name it itself, "" for anything else.
-func typeOf(content []byte) types.MediaType {
+func (i *storedImage) is(id string) bool { return slices.Contains(i.ids, id) }
+
+// single returns the digest of the manifest, which may be the only one in a list.
+func (i *storedImage) single() (v1.Hash, error) {
+	if len(i.images) != 1 {
+		return v1.Hash{}, fmt.Errorf("image registry: %s is a list of %d images, not one image", i.digest, len(i.images))
+	}
+	return i.images[0], nil
+}
+
+// image reads the image with a digest. It is an error if any part is missing or incomplete.
+func (r *Registry) image(digest v1.Hash) (*storedImage, error) {
+	raw, err := r.readBlob(digest)
+	if err != nil {
+		return nil, err
+	}
+	return r.parse(digest, raw)
+}
+
+// parse is image for a manifest that need not be in the registry yet.
+func (r *Registry) parse(digest v1.Hash, raw []byte) (*storedImage, error) {
+	image := &storedImage{digest: digest, manifests: map[v1.Hash][]byte{}, blobs: map[v1.Hash]int64{}}
+	return image, r.collect(image, digest, raw, false)
+}
+
+// collect adds a manifest and everything it names to image. Of an attestation, no runtime tells.
+func (r *Registry) collect(image *storedImage, digest v1.Hash, raw []byte, attestation bool) error {
+	if image.manifests[digest] != nil {
+		return nil
+	}
+	image.manifests[digest] = raw
+	mediaType := mediaTypeOf(raw)
+	if !attestation {
+		image.ids = append(image.ids, digest.String())
+	}
+	if mediaType.IsIndex() {
+		index, err := v1.ParseIndexManifest(bytes.NewReader(raw))
+		if err != nil {
+			return err
+		}
+		for _, child := range index.Manifests {
+			raw, err := r.readBlob(child.Digest)
+			if err == nil {
+				err = r.collect(image, child.Digest, raw, isAttestation(child))
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if !mediaType.IsImage() {
+		return errors.New("neither an image nor a list of images")
+	}
+	manifest, err := v1.ParseManifest(bytes.NewReader(raw))
+	if err != nil {
+		return err
+	}
+	if !attestation {
+		image.images = append(image.images, digest)
+		image.ids = append(image.ids, manifest.Config.Digest.String())
+	}
+	for _, blob := range append(manifest.Layers, manifest.Config) {
+		if !blob.MediaType.IsDistributable() { // kept elsewhere
+			continue
+		}
+		if err := r.checkSize(blob); err != nil {
+			return err
+		}
+		image.blobs[blob.Digest] = blob.Size
+	}
+	return nil
+}
+
+// isAttestation reports whether a manifest in a list describes how another one was built, as
+// BuildKit marks it.
+func isAttestation(m v1.Descriptor) bool { return m.Platform != nil && m.Platform.OS == "unknown" }
+
+// mediaTypeOf returns the media type of a manifest, which need not name it, "" for anything else.
+func mediaTypeOf(raw []byte) types.MediaType {
 	var m struct {
 		MediaType types.MediaType `json:"mediaType"`
 		Config    json.RawMessage `json:"config"`
 		Manifests json.RawMessage `json:"manifests"`
 	}
 	switch {
-	case json.Unmarshal(content, &m) != nil:
+	case json.Unmarshal(raw, &m) != nil:
 		return ""
 	case m.MediaType == "" && m.Manifests != nil:
 		return types.OCIImageIndex
@@ -198,164 +251,189 @@ func typeOf(content []byte) types.MediaType {
 	return ""
 }
 
-// parts returns the blobs that an image names, or the manifests that a list of them does.
-func parts(content []byte) ([]v1.Descriptor, error) {
-	kind := typeOf(content)
-	switch {
-	case kind.IsIndex():
-		index, err := v1.ParseIndexManifest(bytes.NewReader(content))
-		if err != nil {
-			return nil, err
-		}
-		return index.Manifests, nil
-	case kind.IsImage():
-		image, err := v1.ParseManifest(bytes.NewReader(content))
-		if err != nil {
-			return nil, err
-		}
-		blobs := []v1.Descriptor{image.Config}
-		for _, layer := range image.Layers {
-			if layer.MediaType.IsDistributable() { // others come from elsewhere
-				blobs = append(blobs, layer)
-			}
-		}
-		return blobs, nil
-	}
-	return nil, errors.New("neither an image nor a list of images")
+// blobFile is where the content store keeps a blob (OCI image layout).
+func (r *Registry) blobFile(digest v1.Hash) string {
+	return filepath.Join(r.dir, ocispecs.ImageBlobsDir, digest.Algorithm, digest.Hex)
 }
 
-// whole checks that all parts of a manifest are here, each as long as it says.
-func (r *Registry) whole(repository string, content []byte) error {
-	list, err := parts(content)
+// readBlob reads a manifest or a configuration, and verifies its digest.
+func (r *Registry) readBlob(digest v1.Hash) ([]byte, error) {
+	raw, err := files.Read(r.blobFile(digest), maxManifest)
 	if err != nil {
+		return nil, err
+	}
+	actual, _, err := v1.SHA256(bytes.NewReader(raw))
+	if err == nil && actual != digest {
+		err = fmt.Errorf("the content of blob %s is %s", digest, actual)
+	}
+	return raw, err
+}
+
+// checkSize makes sure that a blob is there and has its full size. A truncated one is removed, so
+// that it is pushed again.
+func (r *Registry) checkSize(blob v1.Descriptor) error {
+	file := r.blobFile(blob.Digest)
+	info, err := os.Stat(file)
+	if err != nil || info.Size() == blob.Size {
 		return err
 	}
-	isList := typeOf(content).IsIndex()
-	for _, part := range list {
-		if isList {
-			if _, _, err := r.find(manifestKey{repository, part.Digest.String()}); err != nil {
-				return err
-			}
-			continue
-		}
-		reader, err := r.blob(part.Digest, part.Size)
-		if err != nil {
-			return err
-		}
-		if err := reader.Close(); err != nil {
-			return err
-		}
+	err = fmt.Errorf("blob %s has %d bytes of %d: %w", blob.Digest, info.Size(), blob.Size, errdefs.ErrNotFound)
+	content, openErr := os.Open(file)
+	if openErr != nil {
+		return errors.Join(err, openErr)
+	}
+	defer content.Close()
+	if actual, _, readErr := v1.SHA256(content); readErr == nil && actual == blob.Digest { // the size is wrong
+		return err
+	}
+	return errors.Join(err, os.Remove(file))
+}
+
+// put stores a manifest whose parts are here, and gives it a tag, unless that is "".
+func (r *Registry) put(repository, tag string, digest v1.Hash, raw []byte) error {
+	if _, err := r.parse(digest, raw); err != nil {
+		return err
+	}
+	if err := atomicwriter.WriteFile(r.blobFile(digest), raw, 0o600); err != nil || tag == "" {
+		return err
+	}
+	ref := repository + ":" + tag
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, known := r.tags[ref]; !known && len(r.tags) >= maxTags {
+		return errFull
+	}
+	r.tags[ref] = v1.Descriptor{MediaType: mediaTypeOf(raw), Digest: digest, Size: int64(len(raw)),
+		Annotations: map[string]string{ocispecs.AnnotationRefName: ref}}
+	return r.saveTags()
+}
+
+// errFull means that the registry has maxTags tags.
+var errFull = fmt.Errorf("the registry keeps no more than %d tags", maxTags)
+
+// resolve returns the digest of a tag. It is fs.ErrNotExist if there is none.
+func (r *Registry) resolve(repository, tag string) (v1.Hash, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	tagged, ok := r.tags[repository+":"+tag]
+	if !ok {
+		return v1.Hash{}, fmt.Errorf("%s has no tag %s: %w", repository, tag, fs.ErrNotExist)
+	}
+	return tagged.Digest, nil
+}
+
+// find returns the image with a tag.
+func (r *Registry) find(tag name.Tag) (*storedImage, error) {
+	digest, err := r.resolve(repository(tag), tag.TagStr())
+	if err != nil {
+		return nil, fmt.Errorf("image registry: %w", err)
+	}
+	image, err := r.image(digest)
+	if err != nil {
+		return nil, fmt.Errorf("image registry: %s: %w", digest, err)
+	}
+	return image, nil
+}
+
+// receive has source push the image, and returns what source says it pushed.
+func (r *Registry) receive(ctx context.Context, source Source, tag name.Tag) (*storedImage, error) {
+	pushed, err := source.Push(ctx, r, tag)
+	if err != nil {
+		return nil, fmt.Errorf("push image %s to devloop's registry: %w", tag, err)
+	}
+	image, err := r.find(tag)
+	if err != nil {
+		return nil, err
+	}
+	if image.digest.String() != pushed {
+		err := fmt.Errorf("image %s: %s was pushed to devloop's registry, which now has %s under its name",
+			tag, pushed, image.digest)
+		return nil, event.WithHint(errors.Join(err, r.Untag(tag)), "save again: the image is pushed anew")
+	}
+	return image, nil
+}
+
+// reader returns an image for go-containerregistry, which reads it from the disk as needed.
+func (r *Registry) reader(image *storedImage) (v1.Image, error) {
+	manifest, err := image.single()
+	if err != nil {
+		return nil, err
+	}
+	index, err := layout.ImageIndexFromPath(r.dir)
+	if err == nil && manifest != image.digest {
+		index, err = index.ImageIndex(image.digest)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return index.Image(manifest)
+}
+
+// IDs returns what a runtime may call the image with a tag, nil if the registry does not have all
+// of it. The first is the digest of what was pushed.
+func (r *Registry) Identity(tag name.Tag) []string {
+	image, err := r.find(tag)
+	if err != nil {
+		return nil
+	}
+	return image.ids
+}
+
+// Has reports whether the registry has all of an image.
+func (r *Registry) Has(tag name.Tag) bool { return r.Identity(tag) != nil }
+
+// Content is the store into which BuildKit writes blobs and manifests. Name gives them a tag.
+func (r *Registry) Content() content.Store { return r.blobs }
+
+// Name tags the manifest with a digest, which is in Content.
+func (r *Registry) Name(digest string, tag name.Tag) error {
+	hash, err := v1.NewHash(digest)
+	var raw []byte
+	if err == nil {
+		raw, err = r.readBlob(hash)
+	}
+	if err == nil {
+		err = r.put(repository(tag), tag.TagStr(), hash, raw)
+	}
+	if err != nil {
+		return event.Transient(fmt.Errorf("image registry: %w", err)) // truncated blobs were removed
 	}
 	return nil
 }
 
-// blob opens a blob that has to be size bytes long. The rest of one that was cut off is removed, so
-// that it is brought anew.
-func (r *Registry) blob(hash v1.Hash, size int64) (content.ReaderAt, error) {
-	reader, err := r.openBlob(hash)
-	if err != nil || reader.Size() == size {
-		return reader, err
-	}
-	defer func() { _ = reader.Close() }() // only read
-	err = fmt.Errorf("blob %s has %d bytes of %d: %w", hash, reader.Size(), size, errdefs.ErrNotFound)
-	got, _, readErr := v1.SHA256(io.NewSectionReader(reader, 0, reader.Size()))
-	if readErr == nil && got == hash { // it is the size that is wrong
-		return nil, err
-	}
-	return nil, errors.Join(err, os.Remove(r.blobFile(hash)))
-}
-
-// openBlob opens a blob, as the store does.
-func (r *Registry) openBlob(hash v1.Hash) (content.ReaderAt, error) {
-	reader, err := contentlocal.OpenReader(r.blobFile(hash))
-	if err != nil {
-		return nil, fmt.Errorf("blob %s: %w", hash, err)
-	}
-	return reader, nil
-}
-
-// blobFile is where the content store keeps a blob (OCI image layout).
-func (r *Registry) blobFile(hash v1.Hash) string {
-	return filepath.Join(r.dir, ocispecs.ImageBlobsDir, hash.Algorithm, hash.Hex)
-}
-
-// readBlob reads a small blob, and checks that it is what its digest says.
-func (r *Registry) readBlob(hash v1.Hash) ([]byte, error) {
-	reader, err := r.openBlob(hash)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = reader.Close() }() // only read
-	if reader.Size() > maxManifest {
-		return nil, fmt.Errorf("blob %s has %d bytes, which is too much for a manifest or a configuration",
-			hash, reader.Size())
-	}
-	content, err := io.ReadAll(io.NewSectionReader(reader, 0, reader.Size()))
-	if err != nil {
-		return nil, err
-	}
-	return content, checkDigest(content, hash)
-}
-
-// checkDigest checks that content has the digest.
-func checkDigest(content []byte, want v1.Hash) error {
-	got, _, err := v1.SHA256(bytes.NewReader(content))
-	if err == nil && got != want {
-		err = fmt.Errorf("%s is %s", want, got)
-	}
-	return err
-}
-
-// find reads a manifest by its tag, its digest, or the digest of one that has a tag.
-func (r *Registry) find(key manifestKey) (content []byte, found manifest, err error) {
-	r.mu.Lock()
-	found, ok := r.manifests[key]
-	if !ok {
-		for other, m := range r.manifests {
-			if other.repository == key.repository && m.digest.String() == key.reference {
-				key, found, ok = other, m, true
-				break
-			}
-		}
-	}
-	r.mu.Unlock()
-	if !ok {
-		return nil, found, fmt.Errorf("%s has no %s: %w", key.repository, key.reference, fs.ErrNotExist)
-	}
-	if content, err = files.Read(r.file(key), maxManifest); err == nil {
-		err = checkDigest(content, found.digest)
-	}
-	return content, found, err
-}
-
-// put keeps a manifest whose parts are here.
-func (r *Registry) put(key manifestKey, content []byte) (v1.Hash, error) {
-	digest, _, err := v1.SHA256(bytes.NewReader(content))
-	if err != nil {
-		return digest, err
-	}
-	if strings.Contains(key.reference, ":") && key.reference != digest.String() {
-		return digest, fmt.Errorf("the manifest is %s, and not %s", digest, key.reference)
-	}
-	if err := r.whole(key.repository, content); err != nil {
-		return digest, err
-	}
+// Untag removes a tag. The next Prune removes what no other image uses.
+func (r *Registry) Untag(tag name.Tag) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, known := r.manifests[key]; !known && len(r.manifests) >= maxManifests {
-		return digest, errFull
+	delete(r.tags, repository(tag)+":"+tag.TagStr())
+	if err := r.saveTags(); err != nil {
+		return fmt.Errorf("image registry: %w", err)
 	}
-	if err := atomicwriter.WriteFile(r.file(key), content, 0o600); err != nil {
-		return digest, err
-	}
-	r.manifests[key] = manifest{digest, typeOf(content)}
-	return digest, nil
+	return nil
 }
 
-// errFull is of a registry with as many manifests as it keeps.
-var errFull = fmt.Errorf("the registry keeps no more than %d manifests", maxManifests)
+// Prune removes an image and every blob that no other image uses. It must not run during a push.
+func (r *Registry) Prune(tag name.Tag) error {
+	if err := r.Untag(tag); err != nil {
+		return err
+	}
+	if err := r.sweep(); err != nil {
+		return fmt.Errorf("image registry: %w", err)
+	}
+	return nil
+}
 
-// listen has the registry answer on loopback, if it does not yet, and returns its address.
+// repository is where an image is in devloop's registry: each repository outside has its own.
+func repository(tag name.Tag) string {
+	return ownRepositories + strings.ReplaceAll(tag.Context().Name(), ":", "-")
+}
+
+// at is the image's name in devloop's registry, which answers at address.
+func at(address string, tag name.Tag) string {
+	return address + "/" + repository(tag) + ":" + tag.TagStr()
+}
+
+// listen starts serving on loopback, if it has not yet, and returns the address.
 func (r *Registry) listen(ctx context.Context) (string, error) {
 	r.serverMu.Lock()
 	defer r.serverMu.Unlock()
@@ -365,7 +443,8 @@ func (r *Registry) listen(ctx context.Context) (string, error) {
 	if r.server != nil {
 		return r.address, nil
 	}
-	listener, err := listenAgain(context.WithoutCancel(ctx), filepath.Join(r.dir, "address")) // others will use it, too
+	// Not under ctx: other pushes use it, too.
+	listener, err := listenAgain(context.WithoutCancel(ctx), filepath.Join(r.dir, "address"))
 	if err != nil {
 		return "", fmt.Errorf("image registry: %w", err)
 	}
@@ -374,8 +453,8 @@ func (r *Registry) listen(ctx context.Context) (string, error) {
 	return r.address, nil
 }
 
-// listenAgain binds the port of last time if it is free: Docker remembers, by registry, which
-// layers it pushed already.
+// listenAgain binds the same port as last time if it is free: Docker remembers by a registry's
+// address which layers it has.
 func listenAgain(ctx context.Context, file string) (net.Listener, error) {
 	var listen net.ListenConfig
 	if last, err := files.Read(file, maxAddress); err == nil {
@@ -406,288 +485,5 @@ func (r *Registry) Close() error {
 		r.server = nil
 	}
 	r.uploads.close()
-	return err
-}
-
-// Prune forgets the image and every blob that no other image uses. It must not run beside a push.
-func (r *Registry) Prune(tag name.Tag) error {
-	if err := r.Untag(tag); err != nil {
-		return err
-	}
-	if err := r.sweep(); err != nil {
-		return fmt.Errorf("image registry: %w", err)
-	}
-	return nil
-}
-
-// Untag takes a tag away. What nothing else uses goes with the next Prune.
-func (r *Registry) Untag(tag name.Tag) error {
-	if err := r.forget(manifestKey{inside(tag), tag.TagStr()}); err != nil {
-		return fmt.Errorf("image registry: %w", err)
-	}
-	return nil
-}
-
-func (r *Registry) forget(key manifestKey) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.manifests, key)
-	if err := os.Remove(r.file(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-// sweep removes the manifests to which no tag leads, and then the blobs that no manifest names.
-func (r *Registry) sweep() error {
-	used := map[string]bool{}
-	keep := map[manifestKey]bool{}
-	for _, key := range r.keys() {
-		if strings.Contains(key.reference, ":") {
-			continue
-		}
-		image, err := r.reach(key)
-		if err != nil { // it has lost a part
-			continue
-		}
-		keep[key] = true
-		for hash := range image.manifests {
-			keep[manifestKey{key.repository, hash.String()}] = true
-		}
-		for hash := range image.blobs {
-			used[hash.Hex] = true
-		}
-	}
-	for _, key := range r.keys() {
-		if !keep[key] {
-			if err := r.forget(key); err != nil {
-				return err
-			}
-		}
-	}
-	blobs := filepath.Join(r.dir, ocispecs.ImageBlobsDir)
-	return filepath.WalkDir(blobs, func(file string, entry fs.DirEntry, err error) error {
-		switch {
-		case errors.Is(err, fs.ErrNotExist): // a new store has no blobs
-			return nil
-		case err != nil, entry.IsDir(), used[entry.Name()]:
-			return err
-		}
-		return os.Remove(file)
-	})
-}
-
-func (r *Registry) keys() []manifestKey {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	keys := make([]manifestKey, 0, len(r.manifests))
-	for key := range r.manifests {
-		keys = append(keys, key)
-	}
-	return keys
-}
-
-// reach is all that belongs to an image: manifests, and blobs with their sizes in bytes.
-type reach struct {
-	manifests map[v1.Hash][]byte
-	blobs     map[v1.Hash]int64
-}
-
-// reach returns what belongs to an image, or to all images of a list.
-func (r *Registry) reach(key manifestKey) (reach, error) {
-	reached := reach{map[v1.Hash][]byte{}, map[v1.Hash]int64{}}
-	content, found, err := r.find(key)
-	if err != nil {
-		return reached, err
-	}
-	return reached, r.collect(key.repository, content, found.digest, reached)
-}
-
-func (r *Registry) collect(repository string, content []byte, digest v1.Hash, into reach) error {
-	into.manifests[digest] = content
-	list, err := parts(content)
-	if err != nil {
-		return err
-	}
-	isList := typeOf(content).IsIndex()
-	for _, part := range list {
-		if !isList {
-			into.blobs[part.Digest] = part.Size
-			continue
-		}
-		if into.manifests[part.Digest] != nil {
-			continue
-		}
-		child, _, err := r.find(manifestKey{repository, part.Digest.String()})
-		if err == nil {
-			err = r.collect(repository, child, part.Digest, into)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// identity is what a runtime may call an image: Docker's classic store and CRI-O the digest of its
-// configuration, the others that of its manifest, or of the list of manifests that it was pushed
-// as. The last one comes first.
-type identity []string
-
-func (i identity) is(digest string) bool { return slices.Contains(i, digest) }
-
-// take has source bring the image here, and tells what it is: what source says that it brought.
-func (r *Registry) take(ctx context.Context, source Source, tag name.Tag) (identity, error) {
-	pushed, err := source.Push(ctx, r, tag)
-	if err != nil {
-		return nil, fmt.Errorf("push image %s to devloop's registry: %w", tag, err)
-	}
-	id, err := r.identify(manifestKey{inside(tag), tag.TagStr()})
-	if err != nil {
-		return nil, err
-	}
-	if id[0] != pushed {
-		err := fmt.Errorf("image %s: %s was pushed to devloop's registry, which now has %s under its name",
-			tag, pushed, id[0])
-		return nil, event.WithHint(errors.Join(err, r.Untag(tag)), "save again: the image is pushed anew")
-	}
-	return id, nil
-}
-
-// Identity returns what a runtime may call the image that is here under tag, nil if there is none.
-func (r *Registry) Identity(tag name.Tag) []string {
-	id, err := r.identify(manifestKey{inside(tag), tag.TagStr()})
-	if err != nil {
-		return nil
-	}
-	return id
-}
-
-// identify reads what was pushed, all of which has to be here.
-func (r *Registry) identify(key manifestKey) (identity, error) {
-	content, found, err := r.find(key)
-	if err == nil {
-		err = r.whole(key.repository, content)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("image registry: %w", err)
-	}
-	id := identity{found.digest.String()}
-	if !found.mediaType.IsIndex() {
-		image, err := v1.ParseManifest(bytes.NewReader(content))
-		if err != nil {
-			return nil, fmt.Errorf("image registry: %s: %w", found.digest, err)
-		}
-		return append(id, image.Config.Digest.String()), nil
-	}
-	children, err := images(content)
-	for _, child := range children {
-		own, childErr := r.identify(manifestKey{key.repository, child.String()})
-		id, err = append(id, own...), errors.Join(err, childErr)
-	}
-	return id, err
-}
-
-// images are those in a list of manifests: a base image may come as one, for its platforms, or for the attestation of how it was built.
-func images(list []byte) (digests []v1.Hash, err error) {
-	index, err := v1.ParseIndexManifest(bytes.NewReader(list))
-	if err != nil {
-		return nil, fmt.Errorf("image registry: %w", err)
-	}
-	for _, m := range index.Manifests {
-		if m.MediaType.IsImage() && (m.Platform == nil || m.Platform.OS != "unknown") { // which an attestation has
-			digests = append(digests, m.Digest)
-		}
-	}
-	return digests, nil
-}
-
-// single returns the manifest of an image, which may be the only one in a list.
-func (r *Registry) single(key manifestKey) ([]byte, error) {
-	content, found, err := r.find(key)
-	if err != nil || !found.mediaType.IsIndex() {
-		return content, err
-	}
-	children, err := images(content)
-	if err != nil {
-		return nil, err
-	}
-	if len(children) != 1 {
-		return nil, fmt.Errorf("%s is a list of %d images, and not one that was built", key.repository, len(children))
-	}
-	content, _, err = r.find(manifestKey{key.repository, children[0].String()})
-	return content, err
-}
-
-// image returns an image, as it is read from the registry.
-func (r *Registry) image(ctx context.Context, key manifestKey) (v1.Image, error) {
-	content, err := r.single(key)
-	if err != nil {
-		return nil, err
-	}
-	address, err := r.listen(ctx)
-	if err != nil {
-		return nil, err
-	}
-	ref, err := name.NewDigest(address + "/" + key.repository + "@" + digest.FromBytes(content).String())
-	if err != nil {
-		return nil, err
-	}
-	return remote.Image(ref, remote.WithContext(ctx),
-		remote.WithAuth(&authn.Basic{Username: username, Password: r.password}))
-}
-
-// ownRepositories is what the names of all repositories in devloop's registry begin with.
-const ownRepositories = "devloop/"
-
-// inside is the repository that an image has in devloop's registry: another one for each that it has outside.
-func inside(tag name.Tag) string {
-	return ownRepositories + strings.ReplaceAll(tag.Context().Name(), ":", "-")
-}
-
-// at is the image's name in devloop's registry, which answers at address.
-func at(address string, tag name.Tag) string {
-	return address + "/" + inside(tag) + ":" + tag.TagStr()
-}
-
-// Content is where BuildKit can put blobs right away.
-func (r *Registry) Content() content.Store { return r.blobs }
-
-// Has tells whether the image is here, all of it.
-func (r *Registry) Has(tag name.Tag) bool { return r.Identity(tag) != nil }
-
-// Name gives the manifest with that digest, which is among the blobs, a tag.
-func (r *Registry) Name(digest string, tag name.Tag) error {
-	if err := r.name(digest, tag); err != nil {
-		return event.Transient(fmt.Errorf("image registry: %w", err)) // what was torn is removed, and comes anew
-	}
-	return nil
-}
-
-func (r *Registry) name(digest string, tag name.Tag) error {
-	hash, err := v1.NewHash(digest)
-	if err != nil {
-		return err
-	}
-	content, err := r.readBlob(hash)
-	if err != nil {
-		return err
-	}
-	if typeOf(content).IsIndex() {
-		children, err := parts(content)
-		if err != nil {
-			return err
-		}
-		for _, child := range children {
-			content, err := r.readBlob(child.Digest)
-			if err == nil {
-				_, err = r.put(manifestKey{inside(tag), child.Digest.String()}, content)
-			}
-			if err != nil {
-				return err
-			}
-		}
-	}
-	_, err = r.put(manifestKey{inside(tag), tag.TagStr()}, content)
 	return err
 }

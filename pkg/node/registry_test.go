@@ -62,6 +62,20 @@ func blobs(t *testing.T, dir string) int {
 	return n
 }
 
+// savedTags returns the tags on disk.
+func savedTags(t *testing.T, dir string) (tags []string) {
+	t.Helper()
+	var index v1.IndexManifest
+	raw, err := os.ReadFile(filepath.Join(dir, ocispecs.ImageIndexFile))
+	if err := errors.Join(err, json.Unmarshal(raw, &index)); err != nil {
+		t.Fatal(err)
+	}
+	for _, image := range index.Manifests {
+		tags = append(tags, image.Annotations[ocispecs.AnnotationRefName])
+	}
+	return tags
+}
+
 // caller asks a registry as somebody on this machine.
 type caller struct {
 	address string
@@ -129,7 +143,7 @@ func (c caller) upload(t *testing.T, parts ...string) digest.Digest {
 func push(t *testing.T, r *Registry, tag string, image v1.Image) name.Tag {
 	t.Helper()
 	short := newTag(t, tag)
-	if _, err := r.take(t.Context(), built{short: image}, short); err != nil {
+	if _, err := r.receive(t.Context(), built{short: image}, short); err != nil {
 		t.Fatal(err)
 	}
 	return short
@@ -213,7 +227,7 @@ func TestUploadsBounded(t *testing.T) {
 	r.uploads.mu.Lock()
 	r.uploads.bytes = maxUploadBytes // as if those others had brought so much
 	var one *upload
-	for _, one = range r.uploads.open {
+	for _, one = range r.uploads.idle {
 		break
 	}
 	r.uploads.mu.Unlock()
@@ -226,25 +240,26 @@ func TestUploadsIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := newUploads(t.Context(), nil)
 		idle, busy := u.begin("devloop/a"), u.begin("devloop/a")
-		idle.mu.Unlock()
+		u.release(idle)
 		<-time.After(uploadTimeout + time.Second)
-		if u.resume(idle.id, "devloop/a") != nil {
+		if u.take(idle.id, "devloop/a") != nil {
 			t.Error("one that lay idle is still there")
 		}
-		if u.resume(busy.id, "devloop/a") != nil {
+		if u.take(busy.id, "devloop/a") != nil {
 			t.Error("a second request for the same upload")
 		}
-		busy.mu.Unlock()
-		if u.resume(busy.id, "devloop/a") == nil {
+		u.release(busy)
+		if u.take(busy.id, "devloop/a") == nil {
 			t.Error("one that a request was at is gone")
 		}
 		open := func() int {
 			u.mu.Lock()
 			defer u.mu.Unlock()
-			return len(u.open)
+			return u.count
 		}
 		answer := httptest.NewRecorder()
-		u.serve(answer, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil), target{"blobs/uploads", "devloop/b", ""})
+		post := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil)
+		u.serve(answer, post, target{kind: "blobs/uploads", repository: "devloop/b"})
 		if answer.Code != http.StatusAccepted || open() != 2 {
 			t.Errorf("%d, %d uploads", answer.Code, open())
 		}
@@ -252,6 +267,11 @@ func TestUploadsIdle(t *testing.T) {
 		synctest.Wait()
 		if open() != 1 {
 			t.Errorf("one whose client is gone is still there: %d uploads", open())
+		}
+		u.close()
+		u.release(busy)
+		if open() != 0 {
+			t.Errorf("after close, %d uploads are left", open())
 		}
 	})
 }
@@ -265,7 +285,11 @@ func TestNeighbour(t *testing.T) {
 		t.Fatal(err)
 	}
 	tag := push(t, r, "team/worker:1", image)
-	before, err := os.ReadFile(r.file(manifestKey{inside(tag), "1"}))
+	index, err := os.ReadFile(r.indexFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := image.RawManifest()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,11 +302,11 @@ func TestNeighbour(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := owner(t, r)
-	manifestPath, blobPath := "/v2/"+inside(tag)+"/manifests/1", "/v2/"+inside(tag)+"/blobs/"+layer.String()
+	manifestPath, blobPath := "/v2/"+repository(tag)+"/manifests/1", "/v2/"+repository(tag)+"/blobs/"+layer.String()
 	paths := map[string]string{
 		"/v2/": http.MethodGet, manifestPath: http.MethodGet, blobPath: http.MethodGet,
-		"/v2/" + inside(tag) + "/blobs/uploads/":  http.MethodPost,
-		"/v2/" + inside(tag) + "/blobs/uploads/.": http.MethodPut,
+		"/v2/" + repository(tag) + "/blobs/uploads/":  http.MethodPost,
+		"/v2/" + repository(tag) + "/blobs/uploads/.": http.MethodPut,
 		manifestPath + "2":                        http.MethodPut,
 		"/v2/_catalog":                            http.MethodGet,
 	}
@@ -307,8 +331,8 @@ func TestNeighbour(t *testing.T) {
 			}
 		}
 	}
-	if after, err := os.ReadFile(r.file(manifestKey{inside(tag), "1"})); err != nil || !bytes.Equal(after, before) {
-		t.Errorf("the manifest is another one (%v)", err)
+	if after, err := os.ReadFile(r.indexFile()); err != nil || !bytes.Equal(after, index) {
+		t.Errorf("the tags are others: %s (%v)", after, err)
 	}
 	c.upload(t, "a push still works")
 }
@@ -354,8 +378,11 @@ func TestPaths(t *testing.T) {
 		}
 	}
 	c.upload(t, "second")
-	if files, err := os.ReadDir(filepath.Join(dir, "manifests")); err != nil || len(files) != 0 {
-		t.Errorf("%v, %v", files, err)
+	if tags := savedTags(t, dir); len(tags) != 0 {
+		t.Error(tags)
+	}
+	if n := blobs(t, dir); n != 2 {
+		t.Errorf("%d blobs, not 2", n)
 	}
 }
 
@@ -368,6 +395,10 @@ func TestManifests(t *testing.T) {
 		return fmt.Sprintf(`{"schemaVersion":2,"mediaType":"%s","config":{"mediaType":"%s","digest":"%s","size":%d},"layers":[],"annotations":{"a":"%s"}}`,
 			types.OCIManifestSchema1, types.OCIConfigJSON, config, size, annotation)
 	}
+	list := func(image digest.Digest) string {
+		return fmt.Sprintf(`{"schemaVersion":2,"mediaType":"%s","manifests":[{"mediaType":"%s","digest":"%s","size":2}]}`,
+			types.OCIImageIndex, types.OCIManifestSchema1, image)
+	}
 	const path = "/v2/devloop/x/manifests/"
 	for says, test := range map[string]struct {
 		reference, body string
@@ -379,7 +410,8 @@ func TestManifests(t *testing.T) {
 		"of another digest":    {"sha256:" + strings.Repeat("0", 64), manifest(2, ""), http.StatusBadRequest},
 		"of a blob not here":   {"1", strings.ReplaceAll(manifest(2, ""), config.String(), digest.FromString("x").String()), http.StatusNotFound},
 		"of a wrong size":      {"1", manifest(3, ""), http.StatusNotFound},
-		"a list of none here":  {"1", fmt.Sprintf(`{"schemaVersion":2,"mediaType":"%s","manifests":[{"mediaType":"%s","digest":"%s","size":2}]}`, types.OCIImageIndex, types.OCIManifestSchema1, config), http.StatusNotFound},
+		"a list of none here":  {"1", list(digest.FromString("x")), http.StatusNotFound},
+		"a list of no images":  {"1", list(config), http.StatusBadRequest},
 		"one that can be kept": {"1", manifest(2, ""), http.StatusCreated},
 	} {
 		if status, _, text := c.ask(t, http.MethodPut, path+test.reference, strings.NewReader(test.body)); status != test.want {
@@ -390,8 +422,8 @@ func TestManifests(t *testing.T) {
 		t.Errorf("a blob that is whole: %d, after somebody named a wrong size", status)
 	}
 	r.mu.Lock()
-	for i := range maxManifests - len(r.manifests) {
-		r.manifests[manifestKey{"devloop/y", fmt.Sprint(i)}] = manifest0
+	for i := range maxTags - len(r.tags) {
+		r.tags["devloop/y:"+fmt.Sprint(i)] = v1.Descriptor{}
 	}
 	r.mu.Unlock()
 	if status, _, text := c.ask(t, http.MethodPut, path+"2", strings.NewReader(manifest(2, ""))); status != http.StatusInsufficientStorage {
@@ -401,8 +433,6 @@ func TestManifests(t *testing.T) {
 		t.Errorf("one that takes another's place: %d, %s", status, text)
 	}
 }
-
-var manifest0 manifest // whatever it is
 
 // TestRanges asks for parts of a blob, as containerd and Docker do when a pull broke off.
 func TestRanges(t *testing.T) {
@@ -441,13 +471,13 @@ func TestList(t *testing.T) {
 	}
 	r := openRegistry(t, t.TempDir())
 	tag := newTag(t, "base:1")
-	id, err := r.take(t.Context(), builtList{index}, tag)
+	id, err := r.receive(t.Context(), builtList{index}, tag)
 	if err != nil {
 		t.Fatal(err)
 	}
 	own, err := index.Digest()
-	if err != nil || id[0] != own.String() {
-		t.Errorf("%v, not %s first (%v)", id, own, err)
+	if err != nil || id.ids[0] != own.String() {
+		t.Errorf("%v, not %s first (%v)", id.ids, own, err)
 	}
 	manifest, err := index.IndexManifest()
 	if err != nil {
@@ -460,13 +490,13 @@ func TestList(t *testing.T) {
 		}
 		config, err := image.ConfigName()
 		if err != nil || !id.is(config.String()) || !id.is(child.Digest.String()) {
-			t.Errorf("%v is not %s, %s (%v)", id, child.Digest, config, err)
+			t.Errorf("%v is not %s, %s (%v)", id.ids, child.Digest, config, err)
 		}
 	}
-	if len(id) != 5 || id.is("") {
-		t.Error(id)
+	if len(id.ids) != 5 || id.is("") {
+		t.Error(id.ids)
 	}
-	if _, err := r.single(manifestKey{inside(tag), "1"}); err == nil {
+	if _, err := id.single(); err == nil {
 		t.Error("one of two images was chosen")
 	}
 	if err := r.Prune(newTag(t, "other:1")); err != nil || !r.Has(tag) {
@@ -475,8 +505,8 @@ func TestList(t *testing.T) {
 	if err := r.Prune(tag); err != nil || blobs(t, r.dir) != 0 {
 		t.Errorf("%d blobs are left of what is gone (%v)", blobs(t, r.dir), err)
 	}
-	if files, err := os.ReadDir(filepath.Join(r.dir, "manifests")); err != nil || len(files) != 0 {
-		t.Errorf("%v are left of what is gone (%v)", files, err)
+	if tags := savedTags(t, r.dir); len(tags) != 0 {
+		t.Errorf("%v are left of what is gone", tags)
 	}
 }
 
@@ -522,7 +552,7 @@ func TestRegistry(t *testing.T) {
 	push(t, r, "team/worker:1", base)
 	second := push(t, r, "team/worker:2", changed)
 
-	id, err := r.identify(manifestKey{inside(second), "2"})
+	id, err := r.find(second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -534,11 +564,11 @@ func TestRegistry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if id[0] != manifest.String() || !id.is(config.String()) || id.is("sha256:0") || id.is("") {
+	if id.digest != manifest || id.ids[0] != manifest.String() || !id.is(config.String()) || id.is("sha256:0") || id.is("") {
 		t.Errorf("identity %+v of manifest %s, config %s", id, manifest, config)
 	}
-	if got := blobs(t, dir); got != 5 { // two base layers, one more, two configurations
-		t.Errorf("%d blobs, not 5", got)
+	if got := blobs(t, dir); got != 7 { // two base layers, one more, two configurations, two manifests
+		t.Errorf("%d blobs, not 7", got)
 	}
 	address := r.address
 	if err := r.Close(); err != nil {
@@ -555,8 +585,8 @@ func TestRegistry(t *testing.T) {
 	if err := r.Prune(second); err != nil {
 		t.Fatal(err)
 	}
-	if got := blobs(t, dir); got != 3 { // those of team/worker:1
-		t.Errorf("%d blobs after Prune, not 3", got)
+	if got := blobs(t, dir); got != 4 { // those of team/worker:1
+		t.Errorf("%d blobs after Prune, not 4", got)
 	}
 }
 
@@ -633,7 +663,7 @@ func TestRecall(t *testing.T) {
 				t.Errorf("whole: %t, torn: %t", r.Has(whole), r.Has(torn))
 			}
 			c := owner(t, r)
-			if status, _, _ := c.ask(t, http.MethodHead, "/v2/"+inside(whole)+"/manifests/1", nil); status != http.StatusOK {
+			if status, _, _ := c.ask(t, http.MethodHead, "/v2/"+repository(whole)+"/manifests/1", nil); status != http.StatusOK {
 				t.Error(status)
 			}
 			for _, gone := range []string{digest.String(), unnamed.String()} {
@@ -641,11 +671,11 @@ func TestRecall(t *testing.T) {
 					t.Errorf("%s: %d", gone, status)
 				}
 			}
-			if _, err := r.take(t.Context(), Built{}, torn); err == nil {
+			if _, err := r.receive(t.Context(), Built{}, torn); err == nil {
 				t.Error("an image that has lost a layer was taken")
 			}
-			if files, err := filepath.Glob(filepath.Join(dir, "manifests", "*")); err != nil || len(files) != 1 || !strings.HasSuffix(files[0], ":1") {
-				t.Errorf("%v, %v", files, err)
+			if tags := savedTags(t, dir); len(tags) != 1 || !strings.HasSuffix(tags[0], ":1") {
+				t.Error(tags)
 			}
 			push(t, r, "team/worker:2", tornImage) // it is brought anew
 		})
@@ -713,7 +743,7 @@ func TestSwapped(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := randomImage(t, mine, 1000)
-	_, err = r.take(t.Context(), swapped{built{tag: mine}, built{tag: other}}, tag)
+	_, err = r.receive(t.Context(), swapped{built{tag: mine}, built{tag: other}}, tag)
 	for _, image := range []v1.Image{mine, other} {
 		digest, digestErr := image.Digest()
 		if digestErr != nil || err == nil || !strings.Contains(err.Error(), digest.String()) {
@@ -738,7 +768,7 @@ func TestForNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	tag, other := newTag(t, "worker:1"), push(t, r, "secret:1", secret)
-	id, err := r.take(t.Context(), builtList{attested(t, image)}, tag)
+	id, err := r.receive(t.Context(), builtList{attested(t, image)}, tag)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -748,11 +778,7 @@ func TestForNode(t *testing.T) {
 	}
 	address := listener.Addr().String()
 	var sent atomic.Int64
-	handler, err := r.forNode(address, tag, id, &sent)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := startServer(listener, handler)
+	server := startServer(listener, r.forNode(address, tag, id, &sent))
 	defer func() {
 		if err := server.close(); err != nil {
 			t.Error(err)
@@ -765,8 +791,8 @@ func TestForNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	found, err := remote.Get(ref)
-	if err != nil || found.Digest.String() != id[0] {
-		t.Fatalf("%v, not %s (%v)", found, id[0], err)
+	if err != nil || found.Digest != id.digest {
+		t.Fatalf("%v, not %s (%v)", found, id.digest, err)
 	}
 	pulled, err := found.Image()
 	if err != nil {
@@ -805,14 +831,14 @@ func TestForNode(t *testing.T) {
 	anyone := caller{address: address}
 	for path, want := range map[string]int{
 		"/v2/":                                http.StatusOK,
-		"/v2/" + inside(tag) + "/manifests/1": http.StatusOK,
-		"/v2/" + inside(tag) + "/manifests/2": http.StatusNotFound,
-		"/v2/" + inside(tag) + "/manifests/" + secretDigest.String():   http.StatusNotFound,
-		"/v2/" + inside(other) + "/manifests/1":                        http.StatusNotFound,
-		"/v2/" + inside(other) + "/manifests/" + secretDigest.String(): http.StatusNotFound,
-		"/v2/" + inside(other) + "/blobs/" + secretLayer.String():      http.StatusNotFound,
-		"/v2/" + inside(tag) + "/blobs/" + secretLayer.String():        http.StatusNotFound,
-		"/v2/" + inside(tag) + "/blobs/uploads/":                       http.StatusNotFound,
+		"/v2/" + repository(tag) + "/manifests/1": http.StatusOK,
+		"/v2/" + repository(tag) + "/manifests/2": http.StatusNotFound,
+		"/v2/" + repository(tag) + "/manifests/" + secretDigest.String():   http.StatusNotFound,
+		"/v2/" + repository(other) + "/manifests/1":                        http.StatusNotFound,
+		"/v2/" + repository(other) + "/manifests/" + secretDigest.String(): http.StatusNotFound,
+		"/v2/" + repository(other) + "/blobs/" + secretLayer.String():      http.StatusNotFound,
+		"/v2/" + repository(tag) + "/blobs/" + secretLayer.String():        http.StatusNotFound,
+		"/v2/" + repository(tag) + "/blobs/uploads/":                       http.StatusNotFound,
 		"/v2/_catalog":                                                 http.StatusNotFound,
 	} {
 		if status, _, _ := anyone.ask(t, http.MethodGet, path, nil); status != want {
@@ -821,7 +847,7 @@ func TestForNode(t *testing.T) {
 	}
 	for _, method := range []string{http.MethodPut, http.MethodPost, http.MethodPatch, http.MethodDelete} {
 		c := caller{address, func(req *http.Request) { req.SetBasicAuth(username, r.password) }}
-		if status, _, _ := c.ask(t, method, "/v2/"+inside(tag)+"/manifests/1", strings.NewReader("{}")); status != http.StatusMethodNotAllowed {
+		if status, _, _ := c.ask(t, method, "/v2/"+repository(tag)+"/manifests/1", strings.NewReader("{}")); status != http.StatusMethodNotAllowed {
 			t.Errorf("%s: %d", method, status)
 		}
 	}
@@ -893,8 +919,8 @@ func TestBuiltIntoTheStore(t *testing.T) {
 	if err := r.Name(built.String(), tag); err != nil {
 		t.Fatal(err)
 	}
-	id, err := r.take(t.Context(), Built{}, tag)
-	if err != nil || id[0] != built.String() {
+	id, err := r.receive(t.Context(), Built{}, tag)
+	if err != nil || id.ids[0] != built.String() {
 		t.Errorf("%v, not %s (%v)", id, built, err)
 	}
 	if r.server != nil {
@@ -954,9 +980,9 @@ func TestDockerPush(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		id, err := r.take(t.Context(), Docker{docker}, tag)
+		id, err := r.receive(t.Context(), Docker{docker}, tag)
 		switch {
-		case test.err == "" && (err != nil || id[0] != digest.String()):
+		case test.err == "" && (err != nil || id.ids[0] != digest.String()):
 			t.Errorf("%s: %v, %v", says, id, err)
 		case test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)):
 			t.Errorf("%s: the error is %v, not %q", says, err, test.err)

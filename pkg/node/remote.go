@@ -20,7 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	ggcr "github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -131,7 +131,7 @@ func (p *Push) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
 				return err
 			}
 			found, err := remote.Head(ref, p.options(ctx, new(atomic.Int64))...)
-			var answered *transport.Error
+			var answered *ggcr.Error
 			switch {
 			case err == nil:
 				p.note(tag, found.Digest)
@@ -159,14 +159,14 @@ func (p *Push) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
 // Give brings the images, which source has, from devloop's own registry into this one: only the blobs that it lacks.
 func (p *Push) Give(ctx context.Context, sink event.Sink, source Source, registry *Registry, tags []name.Tag) error {
 	// One after the other: what two images share is sent with the first and mounted for the second.
-	return give(ctx, sink, tags, 1, pushTimeout, func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error) {
+	return loadEach(ctx, sink, tags, 1, pushTimeout, func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error) {
 		start := time.Now()
-		id, err := registry.take(ctx, source, tag)
+		stored, err := registry.receive(ctx, source, tag)
 		if err != nil {
 			return nil, err
 		}
 		pushed := time.Since(start)
-		image, err := registry.image(ctx, manifestKey{inside(tag), id[0]})
+		image, err := registry.reader(stored)
 		if err != nil {
 			return nil, fmt.Errorf("image registry: %w", err)
 		}
@@ -220,7 +220,7 @@ func (p *Push) noteLayers(ref name.Tag, layers []v1.Layer) {
 // explain says what can be done about a registry's refusal.
 func (p *Push) explain(tag name.Tag, err error) error {
 	failure := fmt.Errorf("registry %s: image %s: %w", tag.RegistryStr(), tag.RepositoryStr()+":"+tag.TagStr(), err)
-	var answered *transport.Error
+	var answered *ggcr.Error
 	var dial net.Error
 	switch {
 	case errors.As(err, new(*tls.CertificateVerificationError)): // of private addresses http was tried, too

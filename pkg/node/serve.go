@@ -16,13 +16,14 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"os"
+	"regexp"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/net/netutil"
@@ -147,42 +148,45 @@ func (r *Registry) guard(address string, next http.Handler) http.Handler {
 
 // target is what a request is about.
 type target struct {
-	kind       string // what is between slashes in the path: "manifests", "blobs" or "blobs/uploads"
+	kind       string // "manifests", "blobs" or "blobs/uploads"
 	repository string
-	reference  string // a tag or digest, a digest, or an upload's ID
+	reference  string  // a tag, a digest or the ID of an upload
+	digest     v1.Hash // the reference, if it is one
 }
 
-// parse reads a path: "/v2/<repository>/<kind>/<reference>".
+var requestPath = regexp.MustCompile(`^/v2/(` + ownRepositories + `.+)/(manifests|blobs|blobs/uploads)/([^/]*)$`)
+
+// parse reads the path of a request.
 func parse(path string) (t target, ok bool) {
-	path, ok = strings.CutPrefix(path, "/v2/")
-	if !ok {
+	parts := requestPath.FindStringSubmatch(path)
+	if parts == nil {
 		return t, false
 	}
-	if repository, found := strings.CutSuffix(strings.TrimSuffix(path, "/"), "/blobs/uploads"); found {
-		return target{"blobs/uploads", repository, ""}, manifestKey{repository, "any"}.check() == nil
+	t = target{repository: parts[1], kind: parts[2], reference: parts[3]}
+	named, err := reference.WithName("localhost/" + t.repository)
+	if err != nil {
+		return t, false
 	}
-	for _, kind := range []string{"blobs/uploads", "blobs", "manifests"} {
-		at := strings.LastIndex(path, "/"+kind+"/")
-		if at < 0 {
-			continue
+	var notDigest error
+	t.digest, notDigest = v1.NewHash(t.reference)
+	switch t.kind {
+	case "blobs":
+		err = notDigest
+	case "manifests":
+		if notDigest != nil {
+			_, err = reference.WithTag(named, t.reference)
 		}
-		t = target{kind, path[:at], path[at+len(kind)+2:]}
-		key := manifestKey{t.repository, t.reference}
-		if kind == "blobs/uploads" { // an ID is only looked up
-			key.reference = "any"
-		}
-		if kind == "blobs" {
-			if _, err := v1.NewHash(t.reference); err != nil { // it has no tag
-				return t, false
-			}
-		}
-		return t, key.check() == nil
 	}
-	return t, false
+	return t, err == nil
 }
 
 func isRead(req *http.Request) bool {
 	return req.Method == http.MethodGet || req.Method == http.MethodHead
+}
+
+// isBase recognizes a request that only asks whether this is a registry.
+func isBase(req *http.Request) bool {
+	return isRead(req) && (req.URL.Path == "/v2/" || req.URL.Path == "/v2")
 }
 
 // forPushes is the registry as Docker on this machine sees it.
@@ -199,25 +203,20 @@ func (r *Registry) forPushes() http.Handler {
 		case t.kind == "blobs/uploads":
 			r.uploads.serve(w, req, t)
 		case t.kind == "manifests" && req.Method == http.MethodPut:
-			r.receiveManifest(w, req, manifestKey{t.repository, t.reference})
+			r.receiveManifest(w, req, t)
 		case !isRead(req):
-			refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "this cannot be done here")
+			refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "this registry does not support that")
 		case t.kind == "manifests":
-			r.serveManifest(w, req, manifestKey{t.repository, t.reference})
+			r.serveManifest(w, req, t)
 		default:
-			r.serveBlob(w, req, t.reference)
+			r.serveBlob(w, req, t.digest)
 		}
 	})
 }
 
-// isBase tells a request that only asks whether a registry is here.
-func isBase(req *http.Request) bool {
-	return isRead(req) && (req.URL.Path == "/v2/" || req.URL.Path == "/v2")
-}
-
-func (r *Registry) receiveManifest(w http.ResponseWriter, req *http.Request, key manifestKey) {
+func (r *Registry) receiveManifest(w http.ResponseWriter, req *http.Request, t target) {
 	body := timedBody{http.MaxBytesReader(w, req.Body, maxManifest), http.NewResponseController(w)}
-	content, err := io.ReadAll(body)
+	raw, err := io.ReadAll(body)
 	if err != nil {
 		status := http.StatusBadRequest
 		if errors.As(err, new(*http.MaxBytesError)) {
@@ -227,10 +226,20 @@ func (r *Registry) receiveManifest(w http.ResponseWriter, req *http.Request, key
 		return
 	}
 	_ = body.control.SetReadDeadline(time.Time{})
-	digest, err := r.put(key, content)
+	digest, _, err := v1.SHA256(bytes.NewReader(raw))
+	tag := t.reference
+	if t.digest != (v1.Hash{}) {
+		tag = ""
+		if err == nil && t.digest != digest {
+			err = fmt.Errorf("the manifest is %s, not %s", digest, t.digest)
+		}
+	}
+	if err == nil {
+		err = r.put(t.repository, tag, digest, raw)
+	}
 	switch {
 	case err == nil:
-		w.Header().Set("Location", "/v2/"+key.repository+"/manifests/"+digest.String())
+		w.Header().Set("Location", "/v2/"+t.repository+"/manifests/"+digest.String())
 		w.Header().Set("Docker-Content-Digest", digest.String())
 		w.WriteHeader(http.StatusCreated)
 	case errors.Is(err, errFull):
@@ -242,87 +251,67 @@ func (r *Registry) receiveManifest(w http.ResponseWriter, req *http.Request, key
 	}
 }
 
-// serveManifest serves one of an image that is whole: who pushes takes it for a sign that nothing
-// is left to be done.
-func (r *Registry) serveManifest(w http.ResponseWriter, req *http.Request, key manifestKey) {
-	content, found, err := r.find(key)
+// serveManifest serves manifests of complete images only: to the pusher it means that nothing is
+// left to push.
+func (r *Registry) serveManifest(w http.ResponseWriter, req *http.Request, t target) {
+	digest, err := t.digest, error(nil)
+	if digest == (v1.Hash{}) {
+		digest, err = r.resolve(t.repository, t.reference)
+	}
+	var image *storedImage
 	if err == nil {
-		err = r.whole(key.repository, content)
+		image, err = r.image(digest)
 	}
 	if err != nil {
 		refuse(w, http.StatusNotFound, "MANIFEST_UNKNOWN", err.Error())
 		return
 	}
-	writeManifest(w, req, found.digest, content)
+	writeManifest(w, req, digest, image.manifests[digest])
 }
 
-func writeManifest(w http.ResponseWriter, req *http.Request, digest v1.Hash, content []byte) {
-	w.Header().Set("Content-Type", string(typeOf(content)))
+func writeManifest(w http.ResponseWriter, req *http.Request, digest v1.Hash, raw []byte) {
+	w.Header().Set("Content-Type", string(mediaTypeOf(raw)))
 	w.Header().Set("Docker-Content-Digest", digest.String())
-	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(content))
+	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(raw))
 }
 
-// serveBlob serves a blob. It was verified when it came, and all that are here are whole.
-func (r *Registry) serveBlob(w http.ResponseWriter, req *http.Request, digest string) {
-	hash, err := v1.NewHash(digest)
-	if err != nil { // parse let it pass
-		refuse(w, http.StatusNotFound, "BLOB_UNKNOWN", err.Error())
-		return
-	}
-	reader, err := r.openBlob(hash)
-	serveReader(w, req, digest, reader, err)
-}
-
-// serveReader answers with what a blob's reader has, whole or in parts, and closes it.
-func serveReader(w http.ResponseWriter, req *http.Request, hash string, reader content.ReaderAt, err error) {
+// serveBlob serves a blob, or a range of it. The store verified it when it arrived.
+func (r *Registry) serveBlob(w http.ResponseWriter, req *http.Request, digest v1.Hash) {
+	blob, err := os.Open(r.blobFile(digest))
 	if err != nil {
-		refuse(w, http.StatusNotFound, "BLOB_UNKNOWN", "there is no blob "+hash)
+		refuse(w, http.StatusNotFound, "BLOB_UNKNOWN", "there is no blob "+digest.String())
 		return
 	}
-	defer func() { _ = reader.Close() }() // only read
+	defer blob.Close()
 	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Docker-Content-Digest", hash)
-	http.ServeContent(w, req, "", time.Time{}, io.NewSectionReader(reader, 0, reader.Size()))
+	w.Header().Set("Docker-Content-Digest", digest.String())
+	http.ServeContent(w, req, "", time.Time{}, blob)
 }
 
-// forNode is the registry as one node sees it at address while it pulls an image: what belongs to
-// the image can be read, and nothing else. sent counts the bytes of blobs and manifests.
-func (r *Registry) forNode(address string, tag name.Tag, id identity, sent *atomic.Int64) (http.Handler, error) {
-	key := manifestKey{inside(tag), id[0]}
-	image, err := r.reach(key)
-	if err != nil {
-		return nil, fmt.Errorf("image registry: %w", err)
-	}
+// forNode is the registry as a node sees it at address while it pulls an image: the parts of that
+// image are readable, and nothing else. sent counts the bytes of the responses.
+func (r *Registry) forNode(address string, tag name.Tag, image *storedImage, sent *atomic.Int64) http.Handler {
 	return checkOrigin(address, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if !isRead(req) {
-			refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "this registry is read only")
-			return
-		}
-		if isBase(req) {
-			w.WriteHeader(http.StatusOK)
-			return
-		}
 		w = countedWriter{w, sent}
 		t, ok := parse(req.URL.Path)
-		if ok && t.repository == key.repository && t.kind != "blobs/uploads" {
-			if t.kind == "manifests" && t.reference == tag.TagStr() {
-				t.reference = key.reference // whatever has its name by now
-			}
-			hash, err := v1.NewHash(t.reference)
-			size, isBlob := image.blobs[hash]
-			switch {
-			case err != nil:
-			case t.kind == "manifests" && image.manifests[hash] != nil:
-				writeManifest(w, req, hash, image.manifests[hash])
-				return
-			case t.kind == "blobs" && isBlob:
-				reader, err := r.blob(hash, size)
-				serveReader(w, req, t.reference, reader, err)
-				return
-			}
+		if ok && t.kind == "manifests" && t.reference == tag.TagStr() {
+			t.digest = image.digest // whatever the tag means by now
 		}
-		refuse(w, http.StatusNotFound, "NAME_UNKNOWN", "it does not belong to the image that this node pulls")
-	})), nil
+		raw, isManifest := image.manifests[t.digest]
+		_, isBlob := image.blobs[t.digest]
+		switch {
+		case !isRead(req):
+			refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "this registry is read only")
+		case isBase(req):
+			w.WriteHeader(http.StatusOK)
+		case ok && t.repository == repository(tag) && t.kind == "manifests" && isManifest:
+			writeManifest(w, req, t.digest, raw)
+		case ok && t.repository == repository(tag) && t.kind == "blobs" && isBlob:
+			r.serveBlob(w, req, t.digest)
+		default:
+			refuse(w, http.StatusNotFound, "NAME_UNKNOWN", "it does not belong to the image that this node pulls")
+		}
+	}))
 }
 
 // countedWriter counts the bytes of answers.

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
@@ -132,11 +133,12 @@ func TestServerTimeouts(t *testing.T) {
 	}
 }
 
-// FuzzParse: whatever a path says, it leads to a file of its own in the folder of the manifests, to
-// a blob by its digest, or to nothing.
+// FuzzParse: any path leads to a tag or a manifest of a repository with a valid name, to a blob by
+// its digest, or to nothing.
 func FuzzParse(f *testing.F) {
-	for _, path := range []string{"/v2/devloop/x/manifests/1", "/v2/devloop/a/../../x/manifests/..", "/v2/devloop/x/blobs/sha256:..", "/v2/devloop/x/blobs/uploads/.",
-		"/v2/devloop/blobs/uploads/manifests/1", "/v2/devloop/x/blobs/sha256:" + strings.Repeat("0", 64), "/v2/devloop/x@sha256:0/manifests/1"} {
+	for _, path := range []string{"/v2/devloop/x/manifests/1", "/v2/devloop/a/../../x/manifests/..",
+		"/v2/devloop/x/blobs/sha256:..", "/v2/devloop/x/blobs/uploads/.", "/v2/devloop/blobs/uploads/manifests/1",
+		"/v2/devloop/x/blobs/sha256:" + strings.Repeat("0", 64), "/v2/devloop/x@sha256:0/manifests/1"} {
 		f.Add(path)
 	}
 	r := &Registry{dir: "/registry"}
@@ -145,21 +147,28 @@ func FuzzParse(f *testing.F) {
 		if !ok {
 			return
 		}
-		key := manifestKey{got.repository, got.reference}
+		isDigest := got.digest != v1.Hash{}
+		if isDigest && filepath.Dir(r.blobFile(got.digest)) != "/registry/blobs/sha256" {
+			t.Errorf("%q is %q", path, r.blobFile(got.digest))
+		}
+		separator := ":"
+		if isDigest {
+			separator = "@"
+		}
+		ref := "localhost/" + got.repository
 		switch got.kind {
 		case "manifests":
-			file := r.file(key)
-			repository, reference, _ := strings.Cut(filepath.Base(file), ":")
-			if filepath.Dir(file) != "/registry/manifests" || (manifestKey{strings.ReplaceAll(repository, "+", "/"), reference}) != key {
-				t.Errorf("%q is %q", path, file)
-			}
+			ref += separator + got.reference
 		case "blobs":
-			if _, err := v1.NewHash(got.reference); err != nil {
-				t.Errorf("%q is a blob: %v", path, err)
+			if !isDigest {
+				t.Errorf("%q is a blob without a digest", path)
 			}
 		case "blobs/uploads":
 		default:
 			t.Errorf("%q is of kind %q", path, got.kind)
+		}
+		if _, err := reference.Parse(ref); err != nil || !strings.HasPrefix(got.repository, ownRepositories) {
+			t.Errorf("%q is %q: %v", path, ref, err)
 		}
 	})
 }

@@ -83,11 +83,11 @@ type Built struct{}
 
 // Push finds them there. Name made sure that it is what BuildKit said.
 func (Built) Push(_ context.Context, r *Registry, tag name.Tag) (digest string, err error) {
-	id := r.Identity(tag)
-	if id == nil {
+	ids := r.Identity(tag)
+	if ids == nil {
 		return "", errors.New("it is not there, and was not built either")
 	}
-	return id[0], nil
+	return ids[0], nil
 }
 
 // Source brings images into devloop's registry.

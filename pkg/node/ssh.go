@@ -32,10 +32,10 @@ const maxKeyFile = 64 << 10
 // sessions is how many commands run side by side on one connection: sshd allows ten (MaxSessions).
 const sessions = 8
 
-// sshWay is the way into a node with an sshd.
-type sshWay struct {
+// sshTransport is the way into a node with an sshd.
+type sshTransport struct {
 	node     string
-	locate   where // its sshd
+	locate   addressFunc // its sshd
 	user     string
 	key      string // file
 	start    string // the command that brings a stopped node back
@@ -65,7 +65,7 @@ type dialing struct {
 
 // connect returns the open connection or makes one. Others may wait for the same one: it is made
 // under a context of its own, and ctx is for waiting alone.
-func (w *sshWay) connect(ctx context.Context) (*connection, error) {
+func (w *sshTransport) connect(ctx context.Context) (*connection, error) {
 	w.mu.Lock()
 	if w.conn != nil && !w.conn.isGone() {
 		defer w.mu.Unlock()
@@ -91,7 +91,7 @@ func (w *sshWay) connect(ctx context.Context) (*connection, error) {
 	}
 }
 
-func (w *sshWay) redial(ctx context.Context, d *dialing) {
+func (w *sshTransport) redial(ctx context.Context, d *dialing) {
 	defer d.cancel()
 	defer close(d.done)
 	var client *ssh.Client
@@ -123,7 +123,7 @@ func (w *sshWay) redial(ctx context.Context, d *dialing) {
 	})
 }
 
-func (w *sshWay) dial(ctx context.Context) (*ssh.Client, error) {
+func (w *sshTransport) dial(ctx context.Context) (*ssh.Client, error) {
 	pem, err := files.Read(w.key, maxKeyFile)
 	if err != nil {
 		return nil, w.refused(err)
@@ -163,12 +163,12 @@ func (w *sshWay) dial(ctx context.Context) (*ssh.Client, error) {
 	return nil, w.refused(err)
 }
 
-func (w *sshWay) refused(err error) error {
+func (w *sshTransport) refused(err error) error {
 	return event.Transient(event.WithHint(fmt.Errorf("node %s: ssh as %s: %w", w.node, w.user, err), w.start))
 }
 
 // unanswered is the error of a node that is out of reach, however that is noticed: as it goes on, it is told of once.
-func (w *sshWay) unanswered(address string) error {
+func (w *sshTransport) unanswered(address string) error {
 	return event.Transient(event.WithHint(fmt.Errorf("node %s cannot be reached by ssh at %s", w.node, address), w.start))
 }
 
@@ -263,7 +263,7 @@ type session struct {
 }
 
 // begin starts a command in a session that attach connects to what it reads and writes.
-func (w *sshWay) begin(ctx context.Context, args []string, attach func(*ssh.Session) error) (*session, error) {
+func (w *sshTransport) begin(ctx context.Context, args []string, attach func(*ssh.Session) error) (*session, error) {
 	select {
 	case w.free <- struct{}{}:
 	case <-ctx.Done():
@@ -294,7 +294,7 @@ func (w *sshWay) begin(ctx context.Context, args []string, attach func(*ssh.Sess
 }
 
 // cut returns the error of what failed, unless that is since ctx or the connection ended.
-func (w *sshWay) cut(ctx context.Context, conn *connection, args []string, err error) error {
+func (w *sshTransport) cut(ctx context.Context, conn *connection, args []string, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return ended(ctx, w.node, args)
@@ -304,7 +304,7 @@ func (w *sshWay) cut(ctx context.Context, conn *connection, args []string, err e
 	return err
 }
 
-func (w *sshWay) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+func (w *sshTransport) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	session, err := w.begin(ctx, args, func(s *ssh.Session) error {
 		s.Stdin, s.Stdout, s.Stderr = stdin, &stdout, &stderr
@@ -342,7 +342,7 @@ func (w *sshWay) run(ctx context.Context, stdin io.Reader, args ...string) (stri
 	return stdout.String(), err
 }
 
-func (w *sshWay) pipe(ctx context.Context, args ...string) (net.Conn, error) {
+func (w *sshTransport) pipe(ctx context.Context, args ...string) (net.Conn, error) {
 	var stdin io.WriteCloser
 	var stdout io.Reader
 	session, err := w.begin(ctx, args, func(s *ssh.Session) error {
@@ -361,7 +361,7 @@ func (w *sshWay) pipe(ctx context.Context, args ...string) (net.Conn, error) {
 	return &pipeConn{stdout, stdin, end}, nil
 }
 
-func (w *sshWay) listen(ctx context.Context) (net.Listener, error) {
+func (w *sshTransport) listen(ctx context.Context) (net.Listener, error) {
 	conn, err := w.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -377,7 +377,7 @@ func (w *sshWay) listen(ctx context.Context) (net.Listener, error) {
 	return listener, nil
 }
 
-func (w *sshWay) close() error {
+func (w *sshTransport) close() error {
 	defer w.running.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()

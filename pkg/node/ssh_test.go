@@ -157,9 +157,9 @@ func execute(session ssh.Channel, line string) {
 	_ = session.Close()
 }
 
-func (s *sshServer) way() *sshWay {
+func (s *sshServer) way() *sshTransport {
 	host, port, _ := net.SplitHostPort(s.address) // a listener's own address is well-formed
-	return &sshWay{node: "n", user: "docker", key: s.key, locate: fixed(host, port), free: make(chan struct{}, sessions), start: "minikube start", hostKeys: s.known}
+	return &sshTransport{node: "n", user: "docker", key: s.key, locate: fixedAddress(host, port), free: make(chan struct{}, sessions), start: "minikube start", hostKeys: s.known}
 }
 
 // TestSSHCancel: commands whose context ends at any moment, even before they start, neither hang nor take the connection from the others.

@@ -16,8 +16,8 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// way is how commands get into one node, where they run as root. It is safe for concurrent use.
-type way interface {
+// transport is how commands get into one node, where they run as root. It is safe for concurrent use.
+type transport interface {
 	// run executes a command, with stdin unless that is nil, and returns what it printed to standard output. What it printed to standard
 	// error is in the error of one that failed.
 	run(ctx context.Context, stdin io.Reader, args ...string) (string, error)
@@ -28,11 +28,11 @@ type way interface {
 	close() error
 }
 
-// where tells the address of something in a node, which a restarted one may change.
-type where func(context.Context) (address string, err error)
+// addressFunc tells the address of something in a node, which a restarted one may change.
+type addressFunc func(context.Context) (address string, err error)
 
-// fixed is what does not change.
-func fixed(host, port string) where {
+// fixedAddress is what does not change.
+func fixedAddress(host, port string) addressFunc {
 	return func(context.Context) (string, error) { return net.JoinHostPort(host, port), nil }
 }
 
@@ -92,10 +92,10 @@ func ignoreEOF(err error) error {
 	return err
 }
 
-// local is the way of minikube's driver "none": the node is this machine.
-type local struct{ node string }
+// localTransport is the way of minikube's driver "none": the node is this machine.
+type localTransport struct{ node string }
 
-func (l local) command(ctx context.Context, args []string) *exec.Cmd {
+func (l localTransport) command(ctx context.Context, args []string) *exec.Cmd {
 	if os.Geteuid() != 0 {
 		args = append([]string{"sudo", "-n"}, args...) // -n: nobody is there to be asked for a password
 	}
@@ -104,7 +104,7 @@ func (l local) command(ctx context.Context, args []string) *exec.Cmd {
 	return cmd
 }
 
-func (l local) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+func (l localTransport) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := l.command(ctx, args)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
@@ -118,7 +118,7 @@ func (l local) run(ctx context.Context, stdin io.Reader, args ...string) (string
 	return stdout.String(), failed(l.node, args, &stderr, err)
 }
 
-func (l local) pipe(_ context.Context, args ...string) (net.Conn, error) {
+func (l localTransport) pipe(_ context.Context, args ...string) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := l.command(ctx, args) //nolint:contextcheck // as long as the connection
 	stdin, inErr := cmd.StdinPipe()
@@ -138,8 +138,8 @@ func (l local) pipe(_ context.Context, args ...string) (net.Conn, error) {
 	}}, nil
 }
 
-func (local) listen(ctx context.Context) (net.Listener, error) {
+func (localTransport) listen(ctx context.Context) (net.Listener, error) {
 	return (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 }
 
-func (local) close() error { return nil }
+func (localTransport) close() error { return nil }

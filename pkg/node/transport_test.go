@@ -20,7 +20,7 @@ func TestLocal(t *testing.T) {
 			t.Fatalf("commands run as root, as they do on a node: %v", err)
 		}
 	}
-	way := local{"here"}
+	way := localTransport{"here"}
 	if out, err := way.run(t.Context(), strings.NewReader("fed"), "cat"); err != nil || out != "fed" {
 		t.Errorf("%q, %v", out, err)
 	}

@@ -1,10 +1,5 @@
 package node
 
-// How blobs arrive (OCI distribution specification, "Pushing blobs"): streamed into the content
-// store, which verifies them, and then shows them at once. (go-containerregistry's own handler
-// holds an upload in memory, and for ever when a push is cut off, as a newer save does all the
-// time.)
-
 import (
 	"context"
 	"crypto/rand"
@@ -23,114 +18,110 @@ import (
 )
 
 const (
-	// maxUploads is how many there are at once: loads images, each of up to 127 layers and a
-	// configuration, since Docker's containerd store sends all of them side by side.
+	// maxUploads limits uploads under way: `loads` images of up to 127 layers and a configuration,
+	// since Docker's containerd store sends all of them in parallel.
 	maxUploads = loads * 128
-	// maxUploadBytes is what all of them have at once.
+	// maxUploadBytes limits the bytes of all uploads under way.
 	maxUploadBytes = 64 << 30
-	// uploadTimeout is how long one may lie idle. Nobody goes on with it after that.
+	// uploadTimeout is how long an upload may wait for its next request.
 	uploadTimeout = 5 * time.Minute
 )
 
-// uploads are blobs on their way into the store.
+// uploads are blobs on their way into the content store (OCI distribution specification, "Pushing
+// blobs"). They are streamed: go-containerregistry's own handler holds each in memory, and keeps
+// it if the push is cancelled.
 type uploads struct {
-	ctx   context.Context // of the store's work, which no request's end breaks off
+	ctx   context.Context // of the store's work, which the end of a request does not cancel
 	store content.Store
 
 	mu     sync.Mutex
-	open   map[string]*upload // by ID
-	bytes  int64              // that all of them have
+	idle   map[string]*upload // by ID: those without a request at the moment
+	count  int                // of all, idle or not
+	bytes  int64              // of all
 	closed bool
 }
 
-// upload is one of them. It exists from the first request for it to the last, or until it lies
-// idle.
+// upload belongs to one request at a time, or else to uploads.idle.
 type upload struct {
 	id, repository string
-	idle           *time.Timer
-
-	mu     sync.Mutex // held by the one request that is at it
-	writer content.Writer
-	size   int64 // bytes, written by who holds mu
-	gone   bool
+	expiry         *time.Timer
+	writer         content.Writer // nil until the first byte
+	size           int64          // in bytes
 }
 
 func newUploads(ctx context.Context, store content.Store) *uploads {
-	return &uploads{ctx: ctx, store: store, open: map[string]*upload{}}
+	return &uploads{ctx: ctx, store: store, idle: map[string]*upload{}}
 }
 
-// close ends them all. Their requests have ended.
+// close drops all idle uploads, and the others when their requests end.
 func (u *uploads) close() {
 	u.mu.Lock()
-	u.closed = true
-	left := make([]*upload, 0, len(u.open))
-	for _, one := range u.open {
-		left = append(left, one)
-	}
+	idle := u.idle
+	u.idle, u.closed = map[string]*upload{}, true
 	u.mu.Unlock()
-	for _, one := range left {
-		one.mu.Lock()
+	for _, one := range idle {
+		one.expiry.Stop()
 		u.drop(one)
-		one.mu.Unlock()
 	}
 }
 
-// begin makes a new one, which the caller has to itself, nil if there are too many.
+// begin returns a new upload, nil if there are too many.
 func (u *uploads) begin(repository string) *upload {
-	one := &upload{id: rand.Text(), repository: repository}
-	one.mu.Lock()
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.closed || len(u.open) >= maxUploads {
+	if u.closed || u.count >= maxUploads {
 		return nil
 	}
-	u.open[one.id] = one
-	one.idle = time.AfterFunc(uploadTimeout, func() {
-		_ = event.Guard(func() error { // what it fails to remove, the next opening does
-			if one.mu.TryLock() { // else a request is at it
-				defer one.mu.Unlock()
+	u.count++
+	return &upload{id: rand.Text(), repository: repository}
+}
+
+// take returns an idle upload, nil if there is none.
+func (u *uploads) take(id, repository string) *upload {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	one := u.idle[id]
+	if one == nil || one.repository != repository {
+		return nil
+	}
+	one.expiry.Stop()
+	delete(u.idle, id)
+	return one
+}
+
+// release makes an upload idle until its next request.
+func (u *uploads) release(one *upload) {
+	u.mu.Lock()
+	if u.closed {
+		u.mu.Unlock()
+		u.drop(one)
+		return
+	}
+	defer u.mu.Unlock()
+	u.idle[one.id] = one
+	one.expiry = time.AfterFunc(uploadTimeout, func() {
+		_ = event.Guard(func() error { // the next OpenRegistry removes what this leaves
+			if one := u.take(one.id, one.repository); one != nil {
 				u.drop(one)
 			}
 			return nil
 		})
 	})
-	return one
 }
 
-// resume returns an upload, which the caller has to itself, nil if there is none, or another
-// request is at it.
-func (u *uploads) resume(id, repository string) *upload {
-	u.mu.Lock()
-	one := u.open[id]
-	u.mu.Unlock()
-	if one == nil || one.repository != repository || !one.mu.TryLock() {
-		return nil
-	}
-	if one.gone {
-		one.mu.Unlock()
-		return nil
-	}
-	return one
-}
-
-// drop forgets an upload, and what of it has not become a blob. The caller holds it.
+// drop ends an upload, and removes what has not become a blob.
 func (u *uploads) drop(one *upload) {
-	if one.gone {
-		return
-	}
-	one.gone = true
-	one.idle.Stop()
 	u.mu.Lock()
-	delete(u.open, one.id)
+	u.count--
 	u.bytes -= one.size
 	u.mu.Unlock()
 	if one.writer != nil {
 		_ = one.writer.Close()
-		_ = u.store.Abort(u.ctx, one.id) // what is left goes with the next OpenRegistry
+		_ = u.store.Abort(u.ctx, one.id) // the next OpenRegistry removes what is left
 	}
 }
 
-// serve answers a request for an upload, or for a new one.
+// serve handles a request for a new upload or an existing one.
 func (u *uploads) serve(w http.ResponseWriter, req *http.Request, t target) {
 	var one *upload
 	switch {
@@ -141,46 +132,45 @@ func (u *uploads) serve(w http.ResponseWriter, req *http.Request, t target) {
 			return
 		}
 	case req.Method == http.MethodPatch, req.Method == http.MethodPut, req.Method == http.MethodDelete:
-		if one = u.resume(t.reference, t.repository); one == nil {
-			refuse(w, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "there is no such upload, or it is being written to")
+		if one = u.take(t.reference, t.repository); one == nil {
+			refuse(w, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "there is no such upload, or another request writes to it")
 			return
 		}
 	default:
-		refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "this is no way to upload")
+		refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "uploads do not support that")
 		return
 	}
-	defer one.mu.Unlock()
-	one.idle.Stop()
 	if req.Method == http.MethodDelete {
 		u.drop(one)
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	hash := req.URL.Query().Get("digest")
+	digest := req.URL.Query().Get("digest")
+	complete := req.Method == http.MethodPut || digest != ""
 	err := u.append(w, req, one)
-	if err == nil && (req.Method == http.MethodPut || hash != "") {
-		if err = u.commit(one, hash); err == nil {
-			u.drop(one)
-			w.Header().Set("Location", "/v2/"+t.repository+"/blobs/"+hash)
-			w.Header().Set("Docker-Content-Digest", hash)
-			w.WriteHeader(http.StatusCreated)
-			return
-		}
+	if err == nil && complete {
+		err = u.commit(one, digest)
 	}
-	if err != nil {
-		u.drop(one) // nobody goes on with an upload that broke: Docker begins anew
+	switch {
+	case err != nil:
+		u.drop(one) // Docker does not resume a broken upload, it begins again
 		refuse(w, http.StatusBadRequest, "BLOB_UPLOAD_INVALID", err.Error())
-		return
+	case complete:
+		u.drop(one)
+		w.Header().Set("Location", "/v2/"+t.repository+"/blobs/"+digest)
+		w.Header().Set("Docker-Content-Digest", digest)
+		w.WriteHeader(http.StatusCreated)
+	default:
+		w.Header().Set("Location", "/v2/"+t.repository+"/blobs/uploads/"+one.id)
+		w.Header().Set("Docker-Upload-UUID", one.id)
+		w.Header().Set("Range", fmt.Sprintf("0-%d", max(one.size-1, 0)))
+		u.release(one)
+		w.WriteHeader(http.StatusAccepted)
 	}
-	one.idle.Reset(uploadTimeout)
-	w.Header().Set("Location", "/v2/"+t.repository+"/blobs/uploads/"+one.id)
-	w.Header().Set("Docker-Upload-UUID", one.id)
-	w.Header().Set("Range", fmt.Sprintf("0-%d", max(one.size-1, 0)))
-	w.WriteHeader(http.StatusAccepted)
 }
 
-// append adds a request's body to an upload.
-func (u *uploads) append(w http.ResponseWriter, req *http.Request, one *upload) (err error) {
+// append adds the body of a request to an upload.
+func (u *uploads) append(w http.ResponseWriter, req *http.Request, one *upload) error {
 	if header := req.Header.Get("Content-Range"); header != "" {
 		var start, end int64
 		if _, err := fmt.Sscanf(header, "%d-%d", &start, &end); err != nil || start != one.size {
@@ -195,7 +185,7 @@ func (u *uploads) append(w http.ResponseWriter, req *http.Request, one *upload) 
 	return nil
 }
 
-// uploadWriter writes to an upload as long as all of them together are not too large.
+// uploadWriter writes to an upload within maxUploadBytes.
 type uploadWriter struct {
 	all *uploads
 	one *upload
@@ -216,7 +206,7 @@ func (w uploadWriter) Write(p []byte) (int, error) {
 	return w.one.writer.Write(p)
 }
 
-// create makes the file of an upload, if it has none: one that was only begun costs nothing.
+// create makes the file of an upload if it has none. Before the first byte, it needs none.
 func (u *uploads) create(one *upload) (err error) {
 	if one.writer == nil {
 		one.writer, err = u.store.Writer(u.ctx, content.WithRef(one.id))
@@ -224,9 +214,9 @@ func (u *uploads) create(one *upload) (err error) {
 	return err
 }
 
-// commit makes an upload a blob if it has the digest. It is on the disk then.
-func (u *uploads) commit(one *upload, want string) error {
-	hash, err := v1.NewHash(want)
+// commit turns an upload into a blob if it has the digest.
+func (u *uploads) commit(one *upload, expected string) error {
+	hash, err := v1.NewHash(expected)
 	if err != nil {
 		return err
 	}
