@@ -1,4 +1,3 @@
-// The way into a node that is a container, as those of kind and k3d are: docker exec.
 package node
 
 import (
@@ -14,8 +13,8 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// tool makes clusters of containers. Its labels (kind: pkg/cluster/constants, k3d: pkg/types) say
-// which cluster a container belongs to, and what it is in it.
+// tool creates clusters whose nodes are containers. Its labels (kind: pkg/cluster/constants, k3d:
+// pkg/types) tell which cluster a container belongs to, and its role there.
 type tool struct{ name, cluster, role string }
 
 var tools = []tool{
@@ -23,17 +22,17 @@ var tools = []tool{
 	{"k3d", "k3d.cluster", "k3d.role"},
 }
 
-// Roles of a container that is a node, and of one that serves the API server. The others are
+// Roles of containers that are nodes, and of those that publish the API server. The others are
 // registries and helpers.
 var (
 	nodeRoles = []string{"control-plane", "worker", "server", "agent"}
 	apiRoles  = []string{"control-plane", "external-load-balancer", "server", "loadbalancer"}
 )
 
-// containers finds the nodes of the cluster of kind or k3d that publishes the API server's address,
-// or else of the one that has the context's name, kind-NAME or k3d-NAME. It returns nil where there
-// is none, or no Docker to ask.
-func containers(ctx context.Context, kubeContext, server string, docker *client.Client) (*Cluster, error) {
+// findContainers finds the nodes of the kind or k3d cluster that publishes the API server's
+// address, or else of the one that the context is named after, kind-NAME or k3d-NAME. It returns
+// nil if there is none, or no Docker.
+func findContainers(ctx context.Context, kubeContext, server string, docker *client.Client) (*Cluster, error) {
 	if docker == nil {
 		return nil, nil
 	}
@@ -41,13 +40,13 @@ func containers(ctx context.Context, kubeContext, server string, docker *client.
 	defer cancel()
 	listed, err := docker.ContainerList(ctx, client.ContainerListOptions{All: true})
 	if err != nil {
-		return nil, nil //nolint:nilerr // a cluster on this machine that is not in Docker; who needs Docker will say what is wrong with it
+		return nil, nil //nolint:nilerr // the cluster is not in Docker; whatever needs Docker reports the error
 	}
-	host, port, exact := endpoint(server)
+	host, port, ok := endpoint(server)
 	for _, t := range tools {
 		for _, c := range listed.Items {
 			name := c.Labels[t.cluster]
-			if name == "" || !slices.Contains(apiRoles, c.Labels[t.role]) || !exact || !publishesAPI(c, host, port) {
+			if !ok || name == "" || !slices.Contains(apiRoles, c.Labels[t.role]) || !publishesAPI(c, host, port) {
 				continue
 			}
 			found := &Cluster{name: kubeContext}
@@ -68,20 +67,19 @@ func containers(ctx context.Context, kubeContext, server string, docker *client.
 	return nil, nil
 }
 
-// addContainers adds the nodes of the tool's cluster of that name.
+// addContainers adds the nodes of a tool's cluster.
 func (c *Cluster) addContainers(t tool, name string, all []container.Summary, docker *client.Client) error {
 	for _, one := range all {
 		if one.Labels[t.cluster] != name || !slices.Contains(nodeRoles, one.Labels[t.role]) {
 			continue
 		}
-		n := &Node{name: strings.TrimPrefix(one.Names[0], "/"), runtime: containerdRuntime{}}
+		node := strings.TrimPrefix(one.Names[0], "/")
 		if one.State != container.StateRunning {
-			err := fmt.Errorf("node %s of the %s cluster %s is stopped", n.name, t.name, name)
-			return event.WithHint(err, "docker start "+n.name)
+			err := fmt.Errorf("node %s of the %s cluster %s is stopped", node, t.name, name)
+			return event.WithHint(err, "docker start "+node)
 		}
-		n.shell = "docker exec " + n.name
-		n.transport = &execTransport{node: n.name, docker: docker}
-		c.nodes = append(c.nodes, n)
+		c.nodes = append(c.nodes, &Node{name: node, runtime: containerdRuntime{}, shell: "docker exec " + node,
+			transport: &execTransport{node: node, docker: docker}})
 	}
 	slices.SortFunc(c.nodes, func(a, b *Node) int { return cmp.Compare(a.name, b.name) })
 	return nil

@@ -14,73 +14,74 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// execTransport runs commands in a container.
+// execTransport runs commands in a node that is a container, by docker exec.
 type execTransport struct {
 	node   string // name of the container
 	docker *client.Client
 }
 
-func (w *execTransport) attach(ctx context.Context, stdin bool, args []string) (id string, conn client.HijackedResponse, err error) {
-	made, err := w.docker.ExecCreate(ctx, w.node, client.ExecCreateOptions{AttachStdin: stdin, AttachStdout: true, AttachStderr: true, Cmd: args})
+// attach starts a command. The caller closes the connection to its input and output.
+func (t *execTransport) attach(ctx context.Context, stdin bool, args []string) (id string,
+	conn client.HijackedResponse, err error) {
+	created, err := t.docker.ExecCreate(ctx, t.node,
+		client.ExecCreateOptions{AttachStdin: stdin, AttachStdout: true, AttachStderr: true, Cmd: args})
 	if err != nil {
-		return "", conn, event.Transient(event.WithHint(fmt.Errorf("node %s: docker exec: %w", w.node, err), "docker start "+w.node))
+		err = event.WithHint(fmt.Errorf("node %s: docker exec: %w", t.node, err), "docker start "+t.node)
+		return "", conn, event.Transient(err)
 	}
-	attached, err := w.docker.ExecAttach(ctx, made.ID, client.ExecAttachOptions{})
+	attached, err := t.docker.ExecAttach(ctx, created.ID, client.ExecAttachOptions{})
 	if err != nil {
-		return "", conn, event.Transient(fmt.Errorf("node %s: docker exec: %w", w.node, err))
+		return "", conn, event.Transient(fmt.Errorf("node %s: docker exec: %w", t.node, err))
 	}
-	return made.ID, attached.HijackedResponse, nil
+	return created.ID, attached.HijackedResponse, nil
 }
 
-func (w *execTransport) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
-	id, conn, err := w.attach(ctx, stdin != nil, args)
+func (t *execTransport) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+	id, conn, err := t.attach(ctx, stdin != nil, args)
 	if err != nil {
 		return "", err
 	}
-	// Docker ends neither the exec nor the connection with the request.
-	stop := context.AfterFunc(ctx, conn.Close)
 	defer conn.Close()
+	// The end of the request ends neither the command nor the connection.
+	stop := context.AfterFunc(ctx, conn.Close)
 	defer stop()
 	fed := make(chan error, 1)
-	go func() {
-		if stdin == nil {
-			fed <- nil
-			return
-		}
-		err := event.Guard(func() error {
-			_, err := io.Copy(conn.Conn, stdin)
-			return err
-		})
-		fed <- errors.Join(err, conn.CloseWrite())
-	}()
+	if stdin == nil {
+		fed <- nil
+	} else {
+		go func() {
+			err := event.Guard(func() error {
+				_, err := io.Copy(conn.Conn, stdin)
+				return err
+			})
+			fed <- errors.Join(err, conn.CloseWrite())
+		}()
+	}
 	var stdout, stderr bytes.Buffer
 	_, err = stdcopy.StdCopy(&stdout, &stderr, conn.Reader)
-	conn.Close() // a command that ended early reads no more
-	feeding := <-fed
+	conn.Close() // a command that has ended reads no more
+	feedErr := <-fed
 	if ctx.Err() != nil {
-		return "", ended(ctx, w.node, args)
+		return "", ended(ctx, t.node, args)
 	}
-	if err != nil {
-		return "", event.Transient(failed(w.node, args, &stderr, err))
+	var result client.ExecInspectResult
+	if err == nil {
+		result, err = t.docker.ExecInspect(ctx, id, client.ExecInspectOptions{})
 	}
-	result, err := w.docker.ExecInspect(ctx, id, client.ExecInspectOptions{})
 	switch {
 	case err != nil:
-		return "", event.Transient(failed(w.node, args, &stderr, err))
+		return "", event.Transient(failed(t.node, args, &stderr, err))
 	case result.ExitCode != 0:
-		return stdout.String(), failed(w.node, args, &stderr, fmt.Errorf("exit code %d", result.ExitCode))
-	case feeding != nil:
-		return "", event.Transient(failed(w.node, args, &stderr, feeding))
+		return stdout.String(), failed(t.node, args, &stderr, fmt.Errorf("exit code %d", result.ExitCode))
+	case feedErr != nil:
+		return "", event.Transient(failed(t.node, args, &stderr, feedErr))
 	}
 	return stdout.String(), nil
 }
 
-func (w *execTransport) pipe(context.Context, ...string) (net.Conn, error) {
-	return nil, errors.ErrUnsupported // no node of these clusters has anything to speak to
-}
+// pipe is unsupported, since no such node runs anything to connect to.
+func (*execTransport) pipe(context.Context, ...string) (net.Conn, error) { return nil, errors.ErrUnsupported }
 
-func (*execTransport) listen(context.Context) (net.Listener, error) {
-	return nil, errors.ErrUnsupported
-}
+func (*execTransport) listen(context.Context) (net.Listener, error) { return nil, errors.ErrUnsupported }
 
 func (*execTransport) close() error { return nil }

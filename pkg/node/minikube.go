@@ -78,7 +78,7 @@ func Find(ctx context.Context, kubeContext, server string, docker *client.Client
 	p, serves, err := findProfile(ctx, home, kubeContext, server, docker)
 	if errors.Is(err, fs.ErrNotExist) {
 		if onThisMachine(server) {
-			found, err := containers(ctx, kubeContext, server, docker)
+			found, err := findContainers(ctx, kubeContext, server, docker)
 			if err != nil {
 				return nil, err
 			}

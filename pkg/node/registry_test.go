@@ -307,8 +307,8 @@ func TestNeighbour(t *testing.T) {
 		"/v2/": http.MethodGet, manifestPath: http.MethodGet, blobPath: http.MethodGet,
 		"/v2/" + repository(tag) + "/blobs/uploads/":  http.MethodPost,
 		"/v2/" + repository(tag) + "/blobs/uploads/.": http.MethodPut,
-		manifestPath + "2":                        http.MethodPut,
-		"/v2/_catalog":                            http.MethodGet,
+		manifestPath + "2":                            http.MethodPut,
+		"/v2/_catalog":                                http.MethodGet,
 	}
 	for says, test := range map[string]struct {
 		change func(*http.Request)
@@ -830,16 +830,16 @@ func TestForNode(t *testing.T) {
 	}
 	anyone := caller{address: address}
 	for path, want := range map[string]int{
-		"/v2/":                                http.StatusOK,
-		"/v2/" + repository(tag) + "/manifests/1": http.StatusOK,
-		"/v2/" + repository(tag) + "/manifests/2": http.StatusNotFound,
+		"/v2/": http.StatusOK,
+		"/v2/" + repository(tag) + "/manifests/1":                          http.StatusOK,
+		"/v2/" + repository(tag) + "/manifests/2":                          http.StatusNotFound,
 		"/v2/" + repository(tag) + "/manifests/" + secretDigest.String():   http.StatusNotFound,
 		"/v2/" + repository(other) + "/manifests/1":                        http.StatusNotFound,
 		"/v2/" + repository(other) + "/manifests/" + secretDigest.String(): http.StatusNotFound,
 		"/v2/" + repository(other) + "/blobs/" + secretLayer.String():      http.StatusNotFound,
 		"/v2/" + repository(tag) + "/blobs/" + secretLayer.String():        http.StatusNotFound,
 		"/v2/" + repository(tag) + "/blobs/uploads/":                       http.StatusNotFound,
-		"/v2/_catalog":                                                 http.StatusNotFound,
+		"/v2/_catalog": http.StatusNotFound,
 	} {
 		if status, _, _ := anyone.ask(t, http.MethodGet, path, nil); status != want {
 			t.Errorf("%s: %d, not %d", path, status, want)

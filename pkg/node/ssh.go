@@ -1,4 +1,3 @@
-// The way into a node: one ssh connection for as long as devloop runs, opened when first needed and opened again when it broke.
 package node
 
 import (
@@ -8,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
@@ -21,127 +22,116 @@ import (
 
 const (
 	dialTimeout = 10 * time.Second
-	// keepAlive is how often a connection is asked for a sign of life, and how long it has for one: it may be dead without saying so, as after
-	// the machine slept.
+	// keepAlive is how often a connection is probed, and how long the answer may take: after the
+	// machine slept, it may be dead without an error.
 	keepAlive = 10 * time.Second
+	// sessions is how many commands run in parallel on one connection: sshd allows ten (MaxSessions).
+	sessions = 8
+	// maxKeyFile limits a file with an ssh key, in bytes.
+	maxKeyFile = 64 << 10
 )
 
-// maxKeyFile is the size of a file with an ssh key, in bytes; they have a few thousand.
-const maxKeyFile = 64 << 10
-
-// sessions is how many commands run side by side on one connection: sshd allows ten (MaxSessions).
-const sessions = 8
-
-// sshTransport is the way into a node with an sshd.
+// sshTransport reaches a node with an sshd by one connection, which is opened when it is first
+// needed, and again after it broke.
 type sshTransport struct {
 	node     string
 	locate   addressFunc // its sshd
 	user     string
-	key      string // file
-	start    string // the command that brings a stopped node back
-	free     chan struct{}
-	hostKeys string // folder of what is known of nodes
+	key      string        // file
+	start    string        // the command that starts a stopped node
+	free     chan struct{} // a slot for each session
+	hostKeys string        // folder of the host keys of nodes
 
-	mu      sync.Mutex
-	conn    *connection
-	dialing *dialing // nil while nobody needs it
-	closed  bool
-	running sync.WaitGroup // what dials and watches
+	dials singleflight.Group
+
+	mu         sync.Mutex
+	conn       *connection
+	cancelDial context.CancelFunc // nil before the first dial
+	closed     bool
+	watching   sync.WaitGroup
 }
 
-// connection is one that is open, until gone is closed.
+// connection is an open connection, until gone is closed.
 type connection struct {
 	*ssh.Client
 	gone chan struct{}
 }
 
-// dialing is a connection that is being made, for all who wait for it.
-type dialing struct {
-	cancel context.CancelFunc
-	done   chan struct{} // closed when conn and err are set
-	conn   *connection
-	err    error
-}
-
-// connect returns the open connection or makes one. Others may wait for the same one: it is made
-// under a context of its own, and ctx is for waiting alone.
-func (w *sshTransport) connect(ctx context.Context) (*connection, error) {
-	w.mu.Lock()
-	if w.conn != nil && !w.conn.isGone() {
-		defer w.mu.Unlock()
-		return w.conn, nil
-	}
-	if w.closed {
-		defer w.mu.Unlock()
-		return nil, fmt.Errorf("node %s: its connection was closed", w.node)
-	}
-	d := w.dialing
-	if d == nil {
-		dialCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dialTimeout)
-		d = &dialing{cancel: cancel, done: make(chan struct{})}
-		w.dialing = d
-		w.running.Go(func() { w.redial(dialCtx, d) })
-	}
-	w.mu.Unlock()
-	select {
-	case <-d.done:
-		return d.conn, d.err
-	case <-ctx.Done():
-		return nil, ended(ctx, w.node, []string{"ssh"})
-	}
-}
-
-func (w *sshTransport) redial(ctx context.Context, d *dialing) {
-	defer d.cancel()
-	defer close(d.done)
-	var client *ssh.Client
-	err := event.Guard(func() (err error) {
-		client, err = w.dial(ctx)
-		return err
-	})
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.dialing, w.conn = nil, nil
-	if err == nil && w.closed {
-		err = errors.Join(fmt.Errorf("node %s: its connection was closed", w.node), client.Close())
-	}
-	if err != nil {
-		d.err = err
-		return
-	}
-	d.conn = &connection{client, make(chan struct{})}
-	w.conn = d.conn
-	conn := d.conn
-	w.running.Go(func() {
-		err := event.Guard(func() error {
-			conn.watch()
-			return nil
+// connect returns the open connection, or makes one. Concurrent calls share a dial, which ctx does
+// not cancel.
+func (s *sshTransport) connect(ctx context.Context) (*connection, error) {
+	dialCtx := context.WithoutCancel(ctx)
+	dialed := s.dials.DoChan("", func() (conn any, err error) {
+		err = event.Guard(func() (err error) {
+			conn, err = s.open(dialCtx)
+			return err
 		})
-		if err != nil {
-			_ = conn.Close() // the next one is dialled anew
-		}
+		return conn, err
 	})
+	select {
+	case result := <-dialed:
+		conn, _ := result.Val.(*connection)
+		return conn, result.Err
+	case <-ctx.Done():
+		return nil, ended(ctx, s.node, []string{"ssh"})
+	}
 }
 
-func (w *sshTransport) dial(ctx context.Context) (*ssh.Client, error) {
-	pem, err := files.Read(w.key, maxKeyFile)
-	if err != nil {
-		return nil, w.refused(err)
+func (s *sshTransport) open(ctx context.Context) (*connection, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	closed := fmt.Errorf("node %s: its connection was closed", s.node)
+	s.mu.Lock()
+	switch {
+	case s.closed:
+		defer s.mu.Unlock()
+		return nil, closed
+	case s.conn != nil && !s.conn.isGone():
+		defer s.mu.Unlock()
+		return s.conn, nil
 	}
-	signer, err := ssh.ParsePrivateKey(pem)
-	if err != nil {
-		return nil, w.refused(fmt.Errorf("%s: %w", w.key, err))
-	}
-	known, err := openHostKeys(w.hostKeys, w.node, w.start, w.key, signer.PublicKey())
+	s.cancelDial = cancel
+	s.mu.Unlock()
+	client, err := s.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	address, err := w.locate(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errors.Join(closed, client.Close())
+	}
+	conn := &connection{client, make(chan struct{})}
+	s.conn = conn
+	s.watching.Go(func() {
+		defer func() { _ = conn.Close() }()
+		_ = event.Guard(func() error {
+			conn.watch()
+			return nil
+		})
+	})
+	return conn, nil
+}
+
+func (s *sshTransport) dial(ctx context.Context) (*ssh.Client, error) {
+	pem, err := files.Read(s.key, maxKeyFile)
 	if err != nil {
-		return nil, w.refused(err)
+		return nil, s.refused(err)
+	}
+	signer, err := ssh.ParsePrivateKey(pem)
+	if err != nil {
+		return nil, s.refused(fmt.Errorf("%s: %w", s.key, err))
+	}
+	known, err := openHostKeys(s.hostKeys, s.node, s.start, s.key, signer.PublicKey())
+	if err != nil {
+		return nil, err
+	}
+	address, err := s.locate(ctx)
+	if err != nil {
+		return nil, s.refused(err)
 	}
 	client, err := handshake(ctx, address, &ssh.ClientConfig{
-		User:              w.user,
+		User:              s.user,
 		Auth:              []ssh.AuthMethod{ssh.PublicKeys(signer)},
 		HostKeyAlgorithms: known.algorithms(),
 		HostKeyCallback:   func(_ string, _ net.Addr, key ssh.PublicKey) error { return known.check(address, key) },
@@ -155,29 +145,29 @@ func (w *sshTransport) dial(ctx context.Context) (*ssh.Client, error) {
 		}
 		return client, nil
 	case errors.As(err, &otherKey):
-		return nil, event.Transient(fmt.Errorf("node %s: ssh: %w", w.node, otherKey))
+		return nil, event.Transient(fmt.Errorf("node %s: ssh: %w", s.node, otherKey))
 	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout(),
 		errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return nil, w.unanswered(address)
+		return nil, s.unreachable(address)
 	}
-	return nil, w.refused(err)
+	return nil, s.refused(err)
 }
 
-func (w *sshTransport) refused(err error) error {
-	return event.Transient(event.WithHint(fmt.Errorf("node %s: ssh as %s: %w", w.node, w.user, err), w.start))
+func (s *sshTransport) refused(err error) error {
+	return event.Transient(event.WithHint(fmt.Errorf("node %s: ssh as %s: %w", s.node, s.user, err), s.start))
 }
 
-// unanswered is the error of a node that is out of reach, however that is noticed: as it goes on, it is told of once.
-func (w *sshTransport) unanswered(address string) error {
-	return event.Transient(event.WithHint(fmt.Errorf("node %s cannot be reached by ssh at %s", w.node, address), w.start))
+// unreachable has the same text for all symptoms, so that an outage is reported once.
+func (s *sshTransport) unreachable(address string) error {
+	return event.Transient(event.WithHint(fmt.Errorf("node %s cannot be reached by ssh at %s", s.node, address), s.start))
 }
 
 func handshake(ctx context.Context, address string, config *ssh.ClientConfig) (*ssh.Client, error) {
-	raw, err := (&net.Dialer{Timeout: dialTimeout / 2}).DialContext(ctx, "tcp", address) // the other half is the handshake's
+	raw, err := (&net.Dialer{Timeout: dialTimeout / 2}).DialContext(ctx, "tcp", address) // leaves the other half
 	if err != nil {
 		return nil, err
 	}
-	// The handshake knows no context: closing the connection ends it.
+	// The handshake takes no context: closing the connection ends it.
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	conn, channels, requests, err := ssh.NewClientConn(raw, address, config)
 	if err != nil {
@@ -192,7 +182,8 @@ func handshake(ctx context.Context, address string, config *ssh.ClientConfig) (*
 	return ssh.NewClient(conn, channels, requests), nil
 }
 
-// watch closes a connection whose other side no longer answers, so that what waits for it need not wait for its own deadline.
+// watch closes the connection if the other side no longer answers. It returns when the connection
+// is gone.
 func (c *connection) watch() {
 	go func() {
 		defer close(c.gone)
@@ -224,11 +215,12 @@ func (c *connection) isGone() bool {
 	}
 }
 
-// errGone is of what was under way when the connection broke.
+// errGone is the error of what was under way when the connection broke.
 var errGone = errors.New("the connection broke")
 
-// within does something that waits for the other side and knows no context. It is waited for no longer than ctx or the connection lasts: the
-// library may wait for an answer for ever if the connection breaks just before it asks. What comes of it later is undone.
+// within calls do, which takes no context, and waits until it returns, ctx ends or the connection
+// breaks: if that happens just before a request, the library may wait forever. A result that comes
+// later is undone.
 func (c *connection) within(ctx context.Context, do func() error, undo func()) error {
 	done, left := make(chan error), make(chan struct{})
 	defer close(left)
@@ -238,7 +230,7 @@ func (c *connection) within(ctx context.Context, do func() error, undo func()) e
 		case done <- err:
 		case <-left:
 			if err == nil {
-				_ = event.Guard(func() error { // nobody waits for it
+				_ = event.Guard(func() error {
 					undo()
 					return nil
 				})
@@ -255,59 +247,60 @@ func (c *connection) within(ctx context.Context, do func() error, undo func()) e
 	}
 }
 
-// session is a command's.
+// session is an ssh session with a running command.
 type session struct {
 	*ssh.Session
-	conn *connection
-	done func() // lets go of its place; called once
+	conn    *connection
+	release func() // frees its slot; called once
 }
 
-// begin starts a command in a session that attach connects to what it reads and writes.
-func (w *sshTransport) begin(ctx context.Context, args []string, attach func(*ssh.Session) error) (*session, error) {
+// begin starts a command in a session whose input and output attach has set.
+func (s *sshTransport) begin(ctx context.Context, args []string, attach func(*ssh.Session) error) (*session, error) {
 	select {
-	case w.free <- struct{}{}:
+	case s.free <- struct{}{}:
 	case <-ctx.Done():
-		return nil, ended(ctx, w.node, []string{"wait for an ssh session"})
+		return nil, ended(ctx, s.node, []string{"wait for an ssh session"})
 	}
-	s := &session{done: func() { <-w.free }}
+	begun := &session{release: func() { <-s.free }}
 	var err error
-	if s.conn, err = w.connect(ctx); err != nil {
-		s.done()
+	if begun.conn, err = s.connect(ctx); err != nil {
+		begun.release()
 		return nil, err
 	}
-	err = s.conn.within(ctx, func() error {
-		opened, err := s.conn.NewSession()
+	err = begun.conn.within(ctx, func() error {
+		opened, err := begun.conn.NewSession()
 		if err != nil {
 			return err
 		}
 		if err := errors.Join(attach(opened), opened.Start("sudo "+quote(args))); err != nil {
 			return errors.Join(err, ignoreEOF(opened.Close()))
 		}
-		s.Session = opened
+		begun.Session = opened
 		return nil
-	}, func() { _ = s.Close() })
+	}, func() { _ = begun.Close() })
 	if err != nil {
-		s.done()
-		return nil, w.cut(ctx, s.conn, args, event.Transient(fmt.Errorf("node %s: ssh session: %w", w.node, err)))
+		begun.release()
+		err = event.Transient(fmt.Errorf("node %s: ssh session: %w", s.node, err))
+		return nil, s.explain(ctx, begun.conn, args, err)
 	}
-	return s, nil
+	return begun, nil
 }
 
-// cut returns the error of what failed, unless that is since ctx or the connection ended.
-func (w *sshTransport) cut(ctx context.Context, conn *connection, args []string, err error) error {
+// explain returns the cause of err if that is the end of ctx or of the connection.
+func (s *sshTransport) explain(ctx context.Context, conn *connection, args []string, err error) error {
 	switch {
 	case ctx.Err() != nil:
-		return ended(ctx, w.node, args)
+		return ended(ctx, s.node, args)
 	case errors.Is(err, errGone) || conn.isGone():
-		return w.unanswered(conn.RemoteAddr().String())
+		return s.unreachable(conn.RemoteAddr().String())
 	}
 	return err
 }
 
-func (w *sshTransport) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+func (s *sshTransport) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
-	session, err := w.begin(ctx, args, func(s *ssh.Session) error {
-		s.Stdin, s.Stdout, s.Stderr = stdin, &stdout, &stderr
+	session, err := s.begin(ctx, args, func(opened *ssh.Session) error {
+		opened.Stdin, opened.Stdout, opened.Stderr = stdin, &stdout, &stderr
 		return nil
 	})
 	if err != nil {
@@ -316,53 +309,80 @@ func (w *sshTransport) run(ctx context.Context, stdin io.Reader, args ...string)
 	result := make(chan error, 1)
 	go func() {
 		result <- event.Guard(session.Wait)
-		session.done() // sshd may go on with a command that is not waited for
+		session.release() // only now: sshd may still run a command that was given up
 	}()
 	select {
 	case err = <-result:
 		_ = session.Close() // it has ended already
 	case <-ctx.Done():
-		// sshd keeps the session open for as long as the command lives, which may not heed the signal: it is not waited for.
+		// sshd keeps the session until the command ends, which may ignore the signal. Do not wait.
 		_ = session.Signal(ssh.SIGTERM)
 		_ = session.Close()
-		return "", ended(ctx, w.node, args)
+		return "", ended(ctx, s.node, args)
 	}
 	if err == nil {
 		return stdout.String(), nil
 	}
-	err = failed(w.node, args, &stderr, err)
+	err = failed(s.node, args, &stderr, err)
 	if exit := new(ssh.ExitError); !errors.As(err, &exit) || exit.Signal() != "" { // cut off, or killed
-		select { // whether the connection broke shows a moment later
+		select { // a broken connection is noticed a moment later
 		case <-session.conn.gone:
 		case <-ctx.Done():
 		case <-time.After(time.Second):
 		}
-		err = w.cut(ctx, session.conn, args, event.Transient(err))
+		err = s.explain(ctx, session.conn, args, event.Transient(err))
 	}
 	return stdout.String(), err
 }
 
-func (w *sshTransport) pipe(ctx context.Context, args ...string) (net.Conn, error) {
+func (s *sshTransport) pipe(ctx context.Context, args ...string) (net.Conn, error) {
 	var stdin io.WriteCloser
 	var stdout io.Reader
-	session, err := w.begin(ctx, args, func(s *ssh.Session) error {
+	session, err := s.begin(ctx, args, func(opened *ssh.Session) error {
 		var inErr, outErr error
-		stdin, inErr = s.StdinPipe()
-		stdout, outErr = s.StdoutPipe()
+		stdin, inErr = opened.StdinPipe()
+		stdout, outErr = opened.StdoutPipe()
 		return errors.Join(inErr, outErr)
 	})
 	if err != nil {
 		return nil, err
 	}
 	end := sync.OnceValue(func() error {
-		defer session.done()
+		defer session.release()
 		return ignoreEOF(session.Close())
 	})
 	return &pipeConn{stdout, stdin, end}, nil
 }
 
-func (w *sshTransport) listen(ctx context.Context) (net.Listener, error) {
-	conn, err := w.connect(ctx)
+// pipeConn is a connection made of two streams. It has no deadlines.
+type pipeConn struct {
+	io.Reader
+	io.WriteCloser
+	end func() error
+}
+
+func (c *pipeConn) Close() error                   { return errors.Join(ignoreEOF(c.WriteCloser.Close()), c.end()) }
+func (*pipeConn) LocalAddr() net.Addr              { return pipeAddr{} }
+func (*pipeConn) RemoteAddr() net.Addr             { return pipeAddr{} }
+func (*pipeConn) SetDeadline(time.Time) error      { return os.ErrNoDeadline }
+func (*pipeConn) SetReadDeadline(time.Time) error  { return os.ErrNoDeadline }
+func (*pipeConn) SetWriteDeadline(time.Time) error { return os.ErrNoDeadline }
+
+type pipeAddr struct{}
+
+func (pipeAddr) Network() string { return "pipe" }
+func (pipeAddr) String() string  { return "pipe" }
+
+// ignoreEOF drops the error of closing what the other side has closed.
+func ignoreEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+func (s *sshTransport) listen(ctx context.Context) (net.Listener, error) {
+	conn, err := s.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -372,23 +392,24 @@ func (w *sshTransport) listen(ctx context.Context) (net.Listener, error) {
 		return err
 	}, func() { _ = listener.Close() })
 	if err != nil {
-		return nil, w.cut(ctx, conn, []string{"listen"}, event.Transient(fmt.Errorf("node %s: forward a port over ssh: %w", w.node, err)))
+		err = event.Transient(fmt.Errorf("node %s: forward a port over ssh: %w", s.node, err))
+		return nil, s.explain(ctx, conn, []string{"listen"}, err)
 	}
 	return listener, nil
 }
 
-func (w *sshTransport) close() error {
-	defer w.running.Wait()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.closed = true
-	if w.dialing != nil {
-		w.dialing.cancel()
+func (s *sshTransport) close() error {
+	defer s.watching.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	if s.cancelDial != nil {
+		s.cancelDial()
 	}
-	if w.conn == nil || w.conn.isGone() {
+	if s.conn == nil || s.conn.isGone() {
 		return nil
 	}
-	return w.conn.Close()
+	return s.conn.Close()
 }
 
 // quote makes one shell command of args.
