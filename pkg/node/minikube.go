@@ -1,5 +1,3 @@
-// Minikube as it is found on disk: which profile a kube context belongs to, its nodes, and how each is reached. The
-// layout is minikube's own (pkg/minikube/config, pkg/minikube/localpath, pkg/libmachine); a minikube binary is only asked where it is not understood.
 package node
 
 import (
@@ -10,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
@@ -25,6 +22,10 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
 )
+
+// Minikube's files tell which profile a kube context belongs to, its nodes, and how to reach each.
+// Their layout is minikube's own (pkg/minikube/config, pkg/minikube/localpath, pkg/libmachine). The
+// minikube command is only run if they are not understood.
 
 // profile is the part of profiles/<name>/config.json that devloop needs.
 type profile struct {
@@ -44,7 +45,8 @@ type profile struct {
 	}
 }
 
-// machine is the part of machines/<name>/config.json that devloop needs. With the docker driver only SSHKeyPath is filled.
+// machine is the part of machines/<name>/config.json that devloop needs. With the docker driver,
+// only SSHKeyPath is set.
 type machine struct {
 	Driver struct {
 		IPAddress  string
@@ -54,7 +56,8 @@ type machine struct {
 	}
 }
 
-// minikubeHome follows minikube's localpath.MiniPath: $MINIKUBE_HOME with ".minikube" below it unless it ends so already.
+// minikubeHome follows minikube's localpath.MiniPath: $MINIKUBE_HOME, with ".minikube" below it
+// unless it ends so already.
 func minikubeHome() (string, error) {
 	if home := os.Getenv("MINIKUBE_HOME"); home != "" {
 		if filepath.Base(home) == ".minikube" {
@@ -66,10 +69,11 @@ func minikubeHome() (string, error) {
 	return filepath.Join(home, ".minikube"), err
 }
 
-// Find returns the cluster of a kube context, of minikube, kind or k3d, and its nodes; of other
-// clusters the nodes are not known. server is the API server's URL in that context. Whether the
-// context may be used at all is not decided here: Origin says who serves that address. hostKeys is
-// the folder where the ssh host keys of nodes are remembered; it is made when it is needed.
+// Find returns the cluster of a kube context and its nodes, if it belongs to minikube, kind or k3d;
+// the nodes of other clusters are not known. server is the API server's URL in that context.
+// Origin tells who serves that address; whether the context may be used is up to the caller.
+// hostKeys is the folder for the nodes' ssh host keys, which is created when needed. The caller
+// closes the cluster.
 func Find(ctx context.Context, kubeContext, server string, docker *client.Client, hostKeys string) (*Cluster, error) {
 	home, err := minikubeHome()
 	if err != nil {
@@ -77,13 +81,9 @@ func Find(ctx context.Context, kubeContext, server string, docker *client.Client
 	}
 	p, serves, err := findProfile(ctx, home, kubeContext, server, docker)
 	if errors.Is(err, fs.ErrNotExist) {
-		if onThisMachine(server) {
-			found, err := findContainers(ctx, kubeContext, server, docker)
-			if err != nil {
-				return nil, err
-			}
-			if found != nil {
-				return found, nil
+		if u, err := url.Parse(server); err == nil && onThisMachine(u.Hostname()) {
+			if found, err := findContainers(ctx, kubeContext, server, docker); found != nil || err != nil {
+				return found, err
 			}
 		}
 		return &Cluster{name: kubeContext}, nil
@@ -91,7 +91,7 @@ func Find(ctx context.Context, kubeContext, server string, docker *client.Client
 	if err != nil {
 		return nil, fmt.Errorf("minikube profile %q: %w", kubeContext, err)
 	}
-	cluster := &Cluster{name: kubeContext, start: p.start(), certs: filepath.Join(home, "certs")}
+	cluster := &Cluster{name: kubeContext, start: p.command("start"), certs: filepath.Join(home, "certs")}
 	if serves {
 		cluster.origin = Origin{"minikube", p.Name}
 	}
@@ -107,14 +107,14 @@ func Find(ctx context.Context, kubeContext, server string, docker *client.Client
 		cluster.nodes = append(cluster.nodes, found)
 	}
 	if len(cluster.nodes) == 0 {
-		return nil, event.WithHint(fmt.Errorf("minikube profile %q has no nodes", p.Name), p.start())
+		return nil, event.WithHint(fmt.Errorf("minikube profile %q has no nodes", p.Name), cluster.start)
 	}
 	return cluster, nil
 }
 
-// findProfile reads the profile that a kube context belongs to, and tells whether it serves the API
-// server's address. If the profile of the context's name does not, another one may: contexts can be
-// renamed. Otherwise it is the one of that name, and none is fs.ErrNotExist.
+// findProfile returns the profile that serves the API server's address: the one with the context's
+// name, or else any other, since contexts can be renamed. If there is none, it returns the profile
+// with the context's name; the error is fs.ErrNotExist without one.
 func findProfile(ctx context.Context, home, kubeContext, server string,
 	docker *client.Client) (p profile, serves bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout) // for all profiles together
@@ -124,7 +124,7 @@ func findProfile(ctx context.Context, home, kubeContext, server string,
 		return p, true, nil
 	}
 	names := []string{os.Getenv("MINIKUBE_PROFILE")}
-	folders, _ := os.ReadDir(filepath.Join(home, "profiles")) // none: no profile either
+	folders, _ := os.ReadDir(filepath.Join(home, "profiles")) // without it, there is no profile
 	for _, folder := range folders {
 		names = append(names, folder.Name())
 	}
@@ -141,11 +141,11 @@ func readProfile(home, name string) (p profile, err error) {
 		return p, fs.ErrNotExist
 	}
 	err = readJSON(filepath.Join(home, "profiles", name, "config.json"), &p)
-	p.Name = name // whatever it says
+	p.Name = name // the folder's name counts
 	return p, err
 }
 
-// machine is the name of a node's machine, or container.
+// machine returns the name of a node's machine or container.
 func (p profile) machine(node string) string {
 	if node == "" {
 		return p.Name
@@ -153,10 +153,7 @@ func (p profile) machine(node string) string {
 	return p.Name + "-" + node
 }
 
-// start is the command that brings the cluster up.
-func (p profile) start() string { return p.command("start") }
-
-// command is one of minikube's for the profile, as a person types it.
+// command returns a command of minikube's for the profile, as a user types it.
 func (p profile) command(verb string) string {
 	if p.Name == "minikube" {
 		return "minikube " + verb
@@ -164,128 +161,107 @@ func (p profile) command(verb string) string {
 	return "minikube " + verb + " -p " + p.Name
 }
 
-// onThisMachine tells whether an API server's address is one of this machine's: of its loopback, or of another of its interfaces.
-func onThisMachine(server string) bool {
-	parsed, err := url.Parse(server)
-	if err != nil {
-		return false
-	}
-	host := parsed.Hostname()
-	if host == "localhost" || host == "kubernetes.docker.internal" { // the latter is Docker Desktop's name for 127.0.0.1
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return false
-	}
-	if ip = ip.Unmap(); ip.IsLoopback() || ip.IsUnspecified() { // k3d writes 0.0.0.0
-		return true
-	}
-	addresses, err := net.InterfaceAddrs()
-	if err != nil {
-		return false
-	}
-	for _, address := range addresses {
-		if own, ok := address.(*net.IPNet); ok && own.IP.Equal(ip.AsSlice()) {
-			return true
-		}
-	}
-	return false
-}
-
-// Ports of a node's own.
 const (
 	sshPort    = "22"
-	dockerPort = "2376" // of the daemon of a node with the docker runtime, with TLS
+	dockerPort = "2376" // of the Docker daemon on a node, with TLS
 )
 
-// locate finds the way into one node: a VM driver writes it down, a container's ssh port is published, and with the driver "none" the node
-// is this machine.
+// locate finds out how to reach a node: the driver of a VM writes it down, a container publishes
+// its ssh port, and with the driver "none" the node is this machine.
 func locate(ctx context.Context, home string, p profile, name, ip string,
 	docker *client.Client, hostKeys string) (*Node, error) {
-	n := &Node{name: name, shell: p.command("ssh") + " -n " + name + " -- sudo"}
 	if p.Driver == "none" || p.Driver == "native" {
-		n.transport, n.shell = localTransport{name}, "sudo"
-		return n, nil
+		return &Node{name: name, transport: localTransport{name}, shell: "sudo"}, nil
 	}
 	var m machine
 	folder := filepath.Join(home, "machines", name)
 	file := filepath.Join(folder, "config.json")
 	problem := readJSON(file, &m)
-	way := &sshTransport{node: name, start: p.start(), user: cmp.Or(m.Driver.SSHUser, "docker"),
+	ssh := &sshTransport{node: name, start: p.command("start"), user: cmp.Or(m.Driver.SSHUser, "docker"),
 		key:  cmp.Or(m.Driver.SSHKeyPath, filepath.Join(folder, "id_rsa")),
 		free: make(chan struct{}, sessions), hostKeys: hostKeys}
-	n.transport = way
+	n := &Node{name: name, transport: ssh, shell: p.command("ssh") + " -n " + name + " -- sudo"}
 	host := cmp.Or(m.Driver.IPAddress, ip)
 	switch {
 	case problem != nil:
 	case p.Driver == "docker" || p.Driver == "podman":
 		at := func(port string) addressFunc {
-			return func(ctx context.Context) (string, error) { return containerPort(ctx, p, docker, name, ip, port) }
+			return func(ctx context.Context) (string, error) { return p.containerPort(ctx, docker, name, ip, port) }
 		}
-		way.locate, n.docker = at(sshPort), at(dockerPort)
-		_, err := way.locate(ctx) // a node that is stopped is told of at once
+		ssh.locate, n.docker = at(sshPort), at(dockerPort)
+		_, err := ssh.locate(ctx) // reports a stopped node at once
 		return n, err
 	case host != "":
-		way.locate, n.docker = fixedAddress(host, sshPort), fixedAddress(host, dockerPort)
+		ssh.locate, n.docker = fixedAddress(host, sshPort), fixedAddress(host, dockerPort)
 		if port := m.Driver.SSHPort; port != 0 {
-			if p.Driver == "virtualbox" { // forwarded, as its own GetSSHHostname has it
+			if p.Driver == "virtualbox" { // forwards it (GetSSHHostname)
 				host = "127.0.0.1"
 			}
-			way.locate = fixedAddress(host, strconv.Itoa(port))
+			ssh.locate = fixedAddress(host, strconv.Itoa(port))
 		}
 		return n, nil
 	default:
 		problem = fmt.Errorf("%s names no address", file)
 	}
-	asked, err := askMinikube(ctx, p.Name, name)
-	if err != nil {
-		return nil, event.WithHint(fmt.Errorf("node %s: %w; %w", name, problem, err), p.start())
+	ip, ipErr := askMinikube(ctx, p.Name, name, "ip")
+	key, keyErr := askMinikube(ctx, p.Name, name, "ssh-key")
+	if err := cmp.Or(ipErr, keyErr); err != nil {
+		return nil, event.WithHint(fmt.Errorf("node %s: %w; %w", name, problem, err), p.command("start"))
 	}
-	way.key, way.locate, n.docker = asked.key, fixedAddress(asked.ip, sshPort), fixedAddress(asked.ip, dockerPort)
+	ssh.key, ssh.locate, n.docker = key, fixedAddress(ip, sshPort), fixedAddress(ip, dockerPort)
 	return n, nil
 }
 
-// containerPort returns where a port of a node's container is. It is another one after each start.
-func containerPort(ctx context.Context, p profile, docker *client.Client, name, ip, port string) (string, error) {
-	engines := []*client.Client{docker}
+// engines returns clients of the daemons that may run the profile's nodes: for podman, the sockets
+// of the user and of root, which speak Docker's API. The caller calls closeAll.
+func (p profile) engines(docker *client.Client) (engines []*client.Client, closeAll func()) {
 	if p.Driver == "podman" {
-		sockets, closeAll := podman()
-		defer closeAll()
-		engines = append(sockets, docker)
+		sockets := []string{"/run/podman/podman.sock"}
+		if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+			sockets = []string{filepath.Join(dir, "podman", "podman.sock"), sockets[0]}
+		}
+		for _, socket := range sockets {
+			if engine, err := client.New(client.WithHost("unix://" + socket)); err == nil {
+				engines = append(engines, engine)
+			}
+		}
 	}
+	opened := engines
+	if docker != nil {
+		engines = append(engines, docker)
+	}
+	return engines, func() {
+		for _, engine := range opened {
+			_ = engine.Close()
+		}
+	}
+}
+
+// containerPort returns the address of a port of a node's container. A restart changes it.
+func (p profile) containerPort(ctx context.Context, docker *client.Client, name, ip, port string) (string, error) {
+	engines, closeAll := p.engines(docker)
+	defer closeAll()
 	var errs []error
 	for _, engine := range engines {
-		if engine == nil {
-			continue
+		found, err := bindings(ctx, engine, name, port)
+		if err == nil && len(found) > 0 {
+			return net.JoinHostPort("127.0.0.1", found[0].HostPort), nil
 		}
-		address, err := published(ctx, engine, name, port)
 		if err == nil {
-			return address, nil
+			err = event.WithHint(fmt.Errorf("its container does not publish its port %s", port),
+				"minikube delete; minikube start")
 		}
 		errs = append(errs, err)
 	}
 	if ip != "" && (p.Driver == "podman" || os.Getenv("MINIKUBE_ACTIVE_DOCKERD") != "") {
-		// "minikube docker-env" points DOCKER_HOST into the node, whose daemon does not know the node's container. And podman may serve nobody.
+		// "minikube docker-env" points DOCKER_HOST into the node, whose daemon does not know the
+		// node's container. And podman's sockets may not be served.
 		return net.JoinHostPort(ip, port), nil
 	}
-	return "", event.WithHint(fmt.Errorf("node %s: %w", name, errors.Join(errs...)), p.start())
+	return "", event.WithHint(fmt.Errorf("node %s: %w", name, errors.Join(errs...)), p.command("start"))
 }
 
-// published asks Docker, or what speaks like it, for the address on this machine of a container's port.
-func published(ctx context.Context, docker *client.Client, name, port string) (string, error) {
-	found, err := bindings(ctx, docker, name, port)
-	if err != nil {
-		return "", err
-	}
-	if len(found) == 0 {
-		return "", event.WithHint(fmt.Errorf("its container does not publish its port %s", port),
-			"minikube delete; minikube start")
-	}
-	return net.JoinHostPort("127.0.0.1", found[0].HostPort), nil
-}
-
-// bindings asks where the port of a running container is published.
+// bindings returns the addresses at which a port of a running container is published.
 func bindings(ctx context.Context, docker *client.Client, name, port string) ([]network.PortBinding, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -306,43 +282,18 @@ func bindings(ctx context.Context, docker *client.Client, name, port string) ([]
 	return nil, nil
 }
 
-// podman returns clients of podman's sockets, which speak Docker's API: that of the user, that of root.
-func podman() (engines []*client.Client, closeAll func()) {
-	sockets := []string{"/run/podman/podman.sock"}
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
-		sockets = append([]string{filepath.Join(dir, "podman", "podman.sock")}, sockets...)
-	}
-	for _, socket := range sockets {
-		if engine, err := client.New(client.WithHost("unix://" + socket)); err == nil {
-			engines = append(engines, engine)
-		}
-	}
-	return engines, func() {
-		for _, engine := range engines {
-			_ = engine.Close() // nothing is lost with it
-		}
-	}
-}
-
-// answer is what minikube says of a node.
-type answer struct{ ip, key string }
-
-// askMinikube asks minikube itself, where its files are not understood.
-func askMinikube(ctx context.Context, profile, node string) (answer, error) {
+// askMinikube asks minikube itself about a node.
+func askMinikube(ctx context.Context, profile, node, question string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	var said [2]string
-	for i, question := range []string{"ip", "ssh-key"} {
-		out, err := exec.CommandContext(ctx, "minikube", question, "-p", profile, "-n", node).Output() //nolint:gosec // names of minikube's own
-		if err != nil {
-			return answer{}, fmt.Errorf("minikube %s -p %s -n %s: %w", question, profile, node, err)
-		}
-		said[i] = strings.TrimSpace(string(out))
+	out, err := exec.CommandContext(ctx, "minikube", question, "-p", profile, "-n", node).Output() //nolint:gosec // minikube's own names
+	if err != nil {
+		return "", fmt.Errorf("minikube %s -p %s -n %s: %w", question, profile, node, err)
 	}
-	return answer{said[0], said[1]}, nil
+	return strings.TrimSpace(string(out)), nil
 }
 
-// maxJSON is the size of a file of minikube's, in bytes; they have a few thousand.
+// maxJSON limits a file of minikube's, in bytes. They have a few thousand.
 const maxJSON = 1 << 20
 
 func readJSON(file string, into any) error {

@@ -1,8 +1,5 @@
 package node
 
-// Whether an API server's address is served by a tool of this machine. Only the address counts:
-// anyone can give a context any name.
-
 import (
 	"cmp"
 	"context"
@@ -20,19 +17,19 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// Origin is a cluster of a tool on this machine. The zero value stands for none.
+// Origin is a cluster of a tool on this machine. The zero value means none.
 type Origin struct {
 	Tool string // "minikube", "kind" or "k3d"
 	Name string // of the profile, or of the cluster
 }
 
-// Origin tells which tool of this machine serves the API server's address that Find was given.
+// Origin returns which tool on this machine serves the API server's address that Find was given.
+// Only the address counts: a context can have any name.
 func (c *Cluster) Origin() Origin { return c.origin }
 
-// Verify makes sure that the nodes are those of the cluster that the context leads to. Where Origin
-// tells nothing, they were found by its name alone: they count only if each runs on one of the
-// kernels of the cluster, whose boot IDs kernels returns. Otherwise they belong to
-// another cluster: Verify forgets them, and the error says why.
+// Verify makes sure that the nodes belong to the cluster that the context leads to. Without an
+// Origin, they were found by name only: then each must run on a kernel of the cluster, whose boot
+// IDs kernels returns. Otherwise Verify forgets the nodes, and the error says why.
 func (c *Cluster) Verify(ctx context.Context, kernels func(context.Context) ([]string, error)) error {
 	if c.origin != (Origin{}) || len(c.nodes) == 0 {
 		return nil
@@ -58,17 +55,17 @@ func (c *Cluster) Verify(ctx context.Context, kernels func(context.Context) ([]s
 
 // Ports of API servers within their nodes.
 const (
-	minikubePort = 8443 // where a profile names none
-	// autoPausePort is that of the proxy in front of the API server which minikube's addon
+	minikubePort = 8443 // if the profile has none
+	// autoPausePort is that of the proxy in front of the API server that minikube's addon
 	// auto-pause writes into the kubeconfig (AutoPauseProxyPort in its pkg/minikube/constants).
 	autoPausePort = 32443
-	// containerAPIPort is the same for kind (APIServerInternalPort in its pkg/cluster/constants)
+	// containerAPIPort is the one of kind (APIServerInternalPort in its pkg/cluster/constants)
 	// and k3d (DefaultAPIPort in its pkg/types).
 	containerAPIPort = 6443
 )
 
 // endpoint returns host and port of an API server. It is not ok for a URL with anything else in it:
-// behind a path there may be another API server.
+// behind a path, there may be another API server.
 func endpoint(server string) (host, port string, ok bool) {
 	u, err := url.Parse(server)
 	if err != nil || u.Scheme != "https" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
@@ -77,15 +74,15 @@ func endpoint(server string) (host, port string, ok bool) {
 	return u.Hostname(), cmp.Or(u.Port(), "443"), u.Hostname() != ""
 }
 
-// serves tells whether an API server's address is exactly that of one of the profile's nodes, or
-// the port that Docker, or podman, publishes for one at this moment (minikube's
-// ControlPlaneEndpoint in pkg/minikube/driver has the same cases).
+// serves reports whether an API server's address is exactly that of one of the profile's nodes, or
+// a port that Docker or podman publishes for one at this moment (ControlPlaneEndpoint in
+// minikube's pkg/minikube/driver has the same cases).
 func (p profile) serves(ctx context.Context, server string, docker *client.Client) bool {
 	host, port, ok := endpoint(server)
-	if !ok || p.Driver == "ssh" { // whose machine is any that ssh reaches
+	if !ok || p.Driver == "ssh" { // any machine that ssh reaches
 		return false
 	}
-	ip, _ := netip.ParseAddr(host) // a name is none
+	ip, _ := netip.ParseAddr(host) // invalid for a name
 	api := strconv.Itoa(cmp.Or(p.APIServerPort, minikubePort))
 	if p.Driver == "qemu2" || p.Driver == "qemu" {
 		if p.Network == "builtin" || p.Network == "user" { // QEMU itself listens on this machine
@@ -99,13 +96,13 @@ func (p profile) serves(ctx context.Context, server string, docker *client.Clien
 		own, paused := strconv.Itoa(cmp.Or(n.Port, p.APIServerPort, minikubePort)), strconv.Itoa(autoPausePort)
 		onNode := host == n.IP && (port == own || port == paused) && !ip.IsLoopback()
 		switch {
-		case onNode && (p.Driver == "none" || p.Driver == "native"): // this machine may have moved to another network
-			if onThisMachine(server) {
+		case onNode && (p.Driver == "none" || p.Driver == "native"): // this machine may have changed networks
+			if onThisMachine(host) {
 				return true
 			}
 		case onNode:
 			return true
-		case (p.Driver == "docker" || p.Driver == "podman") && onThisMachine(server):
+		case (p.Driver == "docker" || p.Driver == "podman") && onThisMachine(host):
 			for _, inside := range []string{own, paused} {
 				if p.publishes(ctx, docker, p.machine(n.Name), inside, host, port) {
 					return true
@@ -116,14 +113,10 @@ func (p profile) serves(ctx context.Context, server string, docker *client.Clien
 	return false
 }
 
-// publishes tells whether a container of the profile runs and its port is published at host:port.
+// publishes reports whether a container of the profile runs and its port is published at host:port.
 func (p profile) publishes(ctx context.Context, docker *client.Client, name, inside, host, port string) bool {
-	engines := []*client.Client{docker}
-	if p.Driver == "podman" {
-		sockets, closeAll := podman()
-		defer closeAll()
-		engines = append(sockets, docker)
-	}
+	engines, closeAll := p.engines(docker)
+	defer closeAll()
 	for _, engine := range engines {
 		if !isLocal(engine) {
 			continue
@@ -138,8 +131,8 @@ func (p profile) publishes(ctx context.Context, docker *client.Client, name, ins
 	return false
 }
 
-// publishesAPI tells whether a container of kind or k3d runs and has an API server's port published
-// at host:port.
+// publishesAPI reports whether a container of kind or k3d runs and publishes the port of an API
+// server at host:port.
 func publishesAPI(c container.Summary, host, port string) bool {
 	return c.State == container.StateRunning && slices.ContainsFunc(c.Ports, func(p container.PortSummary) bool {
 		return p.PrivatePort == containerAPIPort && p.PublicPort != 0 && strconv.Itoa(int(p.PublicPort)) == port &&
@@ -147,34 +140,34 @@ func publishesAPI(c container.Summary, host, port string) bool {
 	})
 }
 
-// isLocal tells whether ports that a daemon publishes are this machine's. Of one that is reached by
-// TCP or ssh they are another machine's.
+// isLocal reports whether the ports that a daemon publishes are on this machine. A daemon that is
+// reached by TCP or ssh publishes them elsewhere.
 func isLocal(docker *client.Client) bool {
 	return docker != nil && strings.HasPrefix(docker.DaemonHost(), "unix://")
 }
 
-// reaches tells whether every connection to host ends at what listens on an address of this
-// machine. At the same port of another address, also of loopback, there may be a tunnel.
-func reaches(host string, listens netip.Addr) bool {
+// reaches reports whether every connection to host ends at a listener with this address on this
+// machine. At the same port of another address, even of loopback, there may be a tunnel.
+func reaches(host string, listener netip.Addr) bool {
 	addresses := addressesOf(host)
 	return len(addresses) > 0 &&
-		!slices.ContainsFunc(addresses, func(to netip.Addr) bool { return !endsAt(to, listens) })
+		!slices.ContainsFunc(addresses, func(to netip.Addr) bool { return !endsAt(to, listener) })
 }
 
-func endsAt(to, listens netip.Addr) bool {
-	if listens = listens.Unmap(); !listens.IsValid() {
-		listens = netip.IPv4Unspecified() // as an older Docker says it
+func endsAt(to, listener netip.Addr) bool {
+	if listener = listener.Unmap(); !listener.IsValid() {
+		listener = netip.IPv4Unspecified() // as older Docker versions report it
 	}
-	if to.IsUnspecified() { // the kernel takes it for loopback; k3d writes 0.0.0.0
+	if to.IsUnspecified() { // the kernel connects to loopback; k3d writes 0.0.0.0
 		to = loopbackOf(to)
 	}
-	if listens.IsUnspecified() {
-		return to.Is4() == listens.Is4() && onThisMachine("https://"+net.JoinHostPort(to.String(), "0"))
+	if listener.IsUnspecified() {
+		return to.Is4() == listener.Is4() && isOwn(to)
 	}
-	return to == listens
+	return to == listener
 }
 
-// loopbackOf is 127.0.0.1, or ::1 for an IPv6 address.
+// loopbackOf returns 127.0.0.1, or ::1 for an IPv6 address.
 func loopbackOf(ip netip.Addr) netip.Addr {
 	if ip.Is4() {
 		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
@@ -182,7 +175,8 @@ func loopbackOf(ip netip.Addr) netip.Addr {
 	return netip.IPv6Loopback()
 }
 
-// addressesOf are those that a connection to host may go to. Of names only localhost has some.
+// addressesOf returns the addresses that a connection to host may go to. Of names, only localhost
+// is resolved.
 func addressesOf(host string) (addresses []netip.Addr) {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{ip.Unmap()}
@@ -190,11 +184,31 @@ func addressesOf(host string) (addresses []netip.Addr) {
 	if host != "localhost" {
 		return nil
 	}
-	found, _ := net.LookupIP(host) //nolint:noctx // it stands in a file, or else there is none
+	found, _ := net.LookupIP(host) //nolint:noctx // read from a file
 	for _, ip := range found {
 		if address, ok := netip.AddrFromSlice(ip); ok {
 			addresses = append(addresses, address.Unmap())
 		}
 	}
 	return addresses
+}
+
+// onThisMachine reports whether a host is this machine, by its loopback or another interface.
+func onThisMachine(host string) bool {
+	if host == "localhost" || host == "kubernetes.docker.internal" { // Docker Desktop's name for 127.0.0.1
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && isOwn(ip.Unmap())
+}
+
+func isOwn(ip netip.Addr) bool {
+	if ip.IsLoopback() || ip.IsUnspecified() { // k3d writes 0.0.0.0
+		return true
+	}
+	addresses, err := net.InterfaceAddrs()
+	return err == nil && slices.ContainsFunc(addresses, func(address net.Addr) bool {
+		own, ok := address.(*net.IPNet)
+		return ok && own.IP.Equal(ip.AsSlice())
+	})
 }
