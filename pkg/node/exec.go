@@ -80,8 +80,12 @@ func (t *execTransport) run(ctx context.Context, stdin io.Reader, args ...string
 }
 
 // pipe is unsupported, since no such node runs anything to connect to.
-func (*execTransport) pipe(context.Context, ...string) (net.Conn, error) { return nil, errors.ErrUnsupported }
+func (*execTransport) pipe(context.Context, ...string) (net.Conn, error) {
+	return nil, errors.ErrUnsupported
+}
 
-func (*execTransport) listen(context.Context) (net.Listener, error) { return nil, errors.ErrUnsupported }
+func (*execTransport) listen(context.Context) (net.Listener, error) {
+	return nil, errors.ErrUnsupported
+}
 
 func (*execTransport) close() error { return nil }

@@ -1,4 +1,3 @@
-// What nodes say about themselves, for a look at the whole set-up (devloop doctor).
 package node
 
 import (
@@ -9,23 +8,24 @@ import (
 	"time"
 )
 
-// Health is what one node says about itself.
+// Health is the state of one node.
 type Health struct {
 	Node    string
 	Runtime string        // "containerd"
-	Shell   string        // what a person types before a command to run it there, as root
-	Images  int           // that it holds, by name
+	Shell   string        // what a user types before a command to run it there, as root
+	Images  int           // with a name
 	Free    uint64        // bytes where its images are kept
-	Ahead   time.Duration // of its clock, before this machine's; a second more or less means nothing
-	Err     error         // why nothing else is known
+	Ahead   time.Duration // of its clock before this machine's, precise to about a second
+	Err     error         // why the rest is unknown
 }
 
-// Check asks every node, in the order of the profile.
+// Check returns the state of every node.
 func (c *Cluster) Check(ctx context.Context) []Health {
-	all := make([]Health, len(c.nodes))
-	for i, n := range c.nodes {
-		all[i] = Health{Node: n.name, Runtime: n.runtime.name(), Shell: n.shell}
-		all[i].Err = n.check(ctx, &all[i])
+	all := make([]Health, 0, len(c.nodes))
+	for _, n := range c.nodes {
+		h := Health{Node: n.name, Runtime: n.runtime.name(), Shell: n.shell}
+		h.Err = n.check(ctx, &h)
+		all = append(all, h)
 	}
 	return all
 }
@@ -39,19 +39,19 @@ func (n *Node) check(ctx context.Context, h *Health) error {
 	}
 	h.Images = len(images)
 	asked := time.Now()
-	now, free, err := n.look(ctx)
+	now, free, err := n.clockAndFree(ctx)
 	if err != nil {
 		return err
 	}
-	asked = asked.Add(time.Since(asked) / 2) // the node looked at its clock somewhere on the way
+	asked = asked.Add(time.Since(asked) / 2) // the node read its clock at some point in between
 	h.Ahead, h.Free = now.Sub(asked).Round(time.Second), free
 	return nil
 }
 
-// look returns the node's clock and the bytes that are free where its images are kept.
-func (n *Node) look(ctx context.Context) (now time.Time, free uint64, err error) {
-	// POSIX alone, since busybox is all that some nodes have.
-	out, err := n.run(ctx, "sh", "-c", "date +%s; df -Pk "+n.runtime.dir()+" 2> /dev/null || df -Pk /var/lib") // k3s keeps it elsewhere
+// clockAndFree returns the node's time and the bytes free where its images are kept.
+func (n *Node) clockAndFree(ctx context.Context) (now time.Time, free uint64, err error) {
+	// POSIX only, since some nodes have just busybox. k3s keeps images elsewhere.
+	out, err := n.run(ctx, "sh", "-c", "date +%s; df -Pk "+n.runtime.dir()+" 2> /dev/null || df -Pk /var/lib")
 	if err != nil {
 		return now, 0, err
 	}
@@ -61,14 +61,12 @@ func (n *Node) look(ctx context.Context) (now time.Time, free uint64, err error)
 		return now, 0, fmt.Errorf("node %s: its clock: %w", n.name, err)
 	}
 	fields := strings.Fields(lines[len(lines)-1]) // file system, size, used, available, in KiB
-	if len(fields) < 4 {
-		return now, 0, fmt.Errorf("node %s: df says %q", n.name, out)
+	if len(fields) >= 4 {
+		if kib, err := strconv.ParseUint(fields[3], 10, 64); err == nil {
+			return time.Unix(seconds, 0), kib << 10, nil
+		}
 	}
-	kib, err := strconv.ParseUint(fields[3], 10, 64)
-	if err != nil {
-		return now, 0, fmt.Errorf("node %s: df says %q", n.name, out)
-	}
-	return time.Unix(seconds, 0), kib << 10, nil
+	return now, 0, fmt.Errorf("node %s: df says %q", n.name, out)
 }
 
 // Free returns how many bytes are free on all nodes together where they keep images.
@@ -77,7 +75,7 @@ func (c *Cluster) Free(ctx context.Context) (uint64, error) {
 	defer cancel()
 	var sum uint64
 	for _, n := range c.nodes {
-		_, free, err := n.look(ctx)
+		_, free, err := n.clockAndFree(ctx)
 		if err != nil {
 			return 0, err
 		}

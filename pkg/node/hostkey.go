@@ -1,11 +1,5 @@
 package node
 
-// The ssh host keys of nodes. A machine makes its key and publishes it nowhere, so the first one is
-// believed, and remembered. A VM of minikube makes another one at each start, and so does a machine
-// that was made anew; minikube writes the machine's config.json both times, and makes the key that
-// clients log in with anew for a new machine. So another host key is believed if minikube wrote one
-// of them since, and else refused: something else answers at the node's address.
-
 import (
 	"bytes"
 	"crypto/sha256"
@@ -27,27 +21,33 @@ import (
 	"github.com/devloop/devloop/pkg/files"
 )
 
+// A machine publishes its ssh host key nowhere, so the first one is trusted, and remembered. A VM
+// of minikube makes a new one at each start, and so does a machine that was created anew. Each
+// start rewrites the machine's config.json, and a new machine also gets a new client key. So
+// another host key is trusted if one of the two has changed since, and refused otherwise: something
+// else answers at the node's address.
+
 // knownHost is what is remembered of a node.
 type knownHost struct {
 	Node      string `json:"node"`
 	HostKey   string `json:"hostKey"`   // as in authorized_keys
 	ClientKey string `json:"clientKey"` // fingerprint
-	Started   string `json:"started"`   // when minikube wrote the machine's config.json last, "" if there is none
+	Started   string `json:"started"`   // modification time of the machine's config.json, "" without one
 }
 
-// hostKeys checks the host key of one node in one handshake.
+// hostKeys checks the host key of a node during a handshake.
 type hostKeys struct {
 	file    string
 	start   string // the command that starts the machine
 	now     knownHost
 	before  knownHost
-	trusted ssh.PublicKey // that before names, nil for none
+	trusted ssh.PublicKey // that of before, nil if there is none
 }
 
-// openHostKeys reads what is remembered of a node in the folder dir; key is the file of the
-// client's key.
+// openHostKeys reads what is remembered of a node in the folder dir. key is the file of the client's
+// key.
 func openHostKeys(dir, node, start, key string, client ssh.PublicKey) (*hostKeys, error) {
-	id := sha256.Sum256([]byte(key)) // it tells profiles apart, also those of two MINIKUBE_HOMEs
+	id := sha256.Sum256([]byte(key)) // distinguishes profiles, also of two MINIKUBE_HOMEs
 	h := &hostKeys{file: filepath.Join(dir, node+"-"+hex.EncodeToString(id[:8])+".json"), start: start,
 		now: knownHost{Node: node, ClientKey: ssh.FingerprintSHA256(client)}}
 	if info, err := os.Stat(filepath.Join(filepath.Dir(key), "config.json")); err == nil {
@@ -69,26 +69,24 @@ func openHostKeys(dir, node, start, key string, client ssh.PublicKey) (*hostKeys
 	return h, nil
 }
 
-// algorithms puts those of the remembered key first: a machine has several keys.
+// algorithms puts those of the trusted key first: a machine has several keys.
 func (h *hostKeys) algorithms() []string {
 	all := ssh.SupportedAlgorithms().HostKeys
 	if h.trusted == nil {
 		return all
 	}
-	own := []string{h.trusted.Type()}
+	first := []string{h.trusted.Type()}
 	if h.trusted.Type() == ssh.KeyAlgoRSA {
-		own = []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
+		first = []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
 	}
-	return append(own, slices.DeleteFunc(all, func(name string) bool { return slices.Contains(own, name) })...)
+	return append(first, slices.DeleteFunc(all, func(name string) bool { return slices.Contains(first, name) })...)
 }
 
-// check decides about a key that a machine at address shows.
+// check accepts or refuses the key of a machine at address.
 func (h *hostKeys) check(address string, key ssh.PublicKey) error {
 	h.now.HostKey = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
-	if h.trusted == nil || bytes.Equal(h.trusted.Marshal(), key.Marshal()) {
-		return nil
-	}
-	if h.before.ClientKey != h.now.ClientKey || h.before.Started != h.now.Started {
+	restarted := h.before.ClientKey != h.now.ClientKey || h.before.Started != h.now.Started
+	if h.trusted == nil || restarted || bytes.Equal(h.trusted.Marshal(), key.Marshal()) {
 		return nil
 	}
 	err := fmt.Errorf("what answers at %s has the host key %s, and the node had %s; "+
@@ -97,20 +95,18 @@ func (h *hostKeys) check(address string, key ssh.PublicKey) error {
 		"or, if you know the new key, remove %s", h.start, h.file))}
 }
 
-// hostKeyError is of a key that is not the one that was remembered.
+// hostKeyError means that a host key is not the trusted one.
 type hostKeyError struct{ error }
 
 func (e *hostKeyError) Unwrap() error { return e.error }
 
-// remember writes down what check let pass, once the other side has let this one in, too.
+// remember saves the accepted key. It is called after the login, which the node accepted, too.
 func (h *hostKeys) remember() error {
 	if h.now == h.before {
 		return nil
 	}
 	content, err := json.Marshal(h.now)
-	if err == nil {
-		err = os.MkdirAll(filepath.Dir(h.file), 0o700)
-	}
+	err = errors.Join(err, os.MkdirAll(filepath.Dir(h.file), 0o700))
 	if err == nil {
 		err = atomicwriter.WriteFile(h.file, append(content, '\n'), 0o600)
 	}

@@ -299,7 +299,7 @@ func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, image
 		return err
 	}
 	address := listener.Addr().String()
-	server := startServer(listener, registry.forNode(address, tag, image, sent))
+	server := startServer(listener, sent, registry.forNode(address, tag, image))
 	defer func() { _ = server.close() }() // the pull has ended
 	source := at(address, tag)
 	if err = n.runtime.pull(ctx, n, source); err == nil {
@@ -322,28 +322,26 @@ func (n *Node) importMissing(ctx context.Context, registry *Registry, target str
 	if err != nil {
 		return err
 	}
-	err = n.importArchive(ctx, runtime, registry, target, image, unpacked, sent)
-	if err != nil && ctx.Err() == nil && len(unpacked) > 0 { // a layer may have been removed meanwhile
-		err = n.importArchive(ctx, runtime, registry, target, image, nil, sent)
+	send := func(unpacked map[string]bool) error {
+		archive, writer := io.Pipe()
+		written := make(chan error, 1)
+		go func() {
+			err := event.Guard(func() error {
+				return registry.writeArchive(ctx, io.MultiWriter(writer, counter{sent}), image, target, unpacked)
+			})
+			written <- err
+			_ = writer.CloseWithError(err)
+		}()
+		err := runtime.importArchive(ctx, n, archive, target)
+		_ = archive.CloseWithError(io.ErrClosedPipe) // the runtime may not have read all of it
+		if writeErr := <-written; writeErr != nil && !errors.Is(writeErr, io.ErrClosedPipe) {
+			return writeErr
+		}
+		return err
 	}
-	return err
-}
-
-func (n *Node) importArchive(ctx context.Context, runtime containerdRuntime, registry *Registry, target string,
-	image *storedImage, unpacked map[string]bool, sent *atomic.Int64) error {
-	archive, writer := io.Pipe()
-	written := make(chan error, 1)
-	go func() {
-		err := event.Guard(func() error {
-			return registry.writeArchive(ctx, io.MultiWriter(writer, counter{sent}), image, target, unpacked)
-		})
-		written <- err
-		_ = writer.CloseWithError(err)
-	}()
-	err := runtime.load(ctx, n, archive, target)
-	_ = archive.CloseWithError(io.ErrClosedPipe) // the runtime may not have read all of it
-	if writeErr := <-written; writeErr != nil && !errors.Is(writeErr, io.ErrClosedPipe) {
-		return writeErr
+	err = send(unpacked)
+	if err != nil && ctx.Err() == nil && len(unpacked) > 0 { // a layer may have been removed meanwhile
+		err = send(nil)
 	}
 	return err
 }

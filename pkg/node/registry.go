@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/content"
 	contentlocal "github.com/containerd/containerd/v2/plugins/content/local"
@@ -449,7 +450,7 @@ func (r *Registry) listen(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("image registry: %w", err)
 	}
 	r.address = listener.Addr().String()
-	r.server = startServer(listener, r.guard(r.address, r.forPushes()))
+	r.server = startServer(listener, new(atomic.Int64), r.guard(r.address, r.forPushes()))
 	return r.address, nil
 }
 

@@ -778,7 +778,7 @@ func TestForNode(t *testing.T) {
 	}
 	address := listener.Addr().String()
 	var sent atomic.Int64
-	server := startServer(listener, r.forNode(address, tag, id, &sent))
+	server := startServer(listener, &sent, r.forNode(address, tag, id))
 	defer func() {
 		if err := server.close(); err != nil {
 			t.Error(err)

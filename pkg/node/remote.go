@@ -1,4 +1,3 @@
-// Clusters beyond this machine: images go into a registry that their nodes reach, and are named by what they are.
 package node
 
 import (
@@ -10,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,31 +23,39 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Push is the way to images by registries that the nodes pull from. It is safe for concurrent use.
+// Push brings images into registries that the nodes pull from, for clusters beyond this machine.
+// It is safe for concurrent use.
 type Push struct {
-	plain bool // http beyond loopback is allowed
+	plain bool // http is allowed beyond loopback
 
-	mu      sync.Mutex
-	digests map[name.Tag]seen    // what is there
-	layers  map[v1.Hash]name.Tag // an image that brought this layer there
+	mu     sync.Mutex
+	images map[name.Tag]remoteImage
+	layers map[v1.Hash]name.Tag // an image through which a layer came into the registry
 }
 
-// pushJobs is how many layers of an image are sent side by side.
+// remoteImage is what a registry had under a tag. Tags are made from the content, so it does not
+// change; but it may be deleted.
+type remoteImage struct {
+	digest string // "" if it was not there
+	asked  time.Time
+}
+
+// pushJobs is how many layers of an image are sent in parallel.
 const pushJobs = 4
 
-// NewPush returns a way to registries. Credentials are those that Docker's client keeps. plain allows http beyond loopback.
+// NewPush returns a Push. Credentials are those of Docker's client. plain allows http beyond
+// loopback.
 func NewPush(plain bool) *Push {
-	return &Push{plain: plain, digests: map[name.Tag]seen{}, layers: map[v1.Hash]name.Tag{}}
+	return &Push{plain: plain, images: map[name.Tag]remoteImage{}, layers: map[v1.Hash]name.Tag{}}
 }
 
-// options are for one exchange with a registry, sent counts the bytes that go there.
+// options are for one exchange with a registry. sent counts the bytes that go there.
 func (p *Push) options(ctx context.Context, sent *atomic.Int64) []remote.Option {
 	return []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
-		remote.WithJobs(pushJobs),
-		remote.WithTransport(outward{p.plain, sent})}
+		remote.WithJobs(pushJobs), remote.WithTransport(outward{p.plain, sent})}
 }
 
-// ref is tag for go-containerregistry, which has to be told where plain http may be tried.
+// ref is tag for go-containerregistry, which has to be told where it may try plain http.
 func (p *Push) ref(tag name.Tag) (name.Tag, error) {
 	if p.plain {
 		return name.NewTag(tag.String(), name.Insecure)
@@ -57,7 +63,8 @@ func (p *Push) ref(tag name.Tag) (name.Tag, error) {
 	return tag, nil
 }
 
-// outward counts what is sent, and refuses plain http beyond loopback: go-containerregistry tries it with private addresses by itself.
+// outward counts what is sent, and refuses plain http beyond loopback: for private addresses,
+// go-containerregistry tries it on its own.
 type outward struct {
 	plain bool
 	sent  *atomic.Int64
@@ -68,7 +75,7 @@ func (o outward) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, errPlain
 	}
 	if req.Body != nil {
-		req = req.Clone(req.Context()) // it is the caller's
+		req = req.Clone(req.Context()) // a RoundTripper must not change the caller's
 		req.Body = struct {
 			io.Reader
 			io.Closer
@@ -77,52 +84,37 @@ func (o outward) RoundTrip(req *http.Request) (*http.Response, error) {
 	return remote.DefaultTransport.RoundTrip(req)
 }
 
-var errPlain = errors.New("it does not speak https, and plain http is only taken on this machine")
+var errPlain = errors.New("it does not speak https, and plain http is only allowed on this machine")
 
 func onLoopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// Digest returns what is known to be in the registry under tag, "" before Missing or Give has seen it there.
-func (p *Push) Digest(tag name.Tag) string {
+// Digest returns what the registry has under tag, "" before Missing or Give found or put it there.
+func (p *Push) Digest(tag name.Tag) string { return p.image(tag).digest }
+
+func (p *Push) image(tag name.Tag) remoteImage {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.digests[tag].digest
+	return p.images[tag]
 }
 
-// seen is what a registry had under a tag. That is made from the content, so that it stays what it is; but it may be removed.
-type seen struct {
-	digest string
-	at     time.Time
-}
-
-func (p *Push) note(tag name.Tag, digest v1.Hash) {
+func (p *Push) setDigest(tag name.Tag, digest string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.digests[tag] = seen{digest.String(), time.Now()}
+	p.images[tag] = remoteImage{digest, time.Now()}
 }
 
-func (p *Push) fresh(tag name.Tag) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.digests[tag].digest != "" && time.Since(p.digests[tag].at) <= knownFor
-}
-
-func (p *Push) forget(tag name.Tag) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.digests, tag)
-}
-
-// Missing returns those of tags that the registry lacks.
+// Missing returns those of tags that the registry does not have.
 func (p *Push) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	lacks := make([]bool, len(tags))
+	var mu sync.Mutex
+	missing := map[name.Tag]bool{}
 	group, ctx := event.NewGroup(ctx)
-	for i, tag := range tags {
-		if p.fresh(tag) {
+	for _, tag := range tags {
+		if image := p.image(tag); image.digest != "" && time.Since(image.asked) <= knownFor {
 			continue
 		}
 		group.Go(func() error {
@@ -134,10 +126,12 @@ func (p *Push) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
 			var answered *ggcr.Error
 			switch {
 			case err == nil:
-				p.note(tag, found.Digest)
+				p.setDigest(tag, found.Digest.String())
 			case errors.As(err, &answered) && answered.StatusCode == http.StatusNotFound:
-				lacks[i] = true
-				p.forget(tag)
+				p.setDigest(tag, "")
+				mu.Lock()
+				defer mu.Unlock()
+				missing[tag] = true
 			default:
 				return p.explain(tag, err)
 			}
@@ -147,19 +141,13 @@ func (p *Push) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	var missing []name.Tag
-	for i, tag := range tags {
-		if lacks[i] {
-			missing = append(missing, tag)
-		}
-	}
-	return missing, nil
+	return only(tags, missing), nil
 }
 
-// Give brings the images, which source has, from devloop's own registry into this one: only the blobs that it lacks.
+// Give brings the images of source from devloop's own registry into the remote one: only the blobs
+// that it does not have.
 func (p *Push) Give(ctx context.Context, sink event.Sink, source Source, registry *Registry, tags []name.Tag) error {
-	// One after the other: what two images share is sent with the first and mounted for the second.
-	return loadEach(ctx, sink, tags, 1, pushTimeout, func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error) {
+	load := func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error) {
 		start := time.Now()
 		stored, err := registry.receive(ctx, source, tag)
 		if err != nil {
@@ -170,44 +158,34 @@ func (p *Push) Give(ctx context.Context, sink event.Sink, source Source, registr
 		if err != nil {
 			return nil, fmt.Errorf("image registry: %w", err)
 		}
-		digest, digestErr := image.Digest()
-		layers, layersErr := image.Layers()
-		ref, refErr := p.ref(tag)
-		if err := errors.Join(digestErr, layersErr, refErr); err != nil {
-			return nil, fmt.Errorf("image registry: %s: %w", tag, err)
+		if err := p.write(ctx, tag, image, sent); err != nil {
+			return nil, err
 		}
-		if err := remote.Write(ref, mountable{image, p.mounts(layers, ref)}, p.options(ctx, sent)...); err != nil {
-			return nil, p.explain(tag, err)
-		}
-		p.note(tag, digest)
-		p.noteLayers(ref, layers)
 		return []any{"bytes", sent.Load(), "push", pushed.Round(time.Millisecond), "registry", tag.RegistryStr()}, nil
-	})
+	}
+	// One at a time: layers that two images share are sent with the first and mounted for the second.
+	return loadEach(ctx, sink, tags, 1, pushTimeout, load)
 }
 
-// mountable is an image some of whose layers may be mounted from others.
-type mountable struct {
-	v1.Image
-	layers []v1.Layer
-}
-
-func (m mountable) Layers() ([]v1.Layer, error) { return m.layers, nil }
-
-// mounts tells of each layer where in the registry of ref it is already.
-func (p *Push) mounts(layers []v1.Layer, ref name.Tag) []v1.Layer {
+func (p *Push) write(ctx context.Context, tag name.Tag, image v1.Image, sent *atomic.Int64) error {
+	digest, digestErr := image.Digest()
+	layers, layersErr := image.Layers()
+	ref, refErr := p.ref(tag)
+	if err := errors.Join(digestErr, layersErr, refErr); err != nil {
+		return fmt.Errorf("image registry: %s: %w", tag, err)
+	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	list := slices.Clone(layers)
-	for i, layer := range list {
+	for i, layer := range layers {
 		digest, err := layer.Digest()
 		if from, ok := p.layers[digest]; ok && err == nil && from.Registry == ref.Registry {
-			list[i] = &remote.MountableLayer{Layer: layer, Reference: from}
+			layers[i] = &remote.MountableLayer{Layer: layer, Reference: from}
 		}
 	}
-	return list
-}
-
-func (p *Push) noteLayers(ref name.Tag, layers []v1.Layer) {
+	p.mu.Unlock()
+	if err := remote.Write(ref, imageOf{image, layers}, p.options(ctx, sent)...); err != nil {
+		return p.explain(tag, err)
+	}
+	p.setDigest(tag, digest.String())
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, layer := range layers {
@@ -215,17 +193,26 @@ func (p *Push) noteLayers(ref name.Tag, layers []v1.Layer) {
 			p.layers[digest] = ref
 		}
 	}
+	return nil
 }
 
-// explain says what can be done about a registry's refusal.
+// imageOf is an image whose layers come from elsewhere.
+type imageOf struct {
+	v1.Image
+	layers []v1.Layer
+}
+
+func (i imageOf) Layers() ([]v1.Layer, error) { return i.layers, nil }
+
+// explain adds what the user can do about a registry's error.
 func (p *Push) explain(tag name.Tag, err error) error {
 	failure := fmt.Errorf("registry %s: image %s: %w", tag.RegistryStr(), tag.RepositoryStr()+":"+tag.TagStr(), err)
 	var answered *ggcr.Error
 	var dial net.Error
 	switch {
-	case errors.As(err, new(*tls.CertificateVerificationError)): // of private addresses http was tried, too
+	case errors.As(err, new(*tls.CertificateVerificationError)): // for private addresses, http was tried, too
 		return event.WithHint(failure, "have this machine trust the registry's certificate")
-	case errors.Is(err, errPlain), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"): // net/http's words
+	case errors.Is(err, errPlain), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"): // net/http's text
 		return event.WithHint(failure, "give it a certificate, or allow plain http: push: http://"+tag.RegistryStr()+"/…")
 	case errors.As(err, &answered) && (answered.StatusCode == http.StatusUnauthorized || answered.StatusCode == http.StatusForbidden):
 		return event.WithHint(failure, "docker login "+tag.RegistryStr())

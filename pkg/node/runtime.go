@@ -254,8 +254,8 @@ func (containerdRuntime) pull(ctx context.Context, n *Node, source string) error
 	return err
 }
 
-// load imports an OCI layout in a tar, which need not have the layers that the node has unpacked.
-func (r containerdRuntime) load(ctx context.Context, n *Node, archive io.Reader, target string) error {
+// importArchive imports an OCI layout in a tar, which need not have the layers that the node has unpacked.
+func (r containerdRuntime) importArchive(ctx context.Context, n *Node, archive io.Reader, target string) error {
 	_, err := n.transport.run(ctx, archive, "ctr", "--namespace", "k8s.io", "images", "import", "-")
 	if err == nil {
 		return nil

@@ -1,10 +1,5 @@
 package node
 
-// The registry's HTTP side, of the OCI distribution specification what Docker, containerd, podman
-// and go-containerregistry use. On this machine's loopback it takes pushes, from who has this
-// process's credentials. On a node's loopback it gives one image away, to whoever asks: the node's
-// runtime has no credentials, and others on the node can reach the port, too.
-
 import (
 	"bytes"
 	"crypto/subtle"
@@ -32,38 +27,41 @@ import (
 )
 
 const (
-	// maxConnections is how many a server has at once. Docker's containerd store sends all layers
-	// of an image side by side.
+	// maxConnections limits a server's connections. Docker's containerd store sends all layers of
+	// an image in parallel.
 	maxConnections = 256
 	headerTimeout  = 10 * time.Second
 	idleTimeout    = 30 * time.Second
-	// stallTimeout is how long the other side may take to read or write some bytes. How long a
-	// whole blob takes is up to its size.
+	// stallTimeout is how long one read or write may take. A whole blob takes as long as it needs.
 	stallTimeout = 2 * time.Minute
 )
 
-// server is an http.Server that has been started.
+// The registry's HTTP side is the part of the OCI distribution specification that Docker,
+// containerd, podman and go-containerregistry use. On this machine's loopback, it takes pushes
+// with the credentials of this process. On a node's loopback, it serves one image, without
+// credentials: the node's runtime has none, and other processes there can reach the port.
+
+// server is a running http.Server.
 type server struct {
 	*http.Server
 	served chan struct{}
 }
 
-// startServer serves until close, which closes the listener, too.
-func startServer(listener net.Listener, handler http.Handler) *server {
+// startServer serves until close, which closes the listener, too. sent counts the bytes of all
+// responses.
+func startServer(listener net.Listener, sent *atomic.Int64, handler http.Handler) *server {
 	s := &server{served: make(chan struct{}), Server: &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-			handler.ServeHTTP(timedWriter{w}, req)
+			handler.ServeHTTP(timedWriter{w, sent}, req)
 		}),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          log.New(io.Discard, "", 0), // what others do wrong is not the user's concern
+		ErrorLog:          log.New(io.Discard, "", 0), // mistakes of clients
 	}}
 	go func() {
 		defer close(s.served)
-		_ = event.Guard(func() error { // ends with close
-			return s.Serve(netutil.LimitListener(listener, maxConnections))
-		})
+		_ = event.Guard(func() error { return s.Serve(netutil.LimitListener(listener, maxConnections)) })
 	}()
 	return s
 }
@@ -74,9 +72,12 @@ func (s *server) close() error {
 	return err
 }
 
-// timedWriter gives each write its own deadline. (A connection through ssh knows none: it lasts no
-// longer than the pull.)
-type timedWriter struct{ http.ResponseWriter }
+// timedWriter gives each write its own deadline, and counts the bytes. (Connections through ssh
+// have no deadlines: they end with the pull.)
+type timedWriter struct {
+	http.ResponseWriter
+	sent *atomic.Int64
+}
 
 func (w timedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
@@ -91,7 +92,9 @@ func (w timedWriter) WriteHeader(code int) {
 
 func (w timedWriter) Write(p []byte) (int, error) {
 	w.extend()
-	return w.ResponseWriter.Write(p)
+	n, err := w.ResponseWriter.Write(p)
+	w.sent.Add(int64(n))
+	return n, err
 }
 
 // timedBody gives each read of a request's body its own deadline.
@@ -105,19 +108,15 @@ func (b timedBody) Read(p []byte) (int, error) {
 	return b.Reader.Read(p)
 }
 
-// refuse answers with an error as the specification has it ("Error Codes").
+// refuse responds with an error in the specification's format ("Error Codes").
 func refuse(w http.ResponseWriter, status int, code, message string) {
-	text, err := json.Marshal(map[string]any{"errors": []any{map[string]string{"code": code, "message": message}}})
-	if err != nil { // of strings
-		text = nil
-	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(text) // the other side may be gone
+	_ = json.NewEncoder(w).Encode(map[string]any{"errors": []any{map[string]string{"code": code, "message": message}}})
 }
 
-// checkOrigin refuses what comes from a web page: a page sends Origin with whatever is not a
-// plain GET of its own, and a name that was made to point here is not the address.
+// checkOrigin refuses requests from web pages: browsers send Origin with all but simple GETs of a
+// page's own server, and after DNS rebinding Host is not this address.
 func checkOrigin(address string, next http.Handler) http.Handler {
 	_, port, err := net.SplitHostPort(address)
 	hosts := []string{address, "localhost:" + port}
@@ -132,7 +131,7 @@ func checkOrigin(address string, next http.Handler) http.Handler {
 	})
 }
 
-// guard lets in only who has the credentials.
+// guard requires the credentials of this process.
 func (r *Registry) guard(address string, next http.Handler) http.Handler {
 	return checkOrigin(address, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		user, password, _ := req.BasicAuth()
@@ -289,10 +288,9 @@ func (r *Registry) serveBlob(w http.ResponseWriter, req *http.Request, digest v1
 }
 
 // forNode is the registry as a node sees it at address while it pulls an image: the parts of that
-// image are readable, and nothing else. sent counts the bytes of the responses.
-func (r *Registry) forNode(address string, tag name.Tag, image *storedImage, sent *atomic.Int64) http.Handler {
+// image are readable, and nothing else.
+func (r *Registry) forNode(address string, tag name.Tag, image *storedImage) http.Handler {
 	return checkOrigin(address, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		w = countedWriter{w, sent}
 		t, ok := parse(req.URL.Path)
 		if ok && t.kind == "manifests" && t.reference == tag.TagStr() {
 			t.digest = image.digest // whatever the tag means by now
@@ -312,18 +310,4 @@ func (r *Registry) forNode(address string, tag name.Tag, image *storedImage, sen
 			refuse(w, http.StatusNotFound, "NAME_UNKNOWN", "it does not belong to the image that this node pulls")
 		}
 	}))
-}
-
-// countedWriter counts the bytes of answers.
-type countedWriter struct {
-	http.ResponseWriter
-	sent *atomic.Int64
-}
-
-func (w countedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-func (w countedWriter) Write(p []byte) (int, error) {
-	n, err := w.ResponseWriter.Write(p)
-	w.sent.Add(int64(n))
-	return n, err
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -103,7 +104,7 @@ func TestServerTimeouts(t *testing.T) {
 		t.Run(says, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				listener := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
-				s := startServer(listener, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+				s := startServer(listener, new(atomic.Int64), http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 					if req.Method == http.MethodPut {
 						if _, err := io.ReadAll(timedBody{req.Body, http.NewResponseController(w)}); err != nil {
 							w.WriteHeader(http.StatusBadRequest)

@@ -17,7 +17,14 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Docker is a Source: the daemon on this machine, which pushes only the blobs that are not here yet.
+// Source has images for devloop's registry.
+type Source interface {
+	// Push pushes what the registry does not have of the image. It returns the digest of what it
+	// pushed, a manifest or a list of them.
+	Push(ctx context.Context, registry *Registry, tag name.Tag) (digest string, err error)
+}
+
+// Docker is a Docker daemon as a Source. It pushes only the missing blobs.
 type Docker struct{ Client *client.Client }
 
 // Push has the daemon push the image.
@@ -26,7 +33,7 @@ func (d Docker) Push(ctx context.Context, r *Registry, tag name.Tag) (digest str
 	if err != nil {
 		return "", err
 	}
-	// The daemon's containerd store gives credentials only to the server that they name.
+	// The daemon's containerd store sends credentials only to the server that they name.
 	auth, err := authconfig.Encode(registry.AuthConfig{
 		Username: username, Password: r.password, ServerAddress: address})
 	if err != nil {
@@ -63,9 +70,9 @@ func (d Docker) Push(ctx context.Context, r *Registry, tag name.Tag) (digest str
 	return digest, nil
 }
 
-// pushedDigest returns what a daemon says that it pushed under tag, "" in a message about anything
-// else. It is in the aux message of the classic store (moby's types.PushResult), and in the line
-// that both stores end with ("<tag>: digest: sha256:<hex> size: <bytes>").
+// pushedDigest returns the digest that a daemon reports for a pushed tag, "" for other messages. It
+// is in the aux message of the classic store (moby's types.PushResult), and in the last line of
+// both stores ("<tag>: digest: sha256:<hex> size: <bytes>").
 func pushedDigest(m jsonstream.Message, tag string) string {
 	var aux struct{ Tag, Digest string }
 	if m.Aux != nil && json.Unmarshal(*m.Aux, &aux) == nil && aux.Tag == tag {
@@ -81,18 +88,11 @@ func pushedDigest(m jsonstream.Message, tag string) string {
 // Built is a Source of images that were built right into the registry.
 type Built struct{}
 
-// Push finds them there. Name made sure that it is what BuildKit said.
+// Push has nothing to push. Registry.Name verified the digest.
 func (Built) Push(_ context.Context, r *Registry, tag name.Tag) (digest string, err error) {
 	ids := r.Identity(tag)
 	if ids == nil {
 		return "", errors.New("it is not there, and was not built either")
 	}
 	return ids[0], nil
-}
-
-// Source brings images into devloop's registry.
-type Source interface {
-	// Push sees to it that the registry has the image, with no more effort than what of it is not
-	// there yet. It returns the digest of what it brought, of a manifest or of a list of them.
-	Push(ctx context.Context, registry *Registry, tag name.Tag) (digest string, err error)
 }
