@@ -25,8 +25,6 @@ import (
 	containerdlog "github.com/containerd/log"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -138,15 +136,6 @@ func (c caller) upload(t *testing.T, parts ...string) digest.Digest {
 		t.Fatalf("%d: %s", status, text)
 	}
 	return digest
-}
-
-func push(t *testing.T, r *Registry, tag string, image v1.Image) name.Tag {
-	t.Helper()
-	short := newTag(t, tag)
-	if _, err := r.receive(t.Context(), built{short: image}, short); err != nil {
-		t.Fatal(err)
-	}
-	return short
 }
 
 // TestUploads: an upload that does not come to a good end leaves nothing.
@@ -508,33 +497,6 @@ func TestList(t *testing.T) {
 	if tags := savedTags(t, r.dir); len(tags) != 0 {
 		t.Errorf("%v are left of what is gone", tags)
 	}
-}
-
-type builtList struct{ list v1.ImageIndex }
-
-func (b builtList) Push(ctx context.Context, r *Registry, tag name.Tag) (string, error) {
-	address, err := r.listen(ctx)
-	if err != nil {
-		return "", err
-	}
-	ref, err := name.NewTag(at(address, tag))
-	if err != nil {
-		return "", err
-	}
-	digest, err := b.list.Digest()
-	return digest.String(), errors.Join(err, remote.WriteIndex(ref, b.list, remote.WithContext(ctx), remote.WithAuth(credentials(r))))
-}
-
-// attested is an image in a list with the attestation of how it was built, as BuildKit makes it.
-func attested(t *testing.T, image v1.Image) v1.ImageIndex {
-	t.Helper()
-	attestation, err := random.Image(100, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return mutate.AppendManifests(empty.Index,
-		mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}},
-		mutate.IndexAddendum{Add: attestation, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "unknown", Architecture: "unknown"}}})
 }
 
 // TestRegistry pushes with go-containerregistry's client, as Docker does, and lets go of an image.

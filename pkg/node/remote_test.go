@@ -1,7 +1,6 @@
 package node
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -12,75 +11,12 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/devloop/devloop/pkg/event"
 )
-
-// built is a Source that pushes images as Docker does.
-type built map[name.Tag]v1.Image
-
-func (b built) Push(ctx context.Context, r *Registry, tag name.Tag) (string, error) {
-	address, err := r.listen(ctx)
-	if err != nil {
-		return "", err
-	}
-	ref, err := name.NewTag(at(address, tag))
-	if err != nil {
-		return "", err
-	}
-	if err := remote.Write(ref, b[tag], remote.WithContext(ctx), remote.WithAuth(credentials(r))); err != nil {
-		return "", err
-	}
-	digest, err := b[tag].Digest()
-	return digest.String(), err
-}
-
-func credentials(r *Registry) authn.Authenticator {
-	return &authn.Basic{Username: username, Password: r.password}
-}
-
-func newTag(t *testing.T, text string) name.Tag {
-	t.Helper()
-	tag, err := name.NewTag(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tag
-}
-
-func randomImage(t *testing.T, base v1.Image, size int64) v1.Image {
-	t.Helper()
-	layer, err := random.Layer(size, "application/vnd.docker.image.rootfs.diff.tar.gzip")
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, err := mutate.AppendLayers(base, layer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return image
-}
-
-func openRegistry(t *testing.T, dir string) *Registry {
-	t.Helper()
-	r, err := OpenRegistry(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := r.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return r
-}
 
 // repositories is a registry whose repositories hold blobs of their own, as real ones do and go-containerregistry's does not.
 type repositories struct {
