@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/opencontainers/go-digest"
 	chain "github.com/opencontainers/image-spec/identity"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -17,10 +16,7 @@ import (
 
 // TestArchive leaves out the layers that a node has unpacked, by their place and not by their content alone.
 func TestArchive(t *testing.T) {
-	image, err := random.Image(1000, 3)
-	if err != nil {
-		t.Fatal(err)
-	}
+	image := newImage(t, 1000, 3)
 	tag := newTag(t, "worker:1")
 	r := openRegistry(t, t.TempDir())
 	stored, err := r.receive(t.Context(), built{tag: image}, tag)

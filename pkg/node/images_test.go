@@ -14,8 +14,17 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
+// digester is an image, a list of images or a layer.
+type digester interface{ Digest() (v1.Hash, error) }
+
+// pushable is an image, or a list of images.
+type pushable interface {
+	remote.Taggable
+	digester
+}
+
 // built is a Source that pushes images as Docker does.
-type built map[name.Tag]v1.Image
+type built map[name.Tag]pushable
 
 func (b built) Push(ctx context.Context, r *Registry, tag name.Tag) (string, error) {
 	address, err := r.listen(ctx)
@@ -26,15 +35,9 @@ func (b built) Push(ctx context.Context, r *Registry, tag name.Tag) (string, err
 	if err != nil {
 		return "", err
 	}
-	if err := remote.Write(ref, b[tag], remote.WithContext(ctx), remote.WithAuth(credentials(r))); err != nil {
-		return "", err
-	}
 	digest, err := b[tag].Digest()
-	return digest.String(), err
-}
-
-func credentials(r *Registry) authn.Authenticator {
-	return &authn.Basic{Username: username, Password: r.password}
+	auth := &authn.Basic{Username: username, Password: r.password}
+	return digest.String(), errors.Join(err, remote.Push(ref, b[tag], remote.WithContext(ctx), remote.WithAuth(auth)))
 }
 
 func newTag(t *testing.T, text string) name.Tag {
@@ -46,7 +49,18 @@ func newTag(t *testing.T, text string) name.Tag {
 	return tag
 }
 
-func randomImage(t *testing.T, base v1.Image, size int64) v1.Image {
+// newImage returns an image with random layers of a size in bytes.
+func newImage(t *testing.T, size, layers int64) v1.Image {
+	t.Helper()
+	image, err := random.Image(size, layers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image
+}
+
+// addLayer returns an image with another random layer.
+func addLayer(t *testing.T, base v1.Image, size int64) v1.Image {
 	t.Helper()
 	layer, err := random.Layer(size, "application/vnd.docker.image.rootfs.diff.tar.gzip")
 	if err != nil {
@@ -57,6 +71,44 @@ func randomImage(t *testing.T, base v1.Image, size int64) v1.Image {
 		t.Fatal(err)
 	}
 	return image
+}
+
+// attested returns a list of an image and its attestation, as BuildKit makes it.
+func attested(t *testing.T, image v1.Image) v1.ImageIndex {
+	t.Helper()
+	platform := func(os, architecture string) v1.Descriptor {
+		return v1.Descriptor{Platform: &v1.Platform{OS: os, Architecture: architecture}}
+	}
+	return mutate.AppendManifests(empty.Index,
+		mutate.IndexAddendum{Add: image, Descriptor: platform("linux", "amd64")},
+		mutate.IndexAddendum{Add: newImage(t, 100, 1), Descriptor: platform("unknown", "unknown")})
+}
+
+func digestOf(t *testing.T, of digester) v1.Hash {
+	t.Helper()
+	digest, err := of.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return digest
+}
+
+func configOf(t *testing.T, image v1.Image) v1.Hash {
+	t.Helper()
+	digest, err := image.ConfigName()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return digest
+}
+
+func layersOf(t *testing.T, image v1.Image) []v1.Layer {
+	t.Helper()
+	layers, err := image.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return layers
 }
 
 func openRegistry(t *testing.T, dir string) *Registry {
@@ -73,38 +125,12 @@ func openRegistry(t *testing.T, dir string) *Registry {
 	return r
 }
 
-func push(t *testing.T, r *Registry, tag string, image v1.Image) name.Tag {
+// push pushes an image, and returns its tag.
+func push(t *testing.T, r *Registry, text string, image pushable) name.Tag {
 	t.Helper()
-	short := newTag(t, tag)
-	if _, err := r.receive(t.Context(), built{short: image}, short); err != nil {
+	tag := newTag(t, text)
+	if _, err := r.receive(t.Context(), built{tag: image}, tag); err != nil {
 		t.Fatal(err)
 	}
-	return short
-}
-
-type builtList struct{ list v1.ImageIndex }
-
-func (b builtList) Push(ctx context.Context, r *Registry, tag name.Tag) (string, error) {
-	address, err := r.listen(ctx)
-	if err != nil {
-		return "", err
-	}
-	ref, err := name.NewTag(at(address, tag))
-	if err != nil {
-		return "", err
-	}
-	digest, err := b.list.Digest()
-	return digest.String(), errors.Join(err, remote.WriteIndex(ref, b.list, remote.WithContext(ctx), remote.WithAuth(credentials(r))))
-}
-
-// attested is an image in a list with the attestation of how it was built, as BuildKit makes it.
-func attested(t *testing.T, image v1.Image) v1.ImageIndex {
-	t.Helper()
-	attestation, err := random.Image(100, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return mutate.AppendManifests(empty.Index,
-		mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}},
-		mutate.IndexAddendum{Add: attestation, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "unknown", Architecture: "unknown"}}})
+	return tag
 }

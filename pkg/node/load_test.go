@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"slices"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -84,10 +82,7 @@ func (loopback) listen(ctx context.Context) (net.Listener, error) {
 
 // TestTake: a node pulls an image, which gets its name when it is known to be what was built.
 func TestTake(t *testing.T) {
-	image, err := random.Image(1000, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
+	image := newImage(t, 1000, 2)
 	r := openRegistry(t, t.TempDir())
 	tag := newTag(t, "worker:1")
 	const target = "docker.io/library/worker:1"
@@ -96,14 +91,13 @@ func TestTake(t *testing.T) {
 	if err := c.Give(t.Context(), func(event.Event) {}, built{tag: image}, r, []name.Tag{tag}); err != nil {
 		t.Fatal(err)
 	}
-	digest, digestErr := image.Digest()
-	got, gotErr := p.held[target].Digest()
-	if err := errors.Join(digestErr, gotErr); err != nil || got != digest || len(p.held) != 1 {
-		t.Errorf("%s, not %s, of %v (%v)", got, digest, p.held, err)
+	digest := digestOf(t, image)
+	if got := digestOf(t, p.held[target]); got != digest || len(p.held) != 1 {
+		t.Errorf("%s, not %s, of %v", got, digest, p.held)
 	}
 	p = &puller{held: map[string]v1.Image{}, tells: "sha256:" + strings.Repeat("0", 64)}
 	c.nodes[0].runtime = p
-	err = c.Give(t.Context(), func(event.Event) {}, built{tag: image}, r, []name.Tag{tag})
+	err := c.Give(t.Context(), func(event.Event) {}, built{tag: image}, r, []name.Tag{tag})
 	if err == nil || !strings.Contains(err.Error(), p.tells) || !strings.Contains(err.Error(), digest.String()) {
 		t.Errorf("another image than the one that was built: %v", err)
 	}

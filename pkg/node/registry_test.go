@@ -269,10 +269,7 @@ func TestUploadsIdle(t *testing.T) {
 func TestNeighbour(t *testing.T) {
 	dir := t.TempDir()
 	r := openRegistry(t, dir)
-	image, err := random.Image(1000, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	image := newImage(t, 1000, 1)
 	tag := push(t, r, "team/worker:1", image)
 	index, err := os.ReadFile(r.indexFile())
 	if err != nil {
@@ -282,14 +279,7 @@ func TestNeighbour(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	layers, err := image.Layers()
-	if err != nil {
-		t.Fatal(err)
-	}
-	layer, err := layers[0].Digest()
-	if err != nil {
-		t.Fatal(err)
-	}
+	layer := digestOf(t, layersOf(t, image)[0])
 	c := owner(t, r)
 	manifestPath, blobPath := "/v2/"+repository(tag)+"/manifests/1", "/v2/"+repository(tag)+"/blobs/"+layer.String()
 	paths := map[string]string{
@@ -460,7 +450,7 @@ func TestList(t *testing.T) {
 	}
 	r := openRegistry(t, t.TempDir())
 	tag := newTag(t, "base:1")
-	id, err := r.receive(t.Context(), builtList{index}, tag)
+	id, err := r.receive(t.Context(), built{tag: index}, tag)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -506,11 +496,8 @@ func TestRegistry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	base, err := random.Image(1000, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	changed := randomImage(t, base, 1000)
+	base := newImage(t, 1000, 2)
+	changed := addLayer(t, base, 1000)
 	push(t, r, "team/worker:1", base)
 	second := push(t, r, "team/worker:2", changed)
 
@@ -518,14 +505,8 @@ func TestRegistry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	manifest, err := changed.Digest()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := changed.ConfigName()
-	if err != nil {
-		t.Fatal(err)
-	}
+	manifest := digestOf(t, changed)
+	config := configOf(t, changed)
 	if id.digest != manifest || id.ids[0] != manifest.String() || !id.is(config.String()) || id.is("sha256:0") || id.is("") {
 		t.Errorf("identity %+v of manifest %s, config %s", id, manifest, config)
 	}
@@ -595,28 +576,18 @@ func TestRecall(t *testing.T) {
 	} {
 		t.Run(says, func(t *testing.T) {
 			dir := t.TempDir()
-			base, err := random.Image(1000, 2)
-			if err != nil {
-				t.Fatal(err)
-			}
+			base := newImage(t, 1000, 2)
 			r, err := OpenRegistry(t.Context(), dir)
 			if err != nil {
 				t.Fatal(err)
 			}
-			tornImage := randomImage(t, base, 1000)
+			tornImage := addLayer(t, base, 1000)
 			whole, torn := push(t, r, "team/worker:1", base), push(t, r, "team/worker:2", tornImage)
 			unnamed := owner(t, r).upload(t, "of a push that did not come to its end")
 			if err := r.Close(); err != nil {
 				t.Fatal(err)
 			}
-			layers, err := tornImage.Layers()
-			if err != nil {
-				t.Fatal(err)
-			}
-			digest, err := layers[2].Digest()
-			if err != nil {
-				t.Fatal(err)
-			}
+			digest := digestOf(t, layersOf(t, tornImage)[2])
 			if err := spoil(filepath.Join(dir, "blobs", "sha256", digest.Hex)); err != nil {
 				t.Fatal(err)
 			}
@@ -647,19 +618,9 @@ func TestRecall(t *testing.T) {
 // TestTorn: a blob that is cut off while devloop runs is not part of an image any more.
 func TestTorn(t *testing.T) {
 	r := openRegistry(t, t.TempDir())
-	image, err := random.Image(1000, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	image := newImage(t, 1000, 1)
 	tag := push(t, r, "worker:1", image)
-	layers, err := image.Layers()
-	if err != nil {
-		t.Fatal(err)
-	}
-	digest, err := layers[0].Digest()
-	if err != nil {
-		t.Fatal(err)
-	}
+	digest := digestOf(t, layersOf(t, image)[0])
 	file := filepath.Join(r.dir, "blobs", "sha256", digest.Hex)
 	if err := errors.Join(os.Chmod(file, 0o600), os.Truncate(file, 10)); err != nil {
 		t.Fatal(err)
@@ -700,12 +661,9 @@ func (s swapped) Push(ctx context.Context, r *Registry, tag name.Tag) (string, e
 func TestSwapped(t *testing.T) {
 	r := openRegistry(t, t.TempDir())
 	tag := newTag(t, "worker:1")
-	mine, err := random.Image(1000, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	other := randomImage(t, mine, 1000)
-	_, err = r.receive(t.Context(), swapped{built{tag: mine}, built{tag: other}}, tag)
+	mine := newImage(t, 1000, 1)
+	other := addLayer(t, mine, 1000)
+	_, err := r.receive(t.Context(), swapped{built{tag: mine}, built{tag: other}}, tag)
 	for _, image := range []v1.Image{mine, other} {
 		digest, digestErr := image.Digest()
 		if digestErr != nil || err == nil || !strings.Contains(err.Error(), digest.String()) {
@@ -721,16 +679,10 @@ func TestSwapped(t *testing.T) {
 // nothing else.
 func TestForNode(t *testing.T) {
 	r := openRegistry(t, t.TempDir())
-	image, err := random.Image(1000, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := random.Image(1000, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	image := newImage(t, 1000, 2)
+	secret := newImage(t, 1000, 1)
 	tag, other := newTag(t, "worker:1"), push(t, r, "secret:1", secret)
-	id, err := r.receive(t.Context(), builtList{attested(t, image)}, tag)
+	id, err := r.receive(t.Context(), built{tag: attested(t, image)}, tag)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -760,10 +712,7 @@ func TestForNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	layers, err := pulled.Layers()
-	if err != nil {
-		t.Fatal(err)
-	}
+	layers := layersOf(t, pulled)
 	for _, layer := range layers {
 		reader, err := layer.Compressed()
 		if err != nil {
@@ -778,18 +727,8 @@ func TestForNode(t *testing.T) {
 		t.Errorf("%d bytes were sent", sent.Load())
 	}
 
-	secretDigest, err := secret.Digest()
-	if err != nil {
-		t.Fatal(err)
-	}
-	secretLayers, err := secret.Layers()
-	if err != nil {
-		t.Fatal(err)
-	}
-	secretLayer, err := secretLayers[0].Digest()
-	if err != nil {
-		t.Fatal(err)
-	}
+	secretDigest := digestOf(t, secret)
+	secretLayer := digestOf(t, layersOf(t, secret)[0])
 	anyone := caller{address: address}
 	for path, want := range map[string]int{
 		"/v2/": http.StatusOK,
@@ -823,10 +762,7 @@ func TestForNode(t *testing.T) {
 // BuildKit says that it built.
 func TestBuiltIntoTheStore(t *testing.T) {
 	r := openRegistry(t, t.TempDir())
-	image, err := random.Image(1000, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
+	image := newImage(t, 1000, 2)
 	index := attested(t, image)
 	write := func(blob []byte) digest.Digest {
 		t.Helper()
@@ -846,10 +782,7 @@ func TestBuiltIntoTheStore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		layers, err := image.Layers()
-		if err != nil {
-			t.Fatal(err)
-		}
+		layers := layersOf(t, image)
 		for _, layer := range layers {
 			reader, err := layer.Compressed()
 			if err != nil {
@@ -900,14 +833,8 @@ func TestBuiltIntoTheStore(t *testing.T) {
 // TestDockerPush has a daemon push, which a server in front of the registry stands for, and tells
 // what it pushed by what it says.
 func TestDockerPush(t *testing.T) {
-	image, err := random.Image(1000, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	digest, err := image.Digest()
-	if err != nil {
-		t.Fatal(err)
-	}
+	image := newImage(t, 1000, 1)
+	digest := digestOf(t, image)
 	line := `{"status":"1: digest: ` + digest.String() + ` size: 500"}`
 	for says, test := range map[string]struct {
 		answer string

@@ -13,7 +13,6 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
-	"github.com/google/go-containerregistry/pkg/v1/random"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -54,12 +53,9 @@ func TestPush(t *testing.T) {
 	defer server.Close()
 	far := server.Listener.Addr().String() + "/team/"
 	own := openRegistry(t, t.TempDir())
-	base, err := random.Image(200_000, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
+	base := newImage(t, 200_000, 2)
 	worker, client, changed := newTag(t, far+"worker:1"), newTag(t, far+"client:1"), newTag(t, far+"worker:2")
-	images := built{worker: base, client: randomImage(t, base, 1000), changed: randomImage(t, base, 2000)}
+	images := built{worker: base, client: addLayer(t, base, 1000), changed: addLayer(t, base, 2000)}
 	p := NewPush(false)
 	for _, tag := range []name.Tag{worker, client, changed} {
 		if missing, err := p.Missing(t.Context(), []name.Tag{tag}); err != nil || len(missing) != 1 || p.Digest(tag) != "" {
@@ -87,8 +83,8 @@ func TestPush(t *testing.T) {
 	}
 	// A list of one image and its attestation, as BuildKit makes it.
 	listed := newTag(t, far+"listed:1")
-	single := randomImage(t, base, 3000)
-	if err := p.Give(t.Context(), func(event.Event) {}, builtList{attested(t, single)}, own, []name.Tag{listed}); err != nil {
+	single := addLayer(t, base, 3000)
+	if err := p.Give(t.Context(), func(event.Event) {}, built{listed: attested(t, single)}, own, []name.Tag{listed}); err != nil {
 		t.Fatal(err)
 	}
 	if digest, err := single.Digest(); err != nil || p.Digest(listed) != digest.String() {
