@@ -10,11 +10,12 @@ import (
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/opencontainers/go-digest"
-	chain "github.com/opencontainers/image-spec/identity"
+	"github.com/opencontainers/image-spec/identity"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// TestArchive leaves out the layers that a node has unpacked, by their place and not by their content alone.
+// TestArchive leaves out the layers that a node has unpacked, by their position and not only their
+// content.
 func TestArchive(t *testing.T) {
 	image := newImage(t, 1000, 3)
 	tag := newTag(t, "worker:1")
@@ -32,15 +33,22 @@ func TestArchive(t *testing.T) {
 		diffs[i] = digest.Digest(id.String())
 	}
 	second := diffs[1].String()
-	chains := chain.ChainIDs(diffs)
-	for says, test := range map[string]struct {
+	chains := identity.ChainIDs(diffs)
+	chain := func(n int) map[string]bool {
+		ids := map[string]bool{}
+		for _, id := range chains[:n] {
+			ids[id.String()] = true
+		}
+		return ids
+	}
+	for name, test := range map[string]struct {
 		unpacked map[string]bool
 		layers   int
 	}{
 		"nothing":                     {nil, 3},
-		"the first two":               {map[string]bool{chains[0].String(): true, chains[1].String(): true}, 1},
+		"the first two":               {chain(2), 1},
 		"the second's content, alone": {map[string]bool{second: true}, 3},
-		"all":                         {map[string]bool{chains[0].String(): true, chains[1].String(): true, chains[2].String(): true}, 0},
+		"all":                         {chain(3), 0},
 	} {
 		var out bytes.Buffer
 		if err := r.writeArchive(t.Context(), &out, stored, "docker.io/library/worker:1", test.unpacked); err != nil {
@@ -66,14 +74,16 @@ func TestArchive(t *testing.T) {
 		if err := json.Unmarshal(files[ocispecs.ImageIndexFile], &index); err != nil {
 			t.Fatal(err)
 		}
-		if name := index.Manifests[0].Annotations[images.AnnotationImageName]; name != "docker.io/library/worker:1" {
-			t.Errorf("%s: named %q", says, name)
+		manifest := index.Manifests[0]
+		if got := manifest.Annotations[images.AnnotationImageName]; got != "docker.io/library/worker:1" {
+			t.Errorf("%s: named %q", name, got)
 		}
-		if content := files["blobs/sha256/"+index.Manifests[0].Digest.Encoded()]; digest.FromBytes(content) != index.Manifests[0].Digest || int64(len(content)) != index.Manifests[0].Size {
-			t.Errorf("%s: the manifest is another one", says)
+		content := files["blobs/sha256/"+manifest.Digest.Encoded()]
+		if digest.FromBytes(content) != manifest.Digest || int64(len(content)) != manifest.Size {
+			t.Errorf("%s: the manifest is another one", name)
 		}
 		if layers := len(files) - 4; layers != test.layers { // layout, index, manifest, configuration
-			t.Errorf("%s: %d layers, not %d", says, layers, test.layers)
+			t.Errorf("%s: %d layers, not %d", name, layers, test.layers)
 		}
 	}
 }

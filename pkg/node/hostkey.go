@@ -44,8 +44,7 @@ type hostKeys struct {
 	trusted ssh.PublicKey // that of before, nil if there is none
 }
 
-// openHostKeys reads what is remembered of a node in the folder dir. key is the file of the client's
-// key.
+// openHostKeys reads what is remembered of a node in the folder dir. key is the client's key file.
 func openHostKeys(dir, node, start, key string, client ssh.PublicKey) (*hostKeys, error) {
 	id := sha256.Sum256([]byte(key)) // distinguishes profiles, also of two MINIKUBE_HOMEs
 	h := &hostKeys{file: filepath.Join(dir, node+"-"+hex.EncodeToString(id[:8])+".json"), start: start,

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"io"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -109,6 +110,21 @@ func layersOf(t *testing.T, image v1.Image) []v1.Layer {
 		t.Fatal(err)
 	}
 	return layers
+}
+
+// readLayers downloads all layers of an image.
+func readLayers(t *testing.T, image v1.Image) {
+	t.Helper()
+	for _, layer := range layersOf(t, image) {
+		reader, err := layer.Compressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, reader); err != nil {
+			t.Error(err)
+		}
+		_ = reader.Close()
+	}
 }
 
 func openRegistry(t *testing.T, dir string) *Registry {

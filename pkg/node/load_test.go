@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"io"
-	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -15,18 +14,17 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// puller is a runtime that holds images in memory. It pulls without credentials, as the runtimes of
-// nodes do.
-type puller struct {
+// fakeRuntime has images in memory. It pulls without credentials, as the runtimes of nodes do.
+type fakeRuntime struct {
 	runtime
-	held  map[string]v1.Image // by name
-	tells string              // the digest of whatever it is asked for, "" for the right one
-	named []string            // all names that images got, first to last
+	images map[string]v1.Image // by name
+	report string              // the digest that it reports for any image, "" for the right one
+	tagged []string            // all names that images got, in order
 }
 
-func (p *puller) find(context.Context, *Node, []string) (string, error) { return "", nil }
+func (p *fakeRuntime) find(context.Context, *Node, []string) (string, error) { return "", nil }
 
-func (p *puller) pull(ctx context.Context, _ *Node, source string) error {
+func (p *fakeRuntime) pull(ctx context.Context, _ *Node, source string) error {
 	ref, err := name.NewTag(source)
 	if err != nil {
 		return err
@@ -49,59 +47,52 @@ func (p *puller) pull(ctx context.Context, _ *Node, source string) error {
 		}
 		_ = reader.Close()
 	}
-	p.held[source] = image
-	p.named = append(p.named, source)
+	p.images[source] = image
+	p.tagged = append(p.tagged, source)
 	return nil
 }
 
-func (p *puller) tag(_ context.Context, _ *Node, source, target string) error {
-	p.held[target] = p.held[source]
-	p.named = append(p.named, target)
+func (p *fakeRuntime) tag(_ context.Context, _ *Node, source, target string) error {
+	p.images[target] = p.images[source]
+	p.tagged = append(p.tagged, target)
 	return nil
 }
 
-func (p *puller) untag(_ context.Context, _ *Node, name string) error {
-	delete(p.held, name)
+func (p *fakeRuntime) untag(_ context.Context, _ *Node, name string) error {
+	delete(p.images, name)
 	return nil
 }
 
-func (p *puller) digest(_ context.Context, _ *Node, name string) (string, error) {
-	if p.held[name] == nil || p.tells != "" {
-		return p.tells, nil
+func (p *fakeRuntime) digest(_ context.Context, _ *Node, name string) (string, error) {
+	if p.images[name] == nil || p.report != "" {
+		return p.report, nil
 	}
-	digest, err := p.held[name].ConfigName()
+	digest, err := p.images[name].ConfigName()
 	return digest.String(), err
 }
 
-// loopback is a way into a node that is this machine.
-type loopback struct{ transport }
-
-func (loopback) listen(ctx context.Context) (net.Listener, error) {
-	return (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-}
-
-// TestTake: a node pulls an image, which gets its name when it is known to be what was built.
-func TestTake(t *testing.T) {
+// TestLoad: a node pulls an image, which gets its name after its digest was verified.
+func TestLoad(t *testing.T) {
 	image := newImage(t, 1000, 2)
 	r := openRegistry(t, t.TempDir())
 	tag := newTag(t, "worker:1")
 	const target = "docker.io/library/worker:1"
-	p := &puller{held: map[string]v1.Image{}}
-	c := &Cluster{nodes: []*Node{{name: "n", transport: loopback{}, runtime: p}}}
+	p := &fakeRuntime{images: map[string]v1.Image{}}
+	c := &Cluster{nodes: []*Node{{name: "n", transport: localTransport{}, runtime: p}}}
 	if err := c.Give(t.Context(), func(event.Event) {}, built{tag: image}, r, []name.Tag{tag}); err != nil {
 		t.Fatal(err)
 	}
 	digest := digestOf(t, image)
-	if got := digestOf(t, p.held[target]); got != digest || len(p.held) != 1 {
-		t.Errorf("%s, not %s, of %v", got, digest, p.held)
+	if got := digestOf(t, p.images[target]); got != digest || len(p.images) != 1 {
+		t.Errorf("%s, not %s, of %v", got, digest, p.images)
 	}
-	p = &puller{held: map[string]v1.Image{}, tells: "sha256:" + strings.Repeat("0", 64)}
+	p = &fakeRuntime{images: map[string]v1.Image{}, report: "sha256:" + strings.Repeat("0", 64)}
 	c.nodes[0].runtime = p
 	err := c.Give(t.Context(), func(event.Event) {}, built{tag: image}, r, []name.Tag{tag})
-	if err == nil || !strings.Contains(err.Error(), p.tells) || !strings.Contains(err.Error(), digest.String()) {
+	if err == nil || !strings.Contains(err.Error(), p.report) || !strings.Contains(err.Error(), digest.String()) {
 		t.Errorf("another image than the one that was built: %v", err)
 	}
-	if slices.Contains(p.named, target) || len(p.held) != 0 {
-		t.Errorf("it was named, for a while: %v; is held: %v", p.named, p.held)
+	if slices.Contains(p.tagged, target) || len(p.images) != 0 {
+		t.Errorf("it was tagged: %v; the node has: %v", p.tagged, p.images)
 	}
 }

@@ -286,9 +286,10 @@ func bindings(ctx context.Context, docker *client.Client, name, port string) ([]
 func askMinikube(ctx context.Context, profile, node, question string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "minikube", question, "-p", profile, "-n", node).Output() //nolint:gosec // minikube's own names
+	cmd := exec.CommandContext(ctx, "minikube", question, "-p", profile, "-n", node) //nolint:gosec // its own names
+	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("minikube %s -p %s -n %s: %w", question, profile, node, err)
+		return "", fmt.Errorf("%s: %w", strings.Join(cmd.Args, " "), err)
 	}
 	return strings.TrimSpace(string(out)), nil
 }

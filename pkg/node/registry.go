@@ -159,7 +159,7 @@ func (i *storedImage) is(id string) bool { return slices.Contains(i.ids, id) }
 // single returns the digest of the manifest, which may be the only one in a list.
 func (i *storedImage) single() (v1.Hash, error) {
 	if len(i.images) != 1 {
-		return v1.Hash{}, fmt.Errorf("image registry: %s is a list of %d images, not one image", i.digest, len(i.images))
+		return v1.Hash{}, fmt.Errorf("image registry: %s is a list of %d images, not an image", i.digest, len(i.images))
 	}
 	return i.images[0], nil
 }

@@ -21,11 +21,12 @@ import (
 
 func TestMain(m *testing.M) {
 	containerdlog.L.Logger.SetOutput(io.Discard)
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), // idle connections of the clients
+	goleak.VerifyTestMain(m, // idle connections of clients may stay
+		goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"),
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"))
 }
 
-// blobs counts the blobs and the uploads in a registry's folder.
+// blobs counts the files of blobs and uploads in a registry's folder.
 func blobs(t *testing.T, dir string) int {
 	t.Helper()
 	n := 0
@@ -57,7 +58,8 @@ func savedTags(t *testing.T, dir string) (tags []string) {
 	return tags
 }
 
-// TestList pushes a list of images, as Docker does with a base image for several platforms: whatever a runtime calls one of them is right.
+// TestList pushes a list of images, as Docker does with a multi-platform base image: a runtime may
+// report the ID of any of them.
 func TestList(t *testing.T) {
 	index, err := random.Index(1000, 1, 2)
 	if err != nil {
@@ -65,13 +67,12 @@ func TestList(t *testing.T) {
 	}
 	r := openRegistry(t, t.TempDir())
 	tag := newTag(t, "base:1")
-	id, err := r.receive(t.Context(), built{tag: index}, tag)
+	stored, err := r.receive(t.Context(), built{tag: index}, tag)
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, err := index.Digest()
-	if err != nil || id.ids[0] != own.String() {
-		t.Errorf("%v, not %s first (%v)", id.ids, own, err)
+	if digest := digestOf(t, index).String(); stored.ids[0] != digest {
+		t.Errorf("%v, not %s first", stored.ids, digest)
 	}
 	manifest, err := index.IndexManifest()
 	if err != nil {
@@ -82,29 +83,28 @@ func TestList(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		config, err := image.ConfigName()
-		if err != nil || !id.is(config.String()) || !id.is(child.Digest.String()) {
-			t.Errorf("%v is not %s, %s (%v)", id.ids, child.Digest, config, err)
+		if config := configOf(t, image); !stored.is(config.String()) || !stored.is(child.Digest.String()) {
+			t.Errorf("%v is not %s, %s", stored.ids, child.Digest, config)
 		}
 	}
-	if len(id.ids) != 5 || id.is("") {
-		t.Error(id.ids)
+	if len(stored.ids) != 5 || stored.is("") {
+		t.Error(stored.ids)
 	}
-	if _, err := id.single(); err == nil {
+	if _, err := stored.single(); err == nil {
 		t.Error("one of two images was chosen")
 	}
 	if err := r.Prune(newTag(t, "other:1")); err != nil || !r.Has(tag) {
-		t.Errorf("after the end of another image it is there: %t (%v)", r.Has(tag), err)
+		t.Errorf("after another image was pruned: %t (%v)", r.Has(tag), err)
 	}
 	if err := r.Prune(tag); err != nil || blobs(t, r.dir) != 0 {
-		t.Errorf("%d blobs are left of what is gone (%v)", blobs(t, r.dir), err)
+		t.Errorf("%d blobs are left (%v)", blobs(t, r.dir), err)
 	}
 	if tags := savedTags(t, r.dir); len(tags) != 0 {
-		t.Errorf("%v are left of what is gone", tags)
+		t.Errorf("%v are left", tags)
 	}
 }
 
-// TestRegistry pushes with go-containerregistry's client, as Docker does, and lets go of an image.
+// TestRegistry pushes with go-containerregistry's client, as Docker does, and prunes an image.
 func TestRegistry(t *testing.T) {
 	dir := t.TempDir()
 	r, err := OpenRegistry(t.Context(), dir)
@@ -116,14 +116,14 @@ func TestRegistry(t *testing.T) {
 	push(t, r, "team/worker:1", base)
 	second := push(t, r, "team/worker:2", changed)
 
-	id, err := r.find(second)
+	stored, err := r.find(second)
 	if err != nil {
 		t.Fatal(err)
 	}
-	manifest := digestOf(t, changed)
-	config := configOf(t, changed)
-	if id.digest != manifest || id.ids[0] != manifest.String() || !id.is(config.String()) || id.is("sha256:0") || id.is("") {
-		t.Errorf("identity %+v of manifest %s, config %s", id, manifest, config)
+	manifest, config := digestOf(t, changed), configOf(t, changed)
+	if stored.digest != manifest || stored.ids[0] != manifest.String() || !stored.is(config.String()) ||
+		stored.is("sha256:0") || stored.is("") {
+		t.Errorf("%v of manifest %s, configuration %s", stored.ids, manifest, config)
 	}
 	if got := blobs(t, dir); got != 7 { // two base layers, one more, two configurations, two manifests
 		t.Errorf("%d blobs, not 7", got)
@@ -136,7 +136,7 @@ func TestRegistry(t *testing.T) {
 		t.Error("it listens after Close")
 	}
 
-	r = openRegistry(t, dir) // as the next devloop does
+	r = openRegistry(t, dir) // the next devloop
 	if again := owner(t, r).address; again != address {
 		t.Errorf("another address than last time: %s, %s", again, address)
 	}
@@ -148,8 +148,7 @@ func TestRegistry(t *testing.T) {
 	}
 }
 
-// TestListensLate: the registry listens when the first image is pushed, not before, and for good,
-// whatever becomes of that push.
+// TestListensLate: the registry listens from the first push on, even if that is cancelled.
 func TestListensLate(t *testing.T) {
 	r := openRegistry(t, t.TempDir())
 	if r.server != nil {
@@ -157,7 +156,7 @@ func TestListensLate(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	first, err := r.listen(ctx) // a push that was given up
+	first, err := r.listen(ctx) // a push that was cancelled
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +170,7 @@ func TestListensLate(t *testing.T) {
 	}
 }
 
-// TestAddress: only a port on loopback is taken again, whatever the file says.
+// TestAddress: whatever the file says, the registry listens on loopback.
 func TestAddress(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "address"), []byte("0.0.0.0:0"), 0o600); err != nil {
@@ -182,56 +181,51 @@ func TestAddress(t *testing.T) {
 	}
 }
 
-// TestRecall closes the registry and opens it again: what it held is there, and what has lost a
-// part is not.
-func TestRecall(t *testing.T) {
-	for says, spoil := range map[string]func(file string) error{
-		"removed": os.Remove,
-		"cut off": func(file string) error { return errors.Join(os.Chmod(file, 0o600), os.Truncate(file, 10)) },
+// TestReopen closes the registry and opens it again: complete images are there, others are not.
+func TestReopen(t *testing.T) {
+	for name, spoil := range map[string]func(file string) error{
+		"removed":   os.Remove,
+		"truncated": func(file string) error { return errors.Join(os.Chmod(file, 0o600), os.Truncate(file, 10)) },
 	} {
-		t.Run(says, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			base := newImage(t, 1000, 2)
 			r, err := OpenRegistry(t.Context(), dir)
 			if err != nil {
 				t.Fatal(err)
 			}
-			tornImage := addLayer(t, base, 1000)
-			whole, torn := push(t, r, "team/worker:1", base), push(t, r, "team/worker:2", tornImage)
-			unnamed := owner(t, r).upload(t, "of a push that did not come to its end")
+			damagedImage := addLayer(t, base, 1000)
+			complete, damaged := push(t, r, "team/worker:1", base), push(t, r, "team/worker:2", damagedImage)
+			unused := owner(t, r).upload(t, "of an incomplete push")
 			if err := r.Close(); err != nil {
 				t.Fatal(err)
 			}
-			digest := digestOf(t, layersOf(t, tornImage)[2])
+			digest := digestOf(t, layersOf(t, damagedImage)[2])
 			if err := spoil(filepath.Join(dir, "blobs", "sha256", digest.Hex)); err != nil {
 				t.Fatal(err)
 			}
 			r = openRegistry(t, dir)
-			if !r.Has(whole) || r.Has(torn) {
-				t.Errorf("whole: %t, torn: %t", r.Has(whole), r.Has(torn))
+			if !r.Has(complete) || r.Has(damaged) {
+				t.Errorf("complete: %t, damaged: %t", r.Has(complete), r.Has(damaged))
 			}
 			c := owner(t, r)
-			if status, _, _ := c.ask(t, http.MethodHead, "/v2/"+repository(whole)+"/manifests/1", nil); status != http.StatusOK {
-				t.Error(status)
+			c.expect(t, http.StatusOK, http.MethodHead, "/v2/"+repository(complete)+"/manifests/1", "")
+			for _, gone := range []string{digest.String(), unused.String()} {
+				c.expect(t, http.StatusNotFound, http.MethodHead, "/v2/devloop/x/blobs/"+gone, "")
 			}
-			for _, gone := range []string{digest.String(), unnamed.String()} {
-				if status, _, _ := c.ask(t, http.MethodHead, "/v2/devloop/x/blobs/"+gone, nil); status != http.StatusNotFound {
-					t.Errorf("%s: %d", gone, status)
-				}
-			}
-			if _, err := r.receive(t.Context(), Built{}, torn); err == nil {
-				t.Error("an image that has lost a layer was taken")
+			if _, err := r.receive(t.Context(), Built{}, damaged); err == nil {
+				t.Error("an image without one of its layers was received")
 			}
 			if tags := savedTags(t, dir); len(tags) != 1 || !strings.HasSuffix(tags[0], ":1") {
 				t.Error(tags)
 			}
-			push(t, r, "team/worker:2", tornImage) // it is brought anew
+			push(t, r, "team/worker:2", damagedImage) // again
 		})
 	}
 }
 
-// TestTorn: a blob that is cut off while devloop runs is not part of an image any more.
-func TestTorn(t *testing.T) {
+// TestTruncated: a blob that is truncated while devloop runs is pushed again.
+func TestTruncated(t *testing.T) {
 	r := openRegistry(t, t.TempDir())
 	image := newImage(t, 1000, 1)
 	tag := push(t, r, "worker:1", image)
@@ -241,15 +235,15 @@ func TestTorn(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r.Has(tag) {
-		t.Error("it has the image")
+		t.Error("the registry has the image")
 	}
 	push(t, r, "worker:1", image)
 	if !r.Has(tag) {
-		t.Error("it has not the image")
+		t.Error("the registry does not have the image")
 	}
 }
 
-// TestPermissions: nobody else reads the images, also not those of a folder of an earlier version.
+// TestPermissions: other users cannot read the images, even in a folder of an earlier version.
 func TestPermissions(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "registry")
 	if err := os.MkdirAll(filepath.Join(dir, "manifests"), 0o755); err != nil {

@@ -163,7 +163,7 @@ func (p *Push) Give(ctx context.Context, sink event.Sink, source Source, registr
 		}
 		return []any{"bytes", sent.Load(), "push", pushed.Round(time.Millisecond), "registry", tag.RegistryStr()}, nil
 	}
-	// One at a time: layers that two images share are sent with the first and mounted for the second.
+	// One at a time: shared layers are sent with the first image, and mounted for the others.
 	return loadEach(ctx, sink, tags, 1, pushTimeout, load)
 }
 
@@ -209,14 +209,20 @@ func (p *Push) explain(tag name.Tag, err error) error {
 	failure := fmt.Errorf("registry %s: image %s: %w", tag.RegistryStr(), tag.RepositoryStr()+":"+tag.TagStr(), err)
 	var answered *ggcr.Error
 	var dial net.Error
+	status := 0
+	if errors.As(err, &answered) {
+		status = answered.StatusCode
+	}
 	switch {
 	case errors.As(err, new(*tls.CertificateVerificationError)): // for private addresses, http was tried, too
 		return event.WithHint(failure, "have this machine trust the registry's certificate")
-	case errors.Is(err, errPlain), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"): // net/http's text
-		return event.WithHint(failure, "give it a certificate, or allow plain http: push: http://"+tag.RegistryStr()+"/…")
-	case errors.As(err, &answered) && (answered.StatusCode == http.StatusUnauthorized || answered.StatusCode == http.StatusForbidden):
+	case errors.Is(err, errPlain),
+		strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"): // net/http's text
+		hint := "give it a certificate, or allow plain http: push: http://" + tag.RegistryStr() + "/…"
+		return event.WithHint(failure, hint)
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return event.WithHint(failure, "docker login "+tag.RegistryStr())
-	case errors.As(err, &answered) && !answered.Temporary():
+	case answered != nil && !answered.Temporary():
 		return failure
 	case errors.As(err, &dial), answered != nil, strings.Contains(err.Error(), "connection re"):
 		return event.Transient(event.WithHint(failure, "check the registry and the network"))

@@ -17,12 +17,13 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// repositories is a registry whose repositories hold blobs of their own, as real ones do and go-containerregistry's does not.
+// repositories is a registry whose repositories have their own blobs, like real ones and unlike
+// go-containerregistry's.
 type repositories struct {
 	next http.Handler
 
 	mu      sync.Mutex
-	holds   map[string]bool // by repository and digest
+	blobs   map[string]bool // by repository and digest
 	mounted int
 }
 
@@ -32,23 +33,23 @@ func (r *repositories) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	repository, blob, _ := strings.Cut(strings.TrimPrefix(req.URL.Path, "/v2/"), "/blobs/")
 	query := req.URL.Query()
 	switch {
-	case req.Method == http.MethodHead && blob != "" && !r.holds[repository+"@"+blob]:
+	case req.Method == http.MethodHead && blob != "" && !r.blobs[repository+"@"+blob]:
 		w.WriteHeader(http.StatusNotFound)
 		return
-	case req.Method == http.MethodPost && query.Get("mount") != "" && r.holds[query.Get("from")+"@"+query.Get("mount")]:
-		r.holds[repository+"@"+query.Get("mount")] = true
+	case req.Method == http.MethodPost && query.Get("mount") != "" && r.blobs[query.Get("from")+"@"+query.Get("mount")]:
+		r.blobs[repository+"@"+query.Get("mount")] = true
 		r.mounted++
 		w.WriteHeader(http.StatusCreated)
 		return
 	case req.Method == http.MethodPut && query.Get("digest") != "":
-		r.holds[repository+"@"+query.Get("digest")] = true
+		r.blobs[repository+"@"+query.Get("digest")] = true
 	}
 	r.next.ServeHTTP(w, req)
 }
 
-// TestPush gives images to a registry: only what it lacks is sent, and what two images share is mounted.
+// TestPush pushes images to a registry: only missing layers are sent, and shared ones are mounted.
 func TestPush(t *testing.T) {
-	there := &repositories{next: registry.New(registry.Logger(log.New(io.Discard, "", 0))), holds: map[string]bool{}}
+	there := &repositories{next: registry.New(registry.Logger(log.New(io.Discard, "", 0))), blobs: map[string]bool{}}
 	server := httptest.NewServer(there)
 	defer server.Close()
 	far := server.Listener.Addr().String() + "/team/"
@@ -58,7 +59,8 @@ func TestPush(t *testing.T) {
 	images := built{worker: base, client: addLayer(t, base, 1000), changed: addLayer(t, base, 2000)}
 	p := NewPush(false)
 	for _, tag := range []name.Tag{worker, client, changed} {
-		if missing, err := p.Missing(t.Context(), []name.Tag{tag}); err != nil || len(missing) != 1 || p.Digest(tag) != "" {
+		missing, err := p.Missing(t.Context(), []name.Tag{tag})
+		if err != nil || len(missing) != 1 || p.Digest(tag) != "" {
 			t.Errorf("before: %v, %v, %q", missing, err, p.Digest(tag))
 		}
 		var sent int64
@@ -70,12 +72,11 @@ func TestPush(t *testing.T) {
 		if err := p.Give(t.Context(), sink, images, own, []name.Tag{tag}); err != nil {
 			t.Fatal(err)
 		}
-		if whole := tag == worker; whole != (sent > 400_000) || sent == 0 {
+		if all := tag == worker; all != (sent > 400_000) || sent == 0 {
 			t.Errorf("%s: %d bytes were sent", tag, sent)
 		}
-		digest, err := images[tag].Digest()
-		if err != nil || p.Digest(tag) != digest.String() {
-			t.Errorf("%s: digest %q, not %s (%v)", tag, p.Digest(tag), digest, err)
+		if digest := digestOf(t, images[tag]).String(); p.Digest(tag) != digest {
+			t.Errorf("%s: digest %q, not %s", tag, p.Digest(tag), digest)
 		}
 	}
 	if there.mounted != 2 { // the two layers that the client shares with the worker
@@ -84,25 +85,29 @@ func TestPush(t *testing.T) {
 	// A list of one image and its attestation, as BuildKit makes it.
 	listed := newTag(t, far+"listed:1")
 	single := addLayer(t, base, 3000)
-	if err := p.Give(t.Context(), func(event.Event) {}, built{listed: attested(t, single)}, own, []name.Tag{listed}); err != nil {
+	source := built{listed: attested(t, single)}
+	if err := p.Give(t.Context(), func(event.Event) {}, source, own, []name.Tag{listed}); err != nil {
 		t.Fatal(err)
 	}
-	if digest, err := single.Digest(); err != nil || p.Digest(listed) != digest.String() {
-		t.Errorf("the image of a list: digest %q, not %s (%v)", p.Digest(listed), digest, err)
+	if digest := digestOf(t, single).String(); p.Digest(listed) != digest {
+		t.Errorf("the image in a list: digest %q, not %s", p.Digest(listed), digest)
 	}
 	later := NewPush(false) // the next devloop
-	if missing, err := later.Missing(t.Context(), []name.Tag{worker, newTag(t, far+"worker:3")}); err != nil || len(missing) != 1 || later.Digest(worker) == "" {
+	missing, err := later.Missing(t.Context(), []name.Tag{worker, newTag(t, far+"worker:3")})
+	if err != nil || len(missing) != 1 || later.Digest(worker) == "" {
 		t.Errorf("after: %v, %v, %q", missing, err, later.Digest(worker))
 	}
 }
 
 func TestPushRefused(t *testing.T) {
-	_, err := (&http.Client{Transport: outward{}}).Head("http://10.0.0.1:5000/v2/") //nolint:bodyclose // there is no answer
+	client := &http.Client{Transport: outward{}}
+	_, err := client.Head("http://10.0.0.1:5000/v2/") //nolint:bodyclose // there is no response
 	if !errors.Is(err, errPlain) {
 		t.Errorf("plain http beyond this machine: %v", err)
 	}
-	// go-containerregistry asks a private address by https, and then by http; it hands on both errors.
-	err = NewPush(false).explain(newTag(t, "10.0.0.1:5000/team/worker:1"), errors.Join(&tls.CertificateVerificationError{Err: io.EOF}, errPlain))
+	// For a private address, go-containerregistry tries https and then http, and returns both errors.
+	err = errors.Join(&tls.CertificateVerificationError{Err: io.EOF}, errPlain)
+	err = NewPush(false).explain(newTag(t, "10.0.0.1:5000/team/worker:1"), err)
 	if !strings.Contains(event.Hint(err), "trust the registry's certificate") {
 		t.Errorf("a certificate that is not trusted: %v (%s)", err, event.Hint(err))
 	}

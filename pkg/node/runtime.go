@@ -254,7 +254,7 @@ func (containerdRuntime) pull(ctx context.Context, n *Node, source string) error
 	return err
 }
 
-// importArchive imports an OCI layout in a tar, which need not have the layers that the node has unpacked.
+// importArchive imports an OCI layout in a tar. Layers that the node has unpacked may be missing.
 func (r containerdRuntime) importArchive(ctx context.Context, n *Node, archive io.Reader, target string) error {
 	_, err := n.transport.run(ctx, archive, "ctr", "--namespace", "k8s.io", "images", "import", "-")
 	if err == nil {
@@ -269,7 +269,8 @@ func (containerdRuntime) unpacked(ctx context.Context, n *Node) (map[string]bool
 	out, err := ctr(ctx, n, "snapshots", "ls")
 	chainIDs := map[string]bool{}
 	for line := range strings.Lines(out) {
-		if columns := strings.Fields(line); len(columns) > 1 && columns[len(columns)-1] == "Committed" { // KEY PARENT KIND
+		columns := strings.Fields(line) // KEY PARENT KIND
+		if len(columns) > 1 && columns[len(columns)-1] == "Committed" {
 			chainIDs[columns[0]] = true
 		}
 	}

@@ -25,7 +25,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// pipes is a listener in memory, whose connections keep the time of a test.
+// pipes is a listener in memory, for tests with a fake clock.
 type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -54,11 +54,10 @@ func (p *pipes) dial() net.Conn {
 	return client
 }
 
-// TestServerTimeouts: a client that stalls is cut off, whatever it stalls at, and one that is only
-// slow is not.
+// TestServerTimeouts: the server disconnects a client that stalls at any point, but not a slow one.
 func TestServerTimeouts(t *testing.T) {
 	const blob = 1 << 20
-	for says, test := range map[string]struct {
+	for name, test := range map[string]struct {
 		client func(conn net.Conn) error // ends when the connection does
 		after  time.Duration
 	}{
@@ -108,10 +107,10 @@ func TestServerTimeouts(t *testing.T) {
 			return nil
 		}, 32 * time.Minute},
 	} {
-		t.Run(says, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				listener := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
-				s := startServer(listener, new(atomic.Int64), http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+				handler := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 					if req.Method == http.MethodPut {
 						if _, err := io.ReadAll(timedBody{req.Body, http.NewResponseController(w)}); err != nil {
 							w.WriteHeader(http.StatusBadRequest)
@@ -123,7 +122,8 @@ func TestServerTimeouts(t *testing.T) {
 						return
 					}
 					http.ServeContent(w, req, "", time.Time{}, strings.NewReader(strings.Repeat("x", blob)))
-				}))
+				})
+				s := startServer(listener, new(atomic.Int64), handler)
 				start := time.Now()
 				conn := listener.dial()
 				if err := test.client(conn); err != nil {
@@ -181,24 +181,29 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// caller asks a registry as somebody on this machine.
-type caller struct {
+// registryClient sends requests to a registry on this machine.
+type registryClient struct {
 	address string
 	change  func(*http.Request) // nil for none
 }
 
-// owner has the credentials.
-func owner(t *testing.T, r *Registry) caller {
+// owner returns a client that has the credentials.
+func owner(t *testing.T, r *Registry) registryClient {
 	t.Helper()
 	address, err := r.listen(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return caller{address, func(req *http.Request) { req.SetBasicAuth(username, r.password) }}
+	return registryClient{address, func(req *http.Request) { req.SetBasicAuth(username, r.password) }}
 }
 
-// ask returns the answer, whose status is 0 if there was none.
-func (c caller) ask(t *testing.T, method, path string, body io.Reader) (status int, header http.Header, text []byte) {
+// also returns a client whose requests are changed further.
+func (c registryClient) also(change func(*http.Request)) registryClient {
+	return registryClient{c.address, func(req *http.Request) { c.change(req); change(req) }}
+}
+
+// do returns the response, whose status is 0 if there was none.
+func (c registryClient) do(t *testing.T, method, path string, body io.Reader) (status int, header http.Header, text string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+c.address+path, body)
 	if err != nil {
@@ -209,95 +214,107 @@ func (c caller) ask(t *testing.T, method, path string, body io.Reader) (status i
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return 0, nil, nil
+		return 0, nil, ""
 	}
 	defer func() { _ = resp.Body.Close() }()
-	text, err = io.ReadAll(resp.Body)
+	raw, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resp.StatusCode, resp.Header, text
+	return resp.StatusCode, resp.Header, string(raw)
 }
 
-// begin begins an upload, and returns its place.
-func (c caller) begin(t *testing.T) string {
+// expect sends a request whose response must have a status. It returns the rest of the response.
+func (c registryClient) expect(t *testing.T, want int, method, path, body string) (header http.Header, text string) {
 	t.Helper()
-	status, header, text := c.ask(t, http.MethodPost, "/v2/devloop/worker/blobs/uploads/", nil)
-	if status != http.StatusAccepted {
-		t.Fatalf("%d: %s", status, text)
+	status, header, text := c.do(t, method, path, strings.NewReader(body))
+	if status != want {
+		t.Errorf("%s %s: %d, not %d: %s", method, path, status, want, text)
 	}
+	return header, text
+}
+
+const uploadsPath = "/v2/devloop/worker/blobs/uploads/"
+
+// begin begins an upload, and returns its path.
+func (c registryClient) begin(t *testing.T) string {
+	t.Helper()
+	header, _ := c.expect(t, http.StatusAccepted, http.MethodPost, uploadsPath, "")
 	return header.Get("Location")
 }
 
-// upload brings a blob by the steps that Docker takes: POST, PATCH in parts, PUT.
-func (c caller) upload(t *testing.T, parts ...string) digest.Digest {
+// upload uploads a blob in Docker's steps: POST, PATCH for each part, PUT.
+func (c registryClient) upload(t *testing.T, parts ...string) digest.Digest {
 	t.Helper()
-	place := c.begin(t)
+	path := c.begin(t)
 	for _, part := range parts {
-		if status, _, text := c.ask(t, http.MethodPatch, place, strings.NewReader(part)); status != http.StatusAccepted {
-			t.Fatalf("%d: %s", status, text)
-		}
+		c.expect(t, http.StatusAccepted, http.MethodPatch, path, part)
 	}
 	digest := digest.FromString(strings.Join(parts, ""))
-	if status, _, text := c.ask(t, http.MethodPut, place+"?digest="+digest.String(), nil); status != http.StatusCreated {
-		t.Fatalf("%d: %s", status, text)
-	}
+	c.expect(t, http.StatusCreated, http.MethodPut, path+"?digest="+digest.String(), "")
 	return digest
 }
 
-// TestNeighbour: whoever is on this machine and has no credentials can neither write nor read.
-func TestNeighbour(t *testing.T) {
+// TestCredentials: without this process's credentials, another process on this machine can neither
+// write nor read; with them, a web page cannot.
+func TestCredentials(t *testing.T) {
 	dir := t.TempDir()
 	r := openRegistry(t, dir)
 	image := newImage(t, 1000, 1)
 	tag := push(t, r, "team/worker:1", image)
-	index, err := os.ReadFile(r.indexFile())
+	before, err := os.ReadFile(r.indexFile())
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, err := image.RawManifest()
+	manifest, err := image.RawManifest()
 	if err != nil {
 		t.Fatal(err)
 	}
-	layer := digestOf(t, layersOf(t, image)[0])
 	c := owner(t, r)
-	manifestPath, blobPath := "/v2/"+repository(tag)+"/manifests/1", "/v2/"+repository(tag)+"/blobs/"+layer.String()
+	_, port, _ := strings.Cut(c.address, ":")
+	base := "/v2/" + repository(tag)
 	paths := map[string]string{
-		"/v2/": http.MethodGet, manifestPath: http.MethodGet, blobPath: http.MethodGet,
-		"/v2/" + repository(tag) + "/blobs/uploads/":  http.MethodPost,
-		"/v2/" + repository(tag) + "/blobs/uploads/.": http.MethodPut,
-		manifestPath + "2":                            http.MethodPut,
-		"/v2/_catalog":                                http.MethodGet,
+		"/v2/":                    http.MethodGet,
+		"/v2/_catalog":            http.MethodGet,
+		base + "/manifests/1":     http.MethodGet,
+		base + "/manifests/12":    http.MethodPut,
+		base + "/blobs/uploads/":  http.MethodPost,
+		base + "/blobs/uploads/.": http.MethodPut,
+		base + "/blobs/" + digestOf(t, layersOf(t, image)[0]).String(): http.MethodGet,
 	}
-	for says, test := range map[string]struct {
-		change func(*http.Request)
+	for name, test := range map[string]struct {
+		client registryClient
 		want   int
 	}{
-		"nobody":                 {func(*http.Request) {}, http.StatusUnauthorized},
-		"a wrong password":       {func(req *http.Request) { req.SetBasicAuth(username, strings.ToLower(r.password)) }, http.StatusUnauthorized},
-		"a wrong name":           {func(req *http.Request) { req.SetBasicAuth("root", r.password) }, http.StatusUnauthorized},
-		"a page":                 {func(req *http.Request) { c.change(req); req.Header.Set("Origin", "http://"+c.address) }, http.StatusForbidden},
-		"a page of no origin":    {func(req *http.Request) { c.change(req); req.Header.Set("Origin", "null") }, http.StatusForbidden},
-		"a name that is rebound": {func(req *http.Request) { c.change(req); req.Host = "evil.example:" + strings.Split(c.address, ":")[1] }, http.StatusForbidden},
-		"another port":           {func(req *http.Request) { c.change(req); req.Host = "127.0.0.1:1" }, http.StatusForbidden},
+		"no credentials": {registryClient{address: c.address}, http.StatusUnauthorized},
+		"wrong password": {c.also(func(req *http.Request) { req.SetBasicAuth(username, strings.ToLower(r.password)) }),
+			http.StatusUnauthorized},
+		"wrong user": {c.also(func(req *http.Request) { req.SetBasicAuth("root", r.password) }),
+			http.StatusUnauthorized},
+		"web page": {c.also(func(req *http.Request) { req.Header.Set("Origin", "http://"+c.address) }),
+			http.StatusForbidden},
+		"web page without an origin": {c.also(func(req *http.Request) { req.Header.Set("Origin", "null") }),
+			http.StatusForbidden},
+		"DNS rebinding": {c.also(func(req *http.Request) { req.Host = "evil.example:" + port }), http.StatusForbidden},
+		"another port":  {c.also(func(req *http.Request) { req.Host = "127.0.0.1:1" }), http.StatusForbidden},
 	} {
-		for path, method := range paths {
-			status, header, text := caller{c.address, test.change}.ask(t, method, path, strings.NewReader(string(before)))
-			if status != test.want {
-				t.Errorf("%s: %s %s: %d, %s", says, method, path, status, text)
-			} else if status == http.StatusUnauthorized && !strings.HasPrefix(header.Get("WWW-Authenticate"), "Basic ") {
-				t.Errorf("%s: %s %s: no challenge: %v", says, method, path, header)
+		t.Run(name, func(t *testing.T) {
+			for path, method := range paths {
+				header, _ := test.client.expect(t, test.want, method, path, string(manifest))
+				challenge := header.Get("WWW-Authenticate")
+				if test.want == http.StatusUnauthorized && !strings.HasPrefix(challenge, "Basic ") {
+					t.Errorf("%s %s: the challenge is %q", method, path, challenge)
+				}
 			}
-		}
+		})
 	}
-	if after, err := os.ReadFile(r.indexFile()); err != nil || !bytes.Equal(after, index) {
-		t.Errorf("the tags are others: %s (%v)", after, err)
+	if after, err := os.ReadFile(r.indexFile()); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("the tags have changed: %s (%v)", after, err)
 	}
 	c.upload(t, "a push still works")
 }
 
-// TestPaths: nothing that is asked for becomes a path of another file, also from who has the
-// credentials.
+// TestPaths: no request leads to another file, not even with the credentials.
 func TestPaths(t *testing.T) {
 	dir := t.TempDir()
 	r := openRegistry(t, dir)
@@ -305,10 +322,10 @@ func TestPaths(t *testing.T) {
 	c.upload(t, "first")
 	manifest := `{"schemaVersion":2,"mediaType":"` + string(types.OCIImageIndex) + `","manifests":[]}`
 	for path, method := range map[string]string{
-		"/v2/devloop/x/blobs/uploads/.":                          http.MethodPut,
-		"/v2/devloop/x/blobs/uploads/..":                         http.MethodPatch,
-		"/v2/devloop/x/blobs/uploads/..%2f..%2faddress":          http.MethodPatch,
-		"/v2/devloop/x/blobs/uploads/ingest":                     http.MethodDelete,
+		uploadsPath + ".":                                        http.MethodPut,
+		uploadsPath + "..":                                       http.MethodPatch,
+		uploadsPath + "..%2f..%2faddress":                        http.MethodPatch,
+		uploadsPath + "ingest":                                   http.MethodDelete,
 		"/v2/devloop/x/blobs/sha256:..":                          http.MethodGet,
 		"/v2/devloop/x/blobs/sha256:../../address":               http.MethodGet,
 		"/v2/devloop/x/blobs/..":                                 http.MethodHead,
@@ -327,14 +344,13 @@ func TestPaths(t *testing.T) {
 		"/v2/_catalog":                                           http.MethodGet,
 		"/":                                                      http.MethodGet,
 	} {
-		if status, _, text := c.ask(t, method, path, strings.NewReader(manifest)); status < 400 || status == http.StatusInternalServerError {
+		status, _, text := c.do(t, method, path, strings.NewReader(manifest))
+		if status < 400 || status == http.StatusInternalServerError {
 			t.Errorf("%s %s: %d, %s", method, path, status, text)
 		}
 	}
 	for _, method := range []string{http.MethodDelete, http.MethodPost, "TRACE"} {
-		if status, _, _ := c.ask(t, method, "/v2/devloop/x/manifests/1", nil); status != http.StatusMethodNotAllowed {
-			t.Errorf("%s: %d", method, status)
-		}
+		c.expect(t, http.StatusMethodNotAllowed, method, "/v2/devloop/x/manifests/1", "")
 	}
 	c.upload(t, "second")
 	if tags := savedTags(t, dir); len(tags) != 0 {
@@ -345,91 +361,86 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// TestManifests: what is no manifest of blobs that are here is not kept.
+// TestManifests: only manifests whose parts are here are stored.
 func TestManifests(t *testing.T) {
 	r := openRegistry(t, t.TempDir())
 	c := owner(t, r)
 	config := c.upload(t, "{}")
-	manifest := func(size int, annotation string) string {
-		return fmt.Sprintf(`{"schemaVersion":2,"mediaType":"%s","config":{"mediaType":"%s","digest":"%s","size":%d},"layers":[],"annotations":{"a":"%s"}}`,
-			types.OCIManifestSchema1, types.OCIConfigJSON, config, size, annotation)
+	manifest := func(config digest.Digest, size int, annotation string) string {
+		return fmt.Sprintf(`{"schemaVersion":2,"mediaType":"%s","config":{"mediaType":"%s","digest":"%s","size":%d},`+
+			`"layers":[],"annotations":{"a":"%s"}}`, types.OCIManifestSchema1, types.OCIConfigJSON, config, size, annotation)
 	}
 	list := func(image digest.Digest) string {
-		return fmt.Sprintf(`{"schemaVersion":2,"mediaType":"%s","manifests":[{"mediaType":"%s","digest":"%s","size":2}]}`,
-			types.OCIImageIndex, types.OCIManifestSchema1, image)
+		return fmt.Sprintf(`{"schemaVersion":2,"mediaType":"%s","manifests":`+
+			`[{"mediaType":"%s","digest":"%s","size":2}]}`, types.OCIImageIndex, types.OCIManifestSchema1, image)
 	}
+	missing := digest.FromString("x")
 	const path = "/v2/devloop/x/manifests/"
-	for says, test := range map[string]struct {
+	for name, test := range map[string]struct {
 		reference, body string
 		want            int
 	}{
-		"one of 5 MiB":         {"1", manifest(2, strings.Repeat("x", 5<<20)), http.StatusRequestEntityTooLarge},
-		"no manifest":          {"1", `{"schemaVersion":2}`, http.StatusBadRequest},
-		"no JSON":              {"1", "x", http.StatusBadRequest},
-		"of another digest":    {"sha256:" + strings.Repeat("0", 64), manifest(2, ""), http.StatusBadRequest},
-		"of a blob not here":   {"1", strings.ReplaceAll(manifest(2, ""), config.String(), digest.FromString("x").String()), http.StatusNotFound},
-		"of a wrong size":      {"1", manifest(3, ""), http.StatusNotFound},
-		"a list of none here":  {"1", list(digest.FromString("x")), http.StatusNotFound},
-		"a list of no images":  {"1", list(config), http.StatusBadRequest},
-		"one that can be kept": {"1", manifest(2, ""), http.StatusCreated},
+		"5 MiB":            {"1", manifest(config, 2, strings.Repeat("x", 5<<20)), http.StatusRequestEntityTooLarge},
+		"no manifest":      {"1", `{"schemaVersion":2}`, http.StatusBadRequest},
+		"no JSON":          {"1", "x", http.StatusBadRequest},
+		"another digest":   {"sha256:" + strings.Repeat("0", 64), manifest(config, 2, ""), http.StatusBadRequest},
+		"missing blob":     {"1", manifest(missing, 2, ""), http.StatusNotFound},
+		"wrong size":       {"1", manifest(config, 3, ""), http.StatusNotFound},
+		"missing image":    {"1", list(missing), http.StatusNotFound},
+		"list of no image": {"1", list(config), http.StatusBadRequest},
+		"valid":            {"1", manifest(config, 2, ""), http.StatusCreated},
 	} {
-		if status, _, text := c.ask(t, http.MethodPut, path+test.reference, strings.NewReader(test.body)); status != test.want {
-			t.Errorf("%s: %d, not %d: %s", says, status, test.want, text)
-		}
+		t.Run(name, func(t *testing.T) { c.expect(t, test.want, http.MethodPut, path+test.reference, test.body) })
 	}
-	if status, _, _ := c.ask(t, http.MethodHead, "/v2/devloop/x/blobs/"+config.String(), nil); status != http.StatusOK {
-		t.Errorf("a blob that is whole: %d, after somebody named a wrong size", status)
-	}
+	c.expect(t, http.StatusOK, http.MethodHead, "/v2/devloop/x/blobs/"+config.String(), "") // in spite of the wrong size
 	r.mu.Lock()
 	for i := range maxTags - len(r.tags) {
 		r.tags["devloop/y:"+fmt.Sprint(i)] = v1.Descriptor{}
 	}
 	r.mu.Unlock()
-	if status, _, text := c.ask(t, http.MethodPut, path+"2", strings.NewReader(manifest(2, ""))); status != http.StatusInsufficientStorage {
-		t.Errorf("one too many: %d, %s", status, text)
-	}
-	if status, _, text := c.ask(t, http.MethodPut, path+"1", strings.NewReader(manifest(2, "again"))); status != http.StatusCreated {
-		t.Errorf("one that takes another's place: %d, %s", status, text)
-	}
+	c.expect(t, http.StatusInsufficientStorage, http.MethodPut, path+"2", manifest(config, 2, "one too many"))
+	c.expect(t, http.StatusCreated, http.MethodPut, path+"1", manifest(config, 2, "replaces another"))
 }
 
-// TestRanges asks for parts of a blob, as containerd and Docker do when a pull broke off.
+// TestRanges asks for parts of a blob, as containerd and Docker do after an interrupted pull.
 func TestRanges(t *testing.T) {
 	r := openRegistry(t, t.TempDir())
 	c := owner(t, r)
-	whole := strings.Repeat("0123456789", 100)
-	digest := c.upload(t, whole)
+	content := strings.Repeat("0123456789", 100)
+	digest := c.upload(t, content)
+	path := "/v2/devloop/any/blobs/" + digest.String()
 	for _, test := range []struct {
 		ask, want string
-		code      int
-	}{{"", whole, http.StatusOK}, {"bytes=100-", whole[100:], http.StatusPartialContent}, {"bytes=0-9", whole[:10], http.StatusPartialContent}} {
-		part := caller{c.address, func(req *http.Request) {
-			c.change(req)
+		status    int
+	}{
+		{"", content, http.StatusOK},
+		{"bytes=100-", content[100:], http.StatusPartialContent},
+		{"bytes=0-9", content[:10], http.StatusPartialContent},
+	} {
+		part := c.also(func(req *http.Request) {
 			if test.ask != "" {
 				req.Header.Set("Range", test.ask)
 			}
-		}}
-		status, header, text := part.ask(t, http.MethodGet, "/v2/devloop/any/blobs/"+digest.String(), nil)
-		if status != test.code || string(text) != test.want || header.Get("Docker-Content-Digest") != digest.String() {
-			t.Errorf("range %q: %d, %d bytes, %v", test.ask, status, len(text), header)
+		})
+		header, text := part.expect(t, test.status, http.MethodGet, path, "")
+		if text != test.want || header.Get("Docker-Content-Digest") != digest.String() {
+			t.Errorf("range %q: %d bytes, %v", test.ask, len(text), header)
 		}
 	}
-	if status, header, _ := c.ask(t, http.MethodHead, "/v2/devloop/any/blobs/"+digest.String(), nil); status != http.StatusOK || header.Get("Content-Length") != "1000" {
-		t.Errorf("HEAD: %d, %v", status, header)
+	if header, _ := c.expect(t, http.StatusOK, http.MethodHead, path, ""); header.Get("Content-Length") != "1000" {
+		t.Errorf("HEAD: %v", header)
 	}
-	if status, _, _ := c.ask(t, http.MethodGet, "/v2/devloop/any/blobs/sha256:"+strings.Repeat("0", 64), nil); status != http.StatusNotFound {
-		t.Errorf("a blob that is not there: %d", status)
-	}
+	missing := "/v2/devloop/any/blobs/sha256:" + strings.Repeat("0", 64)
+	c.expect(t, http.StatusNotFound, http.MethodGet, missing, "")
 }
 
-// TestForNode: a node reads the image that it is to pull, as it was when the pull began, and
-// nothing else.
+// TestForNode: a node can read the image that it pulls, as it was when the pull began, and nothing
+// else.
 func TestForNode(t *testing.T) {
 	r := openRegistry(t, t.TempDir())
-	image := newImage(t, 1000, 2)
 	secret := newImage(t, 1000, 1)
 	tag, other := newTag(t, "worker:1"), push(t, r, "secret:1", secret)
-	id, err := r.receive(t.Context(), built{tag: attested(t, image)}, tag)
+	stored, err := r.receive(t.Context(), built{tag: attested(t, newImage(t, 1000, 2))}, tag)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -439,68 +450,52 @@ func TestForNode(t *testing.T) {
 	}
 	address := listener.Addr().String()
 	var sent atomic.Int64
-	server := startServer(listener, &sent, r.forNode(address, tag, id))
+	server := startServer(listener, &sent, r.forNode(address, tag, stored))
 	defer func() {
 		if err := server.close(); err != nil {
 			t.Error(err)
 		}
 	}()
-	push(t, r, "worker:1", secret) // beside the pull
+	push(t, r, "worker:1", secret) // during the pull
 
 	ref, err := name.NewTag(at(address, tag))
 	if err != nil {
 		t.Fatal(err)
 	}
 	found, err := remote.Get(ref)
-	if err != nil || found.Digest != id.digest {
-		t.Fatalf("%v, not %s (%v)", found, id.digest, err)
+	if err != nil || found.Digest != stored.digest {
+		t.Fatalf("%v, not %s (%v)", found, stored.digest, err)
 	}
 	pulled, err := found.Image()
 	if err != nil {
 		t.Fatal(err)
 	}
-	layers := layersOf(t, pulled)
-	for _, layer := range layers {
-		reader, err := layer.Compressed()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.Copy(io.Discard, reader); err != nil {
-			t.Error(err)
-		}
-		_ = reader.Close()
-	}
+	readLayers(t, pulled)
 	if sent.Load() < 2000 {
 		t.Errorf("%d bytes were sent", sent.Load())
 	}
 
-	secretDigest := digestOf(t, secret)
-	secretLayer := digestOf(t, layersOf(t, secret)[0])
-	anyone := caller{address: address}
+	secretDigest, secretLayer := digestOf(t, secret).String(), digestOf(t, layersOf(t, secret)[0]).String()
+	own, others := "/v2/"+repository(tag), "/v2/"+repository(other)
+	c := registryClient{address: address}
 	for path, want := range map[string]int{
-		"/v2/": http.StatusOK,
-		"/v2/" + repository(tag) + "/manifests/1":                          http.StatusOK,
-		"/v2/" + repository(tag) + "/manifests/2":                          http.StatusNotFound,
-		"/v2/" + repository(tag) + "/manifests/" + secretDigest.String():   http.StatusNotFound,
-		"/v2/" + repository(other) + "/manifests/1":                        http.StatusNotFound,
-		"/v2/" + repository(other) + "/manifests/" + secretDigest.String(): http.StatusNotFound,
-		"/v2/" + repository(other) + "/blobs/" + secretLayer.String():      http.StatusNotFound,
-		"/v2/" + repository(tag) + "/blobs/" + secretLayer.String():        http.StatusNotFound,
-		"/v2/" + repository(tag) + "/blobs/uploads/":                       http.StatusNotFound,
-		"/v2/_catalog": http.StatusNotFound,
+		"/v2/":                                http.StatusOK,
+		own + "/manifests/1":                  http.StatusOK,
+		own + "/manifests/2":                  http.StatusNotFound,
+		own + "/manifests/" + secretDigest:    http.StatusNotFound,
+		own + "/blobs/" + secretLayer:         http.StatusNotFound,
+		own + "/blobs/uploads/":               http.StatusNotFound,
+		others + "/manifests/1":               http.StatusNotFound,
+		others + "/manifests/" + secretDigest: http.StatusNotFound,
+		others + "/blobs/" + secretLayer:      http.StatusNotFound,
+		"/v2/_catalog":                        http.StatusNotFound,
 	} {
-		if status, _, _ := anyone.ask(t, http.MethodGet, path, nil); status != want {
-			t.Errorf("%s: %d, not %d", path, status, want)
-		}
+		c.expect(t, want, http.MethodGet, path, "")
 	}
+	c.change = func(req *http.Request) { req.SetBasicAuth(username, r.password) }
 	for _, method := range []string{http.MethodPut, http.MethodPost, http.MethodPatch, http.MethodDelete} {
-		c := caller{address, func(req *http.Request) { req.SetBasicAuth(username, r.password) }}
-		if status, _, _ := c.ask(t, method, "/v2/"+repository(tag)+"/manifests/1", strings.NewReader("{}")); status != http.StatusMethodNotAllowed {
-			t.Errorf("%s: %d", method, status)
-		}
+		c.expect(t, http.StatusMethodNotAllowed, method, own+"/manifests/1", "{}")
 	}
-	rebound := caller{address, func(req *http.Request) { req.Host = "evil.example" }}
-	if status, _, _ := rebound.ask(t, http.MethodGet, "/v2/", nil); status != http.StatusForbidden {
-		t.Errorf("another host: %d", status)
-	}
+	c.change = func(req *http.Request) { req.Host = "evil.example" }
+	c.expect(t, http.StatusForbidden, http.MethodGet, "/v2/", "")
 }

@@ -24,7 +24,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// swapped pushes an image, beside which somebody else pushes another one.
+// swapped pushes an image, and another process pushes another one.
 type swapped struct{ mine, other built }
 
 func (s swapped) Push(ctx context.Context, r *Registry, tag name.Tag) (string, error) {
@@ -35,26 +35,25 @@ func (s swapped) Push(ctx context.Context, r *Registry, tag name.Tag) (string, e
 	return digest, err
 }
 
-// TestSwapped: what counts is what who pushed says, and not what the registry has by then.
+// TestSwapped: what counts is the digest that was pushed, not what the registry has by then.
 func TestSwapped(t *testing.T) {
 	r := openRegistry(t, t.TempDir())
 	tag := newTag(t, "worker:1")
 	mine := newImage(t, 1000, 1)
 	other := addLayer(t, mine, 1000)
 	_, err := r.receive(t.Context(), swapped{built{tag: mine}, built{tag: other}}, tag)
+	if err == nil || event.Hint(err) == "" || r.Has(tag) {
+		t.Fatalf("%v: the registry has the other image: %t", err, r.Has(tag))
+	}
 	for _, image := range []v1.Image{mine, other} {
-		digest, digestErr := image.Digest()
-		if digestErr != nil || err == nil || !strings.Contains(err.Error(), digest.String()) {
+		if digest := digestOf(t, image); !strings.Contains(err.Error(), digest.String()) {
 			t.Errorf("%v does not name %s", err, digest)
 		}
 	}
-	if err == nil || event.Hint(err) == "" || r.Has(tag) {
-		t.Errorf("%v: the other image is kept: %t", err, r.Has(tag))
-	}
 }
 
-// TestBuiltIntoTheStore writes blobs right into the store, as BuildKit does, and names what
-// BuildKit says that it built.
+// TestBuiltIntoTheStore writes blobs right into the store, as BuildKit does, and tags the digest
+// that BuildKit reports.
 func TestBuiltIntoTheStore(t *testing.T) {
 	r := openRegistry(t, t.TempDir())
 	image := newImage(t, 1000, 2)
@@ -62,7 +61,8 @@ func TestBuiltIntoTheStore(t *testing.T) {
 	write := func(blob []byte) digest.Digest {
 		t.Helper()
 		d := digest.FromBytes(blob)
-		err := content.WriteBlob(t.Context(), r.Content(), d.String(), bytes.NewReader(blob), ocispecs.Descriptor{Digest: d, Size: int64(len(blob))})
+		err := content.WriteBlob(t.Context(), r.Content(), d.String(), bytes.NewReader(blob),
+			ocispecs.Descriptor{Digest: d, Size: int64(len(blob))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,8 +77,7 @@ func TestBuiltIntoTheStore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		layers := layersOf(t, image)
-		for _, layer := range layers {
+		for _, layer := range layersOf(t, image) {
 			reader, err := layer.Compressed()
 			if err != nil {
 				t.Fatal(err)
@@ -104,46 +103,50 @@ func TestBuiltIntoTheStore(t *testing.T) {
 	built := write(raw)
 	tag := newTag(t, "worker:1")
 	if err := r.Name("sha256:"+strings.Repeat("0", 64), tag); err == nil {
-		t.Error("what is not there got a name")
+		t.Error("a digest that is not there got a tag")
 	}
 	if err := r.Name(built.String(), tag); err != nil {
 		t.Fatal(err)
 	}
-	id, err := r.receive(t.Context(), Built{}, tag)
-	if err != nil || id.ids[0] != built.String() {
-		t.Errorf("%v, not %s (%v)", id, built, err)
+	stored, err := r.receive(t.Context(), Built{}, tag)
+	if err != nil || stored.ids[0] != built.String() {
+		t.Errorf("%v, not %s (%v)", stored, built, err)
 	}
 	if r.server != nil {
-		t.Error("it listens, and nobody pushes")
+		t.Error("it listens without a push")
 	}
 	file := filepath.Join(r.dir, "blobs", "sha256", built.Encoded())
-	if err := errors.Join(os.Chmod(file, 0o600), os.WriteFile(file, []byte(strings.Replace(string(raw), "unknown", "unKnown", 1)), 0o600)); err != nil {
+	changed := strings.Replace(string(raw), "unknown", "unKnown", 1)
+	if err := errors.Join(os.Chmod(file, 0o600), os.WriteFile(file, []byte(changed), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Name(built.String(), tag); err == nil {
-		t.Error("a manifest got a name that is not what its digest says")
+		t.Error("a manifest with another digest got a tag")
 	}
 }
 
-// TestDockerPush has a daemon push, which a server in front of the registry stands for, and tells
-// what it pushed by what it says.
+// TestDockerPush has a daemon push, which a test server stands for, and reads the digest from its
+// messages.
 func TestDockerPush(t *testing.T) {
 	image := newImage(t, 1000, 1)
 	digest := digestOf(t, image)
 	line := `{"status":"1: digest: ` + digest.String() + ` size: 500"}`
-	for says, test := range map[string]struct {
-		answer string
-		err    string // a part of it, "" for none
+	aux := `{"progressDetail":{},"aux":{"Tag":"1","Digest":"` + digest.String() + `","Size":500}}`
+	for name, test := range map[string]struct {
+		messages string
+		err      string // a part of it, "" for none
 	}{
-		"the classic store":    {line + `{"progressDetail":{},"aux":{"Tag":"1","Digest":"` + digest.String() + `","Size":500}}`, ""},
-		"the containerd store": {`{"status":"Pushed","id":"x"}{"aux":{"ManifestPushedInsteadOfIndex":true}}` + line, ""},
-		"another one":          {strings.ReplaceAll(line, digest.Hex, strings.Repeat("0", 64)), "which now has " + digest.String()},
-		"it does not say":      {`{"status":"Pushed"}`, "does not say what it pushed"},
-		"it failed":            {`{"errorDetail":{"message":"no basic auth credentials"},"error":"no basic auth credentials"}`, "no basic auth credentials"},
+		"classic store":    {line + aux, ""},
+		"containerd store": {`{"status":"Pushed","id":"x"}{"aux":{"ManifestPushedInsteadOfIndex":true}}` + line, ""},
+		"another digest": {strings.ReplaceAll(line, digest.Hex, strings.Repeat("0", 64)),
+			"which now has " + digest.String()},
+		"no digest": {`{"status":"Pushed"}`, "does not say what it pushed"},
+		"failure": {`{"errorDetail":{"message":"no basic auth credentials"},"error":"no basic auth credentials"}`,
+			"no basic auth credentials"},
 	} {
 		r := openRegistry(t, t.TempDir())
 		tag := newTag(t, "worker:1")
-		given := ""
+		auth := ""
 		daemon := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			switch {
 			case strings.HasSuffix(req.URL.Path, "/_ping"):
@@ -154,8 +157,8 @@ func TestDockerPush(t *testing.T) {
 				if _, err := (built{tag: image}).Push(req.Context(), r, tag); err != nil {
 					t.Error(err)
 				}
-				given = req.Header.Get("X-Registry-Auth")
-				_, _ = io.WriteString(w, test.answer)
+				auth = req.Header.Get("X-Registry-Auth")
+				_, _ = io.WriteString(w, test.messages)
 			default:
 				_, _ = io.WriteString(w, "[]")
 			}
@@ -164,21 +167,21 @@ func TestDockerPush(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		id, err := r.receive(t.Context(), Docker{docker}, tag)
+		stored, err := r.receive(t.Context(), Docker{docker}, tag)
 		switch {
-		case test.err == "" && (err != nil || id.ids[0] != digest.String()):
-			t.Errorf("%s: %v, %v", says, id, err)
+		case test.err == "" && (err != nil || stored.ids[0] != digest.String()):
+			t.Errorf("%s: %v, %v", name, stored, err)
 		case test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)):
-			t.Errorf("%s: the error is %v, not %q", says, err, test.err)
+			t.Errorf("%s: the error is %v, not %q", name, err, test.err)
 		}
-		checkCredentials(t, r, given)
+		checkCredentials(t, r, auth)
 		_ = docker.Close()
 		daemon.Close()
 	}
 }
 
-// checkCredentials uses what Docker was given, as its containerd store does: only for the server
-// that it names.
+// checkCredentials uses the credentials that Docker got, as its containerd store does: only for the
+// server that they name.
 func checkCredentials(t *testing.T, r *Registry, header string) {
 	t.Helper()
 	decoded, err := base64.URLEncoding.DecodeString(header)
@@ -186,8 +189,9 @@ func checkCredentials(t *testing.T, r *Registry, header string) {
 	if err := errors.Join(err, json.Unmarshal(decoded, &auth)); err != nil {
 		t.Error(err)
 	}
-	c := caller{r.address, func(req *http.Request) { req.SetBasicAuth(auth.Username, auth.Password) }}
-	if status, _, text := c.ask(t, http.MethodGet, "/v2/", nil); status != http.StatusOK || auth.ServerAddress != r.address {
-		t.Errorf("%d, %s, for %s", status, text, auth.ServerAddress)
+	if auth.ServerAddress != r.address {
+		t.Errorf("they are for %s", auth.ServerAddress)
 	}
+	c := registryClient{r.address, func(req *http.Request) { req.SetBasicAuth(auth.Username, auth.Password) }}
+	c.expect(t, http.StatusOK, http.MethodGet, "/v2/", "")
 }

@@ -25,7 +25,7 @@ const (
 	// keepAlive is how often a connection is probed, and how long the answer may take: after the
 	// machine slept, it may be dead without an error.
 	keepAlive = 10 * time.Second
-	// sessions is how many commands run in parallel on one connection: sshd allows ten (MaxSessions).
+	// sessions is how many commands run in parallel: sshd allows ten per connection (MaxSessions).
 	sessions = 8
 	// maxKeyFile limits a file with an ssh key, in bytes.
 	maxKeyFile = 64 << 10
@@ -159,7 +159,8 @@ func (s *sshTransport) refused(err error) error {
 
 // unreachable has the same text for all symptoms, so that an outage is reported once.
 func (s *sshTransport) unreachable(address string) error {
-	return event.Transient(event.WithHint(fmt.Errorf("node %s cannot be reached by ssh at %s", s.node, address), s.start))
+	err := fmt.Errorf("node %s cannot be reached by ssh at %s", s.node, address)
+	return event.Transient(event.WithHint(err, s.start))
 }
 
 func handshake(ctx context.Context, address string, config *ssh.ClientConfig) (*ssh.Client, error) {

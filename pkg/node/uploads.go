@@ -133,7 +133,8 @@ func (u *uploads) serve(w http.ResponseWriter, req *http.Request, t target) {
 		}
 	case req.Method == http.MethodPatch, req.Method == http.MethodPut, req.Method == http.MethodDelete:
 		if one = u.take(t.reference, t.repository); one == nil {
-			refuse(w, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "there is no such upload, or another request writes to it")
+			refuse(w, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN",
+				"there is no such upload, or another request writes to it")
 			return
 		}
 	default:

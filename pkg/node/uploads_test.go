@@ -12,108 +12,103 @@ import (
 	"time"
 )
 
-// TestUploads: an upload that does not come to a good end leaves nothing.
+// TestUploads: an upload that fails leaves nothing.
 func TestUploads(t *testing.T) {
 	r := openRegistry(t, t.TempDir())
 	c := owner(t, r)
 	digest := c.upload(t, "in ", "three ", "parts")
-	if status, _, text := c.ask(t, http.MethodGet, "/v2/devloop/worker/blobs/"+digest.String(), nil); status != http.StatusOK || string(text) != "in three parts" {
-		t.Errorf("%d, %q", status, text)
+	path := "/v2/devloop/worker/blobs/" + digest.String()
+	if _, text := c.expect(t, http.StatusOK, http.MethodGet, path, ""); text != "in three parts" {
+		t.Errorf("%q", text)
 	}
-	c.upload(t, "in ", "three ", "parts") // it is there already
-	c.upload(t)                           // the empty one
-	const whole = 2
-	none := "?digest=sha256:" + strings.Repeat("0", 64)
-	for says, test := range map[string]struct {
+	c.upload(t, "in ", "three ", "parts") // again
+	c.upload(t)                           // an empty one
+	const complete = 2
+	broken := io.MultiReader(strings.NewReader("some"), iotest.ErrReader(errors.New("cut off")))
+	other := func() io.Reader { return strings.NewReader("other") }
+	for name, test := range map[string]struct {
 		method, query string
 		body          io.Reader
 		want          int
 	}{
-		"a body that broke":          {http.MethodPatch, "", io.MultiReader(strings.NewReader("some"), iotest.ErrReader(errors.New("cut off"))), 0},
-		"other content than it says": {http.MethodPut, none, strings.NewReader("other"), http.StatusBadRequest},
-		"no digest":                  {http.MethodPut, "?digest=nonsense", strings.NewReader("other"), http.StatusBadRequest},
-		"a digest as a path":         {http.MethodPut, "?digest=sha256:../../address", strings.NewReader("other"), http.StatusBadRequest},
-		"given up":                   {http.MethodDelete, "", nil, http.StatusNoContent},
+		"broken body":      {http.MethodPatch, "", broken, 0},
+		"other content":    {http.MethodPut, "?digest=sha256:" + strings.Repeat("0", 64), other(), http.StatusBadRequest},
+		"no digest":        {http.MethodPut, "?digest=nonsense", other(), http.StatusBadRequest},
+		"path as a digest": {http.MethodPut, "?digest=sha256:../../address", other(), http.StatusBadRequest},
+		"cancelled":        {http.MethodDelete, "", nil, http.StatusNoContent},
 	} {
-		place := c.begin(t)
-		if status, _, text := c.ask(t, test.method, place+test.query, test.body); status != test.want {
-			t.Errorf("%s: %d, not %d: %s", says, status, test.want, text)
+		upload := c.begin(t)
+		if status, _, text := c.do(t, test.method, upload+test.query, test.body); status != test.want {
+			t.Errorf("%s: %d, not %d: %s", name, status, test.want, text)
 		}
-		// The server hears of the end of a body a moment after its client.
+		// The server notices the end of a body a moment after its client.
 		for deadline := time.Now().Add(time.Minute); ; <-time.After(time.Millisecond) {
-			status, _, _ := c.ask(t, http.MethodPatch, place, nil)
-			if n := blobs(t, r.dir); status == http.StatusNotFound && n == whole {
+			status, _, _ := c.do(t, http.MethodPatch, upload, nil)
+			if n := blobs(t, r.dir); status == http.StatusNotFound && n == complete {
 				break
 			} else if time.Now().After(deadline) {
-				t.Fatalf("%s: %d, and %d blobs and uploads, not %d", says, status, n, whole)
+				t.Fatalf("%s: %d, and %d blobs and uploads, not %d", name, status, n, complete)
 			}
 		}
 	}
-	place := c.begin(t)
-	for _, of := range []string{"devloop/other", "devloop/worker"} { // an upload is a repository's own
-		want := http.StatusNotFound
-		if of == "devloop/worker" {
-			want = http.StatusAccepted
-		}
-		if status, _, _ := c.ask(t, http.MethodPatch, strings.Replace(place, "devloop/worker", of, 1), strings.NewReader("x")); status != want {
-			t.Errorf("an upload of devloop/worker in %s: %d", of, status)
-		}
-	}
-	next := caller{c.address, func(req *http.Request) { c.change(req); req.Header.Set("Content-Range", "5-6") }}
-	if status, _, _ := next.ask(t, http.MethodPatch, place, strings.NewReader("yz")); status != http.StatusBadRequest {
-		t.Errorf("a part that does not follow: %d", status)
-	}
+	upload := c.begin(t) // belongs to one repository
+	elsewhere := strings.Replace(upload, "devloop/worker", "devloop/other", 1)
+	c.expect(t, http.StatusNotFound, http.MethodPatch, elsewhere, "x")
+	c.expect(t, http.StatusAccepted, http.MethodPatch, upload, "x")
+	gap := c.also(func(req *http.Request) { req.Header.Set("Content-Range", "5-6") })
+	gap.expect(t, http.StatusBadRequest, http.MethodPatch, upload, "yz")
 }
 
-// TestUploadsBounded: as many as an image can need are taken, and then no more; those that lie idle
-// end.
-func TestUploadsBounded(t *testing.T) {
+// TestUploadLimits: as many uploads as an image can need are accepted, and no more.
+func TestUploadLimits(t *testing.T) {
 	r := openRegistry(t, t.TempDir())
 	c := owner(t, r)
-	taken := 0
+	accepted := 0
 	for range 1000 {
-		status, _, text := c.ask(t, http.MethodPost, "/v2/devloop/worker/blobs/uploads/", nil)
+		status, _, text := c.do(t, http.MethodPost, uploadsPath, nil)
 		switch status {
 		case http.StatusAccepted:
-			taken++
+			accepted++
 		case http.StatusTooManyRequests:
 		default:
 			t.Fatalf("%d: %s", status, text)
 		}
 	}
-	if taken != maxUploads {
-		t.Errorf("%d uploads, not %d", taken, maxUploads)
+	if accepted != maxUploads {
+		t.Errorf("%d uploads, not %d", accepted, maxUploads)
 	}
 	if n := blobs(t, r.dir); n != 0 {
 		t.Errorf("%d files", n)
 	}
 	r.uploads.mu.Lock()
-	r.uploads.bytes = maxUploadBytes // as if those others had brought so much
+	r.uploads.bytes = maxUploadBytes // as if the others had sent so much
 	var one *upload
 	for _, one = range r.uploads.idle {
 		break
 	}
 	r.uploads.mu.Unlock()
-	if status, _, text := c.ask(t, http.MethodPatch, "/v2/devloop/worker/blobs/uploads/"+one.id, strings.NewReader("x")); status != http.StatusBadRequest || !strings.Contains(string(text), "more than") {
-		t.Errorf("%d: %s", status, text)
+	_, text := c.expect(t, http.StatusBadRequest, http.MethodPatch, uploadsPath+one.id, "x")
+	if !strings.Contains(text, "more than") {
+		t.Error(text)
 	}
 }
 
-func TestUploadsIdle(t *testing.T) {
+// TestIdleUploads: an upload without requests ends.
+func TestIdleUploads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := newUploads(t.Context(), nil)
 		idle, busy := u.begin("devloop/a"), u.begin("devloop/a")
 		u.release(idle)
 		<-time.After(uploadTimeout + time.Second)
 		if u.take(idle.id, "devloop/a") != nil {
-			t.Error("one that lay idle is still there")
+			t.Error("an idle upload is still there")
 		}
 		if u.take(busy.id, "devloop/a") != nil {
 			t.Error("a second request for the same upload")
 		}
 		u.release(busy)
 		if u.take(busy.id, "devloop/a") == nil {
-			t.Error("one that a request was at is gone")
+			t.Error("an upload in use is gone")
 		}
 		open := func() int {
 			u.mu.Lock()
@@ -129,7 +124,7 @@ func TestUploadsIdle(t *testing.T) {
 		<-time.After(uploadTimeout + time.Second)
 		synctest.Wait()
 		if open() != 1 {
-			t.Errorf("one whose client is gone is still there: %d uploads", open())
+			t.Errorf("an upload without a client is still there: %d uploads", open())
 		}
 		u.close()
 		u.release(busy)
