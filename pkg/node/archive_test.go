@@ -14,6 +14,23 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
+// readTar returns the files of a tar by name.
+func readTar(from io.Reader) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	for reader := tar.NewReader(from); ; {
+		header, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			return files, nil
+		}
+		if err == nil && header.Typeflag == tar.TypeReg {
+			files[header.Name], err = io.ReadAll(reader)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
 // TestArchive leaves out the layers that a node has unpacked, by their position and not only their
 // content.
 func TestArchive(t *testing.T) {
@@ -54,21 +71,9 @@ func TestArchive(t *testing.T) {
 		if err := r.writeArchive(t.Context(), &out, stored, "docker.io/library/worker:1", test.unpacked); err != nil {
 			t.Fatal(err)
 		}
-		files := map[string][]byte{}
-		for reader := tar.NewReader(&out); ; {
-			header, err := reader.Next()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if header.Typeflag == tar.TypeDir {
-				continue
-			}
-			if files[header.Name], err = io.ReadAll(reader); err != nil {
-				t.Fatal(err)
-			}
+		files, err := readTar(&out)
+		if err != nil {
+			t.Fatal(err)
 		}
 		var index ocispecs.Index
 		if err := json.Unmarshal(files[ocispecs.ImageIndexFile], &index); err != nil {

@@ -113,18 +113,17 @@ func layersOf(t *testing.T, image v1.Image) []v1.Layer {
 }
 
 // readLayers downloads all layers of an image.
-func readLayers(t *testing.T, image v1.Image) {
-	t.Helper()
-	for _, layer := range layersOf(t, image) {
-		reader, err := layer.Compressed()
-		if err != nil {
-			t.Fatal(err)
+func readLayers(image v1.Image) error {
+	layers, err := image.Layers()
+	for _, layer := range layers {
+		reader, openErr := layer.Compressed()
+		if openErr != nil {
+			return openErr
 		}
-		if _, err := io.Copy(io.Discard, reader); err != nil {
-			t.Error(err)
-		}
-		_ = reader.Close()
+		_, copyErr := io.Copy(io.Discard, reader)
+		err = errors.Join(err, copyErr, reader.Close())
 	}
+	return err
 }
 
 func openRegistry(t *testing.T, dir string) *Registry {

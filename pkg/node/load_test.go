@@ -2,14 +2,21 @@ package node
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
+	"net"
+	"path"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -22,9 +29,9 @@ type fakeRuntime struct {
 	tagged []string            // all names that images got, in order
 }
 
-func (p *fakeRuntime) find(context.Context, *Node, []string) (string, error) { return "", nil }
+func (r *fakeRuntime) find(context.Context, *Node, []string) (string, error) { return "", nil }
 
-func (p *fakeRuntime) pull(ctx context.Context, _ *Node, source string) error {
+func (r *fakeRuntime) pull(ctx context.Context, _ *Node, source string) error {
 	ref, err := name.NewTag(source)
 	if err != nil {
 		return err
@@ -33,41 +40,27 @@ func (p *fakeRuntime) pull(ctx context.Context, _ *Node, source string) error {
 	if err != nil {
 		return err
 	}
-	layers, err := image.Layers()
-	if err != nil {
-		return err
-	}
-	for _, layer := range layers {
-		reader, err := layer.Compressed()
-		if err != nil {
-			return err
-		}
-		if _, err := io.Copy(io.Discard, reader); err != nil {
-			return err
-		}
-		_ = reader.Close()
-	}
-	p.images[source] = image
-	p.tagged = append(p.tagged, source)
+	r.images[source] = image
+	r.tagged = append(r.tagged, source)
+	return readLayers(image)
+}
+
+func (r *fakeRuntime) tag(_ context.Context, _ *Node, source, target string) error {
+	r.images[target] = r.images[source]
+	r.tagged = append(r.tagged, target)
 	return nil
 }
 
-func (p *fakeRuntime) tag(_ context.Context, _ *Node, source, target string) error {
-	p.images[target] = p.images[source]
-	p.tagged = append(p.tagged, target)
+func (r *fakeRuntime) untag(_ context.Context, _ *Node, name string) error {
+	delete(r.images, name)
 	return nil
 }
 
-func (p *fakeRuntime) untag(_ context.Context, _ *Node, name string) error {
-	delete(p.images, name)
-	return nil
-}
-
-func (p *fakeRuntime) digest(_ context.Context, _ *Node, name string) (string, error) {
-	if p.images[name] == nil || p.report != "" {
-		return p.report, nil
+func (r *fakeRuntime) digest(_ context.Context, _ *Node, name string) (string, error) {
+	if r.images[name] == nil || r.report != "" {
+		return r.report, nil
 	}
-	digest, err := p.images[name].ConfigName()
+	digest, err := r.images[name].ConfigName()
 	return digest.String(), err
 }
 
@@ -94,5 +87,63 @@ func TestLoad(t *testing.T) {
 	}
 	if slices.Contains(p.tagged, target) || len(p.images) != 0 {
 		t.Errorf("it was tagged: %v; the node has: %v", p.tagged, p.images)
+	}
+}
+
+// fakeContainerd is a node of kind or k3d: it answers ctr, and cannot listen.
+type fakeContainerd struct {
+	transport
+	unpacked []string        // chain IDs
+	imported ocispecs.Index  // of the last archive
+	blobs    map[string]bool // digests in the last archive
+}
+
+func (*fakeContainerd) listen(context.Context) (net.Listener, error) {
+	return nil, errors.ErrUnsupported
+}
+
+func (f *fakeContainerd) run(_ context.Context, stdin io.Reader, args ...string) (string, error) {
+	switch command := strings.Join(args[3:], " "); {
+	case command == "snapshots ls":
+		return "KEY PARENT KIND\n" + strings.Join(f.unpacked, " Committed\n") + " Committed\n", nil
+	case strings.HasPrefix(command, "images ls name=="):
+		return "REF TYPE DIGEST\nx x " + f.imported.Manifests[0].Digest.String() + " x\n", nil
+	case strings.HasPrefix(command, "images ls target.digest=="):
+		return "REF TYPE DIGEST\n", nil
+	case command == "images import -":
+		files, err := readTar(stdin)
+		f.blobs = map[string]bool{}
+		for name := range files {
+			f.blobs["sha256:"+path.Base(name)] = true
+		}
+		return "", errors.Join(err, json.Unmarshal(files[ocispecs.ImageIndexFile], &f.imported))
+	}
+	return "", fmt.Errorf("unexpected: %q", args)
+}
+
+// TestImport: a node on which no port can be opened imports an archive of the layers that it does
+// not have.
+func TestImport(t *testing.T) {
+	image := newImage(t, 1000, 2)
+	config, err := image.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tag := newTag(t, "worker:1")
+	n := &fakeContainerd{unpacked: []string{config.RootFS.DiffIDs[0].String()}} // the first is its own chain ID
+	c := &Cluster{nodes: []*Node{{name: "n", transport: n, runtime: containerdRuntime{}}}}
+	source, r := built{tag: attested(t, image)}, openRegistry(t, t.TempDir())
+	if err := c.Give(t.Context(), func(event.Event) {}, source, r, []name.Tag{tag}); err != nil {
+		t.Fatal(err)
+	}
+	layers := layersOf(t, image)
+	for digest, want := range map[v1.Hash]bool{digestOf(t, image): true, configOf(t, image): true,
+		digestOf(t, layers[0]): false, digestOf(t, layers[1]): true} {
+		if got := n.blobs[digest.String()]; got != want {
+			t.Errorf("%s in the archive: %t, not %t", digest, got, want)
+		}
+	}
+	if got := n.imported.Manifests[0].Annotations[images.AnnotationImageName]; got != "docker.io/library/worker:1" {
+		t.Errorf("named %q", got)
 	}
 }

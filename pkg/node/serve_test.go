@@ -470,9 +470,8 @@ func TestForNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	readLayers(t, pulled)
-	if sent.Load() < 2000 {
-		t.Errorf("%d bytes were sent", sent.Load())
+	if err := readLayers(pulled); err != nil || sent.Load() < 2000 {
+		t.Errorf("%d bytes were sent (%v)", sent.Load(), err)
 	}
 
 	secretDigest, secretLayer := digestOf(t, secret).String(), digestOf(t, layersOf(t, secret)[0]).String()
