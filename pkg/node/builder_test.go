@@ -26,9 +26,11 @@ func certificate(t *testing.T) (cert, key string, parsed tls.Certificate) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "minikube"}, NotAfter: time.Now().Add(time.Hour),
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "minikube"},
+		NotAfter:    time.Now().Add(time.Hour),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +47,8 @@ func certificate(t *testing.T) (cert, key string, parsed tls.Certificate) {
 	return cert, key, parsed
 }
 
-// TestDockerInTheNode speaks to a daemon that wants a certificate, at a port that changes as after a restart of the node.
+// TestDockerInTheNode: the client presents minikube's certificate, and finds the daemon's new port
+// after the node restarted.
 func TestDockerInTheNode(t *testing.T) {
 	cert, key, own := certificate(t)
 	daemon := func() *httptest.Server {
@@ -55,18 +58,22 @@ func TestDockerInTheNode(t *testing.T) {
 		}))
 		known := x509.NewCertPool()
 		known.AppendCertsFromPEM([]byte(cert))
-		s.TLS = &tls.Config{Certificates: []tls.Certificate{own}, ClientCAs: known, ClientAuth: tls.RequireAndVerifyClientCert}
+		s.TLS = &tls.Config{Certificates: []tls.Certificate{own}, ClientCAs: known,
+			ClientAuth: tls.RequireAndVerifyClientCert}
 		s.StartTLS()
 		return s
 	}
 	containers := map[string]string{}
 	at := func(s *httptest.Server) {
 		_, port, _ := net.SplitHostPort(s.Listener.Addr().String())
-		containers["minikube"] = inspected(true, `"22/tcp": [{"HostIp": "127.0.0.1", "HostPort": "1"}], "2376/tcp": [{"HostIp": "127.0.0.1", "HostPort": "`+port+`"}]`)
+		containers["minikube"] = inspected(true, `"22/tcp": [{"HostIp": "127.0.0.1", "HostPort": "1"}],
+			"2376/tcp": [{"HostIp": "127.0.0.1", "HostPort": "`+port+`"}]`)
 	}
-	profile := strings.Replace(dockerProfile, `, {"Name": "m02", "IP": "192.168.49.3", "Port": 8443}`, "", 1)
-	home(t, map[string]string{"profiles/minikube/config.json": profile, "machines/minikube/config.json": dockerMachine,
-		"certs/ca.pem": cert, "certs/cert.pem": cert, "certs/key.pem": key})
+	profile := strings.Replace(dockerProfile, ", "+secondNode, "", 1)
+	home(t, map[string]string{
+		"profiles/minikube/config.json": profile, "machines/minikube/config.json": dockerMachine,
+		"certs/ca.pem": cert, "certs/cert.pem": cert, "certs/key.pem": key,
+	})
 	first := daemon()
 	at(first)
 	cluster, err := Find(t.Context(), "minikube", "https://127.0.0.1:1", docker(t, containers), t.TempDir())
@@ -91,25 +98,25 @@ func TestDockerInTheNode(t *testing.T) {
 	first.CloseClientConnections()
 	first.Close()
 	if err := ping(); err == nil {
-		t.Error("a daemon that is gone answers")
+		t.Error("a stopped daemon answers")
 	}
 	second := daemon()
 	defer second.Close()
 	at(second)
 	if err := ping(); err != nil {
-		t.Errorf("after the node came back elsewhere: %v", err)
+		t.Errorf("after the node restarted at another port: %v", err)
 	}
 }
 
 func TestDockerNotInTheNode(t *testing.T) {
-	for says, cluster := range map[string]*Cluster{
+	for want, cluster := range map[string]*Cluster{
 		"not known":               {},
 		"there are 2 nodes":       {nodes: []*Node{{}, {}}},
 		"another one: containerd": {nodes: []*Node{{runtime: containerdRuntime{}}}},
 		"ca.pem":                  {nodes: []*Node{{runtime: dockerRuntime}}, certs: t.TempDir()},
 	} {
-		if _, err := cluster.Docker(); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%s: %v", says, err)
+		if _, err := cluster.Docker(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
 		}
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// home writes a minikube folder as minikube v1.38 leaves it, and makes it the current one.
+// home makes a minikube folder, like that of minikube v1.38, the current one.
 func home(t *testing.T, files map[string]string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -33,10 +33,10 @@ func home(t *testing.T, files map[string]string) {
 	}
 }
 
-// docker answers questions for containers by name; others are not there.
+// docker is a daemon that has these containers, by name.
 func docker(t *testing.T, containers map[string]string) *client.Client {
 	t.Helper()
-	// A socket's path may have 107 letters, and t.TempDir has the test's name in it.
+	// A socket's path is limited to 107 bytes, and t.TempDir contains the test's name.
 	dir, err := os.MkdirTemp("", "docker") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
@@ -83,10 +83,13 @@ func clientOf(t *testing.T, host string) *client.Client {
 
 const (
 	vmProfile = `{"Name": "vm", "Driver": "kvm2", "KubernetesConfig": {"ContainerRuntime": "containerd"},
-		"Nodes": [{"Name": "", "IP": "192.168.39.7", "Port": 8443, "ContainerRuntime": "containerd", "ControlPlane": true}]}`
-	vmMachine     = `{"Driver": {"IPAddress": "192.168.39.7", "SSHUser": "docker", "SSHPort": 22, "SSHKeyPath": "/keys/vm"}}`
+		"Nodes": [{"Name": "", "IP": "192.168.39.7", "Port": 8443, "ContainerRuntime": "containerd",
+			"ControlPlane": true}]}`
+	vmMachine = `{"Driver": {"IPAddress": "192.168.39.7", "SSHUser": "docker", "SSHPort": 22,
+		"SSHKeyPath": "/keys/vm"}}`
 	dockerProfile = `{"Name": "minikube", "Driver": "docker", "KubernetesConfig": {"ContainerRuntime": "docker"},
-		"Nodes": [{"Name": "", "IP": "192.168.49.2", "Port": 8443}, {"Name": "m02", "IP": "192.168.49.3", "Port": 8443}]}`
+		"Nodes": [{"Name": "", "IP": "192.168.49.2", "Port": 8443}, ` + secondNode + `]}`
+	secondNode    = `{"Name": "m02", "IP": "192.168.49.3", "Port": 8443}`
 	dockerMachine = `{"Driver": {"IPAddress": "", "SSHUser": "", "SSHPort": 0, "SSHKeyPath": "/keys/minikube"}}`
 )
 
@@ -106,28 +109,22 @@ func TestFind(t *testing.T) {
 		"minikube":     inspected(true, `"22/tcp": [{"HostIp": "127.0.0.1", "HostPort": "32768"}]`),
 		"minikube-m02": inspected(true, `"22/tcp": [{"HostIp": "127.0.0.1", "HostPort": "32773"}]`),
 	})
+	const vm = "vm containerd ssh docker@192.168.39.7:22 /keys/vm: minikube ssh -p vm -n vm -- sudo"
+	const two = "minikube docker ssh docker@127.0.0.1:32768 /keys/minikube: minikube ssh -n minikube -- sudo; " +
+		"minikube-m02 docker ssh docker@127.0.0.1:32773 /keys/minikube: minikube ssh -n minikube-m02 -- sudo"
 	for _, test := range []struct{ context, server, want string }{
-		{"vm", "https://127.0.0.1:47101", "vm docker@192.168.39.7:22 /keys/vm containerd"}, // whose server it is, Origin says
-		{"vm", "https://192.168.39.7:8443", "vm docker@192.168.39.7:22 /keys/vm containerd"},
-		{"renamed", "https://192.168.39.7:8443", "vm docker@192.168.39.7:22 /keys/vm containerd"},
-		{"minikube", "https://127.0.0.1:32771", "minikube docker@127.0.0.1:32768 /keys/minikube docker, minikube-m02 docker@127.0.0.1:32773 /keys/minikube docker"},
+		{"vm", "https://127.0.0.1:47101", vm}, // Origin tells that the server is another one
+		{"vm", "https://192.168.39.7:8443", vm},
+		{"renamed", "https://192.168.39.7:8443", vm},
+		{"minikube", "https://127.0.0.1:32771", two},
 	} {
 		found, err := Find(t.Context(), test.context, test.server, running, t.TempDir())
 		if err != nil {
 			t.Errorf("%s: %v", test.context, err)
 			continue
 		}
-		var got []string
-		for _, n := range found.nodes {
-			way := n.transport.(*sshTransport)
-			address, err := way.locate(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			got = append(got, fmt.Sprintf("%s %s@%s %s %s", n.name, way.user, address, way.key, n.runtime.name()))
-		}
-		if joined := strings.Join(got, ", "); joined != test.want {
-			t.Errorf("%s: %s, not %s", test.context, joined, test.want)
+		if got := describe(t, found); got != test.want {
+			t.Errorf("%s: %s, not %s", test.context, got, test.want)
 		}
 	}
 }
@@ -176,57 +173,59 @@ func TestClustersWithoutKnownNodes(t *testing.T) {
 		if missing, err := cluster.Missing(t.Context(), nil); len(missing) > 0 || err != nil {
 			t.Errorf("%s: no images: %v", server, err)
 		}
-		tag, err := name.NewTag("worker:1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := cluster.Missing(t.Context(), []name.Tag{tag}); err == nil || event.Hint(err) == "" {
+		_, err = cluster.Missing(t.Context(), []name.Tag{newTag(t, "worker:1")})
+		if err == nil || event.Hint(err) == "" {
 			t.Errorf("%s: images for nodes that are not known: %v", server, err)
 		}
 	}
 }
 
-// describe says how each node is reached.
+// describe tells how each node is reached.
 func describe(t *testing.T, cluster *Cluster) string {
 	t.Helper()
 	var nodes []string
 	for _, n := range cluster.nodes {
-		said := n.name + " " + n.runtime.name()
-		switch way := n.transport.(type) {
+		how := ""
+		switch transport := n.transport.(type) {
 		case *sshTransport:
-			_, _ = way.locate(t.Context()) // as after a connection that broke
-			address, err := way.locate(t.Context())
+			_, _ = transport.locate(t.Context()) // the second time is after a broken connection
+			address, err := transport.locate(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			said += " ssh " + address + " " + way.key
+			how = "ssh " + transport.user + "@" + address + " " + transport.key
 		case localTransport:
-			said += " here"
+			how = "here"
 		case *execTransport:
-			said += " exec in " + way.node
+			how = "exec in " + transport.node
 		}
-		nodes = append(nodes, said+": "+n.shell)
+		nodes = append(nodes, fmt.Sprintf("%s %s %s: %s", n.name, n.runtime.name(), how, n.shell))
 	}
 	return strings.Join(nodes, "; ")
 }
 
 func TestFindDrivers(t *testing.T) {
 	dir := t.TempDir()
-	script := "#!/bin/sh\n[ \"$2 $3 $4 $5\" = \"-p odd -n odd\" ] && case $1 in ip) echo 192.168.5.5 ;; ssh-key) echo /keys/odd ;; esac\n"
+	script := "#!/bin/sh\n" + `[ "$2 $3 $4 $5" = "-p odd -n odd" ] &&
+		case $1 in ip) echo 192.168.5.5 ;; ssh-key) echo /keys/odd ;; esac`
 	if err := os.WriteFile(filepath.Join(dir, "minikube"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	t.Setenv("XDG_RUNTIME_DIR", "")
 	vm := func(driver, runtime string) string {
-		return fmt.Sprintf(`{"Driver": %q, "APIServerPort": 8443, "KubernetesConfig": {"ContainerRuntime": %q}, "Nodes": [{"IP": "127.0.0.1"}]}`, driver, runtime)
+		return fmt.Sprintf(`{"Driver": %q, "APIServerPort": 8443, "KubernetesConfig": {"ContainerRuntime": %q},
+			"Nodes": [{"IP": "127.0.0.1"}]}`, driver, runtime)
+	}
+	machine := func(ip string, port int, key string) string {
+		return fmt.Sprintf(`{"Driver": {"IPAddress": %q, "SSHPort": %d, "SSHKeyPath": %q}}`, ip, port, key)
 	}
 	home(t, map[string]string{
 		"profiles/none/config.json":   vm("none", "docker"),
 		"profiles/box/config.json":    vm("virtualbox", "crio"),
-		"machines/box/config.json":    `{"Driver": {"IPAddress": "192.168.59.100", "SSHUser": "docker", "SSHPort": 40022, "SSHKeyPath": "/keys/box"}}`,
+		"machines/box/config.json":    machine("192.168.59.100", 40022, "/keys/box"),
 		"profiles/qemu/config.json":   vm("qemu2", "containerd"),
-		"machines/qemu/config.json":   `{"Driver": {"IPAddress": "127.0.0.1", "SSHPort": 40023, "SSHKeyPath": "/keys/qemu"}}`,
+		"machines/qemu/config.json":   machine("127.0.0.1", 40023, "/keys/qemu"),
 		"profiles/podman/config.json": strings.ReplaceAll(vm("podman", "cri-o"), "127.0.0.1", "192.168.58.2"),
 		"machines/podman/config.json": dockerMachine,
 		"profiles/odd/config.json":    vm("new", "containerd"),
@@ -234,10 +233,10 @@ func TestFindDrivers(t *testing.T) {
 	})
 	for context, want := range map[string]string{
 		"none":   "none docker here: sudo",
-		"box":    "box cri-o ssh 127.0.0.1:40022 /keys/box: minikube ssh -p box -n box -- sudo",
-		"qemu":   "qemu containerd ssh 127.0.0.1:40023 /keys/qemu: minikube ssh -p qemu -n qemu -- sudo",
-		"podman": "podman cri-o ssh 192.168.58.2:22 /keys/minikube: minikube ssh -p podman -n podman -- sudo",
-		"odd":    "odd containerd ssh 192.168.5.5:22 /keys/odd: minikube ssh -p odd -n odd -- sudo",
+		"box":    "box cri-o ssh docker@127.0.0.1:40022 /keys/box: minikube ssh -p box -n box -- sudo",
+		"qemu":   "qemu containerd ssh docker@127.0.0.1:40023 /keys/qemu: minikube ssh -p qemu -n qemu -- sudo",
+		"podman": "podman cri-o ssh docker@192.168.58.2:22 /keys/minikube: minikube ssh -p podman -n podman -- sudo",
+		"odd":    "odd containerd ssh docker@192.168.5.5:22 /keys/odd: minikube ssh -p odd -n odd -- sudo",
 	} {
 		found, err := Find(t.Context(), context, "https://127.0.0.1:8443", docker(t, nil), t.TempDir())
 		if err != nil {
@@ -253,15 +252,23 @@ func TestFindDrivers(t *testing.T) {
 func TestFindRenamed(t *testing.T) {
 	other := strings.NewReplacer("minikube", "other", ".49.", ".50.").Replace(dockerProfile)
 	home(t, map[string]string{
-		"profiles/vm/config.json": vmProfile, "machines/vm/config.json": vmMachine,
-		"profiles/minikube/config.json": dockerProfile, "machines/minikube/config.json": dockerMachine, "machines/minikube-m02/config.json": dockerMachine,
-		"profiles/other/config.json": other, "machines/other/config.json": dockerMachine, "machines/other-m02/config.json": dockerMachine,
+		"profiles/vm/config.json":           vmProfile,
+		"machines/vm/config.json":           vmMachine,
+		"profiles/minikube/config.json":     dockerProfile,
+		"machines/minikube/config.json":     dockerMachine,
+		"machines/minikube-m02/config.json": dockerMachine,
+		"profiles/other/config.json":        other,
+		"machines/other/config.json":        dockerMachine,
+		"machines/other-m02/config.json":    dockerMachine,
 	})
 	ports := func(ssh, api int) string {
-		return inspected(true, fmt.Sprintf(`"22/tcp": [{"HostPort": "%d"}], "8443/tcp": [{"HostPort": "%d"}]`, ssh, api))
+		published := fmt.Sprintf(`"22/tcp": [{"HostPort": "%d"}], "8443/tcp": [{"HostPort": "%d"}]`, ssh, api)
+		return inspected(true, published)
 	}
-	running := docker(t, map[string]string{"minikube": ports(1, 2), "minikube-m02": ports(3, 4), "other": ports(5, 6), "other-m02": ports(7, 8)})
-	for server, want := range map[string]string{"https://127.0.0.1:2": "minikube", "https://127.0.0.1:6": "other", "https://192.168.39.7:8443": "vm"} {
+	running := docker(t, map[string]string{"minikube": ports(1, 2), "minikube-m02": ports(3, 4),
+		"other": ports(5, 6), "other-m02": ports(7, 8)})
+	for server, want := range map[string]string{"https://127.0.0.1:2": "minikube",
+		"https://127.0.0.1:6": "other", "https://192.168.39.7:8443": "vm"} {
 		found, err := Find(t.Context(), "renamed", server, running, t.TempDir())
 		if err != nil || len(found.nodes) == 0 || found.nodes[0].name != want {
 			t.Errorf("%s: %v, %+v", server, err, found)
@@ -291,9 +298,12 @@ func TestFindContainers(t *testing.T) {
 		one("k3d-registry", "running", `"k3d.role": "registry"`, `{"PrivatePort": 5000, "PublicPort": 40003}`),
 	}, ",") + "]"
 	daemon := docker(t, map[string]string{"list": list})
+	exec := func(node string) string {
+		return node + " containerd exec in " + node + ": docker exec " + node
+	}
 	for _, test := range []struct{ context, server, want string }{
-		{"kind-dev", "https://127.0.0.1:40001", "dev-control-plane containerd exec in dev-control-plane: docker exec dev-control-plane; dev-worker containerd exec in dev-worker: docker exec dev-worker"},
-		{"renamed", "https://127.0.0.1:40002", "k3d-team-agent-0 containerd exec in k3d-team-agent-0: docker exec k3d-team-agent-0; k3d-team-server-0 containerd exec in k3d-team-server-0: docker exec k3d-team-server-0"},
+		{"kind-dev", "https://127.0.0.1:40001", exec("dev-control-plane") + "; " + exec("dev-worker")},
+		{"renamed", "https://127.0.0.1:40002", exec("k3d-team-agent-0") + "; " + exec("k3d-team-server-0")},
 		{"docker-desktop", "https://127.0.0.1:6443", ""},
 		{"docker-desktop", "https://127.0.0.1:40003", ""},
 	} {
@@ -306,7 +316,8 @@ func TestFindContainers(t *testing.T) {
 			t.Errorf("%s: %s, not %s", test.context, got, test.want)
 		}
 	}
-	if _, err := Find(t.Context(), "kind-old", "https://127.0.0.1:40004", daemon, t.TempDir()); err == nil || event.Hint(err) != "docker start old-control-plane" {
+	_, err := Find(t.Context(), "kind-old", "https://127.0.0.1:40004", daemon, t.TempDir())
+	if event.Hint(err) != "docker start old-control-plane" {
 		t.Errorf("stopped: %v", err)
 	}
 }

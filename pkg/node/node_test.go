@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// A node is asked for what it may hold, and for all of it when what is known is old.
+// TestKnownNames: nodes are asked about names that they may have, and about all after knownFor.
 func TestKnownNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var k knownNames
 		if k.noneOf([]string{"a"}) {
-			t.Error("nothing was asked yet")
+			t.Error("no node was asked yet")
 		}
 		k.set([]string{"a"})
 		for _, c := range []struct {
@@ -24,11 +24,11 @@ func TestKnownNames(t *testing.T) {
 		}
 		k.add("b")
 		if k.noneOf([]string{"b"}) {
-			t.Error("b may have come meanwhile")
+			t.Error("b may be there by now")
 		}
 		<-time.After(knownFor + time.Second)
 		if k.noneOf([]string{"c"}) {
-			t.Error("what is known is old")
+			t.Error("the answer is too old")
 		}
 	})
 }

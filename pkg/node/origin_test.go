@@ -43,8 +43,8 @@ func TestOriginIsAMinikubeProfile(t *testing.T) {
 			}
 			list[i] = fmt.Sprintf(`{"Name": %q, "IP": %q, "Port": 8443}`, name, ip)
 		}
-		return fmt.Sprintf(`{"Driver": %q, "APIServerPort": 8443, "KubernetesConfig": {"ContainerRuntime": "containerd"},
-			%s "Nodes": [%s]}`, driver, more, strings.Join(list, ","))
+		return fmt.Sprintf(`{"Driver": %q, "APIServerPort": 8443,
+			"KubernetesConfig": {"ContainerRuntime": "containerd"}, %s "Nodes": [%s]}`, driver, more, strings.Join(list, ","))
 	}
 	own := ownAddress(t)
 	files := map[string]string{
@@ -59,7 +59,8 @@ func TestOriginIsAMinikubeProfile(t *testing.T) {
 		"profiles/ha/config.json": strings.Replace(profile("kvm2", "", "192.168.61.2", "192.168.61.3"),
 			`"ContainerRuntime"`, `"APIServerHAVIP": "192.168.61.254", "ContainerRuntime"`, 1),
 	}
-	for _, machine := range []string{"minikube", "pair", "pair-m02", "far", "qemu", "here", "moved", "loop", "ha", "ha-m02"} {
+	for _, machine := range []string{
+		"minikube", "pair", "pair-m02", "far", "qemu", "here", "moved", "loop", "ha", "ha-m02"} {
 		files["machines/"+machine+"/config.json"] = vmMachine
 	}
 	home(t, files)
@@ -109,7 +110,8 @@ func TestOriginIsAMinikubeProfile(t *testing.T) {
 	}
 	if own != "" {
 		questions = append(questions, question{"here", "https://" + own + ":8443", "here", here},
-			question{"pair", "https://" + own + ":32776", "pair", here}, question{"pair", "https://" + own + ":32771", "", here})
+			question{"pair", "https://" + own + ":32776", "pair", here},
+			question{"pair", "https://" + own + ":32771", "", here})
 	}
 	for _, q := range questions {
 		if found, err := Find(t.Context(), q.context, q.server, q.docker, t.TempDir()); err != nil {
@@ -119,10 +121,10 @@ func TestOriginIsAMinikubeProfile(t *testing.T) {
 		}
 	}
 
-	// What a daemon on another machine publishes is not this machine's, and neither is what a
-	// stopped node published once.
+	// The ports that a daemon on another machine publishes are not this machine's.
 	elsewhere := clientOf(t, "tcp://"+serveTCP(t, here))
-	if found, err := Find(t.Context(), "pair", "https://127.0.0.1:32771", elsewhere, t.TempDir()); err != nil || found.Origin() != (Origin{}) {
+	found, err := Find(t.Context(), "pair", "https://127.0.0.1:32771", elsewhere, t.TempDir())
+	if err != nil || found.Origin() != (Origin{}) {
 		t.Errorf("a daemon by TCP: %+v, %v", found, err)
 	}
 }
@@ -131,11 +133,12 @@ func TestOriginIsAMinikubeProfile(t *testing.T) {
 func serveTCP(t *testing.T, daemon *client.Client) string {
 	t.Helper()
 	socket := strings.TrimPrefix(daemon.DaemonHost(), "unix://")
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}
 	proxy := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "docker" },
-		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
-		}},
+		Rewrite:   func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "docker" },
+		Transport: &http.Transport{DisableKeepAlives: true, DialContext: dial},
 	}
 	server := httptest.NewServer(proxy)
 	t.Cleanup(server.Close)
@@ -150,7 +153,8 @@ func TestOriginIsAContainerOfKindOrK3d(t *testing.T) {
 		if tool == "k3d" {
 			labels = fmt.Sprintf(`"k3d.cluster": %q, "k3d.role": %q`, name, role)
 		}
-		return fmt.Sprintf(`{"Names": ["/%s-%s"], "State": %q, "Labels": {%s}, "Ports": [%s]}`, name, role, state, labels, ports)
+		return fmt.Sprintf(`{"Names": ["/%s-%s"], "State": %q, "Labels": {%s}, "Ports": [%s]}`,
+			name, role, state, labels, ports)
 	}
 	port := func(ip string, inside, outside int) string {
 		return fmt.Sprintf(`{"IP": %q, "PrivatePort": %d, "PublicPort": %d, "Type": "tcp"}`, ip, inside, outside)
@@ -173,11 +177,11 @@ func TestOriginIsAContainerOfKindOrK3d(t *testing.T) {
 		{"renamed", "https://127.0.0.1:40001", Origin{"kind", "dev"}},
 		{"kind-dev", "https://[::1]:40001", Origin{}}, // a tunnel at the same port
 		{"kind-dev", "https://127.0.0.2:40001", Origin{}},
-		{"kind-dev", "https://0.0.0.0:40002", Origin{"k3d", "team"}}, // another one's name
+		{"kind-dev", "https://0.0.0.0:40002", Origin{"k3d", "team"}}, // the name of another cluster
 		{"kind-dev", "https://127.0.0.1:47101", Origin{}},            // a tunnel of that name
 		{"kind-dev", "https://127.0.0.1:40005", Origin{}},            // some port of the node
 		{"kind-dev", "https://127.0.0.1:40006", Origin{}},            // no API server
-		{"kind-old", "https://127.0.0.1:40004", Origin{}},            // it does not run
+		{"kind-old", "https://127.0.0.1:40004", Origin{}},            // it is stopped
 		{"k3d-team", "https://127.0.0.1:40003", Origin{}},            // a registry
 		{"k3d-far", "https://127.0.0.1:40007", Origin{}},             // another address
 		{"kind-dev", "http://127.0.0.1:40001", Origin{}},
@@ -196,11 +200,11 @@ func TestOriginIsAContainerOfKindOrK3d(t *testing.T) {
 	}
 }
 
-// At one port, each address of loopback may have another server.
+// TestReaches: at the same port, each loopback address may have another server.
 func TestReaches(t *testing.T) {
 	for _, test := range []struct {
-		host, listens string
-		want          bool
+		host, listener string
+		want           bool
 	}{
 		{"127.0.0.1", "127.0.0.1", true},
 		{"127.0.0.2", "127.0.0.1", false},
@@ -216,8 +220,8 @@ func TestReaches(t *testing.T) {
 		{"192.0.2.1", "192.0.2.1", true},
 		{"tunnel.example", "0.0.0.0", false},
 	} {
-		if got := reaches(test.host, netip.MustParseAddr(test.listens)); got != test.want {
-			t.Errorf("%s at what listens on %s: %t", test.host, test.listens, got)
+		if got := reaches(test.host, netip.MustParseAddr(test.listener)); got != test.want {
+			t.Errorf("%s at a listener on %s: %t", test.host, test.listener, got)
 		}
 	}
 	localhost, err := net.LookupIP("localhost")
@@ -226,13 +230,13 @@ func TestReaches(t *testing.T) {
 	}
 	both := slices.ContainsFunc(localhost, func(ip net.IP) bool { return ip.To4() == nil })
 	if got := reaches("localhost", netip.MustParseAddr("127.0.0.1")); got == both {
-		t.Errorf("localhost, which is %v: %t", localhost, got)
+		t.Errorf("localhost (%v): %t", localhost, got)
 	}
 }
 
-// Nodes of a context's name are no nodes of the cluster that it leads to, unless they run on its
+// TestVerify: nodes found by the context's name belong to the cluster only if they run on its
 // kernels.
-func TestNodesOfTheNameAlone(t *testing.T) {
+func TestVerify(t *testing.T) {
 	content, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	switch {
 	case goruntime.GOOS != "linux":
@@ -241,7 +245,10 @@ func TestNodesOfTheNameAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	here := strings.TrimSpace(string(content))
-	const bare = `{"Driver": "none", "KubernetesConfig": {"ContainerRuntime": "docker"}, "Nodes": [{"IP": "192.0.2.77"}]}`
+	const bare = `{"Driver": "none", "KubernetesConfig": {"ContainerRuntime": "docker"},
+		"Nodes": [{"IP": "192.0.2.77"}]}`
+	const tunnel = "https://127.0.0.1:47101"
+	problem := errors.New("forbidden")
 	home(t, map[string]string{"profiles/here/config.json": bare,
 		"profiles/vm/config.json": vmProfile, "machines/vm/config.json": vmMachine})
 	for name, test := range map[string]struct {
@@ -249,22 +256,28 @@ func TestNodesOfTheNameAlone(t *testing.T) {
 		kernels         []string
 		problem         error
 		nodes           int
-		says            string
+		want            string // error
 	}{
-		"its own":             {context: "here", server: "https://127.0.0.1:47101", kernels: []string{"another", here}, nodes: 1},
-		"another's":           {context: "here", server: "https://127.0.0.1:47101", kernels: []string{"another"}, says: `node here does not belong to the cluster that kube context "here" leads to`},
-		"it may not be asked": {context: "here", server: "https://127.0.0.1:47101", problem: errors.New("forbidden"), says: "forbidden"},
-		"by the address":      {context: "vm", server: "https://192.168.39.7:8443", problem: errors.New("it is not asked"), nodes: 1},
-		"none":                {context: "prod", server: "https://127.0.0.1:47101", problem: errors.New("it is not asked")},
+		"own kernel": {context: "here", server: tunnel, kernels: []string{"another", here}, nodes: 1},
+		"another kernel": {context: "here", server: tunnel, kernels: []string{"another"},
+			want: `node here does not belong to the cluster that kube context "here" leads to`},
+		"forbidden": {context: "here", server: tunnel, problem: problem, want: "forbidden"},
+		// The kernels are not needed.
+		"found by address": {context: "vm", server: "https://192.168.39.7:8443", problem: problem, nodes: 1},
+		"no nodes":         {context: "prod", server: tunnel, problem: problem},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cluster, err := Find(t.Context(), test.context, test.server, nil, t.TempDir())
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = cluster.Verify(t.Context(), func(context.Context) ([]string, error) { return test.kernels, test.problem })
-			if (err == nil) != (test.says == "") || err != nil && err.Error() != test.says || len(cluster.nodes) != test.nodes {
-				t.Errorf("%v, %d nodes", err, len(cluster.nodes))
+			kernels := func(context.Context) ([]string, error) { return test.kernels, test.problem }
+			got := ""
+			if err := cluster.Verify(t.Context(), kernels); err != nil {
+				got = err.Error()
+			}
+			if got != test.want || len(cluster.nodes) != test.nodes {
+				t.Errorf("%q, %d nodes", got, len(cluster.nodes))
 			}
 		})
 	}

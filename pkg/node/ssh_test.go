@@ -26,15 +26,15 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// sshServer is a node's sshd: it runs what it is told to, without sudo.
+// sshServer is a node's sshd. It runs commands without sudo.
 type sshServer struct {
 	address     string
-	host        ssh.PublicKey // that the library takes first
+	host        ssh.PublicKey // the one that the library prefers
 	otherHost   ssh.PublicKey
-	key         string       // file of the one that may log in
-	known       string       // folder of the host keys that are known
+	key         string       // file of the key that may log in
+	known       string       // folder of known host keys
 	connections atomic.Int32 // accepted so far
-	deaf        atomic.Bool  // it answers no request for a session
+	hangs       atomic.Bool  // it does not answer requests for a session
 }
 
 func newSSHServer(t *testing.T) *sshServer {
@@ -60,12 +60,12 @@ func newKey(t *testing.T, file string) {
 	}
 }
 
-// newSSHServerFor returns an sshd with host keys of its own that lets the key in a file log in,
-// whatever it is by then.
+// newSSHServerFor returns an sshd with its own host keys. The key that the file has at the time may
+// log in.
 func newSSHServerFor(t *testing.T, key, known string) *sshServer {
 	t.Helper()
 	s := &sshServer{key: key, known: known}
-	config := &ssh.ServerConfig{PublicKeyCallback: func(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
+	check := func(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
 		content, err := os.ReadFile(s.key)
 		if err != nil {
 			return nil, err
@@ -77,14 +77,15 @@ func newSSHServerFor(t *testing.T, key, known string) *sshServer {
 		if string(key.Marshal()) != string(allowed.PublicKey().Marshal()) {
 			return nil, errors.New("unknown key")
 		}
-		return nil, nil //nolint:nilnil // no permission but the default ones
-	}}
+		return nil, nil //nolint:nilnil // the default permissions
+	}
+	config := &ssh.ServerConfig{PublicKeyCallback: check}
 	_, edPrivate, edErr := ed25519.GenerateKey(nil)
 	ecPrivate, ecErr := ecdsa.GenerateKey(elliptic.P256(), cryptorand.Reader)
 	if err := errors.Join(edErr, ecErr); err != nil {
 		t.Fatal(err)
 	}
-	for _, private := range []crypto.Signer{edPrivate, ecPrivate} { // as an sshd has several
+	for _, private := range []crypto.Signer{edPrivate, ecPrivate} { // like a real sshd
 		host, err := ssh.NewSignerFromSigner(private)
 		if err != nil {
 			t.Fatal(err)
@@ -125,7 +126,7 @@ func (s *sshServer) serve(raw net.Conn, config *ssh.ServerConfig) {
 	defer running.Wait()
 	running.Go(func() { ssh.DiscardRequests(requests) })
 	for channel := range channels {
-		if s.deaf.Load() {
+		if s.hangs.Load() {
 			continue
 		}
 		running.Go(func() {
@@ -157,21 +158,23 @@ func execute(session ssh.Channel, line string) {
 	_ = session.Close()
 }
 
-func (s *sshServer) way() *sshTransport {
-	host, port, _ := net.SplitHostPort(s.address) // a listener's own address is well-formed
-	return &sshTransport{node: "n", user: "docker", key: s.key, locate: fixedAddress(host, port), free: make(chan struct{}, sessions), start: "minikube start", hostKeys: s.known}
+func (s *sshServer) transport() *sshTransport {
+	host, port, _ := net.SplitHostPort(s.address) // a listener's address is valid
+	return &sshTransport{node: "n", user: "docker", key: s.key, locate: fixedAddress(host, port),
+		free: make(chan struct{}, sessions), start: "minikube start", hostKeys: s.known}
 }
 
-// TestSSHCancel: commands whose context ends at any moment, even before they start, neither hang nor take the connection from the others.
+// TestSSHCancel: cancelling a command at any moment, even before it starts, neither hangs nor closes
+// the connection that others use.
 func TestSSHCancel(t *testing.T) {
 	server := newSSHServer(t)
-	way := server.way()
+	transport := server.transport()
 	defer func() {
-		if err := way.close(); err != nil {
+		if err := transport.close(); err != nil {
 			t.Error(err)
 		}
 	}()
-	long, err := way.pipe(t.Context(), "cat")
+	long, err := transport.pipe(t.Context(), "cat")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +187,7 @@ func TestSSHCancel(t *testing.T) {
 		time.AfterFunc(time.Duration(random.Int64N(int64(3*time.Millisecond))), func() { cancel(enough) })
 		for range 2 { // the second one's context has ended, mostly
 			ran := make(chan error, 1)
-			go func() { _, err := way.run(ctx, nil, "true"); ran <- err }()
+			go func() { _, err := transport.run(ctx, nil, "true"); ran <- err }()
 			select {
 			case err := <-ran:
 				if err != nil && !errors.Is(err, enough) {
@@ -200,7 +203,7 @@ func TestSSHCancel(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadFull(long, make([]byte, 1)); err != nil {
-		t.Errorf("a command that was there all the while: %v", err)
+		t.Errorf("a command that was not cancelled: %v", err)
 	}
 	if err := long.Close(); err != nil {
 		t.Error(err)
@@ -210,29 +213,31 @@ func TestSSHCancel(t *testing.T) {
 	}
 }
 
-// TestSSHDeaf: a node that does not answer is waited for as long as the context lasts.
-func TestSSHDeaf(t *testing.T) {
+// TestSSHHangs: the end of the context ends the wait for a node that does not answer.
+func TestSSHHangs(t *testing.T) {
 	server := newSSHServer(t)
-	way := server.way()
-	if out, err := way.run(t.Context(), nil, "echo", "it's here"); err != nil || out != "it's here\n" {
+	transport := server.transport()
+	if out, err := transport.run(t.Context(), nil, "echo", "it's here"); err != nil || out != "it's here\n" {
 		t.Fatalf("%q, %v", out, err)
 	}
-	server.deaf.Store(true)
+	server.hangs.Store(true)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := way.run(ctx, nil, "true"); err == nil || !strings.Contains(err.Error(), "node n: true: no answer in time") {
+	_, err := transport.run(ctx, nil, "true")
+	if err == nil || !strings.Contains(err.Error(), "node n: true: no answer in time") {
 		t.Errorf("a command: %v", err)
 	}
-	if _, err := way.pipe(ctx, "cat"); err == nil || !strings.Contains(err.Error(), "no answer in time") {
+	_, err = transport.pipe(ctx, "cat")
+	if err == nil || !strings.Contains(err.Error(), "no answer in time") {
 		t.Errorf("a pipe: %v", err)
 	}
-	if err := way.close(); err != nil {
+	if err := transport.close(); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestHostKey: another host key than before is taken only if minikube started the machine, or made
-// it anew, in between.
+// TestHostKey: another host key than before is accepted only if minikube started the machine, or
+// created it anew, in between.
 func TestHostKey(t *testing.T) {
 	machine := t.TempDir()
 	key, config := filepath.Join(machine, "id_rsa"), filepath.Join(machine, "config.json")
@@ -243,58 +248,61 @@ func TestHostKey(t *testing.T) {
 	start := func() {
 		t.Helper()
 		started = started.Add(time.Minute)
-		if err := errors.Join(os.WriteFile(config, []byte("{}"), 0o600), os.Chtimes(config, started, started)); err != nil {
+		err := os.WriteFile(config, []byte("{}"), 0o600)
+		if err := errors.Join(err, os.Chtimes(config, started, started)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	start()
 	login := func(server *sshServer) error {
 		t.Helper()
-		way := server.way()
-		_, err := way.run(t.Context(), nil, "true")
-		if closing := way.close(); closing != nil {
+		transport := server.transport()
+		_, err := transport.run(t.Context(), nil, "true")
+		if closing := transport.close(); closing != nil {
 			t.Error(closing)
 		}
 		return err
 	}
-	taken := func(says string, server *sshServer) {
+	accepted := func(what string, server *sshServer) {
 		t.Helper()
 		if err := login(server); err != nil {
-			t.Errorf("%s: %v", says, err)
+			t.Errorf("%s: %v", what, err)
 		}
 	}
-	refused := func(says string, server, before *sshServer) {
+	refused := func(what string, server, before *sshServer) {
 		t.Helper()
 		connections := server.connections.Load()
 		err := login(server)
-		if err == nil || !event.IsTransient(err) || !strings.Contains(event.Hint(err), "minikube start") || !strings.Contains(event.Hint(err), known) {
-			t.Fatalf("%s: %v (%s)", says, err, event.Hint(err))
+		hint := event.Hint(err)
+		if !event.IsTransient(err) || !strings.Contains(hint, "minikube start") || !strings.Contains(hint, known) {
+			t.Fatalf("%s: %v (%s)", what, err, hint)
 		}
-		for _, part := range []string{"node n", ssh.FingerprintSHA256(server.host), ssh.FingerprintSHA256(before.host)} {
+		keys := []string{ssh.FingerprintSHA256(server.host), ssh.FingerprintSHA256(before.host)}
+		for _, part := range append(keys, "node n") {
 			if !strings.Contains(err.Error(), part) {
-				t.Errorf("%s: %v does not say %s", says, err, part)
+				t.Errorf("%s: %v does not name %s", what, err, part)
 			}
 		}
 		if server.connections.Load() != connections {
-			t.Errorf("%s: it was logged in", says)
+			t.Errorf("%s: the login succeeded", what)
 		}
 	}
-	taken("the first one", node)
-	taken("the same one", node)
-	refused("another one", other, node)
-	taken("the same one, still", node)
+	accepted("the first key", node)
+	accepted("the same key", node)
+	refused("another key", other, node)
+	accepted("the same key again", node)
 
 	start()
-	taken("the same one, after a start", node)
-	refused("another one, although there was a start before", other, node)
+	accepted("the same key after a start", node)
+	refused("another key, with a start before the last login", other, node)
 
 	start()
-	taken("another one, after a start", other)
-	refused("the former one", node, other)
+	accepted("another key after a start", other)
+	refused("the previous key", node, other)
 
 	newKey(t, key)
-	taken("one of a machine that was made anew", node)
-	refused("another one than that of the new machine", other, node)
+	accepted("the key of a new machine", node)
+	refused("another key than the new machine's", other, node)
 
 	files, err := filepath.Glob(filepath.Join(known, "*"))
 	if err != nil || len(files) != 1 {
@@ -309,17 +317,17 @@ func TestHostKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := login(node); err == nil || event.Hint(err) != "remove "+files[0] {
-		t.Errorf("a file that is cut off: %v", err)
+		t.Errorf("a truncated file: %v", err)
 	}
 	if err := os.Remove(files[0]); err != nil {
 		t.Fatal(err)
 	}
-	taken("one that the user lets in", other)
+	accepted("a key that the user allows", other)
 }
 
-// TestHostKeyOfOneKind: a machine has several keys. It is asked for the one that is remembered,
-// whichever the library takes first.
-func TestHostKeyOfOneKind(t *testing.T) {
+// TestHostKeyAlgorithm: of a machine's several host keys, the remembered one is requested, whichever
+// the library prefers.
+func TestHostKeyAlgorithm(t *testing.T) {
 	server := newSSHServer(t)
 	content, err := os.ReadFile(server.key)
 	if err != nil {
@@ -336,23 +344,22 @@ func TestHostKeyOfOneKind(t *testing.T) {
 	if err := errors.Join(known.check("", server.otherHost), known.remember()); err != nil {
 		t.Fatal(err)
 	}
-	way := server.way()
-	if _, err := way.run(t.Context(), nil, "true"); err != nil {
+	transport := server.transport()
+	if _, err := transport.run(t.Context(), nil, "true"); err != nil {
 		t.Error(err)
 	}
-	if err := way.close(); err != nil {
+	if err := transport.close(); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestSSHDial: a connection is made for all who wait for it. Who no longer waits takes it from
-// nobody.
+// TestSSHDial: concurrent commands share a dial, which the end of one of them does not cancel.
 func TestSSHDial(t *testing.T) {
 	server := newSSHServer(t)
-	way := server.way()
-	located, address := make(chan struct{}), way.locate
+	transport := server.transport()
+	located, address := make(chan struct{}), transport.locate
 	asked := make(chan context.Context, 2)
-	way.locate = func(ctx context.Context) (string, error) {
+	transport.locate = func(ctx context.Context) (string, error) {
 		asked <- ctx
 		select {
 		case <-located:
@@ -365,7 +372,7 @@ func TestSSHDial(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	run := func(ctx context.Context) chan error {
 		ran := make(chan error, 1)
-		go func() { _, err := way.run(ctx, nil, "true"); ran <- err }()
+		go func() { _, err := transport.run(ctx, nil, "true"); ran <- err }()
 		return ran
 	}
 	first := run(ctx)
@@ -373,40 +380,40 @@ func TestSSHDial(t *testing.T) {
 	second := run(t.Context())
 	cancel(enough)
 	if err := <-first; !errors.Is(err, enough) {
-		t.Errorf("who began: %v", err)
+		t.Errorf("the first command: %v", err)
 	}
 	if dial.Err() != nil {
-		t.Errorf("what others wait for was given up: %v", dial.Err())
+		t.Errorf("the dial was cancelled: %v", dial.Err())
 	}
 	close(located)
 	if err := <-second; err != nil {
-		t.Errorf("who waited for the same: %v", err)
+		t.Errorf("the second command: %v", err)
 	}
 	if n := server.connections.Load(); n != 1 || len(asked) > 0 {
 		t.Errorf("%d connections were made, and %d tried", n, 1+len(asked))
 	}
-	if err := way.close(); err != nil {
+	if err := transport.close(); err != nil {
 		t.Error(err)
 	}
 	if err := <-run(t.Context()); err == nil {
-		t.Error("it was connected again after its end")
+		t.Error("it connected again after close")
 	}
 }
 
-// TestSSHCloseWhileDialing: the end of devloop does not wait for a node that does not answer.
+// TestSSHCloseWhileDialing: close does not wait for a node that does not answer.
 func TestSSHCloseWhileDialing(t *testing.T) {
-	way := newSSHServer(t).way()
+	transport := newSSHServer(t).transport()
 	asked := make(chan struct{})
-	way.locate = func(ctx context.Context) (string, error) {
+	transport.locate = func(ctx context.Context) (string, error) {
 		close(asked)
 		<-ctx.Done()
 		return "", ctx.Err()
 	}
 	ran := make(chan error, 1)
-	go func() { _, err := way.run(t.Context(), nil, "true"); ran <- err }()
+	go func() { _, err := transport.run(t.Context(), nil, "true"); ran <- err }()
 	<-asked
 	start := time.Now()
-	if err := way.close(); err != nil {
+	if err := transport.close(); err != nil {
 		t.Error(err)
 	}
 	if err := <-ran; err == nil || time.Since(start) > dialTimeout/2 {

@@ -13,28 +13,29 @@ import (
 	"time"
 )
 
-// TestLocal runs commands on this machine, as with minikube's driver "none".
+// TestLocal runs commands on this machine, as for minikube's driver "none".
 func TestLocal(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if err := exec.Command("sudo", "-n", "true").Run(); err != nil {
 			t.Fatalf("commands run as root, as they do on a node: %v", err)
 		}
 	}
-	way := localTransport{"here"}
-	if out, err := way.run(t.Context(), strings.NewReader("fed"), "cat"); err != nil || out != "fed" {
+	here := localTransport{"here"}
+	if out, err := here.run(t.Context(), strings.NewReader("fed"), "cat"); err != nil || out != "fed" {
 		t.Errorf("%q, %v", out, err)
 	}
-	_, err := way.run(t.Context(), nil, "sh", "-c", "echo four; echo lines of; echo what was; echo wrong >&2; exit 3")
-	if err == nil || err.Error() != "node here: sh -c echo four; echo lines of; echo what was; echo wrong >&2; exit 3: exit status 3: wrong" {
+	const script = "echo output; for i in 1 2 3 4; do echo $i >&2; done; exit 3"
+	_, err := here.run(t.Context(), nil, "sh", "-c", script)
+	if err == nil || err.Error() != "node here: sh -c "+script+": exit status 3: 2\n3\n4" {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("enough")
 	time.AfterFunc(50*time.Millisecond, func() { cancel(why) })
-	if _, err := way.run(ctx, nil, "sleep", "60"); !errors.Is(err, why) {
+	if _, err := here.run(ctx, nil, "sleep", "60"); !errors.Is(err, why) {
 		t.Errorf("ended: %v", err)
 	}
-	conn, err := way.pipe(t.Context(), "cat")
+	conn, err := here.pipe(t.Context(), "cat")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +48,7 @@ func TestLocal(t *testing.T) {
 	if err := conn.Close(); err != nil {
 		t.Error(err)
 	}
-	listener, err := way.listen(t.Context())
+	listener, err := here.listen(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
