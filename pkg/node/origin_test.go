@@ -44,7 +44,8 @@ func TestOriginIsAMinikubeProfile(t *testing.T) {
 			list[i] = fmt.Sprintf(`{"Name": %q, "IP": %q, "Port": 8443}`, name, ip)
 		}
 		return fmt.Sprintf(`{"Driver": %q, "APIServerPort": 8443,
-			"KubernetesConfig": {"ContainerRuntime": "containerd"}, %s "Nodes": [%s]}`, driver, more, strings.Join(list, ","))
+			"KubernetesConfig": {"ContainerRuntime": "containerd"}, %s "Nodes": [%s]}`,
+			driver, more, strings.Join(list, ","))
 	}
 	own := ownAddress(t)
 	files := map[string]string{

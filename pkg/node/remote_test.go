@@ -105,7 +105,7 @@ func TestPushRefused(t *testing.T) {
 	if !errors.Is(err, errPlain) {
 		t.Errorf("plain http beyond this machine: %v", err)
 	}
-	// For a private address, go-containerregistry tries https and then http, and returns both errors.
+	// For a private address, go-containerregistry tries https, then http, and returns both errors.
 	err = errors.Join(&tls.CertificateVerificationError{Err: io.EOF}, errPlain)
 	err = NewPush(false).explain(newTag(t, "10.0.0.1:5000/team/worker:1"), err)
 	if !strings.Contains(event.Hint(err), "trust the registry's certificate") {

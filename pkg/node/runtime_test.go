@@ -12,12 +12,12 @@ import (
 // outputs is a node that prints these outputs of commands. Others fail.
 type outputs struct {
 	transport
-	of      map[string]string
+	of      map[string]string // without "image"
 	failure string
 }
 
 func (o outputs) run(_ context.Context, _ io.Reader, args ...string) (string, error) {
-	out, ok := o.of[strings.Join(args, " ")]
+	out, ok := o.of[args[0]+" "+strings.Join(args[2:], " ")]
 	if !ok {
 		return "", errors.New(o.failure)
 	}
@@ -33,16 +33,16 @@ func TestCommandRuntimes(t *testing.T) {
 		ids  []string
 	}{
 		dockerRuntime: {outputs{failure: "Error: No such image: x", of: map[string]string{
-			"docker image ls --format {{.Repository}}:{{.Tag}}":                                "worker:1\n<none>:<none>",
-			"docker image inspect --format {{.Id}} " + full:                                    "sha256:1",
-			"docker image inspect --format {{.Id}} sha256:1":                                   "sha256:1",
-			"docker image inspect --format {{range .RepoDigests}}{{println .}}{{end}} " + full: "worker@sha256:2",
+			"docker ls --format {{.Repository}}:{{.Tag}}":                                "worker:1\n<none>:<none>",
+			"docker inspect --format {{.Id}} " + full:                                    "sha256:1",
+			"docker inspect --format {{.Id}} sha256:1":                                   "sha256:1",
+			"docker inspect --format {{range .RepoDigests}}{{println .}}{{end}} " + full: "worker@sha256:2",
 		}}, "sha256:1", []string{"sha256:1", "sha256:2"}},
 		crioRuntime: {outputs{failure: "Error: x: image not known", of: map[string]string{
-			"podman image ls --format {{.Repository}}:{{.Tag}}":                                     full + "\n<none>:<none>",
-			"podman image inspect --format {{.Id}} " + full:                                         "1",
-			"podman image inspect --format {{.Id}} 1":                                               "1",
-			"podman image inspect --format @{{.Digest}}{{range .RepoDigests}} {{.}}{{end}} " + full: "@sha256:2 worker@sha256:3",
+			"podman ls --format {{.Repository}}:{{.Tag}}":                                     full + "\n<none>:<none>",
+			"podman inspect --format {{.Id}} " + full:                                         "1",
+			"podman inspect --format {{.Id}} 1":                                               "1",
+			"podman inspect --format @{{.Digest}}{{range .RepoDigests}} {{.}}{{end}} " + full: "@sha256:2 worker@sha256:3",
 		}}, "1", []string{"sha256:1", "sha256:2", "sha256:3"}},
 	} {
 		n := &Node{transport: test.node}

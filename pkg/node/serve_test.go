@@ -203,7 +203,8 @@ func (c registryClient) also(change func(*http.Request)) registryClient {
 }
 
 // do returns the response, whose status is 0 if there was none.
-func (c registryClient) do(t *testing.T, method, path string, body io.Reader) (status int, header http.Header, text string) {
+func (c registryClient) do(t *testing.T, method, path string, body io.Reader) (status int, header http.Header,
+	text string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+c.address+path, body)
 	if err != nil {
@@ -368,7 +369,8 @@ func TestManifests(t *testing.T) {
 	config := c.upload(t, "{}")
 	manifest := func(config digest.Digest, size int, annotation string) string {
 		return fmt.Sprintf(`{"schemaVersion":2,"mediaType":"%s","config":{"mediaType":"%s","digest":"%s","size":%d},`+
-			`"layers":[],"annotations":{"a":"%s"}}`, types.OCIManifestSchema1, types.OCIConfigJSON, config, size, annotation)
+			`"layers":[],"annotations":{"a":"%s"}}`,
+			types.OCIManifestSchema1, types.OCIConfigJSON, config, size, annotation)
 	}
 	list := func(image digest.Digest) string {
 		return fmt.Sprintf(`{"schemaVersion":2,"mediaType":"%s","manifests":`+
@@ -392,7 +394,8 @@ func TestManifests(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { c.expect(t, test.want, http.MethodPut, path+test.reference, test.body) })
 	}
-	c.expect(t, http.StatusOK, http.MethodHead, "/v2/devloop/x/blobs/"+config.String(), "") // in spite of the wrong size
+	// The wrong size did not remove the blob.
+	c.expect(t, http.StatusOK, http.MethodHead, "/v2/devloop/x/blobs/"+config.String(), "")
 	r.mu.Lock()
 	for i := range maxTags - len(r.tags) {
 		r.tags["devloop/y:"+fmt.Sprint(i)] = v1.Descriptor{}

@@ -164,8 +164,8 @@ func (s *sshServer) transport() *sshTransport {
 		free: make(chan struct{}, sessions), start: "minikube start", hostKeys: s.known}
 }
 
-// TestSSHCancel: cancelling a command at any moment, even before it starts, neither hangs nor closes
-// the connection that others use.
+// TestSSHCancel: cancelling a command at any moment, even before it starts, neither hangs nor
+// closes the connection that others use.
 func TestSSHCancel(t *testing.T) {
 	server := newSSHServer(t)
 	transport := server.transport()
@@ -325,8 +325,8 @@ func TestHostKey(t *testing.T) {
 	accepted("a key that the user allows", other)
 }
 
-// TestHostKeyAlgorithm: of a machine's several host keys, the remembered one is requested, whichever
-// the library prefers.
+// TestHostKeyAlgorithm: of a machine's several host keys, the remembered one is requested,
+// whichever the library prefers.
 func TestHostKeyAlgorithm(t *testing.T) {
 	server := newSSHServer(t)
 	content, err := os.ReadFile(server.key)
