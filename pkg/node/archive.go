@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/images/archive"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -23,11 +21,7 @@ func (r *Registry) writeArchive(ctx context.Context, w io.Writer, image *storedI
 	if err != nil {
 		return err
 	}
-	raw := image.manifests[manifestDigest]
-	manifest, err := v1.ParseManifest(bytes.NewReader(raw))
-	if err != nil {
-		return fmt.Errorf("image registry: %w", err)
-	}
+	manifest := image.manifests[manifestDigest]
 	rawConfig, err := r.readBlob(manifest.Config.Digest)
 	if err != nil {
 		return fmt.Errorf("image registry: %w", err)
@@ -43,8 +37,8 @@ func (r *Registry) writeArchive(ctx context.Context, w io.Writer, image *storedI
 		missing[id] = missing[id] || i >= len(chainIDs) || !unpacked[chainIDs[i].String()]
 	}
 	err = archive.Export(ctx, r.blobs, w, archive.WithSkipDockerManifest(),
-		archive.WithManifest(ocispecs.Descriptor{MediaType: string(mediaTypeOf(raw)),
-			Digest: digest.Digest(manifestDigest.String()), Size: int64(len(raw))}, target),
+		archive.WithManifest(ocispecs.Descriptor{MediaType: string(manifest.MediaType),
+			Digest: digest.Digest(manifestDigest.String()), Size: int64(len(manifest.raw))}, target),
 		archive.WithBlobFilter(func(blob ocispecs.Descriptor) bool {
 			missing, isLayer := missing[blob.Digest]
 			return missing || !isLayer

@@ -142,12 +142,43 @@ func (r *Registry) sweep() error {
 	return err
 }
 
+// manifest is that of an image, or of a list of images.
+type manifest struct {
+	MediaType types.MediaType `json:"mediaType"` // clients may leave it out, parseManifest sets it
+	Config    *v1.Descriptor  `json:"config"`
+	Layers    []v1.Descriptor `json:"layers"`
+	Manifests []v1.Descriptor `json:"manifests"`
+
+	raw []byte
+}
+
+func parseManifest(raw []byte) (manifest, error) {
+	m := manifest{raw: raw}
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return m, err
+	}
+	switch {
+	case m.MediaType == "" && m.Manifests != nil:
+		m.MediaType = types.OCIImageIndex
+	case m.MediaType == "" && m.Config != nil:
+		m.MediaType = types.OCIManifestSchema1
+	case m.MediaType.IsImage() && m.Config != nil, m.MediaType.IsIndex():
+	default:
+		return m, errors.New("neither an image nor a list of images")
+	}
+	return m, nil
+}
+
+// isAttestation reports whether a manifest in a list describes how another one was built, as
+// BuildKit marks it.
+func isAttestation(m v1.Descriptor) bool { return m.Platform != nil && m.Platform.OS == "unknown" }
+
 // storedImage is an image, or a list of images, all parts of which are in the registry.
 type storedImage struct {
 	digest    v1.Hash
-	manifests map[v1.Hash][]byte
-	blobs     map[v1.Hash]int64 // sizes in bytes
-	images    []v1.Hash         // manifests of the images themselves, without lists and attestations
+	manifests map[v1.Hash]manifest
+	blobs     map[v1.Hash]bool
+	images    []v1.Hash // manifests of the images themselves, without lists and attestations
 	// ids are what a runtime may call it: Docker's classic store and CRI-O use the digest of its
 	// configuration, the others that of its manifest, or of the list that it was pushed as. The
 	// last one comes first.
@@ -175,26 +206,23 @@ func (r *Registry) image(digest v1.Hash) (*storedImage, error) {
 
 // parse is image for a manifest that need not be in the registry yet.
 func (r *Registry) parse(digest v1.Hash, raw []byte) (*storedImage, error) {
-	image := &storedImage{digest: digest, manifests: map[v1.Hash][]byte{}, blobs: map[v1.Hash]int64{}}
+	image := &storedImage{digest: digest, manifests: map[v1.Hash]manifest{}, blobs: map[v1.Hash]bool{}}
 	return image, r.collect(image, digest, raw, false)
 }
 
-// collect adds a manifest and everything it names to image. Of an attestation, no runtime tells.
+// collect adds a manifest and everything it names to image. No runtime reports the ID of an
+// attestation.
 func (r *Registry) collect(image *storedImage, digest v1.Hash, raw []byte, attestation bool) error {
-	if image.manifests[digest] != nil {
-		return nil
+	m, err := parseManifest(raw)
+	if err != nil {
+		return err
 	}
-	image.manifests[digest] = raw
-	mediaType := mediaTypeOf(raw)
+	image.manifests[digest] = m
 	if !attestation {
 		image.ids = append(image.ids, digest.String())
 	}
-	if mediaType.IsIndex() {
-		index, err := v1.ParseIndexManifest(bytes.NewReader(raw))
-		if err != nil {
-			return err
-		}
-		for _, child := range index.Manifests {
+	if m.MediaType.IsIndex() {
+		for _, child := range m.Manifests {
 			raw, err := r.readBlob(child.Digest)
 			if err == nil {
 				err = r.collect(image, child.Digest, raw, isAttestation(child))
@@ -205,51 +233,20 @@ func (r *Registry) collect(image *storedImage, digest v1.Hash, raw []byte, attes
 		}
 		return nil
 	}
-	if !mediaType.IsImage() {
-		return errors.New("neither an image nor a list of images")
-	}
-	manifest, err := v1.ParseManifest(bytes.NewReader(raw))
-	if err != nil {
-		return err
-	}
 	if !attestation {
 		image.images = append(image.images, digest)
-		image.ids = append(image.ids, manifest.Config.Digest.String())
+		image.ids = append(image.ids, m.Config.Digest.String())
 	}
-	for _, blob := range append(manifest.Layers, manifest.Config) {
+	for _, blob := range append(m.Layers, *m.Config) {
 		if !blob.MediaType.IsDistributable() { // kept elsewhere
 			continue
 		}
 		if err := r.checkSize(blob); err != nil {
 			return err
 		}
-		image.blobs[blob.Digest] = blob.Size
+		image.blobs[blob.Digest] = true
 	}
 	return nil
-}
-
-// isAttestation reports whether a manifest in a list describes how another one was built, as
-// BuildKit marks it.
-func isAttestation(m v1.Descriptor) bool { return m.Platform != nil && m.Platform.OS == "unknown" }
-
-// mediaTypeOf returns the media type of a manifest, which need not name it, "" for anything else.
-func mediaTypeOf(raw []byte) types.MediaType {
-	var m struct {
-		MediaType types.MediaType `json:"mediaType"`
-		Config    json.RawMessage `json:"config"`
-		Manifests json.RawMessage `json:"manifests"`
-	}
-	switch {
-	case json.Unmarshal(raw, &m) != nil:
-		return ""
-	case m.MediaType == "" && m.Manifests != nil:
-		return types.OCIImageIndex
-	case m.MediaType == "" && m.Config != nil:
-		return types.OCIManifestSchema1
-	case m.MediaType.IsImage() && m.Config != nil, m.MediaType.IsIndex():
-		return m.MediaType
-	}
-	return ""
 }
 
 // blobFile is where the content store keeps a blob (OCI image layout).
@@ -292,7 +289,8 @@ func (r *Registry) checkSize(blob v1.Descriptor) error {
 
 // put stores a manifest whose parts are here, and gives it a tag, unless that is "".
 func (r *Registry) put(repository, tag string, digest v1.Hash, raw []byte) error {
-	if _, err := r.parse(digest, raw); err != nil {
+	image, err := r.parse(digest, raw)
+	if err != nil {
 		return err
 	}
 	if err := atomicwriter.WriteFile(r.blobFile(digest), raw, 0o600); err != nil || tag == "" {
@@ -304,7 +302,7 @@ func (r *Registry) put(repository, tag string, digest v1.Hash, raw []byte) error
 	if _, known := r.tags[ref]; !known && len(r.tags) >= maxTags {
 		return errFull
 	}
-	r.tags[ref] = v1.Descriptor{MediaType: mediaTypeOf(raw), Digest: digest, Size: int64(len(raw)),
+	r.tags[ref] = v1.Descriptor{MediaType: image.manifests[digest].MediaType, Digest: digest, Size: int64(len(raw)),
 		Annotations: map[string]string{ocispecs.AnnotationRefName: ref}}
 	return r.saveTags()
 }
@@ -480,11 +478,8 @@ func (r *Registry) Close() error {
 	r.serverMu.Lock()
 	defer r.serverMu.Unlock()
 	r.closed = true
-	var err error
-	if r.server != nil {
-		err = r.server.close()
-		r.server = nil
+	if r.server == nil {
+		return nil
 	}
-	r.uploads.close()
-	return err
+	return r.server.close()
 }

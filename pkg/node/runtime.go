@@ -9,7 +9,6 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -203,19 +202,15 @@ func configsOf(ctx context.Context, n *Node, digest string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	manifest, err := v1.ParseManifest(strings.NewReader(raw))
+	m, err := parseManifest([]byte(raw))
 	if err != nil {
 		return nil, fmt.Errorf("manifest %s: %w", digest, err)
 	}
-	if manifest.Config.Digest.Hex != "" {
-		return []string{manifest.Config.Digest.String()}, nil
-	}
-	index, err := v1.ParseIndexManifest(strings.NewReader(raw))
-	if err != nil {
-		return nil, fmt.Errorf("manifest %s: %w", digest, err)
+	if m.Config != nil {
+		return []string{m.Config.Digest.String()}, nil
 	}
 	var configs []string
-	for _, child := range index.Manifests {
+	for _, child := range m.Manifests {
 		if !child.MediaType.IsImage() || isAttestation(child) {
 			continue
 		}

@@ -268,10 +268,10 @@ func (r *Registry) serveManifest(w http.ResponseWriter, req *http.Request, t tar
 	writeManifest(w, req, digest, image.manifests[digest])
 }
 
-func writeManifest(w http.ResponseWriter, req *http.Request, digest v1.Hash, raw []byte) {
-	w.Header().Set("Content-Type", string(mediaTypeOf(raw)))
+func writeManifest(w http.ResponseWriter, req *http.Request, digest v1.Hash, m manifest) {
+	w.Header().Set("Content-Type", string(m.MediaType))
 	w.Header().Set("Docker-Content-Digest", digest.String())
-	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(raw))
+	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(m.raw))
 }
 
 // serveBlob serves a blob, or a range of it. The store verified it when it arrived.
@@ -295,16 +295,15 @@ func (r *Registry) forNode(address string, tag name.Tag, image *storedImage) htt
 		if ok && t.kind == "manifests" && t.reference == tag.TagStr() {
 			t.digest = image.digest // whatever the tag means by now
 		}
-		raw, isManifest := image.manifests[t.digest]
-		_, isBlob := image.blobs[t.digest]
+		m, isManifest := image.manifests[t.digest]
 		switch {
 		case !isRead(req):
 			refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "this registry is read only")
 		case isBase(req):
 			w.WriteHeader(http.StatusOK)
 		case ok && t.repository == repository(tag) && t.kind == "manifests" && isManifest:
-			writeManifest(w, req, t.digest, raw)
-		case ok && t.repository == repository(tag) && t.kind == "blobs" && isBlob:
+			writeManifest(w, req, t.digest, m)
+		case ok && t.repository == repository(tag) && t.kind == "blobs" && image.blobs[t.digest]:
 			r.serveBlob(w, req, t.digest)
 		default:
 			refuse(w, http.StatusNotFound, "NAME_UNKNOWN", "it does not belong to the image that this node pulls")

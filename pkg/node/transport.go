@@ -37,25 +37,12 @@ func fixedAddress(host, port string) addressFunc {
 	return func(context.Context) (string, error) { return net.JoinHostPort(host, port), nil }
 }
 
-// commandError is a command that failed on a node.
-type commandError struct {
-	node, command, stderr string
-	err                   error
-}
-
+// failed is the error of a failed command, with the last three lines of standard error.
 func failed(node string, args []string, stderr *bytes.Buffer, err error) error {
-	return &commandError{node: node, command: strings.Join(args, " "),
-		stderr: strings.TrimSpace(stderr.String()), err: err}
-}
-
-// Error has the last three lines of standard error.
-func (e *commandError) Error() string {
-	lines := strings.Split(e.stderr, "\n")
+	lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
 	lines = lines[max(len(lines)-3, 0):]
-	return fmt.Sprintf("node %s: %s: %v: %s", e.node, e.command, e.err, strings.Join(lines, "\n"))
+	return fmt.Errorf("node %s: %s: %w: %s", node, strings.Join(args, " "), err, strings.Join(lines, "\n"))
 }
-
-func (e *commandError) Unwrap() error { return e.err }
 
 // ended is the error of a command whose context has ended.
 func ended(ctx context.Context, node string, args []string) error {

@@ -29,16 +29,15 @@ const (
 
 // uploads are blobs on their way into the content store (OCI distribution specification, "Pushing
 // blobs"). They are streamed: go-containerregistry's own handler holds each in memory, and keeps
-// it if the push is cancelled.
+// it if the push is cancelled. OpenRegistry removes those of an earlier process.
 type uploads struct {
 	ctx   context.Context // of the store's work, which the end of a request does not cancel
 	store content.Store
 
-	mu     sync.Mutex
-	idle   map[string]*upload // by ID: those without a request at the moment
-	count  int                // of all, idle or not
-	bytes  int64              // of all
-	closed bool
+	mu    sync.Mutex
+	idle  map[string]*upload // by ID: those without a request at the moment
+	count int                // of all, idle or not
+	bytes int64              // of all
 }
 
 // upload belongs to one request at a time, or else to uploads.idle.
@@ -53,23 +52,11 @@ func newUploads(ctx context.Context, store content.Store) *uploads {
 	return &uploads{ctx: ctx, store: store, idle: map[string]*upload{}}
 }
 
-// close drops all idle uploads, and the others when their requests end.
-func (u *uploads) close() {
-	u.mu.Lock()
-	idle := u.idle
-	u.idle, u.closed = map[string]*upload{}, true
-	u.mu.Unlock()
-	for _, one := range idle {
-		one.expiry.Stop()
-		u.drop(one)
-	}
-}
-
 // begin returns a new upload, nil if there are too many.
 func (u *uploads) begin(repository string) *upload {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.closed || u.count >= maxUploads {
+	if u.count >= maxUploads {
 		return nil
 	}
 	u.count++
@@ -92,15 +79,10 @@ func (u *uploads) take(id, repository string) *upload {
 // release makes an upload idle until its next request.
 func (u *uploads) release(one *upload) {
 	u.mu.Lock()
-	if u.closed {
-		u.mu.Unlock()
-		u.drop(one)
-		return
-	}
 	defer u.mu.Unlock()
 	u.idle[one.id] = one
 	one.expiry = time.AfterFunc(uploadTimeout, func() {
-		_ = event.Guard(func() error { // the next OpenRegistry removes what this leaves
+		_ = event.Guard(func() error { // the next OpenRegistry removes what is left
 			if one := u.take(one.id, one.repository); one != nil {
 				u.drop(one)
 			}
