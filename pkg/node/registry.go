@@ -404,7 +404,11 @@ func (r *Registry) Name(digest string, tag name.Tag) error {
 func (r *Registry) Untag(tag name.Tag) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.tags, repository(tag)+":"+tag.TagStr())
+	ref := repository(tag) + ":" + tag.TagStr()
+	if _, known := r.tags[ref]; !known {
+		return nil
+	}
+	delete(r.tags, ref)
 	if err := r.saveTags(); err != nil {
 		return fmt.Errorf("image registry: %w", err)
 	}
