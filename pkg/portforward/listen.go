@@ -11,18 +11,19 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Localhost is the Bind that stands for both loopback addresses, since programs that are told "localhost" try either.
+// Localhost is the Bind for both loopback addresses: programs that connect to "localhost" try
+// either.
 const Localhost = "localhost"
 
-// freePorts is how often a free port is looked for that is free on both loopback addresses.
-const freePorts = 20
+// portAttempts is how often to look for a port that is free on both loopback addresses.
+const portAttempts = 20
 
 var (
 	loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	loopback6 = netip.IPv6Loopback()
 )
 
-// listen binds port on the addresses that bind means; 0 picks a port.
+// listen binds a port on the addresses that bind stands for; 0 picks a port.
 func listen(ctx context.Context, bind string, port int) ([]*net.TCPListener, error) {
 	if bind != Localhost && bind != "" {
 		address, err := netip.ParseAddr(bind)
@@ -44,15 +45,15 @@ func listen(ctx context.Context, bind string, port int) ([]*net.TCPListener, err
 		case errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EAFNOSUPPORT): // a machine without IPv6
 			return []*net.TCPListener{four}, nil
 		}
-		_ = four.Close() // nobody uses it yet
-		if port != 0 || try == freePorts || !errors.Is(err, syscall.EADDRINUSE) {
+		_ = four.Close() // it is unused
+		if port != 0 || try == portAttempts || !errors.Is(err, syscall.EADDRINUSE) {
 			return nil, err
 		}
 	}
 }
 
 func listenOn(ctx context.Context, address netip.Addr, port int) (*net.TCPListener, error) {
-	network := "tcp" // of the unspecified IPv6 address it means both families, as people expect
+	network := "tcp" // for ::, both families, as people expect
 	if address.Is4() {
 		network = "tcp4"
 	}
@@ -63,7 +64,7 @@ func listenOn(ctx context.Context, address netip.Addr, port int) (*net.TCPListen
 	return listener.(*net.TCPListener), nil
 }
 
-// explain says why an address cannot be listened on, and what to do.
+// explain says why an address cannot be bound, with a hint.
 func explain(err error) error {
 	var failed *net.OpError
 	if !errors.As(err, &failed) {
@@ -76,15 +77,17 @@ func explain(err error) error {
 	at := netip.AddrPortFrom(tcp.AddrPort().Addr().Unmap(), uint16(tcp.Port))
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		who, hint := holder(at)
+		owner, hint := portOwner(at)
 		if at.Addr() != loopback4 {
-			who += " on " + at.Addr().String()
+			owner += " on " + at.Addr().String()
 		}
-		return event.WithHint(fmt.Errorf("local port %d is taken by %s", at.Port(), who), hint)
+		return event.WithHint(fmt.Errorf("local port %d is taken by %s", at.Port(), owner), hint)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return event.WithHint(fmt.Errorf("listen on %s: %w", at.Addr(), syscall.EADDRNOTAVAIL), "take an address that this machine has (ip address)")
+		return event.WithHint(fmt.Errorf("listen on %s: %w", at.Addr(), syscall.EADDRNOTAVAIL),
+			"use an address that this machine has (ip address)")
 	case errors.Is(err, syscall.EACCES):
-		return event.WithHint(fmt.Errorf("local port %d: %w", at.Port(), syscall.EACCES), "ports below 1024 are for root: give this forward another `local:`")
+		return event.WithHint(fmt.Errorf("local port %d: %w", at.Port(), syscall.EACCES),
+			"ports below 1024 are for root: give this forward another `local:`")
 	}
 	return err
 }

@@ -21,8 +21,9 @@ import (
 	"k8s.io/streaming/pkg/httpstream/spdy"
 )
 
-// node stands in for an API server, its kubelet and containerd: it serves the real portforward subresource, with
-// Kubernetes' own server side of the streams, and connects them to real servers on loopback.
+// node stands in for an API server, its kubelet and containerd: it serves the real portforward
+// subresource, with Kubernetes' own server side of the streams, and connects them to real servers
+// on loopback.
 type node struct {
 	server *httptest.Server
 	frozen sync.RWMutex // while it is held, nothing that was sent is read; connections stay open
@@ -126,7 +127,8 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return
 		}
-		if conn, err = spdy.NewServerConnection(portforward.NewTunnelingConnection("node", socket), accept); err != nil {
+		conn, err = spdy.NewServerConnection(portforward.NewTunnelingConnection("node", socket), accept)
+		if err != nil {
 			return
 		}
 	} else {
@@ -166,7 +168,8 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// forward does what the kubelet's streaming server and containerd do with one connection, and in that order.
+// forward does what the kubelet's streaming server and containerd do with one connection, and in
+// that order.
 func (n *node) forward(conn httpstream.Connection, pod string, data, errs httpstream.Stream) {
 	defer conn.RemoveStreams(data, errs)
 	defer errs.Close()
@@ -197,7 +200,8 @@ func (n *node) forward(conn httpstream.Connection, pod string, data, errs httpst
 		}
 	}()
 	if err != nil {
-		fmt.Fprintf(errs, "error forwarding port %s to pod %s, uid : %v", data.Headers().Get(corev1.PortHeader), pod, err)
+		port := data.Headers().Get(corev1.PortHeader)
+		fmt.Fprintf(errs, "error forwarding port %s to pod %s, uid : %v", port, pod, err)
 		data.Reset()
 		errs.Reset()
 	}

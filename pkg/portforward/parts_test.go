@@ -2,7 +2,6 @@ package portforward
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -44,8 +42,10 @@ func TestServiceBackends(t *testing.T) {
 		{"by name", []any{service(intstr.FromString("web"))}, []any{pod("b", true), pod("a", true)}, "a:8000 b:8000"},
 		{"by number", []any{service(intstr.FromInt32(9))}, []any{pod("a", true)}, "a:9"},
 		{"the service's own", []any{service(intstr.FromInt32(0))}, []any{pod("a", true)}, "a:80"},
-		{"not ready", []any{service(intstr.FromInt32(9))}, []any{pod("a", false), terminating, stranger}, "no pod of service ns/svc is ready"},
-		{"no such name", []any{service(intstr.FromString("tls"))}, []any{pod("a", true)}, `pod a has no TCP port named "tls"`},
+		{"not ready", []any{service(intstr.FromInt32(9))}, []any{pod("a", false), terminating, stranger},
+			"no pod of service ns/svc is ready"},
+		{"no such name", []any{service(intstr.FromString("tls"))}, []any{pod("a", true)},
+			`pod a has no TCP port named "tls"`},
 		{"no service", nil, []any{pod("a", true)}, "service ns/svc does not exist"},
 		{"no port", []any{noPort}, nil, "service ns/svc has no TCP port 80"},
 		{"no selector", []any{noSelector}, nil, "service ns/svc has no selector, so no pods"},
@@ -58,24 +58,27 @@ func TestServiceBackends(t *testing.T) {
 }
 
 func TestRefused(t *testing.T) {
+	const prefix = "error forwarding port 8000 to pod 3f, uid : "
+	const inNetns = prefix + `failed to execute portforward in network namespace "/var/run/netns/cni-1": `
 	for message, want := range map[string]bool{
-		"error forwarding port 8000 to pod 3f, uid : failed to execute portforward in network namespace \"/var/run/netns/cni-1\": failed to connect to localhost:8000 inside namespace \"3f\", IPv4: dial tcp4 127.0.0.1:8000: connect: connection refused IPv6 dial tcp6 [::1]:8000: connect: connection refused ": true,
-		"error forwarding port 8000 to pod 3f, uid : exit status 1: 2026/01/01 socat[7] E connect(5, AF=2 127.0.0.1:8000, 16): Connection refused":                                                                                                                                                                  true,
-		"error forwarding port 8000 to pod 3f, uid : network namespace for sandbox \"3f\" is closed":                                                                                                                                                                                                                true,
-		"error forwarding port 8000 to pod 3f, uid : failed to execute portforward in network namespace \"/var/run/netns/cni-1\": read tcp4 127.0.0.1:4->127.0.0.1:8000: read: connection reset by peer":                                                                                                            false,
-		"error forwarding port 8000 to pod 3f, uid : write: broken pipe": false,
-		"": false,
+		inNetns + `failed to connect to localhost:8000 inside namespace "3f", IPv4: dial tcp4 127.0.0.1:8000: ` +
+			"connect: connection refused IPv6 dial tcp6 [::1]:8000: connect: connection refused ": true,
+		prefix + "exit status 1: 2026/01/01 socat[7] E connect(5, AF=2 127.0.0.1:8000, 16): Connection refused": true,
+		prefix + `network namespace for sandbox "3f" is closed`:                                                 true,
+		inNetns + "read tcp4 127.0.0.1:4->127.0.0.1:8000: read: connection reset by peer":                       false,
+		prefix + "write: broken pipe": false,
+		"":                            false,
 	} {
-		if refused(message) != want {
+		if isRefusal(message) != want {
 			t.Errorf("%v: %s", !want, message)
 		}
 	}
 }
 
-// What does not fit is read only when it is certain that nothing has to be read again.
+// What does not fit is read only when nothing has to be read again.
 func TestReplay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newReplay()
+		r := newReplayBuffer()
 		client, said := io.Pipe()
 		filled := make(chan error)
 		go func() { filled <- r.fill(client) }()
@@ -94,34 +97,34 @@ func TestReplay(t *testing.T) {
 		}
 		synctest.Wait()
 		if n := len(r.kept); n != replayLimit {
-			t.Errorf("%d bytes are kept while it is held", n)
+			t.Errorf("%d bytes are kept while it waits", n)
 		}
-		first := r.begin()
+		first := r.startAttempt()
 		if n := read(first, attemptLimit); n != attemptLimit {
 			t.Errorf("first attempt read %d", n)
 		}
 		synctest.Wait()
-		if !r.again() {
-			t.Fatal("settled too early")
+		if !r.replayable() {
+			t.Fatal("committed too early")
 		}
-		second := r.begin()
-		if _, err := r.next(first, make([]byte, 1), nil); !errors.Is(err, errInterrupted) {
+		second := r.startAttempt()
+		if _, err := r.next(first, make([]byte, 1), nil); !errors.Is(err, errAttemptOver) {
 			t.Errorf("the first attempt goes on: %v", err)
 		}
 		if n := read(second, attemptLimit); n != attemptLimit {
 			t.Errorf("second attempt read %d", n)
 		}
-		r.hurry(first) // late, and for an attempt that is over
+		r.commitWhenFull(first) // late, and for an attempt that is over
 		synctest.Wait()
-		if !r.again() {
-			t.Fatal("settled by an attempt that is over")
+		if !r.replayable() {
+			t.Fatal("committed by an attempt that is over")
 		}
-		r.hurry(second)
+		r.commitWhenFull(second)
 		if n := read(second, attemptLimit); n != attemptLimit {
 			t.Errorf("read %d more", n)
 		}
-		if r.again() {
-			t.Error("not settled, though bytes were let go")
+		if r.replayable() {
+			t.Error("not committed, though bytes were dropped")
 		}
 		said.Close()
 		if err := <-filled; !errors.Is(err, io.EOF) {
@@ -181,12 +184,12 @@ func TestBackends(t *testing.T) {
 			t.Errorf("%s port %s: %s, want %s", target, c.port, got, c.want)
 		}
 	}
-	if _, _, err := (Target{Kind: "job"}).watches(nil); err == nil {
+	if _, _, err := (Target{Kind: "job"}).queries(nil); err == nil {
 		t.Error("a job can be forwarded to")
 	}
 }
 
-// found is what backends returned, as text.
+// found formats the result of backends.
 func found(backends []backend, why error) string {
 	var all []string
 	for _, b := range backends {
@@ -201,23 +204,23 @@ func found(backends []backend, why error) string {
 	return strings.Join(all, " ")
 }
 
-// Pods take turns; one that would have to be waited for is left out while another one is at hand.
+// Pods take turns, but one without a tunnel at hand is skipped while another one has one.
 func TestTurns(t *testing.T) {
 	p := newPods(to, nil, nil, newStatus(event.Stage{}))
 	for _, name := range []string{"a", "b", "c"} {
-		p.ready = append(p.ready, newPodTunnels(backend{pod: name}, nil, nil, nil))
+		p.ready = append(p.ready, newTunnelPool(backend{pod: name}, nil, nil, nil))
 	}
 	turns := func(room string) (picked string) {
 		t.Helper()
 		for _, pod := range p.ready {
-			pod.room.Store(strings.Contains(room, pod.to.pod))
+			pod.hasRoom.Store(strings.Contains(room, pod.backend.pod))
 		}
 		for range 6 {
 			pod, err := p.pick(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			picked += pod.to.pod
+			picked += pod.backend.pod
 		}
 		return picked
 	}
@@ -238,10 +241,14 @@ func TestListen(t *testing.T) {
 		}
 		return all
 	}
-	wants := map[string]string{"": "[127.0.0.1]", Localhost: "[127.0.0.1]", "127.0.0.1": "[127.0.0.1]", "0.0.0.0": "[0.0.0.0]"}
+	wants := map[string]string{
+		"": "[127.0.0.1]", Localhost: "[127.0.0.1]", "127.0.0.1": "[127.0.0.1]", "0.0.0.0": "[0.0.0.0]",
+	}
 	if six, err := net.Listen("tcp6", "[::1]:0"); err == nil { // else this machine has no IPv6
 		six.Close()
-		maps.Copy(wants, map[string]string{"": "[127.0.0.1 ::1]", Localhost: "[127.0.0.1 ::1]", "::1": "[::1]", "::": "[::]"})
+		maps.Copy(wants, map[string]string{
+			"": "[127.0.0.1 ::1]", Localhost: "[127.0.0.1 ::1]", "::1": "[::1]", "::": "[::]",
+		})
 	}
 	for bind, want := range wants {
 		listeners, err := listen(t.Context(), bind, 0)
@@ -256,29 +263,13 @@ func TestListen(t *testing.T) {
 			t.Errorf("%s: %s, want %s", bind, got, want)
 		}
 	}
-	if _, err := listen(t.Context(), "192.0.2.1", 0); err == nil || !strings.HasPrefix(explain(err).Error(), "listen on 192.0.2.1: ") {
-		t.Errorf("an address of nobody here: %v", err)
+	_, err := listen(t.Context(), "192.0.2.1", 0)
+	if err == nil || !strings.HasPrefix(explain(err).Error(), "listen on 192.0.2.1: ") {
+		t.Errorf("another machine's address: %v", err)
 	}
 }
 
-func TestKernelAddr(t *testing.T) {
-	for given, want := range map[string]string{
-		"127.0.0.1": "127.0.0.1", "0.0.0.0": "0.0.0.0", "::1": "::1", "2001:db8::1234": "2001:db8::1234", "::ffff:10.0.0.1": "10.0.0.1",
-	} {
-		var text strings.Builder
-		for word := range slices.Chunk(netip.MustParseAddr(given).AsSlice(), 4) { // as the kernel prints them: "%08X"
-			fmt.Fprintf(&text, "%08X", binary.NativeEndian.Uint32(word))
-		}
-		if got := kernelAddr(text.String()).String(); got != want {
-			t.Errorf("%s: %s, want %s", given, got, want)
-		}
-	}
-	if kernelAddr("012").IsValid() {
-		t.Error("half a byte is an address")
-	}
-}
-
-// A question that nobody answers makes a tunnel silent, unless it is this side that does not read.
+// An unanswered ping makes a tunnel silent, unless this side does not read.
 func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
@@ -295,11 +286,11 @@ func TestSilence(t *testing.T) {
 		read()
 		later(time.Hour)
 		if w.silent(silentAfter) {
-			t.Error("silent, and nobody asked")
+			t.Error("silent, and nothing was sent")
 		}
-		w.ask()
+		w.expectAnswer()
 		later(silentAfter / 2)
-		w.ask() // does not make the first one younger
+		w.expectAnswer() // does not make the first one younger
 		later(silentAfter/2 + 1)
 		if !w.silent(silentAfter) || w.silent(deadAfter) {
 			t.Error("not silent, or too long")
@@ -310,10 +301,10 @@ func TestSilence(t *testing.T) {
 			t.Error("silent, and it has answered")
 		}
 		later(time.Second)
-		w.ask()
+		w.expectAnswer()
 		later(deadAfter + 1)
 		if w.silent(silentAfter) {
-			t.Error("silent, and nobody has read")
+			t.Error("silent, and nothing was read")
 		}
 		read()
 		if !w.silent(deadAfter) {
@@ -324,62 +315,59 @@ func TestSilence(t *testing.T) {
 	})
 }
 
-// What many connections meet is told once, a state when it changes.
+// What many connections meet is reported once, a state when it changes.
 func TestStatus(t *testing.T) {
-	var told []string
-	s := newStatus(event.Sink(func(e event.Event) { told = append(told, e.Message) }).For("forward"))
+	var reported []string
+	s := newStatus(event.Sink(func(e event.Event) { reported = append(reported, e.Message) }).For("forward"))
 	none, broken := errors.New("none"), errors.New("broken")
 	check := func(state State, want ...string) {
 		t.Helper()
-		if got := s.now().State; got != state || !slices.Equal(told, want) {
-			t.Errorf("%s and told %q, want %s and %q", got, told, state, want)
+		if s.state != state || !slices.Equal(reported, want) {
+			t.Errorf("%s and reported %q, want %s and %q", s.state, reported, state, want)
 		}
-		told = nil
+		reported = nil
 	}
-	s.leadsTo(nil, none)
-	s.leadsTo(nil, none)
+	s.setPods(nil, none)
+	s.setPods(nil, none)
 	check(Waiting, isWaiting)
-	s.leadsTo(nil, errors.New("another reason"))
+	s.setPods(nil, errors.New("another reason"))
 	check(Waiting, isWaiting) // as a detail
-	s.trouble(heldTooLong, "", broken)
-	s.trouble(heldTooLong, "", broken)
+	s.warnOnce(heldTooLong, "", broken)
+	s.warnOnce(heldTooLong, "", broken)
 	check(Waiting, heldTooLong)
-	s.leadsTo([]string{"a"}, nil)
-	s.leadsTo([]string{"a"}, nil)
+	s.setPods([]string{"a"}, nil)
+	s.setPods([]string{"a"}, nil)
 	check(Ready, isReady)
-	s.trouble(heldTooLong, "", broken)
+	s.warnOnce(heldTooLong, "", broken)
 	check(Ready, heldTooLong)
-	s.leadsTo([]string{"a", "b"}, nil)
+	s.setPods([]string{"a", "b"}, nil)
 	check(Ready, isReady)
-	s.reached("a", time.Minute, broken)
-	s.reached("gone", time.Minute, broken)
-	s.reached("b", time.Millisecond, broken)
+	s.dialFailed("a", time.Minute, broken)
+	s.dialFailed("gone", time.Minute, broken)
+	s.dialFailed("b", time.Millisecond, broken)
 	check(Ready)
-	s.reached("b", unreachableAfter, broken)
-	s.reached("b", time.Minute, broken)
+	s.dialFailed("b", unreachableAfter, broken)
+	s.dialFailed("b", time.Minute, broken)
 	check(Unreachable, isUnreachable)
-	s.reached("a", 0, nil)
+	s.dialSucceeded("a")
 	check(Ready, isReady)
-	s.leadsTo([]string{"b"}, nil)
+	s.setPods([]string{"b"}, nil)
 	check(Unreachable, isUnreachable, podLeft)
-	s.leadsTo(nil, none)
+	s.setPods(nil, none)
 	check(Waiting, isWaiting)
-	if got := s.now().LastError; got != "broken" {
-		t.Errorf("last error %q", got)
-	}
 }
 
-// An API server that sends a request for a tunnel elsewhere is not followed: the request has the
-// user's credentials.
+// A redirect of a request for a tunnel is not followed: the request has the user's credentials.
 func TestTunnelFollowsNoRedirect(t *testing.T) {
 	strayed := make(chan struct{}, 10)
-	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { strayed <- struct{}{} }))
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		strayed <- struct{}{}
+	}))
 	defer elsewhere.Close()
 	server := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
 	defer server.Close()
 	config := &rest.Config{Host: server.URL, BearerToken: "token"}
 	d := &dialer{cluster: func(context.Context) (*rest.Config, error) { return config, nil }, namespace: "ns"}
-	defer d.close()
 	if _, err := d.dial(t.Context(), "pod"); err == nil || !strings.Contains(err.Error(), "307") {
 		t.Errorf("the error is %v", err)
 	}

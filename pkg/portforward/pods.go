@@ -3,8 +3,8 @@ package portforward
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,198 +19,185 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// rewatch is how soon a lost watch is tried again. The informers' own default grows to a minute, which is long after
-// an API server has restarted.
-var rewatch = wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Steps: 4, Cap: time.Second, Jitter: 0.2}
+// watchBackoff spaces attempts to watch again. The informers' own default grows to a minute, long
+// after an API server has restarted.
+var watchBackoff = wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Steps: 4, Cap: time.Second, Jitter: 0.2}
 
-// pods knows which pods of the target take connections now: ready, and not terminating. It is told by watches, which
-// outlive restarts of the API server; while that is away, the last known pods count.
+// pods knows which pods of the target take connections now: those that are ready and not being
+// deleted. Its watches outlive restarts of the API server. Meanwhile the last known pods count.
 type pods struct {
 	target Target
 	client kubernetes.Interface
 	dialer *dialer
 	status *status
 
-	mu    sync.Mutex
-	ready []*podTunnels // by name
-	why   error         // none is
-	news  chan struct{} // closed and replaced when ready changes
-	next  int           // whose turn it is
+	mu      sync.Mutex
+	ready   []*tunnelPool // sorted by pod name
+	reason  error         // why none is
+	changed chan struct{} // closed and replaced when ready changes
+	turn    int           // index of the pod whose turn it is
 
-	broken chan error // what the tunnels to a pod have panicked with
+	broken chan error // a pool's panic
 }
 
 func newPods(t Target, client kubernetes.Interface, d *dialer, s *status) *pods {
-	return &pods{
-		target: t, client: client, dialer: d, status: s,
-		why: errors.New("the cluster has not answered yet"), news: make(chan struct{}), broken: make(chan error, 1),
-	}
+	return &pods{target: t, client: client, dialer: d, status: s, changed: make(chan struct{}),
+		reason: errors.New("the cluster has not answered yet"), broken: make(chan error, 1)}
 }
 
-// pick waits for a ready pod; several take turns, but for those that it would have to wait for. If ctx ends first, the error says why
-// there was none.
-func (p *pods) pick(ctx context.Context) (*podTunnels, error) {
+// pick waits for a ready pod. Several take turns, but one with a tunnel at hand goes first. If ctx
+// ends before a pod is ready, the error says why none was.
+func (p *pods) pick(ctx context.Context) (*tunnelPool, error) {
 	for {
 		p.mu.Lock()
-		news, why := p.news, p.why
+		changed, reason := p.changed, p.reason
 		if n := len(p.ready); n > 0 {
 			defer p.mu.Unlock()
-			turn := p.next % n
+			turn := p.turn % n
 			for i := range n {
-				if at := (p.next + i) % n; p.ready[at].room.Load() {
-					turn = at
+				if next := (p.turn + i) % n; p.ready[next].hasRoom.Load() {
+					turn = next
 					break
 				}
 			}
-			p.next = turn + 1
+			p.turn = turn + 1
 			return p.ready[turn], nil
 		}
 		p.mu.Unlock()
 		select {
-		case <-news:
+		case <-changed:
 		case <-ctx.Done():
-			return nil, why
+			return nil, reason
 		}
 	}
 }
 
-// run follows the cluster until ctx ends; what it starts is in group and ends with ctx, too.
+// run follows the cluster until ctx ends. Goroutines that it starts belong to group and end with
+// ctx, too.
 func (p *pods) run(ctx context.Context, group *sync.WaitGroup) error {
-	owner, all, err := p.target.watches(p.client)
+	ownerQuery, podQuery, err := p.target.queries(p.client)
 	if err != nil {
 		return err
 	}
-	changed := make(chan struct{}, 1)
-	stores := []*store{p.follow(ctx, group, changed, all)}
-	if owner != nil {
-		stores = append(stores, p.follow(ctx, group, changed, owner))
+	// Each list is nil until the cluster has answered; where no object owns the pods, it is empty.
+	var pods, owners []any
+	podLists, ownerLists := p.follow(ctx, group, podQuery), (<-chan []any)(nil)
+	if ownerQuery != nil {
+		ownerLists = p.follow(ctx, group, ownerQuery)
+	} else {
+		owners = []any{}
 	}
-	known := map[string]*podTunnels{}
+	pools := map[string]*tunnelPool{}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-p.broken:
-			panic(err) // all begins anew
-		case <-changed:
+			panic(err) // all of it starts again
+		case pods = <-podLists:
+		case owners = <-ownerLists:
 		}
-		var lists [2][]any // pods, and their owner
-		listed := true
-		for i, s := range stores {
-			lists[i] = s.List()
-			listed = listed && s.listed.Load()
-		}
-		if listed {
-			backends, why := p.target.backends(lists[1], lists[0])
-			p.become(ctx, group, known, backends, why)
+		if pods != nil && owners != nil {
+			backends, reason := p.target.backends(owners, pods)
+			p.reconcile(ctx, group, pools, backends, reason)
 		}
 	}
 }
 
-// heard passes on the error of a question to the cluster, and tells of it once.
-func (p *pods) heard(ctx context.Context, err error) error {
-	switch {
-	case err == nil:
-		p.status.over(cannotWatch, "")
-	case ctx.Err() != nil: // the end, not a trouble
-	case apierrors.IsInvalid(err), apierrors.IsResourceExpired(err), apierrors.IsGone(err): // the reflector asks in another way
-	default:
-		p.status.trouble(cannotWatch, "", err)
-	}
-	return err
-}
-
-// follow keeps a store like the cluster, and tells changed. The reflector is the part of an informer that watches; its
-// logger is silent, since heard tells what matters.
-func (p *pods) follow(ctx context.Context, group *sync.WaitGroup, changed chan struct{}, what *watched) *store {
-	told := &cache.ListWatch{
+// follow sends what the query selects, at first and after each change, until ctx ends. The
+// reflector's own logger is silent: reportWatch has what matters.
+func (p *pods) follow(ctx context.Context, group *sync.WaitGroup, q *query) <-chan []any {
+	source := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			list, err := what.list.ListWithContext(ctx, o)
-			return list, p.heard(ctx, err)
+			list, err := q.list(ctx, q.narrow(o))
+			p.reportWatch(ctx, err)
+			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			w, err := what.list.WatchWithContext(ctx, o)
-			return w, p.heard(ctx, err)
+			w, err := q.watch(ctx, q.narrow(o))
+			p.reportWatch(ctx, err)
+			return w, err
 		},
 	}
-	s := &store{Store: cache.NewStore(cache.MetaNamespaceKeyFunc), changed: changed}
-	backoff, silent := rewatch, klog.Logger{}
-	reflector := cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(told, p.client), what.kind, s,
-		cache.ReflectorOptions{Backoff: &backoff, Logger: &silent, Name: "portforward"})
-	group.Go(func() { p.status.stage.Keep(klog.NewContext(ctx, silent), "watch of pods", reflector.RunWithContext) })
-	return s
+	lists := make(chan []any)
+	store := cache.NewUndeltaStore(func(objects []any) {
+		select {
+		case lists <- objects:
+		case <-ctx.Done():
+		}
+	}, cache.MetaNamespaceKeyFunc)
+	backoff, silent := watchBackoff, klog.Logger{}
+	reflector := cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(source, p.client), q.kind,
+		store, cache.ReflectorOptions{Backoff: &backoff, Logger: &silent, Name: "portforward"})
+	group.Go(func() {
+		p.status.stage.Keep(klog.NewContext(ctx, silent), "watch of pods", reflector.RunWithContext)
+	})
+	return lists
 }
 
-// store tells when it changed.
-type store struct {
-	cache.Store
-	listed  atomic.Bool // it has been complete once
-	changed chan struct{}
-}
-
-func (s *store) told(err error) error {
-	select {
-	case s.changed <- struct{}{}:
-	default: // one is waiting to be seen
+// reportWatch warns once while the cluster cannot be watched.
+func (p *pods) reportWatch(ctx context.Context, err error) {
+	switch {
+	case err == nil:
+		p.status.resolved(cannotWatch, "")
+	case ctx.Err() != nil: // shutdown
+	case apierrors.IsInvalid(err), apierrors.IsResourceExpired(err), apierrors.IsGone(err):
+		// The reflector handles these.
+	default:
+		p.status.warnOnce(cannotWatch, "", err)
 	}
-	return err
 }
 
-func (s *store) Add(o any) error    { return s.told(s.Store.Add(o)) }
-func (s *store) Update(o any) error { return s.told(s.Store.Update(o)) }
-func (s *store) Delete(o any) error { return s.told(s.Store.Delete(o)) }
-func (s *store) Replace(list []any, version string) error {
-	err := s.Store.Replace(list, version)
-	s.listed.Store(true)
-	return s.told(err)
-}
-
-// become makes backends that are ready what new connections get, and has tunnels dialled to those that start. Pods that are gone, or
-// no longer ready, are retired: their connections go on.
-func (p *pods) become(ctx context.Context, group *sync.WaitGroup, known map[string]*podTunnels, backends []backend, why error) {
-	var ready []*podTunnels
+// reconcile offers ready backends to new connections and has tunnels opened to those that start.
+// Pods that are gone or no longer ready are retired: their open connections go on.
+func (p *pods) reconcile(ctx context.Context, group *sync.WaitGroup, pools map[string]*tunnelPool,
+	backends []backend, reason error) {
+	var ready []*tunnelPool
 	names := []string{}
-	gone := map[string]bool{}
-	for key := range known {
-		gone[key] = true
-	}
+	obsolete := maps.Clone(pools)
 	for _, b := range backends {
-		tunnels := known[b.key()]
-		if tunnels != nil && tunnels.used && !b.ready {
+		pool := pools[b.key()]
+		if pool != nil && pool.used && !b.ready {
 			continue
 		}
-		if tunnels == nil {
-			tunnels = newPodTunnels(b, p.dialer, p.status, group)
-			group.Go(func() {
-				err := event.Guard(func() error {
-					tunnels.run(ctx)
-					return nil
-				})
-				if err != nil {
-					select {
-					case p.broken <- err:
-					default: // one is enough
-					}
-				}
-			})
-			known[b.key()] = tunnels
+		if pool == nil {
+			pool = p.start(ctx, group, b)
+			pools[b.key()] = pool
 		}
-		delete(gone, b.key())
+		delete(obsolete, b.key())
 		if b.ready {
-			tunnels.used = true
-			ready = append(ready, tunnels)
+			pool.used = true
+			ready = append(ready, pool)
 			names = append(names, b.pod)
 		}
 	}
-	for key := range gone {
-		close(known[key].retired)
-		delete(known, key)
+	for key, pool := range obsolete {
+		close(pool.retired)
+		delete(pools, key)
 	}
 
 	p.mu.Lock()
-	p.ready, p.why = ready, why
-	close(p.news)
-	p.news = make(chan struct{})
+	p.ready, p.reason = ready, reason
+	close(p.changed)
+	p.changed = make(chan struct{})
 	p.mu.Unlock()
-	p.status.leadsTo(names, why)
+	p.status.setPods(names, reason)
+}
+
+// start runs a pool of tunnels to a backend.
+func (p *pods) start(ctx context.Context, group *sync.WaitGroup, b backend) *tunnelPool {
+	pool := newTunnelPool(b, p.dialer, p.status, group)
+	group.Go(func() {
+		err := event.Guard(func() error {
+			pool.run(ctx)
+			return nil
+		})
+		if err != nil {
+			select {
+			case p.broken <- err:
+			default: // another panic is pending already
+			}
+		}
+	})
+	return pool
 }

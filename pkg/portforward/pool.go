@@ -15,52 +15,65 @@ import (
 )
 
 const (
-	// apart is how many connections get a tunnel of their own, so that none holds up another; most have no more at a time.
-	apart = 8
-	// perTunnel is how many share one beyond that. One that stalls can hold up the others (see tunnel), so it
-	// is few; and the library hands streams to five workers by number, so up to five do not share one.
+	// separate is how many connections get a tunnel of their own, so that none holds up another.
+	// Most pods have no more at a time.
+	separate = 8
+	// perTunnel is how many connections share a tunnel beyond that: few, since one that stalls can
+	// hold up the others. The library hands streams to five workers by number, so up to five share
+	// none.
 	perTunnel = 4
 
-	// stuckAfter is for how long no waiting connection was taken before more than a few tunnels are dialled: where answers are
-	// short, a place is free again sooner than a tunnel is made, and a tunnel costs a megabyte.
+	// stuckAfter is how long connections wait without any getting a tunnel before more than the
+	// separate tunnels are dialled. Where answers are short, a place is free sooner than a tunnel
+	// is dialled, and a tunnel costs a megabyte.
 	stuckAfter = 50 * time.Millisecond
 
-	maxDials    = 8 // at a time: as many as an API server that comes back should be met with
+	maxDials    = 8 // at a time, to spare an API server that comes back
 	dialTimeout = 5 * time.Second
-	idleAfter   = 15 * time.Second // a tunnel beyond the spare one is kept for the next burst this long
+	idleAfter   = 15 * time.Second // how long a tunnel beyond the spare one is kept for the next burst
 
-	redialMin = 50 * time.Millisecond  // after a dial that failed, while connections wait; it doubles
-	redialMax = 500 * time.Millisecond // the longest that a connection waits for nothing when the pod can be reached again
-	sparePace = 5 * time.Second        // the same for a tunnel that nobody waits for
+	redialMin   = 50 * time.Millisecond  // pause after a failed dial; it doubles
+	redialMax   = 500 * time.Millisecond // its limit while connections wait
+	redialSpare = 5 * time.Second        // its limit while none does
 
-	lookPeriod = 50 * time.Millisecond // how late it is seen that a tunnel can take a waiting connection again
+	recheckInterval = 50 * time.Millisecond // how late it is noticed that a stalled tunnel has room again
 )
 
 var errPodGone = errors.New("the pod is gone")
 
-// podTunnels are the tunnels to one pod. Until the pod is retired there is one with room, dialled ahead, so that a new
-// connection costs one round trip. One goroutine, run, owns all of it.
-type podTunnels struct {
-	to     backend
-	dialer *dialer
-	status *status
-	group  *sync.WaitGroup
-	room   atomic.Bool // a connection would get a tunnel at once
-	used   bool        // the pod has been ready; belongs to pods.run
+// tunnelPool holds the tunnels to one pod. Until the pod is retired, one with room is dialled
+// ahead, so that a new connection costs one round trip.
+type tunnelPool struct {
+	backend backend
+	dialer  *dialer
+	status  *status
+	group   *sync.WaitGroup
+	hasRoom atomic.Bool // a connection would get a tunnel at once
+	used    bool        // the pod has been ready; belongs to pods.run
 
-	wanted   chan wish
-	dialled  chan dialled
-	released chan *tunnel
-	lost     chan *tunnel
-	silent   chan struct{} // one of the tunnels is, since a moment ago
-	retired  chan struct{} // closed when the pod takes no new connections
-	done     chan struct{}
+	actions chan func()   // for run to call
+	retired chan struct{} // closed when the pod takes no new connections
+	done    chan struct{} // closed when run has ended
+
+	// The rest belongs to run.
+	tunnels      []*tunnel
+	queue        []tunnelRequest // oldest first
+	dialling     int
+	retiring     bool
+	lastGrant    time.Time
+	lastLoss     time.Time // of a tunnel
+	failures     int       // of dials, in a row
+	failingSince time.Time
+	lastFailure  time.Time
+	recheck      *time.Timer // fires at recheckAt, for what changes without an action
+	recheckAt    time.Time   // zero if it is not due
 }
 
-// wish is a connection that waits for a tunnel with room; it takes the grant until ctx ends.
-type wish struct {
+// tunnelRequest is a connection that waits for a tunnel with room. It takes the grant until ctx
+// ends.
+type tunnelRequest struct {
 	ctx   context.Context
-	grant chan grant
+	grant chan<- grant
 }
 
 type grant struct {
@@ -68,39 +81,30 @@ type grant struct {
 	err    error
 }
 
-type dialled struct {
-	tunnel *tunnel
-	err    error
-	began  time.Time
+func newTunnelPool(b backend, d *dialer, s *status, group *sync.WaitGroup) *tunnelPool {
+	return &tunnelPool{backend: b, dialer: d, status: s, group: group,
+		actions: make(chan func()), retired: make(chan struct{}), done: make(chan struct{})}
 }
 
-func newPodTunnels(to backend, d *dialer, s *status, group *sync.WaitGroup) *podTunnels {
-	return &podTunnels{
-		to: to, dialer: d, status: s, group: group,
-		wanted: make(chan wish), dialled: make(chan dialled), released: make(chan *tunnel), lost: make(chan *tunnel), silent: make(chan struct{}, 1),
-		retired: make(chan struct{}), done: make(chan struct{}),
-	}
-}
-
-// open opens a stream to the pod's port, or gives up after patience. When it fails, no byte can have reached the pod. Who got a stream gives it
-// back by release.
-func (p *podTunnels) open(ctx context.Context, patience time.Duration) (*stream, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, errSilent)
+// open opens a stream to the pod's port. If it fails, no byte has reached the pod. The caller ends
+// the stream with release.
+func (p *tunnelPool) open(ctx context.Context, timeout time.Duration) (*stream, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errSilent)
 	defer cancel()
-	w := wish{ctx, make(chan grant)}
+	grants := make(chan grant)
 	select {
-	case p.wanted <- w:
+	case p.actions <- func() { p.enqueue(tunnelRequest{ctx, grants}) }:
 	case <-p.done:
 		return nil, errPodGone
 	case <-ctx.Done():
 		return nil, p.noTunnel(ctx)
 	}
 	select {
-	case g := <-w.grant:
+	case g := <-grants:
 		if g.err != nil {
 			return nil, g.err
 		}
-		s, err := g.tunnel.openStream(ctx, p.to.port)
+		s, err := g.tunnel.openStream(ctx, p.backend.port)
 		if err != nil {
 			p.giveBack(g.tunnel)
 		}
@@ -110,235 +114,248 @@ func (p *podTunnels) open(ctx context.Context, patience time.Duration) (*stream,
 	}
 }
 
-// noTunnel is the error of who has waited for a tunnel in vain.
-func (p *podTunnels) noTunnel(ctx context.Context) error {
+// noTunnel is the error after ctx has ended without a tunnel.
+func (p *tunnelPool) noTunnel(ctx context.Context) error {
 	if err := context.Cause(ctx); !errors.Is(err, errSilent) {
 		return err
 	}
-	return fmt.Errorf("there is no tunnel to pod %s yet", p.to.pod)
+	return fmt.Errorf("there is no tunnel to pod %s yet", p.backend.pod)
 }
 
 // release ends a stream and frees its place.
-func (p *podTunnels) release(s *stream) {
+func (p *tunnelPool) release(s *stream) {
 	s.abandon()
 	<-s.reset
 	p.giveBack(s.tunnel)
 }
 
-func (p *podTunnels) giveBack(t *tunnel) {
+func (p *tunnelPool) giveBack(t *tunnel) {
+	p.do(func() {
+		t.streams--
+		if t.streams == 0 {
+			t.idleSince = time.Now()
+			if p.retiring {
+				p.close(t)
+			}
+		}
+	})
+}
+
+// do has run call action, and reports false if run has ended.
+func (p *tunnelPool) do(action func()) bool {
 	select {
-	case p.released <- t:
+	case p.actions <- action:
+		return true
 	case <-p.done:
+		return false
 	}
 }
 
-// run serves the pod until it is retired and its last tunnel is closed, or ctx ends and all of them are.
-func (p *podTunnels) run(ctx context.Context) {
+// run serves the pod until it is retired and its last tunnel is closed, or until ctx ends and all
+// of them are.
+func (p *tunnelPool) run(ctx context.Context) {
 	defer close(p.done)
-	var (
-		tunnels  []*tunnel
-		waiting  []wish
-		dialling int
-		taken    time.Time // when a connection got a tunnel last
-		loss     time.Time // when a tunnel was lost last
-		failures int       // dials in a row
-		failing  time.Time // when the first of them began
-		failed   time.Time // when the last of them ended
-		ready    = true
-		retired  = p.retired
-		ended    = ctx.Done()
-
-		look = time.NewTimer(lookPeriod) // what has changed without a word
-		idle = time.NewTimer(idleAfter)
-	)
-	defer look.Stop()
+	p.recheck = time.NewTimer(recheckInterval)
+	defer p.recheck.Stop()
+	idle := time.NewTicker(idleAfter)
 	defer idle.Stop()
-	var looks time.Time // when look fires, zero if it does not: news that keep coming must not push it back
-	lookIn := func(d time.Duration) {
-		if at := time.Now().Add(d); looks.IsZero() || at.Before(looks) {
-			looks = at
-			look.Reset(d)
-		}
-	}
-	shut := func(t *tunnel) {
-		t.closing = true
-		p.group.Go(t.close) // which takes a second if a write is stuck
-	}
+	retired, ended := p.retired, ctx.Done()
 	for {
-		best, healthy := pick(tunnels)
-		served := 0
-		for ; best != nil && served < len(waiting); served++ {
-			select {
-			case waiting[served].grant <- grant{tunnel: best}:
-				best.streams++
-				taken = time.Now()
-				best, healthy = pick(tunnels)
-			case <-waiting[served].ctx.Done():
-			}
-		}
-		clear(waiting[:served])
-		waiting = waiting[served:]
-		p.room.Store(best != nil)
-		if best != nil && failures > 0 { // dialled, or no longer silent
-			failures = 0
-			p.status.reached(p.to.pod, 0, nil)
-		}
-		wanted := 0
-		if healthy < apart || time.Since(taken) > stuckAfter {
-			wanted = (len(waiting) + perTunnel - 1) / perTunnel
-		}
-		if spare := best == nil || best.streams > 0 && healthy < apart; len(waiting) == 0 && ready && spare {
-			wanted = 1
-		}
-		pause := time.Until(failed.Add(pace(failures, len(waiting) > 0)))
-		for ; pause <= 0 && dialling < min(wanted, maxDials); dialling++ {
-			p.group.Go(func() { p.dial(ctx) })
-		}
-		switch {
-		case len(waiting) > 0:
-			lookIn(lookPeriod)
-		case ready && dialling < wanted:
-			lookIn(pause)
-		case failures > 0:
-			lookIn(redialMax)
-		}
-		if !ready && len(tunnels) == 0 && dialling == 0 {
+		best, healthy := p.grantTunnels()
+		p.dialMore(ctx, p.wantedDials(best, healthy))
+		if p.retiring && len(p.tunnels) == 0 && p.dialling == 0 {
 			return
 		}
-
 		select {
-		case w := <-p.wanted:
-			if !ready {
-				refuse([]wish{w}, errPodGone)
-				continue
-			}
-			waiting = append(waiting, w)
-		case d := <-p.dialled:
-			dialling--
-			switch {
-			case d.err != nil:
-				refuse(waiting, d.err)
-				waiting = nil
-				if failures++; failures == 1 {
-					failing = d.began
-				}
-				failed = time.Now()
-				if ready {
-					p.status.reached(p.to.pod, failed.Sub(failing), d.err)
-				}
-			default:
-				if !d.tunnel.lost() { // else its loss may have been told already
-					tunnels = append(tunnels, d.tunnel)
-				}
-				if !ready {
-					shut(d.tunnel)
-				}
-			}
-		case t := <-p.released:
-			t.streams--
-			if t.streams > 0 {
-				continue
-			}
-			t.idleSince = time.Now()
-			if !ready {
-				shut(t)
-			}
-		case <-look.C:
-			looks = time.Time{}
-			waiting = slices.DeleteFunc(waiting, func(w wish) bool { return w.ctx.Err() != nil })
-		case <-p.silent:
+		case action := <-p.actions:
+			action()
+		case <-p.recheck.C:
+			p.recheckAt = time.Time{}
+			p.queue = slices.DeleteFunc(p.queue, func(r tunnelRequest) bool { return r.ctx.Err() != nil })
 		case <-idle.C:
-			if time.Since(loss) >= idleAfter { // else all of a pod's tunnels that one restart cuts would be told of
-				p.status.over(tunnelLost, p.to.pod)
+			if time.Since(p.lastLoss) >= idleAfter { // one restart may cut many tunnels: it is reported once
+				p.status.resolved(tunnelLost, p.backend.pod)
 			}
-			for _, t := range tunnels {
-				if t != best && t.streams == 0 && time.Since(t.idleSince) >= idleAfter {
-					shut(t)
-				}
-			}
-			idle.Reset(idleAfter)
-		case t := <-p.lost:
-			tunnels = slices.DeleteFunc(tunnels, func(other *tunnel) bool { return other == t })
-			if ready && !t.closing && p.status.leads(p.to.pod) {
-				loss = time.Now()
-				p.status.trouble(tunnelLost, p.to.pod, errTunnelLost, "pod", event.Name(p.to.pod))
-			}
+			p.closeTunnels(func(t *tunnel) bool {
+				return t != best && t.streams == 0 && time.Since(t.idleSince) >= idleAfter
+			})
 		case <-retired:
-			ready, retired = false, nil
-			refuse(waiting, errPodGone)
-			waiting = nil
-			for _, t := range tunnels {
-				if t.streams == 0 {
-					shut(t)
-				}
-			}
+			retired = nil
+			p.retire(errPodGone)
+			p.closeTunnels(func(t *tunnel) bool { return t.streams == 0 })
 		case <-ended:
-			ready, retired, ended = false, nil, nil
-			refuse(waiting, context.Cause(ctx))
-			waiting = nil
-			for _, t := range tunnels {
-				shut(t)
-			}
+			retired, ended = nil, nil
+			p.retire(context.Cause(ctx))
+			p.closeTunnels(func(*tunnel) bool { return true })
 		}
 	}
 }
 
-// pace is how long after a failed dial the next one is made.
-func pace(failures int, waitedFor bool) time.Duration {
+// enqueue takes a connection that wants a tunnel.
+func (p *tunnelPool) enqueue(r tunnelRequest) {
+	p.queue = append(p.queue, r)
+	if p.retiring {
+		p.refuse(errPodGone)
+	}
+}
+
+// grantTunnels gives waiting connections places in tunnels with room. It returns what leastUsed
+// does after that.
+func (p *tunnelPool) grantTunnels() (best *tunnel, healthy int) {
+	best, healthy = leastUsed(p.tunnels)
+	served := 0
+	for ; best != nil && served < len(p.queue); served++ {
+		select {
+		case p.queue[served].grant <- grant{tunnel: best}:
+			best.streams++
+			p.lastGrant = time.Now()
+			best, healthy = leastUsed(p.tunnels)
+		case <-p.queue[served].ctx.Done():
+		}
+	}
+	p.queue = slices.Delete(p.queue, 0, served)
+	p.hasRoom.Store(best != nil)
+	if best != nil && p.failures > 0 { // a new tunnel, or one that answers again
+		p.failures = 0
+		p.status.dialSucceeded(p.backend.pod)
+	}
+	return best, healthy
+}
+
+// refuse fails the waiting connections.
+func (p *tunnelPool) refuse(err error) {
+	for _, r := range p.queue {
+		select {
+		case r.grant <- grant{err: err}:
+		case <-r.ctx.Done():
+		}
+	}
+	p.queue = nil
+}
+
+// dialMore dials until as many dials as wanted are under way, or plans when to.
+func (p *tunnelPool) dialMore(ctx context.Context, wanted int) {
+	pause := time.Until(p.lastFailure.Add(redialPause(p.failures, len(p.queue) > 0)))
+	for ; pause <= 0 && p.dialling < min(wanted, maxDials); p.dialling++ {
+		p.group.Go(func() { p.dial(ctx) })
+	}
+	switch {
+	case len(p.queue) > 0:
+		p.recheckIn(recheckInterval)
+	case !p.retiring && p.dialling < wanted:
+		p.recheckIn(pause)
+	case p.failures > 0:
+		p.recheckIn(redialMax)
+	}
+}
+
+// wantedDials is how many dials should be under way: for waiting connections, or for a spare
+// tunnel.
+func (p *tunnelPool) wantedDials(best *tunnel, healthy int) int {
+	switch {
+	case len(p.queue) > 0 && (healthy < separate || time.Since(p.lastGrant) > stuckAfter):
+		return (len(p.queue) + perTunnel - 1) / perTunnel
+	case len(p.queue) == 0 && !p.retiring && (best == nil || best.streams > 0 && healthy < separate):
+		return 1
+	}
+	return 0
+}
+
+// recheckIn makes run wake up in d, or earlier if that is planned.
+func (p *tunnelPool) recheckIn(d time.Duration) {
+	if at := time.Now().Add(d); p.recheckAt.IsZero() || at.Before(p.recheckAt) {
+		p.recheckAt = at
+		p.recheck.Reset(d)
+	}
+}
+
+// redialPause is the time between a failed dial and the next one.
+func redialPause(failures int, awaited bool) time.Duration {
 	switch {
 	case failures == 0:
 		return 0
-	case waitedFor:
+	case awaited:
 		return min(redialMin<<min(failures-1, 10), redialMax)
 	}
-	return min(redialMin<<min(failures-1, 10), sparePace)
+	return min(redialMin<<min(failures-1, 10), redialSpare)
 }
 
-// dial makes a tunnel. The goroutine of run owns it, and takes every result.
-func (p *podTunnels) dial(ctx context.Context) {
+// dial opens a tunnel and hands it to run.
+func (p *tunnelPool) dial(ctx context.Context) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	var t *tunnel
 	var err error
-	broken := p.status.bugs.Contain("dial", func() {
-		var wire net.Conn
-		if wire, err = p.dialer.dial(ctx, p.to.pod); err == nil {
-			t, err = newTunnel(wire, p.group, p.status.bugs, p.lose, p.fallSilent)
+	bug := p.status.bugs.Contain("dial", func() {
+		var conn net.Conn
+		if conn, err = p.dialer.dial(ctx, p.backend.pod); err == nil {
+			t, err = newTunnel(conn, p)
 		}
 	})
-	err = cmp.Or(broken, err)
+	err = cmp.Or(bug, err)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		err = fmt.Errorf("the API server gives no way to pod %s within %s", p.to.pod, dialTimeout)
+		err = fmt.Errorf("the API server opened no tunnel to pod %s within %s", p.backend.pod, dialTimeout)
 	}
-	select {
-	case p.dialled <- dialled{t, err, began}:
-	case <-p.done: // by a panic
-		if t != nil {
-			t.close()
+	if !p.do(func() { p.dialled(t, err, began) }) && t != nil { // run has panicked
+		t.close()
+	}
+}
+
+// dialled takes the outcome of a dial.
+func (p *tunnelPool) dialled(t *tunnel, err error, began time.Time) {
+	p.dialling--
+	if err != nil {
+		p.refuse(err)
+		if p.failures++; p.failures == 1 {
+			p.failingSince = began
+		}
+		p.lastFailure = time.Now()
+		if !p.retiring {
+			p.status.dialFailed(p.backend.pod, p.lastFailure.Sub(p.failingSince), err)
+		}
+		return
+	}
+	if !t.isLost() { // else lost may have been called already
+		p.tunnels = append(p.tunnels, t)
+	}
+	if p.retiring {
+		p.close(t)
+	}
+}
+
+// lost takes a tunnel away that has ended.
+func (p *tunnelPool) lost(t *tunnel) {
+	p.tunnels = slices.DeleteFunc(p.tunnels, func(other *tunnel) bool { return other == t })
+	if !p.retiring && !t.closing && p.status.hasPod(p.backend.pod) {
+		p.lastLoss = time.Now()
+		p.status.warnOnce(tunnelLost, p.backend.pod, errTunnelLost, "pod", event.Name(p.backend.pod))
+	}
+}
+
+// retire stops taking connections.
+func (p *tunnelPool) retire(err error) {
+	p.retiring = true
+	p.refuse(err)
+}
+
+func (p *tunnelPool) closeTunnels(which func(*tunnel) bool) {
+	for _, t := range p.tunnels {
+		if which(t) {
+			p.close(t)
 		}
 	}
 }
 
-// lose is called with each tunnel that is lost.
-func (p *podTunnels) lose(t *tunnel) {
-	select {
-	case p.lost <- t:
-	case <-p.done:
-	}
+func (p *tunnelPool) close(t *tunnel) {
+	t.closing = true
+	p.group.Go(t.close) // takes a second if a write is stuck
 }
 
-// fallSilent is called when the other end of a tunnel has fallen silent.
-func (p *podTunnels) fallSilent() {
-	select {
-	case p.silent <- struct{}{}:
-	default: // one is waiting to be heard
-	}
-}
-
-// pick is the tunnel for the next connection, nil if all are full: the one with the fewest, and of these the first, so that late ones
-// stay empty and are closed. Healthy is how many there are at all.
-func pick(tunnels []*tunnel) (best *tunnel, healthy int) {
+// leastUsed is the tunnel for the next connection, nil if none has room: the one with the fewest
+// connections, and of these the first, so that later ones become idle and are closed. healthy
+// counts those that are neither stalled nor silent.
+func leastUsed(tunnels []*tunnel) (best *tunnel, healthy int) {
 	for _, t := range tunnels {
 		if !t.healthy() {
 			continue
@@ -349,13 +366,4 @@ func pick(tunnels []*tunnel) (best *tunnel, healthy int) {
 		}
 	}
 	return best, healthy
-}
-
-func refuse(waiting []wish, err error) {
-	for _, w := range waiting {
-		select {
-		case w.grant <- grant{err: err}:
-		case <-w.ctx.Done():
-		}
-	}
 }

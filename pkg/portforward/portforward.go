@@ -1,27 +1,22 @@
-// Package portforward keeps a local address open for the life of the process, whatever happens to the pods behind it.
+// Package portforward keeps a local address open for the life of the process, whatever happens to
+// the pods behind it.
 //
-// The rule: the listener is bound once, before anything is deployed, and closed last. A connection that arrives
-// while no pod is ready is held. New connections go to a ready pod; those already open stay with their pod until they
-// or it end. Bytes that a pod may have read are never sent twice.
+// The listener is bound once, before anything is deployed, and closed last. A connection that
+// arrives while no pod is ready waits. New connections go to a ready pod; open ones stay with their
+// pod until either side ends them. Bytes that a pod may have read are never sent twice.
 //
-// The parts, from the outside in:
+// To follow a connection from accept to pod, read portforward.go (listeners and shutdown),
+// connection.go (one client's connection), replay.go (its first bytes, kept for another attempt),
+// pods.go and target.go (which pods are ready), pool.go (the tunnels to one pod), tunnel.go and
+// stream.go (one tunnel and the connections in it), dial.go (how a tunnel is opened).
 //
-//	forward.go     the listeners, and the order in which everything ends
-//	listen.go      the local addresses, and who holds one that is taken (holder.go)
-//	status.go      what the forward is doing, told when it changes
-//	connection.go  one client's connection: hold it, find a pod, carry bytes, try again where that is safe
-//	replay.go      what the client said first, kept until it need not be said again
-//	target.go      what a forward leads to: which pods, and which of their ports
-//	pods.go        which of them are ready now
-//	tunnels.go     the tunnels to one pod: how many, which of them takes the next connection
-//	tunnel.go      one tunnel and its streams
-//	dial.go        how a tunnel is made
-//
-// Limits that come from the runtimes, not from here: SPDY has no flow control, so a client that does not read can stop those who share
-// its tunnel (see tunnels.go for how few these are); containerd ends the other direction 1 s after one direction
-// ended, and cri-dockerd (the docker runtime), which runs socat, half a second after. So a client that half-closes (`echo | nc -N`)
-// gets what the pod answers within that time, and a server that ends its answer by closing is seen to end that much late. HTTP
-// clients do not half-close. One that has half-closed and waits for a pod in vain counts as gone after a second. Only TCP is carried.
+// Some limits come from the runtimes. SPDY has no flow control, so a client that does not read can
+// stop those that share its tunnel (pool.go keeps them few). After one direction ends, containerd
+// ends the other one second later, and cri-dockerd (which runs socat) half a second later. So a
+// client that half-closes (`echo | nc -N`) gets what the pod answers within that time, and a server
+// that ends its answer by closing is seen to end that much late. HTTP clients do not half-close. A
+// client that has half-closed and still waits for a pod counts as gone after a second. Only TCP is
+// forwarded.
 package portforward
 
 import (
@@ -29,7 +24,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -40,14 +34,12 @@ import (
 )
 
 const (
-	acceptPause = 50 * time.Millisecond // when the process is out of file descriptors
-	acceptCalm  = time.Minute           // after which that is over
-	farewell    = time.Second           // for streams to say goodbye to the pod before their tunnels are closed
+	acceptPause = 50 * time.Millisecond // after an accept that failed, say for lack of file descriptors
+	acceptCured = time.Minute           // without such a failure, the next one is reported again
 
-	// crowd is how many connections at a time take memory worth giving back, some ten megabytes, and aftermath how long after they have
-	// gone that is done: Go by itself takes minutes, and collecting garbage at once would stop those who come next.
-	crowd     = 500
-	aftermath = 15 * time.Second
+	// resetGrace is how long connections may take to reset their streams at shutdown. A tunnel
+	// whose other end does not read could delay that forever.
+	resetGrace = time.Second
 )
 
 // Spec is one forward, as devloop.yaml asks for it.
@@ -58,15 +50,17 @@ type Spec struct {
 	Hold   time.Duration // how long a connection waits for a ready pod; 0 closes it at once
 }
 
-// Forward is a bound local address. It belongs to who called Listen, who ends it by Serve's context or by Close.
+// Forward is a bound local address. The caller of Listen owns it and ends it through Serve's
+// context or Close.
 type Forward struct {
 	spec      Spec
 	listeners []*net.TCPListener
 	status    *status
 }
 
-// Listen binds the local address at once; the kernel queues connections until Serve takes them. If the port is taken, the
-// error names who holds it and carries a hint; no other port is tried. What happens is told to sink.
+// Listen binds the local address. The kernel queues connections until Serve accepts them. If the
+// port is taken, the error names the process that has it and carries a hint; no other port is
+// tried.
 func Listen(ctx context.Context, spec Spec, sink event.Sink) (*Forward, error) {
 	listeners, err := listen(ctx, spec.Bind, spec.Local)
 	if err != nil {
@@ -78,16 +72,14 @@ func Listen(ctx context.Context, spec Spec, sink event.Sink) (*Forward, error) {
 	return f, nil
 }
 
-// Addr is the local address, with the port that was picked if Spec left it open; of two loopback addresses it is 127.0.0.1.
+// Addr is the local address, with the port that was picked if Spec left it open. Of two loopback
+// addresses it is 127.0.0.1.
 func (f *Forward) Addr() *net.TCPAddr { return f.listeners[0].Addr().(*net.TCPAddr) }
 
 // Target is what the forward leads to.
 func (f *Forward) Target() Target { return f.spec.Target }
 
-// Status is what the forward is doing now.
-func (f *Forward) Status() Status { return f.status.now() }
-
-// Close closes the listener. Only a Forward that is never served needs it.
+// Close closes the listeners. Only a Forward that is never served needs it.
 func (f *Forward) Close() error {
 	var errs []error
 	for _, l := range f.listeners {
@@ -98,55 +90,53 @@ func (f *Forward) Close() error {
 	return errors.Join(errs...)
 }
 
-// Cluster says how its API server is reached now: a restart may change the port and the certificates. What it returns is not changed.
+// Cluster returns how to reach the API server now: a restart may change its port and certificates.
+// The result is not modified.
 type Cluster func(context.Context) (*rest.Config, error)
 
-// Serve carries connections until ctx ends, and returns nil then; it may be called once. Connections are closed after the
-// listener, tunnels after connections, and every goroutine that it started has ended when it returns. The only
-// errors are of a target that cannot be and of a listener that broke: whatever the cluster does is waited out, and told.
+// Serve forwards connections until ctx ends, and returns nil then. It may be called once. When it
+// returns, all its goroutines have ended. It fails only if the target is invalid or a listener
+// breaks; trouble with the cluster is reported and waited out.
 func (f *Forward) Serve(ctx context.Context, cluster Cluster, client kubernetes.Interface) error {
-	defer func() { _ = f.Close() }() // ends with the process at the latest
+	defer func() { _ = f.Close() }() // the process's end closes them at the latest
 	dialer := &dialer{cluster: cluster, namespace: f.spec.Target.Namespace}
-	defer dialer.close()
 
-	// Connections use tunnels, so each has a life of its own: they end in this order.
-	carrying, hangUp := context.WithCancel(context.WithoutCancel(ctx))
+	// Connections need tunnels. So listeners end with ctx, connections after them, tunnels last.
+	listening, stopListening := context.WithCancelCause(ctx)
+	defer stopListening(nil)
+	connected, closeConnections := context.WithCancel(context.WithoutCancel(ctx))
+	defer closeConnections()
 	tunnelling, closeTunnels := context.WithCancel(context.WithoutCancel(ctx))
-	defer hangUp()
 	defer closeTunnels()
-	accepting, refuse := context.WithCancelCause(ctx)
-	defer refuse(nil)
-	var accepts, connections, tunnels sync.WaitGroup
+	var listeners, connections, tunnels sync.WaitGroup
 
+	stage := f.status.stage
 	pods := newPods(f.spec.Target, client, dialer, f.status)
-	say := f.status.stage
-	keep := func(what string, work func(context.Context)) {
-		tunnels.Go(func() { say.Keep(tunnelling, what, work) })
-	}
-	keep("pods", func(ctx context.Context) {
-		if err := pods.run(ctx, &tunnels); err != nil {
-			refuse(err)
-		}
+	tunnels.Go(func() {
+		stage.Keep(tunnelling, "pods", func(ctx context.Context) {
+			if err := pods.run(ctx, &tunnels); err != nil {
+				stopListening(err)
+			}
+		})
 	})
-	keep("memory", f.giveBack)
-	keep("counts", f.status.tellCounts)
+	tunnels.Go(func() { stage.Keep(tunnelling, "counts", f.status.reportCounts) })
+	serve := func(client *net.TCPConn) {
+		c := &connection{client: client, hold: f.spec.Hold, pods: pods, status: f.status, replay: newReplayBuffer()}
+		connections.Go(func() { _ = f.status.bugs.Contain("connection", func() { c.serve(connected) }) })
+	}
 	for _, listener := range f.listeners {
-		take := func(client *net.TCPConn) {
-			c := &connection{hold: f.spec.Hold, client: client, pods: pods, status: f.status, said: newReplay()}
-			connections.Go(func() { _ = f.status.bugs.Contain("connection", func() { c.carry(carrying) }) })
-		}
-		accepts.Go(func() {
-			say.Keep(accepting, "listener", func(ctx context.Context) {
-				if err := f.accept(ctx, listener, take); err != nil {
-					refuse(err)
+		listeners.Go(func() {
+			stage.Keep(listening, "listener", func(ctx context.Context) {
+				if err := f.accept(ctx, listener, serve); err != nil {
+					stopListening(err)
 				}
 			})
 		})
 	}
-	accepts.Wait()
 
-	hangUp()
-	late := time.AfterFunc(farewell, closeTunnels) // a tunnel whose other end does not read could hold a goodbye for ever
+	listeners.Wait()
+	closeConnections()
+	late := time.AfterFunc(resetGrace, closeTunnels)
 	connections.Wait()
 	late.Stop()
 	closeTunnels()
@@ -154,24 +144,12 @@ func (f *Forward) Serve(ctx context.Context, cluster Cluster, client kubernetes.
 	if ctx.Err() != nil {
 		return nil
 	}
-	return context.Cause(accepting)
+	return context.Cause(listening)
 }
 
-// giveBack returns to the system what a crowd of connections took.
-func (f *Forward) giveBack(ctx context.Context) {
-	before := int64(0)
-	for sleep(ctx, aftermath) {
-		now := max(f.status.most.Swap(0), f.status.held.Load()+f.status.open.Load())
-		if before >= crowd && now < before/4 {
-			debug.FreeOSMemory()
-			before = 0
-		}
-		before = max(before, now)
-	}
-}
-
-// accept takes connections until ctx ends (no error), or the listener breaks; the listener is closed then.
-func (f *Forward) accept(ctx context.Context, listener *net.TCPListener, take func(*net.TCPConn)) error {
+// accept passes connections to serve until ctx ends (no error) or the listener breaks. It closes
+// the listener.
+func (f *Forward) accept(ctx context.Context, listener *net.TCPListener, serve func(*net.TCPConn)) error {
 	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
 	defer stop()
 	var failed time.Time
@@ -179,23 +157,23 @@ func (f *Forward) accept(ctx context.Context, listener *net.TCPListener, take fu
 		client, err := listener.AcceptTCP()
 		switch {
 		case err == nil:
-			if time.Since(failed) > acceptCalm {
-				f.status.over(cannotAccept, "")
+			if time.Since(failed) > acceptCured {
+				f.status.resolved(cannotAccept, "")
 			}
-			take(client)
+			serve(client)
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("forward %s: %w", listener.Addr(), err)
 		default: // a connection that ended before it was accepted, or too many open files: both pass
 			failed = time.Now()
-			f.status.trouble(cannotAccept, "", err)
+			f.status.warnOnce(cannotAccept, "", err)
 			sleep(ctx, acceptPause)
 		}
 	}
 }
 
-// sleep waits for d or for ctx to end, and says whether it was d.
+// sleep waits for d and reports whether ctx lasted that long.
 func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

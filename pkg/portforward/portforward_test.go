@@ -31,8 +31,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// Both are of the stand-in for the cluster: the library's Close, which only it calls, lives on for a second, and
-	// a write to a stream waits for ever if the tunnel broke while the stream was being accepted.
+	// Both belong to the fake cluster: the library's Close, which only it calls, takes a second,
+	// and a write to a stream blocks forever if the tunnel broke while the stream was being
+	// accepted.
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/moby/spdystream.(*Connection).shutdown"),
 		goleak.IgnoreAnyFunction("github.com/devloop/devloop/pkg/portforward.(*node).forward"))
 }
@@ -49,7 +50,7 @@ type rig struct {
 	events []event.Event
 }
 
-// to is where the rig's forward leads.
+// to is the target of the rig's forward.
 var to = Target{Namespace: "ns", Kind: Service, Name: "svc", Port: "80"}
 
 func newRig(t *testing.T, old bool, hold time.Duration) *rig {
@@ -84,7 +85,7 @@ func newRig(t *testing.T, old bool, hold time.Duration) *rig {
 	return r
 }
 
-// pod makes, or changes, a pod that listens at address.
+// pod creates or updates a pod that listens on address.
 func (r *rig) pod(name, address string, ready bool) {
 	r.t.Helper()
 	r.node.run(name, address)
@@ -110,8 +111,8 @@ func (r *rig) dial() net.Conn {
 	return conn
 }
 
-// told counts events by message.
-func (r *rig) told(message string) int {
+// reported counts events by message.
+func (r *rig) reported(message string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := 0
@@ -121,6 +122,18 @@ func (r *rig) told(message string) int {
 		}
 	}
 	return n
+}
+
+func (r *rig) state() State {
+	r.forward.status.mu.Lock()
+	defer r.forward.status.mu.Unlock()
+	return r.forward.status.state
+}
+
+func (r *rig) readyPods() []string {
+	r.forward.status.mu.Lock()
+	defer r.forward.status.mu.Unlock()
+	return r.forward.status.pods
 }
 
 func eventually(t *testing.T, what string, holds func() bool) {
@@ -137,7 +150,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// get asks on a connection of its own.
+// get sends a request on a connection of its own.
 func get(url string) (string, error) {
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}
 	response, err := client.Get(url)
@@ -165,13 +178,17 @@ func pod(name string, ready bool) *corev1.Pod {
 		status = corev1.ConditionTrue
 	}
 	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID("uid-" + name), Labels: map[string]string{"app": "web"}},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "web", ContainerPort: 8000}}}}},
-		Status:     corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: status}}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID("uid-" + name),
+			Labels: map[string]string{"app": "web"}},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{
+			Ports: []corev1.ContainerPort{{Name: "web", ContainerPort: 8000}},
+		}}},
+		Status: corev1.PodStatus{Phase: corev1.PodRunning,
+			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: status}}},
 	}
 }
 
-// web is a real HTTP server that says its name.
+// web is a real HTTP server that answers with its name.
 func web(t *testing.T, name string) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
@@ -216,34 +233,34 @@ func TestAnswers(t *testing.T) {
 		t.Run(fmt.Sprintf("old=%v", old), func(t *testing.T) {
 			r := newRig(t, old, 30*time.Second)
 			r.pod("a", web(t, "a"), true)
-			said := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // 1 MiB, more than is kept for a replay
+			sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // 1 MiB, more than is kept for a replay
 			var group sync.WaitGroup
-			for range 2*apart + 1 { // some share a tunnel
+			for range 2*separate + 1 { // some share a tunnel
 				group.Go(func() {
 					if body, err := get(r.url()); err != nil || body != "a" {
 						t.Errorf("%q, %v", body, err)
 					}
 					client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-					response, err := client.Post(r.url(), "text/plain", bytes.NewReader(said))
+					response, err := client.Post(r.url(), "text/plain", bytes.NewReader(sent))
 					if err != nil {
 						t.Error(err)
 						return
 					}
 					defer response.Body.Close()
-					if heard, err := io.ReadAll(response.Body); err != nil || !bytes.Equal(heard, said) {
-						t.Errorf("%d of %d bytes came back: %v", len(heard), len(said), err)
+					if received, err := io.ReadAll(response.Body); err != nil || !bytes.Equal(received, sent) {
+						t.Errorf("%d of %d bytes came back: %v", len(received), len(sent), err)
 					}
 				})
 			}
 			group.Wait()
-			if n := r.told("forward ready"); n != 1 {
-				t.Errorf("ready was told %d times", n)
+			if n := r.reported("forward ready"); n != 1 {
+				t.Errorf("ready was reported %d times", n)
 			}
 		})
 	}
 }
 
-func TestHeldUntilReady(t *testing.T) {
+func TestWaitsUntilReady(t *testing.T) {
 	r := newRig(t, false, time.Hour)
 	address := web(t, "a")
 	r.pod("a", address, false)
@@ -252,31 +269,31 @@ func TestHeldUntilReady(t *testing.T) {
 		body, err := get(r.url())
 		answer <- fmt.Sprint(body, err)
 	}()
-	eventually(t, "told that there is none", func() bool { return r.told(isWaiting) == 1 })
-	eventually(t, "held", func() bool { return r.forward.Status().Held == 1 })
+	eventually(t, "no ready pod is reported", func() bool { return r.reported(isWaiting) == 1 })
+	eventually(t, "the connection waits", func() bool { return r.forward.status.waiting.Load() == 1 })
 	select {
 	case a := <-answer:
 		t.Fatalf("answered before the pod was ready: %s", a)
 	default:
 	}
 	r.pod("a", address, true)
-	if a := <-answer; a != "a<nil>" { // or an error, if it was held for longer than get waits
+	if a := <-answer; a != "a<nil>" { // or an error, if it waited for longer than get does
 		t.Fatal(a)
 	}
 }
 
-// However much the client has said: a reset would look like a fault of the network.
+// However much the client has sent: a reset would look like a network fault.
 func TestHoldExpires(t *testing.T) {
 	r := newRig(t, false, 500*time.Millisecond)
-	for _, said := range []int{20, 4 * replayLimit} {
+	for _, sent := range []int{20, 4 * replayLimit} {
 		conn := r.dial()
-		go conn.Write(make([]byte, said))
+		go conn.Write(make([]byte, sent))
 		if answer, err := io.ReadAll(conn); err != nil || len(answer) > 0 {
-			t.Errorf("%d bytes said: not closed cleanly: %q, %v", said, answer, err)
+			t.Errorf("%d bytes sent: not closed cleanly: %q, %v", sent, answer, err)
 		}
 	}
-	if n := r.told(heldTooLong); n != 1 {
-		t.Errorf("told %d times", n)
+	if n := r.reported(heldTooLong); n != 1 {
+		t.Errorf("reported %d times", n)
 	}
 }
 
@@ -294,7 +311,7 @@ func TestRefusedDial(t *testing.T) {
 	const request = "deliver this once"
 	conn := r.dial()
 	io.WriteString(conn, request)
-	eventually(t, "told that it is refused", func() bool { return r.told(podRefuses) == 1 })
+	eventually(t, "the refusal is reported", func() bool { return r.reported(podRefuses) == 1 })
 	var delivered atomic.Int32
 	server(t, address, func(conn net.Conn) {
 		got := make([]byte, len(request))
@@ -350,81 +367,90 @@ func TestRollout(t *testing.T) {
 	io.WriteString(before, "still there?")
 	hear(before, "still there?")
 	before.Close()
-	eventually(t, "the old pod's tunnels are closed after its last connection", func() bool { return r.node.open("old") == 0 })
+	eventually(t, "the old pod's tunnels are closed after its last connection", func() bool {
+		return r.node.open("old") == 0
+	})
 }
 
 func TestSeveralPodsTakeTurns(t *testing.T) {
 	r := newRig(t, false, 30*time.Second)
 	r.pod("a", web(t, "a"), true)
 	r.pod("b", web(t, "b"), true)
-	heard := map[string]int{}
+	received := map[string]int{}
 	eventually(t, "both answer, again and again", func() bool {
 		name, err := get(r.url())
 		if err != nil {
 			t.Fatal(err)
 		}
-		heard[name]++
-		return heard["a"] >= 5 && heard["b"] >= 5
+		received[name]++
+		return received["a"] >= 5 && received["b"] >= 5
 	})
 }
 
-// One of two pods refuses, as one without a readiness probe may for long: the other one answers, and it is told once.
+// One of two pods refuses, as one without a readiness probe may for long: the other one answers,
+// and the refusal is reported once.
 func TestRefusingPod(t *testing.T) {
 	r := newRig(t, false, 30*time.Second)
-	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	unused, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody.Close()
-	r.pod("a", nobody.Addr().String(), true)
+	unused.Close()
+	r.pod("a", unused.Addr().String(), true)
 	r.pod("b", web(t, "b"), true)
-	eventually(t, "both are known", func() bool { return len(r.forward.Status().Pods) == 2 })
+	eventually(t, "both are known", func() bool { return len(r.readyPods()) == 2 })
 	ask := func() {
 		t.Helper()
 		if body, err := get(r.url()); err != nil || body != "b" {
 			t.Fatalf("%q, %v", body, err)
 		}
 	}
-	eventually(t, "the refusing one has its turn", func() bool { ask(); return r.told(podRefuses) > 0 })
+	eventually(t, "the refusing one has its turn", func() bool { ask(); return r.reported(podRefuses) > 0 })
 	for range 20 {
 		ask()
 	}
-	if n := r.told(podRefuses); n != 1 {
-		t.Errorf("told %d times", n)
+	if n := r.reported(podRefuses); n != 1 {
+		t.Errorf("reported %d times", n)
 	}
-	eventually(t, "nobody is left", func() bool {
-		s := r.forward.Status()
-		return s.Open == 0 && s.Held == 0 && s.Sent > 0 && s.Received > 0
+	eventually(t, "no connection is left", func() bool {
+		s := r.forward.status
+		return s.open.Load() == 0 && s.waiting.Load() == 0 && s.sent.Load() > 0 && s.received.Load() > 0
 	})
 }
 
-// What a client asked that has gone meanwhile is not done later: neither when a pod becomes ready, nor when one that refuses listens.
-func TestHeldClientGone(t *testing.T) {
+// The request of a client that has gone is not delivered later: neither when a pod becomes ready,
+// nor when one that refuses listens.
+func TestWaitingClientGone(t *testing.T) {
 	for _, ready := range []bool{false, true} {
 		t.Run(fmt.Sprintf("ready=%v", ready), func(t *testing.T) {
 			r := newRig(t, false, 30*time.Second)
-			nobody, err := net.Listen("tcp", "127.0.0.1:0")
+			unused, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
 			}
-			address := nobody.Addr().String()
-			nobody.Close()
+			address := unused.Addr().String()
+			unused.Close()
 			r.pod("a", address, ready)
 			for range 5 {
 				conn := r.dial()
 				io.WriteString(conn, "do this")
 				conn.Close()
 			}
-			var sum int64
-			eventually(t, "they are held", func() bool { sum = max(sum, r.forward.Status().Held); return sum > 0 })
+			var most int64
+			eventually(t, "they wait", func() bool {
+				most = max(most, r.forward.status.waiting.Load())
+				return most > 0
+			})
 			if ready {
-				eventually(t, "it refuses", func() bool { return r.told(podRefuses) == 1 })
+				eventually(t, "it refuses", func() bool { return r.reported(podRefuses) == 1 })
 			}
-			eventually(t, "none is held", func() bool { s := r.forward.Status(); return s.Held == 0 && s.Open == 0 })
+			eventually(t, "none waits", func() bool {
+				return r.forward.status.waiting.Load() == 0 && r.forward.status.open.Load() == 0
+			})
 			var delivered atomic.Int32
 			server(t, address, func(conn net.Conn) {
-				said := make([]byte, len("do that"))
-				if n, _ := io.ReadFull(conn, said); n > 0 {
+				sent := make([]byte, len("do that"))
+				if n, _ := io.ReadFull(conn, sent); n > 0 {
 					delivered.Add(1)
 				}
 				io.WriteString(conn, "done")
@@ -442,16 +468,16 @@ func TestHeldClientGone(t *testing.T) {
 	}
 }
 
-// An API server that hangs costs nothing but time: what was under way goes on when it does, and new connections wait for it.
+// An API server that hangs costs only time: open connections go on when it does, and new ones wait.
 func TestFrozen(t *testing.T) {
 	r := newRig(t, false, 30*time.Second)
 	r.pod("a", server(t, "127.0.0.1:0", func(conn net.Conn) { io.Copy(conn, conn) }), true)
-	echo := func(conn net.Conn, said string) {
+	echo := func(conn net.Conn, sent string) {
 		t.Helper()
-		io.WriteString(conn, said)
-		heard := make([]byte, len(said))
-		if _, err := io.ReadFull(conn, heard); err != nil || string(heard) != said {
-			t.Errorf("%q, %v", heard, err)
+		io.WriteString(conn, sent)
+		received := make([]byte, len(sent))
+		if _, err := io.ReadFull(conn, received); err != nil || string(received) != sent {
+			t.Errorf("%q, %v", received, err)
 		}
 	}
 	before := r.dial()
@@ -460,21 +486,22 @@ func TestFrozen(t *testing.T) {
 	thaw := sync.OnceFunc(r.node.frozen.Unlock)
 	defer thaw()
 	during := r.dial()
-	eventually(t, "the silence is told", func() bool { return r.told(isUnreachable) == 1 })
-	if s := r.forward.Status(); s.State != Unreachable || s.Open != 1 || s.Held != 1 {
-		t.Errorf("status %+v", s)
+	eventually(t, "the silence is reported", func() bool { return r.reported(isUnreachable) == 1 })
+	open, waiting := r.forward.status.open.Load(), r.forward.status.waiting.Load()
+	if r.state() != Unreachable || open != 1 || waiting != 1 {
+		t.Errorf("%s, %d open, %d waiting", r.state(), open, waiting)
 	}
 	thaw()
 	echo(during, "still there?")
 	echo(before, "still there?")
-	eventually(t, "the end of it is told", func() bool { return r.forward.Status().State == Ready })
+	eventually(t, "its end is reported", func() bool { return r.state() == Ready })
 }
 
-// Without a time to wait in, a ready pod is still asked.
-func TestNotHeld(t *testing.T) {
+// Without a hold time, a ready pod is still tried.
+func TestNoHold(t *testing.T) {
 	r := newRig(t, false, 0)
 	r.pod("a", web(t, "a"), true)
-	eventually(t, "the pod is known", func() bool { return r.forward.Status().State == Ready })
+	eventually(t, "the pod is known", func() bool { return r.state() == Ready })
 	for range 10 {
 		if body, err := get(r.url()); err != nil || body != "a" {
 			t.Errorf("%q, %v", body, err)
@@ -482,17 +509,17 @@ func TestNotHeld(t *testing.T) {
 	}
 }
 
-// What a pod may have read is not sent again: the connection is cut, visibly, and the next one is fine.
+// What a pod may have read is not sent again: the connection is reset, and the next one works.
 func TestTunnelKilled(t *testing.T) {
 	r := newRig(t, false, 30*time.Second)
 	var requests atomic.Int32
 	reached := make(chan struct{}, 10)
 	r.pod("a", server(t, "127.0.0.1:0", func(conn net.Conn) {
-		said := make([]byte, 4)
-		if _, err := io.ReadFull(conn, said); err != nil {
+		sent := make([]byte, 4)
+		if _, err := io.ReadFull(conn, sent); err != nil {
 			return
 		}
-		if string(said) == "ask?" {
+		if string(sent) == "ask?" {
 			io.WriteString(conn, "answer")
 			return
 		}
@@ -515,7 +542,7 @@ func TestTunnelKilled(t *testing.T) {
 	if n := requests.Load(); n != 1 {
 		t.Errorf("delivered %d times", n)
 	}
-	eventually(t, "the loss is told", func() bool { return r.told(tunnelLost) == 1 })
+	eventually(t, "the loss is reported", func() bool { return r.reported(tunnelLost) == 1 })
 }
 
 func TestHalfClose(t *testing.T) {
@@ -524,7 +551,7 @@ func TestHalfClose(t *testing.T) {
 		all, _ := io.ReadAll(conn)
 		io.WriteString(conn, strings.ToUpper(string(all)))
 	}), true)
-	eventually(t, "the pod is known", func() bool { return r.forward.Status().State == Ready && r.node.open("a") > 0 })
+	eventually(t, "the pod is known", func() bool { return r.state() == Ready && r.node.open("a") > 0 })
 	conn := r.dial()
 	io.WriteString(conn, "all of it")
 	conn.(*net.TCPConn).CloseWrite()
@@ -566,25 +593,28 @@ type endless struct{}
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
 func TestPortTaken(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	port := listener.Addr().(*net.TCPAddr).Port
-	_, err = Listen(t.Context(), Spec{Target: to, Local: port}, nil)
-	if err == nil {
-		t.Fatal("no error")
-	}
-	if want := fmt.Sprintf("local port %d is taken by pid %d (%s", port, os.Getpid(), os.Args[0][:10]); !strings.HasPrefix(err.Error(), want) {
-		t.Errorf("%q, want %q", err, want)
-	}
-	if hint := event.Hint(err); !strings.Contains(hint, fmt.Sprintf("kill %d", os.Getpid())) {
-		t.Errorf("hint %q", hint)
+	for _, address := range []string{"127.0.0.1:0", "[::]:0"} {
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		port := listener.Addr().(*net.TCPAddr).Port
+		_, err = Listen(t.Context(), Spec{Target: to, Local: port}, nil)
+		if err == nil {
+			t.Fatal("no error")
+		}
+		want := fmt.Sprintf("local port %d is taken by pid %d (%s", port, os.Getpid(), os.Args[0][:10])
+		if !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%q, want %q", err, want)
+		}
+		if hint := event.Hint(err); !strings.Contains(hint, fmt.Sprintf("kill %d", os.Getpid())) {
+			t.Errorf("hint %q", hint)
+		}
 	}
 }
 
-// Serve ends held and open connections and all that it started.
+// Serve ends waiting and open connections and all that it started.
 func TestServeEnds(t *testing.T) {
 	r := newRig(t, false, time.Hour) // longer than r.stop waits
 	reached := make(chan struct{})
@@ -597,24 +627,24 @@ func TestServeEnds(t *testing.T) {
 	conn := r.dial()
 	<-reached
 	r.pod("a", "", false)
-	eventually(t, "no pod is ready", func() bool { return r.told("no ready pod, new connections wait") > 0 })
-	held := r.dial()
-	io.WriteString(held, "anyone?")
+	eventually(t, "no pod is ready", func() bool { return r.reported("no ready pod, new connections wait") > 0 })
+	waiting := r.dial()
+	io.WriteString(waiting, "anyone?")
 	r.stop()
 	if _, err := io.ReadAll(conn); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("an open connection ended with %v", err)
 	}
-	if _, err := io.ReadAll(held); err != nil && !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("a held connection ended with %v", err)
+	if _, err := io.ReadAll(waiting); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a waiting connection ended with %v", err)
 	}
 	if _, err := net.Dial("tcp", r.forward.Addr().String()); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("the listener is open: %v", err)
 	}
 }
 
-// A panic while a pod is dialled ends that attempt, or begins the part again that knows the pods:
-// the address answers all the same.
-func TestPanicOnTheWay(t *testing.T) {
+// A panic while a pod is dialled ends that attempt, one in the watch restarts it: the address
+// answers all the same.
+func TestPanicWhileDialling(t *testing.T) {
 	for _, at := range []string{"dial", "watch"} {
 		t.Run(at, func(t *testing.T) {
 			r := &rig{t: t, node: newNode(t, false), cluster: fake.NewClientset(service(intstr.FromString("web")))}
@@ -662,7 +692,7 @@ func TestPanicOnTheWay(t *testing.T) {
 				}
 			}
 			if len(reports) != 1 {
-				t.Errorf("told %+v", reports)
+				t.Errorf("reported %+v", reports)
 			}
 		})
 	}

@@ -1,83 +1,65 @@
 package portforward
 
 import (
-	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
+
+	"github.com/prometheus/procfs"
 )
 
-// holder says which process listens where a listener was wanted, and what to do about it. Linux alone tells, in /proc; elsewhere, and
-// for processes of other users, the answer is vaguer but never an error.
-func holder(at netip.AddrPort) (who, hint string) {
+// portOwner names the process that listens on an address, with a hint. The answer comes from
+// Linux's /proc. On other systems, and for other users' processes, it is vague.
+func portOwner(at netip.AddrPort) (owner, hint string) {
 	elsewhere := fmt.Sprintf("or give this forward another `local:` than %d in devloop.yaml", at.Port())
-	inode := listeningSocket(at)
-	if inode == "" {
+	inode, found := listeningSocket(at)
+	if !found {
 		return "another process", "find and stop it, " + elsewhere
 	}
-	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
-	for _, link := range links {
-		if target, err := os.Readlink(link); err != nil || target != "socket:["+inode+"]" {
-			continue
-		}
-		pid := strings.Split(link, "/")[2]
-		return fmt.Sprintf("pid %s (%s)", pid, command(pid)), fmt.Sprintf("stop it (kill %s), %s", pid, elsewhere)
-	}
-	return "a process of another user", fmt.Sprintf("find it (sudo ss -ltnp 'sport = :%d') and stop it, %s", at.Port(), elsewhere)
-}
-
-// listeningSocket is the inode of the socket that listens at an address, or at one that includes it.
-func listeningSocket(at netip.AddrPort) string {
-	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		text, err := os.ReadFile(table)
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(text)) {
-			// sl, local address:port in hex, remote, state, queues, timer, retransmits, uid, timeout, inode
-			fields := strings.Fields(line)
-			if len(fields) < 10 || fields[3] != "0A" { // TCP_LISTEN
-				continue
-			}
-			address, port, _ := strings.Cut(fields[1], ":")
-			if n, err := strconv.ParseUint(port, 16, 16); err == nil && uint16(n) == at.Port() && overlap(kernelAddr(address), at.Addr()) {
-				return fields[9]
-			}
+	processes, _ := procfs.AllProcs()
+	for _, process := range processes {
+		files, _ := process.FileDescriptorTargets() // hidden for other users' processes
+		if slices.Contains(files, fmt.Sprintf("socket:[%d]", inode)) {
+			return fmt.Sprintf("pid %d (%s)", process.PID, commandLine(process)),
+				fmt.Sprintf("stop it (kill %d), %s", process.PID, elsewhere)
 		}
 	}
-	return ""
+	hint = fmt.Sprintf("find it (sudo ss -ltnp 'sport = :%d') and stop it, %s", at.Port(), elsewhere)
+	return "a process of another user", hint
 }
 
-// kernelAddr reads an address as /proc/net has it: hex, in words of 32 bits in the machine's byte order.
-func kernelAddr(text string) netip.Addr {
-	raw, err := hex.DecodeString(text)
-	if err != nil || len(raw)%4 != 0 {
-		return netip.Addr{}
+// listeningSocket is the inode of the socket that listens on an address, or on one that includes
+// it.
+func listeningSocket(at netip.AddrPort) (inode uint64, found bool) {
+	const listening = 10 // TCP_LISTEN
+	proc, err := procfs.NewDefaultFS()
+	if err != nil {
+		return 0, false
 	}
-	for word := range slices.Chunk(raw, 4) {
-		binary.BigEndian.PutUint32(word, binary.NativeEndian.Uint32(word))
+	sockets, _ := proc.NetTCP()
+	sockets6, _ := proc.NetTCP6()
+	for _, s := range append(sockets, sockets6...) {
+		address, _ := netip.AddrFromSlice(s.LocalAddr)
+		if s.St == listening && s.LocalPort == uint64(at.Port()) && overlap(address.Unmap(), at.Addr()) {
+			return s.Inode, true
+		}
 	}
-	address, _ := netip.AddrFromSlice(raw)
-	return address.Unmap()
+	return 0, false
 }
 
-// overlap reports whether sockets on both addresses get in each other's way. Of the unspecified IPv6 address it is not seen whether it
-// means IPv4 as well: mostly it does.
+// overlap reports whether sockets on both addresses conflict. Whether :: includes IPv4 cannot be
+// seen, but mostly it does.
 func overlap(a, b netip.Addr) bool {
 	return a == b || a == netip.IPv6Unspecified() || b == netip.IPv6Unspecified() ||
 		a.Is4() == b.Is4() && (a.IsUnspecified() || b.IsUnspecified())
 }
 
-// command is the command line of a process, in a length that suits one line of a log.
-func command(pid string) string {
-	text, err := os.ReadFile("/proc/" + pid + "/cmdline")
-	line := strings.TrimSpace(strings.ReplaceAll(string(text), "\x00", " "))
-	if err != nil || line == "" {
+// commandLine is the command line of a process, short enough for a line of a log.
+func commandLine(process procfs.Proc) string {
+	words, _ := process.CmdLine()
+	line := strings.TrimSpace(strings.Join(words, " "))
+	if line == "" {
 		return "unknown command"
 	}
 	if runes := []rune(line); len(runes) > 80 {

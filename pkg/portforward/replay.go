@@ -7,45 +7,49 @@ import (
 )
 
 const (
-	// replayLimit bounds what is kept of a client's first words while it is held: a request with its headers fits.
+	// replayLimit bounds what is kept of a waiting client's first bytes: enough for a request and
+	// its headers.
 	replayLimit = 64 << 10 // bytes
-	// attemptLimit is the bound during an attempt, so that an upload need not wait until it is certain to have arrived.
+	// attemptLimit is the bound during an attempt, so that an upload need not wait until it is
+	// certain that the pod takes it.
 	attemptLimit = 4 << 20 // bytes
+	// bufferMin and bufferMax bound the buffers that connections are copied through.
+	bufferMin, bufferMax = 2 << 10, 64 << 10 // bytes
 )
 
-// errInterrupted ends a wait for the client's next bytes because the attempt that waits is over.
-var errInterrupted = errors.New("the attempt ended")
+var errAttemptOver = errors.New("the attempt is over")
 
-// replay is a pipe of bounded size from a client to a stream that can be read again from its start, by the next
-// attempt, until it is settled. A client that says more than fits waits: it is told by TCP's own flow control.
-type replay struct {
-	mu      sync.Mutex
-	change  *sync.Cond
-	kept    []byte // what the client said, from the first byte that may be needed
-	read    int    // how much of kept the current attempt has taken
-	attempt int
-	end     error // how the client ended: io.EOF, or what broke
-	settled bool  // nothing will be read again
-	limit   int   // of kept, in bytes
-	patient bool  // while kept is full, wait for certainty instead of settling
-	closed  bool
-	through func([]byte)
+// replayBuffer is a bounded pipe from a client to a pod. Each attempt to reach a pod reads it from
+// the start, until it is committed. TCP's flow control holds back a client that sends more than
+// fits.
+type replayBuffer struct {
+	mu        sync.Mutex
+	changed   *sync.Cond
+	kept      []byte       // from the first byte that may be read again
+	read      int          // bytes of kept that the current attempt has read
+	attempt   int          // the current one
+	end       error        // how the client's side ended: io.EOF or a read error
+	committed bool         // nothing will be read again
+	limit     int          // of kept, in bytes
+	mayCommit bool         // commit if kept is full, instead of waiting
+	direct    func([]byte) // takes the client's bytes without a copy in kept
+	closed    bool
 }
 
-func newReplay() *replay {
-	r := &replay{limit: replayLimit, patient: true}
-	r.change = sync.NewCond(&r.mu)
+func newReplayBuffer() *replayBuffer {
+	r := &replayBuffer{limit: replayLimit}
+	r.changed = sync.NewCond(&r.mu)
 	return r
 }
 
-// fill reads the client until it ends, or close. It returns how the client ended.
-func (r *replay) fill(client io.Reader) error {
-	var chunk []byte
+// fill reads the client until its side ends, which it returns, or until close.
+func (r *replayBuffer) fill(client io.Reader) error {
+	var p []byte
 	for n := 0; ; {
-		chunk = roomy(chunk, n)
+		p = growBuffer(p, n)
 		var err error
-		n, err = client.Read(chunk)
-		if !r.add(chunk[:n], err) {
+		n, err = client.Read(p)
+		if !r.add(p[:n], err) {
 			return io.ErrClosedPipe
 		}
 		if err != nil {
@@ -54,127 +58,128 @@ func (r *replay) fill(client io.Reader) error {
 	}
 }
 
-// roomy returns the buffer for the next read: a larger one, up to 64 KiB, if the last read filled it. Thousands of connections may be
-// held that have said little.
-func roomy(buffer []byte, filled int) []byte {
+// growBuffer returns the buffer for the next read: a larger one if the last read filled it. It
+// starts small, since thousands of connections may wait that have sent little.
+func growBuffer(buffer []byte, filled int) []byte {
 	switch {
 	case cap(buffer) == 0:
-		return make([]byte, 2<<10)
-	case filled >= cap(buffer) && filled < 64<<10:
-		return make([]byte, min(4*filled, 64<<10))
+		return make([]byte, bufferMin)
+	case filled >= cap(buffer) && filled < bufferMax:
+		return make([]byte, min(4*filled, bufferMax))
 	}
 	return buffer[:cap(buffer)]
 }
 
-// add takes what the client said, and how it ended.
-func (r *replay) add(p []byte, end error) bool {
+// add takes bytes from the client, and how its side ended. It reports whether the buffer is still
+// open.
+func (r *replayBuffer) add(p []byte, end error) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for len(p) > 0 && !r.closed {
-		if r.through != nil {
-			through := r.through
+		if direct := r.direct; direct != nil {
 			r.mu.Unlock()
-			through(p)
+			direct(p)
 			r.mu.Lock()
 			break
 		}
-		if r.settled { // what was read is not needed any more
+		if r.committed {
 			r.kept = r.kept[:copy(r.kept, r.kept[r.read:])]
 			r.read = 0
 		}
 		room := min(len(p), r.limit-len(r.kept))
-		if room <= 0 {
-			if !r.settled && !r.patient {
-				r.settled, r.limit = true, replayLimit
-				continue
-			}
-			r.change.Wait()
-			continue
+		switch {
+		case room > 0:
+			r.kept = append(r.kept, p[:room]...)
+			p = p[room:]
+			r.changed.Broadcast()
+		case r.mayCommit && !r.committed:
+			r.committed, r.limit = true, replayLimit
+		default:
+			r.changed.Wait()
 		}
-		r.kept = append(r.kept, p[:room]...)
-		p = p[room:]
-		r.change.Broadcast()
 	}
 	r.end = end
-	r.change.Broadcast()
+	r.changed.Broadcast()
 	return !r.closed
 }
 
-// begin starts an attempt: everything that was kept is read again. The attempt is named by the result.
-func (r *replay) begin() int {
+// startAttempt makes next begin again at the first byte. It returns the attempt's number.
+func (r *replayBuffer) startAttempt() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.attempt++
 	r.read = 0
-	r.patient = true
+	r.mayCommit = false
 	r.limit = attemptLimit
-	r.change.Broadcast()
+	r.changed.Broadcast()
 	return r.attempt
 }
 
-// next waits for bytes that the attempt has not had yet. After the last of them it returns how the client ended. Once it is settled and all
-// was read, what the client says goes through without a stop here, while next waits for the end.
-func (r *replay) next(attempt int, p []byte, through func([]byte)) (int, error) {
+// next waits for bytes that the attempt has not read yet. After the last of them it returns how the
+// client's side ended. Once everything is committed and read, the client's bytes go to direct and
+// next waits for the end.
+func (r *replayBuffer) next(attempt int, p []byte, direct func([]byte)) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	defer func() { r.through = nil }()
+	defer func() { r.direct = nil }()
 	for {
 		switch {
 		case r.attempt != attempt || r.closed:
-			return 0, errInterrupted
+			return 0, errAttemptOver
 		case r.read < len(r.kept):
 			n := copy(p, r.kept[r.read:])
 			r.read += n
-			r.change.Broadcast()
+			r.changed.Broadcast()
 			return n, nil
 		case r.end != nil:
 			return 0, r.end
-		case r.settled:
-			r.kept, r.read, r.through = nil, 0, through
-			r.change.Broadcast()
+		case r.committed:
+			r.kept, r.read, r.direct = nil, 0, direct
+			r.changed.Broadcast()
 		}
-		r.change.Wait()
+		r.changed.Wait()
 	}
 }
 
-// interrupt ends the attempt's wait.
-func (r *replay) interrupt() {
+// endAttempt makes next return.
+func (r *replayBuffer) endAttempt() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.attempt++
 	r.limit = replayLimit
-	r.change.Broadcast()
+	r.changed.Broadcast()
 }
 
-// settle says that nothing will be read again; the pipe then lets go of what was read.
-func (r *replay) settle() {
+// commit declares that nothing will be read again: what was read is dropped.
+func (r *replayBuffer) commit() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.settled, r.limit = true, replayLimit
-	r.change.Broadcast()
+	r.committed, r.limit = true, replayLimit
+	r.changed.Broadcast()
 }
 
-// hurry says that the outcome is as good as certain: a client that says more than fits waits no longer, and settles it.
-func (r *replay) hurry(attempt int) {
+// commitWhenFull declares that the attempt has most likely succeeded: a client that sends more than
+// fits no longer waits for certainty.
+func (r *replayBuffer) commitWhenFull(attempt int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.attempt == attempt {
-		r.patient = false
-		r.change.Broadcast()
+		r.mayCommit = true
+		r.changed.Broadcast()
 	}
 }
 
-// again reports whether everything that the client said is still here to be read again.
-func (r *replay) again() bool {
+// replayable reports whether everything that the client sent can still be read again.
+func (r *replayBuffer) replayable() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.settled
+	return !r.committed
 }
 
-// close releases everyone who waits; what the client still says is dropped.
-func (r *replay) close() {
+// close ends fill and next, and drops what the client still sends.
+func (r *replayBuffer) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
-	r.change.Broadcast()
+	r.changed.Broadcast()
 }

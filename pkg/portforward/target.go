@@ -16,20 +16,19 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 )
 
 // Target is what a forward leads to. It may not exist yet.
 type Target struct {
 	Namespace string
-	Kind      string // Service, Deployment, StatefulSet, Pod or Selector
+	Kind      string // one of the constants below
 	Name      string // or the label selector
-	// Port is a number or a name. A service's is that of the service: the pod's own follows from it, as in the cluster.
-	// All others' is that of the pod.
+	// Port is a number or a name: of the service's port, which leads to a pod's port as in the
+	// cluster, or, for the other kinds, of the pod's port.
 	Port string
 }
 
-// The kinds of targets, by their names in devloop.yaml.
+// The kinds of targets, as devloop.yaml names them.
 const (
 	Service     = "service"
 	Deployment  = "deployment"
@@ -41,95 +40,98 @@ const (
 // String names the target for messages.
 func (t Target) String() string { return fmt.Sprintf("%s %s/%s", t.Kind, t.Namespace, t.Name) }
 
-// watches are what has to be known to find the target's pods: the object that selects them, if there is one, and pods.
-func (t Target) watches(client kubernetes.Interface) (owner, pods *watched, err error) {
+// queries are what has to be watched to find the target's pods: the object that selects them (nil
+// if there is none) and the pods.
+func (t Target) queries(client kubernetes.Interface) (owner, pods *query, err error) {
 	byName := fields.OneTermEqualSelector(metav1.ObjectNameField, t.Name).String()
-	named := func(o *metav1.ListOptions) { o.FieldSelector = byName }
-	all := func(*metav1.ListOptions) {} // what the owner selects may change
+	var podFields, podLabels string // none for an owner's pods: what it selects may change
 	switch t.Kind {
 	case Service:
-		owner = watching(&corev1.Service{}, client.CoreV1().Services(t.Namespace), named)
+		owner = newQuery(&corev1.Service{}, client.CoreV1().Services(t.Namespace))
 	case Deployment:
-		owner = watching(&appsv1.Deployment{}, client.AppsV1().Deployments(t.Namespace), named)
+		owner = newQuery(&appsv1.Deployment{}, client.AppsV1().Deployments(t.Namespace))
 	case StatefulSet:
-		owner = watching(&appsv1.StatefulSet{}, client.AppsV1().StatefulSets(t.Namespace), named)
+		owner = newQuery(&appsv1.StatefulSet{}, client.AppsV1().StatefulSets(t.Namespace))
 	case Pod:
-		all = named
+		podFields = byName
 	case Selector:
-		all = func(o *metav1.ListOptions) { o.LabelSelector = t.Name }
+		podLabels = t.Name
 	default:
-		return nil, nil, fmt.Errorf("%q cannot be forwarded to: a forward leads to a service, deployment, statefulset, pod or selector", t.Kind)
+		return nil, nil, fmt.Errorf("cannot forward to %q: "+
+			"a forward leads to a service, deployment, statefulset, pod or selector", t.Kind)
 	}
-	return owner, watching(&corev1.Pod{}, client.CoreV1().Pods(t.Namespace), all), nil
+	if owner != nil {
+		owner.fields = byName
+	}
+	pods = newQuery(&corev1.Pod{}, client.CoreV1().Pods(t.Namespace))
+	pods.fields, pods.labels = podFields, podLabels
+	return owner, pods, nil
 }
 
-// watched is a part of the cluster's objects.
-type watched struct {
-	kind runtime.Object
-	list cache.ListWatch
+// query selects objects of one kind in a namespace.
+type query struct {
+	kind           runtime.Object
+	list           func(context.Context, metav1.ListOptions) (runtime.Object, error)
+	watch          func(context.Context, metav1.ListOptions) (watch.Interface, error)
+	fields, labels string // selectors
 }
 
-// lister is what all clients of client-go have, each for its kind of objects.
-type lister[L runtime.Object] interface {
+// newQuery takes one of client-go's typed clients, which share these methods but no interface.
+func newQuery[L runtime.Object](kind runtime.Object, client interface {
 	List(context.Context, metav1.ListOptions) (L, error)
 	Watch(context.Context, metav1.ListOptions) (watch.Interface, error)
+}) *query {
+	list := func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return client.List(ctx, o) }
+	return &query{kind: kind, list: list, watch: client.Watch}
 }
 
-func watching[L runtime.Object](kind runtime.Object, api lister[L], narrow func(*metav1.ListOptions)) *watched {
-	return &watched{kind, cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			narrow(&o)
-			return api.List(ctx, o)
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			narrow(&o)
-			return api.Watch(ctx, o)
-		},
-	}}
+// narrow adds the query's selectors.
+func (q *query) narrow(o metav1.ListOptions) metav1.ListOptions {
+	o.FieldSelector, o.LabelSelector = q.fields, q.labels
+	return o
 }
 
-// backend is a pod that takes connections, or is about to, and its port.
+// backend is a running pod of the target, and the port that connections go to.
 type backend struct {
 	pod, uid string
 	port     int
 	ready    bool
 }
 
-// key tells two backends apart that have the same name: a StatefulSet's pod keeps its name.
+// key identifies the backend. A StatefulSet's next pod has the same name, so it is not the name.
 func (b backend) key() string { return fmt.Sprintf("%s:%d", b.uid, b.port) }
 
-// backends are the pods that take the target's connections and those that start, by name, and the reason if none is ready.
-func (t Target) backends(owners, pods []any) ([]backend, error) {
-	selects, port, err := t.rule(owners)
+// backends are the target's running pods, sorted by name. If none is ready, reason says why.
+func (t Target) backends(owners, pods []any) (found []backend, reason error) {
+	selects, port, err := t.resolve(owners)
 	if err != nil {
 		return nil, err
 	}
-	why := fmt.Errorf("no pod of %s is ready", t)
+	reason = fmt.Errorf("no pod of %s is ready", t)
 	if t.Kind == Pod {
-		why = fmt.Errorf("%s is not ready", t)
+		reason = fmt.Errorf("%s is not ready", t)
 	}
-	var found []backend
 	for _, o := range pods {
 		pod, ok := o.(*corev1.Pod)
-		if !ok || !selects(pod) || !alive(pod) {
+		if !ok || !selects(pod) || !running(pod) {
 			continue
 		}
 		number := podPort(pod, port)
 		if number == 0 {
-			why = fmt.Errorf("pod %s has no TCP port named %q", pod.Name, port.StrVal)
+			reason = fmt.Errorf("pod %s has no TCP port named %q", pod.Name, port.StrVal)
 			continue
 		}
 		found = append(found, backend{pod: pod.Name, uid: string(pod.UID), port: number, ready: ready(pod)})
 	}
 	if slices.ContainsFunc(found, func(b backend) bool { return b.ready }) {
-		why = nil
+		reason = nil
 	}
 	slices.SortFunc(found, func(a, b backend) int { return strings.Compare(a.pod, b.pod) })
-	return found, why
+	return found, reason
 }
 
-// rule says which pods are meant and which port of theirs.
-func (t Target) rule(owners []any) (selects func(*corev1.Pod) bool, port intstr.IntOrString, err error) {
+// resolve returns which pods the target selects, and their port.
+func (t Target) resolve(owners []any) (selects func(*corev1.Pod) bool, port intstr.IntOrString, err error) {
 	port = intstr.Parse(t.Port)
 	switch t.Kind {
 	case Pod:
@@ -167,7 +169,7 @@ func matches(selector labels.Selector) func(*corev1.Pod) bool {
 	return func(pod *corev1.Pod) bool { return selector.Matches(labels.Set(pod.Labels)) }
 }
 
-// targetPort is the port of the pods that the service's port stands for.
+// targetPort is the pods' port behind the service's port.
 func (t Target) targetPort(service *corev1.Service) (intstr.IntOrString, error) {
 	for _, p := range service.Spec.Ports {
 		if !isTCP(p.Protocol) || t.Port != p.Name && t.Port != strconv.Itoa(int(p.Port)) {
@@ -181,19 +183,20 @@ func (t Target) targetPort(service *corev1.Service) (intstr.IntOrString, error) 
 	return intstr.IntOrString{}, fmt.Errorf("%s has no TCP port %s", t, t.Port)
 }
 
-// alive reports whether the pod runs, and is to go on doing so. An evicted pod has failed, which may be all that is said of it.
-func alive(pod *corev1.Pod) bool {
+// running reports whether the pod runs and is not being deleted. Of an evicted pod, the failed
+// phase may be the only sign.
+func running(pod *corev1.Pod) bool {
 	return pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning
 }
 
-// ready reports whether the cluster itself would send connections to a pod that is alive.
+// ready reports whether a service would send connections to a running pod.
 func ready(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 	})
 }
 
-// podPort is the number of a port of the pod; 0 if the pod has none of that name.
+// podPort is the number of the pod's port, 0 if it has none of that name.
 func podPort(pod *corev1.Pod, port intstr.IntOrString) int {
 	if port.Type == intstr.Int {
 		return port.IntValue()
