@@ -2,7 +2,10 @@
 package kube
 
 import (
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
@@ -32,3 +35,21 @@ type namespacedConfig struct {
 
 // Namespace returns the release's namespace, as one that was asked for.
 func (c namespacedConfig) Namespace() (string, bool, error) { return c.namespace, true, nil }
+
+// ToRESTConfig returns a copy of the connection's configuration, with a deadline on every request.
+func (c *Cluster) ToRESTConfig() (*rest.Config, error) {
+	config := rest.CopyConfig(c.Config)
+	config.Timeout = requestTimeout
+	return config, nil
+}
+
+// ToDiscoveryClient returns the shared discovery cache.
+func (c *Cluster) ToDiscoveryClient() (discovery.CachedDiscoveryInterface, error) {
+	return c.Discovery, nil
+}
+
+// ToRESTMapper returns the shared mapper.
+func (c *Cluster) ToRESTMapper() (meta.RESTMapper, error) { return c.Mapper, nil }
+
+// ToRawKubeConfigLoader returns the kubeconfig as it was when devloop started.
+func (c *Cluster) ToRawKubeConfigLoader() clientcmd.ClientConfig { return c.loader }
