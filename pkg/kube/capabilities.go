@@ -9,40 +9,29 @@ import (
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"k8s.io/client-go/discovery"
-
-	"github.com/devloop/devloop/pkg/event"
 )
 
-// Capabilities is what charts are told of the cluster. Who asks while it is being asked waits for
-// that answer; who gives up takes it from nobody.
+// freshFor is how long the API server's answer about its kinds is trusted. After devloop's own
+// writes it is asked again at once.
+const freshFor = 5 * time.Second
+
+// Capabilities returns what charts are told of the cluster. The caller owns the copy.
 func (c *Cluster) Capabilities(ctx context.Context) (*chartutil.Capabilities, error) {
 	c.mu.Lock()
-	able, writes := c.Known, c.writes
+	known, writes := c.Known, c.writes
 	c.mu.Unlock()
-	if able != nil {
-		return able.Copy(), nil
-	}
-	answered := c.asking.DoChan(strconv.Itoa(writes), func() (able any, err error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), AnswerTimeout)
-		defer cancel()
-		err = event.Stage{}.Guard("discovery", func() error {
-			able, err = c.discover(ctx, writes)
-			return err
-		})
-		return able, err
-	})
-	select {
-	case answer := <-answered:
-		if able, ok := answer.Val.(*chartutil.Capabilities); ok && answer.Err == nil {
-			return able.Copy(), nil
+	if known == nil {
+		var err error
+		known, err = shared(ctx, &c.discovering, strconv.Itoa(writes), AnswerTimeout,
+			func(ctx context.Context) (*chartutil.Capabilities, error) { return c.discover(ctx, writes) })
+		if err != nil {
+			return nil, err
 		}
-		return nil, answer.Err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
 	}
+	return known.Copy(), nil
 }
 
-// discover asks for the version and the kinds, and keeps the answer if nothing was written since
+// discover asks for the version and the kinds. It keeps the answer if nothing was written since
 // writes.
 func (c *Cluster) discover(ctx context.Context, writes int) (*chartutil.Capabilities, error) {
 	server := discovery.ToDiscoveryInterfaceWithContext(c.Discovery)
@@ -50,33 +39,33 @@ func (c *Cluster) discover(ctx context.Context, writes int) (*chartutil.Capabili
 	if err != nil {
 		return nil, fmt.Errorf("ask the cluster for its version: %w", err)
 	}
-	c.Mapper.Reset() // and the cache below it
+	c.Mapper.Reset() // and with it the discovery cache
 	_, _, err = server.ServerGroupsAndResourcesWithContext(ctx)
-	if discovery.IsGroupDiscoveryFailedError(err) { // one API service that is down must not keep all
+	if discovery.IsGroupDiscoveryFailedError(err) { // an API service that is down hides only its own kinds
 		err = context.Cause(ctx)
 	}
 	var kinds chartutil.VersionSet
 	if err == nil {
-		kinds, err = action.GetVersionSet(c.Discovery) // of what has just been asked
+		kinds, err = action.GetVersionSet(c.Discovery) // from the cache
 	}
 	if err != nil {
-		c.Mapper.Reset() // what was not answered in time must not count as known
+		c.Mapper.Reset() // an incomplete answer must not stay in the cache
 		return nil, fmt.Errorf("ask the cluster for its kinds: %w", err)
 	}
-	able := &chartutil.Capabilities{APIVersions: kinds, HelmVersion: chartutil.DefaultCapabilities.HelmVersion,
+	found := &chartutil.Capabilities{APIVersions: kinds, HelmVersion: chartutil.DefaultCapabilities.HelmVersion,
 		KubeVersion: chartutil.KubeVersion{Version: version.GitVersion, Major: version.Major, Minor: version.Minor}}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.writes == writes {
-		c.Version, c.asked, c.Known = version.GitVersion, time.Now(), able
+		c.Version, c.discovered, c.Known = version.GitVersion, time.Now(), found
 	}
-	return able, nil
+	return found, nil
 }
 
-// Refresh asks the cluster again where what it said may be old.
+// Refresh asks the cluster again if its last answer may be stale.
 func (c *Cluster) Refresh(ctx context.Context) error {
 	c.mu.Lock()
-	if time.Since(c.asked) > fresh {
+	if time.Since(c.discovered) > freshFor {
 		c.Known = nil
 	}
 	c.mu.Unlock()
@@ -84,7 +73,7 @@ func (c *Cluster) Refresh(ctx context.Context) error {
 	return err
 }
 
-// Wrote says that the cluster may know other kinds than before.
+// Wrote notes a write, after which the cluster may have other kinds.
 func (c *Cluster) Wrote() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -92,7 +81,7 @@ func (c *Cluster) Wrote() {
 	c.writes++
 }
 
-// KubeVersion is that of the API server.
+// KubeVersion is the API server's version.
 func (c *Cluster) KubeVersion() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

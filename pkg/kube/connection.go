@@ -1,8 +1,5 @@
 package kube
 
-// A restart of the cluster may change its API server's port, its certificates and the tokens in the kubeconfig. The connection
-// follows the kubeconfig, so that whoever uses the cluster goes on by itself; it never follows it to another cluster.
-
 import (
 	"context"
 	"errors"
@@ -30,105 +27,106 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
+// A restart of the cluster may change its API server's port, its certificates and the tokens in the
+// kubeconfig. The connection follows the kubeconfig, but never to another cluster.
+
 const (
-	verifyTimeout = 2 * time.Second // for one question to an API server that may have just started
-	verifyPause   = time.Second     // after one that was not answered
+	verifyTimeout = 2 * time.Second // for an API server that may have just started
+	verifyPause   = time.Second     // after a failed verification
 )
 
-var ErrOtherCluster = event.WithHint(errors.New("its kube context names another cluster now, to which nothing is deployed"), "start devloop again")
+// ErrOtherCluster is why a kube context that now leads to another cluster is not used.
+var ErrOtherCluster = event.WithHint(errors.New("its kube context names another cluster now, "+
+	"to which nothing is deployed"), "start devloop again")
 
-// connection is the way to one cluster. As a http.RoundTripper it sends each request the way that the kubeconfig names now.
+// connection reaches one cluster. As an http.RoundTripper it sends each request to the endpoint
+// that the kubeconfig names at that time.
 type connection struct {
 	context string // name of the kube context
 
-	following singleflight.Group // one request finds that the kubeconfig changed, the others wait for what comes of it
+	reloading singleflight.Group // one request reloads a changed kubeconfig, the others wait
 
-	mu    sync.Mutex
-	uid   types.UID // of the cluster, once it is known
-	files []string  // that were read
-	stamp string    // of the files, before they were read
-	now   *way
-	err   error     // why it cannot be used
-	asked time.Time // when the next way was tried last, in vain
-	tried string    // the stamp of that way
+	mu       sync.Mutex
+	uid      types.UID // of the cluster; the kubeconfig is not followed before it is known
+	endpoint *endpoint
+	err      error    // why the endpoint must not be used
+	files    []string // that the kubeconfig consists of and refers to
+	stamp    string   // of the files when they were read
+
+	rejected   string // stamp of the last endpoint that failed verification
+	rejectedAt time.Time
 }
 
-// way is what one state of the kubeconfig says.
-type way struct {
-	config    *rest.Config // with the contents of the files that the kubeconfig names
-	alone     []byte       // a kubeconfig that leads there and nowhere else, likewise
-	files     []string     // the kubeconfig's, and those
-	proxy     string
-	base      *url.URL
-	transport http.RoundTripper
-	open      *connrotation.Dialer // of transport's connections
+// endpoint is an API server as one version of the kubeconfig describes it.
+type endpoint struct {
+	config     *rest.Config // with the contents of the files that the kubeconfig names
+	kubeconfig []byte       // the same, as a kubeconfig with this context alone
+	files      []string     // the kubeconfig's, and those that it names
+	proxy      string       // URL
+	base       *url.URL
+	transport  http.RoundTripper
+	dialer     *connrotation.Dialer // of the transport
 }
 
 func newConnection(kubeContext string) (*connection, error) {
-	c := &connection{context: kubeContext}
-	var err error
-	if c.now, err = c.read(); err == nil {
-		c.files = c.now.files
-		c.stamp = stamp(c.files)
+	e, err := readEndpoint(kubeContext)
+	if err != nil {
+		return nil, fmt.Errorf("kube context %q: %w", kubeContext, err)
 	}
-	return c, err
+	return &connection{context: kubeContext, endpoint: e, files: e.files, stamp: stamp(e.files)}, nil
 }
 
-// is fixes which cluster it is: from now on the kubeconfig is followed.
-func (c *connection) is(uid types.UID) {
+// pin fixes which cluster it is. From now on the kubeconfig is followed.
+func (c *connection) pin(uid types.UID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.uid = uid
 }
 
-// read makes a way of the kubeconfig as it is now.
-func (c *connection) read() (*way, error) {
-	loader, _, err := loadKubeconfig(c.context)
+// readEndpoint reads the kubeconfig as it is now.
+func readEndpoint(kubeContext string) (*endpoint, error) {
+	loader, _, err := loadKubeconfig(kubeContext)
 	if err != nil {
 		return nil, err
 	}
 	config, err := loader.ClientConfig()
 	if err != nil {
-		return nil, fmt.Errorf("kube context %q: %w", c.context, err)
+		return nil, err
 	}
-	alone, err := minified(loader, c.context)
-	if err != nil {
-		return nil, fmt.Errorf("kube context %q: %w", c.context, err)
-	}
-	w := &way{config: config, alone: alone, files: append(slices.Clone(loader.ConfigAccess().GetLoadingPrecedence()),
+	e := &endpoint{config: config, files: append(slices.Clone(loader.ConfigAccess().GetLoadingPrecedence()),
 		config.CAFile, config.CertFile, config.KeyFile)}
-	if err := rest.LoadTLSFiles(config); err != nil {
-		return nil, fmt.Errorf("kube context %q: %w", c.context, err)
+	if e.kubeconfig, err = minify(loader, kubeContext); err != nil {
+		return nil, err
 	}
-	// What was read is what counts; client-go would look at the files again only every five minutes.
+	if err := rest.LoadTLSFiles(config); err != nil {
+		return nil, err
+	}
+	// The files' contents count as they are now. client-go would reread them, every five minutes.
 	config.CAFile, config.CertFile, config.KeyFile = "", "", ""
 	config.WarningHandler = rest.NoWarnings{}
 
-	if w.base, _, err = rest.DefaultServerUrlFor(config); err != nil {
-		return nil, fmt.Errorf("kube context %q: %w", c.context, err)
+	if e.base, _, err = rest.DefaultServerUrlFor(config); err != nil {
+		return nil, err
 	}
-	if w.base.Path == "" {
-		w.base.Path = "/"
+	if e.base.Path == "" {
+		e.base.Path = "/"
 	}
 	if config.Proxy != nil { // a func, which cannot be compared
-		proxy, err := config.Proxy(&http.Request{URL: w.base})
+		proxy, err := config.Proxy(&http.Request{URL: e.base})
 		if err != nil {
-			return nil, fmt.Errorf("kube context %q: proxy: %w", c.context, err)
+			return nil, fmt.Errorf("proxy: %w", err)
 		}
-		w.proxy = proxy.String()
+		e.proxy = proxy.String()
 	}
-	w.open = connrotation.NewDialer((&net.Dialer{Timeout: AnswerTimeout, KeepAlive: 30 * time.Second}).DialContext)
+	e.dialer = connrotation.NewDialer((&net.Dialer{Timeout: AnswerTimeout, KeepAlive: 30 * time.Second}).DialContext)
 	tracked := rest.CopyConfig(config)
-	tracked.Dial = w.open.DialContext
-	if w.transport, err = rest.TransportFor(tracked); err != nil {
-		return nil, fmt.Errorf("kube context %q: %w", c.context, err)
-	}
-	return w, nil
+	tracked.Dial = e.dialer.DialContext
+	e.transport, err = rest.TransportFor(tracked)
+	return e, err
 }
 
-// minified returns a kubeconfig with one context of those that loader has read, and the contents of
-// the files that it names.
-func minified(loader clientcmd.ClientConfig, kubeContext string) ([]byte, error) {
+// minify returns a kubeconfig with one context, and the contents of the files that it names.
+func minify(loader clientcmd.ClientConfig, kubeContext string) ([]byte, error) {
 	raw, err := loader.RawConfig()
 	if err != nil {
 		return nil, err
@@ -141,14 +139,14 @@ func minified(loader clientcmd.ClientConfig, kubeContext string) ([]byte, error)
 	return clientcmd.Write(*config)
 }
 
-// same reports whether both lead to the same place with the same credentials.
-func (w *way) same(other *way) bool {
-	a, b := rest.CopyConfig(w.config), rest.CopyConfig(other.config)
+// equal reports whether both have the same address and credentials.
+func (e *endpoint) equal(other *endpoint) bool {
+	a, b := rest.CopyConfig(e.config), rest.CopyConfig(other.config)
 	a.Proxy, b.Proxy = nil, nil
-	return w.proxy == other.proxy && reflect.DeepEqual(a, b)
+	return e.proxy == other.proxy && reflect.DeepEqual(a, b)
 }
 
-// stamp tells two states of files apart without reading them.
+// stamp identifies a state of files without reading them.
 func stamp(files []string) string {
 	var s strings.Builder
 	for _, file := range files {
@@ -162,90 +160,102 @@ func stamp(files []string) string {
 	return s.String()
 }
 
-// current is the way to the cluster. If the kubeconfig has changed it is the new one, as soon as
-// the cluster answers there. Until then the old way goes on, unless it may lead to another cluster
-// by now. While the cluster is asked whether it is the same, no request leaves; who asked first may
-// give up without a harm to the others.
-func (c *connection) current(ctx context.Context) (*way, error) {
+// current returns the endpoint. If the kubeconfig has changed it is the new one, as soon as the
+// cluster answers there. Until then it is the old one, unless that may lead to another cluster by
+// now. No request is sent while a new endpoint is verified.
+func (c *connection) current(ctx context.Context) (*endpoint, error) {
 	c.mu.Lock()
-	now, err, moved := c.now, c.err, c.moved() != ""
+	e, err, changed := c.endpoint, c.err, c.changed() != ""
 	c.mu.Unlock()
-	if !moved {
-		return now, err
+	if !changed {
+		return e, err
 	}
-	followed := c.following.DoChan("", func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verifyTimeout)
-		defer cancel()
-		return nil, event.Stage{}.Guard("kubeconfig", func() error { c.follow(ctx); return nil })
+	return shared(ctx, &c.reloading, "", verifyTimeout, func(ctx context.Context) (*endpoint, error) {
+		c.reload(ctx)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.endpoint, c.err
 	})
-	select {
-	case result := <-followed:
-		if result.Err != nil {
-			return nil, result.Err
-		}
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now, c.err
 }
 
-// moved returns the stamp of the files if they have changed and are to be looked at, else "". The
+// shared calls work once for all that ask for the same key at a time. work has a context of its
+// own, so that a caller that gives up fails no other.
+func shared[T any](ctx context.Context, group *singleflight.Group, key string, timeout time.Duration,
+	work func(context.Context) (T, error)) (value T, err error) {
+	results := group.DoChan(key, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+		defer cancel()
+		var value T
+		err := event.Guard(func() (err error) {
+			value, err = work(ctx)
+			return err
+		})
+		return value, err
+	})
+	select {
+	case result := <-results:
+		return result.Val.(T), result.Err
+	case <-ctx.Done():
+		return value, context.Cause(ctx)
+	}
+}
+
+// changed returns the stamp of the files if they have changed and should be read, else "". The
 // caller holds mu.
-func (c *connection) moved() string {
+func (c *connection) changed() string {
 	found := stamp(c.files)
-	if c.uid == "" || found == c.stamp || found == c.tried && time.Since(c.asked) < verifyPause {
+	if c.uid == "" || found == c.stamp || found == c.rejected && time.Since(c.rejectedAt) < verifyPause {
 		return ""
 	}
 	return found
 }
 
-// follow takes the way that the kubeconfig names now, if it leads to the same cluster.
-func (c *connection) follow(ctx context.Context) {
+// reload takes the endpoint that the kubeconfig names now, if it leads to the same cluster.
+func (c *connection) reload(ctx context.Context) {
 	c.mu.Lock()
-	found, before := c.moved(), c.now
+	found, old := c.changed(), c.endpoint
 	c.mu.Unlock()
 	if found == "" {
 		return // another request has just done it
 	}
-	w, err := c.read()
-	if err != nil { // "minikube stop" takes the context away, and a file may be half written
-		c.mu.Lock()
-		defer c.mu.Unlock()
+	next, readErr := readEndpoint(c.context)
+	same := readErr == nil && next.equal(old)
+	var err error
+	if readErr == nil && !same {
+		err = c.verify(ctx, next)
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if readErr != nil { // "minikube stop" removes the context, and a file may be half written
 		c.stamp = found
 		return
 	}
-	if w.same(before) { // another context was selected, or another cluster's entry changed
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.files, c.stamp, c.err = w.files, found, nil
+	c.files = next.files
+	if same { // another context was selected, or another cluster's entry changed
+		c.stamp, c.err = found, nil
 		return
 	}
-	err = c.verify(ctx, w)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.files = w.files
-	elsewhere := *w.base != *before.base
+	moved := *next.base != *old.base
 	if err == nil {
-		if elsewhere {
-			before.open.CloseAll() // watches would else wait on what is gone
+		if moved {
+			old.dialer.CloseAll() // or watches would wait on the old address
 		}
-		c.now, c.err, c.stamp = w, nil, found
+		c.endpoint, c.err, c.stamp = next, nil, found
 		return
 	}
-	c.tried, c.asked = found, time.Now()
-	if other := errors.Is(err, ErrOtherCluster); other || !elsewhere || errors.As(err, new(apierrors.APIStatus)) {
+	c.rejected, c.rejectedAt = found, time.Now()
+	if other := errors.Is(err, ErrOtherCluster); other || !moved || errors.As(err, new(apierrors.APIStatus)) {
 		c.err = fmt.Errorf("kube context %q: %w", c.context, err)
 		if other {
-			before.open.CloseAll()
+			old.dialer.CloseAll()
 		}
 	}
 }
 
-// verify asks whether the cluster that answers there is the same one.
-func (c *connection) verify(ctx context.Context, w *way) error {
-	config := rest.CopyConfig(w.config)
+// verify returns an error unless the same cluster answers at an endpoint.
+func (c *connection) verify(ctx context.Context, e *endpoint) error {
+	config := rest.CopyConfig(e.config)
 	config.Timeout = verifyTimeout
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -261,23 +271,23 @@ func (c *connection) verify(ctx context.Context, w *way) error {
 	return nil
 }
 
-// host is an address for clients to be made with: where their requests are sent, they find out by themselves.
+// host is an address to make clients with. RoundTrip replaces it.
 func (c *connection) host() string {
-	return (&url.URL{Scheme: c.now.base.Scheme, Host: c.now.base.Host}).String()
+	return (&url.URL{Scheme: c.endpoint.base.Scheme, Host: c.endpoint.base.Host}).String()
 }
 
-// RoundTrip sends a request that was made for any address.
+// RoundTrip sends a request to the current endpoint.
 func (c *connection) RoundTrip(r *http.Request) (*http.Response, error) {
-	w, err := c.current(r.Context())
+	e, err := c.current(r.Context())
 	if err != nil {
 		if r.Body != nil {
 			_ = r.Body.Close() // as a RoundTripper has to
 		}
 		return nil, err
 	}
-	to := w.base.JoinPath(r.URL.EscapedPath())
+	to := e.base.JoinPath(r.URL.EscapedPath())
 	to.RawQuery = r.URL.RawQuery
 	r = r.Clone(r.Context())
 	r.URL, r.Host = to, ""
-	return w.transport.RoundTrip(r)
+	return e.transport.RoundTrip(r)
 }

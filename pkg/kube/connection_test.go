@@ -30,7 +30,8 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// apiServer answers what Connect and verify ask, to whoever knows the token; also below a path, as behind a proxy.
+// apiServer answers what Connect and verify ask, to requests with the token. It does so below a
+// path, too, as behind a reverse proxy.
 func apiServer(t *testing.T, uid, token string) *httptest.Server {
 	t.Helper()
 	mux := http.NewServeMux()
@@ -101,10 +102,11 @@ func TestConnectionFollowsTheKubeconfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	if same, err := cluster.Direct(t.Context()); err != nil || same != before {
-		t.Errorf("a new way without a change (%v)", err)
+		t.Errorf("a new endpoint without a change (%v)", err)
 	}
 
-	// A restart: another port, another certificate, another token. The old server is still there, and knows nothing of it.
+	// A restart: another port, another certificate, another token. The old server is still there,
+	// and knows nothing of it.
 	restarted := apiServer(t, "one", "new")
 	writeKubeconfig(t, path, restarted, "", "new")
 	if err := ask(); err != nil {
@@ -114,7 +116,7 @@ func TestConnectionFollowsTheKubeconfig(t *testing.T) {
 		t.Errorf("after the restart: %v (%v)", now, err)
 	}
 
-	// While it cannot be read, and while nobody answers yet, the last one that did counts.
+	// While the file cannot be read, and while nothing answers yet, the last endpoint counts.
 	if err := os.WriteFile(path, []byte("clusters: ["), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -142,15 +144,18 @@ func TestConnectionFollowsTheKubeconfig(t *testing.T) {
 	}
 }
 
-// "minikube delete" and "minikube start" may give another cluster the same address, and a certificate authority that knows the old
-// credentials. Nothing may reach it, also while it starts and cannot yet say which one it is.
+// "minikube delete" and "minikube start" may give another cluster the same address, and a
+// certificate authority that knows the old credentials. Nothing may reach it, also while it starts
+// and cannot yet say which one it is.
 func TestConnectionLeavesAnotherClusterAtTheSameAddress(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config")
 	t.Setenv("KUBECONFIG", path)
 	var now atomic.Pointer[http.Handler]
 	serve := func(h http.Handler) { now.Store(&h) }
 	serve(apiServer(t, "one", "token").Config.Handler)
-	front := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*now.Load()).ServeHTTP(w, r) }))
+	front := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		(*now.Load()).ServeHTTP(w, r)
+	}))
 	t.Cleanup(front.Close)
 	writeKubeconfig(t, path, front, "", "token")
 	cluster, err := Connect(t.Context(), "")
@@ -173,8 +178,8 @@ func TestConnectionLeavesAnotherClusterAtTheSameAddress(t *testing.T) {
 	for _, starting = range []bool{true, false} {
 		writeKubeconfig(t, path, front, "", fmt.Sprintf("token of a cluster that is starting: %t", starting))
 		for range 3 {
-			_, err := cluster.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{}, metav1.CreateOptions{})
-			if err == nil {
+			namespaces := cluster.Client.CoreV1().Namespaces()
+			if _, err := namespaces.Create(t.Context(), &corev1.Namespace{}, metav1.CreateOptions{}); err == nil {
 				t.Error("the other cluster was written to")
 			}
 		}
@@ -232,38 +237,37 @@ func TestConnectionThroughAProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	if now, err := cluster.Direct(t.Context()); err != nil || now != before {
-		t.Errorf("a new way without a change (%v)", err)
+		t.Errorf("a new endpoint without a change (%v)", err)
 	}
 	if tunnels.Load() == 0 {
 		t.Error("the proxy was not asked")
 	}
 }
 
-// hanging serves what next does, but holds back the answer to requests of a path until it is let
-// go.
+// hanging passes requests to next, but delays those of a path until release is closed.
 type hanging struct {
 	path    string
 	next    http.Handler
-	asked   chan struct{} // gets one for each request that is held back
-	let     chan struct{} // closed when they may go on
-	waiting atomic.Bool   // whether they are held back at all
+	asked   chan struct{} // receives one for each delayed request
+	release chan struct{}
+	waiting atomic.Bool // requests are delayed at all
 }
 
 func (h *hanging) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h.waiting.Load() && r.URL.Path == h.path {
 		h.asked <- struct{}{}
-		<-h.let
+		<-h.release
 	}
 	h.next.ServeHTTP(w, r)
 }
 
 func newHanging(path string, next http.Handler) *hanging {
-	return &hanging{path: path, next: next, asked: make(chan struct{}, 100), let: make(chan struct{})}
+	return &hanging{path: path, next: next, asked: make(chan struct{}, 100), release: make(chan struct{})}
 }
 
-// A run that is superseded while the cluster is asked whether it is the same takes that answer from
-// nobody, least of all from a Helm write.
-func TestVerificationIsOfNoRequest(t *testing.T) {
+// A run that is superseded while the cluster's identity is verified fails no other request, least
+// of all a Helm write.
+func TestVerificationOutlivesItsRequest(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config")
 	t.Setenv("KUBECONFIG", path)
 	front := newHanging("/api/v1/namespaces/kube-system", apiServer(t, "one", "old").Config.Handler)
@@ -285,7 +289,7 @@ func TestVerificationIsOfNoRequest(t *testing.T) {
 		result <- err
 	}
 	go ask(run, first)
-	<-front.asked // the run's request has the cluster asked
+	<-front.asked // the run's request starts the verification
 	go ask(t.Context(), write)
 	supersede(event.ErrSuperseded)
 	if err := <-first; !errors.Is(err, event.ErrSuperseded) && !errors.Is(err, context.Canceled) {
@@ -297,7 +301,7 @@ func TestVerificationIsOfNoRequest(t *testing.T) {
 	if err := <-left; !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a request that cannot wait ends with %v", err)
 	}
-	close(front.let)
+	close(front.release)
 	if err := <-write; err != nil {
 		t.Errorf("the Helm write fails: %v", err)
 	}
@@ -315,8 +319,8 @@ func TestClusterWithoutAnIdentity(t *testing.T) {
 	}
 }
 
-// The same for what charts are told of the cluster, which is asked once for all.
-func TestDiscoveryIsOfNoRequest(t *testing.T) {
+// The same for discovery, whose answer all requests share.
+func TestDiscoveryOutlivesItsRequest(t *testing.T) {
 	type object = map[string]any
 	mux := http.NewServeMux()
 	answer := func(path string, what any) {
@@ -328,7 +332,8 @@ func TestDiscoveryIsOfNoRequest(t *testing.T) {
 	answer("/version", object{"major": "1", "minor": "33", "gitVersion": "v1.33.0"})
 	answer("/api", object{"kind": "APIVersions", "versions": []string{}})
 	v1 := object{"groupVersion": "example.test/v1", "version": "v1"}
-	answer("/apis", object{"kind": "APIGroupList", "apiVersion": "v1", "groups": []object{{"name": "example.test", "versions": []object{v1}, "preferredVersion": v1}}})
+	answer("/apis", object{"kind": "APIGroupList", "apiVersion": "v1",
+		"groups": []object{{"name": "example.test", "versions": []object{v1}, "preferredVersion": v1}}})
 	answer("/apis/example.test/v1", object{"kind": "APIResourceList", "groupVersion": "example.test/v1",
 		"resources": []object{{"name": "things", "kind": "Thing", "namespaced": true, "verbs": []string{"get"}}}})
 	front := newHanging("/apis/example.test/v1", mux)
@@ -359,17 +364,17 @@ func TestDiscoveryIsOfNoRequest(t *testing.T) {
 	if err := <-first; !errors.Is(err, event.ErrSuperseded) {
 		t.Errorf("the run's question ends with %v", err)
 	}
-	close(front.let)
+	close(front.release)
 	if err := <-write; err != nil {
-		t.Errorf("the Helm write is told: %v", err)
+		t.Errorf("the Helm write gets: %v", err)
 	}
 	go ask(t.Context(), write)
 	if err := <-write; err != nil {
-		t.Errorf("who asks later is told: %v", err)
+		t.Errorf("a later request gets: %v", err)
 	}
 }
 
-// A hook reaches the cluster that was verified, though its context leads elsewhere by now.
+// A hook reaches the verified cluster, though its context leads elsewhere by now.
 func TestKubeconfigOfTheVerifiedCluster(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config")
 	t.Setenv("KUBECONFIG", path)
@@ -383,7 +388,7 @@ func TestKubeconfigOfTheVerifiedCluster(t *testing.T) {
 	silent.waiting.Store(true)
 	elsewhere := httptest.NewTLSServer(silent)
 	t.Cleanup(elsewhere.Close)
-	t.Cleanup(func() { close(silent.let) })
+	t.Cleanup(func() { close(silent.release) })
 	writeKubeconfig(t, path, elsewhere, "", "another")
 
 	runtime := t.TempDir()
@@ -396,7 +401,9 @@ func TestKubeconfigOfTheVerifiedCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for text, want := range map[string]bool{known.URL: true, "token: old": true, "certificate-authority-data": true, elsewhere.URL: false} {
+	for text, want := range map[string]bool{
+		known.URL: true, "token: old": true, "certificate-authority-data": true, elsewhere.URL: false,
+	} {
 		if got := strings.Contains(string(content), text); got != want {
 			t.Errorf("%q is in it: %t\n%s", text, got, content)
 		}

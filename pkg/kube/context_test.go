@@ -11,7 +11,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-func TestReadContextTellsTheProxy(t *testing.T) {
+func TestReadContextReturnsTheProxy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config")
 	t.Setenv("KUBECONFIG", path)
 	write := func(proxy string) {
@@ -39,9 +39,9 @@ func TestReadContextTellsTheProxy(t *testing.T) {
 	}
 }
 
-// What was looked at is what is connected to: another server that has the name by now is asked for
-// nothing.
-func TestConnectToAnotherServerThanWasLookedAt(t *testing.T) {
+// The target that was read is connected to: another server that has the name by now gets no
+// request.
+func TestConnectToRefusesAnotherServer(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config")
 	t.Setenv("KUBECONFIG", path)
 	writeKubeconfig(t, path, apiServer(t, "one", "token"), "", "token")
@@ -49,14 +49,16 @@ func TestConnectToAnotherServerThanWasLookedAt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cluster, err := ConnectTo(t.Context(), target); err != nil || cluster.UID != "one" || cluster.Context != "minikube" || cluster.Server != target.Server {
+	cluster, err := ConnectTo(t.Context(), target)
+	if err != nil || cluster.UID != "one" || cluster.Context != "minikube" || cluster.Server != target.Server {
 		t.Errorf("%+v, %v", cluster, err)
 	}
 	asked := false
 	other := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))
 	t.Cleanup(other.Close)
 	writeKubeconfig(t, path, other, "", "token")
-	if cluster, err := ConnectTo(t.Context(), target); err == nil || !strings.Contains(err.Error(), "start it again") || asked {
+	cluster, err = ConnectTo(t.Context(), target)
+	if err == nil || !strings.Contains(err.Error(), "start it again") || asked {
 		t.Errorf("%+v, %v, asked: %t", cluster, err, asked)
 	}
 	writeKubeconfig(t, path, apiServer(t, "one", "token"), "", "token")
@@ -72,6 +74,6 @@ func TestConnectToAnotherServerThanWasLookedAt(t *testing.T) {
 		t.Fatal(err)
 	}
 	if cluster, err := ConnectTo(t.Context(), target); err == nil || asked {
-		t.Errorf("a proxy on the way by now: %+v, %v, asked: %t", cluster, err, asked)
+		t.Errorf("now behind a proxy: %+v, %v, asked: %t", cluster, err, asked)
 	}
 }

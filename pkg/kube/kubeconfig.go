@@ -16,11 +16,13 @@ import (
 	"github.com/devloop/devloop/pkg/files"
 )
 
-// WriteKubeconfig writes a kubeconfig for this cluster alone into the folder that runtime returns: the
-// user may have selected another context since, or the context may lead elsewhere. The file is locked
-// until it is removed, so that a later devloop can tell which ones were left behind.
-func (c *Cluster) WriteKubeconfig(ctx context.Context, runtime func() (string, error)) (file string, remove func(), err error) {
-	way, err := c.connection.current(ctx)
+// WriteKubeconfig writes a kubeconfig for this cluster alone into the folder that runtime returns,
+// for commands: the user may have selected another context since, or the context may lead
+// elsewhere. The file is locked until remove, so that a later devloop can tell which files are
+// stale.
+func (c *Cluster) WriteKubeconfig(ctx context.Context, runtime func() (string, error)) (
+	file string, remove func(), err error) {
+	e, err := c.connection.current(ctx)
 	if err != nil {
 		return "", nil, fmt.Errorf("write a kubeconfig for commands: %w", err)
 	}
@@ -29,11 +31,11 @@ func (c *Cluster) WriteKubeconfig(ctx context.Context, runtime func() (string, e
 		err = os.MkdirAll(folder, 0o700)
 	}
 	if err == nil {
-		_, err = runtime() // somebody else may have made it just before
+		_, err = runtime() // another process may have made it meanwhile
 	}
 	if err == nil {
 		RemoveLeftKubeconfigs(folder)
-		file, remove, err = lockedFile(folder, way.alone)
+		file, remove, err = writeLocked(folder, e.kubeconfig)
 	}
 	if err != nil {
 		return "", nil, event.WithHint(fmt.Errorf("write a kubeconfig for commands: %w", err),
@@ -42,13 +44,14 @@ func (c *Cluster) WriteKubeconfig(ctx context.Context, runtime func() (string, e
 	return file, remove, nil
 }
 
+// The beginnings of the files' names.
 const (
 	KubeconfigPrefix    = "kubeconfig-"
-	NewKubeconfigPrefix = ".new-kubeconfig-" // of one that is not locked yet
+	NewKubeconfigPrefix = ".new-kubeconfig-" // not locked yet
 )
 
-// lockedFile writes a file that is this user's alone, and holds a lock on it until it is removed.
-func lockedFile(folder string, content []byte) (name string, remove func(), err error) {
+// writeLocked writes a file that only this user can read, and locks it until remove.
+func writeLocked(folder string, content []byte) (name string, remove func(), err error) {
 	file, err := os.CreateTemp(folder, NewKubeconfigPrefix+"*") // with mode 0600
 	if err != nil {
 		return "", nil, err
@@ -66,28 +69,27 @@ func lockedFile(folder string, content []byte) (name string, remove func(), err 
 	}
 	return name, func() {
 		_ = os.Remove(name)
-		_ = file.Close() // and with it goes the lock
+		_ = file.Close() // which releases the lock
 	}, nil
 }
 
-// RemoveLeftKubeconfigs removes those of devloops that were killed: nobody has a lock on them.
+// RemoveLeftKubeconfigs removes the files of devloops that were killed: they are not locked.
 func RemoveLeftKubeconfigs(folder string) {
 	for _, pattern := range []string{KubeconfigPrefix + "*", NewKubeconfigPrefix + "*"} {
-		left, _ := filepath.Glob(filepath.Join(folder, pattern)) // the pattern is a good one
-		for _, name := range left {
+		stale, _ := filepath.Glob(filepath.Join(folder, pattern)) // the pattern is valid
+		for _, name := range stale {
 			removeUnlocked(name, strings.HasPrefix(pattern, NewKubeconfigPrefix))
 		}
 	}
 }
 
-// removeUnlocked removes a file on which nobody has a lock. A new one is locked a moment after it
-// was made.
+// removeUnlocked removes a file that is not locked. A new one is locked just after its creation.
 func removeUnlocked(name string, isNew bool) {
 	file, err := files.Open(name)
 	if err != nil {
 		return
 	}
-	defer func() { _ = file.Close() }() // and with it goes the lock
+	defer func() { _ = file.Close() }() // which releases the lock
 	info, err := file.Stat()
 	if err != nil || isNew && time.Since(info.ModTime()) < time.Minute {
 		return

@@ -6,8 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// FieldManager is devloop's name as a writer of objects: in their managed fields, and as the value
-// of LabelManagedBy.
+// FieldManager is devloop's name in the managed fields of objects, and its value of LabelManagedBy.
 const FieldManager = "devloop"
 
 // Labels and annotations that Helm, its charts' helpers, and devloop put on objects.
@@ -20,24 +19,24 @@ const (
 	LabelCheckPod              = "devloop.trial" // what a check pod is for
 )
 
-// ReasonOOMKilled is why the kubelet says that a container ended which exceeded its memory limit.
+// ReasonOOMKilled is the kubelet's reason for a container that exceeded its memory limit.
 const ReasonOOMKilled = "OOMKilled"
 
 // Label is a key of an object's labels with its value.
 type Label struct{ Key, Value string }
 
-// IsCheckPod tells whether devloop itself made the pod, to run a command in an image.
+// IsCheckPod reports whether devloop made the pod to run a command in an image.
 func IsCheckPod(pod *corev1.Pod) bool {
 	return pod.Labels[LabelManagedBy] == FieldManager && pod.Labels[LabelCheckPod] != ""
 }
 
-// ContainerStatuses returns the statuses of a pod's init containers and containers, in the order in which
-// they start.
+// ContainerStatuses returns the statuses of a pod's init containers and containers, in the order in
+// which they start.
 func ContainerStatuses(pod *corev1.Pod) []corev1.ContainerStatus {
 	return slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
 }
 
-// IsStarting tells whether a container waits for nothing but its turn, its volumes and its image.
+// IsStarting reports whether a container waits only for its turn, its volumes or its image.
 func IsStarting(status corev1.ContainerStatus) bool {
 	waiting := status.State.Waiting
 	return waiting != nil && (waiting.Reason == "ContainerCreating" || waiting.Reason == "PodInitializing")

@@ -1,11 +1,3 @@
-// Package kube tells whose cluster a kube context leads to. devloop writes to a cluster on the
-// user's own machine, and to any other one only by the user's permission.
-//
-// Proof that a cluster is the user's own is one of these: minikube, kind or k3d serve its API
-// server's address on this machine (pkg/node looks for that), it is the cluster of a desktop
-// application, or all its nodes run on this machine's kernel. A loopback address proves nothing,
-// because tunnels to other clusters end there, and neither does the name of a context. Behind a
-// proxy the address is that of the proxy's network, so nothing counts there.
 package kube
 
 import (
@@ -17,13 +9,19 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// NotLocalError is that of a cluster which nothing proves to be on this machine.
+// devloop writes to a cluster on the user's own machine, and to any other one only by the user's
+// permission. Proof that a cluster is the user's own is one of these: minikube, kind or k3d serve
+// its API server's address on this machine (pkg/node finds that), it belongs to a desktop
+// application, or all its nodes run on this machine's kernel. A loopback address proves nothing,
+// because tunnels to other clusters end there, and neither does the name of a context. An address
+// behind a proxy belongs to the proxy's network, so nothing counts as proof there.
+
+// NotLocalError is the error for a cluster that nothing proves to be on this machine.
 type NotLocalError struct {
 	Target Target
 	Why    error // what was found instead of a proof
@@ -36,12 +34,8 @@ func (e *NotLocalError) Error() string {
 
 func (e *NotLocalError) Unwrap() error { return e.Why }
 
-const (
-	// answerTimeout is how long the list of nodes may take.
-	answerTimeout = 10 * time.Second
-	// mostNodes is how many nodes a cluster on one machine may have. It bounds the answer, too.
-	mostNodes = 100
-)
+// mostNodes is how many nodes a cluster on one machine may have, and so bounds the answer.
+const mostNodes = 100
 
 // Target is where a kube context leads.
 type Target struct {
@@ -50,10 +44,10 @@ type Target struct {
 	Proxy   string // URL of the proxy that requests go through, without its password; "" for none
 }
 
-// Basis is the kind of thing that Grounds rest on.
+// Basis is a kind of grounds.
 type Basis string
 
-// The first five are proof that a cluster is on this machine, the others the user's permission.
+// The first five prove that a cluster is on this machine, the others are the user's permission.
 const (
 	Minikube Basis = "minikube" // Name: of the profile
 	Kind     Basis = "kind"     // Name: of the cluster
@@ -94,9 +88,9 @@ type NodeLister interface {
 	List(ctx context.Context, options metav1.ListOptions) (*corev1.NodeList, error)
 }
 
-// Own returns what proves that the target is a cluster on this machine. served is who serves its
-// address here, as far as that is known already; only if nobody does, the cluster is asked for its
-// nodes, once. The error is a *NotLocalError.
+// Own returns what proves that the target is a cluster on this machine. served says what is known
+// to serve its address here. If that is nothing, the cluster is asked for its nodes, once. The
+// error is a *NotLocalError.
 func Own(ctx context.Context, t Target, served Grounds, nodes NodeLister) (Grounds, error) {
 	if t.Proxy != "" {
 		return Grounds{}, t.notLocal("requests to it go through the proxy %s", t.Proxy)
@@ -104,26 +98,26 @@ func Own(ctx context.Context, t Target, served Grounds, nodes NodeLister) (Groun
 	if served != (Grounds{}) {
 		return served, nil
 	}
-	list, err := read(ctx, nodes)
-	const nobody = "neither minikube nor kind nor k3d serves this address here, and "
+	list, err := listNodes(ctx, nodes)
+	const unproven = "neither minikube nor kind nor k3d serves this address here, and "
 	switch {
 	case err != nil:
-		return Grounds{}, t.notLocal(nobody+"its nodes cannot be read: %w", err)
+		return Grounds{}, t.notLocal(unproven+"its nodes cannot be read: %w", err)
 	case len(list.Items) == 0:
-		return Grounds{}, t.notLocal(nobody + "it has no nodes")
+		return Grounds{}, t.notLocal(unproven + "it has no nodes")
 	case list.Continue != "" || len(list.Items) > mostNodes:
-		return Grounds{}, t.notLocal(nobody+"it has more than %d nodes", mostNodes)
+		return Grounds{}, t.notLocal(unproven+"it has more than %d nodes", mostNodes)
 	}
 	if application := desktop(t, list.Items, runtime.GOOS); application != "" {
 		return Grounds{Desktop, application}, nil
 	}
-	if os.Getenv("KUBERNETES_SERVICE_HOST") != "" { // which the kubelet sets
-		return Grounds{}, t.notLocal(nobody + "devloop runs in a pod, whose kernel is that of many")
+	if os.Getenv("KUBERNETES_SERVICE_HOST") != "" { // set by the kubelet
+		return Grounds{}, t.notLocal(unproven + "devloop runs in a pod, which shares its kernel")
 	}
 	here := bootID()
 	for _, node := range list.Items {
 		if here == "" || strings.TrimSpace(node.Status.NodeInfo.BootID) != here {
-			return Grounds{}, t.notLocal(nobody+"its node %q does not run on this machine's kernel", node.Name)
+			return Grounds{}, t.notLocal(unproven+"its node %q does not run on this machine's kernel", node.Name)
 		}
 	}
 	if len(list.Items) == 1 {
@@ -134,7 +128,7 @@ func Own(ctx context.Context, t Target, served Grounds, nodes NodeLister) (Groun
 
 // BootIDs returns the IDs of the kernels that a cluster's nodes run on.
 func BootIDs(ctx context.Context, nodes NodeLister) ([]string, error) {
-	list, err := read(ctx, nodes)
+	list, err := listNodes(ctx, nodes)
 	if err != nil {
 		return nil, err
 	}
@@ -145,8 +139,8 @@ func BootIDs(ctx context.Context, nodes NodeLister) ([]string, error) {
 	return ids, nil
 }
 
-func read(ctx context.Context, nodes NodeLister) (*corev1.NodeList, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+func listNodes(ctx context.Context, nodes NodeLister) (*corev1.NodeList, error) {
+	ctx, cancel := context.WithTimeout(ctx, AnswerTimeout)
 	defer cancel()
 	return nodes.List(ctx, metav1.ListOptions{Limit: mostNodes})
 }
@@ -155,9 +149,8 @@ func (t Target) notLocal(why string, args ...any) error {
 	return &NotLocalError{t, fmt.Errorf(why, args...)}
 }
 
-// bootID is the ID that the kernel gave to this run of it, "" where there is none (only Linux has
-// it): a random UUID, another one with each boot. A kubelet reports the same file's content as its
-// node's status.nodeInfo.bootID.
+// bootID is the kernel's random UUID of this boot, "" on systems other than Linux. A kubelet
+// reports the same file's content as its node's status.nodeInfo.bootID.
 func bootID() string {
 	content, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -166,48 +159,49 @@ func bootID() string {
 	return strings.TrimSpace(string(content))
 }
 
-// application is a desktop application that runs a cluster in a virtual machine of its own, whose
-// kernel is not this machine's. Three things have to agree: the name of the context and the
-// address, which the application writes into the kubeconfig, and the names of all nodes, which the
-// API server says. Somebody who forwards this very port from the same application on another
-// machine, and uses that one's kubeconfig as it is, would be taken for local.
+// application is a desktop application that runs a cluster in a virtual machine, whose kernel is
+// not this machine's. Three things have to agree: the context's name and the address, which the
+// application writes into the kubeconfig, and the names of all nodes, which the API server reports.
+// A forward of this very port from the same application on another machine, used with that one's
+// kubeconfig, would pass as local.
 type application struct {
 	name    string
-	systems []string // on which it exists, as runtime.GOOS has them
+	systems []string // values of runtime.GOOS
 	context *regexp.Regexp
 	server  *regexp.Regexp
-	node    *regexp.Regexp // nil for the name of the context
+	node    *regexp.Regexp // nil for the context's name
 }
 
 var applications = []application{
 	// Its kubeadm cluster: docs.docker.com/desktop/features/kubernetes.
-	{"Docker Desktop", []string{"darwin", "linux"}, whole(`docker-desktop|docker-for-desktop`),
-		whole(`https://(kubernetes\.docker\.internal|127\.0\.0\.1|localhost):6443`), whole(`docker-desktop`)},
+	{"Docker Desktop", []string{"darwin", "linux"}, fullMatch(`docker-desktop|docker-for-desktop`),
+		fullMatch(`https://(kubernetes\.docker\.internal|127\.0\.0\.1|localhost):6443`), fullMatch(`docker-desktop`)},
 	// Its kind cluster, since 4.38, with the nodes of a kind cluster named "desktop".
-	{"Docker Desktop", []string{"darwin", "linux"}, whole(`docker-desktop`),
-		whole(`https://127\.0\.0\.1:\d+`), whole(`desktop-(control-plane|worker)\d*`)},
+	{"Docker Desktop", []string{"darwin", "linux"}, fullMatch(`docker-desktop`),
+		fullMatch(`https://127\.0\.0\.1:\d+`), fullMatch(`desktop-(control-plane|worker)\d*`)},
 	// k3s in the Lima machine "rancher-desktop", at the port of its settings:
 	// docs.rancherdesktop.io.
-	{"Rancher Desktop", []string{"darwin", "linux"}, whole(`rancher-desktop`),
-		whole(`https://127\.0\.0\.1:\d+`), whole(`lima-rancher-desktop`)},
+	{"Rancher Desktop", []string{"darwin", "linux"}, fullMatch(`rancher-desktop`),
+		fullMatch(`https://127\.0\.0\.1:\d+`), fullMatch(`lima-rancher-desktop`)},
 	// docs.orbstack.dev/kubernetes.
-	{"OrbStack", []string{"darwin"}, whole(`orbstack`), whole(`https://127\.0\.0\.1:26443`), whole(`orbstack`)},
+	{"OrbStack", []string{"darwin"}, fullMatch(`orbstack`),
+		fullMatch(`https://127\.0\.0\.1:26443`), fullMatch(`orbstack`)},
 	// k3s in a Lima machine; context and host have the profile's name:
 	// github.com/abiosoft/colima, environment/container/kubernetes/kubeconfig.go.
-	{"Colima", []string{"darwin", "linux"}, whole(`colima(-.+)?`), whole(`https://127\.0\.0\.1:\d+`), nil},
+	{"Colima", []string{"darwin", "linux"}, fullMatch(`colima(-.+)?`), fullMatch(`https://127\.0\.0\.1:\d+`), nil},
 }
 
-// whole matches a whole text.
-func whole(pattern string) *regexp.Regexp { return regexp.MustCompile(`^(` + pattern + `)$`) }
+// fullMatch matches only whole texts.
+func fullMatch(pattern string) *regexp.Regexp { return regexp.MustCompile(`^(` + pattern + `)$`) }
 
-// desktop returns the application whose cluster it is, "" for none.
+// desktop returns the name of the application whose cluster it is, "" for none.
 func desktop(t Target, nodes []corev1.Node, system string) string {
 	for _, a := range applications {
 		if !slices.Contains(a.systems, system) || !a.context.MatchString(t.Context) ||
 			!a.server.MatchString(strings.TrimSuffix(t.Server, "/")) {
 			continue
 		}
-		name := cmp.Or(a.node, whole(regexp.QuoteMeta(t.Context)))
+		name := cmp.Or(a.node, fullMatch(regexp.QuoteMeta(t.Context)))
 		if !slices.ContainsFunc(nodes, func(node corev1.Node) bool { return !name.MatchString(node.Name) }) {
 			return a.name
 		}

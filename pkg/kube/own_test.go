@@ -54,21 +54,26 @@ func TestOwn(t *testing.T) {
 		says   string
 	}{
 		"a profile": {target: tunnel, served: Grounds{Minikube, "minikube"}, want: Grounds{Minikube, "minikube"}},
-		"a profile behind a proxy": {target: Target{Context: "minikube", Server: "https://192.168.39.7:8443", Proxy: "http://proxy:3128"},
+		"a profile behind a proxy": {
+			target: Target{Context: "minikube", Server: "https://192.168.39.7:8443", Proxy: "http://proxy:3128"},
 			served: Grounds{Minikube, "minikube"}, says: "requests to it go through the proxy http://proxy:3128"},
-		"this kernel behind a proxy": {target: Target{Context: "x", Server: "https://127.0.0.1:1", Proxy: "socks5://127.0.0.1:1080"},
-			nodes: one("a", here), says: "through the proxy socks5://127.0.0.1:1080"},
+		"this kernel behind a proxy": {
+			target: Target{Context: "x", Server: "https://127.0.0.1:1", Proxy: "socks5://127.0.0.1:1080"},
+			nodes:  one("a", here), says: "through the proxy socks5://127.0.0.1:1080"},
 		"this kernel": {target: tunnel, nodes: one("a", here+"\n"), want: Grounds{BootID, "node a"}},
 		"this kernel, beyond loopback": {target: Target{Context: "x", Server: "https://192.0.2.1:6443"},
-			nodes: listed{nodes: []corev1.Node{node("a", here), node("b", here)}}, want: Grounds{BootID, "all 2 nodes"}},
-		"a tunnel": {target: tunnel, nodes: one("ip-10-0-0-1", elsewhere), says: `node "ip-10-0-0-1" does not run on this machine's kernel`},
+			nodes: listed{nodes: []corev1.Node{node("a", here), node("b", here)}},
+			want:  Grounds{BootID, "all 2 nodes"}},
+		"a tunnel": {target: tunnel, nodes: one("ip-10-0-0-1", elsewhere),
+			says: `node "ip-10-0-0-1" does not run on this machine's kernel`},
 		"one node of two": {target: tunnel, says: `node "b" does not run`,
 			nodes: listed{nodes: []corev1.Node{node("a", here), node("b", elsewhere)}}},
 		"no boot ID": {target: tunnel, nodes: one("a", ""), says: `node "a" does not run`},
 		"no nodes":   {target: tunnel, says: "it has no nodes"},
 		"more than it has": {target: tunnel, says: "it has more than 100 nodes",
 			nodes: listed{nodes: []corev1.Node{node("a", here)}, more: true}},
-		"minikube's name": {target: Target{Context: "minikube", Server: "https://127.0.0.1:47101"}, nodes: one("minikube", elsewhere), says: `node "minikube" does not run`},
+		"minikube's name": {target: Target{Context: "minikube", Server: "https://127.0.0.1:47101"},
+			nodes: one("minikube", elsewhere), says: `node "minikube" does not run`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if runtime.GOOS != "linux" && test.want.Basis == BootID {
@@ -76,16 +81,19 @@ func TestOwn(t *testing.T) {
 			}
 			got, err := Own(t.Context(), test.target, test.served, &test.nodes)
 			var notLocal *NotLocalError
+			which := fmt.Sprintf("%q at %s", test.target.Context, test.target.Server)
 			switch {
-			case test.says == "" && (err != nil || got != test.want):
+			case test.says == "":
+				if err != nil || got != test.want {
+					t.Errorf("%v, %v", got, err)
+				}
+			case got != Grounds{} || !errors.As(err, &notLocal) || !strings.Contains(err.Error(), test.says):
 				t.Errorf("%v, %v", got, err)
-			case test.says != "" && (got != Grounds{} || !errors.As(err, &notLocal) || !strings.Contains(err.Error(), test.says)):
-				t.Errorf("%v, %v", got, err)
-			case test.says != "" && (notLocal.Target != test.target || !strings.Contains(err.Error(), fmt.Sprintf("%q at %s", test.target.Context, test.target.Server))):
+			case notLocal.Target != test.target || !strings.Contains(err.Error(), which):
 				t.Errorf("it does not say which: %v", err)
 			}
 			if (test.served != Grounds{} || test.target.Proxy != "") && test.nodes.asked > 0 {
-				t.Error("the cluster was asked in vain")
+				t.Error("the cluster was asked for nothing")
 			}
 		})
 	}
@@ -98,7 +106,8 @@ func TestDesktop(t *testing.T) {
 	}{
 		{"docker-desktop", "https://kubernetes.docker.internal:6443", "docker-desktop", "darwin", "Docker Desktop"},
 		{"docker-desktop", "https://127.0.0.1:6443/", "docker-desktop", "linux", "Docker Desktop"},
-		{"docker-desktop", "https://127.0.0.1:53111", "desktop-control-plane desktop-worker desktop-worker2", "darwin", "Docker Desktop"},
+		{"docker-desktop", "https://127.0.0.1:53111", "desktop-control-plane desktop-worker desktop-worker2", "darwin",
+			"Docker Desktop"},
 		{"rancher-desktop", "https://127.0.0.1:6443", "lima-rancher-desktop", "darwin", "Rancher Desktop"},
 		{"orbstack", "https://127.0.0.1:26443", "orbstack", "darwin", "OrbStack"},
 		{"colima", "https://127.0.0.1:6443", "colima", "darwin", "Colima"},

@@ -1,8 +1,5 @@
 package kube
 
-// The permissions that the user gave in a terminal: one file for each folder and cluster, so that
-// two devloops never write the same one.
-
 import (
 	"crypto/sha256"
 	"encoding/hex"
@@ -18,28 +15,28 @@ import (
 	"github.com/devloop/devloop/pkg/files"
 )
 
-// answerSize is how large the file of an answer may be, in bytes.
-const answerSize = 64 << 10
+// permissionSize is the size limit of a permission's file, in bytes.
+const permissionSize = 64 << 10
 
-// Permission is the user's answer that a project may be deployed to a cluster. The cluster is known
-// by its UID: another one that takes over its name or its address is asked about anew.
+// Permission is the user's answer that a project may be deployed to a cluster. It holds for the
+// cluster's UID: for another cluster with the same name or address, the user is asked again.
 type Permission struct {
-	Folder  string    `json:"folder"`  // of the project, absolute and without links
+	Folder  string    `json:"folder"`  // of the project, absolute, symlinks resolved
 	Cluster string    `json:"cluster"` // UID of its namespace kube-system
-	Context string    `json:"context"` // for people who read the file
-	Server  string    `json:"server"`  // likewise
+	Context string    `json:"context"` // for people who read the file, as is Server
+	Server  string    `json:"server"`
 	Given   time.Time `json:"given"`
 }
 
-// Permissions is the folder that they are kept in.
+// Permissions is the folder of permissions. Each folder and cluster has its own file, so that two
+// devloops never write the same one.
 type Permissions string
 
-// Find returns the permission for a folder and a cluster. If there is none, the error is
-// fs.ErrNotExist.
+// Find returns the permission for a folder and a cluster, or fs.ErrNotExist if there is none.
 func (p Permissions) Find(folder, cluster string) (Permission, error) {
 	var found Permission
 	path := p.file(folder, cluster)
-	content, err := files.Read(path, answerSize)
+	content, err := files.Read(path, permissionSize)
 	if err == nil {
 		err = json.Unmarshal(content, &found)
 	}
@@ -52,7 +49,7 @@ func (p Permissions) Find(folder, cluster string) (Permission, error) {
 	return found, nil
 }
 
-// Remember writes a permission down. After a crash there is all of the file, or nothing.
+// Remember writes a permission atomically.
 func (p Permissions) Remember(given Permission) (err error) {
 	defer func() {
 		if err != nil {

@@ -39,7 +39,9 @@ func TestPermissions(t *testing.T) {
 
 	// Half a file, or one that was copied from elsewhere, permits nothing.
 	file := string(p) + "/" + entries[0].Name()
-	for _, text := range []string{`{"folder": "/pro`, `{"folder": "/other", "cluster": "uid"}`, `{"folder": "/project", "cluster": "other"}`} {
+	for _, text := range []string{
+		`{"folder": "/pro`, `{"folder": "/other", "cluster": "uid"}`, `{"folder": "/project", "cluster": "other"}`,
+	} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

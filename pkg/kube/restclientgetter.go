@@ -1,4 +1,3 @@
-// The cluster as Helm sees it from one namespace.
 package kube
 
 import (
@@ -9,34 +8,11 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// RESTClientGetter returns the cluster as Helm asks for it, with namespace for objects that name none.
-func (c *Cluster) RESTClientGetter(namespace string) genericclioptions.RESTClientGetter {
-	return namespaced{c, namespace}
-}
+// Cluster implements genericclioptions.RESTClientGetter for Helm and cli-runtime. All releases and
+// runs share its discovery cache and mapper.
 
-// namespaced answers for Helm's question which namespace objects without one belong to.
-type namespaced struct {
-	*Cluster
-	namespace string
-}
-
-// ToRawKubeConfigLoader returns the kubeconfig with the namespace replaced.
-func (n namespaced) ToRawKubeConfigLoader() clientcmd.ClientConfig {
-	return namespacedConfig{n.loader, n.namespace}
-}
-
-// kubeconfig is embedded under this name because clientcmd.ClientConfig has a method of its own name.
-type kubeconfig = clientcmd.ClientConfig
-
-type namespacedConfig struct {
-	kubeconfig
-	namespace string
-}
-
-// Namespace returns the release's namespace, as one that was asked for.
-func (c namespacedConfig) Namespace() (string, bool, error) { return c.namespace, true, nil }
-
-// ToRESTConfig returns a copy of the connection's configuration, with a deadline on every request.
+// ToRESTConfig returns a copy of the cluster's configuration, with a timeout for every request. It
+// never fails.
 func (c *Cluster) ToRESTConfig() (*rest.Config, error) {
 	config := rest.CopyConfig(c.Config)
 	config.Timeout = requestTimeout
@@ -53,3 +29,29 @@ func (c *Cluster) ToRESTMapper() (meta.RESTMapper, error) { return c.Mapper, nil
 
 // ToRawKubeConfigLoader returns the kubeconfig as it was when devloop started.
 func (c *Cluster) ToRawKubeConfigLoader() clientcmd.ClientConfig { return c.loader }
+
+// RESTClientGetter returns the cluster with a default namespace, for objects that name none.
+func (c *Cluster) RESTClientGetter(namespace string) genericclioptions.RESTClientGetter {
+	return namespaced{c, namespace}
+}
+
+type namespaced struct {
+	*Cluster
+	namespace string
+}
+
+// ToRawKubeConfigLoader returns the kubeconfig with the default namespace.
+func (n namespaced) ToRawKubeConfigLoader() clientcmd.ClientConfig {
+	return namespacedConfig{n.loader, n.namespace}
+}
+
+// kubeconfig is an alias because an embedded ClientConfig would hide the method of that name.
+type kubeconfig = clientcmd.ClientConfig
+
+type namespacedConfig struct {
+	kubeconfig
+	namespace string
+}
+
+// Namespace returns the default namespace as one that was asked for explicitly.
+func (c namespacedConfig) Namespace() (string, bool, error) { return c.namespace, true, nil }
