@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -14,27 +15,28 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// This file has requirements installed into an environment, by its own pip, or by uv where it has none.
-
 const (
-	// installTimeout is for all of it: a machine that has none of the packages yet may take minutes.
+	// installTimeout bounds an installation: a machine without any of the packages may take
+	// minutes.
 	installTimeout = 10 * time.Minute
-	// goodbye is how long pip may take to undo what it has begun, once it was asked to end.
-	goodbye = 5 * time.Second
-	// outputLine is how much of a line of its output is read, and shownLine how much of it an error shows, in bytes: pip names all versions that
-	// there are if it does not find the one that is asked for.
-	outputLine, shownLine = 8 << 10, 240
-	// keptLines is how many of its last lines are kept, and shownLines how many of these an error shows: the first ones say what failed,
-	// the last ones why.
-	keptLines, shownFirst, shownLast = 100, 3, 9
+	// undoTimeout is how long pip may take to undo its work when it is interrupted.
+	undoTimeout = 5 * time.Second
+	// outputLine is how much of a line of output is read, in bytes.
+	outputLine = 8 << 10
+	// keptLines is how many of the last lines are kept.
+	keptLines = 100
+
+	// An error shows the first lines, which say what failed, and the last, which say why. Long ones
+	// are cut to shownLine bytes: pip may list all versions of a library.
+	shownFirst, shownLast, shownLine = 3, 9, 240
 )
 
-// Installed is what an installation has changed: name-version of each library, as pip tells it, "" for nothing.
+// Installed is what an installation has changed: pip's list of name-version, "" for nothing.
 type Installed string
 
-// Install installs the requirements of a file, in folder, into the environment at dir; tell gets each line of the output. When ctx ends, what was
-// begun is undone.
-func Install(ctx context.Context, dir, folder, file string, tell func(line string)) (Installed, error) {
+// Install installs the requirements in a file into the environment at dir, with folder as the
+// working directory. output receives each line of output. If ctx ends, pip undoes its work.
+func Install(ctx context.Context, dir, folder, file string, output func(line string)) (Installed, error) {
 	if _, err := open(dir); err != nil {
 		return "", err
 	}
@@ -44,93 +46,89 @@ func Install(ctx context.Context, dir, folder, file string, tell func(line strin
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, installTimeout, fmt.Errorf("not done after %s", installTimeout))
 	defer cancel()
-	last, installed, err := run(ctx, folder, append(args, "-r", file), tell)
+	last, installed, err := run(ctx, folder, append(args, "-r", file), output)
 	if err == nil {
 		return installed, nil
 	}
 	err = fmt.Errorf("install %s into %s: %w", filepath.Base(file), dir, err)
-	if text := telling(last); text != "" {
+	if text := excerpt(last); text != "" {
 		err = fmt.Errorf("%w\n%s", err, text)
 	}
 	return "", event.WithHint(err, "mend "+filepath.Base(file)+" and save; by hand: "+byHand(args, file))
 }
 
-// installer is the beginning of the command line.
+// quietArgs are pip's options that a user does not need. -I isolates it: neither a folder nor a
+// variable of this terminal decides what it imports.
+var quietArgs = []string{"-I", "-u", "--disable-pip-version-check", "--no-input"}
+
+// installer is the beginning of the command line: pip, or uv if the environment has no pip.
 func installer(dir string) ([]string, error) {
 	python := filepath.Join(dir, "bin", "python")
-	if _, err := os.Stat(python); err != nil { // also a link to a Python that was removed
-		return nil, event.WithHint(fmt.Errorf("the Python of %s is not there: %w", dir, err), "make it anew: python3 -m venv --clear "+quoted(dir))
+	if _, err := os.Stat(python); err != nil { // it may be a link to a Python that was removed
+		return nil, event.WithHint(fmt.Errorf("the Python of %s is not there: %w", dir, err),
+			"make it anew: python3 -m venv --clear "+quoted(dir))
 	}
-	if hasPip(dir) {
-		// Isolated: neither a folder nor a variable of this terminal decides what is imported.
+	if _, versions, err := Read(dir); err == nil && versions["pip"] != "" {
 		return []string{python, "-I", "-u", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"}, nil
 	}
 	uv, err := exec.LookPath("uv")
 	if err != nil {
-		return nil, event.WithHint(fmt.Errorf("there is no pip in %s", dir), "install uv, which made it most likely, or give it pip: "+quoted(python)+" -m ensurepip")
+		return nil, event.WithHint(fmt.Errorf("there is no pip in %s", dir),
+			"install uv, which most likely made it, or add pip: "+quoted(python)+" -m ensurepip")
 	}
 	return []string{uv, "pip", "install", "--python", python}, nil
 }
 
-// hasPip tells whether there is a pip of its own, or one that it lets in.
-func hasPip(dir string) bool {
-	_, versions, err := Read(dir)
-	return err == nil && versions["pip"] != ""
-}
-
-// byHand is how a user does the same.
+// byHand is the command for a user to do the same.
 func byHand(args []string, file string) string {
-	words := []string{quoted(args[0])}
-	for _, arg := range args[1:] {
-		if arg != "-I" && arg != "-u" && arg != "--disable-pip-version-check" && arg != "--no-input" {
+	var words []string
+	for _, arg := range append(slices.Clone(args), "-r", file) {
+		if !slices.Contains(quietArgs, arg) {
 			words = append(words, quoted(arg))
 		}
 	}
-	return strings.Join(append(words, "-r", quoted(file)), " ")
+	return strings.Join(words, " ")
 }
 
-// run runs a command to its end and returns its last lines. It ends with all that it started.
-func run(ctx context.Context, folder string, args []string, tell func(line string)) (last []string, installed Installed, err error) {
+// run runs a command to its end and returns its last lines of output and what it installed.
+func run(ctx context.Context, folder string, args []string, output func(line string)) (
+	last []string, installed Installed, err error) {
 	cmd := command.Command{
-		Args: args, Folder: folder, Ask: syscall.SIGINT, Goodbye: goodbye, Line: outputLine,
-		Env: append(os.Environ(), "PIP_USER=0", "NO_COLOR=1"), // into the environment, whatever the user's pip.conf says
+		Args: args, Folder: folder, Ask: syscall.SIGINT, Goodbye: undoTimeout, Line: outputLine,
+		Env: append(os.Environ(), "PIP_USER=0", "NO_COLOR=1"), // into the environment, whatever pip.conf says
 	}
 	err = cmd.Run(ctx, func(line string) {
-		text := strings.TrimRight(event.Printable(line), " ")
-		tell(text)
-		last = append(last, text)
+		line = strings.TrimRight(event.Printable(line), " ")
+		output(line)
+		last = append(last, line)
 		last = last[max(0, len(last)-keptLines):]
-		if what, ok := strings.CutPrefix(text, "Successfully installed "); ok { // of pip
-			installed = Installed(what)
+		if list, ok := strings.CutPrefix(line, "Successfully installed "); ok { // pip
+			installed = Installed(list)
 		}
-		if what, ok := strings.CutPrefix(text, " + "); ok { // of uv
-			installed = Installed(strings.TrimSpace(string(installed) + " " + strings.Replace(what, "==", "-", 1)))
+		if library, ok := strings.CutPrefix(line, " + "); ok { // uv
+			installed = Installed(strings.TrimSpace(string(installed) + " " + strings.Replace(library, "==", "-", 1)))
 		}
 	}, nil)
 	return last, installed, err
 }
 
-// telling are the lines that say what went wrong: those from the first error on, as many as there is room for, else the last ones.
-func telling(lines []string) string {
-	first := max(0, len(lines)-shownFirst-shownLast)
+// excerpt is the output from the first error on, or else its end, cut to what an error may show.
+func excerpt(lines []string) string {
+	first := slices.IndexFunc(lines, func(line string) bool {
+		line = strings.ToLower(strings.TrimSpace(line))
+		return strings.HasPrefix(line, "error:") || strings.HasPrefix(line, "×")
+	})
+	if first < 0 {
+		first = max(0, len(lines)-shownFirst-shownLast)
+	}
+	lines = slices.Clone(lines[first:])
 	for i, line := range lines {
-		if start := strings.ToLower(strings.TrimSpace(line)); strings.HasPrefix(start, "error:") || strings.HasPrefix(start, "×") {
-			first = i
-			break
+		if len(line) > shownLine {
+			lines[i] = strings.ToValidUTF8(line[:shownLine/2]+" … "+line[len(line)-shownLine/2:], "")
 		}
 	}
-	lines = lines[first:]
-	var shown []string
-	for i, line := range lines {
-		switch left := len(lines) - i; {
-		case i < shownFirst || left <= shownLast:
-			if len(line) > shownLine {
-				line = strings.ToValidUTF8(line[:shownLine/2]+" … "+line[len(line)-shownLine/2:], "")
-			}
-			shown = append(shown, line)
-		case left == shownLast+1:
-			shown = append(shown, "…")
-		}
+	if cut := len(lines) - shownLast; cut > shownFirst {
+		lines = slices.Replace(lines, shownFirst, cut, "…")
 	}
-	return strings.Join(shown, "\n")
+	return strings.Join(lines, "\n")
 }

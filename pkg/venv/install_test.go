@@ -17,7 +17,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// made is one environment for all tests: to make one takes seconds.
+// made is one environment for all tests, since making one takes seconds.
 var made = struct {
 	sync.Mutex
 	dir string
@@ -69,7 +69,7 @@ func wheel(t *testing.T, folder, name, version string) {
 	}
 }
 
-// offline has pip know no other index than the wheels in a folder.
+// offline makes pip use only the wheels in a folder.
 func offline(t *testing.T) (wheels string) {
 	wheels = t.TempDir()
 	t.Setenv("PIP_NO_INDEX", "1")
@@ -83,28 +83,30 @@ func TestInstall(t *testing.T) {
 	dir, wheels, folder := madeVenv(t), offline(t), filepath.Join(t.TempDir(), "a project")
 	wheel(t, wheels, "alpha", "1.0")
 	wheel(t, wheels, "alpha", "2.0")
-	t.Setenv("PIP_USER", "1")                     // in a user's own settings
-	t.Setenv("PYTHONPATH", filepath.Join(folder)) // a file in it that is called as a module of Python is in nobody's way
-	write(t, folder, map[string]string{"requirements.txt": "-r more.txt\n", "more.txt": "alpha==1.0\n", "logging.py": "raise SystemExit('the wrong one')\n"})
+	t.Setenv("PIP_USER", "1")      // as a user may have it
+	t.Setenv("PYTHONPATH", folder) // a file in it that shadows a module of Python does no harm
+	write(t, folder, map[string]string{"requirements.txt": "-r more.txt\n", "more.txt": "alpha==1.0\n",
+		"logging.py": "raise SystemExit('the wrong one')\n"})
 	file := filepath.Join(folder, "requirements.txt")
 	var lines []string
-	tell := func(line string) { lines = append(lines, line) }
-	if installed, err := Install(t.Context(), dir, folder, file, tell); err != nil || installed != "alpha-1.0" {
+	output := func(line string) { lines = append(lines, line) }
+	if installed, err := Install(t.Context(), dir, folder, file, output); err != nil || installed != "alpha-1.0" {
 		t.Fatalf("%q, %v: %q", installed, err, lines)
 	}
 	if _, versions, err := Read(dir); err != nil || versions["alpha"] != "1.0" {
 		t.Errorf("%v, %v", versions, err)
 	}
-	if installed, err := Install(t.Context(), dir, folder, file, tell); err != nil || installed != "" {
+	if installed, err := Install(t.Context(), dir, folder, file, output); err != nil || installed != "" {
 		t.Errorf("again: %q, %v", installed, err)
 	}
 	write(t, folder, map[string]string{"more.txt": "alpha==2.0\n"})
-	if installed, err := Install(t.Context(), dir, folder, file, tell); err != nil || installed != "alpha-2.0" {
+	if installed, err := Install(t.Context(), dir, folder, file, output); err != nil || installed != "alpha-2.0" {
 		t.Errorf("%q, %v", installed, err)
 	}
 	write(t, folder, map[string]string{"more.txt": "alpha==3.0\n"})
-	_, err := Install(t.Context(), dir, folder, file, tell)
-	if err == nil || !strings.Contains(err.Error(), "install requirements.txt into "+dir+": exit status 1\nERROR: Could not find a version that satisfies the requirement alpha==3.0") ||
+	_, err := Install(t.Context(), dir, folder, file, output)
+	if err == nil || !strings.Contains(err.Error(), "install requirements.txt into "+dir+": exit status 1\n"+
+		"ERROR: Could not find a version that satisfies the requirement alpha==3.0") ||
 		!strings.Contains(event.Hint(err), "by hand: '"+dir+"/bin/python' -m pip install -r '"+file+"'") {
 		t.Errorf("%v → %s", err, event.Hint(err))
 	}
@@ -116,38 +118,44 @@ func TestInstallWithoutPip(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	t.Setenv("PATH", tools)
-	if _, err := Install(t.Context(), dir, tools, "r.txt", func(string) {}); err == nil || !strings.Contains(err.Error(), "there is no pip in "+dir) || !strings.Contains(event.Hint(err), "-m ensurepip") {
+	install := func() (Installed, error) { return Install(t.Context(), dir, tools, "r.txt", func(string) {}) }
+	_, err := install()
+	if err == nil || !strings.Contains(err.Error(), "there is no pip in "+dir) ||
+		!strings.Contains(event.Hint(err), "-m ensurepip") {
 		t.Errorf("%v → %s", err, event.Hint(err))
 	}
 	uv := filepath.Join(tools, "uv")
-	if err := os.WriteFile(uv, []byte("#!/bin/sh\necho \"$@\" > args\necho ' - alpha==1.0'\necho ' + alpha==2.0'\necho ' + beta==1.0'\n"), 0o755); err != nil {
+	script := "#!/bin/sh\necho \"$@\" > args\necho ' - alpha==1.0'\necho ' + alpha==2.0'\necho ' + beta==1.0'\n"
+	if err := os.WriteFile(uv, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	installed, err := Install(t.Context(), dir, tools, "r.txt", func(string) {})
+	installed, err := install()
 	if err != nil || installed != "alpha-2.0 beta-1.0" {
 		t.Errorf("%q, %v", installed, err)
 	}
-	if args, err := os.ReadFile(filepath.Join(tools, "args")); err != nil || string(args) != "pip install --python "+dir+"/bin/python -r r.txt\n" {
+	args, err := os.ReadFile(filepath.Join(tools, "args"))
+	if err != nil || string(args) != "pip install --python "+dir+"/bin/python -r r.txt\n" {
 		t.Errorf("%s, %v", args, err)
 	}
 
 	// Its Python may be gone, and all of it.
-	if err := errors.Join(os.Remove(filepath.Join(dir, "bin", "python")), os.Symlink("/nowhere/python3", filepath.Join(dir, "bin", "python"))); err != nil {
+	python := filepath.Join(dir, "bin", "python")
+	if err := errors.Join(os.Remove(python), os.Symlink("/nowhere/python3", python)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Install(t.Context(), dir, tools, "r.txt", func(string) {}); err == nil || !strings.Contains(event.Hint(err), "python3 -m venv --clear "+dir) {
+	if _, err := install(); err == nil || !strings.Contains(event.Hint(err), "python3 -m venv --clear "+dir) {
 		t.Errorf("%v → %s", err, event.Hint(err))
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Install(t.Context(), dir, tools, "r.txt", func(string) {}); err == nil || event.Hint(err) != "make it: python3 -m venv "+dir {
+	if _, err := install(); err == nil || event.Hint(err) != "make it: python3 -m venv "+dir {
 		t.Errorf("%v → %s", err, event.Hint(err))
 	}
 }
 
-// When devloop ends, pip is asked to end first, and whatever it started ends with it.
-func TestInstallIsInterrupted(t *testing.T) {
+// When devloop ends, pip is interrupted first, and whatever it started ends with it.
+func TestInstallInterrupted(t *testing.T) {
 	for _, test := range []struct{ name, script, left string }{
 		{"it listens", "trap 'echo undone > left; exit 2' INT\n", "undone\n"},
 		{"it does not", "trap '' INT\n", ""},
@@ -176,7 +184,7 @@ func TestInstallIsInterrupted(t *testing.T) {
 			if _, err := fmt.Sscan(string(child), &pid); err != nil {
 				t.Fatal(err)
 			}
-			for deadline := time.Now().Add(time.Minute); ; { // it is dead, and waits to be reaped by whoever does that here
+			for deadline := time.Now().Add(time.Minute); ; { // dead, and not yet reaped
 				state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 				if err != nil || strings.Contains(string(state), ") Z ") {
 					break
@@ -192,7 +200,7 @@ func TestInstallIsInterrupted(t *testing.T) {
 	}
 }
 
-func TestTelling(t *testing.T) {
+func TestExcerpt(t *testing.T) {
 	long := "ERROR: Could not find a version (from versions: " + strings.Repeat("0.1, ", 200) + "2.0)"
 	var many []string
 	for i := range 40 {
@@ -204,16 +212,20 @@ func TestTelling(t *testing.T) {
 		want  func(string) bool
 	}{
 		{"nothing", nil, func(s string) bool { return s == "" }},
-		{"from the error on", []string{"Collecting a", "ERROR: no such thing"}, func(s string) bool { return s == "ERROR: no such thing" }},
-		{"of uv", []string{"Resolving", "  × No solution found", "  ╰─▶ because"}, func(s string) bool { return s == "  × No solution found\n  ╰─▶ because" }},
-		{"without an error the end", many, func(s string) bool { return strings.HasPrefix(s, "line 28\n") && strings.HasSuffix(s, "\nline 39") }},
+		{"from the error on", []string{"Collecting a", "ERROR: no such thing"},
+			func(s string) bool { return s == "ERROR: no such thing" }},
+		{"of uv", []string{"Resolving", "  × No solution found", "  ╰─▶ because"},
+			func(s string) bool { return s == "  × No solution found\n  ╰─▶ because" }},
+		{"without an error the end", many,
+			func(s string) bool { return strings.HasPrefix(s, "line 28\n") && strings.HasSuffix(s, "\nline 39") }},
 		{"of a long one both ends", append([]string{"noise", "  error: subprocess-exited-with-error"}, many...),
 			func(s string) bool {
-				return strings.HasPrefix(s, "  error: subprocess-exited-with-error\nline 0\nline 1\n…\nline 31") && strings.HasSuffix(s, "\nline 39")
+				const start = "  error: subprocess-exited-with-error\nline 0\nline 1\n…\nline 31"
+				return strings.HasPrefix(s, start) && strings.HasSuffix(s, "\nline 39")
 			}},
 		{"a long line", []string{long}, func(s string) bool { return len(s) < 300 && strings.HasSuffix(s, "2.0)") }},
 	} {
-		if got := telling(test.lines); !test.want(got) {
+		if got := excerpt(test.lines); !test.want(got) {
 			t.Errorf("%s: %q", test.name, got)
 		}
 	}

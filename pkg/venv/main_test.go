@@ -11,7 +11,7 @@ import (
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if made.dir != "" {
-			_ = os.RemoveAll(filepath.Dir(made.dir)) // a leftover in a folder for such
+			_ = os.RemoveAll(filepath.Dir(made.dir))
 		}
 		os.Exit(code)
 	}))

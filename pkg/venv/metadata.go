@@ -13,70 +13,30 @@ import (
 	"github.com/devloop/devloop/pkg/files"
 )
 
-// This file is what one installed library says of itself, in files whose beginning is a header as that of a mail.
-
 const (
-	// headerLength is how much of such a file is looked at, in bytes: name and version are in its first lines.
+	// headerLength is how much of a metadata file is read, in bytes: the name and version come
+	// first.
 	headerLength = 1 << 20
-	// headerLine is how much of one of its lines is.
+	// headerLine is how much of each line counts, in bytes.
 	headerLine = 4 << 10
 )
 
-// separators are what names may be written with instead of one another.
-var separators = regexp.MustCompile(`[-_.]+`)
-
-// isName and isVersion are what may be compared.
 var (
-	isName    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
-	isVersion = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.!+_-]*$`)
+	separators = regexp.MustCompile(`[-_.]+`)
+	isName     = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
+	isVersion  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.!+_-]*$`)
 )
 
-// normalized is the one way to write a library's name, as PEP 503 has it.
+// normalized returns the canonical form of a library's name (PEP 503).
 func normalized(name string) string {
 	return strings.ToLower(separators.ReplaceAllString(name, "-"))
 }
 
-// readHeader returns the library's name and version, "" for what is not there or makes no sense.
-func readHeader(from io.Reader) (name, version string, err error) {
-	lines := bufio.NewReaderSize(io.LimitReader(from, headerLength), headerLine)
-	seen := map[string]bool{} // the first of a key counts
-	for cut := false; ; {
-		line, err := lines.ReadSlice('\n')
-		text, rest := strings.TrimRight(string(line), "\r\n"), cut
-		cut = errors.Is(err, bufio.ErrBufferFull) // the rest of a long line is left out
-		if err != nil && !cut && !errors.Is(err, io.EOF) {
-			return "", "", err
-		}
-		if text == "" && !rest || len(seen) == 2 { // the header ends with an empty line
-			break
-		}
-		key, value, ok := strings.Cut(text, ":")
-		key, value = strings.ToLower(key), strings.TrimSpace(value)
-		switch {
-		case rest || !ok || seen[key]:
-		case key == "name":
-			name, seen[key] = value, true
-		case key == "version":
-			version, seen[key] = value, true
-		}
-		if err != nil && !cut {
-			break
-		}
-	}
-	if !isName.MatchString(name) {
-		name = ""
-	}
-	if !isVersion.MatchString(version) {
-		version = ""
-	}
-	return normalized(name), version, nil
-}
-
-// readLibrary returns the name and version of what is installed at path, "" if that is no library, or only the leftovers of one. Whether it may be
-// a folder or a file depends on the tool that installed it.
+// readLibrary returns the name and version of what is installed at path, "" if that is no library,
+// or only a leftover. Whether path is a folder or a file depends on the tool that installed it.
 func readLibrary(path string) (name, version string, err error) {
 	base := filepath.Base(path)
-	if strings.HasPrefix(base, "~") || strings.HasPrefix(base, ".") { // how pip names what it is just removing
+	if strings.HasPrefix(base, "~") || strings.HasPrefix(base, ".") { // pip is removing it
 		return "", "", nil
 	}
 	switch filepath.Ext(base) {
@@ -95,10 +55,41 @@ func readLibrary(path string) (name, version string, err error) {
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR),
 		errors.Is(err, files.ErrNotRegular):
-		return "", "", nil // it may just be going away
+		return "", "", nil // it may be being removed
 	case err != nil:
 		return "", "", err
 	}
 	defer func() { _ = file.Close() }() // only read
 	return readHeader(file)
+}
+
+// readHeader returns the name and version in a metadata file, which begins like a mail. Each is ""
+// if it is missing or invalid.
+func readHeader(from io.Reader) (name, version string, err error) {
+	lines := bufio.NewReaderSize(io.LimitReader(from, headerLength), headerLine)
+	fields := map[string]string{}
+	for len(fields) < 2 {
+		line, long, err := lines.ReadLine()
+		if errors.Is(err, io.EOF) || err == nil && len(line) == 0 {
+			break // an empty line ends the header
+		}
+		if err != nil {
+			return "", "", err
+		}
+		key, value, found := strings.Cut(string(line), ":")
+		key = strings.ToLower(key)
+		if _, known := fields[key]; found && !known && (key == "name" || key == "version") {
+			fields[key] = strings.TrimSpace(value)
+		}
+		for long && err == nil {
+			_, long, err = lines.ReadLine()
+		}
+	}
+	if isName.MatchString(fields["name"]) {
+		name = normalized(fields["name"])
+	}
+	if isVersion.MatchString(fields["version"]) {
+		version = fields["version"]
+	}
+	return name, version, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,65 +16,73 @@ import (
 	"github.com/devloop/devloop/pkg/files"
 )
 
-// configLength is how much of pyvenv.cfg, and of a file that names folders, is read, in bytes.
-const configLength = 64 << 10
+const (
+	// configLength is how much of pyvenv.cfg, and of a file that names folders, is read, in bytes.
+	configLength = 64 << 10
+	// maxFolders is how many folders a file may name. More are a mistake.
+	maxFolders = 1000
+)
 
-// Read returns the version of Python in the environment at dir, "" if that cannot be told, and the versions of the libraries in it by their
-// normalized names. Where a library is there twice, the one counts that Python would import.
+// Read returns the Python version of the environment at dir, "" if it is unknown, and the versions
+// of its libraries by their normalized names. Of a library that is installed twice, the one counts
+// that Python would import.
 func Read(dir string) (python string, versions map[string]string, err error) {
 	e, err := open(dir)
 	if err != nil {
 		return "", nil, err
 	}
-	versions = map[string]string{}
 	own := e.sitePackages(dir)
 	for _, folder := range own {
-		if err := e.add(versions, folder); err != nil {
+		if err := e.add(folder); err != nil {
 			return "", nil, fmt.Errorf("read the Python environment: %w", err)
 		}
 	}
 	if len(own) == 0 {
-		return "", nil, event.WithHint(fmt.Errorf("%s is not whole: there is no lib/python3.*/site-packages in it", dir), "make it anew: python3 -m venv --clear "+quoted(dir))
+		return "", nil, event.WithHint(
+			fmt.Errorf("%s is not whole: there is no lib/python3.*/site-packages in it", dir),
+			"make it anew: python3 -m venv --clear "+quoted(dir))
 	}
 	for _, folder := range e.outside() {
-		_ = e.add(versions, folder) // what cannot be read there, Python leaves out, too
+		_ = e.add(folder) // Python, too, ignores what cannot be read there
 	}
-	return e.python, versions, nil
+	return e.python, e.versions, nil
 }
 
-// environment is one that is being read.
+// environment is a Python environment that is being read.
 type environment struct {
-	dir    string
-	python string            // its version: 3.11.2
-	config map[string]string // pyvenv.cfg, nil in one of conda
-
-	seen []os.FileInfo // folders that were looked through: the same one may have several names
+	python   string            // its version: 3.11.2
+	config   map[string]string // pyvenv.cfg, nil for conda
+	versions map[string]string // of libraries that were found, by name
+	seen     []os.FileInfo     // folders that were read: one folder may have several names
 }
 
-// open finds out what is at dir.
+// open reads what kind of environment is at dir.
 func open(dir string) (*environment, error) {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return nil, event.WithHint(fmt.Errorf("there is no Python environment at %s", dir), "make it: python3 -m venv "+quoted(dir))
+		return nil, event.WithHint(fmt.Errorf("there is no Python environment at %s", dir),
+			"make it: python3 -m venv "+quoted(dir))
 	case err != nil:
 		return nil, fmt.Errorf("read the Python environment: %w", err)
 	case !info.IsDir():
-		return nil, event.WithHint(fmt.Errorf("%s is no folder of a Python environment, but a file", dir), "name the folder that python3 -m venv made")
+		return nil, event.WithHint(fmt.Errorf("%s is a file, not the folder of a Python environment", dir),
+			"name the folder that python3 -m venv made")
 	}
-	e := &environment{dir: dir}
+	e := &environment{versions: map[string]string{}}
 	content, err := readStart(filepath.Join(dir, "pyvenv.cfg"))
 	switch {
 	case err == nil:
 		e.config = settings(content)
-		e.python = threeParts(cmp.Or(e.config["version_info"], e.config["version"]))
+		e.python = pythonVersion.FindString(cmp.Or(e.config["version_info"], e.config["version"]))
 		return e, nil
 	case !errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("read the Python environment: %w", err)
 	}
 	packages, err := os.ReadDir(filepath.Join(dir, "conda-meta"))
 	if err != nil {
-		return nil, event.WithHint(fmt.Errorf("%s is no Python environment: it has neither a pyvenv.cfg nor a conda-meta", dir),
+		return nil, event.WithHint(
+			fmt.Errorf("%s is no Python environment: it has neither a pyvenv.cfg nor a conda-meta", dir),
 			"name the folder that python3 -m venv made, or make one there: python3 -m venv "+quoted(dir))
 	}
 	for _, p := range packages {
@@ -84,10 +93,14 @@ func open(dir string) (*environment, error) {
 	return e, nil
 }
 
-// condaPython is the file that conda keeps of the Python in an environment: python-3.11.5-h955ad1f_0.json.
-var condaPython = regexp.MustCompile(`^python-(3\.\d+\.\d+)-.*\.json$`)
+var (
+	// condaPython is conda's file for an environment's Python: python-3.11.5-h955ad1f_0.json.
+	condaPython = regexp.MustCompile(`^python-(3\.\d+\.\d+)-.*\.json$`)
+	// pythonVersion is 3.11.2 of 3.11.2.final.0.
+	pythonVersion = regexp.MustCompile(`^\d+\.\d+(\.\d+)?`)
+)
 
-// settings are the lines of pyvenv.cfg.
+// settings parses pyvenv.cfg.
 func settings(content string) map[string]string {
 	found := map[string]string{}
 	for line := range strings.Lines(content) {
@@ -98,24 +111,20 @@ func settings(content string) map[string]string {
 	return found
 }
 
-// threeParts is a version of Python: 3.11.2 of 3.11.2.final.0.
-func threeParts(version string) string { return versionParts.FindString(version) }
-
-var versionParts = regexp.MustCompile(`^\d+\.\d+(\.\d+)?`)
-
-// majorMinor is the beginning of a version of Python: 3.11 of 3.11.2.
+// majorMinor is 3.11 of 3.11.2.
 func majorMinor(version string) string {
 	parts := strings.SplitN(version, ".", 3)
 	return strings.Join(parts[:min(2, len(parts))], ".")
 }
 
-// outside are the folders with libraries that are not its own and that it lets in, in the order in which Python looks.
+// outside are the library folders that do not belong to the environment but that it includes, in
+// the order in which Python searches them.
 func (e *environment) outside() []string {
 	if !strings.EqualFold(e.config["include-system-site-packages"], "true") {
 		return nil
 	}
 	list := e.ofUser()
-	home := e.config["home"] // of the interpreter that it was made with
+	home := e.config["home"] // the bin folder of the interpreter that made it
 	if home == "" {
 		return list
 	}
@@ -126,53 +135,54 @@ func (e *environment) outside() []string {
 	return list
 }
 
-// sitePackages are those below a folder with a lib: of its version of Python, else of all, since some that makes environments may call it otherwise.
+// sitePackages are the library folders below prefix: those of the environment's Python version, or
+// else all, since the tool that made the environment may name them differently.
 func (e *environment) sitePackages(prefix string) []string {
-	if e.python != "" {
-		if list := e.below(prefix, "python"+majorMinor(e.python)+"*", "site-packages"); len(list) > 0 {
-			return list
-		}
+	if list := libraryFolders(prefix, "site-packages", e.interpreters()...); len(list) > 0 {
+		return list
 	}
-	return e.below(prefix, "python3*", "site-packages", "pypy3*", "site-packages")
+	return libraryFolders(prefix, "site-packages", anyPython...)
 }
 
-// below returns what matches in lib and lib64: pairs of the folder of an interpreter and of the folder for libraries in it.
-func (e *environment) below(prefix string, pairs ...string) []string {
+// anyPython are patterns for the names of all interpreters.
+var anyPython = []string{"python3*", "pypy3*"}
+
+// interpreters are patterns for the names of the environment's Python version: python3.13 and
+// python3.13t, but not python3.131.
+func (e *environment) interpreters() []string {
+	if e.python == "" {
+		return anyPython
+	}
+	name := "python" + majorMinor(e.python)
+	return []string{name, name + "[^0-9]*"}
+}
+
+// libraryFolders returns the folders lib/INTERPRETER/KIND and lib64/INTERPRETER/KIND below prefix.
+func libraryFolders(prefix, kind string, interpreters ...string) []string {
 	var list []string
-	for pair := range slices.Chunk(pairs, 2) {
+	for _, interpreter := range interpreters {
 		for _, lib := range []string{"lib", "lib64"} {
-			entries, err := os.ReadDir(filepath.Join(prefix, lib)) // and no filepath.Glob, to which a [ in a path is more than itself
-			if err != nil {
-				continue
-			}
-			for _, entry := range entries {
-				if ok, _ := filepath.Match(pair[0], entry.Name()); ok && !isLonger(entry.Name(), pair[0]) {
-					list = append(list, filepath.Join(prefix, lib, entry.Name(), pair[1]))
+			found, _ := fs.Glob(os.DirFS(prefix), lib+"/"+interpreter+"/"+kind) // the pattern is valid
+			for _, folder := range found {
+				folder = filepath.Join(prefix, folder)
+				if info, err := os.Stat(folder); err == nil && info.IsDir() {
+					list = append(list, folder)
 				}
 			}
 		}
 	}
-	return slices.DeleteFunc(list, func(dir string) bool {
-		info, err := os.Stat(dir)
-		return err != nil || !info.IsDir()
-	})
+	return list
 }
 
-// isLonger tells python3.11 where python3.1 is meant, but not python3.13t.
-func isLonger(name, pattern string) bool {
-	rest := strings.TrimPrefix(name, strings.TrimSuffix(pattern, "*"))
-	return strings.Contains(pattern, ".") && rest != "" && '0' <= rest[0] && rest[0] <= '9'
-}
-
-// ofSystem are those of an interpreter that is no environment's. Debian has places of its own.
+// ofSystem are the library folders of an installed interpreter. Debian has some of its own.
 func (e *environment) ofSystem(prefix string) []string {
-	list := e.sitePackages(prefix)
-	python := "python" + majorMinor(e.python) + "*"
-	list = append(list, e.below(filepath.Join(prefix, "local"), python, "dist-packages")...)
-	return append(list, e.below(prefix, "python3", "dist-packages", python, "dist-packages")...)
+	return slices.Concat(e.sitePackages(prefix),
+		libraryFolders(filepath.Join(prefix, "local"), "dist-packages", e.interpreters()...),
+		libraryFolders(prefix, "dist-packages", "python3"),
+		libraryFolders(prefix, "dist-packages", e.interpreters()...))
 }
 
-// ofUser are those that pip install --user makes.
+// ofUser are the library folders of pip install --user.
 func (e *environment) ofUser() []string {
 	base := os.Getenv("PYTHONUSERBASE")
 	if base == "" {
@@ -182,25 +192,26 @@ func (e *environment) ofUser() []string {
 		}
 		base = filepath.Join(home, ".local")
 	}
-	return e.below(base, "python"+majorMinor(e.python)+"*", "site-packages")
+	return libraryFolders(base, "site-packages", e.interpreters()...)
 }
 
-// add adds what is in a folder, and in those that files in it name, and was in none before.
-func (e *environment) add(versions map[string]string, folder string) error {
-	entries, err := e.addFolder(versions, folder)
+// add adds the libraries in a folder, and in those that its files name. Libraries that are known
+// already stay.
+func (e *environment) add(folder string) error {
+	entries, err := e.addFolder(folder)
 	if err != nil {
 		return err
 	}
 	for _, entry := range entries {
-		for _, other := range named(filepath.Join(folder, entry.Name()), folder) {
-			_, _ = e.addFolder(versions, other) // which may have been moved away since
+		for _, other := range namedFolders(filepath.Join(folder, entry.Name()), folder) {
+			_, _ = e.addFolder(other) // it may be gone
 		}
 	}
 	return nil
 }
 
-// addFolder adds what is in this folder alone, and returns what it holds, nothing if it was looked through before.
-func (e *environment) addFolder(versions map[string]string, folder string) ([]os.DirEntry, error) {
+// addFolder adds the libraries in a folder and returns its entries, or none if it was read before.
+func (e *environment) addFolder(folder string) ([]os.DirEntry, error) {
 	info, err := os.Stat(folder)
 	if err != nil || slices.ContainsFunc(e.seen, func(other os.FileInfo) bool { return os.SameFile(info, other) }) {
 		return nil, err
@@ -215,16 +226,16 @@ func (e *environment) addFolder(versions map[string]string, folder string) ([]os
 		if err != nil {
 			return nil, err
 		}
-		if _, known := versions[name]; name != "" && version != "" && !known {
-			versions[name] = version
+		if _, known := e.versions[name]; name != "" && version != "" && !known {
+			e.versions[name] = version
 		}
 	}
 	return entries, nil
 }
 
-// named are the folders that the lines of a .pth file name, or the first line of an .egg-link: where a library is that was installed to be edited.
-func named(path, folder string) []string {
-	const most = 1000 // more are a mistake
+// namedFolders are the folders that a .pth file lists, or the first line of an .egg-link: editable
+// installs are there.
+func namedFolders(path, folder string) []string {
 	kind := filepath.Ext(path)
 	if kind != ".pth" && kind != ".egg-link" {
 		return nil
@@ -242,14 +253,14 @@ func named(path, folder string) []string {
 		if !filepath.IsAbs(line) {
 			line = filepath.Join(folder, line)
 		}
-		if list = append(list, line); kind == ".egg-link" || len(list) == most {
+		if list = append(list, line); kind == ".egg-link" || len(list) == maxFolders {
 			break
 		}
 	}
 	return list
 }
 
-// readStart reads the beginning of a file, which is all of it unless somebody plays tricks.
+// readStart reads the first configLength bytes of a file.
 func readStart(path string) (string, error) {
 	file, err := files.Open(path)
 	if err != nil {
@@ -259,13 +270,3 @@ func readStart(path string) (string, error) {
 	content, err := io.ReadAll(io.LimitReader(file, configLength))
 	return string(content), err
 }
-
-// quoted is a path as a shell takes it.
-func quoted(path string) string {
-	if plain.MatchString(path) {
-		return path
-	}
-	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
-}
-
-var plain = regexp.MustCompile(`^[\w./~@%+:,-]+$`)

@@ -13,7 +13,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// write writes files below dir; a name that ends with a slash is a folder, content that begins with -> a link.
+// write writes files below dir. A name with a trailing slash is a folder, content after -> a link.
 func write(t testing.TB, dir string, files map[string]string) {
 	t.Helper()
 	for name, content := range files {
@@ -69,7 +69,8 @@ func TestRead(t *testing.T) {
 		want   map[string]string
 	}{
 		{"of python3 -m venv", map[string]string{
-			"pyvenv.cfg":                             "home = /usr/bin\ninclude-system-site-packages = false\nversion = 3.11.2\n",
+			"pyvenv.cfg": "home = /usr/bin\n" +
+				"include-system-site-packages = false\nversion = 3.11.2\n",
 			"lib64":                                  "->lib",
 			site + "numpy-1.26.4.dist-info/METADATA": meta("numpy", "1.26.4"),
 			site + "Dask_Gateway-1.dist-info/METADATA":    meta("Dask_Gateway", "2024.1.0+local.1"),
@@ -77,7 +78,8 @@ func TestRead(t *testing.T) {
 			site + "PyYAML-6.0.egg-info":                  "Metadata-Version: 1.1\r\nName: PyYAML\r\nVersion: 6.0\r\n",
 			site + "egg-0.5-py3.11.egg/EGG-INFO/PKG-INFO": meta("egg", "0.5"),
 			site + "numpy/__init__.py":                    "",
-		}, "3.11.2", map[string]string{"numpy": "1.26.4", "dask-gateway": "2024.1.0+local.1", "zope-interface": "6", "pyyaml": "6.0", "egg": "0.5"}},
+		}, "3.11.2", map[string]string{"numpy": "1.26.4", "dask-gateway": "2024.1.0+local.1",
+			"zope-interface": "6", "pyyaml": "6.0", "egg": "0.5"}},
 
 		{"leftovers and broken ones", map[string]string{
 			"pyvenv.cfg":                             "version_info = 3.11.2.final.0\n",
@@ -109,14 +111,16 @@ func TestRead(t *testing.T) {
 		}, "", map[string]string{"dask": "2", "numpy": "1"}},
 
 		{"libraries that are edited", map[string]string{
-			"pyvenv.cfg":              "version = 3.11.2\n",
-			site + "easy-install.pth": elsewhere + "/src\n# " + elsewhere + "/never\nimport os; os.getcwd()\n" + elsewhere + "/nowhere\n",
-			site + "linked.egg-link":  elsewhere + "/linked\n.",
-			site + "loop.pth":         ".\n..\n",
+			"pyvenv.cfg": "version = 3.11.2\n",
+			site + "easy-install.pth": elsewhere + "/src\n# " + elsewhere + "/never\n" +
+				"import os; os.getcwd()\n" + elsewhere + "/nowhere\n",
+			site + "linked.egg-link": elsewhere + "/linked\n.",
+			site + "loop.pth":        ".\n..\n",
 		}, "3.11.2", map[string]string{"edited": "0.1", "linked-one": "0.2"}},
 
 		{"with what the machine has", map[string]string{
-			"pyvenv.cfg":                          "home = " + elsewhere + "/bin\ninclude-system-site-packages = True\nversion = 3.11.2\n",
+			"pyvenv.cfg": "home = " + elsewhere + "/bin\n" +
+				"include-system-site-packages = True\nversion = 3.11.2\n",
 			site + "numpy-2.0.dist-info/METADATA": meta("numpy", "2.0"),
 		}, "3.11.2", map[string]string{"numpy": "2.0", "scipy": "1.1", "apt-pkg": "2.6", "here": "3"}},
 
@@ -150,15 +154,20 @@ func link(t *testing.T, dir string) string {
 	return path
 }
 
-func TestReadTellsWhatIsWrong(t *testing.T) {
+func TestReadErrors(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir, map[string]string{"file": "", "folder/bin/": "", "empty one/pyvenv.cfg": "version = 3.11.2\n", "piped/pyvenv.cfg/": ""})
+	write(t, dir, map[string]string{
+		"file": "", "folder/bin/": "", "empty one/pyvenv.cfg": "version = 3.11.2\n", "piped/pyvenv.cfg/": "",
+	})
 	for name, want := range map[string][2]string{
-		"no where":  {"there is no Python environment at " + dir + "/no where", "make it: python3 -m venv '" + dir + "/no where'"},
-		"file":      {"file is no folder of a Python environment, but a file", "name the folder that python3 -m venv made"},
-		"folder":    {"is no Python environment: it has neither a pyvenv.cfg nor a conda-meta", "make one there: python3 -m venv " + dir + "/folder"},
-		"empty one": {"is not whole: there is no lib/python3.*/site-packages in it", "python3 -m venv --clear '" + dir + "/empty one'"},
-		"piped":     {"pyvenv.cfg: is a directory", ""},
+		"no where": {"there is no Python environment at " + dir + "/no where",
+			"make it: python3 -m venv '" + dir + "/no where'"},
+		"file": {"is a file, not the folder of a Python environment", "name the folder that python3 -m venv made"},
+		"folder": {"is no Python environment: it has neither a pyvenv.cfg nor a conda-meta",
+			"make one there: python3 -m venv " + dir + "/folder"},
+		"empty one": {"is not whole: there is no lib/python3.*/site-packages in it",
+			"python3 -m venv --clear '" + dir + "/empty one'"},
+		"piped": {"pyvenv.cfg: is a directory", ""},
 	} {
 		_, _, err := Read(filepath.Join(dir, name))
 		if err == nil || !strings.Contains(err.Error(), want[0]) || !strings.Contains(event.Hint(err), want[1]) {
@@ -167,11 +176,12 @@ func TestReadTellsWhatIsWrong(t *testing.T) {
 	}
 }
 
-// What the environment itself says is what it is.
-func TestReadIsWhatPythonSees(t *testing.T) {
+// Python itself agrees.
+func TestReadAgreesWithPython(t *testing.T) {
 	dir := madeVenv(t)
 	out, err := exec.Command(filepath.Join(dir, "bin", "python"), "-I", "-c",
-		"import importlib.metadata as m, platform\nprint(platform.python_version())\nfor d in m.distributions(): print(d.metadata['Name'], d.version)").Output()
+		"import importlib.metadata as m, platform\nprint(platform.python_version())\n"+
+			"for d in m.distributions(): print(d.metadata['Name'], d.version)").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,13 +214,14 @@ func BenchmarkRead(b *testing.B) {
 
 const manyLibraries = 400
 
-// many makes an environment that holds them.
+// many makes an environment with that many libraries.
 func many(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	files := map[string]string{"pyvenv.cfg": "version = 3.11.2\n"}
 	for i := range manyLibraries {
-		files[fmt.Sprintf("%slib_%d-1.dist-info/METADATA", site, i)] = meta(fmt.Sprintf("lib_%d", i), "1") + strings.Repeat("Requires-Dist: nothing\n", 200)
+		file := fmt.Sprintf("%slib_%d-1.dist-info/METADATA", site, i)
+		files[file] = meta(fmt.Sprintf("lib_%d", i), "1") + strings.Repeat("Requires-Dist: nothing\n", 200)
 	}
 	write(t, dir, files)
 	return dir
@@ -226,7 +237,8 @@ func TestFind(t *testing.T) {
 	if dir, found := Find("", folder); found {
 		t.Errorf("took the file %s", dir)
 	}
-	if err := errors.Join(os.Remove(filepath.Join(folder, ".venv")), os.Symlink(active, filepath.Join(folder, ".venv"))); err != nil {
+	usual := filepath.Join(folder, ".venv")
+	if err := errors.Join(os.Remove(usual), os.Symlink(active, usual)); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct{ configured, active, want string }{
@@ -244,8 +256,12 @@ func TestFind(t *testing.T) {
 }
 
 func FuzzReadHeader(f *testing.F) {
-	for _, seed := range []string{meta("numpy", "1.26.4"), "Name: a\nName: b\nVersion: 1", "Name : a\nVersion:1\n", "\nName: a\n", "Name:\tA__b.-c\r\nVersion:\t1!2.0+x\r\n",
-		"License: " + strings.Repeat("x", headerLine) + "\nName: a\nVersion: 1\n", " folded\nname: a\nVERSION: 1\n", strings.Repeat("Name: a", 2000), "\xff\xfe\x00"} {
+	for _, seed := range []string{
+		meta("numpy", "1.26.4"), "Name: a\nName: b\nVersion: 1", "Name : a\nVersion:1\n", "\nName: a\n",
+		"Name:\tA__b.-c\r\nVersion:\t1!2.0+x\r\n",
+		"License: " + strings.Repeat("x", headerLine) + "\nName: a\nVersion: 1\n",
+		" folded\nname: a\nVERSION: 1\n", strings.Repeat("Name: a", 2000), "\xff\xfe\x00",
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, content string) {
@@ -256,7 +272,8 @@ func FuzzReadHeader(f *testing.F) {
 		if name != normalized(name) || strings.ContainsAny(name+version, " \t\r\n\x1b:=") {
 			t.Errorf("%q %q", name, version)
 		}
-		if again, sameVersion, _ := readHeader(strings.NewReader(meta(name, version))); again != name || sameVersion != version {
+		again, sameVersion, _ := readHeader(strings.NewReader(meta(name, version)))
+		if again != name || sameVersion != version {
 			t.Errorf("%q %q is read again as %q %q", name, version, again, sameVersion)
 		}
 	})
@@ -267,7 +284,8 @@ func FuzzSettings(f *testing.F) {
 	f.Add("version=3\n=\n==\n")
 	f.Fuzz(func(t *testing.T, content string) {
 		found := settings(content)
-		if short := majorMinor(threeParts(found["version"])); strings.Count(short, ".") > 1 || strings.ContainsAny(short, "/*[\\") {
+		short := majorMinor(pythonVersion.FindString(found["version"]))
+		if strings.Count(short, ".") > 1 || strings.ContainsAny(short, "/*[\\") {
 			t.Errorf("%q", short)
 		}
 	})

@@ -1,20 +1,20 @@
-// Package venv is the Python environment on this machine that has to hold the same libraries as the images: where it is, what is installed in
-// it (read from its files, nothing of it is run), and how requirements get into it.
-//
-// Where to look: venv.go finds it, read.go what it is and where its libraries are, metadata.go what each of them says of itself, install.go
-// pip.
+// Package venv is the Python environment of this machine, which has to hold the same libraries as
+// the images: where it is, what is installed (read from its files, without running any of it), and
+// how requirements are installed.
 package venv
 
 import (
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 )
 
-// Usual is the folder of an environment that nobody names.
+// Usual is the folder of an environment without a configured one.
 const Usual = ".venv"
 
-// Find returns the folder of the environment: the one that was configured, else the one that is active in this process's terminal, else the
-// usual one in folder. Only the first need not be there.
+// Find returns the folder of the environment: the configured one, which need not exist, else the
+// active one of this process's terminal, else the usual one in folder.
 func Find(configured, folder string) (dir string, found bool) {
 	switch {
 	case filepath.IsAbs(configured):
@@ -30,4 +30,14 @@ func Find(configured, folder string) (dir string, found bool) {
 		}
 	}
 	return "", false
+}
+
+var shellSafe = regexp.MustCompile(`^[\w./~@%+:,-]+$`)
+
+// quoted quotes a path for a shell.
+func quoted(path string) string {
+	if shellSafe.MatchString(path) {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
