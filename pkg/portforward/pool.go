@@ -15,16 +15,16 @@ import (
 )
 
 const (
-	// separate is how many connections get a tunnel of their own, so that none holds up another.
+	// exclusive is how many connections get a tunnel of their own, so that none holds up another.
 	// Most pods have no more at a time.
-	separate = 8
+	exclusive = 8
 	// perTunnel is how many connections share a tunnel beyond that: few, since one that stalls can
 	// hold up the others. The library hands streams to five workers by number, so up to five share
 	// none.
 	perTunnel = 4
 
 	// stuckAfter is how long connections wait without any getting a tunnel before more than the
-	// separate tunnels are dialled. Where answers are short, a place is free sooner than a tunnel
+	// exclusive tunnels are dialled. Where answers are short, a place is free sooner than a tunnel
 	// is dialled, and a tunnel costs a megabyte.
 	stuckAfter = 50 * time.Millisecond
 
@@ -253,9 +253,9 @@ func (p *tunnelPool) dialMore(ctx context.Context, wanted int) {
 // tunnel.
 func (p *tunnelPool) wantedDials(best *tunnel, healthy int) int {
 	switch {
-	case len(p.queue) > 0 && (healthy < separate || time.Since(p.lastGrant) > stuckAfter):
+	case len(p.queue) > 0 && (healthy < exclusive || time.Since(p.lastGrant) > stuckAfter):
 		return (len(p.queue) + perTunnel - 1) / perTunnel
-	case len(p.queue) == 0 && !p.retiring && (best == nil || best.streams > 0 && healthy < separate):
+	case len(p.queue) == 0 && !p.retiring && (best == nil || best.streams > 0 && healthy < exclusive):
 		return 1
 	}
 	return 0

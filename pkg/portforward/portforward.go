@@ -34,8 +34,8 @@ import (
 )
 
 const (
-	acceptPause = 50 * time.Millisecond // after an accept that failed, say for lack of file descriptors
-	acceptCured = time.Minute           // without such a failure, the next one is reported again
+	acceptPause     = 50 * time.Millisecond // after an accept that failed, say for lack of file descriptors
+	acceptWarnAgain = time.Minute           // after that long without a failure, the next one is reported
 
 	// resetGrace is how long connections may take to reset their streams at shutdown. A tunnel
 	// whose other end does not read could delay that forever.
@@ -157,7 +157,7 @@ func (f *Forward) accept(ctx context.Context, listener *net.TCPListener, serve f
 		client, err := listener.AcceptTCP()
 		switch {
 		case err == nil:
-			if time.Since(failed) > acceptCured {
+			if time.Since(failed) > acceptWarnAgain {
 				f.status.resolved(cannotAccept, "")
 			}
 			serve(client)

@@ -235,7 +235,7 @@ func TestAnswers(t *testing.T) {
 			r.pod("a", web(t, "a"), true)
 			sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // 1 MiB, more than is kept for a replay
 			var group sync.WaitGroup
-			for range 2*separate + 1 { // some share a tunnel
+			for range 2*exclusive + 1 { // some share a tunnel
 				group.Go(func() {
 					if body, err := get(r.url()); err != nil || body != "a" {
 						t.Errorf("%q, %v", body, err)
