@@ -79,10 +79,10 @@ func TestRefused(t *testing.T) {
 func TestReplay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReplayBuffer()
-		client, said := io.Pipe()
+		client, sender := io.Pipe()
 		filled := make(chan error)
 		go func() { filled <- r.fill(client) }()
-		go said.Write(make([]byte, 2*attemptLimit))
+		go sender.Write(make([]byte, 2*attemptLimit))
 
 		read := func(attempt, limit int) (total int) {
 			p := make([]byte, 1000)
@@ -126,7 +126,7 @@ func TestReplay(t *testing.T) {
 		if r.replayable() {
 			t.Error("not committed, though bytes were dropped")
 		}
-		said.Close()
+		sender.Close()
 		if err := <-filled; !errors.Is(err, io.EOF) {
 			t.Error(err)
 		}

@@ -56,33 +56,37 @@ var to = Target{Namespace: "ns", Kind: Service, Name: "svc", Port: "80"}
 func newRig(t *testing.T, old bool, hold time.Duration) *rig {
 	t.Helper()
 	r := &rig{t: t, node: newNode(t, old), cluster: fake.NewClientset(service(intstr.FromString("web")))}
+	r.serve(hold, r.node.cluster)
+	return r
+}
+
+// serve starts the rig's forward.
+func (r *rig) serve(hold time.Duration, cluster Cluster) {
+	r.t.Helper()
 	var err error
-	r.forward, err = Listen(t.Context(), Spec{Target: to, Hold: hold}, func(e event.Event) {
+	r.forward, err = Listen(r.t.Context(), Spec{Target: to, Hold: hold}, func(e event.Event) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.events = append(r.events, e)
 	})
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() {
-		served <- r.forward.Serve(ctx, r.node.cluster, r.cluster)
-	}()
+	go func() { served <- r.forward.Serve(ctx, cluster, r.cluster) }()
 	r.stop = sync.OnceFunc(func() {
 		cancel()
 		select {
 		case err := <-served:
 			if err != nil {
-				t.Error(err)
+				r.t.Error(err)
 			}
 		case <-time.After(time.Minute):
-			t.Error("Serve did not return")
+			r.t.Error("Serve did not return")
 		}
 	})
-	t.Cleanup(r.stop)
-	return r
+	r.t.Cleanup(r.stop)
 }
 
 // pod creates or updates a pod that listens on address.
@@ -658,31 +662,15 @@ func TestPanicWhileDialling(t *testing.T) {
 				once("watch")
 				return false, nil, nil
 			})
-			var err error
-			r.forward, err = Listen(t.Context(), Spec{Target: to, Hold: time.Minute}, func(e event.Event) {
-				r.mu.Lock()
-				defer r.mu.Unlock()
-				r.events = append(r.events, e)
+			r.serve(time.Minute, func(ctx context.Context) (*rest.Config, error) {
+				once("dial")
+				return r.node.cluster(ctx)
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithCancel(t.Context())
-			served := make(chan error, 1)
-			go func() {
-				served <- r.forward.Serve(ctx, func(ctx context.Context) (*rest.Config, error) {
-					once("dial")
-					return r.node.cluster(ctx)
-				}, r.cluster)
-			}()
 			r.pod("a", web(t, "a"), true)
 			if body, err := get(r.url()); err != nil || body != "a" || !panicked.Load() {
 				t.Errorf("answer %q, %v; panicked %v", body, err, panicked.Load())
 			}
-			cancel()
-			if err := <-served; err != nil {
-				t.Error(err)
-			}
+			r.stop()
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			var reports []event.Event
