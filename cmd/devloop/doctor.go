@@ -41,7 +41,7 @@ func newDoctorCommand(o *options) *cobra.Command {
 		Use:   "doctor",
 		Short: "Check what devloop needs on this machine, and say what to do",
 		Long: `Looks at devloop.yaml, Docker, the cluster, its nodes, the charts, the Dockerfiles, the local ports, the limits of file watching,
-disks and clocks. Of Dockerfiles it says what would make them faster to rebuild. Nothing is changed.
+disks and clocks. Of Dockerfiles it reports what BuildKit's linter finds, and pip installations that could be faster. Nothing is changed.
 The exit code is 3 if something has to be mended, and 2 if that is devloop.yaml.`,
 		Example: "  devloop doctor",
 		Args:    noArguments,
@@ -313,31 +313,34 @@ func reachable(ctx context.Context, url string) error {
 	return nil
 }
 
-// lookAtDockerfiles tells what makes rebuilds slow. devloop works all the same, so nothing of it is a failure.
+// lookAtDockerfiles only warns: devloop works with what it finds.
 func (d *doctor) lookAtDockerfiles(ctx context.Context) (string, error) {
 	if d.config == nil || len(d.config.Images) == 0 {
 		return "", nil
 	}
-	var images []build.Image
-	files := map[string]bool{}
-	for _, image := range d.config.Images {
-		images = append(images, session.BuildInput(d.config, image))
-		files[images[len(images)-1].Dockerfile] = true
-	}
+	files, seen := map[string]bool{}, map[string]bool{}
 	var errs []error
-	advice, err := build.Advise(ctx, images)
-	for _, a := range advice {
-		errs = append(errs, warning{event.WithHint(fmt.Errorf("%s:%d: %s", shortPath(a.File), a.Line, a.Slow), a.Hint)})
-	}
-	if several := event.Joined(err); several != nil {
-		for _, err := range several {
+	warn := func(err error) {
+		if !seen[err.Error()] { // images may share a Dockerfile
+			seen[err.Error()] = true
 			errs = append(errs, warning{err})
+		}
+	}
+	for _, image := range d.config.Images {
+		input := session.BuildInput(d.config, image)
+		files[input.Dockerfile] = true
+		findings, err := build.Lint(ctx, input)
+		if err != nil {
+			warn(err)
+		}
+		for _, f := range findings {
+			warn(event.WithHint(fmt.Errorf("%s:%d: %s", shortPath(input.Dockerfile), f.Line, f.Message), f.Hint))
 		}
 	}
 	if len(errs) > 0 {
 		return "", errors.Join(errs...)
 	}
-	return count(len(files), "Dockerfile") + " without anything that makes rebuilds slow", nil
+	return count(len(files), "Dockerfile") + " without findings", nil
 }
 
 // shortPath is relative to the working directory for what is in there, so that terminals find it.

@@ -9,7 +9,10 @@ import (
 
 	"github.com/containerd/containerd/v2/defaults"
 	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/frontend/dockerfile/dockerfile2llb"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/frontend/dockerui"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -37,6 +40,22 @@ func (i Image) frontendOptions(platform ocispecs.Platform, args map[string]strin
 	return options
 }
 
+// convertOptions has BuildKit's code understand the image's Dockerfile as its frontend would.
+func (i Image) convertOptions(args map[string]string, bases llb.ImageMetaResolver) (dockerfile2llb.ConvertOpt, error) {
+	platform, err := i.platform()
+	if err != nil {
+		return dockerfile2llb.ConvertOpt{}, err
+	}
+	frontend, err := dockerui.NewClient(optionsOnly{options: i.frontendOptions(platform, args)})
+	if err != nil {
+		return dockerfile2llb.ConvertOpt{}, err
+	}
+	caps := frontend.BuildOpts().LLBCaps
+	return dockerfile2llb.ConvertOpt{
+		Config: frontend.Config, TargetPlatform: &platform, MetaResolver: bases, LLBCaps: &caps,
+	}, nil
+}
+
 // optionsOnly is a BuildKit of which only the options are read. It can do everything, since what an
 // older one cannot do is for the build to say.
 type optionsOnly struct {
@@ -55,8 +74,8 @@ func (o optionsOnly) BuildOpts() gateway.BuildOpts {
 
 // externalFrontend is the image that a "# syntax=" line or BUILDKIT_SYNTAX names to read the
 // Dockerfile, "" for BuildKit's own frontend. Another one may make another image of the same lines.
-func externalFrontend(dockerfile []byte, options map[string]string) string {
-	if named := options["build-arg:BUILDKIT_SYNTAX"]; named != "" {
+func externalFrontend(dockerfile []byte, args map[string]string) string {
+	if named := args["BUILDKIT_SYNTAX"]; named != "" {
 		return named
 	}
 	_, syntax, _, _ := parser.DetectSyntax(dockerfile)

@@ -25,7 +25,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/frontend/dockerfile/dockerfile2llb"
-	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/patternmatcher/ignorefile"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -112,18 +111,12 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 	}
 	b.bases.read(image.Dockerfile, dockerfile)
 	resolver := &baseResolver{builder: b, platform: platform}
-	options := image.frontendOptions(platform, withoutProxies(image.Args, dockerfile))
-	frontend, err := dockerui.NewClient(optionsOnly{options: options})
+	args := withoutProxies(image.Args, dockerfile)
+	options, err := image.convertOptions(args, resolver)
 	if err != nil {
 		return input, fmt.Errorf("image %s: %w", image.Name, err)
 	}
-	caps := frontend.BuildOpts().LLBCaps
-	converted, err := dockerfile2llb.Dockerfile2LLB(ctx, dockerfile, dockerfile2llb.ConvertOpt{
-		Config:         frontend.Config,
-		TargetPlatform: &platform,
-		MetaResolver:   resolver,
-		LLBCaps:        &caps,
-	})
+	converted, err := dockerfile2llb.Dockerfile2LLB(ctx, dockerfile, options)
 	if err != nil {
 		return input, event.WithHint(fmt.Errorf("image %s: %s: %w", image.Name, filepath.Base(image.Dockerfile), err), event.Hint(err))
 	}
@@ -146,7 +139,7 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 		return input, fmt.Errorf("image %s: %w", image.Name, err)
 	}
 	field(sum, "config", string(configJSON))
-	if syntax := externalFrontend(dockerfile, options); syntax != "" {
+	if syntax := externalFrontend(dockerfile, args); syntax != "" {
 		field(sum, "syntax", syntax)
 	}
 	for _, op := range definition.Def {
