@@ -54,7 +54,7 @@ func TestAttached(t *testing.T) {
 		{"a large key", key("large"), "too large"},
 		{"a key that is not there", key("none"), "no such file"},
 	} {
-		_, err := attach(configfile.New(""), test.image)
+		_, err := attachables(configfile.New(""), test.image)
 		if (err == nil) != (test.says == "") || err != nil && !strings.Contains(err.Error(), test.says) {
 			t.Errorf("%s: %v", test.name, err)
 		}

@@ -1,6 +1,8 @@
-// Base images: their digest and configuration, which a Dockerfile's meaning depends on. Docker's own copy is asked
-// first, then the registry; what a registry said is kept on disk, so that the hash is the same on the train.
 package build
+
+// Base images: their digest and configuration, which a Dockerfile's meaning depends on. Docker's own
+// copy comes first, then the registry. A registry's answers are kept on disk, so that the hash is the
+// same on the train.
 
 import (
 	"context"
@@ -28,18 +30,19 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// registryTimeout bounds one look-up of a base image in its registry; againTimeout where an earlier answer can stand in for it.
 const (
-	registryTimeout = 20 * time.Second
-	againTimeout    = 5 * time.Second
+	registryTimeout = 20 * time.Second // of a lookup in a registry
+	againTimeout    = 5 * time.Second  // of a lookup that an earlier answer can stand in for
+	staleRest       = 5 * time.Minute  // how long an unreachable registry is left alone
 )
 
 // base is what a reference to a base image stands for.
 type base struct {
-	// Config is the part of its OCI image configuration that Docker and registries both tell, so that it does not matter who was asked. It
-	// names the layers by their content; a manifest's digest would not do: the same image has another one after a push.
+	// Config is the part of the OCI image configuration that Docker and registries agree on. It names
+	// the layers by their content. (A manifest's digest changes when the same image is pushed.)
 	Config json.RawMessage `json:"config"`
-	// Manifest is the digest of what its registry has under the reference, "" where nobody said. It only saves a second look.
+	// Manifest is the digest that the registry has under the reference, "" if unknown. It only saves
+	// a second lookup.
 	Manifest string `json:"manifest,omitempty"`
 }
 
@@ -62,61 +65,51 @@ func parseBase(config []byte) (*base, error) {
 
 func (b base) digest() digest.Digest { return digest.FromBytes(b.Config) }
 
-// baseCache remembers what was found out: for this process in memory, and what registries said beyond it as one file a reference in dir.
+// baseCache remembers lookups: those of this process in memory, and what registries answered also as
+// one file a reference in dir.
 type baseCache struct {
-	dir   string
-	mu    sync.Mutex
-	known map[string]knownBase
-	// By path, a sum of what was in each Dockerfile when it was read last.
-	dockerfiles map[string][sha256.Size]byte
+	dir string
+
+	mu          sync.Mutex
+	known       map[string]*knownBase        // by baseKey
+	dockerfiles map[string][sha256.Size]byte // by path, of the content that was read last
 }
 
 type knownBase struct {
-	base
-	due time.Time // when it is asked for again; zero for never
-}
-
-func (k knownBase) fresh() bool { return k.due.IsZero() || time.Now().Before(k.due) }
-
-// staleRest is how long a registry that could not be reached is left alone.
-const staleRest = 5 * time.Minute
-
-// refresh has everything asked again; until there is an answer, the last one holds.
-func (c *baseCache) refresh() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for key := range c.known {
-		c.expire(key)
-	}
-}
-
-// expire is refresh for one base image. The caller holds mu.
-func (c *baseCache) expire(key string) {
-	if known, ok := c.known[key]; ok {
-		known.due = time.Now()
-		c.known[key] = known
-	}
-}
-
-// forget has the next one ask again.
-func (c *baseCache) forget(ref string, platform ocispecs.Platform) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.expire(baseKey(ref, platform))
+	*base
+	due time.Time // of the next lookup; zero for never
 }
 
 func baseKey(ref string, platform ocispecs.Platform) string {
 	return ref + " " + platforms.Format(platform)
 }
 
-// file is where the last answer of a registry is kept.
+// refresh makes the next lookup of every base image ask again. The last answer counts until then.
+func (c *baseCache) refresh() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, known := range c.known {
+		known.due = time.Now()
+	}
+}
+
+// forget is refresh for one base image.
+func (c *baseCache) forget(ref string, platform ocispecs.Platform) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known := c.known[baseKey(ref, platform)]; known != nil {
+		known.due = time.Now()
+	}
+}
+
+// file is where a registry's last answer is kept.
 func (c *baseCache) file(ref string, platform ocispecs.Platform) string {
 	sum := sha256.Sum256([]byte(baseKey(ref, platform)))
 	return filepath.Join(c.dir, hex.EncodeToString(sum[:])+".json")
 }
 
-// read has everything asked again if a Dockerfile has changed: who works on one wants to know what it starts from.
-func (c *baseCache) read(file string, content []byte) {
+// readDockerfile refreshes if a Dockerfile has changed: whoever edits it wants current base images.
+func (c *baseCache) readDockerfile(file string, content []byte) {
 	sum := sha256.Sum256(content)
 	c.mu.Lock()
 	last, ok := c.dockerfiles[file]
@@ -129,53 +122,49 @@ func (c *baseCache) read(file string, content []byte) {
 
 // baseResolver is BuildKit's llb.ImageMetaResolver for one conversion.
 type baseResolver struct {
-	builder  *Builder
-	platform ocispecs.Platform
+	builder *Builder
 
 	mu    sync.Mutex
 	found []foundBase
 	stale []string
 }
 
-// foundBase is what a Dockerfile's reference to a base image was taken for.
+// foundBase is what a Dockerfile's reference to a base image was resolved to.
 type foundBase struct {
 	ref      string
 	platform ocispecs.Platform
 	digest   digest.Digest
-	local    bool // it is Docker's own copy, whatever the registry has by now
+	local    bool // Docker's own copy, whatever the registry has by now
 }
 
 // ResolveImageConfig returns the digest and the configuration of a base image.
-func (r *baseResolver) ResolveImageConfig(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
-	platform := r.platform
-	if opt.ImageOpt != nil && opt.ImageOpt.Platform != nil {
-		platform = *opt.ImageOpt.Platform
-	}
-	found, err := r.find(ctx, ref, platform)
+func (r *baseResolver) ResolveImageConfig(
+	ctx context.Context, ref string, opt sourceresolver.Opt,
+) (string, digest.Digest, []byte, error) {
+	found, err := r.find(ctx, ref, *opt.ImageOpt.Platform)
 	if err != nil {
-		if unasked(err) {
+		if unreachable(err) {
 			err = event.Transient(err)
 		}
-		return "", "", nil, event.WithHint(fmt.Errorf("base image %s: Docker does not hold it, and its registry could not be asked: %w", ref, err),
+		return "", "", nil, event.WithHint(
+			fmt.Errorf("base image %s: Docker does not hold it, and its registry could not be asked: %w", ref, err),
 			"check the name and the network, or pull it by hand: docker pull "+ref)
 	}
 	return ref, found.digest(), found.Config, nil
 }
 
-// find asks in the order in which a build looks: what is there already, then the registry.
+// find looks where a build would: at Docker's own copy, then in the registry.
 func (r *baseResolver) find(ctx context.Context, ref string, platform ocispecs.Platform) (found *base, err error) {
 	b := r.builder
 	_, docker := b.engine.(*dockerEngine)
-	local := docker
-	if docker { // quick to ask, and it may change at any time
+	if docker { // fast, and its copy may change at any time
 		if found, err = b.engine.base(ctx, ref, platform); err != nil {
 			return nil, err
 		}
 	}
-	stale := false
-	if found == nil {
-		local = false
-		found, stale, err = b.bases.once(ctx, ref, platform, func(ctx context.Context) (*base, bool, error) {
+	local, stale := found != nil, false
+	if !local {
+		found, stale, err = b.bases.lookup(ctx, ref, platform, func(ctx context.Context) (*base, bool, error) {
 			if !docker {
 				if found, err := b.engine.base(ctx, ref, platform); err == nil {
 					return found, false, nil
@@ -196,66 +185,72 @@ func (r *baseResolver) find(ctx context.Context, ref string, platform ocispecs.P
 	return found, nil
 }
 
-// askAgain has registries asked what base images are by now, and remembers the answers.
-func (b *Builder) askAgain(ctx context.Context, bases []foundBase) {
+// lookUpAgain asks registries for the current base images and remembers their answers.
+func (b *Builder) lookUpAgain(ctx context.Context, bases []foundBase) {
 	resolver := &baseResolver{builder: b}
 	for _, base := range bases {
 		if !base.local {
 			b.bases.forget(base.ref, base.platform)
-			_, _ = resolver.find(ctx, base.ref, base.platform) // the next hash says what is wrong
+			_, _ = resolver.find(ctx, base.ref, base.platform) // the next hash reports the error
 		}
 	}
 }
 
-// once asks unless this process knows the answer. It is stale if nobody could be asked and an earlier one has to do.
-func (c *baseCache) once(ctx context.Context, ref string, platform ocispecs.Platform, ask func(context.Context) (*base, bool, error)) (found *base, stale bool, err error) {
+// lookup calls ask unless this process knows the answer. The answer is stale if it is an earlier one
+// because nothing could be reached.
+func (c *baseCache) lookup(
+	ctx context.Context, ref string, platform ocispecs.Platform, ask func(context.Context) (*base, bool, error),
+) (found *base, stale bool, err error) {
 	key := baseKey(ref, platform)
 	c.mu.Lock()
-	known, ok := c.known[key]
+	known := c.known[key]
+	fresh := known != nil && (known.due.IsZero() || time.Now().Before(known.due))
 	c.mu.Unlock()
-	if ok && known.fresh() {
-		return &known.base, false, nil
+	if fresh {
+		return known.base, false, nil
 	}
 	timeout := registryTimeout
-	if _, err := os.Stat(c.file(ref, platform)); ok || err == nil {
+	if _, err := os.Stat(c.file(ref, platform)); known != nil || err == nil {
 		timeout = againTimeout
 	}
 	askCtx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	found, stale, err = ask(askCtx)
 	switch {
-	case ctx.Err() != nil: // the caller's time is over, which says nothing of the registry
+	case ctx.Err() != nil: // the caller gave up, which says nothing about the registry
 		return nil, false, context.Cause(ctx)
 	case err == nil:
-	case ok && unasked(err):
-		found, stale = &known.base, true
+	case known != nil && unreachable(err):
+		found, stale = known.base, true
 	default:
 		return nil, false, err
 	}
-	now := knownBase{base: *found}
+	answer := &knownBase{base: found}
 	if stale {
-		now.due = time.Now().Add(staleRest)
+		answer.due = time.Now().Add(staleRest)
 	}
 	c.mu.Lock()
-	c.known[key] = now
+	c.known[key] = answer
 	c.mu.Unlock()
 	return found, stale, nil
 }
 
-// unasked tells whether a registry was not reached, or did not want to answer just now.
-func unasked(err error) bool {
+// unreachable reports whether a registry did not answer, or not to the point just now.
+func unreachable(err error) bool {
 	var answered *transport.Error
 	return !errors.As(err, &answered) || answered.Temporary()
 }
 
-// inRegistry asks the registry; for one that cannot be reached its last answer stands, which is stale.
-func (c *baseCache) inRegistry(ctx context.Context, ref string, platform ocispecs.Platform) (found *base, stale bool, err error) {
+// inRegistry asks the registry. If it cannot be reached its last answer counts, as a stale one.
+func (c *baseCache) inRegistry(
+	ctx context.Context, ref string, platform ocispecs.Platform,
+) (found *base, stale bool, err error) {
 	file, last := c.file(ref, platform), &base{}
 	content, readErr := os.ReadFile(file)
 	known := readErr == nil && json.Unmarshal(content, last) == nil
 	found, err = askRegistry(ctx, ref, platform, last.Manifest)
 	switch {
-	case err != nil && known && unasked(err):
+	case err != nil && known && unreachable(err):
 		return last, true, nil
 	case err != nil:
 		return nil, false, err
@@ -270,18 +265,21 @@ func (c *baseCache) inRegistry(ctx context.Context, ref string, platform ocispec
 	return found, false, nil
 }
 
-// maxConfig is the size of an image's configuration, in bytes: that of a manifest, in registries.
+// maxConfig is how large an image's configuration may be, in bytes: as large as registries let a
+// manifest be.
 const maxConfig = 4 << 20
 
-// askRegistry returns nil if the registry still has the manifest that is known: to ask for no more than that does not count for the limits that
-// registries set.
+// askRegistry returns nil if the registry still has the known manifest: such a request does not count
+// towards the limits of registries.
 func askRegistry(ctx context.Context, ref string, platform ocispecs.Platform, known string) (*base, error) {
 	parsed, err := name.ParseReference(ref)
 	if err != nil {
 		return nil, err
 	}
-	options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
-		remote.WithPlatform(v1.Platform{OS: platform.OS, Architecture: platform.Architecture, Variant: platform.Variant})}
+	options := []remote.Option{
+		remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
+		remote.WithPlatform(v1.Platform{OS: platform.OS, Architecture: platform.Architecture, Variant: platform.Variant}),
+	}
 	if known != "" {
 		if head, err := remote.Head(parsed, options...); err == nil && head.Digest.String() == known {
 			return nil, nil
@@ -299,7 +297,7 @@ func askRegistry(ctx context.Context, ref string, platform ocispecs.Platform, kn
 	if err != nil {
 		return nil, err
 	}
-	if manifest.Config.Size > maxConfig { // which is read as long as this says
+	if manifest.Config.Size > maxConfig { // the library reads as much as this says
 		return nil, fmt.Errorf("the configuration of %s is too large: %d bytes", ref, manifest.Config.Size)
 	}
 	raw, err := image.RawConfigFile()

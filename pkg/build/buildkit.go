@@ -1,6 +1,7 @@
-// The engines that are a BuildKit without a Docker around it: that of a node, whose images land in the node's containerd, and one
-// somewhere else (BUILDKIT_HOST), whose images land in devloop's registry.
 package build
+
+// The engines without a Docker daemon: the BuildKit of a node, whose images land in the node's
+// containerd, and the one that BUILDKIT_HOST names, whose images land in devloop's registry.
 
 import (
 	"context"
@@ -29,7 +30,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// askTimeout is how long a BuildKit may take to say what it works with.
+// askTimeout is how long a BuildKit may take to list its workers.
 const askTimeout = 10 * time.Second
 
 // Store is the containerd that a node's BuildKit works for.
@@ -37,123 +38,8 @@ type Store interface {
 	Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
 	// Rename gives an image another name and takes the first away.
 	Rename(ctx context.Context, from, to name.Tag) error
-	// Remove takes a name away. It is no error if it is not there.
+	// Remove takes a name away. A name that is not there is no error.
 	Remove(ctx context.Context, tag name.Tag) error
-}
-
-type containerdEngine struct {
-	dial  func(context.Context) (net.Conn, error)
-	store Store
-}
-
-func (e *containerdEngine) open(ctx context.Context) (*bkclient.Client, error) {
-	return bkclient.New(ctx, "", bkclient.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return e.dial(ctx) }))
-}
-
-func (e *containerdEngine) alive(ctx context.Context) error {
-	_, err := workers(ctx, e)
-	return err
-}
-
-// workers asks the BuildKit of an engine for what it works with, which a BuildKit always answers.
-func workers(ctx context.Context, e engine) ([]*bkclient.WorkerInfo, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	buildkit, err := e.open(ctx)
-	if err != nil {
-		return nil, event.Transient(fmt.Errorf("connect to BuildKit: %w", err))
-	}
-	found, err := buildkit.ListWorkers(ctx)
-	if err = errors.Join(err, buildkit.Close()); err != nil {
-		return nil, event.Transient(fmt.Errorf("no answer from BuildKit: %w", err))
-	}
-	return found, nil
-}
-
-// check makes sure that images land where the kubelet looks for them.
-func (e *containerdEngine) check(ctx context.Context) error {
-	found, err := workers(ctx, e)
-	if err != nil {
-		return err
-	}
-	if !slices.ContainsFunc(found, func(w *bkclient.WorkerInfo) bool { return w.Labels[label.ContainerdNamespace] == "k8s.io" }) {
-		return errors.New("the node's BuildKit does not work for the kubelet's containerd")
-	}
-	return nil
-}
-
-// base asks BuildKit itself, which looks into containerd and then asks the registry, as it does in a build.
-func (e *containerdEngine) base(ctx context.Context, ref string, platform ocispecs.Platform) (*base, error) {
-	return resolve(ctx, e, ref, platform)
-}
-
-func resolve(ctx context.Context, e engine, ref string, platform ocispecs.Platform) (found *base, err error) {
-	ctx, cancel := context.WithTimeout(ctx, registryTimeout)
-	defer cancel()
-	buildkit, err := e.open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, buildkit.Close()) }()
-	_, err = buildkit.Build(ctx, bkclient.SolveOpt{Session: []session.Attachable{credentials(dockerConfig())}}, "", func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
-		_, _, config, err := c.ResolveImageConfig(ctx, ref, sourceresolver.Opt{ImageOpt: &sourceresolver.ResolveImageOpt{Platform: &platform, ResolveMode: "local"}})
-		if err == nil {
-			found, err = parseBase(config)
-		}
-		return gateway.NewResult(), err
-	}, nil)
-	return found, err
-}
-
-func (e *containerdEngine) has(ctx context.Context, tag name.Tag) (bool, error) {
-	missing, err := e.store.Missing(ctx, []name.Tag{tag})
-	return len(missing) == 0, err
-}
-
-// building is what an image is called until it has its name: BuildKit names it itself, and an image without a name is garbage.
-func building(tag name.Tag) (name.Tag, error) {
-	return name.NewTag("devloop.invalid/" + tag.RepositoryStr() + ":" + tag.TagStr())
-}
-
-// export has the layers stored as they are, since nothing has to be moved, and unpacked, so that the first pod need not wait for that.
-func (e *containerdEngine) export(tag name.Tag) (bkclient.ExportEntry, error) {
-	temporary, err := building(tag)
-	return bkclient.ExportEntry{Type: bkclient.ExporterImage, Attrs: map[string]string{
-		"name": temporary.String(), "unpack": "true", "compression": "uncompressed",
-	}}, err
-}
-
-func (*containerdEngine) built(_ context.Context, answer map[string]string) (string, error) {
-	return manifestDigest(answer)
-}
-
-func manifestDigest(answer map[string]string) (string, error) {
-	found := digest.Digest(answer[exptypes.ExporterImageDigestKey])
-	if err := found.Validate(); err != nil {
-		return "", fmt.Errorf("BuildKit built it and does not say what (answer: %v): %w", answer, err)
-	}
-	return found.String(), nil
-}
-
-func (e *containerdEngine) name(ctx context.Context, _ string, tag name.Tag) error {
-	temporary, err := building(tag)
-	if err != nil {
-		return err
-	}
-	return event.Transient(e.store.Rename(ctx, temporary, tag)) // another devloop may have built the same
-}
-
-func (e *containerdEngine) drop(ctx context.Context, tag name.Tag) error {
-	temporary, err := building(tag)
-	if err != nil {
-		return err
-	}
-	return e.store.Remove(ctx, temporary)
-}
-
-// remove takes away what a build that was killed has left, too.
-func (e *containerdEngine) remove(ctx context.Context, tag name.Tag) error {
-	return errors.Join(e.store.Remove(ctx, tag), e.drop(ctx, tag))
 }
 
 // Registry is where the images of a remote BuildKit land.
@@ -166,45 +52,163 @@ type Registry interface {
 	Prune(tag name.Tag) error
 }
 
+// buildkit is what both engines share: a way to connect.
+type buildkit func(context.Context) (*bkclient.Client, error)
+
+func (b buildkit) open(ctx context.Context) (*bkclient.Client, error) { return b(ctx) }
+
+func (b buildkit) alive(ctx context.Context) error {
+	_, err := b.workers(ctx)
+	return err
+}
+
+// workers asks for what every BuildKit can answer.
+func (b buildkit) workers(ctx context.Context) ([]*bkclient.WorkerInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	connection, err := b(ctx)
+	if err != nil {
+		return nil, event.Transient(fmt.Errorf("connect to BuildKit: %w", err))
+	}
+	found, err := connection.ListWorkers(ctx)
+	if err = errors.Join(err, connection.Close()); err != nil {
+		return nil, event.Transient(fmt.Errorf("no answer from BuildKit: %w", err))
+	}
+	return found, nil
+}
+
+// base asks BuildKit itself, which looks where a build would: in its store, then in the registry.
+func (b buildkit) base(ctx context.Context, ref string, platform ocispecs.Platform) (found *base, err error) {
+	ctx, cancel := context.WithTimeout(ctx, registryTimeout)
+	defer cancel()
+	connection, err := b(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, connection.Close()) }()
+	session := bkclient.SolveOpt{Session: []session.Attachable{credentials(dockerConfig())}}
+	image := sourceresolver.Opt{ImageOpt: &sourceresolver.ResolveImageOpt{Platform: &platform, ResolveMode: "local"}}
+	_, err = connection.Build(ctx, session, "", func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+		_, _, config, err := c.ResolveImageConfig(ctx, ref, image)
+		if err == nil {
+			found, err = parseBase(config)
+		}
+		return gateway.NewResult(), err
+	}, nil)
+	return found, err
+}
+
+// built returns the digest of the manifest.
+func (buildkit) built(_ context.Context, answer map[string]string) (string, error) {
+	found := digest.Digest(answer[exptypes.ExporterImageDigestKey])
+	if err := found.Validate(); err != nil {
+		return "", fmt.Errorf("BuildKit built it and does not say what (answer: %v): %w", answer, err)
+	}
+	return found.String(), nil
+}
+
+type containerdEngine struct {
+	buildkit
+	store Store
+}
+
+func newContainerdEngine(
+	ctx context.Context, dial func(context.Context) (net.Conn, error), store Store,
+) (*containerdEngine, error) {
+	connect := func(ctx context.Context) (*bkclient.Client, error) {
+		return bkclient.New(ctx, "", bkclient.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return dial(ctx)
+		}))
+	}
+	found, err := buildkit(connect).workers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(found, func(w *bkclient.WorkerInfo) bool {
+		return w.Labels[label.ContainerdNamespace] == "k8s.io"
+	}) {
+		return nil, errors.New("the node's BuildKit does not work for the kubelet's containerd")
+	}
+	return &containerdEngine{connect, store}, nil
+}
+
+func (e *containerdEngine) has(ctx context.Context, tag name.Tag) (bool, error) {
+	missing, err := e.store.Missing(ctx, []name.Tag{tag})
+	return len(missing) == 0, err
+}
+
+// temporary is an image's name until it gets its own: BuildKit gives a name at once, and containerd
+// collects images without one.
+func temporary(tag name.Tag) (name.Tag, error) {
+	return name.NewTag("devloop.invalid/" + tag.RepositoryStr() + ":" + tag.TagStr())
+}
+
+// export stores the layers uncompressed, since they stay on the node, and unpacks them, so that the
+// first pod need not wait for that.
+func (e *containerdEngine) export(tag name.Tag) (bkclient.ExportEntry, error) {
+	temporary, err := temporary(tag)
+	return bkclient.ExportEntry{Type: bkclient.ExporterImage, Attrs: map[string]string{
+		"name": temporary.String(), "unpack": "true", "compression": "uncompressed",
+	}}, err
+}
+
+func (e *containerdEngine) name(ctx context.Context, _ string, tag name.Tag) error {
+	temporary, err := temporary(tag)
+	if err != nil {
+		return err
+	}
+	return event.Transient(e.store.Rename(ctx, temporary, tag)) // another devloop may have built the same
+}
+
+func (e *containerdEngine) drop(ctx context.Context, tag name.Tag) error {
+	temporary, err := temporary(tag)
+	if err != nil {
+		return err
+	}
+	return e.store.Remove(ctx, temporary)
+}
+
+// remove also removes what a killed build left.
+func (e *containerdEngine) remove(ctx context.Context, tag name.Tag) error {
+	return errors.Join(e.store.Remove(ctx, tag), e.drop(ctx, tag))
+}
+
 type remoteEngine struct {
+	buildkit
 	address  string // as in BUILDKIT_HOST
 	registry Registry
 }
 
-func (e *remoteEngine) open(ctx context.Context) (*bkclient.Client, error) {
-	return bkclient.New(ctx, e.address)
+func newRemoteEngine(address string, registry Registry) *remoteEngine {
+	return &remoteEngine{func(ctx context.Context) (*bkclient.Client, error) {
+		return bkclient.New(ctx, address)
+	}, address, registry}
 }
 
 func (e *remoteEngine) alive(ctx context.Context) error {
-	if _, err := workers(ctx, e); err != nil {
-		return event.WithHint(fmt.Errorf("BUILDKIT_HOST=%s: %w", e.address, err), "check BUILDKIT_HOST, and that a buildkitd runs there")
+	if err := e.buildkit.alive(ctx); err != nil {
+		return event.WithHint(fmt.Errorf("BUILDKIT_HOST=%s: %w", e.address, err),
+			"check BUILDKIT_HOST, and that a buildkitd runs there")
 	}
 	return nil
-}
-
-func (e *remoteEngine) base(ctx context.Context, ref string, platform ocispecs.Platform) (*base, error) {
-	return resolve(ctx, e, ref, platform)
 }
 
 func (e *remoteEngine) has(_ context.Context, tag name.Tag) (bool, error) {
 	return e.registry.Has(tag), nil
 }
 
-// export takes the blobs that the registry lacks right into it.
+// export has BuildKit send the registry the blobs that it is missing.
 func (e *remoteEngine) export(name.Tag) (bkclient.ExportEntry, error) {
-	return bkclient.ExportEntry{Type: bkclient.ExporterOCI, Attrs: map[string]string{"tar": "false"},
-		OutputStore: e.registry.Content()}, nil
-}
-
-func (*remoteEngine) built(_ context.Context, answer map[string]string) (string, error) {
-	return manifestDigest(answer)
+	return bkclient.ExportEntry{
+		Type: bkclient.ExporterOCI, Attrs: map[string]string{"tar": "false"}, OutputStore: e.registry.Content(),
+	}, nil
 }
 
 func (e *remoteEngine) name(_ context.Context, id string, tag name.Tag) error {
 	return e.registry.Name(id, tag)
 }
 
-// drop has nothing to do: blobs that no image uses go with the next Prune.
+// drop has nothing to do: the next Prune removes blobs that no image uses.
 func (*remoteEngine) drop(context.Context, name.Tag) error { return nil }
 
 func (e *remoteEngine) remove(_ context.Context, tag name.Tag) error { return e.registry.Prune(tag) }

@@ -1,4 +1,3 @@
-// The engine that is a Docker daemon: its own BuildKit, its own image store.
 package build
 
 import (
@@ -20,6 +19,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
+// dockerEngine is a Docker daemon with its own BuildKit and image store.
 type dockerEngine struct{ client *client.Client }
 
 // open speaks to the daemon's BuildKit through its HTTP API.
@@ -79,7 +79,8 @@ func (e *dockerEngine) export(name.Tag) (bkclient.ExportEntry, error) {
 	return bkclient.ExportEntry{Type: "moby"}, nil // into the daemon's own image store
 }
 
-// built looks for the image: Docker's classic store knows it by the digest of its configuration, its containerd store by the manifest's.
+// built looks for the image: Docker's classic store knows it by the digest of its configuration, its
+// containerd store by that of its manifest.
 func (e *dockerEngine) built(ctx context.Context, answer map[string]string) (string, error) {
 	for _, key := range []string{exptypes.ExporterImageDigestKey, exptypes.ExporterImageConfigDigestKey} {
 		found := digest.Digest(answer[key])
@@ -90,7 +91,8 @@ func (e *dockerEngine) built(ctx context.Context, answer map[string]string) (str
 			return found.String(), nil
 		}
 	}
-	return "", fmt.Errorf("Docker built it and cannot find it again (answer: %v)", answer) //nolint:staticcheck // a name
+	//nolint:staticcheck // a name
+	return "", fmt.Errorf("Docker built it and cannot find it again (answer: %v)", answer)
 }
 
 func (e *dockerEngine) name(ctx context.Context, id string, tag name.Tag) error {
@@ -98,47 +100,52 @@ func (e *dockerEngine) name(ctx context.Context, id string, tag name.Tag) error 
 	return err
 }
 
-// drop has nothing to do: what has no name is Docker's to prune.
+// drop has nothing to do: Docker prunes images without a name.
 func (*dockerEngine) drop(context.Context, name.Tag) error { return nil }
 
 func (e *dockerEngine) remove(ctx context.Context, tag name.Tag) error {
 	_, err := e.client.ImageRemove(ctx, tag.String(), client.ImageRemoveOptions{PruneChildren: true})
-	if err != nil && !errdefs.IsNotFound(err) && !client.IsErrConnectionFailed(err) { // without Docker there is nothing to remove
+	// Without Docker there is nothing to remove.
+	if err != nil && !errdefs.IsNotFound(err) && !client.IsErrConnectionFailed(err) {
 		return fmt.Errorf("remove image %s from Docker: %w", tag, err)
 	}
 	return nil
 }
 
-// Ping asks the daemon for a sign of life, and whether it can build what devloop needs.
+// Ping checks that the daemon answers and has the BuildKit that devloop needs.
 func Ping(ctx context.Context, docker *client.Client) (client.PingResult, error) {
 	ping, err := docker.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
 	if err != nil {
 		return ping, DockerError(err)
 	}
 	if ping.OSType == "windows" {
-		return ping, event.WithHint(errors.New("the Docker daemon builds Windows images"), "switch Docker to Linux containers")
+		return ping, event.WithHint(errors.New("the Docker daemon builds Windows images"),
+			"switch Docker to Linux containers")
 	}
 	conn, err := docker.DialHijack(ctx, "/grpc", "h2c", nil)
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
 		return ping, context.Cause(ctx)
-	case strings.Contains(err.Error(), "unable to upgrade"): // it answered, and does not know the way
-		return ping, event.WithHint(fmt.Errorf("the daemon at %s has no BuildKit, which devloop builds with: %w", docker.DaemonHost(), err), "use Docker 20.10 or newer, or point BUILDKIT_HOST at a buildkitd")
+	case strings.Contains(err.Error(), "unable to upgrade"): // it answered, and has no such endpoint
+		return ping, event.WithHint(
+			fmt.Errorf("the daemon at %s has no BuildKit, which devloop builds with: %w", docker.DaemonHost(), err),
+			"use Docker 20.10 or newer, or point BUILDKIT_HOST at a buildkitd")
 	default:
 		return ping, event.Transient(DockerError(err))
 	}
 	return ping, conn.Close()
 }
 
-// DockerError adds what the user can do when the daemon itself is the trouble.
+// DockerError adds what the user can do if the daemon is down or too old.
 func DockerError(err error) error {
 	if client.IsErrConnectionFailed(err) {
-		var dial *net.OpError // says it without the client's own advice
+		var dial *net.OpError // its text lacks the client's own advice
 		if errors.As(err, &dial) {
 			err = dial
 		}
-		return event.Transient(event.WithHint(fmt.Errorf("no answer from Docker: %w", err), "start Docker, or point DOCKER_HOST or docker context at a running daemon"))
+		return event.Transient(event.WithHint(fmt.Errorf("no answer from Docker: %w", err),
+			"start Docker, or point DOCKER_HOST or docker context at a running daemon"))
 	}
 	if strings.Contains(err.Error(), "minimum supported API version") { // of Docker's client
 		return event.WithHint(fmt.Errorf("the Docker daemon is too old: %w", err), "update Docker to 20.10 or newer")

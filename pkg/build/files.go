@@ -1,6 +1,7 @@
-// What was hashed before, by what stat says of it: an unchanged file is not read again, and an unchanged context not even walked, so that it
-// costs one stat a file.
 package build
+
+// What earlier hashes found, by what stat says: an unchanged file is not read again, and an
+// unchanged context costs one stat a file, without a walk.
 
 import (
 	"cmp"
@@ -13,95 +14,90 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/tonistiigi/fsutil"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
 )
 
-// settled is how old a change must be before its stat can be trusted: file systems keep time in steps of up to 2 s, and two
-// writes within a step look alike.
-const settled = 2 * time.Second
+// statResolution is how old a change must be before its stat can be trusted: file systems keep time
+// in steps of up to 2 s, and two writes within a step look alike.
+const statResolution = 2 * time.Second
 
-// fileStat is what stat says of a file or a folder; times are in nanoseconds.
+// fileStat is what stat says of a path; times are in nanoseconds since 1970.
 type fileStat struct {
 	size, mtime, ctime int64
 	inode              uint64
+	mode               uint32
 }
 
-func statOf(info os.FileInfo) fileStat {
-	stat := fileStat{size: info.Size(), mtime: info.ModTime().UnixNano()}
-	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
-		stat.inode = sys.Ino
-		stat.ctime = changeTime(sys).UnixNano()
+// stat calls unix.Stat, which follows links, or unix.Lstat, which does not.
+func stat(path string, call func(string, *unix.Stat_t) error) (fileStat, error) {
+	var s unix.Stat_t
+	err := call(path, &s)
+	for errors.Is(err, unix.EINTR) { // as network file systems may answer
+		err = call(path, &s)
 	}
-	return stat
+	if err != nil {
+		return fileStat{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	//nolint:unconvert // the mode's type differs between systems
+	return fileStat{s.Size, s.Mtim.Nano(), s.Ctim.Nano(), s.Ino, uint32(s.Mode)}, nil
 }
 
-// settledAt tells whether the last change was long enough before a time. The mtime is what people and programs set it to, and counts only
-// where there is nothing better.
-func (s fileStat) settledAt(at time.Time) bool {
-	return at.Sub(time.Unix(0, cmp.Or(s.ctime, s.mtime))) > settled
+// trustedAt reports whether any write after t shows in a later stat. Tools set the mtime, so it
+// counts only where there is no ctime.
+func (s fileStat) trustedAt(t time.Time) bool {
+	return t.Sub(time.Unix(0, cmp.Or(s.ctime, s.mtime))) > statResolution
 }
 
-// fileDigests are those of files whose stat could be trusted. It is safe for concurrent use.
-type fileDigests struct {
-	mu    sync.Mutex
-	known map[string]knownFile // by absolute path
-}
+// fileDigests holds the knownFile of each path whose stat could be trusted.
+type fileDigests struct{ known sync.Map }
 
 type knownFile struct {
 	stat   fileStat
 	digest string
 }
 
-// digest returns the sha256 of the file's content, hex, and what stat said before it was read. Only
-// a regular file is opened: a socket, which BuildKit is sent as an empty file, has no content.
-func (d *fileDigests) digest(ctx context.Context, path string) (digest string, stat fileStat, err error) {
-	info, err := os.Lstat(path)
+// digest returns the sha256 of the file's content, hex, and its stat from before it was read. Only a
+// regular file is opened: BuildKit is sent a socket as an empty file.
+func (d *fileDigests) digest(ctx context.Context, path string) (digest string, now fileStat, err error) {
+	now, err = stat(path, unix.Lstat)
 	if err != nil {
-		return "", stat, err
+		return "", now, err
 	}
-	stat = statOf(info)
-	if !info.Mode().IsRegular() {
-		return hex.EncodeToString(sha256.New().Sum(nil)), stat, nil
+	sum := sha256.New()
+	if now.mode&unix.S_IFMT != unix.S_IFREG {
+		return hex.EncodeToString(sum.Sum(nil)), now, nil
 	}
-	d.mu.Lock()
-	known, ok := d.known[path]
-	d.mu.Unlock()
-	if ok && known.stat == stat {
-		return known.digest, stat, nil
+	if known, ok := d.known.Load(path); ok && known.(knownFile).stat == now {
+		return known.(knownFile).digest, now, nil
 	}
+	begun := time.Now()
 	file, err := openFile(path)
 	if err != nil {
-		return "", stat, err
+		return "", now, err
 	}
 	defer func() { _ = file.Close() }() // only read
-	if info, err = file.Stat(); err != nil {
-		return "", stat, err
-	}
-	stat = statOf(info)
-	opened := time.Now()
-	sum := sha256.New()
 	if _, err := io.Copy(sum, files.UntilDone(ctx, file)); err != nil {
-		return "", stat, err
+		return "", now, err
 	}
 	digest = hex.EncodeToString(sum.Sum(nil))
-	if stat.settledAt(opened) {
-		d.mu.Lock()
-		d.known[path] = knownFile{stat, digest}
-		d.mu.Unlock()
+	if now.trustedAt(begun) {
+		d.known.Store(path, knownFile{now, digest})
 	}
-	return digest, stat, nil
+	return digest, now, nil
 }
 
-// openFile opens a file that was a regular one a moment ago. If it is none by now, there is no such
-// file any more.
+// openFile opens a file that was a regular one a moment ago. If it no longer is, fs.ErrNotExist is
+// in the error.
 func openFile(path string) (*os.File, error) {
 	file, err := files.Open(path)
 	if errors.Is(err, files.ErrNotRegular) {
@@ -110,29 +106,11 @@ func openFile(path string) (*os.File, error) {
 	return file, err
 }
 
-// contexts are what was last found in build contexts, by folder and patterns. It is safe for concurrent use.
-type contexts struct {
-	mu    sync.Mutex
-	known map[string]*hashedContext
-}
-
-func (c *contexts) get(key string) *hashedContext {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.known[key]
-}
-
-func (c *contexts) put(key string, found *hashedContext) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.known[key] = found
-}
-
 // hashedContext is what a part of a build context held.
 type hashedContext struct {
 	sum, stamp string
-	// Everything that was looked at: the files and links that count, and the folders that were read, whose stat changes when something is made,
-	// removed or renamed in them.
+	// The files and links that count, and the folders that were read: their stat changes when
+	// something in them is made, removed or renamed.
 	seen  []seenPath
 	begun time.Time
 }
@@ -142,75 +120,81 @@ type seenPath struct {
 	stat fileStat
 }
 
-// see has to be called before a folder is read.
-func (h *hashedContext) see(path string) error {
-	info, err := os.Lstat(path)
+// add has to be called before a folder is read.
+func (h *hashedContext) add(path string) error {
+	now, err := stat(path, unix.Lstat)
 	if err != nil {
-		return unlessGone(err)
+		return ignoreMissing(err)
 	}
-	h.seen = append(h.seen, seenPath{path, statOf(info)})
+	h.seen = append(h.seen, seenPath{path, now})
 	return nil
 }
 
-// settled tells whether a later change to any of it shows in a stat.
-func (h *hashedContext) settled() bool {
-	for _, seen := range h.seen {
-		if !seen.stat.settledAt(h.begun) {
-			return false
-		}
-	}
-	return true
+// trusted reports whether any later change shows in a stat.
+func (h *hashedContext) trusted() bool {
+	return !slices.ContainsFunc(h.seen, func(seen seenPath) bool { return !seen.stat.trustedAt(h.begun) })
 }
 
-// unchanged tells whether all of it is as it was.
+var errChanged = errors.New("changed")
+
 func (h *hashedContext) unchanged(ctx context.Context) bool {
-	const batch = 256
-	var next atomic.Int64
-	var differs atomic.Bool
-	var looking sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(h.seen)/batch+1) {
-		looking.Go(func() {
-			err := event.Guard(func() error {
-				for {
-					to := int(next.Add(batch))
-					if to-batch >= len(h.seen) || differs.Load() {
-						return nil
-					}
-					for _, seen := range h.seen[to-batch : min(to, len(h.seen))] {
-						if info, err := os.Lstat(seen.path); err != nil || statOf(info) != seen.stat {
-							differs.Store(true)
-						}
-					}
-					if ctx.Err() != nil {
-						differs.Store(true)
+	workers, ctx := errgroup.WithContext(ctx)
+	workers.SetLimit(runtime.GOMAXPROCS(0))
+	for batch := range slices.Chunk(h.seen, 256) {
+		workers.Go(func() error {
+			return event.Guard(func() error {
+				for _, seen := range batch {
+					if now, err := stat(seen.path, unix.Lstat); err != nil || now != seen.stat {
+						return errChanged
 					}
 				}
+				return ctx.Err()
 			})
-			if err != nil {
-				differs.Store(true)
-			}
 		})
 	}
-	looking.Wait()
-	return !differs.Load()
+	return workers.Wait() == nil
 }
 
-// folders notes the folders that a walk reads, before it does.
-type folders struct {
+// recorder adds the folders that a walk reads to a hashedContext, before they are read.
+type recorder struct {
 	fsutil.FS
 	root string
 	into *hashedContext
 }
 
-func (f folders) Walk(ctx context.Context, target string, walk fs.WalkDirFunc) error {
-	if err := f.into.see(filepath.Join(f.root, target)); err != nil {
+func (r recorder) Walk(ctx context.Context, target string, walk fs.WalkDirFunc) error {
+	if err := r.into.add(filepath.Join(r.root, target)); err != nil {
 		return err
 	}
-	return f.FS.Walk(ctx, target, wholeFolders(func(path string, entry fs.DirEntry, err error) error {
+	return r.FS.Walk(ctx, target, skipVanished(func(path string, entry fs.DirEntry, err error) error {
 		then := walk(path, entry, err)
 		if then == nil && err == nil && entry != nil && entry.IsDir() {
-			return f.into.see(filepath.Join(f.root, path))
+			return r.into.add(filepath.Join(r.root, path))
 		}
 		return then
 	}))
+}
+
+// skipVanished lets a walk go on after a file that has just been removed, for which fsutil would
+// leave out the rest of the folder.
+func skipVanished(walk fs.WalkDirFunc) fs.WalkDirFunc {
+	return func(path string, entry fs.DirEntry, err error) error {
+		then := walk(path, entry, err)
+		if entry != nil && !entry.IsDir() {
+			return ignoreMissing(then)
+		}
+		return then
+	}
+}
+
+func ignoreMissing(err error) error {
+	if isMissing(err) {
+		return nil
+	}
+	return err
+}
+
+// isMissing reports whether there is nothing at a path: no such name, or a parent that is no folder.
+func isMissing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }

@@ -5,7 +5,10 @@ package build
 // makes of an option counts.
 
 import (
+	"bytes"
+	"maps"
 	"path/filepath"
+	"strings"
 
 	"github.com/containerd/containerd/v2/defaults"
 	"github.com/containerd/platforms"
@@ -80,4 +83,16 @@ func externalFrontend(dockerfile []byte, args map[string]string) string {
 	}
 	_, syntax, _, _ := parser.DetectSyntax(dockerfile)
 	return syntax
+}
+
+// withoutProxies drops the build arguments that only say how to reach the network, as BuildKit's own
+// cache does. One that the Dockerfile names may end up in the image, and stays.
+func withoutProxies(args map[string]string, dockerfile []byte) map[string]string {
+	kept := maps.Clone(args)
+	for _, proxy := range []string{"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"} {
+		maps.DeleteFunc(kept, func(key, _ string) bool {
+			return strings.EqualFold(key, proxy) && !bytes.Contains(dockerfile, []byte(key))
+		})
+	}
+	return kept
 }

@@ -126,7 +126,7 @@ func TestHashTakesWhatTheFrontendTakes(t *testing.T) {
 			platform := thisMachine()
 			b := New(docker, t.TempDir())
 			_, takes := dockerfile2llb.Dockerfile2LLB(t.Context(), []byte(dockerfile), dockerfile2llb.ConvertOpt{
-				Config: dockerui.Config{}, TargetPlatform: &platform, MetaResolver: &baseResolver{builder: b, platform: platform}, LLBCaps: &caps})
+				Config: dockerui.Config{}, TargetPlatform: &platform, MetaResolver: &baseResolver{builder: b}, LLBCaps: &caps})
 			if (takes != nil) != instruction.refused {
 				t.Fatalf("the frontend says %v", takes)
 			}

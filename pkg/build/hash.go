@@ -1,7 +1,8 @@
-// The content hash of an image: what its Dockerfile means (as BuildKit's own frontend understands it), what
-// its base images hold, and every file of the context that a reachable stage uses. Equal inputs give an equal hash in
-// another folder and on another machine; mtimes and owners do not count, since BuildKit ignores them too.
 package build
+
+// The content hash of an image: what its Dockerfile means to BuildKit's own frontend, what its base
+// images hold, and every file of the context that a reachable stage uses. Equal inputs have the same
+// hash in another folder and on another machine. BuildKit ignores mtimes and owners, and so does it.
 
 import (
 	"bytes"
@@ -14,7 +15,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -30,16 +30,16 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
+	"golang.org/x/sys/unix"
 
-	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
 )
 
-// hashVersion changes when the meaning of the hash does, so that older images are not taken for current ones.
+// hashVersion changes when the meaning of the hash does, so that no older image counts as current.
 const hashVersion = "devloop/3"
 
-// TagLength is that of an image's tag, in hex digits: 64 bits tell a developer's images apart, and leave room in a Kubernetes label value (63
-// characters), where charts like to put tags.
+// TagLength is how many hex digits of the hash are an image's tag. 64 bits tell a developer's images
+// apart, and leave room in a Kubernetes label value (63 characters), where charts like to put tags.
 const TagLength = 16
 
 // Image is what to build; paths are absolute.
@@ -52,19 +52,20 @@ type Image struct {
 	Args       map[string]string
 	Platform   string // "linux/arm64", "" for this machine's architecture
 
-	// These reach the build and do not count for the hash: what an image is made of must not depend on who builds it.
+	// Not part of the hash: what an image is made of must not depend on who builds it.
 	Secrets []Secret
 	SSH     []SSH
 }
 
-// Secret is what a RUN --mount=type=secret gets: the content of a file, or of an environment variable. One that is not there is not given.
+// Secret is what a RUN --mount=type=secret gets: the content of a file or of an environment variable.
+// The build gets no secret whose file or variable does not exist.
 type Secret struct {
 	ID   string
 	File string // absolute
 	Env  string // name of the variable
 }
 
-// SSH is what a RUN --mount=type=ssh gets: the agent at SSH_AUTH_SOCK, or the agent or the keys at Paths.
+// SSH is what a RUN --mount=type=ssh gets: the agent at SSH_AUTH_SOCK, or the agent or keys at Paths.
 type SSH struct {
 	ID    string
 	Paths []string
@@ -76,99 +77,111 @@ type Input struct {
 	Hash  string   // sha256, hex
 	Tag   name.Tag // Repository:prefix of Hash
 	Files []Path   // that were read or looked for
-	Stale []string // base images whose registry could not be asked again: what it said last holds
+	Stale []string // base images whose registry did not answer: its last answer counts
 
 	bases []foundBase
-	stamp string // of the same files by what stat says: it changes with every write, also with one that changes nothing
+	stamp string // of the files' stats: it changes with every write, even one of the same content
 }
 
-// Path is a file, or a folder with all that is in it but for what Except leaves out: the patterns of a .dockerignore, relative to Base.
+// Path is a file, or a folder with everything in it except what the patterns of a .dockerignore
+// exclude, which are relative to Base.
 type Path struct {
 	Name   string // absolute
 	Base   string
 	Except []string
 }
 
-// Hash reads the image's inputs. It builds nothing and changes nothing. A Dockerfile that cannot be understood is an
-// error, just as it would be in a build; a file that it copies and that is not there is left to the build to complain of.
-// The Input's Files are set even with an error, so that the caller can watch for the mending change.
+// Hash reads the image's inputs. It builds nothing and changes nothing. A Dockerfile that cannot be
+// understood is an error, as in a build; the build itself reports a file to copy that is missing.
+// Input.Files is set even with an error, so that the caller can watch for the fix.
 func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 	input := Input{Image: image}
+	if err := b.hash(ctx, &input); err != nil {
+		return input, fmt.Errorf("image %s: %w", image.Name, err)
+	}
+	slices.SortFunc(input.Files, func(a, b Path) int { return strings.Compare(a.Name, b.Name) })
+	input.Files = slices.CompactFunc(input.Files, func(a, b Path) bool {
+		return a.Name == b.Name && slices.Equal(a.Except, b.Except)
+	})
+	return input, nil
+}
+
+func (b *Builder) hash(ctx context.Context, input *Input) error {
 	sum, stamp := sha256.New(), sha256.New()
-	for _, file := range append([]string{image.Dockerfile}, image.ignoreFiles()...) {
+	for _, file := range append([]string{input.Dockerfile}, input.ignoreFiles()...) {
 		input.Files = append(input.Files, Path{Name: file})
-		if info, err := os.Stat(file); err == nil {
-			field(stamp, file, fmt.Sprint(statOf(info)))
+		if now, err := stat(file, unix.Stat); err == nil {
+			field(stamp, file, fmt.Sprint(now))
 		}
 	}
-	dockerfile, err := files.Read(image.Dockerfile, maxFrontendFile)
+	definition, err := b.convert(ctx, input, sum)
 	if err != nil {
-		return input, fmt.Errorf("image %s: %w", image.Name, err)
+		return err
 	}
-	platform, err := image.platform()
+	excludes, err := input.excludes()
 	if err != nil {
-		return input, fmt.Errorf("image %s: %w", image.Name, err)
-	}
-	b.bases.read(image.Dockerfile, dockerfile)
-	resolver := &baseResolver{builder: b, platform: platform}
-	args := withoutProxies(image.Args, dockerfile)
-	options, err := image.convertOptions(args, resolver)
-	if err != nil {
-		return input, fmt.Errorf("image %s: %w", image.Name, err)
-	}
-	converted, err := dockerfile2llb.Dockerfile2LLB(ctx, dockerfile, options)
-	if err != nil {
-		return input, event.WithHint(fmt.Errorf("image %s: %s: %w", image.Name, filepath.Base(image.Dockerfile), err), event.Hint(err))
-	}
-	input.bases, input.Stale = resolver.found, resolver.stale
-	// A constant where BuildKit puts a random ID, so that the definition is the same every time.
-	definition, err := converted.State.Marshal(ctx, llb.LocalUniqueID("devloop"))
-	if err != nil {
-		return input, fmt.Errorf("image %s: %s: %w", image.Name, filepath.Base(image.Dockerfile), err)
-	}
-	excludes, err := image.excludes()
-	if err != nil {
-		return input, fmt.Errorf("image %s: %w", image.Name, err)
-	}
-
-	field(sum, hashVersion, platforms.Format(platform))
-	config := *converted.Image
-	config.Created = nil
-	configJSON, err := json.Marshal(config)
-	if err != nil {
-		return input, fmt.Errorf("image %s: %w", image.Name, err)
-	}
-	field(sum, "config", string(configJSON))
-	if syntax := externalFrontend(dockerfile, args); syntax != "" {
-		field(sum, "syntax", syntax)
+		return err
 	}
 	for _, op := range definition.Def {
 		field(sum, "op", string(op))
 		patterns, local, err := localPatterns(op)
 		if err != nil {
-			return input, fmt.Errorf("image %s: %w", image.Name, err)
+			return err
 		}
 		if !local {
 			continue
 		}
-		for _, file := range watchable(image.Context, linked(image.Context, patterns)) {
-			input.Files = append(input.Files, Path{Name: file, Base: image.Context, Except: excludes})
+		for _, file := range watchable(input.Context, withLinkTargets(input.Context, patterns)) {
+			input.Files = append(input.Files, Path{Name: file, Base: input.Context, Except: excludes})
 		}
-		contextSum, contextStamp, err := b.hashContext(ctx, image.Context, patterns, excludes)
+		found, err := b.hashContext(ctx, input.Context, patterns, excludes)
 		if err != nil {
-			return input, fmt.Errorf("image %s: context %s: %w", image.Name, image.Context, err)
+			return fmt.Errorf("context %s: %w", input.Context, err)
 		}
-		field(sum, "context", contextSum)
-		field(stamp, "context", contextStamp)
+		field(sum, "context", found.sum)
+		field(stamp, "context", found.stamp)
 	}
 	input.Hash, input.stamp = hex.EncodeToString(sum.Sum(nil)), hex.EncodeToString(stamp.Sum(nil))
-	input.Tag, err = name.NewTag(cmp.Or(image.Repository, image.Name) + ":" + input.Hash[:TagLength])
+	input.Tag, err = name.NewTag(cmp.Or(input.Repository, input.Name) + ":" + input.Hash[:TagLength])
+	return err
+}
+
+// convert turns the Dockerfile into BuildKit's definition of the build, and writes to sum what the
+// definition does not say.
+func (b *Builder) convert(ctx context.Context, input *Input, sum io.Writer) (*llb.Definition, error) {
+	dockerfile, err := files.Read(input.Dockerfile, maxFrontendFile)
 	if err != nil {
-		return input, fmt.Errorf("image %s: %w", image.Name, err)
+		return nil, err
 	}
-	slices.SortFunc(input.Files, func(a, b Path) int { return strings.Compare(a.Name, b.Name) })
-	input.Files = slices.CompactFunc(input.Files, func(a, b Path) bool { return a.Name == b.Name && slices.Equal(a.Except, b.Except) })
-	return input, nil
+	b.bases.readDockerfile(input.Dockerfile, dockerfile)
+	resolver := &baseResolver{builder: b}
+	args := withoutProxies(input.Args, dockerfile)
+	options, err := input.convertOptions(args, resolver)
+	if err != nil {
+		return nil, err
+	}
+	converted, err := dockerfile2llb.Dockerfile2LLB(ctx, dockerfile, options)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Base(input.Dockerfile), err)
+	}
+	input.bases, input.Stale = resolver.found, resolver.stale
+	// BuildKit would put a random ID there, and the definition would differ each time.
+	definition, err := converted.State.Marshal(ctx, llb.LocalUniqueID("devloop"))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Base(input.Dockerfile), err)
+	}
+	config := *converted.Image
+	config.Created = nil
+	configJSON, err := json.Marshal(config)
+	if err != nil {
+		return nil, err
+	}
+	field(sum, hashVersion, platforms.Format(*options.TargetPlatform))
+	field(sum, "config", string(configJSON))
+	if syntax := externalFrontend(dockerfile, args); syntax != "" {
+		field(sum, "syntax", syntax)
+	}
+	return definition, nil
 }
 
 // platform is the image's target: containers are Linux, whatever the host is.
@@ -179,12 +192,12 @@ func (i Image) platform() (ocispecs.Platform, error) {
 	return platforms.Parse(i.Platform)
 }
 
-// thisMachine is the platform that builds are made on, and for unless another one is asked for.
+// thisMachine is the platform that builds run on, and the default target.
 func thisMachine() ocispecs.Platform {
 	return platforms.Normalize(ocispecs.Platform{OS: "linux", Architecture: runtime.GOARCH})
 }
 
-// localPatterns tells whether op reads the build context, and which paths of it (none means all).
+// localPatterns reports whether op reads the build context, and which paths of it; none means all.
 func localPatterns(op []byte) (patterns []string, local bool, err error) {
 	var decoded pb.Op
 	if err := decoded.UnmarshalVT(op); err != nil {
@@ -200,20 +213,21 @@ func localPatterns(op []byte) (patterns []string, local bool, err error) {
 	return patterns, true, err
 }
 
-// linked adds to patterns what links on their way lead to, which is sent to a build, too; none means all.
-func linked(context string, patterns []string) []string {
+// withLinkTargets adds the targets of symbolic links in the patterns' paths, which a build is sent,
+// too; none means all.
+func withLinkTargets(context string, patterns []string) []string {
 	files, err := fsutil.NewFS(context)
 	if err != nil || len(patterns) == 0 {
-		return patterns // hashContext says what is wrong
+		return patterns // hashContext returns the error
 	}
 	targets, err := fsutil.FollowLinks(files, patterns)
-	if err == nil && len(targets) == 0 { // one of them leads to the context itself
+	if err == nil && len(targets) == 0 { // a link leads to the context itself
 		return nil
 	}
 	return append(targets, patterns...)
 }
 
-// watchable turns context patterns into paths that can be watched: a pattern with wildcards stands for its fixed folder.
+// watchable turns context patterns into paths. A pattern with wildcards stands for its fixed folder.
 func watchable(context string, patterns []string) []string {
 	if len(patterns) == 0 {
 		return []string{context}
@@ -229,16 +243,17 @@ func watchable(context string, patterns []string) []string {
 	return paths
 }
 
-// ignoreFiles are where the patterns of what is no part of the context may stand. The first one that exists counts, as in docker build.
+// ignoreFiles are the candidates for the .dockerignore. The first that exists counts, as in docker
+// build.
 func (i Image) ignoreFiles() []string {
 	return []string{i.Dockerfile + ".dockerignore", filepath.Join(i.Context, ".dockerignore")}
 }
 
-// excludes returns these patterns.
+// excludes returns the patterns of the .dockerignore.
 func (i Image) excludes() ([]string, error) {
 	for _, file := range i.ignoreFiles() {
 		content, err := files.Read(file, maxFrontendFile)
-		if gone(err) {
+		if isMissing(err) {
 			continue
 		}
 		if err != nil {
@@ -253,24 +268,24 @@ func (i Image) excludes() ([]string, error) {
 	return nil, nil
 }
 
-// hashContext returns a sum of path, mode, link target and content of every file that the patterns reach, and a stamp of what stat says of them.
-func (b *Builder) hashContext(ctx context.Context, root string, follow, excludes []string) (sum, stamp string, err error) {
-	root, err = filepath.EvalSymlinks(root)
+// hashContext hashes path, mode, link target and content of every file that the patterns reach.
+func (b *Builder) hashContext(ctx context.Context, root string, follow, excludes []string) (*hashedContext, error) {
+	root, err := filepath.EvalSymlinks(root)
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
 	key := fmt.Sprintf("%q %q %q", root, follow, excludes)
-	if known := b.contexts.get(key); known != nil && known.unchanged(ctx) {
-		return known.sum, known.stamp, nil
+	if known, ok := b.contexts.Load(key); ok && known.(*hashedContext).unchanged(ctx) {
+		return known.(*hashedContext), nil
 	}
 	found := &hashedContext{begun: time.Now()}
 	if err := b.walkContext(ctx, found, root, follow, excludes); err != nil {
-		return "", "", err
+		return nil, err
 	}
-	if found.settled() {
-		b.contexts.put(key, found)
+	if found.trusted() {
+		b.contexts.Store(key, found)
 	}
-	return found.sum, found.stamp, nil
+	return found, nil
 }
 
 func (b *Builder) walkContext(ctx context.Context, found *hashedContext, root string, follow, excludes []string) error {
@@ -278,14 +293,15 @@ func (b *Builder) walkContext(ctx context.Context, found *hashedContext, root st
 	if err != nil {
 		return err
 	}
-	filtered, err := fsutil.NewFilterFS(folders{base, root, found}, &fsutil.FilterOpt{FollowPaths: follow, ExcludePatterns: excludes})
+	filter := &fsutil.FilterOpt{FollowPaths: follow, ExcludePatterns: excludes}
+	filtered, err := fsutil.NewFilterFS(recorder{base, root, found}, filter)
 	if err != nil {
 		return err
 	}
 	sum, stamp := sha256.New(), sha256.New()
 	err = filtered.Walk(ctx, "", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
-			return unlessGone(err) // the build or the next hash will see it
+			return ignoreMissing(err) // the build or the next hash reports it
 		}
 		info, err := entry.Info()
 		if err != nil {
@@ -298,7 +314,8 @@ func (b *Builder) walkContext(ctx context.Context, found *hashedContext, root st
 		mode, full := fs.FileMode(stat.Mode), filepath.Join(root, path)
 		field(sum, "file", filepath.ToSlash(path), mode.String())
 		for _, key := range slices.Sorted(maps.Keys(stat.Xattrs)) {
-			if key == "security.capability" || strings.HasPrefix(key, "user.") { // others are the machine's, as SELinux's labels
+			// Others belong to the machine, such as SELinux's labels.
+			if key == "security.capability" || strings.HasPrefix(key, "user.") {
 				field(sum, "xattr", key, string(stat.Xattrs[key]))
 			}
 		}
@@ -315,10 +332,10 @@ func (b *Builder) walkContext(ctx context.Context, found *hashedContext, root st
 			return nil
 		case mode&fs.ModeSymlink != 0:
 			field(sum, stat.Linkname)
-		case mode&fs.ModeDevice != 0: // like a named pipe, it is made anew, and never opened
+		case mode&fs.ModeDevice != 0: // recreated and never opened, as is a named pipe
 			field(sum, fmt.Sprint(stat.Devmajor, stat.Devminor))
 		}
-		return found.see(full)
+		return found.add(full)
 	})
 	for _, seen := range found.seen {
 		field(stamp, seen.path, fmt.Sprint(seen.stat))

@@ -446,7 +446,7 @@ func TestSent(t *testing.T) {
 		if err := os.Chtimes(file, old, old); err != nil {
 			t.Fatal(err)
 		}
-		folder, err := newSent(dir, &fileDigests{known: map[string]knownFile{}})
+		folder, err := newTransferFS(dir, &fileDigests{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -484,7 +484,7 @@ func TestVanished(t *testing.T) {
 		t.Fatal(err)
 	}
 	var seen []string
-	if err := folder.Walk(t.Context(), "", wholeFolders(func(path string, entry fs.DirEntry, err error) error {
+	if err := folder.Walk(t.Context(), "", skipVanished(func(path string, entry fs.DirEntry, err error) error {
 		if path == "src/a" {
 			if err := os.Remove(filepath.Join(dir, "src/b")); err != nil {
 				return err
@@ -595,7 +595,7 @@ func TestSettled(t *testing.T) {
 		"long ago, the mtime set ahead":  {fileStat{mtime: ago(-time.Hour), ctime: ago(time.Minute)}, true},
 		"just now, without change times": {fileStat{mtime: ago(time.Second)}, false},
 	} {
-		if got := test.stat.settledAt(now); got != test.want {
+		if got := test.stat.trustedAt(now); got != test.want {
 			t.Errorf("%s: %v", says, got)
 		}
 	}
@@ -676,7 +676,7 @@ func TestHashOpensOnlyFiles(t *testing.T) {
 // received tells what BuildKit makes of a folder that it is sent.
 func received(t *testing.T, dir string) string {
 	t.Helper()
-	folder, err := newSent(dir, &fileDigests{known: map[string]knownFile{}})
+	folder, err := newTransferFS(dir, &fileDigests{})
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
