@@ -1,8 +1,8 @@
 package build
 
-// Base images: their digest and configuration, which a Dockerfile's meaning depends on. Docker's own
-// copy comes first, then the registry. A registry's answers are kept on disk, so that the hash is the
-// same on the train.
+// Base images: their digest and configuration, which a Dockerfile's meaning depends on. Docker's
+// own copy comes first, then the registry. A registry's answers are kept on disk, so that the hash
+// is the same on the train.
 
 import (
 	"context"
@@ -38,11 +38,12 @@ const (
 
 // base is what a reference to a base image stands for.
 type base struct {
-	// Config is the part of the OCI image configuration that Docker and registries agree on. It names
-	// the layers by their content. (A manifest's digest changes when the same image is pushed.)
+	// Config is the part of the OCI image configuration that Docker and registries agree on. It
+	// names the layers by their content. (A manifest's digest changes when the same image is
+	// pushed.)
 	Config json.RawMessage `json:"config"`
-	// Manifest is the digest that the registry has under the reference, "" if unknown. It only saves
-	// a second lookup.
+	// Manifest is the digest that the registry has under the reference, "" if unknown. It only
+	// saves a second lookup.
 	Manifest string `json:"manifest,omitempty"`
 }
 
@@ -65,8 +66,8 @@ func parseBase(config []byte) (*base, error) {
 
 func (b base) digest() digest.Digest { return digest.FromBytes(b.Config) }
 
-// baseCache remembers lookups: those of this process in memory, and what registries answered also as
-// one file a reference in dir.
+// baseCache remembers lookups: those of this process in memory, and what registries answered also
+// as one file a reference in dir.
 type baseCache struct {
 	dir string
 
@@ -196,8 +197,8 @@ func (b *Builder) lookUpAgain(ctx context.Context, bases []foundBase) {
 	}
 }
 
-// lookup calls ask unless this process knows the answer. The answer is stale if it is an earlier one
-// because nothing could be reached.
+// lookup calls ask unless this process knows the answer. The answer is stale if it is an earlier
+// one because nothing could be reached.
 func (c *baseCache) lookup(
 	ctx context.Context, ref string, platform ocispecs.Platform, ask func(context.Context) (*base, bool, error),
 ) (found *base, stale bool, err error) {
@@ -269,8 +270,8 @@ func (c *baseCache) inRegistry(
 // manifest be.
 const maxConfig = 4 << 20
 
-// askRegistry returns nil if the registry still has the known manifest: such a request does not count
-// towards the limits of registries.
+// askRegistry returns nil if the registry still has the known manifest: such a request does not
+// count towards the limits of registries.
 func askRegistry(ctx context.Context, ref string, platform ocispecs.Platform, known string) (*base, error) {
 	parsed, err := name.ParseReference(ref)
 	if err != nil {

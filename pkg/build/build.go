@@ -1,5 +1,5 @@
-// Package build turns the inputs of an image into a content hash, and into an image when that hash is
-// new. BuildKit builds the images: that of a Docker daemon, of a node, or of another machine.
+// Package build turns the inputs of an image into a content hash, and into an image when that hash
+// is new. BuildKit builds the images: that of a Docker daemon, of a node, or of another machine.
 package build
 
 import (
@@ -64,8 +64,8 @@ type engine interface {
 	remove(ctx context.Context, tag name.Tag) error
 }
 
-// New returns a Builder for the daemon behind docker, which stays the caller's. Answers of registries
-// and the output of builds are kept in cacheDir.
+// New returns a Builder for the daemon behind docker, which stays the caller's. Answers of
+// registries and the output of builds are kept in cacheDir.
 func New(docker *client.Client, cacheDir string) *Builder {
 	return newBuilder(&dockerEngine{docker}, cacheDir)
 }
@@ -73,8 +73,8 @@ func New(docker *client.Client, cacheDir string) *Builder {
 // Alone returns a Builder that builds where b does and hashes by itself.
 func (b *Builder) Alone() *Builder { return &Builder{engine: b.engine, cache: b.cache} }
 
-// Remote returns a Builder for the BuildKit at address, in the form of BUILDKIT_HOST. Images land in
-// registry.
+// Remote returns a Builder for the BuildKit at address, in the form of BUILDKIT_HOST. Images land
+// in registry.
 func Remote(address string, registry Registry, cacheDir string) *Builder {
 	return newBuilder(newRemoteEngine(address, registry), cacheDir)
 }
@@ -116,8 +116,8 @@ func (b *Builder) Alive(ctx context.Context) error { return b.engine.alive(ctx) 
 // Has reports whether the image is there.
 func (b *Builder) Has(ctx context.Context, tag name.Tag) (bool, error) { return b.engine.has(ctx, tag) }
 
-// Built returns the ID of the last image that this Builder, or one with the same hashes, built under
-// tag; "" for none.
+// Built returns the ID of the last image that this Builder, or one with the same hashes, built
+// under tag; "" for none.
 func (b *Builder) Built(tag name.Tag) string {
 	b.builtMu.Lock()
 	defer b.builtMu.Unlock()
@@ -128,8 +128,8 @@ func (b *Builder) Built(tag name.Tag) string {
 func (b *Builder) Remove(ctx context.Context, tag name.Tag) error { return b.engine.remove(ctx, tag) }
 
 // Lacking returns the base images of input that have to be brought here before a build, which would
-// otherwise use others than those that were hashed. The error is event.ErrSuperseded if a base image
-// has changed since.
+// otherwise use others than those that were hashed. The error is event.ErrSuperseded if a base
+// image has changed since.
 func (b *Builder) Lacking(ctx context.Context, input Input) (missing []name.Tag, err error) {
 	for _, hashed := range input.bases {
 		tag, err := b.missingBase(ctx, hashed)
@@ -182,9 +182,9 @@ func familiarTag(ref string) (name.Tag, error) {
 	return name.NewTag(reference.FamiliarString(reference.TagNameOnly(parsed)))
 }
 
-// Build builds the image and names it input.Tag. It gets the name last, and only if the inputs still
-// have input's hash, or else the error is event.ErrSuperseded: a tag never stands for other content.
-// Cancelling ctx ends the build.
+// Build builds the image and names it input.Tag. It gets the name last, and only if the inputs
+// still have input's hash, or else the error is event.ErrSuperseded: a tag never stands for other
+// content. Cancelling ctx ends the build.
 func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error {
 	stage := sink.For("build")
 	stage.Note(event.BuildingImage, "image", event.Name(input.Tag.String()))
@@ -213,8 +213,9 @@ func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error
 // dropTimeout bounds the clean-up after a build, whose own context may have ended.
 const dropTimeout = 10 * time.Second
 
-// solveStable builds until no input was written meanwhile: BuildKit may have read half of a file that
-// now has its old content again. The second time, whatever is the same comes from BuildKit's cache.
+// solveStable builds until no input was written meanwhile: BuildKit may have read half of a file
+// that now has its old content again. The second time, whatever is the same comes from BuildKit's
+// cache.
 func (b *Builder) solveStable(ctx context.Context, stage event.Stage, input Input) (id string, err error) {
 	hasher := cmp.Or(b.hasher, b)
 	for {

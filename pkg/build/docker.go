@@ -79,8 +79,8 @@ func (e *dockerEngine) export(name.Tag) (bkclient.ExportEntry, error) {
 	return bkclient.ExportEntry{Type: "moby"}, nil // into the daemon's own image store
 }
 
-// built looks for the image: Docker's classic store knows it by the digest of its configuration, its
-// containerd store by that of its manifest.
+// built looks for the image: Docker's classic store knows it by the digest of its configuration,
+// its containerd store by that of its manifest.
 func (e *dockerEngine) built(ctx context.Context, answer map[string]string) (string, error) {
 	for _, key := range []string{exptypes.ExporterImageDigestKey, exptypes.ExporterImageConfigDigestKey} {
 		found := digest.Digest(answer[key])

@@ -34,7 +34,8 @@ func (holding) name(context.Context, string, name.Tag) error             { retur
 func (holding) drop(context.Context, name.Tag) error                     { return nil }
 func (holding) remove(context.Context, name.Tag) error                   { return nil }
 
-// TestLacking tells which base images a node has to be given before it builds the same as this machine.
+// TestLacking tells which base images a node has to be given before it builds the same as this
+// machine.
 func TestLacking(t *testing.T) {
 	const ref = "docker.io/library/python:3.11-slim"
 	const away, asked = "127.0.0.1:1/base:1", "127.0.0.1:1/base:2" // of a registry that is not there, which was asked of one before

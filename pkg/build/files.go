@@ -66,8 +66,8 @@ type knownFile struct {
 	digest string
 }
 
-// digest returns the sha256 of the file's content, hex, and its stat from before it was read. Only a
-// regular file is opened: BuildKit is sent a socket as an empty file.
+// digest returns the sha256 of the file's content, hex, and its stat from before it was read. Only
+// a regular file is opened: BuildKit is sent a socket as an empty file.
 func (d *fileDigests) digest(ctx context.Context, path string) (digest string, now fileStat, err error) {
 	now, err = stat(path, unix.Lstat)
 	if err != nil {
@@ -194,7 +194,8 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// isMissing reports whether there is nothing at a path: no such name, or a parent that is no folder.
+// isMissing reports whether there is nothing at a path: no such name, or a parent that is no
+// folder.
 func isMissing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }

@@ -85,8 +85,8 @@ func externalFrontend(dockerfile []byte, args map[string]string) string {
 	return syntax
 }
 
-// withoutProxies drops the build arguments that only say how to reach the network, as BuildKit's own
-// cache does. One that the Dockerfile names may end up in the image, and stays.
+// withoutProxies drops the build arguments that only say how to reach the network, as BuildKit's
+// own cache does. One that the Dockerfile names may end up in the image, and stays.
 func withoutProxies(args map[string]string, dockerfile []byte) map[string]string {
 	kept := maps.Clone(args)
 	for _, proxy := range []string{"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"} {

@@ -1,8 +1,9 @@
 package build
 
 // The content hash of an image: what its Dockerfile means to BuildKit's own frontend, what its base
-// images hold, and every file of the context that a reachable stage uses. Equal inputs have the same
-// hash in another folder and on another machine. BuildKit ignores mtimes and owners, and so does it.
+// images hold, and every file of the context that a reachable stage uses. Equal inputs have the
+// same hash in another folder and on another machine. BuildKit ignores mtimes and owners, and so
+// does it.
 
 import (
 	"bytes"
@@ -38,8 +39,9 @@ import (
 // hashVersion changes when the meaning of the hash does, so that no older image counts as current.
 const hashVersion = "devloop/3"
 
-// TagLength is how many hex digits of the hash are an image's tag. 64 bits tell a developer's images
-// apart, and leave room in a Kubernetes label value (63 characters), where charts like to put tags.
+// TagLength is how many hex digits of the hash are an image's tag. 64 bits tell a developer's
+// images apart, and leave room in a Kubernetes label value (63 characters), where charts like to
+// put tags.
 const TagLength = 16
 
 // Image is what to build; paths are absolute.
@@ -57,15 +59,16 @@ type Image struct {
 	SSH     []SSH
 }
 
-// Secret is what a RUN --mount=type=secret gets: the content of a file or of an environment variable.
-// The build gets no secret whose file or variable does not exist.
+// Secret is what a RUN --mount=type=secret gets: the content of a file or of an environment
+// variable. The build gets no secret whose file or variable does not exist.
 type Secret struct {
 	ID   string
 	File string // absolute
 	Env  string // name of the variable
 }
 
-// SSH is what a RUN --mount=type=ssh gets: the agent at SSH_AUTH_SOCK, or the agent or keys at Paths.
+// SSH is what a RUN --mount=type=ssh gets: the agent at SSH_AUTH_SOCK, or the agent or keys at
+// Paths.
 type SSH struct {
 	ID    string
 	Paths []string
@@ -227,7 +230,8 @@ func withLinkTargets(context string, patterns []string) []string {
 	return append(targets, patterns...)
 }
 
-// watchable turns context patterns into paths. A pattern with wildcards stands for its fixed folder.
+// watchable turns context patterns into paths. A pattern with wildcards stands for its fixed
+// folder.
 func watchable(context string, patterns []string) []string {
 	if len(patterns) == 0 {
 		return []string{context}

@@ -1,7 +1,8 @@
 package build
 
-// The hash of random projects, and of what is hardly a project. Each random case is a number, so that `go test` runs the same ones every
-// time, and `go test -fuzz` finds more and keeps those that fail. (With -fuzzminimizetime 5x: else long inputs take a minute each.)
+// The hash of random projects, and of what is hardly a project. Each random case is a number, so
+// that `go test` runs the same ones every time, and `go test -fuzz` finds more and keeps those that
+// fail. (With -fuzzminimizetime 5x: else long inputs take a minute each.)
 
 import (
 	"encoding/json"
@@ -47,7 +48,8 @@ func (n nodes) add(name string, mode fs.FileMode, text string) {
 	n[name] = node{mode, text}
 }
 
-// sample is a random project. By construction it is known what its image is made of: nothing here asks the code under test.
+// sample is a random project. By construction it is known what its image is made of: nothing here
+// asks the code under test.
 type sample struct {
 	*rand.Rand
 	nodes  nodes
@@ -87,7 +89,8 @@ func (p *sample) top(odd ...string) string {
 	return p.tops[len(p.tops)-1]
 }
 
-// fill makes files, folders and links. It does not matter what they are called, as no line names them.
+// fill makes files, folders and links. It does not matter what they are called, as no line names
+// them.
 func (p *sample) fill(dir string, depth int) {
 	p.nodes.add(dir, fs.ModeDir|0o755, "")
 	for range 1 + p.IntN(4) {
@@ -158,7 +161,8 @@ func (p *sample) instruction() (line string, reads reading) {
 		p.fill(other+"/dir", 1)
 		p.nodes.add(other+"/file", 0o644, p.text())
 		p.nodes.add(link, fs.ModeSymlink|0o777, "./link2")
-		// BuildKit takes a link that is absolute, or leads above the context, to begin at the context.
+		// BuildKit takes a link that is absolute, or leads above the context, to begin at the
+		// context.
 		up, named := oneOf(p, "../", "../../../", "/"), path.Dir(link)+oneOf(p, "/link", "/l?nk")
 		p.ignore = append(p.ignore, rule{link + "/*", "nothing"}) // behind a link, it hides nothing
 		p.nodes.add(second, fs.ModeSymlink|0o777, oneOf(p, up+target, up+target, "./link/x"))
@@ -250,7 +254,8 @@ func (p *sample) counts(n nodes, path string) bool {
 	return !ignored && !strings.HasSuffix(path, ".tmp") && slices.ContainsFunc(p.reads, func(reads reading) bool { return reads(n, path) })
 }
 
-// inputs tells all that counts of a context, with the folders that hold it, as BuildKit gets these too.
+// inputs tells all that counts of a context, with the folders that hold it, as BuildKit gets these
+// too.
 func (p *sample) inputs(n nodes) string {
 	found := nodes{}
 	for name := range n {
@@ -263,7 +268,8 @@ func (p *sample) inputs(n nodes) string {
 	return fmt.Sprint(found) // in order
 }
 
-// change returns the context with one thing changed at a random place, and the paths that this concerns.
+// change returns the context with one thing changed at a random place, and the paths that this
+// concerns.
 func (p *sample) change() (what string, changed nodes, at []string) {
 	changed = maps.Clone(p.nodes)
 	holds := map[string]bool{}
@@ -353,8 +359,8 @@ func (p *sample) place(t *testing.T) Image {
 	return image
 }
 
-// noticed tells whether a watcher of these files would see a change at a path: it follows the links that a name leads through, but none in a
-// folder.
+// noticed tells whether a watcher of these files would see a change at a path: it follows the links
+// that a name leads through, but none in a folder.
 func noticed(t *testing.T, files []Path, changed string) bool {
 	t.Helper()
 	for _, file := range files {
@@ -416,7 +422,8 @@ func aCenturyAhead(t *testing.T, do func(*testing.T)) {
 	})
 }
 
-// tick waits for the file system's clock, so that stat tells what is written next from what is there.
+// tick waits for the file system's clock, so that stat tells what is written next from what is
+// there.
 func tick(t *testing.T) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "clock")
@@ -429,8 +436,8 @@ func tick(t *testing.T) {
 	}
 }
 
-// checkChanges changes one thing after the other, and each back again, under a Builder that remembers: the hash changes if and only if the
-// inputs do. It calls wait before it writes.
+// checkChanges changes one thing after the other, and each back again, under a Builder that
+// remembers: the hash changes if and only if the inputs do. It calls wait before it writes.
 func checkChanges(t *testing.T, docker *client.Client, seed uint64, count int, wait func()) {
 	t.Helper()
 	p := newSample(t, seed)
@@ -536,7 +543,8 @@ func checkDockerfiles(t *testing.T, docker *client.Client, seed uint64) {
 	check(p.inputs(p.nodes) == inputs, dockerfile, "", "", "")
 }
 
-// FuzzDockerfile hashes what may be no Dockerfile and no .dockerignore: without a panic, and each time to the same answer.
+// FuzzDockerfile hashes what may be no Dockerfile and no .dockerignore: without a panic, and each
+// time to the same answer.
 func FuzzDockerfile(f *testing.F) {
 	for _, dockerfile := range []string{
 		"# syntax=docker/dockerfile:1\nARG V=3.12\nFROM python:${V}-slim AS base\nENV A=b C=\"d e\" \\\n# comment\n  F=$A\n" +

@@ -58,7 +58,8 @@ func (files tree) write(t *testing.T) string {
 	return dir
 }
 
-// emptyDocker answers like a daemon that holds no image. (A real one is asked in the end-to-end tests.)
+// emptyDocker answers like a daemon that holds no image. (A real one is asked in the end-to-end
+// tests.)
 func emptyDocker(t *testing.T) *client.Client {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -27,8 +27,9 @@ type Finding struct {
 	Message, Hint string
 }
 
-// Lint returns what BuildKit's linter finds in an image's Dockerfile, and the pip installations that do
-// more than they have to. Base images are not looked up. The error is that of reading the file.
+// Lint returns what BuildKit's linter finds in an image's Dockerfile, and the pip installations
+// that do more than they have to. Base images are not looked up. The error is that of reading the
+// file.
 func Lint(ctx context.Context, image Image) ([]Finding, error) {
 	dockerfile, err := files.Read(image.Dockerfile, maxFrontendFile)
 	if err != nil {
@@ -72,8 +73,8 @@ func (emptyBases) ResolveImageConfig(
 	return ref, "", []byte("{}"), nil
 }
 
-// pipInstall matches a command of a shell script. Its groups are the part from "pip" or "uv" on, and
-// "uv".
+// pipInstall matches a command of a shell script. Its groups are the part from "pip" or "uv" on,
+// and "uv".
 var pipInstall = regexp.MustCompile(`(?m)(?:^|[;&|(])\s*(?:\w+=\S* +)*(?:\S*/)?(?:python[\d.]* +-m +)?` +
 	`((?:(uv) +)?pip[\d.]*(?: +-\S+)* +(?:install|sync)\b[^;&|\n]*)`)
 

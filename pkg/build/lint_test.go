@@ -112,7 +112,8 @@ func TestLintOurOwn(t *testing.T) {
 	}
 }
 
-// TestLintOddities: whatever a Dockerfile says, there is an answer or an error, and no panic. Each text is tried with every end cut off.
+// TestLintOddities: whatever a Dockerfile says, there is an answer or an error, and no panic. Each
+// text is tried with every end cut off.
 func TestLintOddities(t *testing.T) {
 	dir := tree{"requirements.txt": "dask\n"}.write(t)
 	file := filepath.Join(dir, "Dockerfile")

@@ -1,5 +1,5 @@
-// Package command runs programs of the user's: in a process group of their own, what they print told line by line, and ended with all that they
-// started, also when the process that runs them is killed.
+// Package command runs the user's programs: each in a process group of its own, its output reported
+// line by line. Everything that it started ends with it, even if this process is killed.
 package command
 
 import (
@@ -25,9 +25,9 @@ type Command struct {
 	Background bool           // what it leaves running when it has ended well may stay
 }
 
-// Run runs c to its end. tell gets each line of its output that is not empty, the beginning of a long one, one after the other; began, which may be nil,
-// the process group. When ctx ends first, the error is its cause.
-func (c Command) Run(ctx context.Context, tell func(line string), began func(group int)) error {
+// Run runs c to its end. onLine gets each line of its output that is not empty, one after the other;
+// started, which may be nil, the process group. When ctx ends first, the error is its cause.
+func (c Command) Run(ctx context.Context, onLine func(line string), started func(group int)) error {
 	cmd := exec.CommandContext(ctx, c.Args[0], c.Args[1:]...)
 	cmd.Dir, cmd.Env = c.Folder, c.Env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl+C is devloop's
@@ -36,35 +36,35 @@ func (c Command) Run(ctx context.Context, tell func(line string), began func(gro
 	out, in := io.Pipe()
 	cmd.Stdout, cmd.Stderr = in, in
 	read := make(chan struct{})
-	var broken any // what tell has panicked with
+	var panicked any // in onLine
 	go func() {
 		defer close(read)
 		defer func() {
-			if broken = recover(); broken != nil {
-				_ = out.CloseWithError(io.ErrClosedPipe) // the program need not wait for a reader
+			if panicked = recover(); panicked != nil {
+				_ = out.CloseWithError(io.ErrClosedPipe) // or the program would wait for a reader
 			}
 		}()
-		c.read(out, tell)
+		c.read(out, onLine)
 	}()
 	err := cmd.Start()
 	if err == nil {
-		ended := endWithUs(cmd.Process.Pid)
-		if began != nil {
-			began(cmd.Process.Pid)
+		ended := killWithUs(cmd.Process.Pid)
+		if started != nil {
+			started(cmd.Process.Pid)
 		}
 		err = cmd.Wait()
 		ended()
 		if ctx.Err() != nil || errors.Is(err, exec.ErrWaitDelay) && !c.Background {
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what did not want to end
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what ignored c.Ask
 		}
 	}
 	_ = in.Close()
 	<-read
-	if broken != nil {
-		panic(broken) // as if tell had been called here
+	if panicked != nil {
+		panic(panicked) // as if onLine had been called here
 	}
 	switch {
-	case err == nil || errors.Is(err, exec.ErrWaitDelay): // it ended well, and left something in the background
+	case err == nil || errors.Is(err, exec.ErrWaitDelay): // it succeeded, and left something in the background
 		return nil
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -72,11 +72,10 @@ func (c Command) Run(ctx context.Context, tell func(line string), began func(gro
 	return err
 }
 
-// endWithUs has a process group killed when this process ends before ended is called, however it
-// ends: a shell waits for the end of a pipe that only this process holds. (Linux could tell the
-// group's first process by itself, but not those that this one has started.) Where there is no
-// shell, nothing is lost but that.
-func endWithUs(group int) (ended func()) {
+// killWithUs kills a process group if this process ends, in whatever way, before ended is called: a
+// shell waits for the end of a pipe that only this process holds. (Linux's PDEATHSIG would reach
+// only the group's first process.) Without a shell, only this is lost.
+func killWithUs(group int) (ended func()) {
 	const script = `read -r ended || kill -s KILL -- "-$0"`
 	shell := exec.Command("/bin/sh", "-c", script, strconv.Itoa(group)) //nolint:noctx // it ends with the group
 	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}             // Ctrl+C and a hang-up are not for it
@@ -88,20 +87,20 @@ func endWithUs(group int) (ended func()) {
 		return func() {}
 	}
 	return func() {
-		_, _ = io.WriteString(alive, "ended\n") // else somebody has ended the shell
+		_, _ = io.WriteString(alive, "ended\n") // fails if the shell was killed
 		_ = alive.Close()
 		_ = shell.Wait()
 	}
 }
 
-// read tells lines until there are no more.
-func (c Command) read(out io.Reader, tell func(line string)) {
-	cut := false // the rest of a long line is left out
+// read returns when there are no more lines.
+func (c Command) read(out io.Reader, onLine func(line string)) {
+	cut := false // the line is too long: its rest is skipped
 	for lines := bufio.NewReaderSize(out, c.Line); ; {
 		line, err := lines.ReadSlice('\n')
 		text, rest := strings.TrimRight(string(line), "\r\n"), cut
 		if cut = errors.Is(err, bufio.ErrBufferFull); text != "" && !rest {
-			tell(text)
+			onLine(text)
 		}
 		if err != nil && !cut {
 			return

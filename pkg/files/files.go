@@ -1,5 +1,5 @@
-// Package files reads files that others wrote: only regular ones, and never more than a bound. A
-// FIFO would block the reader until somebody writes, and a device may have no end.
+// Package files reads untrusted files: regular ones only, and never more than a limit. A FIFO would
+// block the reader until another process writes, and a device may have no end.
 package files
 
 import (
@@ -12,24 +12,25 @@ import (
 	"syscall"
 )
 
-// ErrNotRegular is in the error of a path at which there is something else than a regular file.
-var ErrNotRegular = errors.New("not a regular file")
-
-// ErrTooLarge is in the error of a file that is larger than the caller's limit.
-var ErrTooLarge = errors.New("too large")
+var (
+	// ErrNotRegular is in the error for a path to anything but a regular file or a folder.
+	ErrNotRegular = errors.New("not a regular file")
+	// ErrTooLarge is in the error for a file that is larger than the caller's limit.
+	ErrTooLarge = errors.New("too large")
+)
 
 // Open opens a regular file for reading; links are followed. It does not block and opens no device.
-// The error is an *fs.PathError as that of os.Open: with syscall.EISDIR for a folder, and with
+// The error is an *fs.PathError like that of os.Open, with syscall.EISDIR for a folder and with
 // ErrNotRegular for anything else. The caller closes the file.
 func Open(path string) (*os.File, error) {
-	info, err := os.Stat(path) // because to open a device may already do something
+	info, err := os.Stat(path) // opening a device may already have an effect
 	if err != nil {
 		return nil, err
 	}
 	if err := regular(path, info); err != nil {
 		return nil, err
 	}
-	// Something else may be there by now: with O_NONBLOCK not even a FIFO blocks.
+	// It may have been replaced since: with O_NONBLOCK not even a FIFO blocks.
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
@@ -62,30 +63,27 @@ func regular(path string, info fs.FileInfo) error {
 	return &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("it is %s, %w", what, ErrNotRegular)}
 }
 
-// Read returns what is in a regular file. A file of more than limit bytes is an error with
-// ErrTooLarge, and is not read.
+// Read returns the content of a regular file, or ErrTooLarge if it has more than limit bytes.
 func Read(path string, limit int64) ([]byte, error) {
 	file, err := Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }() // only read
-	info, err := file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > limit {
-		return nil, tooLarge(path, limit)
-	}
-	content, err := io.ReadAll(io.LimitReader(file, limit+1)) // it may be growing
+	return ReadOpen(file, limit)
+}
+
+// ReadOpen is Read for a file that the caller has opened, and closes.
+func ReadOpen(file *os.File, limit int64) ([]byte, error) {
+	content, err := io.ReadAll(io.LimitReader(file, limit+1))
 	if err == nil && int64(len(content)) > limit {
-		return nil, tooLarge(path, limit)
+		return nil, tooLarge(file.Name(), limit)
 	}
 	return content, err
 }
 
-// Copy writes what is in a regular file to dst, a block at a time, and returns the number of bytes.
-// It ends when ctx does, with the cause, and after limit bytes, with ErrTooLarge.
+// Copy writes the content of a regular file to dst and returns the number of bytes. It ends when ctx
+// does, with its cause, and after limit bytes, with ErrTooLarge.
 func Copy(ctx context.Context, dst io.Writer, path string, limit int64) (int64, error) {
 	file, err := Open(path)
 	if err != nil {
@@ -99,7 +97,7 @@ func Copy(ctx context.Context, dst io.Writer, path string, limit int64) (int64, 
 	return written, err
 }
 
-// UntilDone returns a reader of r that ends when ctx does, with the cause.
+// UntilDone returns a reader of r that fails with ctx's cause once ctx is done.
 func UntilDone(ctx context.Context, r io.Reader) io.Reader { return untilDone{ctx, r} }
 
 type untilDone struct {

@@ -1,7 +1,5 @@
 package journal
 
-// The journal's file: JSON lines.
-
 import (
 	"bytes"
 	"encoding/json"
@@ -18,6 +16,7 @@ const (
 	opForget = "forget"
 )
 
+// line is one line of the file. Those that count are records: each permits the deletion of one thing.
 type line struct {
 	Op   string    `json:"op"`
 	Kind string    `json:"kind"`
@@ -25,18 +24,17 @@ type line struct {
 	Time time.Time `json:"time"`
 }
 
-// read returns what the file at path permits, none if there is no file. Half a line at its end is what a crash leaves of
-// a record that never returned: nothing was made on its strength, so it is left out.
-func read(path string) ([]Entry, error) {
+// read returns the records in the file at path that were not forgotten: none if there is no file. An
+// incomplete last line, from a crash, is ignored: its Record never returned, so nothing was made.
+func read(path string) (records []line, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read the journal: %w", err)
 	}
-	var entries []Entry
 	for n := 1; ; n++ {
-		first, rest, whole := bytes.Cut(text, []byte("\n"))
-		if !whole {
-			return entries, nil
+		first, rest, complete := bytes.Cut(text, []byte("\n"))
+		if !complete {
+			return records, nil
 		}
 		var l line
 		if err := json.Unmarshal(first, &l); err != nil {
@@ -45,10 +43,10 @@ func read(path string) ([]Entry, error) {
 		if l.Kind == "" || l.Name == "" {
 			return nil, malformed(path, n, "kind or name is missing")
 		}
-		entries = without(entries, l.Kind, l.Name)
+		records = without(records, l.Kind, l.Name)
 		switch l.Op {
 		case opRecord:
-			entries = append(entries, Entry{l.Kind, l.Name, l.Time})
+			records = append(records, l)
 		case opForget:
 		default:
 			return nil, malformed(path, n, fmt.Sprintf("op %q is not known", l.Op))
@@ -62,16 +60,16 @@ func malformed(path string, n int, what string) error {
 		"devloop then leaves alone what it was about", path, n, what)
 }
 
-// replace puts a file with just these entries at path and returns it open, with its size. At any moment, a crash leaves
-// either the old file or the new one.
-func replace(path string, entries []Entry) (file *os.File, size int64, err error) {
+// replace writes a file with just these records and returns it open, with its size in bytes. A crash
+// leaves either the old file or the new one.
+func replace(path string, records []line) (file *os.File, size int64, err error) {
 	var text bytes.Buffer
-	for _, e := range entries {
-		if err := json.NewEncoder(&text).Encode(line{opRecord, e.Kind, e.Name, e.Time}); err != nil {
+	for _, l := range records {
+		if err := json.NewEncoder(&text).Encode(l); err != nil {
 			return nil, 0, fmt.Errorf("write the journal %s: %w", path, err)
 		}
 	}
-	next := path + ".new" // only the holder of the lock is here
+	next := path + ".new" // the lock keeps other processes away
 	file, err = os.OpenFile(next, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, 0, fmt.Errorf("write the journal: %w", err)
@@ -93,7 +91,7 @@ func replace(path string, entries []Entry) (file *os.File, size int64, err error
 	return file, int64(text.Len()), nil
 }
 
-// syncFolder makes a rename in the folder durable, and the folder itself in its parent: it may be new.
+// syncFolder makes a rename in the folder durable, and the folder itself, which may be new.
 func syncFolder(dir string) error {
 	for _, d := range []string{dir, filepath.Dir(dir)} {
 		f, err := os.Open(d)

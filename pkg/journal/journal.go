@@ -1,11 +1,12 @@
 // Package journal remembers what devloop may delete: one locked file for each (cluster, project).
 //
-// A thing is recorded before it is made, and the record is on the disk before Record returns. So after kill -9, or a
-// power cut, the next devloop knows about everything that the last one may have left behind. An entry only permits
-// deletion; whether the thing exists, the cluster says.
+// A thing is recorded before it is made, and the record is on the disk before Record returns. So
+// after kill -9 or a power cut, the next devloop knows everything that the last one may have left. A
+// record only permits deletion; the cluster says what exists.
 //
-// The file holds JSON lines and is only appended to. Open replaces it by a shorter one that says the same. The lock is
-// on a second file, which is never replaced nor removed: a lock on a file that others can no longer find locks nothing.
+// The file holds JSON lines and is only appended to. Open replaces it by a shorter one with the same
+// records. The lock is on a second file, which is never replaced or removed: other processes could
+// not find the lock on a file that is gone.
 package journal
 
 import (
@@ -33,13 +34,6 @@ const (
 	Folder    = "folder"    // kind name@/home/me/web: from whose devloop.yaml the thing of the other entry was made
 )
 
-// Entry permits the deletion of one thing.
-type Entry struct {
-	Kind string
-	Name string
-	Time time.Time // of its last Record
-}
-
 // Journal is an open, locked journal. It may be used by several goroutines.
 type Journal struct {
 	path string
@@ -47,14 +41,14 @@ type Journal struct {
 
 	mu      sync.Mutex
 	file    *os.File // nil once closed
-	size    int64    // of the lines in file that are whole
-	entries []Entry  // the one recorded last is last
-	broken  error    // the file may hold half a line: nothing must follow it
+	size    int64    // of the complete lines in file, in bytes
+	records []line   // oldest first
+	broken  error    // the file may end with half a line: nothing may follow it
 }
 
-// DefaultDir returns the folder for journals: $XDG_STATE_HOME/devloop, by default ~/.local/state/devloop.
+// DefaultDir returns the folder for journals: $XDG_STATE_HOME/devloop, or ~/.local/state/devloop.
 func DefaultDir() (string, error) {
-	if state := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(state) { // the standard says to ignore others
+	if state := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(state) { // the specification says to ignore others
 		return filepath.Join(state, "devloop"), nil
 	}
 	home, err := os.UserHomeDir()
@@ -64,8 +58,8 @@ func DefaultDir() (string, error) {
 	return filepath.Join(home, ".local", "state", "devloop"), nil
 }
 
-// Open opens, and if need be makes, the journal of a project on a cluster (any text that identifies it). Until Close no
-// other process can: then the error is a *LockedError.
+// Open opens the journal of a project on a cluster, which any text may identify, and creates it if
+// there is none. While another process has it open, the error is a *LockedError.
 func Open(dir, cluster, project string) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the journal: %w", err)
@@ -84,72 +78,62 @@ func Open(dir, cluster, project string) (*Journal, error) {
 }
 
 func (j *Journal) open() (err error) {
-	if j.entries, err = read(j.path); err != nil {
+	if j.records, err = read(j.path); err != nil {
 		return err
 	}
-	j.file, j.size, err = replace(j.path, j.entries)
+	j.file, j.size, err = replace(j.path, j.records)
 	return err
 }
 
-// Record permits the deletion of a thing: call it before making the thing. When it returns nil the permission is on the
-// disk. Recording a thing again makes it the newest.
+// Record permits the deletion of a thing: call it before making the thing. When it returns nil the
+// permission is on the disk. Recording a thing again makes it the newest.
 func (j *Journal) Record(kind, name string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	e := Entry{kind, name, time.Now()}
-	if err := j.append(line{Op: opRecord, Kind: kind, Name: name, Time: e.Time}); err != nil {
+	l := line{Op: opRecord, Kind: kind, Name: name, Time: time.Now()}
+	if err := j.append(l); err != nil {
 		return err
 	}
-	j.entries = append(without(j.entries, kind, name), e)
+	j.records = append(without(j.records, kind, name), l)
 	return nil
 }
 
-// Forget takes the permission back: call it after the thing was deleted. It is as durable as Record. Forgetting what is
-// not recorded does nothing.
+// Forget withdraws the permission: call it after deleting the thing. It is as durable as Record. It
+// does nothing if there is no record.
 func (j *Journal) Forget(kind, name string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if !has(j.entries, kind, name) {
+	if !has(j.records, kind, name) {
 		return nil
 	}
 	if err := j.append(line{Op: opForget, Kind: kind, Name: name, Time: time.Now()}); err != nil {
 		return err
 	}
-	j.entries = without(j.entries, kind, name)
+	j.records = without(j.records, kind, name)
 	return nil
 }
 
-// Entries returns what of a kind may be deleted, oldest first. The slice belongs to the caller.
-func (j *Journal) Entries(kind string) []Entry {
+// Names returns the names of a kind, oldest first. The slice belongs to the caller.
+func (j *Journal) Names(kind string) []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	var of []Entry
-	for _, e := range j.entries {
-		if e.Kind == kind {
-			of = append(of, e)
+	var names []string
+	for _, l := range j.records {
+		if l.Kind == kind {
+			names = append(names, l.Name)
 		}
-	}
-	return of
-}
-
-// Names returns the names of one kind, oldest first.
-func (j *Journal) Names(kind string) []string {
-	entries := j.Entries(kind)
-	names := make([]string, len(entries))
-	for i, entry := range entries {
-		names[i] = entry.Name
 	}
 	return names
 }
 
-// Has tells whether a thing may be deleted.
+// Has reports whether a thing may be deleted.
 func (j *Journal) Has(kind, name string) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return has(j.entries, kind, name)
+	return has(j.records, kind, name)
 }
 
-// Close ends the use of the journal and then unlocks it. A second Close does nothing.
+// Close closes and unlocks the journal. A second Close does nothing.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -161,8 +145,8 @@ func (j *Journal) Close() error {
 	return err
 }
 
-// append writes a line and waits until it is on the disk. When that fails, the file is as it was before. The caller
-// holds mu.
+// append writes a line and waits until it is on the disk. If that fails, the file stays as it was.
+// The caller holds mu.
 func (j *Journal) append(l line) error {
 	switch {
 	case j.file == nil:
@@ -183,17 +167,18 @@ func (j *Journal) append(l line) error {
 		j.size += int64(len(text))
 		return nil
 	}
-	// A full disk may have room again at the next save, but half a line must not stay.
+	// A full disk may have room again at the next save, so remove the incomplete line.
 	if undo := j.file.Truncate(j.size); undo != nil {
 		j.broken = errors.Join(err, undo)
 	}
-	return fmt.Errorf("%s the %s %s (nothing is made that devloop could not delete again): %w", l.Op, l.Kind, l.Name, err)
+	return fmt.Errorf("%s the %s %s (nothing is made that devloop could not delete again): %w",
+		l.Op, l.Kind, l.Name, err)
 }
 
-func has(entries []Entry, kind, name string) bool {
-	return slices.ContainsFunc(entries, func(e Entry) bool { return e.Kind == kind && e.Name == name })
+func has(records []line, kind, name string) bool {
+	return slices.ContainsFunc(records, func(l line) bool { return l.Kind == kind && l.Name == name })
 }
 
-func without(entries []Entry, kind, name string) []Entry {
-	return slices.DeleteFunc(entries, func(e Entry) bool { return e.Kind == kind && e.Name == name })
+func without(records []line, kind, name string) []line {
+	return slices.DeleteFunc(records, func(l line) bool { return l.Kind == kind && l.Name == name })
 }

@@ -55,11 +55,7 @@ func must(t *testing.T, err error) {
 }
 
 func names(j *Journal, kind string) string {
-	var all []string
-	for _, e := range j.Entries(kind) {
-		all = append(all, e.Name)
-	}
-	return strings.Join(all, " ")
+	return strings.Join(j.Names(kind), " ")
 }
 
 func TestEntriesOutliveTheProcess(t *testing.T) {
@@ -77,11 +73,11 @@ func TestEntriesOutliveTheProcess(t *testing.T) {
 			t.Errorf("images %q", got)
 		}
 		if !j.Has(Namespace, "a:1") || j.Has(Image, "b:1") || j.Has(Release, "a:1") {
-			t.Error("Has and Entries differ")
+			t.Error("Has and Names differ")
 		}
 	}
 	check(j)
-	times := j.Entries(Image)
+	recorded := j.records
 	must(t, j.Close())
 	must(t, j.Close())
 	if err := j.Record(Image, "d:1"); err == nil || !strings.Contains(err.Error(), "closed") {
@@ -91,9 +87,9 @@ func TestEntriesOutliveTheProcess(t *testing.T) {
 	for range 2 { // the second time reads what the first one compacted
 		j = open(t, dir)
 		check(j)
-		for i, e := range j.Entries(Image) {
-			if !e.Time.Equal(times[i].Time) {
-				t.Errorf("%s is of %v now, was of %v", e.Name, e.Time, times[i].Time)
+		for i, l := range j.records {
+			if !l.Time.Equal(recorded[i].Time) {
+				t.Errorf("%s is of %v now, was of %v", l.Name, l.Time, recorded[i].Time)
 			}
 		}
 		text, err := os.ReadFile(j.path)
@@ -246,7 +242,7 @@ func TestConcurrentUse(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				j.Entries(Image)
+				j.Names(Image)
 			}
 		})
 	}

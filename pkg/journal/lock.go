@@ -1,33 +1,28 @@
 package journal
 
-// The lock: flock on a file of its own. The kernel gives it back when the process ends, however it ends.
-
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"strconv"
-	"strings"
 	"syscall"
 )
 
 // LockedError says that another devloop works on the same project and cluster.
 type LockedError struct {
 	Project string
-	PID     int    // of the other devloop; 0 if it has not said yet
-	Path    string // of the lock's file
+	PID     int    // of the other devloop; 0 if it is not known yet
+	Path    string // of the lock file
 }
 
 func (e *LockedError) Error() string {
-	holder := "another devloop"
+	owner := "another devloop"
 	if e.PID > 0 {
-		holder += fmt.Sprintf(" (pid %d)", e.PID)
+		owner += fmt.Sprintf(" (pid %d)", e.PID)
 	}
-	return fmt.Sprintf("%s is working on project %q on this cluster; it holds %s", holder, e.Project, e.Path)
+	return fmt.Sprintf("%s is working on project %q on this cluster; it holds %s", owner, e.Project, e.Path)
 }
 
-// Hint returns what the user can do.
+// Hint says what the user can do.
 func (e *LockedError) Hint() string {
 	if e.PID > 0 {
 		return fmt.Sprintf("end it first: go to its terminal and press Ctrl+C, or: kill -INT %d", e.PID)
@@ -35,7 +30,8 @@ func (e *LockedError) Hint() string {
 	return "end it first: go to its terminal and press Ctrl+C"
 }
 
-// acquire takes the lock and writes into its file who holds it.
+// acquire locks the file by flock, which the kernel releases however the process ends, and writes
+// this process's pid into it.
 func acquire(path, project string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -44,11 +40,11 @@ func acquire(path, project string) (*os.File, error) {
 	if err := flock(file); err != nil {
 		defer func() { _ = file.Close() }()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, &LockedError{Project: project, PID: holder(file), Path: path}
+			return nil, &LockedError{Project: project, PID: lockOwner(file), Path: path}
 		}
 		return nil, fmt.Errorf("lock the journal %s: %w", path, err)
 	}
-	err = file.Truncate(0) // at no moment does it name a mixture of two
+	err = file.Truncate(0) // a reader never sees a mixture of two pids
 	if err == nil {
 		_, err = fmt.Fprintln(file, os.Getpid())
 	}
@@ -68,12 +64,8 @@ func flock(file *os.File) error {
 	}
 }
 
-// holder returns the pid in the lock's file, 0 if there is none.
-func holder(file *os.File) int {
-	text, _ := io.ReadAll(file)
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		return 0
-	}
+// lockOwner returns the pid in the lock file, 0 if there is none.
+func lockOwner(file *os.File) (pid int) {
+	_, _ = fmt.Fscan(file, &pid)
 	return pid
 }

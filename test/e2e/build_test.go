@@ -179,7 +179,7 @@ func buildFailure(t *testing.T) {
 		t.Errorf("%d lines of the step's output:\n%s", n, log)
 	}
 	found := regexp.MustCompile(`failed: ERROR: No matching distribution found for nowhere
-  → mend it and save; .*whole output is in (/\S+/` + p.name + `-[0-9a-f]{16}\.log)
+  → fix it and save; .*whole output is in (/\S+/` + p.name + `-[0-9a-f]{16}\.log)
 `).FindStringSubmatch(log)
 	if found == nil {
 		t.Fatalf("the error does not say what, what to do and where the output is:\n%s", log)
