@@ -279,7 +279,8 @@ func askRegistry(ctx context.Context, ref string, platform ocispecs.Platform, kn
 	}
 	options := []remote.Option{
 		remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
-		remote.WithPlatform(v1.Platform{OS: platform.OS, Architecture: platform.Architecture, Variant: platform.Variant}),
+		remote.WithPlatform(v1.Platform{OS: platform.OS, Architecture: platform.Architecture,
+			Variant: platform.Variant}),
 	}
 	if known != "" {
 		if head, err := remote.Head(parsed, options...); err == nil && head.Digest.String() == known {

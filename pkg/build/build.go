@@ -100,7 +100,8 @@ func newBuilder(engine engine, cacheDir string) *Builder {
 	return &Builder{engine: engine, cache: &cache{
 		logs: filepath.Join(cacheDir, "builds"),
 		bases: &baseCache{
-			dir: filepath.Join(cacheDir, "bases"), known: map[string]*knownBase{}, dockerfiles: map[string][sha256.Size]byte{},
+			dir: filepath.Join(cacheDir, "bases"), known: map[string]*knownBase{},
+			dockerfiles: map[string][sha256.Size]byte{},
 		},
 		files: &fileDigests{},
 		built: map[name.Tag]string{},

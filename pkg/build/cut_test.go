@@ -14,7 +14,8 @@ func TestNoPartOfASecretIsLeftByACut(t *testing.T) {
 	s.Hide(secret)
 	for before := range reasonLine + 2 {
 		text := strings.Repeat("x ", before/2) + secret + " and more" + strings.Repeat(" y", reasonLine)
-		for what, shown := range map[string]string{"title": title("[2/5] RUN " + text), "reason": reason("ERROR: " + text), "output": lastLines(text)} {
+		for what, shown := range map[string]string{"title": title("[2/5] RUN " + text),
+			"reason": reason("ERROR: " + text), "output": lastLines(text)} {
 			shown = s.Text(shown)
 			for n := 4; n <= len(secret); n++ {
 				if strings.Contains(shown, secret[:n]) || strings.Contains(shown, secret[len(secret)-n:]) {

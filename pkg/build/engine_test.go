@@ -38,7 +38,8 @@ func (holding) remove(context.Context, name.Tag) error                   { retur
 // machine.
 func TestLacking(t *testing.T) {
 	const ref = "docker.io/library/python:3.11-slim"
-	const away, asked = "127.0.0.1:1/base:1", "127.0.0.1:1/base:2" // of a registry that is not there, which was asked of one before
+	// of a registry that is not there, which was asked of one before
+	const away, asked = "127.0.0.1:1/base:1", "127.0.0.1:1/base:2"
 	here := base{Config: []byte(`{"here":true}`)}
 	input := func(ref string, local bool) Input {
 		return Input{Image: Image{Name: "worker"}, bases: []foundBase{{ref: ref, digest: here.digest(), local: local}}}
@@ -49,19 +50,25 @@ func TestLacking(t *testing.T) {
 		tags  string
 		err   string // a part of it, "" for none
 	}{
-		"it has the same":                        {holding{ref: `{"here":true}`}, input(ref, true), "", ""},
-		"it has none":                            {nil, input(ref, true), "python:3.11-slim", ""},
-		"it has another one":                     {holding{ref: `{"there":true}`}, input(ref, true), "python:3.11-slim", ""},
-		"one of a registry":                      {nil, input("registry.example/team/base:1", true), "registry.example/team/base:1", ""},
-		"another one, as the registry by now":    {holding{away: `{"there":true}`}, input(away, false), "", "superseded"},
-		"an outdated one":                        {holding{asked: `{"there":true}`}, input(asked, false), "", "another version of base image"},
-		"one that is named by what it holds":     {nil, input("docker.io/library/python@sha256:"+strings.Repeat("0", 64), true), "", "in Docker on this machine"},
+		"it has the same": {holding{ref: `{"here":true}`}, input(ref, true), "", ""},
+		"it has none":     {nil, input(ref, true), "python:3.11-slim", ""},
+		"it has another one": {holding{ref: `{"there":true}`}, input(ref, true), "python:3.11-slim",
+			""},
+		"one of a registry": {nil, input("registry.example/team/base:1", true),
+			"registry.example/team/base:1", ""},
+		"another one, as the registry by now": {holding{away: `{"there":true}`}, input(away, false), "",
+			"superseded"},
+		"an outdated one": {holding{asked: `{"there":true}`}, input(asked, false), "",
+			"another version of base image"},
+		"one that is named by what it holds": {nil,
+			input("docker.io/library/python@sha256:"+strings.Repeat("0", 64), true), "", "in Docker on this machine"},
 		"one that no registry could be asked of": {nil, input(ref, false), "", "no network"},
 	} {
 		b := newBuilder(test.node, t.TempDir())
 		answer, err := json.Marshal(here)
 		if err == nil {
-			err = errors.Join(os.MkdirAll(b.bases.dir, 0o755), os.WriteFile(b.bases.file(asked, ocispecs.Platform{}), answer, 0o644))
+			err = errors.Join(os.MkdirAll(b.bases.dir, 0o755),
+				os.WriteFile(b.bases.file(asked, ocispecs.Platform{}), answer, 0o644))
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -22,7 +22,8 @@ func fullDocker(t testing.TB) *client.Client {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Api-Version", "1.41")
 		_, _ = fmt.Fprintf(w, `{"Id": "sha256:1", "Os": "linux", "Architecture": %q,
-			"Config": {"Env": ["A=b"], "OnBuild": ["COPY triggered /", "RUN --mount=target=/m,source=mounted,rw true"]}}`, runtime.GOARCH)
+			"Config": {"Env": ["A=b"],
+				"OnBuild": ["COPY triggered /", "RUN --mount=target=/m,source=mounted,rw true"]}}`, runtime.GOARCH)
 	}))
 	t.Cleanup(server.Close)
 	docker, err := client.New(client.WithHost("tcp://" + server.Listener.Addr().String()))
@@ -58,9 +59,11 @@ var instructionSet = []struct {
 	{lines: "RUN --mount=type=cache,target=/c,sharing=private,ro true"},
 	{lines: "RUN --mount=type=cache,target=/c,mode=0700,uid=1,gid=2 true"},
 	{lines: "RUN --mount=type=cache,target=/c,sharing=mine true", refused: true},
-	{lines: "RUN --mount=type=tmpfs,target=/t,size=1g true", reads: "a d/b"}, // BuildKit asks for the whole context, for nothing
+	// BuildKit asks for the whole context, for nothing
+	{lines: "RUN --mount=type=tmpfs,target=/t,size=1g true", reads: "a d/b"},
 	{lines: "RUN --mount=type=secret,id=s true"},
-	{lines: "RUN --mount=type=secret,id=s,target=/s,required,mode=0400,uid=1,gid=2 --mount=type=secret,id=e,env=E,required=true true"},
+	{lines: "RUN --mount=type=secret,id=s,target=/s,required,mode=0400,uid=1,gid=2 " +
+		"--mount=type=secret,id=e,env=E,required=true true"},
 	{lines: "RUN --mount=type=secret true", refused: true},
 	{lines: "RUN --mount=type=ssh true"},
 	{lines: "RUN --mount=type=ssh,id=s,target=/s,required=true,mode=0600,uid=1,gid=2 true"},
@@ -72,7 +75,8 @@ var instructionSet = []struct {
 	{lines: "RUN --security=maybe true", refused: true},
 	{lines: "RUN --device=vendor.com/class=gpu true"}, {lines: "RUN --device=name=vendor.com/class,required true"},
 	{lines: "RUN [\"true\"]"},
-	{lines: "RUN <<E\ntrue $A\nE"}, {lines: "RUN <<-'E' sh\n\t#!/bin/sh\n\ttrue\n\tE"}, {lines: "RUN cat <<X <<Y\nx\nX\ny\nY"},
+	{lines: "RUN <<E\ntrue $A\nE"}, {lines: "RUN <<-'E' sh\n\t#!/bin/sh\n\ttrue\n\tE"},
+	{lines: "RUN cat <<X <<Y\nx\nX\ny\nY"},
 	{lines: "COPY <<E <<-'F' a /etc/\nhello $A\nE\n\tno $A\n\tF", reads: "a"},
 	{lines: "COPY a d /x/", reads: "a d/b d/e/f"},
 	{lines: "COPY [\"a\", \"/x\"]", reads: "a"},
@@ -83,26 +87,35 @@ var instructionSet = []struct {
 	{lines: "COPY --chmod=u+x,go= --chown=me:us a /x", reads: "a"},
 	{lines: "COPY --parents d/./e/f a /x/", reads: "a d/e/f"},
 	{lines: "COPY --parents --exclude=*.md --exclude=d/e --link --chmod=go-w . /x/", reads: "a d/b"},
-	{lines: "COPY --from=parent --parents --exclude=*.md /x/./y /z/"}, {lines: "COPY --from=0 /x /y"}, {lines: "COPY --from=elsewhere:2 /x /y"},
+	{lines: "COPY --from=parent --parents --exclude=*.md /x/./y /z/"}, {lines: "COPY --from=0 /x /y"},
+	{lines: "COPY --from=elsewhere:2 /x /y"},
 	{lines: "COPY --from=$A /x /y", refused: true},
 	{lines: "COPY --fast a /x", refused: true},
 	{lines: "ADD a d /x/", reads: "a d/b"},
-	{lines: "ADD --unpack --link --chown=1 --chmod=644 a /x/", reads: "a"}, {lines: "ADD --unpack=false --exclude=e d /x/", reads: "d/b"},
+	{lines: "ADD --unpack --link --chown=1 --chmod=644 a /x/", reads: "a"},
+	{lines: "ADD --unpack=false --exclude=e d /x/", reads: "d/b"},
 	{lines: "ADD --checksum=sha256:" + strings.Repeat("a", 64) + " --unpack https://example.org/a.tgz /x/"},
 	{lines: "ADD --link --chmod=600 http://example.org/a.tgz https://example.org/b /x/"},
 	{lines: "ADD --checksum=sha256:aa https://example.org/a.tgz /x/", refused: true},
-	{lines: "ADD --keep-git-dir --link https://example.org/a.git#main:d /x"}, {lines: "ADD --keep-git-dir=true git@example.org:a/b.git /x"},
-	{lines: "ADD --checksum=" + strings.Repeat("a", 40) + " https://example.org/a.git?branch=main&subdir=d&submodules=false /x"},
+	{lines: "ADD --keep-git-dir --link https://example.org/a.git#main:d /x"},
+	{lines: "ADD --keep-git-dir=true git@example.org:a/b.git /x"},
+	{lines: "ADD --checksum=" + strings.Repeat("a", 40) +
+		" https://example.org/a.git?branch=main&subdir=d&submodules=false /x"},
 	{lines: "ADD <<E /x\nhello\nE"},
-	{lines: "ONBUILD COPY a /x"}, {lines: "ONBUILD RUN --mount=target=/src,rw true"}, {lines: "ONBUILD FROM x", refused: true},
+	{lines: "ONBUILD COPY a /x"}, {lines: "ONBUILD RUN --mount=target=/src,rw true"},
+	{lines: "ONBUILD FROM x", refused: true},
 	{lines: "SHELL [\"sh\", \"-c\"]\nRUN true"}, {lines: "SHELL sh", refused: true},
 	{lines: "HEALTHCHECK NONE"},
 	{lines: "HEALTHCHECK --interval=5s --timeout=1s --start-period=1s --start-interval=1s --retries=3 CMD true"},
-	{lines: "STOPSIGNAL SIGINT"}, {lines: "VOLUME [\"/v\"]"}, {lines: "VOLUME /v /w"}, {lines: "EXPOSE 80 81-83/udp $A"}, {lines: "EXPOSE a-b-c", refused: true},
-	{lines: "MAINTAINER me"}, {lines: "LABEL a=b \"c d\"='e'"}, {lines: "ENV A=b C=${A:-d} D=${A#b} E=${A//b/c}"}, {lines: "ENV A b c"}, {lines: "ARG A B=1 C"},
-	{lines: "WORKDIR x\nWORKDIR ../y"}, {lines: "USER 1:2"}, {lines: "CMD [\"a\"]"}, {lines: "CMD a"}, {lines: "ENTRYPOINT a $A"},
+	{lines: "STOPSIGNAL SIGINT"}, {lines: "VOLUME [\"/v\"]"}, {lines: "VOLUME /v /w"},
+	{lines: "EXPOSE 80 81-83/udp $A"}, {lines: "EXPOSE a-b-c", refused: true},
+	{lines: "MAINTAINER me"}, {lines: "LABEL a=b \"c d\"='e'"}, {lines: "ENV A=b C=${A:-d} D=${A#b} E=${A//b/c}"},
+	{lines: "ENV A b c"}, {lines: "ARG A B=1 C"},
+	{lines: "WORKDIR x\nWORKDIR ../y"}, {lines: "USER 1:2"}, {lines: "CMD [\"a\"]"}, {lines: "CMD a"},
+	{lines: "ENTRYPOINT a $A"},
 	{lines: "FROM scratch\nCOPY --from=later /x /y\nFROM scratch AS later"},
-	{lines: "FROM --platform=$BUILDPLATFORM scratch AS p\nCOPY a /\nFROM --platform=linux/riscv64 scratch\nCOPY --from=p /a /", reads: "a"},
+	{lines: "FROM --platform=$BUILDPLATFORM scratch AS p\nCOPY a /\nFROM --platform=linux/riscv64 scratch\n" +
+		"COPY --from=p /a /", reads: "a"},
 	{lines: "FROM --platform=nowhere/ scratch", refused: true},
 	{lines: "ARG V=1\nARG N=scratch\nFROM ${N:-x}\nARG V\nCOPY a /$V", reads: "a"},
 	{lines: "ARG V\nFROM ${V:?who}", refused: true},
@@ -115,7 +128,8 @@ var instructionSet = []struct {
 // Whatever the frontend takes has a hash, in which just the files count that it reads.
 func TestHashTakesWhatTheFrontendTakes(t *testing.T) {
 	docker := fullDocker(t)
-	files := tree{"a": "a", "d/b": "b", "d/e/f": "f", "note.md": "n", "triggered": "t", "mounted": "m", "unused": "u", ".dockerignore": "unused"}
+	files := tree{"a": "a", "d/b": "b", "d/e/f": "f", "note.md": "n", "triggered": "t", "mounted": "m", "unused": "u",
+		".dockerignore": "unused"}
 	caps := pb.Caps.CapSet(pb.Caps.All())
 	for _, instruction := range instructionSet {
 		t.Run(instruction.lines, func(t *testing.T) {
@@ -126,13 +140,15 @@ func TestHashTakesWhatTheFrontendTakes(t *testing.T) {
 			platform := thisMachine()
 			b := New(docker, t.TempDir())
 			_, takes := dockerfile2llb.Dockerfile2LLB(t.Context(), []byte(dockerfile), dockerfile2llb.ConvertOpt{
-				Config: dockerui.Config{}, TargetPlatform: &platform, MetaResolver: &baseResolver{builder: b}, LLBCaps: &caps})
+				Config: dockerui.Config{}, TargetPlatform: &platform, MetaResolver: &baseResolver{builder: b},
+				LLBCaps: &caps})
 			if (takes != nil) != instruction.refused {
 				t.Fatalf("the frontend says %v", takes)
 			}
 			hash := func(files tree) (string, error) {
 				dir := files.with("Dockerfile", dockerfile).write(t)
-				input, err := b.Hash(t.Context(), Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir})
+				input, err := b.Hash(t.Context(),
+					Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir})
 				return input.Hash, err
 			}
 			first, err := hash(files)
@@ -174,7 +190,8 @@ func TestHashCountsWhatTheFrontendIsAsked(t *testing.T) {
 	if _, ok := seen[hash(map[string]string{"NOT_USED": "x"})]; !ok {
 		t.Error("an argument that nothing uses changes the hash")
 	}
-	other := tree{"Dockerfile": "# syntax=example.org/frontend\nFROM scratch\nRUN --mount=type=cache,target=/c true\n"}.write(t)
+	other := tree{"Dockerfile": "# syntax=example.org/frontend\nFROM scratch\n" +
+		"RUN --mount=type=cache,target=/c true\n"}.write(t)
 	if _, ok := seen[hashOf(t, other, nil).Hash]; ok {
 		t.Error("another frontend does not count")
 	}

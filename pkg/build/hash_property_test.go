@@ -95,13 +95,15 @@ func (p *sample) fill(dir string, depth int) {
 	p.nodes.add(dir, fs.ModeDir|0o755, "")
 	for range 1 + p.IntN(4) {
 		p.count++
-		odd := oneOf(p, "f", "F.py", "-", "--from=a", " b ", "é", "e\u0301", "[1]", "*", "!", "it's", `"`, `\`, "$X", "\t", "#", "...")
+		odd := oneOf(p, "f", "F.py", "-", "--from=a", " b ", "é", "e\u0301", "[1]", "*", "!", "it's", `"`, `\`, "$X",
+			"\t", "#", "...")
 		name := path.Join(dir, fmt.Sprint(odd, p.count))
 		switch p.IntN(8) {
 		case 0:
 			p.nodes.add(name, fs.ModeDir|oneOf[fs.FileMode](p, 0o755, 0o700), "")
 		case 1:
-			p.nodes.add(name, fs.ModeSymlink|0o777, oneOf(p, "missing", ".", "..", path.Base(name), "/etc", "../../..", "f1"))
+			p.nodes.add(name, fs.ModeSymlink|0o777,
+				oneOf(p, "missing", ".", "..", path.Base(name), "/etc", "../../..", "f1"))
 		case 2:
 			p.nodes.add(name+".tmp", 0o644, p.text())
 		case 3, 4:
@@ -135,7 +137,8 @@ func (p *sample) instruction() (line string, reads reading) {
 		}
 		if p.IntN(2) == 0 {
 			p.fill(top+"/skip/keep", 1)
-			p.ignore = append(p.ignore, rule{"!" + top + oneOf(p, "/skip/keep", "/*/keep", "/**/keep"), top + "/skip/keep"})
+			p.ignore = append(p.ignore,
+				rule{"!" + top + oneOf(p, "/skip/keep", "/*/keep", "/**/keep"), top + "/skip/keep"})
 		}
 		return copies(oneOf(p, "", "/", "./") + top + oneOf(p, "", "/", "/.")), allBelow(top)
 	case 2: // a folder that is mounted; BuildKit understands only ASCII in a flag
@@ -150,7 +153,8 @@ func (p *sample) instruction() (line string, reads reading) {
 		at := p.IntN(2) // how deep
 		return copies(top + "/" + strings.Repeat("?/", at) + "*.py"), func(_ nodes, path string) bool {
 			parts := strings.Split(strings.TrimPrefix(path, top+"/"), "/")
-			return below(top, path) && len(parts) > at && strings.HasSuffix(parts[at], ".py") && (at == 0 || len(parts[0]) == 1)
+			return below(top, path) && len(parts) > at && strings.HasSuffix(parts[at], ".py") &&
+				(at == 0 || len(parts[0]) == 1)
 		}
 	default: // a link to a link to a file or a folder, or to nothing but these links
 		link, other := p.top("ü")+"/link", p.top("b c")
@@ -251,7 +255,8 @@ func (p *sample) counts(n nodes, path string) bool {
 			ignored = !strings.HasPrefix(r.line, "!")
 		}
 	}
-	return !ignored && !strings.HasSuffix(path, ".tmp") && slices.ContainsFunc(p.reads, func(reads reading) bool { return reads(n, path) })
+	return !ignored && !strings.HasSuffix(path, ".tmp") &&
+		slices.ContainsFunc(p.reads, func(reads reading) bool { return reads(n, path) })
 }
 
 // inputs tells all that counts of a context, with the folders that hold it, as BuildKit gets these
@@ -276,8 +281,10 @@ func (p *sample) change() (what string, changed nodes, at []string) {
 	for name := range p.nodes {
 		holds[path.Dir(name)] = true
 	}
-	name := oneOf(p, slices.DeleteFunc(slices.Sorted(maps.Keys(p.nodes)), func(name string) bool { return holds[name] })...)
-	was, beside := p.nodes[name], path.Join(path.Dir(name), "n"+path.Base(name)) // with the same ending, which a pattern may know it by
+	name := oneOf(p, slices.DeleteFunc(slices.Sorted(maps.Keys(p.nodes)),
+		func(name string) bool { return holds[name] })...)
+	// with the same ending, which a pattern may know it by
+	was, beside := p.nodes[name], path.Join(path.Dir(name), "n"+path.Base(name))
 	what = oneOf(p, "text", "longer text", "mode", "rename", "delete", "type", "add")
 	switch {
 	case what == "delete":
@@ -458,14 +465,16 @@ func checkChanges(t *testing.T, docker *client.Client, seed uint64, count int, w
 	wait()
 	for name, n := range p.nodes {
 		if !n.isLink() {
-			must(t, os.Chtimes(filepath.Join(image.Context, name), time.Time{}, time.Unix(p.Int64N(4e9), p.Int64N(1e9))))
+			must(t, os.Chtimes(filepath.Join(image.Context, name), time.Time{},
+				time.Unix(p.Int64N(4e9), p.Int64N(1e9))))
 		}
 	}
 	same("at other times", b, image)
 	same("of another Builder", New(docker, t.TempDir()), image)
 
 	original := p.inputs(p.nodes)
-	inputs, hashes := map[string]string{first.Hash: original}, map[string]string{original: first.Hash} // each by the other
+	// each by the other
+	inputs, hashes := map[string]string{first.Hash: original}, map[string]string{original: first.Hash}
 	for range count {
 		what, changed, at := p.change()
 		for _, name := range at {
@@ -495,7 +504,8 @@ func checkDockerfiles(t *testing.T, docker *client.Client, seed uint64) {
 	image := p.place(t)
 	b := New(docker, t.TempDir())
 	first := mustHash(t, b, image)
-	for _, file := range []string{image.Dockerfile, image.Dockerfile + ".dockerignore", filepath.Join(image.Context, ".dockerignore")} {
+	for _, file := range []string{image.Dockerfile, image.Dockerfile + ".dockerignore",
+		filepath.Join(image.Context, ".dockerignore")} {
 		if !noticed(t, first.Files, file) {
 			t.Errorf("%s is not watched", file)
 		}
@@ -527,7 +537,8 @@ func checkDockerfiles(t *testing.T, docker *client.Client, seed uint64) {
 		s := &p.stages[at]
 		lines, last := s.lines, len(s.lines)-1
 		switch what := p.IntN(3); {
-		case what == 0 || s.used && at < len(p.stages)-1: // of a stage that is only copied from, its settings do not count
+		// of a stage that is only copied from, its settings do not count
+		case what == 0 || s.used && at < len(p.stages)-1:
 			s.lines = append(slices.Clip(lines), "RUN "+p.text())
 		case what == 1:
 			s.lines = lines[:last]
@@ -547,20 +558,29 @@ func checkDockerfiles(t *testing.T, docker *client.Client, seed uint64) {
 // time to the same answer.
 func FuzzDockerfile(f *testing.F) {
 	for _, dockerfile := range []string{
-		"# syntax=docker/dockerfile:1\nARG V=3.12\nFROM python:${V}-slim AS base\nENV A=b C=\"d e\" \\\n# comment\n  F=$A\n" +
-			"RUN --mount=type=cache,target=/c --mount=type=bind,source=a.txt,target=/a pip install -r /a\nCOPY --chown=1:1 *.txt src /app/\n" +
+		"# syntax=docker/dockerfile:1\nARG V=3.12\nFROM python:${V}-slim AS base\nENV A=b C=\"d e\" \\\n# comment\n" +
+			"  F=$A\n" +
+			"RUN --mount=type=cache,target=/c --mount=type=bind,source=a.txt,target=/a pip install -r /a\n" +
+			"COPY --chown=1:1 *.txt src /app/\n" +
 			"HEALTHCHECK --interval=5s CMD [\"true\"]\nUSER 1\nCMD [\"python\", \"-m\", \"app\"]",
-		"FROM --platform=$BUILDPLATFORM golang:1 AS build\nARG TARGETOS TARGETARCH\nWORKDIR /src\nCOPY . .\nRUN --mount=type=secret,id=x " +
-			"--network=none GOOS=$TARGETOS go build -o /out ./...\nFROM scratch\nCOPY --from=build /out /\nENTRYPOINT [\"/out\"]",
-		"# escape=`\n# check=skip=all;error=true\nFROM scratch as a\nONBUILD COPY src /x/\nADD https://example.org/a.tgz https://github.com/a/b.git#v1 /\n" +
-			"FROM a\nSHELL [\"sh\", \"-c\"]\nRUN true `\n  && false\nVOLUME [\"/v\"]\nEXPOSE 80 443/udp\nSTOPSIGNAL 9\nMAINTAINER me\nLABEL \"a b\"=c\n",
-		"FROM b AS a\nFROM a AS b", "FROM scratch\nCOPY --from=a / /\nFROM scratch AS a", "ARG A=${A}\nFROM $A", "\xef\xbb\xbfFROM scratch\r\nCOPY src/[ /\r\n", "FROM", "",
+		"FROM --platform=$BUILDPLATFORM golang:1 AS build\nARG TARGETOS TARGETARCH\nWORKDIR /src\nCOPY . .\n" +
+			"RUN --mount=type=secret,id=x " +
+			"--network=none GOOS=$TARGETOS go build -o /out ./...\nFROM scratch\nCOPY --from=build /out /\n" +
+			"ENTRYPOINT [\"/out\"]",
+		"# escape=`\n# check=skip=all;error=true\nFROM scratch as a\nONBUILD COPY src /x/\n" +
+			"ADD https://example.org/a.tgz https://github.com/a/b.git#v1 /\n" +
+			"FROM a\nSHELL [\"sh\", \"-c\"]\nRUN true `\n  && false\nVOLUME [\"/v\"]\nEXPOSE 80 443/udp\n" +
+			"STOPSIGNAL 9\nMAINTAINER me\nLABEL \"a b\"=c\n",
+		"FROM b AS a\nFROM a AS b", "FROM scratch\nCOPY --from=a / /\nFROM scratch AS a", "ARG A=${A}\nFROM $A",
+		"\xef\xbb\xbfFROM scratch\r\nCOPY src/[ /\r\n", "FROM", "",
 	} {
 		f.Add([]byte(dockerfile), []byte("*.txt\n!a.txt\n**/b\n"))
 	}
 	for _, line := range []string{
-		"COPY <<EOF <<-'B' /etc/\nhello $A\nEOF\n\tb\n\tB\nRUN <<EOF\n#!/bin/sh\ntrue\nEOF\n", "RUN <<EOF\n", "COPY", "COPY ../.. /", "COPY [\"a", "ENV A='b",
-		"COPY \x00 /", "COPY --parents --exclude=*.x --link ./src/./a /", "LABEL a=" + strings.Repeat("x", 100_000), "RUN --mount=type=bind,from=1,target=/ x",
+		"COPY <<EOF <<-'B' /etc/\nhello $A\nEOF\n\tb\n\tB\nRUN <<EOF\n#!/bin/sh\ntrue\nEOF\n", "RUN <<EOF\n", "COPY",
+		"COPY ../.. /", "COPY [\"a", "ENV A='b",
+		"COPY \x00 /", "COPY --parents --exclude=*.x --link ./src/./a /", "LABEL a=" + strings.Repeat("x", 100_000),
+		"RUN --mount=type=bind,from=1,target=/ x",
 		"ENV A=${A:-${B:+${C#*x}}}", "ARG A=1 B\nCOPY ${A:?b} /",
 	} {
 		f.Add([]byte("FROM scratch\n"+line), []byte(nil))
@@ -569,7 +589,8 @@ func FuzzDockerfile(f *testing.F) {
 		f.Add([]byte("FROM scratch AS parent\n"+instruction.lines), []byte(nil))
 	}
 	for _, ignore := range []string{
-		"!", "[", `\`, "a\x00b", "**", "../*", "/", "# a\n!#a", "***/**", "!!a", "\xff", strings.Repeat("*/", 1000), strings.Repeat("a", 100_000),
+		"!", "[", `\`, "a\x00b", "**", "../*", "/", "# a\n!#a", "***/**", "!!a", "\xff", strings.Repeat("*/", 1000),
+		strings.Repeat("a", 100_000),
 	} {
 		f.Add([]byte("FROM scratch\nCOPY . /\n"), []byte(ignore))
 	}
@@ -579,7 +600,8 @@ func FuzzDockerfile(f *testing.F) {
 	remote.DefaultTransport = http.NewFileTransport(http.Dir(f.TempDir()))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Api-Version", "1.41")
-		_, _ = fmt.Fprintf(w, `{"Id": "sha256:1", "Os": "linux", "Architecture": %q, "Config": {"Env": ["A=b"]}}`, runtime.GOARCH)
+		_, _ = fmt.Fprintf(w, `{"Id": "sha256:1", "Os": "linux", "Architecture": %q, "Config": {"Env": ["A=b"]}}`,
+			runtime.GOARCH)
 	}))
 	docker, err := client.New(client.WithHost("tcp://" + server.Listener.Addr().String()))
 	if err != nil {
@@ -587,13 +609,15 @@ func FuzzDockerfile(f *testing.F) {
 	}
 	f.Cleanup(func() { _ = docker.Close(); server.Close(); remote.DefaultTransport = transport })
 	f.Fuzz(func(t *testing.T, dockerfile, ignore []byte) {
-		dir := tree{"Dockerfile": string(dockerfile), ".dockerignore": string(ignore), "a.txt": "a", "src/a/b": "b", "src/to@": "../a.txt", "on@": "src"}.write(t)
+		dir := tree{"Dockerfile": string(dockerfile), ".dockerignore": string(ignore), "a.txt": "a", "src/a/b": "b",
+			"src/to@": "../a.txt", "on@": "src"}.write(t)
 		image := Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir}
 		b := New(docker, t.TempDir())
 		first, firstErr := b.Hash(t.Context(), image)
 		for _, b := range []*Builder{b, New(docker, t.TempDir())} {
 			again, err := b.Hash(t.Context(), image)
-			if (err == nil) != (firstErr == nil) || again.Hash != first.Hash || !reflect.DeepEqual(again.Files, first.Files) {
+			if (err == nil) != (firstErr == nil) || again.Hash != first.Hash ||
+				!reflect.DeepEqual(again.Files, first.Files) {
 				t.Errorf("%s %v %v, then %s %v %v", first.Hash, first.Files, firstErr, again.Hash, again.Files, err)
 			}
 		}

@@ -187,7 +187,8 @@ func TestEachChangeChangesTheHash(t *testing.T) {
 	} {
 		check(name, hashOf(t, changed.write(t), nil).Hash)
 	}
-	check("an argument", hashOf(t, project.write(t), func(i *Image) { i.Args = map[string]string{"GREETING": "hi"} }).Hash)
+	check("an argument",
+		hashOf(t, project.write(t), func(i *Image) { i.Args = map[string]string{"GREETING": "hi"} }).Hash)
 	check("the target", hashOf(t, project.write(t), func(i *Image) { i.Target = "files" }).Hash)
 	check("the platform", hashOf(t, project.write(t), func(i *Image) { i.Platform = "linux/s390x" }).Hash)
 	dir := project.write(t)
@@ -229,7 +230,8 @@ func TestFilesToWatch(t *testing.T) {
 		}
 		got = append(got, short)
 	}
-	want := []string{".", ".dockerignore", "Dockerfile", "Dockerfile.dockerignore", "link", "requirements.txt", "setup.cfg", "src"}
+	want := []string{".", ".dockerignore", "Dockerfile", "Dockerfile.dockerignore", "link", "requirements.txt",
+		"setup.cfg", "src"}
 	if !slices.Equal(got, want) {
 		t.Errorf("files %v, not %v", got, want)
 	}
@@ -286,12 +288,14 @@ func TestBaseImage(t *testing.T) {
 	dir := tree{"Dockerfile": "FROM " + base + "\nENV A=b\n"}.write(t)
 	cache := t.TempDir()
 	hash := func(ctx context.Context) (Input, error) { // as in a new process
-		return New(emptyDocker(t), cache).Hash(ctx, Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir})
+		return New(emptyDocker(t), cache).Hash(ctx,
+			Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir})
 	}
 	lasting := New(emptyDocker(t), cache)
 	again := func() Input {
 		t.Helper()
-		input, err := lasting.Hash(t.Context(), Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir})
+		input, err := lasting.Hash(t.Context(),
+			Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -330,14 +334,16 @@ func TestBaseImage(t *testing.T) {
 	lasting.Refresh()
 	ended, end := context.WithCancel(t.Context())
 	end()
-	if _, err := lasting.Hash(ended, Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir}); err == nil {
+	if _, err := lasting.Hash(ended,
+		Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir}); err == nil {
 		t.Error("who has no time left is given an old answer")
 	}
 	if again().Hash == second.Hash {
 		t.Error("the one who had no time left keeps the others from asking")
 	}
 	next("4")
-	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("# changed\nFROM "+base+"\nENV A=b\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("# changed\nFROM "+base+"\nENV A=b\n"),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	if again().Hash == second.Hash {
@@ -391,7 +397,8 @@ func TestProxies(t *testing.T) {
 		t.Error("a proxy counts")
 	}
 	named := tree{"Dockerfile": "FROM scratch\nARG HTTP_PROXY\nENV P=$HTTP_PROXY\n"}.write(t)
-	if hashOf(t, named, func(i *Image) { i.Args = map[string]string{"HTTP_PROXY": "http://proxy.example"} }).Hash == hashOf(t, named, nil).Hash {
+	proxied := hashOf(t, named, func(i *Image) { i.Args = map[string]string{"HTTP_PROXY": "http://proxy.example"} })
+	if proxied.Hash == hashOf(t, named, nil).Hash {
 		t.Error("a proxy that is written into the image does not count")
 	}
 	if with(map[string]string{"A": "a"}) == plain {
@@ -422,7 +429,8 @@ func TestPing(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = Ping(t.Context(), docker)
-		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") || !strings.Contains(event.Hint(err), test.hint) {
+		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") ||
+			!strings.Contains(event.Hint(err), test.hint) {
 			t.Errorf("%s, API %s: %v (hint %q)", test.os, test.api, err, event.Hint(err))
 		}
 		server.Close()
@@ -506,7 +514,8 @@ func TestVanished(t *testing.T) {
 
 // TestExplain: what a step got over is not why it failed.
 func TestExplain(t *testing.T) {
-	const warned, retries = "WARNING: Retrying after connection broken by 'ReadTimeoutError'\n", "WARNING: Retrying (Retry(total=0)) by 'NewConnectionError'\n"
+	const warned, retries = "WARNING: Retrying after connection broken by 'ReadTimeoutError'\n",
+		"WARNING: Retrying (Retry(total=0)) by 'NewConnectionError'\n"
 	for _, test := range []struct {
 		output  string
 		passing bool
@@ -534,7 +543,8 @@ func TestLastLines(t *testing.T) {
 	}
 	output.WriteString("  0%\r 50%\r100%\r\n\x1b[31mred\x1b[0m \n" + strings.Repeat("x", 1000) + "\nend")
 	lines := strings.Split(lastLines(output.String()), "\n")
-	if len(lines) != failureLines || lines[0] != "line 22" || lines[failureLines-4] != "100%" || lines[failureLines-3] != "red" || lines[failureLines-1] != "end" {
+	if len(lines) != failureLines || lines[0] != "line 22" || lines[failureLines-4] != "100%" ||
+		lines[failureLines-3] != "red" || lines[failureLines-1] != "end" {
 		t.Errorf("%q", lines)
 	}
 	if long := lines[failureLines-2]; !strings.HasSuffix(long, " …") || len(long) > reasonLine+3 {
@@ -563,7 +573,8 @@ func TestLogs(t *testing.T) {
 	if err != nil || len(kept) != keepLogs {
 		t.Errorf("%d files are kept (%v)", len(kept), err)
 	}
-	if info, err := os.Stat(last); err != nil || info.Mode() != 0o600 || filepath.Base(last) != fmt.Sprintf("team_worker-%d.log", keepLogs+4) {
+	if info, err := os.Stat(last); err != nil || info.Mode() != 0o600 ||
+		filepath.Base(last) != fmt.Sprintf("team_worker-%d.log", keepLogs+4) {
 		t.Errorf("%s: %v, %v", last, info, err)
 	}
 }
@@ -571,11 +582,13 @@ func TestLogs(t *testing.T) {
 func TestReason(t *testing.T) {
 	for output, want := range map[string]string{
 		"": "",
-		"ERROR: Ignored the following versions\nERROR: Could not find a version\nERROR: No matching distribution\n\n[notice] new pip": "ERROR: Could not find a version; ERROR: No matching distribution",
-		"Reading lists\nE: Unable to locate package foo\n":                               "E: Unable to locate package foo",
-		"make: nothing\nlast words\n":                                                    "last words",
-		"\x1b[31mERROR: red\x1b[0m\x1b]0;title\a\n":                                      "ERROR: red",
-		"Using Python\nerror: No solution found\n  cause: Because there is no version\n": "error: No solution found; cause: Because there is no version",
+		"ERROR: Ignored the following versions\nERROR: Could not find a version\nERROR: No matching distribution\n\n" +
+			"[notice] new pip": "ERROR: Could not find a version; ERROR: No matching distribution",
+		"Reading lists\nE: Unable to locate package foo\n": "E: Unable to locate package foo",
+		"make: nothing\nlast words\n":                      "last words",
+		"\x1b[31mERROR: red\x1b[0m\x1b]0;title\a\n":        "ERROR: red",
+		"Using Python\nerror: No solution found\n" +
+			"  cause: Because there is no version\n": "error: No solution found; cause: Because there is no version",
 	} {
 		if got := reason(output); got != want {
 			t.Errorf("reason(%q) = %q, not %q", output, got, want)
@@ -647,7 +660,8 @@ func TestHashOpensOnlyFiles(t *testing.T) {
 		"a named pipe": func() error { return syscall.Mkfifo(special, 0o755) },
 	}
 	if os.Geteuid() == 0 {
-		makes["a device"] = func() error { return syscall.Mknod(special, syscall.S_IFCHR|0o755, 1<<8|5) } // as /dev/zero
+		// as /dev/zero
+		makes["a device"] = func() error { return syscall.Mknod(special, syscall.S_IFCHR|0o755, 1<<8|5) }
 		makes["another device"] = func() error { return syscall.Mknod(special, syscall.S_IFCHR|0o755, 1<<8|3) }
 	}
 	hashes, sent := map[string]string{}, map[string]string{}
@@ -665,7 +679,8 @@ func TestHashOpensOnlyFiles(t *testing.T) {
 	for one, hash := range hashes {
 		for other := range hashes {
 			if (hash == hashes[other]) != (sent[one] == sent[other]) {
-				t.Errorf("%s and %s: the same hash is %v, but BuildKit is sent %q and %q", one, other, hash == hashes[other], sent[one], sent[other])
+				t.Errorf("%s and %s: the same hash is %v, but BuildKit is sent %q and %q", one, other,
+					hash == hashes[other], sent[one], sent[other])
 			}
 		}
 	}
@@ -754,7 +769,8 @@ func TestHashReadsOnlyFiles(t *testing.T) {
 				path := filepath.Join(dir, name)
 				must(t, os.Remove(path))
 				must(t, make(path))
-				_, err := New(emptyDocker(t), t.TempDir()).Hash(t.Context(), Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir})
+				_, err := New(emptyDocker(t), t.TempDir()).Hash(t.Context(),
+					Image{Name: "worker", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir})
 				if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), what) {
 					t.Errorf("error %v", err)
 				}

@@ -25,8 +25,8 @@ type Command struct {
 	Background bool           // what it leaves running when it has ended well may stay
 }
 
-// Run runs c to its end. onLine gets each line of its output that is not empty, one after the other;
-// started, which may be nil, the process group. When ctx ends first, the error is its cause.
+// Run runs c to its end. onLine gets each line of its output that is not empty, one after the
+// other; started, which may be nil, the process group. When ctx ends first, the error is its cause.
 func (c Command) Run(ctx context.Context, onLine func(line string), started func(group int)) error {
 	cmd := exec.CommandContext(ctx, c.Args[0], c.Args[1:]...)
 	cmd.Dir, cmd.Env = c.Folder, c.Env

@@ -40,7 +40,8 @@ func TestErrors(t *testing.T) {
 	if err := shell("exit 7").Run(t.Context(), nothing, nil); err == nil || err.Error() != "exit status 7" {
 		t.Error(err)
 	}
-	if err := (Command{Args: []string{"/not/there"}, Line: 32}).Run(t.Context(), nothing, func(int) { t.Error("it began") }); !errors.Is(err, os.ErrNotExist) {
+	if err := (Command{Args: []string{"/not/there"}, Line: 32}).Run(t.Context(), nothing,
+		func(int) { t.Error("it began") }); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
 	late := errors.New("too late")
@@ -57,7 +58,8 @@ func TestWhatStays(t *testing.T) {
 		c := shell("sleep 600 & echo $!")
 		c.Background = stays
 		group, child := 0, 0
-		err := c.Run(t.Context(), func(line string) { _, _ = fmt.Sscan(line, &child) }, func(began int) { group = began })
+		err := c.Run(t.Context(), func(line string) { _, _ = fmt.Sscan(line, &child) },
+			func(began int) { group = began })
 		if err != nil || group == 0 || child == 0 {
 			t.Fatalf("%v: group %d, child %d", err, group, child)
 		}
@@ -85,7 +87,8 @@ func dead(t *testing.T, pid int, soon bool) bool {
 // TestEndWithUs kills a process that runs a command: what the command has started ends, too.
 func TestEndWithUs(t *testing.T) {
 	if os.Getenv("RUN_AND_WAIT") != "" {
-		_ = shell("sleep 600 & echo $! $$; wait").Run(t.Context(), func(line string) { _, _ = fmt.Fprintln(os.Stdout, line) }, nil)
+		_ = shell("sleep 600 & echo $! $$; wait").Run(t.Context(),
+			func(line string) { _, _ = fmt.Fprintln(os.Stdout, line) }, nil)
 		return
 	}
 	runner := exec.Command(os.Args[0], "-test.run=^TestEndWithUs$")

@@ -82,8 +82,8 @@ func ReadOpen(file *os.File, limit int64) ([]byte, error) {
 	return content, err
 }
 
-// Copy writes the content of a regular file to dst and returns the number of bytes. It ends when ctx
-// does, with its cause, and after limit bytes, with ErrTooLarge.
+// Copy writes the content of a regular file to dst and returns the number of bytes. It ends when
+// ctx does, with its cause, and after limit bytes, with ErrTooLarge.
 func Copy(ctx context.Context, dst io.Writer, path string, limit int64) (int64, error) {
 	file, err := Open(path)
 	if err != nil {

@@ -43,7 +43,8 @@ func TestOnlyRegularFilesAreRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = listener.Close() }()
-	for link, target := range map[string]string{"link": at("file"), "zero": "/dev/zero", "fifolink": at("fifo"), "nothing": at("none")} {
+	for link, target := range map[string]string{"link": at("file"), "zero": "/dev/zero", "fifolink": at("fifo"),
+		"nothing": at("none")} {
 		if err := os.Symlink(target, at(link)); err != nil {
 			t.Fatal(err)
 		}

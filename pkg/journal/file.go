@@ -16,7 +16,8 @@ const (
 	opForget = "forget"
 )
 
-// line is one line of the file. Those that count are records: each permits the deletion of one thing.
+// line is one line of the file. Those that count are records: each permits the deletion of one
+// thing.
 type line struct {
 	Op   string    `json:"op"`
 	Kind string    `json:"kind"`
@@ -24,8 +25,9 @@ type line struct {
 	Time time.Time `json:"time"`
 }
 
-// read returns the records in the file at path that were not forgotten: none if there is no file. An
-// incomplete last line, from a crash, is ignored: its Record never returned, so nothing was made.
+// read returns the records in the file at path that were not forgotten: none if there is no file.
+// An incomplete last line, from a crash, is ignored: its Record never returned, so nothing was
+// made.
 func read(path string) (records []line, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -60,8 +62,8 @@ func malformed(path string, n int, what string) error {
 		"devloop then leaves alone what it was about", path, n, what)
 }
 
-// replace writes a file with just these records and returns it open, with its size in bytes. A crash
-// leaves either the old file or the new one.
+// replace writes a file with just these records and returns it open, with its size in bytes. A
+// crash leaves either the old file or the new one.
 func replace(path string, records []line) (file *os.File, size int64, err error) {
 	var text bytes.Buffer
 	for _, l := range records {

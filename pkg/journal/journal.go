@@ -1,12 +1,12 @@
 // Package journal remembers what devloop may delete: one locked file for each (cluster, project).
 //
 // A thing is recorded before it is made, and the record is on the disk before Record returns. So
-// after kill -9 or a power cut, the next devloop knows everything that the last one may have left. A
-// record only permits deletion; the cluster says what exists.
+// after kill -9 or a power cut, the next devloop knows everything that the last one may have left.
+// A record only permits deletion; the cluster says what exists.
 //
-// The file holds JSON lines and is only appended to. Open replaces it by a shorter one with the same
-// records. The lock is on a second file, which is never replaced or removed: other processes could
-// not find the lock on a file that is gone.
+// The file holds JSON lines and is only appended to. Open replaces it by a shorter one with the
+// same records. The lock is on a second file, which is never replaced or removed: other processes
+// could not find the lock on a file that is gone.
 package journal
 
 import (

@@ -175,8 +175,10 @@ func TestWhatACrashLeaves(t *testing.T) {
 		{"zeros", whole + "\x00\x00\x00", "a:1", ""},
 		{"half a line, then more", whole[:40] + "\n" + whole, "", ":1: this line of the journal cannot be read: "},
 		{"an empty line", whole + "\n", "", ":2: this line"},
-		{"another op", whole + strings.ReplaceAll(whole, "record", "rename"), "", `:2: this line of the journal cannot be read: op "rename" is not known`},
-		{"no name", whole + strings.ReplaceAll(whole, "a:1", ""), "", ":2: this line of the journal cannot be read: kind or name is missing"},
+		{"another op", whole + strings.ReplaceAll(whole, "record", "rename"), "",
+			`:2: this line of the journal cannot be read: op "rename" is not known`},
+		{"no name", whole + strings.ReplaceAll(whole, "a:1", ""), "",
+			":2: this line of the journal cannot be read: kind or name is missing"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -221,7 +223,8 @@ func TestFailedWriteLeavesNoTrace(t *testing.T) {
 		t.Errorf("Record = %v", err)
 	}
 	j.file = file
-	if err := j.Forget(Image, "a:1"); err == nil || !strings.Contains(err.Error(), "restart devloop") || !j.Has(Image, "a:1") {
+	if err := j.Forget(Image, "a:1"); err == nil || !strings.Contains(err.Error(), "restart devloop") ||
+		!j.Has(Image, "a:1") {
 		t.Errorf("Forget when half a line may be in the file = %v", err)
 	}
 }
@@ -263,7 +266,8 @@ func TestDefaultDir(t *testing.T) {
 		must(t, err)
 		got[state] = dir
 	}
-	want := map[string]string{"": "/h/.local/state/devloop", "relative": "/h/.local/state/devloop", "/state": "/state/devloop"}
+	want := map[string]string{"": "/h/.local/state/devloop", "relative": "/h/.local/state/devloop",
+		"/state": "/state/devloop"}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q", got)
 	}
