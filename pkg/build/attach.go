@@ -20,7 +20,7 @@ import (
 func attachables(docker *configfile.ConfigFile, image Image) ([]session.Attachable, error) {
 	attached := []session.Attachable{credentials(docker)}
 	secrets := map[string][]byte{}
-	for _, secret := range image.Secrets { // which of them are required, the Dockerfile says
+	for _, secret := range image.Secrets { // the Dockerfile says which are required
 		if value, set := os.LookupEnv(secret.Env); secret.Env != "" && set {
 			secrets[secret.ID] = []byte(value)
 		}

@@ -11,8 +11,7 @@ import (
 	"github.com/docker/cli/cli/config/configfile"
 )
 
-// What a build is given of this machine is a key, an agent's socket or a secret, and nothing that
-// would be read without end.
+// A build gets keys, agents' sockets and secrets of this machine, and never a file that has no end.
 func TestAttached(t *testing.T) {
 	dir := t.TempDir()
 	path := func(name string) string { return filepath.Join(dir, name) }

@@ -299,7 +299,7 @@ func askRegistry(ctx context.Context, ref string, platform ocispecs.Platform, kn
 	if err != nil {
 		return nil, err
 	}
-	if manifest.Config.Size > maxConfig { // the library reads as much as this says
+	if manifest.Config.Size > maxConfig { // the library reads as many bytes as this
 		return nil, fmt.Errorf("the configuration of %s is too large: %d bytes", ref, manifest.Config.Size)
 	}
 	raw, err := image.RawConfigFile()

@@ -7,7 +7,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Wherever a step's text or output is cut, no part of a secret is left to be seen.
+// Cutting a step's text or output leaves no visible part of a secret.
 func TestNoPartOfASecretIsLeftByACut(t *testing.T) {
 	const secret = "ghp_16C7e42F292c6912E7710c838347Ae178B4a"
 	var s event.Secrets

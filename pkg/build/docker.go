@@ -41,7 +41,7 @@ func (e *dockerEngine) alive(ctx context.Context) error {
 	return err
 }
 
-// base returns nil where the daemon does not hold ref for that platform.
+// base returns nil if the daemon has no image ref for that platform.
 func (e *dockerEngine) base(ctx context.Context, ref string, platform ocispecs.Platform) (*base, error) {
 	image, err := e.client.ImageInspect(ctx, ref)
 	if errdefs.IsNotFound(err) {

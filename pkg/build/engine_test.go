@@ -16,51 +16,50 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// holding is an engine that holds base images and builds nothing.
-type holding map[string]string // configuration by reference
+// fakeEngine has base images and builds nothing.
+type fakeEngine map[string]string // configuration by reference
 
-func (h holding) base(_ context.Context, ref string, _ ocispecs.Platform) (*base, error) {
-	if config, ok := h[ref]; ok {
+func (e fakeEngine) base(_ context.Context, ref string, _ ocispecs.Platform) (*base, error) {
+	if config, ok := e[ref]; ok {
 		return &base{Config: []byte(config)}, nil
 	}
 	return nil, errors.New("no network")
 }
-func (holding) open(context.Context) (*bkclient.Client, error)           { return nil, errors.ErrUnsupported }
-func (holding) alive(context.Context) error                              { return nil }
-func (holding) has(context.Context, name.Tag) (bool, error)              { return false, nil }
-func (holding) export(name.Tag) (bkclient.ExportEntry, error)            { return bkclient.ExportEntry{}, nil }
-func (holding) built(context.Context, map[string]string) (string, error) { return "", nil }
-func (holding) name(context.Context, string, name.Tag) error             { return nil }
-func (holding) drop(context.Context, name.Tag) error                     { return nil }
-func (holding) remove(context.Context, name.Tag) error                   { return nil }
+func (fakeEngine) open(context.Context) (*bkclient.Client, error)           { return nil, errors.ErrUnsupported }
+func (fakeEngine) alive(context.Context) error                              { return nil }
+func (fakeEngine) has(context.Context, name.Tag) (bool, error)              { return false, nil }
+func (fakeEngine) export(name.Tag) (bkclient.ExportEntry, error)            { return bkclient.ExportEntry{}, nil }
+func (fakeEngine) built(context.Context, map[string]string) (string, error) { return "", nil }
+func (fakeEngine) name(context.Context, string, name.Tag) error             { return nil }
+func (fakeEngine) drop(context.Context, name.Tag) error                     { return nil }
+func (fakeEngine) remove(context.Context, name.Tag) error                   { return nil }
 
-// TestLacking tells which base images a node has to be given before it builds the same as this
-// machine.
+// TestLacking: which base images a node needs before it builds the same as this machine.
 func TestLacking(t *testing.T) {
 	const ref = "docker.io/library/python:3.11-slim"
-	// of a registry that is not there, which was asked of one before
+	// The registry is gone, and was asked for the second one before.
 	const away, asked = "127.0.0.1:1/base:1", "127.0.0.1:1/base:2"
 	here := base{Config: []byte(`{"here":true}`)}
 	input := func(ref string, local bool) Input {
 		return Input{Image: Image{Name: "worker"}, bases: []foundBase{{ref: ref, digest: here.digest(), local: local}}}
 	}
 	for says, test := range map[string]struct {
-		node  holding
+		node  fakeEngine
 		input Input
 		tags  string
 		err   string // a part of it, "" for none
 	}{
-		"it has the same": {holding{ref: `{"here":true}`}, input(ref, true), "", ""},
+		"it has the same": {fakeEngine{ref: `{"here":true}`}, input(ref, true), "", ""},
 		"it has none":     {nil, input(ref, true), "python:3.11-slim", ""},
-		"it has another one": {holding{ref: `{"there":true}`}, input(ref, true), "python:3.11-slim",
+		"it has another one": {fakeEngine{ref: `{"there":true}`}, input(ref, true), "python:3.11-slim",
 			""},
 		"one of a registry": {nil, input("registry.example/team/base:1", true),
 			"registry.example/team/base:1", ""},
-		"another one, as the registry by now": {holding{away: `{"there":true}`}, input(away, false), "",
+		"another one, as the registry now": {fakeEngine{away: `{"there":true}`}, input(away, false), "",
 			"superseded"},
-		"an outdated one": {holding{asked: `{"there":true}`}, input(asked, false), "",
+		"an outdated one": {fakeEngine{asked: `{"there":true}`}, input(asked, false), "",
 			"another version of base image"},
-		"one that is named by what it holds": {nil,
+		"one that is named by digest": {nil,
 			input("docker.io/library/python@sha256:"+strings.Repeat("0", 64), true), "", "in Docker on this machine"},
 		"one that no registry could be asked of": {nil, input(ref, false), "", "no network"},
 	} {
@@ -90,7 +89,7 @@ func TestLacking(t *testing.T) {
 	}
 }
 
-// TestRepository names images in the registry that they are pushed to; their content is the same.
+// TestRepository: an image's repository is in its name and not in its hash.
 func TestRepository(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nLABEL a=b\n"), 0o644); err != nil {

@@ -1,7 +1,7 @@
 package build
 
-// What earlier hashes found, by what stat says: an unchanged file is not read again, and an
-// unchanged context costs one stat a file, without a walk.
+// What earlier hashes found, by stat: an unchanged file is not read again, and an unchanged context
+// costs one stat a file, without a walk.
 
 import (
 	"cmp"
@@ -31,7 +31,7 @@ import (
 // in steps of up to 2 s, and two writes within a step look alike.
 const statResolution = 2 * time.Second
 
-// fileStat is what stat says of a path; times are in nanoseconds since 1970.
+// fileStat is the stat of a path; times are in nanoseconds since 1970.
 type fileStat struct {
 	size, mtime, ctime int64
 	inode              uint64

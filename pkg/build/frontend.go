@@ -1,8 +1,8 @@
 package build
 
-// What BuildKit's Dockerfile frontend is asked for. The build sends these options, and the hash has
-// the frontend's own code read the same ones, so that whatever it takes has a hash, and whatever it
-// makes of an option counts.
+// The options of BuildKit's Dockerfile frontend. The build sends them to BuildKit, and the hash
+// runs the frontend's own code with them: so whatever the frontend accepts has a hash, which
+// depends on the effect of every option.
 
 import (
 	"bytes"
@@ -29,8 +29,7 @@ const maxFrontendFile = defaults.DefaultMaxRecvMsgSize
 func (i Image) frontendOptions(platform ocispecs.Platform, args map[string]string) map[string]string {
 	options := map[string]string{
 		"filename": filepath.Base(i.Dockerfile),
-		// The base image that Docker holds is the one that was hashed, even if the registry has a
-		// newer one.
+		// Docker's copy of the base image was hashed, even if the registry has a newer one.
 		"image-resolve-mode": "local",
 		"platform":           platforms.Format(platform), // that was hashed, whatever machine builds
 	}
@@ -43,7 +42,7 @@ func (i Image) frontendOptions(platform ocispecs.Platform, args map[string]strin
 	return options
 }
 
-// convertOptions has BuildKit's code understand the image's Dockerfile as its frontend would.
+// convertOptions returns the options with which BuildKit's frontend would read the Dockerfile.
 func (i Image) convertOptions(args map[string]string, bases llb.ImageMetaResolver) (dockerfile2llb.ConvertOpt, error) {
 	platform, err := i.platform()
 	if err != nil {
@@ -59,8 +58,8 @@ func (i Image) convertOptions(args map[string]string, bases llb.ImageMetaResolve
 	}, nil
 }
 
-// optionsOnly is a BuildKit of which only the options are read. It can do everything, since what an
-// older one cannot do is for the build to say.
+// optionsOnly is a BuildKit that can do everything and is only asked for its options. If the real
+// one cannot, the build reports it.
 type optionsOnly struct {
 	gateway.Client // nil: to read the options, nothing is asked
 	options        map[string]string

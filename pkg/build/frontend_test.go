@@ -16,7 +16,7 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// fullDocker answers like a daemon that holds every image. Each has ONBUILD triggers.
+// fullDocker answers like a daemon that has every image, each with ONBUILD triggers.
 func fullDocker(t testing.TB) *client.Client {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -34,8 +34,8 @@ func fullDocker(t testing.TB) *client.Client {
 	return docker
 }
 
-// instructionSet is all that the frontend knows, each with all its options. The parent is a stage
-// "parent" if a Dockerfile does not begin with FROM or ARG by itself.
+// instructionSet is every instruction of the frontend with all its options. A Dockerfile that does
+// not begin with FROM or ARG gets a stage "parent" to build on.
 var instructionSet = []struct {
 	lines   string
 	reads   string // files of the context whose content counts, with a space in between
@@ -59,7 +59,7 @@ var instructionSet = []struct {
 	{lines: "RUN --mount=type=cache,target=/c,sharing=private,ro true"},
 	{lines: "RUN --mount=type=cache,target=/c,mode=0700,uid=1,gid=2 true"},
 	{lines: "RUN --mount=type=cache,target=/c,sharing=mine true", refused: true},
-	// BuildKit asks for the whole context, for nothing
+	// BuildKit needlessly asks for the whole context.
 	{lines: "RUN --mount=type=tmpfs,target=/t,size=1g true", reads: "a d/b"},
 	{lines: "RUN --mount=type=secret,id=s true"},
 	{lines: "RUN --mount=type=secret,id=s,target=/s,required,mode=0400,uid=1,gid=2 " +
@@ -125,7 +125,7 @@ var instructionSet = []struct {
 	{lines: "# syntax=docker/dockerfile:1-labs\nFROM scratch\nCOPY --parents a /", reads: "a"},
 }
 
-// Whatever the frontend takes has a hash, in which just the files count that it reads.
+// Whatever the frontend accepts has a hash, which depends on just the files that it reads.
 func TestHashTakesWhatTheFrontendTakes(t *testing.T) {
 	docker := fullDocker(t)
 	files := tree{"a": "a", "d/b": "b", "d/e/f": "f", "note.md": "n", "triggered": "t", "mounted": "m", "unused": "u",
@@ -139,11 +139,11 @@ func TestHashTakesWhatTheFrontendTakes(t *testing.T) {
 			}
 			platform := thisMachine()
 			b := New(docker, t.TempDir())
-			_, takes := dockerfile2llb.Dockerfile2LLB(t.Context(), []byte(dockerfile), dockerfile2llb.ConvertOpt{
+			_, refused := dockerfile2llb.Dockerfile2LLB(t.Context(), []byte(dockerfile), dockerfile2llb.ConvertOpt{
 				Config: dockerui.Config{}, TargetPlatform: &platform, MetaResolver: &baseResolver{builder: b},
 				LLBCaps: &caps})
-			if (takes != nil) != instruction.refused {
-				t.Fatalf("the frontend says %v", takes)
+			if (refused != nil) != instruction.refused {
+				t.Fatalf("the frontend says %v", refused)
 			}
 			hash := func(files tree) (string, error) {
 				dir := files.with("Dockerfile", dockerfile).write(t)
@@ -152,8 +152,8 @@ func TestHashTakesWhatTheFrontendTakes(t *testing.T) {
 				return input.Hash, err
 			}
 			first, err := hash(files)
-			if (err == nil) != (takes == nil) {
-				t.Fatalf("%v, but of the frontend %v", err, takes)
+			if (err == nil) != (refused == nil) {
+				t.Fatalf("%v, but the frontend says %v", err, refused)
 			}
 			if err != nil {
 				return
@@ -173,7 +173,7 @@ func TestHashTakesWhatTheFrontendTakes(t *testing.T) {
 	}
 }
 
-// What the frontend makes of its options counts, and who else is to read the Dockerfile.
+// The hash depends on the effect of the frontend's options, and on an external frontend.
 func TestHashCountsWhatTheFrontendIsAsked(t *testing.T) {
 	dir := tree{"Dockerfile": "FROM scratch\nRUN --mount=type=cache,target=/c true\n"}.write(t)
 	hash := func(args map[string]string) string {

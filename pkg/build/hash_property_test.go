@@ -1,8 +1,8 @@
 package build
 
-// The hash of random projects, and of what is hardly a project. Each random case is a number, so
-// that `go test` runs the same ones every time, and `go test -fuzz` finds more and keeps those that
-// fail. (With -fuzzminimizetime 5x: else long inputs take a minute each.)
+// The hash of random projects, and of broken ones. Each random case is a number: `go test` runs the
+// same ones every time, and `go test -fuzz` finds more and keeps those that fail. (Use
+// -fuzzminimizetime 5x, or long inputs take a minute each.)
 
 import (
 	"encoding/json"
@@ -38,7 +38,7 @@ type node struct {
 
 func (n node) isLink() bool { return n.mode&fs.ModeSymlink != 0 }
 
-// nodes are a build context, by path; the folders that hold each are among them.
+// nodes are a build context, by path, including parent folders.
 type nodes map[string]node
 
 func (n nodes) add(name string, mode fs.FileMode, text string) {
@@ -48,8 +48,8 @@ func (n nodes) add(name string, mode fs.FileMode, text string) {
 	n[name] = node{mode, text}
 }
 
-// sample is a random project. By construction it is known what its image is made of: nothing here
-// asks the code under test.
+// sample is a random project whose image inputs are known by construction, without the code under
+// test.
 type sample struct {
 	*rand.Rand
 	nodes  nodes
@@ -66,10 +66,10 @@ type stage struct {
 	used       bool
 }
 
-// reading tells whether an instruction reads what stands at a path.
+// reading reports whether an instruction reads a path.
 type reading func(n nodes, path string) bool
 
-// rule is a line of .dockerignore and what it matches, with all that is below; "" is everything.
+// rule is a line of .dockerignore and the path that it matches with everything below; "" is all.
 type rule struct{ line, top string }
 
 func below(top, path string) bool {
@@ -80,17 +80,16 @@ func allBelow(top string) reading { return func(_ nodes, path string) bool { ret
 
 func oneOf[T any](p *sample, values ...T) T { return values[p.IntN(len(values))] }
 
-// text always has the same size.
+// text returns random text of a constant size.
 func (p *sample) text() string { return fmt.Sprintf("%016x", p.Uint64()) }
 
-// top is a new name, of what a Dockerfile takes for no wildcard, quote or variable.
+// top returns a new name without wildcards, quotes or variables.
 func (p *sample) top(odd ...string) string {
 	p.tops = append(p.tops, fmt.Sprint(oneOf(p, append(odd, "d", "D.x", "-d", ".d")...), len(p.tops)))
 	return p.tops[len(p.tops)-1]
 }
 
-// fill makes files, folders and links. It does not matter what they are called, as no line names
-// them.
+// fill makes files, folders and links. No line names them, so their names may be anything.
 func (p *sample) fill(dir string, depth int) {
 	p.nodes.add(dir, fs.ModeDir|0o755, "")
 	for range 1 + p.IntN(4) {
@@ -128,7 +127,7 @@ func (p *sample) instruction() (line string, reads reading) {
 		name := path.Join(p.top("b c", "--from=e", "日本"), oneOf(p, "", "a", "a/-b"))
 		p.nodes.add(name, 0o644, p.text())
 		return copies(oneOf(p, "", "/", "./") + name), allBelow(name)
-	case 1: // a folder of which some may be ignored, and of that some not
+	case 1: // a folder with ignored files, and exceptions from that
 		top := p.top("b c", "--from=e", "日本")
 		p.fill(top, 2)
 		if p.IntN(2) == 0 {
@@ -165,7 +164,7 @@ func (p *sample) instruction() (line string, reads reading) {
 		p.fill(other+"/dir", 1)
 		p.nodes.add(other+"/file", 0o644, p.text())
 		p.nodes.add(link, fs.ModeSymlink|0o777, "./link2")
-		// BuildKit takes a link that is absolute, or leads above the context, to begin at the
+		// To BuildKit, a link that is absolute, or leads above the context, begins at the
 		// context.
 		up, named := oneOf(p, "../", "../../../", "/"), path.Dir(link)+oneOf(p, "/link", "/l?nk")
 		p.ignore = append(p.ignore, rule{link + "/*", "nothing"}) // behind a link, it hides nothing
@@ -211,13 +210,13 @@ func newSample(t *testing.T, seed uint64) *sample {
 	return p
 }
 
-// extend has a stage use another one, if there is one, and adds instructions.
+// extend adds instructions to a stage, and lets it use another stage if there is one.
 func (p *sample) extend(s *stage, used string, count int) {
-	switch way := p.IntN(3); {
+	switch kind := p.IntN(3); {
 	case used == "":
-	case way == 0:
+	case kind == 0:
 		s.from = used
-	case way == 1:
+	case kind == 1:
 		s.lines = append(s.lines, "COPY --from="+used+" / /from/")
 	default:
 		s.lines = append(s.lines, "RUN --mount=type=bind,target=/m,from="+used+" true")
@@ -247,7 +246,7 @@ func (p *sample) dockerignore() string {
 	return strings.Join(append(lines, "**/*.tmp"), "\n")
 }
 
-// counts tells whether the image may change with what stands at a path.
+// counts reports whether a path is an input of the image.
 func (p *sample) counts(n nodes, path string) bool {
 	ignored := false
 	for _, r := range p.ignore {
@@ -259,8 +258,7 @@ func (p *sample) counts(n nodes, path string) bool {
 		slices.ContainsFunc(p.reads, func(reads reading) bool { return reads(n, path) })
 }
 
-// inputs tells all that counts of a context, with the folders that hold it, as BuildKit gets these
-// too.
+// inputs describes all inputs in a context and their parent folders, which BuildKit gets, too.
 func (p *sample) inputs(n nodes) string {
 	found := nodes{}
 	for name := range n {
@@ -273,16 +271,15 @@ func (p *sample) inputs(n nodes) string {
 	return fmt.Sprint(found) // in order
 }
 
-// change returns the context with one thing changed at a random place, and the paths that this
-// concerns.
+// change returns the context with one random change, and the paths that it affects.
 func (p *sample) change() (what string, changed nodes, at []string) {
 	changed = maps.Clone(p.nodes)
-	holds := map[string]bool{}
+	parents := map[string]bool{}
 	for name := range p.nodes {
-		holds[path.Dir(name)] = true
+		parents[path.Dir(name)] = true
 	}
 	name := oneOf(p, slices.DeleteFunc(slices.Sorted(maps.Keys(p.nodes)),
-		func(name string) bool { return holds[name] })...)
+		func(name string) bool { return parents[name] })...)
 	// with the same ending, which a pattern may know it by
 	was, beside := p.nodes[name], path.Join(path.Dir(name), "n"+path.Base(name))
 	what = oneOf(p, "text", "longer text", "mode", "rename", "delete", "type", "add")
@@ -366,8 +363,8 @@ func (p *sample) place(t *testing.T) Image {
 	return image
 }
 
-// noticed tells whether a watcher of these files would see a change at a path: it follows the links
-// that a name leads through, but none in a folder.
+// noticed reports whether a watcher of these files would see a change at a path. It follows links
+// in the files' own paths, but none inside folders.
 func noticed(t *testing.T, files []Path, changed string) bool {
 	t.Helper()
 	for _, file := range files {
@@ -388,11 +385,11 @@ func noticed(t *testing.T, files []Path, changed string) bool {
 		if !below(end, changed) {
 			continue
 		}
-		except, err := patternmatcher.New(file.Except)
+		exclude, err := patternmatcher.New(file.Except)
 		must(t, err)
 		name, err := filepath.Rel(file.Base, file.Name+changed[len(end):])
 		must(t, err)
-		if out, err := except.MatchesOrParentMatches(name); !out || err != nil {
+		if out, err := exclude.MatchesOrParentMatches(name); !out || err != nil {
 			return true
 		}
 	}
@@ -400,7 +397,7 @@ func noticed(t *testing.T, files []Path, changed string) bool {
 }
 
 func FuzzHashProperty(f *testing.F) {
-	f.Add(uint64(223)) // a link on the way to what is copied becomes a file
+	f.Add(uint64(223)) // a link in a copied path becomes a file
 	eachSeed(f, func(t *testing.T, docker *client.Client, seed uint64) {
 		checkChanges(t, docker, seed, 3, func() {})
 		aCenturyAhead(t, func(t *testing.T) { checkChanges(t, docker, seed, 8, func() { tick(t) }) })
@@ -420,7 +417,7 @@ func eachSeed(f *testing.F, check func(*testing.T, *client.Client, uint64)) {
 	f.Fuzz(func(t *testing.T, seed uint64) { check(t, emptyDocker(t), seed) })
 }
 
-// aCenturyAhead every file is old: all that may be remembered is, and only stat tells of a change.
+// aCenturyAhead makes every file old, so that everything is remembered and only stats show changes.
 func aCenturyAhead(t *testing.T, do func(*testing.T)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -429,8 +426,7 @@ func aCenturyAhead(t *testing.T, do func(*testing.T)) {
 	})
 }
 
-// tick waits for the file system's clock, so that stat tells what is written next from what is
-// there.
+// tick waits for the file system's clock, so that the next write changes a stat.
 func tick(t *testing.T) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "clock")
@@ -443,8 +439,8 @@ func tick(t *testing.T) {
 	}
 }
 
-// checkChanges changes one thing after the other, and each back again, under a Builder that
-// remembers: the hash changes if and only if the inputs do. It calls wait before it writes.
+// checkChanges makes and reverts one change after the other with the same Builder: the hash changes
+// if and only if the inputs do. It calls wait before it writes.
 func checkChanges(t *testing.T, docker *client.Client, seed uint64, count int, wait func()) {
 	t.Helper()
 	p := newSample(t, seed)
@@ -497,7 +493,7 @@ func checkChanges(t *testing.T, docker *client.Client, seed uint64, count int, w
 	}
 }
 
-// checkDockerfiles changes the Dockerfile and what is said of it, under a Builder that remembers.
+// checkDockerfiles changes the Dockerfile and the image's options with the same Builder.
 func checkDockerfiles(t *testing.T, docker *client.Client, seed uint64) {
 	t.Helper()
 	p := newSample(t, seed)
@@ -554,8 +550,8 @@ func checkDockerfiles(t *testing.T, docker *client.Client, seed uint64) {
 	check(p.inputs(p.nodes) == inputs, dockerfile, "", "", "")
 }
 
-// FuzzDockerfile hashes what may be no Dockerfile and no .dockerignore: without a panic, and each
-// time to the same answer.
+// FuzzDockerfile hashes arbitrary bytes as Dockerfile and .dockerignore: it must not panic, and
+// must return the same result each time.
 func FuzzDockerfile(f *testing.F) {
 	for _, dockerfile := range []string{
 		"# syntax=docker/dockerfile:1\nARG V=3.12\nFROM python:${V}-slim AS base\nENV A=b C=\"d e\" \\\n# comment\n" +
@@ -594,7 +590,7 @@ func FuzzDockerfile(f *testing.F) {
 	} {
 		f.Add([]byte("FROM scratch\nCOPY . /\n"), []byte(ignore))
 	}
-	// A daemon that holds every image, and no registry, nor who knows a password for one.
+	// A daemon that has every image, no registry, and no credentials.
 	f.Setenv("DOCKER_CONFIG", f.TempDir())
 	transport := remote.DefaultTransport
 	remote.DefaultTransport = http.NewFileTransport(http.Dir(f.TempDir()))

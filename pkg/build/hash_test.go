@@ -58,8 +58,7 @@ func (files tree) write(t *testing.T) string {
 	return dir
 }
 
-// emptyDocker answers like a daemon that holds no image. (A real one is asked in the end-to-end
-// tests.)
+// emptyDocker answers like a daemon without images. (The end-to-end tests use a real one.)
 func emptyDocker(t *testing.T) *client.Client {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -206,7 +205,7 @@ func TestChangedFileIsReadAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// As many bytes, at once: stat may not tell the difference.
+	// The same size within the clock's step: the stat may be the same.
 	if err := os.WriteFile(filepath.Join(dir, "requirements.txt"), []byte("dask==2024.1.1\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -249,9 +248,9 @@ func TestBrokenDockerfile(t *testing.T) {
 	}
 }
 
-// TestBaseImage asks a real registry, on loopback, and goes on without it.
+// TestBaseImage uses a real registry on loopback, and then does without it.
 func TestBaseImage(t *testing.T) {
-	var manifests atomic.Int32 // that were taken
+	var manifests atomic.Int32 // that were fetched
 	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/manifests/") {
@@ -325,10 +324,10 @@ func TestBaseImage(t *testing.T) {
 	if again().Hash != second.Hash {
 		t.Error("it is not asked when it should be")
 	}
-	taken := manifests.Load()
+	fetched := manifests.Load()
 	lasting.Refresh()
-	if again().Hash != second.Hash || manifests.Load() != taken {
-		t.Errorf("what is as it was is taken again, %d times", manifests.Load()-taken)
+	if again().Hash != second.Hash || manifests.Load() != fetched {
+		t.Errorf("what is as it was is fetched again, %d times", manifests.Load()-fetched)
 	}
 	next("3")
 	lasting.Refresh()
@@ -387,7 +386,7 @@ func configOf(t *testing.T, image v1.Image) *v1.ConfigFile {
 	return config
 }
 
-// TestProxies: how the network is reached does not count.
+// TestProxies: the hash does not depend on proxies.
 func TestProxies(t *testing.T) {
 	files := tree{"Dockerfile": "FROM scratch\nARG A\nENV A=$A\nRUN b\n"}
 	dir := files.write(t)
@@ -410,7 +409,7 @@ func TestProxies(t *testing.T) {
 	}
 }
 
-// TestPing: daemons that cannot build are told in one line each.
+// TestPing: a daemon that cannot build is an error of one line.
 func TestPing(t *testing.T) {
 	for _, test := range []struct{ os, api, want, hint string }{
 		{"linux", "1.24", "the Docker daemon is too old", "update Docker"},
@@ -442,8 +441,8 @@ func TestPing(t *testing.T) {
 	}
 }
 
-// TestSent: what BuildKit compares tells content apart that has the same size and time.
-func TestSent(t *testing.T) {
+// TestTransferTimes: other content of the same size and time gets another time for BuildKit.
+func TestTransferTimes(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "a")
 	old := time.Now().Add(-time.Hour)
@@ -485,7 +484,7 @@ func TestSent(t *testing.T) {
 	}
 }
 
-// TestVanished: a file that goes away while its folder is walked hides nothing but itself.
+// TestVanished: a file that vanishes during a walk hides no other files.
 func TestVanished(t *testing.T) {
 	dir := tree{"src/a": "", "src/b": "", "src/c": ""}.write(t)
 	folder, err := fsutil.NewFS(dir)
@@ -512,7 +511,7 @@ func TestVanished(t *testing.T) {
 	}
 }
 
-// TestExplain: what a step got over is not why it failed.
+// TestExplain: errors that a step got over are not why it failed.
 func TestExplain(t *testing.T) {
 	const warned, retries = "WARNING: Retrying after connection broken by 'ReadTimeoutError'\n",
 		"WARNING: Retrying (Retry(total=0)) by 'NewConnectionError'\n"
@@ -596,8 +595,8 @@ func TestReason(t *testing.T) {
 	}
 }
 
-// TestSettled: the change time counts, which nobody can set back.
-func TestSettled(t *testing.T) {
+// TestTrustedAt: the change time counts, which no tool can set.
+func TestTrustedAt(t *testing.T) {
 	now := time.Now()
 	ago := func(d time.Duration) int64 { return now.Add(-d).UnixNano() }
 	for says, test := range map[string]struct {
@@ -615,8 +614,8 @@ func TestSettled(t *testing.T) {
 	}
 }
 
-// What a path leads through may become a file, or lead in a circle: then there is nothing at the
-// path, as for BuildKit.
+// If a parent of a path becomes a file or a circular link, the path does not exist, as for
+// BuildKit.
 func TestHashOfAPathThroughNoFolder(t *testing.T) {
 	project := tree{"Dockerfile": "FROM scratch\nCOPY way/there /\n", "d/there": "x", "way@": "d"}
 	b := New(emptyDocker(t), t.TempDir())
@@ -640,8 +639,7 @@ func TestHashOfAPathThroughNoFolder(t *testing.T) {
 	}
 }
 
-// BuildKit is sent a socket as an empty file, and of named pipes and devices what they are: nothing
-// of it is opened.
+// BuildKit is sent a socket as an empty file, and pipes and devices as such: none is opened.
 func TestHashOpensOnlyFiles(t *testing.T) {
 	dir := tree{"Dockerfile": "FROM scratch\nCOPY d /d\n", "d/a": "a"}.write(t)
 	special := filepath.Join(dir, "d", "s")
@@ -689,7 +687,7 @@ func TestHashOpensOnlyFiles(t *testing.T) {
 	}
 }
 
-// received tells what BuildKit makes of a folder that it is sent.
+// received returns what BuildKit receives of a folder.
 func received(t *testing.T, dir string) string {
 	t.Helper()
 	folder, err := newTransferFS(dir, &fileDigests{})
@@ -753,8 +751,7 @@ func (p packets) RecvMsg(m any) error {
 	}
 }
 
-// A Dockerfile and a .dockerignore are files of a bounded size: with anything else, the error says
-// where it is.
+// A Dockerfile or .dockerignore that is too large or no regular file is an error with its path.
 func TestHashReadsOnlyFiles(t *testing.T) {
 	for _, name := range []string{"Dockerfile", ".dockerignore"} {
 		for what, make := range map[string]func(path string) error{

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 )
 
-// Two devloops that build the same image, for two clusters, do not write into each other's output.
+// Two devloops that build the same image for two clusters do not mix their output.
 func TestOutputOfTheSameBuildTwice(t *testing.T) {
 	tag, err := name.NewTag("worker:0123456789abcdef")
 	if err != nil {

@@ -52,7 +52,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// What a command leaves running ends with it, unless it may stay.
+// Background processes of a command end with it, unless Background is set.
 func TestWhatStays(t *testing.T) {
 	for _, stays := range []bool{false, true} {
 		c := shell("sleep 600 & echo $!")
@@ -70,7 +70,7 @@ func TestWhatStays(t *testing.T) {
 	}
 }
 
-// dead tells whether a process is, or waits to be reaped; soon it is given a moment for it.
+// dead reports whether a process has ended; with soon it waits for that. A zombie counts.
 func dead(t *testing.T, pid int, soon bool) bool {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; {
@@ -84,14 +84,14 @@ func dead(t *testing.T, pid int, soon bool) bool {
 	}
 }
 
-// TestEndWithUs kills a process that runs a command: what the command has started ends, too.
-func TestEndWithUs(t *testing.T) {
+// TestKillWithUs kills a process that runs a command: what the command started ends, too.
+func TestKillWithUs(t *testing.T) {
 	if os.Getenv("RUN_AND_WAIT") != "" {
 		_ = shell("sleep 600 & echo $! $$; wait").Run(t.Context(),
 			func(line string) { _, _ = fmt.Fprintln(os.Stdout, line) }, nil)
 		return
 	}
-	runner := exec.Command(os.Args[0], "-test.run=^TestEndWithUs$")
+	runner := exec.Command(os.Args[0], "-test.run=^TestKillWithUs$")
 	runner.Env = append(os.Environ(), "RUN_AND_WAIT=1")
 	out, err := runner.StdoutPipe()
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// inTime fails the test if read does not return before its deadline: a FIFO blocks for ever.
+// inTime fails the test if read does not return in time: a FIFO would block forever.
 func inTime(t *testing.T, read func() error) error {
 	t.Helper()
 	done := make(chan error, 1)

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// holdIn makes the test binary hold a journal in that folder, until it is killed.
+// holdIn makes the test binary keep a journal in that folder open until it is killed.
 const holdIn = "JOURNAL_TEST_HOLD_IN"
 
 func TestMain(m *testing.M) {
