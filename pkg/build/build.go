@@ -39,9 +39,7 @@ type cache struct {
 	bases    *baseCache
 	files    *fileDigests
 	contexts sync.Map // of *hashedContext, by folder and patterns
-
-	builtMu sync.Mutex
-	built   map[name.Tag]string // IDs of built images
+	built    sync.Map // of IDs, by name.Tag
 }
 
 // engine is one BuildKit and the store that its images land in.
@@ -55,10 +53,8 @@ type engine interface {
 	has(ctx context.Context, tag name.Tag) (bool, error)
 	// export is how BuildKit hands over the image that will be named tag.
 	export(tag name.Tag) (bkclient.ExportEntry, error)
-	// built returns the ID of the image from BuildKit's answer.
-	built(ctx context.Context, answer map[string]string) (id string, err error)
-	// name gives the image its only name.
-	name(ctx context.Context, id string, tag name.Tag) error
+	// name gives the image of BuildKit's answer its only name, and returns its ID.
+	name(ctx context.Context, answer map[string]string, tag name.Tag) (id string, err error)
 	// drop removes what a build left that gets no name.
 	drop(ctx context.Context, tag name.Tag) error
 	remove(ctx context.Context, tag name.Tag) error
@@ -104,7 +100,6 @@ func newBuilder(engine engine, cacheDir string) *Builder {
 			dockerfiles: map[string][sha256.Size]byte{},
 		},
 		files: &fileDigests{},
-		built: map[name.Tag]string{},
 	}}
 }
 
@@ -120,9 +115,9 @@ func (b *Builder) Has(ctx context.Context, tag name.Tag) (bool, error) { return 
 // Built returns the ID of the last image that this Builder, or one with the same hashes, built
 // under tag; "" for none.
 func (b *Builder) Built(tag name.Tag) string {
-	b.builtMu.Lock()
-	defer b.builtMu.Unlock()
-	return b.cache.built[tag]
+	id, _ := b.built.Load(tag)
+	text, _ := id.(string)
+	return text
 }
 
 // Remove removes the tag; the layers go with the last tag. A tag that is not there is no error.
@@ -190,9 +185,10 @@ func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error
 	stage := sink.For("build")
 	stage.Note(event.BuildingImage, "image", event.Name(input.Tag.String()))
 	return stage.Step(ctx, event.ImageBuilt, func(ctx context.Context) ([]any, error) {
-		id, err := b.solveStable(ctx, stage, input)
+		var id string
+		answer, err := b.solveStable(ctx, stage, input)
 		if err == nil {
-			if err = b.engine.name(ctx, id, input.Tag); err != nil {
+			if id, err = b.engine.name(ctx, answer, input.Tag); err != nil {
 				err = fmt.Errorf("image %s: name it %s: %w", input.Name, input.Tag, err)
 			}
 		}
@@ -204,9 +200,7 @@ func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error
 			}
 			return nil, err
 		}
-		b.builtMu.Lock()
-		b.built[input.Tag] = id
-		b.builtMu.Unlock()
+		b.built.Store(input.Tag, id)
 		return []any{"id", ShortID(id)}, nil
 	}, "image", event.Name(input.Tag.String()))
 }
@@ -217,7 +211,9 @@ const dropTimeout = 10 * time.Second
 // solveStable builds until no input was written meanwhile: BuildKit may have read half of a file
 // that now has its old content again. The second time, whatever is the same comes from BuildKit's
 // cache.
-func (b *Builder) solveStable(ctx context.Context, stage event.Stage, input Input) (id string, err error) {
+func (b *Builder) solveStable(
+	ctx context.Context, stage event.Stage, input Input,
+) (answer map[string]string, err error) {
 	hasher := cmp.Or(b.hasher, b)
 	for {
 		// BuildKit asks registries at each build, and may get another base image than was hashed.
@@ -228,32 +224,32 @@ func (b *Builder) solveStable(ctx context.Context, stage event.Stage, input Inpu
 				return nil
 			})
 		})
-		id, err := b.solve(ctx, stage, input)
+		answer, err := b.solve(ctx, stage, input)
 		if err = errors.Join(err, lookup.Wait()); err != nil {
-			return "", err
+			return nil, err
 		}
 		again, err := hasher.Hash(ctx, input.Image)
 		switch {
 		case err != nil:
-			return "", err
+			return nil, err
 		case again.Hash != input.Hash:
-			return "", fmt.Errorf("image %s: an input changed during the build: %w", input.Name, event.ErrSuperseded)
+			return nil, fmt.Errorf("image %s: an input changed during the build: %w", input.Name, event.ErrSuperseded)
 		case again.stamp == input.stamp:
-			return id, nil
+			return answer, nil
 		}
 		input = again
 	}
 }
 
-// solve runs BuildKit and returns the image's ID.
-func (b *Builder) solve(ctx context.Context, stage event.Stage, input Input) (id string, err error) {
+// solve runs BuildKit and returns its answer.
+func (b *Builder) solve(ctx context.Context, stage event.Stage, input Input) (answer map[string]string, err error) {
 	options, err := b.options(input)
 	if err != nil {
-		return "", fmt.Errorf("image %s: %w", input.Name, err)
+		return nil, fmt.Errorf("image %s: %w", input.Name, err)
 	}
 	buildkit, err := b.engine.open(ctx)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, buildkit.Close()) }()
 	output, err := createLog(b.logs, input)
@@ -278,21 +274,18 @@ func (b *Builder) solve(ctx context.Context, stage event.Stage, input Input) (id
 	})
 	response, err := buildkit.Solve(ctx, nil, options, statuses)
 	if err := reading.Wait(); err != nil {
-		return "", fmt.Errorf("image %s: the build's progress: %w", input.Name, err)
+		return nil, fmt.Errorf("image %s: the build's progress: %w", input.Name, err)
 	}
 	if err != nil {
 		if ctx.Err() != nil {
-			return "", context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
 		if away := b.engine.alive(ctx); away != nil {
-			return "", fmt.Errorf("image %s: the build broke off: %w", input.Name, away)
+			return nil, fmt.Errorf("image %s: the build broke off: %w", input.Name, away)
 		}
-		return "", progress.explain(err)
+		return nil, progress.explain(err)
 	}
-	if id, err = b.engine.built(ctx, response.ExporterResponse); err != nil {
-		return "", fmt.Errorf("image %s: %w", input.Name, err)
-	}
-	return id, nil
+	return response.ExporterResponse, nil
 }
 
 // options are what BuildKit is asked for.

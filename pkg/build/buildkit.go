@@ -98,8 +98,7 @@ func (b buildkit) base(ctx context.Context, ref string, platform ocispecs.Platfo
 	return found, err
 }
 
-// built returns the digest of the manifest.
-func (buildkit) built(_ context.Context, answer map[string]string) (string, error) {
+func manifestDigest(answer map[string]string) (string, error) {
 	found := digest.Digest(answer[exptypes.ExporterImageDigestKey])
 	if err := found.Validate(); err != nil {
 		return "", fmt.Errorf("BuildKit built it and does not say what (answer: %v): %w", answer, err)
@@ -152,12 +151,16 @@ func (e *containerdEngine) export(tag name.Tag) (bkclient.ExportEntry, error) {
 	}}, err
 }
 
-func (e *containerdEngine) name(ctx context.Context, _ string, tag name.Tag) error {
+func (e *containerdEngine) name(ctx context.Context, answer map[string]string, tag name.Tag) (string, error) {
+	id, err := manifestDigest(answer)
+	if err != nil {
+		return "", err
+	}
 	temporary, err := temporary(tag)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return event.Transient(e.store.Rename(ctx, temporary, tag)) // another devloop may have built the same
+	return id, event.Transient(e.store.Rename(ctx, temporary, tag)) // another devloop may have built the same
 }
 
 func (e *containerdEngine) drop(ctx context.Context, tag name.Tag) error {
@@ -204,8 +207,12 @@ func (e *remoteEngine) export(name.Tag) (bkclient.ExportEntry, error) {
 	}, nil
 }
 
-func (e *remoteEngine) name(_ context.Context, id string, tag name.Tag) error {
-	return e.registry.Name(id, tag)
+func (e *remoteEngine) name(_ context.Context, answer map[string]string, tag name.Tag) (string, error) {
+	id, err := manifestDigest(answer)
+	if err != nil {
+		return "", err
+	}
+	return id, e.registry.Name(id, tag)
 }
 
 // drop has nothing to do: the next Prune removes blobs that no image uses.

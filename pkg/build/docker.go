@@ -79,25 +79,21 @@ func (e *dockerEngine) export(name.Tag) (bkclient.ExportEntry, error) {
 	return bkclient.ExportEntry{Type: "moby"}, nil // into the daemon's own image store
 }
 
-// built looks for the image: Docker's classic store knows it by the digest of its configuration,
-// its containerd store by that of its manifest.
-func (e *dockerEngine) built(ctx context.Context, answer map[string]string) (string, error) {
+// name finds the image: Docker's classic store knows it by the digest of its configuration, its
+// containerd store by that of its manifest.
+func (e *dockerEngine) name(ctx context.Context, answer map[string]string, tag name.Tag) (string, error) {
 	for _, key := range []string{exptypes.ExporterImageDigestKey, exptypes.ExporterImageConfigDigestKey} {
-		found := digest.Digest(answer[key])
-		if found.Validate() != nil {
+		id := digest.Digest(answer[key])
+		if id.Validate() != nil {
 			continue
 		}
-		if _, err := e.client.ImageInspect(ctx, found.String()); err == nil {
-			return found.String(), nil
+		_, err := e.client.ImageTag(ctx, client.ImageTagOptions{Source: id.String(), Target: tag.String()})
+		if !errdefs.IsNotFound(err) {
+			return id.String(), err
 		}
 	}
 	//nolint:staticcheck // a name
 	return "", fmt.Errorf("Docker built it and cannot find it again (answer: %v)", answer)
-}
-
-func (e *dockerEngine) name(ctx context.Context, id string, tag name.Tag) error {
-	_, err := e.client.ImageTag(ctx, client.ImageTagOptions{Source: id, Target: tag.String()})
-	return err
 }
 
 // drop has nothing to do: Docker prunes images without a name.

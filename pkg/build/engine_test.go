@@ -9,30 +9,25 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	bkclient "github.com/moby/buildkit/client"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// fakeEngine has base images and builds nothing.
-type fakeEngine map[string]string // configuration by reference
+// fakeEngine has base images and does nothing else.
+type fakeEngine struct {
+	engine
+	bases
+}
+
+type bases map[string]string // configurations by reference
 
 func (e fakeEngine) base(_ context.Context, ref string, _ ocispecs.Platform) (*base, error) {
-	if config, ok := e[ref]; ok {
+	if config, ok := e.bases[ref]; ok {
 		return &base{Config: []byte(config)}, nil
 	}
 	return nil, errors.New("no network")
 }
-func (fakeEngine) open(context.Context) (*bkclient.Client, error)           { return nil, errors.ErrUnsupported }
-func (fakeEngine) alive(context.Context) error                              { return nil }
-func (fakeEngine) has(context.Context, name.Tag) (bool, error)              { return false, nil }
-func (fakeEngine) export(name.Tag) (bkclient.ExportEntry, error)            { return bkclient.ExportEntry{}, nil }
-func (fakeEngine) built(context.Context, map[string]string) (string, error) { return "", nil }
-func (fakeEngine) name(context.Context, string, name.Tag) error             { return nil }
-func (fakeEngine) drop(context.Context, name.Tag) error                     { return nil }
-func (fakeEngine) remove(context.Context, name.Tag) error                   { return nil }
 
 // TestLacking: which base images a node needs before it builds the same as this machine.
 func TestLacking(t *testing.T) {
@@ -44,26 +39,26 @@ func TestLacking(t *testing.T) {
 		return Input{Image: Image{Name: "worker"}, bases: []foundBase{{ref: ref, digest: here.digest(), local: local}}}
 	}
 	for says, test := range map[string]struct {
-		node  fakeEngine
+		node  bases
 		input Input
 		tags  string
 		err   string // a part of it, "" for none
 	}{
-		"it has the same": {fakeEngine{ref: `{"here":true}`}, input(ref, true), "", ""},
+		"it has the same": {bases{ref: `{"here":true}`}, input(ref, true), "", ""},
 		"it has none":     {nil, input(ref, true), "python:3.11-slim", ""},
-		"it has another one": {fakeEngine{ref: `{"there":true}`}, input(ref, true), "python:3.11-slim",
+		"it has another one": {bases{ref: `{"there":true}`}, input(ref, true), "python:3.11-slim",
 			""},
 		"one of a registry": {nil, input("registry.example/team/base:1", true),
 			"registry.example/team/base:1", ""},
-		"another one, as the registry now": {fakeEngine{away: `{"there":true}`}, input(away, false), "",
+		"another one, as the registry now": {bases{away: `{"there":true}`}, input(away, false), "",
 			"superseded"},
-		"an outdated one": {fakeEngine{asked: `{"there":true}`}, input(asked, false), "",
+		"an outdated one": {bases{asked: `{"there":true}`}, input(asked, false), "",
 			"another version of base image"},
 		"one that is named by digest": {nil,
 			input("docker.io/library/python@sha256:"+strings.Repeat("0", 64), true), "", "in Docker on this machine"},
 		"one that no registry could be asked of": {nil, input(ref, false), "", "no network"},
 	} {
-		b := newBuilder(test.node, t.TempDir())
+		b := newBuilder(fakeEngine{bases: test.node}, t.TempDir())
 		answer, err := json.Marshal(here)
 		if err == nil {
 			err = errors.Join(os.MkdirAll(b.bases.dir, 0o755),
