@@ -1,4 +1,3 @@
-// devloop doctor: looks at everything around devloop that it needs, and says what to do where something is missing.
 package main
 
 import (
@@ -27,12 +26,12 @@ import (
 	"github.com/devloop/devloop/pkg/watch"
 )
 
-// What doctor is content with.
 const (
-	lookTimeout = 20 * time.Second // for one look
+	doctorCheckTimeout = 20 * time.Second
 	// enoughDisk is room for a few images with a layer of Python packages each, in bytes.
 	enoughDisk = 5 << 30
-	// clockSkew is how far a node's clock may be off: certificates and tokens are made with leeways of this order.
+	// clockSkew is how far a node's clock may be off, about as far as certificates and tokens
+	// allow.
 	clockSkew = 10 * time.Second
 )
 
@@ -40,9 +39,9 @@ func newDoctorCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Check what devloop needs on this machine, and say what to do",
-		Long: `Looks at devloop.yaml, Docker, the cluster, its nodes, the charts, the Dockerfiles, the local ports, the limits of file watching,
-disks and clocks. Of Dockerfiles it reports what BuildKit's linter finds, and pip installations that could be faster. Nothing is changed.
-The exit code is 3 if something has to be mended, and 2 if that is devloop.yaml.`,
+		Long: `Checks devloop.yaml, Docker, the cluster, its nodes, the charts, the local ports, file watching, disks,
+clocks and Dockerfiles: what BuildKit's linter finds, and pip installations that could be faster. Nothing is changed.
+The exit code is 3 if something has to be fixed, and 2 if that is devloop.yaml.`,
 		Example: "  devloop doctor",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -55,10 +54,12 @@ The exit code is 3 if something has to be mended, and 2 if that is devloop.yaml.
 	}
 }
 
-// doctor is one examination. What a look has found serves those after it; it is nil where it was not found.
+// doctor runs one check after the other. Later checks use what earlier ones found; it is nil if
+// they did not.
 type doctor struct {
 	options *options
 	out     io.Writer
+	check   string // the one that is running
 	failed  int
 
 	config *config.Config
@@ -66,72 +67,63 @@ type doctor struct {
 	nodes  *node.Cluster
 }
 
-// warning is an error that devloop can live with.
-type warning struct{ error }
-
-func (w warning) Unwrap() error { return w.error }
-
 func (d *doctor) examine(ctx context.Context) error {
-	for _, look := range []struct {
-		at  string
-		see func(context.Context) (string, error)
+	for _, check := range []struct {
+		name string
+		run  func(context.Context) error
 	}{
-		{"configuration", d.lookAtConfig},
-		{"Docker", d.lookAtDocker},
-		{"cluster", d.lookAtCluster},
-		{"nodes", d.lookAtNodes},
-		{"charts", d.lookAtCharts},
-		{"Dockerfiles", d.lookAtDockerfiles},
-		{"ports", d.lookAtPorts},
-		{"watching", d.lookAtWatching},
-		{"disk", d.lookAtDisk},
+		{"configuration", d.checkConfig},
+		{"Docker", d.checkDocker},
+		{"cluster", d.checkCluster},
+		{"nodes", d.checkNodes},
+		{"charts", d.checkCharts},
+		{"Dockerfiles", d.checkDockerfiles},
+		{"ports", d.checkPorts},
+		{"watching", d.checkWatching},
+		{"disk", d.checkDisk},
 	} {
-		lookCtx, cancel := context.WithTimeout(ctx, lookTimeout)
-		seen, err := look.see(lookCtx)
+		d.check = check.name
+		checkCtx, cancel := context.WithTimeout(ctx, doctorCheckTimeout)
+		err := check.run(checkCtx)
 		cancel()
 		if ctx.Err() != nil {
 			return console.ErrInterrupted
 		}
-		d.tell(look.at, seen, err)
+		if err != nil {
+			d.fail(err)
+		}
 	}
 	switch {
 	case d.failed == 0:
 		return nil
 	case d.config == nil:
-		return console.UsageError{Err: errors.New("doctor: the configuration has to be mended first")}
+		return console.UsageError{Err: errors.New("doctor: the configuration has to be fixed first")}
 	}
-	return console.EnvironmentError{Err: fmt.Errorf("doctor: %s to be mended", count(d.failed, "thing"))}
+	return console.EnvironmentError{Err: fmt.Errorf("doctor: %s to fix", count(d.failed, "thing"))}
 }
 
-// tell prints what is well, and a line for each thing that is not.
-func (d *doctor) tell(at, seen string, err error) {
-	if seen != "" {
-		d.line("ok", at, seen, "")
-	}
-	parts := []error{err}
-	if several := event.Joined(err); several != nil {
-		parts = several
-	}
-	for _, part := range parts {
-		if part == nil {
-			continue
-		}
-		verdict := "FAIL"
-		if _, bearable := part.(warning); bearable { //nolint:errorlint // made here, never wrapped
-			verdict = "warn"
-		} else {
-			d.failed++
-		}
-		for _, f := range console.Facts(part) {
-			d.line(verdict, at, d.options.printer.Secrets.Text(f.Message), d.options.printer.Secrets.Text(f.Hint))
-		}
+func (d *doctor) ok(format string, values ...any) { d.print("ok", fmt.Sprintf(format, values...), "") }
+
+// warn prints what devloop works with all the same.
+func (d *doctor) warn(err error) {
+	for _, f := range console.Facts(err) {
+		d.print("warn", d.options.printer.Secrets.Text(f.Message), d.options.printer.Secrets.Text(f.Hint))
 	}
 }
 
-func (d *doctor) line(verdict, at, message, hint string) {
-	_, _ = fmt.Fprintf(d.out, "%-4s  %-13s  %s\n", verdict, at, strings.ReplaceAll(message, "\n", "\n"+strings.Repeat(" ", 21)))
+func (d *doctor) fail(err error) {
+	for _, f := range console.Facts(err) {
+		d.failed++
+		d.print("FAIL", d.options.printer.Secrets.Text(f.Message), d.options.printer.Secrets.Text(f.Hint))
+	}
+}
+
+func (d *doctor) print(status, message, hint string) {
+	const indent = 21
+	message = strings.ReplaceAll(message, "\n", "\n"+strings.Repeat(" ", indent))
+	_, _ = fmt.Fprintf(d.out, "%-4s  %-13s  %s\n", status, d.check, message)
 	if hint != "" {
-		_, _ = fmt.Fprintf(d.out, "%21s→ %s\n", "", hint)
+		_, _ = fmt.Fprintf(d.out, "%*s→ %s\n", indent, "", hint)
 	}
 }
 
@@ -144,125 +136,131 @@ func (d *doctor) close() {
 	}
 }
 
-func (d *doctor) lookAtConfig(context.Context) (string, error) {
+func (d *doctor) checkConfig(context.Context) error {
 	c, err := config.Load(d.options.source())
 	if err != nil {
-		return "", err
+		return err
 	}
 	d.config = c
 	session.HideSecrets(d.options.printer.Secrets, c)
-	seen := fmt.Sprintf("%s: %s, %s, %s", strings.Join(d.options.files, ", "), count(len(c.Images), "image"),
+	summary := fmt.Sprintf("%s: %s, %s, %s", strings.Join(d.options.files, ", "), count(len(c.Images), "image"),
 		count(len(c.Releases), "release"), count(len(c.Forwards), "forward"))
 	for i, note := range c.Notes {
 		if i == session.ShownNotes {
-			seen += fmt.Sprintf("\nand %d more", len(c.Notes)-i)
+			summary += fmt.Sprintf("\nand %d more", len(c.Notes)-i)
 			break
 		}
-		seen += "\n" + note.String()
+		summary += "\n" + note.String()
 	}
-	return seen, nil
+	d.ok("%s", summary)
+	return nil
 }
 
-func (d *doctor) lookAtDocker(ctx context.Context) (string, error) {
+func (d *doctor) checkDocker(ctx context.Context) error {
 	docker, err := session.OpenDocker()
 	if err != nil {
-		return "", err
+		return err
 	}
 	d.docker = docker
 	ping, err := build.Ping(ctx, docker)
 	if err != nil {
-		return "", err
+		return err
 	}
 	info, err := docker.Info(ctx, client.InfoOptions{})
 	if err != nil {
-		return "", build.DockerError(err)
+		return build.DockerError(err)
 	}
-	seen := fmt.Sprintf("%s, API %s, %s", info.Info.ServerVersion, ping.APIVersion, docker.DaemonHost())
+	daemon := fmt.Sprintf("%s, API %s, %s", info.Info.ServerVersion, ping.APIVersion, docker.DaemonHost())
 	free, err := freeBytes(info.Info.DockerRootDir)
-	if err != nil { // the daemon's disk is not this machine's
-		return seen, nil
+	switch {
+	case err != nil: // the daemon's disk is on another machine
+		d.ok("%s", daemon)
+	case free < enoughDisk:
+		d.warn(event.WithHint(fmt.Errorf("%s: %s left in %s", daemon, console.Size(free), info.Info.DockerRootDir),
+			"docker system prune"))
+	default:
+		d.ok("%s, %s free", daemon, console.Size(free))
 	}
-	if free < enoughDisk {
-		return "", warning{event.WithHint(fmt.Errorf("%s: %s left in %s", seen, console.Size(free), info.Info.DockerRootDir), "docker system prune")}
-	}
-	return seen + ", " + console.Size(free) + " free", nil
+	return nil
 }
 
-func (d *doctor) lookAtCluster(ctx context.Context) (string, error) {
+func (d *doctor) checkCluster(ctx context.Context) error {
 	wanted, folder := d.options.kubeContext, ""
 	if d.config != nil {
 		wanted, folder = d.config.KubeContext, d.config.Dir
 	}
 	target, err := kube.ReadContext(wanted)
 	if err != nil {
-		return "", err
+		return err
 	}
 	var origin node.Origin
 	if d.docker != nil {
 		if d.nodes, err = session.FindNodes(ctx, target, d.docker); err != nil {
-			return "", err
+			return err
 		}
 		origin = d.nodes.Origin()
 	}
 	cluster, err := kube.ConnectTo(ctx, target)
 	if err != nil {
-		return "", err
+		return err
 	}
 	version, err := cluster.Client.Discovery().ServerVersion()
 	if err != nil {
-		return "", fmt.Errorf("kube context %q: ask for its version: %w", target.Context, err)
+		return fmt.Errorf("kube context %q: ask for its version: %w", target.Context, err)
 	}
-	seen := fmt.Sprintf("context %s, Kubernetes %s, %s", target.Context, version.GitVersion, target.Server)
+	found := fmt.Sprintf("context %s, Kubernetes %s, %s", target.Context, version.GitVersion, target.Server)
 	if folder, err = filepath.EvalSymlinks(folder); err != nil {
-		return "", err
+		return err
 	}
 	grounds, err := d.options.consent().Grounds(ctx, target, cluster, origin, folder)
 	switch {
 	case err == nil:
-		seen += ", " + grounds.String()
+		d.ok("%s, %s", found, grounds)
 	case errors.As(err, new(*kube.NotLocalError)): // devloop asks before it writes to it
-		err = warning{err}
+		d.ok("%s", found)
+		d.warn(err)
 	default:
-		return "", err
+		return err
 	}
-	if d.nodes != nil {
-		nodes := cluster.Client.CoreV1().Nodes()
-		other := d.nodes.Verify(ctx, func(ctx context.Context) ([]string, error) { return kube.BootIDs(ctx, nodes) })
-		if other != nil {
-			err = errors.Join(err, warning{other})
-		}
+	if d.nodes == nil {
+		return nil
 	}
-	return seen, err
+	nodes := cluster.Client.CoreV1().Nodes()
+	if err := d.nodes.Verify(ctx,
+		func(ctx context.Context) ([]string, error) { return kube.BootIDs(ctx, nodes) }); err != nil {
+		d.warn(err)
+	}
+	return nil
 }
 
-func (d *doctor) lookAtNodes(ctx context.Context) (string, error) {
+func (d *doctor) checkNodes(ctx context.Context) error {
 	if d.nodes == nil {
-		return "", nil
+		return nil
 	}
-	var well []string
-	var errs []error
 	for _, h := range d.nodes.Check(ctx) {
 		switch {
 		case h.Err != nil:
-			errs = append(errs, h.Err)
+			d.fail(h.Err)
 		case h.Ahead.Abs() > clockSkew:
-			errs = append(errs, event.WithHint(fmt.Errorf("%s: its clock differs from this machine's by %s", h.Node, h.Ahead), h.Shell+" date -s @$(date +%s)"))
+			d.fail(event.WithHint(fmt.Errorf("%s: its clock differs from this machine's by %s", h.Node, h.Ahead),
+				h.Shell+" date -s @$(date +%s)"))
 		case h.Free < enoughDisk:
-			errs = append(errs, warning{event.WithHint(fmt.Errorf("%s: %s left for images", h.Node, console.Size(h.Free)), h.Shell+" crictl rmi --prune")})
+			d.warn(event.WithHint(fmt.Errorf("%s: %s left for images", h.Node, console.Size(h.Free)),
+				h.Shell+" crictl rmi --prune"))
 		default:
-			well = append(well, fmt.Sprintf("%s: %s, %s, %s free, clock in step", h.Node, h.Runtime, count(h.Images, "image"), console.Size(h.Free)))
+			d.ok("%s: %s, %s, %s free, clock in step", h.Node, h.Runtime, count(h.Images, "image"),
+				console.Size(h.Free))
 		}
 	}
-	return strings.Join(well, "\n"), errors.Join(errs...)
+	return nil
 }
 
-func (d *doctor) lookAtCharts(ctx context.Context) (string, error) {
+func (d *doctor) checkCharts(ctx context.Context) error {
 	cache, err := session.CacheDir()
 	if err != nil || d.config == nil {
-		return "", err
+		return err
 	}
-	var errs []error
-	here, there := 0, 0
+	here, there, failed := 0, 0, d.failed
 	for _, r := range d.config.Releases {
 		if r.ChartIsLocal() {
 			continue
@@ -272,29 +270,29 @@ func (d *doctor) lookAtCharts(ctx context.Context) (string, error) {
 			here++
 			continue
 		}
-		if address != "" { // a registry is asked when the chart is needed
-			if err := reachable(ctx, address); err != nil {
-				hint := "check the address and the network"
-				if file != "" {
-					hint += ", or put the archive at " + file
-				}
-				what := r.Chart
-				if r.Repo != "" {
-					what += " of " + r.Repo
-				}
-				errs = append(errs, event.WithHint(fmt.Errorf("%s is not in the cache, and cannot be downloaded: %w", what, err), hint))
-				continue
-			}
-		}
 		there++
+		if address == "" { // an OCI registry is asked when the chart is needed
+			continue
+		}
+		if err := reachable(ctx, address); err != nil {
+			hint := "check the address and the network"
+			if file != "" {
+				hint += ", or put the archive at " + file
+			}
+			chart := r.Chart
+			if r.Repo != "" {
+				chart += " of " + r.Repo
+			}
+			d.fail(event.WithHint(fmt.Errorf("%s is not in the cache, and cannot be downloaded: %w", chart, err), hint))
+		}
 	}
-	if err := errors.Join(errs...); err != nil || here+there == 0 {
-		return "", err
+	if d.failed == failed && here+there > 0 {
+		d.ok("%d downloaded before, %d to be downloaded", here, there)
 	}
-	return fmt.Sprintf("%d downloaded before, %d to be downloaded", here, there), nil
+	return nil
 }
 
-// reachable asks for a chart without taking it.
+// reachable asks whether a chart is there, without downloading it.
 func reachable(ctx context.Context, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodHead, url, nil)
 	if err != nil {
@@ -304,31 +302,27 @@ func reachable(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	if err := resp.Body.Close(); err != nil {
-		return err
-	}
+	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("the server answers %s", resp.Status)
 	}
 	return nil
 }
 
-// lookAtDockerfiles only warns: devloop works with what it finds.
-func (d *doctor) lookAtDockerfiles(ctx context.Context) (string, error) {
+func (d *doctor) checkDockerfiles(ctx context.Context) error {
 	if d.config == nil || len(d.config.Images) == 0 {
-		return "", nil
+		return nil
 	}
-	files, seen := map[string]bool{}, map[string]bool{}
-	var errs []error
+	dockerfiles, warned := map[string]bool{}, map[string]bool{}
 	warn := func(err error) {
-		if !seen[err.Error()] { // images may share a Dockerfile
-			seen[err.Error()] = true
-			errs = append(errs, warning{err})
+		if !warned[err.Error()] { // images may share a Dockerfile
+			warned[err.Error()] = true
+			d.warn(err)
 		}
 	}
 	for _, image := range d.config.Images {
 		input := session.BuildInput(d.config, image)
-		files[input.Dockerfile] = true
+		dockerfiles[input.Dockerfile] = true
 		findings, err := build.Lint(ctx, input)
 		if err != nil {
 			warn(err)
@@ -337,13 +331,13 @@ func (d *doctor) lookAtDockerfiles(ctx context.Context) (string, error) {
 			warn(event.WithHint(fmt.Errorf("%s:%d: %s", shortPath(input.Dockerfile), f.Line, f.Message), f.Hint))
 		}
 	}
-	if len(errs) > 0 {
-		return "", errors.Join(errs...)
+	if len(warned) == 0 {
+		d.ok("%s without findings", count(len(dockerfiles), "Dockerfile"))
 	}
-	return count(len(files), "Dockerfile") + " without findings", nil
+	return nil
 }
 
-// shortPath is relative to the working directory for what is in there, so that terminals find it.
+// shortPath is relative for a file below the working directory, as terminals can open it.
 func shortPath(file string) string {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -356,34 +350,36 @@ func shortPath(file string) string {
 	return short
 }
 
-func (d *doctor) lookAtPorts(ctx context.Context) (string, error) {
+func (d *doctor) checkPorts(ctx context.Context) error {
 	if d.config == nil {
-		return "", nil
+		return nil
 	}
-	free := 0
-	var errs []error
+	free, failed := 0, d.failed
 	for i, f := range d.config.Forwards {
 		if f.Local == 0 {
-			continue // devloop takes one that is free
+			continue // devloop takes a free one
 		}
 		forward, err := session.ListenForward(ctx, d.config, i, nil)
 		if err == nil {
-			free++
 			err = forward.Close()
 		}
-		errs = append(errs, err)
+		if err != nil {
+			d.fail(err)
+			continue
+		}
+		free++
 	}
-	if err := errors.Join(errs...); err != nil || free == 0 {
-		return "", err
+	if d.failed == failed && free > 0 {
+		d.ok("%s free", count(free, "local port"))
 	}
-	return count(free, "local port") + " free", nil
+	return nil
 }
 
-// lookAtWatching watches what devloop would watch.
-func (d *doctor) lookAtWatching(ctx context.Context) (string, error) {
+// checkWatching watches what devloop would watch.
+func (d *doctor) checkWatching(ctx context.Context) error {
 	watcher, err := watch.New(nil, watch.Options{Mode: watch.Events}) // devloop itself would fall back to polling
 	if err != nil {
-		return "", err
+		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
@@ -393,13 +389,14 @@ func (d *doctor) lookAtWatching(ctx context.Context) (string, error) {
 	err = watcher.Watch(d.inputs(ctx))
 	cancel()
 	if err := errors.Join(err, <-ended); err != nil {
-		return "", err
+		return err
 	}
-	seen := "all files of the project can be watched"
+	limit := ""
 	if watches, err := os.ReadFile("/proc/sys/fs/inotify/max_user_watches"); err == nil {
-		seen += "; the kernel's limit is " + strings.TrimSpace(string(watches)) + " folders"
+		limit = "; the kernel's limit is " + strings.TrimSpace(string(watches)) + " folders"
 	}
-	return seen, nil
+	d.ok("all files of the project can be watched%s", limit)
+	return nil
 }
 
 // inputs are the files that devloop would watch.
@@ -416,7 +413,7 @@ func (d *doctor) inputs(ctx context.Context) (files []watch.Path) {
 	}
 	builder := build.New(d.docker, cache)
 	for _, image := range d.config.Images {
-		input, _ := builder.Hash(ctx, session.BuildInput(d.config, image)) // names files even with an error, which devloop itself will tell
+		input, _ := builder.Hash(ctx, session.BuildInput(d.config, image)) // has files even with an error, which a run reports
 		for _, file := range input.Files {
 			files = append(files, watch.Path(file))
 		}
@@ -424,13 +421,13 @@ func (d *doctor) inputs(ctx context.Context) (files []watch.Path) {
 	return files
 }
 
-func (d *doctor) lookAtDisk(context.Context) (string, error) {
+func (d *doctor) checkDisk(context.Context) error {
 	cache, err := session.CacheDir()
 	if err != nil {
-		return "", err
+		return err
 	}
 	folder := cache
-	for { // devloop has not been here before
+	for { // the cache is made by the first run
 		if _, err := os.Stat(folder); err == nil || folder == filepath.Dir(folder) {
 			break
 		}
@@ -438,12 +435,16 @@ func (d *doctor) lookAtDisk(context.Context) (string, error) {
 	}
 	free, err := freeBytes(folder)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if free < enoughDisk {
-		return "", warning{event.WithHint(fmt.Errorf("%s left for %s, where charts and image layers are kept", console.Size(free), cache), "make room, or set XDG_CACHE_HOME to a larger disk")}
+		d.warn(event.WithHint(
+			fmt.Errorf("%s left for %s, where charts and image layers are kept", console.Size(free), cache),
+			"make room, or set XDG_CACHE_HOME to a larger disk"))
+		return nil
 	}
-	return console.Size(free) + " free for charts and image layers in " + cache, nil
+	d.ok("%s free for charts and image layers in %s", console.Size(free), cache)
+	return nil
 }
 
 func freeBytes(folder string) (uint64, error) {
