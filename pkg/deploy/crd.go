@@ -166,3 +166,57 @@ func (d *Deployer) applyCRD(
 		return "the API server", err
 	})
 }
+
+// removeCRDs deletes the definitions that devloop made, or says that they stay.
+func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool) error {
+	var (
+		stay []string
+		errs []error
+	)
+	api := d.cluster.Dynamic.Resource(definitions)
+	for _, name := range d.journal.Names(kindCRD) {
+		if folder, other := d.madeElsewhere(kindCRD, name); other {
+			if remove {
+				say.Warn("CRD left alone, it was made from another folder", nil, "crd", name, "folder", folder, "remove it with", "devloop delete --crds there")
+			}
+			continue
+		}
+		there, err := api.Get(ctx, name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err), err == nil && !d.madeCRD(there): // somebody has made another one since
+			errs = append(errs, d.forgetMade(kindCRD, name))
+			continue
+		case err != nil:
+			errs = append(errs, fmt.Errorf("CRD %s: %w", name, err))
+			continue
+		case !remove:
+			stay = append(stay, name)
+			continue
+		}
+		err = say.Step(ctx, "CRD deleted", func(ctx context.Context) ([]any, error) {
+			err := api.Delete(ctx, name, metav1.DeleteOptions{Preconditions: onlyUID(there.GetUID())})
+			if err != nil && !isGone(err) {
+				return nil, fmt.Errorf("delete CRD %s: %w", name, err)
+			}
+			ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still there after %s", goneTimeout))
+			defer cancel()
+			err = d.until(ctx, func() (string, error) {
+				now, err := api.Get(ctx, name, metav1.GetOptions{})
+				if apierrors.IsNotFound(err) || err == nil && now.GetUID() != there.GetUID() {
+					return "", nil
+				}
+				return "CRD " + name, err
+			})
+			if err != nil {
+				return nil, event.WithHint(err, "an object of its kind has a finalizer that nobody takes away: kubectl get "+name+" -A")
+			}
+			return nil, d.forgetMade(kindCRD, name)
+		}, "crd", name)
+		errs = append(errs, err)
+	}
+	if len(stay) > 0 {
+		say.Note("CRDs stay, with all objects of their kinds", "crds", some(stay), "remove them with", "devloop delete --crds")
+	}
+	d.cluster.Wrote()
+	return errors.Join(errs...)
+}

@@ -4,10 +4,14 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/kube"
@@ -61,4 +65,143 @@ func (d *Deployer) ensureNamespace(ctx context.Context, name string) error {
 		}
 		return d.recordUID(kindNamespace, name, made.UID)
 	}
+}
+
+// madeNamespace tells whether a namespace is the one that devloop made, and not one that somebody
+// has made since.
+func (d *Deployer) madeNamespace(there metav1.Object) bool {
+	name := there.GetName()
+	return d.journal.Has(kindNamespace, name) && there.GetLabels()[kube.LabelManagedBy] == kube.FieldManager &&
+		d.madeUID(kindNamespace, name, there.GetUID())
+}
+
+const emptyTimeout = 90 * time.Second
+
+// deleteNamespace deletes a namespace that devloop made, once nothing but what every namespace has
+// is left in it. An object that somebody makes between the last look and the deletion goes with it:
+// the API server has no precondition for that.
+func (d *Deployer) deleteNamespace(ctx context.Context, say event.Stage, name string) error {
+	namespaces := d.cluster.Client.CoreV1().Namespaces()
+	waitCtx, cancel := context.WithTimeoutCause(ctx, emptyTimeout, fmt.Errorf("not empty after %s", emptyTimeout))
+	defer cancel()
+	there, err := namespaces.Get(waitCtx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err), err == nil && !d.madeNamespace(there): // somebody has made another one since
+		return d.forgetMade(kindNamespace, name)
+	case err != nil:
+		return fmt.Errorf("namespace %s: %w", name, err)
+	}
+	content, err := d.remains(waitCtx, name)
+	switch {
+	case discovery.IsGroupDiscoveryFailedError(err):
+		say.Warn("namespace kept, the API server does not list all that may be in it", err,
+			"namespace", event.Name(name))
+		return nil
+	case err != nil:
+		return fmt.Errorf("namespace %s: %w", name, err)
+	case content != "":
+		say.Warn("namespace kept, it is not empty", nil, "namespace", event.Name(name), "holds", content)
+		return nil
+	}
+	return say.Step(ctx, "namespace deleted", func(ctx context.Context) ([]any, error) {
+		err := namespaces.Delete(ctx, name, metav1.DeleteOptions{Preconditions: onlyUID(there.UID)})
+		if err != nil && !isGone(err) { // a conflict also says that it is being deleted already
+			return nil, fmt.Errorf("delete namespace %s: %w", name, err)
+		}
+		waitCtx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still there after %s", goneTimeout))
+		defer cancel()
+		err = d.until(waitCtx, func() (string, error) {
+			now, err := namespaces.Get(waitCtx, name, metav1.GetOptions{})
+			if apierrors.IsNotFound(err) || err == nil && now.UID != there.UID {
+				return "", nil
+			}
+			return "namespace " + name, err
+		})
+		if err != nil {
+			return nil, err
+		}
+		return nil, d.forgetMade(kindNamespace, name)
+	}, "namespace", event.Name(name))
+}
+
+// remains waits for objects that go by themselves, and names one that does not, "" if the namespace
+// is empty. What the API server does not list for longer than AnswerTimeout may hold objects: the
+// error is discovery's.
+func (d *Deployer) remains(ctx context.Context, namespace string) (content string, err error) {
+	var unlisted error
+	since := time.Now()
+	err = d.until(ctx, func() (left string, err error) {
+		var ending bool
+		content, ending, err = d.contents(ctx, namespace)
+		unlisted = nil
+		switch {
+		case discovery.IsGroupDiscoveryFailedError(err) && time.Since(since) > kube.AnswerTimeout:
+			unlisted = err
+			return "", nil
+		case ending:
+			return content, err
+		}
+		return "", err
+	})
+	if err == nil {
+		err = unlisted
+	}
+	return content, err
+}
+
+// contents names an object that keeps the namespace from being empty; ending tells that this object
+// goes by itself, because it is being deleted or because what owns it is gone and the garbage
+// collector comes for it. Kinds that the API server does not list now are an error of discovery's
+// where nothing else is found.
+func (d *Deployer) contents(ctx context.Context, namespace string) (found string, ending bool, err error) {
+	d.cluster.Discovery.Invalidate() // a kind that came since is asked for, too
+	_, lists, unlisted := d.cluster.Discovery.ServerGroupsAndResources()
+	if unlisted != nil && !discovery.IsGroupDiscoveryFailedError(unlisted) {
+		return "", false, unlisted
+	}
+	for _, list := range discovery.FilteredBy(discovery.SupportsAllVerbs{Verbs: []string{"list", "delete"}}, lists) {
+		version, err := schema.ParseGroupVersion(list.GroupVersion)
+		if err != nil {
+			return "", false, err
+		}
+		for _, resource := range list.APIResources {
+			if !resource.Namespaced || strings.Contains(resource.Name, "/") {
+				continue
+			}
+			objects, err := d.cluster.Dynamic.Resource(version.WithResource(resource.Name)).Namespace(namespace).List(ctx, metav1.ListOptions{})
+			if apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err) {
+				continue
+			}
+			if err != nil {
+				return "", false, fmt.Errorf("list %s: %w", resource.Name, err)
+			}
+			for _, object := range objects.Items {
+				if automatic(resource.Name, object.GetName()) {
+					continue
+				}
+				found = resource.Name + "/" + object.GetName()
+				if object.GetDeletionTimestamp() == nil && len(object.GetOwnerReferences()) == 0 {
+					return found, false, nil
+				}
+				ending = true
+			}
+		}
+	}
+	if found == "" {
+		err = unlisted // what is not listed may hold something
+	}
+	return found, ending, err
+}
+
+// automatic are the objects that a cluster puts into every namespace, or leaves there by itself.
+func automatic(resource, name string) bool {
+	switch resource {
+	case "events", "endpoints", "endpointslices", "leases", "pods.metrics.k8s.io":
+		return true
+	case "serviceaccounts":
+		return name == "default"
+	case "configmaps":
+		return name == "kube-root-ca.crt"
+	}
+	return false
 }

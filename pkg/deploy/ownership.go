@@ -6,10 +6,8 @@ package deploy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -110,81 +108,4 @@ func (o *owners) isOursBelow(ctx context.Context, u metav1.Object, depth int) (b
 		}
 	}
 	return false, nil
-}
-
-// recordUID writes down which object of a name devloop made: the journal's entry of the name alone
-// would permit to delete the one that somebody has made since.
-func (d *Deployer) recordUID(kind, name string, uid types.UID) error {
-	return d.annotate(kindUID, kind, name, string(uid))
-}
-
-// madeUID tells whether the live object of a name can be the one that devloop made. An earlier
-// devloop did not write the UID down.
-func (d *Deployer) madeUID(kind, name string, uid types.UID) bool {
-	recorded := d.annotations(kindUID, kind, name)
-	return len(recorded) == 0 || slices.Contains(recorded, string(uid))
-}
-
-// recordFolder writes down that a thing is made from this folder's devloop.yaml: another folder may have a project of the same name, and
-// so the same journal.
-func (d *Deployer) recordFolder(kind, name string) error {
-	if d.folder == "" {
-		return nil
-	}
-	return d.annotate(kindFolder, kind, name, d.folder)
-}
-
-// madeElsewhere returns the folder that a thing was made from, if it is known and another one than this.
-func (d *Deployer) madeElsewhere(kind, name string) (folder string, elsewhere bool) {
-	recorded := d.annotations(kindFolder, kind, name)
-	if len(recorded) == 0 || slices.Contains(recorded, d.folder) {
-		return "", false
-	}
-	return recorded[len(recorded)-1], true
-}
-
-// forgetMade takes a name, and what is known of it, out of the journal.
-func (d *Deployer) forgetMade(kind, name string) error {
-	errs := []error{d.journal.Forget(kind, name)}
-	for _, about := range []string{kindUID, kindFolder} {
-		for _, value := range d.annotations(about, kind, name) {
-			errs = append(errs, d.journal.Forget(about, annotation(kind, name)+value))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// annotate writes down one fact about an entry of the journal, in place of an earlier one: about is kindUID or kindFolder.
-func (d *Deployer) annotate(about, kind, name, value string) error {
-	before := d.annotations(about, kind, name)
-	if slices.Equal(before, []string{value}) {
-		return nil
-	}
-	errs := []error{d.journal.Record(about, annotation(kind, name)+value)}
-	for _, old := range before {
-		if old != value {
-			errs = append(errs, d.journal.Forget(about, annotation(kind, name)+old))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// annotations returns the values, one unless a crash left two, the newest last.
-func (d *Deployer) annotations(about, kind, name string) (values []string) {
-	for _, entry := range d.journal.Names(about) {
-		if value, found := strings.CutPrefix(entry, annotation(kind, name)); found {
-			values = append(values, value)
-		}
-	}
-	return values
-}
-
-func annotation(kind, name string) string { return kind + " " + name + "@" }
-
-// madeNamespace tells whether a namespace is the one that devloop made, and not one that somebody
-// has made since.
-func (d *Deployer) madeNamespace(there metav1.Object) bool {
-	name := there.GetName()
-	return d.journal.Has(kindNamespace, name) && there.GetLabels()[kube.LabelManagedBy] == kube.FieldManager &&
-		d.madeUID(kindNamespace, name, there.GetUID())
 }

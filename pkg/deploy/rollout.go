@@ -24,11 +24,6 @@ import (
 )
 
 const (
-	// pollInterval is how often a rollout is looked at: small beside the second that the fastest pod takes.
-	pollInterval = 200 * time.Millisecond
-	// While it is young it is looked at twice as often, since somebody waits for the most common case.
-	young         = 5 * time.Second
-	pollWhenYoung = pollInterval / 2
 	// over is after how long something that is not seen any more has passed; what comes back then has its time again. A container that keeps
 	// failing is in more than one state by turns.
 	over = 30 * time.Second
@@ -400,16 +395,4 @@ func (d *Deployer) currentRevision(ctx context.Context, set *appsv1.DaemonSet) (
 	}
 	const hash = appsv1.ControllerRevisionHashLabelKey
 	return selector + "," + hash + "=" + newest.Labels[hash], nil
-}
-
-// sleep waits, but not beyond the end of ctx.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -1,0 +1,224 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"helm.sh/helm/v3/pkg/release"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// Apply makes the cluster hold the releases, and touches nothing where it does already. They are applied side by side, each after
+// those that it depends on are up, for which timeout is how long their pods may take. A Helm write is never interrupted: ctx is only
+// looked at before it begins.
+func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Release, timeout time.Duration) error {
+	say := sink.For("deploy")
+	if err := d.cluster.Answers(ctx); err != nil {
+		return passing(err)
+	}
+	if err := d.ensureNamespaces(ctx, releases); err != nil {
+		return passing(err)
+	}
+	done := map[string]chan struct{}{}
+	awaited := map[string]bool{}
+	for _, r := range releases {
+		done[r.Name] = make(chan struct{})
+		for _, name := range r.DependsOn {
+			awaited[name] = true
+		}
+	}
+	var group sync.WaitGroup
+	errs := make([]error, len(releases))
+	failed := sync.Map{}
+	for i, r := range releases {
+		group.Go(func() {
+			defer close(done[r.Name])
+			for _, name := range r.DependsOn {
+				<-done[name]
+				if _, bad := failed.Load(name); bad {
+					failed.Store(r.Name, true)
+					say.Note("release left out, what it depends on is not up", "release", event.Name(r.Name),
+						"depends on", name)
+					return
+				}
+			}
+			errs[i] = passing(say.Guard("release", func() error { return d.apply(ctx, sink, r, awaited[r.Name], timeout) }))
+			if errs[i] != nil {
+				failed.Store(r.Name, true)
+			}
+		})
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
+
+// apply is Apply for one release; awaited tells that others wait until it is up.
+func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaited bool, timeout time.Duration) error {
+	say := sink.For("deploy")
+	want, err := d.read(ctx, say, r)
+	if err != nil {
+		return err
+	}
+	last, err := d.last(ctx, r)
+	if err != nil {
+		return err
+	}
+	if err := d.mayWrite(r, last); err != nil {
+		if !d.holds(last, want) {
+			return err
+		}
+		return d.leave(ctx, sink, r, last, err, awaited, timeout)
+	}
+	if last, err = d.settled(ctx, say, r, last); err != nil {
+		return err
+	}
+	if last.exists() && !d.owns(r, last) {
+		say.Warn("release taken over, it will be removed with the others", nil, "release", event.Name(r.Name),
+			"namespace", event.Name(r.Namespace))
+	}
+	missing := ""
+	held := d.holds(last, want)
+	if held {
+		if missing, err = d.missing(ctx, r, last); err != nil {
+			return fmt.Errorf("release %s: %w", r.ID(), err)
+		}
+	}
+	switch {
+	case !held || missing != "":
+		if missing != "" {
+			say.Note("object missing, release will be applied again", "release", event.Name(r.Name), "object", missing)
+		}
+		if last, err = d.write(ctx, say, want, last); err != nil {
+			return err
+		}
+	default:
+		if !d.owns(r, last) { // taken over
+			if err := d.recordRelease(r); err != nil {
+				return err
+			}
+		}
+		say.Detail(event.ReleaseUnchanged, "namespace", event.Name(r.Namespace), "release", event.Name(r.Name),
+			"revision", last.version)
+		sink = nil // it is waited for all the same, below, but there is nothing to tell
+	}
+	if due := last.labels[labelAfter] == labelDue; awaited || due {
+		if err := d.Wait(ctx, sink, []Release{r}, nil, timeout); err != nil {
+			return err
+		}
+		if due {
+			return d.after(ctx, say, r, last)
+		}
+	}
+	return nil
+}
+
+// leave is apply for a release that is not ours and holds what is wanted: it stays as it is. If an object is missing, it is refused.
+func (d *Deployer) leave(
+	ctx context.Context, sink event.Sink, r Release, last revision, refused error, awaited bool, timeout time.Duration,
+) error {
+	missing, err := d.missing(ctx, r, last)
+	if err != nil {
+		return fmt.Errorf("release %s: %w", r.ID(), err)
+	}
+	if missing != "" {
+		return refused
+	}
+	sink.For("deploy").Detail(event.ReleaseUnchanged,
+		"namespace", event.Name(r.Namespace), "release", event.Name(r.Name), "revision", last.version)
+	if !awaited {
+		return nil
+	}
+	return d.Wait(ctx, nil, []Release{r}, nil, timeout)
+}
+
+// mayWrite says why the release is not ours to change, if it is not.
+func (d *Deployer) mayWrite(r Release, last revision) error {
+	switch {
+	case !last.exists(), d.owns(r, last), d.options.Adopt:
+		return nil
+	case d.labelled(last):
+		return event.WithHint(fmt.Errorf("release %s was made by a devloop of another user or machine: "+
+			"devloop's state folder here does not know it", r.ID()),
+			"take it over with --adopt, or give yours another name or namespace")
+	}
+	return event.WithHint(fmt.Errorf("release %s is there already and was not made by devloop for the project %q", r.ID(), d.project),
+		fmt.Sprintf("take it over with --adopt, remove it (helm uninstall %s -n %s), or give yours another name", r.Name, r.Namespace))
+}
+
+// write applies a release that differs, with the commands before it.
+func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, last revision) (revision, error) {
+	r := want.Release
+	for _, command := range r.Before {
+		if err := d.run(ctx, say, r, "before", command); err != nil {
+			return last, err
+		}
+	}
+	made, err := d.render(ctx, &want, last) // once more: what it depends on may have brought kinds that its templates ask for
+	if err != nil {
+		return last, err
+	}
+	if !last.exists() {
+		if err := d.awaitEnding(ctx, say, r, made); err != nil {
+			return last, err
+		}
+		if err := d.tryOut(ctx, say, &want, made); err != nil { // its namespace may not have been there before
+			return last, err
+		}
+	}
+	if ctx.Err() != nil {
+		return last, context.Cause(ctx)
+	}
+	if err := d.claim(ctx, r); err != nil {
+		return last, err
+	}
+	var written *release.Release
+	err = say.Step(ctx, event.ReleaseApplied, func(ctx context.Context) ([]any, error) {
+		stop := context.AfterFunc(ctx,
+			func() { say.Note("waiting for Helm's write to end", "release", event.Name(r.Name)) })
+		defer stop()
+		if err := d.applyCRDs(ctx, say, r, made.crds); err != nil {
+			return nil, err
+		}
+		var err error
+		if written, err = d.helmWrite(say, want); err != nil { //nolint:contextcheck // a Helm write is never interrupted
+			if event.Hint(err) == "" {
+				err = event.WithHint(err, hintChart)
+			}
+			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
+		}
+		return []any{"revision", written.Version}, nil
+	}, "namespace", event.Name(r.Namespace), "release", event.Name(r.Name))
+	if err != nil {
+		if r.Rollback && !event.IsTransient(passing(err)) {
+			err = d.rollback(say, r, err) //nolint:contextcheck // as above
+		}
+		return last, err
+	}
+	return revision{version: written.Version, status: written.Info.Status, labels: written.Labels}, nil
+}
+
+// claim permits the deletion of a release that is about to be written, unless somebody has made it since it was looked at.
+func (d *Deployer) claim(ctx context.Context, r Release) error {
+	now, err := d.last(ctx, r)
+	if err != nil {
+		return err
+	}
+	if err := d.mayWrite(r, now); err != nil {
+		return err
+	}
+	return d.recordRelease(r)
+}
+
+// after runs the commands that follow a release which is up, and takes the note from it that they are due.
+func (d *Deployer) after(ctx context.Context, say event.Stage, r Release, last revision) error {
+	for _, command := range r.After {
+		if err := d.run(ctx, say, r, "after", command); err != nil {
+			return err
+		}
+	}
+	return d.label(ctx, r, last.version, labelAfter, nil)
+}

@@ -1,0 +1,120 @@
+package deploy
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// Validate finds what is wrong with the releases before anything is written: charts that cannot be had, values that a schema forbids,
+// templates that fail, output that is no YAML, objects that the API server does not take. Releases that the cluster holds already are not
+// looked at, nor those whose dependencies it does not know yet, since their charts may ask for what these bring. An API server that is away
+// is no mistake of theirs.
+func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Release) error {
+	say := sink.For("deploy")
+	err := d.cluster.Answers(ctx)
+	if err == nil {
+		err = d.cluster.Refresh(ctx)
+	}
+	if err != nil {
+		say.Detail("charts could not be validated yet", "reason", err.Error())
+		return nil //nolint:nilerr // whoever writes will say so
+	}
+	errs := make([]error, len(releases))
+	var group sync.WaitGroup
+	for i, r := range releases {
+		group.Go(func() {
+			err := passing(say.Guard("validation of a chart", func() error { return d.validate(ctx, say, r, releases) }))
+			if event.IsTransient(err) {
+				say.Detail("chart could not be validated yet", "release", event.Name(r.Name), "reason", err.Error())
+				return
+			}
+			errs[i] = err
+		})
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
+
+func (d *Deployer) validate(ctx context.Context, say event.Stage, r Release, all []Release) error {
+	want, err := d.read(ctx, say, r)
+	if err != nil {
+		return err
+	}
+	last, err := d.last(ctx, r)
+	if err != nil || d.holds(last, want) {
+		return err
+	}
+	if err := d.mayWrite(r, last); err != nil {
+		return err
+	}
+	for _, other := range all {
+		if !slices.Contains(r.DependsOn, other.Name) {
+			continue
+		}
+		if there, err := d.last(ctx, other); err != nil || !there.exists() {
+			return err
+		}
+	}
+	made, err := d.render(ctx, &want, last)
+	if err != nil {
+		return err
+	}
+	return d.tryOut(ctx, say, &want, made)
+}
+
+// tryOut asks the API server whether it would take the objects of a release, without making them: what it refuses in the middle
+// of a Helm write leaves half of a revision. Each object is tried as a new one, so only what is wrong with the object itself counts.
+func (d *Deployer) tryOut(ctx context.Context, say event.Stage, want *desired, made rendered) error {
+	group, ctx := event.NewGroup(ctx)
+	group.SetLimit(atOnce)
+	for _, m := range made.manifests {
+		u := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal([]byte(m.Content), &u.Object); err != nil || u.GetKind() == "" || u.IsList() {
+			continue // Helm reads it its own way
+		}
+		o := object{kind: u.GroupVersionKind(), namespace: cmp.Or(u.GetNamespace(), want.Namespace), name: u.GetName()}
+		api, err := d.resource(o)
+		if err != nil {
+			continue // of a kind that comes with the release
+		}
+		group.Go(func() error {
+			options := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict}
+			_, err := api.Create(ctx, u, options)
+			if err != nil && strings.Contains(err.Error(), "strict decoding error") { // Helm lets it pass; most often it is a typo
+				_, unknown, _ := strings.Cut(err.Error(), "strict decoding error: ")
+				say.Warn("the API server will leave something out", errors.New(unknown),
+					"release", event.Name(want.Name), "template", want.file(m.Name), "object", o.String())
+				options.FieldValidation = metav1.FieldValidationIgnore
+				_, err = api.Create(ctx, u, options)
+			}
+			if err == nil || !isMistake(err, o) {
+				return nil
+			}
+			return event.WithHint(fmt.Errorf("release %s: %s: %s %s: the API server does not take it: %w", want.ID(), want.file(m.Name), o.kind.Kind, o.name, err),
+				hintChart)
+		})
+	}
+	return group.Wait()
+}
+
+// isMistake tells whether an object was refused for what it holds. It may exist already; a service's ports and addresses may be taken by
+// itself; webhooks and policies of admission judge more than the object; not every API can do without doing.
+func isMistake(err error, o object) bool {
+	text := strings.ToLower(err.Error())
+	if strings.Contains(text, "admission") || strings.Contains(text, "webhook") || strings.Contains(text, "dry run") || strings.Contains(text, "dryrun") {
+		return false
+	}
+	return apierrors.IsBadRequest(err) || apierrors.IsInvalid(err) && o.kind.Kind != "Service"
+}

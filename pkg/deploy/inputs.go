@@ -1,0 +1,43 @@
+package deploy
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+
+	"helm.sh/helm/v3/pkg/chart"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// desired is a release with everything that it is made from read.
+type desired struct {
+	Release
+	load   func(context.Context) (*chart.Chart, error)
+	inputs string // hash, fit for a label
+	name   string // of the chart, once it is loaded
+}
+
+// read finds the chart and merges the values. Nothing is asked of the cluster.
+func (d *Deployer) read(ctx context.Context, say event.Stage, r Release) (desired, error) {
+	chart, err := d.charts.open(ctx, say, r.source())
+	if err != nil {
+		return desired{}, fmt.Errorf("release %s: %w", r.ID(), err)
+	}
+	merged, err := merge(r)
+	if err != nil {
+		return desired{}, fmt.Errorf("release %s: %w", r.ID(), err)
+	}
+	values, err := json.Marshal(merged)
+	if err != nil {
+		return desired{}, fmt.Errorf("release %s: values: %w", r.ID(), err)
+	}
+	commands, err := json.Marshal([][]Command{r.Before, r.After})
+	if err != nil {
+		return desired{}, err
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "devloop/2 %s %s %s %s", chart.digest, d.cluster.KubeVersion(), values, commands))
+	return desired{Release: r, load: chart.load, inputs: hex.EncodeToString(sum[:16])}, nil
+}

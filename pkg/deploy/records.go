@@ -1,0 +1,312 @@
+package deploy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"helm.sh/helm/v3/pkg/release"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// Labels on Helm's own records. Helm gives those of a revision to the next one that anybody makes, so the labels of a revision are worth
+// something only where labelRevision names it.
+const (
+	labelProject  = "devloop.project"  // that owns the release
+	labelInputs   = "devloop.inputs"   // hash of what the revision was made from
+	labelRevision = "devloop.revision" // that devloop made
+	labelGood     = "devloop.good"     // revision whose pods came up
+	labelAfter    = "devloop.after"    // labelDue while commands are to be run after the release
+	labelDue      = "due"
+	labelNone     = "null" // is how Helm is told to drop a label
+)
+
+// heldTimeout is how long another process that writes a release is waited for: Helm's own waits take as long by default.
+const heldTimeout = 5 * time.Minute
+
+const heldInterval = 500 * time.Millisecond
+
+var secrets = schema.GroupVersionResource{Version: "v1", Resource: "secrets"}
+
+// revision is what Helm's record of a release's last revision says on its outside: to read what is in it takes long.
+type revision struct {
+	version int // 0 if there is none
+	status  release.Status
+	labels  map[string]string
+	begun   metav1.Time // by the API server's clock
+}
+
+// exists tells whether there is something that can be upgraded, or is in the way.
+func (r revision) exists() bool { return r.version > 0 && r.status != release.StatusUninstalled }
+
+// byUs tells whether devloop made this revision, and not somebody who used Helm on the release since.
+func (r revision) byUs() bool { return r.labels[labelRevision] == strconv.Itoa(r.version) }
+
+// good tells whether this revision's pods came up.
+func (r revision) good() bool { return r.labels[labelGood] == strconv.Itoa(r.version) }
+
+// labelled tells whether a devloop made a release for a project of this name, by the label that Helm's record has from the moment of its
+// creation. The journal would not do: its entry may be of an install that never came to be, and the release one that somebody made since.
+func (d *Deployer) labelled(last revision) bool { return last.labels[labelProject] == d.project }
+
+// owns tells whether a release is ours: labelled, and in the journal, which is written before. One that the journal does not know was made
+// by a devloop of another user or machine.
+func (d *Deployer) owns(r Release, last revision) bool {
+	return d.labelled(last) && d.journal.Has(kindRelease, r.ID())
+}
+
+// holds tells whether the revision is of the project, was made from what is wanted, and was applied to its end.
+func (d *Deployer) holds(r revision, want desired) bool {
+	return d.labelled(r) && r.byUs() && r.status == release.StatusDeployed && r.labels[labelInputs] == want.inputs
+}
+
+// revisions returns what Helm's records say of a release, the last one first.
+func (d *Deployer) revisions(ctx context.Context, r Release) ([]revision, error) {
+	list, err := d.cluster.Metadata.Resource(secrets).Namespace(r.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "owner=helm,name=" + r.Name})
+	if err != nil {
+		return nil, fmt.Errorf("release %s: read Helm's records: %w", r.ID(), err)
+	}
+	var all []revision
+	for _, record := range list.Items {
+		version, err := strconv.Atoi(record.Labels["version"])
+		if err != nil {
+			continue // none of Helm's
+		}
+		all = append(all, revision{version, release.Status(record.Labels["status"]), record.Labels, record.CreationTimestamp})
+	}
+	slices.SortFunc(all, func(a, b revision) int { return b.version - a.version })
+	return all, nil
+}
+
+// last is the release's last revision.
+func (d *Deployer) last(ctx context.Context, r Release) (revision, error) {
+	all, err := d.revisions(ctx, r)
+	if err != nil || len(all) == 0 {
+		return revision{}, err
+	}
+	return all[0], nil
+}
+
+// lastGood is the number of the last revision whose pods came up, 0 if there is none; and the last revision.
+func (d *Deployer) lastGood(ctx context.Context, r Release) (good int, last revision, err error) {
+	all, err := d.revisions(ctx, r)
+	if err != nil || len(all) == 0 {
+		return 0, last, err
+	}
+	for _, known := range all {
+		if known.good() {
+			return known.version, all[0], nil
+		}
+	}
+	return 0, all[0], nil
+}
+
+// settled is the release's last revision once nobody is writing it; last is what it was a moment ago. What a devloop that was killed has
+// left half-way counts as settled.
+func (d *Deployer) settled(ctx context.Context, say event.Stage, r Release, last revision) (revision, error) {
+	held, cancel := context.WithTimeoutCause(ctx, heldTimeout, errHeld)
+	defer cancel()
+	for told := false; last.status.IsPending() && !d.abandoned(r, last); told = true {
+		if !told {
+			say.Warn("another process is changing the release, it is waited for", nil, "release", event.Name(r.Name),
+				"status", last.status.String(), "revision", last.version)
+		}
+		if err := sleep(held, heldInterval); err != nil {
+			if errors.Is(err, errHeld) {
+				repair := "rollback"
+				if last.status == release.StatusPendingInstall {
+					repair = "uninstall"
+				}
+				err = event.WithHint(fmt.Errorf("release %s: revision %d is %s since more than %s, by another process than devloop", r.ID(), last.version, last.status, heldTimeout),
+					fmt.Sprintf("if none is at work any more: helm %s %s -n %s", repair, r.Name, r.Namespace))
+			}
+			return last, err
+		}
+		var err error
+		if last, err = d.last(ctx, r); err != nil {
+			return last, err
+		}
+	}
+	return last, nil
+}
+
+var errHeld = errors.New("held by another process")
+
+// abandoned tells whether a revision that is being written is what a devloop which was killed left: the lock of the journal keeps
+// a second one out, so nobody is at work on it any more.
+func (d *Deployer) abandoned(r Release, last revision) bool {
+	return d.owns(r, last) && (last.byUs() || d.journal.Has(kindRevision, revisionID(r, last.version)))
+}
+
+func revisionID(r Release, version int) string { return r.ID() + "@" + strconv.Itoa(version) }
+
+// label sets a label of a revision's record, or takes it away (nil).
+func (d *Deployer) label(ctx context.Context, r Release, version int, label string, value any) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]any{label: value}}})
+	if err != nil {
+		return err
+	}
+	name := fmt.Sprintf("sh.helm.release.v1.%s.v%d", r.Name, version) // storage.makeKey
+	_, err = d.cluster.Metadata.Resource(secrets).Namespace(r.Namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+	if err != nil {
+		return fmt.Errorf("release %s: mark revision %d: %w", r.ID(), version, err)
+	}
+	return nil
+}
+
+// Deployed returns every text in the values that the last revisions of the releases were made with: what the cluster was told, whatever the files hold
+// by now.
+func (d *Deployer) Deployed(ctx context.Context, releases []Release) (texts []string, err error) {
+	for _, r := range releases {
+		last, err := d.last(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		if !last.exists() {
+			continue
+		}
+		helm, err := d.helm(ctx, r.Namespace)
+		if err != nil {
+			return nil, err
+		}
+		made, err := helm.Releases.Get(r.Name, last.version)
+		if err != nil {
+			return nil, fmt.Errorf("release %s: read Helm's record of revision %d: %w", r.ID(), last.version, err)
+		}
+		texts = appendTexts(texts, made.Config)
+	}
+	return texts, nil
+}
+
+func appendTexts(texts []string, value any) []string {
+	switch v := value.(type) {
+	case string:
+		return append(texts, v)
+	case []any:
+		for _, item := range v {
+			texts = appendTexts(texts, item)
+		}
+	case map[string]any:
+		for _, item := range v {
+			texts = appendTexts(texts, item)
+		}
+	}
+	return texts
+}
+
+// journal is the part of pkg/journal that permits deletion.
+type journal interface {
+	Record(kind, name string) error
+	Forget(kind, name string) error
+	Has(kind, name string) bool
+	Names(kind string) []string // oldest first
+}
+
+// The journal's kinds.
+const (
+	kindNamespace = "namespace"
+	kindRelease   = "release"
+	kindRevision  = "revision" // of a release, "namespace/name@7", while it is written
+	kindCRD       = "crd"
+	kindPod       = "pod"    // of a trial, "namespace/name"
+	kindVolume    = "volume" // claim of a stateful set, "namespace/name", which stays when its release goes
+	kindFolder    = "folder" // whose devloop.yaml a release, volume claim or CRD is from, "release demo/web@/home/me/web"
+	kindUID       = "uid"    // which namespace, volume claim or CRD of a name it is, "namespace demo@UID"
+)
+
+// recordRelease permits the deletion of a release, from this folder.
+func (d *Deployer) recordRelease(r Release) error {
+	if err := d.recordFolder(kindRelease, r.ID()); err != nil { // first: a crash must not leave a release of any folder
+		return err
+	}
+	return d.journal.Record(kindRelease, r.ID())
+}
+
+// forget takes a release, and what was being written of it, out of the journal.
+func (d *Deployer) forget(r Release) error {
+	errs := []error{d.forgetMade(kindRelease, r.ID())}
+	for _, id := range d.journal.Names(kindRevision) {
+		if strings.HasPrefix(id, r.ID()+"@") {
+			errs = append(errs, d.journal.Forget(kindRevision, id))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// recordUID writes down which object of a name devloop made: the journal's entry of the name alone
+// would permit to delete the one that somebody has made since.
+func (d *Deployer) recordUID(kind, name string, uid types.UID) error {
+	return d.annotate(kindUID, kind, name, string(uid))
+}
+
+// madeUID tells whether the live object of a name can be the one that devloop made. An earlier
+// devloop did not write the UID down.
+func (d *Deployer) madeUID(kind, name string, uid types.UID) bool {
+	recorded := d.annotations(kindUID, kind, name)
+	return len(recorded) == 0 || slices.Contains(recorded, string(uid))
+}
+
+// recordFolder writes down that a thing is made from this folder's devloop.yaml: another folder may have a project of the same name, and
+// so the same journal.
+func (d *Deployer) recordFolder(kind, name string) error {
+	if d.folder == "" {
+		return nil
+	}
+	return d.annotate(kindFolder, kind, name, d.folder)
+}
+
+// madeElsewhere returns the folder that a thing was made from, if it is known and another one than this.
+func (d *Deployer) madeElsewhere(kind, name string) (folder string, elsewhere bool) {
+	recorded := d.annotations(kindFolder, kind, name)
+	if len(recorded) == 0 || slices.Contains(recorded, d.folder) {
+		return "", false
+	}
+	return recorded[len(recorded)-1], true
+}
+
+// forgetMade takes a name, and what is known of it, out of the journal.
+func (d *Deployer) forgetMade(kind, name string) error {
+	errs := []error{d.journal.Forget(kind, name)}
+	for _, about := range []string{kindUID, kindFolder} {
+		for _, value := range d.annotations(about, kind, name) {
+			errs = append(errs, d.journal.Forget(about, annotation(kind, name)+value))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// annotate writes down one fact about an entry of the journal, in place of an earlier one: about is kindUID or kindFolder.
+func (d *Deployer) annotate(about, kind, name, value string) error {
+	before := d.annotations(about, kind, name)
+	if slices.Equal(before, []string{value}) {
+		return nil
+	}
+	errs := []error{d.journal.Record(about, annotation(kind, name)+value)}
+	for _, old := range before {
+		if old != value {
+			errs = append(errs, d.journal.Forget(about, annotation(kind, name)+old))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// annotations returns the values, one unless a crash left two, the newest last.
+func (d *Deployer) annotations(about, kind, name string) (values []string) {
+	for _, entry := range d.journal.Names(about) {
+		if value, found := strings.CutPrefix(entry, annotation(kind, name)); found {
+			values = append(values, value)
+		}
+	}
+	return values
+}
+
+func annotation(kind, name string) string { return kind + " " + name + "@" }

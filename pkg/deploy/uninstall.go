@@ -1,0 +1,144 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"helm.sh/helm/v3/pkg/action"
+	"helm.sh/helm/v3/pkg/release"
+	"helm.sh/helm/v3/pkg/storage/driver"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// helmUninstall removes a release with what Helm would leave: objects that its hooks made, and those that only an unfinished revision
+// names. Hooks that fail do not keep it.
+func (d *Deployer) helmUninstall(ctx context.Context, say event.Stage, helm *action.Configuration, r Release, history []*release.Release) error {
+	guardDeletions(say, helm, r, history)
+	if err := d.recordClaims(ctx, say, r, history); err != nil { // the records know which are the release's
+		return err
+	}
+	run := func(hooks bool) error {
+		uninstall := action.NewUninstall(helm)
+		uninstall.Timeout, uninstall.DisableHooks = hookTimeout, !hooks
+		_, err := uninstall.Run(r.Name)
+		return err
+	}
+	last := 0
+	for _, made := range history {
+		last = max(last, made.Version)
+	}
+	// What hooks made goes first, too: who is ended after Helm has dropped its records could not find it any more.
+	err := d.removeHooks(ctx, r, history, func(h *release.Hook) bool { return !h.LastRun.StartedAt.IsZero() })
+	if err != nil {
+		return err
+	}
+	if err := d.watchHooks(ctx, r, last, uninstallHooks, func() error { return run(true) }); err != nil {
+		say.Warn("release is uninstalled without its hooks, since that failed with them", err,
+			"release", event.Name(r.Name))
+		if err := run(false); err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
+			return fmt.Errorf("uninstall: %w", err)
+		}
+	}
+	d.cluster.Wrote()
+	err = d.removeHooks(ctx, r, history, func(h *release.Hook) bool {
+		return slices.ContainsFunc(h.Events, func(e release.HookEvent) bool { return slices.Contains(uninstallHooks, e) })
+	})
+	if err != nil {
+		return err
+	}
+	return d.sweep(ctx, r, history, nil)
+}
+
+// removeHooks deletes the objects of those hooks of a release that have run: others may name what is somebody else's.
+func (d *Deployer) removeHooks(ctx context.Context, r Release, history []*release.Release, ran func(*release.Hook) bool) error {
+	for _, made := range history {
+		for _, hook := range made.Hooks {
+			if !ran(hook) {
+				continue
+			}
+			named, _ := parse(hook.Manifest, r.Namespace) // Helm has read it
+			for _, o := range named {
+				ran := !hook.LastRun.StartedAt.IsZero()
+				made := func(u *unstructured.Unstructured) bool { return madeByHook(u, r, ran) }
+				if err := d.remove(ctx, o, made); err != nil {
+					return fmt.Errorf("remove what a hook made: %s: %w", o, err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// uninstall removes a release that is ours.
+func (d *Deployer) uninstall(ctx context.Context, say event.Stage, r Release) error {
+	helm, err := d.helm(ctx, r.Namespace)
+	if err != nil {
+		return err
+	}
+	return say.Step(ctx, event.ReleaseRemoved, func(context.Context) ([]any, error) {
+		history, err := helm.Releases.History(r.Name)
+		if err != nil {
+			return nil, fmt.Errorf("uninstall release %s: read Helm's records: %w", r.ID(), err)
+		}
+		if err := d.helmUninstall(ctx, say, helm, r, history); err != nil {
+			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
+		}
+		return nil, d.forget(r)
+	}, "release", event.Name(r.Name), "namespace", event.Name(r.Namespace))
+}
+
+// sweep deletes the objects that revisions of a release name and those of kept do not, if they belong to the release.
+func (d *Deployer) sweep(ctx context.Context, r Release, revisions []*release.Release, kept []object) error {
+	belongs := func(u *unstructured.Unstructured) bool { return belongsTo(u, r) }
+	seen := slices.Clone(kept)
+	for _, made := range revisions {
+		named, _ := parse(made.Manifest, r.Namespace) // what cannot be read was not made
+		for _, o := range named {
+			if slices.ContainsFunc(seen, o.same) {
+				continue
+			}
+			seen = append(seen, o)
+			if err := d.remove(ctx, o, belongs); err != nil {
+				return fmt.Errorf("release %s: remove what an unfinished revision made: %s: %w", r.ID(), o, err)
+			}
+		}
+	}
+	return nil
+}
+
+// remove deletes an object if it is there and allowed to go. It does not wait for its end.
+func (d *Deployer) remove(ctx context.Context, o object, belongs func(*unstructured.Unstructured) bool) error {
+	if o.kind.Kind == "CustomResourceDefinition" { // Helm does not delete those of hooks either
+		return nil
+	}
+	api, err := d.resource(o)
+	if meta.IsNoMatchError(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	there, err := api.Get(ctx, o.name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return err
+	case there.GetAnnotations()[annotationPolicy] == policyKeep || !belongs(there):
+		return nil
+	}
+	background := metav1.DeletePropagationBackground
+	err = api.Delete(ctx, o.name,
+		metav1.DeleteOptions{PropagationPolicy: &background, Preconditions: onlyUID(there.GetUID())})
+	if isGone(err) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,103 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"helm.sh/helm/v3/pkg/release"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// recordClaims writes down the volume claims that stateful sets of a release made: they outlive it, since they hold data. A claim that
+// is older than the release, by the API server's clock, is somebody else's: the stateful set found it there.
+func (d *Deployer) recordClaims(ctx context.Context, say event.Stage, r Release, history []*release.Release) error {
+	begun := firstDeployed(history)
+	var older []string
+	for _, made := range history {
+		named, _ := parse(made.Manifest, r.Namespace)
+		for _, o := range named {
+			for _, claim := range o.claims {
+				list, err := d.cluster.Client.CoreV1().PersistentVolumeClaims(o.namespace).List(ctx, metav1.ListOptions{})
+				if err != nil {
+					return fmt.Errorf("list volume claims in %s: %w", o.namespace, err)
+				}
+				for _, pvc := range list.Items {
+					ordinal, ok := strings.CutPrefix(pvc.Name, claim+"-"+o.name+"-")
+					id := pvc.Namespace + "/" + pvc.Name
+					if _, err := strconv.Atoi(ordinal); !ok || err != nil || !o.selects(pvc.Labels) {
+						continue
+					}
+					known := d.journal.Has(kindVolume, id) && d.madeUID(kindVolume, id, pvc.UID) // of an earlier install
+					switch {
+					case !known && pvc.CreationTimestamp.Time.Before(begun):
+						if !slices.Contains(older, id) {
+							older = append(older, id)
+							say.Note("volume claim stays, it was there before the release", "claim", id)
+						}
+						continue
+					case !known:
+						if err := d.journal.Record(kindVolume, id); err != nil {
+							return err
+						}
+					}
+					if err := errors.Join(d.recordUID(kindVolume, id, pvc.UID), d.recordFolder(kindVolume, id)); err != nil {
+						return err
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// firstDeployed is when a release was first installed, in whole seconds as the API server counts; zero if no revision says so.
+func firstDeployed(history []*release.Release) (first time.Time) {
+	for _, made := range history {
+		if made.Info == nil || made.Info.FirstDeployed.IsZero() {
+			continue
+		}
+		if at := made.Info.FirstDeployed.Time; first.IsZero() || at.Before(first) {
+			first = at
+		}
+	}
+	return first.Truncate(time.Second)
+}
+
+// removeClaims deletes the volume claims that releases which are gone have left, or says that they stay.
+func (d *Deployer) removeClaims(ctx context.Context, say event.Stage, remove bool) error {
+	var errs []error
+	for _, id := range d.journal.Names(kindVolume) {
+		if folder, other := d.madeElsewhere(kindVolume, id); other {
+			if remove {
+				say.Warn("volume claim left alone, it was made from another folder", nil, "claim", id, "folder", folder, "remove it with", "devloop delete --volumes there")
+			}
+			continue
+		}
+		namespace, name, _ := strings.Cut(id, "/")
+		claims := d.cluster.Client.CoreV1().PersistentVolumeClaims(namespace)
+		there, err := claims.Get(ctx, name, metav1.GetOptions{})
+		switch {
+		case err == nil && !d.madeUID(kindVolume, id, there.UID): // somebody has made another one since
+		case err == nil && !remove:
+			say.Note("volume claim stays, it holds data", "claim", id, "remove it with", "devloop delete --volumes")
+			continue
+		case err == nil:
+			err = say.Step(ctx, "volume claim deleted", func(ctx context.Context) ([]any, error) {
+				return nil, claims.Delete(ctx, name, metav1.DeleteOptions{Preconditions: onlyUID(there.UID)})
+			}, "claim", id)
+		}
+		if err != nil && !isGone(err) {
+			errs = append(errs, fmt.Errorf("volume claim %s: %w", id, err))
+			continue
+		}
+		errs = append(errs, d.forgetMade(kindVolume, id))
+	}
+	return errors.Join(errs...)
+}
