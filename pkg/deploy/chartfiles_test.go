@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,7 +20,6 @@ import (
 	"helm.sh/helm/v3/pkg/chart/loader"
 
 	"github.com/devloop/devloop/pkg/event"
-	"github.com/devloop/devloop/pkg/files"
 )
 
 // inTime fails the test if work does not end: a pipe would hold it up for ever.
@@ -226,47 +224,5 @@ func TestChartIsReadForAsLongAsSomebodyWaits(t *testing.T) {
 		if _, err := new(charts).open(ctx, event.Stage{}, source{chart: chart}); !errors.Is(err, event.ErrSuperseded) {
 			t.Errorf("%s: %v", chart, err)
 		}
-	}
-}
-
-func TestValuesFilesOfAnything(t *testing.T) {
-	dir := t.TempDir()
-	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "large"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(filepath.Join(dir, "large"), 1<<40); err != nil {
-		t.Fatal(err)
-	}
-	for file, want := range map[string]error{filepath.Join(dir, "pipe"): files.ErrNotRegular, "/dev/zero": files.ErrNotRegular, filepath.Join(dir, "large"): files.ErrTooLarge} {
-		err := inTime(t, func() error {
-			position(file, []string{"a"})
-			_, err := merge(Release{ValuesFiles: []string{file}})
-			return err
-		})
-		if !errors.Is(err, want) || !strings.Contains(err.Error(), file) {
-			t.Errorf("%s: %v", file, err)
-		}
-	}
-	folder := chartFolder(t, nil)
-	if err := syscall.Mkfifo(filepath.Join(folder, "Chart.yaml"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := inTime(t, func() error { (Release{Chart: folder}).Files(); return nil }); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestOnlySomeProblemsOfValuesAreTold(t *testing.T) {
-	var failure strings.Builder
-	for i := range 200_000 {
-		fmt.Fprintf(&failure, "- at '/a/%d': got string, want integer\n", i)
-	}
-	want := &desired{Release: Release{Name: "web"}}
-	lines := strings.Split(want.against(errors.New(failure.String())).Error(), "\n")
-	if len(lines) != maxProblems+1 || lines[maxProblems] != "release web: and 199950 more" || !slices.Contains(lines, "release web: value a.49: got string, want integer") {
-		t.Errorf("%d lines, the last one %q", len(lines), lines[len(lines)-1])
 	}
 }

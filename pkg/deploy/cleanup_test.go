@@ -4,16 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"helm.sh/helm/v3/pkg/release"
-	helmtime "helm.sh/helm/v3/pkg/time"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -268,203 +267,6 @@ func TestCleanupBeforeLeavesAnObjectThatWasMadeAnew(t *testing.T) {
 	})
 }
 
-func TestNamespaceIsDeletedOnlyIfItIsOursAndEmpty(t *testing.T) {
-	unlisted := &discovery.ErrGroupDiscoveryFailed{Groups: map[schema.GroupVersion]error{things.GroupVersion(): errors.New("no endpoints")}}
-	ours := permits{kindNamespace: {"demo"}, kindUID: {"namespace demo@now"}}
-	for _, test := range []struct {
-		name    string
-		journal permits
-		labels  map[string]string
-		objects []*unstructured.Unstructured
-		change  func(*live)
-		deleted bool
-		says    string
-	}{
-		{"empty", ours, made, nil, nil, true, "namespace deleted"},
-		{"with what every namespace has", ours, made, []*unstructured.Unstructured{of("ConfigMap", "kube-root-ca.crt")}, nil, true, "namespace deleted"},
-		{"made by an earlier devloop", permits{kindNamespace: {"demo"}}, made, nil, nil, true, "namespace deleted"},
-		{"made anew by somebody else", permits{kindNamespace: {"demo"}, kindUID: {"namespace demo@before"}}, made, nil, nil, false, ""},
-		{"without our label", ours, nil, nil, nil, false, ""},
-		{"with an object", ours, made, []*unstructured.Unstructured{of("ConfigMap", "theirs")}, nil, false, "not empty"},
-		{"with an object of a kind that came since", ours, made, []*unstructured.Unstructured{of("Thing", "theirs")},
-			func(l *live) { l.kinds.now = resources(configMaps, things) }, false, "things/theirs"},
-		{"with kinds that the API server does not list", ours, made, nil, func(l *live) { l.kinds.err = unlisted }, false, "does not list all"},
-		{"with an object, and kinds that are not listed", ours, made, []*unstructured.Unstructured{of("ConfigMap", "theirs")},
-			func(l *live) { l.kinds.err = unlisted }, false, "configmaps/theirs"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				l := cluster(t, test.journal, test.objects...)
-				l.namespace(t, test.labels)
-				if test.change != nil {
-					test.change(l)
-				}
-				if err := l.deleteNamespace(t.Context(), l.say(), "demo"); err != nil {
-					t.Fatal(err)
-				}
-				var want []string
-				if test.deleted {
-					want = []string{"demo UID now"}
-				}
-				if got := deletions(l.client.Actions()); !slices.Equal(got, want) {
-					t.Errorf("deleted %q, want %q", got, want)
-				}
-				if says := l.says(); !strings.Contains(says, test.says) || test.says == "" && says != "" {
-					t.Errorf("it says %q", says)
-				}
-			})
-		})
-	}
-}
-
-func TestNamespaceThatCannotBeAskedForStays(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := cluster(t, permits{kindNamespace: {"demo"}})
-		l.namespace(t, made)
-		l.client.PrependReactor("get", "namespaces", func(clientgotesting.Action) (bool, runtime.Object, error) {
-			return true, nil, errors.New("etcd is away")
-		})
-		if err := l.deleteNamespace(t.Context(), l.say(), "demo"); err == nil || len(deletions(l.client.Actions())) > 0 {
-			t.Errorf("deleted %v, %v", deletions(l.client.Actions()), err)
-		}
-	})
-}
-
-func TestEnsuredNamespaceIsKnownByItsUID(t *testing.T) {
-	remembered := onDisk(t)
-	l := cluster(t, remembered)
-	l.client.PrependReactor("create", "namespaces", func(a clientgotesting.Action) (bool, runtime.Object, error) {
-		namespace := a.(clientgotesting.CreateAction).GetObject().(*corev1.Namespace)
-		namespace.UID = "made"
-		return false, namespace, nil
-	})
-	if err := l.ensureNamespace(t.Context(), "demo"); err != nil {
-		t.Fatal(err)
-	}
-	there := &metav1.ObjectMeta{Name: "demo", UID: "made", Labels: made}
-	another := &metav1.ObjectMeta{Name: "demo", UID: "another", Labels: made}
-	if !l.madeNamespace(there) || l.madeNamespace(another) {
-		t.Errorf("the journal has %q", remembered.Names(kindUID))
-	}
-	if err := l.forgetMade(kindNamespace, "demo"); err != nil || len(remembered.Names(kindUID))+len(remembered.Names(kindNamespace)) > 0 {
-		t.Errorf("forgotten: %v, the journal has %q", err, remembered.Names(kindUID))
-	}
-}
-
-func TestSweepDeletesOnlyWhatTheReleaseMade(t *testing.T) {
-	l := cluster(t, permits{}, of("ConfigMap", "ours", ofRelease("web")), of("ConfigMap", "theirs", ofRelease("other")), of("ConfigMap", "bare"),
-		of("ConfigMap", "next", ofRelease("web")), of("ConfigMap", "kept", annotated(kube.AnnotationRelease, "web", kube.AnnotationReleaseNamespace, "demo", annotationPolicy, policyKeep)),
-		of("CustomResourceDefinition", "things.example.test", ofRelease("web")))
-	manifest := ""
-	for _, o := range []string{"ours", "theirs", "bare", "next", "kept", "gone"} {
-		manifest += "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + o + "}\n"
-	}
-	manifest += "---\napiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: things.example.test}\n"
-	manifest += "---\napiVersion: unknown/v1\nkind: Unknown\nmetadata: {name: ours}\n"
-	next := []object{{kind: schema.GroupVersionKind{Version: "v1", Kind: "ConfigMap"}, namespace: "demo", name: "next"}}
-	err := l.sweep(t.Context(), Release{Name: "web", Namespace: "demo"}, []*release.Release{{Manifest: manifest}, {Manifest: manifest}}, next)
-	if got := deletions(l.dynamic.Actions()); err != nil || !slices.Equal(got, []string{"demo/ours UID uid-ours"}) {
-		t.Errorf("deleted %q, %v", got, err)
-	}
-}
-
-func TestHooksObjectsAreDeletedIfTheHookMadeThem(t *testing.T) {
-	l := cluster(t, permits{}, of("ConfigMap", "marked", annotated(kube.AnnotationHook, "pre-install", annotationHookOf, "demo/web")),
-		of("ConfigMap", "of-another", annotated(kube.AnnotationHook, "pre-install", annotationHookOf, "demo/other")),
-		of("ConfigMap", "of-an-earlier-devloop", annotated(kube.AnnotationHook, "pre-install")), of("ConfigMap", "by-hand"))
-	var hooks []*release.Hook
-	for _, name := range []string{"marked", "of-another", "of-an-earlier-devloop", "by-hand"} {
-		hook := &release.Hook{Manifest: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + "}\n"}
-		hook.LastRun.StartedAt.Time = metav1.Now().Time
-		hooks = append(hooks, hook)
-	}
-	err := l.removeHooks(t.Context(), Release{Name: "web", Namespace: "demo"}, []*release.Release{{Hooks: hooks}}, func(*release.Hook) bool { return true })
-	want := []string{"demo/marked UID uid-marked", "demo/of-an-earlier-devloop UID uid-of-an-earlier-devloop"}
-	if got := deletions(l.dynamic.Actions()); err != nil || !slices.Equal(got, want) {
-		t.Errorf("deleted %q, %v", got, err)
-	}
-}
-
-func TestVolumeClaimsOfOthersStay(t *testing.T) {
-	remembered := onDisk(t)
-	l := cluster(t, remembered)
-	installed := time.Date(2024, 1, 2, 3, 4, 5, 600_000_000, time.UTC)
-	claim := func(name string, uid types.UID, app string, after time.Duration) {
-		pvc := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: name, UID: uid, Labels: map[string]string{"app": app},
-			CreationTimestamp: metav1.NewTime(installed.Truncate(time.Second).Add(after))}}
-		if err := l.client.Tracker().Add(pvc); err != nil {
-			t.Fatal(err)
-		}
-	}
-	claim("data-db-0", "first", "db", 0) // in the same second, of which the API server writes the beginning
-	claim("data-db-1", "made by hand", "", time.Second)
-	claim("data-db-2", "third", "db", time.Second)
-	claim("data-db-3", "older", "db", -time.Second)
-	claim("data-db-4", "of an earlier install", "db", -time.Hour)
-	claim("data-db-5", "older than an earlier install's was", "db", -time.Hour)
-	for id, uid := range map[string]types.UID{"demo/data-db-4": "of an earlier install", "demo/data-db-5": "another"} {
-		if err := errors.Join(remembered.Record(kindVolume, id), l.recordUID(kindVolume, id, uid)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	manifest := "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: db}\nspec: {selector: {matchLabels: {app: db}}, volumeClaimTemplates: [{metadata: {name: data}}]}\n"
-	revision := &release.Release{Manifest: manifest, Info: &release.Info{FirstDeployed: helmtime.Time{Time: installed}}}
-	if err := l.recordClaims(t.Context(), l.say(), Release{Name: "web", Namespace: "demo"}, []*release.Release{revision, revision}); err != nil {
-		t.Fatal(err)
-	}
-	for _, older := range []string{"demo/data-db-3", "demo/data-db-5"} {
-		if says := l.says(); strings.Count(says, "before the release [claim "+older+"]") != 1 {
-			t.Errorf("of %s it says\n%s", older, says)
-		}
-	}
-	volumes := corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims")
-	if err := l.client.Tracker().Delete(volumes, "demo", "data-db-2"); err != nil {
-		t.Fatal(err)
-	}
-	claim("data-db-2", "another", "db", time.Minute)
-	if err := l.removeClaims(t.Context(), l.say(), true); err != nil {
-		t.Fatal(err)
-	}
-	got, want := deletions(l.client.Actions()), []string{"demo/data-db-0 UID first", "demo/data-db-4 UID of an earlier install"}
-	if !slices.Equal(got, want) || len(remembered.Names(kindVolume)) > 0 {
-		t.Errorf("deleted %q, the journal has %q", got, remembered.Names(kindVolume))
-	}
-}
-
-func TestCRDsOfOthersStay(t *testing.T) {
-	remembered := onDisk(t)
-	by := func(manager string) func(*unstructured.Unstructured) {
-		return func(u *unstructured.Unstructured) {
-			u.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: manager}})
-		}
-	}
-	l := cluster(t, remembered, of("CustomResourceDefinition", "ours", by(kube.FieldManager)), of("CustomResourceDefinition", "theirs", by("kubectl")),
-		of("CustomResourceDefinition", "of-an-earlier-devloop", by(kube.FieldManager)), of("CustomResourceDefinition", "made-anew", by(kube.FieldManager)))
-	for name, uid := range map[string]types.UID{"ours": "uid-ours", "theirs": "", "gone": "uid-gone", "of-an-earlier-devloop": "", "made-anew": "uid-before"} {
-		if err := remembered.Record(kindCRD, name); err != nil {
-			t.Fatal(err)
-		}
-		if uid != "" {
-			if err := l.recordUID(kindCRD, name, uid); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if err := l.removeCRDs(t.Context(), l.say(), false); err != nil {
-		t.Fatal(err)
-	}
-	if says := l.says(); strings.Count(says, "\n") != 1 || !strings.Contains(says, "CRDs stay") || strings.Contains(says, "theirs") || strings.Contains(says, "made-anew") {
-		t.Errorf("it says %q", says)
-	}
-	if err := l.removeCRDs(t.Context(), l.say(), true); err != nil {
-		t.Fatal(err)
-	}
-	got, want := deletions(l.dynamic.Actions()), []string{"of-an-earlier-devloop UID uid-of-an-earlier-devloop", "ours UID uid-ours"}
-	if left := slices.Concat(remembered.Names(kindCRD), remembered.Names(kindUID)); !slices.Equal(got, want) || len(left) > 0 {
-		t.Errorf("deleted %q, the journal has %q", got, left)
-	}
-}
-
 // Two folders with projects of one name have one journal. What is made from one of them is not removed from the other.
 func TestCleanupLeavesWhatAnotherFolderMade(t *testing.T) {
 	dir, first, second := t.TempDir(), t.TempDir(), t.TempDir()
@@ -535,81 +337,46 @@ func TestCleanupLeavesWhatAnotherFolderMade(t *testing.T) {
 	end(remembered)
 }
 
-func TestNeverInstalled(t *testing.T) {
-	d := &Deployer{project: "demo"}
-	history := func(project string, states ...release.Status) (all []*release.Release) {
-		for i, state := range states {
-			all = append(all, &release.Release{Version: len(states) - i, Info: &release.Info{Status: state}, Labels: map[string]string{labelProject: project}})
-		}
-		return all
+func TestOrdered(t *testing.T) {
+	var got []string
+	for _, r := range ordered([]Release{{Name: "web", DependsOn: []string{"db", "queue"}}, {Name: "db"}, {Name: "queue", DependsOn: []string{"db"}}}) {
+		got = append(got, r.Name)
 	}
-	for _, test := range []struct {
-		history []*release.Release
-		want    bool
-	}{
-		{nil, false},
-		{history("demo", release.StatusPendingInstall), true},
-		{history("demo", release.StatusFailed), true},
-		{history("demo", release.StatusFailed, release.StatusFailed), true},
-		{history("demo", release.StatusUninstalling, release.StatusSuperseded), true},
-		{history("demo", release.StatusDeployed), false},
-		{history("demo", release.StatusFailed, release.StatusDeployed), false},
-		{history("demo", release.StatusPendingUpgrade, release.StatusSuperseded), false},
-		{history("demo", release.StatusUninstalled), false},
-		{history("theirs", release.StatusPendingInstall), false},
-		{history("", release.StatusFailed), false},
-		{history("theirs", release.StatusUninstalling), false},
-	} {
-		if got := d.neverInstalled(test.history); got != test.want {
-			t.Errorf("%d revisions, the last one %v of %v: removed and begun anew: %v", len(test.history), test.history[0].Info.Status, test.history[0].Labels, got)
-		}
+	if strings.Join(got, " ") != "db queue web" {
+		t.Errorf("%v", got)
 	}
 }
 
-func TestAbandoned(t *testing.T) {
-	r := Release{Name: "web", Namespace: "demo"}
-	for what, test := range map[string]struct {
-		project, revision string // that the record's labels name
-		journal           permits
-		want              bool
-	}{
-		"ours":                           {"demo", "3", permits{kindRelease: {"demo/web"}}, true},
-		"another user's":                 {"demo", "3", permits{}, false},
-		"ours, with an earlier's labels": {"demo", "2", permits{kindRelease: {"demo/web"}}, false},
-		"a rollback of ours":             {"demo", "2", permits{kindRelease: {"demo/web"}, kindRevision: {"demo/web@3"}}, true},
-		"another project's":              {"theirs", "3", permits{kindRelease: {"demo/web"}, kindRevision: {"demo/web@3"}}, false},
-		"somebody's by hand":             {"", "", permits{}, false},
-	} {
-		last := revision{version: 3, status: release.StatusPendingUpgrade, labels: map[string]string{labelProject: test.project, labelRevision: test.revision}}
-		if got := New(nil, "demo", test.journal, Options{}).abandoned(r, last); got != test.want {
-			t.Errorf("%s counts as abandoned: %v", what, got)
-		}
-	}
-}
+// permits is a journal in memory.
+type permits map[string][]string
 
-func TestOnlyPodsOfTheStatefulSetAreUnblocked(t *testing.T) {
-	l := cluster(t, permits{})
-	yes := true
-	for name, owner := range map[string]types.UID{"a-by-hand": "", "b-of-another": "another", "db-0": "set"} {
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: name, UID: types.UID("uid-" + name), Labels: map[string]string{"app": "db"}},
-			Status: waits("ErrImageNeverPull", "not there")}
-		if owner != "" {
-			pod.OwnerReferences = []metav1.OwnerReference{{Kind: "StatefulSet", Name: "db", UID: owner, Controller: &yes}}
-		}
-		if err := l.client.Tracker().Add(pod); err != nil {
-			t.Fatal(err)
-		}
+func (p permits) Record(kind, name string) error { p[kind] = append(p[kind], name); return nil }
+
+func (p permits) Forget(string, string) error { return nil }
+
+func (p permits) Names(kind string) []string { return p[kind] }
+
+func (p permits) Has(kind, name string) bool { return slices.Contains(p[kind], name) }
+
+func TestOnlyWhatIsRecordedIsRemoved(t *testing.T) {
+	here, link := t.TempDir(), filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(here, link); err != nil {
+		t.Fatal(err)
 	}
-	w := &wait{Deployer: l.Deployer, say: l.say(), foreign: map[int]bool{0: true}}
-	w.unblock(t.Context(), workload{"statefulset", "demo", "db", 0}, rollout{all: "app=db", uid: "set"})
-	if got := deletions(l.client.Actions()); len(got) > 0 {
-		t.Errorf("deleted %q of a release that is not ours", got)
+	here, err := filepath.EvalSymlinks(here) // where temporary files are may be a link, too
+	if err != nil {
+		t.Fatal(err)
 	}
-	w.foreign = nil
-	for range 3 {
-		w.unblock(t.Context(), workload{"statefulset", "demo", "db", 0}, rollout{all: "app=db", uid: "set"})
+	d := New(nil, "demo", permits{
+		kindRelease: {"old/gone", "demo/b", "old/here", "old/elsewhere", "demo/c"},
+		kindFolder:  {"release old/here@" + here, "release old/elsewhere@/other", "release demo/c@/other", "crd old/gone@/other"},
+	}, Options{Folder: link})
+	recorded, elsewhere := d.recorded([]Release{{Name: "a", Namespace: "demo"}, {Name: "b", Namespace: "demo"}, {Name: "c", Namespace: "demo"}})
+	var got []string
+	for _, r := range recorded {
+		got = append(got, r.ID())
 	}
-	if got := deletions(l.client.Actions()); !slices.Equal(got, []string{"demo/db-0 UID uid-db-0"}) {
-		t.Errorf("deleted %q", got)
+	if strings.Join(got, " ") != "old/gone old/here demo/b demo/c" || !slices.Equal(elsewhere, []string{"old/elsewhere"}) {
+		t.Errorf("%v, of another folder %v", got, elsewhere)
 	}
 }

@@ -5,12 +5,16 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 
 	"helm.sh/helm/v3/pkg/chart"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
@@ -161,5 +165,39 @@ func TestDefinitionsOfOthersAreNotWritten(t *testing.T) {
 				t.Errorf("the journal has %v", test.journal)
 			}
 		})
+	}
+}
+
+func TestCRDsOfOthersStay(t *testing.T) {
+	remembered := onDisk(t)
+	by := func(manager string) func(*unstructured.Unstructured) {
+		return func(u *unstructured.Unstructured) {
+			u.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: manager}})
+		}
+	}
+	l := cluster(t, remembered, of("CustomResourceDefinition", "ours", by(kube.FieldManager)), of("CustomResourceDefinition", "theirs", by("kubectl")),
+		of("CustomResourceDefinition", "of-an-earlier-devloop", by(kube.FieldManager)), of("CustomResourceDefinition", "made-anew", by(kube.FieldManager)))
+	for name, uid := range map[string]types.UID{"ours": "uid-ours", "theirs": "", "gone": "uid-gone", "of-an-earlier-devloop": "", "made-anew": "uid-before"} {
+		if err := remembered.Record(kindCRD, name); err != nil {
+			t.Fatal(err)
+		}
+		if uid != "" {
+			if err := l.recordUID(kindCRD, name, uid); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := l.removeCRDs(t.Context(), l.say(), false); err != nil {
+		t.Fatal(err)
+	}
+	if says := l.says(); strings.Count(says, "\n") != 1 || !strings.Contains(says, "CRDs stay") || strings.Contains(says, "theirs") || strings.Contains(says, "made-anew") {
+		t.Errorf("it says %q", says)
+	}
+	if err := l.removeCRDs(t.Context(), l.say(), true); err != nil {
+		t.Fatal(err)
+	}
+	got, want := deletions(l.dynamic.Actions()), []string{"of-an-earlier-devloop UID uid-of-an-earlier-devloop", "ours UID uid-ours"}
+	if left := slices.Concat(remembered.Names(kindCRD), remembered.Names(kindUID)); !slices.Equal(got, want) || len(left) > 0 {
+		t.Errorf("deleted %q, the journal has %q", got, left)
 	}
 }

@@ -130,3 +130,24 @@ func TestHeldRelease(t *testing.T) {
 		})
 	})
 }
+
+func TestAbandoned(t *testing.T) {
+	r := Release{Name: "web", Namespace: "demo"}
+	for what, test := range map[string]struct {
+		project, revision string // that the record's labels name
+		journal           permits
+		want              bool
+	}{
+		"ours":                           {"demo", "3", permits{kindRelease: {"demo/web"}}, true},
+		"another user's":                 {"demo", "3", permits{}, false},
+		"ours, with an earlier's labels": {"demo", "2", permits{kindRelease: {"demo/web"}}, false},
+		"a rollback of ours":             {"demo", "2", permits{kindRelease: {"demo/web"}, kindRevision: {"demo/web@3"}}, true},
+		"another project's":              {"theirs", "3", permits{kindRelease: {"demo/web"}, kindRevision: {"demo/web@3"}}, false},
+		"somebody's by hand":             {"", "", permits{}, false},
+	} {
+		last := revision{version: 3, status: release.StatusPendingUpgrade, labels: map[string]string{labelProject: test.project, labelRevision: test.revision}}
+		if got := New(nil, "demo", test.journal, Options{}).abandoned(r, last); got != test.want {
+			t.Errorf("%s counts as abandoned: %v", what, got)
+		}
+	}
+}

@@ -1,0 +1,177 @@
+package deploy
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
+)
+
+func TestVerdict(t *testing.T) {
+	of := workload{kind: "deployment", namespace: "demo", name: "web"}
+	long := time.Now().Add(-time.Minute)
+	for _, test := range []struct {
+		name, reason, message string
+		restarts              int32
+		since                 time.Time
+		ending                bool
+		bad                   bool
+	}{
+		{"an image that nobody has", "ErrImageNeverPull", "because", 0, time.Time{}, false, true},
+		{"a pull that failed just now", "ImagePullBackOff", "because", 0, time.Time{}, false, false},
+		{"an image that is not there", "ErrImagePull", "manifest unknown", 0, time.Time{}, false, true},
+		{"a pull that keeps failing", "ImagePullBackOff", "because", 0, long, false, true},
+		{"one crash", "CrashLoopBackOff", "because", 1, long, false, false},
+		{"crash after crash", "CrashLoopBackOff", "because", 2, time.Time{}, false, true},
+		{"a pod that is ending", "CrashLoopBackOff", "because", 9, long, true, false},
+		{"a pod that starts", "ContainerCreating", "", 0, long, false, false},
+		{"a secret that may come", "CreateContainerConfigError", "because", 0, time.Time{}, false, false},
+		{"a secret that does not come", "CreateContainerConfigError", "because", 0, long, false, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-1", Labels: map[string]string{"app": "web"}}}
+			if test.ending {
+				pod.DeletionTimestamp = &metav1.Time{Time: time.Now()}
+				pod.Finalizers = []string{"test/keep"}
+			}
+			pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", RestartCount: test.restarts,
+				State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: test.reason, Message: test.message}}}}
+			w := &wait{Deployer: New(&kube.Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{}), seen: map[string]span{}}
+			if !test.since.IsZero() {
+				for _, trouble := range troubles(pod, false) {
+					w.seen["web-1 "+trouble.key] = span{test.since, time.Now()}
+				}
+			}
+			_, err := w.verdict(t.Context(), of, rollout{lacks: "1 of 1 replicas available", selector: "app=web"})
+			if (err != nil) != test.bad {
+				t.Errorf("verdict %v", err)
+			}
+			if err != nil && (!strings.Contains(err.Error(), test.reason+": "+test.message) || event.Hint(err) == "") {
+				t.Errorf("verdict %v, hint %q", err, event.Hint(err))
+			}
+		})
+	}
+}
+
+// TestKilledContainer is about what helps a container that was killed: nothing is said of its memory that was not seen.
+func TestKilledContainer(t *testing.T) {
+	limited := func(name string) corev1.Container {
+		return corev1.Container{Name: name, Resources: corev1.ResourceRequirements{
+			Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("32Mi")}}}
+	}
+	const raise = "raise the container's memory limit"
+	const perhaps = "exit code 137 is SIGKILL, and its memory limit is 32Mi: if it reached that, " + raise
+	for _, test := range []struct {
+		name   string
+		spec   corev1.PodSpec
+		code   int32
+		reason string
+		hint   string // how it begins
+	}{
+		{"the node saw the memory kill", corev1.PodSpec{Containers: []corev1.Container{limited("main")}}, 137, "OOMKilled", raise},
+		{"the node saw its end first", corev1.PodSpec{Containers: []corev1.Container{{Name: "other"}, limited("main")}}, 137, "Error", perhaps},
+		{"an init container", corev1.PodSpec{InitContainers: []corev1.Container{limited("main")}}, 137, "Error", perhaps},
+		{"without a limit", corev1.PodSpec{Containers: []corev1.Container{{Name: "main"}, limited("other")}}, 137, "Error", hintLines},
+		{"another end", corev1.PodSpec{Containers: []corev1.Container{limited("main")}}, 1, "Error", hintLines},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			pod := &corev1.Pod{Spec: test.spec, Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
+				Name: "main", RestartCount: crashes,
+				State:                corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}},
+				LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: test.code, Reason: test.reason}},
+			}}}}
+			all := troubles(pod, false)
+			if len(all) != 1 || !strings.HasPrefix(all[0].hint, test.hint) {
+				t.Errorf("%+v, not the hint %q", all, test.hint)
+			}
+		})
+	}
+}
+
+// TestFactsOfTheFailure: what hindered a container before it started is not why it failed.
+func TestFactsOfTheFailure(t *testing.T) {
+	started := metav1.NewTime(time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC))
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-1", UID: "1"},
+		Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "main", State: corev1.ContainerState{
+			Terminated: &corev1.ContainerStateTerminated{ExitCode: 1, StartedAt: started}}}}}}
+	for after, want := range map[time.Duration]bool{-time.Second: false, 0: true, time.Second: true} {
+		mount := &corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-1.1"}, Type: corev1.EventTypeWarning,
+			InvolvedObject: corev1.ObjectReference{UID: "1"}, Reason: "FailedMount", Message: "not yet",
+			LastTimestamp: metav1.NewTime(started.Add(after))}
+		d := New(&kube.Cluster{Client: fake.NewClientset(pod, mount)}, "demo", nil, Options{})
+		facts := d.facts(t.Context(), pod, trouble{container: "main"})
+		if got := strings.Contains(facts, "FailedMount: not yet"); got != want {
+			t.Errorf("an event %s after the start: %q", after, facts)
+		}
+	}
+}
+
+// TestUnsteady is about containers that Kubernetes calls ready as soon as they run.
+func TestUnsteady(t *testing.T) {
+	of := workload{kind: "deployment", namespace: "demo", name: "web"}
+	probe := &corev1.Probe{}
+	for _, test := range []struct {
+		name     string
+		probe    *corev1.Probe
+		restarts int32
+		runs     time.Duration // as devloop has seen it
+		says     time.Duration // as the node does
+		lacks    bool
+	}{
+		{"just started", nil, 0, 0, 0, true},
+		{"seen for long enough", nil, 0, steady, 0, false},
+		{"restarted", nil, 1, steady, 0, true},
+		{"restarted, and running since", nil, 1, steadyAgain, 0, false},
+		{"a clock that is off", nil, 0, 0, 30 * time.Second, true},
+		{"since long ago", nil, 3, 0, time.Hour, false},
+		{"probed", probe, 0, 0, 0, false},
+	} {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-1", Labels: map[string]string{"app": "web"}}}
+		pod.Spec.Containers = []corev1.Container{{Name: "main", ReadinessProbe: test.probe}}
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", RestartCount: test.restarts, ContainerID: "c", Ready: true,
+			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(time.Now().Add(-test.says))}}}}
+		w := &wait{Deployer: New(&kube.Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{}), seen: map[string]span{}}
+		if test.runs > 0 {
+			w.started["c"] = time.Now().Add(-test.runs)
+		}
+		if lacks, err := w.verdict(t.Context(), of, rollout{selector: "app=web"}); err != nil || (lacks != "") != test.lacks {
+			t.Errorf("%s: %q, %v", test.name, lacks, err)
+		}
+	}
+}
+
+func TestOnlyPodsOfTheStatefulSetAreUnblocked(t *testing.T) {
+	l := cluster(t, permits{})
+	yes := true
+	for name, owner := range map[string]types.UID{"a-by-hand": "", "b-of-another": "another", "db-0": "set"} {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: name, UID: types.UID("uid-" + name), Labels: map[string]string{"app": "db"}},
+			Status: waits("ErrImageNeverPull", "not there")}
+		if owner != "" {
+			pod.OwnerReferences = []metav1.OwnerReference{{Kind: "StatefulSet", Name: "db", UID: owner, Controller: &yes}}
+		}
+		if err := l.client.Tracker().Add(pod); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := &wait{Deployer: l.Deployer, say: l.say(), foreign: map[int]bool{0: true}}
+	w.unblock(t.Context(), workload{"statefulset", "demo", "db", 0}, rollout{all: "app=db", uid: "set"})
+	if got := deletions(l.client.Actions()); len(got) > 0 {
+		t.Errorf("deleted %q of a release that is not ours", got)
+	}
+	w.foreign = nil
+	for range 3 {
+		w.unblock(t.Context(), workload{"statefulset", "demo", "db", 0}, rollout{all: "app=db", uid: "set"})
+	}
+	if got := deletions(l.client.Actions()); !slices.Equal(got, []string{"demo/db-0 UID uid-db-0"}) {
+		t.Errorf("deleted %q", got)
+	}
+}

@@ -1,0 +1,38 @@
+package deploy
+
+import (
+	"testing"
+
+	"helm.sh/helm/v3/pkg/release"
+)
+
+func TestNeverInstalled(t *testing.T) {
+	d := &Deployer{project: "demo"}
+	history := func(project string, states ...release.Status) (all []*release.Release) {
+		for i, state := range states {
+			all = append(all, &release.Release{Version: len(states) - i, Info: &release.Info{Status: state}, Labels: map[string]string{labelProject: project}})
+		}
+		return all
+	}
+	for _, test := range []struct {
+		history []*release.Release
+		want    bool
+	}{
+		{nil, false},
+		{history("demo", release.StatusPendingInstall), true},
+		{history("demo", release.StatusFailed), true},
+		{history("demo", release.StatusFailed, release.StatusFailed), true},
+		{history("demo", release.StatusUninstalling, release.StatusSuperseded), true},
+		{history("demo", release.StatusDeployed), false},
+		{history("demo", release.StatusFailed, release.StatusDeployed), false},
+		{history("demo", release.StatusPendingUpgrade, release.StatusSuperseded), false},
+		{history("demo", release.StatusUninstalled), false},
+		{history("theirs", release.StatusPendingInstall), false},
+		{history("", release.StatusFailed), false},
+		{history("theirs", release.StatusUninstalling), false},
+	} {
+		if got := d.neverInstalled(test.history); got != test.want {
+			t.Errorf("%d revisions, the last one %v of %v: removed and begun anew: %v", len(test.history), test.history[0].Info.Status, test.history[0].Labels, got)
+		}
+	}
+}
