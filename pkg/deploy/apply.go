@@ -18,10 +18,10 @@ import (
 func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Release, timeout time.Duration) error {
 	say := sink.For("deploy")
 	if err := d.cluster.Answers(ctx); err != nil {
-		return passing(err)
+		return markTransient(err)
 	}
 	if err := d.ensureNamespaces(ctx, releases); err != nil {
-		return passing(err)
+		return markTransient(err)
 	}
 	done := map[string]chan struct{}{}
 	awaited := map[string]bool{}
@@ -46,7 +46,7 @@ func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Releas
 					return
 				}
 			}
-			errs[i] = passing(say.Guard("release", func() error { return d.apply(ctx, sink, r, awaited[r.Name], timeout) }))
+			errs[i] = markTransient(say.Guard("release", func() error { return d.apply(ctx, sink, r, awaited[r.Name], timeout) }))
 			if errs[i] != nil {
 				failed.Store(r.Name, true)
 			}
@@ -59,7 +59,7 @@ func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Releas
 // apply is Apply for one release; awaited tells that others wait until it is up.
 func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaited bool, timeout time.Duration) error {
 	say := sink.For("deploy")
-	want, err := d.read(ctx, say, r)
+	want, err := d.readInputs(ctx, say, r)
 	if err != nil {
 		return err
 	}
@@ -68,12 +68,12 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 		return err
 	}
 	if err := d.mayWrite(r, last); err != nil {
-		if !d.holds(last, want) {
+		if !d.upToDate(last, want) {
 			return err
 		}
-		return d.leave(ctx, sink, r, last, err, awaited, timeout)
+		return d.leaveForeign(ctx, sink, r, last, err, awaited, timeout)
 	}
-	if last, err = d.settled(ctx, say, r, last); err != nil {
+	if last, err = d.awaitOtherWriter(ctx, say, r, last); err != nil {
 		return err
 	}
 	if last.exists() && !d.owns(r, last) {
@@ -81,7 +81,7 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 			"namespace", event.Name(r.Namespace))
 	}
 	missing := ""
-	held := d.holds(last, want)
+	held := d.upToDate(last, want)
 	if held {
 		if missing, err = d.missing(ctx, r, last); err != nil {
 			return fmt.Errorf("release %s: %w", r.ID(), err)
@@ -116,8 +116,8 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 	return nil
 }
 
-// leave is apply for a release that is not ours and holds what is wanted: it stays as it is. If an object is missing, it is refused.
-func (d *Deployer) leave(
+// leaveForeign is apply for a release that is not ours and holds what is wanted: it stays as it is. If an object is missing, it is refused.
+func (d *Deployer) leaveForeign(
 	ctx context.Context, sink event.Sink, r Release, last revision, refused error, awaited bool, timeout time.Duration,
 ) error {
 	missing, err := d.missing(ctx, r, last)
@@ -162,10 +162,10 @@ func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, las
 		return last, err
 	}
 	if !last.exists() {
-		if err := d.awaitEnding(ctx, say, r, made); err != nil {
+		if err := d.awaitTerminating(ctx, say, r, made); err != nil {
 			return last, err
 		}
-		if err := d.tryOut(ctx, say, &want, made); err != nil { // its namespace may not have been there before
+		if err := d.dryRun(ctx, say, &want, made); err != nil { // its namespace may not have been there before
 			return last, err
 		}
 	}
@@ -193,7 +193,7 @@ func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, las
 		return []any{"revision", written.Version}, nil
 	}, "namespace", event.Name(r.Namespace), "release", event.Name(r.Name))
 	if err != nil {
-		if r.Rollback && !event.IsTransient(passing(err)) {
+		if r.Rollback && !event.IsTransient(markTransient(err)) {
 			err = d.rollback(say, r, err) //nolint:contextcheck // as above
 		}
 		return last, err
@@ -220,5 +220,5 @@ func (d *Deployer) after(ctx context.Context, say event.Stage, r Release, last r
 			return err
 		}
 	}
-	return d.label(ctx, r, last.version, labelAfter, nil)
+	return d.setLabel(ctx, r, last.version, labelAfter, nil)
 }

@@ -66,26 +66,26 @@ type charts struct {
 	dir string
 
 	mu       sync.Mutex
-	digests  map[string]string // of archives that were read, by path, size and time
-	resolved map[string]found  // what a name and a version mean, for as long as devloop runs
+	digests  map[string]string        // of archives that were read, by path, size and time
+	resolved map[string]chartLocation // what a name and a version mean, for as long as devloop runs
 }
 
-// ref is a chart whose files are known by their digest, and not read more often than need be.
-type ref struct {
+// chartRef is a chart whose files are known by their digest, and not read more often than need be.
+type chartRef struct {
 	digest string
 	// load returns another one at each call, since Helm changes charts while it works.
 	load func(context.Context) (*chart.Chart, error)
 }
 
 // open finds the chart and the digest of all its files.
-func (c *charts) open(ctx context.Context, say event.Stage, from source) (ref, error) {
+func (c *charts) open(ctx context.Context, say event.Stage, from source) (chartRef, error) {
 	file, err := c.locate(ctx, say, from)
 	if err != nil {
-		return ref{}, err
+		return chartRef{}, err
 	}
 	info, err := os.Stat(file)
 	if err != nil {
-		return ref{}, fmt.Errorf("chart %s: %w", from, err)
+		return chartRef{}, fmt.Errorf("chart %s: %w", from, err)
 	}
 	key := fmt.Sprintf("%s %d %d", file, info.Size(), info.ModTime().UnixNano())
 	c.mu.Lock()
@@ -94,7 +94,7 @@ func (c *charts) open(ctx context.Context, say event.Stage, from source) (ref, e
 	if !known {
 		loaded, err := c.load(ctx, say, file, from, 0)
 		if err != nil {
-			return ref{}, err
+			return chartRef{}, err
 		}
 		digest = digestOf(loaded)
 	}
@@ -106,7 +106,7 @@ func (c *charts) open(ctx context.Context, say event.Stage, from source) (ref, e
 		c.digests[key] = digest
 		c.mu.Unlock()
 	}
-	return ref{digest, func(ctx context.Context) (*chart.Chart, error) { // a Helm write has another one
+	return chartRef{digest, func(ctx context.Context) (*chart.Chart, error) { // a Helm write has another one
 		loaded, err := c.load(ctx, say, file, from, 0)
 		if err == nil && digestOf(loaded) != digest {
 			err = fmt.Errorf("chart %s: %w", from, event.ErrSuperseded) // saved since
@@ -125,13 +125,13 @@ func (c *charts) load(ctx context.Context, say event.Stage, file string, from so
 		return nil, event.WithHint(fmt.Errorf("chart %s: %w", from, err), "mend it and save; what ran keeps running")
 	}
 	for _, wanted := range loaded.Metadata.Dependencies {
-		if wanted == nil || slices.ContainsFunc(loaded.Dependencies(), func(held *chart.Chart) bool { return fits(held, wanted) }) {
+		if wanted == nil || slices.ContainsFunc(loaded.Dependencies(), func(held *chart.Chart) bool { return satisfies(held, wanted) }) {
 			continue // the same chart may be wanted twice, under two aliases
 		}
 		if depth == maxDepth {
 			return nil, fmt.Errorf("chart %s: its charts depend on each other more than %d deep", from, maxDepth)
 		}
-		brought, err := c.bring(ctx, say, loaded, wanted, file, depth+1)
+		brought, err := c.loadDependency(ctx, say, loaded, wanted, file, depth+1)
 		if err != nil {
 			return nil, fmt.Errorf("chart %s: its dependency %s: %w", from, wanted.Name, err)
 		}
@@ -140,8 +140,8 @@ func (c *charts) load(ctx context.Context, say event.Stage, file string, from so
 	return loaded, nil
 }
 
-// bring loads a chart that the one in file depends on.
-func (c *charts) bring(ctx context.Context, say event.Stage, parent *chart.Chart, wanted *chart.Dependency, file string, depth int) (*chart.Chart, error) {
+// loadDependency loads a chart that the one in file depends on.
+func (c *charts) loadDependency(ctx context.Context, say event.Stage, parent *chart.Chart, wanted *chart.Dependency, file string, depth int) (*chart.Chart, error) {
 	from, err := dependencyOf(parent, wanted, file)
 	if err != nil {
 		return nil, err
@@ -151,15 +151,15 @@ func (c *charts) bring(ctx context.Context, say event.Stage, parent *chart.Chart
 		return nil, err
 	}
 	brought, err := c.load(ctx, say, archive, from, depth)
-	if err == nil && !fits(brought, wanted) {
+	if err == nil && !satisfies(brought, wanted) {
 		err = event.WithHint(fmt.Errorf("what is there is %s %s, not %s %s", brought.Name(), brought.Metadata.Version, wanted.Name, wanted.Version),
 			"correct its name or version in Chart.yaml")
 	}
 	return brought, err
 }
 
-// fits tells whether a chart is what another one depends on, by the rule by which Helm looks for it.
-func fits(found *chart.Chart, wanted *chart.Dependency) bool {
+// satisfies tells whether a chart is what another one depends on, by the rule by which Helm looks for it.
+func satisfies(found *chart.Chart, wanted *chart.Dependency) bool {
 	return found.Name() == wanted.Name && (wanted.Version == "" || chartutil.IsCompatibleRange(wanted.Version, found.Metadata.Version))
 }
 
@@ -305,7 +305,7 @@ func CachedChart(dir string, r Release) (file, address string, cached bool) {
 	if at == "" {
 		return "", address, false
 	}
-	return c.file(at), address, c.holds(at)
+	return c.file(at), address, c.isCached(at)
 }
 
 // fetch returns the archive's path in the cache, downloading it first if it is not there. pinned is the checksum that the user asks

@@ -24,10 +24,10 @@ import (
 )
 
 const (
-	trialDefault  = "default" // namespace, where no other is there
-	trialInterval = pollWhenYoung
-	// trialOutput is how much of a command's output is read, in bytes.
-	trialOutput = 1 << 20
+	checkPodNamespace = "default" // namespace, where no other is there
+	checkPodInterval  = youngPollInterval
+	// checkPodOutput is how much of a command's output is read, in bytes.
+	maxCheckPodOutput = 1 << 20
 	// removeTimeout is for a pod to be removed after the work's own context has ended.
 	removeTimeout = 10 * time.Second
 	// nameLength is how much of an image's name is in its pod's: the whole has to be a DNS label.
@@ -118,7 +118,7 @@ func (d *Deployer) Verify(ctx context.Context, sink event.Sink, trials []Trial) 
 				d.verified[key] = true
 				d.mu.Unlock()
 				return nil, nil
-			}, "image", event.Name(t.Image), "command", t.shown())
+			}, "image", event.Name(t.Image), "command", t.commandSummary())
 		})
 	}
 	group.Wait()
@@ -130,17 +130,17 @@ func (d *Deployer) RunPod(ctx context.Context, t Trial) (output string, err erro
 	timeout := fmt.Errorf("not done after %s", t.Timeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, t.Timeout, timeout)
 	defer cancel()
-	pod, err := d.makeTrial(ctx, t)
+	pod, err := d.createCheckPod(ctx, t)
 	if err != nil {
 		return "", err
 	}
 	defer func() {
 		removing, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 		defer cancel()
-		d.underWay(podID(pod), false)
-		err = errors.Join(err, d.removeTrial(removing, podID(pod)))
+		d.markRunning(podID(pod), false)
+		err = errors.Join(err, d.removeCheckPod(removing, podID(pod)))
 	}()
-	w := &wait{Deployer: d, seen: map[string]span{}}
+	w := &waiter{Deployer: d, seen: map[string]span{}}
 	for {
 		now, askErr := d.cluster.Client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
 		switch {
@@ -149,32 +149,32 @@ func (d *Deployer) RunPod(ctx context.Context, t Trial) (output string, err erro
 		case askErr == nil:
 			pod = now
 			if ended := endedContainer(pod); ended != nil {
-				return d.trialEnded(ctx, t, pod, ended)
+				return d.checkPodResult(ctx, t, pod, ended)
 			}
-			if err := w.trialTrouble(pod); err != nil {
+			if err := w.checkPodTrouble(pod); err != nil {
 				return "", err
 			}
 		}
-		if err := sleep(ctx, trialInterval); err != nil {
+		if err := sleep(ctx, checkPodInterval); err != nil {
 			if !errors.Is(err, timeout) {
 				return "", err
 			}
 			report, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTimeout)
 			defer cancel()
-			return "", d.trialLate(report, t, pod, errors.Join(err, askErr))
+			return "", d.checkPodTimeout(report, t, pod, errors.Join(err, askErr))
 		}
 	}
 }
 
-// trialTrouble returns why the pod will never run, or nil.
-func (w *wait) trialTrouble(pod *corev1.Pod) error {
+// checkPodTrouble returns why the pod will never run, or nil.
+func (w *waiter) checkPodTrouble(pod *corev1.Pod) error {
 	if pod.Status.Phase == corev1.PodFailed { // evicted, or refused by the node
 		return event.Transient(fmt.Errorf("pod %s: %s", podID(pod), strings.TrimSuffix(pod.Status.Reason+": "+pod.Status.Message, ": ")))
 	}
 	for _, t := range troubles(pod, false) {
-		if w.lasts(t.key) >= t.patience {
+		if w.lastsFor(t.key) >= t.grace {
 			err := event.WithHint(errors.New(t.what), t.hint)
-			if t.patience > neverPatient { // a registry that is away, a node that is full
+			if t.grace > noGrace { // a registry that is away, a node that is full
 				err = event.Transient(err)
 			}
 			return err
@@ -193,12 +193,12 @@ func endedContainer(pod *corev1.Pod) *corev1.ContainerStateTerminated {
 	return nil
 }
 
-func (d *Deployer) trialEnded(ctx context.Context, t Trial, pod *corev1.Pod, ended *corev1.ContainerStateTerminated) (string, error) {
+func (d *Deployer) checkPodResult(ctx context.Context, t Trial, pod *corev1.Pod, ended *corev1.ContainerStateTerminated) (string, error) {
 	var output string
 	notStarted := ended.Reason == "StartError" || ended.Reason == "ContainerCannotRun" // of containerd and CRI-O, and of Docker
 	if !notStarted {
 		var err error
-		if output, err = d.trialOutput(ctx, t, pod); err != nil && ended.ExitCode == 0 && t.Purpose != PurposeVerify {
+		if output, err = d.checkPodOutput(ctx, t, pod); err != nil && ended.ExitCode == 0 && t.Purpose != PurposeVerify {
 			return "", fmt.Errorf("read what pod %s printed: %w", podID(pod), err)
 		}
 	}
@@ -207,13 +207,13 @@ func (d *Deployer) trialEnded(ctx context.Context, t Trial, pod *corev1.Pod, end
 	}
 	return "", &TrialError{
 		Code: ended.ExitCode, Reason: ended.Reason, NotStarted: notStarted, Output: lastOf(output),
-		image: t.Image, command: t.shown(), message: strings.TrimSpace(ended.Message),
+		image: t.Image, command: t.commandSummary(), message: strings.TrimSpace(ended.Message),
 		limit: memoryLimit(pod, kube.FieldManager),
 	}
 }
 
-// shown is as much of a command as an error has room for.
-func (t Trial) shown() string {
+// commandSummary is as much of a command as an error has room for.
+func (t Trial) commandSummary() string {
 	const room = 120
 	shown := event.Printable(strings.Join(slices.Concat(t.Command, t.Args), " "))
 	if len(shown) > room {
@@ -222,9 +222,9 @@ func (t Trial) shown() string {
 	return shown
 }
 
-// trialOutput reads what the command printed, of one that is only to succeed the last lines.
-func (d *Deployer) trialOutput(ctx context.Context, t Trial, pod *corev1.Pod) (string, error) {
-	limit, lines := int64(trialOutput), int64(logTail)
+// checkPodOutput reads what the command printed, of one that is only to succeed the last lines.
+func (d *Deployer) checkPodOutput(ctx context.Context, t Trial, pod *corev1.Pod) (string, error) {
+	limit, lines := int64(maxCheckPodOutput), int64(logTailLines)
 	options := &corev1.PodLogOptions{Container: kube.FieldManager, LimitBytes: &limit}
 	if t.Purpose == PurposeVerify {
 		options.TailLines = &lines
@@ -241,18 +241,18 @@ func (d *Deployer) trialOutput(ctx context.Context, t Trial, pod *corev1.Pod) (s
 // lastOf are the last lines of an output.
 func lastOf(output string) string {
 	lines := strings.Split(strings.TrimSpace(output), "\n")
-	return strings.Join(lines[max(0, len(lines)-logTail):], "\n")
+	return strings.Join(lines[max(0, len(lines)-logTailLines):], "\n")
 }
 
-// trialLate is the error of a trial whose time is over.
-func (d *Deployer) trialLate(ctx context.Context, t Trial, pod *corev1.Pod, cause error) error {
-	text, hint := t.shown()+" in image "+t.Image, t.setting("give it more time, or have it end sooner")
+// checkPodTimeout is the error of a trial whose time is over.
+func (d *Deployer) checkPodTimeout(ctx context.Context, t Trial, pod *corev1.Pod, cause error) error {
+	text, hint := t.commandSummary()+" in image "+t.Image, t.setting("give it more time, or have it end sooner")
 	if known := troubles(pod, false); len(known) > 0 {
 		text, hint = text+": "+known[0].what, known[0].hint
 	} else if pod.Spec.NodeName == "" {
 		text, hint = text+": pod "+podID(pod)+" is on no node yet", "look at the nodes: kubectl describe nodes"
 	}
-	output, _ := d.trialOutput(ctx, t, pod) // which may not have begun
+	output, _ := d.checkPodOutput(ctx, t, pod) // which may not have begun
 	err := fmt.Errorf("%s: %w", text, cause)
 	if tail := lastOf(output); tail != "" {
 		err = fmt.Errorf("%w\n%s", err, tail)
@@ -260,20 +260,20 @@ func (d *Deployer) trialLate(ctx context.Context, t Trial, pod *corev1.Pod, caus
 	return event.WithHint(err, hint)
 }
 
-// makeTrial makes the pod, in the first namespace that takes it.
-func (d *Deployer) makeTrial(ctx context.Context, t Trial) (*corev1.Pod, error) {
-	namespaces := []string{cmp.Or(t.Namespace, t.Near, trialDefault)}
-	if t.Namespace == "" && namespaces[0] != trialDefault {
-		namespaces = append(namespaces, trialDefault)
+// createCheckPod makes the pod, in the first namespace that takes it.
+func (d *Deployer) createCheckPod(ctx context.Context, t Trial) (*corev1.Pod, error) {
+	namespaces := []string{cmp.Or(t.Namespace, t.Near, checkPodNamespace)}
+	if t.Namespace == "" && namespaces[0] != checkPodNamespace {
+		namespaces = append(namespaces, checkPodNamespace)
 	}
 	var refused error
 	for _, namespace := range namespaces {
-		pod, err := d.createTrial(ctx, t, namespace)
+		pod, err := d.createCheckPodIn(ctx, t, namespace)
 		if err == nil {
 			return pod, nil
 		}
 		err = fmt.Errorf("a pod to try image %s in namespace %s: %w", t.Image, namespace, err)
-		if !refuses(err) {
+		if !isRefused(err) {
 			return nil, event.Transient(err)
 		}
 		refused = event.WithHint(err, t.setting("name a namespace that takes it"))
@@ -281,49 +281,49 @@ func (d *Deployer) makeTrial(ctx context.Context, t Trial) (*corev1.Pod, error) 
 	return nil, refused
 }
 
-// refuses tells that a namespace takes no such pod: it is not made yet, it ends, or it has rules of its own.
-func refuses(err error) bool {
-	return apierrors.IsNotFound(err) || apierrors.IsForbidden(err) && !strings.Contains(err.Error(), startsUp)
+// isRefused tells that a namespace takes no such pod: it is not made yet, it ends, or it has rules of its own.
+func isRefused(err error) bool {
+	return apierrors.IsNotFound(err) || apierrors.IsForbidden(err) && !strings.Contains(err.Error(), startingUp)
 }
 
-func (d *Deployer) createTrial(ctx context.Context, t Trial, namespace string) (*corev1.Pod, error) {
+func (d *Deployer) createCheckPodIn(ctx context.Context, t Trial, namespace string) (*corev1.Pod, error) {
 	image := notLabel.Replace(t.Name)
 	image = strings.Trim(image[max(0, len(image)-nameLength):], "-")
-	pod := trialPod(t, namespace, fmt.Sprintf("devloop-%s-%s-%s", t.Purpose, image, rand.String(5)))
+	pod := newCheckPod(t, namespace, fmt.Sprintf("devloop-%s-%s-%s", t.Purpose, image, rand.String(5)))
 	pod.Labels[labelProject] = d.project
-	d.underWay(podID(pod), true)
+	d.markRunning(podID(pod), true)
 	if err := d.journal.Record(kindPod, podID(pod)); err != nil {
-		d.underWay(podID(pod), false)
+		d.markRunning(podID(pod), false)
 		return nil, err
 	}
 	made, err := d.cluster.Client.CoreV1().Pods(namespace).Create(ctx, pod, metav1.CreateOptions{})
 	if err == nil {
 		return made, nil
 	}
-	d.underWay(podID(pod), false)
-	if refuses(err) {
+	d.markRunning(podID(pod), false)
+	if isRefused(err) {
 		return nil, errors.Join(err, d.journal.Forget(kindPod, podID(pod)))
 	}
 	removing, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout) // it may have been made
 	defer cancel()
-	return nil, errors.Join(err, d.removeTrial(removing, podID(pod)))
+	return nil, errors.Join(err, d.removeCheckPod(removing, podID(pod)))
 }
 
-// underWay notes that a trial begins, or ends: nobody else removes its pod meanwhile.
-func (d *Deployer) underWay(id string, is bool) {
+// markRunning notes that a trial begins, or ends: nobody else removes its pod meanwhile.
+func (d *Deployer) markRunning(id string, is bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if is {
-		d.trials[id] = true
+		d.checkPods[id] = true
 	} else {
-		delete(d.trials, id)
+		delete(d.checkPods, id)
 	}
 }
 
 // notLabel replaces what is in an image's name and in no DNS label.
 var notLabel = strings.NewReplacer("/", "-", ".", "-", "_", "-")
 
-func trialPod(t Trial, namespace, name string) *corev1.Pod {
+func newCheckPod(t Trial, namespace, name string) *corev1.Pod {
 	no, now := false, int64(0)
 	late := int64(math.Ceil((t.Timeout + removeTimeout).Seconds())) // for a devloop that was killed
 	return &corev1.Pod{
@@ -348,17 +348,17 @@ func (d *Deployer) RemoveTrials(ctx context.Context) error {
 	var errs []error
 	for _, id := range d.journal.Names(kindPod) {
 		d.mu.Lock()
-		busy := d.trials[id]
+		busy := d.checkPods[id]
 		d.mu.Unlock()
 		if !busy {
-			errs = append(errs, d.removeTrial(ctx, id))
+			errs = append(errs, d.removeCheckPod(ctx, id))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// removeTrial removes a pod and waits until it is gone, which it is at once: it has no time to say goodbye.
-func (d *Deployer) removeTrial(ctx context.Context, id string) error {
+// removeCheckPod removes a pod and waits until it is gone, which it is at once: it has no time to say goodbye.
+func (d *Deployer) removeCheckPod(ctx context.Context, id string) error {
 	namespace, name, _ := strings.Cut(id, "/")
 	pods := d.cluster.Client.CoreV1().Pods(namespace)
 	pod, err := pods.Get(ctx, name, metav1.GetOptions{})

@@ -88,8 +88,8 @@ func TestTrial(t *testing.T) {
 			Trial{Near: "web"}, "", "default", false},
 		{"near one with a quota", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", quota), Trial{Near: "web"}, "", "default", false},
 		{"in one with a quota", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", quota), Trial{Namespace: "web"}, "exceeded quota", "", false},
-		{"the API server starts", forbids(node(ended(corev1.ContainerStateTerminated{})), "default", apierrors.NewForbidden(pods, "x", errors.New(startsUp))),
-			Trial{}, startsUp, "default", true},
+		{"the API server starts", forbids(node(ended(corev1.ContainerStateTerminated{})), "default", apierrors.NewForbidden(pods, "x", errors.New(startingUp))),
+			Trial{}, startingUp, "default", true},
 		{"the API server breaks off", forbids(node(ended(corev1.ContainerStateTerminated{})), "default", apierrors.NewInternalError(errors.New("etcd"))), Trial{}, "etcd", "default", true},
 		{"killed", node(ended(corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"})), Trial{}, "a b in image worker:1 ended with exit code 137 (OOMKilled)\nfake logs", "default", false},
 		{"killed, and the node does not say why", limited(node(ended(corev1.ContainerStateTerminated{ExitCode: 137, Reason: "Error"}))), Trial{},
@@ -150,9 +150,9 @@ func TestTrialIsRemovedWhenItIsGivenUp(t *testing.T) {
 		client := node(corev1.PodStatus{Phase: corev1.PodRunning})
 		remembered := onDisk(t)
 		d := New(&kube.Cluster{Client: client}, "demo", remembered, Options{})
-		left := trialPod(Trial{Purpose: PurposeVerify}, "web", "left-by-one-that-was-killed")
+		left := newCheckPod(Trial{Purpose: PurposeVerify}, "web", "left-by-one-that-was-killed")
 		left.UID, left.Labels[labelProject] = "left", "demo"
-		foreign := trialPod(Trial{Purpose: PurposeVerify}, "other", left.Name)
+		foreign := newCheckPod(Trial{Purpose: PurposeVerify}, "other", left.Name)
 		foreign.Labels[labelProject] = "of another project"
 		for _, pod := range []*corev1.Pod{left, foreign} {
 			if err := errors.Join(client.Tracker().Add(pod), remembered.Record(kindPod, podID(pod))); err != nil {

@@ -49,7 +49,7 @@ func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Rele
 		errs       = []error{d.RemoveTrials(ctx)}
 	)
 	recorded, elsewhere := d.recorded(ordered(releases))
-	errs = append(errs, d.nameElsewhere(ctx, say, elsewhere))
+	errs = append(errs, d.reportOtherFolders(ctx, say, elsewhere))
 	for _, r := range recorded {
 		owned, err := d.stillOurs(ctx, r)
 		if err != nil {
@@ -111,7 +111,7 @@ func (d *Deployer) recorded(releases []Release) (ours []Release, elsewhere []str
 		if slices.ContainsFunc(releases, func(r Release) bool { return r.ID() == id }) {
 			continue
 		}
-		if _, other := d.madeElsewhere(kindRelease, id); other {
+		if _, other := d.otherFolder(kindRelease, id); other {
 			elsewhere = append(elsewhere, id)
 			continue
 		}
@@ -126,12 +126,12 @@ func (d *Deployer) recorded(releases []Release) (ours []Release, elsewhere []str
 	return ours, elsewhere
 }
 
-// nameElsewhere says which releases of another folder are left alone.
-func (d *Deployer) nameElsewhere(ctx context.Context, say event.Stage, ids []string) error {
+// reportOtherFolders says which releases of another folder are left alone.
+func (d *Deployer) reportOtherFolders(ctx context.Context, say event.Stage, ids []string) error {
 	var there, folders []string
 	var errs []error
 	for _, id := range ids {
-		folder, _ := d.madeElsewhere(kindRelease, id)
+		folder, _ := d.otherFolder(kindRelease, id)
 		namespace, name, _ := strings.Cut(id, "/")
 		still, err := d.stillOurs(ctx, Release{Name: name, Namespace: namespace})
 		if errs = append(errs, err); !still {
@@ -143,7 +143,7 @@ func (d *Deployer) nameElsewhere(ctx context.Context, say event.Stage, ids []str
 		}
 	}
 	if len(there) > 0 {
-		say.Warn("releases left alone, they were made from another folder", nil, "releases", some(there), "folder", strings.Join(folders, " "),
+		say.Warn("releases left alone, they were made from another folder", nil, "releases", abbreviate(there), "folder", strings.Join(folders, " "),
 			"remove them with", "devloop delete there, or helm uninstall")
 	}
 	return errors.Join(errs...)
@@ -162,7 +162,7 @@ func (d *Deployer) stillOurs(ctx context.Context, r Release) (bool, error) {
 		return false, err
 	}
 	if last.version == 0 || !d.owns(r, last) {
-		return false, d.forget(r)
+		return false, d.forgetRelease(r)
 	}
 	return true, nil
 }
@@ -194,13 +194,13 @@ func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespa
 	if err != nil {
 		return fmt.Errorf("clean up %s in %s: %w", name, namespace, err)
 	}
-	deleted, others, err := d.divide(ctx, list.Items, namespace, releases)
+	deleted, others, err := d.partition(ctx, list.Items, namespace, releases)
 	if err != nil {
 		return fmt.Errorf("clean up %s in %s: %w", name, namespace, err)
 	}
 	if len(others) > 0 {
 		say.Warn("objects left alone, they are of none of devloop's releases", nil, "resource", name,
-			"namespace", event.Name(namespace), "count", len(others), "objects", some(others))
+			"namespace", event.Name(namespace), "count", len(others), "objects", abbreviate(others))
 	}
 	if len(deleted) == 0 {
 		return nil
@@ -221,13 +221,13 @@ func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespa
 		gone := func(wait time.Duration) error {
 			ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("still there after %s", wait))
 			defer cancel()
-			return d.until(ctx, func() (string, error) { return d.stillThere(ctx, objects, mapping.Resource, namespace, ours) })
+			return d.until(ctx, func() (string, error) { return d.remaining(ctx, objects, mapping.Resource, namespace, ours) })
 		}
 		err := gone(finalizerTimeout)
 		if err == nil || ctx.Err() != nil {
 			return nil, err
 		}
-		freed, freeErr := d.freeOfFinalizers(ctx, objects, ours)
+		freed, freeErr := d.removeFinalizers(ctx, objects, ours)
 		if freeErr != nil || len(freed) == 0 {
 			return nil, errors.Join(err, freeErr)
 		}
@@ -236,8 +236,8 @@ func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespa
 	}, "resource", name, "namespace", event.Name(namespace), "objects", strings.Join(names, " "))
 }
 
-// divide separates the objects that may be deleted from the names of the others.
-func (d *Deployer) divide(
+// partition separates the objects that may be deleted from the names of the others.
+func (d *Deployer) partition(
 	ctx context.Context, objects []unstructured.Unstructured, namespace string, releases []Release,
 ) (ours []unstructured.Unstructured, others []string, err error) {
 	there, err := d.cluster.Client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
@@ -246,7 +246,7 @@ func (d *Deployer) divide(
 	}
 	_, elsewhere := d.recorded(releases)
 	shared := slices.ContainsFunc(elsewhere, func(id string) bool { return strings.HasPrefix(id, namespace+"/") })
-	if d.madeNamespace(there) && !shared {
+	if d.isOurNamespace(there) && !shared {
 		return objects, nil, nil
 	}
 	owners, err := d.ownersIn(ctx, namespace, releases)
@@ -267,16 +267,16 @@ func (d *Deployer) divide(
 	return ours, others, nil
 }
 
-// some are the first of many names, in one line.
-func some(names []string) string {
+// abbreviate are the first of many names, in one line.
+func abbreviate(names []string) string {
 	if len(names) > shownNames {
 		names = append(slices.Clone(names[:shownNames]), fmt.Sprintf("and %d more", len(names)-shownNames))
 	}
 	return strings.Join(names, " ")
 }
 
-// stillThere names one of the objects, or a pod that belongs to one.
-func (d *Deployer) stillThere(ctx context.Context, objects dynamic.ResourceInterface, resource, namespace string, ours map[types.UID]bool) (string, error) {
+// remaining names one of the objects, or a pod that belongs to one.
+func (d *Deployer) remaining(ctx context.Context, objects dynamic.ResourceInterface, resource, namespace string, ours map[types.UID]bool) (string, error) {
 	left, err := objects.List(ctx, metav1.ListOptions{})
 	if apierrors.IsNotFound(err) {
 		return "", nil // their kind is gone
@@ -303,8 +303,8 @@ func (d *Deployer) stillThere(ctx context.Context, objects dynamic.ResourceInter
 	return "", nil
 }
 
-// freeOfFinalizers lets objects that are being deleted go, and names them.
-func (d *Deployer) freeOfFinalizers(ctx context.Context, objects dynamic.ResourceInterface, ours map[types.UID]bool) (freed []string, err error) {
+// removeFinalizers lets objects that are being deleted go, and names them.
+func (d *Deployer) removeFinalizers(ctx context.Context, objects dynamic.ResourceInterface, ours map[types.UID]bool) (freed []string, err error) {
 	left, err := objects.List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err

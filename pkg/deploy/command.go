@@ -15,12 +15,12 @@ import (
 )
 
 const (
-	// goodbye is how long a command may take to end once it was asked to.
-	goodbye = 2 * time.Second
+	// commandGrace is how long a command may take to end once it was asked to.
+	commandGrace = 2 * time.Second
 	// maxLine is how much of a line of output is logged, in bytes.
 	maxLine = 8 << 10
-	// lastLines is how much of a command's output an error shows.
-	lastLines = 15
+	// commandTailLines is how much of a command's output an error shows.
+	commandTailLines = 15
 )
 
 // run runs one command; when is "before" or "after". Its output goes to the log line by line. When ctx ends, or its time is over,
@@ -37,19 +37,19 @@ func (d *Deployer) run(ctx context.Context, say event.Stage, r Release, when str
 		defer cancel()
 		var last []string
 		cmd := command.Command{
-			Args: of.Args, Folder: d.options.Folder, Ask: syscall.SIGTERM, Goodbye: goodbye, Line: maxLine, Background: true,
+			Args: of.Args, Folder: d.options.Folder, Ask: syscall.SIGTERM, Goodbye: commandGrace, Line: maxLine, Background: true,
 			Env: append(os.Environ(), "KUBECONFIG="+kubeconfig, "DEVLOOP_RELEASE="+r.Name, "DEVLOOP_NAMESPACE="+r.Namespace, "DEVLOOP_KUBE_CONTEXT="+d.cluster.Context),
 		}
 		group := 0
 		err = cmd.Run(ctx, func(line string) {
 			say.Note("output", "release", event.Name(r.Name), "command", filepath.Base(of.Args[0]), "line", line)
 			last = append(last, line)
-			last = last[max(0, len(last)-lastLines):]
+			last = last[max(0, len(last)-commandTailLines):]
 		}, func(started int) {
 			group = started
-			d.began(group, kubeconfig)
+			d.trackCommand(group, kubeconfig)
 		})
-		d.ended(group)
+		d.untrackCommand(group)
 		if err == nil {
 			return nil, nil
 		}
@@ -61,13 +61,13 @@ func (d *Deployer) run(ctx context.Context, say event.Stage, r Release, when str
 	}, "release", event.Name(r.Name), "when", when, "command", shown)
 }
 
-func (d *Deployer) began(group int, kubeconfig string) {
+func (d *Deployer) trackCommand(group int, kubeconfig string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.commands[group] = kubeconfig
 }
 
-func (d *Deployer) ended(group int) {
+func (d *Deployer) untrackCommand(group int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.commands, group)

@@ -27,12 +27,12 @@ import (
 
 var definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
 
-// madeCRD tells whether a definition is the one that devloop made for this project. Its field manager alone does not say so: another
+// isOurCRD tells whether a definition is the one that devloop made for this project. Its field manager alone does not say so: another
 // project's devloop has the same.
-func (d *Deployer) madeCRD(there *unstructured.Unstructured) bool {
+func (d *Deployer) isOurCRD(there *unstructured.Unstructured) bool {
 	name := there.GetName()
 	written := slices.ContainsFunc(there.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool { return f.Manager == kube.FieldManager })
-	return written && d.journal.Has(kindCRD, name) && d.madeUID(kindCRD, name, there.GetUID())
+	return written && d.journal.Has(kindCRD, name) && d.matchesUID(kindCRD, name, there.GetUID())
 }
 
 // establishTimeout is how long the API server may take to serve a new kind.
@@ -128,7 +128,7 @@ func (d *Deployer) applyCRD(
 	}
 	content := crd.DeepCopy()
 	if before != nil {
-		if !d.madeCRD(before) {
+		if !d.isOurCRD(before) {
 			say.Detail("CRD is there already and not of devloop's making, it stays as it is", "crd", crd.GetName())
 			return false, nil
 		}
@@ -175,7 +175,7 @@ func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool)
 	)
 	api := d.cluster.Dynamic.Resource(definitions)
 	for _, name := range d.journal.Names(kindCRD) {
-		if folder, other := d.madeElsewhere(kindCRD, name); other {
+		if folder, other := d.otherFolder(kindCRD, name); other {
 			if remove {
 				say.Warn("CRD left alone, it was made from another folder", nil, "crd", name, "folder", folder, "remove it with", "devloop delete --crds there")
 			}
@@ -183,8 +183,8 @@ func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool)
 		}
 		there, err := api.Get(ctx, name, metav1.GetOptions{})
 		switch {
-		case apierrors.IsNotFound(err), err == nil && !d.madeCRD(there): // somebody has made another one since
-			errs = append(errs, d.forgetMade(kindCRD, name))
+		case apierrors.IsNotFound(err), err == nil && !d.isOurCRD(there): // somebody has made another one since
+			errs = append(errs, d.forgetEntry(kindCRD, name))
 			continue
 		case err != nil:
 			errs = append(errs, fmt.Errorf("CRD %s: %w", name, err))
@@ -210,12 +210,12 @@ func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool)
 			if err != nil {
 				return nil, event.WithHint(err, "an object of its kind has a finalizer that nobody takes away: kubectl get "+name+" -A")
 			}
-			return nil, d.forgetMade(kindCRD, name)
+			return nil, d.forgetEntry(kindCRD, name)
 		}, "crd", name)
 		errs = append(errs, err)
 	}
 	if len(stay) > 0 {
-		say.Note("CRDs stay, with all objects of their kinds", "crds", some(stay), "remove them with", "devloop delete --crds")
+		say.Note("CRDs stay, with all objects of their kinds", "crds", abbreviate(stay), "remove them with", "devloop delete --crds")
 	}
 	d.cluster.Wrote()
 	return errors.Join(errs...)

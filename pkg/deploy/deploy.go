@@ -37,12 +37,12 @@ type Deployer struct {
 	folder  string // options.Folder without symbolic links
 	charts  charts
 
-	mu       sync.Mutex
-	named    map[string][]object  // objects of revisions that were read or written, by ID@version
-	started  map[string]time.Time // when a container was first seen running, by its ID
-	commands map[int]string       // that run now: the kubeconfig of each, by its process group
-	trials   map[string]bool      // pods of trials that are under way
-	verified map[string]bool      // trials that succeeded
+	mu           sync.Mutex
+	objectsOf    map[string][]object  // objects of revisions that were read or written, by ID@version
+	firstRunning map[string]time.Time // when a container was first seen running, by its ID
+	commands     map[int]string       // that run now: the kubeconfig of each, by its process group
+	checkPods    map[string]bool      // pods of trials that are under way
+	verified     map[string]bool      // trials that succeeded
 }
 
 // New returns a Deployer. The caller keeps ownership of the journal, which may be nil where nothing is applied or removed.
@@ -58,5 +58,5 @@ func New(cluster *kube.Cluster, project string, journal journal, options Options
 	}
 	folder = strings.ToValidUTF8(folder, "?") // the journal is JSON
 	return &Deployer{cluster: cluster, project: project, journal: journal, options: options, folder: folder, charts: charts{dir: options.CacheDir},
-		named: map[string][]object{}, started: map[string]time.Time{}, commands: map[int]string{}, trials: map[string]bool{}, verified: map[string]bool{}}
+		objectsOf: map[string][]object{}, firstRunning: map[string]time.Time{}, commands: map[int]string{}, checkPods: map[string]bool{}, verified: map[string]bool{}}
 }

@@ -22,25 +22,25 @@ import (
 )
 
 const (
-	// crashes is after how many restarts a container that keeps failing is given up: once may be a dependency that was late.
-	crashes = 2
-	// logTail is how many lines of a failed container's log are shown.
-	logTail = 15
-	// steady is how long a container without a readiness or startup probe has to run to count as up: Kubernetes calls it ready the moment it
+	// maxRestarts is after how many restarts a container that keeps failing is given up: once may be a dependency that was late.
+	maxRestarts = 2
+	// logTailLines is how many lines of a failed container's log are shown.
+	logTailLines = 15
+	// steadyAfter is how long a container without a readiness or startup probe has to run to count as up: Kubernetes calls it ready the moment it
 	// starts, also one that ends a moment later.
-	steady = 3 * time.Second
-	// steadyAgain is the same for one that was restarted.
-	steadyAgain = 15 * time.Second
+	steadyAfter = 3 * time.Second
+	// steadyAfterRestart is the same for one that was restarted.
+	steadyAfterRestart = 15 * time.Second
 )
 
 // What is waited for though it looks bad: things that a registry, a controller or another release may mend in a moment.
 const (
-	patient      = 20 * time.Second // a node tries again after 10 to 15 s what a config map that was late has kept from starting
-	veryPatient  = 30 * time.Second // for the scheduler: pods that end make room, volumes are being made
-	mostPatient  = 60 * time.Second // for controllers that try again ever more seldom
-	neverPatient = 0
-	// lookDeeper is after how long events are read, which an ordinary rollout can do without.
-	lookDeeper = 2 * time.Second
+	retryGrace    = 20 * time.Second // a node tries again after 10 to 15 s what a config map that was late has kept from starting
+	scheduleGrace = 30 * time.Second // for the scheduler: pods that end make room, volumes are being made
+	backoffGrace  = 60 * time.Second // for controllers that try again ever more seldom
+	noGrace       = 0
+	// eventsDelay is after how long events are read, which an ordinary rollout can do without.
+	eventsDelay = 2 * time.Second
 )
 
 // trouble is what keeps a pod from coming up.
@@ -48,23 +48,23 @@ type trouble struct {
 	what      string // "container main of pod web-1: CrashLoopBackOff: back-off 10s restarting failed container"
 	container string // whose log may tell more, or ""
 	key       string // the same for the same trouble
-	patience  time.Duration
+	grace     time.Duration
 	hint      string
 }
 
-// verdict says what a workload still lacks, "" when nothing does, and returns an error if a pod of its current template cannot come up.
-func (w *wait) verdict(ctx context.Context, of workload, state rollout) (lacks string, err error) {
+// diagnose says what a workload still lacks, "" when nothing does, and returns an error if a pod of its current template cannot come up.
+func (w *waiter) diagnose(ctx context.Context, of workload, state rollout) (lacks string, err error) {
 	if state.failed != "" {
-		return state.lacks, w.report(ctx, of, state, nil, trouble{what: state.failed, hint: "the lines above say why; mend it and save"})
+		return state.missing, w.failureReport(ctx, of, state, nil, trouble{what: state.failed, hint: "the lines above say why; mend it and save"})
 	}
 	if state.selector == "" {
-		return state.lacks, nil
+		return state.missing, nil
 	}
 	pods, err := w.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.selector})
 	if err != nil {
 		return "its pods cannot be listed: " + err.Error(), nil //nolint:nilerr // asked again at the next look
 	}
-	lacks = state.lacks
+	lacks = state.missing
 	for i := range pods.Items {
 		pod := &pods.Items[i]
 		if pod.DeletionTimestamp != nil {
@@ -72,40 +72,40 @@ func (w *wait) verdict(ctx context.Context, of workload, state rollout) (lacks s
 		}
 		for _, t := range append(troubles(pod, of.kind == "job"), w.unmounted(ctx, pod)...) {
 			if t.key == unschedulable && w.neverFits(ctx, pod) {
-				t.patience = neverPatient
+				t.grace = noGrace
 			}
-			if w.lasts(pod.Name+" "+t.key) >= t.patience {
-				return lacks, w.report(ctx, of, state, pod, t)
+			if w.lastsFor(pod.Name+" "+t.key) >= t.grace {
+				return lacks, w.failureReport(ctx, of, state, pod, t)
 			}
 		}
 		if lacks == "" && of.kind != "job" {
 			lacks = w.unsteady(pod)
 		}
 	}
-	if state.lacks != "" && w.lasts(of.String()+" lacks something") >= lookDeeper {
+	if state.missing != "" && w.lastsFor(of.String()+" lacks something") >= eventsDelay {
 		// What was tried before this wait may have been mended since; its next try comes the later, the longer it failed.
-		message, try := w.notMade(ctx, of.namespace, state.uid)
-		limit := patient
-		if !w.moved(of.String()+" not made", try) {
-			limit = mostPatient
+		message, try := w.podCreationFailure(ctx, of.namespace, state.uid)
+		limit := retryGrace
+		if !w.changedSinceStart(of.String()+" not made", try) {
+			limit = backoffGrace
 		}
-		if message != "" && w.lasts(of.String()+" not made") >= limit {
-			return lacks, w.report(ctx, of, state, nil, trouble{what: message, hint: hintNotMade(message)})
+		if message != "" && w.lastsFor(of.String()+" not made") >= limit {
+			return lacks, w.failureReport(ctx, of, state, nil, trouble{what: message, hint: hintNotMade(message)})
 		}
 		if of.kind == "statefulset" && len(pods.Items) == 0 {
-			w.unblock(ctx, of, state)
+			w.unblockStatefulSet(ctx, of, state)
 		}
 	}
 	return lacks, nil
 }
 
-// unblock deletes a pod of an earlier revision that never came up: Kubernetes replaces the pods of a stateful set in their order, and waits for
+// unblockStatefulSet deletes a pod of an earlier revision that never came up: Kubernetes replaces the pods of a stateful set in their order, and waits for
 // this one for ever, also after what is wrong with it was mended (kubernetes#67250).
-func (w *wait) unblock(ctx context.Context, of workload, state rollout) {
+func (w *waiter) unblockStatefulSet(ctx context.Context, of workload, state rollout) {
 	if w.foreign[of.release] {
 		return
 	}
-	pods, err := w.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.all})
+	pods, err := w.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.allPods})
 	if err != nil {
 		return // tried again at the next look
 	}
@@ -126,7 +126,7 @@ func (w *wait) unblock(ctx context.Context, of workload, state rollout) {
 }
 
 // unsteady says which container has not run long enough yet to be believed.
-func (w *wait) unsteady(pod *corev1.Pod) string {
+func (w *waiter) unsteady(pod *corev1.Pod) string {
 	probed := map[string]bool{}
 	for _, c := range pod.Spec.Containers {
 		probed[c.Name] = c.ReadinessProbe != nil || c.StartupProbe != nil
@@ -138,48 +138,48 @@ func (w *wait) unsteady(pod *corev1.Pod) string {
 		if probed[status.Name] {
 			continue
 		}
-		needed := steady
+		needed := steadyAfter
 		if status.RestartCount > 0 {
-			needed = steadyAgain
+			needed = steadyAfterRestart
 		}
-		if runs := w.runs(status); runs < needed {
+		if runs := w.runningFor(status); runs < needed {
 			return fmt.Sprintf("container %s of pod %s has no probe and is watched for %s", status.Name, pod.Name, needed)
 		}
 	}
 	return ""
 }
 
-// runs is how long a container has been running: since it was first seen, or as the node says where that is so long ago that no clock
+// runningFor is how long a container has been running: since it was first seen, or as the node says where that is so long ago that no clock
 // can be that wrong.
-func (d *Deployer) runs(status corev1.ContainerStatus) time.Duration {
+func (d *Deployer) runningFor(status corev1.ContainerStatus) time.Duration {
 	if since := time.Since(status.State.Running.StartedAt.Time); since > time.Minute {
 		return since
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	since, known := d.started[status.ContainerID]
+	since, known := d.firstRunning[status.ContainerID]
 	if !known {
-		for id, first := range d.started {
+		for id, first := range d.firstRunning {
 			if time.Since(first) > time.Hour { // by now the node's word is enough
-				delete(d.started, id)
+				delete(d.firstRunning, id)
 			}
 		}
 		since = time.Now()
-		d.started[status.ContainerID] = since
+		d.firstRunning[status.ContainerID] = since
 	}
 	return time.Since(since)
 }
 
 // unmounted is the trouble of a pod that waits for a volume which is not there. Its status does not tell, its events do.
-func (w *wait) unmounted(ctx context.Context, pod *corev1.Pod) []trouble {
-	if pod.Spec.NodeName == "" || !slices.ContainsFunc(kube.ContainerStatuses(pod), kube.IsStarting) || w.lasts(pod.Name+" is being made") < lookDeeper {
+func (w *waiter) unmounted(ctx context.Context, pod *corev1.Pod) []trouble {
+	if pod.Spec.NodeName == "" || !slices.ContainsFunc(kube.ContainerStatuses(pod), kube.IsStarting) || w.lastsFor(pod.Name+" is being made") < eventsDelay {
 		return nil
 	}
-	e := w.lastEvent(ctx, pod.Namespace, pod.UID)
+	e := w.lastWarning(ctx, pod.Namespace, pod.UID)
 	if e == nil || e.Reason != "FailedMount" || !strings.Contains(e.Message, "not found") {
 		return nil
 	}
-	return []trouble{{what: fmt.Sprintf("pod %s: %s: %s", pod.Name, e.Reason, e.Message), key: "mount", patience: patient,
+	return []trouble{{what: fmt.Sprintf("pod %s: %s: %s", pod.Name, e.Reason, e.Message), key: "mount", grace: retryGrace,
 		hint: "make the config map, secret or claim that it names, or correct the name in the chart's values"}}
 }
 
@@ -190,7 +190,7 @@ func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 	var all []trouble
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {
-			all = append(all, trouble{what: fmt.Sprintf("pod %s: Unschedulable: %s", pod.Name, c.Message), key: unschedulable, patience: veryPatient,
+			all = append(all, trouble{what: fmt.Sprintf("pod %s: Unschedulable: %s", pod.Name, c.Message), key: unschedulable, grace: scheduleGrace,
 				hint: "lower its resources' requests, or correct its node selector, tolerations or volume; kubectl describe node tells what there is"})
 		}
 	}
@@ -206,15 +206,15 @@ func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 			t.hint = hintImage(status.Image)
 		case "ErrImagePull", "ImagePullBackOff":
 			t.key, t.hint = status.Name+" pull", hintImage(status.Image)
-			if !definite(waiting.Message) {
-				t.patience = patient
+			if !imageDoesNotExist(waiting.Message) {
+				t.grace = retryGrace
 			}
 		case "CreateContainerConfigError":
-			t.patience, t.hint = patient, "make the config map or secret that it names, or correct the name or key in the chart's values"
+			t.grace, t.hint = retryGrace, "make the config map or secret that it names, or correct the name or key in the chart's values"
 		case "CreateContainerError", "RunContainerError":
-			t.patience, t.hint = patient, "correct the container's command, mounts or security context in the chart"
+			t.grace, t.hint = retryGrace, "correct the container's command, mounts or security context in the chart"
 		case "CrashLoopBackOff":
-			if status.RestartCount < crashes || ofJob {
+			if status.RestartCount < maxRestarts || ofJob {
 				continue
 			}
 			t.hint = hintLines
@@ -233,8 +233,8 @@ func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 	return all
 }
 
-// definite tells whether a registry has said that there is no such image, rather than nothing.
-func definite(message string) bool {
+// imageDoesNotExist tells whether a registry has said that there is no such image, rather than nothing.
+func imageDoesNotExist(message string) bool {
 	for _, words := range []string{"not found", "manifest unknown", "does not exist", "name unknown"} {
 		if strings.Contains(message, words) {
 			return true
@@ -289,7 +289,7 @@ func hintNotMade(message string) string {
 }
 
 // neverFits tells whether a pod asks for more than any node has, busy or not.
-func (w *wait) neverFits(ctx context.Context, pod *corev1.Pod) bool {
+func (w *waiter) neverFits(ctx context.Context, pod *corev1.Pod) bool {
 	nodes, err := w.cluster.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil || len(nodes.Items) == 0 {
 		return false
@@ -309,38 +309,38 @@ func (w *wait) neverFits(ctx context.Context, pod *corev1.Pod) bool {
 	return false
 }
 
-// notMade returns why the thing with a UID cannot make pods (quota, admission, a service account), and what stands for its last try.
-func (d *Deployer) notMade(ctx context.Context, namespace string, uid types.UID) (message, try string) {
-	if last := d.lastEvent(ctx, namespace, uid); last != nil && last.Reason == "FailedCreate" {
+// podCreationFailure returns why the thing with a UID cannot make pods (quota, admission, a service account), and what stands for its last try.
+func (d *Deployer) podCreationFailure(ctx context.Context, namespace string, uid types.UID) (message, try string) {
+	if last := d.lastWarning(ctx, namespace, uid); last != nil && last.Reason == "FailedCreate" {
 		return last.Reason + ": " + last.Message, last.Name + " " + last.ResourceVersion
 	}
 	return "", ""
 }
 
-// lastEvent is the newest warning about an object, or nil.
-func (d *Deployer) lastEvent(ctx context.Context, namespace string, uid types.UID) *corev1.Event {
+// lastWarning is the newest warning about an object, or nil.
+func (d *Deployer) lastWarning(ctx context.Context, namespace string, uid types.UID) *corev1.Event {
 	list, err := d.cluster.Client.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{FieldSelector: "type=Warning,involvedObject.uid=" + string(uid)})
 	if err != nil || uid == "" {
 		return nil
 	}
 	var newest *corev1.Event
 	for i := range list.Items {
-		if e := &list.Items[i]; newest == nil || when(e).After(when(newest)) {
+		if e := &list.Items[i]; newest == nil || eventTime(e).After(eventTime(newest)) {
 			newest = e
 		}
 	}
 	return newest
 }
 
-func when(e *corev1.Event) time.Time {
+func eventTime(e *corev1.Event) time.Time {
 	if e.LastTimestamp.IsZero() {
 		return e.EventTime.Time
 	}
 	return e.LastTimestamp.Time
 }
 
-// report makes the error of a workload: all that its reader needs to mend it, on one screen. pod may be nil.
-func (d *Deployer) report(ctx context.Context, of workload, state rollout, pod *corev1.Pod, t trouble) error {
+// failureReport makes the error of a workload: all that its reader needs to mend it, on one screen. pod may be nil.
+func (d *Deployer) failureReport(ctx context.Context, of workload, state rollout, pod *corev1.Pod, t trouble) error {
 	text := fmt.Sprintf("%s: %s", of, t.what)
 	if pod == nil && state.selector != "" { // one of those that failed, for its log
 		if pods, err := d.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.selector}); err == nil && len(pods.Items) > 0 {
@@ -349,21 +349,21 @@ func (d *Deployer) report(ctx context.Context, of workload, state rollout, pod *
 		}
 	}
 	if pod != nil {
-		text += d.facts(ctx, pod, t)
+		text += d.evidence(ctx, pod, t)
 	}
 	return event.WithHint(finalError{errors.New(text)}, t.hint)
 }
 
-// facts are the event that decides and the container's last lines, each on lines of their own. What
+// evidence are the event that decides and the container's last lines, each on lines of their own. What
 // hindered a container before it started is not why it failed.
-func (d *Deployer) facts(ctx context.Context, pod *corev1.Pod, t trouble) string {
+func (d *Deployer) evidence(ctx context.Context, pod *corev1.Pod, t trouble) string {
 	text := ""
-	e := d.lastEvent(ctx, pod.Namespace, pod.UID)
-	if e != nil && !strings.Contains(t.what, e.Message) && !when(e).Before(lastStart(pod, t.container)) {
+	e := d.lastWarning(ctx, pod.Namespace, pod.UID)
+	if e != nil && !strings.Contains(t.what, e.Message) && !eventTime(e).Before(lastStart(pod, t.container)) {
 		text += fmt.Sprintf("\nevent: %s: %s", e.Reason, strings.TrimSpace(e.Message))
 	}
 	if t.container != "" {
-		if tail := d.tail(ctx, pod, t.container); tail != "" {
+		if tail := d.lastLines(ctx, pod, t.container); tail != "" {
 			text += "\n" + tail
 		}
 	}
@@ -404,8 +404,8 @@ func failedContainer(pod *corev1.Pod) string {
 	return ""
 }
 
-// unfinished adds to an error that the time is over what is known of the pods which are not up.
-func (w *wait) unfinished(ctx context.Context, s state, failure error) error {
+// timeoutReport adds to an error that the time is over what is known of the pods which are not up.
+func (w *waiter) timeoutReport(ctx context.Context, s observation, failure error) error {
 	pods, err := w.cluster.Client.CoreV1().Pods(s.waitsFor.namespace).List(ctx, metav1.ListOptions{LabelSelector: s.rollout.selector})
 	if err != nil || s.rollout.selector == "" {
 		return failure
@@ -423,7 +423,7 @@ func (w *wait) unfinished(ctx context.Context, s state, failure error) error {
 			failure = fmt.Errorf("%w\n%s", failure, known.what)
 			break
 		}
-		if facts := w.facts(ctx, pod, t); facts != "" {
+		if facts := w.evidence(ctx, pod, t); facts != "" {
 			failure = fmt.Errorf("%w%s", failure, facts)
 		}
 		return event.WithHint(failure, hint)
@@ -431,9 +431,9 @@ func (w *wait) unfinished(ctx context.Context, s state, failure error) error {
 	return failure
 }
 
-// tail returns the last lines that a container printed before it died, or "" where there are none.
-func (d *Deployer) tail(ctx context.Context, pod *corev1.Pod, container string) string {
-	lines := int64(logTail)
+// lastLines returns the last lines that a container printed before it died, or "" where there are none.
+func (d *Deployer) lastLines(ctx context.Context, pod *corev1.Pod, container string) string {
+	lines := int64(logTailLines)
 	for _, previous := range []bool{true, false} {
 		stream, err := d.cluster.Client.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name,
 			&corev1.PodLogOptions{Container: container, Previous: previous, TailLines: &lines}).Stream(ctx)

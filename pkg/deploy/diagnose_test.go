@@ -45,13 +45,13 @@ func TestVerdict(t *testing.T) {
 			}
 			pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", RestartCount: test.restarts,
 				State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: test.reason, Message: test.message}}}}
-			w := &wait{Deployer: New(&kube.Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{}), seen: map[string]span{}}
+			w := &waiter{Deployer: New(&kube.Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{}), seen: map[string]span{}}
 			if !test.since.IsZero() {
 				for _, trouble := range troubles(pod, false) {
 					w.seen["web-1 "+trouble.key] = span{test.since, time.Now()}
 				}
 			}
-			_, err := w.verdict(t.Context(), of, rollout{lacks: "1 of 1 replicas available", selector: "app=web"})
+			_, err := w.diagnose(t.Context(), of, rollout{missing: "1 of 1 replicas available", selector: "app=web"})
 			if (err != nil) != test.bad {
 				t.Errorf("verdict %v", err)
 			}
@@ -85,7 +85,7 @@ func TestKilledContainer(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			pod := &corev1.Pod{Spec: test.spec, Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
-				Name: "main", RestartCount: crashes,
+				Name: "main", RestartCount: maxRestarts,
 				State:                corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}},
 				LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: test.code, Reason: test.reason}},
 			}}}}
@@ -108,7 +108,7 @@ func TestFactsOfTheFailure(t *testing.T) {
 			InvolvedObject: corev1.ObjectReference{UID: "1"}, Reason: "FailedMount", Message: "not yet",
 			LastTimestamp: metav1.NewTime(started.Add(after))}
 		d := New(&kube.Cluster{Client: fake.NewClientset(pod, mount)}, "demo", nil, Options{})
-		facts := d.facts(t.Context(), pod, trouble{container: "main"})
+		facts := d.evidence(t.Context(), pod, trouble{container: "main"})
 		if got := strings.Contains(facts, "FailedMount: not yet"); got != want {
 			t.Errorf("an event %s after the start: %q", after, facts)
 		}
@@ -128,9 +128,9 @@ func TestUnsteady(t *testing.T) {
 		lacks    bool
 	}{
 		{"just started", nil, 0, 0, 0, true},
-		{"seen for long enough", nil, 0, steady, 0, false},
-		{"restarted", nil, 1, steady, 0, true},
-		{"restarted, and running since", nil, 1, steadyAgain, 0, false},
+		{"seen for long enough", nil, 0, steadyAfter, 0, false},
+		{"restarted", nil, 1, steadyAfter, 0, true},
+		{"restarted, and running since", nil, 1, steadyAfterRestart, 0, false},
 		{"a clock that is off", nil, 0, 0, 30 * time.Second, true},
 		{"since long ago", nil, 3, 0, time.Hour, false},
 		{"probed", probe, 0, 0, 0, false},
@@ -139,11 +139,11 @@ func TestUnsteady(t *testing.T) {
 		pod.Spec.Containers = []corev1.Container{{Name: "main", ReadinessProbe: test.probe}}
 		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", RestartCount: test.restarts, ContainerID: "c", Ready: true,
 			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(time.Now().Add(-test.says))}}}}
-		w := &wait{Deployer: New(&kube.Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{}), seen: map[string]span{}}
+		w := &waiter{Deployer: New(&kube.Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{}), seen: map[string]span{}}
 		if test.runs > 0 {
-			w.started["c"] = time.Now().Add(-test.runs)
+			w.firstRunning["c"] = time.Now().Add(-test.runs)
 		}
-		if lacks, err := w.verdict(t.Context(), of, rollout{selector: "app=web"}); err != nil || (lacks != "") != test.lacks {
+		if lacks, err := w.diagnose(t.Context(), of, rollout{selector: "app=web"}); err != nil || (lacks != "") != test.lacks {
 			t.Errorf("%s: %q, %v", test.name, lacks, err)
 		}
 	}
@@ -162,14 +162,14 @@ func TestOnlyPodsOfTheStatefulSetAreUnblocked(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w := &wait{Deployer: l.Deployer, say: l.say(), foreign: map[int]bool{0: true}}
-	w.unblock(t.Context(), workload{"statefulset", "demo", "db", 0}, rollout{all: "app=db", uid: "set"})
+	w := &waiter{Deployer: l.Deployer, say: l.say(), foreign: map[int]bool{0: true}}
+	w.unblockStatefulSet(t.Context(), workload{"statefulset", "demo", "db", 0}, rollout{allPods: "app=db", uid: "set"})
 	if got := deletions(l.client.Actions()); len(got) > 0 {
 		t.Errorf("deleted %q of a release that is not ours", got)
 	}
 	w.foreign = nil
 	for range 3 {
-		w.unblock(t.Context(), workload{"statefulset", "demo", "db", 0}, rollout{all: "app=db", uid: "set"})
+		w.unblockStatefulSet(t.Context(), workload{"statefulset", "demo", "db", 0}, rollout{allPods: "app=db", uid: "set"})
 	}
 	if got := deletions(l.client.Actions()); !slices.Equal(got, []string{"demo/db-0 UID uid-db-0"}) {
 		t.Errorf("deleted %q", got)

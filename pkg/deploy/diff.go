@@ -28,7 +28,7 @@ type Difference struct {
 // Render returns what a release would be made of, rendered for the cluster as it is now: CRDs, objects in the order of their
 // installation, hooks; each names its template.
 func (d *Deployer) Render(ctx context.Context, sink event.Sink, r Release) (string, error) {
-	want, last, err := d.both(ctx, sink, r)
+	want, last, err := d.readWithRecord(ctx, sink, r)
 	if err != nil {
 		return "", err
 	}
@@ -50,8 +50,8 @@ func (d *Deployer) Render(ctx context.Context, sink event.Sink, r Release) (stri
 	return out.String(), nil
 }
 
-func (d *Deployer) both(ctx context.Context, sink event.Sink, r Release) (desired, revision, error) {
-	want, err := d.read(ctx, sink.For("deploy"), r)
+func (d *Deployer) readWithRecord(ctx context.Context, sink event.Sink, r Release) (desired, revision, error) {
+	want, err := d.readInputs(ctx, sink.For("deploy"), r)
 	if err != nil {
 		return want, revision{}, err
 	}
@@ -61,12 +61,12 @@ func (d *Deployer) both(ctx context.Context, sink event.Sink, r Release) (desire
 
 // Diff compares a release with what the cluster's last revision of it is made of.
 func (d *Deployer) Diff(ctx context.Context, sink event.Sink, r Release) (Difference, error) {
-	want, last, err := d.both(ctx, sink, r)
+	want, last, err := d.readWithRecord(ctx, sink, r)
 	if err != nil {
 		return Difference{}, err
 	}
 	found := Difference{Release: r.ID(), Revision: last.version}
-	if d.holds(last, want) {
+	if d.upToDate(last, want) {
 		missing, err := d.missing(ctx, r, last)
 		if err != nil {
 			return found, fmt.Errorf("release %s: %w", r.ID(), err)
@@ -106,7 +106,7 @@ func (d *Deployer) Diff(ctx context.Context, sink event.Sink, r Release) (Differ
 	for _, hook := range made.hooks {
 		after = append(after, documentOf(hook.Manifest, r.Namespace, "hook "))
 	}
-	found.Text = compare(before, after)
+	found.Text = unifiedDiff(before, after)
 	return found, nil
 }
 
@@ -118,7 +118,7 @@ func (d *Deployer) whyDiffers(last revision) string {
 		return "it was not made by devloop for this project"
 	case last.status != release.StatusDeployed:
 		return "its last revision is " + last.status.String()
-	case !last.byUs():
+	case !last.byDevloop():
 		return "its last revision was not made by devloop"
 	}
 	return "its chart, its values or its commands differ"
@@ -138,7 +138,7 @@ func documentOf(text, namespace, prefix string) document {
 	if u.GetNamespace() != "" {
 		namespace = u.GetNamespace()
 	}
-	if hide(u.Object) {
+	if hideSecrets(u.Object) {
 		hidden, err := yaml.Marshal(u.Object)
 		if err != nil {
 			hidden = []byte("hidden: it cannot be shown without its secrets\n")
@@ -148,11 +148,11 @@ func documentOf(text, namespace, prefix string) document {
 	return document{fmt.Sprintf("%s%s %s/%s", prefix, u.GroupVersionKind().GroupKind(), namespace, u.GetName()), text}
 }
 
-// hide replaces what secrets hold, those in a list too, and tells whether there are any.
-func hide(object map[string]any) (found bool) {
+// hideSecrets replaces what secrets hold, those in a list too, and tells whether there are any.
+func hideSecrets(object map[string]any) (found bool) {
 	if items, ok := object["items"].([]any); ok {
 		for _, item := range items {
-			if inner, ok := item.(map[string]any); ok && hide(inner) {
+			if inner, ok := item.(map[string]any); ok && hideSecrets(inner) {
 				found = true
 			}
 		}
@@ -169,8 +169,8 @@ func hide(object map[string]any) (found bool) {
 	return true
 }
 
-// compare is a unified diff of two lists of documents, object by object.
-func compare(before, after []document) string {
+// unifiedDiff is a unified diff of two lists of documents, object by object.
+func unifiedDiff(before, after []document) string {
 	var out strings.Builder
 	write := func(name, old, now string) {
 		if old != now {

@@ -10,7 +10,7 @@ func TestDiff(t *testing.T) {
 		documentOf("kind: Secret\nmetadata: {name: s}\nstringData: {password: one}\n", "demo", ""), documentOf("kind: Pod\nmetadata: {name: gone}\n", "demo", "")}
 	after := []document{documentOf("# Source: demo/b\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  x: two\n", "demo", ""),
 		documentOf("kind: Secret\nmetadata: {name: s}\nstringData: {password: two}\n", "demo", ""), documentOf("kind: Job\nmetadata: {name: new}\n", "demo", "hook ")}
-	got := compare(before, after)
+	got := unifiedDiff(before, after)
 	for _, line := range []string{"-  x: one", "+  x: two", "--- ConfigMap demo/a", "+++ hook Job demo/new", "-kind: Pod", "+  password: hidden"} {
 		if !strings.Contains(got, line+"\n") && !strings.Contains(got, "\n"+line) {
 			t.Errorf("no line %q in\n%s", line, got)
@@ -19,7 +19,7 @@ func TestDiff(t *testing.T) {
 	if strings.Contains(got, "password: one") || strings.Contains(got, "password: two") {
 		t.Errorf("a secret is told:\n%s", got)
 	}
-	if compare(before, before) != "" {
+	if unifiedDiff(before, before) != "" {
 		t.Error("equal lists differ")
 	}
 }

@@ -35,7 +35,7 @@ func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Rel
 	var group sync.WaitGroup
 	for i, r := range releases {
 		group.Go(func() {
-			err := passing(say.Guard("validation of a chart", func() error { return d.validate(ctx, say, r, releases) }))
+			err := markTransient(say.Guard("validation of a chart", func() error { return d.validate(ctx, say, r, releases) }))
 			if event.IsTransient(err) {
 				say.Detail("chart could not be validated yet", "release", event.Name(r.Name), "reason", err.Error())
 				return
@@ -48,12 +48,12 @@ func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Rel
 }
 
 func (d *Deployer) validate(ctx context.Context, say event.Stage, r Release, all []Release) error {
-	want, err := d.read(ctx, say, r)
+	want, err := d.readInputs(ctx, say, r)
 	if err != nil {
 		return err
 	}
 	last, err := d.last(ctx, r)
-	if err != nil || d.holds(last, want) {
+	if err != nil || d.upToDate(last, want) {
 		return err
 	}
 	if err := d.mayWrite(r, last); err != nil {
@@ -71,12 +71,12 @@ func (d *Deployer) validate(ctx context.Context, say event.Stage, r Release, all
 	if err != nil {
 		return err
 	}
-	return d.tryOut(ctx, say, &want, made)
+	return d.dryRun(ctx, say, &want, made)
 }
 
-// tryOut asks the API server whether it would take the objects of a release, without making them: what it refuses in the middle
+// dryRun asks the API server whether it would take the objects of a release, without making them: what it refuses in the middle
 // of a Helm write leaves half of a revision. Each object is tried as a new one, so only what is wrong with the object itself counts.
-func (d *Deployer) tryOut(ctx context.Context, say event.Stage, want *desired, made rendered) error {
+func (d *Deployer) dryRun(ctx context.Context, say event.Stage, want *desired, made rendered) error {
 	group, ctx := event.NewGroup(ctx)
 	group.SetLimit(atOnce)
 	for _, m := range made.manifests {

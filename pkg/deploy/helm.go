@@ -60,7 +60,7 @@ func (d *Deployer) helmWrite(say event.Stage, want desired) (*release.Release, e
 		if err := d.helmUninstall(ctx, say, helm, want.Release, history); err != nil {
 			return nil, err
 		}
-		if err := d.awaitEndingOf(ctx, want.Release, history); err != nil {
+		if err := d.awaitTerminatingOf(ctx, want.Release, history); err != nil {
 			return nil, err
 		}
 		history = nil
@@ -72,31 +72,31 @@ func (d *Deployer) helmWrite(say event.Stage, want desired) (*release.Release, e
 	if err := d.journal.Record(kindRevision, revisionID(want.Release, version)); err != nil {
 		return nil, err
 	}
-	done, err := d.helmRun(ctx, helm, want, history, version)
+	done, err := d.installOrUpgrade(ctx, helm, want, history, version)
 	d.cluster.Wrote()
 	if err != nil {
-		return nil, errors.Join(plain(err), d.forgetUnwritten(ctx, want.Release, version))
+		return nil, errors.Join(withoutListFrame(err), d.forgetUnwritten(ctx, want.Release, version))
 	}
-	made := d.keep(want.Release, done)
-	if err := d.sweep(ctx, want.Release, unfinished(history), made); err != nil {
+	made := d.rememberObjects(want.Release, done)
+	if err := d.sweep(ctx, want.Release, unfinishedRevisions(history), made); err != nil {
 		return nil, err
 	}
 	return done, d.journal.Forget(kindRevision, revisionID(want.Release, version))
 }
 
-// helmRun installs or upgrades, whichever it takes after history, which begins with the last
+// installOrUpgrade installs or upgrades, whichever it takes after history, which begins with the last
 // revision. Templates are rendered as late as Helm would do it: they see the kinds of the chart's
 // own CRDs, and whether the release is there.
-func (d *Deployer) helmRun(ctx context.Context, helm *action.Configuration, want desired, history []*release.Release, version int) (done *release.Release, err error) {
+func (d *Deployer) installOrUpgrade(ctx context.Context, helm *action.Configuration, want desired, history []*release.Release, version int) (done *release.Release, err error) {
 	last := revision{}
 	if len(history) > 0 {
 		last = revision{version: history[0].Version, status: history[0].Info.Status}
 	}
-	made, err := d.renderAfter(ctx, &want, last)
+	made, err := d.renderChart(ctx, &want, last)
 	if err != nil {
 		return nil, err
 	}
-	output, err := newLiteral(made.chart, made.files)
+	output, err := newPrerendered(made.chart, made.files)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +108,7 @@ func (d *Deployer) helmRun(ctx context.Context, helm *action.Configuration, want
 		install := action.NewInstall(helm)
 		install.ReleaseName, install.Namespace, install.Labels = want.Name, want.Namespace, labels
 		install.Timeout, install.Replace, install.SkipCRDs = hookTimeout, len(history) > 0, true
-		install.DisableOpenAPIValidation = true // tryOut has asked the API server itself, which knows more and takes less time
+		install.DisableOpenAPIValidation = true // dryRun has asked the API server itself, which knows more and takes less time
 		install.PostRenderer = output
 		err = d.watchHooks(ctx, want.Release, version, installHooks, func() (err error) {
 			done, err = install.RunWithContext(ctx, output.chart, made.values)
@@ -147,21 +147,21 @@ func (d *Deployer) forgetUnwritten(ctx context.Context, r Release, version int) 
 	return d.journal.Forget(kindRevision, revisionID(r, version))
 }
 
-// plain takes the frame away that Helm's list of errors puts around a single one.
-func plain(err error) error {
-	text := oneError.ReplaceAllString(err.Error(), "")
+// withoutListFrame takes the frame away that Helm's list of errors puts around a single one.
+func withoutListFrame(err error) error {
+	text := listFrame.ReplaceAllString(err.Error(), "")
 	if text = strings.TrimSpace(text); text == err.Error() {
 		return err
 	}
-	return plainError{err, text}
+	return unframedError{err, text}
 }
 
-var oneError = regexp.MustCompile(`1 error occurred:\s*\n\s*\* `)
+var listFrame = regexp.MustCompile(`1 error occurred:\s*\n\s*\* `)
 
-type plainError struct {
+type unframedError struct {
 	error
 	text string
 }
 
-func (p plainError) Error() string { return p.text }
-func (p plainError) Unwrap() error { return p.error }
+func (p unframedError) Error() string { return p.text }
+func (p unframedError) Unwrap() error { return p.error }

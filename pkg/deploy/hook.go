@@ -63,7 +63,7 @@ func (d *Deployer) watchHooks(ctx context.Context, r Release, version int, event
 	if err == nil || w.report == "" {
 		return err
 	}
-	return event.WithHint(fmt.Errorf("%w\n%s", plain(err), w.report), w.hint)
+	return event.WithHint(fmt.Errorf("%w\n%s", withoutListFrame(err), w.report), w.hint)
 }
 
 func (w *hookWatch) watch(ctx context.Context) {
@@ -83,7 +83,7 @@ func (w *hookWatch) watch(ctx context.Context) {
 			if err != nil {
 				continue
 			}
-			known, begun = true, last.begun
+			known, begun = true, last.created
 			for _, h := range made.Hooks {
 				if !slices.ContainsFunc(w.events, func(e release.HookEvent) bool { return slices.Contains(h.Events, e) }) {
 					continue
@@ -98,7 +98,7 @@ func (w *hookWatch) watch(ctx context.Context) {
 			}
 		}
 		for _, h := range hooks {
-			w.look(ctx, h, begun)
+			w.inspect(ctx, h, begun)
 		}
 	}
 }
@@ -109,8 +109,8 @@ type hook struct {
 	path string
 }
 
-// look keeps what the pods of a hook say, and ends a hook that never will by itself. What is older than the revision is of an earlier one.
-func (w *hookWatch) look(ctx context.Context, hook hook, begun metav1.Time) {
+// inspect keeps what the pods of a hook say, and ends a hook that never will by itself. What is older than the revision is of an earlier one.
+func (w *hookWatch) inspect(ctx context.Context, hook hook, begun metav1.Time) {
 	if w.ended {
 		return // what its pod says from now on is no reason
 	}
@@ -125,9 +125,9 @@ func (w *hookWatch) look(ctx context.Context, hook hook, begun metav1.Time) {
 		uid = job.UID
 		options = metav1.ListOptions{LabelSelector: batchv1.ControllerUidLabel + "=" + string(job.UID)}
 		if job.Status.Active+job.Status.Failed+job.Status.Succeeded == 0 {
-			if message, _ := w.notMade(ctx, hook.namespace, job.UID); message != "" && w.lasts(about+" not made") >= patient {
+			if message, _ := w.podCreationFailure(ctx, hook.namespace, job.UID); message != "" && w.lastsFor(about+" not made") >= retryGrace {
 				w.report, w.hint = about+": "+message, hintNotMade(message)
-				w.end(ctx, hook.object, uid)
+				w.fail(ctx, hook.object, uid)
 				return
 			}
 		}
@@ -150,23 +150,23 @@ func (w *hookWatch) look(ctx context.Context, hook hook, begun metav1.Time) {
 			uid = pod.UID
 		}
 		if pod.Status.Phase == corev1.PodFailed || crashed(pod) {
-			if w.lasts(string(pod.UID)+" failed") == 0 {
-				w.report = about + ": pod " + pod.Name + " failed" + w.facts(ctx, pod, trouble{container: failedContainer(pod)})
+			if w.lastsFor(string(pod.UID)+" failed") == 0 {
+				w.report = about + ": pod " + pod.Name + " failed" + w.evidence(ctx, pod, trouble{container: failedContainer(pod)})
 				w.hint = "its last lines say why; mend the hook and save"
 			}
 		}
 		for _, t := range troubles(pod, hook.kind.Kind == "Job") {
-			if w.lasts(pod.Name+" "+t.key) >= t.patience {
-				w.report, w.hint = about+": "+t.what+w.facts(ctx, pod, t), t.hint
-				w.end(ctx, hook.object, uid)
+			if w.lastsFor(pod.Name+" "+t.key) >= t.grace {
+				w.report, w.hint = about+": "+t.what+w.evidence(ctx, pod, t), t.hint
+				w.fail(ctx, hook.object, uid)
 				return
 			}
 		}
 	}
 }
 
-// lasts tells for how long what key stands for is so: 0 at the first time.
-func (w *hookWatch) lasts(key string) time.Duration {
+// lastsFor tells for how long what key stands for is so: 0 at the first time.
+func (w *hookWatch) lastsFor(key string) time.Duration {
 	since, known := w.seen[key]
 	if !known {
 		w.seen[key] = time.Now()
@@ -187,8 +187,8 @@ func crashed(pod *corev1.Pod) bool {
 	return false
 }
 
-// end lets the cluster fail the hook, which Helm waits for. To delete it would not do: Helm takes that for success.
-func (w *hookWatch) end(ctx context.Context, o object, uid types.UID) {
+// fail lets the cluster fail the hook, which Helm waits for. To delete it would not do: Helm takes that for success.
+func (w *hookWatch) fail(ctx context.Context, o object, uid types.UID) {
 	// With the UID, it is refused for another object of that name.
 	patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"spec":{"activeDeadlineSeconds":1}}`, uid)
 	var err error

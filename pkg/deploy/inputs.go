@@ -20,8 +20,8 @@ type desired struct {
 	name   string // of the chart, once it is loaded
 }
 
-// read finds the chart and merges the values. Nothing is asked of the cluster.
-func (d *Deployer) read(ctx context.Context, say event.Stage, r Release) (desired, error) {
+// readInputs finds the chart and merges the values. Nothing is asked of the cluster.
+func (d *Deployer) readInputs(ctx context.Context, say event.Stage, r Release) (desired, error) {
 	chart, err := d.charts.open(ctx, say, r.source())
 	if err != nil {
 		return desired{}, fmt.Errorf("release %s: %w", r.ID(), err)

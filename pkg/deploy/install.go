@@ -22,9 +22,9 @@ func (d *Deployer) neverInstalled(history []*release.Release) bool {
 	})
 }
 
-// awaitEnding waits until none of the objects that a release is to have is being deleted: Helm takes one that is for its own, and it is gone a
+// awaitTerminating waits until none of the objects that a release is to have is being deleted: Helm takes one that is for its own, and it is gone a
 // moment later.
-func (d *Deployer) awaitEnding(ctx context.Context, say event.Stage, r Release, made rendered) error {
+func (d *Deployer) awaitTerminating(ctx context.Context, say event.Stage, r Release, made rendered) error {
 	var manifest strings.Builder
 	for _, m := range made.manifests {
 		manifest.WriteString("\n---\n" + m.Content)
@@ -33,29 +33,29 @@ func (d *Deployer) awaitEnding(ctx context.Context, say event.Stage, r Release, 
 	if err != nil {
 		return nil //nolint:nilerr // Helm reads it its own way
 	}
-	ending, err := d.ending(ctx, objects)
+	ending, err := d.terminating(ctx, objects)
 	if err != nil || ending == "" {
 		return err
 	}
 	say.Note("objects of the same names are being deleted, they are waited for", "release", event.Name(r.Name),
 		"object", ending)
-	return d.untilEnded(ctx, r, objects)
+	return d.untilTerminated(ctx, r, objects)
 }
 
-// awaitEndingOf is awaitEnding for what revisions named.
-func (d *Deployer) awaitEndingOf(ctx context.Context, r Release, history []*release.Release) error {
+// awaitTerminatingOf is awaitTerminating for what revisions named.
+func (d *Deployer) awaitTerminatingOf(ctx context.Context, r Release, history []*release.Release) error {
 	var objects []object
 	for _, made := range history {
 		named, _ := parse(made.Manifest, r.Namespace) // Helm has read it
 		objects = append(objects, named...)
 	}
-	return d.untilEnded(ctx, r, objects)
+	return d.untilTerminated(ctx, r, objects)
 }
 
-func (d *Deployer) untilEnded(ctx context.Context, r Release, objects []object) error {
+func (d *Deployer) untilTerminated(ctx context.Context, r Release, objects []object) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still being deleted after %s", goneTimeout))
 	defer cancel()
-	if err := d.until(ctx, func() (string, error) { return d.ending(ctx, objects) }); err != nil {
+	if err := d.until(ctx, func() (string, error) { return d.terminating(ctx, objects) }); err != nil {
 		return event.WithHint(fmt.Errorf("release %s: %w", r.ID(), err), "it may have a finalizer that nobody takes away, or a pod that does not end: kubectl describe")
 	}
 	return nil

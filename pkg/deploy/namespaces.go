@@ -58,7 +58,7 @@ func (d *Deployer) ensureNamespace(ctx context.Context, name string) error {
 		made, err := namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 			Name: name, Labels: map[string]string{kube.LabelManagedBy: kube.FieldManager}}}, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
-			return d.forgetMade(kindNamespace, name) // somebody was faster: it is theirs
+			return d.forgetEntry(kindNamespace, name) // somebody was faster: it is theirs
 		}
 		if err != nil {
 			return fmt.Errorf("create namespace %s: %w", name, err)
@@ -67,12 +67,12 @@ func (d *Deployer) ensureNamespace(ctx context.Context, name string) error {
 	}
 }
 
-// madeNamespace tells whether a namespace is the one that devloop made, and not one that somebody
+// isOurNamespace tells whether a namespace is the one that devloop made, and not one that somebody
 // has made since.
-func (d *Deployer) madeNamespace(there metav1.Object) bool {
+func (d *Deployer) isOurNamespace(there metav1.Object) bool {
 	name := there.GetName()
 	return d.journal.Has(kindNamespace, name) && there.GetLabels()[kube.LabelManagedBy] == kube.FieldManager &&
-		d.madeUID(kindNamespace, name, there.GetUID())
+		d.matchesUID(kindNamespace, name, there.GetUID())
 }
 
 const emptyTimeout = 90 * time.Second
@@ -86,8 +86,8 @@ func (d *Deployer) deleteNamespace(ctx context.Context, say event.Stage, name st
 	defer cancel()
 	there, err := namespaces.Get(waitCtx, name, metav1.GetOptions{})
 	switch {
-	case apierrors.IsNotFound(err), err == nil && !d.madeNamespace(there): // somebody has made another one since
-		return d.forgetMade(kindNamespace, name)
+	case apierrors.IsNotFound(err), err == nil && !d.isOurNamespace(there): // somebody has made another one since
+		return d.forgetEntry(kindNamespace, name)
 	case err != nil:
 		return fmt.Errorf("namespace %s: %w", name, err)
 	}
@@ -120,7 +120,7 @@ func (d *Deployer) deleteNamespace(ctx context.Context, say event.Stage, name st
 		if err != nil {
 			return nil, err
 		}
-		return nil, d.forgetMade(kindNamespace, name)
+		return nil, d.forgetEntry(kindNamespace, name)
 	}, "namespace", event.Name(name))
 }
 

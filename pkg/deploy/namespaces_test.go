@@ -91,10 +91,10 @@ func TestEnsuredNamespaceIsKnownByItsUID(t *testing.T) {
 	}
 	there := &metav1.ObjectMeta{Name: "demo", UID: "made", Labels: made}
 	another := &metav1.ObjectMeta{Name: "demo", UID: "another", Labels: made}
-	if !l.madeNamespace(there) || l.madeNamespace(another) {
+	if !l.isOurNamespace(there) || l.isOurNamespace(another) {
 		t.Errorf("the journal has %q", remembered.Names(kindUID))
 	}
-	if err := l.forgetMade(kindNamespace, "demo"); err != nil || len(remembered.Names(kindUID))+len(remembered.Names(kindNamespace)) > 0 {
+	if err := l.forgetEntry(kindNamespace, "demo"); err != nil || len(remembered.Names(kindUID))+len(remembered.Names(kindNamespace)) > 0 {
 		t.Errorf("forgotten: %v, the journal has %q", err, remembered.Names(kindUID))
 	}
 }

@@ -38,7 +38,7 @@ const (
 type object struct {
 	kind            schema.GroupVersionKind
 	namespace, name string // the namespace is the release's where the manifest names none; of no meaning for what is in none
-	passing         bool   // is removed by the cluster once it is done
+	expires         bool   // is removed by the cluster once it is done
 	claims          []string
 	selector        map[string]string // of a stateful set: the labels of its pods, and of its claims
 }
@@ -72,7 +72,7 @@ func parse(manifest, namespace string) ([]object, error) {
 			o.namespace = namespace
 		}
 		_, found, _ := unstructured.NestedFieldNoCopy(u.Object, "spec", "ttlSecondsAfterFinished")
-		o.passing = o.kind.Kind == "Job" && found
+		o.expires = o.kind.Kind == "Job" && found
 		o.selector, _, _ = unstructured.NestedStringMap(u.Object, "spec", "selector", "matchLabels")
 		templates, _, _ := unstructured.NestedSlice(u.Object, "spec", "volumeClaimTemplates")
 		for _, template := range templates {
@@ -108,8 +108,8 @@ func parse(manifest, namespace string) ([]object, error) {
 	return all, nil
 }
 
-// keep remembers what a revision names.
-func (d *Deployer) keep(r Release, made *release.Release) []object {
+// rememberObjects remembers what a revision names.
+func (d *Deployer) rememberObjects(r Release, made *release.Release) []object {
 	objects, err := parse(made.Manifest, r.Namespace)
 	if err != nil {
 		return nil // Helm has read it, too
@@ -121,12 +121,12 @@ func (d *Deployer) keep(r Release, made *release.Release) []object {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for id := range d.named {
+	for id := range d.objectsOf {
 		if strings.HasPrefix(id, r.ID()+"@") { // only the last one is of use
-			delete(d.named, id)
+			delete(d.objectsOf, id)
 		}
 	}
-	d.named[revisionID(r, made.Version)] = objects
+	d.objectsOf[revisionID(r, made.Version)] = objects
 	return objects
 }
 
@@ -137,10 +137,10 @@ func crdsOf(made *release.Release) []chart.CRD {
 	return made.Chart.CRDObjects()
 }
 
-// objects returns what a revision names. Helm's record is read once: it holds the whole chart.
-func (d *Deployer) objects(ctx context.Context, r Release, version int) ([]object, error) {
+// namedObjects returns what a revision names. Helm's record is read once: it holds the whole chart.
+func (d *Deployer) namedObjects(ctx context.Context, r Release, version int) ([]object, error) {
 	d.mu.Lock()
-	objects, known := d.named[revisionID(r, version)]
+	objects, known := d.objectsOf[revisionID(r, version)]
 	d.mu.Unlock()
 	if known {
 		return objects, nil
@@ -153,28 +153,28 @@ func (d *Deployer) objects(ctx context.Context, r Release, version int) ([]objec
 	if err != nil {
 		return nil, fmt.Errorf("release %s: read Helm's record of revision %d: %w", r.ID(), version, err)
 	}
-	return d.keep(r, made), nil
+	return d.rememberObjects(r, made), nil
 }
 
 // missing names an object of a revision that the cluster does not hold, or "".
 func (d *Deployer) missing(ctx context.Context, r Release, last revision) (string, error) {
-	objects, err := d.objects(ctx, r, last.version)
+	objects, err := d.namedObjects(ctx, r, last.version)
 	if err != nil {
 		return "", err
 	}
-	return d.first(ctx, objects, func(o object, there *metav1.PartialObjectMetadata) bool { return there == nil && !o.passing })
+	return d.firstMatch(ctx, objects, func(o object, there *metav1.PartialObjectMetadata) bool { return there == nil && !o.expires })
 }
 
-// ending names an object that is being deleted, or "".
-func (d *Deployer) ending(ctx context.Context, objects []object) (string, error) {
-	return d.first(ctx, objects, func(_ object, there *metav1.PartialObjectMetadata) bool {
+// terminating names an object that is being deleted, or "".
+func (d *Deployer) terminating(ctx context.Context, objects []object) (string, error) {
+	return d.firstMatch(ctx, objects, func(_ object, there *metav1.PartialObjectMetadata) bool {
 		return there != nil && there.DeletionTimestamp != nil
 	})
 }
 
-// first names one of the objects of which is holds, or ""; what is given to it is nil for one that the cluster does not hold, also if it
+// firstMatch names one of the objects of which is holds, or ""; what is given to it is nil for one that the cluster does not hold, also if it
 // does not know its kind. They are asked for side by side.
-func (d *Deployer) first(ctx context.Context, objects []object, is func(object, *metav1.PartialObjectMetadata) bool) (string, error) {
+func (d *Deployer) firstMatch(ctx context.Context, objects []object, is func(object, *metav1.PartialObjectMetadata) bool) (string, error) {
 	group, ctx := event.NewGroup(ctx)
 	group.SetLimit(atOnce)
 	for _, o := range objects {
@@ -204,7 +204,7 @@ func (f foundError) Error() string { return string(f) }
 
 // metadata is that of an object, nil if there is none.
 func (d *Deployer) metadata(ctx context.Context, o object) (*metav1.PartialObjectMetadata, error) {
-	resource, namespace, err := d.place(o)
+	resource, namespace, err := d.endpoint(o)
 	if meta.IsNoMatchError(err) {
 		return nil, nil
 	}
@@ -220,15 +220,15 @@ func (d *Deployer) metadata(ctx context.Context, o object) (*metav1.PartialObjec
 
 // resource is how objects of a kind are asked for.
 func (d *Deployer) resource(o object) (dynamic.ResourceInterface, error) {
-	resource, namespace, err := d.place(o)
+	resource, namespace, err := d.endpoint(o)
 	if err != nil {
 		return nil, err
 	}
 	return d.cluster.Dynamic.Resource(resource).Namespace(namespace), nil
 }
 
-// place tells where the API server keeps an object; the namespace is "" for one of a kind that is in none.
-func (d *Deployer) place(o object) (resource schema.GroupVersionResource, namespace string, err error) {
+// endpoint tells where the API server keeps an object; the namespace is "" for one of a kind that is in none.
+func (d *Deployer) endpoint(o object) (resource schema.GroupVersionResource, namespace string, err error) {
 	mapping, err := d.cluster.Mapper.RESTMapping(o.kind.GroupKind(), o.kind.Version)
 	if err != nil {
 		return resource, "", err

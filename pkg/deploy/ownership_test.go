@@ -53,7 +53,7 @@ func TestReleaseOfAnotherUser(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			d := records(t, test.journal)
 			d.options.Adopt = test.adopt
-			want, err := d.read(t.Context(), event.Stage{}, r)
+			want, err := d.readInputs(t.Context(), event.Stage{}, r)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -69,7 +69,7 @@ func TestReleaseOfAnotherUser(t *testing.T) {
 			if err := client.Tracker().Create(secrets, theirs, "demo"); err != nil {
 				t.Fatal(err)
 			}
-			d.named[revisionID(r, 1)] = nil // it names no objects
+			d.objectsOf[revisionID(r, 1)] = nil // it names no objects
 
 			err = d.apply(t.Context(), nil, r, true, time.Minute)
 			if test.says == "" && err != nil || test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)) {

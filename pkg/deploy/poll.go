@@ -27,9 +27,9 @@ func (d *Deployer) until(ctx context.Context, ask func() (left string, err error
 const pollInterval = 200 * time.Millisecond
 
 // While it is young it is looked at twice as often, since somebody waits for the most common case.
-const young = 5 * time.Second
+const youngRollout = 5 * time.Second
 
-const pollWhenYoung = pollInterval / 2
+const youngPollInterval = pollInterval / 2
 
 // sleep waits, but not beyond the end of ctx.
 func sleep(ctx context.Context, d time.Duration) error {

@@ -12,25 +12,25 @@ import (
 	"helm.sh/helm/v3/pkg/chart"
 )
 
-// literal is a chart for one action of Helm. Until Helm has rendered it, it consists of output only.
+// prerendered is a chart for one action of Helm. Until Helm has rendered it, it consists of output only.
 // After that it is the user's chart, which Helm's record of the revision is to contain.
-type literal struct {
+type prerendered struct {
 	chart *chart.Chart
 	users *chart.Chart
 }
 
-// newLiteral returns a chart of which Helm's engine makes these files, byte for byte; they are what
+// newPrerendered returns a chart of which Helm's engine makes these files, byte for byte; they are what
 // it made of loaded before. The caller gives loaded away.
-func newLiteral(loaded *chart.Chart, files map[string]string) (literal, error) {
+func newPrerendered(loaded *chart.Chart, files map[string]string) (prerendered, error) {
 	output := &chart.Chart{Metadata: &chart.Metadata{Name: loaded.Name()}} // no schema and no charts below it
 	for name, text := range files {
 		inside, ok := strings.CutPrefix(name, loaded.ChartFullPath()+"/")
 		if !ok {
-			return literal{}, fmt.Errorf("template %s is outside of its chart %s", name, loaded.ChartFullPath())
+			return prerendered{}, fmt.Errorf("template %s is outside of its chart %s", name, loaded.ChartFullPath())
 		}
 		output.Templates = append(output.Templates, &chart.File{Name: inside, Data: asTemplate(text)})
 	}
-	return literal{output, loaded}, nil
+	return prerendered{output, loaded}, nil
 }
 
 // asTemplate returns a template that prints text. It is a single constant: nothing in it is special
@@ -41,7 +41,7 @@ func asTemplate(text string) []byte {
 
 // Run makes literal a postrender.PostRenderer: Helm calls it after it has rendered the chart, and
 // before it writes its record.
-func (l literal) Run(manifests *bytes.Buffer) (*bytes.Buffer, error) {
+func (l prerendered) Run(manifests *bytes.Buffer) (*bytes.Buffer, error) {
 	*l.chart = *l.users
 	return manifests, nil
 }

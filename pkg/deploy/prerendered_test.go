@@ -64,7 +64,7 @@ func TestHelmMakesTheSameFilesOfTheirOutput(t *testing.T) {
 	want["demo/templates/all.yaml"] = allBytes()
 	loaded.Schema = []byte(files["values.schema.json"])
 
-	output, err := newLiteral(loaded, want)
+	output, err := newPrerendered(loaded, want)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func allBytes() string {
 
 func TestOutputOutsideOfTheChart(t *testing.T) {
 	loaded := &chart.Chart{Metadata: &chart.Metadata{Name: "demo"}}
-	if _, err := newLiteral(loaded, map[string]string{"other/templates/a.yaml": ""}); err == nil {
+	if _, err := newPrerendered(loaded, map[string]string{"other/templates/a.yaml": ""}); err == nil {
 		t.Error("Helm would give it another name")
 	}
 }
@@ -148,7 +148,7 @@ func TestHelmRendersNoTemplates(t *testing.T) {
 		`{look: "2", revision: "2", upgrade: "true", brace: "{{"}`,
 	} {
 		version := i + 1
-		if _, err := d.helmRun(t.Context(), helm, want, history, version); err != nil {
+		if _, err := d.installOrUpgrade(t.Context(), helm, want, history, version); err != nil {
 			t.Fatal(err)
 		}
 		made, err := helm.Releases.Get("web", version)
@@ -166,7 +166,7 @@ func TestHelmRendersNoTemplates(t *testing.T) {
 		if len(made.Hooks) != 1 || made.Hooks[0].Weight != 3 || made.Hooks[0].Path != "demo/templates/hook.yaml" {
 			t.Errorf("the hooks are %+v", made.Hooks)
 		}
-		if at(made.Config, []string{"a", "b"}) == nil {
+		if valueAt(made.Config, []string{"a", "b"}) == nil {
 			t.Errorf("the record has the values %v", made.Config)
 		}
 		uses := func(f *chart.File) bool { return strings.Contains(string(f.Data), "lookup") }

@@ -30,10 +30,10 @@ const (
 	labelNone     = "null" // is how Helm is told to drop a label
 )
 
-// heldTimeout is how long another process that writes a release is waited for: Helm's own waits take as long by default.
-const heldTimeout = 5 * time.Minute
+// otherWriterTimeout is how long another process that writes a release is waited for: Helm's own waits take as long by default.
+const otherWriterTimeout = 5 * time.Minute
 
-const heldInterval = 500 * time.Millisecond
+const otherWriterInterval = 500 * time.Millisecond
 
 var secrets = schema.GroupVersionResource{Version: "v1", Resource: "secrets"}
 
@@ -42,14 +42,14 @@ type revision struct {
 	version int // 0 if there is none
 	status  release.Status
 	labels  map[string]string
-	begun   metav1.Time // by the API server's clock
+	created metav1.Time // by the API server's clock
 }
 
 // exists tells whether there is something that can be upgraded, or is in the way.
 func (r revision) exists() bool { return r.version > 0 && r.status != release.StatusUninstalled }
 
-// byUs tells whether devloop made this revision, and not somebody who used Helm on the release since.
-func (r revision) byUs() bool { return r.labels[labelRevision] == strconv.Itoa(r.version) }
+// byDevloop tells whether devloop made this revision, and not somebody who used Helm on the release since.
+func (r revision) byDevloop() bool { return r.labels[labelRevision] == strconv.Itoa(r.version) }
 
 // good tells whether this revision's pods came up.
 func (r revision) good() bool { return r.labels[labelGood] == strconv.Itoa(r.version) }
@@ -64,9 +64,9 @@ func (d *Deployer) owns(r Release, last revision) bool {
 	return d.labelled(last) && d.journal.Has(kindRelease, r.ID())
 }
 
-// holds tells whether the revision is of the project, was made from what is wanted, and was applied to its end.
-func (d *Deployer) holds(r revision, want desired) bool {
-	return d.labelled(r) && r.byUs() && r.status == release.StatusDeployed && r.labels[labelInputs] == want.inputs
+// upToDate tells whether the revision is of the project, was made from what is wanted, and was applied to its end.
+func (d *Deployer) upToDate(r revision, want desired) bool {
+	return d.labelled(r) && r.byDevloop() && r.status == release.StatusDeployed && r.labels[labelInputs] == want.inputs
 }
 
 // revisions returns what Helm's records say of a release, the last one first.
@@ -110,23 +110,23 @@ func (d *Deployer) lastGood(ctx context.Context, r Release) (good int, last revi
 	return 0, all[0], nil
 }
 
-// settled is the release's last revision once nobody is writing it; last is what it was a moment ago. What a devloop that was killed has
+// awaitOtherWriter is the release's last revision once nobody is writing it; last is what it was a moment ago. What a devloop that was killed has
 // left half-way counts as settled.
-func (d *Deployer) settled(ctx context.Context, say event.Stage, r Release, last revision) (revision, error) {
-	held, cancel := context.WithTimeoutCause(ctx, heldTimeout, errHeld)
+func (d *Deployer) awaitOtherWriter(ctx context.Context, say event.Stage, r Release, last revision) (revision, error) {
+	held, cancel := context.WithTimeoutCause(ctx, otherWriterTimeout, errOtherWriter)
 	defer cancel()
 	for told := false; last.status.IsPending() && !d.abandoned(r, last); told = true {
 		if !told {
 			say.Warn("another process is changing the release, it is waited for", nil, "release", event.Name(r.Name),
 				"status", last.status.String(), "revision", last.version)
 		}
-		if err := sleep(held, heldInterval); err != nil {
-			if errors.Is(err, errHeld) {
+		if err := sleep(held, otherWriterInterval); err != nil {
+			if errors.Is(err, errOtherWriter) {
 				repair := "rollback"
 				if last.status == release.StatusPendingInstall {
 					repair = "uninstall"
 				}
-				err = event.WithHint(fmt.Errorf("release %s: revision %d is %s since more than %s, by another process than devloop", r.ID(), last.version, last.status, heldTimeout),
+				err = event.WithHint(fmt.Errorf("release %s: revision %d is %s since more than %s, by another process than devloop", r.ID(), last.version, last.status, otherWriterTimeout),
 					fmt.Sprintf("if none is at work any more: helm %s %s -n %s", repair, r.Name, r.Namespace))
 			}
 			return last, err
@@ -139,18 +139,18 @@ func (d *Deployer) settled(ctx context.Context, say event.Stage, r Release, last
 	return last, nil
 }
 
-var errHeld = errors.New("held by another process")
+var errOtherWriter = errors.New("held by another process")
 
 // abandoned tells whether a revision that is being written is what a devloop which was killed left: the lock of the journal keeps
 // a second one out, so nobody is at work on it any more.
 func (d *Deployer) abandoned(r Release, last revision) bool {
-	return d.owns(r, last) && (last.byUs() || d.journal.Has(kindRevision, revisionID(r, last.version)))
+	return d.owns(r, last) && (last.byDevloop() || d.journal.Has(kindRevision, revisionID(r, last.version)))
 }
 
 func revisionID(r Release, version int) string { return r.ID() + "@" + strconv.Itoa(version) }
 
-// label sets a label of a revision's record, or takes it away (nil).
-func (d *Deployer) label(ctx context.Context, r Release, version int, label string, value any) error {
+// setLabel sets a label of a revision's record, or takes it away (nil).
+func (d *Deployer) setLabel(ctx context.Context, r Release, version int, label string, value any) error {
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]any{label: value}}})
 	if err != nil {
 		return err
@@ -231,9 +231,9 @@ func (d *Deployer) recordRelease(r Release) error {
 	return d.journal.Record(kindRelease, r.ID())
 }
 
-// forget takes a release, and what was being written of it, out of the journal.
-func (d *Deployer) forget(r Release) error {
-	errs := []error{d.forgetMade(kindRelease, r.ID())}
+// forgetRelease takes a release, and what was being written of it, out of the journal.
+func (d *Deployer) forgetRelease(r Release) error {
+	errs := []error{d.forgetEntry(kindRelease, r.ID())}
 	for _, id := range d.journal.Names(kindRevision) {
 		if strings.HasPrefix(id, r.ID()+"@") {
 			errs = append(errs, d.journal.Forget(kindRevision, id))
@@ -245,13 +245,13 @@ func (d *Deployer) forget(r Release) error {
 // recordUID writes down which object of a name devloop made: the journal's entry of the name alone
 // would permit to delete the one that somebody has made since.
 func (d *Deployer) recordUID(kind, name string, uid types.UID) error {
-	return d.annotate(kindUID, kind, name, string(uid))
+	return d.recordFact(kindUID, kind, name, string(uid))
 }
 
-// madeUID tells whether the live object of a name can be the one that devloop made. An earlier
+// matchesUID tells whether the live object of a name can be the one that devloop made. An earlier
 // devloop did not write the UID down.
-func (d *Deployer) madeUID(kind, name string, uid types.UID) bool {
-	recorded := d.annotations(kindUID, kind, name)
+func (d *Deployer) matchesUID(kind, name string, uid types.UID) bool {
+	recorded := d.facts(kindUID, kind, name)
 	return len(recorded) == 0 || slices.Contains(recorded, string(uid))
 }
 
@@ -261,52 +261,52 @@ func (d *Deployer) recordFolder(kind, name string) error {
 	if d.folder == "" {
 		return nil
 	}
-	return d.annotate(kindFolder, kind, name, d.folder)
+	return d.recordFact(kindFolder, kind, name, d.folder)
 }
 
-// madeElsewhere returns the folder that a thing was made from, if it is known and another one than this.
-func (d *Deployer) madeElsewhere(kind, name string) (folder string, elsewhere bool) {
-	recorded := d.annotations(kindFolder, kind, name)
+// otherFolder returns the folder that a thing was made from, if it is known and another one than this.
+func (d *Deployer) otherFolder(kind, name string) (folder string, elsewhere bool) {
+	recorded := d.facts(kindFolder, kind, name)
 	if len(recorded) == 0 || slices.Contains(recorded, d.folder) {
 		return "", false
 	}
 	return recorded[len(recorded)-1], true
 }
 
-// forgetMade takes a name, and what is known of it, out of the journal.
-func (d *Deployer) forgetMade(kind, name string) error {
+// forgetEntry takes a name, and what is known of it, out of the journal.
+func (d *Deployer) forgetEntry(kind, name string) error {
 	errs := []error{d.journal.Forget(kind, name)}
 	for _, about := range []string{kindUID, kindFolder} {
-		for _, value := range d.annotations(about, kind, name) {
-			errs = append(errs, d.journal.Forget(about, annotation(kind, name)+value))
+		for _, value := range d.facts(about, kind, name) {
+			errs = append(errs, d.journal.Forget(about, factPrefix(kind, name)+value))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// annotate writes down one fact about an entry of the journal, in place of an earlier one: about is kindUID or kindFolder.
-func (d *Deployer) annotate(about, kind, name, value string) error {
-	before := d.annotations(about, kind, name)
+// recordFact writes down one fact about an entry of the journal, in place of an earlier one: about is kindUID or kindFolder.
+func (d *Deployer) recordFact(about, kind, name, value string) error {
+	before := d.facts(about, kind, name)
 	if slices.Equal(before, []string{value}) {
 		return nil
 	}
-	errs := []error{d.journal.Record(about, annotation(kind, name)+value)}
+	errs := []error{d.journal.Record(about, factPrefix(kind, name)+value)}
 	for _, old := range before {
 		if old != value {
-			errs = append(errs, d.journal.Forget(about, annotation(kind, name)+old))
+			errs = append(errs, d.journal.Forget(about, factPrefix(kind, name)+old))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// annotations returns the values, one unless a crash left two, the newest last.
-func (d *Deployer) annotations(about, kind, name string) (values []string) {
+// facts returns the values, one unless a crash left two, the newest last.
+func (d *Deployer) facts(about, kind, name string) (values []string) {
 	for _, entry := range d.journal.Names(about) {
-		if value, found := strings.CutPrefix(entry, annotation(kind, name)); found {
+		if value, found := strings.CutPrefix(entry, factPrefix(kind, name)); found {
 			values = append(values, value)
 		}
 	}
 	return values
 }
 
-func annotation(kind, name string) string { return kind + " " + name + "@" }
+func factPrefix(kind, name string) string { return kind + " " + name + "@" }

@@ -46,7 +46,7 @@ func TestRevisions(t *testing.T) {
 	d := records(t, permits{}, record(9, release.StatusSuperseded, map[string]string{labelProject: "demo", labelRevision: "9", labelGood: "9"}),
 		record(10, release.StatusDeployed, ours), record(8, release.StatusSuperseded, nil))
 	last, err := d.last(t.Context(), demoRelease)
-	if err != nil || last.version != 10 || !d.holds(last, desired{inputs: "abc"}) {
+	if err != nil || last.version != 10 || !d.upToDate(last, desired{inputs: "abc"}) {
 		t.Errorf("%+v, %v", last, err)
 	}
 	if good, now, err := d.lastGood(t.Context(), demoRelease); err != nil || good != 10 || now.version != 10 {
@@ -67,7 +67,7 @@ func TestRevisions(t *testing.T) {
 		"without labels":                   {version: 10, status: release.StatusDeployed, labels: nil},
 		"ours, and made of something else": {version: 10, status: release.StatusDeployed, labels: map[string]string{labelProject: "demo", labelInputs: "abd", labelRevision: "10"}},
 	} {
-		if d.holds(r, desired{inputs: "abc"}) {
+		if d.upToDate(r, desired{inputs: "abc"}) {
 			t.Errorf("a revision that is %s counts as unchanged", what)
 		}
 	}
@@ -98,14 +98,14 @@ func TestHeldRelease(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				last, err = d.settled(t.Context(), event.Stage{}, demoRelease, last)
+				last, err = d.awaitOtherWriter(t.Context(), event.Stage{}, demoRelease, last)
 				if !test.held {
 					if err != nil || last.version != 3 || time.Since(begin) > 0 {
 						t.Errorf("%+v, %v after %s", last, err, time.Since(begin))
 					}
 					return
 				}
-				if err == nil || !strings.Contains(err.Error(), "revision 3 is pending-upgrade") || event.Hint(err) == "" || time.Since(begin) < heldTimeout {
+				if err == nil || !strings.Contains(err.Error(), "revision 3 is pending-upgrade") || event.Hint(err) == "" || time.Since(begin) < otherWriterTimeout {
 					t.Errorf("%v after %s", err, time.Since(begin))
 				}
 			})
@@ -123,7 +123,7 @@ func TestHeldRelease(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			last, err = d.settled(t.Context(), event.Stage{}, demoRelease, last)
+			last, err = d.awaitOtherWriter(t.Context(), event.Stage{}, demoRelease, last)
 			if err != nil || last.status != release.StatusDeployed {
 				t.Errorf("%+v, %v", last, err)
 			}

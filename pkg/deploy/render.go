@@ -35,15 +35,15 @@ type rendered struct {
 
 // render does what Helm does before it writes; last is the revision before.
 func (d *Deployer) render(ctx context.Context, want *desired, last revision) (rendered, error) {
-	made, err := d.renderAfter(ctx, want, last)
+	made, err := d.renderChart(ctx, want, last)
 	if err != nil && ctx.Err() == nil && !errors.As(err, new(*ValueError)) { // which names the release
 		err = fmt.Errorf("release %s: %w", want.ID(), err)
 	}
 	return made, err
 }
 
-// renderAfter is render for who names the release in errors.
-func (d *Deployer) renderAfter(ctx context.Context, want *desired, last revision) (rendered, error) {
+// renderChart is render for who names the release in errors.
+func (d *Deployer) renderChart(ctx context.Context, want *desired, last revision) (rendered, error) {
 	loaded, err := want.load(ctx)
 	if err != nil {
 		return rendered{}, err
@@ -88,10 +88,10 @@ func (d *Deployer) renderAfter(ctx context.Context, want *desired, last revision
 		return rendered{}, err
 	}
 	files, err := renderTemplates(ctx, loaded, values, options, capabilities, config)
-	var invalid errInvalid
+	var invalid schemaError
 	switch {
 	case errors.As(err, &invalid):
-		return rendered{}, want.against(fmt.Errorf("its values: %w", invalid.error))
+		return rendered{}, want.schemaErrors(fmt.Errorf("its values: %w", invalid.error))
 	case ctx.Err() != nil:
 		return rendered{}, context.Cause(ctx)
 	case event.Hint(err) != "":
@@ -108,13 +108,13 @@ func (d *Deployer) renderAfter(ctx context.Context, want *desired, last revision
 	return rendered{loaded, values, files, hooks, manifests, loaded.CRDObjects()}, nil
 }
 
-// place is where a template fails: demo/templates/web.yaml:3:14.
-var place = regexp.MustCompile(`([^\s()"]+/templates/[^\s():"]+):(\d+)(?::(\d+))?`)
+// templatePlace is where a template fails: demo/templates/web.yaml:3:14.
+var templatePlace = regexp.MustCompile(`([^\s()"]+/templates/[^\s():"]+):(\d+)(?::(\d+))?`)
 
 // inTemplate names the place in the chart's own files. The last one that is named is where it failed, the others are how it got there.
 func (want *desired) inTemplate(err error) error {
 	text := err.Error()
-	all := place.FindAllStringSubmatchIndex(text, -1)
+	all := templatePlace.FindAllStringSubmatchIndex(text, -1)
 	if len(all) == 0 {
 		return err
 	}

@@ -15,7 +15,7 @@ func TestPlaces(t *testing.T) {
 	want := &desired{Release: Release{Name: "demo", Chart: filepath.Join(dir, "chart"), ValuesFiles: []string{filepath.Join(dir, "values.yaml")},
 		InlineValues: map[string]any{"deep": map[string]any{"list": []any{"a"}}}, Set: map[string]any{`x.y\.z`: 1}, SetString: map[string]string{"x.s": "1"}}, name: "demo"}
 	schema := func(lines ...string) error {
-		return want.against(errors.New("demo:\n" + strings.Join(lines, "\n") + "\n"))
+		return want.schemaErrors(errors.New("demo:\n" + strings.Join(lines, "\n") + "\n"))
 	}
 	for line, says := range map[string]string{
 		"- at '/replicas': got string, want integer":     filepath.Join(dir, "chart/values.yaml") + ":1:1: release demo: value replicas: got string",

@@ -83,53 +83,53 @@ type chartParts struct {
 
 // gob knows no nil in an interface, and takes an empty list for none.
 type (
-	sentNull struct{}
-	sentList struct{ Items []any }
+	gobNull struct{}
+	gobList struct{ Items []any }
 )
 
 func init() { //nolint:gochecknoinits // as gob has it
-	for _, value := range []any{sentNull{}, sentList{}, map[string]any{}, json.Number("")} {
+	for _, value := range []any{gobNull{}, gobList{}, map[string]any{}, json.Number("")} {
 		gob.Register(value)
 	}
 }
 
-// sent makes values fit to be sent, received makes them what they were. JSON would make floats of
+// toGob makes values fit to be sent, received makes them what they were. JSON would make floats of
 // whole numbers.
-func sent(value any) any {
+func toGob(value any) any {
 	switch value := value.(type) {
 	case nil:
-		return sentNull{}
+		return gobNull{}
 	case chartutil.Values:
-		return sent(map[string]any(value))
+		return toGob(map[string]any(value))
 	case map[string]any:
 		all := make(map[string]any, len(value))
 		for key, inner := range value {
-			all[key] = sent(inner)
+			all[key] = toGob(inner)
 		}
 		return all
 	case []any:
-		all := sentList{make([]any, len(value))}
+		all := gobList{make([]any, len(value))}
 		for i, inner := range value {
-			all.Items[i] = sent(inner)
+			all.Items[i] = toGob(inner)
 		}
 		return all
 	}
 	return value
 }
 
-func received(value any) any {
+func fromGob(value any) any {
 	switch value := value.(type) {
-	case sentNull:
+	case gobNull:
 		return nil
 	case map[string]any:
 		for key, inner := range value {
-			value[key] = received(inner)
+			value[key] = fromGob(inner)
 		}
 		return value
-	case sentList:
+	case gobList:
 		all := make([]any, len(value.Items))
 		for i, inner := range value.Items {
-			all[i] = received(inner)
+			all[i] = fromGob(inner)
 		}
 		return all
 	}
@@ -141,7 +141,7 @@ func partsOf(c *chart.Chart) (chartParts, error) {
 	if err != nil {
 		return chartParts{}, err
 	}
-	parts := chartParts{Metadata: metadata, Templates: c.Templates, Files: c.Files, Values: sent(c.Values),
+	parts := chartParts{Metadata: metadata, Templates: c.Templates, Files: c.Files, Values: toGob(c.Values),
 		Schema: c.Schema}
 	for _, dependency := range c.Dependencies() {
 		below, err := partsOf(dependency)
@@ -155,7 +155,7 @@ func partsOf(c *chart.Chart) (chartParts, error) {
 
 func (p chartParts) chart() (*chart.Chart, error) {
 	c := &chart.Chart{Metadata: &chart.Metadata{}, Templates: p.Templates, Files: p.Files, Schema: p.Schema}
-	c.Values, _ = received(p.Values).(map[string]any) // nil if there are none
+	c.Values, _ = fromGob(p.Values).(map[string]any) // nil if there are none
 	if err := json.Unmarshal(p.Metadata, c.Metadata); err != nil {
 		return nil, err
 	}
@@ -169,8 +169,8 @@ func (p chartParts) chart() (*chart.Chart, error) {
 	return c, nil
 }
 
-// errInvalid is of values that a chart's schema forbids.
-type errInvalid struct{ error }
+// schemaError is of values that a chart's schema forbids.
+type schemaError struct{ error }
 
 // renderTemplates checks the values against the chart's schema and renders its templates; cluster
 // is what lookup asks, nil for nothing.
@@ -181,13 +181,13 @@ func renderTemplates(ctx context.Context, loaded *chart.Chart, values map[string
 	if err != nil {
 		return nil, err
 	}
-	request := renderRequest{parts, sent(values), options, *capabilities, cluster != nil}
+	request := renderRequest{parts, toGob(values), options, *capabilities, cluster != nil}
 	result, err := request.inProcess(ctx, renderTimeout, cluster)
 	switch {
 	case err != nil:
 		return nil, err
 	case result.Invalid:
-		return nil, errInvalid{errors.New(result.Error)}
+		return nil, schemaError{errors.New(result.Error)}
 	case result.Error != "":
 		return nil, errors.New(result.Error)
 	}
@@ -214,7 +214,7 @@ func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration,
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl+C is devloop's
 	cmd.WaitDelay = time.Second
 	cmd.Stdin = &request
-	answer, said := &capped{room: 2 * maxRendered}, &capped{room: 1 << 20}
+	answer, said := &limitedBuffer{room: 2 * maxRendered}, &limitedBuffer{room: 1 << 20}
 	cmd.Stdout, cmd.Stderr = answer, said
 	asking := new(atomic.Bool)
 	if r.Lookup {
@@ -267,13 +267,13 @@ func executable() (string, error) {
 	return os.Executable()
 }
 
-// capped keeps the first bytes that are written to it.
-type capped struct {
+// limitedBuffer keeps the first bytes that are written to it.
+type limitedBuffer struct {
 	content bytes.Buffer
 	room    int
 }
 
-func (c *capped) Write(p []byte) (int, error) {
+func (c *limitedBuffer) Write(p []byte) (int, error) {
 	_, _ = c.content.Write(p[:min(len(p), c.room-c.content.Len())]) // which never fails
 	return len(p), nil
 }
@@ -390,7 +390,7 @@ func ServeRender(in io.Reader, out io.Writer) int {
 	result := renderResult{}
 	var err error
 	if result.Files, err = request.render(); err != nil {
-		result = renderResult{Error: err.Error(), Invalid: errors.As(err, new(errInvalid))}
+		result = renderResult{Error: err.Error(), Invalid: errors.As(err, new(schemaError))}
 	}
 	if err := gob.NewEncoder(out).Encode(result); err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, err)
@@ -404,14 +404,14 @@ func (r renderRequest) render() (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	values, _ := received(r.Values).(map[string]any) // nil if there are none
+	values, _ := fromGob(r.Values).(map[string]any) // nil if there are none
 	all, err := chartutil.ToRenderValuesWithSchemaValidation(loaded, values, r.Options, &r.Capabilities, true)
 	if err != nil {
 		return nil, err
 	}
 	merged, _ := all["Values"].(chartutil.Values) // which it always is
 	if err := chartutil.ValidateAgainstSchema(loaded, merged); err != nil {
-		return nil, errInvalid{err}
+		return nil, schemaError{err}
 	}
 	renderer := engine.Engine{}
 	if r.Lookup {

@@ -35,7 +35,7 @@ func request(t *testing.T, content map[string]string, values map[string]any) ren
 	if err != nil {
 		t.Fatal(err)
 	}
-	return renderRequest{Chart: parts, Values: sent(values), Options: chartutil.ReleaseOptions{Name: "web", Namespace: "demo"}, Capabilities: *chartutil.DefaultCapabilities}
+	return renderRequest{Chart: parts, Values: toGob(values), Options: chartutil.ReleaseOptions{Name: "web", Namespace: "demo"}, Capabilities: *chartutil.DefaultCapabilities}
 }
 
 func TestTemplatesThatNeverEnd(t *testing.T) {
@@ -97,7 +97,7 @@ func TestTemplatesSeeTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	options := chartutil.ReleaseOptions{Name: "web", Namespace: "demo", Revision: 3, IsUpgrade: true}
-	all, err := chartutil.ToRenderValues(loaded, copied(values).(map[string]any), options, chartutil.DefaultCapabilities)
+	all, err := chartutil.ToRenderValues(loaded, deepCopy(values).(map[string]any), options, chartutil.DefaultCapabilities)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,16 +27,16 @@ import (
 	"github.com/devloop/devloop/pkg/files"
 )
 
-// found is where a chart of a name and a version is.
-type found struct {
+// chartLocation is where a chart of a name and a version is.
+type chartLocation struct {
 	URL    string `json:"url"`              // of the archive, or the registry's reference with its tag
 	Digest string `json:"sha256,omitempty"` // of the archive, where the repository tells
 }
 
 // resolve tells where the chart is.
-func (c *charts) resolve(ctx context.Context, say event.Stage, from source) (found, error) {
+func (c *charts) resolve(ctx context.Context, say event.Stage, from source) (chartLocation, error) {
 	if from.repo == "" && hasTag(from.chart) {
-		return found{URL: from.chart}, nil
+		return chartLocation{URL: from.chart}, nil
 	}
 	key := from.key()
 	c.mu.Lock()
@@ -47,9 +47,9 @@ func (c *charts) resolve(ctx context.Context, say event.Stage, from source) (fou
 	}
 	before := c.remembered(from)
 	_, err := semver.StrictNewVersion(strings.TrimPrefix(from.version, "v"))
-	if exact := err == nil; exact && before.URL != "" && c.holds(before.URL) {
+	if exact := err == nil; exact && before.URL != "" && c.isCached(before.URL) {
 		at = before
-	} else if at, err = ask(ctx, from); err != nil {
+	} else if at, err = findVersion(ctx, from); err != nil {
 		if before.URL == "" || ctx.Err() != nil {
 			return at, event.WithHint(fmt.Errorf("chart %s: %w", from, err), "check the address, the name and the version, and the network")
 		}
@@ -63,13 +63,13 @@ func (c *charts) resolve(ctx context.Context, say event.Stage, from source) (fou
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.resolved == nil {
-		c.resolved = map[string]found{}
+		c.resolved = map[string]chartLocation{}
 	}
 	c.resolved[key] = at
 	return at, nil
 }
 
-func (c *charts) holds(url string) bool {
+func (c *charts) isCached(url string) bool {
 	_, err := os.Stat(c.file(url))
 	return err == nil
 }
@@ -78,9 +78,9 @@ func (c *charts) holds(url string) bool {
 func (s source) key() string { return sum256([]byte(s.repo + "\n" + s.chart + "\n" + s.version))[:16] }
 
 // remembered is what resolve found out before; what cannot be read is asked again.
-func (c *charts) remembered(from source) (before found) {
+func (c *charts) remembered(from source) (before chartLocation) {
 	if from.repo == "" && hasTag(from.chart) {
-		return found{URL: from.chart}
+		return chartLocation{URL: from.chart}
 	}
 	if text, err := files.Read(filepath.Join(c.dir, from.key()+".json"), maxText); err == nil {
 		_ = json.Unmarshal(text, &before)
@@ -90,40 +90,40 @@ func (c *charts) remembered(from source) (before found) {
 
 func indexOf(repository string) string { return strings.TrimSuffix(repository, "/") + "/index.yaml" }
 
-// ask asks the repository or the registry.
-func ask(ctx context.Context, from source) (found, error) {
+// findVersion asks the repository or the registry.
+func findVersion(ctx context.Context, from source) (chartLocation, error) {
 	ctx, cancel := context.WithTimeout(ctx, downloadTimeout)
 	defer cancel()
 	if from.repo == "" {
-		return askRegistry(ctx, from)
+		return findTag(ctx, from)
 	}
 	text, err := download(ctx, indexOf(from.repo))
 	if err != nil {
-		return found{}, err
+		return chartLocation{}, err
 	}
 	temporary, err := os.CreateTemp("", "index-*.yaml") // Helm reads an index from a file
 	if err != nil {
-		return found{}, err
+		return chartLocation{}, err
 	}
 	defer func() { _ = os.Remove(temporary.Name()) }()
 	_, err = temporary.Write(text)
 	if err := errors.Join(err, temporary.Close()); err != nil {
-		return found{}, err
+		return chartLocation{}, err
 	}
 	index, err := repo.LoadIndexFile(temporary.Name())
 	if err != nil {
-		return found{}, fmt.Errorf("its index.yaml: %w", err)
+		return chartLocation{}, fmt.Errorf("its index.yaml: %w", err)
 	}
 	index.SortEntries()
 	version, err := index.Get(from.chart, from.version)
 	if err != nil {
-		return found{}, err
+		return chartLocation{}, err
 	}
 	if len(version.URLs) == 0 {
-		return found{}, fmt.Errorf("its index.yaml has no URL for version %s", version.Version)
+		return chartLocation{}, fmt.Errorf("its index.yaml has no URL for version %s", version.Version)
 	}
 	address, err := repo.ResolveReferenceURL(withoutLogin(from.repo), version.URLs[0])
-	return found{address, strings.TrimPrefix(version.Digest, "sha256:")}, err
+	return chartLocation{address, strings.TrimPrefix(version.Digest, "sha256:")}, err
 }
 
 // withoutLogin is a URL without user and password, fit to be kept.
@@ -147,21 +147,21 @@ func withLogin(address, repository string) string {
 	return u.String()
 }
 
-// askRegistry picks the tag.
-func askRegistry(ctx context.Context, from source) (found, error) {
+// findTag picks the tag.
+func findTag(ctx context.Context, from source) (chartLocation, error) {
 	if _, err := semver.StrictNewVersion(strings.TrimPrefix(from.version, "v")); err == nil {
-		return found{URL: from.chart + ":" + strings.ReplaceAll(from.version, "+", "_")}, nil // as Helm writes a version into a tag
+		return chartLocation{URL: from.chart + ":" + strings.ReplaceAll(from.version, "+", "_")}, nil // as Helm writes a version into a tag
 	}
 	client, err := registryClient(ctx, from.chart)
 	if err != nil {
-		return found{}, err
+		return chartLocation{}, err
 	}
 	tags, err := client.Tags(strings.TrimPrefix(from.chart, "oci://"))
 	if err != nil {
-		return found{}, err
+		return chartLocation{}, err
 	}
 	tag, err := registry.GetTagMatchingVersionOrConstraint(tags, from.version)
-	return found{URL: from.chart + ":" + strings.ReplaceAll(tag, "+", "_")}, err
+	return chartLocation{URL: from.chart + ":" + strings.ReplaceAll(tag, "+", "_")}, err
 }
 
 // pullChart gets the archive of a reference with its tag.
@@ -179,7 +179,7 @@ func pullChart(ctx context.Context, reference string) ([]byte, error) {
 
 // registryClient logs in as Helm's and Docker's users do. Plain http is for registries on this machine alone.
 func registryClient(ctx context.Context, reference string) (*registry.Client, error) {
-	options := []registry.ClientOption{registry.ClientOptHTTPClient(&http.Client{Transport: bounded{ctx}})}
+	options := []registry.ClientOption{registry.ClientOptHTTPClient(&http.Client{Transport: boundedTransport{ctx}})}
 	host, _, _ := strings.Cut(strings.TrimPrefix(reference, "oci://"), "/")
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -190,13 +190,13 @@ func registryClient(ctx context.Context, reference string) (*registry.Client, er
 	return registry.NewClient(options...)
 }
 
-// bounded gives Helm's registry client, which takes no context, the one of its caller, and no more
+// boundedTransport gives Helm's registry client, which takes no context, the one of its caller, and no more
 // than a chart may have.
-type bounded struct {
+type boundedTransport struct {
 	ctx context.Context //nolint:containedctx // of one call
 }
 
-func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+func (b boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := http.DefaultTransport.RoundTrip(r.WithContext(b.ctx))
 	if err == nil { // what is cut off has another digest
 		resp.Body = struct {

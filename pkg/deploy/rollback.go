@@ -64,5 +64,5 @@ func (d *Deployer) helmRollback(ctx context.Context, say event.Stage, r Release,
 		}
 		return errors.Join(err, d.forgetUnwritten(ctx, r, version))
 	}
-	return errors.Join(d.label(ctx, r, version, labelGood, strconv.Itoa(version)), d.journal.Forget(kindRevision, revisionID(r, version)))
+	return errors.Join(d.setLabel(ctx, r, version, labelGood, strconv.Itoa(version)), d.journal.Forget(kindRevision, revisionID(r, version)))
 }

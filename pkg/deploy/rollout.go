@@ -24,9 +24,9 @@ import (
 )
 
 const (
-	// over is after how long something that is not seen any more has passed; what comes back then has its time again. A container that keeps
+	// forgetAfter is after how long something that is not seen any more has passed; what comes back then has its time again. A container that keeps
 	// failing is in more than one state by turns.
-	over = 30 * time.Second
+	forgetAfter = 30 * time.Second
 )
 
 // Health is a set of deployments that has to be up before a run counts as done.
@@ -45,9 +45,9 @@ func (w workload) String() string { return w.kind + " " + w.namespace + "/" + w.
 
 // rollout is what the API server says of a workload.
 type rollout struct {
-	lacks    string    // what is still to come, "" when nothing is
+	missing  string    // what is still to come, "" when nothing is
 	selector string    // label selector of the pods of the current template, "" while that is not known
-	all      string    // that of all pods of a stateful set
+	allPods  string    // that of all pods of a stateful set
 	uid      types.UID // of the thing that makes these pods, whose events tell why it cannot
 	failed   string    // what the cluster itself says of a rollout that it gave up
 }
@@ -67,14 +67,14 @@ func (d *Deployer) Wait(ctx context.Context, sink event.Sink, releases []Release
 		defer cancel()
 		released, revisions, err := d.workloads(ctx, releases)
 		if err != nil {
-			return nil, passing(err)
+			return nil, markTransient(err)
 		}
-		w := &wait{Deployer: d, say: say, seen: map[string]span{}, foreign: map[int]bool{}}
+		w := &waiter{Deployer: d, say: say, seen: map[string]span{}, foreign: map[int]bool{}}
 		for i, last := range revisions {
 			w.foreign[i] = !d.owns(releases[i], last)
 		}
 		for begin := time.Now(); ; {
-			state, err := w.look(ctx, released, health)
+			state, err := w.observe(ctx, released, health)
 			culprit = state.waitsFor.release
 			if err != nil {
 				return nil, err
@@ -83,15 +83,15 @@ func (d *Deployer) Wait(ctx context.Context, sink event.Sink, releases []Release
 				return []any{"workloads", state.workloads}, d.markGood(ctx, releases, revisions)
 			}
 			interval := pollInterval
-			if time.Since(begin) < young {
-				interval = pollWhenYoung
+			if time.Since(begin) < youngRollout {
+				interval = youngPollInterval
 			}
 			if err := sleep(ctx, interval); err != nil {
 				failure := fmt.Errorf("%s: %w", state.waiting, err)
 				if event.IsTransient(err) { // the time is over: what is known of the pods may help
 					report, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTimeout)
 					defer cancel()
-					failure = w.unfinished(report, state, failure)
+					failure = w.timeoutReport(report, state, failure)
 				}
 				return nil, failure
 			}
@@ -119,7 +119,7 @@ func (d *Deployer) workloads(ctx context.Context, releases []Release) (found []w
 			if !revisions[i].exists() {
 				return fmt.Errorf("release %s is gone", r.ID())
 			}
-			named[i], err = d.objects(groupCtx, r, revisions[i].version)
+			named[i], err = d.namedObjects(groupCtx, r, revisions[i].version)
 			return err
 		})
 	}
@@ -144,15 +144,15 @@ func (d *Deployer) markGood(ctx context.Context, releases []Release, revisions [
 		if now.good() || now.status != release.StatusDeployed || !d.owns(releases[i], now) {
 			continue
 		}
-		if err := d.label(ctx, releases[i], now.version, labelGood, strconv.Itoa(now.version)); err != nil {
-			return passing(err)
+		if err := d.setLabel(ctx, releases[i], now.version, labelGood, strconv.Itoa(now.version)); err != nil {
+			return markTransient(err)
 		}
 	}
 	return nil
 }
 
-// wait is one wait for workloads.
-type wait struct {
+// waiter is one wait for workloads.
+type waiter struct {
 	*Deployer
 	say   event.Stage
 	mu    sync.Mutex
@@ -165,13 +165,13 @@ type wait struct {
 // span is from when it was first seen until when last.
 type span struct{ since, last time.Time }
 
-// lasts tells for how long what key stands for is so, 0 at the first time.
-func (w *wait) lasts(key string) time.Duration {
+// lastsFor tells for how long what key stands for is so, 0 at the first time.
+func (w *waiter) lastsFor(key string) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
 	seen, known := w.seen[key]
-	if !known || now.Sub(seen.last) > over {
+	if !known || now.Sub(seen.last) > forgetAfter {
 		seen.since = now
 	}
 	seen.last = now
@@ -179,8 +179,8 @@ func (w *wait) lasts(key string) time.Duration {
 	return now.Sub(seen.since)
 }
 
-// moved tells whether a value is another one than when it was first asked for.
-func (w *wait) moved(key, value string) bool {
+// changedSinceStart tells whether a value is another one than when it was first asked for.
+func (w *waiter) changedSinceStart(key, value string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.first == nil {
@@ -192,19 +192,19 @@ func (w *wait) moved(key, value string) bool {
 	return w.first[key] != value
 }
 
-// state is what one look at all workloads found.
-type state struct {
+// observation is what one look at all workloads found.
+type observation struct {
 	workloads int
 	waiting   string // what is still waited for, "" when all is well
 	waitsFor  workload
 	rollout   rollout // of that one
 }
 
-// look looks at all workloads side by side; its error is final. Requests that fail are something to wait for, as an API server
+// observe looks at all workloads side by side; its error is final. Requests that fail are something to wait for, as an API server
 // comes back.
-func (w *wait) look(ctx context.Context, released []workload, health []Health) (state, error) {
+func (w *waiter) observe(ctx context.Context, released []workload, health []Health) (observation, error) {
 	all := slices.Clone(released)
-	found := state{waitsFor: workload{release: -1}}
+	found := observation{waitsFor: workload{release: -1}}
 	for _, h := range health {
 		list, err := w.cluster.Client.AppsV1().Deployments(h.Namespace).List(ctx, metav1.ListOptions{LabelSelector: h.Selector})
 		if err != nil {
@@ -233,7 +233,7 @@ func (w *wait) look(ctx context.Context, released []workload, health []Health) (
 				lacks[i] = fmt.Sprintf("cannot be read: %v", err)
 				return nil
 			}
-			lacks[i], errs[i] = w.verdict(ctx, all[i], states[i])
+			lacks[i], errs[i] = w.diagnose(ctx, all[i], states[i])
 			return nil
 		})
 	}
@@ -241,7 +241,7 @@ func (w *wait) look(ctx context.Context, released []workload, health []Health) (
 	found.workloads = len(all)
 	for i := range all {
 		if errs[i] != nil {
-			return state{waitsFor: all[i], rollout: states[i]}, errs[i]
+			return observation{waitsFor: all[i], rollout: states[i]}, errs[i]
 		}
 		if lacks[i] != "" && found.waitsFor.name == "" {
 			found.waiting, found.waitsFor, found.rollout = fmt.Sprintf("%s: %s", all[i], lacks[i]), all[i], states[i]
@@ -261,12 +261,12 @@ func (d *Deployer) rollout(ctx context.Context, w workload) (rollout, error) {
 		}
 		s := got.Status
 		if s.ObservedGeneration < got.Generation {
-			return rollout{lacks: unseen}, nil
+			return rollout{missing: notObserved}, nil
 		}
 		selector, set, err := d.currentTemplate(ctx, got)
-		state := rollout{lacks: lacking(wanted(got.Spec.Replicas), s.Replicas, s.UpdatedReplicas, s.AvailableReplicas), selector: selector, uid: set}
+		state := rollout{missing: missingReplicas(wanted(got.Spec.Replicas), s.Replicas, s.UpdatedReplicas, s.AvailableReplicas), selector: selector, uid: set}
 		if got.Spec.Paused {
-			state.lacks = "" // until somebody resumes it
+			state.missing = "" // until somebody resumes it
 		}
 		for _, c := range s.Conditions {
 			if c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse && c.Reason == "ProgressDeadlineExceeded" {
@@ -281,7 +281,7 @@ func (d *Deployer) rollout(ctx context.Context, w workload) (rollout, error) {
 		}
 		s := got.Status
 		if s.ObservedGeneration < got.Generation {
-			return rollout{lacks: unseen}, nil
+			return rollout{missing: notObserved}, nil
 		}
 		want, updated := wanted(got.Spec.Replicas), s.UpdatedReplicas
 		if got.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType {
@@ -290,7 +290,7 @@ func (d *Deployer) rollout(ctx context.Context, w workload) (rollout, error) {
 			updated += min(*rolling.Partition, want) // so many stay as they are
 		}
 		selector := metav1.FormatLabelSelector(got.Spec.Selector) + "," + appsv1.ControllerRevisionHashLabelKey + "=" + s.UpdateRevision
-		return rollout{lacks: lacking(want, s.Replicas, updated, s.AvailableReplicas), selector: selector, all: metav1.FormatLabelSelector(got.Spec.Selector), uid: got.UID}, nil
+		return rollout{missing: missingReplicas(want, s.Replicas, updated, s.AvailableReplicas), selector: selector, allPods: metav1.FormatLabelSelector(got.Spec.Selector), uid: got.UID}, nil
 	case "job":
 		return d.job(ctx, w)
 	default:
@@ -300,14 +300,14 @@ func (d *Deployer) rollout(ctx context.Context, w workload) (rollout, error) {
 		}
 		s := got.Status
 		if s.ObservedGeneration < got.Generation {
-			return rollout{lacks: unseen}, nil
+			return rollout{missing: notObserved}, nil
 		}
 		updated := s.UpdatedNumberScheduled
 		if got.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
 			updated = s.DesiredNumberScheduled
 		}
 		selector, err := d.currentRevision(ctx, got)
-		return rollout{lacks: lacking(s.DesiredNumberScheduled, s.CurrentNumberScheduled, updated, s.NumberAvailable), selector: selector, uid: got.UID}, err
+		return rollout{missing: missingReplicas(s.DesiredNumberScheduled, s.CurrentNumberScheduled, updated, s.NumberAvailable), selector: selector, uid: got.UID}, err
 	}
 }
 
@@ -320,15 +320,15 @@ func (d *Deployer) job(ctx context.Context, w workload) (rollout, error) {
 	if err != nil {
 		return rollout{}, err
 	}
-	state := rollout{lacks: "it has not ended yet", selector: batchv1.ControllerUidLabel + "=" + string(got.UID), uid: got.UID}
+	state := rollout{missing: "it has not ended yet", selector: batchv1.ControllerUidLabel + "=" + string(got.UID), uid: got.UID}
 	if got.Spec.Suspend != nil && *got.Spec.Suspend {
-		state.lacks = ""
+		state.missing = ""
 	}
 	for _, c := range got.Status.Conditions {
 		switch {
 		case c.Status != corev1.ConditionTrue:
 		case c.Type == batchv1.JobComplete:
-			state.lacks = ""
+			state.missing = ""
 		case c.Type == batchv1.JobFailed:
 			state.failed = c.Reason + ": " + c.Message
 		}
@@ -343,11 +343,11 @@ func wanted(replicas *int32) int32 {
 	return *replicas
 }
 
-// unseen is what a workload lacks right after a write: until then its status, and the pods it names, are of the template before.
-const unseen = "its new template was not seen by its controller yet"
+// notObserved is what a workload lacks right after a write: until then its status, and the pods it names, are of the template before.
+const notObserved = "its new template was not seen by its controller yet"
 
-// lacking says in words what a rollout still lacks.
-func lacking(want, all, updated, available int32) string {
+// missingReplicas says in words what a rollout still lacks.
+func missingReplicas(want, all, updated, available int32) string {
 	switch {
 	case updated < want:
 		return fmt.Sprintf("%d of %d replicas updated", updated, want)

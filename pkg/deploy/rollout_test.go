@@ -15,7 +15,7 @@ func TestLacking(t *testing.T) {
 		{2, 3, 2, 2, "1 old replicas are ending"},
 		{2, 2, 2, 1, "1 of 2 replicas available"},
 	} {
-		if got := lacking(test.want, test.all, test.updated, test.available); got != test.says {
+		if got := missingReplicas(test.want, test.all, test.updated, test.available); got != test.says {
 			t.Errorf("%+v: %q", test, got)
 		}
 	}

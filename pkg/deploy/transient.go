@@ -15,8 +15,8 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 )
 
-// passing marks err as transient where it is.
-func passing(err error) error {
+// markTransient marks err as transient where it is.
+func markTransient(err error) error {
 	var network net.Error
 	switch {
 	case err == nil, errors.Is(err, kube.ErrOtherCluster), errors.As(err, new(finalError)):
@@ -27,8 +27,8 @@ func passing(err error) error {
 		return event.Transient(err)
 	}
 	// Only what Helm itself said: around it may stand what pods printed.
-	said := innermost(err).Error()
-	for _, words := range unreached {
+	said := rootCause(err).Error()
+	for _, words := range unreachable {
 		if strings.Contains(said, words) {
 			return event.Transient(err)
 		}
@@ -36,8 +36,8 @@ func passing(err error) error {
 	return err
 }
 
-// innermost is the error that the others were put around; of several that were joined, the first.
-func innermost(err error) error {
+// rootCause is the error that the others were put around; of several that were joined, the first.
+func rootCause(err error) error {
 	for {
 		next := errors.Unwrap(err)
 		if several, ok := err.(interface{ Unwrap() []error }); ok && len(several.Unwrap()) > 0 {
@@ -55,9 +55,9 @@ type finalError struct{ error }
 
 func (f finalError) Unwrap() error { return f.error }
 
-// unreached are the words of errors that Helm has turned into text.
-var unreached = []string{"connection refused", "connection reset by peer", "i/o timeout", "TLS handshake timeout", "http2: client connection lost", "unexpected EOF",
-	"Client.Timeout exceeded", "the server was unable to return a response in the time allotted", "etcdserver: ", startsUp}
+// unreachable are the words of errors that Helm has turned into text.
+var unreachable = []string{"connection refused", "connection reset by peer", "i/o timeout", "TLS handshake timeout", "http2: client connection lost", "unexpected EOF",
+	"Client.Timeout exceeded", "the server was unable to return a response in the time allotted", "etcdserver: ", startingUp}
 
-// startsUp is what an API server refuses writes with that has not read yet what its admission needs: as forbidden.
-const startsUp = "not yet ready to handle request"
+// startingUp is what an API server refuses writes with that has not read yet what its admission needs: as forbidden.
+const startingUp = "not yet ready to handle request"

@@ -90,7 +90,7 @@ func (d *Deployer) uninstall(ctx context.Context, say event.Stage, r Release) er
 		if err := d.helmUninstall(ctx, say, helm, r, history); err != nil {
 			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
 		}
-		return nil, d.forget(r)
+		return nil, d.forgetRelease(r)
 	}, "release", event.Name(r.Name), "namespace", event.Name(r.Namespace))
 }
 

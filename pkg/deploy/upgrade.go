@@ -16,9 +16,9 @@ func markFailed(helm *action.Configuration, r *release.Release) error {
 	return nil
 }
 
-// unfinished returns the revisions, of a history that begins with the last one, which were written after one came to its end. What
+// unfinishedRevisions returns the revisions, of a history that begins with the last one, which were written after one came to its end. What
 // they made and the next one does not name is known to nobody else: Helm compares with the last good revision only.
-func unfinished(history []*release.Release) []*release.Release {
+func unfinishedRevisions(history []*release.Release) []*release.Release {
 	end := slices.IndexFunc(history, func(r *release.Release) bool {
 		return r.Info.Status == release.StatusDeployed || r.Info.Status == release.StatusSuperseded
 	})

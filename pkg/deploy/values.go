@@ -40,7 +40,7 @@ func merge(r Release) (map[string]any, error) {
 		}
 		values = chartutil.MergeTables(read, values)
 	}
-	if inline, ok := copied(r.InlineValues).(map[string]any); ok { // merging changes what it is given, and so does Helm later
+	if inline, ok := deepCopy(r.InlineValues).(map[string]any); ok { // merging changes what it is given, and so does Helm later
 		values = chartutil.MergeTables(inline, values)
 	}
 	for _, path := range slices.Sorted(maps.Keys(r.Set)) {
@@ -56,19 +56,19 @@ func merge(r Release) (map[string]any, error) {
 	return values, nil
 }
 
-// copied is a copy of values, at any depth.
-func copied(values any) any {
+// deepCopy is a copy of values, at any depth.
+func deepCopy(values any) any {
 	switch values := values.(type) {
 	case map[string]any:
 		c := make(map[string]any, len(values))
 		for key, value := range values {
-			c[key] = copied(value)
+			c[key] = deepCopy(value)
 		}
 		return c
 	case []any:
 		c := make([]any, len(values))
 		for i, value := range values {
-			c[i] = copied(value)
+			c[i] = deepCopy(value)
 		}
 		return c
 	}
@@ -104,7 +104,7 @@ func SecretValues(r Release) ([]string, error) {
 	}
 	var found []string
 	for _, path := range r.SecretValues {
-		found = append(found, leaves(at(merged, steps(path)))...)
+		found = append(found, leaves(valueAt(merged, splitPath(path)))...)
 	}
 	return found, nil
 }
@@ -112,9 +112,9 @@ func SecretValues(r Release) ([]string, error) {
 // hideValues has those hidden that are in values, the chart's own among them. A path that is in none is an error: it would hide nothing.
 func (d *Deployer) hideValues(r Release, values map[string]any) error {
 	for i, path := range r.SecretValues {
-		value := at(values, steps(path))
+		value := valueAt(values, splitPath(path))
 		if value == nil {
-			return event.WithHint(&ValueError{Release: r.Name, In: fmt.Sprintf("secretValues[%d]", i), Path: steps(path), Message: "it is nowhere in the values, and would hide nothing"},
+			return event.WithHint(&ValueError{Release: r.Name, In: fmt.Sprintf("secretValues[%d]", i), Path: splitPath(path), Message: "it is nowhere in the values, and would hide nothing"},
 				"it is a path like auth.password in the merged values: devloop render shows what they make")
 		}
 		if d.options.Secret != nil {
@@ -124,8 +124,8 @@ func (d *Deployer) hideValues(r Release, values map[string]any) error {
 	return nil
 }
 
-// at returns what stands at a path, nil if nothing does.
-func at(values any, path []string) any {
+// valueAt returns what stands at a path, nil if nothing does.
+func valueAt(values any, path []string) any {
 	for _, step := range path {
 		switch inner := values.(type) {
 		case chartutil.Values:
@@ -184,9 +184,9 @@ func (e *ValueError) Hint() string { return "the chart's values.schema.json says
 // maxProblems is how many values that a schema forbids are told of.
 const maxProblems = 50
 
-// against checks the values against the schemas of the chart and of those that it depends on, and tells of each that is wrong where it
+// schemaErrors checks the values against the schemas of the chart and of those that it depends on, and tells of each that is wrong where it
 // comes from.
-func (want *desired) against(failure error) error {
+func (want *desired) schemaErrors(failure error) error {
 	var errs []error
 	problems, chart := 0, ""
 	for line := range strings.Lines(failure.Error()) {
@@ -209,7 +209,7 @@ func (want *desired) against(failure error) error {
 			}
 		}
 		if problems++; problems <= maxProblems {
-			errs = append(errs, want.locate(path, parts[2]))
+			errs = append(errs, want.locateValue(path, parts[2]))
 		}
 	}
 	if more := problems - maxProblems; more > 0 {
@@ -224,12 +224,12 @@ func (want *desired) against(failure error) error {
 // violation is a line of what the schema's validator says: - at '/replicas': got string, want integer.
 var violation = regexp.MustCompile(`^\s*- at '([^']*)': (.*)$`)
 
-// locate makes the error of a value, with the place of what gives it: the last one wins, as it does in merge.
-func (want *desired) locate(path []string, message string) error {
+// locateValue makes the error of a value, with the place of what gives it: the last one wins, as it does in merge.
+func (want *desired) locateValue(path []string, message string) error {
 	wrong := &ValueError{Release: want.Name, Path: path, Message: message}
 	for in, values := range map[string][]string{"setString": slices.Collect(maps.Keys(want.SetString)), "set": slices.Collect(maps.Keys(want.Set))} {
 		for _, key := range values {
-			if slices.Equal(steps(key), path) {
+			if slices.Equal(splitPath(key), path) {
 				wrong.In, wrong.Key = in, key
 				return wrong
 			}
@@ -253,11 +253,11 @@ func (want *desired) locate(path []string, message string) error {
 	return wrong
 }
 
-var step = regexp.MustCompile(`(?:\\.|[^.\\\[\]])+`)
+var pathStep = regexp.MustCompile(`(?:\\.|[^.\\\[\]])+`)
 
-// steps takes a path of set apart: a.b\.c[0] is a, b.c, 0.
-func steps(path string) []string {
-	parts := step.FindAllString(path, -1)
+// splitPath takes a path of set apart: a.b\.c[0] is a, b.c, 0.
+func splitPath(path string) []string {
+	parts := pathStep.FindAllString(path, -1)
 	for i, part := range parts {
 		parts[i] = strings.ReplaceAll(part, `\`, "")
 	}

@@ -101,7 +101,7 @@ func TestOnlySomeProblemsOfValuesAreTold(t *testing.T) {
 		fmt.Fprintf(&failure, "- at '/a/%d': got string, want integer\n", i)
 	}
 	want := &desired{Release: Release{Name: "web"}}
-	lines := strings.Split(want.against(errors.New(failure.String())).Error(), "\n")
+	lines := strings.Split(want.schemaErrors(errors.New(failure.String())).Error(), "\n")
 	if len(lines) != maxProblems+1 || lines[maxProblems] != "release web: and 199950 more" || !slices.Contains(lines, "release web: value a.49: got string, want integer") {
 		t.Errorf("%d lines, the last one %q", len(lines), lines[len(lines)-1])
 	}

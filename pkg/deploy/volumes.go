@@ -34,7 +34,7 @@ func (d *Deployer) recordClaims(ctx context.Context, say event.Stage, r Release,
 					if _, err := strconv.Atoi(ordinal); !ok || err != nil || !o.selects(pvc.Labels) {
 						continue
 					}
-					known := d.journal.Has(kindVolume, id) && d.madeUID(kindVolume, id, pvc.UID) // of an earlier install
+					known := d.journal.Has(kindVolume, id) && d.matchesUID(kindVolume, id, pvc.UID) // of an earlier install
 					switch {
 					case !known && pvc.CreationTimestamp.Time.Before(begun):
 						if !slices.Contains(older, id) {
@@ -74,7 +74,7 @@ func firstDeployed(history []*release.Release) (first time.Time) {
 func (d *Deployer) removeClaims(ctx context.Context, say event.Stage, remove bool) error {
 	var errs []error
 	for _, id := range d.journal.Names(kindVolume) {
-		if folder, other := d.madeElsewhere(kindVolume, id); other {
+		if folder, other := d.otherFolder(kindVolume, id); other {
 			if remove {
 				say.Warn("volume claim left alone, it was made from another folder", nil, "claim", id, "folder", folder, "remove it with", "devloop delete --volumes there")
 			}
@@ -84,7 +84,7 @@ func (d *Deployer) removeClaims(ctx context.Context, say event.Stage, remove boo
 		claims := d.cluster.Client.CoreV1().PersistentVolumeClaims(namespace)
 		there, err := claims.Get(ctx, name, metav1.GetOptions{})
 		switch {
-		case err == nil && !d.madeUID(kindVolume, id, there.UID): // somebody has made another one since
+		case err == nil && !d.matchesUID(kindVolume, id, there.UID): // somebody has made another one since
 		case err == nil && !remove:
 			say.Note("volume claim stays, it holds data", "claim", id, "remove it with", "devloop delete --volumes")
 			continue
@@ -97,7 +97,7 @@ func (d *Deployer) removeClaims(ctx context.Context, say event.Stage, remove boo
 			errs = append(errs, fmt.Errorf("volume claim %s: %w", id, err))
 			continue
 		}
-		errs = append(errs, d.forgetMade(kindVolume, id))
+		errs = append(errs, d.forgetEntry(kindVolume, id))
 	}
 	return errors.Join(errs...)
 }

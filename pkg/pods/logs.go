@@ -30,12 +30,12 @@ import (
 )
 
 const (
-	// logBefore is how many lines are told of a container that ran before, and of one that died.
-	logBefore = 10
-	// logKept is how many lines are kept for that: while a kubelet is late to tell of a restart, those of the next start are among them.
-	logKept = 10 * logBefore
-	// logLine is how much of a line is told, in bytes.
-	logLine = 8 << 10
+	// tailLines is how many lines are told of a container that ran before, and of one that died.
+	tailLines = 10
+	// keptLines is how many lines are kept for that: while a kubelet is late to tell of a restart, those of the next start are among them.
+	keptLines = 10 * tailLines
+	// maxLine is how much of a line is told, in bytes.
+	maxLine = 8 << 10
 	// stampLength is how long a time stamp is at most, in bytes.
 	stampLength = len("2006-01-02T15:04:05.000000000+00:00 ")
 	// A stream that broke is soon taken up again, ever more seldom while nothing comes of it. One that ended by itself gives the container's
@@ -43,8 +43,8 @@ const (
 	resumeSoon = 100 * time.Millisecond
 	resumeEnd  = time.Second
 	resumeLast = 4 * time.Second
-	// logDisorder is by how much the stamps of lines may be out of order: standard output and error are stamped side by side.
-	logDisorder = time.Second
+	// maxDisorder is by how much the stamps of lines may be out of order: standard output and error are stamped side by side.
+	maxDisorder = time.Second
 )
 
 // container follows one container of a pod from start to start. What it has read so far outlives a following that is ended.
@@ -54,7 +54,7 @@ type container struct {
 	namespace, pod string
 	uid            types.UID // of the pod
 	name           string
-	before         map[string]bool // as in pod
+	startedBefore  map[string]bool // as in pod
 
 	followed bool                // for its owner
 	news     chan containerState // the newest state; it holds one at most, and has one sender
@@ -63,15 +63,15 @@ type container struct {
 	stream atomic.Pointer[logStream] // that is being read
 
 	// What the goroutine that follows knows.
-	state   containerState
-	id      string          // of the start whose log is being read
-	read    map[string]bool // IDs of those whose log was read to its end
-	at      logPosition
-	lines   int  // that were told
-	resumed bool // the stream goes on where another one ended, and has brought nothing new yet
-	level   leveler
-	last    []shownLine // lines of this start
-	death   string      // what was said of the last one
+	state     containerState
+	id        string          // of the start whose log is being read
+	read      map[string]bool // IDs of those whose log was read to its end
+	at        logPosition
+	lines     int  // that were told
+	resumed   bool // the stream goes on where another one ended, and has brought nothing new yet
+	level     leveler
+	last      []shownLine // lines of this start
+	lastDeath string      // what was said of the last one
 }
 
 // containerState is what the cluster says of a container.
@@ -117,13 +117,13 @@ func starts(status corev1.ContainerStatus) []start {
 }
 
 func newContainer(client kubernetes.Interface, say event.Stage, object *corev1.Pod, name string, before map[string]bool) *container {
-	return &container{client: client, say: say, namespace: object.Namespace, pod: object.Name, uid: object.UID, name: name, before: before,
+	return &container{client: client, say: say, namespace: object.Namespace, pod: object.Name, uid: object.UID, name: name, startedBefore: before,
 		news: make(chan containerState, 1), read: map[string]bool{}, at: newLogPosition()}
 }
 
-// hear takes in the newest state. The log of a start that has ended comes to its end. A stream that goes on is that of the next start,
+// setState takes in the newest state. The log of a start that has ended comes to its end. A stream that goes on is that of the next start,
 // which the kubelet gave before the API server knew of it.
-func (c *container) hear(s containerState) {
+func (c *container) setState(s containerState) {
 	stream := c.stream.Load()
 	if stream != nil && !slices.ContainsFunc(starts(s.status), func(now start) bool { return now.id == stream.id && now.ended == nil }) {
 		time.AfterFunc(resumeEnd, stream.end)
@@ -163,7 +163,7 @@ func (c *container) run(ctx context.Context) {
 			continue
 		}
 		told := c.lines
-		err := c.tell(ctx, next)
+		err := c.readLog(ctx, next)
 		news := errors.Is(err, errOtherStart)
 		select {
 		case c.state = <-c.news:
@@ -175,7 +175,7 @@ func (c *container) run(ctx context.Context) {
 			return
 		case next.ended != nil && (err == nil || apierrors.IsNotFound(err) || apierrors.IsBadRequest(err)): // of an error of these, the log is not kept
 			c.read[next.id] = true
-			c.died(next)
+			c.reportDeath(next)
 			pause = resumeSoon
 			continue
 		case c.state.gone:
@@ -196,7 +196,7 @@ func (c *container) run(ctx context.Context) {
 // due is the start whose log is to be read now: the earliest that was not read to its end.
 func (c *container) due() (next start, due bool) {
 	for _, s := range starts(c.state.status) {
-		if ended, before := c.before[s.id]; !c.read[s.id] && (!before || !ended) {
+		if ended, before := c.startedBefore[s.id]; !c.read[s.id] && (!before || !ended) {
 			return s, true
 		}
 	}
@@ -216,8 +216,8 @@ func (c *container) wait(ctx context.Context, pause time.Duration) {
 
 var errOtherStart = errors.New("the log is that of another start")
 
-// look asks how the container is.
-func (c *container) look(ctx context.Context) error {
+// refresh asks how the container is.
+func (c *container) refresh(ctx context.Context) error {
 	object, err := c.client.CoreV1().Pods(c.namespace).Get(ctx, c.pod, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err), err == nil && object.UID != c.uid:
@@ -234,9 +234,9 @@ func (c *container) look(ctx context.Context) error {
 	return nil
 }
 
-// tell tells what a start has printed since it was read last. Without an error the stream has ended by itself, which says nothing but for
+// readLog tells what a start has printed since it was read last. Without an error the stream has ended by itself, which says nothing but for
 // a container that was known to have ended before.
-func (c *container) tell(ctx context.Context, s start) error {
+func (c *container) readLog(ctx context.Context, s start) error {
 	other := s.id != c.id
 	if other {
 		c.id, c.last, c.level = s.id, nil, leveler{}
@@ -247,8 +247,8 @@ func (c *container) tell(ctx context.Context, s start) error {
 	options := &corev1.PodLogOptions{Container: c.name, Timestamps: true, Previous: s.previous, Follow: s.ended == nil}
 	if since := c.at.since(); !since.IsZero() {
 		options.SinceTime = &metav1.Time{Time: since}
-	} else if _, before := c.before[s.id]; before {
-		lines := int64(logBefore)
+	} else if _, before := c.startedBefore[s.id]; before {
+		lines := int64(tailLines)
 		options.TailLines = &lines
 	}
 	if s.ended == nil {
@@ -265,16 +265,16 @@ func (c *container) tell(ctx context.Context, s start) error {
 	defer stream.Close()
 	if !s.previous {
 		// A log cannot be asked for by its start. The kubelet has chosen by now: if it is still the same, it was.
-		if err := c.look(ctx); err != nil {
+		if err := c.refresh(ctx); err != nil {
 			return err
 		}
 		if !slices.ContainsFunc(starts(c.state.status), func(now start) bool { return now.id == s.id && !now.previous }) {
 			return errOtherStart
 		}
 	}
-	c.at.again(options.TailLines != nil)
+	c.at.restart(options.TailLines != nil)
 	c.resumed = options.SinceTime != nil && !other
-	reader := bufio.NewReaderSize(stream, logLine+stampLength)
+	reader := bufio.NewReaderSize(stream, maxLine+stampLength)
 	for rest := false; ; {
 		line, err := reader.ReadSlice('\n')
 		long := errors.Is(err, bufio.ErrBufferFull)
@@ -300,8 +300,8 @@ func (c *container) line(line []byte) {
 	if err != nil { // what is left of a line whose beginning was told, or the kubelet's own words
 		return
 	}
-	lost := c.resumed && !c.at.met
-	if !c.at.pass(at.UnixNano()) {
+	lost := c.resumed && !c.at.overlapped
+	if !c.at.isNew(at.UnixNano()) {
 		return
 	}
 	if lost { // nothing that was told comes again
@@ -312,17 +312,17 @@ func (c *container) line(line []byte) {
 	if before := bytes.LastIndexByte(text, '\r'); before >= 0 {
 		text = text[before+1:] // the line was written over
 	}
-	said := event.Printable(string(text[:min(len(text), logLine)]))
+	said := event.Printable(string(text[:min(len(text), maxLine)]))
 	c.lines++
-	if c.last = append(c.last, shownLine{at, said}); len(c.last) > logKept {
+	if c.last = append(c.last, shownLine{at, said}); len(c.last) > keptLines {
 		c.last = c.last[1:]
 	}
 	c.say.Note(event.PodLog, "pod", event.Name(c.pod), "namespace", event.Name(c.namespace),
 		"container", event.Name(c.name), "level", event.Name(string(c.level.of(said))), "line", said)
 }
 
-// died tells of a container that did not end well. What it said last is a warning; the same again is not.
-func (c *container) died(s start) {
+// reportDeath tells of a container that did not end well. What it said last is a warning; the same again is not.
+func (c *container) reportDeath(s start) {
 	if s.ended.ExitCode == 0 && s.ended.Reason != kube.ReasonOOMKilled || c.state.ending || c.state.gone {
 		return
 	}
@@ -332,7 +332,7 @@ func (c *container) died(s start) {
 			lines = append(lines, line.text)
 		}
 	}
-	reason, output := deathReason(s.ended), strings.Join(lines[max(0, len(lines)-logBefore):], "\n")
+	reason, output := deathReason(s.ended), strings.Join(lines[max(0, len(lines)-tailLines):], "\n")
 	if output == "" {
 		output = printableLines(s.ended.Message) // why it could not be started
 	}
@@ -344,11 +344,11 @@ func (c *container) died(s start) {
 		}
 		return r
 	}, output) + "\n" + reason
-	if death == c.death {
+	if death == c.lastDeath {
 		c.say.Detail(event.PodDied, fields...)
 		return
 	}
-	c.death = death
+	c.lastDeath = death
 	c.say.Warn(event.PodDied, nil, append(fields, "output", output)...)
 }
 
@@ -363,13 +363,13 @@ func deathReason(ended *corev1.ContainerStateTerminated) string {
 // logPosition is how far a log was read. A log is asked for since a second, so the lines of the last ones come again.
 type logPosition struct {
 	newest int64   // stamp of a line, in nanoseconds since 1970
-	told   []int64 // stamps of the lines since since(), in their order
+	seen   []int64 // stamps of the lines since since(), in their order
 	before int64   // lines up to this stamp that come before those that were told were not to be
 
 	// Of the stream that is being read.
-	known map[int64]int // how many lines with a stamp it may bring again
-	met   bool          // it has
-	tail  bool          // it starts in the middle
+	expected   map[int64]int // how many lines with a stamp it may bring again
+	overlapped bool          // it has
+	midStream  bool          // it starts in the middle
 }
 
 // never is the stamp of no line.
@@ -382,64 +382,64 @@ func (p *logPosition) since() time.Time {
 	if p.newest == never {
 		return time.Time{}
 	}
-	return time.Unix(0, p.newest).Add(-logDisorder).Truncate(time.Second)
+	return time.Unix(0, p.newest).Add(-maxDisorder).Truncate(time.Second)
 }
 
-// again begins another stream, of the end of a log alone or since since.
-func (p *logPosition) again(tail bool) {
-	p.met, p.tail, p.known = false, tail, make(map[int64]int, len(p.told))
-	for _, stamp := range p.told {
-		p.known[stamp]++
+// restart begins another stream, of the end of a log alone or since since.
+func (p *logPosition) restart(tail bool) {
+	p.overlapped, p.midStream, p.expected = false, tail, make(map[int64]int, len(p.seen))
+	for _, stamp := range p.seen {
+		p.expected[stamp]++
 	}
 }
 
-// pass takes in the next line of the stream by its stamp, and reports whether it is a new one.
-func (p *logPosition) pass(stamp int64) bool {
-	if n := p.known[stamp]; n > 0 {
-		p.known[stamp], p.met = n-1, true
+// isNew takes in the next line of the stream by its stamp, and reports whether it is a new one.
+func (p *logPosition) isNew(stamp int64) bool {
+	if n := p.expected[stamp]; n > 0 {
+		p.expected[stamp], p.overlapped = n-1, true
 		return false
 	}
-	if !p.met && stamp <= p.before {
+	if !p.overlapped && stamp <= p.before {
 		return false
 	}
 	switch {
 	case p.newest == never:
 		p.newest = stamp
-		if p.tail {
+		if p.midStream {
 			p.before = stamp
 		}
-		p.met = true
+		p.overlapped = true
 	case stamp > p.newest:
-		if time.Duration(stamp-p.newest) > logDisorder {
-			p.known = nil // nothing comes again
+		if time.Duration(stamp-p.newest) > maxDisorder {
+			p.expected = nil // nothing comes again
 		}
 		if time.Unix(0, stamp).Unix() != time.Unix(0, p.newest).Unix() {
 			p.newest = stamp
 			p.forget()
 		}
 		p.newest = stamp
-	case time.Duration(p.newest-stamp) > logDisorder: // the node's clock was set back
-		p.before, p.newest, p.told, p.met = p.newest, stamp, nil, true
+	case time.Duration(p.newest-stamp) > maxDisorder: // the node's clock was set back
+		p.before, p.newest, p.seen, p.overlapped = p.newest, stamp, nil, true
 	}
-	p.told = append(p.told, stamp)
+	p.seen = append(p.seen, stamp)
 	return true
 }
 
 // forget drops the stamps that will not come again.
 func (p *logPosition) forget() {
 	since, n := p.since().UnixNano(), 0
-	for n < len(p.told) && p.told[n] < since {
+	for n < len(p.seen) && p.seen[n] < since {
 		n++
 	}
-	p.told = append([]int64(nil), p.told[n:]...)
+	p.seen = append([]int64(nil), p.seen[n:]...)
 }
 
 // printableLines is event.Printable for the last lines of a text.
 func printableLines(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
-	lines = lines[max(0, len(lines)-logBefore):]
+	lines = lines[max(0, len(lines)-tailLines):]
 	for i := range lines {
-		lines[i] = event.Printable(lines[i][:min(len(lines[i]), logLine)])
+		lines[i] = event.Printable(lines[i][:min(len(lines[i]), maxLine)])
 	}
 	return strings.Join(lines, "\n")
 }

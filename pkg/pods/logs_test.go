@@ -363,7 +363,7 @@ func eachLineIsToldOnce(t *testing.T, seed uint64) {
 	number := 0
 	stamp := time.Now()
 	line := func() testLine {
-		if random.IntN(3) > 0 || time.Since(stamp) > logDisorder/2 { // else it shares its stamp with the one before
+		if random.IntN(3) > 0 || time.Since(stamp) > maxDisorder/2 { // else it shares its stamp with the one before
 			stamp = time.Now().Add(time.Duration(number)) // nothing takes time in a bubble
 		}
 		number++
@@ -561,13 +561,13 @@ func TestLinesAreForATerminal(t *testing.T) {
 		n := newTestNode(1)
 		h, _, end := followed(n, webScope)
 		defer end()
-		long := strings.Repeat("é", logLine)
+		long := strings.Repeat("é", maxLine)
 		n.start(stamped("\x1b[31mred\x1b[0m \x1b]0;title\x07\tand\x08 more", "10%\r50%\r100%", "with its end\r", "\xff\u202eno", "", "  below", long, "after it")...)
 		n.print(testLine{time.Now().Add(time.Millisecond), "a part, "}, testLine{time.Now().Add(time.Millisecond), "another, "}, testLine{time.Now().Add(time.Millisecond), "the last\n"})
 		n.interrupt(false)
 		pass(5 * time.Second)
 		got := h.lines()
-		want := []string{"red  and more", "100%", "with its end", `\u202eno`, "", "  below", long[:logLine], "after it", "a part, another, the last"}
+		want := []string{"red  and more", "100%", "with its end", `\u202eno`, "", "  below", long[:maxLine], "after it", "a part, another, the last"}
 		if !slices.Equal(got, want) {
 			t.Errorf("told %.100q", got)
 		}
@@ -779,21 +779,21 @@ func TestLogsThroughHTTP(t *testing.T) {
 // A pod that prints without a pause neither fills the memory nor keeps others from being heard.
 func TestMuchIsReadAtItsPace(t *testing.T) {
 	p := newLogPosition()
-	p.again(false)
+	p.restart(false)
 	const perSecond = 50_000
 	for i := range 20 * perSecond {
-		if !p.pass(int64(i) * int64(time.Second) / perSecond) {
+		if !p.isNew(int64(i) * int64(time.Second) / perSecond) {
 			t.Fatal("a line was taken for one that was told before")
 		}
-		if len(p.told) > 3*perSecond {
-			t.Fatalf("%d stamps are kept", len(p.told))
+		if len(p.seen) > 3*perSecond {
+			t.Fatalf("%d stamps are kept", len(p.seen))
 		}
 	}
 }
 
 func BenchmarkLine(b *testing.B) {
 	c := newContainer(nil, event.Sink(func(event.Event) {}).For(event.PodStage), &corev1.Pod{}, "main", nil)
-	c.at.again(false)
+	c.at.restart(false)
 	begin := time.Now()
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {

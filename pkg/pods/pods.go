@@ -30,8 +30,8 @@ import (
 )
 
 const (
-	// lastWords is for how long a container's log is still read once its pod is gone.
-	lastWords = 5 * time.Second
+	// logGrace is for how long a container's log is still read once its pod is gone.
+	logGrace = 5 * time.Second
 	// reasonLength is how much is said of why a pod is not ready, in bytes.
 	reasonLength = 300
 	// phaseEnding is the phase of a pod that is being deleted, which Kubernetes has no word for.
@@ -60,9 +60,9 @@ func Follow(ctx context.Context, client kubernetes.Interface, sink event.Sink, s
 	say := sink.For(event.PodStage)
 	var scope *Scope // the newest one
 	say.Keep(ctx, "pods", func(ctx context.Context) {
-		f := &podFollower{
+		f := &follower{
 			client: client, say: say, began: time.Now(), replaced: replaced,
-			known: map[types.UID]*pod{}, watches: map[string]*podWatch{}, updates: make(chan podUpdate),
+			known: map[types.UID]*pod{}, watches: map[string]*podStore{}, updates: make(chan podUpdate),
 		}
 		ctx, end := context.WithCancel(ctx)
 		defer f.running.Wait()
@@ -75,7 +75,7 @@ func Follow(ctx context.Context, client kubernetes.Interface, sink event.Sink, s
 }
 
 // run follows what scopes says until ctx ends, and puts the newest of them into newest.
-func (f *podFollower) run(ctx context.Context, scopes <-chan Scope, newest **Scope) {
+func (f *follower) run(ctx context.Context, scopes <-chan Scope, newest **Scope) {
 	asked, traced := make(chan *corev1.Pod), make(chan tracedPod)
 	f.keep(ctx, "origins", func(ctx context.Context) { traceAll(ctx, f.say, f.client, asked, traced) })
 	for {
@@ -106,20 +106,20 @@ func (f *podFollower) run(ctx context.Context, scopes <-chan Scope, newest **Sco
 			case found.failed: // after the others
 				f.untraced = append(f.untraced, p.object)
 			default:
-				p.origin, p.asked = &found.origin, false
-				f.settle(ctx, p)
+				p.origin, p.tracing = &found.origin, false
+				f.reconcile(ctx, p)
 			}
 		}
 	}
 }
 
 // keep has a part of the follower run beside it.
-func (f *podFollower) keep(ctx context.Context, what string, work func(context.Context)) {
+func (f *follower) keep(ctx context.Context, what string, work func(context.Context)) {
 	f.running.Go(func() { f.say.Keep(ctx, what, work) })
 }
 
-// podFollower belongs to one goroutine, which is told by the others through channels.
-type podFollower struct {
+// follower belongs to one goroutine, which is told by the others through channels.
+type follower struct {
 	client  kubernetes.Interface
 	say     event.Stage
 	began   time.Time
@@ -129,7 +129,7 @@ type podFollower struct {
 
 	scope     Scope
 	selectors []podSelector
-	watches   map[string]*podWatch // by namespace
+	watches   map[string]*podStore // by namespace
 	updates   chan podUpdate
 	known     map[types.UID]*pod // of all namespaces that are watched or were, in scope or not
 	untraced  []*corev1.Pod      // whose origin is to be asked for
@@ -137,15 +137,15 @@ type podFollower struct {
 
 // pod is one that is there.
 type pod struct {
-	object     *corev1.Pod
-	before     map[string]bool // IDs of containers that started before all this, true for those that had ended
-	origin     *origin         // nil until it is known
-	asked      bool            // its origin is being asked for
-	told       []any           // what was said of it last, nil while it is out of scope
-	images     string
-	containers map[string]*container // that have started, by name
-	followed   context.Context       // ends when it leaves the scope
-	stop       context.CancelFunc    // ends followed
+	object        *corev1.Pod
+	startedBefore map[string]bool // IDs of containers that started before all this, true for those that had ended
+	origin        *origin         // nil until it is known
+	tracing       bool            // its origin is being asked for
+	reported      []any           // what was said of it last, nil while it is out of scope
+	images        string
+	containers    map[string]*container // that have started, by name
+	followed      context.Context       // ends when it leaves the scope
+	stop          context.CancelFunc    // ends followed
 }
 
 type podSelector struct {
@@ -154,7 +154,7 @@ type podSelector struct {
 }
 
 // rescope puts a scope in force.
-func (f *podFollower) rescope(ctx context.Context, scope Scope) {
+func (f *follower) rescope(ctx context.Context, scope Scope) {
 	f.scope, f.selectors = scope, nil
 	wanted := map[string]bool{}
 	for _, r := range scope.Releases {
@@ -181,7 +181,7 @@ func (f *podFollower) rescope(ctx context.Context, scope Scope) {
 		}
 	}
 	for _, p := range f.known {
-		f.settle(ctx, p)
+		f.reconcile(ctx, p)
 		if p.origin != nil && *p.origin == (origin{}) { // Helm may have taken over what made it
 			f.trace(p)
 		}
@@ -189,23 +189,23 @@ func (f *podFollower) rescope(ctx context.Context, scope Scope) {
 }
 
 // trace has the origin of a pod asked for.
-func (f *podFollower) trace(p *pod) {
-	if !p.asked {
-		p.asked = true
+func (f *follower) trace(p *pod) {
+	if !p.tracing {
+		p.tracing = true
 		f.untraced = append(f.untraced, p.object)
 	}
 }
 
 // podUpdate is what a watch says.
 type podUpdate struct {
-	from *podWatch
+	from *podStore
 	pods []*corev1.Pod
 	all  bool // there are no others
 	gone bool // they are
 }
 
-// podWatch is the store of a reflector, which is the part of an informer that watches. It keeps nothing and hands on what it is given.
-type podWatch struct {
+// podStore is the store of a reflector, which is the part of an informer that watches. It keeps nothing and hands on what it is given.
+type podStore struct {
 	namespace string
 	stop      context.CancelFunc
 	ended     <-chan struct{}
@@ -214,11 +214,11 @@ type podWatch struct {
 }
 
 // watch tells of all pods of a namespace, whether it exists or not.
-func (f *podFollower) watch(ctx context.Context, namespace string) *podWatch {
+func (f *follower) watch(ctx context.Context, namespace string) *podStore {
 	// Libraries that log by themselves would write between our lines.
 	silent := klog.Logger{}
 	ctx, stop := context.WithCancel(klog.NewContext(ctx, silent))
-	w := &podWatch{namespace: namespace, stop: stop, ended: ctx.Done(), updates: f.updates}
+	w := &podStore{namespace: namespace, stop: stop, ended: ctx.Done(), updates: f.updates}
 	pods := f.client.CoreV1().Pods(namespace)
 	away := false
 	heard := func(err error) {
@@ -248,7 +248,7 @@ func (f *podFollower) watch(ctx context.Context, namespace string) *podWatch {
 	return w
 }
 
-func (w *podWatch) send(u podUpdate, objects ...any) error {
+func (w *podStore) send(u podUpdate, objects ...any) error {
 	u.from = w
 	for _, o := range objects {
 		if p, ok := o.(*corev1.Pod); ok {
@@ -264,14 +264,14 @@ func (w *podWatch) send(u podUpdate, objects ...any) error {
 	}
 }
 
-func (w *podWatch) Add(o any) error                   { return w.send(podUpdate{}, o) }
-func (w *podWatch) Update(o any) error                { return w.send(podUpdate{}, o) }
-func (w *podWatch) Delete(o any) error                { return w.send(podUpdate{gone: true}, o) }
-func (w *podWatch) Replace(all []any, _ string) error { return w.send(podUpdate{all: true}, all...) }
-func (w *podWatch) Resync() error                     { return nil }
+func (w *podStore) Add(o any) error                   { return w.send(podUpdate{}, o) }
+func (w *podStore) Update(o any) error                { return w.send(podUpdate{}, o) }
+func (w *podStore) Delete(o any) error                { return w.send(podUpdate{gone: true}, o) }
+func (w *podStore) Replace(all []any, _ string) error { return w.send(podUpdate{all: true}, all...) }
+func (w *podStore) Resync() error                     { return nil }
 
 // update takes in what a watch says.
-func (f *podFollower) update(ctx context.Context, u podUpdate) {
+func (f *follower) update(ctx context.Context, u podUpdate) {
 	if f.watches[u.from.namespace] != u.from {
 		return // the scope has changed since
 	}
@@ -287,7 +287,7 @@ func (f *podFollower) update(ctx context.Context, u podUpdate) {
 		case p == nil:
 			p = &pod{object: object, containers: map[string]*container{}}
 			if first {
-				p.before = startedBefore(object, f.began)
+				p.startedBefore = startedBefore(object, f.began)
 			}
 			f.known[object.UID] = p
 			f.trace(p)
@@ -295,12 +295,12 @@ func (f *podFollower) update(ctx context.Context, u podUpdate) {
 		p.object = object
 		if images := imagesOf(object); u.gone || images != p.images {
 			p.images = images
-			f.tellReplaced(object)
+			f.notifyReplaced(object)
 		}
 		if u.gone {
 			f.gone(p)
 		} else {
-			f.settle(ctx, p)
+			f.reconcile(ctx, p)
 		}
 	}
 	if !u.all {
@@ -308,46 +308,46 @@ func (f *podFollower) update(ctx context.Context, u podUpdate) {
 	}
 	for uid, p := range f.known {
 		if p.object.Namespace == u.from.namespace && !there[uid] {
-			f.tellReplaced(p.object)
+			f.notifyReplaced(p.object)
 			f.gone(p)
 		}
 	}
 }
 
 // gone takes leave of a pod that is not there any more.
-func (f *podFollower) gone(p *pod) {
+func (f *follower) gone(p *pod) {
 	delete(f.known, p.object.UID)
-	if p.told == nil {
+	if p.reported == nil {
 		return
 	}
-	f.report(p, true)
+	f.updateContainers(p, true)
 	f.say.Detail(event.PodGone, "pod", event.Name(p.object.Name), "namespace", event.Name(p.object.Namespace))
-	time.AfterFunc(lastWords, p.stop)
+	time.AfterFunc(logGrace, p.stop)
 }
 
-// settle does for a pod what the scope and its state ask for.
-func (f *podFollower) settle(ctx context.Context, p *pod) {
+// reconcile does for a pod what the scope and its state ask for.
+func (f *follower) reconcile(ctx context.Context, p *pod) {
 	release, group, in := f.belongs(p)
 	switch {
-	case !in && p.told == nil:
+	case !in && p.reported == nil:
 		return
 	case !in:
 		p.stop()
-		p.told = nil
+		p.reported = nil
 		for _, c := range p.containers {
 			c.followed = false
 		}
 		f.say.Detail(event.PodGone, "pod", event.Name(p.object.Name), "namespace", event.Name(p.object.Namespace))
 		return
 	}
-	if p.told == nil {
+	if p.reported == nil {
 		p.followed, p.stop = context.WithCancel(ctx)
 	}
-	if fields := podFields(p.object, release, group); !reflect.DeepEqual(fields, p.told) {
-		p.told = fields
+	if fields := podFields(p.object, release, group); !reflect.DeepEqual(fields, p.reported) {
+		p.reported = fields
 		f.say.Detail(event.PodChanged, fields...)
 	}
-	f.report(p, false)
+	f.updateContainers(p, false)
 }
 
 // imagesOf are the images of a pod's containers, and what the runtime calls those that have started.
@@ -362,8 +362,8 @@ func imagesOf(object *corev1.Pod) string {
 	return images.String()
 }
 
-// tellReplaced is for pods of all kinds, in scope or not, but for those that come and go by devloop's own doing.
-func (f *podFollower) tellReplaced(object *corev1.Pod) {
+// notifyReplaced is for pods of all kinds, in scope or not, but for those that come and go by devloop's own doing.
+func (f *follower) notifyReplaced(object *corev1.Pod) {
 	if kube.IsCheckPod(object) {
 		return
 	}
@@ -373,18 +373,18 @@ func (f *podFollower) tellReplaced(object *corev1.Pod) {
 	}
 }
 
-// report tells those who follow the containers of a pod how these are.
-func (f *podFollower) report(p *pod, gone bool) {
+// updateContainers tells those who follow the containers of a pod how these are.
+func (f *follower) updateContainers(p *pod, gone bool) {
 	for _, status := range allContainers(p.object) {
 		c := p.containers[status.Name]
 		if c == nil {
 			if len(starts(status)) == 0 {
 				continue
 			}
-			c = newContainer(f.client, f.say, p.object, status.Name, p.before)
+			c = newContainer(f.client, f.say, p.object, status.Name, p.startedBefore)
 			p.containers[status.Name] = c
 		}
-		c.hear(containerState{status: status, ending: p.object.DeletionTimestamp != nil, gone: gone})
+		c.setState(containerState{status: status, ending: p.object.DeletionTimestamp != nil, gone: gone})
 		if !c.followed {
 			c.followed = true
 			c.follow(p.followed, &f.running)
@@ -406,7 +406,7 @@ func startedBefore(object *corev1.Pod, then time.Time) map[string]bool {
 }
 
 // belongs tells whether a pod is in scope, and whose it is.
-func (f *podFollower) belongs(p *pod) (release, group string, in bool) {
+func (f *follower) belongs(p *pod) (release, group string, in bool) {
 	if w := f.watches[p.object.Namespace]; p.origin == nil || w == nil || !w.listed { // what was known of it may be old
 		return "", "", false
 	}
