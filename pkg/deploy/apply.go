@@ -16,7 +16,7 @@ import (
 // those that it depends on are up, for which timeout is how long their pods may take. A Helm write is never interrupted: ctx is only
 // looked at before it begins.
 func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Release, timeout time.Duration) error {
-	say := sink.For("deploy")
+	stage := sink.For("deploy")
 	if err := d.cluster.Answers(ctx); err != nil {
 		return markTransient(err)
 	}
@@ -41,12 +41,12 @@ func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Releas
 				<-done[name]
 				if _, bad := failed.Load(name); bad {
 					failed.Store(r.Name, true)
-					say.Note("release left out, what it depends on is not up", "release", event.Name(r.Name),
+					stage.Note("release left out, what it depends on is not up", "release", event.Name(r.Name),
 						"depends on", name)
 					return
 				}
 			}
-			errs[i] = markTransient(say.Guard("release", func() error { return d.apply(ctx, sink, r, awaited[r.Name], timeout) }))
+			errs[i] = markTransient(stage.Guard("release", func() error { return d.apply(ctx, sink, r, awaited[r.Name], timeout) }))
 			if errs[i] != nil {
 				failed.Store(r.Name, true)
 			}
@@ -58,8 +58,8 @@ func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Releas
 
 // apply is Apply for one release; awaited tells that others wait until it is up.
 func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaited bool, timeout time.Duration) error {
-	say := sink.For("deploy")
-	want, err := d.readInputs(ctx, say, r)
+	stage := sink.For("deploy")
+	want, err := d.readInputs(ctx, stage, r)
 	if err != nil {
 		return err
 	}
@@ -73,11 +73,11 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 		}
 		return d.leaveForeign(ctx, sink, r, last, err, awaited, timeout)
 	}
-	if last, err = d.awaitOtherWriter(ctx, say, r, last); err != nil {
+	if last, err = d.awaitOtherWriter(ctx, stage, r, last); err != nil {
 		return err
 	}
 	if last.exists() && !d.owns(r, last) {
-		say.Warn("release taken over, it will be removed with the others", nil, "release", event.Name(r.Name),
+		stage.Warn("release taken over, it will be removed with the others", nil, "release", event.Name(r.Name),
 			"namespace", event.Name(r.Namespace))
 	}
 	missing := ""
@@ -90,9 +90,9 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 	switch {
 	case !held || missing != "":
 		if missing != "" {
-			say.Note("object missing, release will be applied again", "release", event.Name(r.Name), "object", missing)
+			stage.Note("object missing, release will be applied again", "release", event.Name(r.Name), "object", missing)
 		}
-		if last, err = d.write(ctx, say, want, last); err != nil {
+		if last, err = d.write(ctx, stage, want, last); err != nil {
 			return err
 		}
 	default:
@@ -101,7 +101,7 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 				return err
 			}
 		}
-		say.Detail(event.ReleaseUnchanged, "namespace", event.Name(r.Namespace), "release", event.Name(r.Name),
+		stage.Detail(event.ReleaseUnchanged, "namespace", event.Name(r.Namespace), "release", event.Name(r.Name),
 			"revision", last.version)
 		sink = nil // it is waited for all the same, below, but there is nothing to tell
 	}
@@ -110,7 +110,7 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 			return err
 		}
 		if due {
-			return d.after(ctx, say, r, last)
+			return d.after(ctx, stage, r, last)
 		}
 	}
 	return nil
@@ -150,10 +150,10 @@ func (d *Deployer) mayWrite(r Release, last revision) error {
 }
 
 // write applies a release that differs, with the commands before it.
-func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, last revision) (revision, error) {
+func (d *Deployer) write(ctx context.Context, stage event.Stage, want desired, last revision) (revision, error) {
 	r := want.Release
 	for _, command := range r.Before {
-		if err := d.run(ctx, say, r, "before", command); err != nil {
+		if err := d.run(ctx, stage, r, "before", command); err != nil {
 			return last, err
 		}
 	}
@@ -162,10 +162,10 @@ func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, las
 		return last, err
 	}
 	if !last.exists() {
-		if err := d.awaitTerminating(ctx, say, r, made); err != nil {
+		if err := d.awaitTerminating(ctx, stage, r, made); err != nil {
 			return last, err
 		}
-		if err := d.dryRun(ctx, say, &want, made); err != nil { // its namespace may not have been there before
+		if err := d.dryRun(ctx, stage, &want, made); err != nil { // its namespace may not have been there before
 			return last, err
 		}
 	}
@@ -176,15 +176,15 @@ func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, las
 		return last, err
 	}
 	var written *release.Release
-	err = say.Step(ctx, event.ReleaseApplied, func(ctx context.Context) ([]any, error) {
+	err = stage.Step(ctx, event.ReleaseApplied, func(ctx context.Context) ([]any, error) {
 		stop := context.AfterFunc(ctx,
-			func() { say.Note("waiting for Helm's write to end", "release", event.Name(r.Name)) })
+			func() { stage.Note("waiting for Helm's write to end", "release", event.Name(r.Name)) })
 		defer stop()
-		if err := d.applyCRDs(ctx, say, r, made.crds); err != nil {
+		if err := d.applyCRDs(ctx, stage, r, made.crds); err != nil {
 			return nil, err
 		}
 		var err error
-		if written, err = d.helmWrite(say, want); err != nil { //nolint:contextcheck // a Helm write is never interrupted
+		if written, err = d.helmWrite(stage, want); err != nil { //nolint:contextcheck // a Helm write is never interrupted
 			if event.Hint(err) == "" {
 				err = event.WithHint(err, hintChart)
 			}
@@ -194,7 +194,7 @@ func (d *Deployer) write(ctx context.Context, say event.Stage, want desired, las
 	}, "namespace", event.Name(r.Namespace), "release", event.Name(r.Name))
 	if err != nil {
 		if r.Rollback && !event.IsTransient(markTransient(err)) {
-			err = d.rollback(say, r, err) //nolint:contextcheck // as above
+			err = d.rollback(stage, r, err) //nolint:contextcheck // as above
 		}
 		return last, err
 	}
@@ -214,9 +214,9 @@ func (d *Deployer) claim(ctx context.Context, r Release) error {
 }
 
 // after runs the commands that follow a release which is up, and takes the note from it that they are due.
-func (d *Deployer) after(ctx context.Context, say event.Stage, r Release, last revision) error {
+func (d *Deployer) after(ctx context.Context, stage event.Stage, r Release, last revision) error {
 	for _, command := range r.After {
-		if err := d.run(ctx, say, r, "after", command); err != nil {
+		if err := d.run(ctx, stage, r, "after", command); err != nil {
 			return err
 		}
 	}

@@ -78,8 +78,8 @@ type chartRef struct {
 }
 
 // open finds the chart and the digest of all its files.
-func (c *charts) open(ctx context.Context, say event.Stage, from source) (chartRef, error) {
-	file, err := c.locate(ctx, say, from)
+func (c *charts) open(ctx context.Context, stage event.Stage, from source) (chartRef, error) {
+	file, err := c.locate(ctx, stage, from)
 	if err != nil {
 		return chartRef{}, err
 	}
@@ -92,7 +92,7 @@ func (c *charts) open(ctx context.Context, say event.Stage, from source) (chartR
 	digest, known := c.digests[key]
 	c.mu.Unlock()
 	if !known {
-		loaded, err := c.load(ctx, say, file, from, 0)
+		loaded, err := c.load(ctx, stage, file, from, 0)
 		if err != nil {
 			return chartRef{}, err
 		}
@@ -107,7 +107,7 @@ func (c *charts) open(ctx context.Context, say event.Stage, from source) (chartR
 		c.mu.Unlock()
 	}
 	return chartRef{digest, func(ctx context.Context) (*chart.Chart, error) { // a Helm write has another one
-		loaded, err := c.load(ctx, say, file, from, 0)
+		loaded, err := c.load(ctx, stage, file, from, 0)
 		if err == nil && digestOf(loaded) != digest {
 			err = fmt.Errorf("chart %s: %w", from, event.ErrSuperseded) // saved since
 		}
@@ -116,7 +116,7 @@ func (c *charts) open(ctx context.Context, say event.Stage, from source) (chartR
 }
 
 // load reads the chart in a file or folder, and brings the charts that it depends on and that it does not hold.
-func (c *charts) load(ctx context.Context, say event.Stage, file string, from source, depth int) (*chart.Chart, error) {
+func (c *charts) load(ctx context.Context, stage event.Stage, file string, from source, depth int) (*chart.Chart, error) {
 	loaded, err := loadChart(ctx, file)
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("chart %s: %w", from, context.Cause(ctx))
@@ -131,7 +131,7 @@ func (c *charts) load(ctx context.Context, say event.Stage, file string, from so
 		if depth == maxDepth {
 			return nil, fmt.Errorf("chart %s: its charts depend on each other more than %d deep", from, maxDepth)
 		}
-		brought, err := c.loadDependency(ctx, say, loaded, wanted, file, depth+1)
+		brought, err := c.loadDependency(ctx, stage, loaded, wanted, file, depth+1)
 		if err != nil {
 			return nil, fmt.Errorf("chart %s: its dependency %s: %w", from, wanted.Name, err)
 		}
@@ -141,16 +141,16 @@ func (c *charts) load(ctx context.Context, say event.Stage, file string, from so
 }
 
 // loadDependency loads a chart that the one in file depends on.
-func (c *charts) loadDependency(ctx context.Context, say event.Stage, parent *chart.Chart, wanted *chart.Dependency, file string, depth int) (*chart.Chart, error) {
+func (c *charts) loadDependency(ctx context.Context, stage event.Stage, parent *chart.Chart, wanted *chart.Dependency, file string, depth int) (*chart.Chart, error) {
 	from, err := dependencyOf(parent, wanted, file)
 	if err != nil {
 		return nil, err
 	}
-	archive, err := c.locate(ctx, say, from)
+	archive, err := c.locate(ctx, stage, from)
 	if err != nil {
 		return nil, err
 	}
-	brought, err := c.load(ctx, say, archive, from, depth)
+	brought, err := c.load(ctx, stage, archive, from, depth)
 	if err == nil && !satisfies(brought, wanted) {
 		err = event.WithHint(fmt.Errorf("what is there is %s %s, not %s %s", brought.Name(), brought.Metadata.Version, wanted.Name, wanted.Version),
 			"correct its name or version in Chart.yaml")
@@ -240,24 +240,24 @@ func digestOf(loaded *chart.Chart) string {
 }
 
 // locate returns the path of the chart on this machine, downloading it first if it is not there.
-func (c *charts) locate(ctx context.Context, say event.Stage, from source) (string, error) {
+func (c *charts) locate(ctx context.Context, stage event.Stage, from source) (string, error) {
 	switch {
 	case from.repo != "":
-		at, err := c.resolve(ctx, say, from)
+		at, err := c.resolve(ctx, stage, from)
 		if err != nil {
 			return "", err
 		}
-		return c.fetch(ctx, say, at.URL, from.sha256, at.Digest, func(ctx context.Context) ([]byte, error) {
+		return c.fetch(ctx, stage, at.URL, from.sha256, at.Digest, func(ctx context.Context) ([]byte, error) {
 			return download(ctx, withLogin(at.URL, from.repo))
 		})
 	case strings.HasPrefix(from.chart, "oci://"):
-		at, err := c.resolve(ctx, say, from)
+		at, err := c.resolve(ctx, stage, from)
 		if err != nil {
 			return "", err
 		}
-		return c.fetch(ctx, say, at.URL, from.sha256, "", func(ctx context.Context) ([]byte, error) { return pullChart(ctx, at.URL) })
+		return c.fetch(ctx, stage, at.URL, from.sha256, "", func(ctx context.Context) ([]byte, error) { return pullChart(ctx, at.URL) })
 	case strings.HasPrefix(from.chart, "https://"), strings.HasPrefix(from.chart, "http://"):
-		return c.fetch(ctx, say, from.chart, from.sha256, "", func(ctx context.Context) ([]byte, error) { return download(ctx, from.chart) })
+		return c.fetch(ctx, stage, from.chart, from.sha256, "", func(ctx context.Context) ([]byte, error) { return download(ctx, from.chart) })
 	case from.isLocal():
 		return from.chart, from.verify()
 	}
@@ -310,11 +310,11 @@ func CachedChart(dir string, r Release) (file, address string, cached bool) {
 
 // fetch returns the archive's path in the cache, downloading it first if it is not there. pinned is the checksum that the user asks
 // for, listed the one that a repository tells; both may be "".
-func (c *charts) fetch(ctx context.Context, say event.Stage, url, pinned, listed string, download func(context.Context) ([]byte, error)) (string, error) {
+func (c *charts) fetch(ctx context.Context, stage event.Stage, url, pinned, listed string, download func(context.Context) ([]byte, error)) (string, error) {
 	file, address := c.file(url), redacted(url)
 	archive, err := files.Read(file, maxChart)
 	if errors.Is(err, fs.ErrNotExist) {
-		err = say.Step(ctx, event.ChartDownloaded, func(ctx context.Context) ([]any, error) {
+		err = stage.Step(ctx, event.ChartDownloaded, func(ctx context.Context) ([]any, error) {
 			ctx, cancel := context.WithTimeout(ctx, downloadTimeout)
 			defer cancel()
 			archive, err = download(ctx)

@@ -90,7 +90,7 @@ func (e *TrialError) Error() string {
 
 // Verify runs the trials side by side; those that this Deployer has seen succeed are not run again. The error has all that failed.
 func (d *Deployer) Verify(ctx context.Context, sink event.Sink, trials []Trial) error {
-	say := sink.For("verify")
+	stage := sink.For("verify")
 	if err := d.RemoveTrials(ctx); err != nil { // which could not be removed at their end
 		return event.Transient(err)
 	}
@@ -105,7 +105,7 @@ func (d *Deployer) Verify(ctx context.Context, sink event.Sink, trials []Trial) 
 			continue
 		}
 		group.Go(func() {
-			errs[i] = say.Step(ctx, event.ImageVerified, func(ctx context.Context) ([]any, error) {
+			errs[i] = stage.Step(ctx, event.ImageVerified, func(ctx context.Context) ([]any, error) {
 				_, err := d.RunPod(ctx, t)
 				var failed *TrialError
 				switch {

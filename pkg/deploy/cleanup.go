@@ -41,7 +41,7 @@ type Removal struct {
 // Cleanup removes what was deployed: first objects that users made, the releases in reverse order, then empty namespaces. Releases that
 // are ours and no longer in devloop.yaml go, too, if they were made from its folder. It continues after an error, so that one trouble does not keep the rest.
 func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Release, what Removal) error {
-	say := sink.For("cleanup")
+	stage := sink.For("cleanup")
 	var (
 		ours       []Release
 		namespaces []string
@@ -49,7 +49,7 @@ func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Rele
 		errs       = []error{d.RemoveTrials(ctx)}
 	)
 	recorded, elsewhere := d.recorded(ordered(releases))
-	errs = append(errs, d.reportOtherFolders(ctx, say, elsewhere))
+	errs = append(errs, d.reportOtherFolders(ctx, stage, elsewhere))
 	for _, r := range recorded {
 		owned, err := d.stillOurs(ctx, r)
 		if err != nil {
@@ -66,19 +66,19 @@ func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Rele
 	}
 	for _, resource := range what.Before {
 		for _, namespace := range namespaces {
-			errs = append(errs, d.deleteAll(ctx, say, resource, namespace, ours))
+			errs = append(errs, d.deleteAll(ctx, stage, resource, namespace, ours))
 		}
 	}
 	for _, r := range slices.Backward(ours) {
-		if err := d.uninstall(ctx, say, r); err != nil {
+		if err := d.uninstall(ctx, stage, r); err != nil {
 			errs = append(errs, err)
 			unsure = append(unsure, r.Namespace)
 		}
 	}
-	errs = append(errs, d.removeClaims(ctx, say, what.Volumes), d.removeCRDs(ctx, say, what.CRDs))
+	errs = append(errs, d.removeClaims(ctx, stage, what.Volumes), d.removeCRDs(ctx, stage, what.CRDs))
 	for _, namespace := range d.journal.Names(kindNamespace) {
 		if !slices.Contains(unsure, namespace) {
-			errs = append(errs, d.deleteNamespace(ctx, say, namespace))
+			errs = append(errs, d.deleteNamespace(ctx, stage, namespace))
 		}
 	}
 	return errors.Join(errs...)
@@ -127,7 +127,7 @@ func (d *Deployer) recorded(releases []Release) (ours []Release, elsewhere []str
 }
 
 // reportOtherFolders says which releases of another folder are left alone.
-func (d *Deployer) reportOtherFolders(ctx context.Context, say event.Stage, ids []string) error {
+func (d *Deployer) reportOtherFolders(ctx context.Context, stage event.Stage, ids []string) error {
 	var there, folders []string
 	var errs []error
 	for _, id := range ids {
@@ -143,7 +143,7 @@ func (d *Deployer) reportOtherFolders(ctx context.Context, say event.Stage, ids 
 		}
 	}
 	if len(there) > 0 {
-		say.Warn("releases left alone, they were made from another folder", nil, "releases", abbreviate(there), "folder", strings.Join(folders, " "),
+		stage.Warn("releases left alone, they were made from another folder", nil, "releases", abbreviate(there), "folder", strings.Join(folders, " "),
 			"remove them with", "devloop delete there, or helm uninstall")
 	}
 	return errors.Join(errs...)
@@ -169,10 +169,10 @@ func (d *Deployer) stillOurs(ctx context.Context, r Release) (bool, error) {
 
 // deleteAll deletes the objects of a resource in a namespace and waits until they and the pods that belong to them are gone. In a
 // namespace that devloop made these are all, unless a release of another folder is in it; elsewhere those that are of its releases.
-func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespace string, releases []Release) error {
+func (d *Deployer) deleteAll(ctx context.Context, stage event.Stage, name, namespace string, releases []Release) error {
 	mapping, err := d.cluster.Mapper.ResourceFor(schema.ParseGroupResource(name).WithVersion(""))
 	if meta.IsNoMatchError(err) { // so there is none
-		say.Detail("the cluster knows no such kind", "resource", name)
+		stage.Detail("the cluster knows no such kind", "resource", name)
 		return nil
 	}
 	if err != nil {
@@ -183,7 +183,7 @@ func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespa
 		return fmt.Errorf("clean up %s: %w", name, err)
 	}
 	if scope, err := d.cluster.Mapper.RESTMapping(kind.GroupKind(), kind.Version); err == nil && scope.Scope.Name() != meta.RESTScopeNameNamespace {
-		say.Warn("objects stay, since their kind is in no namespace", nil, "resource", name)
+		stage.Warn("objects stay, since their kind is in no namespace", nil, "resource", name)
 		return nil
 	}
 	objects := d.cluster.Dynamic.Resource(mapping).Namespace(namespace)
@@ -199,7 +199,7 @@ func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespa
 		return fmt.Errorf("clean up %s in %s: %w", name, namespace, err)
 	}
 	if len(others) > 0 {
-		say.Warn("objects left alone, they are of none of devloop's releases", nil, "resource", name,
+		stage.Warn("objects left alone, they are of none of devloop's releases", nil, "resource", name,
 			"namespace", event.Name(namespace), "count", len(others), "objects", abbreviate(others))
 	}
 	if len(deleted) == 0 {
@@ -211,7 +211,7 @@ func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespa
 		names[i] = object.GetName()
 		ours[object.GetUID()] = true
 	}
-	return say.Step(ctx, "objects deleted", func(ctx context.Context) ([]any, error) {
+	return stage.Step(ctx, "objects deleted", func(ctx context.Context) ([]any, error) {
 		for _, object := range deleted {
 			err := objects.Delete(ctx, object.GetName(), metav1.DeleteOptions{Preconditions: onlyUID(object.GetUID())})
 			if err != nil && !isGone(err) {
@@ -231,7 +231,7 @@ func (d *Deployer) deleteAll(ctx context.Context, say event.Stage, name, namespa
 		if freeErr != nil || len(freed) == 0 {
 			return nil, errors.Join(err, freeErr)
 		}
-		say.Warn("finalizers taken away, their controller did not do so", err, "resource", name, "objects", strings.Join(freed, " "))
+		stage.Warn("finalizers taken away, their controller did not do so", err, "resource", name, "objects", strings.Join(freed, " "))
 		return nil, gone(finalizerTimeout)
 	}, "resource", name, "namespace", event.Name(namespace), "objects", strings.Join(names, " "))
 }

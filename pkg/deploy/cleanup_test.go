@@ -73,7 +73,7 @@ type live struct {
 	told []event.Event
 }
 
-func (l *live) say() event.Stage { return l.sink().For("cleanup") }
+func (l *live) stage() event.Stage { return l.sink().For("cleanup") }
 
 func (l *live) sink() event.Sink {
 	return func(e event.Event) {
@@ -228,7 +228,7 @@ func TestCleanupBeforeDeletesOnlyWhatIsOurs(t *testing.T) {
 					{Key: gatewayLabel, Value: "web-gateway"}: "demo/web", {Key: gatewayLabel, Value: "their-gateway"}: "demo/theirs",
 				}, nil
 			}
-			if err := l.deleteAll(t.Context(), l.say(), "configmaps", "demo", []Release{web}); err != nil {
+			if err := l.deleteAll(t.Context(), l.stage(), "configmaps", "demo", []Release{web}); err != nil {
 				t.Fatal(err)
 			}
 			var want []string
@@ -255,7 +255,7 @@ func TestCleanupBeforeLeavesAnObjectThatWasMadeAnew(t *testing.T) {
 		}))
 		l.namespace(t, nil)
 		l.dynamic.PrependReactor("delete", "configmaps", func(clientgotesting.Action) (bool, runtime.Object, error) { return true, nil, nil })
-		err := l.deleteAll(t.Context(), l.say(), "configmaps", "demo", []Release{{Name: "web", Namespace: "demo"}})
+		err := l.deleteAll(t.Context(), l.stage(), "configmaps", "demo", []Release{{Name: "web", Namespace: "demo"}})
 		if err == nil || !strings.Contains(err.Error(), "configmaps a: still there") {
 			t.Errorf("it ends with %v", err)
 		}

@@ -25,9 +25,9 @@ const (
 
 // run runs one command; when is "before" or "after". Its output goes to the log line by line. When ctx ends, or its time is over,
 // the command and those that it started are ended.
-func (d *Deployer) run(ctx context.Context, say event.Stage, r Release, when string, of Command) error {
+func (d *Deployer) run(ctx context.Context, stage event.Stage, r Release, when string, of Command) error {
 	shown := strings.Join(of.Args, " ")
-	return say.Step(ctx, event.CommandRun, func(ctx context.Context) ([]any, error) {
+	return stage.Step(ctx, event.CommandRun, func(ctx context.Context) ([]any, error) {
 		kubeconfig, remove, err := d.cluster.WriteKubeconfig(ctx, d.options.Runtime)
 		if err != nil {
 			return nil, err
@@ -42,7 +42,7 @@ func (d *Deployer) run(ctx context.Context, say event.Stage, r Release, when str
 		}
 		group := 0
 		err = cmd.Run(ctx, func(line string) {
-			say.Note("output", "release", event.Name(r.Name), "command", filepath.Base(of.Args[0]), "line", line)
+			stage.Note("output", "release", event.Name(r.Name), "command", filepath.Base(of.Args[0]), "line", line)
 			last = append(last, line)
 			last = last[max(0, len(last)-commandTailLines):]
 		}, func(started int) {

@@ -18,7 +18,7 @@ import (
 
 // commands is a deployer that runs commands in a new folder, for a cluster that is in the kubeconfig beside another one; lines returns
 // what they printed to the log.
-func commands(t *testing.T) (d *Deployer, say event.Stage, lines func() string) {
+func commands(t *testing.T) (d *Deployer, stage event.Stage, lines func() string) {
 	t.Helper()
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"kubeconfig": `
@@ -54,10 +54,10 @@ current-context: prod
 var demoRelease = Release{Name: "web", Namespace: "demo"}
 
 func TestCommand(t *testing.T) {
-	d, say, lines := commands(t)
+	d, stage, lines := commands(t)
 	script := `echo "$DEVLOOP_RELEASE $DEVLOOP_NAMESPACE $DEVLOOP_KUBE_CONTEXT"; ls; grep -c prod "$KUBECONFIG"; grep current "$KUBECONFIG"; stat -c %a "$KUBECONFIG"
 yes x | head -c 20000 | tr -d '\n'; printf '\nno end' >&2`
-	if err := d.run(t.Context(), say, demoRelease, "before", Command{[]string{"sh", "-c", script}, time.Minute}); err != nil {
+	if err := d.run(t.Context(), stage, demoRelease, "before", Command{[]string{"sh", "-c", script}, time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	got := lines()
@@ -71,12 +71,12 @@ yes x | head -c 20000 | tr -d '\n'; printf '\nno end' >&2`
 }
 
 func TestCommandThatFails(t *testing.T) {
-	d, say, _ := commands(t)
-	err := d.run(t.Context(), say, demoRelease, "before", Command{[]string{"sh", "-c", "seq 100; exit 7"}, time.Minute})
+	d, stage, _ := commands(t)
+	err := d.run(t.Context(), stage, demoRelease, "before", Command{[]string{"sh", "-c", "seq 100; exit 7"}, time.Minute})
 	if err == nil || !strings.Contains(err.Error(), "exit status 7\n86\n") || !strings.HasSuffix(err.Error(), "\n100") || event.Hint(err) == "" {
 		t.Errorf("%v", err)
 	}
-	err = d.run(t.Context(), say, demoRelease, "after", Command{[]string{"./nowhere.sh"}, time.Minute})
+	err = d.run(t.Context(), stage, demoRelease, "after", Command{[]string{"./nowhere.sh"}, time.Minute})
 	if err == nil || !strings.Contains(err.Error(), "./nowhere.sh") || event.Hint(err) == "" {
 		t.Errorf("%v", err)
 	}
@@ -84,7 +84,7 @@ func TestCommandThatFails(t *testing.T) {
 
 // TestCommandEnds is about commands that start others: with their time, all of them end; with their own end, the others may go on.
 func TestCommandEnds(t *testing.T) {
-	d, say, _ := commands(t)
+	d, stage, _ := commands(t)
 	pid := func() int {
 		t.Helper()
 		text, err := os.ReadFile(filepath.Join(d.options.Folder, "pid"))
@@ -98,7 +98,7 @@ func TestCommandEnds(t *testing.T) {
 		return number
 	}
 	begin := time.Now()
-	err := d.run(t.Context(), say, demoRelease, "before", Command{[]string{"sh", "-c", "trap '' TERM; sleep 100 & echo $! > pid; wait; sleep 100"}, 500 * time.Millisecond})
+	err := d.run(t.Context(), stage, demoRelease, "before", Command{[]string{"sh", "-c", "trap '' TERM; sleep 100 & echo $! > pid; wait; sleep 100"}, 500 * time.Millisecond})
 	if err == nil || !strings.Contains(err.Error(), "not done after 500ms") {
 		t.Errorf("%v", err)
 	}
@@ -114,7 +114,7 @@ func TestCommandEnds(t *testing.T) {
 			t.Fatalf("what the command started goes on: %v %s", err, state)
 		}
 	}
-	if err := d.run(t.Context(), say, demoRelease, "after", Command{[]string{"sh", "-c", "sleep 100 & echo $! > pid"}, time.Minute}); err != nil {
+	if err := d.run(t.Context(), stage, demoRelease, "after", Command{[]string{"sh", "-c", "sleep 100 & echo $! > pid"}, time.Minute}); err != nil {
 		t.Errorf("a child in the background: %v", err)
 	}
 	if err := syscall.Kill(pid(), syscall.SIGKILL); err != nil {
@@ -125,7 +125,7 @@ func TestCommandEnds(t *testing.T) {
 // TestKubeconfigOfAKilledDevloop is about what a devloop leaves that is killed while a command
 // runs.
 func TestKubeconfigOfAKilledDevloop(t *testing.T) {
-	d, say, lines := commands(t)
+	d, stage, lines := commands(t)
 	folder, _ := d.options.Runtime()
 	file, remove, err := d.cluster.WriteKubeconfig(t.Context(), d.options.Runtime) // of one that is at work
 	if err != nil {
@@ -158,7 +158,7 @@ func TestKubeconfigOfAKilledDevloop(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := d.run(t.Context(), say, demoRelease, "before", Command{[]string{"sh", "-c", `dirname "$KUBECONFIG"`}, time.Minute}); err != nil || lines() != folder {
+	if err := d.run(t.Context(), stage, demoRelease, "before", Command{[]string{"sh", "-c", `dirname "$KUBECONFIG"`}, time.Minute}); err != nil || lines() != folder {
 		t.Errorf("%v, the kubeconfig lies in %s", err, lines())
 	}
 }

@@ -39,7 +39,7 @@ func (d *Deployer) isOurCRD(there *unstructured.Unstructured) bool {
 const establishTimeout = 30 * time.Second
 
 // applyCRDs makes the cluster hold a chart's definitions, and waits until it serves them.
-func (d *Deployer) applyCRDs(ctx context.Context, say event.Stage, r Release, files []chart.CRD) error {
+func (d *Deployer) applyCRDs(ctx context.Context, stage event.Stage, r Release, files []chart.CRD) error {
 	var crds []*unstructured.Unstructured
 	for _, file := range files {
 		for _, document := range releaseutil.SplitManifests(string(file.File.Data)) {
@@ -61,7 +61,7 @@ func (d *Deployer) applyCRDs(ctx context.Context, say event.Stage, r Release, fi
 	group.SetLimit(atOnce)
 	for i, crd := range crds {
 		group.Go(func() (err error) {
-			if ours[i], err = d.applyCRD(groupCtx, say, crd, &changed); err != nil {
+			if ours[i], err = d.applyCRD(groupCtx, stage, crd, &changed); err != nil {
 				return fmt.Errorf("release %s: CRD %s: %w", r.ID(), crd.GetName(), err)
 			}
 			return nil
@@ -70,7 +70,7 @@ func (d *Deployer) applyCRDs(ctx context.Context, say event.Stage, r Release, fi
 	err := group.Wait()
 	d.cluster.Wrote()
 	if n := changed.Load(); n > 0 {
-		say.Note("CRDs applied", "release", event.Name(r.Name), "count", n)
+		stage.Note("CRDs applied", "release", event.Name(r.Name), "count", n)
 	}
 	if err != nil {
 		return err
@@ -116,7 +116,7 @@ func (d *Deployer) awaitKind(ctx context.Context, crd *unstructured.Unstructured
 
 // applyCRD tells whether the definition is ours, and counts in changed what it has written.
 func (d *Deployer) applyCRD(
-	ctx context.Context, say event.Stage, crd *unstructured.Unstructured, changed *atomic.Int64,
+	ctx context.Context, stage event.Stage, crd *unstructured.Unstructured, changed *atomic.Int64,
 ) (ours bool, err error) {
 	api := d.cluster.Dynamic.Resource(definitions)
 	before, err := api.Get(ctx, crd.GetName(), metav1.GetOptions{})
@@ -129,7 +129,7 @@ func (d *Deployer) applyCRD(
 	content := crd.DeepCopy()
 	if before != nil {
 		if !d.isOurCRD(before) {
-			say.Detail("CRD is there already and not of devloop's making, it stays as it is", "crd", crd.GetName())
+			stage.Detail("CRD is there already and not of devloop's making, it stays as it is", "crd", crd.GetName())
 			return false, nil
 		}
 		content.SetUID(before.GetUID()) // the API server refuses it for another one of that name
@@ -148,7 +148,7 @@ func (d *Deployer) applyCRD(
 	}
 	if before == nil || before.GetGeneration() != after.GetGeneration() {
 		changed.Add(1)
-		say.Detail("CRD applied", "crd", crd.GetName())
+		stage.Detail("CRD applied", "crd", crd.GetName())
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, establishTimeout, fmt.Errorf("not served after %s", establishTimeout))
 	defer cancel()
@@ -168,7 +168,7 @@ func (d *Deployer) applyCRD(
 }
 
 // removeCRDs deletes the definitions that devloop made, or says that they stay.
-func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool) error {
+func (d *Deployer) removeCRDs(ctx context.Context, stage event.Stage, remove bool) error {
 	var (
 		stay []string
 		errs []error
@@ -177,7 +177,7 @@ func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool)
 	for _, name := range d.journal.Names(kindCRD) {
 		if folder, other := d.otherFolder(kindCRD, name); other {
 			if remove {
-				say.Warn("CRD left alone, it was made from another folder", nil, "crd", name, "folder", folder, "remove it with", "devloop delete --crds there")
+				stage.Warn("CRD left alone, it was made from another folder", nil, "crd", name, "folder", folder, "remove it with", "devloop delete --crds there")
 			}
 			continue
 		}
@@ -193,7 +193,7 @@ func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool)
 			stay = append(stay, name)
 			continue
 		}
-		err = say.Step(ctx, "CRD deleted", func(ctx context.Context) ([]any, error) {
+		err = stage.Step(ctx, "CRD deleted", func(ctx context.Context) ([]any, error) {
 			err := api.Delete(ctx, name, metav1.DeleteOptions{Preconditions: onlyUID(there.GetUID())})
 			if err != nil && !isGone(err) {
 				return nil, fmt.Errorf("delete CRD %s: %w", name, err)
@@ -215,7 +215,7 @@ func (d *Deployer) removeCRDs(ctx context.Context, say event.Stage, remove bool)
 		errs = append(errs, err)
 	}
 	if len(stay) > 0 {
-		say.Note("CRDs stay, with all objects of their kinds", "crds", abbreviate(stay), "remove them with", "devloop delete --crds")
+		stage.Note("CRDs stay, with all objects of their kinds", "crds", abbreviate(stay), "remove them with", "devloop delete --crds")
 	}
 	d.cluster.Wrote()
 	return errors.Join(errs...)

@@ -187,13 +187,13 @@ func TestCRDsOfOthersStay(t *testing.T) {
 			}
 		}
 	}
-	if err := l.removeCRDs(t.Context(), l.say(), false); err != nil {
+	if err := l.removeCRDs(t.Context(), l.stage(), false); err != nil {
 		t.Fatal(err)
 	}
 	if says := l.says(); strings.Count(says, "\n") != 1 || !strings.Contains(says, "CRDs stay") || strings.Contains(says, "theirs") || strings.Contains(says, "made-anew") {
 		t.Errorf("it says %q", says)
 	}
-	if err := l.removeCRDs(t.Context(), l.say(), true); err != nil {
+	if err := l.removeCRDs(t.Context(), l.stage(), true); err != nil {
 		t.Fatal(err)
 	}
 	got, want := deletions(l.dynamic.Actions()), []string{"of-an-earlier-devloop UID uid-of-an-earlier-devloop", "ours UID uid-ours"}

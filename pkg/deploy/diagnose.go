@@ -116,7 +116,7 @@ func (w *waiter) unblockStatefulSet(ctx context.Context, of workload, state roll
 			continue // others may have the same labels
 		}
 		for _, t := range troubles(pod, false) {
-			w.say.Note("pod of an earlier revision deleted, it never came up and keeps the new one from being made",
+			w.stage.Note("pod of an earlier revision deleted, it never came up and keeps the new one from being made",
 				"pod", event.Name(pod.Name), "reason", t.what)
 			_ = w.cluster.Client.CoreV1().Pods(of.namespace).Delete(ctx, pod.Name,
 				metav1.DeleteOptions{Preconditions: onlyUID(pod.UID)})

@@ -162,7 +162,7 @@ func TestOnlyPodsOfTheStatefulSetAreUnblocked(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w := &waiter{Deployer: l.Deployer, say: l.say(), foreign: map[int]bool{0: true}}
+	w := &waiter{Deployer: l.Deployer, stage: l.stage(), foreign: map[int]bool{0: true}}
 	w.unblockStatefulSet(t.Context(), workload{"statefulset", "demo", "db", 0}, rollout{allPods: "app=db", uid: "set"})
 	if got := deletions(l.client.Actions()); len(got) > 0 {
 		t.Errorf("deleted %q of a release that is not ours", got)

@@ -22,22 +22,22 @@ import (
 // looked at, nor those whose dependencies it does not know yet, since their charts may ask for what these bring. An API server that is away
 // is no mistake of theirs.
 func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Release) error {
-	say := sink.For("deploy")
+	stage := sink.For("deploy")
 	err := d.cluster.Answers(ctx)
 	if err == nil {
 		err = d.cluster.Refresh(ctx)
 	}
 	if err != nil {
-		say.Detail("charts could not be validated yet", "reason", err.Error())
+		stage.Detail("charts could not be validated yet", "reason", err.Error())
 		return nil //nolint:nilerr // whoever writes will say so
 	}
 	errs := make([]error, len(releases))
 	var group sync.WaitGroup
 	for i, r := range releases {
 		group.Go(func() {
-			err := markTransient(say.Guard("validation of a chart", func() error { return d.validate(ctx, say, r, releases) }))
+			err := markTransient(stage.Guard("validation of a chart", func() error { return d.validate(ctx, stage, r, releases) }))
 			if event.IsTransient(err) {
-				say.Detail("chart could not be validated yet", "release", event.Name(r.Name), "reason", err.Error())
+				stage.Detail("chart could not be validated yet", "release", event.Name(r.Name), "reason", err.Error())
 				return
 			}
 			errs[i] = err
@@ -47,8 +47,8 @@ func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Rel
 	return errors.Join(errs...)
 }
 
-func (d *Deployer) validate(ctx context.Context, say event.Stage, r Release, all []Release) error {
-	want, err := d.readInputs(ctx, say, r)
+func (d *Deployer) validate(ctx context.Context, stage event.Stage, r Release, all []Release) error {
+	want, err := d.readInputs(ctx, stage, r)
 	if err != nil {
 		return err
 	}
@@ -71,12 +71,12 @@ func (d *Deployer) validate(ctx context.Context, say event.Stage, r Release, all
 	if err != nil {
 		return err
 	}
-	return d.dryRun(ctx, say, &want, made)
+	return d.dryRun(ctx, stage, &want, made)
 }
 
 // dryRun asks the API server whether it would take the objects of a release, without making them: what it refuses in the middle
 // of a Helm write leaves half of a revision. Each object is tried as a new one, so only what is wrong with the object itself counts.
-func (d *Deployer) dryRun(ctx context.Context, say event.Stage, want *desired, made rendered) error {
+func (d *Deployer) dryRun(ctx context.Context, stage event.Stage, want *desired, made rendered) error {
 	group, ctx := event.NewGroup(ctx)
 	group.SetLimit(atOnce)
 	for _, m := range made.manifests {
@@ -94,7 +94,7 @@ func (d *Deployer) dryRun(ctx context.Context, say event.Stage, want *desired, m
 			_, err := api.Create(ctx, u, options)
 			if err != nil && strings.Contains(err.Error(), "strict decoding error") { // Helm lets it pass; most often it is a typo
 				_, unknown, _ := strings.Cut(err.Error(), "strict decoding error: ")
-				say.Warn("the API server will leave something out", errors.New(unknown),
+				stage.Warn("the API server will leave something out", errors.New(unknown),
 					"release", event.Name(want.Name), "template", want.file(m.Name), "object", o.String())
 				options.FieldValidation = metav1.FieldValidationIgnore
 				_, err = api.Create(ctx, u, options)

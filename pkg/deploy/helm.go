@@ -42,7 +42,7 @@ func (d *Deployer) helm(ctx context.Context, namespace string) (*action.Configur
 
 // helmWrite runs the one Helm action that leads to want. Helm's contexts are not used: a done context marks the release failed while
 // Helm's worker goes on (install.go, upgrade.go).
-func (d *Deployer) helmWrite(say event.Stage, want desired) (*release.Release, error) {
+func (d *Deployer) helmWrite(stage event.Stage, want desired) (*release.Release, error) {
 	ctx := context.Background()
 	helm, err := d.helm(ctx, want.Namespace)
 	if err != nil {
@@ -53,11 +53,11 @@ func (d *Deployer) helmWrite(say event.Stage, want desired) (*release.Release, e
 		return nil, fmt.Errorf("read Helm's records: %w", err)
 	}
 	slices.SortFunc(history, func(a, b *release.Release) int { return b.Version - a.Version })
-	guardDeletions(say, helm, want.Release, history)
+	guardDeletions(stage, helm, want.Release, history)
 	if d.neverInstalled(history) {
-		say.Note("release never came to its end, it is removed and installed anew", "release", event.Name(want.Name),
+		stage.Note("release never came to its end, it is removed and installed anew", "release", event.Name(want.Name),
 			"status", history[0].Info.Status.String())
-		if err := d.helmUninstall(ctx, say, helm, want.Release, history); err != nil {
+		if err := d.helmUninstall(ctx, stage, helm, want.Release, history); err != nil {
 			return nil, err
 		}
 		if err := d.awaitTerminatingOf(ctx, want.Release, history); err != nil {

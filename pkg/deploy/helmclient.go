@@ -32,20 +32,20 @@ import (
 // helmClient is Helm's own, for the changes of one release.
 type helmClient struct {
 	client      *helmkube.Client
-	say         event.Stage
+	stage       event.Stage
 	release     Release
 	hookObjects []object     // what hooks of the release have made before
 	foreign     func(string) // is told of each object that stays, since it is not of the release
 }
 
 // guardDeletions has Helm delete only what is of the release; history are its revisions.
-func guardDeletions(say event.Stage, helm *action.Configuration, r Release, history []*release.Release) {
+func guardDeletions(stage event.Stage, helm *action.Configuration, r Release, history []*release.Release) {
 	client, ok := helm.KubeClient.(*helmkube.Client)
 	if !ok {
 		return
 	}
-	c := &helmClient{client: client, say: say, release: r, foreign: func(object string) {
-		say.Warn("object stays, it is not of the release any more", nil, "release", event.Name(r.Name),
+	c := &helmClient{client: client, stage: stage, release: r, foreign: func(object string) {
+		stage.Warn("object stays, it is not of the release any more", nil, "release", event.Name(r.Name),
 			"namespace", event.Name(r.Namespace), "object", object)
 	}}
 	for _, made := range history {
@@ -61,7 +61,7 @@ func guardDeletions(say event.Stage, helm *action.Configuration, r Release, hist
 
 // guard runs a call of Helm's, and returns a panic as an error.
 func (c *helmClient) guard(what string, work func() error) error {
-	return c.say.Guard("Helm's "+what, work)
+	return c.stage.Guard("Helm's "+what, work)
 }
 
 // IsReachable is Helm's.

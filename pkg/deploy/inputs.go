@@ -21,8 +21,8 @@ type desired struct {
 }
 
 // readInputs finds the chart and merges the values. Nothing is asked of the cluster.
-func (d *Deployer) readInputs(ctx context.Context, say event.Stage, r Release) (desired, error) {
-	chart, err := d.charts.open(ctx, say, r.source())
+func (d *Deployer) readInputs(ctx context.Context, stage event.Stage, r Release) (desired, error) {
+	chart, err := d.charts.open(ctx, stage, r.source())
 	if err != nil {
 		return desired{}, fmt.Errorf("release %s: %w", r.ID(), err)
 	}

@@ -24,7 +24,7 @@ func (d *Deployer) neverInstalled(history []*release.Release) bool {
 
 // awaitTerminating waits until none of the objects that a release is to have is being deleted: Helm takes one that is for its own, and it is gone a
 // moment later.
-func (d *Deployer) awaitTerminating(ctx context.Context, say event.Stage, r Release, made rendered) error {
+func (d *Deployer) awaitTerminating(ctx context.Context, stage event.Stage, r Release, made rendered) error {
 	var manifest strings.Builder
 	for _, m := range made.manifests {
 		manifest.WriteString("\n---\n" + m.Content)
@@ -37,7 +37,7 @@ func (d *Deployer) awaitTerminating(ctx context.Context, say event.Stage, r Rele
 	if err != nil || ending == "" {
 		return err
 	}
-	say.Note("objects of the same names are being deleted, they are waited for", "release", event.Name(r.Name),
+	stage.Note("objects of the same names are being deleted, they are waited for", "release", event.Name(r.Name),
 		"object", ending)
 	return d.untilTerminated(ctx, r, objects)
 }

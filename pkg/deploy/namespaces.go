@@ -80,7 +80,7 @@ const emptyTimeout = 90 * time.Second
 // deleteNamespace deletes a namespace that devloop made, once nothing but what every namespace has
 // is left in it. An object that somebody makes between the last look and the deletion goes with it:
 // the API server has no precondition for that.
-func (d *Deployer) deleteNamespace(ctx context.Context, say event.Stage, name string) error {
+func (d *Deployer) deleteNamespace(ctx context.Context, stage event.Stage, name string) error {
 	namespaces := d.cluster.Client.CoreV1().Namespaces()
 	waitCtx, cancel := context.WithTimeoutCause(ctx, emptyTimeout, fmt.Errorf("not empty after %s", emptyTimeout))
 	defer cancel()
@@ -94,16 +94,16 @@ func (d *Deployer) deleteNamespace(ctx context.Context, say event.Stage, name st
 	content, err := d.remains(waitCtx, name)
 	switch {
 	case discovery.IsGroupDiscoveryFailedError(err):
-		say.Warn("namespace kept, the API server does not list all that may be in it", err,
+		stage.Warn("namespace kept, the API server does not list all that may be in it", err,
 			"namespace", event.Name(name))
 		return nil
 	case err != nil:
 		return fmt.Errorf("namespace %s: %w", name, err)
 	case content != "":
-		say.Warn("namespace kept, it is not empty", nil, "namespace", event.Name(name), "holds", content)
+		stage.Warn("namespace kept, it is not empty", nil, "namespace", event.Name(name), "holds", content)
 		return nil
 	}
-	return say.Step(ctx, "namespace deleted", func(ctx context.Context) ([]any, error) {
+	return stage.Step(ctx, "namespace deleted", func(ctx context.Context) ([]any, error) {
 		err := namespaces.Delete(ctx, name, metav1.DeleteOptions{Preconditions: onlyUID(there.UID)})
 		if err != nil && !isGone(err) { // a conflict also says that it is being deleted already
 			return nil, fmt.Errorf("delete namespace %s: %w", name, err)

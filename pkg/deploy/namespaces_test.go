@@ -47,7 +47,7 @@ func TestNamespaceIsDeletedOnlyIfItIsOursAndEmpty(t *testing.T) {
 				if test.change != nil {
 					test.change(l)
 				}
-				if err := l.deleteNamespace(t.Context(), l.say(), "demo"); err != nil {
+				if err := l.deleteNamespace(t.Context(), l.stage(), "demo"); err != nil {
 					t.Fatal(err)
 				}
 				var want []string
@@ -72,7 +72,7 @@ func TestNamespaceThatCannotBeAskedForStays(t *testing.T) {
 		l.client.PrependReactor("get", "namespaces", func(clientgotesting.Action) (bool, runtime.Object, error) {
 			return true, nil, errors.New("etcd is away")
 		})
-		if err := l.deleteNamespace(t.Context(), l.say(), "demo"); err == nil || len(deletions(l.client.Actions())) > 0 {
+		if err := l.deleteNamespace(t.Context(), l.stage(), "demo"); err == nil || len(deletions(l.client.Actions())) > 0 {
 			t.Errorf("deleted %v, %v", deletions(l.client.Actions()), err)
 		}
 	})

@@ -112,12 +112,12 @@ func (d *Deployer) lastGood(ctx context.Context, r Release) (good int, last revi
 
 // awaitOtherWriter is the release's last revision once nobody is writing it; last is what it was a moment ago. What a devloop that was killed has
 // left half-way counts as settled.
-func (d *Deployer) awaitOtherWriter(ctx context.Context, say event.Stage, r Release, last revision) (revision, error) {
+func (d *Deployer) awaitOtherWriter(ctx context.Context, stage event.Stage, r Release, last revision) (revision, error) {
 	held, cancel := context.WithTimeoutCause(ctx, otherWriterTimeout, errOtherWriter)
 	defer cancel()
 	for told := false; last.status.IsPending() && !d.abandoned(r, last); told = true {
 		if !told {
-			say.Warn("another process is changing the release, it is waited for", nil, "release", event.Name(r.Name),
+			stage.Warn("another process is changing the release, it is waited for", nil, "release", event.Name(r.Name),
 				"status", last.status.String(), "revision", last.version)
 		}
 		if err := sleep(held, otherWriterInterval); err != nil {

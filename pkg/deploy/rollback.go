@@ -13,7 +13,7 @@ import (
 
 // rollback takes the release back to the last revision whose pods came up, unless that is the one which is there: then what troubles
 // it is no change of ours. It returns cause with what came of that, as final: another try would only do the same.
-func (d *Deployer) rollback(say event.Stage, r Release, cause error) error {
+func (d *Deployer) rollback(stage event.Stage, r Release, cause error) error {
 	ctx := context.Background()
 	result := ""
 	good, last, err := d.lastGood(ctx, r)
@@ -28,8 +28,8 @@ func (d *Deployer) rollback(say event.Stage, r Release, cause error) error {
 		result = "it stays as it is: a devloop of another user or machine made it"
 	default:
 		result = fmt.Sprintf("rolled back to revision %d", good)
-		err = say.Step(ctx, event.ReleaseRolledBack, func(ctx context.Context) ([]any, error) {
-			return nil, d.helmRollback(ctx, say, r, good, last.version+1)
+		err = stage.Step(ctx, event.ReleaseRolledBack, func(ctx context.Context) ([]any, error) {
+			return nil, d.helmRollback(ctx, stage, r, good, last.version+1)
 		}, "namespace", event.Name(r.Namespace), "release", event.Name(r.Name), "revision", good)
 		if err != nil {
 			result = fmt.Sprintf("roll back to revision %d: %v", good, err)
@@ -39,7 +39,7 @@ func (d *Deployer) rollback(say event.Stage, r Release, cause error) error {
 }
 
 // helmRollback makes a revision, of that number, which is the same as an earlier good one, and as good.
-func (d *Deployer) helmRollback(ctx context.Context, say event.Stage, r Release, to, version int) error {
+func (d *Deployer) helmRollback(ctx context.Context, stage event.Stage, r Release, to, version int) error {
 	helm, err := d.helm(ctx, r.Namespace)
 	if err != nil {
 		return err
@@ -48,7 +48,7 @@ func (d *Deployer) helmRollback(ctx context.Context, say event.Stage, r Release,
 	if err != nil {
 		return fmt.Errorf("read Helm's records: %w", err)
 	}
-	guardDeletions(say, helm, r, history)
+	guardDeletions(stage, helm, r, history)
 	if err := d.journal.Record(kindRevision, revisionID(r, version)); err != nil {
 		return err
 	}

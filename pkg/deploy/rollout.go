@@ -56,20 +56,20 @@ type rollout struct {
 // the reason why one of them never will. Cancelling ctx ends the wait; an API server that is away is waited for. Revisions that are up
 // are marked, for rollbacks; a release that wants to be is rolled back when it is not.
 func (d *Deployer) Wait(ctx context.Context, sink event.Sink, releases []Release, health []Health, timeout time.Duration) error {
-	say := sink.For("deploy")
+	stage := sink.For("deploy")
 	var about []any
 	if len(releases) == 1 && len(health) == 0 {
 		about = []any{"release", event.Name(releases[0].Name)}
 	}
 	culprit := -1 // whose workload failed
-	err := say.Step(ctx, event.RolloutComplete, func(ctx context.Context) ([]any, error) {
+	err := stage.Step(ctx, event.RolloutComplete, func(ctx context.Context) ([]any, error) {
 		ctx, cancel := context.WithTimeoutCause(ctx, timeout, event.Transient(fmt.Errorf("not ready after %s", timeout)))
 		defer cancel()
 		released, revisions, err := d.workloads(ctx, releases)
 		if err != nil {
 			return nil, markTransient(err)
 		}
-		w := &waiter{Deployer: d, say: say, seen: map[string]span{}, foreign: map[int]bool{}}
+		w := &waiter{Deployer: d, stage: stage, seen: map[string]span{}, foreign: map[int]bool{}}
 		for i, last := range revisions {
 			w.foreign[i] = !d.owns(releases[i], last)
 		}
@@ -98,7 +98,7 @@ func (d *Deployer) Wait(ctx context.Context, sink event.Sink, releases []Release
 		}
 	}, about...)
 	if err != nil && ctx.Err() == nil && culprit >= 0 && releases[culprit].Rollback {
-		return d.rollback(say, releases[culprit], err) //nolint:contextcheck // a Helm write is never interrupted
+		return d.rollback(stage, releases[culprit], err) //nolint:contextcheck // a Helm write is never interrupted
 	}
 	return err
 }
@@ -154,7 +154,7 @@ func (d *Deployer) markGood(ctx context.Context, releases []Release, revisions [
 // waiter is one wait for workloads.
 type waiter struct {
 	*Deployer
-	say   event.Stage
+	stage event.Stage
 	mu    sync.Mutex
 	seen  map[string]span   // when something was so
 	first map[string]string // what was seen first

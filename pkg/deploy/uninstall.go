@@ -19,9 +19,9 @@ import (
 
 // helmUninstall removes a release with what Helm would leave: objects that its hooks made, and those that only an unfinished revision
 // names. Hooks that fail do not keep it.
-func (d *Deployer) helmUninstall(ctx context.Context, say event.Stage, helm *action.Configuration, r Release, history []*release.Release) error {
-	guardDeletions(say, helm, r, history)
-	if err := d.recordClaims(ctx, say, r, history); err != nil { // the records know which are the release's
+func (d *Deployer) helmUninstall(ctx context.Context, stage event.Stage, helm *action.Configuration, r Release, history []*release.Release) error {
+	guardDeletions(stage, helm, r, history)
+	if err := d.recordClaims(ctx, stage, r, history); err != nil { // the records know which are the release's
 		return err
 	}
 	run := func(hooks bool) error {
@@ -40,7 +40,7 @@ func (d *Deployer) helmUninstall(ctx context.Context, say event.Stage, helm *act
 		return err
 	}
 	if err := d.watchHooks(ctx, r, last, uninstallHooks, func() error { return run(true) }); err != nil {
-		say.Warn("release is uninstalled without its hooks, since that failed with them", err,
+		stage.Warn("release is uninstalled without its hooks, since that failed with them", err,
 			"release", event.Name(r.Name))
 		if err := run(false); err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
 			return fmt.Errorf("uninstall: %w", err)
@@ -77,17 +77,17 @@ func (d *Deployer) removeHooks(ctx context.Context, r Release, history []*releas
 }
 
 // uninstall removes a release that is ours.
-func (d *Deployer) uninstall(ctx context.Context, say event.Stage, r Release) error {
+func (d *Deployer) uninstall(ctx context.Context, stage event.Stage, r Release) error {
 	helm, err := d.helm(ctx, r.Namespace)
 	if err != nil {
 		return err
 	}
-	return say.Step(ctx, event.ReleaseRemoved, func(context.Context) ([]any, error) {
+	return stage.Step(ctx, event.ReleaseRemoved, func(context.Context) ([]any, error) {
 		history, err := helm.Releases.History(r.Name)
 		if err != nil {
 			return nil, fmt.Errorf("uninstall release %s: read Helm's records: %w", r.ID(), err)
 		}
-		if err := d.helmUninstall(ctx, say, helm, r, history); err != nil {
+		if err := d.helmUninstall(ctx, stage, helm, r, history); err != nil {
 			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
 		}
 		return nil, d.forgetRelease(r)

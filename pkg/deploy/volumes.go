@@ -17,7 +17,7 @@ import (
 
 // recordClaims writes down the volume claims that stateful sets of a release made: they outlive it, since they hold data. A claim that
 // is older than the release, by the API server's clock, is somebody else's: the stateful set found it there.
-func (d *Deployer) recordClaims(ctx context.Context, say event.Stage, r Release, history []*release.Release) error {
+func (d *Deployer) recordClaims(ctx context.Context, stage event.Stage, r Release, history []*release.Release) error {
 	begun := firstDeployed(history)
 	var older []string
 	for _, made := range history {
@@ -39,7 +39,7 @@ func (d *Deployer) recordClaims(ctx context.Context, say event.Stage, r Release,
 					case !known && pvc.CreationTimestamp.Time.Before(begun):
 						if !slices.Contains(older, id) {
 							older = append(older, id)
-							say.Note("volume claim stays, it was there before the release", "claim", id)
+							stage.Note("volume claim stays, it was there before the release", "claim", id)
 						}
 						continue
 					case !known:
@@ -71,12 +71,12 @@ func firstDeployed(history []*release.Release) (first time.Time) {
 }
 
 // removeClaims deletes the volume claims that releases which are gone have left, or says that they stay.
-func (d *Deployer) removeClaims(ctx context.Context, say event.Stage, remove bool) error {
+func (d *Deployer) removeClaims(ctx context.Context, stage event.Stage, remove bool) error {
 	var errs []error
 	for _, id := range d.journal.Names(kindVolume) {
 		if folder, other := d.otherFolder(kindVolume, id); other {
 			if remove {
-				say.Warn("volume claim left alone, it was made from another folder", nil, "claim", id, "folder", folder, "remove it with", "devloop delete --volumes there")
+				stage.Warn("volume claim left alone, it was made from another folder", nil, "claim", id, "folder", folder, "remove it with", "devloop delete --volumes there")
 			}
 			continue
 		}
@@ -86,10 +86,10 @@ func (d *Deployer) removeClaims(ctx context.Context, say event.Stage, remove boo
 		switch {
 		case err == nil && !d.matchesUID(kindVolume, id, there.UID): // somebody has made another one since
 		case err == nil && !remove:
-			say.Note("volume claim stays, it holds data", "claim", id, "remove it with", "devloop delete --volumes")
+			stage.Note("volume claim stays, it holds data", "claim", id, "remove it with", "devloop delete --volumes")
 			continue
 		case err == nil:
-			err = say.Step(ctx, "volume claim deleted", func(ctx context.Context) ([]any, error) {
+			err = stage.Step(ctx, "volume claim deleted", func(ctx context.Context) ([]any, error) {
 				return nil, claims.Delete(ctx, name, metav1.DeleteOptions{Preconditions: onlyUID(there.UID)})
 			}, "claim", id)
 		}

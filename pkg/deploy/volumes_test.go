@@ -38,7 +38,7 @@ func TestVolumeClaimsOfOthersStay(t *testing.T) {
 	}
 	manifest := "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: db}\nspec: {selector: {matchLabels: {app: db}}, volumeClaimTemplates: [{metadata: {name: data}}]}\n"
 	revision := &release.Release{Manifest: manifest, Info: &release.Info{FirstDeployed: helmtime.Time{Time: installed}}}
-	if err := l.recordClaims(t.Context(), l.say(), Release{Name: "web", Namespace: "demo"}, []*release.Release{revision, revision}); err != nil {
+	if err := l.recordClaims(t.Context(), l.stage(), Release{Name: "web", Namespace: "demo"}, []*release.Release{revision, revision}); err != nil {
 		t.Fatal(err)
 	}
 	for _, older := range []string{"demo/data-db-3", "demo/data-db-5"} {
@@ -51,7 +51,7 @@ func TestVolumeClaimsOfOthersStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	claim("data-db-2", "another", "db", time.Minute)
-	if err := l.removeClaims(t.Context(), l.say(), true); err != nil {
+	if err := l.removeClaims(t.Context(), l.stage(), true); err != nil {
 		t.Fatal(err)
 	}
 	got, want := deletions(l.client.Actions()), []string{"demo/data-db-0 UID first", "demo/data-db-4 UID of an earlier install"}

@@ -50,7 +50,7 @@ const (
 // container follows one container of a pod from start to start. What it has read so far outlives a following that is ended.
 type container struct {
 	client         kubernetes.Interface
-	say            event.Stage
+	stage          event.Stage
 	namespace, pod string
 	uid            types.UID // of the pod
 	name           string
@@ -116,8 +116,8 @@ func starts(status corev1.ContainerStatus) []start {
 	return all
 }
 
-func newContainer(client kubernetes.Interface, say event.Stage, object *corev1.Pod, name string, before map[string]bool) *container {
-	return &container{client: client, say: say, namespace: object.Namespace, pod: object.Name, uid: object.UID, name: name, startedBefore: before,
+func newContainer(client kubernetes.Interface, stage event.Stage, object *corev1.Pod, name string, before map[string]bool) *container {
+	return &container{client: client, stage: stage, namespace: object.Namespace, pod: object.Name, uid: object.UID, name: name, startedBefore: before,
 		news: make(chan containerState, 1), read: map[string]bool{}, at: newLogPosition()}
 }
 
@@ -144,7 +144,7 @@ func (c *container) follow(ctx context.Context, running *sync.WaitGroup) {
 		if former != nil {
 			<-former
 		}
-		c.say.Keep(ctx, "log of a container", c.run)
+		c.stage.Keep(ctx, "log of a container", c.run)
 	})
 }
 
@@ -305,7 +305,7 @@ func (c *container) line(line []byte) {
 		return
 	}
 	if lost { // nothing that was told comes again
-		c.say.Detail("the node has put a part of the log away, lines may be missing", "pod", event.Name(c.pod),
+		c.stage.Detail("the node has put a part of the log away, lines may be missing", "pod", event.Name(c.pod),
 			"namespace", event.Name(c.namespace), "container", event.Name(c.name))
 	}
 	c.resumed = false
@@ -317,7 +317,7 @@ func (c *container) line(line []byte) {
 	if c.last = append(c.last, shownLine{at, said}); len(c.last) > keptLines {
 		c.last = c.last[1:]
 	}
-	c.say.Note(event.PodLog, "pod", event.Name(c.pod), "namespace", event.Name(c.namespace),
+	c.stage.Note(event.PodLog, "pod", event.Name(c.pod), "namespace", event.Name(c.namespace),
 		"container", event.Name(c.name), "level", event.Name(string(c.level.of(said))), "line", said)
 }
 
@@ -345,11 +345,11 @@ func (c *container) reportDeath(s start) {
 		return r
 	}, output) + "\n" + reason
 	if death == c.lastDeath {
-		c.say.Detail(event.PodDied, fields...)
+		c.stage.Detail(event.PodDied, fields...)
 		return
 	}
 	c.lastDeath = death
-	c.say.Warn(event.PodDied, nil, append(fields, "output", output)...)
+	c.stage.Warn(event.PodDied, nil, append(fields, "output", output)...)
 }
 
 // deathReason says in a word why a container ended: "exit code 1".

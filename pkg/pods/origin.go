@@ -32,7 +32,7 @@ type tracedPod struct {
 }
 
 // traceAll answers where pods come from, until ctx ends.
-func traceAll(ctx context.Context, say event.Stage, client kubernetes.Interface,
+func traceAll(ctx context.Context, stage event.Stage, client kubernetes.Interface,
 	asked <-chan *corev1.Pod, traced chan<- tracedPod) {
 	t := tracer{client, map[types.UID]origin{}}
 	for {
@@ -42,7 +42,7 @@ func traceAll(ctx context.Context, say event.Stage, client kubernetes.Interface,
 		case object := <-asked:
 			var found origin
 			var err error
-			_ = say.Contain("origin of a pod", func() { found, err = t.trace(ctx, object) }) // it is nobody's then
+			_ = stage.Contain("origin of a pod", func() { found, err = t.trace(ctx, object) }) // it is nobody's then
 			if err != nil {
 				select {
 				case <-time.After(time.Second):

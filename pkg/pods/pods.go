@@ -57,11 +57,11 @@ type Selector struct {
 // force; before the first one nothing is followed. It returns when nothing is followed any more. An API server that is away is waited for.
 // replaced is sent to when any pod in these namespaces comes or goes, or one of its images becomes another, if it has room; nil if nobody wants to know.
 func Follow(ctx context.Context, client kubernetes.Interface, sink event.Sink, scopes <-chan Scope, replaced chan<- struct{}) {
-	say := sink.For(event.PodStage)
+	stage := sink.For(event.PodStage)
 	var scope *Scope // the newest one
-	say.Keep(ctx, "pods", func(ctx context.Context) {
+	stage.Keep(ctx, "pods", func(ctx context.Context) {
 		f := &follower{
-			client: client, say: say, began: time.Now(), replaced: replaced,
+			client: client, stage: stage, began: time.Now(), replaced: replaced,
 			known: map[types.UID]*pod{}, watches: map[string]*podStore{}, updates: make(chan podUpdate),
 		}
 		ctx, end := context.WithCancel(ctx)
@@ -77,7 +77,7 @@ func Follow(ctx context.Context, client kubernetes.Interface, sink event.Sink, s
 // run follows what scopes says until ctx ends, and puts the newest of them into newest.
 func (f *follower) run(ctx context.Context, scopes <-chan Scope, newest **Scope) {
 	asked, traced := make(chan *corev1.Pod), make(chan tracedPod)
-	f.keep(ctx, "origins", func(ctx context.Context) { traceAll(ctx, f.say, f.client, asked, traced) })
+	f.keep(ctx, "origins", func(ctx context.Context) { traceAll(ctx, f.stage, f.client, asked, traced) })
 	for {
 		ask, next := asked, (*corev1.Pod)(nil)
 		if len(f.untraced) > 0 {
@@ -115,13 +115,13 @@ func (f *follower) run(ctx context.Context, scopes <-chan Scope, newest **Scope)
 
 // keep has a part of the follower run beside it.
 func (f *follower) keep(ctx context.Context, what string, work func(context.Context)) {
-	f.running.Go(func() { f.say.Keep(ctx, what, work) })
+	f.running.Go(func() { f.stage.Keep(ctx, what, work) })
 }
 
 // follower belongs to one goroutine, which is told by the others through channels.
 type follower struct {
 	client  kubernetes.Interface
-	say     event.Stage
+	stage   event.Stage
 	began   time.Time
 	running sync.WaitGroup // whatever was started
 
@@ -163,7 +163,7 @@ func (f *follower) rescope(ctx context.Context, scope Scope) {
 	for _, s := range scope.Selectors {
 		parsed, err := labels.Parse(s.Selector)
 		if err != nil {
-			f.say.Warn("not a label selector", err, "selector", s.Selector)
+			f.stage.Warn("not a label selector", err, "selector", s.Selector)
 			continue
 		}
 		wanted[s.Namespace] = true
@@ -224,7 +224,7 @@ func (f *follower) watch(ctx context.Context, namespace string) *podStore {
 	heard := func(err error) {
 		expired := apierrors.IsInvalid(err) || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) // the reflector asks in another way
 		if err != nil && !expired && !away && ctx.Err() == nil {
-			f.say.Detail("pods cannot be watched, tried again", "namespace", event.Name(namespace),
+			f.stage.Detail("pods cannot be watched, tried again", "namespace", event.Name(namespace),
 				"reason", err.Error())
 		}
 		away = err != nil && !expired
@@ -321,7 +321,7 @@ func (f *follower) gone(p *pod) {
 		return
 	}
 	f.updateContainers(p, true)
-	f.say.Detail(event.PodGone, "pod", event.Name(p.object.Name), "namespace", event.Name(p.object.Namespace))
+	f.stage.Detail(event.PodGone, "pod", event.Name(p.object.Name), "namespace", event.Name(p.object.Namespace))
 	time.AfterFunc(logGrace, p.stop)
 }
 
@@ -337,7 +337,7 @@ func (f *follower) reconcile(ctx context.Context, p *pod) {
 		for _, c := range p.containers {
 			c.followed = false
 		}
-		f.say.Detail(event.PodGone, "pod", event.Name(p.object.Name), "namespace", event.Name(p.object.Namespace))
+		f.stage.Detail(event.PodGone, "pod", event.Name(p.object.Name), "namespace", event.Name(p.object.Namespace))
 		return
 	}
 	if p.reported == nil {
@@ -345,7 +345,7 @@ func (f *follower) reconcile(ctx context.Context, p *pod) {
 	}
 	if fields := podFields(p.object, release, group); !reflect.DeepEqual(fields, p.reported) {
 		p.reported = fields
-		f.say.Detail(event.PodChanged, fields...)
+		f.stage.Detail(event.PodChanged, fields...)
 	}
 	f.updateContainers(p, false)
 }
@@ -381,7 +381,7 @@ func (f *follower) updateContainers(p *pod, gone bool) {
 			if len(starts(status)) == 0 {
 				continue
 			}
-			c = newContainer(f.client, f.say, p.object, status.Name, p.startedBefore)
+			c = newContainer(f.client, f.stage, p.object, status.Name, p.startedBefore)
 			p.containers[status.Name] = c
 		}
 		c.setState(containerState{status: status, ending: p.object.DeletionTimestamp != nil, gone: gone})
