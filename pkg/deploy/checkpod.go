@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/rand"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/kube"
 )
 
@@ -292,7 +293,7 @@ func (d *Deployer) createCheckPodIn(ctx context.Context, t Trial, namespace stri
 	pod := newCheckPod(t, namespace, fmt.Sprintf("devloop-%s-%s-%s", t.Purpose, image, rand.String(5)))
 	pod.Labels[labelProject] = d.project
 	d.markRunning(podID(pod), true)
-	if err := d.journal.Record(kindPod, podID(pod)); err != nil {
+	if err := d.journal.Record(journal.Pod, podID(pod)); err != nil {
 		d.markRunning(podID(pod), false)
 		return nil, err
 	}
@@ -302,7 +303,7 @@ func (d *Deployer) createCheckPodIn(ctx context.Context, t Trial, namespace stri
 	}
 	d.markRunning(podID(pod), false)
 	if isRefused(err) {
-		return nil, errors.Join(err, d.journal.Forget(kindPod, podID(pod)))
+		return nil, errors.Join(err, d.journal.Forget(journal.Pod, podID(pod)))
 	}
 	removing, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout) // it may have been made
 	defer cancel()
@@ -346,7 +347,7 @@ func podID(pod *corev1.Pod) string { return pod.Namespace + "/" + pod.Name }
 // RemoveTrials removes the pods of trials that are not under way: those that a devloop has left which was killed.
 func (d *Deployer) RemoveTrials(ctx context.Context) error {
 	var errs []error
-	for _, id := range d.journal.Names(kindPod) {
+	for _, id := range d.journal.Names(journal.Pod) {
 		d.mu.Lock()
 		busy := d.checkPods[id]
 		d.mu.Unlock()
@@ -370,5 +371,5 @@ func (d *Deployer) removeCheckPod(ctx context.Context, id string) error {
 	if err != nil && !isGone(err) {
 		return fmt.Errorf("remove pod %s: %w", id, err)
 	}
-	return d.journal.Forget(kindPod, id)
+	return d.journal.Forget(journal.Pod, id)
 }

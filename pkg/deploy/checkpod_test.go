@@ -18,7 +18,7 @@ import (
 	clientgotesting "k8s.io/client-go/testing"
 
 	"github.com/devloop/devloop/pkg/event"
-	diskjournal "github.com/devloop/devloop/pkg/journal"
+	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/kube"
 )
 
@@ -62,9 +62,9 @@ func forbids(client *fake.Clientset, namespace string, err error) *fake.Clientse
 }
 
 // onDisk is a real journal.
-func onDisk(t *testing.T) *diskjournal.Journal {
+func onDisk(t *testing.T) *journal.Journal {
 	t.Helper()
-	j, err := diskjournal.Open(t.TempDir(), "cluster", "demo")
+	j, err := journal.Open(t.TempDir(), "cluster", "demo")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestTrial(t *testing.T) {
 				if listErr != nil || len(left.Items) > 0 || in != test.in {
 					t.Errorf("left: %v (%v); the pod was in %q", left.Items, listErr, in)
 				}
-				if names := remembered.Names(kindPod); len(names) > 0 {
+				if names := remembered.Names(journal.Pod); len(names) > 0 {
 					t.Errorf("the journal has %v", names)
 				}
 			})
@@ -155,7 +155,7 @@ func TestTrialIsRemovedWhenItIsGivenUp(t *testing.T) {
 		foreign := newCheckPod(Trial{Purpose: PurposeVerify}, "other", left.Name)
 		foreign.Labels[labelProject] = "of another project"
 		for _, pod := range []*corev1.Pod{left, foreign} {
-			if err := errors.Join(client.Tracker().Add(pod), remembered.Record(kindPod, podID(pod))); err != nil {
+			if err := errors.Join(client.Tracker().Add(pod), remembered.Record(journal.Pod, podID(pod))); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -163,8 +163,8 @@ func TestTrialIsRemovedWhenItIsGivenUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		deleted := deletions(client.Actions())
-		if len(deleted) != 1 || deleted[0] != "web/left-by-one-that-was-killed UID left" || len(remembered.Names(kindPod)) != 0 {
-			t.Errorf("removed: %v; the journal has %v", deleted, remembered.Names(kindPod))
+		if len(deleted) != 1 || deleted[0] != "web/left-by-one-that-was-killed UID left" || len(remembered.Names(journal.Pod)) != 0 {
+			t.Errorf("removed: %v; the journal has %v", deleted, remembered.Names(journal.Pod))
 		}
 		if err := client.Tracker().Delete(corev1.SchemeGroupVersion.WithResource("pods"), "other", foreign.Name); err != nil {
 			t.Fatal(err)
@@ -184,16 +184,16 @@ func TestTrialIsRemovedWhenItIsGivenUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		pod := list.Items[0]
-		if !kube.IsCheckPod(&pod) || *pod.Spec.ActiveDeadlineSeconds < 3600 || !remembered.Has(kindPod, podID(&pod)) {
-			t.Errorf("the pod is %+v, the journal %v", pod, remembered.Names(kindPod))
+		if !kube.IsCheckPod(&pod) || *pod.Spec.ActiveDeadlineSeconds < 3600 || !remembered.Has(journal.Pod, podID(&pod)) {
+			t.Errorf("the pod is %+v, the journal %v", pod, remembered.Names(journal.Pod))
 		}
 		cancel(event.ErrSuperseded)
 		if err := <-done; !errors.Is(err, event.ErrSuperseded) {
 			t.Errorf("the error is %v", err)
 		}
 		list, err = client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{})
-		if err != nil || len(list.Items) != 0 || len(remembered.Names(kindPod)) != 0 {
-			t.Errorf("after that there are %v (%v), and the journal has %v", list, err, remembered.Names(kindPod))
+		if err != nil || len(list.Items) != 0 || len(remembered.Names(journal.Pod)) != 0 {
+			t.Errorf("after that there are %v (%v), and the journal has %v", list, err, remembered.Names(journal.Pod))
 		}
 	})
 }

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/kube"
 )
 
@@ -76,7 +77,7 @@ func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Rele
 		}
 	}
 	errs = append(errs, d.removeClaims(ctx, stage, what.Volumes), d.removeCRDs(ctx, stage, what.CRDs))
-	for _, namespace := range d.journal.Names(kindNamespace) {
+	for _, namespace := range d.journal.Names(journal.Namespace) {
 		if !slices.Contains(unsure, namespace) {
 			errs = append(errs, d.deleteNamespace(ctx, stage, namespace))
 		}
@@ -107,11 +108,11 @@ func ordered(releases []Release) []Release {
 // recorded returns the releases that the journal permits to delete: first those that are no longer in devloop.yaml, then the
 // others in devloop.yaml's order. Those in elsewhere, by ID, are of another folder's devloop.yaml with the same project name.
 func (d *Deployer) recorded(releases []Release) (ours []Release, elsewhere []string) {
-	for _, id := range d.journal.Names(kindRelease) {
+	for _, id := range d.journal.Names(journal.Release) {
 		if slices.ContainsFunc(releases, func(r Release) bool { return r.ID() == id }) {
 			continue
 		}
-		if _, other := d.otherFolder(kindRelease, id); other {
+		if _, other := d.otherFolder(journal.Release, id); other {
 			elsewhere = append(elsewhere, id)
 			continue
 		}
@@ -119,7 +120,7 @@ func (d *Deployer) recorded(releases []Release) (ours []Release, elsewhere []str
 		ours = append(ours, Release{Name: name, Namespace: namespace})
 	}
 	for _, r := range releases {
-		if d.journal.Has(kindRelease, r.ID()) {
+		if d.journal.Has(journal.Release, r.ID()) {
 			ours = append(ours, r)
 		}
 	}
@@ -131,7 +132,7 @@ func (d *Deployer) reportOtherFolders(ctx context.Context, stage event.Stage, id
 	var there, folders []string
 	var errs []error
 	for _, id := range ids {
-		folder, _ := d.otherFolder(kindRelease, id)
+		folder, _ := d.otherFolder(journal.Release, id)
 		namespace, name, _ := strings.Cut(id, "/")
 		still, err := d.stillOurs(ctx, Release{Name: name, Namespace: namespace})
 		if errs = append(errs, err); !still {

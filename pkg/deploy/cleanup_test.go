@@ -27,7 +27,7 @@ import (
 	clientgotesting "k8s.io/client-go/testing"
 
 	"github.com/devloop/devloop/pkg/event"
-	diskjournal "github.com/devloop/devloop/pkg/journal"
+	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/kube"
 )
 
@@ -94,7 +94,7 @@ func (l *live) says() string {
 	return b.String()
 }
 
-func cluster(t *testing.T, journal journal, objects ...*unstructured.Unstructured) *live {
+func cluster(t *testing.T, journal permissions, objects ...*unstructured.Unstructured) *live {
 	t.Helper()
 	mapper := meta.NewDefaultRESTMapper([]schema.GroupVersion{configMaps.GroupVersion(), things.GroupVersion(), definitions.GroupVersion()})
 	mapper.Add(configMaps.GroupVersion().WithKind("ConfigMap"), meta.RESTScopeNamespace)
@@ -210,12 +210,12 @@ func TestCleanupBeforeDeletesOnlyWhatIsOurs(t *testing.T) {
 	}{
 		{"in a namespace of somebody else's", permits{}, nil, ours},
 		{"in one that has our label only", permits{}, made, ours},
-		{"in one that only the journal knows", permits{kindNamespace: {"demo"}}, nil, ours},
-		{"in one that was made anew by somebody else", permits{kindNamespace: {"demo"}, kindUID: {"namespace demo@before"}}, made, ours},
-		{"in one that devloop made", permits{kindNamespace: {"demo"}, kindUID: {"namespace demo@now"}}, made, all},
-		{"in one that an earlier devloop made", permits{kindNamespace: {"demo"}}, made, all},
-		{"in one with a release of another folder", permits{kindNamespace: {"demo"}, kindRelease: {"demo/web", "demo/theirs"},
-			kindFolder: {"release demo/theirs@/other"}}, made, ours},
+		{"in one that only the journal knows", permits{journal.Namespace: {"demo"}}, nil, ours},
+		{"in one that was made anew by somebody else", permits{journal.Namespace: {"demo"}, journal.UID: {"namespace demo@before"}}, made, ours},
+		{"in one that devloop made", permits{journal.Namespace: {"demo"}, journal.UID: {"namespace demo@now"}}, made, all},
+		{"in one that an earlier devloop made", permits{journal.Namespace: {"demo"}}, made, all},
+		{"in one with a release of another folder", permits{journal.Namespace: {"demo"}, journal.Release: {"demo/web", "demo/theirs"},
+			journal.Folder: {"release demo/theirs@/other"}}, made, ours},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l := cluster(t, test.journal, objects...)
@@ -271,8 +271,8 @@ func TestCleanupBeforeLeavesAnObjectThatWasMadeAnew(t *testing.T) {
 func TestCleanupLeavesWhatAnotherFolderMade(t *testing.T) {
 	dir, first, second := t.TempDir(), t.TempDir(), t.TempDir()
 	web, db := Release{Name: "web", Namespace: "demo"}, Release{Name: "db", Namespace: "demo"}
-	from := func(folder string, installed bool) (*live, *diskjournal.Journal) {
-		remembered, err := diskjournal.Open(dir, "uid", "demo")
+	from := func(folder string, installed bool) (*live, *journal.Journal) {
+		remembered, err := journal.Open(dir, "uid", "demo")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -292,15 +292,15 @@ func TestCleanupLeavesWhatAnotherFolderMade(t *testing.T) {
 		}
 		return l, remembered
 	}
-	end := func(j *diskjournal.Journal) {
+	end := func(j *journal.Journal) {
 		if err := j.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
 
 	l, remembered := from(first, true)
-	err := errors.Join(l.recordRelease(web), remembered.Record(kindVolume, "demo/data"), l.recordFolder(kindVolume, "demo/data"),
-		remembered.Record(kindCRD, "crd"), l.recordFolder(kindCRD, "crd"))
+	err := errors.Join(l.recordRelease(web), remembered.Record(journal.Volume, "demo/data"), l.recordFolder(journal.Volume, "demo/data"),
+		remembered.Record(journal.CRD, "crd"), l.recordFolder(journal.CRD, "crd"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,8 +311,8 @@ func TestCleanupLeavesWhatAnotherFolderMade(t *testing.T) {
 	if err := errors.Join(l.recordRelease(db), l.Cleanup(t.Context(), l.sink(), []Release{db}, everything)); err != nil {
 		t.Fatal(err)
 	}
-	if got := slices.Concat(deletions(l.client.Actions()), deletions(l.dynamic.Actions())); len(got) > 0 || !remembered.Has(kindRelease, "demo/web") || remembered.Has(kindRelease, "demo/db") {
-		t.Errorf("deleted %q, the journal has the releases %q", got, remembered.Names(kindRelease))
+	if got := slices.Concat(deletions(l.client.Actions()), deletions(l.dynamic.Actions())); len(got) > 0 || !remembered.Has(journal.Release, "demo/web") || remembered.Has(journal.Release, "demo/db") {
+		t.Errorf("deleted %q, the journal has the releases %q", got, remembered.Names(journal.Release))
 	}
 	folder, err := filepath.EvalSymlinks(first)
 	if err != nil {
@@ -330,7 +330,7 @@ func TestCleanupLeavesWhatAnotherFolderMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, want := slices.Concat(deletions(l.client.Actions()), deletions(l.dynamic.Actions())), []string{"demo/data UID data", "crd UID uid-crd"}
-	left := slices.Concat(remembered.Names(kindRelease), remembered.Names(kindFolder), remembered.Names(kindUID))
+	left := slices.Concat(remembered.Names(journal.Release), remembered.Names(journal.Folder), remembered.Names(journal.UID))
 	if !slices.Equal(got, want) || len(left) > 0 {
 		t.Errorf("deleted %q, the journal has %q", got, left)
 	}
@@ -368,8 +368,8 @@ func TestOnlyWhatIsRecordedIsRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := New(nil, "demo", permits{
-		kindRelease: {"old/gone", "demo/b", "old/here", "old/elsewhere", "demo/c"},
-		kindFolder:  {"release old/here@" + here, "release old/elsewhere@/other", "release demo/c@/other", "crd old/gone@/other"},
+		journal.Release: {"old/gone", "demo/b", "old/here", "old/elsewhere", "demo/c"},
+		journal.Folder:  {"release old/here@" + here, "release old/elsewhere@/other", "release demo/c@/other", "crd old/gone@/other"},
 	}, Options{Folder: link})
 	recorded, elsewhere := d.recorded([]Release{{Name: "a", Namespace: "demo"}, {Name: "b", Namespace: "demo"}, {Name: "c", Namespace: "demo"}})
 	var got []string

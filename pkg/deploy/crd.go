@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/kube"
 )
 
@@ -32,7 +33,7 @@ var definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Ver
 func (d *Deployer) isOurCRD(there *unstructured.Unstructured) bool {
 	name := there.GetName()
 	written := slices.ContainsFunc(there.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool { return f.Manager == kube.FieldManager })
-	return written && d.journal.Has(kindCRD, name) && d.matchesUID(kindCRD, name, there.GetUID())
+	return written && d.journal.Has(journal.CRD, name) && d.matchesUID(journal.CRD, name, there.GetUID())
 }
 
 // establishTimeout is how long the API server may take to serve a new kind.
@@ -121,7 +122,7 @@ func (d *Deployer) applyCRD(
 	api := d.cluster.Dynamic.Resource(definitions)
 	before, err := api.Get(ctx, crd.GetName(), metav1.GetOptions{})
 	if isNew := apierrors.IsNotFound(err); isNew {
-		before, err = nil, d.journal.Record(kindCRD, crd.GetName())
+		before, err = nil, d.journal.Record(journal.CRD, crd.GetName())
 	}
 	if err != nil {
 		return false, err
@@ -143,7 +144,7 @@ func (d *Deployer) applyCRD(
 	if err != nil {
 		return false, err
 	}
-	if err := errors.Join(d.recordUID(kindCRD, crd.GetName(), after.GetUID()), d.recordFolder(kindCRD, crd.GetName())); err != nil {
+	if err := errors.Join(d.recordUID(journal.CRD, crd.GetName(), after.GetUID()), d.recordFolder(journal.CRD, crd.GetName())); err != nil {
 		return false, err
 	}
 	if before == nil || before.GetGeneration() != after.GetGeneration() {
@@ -174,8 +175,8 @@ func (d *Deployer) removeCRDs(ctx context.Context, stage event.Stage, remove boo
 		errs []error
 	)
 	api := d.cluster.Dynamic.Resource(definitions)
-	for _, name := range d.journal.Names(kindCRD) {
-		if folder, other := d.otherFolder(kindCRD, name); other {
+	for _, name := range d.journal.Names(journal.CRD) {
+		if folder, other := d.otherFolder(journal.CRD, name); other {
 			if remove {
 				stage.Warn("CRD left alone, it was made from another folder", nil, "crd", name, "folder", folder, "remove it with", "devloop delete --crds there")
 			}
@@ -184,7 +185,7 @@ func (d *Deployer) removeCRDs(ctx context.Context, stage event.Stage, remove boo
 		there, err := api.Get(ctx, name, metav1.GetOptions{})
 		switch {
 		case apierrors.IsNotFound(err), err == nil && !d.isOurCRD(there): // somebody has made another one since
-			errs = append(errs, d.forgetEntry(kindCRD, name))
+			errs = append(errs, d.forgetEntry(journal.CRD, name))
 			continue
 		case err != nil:
 			errs = append(errs, fmt.Errorf("CRD %s: %w", name, err))
@@ -210,7 +211,7 @@ func (d *Deployer) removeCRDs(ctx context.Context, stage event.Stage, remove boo
 			if err != nil {
 				return nil, event.WithHint(err, "an object of its kind has a finalizer that nobody takes away: kubectl get "+name+" -A")
 			}
-			return nil, d.forgetEntry(kindCRD, name)
+			return nil, d.forgetEntry(journal.CRD, name)
 		}, "crd", name)
 		errs = append(errs, err)
 	}

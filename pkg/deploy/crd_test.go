@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/kube"
 )
 
@@ -84,7 +85,7 @@ func TestDefinitionIsListed(t *testing.T) {
 	}
 	defer plain.RESTClient().(*rest.RESTClient).Client.CloseIdleConnections()
 	cached := memory.NewMemCacheClient(plain)
-	d := &Deployer{journal: permits{kindCRD: {"things.example.test"}}, cluster: &kube.Cluster{Dynamic: dynamicClient, Discovery: cached,
+	d := &Deployer{journal: permits{journal.CRD: {"things.example.test"}}, cluster: &kube.Cluster{Dynamic: dynamicClient, Discovery: cached,
 		Mapper: restmapper.NewDeferredDiscoveryRESTMapper(cached)}}
 
 	files := []chart.CRD{{Filename: "crds/things.yaml", File: &chart.File{Data: []byte(thing)}}}
@@ -110,11 +111,11 @@ func TestDefinitionsOfOthersAreNotWritten(t *testing.T) {
 		uid     string // that the patch demands
 	}{
 		"not there":                           {permits{}, "", true, ""},
-		"not there any more":                  {permits{kindCRD: {name}, kindUID: {"crd " + name + "@before"}}, "", true, ""},
-		"ours":                                {permits{kindCRD: {name}, kindUID: {"crd " + name + "@now"}}, "now", true, "now"},
-		"an earlier devloop's":                {permits{kindCRD: {name}}, "now", true, "now"},
+		"not there any more":                  {permits{journal.CRD: {name}, journal.UID: {"crd " + name + "@before"}}, "", true, ""},
+		"ours":                                {permits{journal.CRD: {name}, journal.UID: {"crd " + name + "@now"}}, "now", true, "now"},
+		"an earlier devloop's":                {permits{journal.CRD: {name}}, "now", true, "now"},
 		"another project's":                   {permits{}, "now", false, ""},
-		"another project's, in place of ours": {permits{kindCRD: {name}, kindUID: {"crd " + name + "@before"}}, "now", false, ""},
+		"another project's, in place of ours": {permits{journal.CRD: {name}, journal.UID: {"crd " + name + "@before"}}, "now", false, ""},
 	} {
 		t.Run(what, func(t *testing.T) {
 			var patched []byte
@@ -161,7 +162,7 @@ func TestDefinitionsOfOthersAreNotWritten(t *testing.T) {
 			if err := json.Unmarshal(patched, &got.Object); err != nil || string(got.GetUID()) != test.uid {
 				t.Errorf("written to the one of UID %q, %v", got.GetUID(), err)
 			}
-			if !test.journal.Has(kindCRD, name) || !test.journal.Has(kindUID, "crd "+name+"@now") {
+			if !test.journal.Has(journal.CRD, name) || !test.journal.Has(journal.UID, "crd "+name+"@now") {
 				t.Errorf("the journal has %v", test.journal)
 			}
 		})
@@ -178,11 +179,11 @@ func TestCRDsOfOthersStay(t *testing.T) {
 	l := cluster(t, remembered, of("CustomResourceDefinition", "ours", by(kube.FieldManager)), of("CustomResourceDefinition", "theirs", by("kubectl")),
 		of("CustomResourceDefinition", "of-an-earlier-devloop", by(kube.FieldManager)), of("CustomResourceDefinition", "made-anew", by(kube.FieldManager)))
 	for name, uid := range map[string]types.UID{"ours": "uid-ours", "theirs": "", "gone": "uid-gone", "of-an-earlier-devloop": "", "made-anew": "uid-before"} {
-		if err := remembered.Record(kindCRD, name); err != nil {
+		if err := remembered.Record(journal.CRD, name); err != nil {
 			t.Fatal(err)
 		}
 		if uid != "" {
-			if err := l.recordUID(kindCRD, name, uid); err != nil {
+			if err := l.recordUID(journal.CRD, name, uid); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -197,7 +198,7 @@ func TestCRDsOfOthersStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, want := deletions(l.dynamic.Actions()), []string{"of-an-earlier-devloop UID uid-of-an-earlier-devloop", "ours UID uid-ours"}
-	if left := slices.Concat(remembered.Names(kindCRD), remembered.Names(kindUID)); !slices.Equal(got, want) || len(left) > 0 {
+	if left := slices.Concat(remembered.Names(journal.CRD), remembered.Names(journal.UID)); !slices.Equal(got, want) || len(left) > 0 {
 		t.Errorf("deleted %q, the journal has %q", got, left)
 	}
 }

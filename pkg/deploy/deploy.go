@@ -32,7 +32,7 @@ type Options struct {
 type Deployer struct {
 	cluster *kube.Cluster
 	project string
-	journal journal
+	journal permissions
 	options Options
 	folder  string // options.Folder without symbolic links
 	charts  charts
@@ -46,7 +46,7 @@ type Deployer struct {
 }
 
 // New returns a Deployer. The caller keeps ownership of the journal, which may be nil where nothing is applied or removed.
-func New(cluster *kube.Cluster, project string, journal journal, options Options) *Deployer {
+func New(cluster *kube.Cluster, project string, journal permissions, options Options) *Deployer {
 	if options.Runtime != nil {
 		if folder, err := options.Runtime(); err == nil { // else the first command says so
 			kube.RemoveLeftKubeconfigs(folder)

@@ -17,6 +17,7 @@ import (
 	"helm.sh/helm/v3/pkg/storage/driver"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
 )
 
 const (
@@ -69,7 +70,7 @@ func (d *Deployer) helmWrite(stage event.Stage, want desired) (*release.Release,
 	if len(history) > 0 {
 		version = history[0].Version + 1
 	}
-	if err := d.journal.Record(kindRevision, revisionID(want.Release, version)); err != nil {
+	if err := d.journal.Record(journal.Revision, revisionID(want.Release, version)); err != nil {
 		return nil, err
 	}
 	done, err := d.installOrUpgrade(ctx, helm, want, history, version)
@@ -81,7 +82,7 @@ func (d *Deployer) helmWrite(stage event.Stage, want desired) (*release.Release,
 	if err := d.sweep(ctx, want.Release, unfinishedRevisions(history), made); err != nil {
 		return nil, err
 	}
-	return done, d.journal.Forget(kindRevision, revisionID(want.Release, version))
+	return done, d.journal.Forget(journal.Revision, revisionID(want.Release, version))
 }
 
 // installOrUpgrade installs or upgrades, whichever it takes after history, which begins with the last
@@ -144,7 +145,7 @@ func (d *Deployer) forgetUnwritten(ctx context.Context, r Release, version int) 
 	if last, err := d.last(ctx, r); err != nil || last.version == version {
 		return nil //nolint:nilerr // the entry stays, for who repairs it
 	}
-	return d.journal.Forget(kindRevision, revisionID(r, version))
+	return d.journal.Forget(journal.Revision, revisionID(r, version))
 }
 
 // withoutListFrame takes the frame away that Helm's list of errors puts around a single one.

@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/discovery"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/kube"
 )
 
@@ -52,18 +53,18 @@ func (d *Deployer) ensureNamespace(ctx context.Context, name string) error {
 		if !apierrors.IsNotFound(err) {
 			return fmt.Errorf("namespace %s: %w", name, err)
 		}
-		if err := d.journal.Record(kindNamespace, name); err != nil {
+		if err := d.journal.Record(journal.Namespace, name); err != nil {
 			return err
 		}
 		made, err := namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 			Name: name, Labels: map[string]string{kube.LabelManagedBy: kube.FieldManager}}}, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
-			return d.forgetEntry(kindNamespace, name) // somebody was faster: it is theirs
+			return d.forgetEntry(journal.Namespace, name) // somebody was faster: it is theirs
 		}
 		if err != nil {
 			return fmt.Errorf("create namespace %s: %w", name, err)
 		}
-		return d.recordUID(kindNamespace, name, made.UID)
+		return d.recordUID(journal.Namespace, name, made.UID)
 	}
 }
 
@@ -71,8 +72,8 @@ func (d *Deployer) ensureNamespace(ctx context.Context, name string) error {
 // has made since.
 func (d *Deployer) isOurNamespace(there metav1.Object) bool {
 	name := there.GetName()
-	return d.journal.Has(kindNamespace, name) && there.GetLabels()[kube.LabelManagedBy] == kube.FieldManager &&
-		d.matchesUID(kindNamespace, name, there.GetUID())
+	return d.journal.Has(journal.Namespace, name) && there.GetLabels()[kube.LabelManagedBy] == kube.FieldManager &&
+		d.matchesUID(journal.Namespace, name, there.GetUID())
 }
 
 const emptyTimeout = 90 * time.Second
@@ -87,7 +88,7 @@ func (d *Deployer) deleteNamespace(ctx context.Context, stage event.Stage, name 
 	there, err := namespaces.Get(waitCtx, name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err), err == nil && !d.isOurNamespace(there): // somebody has made another one since
-		return d.forgetEntry(kindNamespace, name)
+		return d.forgetEntry(journal.Namespace, name)
 	case err != nil:
 		return fmt.Errorf("namespace %s: %w", name, err)
 	}
@@ -120,7 +121,7 @@ func (d *Deployer) deleteNamespace(ctx context.Context, stage event.Stage, name 
 		if err != nil {
 			return nil, err
 		}
-		return nil, d.forgetEntry(kindNamespace, name)
+		return nil, d.forgetEntry(journal.Namespace, name)
 	}, "namespace", event.Name(name))
 }
 

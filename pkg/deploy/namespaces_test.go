@@ -7,6 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/devloop/devloop/pkg/journal"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -18,7 +19,7 @@ import (
 
 func TestNamespaceIsDeletedOnlyIfItIsOursAndEmpty(t *testing.T) {
 	unlisted := &discovery.ErrGroupDiscoveryFailed{Groups: map[schema.GroupVersion]error{things.GroupVersion(): errors.New("no endpoints")}}
-	ours := permits{kindNamespace: {"demo"}, kindUID: {"namespace demo@now"}}
+	ours := permits{journal.Namespace: {"demo"}, journal.UID: {"namespace demo@now"}}
 	for _, test := range []struct {
 		name    string
 		journal permits
@@ -30,8 +31,8 @@ func TestNamespaceIsDeletedOnlyIfItIsOursAndEmpty(t *testing.T) {
 	}{
 		{"empty", ours, made, nil, nil, true, "namespace deleted"},
 		{"with what every namespace has", ours, made, []*unstructured.Unstructured{of("ConfigMap", "kube-root-ca.crt")}, nil, true, "namespace deleted"},
-		{"made by an earlier devloop", permits{kindNamespace: {"demo"}}, made, nil, nil, true, "namespace deleted"},
-		{"made anew by somebody else", permits{kindNamespace: {"demo"}, kindUID: {"namespace demo@before"}}, made, nil, nil, false, ""},
+		{"made by an earlier devloop", permits{journal.Namespace: {"demo"}}, made, nil, nil, true, "namespace deleted"},
+		{"made anew by somebody else", permits{journal.Namespace: {"demo"}, journal.UID: {"namespace demo@before"}}, made, nil, nil, false, ""},
 		{"without our label", ours, nil, nil, nil, false, ""},
 		{"with an object", ours, made, []*unstructured.Unstructured{of("ConfigMap", "theirs")}, nil, false, "not empty"},
 		{"with an object of a kind that came since", ours, made, []*unstructured.Unstructured{of("Thing", "theirs")},
@@ -67,7 +68,7 @@ func TestNamespaceIsDeletedOnlyIfItIsOursAndEmpty(t *testing.T) {
 
 func TestNamespaceThatCannotBeAskedForStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := cluster(t, permits{kindNamespace: {"demo"}})
+		l := cluster(t, permits{journal.Namespace: {"demo"}})
 		l.namespace(t, made)
 		l.client.PrependReactor("get", "namespaces", func(clientgotesting.Action) (bool, runtime.Object, error) {
 			return true, nil, errors.New("etcd is away")
@@ -92,9 +93,9 @@ func TestEnsuredNamespaceIsKnownByItsUID(t *testing.T) {
 	there := &metav1.ObjectMeta{Name: "demo", UID: "made", Labels: made}
 	another := &metav1.ObjectMeta{Name: "demo", UID: "another", Labels: made}
 	if !l.isOurNamespace(there) || l.isOurNamespace(another) {
-		t.Errorf("the journal has %q", remembered.Names(kindUID))
+		t.Errorf("the journal has %q", remembered.Names(journal.UID))
 	}
-	if err := l.forgetEntry(kindNamespace, "demo"); err != nil || len(remembered.Names(kindUID))+len(remembered.Names(kindNamespace)) > 0 {
-		t.Errorf("forgotten: %v, the journal has %q", err, remembered.Names(kindUID))
+	if err := l.forgetEntry(journal.Namespace, "demo"); err != nil || len(remembered.Names(journal.UID))+len(remembered.Names(journal.Namespace)) > 0 {
+		t.Errorf("forgotten: %v, the journal has %q", err, remembered.Names(journal.UID))
 	}
 }

@@ -12,6 +12,7 @@ import (
 	metadatafake "k8s.io/client-go/metadata/fake"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
 )
 
 // writes are the requests to a cluster that change something.
@@ -28,7 +29,7 @@ func writes(client *metadatafake.FakeMetadataClient) (all []string) {
 func TestReleaseOfAnotherUser(t *testing.T) {
 	r := demoRelease
 	r.Chart = chartFolder(t, demo)
-	known := func() permits { return permits{kindRelease: {r.ID()}} }
+	known := func() permits { return permits{journal.Release: {r.ID()}} }
 	for _, test := range []struct {
 		name    string
 		project string // that the release's label names
@@ -79,7 +80,7 @@ func TestReleaseOfAnotherUser(t *testing.T) {
 				t.Errorf("the hint is %q", hint)
 			}
 			last, err := d.last(t.Context(), r)
-			if err != nil || d.owns(r, last) != test.ours || test.journal.Has(kindRelease, r.ID()) != (test.ours || test.name == "another project's, in place of ours") {
+			if err != nil || d.owns(r, last) != test.ours || test.journal.Has(journal.Release, r.ID()) != (test.ours || test.name == "another project's, in place of ours") {
 				t.Errorf("ours afterwards: %t, %v, the journal has %v", d.owns(r, last), err, test.journal)
 			}
 			var patched []string
@@ -106,13 +107,13 @@ func TestReleaseThatSomebodyMakesMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := d.claim(t.Context(), demoRelease)
-	if err == nil || !strings.Contains(err.Error(), "another user or machine") || remembered.Has(kindRelease, demoRelease.ID()) {
+	if err == nil || !strings.Contains(err.Error(), "another user or machine") || remembered.Has(journal.Release, demoRelease.ID()) {
 		t.Errorf("%v, the journal has %v", err, remembered)
 	}
 	if err := client.Tracker().Delete(secrets, "demo", theirs.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.claim(t.Context(), demoRelease); err != nil || !remembered.Has(kindRelease, demoRelease.ID()) {
+	if err := d.claim(t.Context(), demoRelease); err != nil || !remembered.Has(journal.Release, demoRelease.ID()) {
 		t.Errorf("%v, the journal has %v", err, remembered)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
 )
 
 // Labels on Helm's own records. Helm gives those of a revision to the next one that anybody makes, so the labels of a revision are worth
@@ -61,7 +62,7 @@ func (d *Deployer) labelled(last revision) bool { return last.labels[labelProjec
 // owns tells whether a release is ours: labelled, and in the journal, which is written before. One that the journal does not know was made
 // by a devloop of another user or machine.
 func (d *Deployer) owns(r Release, last revision) bool {
-	return d.labelled(last) && d.journal.Has(kindRelease, r.ID())
+	return d.labelled(last) && d.journal.Has(journal.Release, r.ID())
 }
 
 // upToDate tells whether the revision is of the project, was made from what is wanted, and was applied to its end.
@@ -144,7 +145,7 @@ var errOtherWriter = errors.New("held by another process")
 // abandoned tells whether a revision that is being written is what a devloop which was killed left: the lock of the journal keeps
 // a second one out, so nobody is at work on it any more.
 func (d *Deployer) abandoned(r Release, last revision) bool {
-	return d.owns(r, last) && (last.byDevloop() || d.journal.Has(kindRevision, revisionID(r, last.version)))
+	return d.owns(r, last) && (last.byDevloop() || d.journal.Has(journal.Revision, revisionID(r, last.version)))
 }
 
 func revisionID(r Release, version int) string { return r.ID() + "@" + strconv.Itoa(version) }
@@ -203,40 +204,28 @@ func appendTexts(texts []string, value any) []string {
 	return texts
 }
 
-// journal is the part of pkg/journal that permits deletion.
-type journal interface {
+// permissions is the part of pkg/journal that permits deletion.
+type permissions interface {
 	Record(kind, name string) error
 	Forget(kind, name string) error
 	Has(kind, name string) bool
 	Names(kind string) []string // oldest first
 }
 
-// The journal's kinds.
-const (
-	kindNamespace = "namespace"
-	kindRelease   = "release"
-	kindRevision  = "revision" // of a release, "namespace/name@7", while it is written
-	kindCRD       = "crd"
-	kindPod       = "pod"    // of a trial, "namespace/name"
-	kindVolume    = "volume" // claim of a stateful set, "namespace/name", which stays when its release goes
-	kindFolder    = "folder" // whose devloop.yaml a release, volume claim or CRD is from, "release demo/web@/home/me/web"
-	kindUID       = "uid"    // which namespace, volume claim or CRD of a name it is, "namespace demo@UID"
-)
-
 // recordRelease permits the deletion of a release, from this folder.
 func (d *Deployer) recordRelease(r Release) error {
-	if err := d.recordFolder(kindRelease, r.ID()); err != nil { // first: a crash must not leave a release of any folder
+	if err := d.recordFolder(journal.Release, r.ID()); err != nil { // first: a crash must not leave a release of any folder
 		return err
 	}
-	return d.journal.Record(kindRelease, r.ID())
+	return d.journal.Record(journal.Release, r.ID())
 }
 
 // forgetRelease takes a release, and what was being written of it, out of the journal.
 func (d *Deployer) forgetRelease(r Release) error {
-	errs := []error{d.forgetEntry(kindRelease, r.ID())}
-	for _, id := range d.journal.Names(kindRevision) {
+	errs := []error{d.forgetEntry(journal.Release, r.ID())}
+	for _, id := range d.journal.Names(journal.Revision) {
 		if strings.HasPrefix(id, r.ID()+"@") {
-			errs = append(errs, d.journal.Forget(kindRevision, id))
+			errs = append(errs, d.journal.Forget(journal.Revision, id))
 		}
 	}
 	return errors.Join(errs...)
@@ -245,13 +234,13 @@ func (d *Deployer) forgetRelease(r Release) error {
 // recordUID writes down which object of a name devloop made: the journal's entry of the name alone
 // would permit to delete the one that somebody has made since.
 func (d *Deployer) recordUID(kind, name string, uid types.UID) error {
-	return d.recordFact(kindUID, kind, name, string(uid))
+	return d.recordFact(journal.UID, kind, name, string(uid))
 }
 
 // matchesUID tells whether the live object of a name can be the one that devloop made. An earlier
 // devloop did not write the UID down.
 func (d *Deployer) matchesUID(kind, name string, uid types.UID) bool {
-	recorded := d.facts(kindUID, kind, name)
+	recorded := d.facts(journal.UID, kind, name)
 	return len(recorded) == 0 || slices.Contains(recorded, string(uid))
 }
 
@@ -261,12 +250,12 @@ func (d *Deployer) recordFolder(kind, name string) error {
 	if d.folder == "" {
 		return nil
 	}
-	return d.recordFact(kindFolder, kind, name, d.folder)
+	return d.recordFact(journal.Folder, kind, name, d.folder)
 }
 
 // otherFolder returns the folder that a thing was made from, if it is known and another one than this.
 func (d *Deployer) otherFolder(kind, name string) (folder string, elsewhere bool) {
-	recorded := d.facts(kindFolder, kind, name)
+	recorded := d.facts(journal.Folder, kind, name)
 	if len(recorded) == 0 || slices.Contains(recorded, d.folder) {
 		return "", false
 	}
@@ -276,7 +265,7 @@ func (d *Deployer) otherFolder(kind, name string) (folder string, elsewhere bool
 // forgetEntry takes a name, and what is known of it, out of the journal.
 func (d *Deployer) forgetEntry(kind, name string) error {
 	errs := []error{d.journal.Forget(kind, name)}
-	for _, about := range []string{kindUID, kindFolder} {
+	for _, about := range []string{journal.UID, journal.Folder} {
 		for _, value := range d.facts(about, kind, name) {
 			errs = append(errs, d.journal.Forget(about, factPrefix(kind, name)+value))
 		}
@@ -284,7 +273,7 @@ func (d *Deployer) forgetEntry(kind, name string) error {
 	return errors.Join(errs...)
 }
 
-// recordFact writes down one fact about an entry of the journal, in place of an earlier one: about is kindUID or kindFolder.
+// recordFact writes down one fact about an entry of the journal, in place of an earlier one: about is journal.UID or journal.Folder.
 func (d *Deployer) recordFact(about, kind, name, value string) error {
 	before := d.facts(about, kind, name)
 	if slices.Equal(before, []string{value}) {

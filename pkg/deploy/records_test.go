@@ -12,6 +12,7 @@ import (
 	metadatafake "k8s.io/client-go/metadata/fake"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/kube"
 )
 
@@ -83,11 +84,11 @@ func TestHeldRelease(t *testing.T) {
 		journal permits
 		held    bool
 	}{
-		{"ours", ours, permits{kindRelease: {"demo/web"}}, false},
+		{"ours", ours, permits{journal.Release: {"demo/web"}}, false},
 		{"another user's", ours, permits{}, true},
-		{"a rollback of ours", map[string]string{labelProject: "demo", labelRevision: "1"}, permits{kindRelease: {"demo/web"}, kindRevision: {"demo/web@3"}}, false},
-		{"helm upgrade by hand on ours", map[string]string{labelProject: "demo", labelRevision: "2"}, permits{kindRelease: {"demo/web"}, kindRevision: {"demo/web@2"}}, true},
-		{"another project's", map[string]string{labelProject: "other", labelRevision: "3"}, permits{kindRelease: {"demo/web"}, kindRevision: {"demo/web@3"}}, true},
+		{"a rollback of ours", map[string]string{labelProject: "demo", labelRevision: "1"}, permits{journal.Release: {"demo/web"}, journal.Revision: {"demo/web@3"}}, false},
+		{"helm upgrade by hand on ours", map[string]string{labelProject: "demo", labelRevision: "2"}, permits{journal.Release: {"demo/web"}, journal.Revision: {"demo/web@2"}}, true},
+		{"another project's", map[string]string{labelProject: "other", labelRevision: "3"}, permits{journal.Release: {"demo/web"}, journal.Revision: {"demo/web@3"}}, true},
 		{"nobody's", nil, permits{}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -138,11 +139,11 @@ func TestAbandoned(t *testing.T) {
 		journal           permits
 		want              bool
 	}{
-		"ours":                           {"demo", "3", permits{kindRelease: {"demo/web"}}, true},
+		"ours":                           {"demo", "3", permits{journal.Release: {"demo/web"}}, true},
 		"another user's":                 {"demo", "3", permits{}, false},
-		"ours, with an earlier's labels": {"demo", "2", permits{kindRelease: {"demo/web"}}, false},
-		"a rollback of ours":             {"demo", "2", permits{kindRelease: {"demo/web"}, kindRevision: {"demo/web@3"}}, true},
-		"another project's":              {"theirs", "3", permits{kindRelease: {"demo/web"}, kindRevision: {"demo/web@3"}}, false},
+		"ours, with an earlier's labels": {"demo", "2", permits{journal.Release: {"demo/web"}}, false},
+		"a rollback of ours":             {"demo", "2", permits{journal.Release: {"demo/web"}, journal.Revision: {"demo/web@3"}}, true},
+		"another project's":              {"theirs", "3", permits{journal.Release: {"demo/web"}, journal.Revision: {"demo/web@3"}}, false},
 		"somebody's by hand":             {"", "", permits{}, false},
 	} {
 		last := revision{version: 3, status: release.StatusPendingUpgrade, labels: map[string]string{labelProject: test.project, labelRevision: test.revision}}

@@ -9,6 +9,7 @@ import (
 	"helm.sh/helm/v3/pkg/action"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
 )
 
 // rollback takes the release back to the last revision whose pods came up, unless that is the one which is there: then what troubles
@@ -49,7 +50,7 @@ func (d *Deployer) helmRollback(ctx context.Context, stage event.Stage, r Releas
 		return fmt.Errorf("read Helm's records: %w", err)
 	}
 	guardDeletions(stage, helm, r, history)
-	if err := d.journal.Record(kindRevision, revisionID(r, version)); err != nil {
+	if err := d.journal.Record(journal.Revision, revisionID(r, version)); err != nil {
 		return err
 	}
 	err = d.watchHooks(ctx, r, version, rollbackHooks, func() error {
@@ -64,5 +65,5 @@ func (d *Deployer) helmRollback(ctx context.Context, stage event.Stage, r Releas
 		}
 		return errors.Join(err, d.forgetUnwritten(ctx, r, version))
 	}
-	return errors.Join(d.setLabel(ctx, r, version, labelGood, strconv.Itoa(version)), d.journal.Forget(kindRevision, revisionID(r, version)))
+	return errors.Join(d.setLabel(ctx, r, version, labelGood, strconv.Itoa(version)), d.journal.Forget(journal.Revision, revisionID(r, version)))
 }

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
 )
 
 // recordClaims writes down the volume claims that stateful sets of a release made: they outlive it, since they hold data. A claim that
@@ -34,7 +35,7 @@ func (d *Deployer) recordClaims(ctx context.Context, stage event.Stage, r Releas
 					if _, err := strconv.Atoi(ordinal); !ok || err != nil || !o.selects(pvc.Labels) {
 						continue
 					}
-					known := d.journal.Has(kindVolume, id) && d.matchesUID(kindVolume, id, pvc.UID) // of an earlier install
+					known := d.journal.Has(journal.Volume, id) && d.matchesUID(journal.Volume, id, pvc.UID) // of an earlier install
 					switch {
 					case !known && pvc.CreationTimestamp.Time.Before(begun):
 						if !slices.Contains(older, id) {
@@ -43,11 +44,11 @@ func (d *Deployer) recordClaims(ctx context.Context, stage event.Stage, r Releas
 						}
 						continue
 					case !known:
-						if err := d.journal.Record(kindVolume, id); err != nil {
+						if err := d.journal.Record(journal.Volume, id); err != nil {
 							return err
 						}
 					}
-					if err := errors.Join(d.recordUID(kindVolume, id, pvc.UID), d.recordFolder(kindVolume, id)); err != nil {
+					if err := errors.Join(d.recordUID(journal.Volume, id, pvc.UID), d.recordFolder(journal.Volume, id)); err != nil {
 						return err
 					}
 				}
@@ -73,8 +74,8 @@ func firstDeployed(history []*release.Release) (first time.Time) {
 // removeClaims deletes the volume claims that releases which are gone have left, or says that they stay.
 func (d *Deployer) removeClaims(ctx context.Context, stage event.Stage, remove bool) error {
 	var errs []error
-	for _, id := range d.journal.Names(kindVolume) {
-		if folder, other := d.otherFolder(kindVolume, id); other {
+	for _, id := range d.journal.Names(journal.Volume) {
+		if folder, other := d.otherFolder(journal.Volume, id); other {
 			if remove {
 				stage.Warn("volume claim left alone, it was made from another folder", nil, "claim", id, "folder", folder, "remove it with", "devloop delete --volumes there")
 			}
@@ -84,7 +85,7 @@ func (d *Deployer) removeClaims(ctx context.Context, stage event.Stage, remove b
 		claims := d.cluster.Client.CoreV1().PersistentVolumeClaims(namespace)
 		there, err := claims.Get(ctx, name, metav1.GetOptions{})
 		switch {
-		case err == nil && !d.matchesUID(kindVolume, id, there.UID): // somebody has made another one since
+		case err == nil && !d.matchesUID(journal.Volume, id, there.UID): // somebody has made another one since
 		case err == nil && !remove:
 			stage.Note("volume claim stays, it holds data", "claim", id, "remove it with", "devloop delete --volumes")
 			continue
@@ -97,7 +98,7 @@ func (d *Deployer) removeClaims(ctx context.Context, stage event.Stage, remove b
 			errs = append(errs, fmt.Errorf("volume claim %s: %w", id, err))
 			continue
 		}
-		errs = append(errs, d.forgetEntry(kindVolume, id))
+		errs = append(errs, d.forgetEntry(journal.Volume, id))
 	}
 	return errors.Join(errs...)
 }

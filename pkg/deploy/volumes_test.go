@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/devloop/devloop/pkg/journal"
 	"helm.sh/helm/v3/pkg/release"
 	helmtime "helm.sh/helm/v3/pkg/time"
 	corev1 "k8s.io/api/core/v1"
@@ -32,7 +33,7 @@ func TestVolumeClaimsOfOthersStay(t *testing.T) {
 	claim("data-db-4", "of an earlier install", "db", -time.Hour)
 	claim("data-db-5", "older than an earlier install's was", "db", -time.Hour)
 	for id, uid := range map[string]types.UID{"demo/data-db-4": "of an earlier install", "demo/data-db-5": "another"} {
-		if err := errors.Join(remembered.Record(kindVolume, id), l.recordUID(kindVolume, id, uid)); err != nil {
+		if err := errors.Join(remembered.Record(journal.Volume, id), l.recordUID(journal.Volume, id, uid)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -55,7 +56,7 @@ func TestVolumeClaimsOfOthersStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, want := deletions(l.client.Actions()), []string{"demo/data-db-0 UID first", "demo/data-db-4 UID of an earlier install"}
-	if !slices.Equal(got, want) || len(remembered.Names(kindVolume)) > 0 {
-		t.Errorf("deleted %q, the journal has %q", got, remembered.Names(kindVolume))
+	if !slices.Equal(got, want) || len(remembered.Names(journal.Volume)) > 0 {
+		t.Errorf("deleted %q, the journal has %q", got, remembered.Names(journal.Volume))
 	}
 }
