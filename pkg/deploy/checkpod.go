@@ -141,7 +141,7 @@ func (d *Deployer) RunPod(ctx context.Context, t Trial) (output string, err erro
 		d.markRunning(podID(pod), false)
 		err = errors.Join(err, d.removeCheckPod(removing, podID(pod)))
 	}()
-	w := &waiter{Deployer: d, seen: map[string]span{}}
+	w := &waiter{Deployer: d}
 	for {
 		now, askErr := d.cluster.Client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
 		switch {

@@ -151,21 +151,7 @@ func (d *Deployer) applyCRD(
 		changed.Add(1)
 		stage.Detail("CRD applied", "crd", crd.GetName())
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, establishTimeout, fmt.Errorf("not served after %s", establishTimeout))
-	defer cancel()
-	return true, d.until(ctx, func() (string, error) {
-		now, err := api.Get(ctx, crd.GetName(), metav1.GetOptions{})
-		if err != nil {
-			return "", err
-		}
-		conditions, _, err := unstructured.NestedSlice(now.Object, "status", "conditions")
-		for _, condition := range conditions {
-			if c, ok := condition.(map[string]any); ok && c["type"] == "Established" && c["status"] == "True" {
-				return "", err
-			}
-		}
-		return "the API server", err
-	})
+	return true, nil
 }
 
 // removeCRDs deletes the definitions that devloop made, or says that they stay.

@@ -139,7 +139,7 @@ func TestUnsteady(t *testing.T) {
 		pod.Spec.Containers = []corev1.Container{{Name: "main", ReadinessProbe: test.probe}}
 		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", RestartCount: test.restarts, ContainerID: "c", Ready: true,
 			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(time.Now().Add(-test.says))}}}}
-		w := &waiter{Deployer: New(&kube.Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{}), seen: map[string]span{}}
+		w := &waiter{Deployer: New(&kube.Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{})}
 		if test.runs > 0 {
 			w.firstRunning["c"] = time.Now().Add(-test.runs)
 		}

@@ -84,13 +84,9 @@ func (d *Deployer) Diff(ctx context.Context, sink event.Sink, r Release) (Differ
 	found.Changed, found.Why = true, d.whyDiffers(last)
 	var before []document
 	if last.exists() {
-		helm, err := d.helm(ctx, r.Namespace)
+		record, err := d.record(ctx, r, last.version)
 		if err != nil {
 			return found, err
-		}
-		record, err := helm.Releases.Get(r.Name, last.version)
-		if err != nil {
-			return found, fmt.Errorf("release %s: read Helm's record of revision %d: %w", r.ID(), last.version, err)
 		}
 		for _, text := range releaseutil.SplitManifests(record.Manifest) {
 			before = append(before, documentOf(text, r.Namespace, ""))

@@ -169,24 +169,6 @@ func (c *helmClient) WaitAndGetCompletedPodPhase(
 	return phase, err
 }
 
-// GetPodList is Helm's.
-func (c *helmClient) GetPodList(namespace string, options metav1.ListOptions) (pods *corev1.PodList, err error) {
-	err = c.guard("list of a hook's pods", func() (err error) {
-		pods, err = c.client.GetPodList(namespace, options)
-		return err
-	})
-	return pods, err
-}
-
-// OutputContainerLogsForPodList is Helm's.
-func (c *helmClient) OutputContainerLogsForPodList(
-	pods *corev1.PodList, namespace string, writer func(namespace, pod, container string) io.Writer,
-) error {
-	return c.guard("reading of a hook's logs", func() error {
-		return c.client.OutputContainerLogsForPodList(pods, namespace, writer)
-	})
-}
-
 // Delete is how Helm deletes what is in a hook's way, and what a hook has left. It waits for the
 // end of these objects then, so one that stays is an error.
 func (c *helmClient) Delete(resources helmkube.ResourceList) (*helmkube.Result, []error) {
@@ -287,7 +269,7 @@ func (c *helmClient) deleteOne(info *resource.Info, policy metav1.DeletionPropag
 	switch {
 	case !belongsTo(o, c.release) && !madeByHook(o, c.release, ran):
 		return false, nil
-	case belongsTo(o, c.release) && o.GetAnnotations()[annotationPolicy] == policyKeep:
+	case belongsTo(o, c.release) && o.GetAnnotations()[helmkube.ResourcePolicyAnno] == helmkube.KeepPolicy:
 		return true, nil // of hooks, Helm does not heed it
 	}
 	_, err = helper.DeleteWithOptions(info.Namespace, info.Name,
@@ -301,6 +283,5 @@ func (c *helmClient) deleteOne(info *resource.Info, policy metav1.DeletionPropag
 var _ interface {
 	helmkube.Interface
 	helmkube.InterfaceExt
-	helmkube.InterfaceLogs
 	helmkube.InterfaceDeletionPropagation
 } = (*helmClient)(nil)

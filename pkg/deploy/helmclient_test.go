@@ -125,7 +125,7 @@ func (s *objectServer) helm() (client *helmClient, foreign *[]string) {
 
 func TestHelmDeletesOnlyWhatIsOfTheRelease(t *testing.T) {
 	server := newObjectServer(t, of("ConfigMap", "ours", ofRelease("web")), of("ConfigMap", "theirs", ofRelease("other")), of("ConfigMap", "bare"),
-		of("ConfigMap", "kept", annotated(kube.AnnotationRelease, "web", kube.AnnotationReleaseNamespace, "demo", annotationPolicy, policyKeep)), of("ConfigMap", "replaced", ofRelease("web")))
+		of("ConfigMap", "kept", annotated(kube.AnnotationRelease, "web", kube.AnnotationReleaseNamespace, "demo", helmkube.ResourcePolicyAnno, helmkube.KeepPolicy)), of("ConfigMap", "replaced", ofRelease("web")))
 	server.looked = func(name string) { // and before it is deleted somebody makes it anew
 		if name == "replaced" {
 			server.objects[name] = of("ConfigMap", name, func(u *unstructured.Unstructured) { u.SetUID("another") })

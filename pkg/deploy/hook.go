@@ -30,13 +30,17 @@ var (
 	uninstallHooks = []release.HookEvent{release.HookPreDelete, release.HookPostDelete}
 )
 
+// runsFor tells whether a hook runs for one of the events.
+func runsFor(h *release.Hook, events []release.HookEvent) bool {
+	return slices.ContainsFunc(h.Events, func(e release.HookEvent) bool { return slices.Contains(events, e) })
+}
+
 // hookWatch looks at the hooks of one revision while it is written.
 type hookWatch struct {
-	*Deployer
+	*waiter
 	release Release
 	version int
 	events  []release.HookEvent
-	seen    map[string]time.Time
 
 	report string // of the hook that failed
 	hint   string
@@ -46,7 +50,7 @@ type hookWatch struct {
 // watchHooks runs a Helm write, during which hooks of these events run. A hook that cannot come to its end is made to fail at once, and the
 // error tells what its pod said.
 func (d *Deployer) watchHooks(ctx context.Context, r Release, version int, events []release.HookEvent, write func() error) error {
-	w := &hookWatch{Deployer: d, release: r, version: version, events: events, seen: map[string]time.Time{}}
+	w := &hookWatch{waiter: &waiter{Deployer: d}, release: r, version: version, events: events}
 	ctx, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	var watchErr error
@@ -75,17 +79,13 @@ func (w *hookWatch) watch(ctx context.Context) {
 			if err != nil || last.version != w.version {
 				continue // not written yet
 			}
-			helm, err := w.helm(ctx, w.release.Namespace)
-			if err != nil {
-				continue
-			}
-			made, err := helm.Releases.Get(w.release.Name, w.version)
+			record, err := w.record(ctx, w.release, w.version)
 			if err != nil {
 				continue
 			}
 			known, begun = true, last.created
-			for _, h := range made.Hooks {
-				if !slices.ContainsFunc(w.events, func(e release.HookEvent) bool { return slices.Contains(h.Events, e) }) {
+			for _, h := range record.Hooks {
+				if !runsFor(h, w.events) {
 					continue
 				}
 				named, _ := parse(h.Manifest, w.release.Namespace) // Helm has read it
@@ -163,16 +163,6 @@ func (w *hookWatch) inspect(ctx context.Context, hook hook, begun metav1.Time) {
 			}
 		}
 	}
-}
-
-// lastsFor tells for how long what key stands for is so: 0 at the first time.
-func (w *hookWatch) lastsFor(key string) time.Duration {
-	since, known := w.seen[key]
-	if !known {
-		w.seen[key] = time.Now()
-		return 0
-	}
-	return time.Since(since)
 }
 
 // crashed tells whether a container of the pod ended badly.

@@ -28,12 +28,6 @@ import (
 // atOnce is how many questions the API server is asked side by side.
 const atOnce = 16
 
-// An object with this annotation stays when its release is uninstalled.
-const (
-	annotationPolicy = "helm.sh/resource-policy"
-	policyKeep       = "keep"
-)
-
 // object is one that a manifest names.
 type object struct {
 	kind            schema.GroupVersionKind
@@ -145,15 +139,11 @@ func (d *Deployer) namedObjects(ctx context.Context, r Release, version int) ([]
 	if known {
 		return objects, nil
 	}
-	helm, err := d.helm(ctx, r.Namespace)
+	record, err := d.record(ctx, r, version)
 	if err != nil {
 		return nil, err
 	}
-	made, err := helm.Releases.Get(r.Name, version)
-	if err != nil {
-		return nil, fmt.Errorf("release %s: read Helm's record of revision %d: %w", r.ID(), version, err)
-	}
-	return d.rememberObjects(r, made), nil
+	return d.rememberObjects(r, record), nil
 }
 
 // missing names an object of a revision that the cluster does not hold, or "".

@@ -166,7 +166,7 @@ func TestHelmRendersNoTemplates(t *testing.T) {
 		if len(made.Hooks) != 1 || made.Hooks[0].Weight != 3 || made.Hooks[0].Path != "demo/templates/hook.yaml" {
 			t.Errorf("the hooks are %+v", made.Hooks)
 		}
-		if valueAt(made.Config, []string{"a", "b"}) == nil {
+		if value, _ := valueAt(made.Config, []string{"a", "b"}); value == nil {
 			t.Errorf("the record has the values %v", made.Config)
 		}
 		uses := func(f *chart.File) bool { return strings.Contains(string(f.Data), "lookup") }

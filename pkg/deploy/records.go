@@ -175,33 +175,26 @@ func (d *Deployer) Deployed(ctx context.Context, releases []Release) (texts []st
 		if !last.exists() {
 			continue
 		}
-		helm, err := d.helm(ctx, r.Namespace)
+		record, err := d.record(ctx, r, last.version)
 		if err != nil {
 			return nil, err
 		}
-		made, err := helm.Releases.Get(r.Name, last.version)
-		if err != nil {
-			return nil, fmt.Errorf("release %s: read Helm's record of revision %d: %w", r.ID(), last.version, err)
-		}
-		texts = appendTexts(texts, made.Config)
+		texts = append(texts, leaves(record.Config)...)
 	}
 	return texts, nil
 }
 
-func appendTexts(texts []string, value any) []string {
-	switch v := value.(type) {
-	case string:
-		return append(texts, v)
-	case []any:
-		for _, item := range v {
-			texts = appendTexts(texts, item)
-		}
-	case map[string]any:
-		for _, item := range v {
-			texts = appendTexts(texts, item)
-		}
+// record reads a revision in full, with its chart: that takes long.
+func (d *Deployer) record(ctx context.Context, r Release, version int) (*release.Release, error) {
+	helm, err := d.helm(ctx, r.Namespace)
+	if err != nil {
+		return nil, err
 	}
-	return texts
+	record, err := helm.Releases.Get(r.Name, version)
+	if err != nil {
+		return nil, fmt.Errorf("release %s: read Helm's record of revision %d: %w", r.ID(), version, err)
+	}
+	return record, nil
 }
 
 // permissions is the part of pkg/journal that permits deletion.

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mitchellh/copystructure"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
 	"k8s.io/client-go/rest"
@@ -97,7 +98,7 @@ func TestTemplatesSeeTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	options := chartutil.ReleaseOptions{Name: "web", Namespace: "demo", Revision: 3, IsUpgrade: true}
-	all, err := chartutil.ToRenderValues(loaded, deepCopy(values).(map[string]any), options, chartutil.DefaultCapabilities)
+	all, err := chartutil.ToRenderValues(loaded, copystructure.Must(copystructure.Copy(values)).(map[string]any), options, chartutil.DefaultCapabilities)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -69,7 +69,7 @@ func (d *Deployer) Wait(ctx context.Context, sink event.Sink, releases []Release
 		if err != nil {
 			return nil, markTransient(err)
 		}
-		w := &waiter{Deployer: d, stage: stage, seen: map[string]span{}, foreign: map[int]bool{}}
+		w := &waiter{Deployer: d, stage: stage, foreign: map[int]bool{}}
 		for i, last := range revisions {
 			w.foreign[i] = !d.owns(releases[i], last)
 		}
@@ -169,6 +169,9 @@ type span struct{ since, last time.Time }
 func (w *waiter) lastsFor(key string) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.seen == nil {
+		w.seen = map[string]span{}
+	}
 	now := time.Now()
 	seen, known := w.seen[key]
 	if !known || now.Sub(seen.last) > forgetAfter {

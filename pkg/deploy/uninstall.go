@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"helm.sh/helm/v3/pkg/action"
+	helmkube "helm.sh/helm/v3/pkg/kube"
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/storage/driver"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -47,9 +48,7 @@ func (d *Deployer) helmUninstall(ctx context.Context, stage event.Stage, helm *a
 		}
 	}
 	d.cluster.Wrote()
-	err = d.removeHooks(ctx, r, history, func(h *release.Hook) bool {
-		return slices.ContainsFunc(h.Events, func(e release.HookEvent) bool { return slices.Contains(uninstallHooks, e) })
-	})
+	err = d.removeHooks(ctx, r, history, func(h *release.Hook) bool { return runsFor(h, uninstallHooks) })
 	if err != nil {
 		return err
 	}
@@ -131,7 +130,7 @@ func (d *Deployer) remove(ctx context.Context, o object, belongs func(*unstructu
 		return nil
 	case err != nil:
 		return err
-	case there.GetAnnotations()[annotationPolicy] == policyKeep || !belongs(there):
+	case there.GetAnnotations()[helmkube.ResourcePolicyAnno] == helmkube.KeepPolicy || !belongs(there):
 		return nil
 	}
 	background := metav1.DeletePropagationBackground

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	helmkube "helm.sh/helm/v3/pkg/kube"
 	"helm.sh/helm/v3/pkg/release"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -13,7 +14,7 @@ import (
 
 func TestSweepDeletesOnlyWhatTheReleaseMade(t *testing.T) {
 	l := cluster(t, permits{}, of("ConfigMap", "ours", ofRelease("web")), of("ConfigMap", "theirs", ofRelease("other")), of("ConfigMap", "bare"),
-		of("ConfigMap", "next", ofRelease("web")), of("ConfigMap", "kept", annotated(kube.AnnotationRelease, "web", kube.AnnotationReleaseNamespace, "demo", annotationPolicy, policyKeep)),
+		of("ConfigMap", "next", ofRelease("web")), of("ConfigMap", "kept", annotated(kube.AnnotationRelease, "web", kube.AnnotationReleaseNamespace, "demo", helmkube.ResourcePolicyAnno, helmkube.KeepPolicy)),
 		of("CustomResourceDefinition", "things.example.test", ofRelease("web")))
 	manifest := ""
 	for _, o := range []string{"ours", "theirs", "bare", "next", "kept", "gone"} {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/mitchellh/copystructure"
 	"go.yaml.in/yaml/v3"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/strvals"
@@ -40,7 +41,11 @@ func merge(r Release) (map[string]any, error) {
 		}
 		values = chartutil.MergeTables(read, values)
 	}
-	if inline, ok := deepCopy(r.InlineValues).(map[string]any); ok { // merging changes what it is given, and so does Helm later
+	inline, err := copystructure.Copy(r.InlineValues) // MergeTables and Helm change what they are given
+	if err != nil {
+		return nil, fmt.Errorf("inlineValues: %w", err)
+	}
+	if inline, ok := inline.(map[string]any); ok {
 		values = chartutil.MergeTables(inline, values)
 	}
 	for _, path := range slices.Sorted(maps.Keys(r.Set)) {
@@ -54,25 +59,6 @@ func merge(r Release) (map[string]any, error) {
 		}
 	}
 	return values, nil
-}
-
-// deepCopy is a copy of values, at any depth.
-func deepCopy(values any) any {
-	switch values := values.(type) {
-	case map[string]any:
-		c := make(map[string]any, len(values))
-		for key, value := range values {
-			c[key] = deepCopy(value)
-		}
-		return c
-	case []any:
-		c := make([]any, len(values))
-		for i, value := range values {
-			c[i] = deepCopy(value)
-		}
-		return c
-	}
-	return values
 }
 
 // yamlLine finds the place in what a YAML parser says.
@@ -104,7 +90,8 @@ func SecretValues(r Release) ([]string, error) {
 	}
 	var found []string
 	for _, path := range r.SecretValues {
-		found = append(found, leaves(valueAt(merged, splitPath(path)))...)
+		value, _ := valueAt(merged, splitPath(path))
+		found = append(found, leaves(value)...)
 	}
 	return found, nil
 }
@@ -112,7 +99,7 @@ func SecretValues(r Release) ([]string, error) {
 // hideValues has those hidden that are in values, the chart's own among them. A path that is in none is an error: it would hide nothing.
 func (d *Deployer) hideValues(r Release, values map[string]any) error {
 	for i, path := range r.SecretValues {
-		value := valueAt(values, splitPath(path))
+		value, _ := valueAt(values, splitPath(path))
 		if value == nil {
 			return event.WithHint(&ValueError{Release: r.Name, In: fmt.Sprintf("secretValues[%d]", i), Path: splitPath(path), Message: "it is nowhere in the values, and would hide nothing"},
 				"it is a path like auth.password in the merged values: devloop render shows what they make")
@@ -124,24 +111,28 @@ func (d *Deployer) hideValues(r Release, values map[string]any) error {
 	return nil
 }
 
-// valueAt returns what stands at a path, nil if nothing does.
-func valueAt(values any, path []string) any {
+// valueAt returns the value at a path, which may be nil.
+func valueAt(values any, path []string) (value any, found bool) {
+	found = values != nil
 	for _, step := range path {
 		switch inner := values.(type) {
 		case chartutil.Values:
-			values = inner[step]
+			values, found = inner[step]
 		case map[string]any:
-			values = inner[step]
+			values, found = inner[step]
 		case []any:
 			i, err := strconv.Atoi(step)
-			if values = nil; err == nil && i >= 0 && i < len(inner) {
+			if found = err == nil && i >= 0 && i < len(inner); found {
 				values = inner[i]
 			}
 		default:
-			return nil
+			found = false
+		}
+		if !found {
+			return nil, false
 		}
 	}
-	return values
+	return values, found
 }
 
 // leaves are the values of which values are made, as templates print them.
@@ -235,8 +226,7 @@ func (want *desired) locateValue(path []string, message string) error {
 			}
 		}
 	}
-	var inline any = want.InlineValues
-	if inside(inline, path) {
+	if _, found := valueAt(want.InlineValues, path); found {
 		wrong.In, wrong.Key = "inlineValues", strings.Join(path, ".")
 		return wrong
 	}
@@ -262,22 +252,6 @@ func splitPath(path string) []string {
 		parts[i] = strings.ReplaceAll(part, `\`, "")
 	}
 	return parts
-}
-
-// inside tells whether values have something at path.
-func inside(values any, path []string) bool {
-	if len(path) == 0 {
-		return values != nil
-	}
-	switch at := values.(type) {
-	case map[string]any:
-		below, ok := at[path[0]]
-		return ok && (len(path) == 1 || inside(below, path[1:]))
-	case []any:
-		i, err := strconv.Atoi(path[0])
-		return err == nil && i >= 0 && i < len(at) && (len(path) == 1 || inside(at[i], path[1:]))
-	}
-	return false
 }
 
 // position finds a value in a YAML file; the line is 0 if the file has none at that path.
