@@ -12,9 +12,9 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Apply makes the cluster hold the releases, and touches nothing where it does already. They are applied side by side, each after
-// those that it depends on are up, for which timeout is how long their pods may take. A Helm write is never interrupted: ctx is only
-// looked at before it begins.
+// Apply makes the cluster hold the releases, and writes nothing where it does already. Releases are
+// applied concurrently, each once its dependencies are up; timeout limits the wait for a rollout.
+// A Helm write is never interrupted: a canceled ctx only keeps it from starting.
 func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Release, timeout time.Duration) error {
 	stage := sink.For("deploy")
 	if err := d.cluster.Answers(ctx); err != nil {
@@ -46,7 +46,9 @@ func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Releas
 					return
 				}
 			}
-			errs[i] = markTransient(stage.Guard("release", func() error { return d.apply(ctx, sink, r, awaited[r.Name], timeout) }))
+			errs[i] = markTransient(stage.Guard("release", func() error {
+				return d.apply(ctx, sink, r, awaited[r.Name], timeout)
+			}))
 			if errs[i] != nil {
 				failed.Store(r.Name, true)
 			}
@@ -56,7 +58,8 @@ func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Releas
 	return errors.Join(errs...)
 }
 
-// apply is Apply for one release; awaited tells that others wait until it is up.
+// apply applies one release. It waits for the rollout if other releases (awaited) or commands
+// depend on it.
 func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaited bool, timeout time.Duration) error {
 	stage := sink.For("deploy")
 	want, err := d.readInputs(ctx, stage, r)
@@ -67,75 +70,53 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 	if err != nil {
 		return err
 	}
-	if err := d.mayWrite(r, last); err != nil {
-		if !d.upToDate(last, want) {
+	refused := d.mayWrite(r, last)
+	if refused == nil {
+		if last, err = d.awaitOtherWriter(ctx, stage, r, last); err != nil {
 			return err
 		}
-		return d.leaveForeign(ctx, sink, r, last, err, awaited, timeout)
+		if last.exists() && !d.owns(r, last) {
+			stage.Warn("release taken over, it will be removed with the others", nil, "release", event.Name(r.Name),
+				"namespace", event.Name(r.Namespace))
+		}
 	}
-	if last, err = d.awaitOtherWriter(ctx, stage, r, last); err != nil {
-		return err
-	}
-	if last.exists() && !d.owns(r, last) {
-		stage.Warn("release taken over, it will be removed with the others", nil, "release", event.Name(r.Name),
-			"namespace", event.Name(r.Namespace))
-	}
-	missing := ""
-	held := d.upToDate(last, want)
-	if held {
+	upToDate, missing := d.upToDate(last, want), ""
+	if upToDate {
 		if missing, err = d.missing(ctx, r, last); err != nil {
 			return fmt.Errorf("release %s: %w", r.ID(), err)
 		}
 	}
 	switch {
-	case !held || missing != "":
-		if missing != "" {
-			stage.Note("object missing, release will be applied again", "release", event.Name(r.Name), "object", missing)
-		}
-		if last, err = d.write(ctx, stage, want, last); err != nil {
-			return err
-		}
-	default:
-		if !d.owns(r, last) { // taken over
+	case upToDate && missing == "":
+		if refused == nil && !d.owns(r, last) { // taken over
 			if err := d.recordRelease(r); err != nil {
 				return err
 			}
 		}
 		stage.Detail(event.ReleaseUnchanged, "namespace", event.Name(r.Namespace), "release", event.Name(r.Name),
 			"revision", last.version)
-		sink = nil // it is waited for all the same, below, but there is nothing to tell
-	}
-	if due := last.labels[labelAfter] == labelDue; awaited || due {
-		if err := d.Wait(ctx, sink, []Release{r}, nil, timeout); err != nil {
+		sink = nil // its rollout is awaited below, but not news
+	case refused != nil:
+		return refused
+	default:
+		if missing != "" {
+			stage.Note("object missing, release will be applied again", "release", event.Name(r.Name), "object", missing)
+		}
+		if last, err = d.write(ctx, stage, want, last); err != nil {
 			return err
 		}
-		if due {
-			return d.after(ctx, stage, r, last)
-		}
 	}
-	return nil
-}
-
-// leaveForeign is apply for a release that is not ours and holds what is wanted: it stays as it is. If an object is missing, it is refused.
-func (d *Deployer) leaveForeign(
-	ctx context.Context, sink event.Sink, r Release, last revision, refused error, awaited bool, timeout time.Duration,
-) error {
-	missing, err := d.missing(ctx, r, last)
-	if err != nil {
-		return fmt.Errorf("release %s: %w", r.ID(), err)
-	}
-	if missing != "" {
-		return refused
-	}
-	sink.For("deploy").Detail(event.ReleaseUnchanged,
-		"namespace", event.Name(r.Namespace), "release", event.Name(r.Name), "revision", last.version)
-	if !awaited {
+	due := refused == nil && last.labels[labelAfter] == labelDue
+	if !awaited && !due {
 		return nil
 	}
-	return d.Wait(ctx, nil, []Release{r}, nil, timeout)
+	if err := d.Wait(ctx, sink, []Release{r}, nil, timeout); err != nil || !due {
+		return err
+	}
+	return d.after(ctx, stage, r, last)
 }
 
-// mayWrite says why the release is not ours to change, if it is not.
+// mayWrite returns an error if the release belongs to someone else.
 func (d *Deployer) mayWrite(r Release, last revision) error {
 	switch {
 	case !last.exists(), d.owns(r, last), d.options.Adopt:
@@ -145,11 +126,12 @@ func (d *Deployer) mayWrite(r Release, last revision) error {
 			"devloop's state folder here does not know it", r.ID()),
 			"take it over with --adopt, or give yours another name or namespace")
 	}
-	return event.WithHint(fmt.Errorf("release %s is there already and was not made by devloop for the project %q", r.ID(), d.project),
-		fmt.Sprintf("take it over with --adopt, remove it (helm uninstall %s -n %s), or give yours another name", r.Name, r.Namespace))
+	err := fmt.Errorf("release %s is there already and was not made by devloop for the project %q", r.ID(), d.project)
+	return event.WithHint(err, fmt.Sprintf("take it over with --adopt, remove it (helm uninstall %s -n %s), "+
+		"or give yours another name", r.Name, r.Namespace))
 }
 
-// write applies a release that differs, with the commands before it.
+// write applies a release that differs, after the commands that precede it.
 func (d *Deployer) write(ctx context.Context, stage event.Stage, want desired, last revision) (revision, error) {
 	r := want.Release
 	for _, command := range r.Before {
@@ -157,7 +139,8 @@ func (d *Deployer) write(ctx context.Context, stage event.Stage, want desired, l
 			return last, err
 		}
 	}
-	made, err := d.render(ctx, &want, last) // once more: what it depends on may have brought kinds that its templates ask for
+	// Validate rendered it too, but its dependencies may have added kinds that its templates ask for.
+	made, err := d.render(ctx, &want, last)
 	if err != nil {
 		return last, err
 	}
@@ -165,7 +148,7 @@ func (d *Deployer) write(ctx context.Context, stage event.Stage, want desired, l
 		if err := d.awaitTerminating(ctx, stage, r, made); err != nil {
 			return last, err
 		}
-		if err := d.dryRun(ctx, stage, &want, made); err != nil { // its namespace may not have been there before
+		if err := d.dryRun(ctx, stage, &want, made); err != nil { // its namespace may be new
 			return last, err
 		}
 	}
@@ -184,7 +167,7 @@ func (d *Deployer) write(ctx context.Context, stage event.Stage, want desired, l
 			return nil, err
 		}
 		var err error
-		if written, err = d.helmWrite(stage, want); err != nil { //nolint:contextcheck // a Helm write is never interrupted
+		if written, err = d.helmWrite(stage, want, made); err != nil { //nolint:contextcheck // never interrupted
 			if event.Hint(err) == "" {
 				err = event.WithHint(err, hintChart)
 			}
@@ -201,7 +184,8 @@ func (d *Deployer) write(ctx context.Context, stage event.Stage, want desired, l
 	return revision{version: written.Version, status: written.Info.Status, labels: written.Labels}, nil
 }
 
-// claim permits the deletion of a release that is about to be written, unless somebody has made it since it was looked at.
+// claim records that devloop may delete a release that it is about to write, unless someone else
+// has made it in the meantime.
 func (d *Deployer) claim(ctx context.Context, r Release) error {
 	now, err := d.last(ctx, r)
 	if err != nil {
@@ -213,7 +197,8 @@ func (d *Deployer) claim(ctx context.Context, r Release) error {
 	return d.recordRelease(r)
 }
 
-// after runs the commands that follow a release which is up, and takes the note from it that they are due.
+// after runs the commands that follow a release, once it is up, and then removes the mark that they
+// are due.
 func (d *Deployer) after(ctx context.Context, stage event.Stage, r Release, last revision) error {
 	for _, command := range r.After {
 		if err := d.run(ctx, stage, r, "after", command); err != nil {

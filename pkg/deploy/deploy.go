@@ -1,3 +1,12 @@
+// Package deploy applies Helm releases to one cluster, waits for their rollouts, explains why one
+// fails, and removes everything again.
+//
+// A run reads the releases (release.go, chart.go, values.go), hashes their inputs (inputs.go) and
+// compares the hash with Helm's own records (records.go). What differs is rendered (render.go),
+// tried out on the API server (dryrun.go) and written by one action of Helm (apply.go, helm.go,
+// install.go, upgrade.go). Then its workloads are watched (rollout.go, diagnose.go), and a release
+// that does not come up may be rolled back (rollback.go). Cleaning up (cleanup.go, uninstall.go)
+// deletes only what the journal permits and the live objects confirm (ownership.go).
 package deploy
 
 import (
@@ -13,19 +22,22 @@ import (
 // Options are what a Deployer needs to know besides the releases.
 type Options struct {
 	CacheDir string // for downloaded charts
-	Folder   string // of devloop.yaml, absolute: commands run in it, and what is no longer in devloop.yaml is known by it
-	Adopt    bool   // releases that somebody else made, or a devloop elsewhere, are taken over
+	// Folder is that of devloop.yaml, absolute. Commands run in it, and the journal names it as the
+	// origin of what is made.
+	Folder string
+	Adopt  bool // take over releases that another tool, or a devloop elsewhere, made
 
-	// Runtime names a folder for what lives no longer than this process: the kubeconfigs of
-	// commands. Its error says that the folder is there and not this user's alone. What killed
-	// processes have left in it is removed. Only where no command is run it may be nil.
+	// Runtime returns a private folder for the kubeconfigs of commands; files that killed processes
+	// left in it are removed. May be nil where no commands are run.
 	Runtime func() (string, error)
 
-	// OperatorLabels returns the labels in a namespace that mark what an operator makes at runtime for
-	// a release, and the ID of that release. Nil if there are none.
+	// OperatorLabels maps the labels of what operators make at runtime in a namespace to the ID of
+	// the release that it belongs to. May be nil.
 	OperatorLabels func(ctx context.Context, namespace string) (map[kube.Label]string, error)
 
-	Secret func(values ...string) // is told of values that nobody may be shown, before anything else is; nil if that does not matter
+	// Secret gets the values that must not be shown, before anything that may hold them is
+	// reported. May be nil.
+	Secret func(values ...string)
 }
 
 // Deployer applies releases to one cluster, for one project.
@@ -38,25 +50,30 @@ type Deployer struct {
 	charts  charts
 
 	mu           sync.Mutex
-	objectsOf    map[string][]object  // objects of revisions that were read or written, by ID@version
+	objectsOf    map[string][]object  // by revision, ID@version
 	firstRunning map[string]time.Time // when a container was first seen running, by its ID
-	commands     map[int]string       // that run now: the kubeconfig of each, by its process group
-	checkPods    map[string]bool      // pods of trials that are under way
-	verified     map[string]bool      // trials that succeeded
+	commands     map[int]string       // the kubeconfigs of running commands, by process group
+	checkPods    map[string]bool      // that are running
+	verified     map[string]bool      // check pods that succeeded
 }
 
-// New returns a Deployer. The caller keeps ownership of the journal, which may be nil where nothing is applied or removed.
+// New returns a Deployer. The caller closes the journal, which may be nil where nothing is applied
+// or removed.
 func New(cluster *kube.Cluster, project string, journal permissions, options Options) *Deployer {
 	if options.Runtime != nil {
-		if folder, err := options.Runtime(); err == nil { // else the first command says so
+		if folder, err := options.Runtime(); err == nil { // else the first command fails with the error
 			kube.RemoveLeftKubeconfigs(folder)
 		}
 	}
 	folder := options.Folder
-	if resolved, err := filepath.EvalSymlinks(folder); err == nil { // else it is as good as any other name
+	if resolved, err := filepath.EvalSymlinks(folder); err == nil {
 		folder = resolved
 	}
-	folder = strings.ToValidUTF8(folder, "?") // the journal is JSON
-	return &Deployer{cluster: cluster, project: project, journal: journal, options: options, folder: folder, charts: charts{dir: options.CacheDir},
-		objectsOf: map[string][]object{}, firstRunning: map[string]time.Time{}, commands: map[int]string{}, checkPods: map[string]bool{}, verified: map[string]bool{}}
+	return &Deployer{
+		cluster: cluster, project: project, journal: journal, options: options,
+		folder:    strings.ToValidUTF8(folder, "?"), // the journal is JSON
+		charts:    charts{dir: options.CacheDir},
+		objectsOf: map[string][]object{}, firstRunning: map[string]time.Time{}, commands: map[int]string{},
+		checkPods: map[string]bool{}, verified: map[string]bool{},
+	}
 }

@@ -1,4 +1,3 @@
-// Helm itself: what its records say, and the writes.
 package deploy
 
 import (
@@ -23,38 +22,50 @@ import (
 const (
 	// hookTimeout is Helm's own, for each hook of a chart.
 	hookTimeout = 5 * time.Minute
-	maxHistory  = 10
+	maxHistory  = 10 // Helm's default
 )
 
 // helm returns Helm's machinery for one namespace.
 func (d *Deployer) helm(ctx context.Context, namespace string) (*action.Configuration, error) {
 	config := new(action.Configuration)
-	getter := d.cluster.RESTClientGetter(namespace)
-	if err := config.Init(getter, namespace, "secret", func(string, ...any) {}); err != nil {
+	restClientGetter := d.cluster.RESTClientGetter(namespace)
+	if err := config.Init(restClientGetter, namespace, "secret", func(string, ...any) {}); err != nil {
 		return nil, fmt.Errorf("helm: %w", err)
 	}
 	if client, ok := config.KubeClient.(*helmkube.Client); ok {
 		client.Namespace = namespace
 	}
 	var err error
-	config.Capabilities, err = d.cluster.Capabilities(ctx) // else Helm throws the discovery cache away at each write
+	config.Capabilities, err = d.cluster.Capabilities(ctx) // otherwise Helm drops the discovery cache at each write
 	return config, err
 }
 
-// helmWrite runs the one Helm action that leads to want. Helm's contexts are not used: a done context marks the release failed while
-// Helm's worker goes on (install.go, upgrade.go).
-func (d *Deployer) helmWrite(stage event.Stage, want desired) (*release.Release, error) {
+// helmFor returns Helm's machinery to change one release, with its history, the last revision
+// first.
+func (d *Deployer) helmFor(
+	ctx context.Context, stage event.Stage, r Release,
+) (*action.Configuration, []*release.Release, error) {
+	helm, err := d.helm(ctx, r.Namespace)
+	if err != nil {
+		return nil, nil, err
+	}
+	history, err := helm.Releases.History(r.Name)
+	if err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
+		return nil, nil, fmt.Errorf("read Helm's records: %w", err)
+	}
+	slices.SortFunc(history, func(a, b *release.Release) int { return b.Version - a.Version })
+	guardDeletions(stage, helm, r, history)
+	return helm, history, nil
+}
+
+// helmWrite installs or upgrades a release; made is what its chart was rendered to. Helm's own
+// contexts are not used: one that is done marks the release failed while Helm's worker goes on.
+func (d *Deployer) helmWrite(stage event.Stage, want desired, made rendered) (*release.Release, error) {
 	ctx := context.Background()
-	helm, err := d.helm(ctx, want.Namespace)
+	helm, history, err := d.helmFor(ctx, stage, want.Release)
 	if err != nil {
 		return nil, err
 	}
-	history, err := helm.Releases.History(want.Name)
-	if err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
-		return nil, fmt.Errorf("read Helm's records: %w", err)
-	}
-	slices.SortFunc(history, func(a, b *release.Release) int { return b.Version - a.Version })
-	guardDeletions(stage, helm, want.Release, history)
 	if d.neverInstalled(history) {
 		stage.Note("release never came to its end, it is removed and installed anew", "release", event.Name(want.Name),
 			"status", history[0].Info.Status.String())
@@ -73,82 +84,60 @@ func (d *Deployer) helmWrite(stage event.Stage, want desired) (*release.Release,
 	if err := d.journal.Record(journal.Revision, revisionID(want.Release, version)); err != nil {
 		return nil, err
 	}
-	done, err := d.installOrUpgrade(ctx, helm, want, history, version)
+	done, err := d.installOrUpgrade(ctx, helm, want, made, history, version)
 	d.cluster.Wrote()
 	if err != nil {
 		return nil, errors.Join(withoutListFrame(err), d.forgetUnwritten(ctx, want.Release, version))
 	}
-	made := d.rememberObjects(want.Release, done)
-	if err := d.sweep(ctx, want.Release, unfinishedRevisions(history), made); err != nil {
+	objects := d.rememberObjects(want.Release, done)
+	if err := d.sweep(ctx, want.Release, unfinishedRevisions(history), objects); err != nil {
 		return nil, err
 	}
 	return done, d.journal.Forget(journal.Revision, revisionID(want.Release, version))
 }
 
-// installOrUpgrade installs or upgrades, whichever it takes after history, which begins with the last
-// revision. Templates are rendered as late as Helm would do it: they see the kinds of the chart's
-// own CRDs, and whether the release is there.
-func (d *Deployer) installOrUpgrade(ctx context.Context, helm *action.Configuration, want desired, history []*release.Release, version int) (done *release.Release, err error) {
+// installOrUpgrade writes a revision after history, which begins with the last one. The chart is
+// rendered again unless made is for this very revision, and was rendered for what the cluster holds
+// now: the chart's own CRDs, or objects that were awaited, may change what its templates see.
+func (d *Deployer) installOrUpgrade(
+	ctx context.Context, helm *action.Configuration, want desired, made rendered, history []*release.Release, version int,
+) (*release.Release, error) {
 	last := revision{}
 	if len(history) > 0 {
 		last = revision{version: history[0].Version, status: history[0].Info.Status}
 	}
-	made, err := d.renderChart(ctx, &want, last)
-	if err != nil {
-		return nil, err
+	if made.revision != version || !last.exists() || len(made.crds) > 0 {
+		var err error
+		if made, err = d.renderChart(ctx, &want, last); err != nil {
+			return nil, err
+		}
 	}
 	output, err := newPrerendered(made.chart, made.files)
 	if err != nil {
 		return nil, err
 	}
-	labels := map[string]string{labelProject: d.project, labelInputs: want.inputs, labelRevision: strconv.Itoa(version)}
+	labels := map[string]string{
+		labelProject: d.project, labelInputs: want.inputs, labelRevision: strconv.Itoa(version),
+	}
 	if len(want.After) > 0 {
 		labels[labelAfter] = labelDue
 	}
-	if !last.exists() {
-		install := action.NewInstall(helm)
-		install.ReleaseName, install.Namespace, install.Labels = want.Name, want.Namespace, labels
-		install.Timeout, install.Replace, install.SkipCRDs = hookTimeout, len(history) > 0, true
-		install.DisableOpenAPIValidation = true // dryRun has asked the API server itself, which knows more and takes less time
-		install.PostRenderer = output
-		err = d.watchHooks(ctx, want.Release, version, installHooks, func() (err error) {
-			done, err = install.RunWithContext(ctx, output.chart, made.values)
-			return err
-		})
-		return done, err
+	if last.exists() {
+		return d.upgrade(ctx, helm, want.Release, history[0], output, made.values, labels)
 	}
-	if last.status.IsPending() { // of an upgrade or a rollback
-		if err := markFailed(helm, history[0]); err != nil {
-			return nil, err
-		}
-	}
-	for _, label := range []string{labelAfter, labelGood} {
-		if _, set := labels[label]; !set && history[0].Labels[label] != "" {
-			labels[label] = labelNone
-		}
-	}
-	upgrade := action.NewUpgrade(helm)
-	upgrade.Namespace, upgrade.Labels = want.Namespace, labels
-	upgrade.Timeout, upgrade.MaxHistory, upgrade.SkipCRDs = hookTimeout, maxHistory, true
-	upgrade.DisableOpenAPIValidation = true // as above
-	upgrade.ResetValues = true              // the values are those of devloop.yaml, none from earlier revisions
-	upgrade.PostRenderer = output
-	err = d.watchHooks(ctx, want.Release, version, upgradeHooks, func() (err error) {
-		done, err = upgrade.RunWithContext(ctx, want.Name, output.chart, made.values)
-		return err
-	})
-	return done, err
+	return d.install(ctx, helm, want.Release, version, output, made.values, labels)
 }
 
-// forgetUnwritten takes back what the journal says of a revision that came not to be: the next one of that number may be somebody else's.
+// forgetUnwritten removes the journal's entry of a revision that was not written: the next one of
+// that number may be someone else's.
 func (d *Deployer) forgetUnwritten(ctx context.Context, r Release, version int) error {
 	if last, err := d.last(ctx, r); err != nil || last.version == version {
-		return nil //nolint:nilerr // the entry stays, for who repairs it
+		return nil //nolint:nilerr // the entry stays, for whoever repairs the revision
 	}
 	return d.journal.Forget(journal.Revision, revisionID(r, version))
 }
 
-// withoutListFrame takes the frame away that Helm's list of errors puts around a single one.
+// withoutListFrame removes what Helm's list of errors adds around a single one.
 func withoutListFrame(err error) error {
 	text := listFrame.ReplaceAllString(err.Error(), "")
 	if text = strings.TrimSpace(text); text == err.Error() {

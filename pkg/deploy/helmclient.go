@@ -50,7 +50,7 @@ func guardDeletions(stage event.Stage, helm *action.Configuration, r Release, hi
 	}}
 	for _, made := range history {
 		for _, hook := range made.Hooks {
-			if !hook.LastRun.StartedAt.IsZero() {
+			if hasRun(hook) {
 				named, _ := parse(hook.Manifest, r.Namespace) // Helm has read it
 				c.hookObjects = append(c.hookObjects, named...)
 			}

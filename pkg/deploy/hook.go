@@ -30,6 +30,9 @@ var (
 	uninstallHooks = []release.HookEvent{release.HookPreDelete, release.HookPostDelete}
 )
 
+// hasRun tells whether a hook was run in its revision.
+func hasRun(h *release.Hook) bool { return !h.LastRun.StartedAt.IsZero() }
+
 // runsFor tells whether a hook runs for one of the events.
 func runsFor(h *release.Hook, events []release.HookEvent) bool {
 	return slices.ContainsFunc(h.Events, func(e release.HookEvent) bool { return slices.Contains(events, e) })

@@ -12,15 +12,15 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// desired is a release with everything that it is made from read.
+// desired is a release with its inputs.
 type desired struct {
 	Release
 	load   func(context.Context) (*chart.Chart, error)
-	inputs string // hash, fit for a label
+	inputs string // their hash, which fits into a label
 	name   string // of the chart, once it is loaded
 }
 
-// readInputs finds the chart and merges the values. Nothing is asked of the cluster.
+// readInputs finds the chart, merges the values and hashes both, without asking the cluster.
 func (d *Deployer) readInputs(ctx context.Context, stage event.Stage, r Release) (desired, error) {
 	chart, err := d.charts.open(ctx, stage, r.source())
 	if err != nil {
@@ -38,6 +38,7 @@ func (d *Deployer) readInputs(ctx context.Context, stage event.Stage, r Release)
 	if err != nil {
 		return desired{}, err
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "devloop/2 %s %s %s %s", chart.digest, d.cluster.KubeVersion(), values, commands))
+	sum := sha256.Sum256(
+		fmt.Appendf(nil, "devloop/2 %s %s %s %s", chart.digest, d.cluster.KubeVersion(), values, commands))
 	return desired{Release: r, load: chart.load, inputs: hex.EncodeToString(sum[:16])}, nil
 }

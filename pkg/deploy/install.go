@@ -6,24 +6,44 @@ import (
 	"slices"
 	"strings"
 
+	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/release"
 
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// neverInstalled tells whether a release of ours never came to the end of its installation, or of its removal: it is begun anew, since an
-// upgrade would leave out its install hooks.
+// install writes a revision of a release that is not there, or was uninstalled.
+func (d *Deployer) install(ctx context.Context, helm *action.Configuration, r Release, version int,
+	output prerendered, values map[string]any, labels map[string]string,
+) (done *release.Release, err error) {
+	install := action.NewInstall(helm)
+	install.ReleaseName, install.Namespace, install.Labels = r.Name, r.Namespace, labels
+	install.Timeout, install.Replace, install.SkipCRDs = hookTimeout, version > 1, true
+	install.DisableOpenAPIValidation = true // dryRun has asked the API server itself
+	install.PostRenderer = output
+	err = d.watchHooks(ctx, r, version, installHooks, func() (err error) {
+		done, err = install.RunWithContext(ctx, output.chart, values)
+		return err
+	})
+	return done, err
+}
+
+// neverInstalled tells whether no installation of a release of ours, or not its removal, was
+// completed. It has to be installed anew: an upgrade would skip its install hooks.
 func (d *Deployer) neverInstalled(history []*release.Release) bool {
 	if len(history) == 0 || history[0].Labels[labelProject] != d.project {
 		return false
 	}
-	return history[0].Info.Status == release.StatusUninstalling || !slices.ContainsFunc(history, func(r *release.Release) bool {
-		return r.Info.Status == release.StatusDeployed || r.Info.Status == release.StatusSuperseded || r.Info.Status == release.StatusUninstalled
-	})
+	return history[0].Info.Status == release.StatusUninstalling ||
+		!slices.ContainsFunc(history, func(r *release.Release) bool {
+			return slices.Contains([]release.Status{
+				release.StatusDeployed, release.StatusSuperseded, release.StatusUninstalled,
+			}, r.Info.Status)
+		})
 }
 
-// awaitTerminating waits until none of the objects that a release is to have is being deleted: Helm takes one that is for its own, and it is gone a
-// moment later.
+// awaitTerminating waits for the end of objects that have the release's names and are being
+// deleted: Helm would adopt them, and lose them a moment later.
 func (d *Deployer) awaitTerminating(ctx context.Context, stage event.Stage, r Release, made rendered) error {
 	var manifest strings.Builder
 	for _, m := range made.manifests {
@@ -33,20 +53,20 @@ func (d *Deployer) awaitTerminating(ctx context.Context, stage event.Stage, r Re
 	if err != nil {
 		return nil //nolint:nilerr // Helm reads it its own way
 	}
-	ending, err := d.terminating(ctx, objects)
-	if err != nil || ending == "" {
+	terminating, err := d.terminating(ctx, objects)
+	if err != nil || terminating == "" {
 		return err
 	}
 	stage.Note("objects of the same names are being deleted, they are waited for", "release", event.Name(r.Name),
-		"object", ending)
+		"object", terminating)
 	return d.untilTerminated(ctx, r, objects)
 }
 
-// awaitTerminatingOf is awaitTerminating for what revisions named.
+// awaitTerminatingOf is awaitTerminating for the objects of revisions.
 func (d *Deployer) awaitTerminatingOf(ctx context.Context, r Release, history []*release.Release) error {
 	var objects []object
-	for _, made := range history {
-		named, _ := parse(made.Manifest, r.Namespace) // Helm has read it
+	for _, record := range history {
+		named, _ := parse(record.Manifest, r.Namespace) // Helm has parsed it before
 		objects = append(objects, named...)
 	}
 	return d.untilTerminated(ctx, r, objects)
@@ -56,7 +76,8 @@ func (d *Deployer) untilTerminated(ctx context.Context, r Release, objects []obj
 	ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still being deleted after %s", goneTimeout))
 	defer cancel()
 	if err := d.until(ctx, func() (string, error) { return d.terminating(ctx, objects) }); err != nil {
-		return event.WithHint(fmt.Errorf("release %s: %w", r.ID(), err), "it may have a finalizer that nobody takes away, or a pod that does not end: kubectl describe")
+		return event.WithHint(fmt.Errorf("release %s: %w", r.ID(), err),
+			"it may have a finalizer that nobody takes away, or a pod that does not end: kubectl describe")
 	}
 	return nil
 }

@@ -1,4 +1,3 @@
-// Releases: what devloop.yaml asks for, what Helm's records say of it, and the one action that follows.
 package deploy
 
 import (
@@ -6,32 +5,32 @@ import (
 	"time"
 )
 
-// Release is one Helm release as devloop.yaml asks for it; paths are absolute.
+// Release is one Helm release as devloop.yaml describes it; paths are absolute.
 type Release struct {
 	Name            string
 	Chart           string // folder, archive, URL (https, http, oci), or the chart's name in Repo
-	Repo            string // URL of a chart repository, "" if Chart says all
+	Repo            string // URL of a chart repository, or ""
 	Version         string // in Repo or the registry: exact, a range, or "" for the newest
-	SHA256          string // of the chart's archive, "" if any will do
+	SHA256          string // expected of the chart's archive, or ""
 	Namespace       string
 	CreateNamespace bool
 	DependsOn       []string       // names of releases that have to be up before
 	ValuesFiles     []string       // later ones win
-	InlineValues    map[string]any // over the files
-	Set             map[string]any // Helm's --set paths and scalar values, over the inline values
+	InlineValues    map[string]any // override the files
+	Set             map[string]any // Helm's --set paths and scalar values; override the inline values
 	SetString       map[string]string
-	SecretValues    []string // paths in the merged values, as in Set, of what is not to be shown
+	SecretValues    []string // paths in the merged values, as in Set, of what must not be shown
 	Before, After   []Command
 	Rollback        bool // to the last good revision, when its pods do not come up
 }
 
-// Command is what the user wants to have run on this machine, before or after a release is applied.
+// Command is a user's command, run on this machine before or after a release is applied.
 type Command struct {
 	Args    []string
 	Timeout time.Duration
 }
 
-// ID names the release in the whole cluster.
+// ID is unique in the cluster: namespace/name.
 func (r Release) ID() string { return r.Namespace + "/" + r.Name }
 
 func (r Release) source() source { return source{r.Chart, r.Repo, r.Version, r.SHA256} }

@@ -27,6 +27,7 @@ const hintChart = "mend the chart or its values and save; what ran keeps running
 type rendered struct {
 	chart     *chart.Chart      // without the charts below it that are not wanted
 	values    map[string]any    // that the user has given
+	revision  int               // for which it was rendered
 	files     map[string]string // output, by the names of the templates
 	hooks     []*release.Hook
 	manifests []releaseutil.Manifest // in the order in which Helm installs them
@@ -105,7 +106,7 @@ func (d *Deployer) renderChart(ctx context.Context, want *desired, last revision
 	if err != nil {
 		return fail(want.inOutput(err, files))
 	}
-	return rendered{loaded, values, files, hooks, manifests, loaded.CRDObjects()}, nil
+	return rendered{loaded, values, options.Revision, files, hooks, manifests, loaded.CRDObjects()}, nil
 }
 
 // templatePlace is where a template fails: demo/templates/web.yaml:3:14.

@@ -12,8 +12,9 @@ import (
 	"github.com/devloop/devloop/pkg/journal"
 )
 
-// rollback takes the release back to the last revision whose pods came up, unless that is the one which is there: then what troubles
-// it is no change of ours. It returns cause with what came of that, as final: another try would only do the same.
+// rollback takes a release back to the last revision whose pods came up. If that is the current
+// one, no change of ours broke it, and it stays. The error is cause with the outcome; it is final,
+// since a retry would only do the same.
 func (d *Deployer) rollback(stage event.Stage, r Release, cause error) error {
 	ctx := context.Background()
 	result := ""
@@ -36,20 +37,17 @@ func (d *Deployer) rollback(stage event.Stage, r Release, cause error) error {
 			result = fmt.Sprintf("roll back to revision %d: %v", good, err)
 		}
 	}
-	return event.WithHint(finalError{fmt.Errorf("%v\n%s", cause, result)}, event.Hint(cause)) //nolint:errorlint // no longer transient
+	err = finalError{fmt.Errorf("%v\n%s", cause, result)} //nolint:errorlint // no longer transient
+	return event.WithHint(err, event.Hint(cause))
 }
 
-// helmRollback makes a revision, of that number, which is the same as an earlier good one, and as good.
+// helmRollback writes a revision, of that version, that equals an earlier good one, and counts as
+// good too.
 func (d *Deployer) helmRollback(ctx context.Context, stage event.Stage, r Release, to, version int) error {
-	helm, err := d.helm(ctx, r.Namespace)
+	helm, _, err := d.helmFor(ctx, stage, r)
 	if err != nil {
 		return err
 	}
-	history, err := helm.Releases.History(r.Name)
-	if err != nil {
-		return fmt.Errorf("read Helm's records: %w", err)
-	}
-	guardDeletions(stage, helm, r, history)
 	if err := d.journal.Record(journal.Revision, revisionID(r, version)); err != nil {
 		return err
 	}
@@ -59,11 +57,13 @@ func (d *Deployer) helmRollback(ctx context.Context, stage event.Stage, r Releas
 		return rollback.Run(r.Name)
 	})
 	if err != nil {
-		// Helm does not mark it failed when a hook does.
-		if last, lastErr := helm.Releases.Last(r.Name); lastErr == nil && last.Version == version && last.Info.Status.IsPending() {
+		// Helm does not mark the revision failed when a hook fails.
+		last, lastErr := helm.Releases.Last(r.Name)
+		if lastErr == nil && last.Version == version && last.Info.Status.IsPending() {
 			err = errors.Join(err, markFailed(helm, last))
 		}
 		return errors.Join(err, d.forgetUnwritten(ctx, r, version))
 	}
-	return errors.Join(d.setLabel(ctx, r, version, labelGood, strconv.Itoa(version)), d.journal.Forget(journal.Revision, revisionID(r, version)))
+	return errors.Join(d.setLabel(ctx, r, version, labelGood, strconv.Itoa(version)),
+		d.journal.Forget(journal.Revision, revisionID(r, version)))
 }

@@ -18,11 +18,27 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// helmUninstall removes a release with what Helm would leave: objects that its hooks made, and those that only an unfinished revision
-// names. Hooks that fail do not keep it.
-func (d *Deployer) helmUninstall(ctx context.Context, stage event.Stage, helm *action.Configuration, r Release, history []*release.Release) error {
-	guardDeletions(stage, helm, r, history)
-	if err := d.recordClaims(ctx, stage, r, history); err != nil { // the records know which are the release's
+// uninstall removes a release of ours.
+func (d *Deployer) uninstall(ctx context.Context, stage event.Stage, r Release) error {
+	return stage.Step(ctx, event.ReleaseRemoved, func(context.Context) ([]any, error) {
+		helm, history, err := d.helmFor(ctx, stage, r)
+		if err != nil {
+			return nil, fmt.Errorf("uninstall release %s: %w", r.ID(), err)
+		}
+		if err := d.helmUninstall(ctx, stage, helm, r, history); err != nil {
+			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
+		}
+		return nil, d.forgetRelease(r)
+	}, "release", event.Name(r.Name), "namespace", event.Name(r.Namespace))
+}
+
+// helmUninstall removes a release together with what Helm would leave behind: objects that its
+// hooks made, and those that only an unfinished revision names. If the hooks fail, it goes on
+// without them.
+func (d *Deployer) helmUninstall(
+	ctx context.Context, stage event.Stage, helm *action.Configuration, r Release, history []*release.Release,
+) error {
+	if err := d.recordClaims(ctx, stage, r, history); err != nil { // only the records name them
 		return err
 	}
 	run := func(hooks bool) error {
@@ -31,14 +47,14 @@ func (d *Deployer) helmUninstall(ctx context.Context, stage event.Stage, helm *a
 		_, err := uninstall.Run(r.Name)
 		return err
 	}
-	last := 0
-	for _, made := range history {
-		last = max(last, made.Version)
-	}
-	// What hooks made goes first, too: who is ended after Helm has dropped its records could not find it any more.
-	err := d.removeHooks(ctx, r, history, func(h *release.Hook) bool { return !h.LastRun.StartedAt.IsZero() })
-	if err != nil {
+	// What hooks made goes first: once Helm has dropped its records, a process that restarts could
+	// not find it.
+	if err := d.removeHooks(ctx, r, history, hasRun); err != nil {
 		return err
+	}
+	last := 0
+	if len(history) > 0 {
+		last = history[0].Version
 	}
 	if err := d.watchHooks(ctx, r, last, uninstallHooks, func() error { return run(true) }); err != nil {
 		stage.Warn("release is uninstalled without its hooks, since that failed with them", err,
@@ -48,25 +64,26 @@ func (d *Deployer) helmUninstall(ctx context.Context, stage event.Stage, helm *a
 		}
 	}
 	d.cluster.Wrote()
-	err = d.removeHooks(ctx, r, history, func(h *release.Hook) bool { return runsFor(h, uninstallHooks) })
+	err := d.removeHooks(ctx, r, history, func(h *release.Hook) bool { return runsFor(h, uninstallHooks) })
 	if err != nil {
 		return err
 	}
 	return d.sweep(ctx, r, history, nil)
 }
 
-// removeHooks deletes the objects of those hooks of a release that have run: others may name what is somebody else's.
-func (d *Deployer) removeHooks(ctx context.Context, r Release, history []*release.Release, ran func(*release.Hook) bool) error {
-	for _, made := range history {
-		for _, hook := range made.Hooks {
-			if !ran(hook) {
+// removeHooks deletes the objects of hooks that match, if the hooks made them.
+func (d *Deployer) removeHooks(
+	ctx context.Context, r Release, history []*release.Release, match func(*release.Hook) bool,
+) error {
+	for _, record := range history {
+		for _, hook := range record.Hooks {
+			if !match(hook) {
 				continue
 			}
-			named, _ := parse(hook.Manifest, r.Namespace) // Helm has read it
+			named, _ := parse(hook.Manifest, r.Namespace) // Helm has parsed it before
+			isOurs := func(u *unstructured.Unstructured) bool { return madeByHook(u, r, hasRun(hook)) }
 			for _, o := range named {
-				ran := !hook.LastRun.StartedAt.IsZero()
-				made := func(u *unstructured.Unstructured) bool { return madeByHook(u, r, ran) }
-				if err := d.remove(ctx, o, made); err != nil {
+				if err := d.remove(ctx, o, isOurs); err != nil {
 					return fmt.Errorf("remove what a hook made: %s: %w", o, err)
 				}
 			}
@@ -75,30 +92,12 @@ func (d *Deployer) removeHooks(ctx context.Context, r Release, history []*releas
 	return nil
 }
 
-// uninstall removes a release that is ours.
-func (d *Deployer) uninstall(ctx context.Context, stage event.Stage, r Release) error {
-	helm, err := d.helm(ctx, r.Namespace)
-	if err != nil {
-		return err
-	}
-	return stage.Step(ctx, event.ReleaseRemoved, func(context.Context) ([]any, error) {
-		history, err := helm.Releases.History(r.Name)
-		if err != nil {
-			return nil, fmt.Errorf("uninstall release %s: read Helm's records: %w", r.ID(), err)
-		}
-		if err := d.helmUninstall(ctx, stage, helm, r, history); err != nil {
-			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
-		}
-		return nil, d.forgetRelease(r)
-	}, "release", event.Name(r.Name), "namespace", event.Name(r.Namespace))
-}
-
-// sweep deletes the objects that revisions of a release name and those of kept do not, if they belong to the release.
+// sweep deletes objects of a release that its revisions name, except for those in kept.
 func (d *Deployer) sweep(ctx context.Context, r Release, revisions []*release.Release, kept []object) error {
 	belongs := func(u *unstructured.Unstructured) bool { return belongsTo(u, r) }
 	seen := slices.Clone(kept)
 	for _, made := range revisions {
-		named, _ := parse(made.Manifest, r.Namespace) // what cannot be read was not made
+		named, _ := parse(made.Manifest, r.Namespace) // what cannot be parsed was not made
 		for _, o := range named {
 			if slices.ContainsFunc(seen, o.same) {
 				continue
@@ -112,8 +111,8 @@ func (d *Deployer) sweep(ctx context.Context, r Release, revisions []*release.Re
 	return nil
 }
 
-// remove deletes an object if it is there and allowed to go. It does not wait for its end.
-func (d *Deployer) remove(ctx context.Context, o object, belongs func(*unstructured.Unstructured) bool) error {
+// remove deletes an object if it is there, ours, and not to be kept. It does not wait for its end.
+func (d *Deployer) remove(ctx context.Context, o object, isOurs func(*unstructured.Unstructured) bool) error {
 	if o.kind.Kind == "CustomResourceDefinition" { // Helm does not delete those of hooks either
 		return nil
 	}
@@ -130,7 +129,7 @@ func (d *Deployer) remove(ctx context.Context, o object, belongs func(*unstructu
 		return nil
 	case err != nil:
 		return err
-	case there.GetAnnotations()[helmkube.ResourcePolicyAnno] == helmkube.KeepPolicy || !belongs(there):
+	case there.GetAnnotations()[helmkube.ResourcePolicyAnno] == helmkube.KeepPolicy || !isOurs(there):
 		return nil
 	}
 	background := metav1.DeletePropagationBackground

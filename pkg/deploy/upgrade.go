@@ -1,12 +1,40 @@
 package deploy
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/release"
 )
+
+// upgrade writes the revision that follows last.
+func (d *Deployer) upgrade(ctx context.Context, helm *action.Configuration, r Release, last *release.Release,
+	output prerendered, values map[string]any, labels map[string]string,
+) (done *release.Release, err error) {
+	if last.Info.Status.IsPending() { // an upgrade or rollback that was killed
+		if err := markFailed(helm, last); err != nil {
+			return nil, err
+		}
+	}
+	for _, label := range []string{labelAfter, labelGood} {
+		if _, set := labels[label]; !set && last.Labels[label] != "" {
+			labels[label] = labelNone
+		}
+	}
+	upgrade := action.NewUpgrade(helm)
+	upgrade.Namespace, upgrade.Labels = r.Namespace, labels
+	upgrade.Timeout, upgrade.MaxHistory, upgrade.SkipCRDs = hookTimeout, maxHistory, true
+	upgrade.DisableOpenAPIValidation = true // dryRun has asked the API server itself
+	upgrade.ResetValues = true              // ignore the values of earlier revisions
+	upgrade.PostRenderer = output
+	err = d.watchHooks(ctx, r, last.Version+1, upgradeHooks, func() (err error) {
+		done, err = upgrade.RunWithContext(ctx, r.Name, output.chart, values)
+		return err
+	})
+	return done, err
+}
 
 func markFailed(helm *action.Configuration, r *release.Release) error {
 	r.SetStatus(release.StatusFailed, "this write was not ended")
@@ -16,14 +44,15 @@ func markFailed(helm *action.Configuration, r *release.Release) error {
 	return nil
 }
 
-// unfinishedRevisions returns the revisions, of a history that begins with the last one, which were written after one came to its end. What
-// they made and the next one does not name is known to nobody else: Helm compares with the last good revision only.
+// unfinishedRevisions returns those of a history, the last one first, that follow the last good
+// one. Helm compares a new revision only with the good one, so objects that only these name would
+// stay.
 func unfinishedRevisions(history []*release.Release) []*release.Release {
-	end := slices.IndexFunc(history, func(r *release.Release) bool {
+	good := slices.IndexFunc(history, func(r *release.Release) bool {
 		return r.Info.Status == release.StatusDeployed || r.Info.Status == release.StatusSuperseded
 	})
-	if end < 0 {
+	if good < 0 {
 		return history
 	}
-	return history[:end]
+	return history[:good]
 }
