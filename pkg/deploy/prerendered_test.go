@@ -148,7 +148,7 @@ func TestHelmRendersNoTemplates(t *testing.T) {
 		`{look: "2", revision: "2", upgrade: "true", brace: "{{"}`,
 	} {
 		version := i + 1
-		if _, err := d.installOrUpgrade(t.Context(), helm, want, rendered{}, history, version); err != nil {
+		if _, err := d.installOrUpgrade(context.Background(), helm, want, rendered{}, history, version); err != nil {
 			t.Fatal(err)
 		}
 		made, err := helm.Releases.Get("web", version)
@@ -179,7 +179,7 @@ func TestHelmRendersNoTemplates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.installOrUpgrade(t.Context(), helm, want, made, history, 3); err != nil || looks.Load() != 3 {
+	if _, err := d.installOrUpgrade(context.Background(), helm, want, made, history, 3); err != nil || looks.Load() != 3 {
 		t.Errorf("what was rendered for this revision was rendered again: %d looks, %v", looks.Load(), err)
 	}
 }

@@ -1,5 +1,3 @@
-// Rendering: what a release would be, without touching anything. It is how mistakes are found while the images are still being built,
-// and what devloop render and devloop diff show.
 package deploy
 
 import (
@@ -23,18 +21,18 @@ import (
 
 const hintChart = "mend the chart or its values and save; what ran keeps running"
 
-// rendered is what a chart makes of its values.
+// rendered is the outcome of a chart and its values.
 type rendered struct {
-	chart     *chart.Chart      // without the charts below it that are not wanted
-	values    map[string]any    // that the user has given
+	chart     *chart.Chart      // without disabled dependencies
+	values    map[string]any    // of the user
 	revision  int               // for which it was rendered
 	files     map[string]string // output, by the names of the templates
 	hooks     []*release.Hook
-	manifests []releaseutil.Manifest // in the order in which Helm installs them
+	manifests []releaseutil.Manifest // in Helm's order of installation
 	crds      []chart.CRD
 }
 
-// render does what Helm does before it writes; last is the revision before.
+// render does what Helm does before it writes the revision after last.
 func (d *Deployer) render(ctx context.Context, want *desired, last revision) (rendered, error) {
 	made, err := d.renderChart(ctx, want, last)
 	if err != nil && ctx.Err() == nil && !errors.As(err, new(*ValueError)) { // which names the release
@@ -43,7 +41,7 @@ func (d *Deployer) render(ctx context.Context, want *desired, last revision) (re
 	return made, err
 }
 
-// renderChart is render for who names the release in errors.
+// renderChart is render without the release's name in errors.
 func (d *Deployer) renderChart(ctx context.Context, want *desired, last revision) (rendered, error) {
 	loaded, err := want.load(ctx)
 	if err != nil {
@@ -54,34 +52,15 @@ func (d *Deployer) renderChart(ctx context.Context, want *desired, last revision
 	if err != nil {
 		return rendered{}, err
 	}
-	fail := func(err error) (rendered, error) { return rendered{}, event.WithHint(err, hintChart) }
-	if loaded.Metadata.Type == "library" {
-		return fail(errors.New("its chart is a library, which other charts use and nobody can install"))
-	}
-	if kube := loaded.Metadata.KubeVersion; kube != "" && !chartutil.IsCompatibleRange(kube, capabilities.KubeVersion.String()) {
-		return fail(fmt.Errorf("its chart is for Kubernetes %s, the cluster is %s", kube, capabilities.KubeVersion.String()))
-	}
-	// Helm changes the values, too.
-	values, err := merge(want.Release)
-	if err != nil {
-		return fail(err)
-	}
-	if err := chartutil.ProcessDependenciesWithMerge(loaded, values); err != nil {
-		return fail(err)
-	}
 	options := chartutil.ReleaseOptions{Name: want.Name, Namespace: want.Namespace, Revision: 1, IsInstall: true}
 	if last.exists() {
 		options.Revision, options.IsInstall, options.IsUpgrade = last.version+1, false, true
 	}
-	all, err := chartutil.ToRenderValuesWithSchemaValidation(loaded, values, options, capabilities, true)
+	values, all, err := want.valuesFor(loaded, options, capabilities)
 	if err != nil {
-		return fail(err)
+		return rendered{}, event.WithHint(err, hintChart)
 	}
-	merged, ok := all["Values"].(chartutil.Values)
-	if !ok {
-		return fail(errors.New("its values are no mapping"))
-	}
-	if err := d.hideValues(want.Release, merged); err != nil {
+	if err := d.hideValues(want.Release, all); err != nil {
 		return rendered{}, err
 	}
 	config, err := d.cluster.ToRESTConfig()
@@ -98,21 +77,48 @@ func (d *Deployer) renderChart(ctx context.Context, want *desired, last revision
 	case event.Hint(err) != "":
 		return rendered{}, err
 	case err != nil:
-		return fail(want.inTemplate(err))
+		return rendered{}, event.WithHint(want.inTemplate(err), hintChart)
 	}
 	objects := maps.Clone(files)
 	maps.DeleteFunc(objects, func(name, _ string) bool { return strings.HasSuffix(name, "NOTES.txt") })
 	hooks, manifests, err := releaseutil.SortManifests(objects, nil, releaseutil.InstallOrder)
 	if err != nil {
-		return fail(want.inOutput(err, files))
+		return rendered{}, event.WithHint(want.inOutput(err, files), hintChart)
 	}
 	return rendered{loaded, values, options.Revision, files, hooks, manifests, loaded.CRDObjects()}, nil
+}
+
+// valuesFor returns the user's values, and all that templates see, the chart's defaults included.
+// It removes disabled dependencies from the chart, and fails if that cannot be installed.
+func (want *desired) valuesFor(
+	loaded *chart.Chart, options chartutil.ReleaseOptions, capabilities *chartutil.Capabilities,
+) (values map[string]any, all chartutil.Values, err error) {
+	if loaded.Metadata.Type == "library" {
+		return nil, nil, errors.New("its chart is a library, which other charts use and nobody can install")
+	}
+	version := capabilities.KubeVersion.String()
+	if kube := loaded.Metadata.KubeVersion; kube != "" && !chartutil.IsCompatibleRange(kube, version) {
+		return nil, nil, fmt.Errorf("its chart is for Kubernetes %s, the cluster is %s", kube, version)
+	}
+	if values, err = merge(want.Release); err != nil { // anew: Helm changes values
+		return nil, nil, err
+	}
+	if err := chartutil.ProcessDependenciesWithMerge(loaded, values); err != nil {
+		return nil, nil, err
+	}
+	top, err := chartutil.ToRenderValuesWithSchemaValidation(loaded, values, options, capabilities, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	all, err = top.Table("Values")
+	return values, all, err
 }
 
 // templatePlace is where a template fails: demo/templates/web.yaml:3:14.
 var templatePlace = regexp.MustCompile(`([^\s()"]+/templates/[^\s():"]+):(\d+)(?::(\d+))?`)
 
-// inTemplate names the place in the chart's own files. The last one that is named is where it failed, the others are how it got there.
+// inTemplate makes the error name the place in the chart's own files: the last one in Helm's text;
+// those before it are its callers.
 func (want *desired) inTemplate(err error) error {
 	text := err.Error()
 	all := templatePlace.FindAllStringSubmatchIndex(text, -1)
@@ -122,7 +128,8 @@ func (want *desired) inTemplate(err error) error {
 	at := all[len(all)-1]
 	where := want.file(text[at[2]:at[3]]) + text[at[3]:at[1]]
 	what := strings.TrimLeft(text[at[1]:], "): ")
-	if rest, ok := strings.CutPrefix(what, "executing "); ok { // "demo/templates/web.yaml" at <.Values.a.b>: nil pointer …
+	// executing "demo/templates/web.yaml" at <.Values.a.b>: nil pointer …
+	if rest, ok := strings.CutPrefix(what, "executing "); ok {
 		if _, code, ok := strings.Cut(rest, " at "); ok {
 			what = "at " + code
 		}
@@ -135,14 +142,15 @@ func (want *desired) inTemplate(err error) error {
 
 var outputLine = regexp.MustCompile(`YAML parse error on (\S+?): .*line (\d+): (.*)$`)
 
-// inOutput shows the line of a template's output that is no YAML.
+// inOutput shows the line of a template's output that is not YAML.
 func (want *desired) inOutput(err error, files map[string]string) error {
 	parts := outputLine.FindStringSubmatch(err.Error())
 	if parts == nil {
 		return err
 	}
 	line, _ := strconv.Atoi(parts[2])
-	// The parser counts in one document of the file, which is not known: the line is shown if the file has one only.
+	// The parser counts the lines of one document, and does not say which: show the line only if
+	// the file has one.
 	lines := strings.Split(files[parts[1]], "\n")
 	shown := ""
 	if len(releaseutil.SplitManifests(files[parts[1]])) == 1 && line > 0 && line <= len(lines) {
@@ -151,7 +159,7 @@ func (want *desired) inOutput(err error, files map[string]string) error {
 	return fmt.Errorf("%s: its output is no YAML: line %d of it%s: %s", want.file(parts[1]), line, shown, parts[3])
 }
 
-// file returns the path of a chart's file by the name that Helm gives it: demo/templates/web.yaml.
+// file returns the path of a chart's file that Helm calls demo/templates/web.yaml.
 func (want *desired) file(name string) string {
 	if strings.Contains(want.Chart, "://") || want.Repo != "" || path.Ext(want.Chart) == ".tgz" {
 		return name

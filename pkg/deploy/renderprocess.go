@@ -5,7 +5,6 @@ package deploy
 // deadline and a limit of memory, and asks the cluster through devloop.
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/gob"
@@ -13,9 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
-	"net/url"
+	"net/http/httputil"
 	"os"
 	"os/exec"
 	"runtime"
@@ -48,8 +48,6 @@ const (
 	renderStack = 256 << 20
 	// maxRendered is the size of their output, in bytes; an object in a cluster has 1.5 MB at most.
 	maxRendered = 64 << 20
-	// maxLookup is the size of what one lookup may return, in bytes: lists of objects are large.
-	maxLookup = 64 << 20
 	// lookupFile is the descriptor through which that process asks the API server.
 	lookupFile = 3
 )
@@ -278,19 +276,20 @@ func (c *limitedBuffer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// serveLookups answers the questions of templates to the API server, by the connection that devloop
-// has. They can only read. Asking is set while the API server is asked.
-func serveLookups(ctx context.Context, cluster *rest.Config,
-	asking *atomic.Bool) (theirs *os.File, stop func(), err error) {
+// serveLookups lets templates read from the API server, through devloop's client for it. pending is
+// true while the API server is asked, and stays so if ctx ends meanwhile.
+func serveLookups(
+	ctx context.Context, cluster *rest.Config, pending *atomic.Bool,
+) (theirs *os.File, stop func(), err error) {
 	transport, err := rest.TransportFor(cluster)
 	if err != nil {
 		return nil, nil, err
 	}
-	server, _, err := rest.DefaultServerUrlFor(cluster)
+	apiServer, _, err := rest.DefaultServerUrlFor(cluster)
 	if err != nil {
 		return nil, nil, err
 	}
-	syscall.ForkLock.RLock() // no other process may inherit them
+	syscall.ForkLock.RLock() // no other child may inherit them
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err == nil {
 		unix.CloseOnExec(pair[0])
@@ -298,7 +297,7 @@ func serveLookups(ctx context.Context, cluster *rest.Config,
 	}
 	syscall.ForkLock.RUnlock()
 	if err != nil {
-		return nil, nil, fmt.Errorf("make a way for lookups: %w", err)
+		return nil, nil, fmt.Errorf("make a socket for lookups: %w", err)
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "lookups"), os.NewFile(uintptr(pair[1]), "lookups")
 	conn, err := net.FileConn(ours)
@@ -307,73 +306,48 @@ func serveLookups(ctx context.Context, cluster *rest.Config,
 		_ = theirs.Close()
 		return nil, nil, err
 	}
+	silent := log.New(io.Discard, "", 0)
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(apiServer) }, Transport: transport, ErrorLog: silent,
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+		},
+	}
 	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = event.Stage{}.Guard("lookup", func() error { // the templates fail without
-			return answerLookups(ctx, conn, transport, server, asking)
-		})
-	}()
+	server := &http.Server{
+		BaseContext: func(net.Listener) context.Context { return ctx }, ErrorLog: silent,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodGet {
+				http.Error(w, "templates only read", http.StatusMethodNotAllowed)
+				return
+			}
+			pending.Store(true)
+			proxy.ServeHTTP(w, r)
+			pending.Store(ctx.Err() != nil)
+		}),
+	}
+	conns := make(oneConn, 1)
+	conns <- conn
+	close(conns)
+	_ = server.Serve(conns) // returns at once; conn is served in the background
 	return theirs, func() {
 		cancel()
-		_ = conn.Close()
-		<-done
+		_ = server.Shutdown(context.WithoutCancel(ctx)) // waits for conn, whose other end is closed
 	}, nil
 }
 
-// answerLookups passes on what is asked, until conn ends.
-func answerLookups(ctx context.Context, conn net.Conn, transport http.RoundTripper, server *url.URL,
-	asking *atomic.Bool) error {
-	for questions := bufio.NewReader(conn); ; {
-		r, err := http.ReadRequest(questions)
-		if err != nil {
-			return err
-		}
-		r = r.WithContext(ctx)
-		r.URL.Scheme, r.URL.Host, r.RequestURI = server.Scheme, server.Host, ""
-		resp := refused(r, http.StatusMethodNotAllowed, "templates only read")
-		if r.Method == http.MethodGet {
-			asking.Store(true)
-			resp = lookUp(r, transport)
-			asking.Store(ctx.Err() != nil) // it was cut off
-		}
-		err = resp.Write(conn)
-		_ = resp.Body.Close() // in memory
-		if err != nil {
-			return err
-		}
+// oneConn is a listener for a connection that is open already.
+type oneConn chan net.Conn
+
+func (c oneConn) Accept() (net.Conn, error) {
+	if conn, ok := <-c; ok {
+		return conn, nil
 	}
+	return nil, net.ErrClosed
 }
 
-// lookUp returns the API server's answer with its body in memory: in HTTP/2 it may have no length,
-// and would be over for the templates only when their connection ends.
-func lookUp(r *http.Request, transport http.RoundTripper) *http.Response {
-	resp, err := transport.RoundTrip(r)
-	if err != nil {
-		return refused(r, http.StatusBadGateway, err.Error())
-	}
-	defer func() { _ = resp.Body.Close() }() // only read
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxLookup+1))
-	switch {
-	case err != nil:
-		return refused(r, http.StatusBadGateway, err.Error())
-	case len(body) > maxLookup:
-		return refused(r, http.StatusBadGateway, fmt.Sprintf("the answer has more than %d MiB", maxLookup>>20))
-	}
-	return &http.Response{
-		StatusCode: resp.StatusCode, ProtoMajor: 1, ProtoMinor: 1, Request: r, Header: resp.Header,
-		Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)),
-	}
-}
-
-func refused(r *http.Request, status int, why string) *http.Response {
-	return &http.Response{
-		StatusCode: status, ProtoMajor: 1, ProtoMinor: 1, Request: r,
-		Header: http.Header{"Content-Type": {"text/plain"}},
-		Body:   io.NopCloser(strings.NewReader(why)), ContentLength: int64(len(why)),
-	}
-}
+func (oneConn) Close() error   { return nil }
+func (oneConn) Addr() net.Addr { return &net.UnixAddr{} }
 
 // ServeRender is a process that renders: it reads what to render from in, writes what came of it to
 // out, and returns the exit code. What it cannot do within its limits ends it.
