@@ -4,6 +4,7 @@ package watch
 
 import (
 	"io/fs"
+	"maps"
 	"os"
 
 	"github.com/fsnotify/fsnotify"
@@ -19,7 +20,7 @@ func (w *Watcher) changed(e fsnotify.Event) []string {
 // change is changed for a caller that holds mu.
 func (w *Watcher) change(e fsnotify.Event) []string {
 	name := e.Name
-	_, watched := w.folders[name]
+	watched := w.folders[name]
 	if paths := w.plan.touched(name, true); len(paths) == 0 && !watched {
 		return nil // of something beside what is watched
 	}
@@ -53,7 +54,7 @@ func (w *Watcher) change(e fsnotify.Event) []string {
 // or do now. The caller holds mu.
 func (w *Watcher) reshape(name string) []string {
 	paths := w.plan.below(name)
-	if _, watched := w.folders[name]; watched {
+	if w.folders[name] {
 		w.dropBelow(name)
 	}
 	var err error
@@ -63,7 +64,7 @@ func (w *Watcher) reshape(name string) []string {
 		err = w.sync()
 	}
 	if err != nil {
-		w.say.Warn("some files cannot be watched", err)
+		w.stage.Warn("some files cannot be watched", err)
 	}
 	return append(append(paths, w.plan.touched(name, w.plan.modes[name].IsDir())...), w.plan.below(name)...)
 }
@@ -81,12 +82,14 @@ func (w *Watcher) dropBelow(top string) {
 // addTree watches a folder that appeared below a watched one: cheaper than sync where thousands do. The caller holds mu.
 func (w *Watcher) addTree(top string) (failed error) {
 	for range rounds {
-		part := plan{roots: w.plan.roots, folders: map[string][]string{}, modes: w.plan.modes}
+		part := plan{roots: w.plan.roots, folders: map[string]bool{}, modes: w.plan.modes}
 		part.walk(top)
-		for folder := range part.folders {
-			w.plan.folders[folder] = nil
+		maps.Copy(w.plan.folders, part.folders)
+		grew, refused, err := w.add(part.folders)
+		if len(refused) > 0 {
+			w.pollInstead(refused)
+			return w.sync()
 		}
-		grew, err := w.add(part.folders)
 		if failed = err; !grew {
 			break
 		}
@@ -95,18 +98,16 @@ func (w *Watcher) addTree(top string) (failed error) {
 	return failed
 }
 
-// everything follows a loss of events: no watch and no knowledge can be trusted, all begins anew.
+// everything starts over after a loss of events: no watch and nothing that was known can be trusted.
 func (w *Watcher) everything(why string) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.dropBelow("/")
-	if err := w.sync(); err != nil {
-		w.say.Warn("some files cannot be watched", err)
-	}
-	w.say.Detail(why)
-	paths := make([]string, len(w.paths))
-	for i, p := range w.paths {
-		paths[i] = p.Name
+	w.syncOrWarn()
+	w.stage.Detail(why)
+	paths := make([]string, len(w.targets))
+	for i, t := range w.targets {
+		paths[i] = t.Name
 	}
 	return paths
 }

@@ -13,26 +13,20 @@ import (
 // plan is what paths came to when the file system was looked at. Names in it are real: no folder on the way to them is
 // a symbolic link. The kernel knows a folder by one name only, so every folder needs one name only.
 type plan struct {
-	names   map[string][]string    // → the watched paths that mean something else when this name does
-	roots   map[string][]root      // folder → the watched paths that are this folder
-	folders map[string][]string    // that need watching → the names in it that count; nil: all of them may
+	names   map[string][]*target   // → those whose paths mean something else when this name does
+	roots   map[string][]*target   // folder → those that are this folder
+	folders map[string]bool        // that need watching → whether all that is in it may count
 	modes   map[string]fs.FileMode // of what was there: to tell a chmod from a touch, a file from a folder
 }
 
-// root is a watched path that is a folder.
-type root struct {
-	path   string
-	except *filter
+// counts tells whether a change of something below the target, at rest ("/sub/f"), is one of its path. An excluded folder
+// counts if something in it may.
+func (t *target) counts(rest string, folder bool) bool {
+	return rest == "" || !t.filter.excludes(t.Name+rest) || folder && t.filter.includesBelow(t.Name+rest)
 }
 
-// counts tells whether a change of what is below the root, at rest ("/sub/f"), is one of its path. A folder that is left
-// out counts if some of what is in it may.
-func (r root) counts(rest string, folder bool) bool {
-	return rest == "" || !r.except.leavesOut(r.path+rest) || folder && r.except.bringsBack(r.path+rest)
-}
-
-func newPlan(targets []root) plan {
-	p := plan{map[string][]string{}, map[string][]root{}, map[string][]string{}, map[string]fs.FileMode{}}
+func newPlan(targets []*target) plan {
+	p := plan{map[string][]*target{}, map[string][]*target{}, map[string]bool{}, map[string]fs.FileMode{}}
 	if len(targets) == 0 {
 		return p
 	}
@@ -40,7 +34,7 @@ func newPlan(targets []root) plan {
 	realBase := real(base)
 	lstat := rememberingLstat()
 	for _, target := range targets {
-		steps := trace(target.path, lstat)
+		steps := trace(target.Name, lstat)
 		for i, s := range steps {
 			last := i == len(steps)-1
 			switch {
@@ -52,8 +46,10 @@ func newPlan(targets []root) plan {
 				// and macOS asks the user before a program may look into them.
 				continue
 			}
-			p.need(s.name)
-			p.names[s.name] = append(p.names[s.name], target.path)
+			if folder := filepath.Dir(s.name); !p.folders[folder] {
+				p.folders[folder] = false
+			}
+			p.names[s.name] = append(p.names[s.name], target)
 			if s.exists {
 				p.modes[s.name] = s.mode
 			}
@@ -69,27 +65,18 @@ func newPlan(targets []root) plan {
 	return p
 }
 
-// need adds the folder of a name that counts.
-func (p plan) need(name string) {
-	if len(p.names[name]) == 0 {
-		folder := filepath.Dir(name)
-		p.folders[folder] = append(p.folders[folder], filepath.Base(name))
-	}
-}
-
-// walk adds a folder with all that is below it, but for what every root leaves out: that is not even looked at. Links in
-// it are not followed, as Docker does not follow them; who reads through them has to name them as paths of their own.
+// walk adds a folder with everything below it that some root does not exclude. It does not follow links, as Docker does
+// not; what reads through them has to name them as paths of their own.
 func (p plan) walk(top string) {
 	_ = filepath.WalkDir(top, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return nil // gone, or not ours to read: then the build says so
 		}
 		if entry.IsDir() {
-			names, known := p.folders[name]
-			if known && names == nil || !p.wants(name) {
-				return fs.SkipDir // walked already, from another root; or left out
+			if p.folders[name] || !p.wants(name) {
+				return fs.SkipDir // walked already, from another root; or excluded
 			}
-			p.folders[name] = nil
+			p.folders[name] = true
 		}
 		if info, err := entry.Info(); err == nil {
 			p.modes[name] = info.Mode()
@@ -99,8 +86,8 @@ func (p plan) walk(top string) {
 }
 
 // holding yields the roots that hold name, each with where in it that is ("/sub/f", "" for the root itself).
-func (p plan) holding(name string) iter.Seq2[root, string] {
-	return func(yield func(root, string) bool) {
+func (p plan) holding(name string) iter.Seq2[*target, string] {
+	return func(yield func(*target, string) bool) {
 		for folder := name; ; folder = filepath.Dir(folder) {
 			for _, r := range p.roots[folder] {
 				if !yield(r, name[len(folder):]) {
@@ -116,10 +103,13 @@ func (p plan) holding(name string) iter.Seq2[root, string] {
 
 // touched returns the watched paths, and paths below watched folders, that changed when name did.
 func (p plan) touched(name string, folder bool) []string {
-	paths := append([]string(nil), p.names[name]...)
-	for r, rest := range p.holding(name) {
-		if r.counts(rest, folder) {
-			paths = append(paths, r.path+rest)
+	var paths []string
+	for _, t := range p.names[name] {
+		paths = append(paths, t.Name)
+	}
+	for root, rest := range p.holding(name) {
+		if root.counts(rest, folder) {
+			paths = append(paths, root.Name+rest)
 		}
 	}
 	return paths
@@ -127,20 +117,23 @@ func (p plan) touched(name string, folder bool) []string {
 
 // wants tells whether a folder, or something below it, counts for some root.
 func (p plan) wants(folder string) bool {
-	for r, rest := range p.holding(folder) {
-		if r.counts(rest, true) {
+	for root, rest := range p.holding(folder) {
+		if root.counts(rest, true) {
 			return true
 		}
 	}
 	return false
 }
 
-// below returns the watched paths that hang on something below folder.
+// below returns the watched paths that depend on something below folder.
 func (p plan) below(folder string) []string {
 	var paths []string
-	for name, hang := range p.names {
-		if name != folder && holds(folder, name) {
-			paths = append(paths, hang...)
+	for name, targets := range p.names {
+		if name == folder || !holds(folder, name) {
+			continue
+		}
+		for _, t := range targets {
+			paths = append(paths, t.Name)
 		}
 	}
 	return paths
@@ -217,10 +210,10 @@ func rememberingLstat() func(string) (fs.FileInfo, error) {
 }
 
 // commonFolder returns the deepest folder that holds all of the paths.
-func commonFolder(targets []root) string {
-	common := filepath.Dir(targets[0].path)
+func commonFolder(targets []*target) string {
+	common := filepath.Dir(targets[0].Name)
 	for _, target := range targets[1:] {
-		for !holds(common, filepath.Dir(target.path)) {
+		for !holds(common, filepath.Dir(target.Name)) {
 			common = filepath.Dir(common)
 		}
 	}

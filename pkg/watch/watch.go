@@ -1,18 +1,17 @@
 // Package watch turns what happens to files into settled batches of changed paths.
 //
-// Folders are watched, never files: editors save by writing beside a file and renaming, and a watch on the file would go
-// with the old one. What has to be watched for a path to be noticed is worked out in plan.go, by looking at the file
-// system; except.go knows what of it does not count. What one event means is decided in events.go; settle.go waits until a
-// burst is over.
+// It watches folders, never files: editors save by writing beside a file and renaming, and a watch on the file would follow
+// the old one. plan.go works out which folders a path needs; kernel.go has the kernel watch them; events.go decides what an
+// event means; settle.go waits for the end of a burst.
 //
-// Events are the kernel's where it can be relied on. Where it cannot, poll.go makes them by looking again and again: on
-// file systems that others change behind the kernel's back, and for folders beyond the kernel's limits. What no event
-// tells (a mount, a sleep, a watch that ended) is found by doubts.go. To the rest all of this is one.
+// Where the kernel's events cannot be relied on (file systems that others change behind the kernel's back, folders beyond
+// the kernel's limits), poll.go stats everything again and again. missed.go finds what no event reports: a mount, a sleep, a
+// watch that ended.
 //
 // Its rules:
-//   - A folder is looked at only after its watch is in place, so nothing can appear unseen in between.
-//   - A change is told only after the watches that it makes necessary are in place.
-//   - Nothing is lost while nobody listens: batches wait and merge. When events were lost, every path has changed.
+//   - A folder is walked only after its watch is in place, so nothing can appear unseen in between.
+//   - A change is reported only after the watches that it makes necessary are in place.
+//   - Nothing is lost while no one receives: batches wait and merge. When events were lost, every path has changed.
 package watch
 
 import (
@@ -21,7 +20,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,8 +31,8 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// Path is what to watch: a file, or a folder with all that is below it but for what Except leaves out. The same Name may
-// stand in several Paths; then what counts for one of them counts.
+// Path is what to watch: a file, or a folder with everything below it except what Except excludes. Several Paths may have
+// the same Name; a change counts if it does for one of them.
 type Path struct {
 	Name   string   // absolute
 	Base   string   // folder, absolute, that Except's patterns are relative to; unused if there are none
@@ -58,33 +56,42 @@ type Options struct {
 
 // Watcher watches one set of paths. It belongs to Run: a Watcher that is made has to be run, if only to end.
 type Watcher struct {
-	say     event.Stage
+	stage   event.Stage
 	mode    Mode
 	batches chan Batch
 	pause   pause
-	rest    time.Duration              // what polling rests at least between two looks
-	asks    time.Duration              // how often it is asked whether events tell the truth
+	rest    time.Duration              // the least time between two polls
+	tick    time.Duration              // how often missed changes are looked for
 	opaque  func(folder string) string // the name of a file system that gives no reliable events, or ""
-	trust   trust                      // Run's own
-	polls   chan struct{}              // a folder is polled, since a moment ago
+	checked checked                    // Run's own
 
 	mu      sync.Mutex        // Watch is called by the loop while Run takes events
 	kernel  *fsnotify.Watcher // nil while there is none
-	paths   []Path            // what is watched, sorted
-	targets []root            // the same, with patterns parsed
-	failed  bool              // some of it could not be: the next Watch tries again
-	plan    plan              // what paths came to when they were last looked at
-	folders map[string]*sight // those that are watched, by their real names; nil: by the kernel
+	targets []*target         // sorted by path
+	failed  bool              // some could not be watched: the next Watch tries again
+	plan    plan              // of the targets that are not polled
+	folders map[string]bool   // that the kernel watches, by their real names
+	missed  []string          // paths whose changes may have gone unseen
 	kinds   map[uint64]string // device → what opaque said of it
-	said    map[string]bool   // what the user has been told, and need not be told again
+	warned  map[string]bool   // what the user has been warned of
+}
+
+// target is a watched path.
+type target struct {
+	Path
+	filter  *filter
+	poll    bool      // the kernel cannot watch a folder that it needs
+	waiting bool      // for room in the kernel
+	watched bool      // not only since this Watch
+	seen    *snapshot // by the last poll; nil if it is not polled
 }
 
 // New returns a Watcher that watches nothing yet.
 func New(sink event.Sink, o Options) (*Watcher, error) {
 	w := &Watcher{
-		say: sink.For("watch"), mode: cmp.Or(o.Mode, Auto), batches: make(chan Batch), polls: make(chan struct{}, 1), rest: leastRest, asks: doubtEvery, opaque: opaque,
-		trust:   trust{time.Now(), mountTable()},
-		folders: map[string]*sight{}, kinds: map[uint64]string{}, said: map[string]bool{},
+		stage: sink.For("watch"), mode: cmp.Or(o.Mode, Auto), batches: make(chan Batch),
+		rest: minRest, tick: missedEvery, opaque: opaque, checked: checked{time.Now(), mountTable()},
+		folders: map[string]bool{}, kinds: map[uint64]string{}, warned: map[string]bool{},
 	}
 	w.Settle(o.Quiet, o.Limit)
 	switch w.mode {
@@ -120,11 +127,11 @@ func scarce(err error) bool {
 // isGone tells whether an error says that there is nothing at a name.
 func isGone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) }
 
-// warn tells the user something once.
+// warn warns the user once.
 func (w *Watcher) warn(key, message string, err error, hint string) {
-	if !w.said[key] {
-		w.said[key] = true
-		w.say.Warn(message, event.WithHint(err, hint))
+	if !w.warned[key] {
+		w.warned[key] = true
+		w.stage.Warn(message, event.WithHint(err, hint))
 	}
 }
 
@@ -156,25 +163,34 @@ func (w *Watcher) Watch(paths []Path) error {
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if slices.EqualFunc(paths, w.paths, equalPaths) && !w.failed {
+	if slices.EqualFunc(w.targets, paths, func(t *target, p Path) bool { return equalPaths(t.Path, p) }) && !w.failed {
 		return nil
 	}
-	w.paths, w.targets = paths, make([]root, len(paths))
-	type list struct {
-		except []string
-		filter *filter
-	}
-	lists := map[string]list{} // an image's paths have one between them
+	old := w.targets
+	w.targets = make([]*target, len(paths))
+	byPatterns := map[string]*target{} // an image's paths share their patterns
 	for i, p := range paths {
-		key := strings.Join(append([]string{p.Base}, p.Except...), "\x00")
-		l, known := lists[key]
-		if !known {
-			l.except = slices.Clone(p.Except) // ours to keep
-			l.filter = newFilter(p.Base, l.except)
-			lists[key] = l
+		for len(old) > 0 && comparePaths(old[0].Path, p) < 0 {
+			old[0].seen = nil // no longer polled
+			old = old[1:]
 		}
-		paths[i].Except = l.except
-		w.targets[i] = root{p.Name, l.filter}
+		if len(old) > 0 && equalPaths(old[0].Path, p) {
+			w.targets[i], old = old[0], old[1:]
+			continue
+		}
+		key := strings.Join(append([]string{p.Base}, p.Except...), "\x00")
+		t := &target{Path: p}
+		if same, known := byPatterns[key]; known {
+			t.Except, t.filter = same.Except, same.filter
+		} else {
+			t.Except = slices.Clone(p.Except)
+			t.filter = newFilter(p.Base, t.Except)
+			byPatterns[key] = t
+		}
+		w.targets[i] = t
+	}
+	for _, t := range old {
+		t.seen = nil
 	}
 	return w.sync()
 }
@@ -200,11 +216,11 @@ func (w *Watcher) Run(ctx context.Context) error {
 
 	changes := make(chan []string)
 	overflow := make(chan struct{}, 1)
-	// What a part knew is lost with a panic: then every path counts as changed.
+	// A panic loses what a part knew: then every path counts as changed.
 	keep := func(what string, part func(context.Context)) {
 		again := false
 		running.Go(func() {
-			w.say.Keep(ctx, what, func(ctx context.Context) {
+			w.stage.Keep(ctx, what, func(ctx context.Context) {
 				if again {
 					lose(overflow)
 				}
@@ -214,7 +230,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		})
 	}
 	keep("settling", func(ctx context.Context) { settle(ctx, changes, w.batches, &w.pause) })
-	tell := func(paths []string) {
+	send := func(paths []string) {
 		if len(paths) == 0 {
 			return
 		}
@@ -223,16 +239,16 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
-	lost := false // a look has panicked: all begins anew, but not at once, since the same may come of it
-	look := func(see func() []string) {
+	panicked := false // start over at the next tick, and not at once, since it may panic again
+	report := func(changed func() []string) {
 		var paths []string
-		if w.say.Contain("events", func() { paths = see() }) != nil {
-			lost = true
+		if w.stage.Contain("events", func() { paths = append(changed(), w.takeMissed()...) }) != nil {
+			panicked = true
 		}
-		tell(paths)
+		send(paths)
 	}
 	if w.mode != Events {
-		keep("polling", func(ctx context.Context) { w.poll(ctx, tell) })
+		keep("polling", func(ctx context.Context) { w.poll(ctx, send) })
 	}
 
 	var events <-chan fsnotify.Event
@@ -248,9 +264,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 	listen()
 
-	ticker := time.NewTicker(w.asks)
+	ticker := time.NewTicker(w.tick)
 	defer ticker.Stop()
-	for {
+	for ticks := 1; ; {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -258,20 +274,23 @@ func (w *Watcher) Run(ctx context.Context) error {
 			if !ok {
 				return errors.New("watch files: the kernel's events ended")
 			}
-			look(func() []string { return w.changed(e) })
+			report(func() []string { return w.changed(e) })
 		case <-overflow:
-			look(func() []string { return w.everything("the kernel lost file events; taking every file as changed") })
+			report(func() []string { return w.everything("the kernel lost file events; taking every file as changed") })
 		case <-ticker.C:
-			if events == nil && w.reconnect() {
+			if panicked {
+				panicked = false
+				report(func() []string { return w.everything("looking at every file anew") })
+			}
+			connected := events == nil && w.reconnect()
+			if connected {
 				listen()
 			}
-			if lost {
-				lost = false
-				look(func() []string { return w.everything("looking at every file anew") })
+			if ticks++; connected || ticks%retryTicks == 0 {
+				report(w.retry)
 			}
-			look(w.doubt)
-			look(w.revive)
-			look(w.handBack)
+			report(w.missedChanges)
+			report(w.revive)
 		}
 	}
 }
@@ -287,7 +306,7 @@ func (w *Watcher) close() {
 func (w *Watcher) readErrors(failures <-chan error, overflow chan<- struct{}) {
 	for err := range failures {
 		if !errors.Is(err, fsnotify.ErrEventOverflow) {
-			w.say.Warn("watching files failed", err)
+			w.stage.Warn("watching files failed", err)
 			continue
 		}
 		lose(overflow)
@@ -298,112 +317,6 @@ func (w *Watcher) readErrors(failures <-chan error, overflow chan<- struct{}) {
 func lose(overflow chan<- struct{}) {
 	select {
 	case overflow <- struct{}{}:
-	default: // that was said
+	default: // already said
 	}
-}
-
-// rounds bounds how often a part of the file system is looked at that changes all the while. Each round follows what
-// appeared during the one before; what happens after the last is told by events.
-const rounds = 10
-
-// sync makes the watches those that the paths need. The caller holds mu.
-func (w *Watcher) sync() (failed error) {
-	for range rounds {
-		w.plan = newPlan(w.targets)
-		grew, err := w.add(w.plan.folders)
-		if failed = err; !grew {
-			break
-		}
-	}
-	for folder := range w.folders {
-		if _, needed := w.plan.folders[folder]; !needed {
-			w.drop(folder)
-		}
-	}
-	w.failed = failed != nil
-	return failed
-}
-
-// add watches folders; grew says that some were not watched before. The caller holds mu.
-func (w *Watcher) add(folders map[string][]string) (grew bool, failed error) {
-	for _, folder := range slices.Sorted(maps.Keys(folders)) { // in order, so that the uppermost is the one that messages name
-		names := folders[folder]
-		if seen, watched := w.folders[folder]; watched {
-			if seen != nil {
-				seen.extend(folder, names)
-			}
-			continue
-		}
-		switch err := w.begin(folder, names); {
-		case err == nil:
-			grew = true
-		case isGone(err):
-			grew = true // it has changed since it was looked at: look again
-		case failed == nil:
-			failed = fmt.Errorf("watch folder %s: %w", folder, err)
-			if scarce(err) {
-				failed = event.WithHint(failed, foldersHint)
-			}
-		}
-	}
-	return grew, failed
-}
-
-// begin watches one folder, by events if that is possible. The caller holds mu.
-func (w *Watcher) begin(folder string, names []string) error {
-	if w.mode == Events {
-		err := w.kernel.Add(folder)
-		if err == nil {
-			w.folders[folder] = nil
-		}
-		return err
-	}
-	wanting := w.kernel == nil && w.mode == Auto
-	if w.kernel != nil && !w.isOpaque(folder) {
-		err := w.kernel.Add(folder)
-		switch {
-		case err == nil:
-			w.folders[folder] = nil
-			return nil
-		case scarce(err):
-			wanting = true
-			w.warn("folders", "too many folders for the kernel's file events; polling the rest until there is room", err, foldersHint)
-		case errors.Is(err, fs.ErrPermission): // a folder that may be entered but not listed: polling can look at names that it knows
-		default:
-			return err
-		}
-	}
-	seen, err := look(folder, names)
-	if err == nil {
-		seen.wanting = wanting
-		w.polled(folder, seen)
-	}
-	return err
-}
-
-// isOpaque tells whether a folder is on a file system without reliable events. The caller holds mu.
-func (w *Watcher) isOpaque(folder string) bool {
-	device, known := deviceOf(folder)
-	if !known {
-		return false
-	}
-	kind, known := w.kinds[device]
-	if !known {
-		kind = w.opaque(folder)
-		w.kinds[device] = kind
-	}
-	if key := fmt.Sprint("device ", device, kind); kind != "" && !w.said[key] {
-		w.said[key] = true
-		w.say.Note("this file system gives no reliable file events; polling it", "folder", event.Name(folder),
-			"filesystem", kind)
-	}
-	return kind != ""
-}
-
-// drop ends the watch of a folder. That it may have ended by itself, with the folder, is why no error counts.
-func (w *Watcher) drop(folder string) {
-	if seen := w.folders[folder]; seen == nil && w.kernel != nil {
-		_ = w.kernel.Remove(folder)
-	}
-	delete(w.folders, folder)
 }

@@ -43,9 +43,9 @@ func open(t testing.TB, o Options, prepare func(*Watcher)) *project {
 		t.Fatal(err)
 	}
 	p.w = w
-	w.rest, w.asks = 2*time.Millisecond, 20*time.Millisecond // tests are in a hurry
+	w.rest, w.tick = 2*time.Millisecond, 20*time.Millisecond // tests are in a hurry
 	if o.Mode == Poll {
-		w.asks = time.Hour // looks tell of mounts by themselves; told twice, a test could take the second time for what it did next
+		w.tick = time.Hour // polls report mounts by themselves; reported twice, a test could take the second time for what it did next
 	}
 	if prepare != nil {
 		prepare(w)
@@ -238,7 +238,11 @@ func TestChmod(t *testing.T) {
 func TestPathsThatComeLater(t *testing.T) {
 	eachMode(t, func(p *project) {
 		p.watch("a/b/c.txt", "folder/deep")
-		p.expect("beside", func() { p.write("a/x.txt", "a/b/x.txt", "folder/x") }, "a/b/c.txt", "folder/deep")
+		var onTheWay []string // an event on the way to a path counts; a poll sees that nothing is there still
+		if p.w.mode == Auto {
+			onTheWay = []string{"a/b/c.txt", "folder/deep"}
+		}
+		p.expect("beside", func() { p.write("a/x.txt", "a/b/x.txt", "folder/x") }, onTheWay...)
 		p.expect("beside, the way being there", func() { p.write("a/y.txt", "a/b/y.txt", "folder/y") })
 		p.expect("the file", func() { p.write("a/b/c.txt") }, "a/b/c.txt")
 		p.expect("the folder", func() { p.must(os.Mkdir(p.path("folder/deep"), 0o755)) }, "folder/deep")

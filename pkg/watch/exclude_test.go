@@ -39,15 +39,27 @@ func (p *project) except(name, base string, patterns ...string) Path {
 	return Path{Name: p.path(name), Base: p.path(base), Except: patterns}
 }
 
-// below returns the folders of the project from one on that are watched.
+// below returns the folders of the project from one on that are watched, or polled.
 func (p *project) below(top string) []string {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
-	var folders []string
-	for folder := range maps.Keys(p.w.folders) {
-		if holds(p.path(top), folder) {
-			folders = append(folders, folder[len(p.dir)+1:])
+	folders := slices.Collect(maps.Keys(p.w.folders))
+	for _, t := range p.w.targets {
+		if t.seen == nil {
+			continue
 		}
+		for name, s := range t.seen.below {
+			if s.mode.IsDir() {
+				folders = append(folders, name)
+			}
+		}
+		if t.seen.self.mode.IsDir() {
+			folders = append(folders, t.Name)
+		}
+	}
+	folders = slices.DeleteFunc(folders, func(folder string) bool { return !holds(p.path(top), folder) })
+	for i := range folders {
+		folders[i] = folders[i][len(p.dir)+1:]
 	}
 	slices.Sort(folders)
 	return folders
@@ -117,7 +129,7 @@ func TestBringsBack(t *testing.T) {
 		{"a/b/c", []string{"*", "!a/**/f"}, true},
 		{"x/b/c", []string{"*", "!a/**/f"}, false},
 	} {
-		if got := newFilter("/base", c.lines).bringsBack("/base/" + c.folder); got != c.want {
+		if got := newFilter("/base", c.lines).includesBelow("/base/" + c.folder); got != c.want {
 			t.Errorf("%q of %q: %v", c.folder, c.lines, got)
 		}
 	}

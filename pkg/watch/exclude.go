@@ -34,7 +34,7 @@ func newFilter(base string, patterns []string) *filter {
 	return f
 }
 
-func (f *filter) leavesOut(path string) bool {
+func (f *filter) excludes(path string) bool {
 	if f == nil {
 		return false
 	}
@@ -46,8 +46,8 @@ func (f *filter) leavesOut(path string) bool {
 	return out && err == nil
 }
 
-// bringsBack tells whether something below a folder that is left out may count after all.
-func (f *filter) bringsBack(folder string) bool {
+// includesBelow tells whether something below a folder that is left out may count after all.
+func (f *filter) includesBelow(folder string) bool {
 	parts := strings.Split(strings.TrimPrefix(folder, f.base), "/")
 	for _, pattern := range f.negated {
 		if reachesBelow(pattern, parts) {

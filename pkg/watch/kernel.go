@@ -1,0 +1,207 @@
+package watch
+
+// Which folders the kernel watches.
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// rounds bounds how often a part of the file system is walked that changes all the while. Each round follows what appeared
+// during the one before; events report what happens after the last.
+const rounds = 10
+
+// sync makes the watched folders those that the targets need. The caller holds mu.
+func (w *Watcher) sync() (failed error) {
+	for range rounds {
+		var byEvents []*target
+		for _, t := range w.targets {
+			if w.kernel == nil {
+				t.poll, t.waiting = true, w.mode == Auto
+			}
+			if !t.poll {
+				byEvents = append(byEvents, t)
+			}
+		}
+		w.plan = newPlan(byEvents)
+		grew, refused, err := w.add(w.plan.folders)
+		w.pollInstead(refused)
+		if failed = err; !grew && len(refused) == 0 {
+			break
+		}
+	}
+	for folder := range w.folders {
+		if _, needed := w.plan.folders[folder]; !needed {
+			w.drop(folder)
+		}
+	}
+	for _, t := range w.targets {
+		switch {
+		case t.poll && t.seen == nil:
+			t.seen = t.look(nil)
+			w.mayHaveMissed(t)
+		case !t.poll && t.seen != nil:
+			t.seen = nil
+			w.mayHaveMissed(t)
+		}
+		t.watched = true
+	}
+	w.failed = failed != nil
+	return failed
+}
+
+func (w *Watcher) syncOrWarn() {
+	if err := w.sync(); err != nil {
+		w.stage.Warn("some files cannot be watched", err)
+	}
+}
+
+// add watches folders. Grew says that some were not watched before. Refused are those that the kernel cannot watch, and
+// whether it may be able to later. The caller holds mu.
+func (w *Watcher) add(folders map[string]bool) (grew bool, refused map[string]bool, failed error) {
+	refused = map[string]bool{}
+	for _, folder := range slices.Sorted(maps.Keys(folders)) { // messages name the uppermost
+		if w.folders[folder] {
+			continue
+		}
+		err := errUnreliable
+		if w.mode == Events || !w.isOpaque(folder) {
+			err = w.kernel.Add(folder)
+		}
+		switch {
+		case err == nil:
+			w.folders[folder] = true
+			grew = true
+		case isGone(err):
+			grew = true // it has changed since the walk: walk again
+		case w.mode == Auto && scarce(err):
+			refused[folder] = true
+			w.warn("folders", "too many folders for the kernel's file events; polling the rest until there is room", err, foldersHint)
+		case w.mode == Auto && (errors.Is(err, errUnreliable) || errors.Is(err, fs.ErrPermission)):
+			refused[folder] = false // without permission to list it, names in it that are known can be polled
+		case failed == nil:
+			failed = fmt.Errorf("watch folder %s: %w", folder, err)
+			if scarce(err) {
+				failed = event.WithHint(failed, foldersHint)
+			}
+		}
+	}
+	return grew, refused, failed
+}
+
+// errUnreliable says that a folder's events cannot be relied on.
+var errUnreliable = errors.New("the file system gives no reliable events")
+
+// pollInstead has all targets polled that need one of these folders, as long as the kernel cannot watch it. The caller
+// holds mu.
+func (w *Watcher) pollInstead(refused map[string]bool) {
+	for folder, waiting := range refused {
+		for t, rest := range w.plan.holding(folder) {
+			if t.counts(rest, true) {
+				t.poll, t.waiting = true, t.waiting || waiting
+			}
+		}
+	}
+	for name, targets := range w.plan.names {
+		waiting, isRefused := refused[filepath.Dir(name)]
+		if !isRefused {
+			continue
+		}
+		for _, t := range targets {
+			t.poll, t.waiting = true, t.waiting || waiting
+		}
+	}
+}
+
+// mayHaveMissed notes that changes of a target went unseen, if it had been watched before. The caller holds mu.
+func (w *Watcher) mayHaveMissed(t *target) {
+	if t.watched {
+		w.missed = append(w.missed, t.Name)
+	}
+}
+
+// takeMissed returns the paths whose changes may have gone unseen since it was last called.
+func (w *Watcher) takeMissed() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	missed := w.missed
+	w.missed = nil
+	return missed
+}
+
+// isOpaque tells whether a folder is on a file system without reliable events. The caller holds mu.
+func (w *Watcher) isOpaque(folder string) bool {
+	info, err := os.Lstat(folder)
+	if err != nil {
+		return false
+	}
+	device, _, _ := system(info)
+	kind, known := w.kinds[device]
+	if !known {
+		kind = w.opaque(folder)
+		w.kinds[device] = kind
+	}
+	if key := fmt.Sprint("device ", device, kind); kind != "" && !w.warned[key] {
+		w.warned[key] = true
+		w.stage.Note("this file system gives no reliable file events; polling it", "folder", event.Name(folder),
+			"filesystem", kind)
+	}
+	return kind != ""
+}
+
+// drop ends the watch of a folder. It may have ended by itself, with the folder, so errors do not count.
+func (w *Watcher) drop(folder string) {
+	if w.kernel != nil {
+		_ = w.kernel.Remove(folder)
+	}
+	delete(w.folders, folder)
+}
+
+// reconnect asks the kernel again for the events that it refused to New.
+func (w *Watcher) reconnect() bool {
+	if w.mode != Auto {
+		return false
+	}
+	kernel, err := fsnotify.NewWatcher()
+	if err != nil {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.kernel = kernel
+	return true
+}
+
+// retry has the kernel watch what it had no room for, if it has now.
+func (w *Watcher) retry() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.kernel == nil {
+		return nil
+	}
+	var waiting []*target
+	for _, t := range w.targets {
+		if t.waiting {
+			waiting = append(waiting, t)
+			t.poll, t.waiting = false, false
+		}
+	}
+	if len(waiting) == 0 {
+		return nil
+	}
+	w.syncOrWarn()
+	waiting = slices.DeleteFunc(waiting, func(t *target) bool { return t.poll })
+	if len(waiting) > 0 {
+		w.stage.Detail("the kernel has room for file events again", "paths", len(waiting))
+	}
+	return nil
+}
