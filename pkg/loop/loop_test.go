@@ -24,7 +24,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// world is stages that only remember what was asked of them. What is on "disk" is a number, which is the image's tag too.
+// world is stages that only remember what was asked of them. What is on "disk" is a number, which
+// is the image's tag too.
 type world struct {
 	disk     atomic.Int64
 	node     map[string]bool
@@ -133,7 +134,8 @@ func (w *world) Apply(_ context.Context, _ event.Sink, tags []name.Tag) error {
 func (w *world) Wait(context.Context, event.Sink) error  { return nil }
 func (w *world) Check(context.Context, event.Sink) error { return nil }
 
-// start runs a loop over w until the returned function is called. Events returns those of whole runs since it was called last.
+// start runs a loop over w until the returned function is called. Events returns those of whole
+// runs since it was called last.
 func start(t *testing.T, w *world) (save func(int64), events func() []event.Event, stop func()) {
 	t.Helper()
 	w.node = map[string]bool{}
@@ -185,7 +187,8 @@ func phases(events []event.Event) string {
 	return all
 }
 
-// pass lets the bubble's clock run on, and waits until everything that this sets off has come to rest.
+// pass lets the bubble's clock run on, and waits until everything that this sets off has come to
+// rest.
 func pass(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
@@ -240,16 +243,16 @@ func TestImageThatDoesNotPassIsNotDeployed(t *testing.T) {
 		w := &world{}
 		save, events, stop := start(t, w)
 		defer stop()
-		pass(2 * burst)
+		pass(2 * burstGap)
 		w.bad.Store(true)
 		save(1)
-		pass(2 * burst)
+		pass(2 * burstGap)
 		if got := phases(events()); got != "()(!" || w.deployed != "worker:0s" || w.followed.Load() != 1 {
 			t.Errorf("runs %s, deployed %q, followed %d times", got, w.deployed, w.followed.Load())
 		}
 		w.bad.Store(false)
 		save(2)
-		pass(2 * burst)
+		pass(2 * burstGap)
 		if got := phases(events()); got != "()" || w.deployed != "worker:2ns" || w.followed.Load() != 2 {
 			t.Errorf("runs %s, deployed %q, followed %d times", got, w.deployed, w.followed.Load())
 		}
@@ -262,7 +265,7 @@ func TestNewestWins(t *testing.T) {
 		save, events, stop := start(t, w)
 		defer stop()
 		for n := range int64(5) {
-			pass(2 * burst)
+			pass(2 * burstGap)
 			save(n + 1)
 			synctest.Wait()
 			if len(w.builds) != int(n)+2 {
@@ -292,9 +295,9 @@ func TestBurst(t *testing.T) {
 		w.builds = nil
 		for n := range int64(10) {
 			save(n + 1)
-			pass(calm / 2)
+			pass(burstQuiet / 2)
 		}
-		pass(calm / 2)
+		pass(burstQuiet / 2)
 		if want := []string{"worker:1ns", "worker:10ns"}; !slices.Equal(w.builds, want) {
 			t.Errorf("builds begun: %v, not %v", w.builds, want)
 		}
@@ -306,7 +309,7 @@ func TestBurst(t *testing.T) {
 		w.builds = nil
 		for n := range int64(80) {
 			save(n + 100)
-			pass(calm / 2)
+			pass(burstQuiet / 2)
 		}
 		if n := len(w.builds); n < 3 || n > 9 {
 			t.Errorf("%d builds begun in 40 s of saves", n)
@@ -381,7 +384,8 @@ func TestTransientFailure(t *testing.T) {
 	})
 }
 
-// How far apart tries start: up to retryMax, however long each of them takes to see that something is away.
+// How far apart tries start: up to retryMax, however long each of them takes to see that something
+// is away.
 func TestBackoffCountsFromTheStart(t *testing.T) {
 	for took, want := range map[time.Duration][]int{ // seconds from one start to the next
 		0:                {1, 2, 4, 8, 16, 30, 30},
@@ -507,34 +511,35 @@ func TestLinkedFolders(t *testing.T) {
 	link("../shared", "real/templates")
 	link("..", "shared/loop")
 	chart := []string{filepath.Join(dir, "chart")}
-	before := sum(t.Context(), nil, chart)
+	content := func() string { return sum(t.Context(), nil, walk(t.Context(), chart).files) }
+	before := content()
 	write("shared/service.yaml", "b")
-	if sum(t.Context(), nil, chart) == before {
+	if content() == before {
 		t.Error("a change behind links is not seen")
 	}
 	if err := syscall.Mkfifo(filepath.Join(dir, "real", "pipe"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	piped := sum(t.Context(), nil, chart) // which does not wait for somebody to write into the pipe
-	if again := sum(t.Context(), nil, chart); again != piped {
+	piped := content() // which does not wait for somebody to write into the pipe
+	if again := content(); again != piped {
 		t.Error("the same has two sums")
 	}
-	before = sum(t.Context(), nil, chart)
+	before = content()
 	large := filepath.Join(dir, "real", "dump") // of which no disk holds the content, and nobody reads it
 	for _, size := range []int64{1 << 40, 2 << 40} {
 		write("real/dump", "")
 		if err := os.Truncate(large, size); err != nil {
 			t.Fatal(err)
 		}
-		now := sum(t.Context(), nil, chart)
+		now := content()
 		if now == before {
 			t.Errorf("a file of %d bytes is not seen", size)
 		}
 		before = now
 	}
-	got, err := linked(t.Context(), chart[0])
-	if want := filepath.Join(dir, "real", "templates"); err != nil || !slices.Contains(got, want) {
-		t.Errorf("links %v, without %s (%v)", got, want, err)
+	got := walk(t.Context(), chart)
+	if want := filepath.Join(dir, "real", "templates"); got.err != nil || !slices.Contains(got.watch, want) {
+		t.Errorf("watched %v, without %s (%v)", got.watch, want, got.err)
 	}
 }
 
@@ -551,7 +556,7 @@ func TestLinkToTooMuch(t *testing.T) {
 		if err := os.WriteFile(one, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for j := range mostWalked / folders {
+		for j := range maxWalked / folders {
 			if err := os.Link(one, filepath.Join(folder, strconv.Itoa(j))); err != nil {
 				t.Fatal(err)
 			}
@@ -560,16 +565,17 @@ func TestLinkToTooMuch(t *testing.T) {
 	if err := os.Symlink(many, filepath.Join(chart, "templates")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := linked(t.Context(), chart); err == nil || !strings.HasPrefix(err.Error(), chart) || event.Hint(err) == "" {
-		t.Errorf("%v", err)
+	linked := walk(t.Context(), []string{chart})
+	if linked.err == nil || !strings.HasPrefix(linked.err.Error(), chart) || event.Hint(linked.err) == "" {
+		t.Errorf("%v", linked.err)
 	}
-	if !small(t.Context(), chart) || small(t.Context(), many) {
+	if direct := walk(t.Context(), []string{many}); !slices.Equal(linked.watch, []string{chart}) || direct.watch != nil {
 		t.Error("what can be watched is the chart without what its link leads to")
 	}
 	ended, cancel := context.WithCancelCause(t.Context())
 	cancel(event.ErrSuperseded)
-	if _, err := linked(ended, chart); !errors.Is(err, event.ErrSuperseded) {
-		t.Errorf("after its run was superseded: %v", err)
+	if got := walk(ended, []string{chart}); !errors.Is(got.err, event.ErrSuperseded) {
+		t.Errorf("after its run was superseded: %v", got.err)
 	}
 }
 
@@ -671,10 +677,10 @@ func TestPanicFailsTheRun(t *testing.T) {
 					defer close(done)
 					New(c.load, c, changes, sink).Run(ctx)
 				}()
-				pass(2 * burst)
+				pass(2 * burstGap)
 				c.disk.Store(1)
 				changes <- Change{Paths: []string{"/project/requirements.txt"}}
-				pass(2 * burst)
+				pass(2 * burstGap)
 				cancel()
 				<-done
 				if c.deployed != "worker:1ns" {
@@ -706,11 +712,11 @@ func TestPanicInTheLookAtAChange(t *testing.T) {
 			defer close(done)
 			New(c.load, c, changes, func(event.Event) {}).Run(ctx)
 		}()
-		pass(2 * burst)
+		pass(2 * burstGap)
 		c.disk.Store(1)
 		c.at = "Hash"
 		changes <- Change{Paths: []string{"/project/requirements.txt"}}
-		pass(2 * burst)
+		pass(2 * burstGap)
 		cancel()
 		<-done
 		if c.deployed != "worker:1ns" || !c.done.Load() {

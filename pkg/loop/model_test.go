@@ -54,8 +54,8 @@ const (
 // A step more makes seven times as many stories, which is for "make soak".
 var length = flag.Int("length", 4, "how many steps each story of TestEveryStory has")
 
-// Every story of these steps, up to a length, with the end after it: there is never more than one run; nothing is left under way or
-// undone; what is deployed is what is on disk.
+// Every story of these steps, up to a length, with the end after it: there is never more than one
+// run; nothing is left under way or undone; what is deployed is what is on disk.
 func TestEveryStory(t *testing.T) {
 	const letters = "csefmtw"
 	stories := 0
@@ -141,7 +141,8 @@ func play(t *testing.T, story string, shutdown bool) {
 	}
 }
 
-// A thousand random saves, and stages that fail, hang and are slow: at rest, what is deployed is what is on disk.
+// A thousand random saves, and stages that fail, hang and are slow: at rest, what is deployed is
+// what is on disk.
 func TestStress(t *testing.T) {
 	const saves = 1000
 	seed := rand.Uint64()
@@ -158,7 +159,7 @@ func TestStress(t *testing.T) {
 				w.disk.Store(random.Int64N(50))
 			}
 			in <- Change{Asked: random.IntN(20) == 0}
-			pass(time.Duration(random.ExpFloat64() * float64(burst)))
+			pass(time.Duration(random.ExpFloat64() * float64(burstGap)))
 			if random.IntN(50) == 0 { // a rest, in which all has to come right by itself
 				w.faults.Store(false)
 				pass(time.Hour)
@@ -194,7 +195,8 @@ func (f *faulty) load() (Stages, error) {
 	return Stages{Images: f, Nodes: f, Platform: f, Forwards: f}, nil
 }
 
-// work takes up to limit, and may go wrong. An end of ctx is noticed at once, or not at all where patient.
+// work takes up to limit, and may go wrong. An end of ctx is noticed at once, or not at all where
+// patient.
 func (f *faulty) work(ctx context.Context, limit time.Duration, patient bool) error {
 	f.mu.Lock()
 	takes, luck := time.Duration(f.random.Int64N(int64(limit))), f.random.IntN(20)

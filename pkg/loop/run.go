@@ -26,8 +26,8 @@ type Stages struct {
 }
 
 type images interface {
-	// Hash returns the tag that each image has to have by its inputs, and the paths that were read (even with an error). It may
-	// be called while an image is built.
+	// Hash returns the tag that each image has to have by its inputs, and the paths that were read
+	// (even with an error). It may be called while an image is built.
 	Hash(ctx context.Context) (tags []name.Tag, files []Path, err error)
 	Has(ctx context.Context, tag name.Tag) (bool, error)
 	Build(ctx context.Context, sink event.Sink, tag name.Tag) error
@@ -61,22 +61,23 @@ type forwards interface {
 type proof interface {
 	// Check returns how what runs differs from what was built, nil if it does not.
 	Check(ctx context.Context, sink event.Sink, tags []name.Tag) error
-	// Follow has it checked again when pods are replaced, and the libraries compared. It does not wait for any of it.
+	// Follow has it checked again when pods are replaced, and the libraries compared. It does not
+	// wait for any of it.
 	Follow(tags []name.Tag)
 }
 
 type watcher interface{ Watch(paths []Path) error }
 
-// Path is a file whose changes count, or a folder with all that is below it but for what Except leaves out: patterns as in a
-// .dockerignore, relative to Base.
+// Path is a file whose changes count, or a folder with all that is below it but for what Except
+// leaves out: patterns as in a .dockerignore, relative to Base.
 type Path struct {
 	Name   string // absolute
 	Base   string
 	Except []string
 }
 
-// run takes the platform to the state that the files on disk describe. It does not care what woke it: where nothing differs,
-// nothing is done.
+// run takes the platform to the state that the files on disk describe. It does not care what woke
+// it: where nothing differs, nothing is done.
 func (l *Loop) run(ctx context.Context, sink event.Sink) error {
 	now, err := l.look(ctx, sink)
 	if err != nil {
@@ -87,7 +88,7 @@ func (l *Loop) run(ctx context.Context, sink event.Sink) error {
 	if err != nil {
 		return err
 	}
-	err = unless(ctx, // a mistake in a chart ends the build, and does not wait for it
+	err = withCheck(ctx, // a mistake in a chart does not wait for the build, and ends it
 		func(ctx context.Context) error { return stages.Platform.Validate(ctx, sink, tags) },
 		func(ctx context.Context) error { return l.build(ctx, sink, stages, tags, missing) })
 	if err != nil {
@@ -118,11 +119,12 @@ func (l *Loop) run(ctx context.Context, sink event.Sink) error {
 	}
 	stages.Nodes.Prune(ctx, sink, tags)
 	stages.Proof.Follow(tags)
-	return now.unmoved(ctx)
+	return now.checkUnmoved(ctx)
 }
 
-// look reads devloop.yaml, hashes the inputs, and has all of it watched. Where more has to be watched than before it does so twice, the
-// second time after the watch is in place, so that a change in between is not lost.
+// look reads devloop.yaml, hashes the inputs, and has all of it watched. Where more has to be
+// watched than before it does so twice, the second time after the watch is in place, so that a
+// change in between is not lost.
 func (l *Loop) look(ctx context.Context, sink event.Sink) (now *reading, err error) {
 	err = sink.For("build").Look(ctx, event.InputsHashed, func(ctx context.Context) (_ []any, err error) {
 		now, err = l.hash(ctx)
@@ -133,25 +135,17 @@ func (l *Loop) look(ctx context.Context, sink event.Sink) (now *reading, err err
 
 func (l *Loop) hash(ctx context.Context) (*reading, error) {
 	for {
-		before := stamp(ctx, l.files)
+		before := walk(ctx, l.roots)
 		stages, err := l.load()
 		if err != nil {
 			return nil, err
 		}
 		tags, inputs, hashErr := stages.Images.Hash(ctx)
-		l.files = slices.Concat(stages.Files, stages.Platform.Files())
+		l.roots = slices.Concat(stages.Files, stages.Platform.Files())
+		now := walk(ctx, l.roots)
 		paths := slices.Clone(inputs)
-		for _, file := range l.files {
-			links, err := linked(ctx, file) // which a watch of a folder does not follow
-			if err != nil {
-				hashErr = cmp.Or(hashErr, err)
-				links = nil
-			}
-			if err == nil || small(ctx, file) { // else it cannot be watched, as it cannot be read
-				for _, path := range append([]string{file}, links...) {
-					paths = append(paths, Path{Name: path})
-				}
-			}
+		for _, path := range now.watch {
+			paths = append(paths, Path{Name: path})
 		}
 		if !slices.EqualFunc(paths, l.watched, Path.equal) {
 			if err := l.watch.Watch(paths); err != nil {
@@ -160,12 +154,12 @@ func (l *Loop) hash(ctx context.Context) (*reading, error) {
 			l.watched = paths
 			continue
 		}
-		if hashErr != nil {
-			return nil, hashErr
+		if err := cmp.Or(hashErr, now.err); err != nil {
+			return nil, err
 		}
-		now := &reading{stages: stages, tags: tags, files: l.files, sum: sum(ctx, tags, l.files), stamp: before}
-		l.read.Store(now)
-		return now, nil
+		r := &reading{stages, tags, l.roots, before.files, sum(ctx, tags, now.files)}
+		l.read.Store(r)
+		return r, nil
 	}
 }
 
@@ -213,31 +207,32 @@ func (l *Loop) build(ctx context.Context, sink event.Sink, stages Stages, tags, 
 	return Telling(errs)
 }
 
-// unless does the work while a check is made, and gives it up if the check fails. A check that is not done when the work fails is given up.
-func unless(ctx context.Context, check, work func(context.Context) error) error {
-	workCtx, giveUp := context.WithCancel(ctx)
-	defer giveUp()
-	checkCtx, endCheck := context.WithCancel(ctx)
-	defer endCheck()
+// withCheck does the work beside a check of it. The first of them that fails ends the other one.
+func withCheck(ctx context.Context, check, work func(context.Context) error) error {
+	both, cancel := context.WithCancel(ctx)
+	defer cancel()
 	checked := make(chan error, 1)
 	go func() {
-		err := event.Guard(func() error { return check(checkCtx) })
+		err := event.Guard(func() error { return check(both) })
 		if err != nil {
-			giveUp()
+			cancel()
 		}
 		checked <- err
 	}()
-	err := event.Guard(func() error { return work(workCtx) })
-	if err != nil && (workCtx.Err() == nil || ctx.Err() != nil) { // by itself
-		endCheck()
-		<-checked //nolint:errcheck // it was given up, most likely
+	err := event.Guard(func() error { return work(both) })
+	failedFirst := err != nil && (both.Err() == nil || ctx.Err() != nil)
+	if err != nil {
+		cancel()
+	}
+	checkErr := <-checked
+	if failedFirst {
 		return err
 	}
-	return cmp.Or(<-checked, err)
+	return cmp.Or(checkErr, err)
 }
 
-// Telling picks the errors that say what to do. Where two images share a step, BuildKit shows its output to one of the builds
-// only: the other one knows no more than that the step failed.
+// Telling picks the errors that say what to do. Where two images share a step, BuildKit shows its
+// output to one of the builds only: the other one knows no more than that the step failed.
 func Telling(errs []error) error {
 	told := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return event.Hint(err) == "" })
 	if len(told) == 0 {
@@ -246,8 +241,8 @@ func Telling(errs []error) error {
 	return errors.Join(told...)
 }
 
-// names shortens a batch for a log line.
-func names(paths []string) string {
+// baseNames shortens paths for a log line.
+func baseNames(paths []string) string {
 	const most = 5
 	short := make([]string, 0, most+1)
 	for i, path := range paths {

@@ -16,7 +16,8 @@ type filter struct {
 	negated  [][]string // the patterns that bring something back, split at their slashes
 }
 
-// newFilter returns nil for a list that cannot be parsed: the build complains of it, and too many changes do no harm.
+// newFilter returns nil for a list that cannot be parsed: the build complains of it, and too many
+// changes do no harm.
 func newFilter(base string, patterns []string) *filter {
 	if len(patterns) == 0 {
 		return nil
@@ -57,8 +58,8 @@ func (f *filter) includesBelow(folder string) bool {
 	return false
 }
 
-// reachesBelow tells whether a pattern may match something below a folder. One that matches the folder itself, or what
-// holds it, does not do so: it has had its say on the folder already.
+// reachesBelow tells whether a pattern may match something below a folder. One that matches the
+// folder itself, or what holds it, does not do so: it has had its say on the folder already.
 func reachesBelow(pattern, folder []string) bool {
 	for i, name := range folder {
 		if i == len(pattern) {

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// Of what git does, no file is forgotten, and its files come many at a time; settle_test.go holds when a batch ends.
+// Of what git does, no file is forgotten, and its files come many at a time; settle_test.go holds
+// when a batch ends.
 func TestGit(t *testing.T) {
 	const files = 2000
 	p := open(t, Options{}, nil)

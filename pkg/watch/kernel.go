@@ -16,8 +16,8 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// rounds bounds how often a part of the file system is walked that changes all the while. Each round follows what appeared
-// during the one before; events report what happens after the last.
+// rounds bounds how often a part of the file system is walked that changes all the while. Each
+// round follows what appeared during the one before; events report what happens after the last.
 const rounds = 10
 
 // sync makes the watched folders those that the targets need. The caller holds mu.
@@ -65,8 +65,8 @@ func (w *Watcher) syncOrWarn() {
 	}
 }
 
-// add watches folders. Grew says that some were not watched before. Refused are those that the kernel cannot watch, and
-// whether it may be able to later. The caller holds mu.
+// add watches folders. Grew says that some were not watched before. Refused are those that the
+// kernel cannot watch, and whether it may be able to later. The caller holds mu.
 func (w *Watcher) add(folders map[string]bool) (grew bool, refused map[string]bool, failed error) {
 	refused = map[string]bool{}
 	for _, folder := range slices.Sorted(maps.Keys(folders)) { // messages name the uppermost
@@ -101,8 +101,8 @@ func (w *Watcher) add(folders map[string]bool) (grew bool, refused map[string]bo
 // errUnreliable says that a folder's events cannot be relied on.
 var errUnreliable = errors.New("the file system gives no reliable events")
 
-// pollInstead has all targets polled that need one of these folders, as long as the kernel cannot watch it. The caller
-// holds mu.
+// pollInstead has all targets polled that need one of these folders, as long as the kernel cannot
+// watch it. The caller holds mu.
 func (w *Watcher) pollInstead(refused map[string]bool) {
 	for folder, waiting := range refused {
 		for t, rest := range w.plan.holding(folder) {
@@ -122,7 +122,8 @@ func (w *Watcher) pollInstead(refused map[string]bool) {
 	}
 }
 
-// mayHaveMissed notes that changes of a target went unseen, if it had been watched before. The caller holds mu.
+// mayHaveMissed notes that changes of a target went unseen, if it had been watched before. The
+// caller holds mu.
 func (w *Watcher) mayHaveMissed(t *target) {
 	if t.watched {
 		w.missed = append(w.missed, t.Name)
@@ -158,7 +159,8 @@ func (w *Watcher) isOpaque(folder string) bool {
 	return kind != ""
 }
 
-// drop ends the watch of a folder. It may have ended by itself, with the folder, so errors do not count.
+// drop ends the watch of a folder. It may have ended by itself, with the folder, so errors do not
+// count.
 func (w *Watcher) drop(folder string) {
 	if w.kernel != nil {
 		_ = w.kernel.Remove(folder)

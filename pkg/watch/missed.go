@@ -9,16 +9,17 @@ import (
 )
 
 const (
-	// missedEvery is how often missed changes are looked for: a mount is noticed before its files are worked on, and two
-	// wake-ups in three seconds cost nothing that could be measured.
+	// missedEvery is how often missed changes are looked for: a mount is noticed before its files
+	// are worked on, and two wake-ups in three seconds cost nothing that could be measured.
 	missedEvery = 1500 * time.Millisecond
 
-	// retryTicks is after how many such looks the kernel is tried again where it had no room: people raise a limit and go
-	// on working.
+	// retryTicks is after how many such looks the kernel is tried again where it had no room:
+	// people raise a limit and go on working.
 	retryTicks = 20
 
-	// minSleep is how far the time of day has to run ahead of the clock that stops while the machine sleeps, to be taken for
-	// a sleep: more than an adjusted clock, less than any sleep in which another machine could change files.
+	// minSleep is how far the time of day has to run ahead of the clock that stops while the
+	// machine sleeps, to be taken for a sleep: more than an adjusted clock, less than any sleep in
+	// which another machine could change files.
 	minSleep = 5 * time.Second
 )
 
@@ -41,8 +42,8 @@ func (w *Watcher) missedChanges() []string {
 	return w.remounted(changedMounts(before.mounts, w.checked.mounts))
 }
 
-// slept tells whether the machine slept, while files on a network or of a virtual machine may have changed. A clock that is
-// set ahead looks the same, which does no harm.
+// slept tells whether the machine slept, while files on a network or of a virtual machine may have
+// changed. A clock that is set ahead looks the same, which does no harm.
 func slept(wall, monotonic time.Duration) bool { return wall-monotonic > minSleep }
 
 // remounted follows mounts and unmounts at these names.
@@ -62,8 +63,8 @@ func (w *Watcher) remounted(points []string) []string {
 	return paths
 }
 
-// revive watches folders again whose kernel watch ended unnoticed: the end of a watch is an event, which may come after a new
-// watch is in place.
+// revive watches folders again whose kernel watch ended unnoticed: the end of a watch is an event,
+// which may come after a new watch is in place.
 func (w *Watcher) revive() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -10,8 +10,9 @@ import (
 	"strings"
 )
 
-// plan is what paths came to when the file system was looked at. Names in it are real: no folder on the way to them is
-// a symbolic link. The kernel knows a folder by one name only, so every folder needs one name only.
+// plan is what paths came to when the file system was looked at. Names in it are real: no folder on
+// the way to them is a symbolic link. The kernel knows a folder by one name only, so every folder
+// needs one name only.
 type plan struct {
 	names   map[string][]*target   // → those whose paths mean something else when this name does
 	roots   map[string][]*target   // folder → those that are this folder
@@ -19,8 +20,8 @@ type plan struct {
 	modes   map[string]fs.FileMode // of what was there: to tell a chmod from a touch, a file from a folder
 }
 
-// counts tells whether a change of something below the target, at rest ("/sub/f"), is one of its path. An excluded folder
-// counts if something in it may.
+// counts tells whether a change of something below the target, at rest ("/sub/f"), is one of its
+// path. An excluded folder counts if something in it may.
 func (t *target) counts(rest string, folder bool) bool {
 	return rest == "" || !t.filter.excludes(t.Name+rest) || folder && t.filter.includesBelow(t.Name+rest)
 }
@@ -42,8 +43,9 @@ func newPlan(targets []*target) plan {
 			case s.isLink() && !holds(s.name, base) && !holds(s.name, realBase):
 			case s.isFolder() && holds(realBase, s.name) && s.name != realBase:
 			default:
-				// What leads to the project, or to the target of a link, is not watched: / and $HOME have much traffic,
-				// and macOS asks the user before a program may look into them.
+				// What leads to the project, or to the target of a link, is not watched: / and
+				// $HOME have much traffic, and macOS asks the user before a program may look into
+				// them.
 				continue
 			}
 			if folder := filepath.Dir(s.name); !p.folders[folder] {
@@ -65,8 +67,8 @@ func newPlan(targets []*target) plan {
 	return p
 }
 
-// walk adds a folder with everything below it that some root does not exclude. It does not follow links, as Docker does
-// not; what reads through them has to name them as paths of their own.
+// walk adds a folder with everything below it that some root does not exclude. It does not follow
+// links, as Docker does not; what reads through them has to name them as paths of their own.
 func (p plan) walk(top string) {
 	_ = filepath.WalkDir(top, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -85,7 +87,8 @@ func (p plan) walk(top string) {
 	})
 }
 
-// holding yields the roots that hold name, each with where in it that is ("/sub/f", "" for the root itself).
+// holding yields the roots that hold name, each with where in it that is ("/sub/f", "" for the root
+// itself).
 func (p plan) holding(name string) iter.Seq2[*target, string] {
 	return func(yield func(*target, string) bool) {
 		for folder := name; ; folder = filepath.Dir(folder) {
@@ -152,8 +155,9 @@ func (s step) isFolder() bool { return s.mode.IsDir() }
 // maxLinks is what Linux allows on the way to one file.
 const maxLinks = 40
 
-// trace walks from the root to path and returns every name that it meets, links and what they point to included. The last
-// one is what path is in the end: a file, a folder, or the first name on the way that does not exist.
+// trace walks from the root to path and returns every name that it meets, links and what they point
+// to included. The last one is what path is in the end: a file, a folder, or the first name on the
+// way that does not exist.
 func trace(path string, lstat func(string) (fs.FileInfo, error)) []step {
 	var steps []step
 	folder, links := "/", 0

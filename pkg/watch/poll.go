@@ -13,22 +13,26 @@ import (
 )
 
 const (
-	// minRest is the least time between two polls. With the quiet time, a save is noticed in about half a second on
-	// average, which still feels prompt.
+	// minRest is the least time between two polls. With the quiet time, a save is noticed in about
+	// half a second on average, which still feels prompt.
 	minRest = 500 * time.Millisecond
 
-	// maxRest bounds the wait on slow file systems: after ten seconds people think that a save was missed.
+	// maxRest bounds the wait on slow file systems: after ten seconds people think that a save was
+	// missed.
 	maxRest = 10 * time.Second
 
-	// restFactor is the rest after a poll, in units of what the poll took: polling takes about 1 % of a core.
+	// restFactor is the rest after a poll, in units of what the poll took: polling takes about 1 %
+	// of a core.
 	restFactor = 100
 
-	// coarse is the longest step in which file systems keep time (FAT, and what is shared from it). Two writes within a
-	// step look alike, so where steps are whole seconds a save is reported once more when the step is over.
+	// coarse is the longest step in which file systems keep time (FAT, and what is shared from it).
+	// Two writes within a step look alike, so where steps are whole seconds a save is reported once
+	// more when the step is over.
 	coarse = 2 * time.Second
 )
 
-// stat tells one version of a file from another one without reading it. It is zero where there is nothing.
+// stat tells one version of a file from another one without reading it. It is zero where there is
+// nothing.
 type stat struct {
 	mode               fs.FileMode
 	device, inode      uint64
@@ -36,7 +40,8 @@ type stat struct {
 	young              bool  // a later write may leave all of the above as it is
 }
 
-// isSame tells whether two stats are of one file or folder: not replaced, not gone, not mounted over.
+// isSame tells whether two stats are of one file or folder: not replaced, not gone, not mounted
+// over.
 func (s stat) isSame(other stat) bool {
 	return s.mode.Type() == other.mode.Type() && s.device == other.device && s.inode == other.inode
 }
@@ -59,8 +64,8 @@ type snapshot struct {
 	below map[string]stat // by path, if the target is a folder
 }
 
-// look stats a target and all that counts below it. What cannot be looked at stays as it was before: a file server that is
-// down changes nothing.
+// look stats a target and all that counts below it. What cannot be looked at stays as it was
+// before: a file server that is down changes nothing.
 func (t *target) look(before *snapshot) *snapshot {
 	info, err := os.Stat(t.Name)
 	if err != nil {
@@ -107,8 +112,8 @@ func (t *target) look(before *snapshot) *snapshot {
 	return now
 }
 
-// changes returns the paths that differ between two snapshots of a target. Of a folder that appeared, went or was replaced
-// it returns only the folder.
+// changes returns the paths that differ between two snapshots of a target. Of a folder that
+// appeared, went or was replaced it returns only the folder.
 func (t *target) changes(before, now *snapshot) []string {
 	if !now.self.isSame(before.self) {
 		return []string{t.Name}
@@ -138,7 +143,8 @@ func (t *target) changes(before, now *snapshot) []string {
 	return paths
 }
 
-// poll stats all targets that the kernel does not watch, again and again, and sends what differs, until ctx ends.
+// poll stats all targets that the kernel does not watch, again and again, and sends what differs,
+// until ctx ends.
 func (w *Watcher) poll(ctx context.Context, send func([]string)) {
 	rest := time.NewTimer(w.rest)
 	defer rest.Stop()
@@ -173,7 +179,8 @@ func (w *Watcher) polled() (targets []*target) {
 	return targets
 }
 
-// lookAgain returns what changed in a polled target. It does not hold mu while it looks: a network may be slow.
+// lookAgain returns what changed in a polled target. It does not hold mu while it looks: a network
+// may be slow.
 func (w *Watcher) lookAgain(t *target) []string {
 	w.mu.Lock()
 	before := t.seen

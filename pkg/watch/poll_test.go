@@ -25,7 +25,8 @@ func TestPollSeesAnOlderFile(t *testing.T) {
 	p.expect("another link", func() { p.remove("req.txt"); p.link("ctx/f", "req.txt") }, "req.txt")
 }
 
-// Where time is kept in whole seconds, a second save within one of them may change nothing that can be seen.
+// Where time is kept in whole seconds, a second save within one of them may change nothing that can
+// be seen.
 func TestPollDoubtsWholeSeconds(t *testing.T) {
 	p := open(t, Options{Mode: Poll, Quiet: 30 * time.Millisecond}, nil)
 	p.write("req.txt")

@@ -12,17 +12,19 @@ import (
 )
 
 const (
-	// DefaultQuiet is how long nothing may change until a batch is complete. What belongs to one save (the file, its
-	// backup, a formatter's second write) comes within tens of milliseconds; people begin to notice a delay at about a
-	// hundred.
+	// DefaultQuiet is how long nothing may change until a batch is complete. What belongs to one
+	// save (the file, its backup, a formatter's second write) comes within tens of milliseconds;
+	// people begin to notice a delay at about a hundred.
 	DefaultQuiet = 100 * time.Millisecond
 
-	// DefaultLimit is how long a batch may be held back by changes that do not end: a program that logs into a watched
-	// folder must not keep devloop from ever building. A git checkout of a large branch takes about this long.
+	// DefaultLimit is how long a batch may be held back by changes that do not end: a program that
+	// logs into a watched folder must not keep devloop from ever building. A git checkout of a
+	// large branch takes about this long.
 	DefaultLimit = time.Second
 )
 
-// pause is how long to wait for the end of a burst. It may change at any time, and holds from the next change on.
+// pause is how long to wait for the end of a burst. It may change at any time, and holds from the
+// next change on.
 type pause struct{ quiet, limit atomic.Int64 }
 
 func (p *pause) set(quiet, limit time.Duration) {
@@ -37,8 +39,9 @@ type Batch struct {
 	Until time.Time // the burst was over
 }
 
-// settle collects the paths of in and offers them to out once none came for the quiet time, or the first is as old as the limit. What comes
-// until the offer is taken joins it. It returns when ctx ends.
+// settle collects the paths of in and offers them to out once none came for the quiet time, or the
+// first is as old as the limit. What comes until the offer is taken joins it. It returns when ctx
+// ends.
 func settle(ctx context.Context, in <-chan []string, out chan<- Batch, p *pause) {
 	pending := map[string]bool{}
 	var batch Batch

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// opaque returns the name of the folder's file system if others may change files there without this kernel knowing,
-// else "".
+// opaque returns the name of the folder's file system if others may change files there without this
+// kernel knowing, else "".
 func opaque(folder string) string {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(folder, &s); err != nil {

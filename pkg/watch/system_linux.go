@@ -11,7 +11,8 @@ import (
 	"syscall"
 )
 
-// opaqueKinds are file systems where others may change files without this kernel knowing, by their number in statfs(2).
+// opaqueKinds are file systems where others may change files without this kernel knowing, by their
+// number in statfs(2).
 var opaqueKinds = map[uint32]string{
 	0x00006969: "nfs",
 	0x0000517B: "smb",
@@ -19,8 +20,8 @@ var opaqueKinds = map[uint32]string{
 	0xFF534D42: "cifs",
 	0x0000564C: "ncp",
 	0x01021997: "9p", // also WSL's /mnt/c, and minikube mount
-	// sshfs, virtiofs, Docker Desktop's shares. Local disks with a driver in user space (NTFS, exFAT) have the same
-	// number: their events would be reliable, polling is merely slower.
+	// sshfs, virtiofs, Docker Desktop's shares. Local disks with a driver in user space (NTFS,
+	// exFAT) have the same number: their events would be reliable, polling is merely slower.
 	0x65735546: "fuse",
 	0x786F4256: "vboxsf",
 	0xBACBACBC: "vmhgfs",
@@ -84,5 +85,6 @@ func changedMounts(before, after []byte) []string {
 	return slices.Compact(points)
 }
 
-// unescape turns the octal escapes of a mount table into what they stand for. The kernel writes no others than these.
+// unescape turns the octal escapes of a mount table into what they stand for. The kernel writes no
+// others than these.
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\043`, "#", `\134`, `\`).Replace

@@ -18,15 +18,16 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// isolated runs the calling test again, in namespaces of its own: there limits can be set and file systems mounted without
-// anybody else feeling it, also by those who are not root. It returns true in there.
+// isolated runs the calling test again, in namespaces of its own: there limits can be set and file
+// systems mounted without anybody else feeling it, also by those who are not root. It returns true
+// in there.
 func isolated(t *testing.T) bool {
 	t.Helper()
 	return again(t, 0, syscall.CLONE_NEWUSER|syscall.CLONE_NEWNS)
 }
 
-// unprivileged does the same for a test that must not be root, also where root runs it: its files are its own, and their
-// permissions hold for it.
+// unprivileged does the same for a test that must not be root, also where root runs it: its files
+// are its own, and their permissions hold for it.
 func unprivileged(t *testing.T) bool { t.Helper(); return again(t, 65534, syscall.CLONE_NEWUSER) }
 
 // again runs the calling test in new namespaces, in which its user has this id.
@@ -64,7 +65,8 @@ func (p *project) mount(from, to, kind string, flags uintptr) {
 
 func (p *project) bind(from, to string) { p.t.Helper(); p.mount(p.path(from), to, "", syscall.MS_BIND) }
 
-// unmount asks again while a look of the watcher has a folder of the mount open, which takes a moment.
+// unmount asks again while a look of the watcher has a folder of the mount open, which takes a
+// moment.
 func (p *project) unmount(name string) {
 	p.t.Helper()
 	deadline := time.Now().Add(time.Minute)
@@ -178,7 +180,8 @@ func TestStormAtTheLimit(t *testing.T) {
 	p.warnedOnce("max_user_watches")
 	for range 2 {
 		for _, f := range files {
-			// What the storm left may still tell a folder instead, so the file is saved until it is told itself.
+			// What the storm left may still tell a folder instead, so the file is saved until it is
+			// told itself.
 			p.until(f, func() bool {
 				p.write(f)
 				select {
@@ -269,8 +272,9 @@ func TestOpaque(t *testing.T) {
 // seen writes a file until that is told.
 func (p *project) seen(name string) { p.t.Helper(); p.seenAs(name, name) }
 
-// seenAs writes a file, again and again, until all of wants were told as changed. Once would not do: a mount may be told twice, by
-// the look of polling and by the table of mounts, and what was written in between is told with it, by the name of the folder.
+// seenAs writes a file, again and again, until all of wants were told as changed. Once would not
+// do: a mount may be told twice, by the look of polling and by the table of mounts, and what was
+// written in between is told with it, by the name of the folder.
 func (p *project) seenAs(name string, wants ...string) {
 	p.t.Helper()
 	told := map[string]bool{}

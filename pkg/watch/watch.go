@@ -1,12 +1,13 @@
 // Package watch turns what happens to files into settled batches of changed paths.
 //
-// It watches folders, never files: editors save by writing beside a file and renaming, and a watch on the file would follow
-// the old one. plan.go works out which folders a path needs; kernel.go has the kernel watch them; events.go decides what an
-// event means; settle.go waits for the end of a burst.
+// It watches folders, never files: editors save by writing beside a file and renaming, and a watch
+// on the file would follow the old one. plan.go works out which folders a path needs; kernel.go has
+// the kernel watch them; events.go decides what an event means; settle.go waits for the end of a
+// burst.
 //
-// Where the kernel's events cannot be relied on (file systems that others change behind the kernel's back, folders beyond
-// the kernel's limits), poll.go stats everything again and again. missed.go finds what no event reports: a mount, a sleep, a
-// watch that ended.
+// Where the kernel's events cannot be relied on (file systems that others change behind the
+// kernel's back, folders beyond the kernel's limits), poll.go stats everything again and again.
+// missed.go finds what no event reports: a mount, a sleep, a watch that ended.
 //
 // Its rules:
 //   - A folder is walked only after its watch is in place, so nothing can appear unseen in between.
@@ -31,8 +32,8 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// Path is what to watch: a file, or a folder with everything below it except what Except excludes. Several Paths may have
-// the same Name; a change counts if it does for one of them.
+// Path is what to watch: a file, or a folder with everything below it except what Except excludes.
+// Several Paths may have the same Name; a change counts if it does for one of them.
 type Path struct {
 	Name   string   // absolute
 	Base   string   // folder, absolute, that Except's patterns are relative to; unused if there are none
@@ -54,7 +55,8 @@ type Options struct {
 	Quiet, Limit time.Duration
 }
 
-// Watcher watches one set of paths. It belongs to Run: a Watcher that is made has to be run, if only to end.
+// Watcher watches one set of paths. It belongs to Run: a Watcher that is made has to be run, if
+// only to end.
 type Watcher struct {
 	stage   event.Stage
 	mode    Mode
@@ -119,7 +121,8 @@ const (
 	foldersHint   = "the kernel's limit of watched folders is reached; raise it: sudo sysctl fs.inotify.max_user_watches=1048576"
 )
 
-// scarce tells whether an error is about one of the kernel's limits, so that trying again later may help.
+// scarce tells whether an error is about one of the kernel's limits, so that trying again later may
+// help.
 func scarce(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
@@ -135,17 +138,19 @@ func (w *Watcher) warn(key, message string, err error, hint string) {
 	}
 }
 
-// Settle changes how long nothing may change until a batch is complete, and how long one may be held back by changes that
-// do not end. Zero means the default. It holds from the next change on, and may be called from any goroutine.
+// Settle changes how long nothing may change until a batch is complete, and how long one may be
+// held back by changes that do not end. Zero means the default. It holds from the next change on,
+// and may be called from any goroutine.
 func (w *Watcher) Settle(quiet, limit time.Duration) { w.pause.set(quiet, limit) }
 
-// Batches delivers changed paths: those given to Watch, and for watched folders also what is below them. Each batch is
-// sorted, without duplicates, and belongs to the receiver.
+// Batches delivers changed paths: those given to Watch, and for watched folders also what is below
+// them. Each batch is sorted, without duplicates, and belongs to the receiver.
 func (w *Watcher) Batches() <-chan Batch { return w.batches }
 
-// Watch replaces the set of watched paths. They need not exist. What stays in the set is watched without a gap; what
-// happened to a new path before Watch returned may go unseen. It may be called from any goroutine, and costs little when
-// nothing changed. After an error everything that can be watched is.
+// Watch replaces the set of watched paths. They need not exist. What stays in the set is watched
+// without a gap; what happened to a new path before Watch returned may go unseen. It may be called
+// from any goroutine, and costs little when nothing changed. After an error everything that can be
+// watched is.
 func (w *Watcher) Watch(paths []Path) error {
 	paths = slices.Clone(paths)
 	for i := range paths {
@@ -206,7 +211,8 @@ func equalPaths(a, b Path) bool {
 	return a.Name == b.Name && a.Base == b.Base && slices.Equal(a.Except, b.Except)
 }
 
-// Run takes events until ctx ends, and then returns nil; every goroutine of the Watcher has ended by then.
+// Run takes events until ctx ends, and then returns nil; every goroutine of the Watcher has ended
+// by then.
 func (w *Watcher) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -256,8 +262,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 		if w.kernel == nil {
 			return
 		}
-		// Errors need a reader of their own: fsnotify holds its lock while it sends some of them, and the lock is needed
-		// to add a watch, which is done below.
+		// Errors need a reader of their own: fsnotify holds its lock while it sends some of them,
+		// and the lock is needed to add a watch, which is done below.
 		failures := w.kernel.Errors
 		keep("errors", func(context.Context) { w.readErrors(failures, overflow) })
 		events = w.kernel.Events

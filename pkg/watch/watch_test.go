@@ -29,8 +29,8 @@ type project struct {
 	said []event.Event
 }
 
-// open runs a Watcher for the test's life; the folder is empty and nothing is watched yet. Prepare, if not nil, sees the
-// Watcher before it runs.
+// open runs a Watcher for the test's life; the folder is empty and nothing is watched yet. Prepare,
+// if not nil, sees the Watcher before it runs.
 func open(t testing.TB, o Options, prepare func(*Watcher)) *project {
 	t.Helper()
 	p := &project{t: t, dir: t.TempDir()}
@@ -111,8 +111,9 @@ func (p *project) link(target, name string) {
 	p.must(os.Symlink(target, p.path(name)))
 }
 
-// bell is a file whose change marks the end of what expect looks at: the kernel keeps the order of events. A look at all
-// that is polled takes its time, so what was done before the bell rang is surely seen when it rings for the third time.
+// bell is a file whose change marks the end of what expect looks at: the kernel keeps the order of
+// events. A look at all that is polled takes its time, so what was done before the bell rang is
+// surely seen when it rings for the third time.
 const bell = "bell"
 
 func (p *project) watch(names ...string) {
@@ -134,8 +135,8 @@ func paths(dir string, names ...string) (paths []Path) {
 	return paths
 }
 
-// expect does something and says if anything but exactly these paths is told as changed. Who polls may see only the end of
-// it: that a folder is gone tells that all in it is.
+// expect does something and says if anything but exactly these paths is told as changed. Who polls
+// may see only the end of it: that a folder is gone tells that all in it is.
 func (p *project) expect(what string, do func(), want ...string) {
 	p.t.Helper()
 	got := p.told(what, do)
@@ -414,7 +415,8 @@ func TestUnknownMode(t *testing.T) {
 	}
 }
 
-// A storm of everything at once, while the set changes: what exists in the end is watched, all of it.
+// A storm of everything at once, while the set changes: what exists in the end is watched, all of
+// it.
 func TestStorm(t *testing.T) {
 	eachMode(t, func(p *project) {
 		files := p.storm()
