@@ -10,20 +10,15 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// changed returns the watched paths that an event changed, after it has put watches where they are
-// needed now.
+// changed returns the watched paths that an event changed, after moving the watches to where they
+// are needed now.
 func (w *Watcher) changed(e fsnotify.Event) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.change(e)
-}
-
-// change is changed for a caller that holds mu.
-func (w *Watcher) change(e fsnotify.Event) []string {
 	name := e.Name
 	watched := w.folders[name]
 	if paths := w.plan.touched(name, true); len(paths) == 0 && !watched {
-		return nil // of something beside what is watched
+		return nil // beside what is watched
 	}
 	before := w.plan.modes[name]
 	var after fs.FileMode
@@ -31,8 +26,8 @@ func (w *Watcher) change(e fsnotify.Event) []string {
 		after = info.Mode()
 	}
 	if e.Op == fsnotify.Chmod && before == after {
-		// A touch, a backup, an indexer: neither content nor mode changed. A real chmod counts: an
-		// image with a script that became executable is another image.
+		// A touch, a backup, an indexer: neither content nor mode changed. A real chmod counts: a
+		// script that became executable makes another image.
 		return nil
 	}
 	if after == 0 {
@@ -51,8 +46,8 @@ func (w *Watcher) change(e fsnotify.Event) []string {
 	return append(paths, w.reshape(name)...)
 }
 
-// reshape follows a folder or link that appeared, went, or was replaced, and returns the watched
-// paths that hung on it, or do now. The caller holds mu.
+// reshape moves the watches after a folder or link appeared, went, or was replaced. It returns the
+// watched paths that depended on it, or do now. The caller holds mu.
 func (w *Watcher) reshape(name string) []string {
 	paths := w.plan.below(name)
 	if w.folders[name] {
@@ -70,8 +65,8 @@ func (w *Watcher) reshape(name string) []string {
 	return append(append(paths, w.plan.touched(name, w.plan.modes[name].IsDir())...), w.plan.below(name)...)
 }
 
-// dropBelow ends all watches from a folder on: they belong to inodes, and stay with these under the
-// old name when the folder is moved. What is there now is watched anew. The caller holds mu.
+// dropBelow ends all watches from a folder on: they belong to inodes, and follow a folder that is
+// moved, under its old name. The caller holds mu.
 func (w *Watcher) dropBelow(top string) {
 	for folder := range w.folders {
 		if holds(top, folder) {
@@ -80,8 +75,8 @@ func (w *Watcher) dropBelow(top string) {
 	}
 }
 
-// addTree watches a folder that appeared below a watched one: cheaper than sync where thousands do.
-// The caller holds mu.
+// addTree watches a folder that appeared below a watched one. For thousands of them it is cheaper
+// than sync. The caller holds mu.
 func (w *Watcher) addTree(top string) (failed error) {
 	for range rounds {
 		part := plan{roots: w.plan.roots, folders: map[string]bool{}, modes: w.plan.modes}
@@ -100,8 +95,8 @@ func (w *Watcher) addTree(top string) (failed error) {
 	return failed
 }
 
-// everything starts over after a loss of events: no watch and nothing that was known can be
-// trusted.
+// everything starts over after a loss of events, when no watch can be trusted. It returns all
+// watched paths.
 func (w *Watcher) everything(why string) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,6 +1,6 @@
 package watch
 
-// What a folder's Path leaves out.
+// What a folder's Path excludes.
 
 import (
 	"path/filepath"
@@ -9,15 +9,15 @@ import (
 	"github.com/moby/patternmatcher"
 )
 
-// filter is a list of patterns in the syntax of .dockerignore. The nil filter leaves nothing out.
+// filter is a list of patterns in the syntax of .dockerignore. A nil filter excludes nothing.
 type filter struct {
 	base     string
 	patterns *patternmatcher.PatternMatcher
-	negated  [][]string // the patterns that bring something back, split at their slashes
+	negated  [][]string // the patterns that include something again, split at their slashes
 }
 
-// newFilter returns nil for a list that cannot be parsed: the build complains of it, and too many
-// changes do no harm.
+// newFilter returns nil for a list that cannot be parsed: the build reports the mistake, and too
+// many changes do no harm.
 func newFilter(base string, patterns []string) *filter {
 	if len(patterns) == 0 {
 		return nil
@@ -47,7 +47,7 @@ func (f *filter) excludes(path string) bool {
 	return out && err == nil
 }
 
-// includesBelow tells whether something below a folder that is left out may count after all.
+// includesBelow tells whether something below an excluded folder may be included again.
 func (f *filter) includesBelow(folder string) bool {
 	parts := strings.Split(strings.TrimPrefix(folder, f.base), "/")
 	for _, pattern := range f.negated {
@@ -59,7 +59,7 @@ func (f *filter) includesBelow(folder string) bool {
 }
 
 // reachesBelow tells whether a pattern may match something below a folder. One that matches the
-// folder itself, or what holds it, does not do so: it has had its say on the folder already.
+// folder itself, or a parent, does not: it has decided about the folder already.
 func reachesBelow(pattern, folder []string) bool {
 	for i, name := range folder {
 		if i == len(pattern) {

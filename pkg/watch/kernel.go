@@ -85,7 +85,8 @@ func (w *Watcher) add(folders map[string]bool) (grew bool, refused map[string]bo
 			grew = true // it has changed since the walk: walk again
 		case w.mode == Auto && scarce(err):
 			refused[folder] = true
-			w.warn("folders", "too many folders for the kernel's file events; polling the rest until there is room", err, foldersHint)
+			w.warn("folders", "too many folders for the kernel's file events; polling the rest until there is room",
+				err, foldersHint)
 		case w.mode == Auto && (errors.Is(err, errUnreliable) || errors.Is(err, fs.ErrPermission)):
 			refused[folder] = false // without permission to list it, names in it that are known can be polled
 		case failed == nil:

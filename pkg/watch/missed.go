@@ -1,6 +1,6 @@
 package watch
 
-// What happens to files without an event.
+// Changes without an event.
 
 import (
 	"bytes"
@@ -86,7 +86,7 @@ func (w *Watcher) revive() []string {
 	return paths
 }
 
-// dead returns the folders that the kernel should watch and does not. The caller holds mu.
+// dead returns the folders whose kernel watch has ended. The caller holds mu.
 func (w *Watcher) dead() []string {
 	if w.kernel == nil {
 		return nil

@@ -10,14 +10,13 @@ import (
 	"strings"
 )
 
-// plan is what paths came to when the file system was looked at. Names in it are real: no folder on
-// the way to them is a symbolic link. The kernel knows a folder by one name only, so every folder
-// needs one name only.
+// plan is where the targets were when the file system was walked. Its names are real: no folder on
+// the way to them is a symbolic link, since the kernel knows a folder by one name only.
 type plan struct {
-	names   map[string][]*target   // → those whose paths mean something else when this name does
-	roots   map[string][]*target   // folder → those that are this folder
-	folders map[string]bool        // that need watching → whether all that is in it may count
-	modes   map[string]fs.FileMode // of what was there: to tell a chmod from a touch, a file from a folder
+	names   map[string][]*target   // → targets whose path leads through this name, or ends there
+	roots   map[string][]*target   // folder → targets that are this folder
+	folders map[string]bool        // to watch → whether all entries may count
+	modes   map[string]fs.FileMode // tell a chmod from a touch, a file from a folder
 }
 
 // counts tells whether a change of something below the target, at rest ("/sub/f"), is one of its
@@ -33,7 +32,7 @@ func newPlan(targets []*target) plan {
 	}
 	base := commonFolder(targets)
 	realBase := real(base)
-	lstat := rememberingLstat()
+	lstat := cachedLstat()
 	for _, target := range targets {
 		steps := trace(target.Name, lstat)
 		for i, s := range steps {
@@ -43,14 +42,9 @@ func newPlan(targets []*target) plan {
 			case s.isLink() && !holds(s.name, base) && !holds(s.name, realBase):
 			case s.isFolder() && holds(realBase, s.name) && s.name != realBase:
 			default:
-				// What leads to the project, or to the target of a link, is not watched: / and
-				// $HOME have much traffic, and macOS asks the user before a program may look into
-				// them.
-				continue
+				continue // not / and $HOME: they have much traffic, and macOS asks the user about them
 			}
-			if folder := filepath.Dir(s.name); !p.folders[folder] {
-				p.folders[folder] = false
-			}
+			p.folders[filepath.Dir(s.name)] = false
 			p.names[s.name] = append(p.names[s.name], target)
 			if s.exists {
 				p.modes[s.name] = s.mode
@@ -60,7 +54,7 @@ func newPlan(targets []*target) plan {
 			}
 		}
 	}
-	// Only now, since what one root leaves out another one may hold.
+	// Only now, since one root may exclude what another one includes.
 	for folder := range p.roots {
 		p.walk(folder)
 	}
@@ -72,7 +66,7 @@ func newPlan(targets []*target) plan {
 func (p plan) walk(top string) {
 	_ = filepath.WalkDir(top, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
-			return nil // gone, or not ours to read: then the build says so
+			return nil // gone, or unreadable, which the build reports
 		}
 		if entry.IsDir() {
 			if p.folders[name] || !p.wants(name) {
@@ -142,7 +136,7 @@ func (p plan) below(folder string) []string {
 	return paths
 }
 
-// step is one name on the way to a path.
+// step is one name on the way to a target.
 type step struct {
 	name   string // real
 	exists bool
@@ -152,12 +146,11 @@ type step struct {
 func (s step) isLink() bool   { return s.mode&fs.ModeSymlink != 0 }
 func (s step) isFolder() bool { return s.mode.IsDir() }
 
-// maxLinks is what Linux allows on the way to one file.
+// maxLinks is Linux's limit on the way to one file (path_resolution(7)).
 const maxLinks = 40
 
-// trace walks from the root to path and returns every name that it meets, links and what they point
-// to included. The last one is what path is in the end: a file, a folder, or the first name on the
-// way that does not exist.
+// trace walks from the root to path and returns every name on the way, through links. The last one
+// is what path leads to: a file, a folder, or the first name that does not exist.
 func trace(path string, lstat func(string) (fs.FileInfo, error)) []step {
 	var steps []step
 	folder, links := "/", 0
@@ -196,8 +189,8 @@ func trace(path string, lstat func(string) (fs.FileInfo, error)) []step {
 	return steps
 }
 
-// rememberingLstat saves asking again about the folders that many paths share.
-func rememberingLstat() func(string) (fs.FileInfo, error) {
+// cachedLstat looks once at the folders that many paths share.
+func cachedLstat() func(string) (fs.FileInfo, error) {
 	type answer struct {
 		info fs.FileInfo
 		err  error
@@ -224,7 +217,7 @@ func commonFolder(targets []*target) string {
 	return common
 }
 
-// real returns the folder's name without links, as far as it exists.
+// real returns the folder's name with links resolved, as far as it exists.
 func real(folder string) string {
 	if name, err := filepath.EvalSymlinks(folder); err == nil || folder == filepath.Dir(folder) {
 		return name
@@ -232,7 +225,7 @@ func real(folder string) string {
 	return filepath.Join(real(filepath.Dir(folder)), filepath.Base(folder))
 }
 
-// holds tells whether path is folder or below it.
+// holds tells whether path is folder, or below it.
 func holds(folder, path string) bool {
 	return path == folder || strings.HasPrefix(path, strings.TrimSuffix(folder, "/")+"/")
 }

@@ -12,24 +12,24 @@ import (
 )
 
 const (
-	// DefaultQuiet is how long nothing may change until a batch is complete. What belongs to one
-	// save (the file, its backup, a formatter's second write) comes within tens of milliseconds;
-	// people begin to notice a delay at about a hundred.
+	// DefaultQuiet is how long nothing may change until a batch is complete. The writes of one save
+	// (the file, its backup, a formatter's output) come within tens of milliseconds; people notice
+	// a delay from about a hundred on.
 	DefaultQuiet = 100 * time.Millisecond
 
-	// DefaultLimit is how long a batch may be held back by changes that do not end: a program that
-	// logs into a watched folder must not keep devloop from ever building. A git checkout of a
-	// large branch takes about this long.
+	// DefaultLimit is how long changes that do not end may delay a batch: a program that logs into
+	// a watched folder must not keep devloop from ever building. A git checkout of a large branch
+	// takes about this long.
 	DefaultLimit = time.Second
 )
 
-// pause is how long to wait for the end of a burst. It may change at any time, and holds from the
-// next change on.
-type pause struct{ quiet, limit atomic.Int64 }
+// debounce is how long to wait for the end of a burst. It may change at any time, and applies from
+// the next change on.
+type debounce struct{ quiet, limit atomic.Int64 }
 
-func (p *pause) set(quiet, limit time.Duration) {
-	p.quiet.Store(int64(cmp.Or(max(quiet, 0), DefaultQuiet)))
-	p.limit.Store(int64(cmp.Or(max(limit, 0), DefaultLimit)))
+func (d *debounce) set(quiet, limit time.Duration) {
+	d.quiet.Store(int64(cmp.Or(max(quiet, 0), DefaultQuiet)))
+	d.limit.Store(int64(cmp.Or(max(limit, 0), DefaultLimit)))
 }
 
 // Batch is what changed in one burst.
@@ -40,18 +40,18 @@ type Batch struct {
 }
 
 // settle collects the paths of in and offers them to out once none came for the quiet time, or the
-// first is as old as the limit. What comes until the offer is taken joins it. It returns when ctx
-// ends.
-func settle(ctx context.Context, in <-chan []string, out chan<- Batch, p *pause) {
+// first is as old as the limit. Paths that come until the offer is taken join it. It returns when
+// ctx ends.
+func settle(ctx context.Context, in <-chan []string, out chan<- Batch, d *debounce) {
 	pending := map[string]bool{}
 	var batch Batch
 	var offer chan<- Batch // out when the batch is complete, else nil
 
-	calm, late := time.NewTimer(DefaultQuiet), time.NewTimer(DefaultLimit)
-	calm.Stop()
-	late.Stop()
-	defer calm.Stop()
-	defer late.Stop()
+	quiet, limit := time.NewTimer(DefaultQuiet), time.NewTimer(DefaultLimit)
+	quiet.Stop()
+	limit.Stop()
+	defer quiet.Stop()
+	defer limit.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -59,20 +59,20 @@ func settle(ctx context.Context, in <-chan []string, out chan<- Batch, p *pause)
 		case paths := <-in:
 			if len(pending) == 0 {
 				batch.Since = time.Now()
-				late.Reset(time.Duration(p.limit.Load()))
+				limit.Reset(time.Duration(d.limit.Load()))
 			}
-			calm.Reset(time.Duration(p.quiet.Load()))
+			quiet.Reset(time.Duration(d.quiet.Load()))
 			for _, p := range paths {
 				pending[p] = true
 			}
 			if offer == nil {
 				continue
 			}
-		case <-calm.C:
-		case <-late.C:
+		case <-quiet.C:
+		case <-limit.C:
 		case offer <- batch:
-			calm.Stop()
-			late.Stop()
+			quiet.Stop()
+			limit.Stop()
 			clear(pending)
 			offer = nil
 			continue

@@ -14,7 +14,7 @@ func settling(t *testing.T, f func(t *testing.T, in chan<- []string, out <-chan 
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		in, out := make(chan []string), make(chan Batch)
-		var p pause
+		var p debounce
 		p.set(0, 0)
 		go settle(ctx, in, out, &p)
 		f(t, in, out)
@@ -93,7 +93,7 @@ func TestSettleChangesItsPause(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		in, out := make(chan []string), make(chan Batch)
-		var p pause
+		var p debounce
 		p.set(10*time.Millisecond, 0)
 		go settle(ctx, in, out, &p)
 		for _, c := range []struct{ quiet, limit, want time.Duration }{

@@ -44,7 +44,7 @@ type Path struct {
 type Mode string
 
 const (
-	Auto   Mode = "auto"   // by the kernel's events; by polling where these are not to be had
+	Auto   Mode = "auto"   // by the kernel's events; by polling where there are none
 	Events Mode = "events" // by events only: what cannot be watched is an error
 	Poll   Mode = "poll"   // by polling only
 )
@@ -58,14 +58,14 @@ type Options struct {
 // Watcher watches one set of paths. It belongs to Run: a Watcher that is made has to be run, if
 // only to end.
 type Watcher struct {
-	stage   event.Stage
-	mode    Mode
-	batches chan Batch
-	pause   pause
-	rest    time.Duration              // the least time between two polls
-	tick    time.Duration              // how often missed changes are looked for
-	opaque  func(folder string) string // the name of a file system that gives no reliable events, or ""
-	checked checked                    // Run's own
+	stage    event.Stage
+	mode     Mode
+	batches  chan Batch
+	debounce debounce
+	rest     time.Duration              // the least time between two polls
+	tick     time.Duration              // how often missed changes are looked for
+	opaque   func(folder string) string // the name of a file system that gives no reliable events, or ""
+	checked  checked                    // Run's own
 
 	mu      sync.Mutex        // Watch is called by the loop while Run takes events
 	kernel  *fsnotify.Watcher // nil while there is none
@@ -88,7 +88,7 @@ type target struct {
 	seen    *snapshot // by the last poll; nil if it is not polled
 }
 
-// New returns a Watcher that watches nothing yet.
+// New returns a Watcher that watches nothing yet. Its errors carry a hint.
 func New(sink event.Sink, o Options) (*Watcher, error) {
 	w := &Watcher{
 		stage: sink.For("watch"), mode: cmp.Or(o.Mode, Auto), batches: make(chan Batch),
@@ -108,26 +108,27 @@ func New(sink event.Sink, o Options) (*Watcher, error) {
 	case err == nil:
 		w.kernel = kernel
 	case w.mode == Auto && scarce(err):
-		w.warn("instances", "the kernel has no file events left for devloop; polling the files until it has", err, instancesHint)
+		w.warn("instances", "the kernel has no file events left for devloop; polling the files until it has",
+			err, instancesHint)
 	default:
 		return nil, event.WithHint(fmt.Errorf("watch files: %w", err), instancesHint)
 	}
 	return w, nil
 }
 
-// What raises the limits.
 const (
-	instancesHint = "too many programs watch files on this machine; on Linux raise the limit: sudo sysctl fs.inotify.max_user_instances=1024"
-	foldersHint   = "the kernel's limit of watched folders is reached; raise it: sudo sysctl fs.inotify.max_user_watches=1048576"
+	instancesHint = "too many programs watch files on this machine; on Linux raise the limit: " +
+		"sudo sysctl fs.inotify.max_user_instances=1024"
+	foldersHint = "the kernel's limit of watched folders is reached; raise it: " +
+		"sudo sysctl fs.inotify.max_user_watches=1048576"
 )
 
-// scarce tells whether an error is about one of the kernel's limits, so that trying again later may
-// help.
+// scarce tells whether an error is about one of the kernel's limits, so that a retry may help.
 func scarce(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// isGone tells whether an error says that there is nothing at a name.
+// isGone tells whether an error says that there is nothing at a path.
 func isGone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) }
 
 // warn warns the user once.
@@ -138,19 +139,19 @@ func (w *Watcher) warn(key, message string, err error, hint string) {
 	}
 }
 
-// Settle changes how long nothing may change until a batch is complete, and how long one may be
-// held back by changes that do not end. Zero means the default. It holds from the next change on,
-// and may be called from any goroutine.
-func (w *Watcher) Settle(quiet, limit time.Duration) { w.pause.set(quiet, limit) }
+// Settle sets how long nothing may change until a batch is complete, and how long changes that do
+// not end may delay one. Zero means the default. It applies from the next change on, and may be
+// called from any goroutine.
+func (w *Watcher) Settle(quiet, limit time.Duration) { w.debounce.set(quiet, limit) }
 
-// Batches delivers changed paths: those given to Watch, and for watched folders also what is below
-// them. Each batch is sorted, without duplicates, and belongs to the receiver.
+// Batches delivers changed paths: those given to Watch, and paths below watched folders. Each batch
+// is sorted, without duplicates, and belongs to the receiver.
 func (w *Watcher) Batches() <-chan Batch { return w.batches }
 
-// Watch replaces the set of watched paths. They need not exist. What stays in the set is watched
-// without a gap; what happened to a new path before Watch returned may go unseen. It may be called
-// from any goroutine, and costs little when nothing changed. After an error everything that can be
-// watched is.
+// Watch replaces the set of watched paths, which need not exist. Those that stay in the set are
+// watched without a gap; changes of new ones before Watch returned may go unseen. It may be called
+// from any goroutine, and costs little if the set is the same. After an error everything that can
+// be watched is.
 func (w *Watcher) Watch(paths []Path) error {
 	paths = slices.Clone(paths)
 	for i := range paths {
@@ -202,7 +203,7 @@ func (w *Watcher) Watch(paths []Path) error {
 
 func comparePaths(a, b Path) int {
 	if c := cmp.Compare(a.Name, b.Name); c != 0 {
-		return c // nearly always
+		return c // fast path
 	}
 	return cmp.Or(cmp.Compare(a.Base, b.Base), slices.Compare(a.Except, b.Except))
 }
@@ -211,7 +212,7 @@ func equalPaths(a, b Path) bool {
 	return a.Name == b.Name && a.Base == b.Base && slices.Equal(a.Except, b.Except)
 }
 
-// Run takes events until ctx ends, and then returns nil; every goroutine of the Watcher has ended
+// Run sends batches until ctx ends, and then returns nil; every goroutine of the Watcher has ended
 // by then.
 func (w *Watcher) Run(ctx context.Context) error {
 	var running sync.WaitGroup
@@ -222,7 +223,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 
 	changes := make(chan []string)
 	overflow := make(chan struct{}, 1)
-	// A panic loses what a part knew: then every path counts as changed.
+	// A panic loses what a part knew, so every path counts as changed.
 	keep := func(what string, part func(context.Context)) {
 		again := false
 		running.Go(func() {
@@ -235,7 +236,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 			})
 		})
 	}
-	keep("settling", func(ctx context.Context) { settle(ctx, changes, w.batches, &w.pause) })
+	keep("settling", func(ctx context.Context) { settle(ctx, changes, w.batches, &w.debounce) })
 	send := func(paths []string) {
 		if len(paths) == 0 {
 			return
@@ -262,8 +263,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 		if w.kernel == nil {
 			return
 		}
-		// Errors need a reader of their own: fsnotify holds its lock while it sends some of them,
-		// and the lock is needed to add a watch, which is done below.
+		// Errors need their own reader: fsnotify sends some of them while it holds the lock that
+		// adding a watch needs.
 		failures := w.kernel.Errors
 		keep("errors", func(context.Context) { w.readErrors(failures, overflow) })
 		events = w.kernel.Events
