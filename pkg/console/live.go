@@ -2,6 +2,7 @@
 package console
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
@@ -24,7 +25,7 @@ type live struct {
 // liveBar is a build, or an image on its way to the nodes.
 type liveBar struct {
 	stage       string
-	image       string
+	image       event.Image
 	step        string
 	since       time.Time // when the step began
 	done, total int       // steps
@@ -53,22 +54,23 @@ func (l *live) Write(lines []byte) (int, error) {
 
 // take follows builds and loads.
 func (l *live) take(e event.Event) {
-	if e.Stage != "build" && e.Stage != "node" {
+	bar := liveBar{stage: e.Stage}
+	switch p := e.Payload.(type) {
+	case event.Build:
+		bar.image, bar.step, bar.since, bar.done, bar.total = p.Image, p.Step, p.Since, p.Done, p.Total
+	case event.Loading:
+		bar.image, bar.step, bar.since = p.Image, "being packed", p.Since
+		if p.Bytes > 0 {
+			bar.step = Size(uint64(p.Bytes)) + " sent"
+		}
+	case event.Loaded:
+		bar.image = p.Image
+	default:
 		return
 	}
-	image := fmt.Sprint(e.Field("image"))
-	at := slices.IndexFunc(l.bars, func(b liveBar) bool { return b.stage == e.Stage && b.image == image })
+	at := slices.IndexFunc(l.bars, func(b liveBar) bool { return b.stage == e.Stage && b.image == bar.image })
 	switch e.Phase {
 	case event.Progress:
-		bar := liveBar{stage: e.Stage, image: image, step: fmt.Sprint(e.Field("step"))}
-		if sent, ok := e.Field("bytes").(int64); ok {
-			if bar.step = "being packed"; sent > 0 {
-				bar.step = Size(uint64(sent)) + " sent"
-			}
-		}
-		bar.since, _ = e.Field("since").(time.Time)
-		bar.done, _ = e.Field("done").(int)
-		bar.total, _ = e.Field("total").(int)
 		if at < 0 {
 			l.bars = append(l.bars, bar)
 		} else {
@@ -127,7 +129,7 @@ func (l *live) draw() {
 }
 
 func (b liveBar) text(now time.Time) string {
-	name, _, _ := strings.Cut(b.image, ":")
+	name := cmp.Or(b.image.Name, b.image.Ref)
 	took := now.Sub(b.since).Round(time.Second)
 	if b.stage == "node" { // how much there is to come is the node's secret
 		return fmt.Sprintf("%s → node %*s %4s  %s", name, liveBarWidth, "", took, b.step)

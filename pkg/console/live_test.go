@@ -45,12 +45,15 @@ func TestLive(t *testing.T) {
 		}
 		return strings.Join(lines, "\n")
 	}
-	progress := func(image, step string, done int) {
-		p.Print(event.Event{Time: noon, Stage: "build", Phase: event.Progress, Message: "building image",
-			Fields: []any{"image", image, "step", step, "done", done, "total", 8, "since", time.Now().Add(400 * time.Millisecond)}})
+	worker, client := event.Image{Name: "worker", Ref: "worker:1"}, event.Image{Name: "client", Ref: "client:2"}
+	progress := func(image event.Image, step string, done int) {
+		p.Print(event.Event{Time: noon, Stage: "build", Phase: event.Progress, Message: event.BuildingImage,
+			Payload: event.Build{Image: image, Step: step, Done: done, Total: 8,
+				Since: time.Now().Add(400 * time.Millisecond)}})
 	}
-	ended := func(image string, phase event.Phase) {
-		p.Print(event.Event{Time: noon, Stage: "build", Phase: phase, Message: "image built", Fields: []any{"image", image}})
+	ended := func(image event.Image, phase event.Phase) {
+		p.Print(event.Event{Time: noon, Stage: "build", Phase: phase, Message: event.ImageBuilt,
+			Payload: event.Build{Image: image}})
 	}
 	note := func(message string) {
 		p.Print(event.Event{Time: noon, Stage: "deploy", Phase: event.Noted, Message: message})
@@ -60,13 +63,13 @@ func TestLive(t *testing.T) {
 		do   func()
 		want string
 	}{
-		{func() { progress("worker:1", "[2/5] RUN a", 2) }, "worker ━━━━──────────── 2/8   0s  [2/5] RUN a"},
+		{func() { progress(worker, "[2/5] RUN a", 2) }, "worker ━━━━──────────── 2/8   0s  [2/5] RUN a"},
 		{func() { note("one") }, clock + "INFO deploy: one\nworker ━━━━──────────── 2/8   0s  [2/5] RUN a"},
-		{func() { progress("client:2", strings.Repeat("long ", 30), 0) },
+		{func() { progress(client, strings.Repeat("long ", 30), 0) },
 			clock + "INFO deploy: one\nworker ━━━━──────────── 2/8   0s  [2/5] RUN a\nclient ──────────────── 0/8   0s  " + strings.Repeat("long ", 8) + "long…"},
-		{func() { progress("worker:1", "[5/5] RUN b", 8); note("two") },
+		{func() { progress(worker, "[5/5] RUN b", 8); note("two") },
 			clock + "INFO deploy: one\n" + clock + "INFO deploy: two\nworker ━━━━━━━━━━━━━━━━ 8/8   0s  [5/5] RUN b\nclient ──────────────── 0/8   0s  " + strings.Repeat("long ", 8) + "long…"},
-		{func() { ended("worker:1", event.Succeeded); ended("client:2", event.Superseded) },
+		{func() { ended(worker, event.Succeeded); ended(client, event.Superseded) },
 			clock + "INFO deploy: one\n" + clock + "INFO deploy: two\n" + clock + "INFO build: image built image=worker:1"},
 	} {
 		step.do()

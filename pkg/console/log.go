@@ -28,7 +28,6 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/devloop/devloop/pkg/event"
-	"github.com/devloop/devloop/pkg/status"
 )
 
 // The formats of --log-format.
@@ -172,6 +171,7 @@ func (p *Printer) Configure(format string, verbose, quiet bool) {
 
 // Print writes one event. An error is shown where the whole run failed, not again for each step on the way up.
 func (p *Printer) Print(e event.Event) {
+	e = e.Typed()
 	if p.Live != nil && p.text {
 		p.locked(func() { p.Live.take(e) })
 	}
@@ -236,21 +236,18 @@ func (p *Printer) write(e event.Event, f fact) {
 		return
 	}
 	p.now = e.Time
-	if p.text && e.Message == event.PodLog { // what a pod printed is for reading
-		p.ofPod(e).Log(levels[event.Level(fmt.Sprint(e.Field("level")))], event.Printable(fmt.Sprint(e.Field("line"))))
+	if line, ok := e.Payload.(event.LogLine); ok && p.text { // what a pod printed is for reading
+		p.ofPod(line).Log(levels[line.Level], event.Printable(line.Line))
 		return
 	}
-	fields, message := status.Flat(e), inWords(e)
+	fields, message := p.details(e), inWords(e)
 	ready := p.text && e.Message == event.RunComplete && e.Phase == event.Succeeded
-	switch {
-	case p.text:
-		fields = p.forPeople(e)
-	case ofComparison(e):
-		fields = comparisonFields(e, false)
-	}
 	if ready { // what it took is in the words
-		summary, _ := status.Summary(e)
-		message = "ready in " + summary
+		end, ok := e.Payload.(event.RunEnd)
+		if !ok {
+			end.Total = e.Took.Seconds()
+		}
+		message = "ready in " + end.Summary()
 	}
 	if e.Run > 0 {
 		fields = append([]any{"run", e.Run}, fields...)
@@ -277,51 +274,70 @@ func (p *Printer) write(e event.Event, f fact) {
 	p.lines.WithPrefix(e.Stage).Log(levels[e.Level()], message, fields...)
 }
 
-// forPeople are the fields as they are read best: of a forward's state what the message does not say, and on a terminal sizes with a unit, and as much of
-// a build step's text as a line has room for.
-func (p *Printer) forPeople(e event.Event) []any {
-	switch {
-	case e.Message == event.RunComplete:
-		_, rest := status.Summary(e)
-		return rest
-	case ofComparison(e):
-		return comparisonFields(e, true)
+// details returns the fields of a line. For people, they leave out what the message says already, and
+// on a terminal sizes have units and long texts are cut.
+func (p *Printer) details(e event.Event) []any {
+	if _, ok := e.Payload.(event.RunEnd); ok && p.text {
+		return e.Fields
 	}
 	const rest = 76 // columns: time, level, run, took and the names of the fields
-	var fields []any
-	for i := 0; i+1 < len(e.Fields); i += 2 {
-		key, value := e.Fields[i], e.Fields[i+1]
-		bytes, isSize := value.(int64)
-		text, isText := value.(string)
-		clusters, areClusters := value.(event.DaskClusters)
-		switch {
-		case areClusters:
-			lines := make([]string, len(clusters))
-			for i, c := range clusters {
-				lines[i] = fmt.Sprintf("%s of %s: %s, %s old", c.FullName(), OrDash(c.Owner), c.Image, Age(c.Since))
+	var shown []any
+	all := e.Details()
+	for i := 0; i+1 < len(all); i += 2 {
+		key, value := all[i], all[i+1]
+		switch v := value.(type) {
+		case event.Links: // the error says which is broken
+			if p.text && (e.Phase == event.Failed || !p.verbose) {
+				continue
 			}
-			value = strings.Join(lines, "\n")
-		case key == "links" && (e.Phase == event.Failed || !p.verbose): // the error says which is broken
-			continue
-		case e.Stage == "forward" && !p.verbose && slices.Contains([]any{"state", "open", "held", "sent", "received"}, key):
-			continue
-		case p.Live == nil:
-		case key == "bytes" && isSize:
-			value = Size(uint64(max(bytes, 0)))
-		case key == "step" && isText && e.Message == event.BuildStep, key == "command" && isText && e.Message == event.ImageVerified:
-			value = ansi.Truncate(text, max(20, p.Live.width()-rest-len(fmt.Sprint(e.Field("image")))), "…")
+		case event.DaskClusters:
+			if p.text {
+				value = oldClusters(v)
+			}
+		case event.Differences:
+			if comparison, ok := e.Payload.(event.Comparison); ok && p.text {
+				value = Table(comparison, TableRows)
+			}
+		case []string:
+			if key == "places" {
+				value = strings.Join(v, ",")
+			}
+		case int64:
+			if key == "bytes" && p.text && p.Live != nil {
+				value = Size(uint64(max(v, 0)))
+			}
+		case string:
+			if p.text && p.Live != nil && (key == "step" && e.Message == event.BuildStep || key == "command" &&
+				e.Message == event.ImageVerified) {
+				value = ansi.Truncate(v, max(20, p.Live.width()-rest-len(fmt.Sprint(e.Field("image")))), "…")
+			}
 		}
-		fields = append(fields, key, value)
+		if _, ok := e.Payload.(event.Forward); ok && p.text && !p.verbose && slices.Contains(ofState, key) {
+			continue
+		}
+		shown = append(shown, key, value)
 	}
-	return fields
+	return shown
+}
+
+// ofState are fields of a forward that its messages say already, or that few people want to see.
+var ofState = []any{"state", "open", "held", "sent", "received"}
+
+// oldClusters returns clusters as people read them, a line each.
+func oldClusters(clusters event.DaskClusters) string {
+	lines := make([]string, len(clusters))
+	for i, c := range clusters {
+		lines[i] = fmt.Sprintf("%s of %s: %s, %s old", c.FullName(), OrDash(c.Owner), c.Image, Age(c.Since))
+	}
+	return strings.Join(lines, "\n")
 }
 
 // levels are the library's.
 var levels = map[event.Level]log.Level{event.Debug: log.DebugLevel, event.Info: log.InfoLevel, event.Warning: log.WarnLevel, event.Error: log.ErrorLevel}
 
 // ofPod writes lines of a pod, which has a colour of its own.
-func (p *Printer) ofPod(e event.Event) *log.Logger {
-	pod, container := fmt.Sprint(e.Field("pod")), fmt.Sprint(e.Field("container"))
+func (p *Printer) ofPod(line event.LogLine) *log.Logger {
+	pod, container := string(line.Pod), string(line.Container)
 	if !strings.Contains(pod, container) { // else the pod's name says which it is
 		pod += "/" + container
 	}

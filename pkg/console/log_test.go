@@ -35,7 +35,8 @@ func TestLines(t *testing.T) {
 		text, json string // "" where a reader who did not ask for more sees nothing
 	}{
 		{"a step that ended",
-			event.Event{Run: 2, Stage: "build", Phase: event.Succeeded, Message: "image built", Fields: []any{"image", "worker:1", "cached", true, "for", 2 * time.Second}, Took: 1500 * time.Millisecond},
+			event.Event{Run: 2, Stage: "build", Phase: event.Succeeded, Message: event.ImageBuilt, Payload: event.Build{Image: event.Image{Ref: "worker:1"}},
+				Fields: []any{"cached", true, "for", 2 * time.Second}, Took: 1500 * time.Millisecond},
 			"INFO build: image built run=2 image=worker:1 cached=true for=2s took=1.5s",
 			`"level":"info","stage":"build","phase":"succeeded","msg":"image built","run":2,"took":1.5,"fields":{"image":"worker:1","cached":true,"for":2}}`},
 		{"a step on the way up",
@@ -52,7 +53,9 @@ func TestLines(t *testing.T) {
 			`WARN node: image stays err="in use"`,
 			`"level":"warn","stage":"node","phase":"warned","msg":"image stays","err":"in use"}`},
 		{"the end of a run",
-			event.Event{Run: 1, Stage: "loop", Phase: event.Succeeded, Message: event.RunComplete, Took: 7 * time.Second, Fields: []any{"total", 7.4, "stages", map[string]any{"load": 0.4, "build": 5.1, "hash": 0.01}}},
+			event.Event{Run: 1, Stage: "loop", Phase: event.Succeeded, Message: event.RunComplete, Took: 7 * time.Second,
+				Payload: event.RunEnd{Total: 7.4, Stages: event.Timings{{Name: "build", Seconds: 5.1},
+					{Name: "hash", Seconds: 0.01}, {Name: "load", Seconds: 0.4}}}},
 			"INFO loop: ready in 7.4 s: build 5.1, load 0.4 run=1",
 			`"level":"info","stage":"loop","phase":"succeeded","msg":"run complete","run":1,"took":7,"fields":{"total":7.4,"stages":{"build":5.1,"hash":0.01,"load":0.4}}}`},
 		{"a line of a pod", podLine("api-web-1", "warn", "it is warm"),
@@ -221,15 +224,17 @@ func TestFacts(t *testing.T) {
 	}
 }
 
-func podLine(pod, level, line string) event.Event {
+func podLine(pod event.Name, level event.Level, line string) event.Event {
 	return event.Event{Time: noon, Stage: event.PodStage, Phase: event.Noted, Message: event.PodLog,
-		Fields: []any{"pod", pod, "namespace", "ns", "container", "web", "level", level, "line", line}}
+		Payload: event.LogLine{PodRef: event.PodRef{Pod: pod, Namespace: "ns"}, Container: "web", Level: level, Line: line}}
 }
 
 // What people see of a difference, also through devloop events, and what machines read.
 func TestLinesOfAComparison(t *testing.T) {
-	e := event.Event{Stage: "proof", Phase: event.Warned, Message: event.LibrariesDiffer, Fields: []any{"places", []string{"worker", "client", ".venv"}, "libraries", 53,
-		"differences", event.Differences{{Library: "dask", Versions: []string{"2024.1.0", "2024.1.0", "2024.2.0"}}, {Library: "bokeh", Versions: []string{"3.3.4", "", "3.3.4"}}}}}
+	e := event.Event{Stage: "proof", Phase: event.Warned, Message: event.LibrariesDiffer, Payload: event.Comparison{
+		Places: []string{"worker", "client", ".venv"}, Libraries: 53, Differences: event.Differences{
+			{Library: "dask", Versions: []string{"2024.1.0", "2024.1.0", "2024.2.0"}},
+			{Library: "bokeh", Versions: []string{"3.3.4", "", "3.3.4"}}}}}
 	data, err := json.Marshal(e)
 	if err != nil {
 		t.Fatal(err)
@@ -256,7 +261,8 @@ func TestLinesOfAComparison(t *testing.T) {
 			t.Error(line)
 		}
 	}
-	same := event.Event{Stage: "proof", Phase: event.Noted, Message: event.LibrariesSame, Fields: []any{"places", []string{"worker", ".venv"}, "libraries", 53}}
+	same := event.Event{Stage: "proof", Phase: event.Noted, Message: event.LibrariesSame,
+		Payload: event.Comparison{Places: []string{"worker", ".venv"}, Libraries: 53}}
 	if line := say(FormatText, false, same); !strings.HasSuffix(line, "INFO proof: libraries are the same places=worker,.venv libraries=53\n") {
 		t.Error(line)
 	}

@@ -35,10 +35,19 @@ func NewPodFilter(pods, least string) (*PodFilter, error) {
 
 // Shows tells whether a line of a pod's log is chosen.
 func (f *PodFilter) Shows(e event.Event) bool {
-	return f != nil && f.Matches(e) && slices.Index(LogLevels, fmt.Sprint(e.Field("level"))) >= slices.Index(LogLevels, string(f.least))
+	line, ok := e.Typed().Payload.(event.LogLine)
+	return ok && f != nil && f.Matches(e) &&
+		slices.Index(LogLevels, string(line.Level)) >= slices.Index(LogLevels, string(f.least))
 }
 
 // Matches tells whether the event is about a pod that is chosen.
 func (f *PodFilter) Matches(e event.Event) bool {
-	return f.pods == nil || f.pods.MatchString(fmt.Sprintf("%v/%v", e.Field("pod"), e.Field("container")))
+	var pod, container event.Name
+	switch p := e.Typed().Payload.(type) {
+	case event.LogLine:
+		pod, container = p.Pod, p.Container
+	case event.ContainerDeath:
+		pod, container = p.Pod, p.Container
+	}
+	return f.pods == nil || f.pods.MatchString(string(pod+"/"+container))
 }

@@ -47,7 +47,8 @@ func TestLinesFitTheTerminal(t *testing.T) {
 	t.Setenv("NO_COLOR", "1")
 	long := strings.Repeat("RUN pip install ", 20)
 	said := onTerminal(t, 100, func(p *Printer) {
-		p.Print(event.Event{Run: 12, Stage: "build", Phase: event.Noted, Message: event.BuildStep, Fields: []any{"image", "worker", "step", long}, Took: 12345 * time.Millisecond})
+		p.Print(event.Event{Run: 12, Stage: "build", Phase: event.Noted, Message: event.BuildStep,
+			Payload: event.Instruction{Image: event.Image{Name: "worker"}, Step: long}, Took: 12345 * time.Millisecond})
 	})
 	if line, _, _ := strings.Cut(said, "\r\n"); len([]rune(line)) > 100 || len([]rune(line)) < 80 || !strings.HasSuffix(line, `…" took=12.345s`) {
 		t.Errorf("%d columns: %q", len([]rune(line)), line)

@@ -68,9 +68,12 @@ func hostileEvents(text string) []event.Event {
 	return []event.Event{
 		{Stage: "config", Phase: event.Warned, Message: text, Fields: []any{"key " + text, text, "err", errors.New(text), "list", []string{text}, "lines", text + "\n" + text}, Err: err},
 		{Run: 1, Stage: "loop", Phase: event.Failed, Message: event.RunComplete, Err: err},
-		{Stage: event.PodStage, Phase: event.Noted, Message: event.PodLog, Fields: []any{"pod", text, "container", text, "level", "info", "line", text}},
-		{Stage: "proof", Phase: event.Warned, Message: event.ClustersOld, Fields: []any{"clusters", event.DaskClusters{{Name: text, Owner: text, Image: text}}}},
-		{Stage: "proof", Phase: event.Failed, Message: event.ChainChecked, Fields: []any{"links", event.Links{{Image: text, Name: text, Is: text}}}, Err: err},
+		{Stage: event.PodStage, Phase: event.Noted, Message: event.PodLog,
+			Payload: event.LogLine{PodRef: event.PodRef{Pod: event.Name(text)}, Container: event.Name(text), Level: event.Info, Line: text}},
+		{Stage: "proof", Phase: event.Warned, Message: event.ClustersOld,
+			Payload: event.OldClusters{Clusters: event.DaskClusters{{Name: text, Owner: text, Image: text}}}},
+		{Stage: "proof", Phase: event.Failed, Message: event.ChainChecked,
+			Payload: event.Chain{Links: event.Links{{Image: text, Name: text, Is: text}}}, Err: err},
 	}
 }
 

@@ -72,9 +72,10 @@ func TestJoined(t *testing.T) {
 
 func TestPanicIsAnError(t *testing.T) {
 	var told []Event
-	err := Sink(func(e Event) { told = append(told, e) }).For("build").Step(t.Context(), "image built", func(context.Context) ([]any, error) {
-		panic("it cannot read this")
-	})
+	err := Sink(func(e Event) { told = append(told, e) }).For("build").Step(t.Context(), "image built",
+		func(context.Context) ([]any, error) {
+			panic("it cannot read this")
+		})
 	if err == nil || err.Error() != "internal error in build: it cannot read this" || Hint(err) == "" {
 		t.Errorf("error %v, hint %q", err, Hint(err))
 	}

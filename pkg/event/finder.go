@@ -14,18 +14,18 @@ const (
 	longText = 1000
 	// longestCut is how much of a secret is recognized at a cut, and across the ends of lines, in
 	// bytes.
-	longestCut = longestWritten
+	longestCut = longestEncoded
 )
 
 // finder finds secrets in texts: whole ones, those that were wrapped into several lines, and what a
 // cut has left of one. It does not change, so it may be used by several goroutines.
 type finder struct {
 	replacer      *strings.Replacer
-	begin, finish map[string][]string // secrets by their first and by their last bytes, as many as the shortest one has
+	begin, finish map[string][]string // secrets by their first and by their last bytes, shortest of them
 }
 
 func newFinder(secrets []string) *finder {
-	// One that holds another goes first.
+	// The longer ones go first: one may contain another.
 	slices.SortFunc(secrets, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
 	f := &finder{begin: map[string][]string{}, finish: map[string][]string{}}
 	pairs := make([]string, 0, 2*len(secrets))
@@ -43,7 +43,7 @@ func (f *finder) hide(text string) string {
 	return f.cut(f.replacer.Replace(f.wrapped(text)))
 }
 
-// wrapped hides secrets with the end of a line in them, and the next one's indentation.
+// wrapped hides secrets that continue on the next line, whatever its indentation.
 func (f *finder) wrapped(text string) string {
 	if !strings.Contains(text, "\n") {
 		return text
@@ -90,7 +90,7 @@ func (f *finder) wrapped(text string) string {
 	return out.String() + text[done:]
 }
 
-// cut hides the beginnings and the ends of secrets that are left at cuts.
+// cut hides what a cut has left of a secret: its beginning or its end.
 func (f *finder) cut(text string) string {
 	if len(text) < longText && !strings.Contains(text, cutMark) { // nearly always
 		return text
@@ -112,7 +112,7 @@ func (f *finder) cut(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-// cutEnd hides the beginning of a secret at the end of a text, the longest that there is.
+// cutEnd hides the longest beginning of a secret at the end of a text.
 func (f *finder) cutEnd(text string) string {
 	part := strings.TrimRight(text, " ")
 	for i := max(0, len(part)-longestCut); i <= len(part)-shortest; i++ {
@@ -125,7 +125,7 @@ func (f *finder) cutEnd(text string) string {
 	return text
 }
 
-// cutBegin hides the end of a secret at the beginning of a text, the longest that there is.
+// cutBegin hides the longest end of a secret at the beginning of a text.
 func (f *finder) cutBegin(text string) string {
 	part := strings.TrimLeft(text, " ")
 	for end := min(len(part), longestCut); end >= shortest; end-- {

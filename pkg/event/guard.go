@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// A panic in a goroutine ends the process, whatever main would have cleaned up. So no goroutine of
-// devloop runs without one of these:
+// A panic in a goroutine ends the process before main can clean up. So each goroutine of devloop
+// runs in one of these:
 //
-//   - Guard, where somebody waits for its error (a Step guards what it runs);
+//   - Guard, where the caller takes its error, as Step does;
 //   - Group, for parts of a run that are done side by side;
-//   - Keep, for a part that lasts as long as a context: it begins again;
-//   - Contain, for what ends without anybody waiting for an error.
+//   - Keep, for a part that lasts as long as a context and is restarted;
+//   - Contain, for work whose error no caller takes.
 
-// keepPause is how long Keep waits before it runs work again. It doubles up to keepPauseMost. After
-// a run longer than that it is keepPause again.
+// keepPause is how long Keep waits before it restarts work. It doubles up to keepPauseMost, and is
+// reset after work that lasted longer than that.
 const (
 	keepPause     = time.Second
 	keepPauseMost = time.Minute
@@ -28,10 +28,10 @@ const (
 
 // panicked is the error that a panic becomes.
 type panicked struct {
-	stage string // "" if it is not known
+	stage string // "" if unknown
 	value any
 	stack string
-	shown sync.Once // its stack is a detail, logged once
+	shown sync.Once // the stack, as a detail
 }
 
 func (p *panicked) Error() string {
@@ -49,7 +49,7 @@ func Guard(work func() error) error { return guard("", work) }
 func guard(stage string, work func() error) (err error) {
 	defer func() {
 		r := recover()
-		if p, ok := r.(*panicked); ok { // handed on from another goroutine
+		if p, ok := r.(*panicked); ok { // from another goroutine
 			err = p
 		} else if r != nil {
 			err = &panicked{stage: stage, value: r, stack: string(debug.Stack())}
@@ -58,8 +58,7 @@ func guard(stage string, work func() error) (err error) {
 	return work()
 }
 
-// Guard runs work and returns a panic as an error. It logs the stack as a detail. Step does the
-// same.
+// Guard runs work and returns a panic as an error. It reports the stack as a detail.
 func (s Stage) Guard(what string, work func() error) error {
 	err := guard(s.name, work)
 	if p := (*panicked)(nil); errors.As(err, &p) {
@@ -68,7 +67,7 @@ func (s Stage) Guard(what string, work func() error) error {
 	return err
 }
 
-// Contain runs work. It reports a panic as a failed event of its own and returns it.
+// Contain runs work. It reports a panic as a failed event, and returns it.
 func (s Stage) Contain(what string, work func()) error {
 	err := s.Guard(what, func() error {
 		work()
@@ -80,7 +79,7 @@ func (s Stage) Contain(what string, work func()) error {
 	return err
 }
 
-// Keep runs work, a part that lasts as long as ctx. After a panic it reports the error, cancels the
+// Keep runs work, which lasts as long as ctx. After a panic it reports the error, cancels the
 // context that work had, waits, and runs work again. It returns when work returns, or ctx ends.
 func (s Stage) Keep(ctx context.Context, what string, work func(context.Context)) {
 	pause := keepPause
@@ -104,7 +103,7 @@ func (s Stage) Keep(ctx context.Context, what string, work func(context.Context)
 	}
 }
 
-// Once returns the same stage, which marks an error that it has reported before as repeated.
+// Once returns a Stage that marks an error as repeated if it has reported it before.
 func (s Stage) Once() Stage {
 	var reported Changes
 	next := s.sink
@@ -120,7 +119,7 @@ func (s Stage) Once() Stage {
 	return s
 }
 
-// Group is an errgroup.Group in which a panic is an error as any other.
+// Group is an errgroup.Group that returns a panic as an error.
 type Group struct{ *errgroup.Group }
 
 // NewGroup is errgroup.WithContext.
@@ -134,8 +133,8 @@ func (g Group) Go(work func() error) {
 	g.Group.Go(func() error { return Guard(work) })
 }
 
-// OrElse returns a Sink that calls s, which passes events on to next. If s panics, next gets the
-// event itself, and once an event about the panic.
+// OrElse returns a Sink that calls s, which hands events on to next. If s panics, next gets the
+// event itself, and the first time also an event about the panic.
 func (s Sink) OrElse(next Sink) Sink {
 	var once sync.Once
 	return func(e Event) {

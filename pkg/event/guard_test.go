@@ -86,7 +86,10 @@ func TestGroupReturnsAPanic(t *testing.T) {
 	if err == nil || err.Error() != "internal error: two nodes" || !strings.Contains(Hint(err), "please report") {
 		t.Errorf("error %v, hint %q", err, Hint(err))
 	}
-	stacks := slices.DeleteFunc(told.told, func(e Event) bool { return e.Message != InternalError || e.Phase != Detailed })
+	stacks := slices.DeleteFunc(told.told, func(e Event) bool {
+		return e.Message != InternalError ||
+			e.Phase != Detailed
+	})
 	if len(stacks) != 1 || !strings.Contains(fmt.Sprint(stacks[0].Field("stack")), "TestGroupReturnsAPanic") {
 		t.Errorf("stacks %+v", stacks)
 	}

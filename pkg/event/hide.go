@@ -8,6 +8,7 @@ import (
 	"html"
 	"maps"
 	"net/url"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -21,31 +22,31 @@ import (
 const Hidden = "•••"
 
 const (
-	// shortest is how long a secret has to be, in bytes, to be looked for: a shorter one would be found in words that are none.
+	// shortest is the least length of a secret, in bytes: a shorter one is found in ordinary words.
 	shortest = 4
-	// shortestPart is the same for a part of one, of which it is only guessed that it is secret.
+	// shortestPart is the same for a part of a file that may be a secret.
 	shortestPart = 6
-	// longestWritten is up to what length a secret is looked for in its encodings, too.
-	longestWritten = 4 << 10
+	// longestEncoded is up to what length a secret is looked for in its encodings, too.
+	longestEncoded = 4 << 10
 )
 
-// Name is the value of a field that others recognize what an event is about by: a project, an
-// image, a pod. It is left as it is: a password may well be the same as the name of a release.
-// Behind Secrets.Before it is a string.
+// Name names what an event is about: a project, an image, a pod. Secrets leaves it as it is: a
+// password may well be the same as the name of a release. In Fields it becomes a string there.
 type Name string
 
-// Names are several. Behind Secrets.Before they are a []string.
+// Names are several. In Fields they become a []string.
 type Names []string
 
-// Secrets are texts that no view may show: they are taken out of events on their way. The zero value knows none. It is safe for concurrent use.
+// Secrets are texts that no view may show. The zero value knows none. It is safe for concurrent
+// use.
 type Secrets struct {
 	mu     sync.Mutex
 	known  map[string]bool
 	finder atomic.Pointer[finder] // nil while none is known
 }
 
-// Hide has values hidden from now on: as they are, each line of them, since a log shows them one by one, and as programs write them in JSON, in URLs, in
-// HTML and as base64.
+// Hide hides values from now on: as they are, line by line, as a log shows them, and as programs
+// write them in JSON, URLs, HTML and base64.
 func (s *Secrets) Hide(values ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -59,15 +60,15 @@ func (s *Secrets) Hide(values ...string) {
 			continue
 		}
 		s.known[value] = true
-		if len(value) <= longestWritten {
-			for _, written := range encodings(value) {
-				if len(written) >= shortest {
-					s.known[written] = true
+		if len(value) <= longestEncoded {
+			for _, encoded := range encodings(value) {
+				if len(encoded) >= shortest {
+					s.known[encoded] = true
 				}
 			}
 		}
 		for line := range strings.Lines(value) {
-			if line = strings.TrimSpace(line); len(line) >= 2*shortest { // others stand in many texts
+			if line = strings.TrimSpace(line); len(line) >= 2*shortest { // a shorter line stands in many texts
 				s.known[line] = true
 			}
 		}
@@ -78,10 +79,11 @@ func (s *Secrets) Hide(values ...string) {
 	s.finder.Store(newFinder(slices.Collect(maps.Keys(s.known))))
 }
 
-// encodings are a value as other languages write it.
+// encodings returns a value as other languages write it.
 func encodings(value string) []string {
 	texts := []string{
-		url.QueryEscape(value), url.PathEscape(value), html.EscapeString(value), strings.Trim(strconv.Quote(value), `"`),
+		url.QueryEscape(value), url.PathEscape(value), html.EscapeString(value),
+		strings.Trim(strconv.Quote(value), `"`),
 		base64.StdEncoding.EncodeToString([]byte(value)), base64.RawStdEncoding.EncodeToString([]byte(value)),
 		base64.URLEncoding.EncodeToString([]byte(value)), base64.RawURLEncoding.EncodeToString([]byte(value)),
 		Printable(value), strings.Join(strings.Fields(Printable(value)), " "), // as lines of the log show it
@@ -105,15 +107,17 @@ func encodings(value string) []string {
 	return texts
 }
 
-// HideFile is Hide for what configures a program, which may show a part of it: what stands behind a = or a colon, in quotes, or behind the word password,
-// as in pip.conf, .npmrc, .netrc, .env, JSON and YAML; and the password of a URL. What is a path, an address without a password, a number or
-// more than one word is no secret by itself.
+// HideFile is Hide for a file that configures a program, which may show parts of it: what follows
+// an =, a colon, or the word password, as in pip.conf, .npmrc, .netrc, .env, JSON and YAML; and the
+// password of a URL. A path, an address without a password, a number, or several words are not
+// secret by themselves.
 func (s *Secrets) HideFile(content string) {
 	found := []string{content}
 	add := func(part string) {
 		part = strings.Trim(strings.TrimSpace(part), `"',;`)
 		_, notNumber := strconv.ParseFloat(part, 64)
-		if len(part) >= shortestPart && notNumber != nil && !strings.ContainsAny(part, " \t") && !isPath.MatchString(part) && !address.MatchString(part) {
+		if len(part) >= shortestPart && notNumber != nil && !strings.ContainsAny(part, " \t") &&
+			!isPath.MatchString(part) && !address.MatchString(part) {
 			found = append(found, part)
 		}
 	}
@@ -149,7 +153,7 @@ var (
 	isPath    = regexp.MustCompile(`^[~.]{0,2}(/[\w.@-]+)+/?$`)
 )
 
-// Text returns text without secrets, nor parts of those that a cut at a … has left.
+// Text returns text without secrets and without what a cut at a … has left of one.
 func (s *Secrets) Text(text string) string {
 	if f := s.finder.Load(); f != nil {
 		return f.hide(text)
@@ -157,9 +161,11 @@ func (s *Secrets) Text(text string) string {
 	return text
 }
 
-// Before returns a Sink that takes secrets out of what passes, but for Names.
+// Before returns a Sink that takes secrets out of events, except for Names, and hands them to next.
 func (s *Secrets) Before(next Sink) Sink {
 	return func(e Event) {
+		e = e.Typed()
+		e.Payload = s.payload(e.Payload)
 		e.Fields = slices.Clone(e.Fields)
 		for i := 1; i < len(e.Fields); i += 2 {
 			e.Fields[i] = s.value(e.Fields[i])
@@ -172,8 +178,39 @@ func (s *Secrets) Before(next Sink) Sink {
 	}
 }
 
-// value returns the value of a field without secrets. What it does not know becomes text if there
-// is a secret in it.
+// payload returns a payload without secrets. Types other than string are names or enumerations.
+func (s *Secrets) payload(payload any) any {
+	if payload == nil || s.finder.Load() == nil {
+		return payload
+	}
+	clean := reflect.New(reflect.TypeOf(payload)).Elem()
+	clean.Set(reflect.ValueOf(payload))
+	s.clean(clean)
+	return clean.Interface()
+}
+
+// clean takes secrets out of the strings of a value that may be set.
+func (s *Secrets) clean(v reflect.Value) {
+	switch {
+	case v.Type() == reflect.TypeFor[string]():
+		v.SetString(s.Text(v.String()))
+	case v.Type() == reflect.TypeFor[time.Time](), v.Type() == reflect.TypeFor[Names]():
+	case v.Kind() == reflect.Struct:
+		for i := range v.NumField() {
+			s.clean(v.Field(i))
+		}
+	case v.Kind() == reflect.Slice && !v.IsNil():
+		list := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
+		reflect.Copy(list, v)
+		for i := range list.Len() {
+			s.clean(list.Index(i))
+		}
+		v.Set(list)
+	}
+}
+
+// value returns a value of Fields without secrets. A type that it does not know becomes text if it
+// has a secret in it.
 func (s *Secrets) value(value any) any {
 	switch v := value.(type) {
 	case Name:
@@ -190,10 +227,6 @@ func (s *Secrets) value(value any) any {
 			texts[i] = s.Text(texts[i])
 		}
 		return texts
-	case interface {
-		withTexts(change func(string) string) any
-	}:
-		return v.withTexts(s.Text)
 	case error:
 		return s.Error(v)
 	}
@@ -204,26 +237,26 @@ func (s *Secrets) value(value any) any {
 	return value
 }
 
-// Error returns an error without secrets, which is err itself if there are none in it. It keeps its hint, and what it wraps is said, but cannot
-// be reached.
+// Error returns an error without secrets: err itself if it has none, else an error of its text and
+// hint, which no longer wraps anything.
 func (s *Secrets) Error(err error) error {
-	if err == nil || s.finder.Load() == nil || !s.within(err) {
+	if err == nil || s.finder.Load() == nil || !s.inError(err) {
 		return err
 	}
 	return WithHint(hiddenError{s.Text(err.Error())}, s.Text(Hint(err)))
 }
 
-// within tells whether an error or one that it wraps has a secret in its words.
-func (s *Secrets) within(err error) bool {
+// inError reports whether the text of an error, or of one that it wraps, has a secret in it.
+func (s *Secrets) inError(err error) bool {
 	if s.Text(err.Error()) != err.Error() || s.Text(Hint(err)) != Hint(err) {
 		return true
 	}
 	switch wraps := err.(type) { //nolint:errorlint // link by link
 	case interface{ Unwrap() error }:
 		inner := wraps.Unwrap()
-		return inner != nil && s.within(inner)
+		return inner != nil && s.inError(inner)
 	case interface{ Unwrap() []error }:
-		return slices.ContainsFunc(wraps.Unwrap(), s.within)
+		return slices.ContainsFunc(wraps.Unwrap(), s.inError)
 	}
 	return false
 }

@@ -48,7 +48,8 @@ func TestSecretsAreHidden(t *testing.T) {
 	}
 
 	// What things are called stays, or nobody could follow them.
-	sink(Event{Message: "m", Fields: []any{"release", Name("hunter2"), "pods", Name("hunter2-1,hunter2-2"), "output", "hunter2", "why", "not hunter2"}})
+	sink(Event{Message: "m", Fields: []any{"release", Name("hunter2"), "pods", Name("hunter2-1,hunter2-2"), "output",
+		"hunter2", "why", "not hunter2"}})
 	if got := fmt.Sprint(told[1].Fields...); got != "releasehunter2podshunter2-1,hunter2-2output"+Hidden+"whynot "+Hidden {
 		t.Error(got)
 	}
@@ -89,7 +90,8 @@ func TestPartsOfSecretsAreHidden(t *testing.T) {
 	const secret = "ghp_16C7e42F292c6912E7710c838347Ae178B4a"
 	var s Secrets
 	s.Hide(secret, "pass  word\twith spaces", strings.Repeat("k3y", 60))
-	long := strings.Repeat("pulling layer after layer ", 40) // as much as makes a text that may have been cut by a limit
+	// as much as makes a text that may have been cut by a limit
+	long := strings.Repeat("pulling layer after layer ", 40)
 	for n := shortest; n < len(secret); n++ {
 		begin, end := secret[:n], secret[n:]
 		for text, want := range map[string]string{
@@ -159,14 +161,18 @@ func TestSecretsInFieldsOfAllTypes(t *testing.T) {
 	type typed string
 	at := time.Now()
 	for _, value := range []any{
-		"hunter2", []string{"hunter2"}, typed("hunter2"), errors.New("hunter2"), fmt.Errorf("x: %w", errors.New("hunter2")), []byte("hunter2"),
-		Links{{Image: "x", Is: "hunter2", Want: "hunter2"}}, DaskClusters{{Name: "x", Owner: "hunter2", Image: "hunter2"}},
-		Differences{{Library: "hunter2", Versions: []string{"hunter2"}}}, map[string]any{"x": "hunter2"}, []any{"hunter2"},
+		"hunter2", []string{"hunter2"}, typed("hunter2"), errors.New("hunter2"),
+		fmt.Errorf("x: %w", errors.New("hunter2")), []byte("hunter2"),
+		Links{{Image: "x", Is: "hunter2", Want: "hunter2"}},
+		DaskClusters{{Name: "x", Owner: "hunter2", Image: "hunter2"}},
+		Differences{{Library: "hunter2", Versions: []string{"hunter2"}}}, map[string]any{"x": "hunter2"},
+		[]any{"hunter2"},
 	} {
 		before := fmt.Sprintf("%#v", value)
 		sink(Event{Message: "m", Fields: []any{"x", value}})
 		text, err := json.Marshal(told)
-		if err != nil || strings.Contains(string(text), "hunter2") || strings.Contains(fmt.Sprintf("%s %v", told.Fields...), "hunter2") {
+		if err != nil || strings.Contains(string(text), "hunter2") ||
+			strings.Contains(fmt.Sprintf("%s %v", told.Fields...), "hunter2") {
 			t.Errorf("%T: %s, %v", value, text, err)
 		}
 		if after := fmt.Sprintf("%#v", value); after != before {

@@ -5,12 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
 	"time"
 )
 
-// This file is an Event as a line of JSON: in the log, in devloop events, and on the page. schema.json describes it, and the README; its
-// keys stay what they are.
+// An Event is a line of JSON in the log, in devloop events, and on the page. schema.json and the
+// docs describe it: keys are added, never renamed.
 
 // TimeFormat is RFC 3339 with milliseconds, for machines.
 const TimeFormat = "2006-01-02T15:04:05.000Z07:00"
@@ -30,10 +31,10 @@ type line struct {
 	Fields  fields  `json:"fields,omitempty"`
 }
 
-// MarshalJSON returns the line. Of an error there are its words and its hint.
+// MarshalJSON returns the line. Of an error it has the text and the hint.
 func (e Event) MarshalJSON() ([]byte, error) {
 	l := line{Time: e.Time.Format(TimeFormat), Level: e.Level(), Stage: e.Stage, Phase: e.Phase, Message: e.Message,
-		Run: e.Run, Again: e.Repeated, Seconds: Seconds(e.Took), Fields: e.Fields}
+		Run: e.Run, Again: e.Repeated, Seconds: Seconds(e.Took), Fields: e.Details()}
 	if e.Err != nil && e.Phase != Superseded && e.Phase != Interrupted { // else it is only what the phase says
 		l.Err, l.Hint = e.Err.Error(), Hint(e.Err)
 	}
@@ -46,9 +47,13 @@ func (e Event) MarshalJSON() ([]byte, error) {
 	return bytes.TrimSpace(out.Bytes()), nil
 }
 
-// UnmarshalJSON reads such a line. The error is one of words alone, and the fields are numbers, strings, truth values, and lists of them.
+// UnmarshalJSON reads such a line. Its error has a text and a hint alone, and the values of its
+// Fields are numbers, strings, booleans, and lists and maps of them.
 func (e *Event) UnmarshalJSON(data []byte) error {
-	var l line
+	var l struct {
+		line
+		Fields json.RawMessage `json:"fields"`
+	}
 	if err := json.Unmarshal(data, &l); err != nil {
 		return err
 	}
@@ -56,8 +61,13 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 	if err != nil {
 		return err
 	}
-	*e = Event{Time: at, Run: l.Run, Stage: l.Stage, Phase: l.Phase, Message: l.Message, Fields: l.Fields,
+	*e = Event{Time: at, Run: l.Run, Stage: l.Stage, Phase: l.Phase, Message: l.Message,
 		Took: time.Duration(l.Seconds * float64(time.Second)), Repeated: l.Again}
+	if l.Fields != nil {
+		if err := e.setDetails(l.Fields); err != nil {
+			return err
+		}
+	}
 	if l.Err != "" {
 		e.Err = errors.New(l.Err)
 	}
@@ -67,15 +77,96 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Seconds is how durations are told: in seconds, to the millisecond.
+// setDetails makes Payload and Fields of an object: what the message's payload does not have, or
+// has with another type, is in Fields.
+func (e *Event) setDetails(data []byte) error {
+	keys, values, err := object(data)
+	if err != nil {
+		return err
+	}
+	texts := make(map[string]json.RawMessage, len(keys))
+	for i, key := range keys {
+		texts[key] = values[i]
+	}
+	if payload := payloadOf(e.Message, e.Phase); payload != nil {
+		read := reflect.New(reflect.TypeOf(payload)).Elem()
+		if readPayload(read, texts) {
+			e.Payload = read.Interface()
+		}
+	}
+	for i, key := range keys {
+		if e.Payload != nil && texts[key] == nil {
+			continue // the payload has it
+		}
+		var value any
+		if whole, err := strconv.ParseInt(string(values[i]), 10, 64); err == nil {
+			value = whole // a float is printed in another way
+		} else if err := json.Unmarshal(values[i], &value); err != nil {
+			return err
+		}
+		e.Fields = append(e.Fields, key, value)
+	}
+	return nil
+}
+
+// readPayload fills a payload and removes from values what it took. It reports whether there was
+// something, all of it of the right type.
+func readPayload(payload reflect.Value, values map[string]json.RawMessage) (found bool) {
+	taken := []string{}
+	for _, field := range fieldsOf(payload) {
+		text, there := values[field.key]
+		if !there {
+			continue
+		}
+		var err error
+		switch to := field.value.Addr().Interface().(type) {
+		case *time.Duration:
+			var seconds float64
+			err = json.Unmarshal(text, &seconds)
+			*to = time.Duration(seconds * float64(time.Second))
+		default:
+			err = json.Unmarshal(text, to)
+		}
+		if err != nil {
+			return false
+		}
+		taken = append(taken, field.key)
+	}
+	for _, key := range taken {
+		delete(values, key)
+	}
+	return len(taken) > 0
+}
+
+// object returns the keys and the values of a JSON object, in their order.
+func object(data []byte) (keys []string, values []json.RawMessage, err error) {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	if open, err := decoder.Token(); err != nil || open != json.Delim('{') {
+		return nil, nil, errors.Join(err, errors.New("not a JSON object"))
+	}
+	for decoder.More() {
+		key, err := decoder.Token()
+		if err != nil {
+			return nil, nil, err
+		}
+		var value json.RawMessage
+		if err := decoder.Decode(&value); err != nil {
+			return nil, nil, err
+		}
+		keys, values = append(keys, fmt.Sprint(key)), append(values, value)
+	}
+	return keys, values, nil
+}
+
+// Seconds is a duration as views show it: in seconds, to the millisecond.
 func Seconds(d time.Duration) float64 {
 	return float64(d.Round(time.Millisecond).Milliseconds()) / 1000
 }
 
-// fields are alternating keys and values, as an object in their order.
+// fields are alternating keys and values. Their JSON is an object in their order.
 type fields []any
 
-// MarshalJSON keeps numbers, truth values and lists of text; durations become seconds, all else its text.
+// MarshalJSON writes durations as seconds, and what is no JSON as its text.
 func (f fields) MarshalJSON() ([]byte, error) {
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)
@@ -101,7 +192,7 @@ func (f fields) MarshalJSON() ([]byte, error) {
 		case time.Time:
 			value = v.Format(TimeFormat)
 		case nil, bool, int, int32, int64, uint16, uint64, float64, string, []string, Name, Names, json.Marshaler,
-			[]any, map[string]any, Links, DaskClusters, Differences:
+			[]any, map[string]any, Releases, Containers, Links, DaskClusters, Differences:
 		case time.Duration:
 			value = Seconds(v)
 		default:
@@ -113,32 +204,4 @@ func (f fields) MarshalJSON() ([]byte, error) {
 	}
 	out.WriteByte('}')
 	return out.Bytes(), nil
-}
-
-func (f *fields) UnmarshalJSON(data []byte) error {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	if open, err := decoder.Token(); err != nil || open != json.Delim('{') {
-		return errors.Join(err, errors.New("fields are no object"))
-	}
-	*f = nil
-	for decoder.More() {
-		key, err := decoder.Token()
-		if err != nil {
-			return err
-		}
-		var text json.RawMessage
-		if err := decoder.Decode(&text); err != nil {
-			return err
-		}
-		var value any
-		if known := ofProof(key, text); known != nil {
-			value = known
-		} else if whole, err := strconv.ParseInt(string(text), 10, 64); err == nil {
-			value = whole // a float is printed in another way
-		} else if err := json.Unmarshal(text, &value); err != nil {
-			return err
-		}
-		*f = append(*f, key, value)
-	}
-	return nil
 }

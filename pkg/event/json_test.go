@@ -21,17 +21,24 @@ func samples() []Event {
 	broken := WithHint(errors.New(`no <such> "version"`), "mend it & save")
 	all := []Event{
 		{Time: noon, Stage: "build", Phase: Noted, Message: "building image"},
-		{Time: noon, Run: 3, Stage: "loop", Phase: Failed, Message: RunComplete, Err: broken, Took: 1500 * time.Millisecond, Repeated: true},
+		{Time: noon, Run: 3, Stage: "loop", Phase: Failed, Message: RunComplete, Err: broken,
+			Took: 1500 * time.Millisecond, Repeated: true},
 		{Time: noon, Stage: "node", Phase: Succeeded, Message: ImageLoaded, Took: time.Second, Fields: []any{
-			"image", "worker:1", "bytes", int64(12), "nodes", 2, "share", 0.5, "cached", true, "push", 2 * time.Second, "at", noon,
-			"names", []string{"b", "a"}, "port", uint16(80), "free", uint64(7), "count", int32(3), "address", netip.MustParseAddr("127.0.0.1"),
+			"image", "worker:1", "bytes", int64(12), "nodes", 2, "share", 0.5, "cached", true, "push", 2 * time.Second,
+			"at", noon,
+			"names", []string{"b", "a"}, "port", uint16(80), "free", uint64(7), "count", int32(3), "address",
+			netip.MustParseAddr("127.0.0.1"),
 			"nothing", nil, "problems", json.RawMessage(`[{"line":1}]`)}},
 	}
 	for _, phase := range []Phase{Started, Superseded, Interrupted, Warned, Detailed} {
-		all = append(all, Event{Time: noon, Stage: "deploy", Phase: phase, Message: "release applied", Err: ErrSuperseded})
+		all = append(all, Event{Time: noon, Stage: "deploy", Phase: phase, Message: "release applied",
+			Err: ErrSuperseded})
 	}
 	return all
 }
+
+// everything is the samples and an event with each payload.
+func everything(t *testing.T) []Event { return append(samples(), payloads(t, "x")...) }
 
 func schema(t *testing.T) *jsonschema.Schema {
 	t.Helper()
@@ -44,7 +51,7 @@ func schema(t *testing.T) *jsonschema.Schema {
 
 func TestLinesAreAsTheSchemaSays(t *testing.T) {
 	s := schema(t)
-	for _, e := range samples() {
+	for _, e := range everything(t) {
 		text, err := json.Marshal(e)
 		if err != nil {
 			t.Fatal(err)
@@ -88,7 +95,7 @@ func TestLineKeepsWhatItTells(t *testing.T) {
 	if string(text) != want {
 		t.Errorf("%s\nnot\n%s", text, want)
 	}
-	for _, e := range samples() {
+	for _, e := range everything(t) {
 		first, err := json.Marshal(e)
 		if err != nil {
 			t.Fatal(err)
@@ -105,7 +112,8 @@ func TestLineKeepsWhatItTells(t *testing.T) {
 			t.Errorf("written again:\n%s\n%s", first, second)
 		}
 	}
-	for _, wrong := range []string{`{}`, `{"time":"noon"}`, `{"time":"2026-05-17T12:00:00.007Z","fields":[1]}`, `[]`, `{"time":"2026-05-17T12:00:00.007Z","hint":"x"}`} {
+	for _, wrong := range []string{`{}`, `{"time":"noon"}`, `{"time":"2026-05-17T12:00:00.007Z","fields":[1]}`, `[]`,
+		`{"time":"2026-05-17T12:00:00.007Z","hint":"x"}`} {
 		var e Event
 		err := json.Unmarshal([]byte(wrong), &e)
 		if err == nil && e.Err != nil {
@@ -114,23 +122,27 @@ func TestLineKeepsWhatItTells(t *testing.T) {
 	}
 }
 
-// What is told of the proof has parts of its own, which are there again when the line is read.
 func TestLineKeepsTheProof(t *testing.T) {
-	e := Event{Time: time.Unix(1, 0), Stage: "proof", Phase: Failed, Message: ChainChecked, Fields: []any{
-		"links", Links{{Image: "worker", Place: AtNode, Name: "n", Is: "a", Want: "b"}},
-		"clusters", DaskClusters{{Namespace: "n", Name: "c", Owner: "ada", Image: "worker:1", Since: time.Unix(1, 0).UTC(), Workers: 2}},
-		"differences", Differences{{Library: "dask", Versions: []string{"1", ""}}},
-	}}
-	text, err := json.Marshal(e)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var read Event
-	if err := json.Unmarshal(text, &read); err != nil || !reflect.DeepEqual(read.Fields, e.Fields) {
-		t.Errorf("%v: %v, not %v, of %s", err, read.Fields, e.Fields, text)
-	}
-	if got := fmt.Sprint(read.Field("links")) + "|" + fmt.Sprint(read.Field("differences")); got != "worker, node n: a, not b|dask 1/missing" {
-		t.Error(got)
+	for _, e := range []Event{
+		{Message: ChainChecked, Payload: Chain{Links{{Image: "worker", Place: AtNode, Name: "n", Is: "a", Want: "b"}}}},
+		{Message: ClustersOld, Payload: OldClusters{DaskClusters{{Namespace: "n", Name: "c", Owner: "ada",
+			Image: "worker:1", Since: time.Unix(1, 0).UTC(), Workers: 2}}}},
+		{Message: LibrariesDiffer, Payload: Comparison{Places: []string{"a", "b"}, Libraries: 2,
+			Differences: Differences{{Library: "dask", Versions: []string{"1", ""}}}}},
+	} {
+		e.Time, e.Stage, e.Phase = time.Unix(1, 0), "proof", Failed
+		text, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var read Event
+		if err := json.Unmarshal(text, &read); err != nil || !reflect.DeepEqual(read.Payload, e.Payload) {
+			t.Errorf("%v: %v, not %v, of %s", err, read.Payload, e.Payload, text)
+		}
+		if got := fmt.Sprint(read.Field("links"), "|", read.Field("differences")); e.Message == ChainChecked &&
+			got != "worker, node n: a, not b|<nil>" || e.Message == LibrariesDiffer && got != "<nil>|dask 1/missing" {
+			t.Error(got)
+		}
 	}
 }
 

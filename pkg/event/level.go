@@ -11,9 +11,9 @@ const (
 	Error   Level = "error"
 )
 
-// Level returns the event's. What went wrong in a step is an error where the whole run failed by
-// it, and a detail on the way there; what was reported before is a detail. A chain that breaks
-// after its run, and a bug in devloop, is an error by itself.
+// Level returns the event's. A failed step is an error where the whole run failed by it, and a
+// detail on the way there. So is what was reported before. A chain that breaks after its run, and a
+// bug in devloop, are errors by themselves.
 func (e Event) Level() Level {
 	ofRun := e.Stage == "loop"
 	switch {

@@ -32,10 +32,9 @@ func Printable(text string) string {
 	return Visible(text)
 }
 
-// Visible returns text with an escape of Go, \x1b or \u202e, for everything that a terminal obeys
-// or that does not show: control characters other than the end of a line and the tab, Unicode's
-// format characters (changes of the direction of writing, zero width, tags), line and paragraph
-// separators, and bytes that are no UTF-8.
+// Visible returns text with a Go escape (\x1b, \u202e) for everything that a terminal obeys or does
+// not show: control characters except newline and tab, Unicode's format characters (writing
+// direction, zero width, tags), line and paragraph separators, and invalid UTF-8.
 func Visible(text string) string {
 	if first := firstUnprintable(text); first < 0 { // nearly always
 		return text
@@ -61,8 +60,8 @@ func Visible(text string) string {
 	return out.String()
 }
 
-// firstUnprintable returns where the first character is that is to be shown as an escape, -1 if
-// there is none.
+// firstUnprintable returns the index of the first character that Visible escapes, -1 if there is
+// none.
 func firstUnprintable(text string) int {
 	for i, r := range text {
 		switch {

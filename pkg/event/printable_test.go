@@ -19,11 +19,13 @@ func TestVisible(t *testing.T) {
 		{"C1 as a byte", "a\x9b31mb", `a\x9b31mb`, "ab"},
 		{"half a character", "a\xe4\xb8", `a\xe4\xb8`, "a\uFFFD"},
 		{"a replacement that is written", "a\uFFFDb", "a\uFFFDb", "a\uFFFDb"},
-		{"embeddings and overrides", "\u202a\u202b\u202c\u202d\u202e", `\u202a\u202b\u202c\u202d\u202e`, `\u202a\u202b\u202c\u202d\u202e`},
+		{"embeddings and overrides", "\u202a\u202b\u202c\u202d\u202e", `\u202a\u202b\u202c\u202d\u202e`,
+			`\u202a\u202b\u202c\u202d\u202e`},
 		{"isolates", "\u2066\u2067\u2068\u2069", `\u2066\u2067\u2068\u2069`, `\u2066\u2067\u2068\u2069`},
 		{"marks of direction", "\u200e\u200f\u061c", `\u200e\u200f\u061c`, `\u200e\u200f\u061c`},
 		{"separators", "a\u2028b\u2029c", `a\u2028b\u2029c`, "a b c"},
-		{"zero width, BOM", "\u200b\u200c\u200d\u2060\ufeff", `\u200b\u200c\u200d\u2060\ufeff`, `\u200b\u200c\u200d\u2060\ufeff`},
+		{"zero width, BOM", "\u200b\u200c\u200d\u2060\ufeff", `\u200b\u200c\u200d\u2060\ufeff`,
+			`\u200b\u200c\u200d\u2060\ufeff`},
 		{"tags", "a\U000e0041\U000e007f", `a\U000e0041\U000e007f`, `a\U000e0041\U000e007f`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -1,64 +1,137 @@
 package event
 
-// What is said in more than one place: by the stage that does it, and by whoever understands it (pkg/status, the log). Other messages are
-// said where they happen and understood by nobody but people. Behind each stand the stage that says it and the fields that come with it.
+// Messages that more than one place knows: who sends them, and who understands them, such as
+// pkg/status. Other messages stand where they are sent, and only people understand them.
 const (
-	DevloopStarted = "devloop started" // loop: project, cluster, folder
-	ClusterChosen  = "cluster"         // devloop: context, server, why (it may be written to)
+	DevloopStarted = "devloop started"
+	ClusterChosen  = "cluster"
 	DevloopEnds    = "removing what was deployed"
-	Paused         = "paused, changes wait" // devloop
-	Resumed        = "resumed"              // devloop
+	Paused         = "paused, changes wait"
+	Resumed        = "resumed"
+	PageOpens      = "page"
+	ConfigRead     = "devloop.yaml read"
 
-	ChangeSeen      = "change seen"       // loop: files
-	ConfigRead      = "devloop.yaml read" // config: project, file, folder, images (names), releases (namespace/name), charts
-	PageOpens       = "page"              // devloop: url
-	RunStarts       = "run starts"        // loop: why (start, change, asked, retry), files; since the first of them changed, settled (for how long)
-	RunComplete     = "run complete"      // loop, a step
-	InputsHashed    = "inputs hashed"     // build, a step
-	NodesAsked      = "nodes asked"       // node, a step: what they lack
-	PlatformAnswers = "platform answers"  // forward, a step: url
+	ChangeSeen      = "change seen"
+	RunStarts       = "run starts"
+	RunComplete     = "run complete"
+	InputsHashed    = "inputs hashed"
+	NodesAsked      = "nodes asked"
+	PlatformAnswers = "platform answers"
 
-	ImageFound      = "image found, tagging" // build: image, on
-	BuildingImage   = "building image"       // build: image; as progress: step, done, total, since
-	ImageBuilt      = "image built"          // build, a step: image; id
-	BuildStep       = "build step"           // build: image, step; cached, failed; took
-	BuildStepFailed = "build step failed"    // build: image, step, output
-	LoadingImage    = "loading image"        // node: image; as progress: bytes, since
-	ImageLoaded     = "image loaded"         // node, a step: image; bytes
-	ImageHeld       = "image on the node"    // node: image, node, digest (as what was built is called), id (as pods call it)
+	ImageFound      = "image found, tagging"
+	BuildingImage   = "building image"
+	ImageBuilt      = "image built"
+	BuildStep       = "build step"
+	BuildStepFailed = "build step failed"
+	LoadingImage    = "loading image"
+	ImageLoaded     = "image loaded"
+	ImageHeld       = "image on the node"
+	ImageVerified   = "image verified"
 
-	ReleaseApplied    = "release applied"     // deploy, a step: release, namespace, chart; revision
-	ReleaseUnchanged  = "release unchanged"   // deploy: release, namespace, chart, revision
-	ReleaseRolledBack = "release rolled back" // deploy, a step: release
-	ReleaseRemoved    = "release uninstalled" // cleanup, a step: release, namespace
-	ChartDownloaded   = "chart downloaded"    // deploy, a step: url; bytes
-	CommandRun        = "command run"         // deploy, a step: release, when, command
-	RolloutComplete   = "rollout complete"    // deploy, a step
+	ReleaseApplied    = "release applied"
+	ReleaseUnchanged  = "release unchanged"
+	ReleaseRolledBack = "release rolled back"
+	ReleaseRemoved    = "release uninstalled"
+	ChartDownloaded   = "chart downloaded"
+	CommandRun        = "command run"
+	RolloutComplete   = "rollout complete"
 
-	ImageVerified   = "image verified"                                    // verify, a step: image, command
-	ChainChecked    = "chain checked"                                     // proof, a step: links (Links)
-	ChainWhole      = "what runs is what is on the disk"                  // proof: images
-	ClustersOld     = "clusters run an older image"                       // proof: clusters (DaskClusters); none is told, too
-	PodsOld         = "pods run an older image and nothing replaces them" // proof: pods
-	LibrariesSame   = "libraries are the same"                            // proof: places (of the images, and of the environment on this machine), libraries (how many)
-	LibrariesDiffer = "libraries differ"                                  // proof: places, libraries, differences (Differences)
-	VenvSynced      = "requirements installed"                            // local, a step: venv, file
+	ChainChecked    = "chain checked"
+	ChainWhole      = "what runs is what is on the disk"
+	ClustersOld     = "clusters run an older image"
+	PodsOld         = "pods run an older image and nothing replaces them"
+	LibrariesSame   = "libraries are the same"
+	LibrariesDiffer = "libraries differ"
+	VenvSynced      = "requirements installed"
 
-	PodChanged = "pod changed"    // pod: pod, namespace, and what Pod of pkg/status has
-	PodGone    = "pod gone"       // pod: pod, namespace
-	PodLog     = "log"            // pod: pod, namespace, container, level, line
-	PodDied    = "container died" // pod: pod, namespace, container, reason, output
+	PodChanged = "pod changed"
+	PodGone    = "pod gone"
+	PodLog     = "log"
+	PodDied    = "container died"
 
-	InternalError = "internal error" // by any stage: step; as a detail: stack
+	ForwardListens = "listening"
+	ForwardCloses  = "no longer listening"
+	ForwardCounts  = "connections"
+	ForwardReady   = "forward ready"
+	ForwardWaits   = "no ready pod, new connections wait"
+	ForwardFails   = "ready pod cannot be reached, new connections wait"
+	ForwardLeaves  = "pod gets no new connections"
 
-	ForwardListens = "listening"           // forward: target, local
-	ForwardCloses  = "no longer listening" // forward: target, local
-	ForwardCounts  = "connections"         // forward, as progress: target, local, open, held, sent, received
+	InternalError = "internal error" // of any stage
 )
 
-// ConfigStage is the stage of events that are about devloop.yaml. Messages but ConfigRead may quote
-// a skaffold.yaml.
-const ConfigStage = "config"
+// Stages that more than one place knows.
+const (
+	ConfigStage = "config" // about devloop.yaml; messages but ConfigRead may quote a skaffold.yaml
+	PodStage    = "pod"    // about pods and what they print
+)
 
-// PodStage is the stage of events that are about pods and what they print.
-const PodStage = "pod"
+// vocabulary says which stage sends a message, and with which payload. Steps have it from their
+// start, unless start says otherwise.
+var vocabulary = map[string]struct {
+	stage          string
+	payload, start any
+}{
+	DevloopStarted: {"loop", DevloopStart{}, nil},
+	ClusterChosen:  {"devloop", nil, nil},
+	DevloopEnds:    {"cleanup", nil, nil},
+	Paused:         {"devloop", nil, nil},
+	Resumed:        {"devloop", nil, nil},
+	PageOpens:      {"devloop", Page{}, nil},
+	ConfigRead:     {ConfigStage, Config{}, nil},
+
+	ChangeSeen:      {"loop", nil, nil},
+	RunStarts:       {"loop", RunStart{}, nil},
+	RunComplete:     {"loop", RunEnd{}, nil},
+	InputsHashed:    {"build", nil, nil},
+	NodesAsked:      {"node", nil, nil},
+	PlatformAnswers: {"forward", Answer{}, nil},
+
+	ImageFound:      {"build", ImageInPlace{}, nil},
+	BuildingImage:   {"build", Build{}, nil},
+	ImageBuilt:      {"build", Build{}, nil},
+	BuildStep:       {"build", Instruction{}, nil},
+	BuildStepFailed: {"build", Instruction{}, nil},
+	LoadingImage:    {"node", Loading{}, nil},
+	ImageLoaded:     {"node", Loaded{}, Loading{}},
+	ImageHeld:       {"node", NodeImage{}, nil},
+	ImageVerified:   {"verify", Verification{}, nil},
+
+	ReleaseApplied:    {"deploy", Release{}, nil},
+	ReleaseUnchanged:  {"deploy", Release{}, nil},
+	ReleaseRolledBack: {"deploy", Release{}, nil},
+	ReleaseRemoved:    {"cleanup", Release{}, nil},
+	ChartDownloaded:   {"deploy", Download{}, nil},
+	CommandRun:        {"deploy", Command{}, nil},
+	RolloutComplete:   {"deploy", Rollout{}, nil},
+
+	ChainChecked:    {"proof", Chain{}, nil},
+	ChainWhole:      {"proof", nil, nil},
+	ClustersOld:     {"proof", OldClusters{}, nil},
+	PodsOld:         {"proof", nil, nil},
+	LibrariesSame:   {"proof", Comparison{}, nil},
+	LibrariesDiffer: {"proof", Comparison{}, nil},
+	VenvSynced:      {"local", nil, nil},
+
+	PodChanged: {PodStage, Pod{}, nil},
+	PodGone:    {PodStage, PodRef{}, nil},
+	PodLog:     {PodStage, LogLine{}, nil},
+	PodDied:    {PodStage, ContainerDeath{}, nil},
+
+	ForwardListens: {"forward", Address{}, nil},
+	ForwardCloses:  {"forward", Address{}, nil},
+	ForwardCounts:  {"forward", Forward{}, nil},
+	ForwardReady:   {"forward", Forward{}, nil},
+	ForwardWaits:   {"forward", Forward{}, nil},
+	ForwardFails:   {"forward", Forward{}, nil},
+	ForwardLeaves:  {"forward", Forward{}, nil},
+}
+
+// payloadOf returns a payload of the type that such an event has, nil if it has none.
+func payloadOf(message string, phase Phase) any {
+	word := vocabulary[message]
+	if phase != Succeeded && word.start != nil {
+		return word.start
+	}
+	return word.payload
+}

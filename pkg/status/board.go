@@ -7,14 +7,15 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// How many lines of the log can be looked at again: some minutes of talkative pods, hours of devloop's own, a few megabytes. They are kept
-// apart, so that pods that print a lot do not drive away why a run has failed.
+// How many lines of the log are kept: some minutes of talkative pods, hours of devloop's own, a few
+// megabytes. They are kept apart, so that pods that print a lot do not push out why a run failed.
 const (
-	keptOfPods = 5000
-	keptOfOwn  = 3000
+	keptPodLines = 5000
+	keptOwnLines = 3000
 )
 
-// Board holds the State and the last lines of the log, for whoever wants to look while events come. It is safe for concurrent use.
+// Board holds the State and the last lines of the log while events come. It is safe for concurrent
+// use.
 type Board struct {
 	mu      sync.Mutex
 	state   State
@@ -22,10 +23,10 @@ type Board struct {
 	pods    ring   // and those that pods printed
 	last    uint64 // number of the newest line, 0 if there is none
 	changed chan struct{}
-	watched bool // somebody waits for changed
+	watched bool // a reader waits for changed
 }
 
-// Line is an event that is in the log, and its number; the first one has number 1.
+// Line is an event of the log, and its number, which counts from 1.
 type Line struct {
 	Seq   uint64
 	Event event.Event
@@ -37,19 +38,22 @@ func NewBoard(history []Run) *Board {
 }
 
 // Sink is the Board's event.Sink. It does not block.
-func (b *Board) Sink(e event.Event) { b.take(e) }
+func (b *Board) Sink(e event.Event) { b.record(e) }
 
-func (b *Board) take(e event.Event) event.Event {
+func (b *Board) record(e event.Event) event.Event {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.state = b.state.After(e)
-	e = b.state.told(e)
+	if run := b.state.Run; e.Message == event.RunComplete && run != nil && run.Number == e.Run &&
+		run.Outcome != Running {
+		e.Payload = run.end()
+	}
 	if e.Phase != event.Progress {
 		b.last++
 		if e.Message == event.PodLog {
-			b.pods.add(Line{b.last, e}, keptOfPods)
+			b.pods.add(Line{b.last, e}, keptPodLines)
 		} else {
-			b.own.add(Line{b.last, e}, keptOfOwn)
+			b.own.add(Line{b.last, e}, keptOwnLines)
 		}
 	}
 	if b.watched {
@@ -59,11 +63,11 @@ func (b *Board) take(e event.Event) event.Event {
 	return e
 }
 
-// Before returns a Sink that shows an event to the Board first and hands it on. The end of a run takes along where its time went: total,
-// since the first change that asked for it, and stages, both in seconds.
+// Before returns a Sink that shows an event to the Board and then hands it on. The end of a run
+// gets an event.RunEnd.
 func (b *Board) Before(next event.Sink) event.Sink {
 	return func(e event.Event) {
-		next(b.take(e))
+		next(b.record(e))
 	}
 }
 
@@ -74,9 +78,8 @@ func (b *Board) State() State {
 	return b.state
 }
 
-// Lines returns the next lines behind number after that are still there, most of them at most, and
-// how many behind it are not. Readers take a few at a time: what a slow one has in its hands stays
-// in memory, whatever else is forgotten.
+// Lines returns up to most of the lines after number after, and how many of those after it are no
+// longer kept. Readers take a few at a time: what a slow one holds stays in memory.
 func (b *Board) Lines(after uint64, most int) (lines []Line, missed uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -100,8 +103,8 @@ func (b *Board) Lines(after uint64, most int) (lines []Line, missed uint64) {
 	return lines, missed
 }
 
-// Newest returns the number behind which there are the newest lines of a stage, or of all for "",
-// most of them at most.
+// Newest returns the number after which there are the newest lines of a stage, or of all for "",
+// up to most of them.
 func (b *Board) Newest(most int, stage string) (after uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -126,10 +129,10 @@ func (b *Board) Newest(most int, stage string) (after uint64) {
 	return after
 }
 
-// ring keeps the newest lines of a sort.
+// ring keeps the newest lines of a kind.
 type ring struct {
 	lines []Line
-	next  int // place of the next one, which is that of the oldest when the ring is full
+	next  int // index of the next one; in a full ring, of the oldest
 }
 
 func (r *ring) add(line Line, most int) {
@@ -141,7 +144,7 @@ func (r *ring) add(line Line, most int) {
 	r.next = (r.next + 1) % most
 }
 
-// at returns the i-th line, the oldest being the first, or nil if there are not so many.
+// at returns the i-th oldest line, nil if there are fewer.
 func (r *ring) at(i int) *Line {
 	if i < 0 || i >= len(r.lines) {
 		return nil
@@ -149,7 +152,7 @@ func (r *ring) at(i int) *Line {
 	return &r.lines[(r.next+i)%len(r.lines)]
 }
 
-// behind returns the place of the first line with a greater number.
+// behind returns the index of the first line with a greater number.
 func (r *ring) behind(after uint64) int {
 	return sort.Search(len(r.lines), func(i int) bool { return r.at(i).Seq > after })
 }

@@ -34,7 +34,8 @@ func TestLines(t *testing.T) {
 	check := func(after uint64, most int, first, last, gone uint64) {
 		t.Helper()
 		lines, missed := b.Lines(after, most)
-		if len(lines) == 0 || lines[0].Seq != first || lines[len(lines)-1].Seq != last || uint64(len(lines)) != last-first+1 || missed != gone {
+		if len(lines) == 0 || lines[0].Seq != first || lines[len(lines)-1].Seq != last ||
+			uint64(len(lines)) != last-first+1 || missed != gone {
 			t.Errorf("after %d, at most %d: %d lines, %d missed", after, most, len(lines), missed)
 		}
 		for i, line := range lines {
@@ -64,25 +65,27 @@ func TestLines(t *testing.T) {
 	newest(3, "build", 7)
 	newest(3, "pod", 10)
 	newest(11, "", 0)
-	note(keptOfOwn)
-	check(0, 1<<40, 11, keptOfOwn+10, 10)
-	check(5, 1<<40, 11, keptOfOwn+10, 5) // the oldest are gone
-	check(keptOfOwn, 1<<40, keptOfOwn+1, keptOfOwn+10, 0)
+	note(keptOwnLines)
+	check(0, 1<<40, 11, keptOwnLines+10, 10)
+	check(5, 1<<40, 11, keptOwnLines+10, 5) // the oldest are gone
+	check(keptOwnLines, 1<<40, keptOwnLines+1, keptOwnLines+10, 0)
 
 	// Pods that print a lot drive away nothing but what pods printed.
-	for range keptOfPods + 100 {
+	for range keptPodLines + 100 {
 		b.Sink(event.Event{Stage: "pod", Phase: event.Noted, Message: event.PodLog})
 	}
 	note(1)
-	newest(1, "pod", keptOfOwn+10+keptOfPods+100-1)
-	newest(2, "build", keptOfOwn+10-1)
-	newest(keptOfPods+3, "", keptOfOwn+10-2) // the lines between them that are gone do not count
+	newest(1, "pod", keptOwnLines+10+keptPodLines+100-1)
+	newest(2, "build", keptOwnLines+10-1)
+	newest(keptPodLines+3, "", keptOwnLines+10-2) // the lines between them that are gone do not count
 	newest(1<<40, "", 11)
 	lines, missed := b.Lines(0, 1<<40)
-	if len(lines) != keptOfOwn+keptOfPods || missed != 11+100 || !slices.IsSortedFunc(lines, func(a, b Line) int { return cmp.Compare(a.Seq, b.Seq) }) {
+	if len(lines) != keptOwnLines+keptPodLines || missed != 11+100 ||
+		!slices.IsSortedFunc(lines, func(a, b Line) int { return cmp.Compare(a.Seq, b.Seq) }) {
 		t.Errorf("%d lines, %d missed", len(lines), missed)
 	}
-	if lines[keptOfOwn-2].Event.Message != "m" || lines[keptOfOwn-1].Event.Message != event.PodLog || lines[len(lines)-1].Event.Message != "m" {
+	if lines[keptOwnLines-2].Event.Message != "m" || lines[keptOwnLines-1].Event.Message != event.PodLog ||
+		lines[len(lines)-1].Event.Message != "m" {
 		t.Error("they are out of order")
 	}
 }
@@ -124,34 +127,33 @@ func TestEndOfARun(t *testing.T) {
 	b := NewBoard(nil)
 	var last event.Event
 	sink := b.Before(func(e event.Event) { last = e })
-	tell := func(at time.Duration, stage string, phase event.Phase, message string, took time.Duration, fields ...any) {
-		sink(event.Event{Time: noon.Add(at), Run: 1, Stage: stage, Phase: phase, Message: message, Took: took, Fields: fields})
+	tell := func(at time.Duration, stage string, phase event.Phase, message string, took time.Duration, payload any) {
+		sink(event.Event{Time: noon.Add(at), Run: 1, Stage: stage, Phase: phase, Message: message, Took: took,
+			Payload: payload, Fields: []any{"x", "y"}})
 	}
-	tell(0, "loop", event.Detailed, event.RunStarts, 0, "why", "start", "files", "")
-	tell(0, "build", event.Started, event.ImageBuilt, 0, "image", "worker:1")
-	tell(5*time.Second, "build", event.Succeeded, event.ImageBuilt, 5*time.Second, "image", "worker:1")
-	tell(6*time.Second, "build", event.Started, event.ImageBuilt, 0, "image", "client:1") // and one that is beside it for a while
-	tell(7*time.Second, "build", event.Succeeded, event.ImageBuilt, 3*time.Second, "image", "client:1")
-	tell(7400*time.Millisecond, "loop", event.Succeeded, event.RunComplete, 7*time.Second, "x", "y")
+	worker, client := event.Build{Image: image("worker", "1")}, event.Build{Image: image("client", "1")}
+	tell(0, "loop", event.Detailed, event.RunStarts, 0, event.RunStart{Why: "start"})
+	tell(0, "build", event.Started, event.ImageBuilt, 0, worker)
+	tell(5*time.Second, "build", event.Succeeded, event.ImageBuilt, 5*time.Second, worker)
+	tell(6*time.Second, "build", event.Started, event.ImageBuilt, 0, client) // and one that is beside it for a while
+	tell(7*time.Second, "build", event.Succeeded, event.ImageBuilt, 3*time.Second, client)
+	tell(7400*time.Millisecond, "loop", event.Succeeded, event.RunComplete, 7*time.Second, nil)
 	const want = "7.4 s: build 7.0"
-	if got, rest := Summary(last); got != want || len(rest) != 2 || rest[0] != "x" {
-		t.Errorf("%q, %v", got, rest)
+	if got := last.Payload.(event.RunEnd).Summary(); got != want || len(last.Fields) != 2 || last.Fields[0] != "x" {
+		t.Errorf("%q, %v", got, last.Fields)
 	}
 	text, err := json.Marshal(last)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(text), `"fields":{"x":"y","total":7.4,"stages":{"build":7}}`) {
+	if !strings.Contains(string(text), `"fields":{"total":7.4,"stages":{"build":7},"x":"y"}`) {
 		t.Errorf("%s", text)
 	}
 	var read event.Event
 	if err := json.Unmarshal(text, &read); err != nil {
 		t.Fatal(err)
 	}
-	if got, _ := Summary(read); got != want {
-		t.Error(got)
-	}
-	if got, _ := Summary(event.Event{Took: 20 * time.Millisecond}); got != "0.02 s" {
+	if got := read.Payload.(event.RunEnd).Summary(); got != want {
 		t.Error(got)
 	}
 }
@@ -167,8 +169,11 @@ func TestHistory(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- h.Follow(ctx, b) }()
 	for n := 1; n <= keptRuns+5; n++ {
-		b.Sink(event.Event{Time: noon.Add(time.Duration(n) * time.Minute), Run: n, Stage: "loop", Phase: event.Detailed, Message: event.RunStarts, Fields: []any{"why", "start"}})
-		b.Sink(event.Event{Time: noon.Add(time.Duration(n)*time.Minute + time.Second), Run: n, Stage: "loop", Phase: event.Failed, Message: event.RunComplete, Err: errors.New("broken")})
+		b.Sink(event.Event{Time: noon.Add(time.Duration(n) * time.Minute), Run: n, Stage: "loop", Phase: event.Detailed,
+			Message: event.RunStarts,
+			Payload: event.RunStart{Why: "start"}})
+		b.Sink(event.Event{Time: noon.Add(time.Duration(n)*time.Minute + time.Second), Run: n, Stage: "loop",
+			Phase: event.Failed, Message: event.RunComplete, Err: errors.New("broken")})
 	}
 	stop()
 	if err := <-done; err != nil {
@@ -179,7 +184,8 @@ func TestHistory(t *testing.T) {
 		t.Fatal(err)
 	}
 	runs := again.Runs()
-	if len(runs) != keptRuns || runs[0].Number != 6 || runs[keptRuns-1].Number != keptRuns+5 || runs[0].Error != "broken" || runs[0].Seconds != 1 {
+	if len(runs) != keptRuns || runs[0].Number != 6 || runs[keptRuns-1].Number != keptRuns+5 ||
+		runs[0].Error != "broken" || runs[0].Seconds != 1 {
 		t.Errorf("%d runs: %+v", len(runs), runs)
 	}
 	info, err := os.Stat(path)

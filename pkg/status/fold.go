@@ -13,115 +13,138 @@ import (
 const (
 	// keptRuns is how many runs that ended are kept.
 	keptRuns = 50
-	// keptSpans is how many bars a run has at most; a Dockerfile of a hundred steps is rare, and one that makes thousands is not to be watched.
+	// keptSpans is how many bars a run has at most; even a Dockerfile of a hundred steps is rare.
 	keptSpans = 300
-	// worthASpan is how long a build step has to take to get a bar, unless it comes from the cache.
-	worthASpan = 20 * time.Millisecond
+	// minSpan is how long a build step takes at least to get a bar, unless it was cached or failed.
+	minSpan = 20 * time.Millisecond
 )
 
 // New is the State before anything has happened; history are runs of earlier processes.
 func New(history []Run) State {
-	return State{Health: Starting, Images: []Image{}, Releases: []Release{}, Pods: []Pod{}, Forwards: []Forward{}, Old: event.DaskClusters{},
-		Runs: append([]Run{}, history[max(0, len(history)-keptRuns):]...)}
+	return State{Health: Starting, Images: []Image{}, Releases: []Release{}, Pods: []Pod{}, Forwards: []Forward{},
+		Old: event.DaskClusters{}, Runs: append([]Run{}, history[max(0, len(history)-keptRuns):]...)}
 }
 
 // After returns the State after an event. It depends on nothing else, and s stays what it is.
 func (s State) After(e event.Event) State {
-	switch e.Stage {
-	case event.ConfigStage:
-		s = s.configured(e)
-	case "loop":
-		s = s.looped(e)
-	case "build", "node":
-		s = s.imaged(e)
-	case "deploy", "cleanup":
-		s = s.deployed(e)
-	case event.PodStage:
-		if e.Message == event.PodLog {
-			return s
-		}
-		s = s.podded(e)
-	case "forward":
-		s = s.forwarded(e)
-	case "verify":
-		if e.Message == event.ImageVerified {
-			name, _ := s.imageName(text(e, "image"))
-			s = s.spanned(e, "verify", e.Message, name)
-		}
-	case "proof":
-		s = s.proven(e)
-	case "devloop":
-		switch e.Message {
-		case event.Paused:
-			s.Paused = true
-		case event.Resumed:
-			s.Paused = false
-		case event.PageOpens:
-			s.Page = text(e, "url")
-		}
+	e = e.Typed()
+	switch p := e.Payload.(type) {
+	case event.DevloopStart:
+		s.Project, s.Cluster, s.Folder = string(p.Project), string(p.Cluster), string(p.Folder)
+		s.Started = e.Time
+	case event.Config:
+		s = s.configured(e, p)
+	case event.Page:
+		s.Page = string(p.URL)
+	case event.RunStart:
+		s = s.runStarted(e, p)
+
+	case event.ImageInPlace:
+		s = s.found(p)
+	case event.Build:
+		s = s.built(e, p)
+	case event.Instruction:
+		s = s.instructed(e, p)
+	case event.Loading:
+		s = s.loading(e, p)
+	case event.Loaded:
+		s = s.loaded(e, p)
+	case event.NodeImage:
+		s = s.onNode(p)
+	case event.Verification:
+		s = s.spanned(e, "verify", s.nameOf(p.Image))
+
+	case event.Release:
+		s = s.released(e, p)
+	case event.Download:
+		s = s.spanned(e, "helm", p.URL)
+	case event.Command:
+		s = s.spanned(e, "helm", p.Command)
+	case event.Rollout:
+		s = s.spanned(e, "rollout", string(p.Release))
+
+	case event.Pod:
+		s = s.podChanged(e, p)
+	case event.PodRef:
+		s = s.podGone(e, p)
+	case event.Address:
+		s = s.listening(e, p)
+	case event.Forward:
+		s = s.forwarded(e, p)
+	case event.Answer:
+		s = s.spanned(e, "answer", p.URL)
+
+	case event.Chain:
+		s = s.checked(e, p)
+	case event.OldClusters:
+		s.Old = append(event.DaskClusters{}, p.Clusters...)
+	case event.Comparison:
+		s.Libraries = compared(e, p)
+	default:
+		s = s.happened(e)
 	}
 	s.Health, s.Reason = s.health()
 	return s
 }
 
-// configured follows what devloop.yaml names.
-func (s State) configured(e event.Event) State {
-	if e.Message != event.ConfigRead {
-		return s
+// happened follows events whose message says all.
+func (s State) happened(e event.Event) State {
+	switch e.Message {
+	case event.DevloopEnds:
+		s.ending = true
+	case event.Paused, event.Resumed:
+		s.Paused = e.Message == event.Paused
+	case event.ChangeSeen:
+		s.changed = true
+	case event.RunComplete:
+		return s.runEnded(e)
+	case event.InputsHashed, event.NodesAsked:
+		return s.spanned(e, "hash", "")
+	case event.RolloutComplete: // of all releases
+		return s.spanned(e, "rollout", "")
+	case event.ChainChecked: // it begins, or was given up
+		return s.spanned(e, "proof", "")
 	}
-	s.Project, s.File, s.Folder = text(e, "project"), text(e, "file"), text(e, "folder")
-	names, _ := e.Field("images").([]string)
-	images := make([]Image, 0, len(names))
-	for _, name := range names {
-		known := find(s.Images, func(i Image) bool { return i.Name == name })
-		if known == nil {
-			known = &Image{Name: name, Nodes: []NodeImage{}}
+	return s
+}
+
+// configured keeps what is known of the images and releases that devloop.yaml names.
+func (s State) configured(e event.Event, c event.Config) State {
+	s.Project, s.File, s.Folder = string(c.Project), string(c.File), string(c.Folder)
+	images := make([]Image, 0, len(c.Images))
+	for _, name := range c.Images {
+		at := slices.IndexFunc(s.Images, func(i Image) bool { return i.Name == name })
+		if at < 0 {
+			images = append(images, Image{Name: name, Nodes: []NodeImage{}})
+		} else {
+			images = append(images, s.Images[at])
 		}
-		images = append(images, *known)
 	}
-	ids, _ := e.Field("releases").([]string)
-	charts, _ := e.Field("charts").([]string)
-	releases := make([]Release, 0, len(ids))
-	for i, id := range ids {
-		namespace, name, _ := strings.Cut(id, "/")
-		known := find(s.Releases, func(r Release) bool { return r.Namespace == namespace && r.Name == name })
-		if known == nil {
-			known = &Release{Namespace: namespace, Name: name, Changed: e.Time}
+	releases := make([]Release, 0, len(c.Releases))
+	for _, named := range c.Releases {
+		r := Release{Namespace: string(named.Namespace), Name: string(named.Name), Changed: e.Time}
+		if at := slices.IndexFunc(s.Releases, r.is); at >= 0 {
+			r = s.Releases[at]
 		}
-		r := *known
-		if i < len(charts) {
-			r.Chart = charts[i]
-		}
+		r.Chart = named.Chart
 		releases = append(releases, r)
 	}
 	s.Images, s.Releases = images, releases
-	if len(images) == 0 { // nobody is going to prove anything any more
+	if len(images) == 0 { // there is nothing left to prove
 		s.Chain, s.Libraries, s.Old = nil, nil, event.DaskClusters{}
 	}
 	return s
 }
 
-func (s State) looped(e event.Event) State {
-	switch {
-	case e.Message == event.DevloopStarted:
-		s.Project, s.Cluster, s.Folder, s.Started = text(e, "project"), text(e, "cluster"), text(e, "folder"), e.Time
-	case e.Message == event.RunStarts:
-		run := Run{Number: e.Run, Why: text(e, "why"), Files: text(e, "files"), Started: e.Time, Outcome: Running, Stages: []Stage{}, Spans: []Span{}}
-		if since := moment(e, "since"); !since.IsZero() {
-			settled, _ := e.Field("settled").(time.Duration)
-			run.Started = since
-			run.add(Span{Stage: "settle", Name: "change settled", About: run.Files, Started: since, Seconds: event.Seconds(settled), Outcome: Succeeded})
-		}
-		s.Run, s.changed = &run, false
-	case e.Message == event.ChangeSeen:
-		s.changed = true
-	case e.Message == event.RunComplete && s.Run != nil && s.Run.Number == e.Run:
-		outcome, ended := outcomes[e.Phase]
-		if !ended {
-			return s
-		}
-		return s.runEnded(e, outcome)
+func (s State) runStarted(e event.Event, p event.RunStart) State {
+	run := Run{Number: e.Run, Why: string(p.Why), Files: p.Files, Started: e.Time, Outcome: Running,
+		Stages: []Stage{}, Spans: []Span{}}
+	if !p.Since.IsZero() {
+		run.Started = p.Since
+		run.add(Span{Stage: "settle", Name: "change settled", About: run.Files, Started: p.Since,
+			Seconds: event.Seconds(p.Settled), Outcome: Succeeded})
 	}
+	s.Run, s.changed = &run, false
 	return s
 }
 
@@ -131,7 +154,11 @@ var outcomes = map[event.Phase]Outcome{
 	event.Superseded: Superseded, event.Interrupted: Interrupted, event.Failed: Broken,
 }
 
-func (s State) runEnded(e event.Event, outcome Outcome) State {
+func (s State) runEnded(e event.Event) State {
+	outcome, ended := outcomes[e.Phase]
+	if !ended || s.Run == nil || s.Run.Number != e.Run {
+		return s
+	}
 	s = s.inRun(func(r *Run) {
 		r.Outcome, r.Seconds = outcome, event.Seconds(e.Time.Sub(r.Started))
 		if outcome == Broken && e.Err != nil {
@@ -144,18 +171,18 @@ func (s State) runEnded(e event.Event, outcome Outcome) State {
 		}
 		r.Stages = stages(r.Spans)
 	})
-	for i := range s.Images { // what was under way ended with it
-		if state := s.Images[i].State; state == ImageBuilding || state == ImageLoading {
-			s = s.image(s.Images[i].Name, func(image *Image) {
-				image.State, image.Since, image.Step = "", nil, ""
+	for _, image := range s.Images { // what was under way ended with it
+		if image.State == ImageBuilding || image.State == ImageLoading {
+			s = s.image(image.Name, func(i *Image) {
+				i.State, i.Since, i.Step = "", nil, ""
 				if outcome == Broken {
-					image.State = ImageFailed
+					i.State = ImageFailed
 				}
 			})
 		}
 	}
 	runs := slices.Clone(s.Runs)
-	if e.Repeated && len(runs) > 0 { // another try that went the same way takes the place of the one before
+	if e.Repeated && len(runs) > 0 { // another try with the same result replaces the one before
 		runs = runs[:len(runs)-1]
 	}
 	runs = append(runs, *s.Run)
@@ -163,151 +190,149 @@ func (s State) runEnded(e event.Event, outcome Outcome) State {
 	return s
 }
 
-// imaged follows the images, from the hash to the node.
-func (s State) imaged(e event.Event) State {
-	ref := text(e, "image")
-	name, tag := s.imageName(ref)
-	switch e.Message {
-	case event.InputsHashed, event.NodesAsked:
-		return s.spanned(e, "hash", e.Message, "")
-	case event.ImageFound:
-		return s.image(name, func(i *Image) {
-			if i.Tag != tag {
-				*i = Image{Name: name, Nodes: []NodeImage{}}
-			}
-			i.Tag, i.On, i.Error = tag, text(e, "on"), ""
-			if i.State = ImageReady; i.On == "node" {
-				i.State = ImageOnNode
-			}
-		})
-	case event.BuildingImage:
-		if e.Phase != event.Progress {
-			return s.image(name, func(i *Image) {
-				*i = Image{Name: name, Tag: tag, State: ImageBuilding, Since: &e.Time, Nodes: []NodeImage{}}
-			})
+func (s State) found(p event.ImageInPlace) State {
+	name, tag := s.nameOf(p.Image), s.tagOf(p.Image)
+	return s.image(name, func(i *Image) {
+		if i.Tag != tag {
+			*i = Image{Name: name, Nodes: []NodeImage{}}
 		}
-		since := moment(e, "since")
-		s = s.image(name, func(i *Image) {
-			i.Step, i.Done, i.Total, i.Since = text(e, "step"), int(number(e, "done")), int(number(e, "total")), &since
-		})
-		return s.inRunOf(e, func(r *Run) {
-			if running(r.Spans, "build", text(e, "step"), name) < 0 {
-				r.add(Span{Stage: "build", Name: text(e, "step"), About: name, Kind: "step", Started: since, Outcome: Running})
-			}
-		})
-	case event.BuildStep:
-		cached, _ := e.Field("cached").(bool)
-		return s.inRunOf(e, func(r *Run) {
-			step := spanOf(e, "build", text(e, "step"), name)
-			step.Kind, step.Cached = "step", cached
-			if failed, _ := e.Field("failed").(bool); failed {
-				step.Outcome = Broken
-			}
-			at := running(r.Spans, step.Stage, step.Name, step.About)
-			switch {
-			case at >= 0:
-				r.Spans[at] = step
-			case cached || step.Outcome == Broken || e.Took >= worthASpan:
-				r.add(step)
-			}
-		})
-	case event.BuildStepFailed:
-		return s.inRunOf(e, func(r *Run) {
-			r.Output = text(e, "output")
-		})
-	case event.ImageBuilt:
-		s = s.spanned(e, "build", e.Message, name)
-		return s.image(name, func(i *Image) { i.end(e, ImageReady, "id") })
-	case event.LoadingImage:
-		s = s.image(name, func(i *Image) {
-			i.State, i.Bytes = ImageLoading, int64(number(e, "bytes"))
-			if since := moment(e, "since"); !since.IsZero() {
-				i.Since = &since
-			}
-		})
-		return s.inRunOf(e, func(r *Run) {
-			if at := running(r.Spans, "load", event.ImageLoaded, name); at >= 0 {
-				r.Spans[at].Bytes = int64(number(e, "bytes"))
-			}
-		})
-	case event.ImageLoaded:
-		s = s.spanned(e, "load", e.Message, name)
-		s = s.image(name, func(i *Image) { i.end(e, ImageOnNode, "") })
-		if e.Phase == event.Succeeded {
-			s = s.inRunOf(e, func(r *Run) { r.Bytes += int64(number(e, "bytes")) })
-		}
-	case event.ImageHeld:
-		return s.image(name, func(i *Image) {
-			if i.Tag != tag {
-				return
-			}
-			held := slices.DeleteFunc(slices.Clone(i.Nodes), func(n NodeImage) bool { return n.Node == text(e, "node") })
-			i.Nodes = append(held, NodeImage{text(e, "node"), text(e, "digest"), text(e, "id")})
-			slices.SortFunc(i.Nodes, func(a, b NodeImage) int { return strings.Compare(a.Node, b.Node) })
+		i.Tag, i.On, i.Error = tag, string(p.On), ""
+		if i.State = ImageReady; i.On == "node" {
 			i.State = ImageOnNode
-		})
-	}
-	return s
+		}
+	})
 }
 
-// end is the end of a step with the image.
-func (i *Image) end(e event.Event, then ImageState, id string) {
+func (s State) built(e event.Event, p event.Build) State {
+	name, tag := s.nameOf(p.Image), s.tagOf(p.Image)
+	switch {
+	case e.Message == event.ImageBuilt:
+		s = s.spanned(e, "build", name)
+		return s.image(name, func(i *Image) {
+			if i.ended(e, ImageReady) {
+				i.ID = p.ID
+			}
+		})
+	case e.Phase == event.Progress:
+		s = s.image(name, func(i *Image) { i.Step, i.Done, i.Total, i.Since = p.Step, p.Done, p.Total, &p.Since })
+		return s.inRunOf(e, func(r *Run) {
+			if running(r.Spans, "build", p.Step, name) < 0 {
+				r.add(Span{Stage: "build", Name: p.Step, About: name, Kind: "step", Started: p.Since, Outcome: Running})
+			}
+		})
+	}
+	return s.image(name, func(i *Image) {
+		*i = Image{Name: name, Tag: tag, State: ImageBuilding, Since: &e.Time, Nodes: []NodeImage{}}
+	})
+}
+
+// instructed follows the steps of a build.
+func (s State) instructed(e event.Event, p event.Instruction) State {
+	return s.inRunOf(e, func(r *Run) {
+		if e.Message == event.BuildStepFailed {
+			r.Output = p.Output
+			return
+		}
+		step := spanOf(e, "build", s.nameOf(p.Image))
+		step.Name, step.Kind, step.Cached = p.Step, "step", p.Cached
+		if p.Failed {
+			step.Outcome = Broken
+		}
+		switch at := running(r.Spans, step.Stage, step.Name, step.About); {
+		case at >= 0:
+			r.Spans[at] = step
+		case p.Cached || p.Failed || e.Took >= minSpan:
+			r.add(step)
+		}
+	})
+}
+
+func (s State) loading(e event.Event, p event.Loading) State {
+	name := s.nameOf(p.Image)
+	if e.Message == event.ImageLoaded { // the step begins, or was not completed
+		s = s.spanned(e, "load", name)
+		return s.image(name, func(i *Image) { i.ended(e, "") })
+	}
+	s = s.image(name, func(i *Image) {
+		i.State, i.Bytes = ImageLoading, p.Bytes
+		if !p.Since.IsZero() {
+			i.Since = &p.Since
+		}
+	})
+	return s.inRunOf(e, func(r *Run) {
+		if at := running(r.Spans, "load", event.ImageLoaded, name); at >= 0 {
+			r.Spans[at].Bytes = p.Bytes
+		}
+	})
+}
+
+func (s State) loaded(e event.Event, p event.Loaded) State {
+	name := s.nameOf(p.Image)
+	s = s.spanned(e, "load", name)
+	s = s.image(name, func(i *Image) {
+		if i.ended(e, ImageOnNode) && p.Bytes > 0 {
+			i.Bytes = p.Bytes
+		}
+	})
+	return s.inRunOf(e, func(r *Run) { r.Bytes += p.Bytes })
+}
+
+func (s State) onNode(p event.NodeImage) State {
+	node := string(p.Node)
+	return s.image(s.nameOf(p.Image), func(i *Image) {
+		if i.Tag != s.tagOf(p.Image) {
+			return
+		}
+		others := slices.DeleteFunc(slices.Clone(i.Nodes), func(n NodeImage) bool { return n.Node == node })
+		i.Nodes = append(others, NodeImage{node, p.Digest, p.ID})
+		slices.SortFunc(i.Nodes, func(a, b NodeImage) int { return strings.Compare(a.Node, b.Node) })
+		i.State = ImageOnNode
+	})
+}
+
+// ended follows the end of a step with the image, and reports whether it succeeded.
+func (i *Image) ended(e event.Event, then ImageState) bool {
 	switch e.Phase {
 	case event.Succeeded:
 		i.State, i.Step, i.Since, i.Error = then, "", nil, ""
-		if id != "" {
-			i.ID = text(e, id)
-		}
-		if bytes := number(e, "bytes"); bytes > 0 {
-			i.Bytes = int64(bytes)
-		}
+		return true
 	case event.Failed:
 		i.State, i.Step, i.Since = ImageFailed, "", nil
 		if e.Err != nil {
 			i.Error = e.Err.Error()
 		}
 	}
+	return false
 }
 
-// deployed follows releases and rollouts.
-func (s State) deployed(e event.Event) State {
-	name := text(e, "release")
+// states are those of a release after a phase of the step that applies it.
+var states = map[event.Phase]ReleaseState{
+	event.Started: ReleaseApplying, event.Succeeded: ReleaseDeployed, event.Failed: ReleaseFailed,
+}
+
+func (s State) released(e event.Event, p event.Release) State {
+	state, known := states[e.Phase]
 	switch e.Message {
-	case event.DevloopEnds:
-		s.ending = true
-	case event.ReleaseApplied, event.ReleaseRolledBack:
-		s = s.spanned(e, "helm", e.Message, name)
-		states := map[event.Phase]ReleaseState{event.Started: ReleaseApplying, event.Succeeded: ReleaseDeployed, event.Failed: ReleaseFailed}
-		state, ok := states[e.Phase]
-		if !ok {
-			return s
-		}
-		if e.Message == event.ReleaseRolledBack && state == ReleaseDeployed {
+	case event.ReleaseApplied:
+		s = s.spanned(e, "helm", string(p.Name))
+	case event.ReleaseRolledBack:
+		s = s.spanned(e, "helm", string(p.Name))
+		if state == ReleaseDeployed {
 			state = ReleaseBack
 		}
-		return s.release(e, state)
 	case event.ReleaseUnchanged:
-		return s.release(e, ReleaseDeployed)
+		state, known = ReleaseDeployed, true
 	case event.ReleaseRemoved:
-		if e.Phase == event.Succeeded {
-			return s.release(e, ReleaseGone)
-		}
-	case event.RolloutComplete:
-		return s.spanned(e, "rollout", e.Message, name)
-	case event.ChartDownloaded:
-		return s.spanned(e, "helm", e.Message, text(e, "url"))
-	case event.CommandRun:
-		return s.spanned(e, "helm", e.Message, text(e, "command"))
+		state, known = ReleaseGone, e.Phase == event.Succeeded
 	}
-	return s
-}
-
-func (s State) release(e event.Event, state ReleaseState) State {
-	namespace, name := text(e, "namespace"), text(e, "release")
+	if !known {
+		return s
+	}
+	release := Release{Namespace: string(p.Namespace), Name: string(p.Name)}
 	s.Releases = slices.Clone(s.Releases)
-	at := slices.IndexFunc(s.Releases, func(r Release) bool { return r.Namespace == namespace && r.Name == name })
+	at := slices.IndexFunc(s.Releases, release.is)
 	if at < 0 {
-		s.Releases = append(s.Releases, Release{Namespace: namespace, Name: name})
+		s.Releases = append(s.Releases, release)
 		at = len(s.Releases) - 1
 	}
 	r := &s.Releases[at]
@@ -315,8 +340,8 @@ func (s State) release(e event.Event, state ReleaseState) State {
 		r.Changed = e.Time
 	}
 	r.State, r.Error = state, ""
-	if revision := number(e, "revision"); revision > 0 {
-		r.Revision = int(revision)
+	if p.Revision > 0 {
+		r.Revision = p.Revision
 	}
 	if e.Phase == event.Failed && e.Err != nil {
 		r.Error = e.Err.Error()
@@ -324,49 +349,49 @@ func (s State) release(e event.Event, state ReleaseState) State {
 	return s
 }
 
-// podded follows pods.
-func (s State) podded(e event.Event) State {
-	namespace, name := text(e, "namespace"), text(e, "pod")
-	is := func(p Pod) bool { return p.Namespace == namespace && p.Name == name }
-	switch e.Message {
-	case event.PodGone:
-		s.Pods = slices.DeleteFunc(slices.Clone(s.Pods), is)
-		return s.pod(e.Time, Pod{Name: name, Phase: "Gone"}, true)
-	case event.PodChanged:
-		ready, _ := e.Field("ready").(bool)
-		p := Pod{Namespace: namespace, Name: name, Release: text(e, "release"), Group: text(e, "group"), Node: text(e, "node"), Phase: text(e, "phase"),
-			Ready: ready, Reason: text(e, "reason"), Restarts: int(number(e, "restarts")), Created: moment(e, "created"), Containers: []Container{}}
-		containers, _ := e.Field("containers").([]string)
-		for _, c := range containers { // name image imageID
-			parts := append(strings.Fields(c), "", "", "")
-			p.Containers = append(p.Containers, Container{Name: parts[0], Image: parts[1], ImageID: parts[2]})
-		}
-		s.Pods = slices.Clone(s.Pods)
-		at := slices.IndexFunc(s.Pods, is)
-		if at < 0 {
-			s.Pods = append(s.Pods, p)
-			slices.SortFunc(s.Pods, func(a, b Pod) int {
-				return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
-			})
-			return s.pod(e.Time, p, false)
-		}
-		s.Pods[at] = p
-		return s.pod(e.Time, p, true)
-	}
-	return s
+// is reports whether both are the same release.
+func (r Release) is(other Release) bool {
+	return r.Namespace == other.Namespace && r.Name == other.Name
 }
 
-// pod gives a pod of a release its bar: from when it was there until it was ready, or went.
-func (s State) pod(at time.Time, p Pod, known bool) State {
+func (s State) podGone(e event.Event, p event.PodRef) State {
+	gone := Pod{Namespace: string(p.Namespace), Name: string(p.Pod), Phase: "Gone"}
+	s.Pods = slices.DeleteFunc(slices.Clone(s.Pods), gone.is)
+	return s.podSpanned(e.Time, gone, true)
+}
+
+func (s State) podChanged(e event.Event, p event.Pod) State {
+	pod := Pod{Namespace: string(p.Namespace), Name: string(p.Pod), Release: string(p.Release), Group: string(p.Group),
+		Node: string(p.Node), Phase: string(p.Phase), Ready: p.Ready, Reason: p.Reason, Restarts: p.Restarts,
+		Created: p.Created, Containers: append([]Container{}, p.Containers...)}
+	s.Pods = slices.Clone(s.Pods)
+	at := slices.IndexFunc(s.Pods, pod.is)
+	if at >= 0 {
+		s.Pods[at] = pod
+	} else {
+		s.Pods = append(s.Pods, pod)
+		slices.SortFunc(s.Pods, func(a, b Pod) int {
+			return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
+		})
+	}
+	return s.podSpanned(e.Time, pod, at >= 0)
+}
+
+// is reports whether both are the same pod.
+func (p Pod) is(other Pod) bool { return p.Namespace == other.Namespace && p.Name == other.Name }
+
+// podSpanned gives a pod of a release its bar: from when it was there until it was ready, or went.
+func (s State) podSpanned(at time.Time, p Pod, known bool) State {
+	const name = "pod ready"
 	if s.Run == nil || s.Run.Outcome != Running || p.Release == "" && !known {
 		return s
 	}
 	over := p.Ready || p.Phase != "Pending" && p.Phase != "Running"
-	i := running(s.Run.Spans, "rollout", podSpan, p.Name)
+	i := running(s.Run.Spans, "rollout", name, p.Name)
 	switch {
 	case i < 0 && !known && !over:
 		return s.inRun(func(r *Run) {
-			r.add(Span{Stage: "rollout", Name: podSpan, About: p.Name, Kind: "pod", Started: at, Outcome: Running})
+			r.add(Span{Stage: "rollout", Name: name, About: p.Name, Kind: "pod", Started: at, Outcome: Running})
 		})
 	case i >= 0 && over:
 		return s.inRun(func(r *Run) {
@@ -379,72 +404,60 @@ func (s State) pod(at time.Time, p Pod, known bool) State {
 	return s
 }
 
-const podSpan = "pod ready"
+// listening follows the opening and closing of local addresses.
+func (s State) listening(e event.Event, p event.Address) State {
+	if e.Message != event.ForwardCloses {
+		return s.forward(p, func(*Forward) {})
+	}
+	s.Forwards = slices.DeleteFunc(slices.Clone(s.Forwards), func(f Forward) bool { return f.is(p) })
+	return s
+}
 
-// forwarded follows forwards, whose events carry their state.
-func (s State) forwarded(e event.Event) State {
-	if e.Message == event.PlatformAnswers {
-		return s.spanned(e, "answer", e.Message, text(e, "url"))
-	}
-	target, local := text(e, "target"), text(e, "local")
-	if target == "" {
-		return s
-	}
-	is := func(f Forward) bool { return f.Target == target && f.Local == local }
-	if e.Message == event.ForwardCloses {
-		s.Forwards = slices.DeleteFunc(slices.Clone(s.Forwards), is)
-		return s
-	}
-	s.Forwards = slices.Clone(s.Forwards)
-	at := slices.IndexFunc(s.Forwards, is)
-	if at < 0 {
-		s.Forwards = append(s.Forwards, Forward{Target: target, Local: local, State: "waiting", Pods: []string{}})
-		at = len(s.Forwards) - 1
-	}
-	f := &s.Forwards[at]
-	if state := text(e, "state"); state != "" {
-		f.State, f.Reason, f.Pods = state, text(e, "reason"), []string{}
+func (s State) forwarded(e event.Event, p event.Forward) State {
+	return s.forward(p.Address, func(f *Forward) {
+		f.Open, f.Held, f.Sent, f.Received = p.Open, p.Waiting, p.Sent, p.Received
+		if p.State == "" {
+			return
+		}
+		f.State, f.Reason, f.Pods = string(p.State), p.Reason, append([]string{}, p.Pods...)
 		if f.Reason == "" && e.Err != nil {
 			f.Reason = e.Err.Error()
 		}
-		if pods := text(e, "pods"); pods != "" {
-			f.Pods = strings.Split(pods, ",")
-		}
+	})
+}
+
+// forward changes what is known of a local address.
+func (s State) forward(p event.Address, change func(*Forward)) State {
+	s.Forwards = slices.Clone(s.Forwards)
+	at := slices.IndexFunc(s.Forwards, func(f Forward) bool { return f.is(p) })
+	if at < 0 {
+		s.Forwards = append(s.Forwards,
+			Forward{Target: string(p.Target), Local: string(p.Local), State: "waiting", Pods: []string{}})
+		at = len(s.Forwards) - 1
 	}
-	for key, count := range map[string]*int64{"open": &f.Open, "held": &f.Held, "sent": &f.Sent, "received": &f.Received} {
-		if e.Field(key) != nil {
-			*count = int64(number(e, key))
-		}
+	change(&s.Forwards[at])
+	return s
+}
+
+func (f Forward) is(p event.Address) bool {
+	return f.Target == string(p.Target) && f.Local == string(p.Local)
+}
+
+func (s State) checked(e event.Event, p event.Chain) State {
+	s = s.spanned(e, "proof", "")
+	s.Chain = &Chain{Checked: e.Time, Links: p.Links}
+	if e.Phase == event.Failed && e.Err != nil {
+		s.Chain.Error, s.Chain.Hint = e.Err.Error(), event.Hint(e.Err)
 	}
 	return s
 }
 
-// proven follows the proof that what runs is what is on the disk.
-func (s State) proven(e event.Event) State {
-	switch e.Message {
-	case event.ChainChecked:
-		s = s.spanned(e, "proof", e.Message, "")
-		links, known := e.Field("links").(event.Links)
-		if !known { // it only begins, or was given up
-			return s
-		}
-		s.Chain = &Chain{Checked: e.Time, Links: links}
-		if e.Phase == event.Failed && e.Err != nil {
-			s.Chain.Error, s.Chain.Hint = e.Err.Error(), event.Hint(e.Err)
-		}
-	case event.ClustersOld:
-		clusters, _ := e.Field("clusters").(event.DaskClusters)
-		s.Old = append(event.DaskClusters{}, clusters...)
-	case event.LibrariesSame, event.LibrariesDiffer:
-		places, _ := e.Field("places").([]string)
-		if len(places) < 2 { // there is nothing to compare any more
-			s.Libraries = nil
-			return s
-		}
-		differences, _ := e.Field("differences").(event.Differences)
-		s.Libraries = &Libraries{Compared: e.Time, Places: append([]string{}, places...), Libraries: int(number(e, "libraries")), Differences: append(event.Differences{}, differences...)}
+func compared(e event.Event, p event.Comparison) *Libraries {
+	if len(p.Places) < 2 { // there is nothing left to compare
+		return nil
 	}
-	return s
+	return &Libraries{Compared: e.Time, Places: append([]string{}, p.Places...), Libraries: p.Libraries,
+		Differences: append(event.Differences{}, p.Differences...)}
 }
 
 // health is how it all stands, and why it is not healthy.
@@ -467,7 +480,7 @@ func (s State) health() (Health, string) {
 		}
 	}
 	for _, p := range s.Pods {
-		// Those that have ended are judged by the rollout: a job may have failed once and then succeeded.
+		// The rollout judges pods that have ended: a job may have failed once and then succeeded.
 		if p.Release != "" && !p.Ready && (p.Phase == "Pending" || p.Phase == "Running") {
 			return Degraded, strings.TrimSuffix(fmt.Sprintf("pod %s is not ready: %s", p.Name, p.Reason), ": ")
 		}
@@ -489,7 +502,25 @@ func (s State) image(name string, change func(*Image)) State {
 	return s
 }
 
-// imageName takes a reference apart. In a registry that is pushed to, an image has more of a name than in devloop.yaml.
+// nameOf and tagOf know also references alone, until all stages send names.
+func (s State) nameOf(i event.Image) string {
+	name := string(i.Name)
+	if name == "" {
+		name, _ = s.imageName(string(i.Ref))
+	}
+	return name
+}
+
+func (s State) tagOf(i event.Image) string {
+	tag := string(i.Tag)
+	if tag == "" {
+		_, tag = s.imageName(string(i.Ref))
+	}
+	return tag
+}
+
+// imageName takes a reference apart. In a registry that is pushed to, an image has more of a name
+// than in devloop.yaml.
 func (s State) imageName(ref string) (name, tag string) {
 	name = ref
 	if colon := strings.LastIndexByte(ref, ':'); colon > strings.LastIndexByte(ref, '/') {
@@ -504,11 +535,11 @@ func (s State) imageName(ref string) (name, tag string) {
 	return cmp.Or(best, name), tag
 }
 
-// spanned begins or ends a bar of the run that the event is of.
-func (s State) spanned(e event.Event, stage, name, about string) State {
+// spanned begins or ends a bar in the run of the event.
+func (s State) spanned(e event.Event, stage, about string) State {
 	return s.inRunOf(e, func(r *Run) {
-		span := spanOf(e, stage, name, about)
-		at := running(r.Spans, stage, name, about)
+		span := spanOf(e, stage, about)
+		at := running(r.Spans, stage, e.Message, about)
 		switch {
 		case at >= 0 && span.Outcome != Running:
 			r.Spans[at] = span
@@ -518,10 +549,18 @@ func (s State) spanned(e event.Event, stage, name, about string) State {
 	})
 }
 
-// spanOf is the bar of something that the event begins or ends.
-func spanOf(e event.Event, stage, name, about string) Span {
-	span := Span{Stage: stage, Name: name, About: about, Started: e.Time.Add(-e.Took), Seconds: event.Seconds(e.Took),
-		Outcome: Running, Bytes: int64(number(e, "bytes"))}
+// spanOf returns the bar of what the event begins or ends.
+func spanOf(e event.Event, stage, about string) Span {
+	span := Span{Stage: stage, Name: e.Message, About: about, Started: e.Time.Add(-e.Took),
+		Seconds: event.Seconds(e.Took), Outcome: Running}
+	switch p := e.Payload.(type) {
+	case event.Loading:
+		span.Bytes = p.Bytes
+	case event.Loaded:
+		span.Bytes = p.Bytes
+	case event.Download:
+		span.Bytes = p.Bytes
+	}
 	if outcome, ended := outcomes[e.Phase]; ended {
 		span.Outcome = outcome
 	}
@@ -531,7 +570,7 @@ func spanOf(e event.Event, stage, name, about string) Span {
 	return span
 }
 
-// running is the number of the bar that is under way, -1 if there is none.
+// running returns the index of the bar that is under way, -1 if there is none.
 func running(spans []Span, stage, name, about string) int {
 	return slices.IndexFunc(spans, func(s Span) bool {
 		return s.Outcome == Running && s.Stage == stage && s.Name == name && s.About == about
@@ -544,7 +583,7 @@ func (r *Run) add(s Span) {
 	}
 }
 
-// inRunOf changes the run that the event is of, if that is the one under way.
+// inRunOf changes the run of the event, if that is under way.
 func (s State) inRunOf(e event.Event, change func(*Run)) State {
 	if s.Run == nil || s.Run.Number != e.Run || s.Run.Outcome != Running {
 		return s
@@ -560,13 +599,14 @@ func (s State) inRun(change func(*Run)) State {
 	return s
 }
 
-// stages adds up for how long something of each stage was under way.
+// stages adds up how long each stage was under way.
 func stages(spans []Span) []Stage {
 	type interval struct{ from, to time.Time }
 	byStage := map[string][]interval{}
 	for _, s := range spans {
 		if s.Kind == "" { // the others are parts of these
-			byStage[s.Stage] = append(byStage[s.Stage], interval{s.Started, s.Started.Add(time.Duration(s.Seconds * float64(time.Second)))})
+			byStage[s.Stage] = append(byStage[s.Stage], interval{s.Started,
+				s.Started.Add(time.Duration(s.Seconds * float64(time.Second)))})
 		}
 	}
 	list := make([]Stage, 0, len(byStage))
@@ -587,44 +627,7 @@ func stages(spans []Span) []Stage {
 				until = i.to
 			}
 		}
-		list = append(list, Stage{name, event.Seconds(sum)})
+		list = append(list, Stage{Name: name, Seconds: event.Seconds(sum)})
 	}
 	return list
-}
-
-// find returns the first that is meant, or nil.
-func find[T any](list []T, is func(T) bool) *T {
-	if at := slices.IndexFunc(list, is); at >= 0 {
-		return &list[at]
-	}
-	return nil
-}
-
-// text is a field as text, "" if there is none.
-func text(e event.Event, key string) string {
-	if value := e.Field(key); value != nil {
-		return fmt.Sprint(value)
-	}
-	return ""
-}
-
-// number is a field as a number, 0 if it is none.
-func number(e event.Event, key string) float64 {
-	switch v := e.Field(key).(type) {
-	case int:
-		return float64(v)
-	case int32:
-		return float64(v)
-	case int64:
-		return float64(v)
-	case float64:
-		return v
-	}
-	return 0
-}
-
-// moment is a field as a time, the zero time if it is none.
-func moment(e event.Event, key string) time.Time {
-	at, _ := e.Field(key).(time.Time)
-	return at
 }

@@ -31,9 +31,10 @@ func newStory(t *testing.T) *story { return &story{t: t, state: New(nil), now: n
 // after lets time pass.
 func (s *story) after(d time.Duration) *story { s.now = s.now.Add(d); return s }
 
-func (s *story) tell(stage string, phase event.Phase, message string, took time.Duration, fields ...any) {
+func (s *story) tell(stage string, phase event.Phase, message string, took time.Duration, payload any) {
 	s.t.Helper()
-	e := event.Event{Time: s.now, Stage: stage, Phase: phase, Message: message, Took: took, Fields: fields, Run: s.run}
+	e := event.Event{Time: s.now, Stage: stage, Phase: phase, Message: message, Took: took, Payload: payload,
+		Run: s.run}
 	if phase == event.Failed {
 		e.Err = event.WithHint(errors.New("no such version"), "mend it")
 	}
@@ -46,10 +47,10 @@ func (s *story) take(e event.Event) {
 	s.state = s.state.After(e)
 }
 
-func (s *story) step(stage, message string, took time.Duration, fields ...any) {
+func (s *story) step(stage, message string, took time.Duration, payload any) {
 	s.t.Helper()
-	s.tell(stage, event.Started, message, 0, fields...)
-	s.after(took).tell(stage, event.Succeeded, message, took, fields...)
+	s.tell(stage, event.Started, message, 0, payload)
+	s.after(took).tell(stage, event.Succeeded, message, took, payload)
 }
 
 // check looks whether an earlier State was changed by what came later.
@@ -71,33 +72,54 @@ func textOf(t *testing.T, s State) string {
 	return string(text)
 }
 
+var web = event.Address{Target: "service ns/web", Local: "127.0.0.1:8001"}
+
+// image is an image of the story.
+func image(name, tag event.Name) event.Image {
+	return event.Image{Name: name, Tag: tag, Ref: name + ":" + tag}
+}
+
+// pushed is one that is in a registry.
+func pushed(name, tag event.Name) event.Image {
+	return event.Image{Name: name, Tag: tag, Ref: "registry.example:5000/team/" + name + ":" + tag}
+}
+
 // begin is what happens until the first build.
 func (s *story) begin() {
-	s.tell("config", event.Detailed, event.ConfigRead, 0, "project", "demo", "folder", "/demo", "images", []string{"worker", "client"},
-		"releases", []string{"ns/gateway", "ns/session"}, "charts", []string{"https://x/gateway.tgz", "deploy/session"})
-	s.tell("loop", event.Noted, event.DevloopStarted, 0, "project", "demo", "cluster", "minikube", "folder", "/demo")
-	s.tell("forward", event.Noted, event.ForwardListens, 0, "target", "service ns/web", "local", "127.0.0.1:8001")
+	s.tell("config", event.Detailed, event.ConfigRead, 0, event.Config{
+		Project: "demo", Folder: "/demo", Images: event.Names{"worker", "client"},
+		Releases: event.Releases{{Namespace: "ns", Name: "gateway", Chart: "https://x/gateway.tgz"},
+			{Namespace: "ns", Name: "session", Chart: "deploy/session"}}})
+	s.tell("loop", event.Noted, event.DevloopStarted, 0,
+		event.DevloopStart{Project: "demo", Cluster: "minikube", Folder: "/demo"})
+	s.tell("forward", event.Noted, event.ForwardListens, 0, web)
 	s.start("start", "")
 }
 
 func (s *story) start(why, files string) {
 	s.run++
-	s.tell("loop", event.Detailed, event.RunStarts, 0, "why", why, "files", files)
-	s.tell("loop", event.Started, event.RunComplete, 0)
+	s.tell("loop", event.Detailed, event.RunStarts, 0, event.RunStart{Why: event.Name(why), Files: files})
+	s.tell("loop", event.Started, event.RunComplete, 0, nil)
 }
 
 func (s *story) end(phase event.Phase) {
-	s.tell("loop", phase, event.RunComplete, s.now.Sub(s.state.Run.Started))
+	s.tell("loop", phase, event.RunComplete, s.now.Sub(s.state.Run.Started), nil)
 }
 
-func (s *story) pod(name, release string, ready bool) {
-	s.tell("pod", event.Detailed, event.PodChanged, 0, "pod", name, "namespace", "ns", "release", release, "group", "", "node", "minikube",
-		"phase", "Running", "ready", ready, "reason", map[bool]string{false: "ContainerCreating"}[ready], "restarts", 0, "created", s.now,
-		"containers", []string{"main worker:1 sha256:abc", "side other:2"})
+func (s *story) pod(name, release event.Name, ready bool) {
+	s.tell("pod", event.Detailed, event.PodChanged, 0, event.Pod{
+		PodRef: event.PodRef{Pod: name, Namespace: "ns"}, Release: release, Node: "minikube", Phase: "Running",
+		Ready: ready, Reason: map[bool]string{false: "ContainerCreating"}[ready], Created: s.now,
+		Containers: containers})
 }
 
-func (s *story) forward(state string) {
-	s.tell("forward", event.Noted, "forward "+state, 0, "target", "service ns/web", "local", "127.0.0.1:8001", "state", state, "pods", "web-1,web-2", "open", int64(1), "held", int64(0))
+var containers = event.Containers{
+	{Name: "main", Image: "worker:1", ImageID: "sha256:abc"}, {Name: "side", Image: "other:2"},
+}
+
+func (s *story) forward(state event.Name) {
+	s.tell("forward", event.Noted, event.ForwardReady, 0,
+		event.Forward{Address: web, State: state, Pods: event.Names{"web-1", "web-2"}, Open: 1})
 }
 
 // TestOneSave is the whole story: a save, a run, a platform that answers.
@@ -109,49 +131,64 @@ func TestOneSave(t *testing.T) {
 	s.begin()
 	s.end(event.Succeeded)
 	s.run = 0
-	s.after(time.Minute).tell("loop", event.Noted, event.ChangeSeen, 0, "files", "requirements.txt")
+	s.after(time.Minute).tell("loop", event.Noted, event.ChangeSeen, 0, nil)
 	if s.state.Health != Working {
 		t.Errorf("when a change was seen it is %s", s.state.Health)
 	}
 	s.run++
-	s.after(50*time.Millisecond).tell("loop", event.Detailed, event.RunStarts, 0, "why", "change", "files", "requirements.txt", "since", s.now.Add(-150*time.Millisecond), "settled", 100*time.Millisecond)
-	s.tell("loop", event.Started, event.RunComplete, 0)
-	s.step("build", event.InputsHashed, 20*time.Millisecond)
+	s.after(50*time.Millisecond).tell("loop", event.Detailed, event.RunStarts, 0, event.RunStart{
+		Why: "change", Files: "requirements.txt", Since: s.now.Add(-150 * time.Millisecond),
+		Settled: 100 * time.Millisecond})
+	s.tell("loop", event.Started, event.RunComplete, 0, nil)
+	s.step("build", event.InputsHashed, 20*time.Millisecond, nil)
 	if s.state.Health != Working || s.state.Run.Why != "change" || s.state.Run.Files != "requirements.txt" {
 		t.Errorf("%s, %+v", s.state.Health, s.state.Run)
 	}
 
-	s.tell("build", event.Noted, event.BuildingImage, 0, "image", "worker:1")
-	s.tell("build", event.Started, event.ImageBuilt, 0, "image", "worker:1")
-	s.after(time.Second).tell("build", event.Progress, event.BuildingImage, 0, "image", "worker:1", "step", "RUN pip", "done", 2, "total", 4, "since", s.now)
-	if i := s.state.Images[0]; i.State != ImageBuilding || i.Step != "RUN pip" || i.Done != 2 || i.Total != 4 || i.Tag != "1" {
+	s.tell("build", event.Noted, event.BuildingImage, 0, event.Build{Image: image("worker", "1")})
+	s.tell("build", event.Started, event.ImageBuilt, 0, event.Build{Image: image("worker", "1")})
+	s.after(time.Second).tell("build", event.Progress, event.BuildingImage, 0,
+		event.Build{Image: image("worker", "1"), Step: "RUN pip", Done: 2, Total: 4, Since: s.now})
+	if i := s.state.Images[0]; i.State != ImageBuilding || i.Step != "RUN pip" || i.Done != 2 || i.Total != 4 ||
+		i.Tag != "1" {
 		t.Errorf("while it is built the image is %+v", i)
 	}
-	if last := s.state.Run.Spans[len(s.state.Run.Spans)-1]; last.Kind != "step" || last.Name != "RUN pip" || last.About != "worker" || last.Outcome != Running {
+	if last := s.state.Run.Spans[len(s.state.Run.Spans)-1]; last.Kind != "step" || last.Name != "RUN pip" ||
+		last.About != "worker" || last.Outcome != Running {
 		t.Errorf("the step's bar: %+v", last)
 	}
-	s.after(4*time.Second).tell("build", event.Noted, event.BuildStep, 4*time.Second, "image", "worker", "step", "RUN pip")
-	s.tell("build", event.Detailed, event.BuildStep, 0, "image", "worker", "step", "FROM", "cached", true)
-	s.tell("build", event.Detailed, event.BuildStep, time.Millisecond, "image", "worker", "step", "too short to be seen")
-	s.tell("build", event.Succeeded, event.ImageBuilt, 5*time.Second, "image", "worker:1", "id", "abc")
-	s.tell("build", event.Noted, event.ImageFound, 0, "image", "client:2", "on", "node")
-	s.tell("node", event.Started, event.ImageLoaded, 0, "image", "worker:1")
-	s.after(time.Second).tell("node", event.Progress, event.LoadingImage, 0, "image", "worker:1", "bytes", int64(500), "since", s.now)
+	s.after(4*time.Second).tell("build", event.Noted, event.BuildStep, 4*time.Second,
+		event.Instruction{Image: event.Image{Name: "worker"}, Step: "RUN pip"})
+	s.tell("build", event.Detailed, event.BuildStep, 0,
+		event.Instruction{Image: event.Image{Name: "worker"}, Step: "FROM", Cached: true})
+	s.tell("build", event.Detailed, event.BuildStep, time.Millisecond,
+		event.Instruction{Image: event.Image{Name: "worker"}, Step: "too short to be seen"})
+	s.tell("build", event.Succeeded, event.ImageBuilt, 5*time.Second,
+		event.Build{Image: image("worker", "1"), ID: "abc"})
+	s.tell("build", event.Noted, event.ImageFound, 0, event.ImageInPlace{Image: image("client", "2"), On: "node"})
+	s.tell("node", event.Started, event.ImageLoaded, 0, event.Loading{Image: image("worker", "1")})
+	s.after(time.Second).tell("node", event.Progress, event.LoadingImage, 0,
+		event.Loading{Image: image("worker", "1"), Bytes: 500, Since: s.now})
 	if i := s.state.Images[0]; i.State != ImageLoading || i.Bytes != 500 {
 		t.Errorf("on its way the image is %+v", i)
 	}
-	s.tell("node", event.Succeeded, event.ImageLoaded, time.Second, "image", "worker:1", "bytes", int64(1000))
-	s.step("deploy", event.ReleaseApplied, 200*time.Millisecond, "release", "gateway", "namespace", "ns", "revision", 3)
-	s.tell("deploy", event.Detailed, event.ReleaseUnchanged, 0, "release", "session", "namespace", "ns", "revision", 1)
-	s.tell("deploy", event.Started, event.RolloutComplete, 0)
+	s.tell("node", event.Succeeded, event.ImageLoaded, time.Second,
+		event.Loaded{Image: image("worker", "1"), Bytes: 1000})
+	s.step("deploy", event.ReleaseApplied, 200*time.Millisecond,
+		event.Release{Namespace: "ns", Name: "gateway", Revision: 3})
+	s.tell("deploy", event.Detailed, event.ReleaseUnchanged, 0,
+		event.Release{Namespace: "ns", Name: "session", Revision: 1})
+	s.tell("deploy", event.Started, event.RolloutComplete, 0, event.Rollout{})
 	s.pod("web-1", "gateway", false)
 	s.pod("mine", "", false)
 	s.after(2*time.Second).pod("web-1", "gateway", true)
 	s.forward("ready")
-	s.tell("deploy", event.Succeeded, event.RolloutComplete, 2*time.Second, "workloads", 2)
-	s.step("forward", event.PlatformAnswers, 10*time.Millisecond, "url", "http://x")
-	s.tell("node", event.Detailed, event.ImageHeld, 0, "image", "worker:1", "node", "minikube", "digest", "sha256:abc", "id", "sha256:def")
-	s.tell("node", event.Detailed, event.ImageHeld, 0, "image", "worker:0", "node", "minikube", "id", "sha256:old")
+	s.tell("deploy", event.Succeeded, event.RolloutComplete, 2*time.Second, event.Rollout{})
+	s.step("forward", event.PlatformAnswers, 10*time.Millisecond, event.Answer{URL: "http://x"})
+	s.tell("node", event.Detailed, event.ImageHeld, 0,
+		event.NodeImage{Image: image("worker", "1"), Node: "minikube", Digest: "sha256:abc", ID: "sha256:def"})
+	s.tell("node", event.Detailed, event.ImageHeld, 0,
+		event.NodeImage{Image: image("worker", "0"), Node: "minikube", ID: "sha256:old"})
 	s.end(event.Succeeded)
 	s.check()
 
@@ -159,17 +196,20 @@ func TestOneSave(t *testing.T) {
 	if state.Health != Healthy || state.Reason != "" {
 		t.Errorf("it is %s: %s", state.Health, state.Reason)
 	}
-	worker := Image{Name: "worker", Tag: "1", State: ImageOnNode, ID: "abc", Done: 2, Total: 4, Bytes: 1000, Nodes: []NodeImage{{"minikube", "sha256:abc", "sha256:def"}}}
+	worker := Image{Name: "worker", Tag: "1", State: ImageOnNode, ID: "abc", Done: 2, Total: 4, Bytes: 1000,
+		Nodes: []NodeImage{{"minikube", "sha256:abc", "sha256:def"}}}
 	if !reflect.DeepEqual(state.Images[0], worker) {
 		t.Errorf("image %+v\nnot %+v", state.Images[0], worker)
 	}
 	if i := state.Images[1]; i.State != ImageOnNode || i.On != "node" || i.Tag != "2" {
 		t.Errorf("image %+v", i)
 	}
-	if r := state.Releases; len(r) != 2 || r[0].State != ReleaseDeployed || r[0].Revision != 3 || r[0].Chart != "https://x/gateway.tgz" || r[1].Revision != 1 {
+	if r := state.Releases; len(r) != 2 || r[0].State != ReleaseDeployed || r[0].Revision != 3 ||
+		r[0].Chart != "https://x/gateway.tgz" || r[1].Revision != 1 {
 		t.Errorf("releases %+v", r)
 	}
-	if p := state.Pods; len(p) != 2 || !p[1].Ready || p[1].Name != "web-1" || !reflect.DeepEqual(p[1].Containers, []Container{{"main", "worker:1", "sha256:abc"}, {"side", "other:2", ""}}) {
+	if p := state.Pods; len(p) != 2 || !p[1].Ready || p[1].Name != "web-1" ||
+		!reflect.DeepEqual(p[1].Containers, []Container(containers)) {
 		t.Errorf("pods %+v", p)
 	}
 	if f := state.Forwards; len(f) != 1 || f[0].State != "ready" || len(f[0].Pods) != 2 || f[0].Open != 1 {
@@ -184,10 +224,13 @@ func TestOneSave(t *testing.T) {
 	}
 	var bars []string
 	for _, span := range run.Spans {
-		bars = append(bars, strings.TrimSpace(fmt.Sprintf("%s/%s %s %.1f %s", span.Stage, span.Kind, span.About, span.Seconds, span.Outcome)))
+		bars = append(bars, strings.TrimSpace(fmt.Sprintf("%s/%s %s %.1f %s", span.Stage, span.Kind, span.About,
+			span.Seconds, span.Outcome)))
 	}
-	want := []string{"settle/ requirements.txt 0.1 succeeded", "hash/  0.0 succeeded", "build/ worker 5.0 succeeded", "build/step worker 4.0 succeeded", "build/step worker 0.0 succeeded",
-		"load/ worker 1.0 succeeded", "helm/ gateway 0.2 succeeded", "rollout/  2.0 succeeded", "rollout/pod web-1 2.0 succeeded", "answer/ http://x 0.0 succeeded"}
+	want := []string{"settle/ requirements.txt 0.1 succeeded", "hash/  0.0 succeeded", "build/ worker 5.0 succeeded",
+		"build/step worker 4.0 succeeded", "build/step worker 0.0 succeeded",
+		"load/ worker 1.0 succeeded", "helm/ gateway 0.2 succeeded", "rollout/  2.0 succeeded",
+		"rollout/pod web-1 2.0 succeeded", "answer/ http://x 0.0 succeeded"}
 	if !slices.Equal(bars, want) {
 		t.Errorf("bars\n%s\nnot\n%s", strings.Join(bars, "\n"), strings.Join(want, "\n"))
 	}
@@ -196,15 +239,19 @@ func TestOneSave(t *testing.T) {
 func TestARunThatFails(t *testing.T) {
 	s := newStory(t)
 	s.begin()
-	s.tell("build", event.Noted, event.BuildingImage, 0, "image", "worker:1")
-	s.tell("build", event.Started, event.ImageBuilt, 0, "image", "worker:1")
-	s.tell("build", event.Progress, event.BuildingImage, 0, "image", "worker:1", "step", "RUN pip", "done", 1, "total", 2, "since", s.now)
-	s.after(time.Second).tell("build", event.Detailed, event.BuildStep, time.Second, "image", "worker", "step", "RUN pip", "failed", true)
-	s.tell("build", event.Noted, event.BuildStepFailed, 0, "image", "worker", "step", "RUN pip", "output", "ERROR: none")
-	s.tell("build", event.Failed, event.ImageBuilt, time.Second, "image", "worker:1")
+	s.tell("build", event.Noted, event.BuildingImage, 0, event.Build{Image: image("worker", "1")})
+	s.tell("build", event.Started, event.ImageBuilt, 0, event.Build{Image: image("worker", "1")})
+	s.tell("build", event.Progress, event.BuildingImage, 0,
+		event.Build{Image: image("worker", "1"), Step: "RUN pip", Done: 1, Total: 2, Since: s.now})
+	s.after(time.Second).tell("build", event.Detailed, event.BuildStep, time.Second,
+		event.Instruction{Image: event.Image{Name: "worker"}, Step: "RUN pip", Failed: true})
+	s.tell("build", event.Noted, event.BuildStepFailed, 0,
+		event.Instruction{Image: event.Image{Name: "worker"}, Step: "RUN pip", Output: "ERROR: none"})
+	s.tell("build", event.Failed, event.ImageBuilt, time.Second, event.Build{Image: image("worker", "1")})
 	s.end(event.Failed)
 	run := s.state.Runs[0]
-	if s.state.Health != Failed || s.state.Reason != "no such version" || run.Hint != "mend it" || run.Output != "ERROR: none" || run.Outcome != Broken {
+	if s.state.Health != Failed || s.state.Reason != "no such version" || run.Hint != "mend it" ||
+		run.Output != "ERROR: none" || run.Outcome != Broken {
 		t.Errorf("%s: %s, %+v", s.state.Health, s.state.Reason, run)
 	}
 	if i := s.state.Images[0]; i.State != ImageFailed || i.Error != "no such version" {
@@ -218,15 +265,16 @@ func TestARunThatFails(t *testing.T) {
 
 	// Another try that goes the same way is the same line of the history.
 	s.start("retry", "")
-	s.take(event.Event{Time: s.now, Run: s.run, Stage: "loop", Phase: event.Failed, Message: event.RunComplete, Err: errors.New("again"), Repeated: true})
+	s.take(event.Event{Time: s.now, Run: s.run, Stage: "loop", Phase: event.Failed, Message: event.RunComplete,
+		Err: errors.New("again"), Repeated: true})
 	if len(s.state.Runs) != 1 || s.state.Runs[0].Number != 2 {
 		t.Errorf("runs %+v", s.state.Runs)
 	}
 
 	// One that is superseded leaves nothing under way.
 	s.start("change", "x")
-	s.tell("build", event.Noted, event.BuildingImage, 0, "image", "worker:3")
-	s.tell("build", event.Started, event.ImageBuilt, 0, "image", "worker:3")
+	s.tell("build", event.Noted, event.BuildingImage, 0, event.Build{Image: image("worker", "3")})
+	s.tell("build", event.Started, event.ImageBuilt, 0, event.Build{Image: image("worker", "3")})
 	s.after(time.Second)
 	s.end(event.Superseded)
 	if i := s.state.Images[0]; i.State != "" || s.state.Health != Working {
@@ -255,25 +303,30 @@ func TestHealth(t *testing.T) {
 		reason string
 	}{
 		{"all is well", func(*story) {}, Healthy, ""},
-		{"a forward waits", func(s *story) { s.forward("waiting") }, Degraded, "forward 127.0.0.1:8001 → service ns/web is waiting"},
+		{"a forward waits", func(s *story) { s.forward("waiting") }, Degraded,
+			"forward 127.0.0.1:8001 → service ns/web is waiting"},
 		{"a forward is closed", func(s *story) {
 			s.forward("waiting")
-			s.tell("forward", event.Noted, event.ForwardCloses, 0, "target", "service ns/web", "local", "127.0.0.1:8001")
+			s.tell("forward", event.Noted, event.ForwardCloses, 0, web)
 		}, Healthy, ""},
-		{"a pod is not ready", func(s *story) { s.pod("web-1", "gateway", false) }, Degraded, "pod web-1 is not ready: ContainerCreating"},
+		{"a pod is not ready", func(s *story) { s.pod("web-1", "gateway", false) }, Degraded,
+			"pod web-1 is not ready: ContainerCreating"},
 		{"a job's pod that failed before another one succeeded", func(s *story) {
-			s.tell("pod", event.Detailed, event.PodChanged, 0, "pod", "job-1", "namespace", "ns", "release", "gateway", "phase", "Failed", "ready", false, "reason", "exit code 1")
+			s.tell("pod", event.Detailed, event.PodChanged, 0, event.Pod{
+				PodRef: event.PodRef{Pod: "job-1", Namespace: "ns"}, Release: "gateway", Phase: "Failed",
+				Reason: "exit code 1"})
 		}, Healthy, ""},
 		{"a user's pod is not ready", func(s *story) { s.pod("mine", "", false) }, Healthy, ""},
 		{"a pod that was not ready is gone", func(s *story) {
 			s.pod("web-1", "gateway", false)
-			s.tell("pod", event.Detailed, event.PodGone, 0, "pod", "web-1", "namespace", "ns")
+			s.tell("pod", event.Detailed, event.PodGone, 0, event.PodRef{Pod: "web-1", Namespace: "ns"})
 		}, Healthy, ""},
-		{"paused", func(s *story) { s.tell("devloop", event.Noted, event.Paused, 0) }, Healthy, ""},
+		{"paused", func(s *story) { s.tell("devloop", event.Noted, event.Paused, 0, nil) }, Healthy, ""},
 		{"interrupted", func(s *story) { s.start("change", ""); s.end(event.Interrupted) }, Ending, ""},
 		{"removed", func(s *story) {
-			s.tell("cleanup", event.Noted, event.DevloopEnds, 0)
-			s.tell("cleanup", event.Succeeded, event.ReleaseRemoved, time.Second, "release", "gateway", "namespace", "ns")
+			s.tell("cleanup", event.Noted, event.DevloopEnds, 0, nil)
+			s.tell("cleanup", event.Succeeded, event.ReleaseRemoved, time.Second,
+				event.Release{Namespace: "ns", Name: "gateway"})
 		}, Ending, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -287,37 +340,44 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// TestProof: what is checked after a run is part of it; what is checked later, when pods are replaced, is not.
+// TestProof: what is checked after a run is part of it; what is checked later, when pods are
+// replaced, is not.
 func TestProof(t *testing.T) {
 	s := newStory(t)
-	if text := textOf(t, s.state); s.state.Chain != nil || s.state.Libraries != nil || !strings.Contains(text, `"oldClusters":[]`) {
+	if text := textOf(t, s.state); s.state.Chain != nil || s.state.Libraries != nil ||
+		!strings.Contains(text, `"oldClusters":[]`) {
 		t.Errorf("before anything was checked: %s", text)
 	}
 	s.begin()
-	s.step("verify", event.ImageVerified, time.Second, "image", "worker:1", "command", "true")
-	s.tell("verify", event.Started, event.ImageVerified, 0, "image", "registry.example:5000/team/client:2")
-	s.after(2*time.Second).tell("verify", event.Failed, event.ImageVerified, 2*time.Second, "image", "registry.example:5000/team/client:2")
-	s.tell("proof", event.Started, event.ChainChecked, 0)
+	s.step("verify", event.ImageVerified, time.Second, event.Verification{Image: image("worker", "1"), Command: "true"})
+	s.tell("verify", event.Started, event.ImageVerified, 0, event.Verification{Image: pushed("client", "2")})
+	s.after(2*time.Second).tell("verify", event.Failed, event.ImageVerified, 2*time.Second,
+		event.Verification{Image: pushed("client", "2")})
+	s.tell("proof", event.Started, event.ChainChecked, 0, nil)
 	if s.state.Chain != nil {
 		t.Errorf("when a check begins there is a chain: %+v", s.state.Chain)
 	}
-	whole := event.Links{{Image: "worker", Place: event.AtInputs, Is: "1"}, {Image: "worker", Place: event.AtPod, Name: "ns/web-1/main", Is: "sha256:abc"}}
-	s.after(time.Second).tell("proof", event.Succeeded, event.ChainChecked, time.Second, "links", whole)
+	whole := event.Links{{Image: "worker", Place: event.AtInputs, Is: "1"},
+		{Image: "worker", Place: event.AtPod, Name: "ns/web-1/main", Is: "sha256:abc"}}
+	s.after(time.Second).tell("proof", event.Succeeded, event.ChainChecked, time.Second, event.Chain{Links: whole})
 	checked := s.now
 	s.end(event.Succeeded)
 	s.forward("ready")
-	if c := s.state.Chain; s.state.Health != Healthy || !c.Checked.Equal(checked) || c.Error != "" || c.Hint != "" || !slices.Equal(c.Links, whole) {
+	if c := s.state.Chain; s.state.Health != Healthy || !c.Checked.Equal(checked) || c.Error != "" || c.Hint != "" ||
+		!slices.Equal(c.Links, whole) {
 		t.Errorf("%s: %s, chain %+v", s.state.Health, s.state.Reason, c)
 	}
 	run := s.state.Runs[0]
-	if want := []Stage{{"verify", 3}, {"proof", 1}}; !slices.Equal(run.Stages, want) {
+	if want := []Stage{{Name: "verify", Seconds: 3}, {Name: "proof", Seconds: 1}}; !slices.Equal(run.Stages, want) {
 		t.Errorf("stages %v", run.Stages)
 	}
 	var bars []string
 	for _, span := range run.Spans {
-		bars = append(bars, fmt.Sprintf("%s %s %.0f %s %s", span.Stage, span.About, span.Seconds, span.Outcome, span.Error))
+		bars = append(bars, fmt.Sprintf("%s %s %.0f %s %s", span.Stage, span.About, span.Seconds, span.Outcome,
+			span.Error))
 	}
-	if want := []string{"verify worker 1 succeeded ", "verify client 2 failed no such version", "proof  1 succeeded "}; !slices.Equal(bars, want) {
+	if want := []string{"verify worker 1 succeeded ", "verify client 2 failed no such version",
+		"proof  1 succeeded "}; !slices.Equal(bars, want) {
 		t.Errorf("bars %q", bars)
 	}
 
@@ -325,44 +385,51 @@ func TestProof(t *testing.T) {
 	s.run = 0
 	broken := slices.Clone(whole)
 	broken[1].Is, broken[1].Want = "worker:0", "worker:1"
-	s.after(time.Minute).tell("proof", event.Started, event.ChainChecked, 0)
+	s.after(time.Minute).tell("proof", event.Started, event.ChainChecked, 0, nil)
 	if s.state.Chain.Error != "" || !s.state.Chain.Checked.Equal(checked) {
 		t.Errorf("while it is checked again, what was found last is %+v", s.state.Chain)
 	}
-	s.tell("proof", event.Failed, event.ChainChecked, 0, "links", broken)
-	if c := s.state.Chain; s.state.Health != Degraded || s.state.Reason != "no such version" || c.Error != "no such version" || c.Hint != "mend it" || !c.Checked.Equal(s.now) || !c.Links[1].Broken() {
+	s.tell("proof", event.Failed, event.ChainChecked, 0, event.Chain{Links: broken})
+	if c := s.state.Chain; s.state.Health != Degraded || s.state.Reason != "no such version" ||
+		c.Error != "no such version" || c.Hint != "mend it" || !c.Checked.Equal(s.now) || !c.Links[1].Broken() {
 		t.Errorf("%s: %s, chain %+v", s.state.Health, s.state.Reason, c)
 	}
 	if !reflect.DeepEqual(s.state.Runs[0], run) || len(s.state.Runs) != 1 || !reflect.DeepEqual(*s.state.Run, run) {
 		t.Errorf("the run became %+v", s.state.Runs)
 	}
-	s.tell("proof", event.Interrupted, event.ChainChecked, 0)
+	s.tell("proof", event.Interrupted, event.ChainChecked, 0, nil)
 	if s.state.Health != Degraded {
 		t.Errorf("when a check was given up it is %s", s.state.Health)
 	}
-	s.tell("proof", event.Succeeded, event.ChainChecked, 0, "links", whole)
+	s.tell("proof", event.Succeeded, event.ChainChecked, 0, event.Chain{Links: whole})
 	if c := s.state.Chain; s.state.Health != Healthy || c.Error != "" || c.Hint != "" || c.Links[1].Broken() {
 		t.Errorf("%s: %s, chain %+v", s.state.Health, s.state.Reason, c)
 	}
 
-	two := event.DaskClusters{{Namespace: "ns", Name: "a", Owner: "anna", Image: "worker:0", Since: noon, Workers: 2}, {Namespace: "ns", Name: "b", Image: "worker:0", Since: noon}}
-	s.tell("proof", event.Warned, event.ClustersOld, 0, "clusters", two)
+	two := event.DaskClusters{{Namespace: "ns", Name: "a", Owner: "anna", Image: "worker:0", Since: noon, Workers: 2},
+		{Namespace: "ns", Name: "b", Image: "worker:0", Since: noon}}
+	s.tell("proof", event.Warned, event.ClustersOld, 0, event.OldClusters{Clusters: two})
 	if !slices.Equal(s.state.Old, two) || s.state.Health != Healthy { // they are their users'
 		t.Errorf("%s, old clusters %+v", s.state.Health, s.state.Old)
 	}
-	s.tell("proof", event.Detailed, event.ClustersOld, 0, "clusters", event.DaskClusters{})
+	s.tell("proof", event.Detailed, event.ClustersOld, 0, event.OldClusters{Clusters: event.DaskClusters{}})
 	if len(s.state.Old) != 0 {
 		t.Errorf("old clusters %+v", s.state.Old)
 	}
 
 	places := []string{"worker", "client", ".venv"}
-	differ := event.Differences{{Library: "dask", Versions: []string{"2", "2", "1"}}, {Library: "lz4", Versions: []string{"4", "4", ""}}}
-	s.after(time.Second).tell("proof", event.Warned, event.LibrariesDiffer, 0, "places", places, "libraries", 53, "differences", differ)
-	if want := (&Libraries{s.now, places, 53, differ}); !reflect.DeepEqual(s.state.Libraries, want) || s.state.Health != Healthy {
+	differ := event.Differences{{Library: "dask", Versions: []string{"2", "2", "1"}},
+		{Library: "lz4", Versions: []string{"4", "4", ""}}}
+	s.after(time.Second).tell("proof", event.Warned, event.LibrariesDiffer, 0,
+		event.Comparison{Places: places, Libraries: 53, Differences: differ})
+	if want := (&Libraries{s.now, places, 53, differ}); !reflect.DeepEqual(s.state.Libraries, want) ||
+		s.state.Health != Healthy {
 		t.Errorf("%s, libraries %+v", s.state.Health, s.state.Libraries)
 	}
-	s.after(time.Second).tell("proof", event.Noted, event.LibrariesSame, 0, "places", places, "libraries", 53)
-	if want := (&Libraries{s.now, places, 53, event.Differences{}}); !reflect.DeepEqual(s.state.Libraries, want) || !strings.Contains(textOf(t, s.state), `"differences":[]`) {
+	s.after(time.Second).tell("proof", event.Noted, event.LibrariesSame, 0,
+		event.Comparison{Places: places, Libraries: 53})
+	if want := (&Libraries{s.now, places, 53, event.Differences{}}); !reflect.DeepEqual(s.state.Libraries, want) ||
+		!strings.Contains(textOf(t, s.state), `"differences":[]`) {
 		t.Errorf("libraries %+v", s.state.Libraries)
 	}
 	s.check()
@@ -372,36 +439,57 @@ func TestProof(t *testing.T) {
 func TestPushedImages(t *testing.T) {
 	s := newStory(t)
 	s.begin()
-	s.tell("build", event.Noted, event.ImageFound, 0, "image", "registry.example:5000/team/worker:9", "on", "host")
-	s.tell("node", event.Succeeded, event.ImageLoaded, time.Second, "image", "python:3.11-slim", "bytes", 5)
+	s.tell("build", event.Noted, event.ImageFound, 0, event.ImageInPlace{Image: pushed("worker", "9"), On: "host"})
+	s.tell("node", event.Succeeded, event.ImageLoaded, time.Second,
+		event.Loaded{Image: image("python", "3.11-slim"), Bytes: 5})
 	if i := s.state.Images; len(i) != 2 || i[0].Tag != "9" || i[0].State != ImageReady {
 		t.Errorf("images %+v", i)
 	}
 }
 
-// TestAnyEvents tells events at random: no order of them, and nothing that is missing in them, is a reason to fall over, and what was handed out
-// stays what it was.
+// TestAnyEvents tells events at random: no order of them, and nothing that is missing in them, is a
+// reason to fall over, and what was handed out stays what it was.
 func TestAnyEvents(t *testing.T) {
-	stages := []string{"loop", "config", "watch", "build", "node", "deploy", "forward", "cleanup", "devloop", "pod", "verify", "proof"}
-	phases := []event.Phase{event.Started, event.Succeeded, event.Superseded, event.Interrupted, event.Failed, event.Noted, event.Warned, event.Detailed, event.Progress}
-	messages := []string{event.DevloopStarted, event.ConfigRead, event.RunStarts, event.RunComplete, event.InputsHashed, event.ImageFound, event.BuildingImage, event.ImageBuilt,
-		event.BuildStep, event.BuildStepFailed, event.LoadingImage, event.ImageLoaded, event.ImageHeld, event.ReleaseApplied, event.ReleaseUnchanged, event.ReleaseRolledBack,
-		event.ReleaseRemoved, event.RolloutComplete, event.PodChanged, event.PodGone, event.ForwardListens, event.ForwardCloses, event.PlatformAnswers, event.ChangeSeen, event.Paused,
+	stages := []string{"loop", "config", "watch", "build", "node", "deploy", "forward", "cleanup", "devloop", "pod",
+		"verify", "proof"}
+	phases := []event.Phase{event.Started, event.Succeeded, event.Superseded, event.Interrupted, event.Failed,
+		event.Noted, event.Warned, event.Detailed, event.Progress}
+	messages := []string{event.DevloopStarted, event.ConfigRead, event.RunStarts, event.RunComplete, event.InputsHashed,
+		event.ImageFound, event.BuildingImage, event.ImageBuilt,
+		event.BuildStep, event.BuildStepFailed, event.LoadingImage, event.ImageLoaded, event.ImageHeld,
+		event.ReleaseApplied, event.ReleaseUnchanged, event.ReleaseRolledBack,
+		event.ReleaseRemoved, event.RolloutComplete, event.PodChanged, event.PodGone, event.ForwardListens,
+		event.ForwardCloses, event.PlatformAnswers, event.ChangeSeen, event.Paused,
 		event.ImageVerified, event.ChainChecked, event.ClustersOld, event.LibrariesSame, event.LibrariesDiffer}
-	keys := []string{"image", "step", "release", "namespace", "pod", "target", "local", "state", "bytes", "since", "done", "id", "node", "images", "releases", "charts", "cached", "ready", "containers", "created", "links", "clusters",
-		"places", "libraries", "differences"}
-	values := []any{"worker:1", "x", "ns/x", "", 1, int64(2), 0.5, true, noon, []string{"a b c", "", "d"}, nil, time.Second,
-		event.Links{{Image: "worker", Want: "x"}}, event.DaskClusters{{Name: "x"}}, event.Differences{{Library: "x"}}}
+	payloads := []any{
+		nil, event.DevloopStart{Project: "x"}, event.Config{}, event.Config{Images: event.Names{"worker", "", "x"},
+			Releases: event.Releases{{Namespace: "ns", Name: "x"}, {}}}, event.Page{},
+		event.RunStart{}, event.RunStart{Since: noon, Settled: time.Second}, event.RunEnd{},
+		event.ImageInPlace{Image: image("worker", "1"), On: "node"}, event.Build{},
+		event.Build{Image: image("worker", "1"),
+			Step: "x", Done: 2, Since: noon}, event.Instruction{Image: image("worker", "1"), Step: "x", Cached: true},
+		event.Instruction{}, event.Loading{Image: image("worker", "1"), Bytes: 1},
+		event.Loaded{Image: image("worker", "1")},
+		event.NodeImage{Image: image("worker", "1"), Node: "x"}, event.Verification{}, event.Release{},
+		event.Release{Namespace: "ns", Name: "x", Revision: 1}, event.Download{Bytes: 1}, event.Command{},
+		event.Rollout{},
+		event.PodRef{Pod: "x"}, event.Pod{PodRef: event.PodRef{Pod: "x"}, Release: "x", Phase: "Failed"},
+		event.Pod{PodRef: event.PodRef{Pod: "x"}, Release: "x", Phase: "Pending", Containers: containers},
+		event.LogLine{}, event.ContainerDeath{}, web, event.Forward{Address: web}, event.Forward{State: "ready"},
+		event.Answer{}, event.Chain{}, event.Chain{Links: event.Links{{Image: "worker", Want: "x"}}},
+		event.OldClusters{}, event.OldClusters{Clusters: event.DaskClusters{{Name: "x"}}}, event.Comparison{},
+		event.Comparison{Places: []string{"a", ""}, Differences: event.Differences{{Library: "x"}}},
+	}
 	seed := rand.Uint64()
 	t.Log("seed", seed)
 	random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // not for secrets
 	s := newStory(t)
 	for range 3000 {
-		e := event.Event{Time: noon.Add(time.Duration(random.IntN(1e9))), Run: random.IntN(3), Stage: stages[random.IntN(len(stages))], Phase: phases[random.IntN(len(phases))],
-			Message: messages[random.IntN(len(messages))], Took: time.Duration(random.IntN(1e9)), Repeated: random.IntN(9) == 0}
-		for range random.IntN(6) {
-			e.Fields = append(e.Fields, keys[random.IntN(len(keys))], values[random.IntN(len(values))])
-		}
+		e := event.Event{Time: noon.Add(time.Duration(random.IntN(1e9))), Run: random.IntN(3),
+			Stage: stages[random.IntN(len(stages))], Phase: phases[random.IntN(len(phases))],
+			Message: messages[random.IntN(len(messages))], Took: time.Duration(random.IntN(1e9)),
+			Repeated: random.IntN(9) == 0}
+		e.Payload = payloads[random.IntN(len(payloads))]
 		if e.Phase == event.Failed {
 			e.Err = errors.New("failed")
 		}

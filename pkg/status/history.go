@@ -16,20 +16,22 @@ import (
 	"github.com/devloop/devloop/pkg/files"
 )
 
-// History is a file with the runs that ended, one a line of JSON, the newest last. Of a State nothing else outlives the process.
+// History is a file with the runs that ended, as lines of JSON, the newest last. Nothing else of a
+// State outlives the process.
 type History struct {
 	path string
 	runs []Run
 }
 
 const (
-	runLength     = 4 << 20          // of a line that is read, in bytes: several hundred bars and an error
-	historyLength = keptRuns << 20   // of what is read of the file, in bytes; the newest runs stand at its end
+	runLength     = 4 << 20          // bytes of a line: several hundred bars and an error
+	historyLength = keptRuns << 20   // bytes that are read, from the end of the file
 	longestRun    = 10 * 365 * 86400 // seconds; more is a mistake
 	longestWord   = 40               // bytes of an outcome
 )
 
-// OpenHistory reads the runs of earlier processes. There is a History also with an error, of what could be read: a run that is forgotten does no harm.
+// OpenHistory reads the runs of earlier processes. With an error, too, it returns a History of what
+// it could read: a forgotten run does no harm.
 func OpenHistory(path string) (*History, error) {
 	h := &History{path: path}
 	file, err := files.Open(path)
@@ -52,7 +54,7 @@ func OpenHistory(path string) (*History, error) {
 	lines.Split(runLines)
 	for lines.Scan() {
 		var run Run
-		if json.Unmarshal(lines.Bytes(), &run) == nil && run.mend() {
+		if json.Unmarshal(lines.Bytes(), &run) == nil && run.sanitize() {
 			h.runs = append(h.runs, run)
 			h.runs = h.runs[max(0, len(h.runs)-keptRuns):]
 		}
@@ -63,8 +65,8 @@ func OpenHistory(path string) (*History, error) {
 	return h, nil
 }
 
-// runLines splits a file into lines. One that is too long is cut into parts, which are no runs:
-// those behind it can be read.
+// runLines splits a file into lines. It cuts a line that is too long into parts, which are not
+// valid runs, so that the lines behind it can be read.
 func runLines(data []byte, atEOF bool) (advance int, token []byte, err error) {
 	advance, token, err = bufio.ScanLines(data, atEOF)
 	if advance == 0 && len(data) >= runLength {
@@ -73,10 +75,9 @@ func runLines(data []byte, atEOF bool) (advance int, token []byte, err error) {
 	return advance, token, err
 }
 
-// mend makes a run that was read one that can be shown, or reports that it cannot be: a devloop
-// that is older or newer, or somebody's editor, may have written anything. An outcome or a stage
-// that this devloop does not know is left as it is.
-func (r *Run) mend() bool {
+// sanitize makes a run that was read fit to be shown, and reports whether it could: another version
+// of devloop, or an editor, may have written anything. Unknown outcomes and stages stay.
+func (r *Run) sanitize() bool {
 	took := func(seconds float64) bool { return seconds >= 0 && seconds <= longestRun }
 	if r.Number < 1 || r.Started.IsZero() || !took(r.Seconds) ||
 		r.Outcome == "" || r.Outcome == Running || len(r.Outcome) > longestWord {
@@ -92,7 +93,6 @@ func (r *Run) mend() bool {
 	for i := range r.Spans {
 		span := &r.Spans[i]
 		span.Bytes = max(0, span.Bytes)
-		// Nothing of a run that ended is under way.
 		if span.Outcome == "" || span.Outcome == Running || len(span.Outcome) > longestWord {
 			span.Outcome = r.Outcome
 		}
@@ -100,10 +100,11 @@ func (r *Run) mend() bool {
 	return true
 }
 
-// Runs are those that are kept, the newest last.
+// Runs returns the runs that were read, the newest last.
 func (h *History) Runs() []Run { return h.runs }
 
-// Follow writes down the runs of board that end, until ctx does. It returns what went wrong; the runs are shown all the same.
+// Follow writes the runs of board to the file as they end, until ctx ends. It returns the first
+// error; the runs stay on the board all the same.
 func (h *History) Follow(ctx context.Context, board *Board) (err error) {
 	last := ""
 	if n := len(h.runs); n > 0 {
@@ -125,15 +126,16 @@ func (h *History) Follow(ctx context.Context, board *Board) (err error) {
 	}
 }
 
-// id tells a run from those of other processes, too.
+// id is unique among the runs of all processes.
 func (r Run) id() string { return fmt.Sprint(r.Number, r.Started.UnixNano()) }
 
-// write replaces the file: half of it is never seen.
+// write replaces the file as a whole.
 func (h *History) write(runs []Run) error {
 	if err := os.MkdirAll(filepath.Dir(h.path), 0o700); err != nil {
 		return err
 	}
-	file, err := os.CreateTemp(filepath.Dir(h.path), filepath.Base(h.path)+".*") // 0600: errors may quote what others need not read
+	// CreateTemp makes it 0600: errors may quote what others need not read.
+	file, err := os.CreateTemp(filepath.Dir(h.path), filepath.Base(h.path)+".*")
 	if err != nil {
 		return err
 	}

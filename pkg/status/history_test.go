@@ -54,11 +54,13 @@ func TestRunsOfAnotherDevloop(t *testing.T) {
 	} {
 		h := historyOf(t, line(1, ""), test.line, line(9, ""))
 		runs := h.Runs()
-		if want := map[bool]int{true: 3, false: 2}[test.kept]; len(runs) != want || runs[0].Number != 1 || runs[len(runs)-1].Number != 9 {
+		if want := map[bool]int{true: 3, false: 2}[test.kept]; len(runs) != want || runs[0].Number != 1 ||
+			runs[len(runs)-1].Number != 9 {
 			t.Errorf("%s: %d runs", test.name, len(runs))
 		}
 		for _, run := range runs {
-			if _, err := json.Marshal(run); err != nil || run.Ended().Before(run.Started) || run.Stages == nil || run.Spans == nil {
+			if _, err := json.Marshal(run); err != nil || run.Ended().Before(run.Started) || run.Stages == nil ||
+				run.Spans == nil {
 				t.Errorf("%s: %+v, %v", test.name, run, err)
 			}
 		}
@@ -69,14 +71,17 @@ func TestPartsOfARunOfAnotherDevloop(t *testing.T) {
 	span := `{"stage":"teleport","name":"x","started":"2026-11-01T12:00:00Z","seconds":%s,"outcome":"%s","bytes":-5}`
 	spans := fmt.Sprintf(span+","+span+","+span, "1", "postponed", "-1", "failed", "1", "running")
 	many := strings.Repeat(fmt.Sprintf(span, "1", "failed")+",", 2*keptSpans)
-	run := historyOf(t, line(7, `,"bytes":-1,"stages":[{"name":"teleport","seconds":1},{"name":"build","seconds":-1},{"seconds":1}],"spans":[`+spans+`,{}]`)).Runs()[0]
+	run := historyOf(t, line(7,
+		`,"bytes":-1,"stages":[{"name":"teleport","seconds":1},{"name":"build","seconds":-1},{"seconds":1}],"spans":[`+spans+`,{}]`)).Runs()[0]
 	if len(run.Stages) != 1 || run.Stages[0].Name != "teleport" || run.Bytes != 0 {
 		t.Errorf("%+v", run)
 	}
-	if len(run.Spans) != 2 || run.Spans[0].Outcome != "postponed" || run.Spans[1].Outcome != Succeeded || run.Spans[0].Bytes != 0 {
+	if len(run.Spans) != 2 || run.Spans[0].Outcome != "postponed" || run.Spans[1].Outcome != Succeeded ||
+		run.Spans[0].Bytes != 0 {
 		t.Errorf("%+v", run.Spans)
 	}
-	if run := historyOf(t, line(7, `,"spans":[`+strings.TrimSuffix(many, ",")+`]`)).Runs()[0]; len(run.Spans) != keptSpans {
+	if run := historyOf(t, line(7, `,"spans":[`+strings.TrimSuffix(many,
+		",")+`]`)).Runs()[0]; len(run.Spans) != keptSpans {
 		t.Errorf("%d bars", len(run.Spans))
 	}
 }

@@ -1,8 +1,9 @@
-// Package status folds the events of a devloop into one State: what people see in the terminal, on the page, by devloop status and as
-// metrics is made from it, or from the events themselves. Nothing here starts any work.
+// Package status folds the events of a devloop into one State. The terminal, the page, devloop
+// status and the metrics show it. Nothing here starts any work.
 //
-// Where to look: state.go what there is to know, fold.go how an event changes it, board.go who may look while events come, history.go
-// which runs outlive the process. The JSON of a State is what devloop status --json prints: fields are added to it, never renamed.
+// Where to look: state.go what there is to know, fold.go how an event changes it, board.go who may
+// read it while events come, history.go which runs outlive the process. The JSON of a State is what
+// devloop status --json prints: fields are added to it, never renamed.
 package status
 
 import (
@@ -11,12 +12,12 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// State is what is known at a moment. It is a value: nobody changes one that was handed out.
+// State is what is known at a moment. It is a value: it never changes.
 type State struct {
 	Project string    `json:"project"`
 	Cluster string    `json:"cluster"` // kube context
-	File    string    `json:"file"`    // path of devloop.yaml, or of what took its place
-	Folder  string    `json:"folder"`  // that it is in
+	File    string    `json:"file"`    // path of devloop.yaml, or of a skaffold.yaml in its place
+	Folder  string    `json:"folder"`  // of that file
 	Started time.Time `json:"started"`
 
 	Health Health `json:"health"`
@@ -33,14 +34,15 @@ type State struct {
 	Old       event.DaskClusters `json:"oldClusters"`         // Dask clusters that run an older image
 	Libraries *Libraries         `json:"libraries,omitempty"` // as they were compared last
 
-	Run  *Run  `json:"run,omitempty"` // under way, else the last one
-	Runs []Run `json:"runs"`          // that ended, the newest last, those of earlier processes before; keptRuns at most
+	Run *Run `json:"run,omitempty"` // under way, else the last one
+	// Runs that ended, also in earlier processes, the newest last; keptRuns at most.
+	Runs []Run `json:"runs"`
 
 	ending  bool
-	changed bool // and no run has looked at it yet
+	changed bool // since the last run started
 }
 
-// Health is how it all stands, in a word.
+// Health sums the state up in a word.
 type Health string
 
 // The healths.
@@ -81,7 +83,7 @@ type ImageState string
 // The states of an image.
 const (
 	ImageBuilding ImageState = "building"
-	ImageReady    ImageState = "ready" // built or found, not known to be on the nodes
+	ImageReady    ImageState = "ready" // built or found, but maybe not on the nodes
 	ImageLoading  ImageState = "loading"
 	ImageOnNode   ImageState = "on node"
 	ImageFailed   ImageState = "failed"
@@ -90,7 +92,7 @@ const (
 // NodeImage is an image as a node holds it.
 type NodeImage struct {
 	Node   string `json:"node"`
-	Digest string `json:"digest"` // as what was built is called
+	Digest string `json:"digest"` // as the builder calls it
 	ID     string `json:"id"`     // as pods call it; in containerd that is another digest
 }
 
@@ -101,7 +103,7 @@ type Release struct {
 	Chart     string       `json:"chart,omitempty"`
 	Revision  int          `json:"revision,omitempty"`
 	State     ReleaseState `json:"state"`
-	Changed   time.Time    `json:"changed"` // when its state became what it is
+	Changed   time.Time    `json:"changed"` // when State changed last
 	Error     string       `json:"error,omitempty"`
 }
 
@@ -133,11 +135,7 @@ type Pod struct {
 }
 
 // Container is one of a pod's containers.
-type Container struct {
-	Name    string `json:"name"`
-	Image   string `json:"image"`             // as the pod's spec names it
-	ImageID string `json:"imageID,omitempty"` // as the runtime does
-}
+type Container = event.Container
 
 // Forward is a local address.
 type Forward struct {
@@ -157,7 +155,7 @@ type Chain struct {
 	Checked time.Time   `json:"checked"`
 	Error   string      `json:"error,omitempty"` // where it is broken
 	Hint    string      `json:"hint,omitempty"`
-	Links   event.Links `json:"links"` // image by image, from the inputs to who uses it
+	Links   event.Links `json:"links"` // image by image, from the inputs to the pods
 }
 
 // Libraries are the Python distributions of the images and of this machine's environment.
@@ -173,7 +171,7 @@ type Run struct {
 	Number  int       `json:"number"` // in its process
 	Why     string    `json:"why"`    // start, change, asked, retry
 	Files   string    `json:"files,omitempty"`
-	Started time.Time `json:"started"` // of the first file event that asked for it
+	Started time.Time `json:"started"` // the first file event that asked for it
 	Outcome Outcome   `json:"outcome"`
 	Seconds float64   `json:"seconds"` // 0 while it is under way
 	Error   string    `json:"error,omitempty"`
@@ -196,11 +194,9 @@ const (
 	Broken      Outcome = "failed"
 )
 
-// Stage is how long something of a stage was under way in a run. Stages overlap: they need not add up to the run.
-type Stage struct {
-	Name    string  `json:"name"` // one of Stages
-	Seconds float64 `json:"seconds"`
-}
+// Stage is how long something of a stage was under way in a run. Stages overlap: they need not add
+// up to the run.
+type Stage = event.Timing
 
 // Stages are the names of the stages in the order of a run.
 var Stages = []string{"settle", "hash", "build", "load", "verify", "helm", "rollout", "answer", "proof"}

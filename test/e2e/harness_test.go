@@ -344,7 +344,7 @@ func (l line) String() string {
 		return l.text
 	}
 	said := fmt.Sprintf("%s run=%d %s: %s: %s %v",
-		l.Time.Format("15:04:05.000"), l.Run, l.Stage, l.Phase, l.Message, l.Fields)
+		l.Time.Format("15:04:05.000"), l.Run, l.Stage, l.Phase, l.Message, l.Details())
 	if l.Err != nil {
 		said += fmt.Sprintf(" err=%q hint=%q", l.Err, event.Hint(l.Err))
 	}

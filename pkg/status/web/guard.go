@@ -16,31 +16,31 @@ import (
 	"strings"
 )
 
-// actHeader has to be there to act, with any value. A page of another origin cannot set it.
+// actHeader is required for actions, with any value: a page of another origin cannot set it.
 const actHeader = "X-Devloop-Page"
 
 // tokenParameter is the token's name in the address that the log shows.
 const tokenParameter = "token"
 
-// policy lets the page load what devloop serves, and nothing else: text that comes from a pod can do nothing even if a browser took it for HTML.
+// policy lets the page load only what devloop serves: text from a pod is harmless even if a browser
+// took it for HTML.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// howToGetIn is the answer to who shows no token, or that of an earlier devloop.
-const howToGetIn = "devloop shows this to its user alone: open the address that its log shows, " +
+// howToEnter is the answer to a request without the token of this process.
+const howToEnter = "devloop shows this to its user alone: open the address that its log shows, " +
 	"which ends in /?token=…; devloop status prints it again"
 
-// Address is what the user opens to see the page that Handler serves at host, an address with a
-// port. It holds the token.
+// Address returns the page's address, with the token, where Handler serves it at host (with a
+// port).
 func (s *Site) Address(host string) *url.URL {
 	return &url.URL{Scheme: "http", Host: host, Path: "/", RawQuery: url.Values{tokenParameter: {s.token}}.Encode()}
 }
 
-// Token is the secret in Address, which no other text may show.
+// Token returns the secret in Address, which no other text may show.
 func (s *Site) Token() string { return s.token }
 
-// guard lets whoever shows the token ask own, the page at its path and all of it at /, and
-// everybody read public.
+// guard serves own, at / and at the page's path, to requests with the token, and public to all.
 func (s *Site) guard(port int, own http.Handler, public map[string]http.Handler) http.Handler {
 	hosts := hostsOf(port)
 	cookie := "devloop-" + strconv.Itoa(port) // cookies do not know ports: another devloop's has another name
@@ -64,11 +64,11 @@ func (s *Site) guard(port int, own http.Handler, public map[string]http.Handler)
 		case read && r.URL.Path == "/" && s.isToken(r.URL.Query().Get(tokenParameter)):
 			http.SetCookie(w, &http.Cookie{Name: cookie, Value: s.token, Path: s.path, HttpOnly: true,
 				SameSite: http.SameSiteStrictMode})
-			s.leadOn(w, r)
+			s.redirect(w, r)
 		case !byCookie && !byHeader && read && public[r.URL.Path] != nil:
 			public[r.URL.Path].ServeHTTP(w, r)
 		case !byCookie && !byHeader:
-			refuse(w, http.StatusForbidden, howToGetIn)
+			refuse(w, http.StatusForbidden, howToEnter)
 		case r.Method == http.MethodPost && !byHeader && r.Header.Get(actHeader) == "":
 			refuse(w, http.StatusForbidden,
 				"devloop does what its own page asks for: the header "+actHeader+" is missing")
@@ -82,10 +82,10 @@ func (s *Site) isToken(text string) bool {
 	return subtle.ConstantTimeCompare([]byte(text), []byte(s.token)) == 1
 }
 
-// leadOn sends a browser that got the cookie to the page, by an address without the token. To an
-// address that a page of another site has led to, redirects included, a browser sends no strict
-// cookie: there, our own answer leads on.
-func (s *Site) leadOn(w http.ResponseWriter, r *http.Request) {
+// redirect sends a browser that got the cookie to the page's address without the token. After a
+// link on another site, browsers send no strict cookie, redirects included: then our own page leads
+// on.
+func (s *Site) redirect(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	if site := r.Header.Get("Sec-Fetch-Site"); site == "cross-site" || site == "same-site" {
 		w.Header().Set("Refresh", "0; url="+s.path)
@@ -95,13 +95,14 @@ func (s *Site) leadOn(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, s.path, http.StatusSeeOther)
 }
 
-// refuse says why, and keeps no connection for who was refused.
+// refuse answers why, and closes the connection.
 func refuse(w http.ResponseWriter, code int, why string) {
 	w.Header().Set("Connection", "close")
 	http.Error(w, why, code)
 }
 
-// hostsOf returns how a browser names the listener. A name that was made to resolve to 127.0.0.1 is none of them.
+// hostsOf returns how a browser names the listener. Other names that resolve to 127.0.0.1 are not
+// among them.
 func hostsOf(port int) []string {
 	var hosts []string
 	for _, host := range []string{"127.0.0.1", "localhost", "[::1]"} {
@@ -113,7 +114,7 @@ func hostsOf(port int) []string {
 	return hosts
 }
 
-// foreign says why a request is refused that another web page makes, with 0 for one that none does.
+// foreign returns why a request is refused that another web page makes, code 0 for any other.
 func foreign(r *http.Request, hosts []string) (code int, why string) {
 	if !slices.Contains(hosts, r.Host) {
 		return http.StatusMisdirectedRequest, fmt.Sprintf("devloop answers as http://%s, not as %q", hosts[0], r.Host)
@@ -121,13 +122,14 @@ func foreign(r *http.Request, hosts []string) (code int, why string) {
 	if origin, ok := r.Header["Origin"]; ok && !slices.Equal(origin, []string{"http://" + r.Host}) {
 		return http.StatusForbidden, "devloop answers its own page, not one of another origin"
 	}
-	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" && !followsLink(r) {
+	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" &&
+		!followsLink(r) {
 		return http.StatusForbidden, "devloop answers its own page, not one of another site"
 	}
 	return 0, ""
 }
 
-// followsLink reports whether a browser opens the page in a tab, as from a link that a terminal in another page shows.
+// followsLink reports whether a browser opens the page in a tab, as from a link in a web terminal.
 func followsLink(r *http.Request) bool {
 	return r.Method == http.MethodGet && r.URL.Path == "/" &&
 		r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"

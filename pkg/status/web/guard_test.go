@@ -74,12 +74,14 @@ func fetch(t *testing.T, client *http.Client, method, url string, headers ...str
 	if err != nil {
 		t.Fatal(err)
 	}
-	return reply{response.StatusCode, string(body), response.Request.URL.String(), response.Close, response.Header, response.Cookies()}
+	return reply{response.StatusCode, string(body), response.Request.URL.String(), response.Close, response.Header,
+		response.Cookies()}
 }
 
 func TestStrangerIsNotLetIn(t *testing.T) {
 	site, board, asked := testSite(t)
-	board.Sink(event.Event{Stage: "pod", Phase: event.Noted, Message: event.PodLog, Fields: []any{"line", "hello"}})
+	board.Sink(event.Event{Stage: "pod", Phase: event.Noted, Message: event.PodLog,
+		Payload: event.LogLine{Line: "hello"}})
 	server := serve(t, site, "")
 	for _, client := range []struct {
 		name    string
@@ -94,10 +96,11 @@ func TestStrangerIsNotLetIn(t *testing.T) {
 		{"another port's cookie", []string{"Cookie", "devloop-1=" + site.Token()}},
 		{"what a page sends to act", []string{actHeader, "1"}},
 	} {
-		for _, path := range []string{"/", "/?token=", "/?token=x", "/index.html", "/app.js", "/api/state", "/api/stream", "/api/events", "/api/events?follow=1",
+		for _, path := range []string{"/", "/?token=", "/?token=x", "/index.html", "/app.js", "/api/state",
+			"/api/stream", "/api/events", "/api/events?follow=1",
 			"/api/state?token=" + site.Token(), site.path, site.path + "api/state", site.path + "metrics", "/nothing"} {
 			got := fetch(t, visitor(t), "GET", server.URL+path, client.headers...)
-			if got.code != 403 || got.text != howToGetIn+"\n" || !got.last || len(got.cookies) > 0 {
+			if got.code != 403 || got.text != howToEnter+"\n" || !got.last || len(got.cookies) > 0 {
 				t.Errorf("with %s, %s: %d, %q, cookies %v", client.name, path, got.code, got.text, got.cookies)
 			}
 		}
@@ -128,17 +131,20 @@ func TestAddressOfTheLogLetsIn(t *testing.T) {
 	once.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	got := fetch(t, once, "GET", address)
 	cookies := got.cookies
-	if got.code != 303 || len(cookies) != 1 || got.header.Get("Cache-Control") != "no-store" || got.header.Get("Referrer-Policy") != "no-referrer" {
+	if got.code != 303 || len(cookies) != 1 || got.header.Get("Cache-Control") != "no-store" ||
+		got.header.Get("Referrer-Policy") != "no-referrer" {
 		t.Fatalf("%d, %v", got.code, got.header)
 	}
-	if c := cookies[0]; !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Path != site.path || c.Domain != "" || c.Name != "devloop-"+portOf(server) || c.MaxAge != 0 {
+	if c := cookies[0]; !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Path != site.path || c.Domain != "" ||
+		c.Name != "devloop-"+portOf(server) || c.MaxAge != 0 {
 		t.Errorf("the cookie is %s", c)
 	}
 
 	client := visitor(t)
 	got = fetch(t, client, "GET", address)
 	page := got.at
-	if got.code != 200 || !strings.Contains(got.text, "<title>devloop</title>") || strings.Contains(page, site.Token()) || strings.Contains(got.text, site.Token()) {
+	if got.code != 200 || !strings.Contains(got.text, "<title>devloop</title>") ||
+		strings.Contains(page, site.Token()) || strings.Contains(got.text, site.Token()) {
 		t.Errorf("%d at %s:\n%s", got.code, page, got.text)
 	}
 	for _, path := range []string{"app.js", "style.css", "api/state", "api/events", "metrics"} {
@@ -166,11 +172,13 @@ func TestAddressOfTheLogLetsIn(t *testing.T) {
 // A browser sends no strict cookie to where another site has led it: our own answer leads on.
 func TestLinkOfAnotherSiteLetsIn(t *testing.T) {
 	site, _, _ := testSite(t)
-	w := answer(site.Handler(testPort), request("GET", "/?token="+site.Token(), "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"))
+	w := answer(site.Handler(testPort), request("GET", "/?token="+site.Token(), "Sec-Fetch-Site", "cross-site",
+		"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"))
 	if w.Code != 200 || w.Header().Get("Refresh") != "0; url="+site.path || len(w.Result().Cookies()) != 1 {
 		t.Errorf("%d, %v", w.Code, w.Header())
 	}
-	w = answer(site.Handler(testPort), request("GET", "/?token="+site.Token(), "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"))
+	w = answer(site.Handler(testPort), request("GET", "/?token="+site.Token(), "Sec-Fetch-Site", "cross-site",
+		"Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"))
 	if w.Code != 403 || len(w.Result().Cookies()) != 0 {
 		t.Errorf("an image: %d, %v", w.Code, w.Header())
 	}
@@ -190,11 +198,12 @@ func TestRestartedDevloop(t *testing.T) {
 	second, _, _ := testSite(t)
 	serve(t, second, at)
 	for _, path := range []string{"", "api/state", "api/stream"} {
-		if got := fetch(t, client, "GET", page+path); got.code != 403 || got.text != howToGetIn+"\n" {
+		if got := fetch(t, client, "GET", page+path); got.code != 403 || got.text != howToEnter+"\n" {
 			t.Errorf("/%s: %d %s", path, got.code, got.text)
 		}
 	}
-	if got := fetch(t, client, "GET", second.Address(at).String()); got.code != 200 || !strings.Contains(got.text, "<title>devloop</title>") {
+	if got := fetch(t, client, "GET", second.Address(at).String()); got.code != 200 ||
+		!strings.Contains(got.text, "<title>devloop</title>") {
 		t.Errorf("its own address: %d %s", got.code, got.text)
 	}
 }
@@ -204,8 +213,10 @@ func TestMetricsTellStrangersNoNames(t *testing.T) {
 	board := status.NewBoard(nil)
 	site := New(board, NewMetrics(board), Actions{}, event.Stage{})
 	t.Cleanup(site.Close)
-	ready := func(target, local string) {
-		board.Sink(event.Event{Stage: "forward", Phase: event.Noted, Message: "forward", Fields: []any{"target", target, "local", local, "state", "ready", "pods", "web-1"}})
+	ready := func(target, local event.Name) {
+		board.Sink(event.Event{Stage: "forward", Phase: event.Noted, Message: event.ForwardReady,
+			Payload: event.Forward{Address: event.Address{Target: target, Local: local}, State: "ready",
+				Pods: event.Names{"web-1"}}})
 	}
 	ready("service old/web", "127.0.0.1:8001") // whose last words came after those of its successor
 	ready("service shop/web", "127.0.0.1:8001")
@@ -213,7 +224,8 @@ func TestMetricsTellStrangersNoNames(t *testing.T) {
 	server := serve(t, site, "")
 	got := fetch(t, visitor(t), "GET", server.URL+"/metrics")
 	for _, want := range []string{`devloop_runs_total{outcome="succeeded"} 0`, "devloop_healthy 0",
-		`devloop_forward_state{local="127.0.0.1:8001",state="ready",target=""} 1`, `devloop_forward_connections{kind="open",local="127.0.0.1:5432",target=""} 0`} {
+		`devloop_forward_state{local="127.0.0.1:8001",state="ready",target=""} 1`,
+		`devloop_forward_connections{kind="open",local="127.0.0.1:5432",target=""} 0`} {
 		if got.code != 200 || !strings.Contains(got.text, want+"\n") {
 			t.Errorf("%d: no %s in\n%s", got.code, want, got.text)
 		}

@@ -11,9 +11,8 @@ import (
 	"github.com/devloop/devloop/pkg/status"
 )
 
-// This file is /metrics, for machines: made from the events like everything else that is seen. Their names and labels stay what they are.
-
-// Metrics are the numbers of one devloop.
+// Metrics are the numbers of one devloop, as /metrics shows them. Their names and labels never
+// change.
 type Metrics struct {
 	board  *status.Board
 	runs   *prometheus.CounterVec
@@ -22,23 +21,28 @@ type Metrics struct {
 	bytes  prometheus.Counter
 }
 
-// buckets, in seconds, are for what takes from milliseconds, where nothing differs, to minutes, where pip has much to do.
+// buckets, in seconds, reach from a run without changes to one in which pip installs a lot.
 var buckets = []float64{.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640}
 
 // forwardStates are those of pkg/portforward.
 var forwardStates = []string{"ready", "waiting", "unreachable"}
 
 var (
-	forwardState = prometheus.NewDesc("devloop_forward_state", "1 for the state that a forward is in, 0 for the others.", []string{"target", "local", "state"}, nil)
-	connections  = prometheus.NewDesc("devloop_forward_connections", "Connections of a forward that a pod has (open) or that wait for one (held).",
+	forwardState = prometheus.NewDesc("devloop_forward_state",
+		"1 for the state that a forward is in, 0 for the others.", []string{"target", "local", "state"}, nil)
+	connections = prometheus.NewDesc("devloop_forward_connections",
+		"Connections of a forward that a pod has (open) or that wait for one (held).",
 		[]string{"target", "local", "kind"}, nil)
-	healthy     = prometheus.NewDesc("devloop_healthy", "1 while all is well, as devloop status --wait healthy has it.", nil, nil)
-	chainWhole  = prometheus.NewDesc("devloop_chain_whole", "1 if what runs was what is on the disk when that was checked last, else 0.", nil, nil)
+	healthy = prometheus.NewDesc("devloop_healthy", "1 while all is well, as devloop status --wait healthy has it.",
+		nil, nil)
+	chainWhole = prometheus.NewDesc("devloop_chain_whole",
+		"1 if what runs was what is on the disk when that was checked last, else 0.", nil, nil)
 	oldClusters = prometheus.NewDesc("devloop_old_clusters", "Dask clusters that still run an older image.", nil, nil)
-	differences = prometheus.NewDesc("devloop_library_differences", "Libraries that are not the same in the images and this machine's environment.", nil, nil)
+	differences = prometheus.NewDesc("devloop_library_differences",
+		"Libraries that are not the same in the images and this machine's environment.", nil, nil)
 )
 
-// NewMetrics returns the numbers of what is on the board. Runs of earlier processes are not counted.
+// NewMetrics returns the numbers of a board. They do not count runs of earlier processes.
 func NewMetrics(board *status.Board) *Metrics {
 	m := &Metrics{
 		board: board,
@@ -47,33 +51,34 @@ func NewMetrics(board *status.Board) *Metrics {
 		run: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "devloop_run_seconds", Buckets: buckets,
 			Help: "Time from the first change to the platform's answer, of runs that succeeded."}),
 		stages: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "devloop_stage_seconds", Buckets: buckets,
-			Help: "Time in which something of a stage was under way, of runs that succeeded. Stages overlap."}, []string{"stage"}),
-		bytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "devloop_loaded_bytes_total", Help: "Bytes of images that went to the nodes."}),
+			Help: "Time in which something of a stage was under way, of runs that succeeded. Stages overlap."},
+			[]string{"stage"}),
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "devloop_loaded_bytes_total",
+			Help: "Bytes of images that went to the nodes."}),
 	}
 	for _, outcome := range []status.Outcome{status.Succeeded, status.Broken, status.Superseded, status.Interrupted} {
-		m.runs.WithLabelValues(string(outcome)) // so that a rate has a beginning
+		m.runs.WithLabelValues(string(outcome)) // so that a rate starts at 0
 	}
 	return m
 }
 
-// scrapes is how many answers are made at the same time; others are asked to come again.
-const scrapes = 4
+// maxScrapes is how many requests are answered at the same time; others are refused.
+const maxScrapes = 4
 
-// Handler answers with the numbers. Without names, the label target is empty: what tells one
-// forward from another is its local address, which everybody on this machine can see.
+// Handler answers with the numbers. Without names, the label target is empty: local addresses tell
+// forwards apart, and everyone on this machine can see those.
 func (m *Metrics) Handler(names bool) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(m.runs, m.run, m.stages, m.bytes, gauges{m.board, names})
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: scrapes})
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
 }
 
-// Before returns a Sink that counts runs that end. It stands behind the board's.
+// Before returns a Sink that counts the runs that end and hands events to next. The board has to
+// get them first.
 func (m *Metrics) Before(next event.Sink) event.Sink {
 	return func(e event.Event) {
-		if e.Stage == "loop" && e.Message == event.RunComplete {
-			if run := m.board.State().Run; run != nil && run.Outcome != status.Running {
-				m.count(run)
-			}
+		if _, ended := e.Payload.(event.RunEnd); ended {
+			m.count(m.board.State().Run)
 		}
 		next(e)
 	}
@@ -91,13 +96,13 @@ func (m *Metrics) count(run *status.Run) {
 	}
 }
 
-// gauges are a prometheus.Collector of what is now.
+// gauges are a prometheus.Collector of the State.
 type gauges struct {
 	board *status.Board
 	names bool // of what is forwarded to
 }
 
-// Describe names all of them.
+// Describe sends the gauges.
 func (g gauges) Describe(to chan<- *prometheus.Desc) {
 	to <- forwardState
 	to <- connections
@@ -107,14 +112,14 @@ func (g gauges) Describe(to chan<- *prometheus.Desc) {
 	to <- differences
 }
 
-// Collect reads them from the board.
+// Collect sends their values.
 func (g gauges) Collect(to chan<- prometheus.Metric) {
 	state := g.board.State()
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
 	oneIf := map[bool]float64{true: 1}
-	// Without targets, a local address may be there once: the newest to lead somewhere else counts.
+	// Without targets, a local address may occur once: its newest forward counts.
 	seen := map[string]bool{}
 	for _, f := range slices.Backward(state.Forwards) {
 		target := f.Target

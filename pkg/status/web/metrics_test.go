@@ -17,10 +17,11 @@ var proof = regexp.MustCompile(`(?m)^devloop_(?:chain_whole|old_clusters|library
 func TestMetricsOfTheProof(t *testing.T) {
 	board := status.NewBoard(nil)
 	handler := NewMetrics(board).Handler(true)
-	whole := event.Links{{Image: "worker", Place: event.AtInputs, Is: "1"}, {Image: "worker", Place: event.AtPod, Name: "ns/web-1/main", Is: "sha256:abc"}}
+	whole := event.Links{{Image: "worker", Place: event.AtInputs, Is: "1"},
+		{Image: "worker", Place: event.AtPod, Name: "ns/web-1/main", Is: "sha256:abc"}}
 	broken := event.Links{{Image: "worker", Place: event.AtGateway, Name: "http://x", Is: "worker:0", Want: "worker:1"}}
-	tell := func(phase event.Phase, message string, err error, fields ...any) {
-		board.Sink(event.Event{Stage: "proof", Phase: phase, Message: message, Err: err, Fields: fields})
+	tell := func(phase event.Phase, message string, err error, payload any) {
+		board.Sink(event.Event{Stage: "proof", Phase: phase, Message: message, Err: err, Payload: payload})
 	}
 	for _, test := range []struct {
 		name string
@@ -28,21 +29,38 @@ func TestMetricsOfTheProof(t *testing.T) {
 		want []string // in the order of the alphabet
 	}{
 		{"nothing was checked yet", func() {}, []string{"devloop_old_clusters 0"}},
-		{"a check begins", func() { tell(event.Started, event.ChainChecked, nil) }, []string{"devloop_old_clusters 0"}},
-		{"the chain is whole", func() { tell(event.Succeeded, event.ChainChecked, nil, "links", whole) }, []string{"devloop_chain_whole 1", "devloop_old_clusters 0"}},
-		{"it is broken", func() { tell(event.Failed, event.ChainChecked, errors.New("broken"), "links", broken) }, []string{"devloop_chain_whole 0", "devloop_old_clusters 0"}},
-		{"a place cannot be asked", func() { tell(event.Failed, event.ChainChecked, errors.New("no answer"), "links", whole) }, []string{"devloop_chain_whole 0", "devloop_old_clusters 0"}},
-		{"a link is broken, whatever is told of it", func() { tell(event.Succeeded, event.ChainChecked, nil, "links", broken) }, []string{"devloop_chain_whole 0", "devloop_old_clusters 0"}},
-		{"it was mended", func() { tell(event.Succeeded, event.ChainChecked, nil, "links", whole) }, []string{"devloop_chain_whole 1", "devloop_old_clusters 0"}},
+		{"a check begins", func() { tell(event.Started, event.ChainChecked, nil, nil) },
+			[]string{"devloop_old_clusters 0"}},
+		{"the chain is whole", func() { tell(event.Succeeded, event.ChainChecked, nil, event.Chain{Links: whole}) },
+			[]string{"devloop_chain_whole 1", "devloop_old_clusters 0"}},
+		{"it is broken", func() {
+			tell(event.Failed, event.ChainChecked, errors.New("broken"),
+				event.Chain{Links: broken})
+		}, []string{"devloop_chain_whole 0", "devloop_old_clusters 0"}},
+		{"a place cannot be asked", func() {
+			tell(event.Failed, event.ChainChecked, errors.New("no answer"),
+				event.Chain{Links: whole})
+		}, []string{"devloop_chain_whole 0", "devloop_old_clusters 0"}},
+		{"a link is broken, whatever is told of it", func() {
+			tell(event.Succeeded, event.ChainChecked, nil,
+				event.Chain{Links: broken})
+		}, []string{"devloop_chain_whole 0", "devloop_old_clusters 0"}},
+		{"it was mended", func() { tell(event.Succeeded, event.ChainChecked, nil, event.Chain{Links: whole}) },
+			[]string{"devloop_chain_whole 1", "devloop_old_clusters 0"}},
 		{"two clusters are old", func() {
-			tell(event.Warned, event.ClustersOld, nil, "clusters", event.DaskClusters{{Name: "a"}, {Name: "b"}})
+			tell(event.Warned, event.ClustersOld, nil, event.OldClusters{Clusters: event.DaskClusters{{Name: "a"},
+				{Name: "b"}}})
 		}, []string{"devloop_chain_whole 1", "devloop_old_clusters 2"}},
-		{"they are gone", func() { tell(event.Detailed, event.ClustersOld, nil, "clusters", event.DaskClusters{}) }, []string{"devloop_chain_whole 1", "devloop_old_clusters 0"}},
+		{"they are gone", func() { tell(event.Detailed, event.ClustersOld, nil, event.OldClusters{}) },
+			[]string{"devloop_chain_whole 1", "devloop_old_clusters 0"}},
 		{"libraries differ", func() {
-			tell(event.Warned, event.LibrariesDiffer, nil, "libraries", 53, "places", []string{"worker", ".venv"}, "differences", event.Differences{{Library: "dask", Versions: []string{"1", ""}}})
+			tell(event.Warned, event.LibrariesDiffer, nil, event.Comparison{Libraries: 53,
+				Places:      []string{"worker", ".venv"},
+				Differences: event.Differences{{Library: "dask", Versions: []string{"1", ""}}}})
 		}, []string{"devloop_chain_whole 1", "devloop_library_differences 1", "devloop_old_clusters 0"}},
 		{"libraries are the same", func() {
-			tell(event.Noted, event.LibrariesSame, nil, "libraries", 53, "places", []string{"worker", ".venv"})
+			tell(event.Noted, event.LibrariesSame, nil, event.Comparison{Libraries: 53,
+				Places: []string{"worker", ".venv"}})
 		}, []string{"devloop_chain_whole 1", "devloop_library_differences 0", "devloop_old_clusters 0"}},
 	} {
 		test.then()

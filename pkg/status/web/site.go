@@ -1,8 +1,9 @@
-// Package web is what devloop shows in a browser, and says to other commands: one page, the State and the log as JSON, and the few things
-// that may be asked of the loop.
+// Package web serves devloop's page in a browser, its State and log as JSON, its metrics, and the
+// few actions that a user may ask of the loop.
 //
-// Where to look: site.go the routes, guard.go who may ask, stream.go how changes get to who watches, metrics.go the figures, assets the
-// page itself. It holds nothing that it was not told by the stream: a reload in the middle of a run loses nothing.
+// Where to look: site.go has the routes, guard.go who may ask, stream.go how changes reach readers,
+// metrics.go the metrics, assets the page itself. The page knows only what the stream sends: a
+// reload in the middle of a run loses nothing.
 package web
 
 import (
@@ -26,13 +27,13 @@ import (
 //go:embed assets
 var assets embed.FS
 
-// Actions are what may be asked of the loop. They must not block.
+// Actions are what a user may ask of the loop. They must not block.
 type Actions struct {
 	Rebuild func()
 	Pause   func(paused bool)
 }
 
-// Question is something that is found out when it is asked, and no earlier. The answer becomes JSON; an error is told as it is.
+// Question finds something out when it is asked. The answer becomes JSON, an error its text.
 type Question func(ctx context.Context) (any, error)
 
 // Site is the page of one devloop. Its handlers may be used by several servers.
@@ -40,42 +41,41 @@ type Site struct {
 	board   *status.Board
 	metrics *Metrics
 	actions Actions
-	say     event.Stage
+	stage   event.Stage
 
-	token string // lets in who comes over TCP
-	// path is of the page: a server at another port of the same host, which is sent the cookies of
-	// all, does not know this one's path.
+	token string // that requests over TCP have to show
+	// path is the page's, and random: a server at another port of the same host gets the cookies of
+	// all ports, and must not know it.
 	path  string
-	boot  string // sets the numbers of this process's lines apart from those of an earlier one
+	boot  string // identifies this process in the numbers of lines
 	ended context.Context
 	end   context.CancelFunc
 
-	patience time.Duration // with a reader of a stream that takes nothing
+	writeTimeout time.Duration // for a write to a reader of a stream
 }
 
-// New returns the Site of what is on the board; metrics may be nil. What goes wrong in a handler is
-// reported to say.
-func New(board *status.Board, metrics *Metrics, actions Actions, say event.Stage) *Site {
-	s := &Site{board: board, metrics: metrics, actions: actions, say: say, token: rand.Text(),
-		path: "/" + rand.Text() + "/", boot: rand.Text()[:8], patience: patience}
+// New returns the Site of a board; metrics may be nil. Handlers report failures to stage.
+func New(board *status.Board, metrics *Metrics, actions Actions, stage event.Stage) *Site {
+	s := &Site{board: board, metrics: metrics, actions: actions, stage: stage, token: rand.Text(),
+		path: "/" + rand.Text() + "/", boot: rand.Text()[:8], writeTimeout: writeTimeout}
 	s.ended, s.end = context.WithCancel(context.Background())
 	return s
 }
 
-// Close ends all streams, which would otherwise last as long as their readers: http.Server.Shutdown waits for them.
+// Close ends all streams: http.Server.Shutdown would wait for their readers.
 func (s *Site) Close() { s.end() }
 
-// Handler serves browsers, on a loopback listener with this port, and whoever else shows the token.
-// Metrics without names are for everybody.
+// Handler serves browsers and other clients with the token, on a loopback listener with this port.
+// Metrics without names need no token.
 func (s *Site) Handler(port int) http.Handler {
 	public := map[string]http.Handler{}
 	if s.metrics != nil {
 		public[metricsPath] = s.metrics.Handler(false)
 	}
-	return s.safely(s.guard(port, bodiless(s.routes()), public))
+	return s.recovering(s.guard(port, withoutBody(s.routes()), public))
 }
 
-// Local serves who may open a socket that belongs to the user alone. Each of the questions is there as /api/ask/ and its name.
+// Local serves a socket that only the user may open. A question is at /api/ask/ and its name.
 func (s *Site) Local(questions map[string]Question) http.Handler {
 	mux := s.routes()
 	for name, question := range questions {
@@ -88,30 +88,30 @@ func (s *Site) Local(questions map[string]Question) http.Handler {
 			writeJSON(w, found)
 		})
 	}
-	return s.safely(bodiless(mux))
+	return s.recovering(withoutBody(mux))
 }
 
-// safely reports a handler that panics, answers that it did, and goes on.
-func (s *Site) safely(next http.Handler) http.Handler {
+// recovering reports a handler that panics, answers that it did, and goes on.
+func (s *Site) recovering(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path := strings.TrimPrefix(r.URL.Path, strings.TrimSuffix(s.path, "/"))
 		out := &response{ResponseWriter: w}
-		err := s.say.Guard("answer "+path, func() error {
+		err := s.stage.Guard("answer "+path, func() error {
 			next.ServeHTTP(out, r)
 			return nil
 		})
 		if err == nil {
 			return
 		}
-		s.say.Warn("a request was not answered", err, "path", path)
-		if out.begun { // half of it must not be taken for all
-			panic(http.ErrAbortHandler) // which ends the connection, and of which net/http says nothing
+		s.stage.Warn("a request was not answered", err, "path", path)
+		if out.begun { // a client must not take half of it for all
+			panic(http.ErrAbortHandler) // net/http ends the connection and logs nothing
 		}
 		http.Error(w, err.Error()+"; "+event.Hint(err), http.StatusInternalServerError)
 	})
 }
 
-// response knows whether it has begun.
+// response knows whether its header was written.
 type response struct {
 	http.ResponseWriter
 	begun bool
@@ -130,8 +130,8 @@ func (r *response) Write(data []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (r *response) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// bodiless refuses requests with a body, which nothing here takes.
-func bodiless(next http.Handler) http.Handler {
+// withoutBody refuses requests with a body: no route takes one.
+func withoutBody(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 {
 			refuse(w, http.StatusRequestEntityTooLarge, "devloop takes no request with a body")
@@ -152,9 +152,9 @@ func (s *Site) routes() *http.ServeMux {
 		mux.Handle("GET "+at, asset(file.Name()))
 	}
 	mux.HandleFunc("GET /api/state", s.state)
-	slots := make(chan struct{}, streams)
-	mux.HandleFunc("GET /api/stream", limited(slots, s.stream))
-	mux.HandleFunc("GET /api/events", limited(slots, s.events))
+	slots := make(chan struct{}, maxStreams)
+	mux.HandleFunc("GET /api/stream", withLimit(slots, s.stream))
+	mux.HandleFunc("GET /api/events", withLimit(slots, s.events))
 	mux.HandleFunc("POST /api/rebuild", act(func() { s.actions.Rebuild() }))
 	mux.HandleFunc("POST /api/pause", act(func() { s.actions.Pause(true) }))
 	mux.HandleFunc("POST /api/resume", act(func() { s.actions.Pause(false) }))
@@ -173,7 +173,8 @@ func act(action func()) http.HandlerFunc {
 	}
 }
 
-// asset serves an embedded file. Browsers ask each time whether it is still the same: a newer devloop may have the same address.
+// asset serves an embedded file. Browsers revalidate it each time: a newer devloop may have the
+// same address.
 func asset(name string) http.Handler {
 	content, _ := assets.ReadFile(path.Join("assets", name)) // embedded: it is there
 	tag := fmt.Sprintf(`"%x"`, sha256.Sum256(content))

@@ -99,12 +99,14 @@ func TestRoutes(t *testing.T) {
 	} {
 		for name, handler := range map[string]http.Handler{"tcp": site.Handler(testPort), "socket": site.Local(nil)} {
 			w := answer(handler, ofUser(site, request(test.method, test.path)))
-			if kind := w.Header().Get("Content-Type"); w.Code != test.code && w.Code != 307 || test.kind != "" && kind != test.kind {
+			if kind := w.Header().Get("Content-Type"); w.Code != test.code && w.Code != 307 || test.kind != "" &&
+				kind != test.kind {
 				t.Errorf("%s: %s %s: %d, %q", name, test.method, test.path, w.Code, kind)
 			}
 		}
 	}
-	if w := answer(New(status.NewBoard(nil), nil, Actions{}, event.Stage{}).Local(nil), request("GET", "/metrics")); w.Code != 404 {
+	if w := answer(New(status.NewBoard(nil), nil, Actions{}, event.Stage{}).Local(nil),
+		request("GET", "/metrics")); w.Code != 404 {
 		t.Errorf("without metrics there are some: %d", w.Code)
 	}
 }
@@ -116,16 +118,19 @@ func TestFileThatDidNotChangeIsNotSentAgain(t *testing.T) {
 	if tag == "" || first.Header().Get("Cache-Control") != "no-cache" {
 		t.Fatalf("headers %v", first.Header())
 	}
-	if again := answer(site.Handler(testPort), ofUser(site, request("GET", "/app.js", "If-None-Match", tag))); again.Code != 304 || again.Body.Len() != 0 {
+	if again := answer(site.Handler(testPort), ofUser(site, request("GET", "/app.js", "If-None-Match",
+		tag))); again.Code != 304 || again.Body.Len() != 0 {
 		t.Errorf("it was sent again: %d", again.Code)
 	}
 }
 
 func TestStateIsJSON(t *testing.T) {
 	site, board, _ := testSite(t)
-	board.Sink(event.Event{Stage: "loop", Phase: event.Noted, Message: event.DevloopStarted, Fields: []any{"project", "demo", "cluster", "minikube"}})
+	board.Sink(event.Event{Stage: "loop", Phase: event.Noted, Message: event.DevloopStarted,
+		Payload: event.DevloopStart{Project: "demo", Cluster: "minikube"}})
 	var state status.State
-	if err := json.Unmarshal(answer(site.Local(nil), request("GET", "/api/state")).Body.Bytes(), &state); err != nil || state.Project != "demo" || state.Runs == nil {
+	if err := json.Unmarshal(answer(site.Local(nil), request("GET", "/api/state")).Body.Bytes(), &state); err != nil ||
+		state.Project != "demo" || state.Runs == nil {
 		t.Errorf("state %+v, error %v", state, err)
 	}
 }
@@ -136,7 +141,8 @@ func TestActions(t *testing.T) {
 		if w := answer(site.Local(nil), request("POST", path)); w.Code != 204 {
 			t.Errorf("%s by the socket: %d", path, w.Code)
 		}
-		page := request("POST", strings.TrimSuffix(site.path, "/")+path, actHeader, "1", "Origin", "http://localhost:4711", "Sec-Fetch-Site", "same-origin")
+		page := request("POST", strings.TrimSuffix(site.path, "/")+path, actHeader, "1", "Origin",
+			"http://localhost:4711", "Sec-Fetch-Site", "same-origin")
 		if w := answer(site.Handler(testPort), ofPage(site, page)); w.Code != 204 {
 			t.Errorf("%s by the page: %d %s", path, w.Code, w.Body)
 		}
@@ -162,9 +168,11 @@ func TestRefusals(t *testing.T) {
 		{"127.0.0.1", "GET", "/api/state", []string{"Host", "127.0.0.1:4711"}, 200},
 		{"::1", "GET", "/api/state", []string{"Host", "[::1]:4711"}, 200},
 		{"typed into the address bar", "GET", "/", []string{"Sec-Fetch-Site", "none"}, 200},
-		{"a link in another page", "GET", "/", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, 200},
+		{"a link in another page", "GET", "/", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate",
+			"Sec-Fetch-Dest", "document"}, 200},
 
-		{"a name that was made to resolve to this machine", "GET", "/api/state", []string{"Host", "evil.example:4711"}, 421},
+		{"a name that was made to resolve to this machine", "GET", "/api/state", []string{"Host", "evil.example:4711"},
+			421},
 		{"another port", "GET", "/", []string{"Host", "localhost:80"}, 421},
 		{"no port", "GET", "/", []string{"Host", "localhost"}, 421},
 		{"no host", "GET", "/", []string{"Host", ""}, 421},
@@ -174,9 +182,12 @@ func TestRefusals(t *testing.T) {
 		{"the same name, but https", "GET", "/api/state", []string{"Origin", "https://localhost:4711"}, 403},
 		{"a script of another site", "GET", "/api/state", []string{"Sec-Fetch-Site", "cross-site"}, 403},
 		{"a script of another port", "GET", "/api/events", []string{"Sec-Fetch-Site", "same-site"}, 403},
-		{"a frame in another site", "GET", "/", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}, 403},
-		{"a link to more than the page", "GET", "/api/state", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, 403},
-		{"a form of another site", "POST", "/api/rebuild", append([]string{"Sec-Fetch-Site", "cross-site"}, rebuild...), 403},
+		{"a frame in another site", "GET", "/", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate",
+			"Sec-Fetch-Dest", "iframe"}, 403},
+		{"a link to more than the page", "GET", "/api/state",
+			[]string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, 403},
+		{"a form of another site", "POST", "/api/rebuild", append([]string{"Sec-Fetch-Site", "cross-site"}, rebuild...),
+			403},
 		{"not by the page's script", "POST", "/api/rebuild", nil, 403},
 		{"an empty header", "POST", "/api/pause", []string{actHeader, ""}, 403},
 	} {
@@ -188,7 +199,8 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: it is not said why: %q", test.name, text)
 		}
 		for name, want := range map[string]string{
-			"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cross-Origin-Resource-Policy": "same-origin",
+			"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+			"Cross-Origin-Resource-Policy": "same-origin",
 		} {
 			if got := w.Header().Get(name); got != want {
 				t.Errorf("%s: %s is %q", test.name, name, got)
@@ -203,20 +215,23 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// The policy allows neither script nor style in the page itself: what is written so would silently do nothing.
+// The policy allows neither script nor style in the page itself: what is written so would silently
+// do nothing.
 func TestPageKeepsToItsPolicy(t *testing.T) {
 	site, _, _ := testSite(t)
 	page := answer(site.Handler(testPort), ofUser(site, request("GET", "/"))).Body.String()
 	if !strings.Contains(page, "<title>devloop</title>") || strings.Contains(page, site.Token()) {
 		t.Errorf("the page is not there, or hands out the token:\n%s", page)
 	}
-	for _, not := range []string{`<style`, `\sstyle=`, `\son[a-z]+=`, `<script(?:[^>]*)>[^<]`, `(?:src|href)="(?:https?:)?//`} {
+	for _, not := range []string{`<style`, `\sstyle=`, `\son[a-z]+=`, `<script(?:[^>]*)>[^<]`,
+		`(?:src|href)="(?:https?:)?//`} {
 		if found := regexp.MustCompile(not).FindString(page); found != "" {
 			t.Errorf("the page has %q", found)
 		}
 	}
 	other, _, _ := testSite(t)
-	if len(site.token) < 26 || other.token == site.token || other.boot == site.boot || len(site.path) < 26 || other.path == site.path {
+	if len(site.token) < 26 || other.token == site.token || other.boot == site.boot || len(site.path) < 26 ||
+		other.path == site.path {
 		t.Errorf("tokens %q and %q, paths %q and %q", site.token, other.token, site.path, other.path)
 	}
 }
@@ -282,7 +297,7 @@ func TestPanicInAHandler(t *testing.T) {
 	}
 
 	// One in the middle of an answer is no end of it.
-	half := httptest.NewServer(site.safely(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	half := httptest.NewServer(site.recovering(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "half of an ans")
 		_ = http.NewResponseController(w).Flush()
 		panic("oh no")

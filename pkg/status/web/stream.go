@@ -1,10 +1,9 @@
 package web
 
-// This file is how changes get to who watches: as server-sent events. Nothing is queued for a
-// reader. Each one has a goroutine that looks at the board when something changed, takes some lines
-// at a time, and knows which one it sent last: a reader that is slow holds nothing up and costs
-// little, and misses at most lines that the board no longer has, whose number it is sent. The
-// connection of one that takes nothing for a while is closed.
+// Changes reach readers as server-sent events. Nothing is queued for a reader: each has a goroutine
+// that looks at the board when something changed, takes a few lines at a time, and knows which one
+// it sent last. A slow reader delays nothing and costs little; it misses lines that the board no
+// longer has, and is sent their number. A reader that takes nothing for a while is disconnected.
 
 import (
 	"bufio"
@@ -24,41 +23,42 @@ import (
 )
 
 const (
-	pace       = 100 * time.Millisecond // between two looks at the board: faster than people see, and it makes one write of many lines
-	heartbeat  = 15 * time.Second       // without it, no side notices that the other one is gone
-	firstLines = 2000                   // of the log, for a page that has none
-	goodbye    = 500 * time.Millisecond // for the last words of a stream
-	retry      = time.Second            // after which a browser connects again
+	minInterval = 100 * time.Millisecond // between two looks at the board: many lines make one write
+	heartbeat   = 15 * time.Second       // by which each side notices that the other one is gone
+	firstLines  = 2000                   // lines of the log for a page that has none
+	lastWrite   = 500 * time.Millisecond // time for the last write to a stream
+	retry       = time.Second            // after which a browser reconnects
 
-	streams     = 16               // readers of one server at the same time
-	patience    = 10 * time.Second // with a reader that takes nothing
-	linesAtOnce = 64               // lines that are taken at a time
-	buffer      = 16 << 10         // bytes, of what is written at a time
+	maxStreams   = 16               // of one server at the same time
+	writeTimeout = 10 * time.Second // after which a reader is disconnected
+	batchLines   = 64               // taken from the board at a time
+	buffer       = 16 << 10         // bytes of a write
 )
 
-// reader is the other end of a stream, and what it has been told.
+// reader is the other end of a stream, and what it was sent.
 type reader struct {
 	board *status.Board
 	boot  string
 	seq   uint64 // of the last line
-	tail  int    // at first, at most so many lines
-	reset bool   // what it has is of another process
-	begun bool   // what it is not sent from now on, it misses
+	tail  int    // most lines at first
+	reset bool   // it has lines of another process
+	begun bool   // lines that are gone from now on are missing
 	out   *bufio.Writer
 
 	state []byte // the last one
-	runs  string // which was the last of them
+	runs  string // identifies the last one
 }
 
-// stream tells all that the page shows.
+// stream sends all that the page shows.
 func (s *Site) stream(w http.ResponseWriter, r *http.Request) {
 	from := s.reader(r, firstLines)
-	s.tell(w, r, from, true, func() error {
-		return cmp.Or(from.tellState(), from.tellLines(""))
+	s.serve(w, r, from, true, func() error {
+		return cmp.Or(from.sendState(), from.sendLines(""))
 	})
 }
 
-// events tells lines of the log alone: the newest of them (tail), those behind one (after), of one stage, and with follow those that come.
+// events sends lines of the log alone: the newest (tail), those after one (after), those of one
+// stage, and with follow those that are still to come.
 func (s *Site) events(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	tail := math.MaxInt
@@ -79,10 +79,11 @@ func (s *Site) events(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	from := s.reader(r, tail)
-	s.tell(w, r, from, follow, func() error { return from.tellLines(query.Get("stage")) })
+	s.serve(w, r, from, follow, func() error { return from.sendLines(query.Get("stage")) })
 }
 
-// reader returns one that knows what the request says: a browser that connects again sends the last id in a header.
+// reader returns the reader that a request describes. A browser that reconnects sends its last id
+// in a header.
 func (s *Site) reader(r *http.Request, tail int) *reader {
 	from := &reader{board: s.board, boot: s.boot, tail: tail}
 	last := r.Header.Get("Last-Event-ID")
@@ -105,8 +106,9 @@ func (s *Site) reader(r *http.Request, tail int) *reader {
 	return from
 }
 
-// tell calls more whenever something changed, until the reader has gone, or the Site: then once more, so that the last words are heard.
-func (s *Site) tell(w http.ResponseWriter, r *http.Request, to *reader, follow bool, more func() error) {
+// serve calls more whenever something changed, until the reader is gone or the Site closes, and
+// then once more for the last lines.
+func (s *Site) serve(w http.ResponseWriter, r *http.Request, to *reader, follow bool, more func() error) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	connection := http.NewResponseController(w)
@@ -117,7 +119,7 @@ func (s *Site) tell(w http.ResponseWriter, r *http.Request, to *reader, follow b
 	cut := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(cut)
-		_ = connection.SetWriteDeadline(time.Now().Add(goodbye)) // a write that a stalled reader holds up ends then
+		_ = connection.SetWriteDeadline(time.Now().Add(lastWrite)) // a write that a stalled reader holds up ends then
 	})
 	defer func() {
 		if !stop() {
@@ -125,7 +127,7 @@ func (s *Site) tell(w http.ResponseWriter, r *http.Request, to *reader, follow b
 		}
 	}()
 
-	to.out = bufio.NewWriterSize(patient{ctx, w, connection, s.patience}, buffer)
+	to.out = bufio.NewWriterSize(timedWriter{ctx, w, connection, s.writeTimeout}, buffer)
 	_, _ = fmt.Fprintf(to.out, "retry: %d\n", retry.Milliseconds()) // Flush returns errors
 	if to.reset {
 		_ = to.write("reset", "", []byte("{}"))
@@ -139,7 +141,7 @@ func (s *Site) tell(w http.ResponseWriter, r *http.Request, to *reader, follow b
 			return
 		}
 		select {
-		case <-time.After(pace):
+		case <-time.After(minInterval):
 		case <-ctx.Done():
 		}
 		select {
@@ -151,26 +153,26 @@ func (s *Site) tell(w http.ResponseWriter, r *http.Request, to *reader, follow b
 	}
 }
 
-// patient writes to a reader that has so much time for each write: a server's limit is for answers
-// that end.
-type patient struct {
+// timedWriter writes to a reader that has so much time for each write: a server's limit is for
+// answers that end.
+type timedWriter struct {
 	// ctx is of the stream: when it ends, the time for its last words has been set.
-	ctx      context.Context //nolint:containedctx // see above
-	out      io.Writer
-	reader   *http.ResponseController
-	patience time.Duration
+	ctx     context.Context //nolint:containedctx // see above
+	out     io.Writer
+	reader  *http.ResponseController
+	timeout time.Duration
 }
 
-func (p patient) Write(data []byte) (int, error) {
-	_ = p.reader.SetWriteDeadline(time.Now().Add(p.patience))
+func (p timedWriter) Write(data []byte) (int, error) {
+	_ = p.reader.SetWriteDeadline(time.Now().Add(p.timeout))
 	if p.ctx.Err() != nil {
-		_ = p.reader.SetWriteDeadline(time.Now().Add(goodbye))
+		_ = p.reader.SetWriteDeadline(time.Now().Add(lastWrite))
 	}
 	return p.out.Write(data)
 }
 
-// limited lets so many be at it at the same time.
-func limited(slots chan struct{}, next http.HandlerFunc) http.HandlerFunc {
+// withLimit refuses requests while all slots are in use.
+func withLimit(slots chan struct{}, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case slots <- struct{}{}:
@@ -184,8 +186,9 @@ func limited(slots chan struct{}, next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// tellState tells the State, without the runs that ended, and these apart: they are most of it, and change only when one ends.
-func (to *reader) tellState() error {
+// sendState sends the State without the runs that ended, and these apart: they are most of it, and
+// rarely change.
+func (to *reader) sendState() error {
 	state := to.board.State()
 	body, err := json.Marshal(struct {
 		status.State
@@ -215,18 +218,17 @@ func (to *reader) tellState() error {
 	return to.write("runs", "", body)
 }
 
-// tellLines tells the lines since the last one, of one stage if it is named, and how many are no
-// longer there.
-func (to *reader) tellLines(stage string) error {
+// sendLines sends the lines since the last one, of one stage if it is named, and how many are gone.
+func (to *reader) sendLines(stage string) error {
 	if !to.begun && to.tail < math.MaxInt {
 		to.seq = max(to.seq, to.board.Newest(to.tail, stage))
 	}
 	misses := to.begun || to.seq > 0 && to.tail == math.MaxInt // else it never had those before
 	to.begun = true
 	first, last := to.seq, to.board.Newest(0, "")
-	lines, missed := to.board.Lines(first, linesAtOnce)
+	lines, missed := to.board.Lines(first, batchLines)
 	if misses && missed > 0 {
-		if err := to.gap(missed); err != nil {
+		if err := to.sendGap(missed); err != nil {
 			return err
 		}
 	}
@@ -248,19 +250,19 @@ func (to *reader) tellLines(stage string) error {
 		if there += uint64(len(lines)); to.seq >= last {
 			break
 		}
-		lines, _ = to.board.Lines(to.seq, linesAtOnce)
+		lines, _ = to.board.Lines(to.seq, batchLines)
 	}
 	if gone := to.seq - first - there; gone > missed { // while the others were sent
-		return to.gap(gone - missed)
+		return to.sendGap(gone - missed)
 	}
 	return nil
 }
 
-func (to *reader) gap(lines uint64) error {
+func (to *reader) sendGap(lines uint64) error {
 	return to.write("gap", "", fmt.Appendf(nil, `{"lines":%d}`, lines))
 }
 
-// id names the last line that was told.
+// id identifies the last line that was sent.
 func (to *reader) id() string { return fmt.Sprintf("%s-%d", to.boot, to.seq) }
 
 // write writes one event. JSON has no line breaks of its own.

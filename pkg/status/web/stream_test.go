@@ -132,7 +132,8 @@ func pass(d time.Duration) {
 func aRun(board *status.Board, n int) {
 	sink := event.Sink(board.Sink).InRun(n)
 	sink.For("loop").Note(event.RunStarts, "why", "change", "files", "requirements.txt")
-	_ = sink.For("loop").Step(context.Background(), event.RunComplete, func(context.Context) ([]any, error) { return nil, nil })
+	_ = sink.For("loop").Step(context.Background(), event.RunComplete,
+		func(context.Context) ([]any, error) { return nil, nil })
 }
 
 func TestPageIsToldAllThatThereIs(t *testing.T) {
@@ -143,7 +144,8 @@ func TestPageIsToldAllThatThereIs(t *testing.T) {
 		page := open(t, site, "/api/stream")
 		synctest.Wait()
 
-		if got := texts(t, page.got("line")); len(got) != firstLines || got[0] != strconv.Itoa(504) || got[firstLines-1] != event.RunComplete {
+		if got := texts(t, page.got("line")); len(got) != firstLines || got[0] != strconv.Itoa(504) ||
+			got[firstLines-1] != event.RunComplete {
 			t.Errorf("%d lines, from %s to %s", len(got), got[0], got[len(got)-1])
 		}
 		states, runs := page.got("state"), page.got("runs")
@@ -154,14 +156,16 @@ func TestPageIsToldAllThatThereIs(t *testing.T) {
 			Now   time.Time
 			State map[string]any
 		}
-		if err := json.Unmarshal([]byte(states[0].data), &told); err != nil || !told.Now.Equal(time.Now()) || told.State["health"] != "healthy" {
+		if err := json.Unmarshal([]byte(states[0].data), &told); err != nil || !told.Now.Equal(time.Now()) ||
+			told.State["health"] != "healthy" {
 			t.Errorf("told %+v, error %v", told, err)
 		}
 		if _, has := told.State["runs"]; has {
 			t.Error("the state has the runs with it")
 		}
 		var list []status.Run
-		if err := json.Unmarshal([]byte(runs[0].data), &list); err != nil || len(list) != 1 || list[0].Outcome != status.Succeeded {
+		if err := json.Unmarshal([]byte(runs[0].data), &list); err != nil || len(list) != 1 ||
+			list[0].Outcome != status.Succeeded {
 			t.Errorf("runs %s, error %v", runs[0].data, err)
 		}
 	})
@@ -177,9 +181,9 @@ func TestRunsAreToldWhenOneEnds(t *testing.T) {
 		}
 		for n := 1; n <= 60; n++ { // more than are kept
 			aRun(board, n)
-			pass(pace)
+			pass(minInterval)
 			note(board, "something else")
-			pass(pace)
+			pass(minInterval)
 			if got := len(page.got("runs")); got != n+1 {
 				t.Fatalf("after run %d they were told %d times", n, got)
 			}
@@ -198,7 +202,7 @@ func TestStateIsToldTenTimesASecondAtMost(t *testing.T) {
 			sink.Progress(event.LoadingImage, "image", "worker:1", "bytes", int64(n))
 			pass(time.Millisecond)
 		}
-		pass(pace)
+		pass(minInterval)
 		got := page.got("state")
 		if len(got) < 9 || len(got) > 13 {
 			t.Errorf("%d states in a second", len(got))
@@ -337,15 +341,16 @@ func TestEventsForCommands(t *testing.T) {
 		<-none.left
 
 		follower := open(t, site, "/api/events?follow=1&tail=0&stage=build")
-		pass(pace)
+		pass(minInterval)
 		pod.Note(event.PodLog, "pod", "api", "line", "hello again")
 		note(board, numbers(8, 20)...)
-		pass(pace)
+		pass(minInterval)
 		if got := texts(t, follower.got("line")); !slices.Equal(got, numbers(8, 20)) {
 			t.Errorf("the follower was told %v", got)
 		}
 		for _, query := range []string{"?tail=-1", "?tail=many", "?follow=perhaps"} {
-			if w := answer(site.Local(nil), request("GET", "/api/events"+query)); w.Code != 400 || !strings.Contains(w.Body.String(), " not ") {
+			if w := answer(site.Local(nil), request("GET", "/api/events"+query)); w.Code != 400 ||
+				!strings.Contains(w.Body.String(), " not ") {
 				t.Errorf("%s: %d %s", query, w.Code, w.Body)
 			}
 		}
@@ -358,14 +363,15 @@ func TestFollowerOfAnEmptyLogMissesNothing(t *testing.T) {
 		follower := open(t, site, "/api/events?follow=1&tail=0")
 		pass(time.Second)
 		note(board, "1", "2")
-		pass(pace)
+		pass(minInterval)
 		if got := texts(t, follower.got("line")); !slices.Equal(got, []string{"1", "2"}) {
 			t.Errorf("told %v", got)
 		}
 	})
 }
 
-// A reader on a real connection that has stopped reading: nothing waits for it, and it does not keep the server from ending.
+// A reader on a real connection that has stopped reading: nothing waits for it, and it does not
+// keep the server from ending.
 func TestStalledReaderHoldsNothingUp(t *testing.T) {
 	site, board, _ := testSite(t)
 	server := httptest.NewUnstartedServer(nil)
@@ -392,7 +398,8 @@ func TestStalledReaderHoldsNothingUp(t *testing.T) {
 	long := strings.Repeat("x", 10_000)
 	start := time.Now()
 	for range 2000 { // more than the connection's buffers hold
-		board.Sink(event.Event{Time: time.Now(), Stage: "pod", Phase: event.Noted, Message: event.PodLog, Fields: []any{"line", long}})
+		board.Sink(event.Event{Time: time.Now(), Stage: "pod", Phase: event.Noted, Message: event.PodLog,
+			Payload: event.LogLine{Line: long}})
 	}
 	if took := time.Since(start); took > time.Minute {
 		t.Errorf("telling took %v", took)
@@ -527,22 +534,24 @@ func follow(t *testing.T, site *Site, server *httptest.Server, path string) (cod
 // Readers that do not read cost little, and take nothing from one who does.
 func TestReadersThatDoNotRead(t *testing.T) {
 	site, board, _ := testSite(t)
-	site.patience = time.Hour
+	site.writeTimeout = time.Hour
 	server := serve(t, site, "")
 	long := strings.Repeat("x", 10_000)
 	for range 3000 {
-		board.Sink(event.Event{Time: time.Now(), Stage: "pod", Phase: event.Noted, Message: event.PodLog, Fields: []any{"line", long}})
+		board.Sink(event.Event{Time: time.Now(), Stage: "pod", Phase: event.Noted, Message: event.PodLog,
+			Payload: event.LogLine{Line: long}})
 	}
 	before := heap()
 	_, good := follow(t, site, server, "/api/events?follow=1&stage=build")
-	for range streams - 1 {
+	for range maxStreams - 1 {
 		if code, _ := follow(t, site, server, "/api/events?follow=1"); code != 200 {
 			t.Fatal(code)
 		}
 	}
 	for range 60 {
 		code, body := follow(t, site, server, "/api/stream")
-		if said, err := io.ReadAll(io.LimitReader(body, 1000)); err != nil || code != 503 || !strings.Contains(string(said), "close some of the tabs") {
+		if said, err := io.ReadAll(io.LimitReader(body, 1000)); err != nil || code != 503 ||
+			!strings.Contains(string(said), "close some of the tabs") {
 			t.Fatalf("one more: %d %s, %v", code, said, err)
 		}
 	}
@@ -567,12 +576,13 @@ func TestReadersThatDoNotRead(t *testing.T) {
 // Readers that take nothing for a while leave their places to others.
 func TestReadersThatDoNotReadAreLetGo(t *testing.T) {
 	site, board, _ := testSite(t)
-	site.patience = 200 * time.Millisecond
+	site.writeTimeout = 200 * time.Millisecond
 	server := serve(t, site, "")
 	for range 2000 {
-		board.Sink(event.Event{Time: time.Now(), Stage: "pod", Phase: event.Noted, Message: event.PodLog, Fields: []any{"line", strings.Repeat("x", 10_000)}})
+		board.Sink(event.Event{Time: time.Now(), Stage: "pod", Phase: event.Noted, Message: event.PodLog,
+			Payload: event.LogLine{Line: strings.Repeat("x", 10_000)}})
 	}
-	for range streams {
+	for range maxStreams {
 		follow(t, site, server, "/api/events?follow=1")
 	}
 	for deadline := time.Now().Add(time.Minute); ; <-time.After(50 * time.Millisecond) {
