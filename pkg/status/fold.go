@@ -29,6 +29,8 @@ func New(history []Run) State {
 func (s State) After(e event.Event) State {
 	e = e.Typed()
 	switch p := e.Payload.(type) {
+	case event.LogLine, event.ContainerDeath:
+		return s
 	case event.DevloopStart:
 		s.Project, s.Cluster, s.Folder = string(p.Project), string(p.Cluster), string(p.Folder)
 		s.Started = e.Time
