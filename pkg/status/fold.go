@@ -331,23 +331,18 @@ func (s State) released(e event.Event, p event.Release) State {
 		return s
 	}
 	release := Release{Namespace: string(p.Namespace), Name: string(p.Name)}
-	s.Releases = slices.Clone(s.Releases)
-	at := slices.IndexFunc(s.Releases, release.is)
-	if at < 0 {
-		s.Releases = append(s.Releases, release)
-		at = len(s.Releases) - 1
-	}
-	r := &s.Releases[at]
-	if r.State != state || e.Message != event.ReleaseUnchanged {
-		r.Changed = e.Time
-	}
-	r.State, r.Error = state, ""
-	if p.Revision > 0 {
-		r.Revision = p.Revision
-	}
-	if e.Phase == event.Failed && e.Err != nil {
-		r.Error = e.Err.Error()
-	}
+	s.Releases, _ = upsert(s.Releases, release, func(r *Release) {
+		if r.State != state || e.Message != event.ReleaseUnchanged {
+			r.Changed = e.Time
+		}
+		r.State, r.Error = state, ""
+		if p.Revision > 0 {
+			r.Revision = p.Revision
+		}
+		if e.Phase == event.Failed && e.Err != nil {
+			r.Error = e.Err.Error()
+		}
+	})
 	return s
 }
 
@@ -366,17 +361,12 @@ func (s State) podChanged(e event.Event, p event.Pod) State {
 	pod := Pod{Namespace: string(p.Namespace), Name: string(p.Pod), Release: string(p.Release), Group: string(p.Group),
 		Node: string(p.Node), Phase: string(p.Phase), Ready: p.Ready, Reason: p.Reason, Restarts: p.Restarts,
 		Created: p.Created, Containers: append([]Container{}, p.Containers...)}
-	s.Pods = slices.Clone(s.Pods)
-	at := slices.IndexFunc(s.Pods, pod.is)
-	if at >= 0 {
-		s.Pods[at] = pod
-	} else {
-		s.Pods = append(s.Pods, pod)
-		slices.SortFunc(s.Pods, func(a, b Pod) int {
-			return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
-		})
-	}
-	return s.podSpanned(e.Time, pod, at >= 0)
+	known := false
+	s.Pods, known = upsert(s.Pods, pod, func(p *Pod) { *p = pod })
+	slices.SortFunc(s.Pods, func(a, b Pod) int {
+		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
+	})
+	return s.podSpanned(e.Time, pod, known)
 }
 
 // is reports whether both are the same pod.
@@ -411,7 +401,7 @@ func (s State) listening(e event.Event, p event.Address) State {
 	if e.Message != event.ForwardCloses {
 		return s.forward(p, func(*Forward) {})
 	}
-	s.Forwards = slices.DeleteFunc(slices.Clone(s.Forwards), func(f Forward) bool { return f.is(p) })
+	s.Forwards = slices.DeleteFunc(slices.Clone(s.Forwards), forwardOf(p).is)
 	return s
 }
 
@@ -430,20 +420,16 @@ func (s State) forwarded(e event.Event, p event.Forward) State {
 
 // forward changes what is known of a local address.
 func (s State) forward(p event.Address, change func(*Forward)) State {
-	s.Forwards = slices.Clone(s.Forwards)
-	at := slices.IndexFunc(s.Forwards, func(f Forward) bool { return f.is(p) })
-	if at < 0 {
-		s.Forwards = append(s.Forwards,
-			Forward{Target: string(p.Target), Local: string(p.Local), State: "waiting", Pods: []string{}})
-		at = len(s.Forwards) - 1
-	}
-	change(&s.Forwards[at])
+	s.Forwards, _ = upsert(s.Forwards, forwardOf(p), change)
 	return s
 }
 
-func (f Forward) is(p event.Address) bool {
-	return f.Target == string(p.Target) && f.Local == string(p.Local)
+func forwardOf(p event.Address) Forward {
+	return Forward{Target: string(p.Target), Local: string(p.Local), State: "waiting", Pods: []string{}}
 }
+
+// is reports whether both are the same address.
+func (f Forward) is(other Forward) bool { return f.Target == other.Target && f.Local == other.Local }
 
 func (s State) checked(e event.Event, p event.Chain) State {
 	s = s.spanned(e, "proof", "")
@@ -491,6 +477,20 @@ func (s State) health() (Health, string) {
 		return Degraded, s.Chain.Error
 	}
 	return Healthy, ""
+}
+
+// upsert returns a copy of list with a change made to the element that is the same as fresh, or to
+// fresh, and whether there was one.
+func upsert[T interface{ is(other T) bool }](list []T, fresh T, change func(*T)) ([]T, bool) {
+	list = slices.Clone(list)
+	at := slices.IndexFunc(list, fresh.is)
+	known := at >= 0
+	if !known {
+		list = append(list, fresh)
+		at = len(list) - 1
+	}
+	change(&list[at])
+	return list, known
 }
 
 // image changes what is known of an image.
@@ -607,8 +607,7 @@ func stages(spans []Span) []Stage {
 	byStage := map[string][]interval{}
 	for _, s := range spans {
 		if s.Kind == "" { // the others are parts of these
-			byStage[s.Stage] = append(byStage[s.Stage], interval{s.Started,
-				s.Started.Add(time.Duration(s.Seconds * float64(time.Second)))})
+			byStage[s.Stage] = append(byStage[s.Stage], interval{s.Started, s.Started.Add(seconds(s.Seconds))})
 		}
 	}
 	list := make([]Stage, 0, len(byStage))

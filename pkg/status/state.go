@@ -182,6 +182,17 @@ type Run struct {
 	Spans   []Span    `json:"spans"`            // the waterfall
 }
 
+// end is where the time of a run that ended went.
+func (r Run) end() event.RunEnd { return event.RunEnd{Total: r.Seconds, Stages: r.Stages} }
+
+// Summary says so in a line: "7.4 s: build 5.1, load 0.4".
+func (r Run) Summary() string { return r.end().Summary() }
+
+// Ended returns when a run that ended did so.
+func (r Run) Ended() time.Time { return r.Started.Add(seconds(r.Seconds)) }
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
 // Outcome is how a run or a part of it ended.
 type Outcome string
 
