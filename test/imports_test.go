@@ -34,7 +34,7 @@ var may = map[string][]string{
 	"pkg/files":       {},
 	"pkg/command":     {},
 	"pkg/watch":       {"pkg/event"},
-	"pkg/loop":        {"pkg/event", "pkg/files"},
+	"pkg/loop":        {"pkg/event", "pkg/files", "pkg/watch"},
 	"pkg/build":       {"pkg/event", "pkg/files"},
 	"pkg/node":        {"pkg/event", "pkg/files"},
 	"pkg/kube":        {"pkg/event", "pkg/files"},

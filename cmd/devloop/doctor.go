@@ -386,7 +386,7 @@ func (d *doctor) checkWatching(ctx context.Context) error {
 	go func() {
 		ended <- event.Guard(func() error { return watcher.Run(ctx) })
 	}()
-	err = watcher.Watch(d.inputs(ctx))
+	_, err = watcher.Watch(d.inputs(ctx))
 	cancel()
 	if err := errors.Join(err, <-ended); err != nil {
 		return err

@@ -90,7 +90,7 @@ func preview(ctx context.Context, o *options, names []string, show func(context.
 		if err != nil {
 			return err
 		}
-		tags, push, err := session.HashImages(ctx, p.config)
+		target, err := session.HashImages(ctx, p.config)
 		if err != nil {
 			return err
 		}
@@ -103,7 +103,7 @@ func preview(ctx context.Context, o *options, names []string, show func(context.
 			return err
 		}
 		deployer := deploy.New(cluster, p.config.Name, nil, deploy.Options{CacheDir: filepath.Join(cache, "charts"), Folder: p.config.Dir, Secret: p.secrets.Hide})
-		list, err := session.ResolvedReleases(p.config, tags, push)
+		list, err := session.ResolvedReleases(p.config, target)
 		if err != nil {
 			return err
 		}

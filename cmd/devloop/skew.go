@@ -112,15 +112,15 @@ func imagesForSkew(ctx context.Context, o *options, p *process) ([]proof.Librari
 	case !errors.As(err, &none):
 		return nil, err
 	}
-	tags, _, err := session.HashImages(ctx, p.config)
-	if err != nil || len(tags) == 0 {
+	target, err := session.HashImages(ctx, p.config)
+	if err != nil || len(target.Images) == 0 {
 		return nil, err
 	}
 	s, err := session.OpenWithoutForwards(ctx, p.session())
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.AskImages(ctx, tags)
+	list, err := s.AskImages(ctx, target)
 	return list, errors.Join(err, s.Close())
 }
 

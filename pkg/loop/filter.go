@@ -15,8 +15,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
-
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
 )
@@ -25,10 +23,10 @@ import (
 // asked for base images, and may hang. After that the change counts.
 const filterTimeout = 500 * time.Millisecond
 
-// reading is what a run has read, and the images that it came to.
+// reading is what a run has read.
 type reading struct {
 	stages Stages
-	tags   []name.Tag
+	target *Target
 	roots  []string // files and folders of the configuration, values and charts
 	before []file   // below roots, before the first of them was read
 	sum    string   // of all content
@@ -46,18 +44,18 @@ func (r *reading) checkUnmoved(ctx context.Context) error {
 
 // same tells whether the files hold what the run under way, or the last good one, has read.
 func (l *Loop) same(ctx context.Context) bool {
-	before := l.read.Load()
+	before := l.known.Load()
 	if before == nil {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, filterTimeout)
 	defer cancel()
-	tags, _, err := before.stages.Images.Hash(ctx)
+	target, _, err := before.stages.Images.Hash(ctx)
 	if err != nil {
 		return false
 	}
 	now := walk(ctx, before.roots)
-	return now.err == nil && sum(ctx, tags, now.files) == before.sum && l.read.Load() == before
+	return now.err == nil && sum(ctx, target, now.files) == before.sum && l.known.Load() == before
 }
 
 // maxRead is the size of files, in bytes, up to which their content counts. Helm allows no larger
@@ -66,10 +64,10 @@ const maxRead = 16 << 20
 
 // sum is of the content of files, and of images by their tags. Only regular files are read, a block
 // at a time; if ctx ends meanwhile, the sum matches no complete one.
-func sum(ctx context.Context, tags []name.Tag, list []file) string {
+func sum(ctx context.Context, target *Target, list []file) string {
 	h := sha256.New() // to which writing never fails
-	for _, tag := range tags {
-		_, _ = fmt.Fprintf(h, "%s\n", tag)
+	for _, image := range target.Images {
+		_, _ = fmt.Fprintf(h, "%s\n", image.Tag)
 	}
 	for _, f := range list {
 		if f.size > maxRead {

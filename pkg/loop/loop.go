@@ -7,11 +7,13 @@ package loop
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/watch"
 )
 
 const (
@@ -38,10 +40,8 @@ const (
 
 // Change is a reason for another run.
 type Change struct {
-	Paths []string  // of files
-	Since time.Time // the first of them was seen to change, zero if that is not known
-	Until time.Time // nothing changed any more
-	Asked bool      // by the user, who wants a run whatever the files hold
+	watch.Batch
+	Asked bool // by the user, who wants a run whatever the files hold
 }
 
 // cause is why a run starts: all changes since the last run that was not superseded.
@@ -84,11 +84,9 @@ type Loop struct {
 	changes <-chan Change
 	sink    event.Sink
 
-	read atomic.Pointer[reading] // by the run under way, or the last good one; nil if nothing is known
+	known atomic.Pointer[reading] // that of the run under way, or of the last good one; nil if unsure
 
-	// These belong to the run under way.
-	roots   []string // files and folders of the configuration, values and charts
-	watched []Path
+	roots []string // the run's own: files and folders of the configuration, values and charts
 }
 
 // New returns a Loop. load reads devloop.yaml and is called at the start of each run; changes are
@@ -103,7 +101,7 @@ func (l *Loop) Run(ctx context.Context) {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	s := &scheduler{
-		Loop: l, pending: true, due: time.NewTimer(0), ended: make(chan error), repeated: newRepeated(), next: cause{why: "start"},
+		Loop: l, pending: true, due: time.NewTimer(0), ended: make(chan error), next: cause{why: "start"},
 	}
 	defer s.due.Stop()
 	defer func() {
@@ -141,12 +139,12 @@ type scheduler struct {
 	ended   chan error              // how it went
 	unsure  bool                    // files changed and changed back during the run
 
-	number   int       // of the last run
-	began    time.Time // the last run
-	retries  int       // runs in a row that failed with a transient error
-	repeated *repeated
-	changed  time.Time // last
-	burst    time.Time // began
+	number   int            // of the last run
+	began    time.Time      // the last run
+	retries  int            // runs in a row that failed with a transient error
+	reported *event.Changes // by these runs
+	changed  time.Time      // last
+	burst    time.Time      // began
 }
 
 func (s *scheduler) plan(wait time.Duration) { s.pending = true; s.due.Reset(wait) }
@@ -155,13 +153,23 @@ func (s *scheduler) start(ctx context.Context) {
 	s.pending, s.unsure = false, false
 	s.number++
 	s.began = time.Now()
-	if s.retries == 0 {
-		s.repeated = newRepeated()
-	}
 	ctx, s.cancel = context.WithCancelCause(ctx)
-	sink := s.repeated.sink(s.sink.InRun(s.number))
+	sink := s.markRepeated(s.sink.InRun(s.number))
 	sink.For("loop").Detail(event.RunStarts, s.next.fields()...)
 	go func() { s.ended <- sink.For("loop").Guard("run", func() error { return s.once(ctx, sink) }) }()
+}
+
+// markRepeated marks events that an earlier try of the same run has sent.
+func (s *scheduler) markRepeated(to event.Sink) event.Sink {
+	if s.retries == 0 {
+		s.reported = &event.Changes{}
+	}
+	reported, retry := s.reported, s.retries > 0
+	return func(e event.Event) {
+		key := event.MaskVarying(fmt.Sprint(e.Stage, e.Phase, e.Message, e.Fields, e.Err))
+		e.Repeated = !reported.Changed(key, true) && retry
+		to(e)
+	}
 }
 
 func (s *scheduler) handle(ctx context.Context, c Change) {
@@ -225,12 +233,12 @@ func (l *Loop) Once(ctx context.Context) error {
 
 // once reports a run as one step.
 func (l *Loop) once(ctx context.Context, sink event.Sink) error {
-	l.read.Store(nil)
+	l.known.Store(nil)
 	err := sink.For("loop").Step(ctx, event.RunComplete, func(ctx context.Context) ([]any, error) {
 		return nil, l.run(ctx, sink)
 	})
 	if err != nil {
-		l.read.Store(nil) // so that saving again, even the same, tries again
+		l.known.Store(nil) // so that saving again, even the same, tries again
 	}
 	if errors.Is(context.Cause(ctx), event.ErrSuperseded) {
 		return event.ErrSuperseded

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/watch"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -37,7 +38,7 @@ type world struct {
 	wrong    atomic.Bool  // a chart is
 	bad      atomic.Bool  // an image is
 	followed atomic.Int32 // how often the proof was
-	flaky    atomic.Int32 // how often Apply fails in a way that passes
+	flaky    atomic.Int32 // how often Apply fails with a transient error
 	applyFor time.Duration
 	running  atomic.Int32 // runs under way, to see that there is never more than one
 	overlap  atomic.Bool
@@ -54,22 +55,23 @@ func (w *world) tag() name.Tag {
 func (w *world) load() (Stages, error) {
 	return Stages{Files: []string{"devloop.yaml"}, Images: w, Nodes: w, Platform: w, Forwards: w, Proof: proven{w}}, nil
 }
-func (w *world) Watch(paths []Path) error {
+func (w *world) Watch(paths []watch.Path) (changed bool, err error) {
+	before := w.watched
 	w.watched = nil
 	for _, p := range paths {
 		w.watched = append(w.watched, p.Name)
 	}
-	return nil
+	return !slices.Equal(w.watched, before), nil
 }
-func (w *world) Hash(context.Context) ([]name.Tag, []Path, error) {
+func (w *world) Hash(context.Context) (*Target, []watch.Path, error) {
 	if w.broken.Load() {
-		return nil, []Path{{Name: "Dockerfile"}}, errors.New("broken")
+		return nil, []watch.Path{{Name: "Dockerfile"}}, errors.New("broken")
 	}
-	return []name.Tag{w.tag()}, []Path{{Name: "Dockerfile"}}, nil
+	return &Target{Images: []*Image{{Tag: w.tag()}}}, []watch.Path{{Name: "Dockerfile"}}, nil
 }
-func (w *world) Has(context.Context, name.Tag) (bool, error) { return false, nil }
-func (w *world) Build(ctx context.Context, _ event.Sink, tag name.Tag) error {
-	w.builds = append(w.builds, tag.String())
+func (w *world) Has(context.Context, *Image) (bool, error) { return false, nil }
+func (w *world) Build(ctx context.Context, _ event.Sink, image *Image) error {
+	w.builds = append(w.builds, image.Tag.String())
 	select {
 	case <-time.After(w.buildFor):
 		return nil
@@ -77,21 +79,21 @@ func (w *world) Build(ctx context.Context, _ event.Sink, tag name.Tag) error {
 		return context.Cause(ctx)
 	}
 }
-func (w *world) Missing(_ context.Context, tags []name.Tag) (missing []name.Tag, err error) {
-	for _, tag := range tags {
-		if !w.node[tag.String()] {
-			missing = append(missing, tag)
+func (w *world) Missing(_ context.Context, images []*Image) (missing []*Image, err error) {
+	for _, image := range images {
+		if !w.node[image.Tag.String()] {
+			missing = append(missing, image)
 		}
 	}
 	return missing, nil
 }
-func (w *world) Give(_ context.Context, _ event.Sink, tags []name.Tag) error {
-	for _, tag := range tags {
-		w.node[tag.String()] = true
+func (w *world) Load(_ context.Context, _ event.Sink, images []*Image) error {
+	for _, image := range images {
+		w.node[image.Tag.String()] = true
 	}
 	return nil
 }
-func (w *world) Verify(context.Context, event.Sink, []name.Tag) error {
+func (w *world) Verify(context.Context, event.Sink, *Target) error {
 	if w.bad.Load() {
 		return errors.New("dask cannot be imported")
 	}
@@ -101,18 +103,18 @@ func (w *world) Verify(context.Context, event.Sink, []name.Tag) error {
 // proven is the proof of a world, whose forwards are checked, too.
 type proven struct{ *world }
 
-func (p proven) Check(_ context.Context, _ event.Sink, tags []name.Tag) error {
-	if p.deployed != tags[0].String() {
-		return fmt.Errorf("%s is deployed, not %s", p.deployed, tags[0])
+func (p proven) Check(_ context.Context, _ event.Sink, target *Target) error {
+	if want := target.Images[0].Tag.String(); p.deployed != want {
+		return fmt.Errorf("%s is deployed, not %s", p.deployed, want)
 	}
 	return nil
 }
-func (p proven) Follow([]name.Tag) { p.followed.Add(1) }
+func (p proven) Follow(*Target) { p.followed.Add(1) }
 
-func (w *world) Tell(context.Context, event.Sink, []name.Tag)  {}
-func (w *world) Prune(context.Context, event.Sink, []name.Tag) {}
-func (w *world) Files() []string                               { return []string{"values.yaml"} }
-func (w *world) Validate(ctx context.Context, _ event.Sink, _ []name.Tag) error {
+func (w *world) Report(context.Context, event.Sink, *Target) {}
+func (w *world) Prune(context.Context, event.Sink, *Target)  {}
+func (w *world) Files() []string                             { return []string{"values.yaml"} }
+func (w *world) Validate(ctx context.Context, _ event.Sink, _ *Target) error {
 	if !w.wrong.Load() {
 		return nil
 	}
@@ -123,12 +125,12 @@ func (w *world) Validate(ctx context.Context, _ event.Sink, _ []name.Tag) error 
 		return context.Cause(ctx)
 	}
 }
-func (w *world) Apply(_ context.Context, _ event.Sink, tags []name.Tag) error {
+func (w *world) Apply(_ context.Context, _ event.Sink, target *Target) error {
 	<-time.After(w.applyFor)
 	if w.flaky.Add(-1) >= 0 {
 		return event.Transient(fmt.Errorf("port %d: the API server is away", w.flaky.Load()+100))
 	}
-	w.deployed = tags[0].String()
+	w.deployed = target.Images[0].Tag.String()
 	return nil
 }
 func (w *world) Wait(context.Context, event.Sink) error  { return nil }
@@ -140,7 +142,7 @@ func start(t *testing.T, w *world) (save func(int64), events func() []event.Even
 	t.Helper()
 	w.node = map[string]bool{}
 	changes := make(chan Change)
-	told := make(chan event.Event, 1000)
+	reported := make(chan event.Event, 1000)
 	sink := func(e event.Event) {
 		if e.Message != "run complete" {
 			return
@@ -151,7 +153,7 @@ func start(t *testing.T, w *world) (save func(int64), events func() []event.Even
 		if e.Phase != event.Started {
 			w.running.Add(-1)
 		}
-		told <- e
+		reported <- e
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -161,13 +163,13 @@ func start(t *testing.T, w *world) (save func(int64), events func() []event.Even
 	}()
 	save = func(n int64) {
 		w.disk.Store(n)
-		changes <- Change{Paths: []string{"/project/requirements.txt"}}
+		changes <- Change{Batch: watch.Batch{Paths: []string{"/project/requirements.txt"}}}
 	}
 	events = func() []event.Event {
 		var all []event.Event
 		for {
 			select {
-			case e := <-told:
+			case e := <-reported:
 				all = append(all, e)
 			default:
 				return all
@@ -179,7 +181,9 @@ func start(t *testing.T, w *world) (save func(int64), events func() []event.Even
 
 // phases of events, in short.
 func phases(events []event.Event) string {
-	short := map[event.Phase]string{event.Started: "(", event.Succeeded: ")", event.Failed: "!", event.Superseded: "x", event.Interrupted: "."}
+	short := map[event.Phase]string{
+		event.Started: "(", event.Succeeded: ")", event.Failed: "!", event.Superseded: "x", event.Interrupted: ".",
+	}
 	all := ""
 	for _, e := range events {
 		all += short[e.Phase]
@@ -224,9 +228,9 @@ func TestMistakeInAChartEndsTheBuild(t *testing.T) {
 		save, events, stop := start(t, w)
 		defer stop()
 		pass(2 * time.Second)
-		told := events()
-		if got := phases(told); got != "(!" || told[1].Err.Error() != "web.yaml:3: no such function" {
-			t.Errorf("runs %s: %v", got, told)
+		reported := events()
+		if got := phases(reported); got != "(!" || reported[1].Err.Error() != "web.yaml:3: no such function" {
+			t.Errorf("runs %s: %v", got, reported)
 		}
 		w.wrong.Store(false)
 		w.buildFor = time.Minute
@@ -340,7 +344,7 @@ func TestSameContent(t *testing.T) {
 	})
 }
 
-func TestFailedRunIsMendedByTheNextChange(t *testing.T) {
+func TestNextChangeFixesAFailedRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{}
 		w.broken.Store(true)
@@ -351,7 +355,7 @@ func TestFailedRunIsMendedByTheNextChange(t *testing.T) {
 			t.Errorf("runs %s", got)
 		}
 		if len(w.watched) == 0 {
-			t.Error("a broken file is not watched, so nobody sees it mended")
+			t.Error("a broken file is not watched, so its fix goes unseen")
 		}
 		w.broken.Store(false)
 		save(0) // the same as before: who saves again after a failure means it
@@ -362,7 +366,7 @@ func TestFailedRunIsMendedByTheNextChange(t *testing.T) {
 	})
 }
 
-// What may pass by itself is tried again, and told once.
+// A transient failure is tried again, and reported once.
 func TestTransientFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{}
@@ -376,7 +380,7 @@ func TestTransientFailure(t *testing.T) {
 		}
 		loud := slices.DeleteFunc(all, func(e event.Event) bool { return e.Repeated })
 		if got := phases(loud); got != "(!)" {
-			t.Errorf("told %s", got)
+			t.Errorf("reported %s", got)
 		}
 		if got := w.deployed; got != "worker:0s" {
 			t.Errorf("deployed %q", got)
@@ -384,8 +388,8 @@ func TestTransientFailure(t *testing.T) {
 	})
 }
 
-// How far apart tries start: up to retryMax, however long each of them takes to see that something
-// is away.
+// How far apart retries start: up to retryMax, however long each of them takes to see that
+// something is away.
 func TestBackoffCountsFromTheStart(t *testing.T) {
 	for took, want := range map[time.Duration][]int{ // seconds from one start to the next
 		0:                {1, 2, 4, 8, 16, 30, 30},
@@ -466,19 +470,19 @@ func TestNothingIsBuiltThatTheNodeHolds(t *testing.T) {
 
 func TestTheErrorThatSaysWhatToDoIsShown(t *testing.T) {
 	bare := errors.New("exit code 1")
-	told := event.WithHint(errors.New("no such version"), "mend it")
+	hinted := event.WithHint(errors.New("no such version"), "choose another one")
 	for _, test := range []struct {
 		errs []error
 		want string
 	}{
 		{nil, ""},
 		{[]error{nil, nil}, ""},
-		{[]error{bare, told}, "no such version"},
+		{[]error{bare, hinted}, "no such version"},
 		{[]error{nil, bare}, "exit code 1"},
-		{[]error{told, told}, "no such version\nno such version"},
+		{[]error{hinted, hinted}, "no such version\nno such version"},
 	} {
 		got := ""
-		if err := Telling(test.errs); err != nil {
+		if err := JoinHinted(test.errs); err != nil {
 			got = err.Error()
 		}
 		if got != test.want {
@@ -511,7 +515,7 @@ func TestLinkedFolders(t *testing.T) {
 	link("../shared", "real/templates")
 	link("..", "shared/loop")
 	chart := []string{filepath.Join(dir, "chart")}
-	content := func() string { return sum(t.Context(), nil, walk(t.Context(), chart).files) }
+	content := func() string { return sum(t.Context(), &Target{}, walk(t.Context(), chart).files) }
 	before := content()
 	write("shared/service.yaml", "b")
 	if content() == before {
@@ -520,12 +524,12 @@ func TestLinkedFolders(t *testing.T) {
 	if err := syscall.Mkfifo(filepath.Join(dir, "real", "pipe"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	piped := content() // which does not wait for somebody to write into the pipe
+	piped := content() // which does not wait for a writer of the pipe
 	if again := content(); again != piped {
 		t.Error("the same has two sums")
 	}
 	before = content()
-	large := filepath.Join(dir, "real", "dump") // of which no disk holds the content, and nobody reads it
+	large := filepath.Join(dir, "real", "dump") // larger than any disk, and not read
 	for _, size := range []int64{1 << 40, 2 << 40} {
 		write("real/dump", "")
 		if err := os.Truncate(large, size); err != nil {
@@ -594,46 +598,46 @@ func (c *clumsy) step(at string) {
 
 type clumsyImages struct{ *clumsy }
 
-func (c clumsyImages) Hash(ctx context.Context) ([]name.Tag, []Path, error) {
+func (c clumsyImages) Hash(ctx context.Context) (*Target, []watch.Path, error) {
 	c.step("Hash")
 	return c.world.Hash(ctx)
 }
-func (c clumsyImages) Has(ctx context.Context, tag name.Tag) (bool, error) {
+func (c clumsyImages) Has(ctx context.Context, image *Image) (bool, error) {
 	c.step("Has")
-	return c.world.Has(ctx, tag)
+	return c.world.Has(ctx, image)
 }
-func (c clumsyImages) Build(ctx context.Context, s event.Sink, tag name.Tag) error {
+func (c clumsyImages) Build(ctx context.Context, s event.Sink, image *Image) error {
 	c.step("Build")
-	return c.world.Build(ctx, s, tag)
+	return c.world.Build(ctx, s, image)
 }
 
 type clumsyNodes struct{ *clumsy }
 
-func (c clumsyNodes) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error) {
+func (c clumsyNodes) Missing(ctx context.Context, images []*Image) ([]*Image, error) {
 	c.step("Missing")
-	return c.world.Missing(ctx, tags)
+	return c.world.Missing(ctx, images)
 }
-func (c clumsyNodes) Give(ctx context.Context, s event.Sink, tags []name.Tag) error {
-	c.step("Give")
-	return c.world.Give(ctx, s, tags)
+func (c clumsyNodes) Load(ctx context.Context, s event.Sink, images []*Image) error {
+	c.step("Load")
+	return c.world.Load(ctx, s, images)
 }
-func (c clumsyNodes) Tell(context.Context, event.Sink, []name.Tag)  { c.step("Tell") }
-func (c clumsyNodes) Prune(context.Context, event.Sink, []name.Tag) { c.step("Prune") }
+func (c clumsyNodes) Report(context.Context, event.Sink, *Target) { c.step("Report") }
+func (c clumsyNodes) Prune(context.Context, event.Sink, *Target)  { c.step("Prune") }
 
 type clumsyPlatform struct{ *clumsy }
 
 func (c clumsyPlatform) Files() []string { c.step("Files"); return c.world.Files() }
-func (c clumsyPlatform) Validate(ctx context.Context, s event.Sink, tags []name.Tag) error {
+func (c clumsyPlatform) Validate(ctx context.Context, s event.Sink, target *Target) error {
 	c.step("Validate")
-	return c.world.Validate(ctx, s, tags)
+	return c.world.Validate(ctx, s, target)
 }
-func (c clumsyPlatform) Verify(context.Context, event.Sink, []name.Tag) error {
+func (c clumsyPlatform) Verify(context.Context, event.Sink, *Target) error {
 	c.step("Verify")
 	return nil
 }
-func (c clumsyPlatform) Apply(ctx context.Context, s event.Sink, tags []name.Tag) error {
+func (c clumsyPlatform) Apply(ctx context.Context, s event.Sink, target *Target) error {
 	c.step("Apply")
-	return c.world.Apply(ctx, s, tags)
+	return c.world.Apply(ctx, s, target)
 }
 func (c clumsyPlatform) Wait(context.Context, event.Sink) error { c.step("Wait"); return nil }
 
@@ -643,33 +647,38 @@ func (c clumsyForwards) Check(context.Context, event.Sink) error { c.step("Forwa
 
 type clumsyProof struct{ *clumsy }
 
-func (c clumsyProof) Check(context.Context, event.Sink, []name.Tag) error {
+func (c clumsyProof) Check(context.Context, event.Sink, *Target) error {
 	c.step("Proof")
 	return nil
 }
-func (c clumsyProof) Follow([]name.Tag) { c.step("Follow") }
+func (c clumsyProof) Follow(*Target) { c.step("Follow") }
 
-func (c *clumsy) Watch(paths []Path) error { c.step("Watch"); return c.world.Watch(paths) }
+func (c *clumsy) Watch(paths []watch.Path) (bool, error) {
+	c.step("Watch")
+	return c.world.Watch(paths)
+}
 
 func (c *clumsy) load() (Stages, error) {
 	c.step("load")
-	return Stages{Files: []string{"devloop.yaml"}, Images: clumsyImages{c}, Nodes: clumsyNodes{c}, Platform: clumsyPlatform{c},
+	return Stages{Files: []string{"devloop.yaml"}, Images: clumsyImages{c}, Nodes: clumsyNodes{c},
+		Platform: clumsyPlatform{c},
 		Forwards: clumsyForwards{c}, Proof: clumsyProof{c}}, nil
 }
 
-// A panic anywhere below a run fails that run, is told once, and the next save is deployed.
+// A panic anywhere below a run fails that run, is reported once, and the next save is deployed.
 func TestPanicFailsTheRun(t *testing.T) {
-	for _, at := range []string{"load", "Hash", "Files", "Watch", "Missing", "Validate", "Has", "Build", "Give", "Tell", "Verify", "Apply", "Wait", "Forwards",
+	for _, at := range []string{"load", "Hash", "Files", "Watch", "Missing", "Validate", "Has", "Build", "Load", "Report",
+		"Verify", "Apply", "Wait", "Forwards",
 		"Proof", "Prune", "Follow", "sink"} {
 		t.Run(at, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := &clumsy{world: &world{node: map[string]bool{}}, at: at}
-				changes, told := make(chan Change), make(chan event.Event, 1000)
+				changes, reported := make(chan Change), make(chan event.Event, 1000)
 				sink := func(e event.Event) {
 					if e.Message == event.InputsHashed {
 						c.step("sink")
 					}
-					told <- e
+					reported <- e
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan struct{})
@@ -679,22 +688,22 @@ func TestPanicFailsTheRun(t *testing.T) {
 				}()
 				pass(2 * burstGap)
 				c.disk.Store(1)
-				changes <- Change{Paths: []string{"/project/requirements.txt"}}
+				changes <- Change{Batch: watch.Batch{Paths: []string{"/project/requirements.txt"}}}
 				pass(2 * burstGap)
 				cancel()
 				<-done
 				if c.deployed != "worker:1ns" {
 					t.Errorf("deployed %q", c.deployed)
 				}
-				close(told)
+				close(reported)
 				var shown []string
-				for e := range told {
+				for e := range reported {
 					if e.Level() == event.Error {
 						shown = append(shown, fmt.Sprint(e.Message, " ", e.Err, " → ", event.Hint(e.Err)))
 					}
 				}
 				if len(shown) != 1 || !strings.Contains(shown[0], "clumsy "+at) || !strings.Contains(shown[0], "please report") {
-					t.Errorf("told %q", shown)
+					t.Errorf("reported %q", shown)
 				}
 			})
 		})
@@ -715,7 +724,7 @@ func TestPanicInTheLookAtAChange(t *testing.T) {
 		pass(2 * burstGap)
 		c.disk.Store(1)
 		c.at = "Hash"
-		changes <- Change{Paths: []string{"/project/requirements.txt"}}
+		changes <- Change{Batch: watch.Batch{Paths: []string{"/project/requirements.txt"}}}
 		pass(2 * burstGap)
 		cancel()
 		<-done

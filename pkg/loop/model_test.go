@@ -12,8 +12,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
-
 	"github.com/devloop/devloop/pkg/event"
 )
 
@@ -29,7 +27,7 @@ func (s *script) load() (Stages, error) {
 	return Stages{Images: s, Nodes: s, Platform: s, Forwards: s}, nil
 }
 
-func (s *script) Build(ctx context.Context, _ event.Sink, _ name.Tag) error {
+func (s *script) Build(ctx context.Context, _ event.Sink, _ *Image) error {
 	s.started.Add(1)
 	defer s.ended.Add(1)
 	select {
@@ -46,7 +44,7 @@ const (
 	repeats  = 's' // a save of the same
 	succeeds = 'e' // the build under way ends
 	fails    = 'f'
-	passes   = 't' // it fails in a way that may pass
+	passes   = 't' // it fails with a transient error
 	moves    = 'm' // it sees its inputs move
 	waits    = 'w' // time goes by, longer than bursts and retries take
 )
@@ -59,8 +57,8 @@ var length = flag.Int("length", 4, "how many steps each story of TestEveryStory 
 func TestEveryStory(t *testing.T) {
 	const letters = "csefmtw"
 	stories := 0
-	var tell func(story string)
-	tell = func(story string) {
+	var each func(story string)
+	each = func(story string) {
 		if len(story) == *length {
 			stories++
 			for _, shutdown := range []bool{false, true} {
@@ -69,10 +67,10 @@ func TestEveryStory(t *testing.T) {
 			return
 		}
 		for _, letter := range letters {
-			tell(story + string(letter))
+			each(story + string(letter))
 		}
 	}
-	tell("")
+	each("")
 	t.Logf("%d stories", stories)
 }
 
@@ -183,7 +181,7 @@ func TestStress(t *testing.T) {
 	})
 }
 
-// faulty is stages that take their time and fail now and then, mostly in a way that passes.
+// faulty is stages that take their time and fail now and then, mostly with a transient error.
 type faulty struct {
 	*world
 	faults atomic.Bool
@@ -196,12 +194,12 @@ func (f *faulty) load() (Stages, error) {
 }
 
 // work takes up to limit, and may go wrong. An end of ctx is noticed at once, or not at all where
-// patient.
-func (f *faulty) work(ctx context.Context, limit time.Duration, patient bool) error {
+// uncancelled.
+func (f *faulty) work(ctx context.Context, limit time.Duration, uncancelled bool) error {
 	f.mu.Lock()
 	takes, luck := time.Duration(f.random.Int64N(int64(limit))), f.random.IntN(20)
 	f.mu.Unlock()
-	if patient {
+	if uncancelled {
 		<-time.After(takes)
 	} else {
 		select {
@@ -220,22 +218,22 @@ func (f *faulty) work(ctx context.Context, limit time.Duration, patient bool) er
 	return nil
 }
 
-func (f *faulty) Build(ctx context.Context, sink event.Sink, tag name.Tag) error {
+func (f *faulty) Build(ctx context.Context, _ event.Sink, _ *Image) error {
 	return f.work(ctx, 20*time.Second, false)
 }
 
-func (f *faulty) Give(ctx context.Context, sink event.Sink, tags []name.Tag) error {
+func (f *faulty) Load(ctx context.Context, sink event.Sink, images []*Image) error {
 	if err := f.work(ctx, 5*time.Second, false); err != nil {
 		return err
 	}
-	return f.world.Give(ctx, sink, tags)
+	return f.world.Load(ctx, sink, images)
 }
 
-func (f *faulty) Apply(ctx context.Context, sink event.Sink, tags []name.Tag) error {
+func (f *faulty) Apply(ctx context.Context, sink event.Sink, target *Target) error {
 	if err := f.work(ctx, 2*time.Second, true); err != nil {
 		return err
 	}
-	return f.world.Apply(ctx, sink, tags)
+	return f.world.Apply(ctx, sink, target)
 }
 
 func (f *faulty) Wait(ctx context.Context, _ event.Sink) error {

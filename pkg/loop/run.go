@@ -1,5 +1,6 @@
-// One run, from devloop.yaml to an answer through the forward. This file is the map of the program.
 package loop
+
+// One run, from devloop.yaml to an answer through the forward. This file is the map of the program.
 
 import (
 	"cmp"
@@ -10,14 +11,13 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/google/go-containerregistry/pkg/name"
-
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/watch"
 )
 
 // Stages are what a run goes through, each with its part of one reading of devloop.yaml.
 type Stages struct {
-	Files    []string // that this reading came from
+	Files    []string // of this reading
 	Images   images
 	Nodes    nodes
 	Platform platform
@@ -26,30 +26,33 @@ type Stages struct {
 }
 
 type images interface {
-	// Hash returns the tag that each image has to have by its inputs, and the paths that were read
-	// (even with an error). It may be called while an image is built.
-	Hash(ctx context.Context) (tags []name.Tag, files []Path, err error)
-	Has(ctx context.Context, tag name.Tag) (bool, error)
-	Build(ctx context.Context, sink event.Sink, tag name.Tag) error
+	// Hash returns the target, and the paths that were read (even with an error). It may be called
+	// while an image is built.
+	Hash(ctx context.Context) (target *Target, files []watch.Path, err error)
+	// Has tells whether the host holds the image.
+	Has(ctx context.Context, image *Image) (bool, error)
+	Build(ctx context.Context, sink event.Sink, image *Image) error
 }
 
 type nodes interface {
-	// Missing returns those of tags that some node lacks.
-	Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
-	Give(ctx context.Context, sink event.Sink, tags []name.Tag) error
-	// Tell tells what the nodes hold under these tags.
-	Tell(ctx context.Context, sink event.Sink, tags []name.Tag)
-	// Prune lets go of older images; tags are those that run now.
-	Prune(ctx context.Context, sink event.Sink, tags []name.Tag)
+	// Missing returns those of the images that some node lacks.
+	Missing(ctx context.Context, images []*Image) ([]*Image, error)
+	// Load has the nodes pull images from the host.
+	Load(ctx context.Context, sink event.Sink, images []*Image) error
+	// Report sends events about what the nodes hold.
+	Report(ctx context.Context, sink event.Sink, target *Target)
+	// Prune removes older images than the target's.
+	Prune(ctx context.Context, sink event.Sink, target *Target)
 }
 
 type platform interface {
 	Files() []string
-	// Validate finds mistakes that need no image to be seen. It changes nothing.
-	Validate(ctx context.Context, sink event.Sink, tags []name.Tag) error
-	// Verify tries the images that are on the nodes, before anything depends on them.
-	Verify(ctx context.Context, sink event.Sink, tags []name.Tag) error
-	Apply(ctx context.Context, sink event.Sink, tags []name.Tag) error
+	// Validate finds mistakes that can be seen without the images. It changes nothing.
+	Validate(ctx context.Context, sink event.Sink, target *Target) error
+	// Verify tries the images on the nodes, before anything depends on them.
+	Verify(ctx context.Context, sink event.Sink, target *Target) error
+	Apply(ctx context.Context, sink event.Sink, target *Target) error
+	// Wait returns when the rollout is complete.
 	Wait(ctx context.Context, sink event.Sink) error
 }
 
@@ -60,52 +63,47 @@ type forwards interface {
 
 type proof interface {
 	// Check returns how what runs differs from what was built, nil if it does not.
-	Check(ctx context.Context, sink event.Sink, tags []name.Tag) error
-	// Follow has it checked again when pods are replaced, and the libraries compared. It does not
-	// wait for any of it.
-	Follow(tags []name.Tag)
+	Check(ctx context.Context, sink event.Sink, target *Target) error
+	// Follow has it checked again when pods are replaced, and the libraries compared, in the
+	// background.
+	Follow(target *Target)
 }
 
-type watcher interface{ Watch(paths []Path) error }
-
-// Path is a file whose changes count, or a folder with all that is below it but for what Except
-// leaves out: patterns as in a .dockerignore, relative to Base.
-type Path struct {
-	Name   string // absolute
-	Base   string
-	Except []string
+type watcher interface {
+	// Watch replaces the set of watched paths, and tells whether it was another one.
+	Watch(paths []watch.Path) (changed bool, err error)
 }
 
 // run takes the platform to the state that the files on disk describe. It does not care what woke
-// it: where nothing differs, nothing is done.
+// it: where nothing differs, it does nothing.
 func (l *Loop) run(ctx context.Context, sink event.Sink) error {
-	now, err := l.look(ctx, sink)
+	now, err := l.readInputs(ctx, sink)
 	if err != nil {
 		return err
 	}
-	stages, tags := now.stages, now.tags
-	missing, err := l.missing(ctx, sink, stages, tags)
+	stages, target := now.stages, now.target
+	missing, err := stages.missing(ctx, sink, target.Images)
 	if err != nil {
 		return err
 	}
 	err = withCheck(ctx, // a mistake in a chart does not wait for the build, and ends it
-		func(ctx context.Context) error { return stages.Platform.Validate(ctx, sink, tags) },
-		func(ctx context.Context) error { return l.build(ctx, sink, stages, tags, missing) })
+		func(ctx context.Context) error { return stages.Platform.Validate(ctx, sink, target) },
+		func(ctx context.Context) error { return stages.build(ctx, sink, target, missing) })
 	if err != nil {
 		return err
 	}
-	missing, err = l.missing(ctx, sink, stages, missing) // some may have been built right on the node
+	missing, err = stages.missing(ctx, sink, missing) // some may have been built right on the node
 	if err != nil {
 		return err
 	}
-	if err := stages.Nodes.Give(ctx, sink, missing); err != nil {
+	if err := stages.Nodes.Load(ctx, sink, missing); err != nil {
 		return err
 	}
-	stages.Nodes.Tell(ctx, sink, tags)
-	if err := stages.Platform.Verify(ctx, sink, tags); err != nil {
+	stages.Nodes.Report(ctx, sink, target)
+	if err := stages.Platform.Verify(ctx, sink, target); err != nil {
 		return err
 	}
-	if err := stages.Platform.Apply(ctx, sink, tags); err != nil {
+	if err := stages.Platform.Apply(ctx, sink, target); err != nil {
 		return err
 	}
 	if err := stages.Platform.Wait(ctx, sink); err != nil {
@@ -114,97 +112,88 @@ func (l *Loop) run(ctx context.Context, sink event.Sink) error {
 	if err := stages.Forwards.Check(ctx, sink); err != nil {
 		return err
 	}
-	if err := stages.Proof.Check(ctx, sink, tags); err != nil {
+	if err := stages.Proof.Check(ctx, sink, target); err != nil {
 		return err
 	}
-	stages.Nodes.Prune(ctx, sink, tags)
-	stages.Proof.Follow(tags)
+	stages.Nodes.Prune(ctx, sink, target)
+	stages.Proof.Follow(target)
 	return now.checkUnmoved(ctx)
 }
 
-// look reads devloop.yaml, hashes the inputs, and has all of it watched. Where more has to be
-// watched than before it does so twice, the second time after the watch is in place, so that a
-// change in between is not lost.
-func (l *Loop) look(ctx context.Context, sink event.Sink) (now *reading, err error) {
+// readInputs reads devloop.yaml, hashes the inputs, and has all of it watched. If that changed what
+// is watched, it does so again, so that no change in between is lost.
+func (l *Loop) readInputs(ctx context.Context, sink event.Sink) (now *reading, err error) {
 	err = sink.For("build").Look(ctx, event.InputsHashed, func(ctx context.Context) (_ []any, err error) {
-		now, err = l.hash(ctx)
+		for now == nil && err == nil {
+			now, err = l.readOnce(ctx)
+		}
 		return nil, err
 	})
 	return now, err
 }
 
-func (l *Loop) hash(ctx context.Context) (*reading, error) {
-	for {
-		before := walk(ctx, l.roots)
-		stages, err := l.load()
-		if err != nil {
-			return nil, err
-		}
-		tags, inputs, hashErr := stages.Images.Hash(ctx)
-		l.roots = slices.Concat(stages.Files, stages.Platform.Files())
-		now := walk(ctx, l.roots)
-		paths := slices.Clone(inputs)
-		for _, path := range now.watch {
-			paths = append(paths, Path{Name: path})
-		}
-		if !slices.EqualFunc(paths, l.watched, Path.equal) {
-			if err := l.watch.Watch(paths); err != nil {
-				return nil, err
-			}
-			l.watched = paths
-			continue
-		}
-		if err := cmp.Or(hashErr, now.err); err != nil {
-			return nil, err
-		}
-		r := &reading{stages, tags, l.roots, before.files, sum(ctx, tags, now.files)}
-		l.read.Store(r)
-		return r, nil
+// readOnce returns nil if it changed what is watched.
+func (l *Loop) readOnce(ctx context.Context) (*reading, error) {
+	before := walk(ctx, l.roots)
+	stages, err := l.load()
+	if err != nil {
+		return nil, err
 	}
-}
-
-func (p Path) equal(other Path) bool {
-	return p.Name == other.Name && p.Base == other.Base && slices.Equal(p.Except, other.Except)
+	target, paths, hashErr := stages.Images.Hash(ctx)
+	l.roots = slices.Concat(stages.Files, stages.Platform.Files())
+	now := walk(ctx, l.roots)
+	for _, path := range now.watch {
+		paths = append(paths, watch.Path{Name: path})
+	}
+	if changed, err := l.watch.Watch(paths); changed || err != nil {
+		return nil, err
+	}
+	if err := cmp.Or(hashErr, now.err); err != nil {
+		return nil, err
+	}
+	r := &reading{stages, target, l.roots, before.files, sum(ctx, target, now.files)}
+	l.known.Store(r)
+	return r, nil
 }
 
 // missing asks the nodes which of the images they lack.
-func (l *Loop) missing(ctx context.Context, sink event.Sink, stages Stages, tags []name.Tag) (missing []name.Tag, err error) {
-	if len(tags) == 0 {
+func (s Stages) missing(ctx context.Context, sink event.Sink, images []*Image) (missing []*Image, err error) {
+	if len(images) == 0 {
 		return nil, nil
 	}
 	err = sink.For("node").Look(ctx, event.NodesAsked, func(ctx context.Context) (_ []any, err error) {
-		missing, err = stages.Nodes.Missing(ctx, tags)
+		missing, err = s.Nodes.Missing(ctx, images)
 		return nil, err
 	})
 	return missing, err
 }
 
-// build makes those of the missing images that the host does not hold either, side by side.
-func (l *Loop) build(ctx context.Context, sink event.Sink, stages Stages, tags, missing []name.Tag) error {
-	say := sink.For("build")
+// build makes those of the missing images that the host does not hold either, in parallel.
+func (s Stages) build(ctx context.Context, sink event.Sink, target *Target, missing []*Image) error {
+	stage := sink.For("build")
 	var group sync.WaitGroup
-	errs := make([]error, len(tags))
-	for i, tag := range tags {
-		if !slices.Contains(missing, tag) {
-			say.Note(event.ImageFound, "image", event.Name(tag.String()), "on", event.Name("node"))
+	errs := make([]error, len(target.Images))
+	for i, image := range target.Images {
+		if !slices.Contains(missing, image) {
+			stage.Note(event.ImageFound, "image", event.Name(image.Tag.String()), "on", event.Name("node"))
 			continue
 		}
 		group.Go(func() {
-			errs[i] = say.Guard("build", func() error {
-				onHost, err := stages.Images.Has(ctx, tag)
+			errs[i] = stage.Guard("build", func() error {
+				onHost, err := s.Images.Has(ctx, image)
 				if err != nil {
 					return err
 				}
 				if onHost {
-					say.Note(event.ImageFound, "image", event.Name(tag.String()), "on", event.Name("host"))
+					stage.Note(event.ImageFound, "image", event.Name(image.Tag.String()), "on", event.Name("host"))
 					return nil
 				}
-				return stages.Images.Build(ctx, sink, tag)
+				return s.Images.Build(ctx, sink, image)
 			})
 		})
 	}
 	group.Wait()
-	return Telling(errs)
+	return JoinHinted(errs)
 }
 
 // withCheck does the work beside a check of it. The first of them that fails ends the other one.
@@ -231,14 +220,15 @@ func withCheck(ctx context.Context, check, work func(context.Context) error) err
 	return cmp.Or(checkErr, err)
 }
 
-// Telling picks the errors that say what to do. Where two images share a step, BuildKit shows its
-// output to one of the builds only: the other one knows no more than that the step failed.
-func Telling(errs []error) error {
-	told := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return event.Hint(err) == "" })
-	if len(told) == 0 {
-		told = errs
+// JoinHinted joins the errors that say what to do, or all of them if none does. Where two images
+// share a step, BuildKit shows its output to one of the builds only: the other one only knows that
+// the step failed.
+func JoinHinted(errs []error) error {
+	hinted := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return event.Hint(err) == "" })
+	if len(hinted) == 0 {
+		hinted = errs
 	}
-	return errors.Join(told...)
+	return errors.Join(hinted...)
 }
 
 // baseNames shortens paths for a log line.

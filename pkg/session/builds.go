@@ -64,7 +64,7 @@ func BuildAll(ctx context.Context, sink event.Sink, c *config.Config) (built []B
 	}
 	group.Wait()
 	if err := errors.Join(errs...); err != nil {
-		return nil, loop.Telling(errs)
+		return nil, loop.JoinHinted(errs)
 	}
 	return built, nil
 }

@@ -9,12 +9,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/devloop/devloop/pkg/config/tree"
-
-	"github.com/google/go-containerregistry/pkg/name"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/devloop/devloop/pkg/build"
+	"github.com/devloop/devloop/pkg/config/tree"
+
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/deploy"
@@ -128,7 +126,7 @@ func (s *Session) Load() (loop.Stages, error) {
 	now := s.config.Load()
 	return loop.Stages{
 		Files:    files,
-		Images:   &images{session: s, config: now, inputs: map[name.Tag]build.Input{}},
+		Images:   &images{session: s, config: now},
 		Nodes:    nodes{s, now},
 		Platform: platform{s, now},
 		Forwards: s.forwards,

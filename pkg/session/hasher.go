@@ -5,11 +5,10 @@ import (
 	"errors"
 	"os"
 
-	"github.com/google/go-containerregistry/pkg/name"
-
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
+	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/node"
 )
 
@@ -63,29 +62,30 @@ func newNodeHasher(ctx context.Context, c *config.Config) (hasher *build.Builder
 	return inNode.Alone(), s.Close, nil
 }
 
-// HashImages returns the tags that the images have to have, in devloop.yaml's order, and what the registry knows of them if they are pushed
-// to one. Nothing is built.
-func HashImages(ctx context.Context, c *config.Config) (tags []name.Tag, push *node.Push, err error) {
+// HashImages returns the target of a run. It builds nothing.
+func HashImages(ctx context.Context, c *config.Config) (target *loop.Target, err error) {
+	target = &loop.Target{}
 	if len(c.Images) == 0 {
-		return nil, nil, nil
+		return target, nil
 	}
 	builder, leave, err := newHasher(ctx, c)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, leave()) }()
 	for _, image := range c.Images {
 		input, err := builder.Hash(ctx, BuildInput(c, image))
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		tags = append(tags, input.Tag)
+		target.Images = append(target.Images, newImage(image.Name, input))
 	}
 	if c.Push != "" {
-		push = node.NewPush(c.PushPlain())
-		if _, err := push.Missing(ctx, tags); err != nil {
-			return nil, nil, err
+		push := node.NewPush(c.PushPlain())
+		if _, err := push.Missing(ctx, loop.Tags(target.Images)); err != nil {
+			return nil, err
 		}
+		addDigests(target.Images, push)
 	}
-	return tags, push, nil
+	return target, nil
 }

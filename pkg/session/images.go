@@ -16,6 +16,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/loop"
+	"github.com/devloop/devloop/pkg/watch"
 )
 
 // images is the build stage.
@@ -23,30 +24,29 @@ type images struct {
 	session *Session
 	config  *config.Config
 
-	mu     sync.Mutex
-	inputs map[name.Tag]build.Input // all that were ever hashed
-
 	giving sync.Mutex // held while a base image is brought to the node
 }
 
-func (i *images) Hash(ctx context.Context) (tags []name.Tag, files []loop.Path, err error) {
+func (i *images) Hash(ctx context.Context) (target *loop.Target, files []watch.Path, err error) {
+	target = &loop.Target{}
 	var errs []error
 	for _, image := range i.config.Images {
 		input, err := i.session.builder.Hash(ctx, BuildInput(i.config, image))
 		for _, file := range input.Files {
-			files = append(files, loop.Path(file))
+			files = append(files, watch.Path(file))
 		}
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		i.mu.Lock()
-		i.inputs[input.Tag] = input
-		i.mu.Unlock()
 		i.session.tellStale(input.Stale)
-		tags = append(tags, input.Tag)
+		target.Images = append(target.Images, newImage(image.Name, input))
 	}
-	return tags, files, errors.Join(errs...)
+	return target, files, errors.Join(errs...)
+}
+
+func newImage(name string, input build.Input) *loop.Image {
+	return &loop.Image{Name: name, Tag: input.Tag, Ref: input.Tag.String(), Input: input}
 }
 
 // tellStale says once of each base image that its registry is out of reach.
@@ -99,17 +99,15 @@ func BuildInput(c *config.Config, image config.Image) build.Image {
 	}
 }
 
-func (i *images) Has(ctx context.Context, tag name.Tag) (bool, error) {
-	return i.session.builder.Has(ctx, tag)
+func (i *images) Has(ctx context.Context, image *loop.Image) (bool, error) {
+	return i.session.builder.Has(ctx, image.Tag)
 }
 
-func (i *images) Build(ctx context.Context, sink event.Sink, tag name.Tag) error {
+func (i *images) Build(ctx context.Context, sink event.Sink, image *loop.Image) error {
+	tag, input := image.Tag, image.Input.(build.Input) //nolint:forcetypeassert // as newImage made it
 	if err := i.session.journal.Record(journal.Image, tag.String()); err != nil {
 		return err
 	}
-	i.mu.Lock()
-	input := i.inputs[tag]
-	i.mu.Unlock()
 	say := sink.For("build")
 	if i.session.inNode == nil {
 		return i.session.builder.Build(ctx, sink, input)

@@ -12,13 +12,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
-
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/proof"
 	"github.com/devloop/devloop/pkg/venv"
 )
@@ -51,7 +50,7 @@ type libraries struct {
 // ranWell is what a run has brought up.
 type ranWell struct {
 	config *config.Config
-	tags   []name.Tag
+	target *loop.Target
 }
 
 // held is what an image holds.
@@ -71,9 +70,9 @@ func newLibraries(s *Session) *libraries {
 }
 
 // follow has the libraries compared for images that run now. It does not block; the newest ones count.
-func (l *libraries) follow(c *config.Config, tags []name.Tag) {
+func (l *libraries) follow(c *config.Config, target *loop.Target) {
 	l.mu.Lock()
-	l.current = &ranWell{c, tags}
+	l.current = &ranWell{c, target}
 	l.giveUp(event.ErrSuperseded)
 	l.mu.Unlock()
 	select {
@@ -188,14 +187,14 @@ func (l *libraries) ofImages(ctx context.Context, now *ranWell) ([]proof.Librari
 			return nil, event.Transient(err)
 		}
 	}
-	refs := references(now.config, now.tags, l.session.push)
-	found, errs := make([]*proof.Libraries, len(now.config.Images)), make([]error, len(now.config.Images))
+	images := now.target.Images
+	found, errs := make([]*proof.Libraries, len(images)), make([]error, len(images))
 	var asking sync.WaitGroup
-	for i, image := range now.config.Images {
+	for i, image := range images {
 		if named := slices.Contains(wanted, image.Name); named || len(wanted) == 0 {
 			asking.Go(func() {
 				errs[i] = l.session.sink.For("proof").Guard("libraries", func() (err error) {
-					found[i], err = l.ofImage(ctx, now.config, image.Name, refs[image.Name], named)
+					found[i], err = l.ofImage(ctx, now.config, image.Name, image.Ref, named)
 					return err
 				})
 			})
@@ -322,15 +321,15 @@ func placeName(c *config.Config, path string) string {
 }
 
 // AskImages asks images that the cluster has to hold already.
-func (s *Session) AskImages(ctx context.Context, tags []name.Tag) ([]proof.Libraries, error) {
-	missing, err := s.images.Missing(ctx, tags)
+func (s *Session) AskImages(ctx context.Context, target *loop.Target) ([]proof.Libraries, error) {
+	missing, err := s.images.Missing(ctx, loop.Tags(target.Images))
 	if err != nil {
 		return nil, console.EnvironmentError{Err: err}
 	}
 	if len(missing) > 0 {
 		return nil, console.EnvironmentError{Err: event.WithHint(fmt.Errorf("the cluster lacks what the files describe: %s", tagNames(missing)), "bring it there: devloop run")}
 	}
-	list, err := s.libraries.ofImages(ctx, &ranWell{s.config.Load(), tags})
+	list, err := s.libraries.ofImages(ctx, &ranWell{s.config.Load(), target})
 	if err != nil {
 		return nil, console.EnvironmentError{Err: err}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/proof"
 )
 
@@ -82,16 +83,19 @@ func (p *listings) take() string {
 	return asked
 }
 
-func tagsOf(t *testing.T, refs ...string) []name.Tag {
+// targetOf has images that are named as their repositories.
+func targetOf(t *testing.T, refs ...string) *loop.Target {
 	t.Helper()
-	tags := make([]name.Tag, len(refs))
-	for i, ref := range refs {
-		var err error
-		if tags[i], err = name.NewTag(ref); err != nil {
+	target := &loop.Target{}
+	for _, ref := range refs {
+		tag, err := name.NewTag(ref)
+		if err != nil {
 			t.Fatal(err)
 		}
+		image, _, _ := strings.Cut(ref, ":")
+		target.Images = append(target.Images, &loop.Image{Name: image, Tag: tag, Ref: ref})
 	}
-	return tags
+	return target
 }
 
 // environment writes an environment of this machine.
@@ -127,7 +131,7 @@ func TestLibrariesAreCompared(t *testing.T) {
 	c := &config.Config{Dir: t.TempDir(), Images: []config.Image{{Name: "worker"}, {Name: "client"}, {Name: "proxy"}}}
 	l, p, h := comparing(t, c)
 	p.lists = map[string]string{"worker:1": "dask==1 numpy==2 pip==23", "client:1": "python3 dask==1 numpy==2", "proxy:1": "", "client:2": "dask==2 numpy==2 bokeh==3"}
-	first, second := &ranWell{c, tagsOf(t, "worker:1", "client:1", "proxy:1")}, &ranWell{c, tagsOf(t, "worker:1", "client:2", "proxy:1")}
+	first, second := &ranWell{c, targetOf(t, "worker:1", "client:1", "proxy:1")}, &ranWell{c, targetOf(t, "worker:1", "client:2", "proxy:1")}
 	expect := func(what string, now *ranWell, asked string, want ...string) event.Event {
 		t.Helper()
 		_ = l.compare(t.Context(), now) // it is told
@@ -168,28 +172,28 @@ func TestLibrariesAreCompared(t *testing.T) {
 	expect("a removed one", first, "", none, "detailed proof: "+event.LibrariesSame)
 
 	// What may pass is no news; nor is an image whose Python says no list, unless it was named.
-	third := &ranWell{c, tagsOf(t, "worker:9", "client:1", "proxy:1")}
+	third := &ranWell{c, targetOf(t, "worker:9", "client:1", "proxy:1")}
 	expect("no answer", third, "worker:9 python", "detailed proof: libraries of the images could not be read")
 	p.lists["worker:9"] = "broken"
 	expect("a broken image", third, "worker:9 python", "detailed proof: libraries of an image could not be read", none, "detailed proof: "+event.LibrariesSame) // what was told is taken back
 	named := *c
 	named.Local.Images = []string{"proxy", "client"}
-	e = expect("one that was named", &ranWell{&named, first.tags}, "proxy:1 python, proxy:1 python3", "warned proof: libraries of the images could not be read")
+	e = expect("one that was named", &ranWell{&named, first.target}, "proxy:1 python, proxy:1 python3", "warned proof: libraries of the images could not be read")
 	if e.Err.Error() != "image proxy holds no Python (3.8 or newer)" || !strings.Contains(event.Hint(e.Err), "local.images") {
 		t.Errorf("%v", e.Err)
 	}
 
 	// Without Dask, or a gateway, nobody has asked.
 	l.gateway = func(context.Context, *config.Config) (bool, error) { return false, nil }
-	expect("no gateway", &ranWell{c, tagsOf(t, "worker:7", "client:7", "proxy:7")}, "")
+	expect("no gateway", &ranWell{c, targetOf(t, "worker:7", "client:7", "proxy:7")}, "")
 	configured := *c
 	configured.Local.Venv = "nowhere"
-	expect("no gateway, but an environment", &ranWell{&configured, first.tags}, "", "warned proof: Python environment of this machine could not be read", "noted proof: "+event.LibrariesSame)
+	expect("no gateway, but an environment", &ranWell{&configured, first.target}, "", "warned proof: Python environment of this machine could not be read", "noted proof: "+event.LibrariesSame)
 	l.gateway = func(context.Context, *config.Config) (bool, error) { return true, nil }
 	p.lists["client:3"], p.lists["worker:3"] = "flask==1", "flask==2"
-	expect("no Dask", &ranWell{c, tagsOf(t, "worker:3", "client:3", "proxy:1")}, "client:3 python, worker:3 python", "detailed proof: "+event.LibrariesSame)
+	expect("no Dask", &ranWell{c, targetOf(t, "worker:3", "client:3", "proxy:1")}, "client:3 python, worker:3 python", "detailed proof: "+event.LibrariesSame)
 	named.Local.Images = []string{"worker", "client"}
-	expect("no Dask, but named", &ranWell{&named, tagsOf(t, "worker:3", "client:3", "proxy:1")}, "", none, "warned proof: "+event.LibrariesDiffer)
+	expect("no Dask, but named", &ranWell{&named, targetOf(t, "worker:3", "client:3", "proxy:1")}, "", none, "warned proof: "+event.LibrariesDiffer)
 
 	for i := range 2 * keptLibraries {
 		l.remember(held{ref: fmt.Sprint(i)})
@@ -216,12 +220,12 @@ func TestLibrariesFollow(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { l.run(ctx) })
-		l.follow(c, tagsOf(t, "worker:1", "client:1"))
+		l.follow(c, targetOf(t, "worker:1", "client:1"))
 		for range 2 {
 			<-begun
 		}
 		l.session.syncer.idle = make(chan struct{}) // something is being installed
-		l.follow(c, tagsOf(t, "worker:2", "client:2"))
+		l.follow(c, targetOf(t, "worker:2", "client:2"))
 		synctest.Wait()
 		if said, _ := h.take(); len(said) > 0 || len(begun) > 0 {
 			t.Errorf("said %q, begun %d", said, len(begun))
@@ -231,7 +235,7 @@ func TestLibrariesFollow(t *testing.T) {
 		if said, _ := h.take(); !slices.Equal(said, []string{"detailed proof: no Python environment of this machine is compared", "noted proof: " + event.LibrariesSame}) {
 			t.Errorf("said %q", said)
 		}
-		l.follow(c, tagsOf(t, "worker:1", "client:1"))
+		l.follow(c, targetOf(t, "worker:1", "client:1"))
 		<-begun
 		cancel()
 		running.Wait()
@@ -265,7 +269,7 @@ func TestLibrariesForAnotherDevloop(t *testing.T) {
 		t.Errorf("before a run: %v", err)
 	}
 	for tag, want := range map[string]string{"client:1": "1", "client:2": "2"} {
-		l.follow(c, tagsOf(t, "worker:1", tag))
+		l.follow(c, targetOf(t, "worker:1", tag))
 		list, err := ask()
 		if err != nil || len(list) != 2 || list[0].Place != "worker" || list[1].Versions["dask"] != want {
 			t.Errorf("%s: %+v, %v", tag, list, err)
@@ -275,7 +279,7 @@ func TestLibrariesForAnotherDevloop(t *testing.T) {
 		t.Errorf("asked %s", got)
 	}
 	c.Images = nil
-	l.follow(c, nil)
+	l.follow(c, targetOf(t))
 	if list, err := ask(); err != nil || list == nil || len(list) > 0 {
 		t.Errorf("no images: %+v, %v", list, err)
 	}
@@ -295,16 +299,16 @@ func (n nodesWith) Missing(_ context.Context, tags []name.Tag) ([]name.Tag, erro
 func TestSkewAsksImages(t *testing.T) {
 	l, p, _ := comparing(t, &config.Config{Dir: t.TempDir(), Images: []config.Image{{Name: "worker"}, {Name: "client"}}})
 	p.lists = map[string]string{"worker:1": "dask==1", "client:1": "dask==1"}
-	l.session.images = nodesWith{tags: tagsOf(t, "worker:1", "client:1")}
-	if list, err := l.session.AskImages(t.Context(), tagsOf(t, "worker:1", "client:1")); err != nil || len(list) != 2 {
+	l.session.images = nodesWith{tags: loop.Tags(targetOf(t, "worker:1", "client:1").Images)}
+	if list, err := l.session.AskImages(t.Context(), targetOf(t, "worker:1", "client:1")); err != nil || len(list) != 2 {
 		t.Errorf("%+v, %v", list, err)
 	}
-	_, err := l.session.AskImages(t.Context(), tagsOf(t, "worker:1", "client:2"))
+	_, err := l.session.AskImages(t.Context(), targetOf(t, "worker:1", "client:2"))
 	if !errors.As(err, new(console.EnvironmentError)) || err.Error() != "the cluster lacks what the files describe: client:2" || event.Hint(err) != "bring it there: devloop run" {
 		t.Errorf("%v", err)
 	}
-	l.session.images = nodesWith{tags: tagsOf(t, "worker:2", "client:2")}
-	if _, err := l.session.AskImages(t.Context(), tagsOf(t, "worker:2", "client:2")); !errors.As(err, new(console.EnvironmentError)) {
+	l.session.images = nodesWith{tags: loop.Tags(targetOf(t, "worker:2", "client:2").Images)}
+	if _, err := l.session.AskImages(t.Context(), targetOf(t, "worker:2", "client:2")); !errors.As(err, new(console.EnvironmentError)) {
 		t.Errorf("an API server that is away: %v", err)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
+	"github.com/devloop/devloop/pkg/loop"
+	"github.com/devloop/devloop/pkg/node"
 )
 
 // nodes is the node stage.
@@ -20,17 +22,44 @@ type nodes struct {
 	config  *config.Config
 }
 
-func (n nodes) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error) {
-	return n.session.images.Missing(ctx, tags)
+func (n nodes) Missing(ctx context.Context, images []*loop.Image) (missing []*loop.Image, err error) {
+	tags, err := n.session.images.Missing(ctx, loop.Tags(images))
+	if err != nil {
+		return nil, err
+	}
+	addDigests(images, n.session.push)
+	for _, image := range images {
+		if slices.Contains(tags, image.Tag) {
+			missing = append(missing, image)
+		}
+	}
+	return missing, nil
 }
 
-func (n nodes) Give(ctx context.Context, sink event.Sink, tags []name.Tag) error {
-	return n.session.images.Give(ctx, sink, n.session.origin, n.session.registry, tags)
+func (n nodes) Load(ctx context.Context, sink event.Sink, images []*loop.Image) error {
+	err := n.session.images.Give(ctx, sink, n.session.origin, n.session.registry, loop.Tags(images))
+	if err == nil {
+		addDigests(images, n.session.push)
+	}
+	return err
 }
 
-// Tell tells of each image once, for as long as it is the one that is wanted.
-func (n nodes) Tell(ctx context.Context, sink event.Sink, tags []name.Tag) {
-	s := n.session
+// addDigests has pods name images by their digests, where a registry is known to hold them. A nil
+// push knows none.
+func addDigests(images []*loop.Image, push *node.Push) {
+	if push == nil {
+		return
+	}
+	for _, image := range images {
+		if digest := push.Digest(image.Tag); digest != "" {
+			image.Ref = image.Tag.String() + "@" + digest
+		}
+	}
+}
+
+// Report tells of each image once, for as long as it is the one that is wanted.
+func (n nodes) Report(ctx context.Context, sink event.Sink, target *loop.Target) {
+	s, tags := n.session, loop.Tags(target.Images)
 	s.toldMu.Lock()
 	defer s.toldMu.Unlock()
 	maps.DeleteFunc(s.held, func(tag name.Tag, _ bool) bool { return !slices.Contains(tags, tag) }) // if they come back, it is asked anew
@@ -55,9 +84,9 @@ func (n nodes) Tell(ctx context.Context, sink event.Sink, tags []name.Tag) {
 
 // Prune removes images that devloop made and that are neither among the newest of their name nor named by a pod. What cannot be
 // removed now is tried again after the next run: it is no reason for a run to fail.
-func (n nodes) Prune(ctx context.Context, sink event.Sink, tags []name.Tag) {
+func (n nodes) Prune(ctx context.Context, sink event.Sink, target *loop.Target) {
 	say := sink.For("node")
-	old, err := n.outdated(tags)
+	old, err := n.outdated(loop.Tags(target.Images))
 	if err == nil && len(old) > 0 {
 		var used map[string]bool
 		if used, err = n.session.cluster.ImagesInUse(ctx); err == nil {

@@ -3,11 +3,10 @@ package session
 import (
 	"context"
 
-	"github.com/google/go-containerregistry/pkg/name"
-
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/loop"
 )
 
 // platform is the deploy stage.
@@ -18,9 +17,9 @@ type platform struct {
 
 func (p platform) Files() []string { return ReleaseFiles(p.config) }
 
-func (p platform) Validate(ctx context.Context, sink event.Sink, tags []name.Tag) error {
-	p.session.syncer.want(p.config, tags) // beside the build, as all here is
-	list, err := ResolvedReleases(p.config, tags, p.session.push)
+func (p platform) Validate(ctx context.Context, sink event.Sink, target *loop.Target) error {
+	p.session.syncer.want(p.config, target) // beside the build, as all here is
+	list, err := ResolvedReleases(p.config, target)
 	if err != nil {
 		return err
 	}
@@ -28,8 +27,8 @@ func (p platform) Validate(ctx context.Context, sink event.Sink, tags []name.Tag
 }
 
 // Verify tries each image in the namespace where it is going to run.
-func (p platform) Verify(ctx context.Context, sink event.Sink, tags []name.Tag) error {
-	refs := references(p.config, tags, p.session.push)
+func (p platform) Verify(ctx context.Context, sink event.Sink, target *loop.Target) error {
+	refs := target.Refs()
 	trials := make([]deploy.Trial, len(p.config.Verify))
 	for i, v := range p.config.Verify {
 		trials[i] = deploy.Trial{Image: refs[v.Image], Name: v.Image, Purpose: deploy.PurposeVerify, Command: v.Command, Args: v.Args,
@@ -38,8 +37,8 @@ func (p platform) Verify(ctx context.Context, sink event.Sink, tags []name.Tag) 
 	return p.session.deployer.Verify(ctx, sink, trials)
 }
 
-func (p platform) Apply(ctx context.Context, sink event.Sink, tags []name.Tag) error {
-	list, err := ResolvedReleases(p.config, tags, p.session.push)
+func (p platform) Apply(ctx context.Context, sink event.Sink, target *loop.Target) error {
+	list, err := ResolvedReleases(p.config, target)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/pods"
 	"github.com/devloop/devloop/pkg/proof"
 	"github.com/devloop/devloop/pkg/status"
@@ -49,7 +50,7 @@ type prover struct {
 // aim is what ought to run, and how it is asked.
 type aim struct {
 	config *config.Config
-	tags   []name.Tag
+	target *loop.Target
 	ways   []way
 }
 
@@ -74,8 +75,8 @@ type proofStage struct {
 }
 
 // Check looks until the chain is whole, for as long as what follows a rollout may take. A broken one may be mended without a change of a file.
-func (p proofStage) Check(ctx context.Context, sink event.Sink, tags []name.Tag) error {
-	target := &aim{config: p.config, tags: tags, ways: p.session.forwards.ways()}
+func (p proofStage) Check(ctx context.Context, sink event.Sink, made *loop.Target) error {
+	target := &aim{config: p.config, target: made, ways: p.session.forwards.ways()}
 	p.mu.Lock()
 	p.aim = target
 	p.mu.Unlock()
@@ -84,7 +85,7 @@ func (p proofStage) Check(ctx context.Context, sink event.Sink, tags []name.Tag)
 }
 
 // Follow hands on what ran well.
-func (p proofStage) Follow(tags []name.Tag) { p.session.libraries.follow(p.config, tags) }
+func (p proofStage) Follow(target *loop.Target) { p.session.libraries.follow(p.config, target) }
 
 // forget is for who is about to change what runs.
 func (p *prover) forget() {
@@ -163,7 +164,7 @@ func (p *prover) beside(target *aim, sink event.Sink) event.Sink {
 // check tells the chain, and which Dask clusters (it returns how many) and pods run older images. What is broken has so long to mend itself. The error
 // is that of a broken chain, or why it could not be looked at, which may pass. A check whose aim is no longer the newest ends without one.
 func (p *prover) check(ctx context.Context, sink event.Sink, target *aim, lag time.Duration) (old int, err error) {
-	if len(target.tags) == 0 {
+	if len(target.target.Images) == 0 {
 		return 0, nil
 	}
 	select {
@@ -203,7 +204,7 @@ func (p *prover) check(ctx context.Context, sink event.Sink, target *aim, lag ti
 	case found == nil || ctx.Err() != nil:
 		return 0, err
 	}
-	images := tagNames(target.tags)
+	images := tagNames(loop.Tags(target.target.Images))
 	switch {
 	case err != nil:
 		p.told.whole, p.told.broken = "", err.Error()
@@ -342,11 +343,11 @@ func (p *prover) ours(ctx context.Context, c *config.Config, links event.Links) 
 // images are those of devloop.yaml, and who holds them.
 func (p *prover) images(ctx context.Context, target *aim) ([]proof.Image, error) {
 	s := p.session
-	refs := references(target.config, target.tags, s.push)
-	images := make([]proof.Image, len(target.tags))
-	for i, tag := range target.tags {
-		of := target.config.Images[i].Name
-		images[i] = proof.Image{Name: of, Ref: refs[of], Hash: tag.TagStr()}
+	tags := loop.Tags(target.target.Images)
+	images := make([]proof.Image, len(tags))
+	for i, image := range target.target.Images {
+		tag := image.Tag
+		images[i] = proof.Image{Name: image.Name, Ref: image.Ref, Hash: tag.TagStr()}
 		if s.push == nil {
 			images[i].Built = s.built(tag)
 			continue
@@ -357,9 +358,9 @@ func (p *prover) images(ctx context.Context, target *aim) ([]proof.Image, error)
 	if s.push != nil {
 		return images, nil
 	}
-	held, err := s.nodes.Held(ctx, target.tags)
+	held, err := s.nodes.Held(ctx, tags)
 	for _, h := range held {
-		at := slices.Index(target.tags, h.Tag)
+		at := slices.Index(tags, h.Tag)
 		images[at].Holders = append(images[at].Holders, proof.Holder{Place: event.AtNode, Name: h.Node, IDs: h.IDs})
 	}
 	return images, err

@@ -7,12 +7,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/name"
-
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
-	"github.com/devloop/devloop/pkg/node"
+	"github.com/devloop/devloop/pkg/loop"
 )
 
 // ReleaseFiles are the files and folders that releases are made from.
@@ -43,25 +41,9 @@ func releases(c *config.Config) []deploy.Release {
 	return list
 }
 
-// references are how pods name these images, which are in devloop.yaml's order, by their names there. Images that are known to be in a registry
-// are named by their digest, too.
-func references(c *config.Config, tags []name.Tag, push *node.Push) map[string]string {
-	refs := map[string]string{}
-	for i, image := range c.Images {
-		refs[image.Name] = tags[i].String()
-		if push == nil {
-			continue
-		}
-		if digest := push.Digest(tags[i]); digest != "" {
-			refs[image.Name] += "@" + digest
-		}
-	}
-	return refs
-}
-
-// ResolvedReleases are the releases of devloop.yaml for these images.
-func ResolvedReleases(c *config.Config, tags []name.Tag, push *node.Push) ([]deploy.Release, error) {
-	refs := references(c, tags, push)
+// ResolvedReleases are the releases of devloop.yaml for a target.
+func ResolvedReleases(c *config.Config, target *loop.Target) ([]deploy.Release, error) {
+	refs := target.Refs()
 	list := make([]deploy.Release, 0, len(c.Releases))
 	for _, r := range c.Releases {
 		filled, err := r.Resolve(refs)

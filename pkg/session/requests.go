@@ -45,7 +45,7 @@ func (c *requests) run(ctx context.Context, changes chan<- loop.Change) {
 		case <-ctx.Done():
 			return
 		case batch := <-batches:
-			c.next, c.due = loop.Change{Paths: batch.Paths, Since: batch.Since, Until: batch.Until}, true
+			c.next, c.due = loop.Change{Batch: batch}, true
 		case out <- c.next:
 			c.next, c.due = loop.Change{}, false
 		case <-c.Reload:

@@ -54,7 +54,7 @@ func (s *Session) Run(ctx context.Context, mode watch.Mode, in Inputs) (err erro
 		asking.toggleLogs()
 	}
 	keep("devloop", "control", func(ctx context.Context) { asking.run(ctx, changes) })
-	err = sink.For("loop").Contain("loop", func() { loop.New(s.Load, watching{s.watcher}, changes, sink).Run(ctx) })
+	err = sink.For("loop").Contain("loop", func() { loop.New(s.Load, s.watcher, changes, sink).Run(ctx) })
 	if err != nil {
 		return console.ReportedError{Err: err}
 	}
@@ -76,7 +76,7 @@ func (s *Session) Once(ctx context.Context) error {
 // unwatched is for a loop of one turn.
 type unwatched struct{}
 
-func (unwatched) Watch([]loop.Path) error { return nil }
+func (unwatched) Watch([]watch.Path) (changed bool, err error) { return false, nil }
 
 // startFollowing follows the pods until the session closes.
 func (s *Session) startFollowing(ctx context.Context) {
@@ -88,15 +88,4 @@ func (s *Session) startFollowing(ctx context.Context) {
 		following.Wait()
 		return nil
 	})
-}
-
-// watching is the watcher as the loop has it.
-type watching struct{ *watch.Watcher }
-
-func (w watching) Watch(paths []loop.Path) error {
-	list := make([]watch.Path, len(paths))
-	for i, path := range paths {
-		list[i] = watch.Path(path)
-	}
-	return w.Watcher.Watch(list)
 }

@@ -20,26 +20,28 @@ import (
 // quickStages take no time; the tag of their one image is what its file holds.
 type quickStages struct{ file string }
 
-func (quickStages) Verify(context.Context, event.Sink, []name.Tag) error { return nil }
-func (q quickStages) Hash(context.Context) ([]name.Tag, []loop.Path, error) {
+func (q quickStages) Hash(context.Context) (*loop.Target, []watch.Path, error) {
 	content, err := os.ReadFile(q.file)
 	if err != nil {
 		return nil, nil, err
 	}
 	tag, err := name.NewTag("page:" + string(content))
-	return []name.Tag{tag}, []loop.Path{{Name: q.file}}, err
+	return &loop.Target{Images: []*loop.Image{{Tag: tag}}}, []watch.Path{{Name: q.file}}, err
 }
-func (quickStages) Has(context.Context, name.Tag) (bool, error)                 { return false, nil }
-func (quickStages) Build(context.Context, event.Sink, name.Tag) error           { return nil }
-func (quickStages) Missing(_ context.Context, t []name.Tag) ([]name.Tag, error) { return t, nil }
-func (quickStages) Give(context.Context, event.Sink, []name.Tag) error          { return nil }
-func (quickStages) Tell(context.Context, event.Sink, []name.Tag)                {}
-func (quickStages) Prune(context.Context, event.Sink, []name.Tag)               {}
-func (quickStages) Files() []string                                             { return nil }
-func (quickStages) Wait(context.Context, event.Sink) error                      { return nil }
-func (quickStages) Validate(context.Context, event.Sink, []name.Tag) error      { return nil }
-func (quickStages) Apply(context.Context, event.Sink, []name.Tag) error         { return nil }
-func (quickStages) Check(context.Context, event.Sink) error                     { return nil }
+func (quickStages) Has(context.Context, *loop.Image) (bool, error)           { return false, nil }
+func (quickStages) Build(context.Context, event.Sink, *loop.Image) error     { return nil }
+func (quickStages) Load(context.Context, event.Sink, []*loop.Image) error    { return nil }
+func (quickStages) Report(context.Context, event.Sink, *loop.Target)         {}
+func (quickStages) Prune(context.Context, event.Sink, *loop.Target)          {}
+func (quickStages) Files() []string                                          { return nil }
+func (quickStages) Wait(context.Context, event.Sink) error                   { return nil }
+func (quickStages) Validate(context.Context, event.Sink, *loop.Target) error { return nil }
+func (quickStages) Verify(context.Context, event.Sink, *loop.Target) error   { return nil }
+func (quickStages) Apply(context.Context, event.Sink, *loop.Target) error    { return nil }
+func (quickStages) Check(context.Context, event.Sink) error                  { return nil }
+func (quickStages) Missing(_ context.Context, images []*loop.Image) ([]*loop.Image, error) {
+	return images, nil
+}
 
 // Days of saves in little time, from the kernel's events to the end of each run: what the process takes does not grow.
 func TestSoak(t *testing.T) {
@@ -80,7 +82,7 @@ func TestSoak(t *testing.T) {
 	load := func() (loop.Stages, error) { //nolint:unparam // what the loop asks for
 		return loop.Stages{Images: q, Nodes: q, Platform: q, Forwards: q, Proof: quickProof{}}, nil
 	}
-	running.Go(func() { loop.New(load, watching{watcher}, changes, sink).Run(ctx) })
+	running.Go(func() { loop.New(load, watcher, changes, sink).Run(ctx) })
 	turn := func() {
 		t.Helper()
 		select {
@@ -119,5 +121,5 @@ func TestSoak(t *testing.T) {
 
 type quickProof struct{}
 
-func (quickProof) Check(context.Context, event.Sink, []name.Tag) error { return nil }
-func (quickProof) Follow([]name.Tag)                                   {}
+func (quickProof) Check(context.Context, event.Sink, *loop.Target) error { return nil }
+func (quickProof) Follow(*loop.Target)                                   {}

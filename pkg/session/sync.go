@@ -11,11 +11,10 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/google/go-containerregistry/pkg/name"
-
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
+	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/venv"
 )
 
@@ -35,13 +34,13 @@ type syncer struct {
 func newSyncer(sink event.Sink) *syncer { return &syncer{sink: sink, woken: make(chan struct{}, 1)} }
 
 // want has the requirements installed if they, or the images, are not what they were at the last time. It does not block.
-func (y *syncer) want(c *config.Config, tags []name.Tag) {
+func (y *syncer) want(c *config.Config, target *loop.Target) {
 	if !c.Local.Sync {
 		return
 	}
 	y.mu.Lock()
 	defer y.mu.Unlock()
-	y.next = &ranWell{c, tags}
+	y.next = &ranWell{c, target}
 	if y.idle == nil {
 		y.idle = make(chan struct{})
 	}
@@ -103,7 +102,7 @@ func (y *syncer) sync(ctx context.Context, w *ranWell) {
 		return
 	}
 	file := c.Abs(c.Local.Requirements)
-	now, err := fingerprint(dir, file, w.tags)
+	now, err := fingerprint(dir, file, w.target)
 	if err != nil {
 		y.warn(err)
 		return
@@ -150,7 +149,7 @@ func (y *syncer) warn(err error) {
 const requirementsLength = 4 << 20
 
 // fingerprint stands for what is to be installed into which environment: one that was made anew is another one.
-func fingerprint(dir, file string, tags []name.Tag) (string, error) {
+func fingerprint(dir, file string, target *loop.Target) (string, error) {
 	content, err := files.Read(file, requirementsLength)
 	if err != nil {
 		return "", event.WithHint(fmt.Errorf("read the requirements: %w", err), "mend local.requirements in devloop.yaml, or leave local.sync out")
@@ -159,7 +158,7 @@ func fingerprint(dir, file string, tags []name.Tag) (string, error) {
 	if info, err := os.Stat(filepath.Join(dir, "pyvenv.cfg")); err == nil {
 		made = info.ModTime().String()
 	}
-	return fmt.Sprintf("%s %s %x %s", dir, made, sha256.Sum256(content), tagNames(tags)), nil
+	return fmt.Sprintf("%s %s %x %s", dir, made, sha256.Sum256(content), tagNames(loop.Tags(target.Images))), nil
 }
 
 // few are the first of a list, and how many more there are.

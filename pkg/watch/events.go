@@ -54,7 +54,7 @@ func (w *Watcher) reshape(name string) []string {
 		w.dropBelow(name)
 	}
 	var err error
-	if len(w.plan.names[name]) == 0 && w.plan.wants(name) {
+	if len(w.plan.names[name]) == 0 && len(w.plan.touched(name, true)) > 0 {
 		err = w.addTree(name)
 	} else {
 		err = w.sync()

@@ -16,7 +16,8 @@ func TestGit(t *testing.T) {
 	p := open(t, Options{}, nil)
 	git := func(args ...string) {
 		t.Helper()
-		cmd := exec.Command("git", append([]string{"-C", p.path("repo"), "-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "gc.auto=0"}, args...)...)
+		cmd := exec.Command("git", append([]string{"-C", p.path("repo"),
+			"-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "gc.auto=0"}, args...)...)
 		cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("git %q: %v\n%s", args, err, out)
@@ -39,7 +40,7 @@ func TestGit(t *testing.T) {
 	git("checkout", "-qb", "other")
 	writeAll("other ")
 	git("commit", "-qam", "two")
-	p.must(p.w.Watch([]Path{p.except("repo", "repo", ".git")}))
+	p.set([]Path{p.except("repo", "repo", ".git")})
 
 	// each does something and expects one change of every file.
 	each := func(what string, do func()) {
@@ -60,11 +61,11 @@ func TestGit(t *testing.T) {
 				for _, path := range batch {
 					delete(missing, path)
 					if strings.Contains(path, "/.git") {
-						t.Errorf("%s: told %s", what, path)
+						t.Errorf("%s: reported %s", what, path)
 					}
 				}
 			case <-deadline:
-				t.Fatalf("%s: %d of %d files were not told", what, len(missing), files)
+				t.Fatalf("%s: %d of %d files were not reported", what, len(missing), files)
 			}
 		}
 		<-did

@@ -25,10 +25,7 @@ func (w *Watcher) sync() (failed error) {
 	for range rounds {
 		var byEvents []*target
 		for _, t := range w.targets {
-			if w.kernel == nil {
-				t.poll, t.waiting = true, w.mode == Auto
-			}
-			if !t.poll {
+			if t.poll = t.poll || w.kernel == nil; !t.poll {
 				byEvents = append(byEvents, t)
 			}
 		}
@@ -45,13 +42,14 @@ func (w *Watcher) sync() (failed error) {
 		}
 	}
 	for _, t := range w.targets {
-		switch {
-		case t.poll && t.seen == nil:
-			t.seen = t.look(nil)
-			w.mayHaveMissed(t)
-		case !t.poll && t.seen != nil:
+		if polled := t.seen != nil; t.poll != polled {
 			t.seen = nil
-			w.mayHaveMissed(t)
+			if t.poll {
+				t.seen = t.look(nil)
+			}
+			if t.watched { // changes may have gone unseen
+				w.missed = append(w.missed, t.Name)
+			}
 		}
 		t.watched = true
 	}
@@ -66,7 +64,7 @@ func (w *Watcher) syncOrWarn() {
 }
 
 // add watches folders. Grew says that some were not watched before. Refused are those that the
-// kernel cannot watch, and whether it may be able to later. The caller holds mu.
+// kernel cannot watch. The caller holds mu.
 func (w *Watcher) add(folders map[string]bool) (grew bool, refused map[string]bool, failed error) {
 	refused = map[string]bool{}
 	for _, folder := range slices.Sorted(maps.Keys(folders)) { // messages name the uppermost
@@ -84,11 +82,11 @@ func (w *Watcher) add(folders map[string]bool) (grew bool, refused map[string]bo
 		case isGone(err):
 			grew = true // it has changed since the walk: walk again
 		case w.mode == Auto && scarce(err):
-			refused[folder] = true
+			refused[folder], w.full = true, true
 			w.warn("folders", "too many folders for the kernel's file events; polling the rest until there is room",
 				err, foldersHint)
 		case w.mode == Auto && (errors.Is(err, errUnreliable) || errors.Is(err, fs.ErrPermission)):
-			refused[folder] = false // without permission to list it, names in it that are known can be polled
+			refused[folder] = true // without permission to list it, names in it that are known can be polled
 		case failed == nil:
 			failed = fmt.Errorf("watch folder %s: %w", folder, err)
 			if scarce(err) {
@@ -102,32 +100,17 @@ func (w *Watcher) add(folders map[string]bool) (grew bool, refused map[string]bo
 // errUnreliable says that a folder's events cannot be relied on.
 var errUnreliable = errors.New("the file system gives no reliable events")
 
-// pollInstead has all targets polled that need one of these folders, as long as the kernel cannot
-// watch it. The caller holds mu.
+// pollInstead has all targets polled that need one of these folders. The caller holds mu.
 func (w *Watcher) pollInstead(refused map[string]bool) {
-	for folder, waiting := range refused {
+	for folder := range refused {
 		for t, rest := range w.plan.holding(folder) {
-			if t.counts(rest, true) {
-				t.poll, t.waiting = true, t.waiting || waiting
-			}
+			t.poll = t.poll || t.counts(rest, true)
 		}
 	}
 	for name, targets := range w.plan.names {
-		waiting, isRefused := refused[filepath.Dir(name)]
-		if !isRefused {
-			continue
-		}
 		for _, t := range targets {
-			t.poll, t.waiting = true, t.waiting || waiting
+			t.poll = t.poll || refused[filepath.Dir(name)]
 		}
-	}
-}
-
-// mayHaveMissed notes that changes of a target went unseen, if it had been watched before. The
-// caller holds mu.
-func (w *Watcher) mayHaveMissed(t *target) {
-	if t.watched {
-		w.missed = append(w.missed, t.Name)
 	}
 }
 
@@ -152,8 +135,7 @@ func (w *Watcher) isOpaque(folder string) bool {
 		kind = w.opaque(folder)
 		w.kinds[device] = kind
 	}
-	if key := fmt.Sprint("device ", device, kind); kind != "" && !w.warned[key] {
-		w.warned[key] = true
+	if kind != "" && w.reported.Changed(fmt.Sprint("device ", device), kind) {
 		w.stage.Note("this file system gives no reliable file events; polling it", "folder", event.Name(folder),
 			"filesystem", kind)
 	}
@@ -171,16 +153,13 @@ func (w *Watcher) drop(folder string) {
 
 // reconnect asks the kernel again for the events that it refused to New.
 func (w *Watcher) reconnect() bool {
-	if w.mode != Auto {
-		return false
-	}
 	kernel, err := fsnotify.NewWatcher()
 	if err != nil {
 		return false
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.kernel = kernel
+	w.kernel, w.full = kernel, true
 	return true
 }
 
@@ -188,23 +167,16 @@ func (w *Watcher) reconnect() bool {
 func (w *Watcher) retry() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.kernel == nil {
+	if !w.full {
 		return nil
 	}
-	var waiting []*target
+	w.full = false
 	for _, t := range w.targets {
-		if t.waiting {
-			waiting = append(waiting, t)
-			t.poll, t.waiting = false, false
-		}
-	}
-	if len(waiting) == 0 {
-		return nil
+		t.poll = false
 	}
 	w.syncOrWarn()
-	waiting = slices.DeleteFunc(waiting, func(t *target) bool { return t.poll })
-	if len(waiting) > 0 {
-		w.stage.Detail("the kernel has room for file events again", "paths", len(waiting))
+	if !w.full {
+		w.stage.Detail("the kernel has room for file events again")
 	}
 	return nil
 }

@@ -53,12 +53,10 @@ func (w *Watcher) remounted(points []string) []string {
 	clear(w.kinds) // device numbers are used again
 	var paths []string
 	for _, point := range points {
-		if !w.concerns(point) {
-			continue
+		if touched := append(w.plan.touched(point, true), w.plan.below(point)...); len(touched) > 0 {
+			w.dropBelow(point)
+			paths = append(append(paths, touched...), w.reshape(point)...)
 		}
-		paths = append(paths, w.plan.touched(point, true)...)
-		w.dropBelow(point)
-		paths = append(paths, w.reshape(point)...)
 	}
 	return paths
 }
@@ -79,7 +77,7 @@ func (w *Watcher) revive() []string {
 	}
 	refused := map[string]bool{}
 	for _, folder := range w.dead() {
-		refused[folder] = false // the kernel knows it by another name: one folder, mounted twice
+		refused[folder] = true // the kernel knows it by another name: one folder, mounted twice
 	}
 	w.pollInstead(refused)
 	w.syncOrWarn()
@@ -103,17 +101,4 @@ func (w *Watcher) dead() []string {
 	}
 	slices.Sort(dead)
 	return dead
-}
-
-// concerns tells whether something at name or below is watched. The caller holds mu.
-func (w *Watcher) concerns(name string) bool {
-	if len(w.plan.touched(name, true)) > 0 || len(w.plan.below(name)) > 0 {
-		return true
-	}
-	for folder := range w.folders {
-		if holds(name, folder) {
-			return true
-		}
-	}
-	return false
 }

@@ -25,7 +25,7 @@ func TestEverything(t *testing.T) {
 	eachMode(t, func(p *project) {
 		p.write("ctx/f", "req.txt")
 		p.watch("ctx", "req.txt", "missing")
-		p.told("nothing", func() {})
+		p.changed("nothing", func() {})
 		got := p.w.everything("test")
 		if len(got) != 4 {
 			p.t.Errorf("every path: %q", got)

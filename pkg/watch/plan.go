@@ -46,7 +46,7 @@ func newPlan(targets []*target) plan {
 			}
 			p.folders[filepath.Dir(s.name)] = false
 			p.names[s.name] = append(p.names[s.name], target)
-			if s.exists {
+			if s.mode != 0 {
 				p.modes[s.name] = s.mode
 			}
 			if last && s.isFolder() {
@@ -69,7 +69,7 @@ func (p plan) walk(top string) {
 			return nil // gone, or unreadable, which the build reports
 		}
 		if entry.IsDir() {
-			if p.folders[name] || !p.wants(name) {
+			if p.folders[name] || len(p.touched(name, true)) == 0 {
 				return fs.SkipDir // walked already, from another root; or excluded
 			}
 			p.folders[name] = true
@@ -112,16 +112,6 @@ func (p plan) touched(name string, folder bool) []string {
 	return paths
 }
 
-// wants tells whether a folder, or something below it, counts for some root.
-func (p plan) wants(folder string) bool {
-	for root, rest := range p.holding(folder) {
-		if root.counts(rest, true) {
-			return true
-		}
-	}
-	return false
-}
-
 // below returns the watched paths that depend on something below folder.
 func (p plan) below(folder string) []string {
 	var paths []string
@@ -138,9 +128,8 @@ func (p plan) below(folder string) []string {
 
 // step is one name on the way to a target.
 type step struct {
-	name   string // real
-	exists bool
-	mode   fs.FileMode
+	name string      // real
+	mode fs.FileMode // 0 if nothing is there
 }
 
 func (s step) isLink() bool   { return s.mode&fs.ModeSymlink != 0 }
@@ -151,7 +140,7 @@ const maxLinks = 40
 
 // trace walks from the root to path and returns every name on the way, through links. The last one
 // is what path leads to: a file, a folder, or the first name that does not exist.
-func trace(path string, lstat func(string) (fs.FileInfo, error)) []step {
+func trace(path string, lstat func(string) fs.FileInfo) []step {
 	var steps []step
 	folder, links := "/", 0
 	todo := strings.Split(path, "/")
@@ -166,8 +155,8 @@ func trace(path string, lstat func(string) (fs.FileInfo, error)) []step {
 			continue
 		}
 		s := step{name: filepath.Join(folder, part)}
-		if info, err := lstat(s.name); err == nil {
-			s.exists, s.mode = true, info.Mode()
+		if info := lstat(s.name); info != nil {
+			s.mode = info.Mode()
 		}
 		steps = append(steps, s)
 		switch {
@@ -189,20 +178,16 @@ func trace(path string, lstat func(string) (fs.FileInfo, error)) []step {
 	return steps
 }
 
-// cachedLstat looks once at the folders that many paths share.
-func cachedLstat() func(string) (fs.FileInfo, error) {
-	type answer struct {
-		info fs.FileInfo
-		err  error
-	}
-	known := map[string]answer{}
-	return func(name string) (fs.FileInfo, error) {
-		a, ok := known[name]
+// cachedLstat looks once at the folders that many paths share. It returns nil where there is nothing.
+func cachedLstat() func(string) fs.FileInfo {
+	known := map[string]fs.FileInfo{}
+	return func(name string) fs.FileInfo {
+		info, ok := known[name]
 		if !ok {
-			a.info, a.err = os.Lstat(name)
-			known[name] = a
+			info, _ = os.Lstat(name)
+			known[name] = info
 		}
-		return a.info, a.err
+		return info
 	}
 }
 

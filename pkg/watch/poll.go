@@ -2,13 +2,11 @@ package watch
 
 import (
 	"context"
-	"errors"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 )
 
@@ -58,87 +56,70 @@ func statOf(info fs.FileInfo) stat {
 	return s
 }
 
-// snapshot is what a poll saw of a target.
-type snapshot struct {
-	self  stat            // of what the target's path leads to, through links
-	below map[string]stat // by path, if the target is a folder
-}
+// snapshot is what a poll saw of a target and below it, by path. Links are followed on the way to the
+// target, but not below it.
+type snapshot map[string]stat
 
-// look stats a target and all that counts below it. What cannot be looked at stays as it was
-// before: a file server that is down changes nothing.
-func (t *target) look(before *snapshot) *snapshot {
-	info, err := os.Stat(t.Name)
-	if err != nil {
-		if isGone(err) || errors.Is(err, syscall.ELOOP) || before == nil {
-			return &snapshot{}
-		}
-		return before
-	}
-	now := &snapshot{self: statOf(info)}
-	if !info.IsDir() {
-		return now
-	}
-	now.below = map[string]stat{}
+// look stats a target and all that counts below it. What cannot be looked at stays as it was before:
+// a file server that is down changes nothing.
+func (t *target) look(before snapshot) snapshot {
+	now := snapshot{}
 	keep := func(top string, err error) {
-		if isGone(err) || before == nil {
-			return
-		}
-		for name, s := range before.below {
-			if holds(top, name) {
-				now.below[name] = s
+		for name, s := range before {
+			if !isGone(err) && holds(top, name) {
+				now[name] = s
 			}
 		}
+	}
+	info, err := os.Stat(t.Name)
+	if err != nil {
+		keep(t.Name, err)
+		return now
+	}
+	now[t.Name] = statOf(info)
+	if !info.IsDir() {
+		return now
 	}
 	top := t.Name + "/" // follows a link
 	_ = filepath.WalkDir(top, func(name string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil: // of listing a folder
-			keep(name, err)
+			keep(filepath.Clean(name), err)
 		case name == top:
-		case !t.counts(name[len(t.Name):], entry.IsDir()):
-			if entry.IsDir() {
-				return fs.SkipDir
-			}
-		default:
-			info, err := entry.Info()
-			if err != nil {
+		case t.counts(name[len(t.Name):], entry.IsDir()):
+			if info, err := entry.Info(); err != nil {
 				keep(name, err)
 			} else {
-				now.below[name] = statOf(info)
+				now[name] = statOf(info)
 			}
+		case entry.IsDir():
+			return fs.SkipDir
 		}
 		return nil
 	})
 	return now
 }
 
-// changes returns the paths that differ between two snapshots of a target. Of a folder that
-// appeared, went or was replaced it returns only the folder.
-func (t *target) changes(before, now *snapshot) []string {
-	if !now.self.isSame(before.self) {
-		return []string{t.Name}
-	}
-	var paths []string
-	if now.self != before.self {
-		paths = append(paths, t.Name)
-	}
+// since returns the paths that differ between two snapshots of a target. Of a folder that appeared,
+// went or was replaced it returns only the folder.
+func (now snapshot) since(before snapshot) (paths []string) {
 	differs := map[string]bool{} // → whether it was replaced
-	for name, s := range now.below {
-		if was := before.below[name]; s != was {
+	for name, s := range now {
+		if was := before[name]; s != was {
 			differs[name] = !s.isSame(was)
 		}
 	}
-	for name := range before.below {
-		if _, exists := now.below[name]; !exists {
+	for name := range before {
+		if _, exists := now[name]; !exists {
 			differs[name] = true
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(differs)) {
-		if folder := filepath.Dir(name); differs[folder] {
+		if differs[filepath.Dir(name)] {
 			differs[name] = true // reported by its folder, and so is what is below it
-			continue
+		} else {
+			paths = append(paths, name)
 		}
-		paths = append(paths, name)
 	}
 	return paths
 }
@@ -185,15 +166,12 @@ func (w *Watcher) lookAgain(t *target) []string {
 	w.mu.Lock()
 	before := t.seen
 	w.mu.Unlock()
-	if before == nil {
-		return nil
-	}
 	now := t.look(before)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if t.seen != before { // no longer polled
+	if t.seen == nil { // no longer polled
 		return nil
 	}
 	t.seen = now
-	return t.changes(before, now)
+	return now.since(before)
 }

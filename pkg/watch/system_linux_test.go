@@ -19,7 +19,7 @@ import (
 )
 
 // isolated runs the calling test again, in namespaces of its own: there limits can be set and file
-// systems mounted without anybody else feeling it, also by those who are not root. It returns true
+// systems mounted without effects on the machine, also by users who are not root. It returns true
 // in there.
 func isolated(t *testing.T) bool {
 	t.Helper()
@@ -112,7 +112,7 @@ func (p *project) until(what string, is func() bool) {
 		case <-p.w.Batches():
 		case <-time.After(20 * time.Millisecond):
 		case <-deadline:
-			p.t.Fatal("waited in vain:", what)
+			p.t.Fatal("timed out:", what)
 		}
 	}
 }
@@ -120,12 +120,12 @@ func (p *project) until(what string, is func() bool) {
 // warnedOnce expects one warning whose advice has this in it.
 func (p *project) warnedOnce(part string) {
 	p.t.Helper()
-	said := p.heard(event.Warned)
-	if len(said) != 1 {
-		p.t.Fatalf("said %d times: %v", len(said), said)
+	events := p.events(event.Warned)
+	if len(events) != 1 {
+		p.t.Fatalf("%d warnings: %v", len(events), events)
 	}
-	if text := event.Hint(said[0].Err); !strings.Contains(text, part) {
-		p.t.Errorf("said %q", text)
+	if text := event.Hint(events[0].Err); !strings.Contains(text, part) {
+		p.t.Errorf("hint %q", text)
 	}
 }
 
@@ -160,11 +160,12 @@ func TestTooManyFolders(t *testing.T) {
 	change()
 	p.seen("ctx/new/g")
 
-	// Only events: the limit is the caller's to tell.
+	// In mode Events, the error about the limit is the caller's to report.
 	limit(t, "watches", 4)
 	strict := open(t, Options{Mode: Events}, nil)
 	strict.write("a/f", "b/f", "c/f", "d/f", "e/f")
-	if err := strict.w.Watch(paths(strict.dir, "a", "b", "c", "d", "e")); !errors.Is(err, syscall.ENOSPC) || event.Hint(err) == "" {
+	_, err := strict.w.Watch(paths(strict.dir, "a", "b", "c", "d", "e"))
+	if !errors.Is(err, syscall.ENOSPC) || event.Hint(err) == "" {
 		t.Errorf("Watch = %v", err)
 	}
 }
@@ -180,8 +181,8 @@ func TestStormAtTheLimit(t *testing.T) {
 	p.warnedOnce("max_user_watches")
 	for range 2 {
 		for _, f := range files {
-			// What the storm left may still tell a folder instead, so the file is saved until it is
-			// told itself.
+			// What the storm left may still report a folder instead, so the file is saved until it
+			// is reported itself.
 			p.until(f, func() bool {
 				p.write(f)
 				select {
@@ -202,7 +203,8 @@ func TestTooManyInstances(t *testing.T) {
 		return
 	}
 	limit(t, "instances", 0)
-	if _, err := New(nil, Options{Mode: Events}); !errors.Is(err, syscall.EMFILE) || !strings.Contains(event.Hint(err), "max_user_instances") {
+	_, err := New(nil, Options{Mode: Events})
+	if !errors.Is(err, syscall.EMFILE) || !strings.Contains(event.Hint(err), "max_user_instances") {
 		t.Errorf("New = %v", err)
 	}
 	p := open(t, Options{Quiet: 30 * time.Millisecond}, nil)
@@ -243,9 +245,10 @@ func TestOpaqueFileSystem(t *testing.T) {
 	p.mount("", "shared", "tmpfs", 0)
 	p.write("shared/a/f", "shared/b/f", "local/a/f")
 	p.watch("shared", "local")
-	said := p.heard(event.Noted)
-	if len(said) != 1 || !slices.Equal(said[0].Fields, []any{"folder", event.Name(p.path("shared")), "filesystem", "test"}) {
-		t.Errorf("said %v", said)
+	events := p.events(event.Noted)
+	want := []any{"folder", event.Name(p.path("shared")), "filesystem", "test"}
+	if len(events) != 1 || !slices.Equal(events[0].Fields, want) {
+		t.Errorf("reported %v", events)
 	}
 	if _, polled := p.byEvents(); !slices.Equal(polled, []string{"shared"}) {
 		t.Errorf("polled %q", polled)
@@ -256,8 +259,8 @@ func TestOpaqueFileSystem(t *testing.T) {
 	p.write("shared/c/d/f")
 	p.next("shared/c")
 	p.seen("shared/c/d/f")
-	if said := p.heard(event.Noted); len(said) > 0 {
-		t.Errorf("said %v", said)
+	if events := p.events(event.Noted); len(events) > 0 {
+		t.Errorf("reported %v", events)
 	}
 }
 
@@ -269,15 +272,15 @@ func TestOpaque(t *testing.T) {
 	}
 }
 
-// seen writes a file until that is told.
+// seen writes a file until that is reported.
 func (p *project) seen(name string) { p.t.Helper(); p.seenAs(name, name) }
 
-// seenAs writes a file, again and again, until all of wants were told as changed. Once would not
-// do: a mount may be told twice, by the look of polling and by the table of mounts, and what was
-// written in between is told with it, by the name of the folder.
+// seenAs writes a file, again and again, until all of wants were reported as changed. Once would
+// not do: a mount may be reported twice, by the look of polling and by the table of mounts, and
+// what was written in between is reported with it, by the name of the folder.
 func (p *project) seenAs(name string, wants ...string) {
 	p.t.Helper()
-	told := map[string]bool{}
+	reported := map[string]bool{}
 	deadline := time.After(time.Minute)
 	for {
 		p.write(name)
@@ -288,15 +291,15 @@ func (p *project) seenAs(name string, wants ...string) {
 			case settled := <-p.w.Batches():
 				batch := settled.Paths
 				for _, path := range batch {
-					told[path] = true
+					reported[path] = true
 				}
-				if !slices.ContainsFunc(wants, func(want string) bool { return !told[p.path(want)] }) {
+				if !slices.ContainsFunc(wants, func(want string) bool { return !reported[p.path(want)] }) {
 					return
 				}
 			case <-again:
 				break listening
 			case <-deadline:
-				p.t.Fatalf("%s was written, and not all of %v were told", name, wants)
+				p.t.Fatalf("%s was written, and not all of %v were reported", name, wants)
 			}
 		}
 	}
@@ -415,7 +418,7 @@ func watchMany(t testing.TB, mode Mode) (*project, []Path) {
 		}
 	}
 	set := []Path{p.except("ctx", "ctx", "**/node_modules", "**/*.pyc", "!**/keep")}
-	p.must(p.w.Watch(set))
+	p.set(set)
 	return p, set
 }
 
@@ -431,7 +434,7 @@ func TestCost(t *testing.T) {
 				t.Errorf("%d bytes", memory)
 			}
 			targets := p.w.targets
-			p.must(p.w.Watch(set))
+			p.set(set)
 			if &p.w.targets[0] != &targets[0] { // what a look at the files begins with
 				t.Error("an unchanged set is planned again")
 			}
@@ -465,7 +468,7 @@ func BenchmarkWatchUnchanged(b *testing.B) {
 		set = append(set, Path{filepath.Join(dir, fmt.Sprint(i)), dir, []string{".git", "**/node_modules"}})
 	}
 	for b.Loop() {
-		if err := w.Watch(set); err != nil {
+		if _, err := w.Watch(set); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -23,7 +23,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -67,25 +66,25 @@ type Watcher struct {
 	opaque   func(folder string) string // the name of a file system that gives no reliable events, or ""
 	checked  checked                    // Run's own
 
-	mu      sync.Mutex        // Watch is called by the loop while Run takes events
-	kernel  *fsnotify.Watcher // nil while there is none
-	targets []*target         // sorted by path
-	failed  bool              // some could not be watched: the next Watch tries again
-	plan    plan              // of the targets that are not polled
-	folders map[string]bool   // that the kernel watches, by their real names
-	missed  []string          // paths whose changes may have gone unseen
-	kinds   map[uint64]string // device → what opaque said of it
-	warned  map[string]bool   // what the user has been warned of
+	mu       sync.Mutex        // Watch is called by the loop while Run takes events
+	kernel   *fsnotify.Watcher // nil while there is none
+	targets  []*target         // sorted by path
+	full     bool              // the kernel had no room for some
+	failed   bool              // some could not be watched: the next Watch tries again
+	plan     plan              // of the targets that are not polled
+	folders  map[string]bool   // that the kernel watches, by their real names
+	missed   []string          // paths whose changes may have gone unseen
+	kinds    map[uint64]string // device → what opaque returned
+	reported event.Changes
 }
 
 // target is a watched path.
 type target struct {
 	Path
 	filter  *filter
-	poll    bool      // the kernel cannot watch a folder that it needs
-	waiting bool      // for room in the kernel
-	watched bool      // not only since this Watch
-	seen    *snapshot // by the last poll; nil if it is not polled
+	poll    bool     // the kernel cannot watch a folder that it needs
+	watched bool     // not only since this Watch
+	seen    snapshot // by the last poll; nil if it is not polled
 }
 
 // New returns a Watcher that watches nothing yet. Its errors carry a hint.
@@ -93,7 +92,7 @@ func New(sink event.Sink, o Options) (*Watcher, error) {
 	w := &Watcher{
 		stage: sink.For("watch"), mode: cmp.Or(o.Mode, Auto), batches: make(chan Batch),
 		rest: minRest, tick: missedEvery, opaque: opaque, checked: checked{time.Now(), mountTable()},
-		folders: map[string]bool{}, kinds: map[uint64]string{}, warned: map[string]bool{},
+		folders: map[string]bool{}, kinds: map[uint64]string{},
 	}
 	w.Settle(o.Quiet, o.Limit)
 	switch w.mode {
@@ -129,12 +128,13 @@ func scarce(err error) bool {
 }
 
 // isGone tells whether an error says that there is nothing at a path.
-func isGone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) }
+func isGone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP)
+}
 
 // warn warns the user once.
 func (w *Watcher) warn(key, message string, err error, hint string) {
-	if !w.warned[key] {
-		w.warned[key] = true
+	if w.reported.Changed(key, true) {
 		w.stage.Warn(message, event.WithHint(err, hint))
 	}
 }
@@ -148,16 +148,16 @@ func (w *Watcher) Settle(quiet, limit time.Duration) { w.debounce.set(quiet, lim
 // is sorted, without duplicates, and belongs to the receiver.
 func (w *Watcher) Batches() <-chan Batch { return w.batches }
 
-// Watch replaces the set of watched paths, which need not exist. Those that stay in the set are
-// watched without a gap; changes of new ones before Watch returned may go unseen. It may be called
-// from any goroutine, and costs little if the set is the same. After an error everything that can
-// be watched is.
-func (w *Watcher) Watch(paths []Path) error {
+// Watch replaces the set of watched paths, which need not exist, and tells whether it was another
+// one. Those that stay in the set are watched without a gap; changes of new ones before Watch
+// returned may go unseen. It may be called from any goroutine, and costs little if the set is the
+// same. After an error everything that can be watched is.
+func (w *Watcher) Watch(paths []Path) (changed bool, err error) {
 	paths = slices.Clone(paths)
 	for i := range paths {
 		abs, err := filepath.Abs(paths[i].Name)
 		if err != nil {
-			return fmt.Errorf("watch %s: %w", paths[i].Name, err)
+			return false, fmt.Errorf("watch %s: %w", paths[i].Name, err)
 		}
 		paths[i].Name = abs
 		if len(paths[i].Except) == 0 {
@@ -170,11 +170,11 @@ func (w *Watcher) Watch(paths []Path) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if slices.EqualFunc(w.targets, paths, func(t *target, p Path) bool { return equalPaths(t.Path, p) }) && !w.failed {
-		return nil
+		return false, nil
 	}
 	old := w.targets
 	w.targets = make([]*target, len(paths))
-	byPatterns := map[string]*target{} // an image's paths share their patterns
+	shared := &target{} // an image's paths share their patterns
 	for i, p := range paths {
 		for len(old) > 0 && comparePaths(old[0].Path, p) < 0 {
 			old[0].seen = nil // no longer polled
@@ -184,21 +184,16 @@ func (w *Watcher) Watch(paths []Path) error {
 			w.targets[i], old = old[0], old[1:]
 			continue
 		}
-		key := strings.Join(append([]string{p.Base}, p.Except...), "\x00")
-		t := &target{Path: p}
-		if same, known := byPatterns[key]; known {
-			t.Except, t.filter = same.Except, same.filter
-		} else {
-			t.Except = slices.Clone(p.Except)
-			t.filter = newFilter(p.Base, t.Except)
-			byPatterns[key] = t
+		if p.Base != shared.Base || !slices.Equal(p.Except, shared.Except) {
+			shared = &target{Path: Path{Base: p.Base, Except: slices.Clone(p.Except)}, filter: newFilter(p.Base, p.Except)}
 		}
-		w.targets[i] = t
+		p.Except = shared.Except
+		w.targets[i] = &target{Path: p, filter: shared.filter}
 	}
 	for _, t := range old {
 		t.seen = nil
 	}
-	return w.sync()
+	return true, w.sync()
 }
 
 func comparePaths(a, b Path) int {
@@ -289,7 +284,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 				panicked = false
 				report(func() []string { return w.everything("looking at every file anew") })
 			}
-			connected := events == nil && w.reconnect()
+			connected := events == nil && w.mode == Auto && w.reconnect()
 			if connected {
 				listen()
 			}

@@ -26,7 +26,7 @@ type project struct {
 	dir string
 
 	mu   sync.Mutex
-	said []event.Event
+	sent []event.Event
 }
 
 // open runs a Watcher for the test's life; the folder is empty and nothing is watched yet. Prepare,
@@ -37,7 +37,7 @@ func open(t testing.TB, o Options, prepare func(*Watcher)) *project {
 	w, err := New(func(e event.Event) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.said = append(p.said, e)
+		p.sent = append(p.sent, e)
 	}, o)
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +45,7 @@ func open(t testing.TB, o Options, prepare func(*Watcher)) *project {
 	p.w = w
 	w.rest, w.tick = 2*time.Millisecond, 20*time.Millisecond // tests are in a hurry
 	if o.Mode == Poll {
-		w.tick = time.Hour // polls report mounts by themselves; reported twice, a test could take the second time for what it did next
+		w.tick = time.Hour // polls see mounts by themselves; a second report could be taken for the next change
 	}
 	if prepare != nil {
 		prepare(w)
@@ -58,7 +58,7 @@ func open(t testing.TB, o Options, prepare func(*Watcher)) *project {
 		if err := <-ended; err != nil {
 			t.Errorf("Run = %v", err)
 		}
-		for _, e := range p.heard(event.Warned) {
+		for _, e := range p.events(event.Warned) {
 			t.Errorf("%s: %v %v", e.Message, e.Err, e.Fields)
 		}
 	})
@@ -74,11 +74,11 @@ func eachMode(t *testing.T, test func(*project)) {
 	}
 }
 
-// heard returns what has been said in this phase, and forgets it.
-func (p *project) heard(phase event.Phase) (of []event.Event) {
+// events returns those of this phase, and forgets them.
+func (p *project) events(phase event.Phase) (of []event.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.said = slices.DeleteFunc(p.said, func(e event.Event) bool {
+	p.sent = slices.DeleteFunc(p.sent, func(e event.Event) bool {
 		if e.Phase == phase {
 			of = append(of, e)
 		}
@@ -124,7 +124,13 @@ func (p *project) watch(names ...string) {
 // watchPaths watches these paths and the bell.
 func (p *project) watchPaths(paths ...Path) {
 	p.t.Helper()
-	p.must(p.w.Watch(append(paths, Path{Name: p.path(bell)})))
+	p.set(append(paths, Path{Name: p.path(bell)}))
+}
+
+func (p *project) set(paths []Path) {
+	p.t.Helper()
+	_, err := p.w.Watch(paths)
+	p.must(err)
 }
 
 // paths are plain ones in a folder.
@@ -135,15 +141,16 @@ func paths(dir string, names ...string) (paths []Path) {
 	return paths
 }
 
-// expect does something and says if anything but exactly these paths is told as changed. Who polls
-// may see only the end of it: that a folder is gone tells that all in it is.
+// expect does something and fails unless exactly these paths are reported as changed. A poll may
+// see only the end of it: a folder that is gone includes what was in it.
 func (p *project) expect(what string, do func(), want ...string) {
 	p.t.Helper()
-	got := p.told(what, do)
+	got := p.changed(what, do)
 	slices.Sort(want)
 	if p.w.mode == Poll {
 		want = slices.DeleteFunc(want, func(name string) bool {
-			return !got[name] && slices.ContainsFunc(slices.Collect(maps.Keys(got)), func(other string) bool { return holds(other, name) })
+			return !got[name] &&
+				slices.ContainsFunc(slices.Collect(maps.Keys(got)), func(other string) bool { return holds(other, name) })
 		})
 	}
 	if names := slices.Sorted(maps.Keys(got)); !slices.Equal(names, want) {
@@ -151,8 +158,8 @@ func (p *project) expect(what string, do func(), want ...string) {
 	}
 }
 
-// told does something and returns the paths that are told as changed.
-func (p *project) told(what string, do func()) map[string]bool {
+// changed does something and returns the paths that are reported as changed.
+func (p *project) changed(what string, do func()) map[string]bool {
 	p.t.Helper()
 	do()
 	got := map[string]bool{}
@@ -270,8 +277,8 @@ func TestFolder(t *testing.T) {
 		p.expect("removed", func() { p.remove("ctx") }, "ctx", "ctx/n", "ctx/n/f")
 		p.expect("made again", func() { p.must(os.Mkdir(p.path("ctx"), 0o755)) }, "ctx")
 		p.expect("in it", func() { p.write("ctx/g") }, "ctx/g")
-		// Step by step, what is told depends on who is faster; what is watched in the end does not.
-		p.told("another tree", func() { p.must(os.MkdirAll(p.path("ctx/x/y/z"), 0o755)) })
+		// Step by step, what is reported depends on timing; what is watched in the end does not.
+		p.changed("another tree", func() { p.must(os.MkdirAll(p.path("ctx/x/y/z"), 0o755)) })
 		p.expect("deep in that", func() { p.write("ctx/x/y/z/f") }, "ctx/x/y/z/f")
 	})
 }
@@ -290,7 +297,7 @@ func TestFolderOnTheWay(t *testing.T) {
 func TestProjectFolderIsReplaced(t *testing.T) {
 	eachMode(t, func(p *project) {
 		p.write("proj/f")
-		p.must(p.w.Watch(paths(p.dir, "proj/f")))
+		p.set(paths(p.dir, "proj/f"))
 		p.rename("proj", "gone")
 		p.next("proj/f")
 		p.write("proj/f")
@@ -300,7 +307,7 @@ func TestProjectFolderIsReplaced(t *testing.T) {
 	})
 }
 
-// next waits for the path to be told.
+// next waits for the path to be reported.
 func (p *project) next(want string) {
 	p.t.Helper()
 	deadline := time.After(time.Minute)
@@ -312,7 +319,7 @@ func (p *project) next(want string) {
 				return
 			}
 		case <-deadline:
-			p.t.Fatalf("%s was not told as changed", want)
+			p.t.Fatalf("%s was not reported as changed", want)
 		}
 	}
 }
@@ -394,17 +401,15 @@ func TestUnchangedSet(t *testing.T) {
 	set := func() []Path {
 		return []Path{p.except("b", ".", "x", "y"), p.except("a", ".", "x"), {Name: p.path(bell)}, {Name: p.path(bell)}}
 	}
-	p.must(p.w.Watch(set()))
+	p.set(set())
 	before := p.w.targets
-	p.must(p.w.Watch(set()))
-	if &p.w.targets[0] != &before[0] {
+	if changed, err := p.w.Watch(set()); err != nil || changed || &p.w.targets[0] != &before[0] {
 		t.Error("planned again")
 	}
 	given := set()
-	p.must(p.w.Watch(given))
+	p.set(given)
 	given[0].Except[0] = "f" // the caller's own
-	p.must(p.w.Watch(given))
-	if &p.w.targets[0] == &before[0] {
+	if changed, err := p.w.Watch(given); err != nil || !changed || &p.w.targets[0] == &before[0] {
 		t.Error("not planned again")
 	}
 }
@@ -420,7 +425,7 @@ func TestUnknownMode(t *testing.T) {
 func TestStorm(t *testing.T) {
 	eachMode(t, func(p *project) {
 		files := p.storm()
-		p.told("what the storm left", func() {})
+		p.changed("what the storm left", func() {})
 		p.expect("every file", func() { p.write(files...) }, files...)
 	})
 }
@@ -461,11 +466,11 @@ func (p *project) storm() (files []string) {
 	}
 }
 
-// A panic while an event is looked at is told once, loses no change, and the watch goes on.
+// A panic while an event is looked at is reported once, loses no change, and the watch goes on.
 func TestPanicInALook(t *testing.T) {
 	p := open(t, Options{Mode: Auto, Quiet: 30 * time.Millisecond}, nil)
 	p.write("src/a")
-	p.must(p.w.Watch(paths(p.dir, "src")))
+	p.set(paths(p.dir, "src"))
 	var panicked bool
 	p.w.mu.Lock()
 	clear(p.w.kinds)
@@ -481,8 +486,9 @@ func TestPanicInALook(t *testing.T) {
 	p.next("src")        // everything has changed
 	p.must(os.WriteFile(p.path("src/new/b"), []byte("again"), 0o644))
 	p.next("src/new/b")
-	told := p.heard(event.Failed)
-	if len(told) != 1 || told[0].Level() != event.Error || !strings.Contains(event.Hint(told[0].Err), "please report") {
-		t.Errorf("told %+v", told)
+	reported := p.events(event.Failed)
+	if len(reported) != 1 || reported[0].Level() != event.Error ||
+		!strings.Contains(event.Hint(reported[0].Err), "please report") {
+		t.Errorf("reported %+v", reported)
 	}
 }

@@ -1,0 +1,34 @@
+package loop
+
+import "github.com/google/go-containerregistry/pkg/name"
+
+// Target is what a run takes the platform to. The run's first stage makes it.
+type Target struct {
+	Images []*Image // in the order of devloop.yaml
+}
+
+// Image is an image of a target.
+type Image struct {
+	Name  string   // in devloop.yaml
+	Tag   name.Tag // by the hash of its inputs
+	Ref   string   // how pods name it; the nodes stage adds the digest where it knows one
+	Input any      // what the images stage builds it from
+}
+
+// Tags returns the tags of images.
+func Tags(images []*Image) []name.Tag {
+	tags := make([]name.Tag, len(images))
+	for i, image := range images {
+		tags[i] = image.Tag
+	}
+	return tags
+}
+
+// Refs returns how pods name the images, by their names in devloop.yaml.
+func (t *Target) Refs() map[string]string {
+	refs := map[string]string{}
+	for _, image := range t.Images {
+		refs[image.Name] = image.Ref
+	}
+	return refs
+}
