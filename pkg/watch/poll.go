@@ -66,7 +66,7 @@ func (t *target) look(before snapshot) snapshot {
 	now := snapshot{}
 	keep := func(top string, err error) {
 		for name, s := range before {
-			if !isGone(err) && holds(top, name) {
+			if _, seen := now[name]; !seen && !isGone(err) && holds(top, name) {
 				now[name] = s
 			}
 		}

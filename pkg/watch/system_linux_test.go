@@ -404,6 +404,20 @@ func TestUnlistedFolder(t *testing.T) {
 	})
 }
 
+// What a poll cannot see has not changed.
+func TestPollOfAnUnreadableFolder(t *testing.T) {
+	if !unprivileged(t) {
+		return
+	}
+	p := open(t, Options{Mode: Poll, Quiet: 30 * time.Millisecond}, nil)
+	p.write("ctx/a/f", "ctx/a/b/f")
+	p.watch("ctx")
+	p.t.Cleanup(func() { _ = os.Chmod(p.path("ctx/a"), 0o755) }) // or it could not be removed
+	p.expect("unreadable", func() { p.must(os.Chmod(p.path("ctx/a"), 0)) }, "ctx/a")
+	p.expect("readable", func() { p.must(os.Chmod(p.path("ctx/a"), 0o755)) }, "ctx/a")
+	p.expect("a save in it", func() { p.write("ctx/a/f") }, "ctx/a/f")
+}
+
 const manyFolders, manyFiles = 200, 100
 
 // watchMany watches that many files, and returns the set of them.
