@@ -89,9 +89,9 @@ type Input struct {
 // Path is a file, or a folder with everything in it except what the patterns of a .dockerignore
 // exclude, which are relative to Base.
 type Path struct {
-	Name   string // absolute
-	Base   string
-	Except []string
+	Name    string // absolute
+	Base    string
+	Exclude []string
 }
 
 // Hash reads the image's inputs. It builds nothing and changes nothing. A Dockerfile that cannot be
@@ -104,7 +104,7 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 	}
 	slices.SortFunc(input.Files, func(a, b Path) int { return strings.Compare(a.Name, b.Name) })
 	input.Files = slices.CompactFunc(input.Files, func(a, b Path) bool {
-		return a.Name == b.Name && slices.Equal(a.Except, b.Except)
+		return a.Name == b.Name && slices.Equal(a.Exclude, b.Exclude)
 	})
 	return input, nil
 }
@@ -135,7 +135,7 @@ func (b *Builder) hash(ctx context.Context, input *Input) error {
 			continue
 		}
 		for _, file := range watchable(input.Context, withLinkTargets(input.Context, patterns)) {
-			input.Files = append(input.Files, Path{Name: file, Base: input.Context, Except: excludes})
+			input.Files = append(input.Files, Path{Name: file, Base: input.Context, Exclude: excludes})
 		}
 		found, err := b.hashContext(ctx, input.Context, patterns, excludes)
 		if err != nil {

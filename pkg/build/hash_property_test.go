@@ -385,7 +385,7 @@ func noticed(t *testing.T, files []Path, changed string) bool {
 		if !below(end, changed) {
 			continue
 		}
-		exclude, err := patternmatcher.New(file.Except)
+		exclude, err := patternmatcher.New(file.Exclude)
 		must(t, err)
 		name, err := filepath.Rel(file.Base, file.Name+changed[len(end):])
 		must(t, err)

@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-func TestExcept(t *testing.T) {
+func TestExclude(t *testing.T) {
 	eachMode(t, func(p *project) {
 		p.write("ctx/src/f", "ctx/node_modules/a/b/f", "ctx/.git/index", "ctx/docs/keep/f", "ctx/docs/f", "ctx/x.pyc")
-		p.watchPaths(p.except("ctx", "ctx", ".git", "**/node_modules", "*.pyc", "docs", "!docs/keep"))
+		p.watchPaths(p.exclude("ctx", "ctx", ".git", "**/node_modules", "*.pyc", "docs", "!docs/keep"))
 		p.expect("excluded", func() {
 			p.write("ctx/node_modules/a/b/f", "ctx/node_modules/new/f", "ctx/.git/index", "ctx/docs/f", "ctx/x.pyc", "ctx/y.pyc")
 		})
@@ -34,9 +34,9 @@ func TestExcept(t *testing.T) {
 	})
 }
 
-// except is a folder to watch; name and base are relative to the project.
-func (p *project) except(name, base string, patterns ...string) Path {
-	return Path{Name: p.path(name), Base: p.path(base), Except: patterns}
+// exclude is a folder to watch; name and base are relative to the project.
+func (p *project) exclude(name, base string, patterns ...string) Path {
+	return Path{Name: p.path(name), Base: p.path(base), Exclude: patterns}
 }
 
 // below returns the folders of the project from one on that are watched, or polled.
@@ -59,14 +59,14 @@ func (p *project) below(top string) []string {
 	return folders
 }
 
-func TestExceptOfSeveralPaths(t *testing.T) {
+func TestExcludeOfSeveralPaths(t *testing.T) {
 	eachMode(t, func(p *project) {
 		p.write("ctx/a/f", "ctx/b/f", "ctx/c/f", "ctx/c/sub/f", "ctx/c/other/f")
 		p.watchPaths(
-			p.except("ctx", "ctx", "a", "c"),
-			p.except("ctx", "ctx", "b", "c"),
-			p.except("ctx/c/f", "ctx", "**"),
-			p.except("ctx/c/sub", "ctx/c", "sub/x"),
+			p.exclude("ctx", "ctx", "a", "c"),
+			p.exclude("ctx", "ctx", "b", "c"),
+			p.exclude("ctx/c/f", "ctx", "**"),
+			p.exclude("ctx/c/sub", "ctx/c", "sub/x"),
 		)
 		p.expect("what one of them excludes", func() { p.write("ctx/a/f", "ctx/b/f") }, "ctx/a/f", "ctx/b/f")
 		p.expect("named ones", func() { p.write("ctx/c/f", "ctx/c/sub/f", "ctx/c/sub/y") },
@@ -79,28 +79,28 @@ func TestExceptOfSeveralPaths(t *testing.T) {
 	})
 }
 
-func TestExceptChanges(t *testing.T) {
+func TestExcludeChanges(t *testing.T) {
 	eachMode(t, func(p *project) {
 		p.write("ctx/a/f", "ctx/b/f")
 		touch := func() { p.write("ctx/a/f", "ctx/b/f") }
-		p.watchPaths(p.except("ctx", "ctx", "a"))
+		p.watchPaths(p.exclude("ctx", "ctx", "a"))
 		p.expect("a excluded", touch, "ctx/b/f")
-		p.watchPaths(p.except("ctx", "ctx", "b"))
+		p.watchPaths(p.exclude("ctx", "ctx", "b"))
 		p.expect("b excluded", touch, "ctx/a/f")
-		p.watchPaths(p.except("ctx", ".", "ctx/*"))
+		p.watchPaths(p.exclude("ctx", ".", "ctx/*"))
 		p.expect("by another base", touch)
-		p.watchPaths(p.except("ctx", "ctx", "a", "[")) // cannot be parsed
+		p.watchPaths(p.exclude("ctx", "ctx", "a", "[")) // cannot be parsed
 		p.expect("a broken list", touch, "ctx/a/f", "ctx/b/f")
 		p.watch("ctx")
 		p.expect("no list", touch, "ctx/a/f", "ctx/b/f")
 	})
 }
 
-func TestExceptBehindALink(t *testing.T) {
+func TestExcludeBehindALink(t *testing.T) {
 	eachMode(t, func(p *project) {
 		p.write("real/a/f", "real/b/f")
 		p.must(os.Symlink("real", p.path("ctx")))
-		p.watchPaths(p.except("ctx", "ctx", "b"))
+		p.watchPaths(p.exclude("ctx", "ctx", "b"))
 		p.expect("by the watched name", func() { p.write("real/a/f", "real/b/f") }, "ctx/a/f")
 	})
 }

@@ -40,7 +40,7 @@ func TestGit(t *testing.T) {
 	git("checkout", "-qb", "other")
 	writeAll("other ")
 	git("commit", "-qam", "two")
-	p.set([]Path{p.except("repo", "repo", ".git")})
+	p.set([]Path{p.exclude("repo", "repo", ".git")})
 
 	// each does something and expects one change of every file.
 	each := func(what string, do func()) {

@@ -431,7 +431,7 @@ func watchMany(t testing.TB, mode Mode) (*project, []Path) {
 			p.must(os.WriteFile(filepath.Join(folder, fmt.Sprintf("module_%d.py", j)), nil, 0o644))
 		}
 	}
-	set := []Path{p.except("ctx", "ctx", "**/node_modules", "**/*.pyc", "!**/keep")}
+	set := []Path{p.exclude("ctx", "ctx", "**/node_modules", "**/*.pyc", "!**/keep")}
 	p.set(set)
 	return p, set
 }

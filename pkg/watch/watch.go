@@ -31,12 +31,12 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// Path is what to watch: a file, or a folder with everything below it except what Except excludes.
+// Path is what to watch: a file, or a folder with everything below it except what Exclude names.
 // Several Paths may have the same Name; a change counts if it does for one of them.
 type Path struct {
-	Name   string   // absolute
-	Base   string   // folder, absolute, that Except's patterns are relative to; unused if there are none
-	Except []string // in the syntax of .dockerignore, as ignorefile.ReadAll returns it; Name itself is never left out
+	Name    string   // absolute
+	Base    string   // folder, absolute, that the patterns are relative to; unused if there are none
+	Exclude []string // in the syntax of .dockerignore, as ignorefile.ReadAll returns it; Name itself is never left out
 }
 
 // Mode is how changes are noticed.
@@ -160,7 +160,7 @@ func (w *Watcher) Watch(paths []Path) (changed bool, err error) {
 			return false, fmt.Errorf("watch %s: %w", paths[i].Name, err)
 		}
 		paths[i].Name = abs
-		if len(paths[i].Except) == 0 {
+		if len(paths[i].Exclude) == 0 {
 			paths[i].Base = "" // unused
 		}
 	}
@@ -184,10 +184,10 @@ func (w *Watcher) Watch(paths []Path) (changed bool, err error) {
 			w.targets[i], old = old[0], old[1:]
 			continue
 		}
-		if p.Base != shared.Base || !slices.Equal(p.Except, shared.Except) {
-			shared = &target{Path: Path{Base: p.Base, Except: slices.Clone(p.Except)}, filter: newFilter(p.Base, p.Except)}
+		if p.Base != shared.Base || !slices.Equal(p.Exclude, shared.Exclude) {
+			shared = &target{Path: Path{Base: p.Base, Exclude: slices.Clone(p.Exclude)}, filter: newFilter(p.Base, p.Exclude)}
 		}
-		p.Except = shared.Except
+		p.Exclude = shared.Exclude
 		w.targets[i] = &target{Path: p, filter: shared.filter}
 	}
 	for _, t := range old {
@@ -200,11 +200,11 @@ func comparePaths(a, b Path) int {
 	if c := cmp.Compare(a.Name, b.Name); c != 0 {
 		return c // fast path
 	}
-	return cmp.Or(cmp.Compare(a.Base, b.Base), slices.Compare(a.Except, b.Except))
+	return cmp.Or(cmp.Compare(a.Base, b.Base), slices.Compare(a.Exclude, b.Exclude))
 }
 
 func equalPaths(a, b Path) bool {
-	return a.Name == b.Name && a.Base == b.Base && slices.Equal(a.Except, b.Except)
+	return a.Name == b.Name && a.Base == b.Base && slices.Equal(a.Exclude, b.Exclude)
 }
 
 // Run sends batches until ctx ends, and then returns nil; every goroutine of the Watcher has ended

@@ -399,7 +399,7 @@ func TestUnchangedSet(t *testing.T) {
 	p := open(t, Options{}, nil)
 	p.write("a/f", "b/f")
 	set := func() []Path {
-		return []Path{p.except("b", ".", "x", "y"), p.except("a", ".", "x"), {Name: p.path(bell)}, {Name: p.path(bell)}}
+		return []Path{p.exclude("b", ".", "x", "y"), p.exclude("a", ".", "x"), {Name: p.path(bell)}, {Name: p.path(bell)}}
 	}
 	p.set(set())
 	before := p.w.targets
@@ -408,7 +408,7 @@ func TestUnchangedSet(t *testing.T) {
 	}
 	given := set()
 	p.set(given)
-	given[0].Except[0] = "f" // the caller's own
+	given[0].Exclude[0] = "f" // the caller's own
 	if changed, err := p.w.Watch(given); err != nil || !changed || &p.w.targets[0] == &before[0] {
 		t.Error("not planned again")
 	}
