@@ -241,8 +241,8 @@ func (d *doctor) checkNodes(ctx context.Context) error {
 		switch {
 		case h.Err != nil:
 			d.fail(h.Err)
-		case h.Ahead.Abs() > clockSkew:
-			d.fail(event.WithHint(fmt.Errorf("%s: its clock differs from this machine's by %s", h.Node, h.Ahead),
+		case h.ClockAhead.Abs() > clockSkew:
+			d.fail(event.WithHint(fmt.Errorf("%s: its clock differs from this machine's by %s", h.Node, h.ClockAhead),
 				h.Shell+" date -s @$(date +%s)"))
 		case h.Free < enoughDisk:
 			d.warn(event.WithHint(fmt.Errorf("%s: %s left for images", h.Node, console.Size(h.Free)),

@@ -47,8 +47,8 @@ type Registry interface {
 	// Content holds the registry's blobs.
 	Content() content.Store
 	Has(tag name.Tag) bool
-	// Name gives a manifest among the blobs a tag.
-	Name(digest string, tag name.Tag) error
+	// Tag gives a manifest among the blobs a tag.
+	Tag(digest string, tag name.Tag) error
 	Prune(tag name.Tag) error
 }
 
@@ -212,7 +212,7 @@ func (e *remoteEngine) name(_ context.Context, answer map[string]string, tag nam
 	if err != nil {
 		return "", err
 	}
-	return id, e.registry.Name(id, tag)
+	return id, e.registry.Tag(id, tag)
 }
 
 // drop has nothing to do: the next Prune removes blobs that no image uses.

@@ -79,7 +79,7 @@ func (c *Cluster) BuildKit() (dial func(context.Context) (net.Conn, error), err 
 }
 
 // builderNode returns the only node: with several, each would need what one of them built.
-func (c *Cluster) builderNode() (*Node, error) {
+func (c *Cluster) builderNode() (*node, error) {
 	switch len(c.nodes) {
 	case 0:
 		return nil, errors.New("the nodes of this cluster are not known")

@@ -111,9 +111,9 @@ func TestDockerInTheNode(t *testing.T) {
 func TestDockerNotInTheNode(t *testing.T) {
 	for want, cluster := range map[string]*Cluster{
 		"not known":               {},
-		"there are 2 nodes":       {nodes: []*Node{{}, {}}},
-		"another one: containerd": {nodes: []*Node{{runtime: containerdRuntime{}}}},
-		"ca.pem":                  {nodes: []*Node{{runtime: dockerRuntime}}, certs: t.TempDir()},
+		"there are 2 nodes":       {nodes: []*node{{}, {}}},
+		"another one: containerd": {nodes: []*node{{runtime: containerdRuntime{}}}},
+		"ca.pem":                  {nodes: []*node{{runtime: dockerRuntime}}, certs: t.TempDir()},
 	} {
 		if _, err := cluster.Docker(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)

@@ -73,14 +73,14 @@ func (c *Cluster) addContainers(t tool, name string, all []container.Summary, do
 		if one.Labels[t.cluster] != name || !slices.Contains(nodeRoles, one.Labels[t.role]) {
 			continue
 		}
-		node := strings.TrimPrefix(one.Names[0], "/")
+		nodeName := strings.TrimPrefix(one.Names[0], "/")
 		if one.State != container.StateRunning {
-			err := fmt.Errorf("node %s of the %s cluster %s is stopped", node, t.name, name)
-			return event.WithHint(err, "docker start "+node)
+			err := fmt.Errorf("node %s of the %s cluster %s is stopped", nodeName, t.name, name)
+			return event.WithHint(err, "docker start "+nodeName)
 		}
-		c.nodes = append(c.nodes, &Node{name: node, runtime: containerdRuntime{}, shell: "docker exec " + node,
-			transport: &execTransport{node: node, docker: docker}})
+		c.nodes = append(c.nodes, &node{name: nodeName, runtime: containerdRuntime{}, shell: "docker exec " + nodeName,
+			transport: &execTransport{node: nodeName, docker: docker}})
 	}
-	slices.SortFunc(c.nodes, func(a, b *Node) int { return cmp.Compare(a.name, b.name) })
+	slices.SortFunc(c.nodes, func(a, b *node) int { return cmp.Compare(a.name, b.name) })
 	return nil
 }

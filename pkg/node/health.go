@@ -10,13 +10,13 @@ import (
 
 // Health is the state of one node.
 type Health struct {
-	Node    string
-	Runtime string        // "containerd"
-	Shell   string        // what a user types before a command to run it there, as root
-	Images  int           // with a name
-	Free    uint64        // bytes where its images are kept
-	Ahead   time.Duration // of its clock before this machine's, precise to about a second
-	Err     error         // why the rest is unknown
+	Node       string
+	Runtime    string        // "containerd"
+	Shell      string        // what a user types before a command to run it there, as root
+	Images     int           // with a name
+	Free       uint64        // bytes where its images are kept
+	ClockAhead time.Duration // of its clock before this machine's, precise to about a second
+	Err        error         // why the rest is unknown
 }
 
 // Check returns the state of every node.
@@ -30,7 +30,7 @@ func (c *Cluster) Check(ctx context.Context) []Health {
 	return all
 }
 
-func (n *Node) check(ctx context.Context, h *Health) error {
+func (n *node) check(ctx context.Context, h *Health) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	images, err := n.runtime.names(ctx, n)
@@ -44,12 +44,12 @@ func (n *Node) check(ctx context.Context, h *Health) error {
 		return err
 	}
 	asked = asked.Add(time.Since(asked) / 2) // the node read its clock at some point in between
-	h.Ahead, h.Free = now.Sub(asked).Round(time.Second), free
+	h.ClockAhead, h.Free = now.Sub(asked).Round(time.Second), free
 	return nil
 }
 
 // clockAndFree returns the node's time and the bytes free where its images are kept.
-func (n *Node) clockAndFree(ctx context.Context) (now time.Time, free uint64, err error) {
+func (n *node) clockAndFree(ctx context.Context) (now time.Time, free uint64, err error) {
 	// POSIX only, since some nodes have just busybox. k3s keeps images elsewhere.
 	out, err := n.run(ctx, "sh", "-c", "date +%s; df -Pk "+n.runtime.dir()+" 2> /dev/null || df -Pk /var/lib")
 	if err != nil {

@@ -29,9 +29,9 @@ type fakeRuntime struct {
 	tagged []string            // all names that images got, in order
 }
 
-func (r *fakeRuntime) find(context.Context, *Node, []string) (string, error) { return "", nil }
+func (r *fakeRuntime) find(context.Context, *node, []string) (string, error) { return "", nil }
 
-func (r *fakeRuntime) pull(ctx context.Context, _ *Node, source string) error {
+func (r *fakeRuntime) pull(ctx context.Context, _ *node, source string) error {
 	ref, err := name.NewTag(source)
 	if err != nil {
 		return err
@@ -45,18 +45,18 @@ func (r *fakeRuntime) pull(ctx context.Context, _ *Node, source string) error {
 	return readLayers(image)
 }
 
-func (r *fakeRuntime) tag(_ context.Context, _ *Node, source, target string) error {
+func (r *fakeRuntime) tag(_ context.Context, _ *node, source, target string) error {
 	r.images[target] = r.images[source]
 	r.tagged = append(r.tagged, target)
 	return nil
 }
 
-func (r *fakeRuntime) untag(_ context.Context, _ *Node, name string) error {
+func (r *fakeRuntime) untag(_ context.Context, _ *node, name string) error {
 	delete(r.images, name)
 	return nil
 }
 
-func (r *fakeRuntime) digest(_ context.Context, _ *Node, name string) (string, error) {
+func (r *fakeRuntime) digest(_ context.Context, _ *node, name string) (string, error) {
 	if r.images[name] == nil || r.report != "" {
 		return r.report, nil
 	}
@@ -71,8 +71,8 @@ func TestLoad(t *testing.T) {
 	tag := newTag(t, "worker:1")
 	const target = "docker.io/library/worker:1"
 	p := &fakeRuntime{images: map[string]v1.Image{}}
-	c := &Cluster{nodes: []*Node{{name: "n", transport: localTransport{}, runtime: p}}}
-	if err := c.Give(t.Context(), func(event.Event) {}, built{tag: image}, r, []name.Tag{tag}); err != nil {
+	c := &Cluster{nodes: []*node{{name: "n", transport: localTransport{}, runtime: p}}}
+	if err := c.Load(t.Context(), func(event.Event) {}, built{tag: image}, r, []name.Tag{tag}); err != nil {
 		t.Fatal(err)
 	}
 	digest := digestOf(t, image)
@@ -81,7 +81,7 @@ func TestLoad(t *testing.T) {
 	}
 	p = &fakeRuntime{images: map[string]v1.Image{}, report: "sha256:" + strings.Repeat("0", 64)}
 	c.nodes[0].runtime = p
-	err := c.Give(t.Context(), func(event.Event) {}, built{tag: image}, r, []name.Tag{tag})
+	err := c.Load(t.Context(), func(event.Event) {}, built{tag: image}, r, []name.Tag{tag})
 	if err == nil || !strings.Contains(err.Error(), p.report) || !strings.Contains(err.Error(), digest.String()) {
 		t.Errorf("another image than the one that was built: %v", err)
 	}
@@ -131,9 +131,9 @@ func TestImport(t *testing.T) {
 	}
 	tag := newTag(t, "worker:1")
 	n := &fakeContainerd{unpacked: []string{config.RootFS.DiffIDs[0].String()}} // the first is its own chain ID
-	c := &Cluster{nodes: []*Node{{name: "n", transport: n, runtime: containerdRuntime{}}}}
+	c := &Cluster{nodes: []*node{{name: "n", transport: n, runtime: containerdRuntime{}}}}
 	source, r := built{tag: attested(t, image)}, openRegistry(t, t.TempDir())
-	if err := c.Give(t.Context(), func(event.Event) {}, source, r, []name.Tag{tag}); err != nil {
+	if err := c.Load(t.Context(), func(event.Event) {}, source, r, []name.Tag{tag}); err != nil {
 		t.Fatal(err)
 	}
 	layers := layersOf(t, image)

@@ -91,7 +91,7 @@ func Find(ctx context.Context, kubeContext, server string, docker *client.Client
 	if err != nil {
 		return nil, fmt.Errorf("minikube profile %q: %w", kubeContext, err)
 	}
-	cluster := &Cluster{name: kubeContext, start: p.command("start"), certs: filepath.Join(home, "certs")}
+	cluster := &Cluster{name: kubeContext, startCommand: p.command("start"), certs: filepath.Join(home, "certs")}
 	if serves {
 		cluster.origin = Origin{"minikube", p.Name}
 	}
@@ -107,7 +107,7 @@ func Find(ctx context.Context, kubeContext, server string, docker *client.Client
 		cluster.nodes = append(cluster.nodes, found)
 	}
 	if len(cluster.nodes) == 0 {
-		return nil, event.WithHint(fmt.Errorf("minikube profile %q has no nodes", p.Name), cluster.start)
+		return nil, event.WithHint(fmt.Errorf("minikube profile %q has no nodes", p.Name), cluster.startCommand)
 	}
 	return cluster, nil
 }
@@ -169,9 +169,9 @@ const (
 // locate finds out how to reach a node: the driver of a VM writes it down, a container publishes
 // its ssh port, and with the driver "none" the node is this machine.
 func locate(ctx context.Context, home string, p profile, name, ip string,
-	docker *client.Client, hostKeys string) (*Node, error) {
+	docker *client.Client, hostKeys string) (*node, error) {
 	if p.Driver == "none" || p.Driver == "native" {
-		return &Node{name: name, transport: localTransport{name}, shell: "sudo"}, nil
+		return &node{name: name, transport: localTransport{name}, shell: "sudo"}, nil
 	}
 	var m machine
 	folder := filepath.Join(home, "machines", name)
@@ -180,7 +180,7 @@ func locate(ctx context.Context, home string, p profile, name, ip string,
 	ssh := &sshTransport{node: name, start: p.command("start"), user: cmp.Or(m.Driver.SSHUser, "docker"),
 		key:  cmp.Or(m.Driver.SSHKeyPath, filepath.Join(folder, "id_rsa")),
 		free: make(chan struct{}, sessions), hostKeys: hostKeys}
-	n := &Node{name: name, transport: ssh, shell: p.command("ssh") + " -n " + name + " -- sudo"}
+	n := &node{name: name, transport: ssh, shell: p.command("ssh") + " -n " + name + " -- sudo"}
 	host := cmp.Or(m.Driver.IPAddress, ip)
 	switch {
 	case problem != nil:

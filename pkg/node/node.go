@@ -35,16 +35,16 @@ const (
 
 // Cluster is a set of nodes that devloop can load images into. Find makes one.
 type Cluster struct {
-	name   string
-	origin Origin
-	start  string // the command that starts it, if known
-	certs  string // folder of minikube's certificates for the nodes' Docker daemons
-	nodes  []*Node
-	known  knownNames
+	name         string
+	origin       Origin
+	startCommand string // the command that starts it, if known
+	certs        string // folder of minikube's certificates for the nodes' Docker daemons
+	nodes        []*node
+	known        knownNames
 }
 
-// Node is one node of a cluster. It is safe for concurrent use.
-type Node struct {
+// node is one node of a cluster. It is safe for concurrent use.
+type node struct {
 	name      string
 	transport transport
 	runtime   runtime
@@ -52,7 +52,7 @@ type Node struct {
 	shell     string      // what a user types to run a command as root on it, "minikube ssh -- sudo"
 }
 
-func (n *Node) run(ctx context.Context, args ...string) (string, error) {
+func (n *node) run(ctx context.Context, args ...string) (string, error) {
 	return n.transport.run(ctx, nil, args...)
 }
 
@@ -65,8 +65,8 @@ func (c *Cluster) Close() error {
 	return errors.Join(errs...)
 }
 
-// Start is the command that starts the cluster, "" if it is not known.
-func (c *Cluster) Start() string { return c.start }
+// StartCommand is the command that starts the cluster, "" if it is not known.
+func (c *Cluster) StartCommand() string { return c.startCommand }
 
 // Missing returns those of tags that at least one node does not have. Within knownFor, the nodes
 // are not asked again about tags that none of them had and that were not loaded from here: a build
@@ -151,9 +151,9 @@ func (k *knownNames) noneOf(names []string) bool {
 		!slices.ContainsFunc(names, func(name string) bool { return k.names[name] })
 }
 
-// Give loads the images of source into every node, through registry. Afterwards every node has
+// Load loads the images of source into every node, through registry. Afterwards every node has
 // exactly these images under these names.
-func (c *Cluster) Give(ctx context.Context, sink event.Sink, source Source, registry *Registry, tags []name.Tag) error {
+func (c *Cluster) Load(ctx context.Context, sink event.Sink, source Source, registry *Registry, tags []name.Tag) error {
 	load := func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error) {
 		start := time.Now()
 		image, err := registry.receive(ctx, source, tag)
@@ -216,24 +216,24 @@ func reportProgress(ctx context.Context, stage event.Stage, image event.Name, se
 	}
 }
 
-// Held is an image as one node has it.
-type Held struct {
+// Image is an image as one node has it.
+type Image struct {
 	Tag    name.Tag
 	Node   string
 	Digest string   // as what was built is called, "" if the node does not have it
 	IDs    []string // by which pods and the runtime call it, the likeliest for pods first
 }
 
-// Held asks each node what it has under these tags.
-func (c *Cluster) Held(ctx context.Context, tags []name.Tag) ([]Held, error) {
+// Inspect asks each node what it has under these tags.
+func (c *Cluster) Inspect(ctx context.Context, tags []name.Tag) ([]Image, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	all := make([]Held, 0, len(tags)*len(c.nodes)) // never reallocated: each goroutine fills its own
+	all := make([]Image, 0, len(tags)*len(c.nodes)) // never reallocated: each goroutine fills its own
 	group, ctx := event.NewGroup(ctx)
 	group.SetLimit(loads)
 	for _, tag := range tags {
 		for _, n := range c.nodes {
-			all = append(all, Held{Tag: tag, Node: n.name})
+			all = append(all, Image{Tag: tag, Node: n.name})
 			image := &all[len(all)-1]
 			group.Go(func() (err error) {
 				name := fullName(tag)
@@ -252,7 +252,7 @@ func (c *Cluster) Held(ctx context.Context, tags []name.Tag) ([]Held, error) {
 }
 
 // load makes the node have the image under tag, by the cheapest method.
-func (n *Node) load(ctx context.Context, registry *Registry, tag name.Tag, image *storedImage,
+func (n *node) load(ctx context.Context, registry *Registry, tag name.Tag, image *storedImage,
 	sent *atomic.Int64) error {
 	target := fullName(tag)
 	same, err := n.runtime.find(ctx, n, image.ids)
@@ -280,7 +280,7 @@ func (n *Node) load(ctx context.Context, registry *Registry, tag name.Tag, image
 }
 
 // verify removes the image's name if it is not what was built.
-func (n *Node) verify(ctx context.Context, name string, image *storedImage) error {
+func (n *node) verify(ctx context.Context, name string, image *storedImage) error {
 	got, err := n.runtime.digest(ctx, n, name)
 	if err != nil || image.is(got) {
 		return err
@@ -292,7 +292,7 @@ func (n *Node) verify(ctx context.Context, name string, image *storedImage) erro
 
 // pull serves the image on the node's loopback while the node's runtime pulls it. The image gets
 // its name when it is verified. It is errors.ErrUnsupported if no port can be opened on the node.
-func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, image *storedImage,
+func (n *node) pull(ctx context.Context, registry *Registry, tag name.Tag, image *storedImage,
 	sent *atomic.Int64) error {
 	listener, err := n.transport.listen(ctx)
 	if err != nil {
@@ -312,7 +312,7 @@ func (n *Node) pull(ctx context.Context, registry *Registry, tag name.Tag, image
 }
 
 // importMissing sends the node an archive without the layers that it has.
-func (n *Node) importMissing(ctx context.Context, registry *Registry, target string, image *storedImage,
+func (n *node) importMissing(ctx context.Context, registry *Registry, target string, image *storedImage,
 	sent *atomic.Int64) error {
 	runtime, ok := n.runtime.(containerdRuntime)
 	if !ok {

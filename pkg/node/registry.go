@@ -370,7 +370,7 @@ func (r *Registry) reader(image *storedImage) (v1.Image, error) {
 
 // IDs returns what a runtime may call the image with a tag, nil if the registry does not have all
 // of it. The first is the digest of what was pushed.
-func (r *Registry) Identity(tag name.Tag) []string {
+func (r *Registry) IDs(tag name.Tag) []string {
 	image, err := r.find(tag)
 	if err != nil {
 		return nil
@@ -379,13 +379,13 @@ func (r *Registry) Identity(tag name.Tag) []string {
 }
 
 // Has reports whether the registry has all of an image.
-func (r *Registry) Has(tag name.Tag) bool { return r.Identity(tag) != nil }
+func (r *Registry) Has(tag name.Tag) bool { return r.IDs(tag) != nil }
 
-// Content is the store into which BuildKit writes blobs and manifests. Name gives them a tag.
+// Content is the store into which BuildKit writes blobs and manifests. Tag gives them a tag.
 func (r *Registry) Content() content.Store { return r.blobs }
 
-// Name tags the manifest with a digest, which is in Content.
-func (r *Registry) Name(digest string, tag name.Tag) error {
+// Tag tags the manifest with a digest, which is in Content.
+func (r *Registry) Tag(digest string, tag name.Tag) error {
 	hash, err := v1.NewHash(digest)
 	var raw []byte
 	if err == nil {

@@ -213,7 +213,7 @@ func TestReopen(t *testing.T) {
 			for _, gone := range []string{digest.String(), unused.String()} {
 				c.expect(t, http.StatusNotFound, http.MethodHead, "/v2/devloop/x/blobs/"+gone, "")
 			}
-			if _, err := r.receive(t.Context(), Built{}, damaged); err == nil {
+			if _, err := r.receive(t.Context(), BuiltSource{}, damaged); err == nil {
 				t.Error("an image without one of its layers was received")
 			}
 			if tags := savedTags(t, dir); len(tags) != 1 || !strings.HasSuffix(tags[0], ":1") {

@@ -23,9 +23,9 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Push brings images into registries that the nodes pull from, for clusters beyond this machine.
-// It is safe for concurrent use.
-type Push struct {
+// RemoteRegistry brings images into registries that the nodes pull from, for clusters beyond this
+// machine. It is safe for concurrent use.
+type RemoteRegistry struct {
 	plain bool // http is allowed beyond loopback
 
 	mu     sync.Mutex
@@ -43,21 +43,21 @@ type remoteImage struct {
 // pushJobs is how many layers of an image are sent in parallel.
 const pushJobs = 4
 
-// NewPush returns a Push. Credentials are those of Docker's client. plain allows http beyond
-// loopback.
-func NewPush(plain bool) *Push {
-	return &Push{plain: plain, images: map[name.Tag]remoteImage{}, layers: map[v1.Hash]name.Tag{}}
+// NewRemoteRegistry returns a RemoteRegistry. Credentials are those of Docker's client. plain allows
+// http beyond loopback.
+func NewRemoteRegistry(plain bool) *RemoteRegistry {
+	return &RemoteRegistry{plain: plain, images: map[name.Tag]remoteImage{}, layers: map[v1.Hash]name.Tag{}}
 }
 
 // options are for one exchange with a registry. sent counts the bytes that go there.
-func (p *Push) options(ctx context.Context, sent *atomic.Int64) []remote.Option {
+func (r *RemoteRegistry) options(ctx context.Context, sent *atomic.Int64) []remote.Option {
 	return []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
-		remote.WithJobs(pushJobs), remote.WithTransport(outward{p.plain, sent})}
+		remote.WithJobs(pushJobs), remote.WithTransport(outward{r.plain, sent})}
 }
 
 // ref is tag for go-containerregistry, which has to be told where it may try plain http.
-func (p *Push) ref(tag name.Tag) (name.Tag, error) {
-	if p.plain {
+func (r *RemoteRegistry) ref(tag name.Tag) (name.Tag, error) {
+	if r.plain {
 		return name.NewTag(tag.String(), name.Insecure)
 	}
 	return tag, nil
@@ -91,49 +91,49 @@ func onLoopback(host string) bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// Digest returns what the registry has under tag, "" before Missing or Give found or put it there.
-func (p *Push) Digest(tag name.Tag) string { return p.image(tag).digest }
+// Digest returns what the registry has under tag, "" before Missing or Load found or put it there.
+func (r *RemoteRegistry) Digest(tag name.Tag) string { return r.image(tag).digest }
 
-func (p *Push) image(tag name.Tag) remoteImage {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.images[tag]
+func (r *RemoteRegistry) image(tag name.Tag) remoteImage {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.images[tag]
 }
 
-func (p *Push) setDigest(tag name.Tag, digest string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.images[tag] = remoteImage{digest, time.Now()}
+func (r *RemoteRegistry) setDigest(tag name.Tag, digest string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.images[tag] = remoteImage{digest, time.Now()}
 }
 
 // Missing returns those of tags that the registry does not have.
-func (p *Push) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error) {
+func (r *RemoteRegistry) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	var mu sync.Mutex
 	missing := map[name.Tag]bool{}
 	group, ctx := event.NewGroup(ctx)
 	for _, tag := range tags {
-		if image := p.image(tag); image.digest != "" && time.Since(image.asked) <= knownFor {
+		if image := r.image(tag); image.digest != "" && time.Since(image.asked) <= knownFor {
 			continue
 		}
 		group.Go(func() error {
-			ref, err := p.ref(tag)
+			ref, err := r.ref(tag)
 			if err != nil {
 				return err
 			}
-			found, err := remote.Head(ref, p.options(ctx, new(atomic.Int64))...)
+			found, err := remote.Head(ref, r.options(ctx, new(atomic.Int64))...)
 			var answered *ggcr.Error
 			switch {
 			case err == nil:
-				p.setDigest(tag, found.Digest.String())
+				r.setDigest(tag, found.Digest.String())
 			case errors.As(err, &answered) && answered.StatusCode == http.StatusNotFound:
-				p.setDigest(tag, "")
+				r.setDigest(tag, "")
 				mu.Lock()
 				defer mu.Unlock()
 				missing[tag] = true
 			default:
-				return p.explain(tag, err)
+				return r.explain(tag, err)
 			}
 			return nil
 		})
@@ -144,9 +144,10 @@ func (p *Push) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
 	return only(tags, missing), nil
 }
 
-// Give brings the images of source from devloop's own registry into the remote one: only the blobs
+// Load brings the images of source from devloop's own registry into the remote one: only the blobs
 // that it does not have.
-func (p *Push) Give(ctx context.Context, sink event.Sink, source Source, registry *Registry, tags []name.Tag) error {
+func (r *RemoteRegistry) Load(ctx context.Context, sink event.Sink, source Source, registry *Registry,
+	tags []name.Tag) error {
 	load := func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error) {
 		start := time.Now()
 		stored, err := registry.receive(ctx, source, tag)
@@ -158,7 +159,7 @@ func (p *Push) Give(ctx context.Context, sink event.Sink, source Source, registr
 		if err != nil {
 			return nil, fmt.Errorf("image registry: %w", err)
 		}
-		if err := p.write(ctx, tag, image, sent); err != nil {
+		if err := r.write(ctx, tag, image, sent); err != nil {
 			return nil, err
 		}
 		return []any{"bytes", sent.Load(), "push", pushed.Round(time.Millisecond), "registry", tag.RegistryStr()}, nil
@@ -167,30 +168,30 @@ func (p *Push) Give(ctx context.Context, sink event.Sink, source Source, registr
 	return loadEach(ctx, sink, tags, 1, pushTimeout, load)
 }
 
-func (p *Push) write(ctx context.Context, tag name.Tag, image v1.Image, sent *atomic.Int64) error {
+func (r *RemoteRegistry) write(ctx context.Context, tag name.Tag, image v1.Image, sent *atomic.Int64) error {
 	digest, digestErr := image.Digest()
 	layers, layersErr := image.Layers()
-	ref, refErr := p.ref(tag)
+	ref, refErr := r.ref(tag)
 	if err := errors.Join(digestErr, layersErr, refErr); err != nil {
 		return fmt.Errorf("image registry: %s: %w", tag, err)
 	}
-	p.mu.Lock()
+	r.mu.Lock()
 	for i, layer := range layers {
 		digest, err := layer.Digest()
-		if from, ok := p.layers[digest]; ok && err == nil && from.Registry == ref.Registry {
+		if from, ok := r.layers[digest]; ok && err == nil && from.Registry == ref.Registry {
 			layers[i] = &remote.MountableLayer{Layer: layer, Reference: from}
 		}
 	}
-	p.mu.Unlock()
-	if err := remote.Write(ref, imageOf{image, layers}, p.options(ctx, sent)...); err != nil {
-		return p.explain(tag, err)
+	r.mu.Unlock()
+	if err := remote.Write(ref, imageOf{image, layers}, r.options(ctx, sent)...); err != nil {
+		return r.explain(tag, err)
 	}
-	p.setDigest(tag, digest.String())
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	r.setDigest(tag, digest.String())
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, layer := range layers {
 		if digest, err := layer.Digest(); err == nil {
-			p.layers[digest] = ref
+			r.layers[digest] = ref
 		}
 	}
 	return nil
@@ -205,7 +206,7 @@ type imageOf struct {
 func (i imageOf) Layers() ([]v1.Layer, error) { return i.layers, nil }
 
 // explain adds what the user can do about a registry's error.
-func (p *Push) explain(tag name.Tag, err error) error {
+func (r *RemoteRegistry) explain(tag name.Tag, err error) error {
 	failure := fmt.Errorf("registry %s: image %s: %w", tag.RegistryStr(), tag.RepositoryStr()+":"+tag.TagStr(), err)
 	var answered *ggcr.Error
 	var dial net.Error

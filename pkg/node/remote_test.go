@@ -47,8 +47,8 @@ func (r *repositories) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.next.ServeHTTP(w, req)
 }
 
-// TestPush pushes images to a registry: only missing layers are sent, and shared ones are mounted.
-func TestPush(t *testing.T) {
+// TestRemote pushes images to a registry: only missing layers are sent, and shared ones are mounted.
+func TestRemote(t *testing.T) {
 	there := &repositories{next: registry.New(registry.Logger(log.New(io.Discard, "", 0))), blobs: map[string]bool{}}
 	server := httptest.NewServer(there)
 	defer server.Close()
@@ -57,11 +57,11 @@ func TestPush(t *testing.T) {
 	base := newImage(t, 200_000, 2)
 	worker, client, changed := newTag(t, far+"worker:1"), newTag(t, far+"client:1"), newTag(t, far+"worker:2")
 	images := built{worker: base, client: addLayer(t, base, 1000), changed: addLayer(t, base, 2000)}
-	p := NewPush(false)
+	r := NewRemoteRegistry(false)
 	for _, tag := range []name.Tag{worker, client, changed} {
-		missing, err := p.Missing(t.Context(), []name.Tag{tag})
-		if err != nil || len(missing) != 1 || p.Digest(tag) != "" {
-			t.Errorf("before: %v, %v, %q", missing, err, p.Digest(tag))
+		missing, err := r.Missing(t.Context(), []name.Tag{tag})
+		if err != nil || len(missing) != 1 || r.Digest(tag) != "" {
+			t.Errorf("before: %v, %v, %q", missing, err, r.Digest(tag))
 		}
 		var sent int64
 		sink := event.Sink(func(e event.Event) {
@@ -69,14 +69,14 @@ func TestPush(t *testing.T) {
 				sent = n
 			}
 		})
-		if err := p.Give(t.Context(), sink, images, own, []name.Tag{tag}); err != nil {
+		if err := r.Load(t.Context(), sink, images, own, []name.Tag{tag}); err != nil {
 			t.Fatal(err)
 		}
 		if all := tag == worker; all != (sent > 400_000) || sent == 0 {
 			t.Errorf("%s: %d bytes were sent", tag, sent)
 		}
-		if digest := digestOf(t, images[tag]).String(); p.Digest(tag) != digest {
-			t.Errorf("%s: digest %q, not %s", tag, p.Digest(tag), digest)
+		if digest := digestOf(t, images[tag]).String(); r.Digest(tag) != digest {
+			t.Errorf("%s: digest %q, not %s", tag, r.Digest(tag), digest)
 		}
 	}
 	if there.mounted != 2 { // the two layers that the client shares with the worker
@@ -86,20 +86,20 @@ func TestPush(t *testing.T) {
 	listed := newTag(t, far+"listed:1")
 	single := addLayer(t, base, 3000)
 	source := built{listed: attested(t, single)}
-	if err := p.Give(t.Context(), func(event.Event) {}, source, own, []name.Tag{listed}); err != nil {
+	if err := r.Load(t.Context(), func(event.Event) {}, source, own, []name.Tag{listed}); err != nil {
 		t.Fatal(err)
 	}
-	if digest := digestOf(t, single).String(); p.Digest(listed) != digest {
-		t.Errorf("the image in a list: digest %q, not %s", p.Digest(listed), digest)
+	if digest := digestOf(t, single).String(); r.Digest(listed) != digest {
+		t.Errorf("the image in a list: digest %q, not %s", r.Digest(listed), digest)
 	}
-	later := NewPush(false) // the next devloop
+	later := NewRemoteRegistry(false) // the next devloop
 	missing, err := later.Missing(t.Context(), []name.Tag{worker, newTag(t, far+"worker:3")})
 	if err != nil || len(missing) != 1 || later.Digest(worker) == "" {
 		t.Errorf("after: %v, %v, %q", missing, err, later.Digest(worker))
 	}
 }
 
-func TestPushRefused(t *testing.T) {
+func TestRemoteErrors(t *testing.T) {
 	client := &http.Client{Transport: outward{}}
 	_, err := client.Head("http://10.0.0.1:5000/v2/") //nolint:bodyclose // there is no response
 	if !errors.Is(err, errPlain) {
@@ -107,7 +107,7 @@ func TestPushRefused(t *testing.T) {
 	}
 	// For a private address, go-containerregistry tries https, then http, and returns both errors.
 	err = errors.Join(&tls.CertificateVerificationError{Err: io.EOF}, errPlain)
-	err = NewPush(false).explain(newTag(t, "10.0.0.1:5000/team/worker:1"), err)
+	err = NewRemoteRegistry(false).explain(newTag(t, "10.0.0.1:5000/team/worker:1"), err)
 	if !strings.Contains(event.Hint(err), "trust the registry's certificate") {
 		t.Errorf("a certificate that is not trusted: %v (%s)", err, event.Hint(err))
 	}
@@ -119,12 +119,12 @@ func TestPushRefused(t *testing.T) {
 	}))
 	defer closed.Close()
 	address := closed.Listener.Addr().String()
-	_, err = NewPush(false).Missing(t.Context(), []name.Tag{newTag(t, address+"/team/worker:1")})
+	_, err = NewRemoteRegistry(false).Missing(t.Context(), []name.Tag{newTag(t, address+"/team/worker:1")})
 	if err == nil || event.Hint(err) != "docker login "+address || event.IsTransient(err) {
 		t.Errorf("forbidden: %v (%s)", err, event.Hint(err))
 	}
 	closed.Close()
-	_, err = NewPush(false).Missing(t.Context(), []name.Tag{newTag(t, address+"/team/worker:1")})
+	_, err = NewRemoteRegistry(false).Missing(t.Context(), []name.Tag{newTag(t, address+"/team/worker:1")})
 	if err == nil || event.Hint(err) == "" || !event.IsTransient(err) {
 		t.Errorf("gone: %v (%s)", err, event.Hint(err))
 	}

@@ -20,23 +20,23 @@ type runtime interface {
 	// dir is where the runtime keeps its images.
 	dir() string
 	// names returns the names of all images that have one.
-	names(ctx context.Context, n *Node) ([]string, error)
+	names(ctx context.Context, n *node) ([]string, error)
 	// digest returns the digest of an image, "" if there is none of that name.
-	digest(ctx context.Context, n *Node, name string) (string, error)
+	digest(ctx context.Context, n *node, name string) (string, error)
 	// ids returns what the status of a pod may call the image with a name and a digest, the
 	// likeliest first.
-	ids(ctx context.Context, n *Node, name, digest string) ([]string, error)
+	ids(ctx context.Context, n *node, name, digest string) ([]string, error)
 	// find returns a name, or an ID, of an image with one of these IDs, "" if there is none.
-	find(ctx context.Context, n *Node, ids []string) (string, error)
+	find(ctx context.Context, n *node, ids []string) (string, error)
 	// tag gives the image source another name.
-	tag(ctx context.Context, n *Node, source, target string) error
+	tag(ctx context.Context, n *node, source, target string) error
 	// pull pulls source from a registry on the node's loopback. A failed pull may leave part of an
 	// image under that name.
-	pull(ctx context.Context, n *Node, source string) error
+	pull(ctx context.Context, n *node, source string) error
 	// untag removes a name. It is no error if the name is not there.
-	untag(ctx context.Context, n *Node, name string) error
+	untag(ctx context.Context, n *node, name string) error
 	// remove is untag, but returns after the layers that nothing else uses were deleted.
-	remove(ctx context.Context, n *Node, name string) error
+	remove(ctx context.Context, n *node, name string) error
 }
 
 func runtimeOf(name string) (runtime, error) {
@@ -87,11 +87,11 @@ var (
 func (r *commandRuntime) name() string { return r.runtime }
 func (r *commandRuntime) dir() string  { return r.folder }
 
-func (r *commandRuntime) run(ctx context.Context, n *Node, args ...string) (string, error) {
+func (r *commandRuntime) run(ctx context.Context, n *node, args ...string) (string, error) {
 	return n.run(ctx, append([]string{r.command}, args...)...)
 }
 
-func (r *commandRuntime) names(ctx context.Context, n *Node) ([]string, error) {
+func (r *commandRuntime) names(ctx context.Context, n *node) ([]string, error) {
 	out, err := r.run(ctx, n, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
 	if err != nil {
 		return nil, err
@@ -105,7 +105,7 @@ func (r *commandRuntime) names(ctx context.Context, n *Node) ([]string, error) {
 	return names, nil
 }
 
-func (r *commandRuntime) inspect(ctx context.Context, n *Node, name, format string) (string, error) {
+func (r *commandRuntime) inspect(ctx context.Context, n *node, name, format string) (string, error) {
 	out, err := r.run(ctx, n, "image", "inspect", "--format", format, name)
 	if err != nil {
 		return "", unless(err, r.notFound)
@@ -113,7 +113,7 @@ func (r *commandRuntime) inspect(ctx context.Context, n *Node, name, format stri
 	return strings.TrimSpace(out), nil
 }
 
-func (r *commandRuntime) digest(ctx context.Context, n *Node, name string) (string, error) {
+func (r *commandRuntime) digest(ctx context.Context, n *node, name string) (string, error) {
 	id, err := r.inspect(ctx, n, name, "{{.Id}}")
 	if r.bareIDs && id != "" {
 		id = "sha256:" + strings.TrimPrefix(id, "sha256:")
@@ -122,7 +122,7 @@ func (r *commandRuntime) digest(ctx context.Context, n *Node, name string) (stri
 }
 
 // ids includes the digests of manifests: the kubelet uses them for an image that was pulled.
-func (r *commandRuntime) ids(ctx context.Context, n *Node, name, digest string) ([]string, error) {
+func (r *commandRuntime) ids(ctx context.Context, n *node, name, digest string) ([]string, error) {
 	out, err := r.inspect(ctx, n, name, r.digests)
 	ids := []string{digest}
 	for _, ref := range strings.Fields(out) {
@@ -133,7 +133,7 @@ func (r *commandRuntime) ids(ctx context.Context, n *Node, name, digest string) 
 	return ids, err
 }
 
-func (r *commandRuntime) find(ctx context.Context, n *Node, ids []string) (string, error) {
+func (r *commandRuntime) find(ctx context.Context, n *node, ids []string) (string, error) {
 	for _, id := range ids {
 		ref := id
 		if r.bareIDs {
@@ -150,22 +150,22 @@ func (r *commandRuntime) find(ctx context.Context, n *Node, ids []string) (strin
 	return "", nil
 }
 
-func (r *commandRuntime) tag(ctx context.Context, n *Node, source, target string) error {
+func (r *commandRuntime) tag(ctx context.Context, n *node, source, target string) error {
 	_, err := r.run(ctx, n, "tag", source, target)
 	return err
 }
 
-func (r *commandRuntime) pull(ctx context.Context, n *Node, source string) error {
+func (r *commandRuntime) pull(ctx context.Context, n *node, source string) error {
 	_, err := r.run(ctx, n, append(append([]string{"pull", "--quiet"}, r.pullFlags...), source)...)
 	return err
 }
 
-func (r *commandRuntime) untag(ctx context.Context, n *Node, name string) error {
+func (r *commandRuntime) untag(ctx context.Context, n *node, name string) error {
 	_, err := r.run(ctx, n, "image", "rm", name)
 	return unless(err, r.notFound)
 }
 
-func (r *commandRuntime) remove(ctx context.Context, n *Node, name string) error {
+func (r *commandRuntime) remove(ctx context.Context, n *node, name string) error {
 	return r.untag(ctx, n, name)
 }
 
@@ -175,29 +175,29 @@ type containerdRuntime struct{}
 func (containerdRuntime) name() string { return "containerd" }
 func (containerdRuntime) dir() string  { return "/var/lib/containerd" }
 
-func ctr(ctx context.Context, n *Node, args ...string) (string, error) {
+func ctr(ctx context.Context, n *node, args ...string) (string, error) {
 	return n.run(ctx, append([]string{"ctr", "--namespace", "k8s.io"}, args...)...)
 }
 
 // names asks for names only: for anything else, ctr takes some milliseconds per image.
-func (containerdRuntime) names(ctx context.Context, n *Node) ([]string, error) {
+func (containerdRuntime) names(ctx context.Context, n *node) ([]string, error) {
 	out, err := ctr(ctx, n, "images", "ls", "--quiet")
 	return strings.Fields(out), err
 }
 
-func (containerdRuntime) digest(ctx context.Context, n *Node, name string) (string, error) {
+func (containerdRuntime) digest(ctx context.Context, n *node, name string) (string, error) {
 	_, digest, err := firstImage(ctx, n, fmt.Sprintf("name==%q", name))
 	return digest, err
 }
 
 // ids begins with the digest of the configuration, which is what the kubelet uses.
-func (containerdRuntime) ids(ctx context.Context, n *Node, _, digest string) ([]string, error) {
+func (containerdRuntime) ids(ctx context.Context, n *node, _, digest string) ([]string, error) {
 	configs, err := configsOf(ctx, n, digest)
 	return append(configs, digest), err
 }
 
 // configsOf returns the digests of the configurations of a manifest, or of the manifests in a list.
-func configsOf(ctx context.Context, n *Node, digest string) ([]string, error) {
+func configsOf(ctx context.Context, n *node, digest string) ([]string, error) {
 	raw, err := ctr(ctx, n, "content", "get", digest)
 	if err != nil {
 		return nil, err
@@ -221,13 +221,13 @@ func configsOf(ctx context.Context, n *Node, digest string) ([]string, error) {
 	return configs, nil
 }
 
-func (containerdRuntime) find(ctx context.Context, n *Node, ids []string) (string, error) {
+func (containerdRuntime) find(ctx context.Context, n *node, ids []string) (string, error) {
 	name, _, err := firstImage(ctx, n, "target.digest=="+ids[0])
 	return name, err
 }
 
 // firstImage returns name and digest of an image that matches the filter, "" if there is none.
-func firstImage(ctx context.Context, n *Node, filter string) (name, digest string, err error) {
+func firstImage(ctx context.Context, n *node, filter string) (name, digest string, err error) {
 	out, err := ctr(ctx, n, "images", "ls", filter)
 	if err != nil {
 		return "", "", err
@@ -239,18 +239,18 @@ func firstImage(ctx context.Context, n *Node, filter string) (name, digest strin
 	return "", "", nil
 }
 
-func (containerdRuntime) tag(ctx context.Context, n *Node, source, target string) error {
+func (containerdRuntime) tag(ctx context.Context, n *node, source, target string) error {
 	_, err := ctr(ctx, n, "images", "tag", "--force", source, target)
 	return err
 }
 
-func (containerdRuntime) pull(ctx context.Context, n *Node, source string) error {
+func (containerdRuntime) pull(ctx context.Context, n *node, source string) error {
 	_, err := ctr(ctx, n, "images", "pull", "--plain-http", source)
 	return err
 }
 
 // importArchive imports an OCI layout in a tar. Layers that the node has unpacked may be missing.
-func (r containerdRuntime) importArchive(ctx context.Context, n *Node, archive io.Reader, target string) error {
+func (r containerdRuntime) importArchive(ctx context.Context, n *node, archive io.Reader, target string) error {
 	_, err := n.transport.run(ctx, archive, "ctr", "--namespace", "k8s.io", "images", "import", "-")
 	if err == nil {
 		return nil
@@ -260,7 +260,7 @@ func (r containerdRuntime) importArchive(ctx context.Context, n *Node, archive i
 
 // unpacked returns the chain IDs of the layers that the node has unpacked. Their blobs may be gone:
 // containerd is often configured to drop them (discard_unpacked_layers).
-func (containerdRuntime) unpacked(ctx context.Context, n *Node) (map[string]bool, error) {
+func (containerdRuntime) unpacked(ctx context.Context, n *node) (map[string]bool, error) {
 	out, err := ctr(ctx, n, "snapshots", "ls")
 	chainIDs := map[string]bool{}
 	for line := range strings.Lines(out) {
@@ -272,14 +272,14 @@ func (containerdRuntime) unpacked(ctx context.Context, n *Node) (map[string]bool
 	return chainIDs, err
 }
 
-func (containerdRuntime) untag(ctx context.Context, n *Node, name string) error {
+func (containerdRuntime) untag(ctx context.Context, n *node, name string) error {
 	_, err := ctr(ctx, n, "images", "rm", name)
 	return unless(err, "not found")
 }
 
 // remove also removes the name that the kubelet's side of containerd gave the image ("sha256:" and
 // the digest of its configuration) if that is the only one left, since it would keep the layers.
-func (r containerdRuntime) remove(ctx context.Context, n *Node, name string) error {
+func (r containerdRuntime) remove(ctx context.Context, n *node, name string) error {
 	digest, err := r.digest(ctx, n, name)
 	if err != nil || digest == "" {
 		return err

@@ -45,7 +45,7 @@ func TestCommandRuntimes(t *testing.T) {
 			"podman inspect --format @{{.Digest}}{{range .RepoDigests}} {{.}}{{end}} " + full: "@sha256:2 worker@sha256:3",
 		}}, "1", []string{"sha256:1", "sha256:2", "sha256:3"}},
 	} {
-		n := &Node{transport: test.node}
+		n := &node{transport: test.node}
 		if names, err := runtime.names(t.Context(), n); err != nil || !slices.Equal(names, []string{full}) {
 			t.Errorf("%s: %v, %v", runtime.name(), names, err)
 		}

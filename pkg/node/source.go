@@ -24,11 +24,11 @@ type Source interface {
 	Push(ctx context.Context, registry *Registry, tag name.Tag) (digest string, err error)
 }
 
-// Docker is a Docker daemon as a Source. It pushes only the missing blobs.
-type Docker struct{ Client *client.Client }
+// DockerSource is a Docker daemon as a Source. It pushes only the missing blobs.
+type DockerSource struct{ Client *client.Client }
 
 // Push has the daemon push the image.
-func (d Docker) Push(ctx context.Context, r *Registry, tag name.Tag) (digest string, err error) {
+func (d DockerSource) Push(ctx context.Context, r *Registry, tag name.Tag) (digest string, err error) {
 	address, err := r.listen(ctx)
 	if err != nil {
 		return "", err
@@ -85,12 +85,12 @@ func pushedDigest(m jsonstream.Message, tag string) string {
 	return ""
 }
 
-// Built is a Source of images that were built right into the registry.
-type Built struct{}
+// BuiltSource is a Source of images that were built right into the registry.
+type BuiltSource struct{}
 
-// Push has nothing to push. Registry.Name verified the digest.
-func (Built) Push(_ context.Context, r *Registry, tag name.Tag) (digest string, err error) {
-	ids := r.Identity(tag)
+// Push has nothing to push. Registry.Tag verified the digest.
+func (BuiltSource) Push(_ context.Context, r *Registry, tag name.Tag) (digest string, err error) {
+	ids := r.IDs(tag)
 	if ids == nil {
 		return "", errors.New("it is not there, and was not built either")
 	}

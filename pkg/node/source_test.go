@@ -102,13 +102,13 @@ func TestBuiltIntoTheStore(t *testing.T) {
 	}
 	built := write(raw)
 	tag := newTag(t, "worker:1")
-	if err := r.Name("sha256:"+strings.Repeat("0", 64), tag); err == nil {
+	if err := r.Tag("sha256:"+strings.Repeat("0", 64), tag); err == nil {
 		t.Error("a digest that is not there got a tag")
 	}
-	if err := r.Name(built.String(), tag); err != nil {
+	if err := r.Tag(built.String(), tag); err != nil {
 		t.Fatal(err)
 	}
-	stored, err := r.receive(t.Context(), Built{}, tag)
+	stored, err := r.receive(t.Context(), BuiltSource{}, tag)
 	if err != nil || stored.ids[0] != built.String() {
 		t.Errorf("%v, not %s (%v)", stored, built, err)
 	}
@@ -120,7 +120,7 @@ func TestBuiltIntoTheStore(t *testing.T) {
 	if err := errors.Join(os.Chmod(file, 0o600), os.WriteFile(file, []byte(changed), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Name(built.String(), tag); err == nil {
+	if err := r.Tag(built.String(), tag); err == nil {
 		t.Error("a manifest with another digest got a tag")
 	}
 }
@@ -167,7 +167,7 @@ func TestDockerPush(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		stored, err := r.receive(t.Context(), Docker{docker}, tag)
+		stored, err := r.receive(t.Context(), DockerSource{docker}, tag)
 		switch {
 		case test.err == "" && (err != nil || stored.ids[0] != digest.String()):
 			t.Errorf("%s: %v, %v", name, stored, err)

@@ -18,7 +18,7 @@ import (
 type holder interface {
 	// Missing returns those of tags that are not there.
 	Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
-	Give(ctx context.Context, sink event.Sink, source node.Source, registry *node.Registry, tags []name.Tag) error
+	Load(ctx context.Context, sink event.Sink, source node.Source, registry *node.Registry, tags []name.Tag) error
 }
 
 // openBuilders finds out where images can be built: on this machine, in the node, where nothing has to be moved, or where BUILDKIT_HOST says.
@@ -29,7 +29,7 @@ func (s *Session) openBuilders(ctx context.Context) error {
 		return err
 	}
 	say := s.sink.For("node")
-	s.builder, s.origin = s.host, node.Docker{Client: s.docker}
+	s.builder, s.origin = s.host, node.DockerSource{Client: s.docker}
 	remote := os.Getenv("BUILDKIT_HOST")
 	switch {
 	case len(c.Images) == 0:
@@ -37,7 +37,7 @@ func (s *Session) openBuilders(ctx context.Context) error {
 	case c.Push != "" && c.BuildIn == "node":
 		return c.Wrong("buildIn", "images that are pushed cannot be built in the node", "use host or auto")
 	case remote != "" && c.BuildIn != "node":
-		s.builder, s.origin = build.Remote(remote, s.registry, cache), node.Built{}
+		s.builder, s.origin = build.Remote(remote, s.registry, cache), node.BuiltSource{}
 		say.Note("images are built by another BuildKit", "why", "BUILDKIT_HOST is "+remote)
 		return s.builder.Alive(ctx)
 	case c.BuildIn == "host":

@@ -23,7 +23,7 @@ func (s *Session) connect(ctx context.Context, c *config.Config) (target kube.Ta
 	if s.cluster, err = kube.ConnectTo(ctx, target); err != nil {
 		if event.Hint(err) != "" {
 			hint := "start the cluster, or choose another context: --kube-context"
-			err = event.WithHint(err, cmp.Or(s.nodes.Start(), hint))
+			err = event.WithHint(err, cmp.Or(s.nodes.StartCommand(), hint))
 		}
 		return target, err
 	}

@@ -81,7 +81,7 @@ func HashImages(ctx context.Context, c *config.Config) (target *loop.Target, err
 		target.Images = append(target.Images, newImage(image.Name, input))
 	}
 	if c.Push != "" {
-		push := node.NewPush(c.PushPlain())
+		push := node.NewRemoteRegistry(c.PushPlain())
 		if _, err := push.Missing(ctx, loop.Tags(target.Images)); err != nil {
 			return nil, err
 		}

@@ -153,7 +153,7 @@ func (i *images) giveBases(ctx context.Context, sink event.Sink, input build.Inp
 		return err
 	}
 	// Without it, the image can still be built here.
-	return event.Transient(i.session.nodes.Give(ctx, sink, i.session.origin, i.session.registry, lacking))
+	return event.Transient(i.session.nodes.Load(ctx, sink, i.session.origin, i.session.registry, lacking))
 }
 
 // buildInNode sees to it that the node has the base images that the tag stands for, and builds.

@@ -37,7 +37,7 @@ func (n nodes) Missing(ctx context.Context, images []*loop.Image) (missing []*lo
 }
 
 func (n nodes) Load(ctx context.Context, sink event.Sink, images []*loop.Image) error {
-	err := n.session.images.Give(ctx, sink, n.session.origin, n.session.registry, loop.Tags(images))
+	err := n.session.images.Load(ctx, sink, n.session.origin, n.session.registry, loop.Tags(images))
 	if err == nil {
 		addDigests(images, n.session.push)
 	}
@@ -46,7 +46,7 @@ func (n nodes) Load(ctx context.Context, sink event.Sink, images []*loop.Image) 
 
 // addDigests has pods name images by their digests, where a registry is known to hold them. A nil
 // push knows none.
-func addDigests(images []*loop.Image, push *node.Push) {
+func addDigests(images []*loop.Image, push *node.RemoteRegistry) {
 	if push == nil {
 		return
 	}
@@ -68,7 +68,7 @@ func (n nodes) Report(ctx context.Context, sink event.Sink, target *loop.Target)
 		return
 	}
 	say := sink.For("node")
-	held, err := s.nodes.Held(ctx, untold)
+	held, err := s.nodes.Inspect(ctx, untold)
 	if err != nil {
 		say.Detail("what the nodes hold could not be asked", "reason", err.Error())
 		return

@@ -353,12 +353,12 @@ func (p *prover) images(ctx context.Context, target *aim) ([]proof.Image, error)
 			continue
 		}
 		// What was built is not compared: somebody else may have built the same inputs and pushed it before.
-		images[i].Holders = []proof.Holder{{Place: event.AtRegistry, Name: tag.RegistryStr(), IDs: pushed(s.push.Digest(tag), s.registry.Identity(tag))}}
+		images[i].Holders = []proof.Holder{{Place: event.AtRegistry, Name: tag.RegistryStr(), IDs: pushed(s.push.Digest(tag), s.registry.IDs(tag))}}
 	}
 	if s.push != nil {
 		return images, nil
 	}
-	held, err := s.nodes.Held(ctx, tags)
+	held, err := s.nodes.Inspect(ctx, tags)
 	for _, h := range held {
 		at := slices.Index(tags, h.Tag)
 		images[at].Holders = append(images[at].Holders, proof.Holder{Place: event.AtNode, Name: h.Node, IDs: h.IDs})
@@ -380,7 +380,7 @@ func pushed(digest string, own []string) []string {
 // built are the IDs of what was built under a tag and brought to the nodes, as far as this devloop or an earlier one has seen it built: that in devloop's
 // registry is the newest, since a build in the node takes it away.
 func (s *Session) built(tag name.Tag) []string {
-	id, own := s.builder.Built(tag), s.registry.Identity(tag)
+	id, own := s.builder.Built(tag), s.registry.IDs(tag)
 	switch {
 	case slices.Contains(own, id):
 		return append([]string{id}, own...)

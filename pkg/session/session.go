@@ -49,8 +49,8 @@ type Session struct {
 	docker   *client.Client
 	cluster  *kube.Cluster
 	nodes    *node.Cluster
-	images   holder     // of images: the nodes, or a registry that they pull from
-	push     *node.Push // the latter; nil for the nodes
+	images   holder               // of images: the nodes, or a registry that they pull from
+	push     *node.RemoteRegistry // the latter; nil for the nodes
 	journal  *journal.Journal
 	registry *node.Registry
 	builder  *build.Builder // that hashes, and builds what inNode does not: of this machine's Docker, or of BUILDKIT_HOST
@@ -104,7 +104,7 @@ func (s *Session) open(ctx context.Context) (err error) {
 	}
 	s.images = s.nodes
 	if c.Push != "" {
-		s.push = node.NewPush(c.PushPlain())
+		s.push = node.NewRemoteRegistry(c.PushPlain())
 		s.images = s.push
 	}
 	cache, err := CacheDir()

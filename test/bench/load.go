@@ -137,7 +137,7 @@ func (l *loaded) input(ctx context.Context) (build.Input, error) {
 
 // give brings the image to the node as a run does.
 func (l *loaded) give(ctx context.Context, tag name.Tag) error {
-	return l.cluster.Give(ctx, l.count, node.Docker{Client: l.docker}, l.registry, []name.Tag{tag})
+	return l.cluster.Load(ctx, l.count, node.DockerSource{Client: l.docker}, l.registry, []name.Tag{tag})
 }
 
 // count keeps what the step of an image says of its bytes.
@@ -239,7 +239,7 @@ func buildInNode(runtime string) func(context.Context, *testbed) (ours, theirs s
 		if err != nil {
 			return nil, nil, err
 		}
-		if err := l.cluster.Give(ctx, l.count, node.Docker{Client: l.docker}, l.registry, lacking); err != nil {
+		if err := l.cluster.Load(ctx, l.count, node.DockerSource{Client: l.docker}, l.registry, lacking); err != nil {
 			return nil, nil, err
 		}
 		ours = func(ctx context.Context) (float64, error) {

@@ -604,8 +604,8 @@ func given(t *testing.T, cluster *node.Cluster, docker *client.Client, holds fun
 	events := &recorder{}
 	give := func(tag name.Tag) (bytes int64) {
 		t.Helper()
-		source := node.Docker{Client: docker}
-		must(t, cluster.Give(t.Context(), event.Sink(events.record), source, r, []name.Tag{tag}))
+		source := node.DockerSource{Client: docker}
+		must(t, cluster.Load(t.Context(), event.Sink(events.record), source, r, []name.Tag{tag}))
 		if missing, err := cluster.Missing(t.Context(), []name.Tag{tag}); err != nil || len(missing) > 0 {
 			t.Errorf("given, and missing: %v, %v", missing, err)
 		}
