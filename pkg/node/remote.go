@@ -43,7 +43,7 @@ type remoteImage struct {
 // pushJobs is how many layers of an image are sent in parallel.
 const pushJobs = 4
 
-// NewRemoteRegistry returns a RemoteRegistry. Credentials are those of Docker's client. plain allows
+// NewRemoteRegistry returns a RemoteRegistry, with the credentials of Docker's client. plain allows
 // http beyond loopback.
 func NewRemoteRegistry(plain bool) *RemoteRegistry {
 	return &RemoteRegistry{plain: plain, images: map[name.Tag]remoteImage{}, layers: map[v1.Hash]name.Tag{}}

@@ -47,7 +47,7 @@ func (r *repositories) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.next.ServeHTTP(w, req)
 }
 
-// TestRemote pushes images to a registry: only missing layers are sent, and shared ones are mounted.
+// TestRemote pushes images to a registry: only missing layers are sent, shared ones are mounted.
 func TestRemote(t *testing.T) {
 	there := &repositories{next: registry.New(registry.Logger(log.New(io.Discard, "", 0))), blobs: map[string]bool{}}
 	server := httptest.NewServer(there)

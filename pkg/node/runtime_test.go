@@ -33,16 +33,16 @@ func TestCommandRuntimes(t *testing.T) {
 		ids  []string
 	}{
 		dockerRuntime: {outputs{failure: "Error: No such image: x", of: map[string]string{
-			"docker ls --format {{.Repository}}:{{.Tag}}":                                "worker:1\n<none>:<none>",
-			"docker inspect --format {{.Id}} " + full:                                    "sha256:1",
-			"docker inspect --format {{.Id}} sha256:1":                                   "sha256:1",
-			"docker inspect --format {{range .RepoDigests}}{{println .}}{{end}} " + full: "worker@sha256:2",
+			"docker ls --format {{.Repository}}:{{.Tag}}":                   "worker:1\n<none>:<none>",
+			"docker inspect --format {{.Id}} " + full:                       "sha256:1",
+			"docker inspect --format {{.Id}} sha256:1":                      "sha256:1",
+			"docker inspect --format " + dockerRuntime.digests + " " + full: "worker@sha256:2",
 		}}, "sha256:1", []string{"sha256:1", "sha256:2"}},
 		crioRuntime: {outputs{failure: "Error: x: image not known", of: map[string]string{
-			"podman ls --format {{.Repository}}:{{.Tag}}":                                     full + "\n<none>:<none>",
-			"podman inspect --format {{.Id}} " + full:                                         "1",
-			"podman inspect --format {{.Id}} 1":                                               "1",
-			"podman inspect --format @{{.Digest}}{{range .RepoDigests}} {{.}}{{end}} " + full: "@sha256:2 worker@sha256:3",
+			"podman ls --format {{.Repository}}:{{.Tag}}":                 full + "\n<none>:<none>",
+			"podman inspect --format {{.Id}} " + full:                     "1",
+			"podman inspect --format {{.Id}} 1":                           "1",
+			"podman inspect --format " + crioRuntime.digests + " " + full: "@sha256:2 worker@sha256:3",
 		}}, "1", []string{"sha256:1", "sha256:2", "sha256:3"}},
 	} {
 		n := &node{transport: test.node}
