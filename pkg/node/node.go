@@ -169,13 +169,13 @@ func (c *Cluster) Load(ctx context.Context, sink event.Sink, source Source, regi
 			return nil, err
 		}
 		c.known.add(fullName(tag))
-		return []any{"bytes", sent.Load(), "push", pushed.Round(time.Millisecond), "nodes", len(c.nodes)}, nil
+		return []any{"push", pushed.Round(time.Millisecond), "nodes", len(c.nodes)}, nil
 	}
 	return loadEach(ctx, sink, tags, loads, pullTimeout, load)
 }
 
 // loadEach loads images as one step each, up to a limit in parallel. load adds to sent the bytes
-// that have left this machine, and returns the fields of the step's event.
+// that have left this machine, and returns more fields of the step's event.
 func loadEach(ctx context.Context, sink event.Sink, tags []name.Tag, limit int, timeout time.Duration,
 	load func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error)) error {
 	stage := sink.For("node")
@@ -183,8 +183,8 @@ func loadEach(ctx context.Context, sink event.Sink, tags []name.Tag, limit int, 
 	group.SetLimit(limit)
 	for _, tag := range tags {
 		group.Go(func() error {
-			image := event.Name(tag.String())
-			stage.Note(event.LoadingImage, "image", image)
+			loading := event.Loading{Image: event.Image{Tag: event.Name(tag.TagStr()), Ref: event.Name(tag.String())}}
+			stage.Note(event.LoadingImage, loading)
 			return stage.Step(ctx, event.ImageLoaded, func(ctx context.Context) ([]any, error) {
 				ctx, cancel := context.WithTimeout(ctx, timeout)
 				var sent atomic.Int64
@@ -192,24 +192,29 @@ func loadEach(ctx context.Context, sink event.Sink, tags []name.Tag, limit int, 
 				defer reporting.Wait()
 				defer cancel()
 				reporting.Go(func() {
-					_ = stage.Contain("progress", func() { reportProgress(ctx, stage, image, &sent) })
+					_ = stage.Contain("progress", func() { reportProgress(ctx, stage, loading, &sent) })
 				})
-				return load(ctx, tag, &sent)
-			}, "image", image)
+				fields, err := load(ctx, tag, &sent)
+				if err != nil {
+					return nil, err
+				}
+				return append([]any{event.Loaded{Image: loading.Image, Bytes: sent.Load()}}, fields...), nil
+			}, loading)
 		})
 	}
 	return group.Wait()
 }
 
 // reportProgress reports the bytes sent until ctx ends.
-func reportProgress(ctx context.Context, stage event.Stage, image event.Name, sent *atomic.Int64) {
-	since := time.Now()
+func reportProgress(ctx context.Context, stage event.Stage, loading event.Loading, sent *atomic.Int64) {
+	loading.Since = time.Now()
 	ticker := time.NewTicker(progressInterval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ticker.C:
-			stage.Progress(event.LoadingImage, "image", image, "bytes", sent.Load(), "since", since)
+			loading.Bytes = sent.Load()
+			stage.Progress(event.LoadingImage, loading)
 		case <-ctx.Done():
 			return
 		}

@@ -162,7 +162,7 @@ func (r *RemoteRegistry) Load(ctx context.Context, sink event.Sink, source Sourc
 		if err := r.write(ctx, tag, image, sent); err != nil {
 			return nil, err
 		}
-		return []any{"bytes", sent.Load(), "push", pushed.Round(time.Millisecond), "registry", tag.RegistryStr()}, nil
+		return []any{"push", pushed.Round(time.Millisecond), "registry", tag.RegistryStr()}, nil
 	}
 	// One at a time: shared layers are sent with the first image, and mounted for the others.
 	return loadEach(ctx, sink, tags, 1, pushTimeout, load)
