@@ -31,6 +31,7 @@ var may = map[string][]string{
 		"pkg/journal", "pkg/kube", "pkg/loop", "pkg/node", "pkg/pods", "pkg/portforward", "pkg/proof", "pkg/status",
 		"pkg/status/web", "pkg/venv", "pkg/watch"},
 	"test/terminal":   {},
+	"test/proxy":      {},
 	"pkg/files":       {},
 	"pkg/command":     {},
 	"pkg/watch":       {"pkg/event"},

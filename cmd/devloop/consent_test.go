@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/devloop/devloop/test/proxy"
 )
 
 // neighbour is an API server with one node, which devloop must ask for nothing but who it is until
@@ -174,27 +175,10 @@ func thisKernel(t *testing.T) string {
 	return strings.TrimSpace(string(content))
 }
 
-// connectProxy is a proxy that connects everybody with an API server, whomever they ask for.
-func connectProxy(t *testing.T, to *neighbour) (address string) {
+// connectProxy is a proxy that leads to an API server, whatever host is wanted.
+func connectProxy(t *testing.T, to *neighbour) (url string) {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		behind, err := new(net.Dialer).DialContext(r.Context(), "tcp", to.Listener.Addr().String())
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadGateway)
-			return
-		}
-		defer behind.Close()
-		client, _, err := w.(http.Hijacker).Hijack()
-		if err != nil {
-			return
-		}
-		defer client.Close()
-		_, _ = io.WriteString(client, "HTTP/1.1 200 OK\r\n\r\n")
-		go func() { _, _ = io.Copy(behind, client) }()
-		_, _ = io.Copy(client, behind)
-	}))
-	t.Cleanup(server.Close)
-	return server.URL
+	return proxy.Start(t, func(string) string { return to.Listener.Addr().String() })
 }
 
 const (

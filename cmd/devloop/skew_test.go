@@ -79,7 +79,7 @@ func TestSkew(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(active, "lib")); err != nil {
 		t.Fatal(err)
 	}
-	expect("a broken environment", 3, "", "is not whole")
+	expect("a broken environment", 3, "", "is incomplete")
 	answer = []proof.Libraries{}
 	t.Setenv("VIRTUAL_ENV", "")
 	expect("no images", 2, "", "it is not known which images have to hold the same libraries")

@@ -17,7 +17,7 @@ import (
 // A Helm write is never interrupted: a canceled ctx only keeps it from starting.
 func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Release, timeout time.Duration) error {
 	stage := sink.For("deploy")
-	if err := d.cluster.Answers(ctx); err != nil {
+	if err := d.cluster.Ping(ctx); err != nil {
 		return markTransient(err)
 	}
 	if err := d.ensureNamespaces(ctx, releases); err != nil {

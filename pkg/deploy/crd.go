@@ -69,7 +69,7 @@ func (d *Deployer) applyCRDs(ctx context.Context, stage event.Stage, r Release, 
 		})
 	}
 	err := group.Wait()
-	d.cluster.Wrote()
+	d.cluster.InvalidateCapabilities()
 	if n := changed.Load(); n > 0 {
 		stage.Note("CRDs applied", "release", event.Name(r.Name), "count", n)
 	}
@@ -103,7 +103,7 @@ func (d *Deployer) awaitKind(ctx context.Context, crd *unstructured.Unstructured
 			if v, ok := version.(map[string]any); ok && v["served"] == true {
 				_, err := d.cluster.Mapper.RESTMapping(made, fmt.Sprint(v["name"]))
 				if meta.IsNoMatchError(err) {
-					d.cluster.Wrote()
+					d.cluster.InvalidateCapabilities()
 					return "the API server", nil
 				}
 				if err != nil {
@@ -204,6 +204,6 @@ func (d *Deployer) removeCRDs(ctx context.Context, stage event.Stage, remove boo
 	if len(stay) > 0 {
 		stage.Note("CRDs stay, with all objects of their kinds", "crds", abbreviate(stay), "remove them with", "devloop delete --crds")
 	}
-	d.cluster.Wrote()
+	d.cluster.InvalidateCapabilities()
 	return errors.Join(errs...)
 }

@@ -62,7 +62,7 @@ type Deployer struct {
 func New(cluster *kube.Cluster, project string, journal permissions, options Options) *Deployer {
 	if options.Runtime != nil {
 		if folder, err := options.Runtime(); err == nil { // else the first command fails with the error
-			kube.RemoveLeftKubeconfigs(folder)
+			kube.RemoveStaleKubeconfigs(folder)
 		}
 	}
 	folder := options.Folder

@@ -46,7 +46,7 @@ func TestSilentAPIServer(t *testing.T) {
 			t.Errorf("it took %s to give up", took)
 		}
 		const want = `kube context "minikube": its API server does not answer: `
-		if !event.IsTransient(err) || event.Hint(err) != kube.HintCluster || !strings.HasPrefix(err.Error(), want) {
+		if !event.IsTransient(err) || event.Hint(err) != kube.UnreachableHint || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%v", err)
 		}
 	})

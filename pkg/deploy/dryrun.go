@@ -23,7 +23,7 @@ import (
 // is no mistake of theirs.
 func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Release) error {
 	stage := sink.For("deploy")
-	err := d.cluster.Answers(ctx)
+	err := d.cluster.Ping(ctx)
 	if err == nil {
 		err = d.cluster.Refresh(ctx)
 	}

@@ -85,7 +85,7 @@ func (d *Deployer) helmWrite(stage event.Stage, want desired, made rendered) (*r
 		return nil, err
 	}
 	done, err := d.installOrUpgrade(ctx, helm, want, made, history, version)
-	d.cluster.Wrote()
+	d.cluster.InvalidateCapabilities()
 	if err != nil {
 		return nil, errors.Join(withoutListFrame(err), d.forgetUnwritten(ctx, want.Release, version))
 	}

@@ -230,7 +230,7 @@ func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration,
 		return result, cause
 	case cause != nil && asking.Load():
 		err := fmt.Errorf("%w: the API server has not answered a lookup", late)
-		return result, event.Transient(event.WithHint(err, kube.HintCluster))
+		return result, event.Transient(event.WithHint(err, kube.UnreachableHint))
 	case cause != nil:
 		return result, event.WithHint(late, hintEndless)
 	}

@@ -63,7 +63,7 @@ func (d *Deployer) helmUninstall(
 			return fmt.Errorf("uninstall: %w", err)
 		}
 	}
-	d.cluster.Wrote()
+	d.cluster.InvalidateCapabilities()
 	err := d.removeHooks(ctx, r, history, func(h *release.Hook) bool { return runsFor(h, uninstallHooks) })
 	if err != nil {
 		return err

@@ -73,8 +73,8 @@ func (c *Cluster) Refresh(ctx context.Context) error {
 	return err
 }
 
-// Wrote notes a write, after which the cluster may have other kinds.
-func (c *Cluster) Wrote() {
+// InvalidateCapabilities notes a write, after which the cluster may have other kinds.
+func (c *Cluster) InvalidateCapabilities() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.Known = nil

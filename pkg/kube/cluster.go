@@ -38,8 +38,8 @@ const (
 	queriesPerSecond = 500
 )
 
-// HintCluster is the hint if the API server does not answer.
-const HintCluster = "minikube status; minikube start"
+// UnreachableHint is the hint if the API server does not answer.
+const UnreachableHint = "minikube status; minikube start"
 
 // Cluster is one cluster. It stays the same if another context is selected later. If it restarts
 // with another port or certificates, the kubeconfig is followed.
@@ -91,7 +91,7 @@ func ConnectTo(ctx context.Context, target Target) (*Cluster, error) {
 	system, err := c.Client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 	if err != nil {
 		return nil, event.WithHint(fmt.Errorf("kube context %q: its API server %s does not answer: %w",
-			target.Context, target.Server, err), HintCluster)
+			target.Context, target.Server, err), UnreachableHint)
 	}
 	if system.UID == "" {
 		return nil, fmt.Errorf("kube context %q: what answers at %s does not say which cluster it is: "+
@@ -146,10 +146,10 @@ func (c *Cluster) makeClients() (err error) {
 	return nil
 }
 
-// Answers returns an error if the API server cannot be used now. Each stage asks first: a request
+// Ping returns an error if the API server cannot be used now. Each stage asks first: a request
 // to a server that hangs may take a minute, while runs are retried every half minute. The server
 // needs etcd to answer.
-func (c *Cluster) Answers(ctx context.Context) error {
+func (c *Cluster) Ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, AnswerTimeout)
 	defer cancel()
 	_, err := c.Client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
@@ -160,12 +160,12 @@ func (c *Cluster) Answers(ctx context.Context) error {
 		return err
 	}
 	err = fmt.Errorf("kube context %q: its API server does not answer: %w", c.Context, err)
-	return event.WithHint(err, HintCluster)
+	return event.WithHint(err, UnreachableHint)
 }
 
-// Direct returns how to reach the API server now, for connections other than HTTP requests. The
+// CurrentConfig returns how to reach the API server now, for connections other than HTTP requests. The
 // caller must not modify it.
-func (c *Cluster) Direct(ctx context.Context) (*rest.Config, error) {
+func (c *Cluster) CurrentConfig(ctx context.Context) (*rest.Config, error) {
 	e, err := c.connection.current(ctx)
 	if err != nil {
 		return nil, err

@@ -6,8 +6,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -28,6 +26,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/test/proxy"
 )
 
 // apiServer answers what Connect and verify ask, to requests with the token. It does so below a
@@ -91,7 +90,7 @@ func TestConnectionFollowsTheKubeconfig(t *testing.T) {
 	if err := ask(); err != nil {
 		t.Fatal(err)
 	}
-	before, err := cluster.Direct(t.Context())
+	before, err := cluster.CurrentConfig(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +100,7 @@ func TestConnectionFollowsTheKubeconfig(t *testing.T) {
 	if err := os.Chtimes(path, later, later); err != nil {
 		t.Fatal(err)
 	}
-	if same, err := cluster.Direct(t.Context()); err != nil || same != before {
+	if same, err := cluster.CurrentConfig(t.Context()); err != nil || same != before {
 		t.Errorf("a new endpoint without a change (%v)", err)
 	}
 
@@ -112,7 +111,7 @@ func TestConnectionFollowsTheKubeconfig(t *testing.T) {
 	if err := ask(); err != nil {
 		t.Errorf("after the restart: %v", err)
 	}
-	if now, err := cluster.Direct(t.Context()); err != nil || now == before || now.Host != restarted.URL {
+	if now, err := cluster.CurrentConfig(t.Context()); err != nil || now == before || now.Host != restarted.URL {
 		t.Errorf("after the restart: %v (%v)", now, err)
 	}
 
@@ -135,7 +134,7 @@ func TestConnectionFollowsTheKubeconfig(t *testing.T) {
 	if err := ask(); !errors.Is(err, ErrOtherCluster) || !strings.Contains(err.Error(), `kube context "minikube"`) {
 		t.Errorf("another cluster: %v", err)
 	}
-	if _, err := cluster.Direct(t.Context()); !errors.Is(err, ErrOtherCluster) {
+	if _, err := cluster.CurrentConfig(t.Context()); !errors.Is(err, ErrOtherCluster) {
 		t.Errorf("another cluster: %v", err)
 	}
 	writeKubeconfig(t, path, restarted, "", "new")
@@ -194,31 +193,17 @@ func TestConnectionThroughAProxy(t *testing.T) {
 	t.Setenv("KUBECONFIG", path)
 	server := apiServer(t, "one", "token")
 	var tunnels atomic.Int32
-	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		behind, err := net.Dial("tcp", r.Host)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadGateway)
-			return
-		}
-		defer behind.Close()
+	proxyURL := proxy.Start(t, func(host string) string {
 		tunnels.Add(1)
-		client, _, err := w.(http.Hijacker).Hijack()
-		if err != nil {
-			return
-		}
-		defer client.Close()
-		_, _ = io.WriteString(client, "HTTP/1.1 200 OK\r\n\r\n")
-		go func() { _, _ = io.Copy(behind, client) }()
-		_, _ = io.Copy(client, behind)
-	}))
-	t.Cleanup(proxy.Close)
+		return host
+	})
 	write := func() {
 		writeKubeconfig(t, path, server, "", "token")
 		c, err := clientcmd.LoadFromFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.Clusters["minikube"].ProxyURL = proxy.URL
+		c.Clusters["minikube"].ProxyURL = proxyURL
 		if err := clientcmd.WriteToFile(*c, path); err != nil {
 			t.Fatal(err)
 		}
@@ -228,7 +213,7 @@ func TestConnectionThroughAProxy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, err := cluster.Direct(t.Context())
+	before, err := cluster.CurrentConfig(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +221,7 @@ func TestConnectionThroughAProxy(t *testing.T) {
 	if err := os.Chtimes(path, later, later); err != nil {
 		t.Fatal(err)
 	}
-	if now, err := cluster.Direct(t.Context()); err != nil || now != before {
+	if now, err := cluster.CurrentConfig(t.Context()); err != nil || now != before {
 		t.Errorf("a new endpoint without a change (%v)", err)
 	}
 	if tunnels.Load() == 0 {
@@ -305,7 +290,7 @@ func TestVerificationOutlivesItsRequest(t *testing.T) {
 	if err := <-write; err != nil {
 		t.Errorf("the Helm write fails: %v", err)
 	}
-	if now, err := cluster.Direct(t.Context()); err != nil || now.BearerToken != "another" {
+	if now, err := cluster.CurrentConfig(t.Context()); err != nil || now.BearerToken != "another" {
 		t.Errorf("the connection has %v (%v)", now, err)
 	}
 }

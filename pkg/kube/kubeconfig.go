@@ -34,7 +34,7 @@ func (c *Cluster) WriteKubeconfig(ctx context.Context, runtime func() (string, e
 		_, err = runtime() // another process may have made it meanwhile
 	}
 	if err == nil {
-		RemoveLeftKubeconfigs(folder)
+		RemoveStaleKubeconfigs(folder)
 		file, remove, err = writeLocked(folder, e.kubeconfig)
 	}
 	if err != nil {
@@ -73,8 +73,8 @@ func writeLocked(folder string, content []byte) (name string, remove func(), err
 	}, nil
 }
 
-// RemoveLeftKubeconfigs removes the files of devloops that were killed: they are not locked.
-func RemoveLeftKubeconfigs(folder string) {
+// RemoveStaleKubeconfigs removes the files of devloops that were killed: they are not locked.
+func RemoveStaleKubeconfigs(folder string) {
 	for _, pattern := range []string{KubeconfigPrefix + "*", NewKubeconfigPrefix + "*"} {
 		stale, _ := filepath.Glob(filepath.Join(folder, pattern)) // the pattern is valid
 		for _, name := range stale {

@@ -88,10 +88,10 @@ type NodeLister interface {
 	List(ctx context.Context, options metav1.ListOptions) (*corev1.NodeList, error)
 }
 
-// Own returns what proves that the target is a cluster on this machine. served says what is known
+// ProveOwn returns what proves that the target is a cluster on this machine. served says what is known
 // to serve its address here. If that is nothing, the cluster is asked for its nodes, once. The
 // error is a *NotLocalError.
-func Own(ctx context.Context, t Target, served Grounds, nodes NodeLister) (Grounds, error) {
+func ProveOwn(ctx context.Context, t Target, served Grounds, nodes NodeLister) (Grounds, error) {
 	if t.Proxy != "" {
 		return Grounds{}, t.notLocal("requests to it go through the proxy %s", t.Proxy)
 	}

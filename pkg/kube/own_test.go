@@ -79,7 +79,7 @@ func TestOwn(t *testing.T) {
 			if runtime.GOOS != "linux" && test.want.Basis == BootID {
 				t.Skip("only Linux has a boot ID")
 			}
-			got, err := Own(t.Context(), test.target, test.served, &test.nodes)
+			got, err := ProveOwn(t.Context(), test.target, test.served, &test.nodes)
 			var notLocal *NotLocalError
 			which := fmt.Sprintf("%q at %s", test.target.Context, test.target.Server)
 			switch {
@@ -151,7 +151,7 @@ func TestOwnAsksTheCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := func() (Grounds, error) {
-		return Own(t.Context(), Target{Context: "x", Server: server.URL}, Grounds{}, client.CoreV1().Nodes())
+		return ProveOwn(t.Context(), Target{Context: "x", Server: server.URL}, Grounds{}, client.CoreV1().Nodes())
 	}
 	if here := bootID(); here != "" {
 		answer = fmt.Sprintf(`{"kind": "NodeList", "apiVersion": "v1",

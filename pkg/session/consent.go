@@ -71,7 +71,7 @@ func (c Consent) allow(ctx context.Context, sink event.Sink, folder string, targ
 func (c Consent) Grounds(ctx context.Context, target kube.Target, cluster *kube.Cluster,
 	origin node.Origin, folder string) (kube.Grounds, error) {
 	served := kube.Grounds{Basis: kube.Basis(origin.Tool), Name: origin.Name}
-	grounds, notLocal := kube.Own(ctx, target, served, cluster.Client.CoreV1().Nodes())
+	grounds, notLocal := kube.ProveOwn(ctx, target, served, cluster.Client.CoreV1().Nodes())
 	switch {
 	case notLocal == nil:
 		return grounds, nil

@@ -173,7 +173,7 @@ func (f *forwards) start(ctx context.Context, o *openForward) {
 	ctx, o.end = context.WithCancel(ctx)
 	say.Note(event.ForwardListens, o.about()...)
 	f.serving.Go(func() {
-		err := say.Guard("forward", func() error { return o.bound.Serve(ctx, f.cluster.Direct, f.cluster.Client) })
+		err := say.Guard("forward", func() error { return o.bound.Serve(ctx, f.cluster.CurrentConfig, f.cluster.Client) })
 		if err != nil {
 			say.Warn("forward ended", err, o.about()...)
 		}

@@ -290,7 +290,7 @@ func (s *Session) imageLibraries(ctx context.Context) (any, error) {
 }
 
 // WhyNoVenv is why there is no environment.
-const WhyNoVenv = "VIRTUAL_ENV is not set, and there is no folder " + venv.Usual + " beside devloop.yaml"
+const WhyNoVenv = "VIRTUAL_ENV is not set, and there is no folder " + venv.DefaultFolder + " beside devloop.yaml"
 
 // findVenv finds the environment on this machine.
 func findVenv(c *config.Config) (dir string, found bool) {

@@ -98,7 +98,7 @@ func (y *syncer) sync(ctx context.Context, w *ranWell) {
 	c := w.config
 	dir, found := findVenv(c)
 	if !found {
-		y.warn(event.WithHint(fmt.Errorf("there is no environment to install into: %s", WhyNoVenv), "make one: python3 -m venv "+venv.Usual+", or name it in devloop.yaml: local.venv"))
+		y.warn(event.WithHint(fmt.Errorf("there is no environment to install into: %s", WhyNoVenv), "make one: python3 -m venv "+venv.DefaultFolder+", or name it in devloop.yaml: local.venv"))
 		return
 	}
 	file := c.Abs(c.Local.Requirements)

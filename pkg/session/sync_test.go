@@ -121,7 +121,7 @@ func TestSync(t *testing.T) {
 		t.Errorf("%v, %v", versions, err)
 	}
 	e = expect("a mistake", "alpha==3.0\n", begins, fails, warned)
-	if !strings.Contains(e.Err.Error(), "ERROR: No matching distribution found for alpha==3.0") || !strings.Contains(event.Hint(e.Err), "mend requirements.txt and save") {
+	if !strings.Contains(e.Err.Error(), "ERROR: No matching distribution found for alpha==3.0") || !strings.Contains(event.Hint(e.Err), "fix requirements.txt and save") {
 		t.Errorf("%v → %s", e.Err, event.Hint(e.Err))
 	}
 	expect("the same mistake is tried again and told once", "alpha==3.0\n", begins, fails, known)

@@ -54,7 +54,7 @@ func Install(ctx context.Context, dir, folder, file string, output func(line str
 	if text := excerpt(last); text != "" {
 		err = fmt.Errorf("%w\n%s", err, text)
 	}
-	return "", event.WithHint(err, "mend "+filepath.Base(file)+" and save; by hand: "+byHand(args, file))
+	return "", event.WithHint(err, "fix "+filepath.Base(file)+" and save; by hand: "+byHand(args, file))
 }
 
 // quietArgs are pip's options that a user does not need. -I isolates it: neither a folder nor a

@@ -39,7 +39,7 @@ func Read(dir string) (python string, versions map[string]string, err error) {
 	}
 	if len(own) == 0 {
 		return "", nil, event.WithHint(
-			fmt.Errorf("%s is not whole: there is no lib/python3.*/site-packages in it", dir),
+			fmt.Errorf("%s is incomplete: there is no lib/python3.*/site-packages in it", dir),
 			"make it anew: python3 -m venv --clear "+quoted(dir))
 	}
 	for _, folder := range e.outside() {

@@ -165,7 +165,7 @@ func TestReadErrors(t *testing.T) {
 		"file": {"is a file, not the folder of a Python environment", "name the folder that python3 -m venv made"},
 		"folder": {"is no Python environment: it has neither a pyvenv.cfg nor a conda-meta",
 			"make one there: python3 -m venv " + dir + "/folder"},
-		"empty one": {"is not whole: there is no lib/python3.*/site-packages in it",
+		"empty one": {"is incomplete: there is no lib/python3.*/site-packages in it",
 			"python3 -m venv --clear '" + dir + "/empty one'"},
 		"piped": {"pyvenv.cfg: is a directory", ""},
 	} {

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// Usual is the folder of an environment without a configured one.
-const Usual = ".venv"
+// DefaultFolder is the folder of an environment without a configured one.
+const DefaultFolder = ".venv"
 
 // Find returns the folder of the environment: the configured one, which need not exist, else the
 // active one of this process's terminal, else the usual one in folder.
@@ -22,7 +22,7 @@ func Find(configured, folder string) (dir string, found bool) {
 	case configured != "":
 		return filepath.Join(folder, configured), true
 	}
-	for _, dir := range []string{os.Getenv("VIRTUAL_ENV"), filepath.Join(folder, Usual)} {
+	for _, dir := range []string{os.Getenv("VIRTUAL_ENV"), filepath.Join(folder, DefaultFolder)} {
 		if info, err := os.Stat(dir); err == nil && info.IsDir() {
 			if dir, err = filepath.Abs(dir); err == nil {
 				return dir, true
