@@ -2,6 +2,7 @@ package portforward
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -266,6 +268,24 @@ func TestListen(t *testing.T) {
 	_, err := listen(t.Context(), "192.0.2.1", 0)
 	if err == nil || !strings.HasPrefix(explain(err).Error(), "listen on 192.0.2.1: ") {
 		t.Errorf("another machine's address: %v", err)
+	}
+}
+
+func TestKernelAddr(t *testing.T) {
+	for given, want := range map[string]string{
+		"127.0.0.1": "127.0.0.1", "0.0.0.0": "0.0.0.0", "::1": "::1", "2001:db8::1234": "2001:db8::1234",
+		"::ffff:10.0.0.1": "10.0.0.1",
+	} {
+		var text strings.Builder
+		for word := range slices.Chunk(netip.MustParseAddr(given).AsSlice(), 4) { // as the kernel prints them: "%08X"
+			fmt.Fprintf(&text, "%08X", binary.NativeEndian.Uint32(word))
+		}
+		if got := kernelAddr(text.String()).String(); got != want {
+			t.Errorf("%s: %s, want %s", given, got, want)
+		}
+	}
+	if kernelAddr("012").IsValid() {
+		t.Error("half a byte is an address")
 	}
 }
 

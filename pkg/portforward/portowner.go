@@ -1,28 +1,31 @@
 package portforward
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
-
-	"github.com/prometheus/procfs"
 )
 
 // portOwner names the process that listens on an address, with a hint. The answer comes from
 // Linux's /proc. On other systems, and for other users' processes, it is vague.
 func portOwner(at netip.AddrPort) (owner, hint string) {
 	elsewhere := fmt.Sprintf("or give this forward another `local:` than %d in devloop.yaml", at.Port())
-	inode, found := listeningSocket(at)
-	if !found {
+	inode := listeningSocket(at)
+	if inode == "" {
 		return "another process", "find and stop it, " + elsewhere
 	}
-	processes, _ := procfs.AllProcs()
-	for _, process := range processes {
-		files, _ := process.FileDescriptorTargets() // hidden for other users' processes
-		if slices.Contains(files, fmt.Sprintf("socket:[%d]", inode)) {
-			return fmt.Sprintf("pid %d (%s)", process.PID, commandLine(process)),
-				fmt.Sprintf("stop it (kill %d), %s", process.PID, elsewhere)
+	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil && target == "socket:["+inode+"]" {
+			pid := strings.Split(link, "/")[2]
+			owner = fmt.Sprintf("pid %s (%s)", pid, commandLine(pid))
+			return owner, fmt.Sprintf("stop it (kill %s), %s", pid, elsewhere)
 		}
 	}
 	hint = fmt.Sprintf("find it (sudo ss -ltnp 'sport = :%d') and stop it, %s", at.Port(), elsewhere)
@@ -30,22 +33,38 @@ func portOwner(at netip.AddrPort) (owner, hint string) {
 }
 
 // listeningSocket is the inode of the socket that listens on an address, or on one that includes
-// it.
-func listeningSocket(at netip.AddrPort) (inode uint64, found bool) {
-	const listening = 10 // TCP_LISTEN
-	proc, err := procfs.NewDefaultFS()
-	if err != nil {
-		return 0, false
-	}
-	sockets, _ := proc.NetTCP()
-	sockets6, _ := proc.NetTCP6()
-	for _, s := range append(sockets, sockets6...) {
-		address, _ := netip.AddrFromSlice(s.LocalAddr)
-		if s.St == listening && s.LocalPort == uint64(at.Port()) && overlap(address.Unmap(), at.Addr()) {
-			return s.Inode, true
+// it. It is "" if there is none.
+func listeningSocket(at netip.AddrPort) (inode string) {
+	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		text, _ := os.ReadFile(table)
+		for line := range strings.Lines(string(text)) {
+			// sl, local address:port in hex, remote, state, queues, timer, retransmits, uid,
+			// timeout, inode
+			fields := strings.Fields(line)
+			if len(fields) < 10 || fields[3] != "0A" { // TCP_LISTEN
+				continue
+			}
+			address, hexPort, _ := strings.Cut(fields[1], ":")
+			port, err := strconv.ParseUint(hexPort, 16, 16)
+			if err == nil && uint16(port) == at.Port() && overlap(kernelAddr(address), at.Addr()) {
+				return fields[9]
+			}
 		}
 	}
-	return 0, false
+	return ""
+}
+
+// kernelAddr parses an address of /proc/net: hex, in 32-bit words in the machine's byte order.
+func kernelAddr(text string) netip.Addr {
+	raw, err := hex.DecodeString(text)
+	if err != nil || len(raw)%4 != 0 {
+		return netip.Addr{}
+	}
+	for word := range slices.Chunk(raw, 4) {
+		binary.BigEndian.PutUint32(word, binary.NativeEndian.Uint32(word))
+	}
+	address, _ := netip.AddrFromSlice(raw)
+	return address.Unmap()
 }
 
 // overlap reports whether sockets on both addresses conflict. Whether :: includes IPv4 cannot be
@@ -56,9 +75,9 @@ func overlap(a, b netip.Addr) bool {
 }
 
 // commandLine is the command line of a process, short enough for a line of a log.
-func commandLine(process procfs.Proc) string {
-	words, _ := process.CmdLine()
-	line := strings.TrimSpace(strings.Join(words, " "))
+func commandLine(pid string) string {
+	text, _ := os.ReadFile("/proc/" + pid + "/cmdline")
+	line := strings.TrimSpace(strings.ReplaceAll(string(text), "\x00", " "))
 	if line == "" {
 		return "unknown command"
 	}
