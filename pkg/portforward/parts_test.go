@@ -208,7 +208,7 @@ func found(backends []backend, why error) string {
 
 // Pods take turns, but one without a tunnel at hand is skipped while another one has one.
 func TestTurns(t *testing.T) {
-	p := newPods(to, nil, nil, newStatus(event.Stage{}))
+	p := newPods(to, nil, nil, newStatus(event.Stage{}, event.Address{}))
 	for _, name := range []string{"a", "b", "c"} {
 		p.ready = append(p.ready, newTunnelPool(backend{pod: name}, nil, nil, nil))
 	}
@@ -338,9 +338,9 @@ func TestSilence(t *testing.T) {
 // What many connections meet is reported once, a state when it changes.
 func TestStatus(t *testing.T) {
 	var reported []string
-	s := newStatus(event.Sink(func(e event.Event) { reported = append(reported, e.Message) }).For("forward"))
+	s := newStatus(event.Sink(func(e event.Event) { reported = append(reported, e.Message) }).For("forward"), event.Address{})
 	none, broken := errors.New("none"), errors.New("broken")
-	check := func(state State, want ...string) {
+	check := func(state event.Name, want ...string) {
 		t.Helper()
 		if s.state != state || !slices.Equal(reported, want) {
 			t.Errorf("%s and reported %q, want %s and %q", s.state, reported, state, want)
@@ -349,32 +349,32 @@ func TestStatus(t *testing.T) {
 	}
 	s.setPods(nil, none)
 	s.setPods(nil, none)
-	check(Waiting, isWaiting)
+	check(stateWaiting, event.ForwardWaits)
 	s.setPods(nil, errors.New("another reason"))
-	check(Waiting, isWaiting) // as a detail
+	check(stateWaiting, event.ForwardWaits) // as a detail
 	s.warnOnce(heldTooLong, "", broken)
 	s.warnOnce(heldTooLong, "", broken)
-	check(Waiting, heldTooLong)
+	check(stateWaiting, heldTooLong)
 	s.setPods([]string{"a"}, nil)
 	s.setPods([]string{"a"}, nil)
-	check(Ready, isReady)
+	check(stateReady, event.ForwardReady)
 	s.warnOnce(heldTooLong, "", broken)
-	check(Ready, heldTooLong)
+	check(stateReady, heldTooLong)
 	s.setPods([]string{"a", "b"}, nil)
-	check(Ready, isReady)
+	check(stateReady, event.ForwardReady)
 	s.dialFailed("a", time.Minute, broken)
 	s.dialFailed("gone", time.Minute, broken)
 	s.dialFailed("b", time.Millisecond, broken)
-	check(Ready)
+	check(stateReady)
 	s.dialFailed("b", unreachableAfter, broken)
 	s.dialFailed("b", time.Minute, broken)
-	check(Unreachable, isUnreachable)
+	check(stateUnreachable, event.ForwardFails)
 	s.dialSucceeded("a")
-	check(Ready, isReady)
+	check(stateReady, event.ForwardReady)
 	s.setPods([]string{"b"}, nil)
-	check(Unreachable, isUnreachable, podLeft)
+	check(stateUnreachable, event.ForwardFails, event.ForwardLeaves)
 	s.setPods(nil, none)
-	check(Waiting, isWaiting)
+	check(stateWaiting, event.ForwardWaits)
 }
 
 // A redirect of a request for a tunnel is not followed: the request has the user's credentials.

@@ -67,8 +67,8 @@ func Listen(ctx context.Context, spec Spec, sink event.Sink) (*Forward, error) {
 		return nil, explain(err)
 	}
 	f := &Forward{spec: spec, listeners: listeners}
-	f.status = newStatus(sink.For("forward"), "target", event.Name(spec.Target.String()),
-		"local", event.Name(f.Addr().String()))
+	address := event.Address{Target: event.Name(spec.Target.String()), Local: event.Name(f.Addr().String())}
+	f.status = newStatus(sink.For("forward"), address)
 	return f, nil
 }
 

@@ -128,7 +128,7 @@ func (r *rig) reported(message string) int {
 	return n
 }
 
-func (r *rig) state() State {
+func (r *rig) state() event.Name {
 	r.forward.status.mu.Lock()
 	defer r.forward.status.mu.Unlock()
 	return r.forward.status.state
@@ -257,7 +257,7 @@ func TestAnswers(t *testing.T) {
 				})
 			}
 			group.Wait()
-			if n := r.reported("forward ready"); n != 1 {
+			if n := r.reported(event.ForwardReady); n != 1 {
 				t.Errorf("ready was reported %d times", n)
 			}
 		})
@@ -273,7 +273,7 @@ func TestWaitsUntilReady(t *testing.T) {
 		body, err := get(r.url())
 		answer <- fmt.Sprint(body, err)
 	}()
-	eventually(t, "no ready pod is reported", func() bool { return r.reported(isWaiting) == 1 })
+	eventually(t, "no ready pod is reported", func() bool { return r.reported(event.ForwardWaits) == 1 })
 	eventually(t, "the connection waits", func() bool { return r.forward.status.waiting.Load() == 1 })
 	select {
 	case a := <-answer:
@@ -490,22 +490,22 @@ func TestFrozen(t *testing.T) {
 	thaw := sync.OnceFunc(r.node.frozen.Unlock)
 	defer thaw()
 	during := r.dial()
-	eventually(t, "the silence is reported", func() bool { return r.reported(isUnreachable) == 1 })
+	eventually(t, "the silence is reported", func() bool { return r.reported(event.ForwardFails) == 1 })
 	open, waiting := r.forward.status.open.Load(), r.forward.status.waiting.Load()
-	if r.state() != Unreachable || open != 1 || waiting != 1 {
+	if r.state() != stateUnreachable || open != 1 || waiting != 1 {
 		t.Errorf("%s, %d open, %d waiting", r.state(), open, waiting)
 	}
 	thaw()
 	echo(during, "still there?")
 	echo(before, "still there?")
-	eventually(t, "its end is reported", func() bool { return r.state() == Ready })
+	eventually(t, "its end is reported", func() bool { return r.state() == stateReady })
 }
 
 // Without a hold time, a ready pod is still tried.
 func TestNoHold(t *testing.T) {
 	r := newRig(t, false, 0)
 	r.pod("a", web(t, "a"), true)
-	eventually(t, "the pod is known", func() bool { return r.state() == Ready })
+	eventually(t, "the pod is known", func() bool { return r.state() == stateReady })
 	for range 10 {
 		if body, err := get(r.url()); err != nil || body != "a" {
 			t.Errorf("%q, %v", body, err)
@@ -555,7 +555,7 @@ func TestHalfClose(t *testing.T) {
 		all, _ := io.ReadAll(conn)
 		io.WriteString(conn, strings.ToUpper(string(all)))
 	}), true)
-	eventually(t, "the pod is known", func() bool { return r.state() == Ready && r.node.open("a") > 0 })
+	eventually(t, "the pod is known", func() bool { return r.state() == stateReady && r.node.open("a") > 0 })
 	conn := r.dial()
 	io.WriteString(conn, "all of it")
 	conn.(*net.TCPConn).CloseWrite()
@@ -631,7 +631,7 @@ func TestServeEnds(t *testing.T) {
 	conn := r.dial()
 	<-reached
 	r.pod("a", "", false)
-	eventually(t, "no pod is ready", func() bool { return r.reported("no ready pod, new connections wait") > 0 })
+	eventually(t, "no pod is ready", func() bool { return r.reported(event.ForwardWaits) > 0 })
 	waiting := r.dial()
 	io.WriteString(waiting, "anyone?")
 	r.stop()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,22 +11,11 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// State is what happens to a new connection.
-type State string
-
-// The states of a forward.
+// The states of a forward, which are what happens to a new connection.
 const (
-	Waiting     State = "waiting"     // it waits, since no pod is ready
-	Unreachable State = "unreachable" // it waits, since no tunnel to a ready pod can be made
-	Ready       State = "ready"       // it goes to a pod
-)
-
-// The messages when the state changes.
-const (
-	isReady       = "forward ready"
-	isWaiting     = "no ready pod, new connections wait"
-	isUnreachable = "ready pod cannot be reached, new connections wait"
-	podLeft       = "pod gets no new connections"
+	stateWaiting     event.Name = "waiting"     // it waits, since no pod is ready
+	stateUnreachable event.Name = "unreachable" // it waits, since no tunnel to a ready pod can be made
+	stateReady       event.Name = "ready"       // it goes to a pod
 )
 
 // Warnings that are sent once until their cause is resolved.
@@ -47,48 +35,49 @@ const (
 	countInterval = time.Second
 )
 
-// status is what a forward is doing. It reports changes, not occurrences: what many connections
-// meet is reported once.
+// status is what a forward is doing. It reports changes, not occurrences: what many connections meet
+// is reported once.
 type status struct {
-	stage  event.Stage
-	bugs   event.Stage // the same, but reports a repeated panic as such
-	common []any       // fields of every event
+	stage    event.Stage
+	bugs     event.Stage // the same, but marks a repeated panic as such
+	address  event.Address
+	reported event.Changes
 
 	open, waiting  atomic.Int64 // connections
 	sent, received atomic.Int64 // bytes, to and from pods
 
 	mu      sync.Mutex
-	state   State
+	state   event.Name
 	pods    []string                 // that get new connections
 	reason  error                    // why there are none
 	failing map[string]time.Duration // for how long dials have failed, by pod
-	warned  map[string]bool          // by message and subject
 }
 
-func newStatus(stage event.Stage, common ...any) *status {
-	return &status{stage: stage, bugs: stage.Once(), common: common, state: Waiting,
-		failing: map[string]time.Duration{}, warned: map[string]bool{}}
+func newStatus(stage event.Stage, address event.Address) *status {
+	return &status{stage: stage, bugs: stage.Once(), address: address, state: stateWaiting,
+		failing: map[string]time.Duration{}}
 }
 
 // setPods takes the pods that get new connections, or the reason why none does.
 func (s *status) setPods(pods []string, reason error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	oldPods, oldReason := s.pods, s.reason
+	oldReason := s.reason
 	s.pods, s.reason = pods, reason
 	maps.DeleteFunc(s.failing, func(pod string, _ time.Duration) bool { return !slices.Contains(pods, pod) })
+	added, removed := s.reported.ChangedSet("pods", pods)
 	switch {
-	case slices.ContainsFunc(pods, func(pod string) bool { return !slices.Contains(oldPods, pod) }):
-		delete(s.warned, heldTooLong)
+	case added:
+		s.reported.Forget(heldTooLong)
 		s.setState(s.reachable(), true, nil)
 	case reason != nil:
-		if s.state == Waiting && oldReason != nil && oldReason.Error() != reason.Error() {
-			s.stage.Detail(isWaiting, s.fields()...)
+		if s.state == stateWaiting && oldReason != nil && oldReason.Error() != reason.Error() {
+			s.stage.Detail(event.ForwardWaits, s.event())
 		}
-		s.setState(Waiting, oldReason == nil, nil)
-	case !slices.Equal(pods, oldPods):
+		s.setState(stateWaiting, oldReason == nil, nil)
+	case removed:
 		s.setState(s.reachable(), false, nil)
-		s.stage.Detail(podLeft, s.fields()...)
+		s.stage.Detail(event.ForwardLeaves, s.event())
 	}
 }
 
@@ -119,68 +108,63 @@ func (s *status) dialSucceeded(pod string) {
 }
 
 // reachable is the state while there are pods.
-func (s *status) reachable() State {
+func (s *status) reachable() event.Name {
 	for _, pod := range s.pods {
 		if s.failing[pod] < unreachableAfter {
-			return Ready
+			return stateReady
 		}
 	}
-	return Unreachable
+	return stateUnreachable
 }
 
 // setState reports the state if it is another one, or always.
-func (s *status) setState(state State, always bool, err error) {
+func (s *status) setState(state event.Name, always bool, err error) {
 	if state == s.state && !always {
 		return
 	}
 	s.state = state
 	switch state {
-	case Ready:
-		s.stage.Note(isReady, s.fields()...)
-	case Waiting:
-		s.stage.Note(isWaiting, s.fields()...)
-	case Unreachable:
-		s.stage.Warn(isUnreachable, err, s.fields()...)
+	case stateReady:
+		s.stage.Note(event.ForwardReady, s.event())
+	case stateWaiting:
+		s.stage.Note(event.ForwardWaits, s.event())
+	case stateUnreachable:
+		s.stage.Warn(event.ForwardFails, err, s.event())
 	}
 }
 
-// fields are the whole state, so that a reader of events needs no other source.
-func (s *status) fields() []any {
-	fields := append(slices.Clone(s.common), "state", event.Name(string(s.state)))
+// event is the whole state. The caller holds mu.
+func (s *status) event() event.Forward {
+	f := s.counts()
+	f.State, f.Pods = s.state, s.pods
 	if s.reason != nil {
-		return append(fields, "reason", s.reason.Error(), "open", s.open.Load(), "held", s.waiting.Load())
+		f.Reason = s.reason.Error()
 	}
-	return append(fields, "pods", event.Name(strings.Join(s.pods, ",")), "open", s.open.Load(),
-		"held", s.waiting.Load(), "sent", s.sent.Load(), "received", s.received.Load())
+	return f
+}
+
+func (s *status) counts() event.Forward {
+	return event.Forward{Address: s.address, Open: s.open.Load(), Waiting: s.waiting.Load(),
+		Sent: s.sent.Load(), Received: s.received.Load()}
+}
+
+// reportCounts reports the counts until ctx ends, when they have changed.
+func (s *status) reportCounts(ctx context.Context) {
+	s.reported.Changed("counts", s.counts())
+	for sleep(ctx, countInterval) {
+		if now := s.counts(); s.reported.Changed("counts", now) {
+			s.stage.Progress(event.ForwardCounts, now)
+		}
+	}
 }
 
 // warnOnce warns about a subject ("" for the forward itself), unless it has and the cause is not
 // resolved.
 func (s *status) warnOnce(message, subject string, err error, fields ...any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if key := message + subject; !s.warned[key] {
-		s.warned[key] = true
-		s.stage.Warn(message, err, append(slices.Clone(s.common), fields...)...)
+	if s.reported.Changed(message+subject, true) {
+		s.stage.Warn(message, err, append([]any{s.address}, fields...)...)
 	}
 }
 
 // resolved makes warnOnce warn again.
-func (s *status) resolved(message, subject string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.warned, message+subject)
-}
-
-// reportCounts reports the counts until ctx ends, when they have changed.
-func (s *status) reportCounts(ctx context.Context) {
-	var reported [4]int64
-	for sleep(ctx, countInterval) {
-		now := [4]int64{s.open.Load(), s.waiting.Load(), s.sent.Load(), s.received.Load()}
-		if now != reported {
-			reported = now
-			s.stage.Progress(event.ForwardCounts, append(slices.Clone(s.common),
-				"open", now[0], "held", now[1], "sent", now[2], "received", now[3])...)
-		}
-	}
-}
+func (s *status) resolved(message, subject string) { s.reported.Forget(message + subject) }
