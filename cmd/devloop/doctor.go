@@ -27,7 +27,7 @@ import (
 )
 
 const (
-	doctorCheckTimeout = 20 * time.Second
+	checkTimeout = 20 * time.Second
 	// enoughDisk is room for a few images with a layer of Python packages each, in bytes.
 	enoughDisk = 5 << 30
 	// clockSkew is how far a node's clock may be off, about as far as certificates and tokens
@@ -83,7 +83,7 @@ func (d *doctor) examine(ctx context.Context) error {
 		{"disk", d.checkDisk},
 	} {
 		d.check = check.name
-		checkCtx, cancel := context.WithTimeout(ctx, doctorCheckTimeout)
+		checkCtx, cancel := context.WithTimeout(ctx, checkTimeout)
 		err := check.run(checkCtx)
 		cancel()
 		if ctx.Err() != nil {
@@ -413,7 +413,8 @@ func (d *doctor) inputs(ctx context.Context) (files []watch.Path) {
 	}
 	builder := build.New(d.docker, cache)
 	for _, image := range d.config.Images {
-		input, _ := builder.Hash(ctx, session.BuildInput(d.config, image)) // has files even with an error, which a run reports
+		// The Input has files even with an error, which a run reports.
+		input, _ := builder.Hash(ctx, session.BuildInput(d.config, image))
 		for _, file := range input.Files {
 			files = append(files, watch.Path(file))
 		}

@@ -123,10 +123,10 @@ func (b *Builder) Built(tag name.Tag) string {
 // Remove removes the tag; the layers go with the last tag. A tag that is not there is no error.
 func (b *Builder) Remove(ctx context.Context, tag name.Tag) error { return b.engine.remove(ctx, tag) }
 
-// Lacking returns the base images of input that have to be brought here before a build, which would
+// MissingBases returns the base images of input that have to be brought here before a build, which would
 // otherwise use others than those that were hashed. The error is event.ErrSuperseded if a base
 // image has changed since.
-func (b *Builder) Lacking(ctx context.Context, input Input) (missing []name.Tag, err error) {
+func (b *Builder) MissingBases(ctx context.Context, input Input) (missing []name.Tag, err error) {
 	for _, hashed := range input.bases {
 		tag, err := b.missingBase(ctx, hashed)
 		if ctx.Err() != nil {

@@ -29,8 +29,8 @@ func (e fakeEngine) base(_ context.Context, ref string, _ ocispecs.Platform) (*b
 	return nil, errors.New("no network")
 }
 
-// TestLacking: which base images a node needs before it builds the same as this machine.
-func TestLacking(t *testing.T) {
+// TestMissingBases: which base images a node needs before it builds the same as this machine.
+func TestMissingBases(t *testing.T) {
 	const ref = "docker.io/library/python:3.11-slim"
 	// The registry is gone, and was asked for the second one before.
 	const away, asked = "127.0.0.1:1/base:1", "127.0.0.1:1/base:2"
@@ -67,7 +67,7 @@ func TestLacking(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tags, err := b.Lacking(t.Context(), test.input)
+		tags, err := b.MissingBases(t.Context(), test.input)
 		var got []string
 		for _, tag := range tags {
 			got = append(got, tag.String())

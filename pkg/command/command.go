@@ -16,13 +16,13 @@ import (
 
 // Command is a program to run.
 type Command struct {
-	Args       []string
-	Folder     string
-	Env        []string
-	Ask        syscall.Signal // that asks it to end, when the context does
-	Goodbye    time.Duration  // that it has for it, before it is killed
-	Line       int            // bytes of a line that are told
-	Background bool           // what it leaves running when it has ended well may stay
+	Args        []string
+	Folder      string
+	Env         []string
+	StopSignal  syscall.Signal // when the context ends
+	GracePeriod time.Duration  // from StopSignal to SIGKILL
+	MaxLine     int            // bytes of a line that are reported
+	Background  bool           // what it started may outlive its success
 }
 
 // Run runs c to its end. onLine gets each line of its output that is not empty, one after the
@@ -31,8 +31,8 @@ func (c Command) Run(ctx context.Context, onLine func(line string), started func
 	cmd := exec.CommandContext(ctx, c.Args[0], c.Args[1:]...)
 	cmd.Dir, cmd.Env = c.Folder, c.Env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl+C is devloop's
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, c.Ask) }
-	cmd.WaitDelay = c.Goodbye
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, c.StopSignal) }
+	cmd.WaitDelay = c.GracePeriod
 	out, in := io.Pipe()
 	cmd.Stdout, cmd.Stderr = in, in
 	read := make(chan struct{})
@@ -55,7 +55,7 @@ func (c Command) Run(ctx context.Context, onLine func(line string), started func
 		err = cmd.Wait()
 		ended()
 		if ctx.Err() != nil || errors.Is(err, exec.ErrWaitDelay) && !c.Background {
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what ignored c.Ask
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what ignored the signal
 		}
 	}
 	_ = in.Close()
@@ -96,7 +96,7 @@ func killWithUs(group int) (ended func()) {
 // read returns when there are no more lines.
 func (c Command) read(out io.Reader, onLine func(line string)) {
 	cut := false // the line is too long: its rest is skipped
-	for lines := bufio.NewReaderSize(out, c.Line); ; {
+	for lines := bufio.NewReaderSize(out, c.MaxLine); ; {
 		line, err := lines.ReadSlice('\n')
 		text, rest := strings.TrimRight(string(line), "\r\n"), cut
 		if cut = errors.Is(err, bufio.ErrBufferFull); text != "" && !rest {

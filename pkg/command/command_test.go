@@ -19,7 +19,8 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func shell(script string) Command {
-	return Command{Args: []string{"/bin/sh", "-c", script}, Ask: syscall.SIGTERM, Goodbye: time.Second, Line: 32}
+	return Command{Args: []string{"/bin/sh", "-c", script}, StopSignal: syscall.SIGTERM, GracePeriod: time.Second,
+		MaxLine: 32}
 }
 
 func TestLines(t *testing.T) {
@@ -40,7 +41,7 @@ func TestErrors(t *testing.T) {
 	if err := shell("exit 7").Run(t.Context(), nothing, nil); err == nil || err.Error() != "exit status 7" {
 		t.Error(err)
 	}
-	if err := (Command{Args: []string{"/not/there"}, Line: 32}).Run(t.Context(), nothing,
+	if err := (Command{Args: []string{"/not/there"}, MaxLine: 32}).Run(t.Context(), nothing,
 		func(int) { t.Error("it began") }); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}

@@ -37,7 +37,7 @@ func (d *Deployer) run(ctx context.Context, stage event.Stage, r Release, when s
 		defer cancel()
 		var last []string
 		cmd := command.Command{
-			Args: of.Args, Folder: d.options.Folder, Ask: syscall.SIGTERM, Goodbye: commandGrace, Line: maxLine, Background: true,
+			Args: of.Args, Folder: d.options.Folder, StopSignal: syscall.SIGTERM, GracePeriod: commandGrace, MaxLine: maxLine, Background: true,
 			Env: append(os.Environ(), "KUBECONFIG="+kubeconfig, "DEVLOOP_RELEASE="+r.Name, "DEVLOOP_NAMESPACE="+r.Namespace, "DEVLOOP_KUBE_CONTEXT="+d.cluster.Context),
 		}
 		group := 0

@@ -148,7 +148,7 @@ func (i *images) giveBases(ctx context.Context, sink event.Sink, input build.Inp
 	if len(lacking) == 0 {
 		return nil
 	}
-	lacking, err := i.session.inNode.Lacking(ctx, input)
+	lacking, err := i.session.inNode.MissingBases(ctx, input)
 	if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func (i *images) giveBases(ctx context.Context, sink event.Sink, input build.Inp
 
 // buildInNode sees to it that the node has the base images that the tag stands for, and builds.
 func (i *images) buildInNode(ctx context.Context, sink event.Sink, input build.Input) error {
-	lacking, err := i.session.inNode.Lacking(ctx, input)
+	lacking, err := i.session.inNode.MissingBases(ctx, input)
 	if err != nil {
 		return err
 	}

@@ -94,7 +94,7 @@ func byHand(args []string, file string) string {
 func run(ctx context.Context, folder string, args []string, output func(line string)) (
 	last []string, installed Installed, err error) {
 	cmd := command.Command{
-		Args: args, Folder: folder, Ask: syscall.SIGINT, Goodbye: undoTimeout, Line: outputLine,
+		Args: args, Folder: folder, StopSignal: syscall.SIGINT, GracePeriod: undoTimeout, MaxLine: outputLine,
 		Env: append(os.Environ(), "PIP_USER=0", "NO_COLOR=1"), // into the environment, whatever pip.conf says
 	}
 	err = cmd.Run(ctx, func(line string) {

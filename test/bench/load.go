@@ -235,7 +235,7 @@ func buildInNode(runtime string) func(context.Context, *testbed) (ours, theirs s
 		if err != nil {
 			return nil, nil, err
 		}
-		lacking, err := inNode.Lacking(ctx, input)
+		lacking, err := inNode.MissingBases(ctx, input)
 		if err != nil {
 			return nil, nil, err
 		}
