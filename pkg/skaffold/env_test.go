@@ -25,12 +25,12 @@ func TestSettings(t *testing.T) {
 		"A=$HOME.":                          {{"A", ".", 1}},
 		"A=1\nA=2":                          {{"A", "1", 1}, {"A", "2", 2}},
 	} {
-		if got, line, message := settings(text); !reflect.DeepEqual(got, want) || message != "" {
+		if got, line, message := parseEnv(text); !reflect.DeepEqual(got, want) || message != "" {
 			t.Errorf("%q: got %+v, want %+v; line %d: %s", text, got, want, line, message)
 		}
 	}
 	for text, want := range map[string]int{"A\n": 1, "A=1\nB\n": 2, "A=1\n\nB\nC=2": 3, "A=1\nA-B=1": 2, "A='x": 1, "A=1\nB=\"x\\\"\n": 2, "\xff=1": 1, "\ufeffA=1": 1, "A=\x00": 1, "A=0123456789\n" + strings.Repeat("A=$A$A\n", 20): 18} {
-		if got, line, message := settings(text); message == "" || line != want {
+		if got, line, message := parseEnv(text); message == "" || line != want {
 			t.Errorf("%q: %+v, line %d %q", text, got, line, message)
 		}
 	}
@@ -42,15 +42,15 @@ func FuzzSettings(f *testing.F) {
 		f.Add(text, "value")
 	}
 	f.Fuzz(func(t *testing.T, text, value string) {
-		list, line, message := settings(text)
+		list, line, message := parseEnv(text)
 		if (message == "") != (line == 0) || line > strings.Count(text, "\n")+1 || message != "" && list != nil {
 			t.Errorf("%q gives %+v, line %d %s", text, list, line, message)
 		}
-		list, _, message = settings(text + "\n")
+		list, _, message = parseEnv(text + "\n")
 		if message != "" || strings.ContainsAny(value, "'\\\r\x00") || slices.ContainsFunc([]rune(value), func(r rune) bool { return r == '\ufffd' }) {
 			return
 		}
-		again, _, message := settings(text + "\nLAST='" + value + "'\n")
+		again, _, message := parseEnv(text + "\nLAST='" + value + "'\n")
 		if message != "" || len(again) != len(list)+1 || again[len(list)].value != value || again[len(list)].name != "LAST" {
 			t.Errorf("%q and %q give %+v, %s", text, value, again, message)
 		}
@@ -75,7 +75,7 @@ KUBECONFIG=/x
 	if want := `skaffold.yaml:6:69: deploy.helm.releases[0].setValueTemplates.a: the environment has no variable "FROM_FILE"`; told(nil, err) != want {
 		t.Errorf("without the file: %v", err)
 	}
-	write(t, skaffoldEnv, file)
+	write(t, envFile, file)
 	c, err := config.Load(config.Source{Files: []string{"skaffold.yaml"}, Translate: Translate})
 	if err != nil {
 		t.Fatal(err)
@@ -105,10 +105,10 @@ skaffold.yaml:4:154: build.artifacts[1].jib: the image jibbed is not built: devl
 func TestSkaffoldEnvIsWatched(t *testing.T) {
 	dir := everything(t)
 	c, err := skaffolded(t, dir, skaffoldHead)
-	if err != nil || !slices.Contains(c.Files(), filepath.Join(dir, skaffoldEnv)) {
+	if err != nil || !slices.Contains(c.Files(), filepath.Join(dir, envFile)) {
 		t.Errorf("%v: the files are %q", err, c.Files())
 	}
-	write(t, skaffoldEnv, "A=1\nnothing\n")
+	write(t, envFile, "A=1\nnothing\n")
 	if c, err = config.Load(config.Source{Files: []string{"skaffold.yaml"}, Translate: Translate}); told(c, err) != "skaffold.env:2: this is no NAME=value: nothing of this file is used, as skaffold does" {
 		t.Error(told(c, err))
 	}

@@ -1,7 +1,8 @@
 package skaffold
 
-// Images that values name as plain text, image: worker. skaffold puts their tags into what the charts make; devloop sets the value
-// to the image instead, wherever such a text comes from, and says so.
+// Images that values name as plain text, image: worker. skaffold puts their tags into what the
+// charts make; devloop sets the value to the image instead, wherever such a text comes from, and
+// says so.
 
 import (
 	"errors"
@@ -37,8 +38,9 @@ type doubtful struct {
 	otherwise string
 }
 
-// literals sets values of a release, which stands at n, that name an image as plain text. It returns all values that are known: those of
-// the chart, if that is a folder here, of the values files, and of skaffold.yaml.
+// literals sets values of a release, which stands at n, that name an image as plain text. It
+// returns all values that are known: those of the chart, if that is a folder here, of the values
+// files, and of skaffold.yaml.
 func (s *translator) literals(n, release *tree.Node) *tree.Node {
 	l := &literals{translator: s, at: n, release: release, set: release.Get("set"), inline: release.Get("inlineValues")}
 	all := l.all()
@@ -97,13 +99,14 @@ func (l *literals) all() *tree.Node {
 // folder is the release's chart, if that is a folder on this machine.
 func (l *literals) folder() string {
 	chart := l.release.Get("chart").Value
-	if l.release.Get("repo") == nil && !strings.Contains(chart, "://") && isThere(tree.Abs(l.dir, filepath.Join(chart, "Chart.yaml"))) {
+	if l.release.Get("repo") == nil && !strings.Contains(chart, "://") && exists(tree.Abs(l.dir, filepath.Join(chart, "Chart.yaml"))) {
 		return chart
 	}
 	return ""
 }
 
-// valuesFile is the tree of a values file, nil if it cannot be read: what is wrong with it, the deployment tells.
+// valuesFile is the tree of a values file, nil if it cannot be read: what is wrong with it, the
+// deployment tells.
 func (l *literals) valuesFile(path string) *tree.Node {
 	full := tree.Abs(l.dir, path)
 	text, err := files.Read(full, maxValue)
@@ -115,7 +118,7 @@ func (l *literals) valuesFile(path string) *tree.Node {
 	if root == nil || !root.IsMapping() {
 		return nil
 	}
-	return escapedNode(root)
+	return escapeTree(root)
 }
 
 // laid returns n with a value at the end of a path.
@@ -157,12 +160,7 @@ func (l *literals) mapping(n *tree.Node, path string, way []string) {
 			value = l.items(e.Value, dotted(path, e.Key.Value))
 		}
 		if value != e.Value { // what set cannot say, or can say of lists in values files only
-			for _, key := range slices.Backward(below) {
-				above := value.As(yaml.MappingNode, value.Path)
-				put(above, key, value)
-				value = above
-			}
-			l.inline = tree.Merge(l.inline, value, nil)
+			l.inline = tree.Merge(l.inline, wrap(value, below), nil)
 		}
 	}
 }
@@ -204,7 +202,8 @@ func (l *literals) inList(n *tree.Node, path string) *tree.Node {
 // isImageKey tells keys whose values are images.
 func isImageKey(key string) bool { return key == "image" || strings.HasSuffix(key, "Image") }
 
-// tagBeside is the key of a mapping that has the tag of the image under another one, "" if there is none.
+// tagBeside is the key of a mapping that has the tag of the image under another one, "" if there is
+// none.
 func tagBeside(n *tree.Node, key string) string {
 	called := strings.TrimSuffix(strings.TrimSuffix(key, "Image"), "image")
 	for _, tag := range []string{key + "Tag", called + "Tag", "tag"} {
@@ -215,7 +214,8 @@ func tagBeside(n *tree.Node, key string) string {
 	return ""
 }
 
-// entries looks at the single values of a mapping. It returns the mapping with those that cannot be put into set.
+// entries looks at the single values of a mapping. It returns the mapping with those that cannot be
+// put into set.
 func (l *literals) entries(n *tree.Node, path string, way []string) *tree.Node {
 	made := n.Clone()
 	for i, e := range n.Entries {
@@ -229,7 +229,7 @@ func (l *literals) entries(n *tree.Node, path string, way []string) *tree.Node {
 		tag := tagBeside(n, key)
 		registry := n.Get("registry")
 		switch {
-		case (isPart || isImageKey(key)) && registry != nil && holds(registry): // another image
+		case (isPart || isImageKey(key)) && registry != nil && holdsValue(registry): // another image
 		case isImageKey(key) && tag == "":
 			made.Entries[i].Value = l.name(a, e.Value, at, "image")
 		case tag != "" && (isPart || isImageKey(key)):
@@ -237,9 +237,9 @@ func (l *literals) entries(n *tree.Node, path string, way []string) *tree.Node {
 			j := slices.IndexFunc(n.Entries, func(e tree.Entry) bool { return e.Key.Value == tag })
 			made.Entries[j].Value = l.put(e.Value, n.Entries[j].Value, dotted(path, tag), a, "tag")
 		case e.Value.Origin == l.at.Origin:
-			l.doubtful = append(l.doubtful, doubtful{a, e.Value, fmt.Sprintf("is deployed as it is; if this is the image %s, it lacks the tag: write %s under setValueTemplates", a.name, l.inTemplate(a))})
+			l.doubtful = append(l.doubtful, doubtful{a, e.Value, fmt.Sprintf("is deployed as it is; if this is the image %s, it lacks the tag: write %s under setValueTemplates", a.name, fullReference(a))})
 		case isPart:
-			l.doubtful = append(l.doubtful, doubtful{a, l.at, fmt.Sprintf("%s: %s is deployed as it is; if this is the image, it lacks the tag: write %s under setValueTemplates", l.where(at, e.Value), a.name, l.inTemplate(a))})
+			l.doubtful = append(l.doubtful, doubtful{a, l.at, fmt.Sprintf("%s: %s is deployed as it is; if this is the image, it lacks the tag: write %s under setValueTemplates", l.where(at, e.Value), a.name, fullReference(a))})
 		}
 	}
 	return made
@@ -250,7 +250,8 @@ func (l *literals) where(path string, value *tree.Node) string {
 	return fmt.Sprintf("%s:%d: %s", value.Origin.Name, value.Line, path)
 }
 
-// name puts an image where its name stands, and says so. It returns the value that is there now, unless that is in set.
+// name puts an image where its name stands, and says so. It returns the value that is there now,
+// unless that is in set.
 func (l *literals) name(a artifact, value *tree.Node, path, function string) *tree.Node {
 	at, prefix := value, ""
 	if value.Origin != l.at.Origin {
@@ -265,7 +266,8 @@ func (l *literals) name(a artifact, value *tree.Node, path, function string) *tr
 	return l.put(value, value, path, a, function)
 }
 
-// put gives a value what a function says of an image; from is where the image's name stands. It returns the value that is there now, unless that is in set.
+// put gives a value what a function says of an image; from is where the image's name stands. It
+// returns the value that is there now, unless that is in set.
 func (l *literals) put(from, value *tree.Node, path string, a artifact, function string) *tree.Node {
 	if a.image == "" {
 		return value
@@ -274,7 +276,7 @@ func (l *literals) put(from, value *tree.Node, path string, a artifact, function
 	if from.Origin != l.at.Origin {
 		at = l.at
 	}
-	made := scalar(at, templated([]piece{{function: function, image: a.image}}))
+	made := scalar(at, l.templated(l.placeholder(function, a.image)))
 	if l.set.Get(path) != nil || settable.MatchString(path) {
 		put(l.set, path, made)
 		return value
@@ -282,8 +284,8 @@ func (l *literals) put(from, value *tree.Node, path string, a artifact, function
 	return made
 }
 
-// settable is a path of set that leads to a value, whatever else there is: to no list, and without a sign that means something
-// there.
+// settable is a path of set that leads to a value, whatever else there is: to no list, and without
+// a sign that means something there.
 var settable = regexp.MustCompile(`^(\\\.|[-\w])+(\.(\\\.|[-\w])+)*$`)
 
 // dotted is the path of a key below another one, as set has it.
@@ -292,7 +294,8 @@ func dotted(path, key string) string { return tree.JoinPath(path, strings.Replac
 // imageInTemplate is a line of a manifest.
 var imageInTemplate = regexp.MustCompile(`^\s*(?:-\s+)?image:\s*["']?([^"'\s]+)["']?\s*$`)
 
-// inTemplates reports images that stand in the templates of a release's chart, if that is a folder here: no value changes them.
+// inTemplates reports images that stand in the templates of a release's chart, if that is a folder
+// here: no value changes them.
 func (s *translator) inTemplates(at, release *tree.Node) {
 	folder := (&literals{translator: s, release: release}).folder()
 	if folder == "" || len(s.artifacts) == 0 {
@@ -320,7 +323,7 @@ func (s *translator) inTemplates(at, release *tree.Node) {
 			}
 			rel, _ := filepath.Rel(s.dir, path) // both are absolute
 			s.Wrong(at, "%s:%d has the image %s without its tag, and devloop rewrites no manifests: write image: {{ .Values.image }} there, and %s under setValueTemplates here",
-				rel, i+1, image[1], s.inTemplate(s.artifacts[of]))
+				rel, i+1, image[1], fullReference(s.artifacts[of]))
 		}
 		return nil
 	})
@@ -329,8 +332,9 @@ func (s *translator) inTemplates(at, release *tree.Node) {
 	}
 }
 
-// prefixOf returns what stands before the paths of a Dask Gateway's API, in its values, or that it is not known.
-func prefixOf(values *tree.Node) (prefix string, isUnknown bool) {
+// gatewayPrefix returns what stands before the paths of a Dask Gateway's API, in its values, or
+// that it is not known.
+func gatewayPrefix(values *tree.Node) (prefix string, isUnknown bool) {
 	n := values.Get("gateway").Get("prefix")
 	if n == nil || n.IsNull() {
 		return "", false

@@ -393,7 +393,7 @@ deploy:
 - { resourceType: container, resourceName: s, port: 80 }
 `, want: []string{
 		`skaffold.yaml:5:3: portForward[0]: has no namespace: default is taken`,
-		`skaffold.yaml:5:3: portForward[0]: has no localPort: a free port is taken, which the log tells`,
+		`skaffold.yaml:5:3: portForward[0]: has no localPort: a free port is taken, which the log names`,
 		`skaffold.yaml:6:3: portForward[1]: the port is not forwarded: devloop forwards to a service, a deployment, a stateful set or a pod, not to "container"`,
 	}},
 	{name: "no such profile", text: profiled, profiles: []string{"gup"}, want: []string{

@@ -1,0 +1,109 @@
+package skaffold
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/devloop/devloop/pkg/config/tree"
+)
+
+// targets are the kinds that devloop forwards to, in lower case as skaffold compares them.
+var targets = []string{"service", "deployment", "statefulset", "pod"}
+
+// forward reads one of portForward.
+func (s *translator) forward(n, made *tree.Node) {
+	if !s.isMapping(n) {
+		return
+	}
+	forward := n.As(yaml.MappingNode, n.Path)
+	var kind, name, namespace, port *tree.Node
+	s.section(n, keys{
+		"resourceType": into(&kind),
+		"resourceName": into(&name),
+		"namespace":    into(&namespace),
+		"port":         into(&port),
+		"address":      func(n *tree.Node) { put(forward, "bind", scalar(n, s.text(n))) },
+		"localPort": func(n *tree.Node) {
+			if n.Value != "0" {
+				put(forward, "local", n)
+			}
+		},
+	})
+	switch {
+	case kind == nil:
+		s.Wrong(n, `"resourceType" is missing`)
+		return
+	case name == nil:
+		s.Wrong(n, `"resourceName" is missing`)
+		return
+	case port == nil:
+		s.Wrong(n, `"port" is missing`)
+		return
+	}
+	target := strings.ToLower(s.text(kind))
+	if !slices.Contains(targets, target) {
+		s.note(n, "the port is not forwarded: devloop forwards to a service, a deployment, a stateful set or a pod, "+
+			"not to %q", kind.Value)
+		return
+	}
+	text, ok := s.plain(name, s.text(name))
+	if !ok || text == "" {
+		return
+	}
+	put(forward, target, scalar(name, text))
+	put(forward, "port", port)
+	if namespace != nil {
+		if text, ok := s.plain(namespace, s.text(namespace)); ok && text != "" {
+			put(forward, "namespace", scalar(namespace, text))
+		}
+	}
+	if forward.Get("namespace") == nil {
+		namespace := s.onlyNamespace()
+		s.inform(n, "has no namespace: %s is taken", namespace)
+		put(forward, "namespace", scalar(n, namespace))
+	}
+	if forward.Get("local") == nil {
+		local := typed(port, "!!int", port.Value)
+		if number, err := strconv.Atoi(port.Value); err != nil || number == 0 {
+			local.Value = "0"
+			s.inform(n, "has no localPort: a free port is taken, which the log names")
+		}
+		put(forward, "local", local)
+	}
+	s.gatewayHealth(n, forward)
+	add(made, "forwards", forward)
+}
+
+// gatewayHealth lets a forward to a Dask Gateway wait until that is healthy.
+func (s *translator) gatewayHealth(n, forward *tree.Node) {
+	service := forward.Get("service")
+	for _, g := range s.gateways {
+		switch {
+		case service == nil || service.Value != "traefik-"+g.release || forward.Get("namespace").Value != g.namespace:
+		case g.isUnknown:
+			s.note(n, "leads to Dask Gateway, whose gateway.prefix is not known yet: "+
+				"a ready pod counts, and not whether its health answers")
+		default:
+			health := g.prefix + "/api/health"
+			put(forward, "ready", scalar(n, health))
+			s.inform(n, "leads to Dask Gateway: the platform counts as up when %s answers here", health)
+		}
+	}
+}
+
+// onlyNamespace returns the namespace of the releases, or default if they have several.
+func (s *translator) onlyNamespace() string {
+	only := ""
+	for _, r := range s.releases {
+		namespace := r.Get("namespace").Value
+		if only != "" && namespace != only {
+			return "default"
+		}
+		only = namespace
+	}
+	return cmp.Or(only, "default")
+}
