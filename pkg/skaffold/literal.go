@@ -1,9 +1,5 @@
 package skaffold
 
-// Images that values name as plain text, image: worker. skaffold puts their tags into what the
-// charts make; devloop sets the value to the image instead, wherever such a text comes from, and
-// says so.
-
 import (
 	"errors"
 	"fmt"
@@ -22,7 +18,9 @@ import (
 	"github.com/devloop/devloop/pkg/files"
 )
 
-// literals reads the values of one release.
+// literals finds images that the values of a release name as plain text, image: worker. skaffold
+// puts their tags into what the charts make; devloop sets the value to the image instead, and says
+// so.
 type literals struct {
 	*translator
 	at, release *tree.Node // in skaffold.yaml, and as devloop.yaml has it
@@ -56,14 +54,14 @@ func (s *translator) literals(n, release *tree.Node) *tree.Node {
 	if l.inline != nil {
 		put(release, "inlineValues", l.inline)
 	}
-	told := map[string]bool{}
+	noted := map[string]bool{}
 	for _, d := range l.doubtful {
 		if d.of.image != "" && !s.names[d.of.name] { // else the image is set, and this means something else
 			s.note(d.at, "%s", d.otherwise)
-			told[d.of.name] = true
+			noted[d.of.name] = true
 		}
 	}
-	maps.Copy(s.names, told)
+	maps.Copy(s.names, noted)
 	return all
 }
 
@@ -90,7 +88,7 @@ func (l *literals) all() *tree.Node {
 			continue
 		}
 		for _, e := range values.Entries {
-			all = laid(all, steps(e.Key.Value), e.Value)
+			all = setAt(all, steps(e.Key.Value), e.Value)
 		}
 	}
 	return all
@@ -99,7 +97,8 @@ func (l *literals) all() *tree.Node {
 // folder is the release's chart, if that is a folder on this machine.
 func (l *literals) folder() string {
 	chart := l.release.Get("chart").Value
-	if l.release.Get("repo") == nil && !strings.Contains(chart, "://") && exists(tree.Abs(l.dir, filepath.Join(chart, "Chart.yaml"))) {
+	isFolder := exists(tree.Abs(l.dir, filepath.Join(chart, "Chart.yaml")))
+	if l.release.Get("repo") == nil && !isURL(chart) && isFolder {
 		return chart
 	}
 	return ""
@@ -121,20 +120,20 @@ func (l *literals) valuesFile(path string) *tree.Node {
 	return escapeTree(root)
 }
 
-// laid returns n with a value at the end of a path.
-func laid(n *tree.Node, way []string, value *tree.Node) *tree.Node {
-	if len(way) == 0 {
+// setAt returns n with a value at the end of a path.
+func setAt(n *tree.Node, keys []string, value *tree.Node) *tree.Node {
+	if len(keys) == 0 {
 		return value
 	}
 	if n != nil && n.IsList() {
 		made := n.Clone()
-		i, err := strconv.Atoi(way[0])
+		i, err := strconv.Atoi(keys[0])
 		switch {
 		case err != nil || i < 0 || i > len(made.Items):
 		case i == len(made.Items):
-			made.Items = append(made.Items, laid(nil, way[1:], value))
+			made.Items = append(made.Items, setAt(nil, keys[1:], value))
 		default:
-			made.Items[i] = laid(made.Items[i], way[1:], value)
+			made.Items[i] = setAt(made.Items[i], keys[1:], value)
 		}
 		return made
 	}
@@ -142,15 +141,15 @@ func laid(n *tree.Node, way []string, value *tree.Node) *tree.Node {
 	if n != nil && n.IsMapping() {
 		made = n.Clone()
 	}
-	put(made, way[0], laid(made.Get(way[0]), way[1:], value))
+	put(made, keys[0], setAt(made.Get(keys[0]), keys[1:], value))
 	return made
 }
 
-// mapping goes through a mapping that stands in no list. way are the keys that lead to it.
-func (l *literals) mapping(n *tree.Node, path string, way []string) {
-	changed := l.entries(n, path, way)
+// mapping goes through a mapping that stands in no list. keys are those that lead to it.
+func (l *literals) mapping(n *tree.Node, path string, keys []string) {
+	changed := l.entries(n, path, keys)
 	for i, e := range n.Entries {
-		below := append(slices.Clone(way), e.Key.Value)
+		below := append(slices.Clone(keys), e.Key.Value)
 		if e.Value.IsMapping() {
 			l.mapping(e.Value, dotted(path, e.Key.Value), below)
 			continue
@@ -216,16 +215,19 @@ func tagBeside(n *tree.Node, key string) string {
 
 // entries looks at the single values of a mapping. It returns the mapping with those that cannot be
 // put into set.
-func (l *literals) entries(n *tree.Node, path string, way []string) *tree.Node {
+func (l *literals) entries(n *tree.Node, path string, keys []string) *tree.Node {
 	made := n.Clone()
 	for i, e := range n.Entries {
-		of := slices.IndexFunc(l.artifacts, func(a artifact) bool { return e.Value.IsScalar() && e.Value.Tag == "!!str" && a.name == e.Value.Value })
-		at := dotted(path, e.Key.Value)
+		isName := func(a artifact) bool { return a.name == e.Value.Value }
+		of, at := -1, dotted(path, e.Key.Value)
+		if e.Value.IsScalar() && e.Value.Tag == "!!str" {
+			of = slices.IndexFunc(l.artifacts, isName)
+		}
 		if of < 0 || l.release.Get("setString").Get(at) != nil {
 			continue
 		}
 		a, key := l.artifacts[of], e.Key.Value
-		isPart := key == "repository" || key == "name" && len(way) > 0 && isImageKey(way[len(way)-1])
+		isPart := key == "repository" || key == "name" && len(keys) > 0 && isImageKey(keys[len(keys)-1])
 		tag := tagBeside(n, key)
 		registry := n.Get("registry")
 		switch {
@@ -237,9 +239,12 @@ func (l *literals) entries(n *tree.Node, path string, way []string) *tree.Node {
 			j := slices.IndexFunc(n.Entries, func(e tree.Entry) bool { return e.Key.Value == tag })
 			made.Entries[j].Value = l.put(e.Value, n.Entries[j].Value, dotted(path, tag), a, "tag")
 		case e.Value.Origin == l.at.Origin:
-			l.doubtful = append(l.doubtful, doubtful{a, e.Value, fmt.Sprintf("is deployed as it is; if this is the image %s, it lacks the tag: write %s under setValueTemplates", a.name, fullReference(a))})
+			l.doubtful = append(l.doubtful, doubtful{a, e.Value, fmt.Sprintf("is deployed as it is; "+
+				"if this is the image %s, it lacks the tag: write %s under setValueTemplates", a.name, fullReference(a))})
 		case isPart:
-			l.doubtful = append(l.doubtful, doubtful{a, l.at, fmt.Sprintf("%s: %s is deployed as it is; if this is the image, it lacks the tag: write %s under setValueTemplates", l.where(at, e.Value), a.name, fullReference(a))})
+			l.doubtful = append(l.doubtful, doubtful{a, l.at, fmt.Sprintf("%s: %s is deployed as it is; "+
+				"if this is the image, it lacks the tag: write %s under setValueTemplates",
+				l.where(at, e.Value), a.name, fullReference(a))})
 		}
 	}
 	return made
@@ -258,7 +263,8 @@ func (l *literals) name(a artifact, value *tree.Node, path, function string) *tr
 		at, prefix = l.at, l.where(path, value)+": "
 	}
 	if a.image == "" {
-		l.Wrong(at, "%simage %q is built by %s, which devloop does not do: what is deployed would lack it", prefix, a.name, a.builder)
+		l.Wrong(at, "%simage %q is built by %s, which devloop does not do: what is deployed would lack it",
+			prefix, a.name, a.builder)
 		return value
 	}
 	l.names[a.name] = true
@@ -322,7 +328,8 @@ func (s *translator) inTemplates(at, release *tree.Node) {
 				continue
 			}
 			rel, _ := filepath.Rel(s.dir, path) // both are absolute
-			s.Wrong(at, "%s:%d has the image %s without its tag, and devloop rewrites no manifests: write image: {{ .Values.image }} there, and %s under setValueTemplates here",
+			s.Wrong(at, "%s:%d has the image %s without its tag, and devloop rewrites no manifests: "+
+				"write image: {{ .Values.image }} there, and %s under setValueTemplates here",
 				rel, i+1, image[1], fullReference(s.artifacts[of]))
 		}
 		return nil
@@ -343,5 +350,6 @@ func gatewayPrefix(values *tree.Node) (prefix string, isUnknown bool) {
 	if prefix = strings.Trim(strings.ReplaceAll(n.Value, braces, "{{"), "/"); prefix != "" {
 		prefix = "/" + prefix
 	}
-	return prefix, !n.IsScalar() || strings.Contains(strings.ReplaceAll(n.Value, braces, ""), "{{") || strings.ContainsFunc(prefix, unicode.IsSpace)
+	isTemplate := strings.Contains(strings.ReplaceAll(n.Value, braces, ""), "{{")
+	return prefix, !n.IsScalar() || isTemplate || strings.ContainsFunc(prefix, unicode.IsSpace)
 }

@@ -21,12 +21,15 @@ import (
 func (s *translator) helm(n *tree.Node) {
 	const notCalled = "helm is not called: without these flags"
 	flags := func(n *tree.Node) {
-		all := s.items(n)
-		others := slices.DeleteFunc(slices.Clone(all), func(flag *tree.Node) bool { return flag.Value == "--create-namespace" })
-		if len(others) < len(all) {
-			s.createNamespace = true
+		hasOthers := false
+		for _, flag := range s.items(n) {
+			if flag.Value == "--create-namespace" {
+				s.createNamespace = true
+			} else {
+				hasOthers = true
+			}
 		}
-		if len(others) > 0 {
+		if hasOthers {
 			s.note(n, notCalled)
 		}
 	}
