@@ -19,7 +19,7 @@ import (
 type decoder struct {
 	*tree.Report
 	partial bool // other layers may have what this tree leaves out
-	again   bool // each file was decoded before by itself: unknown keys are reported already
+	again   bool // each file was decoded before by itself, which reported its unknown keys
 }
 
 // read decodes n into what into points to. The check is for the value, for each item of a list, or

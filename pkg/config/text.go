@@ -62,59 +62,34 @@ func oneLine(text string) string {
 	}, text)
 }
 
-// encodable returns n, a value of type t, for the YAML encoder: the keys of a struct in the order
-// of its fields, and in flow style what is short.
+// encodable returns n, a value of type t, for the YAML encoder, with the keys of a struct in the
+// order of its fields.
 func encodable(n *tree.Node, t reflect.Type) *yaml.Node {
 	made := &yaml.Node{Kind: n.Kind, Tag: n.Tag, Value: n.Value}
-	isStruct := t != nil && t.Kind() == reflect.Struct
-	entries := n.Entries
-	if isStruct {
-		entries = nil
+	if notPlain.MatchString(n.Value) {
+		made.Style = yaml.DoubleQuotedStyle
+	}
+	put := func(e tree.Entry) {
+		made.Content = append(made.Content, encodable(e.Key, nil), encodable(e.Value, typeOf(t, e.Key.Value)))
+	}
+	if t != nil && t.Kind() == reflect.Struct {
 		for _, f := range fields(t) {
 			for _, e := range n.Entries {
-				if e.Key.Value == f.key && !e.Value.IsNull() { // an empty key counts as left out
-					entries = append(entries, e)
+				if e.Key.Value == f.key && !e.Value.IsNull() { // a key without a value counts as left out
+					put(e)
 				}
 			}
 		}
+		return made
 	}
-	isList := t != nil && t.Kind() == reflect.Slice
-	for _, e := range entries {
-		made.Content = append(made.Content, encodable(e.Key, nil), encodable(e.Value, typeOf(t, e.Key.Value)))
+	for _, e := range n.Entries {
+		put(e)
 	}
 	for _, item := range n.Items {
 		made.Content = append(made.Content, encodable(item, typeOf(t, "")))
-	}
-	switch {
-	case n.IsScalar() && notPlain.MatchString(n.Value):
-		made.Style = yaml.DoubleQuotedStyle
-	case isList && t.Elem().Kind() == reflect.String:
-		made.Style = yaml.FlowStyle
-	case isList && t.Elem().Kind() == reflect.Struct:
-		for _, item := range made.Content {
-			if item.Kind == yaml.MappingNode && isShort(item) {
-				item.Style = yaml.FlowStyle
-			}
-		}
 	}
 	return made
 }
 
 // notPlain is text that would change in plain or literal style.
 var notPlain = regexp.MustCompile(`^\s|\s\n|[^\PC\n]|[\x{85}\x{2028}\x{2029}\x{feff}]`)
-
-// isShort tells whether a mapping fits on a line.
-func isShort(n *yaml.Node) bool {
-	const limit = 110
-	length := 0
-	for _, part := range n.Content {
-		if part.Kind == yaml.MappingNode || part.Kind == yaml.SequenceNode && len(part.Content) > 8 {
-			return false
-		}
-		length += len(part.Value) + 2
-		for _, item := range part.Content {
-			length += len(item.Value) + 2
-		}
-	}
-	return length <= limit
-}
