@@ -1,6 +1,7 @@
-// Custom resource definitions in a chart's crds folder. Helm installs them once and never looks at them again; here a changed file
-// arrives like any other, for those that devloop made. Those of others are left alone, as Helm does.
 package deploy
+
+// Helm installs the CRDs in a chart's crds folder once and never updates them. Here changes are
+// applied to those that devloop made. The others are left alone, as by Helm.
 
 import (
 	"context"
@@ -28,8 +29,8 @@ import (
 
 var definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
 
-// isOurCRD tells whether a definition is the one that devloop made for this project. Its field manager alone does not say so: another
-// project's devloop has the same.
+// isOurCRD tells whether devloop made a CRD for this project. The field manager alone does not say
+// so: another project's devloop has the same.
 func (d *Deployer) isOurCRD(there *unstructured.Unstructured) bool {
 	name := there.GetName()
 	written := slices.ContainsFunc(there.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool { return f.Manager == kube.FieldManager })
@@ -39,7 +40,7 @@ func (d *Deployer) isOurCRD(there *unstructured.Unstructured) bool {
 // establishTimeout is how long the API server may take to serve a new kind.
 const establishTimeout = 30 * time.Second
 
-// applyCRDs makes the cluster hold a chart's definitions, and waits until it serves them.
+// applyCRDs applies a chart's CRDs, and waits until the API server serves them.
 func (d *Deployer) applyCRDs(ctx context.Context, stage event.Stage, r Release, files []chart.CRD) error {
 	var crds []*unstructured.Unstructured
 	for _, file := range files {
@@ -59,7 +60,7 @@ func (d *Deployer) applyCRDs(ctx context.Context, stage event.Stage, r Release, 
 	var changed atomic.Int64
 	ours := make([]bool, len(crds))
 	group, groupCtx := event.NewGroup(ctx)
-	group.SetLimit(atOnce)
+	group.SetLimit(maxRequests)
 	for i, crd := range crds {
 		group.Go(func() (err error) {
 			if ours[i], err = d.applyCRD(groupCtx, stage, crd, &changed); err != nil {
@@ -86,8 +87,8 @@ func (d *Deployer) applyCRDs(ctx context.Context, stage event.Stage, r Release, 
 	return nil
 }
 
-// awaitKind waits until the API server lists the kind that a definition makes: it does so a moment
-// after it has established it, and before that Helm cannot write an object of it.
+// awaitKind waits until the API server lists a CRD's kind, which it does a moment after it has
+// established the CRD: before that, Helm cannot write an object of it.
 func (d *Deployer) awaitKind(ctx context.Context, crd *unstructured.Unstructured) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, establishTimeout, fmt.Errorf("not listed after %s", establishTimeout))
 	defer cancel()
@@ -96,7 +97,7 @@ func (d *Deployer) awaitKind(ctx context.Context, crd *unstructured.Unstructured
 	made.Kind, _, _ = unstructured.NestedString(crd.Object, "spec", "names", "kind")
 	versions, _, _ := unstructured.NestedSlice(crd.Object, "spec", "versions")
 	return d.until(ctx, func() (string, error) {
-		if _, err := d.cluster.Capabilities(ctx); err != nil { // which asks if something was written
+		if _, err := d.cluster.Capabilities(ctx); err != nil { // asks again after Wrote
 			return "", err
 		}
 		for _, version := range versions {
@@ -115,7 +116,7 @@ func (d *Deployer) awaitKind(ctx context.Context, crd *unstructured.Unstructured
 	})
 }
 
-// applyCRD tells whether the definition is ours, and counts in changed what it has written.
+// applyCRD applies a CRD unless it is someone else's, and adds to changed what it wrote.
 func (d *Deployer) applyCRD(
 	ctx context.Context, stage event.Stage, crd *unstructured.Unstructured, changed *atomic.Int64,
 ) (ours bool, err error) {
@@ -133,13 +134,13 @@ func (d *Deployer) applyCRD(
 			stage.Detail("CRD is there already and not of devloop's making, it stays as it is", "crd", crd.GetName())
 			return false, nil
 		}
-		content.SetUID(before.GetUID()) // the API server refuses it for another one of that name
+		content.SetUID(before.GetUID()) // makes the API server refuse it for another one of that name
 	}
 	patch, err := json.Marshal(content)
 	if err != nil {
 		return false, err
 	}
-	force := true // somebody may have tried out a change by hand
+	force := true // a user may have changed it by hand
 	after, err := api.Patch(ctx, crd.GetName(), types.ApplyPatchType, patch, metav1.PatchOptions{FieldManager: kube.FieldManager, Force: &force})
 	if err != nil {
 		return false, err
@@ -154,7 +155,7 @@ func (d *Deployer) applyCRD(
 	return true, nil
 }
 
-// removeCRDs deletes the definitions that devloop made, or says that they stay.
+// removeCRDs deletes the CRDs that devloop made, or reports that they stay.
 func (d *Deployer) removeCRDs(ctx context.Context, stage event.Stage, remove bool) error {
 	var (
 		stay []string
@@ -170,7 +171,7 @@ func (d *Deployer) removeCRDs(ctx context.Context, stage event.Stage, remove boo
 		}
 		there, err := api.Get(ctx, name, metav1.GetOptions{})
 		switch {
-		case apierrors.IsNotFound(err), err == nil && !d.isOurCRD(there): // somebody has made another one since
+		case apierrors.IsNotFound(err), err == nil && !d.isOurCRD(there): // someone else's of that name
 			errs = append(errs, d.forgetEntry(journal.CRD, name))
 			continue
 		case err != nil:

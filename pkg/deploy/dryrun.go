@@ -78,7 +78,7 @@ func (d *Deployer) validate(ctx context.Context, stage event.Stage, r Release, a
 // of a Helm write leaves half of a revision. Each object is tried as a new one, so only what is wrong with the object itself counts.
 func (d *Deployer) dryRun(ctx context.Context, stage event.Stage, want *desired, made rendered) error {
 	group, ctx := event.NewGroup(ctx)
-	group.SetLimit(atOnce)
+	group.SetLimit(maxRequests)
 	for _, m := range made.manifests {
 		u := &unstructured.Unstructured{}
 		if err := yaml.Unmarshal([]byte(m.Content), &u.Object); err != nil || u.GetKind() == "" || u.IsList() {

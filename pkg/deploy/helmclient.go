@@ -1,10 +1,10 @@
 package deploy
 
-// The client with which Helm changes objects. Helm deletes by name, whoever has an object of that name by now: what somebody else
-// has put in its place, and what a hook finds in its way. This one looks first.
+// Helm deletes by name, whoever owns an object of that name by now. This client checks the owner
+// first.
 //
 // Helm works in goroutines of its own, where a panic would end devloop. So each method returns a
-// panic as an error, and Helm reaches nothing of its own client but through them.
+// panic as an error, and Helm reaches its own client only through them.
 
 import (
 	"context"
@@ -29,16 +29,16 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 )
 
-// helmClient is Helm's own, for the changes of one release.
+// helmClient is Helm's client, for the changes of one release.
 type helmClient struct {
 	client      *helmkube.Client
 	stage       event.Stage
 	release     Release
-	hookObjects []object     // what hooks of the release have made before
-	foreign     func(string) // is told of each object that stays, since it is not of the release
+	hookObjects []object     // of hooks that were run
+	foreign     func(string) // called for each object that stays, since it is not the release's
 }
 
-// guardDeletions has Helm delete only what is of the release; history are its revisions.
+// guardDeletions makes Helm delete only objects of the release, whose revisions are history.
 func guardDeletions(stage event.Stage, helm *action.Configuration, r Release, history []*release.Release) {
 	client, ok := helm.KubeClient.(*helmkube.Client)
 	if !ok {
@@ -51,7 +51,7 @@ func guardDeletions(stage event.Stage, helm *action.Configuration, r Release, hi
 	for _, made := range history {
 		for _, hook := range made.Hooks {
 			if hasRun(hook) {
-				named, _ := parse(hook.Manifest, r.Namespace) // Helm has read it
+				named, _ := parse(hook.Manifest, r.Namespace) // Helm has parsed it before
 				c.hookObjects = append(c.hookObjects, named...)
 			}
 		}
@@ -59,15 +59,13 @@ func guardDeletions(stage event.Stage, helm *action.Configuration, r Release, hi
 	helm.KubeClient = c
 }
 
-// guard runs a call of Helm's, and returns a panic as an error.
+// guard calls Helm, and returns a panic as an error.
 func (c *helmClient) guard(what string, work func() error) error {
 	return c.stage.Guard("Helm's "+what, work)
 }
 
-// IsReachable is Helm's.
 func (c *helmClient) IsReachable() error { return c.guard("first question", c.client.IsReachable) }
 
-// Build is Helm's.
 func (c *helmClient) Build(reader io.Reader, validate bool) (list helmkube.ResourceList, err error) {
 	err = c.guard("reading of manifests", func() (err error) {
 		list, err = c.client.Build(reader, validate)
@@ -76,8 +74,8 @@ func (c *helmClient) Build(reader io.Reader, validate bool) (list helmkube.Resou
 	return list, err
 }
 
-// Create marks what hooks make: all else has Helm's annotations. Helm's would create each object in a
-// goroutine that nothing guards.
+// Create marks the objects of hooks, since only the others get Helm's annotations. Helm's own
+// method would create each object in an unguarded goroutine.
 func (c *helmClient) Create(resources helmkube.ResourceList) (*helmkube.Result, error) {
 	err := c.guard("creation of objects", func() error {
 		if len(resources) == 0 {
@@ -104,7 +102,7 @@ func (c *helmClient) Create(resources helmkube.ResourceList) (*helmkube.Result, 
 	return &helmkube.Result{Created: resources}, nil
 }
 
-// createOne creates an object, and keeps what the API server has made of it.
+// createOne creates an object, and keeps the API server's version of it.
 func createOne(info *resource.Info) error {
 	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		helper := resource.NewHelper(info.Client, info.Mapping).WithFieldManager(kube.FieldManager)
@@ -116,8 +114,8 @@ func createOne(info *resource.Info) error {
 	})
 }
 
-// Update deletes what original has and target has not. Helm's would do so by name. The result is
-// never nil: Helm uses it when there is an error, too.
+// Update deletes what original has and target has not. Helm's own method would do so by name. The
+// result is never nil: Helm uses it even after an error.
 func (c *helmClient) Update(original, target helmkube.ResourceList, force bool) (*helmkube.Result, error) {
 	result := &helmkube.Result{}
 	err := c.guard("update of objects", func() error {
@@ -129,7 +127,7 @@ func (c *helmClient) Update(original, target helmkube.ResourceList, force bool) 
 			return err
 		}
 		deleted, errs := c.DeleteWithPropagationPolicy(original.Difference(target), metav1.DeletePropagationBackground)
-		if len(errs) > 0 { // Helm's does not fail for that either, and leaves the object
+		if len(errs) > 0 { // Helm ignores that too, and leaves the object
 			c.client.Log("delete what the release has no more: %v", errs)
 		}
 		result.Deleted = append(result.Deleted, deleted.Deleted...)
@@ -138,27 +136,23 @@ func (c *helmClient) Update(original, target helmkube.ResourceList, force bool) 
 	return result, err
 }
 
-// WatchUntilReady is Helm's. The goroutine that it begins for each object is not guarded.
+// WatchUntilReady starts a goroutine of Helm's for each object, which is not guarded.
 func (c *helmClient) WatchUntilReady(resources helmkube.ResourceList, timeout time.Duration) error {
 	return c.guard("wait for a hook", func() error { return c.client.WatchUntilReady(resources, timeout) })
 }
 
-// Wait is Helm's.
 func (c *helmClient) Wait(resources helmkube.ResourceList, timeout time.Duration) error {
 	return c.guard("wait for objects", func() error { return c.client.Wait(resources, timeout) })
 }
 
-// WaitWithJobs is Helm's.
 func (c *helmClient) WaitWithJobs(resources helmkube.ResourceList, timeout time.Duration) error {
 	return c.guard("wait for jobs", func() error { return c.client.WaitWithJobs(resources, timeout) })
 }
 
-// WaitForDelete is Helm's.
 func (c *helmClient) WaitForDelete(resources helmkube.ResourceList, timeout time.Duration) error {
 	return c.guard("wait for the end of objects", func() error { return c.client.WaitForDelete(resources, timeout) })
 }
 
-// WaitAndGetCompletedPodPhase is Helm's.
 func (c *helmClient) WaitAndGetCompletedPodPhase(
 	name string, timeout time.Duration,
 ) (phase corev1.PodPhase, err error) {
@@ -169,8 +163,8 @@ func (c *helmClient) WaitAndGetCompletedPodPhase(
 	return phase, err
 }
 
-// Delete is how Helm deletes what is in a hook's way, and what a hook has left. It waits for the
-// end of these objects then, so one that stays is an error.
+// Delete is how Helm deletes what is in a hook's way, and what a hook has left. Helm then waits for
+// their end, so an object that stays is an error.
 func (c *helmClient) Delete(resources helmkube.ResourceList) (*helmkube.Result, []error) {
 	return c.delete(resources, metav1.DeletePropagationBackground, func(object string) error {
 		err := fmt.Errorf("%s is there already, and no hook of the release %s made it", object, c.release.ID())
@@ -188,8 +182,8 @@ func (c *helmClient) DeleteWithPropagationPolicy(resources helmkube.ResourceList
 	})
 }
 
-// delete deletes resources that are of the release; kept says what it means that another one stays.
-// The result is never nil.
+// delete deletes the resources that belong to the release, and calls kept for the others. The
+// result is never nil.
 func (c *helmClient) delete(
 	resources helmkube.ResourceList, policy metav1.DeletionPropagation, kept func(object string) error,
 ) (*helmkube.Result, []error) {
@@ -218,15 +212,15 @@ func (c *helmClient) delete(
 	return result, errs
 }
 
-// perform calls one for all resources, in Helm's order: a kind at a time, those of a kind side by
-// side. It goes on after an error or a panic.
+// perform calls one for all resources, in Helm's order: kind by kind, those of a kind concurrently.
+// It goes on after an error or a panic.
 func perform(resources helmkube.ResourceList, one func(*resource.Info) error) []error {
 	var mu sync.Mutex
 	var errs []error
 	for len(resources) > 0 {
 		kind, n := resources[0].Mapping.GroupVersionKind, 0
-		group, _ := event.NewGroup(context.Background()) // Helm gives none
-		group.SetLimit(atOnce)
+		group, _ := event.NewGroup(context.Background()) // Helm passes none
+		group.SetLimit(maxRequests)
 		for n < len(resources) && resources[n].Mapping.GroupVersionKind == kind {
 			info := resources[n]
 			group.Go(func() error {
@@ -240,13 +234,13 @@ func perform(resources helmkube.ResourceList, one func(*resource.Info) error) []
 			})
 			n++
 		}
-		_ = group.Wait() // errs has them all
+		_ = group.Wait() // they are in errs
 		resources = resources[n:]
 	}
 	return errs
 }
 
-// deleteOne deletes the live object, if it is there and of the release.
+// deleteOne deletes the live object, if there is one that belongs to the release.
 func (c *helmClient) deleteOne(info *resource.Info, policy metav1.DeletionPropagation) (ours bool, err error) {
 	helper := resource.NewHelper(info.Client, info.Mapping)
 	there, err := helper.Get(info.Namespace, info.Name)
@@ -270,7 +264,7 @@ func (c *helmClient) deleteOne(info *resource.Info, policy metav1.DeletionPropag
 	case !belongsTo(o, c.release) && !madeByHook(o, c.release, ran):
 		return false, nil
 	case belongsTo(o, c.release) && o.GetAnnotations()[helmkube.ResourcePolicyAnno] == helmkube.KeepPolicy:
-		return true, nil // of hooks, Helm does not heed it
+		return true, nil // Helm ignores it on hooks
 	}
 	_, err = helper.DeleteWithOptions(info.Namespace, info.Name,
 		&metav1.DeleteOptions{PropagationPolicy: &policy, Preconditions: onlyUID(o.GetUID())})

@@ -1,6 +1,7 @@
-// Helm's hooks, watched from beside: Helm waits for a hook until its time is over, also for one that can never end, and says no more
-// of it than that it failed.
 package deploy
+
+// Helm waits for a hook until its timeout, even if it can never finish, and then says only that it
+// failed. So hooks are watched on the side.
 
 import (
 	"context"
@@ -19,10 +20,10 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// hookInterval is how often the pods of hooks are looked at while Helm writes.
+// hookInterval is how often the pods of hooks are inspected while Helm writes.
 const hookInterval = 500 * time.Millisecond
 
-// The hooks that Helm runs for each of its actions.
+// The events of Helm's actions.
 var (
 	installHooks   = []release.HookEvent{release.HookPreInstall, release.HookPostInstall}
 	upgradeHooks   = []release.HookEvent{release.HookPreUpgrade, release.HookPostUpgrade}
@@ -38,20 +39,20 @@ func runsFor(h *release.Hook, events []release.HookEvent) bool {
 	return slices.ContainsFunc(h.Events, func(e release.HookEvent) bool { return slices.Contains(events, e) })
 }
 
-// hookWatch looks at the hooks of one revision while it is written.
+// hookWatch watches the hooks of one revision while it is written.
 type hookWatch struct {
 	*waiter
 	release Release
 	version int
 	events  []release.HookEvent
 
-	report string // of the hook that failed
+	report string // on the hook that failed
 	hint   string
 	ended  bool // by us
 }
 
-// watchHooks runs a Helm write, during which hooks of these events run. A hook that cannot come to its end is made to fail at once, and the
-// error tells what its pod said.
+// watchHooks runs a Helm write that runs hooks of these events. A hook that cannot finish is made
+// to fail at once, and the error shows what its pod printed.
 func (d *Deployer) watchHooks(ctx context.Context, r Release, version int, events []release.HookEvent, write func() error) error {
 	w := &hookWatch{waiter: &waiter{Deployer: d}, release: r, version: version, events: events}
 	ctx, stop := context.WithCancel(ctx)
@@ -91,7 +92,7 @@ func (w *hookWatch) watch(ctx context.Context) {
 				if !runsFor(h, w.events) {
 					continue
 				}
-				named, _ := parse(h.Manifest, w.release.Namespace) // Helm has read it
+				named, _ := parse(h.Manifest, w.release.Namespace) // Helm has parsed it before
 				for _, o := range named {
 					hooks = append(hooks, hook{o, h.Path})
 				}
@@ -106,20 +107,21 @@ func (w *hookWatch) watch(ctx context.Context) {
 	}
 }
 
-// hook is an object of one, and its template.
+// hook is an object of a hook, and the path of its template.
 type hook struct {
 	object
 	path string
 }
 
-// inspect keeps what the pods of a hook say, and ends a hook that never will by itself. What is older than the revision is of an earlier one.
+// inspect keeps what the pods of a hook report, and fails a hook that cannot finish. Objects older
+// than the revision belong to an earlier one.
 func (w *hookWatch) inspect(ctx context.Context, hook hook, begun metav1.Time) {
 	if w.ended {
-		return // what its pod says from now on is no reason
+		return // its pod fails because of us from now on
 	}
 	about := fmt.Sprintf("hook %s of %s", hook.object, hook.path)
 	options := metav1.ListOptions{FieldSelector: "metadata.name=" + hook.name}
-	var uid types.UID // of what is ended
+	var uid types.UID // of the object to fail
 	if hook.kind.Kind == "Job" {
 		job, err := w.cluster.Client.BatchV1().Jobs(hook.namespace).Get(ctx, hook.name, metav1.GetOptions{})
 		if err != nil || job.CreationTimestamp.Before(&begun) || !madeByHook(job, w.release, false) {
@@ -155,7 +157,7 @@ func (w *hookWatch) inspect(ctx context.Context, hook hook, begun metav1.Time) {
 		if pod.Status.Phase == corev1.PodFailed || crashed(pod) {
 			if w.lastsFor(string(pod.UID)+" failed") == 0 {
 				w.report = about + ": pod " + pod.Name + " failed" + w.evidence(ctx, pod, trouble{container: failedContainer(pod)})
-				w.hint = "its last lines say why; mend the hook and save"
+				w.hint = "its last lines say why; fix the hook and save"
 			}
 		}
 		for _, t := range troubles(pod, hook.kind.Kind == "Job") {
@@ -168,7 +170,7 @@ func (w *hookWatch) inspect(ctx context.Context, hook hook, begun metav1.Time) {
 	}
 }
 
-// crashed tells whether a container of the pod ended badly.
+// crashed tells whether a container of the pod failed.
 func crashed(pod *corev1.Pod) bool {
 	for _, status := range pod.Status.ContainerStatuses {
 		for _, ended := range []*corev1.ContainerStateTerminated{status.State.Terminated, status.LastTerminationState.Terminated} {
@@ -180,9 +182,10 @@ func crashed(pod *corev1.Pod) bool {
 	return false
 }
 
-// fail lets the cluster fail the hook, which Helm waits for. To delete it would not do: Helm takes that for success.
+// fail makes the cluster fail the hook that Helm waits for. Deleting it would not do: Helm takes
+// that for success.
 func (w *hookWatch) fail(ctx context.Context, o object, uid types.UID) {
-	// With the UID, it is refused for another object of that name.
+	// The UID makes the API server refuse the patch for another object of that name.
 	patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"spec":{"activeDeadlineSeconds":1}}`, uid)
 	var err error
 	if o.kind.Kind == "Job" {
@@ -190,5 +193,5 @@ func (w *hookWatch) fail(ctx context.Context, o object, uid types.UID) {
 	} else {
 		_, err = w.cluster.Client.CoreV1().Pods(o.namespace).Patch(ctx, o.name, types.MergePatchType, patch, metav1.PatchOptions{})
 	}
-	w.ended = err == nil // else it is tried again at the next look
+	w.ended = err == nil // otherwise the next inspection tries again
 }

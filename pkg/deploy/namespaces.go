@@ -18,7 +18,7 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 )
 
-// ensureNamespaces creates those that releases ask for.
+// ensureNamespaces creates the namespaces that releases ask for.
 func (d *Deployer) ensureNamespaces(ctx context.Context, releases []Release) error {
 	var names []string
 	for _, r := range releases {
@@ -33,7 +33,8 @@ func (d *Deployer) ensureNamespaces(ctx context.Context, releases []Release) err
 	return group.Wait()
 }
 
-// ensureNamespace creates the namespace if it is not there, and in that case writes down first that it is devloop's to delete.
+// ensureNamespace creates a namespace if there is none, and records first that devloop may delete
+// it.
 func (d *Deployer) ensureNamespace(ctx context.Context, name string) error {
 	namespaces := d.cluster.Client.CoreV1().Namespaces()
 	ctx, cancel := context.WithTimeoutCause(ctx, kube.EndingTimeout, fmt.Errorf("not gone after %s", kube.EndingTimeout))
@@ -43,7 +44,7 @@ func (d *Deployer) ensureNamespace(ctx context.Context, name string) error {
 		if err == nil && found.Status.Phase != corev1.NamespaceTerminating {
 			return nil
 		}
-		if err == nil { // left over from a clean-up that has not ended: wait for its end
+		if err == nil { // of a clean-up that has not finished
 			if err := sleep(ctx, pollInterval); err != nil {
 				return event.WithHint(fmt.Errorf("namespace %s is still being deleted: %w", name, err),
 					"an object in it may have a finalizer that nobody takes away: kubectl describe namespace "+name)
@@ -59,7 +60,7 @@ func (d *Deployer) ensureNamespace(ctx context.Context, name string) error {
 		made, err := namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 			Name: name, Labels: map[string]string{kube.LabelManagedBy: kube.FieldManager}}}, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
-			return d.forgetEntry(journal.Namespace, name) // somebody was faster: it is theirs
+			return d.forgetEntry(journal.Namespace, name) // someone else created it
 		}
 		if err != nil {
 			return fmt.Errorf("create namespace %s: %w", name, err)
@@ -68,8 +69,8 @@ func (d *Deployer) ensureNamespace(ctx context.Context, name string) error {
 	}
 }
 
-// isOurNamespace tells whether a namespace is the one that devloop made, and not one that somebody
-// has made since.
+// isOurNamespace tells whether devloop made this namespace, and not someone else one of its name
+// since.
 func (d *Deployer) isOurNamespace(there metav1.Object) bool {
 	name := there.GetName()
 	return d.journal.Has(journal.Namespace, name) && there.GetLabels()[kube.LabelManagedBy] == kube.FieldManager &&
@@ -78,16 +79,16 @@ func (d *Deployer) isOurNamespace(there metav1.Object) bool {
 
 const emptyTimeout = 90 * time.Second
 
-// deleteNamespace deletes a namespace that devloop made, once nothing but what every namespace has
-// is left in it. An object that somebody makes between the last look and the deletion goes with it:
-// the API server has no precondition for that.
+// deleteNamespace deletes a namespace that devloop made, once it holds only what every namespace
+// has. An object created between the last look and the deletion is lost: the API server has no
+// precondition for that.
 func (d *Deployer) deleteNamespace(ctx context.Context, stage event.Stage, name string) error {
 	namespaces := d.cluster.Client.CoreV1().Namespaces()
 	waitCtx, cancel := context.WithTimeoutCause(ctx, emptyTimeout, fmt.Errorf("not empty after %s", emptyTimeout))
 	defer cancel()
 	there, err := namespaces.Get(waitCtx, name, metav1.GetOptions{})
 	switch {
-	case apierrors.IsNotFound(err), err == nil && !d.isOurNamespace(there): // somebody has made another one since
+	case apierrors.IsNotFound(err), err == nil && !d.isOurNamespace(there): // someone else's of that name
 		return d.forgetEntry(journal.Namespace, name)
 	case err != nil:
 		return fmt.Errorf("namespace %s: %w", name, err)
@@ -106,7 +107,7 @@ func (d *Deployer) deleteNamespace(ctx context.Context, stage event.Stage, name 
 	}
 	return stage.Step(ctx, "namespace deleted", func(ctx context.Context) ([]any, error) {
 		err := namespaces.Delete(ctx, name, metav1.DeleteOptions{Preconditions: onlyUID(there.UID)})
-		if err != nil && !isGone(err) { // a conflict also says that it is being deleted already
+		if err != nil && !isGone(err) { // a conflict may also mean that it is being deleted
 			return nil, fmt.Errorf("delete namespace %s: %w", name, err)
 		}
 		waitCtx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still there after %s", goneTimeout))
@@ -125,9 +126,9 @@ func (d *Deployer) deleteNamespace(ctx context.Context, stage event.Stage, name 
 	}, "namespace", event.Name(name))
 }
 
-// remains waits for objects that go by themselves, and names one that does not, "" if the namespace
-// is empty. What the API server does not list for longer than AnswerTimeout may hold objects: the
-// error is discovery's.
+// remains waits for objects that are going away by themselves, and names one that is not, "" if the
+// namespace is empty. If the API server does not list some kinds for longer than AnswerTimeout, the
+// error is discovery's: these may hold objects.
 func (d *Deployer) remains(ctx context.Context, namespace string) (content string, err error) {
 	var unlisted error
 	since := time.Now()
@@ -150,12 +151,11 @@ func (d *Deployer) remains(ctx context.Context, namespace string) (content strin
 	return content, err
 }
 
-// contents names an object that keeps the namespace from being empty; ending tells that this object
-// goes by itself, because it is being deleted or because what owns it is gone and the garbage
-// collector comes for it. Kinds that the API server does not list now are an error of discovery's
-// where nothing else is found.
+// contents names an object that keeps the namespace from being empty. ending tells that it goes by
+// itself: it is being deleted, or its owner is gone and the garbage collector comes for it. If
+// nothing is found but some kinds are not listed now, the error is discovery's.
 func (d *Deployer) contents(ctx context.Context, namespace string) (found string, ending bool, err error) {
-	d.cluster.Discovery.Invalidate() // a kind that came since is asked for, too
+	d.cluster.Discovery.Invalidate() // include kinds that are new
 	_, lists, unlisted := d.cluster.Discovery.ServerGroupsAndResources()
 	if unlisted != nil && !discovery.IsGroupDiscoveryFailedError(unlisted) {
 		return "", false, unlisted
@@ -189,12 +189,12 @@ func (d *Deployer) contents(ctx context.Context, namespace string) (found string
 		}
 	}
 	if found == "" {
-		err = unlisted // what is not listed may hold something
+		err = unlisted
 	}
 	return found, ending, err
 }
 
-// automatic are the objects that a cluster puts into every namespace, or leaves there by itself.
+// automatic tells whether a cluster puts this object into every namespace, or leaves it there.
 func automatic(resource, name string) bool {
 	switch resource {
 	case "events", "endpoints", "endpointslices", "leases", "pods.metrics.k8s.io":

@@ -1,4 +1,3 @@
-// The objects of a release: what its manifest names, and which of them the cluster lacks.
 package deploy
 
 import (
@@ -25,24 +24,24 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// atOnce is how many questions the API server is asked side by side.
-const atOnce = 16
+// maxRequests limits concurrent requests to the API server.
+const maxRequests = 16
 
-// object is one that a manifest names.
+// object is an object that a manifest names.
 type object struct {
 	kind            schema.GroupVersionKind
-	namespace, name string // the namespace is the release's where the manifest names none; of no meaning for what is in none
-	expires         bool   // is removed by the cluster once it is done
-	claims          []string
-	selector        map[string]string // of a stateful set: the labels of its pods, and of its claims
+	namespace, name string            // the manifest's namespace, or the release's
+	expires         bool              // a job that the cluster removes when it is done
+	claims          []string          // names of a stateful set's claim templates
+	selector        map[string]string // of a stateful set's pods, and of its claims
 }
 
-// same tells whether both are the same object, whatever version of its kind they name.
+// same tells whether both are the same object, in whatever version of its kind.
 func (o object) same(other object) bool {
 	return o.kind.GroupKind() == other.kind.GroupKind() && o.namespace == other.namespace && o.name == other.name
 }
 
-// selects tells whether a claim has the labels that a stateful set gives to those that it makes.
+// selects tells whether a claim has the labels that a stateful set gives to its own.
 func (o object) selects(labels map[string]string) bool {
 	for key, value := range o.selector {
 		if labels[key] != value {
@@ -54,7 +53,7 @@ func (o object) selects(labels map[string]string) bool {
 
 func (o object) String() string { return strings.ToLower(o.kind.Kind) + "/" + o.name }
 
-// parse returns the objects of a manifest, those of lists included.
+// parse returns the objects of a manifest, those in lists included.
 func parse(manifest, namespace string) ([]object, error) {
 	var all []object
 	add := func(u *unstructured.Unstructured) {
@@ -102,13 +101,13 @@ func parse(manifest, namespace string) ([]object, error) {
 	return all, nil
 }
 
-// rememberObjects remembers what a revision names.
+// rememberObjects caches the objects that a revision names, its CRDs included.
 func (d *Deployer) rememberObjects(r Release, made *release.Release) []object {
 	objects, err := parse(made.Manifest, r.Namespace)
 	if err != nil {
-		return nil // Helm has read it, too
+		return nil // Helm has parsed it before
 	}
-	for _, file := range crdsOf(made) { // they are in no manifest
+	for _, file := range crdsOf(made) { // not in the manifest
 		if named, err := parse(string(file.File.Data), r.Namespace); err == nil {
 			objects = append(objects, named...)
 		}
@@ -116,7 +115,7 @@ func (d *Deployer) rememberObjects(r Release, made *release.Release) []object {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for id := range d.objectsOf {
-		if strings.HasPrefix(id, r.ID()+"@") { // only the last one is of use
+		if strings.HasPrefix(id, r.ID()+"@") { // only the last one is needed
 			delete(d.objectsOf, id)
 		}
 	}
@@ -131,7 +130,8 @@ func crdsOf(made *release.Release) []chart.CRD {
 	return made.Chart.CRDObjects()
 }
 
-// namedObjects returns what a revision names. Helm's record is read once: it holds the whole chart.
+// namedObjects returns the objects that a revision names. Helm's record is read only once: it holds
+// the whole chart.
 func (d *Deployer) namedObjects(ctx context.Context, r Release, version int) ([]object, error) {
 	d.mu.Lock()
 	objects, known := d.objectsOf[revisionID(r, version)]
@@ -146,27 +146,29 @@ func (d *Deployer) namedObjects(ctx context.Context, r Release, version int) ([]
 	return d.rememberObjects(r, record), nil
 }
 
-// missing names an object of a revision that the cluster does not hold, or "".
+// missing names an object of a revision that does not exist, or returns "".
 func (d *Deployer) missing(ctx context.Context, r Release, last revision) (string, error) {
 	objects, err := d.namedObjects(ctx, r, last.version)
 	if err != nil {
 		return "", err
 	}
-	return d.firstMatch(ctx, objects, func(o object, there *metav1.PartialObjectMetadata) bool { return there == nil && !o.expires })
+	return d.firstMatch(ctx, objects, func(o object, found *metav1.PartialObjectMetadata) bool {
+		return found == nil && !o.expires
+	})
 }
 
-// terminating names an object that is being deleted, or "".
+// terminating names an object that is being deleted, or returns "".
 func (d *Deployer) terminating(ctx context.Context, objects []object) (string, error) {
 	return d.firstMatch(ctx, objects, func(_ object, there *metav1.PartialObjectMetadata) bool {
 		return there != nil && there.DeletionTimestamp != nil
 	})
 }
 
-// firstMatch names one of the objects of which is holds, or ""; what is given to it is nil for one that the cluster does not hold, also if it
-// does not know its kind. They are asked for side by side.
+// firstMatch names one of the objects that match, or returns "". The metadata is nil for an object
+// that does not exist, or whose kind the API server does not know.
 func (d *Deployer) firstMatch(ctx context.Context, objects []object, is func(object, *metav1.PartialObjectMetadata) bool) (string, error) {
 	group, ctx := event.NewGroup(ctx)
-	group.SetLimit(atOnce)
+	group.SetLimit(maxRequests)
 	for _, o := range objects {
 		group.Go(func() error {
 			there, err := d.metadata(ctx, o)
@@ -192,7 +194,7 @@ type foundError string
 
 func (f foundError) Error() string { return string(f) }
 
-// metadata is that of an object, nil if there is none.
+// metadata returns an object's metadata, nil if there is no such object.
 func (d *Deployer) metadata(ctx context.Context, o object) (*metav1.PartialObjectMetadata, error) {
 	resource, namespace, err := d.endpoint(o)
 	if meta.IsNoMatchError(err) {
@@ -208,7 +210,7 @@ func (d *Deployer) metadata(ctx context.Context, o object) (*metav1.PartialObjec
 	return there, err
 }
 
-// resource is how objects of a kind are asked for.
+// resource returns the API of an object's kind and namespace.
 func (d *Deployer) resource(o object) (dynamic.ResourceInterface, error) {
 	resource, namespace, err := d.endpoint(o)
 	if err != nil {
@@ -217,7 +219,7 @@ func (d *Deployer) resource(o object) (dynamic.ResourceInterface, error) {
 	return d.cluster.Dynamic.Resource(resource).Namespace(namespace), nil
 }
 
-// endpoint tells where the API server keeps an object; the namespace is "" for one of a kind that is in none.
+// endpoint returns an object's resource, and its namespace, "" if its kind has none.
 func (d *Deployer) endpoint(o object) (resource schema.GroupVersionResource, namespace string, err error) {
 	mapping, err := d.cluster.Mapper.RESTMapping(o.kind.GroupKind(), o.kind.Version)
 	if err != nil {

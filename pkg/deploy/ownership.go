@@ -1,8 +1,7 @@
 package deploy
 
-// Whose an object is. Nothing is deleted by its name alone: the live object has to say that it is
-// of a release of ours, and the API server compares its UID with that of the object which was
-// looked at.
+// An object is deleted only if it says itself that it belongs to a release of ours, and on the
+// condition that it still has the UID of the object that was looked at.
 
 import (
 	"context"
@@ -17,29 +16,26 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 )
 
-// annotationHookOf is put on what a hook makes, and names the release: Helm itself does not mark
-// these objects.
+// annotationHookOf names the release of an object that a hook made. Helm does not mark these.
 const annotationHookOf = "devloop.hook-of"
 
-// maxOwners is how many owners an object's owner may have above it.
+// maxOwners limits the chain of owners that is followed from an object.
 const maxOwners = 10
 
-// onlyUID is the preconditions of a request for the object of that UID, and for no other one of its
-// name.
+// onlyUID restricts a request to the object with that UID: another one may have its name.
 func onlyUID(uid types.UID) *metav1.Preconditions { return &metav1.Preconditions{UID: &uid} }
 
-// isGone tells from the error of such a request that the object is there no more; another one of
-// its name may be.
+// isGone tells from the error of such a request that the object is gone; another one may have its
+// name.
 func isGone(err error) bool { return apierrors.IsNotFound(err) || apierrors.IsConflict(err) }
 
-// belongsTo tells whether an object is of a release, by the annotations that Helm gives to all that
-// it makes.
+// belongsTo tells whether an object is of a release, by Helm's annotations.
 func belongsTo(o metav1.Object, r Release) bool {
 	return o.GetAnnotations()[kube.AnnotationRelease] == r.Name && o.GetAnnotations()[kube.AnnotationReleaseNamespace] == r.Namespace
 }
 
-// madeByHook tells whether a hook of a release made an object; ran says that Helm's records know of
-// a run of that hook. Those of an earlier devloop have no mark of ours.
+// madeByHook tells whether a hook of a release made an object; ran tells whether Helm's records say
+// that the hook was run. Objects of earlier devloops have no annotationHookOf.
 func madeByHook(o metav1.Object, r Release, ran bool) bool {
 	if release, marked := o.GetAnnotations()[annotationHookOf]; marked {
 		return release == r.ID()
@@ -47,15 +43,14 @@ func madeByHook(o metav1.Object, r Release, ran bool) bool {
 	return ran && o.GetAnnotations()[kube.AnnotationHook] != "" && o.GetAnnotations()[kube.AnnotationRelease] == ""
 }
 
-// owners tells which objects of a namespace are of releases of ours.
+// owners tells which objects of a namespace belong to the releases.
 type owners struct {
 	deployer *Deployer
 	releases []Release
-	labels   map[kube.Label]string // of what operators made for releases, and the ID of the release
-	known    map[types.UID]bool    // owners that were looked at
+	labels   map[kube.Label]string // of what operators made, with the release's ID
+	known    map[types.UID]bool    // whether an owner is ours
 }
 
-// ownersIn prepares for objects of one namespace.
 func (d *Deployer) ownersIn(ctx context.Context, namespace string, releases []Release) (*owners, error) {
 	o := &owners{deployer: d, releases: releases, known: map[types.UID]bool{}}
 	var err error
@@ -65,8 +60,7 @@ func (d *Deployer) ownersIn(ctx context.Context, namespace string, releases []Re
 	return o, err
 }
 
-// isOurs tells whether an object is of one of the releases: by its annotations or labels, or by
-// those of what owns it.
+// isOurs tells whether an object, or one of its owners, belongs to one of the releases.
 func (o *owners) isOurs(ctx context.Context, u metav1.Object) (bool, error) {
 	return o.isOursBelow(ctx, u, 0)
 }
@@ -89,7 +83,7 @@ func (o *owners) isOursBelow(ctx context.Context, u metav1.Object, depth int) (b
 		if !known {
 			version, err := schema.ParseGroupVersion(ref.APIVersion)
 			if err != nil {
-				continue // nobody's
+				continue
 			}
 			owner, err := o.deployer.metadata(ctx,
 				object{kind: version.WithKind(ref.Kind), namespace: u.GetNamespace(), name: ref.Name})

@@ -142,13 +142,14 @@ func TestHelmRendersNoTemplates(t *testing.T) {
 	given := map[string]any{"a": map[string]any{"b": 1}}
 	want := desired{Release: Release{Name: "web", Namespace: "demo", InlineValues: given}, inputs: "abc",
 		load: func(context.Context) (*chart.Chart, error) { loaded := *loaded; return &loaded, nil }}
+	ctx := context.WithoutCancel(t.Context()) // a Helm write is never interrupted
 	var history []*release.Release
 	for i, says := range []string{
 		`{look: "1", revision: "1", upgrade: "false", brace: "{{"}`,
 		`{look: "2", revision: "2", upgrade: "true", brace: "{{"}`,
 	} {
 		version := i + 1
-		if _, err := d.installOrUpgrade(context.Background(), helm, want, rendered{}, history, version); err != nil {
+		if _, err := d.installOrUpgrade(ctx, helm, want, rendered{}, history, version); err != nil {
 			t.Fatal(err)
 		}
 		made, err := helm.Releases.Get("web", version)
@@ -179,7 +180,7 @@ func TestHelmRendersNoTemplates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.installOrUpgrade(context.Background(), helm, want, made, history, 3); err != nil || looks.Load() != 3 {
+	if _, err := d.installOrUpgrade(ctx, helm, want, made, history, 3); err != nil || looks.Load() != 3 {
 		t.Errorf("what was rendered for this revision was rendered again: %d looks, %v", looks.Load(), err)
 	}
 }

@@ -19,26 +19,27 @@ import (
 	"github.com/devloop/devloop/pkg/journal"
 )
 
-// Labels on Helm's own records. Helm gives those of a revision to the next one that anybody makes, so the labels of a revision are worth
-// something only where labelRevision names it.
+// Labels on Helm's records. Helm copies the labels of a revision to the next one, whoever makes
+// that, so they count only where labelRevision is the record's own version.
 const (
-	labelProject  = "devloop.project"  // that owns the release
-	labelInputs   = "devloop.inputs"   // hash of what the revision was made from
-	labelRevision = "devloop.revision" // that devloop made
-	labelGood     = "devloop.good"     // revision whose pods came up
-	labelAfter    = "devloop.after"    // labelDue while commands are to be run after the release
+	labelProject  = "devloop.project"  // which owns the release
+	labelInputs   = "devloop.inputs"   // hash of the revision's inputs
+	labelRevision = "devloop.revision" // version that devloop made
+	labelGood     = "devloop.good"     // version whose pods came up
+	labelAfter    = "devloop.after"    // labelDue until the commands after the release have run
 	labelDue      = "due"
-	labelNone     = "null" // is how Helm is told to drop a label
+	labelNone     = "null" // makes Helm drop a label
 )
 
-// otherWriterTimeout is how long another process that writes a release is waited for: Helm's own waits take as long by default.
+// otherWriterTimeout is how long another process may take to write a release: as long as Helm
+// itself waits by default.
 const otherWriterTimeout = 5 * time.Minute
 
 const otherWriterInterval = 500 * time.Millisecond
 
 var secrets = schema.GroupVersionResource{Version: "v1", Resource: "secrets"}
 
-// revision is what Helm's record of a release's last revision says on its outside: to read what is in it takes long.
+// revision is the metadata of Helm's record of a revision. Its content is large and slow to read.
 type revision struct {
 	version int // 0 if there is none
 	status  release.Status
@@ -46,31 +47,32 @@ type revision struct {
 	created metav1.Time // by the API server's clock
 }
 
-// exists tells whether there is something that can be upgraded, or is in the way.
+// exists tells whether there is a release to upgrade, or in the way.
 func (r revision) exists() bool { return r.version > 0 && r.status != release.StatusUninstalled }
 
-// byDevloop tells whether devloop made this revision, and not somebody who used Helm on the release since.
+// byDevloop tells whether devloop made this revision, rather than someone who used Helm since.
 func (r revision) byDevloop() bool { return r.labels[labelRevision] == strconv.Itoa(r.version) }
 
-// good tells whether this revision's pods came up.
+// good tells whether the revision's pods came up.
 func (r revision) good() bool { return r.labels[labelGood] == strconv.Itoa(r.version) }
 
-// labelled tells whether a devloop made a release for a project of this name, by the label that Helm's record has from the moment of its
-// creation. The journal would not do: its entry may be of an install that never came to be, and the release one that somebody made since.
+// labelled tells whether a devloop made a release for a project of this name. The journal cannot
+// tell: its entry may be of an install that failed, and the release someone else's.
 func (d *Deployer) labelled(last revision) bool { return last.labels[labelProject] == d.project }
 
-// owns tells whether a release is ours: labelled, and in the journal, which is written before. One that the journal does not know was made
-// by a devloop of another user or machine.
+// owns tells whether a release is ours: labelled, and in the journal, which is written first. A
+// labelled release that the journal does not know belongs to another user's or machine's devloop.
 func (d *Deployer) owns(r Release, last revision) bool {
 	return d.labelled(last) && d.journal.Has(journal.Release, r.ID())
 }
 
-// upToDate tells whether the revision is of the project, was made from what is wanted, and was applied to its end.
+// upToDate tells whether a revision is the project's, was made from the same inputs, and was
+// applied completely.
 func (d *Deployer) upToDate(r revision, want desired) bool {
 	return d.labelled(r) && r.byDevloop() && r.status == release.StatusDeployed && r.labels[labelInputs] == want.inputs
 }
 
-// revisions returns what Helm's records say of a release, the last one first.
+// revisions returns the records of a release, the last one first.
 func (d *Deployer) revisions(ctx context.Context, r Release) ([]revision, error) {
 	list, err := d.cluster.Metadata.Resource(secrets).Namespace(r.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "owner=helm,name=" + r.Name})
 	if err != nil {
@@ -80,7 +82,7 @@ func (d *Deployer) revisions(ctx context.Context, r Release) ([]revision, error)
 	for _, record := range list.Items {
 		version, err := strconv.Atoi(record.Labels["version"])
 		if err != nil {
-			continue // none of Helm's
+			continue // not Helm's
 		}
 		all = append(all, revision{version, release.Status(record.Labels["status"]), record.Labels, record.CreationTimestamp})
 	}
@@ -88,7 +90,7 @@ func (d *Deployer) revisions(ctx context.Context, r Release) ([]revision, error)
 	return all, nil
 }
 
-// last is the release's last revision.
+// last returns the release's last revision, the zero value if there is none.
 func (d *Deployer) last(ctx context.Context, r Release) (revision, error) {
 	all, err := d.revisions(ctx, r)
 	if err != nil || len(all) == 0 {
@@ -97,7 +99,8 @@ func (d *Deployer) last(ctx context.Context, r Release) (revision, error) {
 	return all[0], nil
 }
 
-// lastGood is the number of the last revision whose pods came up, 0 if there is none; and the last revision.
+// lastGood returns the version of the last revision whose pods came up, 0 if there is none, and the
+// last revision.
 func (d *Deployer) lastGood(ctx context.Context, r Release) (good int, last revision, err error) {
 	all, err := d.revisions(ctx, r)
 	if err != nil || len(all) == 0 {
@@ -111,24 +114,25 @@ func (d *Deployer) lastGood(ctx context.Context, r Release) (good int, last revi
 	return 0, all[0], nil
 }
 
-// awaitOtherWriter is the release's last revision once nobody is writing it; last is what it was a moment ago. What a devloop that was killed has
-// left half-way counts as settled.
+// awaitOtherWriter waits while another process writes the release, and returns its last revision.
+// What a devloop that was killed left pending counts as written.
 func (d *Deployer) awaitOtherWriter(ctx context.Context, stage event.Stage, r Release, last revision) (revision, error) {
-	held, cancel := context.WithTimeoutCause(ctx, otherWriterTimeout, errOtherWriter)
+	waitCtx, cancel := context.WithTimeoutCause(ctx, otherWriterTimeout, errOtherWriter)
 	defer cancel()
-	for told := false; last.status.IsPending() && !d.abandoned(r, last); told = true {
-		if !told {
+	for reported := false; last.status.IsPending() && !d.abandoned(r, last); reported = true {
+		if !reported {
 			stage.Warn("another process is changing the release, it is waited for", nil, "release", event.Name(r.Name),
 				"status", last.status.String(), "revision", last.version)
 		}
-		if err := sleep(held, otherWriterInterval); err != nil {
+		if err := sleep(waitCtx, otherWriterInterval); err != nil {
 			if errors.Is(err, errOtherWriter) {
 				repair := "rollback"
 				if last.status == release.StatusPendingInstall {
 					repair = "uninstall"
 				}
-				err = event.WithHint(fmt.Errorf("release %s: revision %d is %s since more than %s, by another process than devloop", r.ID(), last.version, last.status, otherWriterTimeout),
-					fmt.Sprintf("if none is at work any more: helm %s %s -n %s", repair, r.Name, r.Namespace))
+				err = fmt.Errorf("release %s: revision %d is %s: another process has been writing it for more than %s",
+					r.ID(), last.version, last.status, otherWriterTimeout)
+				err = event.WithHint(err, fmt.Sprintf("if none is at work any more: helm %s %s -n %s", repair, r.Name, r.Namespace))
 			}
 			return last, err
 		}
@@ -140,17 +144,17 @@ func (d *Deployer) awaitOtherWriter(ctx context.Context, stage event.Stage, r Re
 	return last, nil
 }
 
-var errOtherWriter = errors.New("held by another process")
+var errOtherWriter = errors.New("another process is writing the release")
 
-// abandoned tells whether a revision that is being written is what a devloop which was killed left: the lock of the journal keeps
-// a second one out, so nobody is at work on it any more.
+// abandoned tells whether a pending revision was left by a devloop that was killed: the journal's
+// lock keeps a second one out, so no process is writing it.
 func (d *Deployer) abandoned(r Release, last revision) bool {
 	return d.owns(r, last) && (last.byDevloop() || d.journal.Has(journal.Revision, revisionID(r, last.version)))
 }
 
 func revisionID(r Release, version int) string { return r.ID() + "@" + strconv.Itoa(version) }
 
-// setLabel sets a label of a revision's record, or takes it away (nil).
+// setLabel sets a label of a revision's record, or removes it (nil).
 func (d *Deployer) setLabel(ctx context.Context, r Release, version int, label string, value any) error {
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]any{label: value}}})
 	if err != nil {
@@ -164,8 +168,8 @@ func (d *Deployer) setLabel(ctx context.Context, r Release, version int, label s
 	return nil
 }
 
-// Deployed returns every text in the values that the last revisions of the releases were made with: what the cluster was told, whatever the files hold
-// by now.
+// Deployed returns the scalar values, as text, that the last revisions of the releases were made
+// with, whatever the files hold by now.
 func (d *Deployer) Deployed(ctx context.Context, releases []Release) (texts []string, err error) {
 	for _, r := range releases {
 		last, err := d.last(ctx, r)
@@ -184,7 +188,7 @@ func (d *Deployer) Deployed(ctx context.Context, releases []Release) (texts []st
 	return texts, nil
 }
 
-// record reads a revision in full, with its chart: that takes long.
+// record reads a revision in full, the chart included: prefer revisions where that is enough.
 func (d *Deployer) record(ctx context.Context, r Release, version int) (*release.Release, error) {
 	helm, err := d.helm(ctx, r.Namespace)
 	if err != nil {
@@ -207,13 +211,13 @@ type permissions interface {
 
 // recordRelease permits the deletion of a release, from this folder.
 func (d *Deployer) recordRelease(r Release) error {
-	if err := d.recordFolder(journal.Release, r.ID()); err != nil { // first: a crash must not leave a release of any folder
+	if err := d.recordFolder(journal.Release, r.ID()); err != nil { // first: after a crash, a release without a folder would be any folder's
 		return err
 	}
 	return d.journal.Record(journal.Release, r.ID())
 }
 
-// forgetRelease takes a release, and what was being written of it, out of the journal.
+// forgetRelease removes the journal's entries of a release and its revisions.
 func (d *Deployer) forgetRelease(r Release) error {
 	errs := []error{d.forgetEntry(journal.Release, r.ID())}
 	for _, id := range d.journal.Names(journal.Revision) {
@@ -224,21 +228,21 @@ func (d *Deployer) forgetRelease(r Release) error {
 	return errors.Join(errs...)
 }
 
-// recordUID writes down which object of a name devloop made: the journal's entry of the name alone
-// would permit to delete the one that somebody has made since.
+// recordUID records which object of a name devloop made: the name alone would permit the deletion
+// of someone else's successor.
 func (d *Deployer) recordUID(kind, name string, uid types.UID) error {
 	return d.recordFact(journal.UID, kind, name, string(uid))
 }
 
-// matchesUID tells whether the live object of a name can be the one that devloop made. An earlier
-// devloop did not write the UID down.
+// matchesUID tells whether a live object can be the one that devloop made. Earlier devloops did not
+// record UIDs.
 func (d *Deployer) matchesUID(kind, name string, uid types.UID) bool {
 	recorded := d.facts(journal.UID, kind, name)
 	return len(recorded) == 0 || slices.Contains(recorded, string(uid))
 }
 
-// recordFolder writes down that a thing is made from this folder's devloop.yaml: another folder may have a project of the same name, and
-// so the same journal.
+// recordFolder records from which folder's devloop.yaml a thing was made: another folder may have a
+// project of the same name, and so the same journal.
 func (d *Deployer) recordFolder(kind, name string) error {
 	if d.folder == "" {
 		return nil
@@ -246,7 +250,7 @@ func (d *Deployer) recordFolder(kind, name string) error {
 	return d.recordFact(journal.Folder, kind, name, d.folder)
 }
 
-// otherFolder returns the folder that a thing was made from, if it is known and another one than this.
+// otherFolder returns the folder that a thing was made from, if that is known and not this one.
 func (d *Deployer) otherFolder(kind, name string) (folder string, elsewhere bool) {
 	recorded := d.facts(journal.Folder, kind, name)
 	if len(recorded) == 0 || slices.Contains(recorded, d.folder) {
@@ -255,7 +259,7 @@ func (d *Deployer) otherFolder(kind, name string) (folder string, elsewhere bool
 	return recorded[len(recorded)-1], true
 }
 
-// forgetEntry takes a name, and what is known of it, out of the journal.
+// forgetEntry removes an entry, with its facts.
 func (d *Deployer) forgetEntry(kind, name string) error {
 	errs := []error{d.journal.Forget(kind, name)}
 	for _, about := range []string{journal.UID, journal.Folder} {
@@ -266,7 +270,8 @@ func (d *Deployer) forgetEntry(kind, name string) error {
 	return errors.Join(errs...)
 }
 
-// recordFact writes down one fact about an entry of the journal, in place of an earlier one: about is journal.UID or journal.Folder.
+// recordFact records a fact about an entry, about being journal.UID or journal.Folder. It replaces
+// an earlier value.
 func (d *Deployer) recordFact(about, kind, name, value string) error {
 	before := d.facts(about, kind, name)
 	if slices.Equal(before, []string{value}) {
@@ -281,7 +286,7 @@ func (d *Deployer) recordFact(about, kind, name, value string) error {
 	return errors.Join(errs...)
 }
 
-// facts returns the values, one unless a crash left two, the newest last.
+// facts returns the values of a fact, the newest last: one, unless a crash left two.
 func (d *Deployer) facts(about, kind, name string) (values []string) {
 	for _, entry := range d.journal.Names(about) {
 		if value, found := strings.CutPrefix(entry, factPrefix(kind, name)); found {

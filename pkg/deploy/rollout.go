@@ -228,7 +228,7 @@ func (w *waiter) observe(ctx context.Context, released []workload, health []Heal
 	}
 	states, lacks, errs := make([]rollout, len(all)), make([]string, len(all)), make([]error, len(all))
 	group := event.Group{Group: &errgroup.Group{}}
-	group.SetLimit(atOnce)
+	group.SetLimit(maxRequests)
 	for i := range all {
 		group.Go(func() error {
 			var err error

@@ -113,7 +113,7 @@ func (d *Deployer) sweep(ctx context.Context, r Release, revisions []*release.Re
 
 // remove deletes an object if it is there, ours, and not to be kept. It does not wait for its end.
 func (d *Deployer) remove(ctx context.Context, o object, isOurs func(*unstructured.Unstructured) bool) error {
-	if o.kind.Kind == "CustomResourceDefinition" { // Helm does not delete those of hooks either
+	if o.kind.Kind == "CustomResourceDefinition" { // nor does Helm delete those of hooks
 		return nil
 	}
 	api, err := d.resource(o)

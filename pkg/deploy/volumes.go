@@ -16,8 +16,9 @@ import (
 	"github.com/devloop/devloop/pkg/journal"
 )
 
-// recordClaims writes down the volume claims that stateful sets of a release made: they outlive it, since they hold data. A claim that
-// is older than the release, by the API server's clock, is somebody else's: the stateful set found it there.
+// recordClaims records the volume claims that stateful sets of a release made: they outlive it,
+// since they hold data. A claim that is older than the release, by the API server's clock, is not
+// ours: the stateful set found it there.
 func (d *Deployer) recordClaims(ctx context.Context, stage event.Stage, r Release, history []*release.Release) error {
 	begun := firstDeployed(history)
 	var older []string
@@ -35,7 +36,7 @@ func (d *Deployer) recordClaims(ctx context.Context, stage event.Stage, r Releas
 					if _, err := strconv.Atoi(ordinal); !ok || err != nil || !o.selects(pvc.Labels) {
 						continue
 					}
-					known := d.journal.Has(journal.Volume, id) && d.matchesUID(journal.Volume, id, pvc.UID) // of an earlier install
+					known := d.journal.Has(journal.Volume, id) && d.matchesUID(journal.Volume, id, pvc.UID) // from an earlier installation
 					switch {
 					case !known && pvc.CreationTimestamp.Time.Before(begun):
 						if !slices.Contains(older, id) {
@@ -58,7 +59,8 @@ func (d *Deployer) recordClaims(ctx context.Context, stage event.Stage, r Releas
 	return nil
 }
 
-// firstDeployed is when a release was first installed, in whole seconds as the API server counts; zero if no revision says so.
+// firstDeployed is when a release was first installed, in whole seconds like the API server's
+// times; zero if no revision says so.
 func firstDeployed(history []*release.Release) (first time.Time) {
 	for _, made := range history {
 		if made.Info == nil || made.Info.FirstDeployed.IsZero() {
@@ -71,7 +73,8 @@ func firstDeployed(history []*release.Release) (first time.Time) {
 	return first.Truncate(time.Second)
 }
 
-// removeClaims deletes the volume claims that releases which are gone have left, or says that they stay.
+// removeClaims deletes the volume claims that removed releases have left, or reports that they
+// stay.
 func (d *Deployer) removeClaims(ctx context.Context, stage event.Stage, remove bool) error {
 	var errs []error
 	for _, id := range d.journal.Names(journal.Volume) {
@@ -85,7 +88,7 @@ func (d *Deployer) removeClaims(ctx context.Context, stage event.Stage, remove b
 		claims := d.cluster.Client.CoreV1().PersistentVolumeClaims(namespace)
 		there, err := claims.Get(ctx, name, metav1.GetOptions{})
 		switch {
-		case err == nil && !d.matchesUID(journal.Volume, id, there.UID): // somebody has made another one since
+		case err == nil && !d.matchesUID(journal.Volume, id, there.UID): // someone else's of that name
 		case err == nil && !remove:
 			stage.Note("volume claim stays, it holds data", "claim", id, "remove it with", "devloop delete --volumes")
 			continue
