@@ -41,7 +41,7 @@ func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Releas
 				<-done[name]
 				if _, bad := failed.Load(name); bad {
 					failed.Store(r.Name, true)
-					stage.Note("release left out, what it depends on is not up", "release", event.Name(r.Name),
+					stage.Note("release skipped, one that it depends on is not up", "release", event.Name(r.Name),
 						"depends on", name)
 					return
 				}

@@ -122,7 +122,7 @@ func (c *charts) load(ctx context.Context, stage event.Stage, file string, from 
 		return nil, fmt.Errorf("chart %s: %w", from, context.Cause(ctx))
 	}
 	if err != nil {
-		return nil, event.WithHint(fmt.Errorf("chart %s: %w", from, err), "mend it and save; what ran keeps running")
+		return nil, event.WithHint(fmt.Errorf("chart %s: %w", from, err), "fix it and save; what ran keeps running")
 	}
 	for _, wanted := range loaded.Metadata.Dependencies {
 		if wanted == nil || slices.ContainsFunc(loaded.Dependencies(), func(held *chart.Chart) bool { return satisfies(held, wanted) }) {

@@ -111,7 +111,7 @@ func (d *Deployer) Verify(ctx context.Context, sink event.Sink, trials []Trial) 
 				var failed *TrialError
 				switch {
 				case errors.As(err, &failed):
-					return nil, event.WithHint(fmt.Errorf("verify: %w", err), "the platform was not touched: mend what the image is made from, or the command under verify in devloop.yaml, and save")
+					return nil, event.WithHint(fmt.Errorf("verify: %w", err), "the platform was not touched: fix what the image is made from, or the command under verify in devloop.yaml, and save")
 				case err != nil:
 					return nil, fmt.Errorf("verify image %s: %w", t.Image, err)
 				}
@@ -146,7 +146,7 @@ func (d *Deployer) RunPod(ctx context.Context, t Trial) (output string, err erro
 		now, askErr := d.cluster.Client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
 		switch {
 		case apierrors.IsNotFound(askErr):
-			return "", event.Transient(fmt.Errorf("pod %s was deleted by somebody else", podID(pod)))
+			return "", event.Transient(fmt.Errorf("pod %s was deleted by someone else", podID(pod)))
 		case askErr == nil:
 			pod = now
 			if ended := endedContainer(pod); ended != nil {

@@ -66,7 +66,7 @@ func (d *Deployer) deleteAll(
 		return fmt.Errorf("clean up %s in %s: %w", name, namespace, err)
 	}
 	if len(others) > 0 {
-		stage.Warn("objects left alone, they are of none of devloop's releases", nil, "resource", name,
+		stage.Warn("objects left alone, they belong to none of devloop's releases", nil, "resource", name,
 			"namespace", event.Name(namespace), "count", len(others), "objects", abbreviate(others))
 	}
 	if len(ours) == 0 {
@@ -89,7 +89,7 @@ func (d *Deployer) deleteAll(
 		if freeErr != nil || len(freed) == 0 {
 			return nil, errors.Join(err, freeErr)
 		}
-		stage.Warn("finalizers taken away, their controller did not do so", err, "resource", name,
+		stage.Warn("finalizers removed, their controller did not do so", err, "resource", name,
 			"objects", strings.Join(freed, " "))
 		return nil, objects.awaitGone(ctx)
 	}, "resource", name, "namespace", event.Name(namespace), "objects", strings.Join(names, " "))
@@ -186,7 +186,7 @@ func (o doomed) removeFinalizers(ctx context.Context) (freed []string, err error
 		patch := fmt.Appendf(nil, `{"metadata":{"uid":%q,"finalizers":null}}`, object.GetUID())
 		_, err := o.api.Patch(ctx, object.GetName(), types.MergePatchType, patch, metav1.PatchOptions{})
 		if err != nil && !isGone(err) {
-			return freed, fmt.Errorf("take away the finalizers of %s: %w", object.GetName(), err)
+			return freed, fmt.Errorf("remove the finalizers of %s: %w", object.GetName(), err)
 		}
 		freed = append(freed, object.GetName())
 	}

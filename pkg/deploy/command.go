@@ -57,7 +57,7 @@ func (d *Deployer) run(ctx context.Context, stage event.Stage, r Release, when s
 		if len(last) > 0 {
 			err = fmt.Errorf("%w\n%s", err, strings.Join(last, "\n"))
 		}
-		return nil, event.WithHint(err, "mend it and save; the release is applied when the command ends with 0")
+		return nil, event.WithHint(err, "fix it and save; the release is applied once the command ends with 0")
 	}, "release", event.Name(r.Name), "when", when, "command", shown)
 }
 

@@ -131,7 +131,7 @@ func (d *Deployer) applyCRD(
 	content := crd.DeepCopy()
 	if before != nil {
 		if !d.isOurCRD(before) {
-			stage.Detail("CRD is there already and not of devloop's making, it stays as it is", "crd", crd.GetName())
+			stage.Detail("CRD stays as it is, devloop did not make it", "crd", crd.GetName())
 			return false, nil
 		}
 		content.SetUID(before.GetUID()) // makes the API server refuse it for another one of that name
@@ -196,7 +196,7 @@ func (d *Deployer) removeCRDs(ctx context.Context, stage event.Stage, remove boo
 				return "CRD " + name, err
 			})
 			if err != nil {
-				return nil, event.WithHint(err, "an object of its kind has a finalizer that nobody takes away: kubectl get "+name+" -A")
+				return nil, event.WithHint(err, "an object of its kind has a finalizer that is never removed: kubectl get "+name+" -A")
 			}
 			return nil, d.forgetEntry(journal.CRD, name)
 		}, "crd", name)

@@ -55,7 +55,7 @@ type trouble struct {
 // diagnose says what a workload still lacks, "" when nothing does, and returns an error if a pod of its current template cannot come up.
 func (w *waiter) diagnose(ctx context.Context, of workload, state rollout) (lacks string, err error) {
 	if state.failed != "" {
-		return state.missing, w.failureReport(ctx, of, state, nil, trouble{what: state.failed, hint: "the lines above say why; mend it and save"})
+		return state.missing, w.failureReport(ctx, of, state, nil, trouble{what: state.failed, hint: "the lines above say why; fix it and save"})
 	}
 	if state.selector == "" {
 		return state.missing, nil
@@ -116,7 +116,7 @@ func (w *waiter) unblockStatefulSet(ctx context.Context, of workload, state roll
 			continue // others may have the same labels
 		}
 		for _, t := range troubles(pod, false) {
-			w.stage.Note("pod of an earlier revision deleted, it never came up and keeps the new one from being made",
+			w.stage.Note("pod of an earlier revision deleted, it never came up and blocks its successor",
 				"pod", event.Name(pod.Name), "reason", t.what)
 			_ = w.cluster.Client.CoreV1().Pods(of.namespace).Delete(ctx, pod.Name,
 				metav1.DeleteOptions{Preconditions: onlyUID(pod.UID)})
@@ -247,7 +247,7 @@ func hintImage(image string) string {
 	return "the node does not hold " + image + " and cannot pull it: correct the name or tag in the chart's values; devloop brings the images that devloop.yaml builds, by {{ image \"name\" }}"
 }
 
-const hintLines = "its last lines say why; mend it and save"
+const hintLines = "its last lines say why; fix it and save"
 
 // exitKilled is the exit code of what SIGKILL has ended. A memory kill is one, but its reason is
 // OOMKilled only where the runtime saw the kill before it saw the end, and else Error.
@@ -285,7 +285,7 @@ func hintNotMade(message string) string {
 	case strings.Contains(message, "serviceaccount"):
 		return "make the service account that the pods name, or correct its name in the chart's values"
 	}
-	return "mend the pod's template in the chart and save"
+	return "fix the pod's template in the chart and save"
 }
 
 // neverFits tells whether a pod asks for more than any node has, busy or not.

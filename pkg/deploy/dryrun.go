@@ -94,7 +94,7 @@ func (d *Deployer) dryRun(ctx context.Context, stage event.Stage, want *desired,
 			_, err := api.Create(ctx, u, options)
 			if err != nil && strings.Contains(err.Error(), "strict decoding error") { // Helm lets it pass; most often it is a typo
 				_, unknown, _ := strings.Cut(err.Error(), "strict decoding error: ")
-				stage.Warn("the API server will leave something out", errors.New(unknown),
+				stage.Warn("the API server will ignore some fields", errors.New(unknown),
 					"release", event.Name(want.Name), "template", want.file(m.Name), "object", o.String())
 				options.FieldValidation = metav1.FieldValidationIgnore
 				_, err = api.Create(ctx, u, options)

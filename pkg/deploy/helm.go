@@ -67,7 +67,7 @@ func (d *Deployer) helmWrite(stage event.Stage, want desired, made rendered) (*r
 		return nil, err
 	}
 	if d.neverInstalled(history) {
-		stage.Note("release never came to its end, it is removed and installed anew", "release", event.Name(want.Name),
+		stage.Note("release was never fully installed, it is removed and installed again", "release", event.Name(want.Name),
 			"status", history[0].Info.Status.String())
 		if err := d.helmUninstall(ctx, stage, helm, want.Release, history); err != nil {
 			return nil, err

@@ -45,7 +45,7 @@ func guardDeletions(stage event.Stage, helm *action.Configuration, r Release, hi
 		return
 	}
 	c := &helmClient{client: client, stage: stage, release: r, foreign: func(object string) {
-		stage.Warn("object stays, it is not of the release any more", nil, "release", event.Name(r.Name),
+		stage.Warn("object stays, it no longer belongs to the release", nil, "release", event.Name(r.Name),
 			"namespace", event.Name(r.Namespace), "object", object)
 	}}
 	for _, made := range history {

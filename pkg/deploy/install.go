@@ -57,7 +57,7 @@ func (d *Deployer) awaitTerminating(ctx context.Context, stage event.Stage, r Re
 	if err != nil || terminating == "" {
 		return err
 	}
-	stage.Note("objects of the same names are being deleted, they are waited for", "release", event.Name(r.Name),
+	stage.Note("waiting for objects of the same names that are being deleted", "release", event.Name(r.Name),
 		"object", terminating)
 	return d.untilTerminated(ctx, r, objects)
 }
@@ -77,7 +77,7 @@ func (d *Deployer) untilTerminated(ctx context.Context, r Release, objects []obj
 	defer cancel()
 	if err := d.until(ctx, func() (string, error) { return d.terminating(ctx, objects) }); err != nil {
 		return event.WithHint(fmt.Errorf("release %s: %w", r.ID(), err),
-			"it may have a finalizer that nobody takes away, or a pod that does not end: kubectl describe")
+			"it may have a finalizer that is never removed, or a pod that does not end: kubectl describe")
 	}
 	return nil
 }

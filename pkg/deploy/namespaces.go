@@ -47,7 +47,7 @@ func (d *Deployer) ensureNamespace(ctx context.Context, name string) error {
 		if err == nil { // of a clean-up that has not finished
 			if err := sleep(ctx, pollInterval); err != nil {
 				return event.WithHint(fmt.Errorf("namespace %s is still being deleted: %w", name, err),
-					"an object in it may have a finalizer that nobody takes away: kubectl describe namespace "+name)
+					"an object in it may have a finalizer that is never removed: kubectl describe namespace "+name)
 			}
 			continue
 		}

@@ -121,7 +121,7 @@ func (d *Deployer) awaitOtherWriter(ctx context.Context, stage event.Stage, r Re
 	defer cancel()
 	for reported := false; last.status.IsPending() && !d.abandoned(r, last); reported = true {
 		if !reported {
-			stage.Warn("another process is changing the release, it is waited for", nil, "release", event.Name(r.Name),
+			stage.Warn("waiting for another process that is writing the release", nil, "release", event.Name(r.Name),
 				"status", last.status.String(), "revision", last.version)
 		}
 		if err := sleep(waitCtx, otherWriterInterval); err != nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-const hintChart = "mend the chart or its values and save; what ran keeps running"
+const hintChart = "fix the chart or its values and save; what ran keeps running"
 
 // rendered is the outcome of a chart and its values.
 type rendered struct {

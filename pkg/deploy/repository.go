@@ -54,7 +54,7 @@ func (c *charts) resolve(ctx context.Context, stage event.Stage, from source) (c
 			return at, event.WithHint(fmt.Errorf("chart %s: %w", from, err), "check the address, the name and the version, and the network")
 		}
 		at = before
-		stage.Warn("which version of the chart is the newest could not be asked, the last known one holds", err, "chart", from.chart, "url", redacted(at.URL))
+		stage.Warn("newest version of the chart is unknown, the last known one is used", err, "chart", from.chart, "url", redacted(at.URL))
 	} else if text, err := json.Marshal(at); err == nil {
 		if err := errors.Join(c.makeFolder(), writeFile(filepath.Join(c.dir, key+".json"), text)); err != nil {
 			return at, err

@@ -57,7 +57,7 @@ func (d *Deployer) helmUninstall(
 		last = history[0].Version
 	}
 	if err := d.watchHooks(ctx, r, last, uninstallHooks, func() error { return run(true) }); err != nil {
-		stage.Warn("release is uninstalled without its hooks, since that failed with them", err,
+		stage.Warn("release is uninstalled without its hooks, since they failed", err,
 			"release", event.Name(r.Name))
 		if err := run(false); err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
 			return fmt.Errorf("uninstall: %w", err)

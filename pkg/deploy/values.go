@@ -37,7 +37,7 @@ func merge(r Release) (map[string]any, error) {
 			} else {
 				err = fmt.Errorf("values file %s: %w", file, err)
 			}
-			return nil, event.WithHint(err, "mend it and save; what ran keeps running")
+			return nil, event.WithHint(err, "fix it and save; what ran keeps running")
 		}
 		values = chartutil.MergeTables(read, values)
 	}

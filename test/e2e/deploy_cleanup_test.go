@@ -44,10 +44,10 @@ spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 1Mi } } 
 	mark := d.mark()
 	d.stop(t)
 	for _, want := range []expectation{
-		on("finalizers taken away, their controller did not do so").with("objects", "^stuck$"),
+		on("finalizers removed, their controller did not do so").with("objects", "^stuck$"),
 		on("objects deleted").with("resource", "^"+things+"$").with("namespace", "^"+p.name+"$").
 			with("objects", "^plain stuck$"),
-		onRelease("guest", "release is uninstalled without its hooks, since that failed with them").
+		onRelease("guest", "release is uninstalled without its hooks, since they failed").
 			because(`\nthe hook will not\n`),
 		onRelease("guest", event.ReleaseRemoved),
 		onRelease("data", event.ReleaseRemoved),
@@ -105,7 +105,7 @@ func testKept(t *testing.T, cluster kubernetes.Interface) {
 	before := properties()
 	d := p.start(t)
 	d.await(t, 0, ready)
-	d.only(t, on("CRD is there already and not of devloop's making, it stays as it is").with("crd", "^"+things+"$"))
+	d.only(t, on("CRD stays as it is, devloop did not make it").with("crd", "^"+things+"$"))
 	d.stop(t)
 	if n := d.count(0, on(crdsStay)); n != 0 {
 		t.Error("it offers to delete a CRD that is not its own")

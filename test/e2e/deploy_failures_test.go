@@ -28,7 +28,7 @@ func testFailures(t *testing.T, cluster kubernetes.Interface) {
 		cannotPull   = "the node does not hold example.org/not/there:"
 		notPulled    = "ErrImagePull: failed to pull and unpack image "
 		crashedTwice = "CrashLoopBackOff: back-off 20s restarting failed container"
-		lastLines    = "its last lines say why; mend it and save"
+		lastLines    = "its last lines say why; fix it and save"
 		endsWith0    = "the release is applied when the command ends with 0"
 		hookOf       = " of workload/templates/hooks.yaml: "
 	)
@@ -63,9 +63,9 @@ func testFailures(t *testing.T, cluster kubernetes.Interface) {
 		{"quota", rollout, "raise the namespace's quota",
 			"deployment NAME-quota/quota: FailedCreate: " +
 				"…exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0"},
-		{"job", rollout, "the lines above say why; mend it and save",
+		{"job", rollout, "the lines above say why; fix it and save",
 			"job NAME/job: BackoffLimitExceeded: Job has reached the specified backoff limit…\nthe job gives up"},
-		{"hook", applied, "its last lines say why; mend the hook and save",
+		{"hook", applied, "its last lines say why; fix the hook and save",
 			"release NAME/hook: failed pre-install: job hook-hook0 failed: BackoffLimitExceeded\n" +
 				"hook job/hook-hook0" + hookOf + "pod hook-hook0-… failed\nthe hook gives up"},
 		{"hook-image", applied, cannotPull + "2 and cannot pull it",

@@ -316,7 +316,7 @@ func testDiff(t *testing.T, cluster kubernetes.Interface) {
 	p.remove(t)
 }
 
-const leftOut = "release left out, what it depends on is not up"
+const leftOut = "release skipped, one that it depends on is not up"
 
 // once is devloop run, which has ended with this exit code.
 func (p *project) once(t *testing.T, code int, args ...string) *devloop {

@@ -201,7 +201,7 @@ spec:
 }
 
 // leftAlone is what a clean-up says of the objects of others.
-const leftAlone = "objects left alone, they are of none of devloop's releases"
+const leftAlone = "objects left alone, they belong to none of devloop's releases"
 
 // neighbour runs a command as another user of this machine.
 func neighbour(t *testing.T, args ...string) (string, error) {
