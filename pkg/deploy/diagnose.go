@@ -102,7 +102,7 @@ func (w *waiter) diagnose(ctx context.Context, of workload, state rollout) (lack
 // unblockStatefulSet deletes a pod of an earlier revision that never came up: Kubernetes replaces the pods of a stateful set in their order, and waits for
 // this one for ever, also after what is wrong with it was mended (kubernetes#67250).
 func (w *waiter) unblockStatefulSet(ctx context.Context, of workload, state rollout) {
-	if w.foreign[of.release] {
+	if of.release == nil || of.release.foreign {
 		return
 	}
 	pods, err := w.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.allPods})

@@ -162,14 +162,14 @@ func TestOnlyPodsOfTheStatefulSetAreUnblocked(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w := &waiter{Deployer: l.Deployer, stage: l.stage(), foreign: map[int]bool{0: true}}
-	w.unblockStatefulSet(t.Context(), workload{"statefulset", "demo", "db", 0}, rollout{allPods: "app=db", uid: "set"})
+	w, r := &waiter{Deployer: l.Deployer, stage: l.stage()}, &deployed{foreign: true}
+	w.unblockStatefulSet(t.Context(), workload{"statefulset", "demo", "db", r}, rollout{allPods: "app=db", uid: "set"})
 	if got := deletions(l.client.Actions()); len(got) > 0 {
 		t.Errorf("deleted %q of a release that is not ours", got)
 	}
-	w.foreign = nil
+	r.foreign = false
 	for range 3 {
-		w.unblockStatefulSet(t.Context(), workload{"statefulset", "demo", "db", 0}, rollout{allPods: "app=db", uid: "set"})
+		w.unblockStatefulSet(t.Context(), workload{"statefulset", "demo", "db", r}, rollout{allPods: "app=db", uid: "set"})
 	}
 	if got := deletions(l.client.Actions()); !slices.Equal(got, []string{"demo/db-0 UID uid-db-0"}) {
 		t.Errorf("deleted %q", got)

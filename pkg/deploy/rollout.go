@@ -1,4 +1,3 @@
-// Rollouts: waiting until what was applied runs, and saying why when it will not.
 package deploy
 
 import (
@@ -17,17 +16,18 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 
 	"github.com/devloop/devloop/pkg/event"
 )
 
-const (
-	// forgetAfter is after how long something that is not seen any more has passed; what comes back then has its time again. A container that keeps
-	// failing is in more than one state by turns.
-	forgetAfter = 30 * time.Second
-)
+// forgetAfter is how long something has to be unseen to count as over. A container that keeps failing
+// alternates between states.
+const forgetAfter = 30 * time.Second
+
+// reportTimeout limits the requests for a report of a failure.
+const reportTimeout = 10 * time.Second
 
 // Health is a set of deployments that has to be up before a run counts as done.
 type Health struct {
@@ -35,137 +35,141 @@ type Health struct {
 	Selector  string // label selector, "app.kubernetes.io/name=dask-gateway"
 }
 
-// workload is a thing that runs pods and can be waited for.
+// deployed is a release with its last revision.
+type deployed struct {
+	Release
+	last    revision
+	foreign bool // not ours, so nothing of it is changed
+}
+
+// workload runs pods, and its rollout can be awaited.
 type workload struct {
 	kind, namespace, name string
-	release               int // its number among those that are waited for, -1 if it is nobody's
+	release               *deployed // that it belongs to, nil if it is only watched for health
 }
 
 func (w workload) String() string { return w.kind + " " + w.namespace + "/" + w.name }
 
-// rollout is what the API server says of a workload.
+// rollout is the progress of a workload, as reported by the API server.
 type rollout struct {
-	missing  string    // what is still to come, "" when nothing is
+	missing  string    // what is still to come, "" when it is complete
 	selector string    // label selector of the pods of the current template, "" while that is not known
-	allPods  string    // that of all pods of a stateful set
-	uid      types.UID // of the thing that makes these pods, whose events tell why it cannot
-	failed   string    // what the cluster itself says of a rollout that it gave up
+	allPods  string    // label selector of all pods of a stateful set
+	uid      types.UID // of what creates these pods, whose events tell why it cannot
+	failed   string    // why the cluster itself gave up
 }
 
-// Wait returns when every workload of the releases and of health runs its current template with all replicas available, or with
-// the reason why one of them never will. Cancelling ctx ends the wait; an API server that is away is waited for. Revisions that are up
-// are marked, for rollbacks; a release that wants to be is rolled back when it is not.
-func (d *Deployer) Wait(ctx context.Context, sink event.Sink, releases []Release, health []Health, timeout time.Duration) error {
+// Wait returns when every workload of the releases and of health runs its current template with all
+// replicas available, or with the reason why one of them never will. An API server that is away is
+// waited for. Revisions that are up are marked, for rollbacks; a release with Rollback that fails is
+// rolled back.
+func (d *Deployer) Wait(
+	ctx context.Context, sink event.Sink, releases []Release, health []Health, timeout time.Duration,
+) error {
 	stage := sink.For("deploy")
 	var about []any
 	if len(releases) == 1 && len(health) == 0 {
 		about = []any{"release", event.Name(releases[0].Name)}
 	}
-	culprit := -1 // whose workload failed
+	var culprit *deployed // whose workload failed
 	err := stage.Step(ctx, event.RolloutComplete, func(ctx context.Context) ([]any, error) {
 		ctx, cancel := context.WithTimeoutCause(ctx, timeout, event.Transient(fmt.Errorf("not ready after %s", timeout)))
 		defer cancel()
-		released, revisions, err := d.workloads(ctx, releases)
+		current, workloads, err := d.workloads(ctx, releases)
 		if err != nil {
 			return nil, markTransient(err)
 		}
-		w := &waiter{Deployer: d, stage: stage, foreign: map[int]bool{}}
-		for i, last := range revisions {
-			w.foreign[i] = !d.owns(releases[i], last)
-		}
+		w := &waiter{Deployer: d, stage: stage}
 		for begin := time.Now(); ; {
-			state, err := w.observe(ctx, released, health)
-			culprit = state.waitsFor.release
+			now, err := w.observe(ctx, workloads, health)
+			culprit = now.waitsFor.release
 			if err != nil {
 				return nil, err
 			}
-			if state.waiting == "" {
-				return []any{"workloads", state.workloads}, d.markGood(ctx, releases, revisions)
+			if now.waiting == "" {
+				return []any{"workloads", now.workloads}, d.markGood(ctx, current)
 			}
 			interval := pollInterval
 			if time.Since(begin) < youngRollout {
 				interval = youngPollInterval
 			}
 			if err := sleep(ctx, interval); err != nil {
-				failure := fmt.Errorf("%s: %w", state.waiting, err)
-				if event.IsTransient(err) { // the time is over: what is known of the pods may help
+				failure := fmt.Errorf("%s: %w", now.waiting, err)
+				if event.IsTransient(err) { // it timed out
 					report, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTimeout)
 					defer cancel()
-					failure = w.timeoutReport(report, state, failure)
+					failure = w.timeoutReport(report, now, failure)
 				}
 				return nil, failure
 			}
 		}
 	}, about...)
-	if err != nil && ctx.Err() == nil && culprit >= 0 && releases[culprit].Rollback {
-		return d.rollback(stage, releases[culprit], err) //nolint:contextcheck // a Helm write is never interrupted
+	if err != nil && ctx.Err() == nil && culprit != nil && culprit.Rollback {
+		return d.rollback(stage, culprit.Release, err) //nolint:contextcheck // a Helm write is never interrupted
 	}
 	return err
 }
 
-// reportTimeout is for the questions that a report of a failure asks.
-const reportTimeout = 10 * time.Second
-
-// workloads reads from Helm's records what the releases run, and which revisions they are.
-func (d *Deployer) workloads(ctx context.Context, releases []Release) (found []workload, revisions []revision, err error) {
-	revisions = make([]revision, len(releases))
-	named := make([][]object, len(releases))
-	group, groupCtx := event.NewGroup(ctx)
+// workloads reads the releases' current revisions, and what these run, from Helm's records.
+func (d *Deployer) workloads(ctx context.Context, releases []Release) ([]deployed, []workload, error) {
+	current, named := make([]deployed, len(releases)), make([][]object, len(releases))
+	group, ctx := event.NewGroup(ctx)
 	for i, r := range releases {
-		group.Go(func() (err error) {
-			if revisions[i], err = d.last(groupCtx, r); err != nil {
+		group.Go(func() error {
+			last, err := d.last(ctx, r)
+			if err != nil {
 				return err
 			}
-			if !revisions[i].exists() {
+			if !last.exists() {
 				return fmt.Errorf("release %s is gone", r.ID())
 			}
-			named[i], err = d.namedObjects(groupCtx, r, revisions[i].version)
+			current[i] = deployed{r, last, !d.owns(r, last)}
+			named[i], err = d.namedObjects(ctx, r, last.version)
 			return err
 		})
 	}
 	if err := group.Wait(); err != nil {
 		return nil, nil, err
 	}
+	var found []workload
 	for i, objects := range named {
 		for _, o := range objects {
-			switch o.kind.GroupKind() {
-			case schema.GroupKind{Group: "apps", Kind: "Deployment"}, schema.GroupKind{Group: "apps", Kind: "StatefulSet"},
-				schema.GroupKind{Group: "apps", Kind: "DaemonSet"}, schema.GroupKind{Group: "batch", Kind: "Job"}:
-				found = append(found, workload{strings.ToLower(o.kind.Kind), o.namespace, o.name, i})
+			switch o.kind.GroupKind().String() {
+			case "Deployment.apps", "StatefulSet.apps", "DaemonSet.apps", "Job.batch":
+				found = append(found, workload{strings.ToLower(o.kind.Kind), o.namespace, o.name, &current[i]})
 			}
 		}
 	}
-	return found, revisions, nil
+	return current, found, nil
 }
 
-// markGood notes on the revisions that they were up.
-func (d *Deployer) markGood(ctx context.Context, releases []Release, revisions []revision) error {
-	for i, now := range revisions {
-		if now.good() || now.status != release.StatusDeployed || !d.owns(releases[i], now) {
+// markGood marks the revisions whose pods came up.
+func (d *Deployer) markGood(ctx context.Context, current []deployed) error {
+	for _, r := range current {
+		if r.last.good() || r.last.status != release.StatusDeployed || r.foreign {
 			continue
 		}
-		if err := d.setLabel(ctx, releases[i], now.version, labelGood, strconv.Itoa(now.version)); err != nil {
+		if err := d.setLabel(ctx, r.Release, r.last.version, labelGood, strconv.Itoa(r.last.version)); err != nil {
 			return markTransient(err)
 		}
 	}
 	return nil
 }
 
-// waiter is one wait for workloads.
+// waiter remembers what it has seen during one wait.
 type waiter struct {
 	*Deployer
 	stage event.Stage
-	mu    sync.Mutex
-	seen  map[string]span   // when something was so
-	first map[string]string // what was seen first
 
-	foreign map[int]bool // releases that are not ours, by number: nothing of theirs is changed
+	mu    sync.Mutex
+	seen  map[string]span   // by what was seen
+	first map[string]string // the values that were seen first
 }
 
-// span is from when it was first seen until when last.
+// span is when something was seen first and last.
 type span struct{ since, last time.Time }
 
-// lastsFor tells for how long what key stands for is so, 0 at the first time.
+// lastsFor returns how long what the key stands for has lasted, 0 at the first call.
 func (w *waiter) lastsFor(key string) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -182,7 +186,7 @@ func (w *waiter) lastsFor(key string) time.Duration {
 	return now.Sub(seen.since)
 }
 
-// changedSinceStart tells whether a value is another one than when it was first asked for.
+// changedSinceStart tells whether a value differs from that of the first call with the key.
 func (w *waiter) changedSinceStart(key, value string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -195,21 +199,22 @@ func (w *waiter) changedSinceStart(key, value string) bool {
 	return w.first[key] != value
 }
 
-// observation is what one look at all workloads found.
+// observation is the state of all workloads at one time.
 type observation struct {
 	workloads int
-	waiting   string // what is still waited for, "" when all is well
-	waitsFor  workload
-	rollout   rollout // of that one
+	waiting   string   // what is still missing, "" when all are up
+	waitsFor  workload // the first one that is not up
+	rollout   rollout  // of that one
 }
 
-// observe looks at all workloads side by side; its error is final. Requests that fail are something to wait for, as an API server
-// comes back.
-func (w *waiter) observe(ctx context.Context, released []workload, health []Health) (observation, error) {
-	all := slices.Clone(released)
-	found := observation{waitsFor: workload{release: -1}}
+// observe inspects all workloads concurrently. Its error is final; a request that fails is reason to
+// wait, since an API server comes back.
+func (w *waiter) observe(ctx context.Context, all []workload, health []Health) (observation, error) {
+	all = slices.Clone(all)
+	var found observation
 	for _, h := range health {
-		list, err := w.cluster.Client.AppsV1().Deployments(h.Namespace).List(ctx, metav1.ListOptions{LabelSelector: h.Selector})
+		options := metav1.ListOptions{LabelSelector: h.Selector}
+		list, err := w.cluster.Client.AppsV1().Deployments(h.Namespace).List(ctx, options)
 		if err != nil {
 			found.waiting = fmt.Sprintf("deployments in %s cannot be listed: %v", h.Namespace, err)
 			return found, nil
@@ -222,100 +227,124 @@ func (w *waiter) observe(ctx context.Context, released []workload, health []Heal
 				return k.kind == "deployment" && k.namespace == deployment.Namespace && k.name == deployment.Name
 			}
 			if !slices.ContainsFunc(all, isKnown) {
-				all = append(all, workload{"deployment", deployment.Namespace, deployment.Name, -1})
+				all = append(all, workload{"deployment", deployment.Namespace, deployment.Name, nil})
 			}
 		}
 	}
-	states, lacks, errs := make([]rollout, len(all)), make([]string, len(all)), make([]error, len(all))
+	results := make([]struct {
+		rollout
+		missing string
+		err     error
+	}, len(all))
 	group := event.Group{Group: &errgroup.Group{}}
 	group.SetLimit(maxRequests)
 	for i := range all {
 		group.Go(func() error {
+			result := &results[i]
 			var err error
-			if states[i], err = w.rollout(ctx, all[i]); err != nil {
-				lacks[i] = fmt.Sprintf("cannot be read: %v", err)
+			if result.rollout, err = w.rollout(ctx, all[i]); err != nil {
+				result.missing = fmt.Sprintf("cannot be read: %v", err)
 				return nil
 			}
-			lacks[i], errs[i] = w.diagnose(ctx, all[i], states[i])
+			result.missing, result.err = w.diagnose(ctx, all[i], result.rollout)
 			return nil
 		})
 	}
-	_ = group.Wait() // what went wrong is in errs
+	_ = group.Wait() // errors are in results
 	found.workloads = len(all)
-	for i := range all {
-		if errs[i] != nil {
-			return observation{waitsFor: all[i], rollout: states[i]}, errs[i]
+	for i, result := range results {
+		if result.err != nil {
+			return observation{waitsFor: all[i], rollout: result.rollout}, result.err
 		}
-		if lacks[i] != "" && found.waitsFor.name == "" {
-			found.waiting, found.waitsFor, found.rollout = fmt.Sprintf("%s: %s", all[i], lacks[i]), all[i], states[i]
+		if result.missing != "" && found.waitsFor.name == "" {
+			found.waiting = fmt.Sprintf("%s: %s", all[i], result.missing)
+			found.waitsFor, found.rollout = all[i], result.rollout
 		}
 	}
 	return found, nil
 }
 
-// rollout asks how far a workload is, by the same rules as kubectl rollout status, and for available replicas besides.
+// rollout asks how far a workload is, by the rules of kubectl rollout status; in addition, all
+// replicas have to be available.
 func (d *Deployer) rollout(ctx context.Context, w workload) (rollout, error) {
-	apps := d.cluster.Client.AppsV1()
 	switch w.kind {
 	case "deployment":
-		got, err := apps.Deployments(w.namespace).Get(ctx, w.name, metav1.GetOptions{})
-		if err != nil {
-			return rollout{}, err
-		}
-		s := got.Status
-		if s.ObservedGeneration < got.Generation {
-			return rollout{missing: notObserved}, nil
-		}
-		selector, set, err := d.currentTemplate(ctx, got)
-		state := rollout{missing: missingReplicas(wanted(got.Spec.Replicas), s.Replicas, s.UpdatedReplicas, s.AvailableReplicas), selector: selector, uid: set}
-		if got.Spec.Paused {
-			state.missing = "" // until somebody resumes it
-		}
-		for _, c := range s.Conditions {
-			if c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse && c.Reason == "ProgressDeadlineExceeded" {
-				state.failed = c.Reason + ": " + c.Message
-			}
-		}
-		return state, err
+		return d.deploymentRollout(ctx, w)
 	case "statefulset":
-		got, err := apps.StatefulSets(w.namespace).Get(ctx, w.name, metav1.GetOptions{})
-		if err != nil {
-			return rollout{}, err
-		}
-		s := got.Status
-		if s.ObservedGeneration < got.Generation {
-			return rollout{missing: notObserved}, nil
-		}
-		want, updated := wanted(got.Spec.Replicas), s.UpdatedReplicas
-		if got.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType {
-			updated = want // the user replaces the pods when it suits them
-		} else if rolling := got.Spec.UpdateStrategy.RollingUpdate; rolling != nil && rolling.Partition != nil {
-			updated += min(*rolling.Partition, want) // so many stay as they are
-		}
-		selector := metav1.FormatLabelSelector(got.Spec.Selector) + "," + appsv1.ControllerRevisionHashLabelKey + "=" + s.UpdateRevision
-		return rollout{missing: missingReplicas(want, s.Replicas, updated, s.AvailableReplicas), selector: selector, allPods: metav1.FormatLabelSelector(got.Spec.Selector), uid: got.UID}, nil
+		return d.statefulSetRollout(ctx, w)
 	case "job":
-		return d.job(ctx, w)
+		return d.jobRollout(ctx, w)
 	default:
-		got, err := apps.DaemonSets(w.namespace).Get(ctx, w.name, metav1.GetOptions{})
-		if err != nil {
-			return rollout{}, err
-		}
-		s := got.Status
-		if s.ObservedGeneration < got.Generation {
-			return rollout{missing: notObserved}, nil
-		}
-		updated := s.UpdatedNumberScheduled
-		if got.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
-			updated = s.DesiredNumberScheduled
-		}
-		selector, err := d.currentRevision(ctx, got)
-		return rollout{missing: missingReplicas(s.DesiredNumberScheduled, s.CurrentNumberScheduled, updated, s.NumberAvailable), selector: selector, uid: got.UID}, err
+		return d.daemonSetRollout(ctx, w)
 	}
 }
 
-// job is the same for a job: it is done when it has succeeded. One that the cluster has removed since was done, too.
-func (d *Deployer) job(ctx context.Context, w workload) (rollout, error) {
+func (d *Deployer) deploymentRollout(ctx context.Context, w workload) (rollout, error) {
+	got, err := d.cluster.Client.AppsV1().Deployments(w.namespace).Get(ctx, w.name, metav1.GetOptions{})
+	if err != nil {
+		return rollout{}, err
+	}
+	s := got.Status
+	if s.ObservedGeneration < got.Generation {
+		return rollout{missing: notObserved}, nil
+	}
+	state := rollout{}
+	if !got.Spec.Paused {
+		state.missing = missingReplicas(ptr.Deref(got.Spec.Replicas, 1), s.Replicas, s.UpdatedReplicas, s.AvailableReplicas)
+	}
+	for _, c := range s.Conditions {
+		if c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse &&
+			c.Reason == "ProgressDeadlineExceeded" {
+			state.failed = c.Reason + ": " + c.Message
+		}
+	}
+	state.selector, state.uid, err = d.currentTemplate(ctx, got)
+	return state, err
+}
+
+func (d *Deployer) statefulSetRollout(ctx context.Context, w workload) (rollout, error) {
+	got, err := d.cluster.Client.AppsV1().StatefulSets(w.namespace).Get(ctx, w.name, metav1.GetOptions{})
+	if err != nil {
+		return rollout{}, err
+	}
+	s := got.Status
+	if s.ObservedGeneration < got.Generation {
+		return rollout{missing: notObserved}, nil
+	}
+	want, updated := ptr.Deref(got.Spec.Replicas, 1), s.UpdatedReplicas
+	if got.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType {
+		updated = want // the user replaces the pods
+	} else if rolling := got.Spec.UpdateStrategy.RollingUpdate; rolling != nil && rolling.Partition != nil {
+		updated += min(*rolling.Partition, want) // these stay as they are
+	}
+	all := metav1.FormatLabelSelector(got.Spec.Selector)
+	return rollout{
+		missing: missingReplicas(want, s.Replicas, updated, s.AvailableReplicas), allPods: all, uid: got.UID,
+		selector: all + "," + appsv1.ControllerRevisionHashLabelKey + "=" + s.UpdateRevision,
+	}, nil
+}
+
+func (d *Deployer) daemonSetRollout(ctx context.Context, w workload) (rollout, error) {
+	got, err := d.cluster.Client.AppsV1().DaemonSets(w.namespace).Get(ctx, w.name, metav1.GetOptions{})
+	if err != nil {
+		return rollout{}, err
+	}
+	s := got.Status
+	if s.ObservedGeneration < got.Generation {
+		return rollout{missing: notObserved}, nil
+	}
+	want, updated := s.DesiredNumberScheduled, s.UpdatedNumberScheduled
+	if got.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
+		updated = want
+	}
+	selector, err := d.currentRevision(ctx, got)
+	missing := missingReplicas(want, s.CurrentNumberScheduled, updated, s.NumberAvailable)
+	return rollout{missing: missing, selector: selector, uid: got.UID}, err
+}
+
+// jobRollout is complete when the job has succeeded. A job that does not exist any more has, too:
+// the cluster has removed it.
+func (d *Deployer) jobRollout(ctx context.Context, w workload) (rollout, error) {
 	got, err := d.cluster.Client.BatchV1().Jobs(w.namespace).Get(ctx, w.name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return rollout{}, nil
@@ -323,7 +352,9 @@ func (d *Deployer) job(ctx context.Context, w workload) (rollout, error) {
 	if err != nil {
 		return rollout{}, err
 	}
-	state := rollout{missing: "it has not ended yet", selector: batchv1.ControllerUidLabel + "=" + string(got.UID), uid: got.UID}
+	state := rollout{
+		missing: "it has not ended yet", selector: batchv1.ControllerUidLabel + "=" + string(got.UID), uid: got.UID,
+	}
 	if got.Spec.Suspend != nil && *got.Spec.Suspend {
 		state.missing = ""
 	}
@@ -337,13 +368,6 @@ func (d *Deployer) job(ctx context.Context, w workload) (rollout, error) {
 		}
 	}
 	return state, nil
-}
-
-func wanted(replicas *int32) int32 {
-	if replicas == nil {
-		return 1
-	}
-	return *replicas
 }
 
 // notObserved is what a workload lacks right after a write: until then its status, and the pods it names, are of the template before.
