@@ -1,6 +1,8 @@
-// Charts: a folder or an archive on disk, or an archive that is downloaded once and kept with its digest, so that devloop works offline
-// and notices when the copy was changed. Where a chart is found by a name and a version stands in repository.go.
 package deploy
+
+// A chart is a folder or an archive on disk, or an archive that is downloaded once and kept with
+// its digest: devloop works offline, and notices when the copy was changed. repository.go resolves
+// names and versions.
 
 import (
 	"context"
@@ -30,9 +32,9 @@ import (
 
 const (
 	downloadTimeout = 60 * time.Second
-	// maxChart is in bytes; Helm's own limit for an archive.
+	// maxChart is Helm's own limit for an archive, in bytes.
 	maxChart = 100 << 20
-	// maxDepth is how deep charts may depend on each other: charts that depend on themselves end there.
+	// maxDepth limits the depth of dependencies, which may be cyclic.
 	maxDepth = 10
 )
 
@@ -41,7 +43,7 @@ type source struct {
 	chart   string // folder, archive, URL (https, http, oci), or the chart's name in repo
 	repo    string // URL of a chart repository, or ""
 	version string // in the repository or registry: exact, a range, or "" for the newest
-	sha256  string // that its archive has to have, or ""
+	sha256  string // expected of its archive, or ""
 }
 
 func (s source) String() string {
@@ -53,7 +55,7 @@ func (s source) String() string {
 
 func (s source) isLocal() bool { return s.repo == "" && !strings.Contains(s.chart, "://") }
 
-// redacted is a URL without its password, for messages.
+// redacted returns a URL without its password.
 func redacted(address string) string {
 	if u, err := url.Parse(address); err == nil && u.User != nil {
 		return u.Redacted()
@@ -61,19 +63,20 @@ func redacted(address string) string {
 	return address
 }
 
-// charts is the cache of downloaded charts: <sha256 of the URL>-<file name>, and beside it the same with ".sha256".
+// charts is the cache of downloaded charts: <sha256 of the URL>-<file name>, and beside it the same
+// with ".sha256".
 type charts struct {
 	dir string
 
 	mu       sync.Mutex
-	digests  map[string]string        // of archives that were read, by path, size and time
-	resolved map[string]chartLocation // what a name and a version mean, for as long as devloop runs
+	digests  map[string]string        // of archives, by path, size and time
+	resolved map[string]chartLocation // names and versions, while devloop runs
 }
 
-// chartRef is a chart whose files are known by their digest, and not read more often than need be.
+// chartRef is a chart by the digest of its files, to be loaded when it is needed.
 type chartRef struct {
 	digest string
-	// load returns another one at each call, since Helm changes charts while it works.
+	// load returns a new one at each call, since Helm changes charts.
 	load func(context.Context) (*chart.Chart, error)
 }
 
@@ -98,7 +101,7 @@ func (c *charts) open(ctx context.Context, stage event.Stage, from source) (char
 		}
 		digest = digestOf(loaded)
 	}
-	if !known && !info.IsDir() { // a folder's time says nothing of the files in it
+	if !known && !info.IsDir() { // a folder's time does not cover its files
 		c.mu.Lock()
 		if c.digests == nil {
 			c.digests = map[string]string{}
@@ -106,7 +109,7 @@ func (c *charts) open(ctx context.Context, stage event.Stage, from source) (char
 		c.digests[key] = digest
 		c.mu.Unlock()
 	}
-	return chartRef{digest, func(ctx context.Context) (*chart.Chart, error) { // a Helm write has another one
+	return chartRef{digest, func(ctx context.Context) (*chart.Chart, error) { // a Helm write has its own
 		loaded, err := c.load(ctx, stage, file, from, 0)
 		if err == nil && digestOf(loaded) != digest {
 			err = fmt.Errorf("chart %s: %w", from, event.ErrSuperseded) // saved since
@@ -115,8 +118,9 @@ func (c *charts) open(ctx context.Context, stage event.Stage, from source) (char
 	}}, nil
 }
 
-// load reads the chart in a file or folder, and brings the charts that it depends on and that it does not hold.
-func (c *charts) load(ctx context.Context, stage event.Stage, file string, from source, depth int) (*chart.Chart, error) {
+// load reads the chart in a file or folder, and adds the dependencies that it does not contain.
+func (c *charts) load(ctx context.Context, stage event.Stage, file string, from source, depth int) (*chart.Chart,
+	error) {
 	loaded, err := loadChart(ctx, file)
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("chart %s: %w", from, context.Cause(ctx))
@@ -125,8 +129,9 @@ func (c *charts) load(ctx context.Context, stage event.Stage, file string, from 
 		return nil, event.WithHint(fmt.Errorf("chart %s: %w", from, err), "fix it and save; what ran keeps running")
 	}
 	for _, wanted := range loaded.Metadata.Dependencies {
-		if wanted == nil || slices.ContainsFunc(loaded.Dependencies(), func(held *chart.Chart) bool { return satisfies(held, wanted) }) {
-			continue // the same chart may be wanted twice, under two aliases
+		if wanted == nil || slices.ContainsFunc(loaded.Dependencies(),
+			func(c *chart.Chart) bool { return satisfies(c, wanted) }) {
+			continue // the same chart may occur under two aliases
 		}
 		if depth == maxDepth {
 			return nil, fmt.Errorf("chart %s: its charts depend on each other more than %d deep", from, maxDepth)
@@ -140,8 +145,9 @@ func (c *charts) load(ctx context.Context, stage event.Stage, file string, from 
 	return loaded, nil
 }
 
-// loadDependency loads a chart that the one in file depends on.
-func (c *charts) loadDependency(ctx context.Context, stage event.Stage, parent *chart.Chart, wanted *chart.Dependency, file string, depth int) (*chart.Chart, error) {
+// loadDependency loads a dependency of the chart in file.
+func (c *charts) loadDependency(ctx context.Context, stage event.Stage, parent *chart.Chart, wanted *chart.Dependency,
+	file string, depth int) (*chart.Chart, error) {
 	from, err := dependencyOf(parent, wanted, file)
 	if err != nil {
 		return nil, err
@@ -152,23 +158,27 @@ func (c *charts) loadDependency(ctx context.Context, stage event.Stage, parent *
 	}
 	brought, err := c.load(ctx, stage, archive, from, depth)
 	if err == nil && !satisfies(brought, wanted) {
-		err = event.WithHint(fmt.Errorf("what is there is %s %s, not %s %s", brought.Name(), brought.Metadata.Version, wanted.Name, wanted.Version),
+		err = event.WithHint(fmt.Errorf("what is there is %s %s, not %s %s", brought.Name(), brought.Metadata.Version,
+			wanted.Name, wanted.Version),
 			"correct its name or version in Chart.yaml")
 	}
 	return brought, err
 }
 
-// satisfies tells whether a chart is what another one depends on, by the rule by which Helm looks for it.
+// satisfies tells whether a chart is the dependency, by Helm's rule.
 func satisfies(found *chart.Chart, wanted *chart.Dependency) bool {
-	return found.Name() == wanted.Name && (wanted.Version == "" || chartutil.IsCompatibleRange(wanted.Version, found.Metadata.Version))
+	return found.Name() == wanted.Name && (wanted.Version == "" || chartutil.IsCompatibleRange(wanted.Version,
+		found.Metadata.Version))
 }
 
-// dependencyOf tells where a chart that another one depends on comes from. Chart.lock fixes its version where that still fits.
+// dependencyOf returns where a dependency comes from. Chart.lock fixes its version where that still
+// fits.
 func dependencyOf(parent *chart.Chart, wanted *chart.Dependency, file string) (source, error) {
 	from := source{chart: wanted.Name, repo: wanted.Repository, version: wanted.Version}
 	if parent.Lock != nil {
 		for _, locked := range parent.Lock.Dependencies {
-			if locked.Name == wanted.Name && locked.Repository == wanted.Repository && chartutil.IsCompatibleRange(wanted.Version, locked.Version) {
+			if locked.Name == wanted.Name && locked.Repository == wanted.Repository &&
+				chartutil.IsCompatibleRange(wanted.Version, locked.Version) {
 				from.version = locked.Version
 			}
 		}
@@ -176,7 +186,8 @@ func dependencyOf(parent *chart.Chart, wanted *chart.Dependency, file string) (s
 	kind, rest, isURL := strings.Cut(wanted.Repository, "://")
 	switch {
 	case wanted.Repository == "":
-		return from, event.WithHint(errors.New("is not in its charts folder, and names no repository"), "put it into charts/, or give its repository in Chart.yaml")
+		return from, event.WithHint(errors.New("is not in its charts folder, and names no repository"),
+			"put it into charts/, or give its repository in Chart.yaml")
 	case kind == "file":
 		folder := filepath.FromSlash(rest)
 		if !filepath.IsAbs(folder) {
@@ -185,7 +196,7 @@ func dependencyOf(parent *chart.Chart, wanted *chart.Dependency, file string) (s
 		return source{chart: folder}, nil
 	case kind == "oci":
 		return source{chart: strings.TrimSuffix(wanted.Repository, "/") + "/" + wanted.Name, version: from.version}, nil
-	case !isURL: // "@name" or "alias:name": a repository that Helm's user has added
+	case !isURL: // "@name" or "alias:name": of helm repo add
 		entry, err := addedRepository(strings.TrimPrefix(strings.TrimPrefix(wanted.Repository, "alias:"), "@"))
 		from.repo = entry
 		return from, err
@@ -193,14 +204,15 @@ func dependencyOf(parent *chart.Chart, wanted *chart.Dependency, file string) (s
 	return from, nil
 }
 
-// localDependencies returns the folders that the chart in a folder depends on by file://, and so on from there.
+// localDependencies returns the folders that the chart in a folder depends on by file://,
+// transitively.
 func localDependencies(folder string) []string {
 	found := []string{folder}
 	for i := 0; i < len(found) && len(found) < 100; i++ {
 		var metadata chart.Metadata
-		for _, file := range []string{"Chart.yaml", "requirements.yaml"} { // the latter is a v1 chart's
+		for _, file := range []string{"Chart.yaml", "requirements.yaml"} { // the latter is for v1 charts
 			if text, err := files.Read(filepath.Join(found[i], file), maxText); err == nil {
-				_ = yaml.Unmarshal(text, &metadata) // what is no YAML is told when the chart is loaded
+				_ = yaml.Unmarshal(text, &metadata) // loading the chart reports invalid YAML
 			}
 		}
 		for _, dependency := range metadata.Dependencies {
@@ -220,14 +232,14 @@ func localDependencies(folder string) []string {
 	return found[1:]
 }
 
-// digestOf is of a chart's files and of those of the charts that it depends on. Two archives of the same files may hold them in
-// another order, so that of the archive would not do.
+// digestOf covers a chart's files and those of its dependencies. The digest of the archive would
+// not do: two archives of the same files may differ in their order.
 func digestOf(loaded *chart.Chart) string {
 	sum := sha256.New()
 	raw := slices.SortedFunc(slices.Values(loaded.Raw),
 		func(a, b *chart.File) int { return strings.Compare(a.Name, b.Name) })
 	for _, f := range raw {
-		_, _ = fmt.Fprintf(sum, "%d:%s,%d:", len(f.Name), f.Name, len(f.Data)) // a hash never fails to write
+		_, _ = fmt.Fprintf(sum, "%d:%s,%d:", len(f.Name), f.Name, len(f.Data)) // a hash never fails
 		_, _ = sum.Write(f.Data)
 	}
 	var below []string
@@ -239,7 +251,7 @@ func digestOf(loaded *chart.Chart) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// locate returns the path of the chart on this machine, downloading it first if it is not there.
+// locate returns the path of the chart on this machine, after downloading it if necessary.
 func (c *charts) locate(ctx context.Context, stage event.Stage, from source) (string, error) {
 	switch {
 	case from.repo != "":
@@ -255,9 +267,15 @@ func (c *charts) locate(ctx context.Context, stage event.Stage, from source) (st
 		if err != nil {
 			return "", err
 		}
-		return c.fetch(ctx, stage, at.URL, from.sha256, "", func(ctx context.Context) ([]byte, error) { return pullChart(ctx, at.URL) })
+		return c.fetch(ctx, stage, at.URL, from.sha256, "", func(ctx context.Context) ([]byte, error) {
+			return pullChart(ctx,
+				at.URL)
+		})
 	case strings.HasPrefix(from.chart, "https://"), strings.HasPrefix(from.chart, "http://"):
-		return c.fetch(ctx, stage, from.chart, from.sha256, "", func(ctx context.Context) ([]byte, error) { return download(ctx, from.chart) })
+		return c.fetch(ctx, stage, from.chart, from.sha256, "", func(ctx context.Context) ([]byte,
+			error) {
+			return download(ctx, from.chart)
+		})
 	case from.isLocal():
 		return from.chart, from.verify()
 	}
@@ -265,7 +283,7 @@ func (c *charts) locate(ctx context.Context, stage event.Stage, from source) (st
 		"give the URL (https, http, oci) of a chart, a repository and the chart's name, or a folder")
 }
 
-// verify compares the archive on disk with the checksum that is asked for.
+// verify compares the archive on disk with the expected checksum.
 func (s source) verify() error {
 	if s.sha256 == "" {
 		return nil
@@ -275,7 +293,8 @@ func (s source) verify() error {
 		return fmt.Errorf("chart %s: %w", s, err)
 	}
 	if digest := sum256(archive); digest != s.sha256 {
-		return event.WithHint(fmt.Errorf("chart %s: its sha256 is %s, and devloop.yaml asks for %s", s, digest, s.sha256), "make sure which one is right, then correct devloop.yaml")
+		return event.WithHint(fmt.Errorf("chart %s: its sha256 is %s, and devloop.yaml asks for %s", s, digest, s.sha256),
+			"make sure which one is right, then correct devloop.yaml")
 	}
 	return nil
 }
@@ -291,8 +310,9 @@ func (c *charts) file(url string) string {
 	return filepath.Join(c.dir, sum256([]byte(url))[:16]+"-"+name)
 }
 
-// CachedChart tells whether the cache in dir holds a release's chart, in which file it does or would, and whom it would be asked of: the
-// URL is "" where that is a registry. Of a chart whose address is not known yet, the file is not either.
+// CachedChart tells whether the cache in dir has a release's chart, and in which file. The address
+// is what it would be requested from, "" for a registry. Both are "" as far as they are not known
+// yet.
 func CachedChart(dir string, r Release) (file, address string, cached bool) {
 	c, from := charts{dir: dir}, r.source()
 	at, address := from.chart, from.chart
@@ -308,9 +328,10 @@ func CachedChart(dir string, r Release) (file, address string, cached bool) {
 	return c.file(at), address, c.isCached(at)
 }
 
-// fetch returns the archive's path in the cache, downloading it first if it is not there. pinned is the checksum that the user asks
-// for, listed the one that a repository tells; both may be "".
-func (c *charts) fetch(ctx context.Context, stage event.Stage, url, pinned, listed string, download func(context.Context) ([]byte, error)) (string, error) {
+// fetch returns the archive's path in the cache, after downloading it if necessary. pinned is the
+// checksum that the user expects, listed that of the repository; both may be "".
+func (c *charts) fetch(ctx context.Context, stage event.Stage, url, pinned, listed string,
+	download func(context.Context) ([]byte, error)) (string, error) {
 	file, address := c.file(url), redacted(url)
 	archive, err := files.Read(file, maxChart)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -321,12 +342,13 @@ func (c *charts) fetch(ctx context.Context, stage event.Stage, url, pinned, list
 			if err == nil && listed != "" && sum256(archive) != listed {
 				err = fmt.Errorf("its sha256 is %s, and its repository lists %s", sum256(archive), listed)
 			}
-			if err == nil { // a proxy's log-in page is an answer, too
+			if err == nil { // it may be a proxy's login page
 				room := int64(maxUnpacked)
 				_, err = loadArchive(ctx, archive, &room)
 			}
 			if err != nil {
-				return nil, event.WithHint(fmt.Errorf("chart %s: %w", address, err), "check the address and the network, or put the archive at "+file)
+				return nil, event.WithHint(fmt.Errorf("chart %s: %w", address, err),
+					"check the address and the network, or put the archive at "+file)
 			}
 			return []any{"bytes", len(archive)}, errors.Join(c.makeFolder(), writeFile(file, archive))
 		}, "url", address)
@@ -336,7 +358,8 @@ func (c *charts) fetch(ctx context.Context, stage event.Stage, url, pinned, list
 	}
 	digest := sum256(archive)
 	if pinned != "" && pinned != digest {
-		return "", event.WithHint(fmt.Errorf("chart %s: its sha256 is %s, and devloop.yaml asks for %s", address, digest, pinned),
+		return "", event.WithHint(fmt.Errorf("chart %s: its sha256 is %s, and devloop.yaml asks for %s", address, digest,
+			pinned),
 			"make sure which one is right, then correct devloop.yaml or delete "+file)
 	}
 	known, err := files.Read(file+".sha256", maxText)
@@ -344,13 +367,13 @@ func (c *charts) fetch(ctx context.Context, stage event.Stage, url, pinned, list
 	case errors.Is(err, fs.ErrNotExist):
 		err = writeFile(file+".sha256", []byte(digest+"\n"))
 	case err == nil && strings.TrimSpace(string(known)) != digest:
-		err = event.WithHint(fmt.Errorf("chart %s: its copy %s is not the file that was downloaded", address, file), "delete both the copy and "+file+".sha256")
+		err = event.WithHint(fmt.Errorf("chart %s: its copy %s is not the file that was downloaded", address, file),
+			"delete both the copy and "+file+".sha256")
 	}
 	return file, err
 }
 
-// makeFolder makes the folder of the cache, for this user alone; an earlier devloop has let others
-// look into it.
+// makeFolder creates the cache's folder, for this user alone. Earlier devloops let others read it.
 func (c *charts) makeFolder() error {
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return err
@@ -358,7 +381,8 @@ func (c *charts) makeFolder() error {
 	return os.Chmod(c.dir, 0o700)
 }
 
-// download gets what is at a URL. User and password may stand in it, or in Helm's own list of repositories.
+// download returns the content at a URL. User and password come from the URL, or from Helm's list
+// of repositories.
 func download(ctx context.Context, address string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -382,7 +406,7 @@ func download(ctx context.Context, address string) ([]byte, error) {
 	return content, err
 }
 
-// writeFile puts content at name whole or not at all.
+// writeFile writes a file atomically.
 func writeFile(name string, content []byte) error {
 	temporary, err := os.CreateTemp(filepath.Dir(name), ".new-*")
 	if err != nil {

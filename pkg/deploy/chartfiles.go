@@ -1,8 +1,8 @@
 package deploy
 
-// The files of a chart, as Helm reads them, but only regular ones, within bounds, and for no longer
-// than somebody waits: a folder may hold pipes, links in circles, and gigabytes that .helmignore
-// leaves out; an archive of kilobytes may hold gigabytes.
+// A chart's files are read as Helm does, but only regular files, within limits, and cancelably: a
+// folder may hold pipes, circular links, and gigabytes that .helmignore leaves out; a small archive
+// may unpack to gigabytes.
 
 import (
 	"bytes"
@@ -25,14 +25,14 @@ import (
 )
 
 const (
-	// maxText is the size of a file of values, or of one that describes a chart, in bytes.
+	// maxText is the size of a values file, or of one that describes a chart, in bytes.
 	maxText = 4 << 20
-	// maxChartFiles is how many files and folders a chart's folder may hold.
+	// maxChartFiles limits the files and folders of a chart.
 	maxChartFiles = 20_000
-	// maxFolders is how deep they may be.
+	// maxFolders limits their depth.
 	maxFolders = 50
-	// maxUnpacked is what an archive may unpack to, in bytes: Helm's limit for its files, and as
-	// much for what tar puts around them.
+	// maxUnpacked is what an archive may unpack to, in bytes: Helm's limit for its files, and as much
+	// for what tar adds.
 	maxUnpacked = 2 * maxChart
 )
 
@@ -60,7 +60,7 @@ func loadChart(ctx context.Context, file string) (*chart.Chart, error) {
 	return loader.LoadFiles(found)
 }
 
-// loadArchive reads the chart in an archive. It takes what that unpacks to from room.
+// loadArchive reads the chart in an archive, and subtracts its unpacked size from room.
 func loadArchive(ctx context.Context, archive []byte, room *int64) (*chart.Chart, error) {
 	found, err := unpacked(ctx, archive, room)
 	if err != nil {
@@ -72,13 +72,13 @@ func loadArchive(ctx context.Context, archive []byte, room *int64) (*chart.Chart
 	return loader.LoadFiles(found)
 }
 
-// unpacked are the files in an archive. Helm counts their bytes, but not their number.
+// unpacked returns the files in an archive. Helm limits the size of each, but not their number.
 func unpacked(ctx context.Context, archive []byte, room *int64) ([]*loader.BufferedFile, error) {
-	whole, err := gzip.NewReader(bytes.NewReader(archive))
+	tarball, err := gzip.NewReader(bytes.NewReader(archive))
 	if err != nil {
 		return nil, err
 	}
-	size, err := io.Copy(io.Discard, io.LimitReader(files.UntilDone(ctx, whole), *room+1))
+	size, err := io.Copy(io.Discard, io.LimitReader(files.UntilDone(ctx, tarball), *room+1))
 	if err != nil {
 		return nil, err
 	}
@@ -88,8 +88,8 @@ func unpacked(ctx context.Context, archive []byte, room *int64) ([]*loader.Buffe
 	return loader.LoadArchiveFiles(bytes.NewReader(archive))
 }
 
-// checkArchives looks into the archives of charts that are among the files of another one. Helm
-// unpacks these without any limit in all, and one that holds itself without end.
+// checkArchives checks the archives of charts within a chart: Helm unpacks these without any
+// overall limit, and recursive ones endlessly.
 func checkArchives(ctx context.Context, found []*loader.BufferedFile, room *int64, depth int) error {
 	for _, f := range found {
 		if folder, name := path.Split(f.Name); path.Base(folder) != "charts" || path.Ext(name) != ".tgz" {
@@ -109,8 +109,8 @@ func checkArchives(ctx context.Context, found []*loader.BufferedFile, room *int6
 	return nil
 }
 
-// chartFiles reads the files of a chart's folder that .helmignore does not leave out. Links are
-// followed, as Helm does.
+// chartFiles reads the files of a chart's folder that .helmignore does not exclude. It follows
+// links, as Helm does.
 func chartFiles(ctx context.Context, folder string) ([]*loader.BufferedFile, error) {
 	rules := ignore.Empty()
 	text, err := files.Read(filepath.Join(folder, ignore.HelmIgnore), maxText)
@@ -128,17 +128,16 @@ func chartFiles(ctx context.Context, folder string) ([]*loader.BufferedFile, err
 	return w.found, err
 }
 
-// chartWalk walks through the folder of a chart.
+// chartWalk walks the folder of a chart.
 type chartWalk struct {
 	ctx   context.Context //nolint:containedctx // of one call
 	rules *ignore.Rules
 	found []*loader.BufferedFile
-	room  int64 // bytes that files may still have
-	left  int   // files and folders that there may still be
+	room  int64 // remaining bytes
+	left  int   // remaining files and folders
 }
 
-// folder reads what is in a folder; name is its name in the chart, above are the folders that it is
-// in, as they really are.
+// folder reads a folder; name is its name in the chart, above are its parents, with links resolved.
 func (w *chartWalk) folder(at, name string, above []fs.FileInfo) error {
 	here, err := os.Stat(at)
 	if err != nil {
@@ -172,7 +171,7 @@ func (w *chartWalk) folder(at, name string, above []fs.FileInfo) error {
 
 func (w *chartWalk) entry(at, name string, above []fs.FileInfo) error {
 	info, err := os.Stat(at)
-	if err != nil { // a link to nothing, as editors make for a file that is open
+	if err != nil { // a broken link, such as an editor's lock
 		if link, lstatErr := os.Lstat(at); lstatErr == nil && w.rules.Ignore(name, link) {
 			return nil
 		}

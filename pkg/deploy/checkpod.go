@@ -1,6 +1,8 @@
-// Trials: a command in an image, in a short pod of its own on a node. So an image is tried before anything is deployed that depends on it, and
-// asked for what it holds. The pod is removed whatever happens: at once, or, after kill -9, by the next devloop.
 package deploy
+
+// A check pod runs one command in an image, on a node, before anything is deployed that depends on
+// the image, or to list what the image holds. It is always removed: at once or, after kill -9, by
+// the next devloop.
 
 import (
 	"cmp"
@@ -25,32 +27,33 @@ import (
 )
 
 const (
-	checkPodNamespace = "default" // namespace, where no other is there
+	checkPodNamespace = "default" // if there is no other
 	checkPodInterval  = youngPollInterval
 	// checkPodOutput is how much of a command's output is read, in bytes.
 	maxCheckPodOutput = 1 << 20
-	// removeTimeout is for a pod to be removed after the work's own context has ended.
+	// removeTimeout is for removing a pod after the work's own context has ended.
 	removeTimeout = 10 * time.Second
-	// nameLength is how much of an image's name is in its pod's: the whole has to be a DNS label.
+	// nameLength is how much of an image's name goes into that of the pod, which has to be a DNS
+	// label.
 	nameLength = 30
 )
 
-// Trial is a command that is run in an image.
+// Trial is a command to run in an image.
 type Trial struct {
 	Image     string        // reference, as pods name it
 	Name      string        // of the image in devloop.yaml
 	Purpose   string        // one word: verify
-	Command   []string      // in place of the image's entrypoint, nil to keep that
-	Args      []string      // behind it
+	Command   []string      // overrides the image's entrypoint; nil to keep it
+	Args      []string      // of the command
 	Namespace string        // "" for Near
-	Near      string        // where it runs if that namespace is there and takes it, else in default
+	Near      string        // namespace that is preferred to default, if it accepts the pod
 	Timeout   time.Duration // in all
 }
 
-// PurposeVerify is that of the trials that devloop.yaml asks for.
+// PurposeVerify is the purpose of the checks in devloop.yaml.
 const PurposeVerify = "verify"
 
-// setting is what a user can do by a key of devloop.yaml, where the trial is from there.
+// setting returns a hint at the check's keys in devloop.yaml, if it is from there.
 func (t Trial) setting(hint string) string {
 	if t.Purpose != PurposeVerify {
 		return ""
@@ -58,15 +61,15 @@ func (t Trial) setting(hint string) string {
 	return hint + ": verify in devloop.yaml"
 }
 
-// TrialError is what came of a trial whose command did not end with 0.
+// TrialError is the outcome of a command that did not exit with 0.
 type TrialError struct {
-	Code       int32  // that the command ended with
+	Code       int32  // exit code
 	Reason     string // in the runtime's words: Error, OOMKilled, StartError
-	NotStarted bool   // the command is not in the image, or cannot be run
+	NotStarted bool   // the command is not in the image, or not executable
 	Output     string // last lines
 
 	image, command, message string
-	limit                   string // of the pod's memory, as the namespace's LimitRange gives one; "" if there is none
+	limit                   string // of memory, by the namespace's LimitRange, or ""
 }
 
 // Error has the command's last lines below the fact.
@@ -89,10 +92,11 @@ func (e *TrialError) Error() string {
 	return text
 }
 
-// Verify runs the trials side by side; those that this Deployer has seen succeed are not run again. The error has all that failed.
+// Verify runs the checks concurrently, except for those that this Deployer has seen succeed. The
+// error has all that failed.
 func (d *Deployer) Verify(ctx context.Context, sink event.Sink, trials []Trial) error {
 	stage := sink.For("verify")
-	if err := d.RemoveTrials(ctx); err != nil { // which could not be removed at their end
+	if err := d.RemoveTrials(ctx); err != nil { // left over from earlier failures
 		return event.Transient(err)
 	}
 	errs := make([]error, len(trials))
@@ -111,7 +115,9 @@ func (d *Deployer) Verify(ctx context.Context, sink event.Sink, trials []Trial) 
 				var failed *TrialError
 				switch {
 				case errors.As(err, &failed):
-					return nil, event.WithHint(fmt.Errorf("verify: %w", err), "the platform was not touched: fix what the image is made from, or the command under verify in devloop.yaml, and save")
+					return nil, event.WithHint(fmt.Errorf("verify: %w", err),
+						"the platform was not touched: fix what the image is made from, or the command under verify in devloop.yaml, "+
+							"and save")
 				case err != nil:
 					return nil, fmt.Errorf("verify image %s: %w", t.Image, err)
 				}
@@ -126,7 +132,8 @@ func (d *Deployer) Verify(ctx context.Context, sink event.Sink, trials []Trial) 
 	return errors.Join(errs...)
 }
 
-// RunPod runs one trial and returns what its command printed. If that did not end with 0, the error is a *TrialError.
+// RunPod runs one check and returns what its command printed. If it did not exit with 0, the error
+// is a *TrialError.
 func (d *Deployer) RunPod(ctx context.Context, t Trial) (output string, err error) {
 	timeout := fmt.Errorf("not done after %s", t.Timeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, t.Timeout, timeout)
@@ -169,13 +176,14 @@ func (d *Deployer) RunPod(ctx context.Context, t Trial) (output string, err erro
 
 // checkPodTrouble returns why the pod will never run, or nil.
 func (w *waiter) checkPodTrouble(pod *corev1.Pod) error {
-	if pod.Status.Phase == corev1.PodFailed { // evicted, or refused by the node
-		return event.Transient(fmt.Errorf("pod %s: %s", podID(pod), strings.TrimSuffix(pod.Status.Reason+": "+pod.Status.Message, ": ")))
+	if pod.Status.Phase == corev1.PodFailed { // evicted, or rejected by the node
+		return event.Transient(fmt.Errorf("pod %s: %s", podID(pod),
+			strings.TrimSuffix(pod.Status.Reason+": "+pod.Status.Message, ": ")))
 	}
 	for _, t := range troubles(pod, false) {
 		if w.lastsFor(t.key) >= t.grace {
 			err := event.WithHint(errors.New(t.what), t.hint)
-			if t.grace > noGrace { // a registry that is away, a node that is full
+			if t.grace > noGrace { // a registry is away, a node is full
 				err = event.Transient(err)
 			}
 			return err
@@ -184,7 +192,7 @@ func (w *waiter) checkPodTrouble(pod *corev1.Pod) error {
 	return nil
 }
 
-// endedContainer is the end of the pod's one command, nil before it.
+// endedContainer is how the pod's container ended, nil while it has not.
 func endedContainer(pod *corev1.Pod) *corev1.ContainerStateTerminated {
 	for _, status := range pod.Status.ContainerStatuses {
 		if status.Name == kube.FieldManager {
@@ -194,9 +202,10 @@ func endedContainer(pod *corev1.Pod) *corev1.ContainerStateTerminated {
 	return nil
 }
 
-func (d *Deployer) checkPodResult(ctx context.Context, t Trial, pod *corev1.Pod, ended *corev1.ContainerStateTerminated) (string, error) {
+func (d *Deployer) checkPodResult(ctx context.Context, t Trial, pod *corev1.Pod,
+	ended *corev1.ContainerStateTerminated) (string, error) {
 	var output string
-	notStarted := ended.Reason == "StartError" || ended.Reason == "ContainerCannotRun" // of containerd and CRI-O, and of Docker
+	notStarted := ended.Reason == "StartError" || ended.Reason == "ContainerCannotRun" // containerd and CRI-O; Docker
 	if !notStarted {
 		var err error
 		if output, err = d.checkPodOutput(ctx, t, pod); err != nil && ended.ExitCode == 0 && t.Purpose != PurposeVerify {
@@ -213,7 +222,7 @@ func (d *Deployer) checkPodResult(ctx context.Context, t Trial, pod *corev1.Pod,
 	}
 }
 
-// commandSummary is as much of a command as an error has room for.
+// commandSummary is the command, shortened for an error.
 func (t Trial) commandSummary() string {
 	const room = 120
 	shown := event.Printable(strings.Join(slices.Concat(t.Command, t.Args), " "))
@@ -223,7 +232,8 @@ func (t Trial) commandSummary() string {
 	return shown
 }
 
-// checkPodOutput reads what the command printed, of one that is only to succeed the last lines.
+// checkPodOutput reads what the command printed: all of it, or the last lines if it only has to
+// succeed.
 func (d *Deployer) checkPodOutput(ctx context.Context, t Trial, pod *corev1.Pod) (string, error) {
 	limit, lines := int64(maxCheckPodOutput), int64(logTailLines)
 	options := &corev1.PodLogOptions{Container: kube.FieldManager, LimitBytes: &limit}
@@ -239,13 +249,12 @@ func (d *Deployer) checkPodOutput(ctx context.Context, t Trial, pod *corev1.Pod)
 	return string(content), err
 }
 
-// lastOf are the last lines of an output.
 func lastOf(output string) string {
 	lines := strings.Split(strings.TrimSpace(output), "\n")
 	return strings.Join(lines[max(0, len(lines)-logTailLines):], "\n")
 }
 
-// checkPodTimeout is the error of a trial whose time is over.
+// checkPodTimeout returns the error of a check that timed out.
 func (d *Deployer) checkPodTimeout(ctx context.Context, t Trial, pod *corev1.Pod, cause error) error {
 	text, hint := t.commandSummary()+" in image "+t.Image, t.setting("give it more time, or have it end sooner")
 	if known := troubles(pod, false); len(known) > 0 {
@@ -253,7 +262,7 @@ func (d *Deployer) checkPodTimeout(ctx context.Context, t Trial, pod *corev1.Pod
 	} else if pod.Spec.NodeName == "" {
 		text, hint = text+": pod "+podID(pod)+" is on no node yet", "look at the nodes: kubectl describe nodes"
 	}
-	output, _ := d.checkPodOutput(ctx, t, pod) // which may not have begun
+	output, _ := d.checkPodOutput(ctx, t, pod) // it may not have started
 	err := fmt.Errorf("%s: %w", text, cause)
 	if tail := lastOf(output); tail != "" {
 		err = fmt.Errorf("%w\n%s", err, tail)
@@ -261,7 +270,7 @@ func (d *Deployer) checkPodTimeout(ctx context.Context, t Trial, pod *corev1.Pod
 	return event.WithHint(err, hint)
 }
 
-// createCheckPod makes the pod, in the first namespace that takes it.
+// createCheckPod creates the pod, in the first namespace that accepts it.
 func (d *Deployer) createCheckPod(ctx context.Context, t Trial) (*corev1.Pod, error) {
 	namespaces := []string{cmp.Or(t.Namespace, t.Near, checkPodNamespace)}
 	if t.Namespace == "" && namespaces[0] != checkPodNamespace {
@@ -282,7 +291,8 @@ func (d *Deployer) createCheckPod(ctx context.Context, t Trial) (*corev1.Pod, er
 	return nil, refused
 }
 
-// isRefused tells that a namespace takes no such pod: it is not made yet, it ends, or it has rules of its own.
+// isRefused tells that a namespace accepts no such pod: it does not exist yet, is being deleted, or
+// has policies.
 func isRefused(err error) bool {
 	return apierrors.IsNotFound(err) || apierrors.IsForbidden(err) && !strings.Contains(err.Error(), startingUp)
 }
@@ -305,12 +315,12 @@ func (d *Deployer) createCheckPodIn(ctx context.Context, t Trial, namespace stri
 	if isRefused(err) {
 		return nil, errors.Join(err, d.journal.Forget(journal.Pod, podID(pod)))
 	}
-	removing, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout) // it may have been made
+	removing, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout) // it may have been created
 	defer cancel()
 	return nil, errors.Join(err, d.removeCheckPod(removing, podID(pod)))
 }
 
-// markRunning notes that a trial begins, or ends: nobody else removes its pod meanwhile.
+// markRunning marks a pod as running, or not: RemoveTrials leaves it alone meanwhile.
 func (d *Deployer) markRunning(id string, is bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -321,12 +331,12 @@ func (d *Deployer) markRunning(id string, is bool) {
 	}
 }
 
-// notLabel replaces what is in an image's name and in no DNS label.
+// notLabel replaces what is allowed in an image's name but not in a DNS label.
 var notLabel = strings.NewReplacer("/", "-", ".", "-", "_", "-")
 
 func newCheckPod(t Trial, namespace, name string) *corev1.Pod {
 	no, now := false, int64(0)
-	late := int64(math.Ceil((t.Timeout + removeTimeout).Seconds())) // for a devloop that was killed
+	late := int64(math.Ceil((t.Timeout + removeTimeout).Seconds())) // in case devloop is killed
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{
 			kube.LabelManagedBy: kube.FieldManager, kube.LabelCheckPod: t.Purpose, "sidecar.istio.io/inject": "false",
@@ -344,7 +354,7 @@ func newCheckPod(t Trial, namespace, name string) *corev1.Pod {
 
 func podID(pod *corev1.Pod) string { return pod.Namespace + "/" + pod.Name }
 
-// RemoveTrials removes the pods of trials that are not under way: those that a devloop has left which was killed.
+// RemoveTrials removes check pods that are not running: those of a devloop that was killed.
 func (d *Deployer) RemoveTrials(ctx context.Context) error {
 	var errs []error
 	for _, id := range d.journal.Names(journal.Pod) {
@@ -358,12 +368,12 @@ func (d *Deployer) RemoveTrials(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// removeCheckPod removes a pod and waits until it is gone, which it is at once: it has no time to say goodbye.
+// removeCheckPod deletes a pod, which has no grace period.
 func (d *Deployer) removeCheckPod(ctx context.Context, id string) error {
 	namespace, name, _ := strings.Cut(id, "/")
 	pods := d.cluster.Client.CoreV1().Pods(namespace)
 	pod, err := pods.Get(ctx, name, metav1.GetOptions{})
-	if err == nil && kube.IsCheckPod(pod) && pod.Labels[labelProject] == d.project { // another one is somebody else's
+	if err == nil && kube.IsCheckPod(pod) && pod.Labels[labelProject] == d.project { // otherwise someone else's
 		now, background := int64(0), metav1.DeletePropagationBackground
 		err = pods.Delete(ctx, name, metav1.DeleteOptions{
 			GracePeriodSeconds: &now, PropagationPolicy: &background, Preconditions: onlyUID(pod.UID)})

@@ -136,7 +136,8 @@ func (d *Deployer) reportOtherFolders(ctx context.Context, stage event.Stage, id
 		}
 	}
 	if len(there) > 0 {
-		stage.Warn("releases left alone, they were made from another folder", nil, "releases", abbreviate(there), "folder", strings.Join(folders, " "),
+		stage.Warn("releases left alone, they were made from another folder", nil, "releases", abbreviate(there), "folder",
+			strings.Join(folders, " "),
 			"remove them with", "devloop delete there, or helm uninstall")
 	}
 	return errors.Join(errs...)

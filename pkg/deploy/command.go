@@ -1,4 +1,3 @@
-// Commands of the user's own, before and after a release is applied. They run on this machine.
 package deploy
 
 import (
@@ -15,16 +14,16 @@ import (
 )
 
 const (
-	// commandGrace is how long a command may take to end once it was asked to.
+	// commandGrace is how long a command may take to end after SIGTERM.
 	commandGrace = 2 * time.Second
-	// maxLine is how much of a line of output is logged, in bytes.
+	// maxLine limits the length of a logged line, in bytes.
 	maxLine = 8 << 10
-	// commandTailLines is how much of a command's output an error shows.
+	// commandTailLines is how many lines of a command's output an error shows.
 	commandTailLines = 15
 )
 
-// run runs one command; when is "before" or "after". Its output goes to the log line by line. When ctx ends, or its time is over,
-// the command and those that it started are ended.
+// run runs a user's command on this machine; when is "before" or "after". It logs the output line
+// by line. The command and its children are ended on timeout or with ctx.
 func (d *Deployer) run(ctx context.Context, stage event.Stage, r Release, when string, of Command) error {
 	shown := strings.Join(of.Args, " ")
 	return stage.Step(ctx, event.CommandRun, func(ctx context.Context) ([]any, error) {
@@ -37,8 +36,11 @@ func (d *Deployer) run(ctx context.Context, stage event.Stage, r Release, when s
 		defer cancel()
 		var last []string
 		cmd := command.Command{
-			Args: of.Args, Folder: d.options.Folder, StopSignal: syscall.SIGTERM, GracePeriod: commandGrace, MaxLine: maxLine, Background: true,
-			Env: append(os.Environ(), "KUBECONFIG="+kubeconfig, "DEVLOOP_RELEASE="+r.Name, "DEVLOOP_NAMESPACE="+r.Namespace, "DEVLOOP_KUBE_CONTEXT="+d.cluster.Context),
+			Args: of.Args, Folder: d.options.Folder, StopSignal: syscall.SIGTERM, GracePeriod: commandGrace,
+			MaxLine:    maxLine,
+			Background: true,
+			Env: append(os.Environ(), "KUBECONFIG="+kubeconfig, "DEVLOOP_RELEASE="+r.Name, "DEVLOOP_NAMESPACE="+r.Namespace,
+				"DEVLOOP_KUBE_CONTEXT="+d.cluster.Context),
 		}
 		group := 0
 		err = cmd.Run(ctx, func(line string) {
@@ -73,7 +75,7 @@ func (d *Deployer) untrackCommand(group int) {
 	delete(d.commands, group)
 }
 
-// Abandon ends the commands that run now, at once, for a process that is about to end at once, too.
+// Abandon kills the commands that are running, for a process that exits at once.
 func (d *Deployer) Abandon() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

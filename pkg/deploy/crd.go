@@ -27,13 +27,15 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 )
 
-var definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+var definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1",
+	Resource: "customresourcedefinitions"}
 
 // isOurCRD tells whether devloop made a CRD for this project. The field manager alone does not say
 // so: another project's devloop has the same.
 func (d *Deployer) isOurCRD(there *unstructured.Unstructured) bool {
 	name := there.GetName()
-	written := slices.ContainsFunc(there.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool { return f.Manager == kube.FieldManager })
+	written := slices.ContainsFunc(there.GetManagedFields(),
+		func(f metav1.ManagedFieldsEntry) bool { return f.Manager == kube.FieldManager })
 	return written && d.journal.Has(journal.CRD, name) && d.matchesUID(journal.CRD, name, there.GetUID())
 }
 
@@ -141,11 +143,13 @@ func (d *Deployer) applyCRD(
 		return false, err
 	}
 	force := true // a user may have changed it by hand
-	after, err := api.Patch(ctx, crd.GetName(), types.ApplyPatchType, patch, metav1.PatchOptions{FieldManager: kube.FieldManager, Force: &force})
+	after, err := api.Patch(ctx, crd.GetName(), types.ApplyPatchType, patch,
+		metav1.PatchOptions{FieldManager: kube.FieldManager, Force: &force})
 	if err != nil {
 		return false, err
 	}
-	if err := errors.Join(d.recordUID(journal.CRD, crd.GetName(), after.GetUID()), d.recordFolder(journal.CRD, crd.GetName())); err != nil {
+	if err := errors.Join(d.recordUID(journal.CRD, crd.GetName(), after.GetUID()),
+		d.recordFolder(journal.CRD, crd.GetName())); err != nil {
 		return false, err
 	}
 	if before == nil || before.GetGeneration() != after.GetGeneration() {
@@ -165,7 +169,8 @@ func (d *Deployer) removeCRDs(ctx context.Context, stage event.Stage, remove boo
 	for _, name := range d.journal.Names(journal.CRD) {
 		if folder, other := d.otherFolder(journal.CRD, name); other {
 			if remove {
-				stage.Warn("CRD left alone, it was made from another folder", nil, "crd", name, "folder", folder, "remove it with", "devloop delete --crds there")
+				stage.Warn("CRD left alone, it was made from another folder", nil, "crd", name, "folder", folder, "remove it with",
+					"devloop delete --crds there")
 			}
 			continue
 		}
@@ -196,14 +201,16 @@ func (d *Deployer) removeCRDs(ctx context.Context, stage event.Stage, remove boo
 				return "CRD " + name, err
 			})
 			if err != nil {
-				return nil, event.WithHint(err, "an object of its kind has a finalizer that is never removed: kubectl get "+name+" -A")
+				return nil, event.WithHint(err,
+					"an object of its kind has a finalizer that is never removed: kubectl get "+name+" -A")
 			}
 			return nil, d.forgetEntry(journal.CRD, name)
 		}, "crd", name)
 		errs = append(errs, err)
 	}
 	if len(stay) > 0 {
-		stage.Note("CRDs stay, with all objects of their kinds", "crds", abbreviate(stay), "remove them with", "devloop delete --crds")
+		stage.Note("CRDs stay, with all objects of their kinds", "crds", abbreviate(stay), "remove them with",
+			"devloop delete --crds")
 	}
 	d.cluster.InvalidateCapabilities()
 	return errors.Join(errs...)

@@ -1,6 +1,7 @@
-// Verdicts: whether a pod that is not up will ever be, and the report when it will not: the resource, the event that decides, what its
-// container printed last, and what most likely helps.
 package deploy
+
+// Diagnoses: whether a pod that is not up will ever be, and if not, a report with the resource, the
+// decisive event, the container's last lines, and what most likely helps.
 
 import (
 	"bytes"
@@ -22,47 +23,50 @@ import (
 )
 
 const (
-	// maxRestarts is after how many restarts a container that keeps failing is given up: once may be a dependency that was late.
+	// maxRestarts is how often a failing container may restart: once may be due to a dependency that
+	// was late.
 	maxRestarts = 2
 	// logTailLines is how many lines of a failed container's log are shown.
 	logTailLines = 15
-	// steadyAfter is how long a container without a readiness or startup probe has to run to count as up: Kubernetes calls it ready the moment it
-	// starts, also one that ends a moment later.
+	// steadyAfter is how long a container without a readiness or startup probe has to run to count as
+	// up: Kubernetes calls it ready the moment it starts.
 	steadyAfter = 3 * time.Second
-	// steadyAfterRestart is the same for one that was restarted.
+	// steadyAfterRestart is the same for a container that has restarted.
 	steadyAfterRestart = 15 * time.Second
 )
 
-// What is waited for though it looks bad: things that a registry, a controller or another release may mend in a moment.
+// How long a problem may last that a registry, a controller or another release may fix.
 const (
-	retryGrace    = 20 * time.Second // a node tries again after 10 to 15 s what a config map that was late has kept from starting
-	scheduleGrace = 30 * time.Second // for the scheduler: pods that end make room, volumes are being made
-	backoffGrace  = 60 * time.Second // for controllers that try again ever more seldom
+	retryGrace    = 20 * time.Second // a node retries after 10 to 15 s, when a config map was late
+	scheduleGrace = 30 * time.Second // for the scheduler: other pods end, volumes are created
+	backoffGrace  = 60 * time.Second // for controllers with exponential backoff
 	noGrace       = 0
-	// eventsDelay is after how long events are read, which an ordinary rollout can do without.
+	// eventsDelay is when events are first read: most rollouts are complete by then.
 	eventsDelay = 2 * time.Second
 )
 
-// trouble is what keeps a pod from coming up.
+// trouble keeps a pod from coming up.
 type trouble struct {
 	what      string // "container main of pod web-1: CrashLoopBackOff: back-off 10s restarting failed container"
 	container string // whose log may tell more, or ""
-	key       string // the same for the same trouble
+	key       string // identifies the trouble over time
 	grace     time.Duration
 	hint      string
 }
 
-// diagnose says what a workload still lacks, "" when nothing does, and returns an error if a pod of its current template cannot come up.
+// diagnose returns what a workload still needs, "" when it is up, and an error if a pod of its
+// current template cannot come up.
 func (w *waiter) diagnose(ctx context.Context, of workload, state rollout) (lacks string, err error) {
 	if state.failed != "" {
-		return state.missing, w.failureReport(ctx, of, state, nil, trouble{what: state.failed, hint: "the lines above say why; fix it and save"})
+		return state.missing, w.failureReport(ctx, of, state, nil,
+			trouble{what: state.failed, hint: "the lines above say why; fix it and save"})
 	}
 	if state.selector == "" {
 		return state.missing, nil
 	}
 	pods, err := w.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.selector})
 	if err != nil {
-		return "its pods cannot be listed: " + err.Error(), nil //nolint:nilerr // asked again at the next look
+		return "its pods cannot be listed: " + err.Error(), nil //nolint:nilerr // retried at the next observation
 	}
 	lacks = state.missing
 	for i := range pods.Items {
@@ -83,7 +87,8 @@ func (w *waiter) diagnose(ctx context.Context, of workload, state rollout) (lack
 		}
 	}
 	if state.missing != "" && w.lastsFor(of.String()+" lacks something") >= eventsDelay {
-		// What was tried before this wait may have been mended since; its next try comes the later, the longer it failed.
+		// An earlier failure may have been fixed since; the next attempt comes later, the longer it
+		// failed.
 		message, try := w.podCreationFailure(ctx, of.namespace, state.uid)
 		limit := retryGrace
 		if !w.changedSinceStart(of.String()+" not made", try) {
@@ -99,21 +104,22 @@ func (w *waiter) diagnose(ctx context.Context, of workload, state rollout) (lack
 	return lacks, nil
 }
 
-// unblockStatefulSet deletes a pod of an earlier revision that never came up: Kubernetes replaces the pods of a stateful set in their order, and waits for
-// this one for ever, also after what is wrong with it was mended (kubernetes#67250).
+// unblockStatefulSet deletes a pod of an earlier revision that never came up: Kubernetes replaces
+// the pods of a stateful set in order, and waits for this one forever, even after the cause was
+// fixed (kubernetes#67250).
 func (w *waiter) unblockStatefulSet(ctx context.Context, of workload, state rollout) {
 	if of.release == nil || of.release.foreign {
 		return
 	}
 	pods, err := w.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.allPods})
 	if err != nil {
-		return // tried again at the next look
+		return // retried at the next observation
 	}
 	for i := range pods.Items {
 		pod := &pods.Items[i]
 		owner := metav1.GetControllerOf(pod)
 		if pod.DeletionTimestamp != nil || owner == nil || owner.UID != state.uid {
-			continue // others may have the same labels
+			continue // someone else's with the same labels
 		}
 		for _, t := range troubles(pod, false) {
 			w.stage.Note("pod of an earlier revision deleted, it never came up and blocks its successor",
@@ -125,14 +131,14 @@ func (w *waiter) unblockStatefulSet(ctx context.Context, of workload, state roll
 	}
 }
 
-// unsteady says which container has not run long enough yet to be believed.
+// unsteady names a container that has not run long enough yet to count as up.
 func (w *waiter) unsteady(pod *corev1.Pod) string {
 	probed := map[string]bool{}
 	for _, c := range pod.Spec.Containers {
 		probed[c.Name] = c.ReadinessProbe != nil || c.StartupProbe != nil
 	}
 	for _, status := range pod.Status.ContainerStatuses {
-		if status.State.Running == nil { // its deployment learns of it a moment later
+		if status.State.Running == nil { // its deployment does not know yet
 			return fmt.Sprintf("container %s of pod %s does not run", status.Name, pod.Name)
 		}
 		if probed[status.Name] {
@@ -149,8 +155,8 @@ func (w *waiter) unsteady(pod *corev1.Pod) string {
 	return ""
 }
 
-// runningFor is how long a container has been running: since it was first seen, or as the node says where that is so long ago that no clock
-// can be that wrong.
+// runningFor is how long a container has been running: since it was first seen, or as the node says
+// if that is longer than clocks may differ.
 func (d *Deployer) runningFor(status corev1.ContainerStatus) time.Duration {
 	if since := time.Since(status.State.Running.StartedAt.Time); since > time.Minute {
 		return since
@@ -160,7 +166,7 @@ func (d *Deployer) runningFor(status corev1.ContainerStatus) time.Duration {
 	since, known := d.firstRunning[status.ContainerID]
 	if !known {
 		for id, first := range d.firstRunning {
-			if time.Since(first) > time.Hour { // by now the node's word is enough
+			if time.Since(first) > time.Hour { // the node's start time is reliable by now
 				delete(d.firstRunning, id)
 			}
 		}
@@ -170,9 +176,10 @@ func (d *Deployer) runningFor(status corev1.ContainerStatus) time.Duration {
 	return time.Since(since)
 }
 
-// unmounted is the trouble of a pod that waits for a volume which is not there. Its status does not tell, its events do.
+// unmounted returns the trouble of a pod whose volume does not exist: only its events tell.
 func (w *waiter) unmounted(ctx context.Context, pod *corev1.Pod) []trouble {
-	if pod.Spec.NodeName == "" || !slices.ContainsFunc(kube.ContainerStatuses(pod), kube.IsStarting) || w.lastsFor(pod.Name+" is being made") < eventsDelay {
+	if pod.Spec.NodeName == "" || !slices.ContainsFunc(kube.ContainerStatuses(pod), kube.IsStarting) ||
+		w.lastsFor(pod.Name+" is being made") < eventsDelay {
 		return nil
 	}
 	e := w.lastWarning(ctx, pod.Namespace, pod.UID)
@@ -185,13 +192,16 @@ func (w *waiter) unmounted(ctx context.Context, pod *corev1.Pod) []trouble {
 
 const unschedulable = "unschedulable"
 
-// troubles returns what keeps a pod from coming up, by what its status says. The pods of a job may fail: the job counts.
+// troubles returns what keeps a pod from coming up, by its status. The pods of a job may crash:
+// only the job counts.
 func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 	var all []trouble
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {
-			all = append(all, trouble{what: fmt.Sprintf("pod %s: Unschedulable: %s", pod.Name, c.Message), key: unschedulable, grace: scheduleGrace,
-				hint: "lower its resources' requests, or correct its node selector, tolerations or volume; kubectl describe node tells what there is"})
+			all = append(all, trouble{what: fmt.Sprintf("pod %s: Unschedulable: %s", pod.Name, c.Message), key: unschedulable,
+				grace: scheduleGrace,
+				hint: "lower its resources' requests, or correct its node selector, tolerations or volume; kubectl describe " +
+					"node tells what there is"})
 		}
 	}
 	for _, status := range kube.ContainerStatuses(pod) {
@@ -200,7 +210,8 @@ func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 			continue
 		}
 		t := trouble{container: status.Name, key: status.Name + " " + waiting.Reason,
-			what: strings.TrimRight(fmt.Sprintf("container %s of pod %s: %s: %s", status.Name, pod.Name, waiting.Reason, waiting.Message), ": ")}
+			what: strings.TrimRight(fmt.Sprintf("container %s of pod %s: %s: %s", status.Name, pod.Name, waiting.Reason,
+				waiting.Message), ": ")}
 		switch waiting.Reason {
 		case "ErrImageNeverPull", "InvalidImageName":
 			t.hint = hintImage(status.Image)
@@ -210,7 +221,8 @@ func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 				t.grace = retryGrace
 			}
 		case "CreateContainerConfigError":
-			t.grace, t.hint = retryGrace, "make the config map or secret that it names, or correct the name or key in the chart's values"
+			t.grace, t.hint = retryGrace,
+				"make the config map or secret that it names, or correct the name or key in the chart's values"
 		case "CreateContainerError", "RunContainerError":
 			t.grace, t.hint = retryGrace, "correct the container's command, mounts or security context in the chart"
 		case "CrashLoopBackOff":
@@ -220,8 +232,8 @@ func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 			t.hint = hintLines
 			if last := status.LastTerminationState.Terminated; last != nil {
 				t.what += fmt.Sprintf(" (exit code %d, %s)", last.ExitCode, last.Reason)
-				if said := strings.TrimSpace(last.Message); said != "" { // why it could not be started, or what it left in its termination log
-					t.what += ": " + said
+				if message := strings.TrimSpace(last.Message); message != "" { // of the runtime, or the termination log
+					t.what += ": " + message
 				}
 				t.hint = hintExit(last, memoryLimit(pod, status.Name))
 			}
@@ -233,7 +245,7 @@ func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 	return all
 }
 
-// imageDoesNotExist tells whether a registry has said that there is no such image, rather than nothing.
+// imageDoesNotExist tells whether a registry has said so, rather than not answered.
 func imageDoesNotExist(message string) bool {
 	for _, words := range []string{"not found", "manifest unknown", "does not exist", "name unknown"} {
 		if strings.Contains(message, words) {
@@ -244,16 +256,17 @@ func imageDoesNotExist(message string) bool {
 }
 
 func hintImage(image string) string {
-	return "the node does not hold " + image + " and cannot pull it: correct the name or tag in the chart's values; devloop brings the images that devloop.yaml builds, by {{ image \"name\" }}"
+	return "the node does not have " + image + " and cannot pull it: correct the name or tag in the chart's values; " +
+		"devloop loads the images that devloop.yaml builds, by {{ image \"name\" }}"
 }
 
 const hintLines = "its last lines say why; fix it and save"
 
-// exitKilled is the exit code of what SIGKILL has ended. A memory kill is one, but its reason is
-// OOMKilled only where the runtime saw the kill before it saw the end, and else Error.
+// exitKilled is the exit code after SIGKILL. A memory kill is one, but the runtime may report it as
+// Error instead of OOMKilled.
 const exitKilled = 137
 
-// memoryLimit is that of a container, "" if it has none.
+// memoryLimit returns that of a container, "" if it has none.
 func memoryLimit(pod *corev1.Pod, container string) string {
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		if limit := c.Resources.Limits.Memory(); c.Name == container && !limit.IsZero() {
@@ -288,7 +301,7 @@ func hintNotMade(message string) string {
 	return "fix the pod's template in the chart and save"
 }
 
-// neverFits tells whether a pod asks for more than any node has, busy or not.
+// neverFits tells whether a pod requests more than any node has in total.
 func (w *waiter) neverFits(ctx context.Context, pod *corev1.Pod) bool {
 	nodes, err := w.cluster.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil || len(nodes.Items) == 0 {
@@ -309,7 +322,8 @@ func (w *waiter) neverFits(ctx context.Context, pod *corev1.Pod) bool {
 	return false
 }
 
-// podCreationFailure returns why the thing with a UID cannot make pods (quota, admission, a service account), and what stands for its last try.
+// podCreationFailure returns why pods cannot be created (quota, admission, a service account), and
+// an ID of the last attempt.
 func (d *Deployer) podCreationFailure(ctx context.Context, namespace string, uid types.UID) (message, try string) {
 	if last := d.lastWarning(ctx, namespace, uid); last != nil && last.Reason == "FailedCreate" {
 		return last.Reason + ": " + last.Message, last.Name + " " + last.ResourceVersion
@@ -317,9 +331,10 @@ func (d *Deployer) podCreationFailure(ctx context.Context, namespace string, uid
 	return "", ""
 }
 
-// lastWarning is the newest warning about an object, or nil.
+// lastWarning returns the newest warning about an object, or nil.
 func (d *Deployer) lastWarning(ctx context.Context, namespace string, uid types.UID) *corev1.Event {
-	list, err := d.cluster.Client.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{FieldSelector: "type=Warning,involvedObject.uid=" + string(uid)})
+	list, err := d.cluster.Client.CoreV1().Events(namespace).List(ctx,
+		metav1.ListOptions{FieldSelector: "type=Warning,involvedObject.uid=" + string(uid)})
 	if err != nil || uid == "" {
 		return nil
 	}
@@ -339,11 +354,12 @@ func eventTime(e *corev1.Event) time.Time {
 	return e.LastTimestamp.Time
 }
 
-// failureReport makes the error of a workload: all that its reader needs to mend it, on one screen. pod may be nil.
+// failureReport returns a workload's error, with all that is needed to fix it. pod may be nil.
 func (d *Deployer) failureReport(ctx context.Context, of workload, state rollout, pod *corev1.Pod, t trouble) error {
 	text := fmt.Sprintf("%s: %s", of, t.what)
-	if pod == nil && state.selector != "" { // one of those that failed, for its log
-		if pods, err := d.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.selector}); err == nil && len(pods.Items) > 0 {
+	if pod == nil && state.selector != "" { // for the log of one that failed
+		if pods, err := d.cluster.Client.CoreV1().Pods(of.namespace).List(ctx,
+			metav1.ListOptions{LabelSelector: state.selector}); err == nil && len(pods.Items) > 0 {
 			pod = &pods.Items[len(pods.Items)-1]
 			t.container = failedContainer(pod)
 		}
@@ -354,8 +370,8 @@ func (d *Deployer) failureReport(ctx context.Context, of workload, state rollout
 	return event.WithHint(finalError{errors.New(text)}, t.hint)
 }
 
-// evidence are the event that decides and the container's last lines, each on lines of their own. What
-// hindered a container before it started is not why it failed.
+// evidence returns the decisive event and the container's last lines, each on lines of its own. An
+// event from before the container started is not why it failed.
 func (d *Deployer) evidence(ctx context.Context, pod *corev1.Pod, t trouble) string {
 	text := ""
 	e := d.lastWarning(ctx, pod.Namespace, pod.UID)
@@ -370,7 +386,7 @@ func (d *Deployer) evidence(ctx context.Context, pod *corev1.Pod, t trouble) str
 	return text
 }
 
-// lastStart is when a container started for the last time, the zero time if it never did.
+// lastStart is when a container last started, the zero time if never.
 func lastStart(pod *corev1.Pod, name string) (start time.Time) {
 	for _, status := range kube.ContainerStatuses(pod) {
 		if status.Name != name {
@@ -388,7 +404,7 @@ func lastStart(pod *corev1.Pod, name string) (start time.Time) {
 	return start
 }
 
-// failedContainer names the one of a pod whose log tells most.
+// failedContainer names the container of a pod whose log tells most.
 func failedContainer(pod *corev1.Pod) string {
 	statuses := kube.ContainerStatuses(pod)
 	for _, status := range statuses {
@@ -404,9 +420,10 @@ func failedContainer(pod *corev1.Pod) string {
 	return ""
 }
 
-// timeoutReport adds to an error that the time is over what is known of the pods which are not up.
+// timeoutReport adds to a timeout what is known of the pods that are not up.
 func (w *waiter) timeoutReport(ctx context.Context, s observation, failure error) error {
-	pods, err := w.cluster.Client.CoreV1().Pods(s.waitsFor.namespace).List(ctx, metav1.ListOptions{LabelSelector: s.rollout.selector})
+	pods, err := w.cluster.Client.CoreV1().Pods(s.waitsFor.namespace).List(ctx,
+		metav1.ListOptions{LabelSelector: s.rollout.selector})
 	if err != nil || s.rollout.selector == "" {
 		return failure
 	}
@@ -431,7 +448,7 @@ func (w *waiter) timeoutReport(ctx context.Context, s observation, failure error
 	return failure
 }
 
-// lastLines returns the last lines that a container printed before it died, or "" where there are none.
+// lastLines returns the last lines that a container printed before it died, or "".
 func (d *Deployer) lastLines(ctx context.Context, pod *corev1.Pod, container string) string {
 	lines := int64(logTailLines)
 	for _, previous := range []bool{true, false} {
@@ -440,7 +457,7 @@ func (d *Deployer) lastLines(ctx context.Context, pod *corev1.Pod, container str
 		if err != nil {
 			continue
 		}
-		content, _ := io.ReadAll(io.LimitReader(stream, 16<<10)) // what came is better than nothing
+		content, _ := io.ReadAll(io.LimitReader(stream, 16<<10)) // a part is better than nothing
 		_ = stream.Close()
 		if len(bytes.TrimSpace(content)) > 0 {
 			return strings.TrimSpace(string(content))

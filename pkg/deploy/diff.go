@@ -1,5 +1,6 @@
-// What devloop render and devloop diff show. Neither touches anything.
 package deploy
+
+// For devloop render and devloop diff, which change nothing.
 
 import (
 	"context"
@@ -16,16 +17,16 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Difference is what applying a release would do.
+// Difference is what applying a release would change.
 type Difference struct {
 	Release  string // namespace/name
-	Revision int    // that is there now, 0 if none
+	Revision int    // in the cluster, 0 if none
 	Changed  bool   // a new revision would be written
-	Why      string // it would, or not
-	Text     string // of the objects that differ, as a unified diff; what secrets hold is hidden
+	Why      string // or why not
+	Text     string // unified diff of the objects; the values of secrets are hidden
 }
 
-// Render returns what a release would be made of, rendered for the cluster as it is now: CRDs, objects in the order of their
+// Render returns a release rendered for the cluster as it is now: CRDs, objects in their order of
 // installation, hooks; each names its template.
 func (d *Deployer) Render(ctx context.Context, sink event.Sink, r Release) (string, error) {
 	want, last, err := d.readWithRecord(ctx, sink, r)
@@ -59,7 +60,7 @@ func (d *Deployer) readWithRecord(ctx context.Context, sink event.Sink, r Releas
 	return want, last, err
 }
 
-// Diff compares a release with what the cluster's last revision of it is made of.
+// Diff compares a release with the last revision in the cluster.
 func (d *Deployer) Diff(ctx context.Context, sink event.Sink, r Release) (Difference, error) {
 	want, last, err := d.readWithRecord(ctx, sink, r)
 	if err != nil {
@@ -123,9 +124,10 @@ func (d *Deployer) whyDiffers(last revision) string {
 // document is one object of a manifest.
 type document struct{ name, text string }
 
-// documentOf names a document, and hides what a secret holds.
+// documentOf names a document, and hides the values of secrets.
 func documentOf(text, namespace, prefix string) document {
-	lines := slices.DeleteFunc(strings.Split(text, "\n"), func(line string) bool { return strings.HasPrefix(line, "# Source: ") })
+	lines := slices.DeleteFunc(strings.Split(text, "\n"),
+		func(line string) bool { return strings.HasPrefix(line, "# Source: ") })
 	text = strings.TrimSpace(strings.Join(lines, "\n")) + "\n"
 	u := &unstructured.Unstructured{}
 	if yaml.Unmarshal([]byte(text), &u.Object) != nil || u.Object == nil {
@@ -144,7 +146,8 @@ func documentOf(text, namespace, prefix string) document {
 	return document{fmt.Sprintf("%s%s %s/%s", prefix, u.GroupVersionKind().GroupKind(), namespace, u.GetName()), text}
 }
 
-// hideSecrets replaces what secrets hold, those in a list too, and tells whether there are any.
+// hideSecrets replaces the values of secrets, including those in a list, and tells whether there
+// are any.
 func hideSecrets(object map[string]any) (found bool) {
 	if items, ok := object["items"].([]any); ok {
 		for _, item := range items {
@@ -157,15 +160,15 @@ func hideSecrets(object map[string]any) (found bool) {
 		return found
 	}
 	for _, field := range []string{"data", "stringData"} {
-		held, _ := object[field].(map[string]any)
-		for key, value := range held {
-			held[key] = "hidden, sha256 " + sum256(fmt.Append(nil, value))[:8]
+		secret, _ := object[field].(map[string]any)
+		for key, value := range secret {
+			secret[key] = "hidden, sha256 " + sum256(fmt.Append(nil, value))[:8]
 		}
 	}
 	return true
 }
 
-// unifiedDiff is a unified diff of two lists of documents, object by object.
+// unifiedDiff compares two lists of documents, object by object.
 func unifiedDiff(before, after []document) string {
 	var out strings.Builder
 	write := func(name, old, now string) {

@@ -17,10 +17,10 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Validate finds what is wrong with the releases before anything is written: charts that cannot be had, values that a schema forbids,
-// templates that fail, output that is no YAML, objects that the API server does not take. Releases that the cluster holds already are not
-// looked at, nor those whose dependencies it does not know yet, since their charts may ask for what these bring. An API server that is away
-// is no mistake of theirs.
+// Validate finds mistakes in the releases before anything is written: unavailable charts, values
+// that a schema forbids, failing templates, invalid YAML, objects that the API server rejects. It
+// skips releases that are up to date, and those whose dependencies are not installed yet, since
+// their charts may need what these bring. An API server that is away is no mistake.
 func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Release) error {
 	stage := sink.For("deploy")
 	err := d.cluster.Ping(ctx)
@@ -29,13 +29,14 @@ func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Rel
 	}
 	if err != nil {
 		stage.Detail("charts could not be validated yet", "reason", err.Error())
-		return nil //nolint:nilerr // whoever writes will say so
+		return nil //nolint:nilerr // applying reports it
 	}
 	errs := make([]error, len(releases))
 	var group sync.WaitGroup
 	for i, r := range releases {
 		group.Go(func() {
-			err := markTransient(stage.Guard("validation of a chart", func() error { return d.validate(ctx, stage, r, releases) }))
+			err := markTransient(stage.Guard("validation of a chart",
+				func() error { return d.validate(ctx, stage, r, releases) }))
 			if event.IsTransient(err) {
 				stage.Detail("chart could not be validated yet", "release", event.Name(r.Name), "reason", err.Error())
 				return
@@ -74,8 +75,9 @@ func (d *Deployer) validate(ctx context.Context, stage event.Stage, r Release, a
 	return d.dryRun(ctx, stage, &want, made)
 }
 
-// dryRun asks the API server whether it would take the objects of a release, without making them: what it refuses in the middle
-// of a Helm write leaves half of a revision. Each object is tried as a new one, so only what is wrong with the object itself counts.
+// dryRun asks the API server whether it would accept the objects of a release: a rejection in the
+// middle of a Helm write leaves half a revision. Each object is tried as a new one, so only its
+// content counts.
 func (d *Deployer) dryRun(ctx context.Context, stage event.Stage, want *desired, made rendered) error {
 	group, ctx := event.NewGroup(ctx)
 	group.SetLimit(maxRequests)
@@ -87,12 +89,12 @@ func (d *Deployer) dryRun(ctx context.Context, stage event.Stage, want *desired,
 		o := object{kind: u.GroupVersionKind(), namespace: cmp.Or(u.GetNamespace(), want.Namespace), name: u.GetName()}
 		api, err := d.resource(o)
 		if err != nil {
-			continue // of a kind that comes with the release
+			continue // of a kind that the release itself adds
 		}
 		group.Go(func() error {
 			options := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict}
 			_, err := api.Create(ctx, u, options)
-			if err != nil && strings.Contains(err.Error(), "strict decoding error") { // Helm lets it pass; most often it is a typo
+			if err != nil && strings.Contains(err.Error(), "strict decoding error") { // Helm ignores it, but it is mostly a typo
 				_, unknown, _ := strings.Cut(err.Error(), "strict decoding error: ")
 				stage.Warn("the API server will ignore some fields", errors.New(unknown),
 					"release", event.Name(want.Name), "template", want.file(m.Name), "object", o.String())
@@ -102,18 +104,21 @@ func (d *Deployer) dryRun(ctx context.Context, stage event.Stage, want *desired,
 			if err == nil || !isMistake(err, o) {
 				return nil
 			}
-			return event.WithHint(fmt.Errorf("release %s: %s: %s %s: the API server does not take it: %w", want.ID(), want.file(m.Name), o.kind.Kind, o.name, err),
+			return event.WithHint(fmt.Errorf("release %s: %s: %s %s: the API server does not take it: %w", want.ID(),
+				want.file(m.Name), o.kind.Kind, o.name, err),
 				hintChart)
 		})
 	}
 	return group.Wait()
 }
 
-// isMistake tells whether an object was refused for what it holds. It may exist already; a service's ports and addresses may be taken by
-// itself; webhooks and policies of admission judge more than the object; not every API can do without doing.
+// isMistake tells whether an object was rejected for its content. It may exist already; a service's
+// ports and addresses may be its own; admission webhooks and policies consider more than the
+// object; not every API supports dry runs.
 func isMistake(err error, o object) bool {
 	text := strings.ToLower(err.Error())
-	if strings.Contains(text, "admission") || strings.Contains(text, "webhook") || strings.Contains(text, "dry run") || strings.Contains(text, "dryrun") {
+	if strings.Contains(text, "admission") || strings.Contains(text, "webhook") || strings.Contains(text, "dry run") ||
+		strings.Contains(text, "dryrun") {
 		return false
 	}
 	return apierrors.IsBadRequest(err) || apierrors.IsInvalid(err) && o.kind.Kind != "Service"

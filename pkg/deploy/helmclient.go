@@ -169,7 +169,7 @@ func (c *helmClient) Delete(resources helmkube.ResourceList) (*helmkube.Result, 
 	return c.delete(resources, metav1.DeletePropagationBackground, func(object string) error {
 		err := fmt.Errorf("%s is there already, and no hook of the release %s made it", object, c.release.ID())
 		return event.WithHint(err,
-			"rename the hook's object, or delete the one that is there if nobody needs it")
+			"rename the hook's object, or delete the one that is there if it is not needed")
 	})
 }
 

@@ -53,7 +53,8 @@ type hookWatch struct {
 
 // watchHooks runs a Helm write that runs hooks of these events. A hook that cannot finish is made
 // to fail at once, and the error shows what its pod printed.
-func (d *Deployer) watchHooks(ctx context.Context, r Release, version int, events []release.HookEvent, write func() error) error {
+func (d *Deployer) watchHooks(ctx context.Context, r Release, version int, events []release.HookEvent,
+	write func() error) error {
 	w := &hookWatch{waiter: &waiter{Deployer: d}, release: r, version: version, events: events}
 	ctx, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
@@ -130,7 +131,8 @@ func (w *hookWatch) inspect(ctx context.Context, hook hook, begun metav1.Time) {
 		uid = job.UID
 		options = metav1.ListOptions{LabelSelector: batchv1.ControllerUidLabel + "=" + string(job.UID)}
 		if job.Status.Active+job.Status.Failed+job.Status.Succeeded == 0 {
-			if message, _ := w.podCreationFailure(ctx, hook.namespace, job.UID); message != "" && w.lastsFor(about+" not made") >= retryGrace {
+			if message, _ := w.podCreationFailure(ctx, hook.namespace, job.UID); message != "" &&
+				w.lastsFor(about+" not made") >= retryGrace {
 				w.report, w.hint = about+": "+message, hintNotMade(message)
 				w.fail(ctx, hook.object, uid)
 				return
@@ -173,7 +175,8 @@ func (w *hookWatch) inspect(ctx context.Context, hook hook, begun metav1.Time) {
 // crashed tells whether a container of the pod failed.
 func crashed(pod *corev1.Pod) bool {
 	for _, status := range pod.Status.ContainerStatuses {
-		for _, ended := range []*corev1.ContainerStateTerminated{status.State.Terminated, status.LastTerminationState.Terminated} {
+		for _, ended := range []*corev1.ContainerStateTerminated{status.State.Terminated,
+			status.LastTerminationState.Terminated} {
 			if ended != nil && ended.ExitCode != 0 {
 				return true
 			}
@@ -189,9 +192,11 @@ func (w *hookWatch) fail(ctx context.Context, o object, uid types.UID) {
 	patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"spec":{"activeDeadlineSeconds":1}}`, uid)
 	var err error
 	if o.kind.Kind == "Job" {
-		_, err = w.cluster.Client.BatchV1().Jobs(o.namespace).Patch(ctx, o.name, types.MergePatchType, patch, metav1.PatchOptions{})
+		_, err = w.cluster.Client.BatchV1().Jobs(o.namespace).Patch(ctx, o.name, types.MergePatchType, patch,
+			metav1.PatchOptions{})
 	} else {
-		_, err = w.cluster.Client.CoreV1().Pods(o.namespace).Patch(ctx, o.name, types.MergePatchType, patch, metav1.PatchOptions{})
+		_, err = w.cluster.Client.CoreV1().Pods(o.namespace).Patch(ctx, o.name, types.MergePatchType, patch,
+			metav1.PatchOptions{})
 	}
 	w.ended = err == nil // otherwise the next inspection tries again
 }

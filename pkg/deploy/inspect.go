@@ -1,4 +1,3 @@
-// What a chart says of itself before it is deployed: for devloop init, which has to guess what its user wants.
 package deploy
 
 import (
@@ -12,22 +11,22 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// ChartInfo is what Inspect finds in a chart.
+// ChartInfo is what a chart tells before it is deployed, for devloop init.
 type ChartInfo struct {
 	Name     string
 	Library  bool           // cannot be deployed by itself
 	Values   map[string]any // defaults
 	Services []ChartService // of a release with the default values
-	Err      error          // why Services is not known: the chart cannot do with its defaults
+	Err      error          // why Services is unknown: the defaults are not enough
 }
 
-// ChartService is a service that a chart makes.
+// ChartService is a service that a chart creates.
 type ChartService struct {
 	Name, Namespace string
-	Port            int // its first one for TCP
+	Port            int // the first for TCP
 }
 
-// Inspect reads the chart in a folder, and renders it as a release of that name and namespace would be.
+// Inspect reads the chart in a folder, and renders it for a release of that name and namespace.
 func Inspect(ctx context.Context, folder, release, namespace string) (ChartInfo, error) {
 	loaded, err := loadChart(ctx, folder)
 	if err != nil {
@@ -50,12 +49,14 @@ func Inspect(ctx context.Context, folder, release, namespace string) (ChartInfo,
 	}
 	for _, manifest := range manifests {
 		var service corev1.Service
-		if manifest.Head.Kind != "Service" || yaml.Unmarshal([]byte(manifest.Content), &service) != nil || len(service.Spec.Selector) == 0 {
+		if manifest.Head.Kind != "Service" || yaml.Unmarshal([]byte(manifest.Content), &service) != nil ||
+			len(service.Spec.Selector) == 0 {
 			continue
 		}
 		for _, port := range service.Spec.Ports {
 			if tcp := port.Protocol == "" || port.Protocol == corev1.ProtocolTCP; tcp && port.Port > 0 {
-				info.Services = append(info.Services, ChartService{service.Name, cmp.Or(service.Namespace, namespace), int(port.Port)})
+				info.Services = append(info.Services, ChartService{service.Name, cmp.Or(service.Namespace, namespace),
+					int(port.Port)})
 				break
 			}
 		}

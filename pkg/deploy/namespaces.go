@@ -169,7 +169,8 @@ func (d *Deployer) contents(ctx context.Context, namespace string) (found string
 			if !resource.Namespaced || strings.Contains(resource.Name, "/") {
 				continue
 			}
-			objects, err := d.cluster.Dynamic.Resource(version.WithResource(resource.Name)).Namespace(namespace).List(ctx, metav1.ListOptions{})
+			objects, err := d.cluster.Dynamic.Resource(version.WithResource(resource.Name)).Namespace(namespace).List(ctx,
+				metav1.ListOptions{})
 			if apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err) {
 				continue
 			}

@@ -166,7 +166,8 @@ func (d *Deployer) terminating(ctx context.Context, objects []object) (string, e
 
 // firstMatch names one of the objects that match, or returns "". The metadata is nil for an object
 // that does not exist, or whose kind the API server does not know.
-func (d *Deployer) firstMatch(ctx context.Context, objects []object, is func(object, *metav1.PartialObjectMetadata) bool) (string, error) {
+func (d *Deployer) firstMatch(ctx context.Context, objects []object,
+	is func(object, *metav1.PartialObjectMetadata) bool) (string, error) {
 	group, ctx := event.NewGroup(ctx)
 	group.SetLimit(maxRequests)
 	for _, o := range objects {

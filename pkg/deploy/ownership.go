@@ -31,7 +31,8 @@ func isGone(err error) bool { return apierrors.IsNotFound(err) || apierrors.IsCo
 
 // belongsTo tells whether an object is of a release, by Helm's annotations.
 func belongsTo(o metav1.Object, r Release) bool {
-	return o.GetAnnotations()[kube.AnnotationRelease] == r.Name && o.GetAnnotations()[kube.AnnotationReleaseNamespace] == r.Namespace
+	return o.GetAnnotations()[kube.AnnotationRelease] == r.Name &&
+		o.GetAnnotations()[kube.AnnotationReleaseNamespace] == r.Namespace
 }
 
 // madeByHook tells whether a hook of a release made an object; ran tells whether Helm's records say

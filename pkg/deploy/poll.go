@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// until asks again and again what is still waited for, until nothing is or ctx ends. A request that fails is asked again.
+// until polls until ask returns neither what is left nor an error, or until ctx ends.
 func (d *Deployer) until(ctx context.Context, ask func() (left string, err error)) error {
 	for {
 		left, err := ask()
@@ -23,15 +23,15 @@ func (d *Deployer) until(ctx context.Context, ask func() (left string, err error
 	}
 }
 
-// pollInterval is how often a rollout is looked at: small beside the second that the fastest pod takes.
+// pollInterval is how often a rollout is polled: the fastest pod takes a second.
 const pollInterval = 200 * time.Millisecond
 
-// While it is young it is looked at twice as often, since somebody waits for the most common case.
+// A young rollout is polled twice as often, since most are complete by then.
 const youngRollout = 5 * time.Second
 
 const youngPollInterval = pollInterval / 2
 
-// sleep waits, but not beyond the end of ctx.
+// sleep returns the cause if ctx ends first.
 func sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -1,7 +1,8 @@
-// Helm renders a chart by itself when it writes a release: in this process, where nothing can stop
-// a template that has no end. So Helm's actions get a chart whose templates are constants: what the
-// process for templates has made of the user's.
 package deploy
+
+// Helm renders a chart itself when it writes a release, in this process, where nothing can stop an
+// endless template. So it gets a chart whose templates are constants: what the render process has
+// made of the user's.
 
 import (
 	"bytes"
@@ -12,15 +13,15 @@ import (
 	"helm.sh/helm/v3/pkg/chart"
 )
 
-// prerendered is a chart for one action of Helm. Until Helm has rendered it, it consists of output only.
-// After that it is the user's chart, which Helm's record of the revision is to contain.
+// prerendered is a chart for one action of Helm. Until Helm has rendered it, it has only output as
+// templates; then it becomes the user's chart, for Helm's record.
 type prerendered struct {
 	chart *chart.Chart
 	users *chart.Chart
 }
 
-// newPrerendered returns a chart of which Helm's engine makes these files, byte for byte; they are what
-// it made of loaded before. The caller gives loaded away.
+// newPrerendered returns a chart that Helm renders to exactly these files, which were rendered from
+// loaded. It takes ownership of loaded.
 func newPrerendered(loaded *chart.Chart, files map[string]string) (prerendered, error) {
 	output := &chart.Chart{Metadata: &chart.Metadata{Name: loaded.Name()}} // no schema and no charts below it
 	for name, text := range files {
@@ -33,14 +34,13 @@ func newPrerendered(loaded *chart.Chart, files map[string]string) (prerendered, 
 	return prerendered{output, loaded}, nil
 }
 
-// asTemplate returns a template that prints text. It is a single constant: nothing in it is special
-// to templates, and however many braces there are, the template has one node.
+// asTemplate returns a template that prints text: a single constant, in which nothing is special to
+// templates.
 func asTemplate(text string) []byte {
 	return []byte("{{" + strconv.Quote(text) + "}}")
 }
 
-// Run makes literal a postrender.PostRenderer: Helm calls it after it has rendered the chart, and
-// before it writes its record.
+// Run makes prerendered a postrender.PostRenderer: Helm calls it between rendering and its record.
 func (l prerendered) Run(manifests *bytes.Buffer) (*bytes.Buffer, error) {
 	*l.chart = *l.users
 	return manifests, nil

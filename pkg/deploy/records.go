@@ -74,7 +74,8 @@ func (d *Deployer) upToDate(r revision, want desired) bool {
 
 // revisions returns the records of a release, the last one first.
 func (d *Deployer) revisions(ctx context.Context, r Release) ([]revision, error) {
-	list, err := d.cluster.Metadata.Resource(secrets).Namespace(r.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "owner=helm,name=" + r.Name})
+	list, err := d.cluster.Metadata.Resource(secrets).Namespace(r.Namespace).List(ctx,
+		metav1.ListOptions{LabelSelector: "owner=helm,name=" + r.Name})
 	if err != nil {
 		return nil, fmt.Errorf("release %s: read Helm's records: %w", r.ID(), err)
 	}
@@ -116,7 +117,8 @@ func (d *Deployer) lastGood(ctx context.Context, r Release) (good int, last revi
 
 // awaitOtherWriter waits while another process writes the release, and returns its last revision.
 // What a devloop that was killed left pending counts as written.
-func (d *Deployer) awaitOtherWriter(ctx context.Context, stage event.Stage, r Release, last revision) (revision, error) {
+func (d *Deployer) awaitOtherWriter(ctx context.Context, stage event.Stage, r Release, last revision) (revision,
+	error) {
 	waitCtx, cancel := context.WithTimeoutCause(ctx, otherWriterTimeout, errOtherWriter)
 	defer cancel()
 	for reported := false; last.status.IsPending() && !d.abandoned(r, last); reported = true {
@@ -161,7 +163,8 @@ func (d *Deployer) setLabel(ctx context.Context, r Release, version int, label s
 		return err
 	}
 	name := fmt.Sprintf("sh.helm.release.v1.%s.v%d", r.Name, version) // storage.makeKey
-	_, err = d.cluster.Metadata.Resource(secrets).Namespace(r.Namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+	_, err = d.cluster.Metadata.Resource(secrets).Namespace(r.Namespace).Patch(ctx, name, types.MergePatchType, patch,
+		metav1.PatchOptions{})
 	if err != nil {
 		return fmt.Errorf("release %s: mark revision %d: %w", r.ID(), version, err)
 	}
@@ -211,7 +214,8 @@ type permissions interface {
 
 // recordRelease permits the deletion of a release, from this folder.
 func (d *Deployer) recordRelease(r Release) error {
-	if err := d.recordFolder(journal.Release, r.ID()); err != nil { // first: after a crash, a release without a folder would be any folder's
+	// first: after a crash, a release without a folder would be any folder's
+	if err := d.recordFolder(journal.Release, r.ID()); err != nil {
 		return err
 	}
 	return d.journal.Record(journal.Release, r.ID())

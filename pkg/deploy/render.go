@@ -94,7 +94,7 @@ func (want *desired) valuesFor(
 	loaded *chart.Chart, options chartutil.ReleaseOptions, capabilities *chartutil.Capabilities,
 ) (values map[string]any, all chartutil.Values, err error) {
 	if loaded.Metadata.Type == "library" {
-		return nil, nil, errors.New("its chart is a library, which other charts use and nobody can install")
+		return nil, nil, errors.New("its chart is a library, which other charts use and cannot be installed")
 	}
 	version := capabilities.KubeVersion.String()
 	if kube := loaded.Metadata.KubeVersion; kube != "" && !chartutil.IsCompatibleRange(kube, version) {

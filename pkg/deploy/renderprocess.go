@@ -1,8 +1,8 @@
 package deploy
 
-// Templates are rendered in a process of their own: one that counts without end, or calls itself,
-// cannot be stopped in any other way, and the second kind ends its process. That process has a
-// deadline and a limit of memory, and asks the cluster through devloop.
+// Templates are rendered in a child process: an endless loop in one cannot be stopped in any other
+// way, and endless recursion ends the process. The child has a deadline and a memory limit, and
+// asks the cluster through devloop.
 
 import (
 	"bytes"
@@ -35,51 +35,50 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 )
 
-// RenderArgument is the only argument of a process that is to call ServeRender at once.
+// RenderArgument is the only argument of a process that has to call ServeRender at once.
 const RenderArgument = "render-templates"
 
 const (
-	// renderTimeout is for the templates of one chart; those of large ones take a second.
+	// renderTimeout is for the templates of one chart; large ones take a second.
 	renderTimeout = 30 * time.Second
-	// renderMemory is how much memory that process may have, in bytes, all in all.
+	// renderMemory limits the memory of the process, in bytes.
 	renderMemory = 1 << 30
-	// renderStack is how much of it may be a stack, in bytes: some thousand templates that call
-	// each other.
+	// renderStack is how much of it may be stack, in bytes: enough for thousands of nested templates.
 	renderStack = 256 << 20
-	// maxRendered is the size of their output, in bytes; an object in a cluster has 1.5 MB at most.
+	// maxRendered limits the output, in bytes; an object in a cluster has 1.5 MB at most.
 	maxRendered = 64 << 20
-	// lookupFile is the descriptor through which that process asks the API server.
+	// lookupFile is the file descriptor for requests to the API server.
 	lookupFile = 3
 )
 
 const hintEndless = "look for a template that calls itself (tpl, include) and for a long range (until, untilStep)"
 
-// renderRequest is what templates are rendered with.
+// renderRequest is the input of the process.
 type renderRequest struct {
 	Chart        chartParts
-	Values       any // as sent
+	Values       any // of toGob
 	Options      chartutil.ReleaseOptions
 	Capabilities chartutil.Capabilities
-	Lookup       bool // the API server can be asked
+	Lookup       bool // lookups are possible
 }
 
-// renderResult is what came of it.
+// renderResult is its output.
 type renderResult struct {
 	Files   map[string]string // by the names of the templates
 	Error   string            // "" if all went well
 	Invalid bool              // the error is of values that a schema forbids
 }
 
-// chartParts is a chart without what its templates cannot see.
+// chartParts is what templates can see of a chart.
 type chartParts struct {
 	Metadata         []byte // JSON
 	Templates, Files []*chart.File
-	Values           any // as sent
+	Values           any // of toGob
 	Schema           []byte
 	Dependencies     []chartParts
 }
 
-// gob knows no nil in an interface, and takes an empty list for none.
+// gob has no nil in interfaces, and does not tell an empty list from none.
 type (
 	gobNull struct{}
 	gobList struct{ Items []any }
@@ -91,8 +90,7 @@ func init() { //nolint:gochecknoinits // as gob has it
 	}
 }
 
-// toGob makes values fit to be sent, received makes them what they were. JSON would make floats of
-// whole numbers.
+// toGob prepares values for gob, fromGob restores them. JSON would make floats of integers.
 func toGob(value any) any {
 	switch value := value.(type) {
 	case nil:
@@ -170,8 +168,8 @@ func (p chartParts) chart() (*chart.Chart, error) {
 // schemaError is of values that a chart's schema forbids.
 type schemaError struct{ error }
 
-// renderTemplates checks the values against the chart's schema and renders its templates; cluster
-// is what lookup asks, nil for nothing.
+// renderTemplates validates the values by the chart's schema and renders its templates; lookup asks
+// the cluster, if that is not nil.
 func renderTemplates(ctx context.Context, loaded *chart.Chart, values map[string]any, options chartutil.ReleaseOptions,
 	capabilities *chartutil.Capabilities, cluster *rest.Config,
 ) (map[string]string, error) {
@@ -192,8 +190,8 @@ func renderTemplates(ctx context.Context, loaded *chart.Chart, values map[string
 	return result.Files, nil
 }
 
-// inProcess starts the process that renders, and ends it after timeout, or when ctx ends: then the
-// error is its cause.
+// inProcess runs the process that renders, and kills it after timeout or when ctx ends: the error
+// is ctx's cause then.
 func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration,
 	cluster *rest.Config) (result renderResult, err error) {
 	var request bytes.Buffer
@@ -209,14 +207,14 @@ func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration,
 	}
 	cmd := exec.CommandContext(ctx, self, RenderArgument)
 	cmd.Args[0] = os.Args[0]
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl+C is devloop's
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl+C is for devloop
 	cmd.WaitDelay = time.Second
 	cmd.Stdin = &request
-	answer, said := &limitedBuffer{room: 2 * maxRendered}, &limitedBuffer{room: 1 << 20}
-	cmd.Stdout, cmd.Stderr = answer, said
-	asking := new(atomic.Bool)
+	stdout, stderr := &limitedBuffer{room: 2 * maxRendered}, &limitedBuffer{room: 1 << 20}
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	pending := new(atomic.Bool)
 	if r.Lookup {
-		theirs, stop, err := serveLookups(ctx, cluster, asking)
+		theirs, stop, err := serveLookups(ctx, cluster, pending)
 		if err != nil {
 			return result, err
 		}
@@ -228,36 +226,36 @@ func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration,
 	switch cause := context.Cause(ctx); {
 	case cause != nil && !errors.Is(cause, late):
 		return result, cause
-	case cause != nil && asking.Load():
+	case cause != nil && pending.Load():
 		err := fmt.Errorf("%w: the API server has not answered a lookup", late)
 		return result, event.Transient(event.WithHint(err, kube.UnreachableHint))
 	case cause != nil:
 		return result, event.WithHint(late, hintEndless)
 	}
 	if err != nil {
-		return result, renderFailure(err, said.content.String())
+		return result, renderFailure(err, stderr.content.String())
 	}
-	if err := gob.NewDecoder(&answer.content).Decode(&result); err != nil {
+	if err := gob.NewDecoder(&stdout.content).Decode(&result); err != nil {
 		return result, fmt.Errorf("read its rendered templates: %w", err)
 	}
 	return result, nil
 }
 
-// renderFailure says why that process ended before it answered, by what Go's runtime says then.
-func renderFailure(err error, said string) error {
+// renderFailure returns why the process failed before it answered, by the Go runtime's message.
+func renderFailure(err error, stderr string) error {
 	switch {
-	case strings.Contains(said, "stack exceeds"):
+	case strings.Contains(stderr, "stack exceeds"):
 		return event.WithHint(errors.New("its templates call each other, or themselves, without end"), hintEndless)
-	case strings.Contains(said, "out of memory"), strings.Contains(said, "cannot allocate memory"),
-		strings.Contains(said, "failed to allocate"):
+	case strings.Contains(stderr, "out of memory"), strings.Contains(stderr, "cannot allocate memory"),
+		strings.Contains(stderr, "failed to allocate"):
 		return event.WithHint(fmt.Errorf("its templates need more than %d MiB of memory", renderMemory>>20),
 			hintEndless)
 	}
-	first, _, _ := strings.Cut(strings.TrimSpace(said), "\n")
+	first, _, _ := strings.Cut(strings.TrimSpace(stderr), "\n")
 	return fmt.Errorf("render its templates: %w: %s", err, first)
 }
 
-// executable is this program, also when another one has been installed in its place meanwhile.
+// executable returns this program, even if another version has replaced its file.
 func executable() (string, error) {
 	if runtime.GOOS == "linux" {
 		return "/proc/self/exe", nil
@@ -272,7 +270,7 @@ type limitedBuffer struct {
 }
 
 func (c *limitedBuffer) Write(p []byte) (int, error) {
-	_, _ = c.content.Write(p[:min(len(p), c.room-c.content.Len())]) // which never fails
+	_, _ = c.content.Write(p[:min(len(p), c.room-c.content.Len())]) // never fails
 	return len(p), nil
 }
 
@@ -349,13 +347,13 @@ func (c oneConn) Accept() (net.Conn, error) {
 func (oneConn) Close() error   { return nil }
 func (oneConn) Addr() net.Addr { return &net.UnixAddr{} }
 
-// ServeRender is a process that renders: it reads what to render from in, writes what came of it to
-// out, and returns the exit code. What it cannot do within its limits ends it.
+// ServeRender renders in a child process: it reads a request from in, writes the result to out, and
+// returns the exit code. Exceeding a limit ends the process.
 func ServeRender(in io.Reader, out io.Writer) int {
 	debug.SetMaxStack(renderStack)
 	limit := unix.Rlimit{Cur: renderMemory, Max: renderMemory}
-	_ = unix.Setrlimit(unix.RLIMIT_DATA, &limit)           // where that is not heeded, the deadline is
-	time.AfterFunc(2*renderTimeout, func() { os.Exit(1) }) // devloop may have been killed
+	_ = unix.Setrlimit(unix.RLIMIT_DATA, &limit)           // if ignored, the deadline remains
+	time.AfterFunc(2*renderTimeout, func() { os.Exit(1) }) // in case devloop was killed
 	var request renderRequest
 	if err := gob.NewDecoder(in).Decode(&request); err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, err)
@@ -383,7 +381,7 @@ func (r renderRequest) render() (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	merged, _ := all["Values"].(chartutil.Values) // which it always is
+	merged, _ := all["Values"].(chartutil.Values) // it always is
 	if err := chartutil.ValidateAgainstSchema(loaded, merged); err != nil {
 		return nil, schemaError{err}
 	}

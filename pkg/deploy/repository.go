@@ -1,8 +1,8 @@
 package deploy
 
-// Charts that are known by a name and a version, in a chart repository (an index.yaml and archives) or in an OCI registry (tags). What a
-// name and a version mean is asked once for as long as devloop runs, and remembered on disk for when the network is away: an exact version
-// is never asked again.
+// Charts with a name and a version, in a chart repository (an index.yaml and archives) or in an OCI
+// registry (tags). They are resolved once while devloop runs, and remembered on disk for when the
+// network is away. An exact version is never resolved again.
 
 import (
 	"context"
@@ -27,13 +27,13 @@ import (
 	"github.com/devloop/devloop/pkg/files"
 )
 
-// chartLocation is where a chart of a name and a version is.
+// chartLocation is where a version of a chart is.
 type chartLocation struct {
-	URL    string `json:"url"`              // of the archive, or the registry's reference with its tag
-	Digest string `json:"sha256,omitempty"` // of the archive, where the repository tells
+	URL    string `json:"url"`              // of the archive, or the reference with its tag
+	Digest string `json:"sha256,omitempty"` // of the archive, or ""
 }
 
-// resolve tells where the chart is.
+// resolve finds the chart's location.
 func (c *charts) resolve(ctx context.Context, stage event.Stage, from source) (chartLocation, error) {
 	if from.repo == "" && hasTag(from.chart) {
 		return chartLocation{URL: from.chart}, nil
@@ -51,10 +51,12 @@ func (c *charts) resolve(ctx context.Context, stage event.Stage, from source) (c
 		at = before
 	} else if at, err = findVersion(ctx, from); err != nil {
 		if before.URL == "" || ctx.Err() != nil {
-			return at, event.WithHint(fmt.Errorf("chart %s: %w", from, err), "check the address, the name and the version, and the network")
+			return at, event.WithHint(fmt.Errorf("chart %s: %w", from, err),
+				"check the address, the name and the version, and the network")
 		}
 		at = before
-		stage.Warn("newest version of the chart is unknown, the last known one is used", err, "chart", from.chart, "url", redacted(at.URL))
+		stage.Warn("newest version of the chart is unknown, the last known one is used", err, "chart", from.chart, "url",
+			redacted(at.URL))
 	} else if text, err := json.Marshal(at); err == nil {
 		if err := errors.Join(c.makeFolder(), writeFile(filepath.Join(c.dir, key+".json"), text)); err != nil {
 			return at, err
@@ -74,10 +76,10 @@ func (c *charts) isCached(url string) bool {
 	return err == nil
 }
 
-// key names a chart that is known by its name and version, in the cache.
+// key names the chart in the cache.
 func (s source) key() string { return sum256([]byte(s.repo + "\n" + s.chart + "\n" + s.version))[:16] }
 
-// remembered is what resolve found out before; what cannot be read is asked again.
+// remembered returns the last known location, the zero value if there is none.
 func (c *charts) remembered(from source) (before chartLocation) {
 	if from.repo == "" && hasTag(from.chart) {
 		return chartLocation{URL: from.chart}
@@ -90,7 +92,7 @@ func (c *charts) remembered(from source) (before chartLocation) {
 
 func indexOf(repository string) string { return strings.TrimSuffix(repository, "/") + "/index.yaml" }
 
-// findVersion asks the repository or the registry.
+// findVersion asks the repository or the registry for the location.
 func findVersion(ctx context.Context, from source) (chartLocation, error) {
 	ctx, cancel := context.WithTimeout(ctx, downloadTimeout)
 	defer cancel()
@@ -101,7 +103,7 @@ func findVersion(ctx context.Context, from source) (chartLocation, error) {
 	if err != nil {
 		return chartLocation{}, err
 	}
-	temporary, err := os.CreateTemp("", "index-*.yaml") // Helm reads an index from a file
+	temporary, err := os.CreateTemp("", "index-*.yaml") // Helm only reads an index from a file
 	if err != nil {
 		return chartLocation{}, err
 	}
@@ -126,7 +128,7 @@ func findVersion(ctx context.Context, from source) (chartLocation, error) {
 	return chartLocation{address, strings.TrimPrefix(version.Digest, "sha256:")}, err
 }
 
-// withoutLogin is a URL without user and password, fit to be kept.
+// withoutLogin returns a URL without user and password.
 func withoutLogin(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -136,7 +138,7 @@ func withoutLogin(address string) string {
 	return u.String()
 }
 
-// withLogin gives a URL the user and password of its repository's, if it is of the same host.
+// withLogin adds the user and password of a repository to a URL on the same host.
 func withLogin(address, repository string) string {
 	u, err := url.Parse(address)
 	of, repoErr := url.Parse(repository)
@@ -147,10 +149,11 @@ func withLogin(address, repository string) string {
 	return u.String()
 }
 
-// findTag picks the tag.
+// findTag picks the tag of a version.
 func findTag(ctx context.Context, from source) (chartLocation, error) {
 	if _, err := semver.StrictNewVersion(strings.TrimPrefix(from.version, "v")); err == nil {
-		return chartLocation{URL: from.chart + ":" + strings.ReplaceAll(from.version, "+", "_")}, nil // as Helm writes a version into a tag
+		// as Helm encodes a version in a tag
+		return chartLocation{URL: from.chart + ":" + strings.ReplaceAll(from.version, "+", "_")}, nil
 	}
 	client, err := registryClient(ctx, from.chart)
 	if err != nil {
@@ -164,7 +167,7 @@ func findTag(ctx context.Context, from source) (chartLocation, error) {
 	return chartLocation{URL: from.chart + ":" + strings.ReplaceAll(tag, "+", "_")}, err
 }
 
-// pullChart gets the archive of a reference with its tag.
+// pullChart downloads the archive of a reference with its tag.
 func pullChart(ctx context.Context, reference string) ([]byte, error) {
 	client, err := registryClient(ctx, reference)
 	if err != nil {
@@ -177,7 +180,8 @@ func pullChart(ctx context.Context, reference string) ([]byte, error) {
 	return result.Chart.Data, nil
 }
 
-// registryClient logs in as Helm's and Docker's users do. Plain http is for registries on this machine alone.
+// registryClient uses the credentials of Helm and Docker. Plain http is only for registries on this
+// machine.
 func registryClient(ctx context.Context, reference string) (*registry.Client, error) {
 	options := []registry.ClientOption{registry.ClientOptHTTPClient(&http.Client{Transport: boundedTransport{ctx}})}
 	host, _, _ := strings.Cut(strings.TrimPrefix(reference, "oci://"), "/")
@@ -190,15 +194,15 @@ func registryClient(ctx context.Context, reference string) (*registry.Client, er
 	return registry.NewClient(options...)
 }
 
-// boundedTransport gives Helm's registry client, which takes no context, the one of its caller, and no more
-// than a chart may have.
+// boundedTransport adds a context to Helm's registry client, which takes none, and limits responses
+// to the size of a chart.
 type boundedTransport struct {
 	ctx context.Context //nolint:containedctx // of one call
 }
 
 func (b boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := http.DefaultTransport.RoundTrip(r.WithContext(b.ctx))
-	if err == nil { // what is cut off has another digest
+	if err == nil { // a truncated chart fails by its digest
 		resp.Body = struct {
 			io.Reader
 			io.Closer
@@ -207,7 +211,7 @@ func (b boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// hasTag tells whether a registry's reference ends in one: oci://host:port/path/name:tag.
+// hasTag tells whether a reference ends in a tag: oci://host:port/path/name:tag.
 func hasTag(reference string) bool {
 	return strings.LastIndex(reference, ":") > strings.LastIndex(reference, "/")
 }
@@ -224,7 +228,7 @@ func addedRepository(name string) (string, error) {
 	return "", event.WithHint(fmt.Errorf("the repository %q is not in %s", name, file), "helm repo add "+name+" URL")
 }
 
-// repositoryLogin returns the user and password that Helm knows for the repository which an address belongs to.
+// repositoryLogin returns the user and password in Helm's configuration for an address.
 func repositoryLogin(address string) (user, password string) {
 	added, err := repo.LoadFile(cli.New().RepositoryConfig)
 	if err != nil {

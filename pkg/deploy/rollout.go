@@ -22,8 +22,8 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// forgetAfter is how long something has to be unseen to count as over. A container that keeps failing
-// alternates between states.
+// forgetAfter is how long something has to be unseen to count as over. A container that keeps
+// failing alternates between states.
 const forgetAfter = 30 * time.Second
 
 // reportTimeout limits the requests for a report of a failure.
@@ -61,8 +61,8 @@ type rollout struct {
 
 // Wait returns when every workload of the releases and of health runs its current template with all
 // replicas available, or with the reason why one of them never will. An API server that is away is
-// waited for. Revisions that are up are marked, for rollbacks; a release with Rollback that fails is
-// rolled back.
+// waited for. Revisions that are up are marked, for rollbacks; a release with Rollback that fails
+// is rolled back.
 func (d *Deployer) Wait(
 	ctx context.Context, sink event.Sink, releases []Release, health []Health, timeout time.Duration,
 ) error {
@@ -207,8 +207,8 @@ type observation struct {
 	rollout   rollout  // of that one
 }
 
-// observe inspects all workloads concurrently. Its error is final; a request that fails is reason to
-// wait, since an API server comes back.
+// observe inspects all workloads concurrently. Its error is final; a request that fails is reason
+// to wait, since an API server comes back.
 func (w *waiter) observe(ctx context.Context, all []workload, health []Health) (observation, error) {
 	all = slices.Clone(all)
 	var found observation
@@ -370,10 +370,11 @@ func (d *Deployer) jobRollout(ctx context.Context, w workload) (rollout, error) 
 	return state, nil
 }
 
-// notObserved is what a workload lacks right after a write: until then its status, and the pods it names, are of the template before.
+// notObserved is what is missing right after a write: until then, a workload's status and pods are
+// of the previous template.
 const notObserved = "its new template was not seen by its controller yet"
 
-// missingReplicas says in words what a rollout still lacks.
+// missingReplicas describes what a rollout still needs, "" when it is complete.
 func missingReplicas(want, all, updated, available int32) string {
 	switch {
 	case updated < want:
@@ -386,11 +387,13 @@ func missingReplicas(want, all, updated, available int32) string {
 	return ""
 }
 
-// currentTemplate returns the selector of the pods that the deployment's current template made, and the replica set that makes them.
+// currentTemplate returns the selector of the pods of a deployment's current template, and their
+// replica set.
 func (d *Deployer) currentTemplate(ctx context.Context, deployment *appsv1.Deployment) (string, types.UID, error) {
 	const revision = "deployment.kubernetes.io/revision" // set by the deployment controller on both
 	selector := metav1.FormatLabelSelector(deployment.Spec.Selector)
-	sets, err := d.cluster.Client.AppsV1().ReplicaSets(deployment.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+	sets, err := d.cluster.Client.AppsV1().ReplicaSets(deployment.Namespace).List(ctx,
+		metav1.ListOptions{LabelSelector: selector})
 	if err != nil {
 		return "", "", err
 	}
@@ -400,13 +403,14 @@ func (d *Deployer) currentTemplate(ctx context.Context, deployment *appsv1.Deplo
 			return selector + "," + hash + "=" + set.Labels[hash], set.UID, nil
 		}
 	}
-	return "", "", nil // not made yet
+	return "", "", nil // not created yet
 }
 
-// currentRevision is the same for a daemon set, whose templates are kept as controller revisions.
+// currentRevision is the same for a daemon set, which keeps its templates as controller revisions.
 func (d *Deployer) currentRevision(ctx context.Context, set *appsv1.DaemonSet) (string, error) {
 	selector := metav1.FormatLabelSelector(set.Spec.Selector)
-	revisions, err := d.cluster.Client.AppsV1().ControllerRevisions(set.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+	revisions, err := d.cluster.Client.AppsV1().ControllerRevisions(set.Namespace).List(ctx,
+		metav1.ListOptions{LabelSelector: selector})
 	if err != nil {
 		return "", err
 	}
@@ -418,7 +422,7 @@ func (d *Deployer) currentRevision(ctx context.Context, set *appsv1.DaemonSet) (
 		}
 	}
 	if newest == nil {
-		return "", nil // not made yet
+		return "", nil // not created yet
 	}
 	const hash = appsv1.ControllerRevisionHashLabelKey
 	return selector + "," + hash + "=" + newest.Labels[hash], nil

@@ -1,4 +1,3 @@
-// A release's values: merged from where devloop.yaml names them, and traced back to there when they are wrong.
 package deploy
 
 import (
@@ -22,7 +21,7 @@ import (
 	"github.com/devloop/devloop/pkg/files"
 )
 
-// merge lays a release's values over each other: files, inline values, set, setString. The later ones win.
+// merge merges a release's values: files, inline values, set, setString; the later ones win.
 func merge(r Release) (map[string]any, error) {
 	values := map[string]any{}
 	for _, file := range r.ValuesFiles {
@@ -61,11 +60,11 @@ func merge(r Release) (map[string]any, error) {
 	return values, nil
 }
 
-// yamlLine finds the place in what a YAML parser says.
+// yamlLine matches the position in an error of a YAML parser.
 var yamlLine = regexp.MustCompile(`yaml: line (\d+): (.*)$`)
 
-// set puts one value at a path as helm --set writes it. Whole numbers stay whole: JSON would make floats of them, which
-// templates print as 1.00068e+09.
+// set sets the value at a path, as helm --set does. Integers stay integers: JSON would make floats
+// of them, which templates print as 1.00068e+09.
 func set(values map[string]any, path string, value any) error {
 	switch value.(type) {
 	case int, int64, uint64, bool:
@@ -78,8 +77,8 @@ func set(values map[string]any, path string, value any) error {
 	return strvals.ParseJSON(path+"="+string(text), values)
 }
 
-// SecretValues are the texts, and all else in words, that stand where r.SecretValues says in the values that are merged for it. The error is of a values
-// file.
+// SecretValues returns the values at the paths of r.SecretValues, as text, in the values that
+// devloop.yaml gives the release.
 func SecretValues(r Release) ([]string, error) {
 	if len(r.SecretValues) == 0 {
 		return nil, nil
@@ -96,12 +95,14 @@ func SecretValues(r Release) ([]string, error) {
 	return found, nil
 }
 
-// hideValues has those hidden that are in values, the chart's own among them. A path that is in none is an error: it would hide nothing.
+// hideValues reports the secrets in the merged values, the chart's defaults included. A path
+// without a value is an error: it would hide nothing.
 func (d *Deployer) hideValues(r Release, values map[string]any) error {
 	for i, path := range r.SecretValues {
 		value, _ := valueAt(values, splitPath(path))
 		if value == nil {
-			return event.WithHint(&ValueError{Release: r.Name, In: fmt.Sprintf("secretValues[%d]", i), Path: splitPath(path), Message: "it is nowhere in the values, and would hide nothing"},
+			return event.WithHint(&ValueError{Release: r.Name, In: fmt.Sprintf("secretValues[%d]", i), Path: splitPath(path),
+				Message: "it is nowhere in the values, and would hide nothing"},
 				"it is a path like auth.password in the merged values: devloop render shows what they make")
 		}
 		if d.options.Secret != nil {
@@ -135,7 +136,7 @@ func valueAt(values any, path []string) (value any, found bool) {
 	return values, found
 }
 
-// leaves are the values of which values are made, as templates print them.
+// leaves returns the scalar values, as templates print them.
 func leaves(values any) []string {
 	var found []string
 	switch value := values.(type) {
@@ -147,7 +148,7 @@ func leaves(values any) []string {
 		for _, inner := range value {
 			found = append(found, leaves(inner)...)
 		}
-	case nil, bool: // no secret
+	case nil, bool: // not secret
 	case float64:
 		found = append(found, fmt.Sprint(value), strconv.FormatFloat(value, 'f', -1, 64))
 	default:
@@ -159,8 +160,8 @@ func leaves(values any) []string {
 // ValueError is a value that the chart's schema forbids.
 type ValueError struct {
 	Release string   // its name
-	In      string   // the key of devloop.yaml that gives the value: "set", "setString", "inlineValues"; "" if it stands in a file
-	Key     string   // as it is written there, or a.b.c
+	In      string   // key of devloop.yaml: "set", "setString", "inlineValues"; "" for a file
+	Key     string   // as written there, or a.b.c
 	Path    []string // of the value
 	Message string
 }
@@ -169,14 +170,13 @@ func (e *ValueError) Error() string {
 	return fmt.Sprintf("release %s: value %s: %s", e.Release, strings.Join(e.Path, "."), e.Message)
 }
 
-// Hint returns what the user can do.
 func (e *ValueError) Hint() string { return "the chart's values.schema.json says what it takes" }
 
-// maxProblems is how many values that a schema forbids are told of.
+// maxProblems limits the reported schema violations.
 const maxProblems = 50
 
-// schemaErrors checks the values against the schemas of the chart and of those that it depends on, and tells of each that is wrong where it
-// comes from.
+// schemaErrors turns the validator's text into an error for each value, with the place where it was
+// set.
 func (want *desired) schemaErrors(failure error) error {
 	var errs []error
 	problems, chart := 0, ""
@@ -212,13 +212,15 @@ func (want *desired) schemaErrors(failure error) error {
 	return errors.Join(errs...)
 }
 
-// violation is a line of what the schema's validator says: - at '/replicas': got string, want integer.
+// violation is a line of the validator's text: - at '/replicas': got string, want integer.
 var violation = regexp.MustCompile(`^\s*- at '([^']*)': (.*)$`)
 
-// locateValue makes the error of a value, with the place of what gives it: the last one wins, as it does in merge.
+// locateValue returns the error of a value, with the place that sets it: the last one wins, as in
+// merge.
 func (want *desired) locateValue(path []string, message string) error {
 	wrong := &ValueError{Release: want.Name, Path: path, Message: message}
-	for in, values := range map[string][]string{"setString": slices.Collect(maps.Keys(want.SetString)), "set": slices.Collect(maps.Keys(want.Set))} {
+	for in, values := range map[string][]string{"setString": slices.Collect(maps.Keys(want.SetString)),
+		"set": slices.Collect(maps.Keys(want.Set))} {
 		for _, key := range values {
 			if slices.Equal(splitPath(key), path) {
 				wrong.In, wrong.Key = in, key
@@ -237,7 +239,8 @@ func (want *desired) locateValue(path []string, message string) error {
 	}
 	for _, file := range sources {
 		if line, column := position(file, path); line > 0 {
-			return event.WithHint(fmt.Errorf("%s:%d:%d: release %s: value %s: %s", file, line, column, want.Name, strings.Join(path, "."), message), wrong.Hint())
+			return event.WithHint(fmt.Errorf("%s:%d:%d: release %s: value %s: %s", file, line, column, want.Name,
+				strings.Join(path, "."), message), wrong.Hint())
 		}
 	}
 	return wrong
@@ -245,7 +248,7 @@ func (want *desired) locateValue(path []string, message string) error {
 
 var pathStep = regexp.MustCompile(`(?:\\.|[^.\\\[\]])+`)
 
-// splitPath takes a path of set apart: a.b\.c[0] is a, b.c, 0.
+// splitPath splits a path of set: a.b\.c[0] is a, b.c, 0.
 func splitPath(path string) []string {
 	parts := pathStep.FindAllString(path, -1)
 	for i, part := range parts {
@@ -254,7 +257,7 @@ func splitPath(path string) []string {
 	return parts
 }
 
-// position finds a value in a YAML file; the line is 0 if the file has none at that path.
+// position finds a value in a YAML file; the line is 0 if there is none at that path.
 func position(file string, path []string) (line, column int) {
 	text, err := files.Read(file, maxText)
 	if err != nil {

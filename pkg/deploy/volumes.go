@@ -36,7 +36,8 @@ func (d *Deployer) recordClaims(ctx context.Context, stage event.Stage, r Releas
 					if _, err := strconv.Atoi(ordinal); !ok || err != nil || !o.selects(pvc.Labels) {
 						continue
 					}
-					known := d.journal.Has(journal.Volume, id) && d.matchesUID(journal.Volume, id, pvc.UID) // from an earlier installation
+					// from an earlier installation
+					known := d.journal.Has(journal.Volume, id) && d.matchesUID(journal.Volume, id, pvc.UID)
 					switch {
 					case !known && pvc.CreationTimestamp.Time.Before(begun):
 						if !slices.Contains(older, id) {
@@ -80,7 +81,8 @@ func (d *Deployer) removeClaims(ctx context.Context, stage event.Stage, remove b
 	for _, id := range d.journal.Names(journal.Volume) {
 		if folder, other := d.otherFolder(journal.Volume, id); other {
 			if remove {
-				stage.Warn("volume claim left alone, it was made from another folder", nil, "claim", id, "folder", folder, "remove it with", "devloop delete --volumes there")
+				stage.Warn("volume claim left alone, it was made from another folder", nil, "claim", id, "folder", folder,
+					"remove it with", "devloop delete --volumes there")
 			}
 			continue
 		}
