@@ -1,5 +1,6 @@
-// The level of a line that some program printed, by its text: each has its own way to say it.
 package pods
+
+// The level of a log line is guessed from its text: each program has its own format.
 
 import (
 	"regexp"
@@ -8,38 +9,49 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// levelWords are how programs call levels, in capitals.
+// levelWords are the names of levels, in capitals.
 var levelWords = map[string]event.Level{
-	"TRACE": event.Debug, "TRC": event.Debug, "DEBUG": event.Debug, "DBG": event.Debug, "DEBU": event.Debug, "DBUG": event.Debug, "VERBOSE": event.Debug, "FINE": event.Debug, "FINER": event.Debug, "FINEST": event.Debug,
-	"INFO": event.Info, "INF": event.Info, "INFORMATION": event.Info, "INFORMATIONAL": event.Info, "NOTICE": event.Info, "LOG": event.Info,
+	"TRACE": event.Debug, "TRC": event.Debug, "DEBUG": event.Debug, "DBG": event.Debug, "DEBU": event.Debug,
+	"DBUG": event.Debug, "VERBOSE": event.Debug, "FINE": event.Debug, "FINER": event.Debug, "FINEST": event.Debug,
+	"INFO": event.Info, "INF": event.Info, "INFORMATION": event.Info, "INFORMATIONAL": event.Info, "NOTICE": event.Info,
+	"LOG":  event.Info,
 	"WARN": event.Warning, "WARNING": event.Warning, "WRN": event.Warning,
-	"ERROR": event.Error, "ERR": event.Error, "ERRO": event.Error, "EROR": event.Error, "CRITICAL": event.Error, "CRIT": event.Error, "FATAL": event.Error, "FTL": event.Error, "FATA": event.Error, "PANIC": event.Error,
+	"ERROR": event.Error, "ERR": event.Error, "ERRO": event.Error, "EROR": event.Error, "CRITICAL": event.Error,
+	"CRIT": event.Error, "FATAL": event.Error, "FTL": event.Error, "FATA": event.Error, "PANIC": event.Error,
 	"DPANIC": event.Error, "ALERT": event.Error, "EMERG": event.Error, "EMERGENCY": event.Error, "SEVERE": event.Error,
 }
 
-// levelLetters are the same for programs that are short of space.
-var levelLetters = map[byte]event.Level{'T': event.Debug, 'D': event.Debug, 'V': event.Debug, 'I': event.Info, 'N': event.Info, 'W': event.Warning, 'E': event.Error, 'C': event.Error, 'F': event.Error}
+// levelLetters are their abbreviations.
+var levelLetters = map[byte]event.Level{'T': event.Debug, 'D': event.Debug, 'V': event.Debug, 'I': event.Info,
+	'N': event.Info, 'W': event.Warning, 'E': event.Error, 'C': event.Error, 'F': event.Error}
 
 var (
-	klogLine    = regexp.MustCompile(`^[IWEF]\d{4} \d\d:\d\d:\d\d`)                                                                     // I0102 15:04:05.000000       1 main.go:7] text
-	letterLine  = regexp.MustCompile(`^\[([TDVINWECF]) \d`)                                                                             // tornado, Dask Gateway: [W 2024-01-02 15:04:05.000 Proxy] text
-	keyedLevel  = regexp.MustCompile(`(?:^|[\s,{"])(?i:level|lvl|severity|levelname|loglevel|log\.level)"?\s*[=:]\s*"?([A-Za-z]+|\d+)`) // JSON, logfmt
-	timedLetter = regexp.MustCompile(`^[\d:./T+Z -]{8,35}\s\[?([DIWEF])\]?[\s:]`)                                                       // 2024-01-02 15:04:05 W text
+	// I0102 15:04:05.000000       1 main.go:7] text
+	klogLine = regexp.MustCompile(`^[IWEF]\d{4} \d\d:\d\d:\d\d`)
+	// tornado, Dask Gateway: [W 2024-01-02 15:04:05.000 Proxy] text
+	letterLine = regexp.MustCompile(`^\[([TDVINWECF]) \d`)
+	// JSON, logfmt
+	keyedLevel = regexp.MustCompile(
+		`(?:^|[\s,{"])(?i:level|lvl|severity|levelname|loglevel|log\.level)"?\s*[=:]\s*"?([A-Za-z]+|\d+)`)
+	// 2024-01-02 15:04:05 W text
+	timedLetter = regexp.MustCompile(`^[\d:./T+Z -]{8,35}\s\[?([DIWEF])\]?[\s:]`)
 	startsError = regexp.MustCompile(`^(?:Caused by: |Exception in thread |panic: |fatal error: |runtime error: )`)
 )
 
 const (
-	// levelHead is how far into a line its level is looked for, in bytes, and levelFields in how many words.
+	// levelHead is how far into a line its level is looked for, in bytes, and levelFields in how many
+	// words.
 	levelHead   = 160
 	levelFields = 10
-	// levelProse is how many plain words may stand before it: with more of them, a level is a word as any other.
+	// levelProse is how many plain words may precede a level; after more of them it is a word like any
+	// other.
 	levelProse = 2
 )
 
-// leveler tells the levels of the lines of one log, one after the other. The zero value is ready.
+// leveler finds the levels of the lines of one log, in order. The zero value is ready.
 type leveler struct {
 	before event.Level // of the line before
-	trace  string      // what the lines belong to: a "python" or "go" trace of an error, or nothing
+	trace  string      // that the lines belong to: "python", "go" or ""
 }
 
 // of returns the level of the next line: debug, info, warn or error.
@@ -49,18 +61,19 @@ func (l *leveler) of(line string) event.Level {
 	switch {
 	case strings.HasPrefix(line, "Traceback (most recent call last)"):
 		level, l.trace = event.Error, "python"
-	case strings.HasPrefix(line, "During handling of the above exception"), strings.HasPrefix(line, "The above exception was"):
-		level = event.Error // between two of them
+	case strings.HasPrefix(line, "During handling of the above exception"),
+		strings.HasPrefix(line, "The above exception was"):
+		level = event.Error // between two tracebacks
 	case strings.HasPrefix(line, "panic: "), strings.HasPrefix(line, "goroutine ") && strings.HasSuffix(line, ":"):
 		level, l.trace = event.Error, "go"
 	case l.trace == "python" && below, l.trace == "go" && level == "" && line != "":
 		level = event.Error
-	case l.trace == "python" && level == "": // what went wrong stands below where
+	case l.trace == "python" && level == "": // the exception follows its stack
 		level, l.trace = event.Error, ""
 	default:
 		l.trace = ""
 		if level == "" && below {
-			level = l.before // it goes on below its first line
+			level = l.before // a continuation
 		}
 	}
 	if level == "" {
@@ -70,7 +83,7 @@ func (l *leveler) of(line string) event.Level {
 	return level
 }
 
-// ownLevel is what a line says by itself, "" if it says nothing.
+// ownLevel is the level that a line itself shows, or "".
 func ownLevel(line string) event.Level {
 	if line == "" {
 		return ""
@@ -88,7 +101,8 @@ func ownLevel(line string) event.Level {
 	if line[0] == '{' {
 		keyed = line // its keys have no order
 	}
-	if strings.Contains(keyed, "evel") || strings.Contains(keyed, "lvl") || strings.Contains(keyed, "everity") { // expressions are slow
+	// expressions are slow
+	if strings.Contains(keyed, "evel") || strings.Contains(keyed, "lvl") || strings.Contains(keyed, "everity") {
 		if match := keyedLevel.FindStringSubmatch(keyed); match != nil {
 			if level := namedLevel(match[1]); level != "" {
 				return level
@@ -103,10 +117,10 @@ func ownLevel(line string) event.Level {
 	return spokenLevel(head)
 }
 
-// namedLevel is the level of a value that is one.
+// namedLevel is the level of a value of a level key.
 func namedLevel(value string) event.Level {
 	if value[0] >= '0' && value[0] <= '9' {
-		switch { // as Node's loggers count: 10 is trace, 60 is fatal
+		switch { // Node's loggers: 10 is trace, 60 is fatal
 		case len(value) != 2:
 			return ""
 		case value >= "50":
@@ -121,10 +135,14 @@ func namedLevel(value string) event.Level {
 	return levelWords[strings.ToUpper(value)]
 }
 
-// spokenLevel looks for a level among the first words of a line: in capitals, in brackets, or before a colon at its beginning.
+// spokenLevel looks for a level among the first words of a line: in capitals, in brackets, or
+// before a colon at the beginning.
 func spokenLevel(head string) event.Level {
 	prose := 0
-	for at, field := range strings.FieldsFunc(head, func(r rune) bool { return r == ' ' || r == '\t' || r == '|' || r == ';' }) {
+	for at, field := range strings.FieldsFunc(head, func(r rune) bool {
+		return r == ' ' || r == '\t' || r == '|' ||
+			r == ';'
+	}) {
 		if at >= levelFields || prose > levelProse {
 			return ""
 		}
@@ -141,7 +159,8 @@ func spokenLevel(head string) event.Level {
 		if level := levelWords[name]; level != "" {
 			return level
 		}
-		if (field[0] == '[' && field[len(field)-1] == ']' || at == 0 && field[len(field)-1] == ':') && levelWords[strings.ToUpper(name)] != "" {
+		if (field[0] == '[' && field[len(field)-1] == ']' || at == 0 && field[len(field)-1] == ':') &&
+			levelWords[strings.ToUpper(name)] != "" {
 			return levelWords[strings.ToUpper(name)]
 		}
 		if isPlain(word) {
@@ -151,7 +170,7 @@ func spokenLevel(head string) event.Level {
 	return ""
 }
 
-// isPlain tells a word of letters alone.
+// isPlain tells whether a word has only letters.
 func isPlain(word string) bool {
 	for i := range len(word) {
 		if c := word[i] | 0x20; c < 'a' || c > 'z' {

@@ -1,7 +1,9 @@
-// What a container prints, line by line: each is told once, in order, whatever is restarted meanwhile. A log is a stream that may end at
-// any time, and nothing in it says whether the container has ended, its node's kubelet, or the API server. So a stream that ended is taken
-// up again by the time stamps of its lines, until one that was asked for after the container's end has come to its own.
 package pods
+
+// The lines of a container are reported once each, in order, whatever is restarted meanwhile. A log
+// stream may end at any time, and does not tell whether the container ended, or the kubelet, or the
+// API server. So it is resumed by the time stamps of its lines, until a stream that was opened
+// after the container's end has been read to its own.
 
 import (
 	"bufio"
@@ -30,24 +32,27 @@ import (
 )
 
 const (
-	// tailLines is how many lines are told of a container that ran before, and of one that died.
+	// tailLines is how many lines are reported of a container that ran before, and of one that died.
 	tailLines = 10
-	// keptLines is how many lines are kept for that: while a kubelet is late to tell of a restart, those of the next start are among them.
+	// keptLines is how many lines are kept for that: they include those of the next start while a
+	// kubelet is late to report a restart.
 	keptLines = 10 * tailLines
-	// maxLine is how much of a line is told, in bytes.
+	// maxLine is how much of a line is reported, in bytes.
 	maxLine = 8 << 10
-	// stampLength is how long a time stamp is at most, in bytes.
+	// stampLength is the maximum length of a time stamp, in bytes.
 	stampLength = len("2006-01-02T15:04:05.000000000+00:00 ")
-	// A stream that broke is soon taken up again, ever more seldom while nothing comes of it. One that ended by itself gives the container's
-	// end time to become known.
+	// A broken stream is resumed soon, with growing pauses while nothing new comes. After one that
+	// ended by itself, the pause lets the container's end become known.
 	resumeSoon = 100 * time.Millisecond
 	resumeEnd  = time.Second
 	resumeLast = 4 * time.Second
-	// maxDisorder is by how much the stamps of lines may be out of order: standard output and error are stamped side by side.
+	// maxDisorder is how much the stamps of lines may be out of order: standard output and error are
+	// stamped concurrently.
 	maxDisorder = time.Second
 )
 
-// container follows one container of a pod from start to start. What it has read so far outlives a following that is ended.
+// container follows one container of a pod from start to start. Its position outlives a goroutine
+// that is stopped.
 type container struct {
 	client         kubernetes.Interface
 	stage          event.Stage
@@ -56,38 +61,38 @@ type container struct {
 	name           string
 	startedBefore  map[string]bool // as in pod
 
-	followed bool                // for its owner
-	news     chan containerState // the newest state; it holds one at most, and has one sender
-	done     chan struct{}       // closed when the last following has ended, nil if there was none
+	followed bool                // owned by the follower
+	news     chan containerState // the newest state only; one sender
+	done     chan struct{}       // closed when the last goroutine has ended; nil before the first
 
-	stream atomic.Pointer[logStream] // that is being read
+	stream atomic.Pointer[logStream] // the current one
 
-	// What the goroutine that follows knows.
+	// Owned by the goroutine that follows.
 	state     containerState
-	id        string          // of the start whose log is being read
-	read      map[string]bool // IDs of those whose log was read to its end
+	id        string          // of the start that is being read
+	read      map[string]bool // IDs of starts that were read completely
 	at        logPosition
-	lines     int  // that were told
-	resumed   bool // the stream goes on where another one ended, and has brought nothing new yet
+	lines     int  // number of reported lines
+	resumed   bool // the stream continues another one, and has brought nothing new yet
 	level     leveler
 	last      []shownLine // lines of this start
-	lastDeath string      // what was said of the last one
+	lastDeath string      // what was reported of the last one
 }
 
-// containerState is what the cluster says of a container.
+// containerState is the cluster's status of a container.
 type containerState struct {
 	status corev1.ContainerStatus
 	ending bool // its pod is being deleted
 	gone   bool // its pod is
 }
 
-// logStream is a log that is being read while its container runs.
+// logStream is the log of a running container that is being read.
 type logStream struct {
 	id  string // of the start
 	end context.CancelFunc
 }
 
-// shownLine is a line as it was shown, and when it was printed.
+// shownLine is a line as it was reported, and when it was printed.
 type shownLine struct {
 	at   time.Time
 	text string
@@ -98,10 +103,10 @@ type start struct {
 	id       string
 	at       time.Time // to the second
 	ended    *corev1.ContainerStateTerminated
-	previous bool // another one has started since, or is going to
+	previous bool // another start follows
 }
 
-// starts are those of which there may be a log, in order.
+// starts returns those that may have a log, in order.
 func starts(status corev1.ContainerStatus) []start {
 	var all []start
 	if last := status.LastTerminationState.Terminated; last != nil && last.ContainerID != "" {
@@ -116,26 +121,31 @@ func starts(status corev1.ContainerStatus) []start {
 	return all
 }
 
-func newContainer(client kubernetes.Interface, stage event.Stage, object *corev1.Pod, name string, before map[string]bool) *container {
-	return &container{client: client, stage: stage, namespace: object.Namespace, pod: object.Name, uid: object.UID, name: name, startedBefore: before,
+func newContainer(client kubernetes.Interface, stage event.Stage, object *corev1.Pod, name string,
+	before map[string]bool) *container {
+	return &container{client: client, stage: stage, namespace: object.Namespace, pod: object.Name, uid: object.UID,
+		name: name, startedBefore: before,
 		news: make(chan containerState, 1), read: map[string]bool{}, at: newLogPosition()}
 }
 
-// setState takes in the newest state. The log of a start that has ended comes to its end. A stream that goes on is that of the next start,
-// which the kubelet gave before the API server knew of it.
+// setState sets the newest state. The log of a start that has ended is read to its end. A stream
+// that goes on belongs to the next start: the kubelet knew it before the API server.
 func (c *container) setState(s containerState) {
 	stream := c.stream.Load()
-	if stream != nil && !slices.ContainsFunc(starts(s.status), func(now start) bool { return now.id == stream.id && now.ended == nil }) {
+	if stream != nil && !slices.ContainsFunc(starts(s.status), func(now start) bool {
+		return now.id == stream.id &&
+			now.ended == nil
+	}) {
 		time.AfterFunc(resumeEnd, stream.end)
 	}
 	select {
-	case <-c.news: // nobody cares any more
+	case <-c.news: // outdated
 	default:
 	}
 	c.news <- s
 }
 
-// follow tells what the container prints until ctx ends, or its pod has gone.
+// follow reports what the container prints until ctx ends, or its pod is gone.
 func (c *container) follow(ctx context.Context, running *sync.WaitGroup) {
 	former, done := c.done, make(chan struct{})
 	c.done = done
@@ -162,7 +172,7 @@ func (c *container) run(ctx context.Context) {
 			}
 			continue
 		}
-		told := c.lines
+		before := c.lines
 		err := c.readLog(ctx, next)
 		news := errors.Is(err, errOtherStart)
 		select {
@@ -173,14 +183,15 @@ func (c *container) run(ctx context.Context) {
 		switch {
 		case ctx.Err() != nil:
 			return
-		case next.ended != nil && (err == nil || apierrors.IsNotFound(err) || apierrors.IsBadRequest(err)): // of an error of these, the log is not kept
+		// these errors: the log was deleted
+		case next.ended != nil && (err == nil || apierrors.IsNotFound(err) || apierrors.IsBadRequest(err)):
 			c.read[next.id] = true
 			c.reportDeath(next)
 			pause = resumeSoon
 			continue
 		case c.state.gone:
 			return
-		case c.lines > told:
+		case c.lines > before:
 			pause = resumeSoon
 		}
 		if err == nil {
@@ -193,7 +204,7 @@ func (c *container) run(ctx context.Context) {
 	}
 }
 
-// due is the start whose log is to be read now: the earliest that was not read to its end.
+// due returns the start whose log has to be read now: the earliest that was not read completely.
 func (c *container) due() (next start, due bool) {
 	for _, s := range starts(c.state.status) {
 		if ended, before := c.startedBefore[s.id]; !c.read[s.id] && (!before || !ended) {
@@ -203,9 +214,9 @@ func (c *container) due() (next start, due bool) {
 	return start{}, false
 }
 
-// wait lets a pause pass, which news end.
+// wait returns after the pause, or with a new state.
 func (c *container) wait(ctx context.Context, pause time.Duration) {
-	timer := time.NewTimer(pause + rand.N(pause/4)) // many are interrupted at once
+	timer := time.NewTimer(pause + rand.N(pause/4)) // spread the load
 	defer timer.Stop()
 	select {
 	case c.state = <-c.news:
@@ -216,7 +227,7 @@ func (c *container) wait(ctx context.Context, pause time.Duration) {
 
 var errOtherStart = errors.New("the log is that of another start")
 
-// refresh asks how the container is.
+// refresh gets the container's state from the API server.
 func (c *container) refresh(ctx context.Context) error {
 	object, err := c.client.CoreV1().Pods(c.namespace).Get(ctx, c.pod, metav1.GetOptions{})
 	switch {
@@ -234,13 +245,13 @@ func (c *container) refresh(ctx context.Context) error {
 	return nil
 }
 
-// readLog tells what a start has printed since it was read last. Without an error the stream has ended by itself, which says nothing but for
-// a container that was known to have ended before.
+// readLog reports what a start has printed since it was last read. It returns nil when the stream
+// has ended by itself, which is only conclusive if the container was known to have ended before.
 func (c *container) readLog(ctx context.Context, s start) error {
 	other := s.id != c.id
 	if other {
 		c.id, c.last, c.level = s.id, nil, leveler{}
-		if since := c.at.since(); !since.IsZero() && !s.at.IsZero() && s.at.Before(since) { // the node's clock was set back
+		if since := c.at.since(); !since.IsZero() && !s.at.IsZero() && s.at.Before(since) { // the node's clock went back
 			c.at = newLogPosition()
 		}
 	}
@@ -264,7 +275,8 @@ func (c *container) readLog(ctx context.Context, s start) error {
 	}
 	defer stream.Close()
 	if !s.previous {
-		// A log cannot be asked for by its start. The kubelet has chosen by now: if it is still the same, it was.
+		// A log cannot be requested by its start. The kubelet has chosen by now: if the container has
+		// still the same start, it was that.
 		if err := c.refresh(ctx); err != nil {
 			return err
 		}
@@ -278,11 +290,11 @@ func (c *container) readLog(ctx context.Context, s start) error {
 	for rest := false; ; {
 		line, err := reader.ReadSlice('\n')
 		long := errors.Is(err, bufio.ErrBufferFull)
-		// What a broken stream ends with is not a line yet.
+		// A broken stream may end with a partial line.
 		if !rest && len(line) > 0 && (err == nil || long || errors.Is(err, io.EOF) && s.ended != nil) {
 			c.line(line)
 		}
-		rest = long // is left out
+		rest = long // the rest of a long line is skipped
 		switch {
 		case err == nil, long:
 		case errors.Is(err, io.EOF):
@@ -293,48 +305,49 @@ func (c *container) readLog(ctx context.Context, s start) error {
 	}
 }
 
-// line tells one line of a log, unless it was told before.
+// line reports one line of a log, unless it was reported before.
 func (c *container) line(line []byte) {
 	stamp, text, _ := bytes.Cut(bytes.TrimRight(line, "\r\n"), []byte(" "))
 	at, err := time.Parse(time.RFC3339Nano, string(stamp))
-	if err != nil { // what is left of a line whose beginning was told, or the kubelet's own words
+	if err != nil { // the rest of a line, or the kubelet's own message
 		return
 	}
 	lost := c.resumed && !c.at.overlapped
 	if !c.at.isNew(at.UnixNano()) {
 		return
 	}
-	if lost { // nothing that was told comes again
+	if lost { // no line overlaps
 		c.stage.Detail("the node has put a part of the log away, lines may be missing", "pod", event.Name(c.pod),
 			"namespace", event.Name(c.namespace), "container", event.Name(c.name))
 	}
 	c.resumed = false
 	if before := bytes.LastIndexByte(text, '\r'); before >= 0 {
-		text = text[before+1:] // the line was written over
+		text = text[before+1:] // a progress bar rewrites its line
 	}
-	said := event.Printable(string(text[:min(len(text), maxLine)]))
+	shown := event.Printable(string(text[:min(len(text), maxLine)]))
 	c.lines++
-	if c.last = append(c.last, shownLine{at, said}); len(c.last) > keptLines {
+	if c.last = append(c.last, shownLine{at, shown}); len(c.last) > keptLines {
 		c.last = c.last[1:]
 	}
 	c.stage.Note(event.PodLog, "pod", event.Name(c.pod), "namespace", event.Name(c.namespace),
-		"container", event.Name(c.name), "level", event.Name(string(c.level.of(said))), "line", said)
+		"container", event.Name(c.name), "level", event.Name(string(c.level.of(shown))), "line", shown)
 }
 
-// reportDeath tells of a container that did not end well. What it said last is a warning; the same again is not.
+// reportDeath reports a container that failed: as a warning with its last lines, or without these
+// if they are the same as before.
 func (c *container) reportDeath(s start) {
 	if s.ended.ExitCode == 0 && s.ended.Reason != kube.ReasonOOMKilled || c.state.ending || c.state.gone {
 		return
 	}
 	var lines []string
 	for _, line := range c.last {
-		if end := s.ended.FinishedAt; end.IsZero() || line.at.Before(end.Add(time.Second)) { // else it is of the next start
+		if end := s.ended.FinishedAt; end.IsZero() || line.at.Before(end.Add(time.Second)) { // not of the next start
 			lines = append(lines, line.text)
 		}
 	}
 	reason, output := deathReason(s.ended), strings.Join(lines[max(0, len(lines)-tailLines):], "\n")
 	if output == "" {
-		output = printableLines(s.ended.Message) // why it could not be started
+		output = printableLines(s.ended.Message) // why it could not start
 	}
 	fields := []any{"pod", event.Name(c.pod), "namespace", event.Name(c.namespace), "container", event.Name(c.name),
 		"reason", reason, "restarts", int(c.state.status.RestartCount)}
@@ -352,7 +365,7 @@ func (c *container) reportDeath(s start) {
 	c.stage.Warn(event.PodDied, nil, append(fields, "output", output)...)
 }
 
-// deathReason says in a word why a container ended: "exit code 1".
+// deathReason is why a container ended: "exit code 1".
 func deathReason(ended *corev1.ContainerStateTerminated) string {
 	if ended.Reason == "" || ended.Reason == "Error" || ended.Reason == "Completed" {
 		return fmt.Sprintf("exit code %d", ended.ExitCode)
@@ -360,24 +373,25 @@ func deathReason(ended *corev1.ContainerStateTerminated) string {
 	return ended.Reason
 }
 
-// logPosition is how far a log was read. A log is asked for since a second, so the lines of the last ones come again.
+// logPosition is how far a log was read. A log is requested since a second, so the lines of the
+// last seconds come again.
 type logPosition struct {
-	newest int64   // stamp of a line, in nanoseconds since 1970
-	seen   []int64 // stamps of the lines since since(), in their order
-	before int64   // lines up to this stamp that come before those that were told were not to be
+	newest int64   // stamp, in nanoseconds since 1970
+	seen   []int64 // stamps of the reported lines since since(), in order
+	before int64   // earlier lines up to this stamp are not reported
 
-	// Of the stream that is being read.
-	expected   map[int64]int // how many lines with a stamp it may bring again
-	overlapped bool          // it has
-	midStream  bool          // it starts in the middle
+	// Of the current stream.
+	expected   map[int64]int // how many lines with a stamp may come again
+	overlapped bool          // one has come again
+	midStream  bool          // it starts in the middle of the log
 }
 
-// never is the stamp of no line.
+// never is before the stamp of any line.
 const never = math.MinInt64
 
 func newLogPosition() logPosition { return logPosition{newest: never, before: never} }
 
-// since is from when a log is to be asked for, to the second; zero for all of it.
+// since is from when the log has to be requested, to the second; zero for all of it.
 func (p *logPosition) since() time.Time {
 	if p.newest == never {
 		return time.Time{}
@@ -385,7 +399,7 @@ func (p *logPosition) since() time.Time {
 	return time.Unix(0, p.newest).Add(-maxDisorder).Truncate(time.Second)
 }
 
-// restart begins another stream, of the end of a log alone or since since.
+// restart begins another stream: the tail of a log, or the log since since.
 func (p *logPosition) restart(tail bool) {
 	p.overlapped, p.midStream, p.expected = false, tail, make(map[int64]int, len(p.seen))
 	for _, stamp := range p.seen {
@@ -393,7 +407,7 @@ func (p *logPosition) restart(tail bool) {
 	}
 }
 
-// isNew takes in the next line of the stream by its stamp, and reports whether it is a new one.
+// isNew takes the stamp of the stream's next line, and tells whether the line is new.
 func (p *logPosition) isNew(stamp int64) bool {
 	if n := p.expected[stamp]; n > 0 {
 		p.expected[stamp], p.overlapped = n-1, true
@@ -411,14 +425,14 @@ func (p *logPosition) isNew(stamp int64) bool {
 		p.overlapped = true
 	case stamp > p.newest:
 		if time.Duration(stamp-p.newest) > maxDisorder {
-			p.expected = nil // nothing comes again
+			p.expected = nil // no overlap any more
 		}
 		if time.Unix(0, stamp).Unix() != time.Unix(0, p.newest).Unix() {
 			p.newest = stamp
 			p.forget()
 		}
 		p.newest = stamp
-	case time.Duration(p.newest-stamp) > maxDisorder: // the node's clock was set back
+	case time.Duration(p.newest-stamp) > maxDisorder: // the node's clock went back
 		p.before, p.newest, p.seen, p.overlapped = p.newest, stamp, nil, true
 	}
 	p.seen = append(p.seen, stamp)

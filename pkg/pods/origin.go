@@ -15,20 +15,20 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 )
 
-// originTimeout is how long the API server may take to say where a pod comes from.
+// originTimeout limits the requests for a pod's origin.
 const originTimeout = 30 * time.Second
 
-// origin is what made a pod, as far as Helm's marks tell. The zero value is nothing of Helm's.
+// origin is what created a pod, by Helm's labels and annotations. The zero value: not Helm.
 type origin struct {
-	release string // its ID, "" if no mark tells
-	sure    bool   // Helm itself says so
-	hook    string // name of the hook that made it
+	release string // its ID, or ""
+	sure    bool   // by Helm's annotation
+	hook    string // name of the hook that created it
 }
 
 type tracedPod struct {
 	uid    types.UID
 	origin origin
-	failed bool // it could not be asked for
+	failed bool // the API server did not answer
 }
 
 // traceAll answers where pods come from, until ctx ends.
@@ -42,7 +42,7 @@ func traceAll(ctx context.Context, stage event.Stage, client kubernetes.Interfac
 		case object := <-asked:
 			var found origin
 			var err error
-			_ = stage.Contain("origin of a pod", func() { found, err = t.trace(ctx, object) }) // it is nobody's then
+			_ = stage.Contain("origin of a pod", func() { found, err = t.trace(ctx, object) }) // then the zero value
 			if err != nil {
 				select {
 				case <-time.After(time.Second):
@@ -59,14 +59,14 @@ func traceAll(ctx context.Context, stage event.Stage, client kubernetes.Interfac
 	}
 }
 
-// tracer walks from pods to what made them.
+// tracer follows the owners of pods.
 type tracer struct {
 	client kubernetes.Interface
-	known  map[types.UID]origin // of what makes pods
+	known  map[types.UID]origin // of owners
 }
 
-// trace returns the origin of an object. Helm annotates what it makes, and a deployment's replica sets have its annotations; of hooks
-// there are labels at most.
+// trace returns the origin of an object. Helm annotates what it creates, and replica sets copy
+// their deployment's annotations; hooks have labels at most.
 func (t *tracer) trace(ctx context.Context, o metav1.Object) (origin, error) {
 	var mine origin
 	if name := o.GetAnnotations()[kube.AnnotationRelease]; name != "" {
@@ -105,7 +105,7 @@ func (t *tracer) trace(ctx context.Context, o metav1.Object) (origin, error) {
 	return mine, nil
 }
 
-// owner asks for what controls an object.
+// owner gets the controller of an object.
 func (t *tracer) owner(ctx context.Context, namespace string, ref *metav1.OwnerReference) (metav1.Object, error) {
 	apps, batch := t.client.AppsV1(), t.client.BatchV1()
 	var owner metav1.Object
@@ -129,18 +129,20 @@ func (t *tracer) owner(ctx context.Context, namespace string, ref *metav1.OwnerR
 		return nil, errNotWalked
 	}
 	if err == nil && owner.GetUID() != ref.UID {
-		return nil, errNotWalked // another one of the same name
+		return nil, errNotWalked // another object of that name
 	}
 	return owner, err
 }
 
 // Origin is where a pod comes from.
 type Origin struct {
-	Release string // ID, "" if no release made it
-	Kept    bool   // nothing is going to replace it when its image changes: it runs to its end (a job), or somebody else's program started it
+	Release string // ID, or ""
+	// Kept tells that nothing replaces the pod when its image changes: it is a job's, or another
+	// program started it.
+	Kept bool
 }
 
-// OriginOf asks where a pod comes from. The zero value stands for one that is gone.
+// OriginOf returns where a pod comes from, the zero value if it is gone.
 func OriginOf(ctx context.Context, c *kube.Cluster, namespace, pod string) (Origin, error) {
 	ctx, cancel := context.WithTimeout(ctx, originTimeout)
 	defer cancel()
@@ -158,7 +160,7 @@ func OriginOf(ctx context.Context, c *kube.Cluster, namespace, pod string) (Orig
 func isKept(pod *corev1.Pod, made origin) bool {
 	controller := metav1.GetControllerOf(pod)
 	switch {
-	case controller == nil && made.release == "": // kubectl run has no such label, JupyterHub's and others' pods have
+	case controller == nil && made.release == "": // JupyterHub's pods have such labels, those of kubectl run have not
 		return pod.Labels[kube.LabelManagedBy] != "" || pod.Labels["heritage"] != ""
 	case controller == nil:
 		return made.hook != ""

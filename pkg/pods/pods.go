@@ -1,5 +1,5 @@
-// Pods: which of the cluster's are ours, since a release made them or users started them by what was deployed, and what becomes of each.
-// What they print is read by logs.go.
+// Package pods follows the pods of releases, and those that users start through what was deployed,
+// and reads their logs without gaps.
 package pods
 
 import (
@@ -30,33 +30,35 @@ import (
 )
 
 const (
-	// logGrace is for how long a container's log is still read once its pod is gone.
+	// logGrace is how long a container's log is still read once its pod is gone.
 	logGrace = 5 * time.Second
-	// reasonLength is how much is said of why a pod is not ready, in bytes.
+	// reasonLength limits why a pod is not ready, in bytes.
 	reasonLength = 300
-	// phaseEnding is the phase of a pod that is being deleted, which Kubernetes has no word for.
+	// phaseEnding is the phase of a pod that is being deleted; Kubernetes has no name for it.
 	phaseEnding = "Ending"
 )
 
-// rewatch is how soon a watch that was lost is tried again. The reflector's own default grows to half a minute.
+// rewatch is the backoff of a lost watch. The reflector's default grows to half a minute.
 var rewatch = apiwait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Steps: 4, Cap: time.Second, Jitter: 0.2}
 
 // Scope is which pods are followed.
 type Scope struct {
-	Releases  []types.NamespacedName // their pods, as far as they are in the release's namespace
-	Selectors []Selector             // and those that users start
+	Releases  []types.NamespacedName // their pods in the release's namespace
+	Selectors []Selector             // for pods that users start
 }
 
-// Selector names pods by their labels.
+// Selector selects pods by their labels.
 type Selector struct {
 	Namespace string
-	Selector  string // label selector: "gateway.dask.org/cluster"; what it asks to exist groups the pods by its value
+	Selector  string // "gateway.dask.org/cluster"; the label that it requires to exist groups the pods
 }
 
-// Follow tells what becomes of the pods in scope, and what they print, until ctx ends. The newest value received from scopes is in
-// force; before the first one nothing is followed. It returns when nothing is followed any more. An API server that is away is waited for.
-// replaced is sent to when any pod in these namespaces comes or goes, or one of its images becomes another, if it has room; nil if nobody wants to know.
-func Follow(ctx context.Context, client kubernetes.Interface, sink event.Sink, scopes <-chan Scope, replaced chan<- struct{}) {
+// Follow reports the pods in scope, and what they print, until ctx ends and everything it started
+// has stopped. The newest value from scopes applies; before the first one nothing is followed. An
+// API server that is away is waited for. replaced, which may be nil, is sent to without blocking
+// when a pod in these namespaces comes, goes or changes its image.
+func Follow(ctx context.Context, client kubernetes.Interface, sink event.Sink, scopes <-chan Scope,
+	replaced chan<- struct{}) {
 	stage := sink.For(event.PodStage)
 	var scope *Scope // the newest one
 	stage.Keep(ctx, "pods", func(ctx context.Context) {
@@ -74,7 +76,7 @@ func Follow(ctx context.Context, client kubernetes.Interface, sink event.Sink, s
 	})
 }
 
-// run follows what scopes says until ctx ends, and puts the newest of them into newest.
+// run follows what scopes says until ctx ends, and keeps the newest one in newest.
 func (f *follower) run(ctx context.Context, scopes <-chan Scope, newest **Scope) {
 	asked, traced := make(chan *corev1.Pod), make(chan tracedPod)
 	f.keep(ctx, "origins", func(ctx context.Context) { traceAll(ctx, f.stage, f.client, asked, traced) })
@@ -103,7 +105,7 @@ func (f *follower) run(ctx context.Context, scopes <-chan Scope, newest **Scope)
 			p := f.known[found.uid]
 			switch {
 			case p == nil:
-			case found.failed: // after the others
+			case found.failed: // later
 				f.untraced = append(f.untraced, p.object)
 			default:
 				p.origin, p.tracing = &found.origin, false
@@ -113,17 +115,17 @@ func (f *follower) run(ctx context.Context, scopes <-chan Scope, newest **Scope)
 	}
 }
 
-// keep has a part of the follower run beside it.
+// keep runs a part of the follower in the background.
 func (f *follower) keep(ctx context.Context, what string, work func(context.Context)) {
 	f.running.Go(func() { f.stage.Keep(ctx, what, work) })
 }
 
-// follower belongs to one goroutine, which is told by the others through channels.
+// follower is owned by one goroutine; others send to it through channels.
 type follower struct {
 	client  kubernetes.Interface
 	stage   event.Stage
 	began   time.Time
-	running sync.WaitGroup // whatever was started
+	running sync.WaitGroup // all that was started
 
 	replaced chan<- struct{}
 
@@ -131,17 +133,17 @@ type follower struct {
 	selectors []podSelector
 	watches   map[string]*podStore // by namespace
 	updates   chan podUpdate
-	known     map[types.UID]*pod // of all namespaces that are watched or were, in scope or not
-	untraced  []*corev1.Pod      // whose origin is to be asked for
+	known     map[types.UID]*pod // of all namespaces that are or were watched, in scope or not
+	untraced  []*corev1.Pod      // whose origin is not known yet
 }
 
-// pod is one that is there.
+// pod is a pod that exists.
 type pod struct {
 	object        *corev1.Pod
-	startedBefore map[string]bool // IDs of containers that started before all this, true for those that had ended
+	startedBefore map[string]bool // IDs of containers that started before devloop, true for those that had ended
 	origin        *origin         // nil until it is known
-	tracing       bool            // its origin is being asked for
-	reported      []any           // what was said of it last, nil while it is out of scope
+	tracing       bool            // its origin is being traced
+	reported      []any           // what was last reported of it, nil while it is out of scope
 	images        string
 	containers    map[string]*container // that have started, by name
 	followed      context.Context       // ends when it leaves the scope
@@ -153,7 +155,7 @@ type podSelector struct {
 	labels    labels.Selector
 }
 
-// rescope puts a scope in force.
+// rescope applies a scope.
 func (f *follower) rescope(ctx context.Context, scope Scope) {
 	f.scope, f.selectors = scope, nil
 	wanted := map[string]bool{}
@@ -182,13 +184,13 @@ func (f *follower) rescope(ctx context.Context, scope Scope) {
 	}
 	for _, p := range f.known {
 		f.reconcile(ctx, p)
-		if p.origin != nil && *p.origin == (origin{}) { // Helm may have taken over what made it
+		if p.origin != nil && *p.origin == (origin{}) { // Helm may have adopted its owner
 			f.trace(p)
 		}
 	}
 }
 
-// trace has the origin of a pod asked for.
+// trace queues a pod for traceAll.
 func (f *follower) trace(p *pod) {
 	if !p.tracing {
 		p.tracing = true
@@ -196,33 +198,35 @@ func (f *follower) trace(p *pod) {
 	}
 }
 
-// podUpdate is what a watch says.
+// podUpdate is what a watch reports.
 type podUpdate struct {
 	from *podStore
 	pods []*corev1.Pod
-	all  bool // there are no others
-	gone bool // they are
+	all  bool // these are all pods
+	gone bool // these pods were deleted
 }
 
-// podStore is the store of a reflector, which is the part of an informer that watches. It keeps nothing and hands on what it is given.
+// podStore is the store of a reflector, the part of an informer that watches. It stores nothing,
+// and passes updates on.
 type podStore struct {
 	namespace string
 	stop      context.CancelFunc
 	ended     <-chan struct{}
 	updates   chan<- podUpdate
-	listed    bool // for who receives the updates
+	listed    bool // owned by the receiver of the updates
 }
 
-// watch tells of all pods of a namespace, whether it exists or not.
+// watch reports all pods of a namespace, whether that exists or not.
 func (f *follower) watch(ctx context.Context, namespace string) *podStore {
-	// Libraries that log by themselves would write between our lines.
+	// Libraries must not log between our lines.
 	silent := klog.Logger{}
 	ctx, stop := context.WithCancel(klog.NewContext(ctx, silent))
 	w := &podStore{namespace: namespace, stop: stop, ended: ctx.Done(), updates: f.updates}
 	pods := f.client.CoreV1().Pods(namespace)
 	away := false
-	heard := func(err error) {
-		expired := apierrors.IsInvalid(err) || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) // the reflector asks in another way
+	note := func(err error) {
+		// the reflector lists again
+		expired := apierrors.IsInvalid(err) || apierrors.IsResourceExpired(err) || apierrors.IsGone(err)
 		if err != nil && !expired && !away && ctx.Err() == nil {
 			f.stage.Detail("pods cannot be watched, tried again", "namespace", event.Name(namespace),
 				"reason", err.Error())
@@ -232,13 +236,13 @@ func (f *follower) watch(ctx context.Context, namespace string) *podStore {
 	asks := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			list, err := pods.List(ctx, o)
-			heard(err)
+			note(err)
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			told, err := pods.Watch(ctx, o)
-			heard(err)
-			return told, err
+			watching, err := pods.Watch(ctx, o)
+			note(err)
+			return watching, err
 		},
 	}
 	backoff := rewatch
@@ -270,7 +274,7 @@ func (w *podStore) Delete(o any) error                { return w.send(podUpdate{
 func (w *podStore) Replace(all []any, _ string) error { return w.send(podUpdate{all: true}, all...) }
 func (w *podStore) Resync() error                     { return nil }
 
-// update takes in what a watch says.
+// update applies what a watch reports.
 func (f *follower) update(ctx context.Context, u podUpdate) {
 	if f.watches[u.from.namespace] != u.from {
 		return // the scope has changed since
@@ -314,7 +318,7 @@ func (f *follower) update(ctx context.Context, u podUpdate) {
 	}
 }
 
-// gone takes leave of a pod that is not there any more.
+// gone reports a pod that does not exist any more.
 func (f *follower) gone(p *pod) {
 	delete(f.known, p.object.UID)
 	if p.reported == nil {
@@ -325,7 +329,7 @@ func (f *follower) gone(p *pod) {
 	time.AfterFunc(logGrace, p.stop)
 }
 
-// reconcile does for a pod what the scope and its state ask for.
+// reconcile starts, updates or stops following a pod, as its scope and state require.
 func (f *follower) reconcile(ctx context.Context, p *pod) {
 	release, group, in := f.belongs(p)
 	switch {
@@ -350,7 +354,8 @@ func (f *follower) reconcile(ctx context.Context, p *pod) {
 	f.updateContainers(p, false)
 }
 
-// imagesOf are the images of a pod's containers, and what the runtime calls those that have started.
+// imagesOf returns the images of a pod's containers, and the runtime's IDs of those that have
+// started.
 func imagesOf(object *corev1.Pod) string {
 	var images strings.Builder
 	for _, c := range slices.Concat(object.Spec.InitContainers, object.Spec.Containers) {
@@ -362,18 +367,18 @@ func imagesOf(object *corev1.Pod) string {
 	return images.String()
 }
 
-// notifyReplaced is for pods of all kinds, in scope or not, but for those that come and go by devloop's own doing.
+// notifyReplaced is for all pods, in scope or not, except for devloop's own check pods.
 func (f *follower) notifyReplaced(object *corev1.Pod) {
 	if kube.IsCheckPod(object) {
 		return
 	}
 	select {
 	case f.replaced <- struct{}{}:
-	default: // they know, or do not want to
+	default: // already notified
 	}
 }
 
-// updateContainers tells those who follow the containers of a pod how these are.
+// updateContainers passes the states of a pod's containers to those that follow them.
 func (f *follower) updateContainers(p *pod, gone bool) {
 	for _, status := range allContainers(p.object) {
 		c := p.containers[status.Name]
@@ -392,7 +397,8 @@ func (f *follower) updateContainers(p *pod, gone bool) {
 	}
 }
 
-// startedBefore returns the IDs of a pod's containers that started before a time, and whether they have ended.
+// startedBefore returns the IDs of containers that started before a time, true for those that have
+// ended.
 func startedBefore(object *corev1.Pod, then time.Time) map[string]bool {
 	before := map[string]bool{}
 	for _, status := range allContainers(object) {
@@ -405,9 +411,9 @@ func startedBefore(object *corev1.Pod, then time.Time) map[string]bool {
 	return before
 }
 
-// belongs tells whether a pod is in scope, and whose it is.
+// belongs tells whether a pod is in scope, and its release and group.
 func (f *follower) belongs(p *pod) (release, group string, in bool) {
-	if w := f.watches[p.object.Namespace]; p.origin == nil || w == nil || !w.listed { // what was known of it may be old
+	if w := f.watches[p.object.Namespace]; p.origin == nil || w == nil || !w.listed { // its state may be outdated
 		return "", "", false
 	}
 	for _, s := range f.selectors {
@@ -425,14 +431,15 @@ func (f *follower) belongs(p *pod) (release, group string, in bool) {
 		switch {
 		case p.origin.release == r.String():
 			return r.Name, group, true
-		case p.origin.hook != "" && p.object.Namespace == r.Namespace && strings.HasPrefix(p.origin.hook+"-", r.Name+"-") && len(r.Name) > len(release):
-			release, in = r.Name, true // hooks have no more than their name where the chart gives them no labels
+		case p.origin.hook != "" && p.object.Namespace == r.Namespace && strings.HasPrefix(p.origin.hook+"-", r.Name+"-") &&
+			len(r.Name) > len(release):
+			release, in = r.Name, true // a hook without labels has only its name
 		}
 	}
 	return release, group, in
 }
 
-// groupOf is the value of the label that a selector asks to be there.
+// groupOf is the value of the label that a selector requires to exist.
 func groupOf(object *corev1.Pod, selector labels.Selector) string {
 	requirements, _ := selector.Requirements()
 	for _, r := range requirements {
@@ -445,7 +452,7 @@ func groupOf(object *corev1.Pod, selector labels.Selector) string {
 
 var errNotWalked = errors.New("not of a kind that Kubernetes itself makes pods with")
 
-// podFields is what there is to say of a pod: alternating keys and values.
+// podFields describes a pod: alternating keys and values.
 func podFields(object *corev1.Pod, release, group string) []any {
 	phase, restarts, ready := string(object.Status.Phase), 0, false
 	if object.DeletionTimestamp != nil {
@@ -485,12 +492,12 @@ func podFields(object *corev1.Pod, release, group string) []any {
 		"created", object.CreationTimestamp.Time, "containers", event.Names(containers)}
 }
 
-// allContainers are what is said of all containers of a pod, those for looking into it included.
+// allContainers returns the statuses of all containers of a pod, ephemeral ones included.
 func allContainers(object *corev1.Pod) []corev1.ContainerStatus {
 	return append(kube.ContainerStatuses(object), object.Status.EphemeralContainerStatuses...)
 }
 
-// unready says in a few words why a pod is not ready, "" where nothing is wrong.
+// unready says briefly why a pod is not ready, "" where nothing is wrong.
 func unready(object *corev1.Pod) string {
 	switch {
 	case object.Status.Phase == corev1.PodSucceeded:
@@ -516,11 +523,11 @@ func unready(object *corev1.Pod) string {
 				starting = waiting.Reason
 			}
 		case waiting != nil && wrong == "":
-			said := event.Printable(waiting.Message)
+			message := event.Printable(waiting.Message)
 			if last := status.LastTerminationState.Terminated; last != nil && waiting.Reason == "CrashLoopBackOff" {
-				said = deathReason(last) // its message counts seconds and names the pod
+				message = deathReason(last) // its own message varies
 			}
-			wrong = about + strings.TrimSuffix(waiting.Reason+": "+said, ": ")
+			wrong = about + strings.TrimSuffix(waiting.Reason+": "+message, ": ")
 		case ended != nil && ended.ExitCode != 0 && wrong == "":
 			wrong = about + deathReason(ended)
 		case status.State.Running != nil && !status.Ready && starting == "":
