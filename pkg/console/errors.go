@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -31,42 +30,6 @@ func (e ReportedError) Error() string { return e.Err.Error() }
 func (e ReportedError) Unwrap() error { return e.Err }
 
 var ErrInterrupted = errors.New("interrupted")
-
-// PrintEnd prints the error that devloop ends with. With -v the causes follow, one a line.
-func (p *Printer) PrintEnd(err error, code int) {
-	err = p.Secrets.Error(err)
-	if p.File != nil {
-		p.File.PrintEnd(err, code)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.Live != nil {
-		p.Live.bars = nil // of builds that are not waited for
-	}
-	for _, f := range Facts(err) {
-		message := f.Message
-		if f.problems == nil { // those are a line each
-			message = shorten(message)
-		}
-		if !p.text {
-			f.Message = message
-			p.write(event.Event{Time: time.Now(), Stage: "devloop", Phase: event.Failed, Message: "devloop ends", Fields: []any{"code", code}}, f)
-			continue
-		}
-		if f.problems == nil { // else file:line:column comes first, where editors look for it
-			message = "devloop: " + message
-		}
-		_, _ = fmt.Fprintln(p.plain, message)
-		if f.Hint != "" {
-			_, _ = fmt.Fprintln(p.plain, "  → "+f.Hint)
-		}
-		if p.verbose {
-			for _, cause := range f.causes {
-				_, _ = fmt.Fprintln(p.plain, "    because "+cause)
-			}
-		}
-	}
-}
 
 // fact is one thing that went wrong.
 type fact struct {

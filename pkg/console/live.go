@@ -97,16 +97,6 @@ func (l *live) clear() {
 	l.drawn = 0
 }
 
-// redraw draws the live lines wherever the cursor is now: another program has written meanwhile.
-func (p *Printer) redraw() {
-	p.locked(func() {
-		if p.Live != nil {
-			p.Live.drawn = 0
-			p.Live.draw()
-		}
-	})
-}
-
 // width of the terminal, in columns.
 func (l *live) width() int {
 	if size, err := unix.IoctlGetWinsize(int(l.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
