@@ -126,7 +126,7 @@ func (now snapshot) since(before snapshot) (paths []string) {
 
 // poll stats all targets that the kernel does not watch, again and again, and sends what differs,
 // until ctx ends.
-func (w *Watcher) poll(ctx context.Context, send func([]string)) {
+func (w *Watcher) poll(ctx context.Context, send func(context.Context, []string)) {
 	rest := time.NewTimer(w.rest)
 	defer rest.Stop()
 	for {
@@ -140,7 +140,7 @@ func (w *Watcher) poll(ctx context.Context, send func([]string)) {
 			start := time.Now()
 			paths := w.lookAgain(t)
 			took += time.Since(start)
-			send(paths)
+			send(ctx, paths)
 			if ctx.Err() != nil {
 				return
 			}
