@@ -81,14 +81,14 @@ func writeChain(to io.Writer, chain status.Chain) error {
 	if len(chain.Links) == 0 {
 		_, _ = fmt.Fprintln(out, "no image of this project is known to run")
 	}
-	image := ""
+	image := event.Name("")
 	for _, l := range chain.Links {
 		if l.Image != image {
 			if image != "" {
 				_, _ = fmt.Fprintln(out)
 			}
 			image = l.Image
-			_, _ = fmt.Fprintln(out, event.Printable(image))
+			_, _ = fmt.Fprintln(out, event.Printable(string(image)))
 		}
 		state := "ok"
 		switch {
@@ -97,7 +97,7 @@ func writeChain(to io.Writer, chain status.Chain) error {
 		case l.Older:
 			state = "older than " + shortID(l.Want) + ", nothing replaces it"
 		}
-		_, _ = fmt.Fprintf(out, "  %s %s\t%s\t%s\n", places[l.Place], event.Printable(l.Name),
+		_, _ = fmt.Fprintf(out, "  %s %s\t%s\t%s\n", places[l.Place], event.Printable(string(l.Name)),
 			event.Printable(shortID(l.Is)), event.Printable(state))
 	}
 	return out.Flush()

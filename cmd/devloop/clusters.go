@@ -67,7 +67,7 @@ its user sees it, namespace.name, or by its name alone.`,
 // called returns those that are meant by the names.
 func called(all event.DaskClusters, names []string) (chosen event.DaskClusters, err error) {
 	for _, name := range names {
-		at := slices.IndexFunc(all, func(c event.DaskCluster) bool { return name == c.Name || name == c.FullName() })
+		at := slices.IndexFunc(all, func(c event.DaskCluster) bool { return name == string(c.Name) || name == c.FullName() })
 		if at < 0 {
 			return nil, console.UsageError{Err: event.WithHint(fmt.Errorf("no Dask cluster is called %q", name), "devloop clusters shows them")}
 		}
@@ -83,7 +83,7 @@ func stopClusters(ctx context.Context, cluster *kube.Cluster, out io.Writer, cho
 	}
 	var errs []error
 	for _, c := range chosen {
-		err := dask.StopCluster(ctx, cluster, c.Namespace, c.Name)
+		err := dask.StopCluster(ctx, cluster, string(c.Namespace), string(c.Name))
 		if err == nil {
 			_, err = fmt.Fprintf(out, "stopped: %s of %s, %s\n", c.FullName(), console.OrDash(c.Owner), c.Image)
 		}

@@ -14,7 +14,7 @@ func TestClustersByName(t *testing.T) {
 		chosen, err := called(all, strings.Fields(test.names))
 		var got []string
 		for _, c := range chosen {
-			got = append(got, c.Name)
+			got = append(got, string(c.Name))
 		}
 		if err != nil || !slices.Equal(got, strings.Fields(test.want)) {
 			t.Errorf("%q: %v, %v", test.names, got, err)

@@ -42,12 +42,12 @@ func (f *PodFilter) Shows(e event.Event) bool {
 
 // Matches tells whether the event is about a pod that is chosen.
 func (f *PodFilter) Matches(e event.Event) bool {
-	var pod, container event.Name
+	var c event.ContainerRef
 	switch p := e.Typed().Payload.(type) {
 	case event.LogLine:
-		pod, container = p.Pod, p.Container
+		c = p.ContainerRef
 	case event.ContainerDeath:
-		pod, container = p.Pod, p.Container
+		c = p.ContainerRef
 	}
-	return f.pods == nil || f.pods.MatchString(string(pod+"/"+container))
+	return f.pods == nil || f.pods.MatchString(string(c.Pod+"/"+c.Container))
 }

@@ -226,7 +226,8 @@ func TestFacts(t *testing.T) {
 
 func podLine(pod event.Name, level event.Level, line string) event.Event {
 	return event.Event{Time: noon, Stage: event.PodStage, Phase: event.Noted, Message: event.PodLog,
-		Payload: event.LogLine{PodRef: event.PodRef{Pod: pod, Namespace: "ns"}, Container: "web", Level: level, Line: line}}
+		Payload: event.LogLine{Level: level, Line: line, ContainerRef: event.ContainerRef{
+			PodRef: event.PodRef{Pod: pod, Namespace: "ns"}, Container: "web"}}}
 }
 
 // What people see of a difference, also through devloop events, and what machines read.

@@ -69,11 +69,12 @@ func hostileEvents(text string) []event.Event {
 		{Stage: "config", Phase: event.Warned, Message: text, Fields: []any{"key " + text, text, "err", errors.New(text), "list", []string{text}, "lines", text + "\n" + text}, Err: err},
 		{Run: 1, Stage: "loop", Phase: event.Failed, Message: event.RunComplete, Err: err},
 		{Stage: event.PodStage, Phase: event.Noted, Message: event.PodLog,
-			Payload: event.LogLine{PodRef: event.PodRef{Pod: event.Name(text)}, Container: event.Name(text), Level: event.Info, Line: text}},
+			Payload: event.LogLine{Level: event.Info, Line: text, ContainerRef: event.ContainerRef{
+				PodRef: event.PodRef{Pod: event.Name(text)}, Container: event.Name(text)}}},
 		{Stage: "proof", Phase: event.Warned, Message: event.ClustersOld,
-			Payload: event.OldClusters{Clusters: event.DaskClusters{{Name: text, Owner: text, Image: text}}}},
+			Payload: event.OldClusters{Clusters: event.DaskClusters{{Name: event.Name(text), Owner: text, Image: text}}}},
 		{Stage: "proof", Phase: event.Failed, Message: event.ChainChecked,
-			Payload: event.Chain{Links: event.Links{{Image: text, Name: text, Is: text}}}, Err: err},
+			Payload: event.Chain{Links: event.Links{{Image: event.Name(text), Name: event.Name(text), Is: text}}}, Err: err},
 	}
 }
 

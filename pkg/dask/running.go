@@ -248,11 +248,12 @@ func readCluster(object unstructured.Unstructured, pods []corev1.Pod) (cluster e
 	if phase := text("status", "phase"); phase == "Stopped" || phase == "Failed" || set && !active {
 		return cluster, false
 	}
-	cluster = event.DaskCluster{Namespace: object.GetNamespace(), Name: object.GetName(), Owner: text("spec", "username"),
+	cluster = event.DaskCluster{Namespace: event.Name(object.GetNamespace()), Name: event.Name(object.GetName()),
+		Owner: text("spec", "username"),
 		Image: text("spec", "config", "image"), Since: object.GetCreationTimestamp().Time}
 	for i := range pods {
 		pod := &pods[i]
-		if pod.Namespace != cluster.Namespace || pod.Labels[LabelCluster] != cluster.Name || pod.DeletionTimestamp != nil || len(pod.Spec.Containers) == 0 {
+		if pod.Namespace != object.GetNamespace() || pod.Labels[LabelCluster] != object.GetName() || pod.DeletionTimestamp != nil || len(pod.Spec.Containers) == 0 {
 			continue
 		}
 		component := pod.Labels[labelComponent] // which its container is called after; others are the users' own

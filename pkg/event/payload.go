@@ -151,20 +151,23 @@ type (
 		Created    time.Time  `json:"created"`
 		Containers Containers `json:"containers"`
 	}
+	// ContainerRef names a container.
+	ContainerRef struct {
+		PodRef
+		Container Name `json:"container"`
+	}
 	// LogLine is a line that a container printed.
 	LogLine struct {
-		PodRef
-		Container Name   `json:"container"`
-		Level     Level  `json:"level"`
-		Line      string `json:"line"`
+		ContainerRef
+		Level Level  `json:"level"`
+		Line  string `json:"line"`
 	}
 	// ContainerDeath is a container that did not end well.
 	ContainerDeath struct {
-		PodRef
-		Container Name   `json:"container"`
-		Reason    string `json:"reason"`
-		Restarts  int    `json:"restarts"`
-		Output    string `json:"output,omitzero"` // the last lines
+		ContainerRef
+		Reason   string `json:"reason"`
+		Restarts int    `json:"restarts"`
+		Output   string `json:"output,omitzero"` // the last lines
 	}
 
 	// Address is a local address and what it leads to.
@@ -251,6 +254,12 @@ func (e Event) Field(key string) any {
 
 // String returns the release's namespace and name.
 func (r Release) String() string { return string(r.Namespace + "/" + r.Name) }
+
+// FullName is namespace/pod.
+func (p PodRef) FullName() Name { return p.Namespace + "/" + p.Pod }
+
+// FullName is namespace/pod/container.
+func (c ContainerRef) FullName() Name { return c.PodRef.FullName() + "/" + c.Container }
 
 // Container is one of a pod's containers.
 type Container struct {

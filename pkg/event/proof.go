@@ -8,12 +8,14 @@ import (
 
 // Link is a place on the way of an image from its inputs to its users, and what the image is there.
 type Link struct {
-	Image string `json:"image"` // its name in devloop.yaml
+	Image Name   `json:"image"` // in devloop.yaml
 	Place Place  `json:"place"`
-	Name  string `json:"name,omitempty"`  // which of these places: a node, namespace/pod/container, an address
+	Name  Name   `json:"name,omitempty"`  // of the place: a node, namespace/pod/container, an address
 	Is    string `json:"is"`              // the hash of the inputs, an ID, or a reference
 	Want  string `json:"want,omitempty"`  // what it should be, "" where it is that
 	Older bool   `json:"older,omitempty"` // it may stay: a pod that nothing replaces, as a user's own
+
+	Container ContainerRef `json:"-"` // at a pod
 }
 
 // Place is a kind of link.
@@ -36,7 +38,7 @@ func (l Link) Broken() bool { return l.Want != "" && !l.Older }
 func (l Link) String() string {
 	at := string(l.Place)
 	if l.Name != "" {
-		at += " " + l.Name
+		at += " " + string(l.Name)
 	}
 	switch {
 	case l.Broken():
@@ -49,8 +51,8 @@ func (l Link) String() string {
 
 // DaskCluster is a cluster that a user of a Dask Gateway started.
 type DaskCluster struct {
-	Namespace string    `json:"namespace"`
-	Name      string    `json:"name"`
+	Namespace Name      `json:"namespace"`
+	Name      Name      `json:"name"`
 	Owner     string    `json:"owner,omitempty"`
 	Image     string    `json:"image"` // that its pods run
 	Since     time.Time `json:"since"`
@@ -58,7 +60,7 @@ type DaskCluster struct {
 }
 
 // FullName is the name that the cluster's user sees.
-func (c DaskCluster) FullName() string { return c.Namespace + "." + c.Name }
+func (c DaskCluster) FullName() string { return string(c.Namespace + "." + c.Name) }
 
 // String returns the cluster for a line of text.
 func (c DaskCluster) String() string {

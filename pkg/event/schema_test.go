@@ -94,14 +94,14 @@ func schemaOf(of reflect.Type, docs map[string]string, defs map[string]any) map[
 	if defs[of.Name()] == nil {
 		properties := map[string]any{}
 		for _, field := range reflect.VisibleFields(of) {
-			if field.Anonymous {
+			key, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if field.Anonymous || key == "-" || key == "" {
 				continue
 			}
 			owner := of
 			for _, i := range field.Index[:len(field.Index)-1] {
 				owner = owner.Field(i).Type
 			}
-			key, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			property := schemaOf(field.Type, docs, defs)
 			if doc := docs[owner.Name()+"."+field.Name]; doc != "" {
 				property["description"] = doc

@@ -33,7 +33,7 @@ type Holder struct {
 
 // Container is one that runs.
 type Container struct {
-	Of    string // namespace/pod/container
+	event.ContainerRef
 	Node  string
 	Image string // as its pod names it
 	ID    string // that the runtime tells, "" before it does
@@ -63,8 +63,9 @@ func Chain(images []Image, containers []Container, answers []Answer) event.Links
 }
 
 func (i Image) links(containers []Container) (links event.Links) {
-	add := func(place event.Place, name, is, want string) {
-		links = append(links, event.Link{Image: i.Name, Place: place, Name: name, Is: is, Want: want})
+	name := event.Name(i.Name)
+	add := func(place event.Place, at, is, want string) {
+		links = append(links, event.Link{Image: name, Place: place, Name: event.Name(at), Is: is, Want: want})
 	}
 	add(event.AtInputs, "", i.Hash, "")
 	built := i.built()
@@ -82,16 +83,20 @@ func (i Image) links(containers []Container) (links event.Links) {
 		}
 	}
 	for _, c := range containers {
+		add := func(is, want string) {
+			links = append(links, event.Link{Image: name, Place: event.AtPod, Name: c.FullName(), Is: is, Want: want,
+				Container: c.ContainerRef})
+		}
 		held := i.heldFor(c.Node)
 		switch {
 		case sameRepository(c.Image, i.Ref) && slices.Contains(held, c.ID): // by whatever tag or digest
-			add(event.AtPod, c.Of, c.ID, "")
+			add(c.ID, "")
 		case same(c.Image, i.Ref) && c.ID != "" && len(held) > 0:
-			add(event.AtPod, c.Of, c.ID, held[0])
+			add(c.ID, held[0])
 		case same(c.Image, i.Ref):
-			add(event.AtPod, c.Of, cmp.Or(c.ID, c.Image), "")
+			add(cmp.Or(c.ID, c.Image), "")
 		case !c.Dask && sameRepository(c.Image, i.Ref) && (i.before(c.Image) || !i.runs(containers)): // else it is one of the same name, beside ours
-			add(event.AtPod, c.Of, c.Image, i.Ref)
+			add(c.Image, i.Ref)
 		}
 	}
 	return links
@@ -138,7 +143,7 @@ func (i Image) heldFor(node string) []string {
 
 // answered is the link of a gateway, if it is one of this image.
 func (i Image) answered(a Answer, images []Image, containers []Container) (link event.Link, ok bool) {
-	link = event.Link{Image: i.Name, Place: event.AtGateway, Name: a.From, Is: a.Image}
+	link = event.Link{Image: event.Name(i.Name), Place: event.AtGateway, Name: event.Name(a.From), Is: a.Image}
 	wanted := slices.Contains(a.Wants, i.Name)
 	other := slices.ContainsFunc(images, func(other Image) bool { // that is meant, rather than this one
 		return other.Name != i.Name && sameRepository(a.Image, other.Ref) && (len(a.Wants) == 0 || slices.Contains(a.Wants, other.Name))
@@ -179,13 +184,13 @@ func inWords(l event.Link) string {
 	what := "is"
 	switch l.Place {
 	case event.AtPod:
-		what = "pod " + l.Name + " runs"
+		what = fmt.Sprintf("pod %s runs", l.Name)
 	case event.AtNode:
-		what = "node " + l.Name + " holds"
+		what = fmt.Sprintf("node %s holds", l.Name)
 	case event.AtRegistry:
-		what = "registry " + l.Name + " holds"
+		what = fmt.Sprintf("registry %s holds", l.Name)
 	case event.AtGateway:
-		what = "the gateway at " + l.Name + " gives new clusters"
+		what = fmt.Sprintf("the gateway at %s gives new clusters", l.Name)
 	}
 	return fmt.Sprintf("%s: %s %s, not %s", l.Image, what, l.Is, l.Want)
 }
@@ -196,10 +201,11 @@ func hintFor(l event.Link) string {
 	case event.AtGateway:
 		return "a values file names another image: leave it to gateway.backend.image, set from devloop.yaml, and have the cluster options' default be c.KubeClusterConfig.image"
 	case event.AtPod:
-		parts := strings.SplitN(l.Name, "/", 3)
-		return fmt.Sprintf("if what made the pod asks for the right image, let it make another: kubectl delete pod -n %s %s; else it was changed by hand, or its chart names the image by itself", parts[0], parts[min(1, len(parts)-1)])
+		return fmt.Sprintf("if what made the pod asks for the right image, let it make another: "+
+			"kubectl delete pod -n %s %s; else it was changed by hand, or its chart names the image by itself",
+			l.Container.Namespace, l.Container.Pod)
 	default:
-		return "somebody gave the tag to another image, or took it away: remove " + l.Image + " there, and run again (r)"
+		return fmt.Sprintf("the tag was moved to another image, or removed: remove %s there, and run again (r)", l.Image)
 	}
 }
 
@@ -214,7 +220,7 @@ func Old(images []Image, clusters event.DaskClusters) event.DaskClusters {
 		}
 	}
 	slices.SortFunc(old, func(a, b event.DaskCluster) int {
-		return cmp.Or(a.Since.Compare(b.Since), strings.Compare(a.Name, b.Name))
+		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Name, b.Name))
 	})
 	return old
 }

@@ -21,10 +21,15 @@ func whole() ([]Image, []Container, []Answer) {
 			{Name: "worker", Ref: "worker:1", Hash: "1", Built: []string{config, manifest}, Holders: []Holder{{event.AtNode, "n", []string{config, manifest}}}},
 			{Name: "client", Ref: "client:1", Hash: "1", Built: []string{config2}, Holders: []Holder{{event.AtNode, "n", []string{config2, manifest2}}}},
 		}, []Container{
-			{Of: "ns/session/main", Node: "n", Image: "docker.io/library/client:1", ID: config2},
-			{Of: "ns/other/main", Node: "n", Image: "traefik:2", ID: "sha256:f"},
-			{Of: "ns/scheduler/main", Node: "n", Image: "worker:1", ID: config, Dask: true},
+			{ContainerRef: mainOf("session"), Node: "n", Image: "docker.io/library/client:1", ID: config2},
+			{ContainerRef: mainOf("other"), Node: "n", Image: "traefik:2", ID: "sha256:f"},
+			{ContainerRef: mainOf("scheduler"), Node: "n", Image: "worker:1", ID: config, Dask: true},
 		}, []Answer{{From: "http://localhost:8001", Image: "worker:1", Wants: []string{"worker"}}}
+}
+
+// mainOf is the container main of a pod.
+func mainOf(pod event.Name) event.ContainerRef {
+	return event.ContainerRef{PodRef: event.PodRef{Namespace: "ns", Pod: pod}, Container: "main"}
 }
 
 func TestChain(t *testing.T) {
@@ -49,7 +54,7 @@ func TestChain(t *testing.T) {
 		}, nil},
 		{"one of two nodes holds another", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
 			i[1].Holders = append(i[1].Holders, Holder{event.AtNode, "m", []string{"sha256:b"}})
-			return i, append(c, Container{Of: "ns/m/main", Node: "m", Image: "client:1", ID: "sha256:b"}), a
+			return i, append(c, Container{ContainerRef: mainOf("m"), Node: "m", Image: "client:1", ID: "sha256:b"}), a
 		}, []string{"client, node m: sha256:b, not sha256:c2"}},
 		{"a pod calls it by the manifest", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
 			c[0].ID = manifest2
@@ -108,7 +113,7 @@ func TestChain(t *testing.T) {
 			return i, c, a
 		}, []string{"client, pod ns/session/main: client:v1, not client:1"}},
 		{"somebody's image of the same name beside ours", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
-			return i, append(c, Container{Of: "ns/sidecar/main", Node: "n", Image: "client:1.25-alpine", ID: "sha256:b"}), a
+			return i, append(c, Container{ContainerRef: mainOf("sidecar"), Node: "n", Image: "client:1.25-alpine", ID: "sha256:b"}), a
 		}, nil},
 		{"pushed, and named by digest", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
 			i[1].Ref, i[1].Holders = "r.example/t/client:1@sha256:"+strings.Repeat("a", 64), []Holder{{event.AtRegistry, "r.example", []string{manifest2, config2}}}
@@ -152,7 +157,8 @@ func TestChainReadsTheSameEverywhere(t *testing.T) {
 		{Image: "client", Place: event.AtInputs, Is: "1"},
 		{Image: "client", Place: event.AtBuild, Is: config2},
 		{Image: "client", Place: event.AtNode, Name: "n", Is: config2},
-		{Image: "client", Place: event.AtPod, Name: "ns/session/main", Is: config2},
+		{Image: "client", Place: event.AtPod, Name: "ns/session/main", Is: config2,
+			Container: mainOf("session")},
 	}
 	got := slices.DeleteFunc(Chain(images, containers, answers), func(l event.Link) bool { return l.Image != "client" })
 	if !slices.Equal(got, want) {
@@ -173,7 +179,7 @@ func TestOld(t *testing.T) {
 	}
 	var names []string
 	for _, c := range Old(images, clusters) {
-		names = append(names, c.Name)
+		names = append(names, string(c.Name))
 	}
 	if !slices.Equal(names, []string{"first", "second"}) {
 		t.Errorf("old: %v", names)

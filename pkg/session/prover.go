@@ -41,7 +41,8 @@ type prover struct {
 	session  *Session
 	replaced chan struct{} // holds something if pods were replaced
 	looking  chan struct{} // holds something during a check, which is then the only one
-	told     told          // belongs to it
+	reported event.Changes
+	broken   string // error of the last check, "" if the chain was whole; belongs to looking
 
 	mu  sync.Mutex
 	aim *aim // nil while it is not known: before the first run, and while one changes what runs
@@ -52,16 +53,6 @@ type aim struct {
 	config *config.Config
 	target *loop.Target
 	ways   []way
-}
-
-// told is what has been said, so that nothing is said twice.
-type told struct {
-	whole   string          // the images
-	broken  string          // the error
-	old     map[string]bool // Dask clusters
-	kept    map[string]bool // pods
-	foreign map[string]bool // images that gateways give to new clusters
-	silent  map[string]bool // gateways, and why they were not asked
 }
 
 func newProver(s *Session) *prover {
@@ -152,10 +143,10 @@ func (p *prover) beside(target *aim, sink event.Sink) event.Sink {
 			return
 		}
 		if e.Phase == event.Failed {
-			if e.Field("links") == nil {
+			if _, checked := e.Payload.(event.Chain); !checked {
 				e.Phase = event.Detailed
 			}
-			e.Repeated = e.Err != nil && e.Err.Error() == p.told.broken
+			e.Repeated = e.Err != nil && e.Err.Error() == p.broken
 		}
 		sink(e)
 	}
@@ -181,7 +172,7 @@ func (p *prover) check(ctx context.Context, sink event.Sink, target *aim, lag ti
 				err = proof.Broken(found.links)
 			}
 			wait := lag
-			if err != nil && err.Error() == p.told.broken {
+			if err != nil && err.Error() == p.broken {
 				wait = min(lag, laggingAgain)
 			}
 			if err == nil || time.Since(began) >= wait || p.current() != target {
@@ -196,7 +187,7 @@ func (p *prover) check(ctx context.Context, sink event.Sink, target *aim, lag ti
 		if found == nil {
 			return nil, err
 		}
-		return []any{"links", found.links}, err
+		return []any{event.Chain{Links: found.links}}, err
 	})
 	switch {
 	case p.current() != target: // what was found may be half-way to something else
@@ -207,10 +198,11 @@ func (p *prover) check(ctx context.Context, sink event.Sink, target *aim, lag ti
 	images := tagNames(loop.Tags(target.target.Images))
 	switch {
 	case err != nil:
-		p.told.whole, p.told.broken = "", err.Error()
-	case p.told.whole != images:
+		p.reported.Forget("whole")
+		p.broken = err.Error()
+	case p.reported.Changed("whole", images):
 		say.Note(event.ChainWhole, "images", event.Name(images))
-		p.told.whole, p.told.broken = images, ""
+		p.broken = ""
 	}
 	p.tellOlder(say, found)
 	return len(found.old), err
@@ -220,48 +212,34 @@ func (p *prover) check(ctx context.Context, sink event.Sink, target *aim, lag ti
 func (p *prover) tellOlder(say event.Stage, found *finding) {
 	clusters := make([]string, len(found.old))
 	for i, c := range found.old {
-		clusters[i] = c.Namespace + "/" + c.Name
+		clusters[i] = c.FullName()
 	}
-	fresh, gone := news(&p.told.old, clusters)
-	switch {
-	case fresh:
-		say.Warn(event.ClustersOld, nil, "clusters", found.old, "stop with", "devloop clusters stop --stale")
-	case gone:
-		say.Detail(event.ClustersOld, "clusters", found.old)
+	added, removed := p.reported.ChangedSet("clusters", clusters)
+	switch old := (event.OldClusters{Clusters: found.old}); {
+	case added:
+		say.Warn(event.ClustersOld, nil, old, "stop with", "devloop clusters stop --stale")
+	case removed:
+		say.Detail(event.ClustersOld, old)
 	}
 	var pods []string
 	for _, link := range found.links {
 		if link.Older {
-			pods = append(pods, strings.Join(strings.SplitN(link.Name, "/", 3)[:2], "/")+" ("+link.Is+")")
+			pods = append(pods, string(link.Container.PodRef.FullName())+" ("+link.Is+")")
 		}
 	}
-	if fresh, _ := news(&p.told.kept, pods); fresh {
+	if added, _ := p.reported.ChangedSet("pods", pods); added {
 		say.Warn(event.PodsOld, nil, "pods", event.Name(strings.Join(pods, ", ")))
 	}
 	var foreign []string
 	for _, a := range found.foreign {
 		foreign = append(foreign, a.From+" "+a.Image)
 	}
-	if fresh, _ := news(&p.told.foreign, foreign); fresh {
+	if added, _ := p.reported.ChangedSet("gateways", foreign); added {
 		say.Note("new Dask clusters get an image that is not made here", "gateway and image", strings.Join(foreign, ", "))
 	}
-	if fresh, _ := news(&p.told.silent, found.silent); fresh {
+	if added, _ := p.reported.ChangedSet("silent gateways", found.silent); added {
 		say.Note("what a gateway gives to new clusters is not known", "why", strings.Join(found.silent, ", "))
 	}
-}
-
-// news makes names the known ones, and tells whether there is one among them that was not, and whether one is gone.
-func news(known *map[string]bool, names []string) (fresh, gone bool) {
-	now := map[string]bool{}
-	for _, name := range names {
-		now[name] = true
-		fresh = fresh || !(*known)[name]
-	}
-	for name := range *known {
-		gone = gone || !now[name]
-	}
-	*known = now
-	return fresh, gone
 }
 
 func tagNames(tags []name.Tag) string {
@@ -306,7 +284,9 @@ func (p *prover) look(ctx context.Context, target *aim) (*finding, error) {
 	}
 	containers := make([]proof.Container, len(platform.Containers))
 	for i, c := range platform.Containers {
-		containers[i] = proof.Container{Of: c.Namespace + "/" + c.Pod + "/" + c.Name, Node: c.Node, Image: c.Image, ID: c.ImageID, Dask: c.Dask != ""}
+		containers[i] = proof.Container{ContainerRef: event.ContainerRef{
+			PodRef: event.PodRef{Pod: event.Name(c.Pod), Namespace: event.Name(c.Namespace)}, Container: event.Name(c.Name)},
+			Node: c.Node, Image: c.Image, ID: c.ImageID, Dask: c.Dask != ""}
 	}
 	links := proof.Chain(held.images, containers, answers)
 	found := &finding{old: proof.Old(held.images, platform.Clusters), silent: silent}
@@ -314,7 +294,7 @@ func (p *prover) look(ctx context.Context, target *aim) (*finding, error) {
 		return nil, event.Transient(err)
 	}
 	for _, a := range answers {
-		if !slices.ContainsFunc(links, func(l event.Link) bool { return l.Place == event.AtGateway && l.Name == a.From }) {
+		if !slices.ContainsFunc(links, func(l event.Link) bool { return l.Place == event.AtGateway && string(l.Name) == a.From }) {
 			found.foreign = append(found.foreign, a)
 		}
 	}
@@ -325,8 +305,7 @@ func (p *prover) look(ctx context.Context, target *aim) (*finding, error) {
 func (p *prover) ours(ctx context.Context, c *config.Config, links event.Links) (kept event.Links, err error) {
 	for _, link := range links {
 		if link.Place == event.AtPod && link.Broken() {
-			parts := strings.Split(link.Name, "/")
-			origin, err := pods.OriginOf(ctx, p.session.cluster, parts[0], parts[1])
+			origin, err := pods.OriginOf(ctx, p.session.cluster, string(link.Container.Namespace), string(link.Container.Pod))
 			if err != nil {
 				return nil, err
 			}

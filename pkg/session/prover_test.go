@@ -23,18 +23,6 @@ func TestWanted(t *testing.T) {
 	}
 }
 
-func TestNewsAreToldOnce(t *testing.T) {
-	var known map[string]bool
-	for _, step := range []struct {
-		names       string
-		fresh, gone bool
-	}{{"", false, false}, {"a b", true, false}, {"b a", false, false}, {"b", false, true}, {"b c", true, false}, {"d", true, true}, {"", false, true}} {
-		if fresh, gone := news(&known, strings.Fields(step.names)); fresh != step.fresh || gone != step.gone {
-			t.Errorf("%q: fresh %v, gone %v", step.names, fresh, gone)
-		}
-	}
-}
-
 // Pods that come in groups are looked at once, and those that never cease at some time.
 func TestPodsSettle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -40,12 +40,12 @@ func TestTruth(t *testing.T) {
 		want := []event.Link{
 			{Image: "worker", Place: event.AtInputs, Is: strings.TrimPrefix(worker, "worker:")},
 			{Image: "worker", Place: event.AtBuild, Is: workerID},
-			{Image: "worker", Place: event.AtNode, Name: node, Is: workerID},
+			{Image: "worker", Place: event.AtNode, Name: event.Name(node), Is: workerID},
 			{Image: "worker", Place: event.AtGateway, Name: gateway, Is: worker},
 			{Image: "daskclient", Place: event.AtInputs, Is: strings.TrimPrefix(client, "daskclient:")},
 			{Image: "daskclient", Place: event.AtBuild, Is: id},
-			{Image: "daskclient", Place: event.AtNode, Name: node, Is: id},
-			{Image: "daskclient", Place: event.AtPod, Name: namespace + "/" + pod + "/session", Is: id},
+			{Image: "daskclient", Place: event.AtNode, Name: event.Name(node), Is: id},
+			{Image: "daskclient", Place: event.AtPod, Name: event.Name(namespace + "/" + pod + "/session"), Is: id},
 		}
 		if !reflect.DeepEqual(chain, want) {
 			t.Errorf("the chain is\n%v\nnot\n%v", event.Links(chain), event.Links(want))
