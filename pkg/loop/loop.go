@@ -69,12 +69,9 @@ func (w *cause) add(c Change) {
 	}
 }
 
-func (w *cause) fields() []any {
-	fields := []any{"why", event.Name(w.why), "files", baseNames(w.files)}
-	if !w.since.IsZero() {
-		fields = append(fields, "since", w.since, "settled", w.settled)
-	}
-	return fields
+func (w *cause) report(sink event.Sink) {
+	sink.For("loop").Detail(event.RunStarts,
+		event.RunStart{Why: event.Name(w.why), Files: baseNames(w.files), Since: w.since, Settled: w.settled})
 }
 
 // Loop runs the stages again and again. It must not be copied.
@@ -155,7 +152,7 @@ func (s *scheduler) start(ctx context.Context) {
 	s.began = time.Now()
 	ctx, s.cancel = context.WithCancelCause(ctx)
 	sink := s.markRepeated(s.sink.InRun(s.number))
-	sink.For("loop").Detail(event.RunStarts, s.next.fields()...)
+	s.next.report(sink)
 	go func() { s.ended <- sink.For("loop").Guard("run", func() error { return s.once(ctx, sink) }) }()
 }
 
@@ -166,7 +163,7 @@ func (s *scheduler) markRepeated(to event.Sink) event.Sink {
 	}
 	reported, retry := s.reported, s.retries > 0
 	return func(e event.Event) {
-		key := event.MaskVarying(fmt.Sprint(e.Stage, e.Phase, e.Message, e.Fields, e.Err))
+		key := event.MaskVarying(fmt.Sprint(e.Stage, e.Phase, e.Message, e.Payload, e.Fields, e.Err))
 		e.Repeated = !reported.Changed(key, true) && retry
 		to(e)
 	}
@@ -226,8 +223,7 @@ func (s *scheduler) finish(err error) {
 // Once runs the stages one time and returns how that went.
 func (l *Loop) Once(ctx context.Context) error {
 	sink := l.sink.InRun(1)
-	next := cause{why: "asked"}
-	sink.For("loop").Detail(event.RunStarts, next.fields()...)
+	(&cause{why: "asked"}).report(sink)
 	return l.once(ctx, sink)
 }
 

@@ -175,7 +175,7 @@ func (s Stages) build(ctx context.Context, sink event.Sink, target *Target, miss
 	errs := make([]error, len(target.Images))
 	for i, image := range target.Images {
 		if !slices.Contains(missing, image) {
-			stage.Note(event.ImageFound, "image", event.Name(image.Tag.String()), "on", event.Name("node"))
+			stage.Note(event.ImageFound, event.ImageInPlace{Image: image.Event(), On: "node"})
 			continue
 		}
 		group.Go(func() {
@@ -185,7 +185,7 @@ func (s Stages) build(ctx context.Context, sink event.Sink, target *Target, miss
 					return err
 				}
 				if onHost {
-					stage.Note(event.ImageFound, "image", event.Name(image.Tag.String()), "on", event.Name("host"))
+					stage.Note(event.ImageFound, event.ImageInPlace{Image: image.Event(), On: "host"})
 					return nil
 				}
 				return s.Images.Build(ctx, sink, image)

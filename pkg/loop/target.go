@@ -1,6 +1,10 @@
 package loop
 
-import "github.com/google/go-containerregistry/pkg/name"
+import (
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/devloop/devloop/pkg/event"
+)
 
 // Target is what a run takes the platform to. The run's first stage makes it.
 type Target struct {
@@ -13,6 +17,11 @@ type Image struct {
 	Tag   name.Tag // by the hash of its inputs
 	Ref   string   // how pods name it; the nodes stage adds the digest where it knows one
 	Input any      // what the images stage builds it from
+}
+
+// Event is the image as events name it.
+func (i *Image) Event() event.Image {
+	return event.Image{Name: event.Name(i.Name), Tag: event.Name(i.Tag.TagStr()), Ref: event.Name(i.Tag.String())}
 }
 
 // Tags returns the tags of images.
