@@ -34,8 +34,8 @@ func (f *forwards) ways() (ways []way) {
 
 // ask asks each gateway of our releases for the image that new clusters get, by a forward that leads to it; silent are those that could not be asked,
 // and why.
-func (p *prover) ask(ctx context.Context, target *aim, gateways []dask.Gateway) (answers []proof.Answer, silent []string, err error) {
-	for i, r := range target.config.Releases {
+func (p *prover) ask(ctx context.Context, want *expected, gateways []dask.Gateway) (answers []proof.Answer, silent []string, err error) {
+	for i, r := range want.config.Releases {
 		why := ""
 		for _, g := range gateways {
 			if g.Release != r.ID() {
@@ -44,11 +44,11 @@ func (p *prover) ask(ctx context.Context, target *aim, gateways []dask.Gateway) 
 			if why == "" {
 				why = "release " + r.Name + ": no forward leads to its gateway's API"
 			}
-			at := slices.IndexFunc(target.ways, func(w way) bool { return g.Kind == w.kind && g.Namespace == w.namespace && g.Name == w.name })
+			at := slices.IndexFunc(want.ways, func(w way) bool { return g.Kind == w.kind && g.Namespace == w.namespace && g.Name == w.name })
 			if at < 0 {
 				continue
 			}
-			w := target.ways[at]
+			w := want.ways[at]
 			image, reason, err := dask.DefaultImage(ctx, w.url)
 			if err != nil && w.sure {
 				return nil, nil, err
@@ -57,7 +57,7 @@ func (p *prover) ask(ctx context.Context, target *aim, gateways []dask.Gateway) 
 				reason = err.Error()
 			}
 			if image != "" {
-				answers = append(answers, proof.Answer{From: strings.TrimSuffix(w.url, dask.OptionsPath), Image: image, Wants: wanted(target.config, i)})
+				answers = append(answers, proof.Answer{From: strings.TrimSuffix(w.url, dask.OptionsPath), Image: image, Wants: wanted(want.config, i)})
 				why = ""
 				break
 			}

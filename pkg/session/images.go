@@ -45,6 +45,12 @@ func (i *images) Hash(ctx context.Context) (target *loop.Target, files []watch.P
 	return target, files, errors.Join(errs...)
 }
 
+// target is what a run takes the platform to, and the configuration that says so.
+type target struct {
+	*loop.Target
+	config *config.Config
+}
+
 func newImage(name string, input build.Input) *loop.Image {
 	return &loop.Image{Name: name, Tag: input.Tag, Ref: input.Tag.String(), Input: input}
 }

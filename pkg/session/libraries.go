@@ -39,18 +39,12 @@ type libraries struct {
 	reading chan struct{}                                       // holds something while images are asked
 
 	mu      sync.Mutex
-	current *ranWell // last, nil before
+	current *target // of the last good run, nil before
 	giveUp  context.CancelCauseFunc
 	known   []held // the newest last
 
 	told   string // the comparison
 	warned string // why there was none
-}
-
-// ranWell is what a run has brought up.
-type ranWell struct {
-	config *config.Config
-	target *loop.Target
 }
 
 // held is what an image holds.
@@ -70,9 +64,9 @@ func newLibraries(s *Session) *libraries {
 }
 
 // follow has the libraries compared for images that run now. It does not block; the newest ones count.
-func (l *libraries) follow(c *config.Config, target *loop.Target) {
+func (l *libraries) follow(now target) {
 	l.mu.Lock()
-	l.current = &ranWell{c, target}
+	l.current = &now
 	l.giveUp(event.ErrSuperseded)
 	l.mu.Unlock()
 	select {
@@ -109,7 +103,7 @@ func (l *libraries) run(ctx context.Context) {
 }
 
 // compare compares, and tells what came of it: in the log if it is not what was told before. The error, why it could not, was told.
-func (l *libraries) compare(ctx context.Context, now *ranWell) error {
+func (l *libraries) compare(ctx context.Context, now *target) error {
 	say := l.session.sink.For("proof")
 	places, err := l.ofImages(ctx, now)
 	switch {
@@ -173,7 +167,7 @@ func (l *libraries) warn(say event.Stage, message string, err error) {
 
 // ofImages returns what the images hold that have to hold the same, in devloop.yaml's order: those that local.images names; or all with Python where
 // an environment is configured; or these where a Dask Gateway runs and Dask is in one of them. Of other projects nobody has asked.
-func (l *libraries) ofImages(ctx context.Context, now *ranWell) ([]proof.Libraries, error) {
+func (l *libraries) ofImages(ctx context.Context, now *target) ([]proof.Libraries, error) {
 	select {
 	case l.reading <- struct{}{}:
 		defer func() { <-l.reading }()
@@ -187,7 +181,7 @@ func (l *libraries) ofImages(ctx context.Context, now *ranWell) ([]proof.Librari
 			return nil, event.Transient(err)
 		}
 	}
-	images := now.target.Images
+	images := now.Images
 	found, errs := make([]*proof.Libraries, len(images)), make([]error, len(images))
 	var asking sync.WaitGroup
 	for i, image := range images {
@@ -321,15 +315,15 @@ func placeName(c *config.Config, path string) string {
 }
 
 // AskImages asks images that the cluster has to hold already.
-func (s *Session) AskImages(ctx context.Context, target *loop.Target) ([]proof.Libraries, error) {
-	missing, err := s.images.Missing(ctx, loop.Tags(target.Images))
+func (s *Session) AskImages(ctx context.Context, now *loop.Target) ([]proof.Libraries, error) {
+	missing, err := s.images.Missing(ctx, loop.Tags(now.Images))
 	if err != nil {
 		return nil, console.EnvironmentError{Err: err}
 	}
 	if len(missing) > 0 {
 		return nil, console.EnvironmentError{Err: event.WithHint(fmt.Errorf("the cluster lacks what the files describe: %s", tagNames(missing)), "bring it there: devloop run")}
 	}
-	list, err := s.libraries.ofImages(ctx, &ranWell{s.config.Load(), target})
+	list, err := s.libraries.ofImages(ctx, &target{now, s.config.Load()})
 	if err != nil {
 		return nil, console.EnvironmentError{Err: err}
 	}

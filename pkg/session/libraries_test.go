@@ -131,8 +131,8 @@ func TestLibrariesAreCompared(t *testing.T) {
 	c := &config.Config{Dir: t.TempDir(), Images: []config.Image{{Name: "worker"}, {Name: "client"}, {Name: "proxy"}}}
 	l, p, h := comparing(t, c)
 	p.lists = map[string]string{"worker:1": "dask==1 numpy==2 pip==23", "client:1": "python3 dask==1 numpy==2", "proxy:1": "", "client:2": "dask==2 numpy==2 bokeh==3"}
-	first, second := &ranWell{c, targetOf(t, "worker:1", "client:1", "proxy:1")}, &ranWell{c, targetOf(t, "worker:1", "client:2", "proxy:1")}
-	expect := func(what string, now *ranWell, asked string, want ...string) event.Event {
+	first, second := &target{targetOf(t, "worker:1", "client:1", "proxy:1"), c}, &target{targetOf(t, "worker:1", "client:2", "proxy:1"), c}
+	expect := func(what string, now *target, asked string, want ...string) event.Event {
 		t.Helper()
 		_ = l.compare(t.Context(), now) // it is told
 		said, last := h.take()
@@ -172,28 +172,28 @@ func TestLibrariesAreCompared(t *testing.T) {
 	expect("a removed one", first, "", none, "detailed proof: "+event.LibrariesSame)
 
 	// What may pass is no news; nor is an image whose Python says no list, unless it was named.
-	third := &ranWell{c, targetOf(t, "worker:9", "client:1", "proxy:1")}
+	third := &target{targetOf(t, "worker:9", "client:1", "proxy:1"), c}
 	expect("no answer", third, "worker:9 python", "detailed proof: libraries of the images could not be read")
 	p.lists["worker:9"] = "broken"
 	expect("a broken image", third, "worker:9 python", "detailed proof: libraries of an image could not be read", none, "detailed proof: "+event.LibrariesSame) // what was told is taken back
 	named := *c
 	named.Local.Images = []string{"proxy", "client"}
-	e = expect("one that was named", &ranWell{&named, first.target}, "proxy:1 python, proxy:1 python3", "warned proof: libraries of the images could not be read")
+	e = expect("one that was named", &target{first.Target, &named}, "proxy:1 python, proxy:1 python3", "warned proof: libraries of the images could not be read")
 	if e.Err.Error() != "image proxy holds no Python (3.8 or newer)" || !strings.Contains(event.Hint(e.Err), "local.images") {
 		t.Errorf("%v", e.Err)
 	}
 
 	// Without Dask, or a gateway, nobody has asked.
 	l.gateway = func(context.Context, *config.Config) (bool, error) { return false, nil }
-	expect("no gateway", &ranWell{c, targetOf(t, "worker:7", "client:7", "proxy:7")}, "")
+	expect("no gateway", &target{targetOf(t, "worker:7", "client:7", "proxy:7"), c}, "")
 	configured := *c
 	configured.Local.Venv = "nowhere"
-	expect("no gateway, but an environment", &ranWell{&configured, first.target}, "", "warned proof: Python environment of this machine could not be read", "noted proof: "+event.LibrariesSame)
+	expect("no gateway, but an environment", &target{first.Target, &configured}, "", "warned proof: Python environment of this machine could not be read", "noted proof: "+event.LibrariesSame)
 	l.gateway = func(context.Context, *config.Config) (bool, error) { return true, nil }
 	p.lists["client:3"], p.lists["worker:3"] = "flask==1", "flask==2"
-	expect("no Dask", &ranWell{c, targetOf(t, "worker:3", "client:3", "proxy:1")}, "client:3 python, worker:3 python", "detailed proof: "+event.LibrariesSame)
+	expect("no Dask", &target{targetOf(t, "worker:3", "client:3", "proxy:1"), c}, "client:3 python, worker:3 python", "detailed proof: "+event.LibrariesSame)
 	named.Local.Images = []string{"worker", "client"}
-	expect("no Dask, but named", &ranWell{&named, targetOf(t, "worker:3", "client:3", "proxy:1")}, "", none, "warned proof: "+event.LibrariesDiffer)
+	expect("no Dask, but named", &target{targetOf(t, "worker:3", "client:3", "proxy:1"), &named}, "", none, "warned proof: "+event.LibrariesDiffer)
 
 	for i := range 2 * keptLibraries {
 		l.remember(held{ref: fmt.Sprint(i)})
@@ -220,12 +220,12 @@ func TestLibrariesFollow(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { l.run(ctx) })
-		l.follow(c, targetOf(t, "worker:1", "client:1"))
+		l.follow(target{targetOf(t, "worker:1", "client:1"), c})
 		for range 2 {
 			<-begun
 		}
 		l.session.syncer.idle = make(chan struct{}) // something is being installed
-		l.follow(c, targetOf(t, "worker:2", "client:2"))
+		l.follow(target{targetOf(t, "worker:2", "client:2"), c})
 		synctest.Wait()
 		if said, _ := h.take(); len(said) > 0 || len(begun) > 0 {
 			t.Errorf("said %q, begun %d", said, len(begun))
@@ -235,7 +235,7 @@ func TestLibrariesFollow(t *testing.T) {
 		if said, _ := h.take(); !slices.Equal(said, []string{"detailed proof: no Python environment of this machine is compared", "noted proof: " + event.LibrariesSame}) {
 			t.Errorf("said %q", said)
 		}
-		l.follow(c, targetOf(t, "worker:1", "client:1"))
+		l.follow(target{targetOf(t, "worker:1", "client:1"), c})
 		<-begun
 		cancel()
 		running.Wait()
@@ -269,7 +269,7 @@ func TestLibrariesForAnotherDevloop(t *testing.T) {
 		t.Errorf("before a run: %v", err)
 	}
 	for tag, want := range map[string]string{"client:1": "1", "client:2": "2"} {
-		l.follow(c, targetOf(t, "worker:1", tag))
+		l.follow(target{targetOf(t, "worker:1", tag), c})
 		list, err := ask()
 		if err != nil || len(list) != 2 || list[0].Place != "worker" || list[1].Versions["dask"] != want {
 			t.Errorf("%s: %+v, %v", tag, list, err)
@@ -279,7 +279,7 @@ func TestLibrariesForAnotherDevloop(t *testing.T) {
 		t.Errorf("asked %s", got)
 	}
 	c.Images = nil
-	l.follow(c, targetOf(t))
+	l.follow(target{targetOf(t), c})
 	if list, err := ask(); err != nil || list == nil || len(list) > 0 {
 		t.Errorf("no images: %+v, %v", list, err)
 	}

@@ -75,7 +75,7 @@ func TestSyncerAfterAPanic(t *testing.T) {
 		var running sync.WaitGroup
 		running.Go(func() { y.run(ctx) })
 		y.mu.Lock()
-		y.next, y.idle = &ranWell{}, make(chan struct{}) // without a configuration
+		y.next, y.idle = &target{}, make(chan struct{}) // without a configuration
 		y.mu.Unlock()
 		y.woken <- struct{}{}
 		if err := y.wait(ctx); err != nil {
@@ -94,7 +94,7 @@ func TestProofAfterAPanic(t *testing.T) {
 	var h heard
 	say := event.Sink(h.sink).For("proof")
 	err := say.Look(t.Context(), event.ChainChecked, func(ctx context.Context) ([]any, error) {
-		_, err := newProver(&Session{}).look(ctx, &aim{}) // without a cluster
+		_, err := newProver(&Session{}).look(ctx, &expected{}) // without a cluster
 		return nil, err
 	})
 	if err == nil || !strings.Contains(event.Hint(err), "please report") || errors.Is(err, context.Canceled) {

@@ -17,9 +17,9 @@ type platform struct {
 
 func (p platform) Files() []string { return ReleaseFiles(p.config) }
 
-func (p platform) Validate(ctx context.Context, sink event.Sink, target *loop.Target) error {
-	p.session.syncer.want(p.config, target) // beside the build, as all here is
-	list, err := ResolvedReleases(p.config, target)
+func (p platform) Validate(ctx context.Context, sink event.Sink, made *loop.Target) error {
+	p.session.syncer.want(target{made, p.config}) // beside the build, as all here is
+	list, err := ResolvedReleases(p.config, made)
 	if err != nil {
 		return err
 	}

@@ -44,15 +44,14 @@ type prover struct {
 	reported event.Changes
 	broken   string // error of the last check, "" if the chain was whole; belongs to looking
 
-	mu  sync.Mutex
-	aim *aim // nil while it is not known: before the first run, and while one changes what runs
+	mu       sync.Mutex
+	expected *expected // nil before the first run, and while one changes what runs
 }
 
-// aim is what ought to run, and how it is asked.
-type aim struct {
-	config *config.Config
-	target *loop.Target
-	ways   []way
+// expected is what has to run, and how gateways are asked.
+type expected struct {
+	target
+	ways []way
 }
 
 func newProver(s *Session) *prover {
@@ -67,28 +66,28 @@ type proofStage struct {
 
 // Check looks until the chain is whole, for as long as what follows a rollout may take. A broken one may be mended without a change of a file.
 func (p proofStage) Check(ctx context.Context, sink event.Sink, made *loop.Target) error {
-	target := &aim{config: p.config, target: made, ways: p.session.forwards.ways()}
+	want := &expected{target{made, p.config}, p.session.forwards.ways()}
 	p.mu.Lock()
-	p.aim = target
+	p.expected = want
 	p.mu.Unlock()
-	_, err := p.check(ctx, sink, target, lagging)
+	_, err := p.check(ctx, sink, want, lagging)
 	return event.Transient(err)
 }
 
 // Follow hands on what ran well.
-func (p proofStage) Follow(target *loop.Target) { p.session.libraries.follow(p.config, target) }
+func (p proofStage) Follow(made *loop.Target) { p.session.libraries.follow(target{made, p.config}) }
 
 // forget is for who is about to change what runs.
 func (p *prover) forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.aim = nil
+	p.expected = nil
 }
 
-func (p *prover) current() *aim {
+func (p *prover) current() *expected {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.aim
+	return p.expected
 }
 
 // run checks again after pods were replaced, and from time to time where not all is well, until ctx ends.
@@ -106,13 +105,13 @@ func (p *prover) run(ctx context.Context, sink event.Sink) {
 			}
 		}
 		again = nil
-		target := p.current()
-		if target == nil { // a run is going to check
+		want := p.current()
+		if want == nil { // a run is going to check
 			continue
 		}
-		old, err := p.check(ctx, p.beside(target, sink), target, lag)
+		old, err := p.check(ctx, p.beside(want, sink), want, lag)
 		switch {
-		case p.current() != target:
+		case p.current() != want:
 		case err != nil:
 			again = time.After(lookAgain)
 		case old > 0: // they may be where no pods are followed
@@ -137,9 +136,9 @@ func (p *prover) settled(ctx context.Context) bool {
 
 // beside returns a Sink for a check that belongs to no run. It tells nothing once something else is aimed at, and no error twice. That the API server
 // is away is a detail: it is looked again.
-func (p *prover) beside(target *aim, sink event.Sink) event.Sink {
+func (p *prover) beside(want *expected, sink event.Sink) event.Sink {
 	return func(e event.Event) {
-		if p.current() != target {
+		if p.current() != want {
 			return
 		}
 		if e.Phase == event.Failed {
@@ -153,9 +152,9 @@ func (p *prover) beside(target *aim, sink event.Sink) event.Sink {
 }
 
 // check tells the chain, and which Dask clusters (it returns how many) and pods run older images. What is broken has so long to mend itself. The error
-// is that of a broken chain, or why it could not be looked at, which may pass. A check whose aim is no longer the newest ends without one.
-func (p *prover) check(ctx context.Context, sink event.Sink, target *aim, lag time.Duration) (old int, err error) {
-	if len(target.target.Images) == 0 {
+// is that of a broken chain, or why it could not be looked at, which may pass. A check of what is no longer expected ends without one.
+func (p *prover) check(ctx context.Context, sink event.Sink, want *expected, lag time.Duration) (old int, err error) {
+	if len(want.Images) == 0 {
 		return 0, nil
 	}
 	select {
@@ -168,14 +167,14 @@ func (p *prover) check(ctx context.Context, sink event.Sink, target *aim, lag ti
 	var found *finding
 	err = say.Look(ctx, event.ChainChecked, func(ctx context.Context) (fields []any, err error) {
 		for began := time.Now(); ; {
-			if found, err = p.look(ctx, target); err == nil {
+			if found, err = p.look(ctx, want); err == nil {
 				err = proof.Broken(found.links)
 			}
 			wait := lag
 			if err != nil && err.Error() == p.broken {
 				wait = min(lag, laggingAgain)
 			}
-			if err == nil || time.Since(began) >= wait || p.current() != target {
+			if err == nil || time.Since(began) >= wait || p.current() != want {
 				break
 			}
 			select {
@@ -190,12 +189,12 @@ func (p *prover) check(ctx context.Context, sink event.Sink, target *aim, lag ti
 		return []any{event.Chain{Links: found.links}}, err
 	})
 	switch {
-	case p.current() != target: // what was found may be half-way to something else
+	case p.current() != want: // what was found may be half-way to something else
 		return 0, nil
 	case found == nil || ctx.Err() != nil:
 		return 0, err
 	}
-	images := tagNames(loop.Tags(target.target.Images))
+	images := tagNames(loop.Tags(want.Images))
 	switch {
 	case err != nil:
 		p.reported.Forget("whole")
@@ -259,7 +258,7 @@ type finding struct {
 }
 
 // look asks the nodes, the API server and the gateways, side by side.
-func (p *prover) look(ctx context.Context, target *aim) (*finding, error) {
+func (p *prover) look(ctx context.Context, want *expected) (*finding, error) {
 	type answer struct {
 		images []proof.Image
 		err    error
@@ -268,17 +267,17 @@ func (p *prover) look(ctx context.Context, target *aim) (*finding, error) {
 	go func() {
 		var held answer
 		held.err = event.Guard(func() (err error) {
-			held.images, err = p.images(ctx, target)
+			held.images, err = p.images(ctx, want)
 			return err
 		})
 		holders <- held
 	}()
-	platform, err := dask.Running(ctx, p.session.cluster, namespacesOf(target.config))
+	platform, err := dask.Running(ctx, p.session.cluster, namespacesOf(want.config))
 	held := <-holders
 	if err := errors.Join(held.err, err); err != nil {
 		return nil, event.Transient(err)
 	}
-	answers, silent, err := p.ask(ctx, target, platform.Gateways)
+	answers, silent, err := p.ask(ctx, want, platform.Gateways)
 	if err != nil {
 		return nil, event.Transient(err)
 	}
@@ -290,7 +289,7 @@ func (p *prover) look(ctx context.Context, target *aim) (*finding, error) {
 	}
 	links := proof.Chain(held.images, containers, answers)
 	found := &finding{old: proof.Old(held.images, platform.Clusters), silent: silent}
-	if found.links, err = p.ours(ctx, target.config, links); err != nil {
+	if found.links, err = p.ours(ctx, want.config, links); err != nil {
 		return nil, event.Transient(err)
 	}
 	for _, a := range answers {
@@ -320,11 +319,11 @@ func (p *prover) ours(ctx context.Context, c *config.Config, links event.Links) 
 }
 
 // images are those of devloop.yaml, and who holds them.
-func (p *prover) images(ctx context.Context, target *aim) ([]proof.Image, error) {
+func (p *prover) images(ctx context.Context, want *expected) ([]proof.Image, error) {
 	s := p.session
-	tags := loop.Tags(target.target.Images)
+	tags := loop.Tags(want.Images)
 	images := make([]proof.Image, len(tags))
-	for i, image := range target.target.Images {
+	for i, image := range want.Images {
 		tag := image.Tag
 		images[i] = proof.Image{Name: image.Name, Ref: image.Ref, Hash: tag.TagStr()}
 		if s.push == nil {
@@ -373,13 +372,13 @@ func (s *Session) built(tag name.Tag) []string {
 
 // chain answers devloop status --chain: it looks now.
 func (s *Session) chain(ctx context.Context) (any, error) {
-	target := s.prover.current()
-	if target == nil {
+	want := s.prover.current()
+	if want == nil {
 		return nil, errors.New("a run is under way, or the last one failed while it changed what runs")
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, answerWithin, errors.New("the cluster did not say in time what runs"))
 	defer cancel()
-	found, err := s.prover.look(ctx, target)
+	found, err := s.prover.look(ctx, want)
 	if err != nil {
 		return nil, err
 	}

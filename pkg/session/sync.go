@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
 	"github.com/devloop/devloop/pkg/loop"
@@ -24,7 +23,7 @@ type syncer struct {
 	woken chan struct{} // holds something if something is wanted
 
 	mu   sync.Mutex
-	next *ranWell      // wanted last, nil if that has begun
+	next *target       // wanted last, nil if that has begun
 	idle chan struct{} // closed when all is done that was wanted, nil if it is
 
 	done string // what was installed last
@@ -34,13 +33,13 @@ type syncer struct {
 func newSyncer(sink event.Sink) *syncer { return &syncer{sink: sink, woken: make(chan struct{}, 1)} }
 
 // want has the requirements installed if they, or the images, are not what they were at the last time. It does not block.
-func (y *syncer) want(c *config.Config, target *loop.Target) {
-	if !c.Local.Sync {
+func (y *syncer) want(now target) {
+	if !now.config.Local.Sync {
 		return
 	}
 	y.mu.Lock()
 	defer y.mu.Unlock()
-	y.next = &ranWell{c, target}
+	y.next = &now
 	if y.idle == nil {
 		y.idle = make(chan struct{})
 	}
@@ -83,7 +82,7 @@ func (y *syncer) run(ctx context.Context) {
 }
 
 // take returns what is wanted now, nil if that is nothing more.
-func (y *syncer) take() *ranWell {
+func (y *syncer) take() *target {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	next := y.next
@@ -94,7 +93,7 @@ func (y *syncer) take() *ranWell {
 	return next
 }
 
-func (y *syncer) sync(ctx context.Context, w *ranWell) {
+func (y *syncer) sync(ctx context.Context, w *target) {
 	c := w.config
 	dir, found := findVenv(c)
 	if !found {
@@ -102,7 +101,7 @@ func (y *syncer) sync(ctx context.Context, w *ranWell) {
 		return
 	}
 	file := c.Abs(c.Local.Requirements)
-	now, err := fingerprint(dir, file, w.target)
+	now, err := fingerprint(dir, file, w.Target)
 	if err != nil {
 		y.warn(err)
 		return

@@ -83,13 +83,13 @@ func TestSync(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { y.run(ctx) })
-	target := targetOf(t, "worker:1")
+	made := targetOf(t, "worker:1")
 	expect := func(what, requirements string, want ...string) event.Event {
 		t.Helper()
 		if err := os.WriteFile(file, []byte(requirements), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		y.want(c, target)
+		y.want(target{made, c})
 		if err := y.wait(ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -114,7 +114,7 @@ func TestSync(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 	expect("nothing differs", "alpha==1.0\n")
-	target = targetOf(t, "worker:2")
+	made = targetOf(t, "worker:2")
 	expect("other images", "alpha==1.0\n", begins, detail)
 	expect("other requirements", "alpha==2.0\n", begins, done)
 	if _, versions, err := venv.Read(dir); err != nil || versions["alpha"] != "2.0" {
@@ -166,7 +166,7 @@ func TestSyncOneAtATime(t *testing.T) {
 	var running sync.WaitGroup
 	running.Go(func() { y.run(ctx) })
 	for i := range 3 {
-		y.want(c, targetOf(t, fmt.Sprintf("worker:%d", i)))
+		y.want(target{targetOf(t, fmt.Sprintf("worker:%d", i)), c})
 		if i == 0 {
 			<-begun
 		}
@@ -177,11 +177,11 @@ func TestSyncOneAtATime(t *testing.T) {
 	if err := y.wait(ctx); err != nil {
 		t.Fatal(err)
 	}
-	y.want(c, targetOf(t, "worker:2"))
+	y.want(target{targetOf(t, "worker:2"), c})
 	if err := y.wait(ctx); err != nil { // it has that
 		t.Fatal(err)
 	}
-	y.want(c, targetOf(t, "worker:3"))
+	y.want(target{targetOf(t, "worker:3"), c})
 	<-begun
 	cancel()
 	if err := y.wait(ctx); !errors.Is(err, context.Canceled) {
