@@ -304,8 +304,8 @@ func (n *node) pull(ctx context.Context, registry *Registry, tag name.Tag, image
 		return err
 	}
 	address := listener.Addr().String()
-	server := startServer(listener, sent, registry.forNode(address, tag, image))
-	defer func() { _ = server.close() }() // the pull has ended
+	stop := serve(listener, sent, registry.forNode(address, tag, image))
+	defer func() { _ = stop() }() // the pull has ended
 	source := at(address, tag)
 	if err = n.runtime.pull(ctx, n, source); err == nil {
 		err = n.verify(ctx, source, image)

@@ -59,8 +59,8 @@ type Registry struct {
 	tags map[string]v1.Descriptor // by "repository:tag"; index.json is their copy on disk
 
 	serverMu sync.Mutex
-	server   *server // nil until the first push
-	address  string  // 127.0.0.1:port of server
+	stop     func() error // of the server, nil until the first push
+	address  string       // 127.0.0.1:port of the server
 	closed   bool
 }
 
@@ -443,7 +443,7 @@ func (r *Registry) listen(ctx context.Context) (string, error) {
 	if r.closed {
 		return "", errors.New("image registry: it is closed")
 	}
-	if r.server != nil {
+	if r.stop != nil {
 		return r.address, nil
 	}
 	// Not under ctx: other pushes use it, too.
@@ -452,7 +452,7 @@ func (r *Registry) listen(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("image registry: %w", err)
 	}
 	r.address = listener.Addr().String()
-	r.server = startServer(listener, new(atomic.Int64), r.guard(r.address, r.forPushes()))
+	r.stop = serve(listener, new(atomic.Int64), r.guard(r.address, r.forPushes()))
 	return r.address, nil
 }
 
@@ -482,8 +482,8 @@ func (r *Registry) Close() error {
 	r.serverMu.Lock()
 	defer r.serverMu.Unlock()
 	r.closed = true
-	if r.server == nil {
+	if r.stop == nil {
 		return nil
 	}
-	return r.server.close()
+	return r.stop()
 }

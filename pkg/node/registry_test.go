@@ -151,7 +151,7 @@ func TestRegistry(t *testing.T) {
 // TestListensLate: the registry listens from the first push on, even if that is cancelled.
 func TestListensLate(t *testing.T) {
 	r := openRegistry(t, t.TempDir())
-	if r.server != nil {
+	if r.stop != nil {
 		t.Error("it listens before the first push")
 	}
 	ctx, cancel := context.WithCancel(t.Context())

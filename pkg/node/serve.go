@@ -41,16 +41,10 @@ const (
 // with the credentials of this process. On a node's loopback, it serves one image, without
 // credentials: the node's runtime has none, and other processes there can reach the port.
 
-// server is a running http.Server.
-type server struct {
-	*http.Server
-	served chan struct{}
-}
-
-// startServer serves until close, which closes the listener, too. sent counts the bytes of all
+// serve serves until stop is called, which closes the listener, too. sent counts the bytes of all
 // responses.
-func startServer(listener net.Listener, sent *atomic.Int64, handler http.Handler) *server {
-	s := &server{served: make(chan struct{}), Server: &http.Server{
+func serve(listener net.Listener, sent *atomic.Int64, handler http.Handler) (stop func() error) {
+	server := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			handler.ServeHTTP(timedWriter{w, sent}, req)
 		}),
@@ -58,18 +52,17 @@ func startServer(listener net.Listener, sent *atomic.Int64, handler http.Handler
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          log.New(io.Discard, "", 0), // mistakes of clients
-	}}
+	}
+	served := make(chan struct{})
 	go func() {
-		defer close(s.served)
-		_ = event.Guard(func() error { return s.Serve(netutil.LimitListener(listener, maxConnections)) })
+		defer close(served)
+		_ = event.Guard(func() error { return server.Serve(netutil.LimitListener(listener, maxConnections)) })
 	}()
-	return s
-}
-
-func (s *server) close() error {
-	err := s.Close()
-	<-s.served
-	return err
+	return func() error {
+		err := server.Close()
+		<-served
+		return err
+	}
 }
 
 // timedWriter gives each write its own deadline, and counts the bytes. (Connections through ssh

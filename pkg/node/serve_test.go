@@ -123,7 +123,7 @@ func TestServerTimeouts(t *testing.T) {
 					}
 					http.ServeContent(w, req, "", time.Time{}, strings.NewReader(strings.Repeat("x", blob)))
 				})
-				s := startServer(listener, new(atomic.Int64), handler)
+				stop := serve(listener, new(atomic.Int64), handler)
 				start := time.Now()
 				conn := listener.dial()
 				if err := test.client(conn); err != nil {
@@ -133,7 +133,7 @@ func TestServerTimeouts(t *testing.T) {
 					t.Errorf("it took %s, not %s", took, test.after)
 				}
 				_ = conn.Close()
-				if err := s.close(); err != nil {
+				if err := stop(); err != nil {
 					t.Error(err)
 				}
 			})
@@ -453,9 +453,9 @@ func TestForNode(t *testing.T) {
 	}
 	address := listener.Addr().String()
 	var sent atomic.Int64
-	server := startServer(listener, &sent, r.forNode(address, tag, stored))
+	stop := serve(listener, &sent, r.forNode(address, tag, stored))
 	defer func() {
-		if err := server.close(); err != nil {
+		if err := stop(); err != nil {
 			t.Error(err)
 		}
 	}()

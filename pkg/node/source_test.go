@@ -112,7 +112,7 @@ func TestBuiltIntoTheStore(t *testing.T) {
 	if err != nil || stored.ids[0] != built.String() {
 		t.Errorf("%v, not %s (%v)", stored, built, err)
 	}
-	if r.server != nil {
+	if r.stop != nil {
 		t.Error("it listens without a push")
 	}
 	file := filepath.Join(r.dir, "blobs", "sha256", built.Encoded())

@@ -219,32 +219,38 @@ func (c *connection) isGone() bool {
 // errGone is the error of what was under way when the connection broke.
 var errGone = errors.New("the connection broke")
 
-// within calls do, which takes no context, and waits until it returns, ctx ends or the connection
-// breaks: if that happens just before a request, the library may wait forever. A result that comes
-// later is undone.
-func (c *connection) within(ctx context.Context, do func() error, undo func()) error {
-	done, left := make(chan error), make(chan struct{})
+// within calls open, which takes no context, and waits until it returns, ctx ends or the connection
+// breaks: if that happens just before a request, the library may wait forever. What is opened later
+// is closed.
+func within[T io.Closer](ctx context.Context, c *connection, open func() (T, error)) (T, error) {
+	type result struct {
+		opened T
+		err    error
+	}
+	results, left := make(chan result), make(chan struct{})
 	defer close(left)
 	go func() {
-		err := event.Guard(do)
+		var r result
+		r.err = event.Guard(func() (err error) {
+			r.opened, err = open()
+			return err
+		})
 		select {
-		case done <- err:
+		case results <- r:
 		case <-left:
-			if err == nil {
-				_ = event.Guard(func() error {
-					undo()
-					return nil
-				})
+			if r.err == nil {
+				_ = event.Guard(r.opened.Close)
 			}
 		}
 	}()
+	var none T
 	select {
-	case err := <-done:
-		return err
+	case r := <-results:
+		return r.opened, r.err
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return none, context.Cause(ctx)
 	case <-c.gone:
-		return errGone
+		return none, errGone
 	}
 }
 
@@ -262,29 +268,28 @@ func (s *sshTransport) begin(ctx context.Context, args []string, attach func(*ss
 	case <-ctx.Done():
 		return nil, ended(ctx, s.node, []string{"wait for an ssh session"})
 	}
-	begun := &session{release: func() { <-s.free }}
-	var err error
-	if begun.conn, err = s.connect(ctx); err != nil {
-		begun.release()
+	release := func() { <-s.free }
+	conn, err := s.connect(ctx)
+	if err != nil {
+		release()
 		return nil, err
 	}
-	err = begun.conn.within(ctx, func() error {
-		opened, err := begun.conn.NewSession()
+	started, err := within(ctx, conn, func() (*ssh.Session, error) {
+		opened, err := conn.NewSession()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if err := errors.Join(attach(opened), opened.Start("sudo "+quote(args))); err != nil {
-			return errors.Join(err, ignoreEOF(opened.Close()))
+			return nil, errors.Join(err, ignoreEOF(opened.Close()))
 		}
-		begun.Session = opened
-		return nil
-	}, func() { _ = begun.Close() })
+		return opened, nil
+	})
 	if err != nil {
-		begun.release()
+		release()
 		err = event.Transient(fmt.Errorf("node %s: ssh session: %w", s.node, err))
-		return nil, s.explain(ctx, begun.conn, args, err)
+		return nil, s.explain(ctx, conn, args, err)
 	}
-	return begun, nil
+	return &session{started, conn, release}, nil
 }
 
 // explain returns the cause of err if that is the end of ctx or of the connection.
@@ -387,11 +392,7 @@ func (s *sshTransport) listen(ctx context.Context) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	var listener net.Listener
-	err = conn.within(ctx, func() (err error) {
-		listener, err = conn.Listen("tcp", "127.0.0.1:0")
-		return err
-	}, func() { _ = listener.Close() })
+	listener, err := within(ctx, conn, func() (net.Listener, error) { return conn.Listen("tcp", "127.0.0.1:0") })
 	if err != nil {
 		err = event.Transient(fmt.Errorf("node %s: forward a port over ssh: %w", s.node, err))
 		return nil, s.explain(ctx, conn, []string{"listen"}, err)

@@ -93,14 +93,14 @@ func (u *uploads) release(one *upload) {
 
 // drop ends an upload, and removes what has not become a blob.
 func (u *uploads) drop(one *upload) {
-	u.mu.Lock()
-	u.count--
-	u.bytes -= one.size
-	u.mu.Unlock()
 	if one.writer != nil {
 		_ = one.writer.Close()
 		_ = u.store.Abort(u.ctx, one.id) // the next OpenRegistry removes what is left
 	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.count--
+	u.bytes -= one.size
 }
 
 // serve handles a request for a new upload or an existing one.

@@ -12,6 +12,12 @@ import (
 	"time"
 )
 
+func openUploads(u *uploads) int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.count
+}
+
 // TestUploads: an upload that fails leaves nothing.
 func TestUploads(t *testing.T) {
 	r := openRegistry(t, t.TempDir())
@@ -43,13 +49,14 @@ func TestUploads(t *testing.T) {
 			t.Errorf("%s: %d, not %d: %s", name, status, test.want, text)
 		}
 		// The server notices the end of a body a moment after its client.
-		for deadline := time.Now().Add(time.Minute); ; <-time.After(time.Millisecond) {
-			status, _, _ := c.do(t, http.MethodPatch, upload, nil)
-			if n := blobs(t, r.dir); status == http.StatusNotFound && n == complete {
-				break
-			} else if time.Now().After(deadline) {
-				t.Fatalf("%s: %d, and %d blobs and uploads, not %d", name, status, n, complete)
+		for deadline := time.Now().Add(time.Minute); openUploads(r.uploads) > 0; <-time.After(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: the upload is still there", name)
 			}
+		}
+		c.expect(t, http.StatusNotFound, http.MethodPatch, upload, "")
+		if n := blobs(t, r.dir); n != complete {
+			t.Errorf("%s: %d blobs and uploads, not %d", name, n, complete)
 		}
 	}
 	upload := c.begin(t) // belongs to one repository
@@ -111,21 +118,16 @@ func TestIdleUploads(t *testing.T) {
 		if u.take(busy.id, "devloop/a") == nil {
 			t.Error("an upload in use is gone")
 		}
-		open := func() int {
-			u.mu.Lock()
-			defer u.mu.Unlock()
-			return u.count
-		}
 		answer := httptest.NewRecorder()
 		post := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil)
 		u.serve(answer, post, target{kind: "blobs/uploads", repository: "devloop/b"})
-		if answer.Code != http.StatusAccepted || open() != 2 {
-			t.Errorf("%d, %d uploads", answer.Code, open())
+		if answer.Code != http.StatusAccepted || openUploads(u) != 2 {
+			t.Errorf("%d, %d uploads", answer.Code, openUploads(u))
 		}
 		<-time.After(uploadTimeout + time.Second)
 		synctest.Wait()
-		if open() != 1 {
-			t.Errorf("an upload without a client is still there: %d uploads", open())
+		if openUploads(u) != 1 {
+			t.Errorf("an upload without a client is still there: %d uploads", openUploads(u))
 		}
 	})
 }
