@@ -72,7 +72,7 @@ func TestLoad(t *testing.T) {
 	const target = "docker.io/library/worker:1"
 	p := &fakeRuntime{images: map[string]v1.Image{}}
 	c := &Cluster{nodes: []*node{{name: "n", transport: localTransport{}, runtime: p}}}
-	if err := c.Load(t.Context(), func(event.Event) {}, built{tag: image}, r, []name.Tag{tag}); err != nil {
+	if err := c.Load(t.Context(), func(event.Event) {}, built{tag: image}, r, []Wanted{{"worker", tag}}); err != nil {
 		t.Fatal(err)
 	}
 	digest := digestOf(t, image)
@@ -81,7 +81,7 @@ func TestLoad(t *testing.T) {
 	}
 	p = &fakeRuntime{images: map[string]v1.Image{}, report: "sha256:" + strings.Repeat("0", 64)}
 	c.nodes[0].runtime = p
-	err := c.Load(t.Context(), func(event.Event) {}, built{tag: image}, r, []name.Tag{tag})
+	err := c.Load(t.Context(), func(event.Event) {}, built{tag: image}, r, []Wanted{{"worker", tag}})
 	if err == nil || !strings.Contains(err.Error(), p.report) || !strings.Contains(err.Error(), digest.String()) {
 		t.Errorf("another image than the one that was built: %v", err)
 	}
@@ -133,7 +133,7 @@ func TestImport(t *testing.T) {
 	n := &fakeContainerd{unpacked: []string{config.RootFS.DiffIDs[0].String()}} // the first is its own chain ID
 	c := &Cluster{nodes: []*node{{name: "n", transport: n, runtime: containerdRuntime{}}}}
 	source, r := built{tag: attested(t, image)}, openRegistry(t, t.TempDir())
-	if err := c.Load(t.Context(), func(event.Event) {}, source, r, []name.Tag{tag}); err != nil {
+	if err := c.Load(t.Context(), func(event.Event) {}, source, r, []Wanted{{"worker", tag}}); err != nil {
 		t.Fatal(err)
 	}
 	layers := layersOf(t, image)

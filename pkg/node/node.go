@@ -151,9 +151,16 @@ func (k *knownNames) noneOf(names []string) bool {
 		!slices.ContainsFunc(names, func(name string) bool { return k.names[name] })
 }
 
+// Wanted is an image that is to be loaded.
+type Wanted struct {
+	Name string // in devloop.yaml; of a base image, its repository
+	Tag  name.Tag
+}
+
 // Load loads the images of source into every node, through registry. Afterwards every node has
-// exactly these images under these names.
-func (c *Cluster) Load(ctx context.Context, sink event.Sink, source Source, registry *Registry, tags []name.Tag) error {
+// exactly these images under their tags.
+func (c *Cluster) Load(ctx context.Context, sink event.Sink, source Source, registry *Registry,
+	images []Wanted) error {
 	load := func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error) {
 		start := time.Now()
 		image, err := registry.receive(ctx, source, tag)
@@ -171,19 +178,20 @@ func (c *Cluster) Load(ctx context.Context, sink event.Sink, source Source, regi
 		c.known.add(fullName(tag))
 		return []any{"push", pushed.Round(time.Millisecond), "nodes", len(c.nodes)}, nil
 	}
-	return loadEach(ctx, sink, tags, loads, pullTimeout, load)
+	return loadEach(ctx, sink, images, loads, pullTimeout, load)
 }
 
 // loadEach loads images as one step each, up to a limit in parallel. load adds to sent the bytes
 // that have left this machine, and returns more fields of the step's event.
-func loadEach(ctx context.Context, sink event.Sink, tags []name.Tag, limit int, timeout time.Duration,
+func loadEach(ctx context.Context, sink event.Sink, images []Wanted, limit int, timeout time.Duration,
 	load func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error)) error {
 	stage := sink.For("node")
 	group, ctx := event.NewGroup(ctx)
 	group.SetLimit(limit)
-	for _, tag := range tags {
+	for _, image := range images {
 		group.Go(func() error {
-			loading := event.Loading{Image: event.Image{Tag: event.Name(tag.TagStr()), Ref: event.Name(tag.String())}}
+			loading := event.Loading{Image: event.Image{Name: event.Name(image.Name),
+				Tag: event.Name(image.Tag.TagStr()), Ref: event.Name(image.Tag.String())}}
 			stage.Note(event.LoadingImage, loading)
 			return stage.Step(ctx, event.ImageLoaded, func(ctx context.Context) ([]any, error) {
 				ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -194,7 +202,7 @@ func loadEach(ctx context.Context, sink event.Sink, tags []name.Tag, limit int, 
 				reporting.Go(func() {
 					_ = stage.Contain("progress", func() { reportProgress(ctx, stage, loading, &sent) })
 				})
-				fields, err := load(ctx, tag, &sent)
+				fields, err := load(ctx, image.Tag, &sent)
 				if err != nil {
 					return nil, err
 				}

@@ -147,7 +147,7 @@ func (r *RemoteRegistry) Missing(ctx context.Context, tags []name.Tag) ([]name.T
 // Load brings the images of source from devloop's own registry into the remote one: only the blobs
 // that it does not have.
 func (r *RemoteRegistry) Load(ctx context.Context, sink event.Sink, source Source, registry *Registry,
-	tags []name.Tag) error {
+	images []Wanted) error {
 	load := func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error) {
 		start := time.Now()
 		stored, err := registry.receive(ctx, source, tag)
@@ -165,7 +165,7 @@ func (r *RemoteRegistry) Load(ctx context.Context, sink event.Sink, source Sourc
 		return []any{"push", pushed.Round(time.Millisecond), "registry", tag.RegistryStr()}, nil
 	}
 	// One at a time: shared layers are sent with the first image, and mounted for the others.
-	return loadEach(ctx, sink, tags, 1, pushTimeout, load)
+	return loadEach(ctx, sink, images, 1, pushTimeout, load)
 }
 
 func (r *RemoteRegistry) write(ctx context.Context, tag name.Tag, image v1.Image, sent *atomic.Int64) error {

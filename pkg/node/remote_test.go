@@ -69,7 +69,7 @@ func TestRemote(t *testing.T) {
 				sent = n
 			}
 		})
-		if err := r.Load(t.Context(), sink, images, own, []name.Tag{tag}); err != nil {
+		if err := r.Load(t.Context(), sink, images, own, []Wanted{{"worker", tag}}); err != nil {
 			t.Fatal(err)
 		}
 		if all := tag == worker; all != (sent > 400_000) || sent == 0 {
@@ -86,7 +86,7 @@ func TestRemote(t *testing.T) {
 	listed := newTag(t, far+"listed:1")
 	single := addLayer(t, base, 3000)
 	source := built{listed: attested(t, single)}
-	if err := r.Load(t.Context(), func(event.Event) {}, source, own, []name.Tag{listed}); err != nil {
+	if err := r.Load(t.Context(), func(event.Event) {}, source, own, []Wanted{{"worker", listed}}); err != nil {
 		t.Fatal(err)
 	}
 	if digest := digestOf(t, single).String(); r.Digest(listed) != digest {

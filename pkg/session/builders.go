@@ -18,7 +18,7 @@ import (
 type holder interface {
 	// Missing returns those of tags that are not there.
 	Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
-	Load(ctx context.Context, sink event.Sink, source node.Source, registry *node.Registry, tags []name.Tag) error
+	Load(ctx context.Context, sink event.Sink, source node.Source, registry *node.Registry, images []node.Wanted) error
 }
 
 // openBuilders finds out where images can be built: on this machine, in the node, where nothing has to be moved, or where BUILDKIT_HOST says.

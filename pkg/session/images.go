@@ -16,6 +16,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/loop"
+	"github.com/devloop/devloop/pkg/node"
 	"github.com/devloop/devloop/pkg/watch"
 )
 
@@ -158,8 +159,12 @@ func (i *images) giveBases(ctx context.Context, sink event.Sink, input build.Inp
 	if err != nil {
 		return err
 	}
+	var wanted []node.Wanted
+	for _, tag := range lacking {
+		wanted = append(wanted, node.Wanted{Name: strings.TrimSuffix(tag.String(), ":"+tag.TagStr()), Tag: tag})
+	}
 	// Without it, the image can still be built here.
-	return event.Transient(i.session.nodes.Load(ctx, sink, i.session.origin, i.session.registry, lacking))
+	return event.Transient(i.session.nodes.Load(ctx, sink, i.session.origin, i.session.registry, wanted))
 }
 
 // buildInNode sees to it that the node has the base images that the tag stands for, and builds.

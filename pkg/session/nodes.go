@@ -37,7 +37,11 @@ func (n nodes) Missing(ctx context.Context, images []*loop.Image) (missing []*lo
 }
 
 func (n nodes) Load(ctx context.Context, sink event.Sink, images []*loop.Image) error {
-	err := n.session.images.Load(ctx, sink, n.session.origin, n.session.registry, loop.Tags(images))
+	var wanted []node.Wanted
+	for _, image := range images {
+		wanted = append(wanted, node.Wanted{Name: image.Name, Tag: image.Tag})
+	}
+	err := n.session.images.Load(ctx, sink, n.session.origin, n.session.registry, wanted)
 	if err == nil {
 		addDigests(images, n.session.push)
 	}

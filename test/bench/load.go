@@ -135,9 +135,9 @@ func (l *loaded) input(ctx context.Context) (build.Input, error) {
 	return l.builder.Hash(ctx, build.Image{Name: "bench-load", Dockerfile: filepath.Join(l.dir, "Dockerfile"), Context: l.dir, Args: map[string]string{"SEED": l.seed}})
 }
 
-// give brings the image to the node as a run does.
-func (l *loaded) give(ctx context.Context, tag name.Tag) error {
-	return l.cluster.Load(ctx, l.count, node.DockerSource{Client: l.docker}, l.registry, []name.Tag{tag})
+// loadImage loads the image into the node as a run does.
+func (l *loaded) loadImage(ctx context.Context, tag name.Tag) error {
+	return l.cluster.Load(ctx, l.count, node.DockerSource{Client: l.docker}, l.registry, []node.Wanted{{Tag: tag}})
 }
 
 // count keeps what the step of an image says of its bytes.
@@ -174,7 +174,7 @@ func loadChanged(runtime string, change func(*loaded) error) func(context.Contex
 				return time.Since(begin).Seconds(), err
 			}
 		}
-		return measured(l.give), measured(func(ctx context.Context, tag name.Tag) error { return l.whole(ctx, tag.String()) }), nil
+		return measured(l.loadImage), measured(func(ctx context.Context, tag name.Tag) error { return l.whole(ctx, tag.String()) }), nil
 	}
 }
 
@@ -192,7 +192,7 @@ func loadBytes(ctx context.Context, t *testbed) (ours, theirs sample, err error)
 		if err != nil {
 			return 0, err
 		}
-		err = l.give(ctx, tag)
+		err = l.loadImage(ctx, tag)
 		return float64(l.bytes.Load()) / 1e6, err
 	}, nil, nil
 }
@@ -207,7 +207,7 @@ func loadUnchanged(ctx context.Context, t *testbed) (ours, theirs sample, err er
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := l.give(ctx, tag); err != nil {
+	if err := l.loadImage(ctx, tag); err != nil {
 		return nil, nil, err
 	}
 	return func(ctx context.Context) (float64, error) {
@@ -239,8 +239,10 @@ func buildInNode(runtime string) func(context.Context, *testbed) (ours, theirs s
 		if err != nil {
 			return nil, nil, err
 		}
-		if err := l.cluster.Load(ctx, l.count, node.DockerSource{Client: l.docker}, l.registry, lacking); err != nil {
-			return nil, nil, err
+		for _, tag := range lacking {
+			if err := l.loadImage(ctx, tag); err != nil {
+				return nil, nil, err
+			}
 		}
 		ours = func(ctx context.Context) (float64, error) {
 			if err := l.changeLarge(); err != nil {

@@ -605,7 +605,7 @@ func given(t *testing.T, cluster *node.Cluster, docker *client.Client, holds fun
 	give := func(tag name.Tag) (bytes int64) {
 		t.Helper()
 		source := node.DockerSource{Client: docker}
-		must(t, cluster.Load(t.Context(), event.Sink(events.record), source, r, []name.Tag{tag}))
+		must(t, cluster.Load(t.Context(), event.Sink(events.record), source, r, []node.Wanted{{Name: "worker", Tag: tag}}))
 		if missing, err := cluster.Missing(t.Context(), []name.Tag{tag}); err != nil || len(missing) > 0 {
 			t.Errorf("given, and missing: %v, %v", missing, err)
 		}
