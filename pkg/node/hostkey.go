@@ -21,11 +21,11 @@ import (
 	"github.com/devloop/devloop/pkg/files"
 )
 
-// A machine publishes its ssh host key nowhere, so the first one is trusted, and remembered. A VM
-// of minikube makes a new one at each start, and so does a machine that was created anew. Each
-// start rewrites the machine's config.json, and a new machine also gets a new client key. So
-// another host key is trusted if one of the two has changed since, and refused otherwise: something
-// else answers at the node's address.
+// A machine does not publish its ssh host key, so the first one is trusted, and remembered. A VM of
+// minikube makes a new key at each start, and so does a new machine. Each start rewrites the
+// machine's config.json, and a new machine also gets a new client key. So another host key is
+// trusted only if one of the two has changed since. Otherwise something else answers at the node's
+// address.
 
 // knownHost is what is remembered of a node.
 type knownHost struct {

@@ -75,8 +75,8 @@ func (c *Cluster) StartCommand() string { return c.startCommand }
 func (c *Cluster) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error) {
 	if len(c.nodes) == 0 && len(tags) > 0 {
 		return nil, event.WithHint(fmt.Errorf("kube context %q is no cluster of minikube, kind or k3d, "+
-			"and devloop does not know how to load images into its nodes", c.name),
-			"name a registry that they reach under push in devloop.yaml")
+			"so devloop cannot load images into its nodes", c.name),
+			"set push in devloop.yaml to a registry that they can reach")
 	}
 	names := make([]string, len(tags))
 	for i, tag := range tags {
@@ -151,7 +151,7 @@ func (k *knownNames) noneOf(names []string) bool {
 		!slices.ContainsFunc(names, func(name string) bool { return k.names[name] })
 }
 
-// Wanted is an image that is to be loaded.
+// Wanted is an image to load.
 type Wanted struct {
 	Name string // in devloop.yaml; of a base image, its repository
 	Tag  name.Tag

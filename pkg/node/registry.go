@@ -46,9 +46,9 @@ const (
 	ownRepositories = "devloop/"
 )
 
-// Registry is devloop's own image registry: images built on the host wait here until the nodes
-// have pulled the layers they miss. It is an OCI image layout on disk, served on loopback from
-// the first push on. It is safe for concurrent use.
+// Registry is devloop's own image registry, from which the nodes pull what was built on the host.
+// It is an OCI image layout on disk, served on loopback from the first push on. It is safe for
+// concurrent use.
 type Registry struct {
 	dir      string
 	blobs    content.Store // layers, configurations and manifests
@@ -77,7 +77,7 @@ func OpenRegistry(ctx context.Context, dir string) (*Registry, error) {
 func (r *Registry) open(ctx context.Context) (err error) {
 	err = errors.Join(os.MkdirAll(filepath.Join(r.dir, ocispecs.ImageBlobsDir, "sha256"), 0o700),
 		os.Chmod(r.dir, 0o700)) // earlier versions let others read it
-	// The uploads of an earlier process; what earlier versions kept.
+	// Uploads of an earlier process, and files of earlier versions.
 	for _, stale := range []string{"ingest", "manifests", "blobs/uploads"} {
 		err = errors.Join(err, os.RemoveAll(filepath.Join(r.dir, stale)))
 	}
@@ -204,7 +204,7 @@ func (r *Registry) image(digest v1.Hash) (*storedImage, error) {
 	return r.parse(digest, raw)
 }
 
-// parse is image for a manifest that need not be in the registry yet.
+// parse does the same for a manifest that is not in the registry yet.
 func (r *Registry) parse(digest v1.Hash, raw []byte) (*storedImage, error) {
 	image := &storedImage{digest: digest, manifests: map[v1.Hash]manifest{}, blobs: map[v1.Hash]bool{}}
 	return image, r.collect(image, digest, raw, false)
@@ -280,7 +280,7 @@ func (r *Registry) checkSize(blob v1.Descriptor) error {
 	if openErr != nil {
 		return errors.Join(err, openErr)
 	}
-	defer content.Close()
+	defer func() { _ = content.Close() }() // only read
 	if actual, _, readErr := v1.SHA256(content); readErr == nil && actual == blob.Digest { // the size is wrong
 		return err
 	}
@@ -334,7 +334,7 @@ func (r *Registry) find(tag name.Tag) (*storedImage, error) {
 	return image, nil
 }
 
-// receive has source push the image, and returns what source says it pushed.
+// receive has source push the image, and makes sure that the registry has what was pushed.
 func (r *Registry) receive(ctx context.Context, source Source, tag name.Tag) (*storedImage, error) {
 	pushed, err := source.Push(ctx, r, tag)
 	if err != nil {
@@ -347,7 +347,7 @@ func (r *Registry) receive(ctx context.Context, source Source, tag name.Tag) (*s
 	if image.digest.String() != pushed {
 		err := fmt.Errorf("image %s: %s was pushed to devloop's registry, which now has %s under its name",
 			tag, pushed, image.digest)
-		return nil, event.WithHint(errors.Join(err, r.Untag(tag)), "save again: the image is pushed anew")
+		return nil, event.WithHint(errors.Join(err, r.Untag(tag)), "save again to push the image again")
 	}
 	return image, nil
 }

@@ -292,7 +292,7 @@ func (s *sshTransport) begin(ctx context.Context, args []string, attach func(*ss
 	return &session{started, conn, release}, nil
 }
 
-// explain returns the cause of err if that is the end of ctx or of the connection.
+// explain replaces err if it is due to the end of ctx or of the connection.
 func (s *sshTransport) explain(ctx context.Context, conn *connection, args []string, err error) error {
 	switch {
 	case ctx.Err() != nil:
