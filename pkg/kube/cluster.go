@@ -163,8 +163,8 @@ func (c *Cluster) Ping(ctx context.Context) error {
 	return event.WithHint(err, UnreachableHint)
 }
 
-// CurrentConfig returns how to reach the API server now, for connections other than HTTP requests. The
-// caller must not modify it.
+// CurrentConfig returns how to reach the API server now, for connections other than HTTP requests.
+// The caller must not modify it.
 func (c *Cluster) CurrentConfig(ctx context.Context) (*rest.Config, error) {
 	e, err := c.connection.current(ctx)
 	if err != nil {

@@ -88,9 +88,9 @@ type NodeLister interface {
 	List(ctx context.Context, options metav1.ListOptions) (*corev1.NodeList, error)
 }
 
-// ProveOwn returns what proves that the target is a cluster on this machine. served says what is known
-// to serve its address here. If that is nothing, the cluster is asked for its nodes, once. The
-// error is a *NotLocalError.
+// ProveOwn returns what proves that the target is a cluster on this machine. served says what is
+// known to serve its address here. If that is nothing, the cluster is asked for its nodes, once.
+// The error is a *NotLocalError.
 func ProveOwn(ctx context.Context, t Target, served Grounds, nodes NodeLister) (Grounds, error) {
 	if t.Proxy != "" {
 		return Grounds{}, t.notLocal("requests to it go through the proxy %s", t.Proxy)

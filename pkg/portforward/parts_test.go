@@ -338,7 +338,8 @@ func TestSilence(t *testing.T) {
 // What many connections meet is reported once, a state when it changes.
 func TestStatus(t *testing.T) {
 	var reported []string
-	s := newStatus(event.Sink(func(e event.Event) { reported = append(reported, e.Message) }).For("forward"), event.Address{})
+	sink := event.Sink(func(e event.Event) { reported = append(reported, e.Message) })
+	s := newStatus(sink.For("forward"), event.Address{})
 	none, broken := errors.New("none"), errors.New("broken")
 	check := func(state event.Name, want ...string) {
 		t.Helper()

@@ -153,7 +153,7 @@ func (p *pods) reportWatch(ctx context.Context, err error) {
 func (p *pods) reconcile(ctx context.Context, group *sync.WaitGroup, pools map[string]*tunnelPool,
 	backends []backend, reason error) {
 	var ready []*tunnelPool
-	names := []string{}
+	var names []string
 	obsolete := maps.Clone(pools)
 	for _, b := range backends {
 		pool := pools[b.key()]
