@@ -93,8 +93,7 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 				return err
 			}
 		}
-		stage.Detail(event.ReleaseUnchanged, "namespace", event.Name(r.Namespace), "release", event.Name(r.Name),
-			"revision", last.version)
+		stage.Detail(event.ReleaseUnchanged, r.payload(last.version))
 		sink = nil // its rollout is awaited below, but not news
 	case refused != nil:
 		return refused
@@ -173,8 +172,8 @@ func (d *Deployer) write(ctx context.Context, stage event.Stage, want desired, l
 			}
 			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
 		}
-		return []any{"revision", written.Version}, nil
-	}, "namespace", event.Name(r.Namespace), "release", event.Name(r.Name))
+		return []any{r.payload(written.Version)}, nil
+	}, r.payload(0))
 	if err != nil {
 		if r.Rollback && !event.IsTransient(markTransient(err)) {
 			err = d.rollback(stage, r, err) //nolint:contextcheck // as above

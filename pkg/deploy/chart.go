@@ -350,8 +350,9 @@ func (c *charts) fetch(ctx context.Context, stage event.Stage, url, pinned, list
 				return nil, event.WithHint(fmt.Errorf("chart %s: %w", address, err),
 					"check the address and the network, or put the archive at "+file)
 			}
-			return []any{"bytes", len(archive)}, errors.Join(c.makeFolder(), writeFile(file, archive))
-		}, "url", address)
+			return []any{event.Download{URL: address, Bytes: int64(len(archive))}},
+				errors.Join(c.makeFolder(), writeFile(file, archive))
+		}, event.Download{URL: address})
 	}
 	if err != nil {
 		return "", err

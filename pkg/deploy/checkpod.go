@@ -125,7 +125,8 @@ func (d *Deployer) Verify(ctx context.Context, sink event.Sink, trials []Trial) 
 				d.verified[key] = true
 				d.mu.Unlock()
 				return nil, nil
-			}, "image", event.Name(t.Image), "command", t.commandSummary())
+			}, event.Verification{Image: event.Image{Name: event.Name(t.Name), Ref: event.Name(t.Image)},
+				Command: t.commandSummary()})
 		})
 	}
 	group.Wait()

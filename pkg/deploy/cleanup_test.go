@@ -89,7 +89,7 @@ func (l *live) says() string {
 	defer l.mu.Unlock()
 	var b strings.Builder
 	for _, e := range l.told {
-		fmt.Fprintln(&b, e.Message, e.Fields, e.Err)
+		fmt.Fprintln(&b, e.Message, e.Details(), e.Err)
 	}
 	return b.String()
 }

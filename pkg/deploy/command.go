@@ -60,7 +60,7 @@ func (d *Deployer) run(ctx context.Context, stage event.Stage, r Release, when s
 			err = fmt.Errorf("%w\n%s", err, strings.Join(last, "\n"))
 		}
 		return nil, event.WithHint(err, "fix it and save; the release is applied once the command ends with 0")
-	}, "release", event.Name(r.Name), "when", when, "command", shown)
+	}, event.Command{Release: event.Name(r.Name), When: when, Command: shown})
 }
 
 func (d *Deployer) trackCommand(group int, kubeconfig string) {

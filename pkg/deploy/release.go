@@ -3,6 +3,8 @@ package deploy
 import (
 	"slices"
 	"time"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 // Release is one Helm release as devloop.yaml describes it; paths are absolute.
@@ -28,6 +30,11 @@ type Release struct {
 type Command struct {
 	Args    []string
 	Timeout time.Duration
+}
+
+// payload is the release as events have it, without a revision for 0.
+func (r Release) payload(revision int) event.Release {
+	return event.Release{Namespace: event.Name(r.Namespace), Name: event.Name(r.Name), Revision: revision}
 }
 
 // ID is unique in the cluster: namespace/name.

@@ -32,7 +32,7 @@ func (d *Deployer) rollback(stage event.Stage, r Release, cause error) error {
 		result = fmt.Sprintf("rolled back to revision %d", good)
 		err = stage.Step(ctx, event.ReleaseRolledBack, func(ctx context.Context) ([]any, error) {
 			return nil, d.helmRollback(ctx, stage, r, good, last.version+1)
-		}, "namespace", event.Name(r.Namespace), "release", event.Name(r.Name), "revision", good)
+		}, r.payload(good))
 		if err != nil {
 			result = fmt.Sprintf("roll back to revision %d: %v", good, err)
 		}

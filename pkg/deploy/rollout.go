@@ -67,9 +67,9 @@ func (d *Deployer) Wait(
 	ctx context.Context, sink event.Sink, releases []Release, health []Health, timeout time.Duration,
 ) error {
 	stage := sink.For("deploy")
-	var about []any
+	var about event.Rollout
 	if len(releases) == 1 && len(health) == 0 {
-		about = []any{"release", event.Name(releases[0].Name)}
+		about.Release = event.Name(releases[0].Name)
 	}
 	var culprit *deployed // whose workload failed
 	err := stage.Step(ctx, event.RolloutComplete, func(ctx context.Context) ([]any, error) {
@@ -103,7 +103,7 @@ func (d *Deployer) Wait(
 				return nil, failure
 			}
 		}
-	}, about...)
+	}, about)
 	if err != nil && ctx.Err() == nil && culprit != nil && culprit.Rollback {
 		return d.rollback(stage, culprit.Release, err) //nolint:contextcheck // a Helm write is never interrupted
 	}

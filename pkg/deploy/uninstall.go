@@ -29,7 +29,7 @@ func (d *Deployer) uninstall(ctx context.Context, stage event.Stage, r Release) 
 			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
 		}
 		return nil, d.forgetRelease(r)
-	}, "release", event.Name(r.Name), "namespace", event.Name(r.Namespace))
+	}, r.payload(0))
 }
 
 // helmUninstall removes a release together with what Helm would leave behind: objects that its

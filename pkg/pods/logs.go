@@ -19,7 +19,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -59,6 +58,7 @@ type container struct {
 	namespace, pod string
 	uid            types.UID // of the pod
 	name           string
+	ref            event.ContainerRef
 	startedBefore  map[string]bool // as in pod
 
 	followed bool                // owned by the follower
@@ -68,15 +68,15 @@ type container struct {
 	stream atomic.Pointer[logStream] // the current one
 
 	// Owned by the goroutine that follows.
-	state     containerState
-	id        string          // of the start that is being read
-	read      map[string]bool // IDs of starts that were read completely
-	at        logPosition
-	lines     int  // number of reported lines
-	resumed   bool // the stream continues another one, and has brought nothing new yet
-	level     leveler
-	last      []shownLine // lines of this start
-	lastDeath string      // what was reported of the last one
+	state    containerState
+	id       string          // of the start that is being read
+	read     map[string]bool // IDs of starts that were read completely
+	at       logPosition
+	lines    int  // number of reported lines
+	resumed  bool // the stream continues another one, and has brought nothing new yet
+	level    leveler
+	last     []shownLine // lines of this start
+	reported event.Changes
 }
 
 // containerState is the cluster's status of a container.
@@ -124,7 +124,7 @@ func starts(status corev1.ContainerStatus) []start {
 func newContainer(client kubernetes.Interface, stage event.Stage, object *corev1.Pod, name string,
 	before map[string]bool) *container {
 	return &container{client: client, stage: stage, namespace: object.Namespace, pod: object.Name, uid: object.UID,
-		name: name, startedBefore: before,
+		name: name, ref: event.ContainerRef{PodRef: refOf(object), Container: event.Name(name)}, startedBefore: before,
 		news: make(chan containerState, 1), read: map[string]bool{}, at: newLogPosition()}
 }
 
@@ -317,8 +317,7 @@ func (c *container) line(line []byte) {
 		return
 	}
 	if lost { // no line overlaps
-		c.stage.Detail("the node has put a part of the log away, lines may be missing", "pod", event.Name(c.pod),
-			"namespace", event.Name(c.namespace), "container", event.Name(c.name))
+		c.stage.Detail("the node has put a part of the log away, lines may be missing", c.ref)
 	}
 	c.resumed = false
 	if before := bytes.LastIndexByte(text, '\r'); before >= 0 {
@@ -329,8 +328,7 @@ func (c *container) line(line []byte) {
 	if c.last = append(c.last, shownLine{at, shown}); len(c.last) > keptLines {
 		c.last = c.last[1:]
 	}
-	c.stage.Note(event.PodLog, "pod", event.Name(c.pod), "namespace", event.Name(c.namespace),
-		"container", event.Name(c.name), "level", event.Name(string(c.level.of(shown))), "line", shown)
+	c.stage.Note(event.PodLog, event.LogLine{ContainerRef: c.ref, Level: c.level.of(shown), Line: shown})
 }
 
 // reportDeath reports a container that failed: as a warning with its last lines, or without these
@@ -349,20 +347,13 @@ func (c *container) reportDeath(s start) {
 	if output == "" {
 		output = printableLines(s.ended.Message) // why it could not start
 	}
-	fields := []any{"pod", event.Name(c.pod), "namespace", event.Name(c.namespace), "container", event.Name(c.name),
-		"reason", reason, "restarts", int(c.state.status.RestartCount)}
-	death := strings.Map(func(r rune) rune { // times and addresses differ
-		if unicode.IsDigit(r) {
-			return -1
-		}
-		return r
-	}, output) + "\n" + reason
-	if death == c.lastDeath {
-		c.stage.Detail(event.PodDied, fields...)
+	death := event.ContainerDeath{ContainerRef: c.ref, Reason: reason, Restarts: int(c.state.status.RestartCount)}
+	if !c.reported.Changed("death", event.MaskVarying(output)+"\n"+reason) {
+		c.stage.Detail(event.PodDied, death)
 		return
 	}
-	c.lastDeath = death
-	c.stage.Warn(event.PodDied, nil, append(fields, "output", output)...)
+	death.Output = output
+	c.stage.Warn(event.PodDied, nil, death)
 }
 
 // deathReason is why a container ended: "exit code 1".

@@ -483,8 +483,10 @@ func TestOfAContainerThatRanBeforeTheEndIsTold(t *testing.T) {
 			t.Errorf("told %q after a restart", got)
 		}
 		for _, e := range h.of(event.PodLog) {
-			if want := []any{"pod", event.Name("web-1"), "namespace", event.Name("demo"), "container", event.Name("main"), "level", event.Name("info"), "line", e.Fields[9]}; e.Stage != event.PodStage ||
-				e.Phase != event.Noted || !slices.Equal(e.Fields, want) {
+			line, _ := e.Payload.(event.LogLine)
+			want := event.LogLine{Level: event.Info, Line: line.Line, ContainerRef: event.ContainerRef{
+				PodRef: event.PodRef{Pod: "web-1", Namespace: "demo"}, Container: "main"}}
+			if e.Stage != event.PodStage || e.Phase != event.Noted || line != want || line.Line == "" || len(e.Fields) > 0 {
 				t.Fatalf("%+v", e)
 			}
 		}
@@ -589,7 +591,7 @@ func TestDeaths(t *testing.T) {
 				}
 				return
 			}
-			if len(all) != 1 || all[0].Phase != phase || fmt.Sprint(all[0].Fields) != "["+want+"]" {
+			if len(all) != 1 || all[0].Phase != phase || fmt.Sprint(all[0].Details()) != "["+want+"]" {
 				t.Errorf("told %v, want %s", all, want)
 			}
 			h.mu.Lock()
@@ -618,7 +620,7 @@ func TestDeaths(t *testing.T) {
 			s.State.Terminated.Reason = kube.ReasonOOMKilled
 		})
 		n.mu.Unlock()
-		told("pod web-1 namespace demo container main reason OOMKilled restarts 4 output ", event.Warned)
+		told("pod web-1 namespace demo container main reason OOMKilled restarts 4", event.Warned)
 		n.start(stamped("it has to go")...)
 		n.object.DeletionTimestamp = &metav1.Time{Time: time.Now()}
 		n.end(137)

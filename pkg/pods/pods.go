@@ -142,8 +142,8 @@ type pod struct {
 	object        *corev1.Pod
 	startedBefore map[string]bool // IDs of containers that started before devloop, true for those that had ended
 	origin        *origin         // nil until it is known
-	tracing       bool            // its origin is being traced
-	reported      []any           // what was last reported of it, nil while it is out of scope
+	tracing       bool            // its origin is being asked for
+	reported      *event.Pod      // as it was reported last, nil while it is out of scope
 	images        string
 	containers    map[string]*container // that have started, by name
 	followed      context.Context       // ends when it leaves the scope
@@ -325,7 +325,7 @@ func (f *follower) gone(p *pod) {
 		return
 	}
 	f.updateContainers(p, true)
-	f.stage.Detail(event.PodGone, "pod", event.Name(p.object.Name), "namespace", event.Name(p.object.Namespace))
+	f.stage.Detail(event.PodGone, refOf(p.object))
 	time.AfterFunc(logGrace, p.stop)
 }
 
@@ -341,15 +341,15 @@ func (f *follower) reconcile(ctx context.Context, p *pod) {
 		for _, c := range p.containers {
 			c.followed = false
 		}
-		f.stage.Detail(event.PodGone, "pod", event.Name(p.object.Name), "namespace", event.Name(p.object.Namespace))
+		f.stage.Detail(event.PodGone, refOf(p.object))
 		return
 	}
 	if p.reported == nil {
 		p.followed, p.stop = context.WithCancel(ctx)
 	}
-	if fields := podFields(p.object, release, group); !reflect.DeepEqual(fields, p.reported) {
-		p.reported = fields
-		f.stage.Detail(event.PodChanged, fields...)
+	if now := describe(p.object, release, group); p.reported == nil || !reflect.DeepEqual(now, *p.reported) {
+		p.reported = &now
+		f.stage.Detail(event.PodChanged, now)
 	}
 	f.updateContainers(p, false)
 }
@@ -452,8 +452,8 @@ func groupOf(object *corev1.Pod, selector labels.Selector) string {
 
 var errNotWalked = errors.New("not of a kind that Kubernetes itself makes pods with")
 
-// podFields describes a pod: alternating keys and values.
-func podFields(object *corev1.Pod, release, group string) []any {
+// describe returns a pod as events have it.
+func describe(object *corev1.Pod, release, group string) event.Pod {
 	phase, restarts, ready := string(object.Status.Phase), 0, false
 	if object.DeletionTimestamp != nil {
 		phase = phaseEnding
@@ -466,9 +466,10 @@ func podFields(object *corev1.Pod, release, group string) []any {
 		restarts += int(status.RestartCount)
 		ids[status.Name] = status.ImageID
 	}
-	var containers []string
+	var containers event.Containers
 	add := func(name, image string) {
-		containers = append(containers, strings.TrimSpace(name+" "+image+" "+ids[name]))
+		containers = append(containers,
+			event.Container{Name: event.Name(name), Image: event.Name(image), ImageID: event.Name(ids[name])})
 	}
 	for _, c := range object.Spec.InitContainers {
 		add(c.Name, c.Image)
@@ -486,10 +487,13 @@ func podFields(object *corev1.Pod, release, group string) []any {
 	if len(reason) > reasonLength {
 		reason = strings.ToValidUTF8(reason[:reasonLength], "") + " …"
 	}
-	return []any{"pod", event.Name(object.Name), "namespace", event.Name(object.Namespace),
-		"release", event.Name(release), "group", event.Name(group), "node", event.Name(object.Spec.NodeName),
-		"phase", event.Name(phase), "ready", ready, "reason", reason, "restarts", restarts,
-		"created", object.CreationTimestamp.Time, "containers", event.Names(containers)}
+	return event.Pod{PodRef: refOf(object), Release: event.Name(release), Group: event.Name(group),
+		Node: event.Name(object.Spec.NodeName), Phase: event.Name(phase), Ready: ready, Reason: reason,
+		Restarts: restarts, Created: object.CreationTimestamp.Time, Containers: containers}
+}
+
+func refOf(object *corev1.Pod) event.PodRef {
+	return event.PodRef{Pod: event.Name(object.Name), Namespace: event.Name(object.Namespace)}
 }
 
 // allContainers returns the statuses of all containers of a pod, ephemeral ones included.

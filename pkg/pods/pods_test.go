@@ -165,7 +165,7 @@ func TestWhatBecomesOfAPod(t *testing.T) {
 				if e.Stage != event.PodStage || e.Phase != event.Detailed {
 					t.Errorf("%+v", e)
 				}
-				got += fmt.Sprintln(e.Fields...)
+				got += fmt.Sprintln(e.Details()...)
 			}
 			if strings.TrimSpace(got) != want {
 				t.Errorf("told:\n%s\nwant:\n%s", got, want)
@@ -176,11 +176,11 @@ func TestWhatBecomesOfAPod(t *testing.T) {
 		}
 		const is = "pod web-1 namespace demo release web group  node  phase "
 		const made = " created 0001-01-01 00:00:00 +0000 UTC containers "
-		told(is + "Pending ready false reason  restarts 0" + made + "[main web:1]")
+		told(is + "Pending ready false reason  restarts 0" + made + "main web:1")
 		n.update(func(s *corev1.ContainerStatus) {
 			s.State.Waiting = &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "not\x1b[1m there"}
 		})
-		told(is + "Running ready false reason ErrImagePull: not there restarts 0" + made + "[main web:1]")
+		told(is + "Running ready false reason ErrImagePull: not there restarts 0" + made + "main web:1")
 		n.update(func(*corev1.ContainerStatus) { n.object.ResourceVersion = "7" })
 		told("")
 		n.start()
@@ -188,19 +188,19 @@ func TestWhatBecomesOfAPod(t *testing.T) {
 			s.ImageID = "sha256:1"
 			n.object.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 		})
-		told(is + "Running ready false reason container main is not ready restarts 0" + made + "[main web:1]\n" +
-			is + "Running ready true reason  restarts 0" + made + "[main web:1 sha256:1]")
+		told(is + "Running ready false reason container main is not ready restarts 0" + made + "main web:1\n" +
+			is + "Running ready true reason  restarts 0" + made + "main web:1 sha256:1")
 		n.object.Status.Conditions = nil
 		n.start()
 		n.update(func(s *corev1.ContainerStatus) {
 			s.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: "back-off 10s restarting failed container"}}
 		})
-		told(is + "Running ready false reason container main is not ready restarts 1" + made + "[main web:1 sha256:1]\n" +
-			is + "Running ready false reason CrashLoopBackOff: exit code 1 restarts 1" + made + "[main web:1 sha256:1]")
+		told(is + "Running ready false reason container main is not ready restarts 1" + made + "main web:1 sha256:1\n" +
+			is + "Running ready false reason CrashLoopBackOff: exit code 1 restarts 1" + made + "main web:1 sha256:1")
 		n.update(func(s *corev1.ContainerStatus) {
 			n.object.DeletionTimestamp = &metav1.Time{Time: time.Now()}
 		})
-		told(is + "Ending ready false reason CrashLoopBackOff: exit code 1 restarts 1" + made + "[main web:1 sha256:1]")
+		told(is + "Ending ready false reason CrashLoopBackOff: exit code 1 restarts 1" + made + "main web:1 sha256:1")
 		if err := n.Tracker().Delete(corev1.SchemeGroupVersion.WithResource("pods"), "demo", "web-1"); err != nil {
 			t.Fatal(err)
 		}
