@@ -87,13 +87,16 @@ func TestChartIsDownloadedOnce(t *testing.T) {
 	if _, _, err := cache.opened(t, source{chart: url, sha256: sum256(content)}); err != nil || asked != 1 {
 		t.Errorf("asked %d times; without the server: %v", asked, err)
 	}
-	if _, _, err := cache.opened(t, source{chart: url, sha256: strings.Repeat("0", 64)}); err == nil || event.Hint(err) == "" {
+	if _, _, err := cache.opened(t, source{chart: url, sha256: strings.Repeat("0", 64)}); err == nil ||
+		event.Hint(err) == "" {
 		t.Errorf("another sha256 was asked for: %v", err)
 	}
-	if err := os.WriteFile(cache.file(url), archive(t, map[string]string{"Chart.yaml": "apiVersion: v2\nname: other\nversion: 1.0.0\n"}), 0o644); err != nil {
+	if err := os.WriteFile(cache.file(url), archive(t,
+		map[string]string{"Chart.yaml": "apiVersion: v2\nname: other\nversion: 1.0.0\n"}), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := cache.opened(t, source{chart: url}); err == nil || !strings.Contains(err.Error(), "not the file that was downloaded") {
+	if _, _, err := cache.opened(t, source{chart: url}); err == nil ||
+		!strings.Contains(err.Error(), "not the file that was downloaded") {
 		t.Errorf("a copy that was changed: %v", err)
 	}
 }
@@ -108,8 +111,10 @@ func TestChartThatIsNone(t *testing.T) {
 	}))
 	defer server.Close()
 	cache := &charts{dir: t.TempDir()}
-	lacking := chartFolder(t, map[string]string{"Chart.yaml": demo["Chart.yaml"] + "dependencies: [{name: redis, version: 1.0.0}]\n"})
-	loop := chartFolder(t, map[string]string{"Chart.yaml": demo["Chart.yaml"] + "dependencies: [{name: demo, version: 1.0.0, repository: \"file://.\"}]\n"})
+	lacking := chartFolder(t, map[string]string{"Chart.yaml": demo["Chart.yaml"] +
+		"dependencies: [{name: redis, version: 1.0.0}]\n"})
+	loop := chartFolder(t, map[string]string{"Chart.yaml": demo["Chart.yaml"] +
+		"dependencies: [{name: demo, version: 1.0.0, repository: \"file://.\"}]\n"})
 	for where, says := range map[source]string{
 		{chart: server.URL + "/login.tgz"}:              "gzip",
 		{chart: server.URL + "/missing.tgz"}:            "404",
@@ -160,7 +165,8 @@ func TestChartRepository(t *testing.T) {
 		case "/charts/index.yaml":
 			for _, version := range []string{"1.0.0", newest} {
 				fmt.Fprintf(w, "%s- {name: demo, version: %s, urls: [demo-%s.tgz], digest: %s}\n",
-					map[bool]string{true: "apiVersion: v1\nentries:\n  demo:\n  ", false: "  "}[version == "1.0.0"], version, version, sum256(content))
+					map[bool]string{true: "apiVersion: v1\nentries:\n  demo:\n  ", false: "  "}[version == "1.0.0"], version, version,
+					sum256(content))
 			}
 		case "/charts/demo-1.0.0.tgz", "/charts/demo-1.2.0.tgz":
 			_, _ = w.Write(content)
@@ -175,14 +181,16 @@ func TestChartRepository(t *testing.T) {
 		_, _, err := cache.opened(t, source{chart: "demo", repo: server.URL + "/charts", version: version})
 		return cache, err
 	}
-	for version, file := range map[string]string{"1.0.0": "/charts/demo-1.0.0.tgz", "^1.0": "/charts/demo-1.2.0.tgz", "": "/charts/demo-1.2.0.tgz"} {
+	for version, file := range map[string]string{"1.0.0": "/charts/demo-1.0.0.tgz", "^1.0": "/charts/demo-1.2.0.tgz",
+		"": "/charts/demo-1.2.0.tgz"} {
 		if _, err := open(version); err != nil || asked[file] != 1 {
 			t.Errorf("version %q: %v, asked for %v", version, err, asked)
 		}
 	}
 	before := asked["/charts/index.yaml"]
 	if _, err := open("1.0.0"); err != nil || asked["/charts/index.yaml"] != before {
-		t.Errorf("an exact version that is known: %v, the index was asked for %d times more", err, asked["/charts/index.yaml"]-before)
+		t.Errorf("an exact version that is known: %v, the index was asked for %d times more", err,
+			asked["/charts/index.yaml"]-before)
 	}
 	newest = "1.3.0"
 	if _, err := open("^1.0"); err == nil || !strings.Contains(err.Error(), "its repository lists "+sum256(content)) {
@@ -215,7 +223,8 @@ func TestChartFromRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, version := range []string{"1.0.0", "1.1.0"} {
-		files := map[string]string{"Chart.yaml": strings.ReplaceAll(demo["Chart.yaml"], "1.0.0", version), "templates/a.yaml": "# a\n"}
+		files := map[string]string{"Chart.yaml": strings.ReplaceAll(demo["Chart.yaml"], "1.0.0", version),
+			"templates/a.yaml": "# a\n"}
 		if _, err := client.Push(archive(t, files), host+"/charts/demo:"+version); err != nil {
 			t.Fatal(err)
 		}
@@ -237,7 +246,8 @@ func TestChartFromRegistry(t *testing.T) {
 			}
 		}
 	}
-	if _, _, err := (&charts{dir: dir}).opened(t, source{chart: "oci://" + host + "/charts/other", version: "1.0.0"}); err == nil || event.Hint(err) == "" {
+	if _, _, err := (&charts{dir: dir}).opened(t, source{chart: "oci://" + host + "/charts/other",
+		version: "1.0.0"}); err == nil || event.Hint(err) == "" {
 		t.Errorf("a chart that is not there: %v", err)
 	}
 }
@@ -246,7 +256,9 @@ func TestDependencies(t *testing.T) {
 	content := archive(t, demo)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/index.yaml" {
-			fmt.Fprint(w, "apiVersion: v1\nentries:\n  demo:\n  - {name: demo, version: 1.0.0, urls: [demo.tgz]}\n  - {name: demo, version: 1.0.1, urls: [none.tgz]}\n")
+			fmt.Fprint(w,
+				"apiVersion: v1\nentries:\n  demo:\n  - {name: demo, version: 1.0.0, urls: [demo.tgz]}\n  - {name: demo, "+
+					"version: 1.0.1, urls: [none.tgz]}\n")
 			return
 		}
 		if r.URL.Path == "/demo.tgz" {
@@ -258,7 +270,8 @@ func TestDependencies(t *testing.T) {
 	defer server.Close()
 	dir := t.TempDir()
 	write(t, dir, map[string]string{
-		"app/Chart.yaml": "apiVersion: v2\nname: app\nversion: 1.0.0\ndependencies:\n- {name: demo, version: ^1, repository: \"" + server.URL + "\"}\n- {name: lib, version: 1.0.0, repository: \"file://../lib\"}\n",
+		"app/Chart.yaml": "apiVersion: v2\nname: app\nversion: 1.0.0\ndependencies:\n- {name: demo, version: ^1, " +
+			"repository: \"" + server.URL + "\"}\n- {name: lib, version: 1.0.0, repository: \"file://../lib\"}\n",
 		"app/Chart.lock": "dependencies:\n- {name: demo, version: 1.0.0, repository: \"" + server.URL + "\"}\n",
 		"lib/Chart.yaml": "apiVersion: v2\nname: lib\nversion: 1.0.0\n", "lib/templates/a.yaml": "# a\n",
 	})
@@ -284,4 +297,5 @@ func TestDependencies(t *testing.T) {
 	}
 }
 
-var demo = map[string]string{"Chart.yaml": "apiVersion: v2\nname: demo\nversion: 1.0.0\n", "templates/a.yaml": "# {{ .Values.a }}\n"}
+var demo = map[string]string{"Chart.yaml": "apiVersion: v2\nname: demo\nversion: 1.0.0\n",
+	"templates/a.yaml": "# {{ .Values.a }}\n"}

@@ -79,7 +79,8 @@ func TestChartFolderOfAnything(t *testing.T) {
 		{"link to nothing", "", link("nothing", ".#values.yaml"), ".#values.yaml"},
 		{"link to nothing that is left out", ".#*\n", link("nothing", ".#values.yaml"), ""},
 		{"link in a circle", "", link("..", "templates/above"), "a link to a folder that it is in"},
-		{"large file", "", large("dump", 2<<30), "dump has 2048 MiB, and a file of a chart may have 5; .helmignore can leave it out"},
+		{"large file", "", large("dump", 2<<30),
+			"dump has 2048 MiB, and a file of a chart may have 5; .helmignore can leave it out"},
 		{"large file that is left out", "*.dump\n", large("a.dump", 2<<30), ""},
 		{"large folder that is left out", "data/\n", func(t *testing.T, dir string) {
 			t.Helper()
@@ -110,7 +111,8 @@ func TestChartFolderOfAnything(t *testing.T) {
 			if took := (after.TotalAlloc - before.TotalAlloc) >> 20; took > 600 {
 				t.Errorf("it took %d MiB", took)
 			}
-			if test.says == "" && err != nil || test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says) || event.Hint(err) == "") {
+			if test.says == "" && err != nil || test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says) ||
+				event.Hint(err) == "") {
 				t.Errorf("the error is %v", err)
 			}
 		})
@@ -120,8 +122,10 @@ func TestChartFolderOfAnything(t *testing.T) {
 // What Helm's own loader finds in a folder is found here, too.
 func TestChartFolderIsReadAsHelmDoes(t *testing.T) {
 	dir := chartFolder(t, map[string]string{
-		"Chart.yaml": "\ufeff" + demo["Chart.yaml"], "values.yaml": "a: 1\n", "templates/a.yaml": "a", "templates/.hidden.yaml": "b", "templates/sub/b.yaml": "c",
-		"charts/inner/Chart.yaml": "apiVersion: v2\nname: inner\nversion: 1.0.0\n", "charts/inner/templates/a.yaml": "d", "crds/a.yaml": "e", "notes/a.txt": "f",
+		"Chart.yaml": "\ufeff" + demo["Chart.yaml"], "values.yaml": "a: 1\n", "templates/a.yaml": "a",
+		"templates/.hidden.yaml": "b", "templates/sub/b.yaml": "c",
+		"charts/inner/Chart.yaml": "apiVersion: v2\nname: inner\nversion: 1.0.0\n", "charts/inner/templates/a.yaml": "d",
+		"crds/a.yaml": "e", "notes/a.txt": "f",
 		"notes/b.md": "g", "left/out": "h", ".helmignore": "left/\n*.md\n",
 	})
 	shared := t.TempDir()
@@ -143,7 +147,8 @@ func TestChartFolderIsReadAsHelmDoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	if digestOf(got) != digestOf(want) || len(got.Raw) != len(want.Raw) || len(got.Dependencies()) != 2 {
-		t.Errorf("%d files and %d charts, Helm finds %d and %d", len(got.Raw), len(got.Dependencies()), len(want.Raw), len(want.Dependencies()))
+		t.Errorf("%d files and %d charts, Helm finds %d and %d", len(got.Raw), len(got.Dependencies()), len(want.Raw),
+			len(want.Dependencies()))
 	}
 }
 
@@ -181,7 +186,8 @@ func TestArchiveThatUnpacksToMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	five := packed(t, make([]byte, 5<<20), "a", "b", "c", "d", "e", "f", "g", "h") // 40 MiB
-	several := packed(t, five, "charts/a.tgz", "charts/b.tgz", "charts/c.tgz", "charts/d.tgz", "charts/e.tgz", "charts/f.tgz")
+	several := packed(t, five, "charts/a.tgz", "charts/b.tgz", "charts/c.tgz", "charts/d.tgz", "charts/e.tgz",
+		"charts/f.tgz")
 	deep := packed(t, nil)
 	for range maxDepth + 1 {
 		deep = packed(t, deep, "charts/a.tgz")

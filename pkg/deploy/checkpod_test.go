@@ -36,11 +36,13 @@ func node(status corev1.PodStatus) *fake.Clientset {
 }
 
 func ended(state corev1.ContainerStateTerminated) corev1.PodStatus {
-	return corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{Name: "devloop", State: corev1.ContainerState{Terminated: &state}}}}
+	return corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{Name: "devloop",
+		State: corev1.ContainerState{Terminated: &state}}}}
 }
 
 func waits(reason, message string) corev1.PodStatus {
-	return corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{{Name: "devloop", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}}}}
+	return corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{{Name: "devloop",
+		State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}}}}
 }
 
 // limited gives the containers of pods a memory limit, as a LimitRange does.
@@ -84,35 +86,50 @@ func TestTrial(t *testing.T) {
 	}{
 		{"it ends well", node(ended(corev1.ContainerStateTerminated{})), Trial{}, "", "default", false},
 		{"near the release", node(ended(corev1.ContainerStateTerminated{})), Trial{Near: "web"}, "", "web", false},
-		{"near a namespace that is not there yet", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, "web")),
+		{"near a namespace that is not there yet", forbids(node(ended(corev1.ContainerStateTerminated{})), "web",
+			apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, "web")),
 			Trial{Near: "web"}, "", "default", false},
-		{"near one with a quota", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", quota), Trial{Near: "web"}, "", "default", false},
-		{"in one with a quota", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", quota), Trial{Namespace: "web"}, "exceeded quota", "", false},
-		{"the API server starts", forbids(node(ended(corev1.ContainerStateTerminated{})), "default", apierrors.NewForbidden(pods, "x", errors.New(startingUp))),
+		{"near one with a quota", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", quota), Trial{Near: "web"},
+			"", "default", false},
+		{"in one with a quota", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", quota),
+			Trial{Namespace: "web"}, "exceeded quota", "", false},
+		{"the API server starts", forbids(node(ended(corev1.ContainerStateTerminated{})), "default",
+			apierrors.NewForbidden(pods, "x", errors.New(startingUp))),
 			Trial{}, startingUp, "default", true},
-		{"the API server breaks off", forbids(node(ended(corev1.ContainerStateTerminated{})), "default", apierrors.NewInternalError(errors.New("etcd"))), Trial{}, "etcd", "default", true},
-		{"killed", node(ended(corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"})), Trial{}, "a b in image worker:1 ended with exit code 137 (OOMKilled)\nfake logs", "default", false},
-		{"killed, and the node does not say why", limited(node(ended(corev1.ContainerStateTerminated{ExitCode: 137, Reason: "Error"}))), Trial{},
+		{"the API server breaks off", forbids(node(ended(corev1.ContainerStateTerminated{})), "default",
+			apierrors.NewInternalError(errors.New("etcd"))), Trial{}, "etcd", "default", true},
+		{"killed", node(ended(corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"})), Trial{},
+			"a b in image worker:1 ended with exit code 137 (OOMKilled)\nfake logs", "default", false},
+		{"killed, and the node does not say why",
+			limited(node(ended(corev1.ContainerStateTerminated{ExitCode: 137, Reason: "Error"}))), Trial{},
 			"a b in image worker:1 ended with exit code 137 (SIGKILL; its memory limit is 32Mi)\nfake logs", "default", false},
-		{"no such command", node(ended(corev1.ContainerStateTerminated{ExitCode: 128, Reason: "StartError", Message: "exec: no"})), Trial{}, "a b cannot be started in image worker:1: exec: no", "default", false},
-		{"the node lacks the image", node(waits("ErrImageNeverPull", "not there")), Trial{}, "container devloop of pod : ErrImageNeverPull: not there", "default", false},
-		{"a registry that is away for long", node(waits("ErrImagePull", "i/o timeout")), Trial{}, "ErrImagePull: i/o timeout", "default", true},
+		{"no such command", node(ended(corev1.ContainerStateTerminated{ExitCode: 128, Reason: "StartError",
+			Message: "exec: no"})), Trial{}, "a b cannot be started in image worker:1: exec: no", "default", false},
+		{"the node lacks the image", node(waits("ErrImageNeverPull", "not there")), Trial{},
+			"container devloop of pod : ErrImageNeverPull: not there", "default", false},
+		{"a registry that is away for long", node(waits("ErrImagePull", "i/o timeout")), Trial{},
+			"ErrImagePull: i/o timeout", "default", true},
 		{"it never ends", node(corev1.PodStatus{Phase: corev1.PodRunning}), Trial{}, "not done after 1m0s", "default", false},
-		{"no node takes it", node(corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/1"}}}),
+		{"no node takes it",
+			node(corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled,
+				Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/1"}}}),
 			Trial{}, "Unschedulable: 0/1", "default", true},
-		{"evicted", node(corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "disk"}), Trial{}, "Evicted: disk", "default", true},
+		{"evicted", node(corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "disk"}), Trial{},
+			"Evicted: disk", "default", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				remembered := onDisk(t)
 				d := New(&kube.Cluster{Client: test.client}, "demo", remembered, Options{})
-				test.trial.Image, test.trial.Name, test.trial.Purpose, test.trial.Command = "worker:1", "a/b_worker.of.a.name.that.is.longer.than.a.label.may.be.at.all", "verify", []string{"a", "b"}
+				test.trial.Image, test.trial.Name, test.trial.Purpose, test.trial.Command = "worker:1",
+					"a/b_worker.of.a.name.that.is.longer.than.a.label.may.be.at.all", "verify", []string{"a", "b"}
 				test.trial.Timeout = time.Minute
 				out, err := d.RunPod(t.Context(), test.trial)
 				switch {
 				case test.says == "" && (err != nil || out != "fake logs"):
 					t.Errorf("%q, %v", out, err)
-				case test.says != "" && (err == nil || !strings.Contains(strings.NewReplacer(podOf(test.client), "").Replace(err.Error()), test.says)):
+				case test.says != "" &&
+					(err == nil || !strings.Contains(strings.NewReplacer(podOf(test.client), "").Replace(err.Error()), test.says)):
 					t.Errorf("the error is %v", err)
 				case event.IsTransient(err) != test.transient:
 					t.Errorf("it may pass: %v", err)
@@ -163,7 +180,8 @@ func TestTrialIsRemovedWhenItIsGivenUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		deleted := deletions(client.Actions())
-		if len(deleted) != 1 || deleted[0] != "web/left-by-one-that-was-killed UID left" || len(remembered.Names(journal.Pod)) != 0 {
+		if len(deleted) != 1 || deleted[0] != "web/left-by-one-that-was-killed UID left" ||
+			len(remembered.Names(journal.Pod)) != 0 {
 			t.Errorf("removed: %v; the journal has %v", deleted, remembered.Names(journal.Pod))
 		}
 		if err := client.Tracker().Delete(corev1.SchemeGroupVersion.WithResource("pods"), "other", foreign.Name); err != nil {
@@ -172,7 +190,8 @@ func TestTrialIsRemovedWhenItIsGivenUp(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			_, err := d.RunPod(ctx, Trial{Image: "worker:1", Name: "worker", Purpose: "verify", Command: []string{"sleep"}, Timeout: time.Hour})
+			_, err := d.RunPod(ctx, Trial{Image: "worker:1", Name: "worker", Purpose: "verify", Command: []string{"sleep"},
+				Timeout: time.Hour})
 			done <- err
 		}()
 		<-time.After(time.Minute)

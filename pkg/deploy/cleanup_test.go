@@ -50,9 +50,10 @@ func (k *kinds) ServerGroupsAndResources() ([]*metav1.APIGroup, []*metav1.APIRes
 
 func resources(of ...schema.GroupVersionResource) (lists []*metav1.APIResourceList) {
 	for _, r := range of {
-		lists = append(lists, &metav1.APIResourceList{GroupVersion: r.GroupVersion().String(), APIResources: []metav1.APIResource{
-			{Name: r.Resource, Namespaced: true, Verbs: metav1.Verbs{"list", "delete"}},
-		}})
+		lists = append(lists, &metav1.APIResourceList{GroupVersion: r.GroupVersion().String(),
+			APIResources: []metav1.APIResource{
+				{Name: r.Resource, Namespaced: true, Verbs: metav1.Verbs{"list", "delete"}},
+			}})
 	}
 	return lists
 }
@@ -96,7 +97,8 @@ func (l *live) says() string {
 
 func cluster(t *testing.T, journal permissions, objects ...*unstructured.Unstructured) *live {
 	t.Helper()
-	mapper := meta.NewDefaultRESTMapper([]schema.GroupVersion{configMaps.GroupVersion(), things.GroupVersion(), definitions.GroupVersion()})
+	mapper := meta.NewDefaultRESTMapper([]schema.GroupVersion{configMaps.GroupVersion(), things.GroupVersion(),
+		definitions.GroupVersion()})
 	mapper.Add(configMaps.GroupVersion().WithKind("ConfigMap"), meta.RESTScopeNamespace)
 	mapper.Add(things.GroupVersion().WithKind("Thing"), meta.RESTScopeNamespace)
 	mapper.Add(definitions.GroupVersion().WithKind("CustomResourceDefinition"), meta.RESTScopeRoot)
@@ -107,23 +109,30 @@ func cluster(t *testing.T, journal permissions, objects ...*unstructured.Unstruc
 	metadata := metadatafake.NewSimpleMetadataClient(scheme)
 	l := &live{client: fake.NewClientset(), kinds: &kinds{cached: resources(configMaps), now: resources(configMaps)}}
 	l.dynamic = dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(),
-		map[schema.GroupVersionResource]string{configMaps: "ConfigMapList", things: "ThingList", definitions: "CustomResourceDefinitionList"})
+		map[schema.GroupVersionResource]string{configMaps: "ConfigMapList", things: "ThingList",
+			definitions: "CustomResourceDefinitionList"})
 	for _, o := range objects {
 		resource, _ := meta.UnsafeGuessKindToResource(o.GroupVersionKind())
-		partial := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: o.GetAPIVersion(), Kind: o.GetKind()}, ObjectMeta: metav1.ObjectMeta{
-			Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(), Annotations: o.GetAnnotations(), Labels: o.GetLabels(), OwnerReferences: o.GetOwnerReferences()}}
-		if err := errors.Join(l.dynamic.Tracker().Create(resource, o, o.GetNamespace()), metadata.Tracker().Create(resource, partial, o.GetNamespace())); err != nil {
+		partial := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: o.GetAPIVersion(), Kind: o.GetKind()},
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(), Annotations: o.GetAnnotations(),
+				Labels: o.GetLabels(), OwnerReferences: o.GetOwnerReferences()}}
+		if err := errors.Join(l.dynamic.Tracker().Create(resource, o, o.GetNamespace()), metadata.Tracker().Create(resource,
+			partial, o.GetNamespace())); err != nil {
 			t.Fatal(err)
 		}
 	}
-	l.Deployer = New(&kube.Cluster{Client: l.client, Dynamic: l.dynamic, Metadata: metadata, Discovery: l.kinds, Mapper: fixedMapper{mapper}}, "demo", journal, Options{})
+	l.Deployer = New(&kube.Cluster{Client: l.client, Dynamic: l.dynamic, Metadata: metadata, Discovery: l.kinds,
+		Mapper: fixedMapper{mapper}}, "demo", journal, Options{})
 	return l
 }
 
 // of is an object; change may give it annotations, labels, and owners.
 func of(kind, name string, change ...func(*unstructured.Unstructured)) *unstructured.Unstructured {
-	version := map[string]string{"ConfigMap": "v1", "Thing": "example.test/v1", "CustomResourceDefinition": "apiextensions.k8s.io/v1"}[kind]
-	u := &unstructured.Unstructured{Object: map[string]any{"apiVersion": version, "kind": kind, "metadata": map[string]any{"name": name, "uid": "uid-" + name}}}
+	version := map[string]string{"ConfigMap": "v1", "Thing": "example.test/v1",
+		"CustomResourceDefinition": "apiextensions.k8s.io/v1"}[kind]
+	u := &unstructured.Unstructured{Object: map[string]any{"apiVersion": version, "kind": kind,
+		"metadata": map[string]any{"name": name, "uid": "uid-" + name}}}
 	if kind != "CustomResourceDefinition" {
 		u.SetNamespace("demo")
 	}
@@ -149,14 +158,16 @@ func ofRelease(name string) func(*unstructured.Unstructured) {
 
 func ownedBy(kind, name string, uid types.UID) func(*unstructured.Unstructured) {
 	return func(u *unstructured.Unstructured) {
-		u.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: of(kind, name).GetAPIVersion(), Kind: kind, Name: name, UID: uid}})
+		u.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: of(kind, name).GetAPIVersion(), Kind: kind, Name: name,
+			UID: uid}})
 	}
 }
 
 // namespace makes the namespace demo, whose UID is now.
 func (l *live) namespace(t *testing.T, labels map[string]string) {
 	t.Helper()
-	if err := l.client.Tracker().Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "demo", UID: "now", Labels: labels}}); err != nil {
+	if err := l.client.Tracker().Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "demo", UID: "now",
+		Labels: labels}}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -193,15 +204,18 @@ func TestCleanupBeforeDeletesOnlyWhatIsOurs(t *testing.T) {
 		}),
 		of("ConfigMap", "of-a-hook", annotated(annotationHookOf, "demo/web")),
 		of("ConfigMap", "of-another-hook", annotated(annotationHookOf, "demo/theirs")),
-		of("ConfigMap", "of-the-gateway", func(u *unstructured.Unstructured) { u.SetLabels(map[string]string{gatewayLabel: "web-gateway"}) }),
-		of("ConfigMap", "of-another-gateway", func(u *unstructured.Unstructured) { u.SetLabels(map[string]string{gatewayLabel: "their-gateway"}) }),
+		of("ConfigMap", "of-the-gateway",
+			func(u *unstructured.Unstructured) { u.SetLabels(map[string]string{gatewayLabel: "web-gateway"}) }),
+		of("ConfigMap", "of-another-gateway",
+			func(u *unstructured.Unstructured) { u.SetLabels(map[string]string{gatewayLabel: "their-gateway"}) }),
 		of("Thing", "middle", ownedBy("ConfigMap", "of-the-release", "uid-of-the-release")),
 		of("ConfigMap", "below", ownedBy("Thing", "middle", "uid-middle")),
 		of("ConfigMap", "below-an-earlier-one", ownedBy("Thing", "middle", "another uid")),
 		of("ConfigMap", "below-by-hand", ownedBy("ConfigMap", "by-hand", "uid-by-hand")),
 	}
 	ours := []string{"below", "of-a-hook", "of-the-gateway", "of-the-release"}
-	all := []string{"below", "below-an-earlier-one", "below-by-hand", "by-hand", "labelled", "of-a-hook", "of-another", "of-another-gateway", "of-another-hook", "of-the-gateway", "of-the-release"}
+	all := []string{"below", "below-an-earlier-one", "below-by-hand", "by-hand", "labelled", "of-a-hook", "of-another",
+		"of-another-gateway", "of-another-hook", "of-the-gateway", "of-the-release"}
 	for _, test := range []struct {
 		name    string
 		journal permits
@@ -211,10 +225,12 @@ func TestCleanupBeforeDeletesOnlyWhatIsOurs(t *testing.T) {
 		{"in a namespace of somebody else's", permits{}, nil, ours},
 		{"in one that has our label only", permits{}, made, ours},
 		{"in one that only the journal knows", permits{journal.Namespace: {"demo"}}, nil, ours},
-		{"in one that was made anew by somebody else", permits{journal.Namespace: {"demo"}, journal.UID: {"namespace demo@before"}}, made, ours},
+		{"in one that was made anew by somebody else", permits{journal.Namespace: {"demo"},
+			journal.UID: {"namespace demo@before"}}, made, ours},
 		{"in one that devloop made", permits{journal.Namespace: {"demo"}, journal.UID: {"namespace demo@now"}}, made, all},
 		{"in one that an earlier devloop made", permits{journal.Namespace: {"demo"}}, made, all},
-		{"in one with a release of another folder", permits{journal.Namespace: {"demo"}, journal.Release: {"demo/web", "demo/theirs"},
+		{"in one with a release of another folder", permits{journal.Namespace: {"demo"}, journal.Release: {"demo/web",
+			"demo/theirs"},
 			journal.Folder: {"release demo/theirs@/other"}}, made, ours},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -239,7 +255,8 @@ func TestCleanupBeforeDeletesOnlyWhatIsOurs(t *testing.T) {
 				t.Errorf("deleted\n%q, want\n%q", got, want)
 			}
 			left := len(all) - len(test.want)
-			if says := l.says(); strings.Contains(says, "left alone") != (left > 0) || left > 0 && !strings.Contains(says, fmt.Sprintf("count %d", left)) {
+			if says := l.says(); strings.Contains(says, "left alone") != (left > 0) || left > 0 &&
+				!strings.Contains(says, fmt.Sprintf("count %d", left)) {
 				t.Errorf("%d stay, and it says\n%s", left, says)
 			}
 		})
@@ -254,7 +271,10 @@ func TestCleanupBeforeLeavesAnObjectThatWasMadeAnew(t *testing.T) {
 			u.SetDeletionTimestamp(&now)
 		}))
 		l.namespace(t, nil)
-		l.dynamic.PrependReactor("delete", "configmaps", func(clientgotesting.Action) (bool, runtime.Object, error) { return true, nil, nil })
+		l.dynamic.PrependReactor("delete", "configmaps", func(clientgotesting.Action) (bool, runtime.Object,
+			error) {
+			return true, nil, nil
+		})
 		err := l.deleteAll(t.Context(), l.stage(), "configmaps", "demo", []Release{{Name: "web", Namespace: "demo"}})
 		if err == nil || !strings.Contains(err.Error(), "configmaps a: still there") {
 			t.Errorf("it ends with %v", err)
@@ -267,7 +287,8 @@ func TestCleanupBeforeLeavesAnObjectThatWasMadeAnew(t *testing.T) {
 	})
 }
 
-// Two folders with projects of one name have one journal. What is made from one of them is not removed from the other.
+// Two folders with projects of one name have one journal. What is made from one of them is not
+// removed from the other.
 func TestCleanupLeavesWhatAnotherFolderMade(t *testing.T) {
 	dir, first, second := t.TempDir(), t.TempDir(), t.TempDir()
 	web, db := Release{Name: "web", Namespace: "demo"}, Release{Name: "db", Namespace: "demo"}
@@ -281,12 +302,14 @@ func TestCleanupLeavesWhatAnotherFolderMade(t *testing.T) {
 		})
 		l := cluster(t, remembered, crd)
 		l.Deployer = New(l.cluster, "demo", remembered, Options{Folder: folder})
-		if err := l.client.Tracker().Add(&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "data", UID: "data"}}); err != nil {
+		if err := l.client.Tracker().Add(&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "demo",
+			Name: "data", UID: "data"}}); err != nil {
 			t.Fatal(err)
 		}
 		if installed {
 			helms := record(1, release.StatusDeployed, map[string]string{labelProject: "demo", labelRevision: "1"})
-			if err := l.cluster.Metadata.(*metadatafake.FakeMetadataClient).Tracker().Create(secrets, helms, "demo"); err != nil {
+			if err := l.cluster.Metadata.(*metadatafake.FakeMetadataClient).Tracker().Create(secrets, helms,
+				"demo"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -299,7 +322,8 @@ func TestCleanupLeavesWhatAnotherFolderMade(t *testing.T) {
 	}
 
 	l, remembered := from(first, true)
-	err := errors.Join(l.recordRelease(web), remembered.Record(journal.Volume, "demo/data"), l.recordFolder(journal.Volume, "demo/data"),
+	err := errors.Join(l.recordRelease(web), remembered.Record(journal.Volume, "demo/data"),
+		l.recordFolder(journal.Volume, "demo/data"),
 		remembered.Record(journal.CRD, "crd"), l.recordFolder(journal.CRD, "crd"))
 	if err != nil {
 		t.Fatal(err)
@@ -311,7 +335,8 @@ func TestCleanupLeavesWhatAnotherFolderMade(t *testing.T) {
 	if err := errors.Join(l.recordRelease(db), l.Cleanup(t.Context(), l.sink(), []Release{db}, everything)); err != nil {
 		t.Fatal(err)
 	}
-	if got := slices.Concat(deletions(l.client.Actions()), deletions(l.dynamic.Actions())); len(got) > 0 || !remembered.Has(journal.Release, "demo/web") || remembered.Has(journal.Release, "demo/db") {
+	if got := slices.Concat(deletions(l.client.Actions()), deletions(l.dynamic.Actions())); len(got) > 0 ||
+		!remembered.Has(journal.Release, "demo/web") || remembered.Has(journal.Release, "demo/db") {
 		t.Errorf("deleted %q, the journal has the releases %q", got, remembered.Names(journal.Release))
 	}
 	folder, err := filepath.EvalSymlinks(first)
@@ -329,8 +354,10 @@ func TestCleanupLeavesWhatAnotherFolderMade(t *testing.T) {
 	if err := l.Cleanup(t.Context(), l.sink(), nil, everything); err != nil {
 		t.Fatal(err)
 	}
-	got, want := slices.Concat(deletions(l.client.Actions()), deletions(l.dynamic.Actions())), []string{"demo/data UID data", "crd UID uid-crd"}
-	left := slices.Concat(remembered.Names(journal.Release), remembered.Names(journal.Folder), remembered.Names(journal.UID))
+	got, want := slices.Concat(deletions(l.client.Actions()), deletions(l.dynamic.Actions())),
+		[]string{"demo/data UID data", "crd UID uid-crd"}
+	left := slices.Concat(remembered.Names(journal.Release), remembered.Names(journal.Folder),
+		remembered.Names(journal.UID))
 	if !slices.Equal(got, want) || len(left) > 0 {
 		t.Errorf("deleted %q, the journal has %q", got, left)
 	}
@@ -339,7 +366,8 @@ func TestCleanupLeavesWhatAnotherFolderMade(t *testing.T) {
 
 func TestOrdered(t *testing.T) {
 	var got []string
-	for _, r := range ordered([]Release{{Name: "web", DependsOn: []string{"db", "queue"}}, {Name: "db"}, {Name: "queue", DependsOn: []string{"db"}}}) {
+	for _, r := range ordered([]Release{{Name: "web", DependsOn: []string{"db", "queue"}}, {Name: "db"},
+		{Name: "queue", DependsOn: []string{"db"}}}) {
 		got = append(got, r.Name)
 	}
 	if strings.Join(got, " ") != "db queue web" {
@@ -369,9 +397,11 @@ func TestOnlyWhatIsRecordedIsRemoved(t *testing.T) {
 	}
 	d := New(nil, "demo", permits{
 		journal.Release: {"old/gone", "demo/b", "old/here", "old/elsewhere", "demo/c"},
-		journal.Folder:  {"release old/here@" + here, "release old/elsewhere@/other", "release demo/c@/other", "crd old/gone@/other"},
+		journal.Folder: {"release old/here@" + here, "release old/elsewhere@/other", "release demo/c@/other",
+			"crd old/gone@/other"},
 	}, Options{Folder: link})
-	recorded, elsewhere := d.recorded([]Release{{Name: "a", Namespace: "demo"}, {Name: "b", Namespace: "demo"}, {Name: "c", Namespace: "demo"}})
+	recorded, elsewhere := d.recorded([]Release{{Name: "a", Namespace: "demo"}, {Name: "b", Namespace: "demo"},
+		{Name: "c", Namespace: "demo"}})
 	var got []string
 	for _, r := range recorded {
 		got = append(got, r.ID())

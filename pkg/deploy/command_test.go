@@ -16,8 +16,8 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 )
 
-// commands is a deployer that runs commands in a new folder, for a cluster that is in the kubeconfig beside another one; lines returns
-// what they printed to the log.
+// commands is a deployer that runs commands in a new folder, for a cluster that is in the
+// kubeconfig beside another one; lines returns what they printed to the log.
 func commands(t *testing.T) (d *Deployer, stage event.Stage, lines func() string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -44,11 +44,12 @@ current-context: prod
 			told = append(told, fmt.Sprint(e.Fields[len(e.Fields)-1]))
 		}
 	})
-	return New(cluster, "demo", nil, Options{Folder: dir, Runtime: func() (string, error) { return runtime, nil }}), sink.For("deploy"), func() string {
-		mu.Lock()
-		defer mu.Unlock()
-		return strings.Join(told, "\n")
-	}
+	return New(cluster, "demo", nil, Options{Folder: dir, Runtime: func() (string, error) { return runtime, nil }}),
+		sink.For("deploy"), func() string {
+			mu.Lock()
+			defer mu.Unlock()
+			return strings.Join(told, "\n")
+		}
 }
 
 var demoRelease = Release{Name: "web", Namespace: "demo"}
@@ -57,11 +58,13 @@ func TestCommand(t *testing.T) {
 	d, stage, lines := commands(t)
 	script := `echo "$DEVLOOP_RELEASE $DEVLOOP_NAMESPACE $DEVLOOP_KUBE_CONTEXT"; ls; grep -c prod "$KUBECONFIG"; grep current "$KUBECONFIG"; stat -c %a "$KUBECONFIG"
 yes x | head -c 20000 | tr -d '\n'; printf '\nno end' >&2`
-	if err := d.run(t.Context(), stage, demoRelease, "before", Command{[]string{"sh", "-c", script}, time.Minute}); err != nil {
+	if err := d.run(t.Context(), stage, demoRelease, "before", Command{[]string{"sh", "-c", script},
+		time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	got := lines()
-	if !strings.HasPrefix(got, "web demo ours\nkubeconfig\n0\ncurrent-context: ours\n600\nxxx") || !strings.HasSuffix(got, "xxx\nno end") || len(got) > 2*maxLine {
+	if !strings.HasPrefix(got, "web demo ours\nkubeconfig\n0\ncurrent-context: ours\n600\nxxx") ||
+		!strings.HasSuffix(got, "xxx\nno end") || len(got) > 2*maxLine {
 		t.Errorf("%.200s…%s", got, got[max(0, len(got)-20):])
 	}
 	folder, _ := d.options.Runtime()
@@ -73,7 +76,8 @@ yes x | head -c 20000 | tr -d '\n'; printf '\nno end' >&2`
 func TestCommandThatFails(t *testing.T) {
 	d, stage, _ := commands(t)
 	err := d.run(t.Context(), stage, demoRelease, "before", Command{[]string{"sh", "-c", "seq 100; exit 7"}, time.Minute})
-	if err == nil || !strings.Contains(err.Error(), "exit status 7\n86\n") || !strings.HasSuffix(err.Error(), "\n100") || event.Hint(err) == "" {
+	if err == nil || !strings.Contains(err.Error(), "exit status 7\n86\n") || !strings.HasSuffix(err.Error(), "\n100") ||
+		event.Hint(err) == "" {
 		t.Errorf("%v", err)
 	}
 	err = d.run(t.Context(), stage, demoRelease, "after", Command{[]string{"./nowhere.sh"}, time.Minute})
@@ -82,7 +86,8 @@ func TestCommandThatFails(t *testing.T) {
 	}
 }
 
-// TestCommandEnds is about commands that start others: with their time, all of them end; with their own end, the others may go on.
+// TestCommandEnds is about commands that start others: with their time, all of them end; with their
+// own end, the others may go on.
 func TestCommandEnds(t *testing.T) {
 	d, stage, _ := commands(t)
 	pid := func() int {
@@ -98,7 +103,8 @@ func TestCommandEnds(t *testing.T) {
 		return number
 	}
 	begin := time.Now()
-	err := d.run(t.Context(), stage, demoRelease, "before", Command{[]string{"sh", "-c", "trap '' TERM; sleep 100 & echo $! > pid; wait; sleep 100"}, 500 * time.Millisecond})
+	err := d.run(t.Context(), stage, demoRelease, "before",
+		Command{[]string{"sh", "-c", "trap '' TERM; sleep 100 & echo $! > pid; wait; sleep 100"}, 500 * time.Millisecond})
 	if err == nil || !strings.Contains(err.Error(), "not done after 500ms") {
 		t.Errorf("%v", err)
 	}
@@ -114,7 +120,8 @@ func TestCommandEnds(t *testing.T) {
 			t.Fatalf("what the command started goes on: %v %s", err, state)
 		}
 	}
-	if err := d.run(t.Context(), stage, demoRelease, "after", Command{[]string{"sh", "-c", "sleep 100 & echo $! > pid"}, time.Minute}); err != nil {
+	if err := d.run(t.Context(), stage, demoRelease, "after", Command{[]string{"sh", "-c", "sleep 100 & echo $! > pid"},
+		time.Minute}); err != nil {
 		t.Errorf("a child in the background: %v", err)
 	}
 	if err := syscall.Kill(pid(), syscall.SIGKILL); err != nil {
@@ -158,7 +165,8 @@ func TestKubeconfigOfAKilledDevloop(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := d.run(t.Context(), stage, demoRelease, "before", Command{[]string{"sh", "-c", `dirname "$KUBECONFIG"`}, time.Minute}); err != nil || lines() != folder {
+	if err := d.run(t.Context(), stage, demoRelease, "before", Command{[]string{"sh", "-c", `dirname "$KUBECONFIG"`},
+		time.Minute}); err != nil || lines() != folder {
 		t.Errorf("%v, the kubeconfig lies in %s", err, lines())
 	}
 }

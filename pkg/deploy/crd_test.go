@@ -64,8 +64,9 @@ func TestDefinitionIsListed(t *testing.T) {
 		"resources": []object{{"name": "things", "kind": "Thing", "namespaced": true, "verbs": []string{"get"}}}}))
 	mux.HandleFunc("GET /apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.example.test", answer(object{
 		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-		"metadata": object{"name": "things.example.test", "uid": "uid", "managedFields": []object{{"manager": kube.FieldManager}}},
-		"status":   object{"conditions": []object{{"type": "Established", "status": "True"}}},
+		"metadata": object{"name": "things.example.test", "uid": "uid",
+			"managedFields": []object{{"manager": kube.FieldManager}}},
+		"status": object{"conditions": []object{{"type": "Established", "status": "True"}}},
 	}))
 	mux.HandleFunc("PATCH /apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.example.test", answer(object{
 		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
@@ -85,8 +86,9 @@ func TestDefinitionIsListed(t *testing.T) {
 	}
 	defer plain.RESTClient().(*rest.RESTClient).Client.CloseIdleConnections()
 	cached := memory.NewMemCacheClient(plain)
-	d := &Deployer{journal: permits{journal.CRD: {"things.example.test"}}, cluster: &kube.Cluster{Dynamic: dynamicClient, Discovery: cached,
-		Mapper: restmapper.NewDeferredDiscoveryRESTMapper(cached)}}
+	d := &Deployer{journal: permits{journal.CRD: {"things.example.test"}}, cluster: &kube.Cluster{Dynamic: dynamicClient,
+		Discovery: cached,
+		Mapper:    restmapper.NewDeferredDiscoveryRESTMapper(cached)}}
 
 	files := []chart.CRD{{Filename: "crds/things.yaml", File: &chart.File{Data: []byte(thing)}}}
 	if err := d.applyCRDs(t.Context(), event.Stage{}, Release{Name: "web", Namespace: "demo"}, files); err != nil {
@@ -101,7 +103,8 @@ func TestDefinitionIsListed(t *testing.T) {
 	}
 }
 
-// What devloop may write into: the definition that it made, and none that another project's devloop made, be it under the same name.
+// What devloop may write into: the definition that it made, and none that another project's devloop
+// made, be it under the same name.
 func TestDefinitionsOfOthersAreNotWritten(t *testing.T) {
 	const name = "things.example.test"
 	for what, test := range map[string]struct {
@@ -110,12 +113,15 @@ func TestDefinitionsOfOthersAreNotWritten(t *testing.T) {
 		written bool
 		uid     string // that the patch demands
 	}{
-		"not there":                           {permits{}, "", true, ""},
-		"not there any more":                  {permits{journal.CRD: {name}, journal.UID: {"crd " + name + "@before"}}, "", true, ""},
-		"ours":                                {permits{journal.CRD: {name}, journal.UID: {"crd " + name + "@now"}}, "now", true, "now"},
-		"an earlier devloop's":                {permits{journal.CRD: {name}}, "now", true, "now"},
-		"another project's":                   {permits{}, "now", false, ""},
-		"another project's, in place of ours": {permits{journal.CRD: {name}, journal.UID: {"crd " + name + "@before"}}, "now", false, ""},
+		"not there": {permits{}, "", true, ""},
+		"not there any more": {permits{journal.CRD: {name}, journal.UID: {"crd " + name + "@before"}}, "",
+			true, ""},
+		"ours": {permits{journal.CRD: {name}, journal.UID: {"crd " + name + "@now"}}, "now",
+			true, "now"},
+		"an earlier devloop's": {permits{journal.CRD: {name}}, "now", true, "now"},
+		"another project's":    {permits{}, "now", false, ""},
+		"another project's, in place of ours": {permits{journal.CRD: {name}, journal.UID: {"crd " + name + "@before"}},
+			"now", false, ""},
 	} {
 		t.Run(what, func(t *testing.T) {
 			var patched []byte
@@ -123,14 +129,16 @@ func TestDefinitionsOfOthersAreNotWritten(t *testing.T) {
 			path := "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/" + name
 			crd := func(uid string) map[string]any {
 				return map[string]any{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-					"metadata": map[string]any{"name": name, "uid": uid, "managedFields": []any{map[string]any{"manager": kube.FieldManager}}},
-					"status":   map[string]any{"conditions": []any{map[string]any{"type": "Established", "status": "True"}}}}
+					"metadata": map[string]any{"name": name, "uid": uid,
+						"managedFields": []any{map[string]any{"manager": kube.FieldManager}}},
+					"status": map[string]any{"conditions": []any{map[string]any{"type": "Established", "status": "True"}}}}
 			}
 			mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", "application/json")
 				if test.there == "" && patched == nil {
 					w.WriteHeader(http.StatusNotFound)
-					_ = json.NewEncoder(w).Encode(map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404})
+					_ = json.NewEncoder(w).Encode(map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure",
+						"reason": "NotFound", "code": 404})
 					return
 				}
 				_ = json.NewEncoder(w).Encode(crd("now"))
@@ -176,9 +184,12 @@ func TestCRDsOfOthersStay(t *testing.T) {
 			u.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: manager}})
 		}
 	}
-	l := cluster(t, remembered, of("CustomResourceDefinition", "ours", by(kube.FieldManager)), of("CustomResourceDefinition", "theirs", by("kubectl")),
-		of("CustomResourceDefinition", "of-an-earlier-devloop", by(kube.FieldManager)), of("CustomResourceDefinition", "made-anew", by(kube.FieldManager)))
-	for name, uid := range map[string]types.UID{"ours": "uid-ours", "theirs": "", "gone": "uid-gone", "of-an-earlier-devloop": "", "made-anew": "uid-before"} {
+	l := cluster(t, remembered, of("CustomResourceDefinition", "ours", by(kube.FieldManager)),
+		of("CustomResourceDefinition", "theirs", by("kubectl")),
+		of("CustomResourceDefinition", "of-an-earlier-devloop", by(kube.FieldManager)), of("CustomResourceDefinition",
+			"made-anew", by(kube.FieldManager)))
+	for name, uid := range map[string]types.UID{"ours": "uid-ours", "theirs": "", "gone": "uid-gone",
+		"of-an-earlier-devloop": "", "made-anew": "uid-before"} {
 		if err := remembered.Record(journal.CRD, name); err != nil {
 			t.Fatal(err)
 		}
@@ -191,14 +202,17 @@ func TestCRDsOfOthersStay(t *testing.T) {
 	if err := l.removeCRDs(t.Context(), l.stage(), false); err != nil {
 		t.Fatal(err)
 	}
-	if says := l.says(); strings.Count(says, "\n") != 1 || !strings.Contains(says, "CRDs stay") || strings.Contains(says, "theirs") || strings.Contains(says, "made-anew") {
+	if says := l.says(); strings.Count(says, "\n") != 1 || !strings.Contains(says, "CRDs stay") ||
+		strings.Contains(says, "theirs") || strings.Contains(says, "made-anew") {
 		t.Errorf("it says %q", says)
 	}
 	if err := l.removeCRDs(t.Context(), l.stage(), true); err != nil {
 		t.Fatal(err)
 	}
-	got, want := deletions(l.dynamic.Actions()), []string{"of-an-earlier-devloop UID uid-of-an-earlier-devloop", "ours UID uid-ours"}
-	if left := slices.Concat(remembered.Names(journal.CRD), remembered.Names(journal.UID)); !slices.Equal(got, want) || len(left) > 0 {
+	got, want := deletions(l.dynamic.Actions()), []string{"of-an-earlier-devloop UID uid-of-an-earlier-devloop",
+		"ours UID uid-ours"}
+	if left := slices.Concat(remembered.Names(journal.CRD), remembered.Names(journal.UID)); !slices.Equal(got, want) ||
+		len(left) > 0 {
 		t.Errorf("deleted %q, the journal has %q", got, left)
 	}
 }

@@ -38,14 +38,16 @@ func TestVerdict(t *testing.T) {
 		{"a secret that does not come", "CreateContainerConfigError", "because", 0, long, false, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-1", Labels: map[string]string{"app": "web"}}}
+			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-1",
+				Labels: map[string]string{"app": "web"}}}
 			if test.ending {
 				pod.DeletionTimestamp = &metav1.Time{Time: time.Now()}
 				pod.Finalizers = []string{"test/keep"}
 			}
 			pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", RestartCount: test.restarts,
 				State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: test.reason, Message: test.message}}}}
-			w := &waiter{Deployer: New(&kube.Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{}), seen: map[string]span{}}
+			w := &waiter{Deployer: New(&kube.Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{}),
+				seen: map[string]span{}}
 			if !test.since.IsZero() {
 				for _, trouble := range troubles(pod, false) {
 					w.seen["web-1 "+trouble.key] = span{test.since, time.Now()}
@@ -62,7 +64,8 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// TestKilledContainer is about what helps a container that was killed: nothing is said of its memory that was not seen.
+// TestKilledContainer is about what helps a container that was killed: nothing is said of its
+// memory that was not seen.
 func TestKilledContainer(t *testing.T) {
 	limited := func(name string) corev1.Container {
 		return corev1.Container{Name: name, Resources: corev1.ResourceRequirements{
@@ -77,17 +80,21 @@ func TestKilledContainer(t *testing.T) {
 		reason string
 		hint   string // how it begins
 	}{
-		{"the node saw the memory kill", corev1.PodSpec{Containers: []corev1.Container{limited("main")}}, 137, "OOMKilled", raise},
-		{"the node saw its end first", corev1.PodSpec{Containers: []corev1.Container{{Name: "other"}, limited("main")}}, 137, "Error", perhaps},
+		{"the node saw the memory kill", corev1.PodSpec{Containers: []corev1.Container{limited("main")}}, 137, "OOMKilled",
+			raise},
+		{"the node saw its end first", corev1.PodSpec{Containers: []corev1.Container{{Name: "other"}, limited("main")}}, 137,
+			"Error", perhaps},
 		{"an init container", corev1.PodSpec{InitContainers: []corev1.Container{limited("main")}}, 137, "Error", perhaps},
-		{"without a limit", corev1.PodSpec{Containers: []corev1.Container{{Name: "main"}, limited("other")}}, 137, "Error", hintLines},
+		{"without a limit", corev1.PodSpec{Containers: []corev1.Container{{Name: "main"}, limited("other")}}, 137, "Error",
+			hintLines},
 		{"another end", corev1.PodSpec{Containers: []corev1.Container{limited("main")}}, 1, "Error", hintLines},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			pod := &corev1.Pod{Spec: test.spec, Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
 				Name: "main", RestartCount: maxRestarts,
-				State:                corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}},
-				LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: test.code, Reason: test.reason}},
+				State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}},
+				LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: test.code,
+					Reason: test.reason}},
 			}}}}
 			all := troubles(pod, false)
 			if len(all) != 1 || !strings.HasPrefix(all[0].hint, test.hint) {
@@ -104,7 +111,8 @@ func TestFactsOfTheFailure(t *testing.T) {
 		Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "main", State: corev1.ContainerState{
 			Terminated: &corev1.ContainerStateTerminated{ExitCode: 1, StartedAt: started}}}}}}
 	for after, want := range map[time.Duration]bool{-time.Second: false, 0: true, time.Second: true} {
-		mount := &corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-1.1"}, Type: corev1.EventTypeWarning,
+		mount := &corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-1.1"},
+			Type:           corev1.EventTypeWarning,
 			InvolvedObject: corev1.ObjectReference{UID: "1"}, Reason: "FailedMount", Message: "not yet",
 			LastTimestamp: metav1.NewTime(started.Add(after))}
 		d := New(&kube.Cluster{Client: fake.NewClientset(pod, mount)}, "demo", nil, Options{})
@@ -135,15 +143,19 @@ func TestUnsteady(t *testing.T) {
 		{"since long ago", nil, 3, 0, time.Hour, false},
 		{"probed", probe, 0, 0, 0, false},
 	} {
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-1", Labels: map[string]string{"app": "web"}}}
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-1",
+			Labels: map[string]string{"app": "web"}}}
 		pod.Spec.Containers = []corev1.Container{{Name: "main", ReadinessProbe: test.probe}}
-		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", RestartCount: test.restarts, ContainerID: "c", Ready: true,
-			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(time.Now().Add(-test.says))}}}}
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", RestartCount: test.restarts, ContainerID: "c",
+			Ready: true,
+			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{
+				StartedAt: metav1.NewTime(time.Now().Add(-test.says))}}}}
 		w := &waiter{Deployer: New(&kube.Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{})}
 		if test.runs > 0 {
 			w.firstRunning["c"] = time.Now().Add(-test.runs)
 		}
-		if lacks, err := w.diagnose(t.Context(), of, rollout{selector: "app=web"}); err != nil || (lacks != "") != test.lacks {
+		if lacks, err := w.diagnose(t.Context(), of, rollout{selector: "app=web"}); err != nil ||
+			(lacks != "") != test.lacks {
 			t.Errorf("%s: %q, %v", test.name, lacks, err)
 		}
 	}
@@ -153,7 +165,8 @@ func TestOnlyPodsOfTheStatefulSetAreUnblocked(t *testing.T) {
 	l := cluster(t, permits{})
 	yes := true
 	for name, owner := range map[string]types.UID{"a-by-hand": "", "b-of-another": "another", "db-0": "set"} {
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: name, UID: types.UID("uid-" + name), Labels: map[string]string{"app": "db"}},
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: name, UID: types.UID("uid-" + name),
+			Labels: map[string]string{"app": "db"}},
 			Status: waits("ErrImageNeverPull", "not there")}
 		if owner != "" {
 			pod.OwnerReferences = []metav1.OwnerReference{{Kind: "StatefulSet", Name: "db", UID: owner, Controller: &yes}}

@@ -6,12 +6,17 @@ import (
 )
 
 func TestDiff(t *testing.T) {
-	before := []document{documentOf("# Source: demo/a\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  x: one\n", "demo", ""),
-		documentOf("kind: Secret\nmetadata: {name: s}\nstringData: {password: one}\n", "demo", ""), documentOf("kind: Pod\nmetadata: {name: gone}\n", "demo", "")}
-	after := []document{documentOf("# Source: demo/b\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  x: two\n", "demo", ""),
-		documentOf("kind: Secret\nmetadata: {name: s}\nstringData: {password: two}\n", "demo", ""), documentOf("kind: Job\nmetadata: {name: new}\n", "demo", "hook ")}
+	before := []document{documentOf("# Source: demo/a\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  x: one\n", "demo",
+		""),
+		documentOf("kind: Secret\nmetadata: {name: s}\nstringData: {password: one}\n", "demo", ""),
+		documentOf("kind: Pod\nmetadata: {name: gone}\n", "demo", "")}
+	after := []document{documentOf("# Source: demo/b\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  x: two\n", "demo",
+		""),
+		documentOf("kind: Secret\nmetadata: {name: s}\nstringData: {password: two}\n", "demo", ""),
+		documentOf("kind: Job\nmetadata: {name: new}\n", "demo", "hook ")}
 	got := unifiedDiff(before, after)
-	for _, line := range []string{"-  x: one", "+  x: two", "--- ConfigMap demo/a", "+++ hook Job demo/new", "-kind: Pod", "+  password: hidden"} {
+	for _, line := range []string{"-  x: one", "+  x: two", "--- ConfigMap demo/a", "+++ hook Job demo/new", "-kind: Pod",
+		"+  password: hidden"} {
 		if !strings.Contains(got, line+"\n") && !strings.Contains(got, "\n"+line) {
 			t.Errorf("no line %q in\n%s", line, got)
 		}

@@ -50,7 +50,8 @@ func (s *objectServer) answer(w http.ResponseWriter, r *http.Request) {
 	status := func(code int, reason metav1.StatusReason) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(code)
-		_ = json.NewEncoder(w).Encode(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Code: int32(code), Reason: reason})
+		_ = json.NewEncoder(w).Encode(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
+			Code: int32(code), Reason: reason})
 	}
 	body, _ := io.ReadAll(r.Body)
 	name := path.Base(r.URL.Path)
@@ -70,7 +71,8 @@ func (s *objectServer) answer(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.Method == http.MethodDelete {
 		var options metav1.DeleteOptions
-		if err := json.Unmarshal(body, &options); err != nil || options.Preconditions == nil || *options.Preconditions.UID != there.GetUID() {
+		if err := json.Unmarshal(body, &options); err != nil || options.Preconditions == nil ||
+			*options.Preconditions.UID != there.GetUID() {
 			status(http.StatusConflict, metav1.StatusReasonConflict)
 			return
 		}
@@ -105,9 +107,11 @@ func (s *objectServer) list(t *testing.T, names ...string) (list helmkube.Resour
 		t.Fatal(err)
 	}
 	t.Cleanup(client.Client.CloseIdleConnections)
-	mapping := &meta.RESTMapping{Resource: configMaps, GroupVersionKind: version.WithKind("ConfigMap"), Scope: meta.RESTScopeNamespace}
+	mapping := &meta.RESTMapping{Resource: configMaps, GroupVersionKind: version.WithKind("ConfigMap"),
+		Scope: meta.RESTScopeNamespace}
 	for _, name := range names {
-		list = append(list, &resource.Info{Client: client, Mapping: mapping, Namespace: "demo", Name: name, Object: of("ConfigMap", name, ofRelease("web"))})
+		list = append(list, &resource.Info{Client: client, Mapping: mapping, Namespace: "demo", Name: name,
+			Object: of("ConfigMap", name, ofRelease("web"))})
 	}
 	return list
 }
@@ -115,7 +119,8 @@ func (s *objectServer) list(t *testing.T, names ...string) (list helmkube.Resour
 func (s *objectServer) helm() (client *helmClient, foreign *[]string) {
 	foreign = &[]string{}
 	var mu sync.Mutex
-	return &helmClient{client: &helmkube.Client{Log: func(string, ...any) {}}, release: Release{Name: "web", Namespace: "demo"},
+	return &helmClient{client: &helmkube.Client{Log: func(string, ...any) {}}, release: Release{Name: "web",
+		Namespace: "demo"},
 		foreign: func(object string) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -124,15 +129,18 @@ func (s *objectServer) helm() (client *helmClient, foreign *[]string) {
 }
 
 func TestHelmDeletesOnlyWhatIsOfTheRelease(t *testing.T) {
-	server := newObjectServer(t, of("ConfigMap", "ours", ofRelease("web")), of("ConfigMap", "theirs", ofRelease("other")), of("ConfigMap", "bare"),
-		of("ConfigMap", "kept", annotated(kube.AnnotationRelease, "web", kube.AnnotationReleaseNamespace, "demo", helmkube.ResourcePolicyAnno, helmkube.KeepPolicy)), of("ConfigMap", "replaced", ofRelease("web")))
+	server := newObjectServer(t, of("ConfigMap", "ours", ofRelease("web")), of("ConfigMap", "theirs", ofRelease("other")),
+		of("ConfigMap", "bare"),
+		of("ConfigMap", "kept", annotated(kube.AnnotationRelease, "web", kube.AnnotationReleaseNamespace, "demo",
+			helmkube.ResourcePolicyAnno, helmkube.KeepPolicy)), of("ConfigMap", "replaced", ofRelease("web")))
 	server.looked = func(name string) { // and before it is deleted somebody makes it anew
 		if name == "replaced" {
 			server.objects[name] = of("ConfigMap", name, func(u *unstructured.Unstructured) { u.SetUID("another") })
 		}
 	}
 	helm, foreign := server.helm()
-	result, errs := helm.DeleteWithPropagationPolicy(server.list(t, "ours", "theirs", "bare", "kept", "replaced", "gone"), metav1.DeletePropagationBackground)
+	result, errs := helm.DeleteWithPropagationPolicy(server.list(t, "ours", "theirs", "bare", "kept", "replaced", "gone"),
+		metav1.DeletePropagationBackground)
 	if len(errs) > 0 || result == nil {
 		t.Fatal(errs)
 	}
@@ -146,13 +154,15 @@ func TestHelmDeletesOnlyWhatIsOfTheRelease(t *testing.T) {
 }
 
 func TestUpgradeDeletesOnlyWhatIsOfTheRelease(t *testing.T) {
-	server := newObjectServer(t, of("ConfigMap", "dropped", ofRelease("web")), of("ConfigMap", "theirs", ofRelease("other")), of("ConfigMap", "same", ofRelease("web")))
+	server := newObjectServer(t, of("ConfigMap", "dropped", ofRelease("web")),
+		of("ConfigMap", "theirs", ofRelease("other")), of("ConfigMap", "same", ofRelease("web")))
 	helm, foreign := server.helm()
 	result, err := helm.Update(server.list(t, "same", "dropped", "theirs"), server.list(t, "same"), false)
 	if err != nil || len(result.Updated) != 1 {
 		t.Fatalf("%+v, %v", result, err)
 	}
-	if got := server.names(); !slices.Equal(got, []string{"same", "theirs"}) || !slices.Equal(*foreign, []string{"configmap/theirs"}) {
+	if got := server.names(); !slices.Equal(got, []string{"same", "theirs"}) ||
+		!slices.Equal(*foreign, []string{"configmap/theirs"}) {
 		t.Errorf("left are %q, of others are %q", got, *foreign)
 	}
 }
@@ -160,10 +170,12 @@ func TestUpgradeDeletesOnlyWhatIsOfTheRelease(t *testing.T) {
 // A hook's object is deleted by default before the hook runs again, whoever made it: Helm looks at
 // its name only.
 func TestHookDeletesOnlyWhatHooksOfTheReleaseMade(t *testing.T) {
-	server := newObjectServer(t, of("ConfigMap", "theirs", annotated(kube.AnnotationHook, "pre-install")), of("ConfigMap", "by-hand"),
+	server := newObjectServer(t, of("ConfigMap", "theirs", annotated(kube.AnnotationHook, "pre-install")),
+		of("ConfigMap", "by-hand"),
 		of("ConfigMap", "earlier", annotated(kube.AnnotationHook, "pre-install")))
 	helm, _ := server.helm()
-	helm.hookObjects = []object{{kind: configMaps.GroupVersion().WithKind("ConfigMap"), namespace: "demo", name: "earlier"}}
+	helm.hookObjects = []object{{kind: configMaps.GroupVersion().WithKind("ConfigMap"), namespace: "demo",
+		name: "earlier"}}
 	mine := server.list(t, "mine")
 	mine[0].Object = of("ConfigMap", "mine", annotated(kube.AnnotationHook, "pre-install"))
 	if _, err := helm.Create(mine); err != nil {
@@ -175,7 +187,8 @@ func TestHookDeletesOnlyWhatHooksOfTheReleaseMade(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"theirs", "by-hand"} {
-		if _, errs := helm.Delete(server.list(t, name)); len(errs) != 1 || !strings.Contains(errs[0].Error(), "configmap/"+name+" is there already") {
+		if _, errs := helm.Delete(server.list(t, name)); len(errs) != 1 ||
+			!strings.Contains(errs[0].Error(), "configmap/"+name+" is there already") {
 			t.Errorf("%s: %v", name, errs)
 		}
 	}

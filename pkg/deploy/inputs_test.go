@@ -25,7 +25,8 @@ func read(t *testing.T, version string, files map[string]string, r Release) (des
 			}
 		}
 	}
-	want, err := New(&kube.Cluster{Version: version}, "demo", nil, Options{CacheDir: dir}).readInputs(t.Context(), event.Stage{}, r)
+	want, err := New(&kube.Cluster{Version: version}, "demo", nil, Options{CacheDir: dir}).readInputs(t.Context(),
+		event.Stage{}, r)
 	if err != nil {
 		t.Fatal(err)
 	}

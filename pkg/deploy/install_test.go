@@ -10,7 +10,8 @@ func TestNeverInstalled(t *testing.T) {
 	d := &Deployer{project: "demo"}
 	history := func(project string, states ...release.Status) (all []*release.Release) {
 		for i, state := range states {
-			all = append(all, &release.Release{Version: len(states) - i, Info: &release.Info{Status: state}, Labels: map[string]string{labelProject: project}})
+			all = append(all, &release.Release{Version: len(states) - i, Info: &release.Info{Status: state},
+				Labels: map[string]string{labelProject: project}})
 		}
 		return all
 	}
@@ -32,7 +33,8 @@ func TestNeverInstalled(t *testing.T) {
 		{history("theirs", release.StatusUninstalling), false},
 	} {
 		if got := d.neverInstalled(test.history); got != test.want {
-			t.Errorf("%d revisions, the last one %v of %v: removed and begun anew: %v", len(test.history), test.history[0].Info.Status, test.history[0].Labels, got)
+			t.Errorf("%d revisions, the last one %v of %v: removed and begun anew: %v", len(test.history),
+				test.history[0].Info.Status, test.history[0].Labels, got)
 		}
 	}
 }

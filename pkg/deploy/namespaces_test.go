@@ -18,7 +18,8 @@ import (
 )
 
 func TestNamespaceIsDeletedOnlyIfItIsOursAndEmpty(t *testing.T) {
-	unlisted := &discovery.ErrGroupDiscoveryFailed{Groups: map[schema.GroupVersion]error{things.GroupVersion(): errors.New("no endpoints")}}
+	unlisted := &discovery.ErrGroupDiscoveryFailed{Groups: map[schema.GroupVersion]error{
+		things.GroupVersion(): errors.New("no endpoints")}}
 	ours := permits{journal.Namespace: {"demo"}, journal.UID: {"namespace demo@now"}}
 	for _, test := range []struct {
 		name    string
@@ -30,14 +31,17 @@ func TestNamespaceIsDeletedOnlyIfItIsOursAndEmpty(t *testing.T) {
 		says    string
 	}{
 		{"empty", ours, made, nil, nil, true, "namespace deleted"},
-		{"with what every namespace has", ours, made, []*unstructured.Unstructured{of("ConfigMap", "kube-root-ca.crt")}, nil, true, "namespace deleted"},
+		{"with what every namespace has", ours, made, []*unstructured.Unstructured{of("ConfigMap", "kube-root-ca.crt")}, nil,
+			true, "namespace deleted"},
 		{"made by an earlier devloop", permits{journal.Namespace: {"demo"}}, made, nil, nil, true, "namespace deleted"},
-		{"made anew by somebody else", permits{journal.Namespace: {"demo"}, journal.UID: {"namespace demo@before"}}, made, nil, nil, false, ""},
+		{"made anew by somebody else", permits{journal.Namespace: {"demo"}, journal.UID: {"namespace demo@before"}}, made,
+			nil, nil, false, ""},
 		{"without our label", ours, nil, nil, nil, false, ""},
 		{"with an object", ours, made, []*unstructured.Unstructured{of("ConfigMap", "theirs")}, nil, false, "not empty"},
 		{"with an object of a kind that came since", ours, made, []*unstructured.Unstructured{of("Thing", "theirs")},
 			func(l *live) { l.kinds.now = resources(configMaps, things) }, false, "things/theirs"},
-		{"with kinds that the API server does not list", ours, made, nil, func(l *live) { l.kinds.err = unlisted }, false, "does not list all"},
+		{"with kinds that the API server does not list", ours, made, nil, func(l *live) { l.kinds.err = unlisted }, false,
+			"does not list all"},
 		{"with an object, and kinds that are not listed", ours, made, []*unstructured.Unstructured{of("ConfigMap", "theirs")},
 			func(l *live) { l.kinds.err = unlisted }, false, "configmaps/theirs"},
 	} {
@@ -95,7 +99,8 @@ func TestEnsuredNamespaceIsKnownByItsUID(t *testing.T) {
 	if !l.isOurNamespace(there) || l.isOurNamespace(another) {
 		t.Errorf("the journal has %q", remembered.Names(journal.UID))
 	}
-	if err := l.forgetEntry(journal.Namespace, "demo"); err != nil || len(remembered.Names(journal.UID))+len(remembered.Names(journal.Namespace)) > 0 {
+	if err := l.forgetEntry(journal.Namespace, "demo"); err != nil ||
+		len(remembered.Names(journal.UID))+len(remembered.Names(journal.Namespace)) > 0 {
 		t.Errorf("forgotten: %v, the journal has %q", err, remembered.Names(journal.UID))
 	}
 }

@@ -29,7 +29,8 @@ spec: {volumeClaimTemplates: [{metadata: {name: data}}]}
 		t.Fatal(err)
 	}
 	got := fmt.Sprintf("%+v", objects)
-	if got != "[configmap/a secret/b job/c statefulset/d]" || objects[0].namespace != "demo" || objects[1].namespace != "other" || !objects[2].expires || objects[3].claims[0] != "data" {
+	if got != "[configmap/a secret/b job/c statefulset/d]" || objects[0].namespace != "demo" ||
+		objects[1].namespace != "other" || !objects[2].expires || objects[3].claims[0] != "data" {
 		t.Error(got)
 	}
 }

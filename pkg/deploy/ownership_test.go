@@ -25,7 +25,8 @@ func writes(client *metadatafake.FakeMetadataClient) (all []string) {
 	return all
 }
 
-// A release with our project's label that this journal does not know: somebody else works on the same project, from another machine.
+// A release with our project's label that this journal does not know: somebody else works on the
+// same project, from another machine.
 func TestReleaseOfAnotherUser(t *testing.T) {
 	r := demoRelease
 	r.Chart = chartFolder(t, demo)
@@ -44,7 +45,8 @@ func TestReleaseOfAnotherUser(t *testing.T) {
 		{name: "ours", project: "demo", journal: known(), ours: true, good: true},
 		{name: "another user's", project: "demo", journal: permits{}},
 		{name: "another user's, that differs", project: "demo", journal: permits{}, differs: true,
-			says: "release demo/web was made by a devloop of another user or machine: devloop's state folder here does not know it", hint: "--adopt"},
+			says: "release demo/web was made by a devloop of another user or machine: devloop's state folder here does not " +
+				"know it", hint: "--adopt"},
 		{name: "another user's, taken over", project: "demo", journal: permits{}, adopt: true, ours: true, good: true},
 		{name: "another project's", project: "theirs", journal: permits{}, differs: true,
 			says: `was not made by devloop for the project "demo"`, hint: "--adopt"},
@@ -66,7 +68,8 @@ func TestReleaseOfAnotherUser(t *testing.T) {
 			if !ok {
 				t.Fatal("no fake")
 			}
-			theirs := record(1, release.StatusDeployed, map[string]string{labelProject: test.project, labelRevision: "1", labelInputs: inputs})
+			theirs := record(1, release.StatusDeployed, map[string]string{labelProject: test.project, labelRevision: "1",
+				labelInputs: inputs})
 			if err := client.Tracker().Create(secrets, theirs, "demo"); err != nil {
 				t.Fatal(err)
 			}
@@ -80,7 +83,8 @@ func TestReleaseOfAnotherUser(t *testing.T) {
 				t.Errorf("the hint is %q", hint)
 			}
 			last, err := d.last(t.Context(), r)
-			if err != nil || d.owns(r, last) != test.ours || test.journal.Has(journal.Release, r.ID()) != (test.ours || test.name == "another project's, in place of ours") {
+			if err != nil || d.owns(r, last) != test.ours || test.journal.Has(journal.Release, r.ID()) != (test.ours ||
+				test.name == "another project's, in place of ours") {
 				t.Errorf("ours afterwards: %t, %v, the journal has %v", d.owns(r, last), err, test.journal)
 			}
 			var patched []string
@@ -107,7 +111,8 @@ func TestReleaseThatSomebodyMakesMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := d.claim(t.Context(), demoRelease)
-	if err == nil || !strings.Contains(err.Error(), "another user or machine") || remembered.Has(journal.Release, demoRelease.ID()) {
+	if err == nil || !strings.Contains(err.Error(), "another user or machine") ||
+		remembered.Has(journal.Release, demoRelease.ID()) {
 		t.Errorf("%v, the journal has %v", err, remembered)
 	}
 	if err := client.Tracker().Delete(secrets, "demo", theirs.Name, metav1.DeleteOptions{}); err != nil {
@@ -121,7 +126,8 @@ func TestReleaseThatSomebodyMakesMeanwhile(t *testing.T) {
 // What is not ours is not rolled back either.
 func TestReleaseOfAnotherUserIsNotRolledBack(t *testing.T) {
 	theirs := map[string]string{labelProject: "demo", labelRevision: "1", labelGood: "1"}
-	d := records(t, permits{}, record(1, release.StatusSuperseded, theirs), record(2, release.StatusDeployed, map[string]string{labelProject: "demo", labelRevision: "2"}))
+	d := records(t, permits{}, record(1, release.StatusSuperseded, theirs), record(2, release.StatusDeployed,
+		map[string]string{labelProject: "demo", labelRevision: "2"}))
 	err := d.rollback(event.Stage{}, demoRelease, errors.New("its pods do not come up"))
 	if !strings.Contains(err.Error(), "it stays as it is: a devloop of another user or machine made it") {
 		t.Error(err)
@@ -135,7 +141,8 @@ func TestReleaseOfAnotherUserIsNotRolledBack(t *testing.T) {
 // Diff has no journal: another devloop may be running, and has locked it.
 func TestWhyDiffersNeedsNoJournal(t *testing.T) {
 	d := New(nil, "demo", nil, Options{})
-	ours := revision{version: 1, status: release.StatusDeployed, labels: map[string]string{labelProject: "demo", labelRevision: "1"}}
+	ours := revision{version: 1, status: release.StatusDeployed, labels: map[string]string{labelProject: "demo",
+		labelRevision: "1"}}
 	if got := d.whyDiffers(ours); got != "its chart, its values or its commands differ" {
 		t.Error(got)
 	}

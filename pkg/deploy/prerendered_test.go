@@ -104,8 +104,8 @@ func TestOutputOutsideOfTheChart(t *testing.T) {
 	}
 }
 
-// A template may do in this process what it did not do in its own: this one sees another object each
-// time that it looks.
+// A template may do in this process what it did not do in its own: this one sees another object
+// each time that it looks.
 func TestHelmRendersNoTemplates(t *testing.T) {
 	var looks atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -137,7 +137,8 @@ func TestHelmRendersNoTemplates(t *testing.T) {
 	memory.SetNamespace("demo")
 	helm := &action.Configuration{
 		RESTClientGetter: d.cluster.RESTClientGetter("demo"), Releases: storage.Init(memory),
-		Capabilities: chartutil.DefaultCapabilities, KubeClient: &kubefake.PrintingKubeClient{Out: io.Discard}, Log: func(string, ...any) {},
+		Capabilities: chartutil.DefaultCapabilities, KubeClient: &kubefake.PrintingKubeClient{Out: io.Discard},
+		Log: func(string, ...any) {},
 	}
 	given := map[string]any{"a": map[string]any{"b": 1}}
 	want := desired{Release: Release{Name: "web", Namespace: "demo", InlineValues: given}, inputs: "abc",

@@ -23,7 +23,8 @@ func record(version int, status release.Status, labels map[string]string) *metav
 		all[key] = value
 	}
 	return &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "sh.helm.release.v1.web.v" + strconv.Itoa(version), Labels: all}}
+		ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "sh.helm.release.v1.web.v" + strconv.Itoa(version),
+			Labels: all}}
 }
 
 // records is a deployer for a cluster that holds these.
@@ -44,7 +45,8 @@ func records(t *testing.T, journal permits, all ...*metav1.PartialObjectMetadata
 
 func TestRevisions(t *testing.T) {
 	ours := map[string]string{labelProject: "demo", labelInputs: "abc", labelRevision: "10", labelGood: "10"}
-	d := records(t, permits{}, record(9, release.StatusSuperseded, map[string]string{labelProject: "demo", labelRevision: "9", labelGood: "9"}),
+	d := records(t, permits{}, record(9, release.StatusSuperseded, map[string]string{labelProject: "demo",
+		labelRevision: "9", labelGood: "9"}),
 		record(10, release.StatusDeployed, ours), record(8, release.StatusSuperseded, nil))
 	last, err := d.last(t.Context(), demoRelease)
 	if err != nil || last.version != 10 || !d.upToDate(last, desired{inputs: "abc"}) {
@@ -54,7 +56,8 @@ func TestRevisions(t *testing.T) {
 		t.Errorf("the last good revision is %d of %d, %v", good, now.version, err)
 	}
 	inherited := map[string]string{labelProject: "demo", labelRevision: "10", labelGood: "10"} // by who upgrades by hand
-	d = records(t, permits{}, record(9, release.StatusSuperseded, map[string]string{labelGood: "9"}), record(11, release.StatusDeployed, inherited))
+	d = records(t, permits{}, record(9, release.StatusSuperseded, map[string]string{labelGood: "9"}),
+		record(11, release.StatusDeployed, inherited))
 	if good, now, err := d.lastGood(t.Context(), demoRelease); err != nil || good != 9 || now.version != 11 {
 		t.Errorf("the last good revision is %d of %d, %v", good, now.version, err)
 	}
@@ -62,11 +65,13 @@ func TestRevisions(t *testing.T) {
 		t.Errorf("%+v, %v", none, err)
 	}
 	for what, r := range map[string]revision{
-		"another project's":                {version: 10, status: release.StatusDeployed, labels: map[string]string{labelProject: "other", labelInputs: "abc", labelRevision: "10"}},
-		"failed":                           {version: 10, status: release.StatusFailed, labels: ours},
-		"made by hand after one of ours":   {version: 11, status: release.StatusDeployed, labels: ours},
-		"without labels":                   {version: 10, status: release.StatusDeployed, labels: nil},
-		"ours, and made of something else": {version: 10, status: release.StatusDeployed, labels: map[string]string{labelProject: "demo", labelInputs: "abd", labelRevision: "10"}},
+		"another project's": {version: 10, status: release.StatusDeployed,
+			labels: map[string]string{labelProject: "other", labelInputs: "abc", labelRevision: "10"}},
+		"failed":                         {version: 10, status: release.StatusFailed, labels: ours},
+		"made by hand after one of ours": {version: 11, status: release.StatusDeployed, labels: ours},
+		"without labels":                 {version: 10, status: release.StatusDeployed, labels: nil},
+		"ours, and made of something else": {version: 10, status: release.StatusDeployed,
+			labels: map[string]string{labelProject: "demo", labelInputs: "abd", labelRevision: "10"}},
 	} {
 		if d.upToDate(r, desired{inputs: "abc"}) {
 			t.Errorf("a revision that is %s counts as unchanged", what)
@@ -74,8 +79,8 @@ func TestRevisions(t *testing.T) {
 	}
 }
 
-// TestHeldRelease is about releases that are being written: what a devloop that was killed left is taken up, what somebody else does is
-// waited for.
+// TestHeldRelease is about releases that are being written: what a devloop that was killed left is
+// taken up, what somebody else does is waited for.
 func TestHeldRelease(t *testing.T) {
 	ours := map[string]string{labelProject: "demo", labelRevision: "3"}
 	for _, test := range []struct {
@@ -86,9 +91,12 @@ func TestHeldRelease(t *testing.T) {
 	}{
 		{"ours", ours, permits{journal.Release: {"demo/web"}}, false},
 		{"another user's", ours, permits{}, true},
-		{"a rollback of ours", map[string]string{labelProject: "demo", labelRevision: "1"}, permits{journal.Release: {"demo/web"}, journal.Revision: {"demo/web@3"}}, false},
-		{"helm upgrade by hand on ours", map[string]string{labelProject: "demo", labelRevision: "2"}, permits{journal.Release: {"demo/web"}, journal.Revision: {"demo/web@2"}}, true},
-		{"another project's", map[string]string{labelProject: "other", labelRevision: "3"}, permits{journal.Release: {"demo/web"}, journal.Revision: {"demo/web@3"}}, true},
+		{"a rollback of ours", map[string]string{labelProject: "demo", labelRevision: "1"},
+			permits{journal.Release: {"demo/web"}, journal.Revision: {"demo/web@3"}}, false},
+		{"helm upgrade by hand on ours", map[string]string{labelProject: "demo", labelRevision: "2"},
+			permits{journal.Release: {"demo/web"}, journal.Revision: {"demo/web@2"}}, true},
+		{"another project's", map[string]string{labelProject: "other", labelRevision: "3"},
+			permits{journal.Release: {"demo/web"}, journal.Revision: {"demo/web@3"}}, true},
 		{"nobody's", nil, permits{}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -106,7 +114,8 @@ func TestHeldRelease(t *testing.T) {
 					}
 					return
 				}
-				if err == nil || !strings.Contains(err.Error(), "revision 3 is pending-upgrade") || event.Hint(err) == "" || time.Since(begin) < otherWriterTimeout {
+				if err == nil || !strings.Contains(err.Error(), "revision 3 is pending-upgrade") || event.Hint(err) == "" ||
+					time.Since(begin) < otherWriterTimeout {
 					t.Errorf("%v after %s", err, time.Since(begin))
 				}
 			})
@@ -116,7 +125,8 @@ func TestHeldRelease(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			d := records(t, permits{}, record(3, release.StatusPendingUpgrade, nil))
 			time.AfterFunc(time.Minute, func() {
-				if err := d.cluster.Metadata.(*metadatafake.FakeMetadataClient).Tracker().Update(secrets, record(3, release.StatusDeployed, nil), "demo"); err != nil {
+				if err := d.cluster.Metadata.(*metadatafake.FakeMetadataClient).Tracker().Update(secrets,
+					record(3, release.StatusDeployed, nil), "demo"); err != nil {
 					t.Error(err)
 				}
 			})
@@ -142,11 +152,14 @@ func TestAbandoned(t *testing.T) {
 		"ours":                           {"demo", "3", permits{journal.Release: {"demo/web"}}, true},
 		"another user's":                 {"demo", "3", permits{}, false},
 		"ours, with an earlier's labels": {"demo", "2", permits{journal.Release: {"demo/web"}}, false},
-		"a rollback of ours":             {"demo", "2", permits{journal.Release: {"demo/web"}, journal.Revision: {"demo/web@3"}}, true},
-		"another project's":              {"theirs", "3", permits{journal.Release: {"demo/web"}, journal.Revision: {"demo/web@3"}}, false},
-		"somebody's by hand":             {"", "", permits{}, false},
+		"a rollback of ours": {"demo", "2", permits{journal.Release: {"demo/web"},
+			journal.Revision: {"demo/web@3"}}, true},
+		"another project's": {"theirs", "3", permits{journal.Release: {"demo/web"},
+			journal.Revision: {"demo/web@3"}}, false},
+		"somebody's by hand": {"", "", permits{}, false},
 	} {
-		last := revision{version: 3, status: release.StatusPendingUpgrade, labels: map[string]string{labelProject: test.project, labelRevision: test.revision}}
+		last := revision{version: 3, status: release.StatusPendingUpgrade,
+			labels: map[string]string{labelProject: test.project, labelRevision: test.revision}}
 		if got := New(nil, "demo", test.journal, Options{}).abandoned(r, last); got != test.want {
 			t.Errorf("%s counts as abandoned: %v", what, got)
 		}

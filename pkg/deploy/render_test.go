@@ -11,15 +11,20 @@ import (
 
 func TestPlaces(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir, map[string]string{"chart/values.yaml": "replicas: one\nimage:\n  tag: 1\n", "values.yaml": "a: 1\nimage: {tag: 2}\n"})
-	want := &desired{Release: Release{Name: "demo", Chart: filepath.Join(dir, "chart"), ValuesFiles: []string{filepath.Join(dir, "values.yaml")},
-		InlineValues: map[string]any{"deep": map[string]any{"list": []any{"a"}}}, Set: map[string]any{`x.y\.z`: 1}, SetString: map[string]string{"x.s": "1"}}, name: "demo"}
+	write(t, dir, map[string]string{"chart/values.yaml": "replicas: one\nimage:\n  tag: 1\n",
+		"values.yaml": "a: 1\nimage: {tag: 2}\n"})
+	want := &desired{Release: Release{Name: "demo", Chart: filepath.Join(dir, "chart"),
+		ValuesFiles:  []string{filepath.Join(dir, "values.yaml")},
+		InlineValues: map[string]any{"deep": map[string]any{"list": []any{"a"}}}, Set: map[string]any{`x.y\.z`: 1},
+		SetString: map[string]string{"x.s": "1"}}, name: "demo"}
 	schema := func(lines ...string) error {
 		return want.schemaErrors(errors.New("demo:\n" + strings.Join(lines, "\n") + "\n"))
 	}
 	for line, says := range map[string]string{
-		"- at '/replicas': got string, want integer":     filepath.Join(dir, "chart/values.yaml") + ":1:1: release demo: value replicas: got string",
-		"- at '/image/tag': got number, want string":     filepath.Join(dir, "values.yaml") + ":2:9: release demo: value image.tag: got number",
+		"- at '/replicas': got string, want integer": filepath.Join(dir, "chart/values.yaml") +
+			":1:1: release demo: value replicas: got string",
+		"- at '/image/tag': got number, want string": filepath.Join(dir, "values.yaml") +
+			":2:9: release demo: value image.tag: got number",
 		"- at '/x/y.z': got number":                      "release demo: value x.y.z: got number",
 		"- at '/nothing': got number":                    "release demo: value nothing: got number",
 		"sub:\n- at '/a': got number, want string":       "release demo: value sub.a: got number",
@@ -29,7 +34,8 @@ func TestPlaces(t *testing.T) {
 			t.Errorf("%s: %v", line, err)
 		}
 	}
-	for line, in := range map[string]string{"- at '/x/y.z': no": "set", "- at '/x/s': no": "setString", "- at '/deep/list/0': no": "inlineValues"} {
+	for line, in := range map[string]string{"- at '/x/y.z': no": "set", "- at '/x/s': no": "setString",
+		"- at '/deep/list/0': no": "inlineValues"} {
 		var wrong *ValueError
 		if err := schema(line); !errors.As(err, &wrong) || wrong.In != in {
 			t.Errorf("%s is given by %v", line, err)

@@ -36,7 +36,8 @@ func request(t *testing.T, content map[string]string, values map[string]any) ren
 	if err != nil {
 		t.Fatal(err)
 	}
-	return renderRequest{Chart: parts, Values: toGob(values), Options: chartutil.ReleaseOptions{Name: "web", Namespace: "demo"}, Capabilities: *chartutil.DefaultCapabilities}
+	return renderRequest{Chart: parts, Values: toGob(values), Options: chartutil.ReleaseOptions{Name: "web",
+		Namespace: "demo"}, Capabilities: *chartutil.DefaultCapabilities}
 }
 
 func TestTemplatesThatNeverEnd(t *testing.T) {
@@ -46,17 +47,24 @@ func TestTemplatesThatNeverEnd(t *testing.T) {
 		within   time.Duration
 		says     string
 	}{
-		"tpl that calls itself":      {`{{ tpl .Values.again . }}`, patient, "its templates"}, // have no end, or need too much memory, whichever comes first
-		"template that calls itself": {`{{ define "a" }}{{ template "a" . }}{{ end }}{{ template "a" . }}`, patient, "maximum template depth"},
-		"include that calls itself":  {`{{ define "a" }}{{ include "a" . }}{{ end }}{{ include "a" . }}`, patient, "nested reference"},
-		"list without end":           {`{{ range until 1000000000 }}a{{ end }}`, patient, "of memory"},
-		"count without end":          {`{{ range 1000000000000 }}{{ end }}`, time.Second, "not rendered after 1s"},
-		"output without end":         {`{{ range 1000000000000 }}aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa{{ end }}`, patient, "of memory"},
-		"output that is too large":   {`{{ range until 70 }}{{ repeat 1048576 "a" }}{{ end }}`, patient, "MiB"}, // with the race detector it is the memory
-		"a mistake":                  {`{{ .Values.again.and.again }}`, patient, "can't evaluate field and in type"},
+		// have no end, or need too much memory, whichever comes first
+		"tpl that calls itself": {`{{ tpl .Values.again . }}`, patient, "its templates"},
+		"template that calls itself": {`{{ define "a" }}{{ template "a" . }}{{ end }}{{ template "a" . }}`, patient,
+			"maximum template depth"},
+		"include that calls itself": {`{{ define "a" }}{{ include "a" . }}{{ end }}{{ include "a" . }}`, patient,
+			"nested reference"},
+		"list without end":  {`{{ range until 1000000000 }}a{{ end }}`, patient, "of memory"},
+		"count without end": {`{{ range 1000000000000 }}{{ end }}`, time.Second, "not rendered after 1s"},
+		"output without end": {
+			`{{ range 1000000000000 }}aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa{{ end }}`, patient,
+			"of memory"},
+		// with the race detector it is the memory
+		"output that is too large": {`{{ range until 70 }}{{ repeat 1048576 "a" }}{{ end }}`, patient, "MiB"},
+		"a mistake":                {`{{ .Values.again.and.again }}`, patient, "can't evaluate field and in type"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := request(t, map[string]string{"templates/b.yaml": test.template}, map[string]any{"again": "{{ tpl .Values.again . }}"})
+			r := request(t, map[string]string{"templates/b.yaml": test.template},
+				map[string]any{"again": "{{ tpl .Values.again . }}"})
 			result, err := r.inProcess(t.Context(), test.within, nil)
 			if err == nil && result.Error != "" {
 				err = errors.New(result.Error)
@@ -73,7 +81,8 @@ func TestRenderingEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	time.AfterFunc(100*time.Millisecond, func() { cancel(event.ErrSuperseded) })
 	began := time.Now()
-	if _, err := r.inProcess(ctx, time.Minute, nil); !errors.Is(err, event.ErrSuperseded) || time.Since(began) > 20*time.Second {
+	if _, err := r.inProcess(ctx, time.Minute, nil); !errors.Is(err, event.ErrSuperseded) ||
+		time.Since(began) > 20*time.Second {
 		t.Errorf("after %s: %v", time.Since(began), err)
 	}
 }
@@ -81,16 +90,19 @@ func TestRenderingEndsWithItsContext(t *testing.T) {
 // What templates see in the process of their own is what they see in Helm's.
 func TestTemplatesSeeTheSame(t *testing.T) {
 	content := map[string]string{
-		"values.yaml": "whole: 1000680000\nfraction: 1.0\nlarge: 12345678901234567890\nnothing: null\nempty: []\nnone: {}\ntext: '1'\nlist: [1, null, {a: []}]\ninner: {a: 1}\n",
+		"values.yaml": "whole: 1000680000\nfraction: 1.0\nlarge: 12345678901234567890\nnothing: null\nempty: []\nnone: " +
+			"{}\ntext: '1'\nlist: [1, null, {a: []}]\ninner: {a: 1}\n",
 		"templates/a.yaml": `{{ .Values | toYaml }}{{ range $k, $v := .Values }}{{ $k }}: {{ kindOf $v }} {{ $v }}{{ end }}{{ .Chart.Name }} {{ .Chart.AppVersion }} {{ .Chart.Annotations }}
 {{ .Release }} {{ .Capabilities.KubeVersion }} {{ .Capabilities.APIVersions.Has "v1" }} {{ .Capabilities.HelmVersion.Version }} {{ .Files.Get "notes.txt" }} {{ .Template.Name }}`,
-		"notes.txt":                        "notes",
-		"charts/inner/Chart.yaml":          "apiVersion: v2\nname: inner\nversion: 1.0.0\nappVersion: \"7\"\nannotations: {a: b}\n",
+		"notes.txt": "notes",
+		"charts/inner/Chart.yaml": "apiVersion: v2\nname: inner\nversion: 1.0.0\nappVersion: \"7\"\nannotations: " +
+			"{a: b}\n",
 		"charts/inner/values.yaml":         "b: []\nglobal: {c: 2}\n",
 		"charts/inner/templates/a.yaml":    `{{ .Values | toJson }} {{ .Chart.AppVersion }} {{ .Chart.Annotations.a }} {{ .Chart.IsRoot }} {{ .Subcharts }}`,
 		"charts/inner/templates/NOTES.txt": "hello",
 	}
-	values := map[string]any{"given": 3, "number": json.Number("1.0"), "float": 2.0, "yes": true, "nothing": nil, "lists": []any{}, "deep": map[string]any{"x": []any{nil, 1}}}
+	values := map[string]any{"given": 3, "number": json.Number("1.0"), "float": 2.0, "yes": true, "nothing": nil,
+		"lists": []any{}, "deep": map[string]any{"x": []any{nil, 1}}}
 	whole := maps.Clone(demo)
 	maps.Copy(whole, content)
 	loaded, err := loadChart(t.Context(), chartFolder(t, whole))
@@ -98,7 +110,8 @@ func TestTemplatesSeeTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	options := chartutil.ReleaseOptions{Name: "web", Namespace: "demo", Revision: 3, IsUpgrade: true}
-	all, err := chartutil.ToRenderValues(loaded, copystructure.Must(copystructure.Copy(values)).(map[string]any), options, chartutil.DefaultCapabilities)
+	all, err := chartutil.ToRenderValues(loaded, copystructure.Must(copystructure.Copy(values)).(map[string]any), options,
+		chartutil.DefaultCapabilities)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,9 +133,11 @@ func TestTemplatesLookUpAndDoNotWrite(t *testing.T) {
 		switch r.URL.Path {
 		case "/api/v1":
 			w.(http.Flusher).Flush() // an answer without a length, as real ones
-			_, _ = w.Write([]byte(`{"kind":"APIResourceList","groupVersion":"v1","resources":[{"name":"configmaps","namespaced":true,"kind":"ConfigMap","verbs":["get"]}]}`))
+			_, _ = w.Write(
+				[]byte(`{"kind":"APIResourceList","groupVersion":"v1","resources":[{"name":"configmaps","namespaced":true,"kind":"ConfigMap","verbs":["get"]}]}`))
 		case "/api/v1/namespaces/demo/configmaps/a":
-			fmt.Fprintf(w, `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"b":%q}}`, strings.Repeat("c", 100_000))
+			fmt.Fprintf(w, `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"b":%q}}`,
+				strings.Repeat("c", 100_000))
 		default:
 			w.WriteHeader(http.StatusNotFound)
 			_, _ = w.Write([]byte(`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}`))
@@ -131,7 +146,9 @@ func TestTemplatesLookUpAndDoNotWrite(t *testing.T) {
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	r := request(t, map[string]string{"templates/b.yaml": `{{ len (lookup "v1" "ConfigMap" "demo" "a").data.b }} {{ lookup "v1" "ConfigMap" "demo" "none" }}`}, nil)
+	r := request(t,
+		map[string]string{
+			"templates/b.yaml": `{{ len (lookup "v1" "ConfigMap" "demo" "a").data.b }} {{ lookup "v1" "ConfigMap" "demo" "none" }}`}, nil)
 	r.Lookup = true
 	cluster := &rest.Config{Host: server.URL, Transport: server.Client().Transport, BearerToken: "token"}
 	result, err := r.inProcess(t.Context(), time.Minute, cluster)
@@ -152,14 +169,17 @@ func TestSchemaThatReadsAnything(t *testing.T) {
 		t.Fatal(err)
 	}
 	for file, says := range map[string]string{pipe: "not rendered after 1s", "/dev/zero": ""} {
-		r := request(t, map[string]string{"values.schema.json": `{"properties": {"a": {"$ref": "file://` + file + `"}}}`}, map[string]any{"a": 1})
+		r := request(t, map[string]string{"values.schema.json": `{"properties": {"a": {"$ref": "file://` + file + `"}}}`},
+			map[string]any{"a": 1})
 		result, err := r.inProcess(t.Context(), time.Second, nil)
 		if err == nil && result.Error == "" || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
 			t.Errorf("%s: %v, %+v", file, err, result)
 		}
 	}
-	r := request(t, map[string]string{"values.schema.json": `{"properties": {"a": {"type": "string"}}}`}, map[string]any{"a": 1})
-	if result, err := r.inProcess(t.Context(), time.Minute, nil); err != nil || !result.Invalid || !strings.Contains(result.Error, "/a") {
+	r := request(t, map[string]string{"values.schema.json": `{"properties": {"a": {"type": "string"}}}`},
+		map[string]any{"a": 1})
+	if result, err := r.inProcess(t.Context(), time.Minute, nil); err != nil || !result.Invalid ||
+		!strings.Contains(result.Error, "/a") {
 		t.Errorf("%v, %+v", err, result)
 	}
 }
@@ -169,7 +189,8 @@ func BenchmarkRenderProcess(b *testing.B) {
 	if _, err := os.Stat("/proc/self/exe"); err != nil {
 		b.Skip(err)
 	}
-	r := renderRequest{Chart: chartParts{Metadata: []byte(`{"name":"demo"}`)}, Capabilities: *chartutil.DefaultCapabilities}
+	r := renderRequest{Chart: chartParts{Metadata: []byte(`{"name":"demo"}`)},
+		Capabilities: *chartutil.DefaultCapabilities}
 	for b.Loop() {
 		if _, err := r.inProcess(b.Context(), time.Minute, nil); err != nil {
 			b.Fatal(err)

@@ -20,7 +20,8 @@ func TestVolumeClaimsOfOthersStay(t *testing.T) {
 	l := cluster(t, remembered)
 	installed := time.Date(2024, 1, 2, 3, 4, 5, 600_000_000, time.UTC)
 	claim := func(name string, uid types.UID, app string, after time.Duration) {
-		pvc := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: name, UID: uid, Labels: map[string]string{"app": app},
+		pvc := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: name, UID: uid,
+			Labels:            map[string]string{"app": app},
 			CreationTimestamp: metav1.NewTime(installed.Truncate(time.Second).Add(after))}}
 		if err := l.client.Tracker().Add(pvc); err != nil {
 			t.Fatal(err)
@@ -37,9 +38,11 @@ func TestVolumeClaimsOfOthersStay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	manifest := "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: db}\nspec: {selector: {matchLabels: {app: db}}, volumeClaimTemplates: [{metadata: {name: data}}]}\n"
+	manifest := "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: db}\nspec: {selector: {matchLabels: {app: " +
+		"db}}, volumeClaimTemplates: [{metadata: {name: data}}]}\n"
 	revision := &release.Release{Manifest: manifest, Info: &release.Info{FirstDeployed: helmtime.Time{Time: installed}}}
-	if err := l.recordClaims(t.Context(), l.stage(), Release{Name: "web", Namespace: "demo"}, []*release.Release{revision, revision}); err != nil {
+	if err := l.recordClaims(t.Context(), l.stage(), Release{Name: "web", Namespace: "demo"}, []*release.Release{revision,
+		revision}); err != nil {
 		t.Fatal(err)
 	}
 	for _, older := range []string{"demo/data-db-3", "demo/data-db-5"} {
@@ -55,7 +58,8 @@ func TestVolumeClaimsOfOthersStay(t *testing.T) {
 	if err := l.removeClaims(t.Context(), l.stage(), true); err != nil {
 		t.Fatal(err)
 	}
-	got, want := deletions(l.client.Actions()), []string{"demo/data-db-0 UID first", "demo/data-db-4 UID of an earlier install"}
+	got, want := deletions(l.client.Actions()), []string{"demo/data-db-0 UID first",
+		"demo/data-db-4 UID of an earlier install"}
 	if !slices.Equal(got, want) || len(remembered.Names(journal.Volume)) > 0 {
 		t.Errorf("deleted %q, the journal has %q", got, remembered.Names(journal.Volume))
 	}

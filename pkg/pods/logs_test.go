@@ -35,13 +35,15 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 )
 
-// What libraries report as an error is logged, and whoever reports two within a millisecond sleeps for the rest of it: by a time that the
-// whole process shares. Bubbles begin in the year 2000, so there a reflector would sleep until the time of the last error outside, or in
-// another bubble. Only the logging stays.
+// What libraries report as an error is logged, and whoever reports two within a millisecond sleeps
+// for the rest of it: by a time that the whole process shares. Bubbles begin in the year 2000, so
+// there a reflector would sleep until the time of the last error outside, or in another bubble.
+// Only the logging stays.
 func init() { utilruntime.ErrorHandlers = utilruntime.ErrorHandlers[:1] }
 
-// testNode is a cluster of one pod with one container, whose log is served as kubelets do: what it prints and how it ends is up to the test.
-// Pods are client-go's fake, logs are HTTP, without a network.
+// testNode is a cluster of one pod with one container, whose log is served as kubelets do: what it
+// prints and how it ends is up to the test. Pods are client-go's fake, logs are HTTP, without a
+// network.
 type testNode struct {
 	*fake.Clientset
 
@@ -73,9 +75,10 @@ type testLine struct {
 func newTestNode(seed uint64) *testNode {
 	n := &testNode{random: rand.New(rand.NewPCG(seed, 7)), news: make(chan struct{})}
 	n.object = &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "web-1", Namespace: "demo", UID: "one", Annotations: map[string]string{kube.AnnotationRelease: "web", kube.AnnotationReleaseNamespace: "demo"}},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "web:1"}}},
-		Status:     corev1.PodStatus{Phase: corev1.PodPending},
+		ObjectMeta: metav1.ObjectMeta{Name: "web-1", Namespace: "demo", UID: "one",
+			Annotations: map[string]string{kube.AnnotationRelease: "web", kube.AnnotationReleaseNamespace: "demo"}},
+		Spec:   corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "web:1"}}},
+		Status: corev1.PodStatus{Phase: corev1.PodPending},
 	}
 	client := fake.NewClientset(n.object)
 	client.PrependReactor("*", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
@@ -88,7 +91,8 @@ func newTestNode(seed uint64) *testNode {
 	})
 	n.Clientset = client
 	var err error
-	if n.real, err = kubernetes.NewForConfig(&rest.Config{Host: "http://logs.invalid", Transport: n, QPS: -1}); err != nil {
+	if n.real, err = kubernetes.NewForConfig(&rest.Config{Host: "http://logs.invalid", Transport: n,
+		QPS: -1}); err != nil {
 		panic(err)
 	}
 	return n
@@ -142,12 +146,14 @@ func (n *testNode) start(lines ...testLine) {
 			s.LastTerminationState.Terminated = ended
 		}
 		s.ContainerID = fmt.Sprint("start", s.RestartCount)
-		s.State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Time{Time: time.Now().Add(n.clock).Truncate(time.Second)}}}
+		s.State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{
+			StartedAt: metav1.Time{Time: time.Now().Add(n.clock).Truncate(time.Second)}}}
 	})
 }
 
 func testEnd(s *corev1.ContainerStatus, exitCode int32) *corev1.ContainerStateTerminated {
-	ended := &corev1.ContainerStateTerminated{ContainerID: s.ContainerID, ExitCode: exitCode, Reason: "Error", FinishedAt: metav1.Time{Time: time.Now().Truncate(time.Second)}}
+	ended := &corev1.ContainerStateTerminated{ContainerID: s.ContainerID, ExitCode: exitCode, Reason: "Error",
+		FinishedAt: metav1.Time{Time: time.Now().Truncate(time.Second)}}
 	if s.State.Running != nil {
 		ended.StartedAt = s.State.Running.StartedAt
 	}
@@ -394,7 +400,8 @@ func eachLineIsToldOnce(t *testing.T, seed uint64) {
 			for at < min(len(got), len(want)) && got[at] == want[at] {
 				at++
 			}
-			t.Errorf("%d lines of %d; from %d on:\n%q\n%q\nasked: %q", len(got), len(want), at, got[at:min(at+5, len(got))], want[at:min(at+5, len(want))], n.asked[max(0, len(n.asked)-6):])
+			t.Errorf("%d lines of %d; from %d on:\n%q\n%q\nasked: %q", len(got), len(want), at, got[at:min(at+5, len(got))],
+				want[at:min(at+5, len(want))], n.asked[max(0, len(n.asked)-6):])
 		}
 	}
 	n.start(line())
@@ -514,7 +521,8 @@ func TestOfAContainerThatEndedBeforeNothingIsTold(t *testing.T) {
 	})
 }
 
-// What is left of a log that was rotated goes on, and so does one of a node whose clock was set back.
+// What is left of a log that was rotated goes on, and so does one of a node whose clock was set
+// back.
 func TestRotationAndClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newTestNode(1)
@@ -564,12 +572,15 @@ func TestLinesAreForATerminal(t *testing.T) {
 		h, _, end := followed(n, webScope)
 		defer end()
 		long := strings.Repeat("é", maxLine)
-		n.start(stamped("\x1b[31mred\x1b[0m \x1b]0;title\x07\tand\x08 more", "10%\r50%\r100%", "with its end\r", "\xff\u202eno", "", "  below", long, "after it")...)
-		n.print(testLine{time.Now().Add(time.Millisecond), "a part, "}, testLine{time.Now().Add(time.Millisecond), "another, "}, testLine{time.Now().Add(time.Millisecond), "the last\n"})
+		n.start(stamped("\x1b[31mred\x1b[0m \x1b]0;title\x07\tand\x08 more", "10%\r50%\r100%", "with its end\r",
+			"\xff\u202eno", "", "  below", long, "after it")...)
+		n.print(testLine{time.Now().Add(time.Millisecond), "a part, "}, testLine{time.Now().Add(time.Millisecond),
+			"another, "}, testLine{time.Now().Add(time.Millisecond), "the last\n"})
 		n.interrupt(false)
 		pass(5 * time.Second)
 		got := h.lines()
-		want := []string{"red  and more", "100%", "with its end", `\u202eno`, "", "  below", long[:maxLine], "after it", "a part, another, the last"}
+		want := []string{"red  and more", "100%", "with its end", `\u202eno`, "", "  below", long[:maxLine], "after it",
+			"a part, another, the last"}
 		if !slices.Equal(got, want) {
 			t.Errorf("told %.100q", got)
 		}
@@ -628,7 +639,8 @@ func TestDeaths(t *testing.T) {
 	})
 }
 
-// On a busy node the API server is late to know that a container was started again: the kubelet gives the new start's log for the old one's.
+// On a busy node the API server is late to know that a container was started again: the kubelet
+// gives the new start's log for the old one's.
 func TestDeathThatIsKnownLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newTestNode(1)
@@ -663,13 +675,15 @@ func TestDeathThatIsKnownLate(t *testing.T) {
 		}
 		n.print(stamped("goes on")...)
 		pass(5 * time.Second)
-		if got, want := h.lines(), append(append([]string{"first words", "last words"}, numbered(1, 20)...), "goes on"); !slices.Equal(got, want) {
+		if got, want := h.lines(), append(append([]string{"first words", "last words"}, numbered(1, 20)...),
+			"goes on"); !slices.Equal(got, want) {
 			t.Errorf("told %q, not %q", got, want)
 		}
 	})
 }
 
-// The API server is away for an hour: nothing is told of it but once, to who wants to know, and nothing is lost.
+// The API server is away for an hour: nothing is told of it but once, to who wants to know, and
+// nothing is lost.
 func TestAPIServerIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newTestNode(1)
@@ -700,7 +714,8 @@ func TestAPIServerIsAway(t *testing.T) {
 	})
 }
 
-// It is away when the pods come into scope, too, after libraries have reported an error at a later time than a bubble's.
+// It is away when the pods come into scope, too, after libraries have reported an error at a later
+// time than a bubble's.
 func TestAPIServerIsAwayAtFirst(t *testing.T) {
 	utilruntime.HandleErrorWithLogger(klog.Logger{}, errors.New("anything"), "of the present")
 	synctest.Test(t, func(t *testing.T) {
@@ -753,7 +768,8 @@ func TestLogsThroughHTTP(t *testing.T) {
 	}
 	defer http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 	n.start()
-	n.update(func(s *corev1.ContainerStatus) { s.State.Running.StartedAt.Time = time.Now().Add(time.Hour) }) // it did not run before
+	// it did not run before
+	n.update(func(s *corev1.ContainerStatus) { s.State.Running.StartedAt.Time = time.Now().Add(time.Hour) })
 	h, scopes := &heard{}, make(chan Scope, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	var following sync.WaitGroup
@@ -824,7 +840,8 @@ func TestPanicWhilePodsAreFollowed(t *testing.T) {
 				if at == "get" { // of what made the pod, as it does not say itself whose it is
 					n.object.Annotations = nil
 					yes := true
-					n.object.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Name: "web-1", UID: "rs", Controller: &yes}}
+					n.object.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Name: "web-1", UID: "rs",
+						Controller: &yes}}
 				}
 				client := &clumsyLogs{testNode: n, ask: func() { once("log") }}
 				h, _, end := followed(client, webScope)

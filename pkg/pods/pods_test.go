@@ -20,13 +20,16 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 )
 
-// named is an object's metadata in the namespace demo. marks are labels and annotations, "key=value"; the others name who controls it: "Kind/name".
+// named is an object's metadata in the namespace demo. marks are labels and annotations,
+// "key=value"; the others name who controls it: "Kind/name".
 func named(name string, marks ...string) metav1.ObjectMeta {
-	m := metav1.ObjectMeta{Name: name, Namespace: "demo", UID: types.UID("uid of " + name), Labels: map[string]string{}, Annotations: map[string]string{}}
+	m := metav1.ObjectMeta{Name: name, Namespace: "demo", UID: types.UID("uid of " + name), Labels: map[string]string{},
+		Annotations: map[string]string{}}
 	for _, mark := range marks {
 		if kind, owner, ok := strings.Cut(mark, "/"); ok && !strings.Contains(mark, "=") {
 			yes := true
-			m.OwnerReferences = []metav1.OwnerReference{{Kind: kind, Name: owner, UID: types.UID("uid of " + owner), Controller: &yes}}
+			m.OwnerReferences = []metav1.OwnerReference{{Kind: kind, Name: owner, UID: types.UID("uid of " + owner),
+				Controller: &yes}}
 			continue
 		}
 		key, value, _ := strings.Cut(mark, "=")
@@ -36,25 +39,36 @@ func named(name string, marks ...string) metav1.ObjectMeta {
 }
 
 func TestWhosePodsAreFollowed(t *testing.T) {
-	const helmsWeb, helmsOther, inDemo = "meta.helm.sh/release-name=web", "meta.helm.sh/release-name=other", "meta.helm.sh/release-namespace=demo"
+	const helmsWeb, helmsOther, inDemo = "meta.helm.sh/release-name=web", "meta.helm.sh/release-name=other",
+		"meta.helm.sh/release-namespace=demo"
 	pod := func(name string, marks ...string) *corev1.Pod { return &corev1.Pod{ObjectMeta: named(name, marks...)} }
 	client := fake.NewClientset(
 		&appsv1.Deployment{ObjectMeta: named("adopted", helmsWeb, inDemo)},
-		&appsv1.ReplicaSet{ObjectMeta: named("web-1", helmsWeb, inDemo)}, &appsv1.ReplicaSet{ObjectMeta: named("adopted-1", "Deployment/adopted")},
-		&appsv1.ReplicaSet{ObjectMeta: named("foreign-1", helmsOther, inDemo)}, &appsv1.ReplicaSet{ObjectMeta: named("hand-made-1")},
-		&appsv1.StatefulSet{ObjectMeta: named("db", helmsWeb, inDemo)}, &appsv1.DaemonSet{ObjectMeta: named("agent", helmsWeb, inDemo)},
-		&batchv1.CronJob{ObjectMeta: named("nightly", helmsWeb, inDemo)}, &batchv1.Job{ObjectMeta: named("nightly-1", "CronJob/nightly")},
+		&appsv1.ReplicaSet{ObjectMeta: named("web-1", helmsWeb, inDemo)},
+		&appsv1.ReplicaSet{ObjectMeta: named("adopted-1", "Deployment/adopted")},
+		&appsv1.ReplicaSet{ObjectMeta: named("foreign-1", helmsOther, inDemo)},
+		&appsv1.ReplicaSet{ObjectMeta: named("hand-made-1")},
+		&appsv1.StatefulSet{ObjectMeta: named("db", helmsWeb, inDemo)},
+		&appsv1.DaemonSet{ObjectMeta: named("agent", helmsWeb, inDemo)},
+		&batchv1.CronJob{ObjectMeta: named("nightly", helmsWeb, inDemo)},
+		&batchv1.Job{ObjectMeta: named("nightly-1", "CronJob/nightly")},
 		&batchv1.Job{ObjectMeta: named("migrate", "helm.sh/hook=pre-install", "app.kubernetes.io/instance=web")},
-		&batchv1.Job{ObjectMeta: named("web-api-hook0", "helm.sh/hook=pre-install")}, &batchv1.Job{ObjectMeta: named("else", "helm.sh/hook=pre-install")},
-		pod("a", "ReplicaSet/web-1"), pod("b", "ReplicaSet/adopted-1"), pod("c", "ReplicaSet/foreign-1"), pod("d", "ReplicaSet/hand-made-1"),
-		pod("e", "StatefulSet/db"), pod("f", "DaemonSet/agent"), pod("g", "Job/nightly-1"), pod("h", "Job/migrate"), pod("i", "Job/web-api-hook0"), pod("j", "Job/else"),
-		pod("k", helmsWeb, inDemo), pod("l"), pod("m", "ReplicaSet/gone"), pod("n", "Widget/web"), pod("test", "helm.sh/hook=test", "app.kubernetes.io/instance=web"),
+		&batchv1.Job{ObjectMeta: named("web-api-hook0", "helm.sh/hook=pre-install")},
+		&batchv1.Job{ObjectMeta: named("else", "helm.sh/hook=pre-install")},
+		pod("a", "ReplicaSet/web-1"), pod("b", "ReplicaSet/adopted-1"), pod("c", "ReplicaSet/foreign-1"),
+		pod("d", "ReplicaSet/hand-made-1"),
+		pod("e", "StatefulSet/db"), pod("f", "DaemonSet/agent"), pod("g", "Job/nightly-1"), pod("h", "Job/migrate"),
+		pod("i", "Job/web-api-hook0"), pod("j", "Job/else"),
+		pod("k", helmsWeb, inDemo), pod("l"), pod("m", "ReplicaSet/gone"), pod("n", "Widget/web"),
+		pod("test", "helm.sh/hook=test", "app.kubernetes.io/instance=web"),
 		pod("o", "Widget/web", "app.kubernetes.io/managed-by=Helm", "app.kubernetes.io/instance=web"),
-		pod("p", "gateway.dask.org/cluster=c1"), pod("q", "gateway.dask.org/cluster=c2", "app.kubernetes.io/managed-by=Helm", "app.kubernetes.io/instance=web"),
+		pod("p", "gateway.dask.org/cluster=c1"), pod("q", "gateway.dask.org/cluster=c2", "app.kubernetes.io/managed-by=Helm",
+			"app.kubernetes.io/instance=web"),
 	)
 	synctest.Test(t, func(t *testing.T) {
 		h, scopes, end := followed(client, Scope{
-			Releases:  []types.NamespacedName{{Name: "web", Namespace: "demo"}, {Name: "web-api", Namespace: "demo"}, {Name: "web", Namespace: "elsewhere"}},
+			Releases: []types.NamespacedName{{Name: "web", Namespace: "demo"}, {Name: "web-api", Namespace: "demo"},
+				{Name: "web", Namespace: "elsewhere"}},
 			Selectors: []Selector{{"demo", "gateway.dask.org/cluster"}, {"demo", "not in ("}},
 		})
 		defer end()
@@ -63,7 +77,8 @@ func TestWhosePodsAreFollowed(t *testing.T) {
 			got = append(got, fmt.Sprint(e.Field("pod"), " ", e.Field("release"), e.Field("group")))
 		}
 		slices.Sort(got)
-		want := []string{"a web", "b web", "e web", "f web", "g web", "h web", "i web-api", "k web", "o web", "p c1", "q c2", "test web"}
+		want := []string{"a web", "b web", "e web", "f web", "g web", "h web", "i web-api", "k web", "o web", "p c1", "q c2",
+			"test web"}
 		if !slices.Equal(got, want) {
 			t.Errorf("followed %q", got)
 		}
@@ -88,7 +103,8 @@ func TestWhosePodsAreFollowed(t *testing.T) {
 	})
 }
 
-// Whoever made a pod: when it comes, goes, or runs another image, what runs has to be looked at again.
+// Whoever made a pod: when it comes, goes, or runs another image, what runs has to be looked at
+// again.
 func TestReplacedPodsAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewClientset()
@@ -102,7 +118,8 @@ func TestReplacedPodsAreTold(t *testing.T) {
 		scopes <- webScope
 		synctest.Wait()
 		pods := client.CoreV1().Pods("demo")
-		pod := &corev1.Pod{ObjectMeta: named("p"), Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "worker:1"}}}}
+		pod := &corev1.Pod{ObjectMeta: named("p"),
+			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "worker:1"}}}}
 		for _, step := range []struct {
 			what string
 			do   func() error
@@ -126,8 +143,9 @@ func TestReplacedPodsAreTold(t *testing.T) {
 			}, false},
 			{"it goes", func() error { return pods.Delete(ctx, "p", metav1.DeleteOptions{}) }, true},
 			{"a trial comes", func() error {
-				_, err := pods.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "trial", Labels: map[string]string{
-					kube.LabelManagedBy: kube.FieldManager, kube.LabelCheckPod: "verify"}}}, metav1.CreateOptions{})
+				_, err := pods.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "trial",
+					Labels: map[string]string{
+						kube.LabelManagedBy: kube.FieldManager, kube.LabelCheckPod: "verify"}}}, metav1.CreateOptions{})
 				return err
 			}, false},
 			{"a trial goes", func() error { return pods.Delete(ctx, "trial", metav1.DeleteOptions{}) }, false},
@@ -193,7 +211,8 @@ func TestWhatBecomesOfAPod(t *testing.T) {
 		n.object.Status.Conditions = nil
 		n.start()
 		n.update(func(s *corev1.ContainerStatus) {
-			s.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: "back-off 10s restarting failed container"}}
+			s.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff",
+				Message: "back-off 10s restarting failed container"}}
 		})
 		told(is + "Running ready false reason container main is not ready restarts 1" + made + "main web:1 sha256:1\n" +
 			is + "Running ready false reason CrashLoopBackOff: exit code 1 restarts 1" + made + "main web:1 sha256:1")
@@ -214,14 +233,23 @@ func TestWhyAPodIsNotReady(t *testing.T) {
 		return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}
 	}
 	for want, object := range map[string]corev1.Pod{
-		"":                                     {Status: corev1.PodStatus{Phase: corev1.PodSucceeded, ContainerStatuses: []corev1.ContainerStatus{{Name: "a", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}}}}},
-		"Evicted: The node was low on memory.": {Status: corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "The node was low on memory."}},
+		"": {Status: corev1.PodStatus{Phase: corev1.PodSucceeded,
+			ContainerStatuses: []corev1.ContainerStatus{{Name: "a",
+				State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}}}}},
+		"Evicted: The node was low on memory.": {Status: corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted",
+			Message: "The node was low on memory."}},
 		"Unschedulable: 0/1 nodes are available": {Status: corev1.PodStatus{Conditions: []corev1.PodCondition{
-			{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/1 nodes are available"}}}},
-		"ContainerCreating": {Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "a", State: waiting("ContainerCreating", "")}}}},
+			{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable",
+				Message: "0/1 nodes are available"}}}},
+		"ContainerCreating": {Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "a",
+			State: waiting("ContainerCreating", "")}}}},
 		"b: OOMKilled": {Spec: two, Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{
-			{Name: "a", State: waiting("PodInitializing", "")}, {Name: "b", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"}}}}}},
-		"a: CreateContainerConfigError: no such secret": {Spec: two, Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "a", State: waiting("CreateContainerConfigError", "no such secret")}}}},
+			{Name: "a", State: waiting("PodInitializing", "")},
+			{Name: "b", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137,
+				Reason: "OOMKilled"}}}}}},
+		"a: CreateContainerConfigError: no such secret": {Spec: two,
+			Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "a",
+				State: waiting("CreateContainerConfigError", "no such secret")}}}},
 	} {
 		if got := unready(&object); got != want {
 			t.Errorf("%q, want %q", got, want)
@@ -243,12 +271,14 @@ func TestKeptPods(t *testing.T) {
 		kept   bool
 	}{
 		{"of a deployment", nil, by("ReplicaSet"), origin{release: release}, false},
-		{"of a stateful set, also one that replaces nothing by itself", nil, by("StatefulSet"), origin{release: release}, false},
+		{"of a stateful set, also one that replaces nothing by itself", nil, by("StatefulSet"), origin{release: release},
+			false},
 		{"of a job", nil, by("Job"), origin{release: release}, true},
 		{"a pod of the chart", nil, nil, origin{release: release, sure: true}, false},
 		{"a hook", nil, nil, origin{release: release, hook: "web-test"}, true},
 		{"made by hand", map[string]string{"run": "debug"}, nil, origin{}, false},
-		{"started by a program for its user", map[string]string{"app.kubernetes.io/managed-by": "kubespawner"}, nil, origin{}, true},
+		{"started by a program for its user", map[string]string{"app.kubernetes.io/managed-by": "kubespawner"}, nil,
+			origin{}, true},
 		{"of somebody's operator", nil, by("Workflow"), origin{}, true},
 	} {
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Labels: test.labels, OwnerReferences: test.owners}}
