@@ -144,7 +144,11 @@ func (d *Deployer) write(ctx context.Context, stage event.Stage, want desired, l
 		return last, err
 	}
 	if !last.exists() {
-		if err := d.awaitTerminating(ctx, stage, r, made); err != nil {
+		manifests := make([]string, len(made.manifests))
+		for i, m := range made.manifests {
+			manifests[i] = m.Content
+		}
+		if err := d.awaitTerminating(ctx, stage, r, manifests); err != nil {
 			return last, err
 		}
 		if err := d.dryRun(ctx, stage, &want, made); err != nil { // its namespace may be new

@@ -72,7 +72,11 @@ func (d *Deployer) helmWrite(stage event.Stage, want desired, made rendered) (*r
 		if err := d.helmUninstall(ctx, stage, helm, want.Release, history); err != nil {
 			return nil, err
 		}
-		if err := d.awaitTerminatingOf(ctx, want.Release, history); err != nil {
+		manifests := make([]string, len(history))
+		for i, record := range history {
+			manifests[i] = record.Manifest
+		}
+		if err := d.awaitTerminating(ctx, stage, want.Release, manifests); err != nil {
 			return nil, err
 		}
 		history = nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/release"
@@ -42,16 +41,13 @@ func (d *Deployer) neverInstalled(history []*release.Release) bool {
 		})
 }
 
-// awaitTerminating waits for the end of objects that have the release's names and are being
-// deleted: Helm would adopt them, and lose them a moment later.
-func (d *Deployer) awaitTerminating(ctx context.Context, stage event.Stage, r Release, made rendered) error {
-	var manifest strings.Builder
-	for _, m := range made.manifests {
-		manifest.WriteString("\n---\n" + m.Content)
-	}
-	objects, err := parse(manifest.String(), r.Namespace)
-	if err != nil {
-		return nil //nolint:nilerr // Helm reads it its own way
+// awaitTerminating waits for the end of objects that manifests name and that are being deleted: Helm
+// would adopt them, and lose them a moment later.
+func (d *Deployer) awaitTerminating(ctx context.Context, stage event.Stage, r Release, manifests []string) error {
+	var objects []object
+	for _, manifest := range manifests {
+		named, _ := parse(manifest, r.Namespace) // an error is left to Helm
+		objects = append(objects, named...)
 	}
 	terminating, err := d.terminating(ctx, objects)
 	if err != nil || terminating == "" {
@@ -59,20 +55,6 @@ func (d *Deployer) awaitTerminating(ctx context.Context, stage event.Stage, r Re
 	}
 	stage.Note("waiting for objects of the same names that are being deleted", "release", event.Name(r.Name),
 		"object", terminating)
-	return d.untilTerminated(ctx, r, objects)
-}
-
-// awaitTerminatingOf is awaitTerminating for the objects of revisions.
-func (d *Deployer) awaitTerminatingOf(ctx context.Context, r Release, history []*release.Release) error {
-	var objects []object
-	for _, record := range history {
-		named, _ := parse(record.Manifest, r.Namespace) // Helm has parsed it before
-		objects = append(objects, named...)
-	}
-	return d.untilTerminated(ctx, r, objects)
-}
-
-func (d *Deployer) untilTerminated(ctx context.Context, r Release, objects []object) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still being deleted after %s", goneTimeout))
 	defer cancel()
 	if err := d.until(ctx, func() (string, error) { return d.terminating(ctx, objects) }); err != nil {

@@ -7,7 +7,6 @@ package e2e
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -97,17 +96,12 @@ func layers(t *testing.T, image string) []string {
 	return strings.Fields(out)
 }
 
-// revisions returns the newest revision of each Helm release in the platform's namespace, by Helm's
-// own records.
+// revisions returns the newest revision of each Helm release in the platform's namespace.
 func revisions(t *testing.T, cluster kubernetes.Interface) map[string]int {
 	t.Helper()
-	secrets, err := cluster.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "owner=helm"})
-	must(t, err)
 	found := map[string]int{}
-	for _, secret := range secrets.Items {
-		var revision int
-		must(t, json.Unmarshal([]byte(secret.Labels["version"]), &revision))
-		found[secret.Labels["name"]] = max(found[secret.Labels["name"]], revision)
+	for name, records := range helmRecords(t, cluster, namespace) {
+		found[name] = records[len(records)-1].version
 	}
 	return found
 }
@@ -250,25 +244,36 @@ func takesConnections(pod *corev1.Pod) bool {
 	return false
 }
 
-// records are those of Helm for the releases in a namespace: the statuses of each one's revisions,
-// the oldest first.
+// records returns the statuses of each release's revisions in a namespace, the oldest first.
 func records(t *testing.T, cluster kubernetes.Interface, namespace string) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	for name, records := range helmRecords(t, cluster, namespace) {
+		for _, r := range records {
+			found[name] = strings.TrimSpace(found[name] + " " + r.status)
+		}
+	}
+	return found
+}
+
+// helmRecord is Helm's record of a revision.
+type helmRecord struct {
+	version int
+	status  string
+}
+
+// helmRecords returns those of each release in a namespace, the oldest first.
+func helmRecords(t *testing.T, cluster kubernetes.Interface, namespace string) map[string][]helmRecord {
 	t.Helper()
 	secrets, err := cluster.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "owner=helm"})
 	must(t, err)
-	version := func(labels map[string]string) int {
-		n, err := strconv.Atoi(labels["version"])
-		must(t, err)
-		return n
-	}
-	var all []map[string]string
+	found := map[string][]helmRecord{}
 	for _, secret := range secrets.Items {
-		all = append(all, secret.Labels)
-	}
-	slices.SortFunc(all, func(a, b map[string]string) int { return cmp.Compare(version(a), version(b)) })
-	found := map[string]string{}
-	for _, labels := range all {
-		found[labels["name"]] = strings.TrimSpace(found[labels["name"]] + " " + labels["status"])
+		version, err := strconv.Atoi(secret.Labels["version"])
+		must(t, err)
+		name := secret.Labels["name"]
+		found[name] = append(found[name], helmRecord{version, secret.Labels["status"]})
+		slices.SortFunc(found[name], func(a, b helmRecord) int { return cmp.Compare(a.version, b.version) })
 	}
 	return found
 }
