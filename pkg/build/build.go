@@ -183,7 +183,7 @@ func familiarTag(ref string) (name.Tag, error) {
 // content. Cancelling ctx ends the build.
 func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error {
 	stage := sink.For("build")
-	stage.Note(event.BuildingImage, "image", event.Name(input.Tag.String()))
+	stage.Note(event.BuildingImage, event.Build{Image: input.image()})
 	return stage.Step(ctx, event.ImageBuilt, func(ctx context.Context) ([]any, error) {
 		var id string
 		answer, err := b.solveStable(ctx, stage, input)
@@ -201,8 +201,13 @@ func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error
 			return nil, err
 		}
 		b.built.Store(input.Tag, id)
-		return []any{"id", ShortID(id)}, nil
-	}, "image", event.Name(input.Tag.String()))
+		return []any{event.Build{Image: input.image(), ID: ShortID(id)}}, nil
+	}, event.Build{Image: input.image()})
+}
+
+// image returns the image as events name it.
+func (i Input) image() event.Image {
+	return event.Image{Name: event.Name(i.Name), Tag: event.Name(i.Tag.TagStr()), Ref: event.Name(i.Tag.String())}
 }
 
 // dropTimeout bounds the clean-up after a build, whose own context may have ended.

@@ -28,8 +28,8 @@ func (p *progress) explain(err error) error {
 			failure = fmt.Errorf("%s: %s failed: %s", at, p.failed.name, why)
 		}
 		if shown != "" {
-			p.stage.Note(event.BuildStepFailed, "image", event.Name(p.input.Name), "step", p.failed.name, "output",
-				shown)
+			p.stage.Note(event.BuildStepFailed, event.Instruction{Image: event.Image{Name: event.Name(p.input.Name)},
+				Step: p.failed.name, Output: shown})
 		}
 		hint = "fix it and save; what ran keeps running"
 	}

@@ -107,17 +107,12 @@ func (p *progress) update(status *bkclient.SolveStatus) {
 		if vertex.Started != nil {
 			took = vertex.Completed.Sub(*vertex.Started)
 		}
-		send, fields := p.stage.DetailTook, []any{"image", event.Name(p.input.Name), "step", s.name}
+		send := p.stage.DetailTook
 		if inDockerfile.MatchString(vertex.Name) && !vertex.Cached && vertex.Error == "" && took >= notedStep {
 			send = p.stage.NoteTook
 		}
-		if vertex.Cached {
-			fields = append(fields, "cached", true)
-		}
-		if vertex.Error != "" {
-			fields = append(fields, "failed", true)
-		}
-		send(took, event.BuildStep, fields...)
+		send(took, event.BuildStep, event.Instruction{Image: event.Image{Name: event.Name(p.input.Name)},
+			Step: s.name, Cached: vertex.Cached, Failed: vertex.Error != ""})
 	}
 	for _, line := range status.Logs {
 		s := p.step(line.Vertex)
@@ -158,8 +153,8 @@ func (p *progress) report() {
 		}
 	}
 	if now != nil {
-		p.stage.Progress(event.BuildingImage, "image", event.Name(p.input.Tag.String()), "step", now.name, "done", done,
-			"total", len(p.order), "since", now.started)
+		p.stage.Progress(event.BuildingImage, event.Build{Image: p.input.image(), Step: now.name, Done: done,
+			Total: len(p.order), Since: now.started})
 	}
 }
 
