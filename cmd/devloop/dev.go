@@ -54,10 +54,10 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	answered := v.asking.Answer(s.Answers())
 	defer answered()
 	note := p.sink.For("devloop")
-	p.sink.For("loop").Note(event.DevloopStarted, "project", event.Name(p.config.Name),
-		"cluster", event.Name(s.KubeContext()), "folder", event.Name(p.config.Dir))
+	p.sink.For("loop").Note(event.DevloopStarted, event.DevloopStart{Project: event.Name(p.config.Name),
+		Cluster: event.Name(s.KubeContext()), Folder: event.Name(p.config.Dir)})
 	if v.page != nil {
-		note.Note(event.PageOpens, "url", event.Name(v.page.String())) // shown whole, with its token
+		note.Note(event.PageOpens, event.Page{URL: event.Name(v.page.String())})
 	}
 	in := session.Inputs{Reload: p.reload, Requests: v.asked, Quit: p.patience.enough,
 		ShownPods: &p.printer.ShownPods, PodFilter: shown, Logs: d.logs}

@@ -26,17 +26,18 @@ func (c *Changes) Changed(key string, value any) bool {
 	return true
 }
 
-// ChangedSet compares a set with the last one that this key had, the empty set at first: whether it
-// has a member that the last one lacked, and whether it lacks one that the last one had.
-func (c *Changes) ChangedSet(key string, set []string) (added, removed bool) {
+// ChangedSet returns the members that a set has and the last one that this key had has not, and the
+// other way round. At first, the last one is empty.
+func (c *Changes) ChangedSet(key string, set []string) (added, removed []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	last, _ := c.last[key].([]string)
-	lacks := func(set []string) func(string) bool {
-		return func(member string) bool { return !slices.Contains(set, member) }
-	}
 	c.remember(key, slices.Clone(set))
-	return slices.ContainsFunc(set, lacks(last)), slices.ContainsFunc(last, lacks(set))
+	return without(set, last), without(last, set)
+}
+
+func without(set, other []string) []string {
+	return slices.DeleteFunc(slices.Clone(set), func(member string) bool { return slices.Contains(other, member) })
 }
 
 // Forget makes the next value of the key a change, and reports whether there was one.

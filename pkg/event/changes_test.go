@@ -1,6 +1,9 @@
 package event
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestChanges(t *testing.T) {
 	var c Changes
@@ -35,20 +38,21 @@ func TestChangedSet(t *testing.T) {
 	own := []string{"a"}
 	for _, step := range []struct {
 		set            []string
-		added, removed bool
+		added, removed string
 	}{
-		{nil, false, false},
-		{own, true, false},
-		{[]string{"a"}, false, false},
-		{[]string{"a", "b"}, true, false},
-		{[]string{"b", "a"}, false, false},
-		{[]string{"b", "c"}, true, true},
-		{[]string{"c"}, false, true},
-		{nil, false, true},
-		{[]string{"c"}, true, false},
+		{nil, "", ""},
+		{own, "a", ""},
+		{[]string{"a"}, "", ""},
+		{[]string{"a", "b"}, "b", ""},
+		{[]string{"b", "a"}, "", ""},
+		{[]string{"c", "d", "b"}, "c d", "a"},
+		{[]string{"c"}, "", "d b"},
+		{nil, "", "c"},
+		{[]string{"c"}, "c", ""},
 	} {
-		if added, removed := c.ChangedSet("pods", step.set); added != step.added || removed != step.removed {
-			t.Errorf("%v: added %t, removed %t", step.set, added, removed)
+		added, removed := c.ChangedSet("pods", step.set)
+		if strings.Join(added, " ") != step.added || strings.Join(removed, " ") != step.removed {
+			t.Errorf("%v: added %v, removed %v", step.set, added, removed)
 		}
 		if len(step.set) > 0 {
 			own[0] = "changed by its owner"

@@ -67,7 +67,7 @@ func (s *status) setPods(pods []string, reason error) {
 	maps.DeleteFunc(s.failing, func(pod string, _ time.Duration) bool { return !slices.Contains(pods, pod) })
 	added, removed := s.reported.ChangedSet("pods", pods)
 	switch {
-	case added:
+	case len(added) > 0:
 		s.reported.Forget(heldTooLong)
 		s.setState(s.reachable(), true, nil)
 	case reason != nil:
@@ -75,7 +75,7 @@ func (s *status) setPods(pods []string, reason error) {
 			s.stage.Detail(event.ForwardWaits, s.event())
 		}
 		s.setState(stateWaiting, oldReason == nil, nil)
-	case removed:
+	case len(removed) > 0:
 		s.setState(s.reachable(), false, nil)
 		s.stage.Detail(event.ForwardLeaves, s.event())
 	}

@@ -26,7 +26,7 @@ func buildImage(ctx context.Context, builder *build.Builder, sink event.Sink, im
 			return BuiltImage{}, err
 		}
 		for _, ref := range input.Stale {
-			tellStale(sink, ref)
+			reportStale(sink, ref)
 		}
 		found := BuiltImage{Name: image.Name, Image: input.Tag.String()}
 		if has, err := builder.Has(ctx, input.Tag); has || err != nil {

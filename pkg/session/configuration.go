@@ -28,11 +28,8 @@ const ShownNotes = 50
 
 // ReportConfig tells what a reading of devloop.yaml names, and what of a skaffold.yaml is not as it says, if that is not what it was before.
 func ReportConfig(sink event.Sink, before, now *config.Config) {
-	old, new := namesOf(before), namesOf(now)
-	if before == nil || !reflect.DeepEqual(old, new) {
-		sink.For(event.ConfigStage).Detail(event.ConfigRead, "project", event.Name(now.Name),
-			"file", event.Name(now.Path), "folder", event.Name(now.Dir), "images", event.Names(new[0]),
-			"releases", event.Names(new[1]), "charts", new[2])
+	if before == nil || !reflect.DeepEqual(payload(before), payload(now)) {
+		sink.For(event.ConfigStage).Detail(event.ConfigRead, payload(now))
 	}
 	if len(now.AllowContexts) > 0 && before == nil {
 		sink.For(event.ConfigStage).Warn("allowContexts in devloop.yaml allows nothing by itself", nil,
@@ -57,17 +54,15 @@ func ReportConfig(sink event.Sink, before, now *config.Config) {
 	}
 }
 
-// namesOf are images, releases and charts.
-func namesOf(c *config.Config) (names [3][]string) {
-	if c == nil {
-		return names
-	}
+// payload returns what a configuration names.
+func payload(c *config.Config) event.Config {
+	names := event.Config{Project: event.Name(c.Name), File: event.Name(c.Path), Folder: event.Name(c.Dir)}
 	for _, image := range c.Images {
-		names[0] = append(names[0], image.Name)
+		names.Images = append(names.Images, image.Name)
 	}
 	for _, r := range c.Releases {
-		names[1] = append(names[1], r.ID())
-		names[2] = append(names[2], r.Chart)
+		names.Releases = append(names.Releases,
+			event.Release{Namespace: event.Name(r.Namespace), Name: event.Name(r.Name), Chart: r.Chart})
 	}
 	return names
 }
@@ -110,17 +105,15 @@ func (s *Session) Load() (loop.Stages, error) {
 	switch {
 	case errors.As(err, &invalid):
 		files = append(files, invalid.Files()...)
-		if err.Error() != s.invalid {
+		if s.reported.Changed("invalid", err.Error()) {
 			s.sink.For(event.ConfigStage).Warn("devloop.yaml is not valid, its last valid state stays in force", err)
 		}
-		s.invalid = err.Error()
 	case err != nil:
 		return loop.Stages{}, err
 	default:
-		if s.invalid != "" {
+		if s.reported.Forget("invalid") {
 			s.sink.For(event.ConfigStage).Note("devloop.yaml is valid again")
 		}
-		s.invalid = ""
 		files = c.Files()
 	}
 	now := s.config.Load()
@@ -142,10 +135,9 @@ func fixed(c *config.Config) [5]string {
 // adopt puts a valid reading in force. What is fixed when devloop starts stays as it was.
 func (s *Session) adopt(before, c *config.Config) error {
 	if wants := fixed(c); wants != fixed(before) {
-		if wants != s.wants {
+		if s.reported.Changed("fixed", wants) {
 			s.sink.For(event.ConfigStage).Warn(
 				"name, kubeContext, buildIn, push and page take effect when devloop is started again", nil)
-			s.wants = wants
 		}
 		c.Name, c.KubeContext, c.BuildIn, c.Push, c.Page = before.Name, before.KubeContext, before.BuildIn, before.Push, before.Page
 	}

@@ -105,7 +105,7 @@ func (f *forwards) become(c *config.Config) error {
 	for _, o := range old {
 		o.end()
 		_ = o.bound.Close() // the port is free at once, while connections say goodbye
-		f.sink.For("forward").Note(event.ForwardCloses, o.about()...)
+		f.sink.For("forward").Note(event.ForwardCloses, o.about())
 	}
 	var errs []error
 	for _, o := range moved {
@@ -171,17 +171,17 @@ func (f *forwards) serve(ctx context.Context, cluster *kube.Cluster) (wait func(
 func (f *forwards) start(ctx context.Context, o *openForward) {
 	say := f.sink.For("forward")
 	ctx, o.end = context.WithCancel(ctx)
-	say.Note(event.ForwardListens, o.about()...)
+	say.Note(event.ForwardListens, o.about())
 	f.serving.Go(func() {
 		err := say.Guard("forward", func() error { return o.bound.Serve(ctx, f.cluster.CurrentConfig, f.cluster.Client) })
 		if err != nil {
-			say.Warn("forward ended", err, o.about()...)
+			say.Warn("forward ended", err, o.about())
 		}
 	})
 }
 
-func (o *openForward) about() []any {
-	return []any{"target", event.Name(fmt.Sprint(o.bound.Target())), "local", event.Name(fmt.Sprint(o.bound.Addr()))}
+func (o *openForward) about() event.Address {
+	return event.Address{Target: event.Name(fmt.Sprint(o.bound.Target())), Local: event.Name(fmt.Sprint(o.bound.Addr()))}
 }
 
 // Check asks every forward that has a ready path until it answers 200.
@@ -193,7 +193,7 @@ func (f *forwards) Check(ctx context.Context, sink event.Sink) error {
 		url := "http://" + localHost(forward.bound.Addr()) + forward.Ready
 		err := sink.For("forward").Step(ctx, event.PlatformAnswers, func(ctx context.Context) ([]any, error) {
 			return nil, untilAnswers(ctx, url)
-		}, "url", url)
+		}, event.Answer{URL: url})
 		if err != nil {
 			return err
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -40,7 +39,11 @@ func (i *images) Hash(ctx context.Context) (target *loop.Target, files []watch.P
 			errs = append(errs, err)
 			continue
 		}
-		i.session.tellStale(input.Stale)
+		for _, ref := range input.Stale {
+			if i.session.reported.Changed("stale "+ref, true) {
+				reportStale(i.session.sink, ref)
+			}
+		}
 		target.Images = append(target.Images, newImage(image.Name, input))
 	}
 	return target, files, errors.Join(errs...)
@@ -56,19 +59,8 @@ func newImage(name string, input build.Input) *loop.Image {
 	return &loop.Image{Name: name, Tag: input.Tag, Ref: input.Tag.String(), Input: input}
 }
 
-// tellStale says once of each base image that its registry is out of reach.
-func (s *Session) tellStale(refs []string) {
-	s.staleMu.Lock()
-	defer s.staleMu.Unlock()
-	for _, ref := range refs {
-		if !slices.Contains(s.stale, ref) {
-			s.stale = append(s.stale, ref)
-			tellStale(s.sink, ref)
-		}
-	}
-}
-
-func tellStale(sink event.Sink, ref string) {
+// reportStale reports a base image whose registry is out of reach.
+func reportStale(sink event.Sink, ref string) {
 	sink.For("build").Note("base image could not be looked up, what its registry said last holds", "base", ref)
 }
 

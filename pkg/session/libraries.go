@@ -43,8 +43,7 @@ type libraries struct {
 	giveUp  context.CancelCauseFunc
 	known   []held // the newest last
 
-	told   string // the comparison
-	warned string // why there was none
+	reported event.Changes
 }
 
 // held is what an image holds.
@@ -126,42 +125,41 @@ func (l *libraries) compare(ctx context.Context, now *target) error {
 		say.Detail("no Python environment of this machine is compared", "why", WhyNoVenv)
 	}
 	if err == nil {
-		l.warned = ""
+		l.reported.Forget("failure")
 	}
 	if len(places) < 2 {
 		l.nothing(say)
 		return nil
 	}
 	c := proof.Compare(places)
-	message, tell, fields := event.LibrariesSame, say.Note, []any{"places", c.Places, "libraries", c.Libraries}
-	if !c.Same() {
-		message, fields = event.LibrariesDiffer, append(fields, "differences", c.Differences)
-		tell = func(message string, fields ...any) { say.Warn(message, nil, fields...) }
+	changed, message := l.reported.Changed("comparison", c), event.LibrariesDiffer
+	if c.Same() {
+		c.Differences, message = nil, event.LibrariesSame
 	}
-	if text := fmt.Sprint(c); text != l.told {
-		l.told = text
-	} else {
-		tell = say.Detail
+	switch {
+	case !changed:
+		say.Detail(message, c)
+	case c.Same():
+		say.Note(message, c)
+	default:
+		say.Warn(message, nil, c)
 	}
-	tell(message, fields...)
 	return nil
 }
 
 // nothing takes back what was told, since there is nothing to compare any more.
 func (l *libraries) nothing(say event.Stage) {
-	if l.told != "" {
-		l.told = ""
-		say.Detail(event.LibrariesSame, "places", []string{}, "libraries", 0)
+	if l.reported.Forget("comparison") {
+		say.Detail(event.LibrariesSame, event.Comparison{Places: []string{}})
 	}
 }
 
 // warn tells why there is nothing to compare, once. What may pass by itself is a detail.
 func (l *libraries) warn(say event.Stage, message string, err error) {
-	if event.IsTransient(err) || err.Error() == l.warned {
+	if event.IsTransient(err) || !l.reported.Changed("failure", err.Error()) {
 		say.Detail(message, "reason", err.Error())
 		return
 	}
-	l.warned = err.Error()
 	say.Warn(message, err)
 }
 

@@ -144,13 +144,13 @@ func TestLibrariesAreCompared(t *testing.T) {
 	const none, nothing = "detailed proof: no Python environment of this machine is compared", "detailed proof: an image holds no Python"
 	e := expect("images alone", first, "client:1 python, client:1 python3, proxy:1 python, proxy:1 python3, worker:1 python", nothing, none, "noted proof: "+event.LibrariesSame)
 	if places := e.Field("places"); !slices.Equal(places.([]string), []string{"worker", "client"}) || e.Field("libraries") != 2 {
-		t.Errorf("%+v", e.Fields)
+		t.Errorf("%+v", e.Details())
 	}
 	expect("again", first, "", none, "detailed proof: "+event.LibrariesSame)
 	environment(t, filepath.Join(c.Dir, ".venv"), "dask==1", "numpy==2", "ipython==8")
 	e = expect("with this machine", first, "", "noted proof: "+event.LibrariesSame)
 	if places := e.Field("places"); !slices.Equal(places.([]string), []string{"worker", "client", ".venv"}) {
-		t.Errorf("%+v", e.Fields)
+		t.Errorf("%+v", e.Details())
 	}
 	e = expect("another image", second, "client:2 python", "warned proof: "+event.LibrariesDiffer)
 	if d := e.Field("differences").(event.Differences); d.String() != "dask 1/2/1; bokeh missing/3/missing" {

@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -61,28 +60,35 @@ func addDigests(images []*loop.Image, push *node.RemoteRegistry) {
 	}
 }
 
-// Report tells of each image once, for as long as it is the one that is wanted.
+// Report reports once of each image of the target which nodes hold it.
 func (n nodes) Report(ctx context.Context, sink event.Sink, target *loop.Target) {
-	s, tags := n.session, loop.Tags(target.Images)
-	s.toldMu.Lock()
-	defer s.toldMu.Unlock()
-	maps.DeleteFunc(s.held, func(tag name.Tag, _ bool) bool { return !slices.Contains(tags, tag) }) // if they come back, it is asked anew
-	untold := slices.DeleteFunc(slices.Clone(tags), func(tag name.Tag) bool { return s.held[tag] })
-	if len(untold) == 0 || s.push != nil {
+	const key = "images on nodes"
+	s, refs, images := n.session, []string(nil), map[string]*loop.Image{}
+	for _, image := range target.Images {
+		ref := image.Tag.String()
+		refs = append(refs, ref)
+		images[ref] = image
+	}
+	added, _ := s.reported.ChangedSet(key, refs)
+	if len(added) == 0 || s.push != nil {
 		return
 	}
-	say := sink.For("node")
-	held, err := s.nodes.Inspect(ctx, untold)
+	var tags []name.Tag
+	for _, ref := range added {
+		tags = append(tags, images[ref].Tag)
+	}
+	stage := sink.For("node")
+	held, err := s.nodes.Inspect(ctx, tags)
 	if err != nil {
-		say.Detail("what the nodes hold could not be asked", "reason", err.Error())
+		s.reported.Forget(key)
+		stage.Detail("what the nodes hold could not be asked", "reason", err.Error())
 		return
 	}
 	for _, h := range held {
 		if h.Digest != "" {
-			say.Detail(event.ImageHeld, "image", event.Name(h.Tag.String()), "node", event.Name(h.Node),
-				"digest", h.Digest, "id", h.IDs[0])
+			stage.Detail(event.ImageHeld, event.NodeImage{Image: images[h.Tag.String()].Event(), Node: event.Name(h.Node),
+				Digest: h.Digest, ID: h.IDs[0]})
 		}
-		s.held[h.Tag] = true
 	}
 }
 

@@ -215,9 +215,9 @@ func (p *prover) tellOlder(say event.Stage, found *finding) {
 	}
 	added, removed := p.reported.ChangedSet("clusters", clusters)
 	switch old := (event.OldClusters{Clusters: found.old}); {
-	case added:
+	case len(added) > 0:
 		say.Warn(event.ClustersOld, nil, old, "stop with", "devloop clusters stop --stale")
-	case removed:
+	case len(removed) > 0:
 		say.Detail(event.ClustersOld, old)
 	}
 	var pods []string
@@ -226,17 +226,17 @@ func (p *prover) tellOlder(say event.Stage, found *finding) {
 			pods = append(pods, string(link.Container.PodRef.FullName())+" ("+link.Is+")")
 		}
 	}
-	if added, _ := p.reported.ChangedSet("pods", pods); added {
+	if added, _ := p.reported.ChangedSet("pods", pods); len(added) > 0 {
 		say.Warn(event.PodsOld, nil, "pods", event.Name(strings.Join(pods, ", ")))
 	}
 	var foreign []string
 	for _, a := range found.foreign {
 		foreign = append(foreign, a.From+" "+a.Image)
 	}
-	if added, _ := p.reported.ChangedSet("gateways", foreign); added {
+	if added, _ := p.reported.ChangedSet("gateways", foreign); len(added) > 0 {
 		say.Note("new Dask clusters get an image that is not made here", "gateway and image", strings.Join(foreign, ", "))
 	}
-	if added, _ := p.reported.ChangedSet("silent gateways", found.silent); added {
+	if added, _ := p.reported.ChangedSet("silent gateways", found.silent); len(added) > 0 {
 		say.Note("what a gateway gives to new clusters is not known", "why", strings.Join(found.silent, ", "))
 	}
 }

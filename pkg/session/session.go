@@ -7,11 +7,9 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/moby/moby/client"
 
 	"github.com/devloop/devloop/pkg/build"
@@ -43,8 +41,7 @@ type Options struct {
 type Session struct {
 	options  Options
 	config   atomic.Pointer[config.Config] // the last valid reading of devloop.yaml
-	invalid  string                        // what was said last of a reading that is not
-	wants    [5]string                     // what was asked for while devloop runs, of what is fixed
+	reported event.Changes
 	sink     event.Sink
 	docker   *client.Client
 	cluster  *kube.Cluster
@@ -62,18 +59,12 @@ type Session struct {
 	building   chan struct{}             // holds something for each build in the node
 	nodeFailed atomic.Pointer[time.Time] // when inNode could not build and builder could
 
-	staleMu sync.Mutex
-	stale   []string // base images that were told of as out of reach
-
 	pods    chan pods.Scope // which are followed: the newest one counts
 	secrets *event.Secrets
 
 	prover    *prover
 	libraries *libraries
 	syncer    *syncer
-
-	toldMu sync.Mutex
-	held   map[name.Tag]bool // images whose place on the nodes was told
 
 	forwards *forwards      // open before the session and after it
 	watcher  *watch.Watcher // nil for one turn
@@ -83,7 +74,7 @@ type Session struct {
 // OpenWithoutForwards finds the cluster, makes sure that it may be written to, and locks the project's
 // journal. Nothing is changed in the cluster. The caller closes the session.
 func OpenWithoutForwards(ctx context.Context, o Options) (*Session, error) {
-	opened := &Session{options: o, sink: o.Sink, secrets: o.Secrets, pods: make(chan pods.Scope, 1), held: map[name.Tag]bool{}}
+	opened := &Session{options: o, sink: o.Sink, secrets: o.Secrets, pods: make(chan pods.Scope, 1)}
 	opened.config.Store(o.Config)
 	opened.prover, opened.libraries, opened.syncer = newProver(opened), newLibraries(opened), newSyncer(o.Sink)
 	if err := opened.open(ctx); err != nil {

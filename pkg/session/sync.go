@@ -26,8 +26,8 @@ type syncer struct {
 	next *target       // wanted last, nil if that has begun
 	idle chan struct{} // closed when all is done that was wanted, nil if it is
 
-	done string // what was installed last
-	told string // why it could not be
+	done     string // what was installed last
+	reported event.Changes
 }
 
 func newSyncer(sink event.Sink) *syncer { return &syncer{sink: sink, woken: make(chan struct{}, 1)} }
@@ -126,7 +126,8 @@ func (y *syncer) sync(ctx context.Context, w *target) {
 	}, "venv", placeName(c, dir), "file", event.Name(placeName(c, file)))
 	switch {
 	case err == nil:
-		y.done, y.told = now, ""
+		y.done = now
+		y.reported.Forget("failure")
 	case ctx.Err() == nil:
 		y.warn(err)
 	}
@@ -136,11 +137,10 @@ func (y *syncer) sync(ctx context.Context, w *target) {
 func (y *syncer) warn(err error) {
 	const message = "requirements are not installed on this machine, the images do not wait for it"
 	say := y.sink.For("local")
-	if err.Error() == y.told {
+	if !y.reported.Changed("failure", err.Error()) {
 		say.Detail(message, "reason", err.Error())
 		return
 	}
-	y.told = err.Error()
 	say.Warn(message, err)
 }
 
