@@ -27,7 +27,7 @@ type devOptions struct {
 // dev runs until it is interrupted. What starts first ends last: the forwards are bound before anything is deployed, and
 // closed after everything was removed.
 func dev(ctx context.Context, o *options, d devOptions) (err error) {
-	shown, err := console.NewPodFilter(d.logPods, d.logLevel)
+	filter, err := console.NewPodFilter(d.logPods, d.logLevel)
 	if err != nil {
 		return err
 	}
@@ -59,12 +59,18 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	if v.page != nil {
 		note.Note(event.PageOpens, event.Page{URL: event.Name(v.page.String())})
 	}
-	in := session.Inputs{Reload: p.reload, Requests: v.asked, Quit: p.patience.enough,
-		ShownPods: &p.printer.ShownPods, PodFilter: shown, Logs: d.logs}
+	in := session.Inputs{Reload: p.reload, Requests: v.asked, Quit: p.patience.enough, Logs: d.logs,
+		ShowPods: func(show bool) {
+			if show {
+				p.printer.SetPodFilter(filter)
+			} else {
+				p.printer.SetPodFilter(nil)
+			}
+		}}
 	if k := console.OpenKeyboard(ctx, os.Stdin, os.Stderr, p.printer, note); k != nil {
 		p.patience.keyboard.Store(k)
 		defer k.Close()
-		in.Keys = k.Keys
+		in.Keys = k.Keys()
 		note.Note("keys", "help", "?")
 	}
 	broken := s.Run(ctx, d.mode, in)

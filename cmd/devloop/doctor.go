@@ -107,14 +107,14 @@ func (d *doctor) ok(format string, values ...any) { d.print("ok", fmt.Sprintf(fo
 // warn prints what devloop works with all the same.
 func (d *doctor) warn(err error) {
 	for _, f := range console.Facts(err) {
-		d.print("warn", d.options.printer.Secrets.Text(f.Message), d.options.printer.Secrets.Text(f.Hint))
+		d.print("warn", d.options.printer.Secrets().Text(f.Message), d.options.printer.Secrets().Text(f.Hint))
 	}
 }
 
 func (d *doctor) fail(err error) {
 	for _, f := range console.Facts(err) {
 		d.failed++
-		d.print("FAIL", d.options.printer.Secrets.Text(f.Message), d.options.printer.Secrets.Text(f.Hint))
+		d.print("FAIL", d.options.printer.Secrets().Text(f.Message), d.options.printer.Secrets().Text(f.Hint))
 	}
 }
 
@@ -142,7 +142,7 @@ func (d *doctor) checkConfig(context.Context) error {
 		return err
 	}
 	d.config = c
-	session.HideSecrets(d.options.printer.Secrets, c)
+	session.HideSecrets(d.options.printer.Secrets(), c)
 	summary := fmt.Sprintf("%s: %s, %s, %s", strings.Join(d.options.files, ", "), count(len(c.Images), "image"),
 		count(len(c.Releases), "release"), count(len(c.Forwards), "forward"))
 	for i, note := range c.Notes {

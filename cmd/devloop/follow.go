@@ -44,7 +44,7 @@ Exit codes: 0 it ended, or Ctrl+C; 3 no devloop runs.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p := console.NewPrinter(cmd.OutOrStdout())
 			p.Configure(o.logFormat, o.verbose, o.quiet)
-			return o.followEvents(cmd.Context(), f, "", func(e event.Event) bool { return e.Message != event.PodLog && p.Wanted(e) }, p.Print)
+			return o.followEvents(cmd.Context(), f, "", func(e event.Event) bool { return e.Message != event.PodLog && p.Shows(e) }, p.Print)
 		},
 	}
 	f.register(cmd, math.MaxUint32)

@@ -113,6 +113,6 @@ func (p *patience) leave(how string) {
 			err = event.WithHint(fmt.Errorf("%w; still there: %s", err, strings.Join(left, ", ")), "devloop delete removes it")
 		}
 	}
-	p.printer.PrintEnd(err, exitInterrupted)
+	p.printer.PrintError(err, exitInterrupted)
 	os.Exit(exitInterrupted)
 }

@@ -30,11 +30,9 @@ func main() {
 	err := execute(o)
 	code := exitCode(err)
 	if err != nil {
-		o.printer.PrintEnd(err, code)
+		o.printer.PrintError(err, code)
 	}
-	if o.printer.File != nil {
-		_ = o.printer.File.Close() // all is written, or cannot be
-	}
+	_ = o.printer.Close() // all is written, or cannot be
 	os.Exit(code)
 }
 

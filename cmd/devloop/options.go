@@ -109,10 +109,9 @@ func (o *options) settle(cmd *cobra.Command) (err error) {
 	}
 	o.printer.Configure(o.logFormat, o.verbose, o.quiet)
 	if o.logFile != "" && cmd.Annotations[ofAnother] == "" {
-		if o.printer.File, err = console.NewFilePrinter(o.logFile, o.printer); err != nil {
+		if err := o.printer.OpenFile(o.logFile, o.logFormat, o.verbose); err != nil {
 			return console.EnvironmentError{Err: err}
 		}
-		o.printer.File.Configure(o.logFormat, o.verbose, false)
 	}
 	return nil
 }
@@ -164,12 +163,7 @@ func (o *options) source() config.Source {
 // dataOut is where a command writes what programs read. It is exact, but on a terminal, where a
 // person reads it.
 func dataOut(cmd *cobra.Command) io.Writer {
-	if v, ok := cmd.OutOrStdout().(*console.TerminalWriter); ok {
-		if file, ok := v.Out.(*os.File); ok && !console.IsTerminal(file) {
-			return file
-		}
-	}
-	return cmd.OutOrStdout()
+	return console.ForPrograms(cmd.OutOrStdout())
 }
 
 // selection says which running devloop the flags mean.

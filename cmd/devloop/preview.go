@@ -65,7 +65,7 @@ from, as the loop does. Nothing is changed.`,
 				}
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "release %s, revision %d: %s, %s\n%s",
 					found.Release, found.Revision, state,
-					o.printer.Secrets.Text(found.Why), o.printer.Secrets.Text(found.Text))
+					o.printer.Secrets().Text(found.Why), o.printer.Secrets().Text(found.Text))
 				return err
 			})
 			if err == nil && differs && exitCode {

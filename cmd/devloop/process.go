@@ -45,7 +45,7 @@ func (o *options) beginLasting(parent context.Context) (context.Context, *proces
 }
 
 func (o *options) beginProcess(parent context.Context, reload chan struct{}) (context.Context, *process, error) {
-	p := &process{source: o.source(), adopt: o.adopt, reload: reload, printer: o.printer, secrets: o.printer.Secrets,
+	p := &process{source: o.source(), adopt: o.adopt, reload: reload, printer: o.printer, secrets: o.printer.Secrets(),
 		consent: o.consent()}
 	var err error
 	if p.config, err = config.Load(p.source); err != nil {

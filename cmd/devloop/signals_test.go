@@ -55,11 +55,11 @@ func waiter() {
 	reload := make(chan struct{}, 1)
 	ctx, patience, stop := interruptible(context.Background(), p, reload)
 	defer stop()
-	var keys chan byte
+	var keys <-chan byte
 	if k := console.OpenKeyboard(ctx, os.Stdin, os.Stderr, p, event.Stage{}); k != nil {
 		patience.keyboard.Store(k)
 		defer k.Close()
-		keys = k.Keys
+		keys = k.Keys()
 	}
 	say := func(what string) { _, _ = fmt.Println(what) } //nolint:forbidigo // a program of its own; the terminal may be gone
 	say("waiting")

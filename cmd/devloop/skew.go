@@ -57,7 +57,7 @@ func writeSkew(cmd *cobra.Command, c event.Comparison, asJSON bool) error {
 			event.Comparison
 		}{c.Same(), c})
 	}
-	text := console.Table(c, 0)
+	text := console.DifferenceTable(c, 0)
 	if c.Same() {
 		text = strings.Replace(sameIn(c), " in ", " libraries in ", 1)
 	}
@@ -134,7 +134,7 @@ func writeLibraries(out io.Writer, l *status.Libraries) {
 		_, _ = fmt.Fprintf(out, "\nLIBRARIES\n%s, %s ago\n", sameIn(c), console.Age(l.Compared)) // who flushes the table is told
 		return
 	}
-	table := strings.Replace(console.Table(c, console.TableRows), "library", "LIBRARY", 1)
+	table := strings.Replace(console.DifferenceTable(c, console.LoggedDifferences), "library", "LIBRARY", 1)
 	_, _ = fmt.Fprintf(out, "\n%s\n", table)
 }
 

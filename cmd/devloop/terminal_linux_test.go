@@ -158,7 +158,7 @@ func (s *shell) shows(text string) {
 
 // echoes tells whether the terminal shows what is typed, and whether programs get it by lines.
 func (s *shell) echoes() bool {
-	modes, err := unix.IoctlGetTermios(int(s.modes.Fd()), console.GetTermios)
+	modes, err := unix.IoctlGetTermios(int(s.modes.Fd()), unix.TCGETS)
 	if err != nil {
 		s.t.Fatal(err)
 	}

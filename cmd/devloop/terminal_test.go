@@ -80,7 +80,7 @@ func runHere(t *testing.T, args ...string) (stdout, stderr string) {
 	root.SetErr(&console.TerminalWriter{Out: files[1]})
 	root.SetArgs(args)
 	if err := root.ExecuteContext(t.Context()); err != nil {
-		o.printer.PrintEnd(err, exitCode(err))
+		o.printer.PrintError(err, exitCode(err))
 	}
 	var said [2]string
 	for i, file := range files {

@@ -50,11 +50,9 @@ func show(t *testing.T, yaml string, o *options, d devOptions) *shown {
 	o.printer, o.files = console.NewPrinter(s.out), []string{file}
 	o.printer.Configure(console.FormatText, o.verbose, o.quiet)
 	if o.logFile != "" {
-		var err error
-		if o.printer.File, err = console.NewFilePrinter(o.logFile, o.printer); err != nil {
+		if err := o.printer.OpenFile(o.logFile, console.FormatJSON, o.verbose); err != nil {
 			t.Fatal(err)
 		}
-		o.printer.File.Configure(console.FormatJSON, o.verbose, false)
 	}
 	ctx, p, err := o.beginLasting(t.Context())
 	if err != nil {
@@ -97,7 +95,7 @@ func (s *shown) callHere(args ...string) (code int, out, said string) {
 	defer cancel()
 	err := root.ExecuteContext(ctx)
 	if err != nil {
-		o.printer.PrintEnd(err, exitCode(err))
+		o.printer.PrintError(err, exitCode(err))
 	}
 	return exitCode(err), stdout.String(), stderr.String()
 }
@@ -414,7 +412,7 @@ func TestAddressOfThePage(t *testing.T) {
 	_, status, _ := s.call("status")
 	_, events, _ := s.call("events", "--follow=false")
 	s.close()
-	if err := s.printer.File.Close(); err != nil {
+	if err := s.printer.Close(); err != nil {
 		t.Fatal(err)
 	}
 	file, err := os.ReadFile(logFile)
@@ -451,14 +449,14 @@ func TestNoViewShowsASecret(t *testing.T) {
 	s.secrets.Hide(fromValues)               // as the deployer does when it has merged values
 
 	all := strings.Join([]string{fromEnv, fromFile, fromKubeconfig, fromValues}, " and ")
-	s.printer.ShownPods.Store(&console.PodFilter{})
+	s.printer.SetPodFilter(&console.PodFilter{})
 	s.sink(podLine("web-1", "info", all))
 	s.sink.For("build").Note(event.BuildStepFailed, "image", "web", "step", "RUN echo "+all, "output", all)
 	s.sink.For("deploy").Detail("a detail", "list", []string{all}, "value", all)
 	broken := event.WithHint(errors.Join(errors.New(all), console.EnvironmentError{Err: errors.New(all)}), all)
 	s.sink.For("node").Warn("a warning", broken)
 	s.run(1, event.Failed, broken)
-	s.printer.PrintEnd(broken, 1)
+	s.printer.PrintError(broken, 1)
 
 	views := map[string]string{}
 	page := s.openPage()
@@ -471,7 +469,7 @@ func TestNoViewShowsASecret(t *testing.T) {
 	}
 	s.close()
 	views["the terminal"] = s.out.String()
-	if err := s.printer.File.Close(); err != nil {
+	if err := s.printer.Close(); err != nil {
 		t.Fatal(err)
 	}
 	files := []string{logFile}

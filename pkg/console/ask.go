@@ -15,17 +15,15 @@ import (
 // maxReply is how much is read of what the user types, in bytes.
 const maxReply = 256
 
-// Ask prints a question and tells whether "yes" is typed. It ends with ctx.
+// Ask prints a question and reports whether the user typed "yes". It ends with ctx.
 func (p *Printer) Ask(ctx context.Context, in *os.File, question string) (yes bool, err error) {
 	reader, err := cancelreader.NewReader(in)
 	if err != nil {
 		return false, fmt.Errorf("read an answer: %w", err)
 	}
-	defer func() { _ = reader.Close() }() // of the library's own descriptors
+	defer func() { _ = reader.Close() }() // the library's own descriptors
 	defer context.AfterFunc(ctx, func() { reader.Cancel() })()
-	p.mu.Lock()
-	_, err = io.WriteString(p.out, question)
-	p.mu.Unlock()
+	p.locked(func() { _, err = io.WriteString(p.out, question) })
 	if err != nil {
 		return false, fmt.Errorf("ask a question: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
+// Size returns bytes with a unit.
 func Size(bytes uint64) string {
 	switch {
 	case bytes < 1e5:
@@ -20,6 +21,7 @@ func Size(bytes uint64) string {
 	return fmt.Sprintf("%.1f GB", float64(bytes)/1e9)
 }
 
+// OrDash returns text, or "-" if it is empty.
 func OrDash(text string) string {
 	if text == "" {
 		return "-"
@@ -27,14 +29,14 @@ func OrDash(text string) string {
 	return text
 }
 
-// Brief is as much of an error as a table has room for.
+// Brief returns as much of an error as a table has room for.
 func Brief(text string) string {
 	const room = 100 // columns
 	line, _, _ := strings.Cut(text, "\n")
 	return ansi.Truncate(event.Printable(line), room, "…")
 }
 
-// Age is for how long something is, in its largest unit.
+// Age returns how long ago something was, in its largest unit.
 func Age(since time.Time) string {
 	switch d := time.Since(since); {
 	case since.IsZero():

@@ -1,8 +1,5 @@
 package console
 
-// Single keys of a terminal, and what becomes of the terminal when devloop is stopped (Ctrl+Z),
-// goes on, or is moved to the background and back.
-
 import (
 	"context"
 	"os"
@@ -17,71 +14,72 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// foregroundPeriod is how often devloop in the background looks whether it is in the foreground
-// again: a shell that moves a running job there tells it nothing.
-const foregroundPeriod = time.Second
+// foregroundPoll is how often devloop in the background checks whether it is in the foreground again:
+// no signal tells it.
+const foregroundPoll = time.Second
 
-// Keyboard is a terminal whose keys are read one by one while devloop is in its foreground. Ctrl+C
-// and Ctrl+Z stay signals, and what is printed looks as ever.
+// Keyboard reads single keys from a terminal while devloop is in its foreground. Ctrl+C and Ctrl+Z
+// stay signals, and output looks as ever.
 type Keyboard struct {
-	Keys      chan byte
+	keys      chan byte
 	in        *os.File
 	printer   *Printer
-	continued chan os.Signal // SIGCONT: devloop was stopped
+	continued chan os.Signal // SIGCONT, after Ctrl+Z
 	running   sync.WaitGroup
 	end       context.CancelFunc
 
-	mu      sync.Mutex
-	before  *unix.Termios // the terminal's modes, to be given back; nil while they were not changed
-	release func()        // ends the reading; nil while nothing is read
+	mu          sync.Mutex
+	original    *unix.Termios // the terminal's modes before they were changed, nil until then
+	stopReading func()        // nil while nothing is read
 }
 
-// OpenKeyboard returns nil where nobody sits, as there is no terminal.
-func OpenKeyboard(ctx context.Context, in, out *os.File, p *Printer, say event.Stage) *Keyboard {
+// OpenKeyboard returns nil without a terminal.
+func OpenKeyboard(ctx context.Context, in, out *os.File, p *Printer, stage event.Stage) *Keyboard {
 	if !IsTerminal(in) || !IsTerminal(out) {
 		return nil
 	}
-	k := &Keyboard{Keys: make(chan byte), in: in, printer: p, continued: make(chan os.Signal, 1)}
-	// In the background, devloop goes on: a look at the keyboard, or at the terminal's modes, fails
-	// there and must not stop it.
+	k := &Keyboard{keys: make(chan byte), in: in, printer: p, continued: make(chan os.Signal, 1)}
+	// These signals stop a process in the background that touches the keyboard or the modes.
 	signal.Ignore(syscall.SIGTTIN, syscall.SIGTTOU)
-	// SIGTSTP is not asked for, since Go cannot give it back: shells put the modes right when a job
-	// of theirs is stopped.
+	// SIGTSTP is not caught, since Go cannot pass it on: shells restore the modes when a job stops.
 	signal.Notify(k.continued, syscall.SIGCONT)
-	k.take()
-	ctx, k.end = context.WithCancel(context.WithoutCancel(ctx)) // the clean-up may be stopped, too
-	k.running.Go(func() { say.Keep(ctx, "keyboard", k.run) })
+	k.read()
+	ctx, k.end = context.WithCancel(context.WithoutCancel(ctx)) // Ctrl+Z may come during the clean-up
+	k.running.Go(func() { stage.Keep(ctx, "keyboard", k.run) })
 	return k
 }
 
-// run has the keys read whenever devloop is in the foreground.
+// Keys are what is typed.
+func (k *Keyboard) Keys() <-chan byte { return k.keys }
+
+// run reads keys whenever devloop is in the foreground.
 func (k *Keyboard) run(ctx context.Context) {
 	for {
-		var look <-chan time.Time
-		if !k.taken() {
-			look = time.After(foregroundPeriod)
+		var poll <-chan time.Time
+		if !k.reading() {
+			poll = time.After(foregroundPoll)
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-look:
+		case <-poll:
 		case <-k.continued:
-			k.giveBack() // the modes are the shell's by now, or devloop is in the background
+			k.restore() // the modes are the shell's by now, or devloop is in the background
 			k.printer.redraw()
 		}
-		k.take()
+		k.read()
 	}
 }
 
-// take reads the keys from now on, if devloop is in the foreground.
-func (k *Keyboard) take() {
+// read starts to read keys, if devloop is in the foreground.
+func (k *Keyboard) read() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	fd := int(k.in.Fd())
-	if k.release != nil || !InForeground(fd) {
+	if k.stopReading != nil || !InForeground(k.in) {
 		return
 	}
-	modes, err := unix.IoctlGetTermios(fd, GetTermios)
+	fd := int(k.in.Fd())
+	modes, err := unix.IoctlGetTermios(fd, getTermios)
 	if err != nil {
 		return // the terminal is gone
 	}
@@ -96,83 +94,71 @@ func (k *Keyboard) take() {
 		_ = reader.Close() // nothing was read
 		return
 	}
-	if k.before == nil || modes.Lflag&unix.ICANON != 0 { // else they are those that were set here before
-		k.before = modes
+	if k.original == nil || modes.Lflag&unix.ICANON != 0 { // else they are those that were set here before
+		k.original = modes
 	}
 	var reading sync.WaitGroup
-	released := make(chan struct{})
+	stopped := make(chan struct{})
 	reading.Go(func() {
-		_ = event.Guard(func() error { // keys are no longer read then
-			k.read(reader, released)
+		_ = event.Guard(func() error { // after a panic no keys are read
+			k.pass(reader, stopped)
 			return nil
 		})
 	})
-	k.release = func() {
-		close(released)
+	k.stopReading = func() {
+		close(stopped)
 		reader.Cancel()
 		reading.Wait()
-		_ = reader.Close() // of the library's own descriptors
+		_ = reader.Close() // the library's own descriptors
 	}
 }
 
-// read ends when it is released, with the terminal, or when devloop is in the background.
-func (k *Keyboard) read(reader cancelreader.CancelReader, released <-chan struct{}) {
+// pass sends keys until stopped, the terminal is gone, or devloop is in the background.
+func (k *Keyboard) pass(reader cancelreader.CancelReader, stopped <-chan struct{}) {
 	key := make([]byte, 1)
 	for {
 		if n, err := reader.Read(key); err != nil || n == 0 {
 			return
 		}
 		select {
-		case k.Keys <- key[0]:
-		case <-released:
+		case k.keys <- key[0]:
+		case <-stopped:
 			return
 		}
 	}
 }
 
-// giveBack ends the reading, and gives the terminal its modes back if they are not another job's by
-// now.
-func (k *Keyboard) giveBack() {
+func (k *Keyboard) reading() bool {
 	k.mu.Lock()
-	if k.release != nil {
-		k.release()
-		k.release = nil
+	defer k.mu.Unlock()
+	return k.stopReading != nil
+}
+
+// restore stops reading, and restores the terminal's modes.
+func (k *Keyboard) restore() {
+	k.mu.Lock()
+	if k.stopReading != nil {
+		k.stopReading()
+		k.stopReading = nil
 	}
 	k.mu.Unlock()
 	k.RestoreModes()
 }
 
-// RestoreModes may be called again, and by any goroutine.
+// RestoreModes restores the terminal's modes, unless another job has it by now. It is safe for
+// concurrent use.
 func (k *Keyboard) RestoreModes() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if fd := int(k.in.Fd()); k.before != nil && InForeground(fd) {
-		_ = unix.IoctlSetTermios(fd, setTermios, k.before) // a terminal that is gone needs none
+	if k.original != nil && InForeground(k.in) {
+		_ = unix.IoctlSetTermios(int(k.in.Fd()), setTermios, k.original) // a terminal that is gone needs none
 	}
 }
 
-func (k *Keyboard) taken() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.release != nil
-}
-
+// Close restores the terminal.
 func (k *Keyboard) Close() {
 	k.end()
 	k.running.Wait()
 	signal.Stop(k.continued)
-	k.giveBack()
-}
-
-// InForeground reports whether what is typed is for this process.
-func InForeground(fd int) bool {
-	group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
-	return err == nil && group == unix.Getpgrp()
-}
-
-// IsTerminal reports whether there is a terminal behind f now: one that was closed is none any
-// more.
-func IsTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), GetTermios)
-	return err == nil
+	k.restore()
 }

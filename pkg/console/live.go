@@ -1,4 +1,3 @@
-// The last lines of a terminal, which show how far builds and loads are while they last. What is logged is written above them.
 package console
 
 import (
@@ -15,14 +14,15 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// live is a terminal with such lines. It is not safe for concurrent use.
-type live struct {
-	*os.File           // the terminal, also for those who ask what it can
-	bars     []liveBar // in the order in which they began
-	drawn    int       // lines that stand on the terminal
+// liveTerminal keeps a live line for each build and load at the bottom of a terminal; the log scrolls
+// above them. It is not safe for concurrent use.
+type liveTerminal struct {
+	*os.File
+	bars  []liveBar // in the order in which they began
+	drawn int       // lines that stand on the terminal
 }
 
-// liveBar is a build, or an image on its way to the nodes.
+// liveBar is how far a build is, or an image on its way to the nodes.
 type liveBar struct {
 	stage       string
 	image       event.Image
@@ -33,27 +33,27 @@ type liveBar struct {
 
 const (
 	liveBarWidth = 16 // columns
-	usualWidth   = 80 // of a terminal that does not say
+	defaultWidth = 80 // columns of a terminal that does not tell
 )
 
-// newLive returns nil where lines cannot be drawn again.
-func newLive(out *os.File) *live {
+// newLiveTerminal returns nil where lines cannot be drawn again.
+func newLiveTerminal(out *os.File) *liveTerminal {
 	if !IsTerminal(out) || os.Getenv("TERM") == "dumb" {
 		return nil
 	}
-	return &live{File: out}
+	return &liveTerminal{File: out}
 }
 
 // Write writes whole lines above the live ones.
-func (l *live) Write(lines []byte) (int, error) {
+func (l *liveTerminal) Write(lines []byte) (int, error) {
 	l.clear()
 	n, err := l.File.Write(lines)
 	l.draw()
 	return n, err
 }
 
-// take follows builds and loads.
-func (l *live) take(e event.Event) {
+// update follows builds and loads.
+func (l *liveTerminal) update(e event.Event) {
 	bar := liveBar{stage: e.Stage}
 	switch p := e.Payload.(type) {
 	case event.Build:
@@ -88,8 +88,8 @@ func (l *live) take(e event.Event) {
 	l.draw()
 }
 
-// clear takes the live lines away. What cannot be written is lost with the terminal.
-func (l *live) clear() {
+// clear erases the live lines. A terminal that is gone needs no error.
+func (l *liveTerminal) clear() {
 	if l.drawn == 0 {
 		return
 	}
@@ -97,37 +97,43 @@ func (l *live) clear() {
 	l.drawn = 0
 }
 
-// width of the terminal, in columns.
-func (l *live) width() int {
-	if size, err := unix.IoctlGetWinsize(int(l.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
-		return int(size.Col)
-	}
-	return usualWidth
-}
-
-func (l *live) draw() {
+func (l *liveTerminal) draw() {
 	if len(l.bars) == 0 {
 		return
 	}
 	width := l.width()
 	lines := make([]string, len(l.bars))
 	for i, bar := range l.bars {
-		lines[i] = ansi.Truncate(event.Printable(bar.text(time.Now())), width-1, "…") // a full line would break
+		lines[i] = ansi.Truncate(event.Printable(bar.text(time.Now())), width-1, "…") // a full line would wrap
 	}
 	_, _ = l.File.WriteString(strings.Join(lines, "\n"))
 	l.drawn = len(lines)
 }
 
+// width returns columns.
+func (l *liveTerminal) width() int {
+	if size, err := unix.IoctlGetWinsize(int(l.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
+		return int(size.Col)
+	}
+	return defaultWidth
+}
+
+// truncate cuts a field of a line about an image to what the line has room for.
+func (l *liveTerminal) truncate(text string, image event.Image) string {
+	const others = 76 // columns: time, level, run, took and the names of the fields
+	return ansi.Truncate(text, max(20, l.width()-others-len(image.String())), "…")
+}
+
 func (b liveBar) text(now time.Time) string {
 	name := cmp.Or(b.image.Name, b.image.Ref)
 	took := now.Sub(b.since).Round(time.Second)
-	if b.stage == "node" { // how much there is to come is the node's secret
+	if b.stage == "node" { // only the node knows how much is to come
 		return fmt.Sprintf("%s → node %*s %4s  %s", name, liveBarWidth, "", took, b.step)
 	}
 	full := 0
 	if b.total > 0 {
 		full = liveBarWidth * b.done / b.total
 	}
-	return fmt.Sprintf("%s %s%s %d/%d %4s  %s", name, strings.Repeat("━", full), strings.Repeat("─", liveBarWidth-full), b.done, b.total,
-		took, b.step)
+	return fmt.Sprintf("%s %s%s %d/%d %4s  %s", name, strings.Repeat("━", full), strings.Repeat("─", liveBarWidth-full),
+		b.done, b.total, took, b.step)
 }

@@ -17,13 +17,13 @@ func TestLive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	screen := vt100.NewVT100(8, usualWidth)
+	screen := vt100.NewVT100(8, defaultWidth)
 	p := NewPrinter(writer) // no terminal: a pipe gets nothing that is drawn again
-	if p.Live != nil {
+	if p.live != nil {
 		t.Fatal("a pipe is taken for a terminal")
 	}
-	p.Live = &live{File: writer}
-	p.out = p.Live
+	p.live = &liveTerminal{File: writer}
+	p.out = p.live
 	p.Configure(FormatText, false, false)
 	shown := func() string {
 		t.Helper()

@@ -1,4 +1,3 @@
-// The log as a file, which grows to a size and is then put aside.
 package console
 
 import (
@@ -13,18 +12,17 @@ import (
 )
 
 const (
-	logFileSize  = 10 // MB; a day of saves is one or two
-	logFileKept  = 3  // older ones
-	logFileStamp = "2006-01-02T15-04-05.000"
+	logFileSize   = 10 // MB; a day of saves is one or two
+	logFileBackup = 3  // older files that are kept
+	logFileStamp  = "2006-01-02T15-04-05.000"
 )
 
-// NewFilePrinter opens a file that gets the lines that p does, and no colours. It is there before
-// anything is logged, so that a path that cannot be is told at once. A link is not followed: a
-// repository that was cloned may have one in the project's folder.
-func NewFilePrinter(path string, p *Printer) (*Printer, error) {
+// OpenFile has p write to a file, too, without colours. Opening it now reports a bad path at once. A
+// link is not followed: a cloned repository may contain one. Close closes the file.
+func (p *Printer) OpenFile(path, format string, verbose bool) error {
 	path, err := filepath.Abs(path)
 	if info, statErr := os.Lstat(path); err == nil && statErr == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is no regular file", path)
+		err = fmt.Errorf("%s is not a regular file", path)
 	}
 	if err == nil {
 		const flags = os.O_CREATE | os.O_WRONLY | os.O_APPEND | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
@@ -34,8 +32,19 @@ func NewFilePrinter(path string, p *Printer) (*Printer, error) {
 		}
 	}
 	if err != nil {
-		return nil, event.WithHint(fmt.Errorf("--log-file: %w", err), "name a file in a folder that you may write to")
+		return event.WithHint(fmt.Errorf("--log-file: %w", err), "name a file in a folder that you may write to")
 	}
-	out := &timberjack.Logger{Filename: path, MaxSize: logFileSize, MaxBackups: logFileKept, FileMode: 0o600, BackupTimeFormat: logFileStamp, LocalTime: true}
-	return &Printer{out: out, Secrets: p.Secrets, Close: out.Close}, nil
+	out := &timberjack.Logger{Filename: path, MaxSize: logFileSize, MaxBackups: logFileBackup, FileMode: 0o600,
+		BackupTimeFormat: logFileStamp, LocalTime: true}
+	p.file, p.closeFile = &Printer{out: out}, out.Close
+	p.file.Configure(format, verbose, false)
+	return nil
+}
+
+// Close closes the log file, if there is one.
+func (p *Printer) Close() error {
+	if p.file == nil {
+		return nil
+	}
+	return p.closeFile()
 }

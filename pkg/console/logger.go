@@ -10,33 +10,36 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// logBacklog is how many events may wait for a slow terminal; beyond it events are dropped and counted, since nothing may hold up the loop.
-const logBacklog = 4096
+const (
+	// logBacklog is how many events may wait for a slow terminal. More are dropped and counted: the
+	// loop must not wait.
+	logBacklog = 4096
+	// dropInterval is the least time between reports of dropped events.
+	dropInterval = time.Second
+)
 
-// dropInterval is how often it is told at most.
-const dropInterval = time.Second
-
-// Logger turns events into lines, on a goroutine of its own. Close it to see the last of them.
+// Logger prints events on a goroutine of its own. Close it to see the last of them.
 type Logger struct {
 	printer *Printer
 	events  chan event.Event
 	dropped atomic.Int64
 	done    sync.WaitGroup
-	broken  sync.Once // a line could not be printed
+	broken  sync.Once // an event could not be printed
 }
 
+// NewLogger returns a Logger that prints to p.
 func NewLogger(p *Printer) *Logger {
 	l := &Logger{printer: p, events: make(chan event.Event, logBacklog)}
 	l.done.Go(func() {
-		var told time.Time
+		var reported time.Time
 		for e := range l.events {
 			l.print(e)
-			if time.Since(told) < dropInterval {
+			if time.Since(reported) < dropInterval {
 				continue
 			}
 			if n := l.dropped.Swap(0); n > 0 {
-				told = time.Now()
-				l.print(event.Event{Time: told, Stage: "log", Phase: event.Warned,
+				reported = time.Now()
+				l.print(event.Event{Time: reported, Stage: "log", Phase: event.Warned,
 					Message: "the terminal is too slow, lines were dropped", Fields: []any{"lines", n}})
 			}
 		}
@@ -44,8 +47,7 @@ func NewLogger(p *Printer) *Logger {
 	return l
 }
 
-// print prints an event, whatever becomes of it: a line that panics is lost, and a plain one says
-// so.
+// print loses an event whose printing panics. The first such panic is reported.
 func (l *Logger) print(e event.Event) {
 	err := event.Guard(func() error {
 		l.printer.Print(e)
@@ -58,10 +60,10 @@ func (l *Logger) print(e event.Event) {
 	}
 }
 
-// Sink is l's event.Sink. It must not be called after close.
+// Sink is an event.Sink. It must not be called after Close.
 func (l *Logger) Sink(e event.Event) {
 	if e.Message == event.PodLog { // pods may print a lot: half of the room is devloop's own
-		if !l.printer.ShownPods.Load().Shows(e) {
+		if !l.printer.podFilter.Load().Shows(e) {
 			return
 		}
 		if len(l.events) > logBacklog/2 {
@@ -76,6 +78,7 @@ func (l *Logger) Sink(e event.Event) {
 	}
 }
 
+// Close waits until all events are printed.
 func (l *Logger) Close() {
 	close(l.events)
 	l.done.Wait()

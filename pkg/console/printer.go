@@ -1,5 +1,5 @@
-// The log: what happened, and the error that devloop ends with, as lines for people (text) or for machines (logfmt, JSON). This
-// file is the only one that writes to standard error.
+// Package console is what a terminal shows: the log, progress, keys, and the error that devloop ends
+// with. It also writes the log as logfmt or JSON, for programs, and to a file.
 package console
 
 import (
@@ -21,93 +21,91 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// The formats of --log-format.
+// The formats of the log.
 const (
 	FormatText   = "text"
 	formatLogfmt = "logfmt"
 	FormatJSON   = "json"
 )
 
+// LogFormats are all formats.
 var LogFormats = []string{FormatText, formatLogfmt, FormatJSON}
 
-// Printer writes lines in one of the formats. It is safe for concurrent use: charmbracelet's loggers share a writer without a lock.
+// Printer writes events and errors in one format. It is safe for concurrent use.
 type Printer struct {
-	mu        sync.Mutex
-	out       io.Writer       // the file itself, or the terminal with its live lines
-	plain     *TerminalWriter // before it, for text without colours
-	lines     *log.Logger     // text and logfmt
-	now       time.Time       // of the line that is being written
-	json      *json.Encoder   // nil for the other formats
-	terminal  bool            // a person's
-	Live      *live           // below the lines of text on a terminal, nil elsewhere
-	text      bool
-	verbose   bool
-	quiet     bool
-	ShownPods atomic.Pointer[PodFilter] // which lines of pods are shown
-	File      *Printer                  // that gets the same lines, nil if there is none
-	Secrets   *event.Secrets
-	Close     func() error // of a file, else nil
+	secrets   event.Secrets
+	podFilter atomic.Pointer[PodFilter] // lines of pods that are shown; nil for none
+	file      *Printer                  // of the log file, nil without one
+	closeFile func() error
+
+	mu      sync.Mutex      // charmbracelet's loggers share a writer without a lock
+	out     io.Writer       // a file, or live
+	live    *liveTerminal   // nil unless out is a terminal
+	plain   *TerminalWriter // writes to out, without colours
+	lines   *log.Logger     // text and logfmt
+	now     time.Time       // of the line that is being written
+	json    *json.Encoder   // nil for the other formats
+	text    bool
+	verbose bool
+	quiet   bool
 }
 
-// NewPrinter returns a printer of text: what goes wrong before the flags are read is for people.
+// NewPrinter returns a Printer of text. It silences the libraries that log by themselves.
 func NewPrinter(out io.Writer) *Printer {
-	// Libraries that log by themselves would write between our lines.
 	klog.SetLogger(logr.Discard())
 	containerdlog.L.Logger.SetOutput(io.Discard) // its content store warns of file systems without fs-verity
 	stdlog.SetOutput(io.Discard)
-	if v, ok := out.(*TerminalWriter); ok { // which the lines get again, but for their colours
+	if v, ok := out.(*TerminalWriter); ok { // lines have one of their own
 		out = v.Out
 	}
-	p := &Printer{out: out, Secrets: &event.Secrets{}}
-	if terminal, ok := out.(*os.File); ok {
-		p.terminal = IsTerminal(terminal)
-		if p.Live = newLive(terminal); p.Live != nil {
-			p.out = p.Live
+	p := &Printer{out: out}
+	if file, ok := out.(*os.File); ok {
+		if p.live = newLiveTerminal(file); p.live != nil {
+			p.out = p.live
 		}
 	}
 	p.Configure(FormatText, false, false)
 	return p
 }
 
+// Configure sets what is printed from now on. It must not be called while something is printed.
 func (p *Printer) Configure(format string, verbose, quiet bool) {
-	p.text, p.verbose, p.quiet, p.json, p.plain = format == FormatText, verbose, quiet, nil, &TerminalWriter{Out: p.out}
+	p.text, p.verbose, p.quiet, p.json = format == FormatText, verbose, quiet, nil
+	p.plain = &TerminalWriter{Out: p.out}
 	options := log.Options{Level: log.DebugLevel, ReportTimestamp: true, TimeFormat: "15:04:05.000",
 		TimeFunction: func(time.Time) time.Time { return p.now }}
 	switch format {
 	case formatLogfmt:
 		options.Formatter, options.TimeFormat = log.LogfmtFormatter, event.TimeFormat
 	case FormatJSON:
-		p.json = json.NewEncoder(p.out)
-		if p.terminal {
-			p.json = json.NewEncoder(p.plain)
-		}
+		p.json = json.NewEncoder(ForPrograms(p.plain))
 		p.json.SetEscapeHTML(false)
 	}
 	p.lines = log.NewWithOptions(&TerminalWriter{Out: p.out, colours: p.text}, options)
-	if p.Live != nil { // which hides from the library that it is a terminal
-		p.lines.SetColorProfile(termenv.NewOutput(p.Live.File).EnvColorProfile())
+	if p.live != nil { // which hides from the library that it is a terminal
+		p.lines.SetColorProfile(termenv.NewOutput(p.live.File).EnvColorProfile())
 	}
 }
 
-// Print writes one event. An error is shown where the whole run failed, not again for each step on the way up.
+// Secrets are those that the Printer hides from errors. Stages add to them.
+func (p *Printer) Secrets() *event.Secrets { return &p.secrets }
+
+// SetPodFilter chooses which lines of pods are shown, nil for none.
+func (p *Printer) SetPodFilter(f *PodFilter) { p.podFilter.Store(f) }
+
+// Print writes an event.
 func (p *Printer) Print(e event.Event) {
 	e = e.Typed()
-	if p.Live != nil && p.text {
-		p.locked(func() { p.Live.take(e) })
-	}
-	if e.Phase == event.Progress {
-		return
-	}
-	var f fact
-	if e.Err != nil && e.Phase != event.Superseded && e.Phase != event.Interrupted {
-		f = fact{Message: e.Err.Error(), Hint: event.Hint(e.Err)}
-		if e.Stage == "loop" {
-			f.causes = causes(e.Err)
+	p.locked(func() {
+		if p.live != nil && p.text {
+			p.live.update(e)
 		}
-	}
-	p.locked(func() { p.write(e, f) })
-	if p.File != nil {
-		p.File.Print(e)
+		if e.Phase != event.Progress {
+			p.write(e, factOf(e))
+		}
+	})
+	if p.file != nil {
+		p.file.Print(e)
 	}
 }
 
@@ -118,45 +116,47 @@ func (p *Printer) locked(work func()) {
 	work()
 }
 
-// Wanted tells whether the line is to be seen at all.
-func (p *Printer) Wanted(e event.Event) bool {
+// Shows reports whether Print writes the event.
+func (p *Printer) Shows(e event.Event) bool {
 	switch level := e.Level(); {
 	case p.verbose:
 		return true
-	case p.Live != nil && p.text && (e.Message == event.BuildingImage || e.Message == event.LoadingImage):
-		return false // it is shown below the lines
+	case p.live != nil && p.text && (e.Message == event.BuildingImage || e.Message == event.LoadingImage):
+		return false // it has a live line
 	case !p.quiet:
 		return level != event.Debug
-	default: // how each run ended, and what went wrong
-		return level == event.Warning || level == event.Error || e.Message == event.RunComplete && level != event.Debug || e.Message == event.PodLog
+	case level == event.Warning, level == event.Error:
+		return true
+	default:
+		return e.Message == event.RunComplete && level != event.Debug || e.Message == event.PodLog
 	}
 }
 
-// PrintEnd prints the error that devloop ends with. With -v the causes follow, one a line.
-func (p *Printer) PrintEnd(err error, code int) {
-	err = p.Secrets.Error(err)
-	if p.File != nil {
-		p.File.PrintEnd(err, code)
+// PrintError prints the error that devloop exits with: the facts, what to do about each, and with -v
+// its causes.
+func (p *Printer) PrintError(err error, exitCode int) {
+	err = p.secrets.Error(err)
+	if p.file != nil {
+		p.file.PrintError(err, exitCode)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.Live != nil {
-		p.Live.bars = nil // of builds that are not waited for
+	if p.live != nil {
+		p.live.bars = nil // of builds that were given up
 	}
 	for _, f := range Facts(err) {
-		message := f.Message
 		if f.problems == nil { // those are a line each
-			message = shorten(message)
+			f.Message = shorten(f.Message)
 		}
 		if !p.text {
-			f.Message = message
-			p.write(event.Event{Time: time.Now(), Stage: "devloop", Phase: event.Failed, Message: "devloop ends", Fields: []any{"code", code}}, f)
+			p.write(event.Event{Time: time.Now(), Stage: "devloop", Phase: event.Failed, Message: "devloop ends",
+				Fields: []any{"code", exitCode}}, f)
 			continue
 		}
 		if f.problems == nil { // else file:line:column comes first, where editors look for it
-			message = "devloop: " + message
+			f.Message = "devloop: " + f.Message
 		}
-		_, _ = fmt.Fprintln(p.plain, message)
+		_, _ = fmt.Fprintln(p.plain, f.Message) // standard error: there is nowhere to report that it is gone
 		if f.Hint != "" {
 			_, _ = fmt.Fprintln(p.plain, "  → "+f.Hint)
 		}
@@ -171,9 +171,9 @@ func (p *Printer) PrintEnd(err error, code int) {
 // redraw draws the live lines wherever the cursor is now: another program has written meanwhile.
 func (p *Printer) redraw() {
 	p.locked(func() {
-		if p.Live != nil {
-			p.Live.drawn = 0
-			p.Live.draw()
+		if p.live != nil {
+			p.live.drawn = 0
+			p.live.draw()
 		}
 	})
 }

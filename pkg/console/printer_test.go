@@ -28,7 +28,7 @@ func say(format string, verbose bool, e event.Event) string {
 }
 
 func TestLines(t *testing.T) {
-	broken := event.WithHint(errors.New("no such version"), "mend it")
+	broken := event.WithHint(errors.New("no such version"), "fix it")
 	for _, test := range []struct {
 		name       string
 		event      event.Event
@@ -43,8 +43,8 @@ func TestLines(t *testing.T) {
 			event.Event{Stage: "build", Phase: event.Failed, Message: "image built", Err: broken}, "", ""},
 		{"the run that failed",
 			event.Event{Run: 1, Stage: "loop", Phase: event.Failed, Message: "run complete", Err: broken},
-			`ERRO loop: run failed, what ran keeps running run=1 err="no such version" hint="mend it"`,
-			`"level":"error","stage":"loop","phase":"failed","msg":"run complete","run":1,"err":"no such version","hint":"mend it"}`},
+			`ERRO loop: run failed, what ran keeps running run=1 err="no such version" hint="fix it"`,
+			`"level":"error","stage":"loop","phase":"failed","msg":"run complete","run":1,"err":"no such version","hint":"fix it"}`},
 		{"a run that was superseded",
 			event.Event{Run: 1, Stage: "loop", Phase: event.Superseded, Message: "run complete", Err: event.ErrSuperseded},
 			"INFO loop: run superseded by a newer change run=1",
@@ -140,17 +140,15 @@ func TestLogFile(t *testing.T) {
 	var out strings.Builder
 	p := NewPrinter(&out)
 	p.Configure(FormatText, false, true)
-	var err error
-	if p.File, err = NewFilePrinter(path, p); err != nil {
+	if err := p.OpenFile(path, FormatJSON, false); err != nil {
 		t.Fatal(err)
 	}
-	p.File.Configure(FormatJSON, false, false)
 	long := strings.Repeat("x", 1<<20)
 	for range 5 * logFileSize {
 		p.Print(event.Event{Time: noon, Stage: "build", Phase: event.Noted, Message: long})
 	}
-	p.PrintEnd(errors.New("the last words"), 1)
-	if err := p.File.Close(); err != nil {
+	p.PrintError(errors.New("the last words"), 1)
+	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(out.String(), "the last words") || strings.Contains(out.String(), "xxx") {
@@ -164,7 +162,7 @@ func TestLogFile(t *testing.T) {
 		t.Errorf("the file ends in %q", content[max(0, len(content)-200):])
 	}
 	files, err := filepath.Glob(filepath.Join(filepath.Dir(path), "*"))
-	if err != nil || len(files) != 1+logFileKept {
+	if err != nil || len(files) != 1+logFileBackup {
 		t.Errorf("%v, %v", files, err)
 	}
 	for _, file := range files {
@@ -181,7 +179,7 @@ func TestLogFileIsNoLink(t *testing.T) {
 	if err := errors.Join(os.WriteFile(victim, []byte("mine"), 0o600), os.Symlink(victim, link)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := NewFilePrinter(link, NewPrinter(io.Discard)); err == nil || !strings.Contains(err.Error(), "dev.log is no regular file") {
+	if err := NewPrinter(io.Discard).OpenFile(link, FormatText, false); err == nil || !strings.Contains(err.Error(), "dev.log is not a regular file") {
 		t.Error(err)
 	}
 	if content, err := os.ReadFile(victim); err != nil || string(content) != "mine" {
@@ -192,7 +190,7 @@ func TestLogFileIsNoLink(t *testing.T) {
 func TestShorten(t *testing.T) {
 	long := "what failed: " + strings.Repeat("é", 4000) + ": why"
 	got := shorten(long)
-	if len(got) > ErrorLength+10 || !strings.HasPrefix(got, "what failed: ") || !strings.HasSuffix(got, ": why") {
+	if len(got) > maxErrorLength+10 || !strings.HasPrefix(got, "what failed: ") || !strings.HasSuffix(got, ": why") {
 		t.Errorf("%q", got)
 	}
 	if got := shorten("short"); got != "short" {
@@ -201,20 +199,20 @@ func TestShorten(t *testing.T) {
 }
 
 func TestFacts(t *testing.T) {
-	one := event.WithHint(errors.New("one"), "mend one")
+	one := event.WithHint(errors.New("one"), "fix one")
 	two := fmt.Errorf("two: %w", errors.New("deeper"))
 	for _, test := range []struct {
 		name string
 		err  error
-		want []fact
+		want []Fact
 	}{
-		{"alone", one, []fact{{Message: "one", Hint: "mend one"}}},
-		{"joined, and marked", EnvironmentError{Err: errors.Join(one, two)}, []fact{
-			{Message: "one", Hint: "mend one"},
+		{"alone", one, []Fact{{Message: "one", Hint: "fix one"}}},
+		{"joined, and marked", EnvironmentError{Err: errors.Join(one, two)}, []Fact{
+			{Message: "one", Hint: "fix one"},
 			{Message: "two: deeper", causes: []string{"two (*fmt.wrapError)", "deeper (*errors.errorString)"}}}},
-		{"said once", errors.Join(one, nil, EnvironmentError{Err: one}), []fact{{Message: "one", Hint: "mend one"}}},
-		{"wrapped as a whole", fmt.Errorf("clean up: %w", errors.Join(one, two)), []fact{
-			{Message: "clean up: one\ntwo: deeper", Hint: "mend one", causes: []string{"clean up (*fmt.wrapError)", "one\ntwo: deeper (*errors.joinError)"}}}},
+		{"said once", errors.Join(one, nil, EnvironmentError{Err: one}), []Fact{{Message: "one", Hint: "fix one"}}},
+		{"wrapped as a whole", fmt.Errorf("clean up: %w", errors.Join(one, two)), []Fact{
+			{Message: "clean up: one\ntwo: deeper", Hint: "fix one", causes: []string{"clean up (*fmt.wrapError)", "one\ntwo: deeper (*errors.joinError)"}}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := Facts(test.err); !reflect.DeepEqual(got, test.want) {

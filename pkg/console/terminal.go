@@ -1,18 +1,19 @@
 package console
 
-// What commands and the log print, just before a person reads it.
-
 import (
 	"io"
+	"os"
 	"regexp"
 	"strings"
 	"unicode/utf8"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// TerminalWriter writes text for people: whatever a terminal would obey becomes an escape that can be read
-// (event.Visible), however the text is cut into writes. It is not safe for concurrent use.
+// TerminalWriter writes text for people: whatever a terminal would obey becomes an escape that can be
+// read (event.Visible), however the text is cut into writes. It is not safe for concurrent use.
 type TerminalWriter struct {
 	Out io.Writer
 	// colours may pass. What is written must have been made visible before, so that all colours in
@@ -21,20 +22,38 @@ type TerminalWriter struct {
 	rest    []byte // the beginning of a character whose end has not been written yet
 }
 
+// ForPrograms returns the writer below a TerminalWriter, for data that has to stay exact. On a
+// terminal a person reads it: w stays as it is.
+func ForPrograms(w io.Writer) io.Writer {
+	v, ok := w.(*TerminalWriter)
+	if !ok {
+		return w
+	}
+	switch out := v.Out.(type) {
+	case *liveTerminal:
+		return v
+	case *os.File:
+		if IsTerminal(out) {
+			return v
+		}
+	}
+	return v.Out
+}
+
 // colour is an escape sequence that changes how text looks (SGR), as lipgloss writes it.
 var colour = regexp.MustCompile(`\x1b\[[0-9;]*m`)
 
 func (v *TerminalWriter) Write(p []byte) (int, error) {
 	text := append(v.rest, p...)
-	whole := wholeCharacters(text)
-	v.rest = append([]byte(nil), text[whole:]...)
-	if _, err := v.Out.Write([]byte(v.text(string(text[:whole])))); err != nil {
+	complete := completeCharacters(text)
+	v.rest = append([]byte(nil), text[complete:]...)
+	if _, err := v.Out.Write([]byte(v.visible(string(text[:complete])))); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
-func (v *TerminalWriter) text(text string) string {
+func (v *TerminalWriter) visible(text string) string {
 	if !v.colours {
 		return event.Visible(text)
 	}
@@ -49,8 +68,8 @@ func (v *TerminalWriter) text(text string) string {
 	return out.String()
 }
 
-// wholeCharacters returns the length of text without an incomplete UTF-8 character at its end.
-func wholeCharacters(text []byte) int {
+// completeCharacters returns the length of text without an incomplete UTF-8 character at its end.
+func completeCharacters(text []byte) int {
 	for i := len(text) - 1; i >= max(0, len(text)-utf8.UTFMax+1); i-- {
 		if utf8.RuneStart(text[i]) {
 			if utf8.FullRune(text[i:]) {
@@ -60,4 +79,16 @@ func wholeCharacters(text []byte) int {
 		}
 	}
 	return len(text)
+}
+
+// InForeground reports whether what is typed is for this process.
+func InForeground(terminal *os.File) bool {
+	group, err := unix.IoctlGetInt(int(terminal.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
+
+// IsTerminal reports whether f is a terminal now: one that was closed no longer is.
+func IsTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), getTermios)
+	return err == nil
 }

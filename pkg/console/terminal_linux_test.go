@@ -21,7 +21,7 @@ func TestColours(t *testing.T) {
 	t.Setenv("NO_COLOR", "")
 	t.Setenv("CI", "")
 	lines := func(p *Printer) {
-		p.ShownPods.Store(&PodFilter{})
+		p.SetPodFilter(&PodFilter{})
 		for _, e := range []event.Event{
 			{Stage: "node", Phase: event.Warned, Message: "image stays"},
 			podLine("web-1", "info", "hello"), podLine("web-2", "error", "oh no"),

@@ -91,7 +91,7 @@ func TestHostileLines(t *testing.T) {
 			for _, e := range hostileEvents(terminal.Hostile) {
 				p.Print(e)
 			}
-			p.PrintEnd(event.WithHint(errors.New(terminal.Hostile), terminal.Hostile), 1)
+			p.PrintError(event.WithHint(errors.New(terminal.Hostile), terminal.Hostile), 1)
 			if left := terminal.Unprintable(out.String(), colours); left != "" {
 				t.Errorf("%s: %q in %q", format, left, out.String())
 			}
@@ -115,7 +115,7 @@ func FuzzLines(f *testing.F) {
 			for _, e := range hostileEvents(text) {
 				p.Print(e)
 			}
-			p.PrintEnd(event.WithHint(errors.New(text), text), 1)
+			p.PrintError(event.WithHint(errors.New(text), text), 1)
 			if left := terminal.Unprintable(out.String(), false); left != "" {
 				t.Errorf("%s: %q in %q", format, left, out.String())
 			}

@@ -2,4 +2,4 @@ package console
 
 import "golang.org/x/sys/unix"
 
-const GetTermios, setTermios = unix.TCGETS, unix.TCSETS
+const getTermios, setTermios = unix.TCGETS, unix.TCSETS

@@ -139,7 +139,7 @@ func settingsName() string {
 
 // canAsk tells whether somebody sits at the terminal and sees a question.
 func canAsk(in, out *os.File) bool {
-	return console.IsTerminal(in) && console.IsTerminal(out) && console.InForeground(int(in.Fd()))
+	return console.IsTerminal(in) && console.IsTerminal(out) && console.InForeground(in)
 }
 
 // question is what the user has to know of a cluster. What comes from files and from the cluster is

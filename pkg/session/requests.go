@@ -23,6 +23,7 @@ type requests struct {
 
 	// What stays when run begins again.
 	paused bool
+	logs   bool // of pods are shown
 	next   loop.Change
 	due    bool // next waits to be taken by the loop
 }
@@ -104,11 +105,11 @@ func (c *requests) pause(paused bool) {
 
 // toggleLogs shows and hides what pods print, which is followed all the time.
 func (c *requests) toggleLogs() {
-	if c.ShownPods.Load() != nil {
-		c.ShownPods.Store(nil)
+	c.logs = !c.logs
+	c.ShowPods(c.logs)
+	if c.logs {
+		c.say.Note("logs of the pods are on", "off with", "l")
+	} else {
 		c.say.Note("logs of the pods are off")
-		return
 	}
-	c.ShownPods.Store(c.PodFilter)
-	c.say.Note("logs of the pods are on", "off with", "l")
 }

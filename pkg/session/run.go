@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/control"
@@ -19,9 +18,8 @@ type Inputs struct {
 	Requests <-chan control.Request // of the page, or another terminal
 	Quit     func()
 
-	ShownPods *atomic.Pointer[console.PodFilter] // whose lines the terminal shows, nil for none
-	PodFilter *console.PodFilter                 // when it shows some
-	Logs      bool                               // it shows them from the start
+	ShowPods func(shown bool) // what pods print, in the terminal
+	Logs     bool             // they are shown from the start
 }
 
 // Run runs the loop until ctx ends. Pods are followed until the session closes: they are worth a
