@@ -376,15 +376,18 @@ func TestOrdered(t *testing.T) {
 }
 
 // permits is a journal in memory.
-type permits map[string][]string
+type permits map[journal.Kind][]string
 
-func (p permits) Record(kind, name string) error { p[kind] = append(p[kind], name); return nil }
+func (p permits) Record(kind journal.Kind, name string) error {
+	p[kind] = append(p[kind], name)
+	return nil
+}
 
-func (p permits) Forget(string, string) error { return nil }
+func (p permits) Forget(journal.Kind, string) error { return nil }
 
-func (p permits) Names(kind string) []string { return p[kind] }
+func (p permits) Names(kind journal.Kind) []string { return p[kind] }
 
-func (p permits) Has(kind, name string) bool { return slices.Contains(p[kind], name) }
+func (p permits) Has(kind journal.Kind, name string) bool { return slices.Contains(p[kind], name) }
 
 func TestOnlyWhatIsRecordedIsRemoved(t *testing.T) {
 	here, link := t.TempDir(), filepath.Join(t.TempDir(), "link")

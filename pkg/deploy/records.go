@@ -206,10 +206,10 @@ func (d *Deployer) record(ctx context.Context, r Release, version int) (*release
 
 // permissions is the part of pkg/journal that permits deletion.
 type permissions interface {
-	Record(kind, name string) error
-	Forget(kind, name string) error
-	Has(kind, name string) bool
-	Names(kind string) []string // oldest first
+	Record(kind journal.Kind, name string) error
+	Forget(kind journal.Kind, name string) error
+	Has(kind journal.Kind, name string) bool
+	Names(kind journal.Kind) []string // oldest first
 }
 
 // recordRelease permits the deletion of a release, from this folder.
@@ -234,20 +234,20 @@ func (d *Deployer) forgetRelease(r Release) error {
 
 // recordUID records which object of a name devloop made: the name alone would permit the deletion
 // of someone else's successor.
-func (d *Deployer) recordUID(kind, name string, uid types.UID) error {
+func (d *Deployer) recordUID(kind journal.Kind, name string, uid types.UID) error {
 	return d.recordFact(journal.UID, kind, name, string(uid))
 }
 
 // matchesUID tells whether a live object can be the one that devloop made. Earlier devloops did not
 // record UIDs.
-func (d *Deployer) matchesUID(kind, name string, uid types.UID) bool {
+func (d *Deployer) matchesUID(kind journal.Kind, name string, uid types.UID) bool {
 	recorded := d.facts(journal.UID, kind, name)
 	return len(recorded) == 0 || slices.Contains(recorded, string(uid))
 }
 
 // recordFolder records from which folder's devloop.yaml a thing was made: another folder may have a
 // project of the same name, and so the same journal.
-func (d *Deployer) recordFolder(kind, name string) error {
+func (d *Deployer) recordFolder(kind journal.Kind, name string) error {
 	if d.folder == "" {
 		return nil
 	}
@@ -255,7 +255,7 @@ func (d *Deployer) recordFolder(kind, name string) error {
 }
 
 // otherFolder returns the folder that a thing was made from, if that is known and not this one.
-func (d *Deployer) otherFolder(kind, name string) (folder string, elsewhere bool) {
+func (d *Deployer) otherFolder(kind journal.Kind, name string) (folder string, elsewhere bool) {
 	recorded := d.facts(journal.Folder, kind, name)
 	if len(recorded) == 0 || slices.Contains(recorded, d.folder) {
 		return "", false
@@ -264,9 +264,9 @@ func (d *Deployer) otherFolder(kind, name string) (folder string, elsewhere bool
 }
 
 // forgetEntry removes an entry, with its facts.
-func (d *Deployer) forgetEntry(kind, name string) error {
+func (d *Deployer) forgetEntry(kind journal.Kind, name string) error {
 	errs := []error{d.journal.Forget(kind, name)}
-	for _, about := range []string{journal.UID, journal.Folder} {
+	for _, about := range []journal.Kind{journal.UID, journal.Folder} {
 		for _, value := range d.facts(about, kind, name) {
 			errs = append(errs, d.journal.Forget(about, factPrefix(kind, name)+value))
 		}
@@ -276,7 +276,7 @@ func (d *Deployer) forgetEntry(kind, name string) error {
 
 // recordFact records a fact about an entry, about being journal.UID or journal.Folder. It replaces
 // an earlier value.
-func (d *Deployer) recordFact(about, kind, name, value string) error {
+func (d *Deployer) recordFact(about, kind journal.Kind, name, value string) error {
 	before := d.facts(about, kind, name)
 	if slices.Equal(before, []string{value}) {
 		return nil
@@ -291,7 +291,7 @@ func (d *Deployer) recordFact(about, kind, name, value string) error {
 }
 
 // facts returns the values of a fact, the newest last: one, unless a crash left two.
-func (d *Deployer) facts(about, kind, name string) (values []string) {
+func (d *Deployer) facts(about, kind journal.Kind, name string) (values []string) {
 	for _, entry := range d.journal.Names(about) {
 		if value, found := strings.CutPrefix(entry, factPrefix(kind, name)); found {
 			values = append(values, value)
@@ -300,4 +300,4 @@ func (d *Deployer) facts(about, kind, name string) (values []string) {
 	return values
 }
 
-func factPrefix(kind, name string) string { return kind + " " + name + "@" }
+func factPrefix(kind journal.Kind, name string) string { return string(kind) + " " + name + "@" }

@@ -20,7 +20,7 @@ const (
 // thing.
 type line struct {
 	Op   string    `json:"op"`
-	Kind string    `json:"kind"`
+	Kind Kind      `json:"kind"`
 	Name string    `json:"name"`
 	Time time.Time `json:"time"`
 }

@@ -21,17 +21,22 @@ import (
 	"time"
 )
 
-// The kinds of things that are recorded, and how they are named.
+// Kind is a kind of thing that is recorded.
+type Kind string
+
+// The kinds, and what the names of each look like.
 const (
-	Namespace = "namespace" // dask-gateway
-	Release   = "release"   // namespace/name
-	Revision  = "revision"  // namespace/name@7, of a release, while it is written
-	CRD       = "crd"       // daskclusters.gateway.dask.org
-	Volume    = "volume"    // namespace/name of a volume claim that outlives its release
-	Image     = "image"     // worker:3fa…
-	Pod       = "pod"       // namespace/name of one that is there for moments only
-	UID       = "uid"       // kind name@UID: which one of that name is meant by the other entry
-	Folder    = "folder"    // kind name@/home/me/web: from whose devloop.yaml the thing of the other entry was made
+	Namespace Kind = "namespace" // dask-gateway
+	Release   Kind = "release"   // namespace/name
+	Revision  Kind = "revision"  // namespace/name@7: a release's, while it is written
+	CRD       Kind = "crd"       // daskclusters.gateway.dask.org
+	Volume    Kind = "volume"    // namespace/name of a claim that outlives its release
+	Image     Kind = "image"     // worker:3fa…
+	Pod       Kind = "pod"       // namespace/name of a check pod
+
+	// These say more about the thing of another record.
+	UID    Kind = "uid"    // kind name@UID: which object of that name it is
+	Folder Kind = "folder" // kind name@/home/me/web: whose devloop.yaml it was made from
 )
 
 // Journal is an open, locked journal. It may be used by several goroutines.
@@ -87,7 +92,7 @@ func (j *Journal) open() (err error) {
 
 // Record permits the deletion of a thing: call it before making the thing. When it returns nil the
 // permission is on the disk. Recording a thing again makes it the newest.
-func (j *Journal) Record(kind, name string) error {
+func (j *Journal) Record(kind Kind, name string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	l := line{Op: opRecord, Kind: kind, Name: name, Time: time.Now()}
@@ -100,7 +105,7 @@ func (j *Journal) Record(kind, name string) error {
 
 // Forget withdraws the permission: call it after deleting the thing. It is as durable as Record. It
 // does nothing if there is no record.
-func (j *Journal) Forget(kind, name string) error {
+func (j *Journal) Forget(kind Kind, name string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if !has(j.records, kind, name) {
@@ -114,7 +119,7 @@ func (j *Journal) Forget(kind, name string) error {
 }
 
 // Names returns the names of a kind, oldest first. The slice belongs to the caller.
-func (j *Journal) Names(kind string) []string {
+func (j *Journal) Names(kind Kind) []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var names []string
@@ -127,7 +132,7 @@ func (j *Journal) Names(kind string) []string {
 }
 
 // Has reports whether a thing may be deleted.
-func (j *Journal) Has(kind, name string) bool {
+func (j *Journal) Has(kind Kind, name string) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return has(j.records, kind, name)
@@ -175,10 +180,10 @@ func (j *Journal) append(l line) error {
 		l.Op, l.Kind, l.Name, err)
 }
 
-func has(records []line, kind, name string) bool {
+func has(records []line, kind Kind, name string) bool {
 	return slices.ContainsFunc(records, func(l line) bool { return l.Kind == kind && l.Name == name })
 }
 
-func without(records []line, kind, name string) []line {
+func without(records []line, kind Kind, name string) []line {
 	return slices.DeleteFunc(records, func(l line) bool { return l.Kind == kind && l.Name == name })
 }

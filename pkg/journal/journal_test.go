@@ -54,7 +54,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func names(j *Journal, kind string) string {
+func names(j *Journal, kind Kind) string {
 	return strings.Join(j.Names(kind), " ")
 }
 

@@ -19,7 +19,7 @@ func (s *Session) Cleanup(ctx context.Context, leaves string, what deploy.Remova
 	if err != nil {
 		return event.WithHint(fmt.Errorf("clean up: %w", err), "devloop delete tries again")
 	}
-	count := func(kinds ...string) (n int) {
+	count := func(kinds ...journal.Kind) (n int) {
 		for _, kind := range kinds {
 			n += len(s.journal.Names(kind))
 		}
@@ -39,9 +39,9 @@ func (s *Session) Cleanup(ctx context.Context, leaves string, what deploy.Remova
 // what stays behind: each a kind and a name.
 func (s *Session) Abandon() (left []string) {
 	s.deployer.Abandon()
-	for _, kind := range []string{journal.Release, journal.Namespace, journal.Pod} {
+	for _, kind := range []journal.Kind{journal.Release, journal.Namespace, journal.Pod} {
 		for _, name := range s.journal.Names(kind) {
-			left = append(left, kind+" "+name)
+			left = append(left, string(kind)+" "+name)
 		}
 	}
 	return left
