@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -79,8 +78,6 @@ func readOwn(path string) ([]byte, error) {
 		return nil, fmt.Errorf("it belongs to another user (uid %d)", owner.Uid)
 	case info.Mode().Perm()&0o022 != 0:
 		return nil, errWritable
-	case info.Size() > settingsSize:
-		return nil, fmt.Errorf("it has more than %d bytes", settingsSize)
 	}
-	return io.ReadAll(io.LimitReader(file, settingsSize))
+	return files.ReadOpen(file, settingsSize)
 }

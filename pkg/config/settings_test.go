@@ -90,6 +90,6 @@ func TestLoadSettings(t *testing.T) {
 		check(t, path, nil, "FILE: cannot be read: it is a named pipe, not a regular file")
 	})
 	t.Run("too large", func(t *testing.T) {
-		check(t, write(t, "allowContexts: ["+strings.Repeat("a, ", settingsSize)+"]"), nil, "FILE: cannot be read: it has more than 65536 bytes")
+		check(t, write(t, "allowContexts: ["+strings.Repeat("a, ", settingsSize)+"]"), nil, "FILE: cannot be read: too large: it has more than 65536 bytes")
 	})
 }
