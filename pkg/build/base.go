@@ -109,8 +109,9 @@ func (c *baseCache) file(ref string, platform ocispecs.Platform) string {
 	return filepath.Join(c.dir, hex.EncodeToString(sum[:])+".json")
 }
 
-// readDockerfile refreshes if a Dockerfile has changed: whoever edits it wants current base images.
-func (c *baseCache) readDockerfile(file string, content []byte) {
+// refreshIfChanged refreshes if a Dockerfile has changed: whoever edits it wants current base
+// images.
+func (c *baseCache) refreshIfChanged(file string, content []byte) {
 	sum := sha256.Sum256(content)
 	c.mu.Lock()
 	last, ok := c.dockerfiles[file]
@@ -126,12 +127,12 @@ type baseResolver struct {
 	builder *Builder
 
 	mu    sync.Mutex
-	found []foundBase
+	found []resolvedBase
 	stale []string
 }
 
-// foundBase is what a Dockerfile's reference to a base image was resolved to.
-type foundBase struct {
+// resolvedBase is what a Dockerfile's reference to a base image was resolved to.
+type resolvedBase struct {
 	ref      string
 	platform ocispecs.Platform
 	digest   digest.Digest
@@ -179,7 +180,7 @@ func (r *baseResolver) find(ctx context.Context, ref string, platform ocispecs.P
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.found = append(r.found, foundBase{ref, platform, found.digest(), local})
+	r.found = append(r.found, resolvedBase{ref, platform, found.digest(), local})
 	if stale {
 		r.stale = append(r.stale, ref)
 	}
@@ -187,7 +188,7 @@ func (r *baseResolver) find(ctx context.Context, ref string, platform ocispecs.P
 }
 
 // lookUpAgain asks registries for the current base images and remembers their answers.
-func (b *Builder) lookUpAgain(ctx context.Context, bases []foundBase) {
+func (b *Builder) lookUpAgain(ctx context.Context, bases []resolvedBase) {
 	resolver := &baseResolver{builder: b}
 	for _, base := range bases {
 		if !base.local {

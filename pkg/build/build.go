@@ -46,8 +46,8 @@ type cache struct {
 type engine interface {
 	// open connects to BuildKit. The caller closes the connection.
 	open(ctx context.Context) (*bkclient.Client, error)
-	// alive returns why nothing answers, or nil.
-	alive(ctx context.Context) error
+	// ping returns why nothing answers, or nil.
+	ping(ctx context.Context) error
 	// base returns what a reference to a base image stands for there, nil if that is unknown.
 	base(ctx context.Context, ref string, platform ocispecs.Platform) (*base, error)
 	has(ctx context.Context, tag name.Tag) (bool, error)
@@ -55,8 +55,8 @@ type engine interface {
 	export(tag name.Tag) (bkclient.ExportEntry, error)
 	// name gives the image of BuildKit's answer its only name, and returns its ID.
 	name(ctx context.Context, answer map[string]string, tag name.Tag) (id string, err error)
-	// drop removes what a build left that gets no name.
-	drop(ctx context.Context, tag name.Tag) error
+	// discard removes what a build left that gets no name.
+	discard(ctx context.Context, tag name.Tag) error
 	remove(ctx context.Context, tag name.Tag) error
 }
 
@@ -66,8 +66,8 @@ func New(docker *client.Client, cacheDir string) *Builder {
 	return newBuilder(&dockerEngine{docker}, cacheDir)
 }
 
-// Alone returns a Builder that builds where b does and hashes by itself.
-func (b *Builder) Alone() *Builder { return &Builder{engine: b.engine, cache: b.cache} }
+// SelfHashing returns a Builder that builds where b does and hashes by itself.
+func (b *Builder) SelfHashing() *Builder { return &Builder{engine: b.engine, cache: b.cache} }
 
 // Remote returns a Builder for the BuildKit at address, in the form of BUILDKIT_HOST. Images land
 // in registry.
@@ -106,8 +106,8 @@ func newBuilder(engine engine, cacheDir string) *Builder {
 // Refresh makes the next Hash ask registries for the current base images.
 func (b *Builder) Refresh() { b.bases.refresh() }
 
-// Alive returns why nothing answers, or nil.
-func (b *Builder) Alive(ctx context.Context) error { return b.engine.alive(ctx) }
+// Ping returns why nothing answers, or nil.
+func (b *Builder) Ping(ctx context.Context) error { return b.engine.ping(ctx) }
 
 // Has reports whether the image is there.
 func (b *Builder) Has(ctx context.Context, tag name.Tag) (bool, error) { return b.engine.has(ctx, tag) }
@@ -123,9 +123,9 @@ func (b *Builder) Built(tag name.Tag) string {
 // Remove removes the tag; the layers go with the last tag. A tag that is not there is no error.
 func (b *Builder) Remove(ctx context.Context, tag name.Tag) error { return b.engine.remove(ctx, tag) }
 
-// MissingBases returns the base images of input that have to be brought here before a build, which would
-// otherwise use others than those that were hashed. The error is event.ErrSuperseded if a base
-// image has changed since.
+// MissingBases returns the base images of input that have to be brought here before a build, which
+// would otherwise use others than those that were hashed. The error is event.ErrSuperseded if a
+// base image has changed since.
 func (b *Builder) MissingBases(ctx context.Context, input Input) (missing []name.Tag, err error) {
 	for _, hashed := range input.bases {
 		tag, err := b.missingBase(ctx, hashed)
@@ -143,7 +143,7 @@ func (b *Builder) MissingBases(ctx context.Context, input Input) (missing []name
 }
 
 // missingBase returns nil if a build here would use the base image that was hashed.
-func (b *Builder) missingBase(ctx context.Context, hashed foundBase) (*name.Tag, error) {
+func (b *Builder) missingBase(ctx context.Context, hashed resolvedBase) (*name.Tag, error) {
 	present, err := b.engine.base(ctx, hashed.ref, hashed.platform)
 	switch {
 	case err == nil && present != nil && present.digest() == hashed.digest:
@@ -193,9 +193,9 @@ func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error
 			}
 		}
 		if err != nil {
-			dropCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropTimeout)
+			discardCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTimeout)
 			defer cancel()
-			if left := b.engine.drop(dropCtx, input.Tag); left != nil {
+			if left := b.engine.discard(discardCtx, input.Tag); left != nil {
 				stage.Detail("what the build left could not be removed", "err", left.Error())
 			}
 			return nil, err
@@ -210,8 +210,8 @@ func (i Input) image() event.Image {
 	return event.Image{Name: event.Name(i.Name), Tag: event.Name(i.Tag.TagStr()), Ref: event.Name(i.Tag.String())}
 }
 
-// dropTimeout bounds the clean-up after a build, whose own context may have ended.
-const dropTimeout = 10 * time.Second
+// discardTimeout bounds the clean-up after a build, whose own context may have ended.
+const discardTimeout = 10 * time.Second
 
 // solveStable builds until no input was written meanwhile: BuildKit may have read half of a file
 // that now has its old content again. The second time, whatever is the same comes from BuildKit's
@@ -285,7 +285,7 @@ func (b *Builder) solve(ctx context.Context, stage event.Stage, input Input) (an
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if away := b.engine.alive(ctx); away != nil {
+		if away := b.engine.ping(ctx); away != nil {
 			return nil, fmt.Errorf("image %s: the build broke off: %w", input.Name, away)
 		}
 		return nil, progress.explain(err)

@@ -57,7 +57,7 @@ type buildkit func(context.Context) (*bkclient.Client, error)
 
 func (b buildkit) open(ctx context.Context) (*bkclient.Client, error) { return b(ctx) }
 
-func (b buildkit) alive(ctx context.Context) error {
+func (b buildkit) ping(ctx context.Context) error {
 	_, err := b.workers(ctx)
 	return err
 }
@@ -163,7 +163,7 @@ func (e *containerdEngine) name(ctx context.Context, answer map[string]string, t
 	return id, event.Transient(e.store.Rename(ctx, temporary, tag)) // another devloop may have built the same
 }
 
-func (e *containerdEngine) drop(ctx context.Context, tag name.Tag) error {
+func (e *containerdEngine) discard(ctx context.Context, tag name.Tag) error {
 	temporary, err := temporary(tag)
 	if err != nil {
 		return err
@@ -173,7 +173,7 @@ func (e *containerdEngine) drop(ctx context.Context, tag name.Tag) error {
 
 // remove also removes what a killed build left.
 func (e *containerdEngine) remove(ctx context.Context, tag name.Tag) error {
-	return errors.Join(e.store.Remove(ctx, tag), e.drop(ctx, tag))
+	return errors.Join(e.store.Remove(ctx, tag), e.discard(ctx, tag))
 }
 
 type remoteEngine struct {
@@ -188,8 +188,8 @@ func newRemoteEngine(address string, registry Registry) *remoteEngine {
 	}, address, registry}
 }
 
-func (e *remoteEngine) alive(ctx context.Context) error {
-	if err := e.buildkit.alive(ctx); err != nil {
+func (e *remoteEngine) ping(ctx context.Context) error {
+	if err := e.buildkit.ping(ctx); err != nil {
 		return event.WithHint(fmt.Errorf("BUILDKIT_HOST=%s: %w", e.address, err),
 			"check BUILDKIT_HOST, and that a buildkitd runs there")
 	}
@@ -215,7 +215,7 @@ func (e *remoteEngine) name(_ context.Context, answer map[string]string, tag nam
 	return id, e.registry.Tag(id, tag)
 }
 
-// drop has nothing to do: the next Prune removes blobs that no image uses.
-func (*remoteEngine) drop(context.Context, name.Tag) error { return nil }
+// discard has nothing to do: the next Prune removes blobs that no image uses.
+func (*remoteEngine) discard(context.Context, name.Tag) error { return nil }
 
 func (e *remoteEngine) remove(_ context.Context, tag name.Tag) error { return e.registry.Prune(tag) }

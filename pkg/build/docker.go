@@ -24,7 +24,7 @@ type dockerEngine struct{ client *client.Client }
 
 // open speaks to the daemon's BuildKit through its HTTP API.
 func (e *dockerEngine) open(ctx context.Context) (*bkclient.Client, error) {
-	if err := e.alive(ctx); err != nil {
+	if err := e.ping(ctx); err != nil {
 		return nil, err
 	}
 	return bkclient.New(ctx, "",
@@ -36,7 +36,7 @@ func (e *dockerEngine) open(ctx context.Context) (*bkclient.Client, error) {
 		}))
 }
 
-func (e *dockerEngine) alive(ctx context.Context) error {
+func (e *dockerEngine) ping(ctx context.Context) error {
 	_, err := Ping(ctx, e.client)
 	return err
 }
@@ -96,8 +96,8 @@ func (e *dockerEngine) name(ctx context.Context, answer map[string]string, tag n
 	return "", fmt.Errorf("Docker built it and cannot find it again (answer: %v)", answer)
 }
 
-// drop has nothing to do: Docker prunes images without a name.
-func (*dockerEngine) drop(context.Context, name.Tag) error { return nil }
+// discard has nothing to do: Docker prunes images without a name.
+func (*dockerEngine) discard(context.Context, name.Tag) error { return nil }
 
 func (e *dockerEngine) remove(ctx context.Context, tag name.Tag) error {
 	_, err := e.client.ImageRemove(ctx, tag.String(), client.ImageRemoveOptions{PruneChildren: true})

@@ -36,7 +36,8 @@ func TestMissingBases(t *testing.T) {
 	const away, asked = "127.0.0.1:1/base:1", "127.0.0.1:1/base:2"
 	here := base{Config: []byte(`{"here":true}`)}
 	input := func(ref string, local bool) Input {
-		return Input{Image: Image{Name: "worker"}, bases: []foundBase{{ref: ref, digest: here.digest(), local: local}}}
+		return Input{Image: Image{Name: "worker"},
+			bases: []resolvedBase{{ref: ref, digest: here.digest(), local: local}}}
 	}
 	for says, test := range map[string]struct {
 		node  bases

@@ -82,7 +82,7 @@ type Input struct {
 	Files []Path   // that were read or looked for
 	Stale []string // base images whose registry did not answer: its last answer counts
 
-	bases []foundBase
+	bases []resolvedBase
 	stamp string // of the files' stats: it changes with every write, even one of the same content
 }
 
@@ -114,7 +114,7 @@ func (b *Builder) hash(ctx context.Context, input *Input) error {
 	for _, file := range append([]string{input.Dockerfile}, input.ignoreFiles()...) {
 		input.Files = append(input.Files, Path{Name: file})
 		if now, err := stat(file, unix.Stat); err == nil {
-			field(stamp, file, fmt.Sprint(now))
+			writeFields(stamp, file, fmt.Sprint(now))
 		}
 	}
 	definition, err := b.convert(ctx, input, sum)
@@ -126,7 +126,7 @@ func (b *Builder) hash(ctx context.Context, input *Input) error {
 		return err
 	}
 	for _, op := range definition.Def {
-		field(sum, "op", string(op))
+		writeFields(sum, "op", string(op))
 		patterns, local, err := localPatterns(op)
 		if err != nil {
 			return err
@@ -141,8 +141,8 @@ func (b *Builder) hash(ctx context.Context, input *Input) error {
 		if err != nil {
 			return fmt.Errorf("context %s: %w", input.Context, err)
 		}
-		field(sum, "context", found.sum)
-		field(stamp, "context", found.stamp)
+		writeFields(sum, "context", found.sum)
+		writeFields(stamp, "context", found.stamp)
 	}
 	input.Hash, input.stamp = hex.EncodeToString(sum.Sum(nil)), hex.EncodeToString(stamp.Sum(nil))
 	input.Tag, err = name.NewTag(cmp.Or(input.Repository, input.Name) + ":" + input.Hash[:TagLength])
@@ -156,7 +156,7 @@ func (b *Builder) convert(ctx context.Context, input *Input, sum io.Writer) (*ll
 	if err != nil {
 		return nil, err
 	}
-	b.bases.readDockerfile(input.Dockerfile, dockerfile)
+	b.bases.refreshIfChanged(input.Dockerfile, dockerfile)
 	resolver := &baseResolver{builder: b}
 	args := withoutProxies(input.Args, dockerfile)
 	options, err := input.convertOptions(args, resolver)
@@ -179,10 +179,10 @@ func (b *Builder) convert(ctx context.Context, input *Input, sum io.Writer) (*ll
 	if err != nil {
 		return nil, err
 	}
-	field(sum, hashVersion, platforms.Format(*options.TargetPlatform))
-	field(sum, "config", string(configJSON))
+	writeFields(sum, hashVersion, platforms.Format(*options.TargetPlatform))
+	writeFields(sum, "config", string(configJSON))
 	if syntax := externalFrontend(dockerfile, args); syntax != "" {
-		field(sum, "syntax", syntax)
+		writeFields(sum, "syntax", syntax)
 	}
 	return definition, nil
 }
@@ -316,11 +316,11 @@ func (b *Builder) walkContext(ctx context.Context, found *hashedContext, root st
 			return fmt.Errorf("%s: no file information", path)
 		}
 		mode, full := fs.FileMode(stat.Mode), filepath.Join(root, path)
-		field(sum, "file", filepath.ToSlash(path), mode.String())
+		writeFields(sum, "file", filepath.ToSlash(path), mode.String())
 		for _, key := range slices.Sorted(maps.Keys(stat.Xattrs)) {
 			// Others belong to the machine, such as SELinux's labels.
 			if key == "security.capability" || strings.HasPrefix(key, "user.") {
-				field(sum, "xattr", key, string(stat.Xattrs[key]))
+				writeFields(sum, "xattr", key, string(stat.Xattrs[key]))
 			}
 		}
 		switch {
@@ -331,25 +331,25 @@ func (b *Builder) walkContext(ctx context.Context, found *hashedContext, root st
 			if err != nil {
 				return err
 			}
-			field(sum, digest)
+			writeFields(sum, digest)
 			found.seen = append(found.seen, seenPath{full, stat})
 			return nil
 		case mode&fs.ModeSymlink != 0:
-			field(sum, stat.Linkname)
+			writeFields(sum, stat.Linkname)
 		case mode&fs.ModeDevice != 0: // recreated and never opened, as is a named pipe
-			field(sum, fmt.Sprint(stat.Devmajor, stat.Devminor))
+			writeFields(sum, fmt.Sprint(stat.Devmajor, stat.Devminor))
 		}
 		return found.add(full)
 	})
 	for _, seen := range found.seen {
-		field(stamp, seen.path, fmt.Sprint(seen.stat))
+		writeFields(stamp, seen.path, fmt.Sprint(seen.stat))
 	}
 	found.sum, found.stamp = hex.EncodeToString(sum.Sum(nil)), hex.EncodeToString(stamp.Sum(nil))
 	return err
 }
 
-// field writes strings so that no two different lists of fields give the same bytes.
-func field(w io.Writer, values ...string) {
+// writeFields writes strings so that no two different lists of fields give the same bytes.
+func writeFields(w io.Writer, values ...string) {
 	for _, v := range values {
 		_, _ = fmt.Fprintf(w, "%d:%s,", len(v), v) // a hash never fails to write
 	}

@@ -39,7 +39,7 @@ func (s *Session) openBuilders(ctx context.Context) error {
 	case remote != "" && c.BuildIn != "node":
 		s.builder, s.origin = build.Remote(remote, s.registry, cache), node.BuiltSource{}
 		say.Note("images are built by another BuildKit", "why", "BUILDKIT_HOST is "+remote)
-		return s.builder.Alive(ctx)
+		return s.builder.Ping(ctx)
 	case c.BuildIn == "host":
 		say.Note("images are built on this machine", "why", "buildIn is host")
 		return nil
@@ -59,7 +59,7 @@ func (s *Session) openBuilders(ctx context.Context) error {
 	defer cancel()
 	if _, err := build.Ping(ctx, s.docker); err != nil {
 		say.Note("this machine needs no Docker", "why", err.Error())
-		s.builder, s.inNode = s.inNode.Alone(), nil
+		s.builder, s.inNode = s.inNode.SelfHashing(), nil
 	}
 	return nil
 }

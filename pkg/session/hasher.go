@@ -59,7 +59,7 @@ func newNodeHasher(ctx context.Context, c *config.Config) (hasher *build.Builder
 	if err != nil {
 		return nil, nil, errors.Join(err, s.Close())
 	}
-	return inNode.Alone(), s.Close, nil
+	return inNode.SelfHashing(), s.Close, nil
 }
 
 // HashImages returns the target of a run. It builds nothing.
