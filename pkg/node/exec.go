@@ -20,26 +20,16 @@ type execTransport struct {
 	docker *client.Client
 }
 
-// attach starts a command. The caller closes the connection to its input and output.
-func (t *execTransport) attach(ctx context.Context, stdin bool, args []string) (id string,
-	conn client.HijackedResponse, err error) {
+func (t *execTransport) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
 	created, err := t.docker.ExecCreate(ctx, t.node,
-		client.ExecCreateOptions{AttachStdin: stdin, AttachStdout: true, AttachStderr: true, Cmd: args})
+		client.ExecCreateOptions{AttachStdin: stdin != nil, AttachStdout: true, AttachStderr: true, Cmd: args})
 	if err != nil {
 		err = event.WithHint(fmt.Errorf("node %s: docker exec: %w", t.node, err), "docker start "+t.node)
-		return "", conn, event.Transient(err)
+		return "", event.Transient(err)
 	}
-	attached, err := t.docker.ExecAttach(ctx, created.ID, client.ExecAttachOptions{})
+	conn, err := t.docker.ExecAttach(ctx, created.ID, client.ExecAttachOptions{})
 	if err != nil {
-		return "", conn, event.Transient(fmt.Errorf("node %s: docker exec: %w", t.node, err))
-	}
-	return created.ID, attached.HijackedResponse, nil
-}
-
-func (t *execTransport) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
-	id, conn, err := t.attach(ctx, stdin != nil, args)
-	if err != nil {
-		return "", err
+		return "", event.Transient(fmt.Errorf("node %s: docker exec: %w", t.node, err))
 	}
 	defer conn.Close()
 	// The end of the request ends neither the command nor the connection.
@@ -66,7 +56,7 @@ func (t *execTransport) run(ctx context.Context, stdin io.Reader, args ...string
 	}
 	var result client.ExecInspectResult
 	if err == nil {
-		result, err = t.docker.ExecInspect(ctx, id, client.ExecInspectOptions{})
+		result, err = t.docker.ExecInspect(ctx, created.ID, client.ExecInspectOptions{})
 	}
 	switch {
 	case err != nil:

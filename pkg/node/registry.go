@@ -280,7 +280,7 @@ func (r *Registry) checkSize(blob v1.Descriptor) error {
 	if openErr != nil {
 		return errors.Join(err, openErr)
 	}
-	defer func() { _ = content.Close() }()                                                 // only read
+	defer func() { _ = content.Close() }()
 	if actual, _, readErr := v1.SHA256(content); readErr == nil && actual == blob.Digest { // the size is wrong
 		return err
 	}
