@@ -50,7 +50,8 @@ func TestOnlyFilesAreRead(t *testing.T) {
 		want      string // "" if it does without
 	}{
 		{"the base", "devloop.yaml", nil, Source{}, "devloop.yaml: cannot be read: "},
-		{"a layer", "over.yaml", map[string]string{"devloop.yaml": valid}, Source{Files: []string{"devloop.yaml", "over.yaml"}}, "over.yaml: cannot be read: "},
+		{"a layer", "over.yaml", map[string]string{"devloop.yaml": valid},
+			Source{Files: []string{"devloop.yaml", "over.yaml"}}, "over.yaml: cannot be read: "},
 	} {
 		for kind, place := range map[string]func(path string) error{
 			"a pipe":   func(path string) error { return syscall.Mkfifo(path, 0o600) },
@@ -110,10 +111,12 @@ func TestProblemsAreFew(t *testing.T) {
 		{"wrong entries", head + "images:\n" + entries.String(), " more"},
 		{"a long key", head + strings.Repeat("k", 1000) + ": 1\n", ""},
 		{"a long value", head + "images: " + strings.Repeat("v", 1<<20) + "\n", ""},
-		{"a long number", head + "forwards: [{ service: a, namespace: b, port: 1, local: 1" + strings.Repeat("0", 1<<20) + " }]\n", " … "},
+		{"a long number", head + "forwards: [{ service: a, namespace: b, port: 1, local: 1" + strings.Repeat("0", 1<<20) +
+			" }]\n", " … "},
 		{"long keys in each other", head + deep.String(), ""},
 		{"deep", head + "images: " + strings.Repeat("[", 1<<20), ""},
-		{"a long name", head + "releases: [{ name: " + strings.Repeat("v", 1<<20) + ", chart: " + strings.Repeat("w", 1<<20) + ", namespace: n }]\n", " … "},
+		{"a long name", head + "releases: [{ name: " + strings.Repeat("v", 1<<20) + ", chart: " + strings.Repeat("w", 1<<20) +
+			", namespace: n }]\n", " … "},
 		{"not YAML", strings.Repeat("k: [", 1<<20), ""},
 		{"one long line of nothing", head + strings.Repeat("\"", 1<<20), ""},
 	} {

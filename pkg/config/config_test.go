@@ -117,9 +117,10 @@ func TestPlatform(t *testing.T) {
 				"dask.gatewayURL":  "http://traefik-dask-gateway.dask-gateway.svc.cluster.local:80",
 			},
 		}},
-		Health:   []Health{{Deployment: "app.kubernetes.io/name=dask-gateway", Namespace: "dask-gateway"}},
-		Cleanup:  Cleanup{Before: []string{"daskclusters.gateway.dask.org"}},
-		Forwards: []Forward{{Service: "traefik-dask-gateway", Namespace: "dask-gateway", Port: "80", Local: 8001, Bind: "localhost", Ready: "/api/health", Hold: 30 * time.Second}},
+		Health:  []Health{{Deployment: "app.kubernetes.io/name=dask-gateway", Namespace: "dask-gateway"}},
+		Cleanup: Cleanup{Before: []string{"daskclusters.gateway.dask.org"}},
+		Forwards: []Forward{{Service: "traefik-dask-gateway", Namespace: "dask-gateway", Port: "80", Local: 8001,
+			Bind: "localhost", Ready: "/api/health", Hold: 30 * time.Second}},
 		Timeouts: Timeouts{Rollout: 5 * time.Minute},
 		Watch:    Watch{Quiet: 100 * time.Millisecond, Limit: time.Second},
 		Local:    Local{Requirements: "requirements.txt"},
@@ -190,7 +191,8 @@ health:
 		t.Fatal(err)
 	}
 	args := map[string]string{"PYTHON": "3.10", "DEBUG": "true"}
-	secrets, agents := []Secret{{ID: "pip.conf", File: "~/pip.conf"}, {ID: "token", Env: "TOKEN"}}, []string{"default", "deploy=~/.ssh/id"}
+	secrets, agents := []Secret{{ID: "pip.conf", File: "~/pip.conf"}, {ID: "token", Env: "TOKEN"}},
+		[]string{"default", "deploy=~/.ssh/id"}
 	want := &Config{
 		Path: got.Path, Dir: got.Dir, Name: "all", KubeContext: "minikube", AllowContexts: []string{"staging"},
 		Images: []Image{
@@ -205,8 +207,9 @@ health:
 				Name: "b", Chart: "demo", Repo: "https://charts.example.com/stable", Version: "^1.2", Namespace: "n",
 				DependsOn: []string{"c", "a"},
 				InlineValues: map[string]any{
-					"map":    map[string]any{"8080": "web", "true": "y", "31": "z", "a.b": nil, "8": "text"},
-					"list":   []any{1, -1.5, 9007199254740993, uint64(math.MaxUint64), true, "text", "2024-01-02", []any{}, map[string]any{}},
+					"map": map[string]any{"8080": "web", "true": "y", "31": "z", "a.b": nil, "8": "text"},
+					"list": []any{1, -1.5, 9007199254740993, uint64(math.MaxUint64), true, "text", "2024-01-02", []any{},
+						map[string]any{}},
 					"merged": map[string]any{"8080": "web", "true": "y", "31": "z", "a.b": false, "8": "text"},
 				},
 				SetString: map[string]string{"a.b": "1.10", "c": "true", `e\.f`: "2024-01-02", "g": ""},
@@ -239,7 +242,8 @@ health:
 	if got.Releases[1].ChartIsLocal() || got.Releases[2].ChartIsLocal() {
 		t.Error("a chart of a repository and one of a registry are not local")
 	}
-	for i, want := range [][2]string{{"service", "s"}, {"deployment", "d.e"}, {"statefulset", "db"}, {"pod", "p-0"}, {"selector", "a=b,c in (d, e)"}} {
+	for i, want := range [][2]string{{"service", "s"}, {"deployment", "d.e"}, {"statefulset", "db"}, {"pod", "p-0"},
+		{"selector", "a=b,c in (d, e)"}} {
 		if kind, name := got.Forwards[i].Target(); kind != want[0] || name != want[1] {
 			t.Errorf("forward %d is to %s %q, want %q", i, kind, name, want)
 		}
@@ -313,7 +317,8 @@ push: %s
 images:
   worker: { dockerfile: Dockerfile.worker }
 releases:
-- { name: r, chart: chart.tgz, namespace: n, set: { all: '{{ image "worker" }}', tag: '{{ tag "worker" }}', repository: '{{ repository "worker" }}' } }
+- { name: r, chart: chart.tgz, namespace: n, set: { all: '{{ image "worker" }}', tag: '{{ tag "worker" }}', ` +
+		`repository: '{{ repository "worker" }}' } }
 `
 	for push, want := range map[string]struct {
 		repository string
@@ -338,12 +343,15 @@ releases:
 		if err != nil {
 			t.Fatal(err)
 		}
-		if set := (SetValues{"all": want.repository + ":3fa@sha256:cd1", "tag": "3fa", "repository": want.repository}); !reflect.DeepEqual(resolved.Set, set) {
+		if set := (SetValues{"all": want.repository + ":3fa@sha256:cd1", "tag": "3fa",
+			"repository": want.repository}); !reflect.DeepEqual(resolved.Set, set) {
 			t.Errorf("%s: %v", push, resolved.Set)
 		}
 	}
-	for _, push := range []string{"team", "team/images", "ftp://registry.example", "registry.example/Team", "user@registry.example/team", "registry.example/team:tag"} {
-		if _, err := load(t, project(t), fmt.Sprintf(file, push)); err == nil || !strings.Contains(err.Error(), "devloop.yaml:3:7: push: ") {
+	for _, push := range []string{"team", "team/images", "ftp://registry.example", "registry.example/Team",
+		"user@registry.example/team", "registry.example/team:tag"} {
+		if _, err := load(t, project(t), fmt.Sprintf(file, push)); err == nil ||
+			!strings.Contains(err.Error(), "devloop.yaml:3:7: push: ") {
 			t.Errorf("%s: %v", push, err)
 		}
 	}
@@ -389,11 +397,14 @@ releases:
 	}
 	want := c.Releases[0]
 	want.Set = SetValues{
-		"number": 8, "text": "8", "truth": true, "part": 0.5, "nothing": nil, "day": "2024-01-02", `a\.b.c[0]`: "x", "empty": "",
-		"all": "localhost:5000/worker:3fa", "repository": "localhost:5000/worker", "both": "img=localhost:5000/worker tag=3fa.",
+		"number": 8, "text": "8", "truth": true, "part": 0.5, "nothing": nil, "day": "2024-01-02", `a\.b.c[0]`: "x",
+		"empty": "",
+		"all":   "localhost:5000/worker:3fa", "repository": "localhost:5000/worker",
+		"both": "img=localhost:5000/worker tag=3fa.",
 	}
 	want.SetString = map[string]string{"tag": "3fa", "numeral": "8"}
-	want.InlineValues = map[string]any{"deep": []any{map[string]any{"image": "localhost:5000/worker:3fa"}, 8, nil}, "text": "x"}
+	want.InlineValues = map[string]any{"deep": []any{map[string]any{"image": "localhost:5000/worker:3fa"}, 8, nil},
+		"text": "x"}
 	want.Hooks = Hooks{
 		Before: []Hook{{[]string{"push", "localhost:5000/worker:3fa"}, time.Minute}},
 		After:  []Hook{{[]string{"test", "tag=3fa"}, time.Minute}, {[]string{"done"}, time.Minute}},
@@ -457,8 +468,10 @@ func FuzzLoad(f *testing.F) {
 	f.Add([]byte(platformFile), []byte(nil), "", "")
 	f.Add([]byte(base), []byte("releases: [{ name: one, set: { a: 1 } }]"), "gpu", "forwards[db].local=1")
 	f.Add([]byte(base), []byte("forwards:\nhealth: ~"), "bare", "images="+bomb)
-	f.Add([]byte(base), []byte("releases: [{ name: two, inlineValues: { a: [{ b: '{{ tag \"worker\" }}' }] }, dependsOn: [one] }]"), "", "releases[two].inlineValues.a[0].b.c=1")
-	f.Add([]byte(base), []byte("forwards: [{ selector: a=b, namespace: n, port: '80', local: 0, bind: '::' }]"), "gpu", "forwards[a=b].port=http")
+	f.Add([]byte(base), []byte("releases: [{ name: two, inlineValues: { a: [{ b: '{{ tag \"worker\" }}' }] }, "+
+		"dependsOn: [one] }]"), "", "releases[two].inlineValues.a[0].b.c=1")
+	f.Add([]byte(base), []byte("forwards: [{ selector: a=b, namespace: n, port: '80', local: 0, bind: '::' }]"), "gpu",
+		"forwards[a=b].port=http")
 	for _, c := range wrong {
 		f.Add([]byte(c.text), []byte(c.text), "p", "releases[0].set.a="+c.text)
 	}

@@ -43,7 +43,8 @@ func TestSchema(t *testing.T) {
 }
 
 func TestKeys(t *testing.T) {
-	out := bytes.NewBufferString("# The keys of devloop.yaml\n\n| key | type | default | what it is |\n| --- | --- | --- | --- |\n")
+	out := bytes.NewBufferString("# The keys of devloop.yaml\n\n| key | type | default | what it is |\n" +
+		"| --- | --- | --- | --- |\n")
 	d := describer{docs: comments(t)}
 	d.rows(out, "", d.value(reflect.TypeFor[file](), ""))
 	isUpToDate(t, "keys.md", out.Bytes())
@@ -209,11 +210,13 @@ func (d describer) value(t reflect.Type, check string) *schemaValue {
 		return &schemaValue{Type: "object", AdditionalProperties: true}
 	case *map[string]Config:
 		d.partial = true
-		return &schemaValue{Type: "object", PropertyNames: d.value(t.Key(), check), AdditionalProperties: orNull(d.value(t.Elem(), ""))}
+		return &schemaValue{Type: "object", PropertyNames: d.value(t.Key(), check),
+			AdditionalProperties: orNull(d.value(t.Elem(), ""))}
 	}
 	if t.Kind() == reflect.Slice {
 		if key, ok := keyField(t.Elem()); ok {
-			return &schemaValue{Type: "object", PropertyNames: d.value(key.Type, key.check), AdditionalProperties: orNull(d.value(t.Elem(), ""))}
+			return &schemaValue{Type: "object", PropertyNames: d.value(key.Type, key.check),
+				AdditionalProperties: orNull(d.value(t.Elem(), ""))}
 		}
 		d.partial = d.partial && len(identityKeys(t)) > 0
 		return &schemaValue{Type: "array", Items: d.value(t.Elem(), "")}
@@ -314,7 +317,8 @@ func TestEveryKeyIsDescribed(t *testing.T) {
 // TestEveryCheckIsARule keeps a typo in a tag from turning a check off.
 func TestEveryCheckIsARule(t *testing.T) {
 	for _, of := range []reflect.Type{reflect.TypeFor[file](), reflect.TypeFor[Image](), reflect.TypeFor[Release](),
-		reflect.TypeFor[Health](), reflect.TypeFor[Cleanup](), reflect.TypeFor[Forward](), reflect.TypeFor[Timeouts](), reflect.TypeFor[Watch](), reflect.TypeFor[Hooks](), reflect.TypeFor[Hook]()} {
+		reflect.TypeFor[Health](), reflect.TypeFor[Cleanup](), reflect.TypeFor[Forward](), reflect.TypeFor[Timeouts](),
+		reflect.TypeFor[Watch](), reflect.TypeFor[Hooks](), reflect.TypeFor[Hook]()} {
 		all := fields(of)
 		if key, ok := keyField(of); ok {
 			all = append(all, key)
@@ -384,52 +388,78 @@ func TestSchemaAgrees(t *testing.T) {
 	s := compiled(t)
 	t.Chdir(project(t))
 	for path, values := range map[string]struct{ good, bad []string }{
-		"apiVersion":        {nil, []string{"devloop/v2", "[]", "null"}},
-		"name":              {[]string{"a", "a-1", strings.Repeat("a", 63)}, []string{"A", "a-", "''", "8", strings.Repeat("a", 64), "null"}},
-		"kubeContext":       {[]string{"arn:x/y", "null"}, []string{"''", "true", "[]"}},
-		"allowContexts":     {[]string{"[]", "[a]", "null"}, []string{"a", "['']", "[1]", "[null]"}},
-		"images":            {[]string{"{}", "null"}, []string{"[]", "{ A: { dockerfile: values.yaml } }", "{ 'a:1': { dockerfile: values.yaml } }"}},
-		"images.x":          {[]string{"{ context: sub }"}, []string{"[]", "sub"}},
-		"images.x.args":     {[]string{"{ A: 1, B: true, C: , D: 1.5, E: 2024-01-02, F: .nan }"}, []string{"{ A: [] }", "[]"}},
+		"apiVersion": {nil, []string{"devloop/v2", "[]", "null"}},
+		"name": {[]string{"a", "a-1", strings.Repeat("a", 63)},
+			[]string{"A", "a-", "''", "8", strings.Repeat("a", 64), "null"}},
+		"kubeContext":   {[]string{"arn:x/y", "null"}, []string{"''", "true", "[]"}},
+		"allowContexts": {[]string{"[]", "[a]", "null"}, []string{"a", "['']", "[1]", "[null]"}},
+		"images": {[]string{"{}", "null"},
+			[]string{"[]", "{ A: { dockerfile: values.yaml } }", "{ 'a:1': { dockerfile: values.yaml } }"}},
+		"images.x": {[]string{"{ context: sub }"}, []string{"[]", "sub"}},
+		"images.x.args": {[]string{"{ A: 1, B: true, C: , D: 1.5, E: 2024-01-02, F: .nan }"},
+			[]string{"{ A: [] }", "[]"}},
 		"images.x.platform": {[]string{"linux/arm/v7", "null"}, []string{"linux", "linux/arm/v7/x"}},
-		"images.x.secrets":  {[]string{"{}", "null", "{ a.b: { file: x } }", "{ a: { env: X } }"}, []string{"[]", "{ a: }", "{ a: { file: x, env: X } }", "{ 'a b': { env: X } }"}},
-		"images.x.ssh":      {[]string{"[]", "[default, 'a=b,c']"}, []string{"default", "['']", "['a=']"}},
-		"keepImages":        {[]string{"1", "100", "null"}, []string{"0", "101", "'x'"}},
-		"releases":          {[]string{"[]", "null"}, []string{"{}", "[{}]", "[null]"}},
-		"releases[0].name":  {[]string{"a.b"}, []string{"a_b", "null", strings.Repeat("a", 54)}},
-		"releases[0]": {[]string{"{ name: r, chart: c, namespace: n, repo: 'https://h/x', version: ^1 }", "{ name: r, chart: 'oci://h/c', namespace: n, version: 1.x }"},
-			[]string{"{ name: r, chart: c, namespace: n, repo: h }", "{ name: r, chart: c, namespace: n, repo: 'oci://h' }", "{ name: r, chart: 'oci://h/c', namespace: n, version: 1.2 }"}},
-		"releases[0].chart":        {[]string{"http://h/c.tgz", "'oci://h/c:1'", "deploy/dask-session"}, []string{"''", "null", "8"}},
-		"releases[0].dependsOn":    {[]string{"[]", "null"}, []string{"s", "[A]", "['']", "[8]", "[null]"}},
-		"releases[0].inlineValues": {[]string{"{}", "null", "{ .a: { b.c: [1, { d: , e: 1.5 }], '': [] }, 8: true, f: 2024-01-02 }"}, []string{"[]", "a", "true"}},
-		"releases[0].setString":    {[]string{"{ a.b: 1, 'c\\.d[0]': null, e: '', f: 2024-01-02, g: .nan }", "null"}, []string{"{ .a: 1 }", "{ a: {} }", "{ a: [1] }", "[]"}},
-		"releases[0].hooks":        {[]string{"{}", "null", "{ before: , after: [] }"}, []string{"[]", "{ during: [] }", "{ before: {} }", "{ after: [~] }"}},
-		"releases[0].hooks.after": {[]string{"[{ command: [a] }, { command: [b, '-c', '{ 8 }'], timeout: 1.5s }, { command: [c], timeout: }]"},
-			[]string{"[{}]", "[{ command: }]", "[{ command: [] }]", "[{ command: a }]", "[{ command: [''] }]", "[{ command: [8] }]", "[{ command: [a], timeout: 1 }]", "[[a]]"}},
+		"images.x.secrets": {[]string{"{}", "null", "{ a.b: { file: x } }", "{ a: { env: X } }"},
+			[]string{"[]", "{ a: }", "{ a: { file: x, env: X } }", "{ 'a b': { env: X } }"}},
+		"images.x.ssh":     {[]string{"[]", "[default, 'a=b,c']"}, []string{"default", "['']", "['a=']"}},
+		"keepImages":       {[]string{"1", "100", "null"}, []string{"0", "101", "'x'"}},
+		"releases":         {[]string{"[]", "null"}, []string{"{}", "[{}]", "[null]"}},
+		"releases[0].name": {[]string{"a.b"}, []string{"a_b", "null", strings.Repeat("a", 54)}},
+		"releases[0]": {[]string{"{ name: r, chart: c, namespace: n, repo: 'https://h/x', version: ^1 }",
+			"{ name: r, chart: 'oci://h/c', namespace: n, version: 1.x }"},
+			[]string{"{ name: r, chart: c, namespace: n, repo: h }", "{ name: r, chart: c, namespace: n, repo: 'oci://h' }",
+				"{ name: r, chart: 'oci://h/c', namespace: n, version: 1.2 }"}},
+		"releases[0].chart": {[]string{"http://h/c.tgz", "'oci://h/c:1'", "deploy/dask-session"},
+			[]string{"''", "null", "8"}},
+		"releases[0].dependsOn": {[]string{"[]", "null"}, []string{"s", "[A]", "['']", "[8]", "[null]"}},
+		"releases[0].inlineValues": {[]string{"{}", "null",
+			"{ .a: { b.c: [1, { d: , e: 1.5 }], '': [] }, 8: true, f: 2024-01-02 }"}, []string{"[]", "a", "true"}},
+		"releases[0].setString": {[]string{"{ a.b: 1, 'c\\.d[0]': null, e: '', f: 2024-01-02, g: .nan }", "null"},
+			[]string{"{ .a: 1 }", "{ a: {} }", "{ a: [1] }", "[]"}},
+		"releases[0].hooks": {[]string{"{}", "null", "{ before: , after: [] }"},
+			[]string{"[]", "{ during: [] }", "{ before: {} }", "{ after: [~] }"}},
+		"releases[0].hooks.after": {[]string{"[{ command: [a] }, { command: [b, '-c', '{ 8 }'], timeout: 1.5s }, " +
+			"{ command: [c], timeout: }]"},
+			[]string{"[{}]", "[{ command: }]", "[{ command: [] }]", "[{ command: a }]", "[{ command: [''] }]",
+				"[{ command: [8] }]", "[{ command: [a], timeout: 1 }]", "[[a]]"}},
 		"releases[0].onFailure": {[]string{"keep", "rollback", "null"}, []string{"''", "Keep", "true", "[keep]"}},
 		"releases[0].sha256":    {[]string{"null", strings.Repeat("0a", 32)}, []string{strings.Repeat("0A", 32), "abc"}},
-		"releases[0].set":       {[]string{"{ a.b: 1, 'c\\.d[0]': null, e: '' }", "null"}, []string{"{ .a: 1 }", "{ a: {} }", "{ a: [1] }"}},
-		"releases[0].values":    {[]string{"[values.yaml]"}, []string{"values.yaml"}},
-		"health[0].deployment":  {[]string{"'a=b,c in (d)'"}, []string{"''", "null"}},
-		"cleanup":               {[]string{"{}", "null", "{ before: }"}, []string{"[]", "{ after: [] }", "{ before: [A] }"}},
-		"forwards[0]": {[]string{"{ pod: a.b, namespace: n, port: 80, local: 0 }", "{ deployment: d, namespace: n, port: http, local: 1 }",
-			"{ statefulset: s, namespace: n, port: '80', local: 1 }", "{ selector: 'a=b,!c', namespace: n, port: 80, local: 1 }"},
-			[]string{"{ namespace: n, port: 80, local: 1 }", "{ pod: p, service: s, namespace: n, port: 80, local: 1 }", "{ pod: , namespace: n, port: 80, local: 1 }",
-				"{ pod: , service: s, namespace: n, port: 80, local: 1 }", "{ pod: P, namespace: n, port: 80, local: 1 }", "{ pod: a..b, namespace: n, port: 80, local: 1 }",
-				"{ selector: '', namespace: n, port: 80, local: 1 }", "{ deployment: " + strings.Repeat("a", 254) + ", namespace: n, port: 80, local: 1 }"}},
-		"forwards[0].port": {[]string{"1", "65535", "0x50", "'80'", "'65535'", "http", "8-0", "a--b", "'0a'", strings.Repeat("a", 63)},
-			[]string{"0", "65536", "-1", "'0'", "'080'", "'65536'", "'99999999999999999999'", "8.5", "true", "[80]", "''", "Http", "-a", "a-", "8-", "a.b", "null", strings.Repeat("a", 64)}},
+		"releases[0].set": {[]string{"{ a.b: 1, 'c\\.d[0]': null, e: '' }", "null"},
+			[]string{"{ .a: 1 }", "{ a: {} }", "{ a: [1] }"}},
+		"releases[0].values":   {[]string{"[values.yaml]"}, []string{"values.yaml"}},
+		"health[0].deployment": {[]string{"'a=b,c in (d)'"}, []string{"''", "null"}},
+		"cleanup":              {[]string{"{}", "null", "{ before: }"}, []string{"[]", "{ after: [] }", "{ before: [A] }"}},
+		"forwards[0]": {[]string{"{ pod: a.b, namespace: n, port: 80, local: 0 }",
+			"{ deployment: d, namespace: n, port: http, local: 1 }",
+			"{ statefulset: s, namespace: n, port: '80', local: 1 }",
+			"{ selector: 'a=b,!c', namespace: n, port: 80, local: 1 }"},
+			[]string{"{ namespace: n, port: 80, local: 1 }", "{ pod: p, service: s, namespace: n, port: 80, local: 1 }",
+				"{ pod: , namespace: n, port: 80, local: 1 }",
+				"{ pod: , service: s, namespace: n, port: 80, local: 1 }", "{ pod: P, namespace: n, port: 80, local: 1 }",
+				"{ pod: a..b, namespace: n, port: 80, local: 1 }",
+				"{ selector: '', namespace: n, port: 80, local: 1 }", "{ deployment: " + strings.Repeat("a", 254) +
+					", namespace: n, port: 80, local: 1 }"}},
+		"forwards[0].port": {[]string{"1", "65535", "0x50", "'80'", "'65535'", "http", "8-0", "a--b", "'0a'",
+			strings.Repeat("a", 63)},
+			[]string{"0", "65536", "-1", "'0'", "'080'", "'65536'", "'99999999999999999999'", "8.5", "true", "[80]", "''",
+				"Http", "-a", "a-", "8-", "a.b", "null", strings.Repeat("a", 64)}},
 		"forwards[0].local": {[]string{"0", "65535"}, []string{"-1", "65536", "'80'", "http", "null"}},
-		"forwards[0].bind": {[]string{"localhost", "127.0.0.1", "0.0.0.0", "'::'", "'::1'", "fe80::1", "'::ffff:10.0.0.1'", "null"},
+		"forwards[0].bind": {[]string{"localhost", "127.0.0.1", "0.0.0.0", "'::'", "'::1'", "fe80::1", "'::ffff:10.0.0.1'",
+			"null"},
 			[]string{"''", "'*'", "Localhost", "example.com", "10.0.0", "127.0.0.1/8", "fe80::1%eth0", "'[::1]'", "8"}},
 		"forwards[0].ready": {[]string{"/", "'/a?b=c'", "null"}, []string{"a", "/a b", "http://a"}},
-		"forwards[0].hold":  {[]string{"0", "0s", "1h30m", "1.5s", "100ms", "null"}, []string{"30", "-1s", "5min", "1 m", "true"}},
-		"watch.quiet":       {[]string{"100ms", "null"}, []string{"5", "soon"}},
-		"watch.limit":       {[]string{"1m", "null"}, []string{"5", "soon"}},
-		"timeouts.rollout":  {[]string{"1s", "null"}, []string{"5", "soon"}},
-		"profiles":          {[]string{"{}", "null", "{ a: , b: {} }"}, []string{"[]", "{ a: [] }", "{ 'a b': {} }", "{ a: { name: b } }"}},
-		"profiles.p":        {[]string{"{ releases: [{ name: r }] }", "{ kubeContext: , forwards: }", "{ forwards: [{ pod: p, namespace: n, port: 80 }] }"}, []string{"{ releases: [{}] }", "{ forwards: [{ service: s }] }", "{ forwards: [{ namespace: n, port: 80 }] }", "{ health: [{ namespace: n }] }"}},
-		"other":             {nil, []string{"1", "null"}},
+		"forwards[0].hold": {[]string{"0", "0s", "1h30m", "1.5s", "100ms", "null"},
+			[]string{"30", "-1s", "5min", "1 m", "true"}},
+		"watch.quiet":      {[]string{"100ms", "null"}, []string{"5", "soon"}},
+		"watch.limit":      {[]string{"1m", "null"}, []string{"5", "soon"}},
+		"timeouts.rollout": {[]string{"1s", "null"}, []string{"5", "soon"}},
+		"profiles": {[]string{"{}", "null", "{ a: , b: {} }"},
+			[]string{"[]", "{ a: [] }", "{ 'a b': {} }", "{ a: { name: b } }"}},
+		"profiles.p": {[]string{"{ releases: [{ name: r }] }", "{ kubeContext: , forwards: }",
+			"{ forwards: [{ pod: p, namespace: n, port: 80 }] }"},
+			[]string{"{ releases: [{}] }", "{ forwards: [{ service: s }] }", "{ forwards: [{ namespace: n, port: 80 }] }",
+				"{ health: [{ namespace: n }] }"}},
+		"other": {nil, []string{"1", "null"}},
 	} {
 		for i, value := range append(values.good, values.bad...) {
 			text := strings.Replace(template(path), "@", value, 1)
@@ -448,8 +478,9 @@ func TestSchemaAgrees(t *testing.T) {
 // template returns a good file with @ as the value at path.
 func template(path string) string {
 	lines := map[string]string{
-		"apiVersion": Version, "name": "p", "images.x": "{ context: sub }", "health[0].deployment": "a=b", "health[0].namespace": "n",
-		"releases[0].name": "r", "releases[0].chart": "chart.tgz", "releases[0].namespace": "n",
+		"apiVersion": Version, "name": "p", "images.x": "{ context: sub }", "health[0].deployment": "a=b",
+		"health[0].namespace": "n",
+		"releases[0].name":    "r", "releases[0].chart": "chart.tgz", "releases[0].namespace": "n",
 		"forwards[0].service": "s", "forwards[0].namespace": "n", "forwards[0].port": "80", "forwards[0].local": "8001",
 	}
 	for other := range lines {

@@ -46,7 +46,8 @@ func TestLoadSettings(t *testing.T) {
 		want []string
 		says string
 	}{
-		"allowContexts: [prod, 'arn:aws:eks:eu-west-1:1:cluster/team']\n": {want: []string{"prod", "arn:aws:eks:eu-west-1:1:cluster/team"}},
+		"allowContexts: [prod, 'arn:aws:eks:eu-west-1:1:cluster/team']\n": {
+			want: []string{"prod", "arn:aws:eks:eu-west-1:1:cluster/team"}},
 		"allowContexts:\n":         {},
 		"allowContext: [prod]\n":   {says: `FILE:1:1: unknown key "allowContext"; did you mean "allowContexts"?`},
 		"\nallowContexts: prod\n":  {says: `FILE:2:16: allowContexts: must be a list, but is text "prod"`},
@@ -54,7 +55,8 @@ func TestLoadSettings(t *testing.T) {
 		"name: demo\n":             {says: `FILE:1:1: unknown key "name"; known here: allowContexts`},
 		"[prod]\n":                 {says: "FILE:1:1: must be a mapping, but is a list"},
 		"":                         {says: "FILE: the file is empty"},
-		"a: b: c\n":                {says: "FILE:1: mapping values are not allowed in this context (a text with \": \" in it needs quotes)"},
+		"a: b: c\n": {says: "FILE:1: mapping values are not allowed in this context (a text with \": " +
+			"\" in it needs quotes)"},
 	} {
 		t.Run(text, func(t *testing.T) { check(t, write(t, text), test.want, test.says) })
 	}
@@ -90,6 +92,7 @@ func TestLoadSettings(t *testing.T) {
 		check(t, path, nil, "FILE: cannot be read: it is a named pipe, not a regular file")
 	})
 	t.Run("too large", func(t *testing.T) {
-		check(t, write(t, "allowContexts: ["+strings.Repeat("a, ", settingsSize)+"]"), nil, "FILE: cannot be read: too large: it has more than 65536 bytes")
+		check(t, write(t, "allowContexts: ["+strings.Repeat("a, ", settingsSize)+"]"), nil,
+			"FILE: cannot be read: too large: it has more than 65536 bytes")
 	})
 }

@@ -9,8 +9,10 @@ const head = "apiVersion: devloop/v1\nname: p\n"
 
 const (
 	oneTarget = `one of these keys: service, deployment, statefulset, pod, selector`
-	aPort     = `a port: a number from 1 to 65535, or a name of up to 63 of a-z, 0-9 and -, with a letter or digit at both ends`
-	aPodPort  = `a container's port: a number from 1 to 65535, or a name of up to 15 of a-z, 0-9 and single - within, one of them a letter`
+	aPort     = `a port: a number from 1 to 65535, or a name of up to 63 of a-z, 0-9 and -, ` +
+		`with a letter or digit at both ends`
+	aPodPort = `a container's port: a number from 1 to 65535, or a name of up to 15 of a-z, 0-9 and single - within, ` +
+		`one of them a letter`
 )
 
 // wrong lists files and all that is said about them.
@@ -23,7 +25,8 @@ var wrong = []struct {
 	{"only a separator", "---\n", []string{`devloop.yaml: the file is empty`}},
 	{"a list", "- a\n", []string{`devloop.yaml:1:1: must be a mapping, but is a list`}},
 	{"two documents", head + "---\nname: q\n", []string{
-		`devloop.yaml:4:1: a second YAML document starts here; the file has to be one document: give each a file of its own, and a devloop of its own (devloop -f FILE)`,
+		`devloop.yaml:4:1: a second YAML document starts here; the file has to be one document: ` +
+			`give each a file of its own, and a devloop of its own (devloop -f FILE)`,
 	}},
 	{"tab", head + "images:\n\tworker: {}\n", []string{
 		`devloop.yaml:4: found character that cannot start any token (YAML is indented with spaces, not tabs; ` +
@@ -45,12 +48,14 @@ var wrong = []struct {
 	}},
 	{"unknown keys", head + "imges: {}\nfoo: 1\nforwards:\n- { servce: s, namespace: n, port: 1, local: 1 }\n", []string{
 		`devloop.yaml:3:1: unknown key "imges"; did you mean "images"?`,
-		`devloop.yaml:4:1: unknown key "foo"; known here: apiVersion, name, kubeContext, allowContexts, images, buildIn, keepImages, push, releases, ` +
+		`devloop.yaml:4:1: unknown key "foo"; known here: apiVersion, name, kubeContext, allowContexts, images, buildIn, ` +
+			`keepImages, push, releases, ` +
 			`verify, health, cleanup, forwards, timeouts, watch, logs, local, page, profiles`,
 		`devloop.yaml:6:3: forwards[0]: needs one of these keys: service, deployment, statefulset, pod, selector`,
 		`devloop.yaml:6:5: forwards[0]: unknown key "servce"; did you mean "service"?`,
 	}},
-	{"verify and local", head + "images: { worker: { dockerfile: values.yaml } }\nverify:\n- { image: wroker, command: [a] }\n- { image: worker, timeout: 1ms }\n" +
+	{"verify and local", head + "images: { worker: { dockerfile: values.yaml } }\nverify:\n" +
+		"- { image: wroker, command: [a] }\n- { image: worker, timeout: 1ms }\n" +
 		"local: { sync: true, images: [client] }\n", []string{
 		`devloop.yaml:5:12: verify[0].image: no image is called "wroker"; did you mean "worker"?`,
 		`devloop.yaml:6:3: verify[1]: "command" is missing, or "args" for the image's entrypoint`,
@@ -68,17 +73,21 @@ var wrong = []struct {
 		`devloop.yaml:6:15: images.<<: must be a mapping, but is a number (3)`,
 	}},
 	{"merged into itself", head + "timeouts: &t { <<: *t, rollout: 1s }\n", nil},
-	{"types", head + "kubeContext: 8\nallowContexts: a\nimages: []\nreleases: {}\nhealth: [x]\ncleanup: { before: [1] }\n", []string{
-		`devloop.yaml:3:14: kubeContext: must be text, but is a number (8); put it in quotes`,
-		`devloop.yaml:4:16: allowContexts: must be a list, but is text "a"`,
-		`devloop.yaml:5:9: images: must be a mapping, but is a list`,
-		`devloop.yaml:6:11: releases: must be a list, but is a mapping`,
-		`devloop.yaml:7:10: health[0]: must be a mapping, but is text "x"`,
-		`devloop.yaml:8:21: cleanup.before[0]: must be text, but is a number (1); put it in quotes`,
-	}},
-	{"names", "apiVersion: devloop/v1\nname: Dask_Gateway\nimages:\n  Worker:1: { dockerfile: values.yaml }\ncleanup: { before: [Dask/x] }\n", []string{
-		`devloop.yaml:2:7: name: "Dask_Gateway" must be a DNS label: up to 63 of a-z, 0-9 and -, with a letter or digit at both ends`,
-		`devloop.yaml:4:3: images: "Worker:1" must be an image name without a tag: up to 128 of a-z, 0-9 and single . _ - / within`,
+	{"types", head + "kubeContext: 8\nallowContexts: a\nimages: []\nreleases: {}\nhealth: [x]\ncleanup: { before: [1] }\n",
+		[]string{
+			`devloop.yaml:3:14: kubeContext: must be text, but is a number (8); put it in quotes`,
+			`devloop.yaml:4:16: allowContexts: must be a list, but is text "a"`,
+			`devloop.yaml:5:9: images: must be a mapping, but is a list`,
+			`devloop.yaml:6:11: releases: must be a list, but is a mapping`,
+			`devloop.yaml:7:10: health[0]: must be a mapping, but is text "x"`,
+			`devloop.yaml:8:21: cleanup.before[0]: must be text, but is a number (1); put it in quotes`,
+		}},
+	{"names", "apiVersion: devloop/v1\nname: Dask_Gateway\nimages:\n  Worker:1: { dockerfile: values.yaml }\n" +
+		"cleanup: { before: [Dask/x] }\n", []string{
+		`devloop.yaml:2:7: name: "Dask_Gateway" must be a DNS label: up to 63 of a-z, 0-9 and -, ` +
+			`with a letter or digit at both ends`,
+		`devloop.yaml:4:3: images: "Worker:1" must be an image name without a tag: up to 128 of a-z, ` +
+			`0-9 and single . _ - / within`,
 		`devloop.yaml:5:21: cleanup.before[0]: "Dask/x" must be a resource like deployments.apps`,
 	}},
 	{"images", head + `images:
@@ -100,7 +109,8 @@ keepImages: 0
 		`devloop.yaml:7:69: images.d.target: must not be empty`,
 		`devloop.yaml:7:84: images.d.args.a: must be a single value, but is a list`,
 		`devloop.yaml:8:3: images: "a" is here twice; first on line 4`,
-		`devloop.yaml:9:34: images.e.dockerfile: there is no file "Dockerfile"; paths are relative to the folder of devloop.yaml: ` +
+		`devloop.yaml:9:34: images.e.dockerfile: there is no file "Dockerfile"; paths are relative to the folder of ` +
+			`devloop.yaml: ` +
 			`did you mean "sub/Dockerfile"?`,
 		`devloop.yaml:10:50: images.f.secrets: "a b" must be an id of A-Z, a-z, 0-9, -, _ and .`,
 		`devloop.yaml:10:84: images.f.secrets.c: has "env" beside "file", but needs exactly one of these keys: file, env`,
@@ -116,15 +126,18 @@ keepImages: 0
 `, []string{
 		`devloop.yaml:4:55: releases[0].values[0]: there is no file "valeus.yaml"; did you mean "values.yaml"?`,
 		`devloop.yaml:5:11: releases[1].name: a is taken already, on line 4`,
-		`devloop.yaml:5:21: releases[1].chart: there is no folder "deploy/dask-sesion"; did you mean "deploy/dask-session"? ` +
+		`devloop.yaml:5:21: releases[1].chart: there is no folder "deploy/dask-sesion"; did you mean ` +
+			`"deploy/dask-session"? ` +
 			`(a chart that is not on this machine starts with https:// or oci://, or has a repo)`,
-		`devloop.yaml:5:52: releases[1].namespace: "N" must be a DNS label: up to 63 of a-z, 0-9 and -, with a letter or digit at both ends`,
+		`devloop.yaml:5:52: releases[1].namespace: "N" must be a DNS label: up to 63 of a-z, 0-9 and -, ` +
+			`with a letter or digit at both ends`,
 		`devloop.yaml:5:72: releases[1].createNamespace: must be true or false, but is text "yes"`,
 		`devloop.yaml:6:3: releases[2]: "name" is missing`,
 		`devloop.yaml:6:3: releases[2]: "namespace" is missing`,
 		`devloop.yaml:6:12: releases[2].chart: there is no file "sub/Chart.yaml"`,
 		`devloop.yaml:6:25: releases[2].sha256: "abc" must be a SHA-256: 64 digits of 0-9 and a-f`,
-		`devloop.yaml:7:11: releases[3].name: "-b" must be a Helm release name: up to 53 of a-z, 0-9, - and ., with a letter or digit at both ends`,
+		`devloop.yaml:7:11: releases[3].name: "-b" must be a Helm release name: up to 53 of a-z, 0-9, - and ., ` +
+			`with a letter or digit at both ends`,
 		`devloop.yaml:7:65: releases[3].sha256: a checksum is for a chart's archive, but deploy/dask-session is a folder`,
 	}},
 	{"set", head + `releases:
@@ -161,7 +174,8 @@ images:
 		`devloop.yaml:18:8: releases[0].set: unclosed action; ` + usage,
 		`devloop.yaml:19:8: releases[0].set: {{tag}} is not understood; ` + usage,
 	}},
-	{"the same key far away", head + "images: &i\n  a: { dockerfile: values.yaml, dockerfile: chart.tgz }\nprofiles: { p: { images: *i } }\n", []string{
+	{"the same key far away", head + "images: &i\n  a: { dockerfile: values.yaml, dockerfile: chart.tgz }\n" +
+		"profiles: { p: { images: *i } }\n", []string{
 		`devloop.yaml:4:33: images.a: "dockerfile" is here twice; first on line 4`,
 	}},
 	{"cycle", head + "health: &h [*h]\nimages: &i { <<: [*i, 3], a: *i }\n", []string{
@@ -187,14 +201,19 @@ images:
 - { name: k, chart: oci://user@example.com/c, namespace: n }
 - { name: l, chart: oci://example.com:port/c, namespace: n }
 `, []string{
-		`devloop.yaml:4:21: releases[0].chart: "ftp://example.com/c.tgz" cannot be downloaded; a chart's URL starts with https://, http:// or oci://`,
+		`devloop.yaml:4:21: releases[0].chart: "ftp://example.com/c.tgz" cannot be downloaded; ` +
+			`a chart's URL starts with https://, http:// or oci://`,
 		`devloop.yaml:5:21: releases[1].chart: "https://" is not a URL`,
 		`devloop.yaml:6:21: releases[2].chart: "https://e xample/" is not a URL`,
 		`devloop.yaml:10:69: releases[6].version: the chart has a tag already, which is its version`,
-		`devloop.yaml:11:21: releases[7].chart: "oci://example.com:5000/c@sha256:abc" cannot have a digest; pin the chart's archive with sha256`,
-		`devloop.yaml:12:21: releases[8].chart: "oci://example.com" must be like oci://host/path/name or oci://host/path/name:tag`,
-		`devloop.yaml:13:21: releases[9].chart: "oci://example.com/Charts/c" must be like oci://host/path/name or oci://host/path/name:tag`,
-		`devloop.yaml:14:21: releases[10].chart: "oci://user@example.com/c" must be like oci://host/path/name or oci://host/path/name:tag`,
+		`devloop.yaml:11:21: releases[7].chart: "oci://example.com:5000/c@sha256:abc" cannot have a digest; ` +
+			`pin the chart's archive with sha256`,
+		`devloop.yaml:12:21: releases[8].chart: "oci://example.com" must be like oci://host/path/name or ` +
+			`oci://host/path/name:tag`,
+		`devloop.yaml:13:21: releases[9].chart: "oci://example.com/Charts/c" must be like oci://host/path/name or ` +
+			`oci://host/path/name:tag`,
+		`devloop.yaml:14:21: releases[10].chart: "oci://user@example.com/c" must be like oci://host/path/name or ` +
+			`oci://host/path/name:tag`,
 		`devloop.yaml:15:21: releases[11].chart: "oci://example.com:port/c" is not a URL`,
 	}},
 	{"repos", head + `releases:
@@ -210,15 +229,18 @@ images:
 - { name: j, chart: c, namespace: n }
 - { name: k, chart: deploy/dask-session, namespace: n, version: "1", sha256: ` + strings.Repeat("ab", 32) + ` }
 `, []string{
-		`devloop.yaml:5:21: releases[1].chart: "deploy/dask-session" must be the name of a chart in the repo, not a path or a URL`,
-		`devloop.yaml:6:21: releases[2].chart: "https://example.com/c.tgz" must be the name of a chart in the repo, not a path or a URL`,
+		`devloop.yaml:5:21: releases[1].chart: "deploy/dask-session" must be the name of a chart in the repo, ` +
+			`not a path or a URL`,
+		`devloop.yaml:6:21: releases[2].chart: "https://example.com/c.tgz" must be the name of a chart in the repo, ` +
+			`not a path or a URL`,
 		`devloop.yaml:6:68: releases[2].repo: "ftp://example.com" must be a URL that starts with https:// or http://`,
 		`devloop.yaml:7:44: releases[3].repo: "https://" is not a URL`,
 		`devloop.yaml:8:74: releases[4].version: "latest" must be a version like 2024.1.0, or a range like ^1.2`,
 		`devloop.yaml:9:74: releases[5].version: must be text, but is a number (1.2); put it in quotes`,
 		`devloop.yaml:11:63: releases[7].version: a version is only for a chart from a repo or oci://`,
 		`devloop.yaml:12:72: releases[8].version: a version is only for a chart from a repo or oci://`,
-		`devloop.yaml:13:21: releases[9].chart: there is no folder "c" (a chart that is not on this machine starts with https:// or oci://, or has a repo)`,
+		`devloop.yaml:13:21: releases[9].chart: there is no folder "c" (a chart that is not on this machine starts with ` +
+			`https:// or oci://, or has a repo)`,
 		`devloop.yaml:14:65: releases[10].version: a version is only for a chart from a repo or oci://`,
 		`devloop.yaml:14:78: releases[10].sha256: a checksum is for a chart's archive, but deploy/dask-session is a folder`,
 	}},
@@ -236,7 +258,8 @@ images:
 		`devloop.yaml:5:74: releases[1].dependsOn[2]: a release cannot depend on itself`,
 		`devloop.yaml:5:83: releases[1].dependsOn[4]: "db" is here twice`,
 		`devloop.yaml:5:87: releases[1].dependsOn[5]: must be text, but is empty`,
-		`devloop.yaml:5:90: releases[1].dependsOn[6]: "Web" must be a Helm release name: up to 53 of a-z, 0-9, - and ., with a letter or digit at both ends`,
+		`devloop.yaml:5:90: releases[1].dependsOn[6]: "Web" must be a Helm release name: up to 53 of a-z, 0-9, - and ., ` +
+			`with a letter or digit at both ends`,
 		`devloop.yaml:8:62: releases[4].dependsOn[1]: these releases wait for each other: a → b → c → a`,
 		`devloop.yaml:8:65: releases[4].dependsOn[2]: these releases wait for each other: b → c → b`,
 		`devloop.yaml:10:57: releases[6].dependsOn: must be a list, but is text "web"`,
@@ -260,7 +283,8 @@ images:
 		`devloop.yaml:9:54: releases[0].hooks.before[0].timeout: must be at least 1ms, but is 0`,
 		`devloop.yaml:10:18: releases[0].hooks.before[1].command: must not be empty`,
 		`devloop.yaml:11:18: releases[0].hooks.before[2].command: must be a list, but is text "make"`,
-		`devloop.yaml:11:33: releases[0].hooks.before[2].timeout: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is a number (5)`,
+		`devloop.yaml:11:33: releases[0].hooks.before[2].timeout: must be a duration, numbers with units (ms, s, m, ` +
+			`h) like 30s or 1h30m, but is a number (5)`,
 		`devloop.yaml:12:7: releases[0].hooks.before[3]: "command" is missing`,
 		`devloop.yaml:12:22: releases[0].hooks.before[3]: unknown key "shell"; known here: command, timeout`,
 		`devloop.yaml:13:6: releases[0].hooks.before[4]: must be a mapping, but is empty`,
@@ -315,16 +339,18 @@ releases:
 		`devloop.yaml:13:10: releases[0].setString: no image is called "x"`,
 		`devloop.yaml:14:57: releases[1].setString: must be a mapping, but is a list`,
 	}},
-	{"health", head + "health:\n- { deployment: a==, namespace: n, x: 1 }\n- { deployment: \" \", namespace: n }\n- { deployment: a in }\n", []string{
+	{"health", head + "health:\n- { deployment: a==, namespace: n, x: 1 }\n- { deployment: \" \", namespace: n }\n" +
+		"- { deployment: a in }\n", []string{
 		`devloop.yaml:4:36: health[0]: unknown key "x"; known here: deployment, namespace`,
 		`devloop.yaml:5:17: health[1].deployment: " " must be a label selector like app.kubernetes.io/name=web`,
 		`devloop.yaml:6:3: health[2]: "namespace" is missing`,
 		`devloop.yaml:6:17: health[2].deployment: "a in" must be a label selector like app.kubernetes.io/name=web: ` +
 			`unable to parse requirement: found '' expected: '('`,
 	}},
-	{"empty", head + "kubeContext: ''\nallowContexts: [a, ]\nimages: { a: { target: '', dockerfile: values.yaml } }\n", []string{
-		`devloop.yaml:3:14: kubeContext: must not be empty`, `devloop.yaml:5:24: images.a.target: must not be empty`,
-	}},
+	{"empty", head + "kubeContext: ''\nallowContexts: [a, ]\nimages: { a: { target: '', dockerfile: values.yaml } }\n",
+		[]string{
+			`devloop.yaml:3:14: kubeContext: must not be empty`, `devloop.yaml:5:24: images.a.target: must not be empty`,
+		}},
 	{"profiles", head + `profiles:
   "": {}
   a: { name: q, kubeContxt: x, releases: [{ chart: there/is/none }], forwards: [{ service: s, local: x }] }
@@ -338,10 +364,12 @@ releases:
 		`devloop.yaml:5:43: profiles.a.releases[0]: "name" is missing`,
 		`devloop.yaml:5:81: profiles.a.forwards[0]: "namespace" is missing`,
 		`devloop.yaml:5:81: profiles.a.forwards[0]: "port" is missing`,
-		`devloop.yaml:5:102: profiles.a.forwards[0].local: must be a port from 1 to 65535, or 0 for a free one, but is text "x"`,
+		`devloop.yaml:5:102: profiles.a.forwards[0].local: must be a port from 1 to 65535, or 0 for a free one, ` +
+			`but is text "x"`,
 		`devloop.yaml:6:6: profiles.b: must be a mapping, but is a list`,
 		`devloop.yaml:8:17: profiles.d.health[0]: "namespace" is missing`,
-		`devloop.yaml:8:58: profiles.d.timeouts.rollout: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is a number (5)`,
+		`devloop.yaml:8:58: profiles.d.timeouts.rollout: must be a duration, numbers with units (ms, s, m, ` +
+			`h) like 30s or 1h30m, but is a number (5)`,
 	}},
 	{"forwards", head + `forwards:
 - { service: s, namespace: n, port: 0, local: 8001, ready: health }
@@ -353,12 +381,16 @@ timeouts: { rollout: soon }
 		`devloop.yaml:4:37: forwards[0].port: must be ` + aPort + `, but is a number (0)`,
 		`devloop.yaml:4:60: forwards[0].ready: "health" must be an HTTP path like /healthz`,
 		`devloop.yaml:5:48: forwards[1].local: 8001 is taken already, on line 4`,
-		`devloop.yaml:5:60: forwards[1].hold: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is a number (30)`,
+		`devloop.yaml:5:60: forwards[1].hold: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, ` +
+			`but is a number (30)`,
 		`devloop.yaml:6:37: forwards[2].port: must be ` + aPort + `, but is a number (65536)`,
 		`devloop.yaml:6:51: forwards[2].local: must be a port from 1 to 65535, or 0 for a free one, but is a number (8.5)`,
-		`devloop.yaml:6:62: forwards[2].hold: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is text "-1s"`,
-		`devloop.yaml:7:59: forwards[3].hold: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is text "30 sec"`,
-		`devloop.yaml:8:22: timeouts.rollout: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, but is text "soon"`,
+		`devloop.yaml:6:62: forwards[2].hold: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, ` +
+			`but is text "-1s"`,
+		`devloop.yaml:7:59: forwards[3].hold: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, ` +
+			`but is text "30 sec"`,
+		`devloop.yaml:8:22: timeouts.rollout: must be a duration, numbers with units (ms, s, m, h) like 30s or 1h30m, ` +
+			`but is text "soon"`,
 	}},
 	{"targets", head + `forwards:
 - { namespace: n, port: 80, local: 0 }
@@ -378,11 +410,15 @@ timeouts: { rollout: soon }
 		`devloop.yaml:7:10: forwards[3].pod: must not be empty`,
 		`devloop.yaml:7:12: forwards[3]: has "service" beside "pod", but needs exactly ` + oneTarget,
 		`devloop.yaml:8:17: forwards[4].deployment: must not be empty`,
-		`devloop.yaml:9:14: forwards[5].service: "a.b" must be a DNS label: up to 63 of a-z, 0-9 and -, with a letter or digit at both ends`,
-		`devloop.yaml:10:17: forwards[6].deployment: "a..b" must be a DNS subdomain: up to 253 of a-z, 0-9, - and ., with a letter or digit at both ends of each part`,
-		`devloop.yaml:11:15: forwards[7].selector: "a in" must be a label selector like app.kubernetes.io/name=web: unable to parse requirement: found '' expected: '('`,
+		`devloop.yaml:9:14: forwards[5].service: "a.b" must be a DNS label: up to 63 of a-z, 0-9 and -, ` +
+			`with a letter or digit at both ends`,
+		`devloop.yaml:10:17: forwards[6].deployment: "a..b" must be a DNS subdomain: up to 253 of a-z, 0-9, - and ., ` +
+			`with a letter or digit at both ends of each part`,
+		`devloop.yaml:11:15: forwards[7].selector: "a in" must be a label selector like app.kubernetes.io/name=web: ` +
+			`unable to parse requirement: found '' expected: '('`,
 		`devloop.yaml:12:10: forwards[8].pod: must be text, but is a number (8); put it in quotes`,
-		`devloop.yaml:12:24: forwards[8].namespace: "n.m" must be a DNS label: up to 63 of a-z, 0-9 and -, with a letter or digit at both ends`,
+		`devloop.yaml:12:24: forwards[8].namespace: "n.m" must be a DNS label: up to 63 of a-z, 0-9 and -, ` +
+			`with a letter or digit at both ends`,
 	}},
 	{"ports", head + `forwards:
 - { service: s, namespace: n, port: "65536", local: 0 }

@@ -45,7 +45,8 @@ const skaffoldStart = "apiVersion: skaffold/v4beta11\nkind: Config\nmetadata: { 
 func TestOnlyFilesAreRead(t *testing.T) {
 	fromSkaffold := config.Source{Files: []string{"skaffold.yaml"}, Translate: Translate}
 	ofRelease := func(more string) string {
-		return skaffoldStart + "build: { artifacts: [{ image: app }] }\ndeploy: { helm: { releases: [{ name: a, chartPath: c" + more + " }] } }\n"
+		return skaffoldStart + "build: { artifacts: [{ image: app }] }\n" +
+			"deploy: { helm: { releases: [{ name: a, chartPath: c" + more + " }] } }\n"
 	}
 	for _, test := range []struct {
 		name, bad string            // which file it is
@@ -58,7 +59,9 @@ func TestOnlyFilesAreRead(t *testing.T) {
 		{"a setFile", "big", map[string]string{"skaffold.yaml": ofRelease(", setFiles: { k: big }")}, `"big"`},
 		{"a template", "c/templates/x.yaml", map[string]string{"skaffold.yaml": ofRelease("")}, ""},
 		{"a Dockerfile", "Dockerfile", map[string]string{"skaffold.yaml": ofRelease("")}, ""},
-		{"the repositories of helm", ".config/helm/repositories.yaml", map[string]string{"skaffold.yaml": skaffoldStart + "deploy: { helm: { releases: [{ name: a, remoteChart: b/c }] } }\n"}, "the chart repositories that helm knows cannot be read: "},
+		{"the repositories of helm", ".config/helm/repositories.yaml",
+			map[string]string{"skaffold.yaml": skaffoldStart + "deploy: { helm: { releases: [{ name: a, remoteChart: " +
+				"b/c }] } }\n"}, "the chart repositories that helm knows cannot be read: "},
 	} {
 		for kind, place := range map[string]func(path string) error{
 			"a pipe":   func(path string) error { return syscall.Mkfifo(path, 0o600) },
@@ -102,12 +105,14 @@ func TestNotesAreFew(t *testing.T) {
 	for i := range 100_000 {
 		fmt.Fprintf(&unknown, "key%d: 1\n", i)
 	}
-	write(t, "skaffold.yaml", skaffoldStart+"deploy: { helm: { releases: [{ name: a, chartPath: c }] } }\n"+unknown.String())
+	write(t, "skaffold.yaml", skaffoldStart+"deploy: { helm: { releases: [{ name: a, chartPath: c }] } }\n"+
+		unknown.String())
 	c, err := loadInTime(t, config.Source{Files: []string{"skaffold.yaml"}, Translate: Translate})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if last := c.Notes[len(c.Notes)-1].String(); len(c.Notes) != 1001 || !strings.HasPrefix(last, "skaffold.yaml: and 99,0") {
+	if last := c.Notes[len(c.Notes)-1].String(); len(c.Notes) != 1001 ||
+		!strings.HasPrefix(last, "skaffold.yaml: and 99,0") {
 		t.Errorf("%d, %s", len(c.Notes), last)
 	}
 }

@@ -29,7 +29,9 @@ func TestSettings(t *testing.T) {
 			t.Errorf("%q: got %+v, want %+v; line %d: %s", text, got, want, line, message)
 		}
 	}
-	for text, want := range map[string]int{"A\n": 1, "A=1\nB\n": 2, "A=1\n\nB\nC=2": 3, "A=1\nA-B=1": 2, "A='x": 1, "A=1\nB=\"x\\\"\n": 2, "\xff=1": 1, "\ufeffA=1": 1, "A=\x00": 1, "A=0123456789\n" + strings.Repeat("A=$A$A\n", 20): 18} {
+	for text, want := range map[string]int{"A\n": 1, "A=1\nB\n": 2, "A=1\n\nB\nC=2": 3, "A=1\nA-B=1": 2, "A='x": 1,
+		"A=1\nB=\"x\\\"\n": 2, "\xff=1": 1, "\ufeffA=1": 1, "A=\x00": 1, "A=0123456789\n" +
+			strings.Repeat("A=$A$A\n", 20): 18} {
 		if got, line, message := parseEnv(text); message == "" || line != want {
 			t.Errorf("%q: %+v, line %d %q", text, got, line, message)
 		}
@@ -38,7 +40,8 @@ func TestSettings(t *testing.T) {
 
 // FuzzSettings holds that a quoted value comes back as it was, whatever stands before it.
 func FuzzSettings(f *testing.F) {
-	for _, text := range []string{"", "A=1", "export A='b' # c", "A=\"\\$B ${C}\"", "A: b\nB", "'", "A=\"a\n", "=", "A=$(b", "#\r\nA=\r\nB=2"} {
+	for _, text := range []string{"", "A=1", "export A='b' # c", "A=\"\\$B ${C}\"", "A: b\nB", "'", "A=\"a\n", "=",
+		"A=$(b", "#\r\nA=\r\nB=2"} {
 		f.Add(text, "value")
 	}
 	f.Fuzz(func(t *testing.T, text, value string) {
@@ -47,7 +50,8 @@ func FuzzSettings(f *testing.F) {
 			t.Errorf("%q gives %+v, line %d %s", text, list, line, message)
 		}
 		list, _, message = parseEnv(text + "\n")
-		if message != "" || strings.ContainsAny(value, "'\\\r\x00") || slices.ContainsFunc([]rune(value), func(r rune) bool { return r == '\ufffd' }) {
+		if message != "" || strings.ContainsAny(value, "'\\\r\x00") ||
+			slices.ContainsFunc([]rune(value), func(r rune) bool { return r == '\ufffd' }) {
 			return
 		}
 		again, _, message := parseEnv(text + "\nLAST='" + value + "'\n")
@@ -69,10 +73,13 @@ SKAFFOLD_NAMESPACE=team
 SKAFFOLD_TAIL=true
 KUBECONFIG=/x
 `
-	text := inHelm(`setValueTemplates: { image: "{{.IMAGE_FULLY_QUALIFIED_worker}}", a: "{{.FROM_FILE}}-{{env \"FROM_BOTH\"}}-{{.SKAFFOLD_PROFILE}}" }`)
-	text = strings.Replace(text, "Dockerfile.worker }", "Dockerfile.worker, buildArgs: { FROM_FILE: }, secrets: [{ id: TOKEN }] }", 1)
+	text := inHelm(`setValueTemplates: { image: "{{.IMAGE_FULLY_QUALIFIED_worker}}", a: ` +
+		`"{{.FROM_FILE}}-{{env \"FROM_BOTH\"}}-{{.SKAFFOLD_PROFILE}}" }`)
+	text = strings.Replace(text, "Dockerfile.worker }",
+		"Dockerfile.worker, buildArgs: { FROM_FILE: }, secrets: [{ id: TOKEN }] }", 1)
 	_, err := skaffolded(t, dir, text)
-	if want := `skaffold.yaml:6:69: deploy.helm.releases[0].setValueTemplates.a: the environment has no variable "FROM_FILE"`; told(nil, err) != want {
+	if want := `skaffold.yaml:6:69: deploy.helm.releases[0].setValueTemplates.a: the environment has no variable ` +
+		`"FROM_FILE"`; reported(nil, err) != want {
 		t.Errorf("without the file: %v", err)
 	}
 	write(t, envFile, file)
@@ -83,16 +90,20 @@ KUBECONFIG=/x
 	if got := c.Releases[0].Set["a"]; got != "file-environment-gpu" {
 		t.Errorf("the value is %q", got)
 	}
-	if image := c.Images[0]; image.Args["FROM_FILE"] != "file" || len(image.Secrets) != 1 || image.Secrets[0].Env != "TOKEN" {
+	if image := c.Images[0]; image.Args["FROM_FILE"] != "file" || len(image.Secrets) != 1 ||
+		image.Secrets[0].Env != "TOKEN" {
 		t.Errorf("the image has %+v", image)
 	}
 	if want := `skaffold.env:5: SKAFFOLD_PROFILE is a flag of skaffold: no profile is selected by it: devloop -p gpu
-skaffold.env:6: SKAFFOLD_NAMESPACE is a flag of skaffold: what has no namespace is not deployed to team: write namespace to the releases and forwards
+skaffold.env:6: SKAFFOLD_NAMESPACE is a flag of skaffold: what has no namespace is not deployed to team: ` +
+		`write namespace to the releases and forwards
 skaffold.env:7: SKAFFOLD_TAIL is a flag of skaffold: without it
 skaffold.env:8: KUBECONFIG fills in templates alone: export it, and devloop itself goes by it
-skaffold.yaml:4:123: build.artifacts[0].docker.secrets[0].id: the variable TOKEN is in skaffold.env alone, where builds do not get secrets from: export it
-skaffold.yaml:4:154: build.artifacts[1].jib: the image jibbed is not built: devloop builds Dockerfiles`; told(c, nil) != want {
-		t.Errorf("told:\n%s\nwant:\n%s", told(c, nil), want)
+skaffold.yaml:4:123: build.artifacts[0].docker.secrets[0].id: the variable TOKEN is in skaffold.env alone, ` +
+		`where builds do not get secrets from: export it
+skaffold.yaml:4:154: build.artifacts[1].jib: the image jibbed is not built: devloop builds Dockerfiles`; reported(c,
+		nil) != want {
+		t.Errorf("reported:\n%s\nwant:\n%s", reported(c, nil), want)
 	}
 	made, err := c.Text()
 	if err != nil || !strings.Contains(string(made), "# - skaffold.env, line 7, SKAFFOLD_TAIL is") {
@@ -109,7 +120,8 @@ func TestSkaffoldEnvIsWatched(t *testing.T) {
 		t.Errorf("%v: the files are %q", err, c.Files())
 	}
 	write(t, envFile, "A=1\nnothing\n")
-	if c, err = config.Load(config.Source{Files: []string{"skaffold.yaml"}, Translate: Translate}); told(c, err) != "skaffold.env:2: this is no NAME=value: nothing of this file is used, as skaffold does" {
-		t.Error(told(c, err))
+	if c, err = config.Load(config.Source{Files: []string{"skaffold.yaml"}, Translate: Translate}); reported(c,
+		err) != "skaffold.env:2: this is no NAME=value: nothing of this file is used, as skaffold does" {
+		t.Error(reported(c, err))
 	}
 }

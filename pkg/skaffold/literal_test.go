@@ -23,7 +23,8 @@ func chartFile(t *testing.T, name, text string) {
 
 // inChart is a skaffold.yaml with one release of that chart that has these keys.
 func inChart(keys string) string {
-	return strings.NewReplacer("chart.tgz", "deploy/dask-session", ", { image: jibbed, jib: {} }", ", { image: team/web, docker: { dockerfile: Dockerfile.client } }").Replace(inHelm(keys))
+	return strings.NewReplacer("chart.tgz", "deploy/dask-session", ", { image: jibbed, jib: {} }",
+		", { image: team/web, docker: { dockerfile: Dockerfile.client } }").Replace(inHelm(keys))
 }
 
 const (
@@ -39,9 +40,12 @@ func TestLiteralImages(t *testing.T) {
 		want                      []string
 	}{
 		{
-			name: "in skaffold.yaml", keys: `setValues: { image: worker, side.webImage: team/web, other: worker, tagged.image: "worker:1" }, overrides: { list: [{ image: worker, name: a }], deep: { image: worker } }`,
-			set:    config.SetValues{"image": `{{ image "worker" }}`, "side.webImage": `{{ image "team/web" }}`, "other": "worker", "tagged.image": "worker:1", "deep.image": `{{ image "worker" }}`},
-			inline: map[string]any{"list": []any{map[string]any{"image": `{{ image "worker" }}`, "name": "a"}}, "deep": map[string]any{"image": "worker"}},
+			name: "in skaffold.yaml", keys: `setValues: { image: worker, side.webImage: team/web, other: worker, ` +
+				`tagged.image: "worker:1" }, overrides: { list: [{ image: worker, name: a }], deep: { image: worker } }`,
+			set: config.SetValues{"image": `{{ image "worker" }}`, "side.webImage": `{{ image "team/web" }}`,
+				"other": "worker", "tagged.image": "worker:1", "deep.image": `{{ image "worker" }}`},
+			inline: map[string]any{"list": []any{map[string]any{"image": `{{ image "worker" }}`, "name": "a"}},
+				"deep": map[string]any{"image": "worker"}},
 			want: []string{
 				`skaffold.yaml:6:21: deploy.helm.releases[0].setValues.image: worker` + setTo,
 				`skaffold.yaml:6:44: deploy.helm.releases[0].setValues.side.webImage: team/web` + setTo,
@@ -53,24 +57,34 @@ func TestLiteralImages(t *testing.T) {
 			name: "that may mean something else", keys: `setValues: { called: worker, image.repository: team/web }`,
 			set: config.SetValues{"called": "worker", "image.repository": "team/web"},
 			want: []string{
-				`skaffold.yaml:6:22: deploy.helm.releases[0].setValues.called: is deployed as it is; if this is the image worker, it lacks the tag: write image: "{{.IMAGE_FULLY_QUALIFIED_worker}}" under setValueTemplates`,
-				`skaffold.yaml:6:48: deploy.helm.releases[0].setValues.image.repository: is deployed as it is; if this is the image team/web, it lacks the tag: write image: "{{.IMAGE_FULLY_QUALIFIED_team_web}}" under setValueTemplates`,
+				`skaffold.yaml:6:22: deploy.helm.releases[0].setValues.called: is deployed as it is; ` +
+					`if this is the image worker, it lacks the tag: write image: "{{.IMAGE_FULLY_QUALIFIED_worker}}" under ` +
+					`setValueTemplates`,
+				`skaffold.yaml:6:48: deploy.helm.releases[0].setValues.image.repository: is deployed as it is; ` +
+					`if this is the image team/web, it lacks the tag: write image: "{{.IMAGE_FULLY_QUALIFIED_team_web}}" under ` +
+					`setValueTemplates`,
 			},
 		},
 		{
-			name: "in the chart", chart: "image: worker\nweb:\n  image: { repository: team/web, tag: latest }\na.b: { image: worker, imageTag: x }\nother: { image: worker, registry: docker.io }\nname: worker\n",
-			set: config.SetValues{"image": `{{ image "worker" }}`, "web.image.repository": `{{ repository "team/web" }}`, "web.image.tag": `{{ tag "team/web" }}`,
-				`a\.b.image`: `{{ repository "worker" }}`, `a\.b.imageTag`: `{{ tag "worker" }}`},
+			name: "in the chart", chart: "image: worker\nweb:\n  image: { repository: team/web, tag: latest }\n" +
+				"a.b: { image: worker, imageTag: x }\nother: { image: worker, registry: docker.io }\nname: worker\n",
+			set: config.SetValues{"image": `{{ image "worker" }}`, "web.image.repository": `{{ repository "team/web" }}`,
+				"web.image.tag": `{{ tag "team/web" }}`,
+				`a\.b.image`:    `{{ repository "worker" }}`, `a\.b.imageTag`: `{{ tag "worker" }}`},
 			want: []string{
 				`skaffold.yaml:5:30: deploy.helm.releases[0]: deploy/dask-session/values.yaml:1: image: worker` + setTo,
-				`skaffold.yaml:5:30: deploy.helm.releases[0]: deploy/dask-session/values.yaml:3: web.image.repository: team/web` + setTo,
+				`skaffold.yaml:5:30: deploy.helm.releases[0]: deploy/dask-session/values.yaml:3: web.image.repository: team/web` +
+					setTo,
 				`skaffold.yaml:5:30: deploy.helm.releases[0]: deploy/dask-session/values.yaml:4: a\.b.image: worker` + setTo,
 			},
 		},
 		{
 			name: "in values files, over those of the chart", keys: `valuesFiles: [values.yaml], ` + bothNamed,
-			chart: "image: other\nweb: { image: worker, tag: x }\nlist: [{ image: worker }, { image: b }]\n", values: "image: worker\nweb: { image: other }\nlist: [{ name: a, image: { name: worker, tag: '{{' } }, x: [[{ a.b: 1 }]]]\n'a[': { image: worker }\n",
-			set:    config.SetValues{"x": `{{ repository "worker" }}`, "y": `{{ repository "team/web" }}`, "image": `{{ image "worker" }}`},
+			chart: "image: other\nweb: { image: worker, tag: x }\nlist: [{ image: worker }, { image: b }]\n",
+			values: "image: worker\nweb: { image: other }\n" +
+				"list: [{ name: a, image: { name: worker, tag: '{{' } }, x: [[{ a.b: 1 }]]]\n'a[': { image: worker }\n",
+			set: config.SetValues{"x": `{{ repository "worker" }}`, "y": `{{ repository "team/web" }}`,
+				"image": `{{ image "worker" }}`},
 			inline: map[string]any{"a[": map[string]any{"image": `{{ image "worker" }}`}},
 			want: []string{
 				`skaffold.yaml:5:30: deploy.helm.releases[0]: values.yaml:1: image: worker` + setTo,
@@ -78,18 +92,23 @@ func TestLiteralImages(t *testing.T) {
 			},
 		},
 		{
-			name: "in lists", keys: `valuesFiles: [values.yaml], ` + bothNamed, values: "list:\n- { image: worker, text: '{{', n: [1, 2.0] }\n- { image: worker, imageTag: 1 }\n- worker\n",
+			name: "in lists", keys: `valuesFiles: [values.yaml], ` + bothNamed,
+			values: "list:\n- { image: worker, text: '{{', n: [1, 2.0] }\n- { image: worker, imageTag: 1 }\n- worker\n",
 			set:    config.SetValues{"x": `{{ repository "worker" }}`, "y": `{{ repository "team/web" }}`},
-			inline: map[string]any{"list": []any{map[string]any{"image": `{{ image "worker" }}`, "text": `{{ "{{" }}`, "n": []any{1, 2.0}}, map[string]any{"image": `{{ repository "worker" }}`, "imageTag": `{{ tag "worker" }}`}, "worker"}},
+			inline: map[string]any{"list": []any{map[string]any{"image": `{{ image "worker" }}`, "text": `{{ "{{" }}`,
+				"n": []any{1, 2.0}}, map[string]any{"image": `{{ repository "worker" }}`, "imageTag": `{{ tag "worker" }}`},
+				"worker"}},
 			want: []string{
 				`skaffold.yaml:5:30: deploy.helm.releases[0]: values.yaml:2: list[0].image: worker` + setTo,
 				`skaffold.yaml:5:30: deploy.helm.releases[0]: values.yaml:3: list[1].image: worker` + setTo,
 			},
 		},
 		{
-			name: "that a value is set over", keys: `setValueTemplates: { image: "{{.IMAGE_FULLY_QUALIFIED_worker}}", web: "{{.IMAGE_FULLY_QUALIFIED_team_web}}" }, setValues: { "list[0].image": worker }`,
+			name: "that a value is set over", keys: `setValueTemplates: { image: "{{.IMAGE_FULLY_QUALIFIED_worker}}", web: ` +
+				`"{{.IMAGE_FULLY_QUALIFIED_team_web}}" }, setValues: { "list[0].image": worker }`,
 			chart: "image: worker\nweb: { image: team/web }\nlist: [{ image: other }]\n",
-			set:   config.SetValues{"image": `{{ image "worker" }}`, "web": `{{ image "team/web" }}`, "list[0].image": `{{ image "worker" }}`},
+			set: config.SetValues{"image": `{{ image "worker" }}`, "web": `{{ image "team/web" }}`,
+				"list[0].image": `{{ image "worker" }}`},
 			want: []string{
 				`skaffold.yaml:6:142: deploy.helm.releases[0].setValues.list[0].image: worker` + setTo,
 			},
@@ -97,15 +116,23 @@ func TestLiteralImages(t *testing.T) {
 		{
 			name: "without a tag", chart: "repository: worker\nimage: { name: team/web }\n",
 			want: []string{
-				`skaffold.yaml:5:30: deploy.helm.releases[0]: deploy/dask-session/values.yaml:1: repository: worker is deployed as it is; if this is the image, it lacks the tag: write image: "{{.IMAGE_FULLY_QUALIFIED_worker}}" under setValueTemplates`,
-				`skaffold.yaml:5:30: deploy.helm.releases[0]: deploy/dask-session/values.yaml:2: image.name: team/web is deployed as it is; if this is the image, it lacks the tag: write image: "{{.IMAGE_FULLY_QUALIFIED_team_web}}" under setValueTemplates`,
+				`skaffold.yaml:5:30: deploy.helm.releases[0]: deploy/dask-session/values.yaml:1: repository: ` +
+					`worker is deployed as it is; if this is the image, it lacks the tag: write image: ` +
+					`"{{.IMAGE_FULLY_QUALIFIED_worker}}" under setValueTemplates`,
+				`skaffold.yaml:5:30: deploy.helm.releases[0]: deploy/dask-session/values.yaml:2: image.name: ` +
+					`team/web is deployed as it is; if this is the image, it lacks the tag: write image: ` +
+					`"{{.IMAGE_FULLY_QUALIFIED_team_web}}" under setValueTemplates`,
 			},
 		},
 		{
 			name: "nowhere", chart: "[", values: "- x",
 			want: []string{
-				`skaffold.yaml:4:24: build.artifacts[0].image: no value of a release names this image: what charts say of it is deployed as it stands there, without the tag; write image: "{{.IMAGE_FULLY_QUALIFIED_worker}}" under setValueTemplates`,
-				`skaffold.yaml:4:86: build.artifacts[1].image: no value of a release names this image: what charts say of it is deployed as it stands there, without the tag; write image: "{{.IMAGE_FULLY_QUALIFIED_team_web}}" under setValueTemplates`,
+				`skaffold.yaml:4:24: build.artifacts[0].image: no value of a release names this image: ` +
+					`what charts say of it is deployed as it stands there, without the tag; write image: ` +
+					`"{{.IMAGE_FULLY_QUALIFIED_worker}}" under setValueTemplates`,
+				`skaffold.yaml:4:86: build.artifacts[1].image: no value of a release names this image: ` +
+					`what charts say of it is deployed as it stands there, without the tag; write image: ` +
+					`"{{.IMAGE_FULLY_QUALIFIED_team_web}}" under setValueTemplates`,
 			},
 		},
 	} {
@@ -121,8 +148,8 @@ func TestLiteralImages(t *testing.T) {
 			if !reflect.DeepEqual(release.Set, c.set) || !reflect.DeepEqual(release.InlineValues, c.inline) {
 				t.Errorf("set %#v, inline %#v", release.Set, release.InlineValues)
 			}
-			if want := strings.Join(c.want, "\n"); told(got, nil) != want {
-				t.Errorf("told:\n%s\nwant:\n%s", told(got, nil), want)
+			if want := strings.Join(c.want, "\n"); reported(got, nil) != want {
+				t.Errorf("reported:\n%s\nwant:\n%s", reported(got, nil), want)
 			}
 			if !slices.Contains(got.Files(), filepath.Join(got.Dir, "deploy/dask-session/values.yaml")) {
 				t.Errorf("the chart's values are not among %q", got.Files())
@@ -135,18 +162,22 @@ func TestLiteralImages(t *testing.T) {
 func TestLiteralImagesThatAreWrong(t *testing.T) {
 	t.Chdir(everything(t))
 	chartFile(t, "values.yaml", "image: jibbed\n")
-	chartFile(t, "templates/sub/pod.yaml", "kind: Pod\nspec:\n  containers:\n    - image: \"worker\"\n      other: worker\n    - name: x\n      image: worker\t\n    - image: {{ .Values.image }}\n    - image: worker:1\n")
+	chartFile(t, "templates/sub/pod.yaml", "kind: Pod\nspec:\n  containers:\n    - image: \"worker\"\n"+
+		"      other: worker\n    - name: x\n      image: worker\t\n    - image: {{ .Values.image }}\n    - image: "+
+		"worker:1\n")
 	chartFile(t, "templates/NOTES.txt", "image: worker\n")
-	_, err := skaffolded(t, ".", strings.Replace(inHelm(`setValues: { web.image: jibbed }`), "chart.tgz", "deploy/dask-session", 1))
+	_, err := skaffolded(t, ".", strings.Replace(inHelm(`setValues: { web.image: jibbed }`), "chart.tgz",
+		"deploy/dask-session", 1))
 	const lacks = `image "jibbed" is built by jib, which devloop does not do: what is deployed would lack it`
-	const rewrite = ` has the image worker without its tag, and devloop rewrites no manifests: write image: {{ .Values.image }} there, and image: "{{.IMAGE_FULLY_QUALIFIED_worker}}" under setValueTemplates here`
+	const rewrite = ` has the image worker without its tag, and devloop rewrites no manifests: write image: ` +
+		`{{ .Values.image }} there, and image: "{{.IMAGE_FULLY_QUALIFIED_worker}}" under setValueTemplates here`
 	want := []string{
 		`skaffold.yaml:5:30: deploy.helm.releases[0]: deploy/dask-session/values.yaml:1: image: ` + lacks,
 		`skaffold.yaml:5:52: deploy.helm.releases[0].chartPath: deploy/dask-session/templates/sub/pod.yaml:4` + rewrite,
 		`skaffold.yaml:5:52: deploy.helm.releases[0].chartPath: deploy/dask-session/templates/sub/pod.yaml:7` + rewrite,
 		`skaffold.yaml:6:25: deploy.helm.releases[0].setValues.web.image: ` + lacks,
 	}
-	if got := told(nil, err); got != strings.Join(want, "\n") {
+	if got := reported(nil, err); got != strings.Join(want, "\n") {
 		t.Errorf("got:\n%s\nwant:\n%s", got, strings.Join(want, "\n"))
 	}
 }
@@ -162,7 +193,8 @@ func TestGatewayPrefix(t *testing.T) {
 		{"gateway: { prefix: '' }", "", "/api/health"},
 		{"gateway: { prefix: /dask/ }", "", "/dask/api/health"},
 		{"gateway: { prefix: /dask }", `overrides: { gateway: { prefix: /a/b } }`, "/a/b/api/health"},
-		{"gateway: { prefix: /dask }", `setValues: { gateway: { prefix: c } }, overrides: { gateway: { prefix: /a } }`, "/c/api/health"},
+		{"gateway: { prefix: /dask }", `setValues: { gateway: { prefix: c } }, overrides: { gateway: { prefix: /a } }`,
+			"/c/api/health"},
 		{"", `setValueTemplates: { gateway.prefix: "{{.GATEWAY_PREFIX}}" }`, "/env/api/health"},
 		{"", `setFiles: { gateway.prefix: prefix.txt }`, "/text{{/api/health"},
 		{"", `setValueTemplates: { gateway.prefix: "/{{.IMAGE_TAG}}" }`, ""},
@@ -188,8 +220,8 @@ func TestGatewayPrefix(t *testing.T) {
 		if c.want == "" {
 			says = "whose gateway.prefix is not known yet"
 		}
-		if !strings.Contains(told(got, nil), says) {
-			t.Errorf("%s, %s: told:\n%s", c.file, c.set, told(got, nil))
+		if !strings.Contains(reported(got, nil), says) {
+			t.Errorf("%s, %s: reported:\n%s", c.file, c.set, reported(got, nil))
 		}
 	}
 }

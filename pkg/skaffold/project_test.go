@@ -73,4 +73,5 @@ func write(t testing.TB, path, text string) {
 	}
 }
 
-const aPort = `a port: a number from 1 to 65535, or a name of up to 63 of a-z, 0-9 and -, with a letter or digit at both ends`
+const aPort = `a port: a number from 1 to 65535, or a name of up to 63 of a-z, 0-9 and -, ` +
+	`with a letter or digit at both ends`

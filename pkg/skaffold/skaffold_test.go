@@ -22,7 +22,8 @@ import (
 
 const skaffoldHead = "apiVersion: skaffold/v4beta6\nkind: Config\nmetadata: { name: p }\n"
 
-// skaffolded writes text as skaffold.yaml into dir, where there is no devloop.yaml, and loads it there.
+// skaffolded writes text as skaffold.yaml into dir, where there is no devloop.yaml, and loads it
+// there.
 func skaffolded(t testing.TB, dir, text string, profiles ...string) (*config.Config, error) {
 	t.Helper()
 	t.Chdir(dir)
@@ -30,8 +31,8 @@ func skaffolded(t testing.TB, dir, text string, profiles ...string) (*config.Con
 	return config.Load(config.Source{Files: []string{"skaffold.yaml"}, Profiles: profiles, Translate: Translate})
 }
 
-// told is all that is told of a reading.
-func told(c *config.Config, err error) string {
+// reported is all problems, or all notes.
+func reported(c *config.Config, err error) string {
 	if err != nil {
 		return err.Error()
 	}
@@ -75,10 +76,13 @@ func TestSkaffoldOfThePlatform(t *testing.T) {
 		t.Errorf("read %s of %s", got.Format, got.Path)
 	}
 	if want := `skaffold.yaml:15:3: build.tagPolicy: a tag is the hash of all that the image is made from
-skaffold.yaml:22:9: deploy.helm.releases[0]: is Dask Gateway: it counts as up when its deployments are (health), and before it is removed, the Dask clusters that users made are (cleanup.before)
-skaffold.yaml:34:9: deploy.helm.releases[1]: releases are applied side by side, not one after the other: dependsOn, or wait: true of the one before, keeps an order
-skaffold.yaml:43:5: portForward[0]: leads to Dask Gateway: the platform counts as up when /api/health answers here`; told(got, nil) != want {
-		t.Errorf("told:\n%s\nwant:\n%s", told(got, nil), want)
+skaffold.yaml:22:9: deploy.helm.releases[0]: is Dask Gateway: it counts as up when its deployments are (health), ` +
+		`and before it is removed, the Dask clusters that users made are (cleanup.before)
+skaffold.yaml:34:9: deploy.helm.releases[1]: releases are applied side by side, not one after the other: dependsOn, ` +
+		`or wait: true of the one before, keeps an order
+skaffold.yaml:43:5: portForward[0]: leads to Dask Gateway: the platform counts as up when /api/health ` +
+		`answers here`; reported(got, nil) != want {
+		t.Errorf("reported:\n%s\nwant:\n%s", reported(got, nil), want)
 	}
 	want, err := load(t, dir, platformFile)
 	if err != nil {
@@ -90,7 +94,8 @@ skaffold.yaml:43:5: portForward[0]: leads to Dask Gateway: the platform counts a
 	if c, err := config.Load(config.Source{}); err != nil || c.Format != "" {
 		t.Errorf("beside a devloop.yaml, the skaffold.yaml was read: %v", err)
 	}
-	if c, err := config.Load(config.Source{Files: []string{"skaffold.yaml"}, Translate: Translate}); err != nil || c.Format == "" {
+	if c, err := config.Load(config.Source{Files: []string{"skaffold.yaml"}, Translate: Translate}); err != nil ||
+		c.Format == "" {
 		t.Errorf("-f skaffold.yaml read %v, %v", c, err)
 	}
 }
@@ -108,11 +113,13 @@ images:
   api: { dockerfile: Dockerfile.client }
   cache: { context: sub }
 releases:
-  - { name: web, chart: deploy/dask-session, namespace: default, set: { image: '{{ image "gcr.io/team/web" }}', deep.image: '{{ image "cache" }}' } }
+  - { name: web, chart: deploy/dask-session, namespace: default, set: { image: '{{ image "gcr.io/team/web" }}', `+
+		`deep.image: '{{ image "cache" }}' } }
   - name: api
     chart: chart.tgz
     namespace: apps
-    set: { image.registry: '{{ registry "api" }}', image.repository: '{{ path "api" }}', image.tag: '{{ tag "api" }}', image.pullPolicy: Never }
+    set: { image.registry: '{{ registry "api" }}', image.repository: '{{ path "api" }}', image.tag: `+
+		`'{{ tag "api" }}', image.pullPolicy: Never }
   - { name: cache, chart: redis, repo: https://charts.example.com, namespace: default,
       set: { image.repository: '{{ repository "cache" }}', image.tag: '{{ tag "cache" }}' } }
 `, got.Name))
@@ -124,15 +131,18 @@ releases:
 	}
 	if want := `skaffold.yaml:4:3: build.tagPolicy: a tag is the hash of all that the image is made from
 skaffold.yaml:7:87: build.artifacts[0].docker.secret.dst: the Dockerfile says where a secret is
-skaffold.yaml:8:7: build.artifacts[1].image: the image is called api, without a registry: devloop brings it to the nodes itself
+skaffold.yaml:8:7: build.artifacts[1].image: the image is called api, without a registry: ` +
+		`devloop brings it to the nodes itself
 skaffold.yaml:9:7: build.artifacts[1].kaniko: the image is built by BuildKit, as a docker artifact
 skaffold.yaml:15:9: deploy.helm.releases[0]: has no namespace: default is taken, whatever the kube context says
 skaffold.yaml:18:33: deploy.helm.releases[0].imageStrategy.fqn.property: has no meaning for devloop: ignored
-skaffold.yaml:19:9: deploy.helm.releases[1]: releases are applied side by side, not one after the other: dependsOn, or wait: true of the one before, keeps an order
+skaffold.yaml:19:9: deploy.helm.releases[1]: releases are applied side by side, not one after the other: dependsOn, ` +
+		`or wait: true of the one before, keeps an order
 skaffold.yaml:24:58: deploy.helm.releases[1].setValues.image.tag: is set again, and that counts
 skaffold.yaml:25:9: deploy.helm.releases[2]: has no namespace: default is taken, whatever the kube context says
-skaffold.yaml:31:14: deploy.kubectl.manifests: is not deployed: devloop deploys Helm releases; put these manifests into a chart`; told(got, nil) != want {
-		t.Errorf("told:\n%s\nwant:\n%s", told(got, nil), want)
+skaffold.yaml:31:14: deploy.kubectl.manifests: is not deployed: devloop deploys Helm releases; ` +
+		`put these manifests into a chart`; reported(got, nil) != want {
+		t.Errorf("reported:\n%s\nwant:\n%s", reported(got, nil), want)
 	}
 }
 
@@ -141,7 +151,9 @@ func everything(t testing.TB) string {
 	dir := project(t)
 	t.Setenv("SKAFFOLD_TEST", "x")
 	t.Setenv("HELM_REPOSITORY_CONFIG", filepath.Join(dir, "repositories.yaml"))
-	write(t, filepath.Join(dir, "repositories.yaml"), "repositories: [{ name: stable, url: https://charts.example.com/stable }, { name: own, url: https://own, username: me }]\n")
+	write(t, filepath.Join(dir, "repositories.yaml"),
+		"repositories: [{ name: stable, url: https://charts.example.com/stable }, { name: own, url: https://own, username: "+
+			"me }]\n")
 	write(t, filepath.Join(dir, "skaffold.yaml"), skaffoldHead)
 	write(t, filepath.Join(dir, "secret.txt"), "s{{ecret\n")
 	write(t, filepath.Join(dir, "sops.yaml"), "a: ENC[x]\nsops:\n  version: 3\n")
@@ -154,14 +166,17 @@ func TestEveryKeyOfSkaffold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if unknown := "skaffold has no such key"; strings.Contains(told(c, nil), unknown) {
-		t.Errorf("a key is not known:\n%s", told(c, nil))
+	if unknown := "skaffold has no such key"; strings.Contains(reported(c, nil), unknown) {
+		t.Errorf("a key is not known:\n%s", reported(c, nil))
 	}
 	two := c.Releases[2]
 	for _, check := range []struct{ got, want any }{
-		{two.Set, config.SetValues{"a": 1, "b.c": "x", "d": true, "deep.e[0]": "f", "deep.e[1].g": "0.5", "nothing": nil, `h\.i/j`: nil,
-			"image": `{{ image "worker" }}`, "of-x": `{{ repository "client" }}:{{ tag "client" }}`, "domain": `{{ registry "client" }}/{{ path "client" }}`}},
-		{two.InlineValues, map[string]any{"text": `{{ "{{" }} .Release.Name }}`, "deep": map[string]any{"list": []any{1, "two"}}, "list": []any{1, " two", `{{ tag "worker" }}`}}},
+		{two.Set, config.SetValues{"a": 1, "b.c": "x", "d": true, "deep.e[0]": "f", "deep.e[1].g": "0.5", "nothing": nil,
+			`h\.i/j`: nil,
+			"image":  `{{ image "worker" }}`, "of-x": `{{ repository "client" }}:{{ tag "client" }}`,
+			"domain": `{{ registry "client" }}/{{ path "client" }}`}},
+		{two.InlineValues, map[string]any{"text": `{{ "{{" }} .Release.Name }}`,
+			"deep": map[string]any{"list": []any{1, "two"}}, "list": []any{1, " two", `{{ tag "worker" }}`}}},
 		{two.SetString, map[string]string{"file.text": `s{{ "{{" }}ecret` + "\n"}},
 		{two.DependsOn, []string{"one-x"}},
 		{c.Releases[1].Version, "1.0.0"},
@@ -177,7 +192,8 @@ func TestEveryKeyOfSkaffold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := resolved.SetString["file.text"] + fmt.Sprint(resolved.InlineValues["text"], resolved.Set["domain"]); got != "s{{ecret\n{{ .Release.Name }}host/a/client" {
+	if got := resolved.SetString["file.text"] + fmt.Sprint(resolved.InlineValues["text"],
+		resolved.Set["domain"]); got != "s{{ecret\n{{ .Release.Name }}host/a/client" {
 		t.Errorf("resolved to %q", got)
 	}
 	if files := c.Files(); !slices.Contains(files, filepath.Join(c.Dir, "secret.txt")) {
@@ -206,7 +222,8 @@ func checkText(t *testing.T, c *config.Config) {
 
 // inHelm is a skaffold.yaml with one release that has these keys.
 func inHelm(keys string) string {
-	return skaffoldHead + "build: { artifacts: [{ image: worker, docker: { dockerfile: Dockerfile.worker } }, { image: jibbed, jib: {} }] }\n" +
+	return skaffoldHead + "build: { artifacts: [{ image: worker, docker: { dockerfile: Dockerfile.worker } }, { image: " +
+		"jibbed, jib: {} }] }\n" +
 		"deploy: { helm: { releases: [{ name: r, chartPath: chart.tgz, namespace: n,\n" + keys + " }] } }\n"
 }
 
@@ -217,20 +234,26 @@ var wrongSkaffold = []struct {
 	profiles   []string
 	want       []string
 }{
-	{name: "nothing", text: "apiVersion: skaffold/v2alpha1\nkind: Config\nmetadata: { name: p }\nbuild:\ndeploy:\nportForward: ~\nprofiles:\n"},
-	{name: "Windows", text: strings.ReplaceAll(skaffoldHead+"build:\n  artifacts:\n  - image: worker\n    docker: { dockerfile: Dockerfile.worker }\n", "\n", "\r\n")},
+	{name: "nothing", text: "apiVersion: skaffold/v2alpha1\nkind: Config\nmetadata: { name: p }\nbuild:\ndeploy:\n" +
+		"portForward: ~\nprofiles:\n"},
+	{name: "Windows", text: strings.ReplaceAll(skaffoldHead+
+		"build:\n  artifacts:\n  - image: worker\n    docker: { dockerfile: Dockerfile.worker }\n", "\n", "\r\n")},
 	{name: "two configurations", text: skaffoldHead + "---\n" + skaffoldHead, want: []string{
-		`skaffold.yaml:5:1: a second YAML document starts here; the file has to be one document: give each a file of its own, and a devloop of its own (devloop -f FILE)`,
+		`skaffold.yaml:5:1: a second YAML document starts here; the file has to be one document: ` +
+			`give each a file of its own, and a devloop of its own (devloop -f FILE)`,
 	}},
 	{name: "old", text: "apiVersion: skaffold/v1beta15\nkind: Config\nbuild: {}\n", want: []string{
-		`skaffold.yaml:1:13: apiVersion: this devloop reads "devloop/v1", and skaffold/v2alpha1 to skaffold/v4beta13, not "skaffold/v1beta15"; ` +
+		`skaffold.yaml:1:13: apiVersion: this devloop reads "devloop/v1", and skaffold/v2alpha1 to skaffold/v4beta13, ` +
+			`not "skaffold/v1beta15"; ` +
 			`skaffold fix --overwrite writes a newer one`,
 	}},
 	{name: "unknown keys", text: skaffoldHead + "buld: {}\n.anchors: [&a 1]\nbuild: { artefacts: [] }\n", want: []string{
 		`skaffold.yaml:4:1: buld: skaffold has no such key, or devloop does not know it: ignored; did you mean "build"?`,
-		`skaffold.yaml:6:10: build.artefacts: skaffold has no such key, or devloop does not know it: ignored; did you mean "artifacts"?`,
+		`skaffold.yaml:6:10: build.artefacts: skaffold has no such key, or devloop does not know it: ignored; ` +
+			`did you mean "artifacts"?`,
 	}},
-	{name: "kinds", text: "apiVersion: skaffold/v3\nkind: Pod\nmetadata: { name: My_App }\nbuild: []\ndeploy: { helm: x, statusCheck: maybe, statusCheckDeadlineSeconds: soon }\nportForward: {}\n", want: []string{
+	{name: "kinds", text: "apiVersion: skaffold/v3\nkind: Pod\nmetadata: { name: My_App }\nbuild: []\n" +
+		"deploy: { helm: x, statusCheck: maybe, statusCheckDeadlineSeconds: soon }\nportForward: {}\n", want: []string{
 		`skaffold.yaml:2:7: kind: must be Config, but is text "Pod"`,
 		`skaffold.yaml:4:8: build: must be a mapping, but is a list`,
 		`skaffold.yaml:5:17: deploy.helm: must be a mapping, but is text "x"`,
@@ -248,47 +271,76 @@ var wrongSkaffold = []struct {
     - { image: a }
     - { image: b, context: nowhere, platforms: [linux/amd64, linux/arm64] }
     - { image: c, docker: { dockerfile: Dockerfile.worker }, requires: [{ image: a, alias: BASE }], platforms: [arm] }
-    - { image: "d:v1", docker: { dockerfile: Dockerfile.worker, buildArgs: { A: "{{.NOT_THERE}}", B: [], C: "{{.IMAGE_REPO_a}}" } } }
-    - { image: e, context: sub, docker: { dockerfile: Dockerfile.worker, secrets: [{ src: x }, { id: a, src: x, env: y }] } }
+    - { image: "d:v1", docker: { dockerfile: Dockerfile.worker, buildArgs: { A: "{{.NOT_THERE}}", B: [], C: ` +
+		`"{{.IMAGE_REPO_a}}" } } }
+    - { image: e, context: sub, docker: { dockerfile: Dockerfile.worker, secrets: [{ src: x }, { id: a, src: x, env: ` +
+		`y }] } }
     - { image: f, kaniko: { contextSubPath: sub } }
 `, want: []string{
 		`skaffold.yaml:6:7: build.artifacts[0]: "image" is missing`,
-		`skaffold.yaml:7:41: build.artifacts[1].docker.dockerfile: there is no file "Dockerfile.wrker"; did you mean "Dockerfile.worker"?`,
+		`skaffold.yaml:7:41: build.artifacts[1].docker.dockerfile: there is no file "Dockerfile.wrker"; ` +
+			`did you mean "Dockerfile.worker"?`,
 		`skaffold.yaml:8:16: build.artifacts[2].image: a is taken already, on line 7`,
 		`skaffold.yaml:9:28: build.artifacts[3].context: there is no folder "nowhere"`,
-		`skaffold.yaml:10:72: build.artifacts[4].requires: devloop does not build an image from another one that it builds: make both stages of one Dockerfile, and choose by target`,
-		`skaffold.yaml:11:16: build.artifacts[5].image: "d:v1" must be an image name without a tag: up to 128 of a-z, 0-9 and single . _ - / within`,
+		`skaffold.yaml:10:72: build.artifacts[4].requires: devloop does not build an image from another one that it ` +
+			`builds: make both stages of one Dockerfile, and choose by target`,
+		`skaffold.yaml:11:16: build.artifacts[5].image: "d:v1" must be an image name without a tag: up to 128 of a-z, ` +
+			`0-9 and single . _ - / within`,
 		`skaffold.yaml:11:81: build.artifacts[5].docker.buildArgs.A: the environment has no variable "NOT_THERE"`,
 		`skaffold.yaml:11:102: build.artifacts[5].docker.buildArgs.B: must be a single value, but is a list`,
-		`skaffold.yaml:11:109: build.artifacts[5].docker.buildArgs.C: names an image: what is known only when it is built cannot stand here`,
+		`skaffold.yaml:11:109: build.artifacts[5].docker.buildArgs.C: names an image: what is known only when it is built ` +
+			`cannot stand here`,
 		`skaffold.yaml:12:84: build.artifacts[6].docker.secrets[0]: "id" is missing`,
-		`skaffold.yaml:12:118: build.artifacts[6].docker.secrets[1]: has "env" beside "file", but needs exactly one of these keys: file, env`,
+		`skaffold.yaml:12:118: build.artifacts[6].docker.secrets[1]: has "env" beside "file", ` +
+			`but needs exactly one of these keys: file, env`,
 		`skaffold.yaml:13:16: build.artifacts[7]: there is no file "Dockerfile"`,
-		`skaffold.yaml:13:45: build.artifacts[7].kaniko.contextSubPath: devloop has no part of a context: name the folder as the artifact's context`,
+		`skaffold.yaml:13:45: build.artifacts[7].kaniko.contextSubPath: devloop has no part of a context: ` +
+			`name the folder as the artifact's context`,
 	}},
 	{name: "templates", text: inHelm(`setValueTemplates:
- { a: "{{.IMAGE_TAG_wroker}}", b: "{{.IMAGE_TAG_jibbed}}", c: "{{.NOT_THERE}}", d: "{{ if true }}x{{ end }}", e: "{{ cmd \"ls\" }}", f: "{{ sha1 .A }}",
-   g: "{{ upper .IMAGE_TAG }}", h: "{{", i: "{{ default \"x\" .NOT_THERE | quote }}", "{{.IMAGE_TAG}}": x, j: "{{ .A.B }}", k: "{{ trim }}", l: "{{ 1 2 }}", m: "{{ $x := 1 }}" }, valuesFiles: ["{{.IMAGE_TAG}}"]`), want: []string{
-		`skaffold.yaml:7:7: deploy.helm.releases[0].setValueTemplates.a: no image has a variable "IMAGE_TAG_wroker", nor has the environment; did you mean "IMAGE_TAG_worker"?`,
-		`skaffold.yaml:7:35: deploy.helm.releases[0].setValueTemplates.b: image "jibbed" is built by jib, which devloop does not do: what is deployed would lack it`,
-		`skaffold.yaml:7:63: deploy.helm.releases[0].setValueTemplates.c: the environment has no variable "NOT_THERE"`,
-		`skaffold.yaml:7:84: deploy.helm.releases[0].setValueTemplates.d: {{if true}}x{{end}} is not understood; devloop fills in variables, and no more`,
-		`skaffold.yaml:7:114: deploy.helm.releases[0].setValueTemplates.e: cmd "ls" is not run while the file is read; put what it prints into a variable of the environment`,
-		`skaffold.yaml:7:137: deploy.helm.releases[0].setValueTemplates.f: function "sha1" not defined; of functions, devloop knows default, env, lower, quote, replace, squote, trim, trimPrefix, trimSuffix and upper`,
-		`skaffold.yaml:8:7: deploy.helm.releases[0].setValueTemplates.g: upper cannot change what is known only when the image is built`,
-		`skaffold.yaml:8:36: deploy.helm.releases[0].setValueTemplates.h: unclosed action; of functions, devloop knows default, env, lower, quote, replace, squote, trim, trimPrefix, trimSuffix and upper`,
-		`skaffold.yaml:8:105: deploy.helm.releases[0].setValueTemplates.{{.IMAGE_TAG}}: names an image: what is known only when it is built cannot stand here`,
-		`skaffold.yaml:8:111: deploy.helm.releases[0].setValueTemplates.j: .A.B is not understood; devloop fills in variables, and no more`,
-		`skaffold.yaml:8:128: deploy.helm.releases[0].setValueTemplates.k: trim takes 1 values, and is given 0`,
-		`skaffold.yaml:8:145: deploy.helm.releases[0].setValueTemplates.l: 1 2 is not understood; devloop fills in variables, and no more`,
-		`skaffold.yaml:8:161: deploy.helm.releases[0].setValueTemplates.m: {{$x := 1}} is not understood; devloop fills in variables, and no more`,
-		`skaffold.yaml:8:194: deploy.helm.releases[0].valuesFiles[0]: names an image: what is known only when it is built cannot stand here`,
-	}},
-	{name: "values for helm --set", text: inHelm(useWorker + `setValues: { a: "x,y", b: "{1,2", "c[0]": "{1}", d: "x,{{.IMAGE_TAG}}=1", "": x }, setFiles: { e: nowhere, f: sub }, overrides: [x]`), want: []string{
-		`skaffold.yaml:6:64: deploy.helm.releases[0].setValues.a: helm --set reads "y" as a key without a value: a comma within a value is written \,`,
-		`skaffold.yaml:6:74: deploy.helm.releases[0].setValues.b: helm --set reads { as the beginning of a list, which has no }: a { that begins a value is written \{`,
-		`skaffold.yaml:6:90: deploy.helm.releases[0].setValues.c[0]: a list at c[0] cannot be said in devloop.yaml: write it to overrides`,
-		`skaffold.yaml:6:100: deploy.helm.releases[0].setValues.d: helm --set reads what is behind a comma as another key: a comma within a value is written \,`,
+ { a: "{{.IMAGE_TAG_wroker}}", b: "{{.IMAGE_TAG_jibbed}}", c: "{{.NOT_THERE}}", d: "{{ if true }}x{{ end }}", e: ` +
+		`"{{ cmd \"ls\" }}", f: "{{ sha1 .A }}",
+   g: "{{ upper .IMAGE_TAG }}", h: "{{", i: "{{ default \"x\" .NOT_THERE | quote }}", "{{.IMAGE_TAG}}": x, j: ` +
+		`"{{ .A.B }}", k: "{{ trim }}", l: "{{ 1 2 }}", m: "{{ $x := 1 }}" }, valuesFiles: ["{{.IMAGE_TAG}}"]`),
+		want: []string{
+			`skaffold.yaml:7:7: deploy.helm.releases[0].setValueTemplates.a: no image has a variable "IMAGE_TAG_wroker", ` +
+				`nor has the environment; did you mean "IMAGE_TAG_worker"?`,
+			`skaffold.yaml:7:35: deploy.helm.releases[0].setValueTemplates.b: image "jibbed" is built by jib, ` +
+				`which devloop does not do: what is deployed would lack it`,
+			`skaffold.yaml:7:63: deploy.helm.releases[0].setValueTemplates.c: the environment has no variable "NOT_THERE"`,
+			`skaffold.yaml:7:84: deploy.helm.releases[0].setValueTemplates.d: {{if true}}x{{end}} is not understood; ` +
+				`devloop fills in variables, and no more`,
+			`skaffold.yaml:7:114: deploy.helm.releases[0].setValueTemplates.e: cmd "ls" is not run while the file is read; ` +
+				`put what it prints into a variable of the environment`,
+			`skaffold.yaml:7:137: deploy.helm.releases[0].setValueTemplates.f: function "sha1" not defined; of functions, ` +
+				`devloop knows default, env, lower, quote, replace, squote, trim, trimPrefix, trimSuffix and upper`,
+			`skaffold.yaml:8:7: deploy.helm.releases[0].setValueTemplates.g: upper cannot change what is known only when the ` +
+				`image is built`,
+			`skaffold.yaml:8:36: deploy.helm.releases[0].setValueTemplates.h: unclosed action; of functions, ` +
+				`devloop knows default, env, lower, quote, replace, squote, trim, trimPrefix, trimSuffix and upper`,
+			`skaffold.yaml:8:105: deploy.helm.releases[0].setValueTemplates.{{.IMAGE_TAG}}: names an image: ` +
+				`what is known only when it is built cannot stand here`,
+			`skaffold.yaml:8:111: deploy.helm.releases[0].setValueTemplates.j: .A.B is not understood; ` +
+				`devloop fills in variables, and no more`,
+			`skaffold.yaml:8:128: deploy.helm.releases[0].setValueTemplates.k: trim takes 1 values, and is given 0`,
+			`skaffold.yaml:8:145: deploy.helm.releases[0].setValueTemplates.l: 1 2 is not understood; ` +
+				`devloop fills in variables, and no more`,
+			`skaffold.yaml:8:161: deploy.helm.releases[0].setValueTemplates.m: {{$x := 1}} is not understood; ` +
+				`devloop fills in variables, and no more`,
+			`skaffold.yaml:8:194: deploy.helm.releases[0].valuesFiles[0]: names an image: what is known only when it is built ` +
+				`cannot stand here`,
+		}},
+	{name: "values for helm --set", text: inHelm(useWorker +
+		`setValues: { a: "x,y", b: "{1,2", "c[0]": "{1}", d: "x,{{.IMAGE_TAG}}=1", "": x }, setFiles: { e: nowhere, f: ` +
+		`sub }, overrides: [x]`), want: []string{
+		`skaffold.yaml:6:64: deploy.helm.releases[0].setValues.a: helm --set reads "y" as a key without a value: ` +
+			`a comma within a value is written \,`,
+		`skaffold.yaml:6:74: deploy.helm.releases[0].setValues.b: helm --set reads { as the beginning of a list, ` +
+			`which has no }: a { that begins a value is written \{`,
+		`skaffold.yaml:6:90: deploy.helm.releases[0].setValues.c[0]: a list at c[0] cannot be said in devloop.yaml: ` +
+			`write it to overrides`,
+		`skaffold.yaml:6:100: deploy.helm.releases[0].setValues.d: helm --set reads what is behind a comma as another key: ` +
+			`a comma within a value is written \,`,
 		`skaffold.yaml:6:126: deploy.helm.releases[0].setValues.: has no key`,
 		`skaffold.yaml:6:146: deploy.helm.releases[0].setFiles.e: there is no file "nowhere"`,
 		`skaffold.yaml:6:158: deploy.helm.releases[0].setFiles.f: "sub" is not a file`,
@@ -312,68 +364,93 @@ var wrongSkaffold = []struct {
 		`skaffold.yaml:7:9: deploy.helm.releases[0]: needs "chartPath" or "remoteChart"`,
 		`skaffold.yaml:8:68: deploy.helm.releases[1].chartPath: has "chartPath" beside "remoteChart"`,
 		`skaffold.yaml:9:9: deploy.helm.releases[2]: "name" is missing`,
-		`skaffold.yaml:10:47: deploy.helm.releases[3].remoteChart: helm knows no chart repository "stabel" (looked in $DIR/repositories.yaml); did you mean "stable"?: call helm repo add, or say where it is by repo`,
-		`skaffold.yaml:11:47: deploy.helm.releases[4].remoteChart: helm has a user name for the repository "own", which devloop cannot use: download the chart, and name the archive by chartPath`,
-		`skaffold.yaml:12:47: deploy.helm.releases[5].remoteChart: "x" is neither a URL nor a chart in a repository: say which one by repo`,
-		`skaffold.yaml:13:66: deploy.helm.releases[6].version: unclosed action; of functions, devloop knows default, env, lower, quote, replace, squote, trim, trimPrefix, trimSuffix and upper`,
+		`skaffold.yaml:10:47: deploy.helm.releases[3].remoteChart: helm knows no chart repository "stabel" (looked in ` +
+			`$DIR/repositories.yaml); did you mean "stable"?: call helm repo add, or say where it is by repo`,
+		`skaffold.yaml:11:47: deploy.helm.releases[4].remoteChart: helm has a user name for the repository "own", ` +
+			`which devloop cannot use: download the chart, and name the archive by chartPath`,
+		`skaffold.yaml:12:47: deploy.helm.releases[5].remoteChart: "x" is neither a URL nor a chart in a repository: ` +
+			`say which one by repo`,
+		`skaffold.yaml:13:66: deploy.helm.releases[6].version: unclosed action; of functions, devloop knows default, env, ` +
+			`lower, quote, replace, squote, trim, trimPrefix, trimSuffix and upper`,
 		`skaffold.yaml:14:31: deploy.helm.releases[7].namespace: the environment has no variable "NOT_THERE"`,
 		`skaffold.yaml:15:85: deploy.helm.releases[8].artifactOverrides.image: no artifact is called "x"`,
-		`skaffold.yaml:16:93: deploy.helm.releases[9].valuesFiles[0]: "sops.yaml" is encrypted, and devloop does not use helm-secrets: what it holds would be deployed as it is; decrypt it`,
+		`skaffold.yaml:16:93: deploy.helm.releases[9].valuesFiles[0]: "sops.yaml" is encrypted, ` +
+			`and devloop does not use helm-secrets: what it holds would be deployed as it is; decrypt it`,
 		`skaffold.yaml:16:104: deploy.helm.releases[9].valuesFiles[1]: "secrets://x" is not on this machine: download it`,
 		`skaffold.yaml:17:9: deploy.helm.releases[10]: must be a mapping, but is text "x"`,
 	}},
-	{name: "charts that are told of", text: skaffoldHead + `deploy:
+	{name: "charts with notes", text: skaffoldHead + `deploy:
   helm:
     releases:
       - { name: a, namespace: n, remoteChart: stable/x, version: 1 }
       - { name: b, namespace: n, remoteChart: https://charts.example.com/x.tgz, version: 1, dependsOn: [a] }
       - { name: c, namespace: n, chartPath: chart.tgz, version: 1, repo: https://charts.example.com }
 `, want: []string{
-		`skaffold.yaml:8:81: deploy.helm.releases[1].version: the chart has the version that it has: a version only chooses one of a repository's`,
-		`skaffold.yaml:9:56: deploy.helm.releases[2].version: the chart has the version that it has: a version only chooses one of a repository's`,
+		`skaffold.yaml:8:81: deploy.helm.releases[1].version: the chart has the version that it has: ` +
+			`a version only chooses one of a repository's`,
+		`skaffold.yaml:9:56: deploy.helm.releases[2].version: the chart has the version that it has: ` +
+			`a version only chooses one of a repository's`,
 		`skaffold.yaml:9:68: deploy.helm.releases[2].repo: the chart is in a folder of this machine: no repository is asked`,
 	}},
-	{name: "hooks", text: skaffoldHead + "deploy: { helm: { hooks: { before: [{ host: { os: [" + runtime.GOOS + "] } }, { host: { command: [a, []] } }], after: [{ host: { command: [b] } }] } } }\n", want: []string{
+	{name: "hooks", text: skaffoldHead + "deploy: { helm: { hooks: { before: [{ host: { os: [" + runtime.GOOS +
+		"] } }, { host: { command: [a, []] } }], after: [{ host: { command: [b] } }] } } }\n", want: []string{
 		`skaffold.yaml:4:45: deploy.helm.hooks.before[0].host: "command" is missing`,
-		`skaffold.yaml:4:` + strconv.Itoa(82+len(runtime.GOOS)) + `: deploy.helm.hooks.before[1].host.command[1]: must be a single value, but is a list`,
+		`skaffold.yaml:4:` + strconv.Itoa(82+len(runtime.GOOS)) +
+			`: deploy.helm.hooks.before[1].host.command[1]: must be a single value, but is a list`,
 	}},
-	{name: "an image that no value names", text: skaffoldHead + `build: { artifacts: [{ image: team/my-worker, docker: { dockerfile: Dockerfile.worker } }] }
+	{name: "an image that no value names", text: skaffoldHead + `build: { artifacts: [{ image: team/my-worker, docker: ` +
+		`{ dockerfile: Dockerfile.worker } }] }
 deploy: { helm: { releases: [{ name: r, chartPath: chart.tgz }], hooks: { after: [{ host: { command: [b] } }] } } }
 `, want: []string{
-		`skaffold.yaml:4:24: build.artifacts[0].image: no value of a release names this image: what charts say of it is deployed as it stands there, without the tag; write image: "{{.IMAGE_FULLY_QUALIFIED_team_my_worker}}" under setValueTemplates`,
+		`skaffold.yaml:4:24: build.artifacts[0].image: no value of a release names this image: ` +
+			`what charts say of it is deployed as it stands there, without the tag; write image: ` +
+			`"{{.IMAGE_FULLY_QUALIFIED_team_my_worker}}" under setValueTemplates`,
 		`skaffold.yaml:5:30: deploy.helm.releases[0]: has no namespace: default is taken, whatever the kube context says`,
-		`skaffold.yaml:5:91: deploy.helm.hooks.after[0].host: the command runs after the release r, and only if something of that one differs; it has the variables DEVLOOP_RELEASE, DEVLOOP_NAMESPACE and KUBECONFIG, and none of skaffold's`,
+		`skaffold.yaml:5:91: deploy.helm.hooks.after[0].host: the command runs after the release r, ` +
+			`and only if something of that one differs; it has the variables DEVLOOP_RELEASE, ` +
+			`DEVLOOP_NAMESPACE and KUBECONFIG, and none of skaffold's`,
 	}},
-	{name: "what other tools deploy", text: skaffoldHead + `manifests: { kustomize: { paths: [k], buildArgs: [--x] }, kpt: [p] }
+	{name: "what other tools deploy", text: skaffoldHead + `manifests: { kustomize: { paths: [k], buildArgs: [--x] }, ` +
+		`kpt: [p] }
 deploy:
-  kubectl: { flags: { apply: [--x] }, defaultNamespace: n, hooks: { before: [{ host: { command: [a] } }] }, remoteManifests: [] }
+  kubectl: { flags: { apply: [--x] }, defaultNamespace: n, hooks: { before: [{ host: { command: [a] } }] }, ` +
+		`remoteManifests: [] }
   kustomize: { paths: [k], flags: {}, defaultNamespace: n }
   kpt: { dir: d }
   docker: { images: [i], useCompose: true }
   cloudrun: { region: r, hooks: { after: [{ command: [a] }] } }
 `, want: []string{
-		`skaffold.yaml:4:27: manifests.kustomize.paths: these manifests are not deployed: devloop deploys Helm releases; put them into a chart`,
+		`skaffold.yaml:4:27: manifests.kustomize.paths: these manifests are not deployed: devloop deploys Helm releases; ` +
+			`put them into a chart`,
 		`skaffold.yaml:4:39: manifests.kustomize.buildArgs: kustomize is not called: without these flags`,
-		`skaffold.yaml:4:59: manifests.kpt: these manifests are not deployed: devloop deploys Helm releases; put them into a chart`,
+		`skaffold.yaml:4:59: manifests.kpt: these manifests are not deployed: devloop deploys Helm releases; ` +
+			`put them into a chart`,
 		`skaffold.yaml:6:14: deploy.kubectl.flags: kubectl is not called: without these flags`,
 		`skaffold.yaml:6:39: deploy.kubectl.defaultNamespace: is for what kubectl deploys: a release says its own namespace`,
 		`skaffold.yaml:6:60: deploy.kubectl.hooks: these commands are not run`,
-		`skaffold.yaml:7:16: deploy.kustomize.paths: is not deployed: devloop deploys Helm releases; put these manifests into a chart`,
-		`skaffold.yaml:7:39: deploy.kustomize.defaultNamespace: is for what kustomize makes: a release says its own namespace`,
-		`skaffold.yaml:8:10: deploy.kpt.dir: is not deployed: devloop deploys Helm releases; put these manifests into a chart`,
+		`skaffold.yaml:7:16: deploy.kustomize.paths: is not deployed: devloop deploys Helm releases; ` +
+			`put these manifests into a chart`,
+		`skaffold.yaml:7:39: deploy.kustomize.defaultNamespace: is for what kustomize makes: ` +
+			`a release says its own namespace`,
+		`skaffold.yaml:8:10: deploy.kpt.dir: is not deployed: devloop deploys Helm releases; ` +
+			`put these manifests into a chart`,
 		`skaffold.yaml:9:13: deploy.docker.images: these containers are not started: devloop deploys Helm releases`,
 		`skaffold.yaml:9:26: deploy.docker.useCompose: these containers are not started: devloop deploys Helm releases`,
-		`skaffold.yaml:10:15: deploy.cloudrun.region: is not deployed: devloop deploys Helm releases to a cluster on this machine`,
+		`skaffold.yaml:10:15: deploy.cloudrun.region: is not deployed: devloop deploys Helm releases to a cluster on this ` +
+			`machine`,
 		`skaffold.yaml:10:26: deploy.cloudrun.hooks: these commands are not run`,
 	}},
 	{name: "kubectl alone", text: skaffoldHead + "deploy: { kubectl: {} }\n", want: []string{
 		`skaffold.yaml:4:11: deploy.kubectl: kubectl is not used: devloop deploys Helm releases alone`,
 	}},
-	{name: "digests", text: inHelm(`setValueTemplates: { a: "{{.IMAGE_DIGEST}}", b: "{{.IMAGE_TAG}}@{{.IMAGE_DIGEST}}" }`), want: []string{
-		`skaffold.yaml:4:101: build.artifacts[1].jib: the image jibbed is not built: devloop builds Dockerfiles`,
-		`skaffold.yaml:6:25: deploy.helm.releases[0].setValueTemplates.a: the digest is left out: an image that is not pushed has none, and its tag is a hash of its content`,
-		`skaffold.yaml:6:49: deploy.helm.releases[0].setValueTemplates.b: the digest is left out: an image that is not pushed has none, and its tag is a hash of its content`,
-	}},
+	{name: "digests", text: inHelm(`setValueTemplates: { a: "{{.IMAGE_DIGEST}}", b: "{{.IMAGE_TAG}}@{{.IMAGE_DIGEST}}" }`),
+		want: []string{
+			`skaffold.yaml:4:101: build.artifacts[1].jib: the image jibbed is not built: devloop builds Dockerfiles`,
+			`skaffold.yaml:6:25: deploy.helm.releases[0].setValueTemplates.a: the digest is left out: ` +
+				`an image that is not pushed has none, and its tag is a hash of its content`,
+			`skaffold.yaml:6:49: deploy.helm.releases[0].setValueTemplates.b: the digest is left out: ` +
+				`an image that is not pushed has none, and its tag is a hash of its content`,
+		}},
 	{name: "forwards", text: skaffoldHead + `portForward:
 - {}
 - { resourceType: service }
@@ -388,23 +465,27 @@ deploy:
 		`skaffold.yaml:9:80: portForward[4].localPort: 8001 is taken already, on line 8`,
 		`skaffold.yaml:10:47: portForward[5].port: must be ` + aPort + `, but is a number (0)`,
 	}},
-	{name: "forwards that are told of", text: skaffoldHead + `portForward:
+	{name: "forwards with notes", text: skaffoldHead + `portForward:
 - { resourceType: StatefulSet, resourceName: s, port: http }
 - { resourceType: container, resourceName: s, port: 80 }
 `, want: []string{
 		`skaffold.yaml:5:3: portForward[0]: has no namespace: default is taken`,
 		`skaffold.yaml:5:3: portForward[0]: has no localPort: a free port is taken, which the log names`,
-		`skaffold.yaml:6:3: portForward[1]: the port is not forwarded: devloop forwards to a service, a deployment, a stateful set or a pod, not to "container"`,
+		`skaffold.yaml:6:3: portForward[1]: the port is not forwarded: devloop forwards to a service, a deployment, ` +
+			`a stateful set or a pod, not to "container"`,
 	}},
 	{name: "no such profile", text: profiled, profiles: []string{"gup"}, want: []string{
 		`skaffold.yaml: there is no profile "gup" (there are gpu, patched, wrong)`,
 	}},
 	{name: "patches that do not fit", text: profiled, profiles: []string{"wrong"}, want: []string{
-		`skaffold.yaml:31:17: profiles[2].patches[0].path: the patch does not fit: there is nothing at /build/artifacts/7/image`,
+		`skaffold.yaml:31:17: profiles[2].patches[0].path: the patch does not fit: there is nothing at ` +
+			`/build/artifacts/7/image`,
 		`skaffold.yaml:32:17: profiles[2].patches[1].path: the patch does not fit: there is nothing at /build/nothing/here`,
 		`skaffold.yaml:33:29: profiles[2].patches[2].path: "build" is no path like /build/artifacts/0/image`,
-		`skaffold.yaml:34:27: profiles[2].patches[3].path: the patch does not fit: /build/artifacts/0/image is not what it tests for`,
-		`skaffold.yaml:35:26: profiles[2].patches[4].path: there is no operation "mix"; there are add, replace, remove, test, move and copy`,
+		`skaffold.yaml:34:27: profiles[2].patches[3].path: the patch does not fit: /build/artifacts/0/image is not what it ` +
+			`tests for`,
+		`skaffold.yaml:35:26: profiles[2].patches[4].path: there is no operation "mix"; there are add, replace, remove, ` +
+			`test, move and copy`,
 		`skaffold.yaml:36:9: profiles[2].patches[5]: "value" is missing`,
 		`skaffold.yaml:37:44: profiles[2].patches[6].from: there is nothing at /deploy/nothing`,
 		`skaffold.yaml:38:9: profiles[2].patches[7]: "from" is missing`,
@@ -419,7 +500,8 @@ const profiled = skaffoldHead + `build:
   local: { push: false }
 deploy:
   kubeContext: minikube
-  helm: { releases: [{ name: r, chartPath: chart.tgz, namespace: n, setValues: { a: 1 }, setValueTemplates: { i: "{{.IMAGE_TAG_worker}}" } }] }
+  helm: { releases: [{ name: r, chartPath: chart.tgz, namespace: n, setValues: { a: 1 }, setValueTemplates: { i: ` +
+	`"{{.IMAGE_TAG_worker}}" } }] }
 profiles:
   - name: gpu
     activation: [{ command: dev }]
@@ -433,7 +515,8 @@ profiles:
   - name: patched
     patches:
       - { path: /build/artifacts/0/docker/dockerfile, value: Dockerfile.client }
-      - { op: add, path: /deploy/helm/releases/-, value: { name: s, chartPath: chart.tgz, namespace: n, dependsOn: [r] } }
+      - { op: add, path: /deploy/helm/releases/-, value: { name: s, chartPath: chart.tgz, namespace: n, dependsOn: ` +
+	`[r] } }
       - { op: add, path: /deploy/helm/releases/name=r/setValues/b~1c, value: [1] }
       - { op: remove, path: /deploy/helm/releases/0/setValues/a }
       - { op: move, from: /deploy/kubeContext, path: /metadata/name }
@@ -455,7 +538,7 @@ func TestWrongSkaffold(t *testing.T) {
 	for _, c := range wrongSkaffold {
 		t.Run(c.name, func(t *testing.T) {
 			dir := everything(t)
-			got := told(skaffolded(t, dir, c.text, c.profiles...))
+			got := reported(skaffolded(t, dir, c.text, c.profiles...))
 			got = strings.ReplaceAll(got, dir, "$DIR")
 			if want := strings.Join(c.want, "\n"); got != want {
 				t.Errorf("got:\n%s\nwant:\n%s", got, want)
@@ -471,23 +554,29 @@ func TestSkaffoldProfiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := `skaffold.yaml:17:7: profiles[0].build.cluster: images are built by the node or by Docker on this machine
-skaffold.yaml:20:5: profiles[0].unknown: skaffold has no such key, or devloop does not know it: ignored`; told(c, nil) != want {
-		t.Errorf("told:\n%s\nwant:\n%s", told(c, nil), want)
+skaffold.yaml:20:5: profiles[0].unknown: skaffold has no such key, or devloop does not know it: ignored`; reported(c,
+		nil) != want {
+		t.Errorf("reported:\n%s\nwant:\n%s", reported(c, nil), want)
 	}
-	if c.Images[0].Context != "sub" || c.Images[0].Dockerfile != "sub/Dockerfile" || c.Timeouts.Rollout != time.Minute || c.KubeContext != "minikube" || len(c.Releases) != 1 {
+	if c.Images[0].Context != "sub" || c.Images[0].Dockerfile != "sub/Dockerfile" || c.Timeouts.Rollout != time.Minute ||
+		c.KubeContext != "minikube" || len(c.Releases) != 1 {
 		t.Errorf("gpu made %+v", c)
 	}
-	c, err = config.Load(config.Source{Files: []string{"skaffold.yaml"}, Translate: Translate, Profiles: []string{"patched"}, Set: []config.Assignment{{From: "--set", Text: "releases[s].set.x=1"}}})
+	c, err = config.Load(config.Source{Files: []string{"skaffold.yaml"}, Translate: Translate,
+		Profiles: []string{"patched"}, Set: []config.Assignment{{From: "--set", Text: "releases[s].set.x=1"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Images[0].Dockerfile != "Dockerfile.client" || c.KubeContext != "" || c.Name != "minikube" || len(c.Releases) != 2 ||
-		!reflect.DeepEqual(c.Releases[0].Set, config.SetValues{"b/c[0]": 1, "i": `{{ tag "worker" }}`}) || !reflect.DeepEqual(c.Releases[1].DependsOn, []string{"r"}) ||
+	if c.Images[0].Dockerfile != "Dockerfile.client" || c.KubeContext != "" || c.Name != "minikube" ||
+		len(c.Releases) != 2 ||
+		!reflect.DeepEqual(c.Releases[0].Set, config.SetValues{"b/c[0]": 1, "i": `{{ tag "worker" }}`}) ||
+		!reflect.DeepEqual(c.Releases[1].DependsOn, []string{"r"}) ||
 		!reflect.DeepEqual(c.Releases[1].Set, config.SetValues{"x": 1}) {
 		t.Errorf("patched made %+v", c)
 	}
 	checkText(t, c)
-	if got, want := config.ProfileNames(config.Source{Files: []string{"skaffold.yaml"}, Translate: Translate}), []string{"gpu", "patched", "wrong"}; !reflect.DeepEqual(got, want) {
+	if got, want := config.ProfileNames(config.Source{Files: []string{"skaffold.yaml"}, Translate: Translate}),
+		[]string{"gpu", "patched", "wrong"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("ProfileNames = %q, want %q", got, want)
 	}
 }
@@ -498,10 +587,13 @@ func TestHarmlessNotes(t *testing.T) {
 	for name, want := range map[string]string{
 		"platform": "",
 		"v2":       "deploy.kubectl.manifests",
-		"everything": `requires test verify customActions resourceSelector manifests.rawYaml manifests.kustomize.paths manifests.transform deploy.kubectl.hooks
-			build.hooks build.artifacts[0].sync build.artifacts[1].kaniko.label build.artifacts[2].bazel deploy.helm.flags.global deploy.helm.hooks.before[0].host`,
+		"everything": `requires test verify customActions resourceSelector manifests.rawYaml manifests.kustomize.paths ` +
+			`manifests.transform deploy.kubectl.hooks
+			build.hooks build.artifacts[0].sync build.artifacts[1].kaniko.label build.artifacts[2].bazel ` +
+			`deploy.helm.flags.global deploy.helm.hooks.before[0].host`,
 	} {
-		c, err := convert((&tree.Report{}).Parse(&tree.Origin{Name: "skaffold.yaml"}, []byte(read(t, "testdata/"+name+".skaffold.yaml"))), dir)
+		c, err := convert((&tree.Report{}).Parse(&tree.Origin{Name: "skaffold.yaml"},
+			[]byte(read(t, "testdata/"+name+".skaffold.yaml"))), dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -533,7 +625,8 @@ func TestWrongLaterInSkaffold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := c.WrongValue("r", "set", "a", "is wrong", "").Error(), "skaffold.yaml:10:85: deploy.helm.releases[0].setValues.a: is wrong"; got != want {
+	if got, want := c.WrongValue("r", "set", "a", "is wrong", "").Error(),
+		"skaffold.yaml:10:85: deploy.helm.releases[0].setValues.a: is wrong"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -545,7 +638,8 @@ func TestSkaffoldAndMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, "mine.yaml", "images: { worker: { target: dev } }\nprofiles: { gpu: { keepImages: 5 } }\n")
-	c, err := config.Load(config.Source{Files: []string{"skaffold.yaml", "mine.yaml"}, Profiles: []string{"gpu"}, Translate: Translate})
+	c, err := config.Load(config.Source{Files: []string{"skaffold.yaml", "mine.yaml"}, Profiles: []string{"gpu"},
+		Translate: Translate})
 	if err != nil || c.Images[0].Target != "dev" || c.Images[0].Context != "sub" || c.KeepImages != 5 {
 		t.Errorf("%+v, %v", c, err)
 	}
@@ -597,7 +691,8 @@ func replaced(n, leaf, other *tree.Node) *tree.Node {
 	return c
 }
 
-// convert is what Load makes of the tree of a skaffold.yaml in dir, whatever stands in the file there.
+// convert is what Load makes of the tree of a skaffold.yaml in dir, whatever stands in the file
+// there.
 func convert(root *tree.Node, dir string, profiles ...string) (*config.Config, error) {
 	return config.Load(config.Source{Files: []string{filepath.Join(dir, "skaffold.yaml")}, Profiles: profiles,
 		Translate: func(r *tree.Report, _ *tree.Node, dir string, profiles []string) *tree.Translation {
@@ -626,11 +721,12 @@ func isSaid(c *config.Config, err error, path string) bool {
 	return false
 }
 
-// withoutEffect are the ends of paths of values that may change without a difference: what they say is so anyway, or
-// depends on others.
+// withoutEffect are the ends of paths of values that may change without a difference: what they say
+// is so anyway, or depends on others.
 var withoutEffect = []string{".wait", ".remote", ".explicitRegistry", ".upgradeOnChange"}
 
-// checkLeaf holds that a value is used, or that something is said about it: if it was another one, there would be a difference.
+// checkLeaf holds that a value is used, or that something is said about it: if it was another one,
+// there would be a difference.
 func checkLeaf(t *testing.T, root, leaf *tree.Node, dir string) {
 	t.Helper()
 	c, err := convert(root, dir)
@@ -640,12 +736,13 @@ func checkLeaf(t *testing.T, root, leaf *tree.Node, dir string) {
 	}
 	other, err := convert(changed(root, leaf), dir)
 	if err == nil && reflect.DeepEqual(meant(c), meant(other)) && reflect.DeepEqual(c.Notes, other.Notes) {
-		t.Errorf("%s (%q) is neither used nor told of", leaf.Path, leaf.Value)
+		t.Errorf("%s (%q) is neither used nor reported", leaf.Path, leaf.Value)
 	}
 }
 
 func TestEveryLeafOfSkaffold(t *testing.T) {
-	texts := []string{read(t, "testdata/everything.skaffold.yaml"), read(t, "testdata/platform.skaffold.yaml"), read(t, "testdata/v2.skaffold.yaml"), profiled}
+	texts := []string{read(t, "testdata/everything.skaffold.yaml"), read(t, "testdata/platform.skaffold.yaml"),
+		read(t, "testdata/v2.skaffold.yaml"), profiled}
 	dir := everything(t)
 	for _, text := range texts {
 		root := (&tree.Report{}).Parse(&tree.Origin{Name: "skaffold.yaml"}, []byte(text))
@@ -670,25 +767,32 @@ func FuzzSkaffold(f *testing.F) {
 	for i, name := range []string{"everything", "platform", "v2"} {
 		text := []byte(read(f, "testdata/"+name+".skaffold.yaml"))
 		f.Add(text, "", uint(i), "")
-		for i, value := range []string{"", "{{.IMAGE_TAG}}@{{.IMAGE_DIGEST}}", "{a,{{.IMAGE_TAG}}}", "a,b=c", "{ a: { b: [1.0, {}] }, c.d: ~ }", "[[]]", "{", "1e3", "~", "2024-01-02", " a\n b\t\n", "a{{{b"} {
+		for i, value := range []string{"", "{{.IMAGE_TAG}}@{{.IMAGE_DIGEST}}", "{a,{{.IMAGE_TAG}}}", "a,b=c",
+			"{ a: { b: [1.0, {}] }, c.d: ~ }", "[[]]", "{", "1e3", "~", "2024-01-02", " a\n b\t\n", "a{{{b"} {
 			f.Add(text, "", uint(17*i), value)
 		}
 	}
 	for i, c := range wrongSkaffold {
 		f.Add([]byte(c.text), strings.Join(c.profiles, ","), uint(i), "x")
 	}
-	f.Add([]byte(skaffoldHead+".x: &x { image: worker, docker: &d { dockerfile: Dockerfile.worker } }\nbuild: { artifacts: [*x, { <<: *x, image: 8, docker: { <<: *d, target: 08 } }] }\n"), "", uint(3), "")
-	f.Add([]byte(inChart(`valuesFiles: [values.yaml], setValues: { image: worker, "list[0].image": worker, a: team/web }, overrides: { list: [{ image: worker }], a.b: worker }`)), "", uint(9), "worker")
+	f.Add([]byte(skaffoldHead+".x: &x { image: worker, docker: &d { dockerfile: Dockerfile.worker } }\n"+
+		"build: { artifacts: [*x, { <<: *x, image: 8, docker: { <<: *d, target: 08 } }] }\n"), "", uint(3), "")
+	f.Add([]byte(inChart(`valuesFiles: [values.yaml], setValues: { image: worker, "list[0].image": worker, a: `+
+		`team/web }, overrides: { list: [{ image: worker }], a.b: worker }`)), "", uint(9), "worker")
 	dir := everything(f)
-	write(f, filepath.Join(dir, "deploy/dask-session/values.yaml"), "image: worker\nlist: [{ image: { name: worker, tag: x } }, [{ image: worker }]]\na: { repository: client, tag: '{{' }\n")
-	write(f, filepath.Join(dir, "values.yaml"), "'a[': { image: worker }\na.b: { workerImage: worker, workerTag: x }\nlist: [{ n: 1.0, image: worker }]\n")
+	write(f, filepath.Join(dir, "deploy/dask-session/values.yaml"),
+		"image: worker\nlist: [{ image: { name: worker, tag: x } }, [{ image: worker }]]\n"+
+			"a: { repository: client, tag: '{{' }\n")
+	write(f, filepath.Join(dir, "values.yaml"), "'a[': { image: worker }\na.b: { workerImage: worker, workerTag: x }\n"+
+		"list: [{ n: 1.0, image: worker }]\n")
 	f.Fuzz(func(t *testing.T, text []byte, profile string, leaf uint, value string) {
 		r := &tree.Report{}
 		root := r.Parse(&tree.Origin{Name: "skaffold.yaml"}, text)
 		if v := root.Get("apiVersion"); len(r.Problems) > 0 || v == nil || !strings.HasPrefix(v.Value, "skaffold/") {
 			return
 		}
-		if all := leaves(root); value != "" && utf8.ValidString(value) && len(all) > 0 { // most changes of the text are no YAML
+		// Most changes of the text are no YAML.
+		if all := leaves(root); value != "" && utf8.ValidString(value) && len(all) > 0 {
 			at := all[leaf%uint(len(all))]
 			if other := r.Build(root.Origin, parsed(value), at.Path); other != nil {
 				root = replaced(root, at, other)
@@ -705,8 +809,8 @@ func FuzzSkaffold(f *testing.F) {
 			}
 			return
 		}
-		if strings.Count(told(c, nil), "\n") != max(len(c.Notes)-1, 0) {
-			t.Errorf("not one line each: %v", told(c, nil))
+		if strings.Count(reported(c, nil), "\n") != max(len(c.Notes)-1, 0) {
+			t.Errorf("not one line each: %v", reported(c, nil))
 		}
 		checkText(t, c)
 		if all := leaves(root); profile == "" && len(all) > 0 {
