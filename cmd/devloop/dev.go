@@ -51,7 +51,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	}
 	p.patience.session.Store(s)
 	defer func() { err = errors.Join(err, leave()) }()
-	answered := v.asking.Answer(s.Answers())
+	answered := v.Answer(s.Answers())
 	defer answered()
 	note := p.sink.For("devloop")
 	p.sink.For("loop").Note(event.DevloopStarted, event.DevloopStart{Project: event.Name(p.config.Name),
@@ -59,7 +59,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	if v.page != nil {
 		note.Note(event.PageOpens, event.Page{URL: event.Name(v.page.String())})
 	}
-	in := session.Inputs{Reload: p.reload, Requests: v.asked, Quit: p.patience.enough, Logs: d.logs,
+	in := session.Inputs{Reload: p.reload, Requests: v.Requests(), Quit: p.patience.enough, Logs: d.logs,
 		ShowPods: func(show bool) {
 			if show {
 				p.printer.SetPodFilter(filter)

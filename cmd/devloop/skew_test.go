@@ -54,7 +54,7 @@ func TestSkew(t *testing.T) {
 		return gotOut
 	}
 	expect("it only starts", 3, "", "ask the devloop that runs: devloop is only starting")
-	defer s.views.asking.Answer(map[string]web.Question{"libraries": func(context.Context) (any, error) { return answer, noRun }})()
+	defer s.views.Answer(map[string]web.Question{"libraries": func(context.Context) (any, error) { return answer, noRun }})()
 	expect("no run yet", 3, "", "ask the devloop that runs: no run of that devloop has ended well yet")
 	answer, noRun = []proof.Libraries{worker, client}, nil
 	expect("images alone", 0, "the same 2 libraries in worker and client\n", "no Python environment of this machine is compared")

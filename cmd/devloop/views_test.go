@@ -140,7 +140,10 @@ func TestStatusOfAnotherTerminal(t *testing.T) {
 	}
 
 	// A second one for the same has no socket, and takes none away.
-	if _, err := control.ListenSocket(t.Context(), projectID(s.config)); err == nil || !strings.Contains(err.Error(), "another devloop runs for this") {
+	second := control.NewServer(s.board, nil, event.Stage{})
+	defer second.Close()
+	if err := second.ServeSocket(t.Context(), projectID(s.config)); err == nil ||
+		!strings.Contains(err.Error(), "another devloop runs for this") {
 		t.Errorf("a second socket: %v", err)
 	}
 	sockets, err := filepath.Glob(filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "devloop", "*.sock"))
@@ -161,11 +164,7 @@ func TestStatusOfAnotherTerminal(t *testing.T) {
 	if code, _, said := s.call("status"); code != 3 {
 		t.Errorf("with a dead socket: %d: %s", code, said)
 	}
-	listener, err := control.ListenSocket(t.Context(), projectID(s.config))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := listener.Close(); err != nil {
+	if err := second.ServeSocket(t.Context(), projectID(s.config)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -274,7 +273,8 @@ func TestLogsAndEvents(t *testing.T) {
 func TestAskedFromThePage(t *testing.T) {
 	s := show(t, "", &options{}, devOptions{page: true, pagePort: 0})
 	page := s.openPage()
-	for i, path := range []string{"rebuild", "pause", "resume"} {
+	ask := func(path string) (status int) {
+		t.Helper()
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, page.address+"api/"+path, http.NoBody)
 		if err != nil {
 			t.Fatal(err)
@@ -286,74 +286,24 @@ func TestAskedFromThePage(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = response.Body.Close()
-		if asked := <-s.views.asked; response.StatusCode != http.StatusNoContent || asked != []control.Request{control.Run, control.Pause, control.Resume}[i] {
-			t.Errorf("%s: %s, %s", path, response.Status, asked)
+		return response.StatusCode
+	}
+	for i, path := range []string{"rebuild", "pause", "resume"} {
+		status := ask(path)
+		if asked := <-s.views.Requests(); status != http.StatusNoContent || asked != []control.Request{control.Run, control.Pause, control.Resume}[i] {
+			t.Errorf("%s: %d, %s", path, status, asked)
 		}
 	}
-	for range 20 { // while nobody listens
-		s.views.ask(control.Run)
+	for range 20 { // while nothing takes them
+		if status := ask("rebuild"); status != http.StatusNoContent {
+			t.Errorf("rebuild: %d", status)
+		}
 	}
 	s.run(1, event.Succeeded, nil)
 	for _, want := range []string{`devloop_runs_total{outcome="succeeded"} 1`, `devloop_runs_total{outcome="failed"} 0`, "devloop_healthy 1", `devloop_run_seconds_count 1`} {
 		if metrics := page.get(t, "metrics"); !strings.Contains(metrics, want+"\n") {
 			t.Errorf("no %s in\n%s", want, metrics)
 		}
-	}
-}
-
-// More connections than the page and the socket have places for wait until one of them is free, and
-// cost devloop nothing.
-func TestConnectionsOfThePage(t *testing.T) {
-	s := show(t, "", &options{}, devOptions{page: true, pagePort: 0})
-	connect := func() (conn net.Conn) {
-		t.Helper()
-		conn, err := net.Dial("tcp4", s.views.page.Host)
-		if err == nil {
-			_, err = io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: "+s.views.page.Host+"\r\n\r\n")
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
-		return conn
-	}
-	answered := func(conn net.Conn, within time.Duration) bool {
-		if err := conn.SetReadDeadline(time.Now().Add(within)); err != nil {
-			t.Fatal(err)
-		}
-		n, err := conn.Read(make([]byte, 1))
-		return n == 1 && err == nil
-	}
-	var all []net.Conn
-	for n := range control.Connections {
-		if all = append(all, connect()); !answered(all[n], time.Minute) {
-			t.Fatalf("connection %d has no answer", n)
-		}
-	}
-	more := connect()
-	if answered(more, 300*time.Millisecond) {
-		t.Errorf("there is no limit")
-	}
-	all[0].Close()
-	if !answered(more, time.Minute) {
-		t.Error("the place of one that was closed stays taken")
-	}
-	_, err := io.WriteString(all[1], "GET /metrics HTTP/1.1\r\nHost: "+s.views.page.Host+"\r\nCookie: "+strings.Repeat("x", 4*control.HeaderBytes)+"\r\n\r\n")
-	rest, readErr := io.ReadAll(all[1])
-	if err == nil && readErr == nil && !strings.Contains(string(rest), "\r\n431 ") && !strings.Contains(string(rest), "HTTP/1.1 431 ") {
-		t.Errorf("a header without end is taken: %s", rest)
-	}
-}
-
-// TestPagePort: the usual port if it is free, else any; but not where somebody asked for one.
-func TestPagePort(t *testing.T) {
-	taken, err := net.Listen("tcp4", "127.0.0.1:10360")
-	if err == nil {
-		defer taken.Close()
-	} // else somebody has it, which is as well
-	s := show(t, "", &options{}, devOptions{page: true, pagePort: -1})
-	if s.views.page == nil || s.views.page.Port() == "10360" {
-		t.Errorf("the page is at %s", s.views.page)
 	}
 }
 
@@ -406,7 +356,7 @@ func TestAddressOfThePage(t *testing.T) {
 	dir := t.TempDir()
 	logFile := filepath.Join(dir, "dev.log")
 	s := show(t, "", &options{logFile: logFile}, devOptions{page: true, pagePort: 0})
-	address, token := s.views.page.String(), s.views.site.Token()
+	address, token := s.views.page.String(), s.views.page.Query().Get("token")
 	s.sink.For("devloop").Note(event.PageOpens, "url", event.Name(s.views.page.String()))
 	s.sink.For("build").Warn("a program has looked into the log", errors.New("found "+token), "text", address)
 	_, status, _ := s.call("status")
@@ -519,7 +469,7 @@ func TestSecretValueThatIsNowhere(t *testing.T) {
 // What panics beside the loop is one line of the log, and ends nothing else.
 func TestPanicBesideTheLoop(t *testing.T) {
 	s := show(t, "", &options{}, devOptions{page: true, pagePort: 0})
-	s.views.server.Serve(panics{}, nil)
+	s.views.Serve(panics{}, nil)
 	for deadline := time.Now().Add(time.Minute); ; <-time.After(10 * time.Millisecond) {
 		if _, out, _ := s.call("events", "--follow=false"); strings.Contains(out, "no longer answers at nowhere") {
 			if !strings.Contains(out, "internal error in devloop: oh no") || !strings.Contains(out, "please report it") {

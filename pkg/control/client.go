@@ -1,4 +1,3 @@
-// A devloop that runs in another terminal, as its socket shows it.
 package control
 
 import (
@@ -23,38 +22,40 @@ import (
 	"github.com/devloop/devloop/pkg/status"
 )
 
-// Client is one such devloop. Close it.
+// Client talks to a devloop in another terminal. Close it.
 type Client struct {
-	client *http.Client
-	State  status.State
+	http  *http.Client
+	State status.State // when it was found
 }
 
-// stateTimeout is for a devloop on this machine to say how it is. One that was stopped (Ctrl+Z) does not.
+// stateTimeout bounds how long a devloop takes to send its state: one that was stopped (Ctrl+Z) never
+// does.
 const stateTimeout = 3 * time.Second
 
-// NotRunningError says that the devloop that is meant does not run.
+// NotRunningError means that the selected devloop does not run.
 type NotRunningError struct{ error }
 
 func (e NotRunningError) Unwrap() error { return e.error }
 
-// ErrNoneRuns is for a machine on which no devloop runs.
-var ErrNoneRuns error = NotRunningError{event.WithHint(errors.New("no devloop runs"), "start one in another terminal: devloop")}
+// ErrNoneRuns means that no devloop of this user runs.
+var ErrNoneRuns error = NotRunningError{
+	event.WithHint(errors.New("no devloop runs"), "start one in another terminal: devloop")}
 
-// AmbiguousError says that several devloops could be meant.
+// AmbiguousError means that the selection matches several devloops.
 type AmbiguousError struct{ error }
 
 func (e AmbiguousError) Unwrap() error { return e.error }
 
-// Selection says which devloop is meant.
+// Selection chooses one of the devloops that run.
 type Selection struct {
-	File        string // the configuration, as it was given or by default
-	ByDefault   bool   // it was not given: it may be that of a folder above
+	File        string // its configuration
+	ByDefault   bool   // File was not given: that of a folder above matches, too
 	KubeContext string // "" for any
 }
 
-// Find finds the devloop of the configuration that is meant: of the one that is here, or in the
-// nearest folder above of which one runs, or else the only one that runs. The error may be a
-// NotRunningError or an AmbiguousError.
+// Find returns the devloop of File; by default, without such a file here, that of the nearest folder
+// above for which one runs, else the only one that runs. The error may be a NotRunningError or an
+// AmbiguousError.
 func (s Selection) Find(ctx context.Context) (*Client, error) {
 	dir, err := SocketDir()
 	if err != nil {
@@ -65,26 +66,28 @@ func (s Selection) Find(ctx context.Context) (*Client, error) {
 		return nil, err
 	}
 	answers := make([]*Client, len(sockets))
-	var asking sync.WaitGroup
+	asking, cancel := context.WithTimeout(ctx, stateTimeout)
+	defer cancel()
+	var running sync.WaitGroup
 	for i, socket := range sockets {
-		asking.Go(func() {
-			r := openClient(socket)
-			if event.Guard(func() error { return r.readState(ctx) }) != nil {
-				r.Close() // a devloop that was killed, or is just ending
+		running.Go(func() {
+			c := openClient(socket)
+			if event.Guard(func() error { return c.get(asking, "/api/state", &c.State) }) != nil {
+				c.Close() // a devloop that was killed, or is just ending
 				return
 			}
-			answers[i] = r
+			answers[i] = c
 		})
 	}
-	asking.Wait()
-	all := slices.DeleteFunc(answers, func(r *Client) bool { return r == nil })
+	running.Wait()
+	all := slices.DeleteFunc(answers, func(c *Client) bool { return c == nil })
 	found := s.matching(all)
 	var names []string
-	for _, r := range all {
-		if len(found) != 1 || r != found[0] {
-			r.Close()
+	for _, c := range all {
+		if len(found) != 1 || c != found[0] {
+			c.Close()
 		}
-		names = append(names, fmt.Sprintf("%s (%s) on %s", r.State.File, r.State.Project, cmp.Or(r.State.Cluster, "-")))
+		names = append(names, fmt.Sprintf("%s (%s) on %s", c.State.File, c.State.Project, cmp.Or(c.State.Cluster, "-")))
 	}
 	switch {
 	case len(found) == 1:
@@ -99,95 +102,105 @@ func (s Selection) Find(ctx context.Context) (*Client, error) {
 	return nil, ErrNoneRuns
 }
 
-// matching returns those that the selection stands for.
+// matching returns the devloops that the selection may mean.
 func (s Selection) matching(all []*Client) []*Client {
 	all = slices.Clone(all)
 	if s.KubeContext != "" {
-		all = slices.DeleteFunc(all, func(r *Client) bool { return r.State.Cluster != s.KubeContext })
+		all = slices.DeleteFunc(all, func(c *Client) bool { return c.State.Cluster != s.KubeContext })
 	}
-	of := func(same func(file string) bool) []*Client {
-		return slices.DeleteFunc(slices.Clone(all), func(r *Client) bool { return !same(r.State.File) })
+	// with returns those whose file, or the folder of it, is the same as path.
+	with := func(path string, place func(file string) string) (found []*Client) {
+		want, err := os.Stat(path)
+		if err != nil {
+			return nil
+		}
+		for _, c := range all {
+			if is, err := os.Stat(place(c.State.File)); err == nil && os.SameFile(want, is) {
+				found = append(found, c)
+			}
+		}
+		return found
 	}
-	if here, err := os.Stat(s.File); err == nil { // which need not be valid for one to run
-		return of(func(file string) bool {
-			other, err := os.Stat(file)
-			return err == nil && os.SameFile(here, other)
-		})
+	if _, err := os.Stat(s.File); err == nil { // it need not be valid
+		return with(s.File, filepath.Clean)
 	}
 	if !s.ByDefault {
 		return nil
 	}
-	for above, _ := filepath.Abs(".."); ; above = filepath.Dir(above) {
-		if folder, err := os.Stat(above); err == nil {
-			if found := of(func(file string) bool {
-				other, err := os.Stat(filepath.Dir(file))
-				return err == nil && os.SameFile(folder, other)
-			}); len(found) > 0 {
-				return found
-			}
+	for folder, _ := filepath.Abs(".."); ; folder = filepath.Dir(folder) {
+		if found := with(folder, filepath.Dir); len(found) > 0 {
+			return found
 		}
-		if above == filepath.Dir(above) {
+		if folder == filepath.Dir(folder) {
 			return all
 		}
 	}
 }
 
 func openClient(socket string) *Client {
-	return &Client{client: &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}}}
+	}
+	return &Client{http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
 }
 
-func (r *Client) Close() { r.client.CloseIdleConnections() }
+// Close ends the connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-func (r *Client) get(ctx context.Context, path string) (io.ReadCloser, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://devloop"+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := r.client.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode != http.StatusOK {
-		said, _ := io.ReadAll(io.LimitReader(response.Body, maxErrorLength)) // what came is better than nothing
-		_ = response.Body.Close()
-		if response.StatusCode == http.StatusServiceUnavailable { // why a question has no answer
-			return nil, errors.New(strings.TrimSpace(string(said)))
-		}
-		return nil, fmt.Errorf("%s: %s", path, response.Status)
-	}
-	return response.Body, nil
+// Ask has that devloop answer one of its Questions.
+func (c *Client) Ask(ctx context.Context, question string, answer any) error {
+	return c.get(ctx, "/api/ask/"+question, answer)
 }
 
-func (r *Client) readState(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, stateTimeout)
-	defer cancel()
-	body, err := r.get(ctx, "/api/state")
+// get reads an answer of JSON.
+func (c *Client) get(ctx context.Context, path string, answer any) error {
+	body, err := c.open(ctx, path)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = body.Close() }() // only read
-	return json.NewDecoder(io.LimitReader(body, stateLength)).Decode(&r.State)
+	return json.NewDecoder(io.LimitReader(body, maxAnswer)).Decode(answer)
 }
 
-// Ask has that devloop answer one of its questions.
-func (r *Client) Ask(ctx context.Context, question string, answer any) error {
-	body, err := r.get(ctx, "/api/ask/"+question)
+// open returns the body of an answer. The caller closes it.
+func (c *Client) open(ctx context.Context, path string) (io.ReadCloser, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://devloop"+path, http.NoBody)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { _ = body.Close() }() // only read
-	return json.NewDecoder(io.LimitReader(body, stateLength)).Decode(answer)
+	response, err := c.http.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode == http.StatusOK {
+		return response.Body, nil
+	}
+	text, _ := io.ReadAll(io.LimitReader(response.Body, maxError)) // part of it is better than nothing
+	_ = response.Body.Close()
+	if response.StatusCode == http.StatusServiceUnavailable { // why a question has no answer
+		return nil, errors.New(strings.TrimSpace(string(text)))
+	}
+	return nil, fmt.Errorf("%s: %s", path, response.Status)
 }
 
-// Follow is events for lines behind one that come, until that devloop or ctx ends. Who is long in
-// reading, as the user of a pager is, goes on where the stream was cut off.
-func (r *Client) Follow(ctx context.Context, query url.Values, last string, show func(event.Event)) error {
+// What is read at most, in bytes.
+const (
+	maxAnswer = 256 << 20 // a State has fifty runs with hundreds of bars
+	maxEvent  = 4 << 20   // errors quote a lot
+	maxError  = 1500
+)
+
+// ErrCut means that a stream ended in the middle: that devloop was killed, or did not wait for a slow
+// reader.
+var ErrCut = errors.New("the stream is cut off")
+
+// Follow is Events for lines after last that come, until that devloop or ctx ends. Where a slow
+// reader, such as a pager, was cut off, it goes on.
+func (c *Client) Follow(ctx context.Context, query url.Values, last string, show func(event.Event)) error {
 	query.Set("follow", "1")
 	for {
 		query.Set("after", last)
-		next, err := r.Events(ctx, query, show)
+		next, err := c.Events(ctx, query, show)
 		if !errors.Is(err, ErrCut) || next == "" || next == last { // it was killed, or nothing gets through
 			return err
 		}
@@ -195,58 +208,43 @@ func (r *Client) Follow(ctx context.Context, query url.Values, last string, show
 	}
 }
 
-// maxErrorLength is how much of an error answer is read, in bytes.
-const maxErrorLength = 1500
-
-// stateLength is how long an answer may be, in bytes: a State has fifty runs with hundreds of bars.
-const stateLength = 256 << 20
-
-// eventLength is how long a line of the log may be, in bytes; errors quote a lot.
-const eventLength = 4 << 20
-
-// ErrCut is for a stream that stops in the middle: that devloop was killed, or did not wait for
-// somebody who was long in reading.
-var ErrCut = errors.New("the stream is cut off")
-
-// Events calls show for each line of the log, until that devloop or ctx ends. It returns the id of
-// the last one that was shown, also with ErrCut.
-func (r *Client) Events(ctx context.Context, query url.Values, show func(event.Event)) (last string, err error) {
-	body, err := r.get(ctx, "/api/events?"+query.Encode())
+// Events calls show for each line of the log, until that devloop or ctx ends. It returns the ID of
+// the last line, also with ErrCut.
+func (c *Client) Events(ctx context.Context, query url.Values, show func(event.Event)) (last string, err error) {
+	body, err := c.open(ctx, "/api/events?"+query.Encode())
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = body.Close() }() // only read
 	lines := bufio.NewScanner(body)
-	lines.Buffer(nil, eventLength)
-	kind, id, bad := "", "", error(nil)
-	for bad == nil && lines.Scan() { // of server-sent events: id: ..., event: ..., data: ...
-		if is, ok := strings.CutPrefix(lines.Text(), "id: "); ok {
-			id = is
-		}
-		if is, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
-			kind = is
-		}
-		data, ok := strings.CutPrefix(lines.Text(), "data: ")
+	lines.Buffer(nil, maxEvent)
+	kind, id, invalid := "", "", error(nil)
+	for invalid == nil && lines.Scan() { // server-sent events
+		field, value, _ := strings.Cut(lines.Text(), ": ")
 		switch {
-		case !ok:
-		case kind == "gap":
-			show(event.Event{Time: time.Now(), Stage: "log", Phase: event.Warned, Message: "lines came faster than they were read, some are left out"})
-		case kind == "line":
+		case field == "id":
+			id = value
+		case field == "event":
+			kind = value
+		case field == "data" && kind == "gap":
+			show(event.Event{Time: time.Now(), Stage: "log", Phase: event.Warned,
+				Message: "lines came faster than they were read, some are left out"})
+		case field == "data" && kind == "line":
 			var e event.Event
-			if bad = json.Unmarshal([]byte(data), &e); bad == nil {
+			if invalid = json.Unmarshal([]byte(value), &e); invalid == nil {
 				show(e)
 				last = id
 			}
 		}
 	}
-	lines.Scan() // behind half a line, nothing comes any more
+	lines.Scan() // if the stream was cut, half a line may have come before the error
 	switch err := lines.Err(); {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return last, ErrCut
 	case err != nil:
 		return last, err
-	case bad != nil:
-		return last, fmt.Errorf("a line of the log: %w", bad)
+	case invalid != nil:
+		return last, fmt.Errorf("a line of the log: %w", invalid)
 	}
 	return last, nil
 }

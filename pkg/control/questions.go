@@ -8,16 +8,16 @@ import (
 	"github.com/devloop/devloop/pkg/status/web"
 )
 
-// Questions are what other commands ask this devloop, for as long as somebody answers them.
+// Questions are what other commands ask a running devloop. Only a session can answer them.
 type Questions struct {
 	mu      sync.Mutex
-	answers map[string]web.Question // nil while nobody answers
+	answers map[string]web.Question // nil while there is no session
 	ended   context.Context         //nolint:containedctx // of the answers
 	end     context.CancelFunc
-	under   sync.WaitGroup // that are being answered
+	running sync.WaitGroup // answers
 }
 
-// Answer begins to answer. The returned function ends that, and waits for the answers that are under way.
+// Answer begins to answer. The returned function cancels the answers under way, and waits for them.
 func (q *Questions) Answer(answers map[string]web.Question) (end func()) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -28,12 +28,12 @@ func (q *Questions) Answer(answers map[string]web.Question) (end func()) {
 		q.answers = nil
 		q.end()
 		q.mu.Unlock()
-		q.under.Wait()
+		q.running.Wait()
 	}
 }
 
-// Question is the one of a name.
-func (q *Questions) Question(name string) web.Question {
+// question returns the question of a name.
+func (q *Questions) question(name string) web.Question {
 	return func(ctx context.Context) (any, error) {
 		q.mu.Lock()
 		answer, ended := q.answers[name], q.ended
@@ -41,12 +41,12 @@ func (q *Questions) Question(name string) web.Question {
 			q.mu.Unlock()
 			return nil, errors.New("devloop is only starting, or ending")
 		}
-		q.under.Add(1)
+		q.running.Add(1)
 		q.mu.Unlock()
-		defer q.under.Done()
+		defer q.running.Done()
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		defer context.AfterFunc(ended, cancel)() //nolint:contextcheck // with the answers, too
+		defer context.AfterFunc(ended, cancel)() //nolint:contextcheck // ends with the answers, too
 		return answer(ctx)
 	}
 }

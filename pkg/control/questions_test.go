@@ -16,7 +16,7 @@ func TestQuestionsEndWithTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var q Questions
 		answers := make(chan error, 2)
-		question := q.Question("chain")
+		question := q.question("chain")
 		if _, err := question(t.Context()); err == nil || !strings.Contains(err.Error(), "only starting") {
 			t.Errorf("before: %v", err)
 		}

@@ -13,8 +13,8 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// SocketDir is where the sockets of this user's devloops are, whether it is there or not; nobody
-// else may look into it.
+// SocketDir returns the folder of this user's sockets, which need not exist. Only this user may read
+// it.
 func SocketDir() (string, error) {
 	dir := filepath.Join(os.TempDir(), "devloop-"+strconv.Itoa(os.Getuid()))
 	if runtime := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(runtime) { // the standard says to ignore others
@@ -27,24 +27,26 @@ func SocketDir() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if owner, ok := info.Sys().(*syscall.Stat_t); !info.IsDir() || info.Mode().Perm()&0o077 != 0 || ok && int(owner.Uid) != os.Getuid() {
-		return "", event.WithHint(fmt.Errorf("%s is not a folder that is this user's alone", dir), "remove it, or set XDG_RUNTIME_DIR")
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !info.IsDir() || info.Mode().Perm()&0o077 != 0 || ok && int(owner.Uid) != os.Getuid() {
+		return "", event.WithHint(fmt.Errorf("%s is not a folder that only this user may read", dir),
+			"remove it, or set XDG_RUNTIME_DIR")
 	}
 	return dir, nil
 }
 
-// ErrAnotherRuns is for the second devloop of a project, file and cluster.
-var ErrAnotherRuns = event.WithHint(errors.New("another devloop runs for this devloop.yaml"), "it is in another terminal: devloop status")
+// ErrAnotherRuns is about a second devloop of the same project, file and cluster.
+var ErrAnotherRuns = event.WithHint(errors.New("another devloop runs for this devloop.yaml"),
+	"it is in another terminal: devloop status")
 
-// ListenSocket opens the socket of this devloop. One that nobody listens on was left by a devloop that
-// was killed. The name is that of the project, its file and its cluster.
-func ListenSocket(ctx context.Context, name string) (net.Listener, error) {
+// listenSocket replaces a socket on which no process listens: a devloop that was killed left it.
+func listenSocket(ctx context.Context, name string) (net.Listener, error) {
 	dir, err := SocketDir()
 	if err == nil {
 		err = os.MkdirAll(dir, 0o700)
 	}
 	if err == nil {
-		_, err = SocketDir() // somebody else may have been faster to make it
+		_, err = SocketDir() // another user may have created it meanwhile
 	}
 	if err != nil {
 		return nil, err
@@ -57,7 +59,7 @@ func ListenSocket(ctx context.Context, name string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "unix", path) // its folder is closed to others already
+	listener, err := new(net.ListenConfig).Listen(ctx, "unix", path) // others have no access to the folder
 	if err != nil {
 		return nil, err
 	}
