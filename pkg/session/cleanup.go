@@ -12,10 +12,10 @@ import (
 // Cleanup removes what was deployed. Images stay, for the next start. leaves is what the user can
 // press to cut it short.
 func (s *Session) Cleanup(ctx context.Context, leaves string, what deploy.Removal) error {
-	say := s.sink.For("cleanup")
+	say := s.options.Sink.For("cleanup")
 	say.Note(event.DevloopEnds, "leave at once with", leaves)
 	what.Before = s.config.Load().Cleanup.Before
-	err := s.deployer.Cleanup(ctx, s.sink, releases(s.config.Load()), what)
+	err := s.deployer.Cleanup(ctx, s.options.Sink, releases(s.config.Load()), what)
 	if err != nil {
 		return event.WithHint(fmt.Errorf("clean up: %w", err), "devloop delete tries again")
 	}

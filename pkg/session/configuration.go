@@ -106,22 +106,22 @@ func (s *Session) Load() (loop.Stages, error) {
 	case errors.As(err, &invalid):
 		files = append(files, invalid.Files()...)
 		if s.reported.Changed("invalid", err.Error()) {
-			s.sink.For(event.ConfigStage).Warn("devloop.yaml is not valid, its last valid state stays in force", err)
+			s.options.Sink.For(event.ConfigStage).Warn("devloop.yaml is not valid, its last valid state stays in force", err)
 		}
 	case err != nil:
 		return loop.Stages{}, err
 	default:
 		if s.reported.Forget("invalid") {
-			s.sink.For(event.ConfigStage).Note("devloop.yaml is valid again")
+			s.options.Sink.For(event.ConfigStage).Note("devloop.yaml is valid again")
 		}
 		files = c.Files()
 	}
 	now := s.config.Load()
 	return loop.Stages{
 		Files:    files,
-		Images:   &images{session: s, config: now},
-		Nodes:    nodes{s, now},
-		Platform: platform{s, now},
+		Images:   imageStage{s.builders, now},
+		Nodes:    nodeStage{s.images, now},
+		Platform: platformStage{s.deployer, s.syncer, s.prover, now},
 		Forwards: s.forwards,
 		Proof:    proofStage{s.prover, now},
 	}, nil
@@ -136,7 +136,7 @@ func fixed(c *config.Config) [5]string {
 func (s *Session) adopt(before, c *config.Config) error {
 	if wants := fixed(c); wants != fixed(before) {
 		if s.reported.Changed("fixed", wants) {
-			s.sink.For(event.ConfigStage).Warn(
+			s.options.Sink.For(event.ConfigStage).Warn(
 				"name, kubeContext, buildIn, push and page take effect when devloop is started again", nil)
 		}
 		c.Name, c.KubeContext, c.BuildIn, c.Push, c.Page = before.Name, before.KubeContext, before.BuildIn, before.Push, before.Page
@@ -147,8 +147,8 @@ func (s *Session) adopt(before, c *config.Config) error {
 	if s.watcher != nil {
 		s.watcher.Settle(c.Watch.Quiet, c.Watch.Limit)
 	}
-	HideSecrets(s.secrets, c)
-	ReportConfig(s.sink, before, c)
+	HideSecrets(s.options.Secrets, c)
+	ReportConfig(s.options.Sink, before, c)
 	s.followPods(c)
 	s.config.Store(c)
 	return nil
@@ -162,7 +162,7 @@ func (s *Session) followPods(c *config.Config) {
 		if err != nil {
 			continue // what its pods print may be secret; a run is going to say what is wrong, and the next reading tries again
 		}
-		s.secrets.Hide(values...)
+		s.options.Secrets.Hide(values...)
 		scope.Releases = append(scope.Releases, types.NamespacedName{Namespace: r.Namespace, Name: r.Name})
 	}
 	for _, r := range scope.Releases { // what users of a Dask Gateway start is no part of its release

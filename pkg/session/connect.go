@@ -3,71 +3,95 @@ package session
 import (
 	"cmp"
 	"context"
+	"errors"
 	"path/filepath"
+	"slices"
 
 	"github.com/moby/moby/client"
 
-	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/kube"
 	"github.com/devloop/devloop/pkg/node"
 )
 
-// connect finds the cluster and its nodes, and makes sure that it may be written to. Until then,
-// the cluster is asked for nothing but who it is.
-func (s *Session) connect(ctx context.Context, c *config.Config) (target kube.Target, err error) {
-	if target, err = s.findNodes(ctx, c); err != nil {
-		return target, err
+// closers closes what was opened, in reverse order.
+type closers []func() error
+
+func (c *closers) add(closer func() error) { *c = append(*c, closer) }
+
+func (c *closers) close() error {
+	var errs []error
+	for _, closer := range slices.Backward(*c) {
+		errs = append(errs, closer())
 	}
-	if s.cluster, err = kube.ConnectTo(ctx, target); err != nil {
-		if event.Hint(err) != "" {
-			hint := "start the cluster, or choose another context: --kube-context"
-			err = event.WithHint(err, cmp.Or(s.nodes.StartCommand(), hint))
-		}
-		return target, err
-	}
-	grounds, err := s.options.Consent.allow(ctx, s.sink, c.Dir, target, s.cluster, s.nodes.Origin())
-	if err != nil {
-		return target, err
-	}
-	s.sink.For("devloop").Note(event.ClusterChosen,
-		"context", target.Context, "server", target.Server, "why", grounds.String())
-	return target, nil
+	*c = nil
+	return errors.Join(errs...)
 }
 
-// verifyNodes forgets nodes that have only the context's name in common with the cluster: they
-// would get images that its pods never find.
-func (s *Session) verifyNodes(ctx context.Context) error {
-	err := s.nodes.Verify(ctx, func(ctx context.Context) ([]string, error) {
-		return kube.BootIDs(ctx, s.cluster.Client.CoreV1().Nodes())
+// backend is what devloop works with: this machine's Docker, and a cluster with its nodes.
+type backend struct {
+	target  kube.Target
+	docker  *client.Client
+	nodes   *node.Cluster
+	cluster *kube.Cluster
+	closers
+}
+
+// connect finds the cluster and its nodes, and makes sure that devloop may write to it. Until then
+// it only asks the cluster for its identity.
+func (e *backend) connect(ctx context.Context, o Options) (err error) {
+	if err := e.findNodes(ctx, o.Config.KubeContext); err != nil {
+		return err
+	}
+	if e.cluster, err = kube.ConnectTo(ctx, e.target); err != nil {
+		if event.Hint(err) != "" {
+			hint := "start the cluster, or choose another context: --kube-context"
+			err = event.WithHint(err, cmp.Or(e.nodes.StartCommand(), hint))
+		}
+		return err
+	}
+	grounds, err := o.Consent.allow(ctx, o.Sink, o.Config.Dir, e.target, e.cluster, e.nodes.Origin())
+	if err != nil {
+		return err
+	}
+	o.Sink.For("devloop").Note(event.ClusterChosen,
+		"context", e.target.Context, "server", e.target.Server, "why", grounds.String())
+	return nil
+}
+
+// verifyNodes drops nodes that share only the context's name with the cluster: its pods would never
+// find the images that these get.
+func (e *backend) verifyNodes(ctx context.Context, sink event.Sink) error {
+	err := e.nodes.Verify(ctx, func(ctx context.Context) ([]string, error) {
+		return kube.BootIDs(ctx, e.cluster.Client.CoreV1().Nodes())
 	})
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	if err != nil {
-		s.sink.For("node").Warn("the cluster's nodes are not known, images reach them by push only", err)
+		sink.For("node").Warn("the cluster's nodes are not known, images reach them by push only", err)
 	}
 	return nil
 }
 
-// FindNodes finds the kube context, where it leads, and the nodes of its cluster.
-func (s *Session) findNodes(ctx context.Context, c *config.Config) (target kube.Target, err error) {
-	if target, err = kube.ReadContext(c.KubeContext); err != nil {
-		return target, err
+// findNodes finds out where a kube context leads, and the nodes there.
+func (e *backend) findNodes(ctx context.Context, kubeContext string) (err error) {
+	if e.target, err = kube.ReadContext(kubeContext); err != nil {
+		return err
 	}
-	if s.docker, err = OpenDocker(); err != nil {
-		return target, err
+	if e.docker, err = OpenDocker(); err != nil {
+		return err
 	}
-	s.closers = append(s.closers, s.docker.Close)
-	if s.nodes, err = FindNodes(ctx, target, s.docker); err != nil {
-		return target, err
+	e.add(e.docker.Close)
+	if e.nodes, err = FindNodes(ctx, e.target, e.docker); err != nil {
+		return err
 	}
-	s.closers = append(s.closers, s.nodes.Close)
-	return target, nil
+	e.add(e.nodes.Close)
+	return nil
 }
 
-// FindNodes finds the nodes of the cluster that a kube context leads to.
+// FindNodes finds the nodes of the cluster that a kube context leads to. The caller closes them.
 func FindNodes(ctx context.Context, target kube.Target, docker *client.Client) (*node.Cluster, error) {
 	dir, err := journal.DefaultDir()
 	if err != nil {

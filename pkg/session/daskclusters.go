@@ -21,25 +21,25 @@ import (
 // writes tells whether do changes anything, for which the cluster has to be the user's own.
 func WithDaskClusters(ctx context.Context, o Options, writes bool,
 	do func(ctx context.Context, cluster *kube.Cluster, all, old event.DaskClusters) error) (err error) {
-	s := &Session{options: o, sink: o.Sink, secrets: o.Secrets}
-	defer func() { err = errors.Join(err, s.Close()) }()
+	e := &backend{}
+	defer func() { err = errors.Join(err, e.close()) }()
 	if writes {
-		_, err = s.connect(ctx, o.Config)
+		err = e.connect(ctx, o)
 	} else {
-		s.cluster, err = kube.Connect(ctx, o.Config.KubeContext)
+		e.cluster, err = kube.Connect(ctx, o.Config.KubeContext)
 	}
 	if err != nil {
 		return console.EnvironmentError{Err: err}
 	}
-	deployed, err := deploy.New(s.cluster, o.Config.Name, nil, deploy.Options{}).Deployed(ctx, releases(o.Config))
+	deployed, err := deploy.New(e.cluster, o.Config.Name, nil, deploy.Options{}).Deployed(ctx, releases(o.Config))
 	if err != nil {
 		return console.EnvironmentError{Err: err}
 	}
-	platform, err := dask.Running(ctx, s.cluster, namespacesOf(o.Config))
+	platform, err := dask.Running(ctx, e.cluster, namespacesOf(o.Config))
 	if err != nil {
 		return console.EnvironmentError{Err: err}
 	}
-	return do(ctx, s.cluster, platform.Clusters, proof.Old(deployedImages(o.Config, deployed), platform.Clusters))
+	return do(ctx, e.cluster, platform.Clusters, proof.Old(deployedImages(o.Config, deployed), platform.Clusters))
 }
 
 // deployedTag is a tag of devloop's making, alone or at the end of a reference.

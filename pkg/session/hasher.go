@@ -50,16 +50,15 @@ func newNodeHasher(ctx context.Context, c *config.Config) (hasher *build.Builder
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &Session{}
-	if _, err := s.findNodes(ctx, c); err != nil {
-		return nil, nil, errors.Join(err, s.Close())
+	e := &backend{}
+	if err := e.findNodes(ctx, c.KubeContext); err != nil {
+		return nil, nil, errors.Join(err, e.close())
 	}
-	s.builder = build.New(s.docker, cache)
-	inNode, err := s.openInNode(ctx)
+	inNode, err := e.openInNode(ctx, build.New(e.docker, cache))
 	if err != nil {
-		return nil, nil, errors.Join(err, s.Close())
+		return nil, nil, errors.Join(err, e.close())
 	}
-	return inNode.SelfHashing(), s.Close, nil
+	return inNode.SelfHashing(), e.close, nil
 }
 
 // HashImages returns the target of a run. It builds nothing.

@@ -92,7 +92,7 @@ func (l *libraries) run(ctx context.Context) {
 		again = nil
 		if l.session.syncer.wait(comparing) == nil {
 			var err error // which was told
-			_ = l.session.sink.For("proof").Contain("libraries", func() { err = l.compare(comparing, now) })
+			_ = l.session.options.Sink.For("proof").Contain("libraries", func() { err = l.compare(comparing, now) })
 			if event.IsTransient(err) && ctx.Err() == nil {
 				again = time.After(lookAgain)
 			}
@@ -103,7 +103,7 @@ func (l *libraries) run(ctx context.Context) {
 
 // compare compares, and tells what came of it: in the log if it is not what was told before. The error, why it could not, was told.
 func (l *libraries) compare(ctx context.Context, now *target) error {
-	say := l.session.sink.For("proof")
+	say := l.session.options.Sink.For("proof")
 	places, err := l.ofImages(ctx, now)
 	switch {
 	case ctx.Err() != nil:
@@ -185,7 +185,7 @@ func (l *libraries) ofImages(ctx context.Context, now *target) ([]proof.Librarie
 	for i, image := range images {
 		if named := slices.Contains(wanted, image.Name); named || len(wanted) == 0 {
 			asking.Go(func() {
-				errs[i] = l.session.sink.For("proof").Guard("libraries", func() (err error) {
+				errs[i] = l.session.options.Sink.For("proof").Guard("libraries", func() (err error) {
 					found[i], err = l.ofImage(ctx, now.config, image.Name, image.Ref, named)
 					return err
 				})
@@ -222,10 +222,10 @@ func (l *libraries) ofImage(ctx context.Context, c *config.Config, image, ref st
 	case err != nil && (named || !errors.As(err, &failed)):
 		return nil, err
 	case err != nil:
-		l.session.sink.For("proof").Detail("libraries of an image could not be read", "image", event.Name(ref),
+		l.session.options.Sink.For("proof").Detail("libraries of an image could not be read", "image", event.Name(ref),
 			"reason", err.Error())
 	case is == nil:
-		l.session.sink.For("proof").Detail("an image holds no Python", "image", event.Name(ref))
+		l.session.options.Sink.For("proof").Detail("an image holds no Python", "image", event.Name(ref))
 	}
 	l.remember(held{ref, is})
 	return is, nil
@@ -314,7 +314,7 @@ func placeName(c *config.Config, path string) string {
 
 // AskImages asks images that the cluster has to hold already.
 func (s *Session) AskImages(ctx context.Context, now *loop.Target) ([]proof.Libraries, error) {
-	missing, err := s.images.Missing(ctx, loop.Tags(now.Images))
+	missing, err := s.images.store.Missing(ctx, loop.Tags(now.Images))
 	if err != nil {
 		return nil, console.EnvironmentError{Err: err}
 	}

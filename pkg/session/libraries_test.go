@@ -119,7 +119,7 @@ func comparing(t *testing.T, c *config.Config) (*libraries, *listings, *heard) {
 	t.Helper()
 	t.Setenv("VIRTUAL_ENV", "")
 	h, p := &heard{}, &listings{lists: map[string]string{}}
-	s := &Session{sink: h.sink, secrets: &event.Secrets{}}
+	s := &Session{options: Options{Sink: h.sink, Secrets: &event.Secrets{}}}
 	s.config.Store(c)
 	s.libraries, s.syncer = newLibraries(s), newSyncer(h.sink)
 	s.libraries.runPod = p.run
@@ -287,7 +287,7 @@ func TestLibrariesForAnotherDevloop(t *testing.T) {
 
 // nodesWith hold these images, and no others.
 type nodesWith struct {
-	holder
+	imageStore
 	tags []name.Tag
 }
 
@@ -299,7 +299,7 @@ func (n nodesWith) Missing(_ context.Context, tags []name.Tag) ([]name.Tag, erro
 func TestSkewAsksImages(t *testing.T) {
 	l, p, _ := comparing(t, &config.Config{Dir: t.TempDir(), Images: []config.Image{{Name: "worker"}, {Name: "client"}}})
 	p.lists = map[string]string{"worker:1": "dask==1", "client:1": "dask==1"}
-	l.session.images = nodesWith{tags: loop.Tags(targetOf(t, "worker:1", "client:1").Images)}
+	l.session.images = &images{store: nodesWith{tags: loop.Tags(targetOf(t, "worker:1", "client:1").Images)}}
 	if list, err := l.session.AskImages(t.Context(), targetOf(t, "worker:1", "client:1")); err != nil || len(list) != 2 {
 		t.Errorf("%+v, %v", list, err)
 	}
@@ -307,7 +307,7 @@ func TestSkewAsksImages(t *testing.T) {
 	if !errors.As(err, new(console.EnvironmentError)) || err.Error() != "the cluster lacks what the files describe: client:2" || event.Hint(err) != "bring it there: devloop run" {
 		t.Errorf("%v", err)
 	}
-	l.session.images = nodesWith{tags: loop.Tags(targetOf(t, "worker:2", "client:2").Images)}
+	l.session.images = &images{store: nodesWith{tags: loop.Tags(targetOf(t, "worker:2", "client:2").Images)}}
 	if _, err := l.session.AskImages(t.Context(), targetOf(t, "worker:2", "client:2")); !errors.As(err, new(console.EnvironmentError)) {
 		t.Errorf("an API server that is away: %v", err)
 	}

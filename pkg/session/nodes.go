@@ -11,22 +11,51 @@ import (
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
+	"github.com/devloop/devloop/pkg/kube"
 	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/node"
 )
 
-// nodes is the node stage.
-type nodes struct {
-	session *Session
-	config  *config.Config
+// imageStore holds the images that pods run: the nodes, or a registry that they pull from.
+type imageStore interface {
+	// Missing returns those of tags that are not there.
+	Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error)
+	Load(ctx context.Context, sink event.Sink, source node.Source, registry *node.Registry, images []node.Wanted) error
 }
 
-func (n nodes) Missing(ctx context.Context, images []*loop.Image) (missing []*loop.Image, err error) {
-	tags, err := n.session.images.Missing(ctx, loop.Tags(images))
+// images are the project's images outside of where they are built.
+type images struct {
+	store    imageStore
+	remote   *node.RemoteRegistry // the store if images are pushed, else nil
+	nodes    *node.Cluster
+	registry *node.Registry
+	builders *builders
+	cluster  *kube.Cluster
+	journal  *journal.Journal
+	reported event.Changes
+}
+
+func newImages(e *backend, b *builders, c *config.Config) *images {
+	i := &images{store: e.nodes, nodes: e.nodes, registry: b.registry, builders: b, cluster: e.cluster, journal: b.journal}
+	if c.Push != "" {
+		i.remote = node.NewRemoteRegistry(c.PushPlain())
+		i.store = i.remote
+	}
+	return i
+}
+
+// nodeStage is the node stage of a run.
+type nodeStage struct {
+	*images
+	config *config.Config
+}
+
+func (n nodeStage) Missing(ctx context.Context, images []*loop.Image) (missing []*loop.Image, err error) {
+	tags, err := n.store.Missing(ctx, loop.Tags(images))
 	if err != nil {
 		return nil, err
 	}
-	addDigests(images, n.session.push)
+	addDigests(images, n.remote)
 	for _, image := range images {
 		if slices.Contains(tags, image.Tag) {
 			missing = append(missing, image)
@@ -35,42 +64,41 @@ func (n nodes) Missing(ctx context.Context, images []*loop.Image) (missing []*lo
 	return missing, nil
 }
 
-func (n nodes) Load(ctx context.Context, sink event.Sink, images []*loop.Image) error {
+func (n nodeStage) Load(ctx context.Context, sink event.Sink, images []*loop.Image) error {
 	var wanted []node.Wanted
 	for _, image := range images {
 		wanted = append(wanted, node.Wanted{Name: image.Name, Tag: image.Tag})
 	}
-	err := n.session.images.Load(ctx, sink, n.session.origin, n.session.registry, wanted)
+	err := n.store.Load(ctx, sink, n.builders.source, n.registry, wanted)
 	if err == nil {
-		addDigests(images, n.session.push)
+		addDigests(images, n.remote)
 	}
 	return err
 }
 
-// addDigests has pods name images by their digests, where a registry is known to hold them. A nil
-// push knows none.
-func addDigests(images []*loop.Image, push *node.RemoteRegistry) {
-	if push == nil {
+// addDigests adds the digests of images that the registry is known to hold. A nil registry knows none.
+func addDigests(images []*loop.Image, registry *node.RemoteRegistry) {
+	if registry == nil {
 		return
 	}
 	for _, image := range images {
-		if digest := push.Digest(image.Tag); digest != "" {
+		if digest := registry.Digest(image.Tag); digest != "" {
 			image.Ref = image.Tag.String() + "@" + digest
 		}
 	}
 }
 
 // Report reports once of each image of the target which nodes hold it.
-func (n nodes) Report(ctx context.Context, sink event.Sink, target *loop.Target) {
+func (n nodeStage) Report(ctx context.Context, sink event.Sink, target *loop.Target) {
 	const key = "images on nodes"
-	s, refs, images := n.session, []string(nil), map[string]*loop.Image{}
+	refs, images := []string(nil), map[string]*loop.Image{}
 	for _, image := range target.Images {
 		ref := image.Tag.String()
 		refs = append(refs, ref)
 		images[ref] = image
 	}
-	added, _ := s.reported.ChangedSet(key, refs)
-	if len(added) == 0 || s.push != nil {
+	added, _ := n.reported.ChangedSet(key, refs)
+	if len(added) == 0 || n.remote != nil {
 		return
 	}
 	var tags []name.Tag
@@ -78,9 +106,9 @@ func (n nodes) Report(ctx context.Context, sink event.Sink, target *loop.Target)
 		tags = append(tags, images[ref].Tag)
 	}
 	stage := sink.For("node")
-	held, err := s.nodes.Inspect(ctx, tags)
+	held, err := n.nodes.Inspect(ctx, tags)
 	if err != nil {
-		s.reported.Forget(key)
+		n.reported.Forget(key)
 		stage.Detail("what the nodes hold could not be asked", "reason", err.Error())
 		return
 	}
@@ -92,41 +120,42 @@ func (n nodes) Report(ctx context.Context, sink event.Sink, target *loop.Target)
 	}
 }
 
-// Prune removes images that devloop made and that are neither among the newest of their name nor named by a pod. What cannot be
-// removed now is tried again after the next run: it is no reason for a run to fail.
-func (n nodes) Prune(ctx context.Context, sink event.Sink, target *loop.Target) {
-	say := sink.For("node")
+// Prune removes images that devloop built, unless they are among the newest of their name or a pod
+// names them. An image that cannot be removed fails no run: the next one tries again.
+func (n nodeStage) Prune(ctx context.Context, sink event.Sink, target *loop.Target) {
+	stage := sink.For("node")
 	old, err := n.outdated(loop.Tags(target.Images))
 	if err == nil && len(old) > 0 {
 		var used map[string]bool
-		if used, err = n.session.cluster.ImagesInUse(ctx); err == nil {
+		if used, err = n.cluster.ImagesInUse(ctx); err == nil {
 			old = slices.DeleteFunc(old, func(tag name.Tag) bool { return used[tag.Name()] })
 		}
 	}
 	if err != nil {
-		say.Warn("old images could not be looked for, they stay until the next run", err)
+		stage.Warn("old images could not be looked for, they stay until the next run", err)
 		return
 	}
 	if len(old) == 0 {
 		return
 	}
-	before, beforeErr := n.session.nodes.Free(ctx)
+	before, beforeErr := n.nodes.Free(ctx)
 	for _, tag := range old {
 		if err := n.remove(ctx, tag); err != nil {
-			say.Warn("old image could not be removed, it stays until the next run", err,
+			stage.Warn("old image could not be removed, it stays until the next run", err,
 				"image", event.Name(tag.String()))
 			continue
 		}
-		say.Note("old image removed", "image", event.Name(tag.String()))
+		stage.Note("old image removed", "image", event.Name(tag.String()))
 	}
-	if after, err := n.session.nodes.Free(ctx); err == nil && beforeErr == nil && after > before { // others use the disk, too
-		say.Note("room made on the nodes", "freed", console.Size(after-before), "free", console.Size(after))
+	after, err := n.nodes.Free(ctx)
+	if err == nil && beforeErr == nil && after > before { // others use the disk, too
+		stage.Note("room made on the nodes", "freed", console.Size(after-before), "free", console.Size(after))
 	}
 }
 
-// outdated makes tags the newest in the journal, and returns what comes behind the newest few of each name.
-func (n nodes) outdated(tags []name.Tag) ([]name.Tag, error) {
-	j := n.session.journal
+// outdated makes tags the newest in the journal, and returns all but the newest few of each name.
+func (n nodeStage) outdated(tags []name.Tag) ([]name.Tag, error) {
+	j := n.journal
 	kept := map[string]int{} // by repository
 	names := j.Names(journal.Image)
 	for _, tag := range tags {
@@ -154,34 +183,35 @@ func (n nodes) outdated(tags []name.Tag) ([]name.Tag, error) {
 	return old, nil
 }
 
-func (n nodes) remove(ctx context.Context, tag name.Tag) error {
-	// Wherever it may be: what is configured now need not be what was when it was made. A registry that is pushed to is left as it is.
-	if err := n.session.nodes.Remove(ctx, tag); err != nil {
+// remove removes an image wherever it may be: the configuration may have changed since it was built.
+// A registry to which it was pushed keeps it.
+func (i *images) remove(ctx context.Context, tag name.Tag) error {
+	if err := i.nodes.Remove(ctx, tag); err != nil {
 		return err
 	}
-	if err := n.session.host.Remove(ctx, tag); err != nil {
+	if err := i.builders.host.Remove(ctx, tag); err != nil {
 		return err
 	}
-	if err := n.session.registry.Prune(tag); err != nil {
+	if err := i.registry.Prune(tag); err != nil {
 		return err
 	}
-	return n.session.journal.Forget(journal.Image, tag.String())
+	return i.journal.Forget(journal.Image, tag.String())
 }
 
 // RemoveImages removes all images that devloop has built for the project.
 func (s *Session) RemoveImages(ctx context.Context) error {
-	say := s.sink.For("cleanup")
+	stage := s.options.Sink.For("cleanup")
 	var errs []error
-	for _, known := range s.journal.Names(journal.Image) {
-		tag, err := name.NewTag(known)
+	for _, image := range s.journal.Names(journal.Image) {
+		tag, err := name.NewTag(image)
 		if err == nil {
-			err = nodes{session: s}.remove(ctx, tag)
+			err = s.images.remove(ctx, tag)
 		}
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		say.Note("image removed", "image", event.Name(known))
+		stage.Note("image removed", "image", event.Name(image))
 	}
 	return errors.Join(errs...)
 }

@@ -37,7 +37,7 @@ func TestControlAfterAPanic(t *testing.T) {
 		var h heard
 		say := event.Sink(h.sink).For("devloop")
 		keys, batches, changes := make(chan byte), make(chan watch.Batch), make(chan loop.Change)
-		c := &requests{say: say, Inputs: Inputs{Keys: keys}, batches: batches} // without a session: to ask for a run panics
+		c := &requests{say: say, Inputs: Inputs{Keys: keys}, batches: batches} // without refresh: a request for a run panics
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { say.Keep(ctx, "control", func(ctx context.Context) { c.run(ctx, changes) }) })

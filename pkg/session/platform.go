@@ -9,47 +9,49 @@ import (
 	"github.com/devloop/devloop/pkg/loop"
 )
 
-// platform is the deploy stage.
-type platform struct {
-	session *Session
-	config  *config.Config
+// platformStage is the deploy stage of a run.
+type platformStage struct {
+	deployer *deploy.Deployer
+	syncer   *syncer
+	prover   *prover
+	config   *config.Config
 }
 
-func (p platform) Files() []string { return ReleaseFiles(p.config) }
+func (p platformStage) Files() []string { return ReleaseFiles(p.config) }
 
-func (p platform) Validate(ctx context.Context, sink event.Sink, made *loop.Target) error {
-	p.session.syncer.want(target{made, p.config}) // beside the build, as all here is
+func (p platformStage) Validate(ctx context.Context, sink event.Sink, made *loop.Target) error {
+	p.syncer.want(target{made, p.config}) // beside the build, as all here is
 	list, err := ResolvedReleases(p.config, made)
 	if err != nil {
 		return err
 	}
-	return LocateError(p.config, p.session.deployer.Validate(ctx, sink, list))
+	return LocateError(p.config, p.deployer.Validate(ctx, sink, list))
 }
 
 // Verify tries each image in the namespace where it is going to run.
-func (p platform) Verify(ctx context.Context, sink event.Sink, target *loop.Target) error {
+func (p platformStage) Verify(ctx context.Context, sink event.Sink, target *loop.Target) error {
 	refs := target.Refs()
 	trials := make([]deploy.Trial, len(p.config.Verify))
 	for i, v := range p.config.Verify {
 		trials[i] = deploy.Trial{Image: refs[v.Image], Name: v.Image, Purpose: deploy.PurposeVerify, Command: v.Command, Args: v.Args,
 			Namespace: v.Namespace, Near: namespaceOf(p.config, v.Image), Timeout: v.Timeout}
 	}
-	return p.session.deployer.Verify(ctx, sink, trials)
+	return p.deployer.Verify(ctx, sink, trials)
 }
 
-func (p platform) Apply(ctx context.Context, sink event.Sink, target *loop.Target) error {
+func (p platformStage) Apply(ctx context.Context, sink event.Sink, target *loop.Target) error {
 	list, err := ResolvedReleases(p.config, target)
 	if err != nil {
 		return err
 	}
-	p.session.prover.forget()
-	return p.session.deployer.Apply(ctx, sink, list, p.config.Timeouts.Rollout)
+	p.prover.forget()
+	return p.deployer.Apply(ctx, sink, list, p.config.Timeouts.Rollout)
 }
 
-func (p platform) Wait(ctx context.Context, sink event.Sink) error {
+func (p platformStage) Wait(ctx context.Context, sink event.Sink) error {
 	var health []deploy.Health
 	for _, h := range p.config.Health {
 		health = append(health, deploy.Health{Namespace: h.Namespace, Selector: h.Deployment})
 	}
-	return p.session.deployer.Wait(ctx, sink, releases(p.config), health, p.config.Timeouts.Rollout)
+	return p.deployer.Wait(ctx, sink, releases(p.config), health, p.config.Timeouts.Rollout)
 }

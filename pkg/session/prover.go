@@ -326,14 +326,14 @@ func (p *prover) images(ctx context.Context, want *expected) ([]proof.Image, err
 	for i, image := range want.Images {
 		tag := image.Tag
 		images[i] = proof.Image{Name: image.Name, Ref: image.Ref, Hash: tag.TagStr()}
-		if s.push == nil {
+		if s.images.remote == nil {
 			images[i].Built = s.built(tag)
 			continue
 		}
 		// What was built is not compared: somebody else may have built the same inputs and pushed it before.
-		images[i].Holders = []proof.Holder{{Place: event.AtRegistry, Name: tag.RegistryStr(), IDs: pushed(s.push.Digest(tag), s.registry.IDs(tag))}}
+		images[i].Holders = []proof.Holder{{Place: event.AtRegistry, Name: tag.RegistryStr(), IDs: pushed(s.images.remote.Digest(tag), s.builders.registry.IDs(tag))}}
 	}
-	if s.push != nil {
+	if s.images.remote != nil {
 		return images, nil
 	}
 	held, err := s.nodes.Inspect(ctx, tags)
@@ -358,7 +358,7 @@ func pushed(digest string, own []string) []string {
 // built are the IDs of what was built under a tag and brought to the nodes, as far as this devloop or an earlier one has seen it built: that in devloop's
 // registry is the newest, since a build in the node takes it away.
 func (s *Session) built(tag name.Tag) []string {
-	id, own := s.builder.Built(tag), s.registry.IDs(tag)
+	id, own := s.builders.main.Built(tag), s.builders.registry.IDs(tag)
 	switch {
 	case slices.Contains(own, id):
 		return append([]string{id}, own...)
@@ -383,7 +383,7 @@ func (s *Session) chain(ctx context.Context) (any, error) {
 		return nil, err
 	}
 	chain := status.Chain{Checked: time.Now(), Links: found.links}
-	if err := s.secrets.Error(proof.Broken(found.links)); err != nil {
+	if err := s.options.Secrets.Error(proof.Broken(found.links)); err != nil {
 		chain.Error, chain.Hint = err.Error(), event.Hint(err)
 	}
 	return chain, nil

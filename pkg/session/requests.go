@@ -17,7 +17,7 @@ const keyHelp = "r: run now, p: pause and resume, l: logs of the pods, q: quit, 
 // requests passes on what asks for a run.
 type requests struct {
 	Inputs
-	session *Session
+	refresh func() // has the next run ask registries for base images again
 	say     event.Stage
 	batches <-chan watch.Batch // of changed files; they merge while nobody takes them
 
@@ -32,7 +32,7 @@ type requests struct {
 func (c *requests) run(ctx context.Context, changes chan<- loop.Change) {
 	ask := func() {
 		c.next.Asked, c.due = true, true
-		c.session.builder.Refresh()
+		c.refresh()
 	}
 	for {
 		batches, out := c.batches, changes

@@ -25,7 +25,7 @@ type Inputs struct {
 // Run runs the loop until ctx ends. Pods are followed until the session closes: they are worth a
 // look also while they end. An error says that the loop broke, and is already logged.
 func (s *Session) Run(ctx context.Context, mode watch.Mode, in Inputs) (err error) {
-	c, sink := s.config.Load(), s.sink
+	c, sink := s.config.Load(), s.options.Sink
 	s.watcher, err = watch.New(sink, watch.Options{Mode: mode, Quiet: c.Watch.Quiet, Limit: c.Watch.Limit})
 	if err != nil {
 		return console.EnvironmentError{Err: err}
@@ -47,7 +47,7 @@ func (s *Session) Run(ctx context.Context, mode watch.Mode, in Inputs) (err erro
 	keep("local", "requirements", s.syncer.run)
 	keep("proof", "libraries", s.libraries.run)
 	changes := make(chan loop.Change)
-	asking := &requests{session: s, say: sink.For("devloop"), batches: s.watcher.Batches(), Inputs: in}
+	asking := &requests{refresh: s.builders.main.Refresh, say: sink.For("devloop"), batches: s.watcher.Batches(), Inputs: in}
 	if in.Logs {
 		asking.toggleLogs()
 	}
@@ -65,8 +65,8 @@ func (s *Session) Once(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer end()
-	running.Go(func() { s.sink.For("local").Keep(installing, "requirements", s.syncer.run) })
-	err := loop.New(s.Load, unwatched{}, nil, s.sink).Once(ctx)
+	running.Go(func() { s.options.Sink.For("local").Keep(installing, "requirements", s.syncer.run) })
+	err := loop.New(s.Load, unwatched{}, nil, s.options.Sink).Once(ctx)
 	_ = s.syncer.wait(ctx) // what went wrong is logged
 	return err
 }
@@ -80,8 +80,8 @@ func (unwatched) Watch([]watch.Path) (changed bool, err error) { return false, n
 func (s *Session) startFollowing(ctx context.Context) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var following sync.WaitGroup
-	following.Go(func() { pods.Follow(ctx, s.cluster.Client, s.sink, s.pods, s.prover.replaced) })
-	s.closers = append(s.closers, func() error {
+	following.Go(func() { pods.Follow(ctx, s.cluster.Client, s.options.Sink, s.pods, s.prover.replaced) })
+	s.add(func() error {
 		stop()
 		following.Wait()
 		return nil

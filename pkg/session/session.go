@@ -1,4 +1,5 @@
-// Everything that lives as long as the process: opened in order, each part before what needs it, closed in reverse.
+// Package session is one devloop for one project on one cluster: it opens the stages, gives each its
+// part of the configuration, and closes them.
 package session
 
 import (
@@ -6,13 +7,8 @@ import (
 	"errors"
 	"net/url"
 	"path/filepath"
-	"slices"
 	"sync/atomic"
-	"time"
 
-	"github.com/moby/moby/client"
-
-	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/control"
@@ -40,63 +36,39 @@ type Options struct {
 // Session is one devloop for one project on one cluster.
 type Session struct {
 	options  Options
-	config   atomic.Pointer[config.Config] // the last valid reading of devloop.yaml
+	config   atomic.Pointer[config.Config] // the last valid one
 	reported event.Changes
-	sink     event.Sink
-	docker   *client.Client
-	cluster  *kube.Cluster
-	nodes    *node.Cluster
-	images   holder               // of images: the nodes, or a registry that they pull from
-	push     *node.RemoteRegistry // the latter; nil for the nodes
-	journal  *journal.Journal
-	registry *node.Registry
-	builder  *build.Builder // that hashes, and builds what inNode does not: of this machine's Docker, or of BUILDKIT_HOST
-	origin   node.Source    // of the images that it builds
-	inNode   *build.Builder // of the node's Docker or BuildKit; nil where nothing can be built there
-	deployer *deploy.Deployer
-
-	host       *build.Builder            // of this machine's Docker, whether that builds or not
-	building   chan struct{}             // holds something for each build in the node
-	nodeFailed atomic.Pointer[time.Time] // when inNode could not build and builder could
-
-	pods    chan pods.Scope // which are followed: the newest one counts
-	secrets *event.Secrets
-
+	*backend
+	journal   *journal.Journal
+	deployer  *deploy.Deployer
+	builders  *builders
+	images    *images
 	prover    *prover
 	libraries *libraries
 	syncer    *syncer
-
-	forwards *forwards      // open before the session and after it
-	watcher  *watch.Watcher // nil for one turn
-	closers  []func() error
+	pods      chan pods.Scope // whose pods are followed: the newest counts
+	forwards  *forwards       // nil without Open
+	watcher   *watch.Watcher  // nil without Run
 }
 
-// OpenWithoutForwards finds the cluster, makes sure that it may be written to, and locks the project's
-// journal. Nothing is changed in the cluster. The caller closes the session.
+// OpenWithoutForwards finds the cluster, makes sure that devloop may write to it, and locks the
+// project's journal. It changes nothing in the cluster. The caller closes the session.
 func OpenWithoutForwards(ctx context.Context, o Options) (*Session, error) {
-	opened := &Session{options: o, sink: o.Sink, secrets: o.Secrets, pods: make(chan pods.Scope, 1)}
-	opened.config.Store(o.Config)
-	opened.prover, opened.libraries, opened.syncer = newProver(opened), newLibraries(opened), newSyncer(o.Sink)
-	if err := opened.open(ctx); err != nil {
-		return nil, console.EnvironmentError{Err: errors.Join(err, opened.Close())}
+	s := &Session{options: o, backend: &backend{}, pods: make(chan pods.Scope, 1)}
+	s.config.Store(o.Config)
+	if err := s.open(ctx); err != nil {
+		return nil, console.EnvironmentError{Err: errors.Join(err, s.Close())}
 	}
-	return opened, nil
+	return s, nil
 }
 
-// open fills s; what it opened before an error is in s.closers.
-func (s *Session) open(ctx context.Context) (err error) {
-	c := s.config.Load()
-	target, err := s.connect(ctx, c)
-	if err != nil {
+func (s *Session) open(ctx context.Context) error {
+	o, c := s.options, s.options.Config
+	if err := s.connect(ctx, o); err != nil {
 		return err
 	}
-	if err := s.verifyNodes(ctx); err != nil {
+	if err := s.verifyNodes(ctx, o.Sink); err != nil {
 		return err
-	}
-	s.images = s.nodes
-	if c.Push != "" {
-		s.push = node.NewRemoteRegistry(c.PushPlain())
-		s.images = s.push
 	}
 	cache, err := CacheDir()
 	if err != nil {
@@ -109,47 +81,28 @@ func (s *Session) open(ctx context.Context) (err error) {
 	if s.journal, err = journal.Open(stateDir, s.cluster.UID, c.Name); err != nil {
 		return err
 	}
-	s.closers = append(s.closers, s.journal.Close)
-	layers := filepath.Join(cache, "registry", url.PathEscape(target.Context)+"_"+c.Name)
-	if s.registry, err = node.OpenRegistry(ctx, layers); err != nil {
+	s.add(s.journal.Close)
+	layers := filepath.Join(cache, "registry", url.PathEscape(s.target.Context)+"_"+c.Name)
+	registry, err := node.OpenRegistry(ctx, layers)
+	if err != nil {
 		return err
 	}
-	s.closers = append(s.closers, s.registry.Close)
-	s.host, s.building = build.New(s.docker, cache), make(chan struct{}, buildsInNode)
+	s.add(registry.Close)
+	s.builders = newBuilders(s.backend, registry, s.journal, o.Sink, cache)
+	s.images = newImages(s.backend, s.builders, c)
 	s.deployer = deploy.New(s.cluster, c.Name, s.journal, deploy.Options{
-		CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: s.options.Adopt,
-		Runtime: control.SocketDir, Secret: s.secrets.Hide,
+		CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: o.Adopt,
+		Runtime: control.SocketDir, Secret: o.Secrets.Hide,
 		OperatorLabels: func(ctx context.Context, namespace string) (map[kube.Label]string, error) {
 			return dask.OperatorLabels(ctx, s.cluster, namespace)
 		}})
+	s.prover, s.libraries, s.syncer = newProver(s), newLibraries(s), newSyncer(o.Sink)
 	s.followPods(c)
 	return nil
 }
 
-// KubeContext is the name of the cluster's kube context.
-func (s *Session) KubeContext() string { return s.cluster.Context }
-
-// Answers are to what other commands ask, without secrets in their errors.
-func (s *Session) Answers() map[string]web.Question {
-	hidden := func(answer web.Question) web.Question {
-		return func(ctx context.Context) (any, error) {
-			found, err := answer(ctx)
-			return found, s.secrets.Error(err)
-		}
-	}
-	return map[string]web.Question{"chain": hidden(s.chain), "libraries": hidden(s.imageLibraries)}
-}
-
-func (s *Session) Close() error {
-	var errs []error
-	for _, closer := range slices.Backward(s.closers) {
-		errs = append(errs, closer())
-	}
-	s.closers = nil
-	return errors.Join(errs...)
-}
-
-// Open binds the forwards, opens the session and begins to serve. Leave ends all of it; the addresses are closed last.
+// Open binds the forwards, opens the session and serves the forwards. leave closes all of it, the
+// forwards last.
 func Open(ctx context.Context, o Options) (s *Session, leave func() error, err error) {
 	bound, err := bind(ctx, o.Config, o.Sink)
 	if err != nil {
@@ -161,7 +114,11 @@ func Open(ctx context.Context, o Options) (s *Session, leave func() error, err e
 	if err := s.deployer.RemoveTrials(ctx); err != nil {
 		o.Sink.For("verify").Warn("pods that an earlier devloop has left could not be removed", err)
 	}
-	if err := s.openBuilders(ctx); err != nil {
+	cache, err := CacheDir()
+	if err == nil {
+		err = s.builders.choose(ctx, o.Config, s.backend, cache)
+	}
+	if err != nil {
 		return nil, nil, console.EnvironmentError{Err: errors.Join(err, s.Close(), bound.close())}
 	}
 	s.forwards = bound
@@ -173,4 +130,21 @@ func Open(ctx context.Context, o Options) (s *Session, leave func() error, err e
 		wait()
 		return err
 	}, nil
+}
+
+// Close closes what the session opened, in reverse order.
+func (s *Session) Close() error { return s.close() }
+
+// KubeContext is the name of the cluster's kube context.
+func (s *Session) KubeContext() string { return s.cluster.Context }
+
+// Answers answer what other commands ask, without secrets in their errors.
+func (s *Session) Answers() map[string]web.Question {
+	hidden := func(answer web.Question) web.Question {
+		return func(ctx context.Context) (any, error) {
+			found, err := answer(ctx)
+			return found, s.options.Secrets.Error(err)
+		}
+	}
+	return map[string]web.Question{"chain": hidden(s.chain), "libraries": hidden(s.imageLibraries)}
 }
