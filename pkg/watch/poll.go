@@ -63,7 +63,7 @@ type snapshot map[string]stat
 // look stats a target and all that counts below it. What cannot be looked at stays as it was before:
 // a file server that is down changes nothing.
 func (t *target) look(before snapshot) snapshot {
-	now := snapshot{}
+	now := make(snapshot, len(before))
 	keep := func(top string, err error) {
 		for name, s := range before {
 			if _, seen := now[name]; !seen && !isGone(err) && holds(top, name) {
