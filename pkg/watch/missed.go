@@ -46,16 +46,15 @@ func (w *Watcher) missedChanges() []string {
 // changed. A clock that is set ahead looks the same, which does no harm.
 func slept(wall, monotonic time.Duration) bool { return wall-monotonic > minSleep }
 
-// remounted follows mounts and unmounts at these names.
+// remounted returns what changed by mounts and unmounts at these names.
 func (w *Watcher) remounted(points []string) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	clear(w.kinds) // device numbers are used again
 	var paths []string
 	for _, point := range points {
-		if touched := append(w.plan.touched(point, true), w.plan.below(point)...); len(touched) > 0 {
-			w.dropBelow(point)
-			paths = append(append(paths, touched...), w.reshape(point)...)
+		if len(w.plan.touched(point, true)) > 0 || len(w.plan.below(point)) > 0 {
+			paths = append(paths, w.rewatch(point)...)
 		}
 	}
 	return paths
@@ -68,9 +67,7 @@ func (w *Watcher) revive() []string {
 	defer w.mu.Unlock()
 	var paths []string
 	for _, folder := range w.dead() {
-		paths = append(paths, w.plan.touched(folder, true)...)
-		w.dropBelow(folder)
-		paths = append(paths, w.reshape(folder)...)
+		paths = append(paths, w.rewatch(folder)...)
 	}
 	if len(paths) == 0 || w.mode == Events {
 		return paths
@@ -79,9 +76,18 @@ func (w *Watcher) revive() []string {
 	for _, folder := range w.dead() {
 		refused[folder] = true // the kernel knows it by another name: one folder, mounted twice
 	}
-	w.pollInstead(refused)
-	w.syncOrWarn()
+	if len(refused) > 0 {
+		w.pollInstead(refused)
+		w.syncOrWarn()
+	}
 	return paths
+}
+
+// rewatch starts over at a name where something else may be now. The caller holds mu.
+func (w *Watcher) rewatch(name string) []string {
+	paths := w.plan.touched(name, true)
+	w.dropBelow(name)
+	return append(paths, w.reshape(name)...)
 }
 
 // dead returns the folders whose kernel watch has ended. The caller holds mu.

@@ -1,6 +1,6 @@
 package watch
 
-// What has to be watched so that every change to some paths is noticed.
+// Which folders have to be watched for a path.
 
 import (
 	"io/fs"
@@ -81,8 +81,8 @@ func (p plan) walk(top string) {
 	})
 }
 
-// holding yields the roots that hold name, each with where in it that is ("/sub/f", "" for the root
-// itself).
+// holding yields the roots that hold name, each with the rest of the name: "/sub/f", or "" for the
+// root itself.
 func (p plan) holding(name string) iter.Seq2[*target, string] {
 	return func(yield func(*target, string) bool) {
 		for folder := name; ; folder = filepath.Dir(folder) {
