@@ -65,13 +65,13 @@ func (d *decoder) read(n *tree.Node, into any, check string) {
 		}
 	case *SetValues:
 		*into = SetValues{}
-		for _, e := range d.entries(flat(n), check) {
+		for _, e := range d.entries(n, check) {
 			if e.Value.IsScalar() {
 				(*into)[e.Key.Value] = d.scalar(e.Value)
 				continue
 			}
-			d.Wrong(e.Value, "%s must be a single value, but is %s; write one line per value, with dots in the key (a.b.c), "+
-				"or use inlineValues", e.Key.Value, e.Value.Describe())
+			d.Wrong(e.Value, "must be a single value, but is %s; write one line per value, with dots in the key (a.b.c), "+
+				"or use inlineValues", e.Value.Describe())
 		}
 	case *map[string]any:
 		if d.is(n, yaml.MappingNode) {
@@ -246,21 +246,6 @@ func (d *decoder) check(n *tree.Node, text, check string) bool {
 		d.Wrong(n, "%s", message)
 	}
 	return message == ""
-}
-
-// flat returns a mapping whose values have its own path, for messages: the dots in the keys of set
-// would read as more of the path.
-func flat(n *tree.Node) *tree.Node {
-	if n == nil {
-		return nil
-	}
-	c := n.Clone()
-	for i, e := range c.Entries {
-		value := *e.Value
-		value.Path = strings.TrimSuffix(value.Path, "."+e.Key.Value)
-		c.Entries[i].Value = &value
-	}
-	return c
 }
 
 // mapping decodes inline values.

@@ -288,7 +288,7 @@ func TestWrongLayers(t *testing.T) {
 			`--set forwards[0].local=x: forwards[0].local: must be a port from 1 to 65535, or 0 for a free one, but is text "x"`,
 			`--set images.worker.target=: images.worker.target: must not be empty`,
 			`--set allowContexts=a: allowContexts: must be a list, but is text "a"`,
-			`--set releases[one].set.a.b={x: y}: releases[one].set: a.b must be a single value, but is a mapping; ` +
+			`--set releases[one].set.a.b={x: y}: releases[one].set.a.b: must be a single value, but is a mapping; ` +
 				`write one line per value, with dots in the key (a.b.c), or use inlineValues`,
 			`--set name.b=c: name: must be text, but is a mapping`,
 		}},

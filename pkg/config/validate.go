@@ -129,10 +129,9 @@ func (v validator) release(release Release, n *tree.Node) {
 			v.Wrong(n.Get("setString").Get(key), "is in set, too")
 		}
 	}
-	v.templates(n.Get("inlineValues"))
-	v.templates(flat(n.Get("set")))
-	v.templates(flat(n.Get("setString")))
-	v.templates(n.Get("hooks"))
+	for _, key := range []string{"inlineValues", "set", "setString", "hooks"} {
+		v.templates(n.Get(key))
+	}
 }
 
 // chart checks where a release's chart comes from.

@@ -160,19 +160,19 @@ keepImages: 0
 images:
   worker: { dockerfile: Dockerfile.worker }
 `, []string{
-		`devloop.yaml:8:8: releases[0].set: no image is called "wroker"; did you mean "worker"?`,
-		`devloop.yaml:9:8: releases[0].set: function "worker" not defined; ` + usage,
-		`devloop.yaml:10:8: releases[0].set: function "printf" not defined; ` + usage,
-		`devloop.yaml:11:8: releases[0].set: {{if true}}x{{end}} is not understood; ` + usage,
-		`devloop.yaml:12:8: releases[0].set: {{.worker}} is not understood; ` + usage,
-		`devloop.yaml:13:8: releases[0].set: f must be a single value, but is a mapping; write one line per value, ` +
+		`devloop.yaml:8:8: releases[0].set.a: no image is called "wroker"; did you mean "worker"?`,
+		`devloop.yaml:9:8: releases[0].set.b: function "worker" not defined; ` + usage,
+		`devloop.yaml:10:8: releases[0].set.c: function "printf" not defined; ` + usage,
+		`devloop.yaml:11:8: releases[0].set.d: {{if true}}x{{end}} is not understood; ` + usage,
+		`devloop.yaml:12:8: releases[0].set.e: {{.worker}} is not understood; ` + usage,
+		`devloop.yaml:13:8: releases[0].set.f: must be a single value, but is a mapping; write one line per value, ` +
 			`with dots in the key (a.b.c), or use inlineValues`,
 		`devloop.yaml:14:5: releases[0].set: ".h" must be a path like a.b.c (a dot within a key is written \.)`,
-		`devloop.yaml:15:8: releases[0].set: .nan cannot be a Helm value; put it in quotes if it is text`,
-		`devloop.yaml:16:8: releases[0].set: "x" does not fit its tag !!int`,
-		`devloop.yaml:17:8: releases[0].set: has a tag that is not known: !mine`,
-		`devloop.yaml:18:8: releases[0].set: unclosed action; ` + usage,
-		`devloop.yaml:19:8: releases[0].set: {{tag}} is not understood; ` + usage,
+		`devloop.yaml:15:8: releases[0].set.i: .nan cannot be a Helm value; put it in quotes if it is text`,
+		`devloop.yaml:16:8: releases[0].set.j: "x" does not fit its tag !!int`,
+		`devloop.yaml:17:8: releases[0].set.k: has a tag that is not known: !mine`,
+		`devloop.yaml:18:8: releases[0].set.l: unclosed action; ` + usage,
+		`devloop.yaml:19:8: releases[0].set.m: {{tag}} is not understood; ` + usage,
 	}},
 	{"the same key far away", head + "images: &i\n  a: { dockerfile: values.yaml, dockerfile: chart.tgz }\n" +
 		"profiles: { p: { images: *i } }\n", []string{
@@ -336,7 +336,7 @@ releases:
 		`devloop.yaml:9:10: releases[0].setString.a.b: is in set, too`,
 		`devloop.yaml:11:5: releases[0].setString: ".d" must be a path like a.b.c (a dot within a key is written \.)`,
 		`devloop.yaml:12:10: releases[0].setString.e.f: must be a single value, but is a mapping`,
-		`devloop.yaml:13:10: releases[0].setString: no image is called "x"`,
+		`devloop.yaml:13:10: releases[0].setString.g.h: no image is called "x"`,
 		`devloop.yaml:14:57: releases[1].setString: must be a mapping, but is a list`,
 	}},
 	{"health", head + "health:\n- { deployment: a==, namespace: n, x: 1 }\n- { deployment: \" \", namespace: n }\n" +
