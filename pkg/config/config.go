@@ -77,8 +77,6 @@ type Config struct {
 	// Registry, and folder in it, that the images are pushed to, for a cluster whose nodes devloop
 	// cannot reach: registry.example/team. Plain http beyond this machine must be asked for:
 	// http://registry.example/team. Fixed when devloop starts.
-	//
-	// Repository gives the images their names in it.
 	Push string `key:"push" check:"push"`
 
 	// Helm releases, applied side by side, each after those of its dependsOn.
@@ -173,8 +171,6 @@ type Release struct {
 	// Path of a folder or an archive, URL (https://, http://) of an archive,
 	// oci://host/path/name[:tag] of a chart in an OCI registry, or the name of a chart in the repo.
 	// Charts that are not on this machine are downloaded once.
-	//
-	// ChartIsLocal tells which are.
 	Chart string `key:"chart,required" check:"chart"`
 
 	// URL (https://, http://) of the Helm chart repository that has the chart.
@@ -316,8 +312,6 @@ type Forward struct {
 	// Where the local port is open: localhost (127.0.0.1 and, where this machine has it, ::1), or an
 	// IP address; 0.0.0.0 stands for all of IPv4, :: for all of both. One that begins with a colon
 	// needs quotes.
-	//
-	// Addresses parses it.
 	Bind string `key:"bind" default:"localhost" check:"bind"`
 
 	// HTTP path that answers 200 when the platform is ready; without it a ready pod is enough.

@@ -100,7 +100,7 @@ func (s *translator) expand(n *tree.Node, text string) (expanded string, ok bool
 		return "", true
 	}
 	for _, part := range trees["set"].Root.Nodes {
-		value, err := s.part(part)
+		value, err := s.eval(part)
 		if p, found := s.findPlaceholder(value, unset); found && err == nil {
 			err = s.noVariable(p.name)
 		}
@@ -121,35 +121,43 @@ func notUnderstood(node parse.Node) error {
 	return fmt.Errorf("%s is not understood; devloop fills in variables, and no more", node)
 }
 
-func (s *translator) part(part parse.Node) (string, error) {
-	switch part := part.(type) {
+// eval evaluates a node of a template.
+func (s *translator) eval(node parse.Node) (string, error) {
+	switch node := node.(type) {
 	case *parse.TextNode:
-		return string(part.Text), nil
+		return string(node.Text), nil
+	case *parse.StringNode:
+		return node.Text, nil
+	case *parse.NumberNode:
+		return node.Text, nil
+	case *parse.FieldNode:
+		if len(node.Ident) == 1 {
+			return s.lookUp(node.Ident[0])
+		}
 	case *parse.ActionNode:
-		if len(part.Pipe.Decl) == 0 {
-			return s.pipe(part.Pipe)
+		if len(node.Pipe.Decl) == 0 {
+			return s.eval(node.Pipe)
 		}
+	case *parse.PipeNode:
+		var before []string
+		for _, command := range node.Cmds {
+			value, err := s.command(command, before)
+			if err != nil {
+				return "", err
+			}
+			before = []string{value}
+		}
+		return before[0], nil
 	}
-	return "", notUnderstood(part)
+	return "", notUnderstood(node)
 }
 
-func (s *translator) pipe(pipe *parse.PipeNode) (value string, err error) {
-	var before []string
-	for _, command := range pipe.Cmds {
-		if value, err = s.command(command, before); err != nil {
-			return "", err
-		}
-		before = []string{value}
-	}
-	return value, nil
-}
-
-// command evaluates a variable, a constant, or a function of them; before is what stands before a |.
+// command evaluates a variable, a constant, or a function of them; before has the value before a |.
 func (s *translator) command(command *parse.CommandNode, before []string) (string, error) {
 	name, isFunction := command.Args[0].(*parse.IdentifierNode)
 	switch {
 	case !isFunction && len(command.Args) == 1 && before == nil:
-		return s.operand(command.Args[0])
+		return s.eval(command.Args[0])
 	case !isFunction:
 		return "", notUnderstood(command)
 	case name.Ident == "cmd":
@@ -158,7 +166,7 @@ func (s *translator) command(command *parse.CommandNode, before []string) (strin
 	}
 	var args []string
 	for _, arg := range command.Args[1:] {
-		value, err := s.operand(arg)
+		value, err := s.eval(arg)
 		if err != nil {
 			return "", err
 		}
@@ -169,22 +177,6 @@ func (s *translator) command(command *parse.CommandNode, before []string) (strin
 		return "", fmt.Errorf("%s takes %d values, and is given %d", name.Ident, want, len(args))
 	}
 	return s.call(name.Ident, args)
-}
-
-func (s *translator) operand(arg parse.Node) (string, error) {
-	switch arg := arg.(type) {
-	case *parse.FieldNode:
-		if len(arg.Ident) == 1 {
-			return s.lookUp(arg.Ident[0])
-		}
-	case *parse.StringNode:
-		return arg.Text, nil
-	case *parse.NumberNode:
-		return arg.Text, nil
-	case *parse.PipeNode:
-		return s.pipe(arg)
-	}
-	return "", notUnderstood(arg)
 }
 
 // call calls a function with as many arguments as it needs.
