@@ -68,17 +68,10 @@ var templateFunctions = map[string]templateFunction{
 	"cmd":        {-1, nil},
 }
 
-var (
-	parsedFunctions = map[string]any{} // for the parser, which only looks at the names
+var parserPrefix = regexp.MustCompile(`^template: set:\d+: `)
 
-	parserPrefix = regexp.MustCompile(`^template: set:\d+: `)
-)
-
-func init() {
-	for name := range templateFunctions {
-		parsedFunctions[name] = name
-	}
-}
+const knownFunctions = "of functions, devloop knows default, env, lower, quote, replace, squote, trim, trimPrefix, " +
+	"trimSuffix and upper"
 
 // expand fills in the templates of text, a value at n: the environment at once, images as
 // placeholders. ok is false if something was reported.
@@ -90,16 +83,14 @@ func (s *translator) expand(n *tree.Node, text string) (expanded string, ok bool
 	if !strings.Contains(text, "{{") {
 		return text, true
 	}
-	trees, err := parse.Parse("set", text, "", "", parsedFunctions)
+	template := parse.New("set")
+	template.Mode = parse.SkipFuncCheck
+	template, err := template.Parse(text, "", "", map[string]*parse.Tree{})
 	if err != nil {
-		s.Wrong(n, "%s; of functions, devloop knows default, env, lower, quote, replace, squote, trim, trimPrefix, "+
-			"trimSuffix and upper", parserPrefix.ReplaceAllString(err.Error(), ""))
+		s.Wrong(n, "%s; %s", parserPrefix.ReplaceAllString(err.Error(), ""), knownFunctions)
 		return "", false
 	}
-	if trees["set"] == nil || trees["set"].Root == nil { // nothing but definitions
-		return "", true
-	}
-	for _, part := range trees["set"].Root.Nodes {
+	for _, part := range template.Root.Nodes {
 		value, err := s.eval(part)
 		if p, found := s.findPlaceholder(value, unset); found && err == nil {
 			err = s.noVariable(p.name)
@@ -160,6 +151,8 @@ func (s *translator) command(command *parse.CommandNode, before []string) (strin
 		return s.eval(command.Args[0])
 	case !isFunction:
 		return "", notUnderstood(command)
+	case templateFunctions[name.Ident].arguments == 0:
+		return "", fmt.Errorf("function %q not defined; %s", name.Ident, knownFunctions)
 	case name.Ident == "cmd":
 		return "", fmt.Errorf("%s is not run while the file is read; "+
 			"put what it prints into a variable of the environment", command)
@@ -173,8 +166,8 @@ func (s *translator) command(command *parse.CommandNode, before []string) (strin
 		args = append(args, value)
 	}
 	args = append(args, before...)
-	if want := templateFunctions[name.Ident].arguments; len(args) != want {
-		return "", fmt.Errorf("%s takes %d values, and is given %d", name.Ident, want, len(args))
+	if function := templateFunctions[name.Ident]; len(args) != function.arguments {
+		return "", fmt.Errorf("%s takes %d values, and is given %d", name.Ident, function.arguments, len(args))
 	}
 	return s.call(name.Ident, args)
 }
