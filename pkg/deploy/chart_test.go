@@ -115,7 +115,7 @@ func TestChartThatIsNone(t *testing.T) {
 		"dependencies: [{name: redis, version: 1.0.0}]\n"})
 	loop := chartFolder(t, map[string]string{"Chart.yaml": demo["Chart.yaml"] +
 		"dependencies: [{name: demo, version: 1.0.0, repository: \"file://.\"}]\n"})
-	for where, says := range map[source]string{
+	for where, wantErr := range map[source]string{
 		{chart: server.URL + "/login.tgz"}:              "gzip",
 		{chart: server.URL + "/missing.tgz"}:            "404",
 		{chart: "ftp://charts.invalid/demo"}:            "not a kind of address",
@@ -126,7 +126,7 @@ func TestChartThatIsNone(t *testing.T) {
 		{chart: t.TempDir()}:                            "Chart.yaml",
 	} {
 		_, _, err := cache.opened(t, where)
-		if err == nil || !strings.Contains(err.Error(), says) || event.Hint(err) == "" && where.chart != loop {
+		if err == nil || !strings.Contains(err.Error(), wantErr) || event.Hint(err) == "" && where.chart != loop {
 			t.Errorf("%s: %v", where, err)
 		}
 		if err != nil && strings.Contains(err.Error(), ":pass@") {

@@ -65,10 +65,10 @@ func TestChartFolderOfAnything(t *testing.T) {
 		}
 	}
 	for _, test := range []struct {
-		name   string
-		ignore string // .helmignore
-		make   func(t *testing.T, dir string)
-		says   string // of the error, "" if the chart can be read
+		name    string
+		ignore  string // .helmignore
+		make    func(t *testing.T, dir string)
+		wantErr string // of the error, "" if the chart can be read
 	}{
 		{"pipe", "", fifo("pipe"), "pipe: it is a named pipe"},
 		{"pipe that is left out", "pipe\n", fifo("pipe"), ""},
@@ -111,8 +111,9 @@ func TestChartFolderOfAnything(t *testing.T) {
 			if took := (after.TotalAlloc - before.TotalAlloc) >> 20; took > 600 {
 				t.Errorf("it took %d MiB", took)
 			}
-			if test.says == "" && err != nil || test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says) ||
-				event.Hint(err) == "") {
+			if test.wantErr == "" && err != nil || test.wantErr != "" &&
+				(err == nil || !strings.Contains(err.Error(), test.wantErr) ||
+					event.Hint(err) == "") {
 				t.Errorf("the error is %v", err)
 			}
 		})
@@ -194,7 +195,7 @@ func TestArchiveThatUnpacksToMore(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		archive []byte
-		says    string
+		wantErr string
 	}{
 		"all headers":                {bomb.Bytes(), "unpacks to more than 200 MiB"},
 		"in the charts that it has":  {several, "unpacks to more than 200 MiB"},
@@ -204,7 +205,7 @@ func TestArchiveThatUnpacksToMore(t *testing.T) {
 		if err := os.WriteFile(file, test.archive, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := loadChart(t.Context(), file); err == nil || !strings.Contains(err.Error(), test.says) {
+		if _, err := loadChart(t.Context(), file); err == nil || !strings.Contains(err.Error(), test.wantErr) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -219,7 +220,7 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-func TestChartIsReadForAsLongAsSomebodyWaits(t *testing.T) {
+func TestReadingAChartEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(event.ErrSuperseded)
 	file := filepath.Join(t.TempDir(), "demo.tgz")

@@ -74,13 +74,13 @@ func onDisk(t *testing.T) *journal.Journal {
 	return j
 }
 
-func TestTrial(t *testing.T) {
+func TestCheckPod(t *testing.T) {
 	quota := apierrors.NewForbidden(pods, "x", errors.New("exceeded quota"))
 	for _, test := range []struct {
 		name      string
 		client    *fake.Clientset
-		trial     Trial
-		says      string // of the error, "" if there is none
+		check     Trial
+		wantErr   string // of the error, "" if there is none
 		in        string // namespace of the pod
 		transient bool
 	}{
@@ -121,15 +121,15 @@ func TestTrial(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				remembered := onDisk(t)
 				d := New(&kube.Cluster{Client: test.client}, "demo", remembered, Options{})
-				test.trial.Image, test.trial.Name, test.trial.Purpose, test.trial.Command = "worker:1",
+				test.check.Image, test.check.Name, test.check.Purpose, test.check.Command = "worker:1",
 					"a/b_worker.of.a.name.that.is.longer.than.a.label.may.be.at.all", "verify", []string{"a", "b"}
-				test.trial.Timeout = time.Minute
-				out, err := d.RunPod(t.Context(), test.trial)
+				test.check.Timeout = time.Minute
+				out, err := d.RunPod(t.Context(), test.check)
 				switch {
-				case test.says == "" && (err != nil || out != "fake logs"):
+				case test.wantErr == "" && (err != nil || out != "fake logs"):
 					t.Errorf("%q, %v", out, err)
-				case test.says != "" &&
-					(err == nil || !strings.Contains(strings.NewReplacer(podOf(test.client), "").Replace(err.Error()), test.says)):
+				case test.wantErr != "" &&
+					(err == nil || !strings.Contains(strings.NewReplacer(podOf(test.client), "").Replace(err.Error()), test.wantErr)):
 					t.Errorf("the error is %v", err)
 				case event.IsTransient(err) != test.transient:
 					t.Errorf("it may pass: %v", err)
@@ -162,7 +162,7 @@ func podOf(client *fake.Clientset) string {
 	return "-"
 }
 
-func TestTrialIsRemovedWhenItIsGivenUp(t *testing.T) {
+func TestCheckPodIsRemovedWhenCanceled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := node(corev1.PodStatus{Phase: corev1.PodRunning})
 		remembered := onDisk(t)

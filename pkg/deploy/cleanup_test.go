@@ -70,8 +70,8 @@ type live struct {
 	dynamic *dynamicfake.FakeDynamicClient
 	kinds   *kinds
 
-	mu   sync.Mutex
-	told []event.Event
+	mu     sync.Mutex
+	events []event.Event
 }
 
 func (l *live) stage() event.Stage { return l.sink().For("cleanup") }
@@ -80,16 +80,16 @@ func (l *live) sink() event.Sink {
 	return func(e event.Event) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.told = append(l.told, e)
+		l.events = append(l.events, e)
 	}
 }
 
-// says are the texts of the events so far.
-func (l *live) says() string {
+// log are the texts of the events so far.
+func (l *live) log() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var b strings.Builder
-	for _, e := range l.told {
+	for _, e := range l.events {
 		fmt.Fprintln(&b, e.Message, e.Details(), e.Err)
 	}
 	return b.String()
@@ -222,10 +222,10 @@ func TestCleanupBeforeDeletesOnlyWhatIsOurs(t *testing.T) {
 		labels  map[string]string
 		want    []string
 	}{
-		{"in a namespace of somebody else's", permits{}, nil, ours},
+		{"in a namespace of someone else's", permits{}, nil, ours},
 		{"in one that has our label only", permits{}, made, ours},
 		{"in one that only the journal knows", permits{journal.Namespace: {"demo"}}, nil, ours},
-		{"in one that was made anew by somebody else", permits{journal.Namespace: {"demo"},
+		{"in one that was recreated by someone else", permits{journal.Namespace: {"demo"},
 			journal.UID: {"namespace demo@before"}}, made, ours},
 		{"in one that devloop made", permits{journal.Namespace: {"demo"}, journal.UID: {"namespace demo@now"}}, made, all},
 		{"in one that an earlier devloop made", permits{journal.Namespace: {"demo"}}, made, all},
@@ -255,9 +255,9 @@ func TestCleanupBeforeDeletesOnlyWhatIsOurs(t *testing.T) {
 				t.Errorf("deleted\n%q, want\n%q", got, want)
 			}
 			left := len(all) - len(test.want)
-			if says := l.says(); strings.Contains(says, "left alone") != (left > 0) || left > 0 &&
-				!strings.Contains(says, fmt.Sprintf("count %d", left)) {
-				t.Errorf("%d stay, and it says\n%s", left, says)
+			if log := l.log(); strings.Contains(log, "left alone") != (left > 0) || left > 0 &&
+				!strings.Contains(log, fmt.Sprintf("count %d", left)) {
+				t.Errorf("%d stay, and it says\n%s", left, log)
 			}
 		})
 	}
@@ -344,8 +344,8 @@ func TestCleanupLeavesWhatAnotherFolderMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, left := range []string{"releases left alone", "volume claim left alone", "CRD left alone"} {
-		if says := l.says(); strings.Count(says, left) != 1 || strings.Count(says, folder) != 3 {
-			t.Errorf("it does not say %q, with the folder %s:\n%s", left, folder, says)
+		if log := l.log(); strings.Count(log, left) != 1 || strings.Count(log, folder) != 3 {
+			t.Errorf("it does not say %q, with the folder %s:\n%s", left, folder, log)
 		}
 	}
 	end(remembered)

@@ -36,19 +36,19 @@ current-context: prod
 	}
 	runtime := filepath.Join(dir, ".run")
 	var mu sync.Mutex
-	var told []string
+	var printed []string
 	sink := event.Sink(func(e event.Event) {
 		if e.Message == "output" {
 			mu.Lock()
 			defer mu.Unlock()
-			told = append(told, fmt.Sprint(e.Fields[len(e.Fields)-1]))
+			printed = append(printed, fmt.Sprint(e.Fields[len(e.Fields)-1]))
 		}
 	})
 	return New(cluster, "demo", nil, Options{Folder: dir, Runtime: func() (string, error) { return runtime, nil }}),
 		sink.For("deploy"), func() string {
 			mu.Lock()
 			defer mu.Unlock()
-			return strings.Join(told, "\n")
+			return strings.Join(printed, "\n")
 		}
 }
 

@@ -202,9 +202,9 @@ func TestCRDsOfOthersStay(t *testing.T) {
 	if err := l.removeCRDs(t.Context(), l.stage(), false); err != nil {
 		t.Fatal(err)
 	}
-	if says := l.says(); strings.Count(says, "\n") != 1 || !strings.Contains(says, "CRDs stay") ||
-		strings.Contains(says, "theirs") || strings.Contains(says, "made-anew") {
-		t.Errorf("it says %q", says)
+	if log := l.log(); strings.Count(log, "\n") != 1 || !strings.Contains(log, "CRDs stay") ||
+		strings.Contains(log, "theirs") || strings.Contains(log, "made-anew") {
+		t.Errorf("it says %q", log)
 	}
 	if err := l.removeCRDs(t.Context(), l.stage(), true); err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 )
 
-func TestVerdict(t *testing.T) {
+func TestDiagnosis(t *testing.T) {
 	of := workload{kind: "deployment", namespace: "demo", name: "web"}
 	long := time.Now().Add(-time.Minute)
 	for _, test := range []struct {
@@ -26,7 +26,7 @@ func TestVerdict(t *testing.T) {
 		ending                bool
 		bad                   bool
 	}{
-		{"an image that nobody has", "ErrImageNeverPull", "because", 0, time.Time{}, false, true},
+		{"an image that does not exist", "ErrImageNeverPull", "because", 0, time.Time{}, false, true},
 		{"a pull that failed just now", "ImagePullBackOff", "because", 0, time.Time{}, false, false},
 		{"an image that is not there", "ErrImagePull", "manifest unknown", 0, time.Time{}, false, true},
 		{"a pull that keeps failing", "ImagePullBackOff", "because", 0, long, false, true},
@@ -55,10 +55,10 @@ func TestVerdict(t *testing.T) {
 			}
 			_, err := w.diagnose(t.Context(), of, rollout{missing: "1 of 1 replicas available", selector: "app=web"})
 			if (err != nil) != test.bad {
-				t.Errorf("verdict %v", err)
+				t.Errorf("diagnosis %v", err)
 			}
 			if err != nil && (!strings.Contains(err.Error(), test.reason+": "+test.message) || event.Hint(err) == "") {
-				t.Errorf("verdict %v, hint %q", err, event.Hint(err))
+				t.Errorf("diagnosis %v, hint %q", err, event.Hint(err))
 			}
 		})
 	}
@@ -104,8 +104,8 @@ func TestKilledContainer(t *testing.T) {
 	}
 }
 
-// TestFactsOfTheFailure: what hindered a container before it started is not why it failed.
-func TestFactsOfTheFailure(t *testing.T) {
+// TestEvidence: what hindered a container before it started is not why it failed.
+func TestEvidence(t *testing.T) {
 	started := metav1.NewTime(time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC))
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-1", UID: "1"},
 		Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "main", State: corev1.ContainerState{
@@ -132,7 +132,7 @@ func TestUnsteady(t *testing.T) {
 		probe    *corev1.Probe
 		restarts int32
 		runs     time.Duration // as devloop has seen it
-		says     time.Duration // as the node does
+		ranFor   time.Duration // as the node does
 		lacks    bool
 	}{
 		{"just started", nil, 0, 0, 0, true},
@@ -149,7 +149,7 @@ func TestUnsteady(t *testing.T) {
 		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", RestartCount: test.restarts, ContainerID: "c",
 			Ready: true,
 			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{
-				StartedAt: metav1.NewTime(time.Now().Add(-test.says))}}}}
+				StartedAt: metav1.NewTime(time.Now().Add(-test.ranFor))}}}}
 		w := &waiter{Deployer: New(&kube.Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{})}
 		if test.runs > 0 {
 			w.firstRunning["c"] = time.Now().Add(-test.runs)

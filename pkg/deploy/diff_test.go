@@ -22,7 +22,7 @@ func TestDiff(t *testing.T) {
 		}
 	}
 	if strings.Contains(got, "password: one") || strings.Contains(got, "password: two") {
-		t.Errorf("a secret is told:\n%s", got)
+		t.Errorf("a secret is shown:\n%s", got)
 	}
 	if unifiedDiff(before, before) != "" {
 		t.Error("equal lists differ")

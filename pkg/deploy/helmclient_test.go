@@ -133,7 +133,7 @@ func TestHelmDeletesOnlyWhatIsOfTheRelease(t *testing.T) {
 		of("ConfigMap", "bare"),
 		of("ConfigMap", "kept", annotated(kube.AnnotationRelease, "web", kube.AnnotationReleaseNamespace, "demo",
 			helmkube.ResourcePolicyAnno, helmkube.KeepPolicy)), of("ConfigMap", "replaced", ofRelease("web")))
-	server.looked = func(name string) { // and before it is deleted somebody makes it anew
+	server.looked = func(name string) { // and before it is deleted someone recreates it
 		if name == "replaced" {
 			server.objects[name] = of("ConfigMap", name, func(u *unstructured.Unstructured) { u.SetUID("another") })
 		}

@@ -28,13 +28,13 @@ func TestNamespaceIsDeletedOnlyIfItIsOursAndEmpty(t *testing.T) {
 		objects []*unstructured.Unstructured
 		change  func(*live)
 		deleted bool
-		says    string
+		log     string
 	}{
 		{"empty", ours, made, nil, nil, true, "namespace deleted"},
 		{"with what every namespace has", ours, made, []*unstructured.Unstructured{of("ConfigMap", "kube-root-ca.crt")}, nil,
 			true, "namespace deleted"},
 		{"made by an earlier devloop", permits{journal.Namespace: {"demo"}}, made, nil, nil, true, "namespace deleted"},
-		{"made anew by somebody else", permits{journal.Namespace: {"demo"}, journal.UID: {"namespace demo@before"}}, made,
+		{"recreated by someone else", permits{journal.Namespace: {"demo"}, journal.UID: {"namespace demo@before"}}, made,
 			nil, nil, false, ""},
 		{"without our label", ours, nil, nil, nil, false, ""},
 		{"with an object", ours, made, []*unstructured.Unstructured{of("ConfigMap", "theirs")}, nil, false, "not empty"},
@@ -62,8 +62,8 @@ func TestNamespaceIsDeletedOnlyIfItIsOursAndEmpty(t *testing.T) {
 				if got := deletions(l.client.Actions()); !slices.Equal(got, want) {
 					t.Errorf("deleted %q, want %q", got, want)
 				}
-				if says := l.says(); !strings.Contains(says, test.says) || test.says == "" && says != "" {
-					t.Errorf("it says %q", says)
+				if log := l.log(); !strings.Contains(log, test.log) || test.log == "" && log != "" {
+					t.Errorf("the log is %q", log)
 				}
 			})
 		})

@@ -25,7 +25,7 @@ func writes(client *metadatafake.FakeMetadataClient) (all []string) {
 	return all
 }
 
-// A release with our project's label that this journal does not know: somebody else works on the
+// A release with our project's label that this journal does not know: someone else works on the
 // same project, from another machine.
 func TestReleaseOfAnotherUser(t *testing.T) {
 	r := demoRelease
@@ -37,7 +37,7 @@ func TestReleaseOfAnotherUser(t *testing.T) {
 		journal permits
 		adopt   bool
 		differs bool
-		says    string // the error, "" if there is none
+		wantErr string // the error, "" if there is none
 		hint    string
 		ours    bool // afterwards
 		good    bool // it was marked as up
@@ -45,13 +45,13 @@ func TestReleaseOfAnotherUser(t *testing.T) {
 		{name: "ours", project: "demo", journal: known(), ours: true, good: true},
 		{name: "another user's", project: "demo", journal: permits{}},
 		{name: "another user's, that differs", project: "demo", journal: permits{}, differs: true,
-			says: "release demo/web was made by a devloop of another user or machine: devloop's state folder here does not " +
+			wantErr: "release demo/web was made by a devloop of another user or machine: devloop's state folder here does not " +
 				"know it", hint: "--adopt"},
 		{name: "another user's, taken over", project: "demo", journal: permits{}, adopt: true, ours: true, good: true},
 		{name: "another project's", project: "theirs", journal: permits{}, differs: true,
-			says: `was not made by devloop for the project "demo"`, hint: "--adopt"},
+			wantErr: `was not made by devloop for the project "demo"`, hint: "--adopt"},
 		{name: "another project's, in place of ours", project: "theirs", journal: known(), differs: true,
-			says: `was not made by devloop for the project "demo"`, hint: "--adopt"},
+			wantErr: `was not made by devloop for the project "demo"`, hint: "--adopt"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d := records(t, test.journal)
@@ -76,7 +76,8 @@ func TestReleaseOfAnotherUser(t *testing.T) {
 			d.objectsOf[revisionID(r, 1)] = nil // it names no objects
 
 			err = d.apply(t.Context(), nil, r, true, time.Minute)
-			if test.says == "" && err != nil || test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)) {
+			if test.wantErr == "" && err != nil || test.wantErr != "" &&
+				(err == nil || !strings.Contains(err.Error(), test.wantErr)) {
 				t.Errorf("it ends with %v", err)
 			}
 			if hint := event.Hint(err); !strings.Contains(hint, test.hint) {
@@ -99,7 +100,7 @@ func TestReleaseOfAnotherUser(t *testing.T) {
 }
 
 // Somebody makes the release while the commands before it run.
-func TestReleaseThatSomebodyMakesMeanwhile(t *testing.T) {
+func TestReleaseThatSomeoneElseMakesMeanwhile(t *testing.T) {
 	remembered := permits{}
 	d := records(t, remembered)
 	client, ok := d.cluster.Metadata.(*metadatafake.FakeMetadataClient)

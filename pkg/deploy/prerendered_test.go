@@ -145,7 +145,7 @@ func TestHelmRendersNoTemplates(t *testing.T) {
 		load: func(context.Context) (*chart.Chart, error) { loaded := *loaded; return &loaded, nil }}
 	ctx := context.WithoutCancel(t.Context()) // a Helm write is never interrupted
 	var history []*release.Release
-	for i, says := range []string{
+	for i, manifest := range []string{
 		`{look: "1", revision: "1", upgrade: "false", brace: "{{"}`,
 		`{look: "2", revision: "2", upgrade: "true", brace: "{{"}`,
 	} {
@@ -158,7 +158,7 @@ func TestHelmRendersNoTemplates(t *testing.T) {
 			t.Fatal(err)
 		}
 		source := "---\n# Source: demo/templates/a.yaml\napiVersion: v1\nkind: ConfigMap\n"
-		if !strings.HasPrefix(made.Manifest, source) || !strings.Contains(made.Manifest, says) ||
+		if !strings.HasPrefix(made.Manifest, source) || !strings.Contains(made.Manifest, manifest) ||
 			looks.Load() != int64(version) {
 			t.Errorf("after %d looks: %s", looks.Load(), made.Manifest)
 		}

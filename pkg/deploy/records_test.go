@@ -79,15 +79,15 @@ func TestRevisions(t *testing.T) {
 	}
 }
 
-// TestHeldRelease is about releases that are being written: what a devloop that was killed left is
-// taken up, what somebody else does is waited for.
-func TestHeldRelease(t *testing.T) {
+// TestReleaseOfAnotherWriter is about releases that are being written: what a devloop that was
+// killed left is taken up, what someone else does is waited for.
+func TestReleaseOfAnotherWriter(t *testing.T) {
 	ours := map[string]string{labelProject: "demo", labelRevision: "3"}
 	for _, test := range []struct {
 		name    string
 		labels  map[string]string
 		journal permits
-		held    bool
+		waits   bool
 	}{
 		{"ours", ours, permits{journal.Release: {"demo/web"}}, false},
 		{"another user's", ours, permits{}, true},
@@ -108,7 +108,7 @@ func TestHeldRelease(t *testing.T) {
 					t.Fatal(err)
 				}
 				last, err = d.awaitOtherWriter(t.Context(), event.Stage{}, demoRelease, last)
-				if !test.held {
+				if !test.waits {
 					if err != nil || last.version != 3 || time.Since(begin) > 0 {
 						t.Errorf("%+v, %v after %s", last, err, time.Since(begin))
 					}
@@ -156,7 +156,7 @@ func TestAbandoned(t *testing.T) {
 			journal.Revision: {"demo/web@3"}}, true},
 		"another project's": {"theirs", "3", permits{journal.Release: {"demo/web"},
 			journal.Revision: {"demo/web@3"}}, false},
-		"somebody's by hand": {"", "", permits{}, false},
+		"someone's by hand": {"", "", permits{}, false},
 	} {
 		last := revision{version: 3, status: release.StatusPendingUpgrade,
 			labels: map[string]string{labelProject: test.project, labelRevision: test.revision}}

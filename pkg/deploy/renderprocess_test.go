@@ -26,9 +26,9 @@ import (
 // request is to render a chart of these files, the demo's aside.
 func request(t *testing.T, content map[string]string, values map[string]any) renderRequest {
 	t.Helper()
-	whole := maps.Clone(demo)
-	maps.Copy(whole, content)
-	loaded, err := loadChart(t.Context(), chartFolder(t, whole))
+	files := maps.Clone(demo)
+	maps.Copy(files, content)
+	loaded, err := loadChart(t.Context(), chartFolder(t, files))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,26 +41,26 @@ func request(t *testing.T, content map[string]string, values map[string]any) ren
 }
 
 func TestTemplatesThatNeverEnd(t *testing.T) {
-	const patient = time.Minute
+	const ample = time.Minute
 	for name, test := range map[string]struct {
 		template string
 		within   time.Duration
-		says     string
+		wantErr  string
 	}{
 		// have no end, or need too much memory, whichever comes first
-		"tpl that calls itself": {`{{ tpl .Values.again . }}`, patient, "its templates"},
-		"template that calls itself": {`{{ define "a" }}{{ template "a" . }}{{ end }}{{ template "a" . }}`, patient,
+		"tpl that calls itself": {`{{ tpl .Values.again . }}`, ample, "its templates"},
+		"template that calls itself": {`{{ define "a" }}{{ template "a" . }}{{ end }}{{ template "a" . }}`, ample,
 			"maximum template depth"},
-		"include that calls itself": {`{{ define "a" }}{{ include "a" . }}{{ end }}{{ include "a" . }}`, patient,
+		"include that calls itself": {`{{ define "a" }}{{ include "a" . }}{{ end }}{{ include "a" . }}`, ample,
 			"nested reference"},
-		"list without end":  {`{{ range until 1000000000 }}a{{ end }}`, patient, "of memory"},
+		"list without end":  {`{{ range until 1000000000 }}a{{ end }}`, ample, "of memory"},
 		"count without end": {`{{ range 1000000000000 }}{{ end }}`, time.Second, "not rendered after 1s"},
 		"output without end": {
-			`{{ range 1000000000000 }}aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa{{ end }}`, patient,
+			`{{ range 1000000000000 }}aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa{{ end }}`, ample,
 			"of memory"},
 		// with the race detector it is the memory
-		"output that is too large": {`{{ range until 70 }}{{ repeat 1048576 "a" }}{{ end }}`, patient, "MiB"},
-		"a mistake":                {`{{ .Values.again.and.again }}`, patient, "can't evaluate field and in type"},
+		"output that is too large": {`{{ range until 70 }}{{ repeat 1048576 "a" }}{{ end }}`, ample, "MiB"},
+		"a mistake":                {`{{ .Values.again.and.again }}`, ample, "can't evaluate field and in type"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := request(t, map[string]string{"templates/b.yaml": test.template},
@@ -69,7 +69,7 @@ func TestTemplatesThatNeverEnd(t *testing.T) {
 			if err == nil && result.Error != "" {
 				err = errors.New(result.Error)
 			}
-			if err == nil || !strings.Contains(err.Error(), test.says) {
+			if err == nil || !strings.Contains(err.Error(), test.wantErr) {
 				t.Errorf("the error is %v", err)
 			}
 		})
@@ -103,9 +103,9 @@ func TestTemplatesSeeTheSame(t *testing.T) {
 	}
 	values := map[string]any{"given": 3, "number": json.Number("1.0"), "float": 2.0, "yes": true, "nothing": nil,
 		"lists": []any{}, "deep": map[string]any{"x": []any{nil, 1}}}
-	whole := maps.Clone(demo)
-	maps.Copy(whole, content)
-	loaded, err := loadChart(t.Context(), chartFolder(t, whole))
+	files := maps.Clone(demo)
+	maps.Copy(files, content)
+	loaded, err := loadChart(t.Context(), chartFolder(t, files))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,11 +168,11 @@ func TestSchemaThatReadsAnything(t *testing.T) {
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for file, says := range map[string]string{pipe: "not rendered after 1s", "/dev/zero": ""} {
+	for file, wantErr := range map[string]string{pipe: "not rendered after 1s", "/dev/zero": ""} {
 		r := request(t, map[string]string{"values.schema.json": `{"properties": {"a": {"$ref": "file://` + file + `"}}}`},
 			map[string]any{"a": 1})
 		result, err := r.inProcess(t.Context(), time.Second, nil)
-		if err == nil && result.Error == "" || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
+		if err == nil && result.Error == "" || wantErr != "" && (err == nil || !strings.Contains(err.Error(), wantErr)) {
 			t.Errorf("%s: %v, %+v", file, err, result)
 		}
 	}

@@ -4,10 +4,10 @@ import (
 	"testing"
 )
 
-func TestLacking(t *testing.T) {
+func TestMissingReplicas(t *testing.T) {
 	for _, test := range []struct {
 		want, all, updated, available int32
-		says                          string
+		text                          string
 	}{
 		{2, 2, 2, 2, ""},
 		{0, 0, 0, 0, ""},
@@ -15,7 +15,7 @@ func TestLacking(t *testing.T) {
 		{2, 3, 2, 2, "1 old replicas are ending"},
 		{2, 2, 2, 1, "1 of 2 replicas available"},
 	} {
-		if got := missingReplicas(test.want, test.all, test.updated, test.available); got != test.says {
+		if got := missingReplicas(test.want, test.all, test.updated, test.available); got != test.text {
 			t.Errorf("%+v: %q", test, got)
 		}
 	}

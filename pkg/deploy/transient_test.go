@@ -10,14 +10,14 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// TestPassing is about what decides whether a run is tried again: what Helm or the API server said,
-// and not what pods printed.
-func TestPassing(t *testing.T) {
+// TestTransient is about what decides whether a run is tried again: what Helm or the API server
+// said, and not what pods printed.
+func TestTransient(t *testing.T) {
 	refused := errors.New("Get \"https://192.0.2.1\": dial tcp 192.0.2.1:8443: connect: connection refused")
 	failed := errors.New("job failed: BackoffLimitExceeded")
 	report := func(err error) error {
 		return event.WithHint(fmt.Errorf("%w\n%s", withoutListFrame(err),
-			"hook job/a: pod a-1 failed\nfirst try: connection refused"), "mend it")
+			"hook job/a: pod a-1 failed\nfirst try: connection refused"), "fix it")
 	}
 	for name, test := range map[string]struct {
 		err    error
@@ -28,7 +28,7 @@ func TestPassing(t *testing.T) {
 		"a hook that printed it":           {errors.Join(report(failed), nil), false},
 		"a hook while the server was away": {errors.Join(report(refused), nil), true},
 		"a pod that printed it": {event.WithHint(finalError{errors.New("pod a-1: connection refused")},
-			"mend it"), false},
+			"fix it"), false},
 		"Helm's list of one": {
 			withoutListFrame(errors.New("1 error occurred:\n\t* Get \"https://192.0.2.1\": i/o timeout\n\n")), true},
 		"an API server that starts": {fmt.Errorf("create: %w", apierrors.NewForbidden(pods, "a",

@@ -102,7 +102,7 @@ func TestValuesFilesOfAnything(t *testing.T) {
 	}
 }
 
-func TestOnlySomeProblemsOfValuesAreTold(t *testing.T) {
+func TestOnlySomeProblemsOfValuesAreReported(t *testing.T) {
 	var failure strings.Builder
 	for i := range 200_000 {
 		fmt.Fprintf(&failure, "- at '/a/%d': got string, want integer\n", i)

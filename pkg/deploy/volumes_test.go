@@ -46,8 +46,8 @@ func TestVolumeClaimsOfOthersStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, older := range []string{"demo/data-db-3", "demo/data-db-5"} {
-		if says := l.says(); strings.Count(says, "before the release [claim "+older+"]") != 1 {
-			t.Errorf("of %s it says\n%s", older, says)
+		if log := l.log(); strings.Count(log, "before the release [claim "+older+"]") != 1 {
+			t.Errorf("of %s it says\n%s", older, log)
 		}
 	}
 	volumes := corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims")

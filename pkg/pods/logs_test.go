@@ -252,7 +252,7 @@ func (n *testNode) RoundTrip(r *http.Request) (*http.Response, error) {
 			for _, line := range lines {
 				at++
 				text := line.text
-				whole := strings.HasSuffix(text, "\n")
+				complete := strings.HasSuffix(text, "\n")
 				if !line.stamp.Before(since) { // as kubelets do: what comes after a part of a line has no stamp
 					if begin {
 						text = line.stamp.UTC().Format("2006-01-02T15:04:05.000000000Z07:00") + " " + text
@@ -266,7 +266,7 @@ func (n *testNode) RoundTrip(r *http.Request) (*http.Response, error) {
 						return
 					}
 				}
-				begin = whole
+				begin = complete
 				if over {
 					break
 				}
@@ -309,7 +309,7 @@ func (h *heard) of(message string) []event.Event {
 	return slices.DeleteFunc(slices.Clone(h.all), func(e event.Event) bool { return e.Message != message })
 }
 
-// lines are those that were told.
+// lines are those that were reported.
 func (h *heard) lines() []string {
 	var all []string
 	for _, e := range h.of(event.PodLog) {
@@ -344,8 +344,8 @@ func pass(d time.Duration) {
 	synctest.Wait()
 }
 
-// Whatever breaks, and in whatever order, each line is told exactly once, and in order.
-func TestEachLineIsToldOnce(t *testing.T) {
+// Whatever breaks, and in whatever order, each line is reported exactly once, and in order.
+func TestEachLineIsReportedOnce(t *testing.T) {
 	seeds := uint64(150)
 	if testing.Short() {
 		seeds = 20
@@ -467,7 +467,7 @@ func numbered(from, to int) []string {
 	return all
 }
 
-func TestOfAContainerThatRanBeforeTheEndIsTold(t *testing.T) {
+func TestTailOfARunningContainerIsReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newTestNode(1)
 		n.start(stamped(numbered(1, 30)...)...)
@@ -476,18 +476,18 @@ func TestOfAContainerThatRanBeforeTheEndIsTold(t *testing.T) {
 		defer end()
 		pass(time.Second)
 		if got, want := h.lines(), numbered(21, 30); !slices.Equal(got, want) {
-			t.Errorf("told %q", got)
+			t.Errorf("reported %q", got)
 		}
-		n.interrupt(false) // what came before is not told now
+		n.interrupt(false) // what came before is not reported now
 		n.print(stamped(numbered(31, 40)...)...)
 		pass(5 * time.Second)
 		if got, want := h.lines(), numbered(21, 40); !slices.Equal(got, want) {
-			t.Errorf("told %q after an interruption", got)
+			t.Errorf("reported %q after an interruption", got)
 		}
 		n.start(stamped(numbered(41, 60)...)...)
 		pass(5 * time.Second)
 		if got, want := h.lines(), numbered(21, 60); !slices.Equal(got, want) {
-			t.Errorf("told %q after a restart", got)
+			t.Errorf("reported %q after a restart", got)
 		}
 		for _, e := range h.of(event.PodLog) {
 			line, _ := e.Payload.(event.LogLine)
@@ -500,7 +500,7 @@ func TestOfAContainerThatRanBeforeTheEndIsTold(t *testing.T) {
 	})
 }
 
-func TestOfAContainerThatEndedBeforeNothingIsTold(t *testing.T) {
+func TestContainerThatEndedBeforeIsNotReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newTestNode(1)
 		n.start(stamped("it breaks")...)
@@ -510,13 +510,13 @@ func TestOfAContainerThatEndedBeforeNothingIsTold(t *testing.T) {
 		defer end()
 		pass(time.Second)
 		if got := h.lines(); len(got)+len(h.of(event.PodDied)) != 0 {
-			t.Errorf("told %q", got)
+			t.Errorf("reported %q", got)
 		}
 		n.start(stamped("again")...)
 		n.end(1)
 		pass(5 * time.Second)
 		if got := h.lines(); !slices.Equal(got, []string{"again"}) || len(h.of(event.PodDied)) != 1 {
-			t.Errorf("told %q", got)
+			t.Errorf("reported %q", got)
 		}
 	})
 }
@@ -537,11 +537,11 @@ func TestRotationAndClock(t *testing.T) {
 		n.print(stamped(numbered(21, 25)...)...)
 		pass(5 * time.Second)
 		if got, want := h.lines(), numbered(1, 25); !slices.Equal(got, want) {
-			t.Errorf("told %q after a rotation", got)
+			t.Errorf("reported %q after a rotation", got)
 		}
 		const lost = "the node has put a part of the log away, lines may be missing"
 		if got := len(h.of(lost)); got != 1 {
-			t.Errorf("told of it %d times", got)
+			t.Errorf("reported of it %d times", got)
 		}
 		pass(time.Hour)
 		n.print(stamped(numbered(26, 30)...)...)
@@ -558,10 +558,10 @@ func TestRotationAndClock(t *testing.T) {
 		n.start(testLine{time.Now().Add(n.clock), "line 61\n"})
 		pass(5 * time.Second)
 		if got, want := h.lines(), numbered(1, 61); !slices.Equal(got, want) {
-			t.Errorf("told %q after the clock was set back", got)
+			t.Errorf("reported %q after the clock was set back", got)
 		}
 		if got := len(h.of(lost)); got != 1 {
-			t.Errorf("told of lost lines %d times", got)
+			t.Errorf("reported of lost lines %d times", got)
 		}
 	})
 }
@@ -582,7 +582,7 @@ func TestLinesAreForATerminal(t *testing.T) {
 		want := []string{"red  and more", "100%", "with its end", `\u202eno`, "", "  below", long[:maxLine], "after it",
 			"a part, another, the last"}
 		if !slices.Equal(got, want) {
-			t.Errorf("told %.100q", got)
+			t.Errorf("reported %.100q", got)
 		}
 	})
 }
@@ -592,18 +592,18 @@ func TestDeaths(t *testing.T) {
 		n := newTestNode(1)
 		h, _, end := followed(n, webScope)
 		defer end()
-		told := func(want string, phase event.Phase) {
+		expect := func(want string, phase event.Phase) {
 			t.Helper()
 			pass(5 * time.Second)
 			all := h.of(event.PodDied)
 			if want == "" {
 				if len(all) > 0 {
-					t.Errorf("told %v", all)
+					t.Errorf("reported %v", all)
 				}
 				return
 			}
 			if len(all) != 1 || all[0].Phase != phase || fmt.Sprint(all[0].Details()) != "["+want+"]" {
-				t.Errorf("told %v, want %s", all, want)
+				t.Errorf("reported %v, want %s", all, want)
 			}
 			h.mu.Lock()
 			h.all = nil
@@ -611,18 +611,18 @@ func TestDeaths(t *testing.T) {
 		}
 		n.start(stamped(numbered(1, 12)...)...)
 		n.end(0)
-		told("", "")
+		expect("", "")
 		n.start(stamped("at 12:00:01 it broke", "bye")...)
 		n.end(3)
 		const is = "pod web-1 namespace demo container main reason exit code 3 restarts "
-		told(is+"1 output at 12:00:01 it broke\nbye", event.Warned)
+		expect(is+"1 output at 12:00:01 it broke\nbye", event.Warned)
 		n.start(stamped("at 12:00:07 it broke", "bye")...)
 		n.end(3)
-		told(is+"2", event.Detailed)
+		expect(is+"2", event.Detailed)
 		n.start(stamped(numbered(1, 12)...)...)
 		pass(time.Second)
 		n.start() // at once
-		told(strings.Replace(is, "code 3", "code 1", 1)+"4 output "+strings.Join(numbered(3, 12), "\n"), event.Warned)
+		expect(strings.Replace(is, "code 3", "code 1", 1)+"4 output "+strings.Join(numbered(3, 12), "\n"), event.Warned)
 		n.mu.Lock()
 		n.starts[len(n.starts)-1].ended = true
 		n.changed()
@@ -631,11 +631,11 @@ func TestDeaths(t *testing.T) {
 			s.State.Terminated.Reason = kube.ReasonOOMKilled
 		})
 		n.mu.Unlock()
-		told("pod web-1 namespace demo container main reason OOMKilled restarts 4", event.Warned)
+		expect("pod web-1 namespace demo container main reason OOMKilled restarts 4", event.Warned)
 		n.start(stamped("it has to go")...)
 		n.object.DeletionTimestamp = &metav1.Time{Time: time.Now()}
 		n.end(137)
-		told("", "")
+		expect("", "")
 	})
 }
 
@@ -657,8 +657,8 @@ func TestDeathThatIsKnownLate(t *testing.T) {
 		pass(2 * time.Second)
 		n.print(stamped(numbered(1, 20)...)...)
 		pass(3 * time.Second)
-		if told := h.of(event.PodDied); len(told) > 0 {
-			t.Errorf("told %v", told)
+		if deaths := h.of(event.PodDied); len(deaths) > 0 {
+			t.Errorf("reported %v", deaths)
 		}
 		n.mu.Lock()
 		n.update(func(s *corev1.ContainerStatus) {
@@ -669,20 +669,20 @@ func TestDeathThatIsKnownLate(t *testing.T) {
 		})
 		n.mu.Unlock()
 		pass(5 * time.Second)
-		told := h.of(event.PodDied)
-		if len(told) != 1 || told[0].Field("output") != "first words\nlast words" {
-			t.Errorf("told %v", told)
+		deaths := h.of(event.PodDied)
+		if len(deaths) != 1 || deaths[0].Field("output") != "first words\nlast words" {
+			t.Errorf("reported %v", deaths)
 		}
 		n.print(stamped("goes on")...)
 		pass(5 * time.Second)
 		if got, want := h.lines(), append(append([]string{"first words", "last words"}, numbered(1, 20)...),
 			"goes on"); !slices.Equal(got, want) {
-			t.Errorf("told %q, not %q", got, want)
+			t.Errorf("reported %q, not %q", got, want)
 		}
 	})
 }
 
-// The API server is away for an hour: nothing is told of it but once, to who wants to know, and
+// The API server is away for an hour: it is reported just once, as a detail, and
 // nothing is lost.
 func TestAPIServerIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -704,11 +704,11 @@ func TestAPIServerIsAway(t *testing.T) {
 		n.mu.Unlock()
 		pass(10 * time.Second)
 		if got := h.lines(); !slices.Equal(got, []string{"one", "two", "three"}) {
-			t.Errorf("told %q", got)
+			t.Errorf("reported %q", got)
 		}
 		for _, e := range h.all {
 			if e.Message != event.PodChanged && e.Message != event.PodLog && e.Message != event.PodDied {
-				t.Errorf("told %v", e)
+				t.Errorf("reported %v", e)
 			}
 		}
 	})
@@ -728,7 +728,7 @@ func TestAPIServerIsAwayAtFirst(t *testing.T) {
 		n.interrupt(false)
 		pass(5 * time.Second)
 		if got := h.lines(); !slices.Equal(got, []string{"one"}) {
-			t.Errorf("told %q", got)
+			t.Errorf("reported %q", got)
 		}
 	})
 }
@@ -783,14 +783,14 @@ func TestLogsThroughHTTP(t *testing.T) {
 	for len(h.lines()) < len(want) {
 		select {
 		case <-deadline:
-			t.Fatalf("told %q", h.lines())
+			t.Fatalf("reported %q", h.lines())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
 	cancel()
 	following.Wait()
 	if got := h.lines(); !slices.Equal(got, want) {
-		t.Errorf("told %q", got)
+		t.Errorf("reported %q", got)
 	}
 }
 
@@ -801,7 +801,7 @@ func TestMuchIsReadAtItsPace(t *testing.T) {
 	const perSecond = 50_000
 	for i := range 20 * perSecond {
 		if !p.isNew(int64(i) * int64(time.Second) / perSecond) {
-			t.Fatal("a line was taken for one that was told before")
+			t.Fatal("a line was taken for one that was reported before")
 		}
 		if len(p.seen) > 3*perSecond {
 			t.Fatalf("%d stamps are kept", len(p.seen))
@@ -820,8 +820,8 @@ func BenchmarkLine(b *testing.B) {
 	}
 }
 
-// Whatever panics while pods are followed is told once, and begins again: with the scope in force,
-// and no line twice.
+// Whatever panics while pods are followed is reported once, and begins again: with the scope in
+// force, and no line twice.
 func TestPanicWhilePodsAreFollowed(t *testing.T) {
 	for _, at := range []string{"list", "get", "log"} {
 		t.Run(at, func(t *testing.T) {
@@ -852,11 +852,11 @@ func TestPanicWhilePodsAreFollowed(t *testing.T) {
 					t.Fatal("nothing panics")
 				}
 				if got := h.lines(); at != "get" && !slices.Equal(got, []string{"one", "two"}) {
-					t.Errorf("told %q", got)
+					t.Errorf("reported %q", got)
 				}
 				bugs := slices.DeleteFunc(h.of(event.InternalError), func(e event.Event) bool { return e.Level() != event.Error })
 				if len(bugs) != 1 || !strings.Contains(event.Hint(bugs[0].Err), "please report") {
-					t.Errorf("told %+v", bugs)
+					t.Errorf("reported %+v", bugs)
 				}
 			})
 		})

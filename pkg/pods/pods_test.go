@@ -94,18 +94,18 @@ func TestWhosePodsAreFollowed(t *testing.T) {
 		if got := h.of(event.PodGone); len(got) != 11 {
 			t.Errorf("gone %v", got)
 		}
-		told := len(h.of(event.PodChanged))
+		before := len(h.of(event.PodChanged))
 		close(scopes) // the last one stays in force
 		pass(time.Minute)
-		if again := len(h.of(event.PodChanged)) - told; again > 1 { // q is in no group now
-			t.Errorf("%d told again", again)
+		if again := len(h.of(event.PodChanged)) - before; again > 1 { // q is in no group now
+			t.Errorf("%d reported again", again)
 		}
 	})
 }
 
 // Whoever made a pod: when it comes, goes, or runs another image, what runs has to be looked at
 // again.
-func TestReplacedPodsAreTold(t *testing.T) {
+func TestReplacedPodsAreNotified(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewClientset()
 		scopes, replaced := make(chan Scope, 1), make(chan struct{}, 1)
@@ -121,9 +121,9 @@ func TestReplacedPodsAreTold(t *testing.T) {
 		pod := &corev1.Pod{ObjectMeta: named("p"),
 			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "worker:1"}}}}
 		for _, step := range []struct {
-			what string
-			do   func() error
-			told bool
+			what     string
+			do       func() error
+			notified bool
 		}{
 			{"it is made", func() error { _, err := pods.Create(ctx, pod, metav1.CreateOptions{}); return err }, true},
 			{"it is on a node", func() error {
@@ -142,13 +142,13 @@ func TestReplacedPodsAreTold(t *testing.T) {
 				return err
 			}, false},
 			{"it goes", func() error { return pods.Delete(ctx, "p", metav1.DeleteOptions{}) }, true},
-			{"a trial comes", func() error {
-				_, err := pods.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "trial",
+			{"a check pod comes", func() error {
+				_, err := pods.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "check",
 					Labels: map[string]string{
 						kube.LabelManagedBy: kube.FieldManager, kube.LabelCheckPod: "verify"}}}, metav1.CreateOptions{})
 				return err
 			}, false},
-			{"a trial goes", func() error { return pods.Delete(ctx, "trial", metav1.DeleteOptions{}) }, false},
+			{"a check pod goes", func() error { return pods.Delete(ctx, "check", metav1.DeleteOptions{}) }, false},
 		} {
 			if err := step.do(); err != nil {
 				t.Fatal(err)
@@ -156,12 +156,12 @@ func TestReplacedPodsAreTold(t *testing.T) {
 			pass(time.Second)
 			select {
 			case <-replaced:
-				if !step.told {
-					t.Errorf("%s: it was told", step.what)
+				if !step.notified {
+					t.Errorf("%s: it was notified", step.what)
 				}
 			default:
-				if step.told {
-					t.Errorf("%s: it was not told", step.what)
+				if step.notified {
+					t.Errorf("%s: it was not notified", step.what)
 				}
 			}
 		}
@@ -175,7 +175,7 @@ func TestWhatBecomesOfAPod(t *testing.T) {
 		n := newTestNode(1)
 		h, _, end := followed(n, webScope)
 		defer end()
-		told := func(want string) {
+		expect := func(want string) {
 			t.Helper()
 			pass(time.Second)
 			got := ""
@@ -186,7 +186,7 @@ func TestWhatBecomesOfAPod(t *testing.T) {
 				got += fmt.Sprintln(e.Details()...)
 			}
 			if strings.TrimSpace(got) != want {
-				t.Errorf("told:\n%s\nwant:\n%s", got, want)
+				t.Errorf("reported:\n%s\nwant:\n%s", got, want)
 			}
 			h.mu.Lock()
 			h.all = nil
@@ -194,19 +194,19 @@ func TestWhatBecomesOfAPod(t *testing.T) {
 		}
 		const is = "pod web-1 namespace demo release web group  node  phase "
 		const made = " created 0001-01-01 00:00:00 +0000 UTC containers "
-		told(is + "Pending ready false reason  restarts 0" + made + "main web:1")
+		expect(is + "Pending ready false reason  restarts 0" + made + "main web:1")
 		n.update(func(s *corev1.ContainerStatus) {
 			s.State.Waiting = &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "not\x1b[1m there"}
 		})
-		told(is + "Running ready false reason ErrImagePull: not there restarts 0" + made + "main web:1")
+		expect(is + "Running ready false reason ErrImagePull: not there restarts 0" + made + "main web:1")
 		n.update(func(*corev1.ContainerStatus) { n.object.ResourceVersion = "7" })
-		told("")
+		expect("")
 		n.start()
 		n.update(func(s *corev1.ContainerStatus) {
 			s.ImageID = "sha256:1"
 			n.object.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 		})
-		told(is + "Running ready false reason container main is not ready restarts 0" + made + "main web:1\n" +
+		expect(is + "Running ready false reason container main is not ready restarts 0" + made + "main web:1\n" +
 			is + "Running ready true reason  restarts 0" + made + "main web:1 sha256:1")
 		n.object.Status.Conditions = nil
 		n.start()
@@ -214,16 +214,16 @@ func TestWhatBecomesOfAPod(t *testing.T) {
 			s.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff",
 				Message: "back-off 10s restarting failed container"}}
 		})
-		told(is + "Running ready false reason container main is not ready restarts 1" + made + "main web:1 sha256:1\n" +
+		expect(is + "Running ready false reason container main is not ready restarts 1" + made + "main web:1 sha256:1\n" +
 			is + "Running ready false reason CrashLoopBackOff: exit code 1 restarts 1" + made + "main web:1 sha256:1")
 		n.update(func(s *corev1.ContainerStatus) {
 			n.object.DeletionTimestamp = &metav1.Time{Time: time.Now()}
 		})
-		told(is + "Ending ready false reason CrashLoopBackOff: exit code 1 restarts 1" + made + "main web:1 sha256:1")
+		expect(is + "Ending ready false reason CrashLoopBackOff: exit code 1 restarts 1" + made + "main web:1 sha256:1")
 		if err := n.Tracker().Delete(corev1.SchemeGroupVersion.WithResource("pods"), "demo", "web-1"); err != nil {
 			t.Fatal(err)
 		}
-		told("pod web-1 namespace demo")
+		expect("pod web-1 namespace demo")
 	})
 }
 
@@ -279,7 +279,7 @@ func TestKeptPods(t *testing.T) {
 		{"made by hand", map[string]string{"run": "debug"}, nil, origin{}, false},
 		{"started by a program for its user", map[string]string{"app.kubernetes.io/managed-by": "kubespawner"}, nil,
 			origin{}, true},
-		{"of somebody's operator", nil, by("Workflow"), origin{}, true},
+		{"of someone's operator", nil, by("Workflow"), origin{}, true},
 	} {
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Labels: test.labels, OwnerReferences: test.owners}}
 		if got := isKept(pod, test.made); got != test.kept {
