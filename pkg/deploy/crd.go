@@ -186,27 +186,9 @@ func (d *Deployer) removeCRDs(ctx context.Context, stage event.Stage, remove boo
 			stay = append(stay, name)
 			continue
 		}
-		err = stage.Step(ctx, "CRD deleted", func(ctx context.Context) ([]any, error) {
-			err := api.Delete(ctx, name, metav1.DeleteOptions{Preconditions: onlyUID(there.GetUID())})
-			if err != nil && !isGone(err) {
-				return nil, fmt.Errorf("delete CRD %s: %w", name, err)
-			}
-			ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still there after %s", goneTimeout))
-			defer cancel()
-			err = d.until(ctx, func() (string, error) {
-				now, err := api.Get(ctx, name, metav1.GetOptions{})
-				if apierrors.IsNotFound(err) || err == nil && now.GetUID() != there.GetUID() {
-					return "", nil
-				}
-				return "CRD " + name, err
-			})
-			if err != nil {
-				return nil, event.WithHint(err,
-					"an object of its kind has a finalizer that is never removed: kubectl get "+name+" -A")
-			}
-			return nil, d.forgetEntry(journal.CRD, name)
-		}, "crd", name)
-		errs = append(errs, err)
+		errs = append(errs, stage.Step(ctx, "CRD deleted", func(ctx context.Context) ([]any, error) {
+			return nil, d.removeCRD(ctx, name, there.GetUID())
+		}, "crd", name))
 	}
 	if len(stay) > 0 {
 		stage.Note("CRDs stay, with all objects of their kinds", "crds", abbreviate(stay), "remove them with",
@@ -214,4 +196,27 @@ func (d *Deployer) removeCRDs(ctx context.Context, stage event.Stage, remove boo
 	}
 	d.cluster.InvalidateCapabilities()
 	return errors.Join(errs...)
+}
+
+// removeCRD deletes a CRD, and waits until it and all objects of its kind are gone.
+func (d *Deployer) removeCRD(ctx context.Context, name string, uid types.UID) error {
+	api := d.cluster.Dynamic.Resource(definitions)
+	err := api.Delete(ctx, name, metav1.DeleteOptions{Preconditions: onlyUID(uid)})
+	if err != nil && !isGone(err) {
+		return fmt.Errorf("delete CRD %s: %w", name, err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still there after %s", goneTimeout))
+	defer cancel()
+	err = d.until(ctx, func() (string, error) {
+		now, err := api.Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) || err == nil && now.GetUID() != uid {
+			return "", nil
+		}
+		return "CRD " + name, err
+	})
+	if err != nil {
+		return event.WithHint(err,
+			"an object of its kind has a finalizer that is never removed: kubectl get "+name+" -A")
+	}
+	return d.forgetEntry(journal.CRD, name)
 }

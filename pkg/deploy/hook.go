@@ -48,7 +48,7 @@ type hookWatch struct {
 
 	report string // on the hook that failed
 	hint   string
-	ended  bool // by us
+	failed bool // by us
 }
 
 // watchHooks runs a Helm write that runs hooks of these events. A hook that cannot finish is made
@@ -76,36 +76,42 @@ func (d *Deployer) watchHooks(ctx context.Context, r Release, version int, event
 }
 
 func (w *hookWatch) watch(ctx context.Context) {
-	var hooks []hook
-	var begun metav1.Time
-	for known := false; sleep(ctx, hookInterval) == nil; {
-		if !known {
-			last, err := w.last(ctx, w.release)
-			if err != nil || last.version != w.version {
-				continue // not written yet
-			}
-			record, err := w.record(ctx, w.release, w.version)
-			if err != nil {
-				continue
-			}
-			known, begun = true, last.created
-			for _, h := range record.Hooks {
-				if !runsFor(h, w.events) {
-					continue
-				}
-				named, _ := parse(h.Manifest, w.release.Namespace) // Helm has parsed it before
-				for _, o := range named {
-					hooks = append(hooks, hook{o, h.Path})
-				}
-			}
-			if len(hooks) == 0 {
-				return
+	hooks, since := w.hooks(ctx)
+	for len(hooks) > 0 {
+		for _, h := range hooks {
+			if w.inspect(ctx, h, since); w.failed {
+				return // from now on its pod fails because of us
 			}
 		}
-		for _, h := range hooks {
-			w.inspect(ctx, h, begun)
+		if sleep(ctx, hookInterval) != nil {
+			return
 		}
 	}
+}
+
+// hooks returns the hooks of the revision and when it was created, once Helm has written its record.
+func (w *hookWatch) hooks(ctx context.Context) (hooks []hook, created metav1.Time) {
+	for sleep(ctx, hookInterval) == nil {
+		last, err := w.last(ctx, w.release)
+		if err != nil || last.version != w.version {
+			continue
+		}
+		record, err := w.record(ctx, w.release, w.version)
+		if err != nil {
+			continue
+		}
+		for _, h := range record.Hooks {
+			if !runsFor(h, w.events) {
+				continue
+			}
+			named, _ := parse(h.Manifest, w.release.Namespace) // Helm has parsed it before
+			for _, o := range named {
+				hooks = append(hooks, hook{o, h.Path})
+			}
+		}
+		return hooks, last.created
+	}
+	return nil, metav1.Time{}
 }
 
 // hook is an object of a hook, and the path of its template.
@@ -114,25 +120,23 @@ type hook struct {
 	path string
 }
 
-// inspect keeps what the pods of a hook report, and fails a hook that cannot finish. Objects older
-// than the revision belong to an earlier one.
-func (w *hookWatch) inspect(ctx context.Context, hook hook, begun metav1.Time) {
-	if w.ended {
-		return // its pod fails because of us from now on
-	}
+// inspect keeps what the pods of a hook report, and fails a hook that cannot finish. Objects created
+// before since belong to an earlier revision.
+func (w *hookWatch) inspect(ctx context.Context, hook hook, since metav1.Time) {
 	about := fmt.Sprintf("hook %s of %s", hook.object, hook.path)
 	options := metav1.ListOptions{FieldSelector: "metadata.name=" + hook.name}
+	isJob := hook.kind.Kind == "Job"
 	var uid types.UID // of the object to fail
-	if hook.kind.Kind == "Job" {
+	if isJob {
 		job, err := w.cluster.Client.BatchV1().Jobs(hook.namespace).Get(ctx, hook.name, metav1.GetOptions{})
-		if err != nil || job.CreationTimestamp.Before(&begun) || !madeByHook(job, w.release, false) {
+		if err != nil || job.CreationTimestamp.Before(&since) || !madeByHook(job, w.release, false) {
 			return
 		}
 		uid = job.UID
 		options = metav1.ListOptions{LabelSelector: batchv1.ControllerUidLabel + "=" + string(job.UID)}
 		if job.Status.Active+job.Status.Failed+job.Status.Succeeded == 0 {
-			if message, _ := w.podCreationFailure(ctx, hook.namespace, job.UID); message != "" &&
-				w.lastsFor(about+" not made") >= retryGrace {
+			message, _ := w.podCreationFailure(ctx, hook.namespace, job.UID)
+			if message != "" && w.lastsFor(about+" not made") >= retryGrace {
 				w.report, w.hint = about+": "+message, hintNotMade(message)
 				w.fail(ctx, hook.object, uid)
 				return
@@ -147,29 +151,34 @@ func (w *hookWatch) inspect(ctx context.Context, hook hook, begun metav1.Time) {
 	}
 	for i := range pods.Items {
 		pod := &pods.Items[i]
-		if pod.CreationTimestamp.Before(&begun) {
+		if pod.CreationTimestamp.Before(&since) || !isJob && !madeByHook(pod, w.release, false) {
 			continue
 		}
-		if hook.kind.Kind == "Pod" {
-			if !madeByHook(pod, w.release, false) {
-				continue
-			}
+		if !isJob {
 			uid = pod.UID
 		}
-		if pod.Status.Phase == corev1.PodFailed || crashed(pod) {
-			if w.lastsFor(string(pod.UID)+" failed") == 0 {
-				w.report = about + ": pod " + pod.Name + " failed" + w.evidence(ctx, pod, trouble{container: failedContainer(pod)})
-				w.hint = "its last lines say why; fix the hook and save"
-			}
-		}
-		for _, t := range troubles(pod, hook.kind.Kind == "Job") {
-			if w.lastsFor(pod.Name+" "+t.key) >= t.grace {
-				w.report, w.hint = about+": "+t.what+w.evidence(ctx, pod, t), t.hint
-				w.fail(ctx, hook.object, uid)
-				return
-			}
+		if w.inspectPod(ctx, about, pod, isJob) {
+			w.fail(ctx, hook.object, uid)
+			return
 		}
 	}
+}
+
+// inspectPod keeps what a pod reports, and tells whether it can never finish.
+func (w *hookWatch) inspectPod(ctx context.Context, about string, pod *corev1.Pod, ofJob bool) bool {
+	if pod.Status.Phase == corev1.PodFailed || crashed(pod) {
+		if w.lastsFor(string(pod.UID)+" failed") == 0 {
+			w.report = about + ": pod " + pod.Name + " failed" + w.evidence(ctx, pod, trouble{container: failedContainer(pod)})
+			w.hint = "its last lines say why; fix the hook and save"
+		}
+	}
+	for _, t := range troubles(pod, ofJob) {
+		if w.lastsFor(pod.Name+" "+t.key) >= t.grace {
+			w.report, w.hint = about+": "+t.what+w.evidence(ctx, pod, t), t.hint
+			return true
+		}
+	}
+	return false
 }
 
 // crashed tells whether a container of the pod failed.
@@ -190,13 +199,9 @@ func crashed(pod *corev1.Pod) bool {
 func (w *hookWatch) fail(ctx context.Context, o object, uid types.UID) {
 	// The UID makes the API server refuse the patch for another object of that name.
 	patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"spec":{"activeDeadlineSeconds":1}}`, uid)
-	var err error
-	if o.kind.Kind == "Job" {
-		_, err = w.cluster.Client.BatchV1().Jobs(o.namespace).Patch(ctx, o.name, types.MergePatchType, patch,
-			metav1.PatchOptions{})
-	} else {
-		_, err = w.cluster.Client.CoreV1().Pods(o.namespace).Patch(ctx, o.name, types.MergePatchType, patch,
-			metav1.PatchOptions{})
+	api, err := w.resource(o)
+	if err == nil {
+		_, err = api.Patch(ctx, o.name, types.MergePatchType, patch, metav1.PatchOptions{})
 	}
-	w.ended = err == nil // otherwise the next inspection tries again
+	w.failed = err == nil // otherwise the next inspection tries again
 }

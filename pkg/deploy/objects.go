@@ -41,16 +41,6 @@ func (o object) same(other object) bool {
 	return o.kind.GroupKind() == other.kind.GroupKind() && o.namespace == other.namespace && o.name == other.name
 }
 
-// selects tells whether a claim has the labels that a stateful set gives to its own.
-func (o object) selects(labels map[string]string) bool {
-	for key, value := range o.selector {
-		if labels[key] != value {
-			return false
-		}
-	}
-	return true
-}
-
 func (o object) String() string { return strings.ToLower(o.kind.Kind) + "/" + o.name }
 
 // parse returns the objects of a manifest, those in lists included.

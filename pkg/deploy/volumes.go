@@ -20,44 +20,56 @@ import (
 // since they hold data. A claim that is older than the release, by the API server's clock, is not
 // ours: the stateful set found it there.
 func (d *Deployer) recordClaims(ctx context.Context, stage event.Stage, r Release, history []*release.Release) error {
-	begun := firstDeployed(history)
+	installed := firstDeployed(history)
 	var older []string
-	for _, made := range history {
-		named, _ := parse(made.Manifest, r.Namespace)
+	for _, record := range history {
+		named, _ := parse(record.Manifest, r.Namespace) // Helm has parsed it before
 		for _, o := range named {
-			for _, claim := range o.claims {
-				list, err := d.cluster.Client.CoreV1().PersistentVolumeClaims(o.namespace).List(ctx, metav1.ListOptions{})
-				if err != nil {
-					return fmt.Errorf("list volume claims in %s: %w", o.namespace, err)
-				}
-				for _, pvc := range list.Items {
-					ordinal, ok := strings.CutPrefix(pvc.Name, claim+"-"+o.name+"-")
-					id := pvc.Namespace + "/" + pvc.Name
-					if _, err := strconv.Atoi(ordinal); !ok || err != nil || !o.selects(pvc.Labels) {
-						continue
-					}
-					// from an earlier installation
-					known := d.journal.Has(journal.Volume, id) && d.matchesUID(journal.Volume, id, pvc.UID)
-					switch {
-					case !known && pvc.CreationTimestamp.Time.Before(begun):
-						if !slices.Contains(older, id) {
-							older = append(older, id)
-							stage.Note("volume claim stays, it was there before the release", "claim", id)
-						}
-						continue
-					case !known:
-						if err := d.journal.Record(journal.Volume, id); err != nil {
-							return err
-						}
-					}
-					if err := errors.Join(d.recordUID(journal.Volume, id, pvc.UID), d.recordFolder(journal.Volume, id)); err != nil {
+			if len(o.claims) == 0 {
+				continue
+			}
+			list, err := d.cluster.Client.CoreV1().PersistentVolumeClaims(o.namespace).List(ctx, metav1.ListOptions{})
+			if err != nil {
+				return fmt.Errorf("list volume claims in %s: %w", o.namespace, err)
+			}
+			for i := range list.Items {
+				claim := &list.Items[i]
+				id := claim.Namespace + "/" + claim.Name
+				switch {
+				case !o.creates(claim):
+				case d.isOurClaim(id, claim) || !claim.CreationTimestamp.Time.Before(installed):
+					err := errors.Join(d.journal.Record(journal.Volume, id),
+						d.recordUID(journal.Volume, id, claim.UID), d.recordFolder(journal.Volume, id))
+					if err != nil {
 						return err
 					}
+				case !slices.Contains(older, id):
+					older = append(older, id)
+					stage.Note("volume claim stays, it was there before the release", "claim", id)
 				}
 			}
 		}
 	}
 	return nil
+}
+
+// isOurClaim tells whether a claim was recorded at an earlier uninstallation.
+func (d *Deployer) isOurClaim(id string, claim metav1.Object) bool {
+	return d.journal.Has(journal.Volume, id) && d.matchesUID(journal.Volume, id, claim.GetUID())
+}
+
+// creates tells whether a stateful set makes claims with this name and these labels.
+func (o object) creates(claim metav1.Object) bool {
+	for key, value := range o.selector {
+		if claim.GetLabels()[key] != value {
+			return false
+		}
+	}
+	return slices.ContainsFunc(o.claims, func(template string) bool {
+		ordinal, ok := strings.CutPrefix(claim.GetName(), template+"-"+o.name+"-")
+		_, err := strconv.Atoi(ordinal)
+		return ok && err == nil
+	})
 }
 
 // firstDeployed is when a release was first installed, in whole seconds like the API server's
