@@ -41,7 +41,7 @@ func showChain(ctx context.Context, o *options, cmd *cobra.Command, asJSON bool)
 		chain.Error, chain.Hint = "the chain cannot be looked at now: "+notLooked.Error(), "what is shown is what was found last"
 	}
 	if asJSON {
-		err = writeJSON(dataOut(cmd), chain)
+		err = printJSON(cmd, chain)
 	} else {
 		err = writeChain(cmd.OutOrStdout(), chain)
 	}

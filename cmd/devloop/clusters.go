@@ -118,20 +118,9 @@ func columns(c event.DaskCluster) string {
 		event.Printable(c.Image), c.Workers, console.Age(c.Since))
 }
 
-// writeOld is the part of devloop status about clusters that run an older image.
-func writeOld(line func(format string, args ...any), old event.DaskClusters) {
-	if len(old) == 0 {
-		return
-	}
-	line("\nSTALE CLUSTER\tOWNER\tIMAGE\tWORKERS\tAGE")
-	for _, c := range old {
-		line(clusterColumns, c.FullName(), console.OrDash(c.Owner), c.Image, c.Workers, console.Age(c.Since))
-	}
-}
-
 func withClusters(ctx context.Context, o *options, writes bool,
 	do func(ctx context.Context, cluster *kube.Cluster, all, old event.DaskClusters) error) error {
-	ctx, p, err := o.begin(ctx)
+	ctx, p, err := o.begin(ctx, nil)
 	if err != nil {
 		return err
 	}

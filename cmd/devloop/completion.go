@@ -1,13 +1,7 @@
-// devloop completion: what a shell has to know to complete devloop's command line.
 package main
 
 import (
-	"errors"
-
 	"github.com/spf13/cobra"
-
-	"github.com/devloop/devloop/pkg/console"
-	"github.com/devloop/devloop/pkg/event"
 )
 
 func newCompletionCommand() *cobra.Command {
@@ -27,7 +21,7 @@ func newCompletionCommand() *cobra.Command {
 			if len(args) == 1 && scripts[args[0]] != nil {
 				return nil
 			}
-			return console.UsageError{Err: event.WithHint(errors.New("devloop completion: takes the name of one shell: bash, zsh or fish"), "devloop completion --help")}
+			return usageError("devloop completion --help", "devloop completion: takes the name of one shell: bash, zsh or fish")
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return scripts[args[0]](cmd) },
 	}

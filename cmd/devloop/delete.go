@@ -1,4 +1,3 @@
-// devloop delete: the clean-up alone, for what an earlier devloop left.
 package main
 
 import (
@@ -18,21 +17,25 @@ func newDeleteCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete",
 		Short: "Remove what devloop deployed for this project",
-		Long: `Removes what users made through the platform (cleanup.before), the releases, and the namespaces that devloop made and that are
-empty after that. What holds data, belongs to the whole cluster or makes the next start fast stays, unless its flag is given.`,
+		Long: `Removes what users made through the platform (cleanup.before), the releases, and the namespaces that devloop made
+and that are empty after that. What holds data, belongs to the whole cluster or makes the next start fast
+stays, unless its flag is given.`,
 		Example: `  devloop delete                            # after --cleanup=false, or when devloop was killed
   devloop delete --images --crds --volumes  # nothing at all is left`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return deleteAll(cmd.Context(), o, what, images) },
 	}
-	cmd.Flags().BoolVar(&images, "images", false, "remove the images that devloop built, too: from the nodes, Docker and devloop's registry")
-	cmd.Flags().BoolVar(&what.CRDs, "crds", false, "remove the custom resource definitions that devloop made, too, and with them all objects of their kinds")
-	cmd.Flags().BoolVar(&what.Volumes, "volumes", false, "remove the volume claims of stateful sets, too, and with them their data")
+	cmd.Flags().BoolVar(&images, "images", false,
+		"remove the images that devloop built, too: from the nodes, Docker and devloop's registry")
+	cmd.Flags().BoolVar(&what.CRDs, "crds", false,
+		"remove the custom resource definitions that devloop made, too, and with them all objects of their kinds")
+	cmd.Flags().BoolVar(&what.Volumes, "volumes", false,
+		"remove the volume claims of stateful sets, too, and with them their data")
 	return cmd
 }
 
 func deleteAll(ctx context.Context, o *options, what deploy.Removal, images bool) (err error) {
-	ctx, p, err := o.begin(ctx)
+	ctx, p, err := o.begin(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -44,7 +47,7 @@ func deleteAll(ctx context.Context, o *options, what deploy.Removal, images bool
 		}
 		return err
 	}
-	p.patience.session.Store(s)
+	p.interrupts.session.Store(s)
 	defer func() { err = errors.Join(err, s.Close()) }()
 	ctx = context.WithoutCancel(ctx)
 	err = s.Cleanup(ctx, "Ctrl+C twice", what)

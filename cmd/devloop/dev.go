@@ -1,4 +1,3 @@
-// devloop: the loop itself, from an empty cluster to Ctrl+C.
 package main
 
 import (
@@ -18,20 +17,21 @@ type devOptions struct {
 	cleanup  bool
 	mode     watch.Mode
 	page     bool
-	pagePort int // -1: as the configuration says
+	pagePort int // negative: the configuration's
 	logs     bool
 	logPods  string
 	logLevel string
 }
 
-// dev runs until it is interrupted. What starts first ends last: the forwards are bound before anything is deployed, and
-// closed after everything was removed.
+// dev runs the loop until Ctrl+C. What starts first ends last: the forwards are bound before anything
+// is deployed, and closed after everything was removed.
 func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	filter, err := console.NewPodFilter(d.logPods, d.logLevel)
 	if err != nil {
 		return err
 	}
-	ctx, p, err := o.beginLasting(ctx)
+	reload := make(chan struct{}, 1)
+	ctx, p, err := o.begin(ctx, reload)
 	if err != nil {
 		return err
 	}
@@ -49,36 +49,36 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 		}
 		return err
 	}
-	p.patience.session.Store(s)
+	p.interrupts.session.Store(s)
 	defer func() { err = errors.Join(err, leave()) }()
-	answered := v.Answer(s.Answers())
-	defer answered()
-	note := p.sink.For("devloop")
+	endAnswers := v.Answer(s.Answers())
+	defer endAnswers()
+	stage := p.sink.For("devloop")
 	p.sink.For("loop").Note(event.DevloopStarted, event.DevloopStart{Project: event.Name(p.config.Name),
 		Cluster: event.Name(s.KubeContext()), Folder: event.Name(p.config.Dir)})
 	if v.page != nil {
-		note.Note(event.PageOpens, event.Page{URL: event.Name(v.page.String())})
+		stage.Note(event.PageOpens, event.Page{URL: event.Name(v.page.String())})
 	}
-	in := session.Inputs{Reload: p.reload, Requests: v.Requests(), Quit: p.patience.enough, Logs: d.logs,
-		ShowPods: func(show bool) {
-			if show {
+	in := session.Inputs{Reload: reload, Requests: v.Requests(), Quit: p.interrupts.interrupt, Logs: d.logs,
+		ShowPods: func(shown bool) {
+			if shown {
 				p.printer.SetPodFilter(filter)
 			} else {
 				p.printer.SetPodFilter(nil)
 			}
 		}}
-	if k := console.OpenKeyboard(ctx, os.Stdin, os.Stderr, p.printer, note); k != nil {
-		p.patience.keyboard.Store(k)
+	if k := console.OpenKeyboard(ctx, os.Stdin, os.Stderr, p.printer, stage); k != nil {
+		p.interrupts.keyboard.Store(k)
 		defer k.Close()
 		in.Keys = k.Keys()
-		note.Note("keys", "help", "?")
+		stage.Note("keys", "help", "?")
 	}
 	broken := s.Run(ctx, d.mode, in)
-	if broken != nil { // it cannot go on, but nothing is left behind
-		p.patience.enough() // as a first Ctrl+C: another one cuts the clean-up short
+	if broken != nil { // devloop cannot go on, but cleans up
+		p.interrupts.interrupt() // so that the next Ctrl+C cuts the clean-up short
 	}
 
-	answered() // what it has started for an answer is no longer there
+	endAnswers() // they may have started check pods, which the clean-up must not meet
 	if !d.cleanup {
 		p.sink.For("cleanup").Note("everything stays as it is", "remove it with", "devloop delete")
 		return broken

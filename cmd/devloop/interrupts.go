@@ -1,4 +1,3 @@
-// The end: what Ctrl+C does the first time and the second time, and the clean-up.
 package main
 
 import (
@@ -18,44 +17,47 @@ import (
 	"github.com/devloop/devloop/pkg/session"
 )
 
-// patience is the user's: it ends with the second Ctrl+C, or SIGTERM. Until there is a session,
-// nothing was deployed.
-type patience struct {
-	session  atomic.Pointer[session.Session]
-	keyboard atomic.Pointer[console.Keyboard]
+// interrupts are the signals with which the user ends a command.
+type interrupts struct {
+	session  atomic.Pointer[session.Session]  // nil until something may be deployed
+	keyboard atomic.Pointer[console.Keyboard] // nil without one
 	printer  *console.Printer
 	signals  chan os.Signal
 }
 
-// enough is what Ctrl+C says, by another key.
-func (p *patience) enough() {
+// interrupt has the effect of Ctrl+C.
+func (i *interrupts) interrupt() {
 	select {
-	case p.signals <- os.Interrupt:
-	default: // it has been said
+	case i.signals <- os.Interrupt:
+	default: // enough signals wait
 	}
 }
 
-// interruptible returns a context that ends with the first Ctrl+C or SIGTERM; with the second one
-// the process ends at once, saying what stays behind. A hang-up ends the context, too, unless there
-// is reload to tell of it and the terminal is still there; but it is no impatience, however often
-// it comes: when a terminal is closed, the kernel and the shell both send it, and systemd sends it
-// behind a SIGTERM. SIGQUIT (Ctrl+\) leaves at once. Signals that the parent ignored (nohup, a
-// script's &) stay ignored. Stop gives the signals back.
-func interruptible(parent context.Context, out *console.Printer, reload chan<- struct{}) (ctx context.Context, p *patience, stop func()) {
+// interruptible returns a context that ends with the first Ctrl+C or SIGTERM; the second one exits at
+// once and says what stays behind. So does SIGQUIT (Ctrl+\).
+//
+// SIGHUP goes to reload; without reload, or when the terminal is gone, it ends the context. It never
+// counts as a second Ctrl+C: kernel and shell both send it when a terminal closes, and systemd sends
+// it after a SIGTERM.
+//
+// Signals that the parent ignored (nohup, a script's &) stay ignored. Stop ends the context and
+// restores the signals.
+func interruptible(parent context.Context, out *console.Printer, reload chan<- struct{}) (
+	ctx context.Context, i *interrupts, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
-	p = &patience{printer: out, signals: make(chan os.Signal, 8)}
+	i = &interrupts{printer: out, signals: make(chan os.Signal, 8)}
 	before := terminals()
-	notify(p.signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	notify(i.signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	stopped := make(chan struct{})
 	go func() {
 		_ = event.Sink(out.Print).For("devloop").Contain("signals", func() {
-			p.heed(stopped, cancel, func() bool { return reload != nil && before == terminals() }, reload)
+			i.handle(stopped, cancel, func() bool { return reload != nil && before == terminals() }, reload)
 		})
-		cancel() // without it, nobody could
+		cancel() // after a panic, no signal could
 	}()
-	return ctx, p, sync.OnceFunc(func() {
+	return ctx, i, sync.OnceFunc(func() {
 		cancel()
-		signal.Stop(p.signals)
+		signal.Stop(i.signals)
 		close(stopped)
 	})
 }
@@ -67,27 +69,24 @@ func notify(to chan<- os.Signal, signals ...os.Signal) {
 	}
 }
 
-// heed does what signals ask for, until stopped is closed.
-func (p *patience) heed(stopped <-chan struct{}, end func(), reloads func() bool, reload chan<- struct{}) {
-	ending, asked := false, false
+// handle handles signals until stopped is closed.
+func (i *interrupts) handle(stopped <-chan struct{}, end func(), mayReload func() bool, reload chan<- struct{}) {
+	ending, interrupted := false, false
 	for {
 		select {
-		case s := <-p.signals:
+		case s := <-i.signals:
 			switch {
-			case s == syscall.SIGHUP && (ending || !reloads()):
-				ending = true
-				end()
-			case s == syscall.SIGHUP:
+			case s == syscall.SIGHUP && !ending && mayReload():
 				select {
 				case reload <- struct{}{}:
-				default: // one is waiting to be seen
+				default: // one is pending
 				}
 			case s == syscall.SIGQUIT:
-				p.leave("by SIGQUIT")
-			case asked:
-				p.leave("again")
+				i.exit("by SIGQUIT")
+			case s != syscall.SIGHUP && interrupted:
+				i.exit("again")
 			default:
-				ending, asked = true, true
+				ending, interrupted = true, interrupted || s != syscall.SIGHUP
 				end()
 			}
 		case <-stopped:
@@ -96,23 +95,24 @@ func (p *patience) heed(stopped <-chan struct{}, end func(), reloads func() bool
 	}
 }
 
-// terminals tells which of the standard files are terminals; one that was closed is none any more.
+// terminals reports which of the standard files are terminals; a closed one no longer is.
 func terminals() [3]bool {
 	return [3]bool{console.IsTerminal(os.Stdin), console.IsTerminal(os.Stdout), console.IsTerminal(os.Stderr)}
 }
 
-// leave ends the process in the middle of its work and says what stays. How says what asked for it.
-func (p *patience) leave(how string) {
-	time.AfterFunc(time.Second, func() { os.Exit(exitInterrupted) }) // a terminal that takes no more lines must not hold us
-	if k := p.keyboard.Load(); k != nil {
+// exit ends the process in the middle of its work and says what stays behind.
+func (i *interrupts) exit(cause string) {
+	time.AfterFunc(time.Second, func() { os.Exit(exitInterrupted) }) // a terminal may no longer take lines
+	if k := i.keyboard.Load(); k != nil {
 		k.RestoreModes()
 	}
-	err := fmt.Errorf("%w %s: left at once", console.ErrInterrupted, how)
-	if s := p.session.Load(); s != nil {
+	err := fmt.Errorf("%w %s: left at once", console.ErrInterrupted, cause)
+	if s := i.session.Load(); s != nil {
 		if left := s.Abandon(); len(left) > 0 {
-			err = event.WithHint(fmt.Errorf("%w; still there: %s", err, strings.Join(left, ", ")), "devloop delete removes it")
+			err = event.WithHint(fmt.Errorf("%w; still there: %s", err, strings.Join(left, ", ")),
+				"devloop delete removes it")
 		}
 	}
-	p.printer.PrintError(err, exitInterrupted)
+	i.printer.PrintError(err, exitInterrupted)
 	os.Exit(exitInterrupted)
 }

@@ -1,13 +1,12 @@
 // Go looks once a second how many processors it may use, which is much of what an idle devloop would do.
 //go:debug updatemaxprocs=0
 
-// Command devloop keeps a minikube cluster in step with the files of a folder: see README.md. This file is the only place that
-// ends the process (but for a second Ctrl+C).
+// Command devloop keeps a minikube cluster in step with the files of a folder: see README.md. Only
+// main, and a second Ctrl+C, end the process.
 package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -36,12 +35,12 @@ func main() {
 	os.Exit(code)
 }
 
-// surviveClosedPipes lets a write fail that nobody reads any more, as when who reads the log ends
-// first: that must not cut the clean-up short. To ignore the signal would do the same, but then
-// whatever devloop starts would ignore it, too, and "yes | head" in a hook would never end.
+// surviveClosedPipes lets writes to a closed pipe fail, so that a reader of the log that ends first
+// does not cut the clean-up short. Ignoring the signal would have programs that devloop starts ignore
+// it, too, and "yes | head" in a hook would never end.
 func surviveClosedPipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
-// serveRender is all that a process does which devloop has started to render templates.
+// serveRender is all that a process does that devloop started to render templates.
 func serveRender() {
 	if len(os.Args) == 2 && os.Args[1] == deploy.RenderArgument {
 		os.Exit(deploy.ServeRender(os.Stdin, os.Stdout))
@@ -52,8 +51,8 @@ func serveRender() {
 func execute(o *options) error {
 	return event.Sink(o.printer.Print).For("devloop").Guard("command", func() error {
 		cmd, err := newRootCommand(o).ExecuteContextC(context.Background())
-		if usage := new(console.UsageError); errors.As(err, usage) {
-			_ = o.settle(cmd) // which cobra does only for a command line that it accepts: the error is to have the format asked for
+		if is[console.UsageError](err) {
+			_ = o.settle(cmd) // cobra did not, but the error has the format that was asked for, too
 		}
 		return err
 	})
@@ -64,18 +63,19 @@ func newRootCommand(o *options) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "devloop",
 		Short: "Keep a minikube cluster in step with the files of this folder",
-		Long: `devloop watches the files that devloop.yaml's images and releases are made from. When one is saved, it builds the images
-that changed, hands them to minikube, upgrades the Helm releases that changed and waits until the platform answers.
-Forwarded ports stay open all the while. Ctrl+C removes what was deployed; a second Ctrl+C leaves at once. In a terminal, ? tells
-which keys there are: run now, pause, logs of the pods. SIGHUP runs now, too. How it all stands is on a page, whose address the log tells,
-and in another terminal: devloop status.
+		Long: `devloop watches the files that devloop.yaml's images and releases are made from. When one is saved, it builds the
+images that changed, loads them into minikube, upgrades the Helm releases that changed and waits until the platform
+answers. Forwarded ports stay open all the while. Ctrl+C removes what was deployed; a second Ctrl+C exits at once. In
+a terminal, ? lists the keys: run now, pause, logs of the pods. SIGHUP runs now, too. A page shows the state, at an
+address that is in the log; in another terminal, devloop status does.
 
-Every flag can be given by the environment, too: --log-format is DEVLOOP_LOG_FORMAT.
+Every flag has an environment variable, too: --log-format is DEVLOOP_LOG_FORMAT.
 
-A cluster that is not known to be on this machine is written to only if you allow it: --allow-context, ~/.config/devloop/config.yaml, or
-your answer when devloop asks.
+A cluster that is not known to be on this machine is written to only if you allow it: --allow-context,
+~/.config/devloop/config.yaml, or your answer when devloop asks.
 
-Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop is missing or the cluster is not allowed, 130 interrupted.`,
+Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop is missing or the cluster is not
+allowed, 130 interrupted.`,
 		Example: `  devloop                            # in a folder with a devloop.yaml, or a skaffold.yaml
   devloop --cleanup=false            # leave everything running on exit
   devloop --profile ci --set forwards[0].local=9001
@@ -92,26 +92,32 @@ Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop 
 		},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return console.UsageError{Err: event.WithHint(err, cmd.CommandPath()+" --help")}
+		return usageError(cmd.CommandPath()+" --help", "%w", err)
 	})
 	root.SetHelpCommand(newHelpCommand())
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetOut(&console.TerminalWriter{Out: os.Stdout})
 	root.SetErr(&console.TerminalWriter{Out: os.Stderr})
 	o.register(root)
-	root.Flags().BoolVar(&d.cleanup, "cleanup", true, "remove what was deployed when devloop ends")
-	root.Flags().BoolVar(&once, "once", false, "the same as devloop run: one turn, and what was deployed stays")
-	root.Flags().BoolVar(&d.page, "page", true, "show how it all stands on a page on 127.0.0.1")
-	root.Flags().IntVar(&d.pagePort, "page-port", -1, "the page's port, instead of page.port in the configuration; 0 takes 10360, or a free one")
-	root.Flags().BoolVar(&d.logs, "logs", false, "show the logs of the pods from the start, as the key l does")
-	root.Flags().StringVar(&d.logPods, "log-pods", "", "show only pods whose name, or name/container, this regular expression matches")
-	root.Flags().StringVar(&d.logLevel, "log-level", "", "show only lines of pods of this level or above: debug, info, warn, error")
-	root.Flags().Var((*watchMode)(&d.mode), "watch", "how changes of files are seen: by events of the kernel, by polling (poll), or by what works (auto)")
 	o.registerAdopt(root)
+	flags := root.Flags()
+	flags.BoolVar(&d.cleanup, "cleanup", true, "remove what was deployed when devloop ends")
+	flags.BoolVar(&once, "once", false, "the same as devloop run: one run, and what was deployed stays")
+	flags.BoolVar(&d.page, "page", true, "show the state on a page on 127.0.0.1")
+	flags.IntVar(&d.pagePort, "page-port", -1,
+		"the page's port, instead of page.port in the configuration; 0 takes 10360, or a free one")
+	flags.BoolVar(&d.logs, "logs", false, "show the logs of the pods from the start, as the key l does")
+	flags.StringVar(&d.logPods, "log-pods", "",
+		"show only pods whose name, or name/container, matches this regular expression")
+	flags.StringVar(&d.logLevel, "log-level", "",
+		"show only lines of pods of this level or above: debug, info, warn, error")
+	flags.Var((*watchMode)(&d.mode), "watch",
+		"how file changes are seen: by events of the kernel, by polling (poll), or by what works (auto)")
 	completeFlag(root, "watch", oneOf(watchModes))
 	completeFlag(root, "log-level", oneOf(console.LogLevels))
-	root.AddCommand(newRunCommand(o), newBuildCommand(o), newDiffCommand(o), newRenderCommand(o), newDeleteCommand(o), newInitCommand(o), newDoctorCommand(o),
-		newStatusCommand(o), newClustersCommand(o), newLogsCommand(o), newEventsCommand(o), newSkewCommand(o), newSchemaCommand(), newCompletionCommand(), newVersionCommand())
+	root.AddCommand(newRunCommand(o), newBuildCommand(o), newDiffCommand(o), newRenderCommand(o), newDeleteCommand(o),
+		newInitCommand(o), newDoctorCommand(o), newStatusCommand(o), newClustersCommand(o), newLogsCommand(o),
+		newEventsCommand(o), newSkewCommand(o), newSchemaCommand(), newCompletionCommand(), newVersionCommand())
 	return root
 }
 
@@ -138,18 +144,18 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	if cmd.SuggestionsMinimumDistance = 2; len(cmd.SuggestionsFor(args[0])) > 0 {
 		hint = "did you mean: " + cmd.CommandPath() + " " + cmd.SuggestionsFor(args[0])[0]
 	}
-	return console.UsageError{Err: event.WithHint(fmt.Errorf("%s: unknown argument or command %q", cmd.CommandPath(), args[0]), hint)}
+	return usageError(hint, "%s: unknown argument or command %q", cmd.CommandPath(), args[0])
 }
 
 func newHelpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "help [command]",
-		Short:   "Tell what a command does",
+		Short:   "Describe a command",
 		Example: "  devloop help run",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 {
-				return console.UsageError{Err: event.WithHint(fmt.Errorf("devloop help: there is no command %q", args[len(args)-1]), "devloop --help")}
+				return usageError("devloop --help", "devloop help: there is no command %q", args[len(args)-1])
 			}
 			return about.Help()
 		},

@@ -1,8 +1,7 @@
-// The flags that all commands share, and the environment variables of the same meaning.
 package main
 
 import (
-	"errors"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -22,15 +21,15 @@ import (
 	"github.com/devloop/devloop/pkg/skaffold"
 )
 
-// options are what the flags say. They are settled before a command runs.
+// options are the flags that commands share, or the environment variables in their place.
 type options struct {
 	files       []string
 	profiles    []string
 	set         []string
-	setFrom     string // what gave set, for messages
+	setFrom     string // the flag or variable that gave set
 	kubeContext string
 	allow       []string // kube contexts
-	allowFrom   string   // what gave allow, for messages
+	allowFrom   string   // the flag or variable that gave allow
 	verbose     bool
 	quiet       bool
 	logFormat   string
@@ -42,47 +41,75 @@ type options struct {
 
 func (o *options) register(root *cobra.Command) {
 	flags := root.PersistentFlags()
-	flags.StringArrayVarP(&o.files, "file", "f", nil, "the configuration (by default "+config.FileName+", or else skaffold.yaml); each further file is laid over those before it")
-	flags.StringSliceVarP(&o.profiles, "profile", "p", nil, "lay a profile of the configuration over it")
-	flags.StringArrayVar(&o.set, "set", nil, "set one value of the configuration: path=value, as in images.worker.target=dev")
-	flags.StringVar(&o.kubeContext, "kube-context", "", "the kube context to use, instead of the configuration's or the current one")
+	flags.StringArrayVarP(&o.files, "file", "f", nil,
+		"the configuration (by default "+config.FileName+", or else skaffold.yaml); each further file is merged over those before it")
+	flags.StringSliceVarP(&o.profiles, "profile", "p", nil, "merge a profile of the configuration over it")
+	flags.StringArrayVar(&o.set, "set", nil,
+		"set one value of the configuration: path=value, as in images.worker.target=dev")
+	flags.StringVar(&o.kubeContext, "kube-context", "",
+		"the kube context to use, instead of the configuration's or the current one")
 	flags.StringArrayVar(&o.allow, "allow-context", nil,
 		"a kube context that may be deployed to though nothing proves that its cluster is on this machine")
-	flags.BoolVarP(&o.verbose, "verbose", "v", false, "tell more: each build step, what was found unchanged, the causes of an error")
-	flags.BoolVarP(&o.quiet, "quiet", "q", false, "tell less: how each run ended, warnings and errors")
-	flags.StringVar(&o.logFile, "log-file", "", "write the log to this file as well; at 10 MB it is put aside, and the newest three of these stay")
+	flags.BoolVarP(&o.verbose, "verbose", "v", false,
+		"log more: each build step, what was found unchanged, the causes of an error")
+	flags.BoolVarP(&o.quiet, "quiet", "q", false, "log less: how each run ended, warnings and errors")
+	flags.StringVar(&o.logFile, "log-file", "",
+		"write the log to this file as well; at 10 MB it is rotated, and the newest three old ones stay")
 	flags.StringVar(&o.logFormat, "log-format", console.FormatText, "text for people; logfmt or json for machines")
 	completeFlag(root, "profile", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return config.ProfileNames(o.source()), cobra.ShellCompDirectiveNoFileComp
 	})
 	completeFlag(root, "log-format", oneOf(console.LogFormats))
-	completeFlag(root, "file", cobra.FixedCompletions([]string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt))
+	completeFlag(root, "file", yamlFiles)
 }
 
-// completeFlag says how a shell completes a flag's value.
+// completeFlag tells shells how to complete a flag's value.
 func completeFlag(cmd *cobra.Command, flag string, values cobra.CompletionFunc) {
 	if err := cmd.RegisterFlagCompletionFunc(flag, values); err != nil {
-		panic(err) // there is no such flag: a mistake of the caller
+		panic(err) // there is no such flag
 	}
 }
 
-// oneOf completes to the values that there are.
 func oneOf(values []string) cobra.CompletionFunc {
 	return cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
 }
 
+var yamlFiles = cobra.FixedCompletions([]string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt)
+
 // registerAdopt adds the flag of the commands that deploy.
 func (o *options) registerAdopt(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&o.adopt, "adopt", false, "take over releases that were made without devloop, by another project, or by another user or machine; they are removed with the others")
+	cmd.Flags().BoolVar(&o.adopt, "adopt", false, "take over releases that were made without devloop, by another project, "+
+		"or by another user or machine; they are removed with the others")
 }
 
-// settle takes the flags that were not given from the environment, checks them, and sets up what is printed.
-func (o *options) settle(cmd *cobra.Command) (err error) {
+// settle takes flags that were not given from the environment, checks them, and opens the log.
+func (o *options) settle(cmd *cobra.Command) error {
+	if err := o.readEnvironment(cmd); err != nil {
+		return err
+	}
+	o.files = o.configFiles()
+	if !slices.Contains(console.LogFormats, o.logFormat) {
+		return usageError("take one of "+strings.Join(console.LogFormats, ", "), "--log-format: there is no format %q", o.logFormat)
+	}
+	if o.quiet && o.verbose {
+		return usageError("leave one of them out", "-q and -v contradict each other")
+	}
+	o.printer.Configure(o.logFormat, o.verbose, o.quiet)
+	if o.logFile != "" && cmd.Annotations[observes] == "" {
+		if err := o.printer.OpenFile(o.logFile, o.logFormat, o.verbose); err != nil {
+			return console.EnvironmentError{Err: err}
+		}
+	}
+	return nil
+}
+
+// readEnvironment sets each flag that was not given to its variable, if there is one.
+func (o *options) readEnvironment(cmd *cobra.Command) (err error) {
 	o.setFrom, o.allowFrom = "--set", "--allow-context"
 	cmd.Flags().VisitAll(func(flag *pflag.Flag) {
 		name := "DEVLOOP_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
-		text, given := os.LookupEnv(name)
-		if !given || text == "" || flag.Changed || flag.Name == "help" {
+		text := os.Getenv(name)
+		if text == "" || flag.Changed || flag.Name == "help" {
 			return
 		}
 		switch flag.Name {
@@ -93,49 +120,38 @@ func (o *options) settle(cmd *cobra.Command) (err error) {
 		}
 		for _, value := range values(flag.Name, text) {
 			if invalid := flag.Value.Set(value); invalid != nil && err == nil {
-				err = console.UsageError{Err: event.WithHint(fmt.Errorf("environment variable %s: %q: %w", name, text, invalid), "correct it, or unset "+name)}
+				err = usageError("correct it, or unset "+name, "environment variable %s: %q: %w", name, text, invalid)
 			}
 		}
 	})
-	if err != nil {
-		return err
-	}
-	o.files = o.configFiles()
-	if !slices.Contains(console.LogFormats, o.logFormat) {
-		return console.UsageError{Err: event.WithHint(fmt.Errorf("--log-format: there is no format %q", o.logFormat), "take one of "+strings.Join(console.LogFormats, ", "))}
-	}
-	if o.quiet && o.verbose {
-		return console.UsageError{Err: event.WithHint(errors.New("-q and -v contradict each other"), "leave one of them out")}
-	}
-	o.printer.Configure(o.logFormat, o.verbose, o.quiet)
-	if o.logFile != "" && cmd.Annotations[ofAnother] == "" {
-		if err := o.printer.OpenFile(o.logFile, o.logFormat, o.verbose); err != nil {
-			return console.EnvironmentError{Err: err}
-		}
-	}
-	return nil
+	return err
 }
 
-// ofAnother annotates the commands that only look at a devloop in another terminal: the log file is that one's.
-const ofAnother = "devloop.another"
+// usageError is about a wrong command line.
+func usageError(hint, format string, args ...any) error {
+	return console.UsageError{Err: event.WithHint(fmt.Errorf(format, args...), hint)}
+}
 
-// values takes a variable apart that stands for a flag which can be given more than once.
+// observes annotates the commands that look at a devloop in another terminal: the log file is that one's.
+const observes = "devloop.observes"
+
+// values splits a variable for a flag that can be given more than once.
 func values(flag, text string) []string {
 	switch flag {
 	case "file":
 		return filepath.SplitList(text) // like KUBECONFIG
-	case "set", "allow-context": // a line each: names of contexts may hold any separator
+	case "set", "allow-context": // a line each: names of contexts may contain any separator
 		return slices.DeleteFunc(strings.Split(text, "\n"), func(line string) bool { return strings.TrimSpace(line) == "" })
 	}
 	return []string{text}
 }
 
-// consent is which kube contexts the flags allow.
+// consent is which kube contexts the user allows.
 func (o *options) consent() session.Consent {
 	return session.Consent{Allow: o.allow, AllowFrom: o.allowFrom, Ask: o.printer.Ask}
 }
 
-// configFiles returns the files of --file, or else the devloop.yaml of this folder, or the skaffold.yaml where that is all there is.
+// configFiles returns the files of --file, or else the devloop.yaml or the skaffold.yaml of this folder.
 func (o *options) configFiles() []string {
 	if len(o.files) > 0 {
 		return o.files
@@ -152,7 +168,8 @@ func (o *options) configFiles() []string {
 func (o *options) source() config.Source {
 	source := config.Source{Files: o.configFiles(), Profiles: o.profiles, Translate: skaffold.Translate}
 	if o.kubeContext != "" {
-		source.Set = append(source.Set, config.Assignment{From: "--kube-context", Text: "kubeContext=" + strconv.Quote(o.kubeContext)})
+		source.Set = append(source.Set,
+			config.Assignment{From: "--kube-context", Text: "kubeContext=" + strconv.Quote(o.kubeContext)})
 	}
 	for _, assignment := range o.set {
 		source.Set = append(source.Set, config.Assignment{From: o.setFrom, Text: assignment})
@@ -160,13 +177,18 @@ func (o *options) source() config.Source {
 	return source
 }
 
-// dataOut is where a command writes what programs read. It is exact, but on a terminal, where a
-// person reads it.
-func dataOut(cmd *cobra.Command) io.Writer {
-	return console.ForPrograms(cmd.OutOrStdout())
-}
-
-// selection says which running devloop the flags mean.
+// selection is the running devloop that the flags mean.
 func (o *options) selection() control.Selection {
 	return control.Selection{File: o.files[0], ByDefault: o.files[0] == config.FileName, KubeContext: o.kubeContext}
+}
+
+// dataOut is where a command writes what programs read.
+func dataOut(cmd *cobra.Command) io.Writer { return console.ForPrograms(cmd.OutOrStdout()) }
+
+// printJSON writes a value for programs.
+func printJSON(cmd *cobra.Command, value any) error {
+	encoder := json.NewEncoder(dataOut(cmd))
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(value)
 }

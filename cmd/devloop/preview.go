@@ -1,4 +1,3 @@
-// devloop render and devloop diff: what would be deployed. Neither changes anything, and both may run beside a devloop at work.
 package main
 
 import (
@@ -24,12 +23,12 @@ func newRenderCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "render [release...]",
 		Short: "Print the manifests that would be deployed",
-		Long: `Prints the manifests of all releases, or of those that are named, as they would be deployed to the cluster as it is now: with the
-tags that the images' inputs ask for, whether they are built or not. Nothing is changed.`,
+		Long: `Prints the manifests of all releases, or of those that are named, as they would be deployed to the cluster as it
+is now: with the tags that the images' inputs ask for, whether they are built or not. Nothing is changed.`,
 		Example: `  devloop render
   devloop render dask-gateway | kubectl apply --dry-run=server -f -`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return preview(cmd.Context(), o, args, func(ctx context.Context, d *deploy.Deployer, sink event.Sink, r deploy.Release) error {
+		RunE: func(cmd *cobra.Command, names []string) error {
+			return preview(cmd, o, names, func(ctx context.Context, d *deploy.Deployer, sink event.Sink, r deploy.Release) error {
 				manifests, err := d.Render(ctx, sink, r)
 				if err != nil {
 					return err
@@ -46,14 +45,14 @@ func newDiffCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff [release...]",
 		Short: "Print how what would be deployed differs from what is",
-		Long: `Compares all releases, or those that are named, with what the cluster's last revision of each is made of, object by object. What
-secrets hold is hidden. Charts that make random values differ each time that they are rendered: "unchanged" looks at what a release is made
-from, as the loop does. Nothing is changed.`,
+		Long: `Compares all releases, or those that are named, with what the cluster's last revision of each is made of, object by
+object. Contents of secrets are hidden. Charts that make random values differ each time that they are rendered:
+"unchanged" is about what a release is made from, as in the loop. Nothing is changed.`,
 		Example: `  devloop diff
   devloop diff --exit-code dask-gateway || echo differs`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			differs := false
-			err := preview(cmd.Context(), o, args, func(ctx context.Context, d *deploy.Deployer, sink event.Sink, r deploy.Release) error {
+		RunE: func(cmd *cobra.Command, names []string) error {
+			differs, secrets := false, o.printer.Secrets()
+			err := preview(cmd, o, names, func(ctx context.Context, d *deploy.Deployer, sink event.Sink, r deploy.Release) error {
 				found, err := d.Diff(ctx, sink, r)
 				if err != nil {
 					return err
@@ -63,9 +62,8 @@ from, as the loop does. Nothing is changed.`,
 				if found.Changed {
 					state = "would be applied"
 				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "release %s, revision %d: %s, %s\n%s",
-					found.Release, found.Revision, state,
-					o.printer.Secrets().Text(found.Why), o.printer.Secrets().Text(found.Text))
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "release %s, revision %d: %s, %s\n%s", found.Release, found.Revision,
+					state, secrets.Text(found.Why), secrets.Text(found.Text))
 				return err
 			})
 			if err == nil && differs && exitCode {
@@ -78,16 +76,11 @@ from, as the loop does. Nothing is changed.`,
 	return cmd
 }
 
-// preview calls show for the releases of those names, or for all, as a run would apply them.
-func preview(ctx context.Context, o *options, names []string, show func(context.Context, *deploy.Deployer, event.Sink, deploy.Release) error) error {
-	ctx, p, err := o.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer p.end()
-	err = func() error {
-		chosen, err := choose(p.config, names)
-		if err != nil {
+// preview calls show for the named releases, or for all, as a run would apply them.
+func preview(cmd *cobra.Command, o *options, names []string,
+	show func(context.Context, *deploy.Deployer, event.Sink, deploy.Release) error) error {
+	return o.run(cmd.Context(), func(ctx context.Context, p *process) error {
+		if err := checkNames(p.config, names); err != nil {
 			return err
 		}
 		target, err := session.HashImages(ctx, p.config)
@@ -102,38 +95,32 @@ func preview(ctx context.Context, o *options, names []string, show func(context.
 		if err != nil {
 			return err
 		}
-		deployer := deploy.New(cluster, p.config.Name, nil, deploy.Options{CacheDir: filepath.Join(cache, "charts"), Folder: p.config.Dir, Secret: p.secrets.Hide})
+		deployer := deploy.New(cluster, p.config.Name, nil, deploy.Options{CacheDir: filepath.Join(cache, "charts"),
+			Folder: p.config.Dir, Secret: p.secrets.Hide})
 		list, err := session.ResolvedReleases(p.config, target)
 		if err != nil {
 			return err
 		}
 		var errs []error
 		for _, r := range list {
-			if slices.Contains(chosen, r.Name) {
+			if len(names) == 0 || slices.Contains(names, r.Name) {
 				errs = append(errs, session.LocateError(p.config, show(ctx, deployer, p.sink, r)))
 			}
 		}
 		return errors.Join(errs...)
-	}()
-	if err != nil && ctx.Err() != nil {
-		return console.ErrInterrupted
-	}
-	return err
+	})
 }
 
-// choose returns the names of releases that are meant, all if none is given.
-func choose(c *config.Config, names []string) ([]string, error) {
+// checkNames checks that there are releases of these names.
+func checkNames(c *config.Config, names []string) error {
 	known := make([]string, len(c.Releases))
 	for i, r := range c.Releases {
 		known[i] = r.Name
 	}
 	for _, name := range names {
 		if !slices.Contains(known, name) {
-			return nil, console.UsageError{Err: event.WithHint(fmt.Errorf("there is no release %q in devloop.yaml", name), "there are: "+strings.Join(known, ", "))}
+			return usageError("there are: "+strings.Join(known, ", "), "there is no release %q in devloop.yaml", name)
 		}
 	}
-	if len(names) == 0 {
-		return known, nil
-	}
-	return names, nil
+	return nil
 }

@@ -1,4 +1,3 @@
-// devloop run: one turn of the loop, for scripts and CI.
 package main
 
 import (
@@ -16,8 +15,9 @@ func newRunCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Bring the cluster to the state of the files once, and exit",
-		Long: `Builds, loads, tries (verify) and deploys what differs, waits until the platform answers and what runs is what is on the disk, and exits:
-with 0 if all of that went well. What was deployed stays; the forwards are open only until then. devloop skew compares the libraries.`,
+		Long: `Builds, loads, tries (verify) and deploys what differs, waits until the platform answers and what runs is
+what is on the disk, and exits: with 0 if all of that went well. What was deployed stays; the forwards are
+open only until then. devloop skew compares the libraries.`,
 		Example: "  devloop run && pytest; devloop delete",
 		Args:    noArguments,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runOnce(cmd.Context(), o) },
@@ -26,29 +26,21 @@ with 0 if all of that went well. What was deployed stays; the forwards are open 
 	return cmd
 }
 
-func runOnce(ctx context.Context, o *options) (err error) {
-	ctx, p, err := o.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer p.end()
-	interrupted := event.WithHint(console.ErrInterrupted, "what was deployed stays; devloop delete removes it")
-
-	s, leave, err := session.Open(ctx, p.session())
-	if err != nil {
-		if ctx.Err() != nil {
-			return console.ErrInterrupted
+func runOnce(ctx context.Context, o *options) error {
+	return o.run(ctx, func(ctx context.Context, p *process) (err error) {
+		s, leave, err := session.Open(ctx, p.session())
+		if err != nil {
+			return err
 		}
-		return err
-	}
-	p.patience.session.Store(s)
-	defer func() { err = errors.Join(err, leave()) }()
-	err = s.Once(ctx)
-	switch {
-	case ctx.Err() != nil:
-		return interrupted
-	case err != nil:
-		return console.ReportedError{Err: err}
-	}
-	return nil
+		p.interrupts.session.Store(s)
+		defer func() { err = errors.Join(err, leave()) }()
+		err = s.Once(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return event.WithHint(console.ErrInterrupted, "what was deployed stays; devloop delete removes it")
+		case err != nil:
+			return console.ReportedError{Err: err}
+		}
+		return nil
+	})
 }

@@ -1,4 +1,3 @@
-// devloop schema: what an editor has to know to help with devloop.yaml.
 package main
 
 import (

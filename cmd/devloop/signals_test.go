@@ -17,7 +17,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// SIGHUP asks for a run, and is no impatience: the first Ctrl+C after it is the first.
+// SIGHUP asks for a run, and does not count: the first Ctrl+C after it is the first.
 func TestHangup(t *testing.T) {
 	reload := make(chan struct{}, 1)
 	ctx, _, stop := interruptible(t.Context(), console.NewPrinter(io.Discard), reload)
@@ -53,11 +53,11 @@ func TestHangup(t *testing.T) {
 func waiter() {
 	dir, p := os.Args[1], console.NewPrinter(os.Stderr)
 	reload := make(chan struct{}, 1)
-	ctx, patience, stop := interruptible(context.Background(), p, reload)
+	ctx, interrupts, stop := interruptible(context.Background(), p, reload)
 	defer stop()
 	var keys <-chan byte
 	if k := console.OpenKeyboard(ctx, os.Stdin, os.Stderr, p, event.Stage{}); k != nil {
-		patience.keyboard.Store(k)
+		interrupts.keyboard.Store(k)
 		defer k.Close()
 		keys = k.Keys()
 	}

@@ -1,11 +1,9 @@
-// devloop skew: whether the images and the environment on this machine hold the same Python libraries, for people and for scripts.
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -22,18 +20,22 @@ func newSkewCommand(o *options) *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
 		Use:         "skew",
-		Annotations: map[string]string{ofAnother: "yes"},
-		Short:       "Tell whether the images and this machine hold the same Python libraries",
-		Long: `Compares what the images hold, and the Python environment on this machine (local.venv in devloop.yaml, else VIRTUAL_ENV, else .venv), by
-the names and versions of the libraries. What the images hold is known by the devloop that runs in another terminal; if none does, a short
-pod of each image is asked. Nothing is changed.
+		Annotations: map[string]string{observes: "yes"},
+		Short:       "Check whether the images and this machine hold the same Python libraries",
+		Long: `Compares what the images hold, and the Python environment on this machine (local.venv in devloop.yaml, else
+VIRTUAL_ENV, else .venv), by the names and versions of the libraries. The devloop that runs in another terminal
+knows what the images hold; if none runs, a short-lived pod of each image tells. Nothing is changed.
 
-Exit codes: 0 the same, 1 something differs, 2 your input is wrong, 3 no cluster, or it lacks the images.`,
+Exit codes: 0 the same, 1 something differs, 2 your input is wrong, 3 no cluster, or images are missing there.`,
 		Example: `  devloop skew && python analysis.py
   devloop skew --json | jq -r '.differences[] | "\(.library) \(.versions)"'`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := skew(cmd.Context(), o)
+			var c event.Comparison
+			err := o.run(cmd.Context(), func(ctx context.Context, p *process) (err error) {
+				c, err = skew(ctx, o, p)
+				return err
+			})
 			if err != nil {
 				return err
 			}
@@ -52,64 +54,57 @@ Exit codes: 0 the same, 1 something differs, 2 your input is wrong, 3 no cluster
 
 func writeSkew(cmd *cobra.Command, c event.Comparison, asJSON bool) error {
 	if asJSON {
-		return writeJSON(dataOut(cmd), struct {
+		return printJSON(cmd, struct {
 			Same bool `json:"same"`
 			event.Comparison
 		}{c.Same(), c})
 	}
-	text := console.DifferenceTable(c, 0)
+	t := console.NewTable(cmd.OutOrStdout())
 	if c.Same() {
-		text = strings.Replace(sameIn(c), " in ", " libraries in ", 1)
+		t.Line("%s", strings.Replace(sameIn(c), " in ", " libraries in ", 1))
+	} else {
+		t.Differences("library", c, 0)
 	}
-	_, err := fmt.Fprintln(cmd.OutOrStdout(), text)
-	return err
+	return t.Flush()
 }
 
 // skew compares all places now.
-func skew(ctx context.Context, o *options) (c event.Comparison, err error) {
-	ctx, p, err := o.begin(ctx)
-	if err != nil {
-		return c, err
-	}
-	defer p.end()
-	defer func() {
-		if err != nil && ctx.Err() != nil {
-			err = console.ErrInterrupted
-		}
-	}()
-	here, found, err := session.LocalLibraries(p.config) // before a cluster is asked: it is quick, and its mistakes are the user's
+func skew(ctx context.Context, o *options, p *process) (c event.Comparison, err error) {
+	here, found, err := session.LocalLibraries(p.config) // first: it is quick, and its errors are the user's
 	if err != nil {
 		return c, console.EnvironmentError{Err: err}
 	}
-	places, err := imagesForSkew(ctx, o, p)
+	places, err := imageLibraries(ctx, o, p)
 	switch {
 	case err != nil:
 		return c, err
 	case len(places) == 0:
-		return c, console.UsageError{Err: event.WithHint(errors.New("it is not known which images have to hold the same libraries: none holds Dask, or no Dask Gateway runs"), "name them: local.images in devloop.yaml")}
+		return c, usageError("name them: local.images in devloop.yaml", "it is not known which images have to hold "+
+			"the same libraries: none holds Dask, or no Dask Gateway runs")
 	case found:
 		places = append(places, here)
 	case len(places) == 1:
-		return c, console.EnvironmentError{Err: event.WithHint(errors.New("there is nothing to compare image "+places[0].Place+" with: "+session.WhyNoVenv), "make an environment, or name it in devloop.yaml: local.venv")}
+		return c, console.EnvironmentError{Err: event.WithHint(
+			errors.New("there is nothing to compare image "+places[0].Place+" with: "+session.WhyNoVenv),
+			"make an environment, or name it in devloop.yaml: local.venv")}
 	default:
 		p.sink.For("proof").Note("no Python environment of this machine is compared", "why", session.WhyNoVenv)
 	}
 	return proof.Compare(places), nil
 }
 
-// imagesForSkew returns what the images hold, as the devloop knows it that runs, or else as they say themselves.
-func imagesForSkew(ctx context.Context, o *options, p *process) ([]proof.Libraries, error) {
-	r, err := o.selection().Find(ctx)
-	var none control.NotRunningError
+// imageLibraries asks the devloop that runs what the images hold, or else the images themselves.
+func imageLibraries(ctx context.Context, o *options, p *process) (list []proof.Libraries, err error) {
+	running, err := o.selection().Find(ctx)
 	switch {
 	case err == nil:
-		defer r.Close()
-		var list []proof.Libraries
-		if err := r.Ask(ctx, "libraries", &list); err != nil {
-			return nil, console.EnvironmentError{Err: event.WithHint(fmt.Errorf("ask the devloop that runs: %w", err), "see how it is: devloop status")}
+		defer running.Close()
+		if err := running.Ask(ctx, "libraries", &list); err != nil {
+			return nil, console.EnvironmentError{Err: event.WithHint(fmt.Errorf("ask the devloop that runs: %w", err),
+				"see how it is: devloop status")}
 		}
 		return list, nil
-	case !errors.As(err, &none):
+	case !is[control.NotRunningError](err):
 		return nil, err
 	}
 	target, err := session.HashImages(ctx, p.config)
@@ -120,25 +115,24 @@ func imagesForSkew(ctx context.Context, o *options, p *process) ([]proof.Librari
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.AskImages(ctx, target)
+	list, err = s.AskImages(ctx, target)
 	return list, errors.Join(err, s.Close())
 }
 
-// writeLibraries writes what came of the last comparison, for devloop status.
-func writeLibraries(out io.Writer, l *status.Libraries) {
+// writeLibraries writes the last comparison, for devloop status.
+func writeLibraries(t *console.Table, l *status.Libraries) {
 	if l == nil || len(l.Places) < 2 {
 		return
 	}
 	c := event.Comparison{Places: l.Places, Libraries: l.Libraries, Differences: l.Differences}
-	if c.Same() {
-		_, _ = fmt.Fprintf(out, "\nLIBRARIES\n%s, %s ago\n", sameIn(c), console.Age(l.Compared)) // who flushes the table is told
+	if !c.Same() {
+		t.Differences("LIBRARY", c, console.LoggedDifferences)
 		return
 	}
-	table := strings.Replace(console.DifferenceTable(c, console.LoggedDifferences), "library", "LIBRARY", 1)
-	_, _ = fmt.Fprintf(out, "\n%s\n", table)
+	t.Header("LIBRARIES")
+	t.Row(sameIn(c) + ", " + console.Age(l.Compared) + " ago")
 }
 
-// sameIn says that nothing differs.
 func sameIn(c event.Comparison) string {
 	last := len(c.Places) - 1
 	return fmt.Sprintf("the same %d in %s and %s", c.Libraries, strings.Join(c.Places[:last], ", "), c.Places[last])

@@ -1,15 +1,13 @@
-// devloop status: how a devloop that runs in another terminal is doing, for people and for scripts.
 package main
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,12 +15,12 @@ import (
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/control"
-	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status"
 )
 
 // healths are what --wait can wait for.
-var healths = []string{string(status.Starting), string(status.Working), string(status.Healthy), string(status.Failed), string(status.Degraded), string(status.Ending)}
+var healths = []string{string(status.Starting), string(status.Working), string(status.Healthy), string(status.Failed),
+	string(status.Degraded), string(status.Ending)}
 
 func newStatusCommand(o *options) *cobra.Command {
 	var asJSON, chain bool
@@ -30,16 +28,17 @@ func newStatusCommand(o *options) *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:         "status",
-		Annotations: map[string]string{ofAnother: "yes"},
+		Annotations: map[string]string{observes: "yes"},
 		Short:       "Show how the devloop of this folder is doing",
-		Long: `Shows images, releases, pods, forwards and the last runs of the devloop that runs in another terminal for this folder's devloop.yaml,
-or of the only one that runs.
+		Long: `Shows images, releases, pods, forwards and the last runs of the devloop that runs in another terminal for this
+folder's devloop.yaml, or of the only one that runs.
 
-With --chain it is asked anew what runs: for each image the hash of its inputs, what was built from them, what the nodes hold, what each pod
-runs, and what the Dask Gateway gives to new clusters. Where one of them is not what the one before it is, the chain is broken.
+With --chain it checks again what runs: for each image the hash of its inputs, what was built from them, what the
+nodes hold, what each pod runs, and what the Dask Gateway gives to new clusters. The chain is broken where one of
+them is not what the one before it is.
 
-Exit codes: 0 shown, and with --wait, it is so, and with --chain, it is whole; 1 it was not so within --timeout, or the chain is broken;
-3 no devloop runs.`,
+Exit codes: 0 shown, and with --wait, it is so, and with --chain, it is complete; 1 it was not so within --timeout,
+or the chain is broken; 3 no devloop runs.`,
 		Example: `  devloop status
   devloop status --chain
   devloop status --wait healthy --timeout 60s && python test.py
@@ -47,115 +46,111 @@ Exit codes: 0 shown, and with --wait, it is so, and with --chain, it is whole; 1
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if wait != "" && !slices.Contains(healths, wait) {
-				return console.UsageError{Err: event.WithHint(fmt.Errorf("--wait: there is no state %q", wait), "take one of "+strings.Join(healths, ", "))}
+				return usageError("take one of "+strings.Join(healths, ", "), "--wait: there is no state %q", wait)
 			}
 			ctx, _, stop := interruptible(cmd.Context(), o.printer, nil)
 			defer stop()
+			var err error
 			if chain {
-				err := showChain(ctx, o, cmd, asJSON)
-				if ctx.Err() != nil {
-					return console.ErrInterrupted
-				}
-				return err
+				err = showChain(ctx, o, cmd, asJSON)
+			} else {
+				err = showStatus(ctx, o, cmd, status.Health(wait), timeout, asJSON)
 			}
-			state, err := awaited(ctx, o, status.Health(wait), timeout)
 			if ctx.Err() != nil {
 				return console.ErrInterrupted
 			}
-			if state == nil {
-				return err
-			}
-			if asJSON {
-				return errors.Join(err, writeJSON(dataOut(cmd), *state))
-			}
-			return errors.Join(err, writeStatus(cmd.OutOrStdout(), *state))
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print all that is known as JSON; keys are added to it, never renamed")
-	cmd.Flags().BoolVar(&chain, "chain", false, "show what each image is, from the hash of its inputs to who uses it, as it is now")
+	cmd.Flags().BoolVar(&chain, "chain", false,
+		"show what each image is, from the hash of its inputs to what uses it, as it is now")
 	cmd.Flags().StringVar(&wait, "wait", "", "wait until the state is this one: "+strings.Join(healths, ", "))
-	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long --wait waits, also for a devloop that only starts")
+	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute,
+		"how long --wait waits, also for a devloop that is only starting")
 	cmd.MarkFlagsMutuallyExclusive("chain", "wait")
 	completeFlag(cmd, "wait", oneOf(healths))
 	return cmd
 }
 
-// askAgain is how often --wait looks.
-const askAgain = 100 * time.Millisecond
+// showStatus prints the state as soon as its health is the wanted one; "" is any. After the timeout it
+// prints what it is, and returns an error.
+func showStatus(ctx context.Context, o *options, cmd *cobra.Command, wanted status.Health, timeout time.Duration,
+	asJSON bool) error {
+	state, err := await(ctx, o, wanted, timeout)
+	switch {
+	case state == nil || ctx.Err() != nil:
+		return err
+	case asJSON:
+		return errors.Join(err, printJSON(cmd, *state))
+	}
+	return errors.Join(err, writeStatus(cmd.OutOrStdout(), *state))
+}
 
-// awaited returns the state once it is what is wanted, or what it was at last with an error. An empty health is any.
-func awaited(ctx context.Context, o *options, wanted status.Health, timeout time.Duration) (*status.State, error) {
+const (
+	// waitPoll is how often --wait asks.
+	waitPoll = 100 * time.Millisecond
+	// minHealthy is how long the health has to be the wanted one: a file that was saved just before
+	// counts only after a moment.
+	minHealthy = 500 * time.Millisecond
+)
+
+// await returns the state once its health is the wanted one, or the last state with an error.
+func await(ctx context.Context, o *options, wanted status.Health, timeout time.Duration) (*status.State, error) {
 	if wanted == "" {
 		return readState(ctx, o)
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var last *status.State
-	var since time.Time // it is as wanted
-	none := control.ErrNoneRuns
+	var since time.Time // its health is the wanted one
+	missing := control.ErrNoneRuns
 	for {
 		state, err := readState(ctx, o)
-		var away control.NotRunningError
+		var notRunning control.NotRunningError
 		switch {
 		case ctx.Err() != nil: // the answer was cut off
 		case err == nil && state.Health == wanted:
 			if last = state; since.IsZero() {
 				since = time.Now()
 			}
-			if time.Since(since) >= lasting {
+			if time.Since(since) >= minHealthy {
 				return state, nil
 			}
 		case err == nil:
 			last, since = state, time.Time{}
-		case errors.As(err, &away):
-			none, since = err, time.Time{}
+		case errors.As(err, &notRunning):
+			missing, since = err, time.Time{}
 		default:
-			return nil, err // waiting mends a command line no more than two devloops
+			return nil, err // waiting does not help
 		}
 		select {
-		case <-time.After(askAgain):
+		case <-time.After(waitPoll):
 		case <-ctx.Done():
 			if last == nil {
-				return nil, none
+				return nil, missing
 			}
-			return last, errors.New(strings.TrimSuffix(fmt.Sprintf("not %s within %s, but %s: %s", wanted, timeout, last.Health, console.Brief(last.Reason)), ": "))
+			text := fmt.Sprintf("not %s within %s, but %s: %s", wanted, timeout, last.Health, console.Brief(last.Reason))
+			return last, errors.New(strings.TrimSuffix(text, ": "))
 		}
 	}
 }
 
-// lasting is for how long it has to be as wanted: a file that was saved right before counts after a moment only.
-const lasting = 500 * time.Millisecond
-
 func readState(ctx context.Context, o *options) (*status.State, error) {
-	r, err := o.selection().Find(ctx)
+	c, err := o.selection().Find(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
-	return &r.State, nil
-}
-
-func writeJSON(out io.Writer, value any) error {
-	encoder := json.NewEncoder(out)
-	encoder.SetIndent("", "  ")
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(value)
+	c.Close()
+	return &c.State, nil
 }
 
 // shownRuns is how many of the last runs are listed.
 const shownRuns = 5
 
 // writeStatus writes a State for people.
-func writeStatus(to io.Writer, s status.State) error {
-	out := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	line := func(format string, args ...any) {
-		for i, arg := range args {
-			if text, ok := arg.(string); ok { // in one line, and without a tab that would begin a column
-				args[i] = event.Printable(text)
-			}
-		}
-		_, _ = fmt.Fprintf(out, format+"\n", args...) // Flush tells
-	}
+func writeStatus(out io.Writer, s status.State) error {
+	t := console.NewTable(out)
 	health := string(s.Health)
 	if s.Paused {
 		health += ", paused"
@@ -163,16 +158,14 @@ func writeStatus(to io.Writer, s status.State) error {
 	if s.Reason != "" {
 		health += ": " + console.Brief(s.Reason)
 	}
-	line("%s on %s: %s", s.Project, console.OrDash(s.Cluster), health)
+	t.Line("%s on %s: %s", s.Project, console.OrDash(s.Cluster), health)
 	if s.Page != "" {
-		line("%s", s.Page)
+		t.Line("%s", s.Page)
 	}
 	if s.Chain != nil && s.Chain.Error == "" {
-		line("what runs was proven %s ago: devloop status --chain", console.Age(s.Chain.Checked))
+		t.Line("what runs was proven %s ago: devloop status --chain", console.Age(s.Chain.Checked))
 	}
-	if len(s.Images) > 0 {
-		line("\nIMAGE\tSTATE\tTAG\tON THE NODES")
-	}
+	t.Header("IMAGE", "STATE", "TAG", "ON THE NODES")
 	for _, i := range s.Images {
 		var nodes []string
 		for _, n := range i.Nodes {
@@ -182,56 +175,43 @@ func writeStatus(to io.Writer, s status.State) error {
 		if i.State == status.ImageBuilding && i.Total > 0 {
 			state += fmt.Sprintf(" %d/%d", i.Done, i.Total)
 		}
-		line("%s\t%s\t%s\t%s", i.Name, console.OrDash(state), console.OrDash(i.Tag), console.OrDash(strings.Join(nodes, ", ")))
+		t.Row(i.Name, state, i.Tag, strings.Join(nodes, ", "))
 	}
-	writeLibraries(out, s.Libraries)
-	if len(s.Releases) > 0 {
-		line("\nRELEASE\tNAMESPACE\tREVISION\tSTATE")
-	}
+	writeLibraries(t, s.Libraries)
+	t.Header("RELEASE", "NAMESPACE", "REVISION", "STATE")
 	for _, r := range s.Releases {
-		line("%s\t%s\t%d\t%s", r.Name, r.Namespace, r.Revision, console.OrDash(string(r.State)))
+		t.Row(r.Name, r.Namespace, r.Revision, r.State)
 	}
-	if len(s.Forwards) > 0 {
-		line("\nFORWARD\tTO\tSTATE\tCONNECTIONS\tSENT\tRECEIVED")
-	}
+	t.Header("FORWARD", "TO", "STATE", "CONNECTIONS", "SENT", "RECEIVED")
 	for _, f := range s.Forwards {
 		connections := fmt.Sprintf("%d open", f.Open)
 		if f.Held > 0 {
 			connections += fmt.Sprintf(", %d held", f.Held)
 		}
-		line("%s\t%s\t%s\t%s\t%s\t%s", f.Local, f.Target, f.State, connections, console.Size(uint64(f.Sent)), console.Size(uint64(f.Received)))
+		t.Row(f.Local, f.Target, f.State, connections, console.Size(uint64(f.Sent)), console.Size(uint64(f.Received)))
 	}
-	if len(s.Pods) > 0 {
-		line("\nPOD\tOF\tREADY\tSTATE\tRESTARTS\tAGE")
-	}
+	t.Header("POD", "OF", "READY", "STATE", "RESTARTS", "AGE")
 	for _, p := range s.Pods {
-		of, ready := p.Release, "no"
-		if of == "" {
-			of = p.Group
-		}
+		ready, state := "no", p.Phase
 		if p.Ready {
 			ready = "yes"
 		}
-		state := p.Phase
 		if p.Reason != "" {
 			state += ": " + console.Brief(p.Reason)
 		}
-		line("%s\t%s\t%s\t%s\t%d\t%s", p.Name, console.OrDash(of), ready, state, p.Restarts, console.Age(p.Created))
+		t.Row(p.Name, cmp.Or(p.Release, p.Group), ready, state, p.Restarts, console.Age(p.Created))
 	}
-	writeOld(line, s.Old)
-	if len(s.Runs) > 0 {
-		line("\nRUN\tENDED\tWHY\tOUTCOME")
+	t.Header("STALE CLUSTER", "OWNER", "IMAGE", "WORKERS", "AGE")
+	for _, c := range s.Old {
+		t.Row(c.FullName(), c.Owner, c.Image, c.Workers, console.Age(c.Since))
 	}
+	t.Header("RUN", "ENDED", "WHY", "OUTCOME")
 	for _, r := range slices.Backward(s.Runs[max(0, len(s.Runs)-shownRuns):]) {
-		why := r.Why
-		if r.Files != "" {
-			why = r.Files
-		}
 		outcome := string(r.Outcome) + " after " + r.Summary()
 		if r.Error != "" {
 			outcome += ": " + console.Brief(r.Error)
 		}
-		line("%d\t%s ago\t%s\t%s", r.Number, console.Age(r.Ended()), why, outcome)
+		t.Row(r.Number, console.Age(r.Ended())+" ago", cmp.Or(r.Files, r.Why), outcome)
 	}
-	return out.Flush()
+	return t.Flush()
 }

@@ -1,4 +1,3 @@
-// devloop version
 package main
 
 import (

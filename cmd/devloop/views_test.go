@@ -54,7 +54,7 @@ func show(t *testing.T, yaml string, o *options, d devOptions) *shown {
 			t.Fatal(err)
 		}
 	}
-	ctx, p, err := o.beginLasting(t.Context())
+	ctx, p, err := o.begin(t.Context(), make(chan struct{}, 1))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -116,7 +116,7 @@ func (p *Printer) readable(e event.Event) any {
 		switch {
 		case comparison.Same():
 		case p.text:
-			shown.Differences = DifferenceTable(comparison, LoggedDifferences)
+			shown.Differences = differenceTable(comparison)
 		default:
 			shown.Differences = comparison.Differences
 		}

@@ -9,10 +9,11 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Table writes rows in aligned columns, and "-" for an empty cell. Flush it.
+// Table writes rows in aligned columns. Flush it.
 type Table struct {
 	out    *tabwriter.Writer
 	header []any
+	begun  bool
 }
 
 // NewTable returns a Table that writes to out.
@@ -20,26 +21,35 @@ func NewTable(out io.Writer) *Table {
 	return &Table{out: tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)}
 }
 
-// Header begins a section. It is written with the section's first row; a section without rows leaves
-// nothing.
+// Header begins a section, which a blank line separates from what stands before it. It is written
+// with the section's first row: without rows, nothing is.
 func (t *Table) Header(cells ...any) { t.header = cells }
 
-// Row writes a row.
+// Row writes a row. An empty cell becomes "-".
 func (t *Table) Row(cells ...any) {
-	if t.header != nil {
-		header := t.header
+	if header := t.header; header != nil {
 		t.header = nil
+		if t.begun {
+			t.write("")
+		}
 		t.Row(header...)
 	}
 	texts := make([]string, len(cells))
 	for i, cell := range cells {
 		texts[i] = OrDash(event.Printable(fmt.Sprint(cell)))
 	}
-	t.Line(strings.Join(texts, "\t"))
+	t.write(strings.Join(texts, "\t"))
 }
 
-// Line writes text as it is.
-func (t *Table) Line(text string) { _, _ = fmt.Fprintln(t.out, text) } // Flush returns the error
+// Line writes a line without columns.
+func (t *Table) Line(format string, args ...any) {
+	t.write(event.Printable(fmt.Sprintf(format, args...)))
+}
+
+func (t *Table) write(line string) {
+	t.begun = true
+	_, _ = fmt.Fprintln(t.out, line) // Flush returns the error
+}
 
 // Flush writes what is left, and returns the first error.
 func (t *Table) Flush() error { return t.out.Flush() }
@@ -47,24 +57,34 @@ func (t *Table) Flush() error { return t.out.Flush() }
 // LoggedDifferences is how many differences a log shows.
 const LoggedDifferences = 12
 
-// DifferenceTable returns the first rows of the differences, or all if rows is 0, a line each.
-func DifferenceTable(c event.Comparison, rows int) string {
+// Differences writes a section of the first differences, or of all if limit is 0. Title is that of the
+// libraries' column.
+func (t *Table) Differences(title string, c event.Comparison, limit int) {
 	shown := c.Differences
-	if rows > 0 && len(shown) > rows+1 { // a line that says "1 more" is no shorter
-		shown = shown[:rows]
+	if limit > 0 && len(shown) > limit+1 { // a line that says "1 more" is no shorter
+		shown = shown[:limit]
 	}
+	row := func(first string, texts []string) []any {
+		cells := []any{first}
+		for _, text := range texts {
+			cells = append(cells, text)
+		}
+		return cells
+	}
+	t.Header(row(title, c.Places)...)
+	for _, d := range shown {
+		t.Row(row(d.Library, d.Versions)...)
+	}
+	if more := len(c.Differences) - len(shown); more > 0 {
+		t.Line("… and %d more: devloop skew", more)
+	}
+}
+
+// differenceTable returns what a log shows of the differences.
+func differenceTable(c event.Comparison) string {
 	var out strings.Builder
 	table := NewTable(&out)
-	for _, row := range append(event.Differences{{Library: "library", Versions: c.Places}}, shown...) {
-		cells := []any{row.Library}
-		for _, version := range row.Versions {
-			cells = append(cells, version)
-		}
-		table.Row(cells...)
-	}
+	table.Differences("library", c, LoggedDifferences)
 	_ = table.Flush() // a Builder takes all
-	if more := len(c.Differences) - len(shown); more > 0 {
-		fmt.Fprintf(&out, "… and %d more: devloop skew\n", more)
-	}
 	return strings.TrimSuffix(out.String(), "\n")
 }
