@@ -32,7 +32,7 @@ func TestLogAfterAPanic(t *testing.T) {
 	sink := p.before(l.Sink)
 	for range 2 { // the board panics over it, and the log does
 		sink(event.Event{Stage: "deploy", Phase: event.Failed, Message: event.ReleaseApplied,
-			Fields: []any{"release", "web", "namespace", "n"}, Err: evil{}})
+			Payload: event.Release{Name: "web", Namespace: "n"}, Err: evil{}})
 	}
 	sink.For("deploy").Note("it goes on")
 	l.Close()

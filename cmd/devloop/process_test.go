@@ -33,7 +33,7 @@ func TestHistoryIsKeptForEachCluster(t *testing.T) {
 	for run, history := range []*status.History{0: open("one"), 1: open("two")} {
 		board := status.NewBoard(history.Runs())
 		sink := board.Before(func(event.Event) {}).InRun(run + 1)
-		sink.For("loop").Note(event.RunStarts, "why", "start")
+		sink.For("loop").Note(event.RunStarts, event.RunStart{Why: "start"})
 		if err := sink.For("loop").Step(t.Context(), event.RunComplete, func(context.Context) ([]any, error) { return nil, nil }); err != nil {
 			t.Fatal(err)
 		}

@@ -103,7 +103,8 @@ func (s *shown) callHere(args ...string) (code int, out, said string) {
 // run tells of a run that ends in a phase.
 func (s *shown) run(n int, phase event.Phase, err error) {
 	sink := s.sink.InRun(n)
-	sink(event.Event{Time: time.Now(), Stage: "loop", Phase: event.Detailed, Message: event.RunStarts, Fields: []any{"why", "start", "files", ""}})
+	sink(event.Event{Time: time.Now(), Stage: "loop", Phase: event.Detailed, Message: event.RunStarts,
+		Payload: event.RunStart{Why: "start"}})
 	sink(event.Event{Time: time.Now(), Stage: "loop", Phase: phase, Message: event.RunComplete, Err: err, Took: time.Millisecond})
 }
 
@@ -112,7 +113,8 @@ func TestStatusOfAnotherTerminal(t *testing.T) {
 	if code, out, _ := s.call("status"); code != 0 || !strings.Contains(out, "demo on -: starting") {
 		t.Errorf("%d: %s", code, out)
 	}
-	s.sink(event.Event{Time: time.Now(), Stage: "loop", Phase: event.Noted, Message: event.DevloopStarted, Fields: []any{"project", "demo", "cluster", "minikube", "folder", s.config.Dir}})
+	s.sink(event.Event{Time: time.Now(), Stage: "loop", Phase: event.Noted, Message: event.DevloopStarted,
+		Payload: event.DevloopStart{Project: "demo", Cluster: "minikube", Folder: event.Name(s.config.Dir)}})
 	s.run(1, event.Failed, errors.New("a broken build\nwith a second line"))
 	if code, out, said := s.call("status", "--wait", "healthy", "--timeout", "200ms"); code != 1 || !strings.Contains(out, "demo on minikube: failed: a broken build\n") ||
 		!strings.Contains(said, "not healthy within 200ms, but failed: a broken build") {
@@ -197,12 +199,13 @@ func TestWhichDevloopIsMeant(t *testing.T) {
 
 func TestLogsAndEvents(t *testing.T) {
 	s := show(t, "", &options{}, devOptions{pagePort: -1})
-	s.sink.For("build").Note(event.BuildingImage, "image", "worker:1")
+	s.sink.For("build").Note(event.BuildingImage, event.Build{Image: event.Image{Name: "worker", Ref: "worker:1"}})
 	s.sink.For("build").Detail("a detail")
 	for _, e := range []event.Event{podLine("web-1", "info", "hello"), podLine("web-2", "error", "oh no"), podLine("db-1", "warn", "hm")} {
 		s.sink(e)
 	}
-	s.sink.For(event.PodStage).Warn(event.PodDied, nil, "pod", "web-2", "namespace", "ns", "container", "web", "reason", "exit code 1", "output", "oh no")
+	s.sink.For(event.PodStage).Warn(event.PodDied, nil, event.ContainerDeath{ContainerRef: container("web-2"),
+		Reason: "exit code 1", Output: "oh no"})
 	s.run(1, event.Succeeded, nil)
 	for _, test := range []struct {
 		args      []string
@@ -357,7 +360,7 @@ func TestAddressOfThePage(t *testing.T) {
 	logFile := filepath.Join(dir, "dev.log")
 	s := show(t, "", &options{logFile: logFile}, devOptions{page: true, pagePort: 0})
 	address, token := s.views.page.String(), s.views.page.Query().Get("token")
-	s.sink.For("devloop").Note(event.PageOpens, "url", event.Name(s.views.page.String()))
+	s.sink.For("devloop").Note(event.PageOpens, event.Page{URL: event.Name(s.views.page.String())})
 	s.sink.For("build").Warn("a program has looked into the log", errors.New("found "+token), "text", address)
 	_, status, _ := s.call("status")
 	_, events, _ := s.call("events", "--follow=false")
@@ -401,7 +404,8 @@ func TestNoViewShowsASecret(t *testing.T) {
 	all := strings.Join([]string{fromEnv, fromFile, fromKubeconfig, fromValues}, " and ")
 	s.printer.SetPodFilter(&console.PodFilter{})
 	s.sink(podLine("web-1", "info", all))
-	s.sink.For("build").Note(event.BuildStepFailed, "image", "web", "step", "RUN echo "+all, "output", all)
+	s.sink.For("build").Note(event.BuildStepFailed, event.Instruction{
+		Image: event.Image{Name: "web"}, Step: "RUN echo " + all, Output: all})
 	s.sink.For("deploy").Detail("a detail", "list", []string{all}, "value", all)
 	broken := event.WithHint(errors.Join(errors.New(all), console.EnvironmentError{Err: errors.New(all)}), all)
 	s.sink.For("node").Warn("a warning", broken)
@@ -498,7 +502,11 @@ type nowhere struct{}
 func (nowhere) Network() string { return "" }
 func (nowhere) String() string  { return "nowhere" }
 
-func podLine(pod, level, line string) event.Event {
+func podLine(pod event.Name, level event.Level, line string) event.Event {
 	return event.Event{Time: time.Now(), Stage: event.PodStage, Phase: event.Noted, Message: event.PodLog,
-		Fields: []any{"pod", pod, "namespace", "ns", "container", "web", "level", level, "line", line}}
+		Payload: event.LogLine{ContainerRef: container(pod), Level: level, Line: line}}
+}
+
+func container(pod event.Name) event.ContainerRef {
+	return event.ContainerRef{PodRef: event.PodRef{Pod: pod, Namespace: "ns"}, Container: "web"}
 }

@@ -37,7 +37,7 @@ func NewPodFilter(pods, minLevel string) (*PodFilter, error) {
 
 // Shows reports whether a line of a pod's log is chosen.
 func (f *PodFilter) Shows(e event.Event) bool {
-	line, ok := e.Typed().Payload.(event.LogLine)
+	line, ok := e.Payload.(event.LogLine)
 	return ok && f != nil && f.Matches(e) &&
 		slices.Index(LogLevels, string(line.Level)) >= slices.Index(LogLevels, f.minLevel)
 }
@@ -45,7 +45,7 @@ func (f *PodFilter) Shows(e event.Event) bool {
 // Matches reports whether the event is about a pod that is chosen.
 func (f *PodFilter) Matches(e event.Event) bool {
 	var c event.ContainerRef
-	switch p := e.Typed().Payload.(type) {
+	switch p := e.Payload.(type) {
 	case event.LogLine:
 		c = p.ContainerRef
 	case event.ContainerDeath:

@@ -95,7 +95,6 @@ func (p *Printer) SetPodFilter(f *PodFilter) { p.podFilter.Store(f) }
 
 // Print writes an event.
 func (p *Printer) Print(e event.Event) {
-	e = e.Typed()
 	p.locked(func() {
 		if p.live != nil && p.text {
 			p.live.update(e)

@@ -37,6 +37,9 @@ type Name string
 // Names are several. In Fields they become a []string.
 type Names []string
 
+// String returns the names for a line of text.
+func (n Names) String() string { return strings.Join(n, ",") }
+
 // Secrets are texts that no view may show. The zero value knows none. It is safe for concurrent
 // use.
 type Secrets struct {
@@ -164,7 +167,6 @@ func (s *Secrets) Text(text string) string {
 // Before returns a Sink that takes secrets out of events, except for Names, and hands them to next.
 func (s *Secrets) Before(next Sink) Sink {
 	return func(e Event) {
-		e = e.Typed()
 		e.Payload = s.payload(e.Payload)
 		e.Fields = slices.Clone(e.Fields)
 		for i := 1; i < len(e.Fields); i += 2 {

@@ -1,7 +1,6 @@
 package status
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -27,7 +26,6 @@ func New(history []Run) State {
 
 // After returns the State after an event. It depends on nothing else, and s stays what it is.
 func (s State) After(e event.Event) State {
-	e = e.Typed()
 	switch p := e.Payload.(type) {
 	case event.LogLine, event.ContainerDeath:
 		return s
@@ -54,7 +52,7 @@ func (s State) After(e event.Event) State {
 	case event.NodeImage:
 		s = s.onNode(p)
 	case event.Verification:
-		s = s.spanned(e, "verify", s.nameOf(p.Image))
+		s = s.spanned(e, "verify", string(p.Image.Name))
 
 	case event.Release:
 		s = s.released(e, p)
@@ -102,8 +100,6 @@ func (s State) happened(e event.Event) State {
 		return s.runEnded(e)
 	case event.InputsHashed, event.NodesAsked:
 		return s.spanned(e, "hash", "")
-	case event.RolloutComplete: // of all releases
-		return s.spanned(e, "rollout", "")
 	case event.ChainChecked: // it begins, or was given up
 		return s.spanned(e, "proof", "")
 	}
@@ -193,7 +189,7 @@ func (s State) runEnded(e event.Event) State {
 }
 
 func (s State) found(p event.ImageInPlace) State {
-	name, tag := s.nameOf(p.Image), s.tagOf(p.Image)
+	name, tag := string(p.Image.Name), string(p.Image.Tag)
 	return s.image(name, func(i *Image) {
 		if i.Tag != tag {
 			*i = Image{Name: name, Nodes: []NodeImage{}}
@@ -206,7 +202,7 @@ func (s State) found(p event.ImageInPlace) State {
 }
 
 func (s State) built(e event.Event, p event.Build) State {
-	name, tag := s.nameOf(p.Image), s.tagOf(p.Image)
+	name, tag := string(p.Image.Name), string(p.Image.Tag)
 	switch {
 	case e.Message == event.ImageBuilt:
 		s = s.spanned(e, "build", name)
@@ -235,7 +231,7 @@ func (s State) instructed(e event.Event, p event.Instruction) State {
 			r.Output = p.Output
 			return
 		}
-		step := spanOf(e, "build", s.nameOf(p.Image))
+		step := spanOf(e, "build", string(p.Image.Name))
 		step.Name, step.Kind, step.Cached = p.Step, "step", p.Cached
 		if p.Failed {
 			step.Outcome = Broken
@@ -250,7 +246,7 @@ func (s State) instructed(e event.Event, p event.Instruction) State {
 }
 
 func (s State) loading(e event.Event, p event.Loading) State {
-	name := s.nameOf(p.Image)
+	name := string(p.Image.Name)
 	if e.Message == event.ImageLoaded { // the step begins, or was not completed
 		s = s.spanned(e, "load", name)
 		return s.image(name, func(i *Image) { i.ended(e, "") })
@@ -269,7 +265,7 @@ func (s State) loading(e event.Event, p event.Loading) State {
 }
 
 func (s State) loaded(e event.Event, p event.Loaded) State {
-	name := s.nameOf(p.Image)
+	name := string(p.Image.Name)
 	s = s.spanned(e, "load", name)
 	s = s.image(name, func(i *Image) {
 		if i.ended(e, ImageOnNode) && p.Bytes > 0 {
@@ -281,8 +277,8 @@ func (s State) loaded(e event.Event, p event.Loaded) State {
 
 func (s State) onNode(p event.NodeImage) State {
 	node := string(p.Node)
-	return s.image(s.nameOf(p.Image), func(i *Image) {
-		if i.Tag != s.tagOf(p.Image) {
+	return s.image(string(p.Image.Name), func(i *Image) {
+		if i.Tag != string(p.Image.Tag) {
 			return
 		}
 		others := slices.DeleteFunc(slices.Clone(i.Nodes), func(n NodeImage) bool { return n.Node == node })
@@ -502,39 +498,6 @@ func (s State) image(name string, change func(*Image)) State {
 	s.Images = slices.Clone(s.Images)
 	change(&s.Images[at])
 	return s
-}
-
-// nameOf and tagOf know also references alone, until all stages send names.
-func (s State) nameOf(i event.Image) string {
-	name := string(i.Name)
-	if name == "" {
-		name, _ = s.imageName(string(i.Ref))
-	}
-	return name
-}
-
-func (s State) tagOf(i event.Image) string {
-	tag := string(i.Tag)
-	if tag == "" {
-		_, tag = s.imageName(string(i.Ref))
-	}
-	return tag
-}
-
-// imageName takes a reference apart. In a registry that is pushed to, an image has more of a name
-// than in devloop.yaml.
-func (s State) imageName(ref string) (name, tag string) {
-	name = ref
-	if colon := strings.LastIndexByte(ref, ':'); colon > strings.LastIndexByte(ref, '/') {
-		name, tag = ref[:colon], ref[colon+1:]
-	}
-	best := ""
-	for _, i := range s.Images {
-		if (name == i.Name || strings.HasSuffix(name, "/"+i.Name)) && len(i.Name) > len(best) {
-			best = i.Name
-		}
-	}
-	return cmp.Or(best, name), tag
 }
 
 // spanned begins or ends a bar in the run of the event.

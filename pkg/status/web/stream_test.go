@@ -131,7 +131,7 @@ func pass(d time.Duration) {
 // aRun lets a run begin and end.
 func aRun(board *status.Board, n int) {
 	sink := event.Sink(board.Sink).InRun(n)
-	sink.For("loop").Note(event.RunStarts, "why", "change", "files", "requirements.txt")
+	sink.For("loop").Note(event.RunStarts, event.RunStart{Why: "change", Files: "requirements.txt"})
 	_ = sink.For("loop").Step(context.Background(), event.RunComplete,
 		func(context.Context) ([]any, error) { return nil, nil })
 }
@@ -196,10 +196,10 @@ func TestStateIsToldTenTimesASecondAtMost(t *testing.T) {
 		site, board, _ := testSite(t)
 		page := open(t, site, "/api/stream")
 		synctest.Wait()
-		event.Sink(board.Sink).For(event.ConfigStage).Detail(event.ConfigRead, "images", []string{"worker"})
+		event.Sink(board.Sink).For(event.ConfigStage).Detail(event.ConfigRead, event.Config{Images: event.Names{"worker"}})
 		sink := event.Sink(board.Sink).For("node")
 		for n := 1; n <= 1000; n++ {
-			sink.Progress(event.LoadingImage, "image", "worker:1", "bytes", int64(n))
+			sink.Progress(event.LoadingImage, event.Loading{Image: event.Image{Name: "worker"}, Bytes: int64(n)})
 			pass(time.Millisecond)
 		}
 		pass(minInterval)
@@ -315,7 +315,7 @@ func TestEventsForCommands(t *testing.T) {
 		site, board, _ := testSite(t)
 		note(board, numbers(1, 5)...)
 		pod := event.Sink(board.Sink).For(event.PodStage)
-		pod.Note(event.PodLog, "pod", "api", "line", "hello")
+		pod.Note(event.PodLog, event.LogLine{Line: "hello"})
 		note(board, "7")
 		for _, test := range []struct{ query, want string }{
 			{"", "1 2 3 4 5 log 7"},
@@ -342,7 +342,7 @@ func TestEventsForCommands(t *testing.T) {
 
 		follower := open(t, site, "/api/events?follow=1&tail=0&stage=build")
 		pass(minInterval)
-		pod.Note(event.PodLog, "pod", "api", "line", "hello again")
+		pod.Note(event.PodLog, event.LogLine{Line: "hello again"})
 		note(board, numbers(8, 20)...)
 		pass(minInterval)
 		if got := texts(t, follower.got("line")); !slices.Equal(got, numbers(8, 20)) {
