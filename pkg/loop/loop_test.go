@@ -263,6 +263,25 @@ func TestImageThatDoesNotPassIsNotDeployed(t *testing.T) {
 	})
 }
 
+// unwatched is a watcher of a loop of one turn.
+type unwatched struct{}
+
+func (unwatched) Watch([]watch.Path) (changed bool, err error) { return false, nil }
+
+func TestOnce(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("values.yaml", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := &world{node: map[string]bool{}}
+	if err := New(w.load, unwatched{}, nil, func(event.Event) {}).Once(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if w.deployed != w.tag().String() {
+		t.Errorf("deployed %q", w.deployed)
+	}
+}
+
 func TestNewestWins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{buildFor: time.Minute}

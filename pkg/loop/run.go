@@ -132,7 +132,7 @@ func (l *Loop) readInputs(ctx context.Context, sink event.Sink) (now *reading, e
 	return now, err
 }
 
-// readOnce returns nil if it changed what is watched.
+// readOnce returns nil if it has to be repeated: it changed what is read or watched.
 func (l *Loop) readOnce(ctx context.Context) (*reading, error) {
 	before := walk(ctx, l.roots)
 	stages, err := l.load()
@@ -140,12 +140,14 @@ func (l *Loop) readOnce(ctx context.Context) (*reading, error) {
 		return nil, err
 	}
 	target, paths, hashErr := stages.Images.Hash(ctx)
-	l.roots = slices.Concat(stages.Files, stages.Platform.Files())
-	now := walk(ctx, l.roots)
+	roots := slices.Concat(stages.Files, stages.Platform.Files())
+	otherRoots := !slices.Equal(roots, l.roots) // than those of before
+	l.roots = roots
+	now := walk(ctx, roots)
 	for _, path := range now.watch {
 		paths = append(paths, watch.Path{Name: path})
 	}
-	if changed, err := l.watch.Watch(paths); changed || err != nil {
+	if changed, err := l.watch.Watch(paths); changed || otherRoots || err != nil {
 		return nil, err
 	}
 	if err := cmp.Or(hashErr, now.err); err != nil {
