@@ -69,8 +69,8 @@ func (s *translator) manifests(n *tree.Node) {
 	})
 }
 
-// unsupported is for a deployer that devloop does not have. Each of its keys that holds anything gets
-// a note: its own of texts, or else the one for all.
+// unsupported is for a deployer that devloop does not have. Each of its keys that holds anything
+// gets a note: its own of texts, or else the one for all.
 func (s *translator) unsupported(text string, texts map[string]string) func(*tree.Node) {
 	return func(n *tree.Node) {
 		if !n.IsMapping() {

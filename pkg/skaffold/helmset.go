@@ -29,8 +29,8 @@ var (
 
 func unescape(text string) string { return escaped.ReplaceAllString(text, "$1") }
 
-// helmSet reads path=text as helm --set does: a comma begins another path=text, { } hold a list, and
-// a backslash makes the next character an ordinary one.
+// helmSet reads path=text as helm --set does: a comma begins another path=text, { } hold a list,
+// and a backslash makes the next character an ordinary one.
 func helmSet(path, text string) (set []assignment, err error) {
 	for rest := path + "=" + text; rest != ""; {
 		key := setKey.FindStringSubmatch(rest)

@@ -97,8 +97,8 @@ func find(n *tree.Node, steps []string) *tree.Node {
 	return n
 }
 
-// item returns the index of the item of a list that a step means, -1 if there is none: by its number
-// or, written name=web, by the value of one of its keys.
+// item returns the index of the item of a list that a step means, -1 if there is none: by its
+// number or, written name=web, by the value of one of its keys.
 func item(n *tree.Node, step string) int {
 	if key, value, found := strings.Cut(step, "="); found {
 		return slices.IndexFunc(n.List(), func(item *tree.Node) bool {

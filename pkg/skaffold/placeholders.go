@@ -29,8 +29,8 @@ func (s *translator) placeholder(function, name string) string {
 	return string(firstPlaceholder + rune(i))
 }
 
-// findPlaceholder returns the first placeholder in text with one of these functions, or with any if none are
-// given.
+// findPlaceholder returns the first placeholder in text with one of these functions, or with any if
+// none are given.
 func (s *translator) findPlaceholder(text string, functions ...string) (p placeholder, found bool) {
 	for _, r := range text {
 		if isPlaceholder(r) {

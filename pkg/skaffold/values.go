@@ -85,8 +85,8 @@ func (s *translator) values(release *tree.Node, v values) {
 // isEncrypted finds what sops leaves in a file.
 var isEncrypted = regexp.MustCompile(`(?m)^\s*"?sops"?\s*:`)
 
-// valuesFiles reads the paths of values files. With helm-secrets, none may be encrypted: it would be
-// deployed as it is.
+// valuesFiles reads the paths of values files. With helm-secrets, none may be encrypted: it would
+// be deployed as it is.
 func (s *translator) valuesFiles(release *tree.Node, v values) {
 	hasSecrets, found := v.secrets != nil && s.truth(v.secrets), false
 	var list []*tree.Node
