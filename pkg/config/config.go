@@ -279,7 +279,7 @@ type Health struct {
 
 // Cleanup says what is removed before the releases are.
 type Cleanup struct {
-	// Resources of which all objects are deleted: what users made through the platform.
+	// Resources whose objects are all deleted: what users made through the platform.
 	Before []string `key:"before" check:"resource"`
 }
 

@@ -288,7 +288,7 @@ func (s *translator) secret(n, image *tree.Node) {
 
 var platformName = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$`)
 
-// platform reads the platforms to build for, of which devloop knows one.
+// platform reads the platforms to build for. devloop builds for one.
 func (s *translator) platform(n, image *tree.Node) {
 	items := s.items(n)
 	switch {

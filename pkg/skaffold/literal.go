@@ -65,7 +65,7 @@ func (s *translator) literals(n, release *tree.Node) *tree.Node {
 	return all
 }
 
-// all lays the values over each other.
+// all merges the values.
 func (l *literals) all() *tree.Node {
 	var all *tree.Node
 	var paths []string
@@ -104,8 +104,7 @@ func (l *literals) folder() string {
 	return ""
 }
 
-// valuesFile is the tree of a values file, nil if it cannot be read: what is wrong with it, the
-// deployment tells.
+// valuesFile is the tree of a values file, nil if it cannot be read: the deployment says why.
 func (l *literals) valuesFile(path string) *tree.Node {
 	full := tree.Abs(l.dir, path)
 	text, err := files.Read(full, maxValue)
@@ -198,7 +197,7 @@ func (l *literals) inList(n *tree.Node, path string) *tree.Node {
 	return made
 }
 
-// isImageKey tells keys whose values are images.
+// isImageKey tells whether the value of a key is an image.
 func isImageKey(key string) bool { return key == "image" || strings.HasSuffix(key, "Image") }
 
 // tagBeside is the key of a mapping that has the tag of the image under another one, "" if there is

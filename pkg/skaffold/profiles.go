@@ -83,7 +83,7 @@ var merged = []string{
 	"resourceSelector",
 }
 
-// builders are keys of build of which a file has one.
+// builders are keys of build that exclude each other.
 var builders = []string{"local", "googleCloudBuild", "cluster"}
 
 // mergeSection merges a profile's section over that of the file, which may be nil. Empty ones
