@@ -29,7 +29,7 @@ import (
 const (
 	checkPodNamespace = "default" // if there is no other
 	checkPodInterval  = youngPollInterval
-	// checkPodOutput is how much of a command's output is read, in bytes.
+	// maxCheckPodOutput is how much of a command's output is read, in bytes.
 	maxCheckPodOutput = 1 << 20
 	// removeTimeout is for removing a pod after the work's own context has ended.
 	removeTimeout = 10 * time.Second
@@ -94,14 +94,14 @@ func (e *TrialError) Error() string {
 
 // Verify runs the checks concurrently, except for those that this Deployer has seen succeed. The
 // error has all that failed.
-func (d *Deployer) Verify(ctx context.Context, sink event.Sink, trials []Trial) error {
+func (d *Deployer) Verify(ctx context.Context, sink event.Sink, checks []Trial) error {
 	stage := sink.For("verify")
 	if err := d.RemoveTrials(ctx); err != nil { // left over from earlier failures
 		return event.Transient(err)
 	}
-	errs := make([]error, len(trials))
+	errs := make([]error, len(checks))
 	var group sync.WaitGroup
-	for i, t := range trials {
+	for i, t := range checks {
 		key := fmt.Sprintf("%s %s %q %q", t.Image, t.Namespace, t.Command, t.Args)
 		d.mu.Lock()
 		known := d.verified[key]

@@ -56,7 +56,7 @@ type trouble struct {
 
 // diagnose returns what a workload still needs, "" when it is up, and an error if a pod of its
 // current template cannot come up.
-func (w *waiter) diagnose(ctx context.Context, of workload, state rollout) (lacks string, err error) {
+func (w *waiter) diagnose(ctx context.Context, of workload, state rollout) (missing string, err error) {
 	if state.failed != "" {
 		return state.missing, w.failureReport(ctx, of, state, nil,
 			trouble{what: state.failed, hint: "the lines above say why; fix it and save"})
@@ -68,7 +68,7 @@ func (w *waiter) diagnose(ctx context.Context, of workload, state rollout) (lack
 	if err != nil {
 		return "its pods cannot be listed: " + err.Error(), nil //nolint:nilerr // retried at the next observation
 	}
-	lacks = state.missing
+	missing = state.missing
 	for i := range pods.Items {
 		pod := &pods.Items[i]
 		if pod.DeletionTimestamp != nil {
@@ -79,14 +79,14 @@ func (w *waiter) diagnose(ctx context.Context, of workload, state rollout) (lack
 				t.grace = noGrace
 			}
 			if w.lastsFor(pod.Name+" "+t.key) >= t.grace {
-				return lacks, w.failureReport(ctx, of, state, pod, t)
+				return missing, w.failureReport(ctx, of, state, pod, t)
 			}
 		}
-		if lacks == "" && of.kind != "job" {
-			lacks = w.unsteady(pod)
+		if missing == "" && of.kind != "job" {
+			missing = w.unsteady(pod)
 		}
 	}
-	if state.missing != "" && w.lastsFor(of.String()+" lacks something") >= eventsDelay {
+	if state.missing != "" && w.lastsFor(of.String()+" is not complete") >= eventsDelay {
 		// An earlier failure may have been fixed since; the next attempt comes later, the longer it
 		// failed.
 		message, try := w.podCreationFailure(ctx, of.namespace, state.uid)
@@ -95,13 +95,13 @@ func (w *waiter) diagnose(ctx context.Context, of workload, state rollout) (lack
 			limit = backoffGrace
 		}
 		if message != "" && w.lastsFor(of.String()+" not made") >= limit {
-			return lacks, w.failureReport(ctx, of, state, nil, trouble{what: message, hint: hintNotMade(message)})
+			return missing, w.failureReport(ctx, of, state, nil, trouble{what: message, hint: hintNotMade(message)})
 		}
 		if of.kind == "statefulset" && len(pods.Items) == 0 {
 			w.unblockStatefulSet(ctx, of, state)
 		}
 	}
-	return lacks, nil
+	return missing, nil
 }
 
 // unblockStatefulSet deletes a pod of an earlier revision that never came up: Kubernetes replaces
