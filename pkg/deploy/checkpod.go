@@ -38,8 +38,8 @@ const (
 	nameLength = 30
 )
 
-// Trial is a command to run in an image.
-type Trial struct {
+// CheckPod is a command to run in an image.
+type CheckPod struct {
 	Image     string        // reference, as pods name it
 	Name      string        // of the image in devloop.yaml
 	Purpose   string        // one word: verify
@@ -54,15 +54,15 @@ type Trial struct {
 const PurposeVerify = "verify"
 
 // setting returns a hint at the check's keys in devloop.yaml, if it is from there.
-func (t Trial) setting(hint string) string {
+func (t CheckPod) setting(hint string) string {
 	if t.Purpose != PurposeVerify {
 		return ""
 	}
 	return hint + ": verify in devloop.yaml"
 }
 
-// TrialError is the outcome of a command that did not exit with 0.
-type TrialError struct {
+// CheckPodError is the outcome of a command that did not exit with 0.
+type CheckPodError struct {
 	Code       int32  // exit code
 	Reason     string // in the runtime's words: Error, OOMKilled, StartError
 	NotStarted bool   // the command is not in the image, or not executable
@@ -73,7 +73,7 @@ type TrialError struct {
 }
 
 // Error has the command's last lines below the fact.
-func (e *TrialError) Error() string {
+func (e *CheckPodError) Error() string {
 	text := fmt.Sprintf("%s in image %s ended with exit code %d", e.command, e.image, e.Code)
 	switch {
 	case e.NotStarted:
@@ -94,9 +94,9 @@ func (e *TrialError) Error() string {
 
 // Verify runs the checks concurrently, except for those that this Deployer has seen succeed. The
 // error has all that failed.
-func (d *Deployer) Verify(ctx context.Context, sink event.Sink, checks []Trial) error {
+func (d *Deployer) Verify(ctx context.Context, sink event.Sink, checks []CheckPod) error {
 	stage := sink.For("verify")
-	if err := d.RemoveTrials(ctx); err != nil { // left over from earlier failures
+	if err := d.RemoveCheckPods(ctx); err != nil { // left over from earlier failures
 		return event.Transient(err)
 	}
 	errs := make([]error, len(checks))
@@ -111,8 +111,8 @@ func (d *Deployer) Verify(ctx context.Context, sink event.Sink, checks []Trial) 
 		}
 		group.Go(func() {
 			errs[i] = stage.Step(ctx, event.ImageVerified, func(ctx context.Context) ([]any, error) {
-				_, err := d.RunPod(ctx, t)
-				var failed *TrialError
+				_, err := d.RunCheckPod(ctx, t)
+				var failed *CheckPodError
 				switch {
 				case errors.As(err, &failed):
 					return nil, event.WithHint(fmt.Errorf("verify: %w", err),
@@ -133,9 +133,9 @@ func (d *Deployer) Verify(ctx context.Context, sink event.Sink, checks []Trial) 
 	return errors.Join(errs...)
 }
 
-// RunPod runs one check and returns what its command printed. If it did not exit with 0, the error
-// is a *TrialError.
-func (d *Deployer) RunPod(ctx context.Context, t Trial) (output string, err error) {
+// RunCheckPod runs one check and returns what its command printed. If it did not exit with 0, the error
+// is a *CheckPodError.
+func (d *Deployer) RunCheckPod(ctx context.Context, t CheckPod) (output string, err error) {
 	timeout := fmt.Errorf("not done after %s", t.Timeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, t.Timeout, timeout)
 	defer cancel()
@@ -203,7 +203,7 @@ func endedContainer(pod *corev1.Pod) *corev1.ContainerStateTerminated {
 	return nil
 }
 
-func (d *Deployer) checkPodResult(ctx context.Context, t Trial, pod *corev1.Pod,
+func (d *Deployer) checkPodResult(ctx context.Context, t CheckPod, pod *corev1.Pod,
 	ended *corev1.ContainerStateTerminated) (string, error) {
 	var output string
 	notStarted := ended.Reason == "StartError" || ended.Reason == "ContainerCannotRun" // containerd and CRI-O; Docker
@@ -216,7 +216,7 @@ func (d *Deployer) checkPodResult(ctx context.Context, t Trial, pod *corev1.Pod,
 	if ended.ExitCode == 0 {
 		return output, nil
 	}
-	return "", &TrialError{
+	return "", &CheckPodError{
 		Code: ended.ExitCode, Reason: ended.Reason, NotStarted: notStarted, Output: lastOf(output),
 		image: t.Image, command: t.commandSummary(), message: strings.TrimSpace(ended.Message),
 		limit: memoryLimit(pod, kube.FieldManager),
@@ -224,7 +224,7 @@ func (d *Deployer) checkPodResult(ctx context.Context, t Trial, pod *corev1.Pod,
 }
 
 // commandSummary is the command, shortened for an error.
-func (t Trial) commandSummary() string {
+func (t CheckPod) commandSummary() string {
 	const room = 120
 	shown := event.Printable(strings.Join(slices.Concat(t.Command, t.Args), " "))
 	if len(shown) > room {
@@ -235,7 +235,7 @@ func (t Trial) commandSummary() string {
 
 // checkPodOutput reads what the command printed: all of it, or the last lines if it only has to
 // succeed.
-func (d *Deployer) checkPodOutput(ctx context.Context, t Trial, pod *corev1.Pod) (string, error) {
+func (d *Deployer) checkPodOutput(ctx context.Context, t CheckPod, pod *corev1.Pod) (string, error) {
 	limit, lines := int64(maxCheckPodOutput), int64(logTailLines)
 	options := &corev1.PodLogOptions{Container: kube.FieldManager, LimitBytes: &limit}
 	if t.Purpose == PurposeVerify {
@@ -256,7 +256,7 @@ func lastOf(output string) string {
 }
 
 // checkPodTimeout returns the error of a check that timed out.
-func (d *Deployer) checkPodTimeout(ctx context.Context, t Trial, pod *corev1.Pod, cause error) error {
+func (d *Deployer) checkPodTimeout(ctx context.Context, t CheckPod, pod *corev1.Pod, cause error) error {
 	text, hint := t.commandSummary()+" in image "+t.Image, t.setting("give it more time, or have it end sooner")
 	if known := troubles(pod, false); len(known) > 0 {
 		text, hint = text+": "+known[0].what, known[0].hint
@@ -272,7 +272,7 @@ func (d *Deployer) checkPodTimeout(ctx context.Context, t Trial, pod *corev1.Pod
 }
 
 // createCheckPod creates the pod, in the first namespace that accepts it.
-func (d *Deployer) createCheckPod(ctx context.Context, t Trial) (*corev1.Pod, error) {
+func (d *Deployer) createCheckPod(ctx context.Context, t CheckPod) (*corev1.Pod, error) {
 	namespaces := []string{cmp.Or(t.Namespace, t.Near, checkPodNamespace)}
 	if t.Namespace == "" && namespaces[0] != checkPodNamespace {
 		namespaces = append(namespaces, checkPodNamespace)
@@ -298,7 +298,7 @@ func isRefused(err error) bool {
 	return apierrors.IsNotFound(err) || apierrors.IsForbidden(err) && !strings.Contains(err.Error(), startingUp)
 }
 
-func (d *Deployer) createCheckPodIn(ctx context.Context, t Trial, namespace string) (*corev1.Pod, error) {
+func (d *Deployer) createCheckPodIn(ctx context.Context, t CheckPod, namespace string) (*corev1.Pod, error) {
 	image := notLabel.Replace(t.Name)
 	image = strings.Trim(image[max(0, len(image)-nameLength):], "-")
 	pod := newCheckPod(t, namespace, fmt.Sprintf("devloop-%s-%s-%s", t.Purpose, image, rand.String(5)))
@@ -321,7 +321,7 @@ func (d *Deployer) createCheckPodIn(ctx context.Context, t Trial, namespace stri
 	return nil, errors.Join(err, d.removeCheckPod(removing, podID(pod)))
 }
 
-// markRunning marks a pod as running, or not: RemoveTrials leaves it alone meanwhile.
+// markRunning marks a pod as running, or not: RemoveCheckPods leaves it alone meanwhile.
 func (d *Deployer) markRunning(id string, is bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -335,7 +335,7 @@ func (d *Deployer) markRunning(id string, is bool) {
 // notLabel replaces what is allowed in an image's name but not in a DNS label.
 var notLabel = strings.NewReplacer("/", "-", ".", "-", "_", "-")
 
-func newCheckPod(t Trial, namespace, name string) *corev1.Pod {
+func newCheckPod(t CheckPod, namespace, name string) *corev1.Pod {
 	no, now := false, int64(0)
 	late := int64(math.Ceil((t.Timeout + removeTimeout).Seconds())) // in case devloop is killed
 	return &corev1.Pod{
@@ -355,8 +355,8 @@ func newCheckPod(t Trial, namespace, name string) *corev1.Pod {
 
 func podID(pod *corev1.Pod) string { return pod.Namespace + "/" + pod.Name }
 
-// RemoveTrials removes check pods that are not running: those of a devloop that was killed.
-func (d *Deployer) RemoveTrials(ctx context.Context) error {
+// RemoveCheckPods removes check pods that are not running: those of a devloop that was killed.
+func (d *Deployer) RemoveCheckPods(ctx context.Context) error {
 	var errs []error
 	for _, id := range d.journal.Names(journal.Pod) {
 		d.mu.Lock()

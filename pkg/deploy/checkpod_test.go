@@ -79,42 +79,42 @@ func TestCheckPod(t *testing.T) {
 	for _, test := range []struct {
 		name      string
 		client    *fake.Clientset
-		check     Trial
+		check     CheckPod
 		wantErr   string // of the error, "" if there is none
 		in        string // namespace of the pod
 		transient bool
 	}{
-		{"it ends well", node(ended(corev1.ContainerStateTerminated{})), Trial{}, "", "default", false},
-		{"near the release", node(ended(corev1.ContainerStateTerminated{})), Trial{Near: "web"}, "", "web", false},
+		{"it ends well", node(ended(corev1.ContainerStateTerminated{})), CheckPod{}, "", "default", false},
+		{"near the release", node(ended(corev1.ContainerStateTerminated{})), CheckPod{Near: "web"}, "", "web", false},
 		{"near a namespace that is not there yet", forbids(node(ended(corev1.ContainerStateTerminated{})), "web",
 			apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, "web")),
-			Trial{Near: "web"}, "", "default", false},
-		{"near one with a quota", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", quota), Trial{Near: "web"},
+			CheckPod{Near: "web"}, "", "default", false},
+		{"near one with a quota", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", quota), CheckPod{Near: "web"},
 			"", "default", false},
 		{"in one with a quota", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", quota),
-			Trial{Namespace: "web"}, "exceeded quota", "", false},
+			CheckPod{Namespace: "web"}, "exceeded quota", "", false},
 		{"the API server starts", forbids(node(ended(corev1.ContainerStateTerminated{})), "default",
 			apierrors.NewForbidden(pods, "x", errors.New(startingUp))),
-			Trial{}, startingUp, "default", true},
+			CheckPod{}, startingUp, "default", true},
 		{"the API server breaks off", forbids(node(ended(corev1.ContainerStateTerminated{})), "default",
-			apierrors.NewInternalError(errors.New("etcd"))), Trial{}, "etcd", "default", true},
-		{"killed", node(ended(corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"})), Trial{},
+			apierrors.NewInternalError(errors.New("etcd"))), CheckPod{}, "etcd", "default", true},
+		{"killed", node(ended(corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"})), CheckPod{},
 			"a b in image worker:1 ended with exit code 137 (OOMKilled)\nfake logs", "default", false},
 		{"killed, and the node does not say why",
-			limited(node(ended(corev1.ContainerStateTerminated{ExitCode: 137, Reason: "Error"}))), Trial{},
+			limited(node(ended(corev1.ContainerStateTerminated{ExitCode: 137, Reason: "Error"}))), CheckPod{},
 			"a b in image worker:1 ended with exit code 137 (SIGKILL; its memory limit is 32Mi)\nfake logs", "default", false},
 		{"no such command", node(ended(corev1.ContainerStateTerminated{ExitCode: 128, Reason: "StartError",
-			Message: "exec: no"})), Trial{}, "a b cannot be started in image worker:1: exec: no", "default", false},
-		{"the node lacks the image", node(waits("ErrImageNeverPull", "not there")), Trial{},
+			Message: "exec: no"})), CheckPod{}, "a b cannot be started in image worker:1: exec: no", "default", false},
+		{"the node lacks the image", node(waits("ErrImageNeverPull", "not there")), CheckPod{},
 			"container devloop of pod : ErrImageNeverPull: not there", "default", false},
-		{"a registry that is away for long", node(waits("ErrImagePull", "i/o timeout")), Trial{},
+		{"a registry that is away for long", node(waits("ErrImagePull", "i/o timeout")), CheckPod{},
 			"ErrImagePull: i/o timeout", "default", true},
-		{"it never ends", node(corev1.PodStatus{Phase: corev1.PodRunning}), Trial{}, "not done after 1m0s", "default", false},
+		{"it never ends", node(corev1.PodStatus{Phase: corev1.PodRunning}), CheckPod{}, "not done after 1m0s", "default", false},
 		{"no node takes it",
 			node(corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled,
 				Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/1"}}}),
-			Trial{}, "Unschedulable: 0/1", "default", true},
-		{"evicted", node(corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "disk"}), Trial{},
+			CheckPod{}, "Unschedulable: 0/1", "default", true},
+		{"evicted", node(corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "disk"}), CheckPod{},
 			"Evicted: disk", "default", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -124,7 +124,7 @@ func TestCheckPod(t *testing.T) {
 				test.check.Image, test.check.Name, test.check.Purpose, test.check.Command = "worker:1",
 					"a/b_worker.of.a.name.that.is.longer.than.a.label.may.be.at.all", "verify", []string{"a", "b"}
 				test.check.Timeout = time.Minute
-				out, err := d.RunPod(t.Context(), test.check)
+				out, err := d.RunCheckPod(t.Context(), test.check)
 				switch {
 				case test.wantErr == "" && (err != nil || out != "fake logs"):
 					t.Errorf("%q, %v", out, err)
@@ -167,16 +167,16 @@ func TestCheckPodIsRemovedWhenCanceled(t *testing.T) {
 		client := node(corev1.PodStatus{Phase: corev1.PodRunning})
 		remembered := onDisk(t)
 		d := New(&kube.Cluster{Client: client}, "demo", remembered, Options{})
-		left := newCheckPod(Trial{Purpose: PurposeVerify}, "web", "left-by-one-that-was-killed")
+		left := newCheckPod(CheckPod{Purpose: PurposeVerify}, "web", "left-by-one-that-was-killed")
 		left.UID, left.Labels[labelProject] = "left", "demo"
-		foreign := newCheckPod(Trial{Purpose: PurposeVerify}, "other", left.Name)
+		foreign := newCheckPod(CheckPod{Purpose: PurposeVerify}, "other", left.Name)
 		foreign.Labels[labelProject] = "of another project"
 		for _, pod := range []*corev1.Pod{left, foreign} {
 			if err := errors.Join(client.Tracker().Add(pod), remembered.Record(journal.Pod, podID(pod))); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := d.RemoveTrials(t.Context()); err != nil {
+		if err := d.RemoveCheckPods(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		deleted := deletions(client.Actions())
@@ -190,7 +190,7 @@ func TestCheckPodIsRemovedWhenCanceled(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			_, err := d.RunPod(ctx, Trial{Image: "worker:1", Name: "worker", Purpose: "verify", Command: []string{"sleep"},
+			_, err := d.RunCheckPod(ctx, CheckPod{Image: "worker:1", Name: "worker", Purpose: "verify", Command: []string{"sleep"},
 				Timeout: time.Hour})
 			done <- err
 		}()
@@ -199,7 +199,7 @@ func TestCheckPodIsRemovedWhenCanceled(t *testing.T) {
 		if err != nil || len(list.Items) != 1 || list.Items[0].Name == left.Name {
 			t.Fatalf("while it runs there are %d pods (%v)", len(list.Items), err)
 		}
-		if err := d.RemoveTrials(t.Context()); err != nil { // it is under way
+		if err := d.RemoveCheckPods(t.Context()); err != nil { // it is under way
 			t.Fatal(err)
 		}
 		pod := list.Items[0]
@@ -229,22 +229,22 @@ func TestVerify(t *testing.T) {
 			}
 			return n
 		}
-		worker := Trial{Image: "worker:1", Name: "worker", Purpose: "verify", Command: []string{"a"}, Timeout: time.Minute}
+		worker := CheckPod{Image: "worker:1", Name: "worker", Purpose: "verify", Command: []string{"a"}, Timeout: time.Minute}
 		session := worker
 		session.Image = "client:1"
 		for range 2 {
-			if err := d.Verify(t.Context(), func(event.Event) {}, []Trial{worker, session}); err != nil || made() != 2 {
+			if err := d.Verify(t.Context(), func(event.Event) {}, []CheckPod{worker, session}); err != nil || made() != 2 {
 				t.Errorf("%d pods, %v: each image is tried once", made(), err)
 			}
 		}
 		worker.Image = "worker:2"
-		if err := d.Verify(t.Context(), func(event.Event) {}, []Trial{worker, session}); err != nil || made() != 3 {
+		if err := d.Verify(t.Context(), func(event.Event) {}, []CheckPod{worker, session}); err != nil || made() != 3 {
 			t.Errorf("%d pods, %v: a new image is tried", made(), err)
 		}
 		bad := node(ended(corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error"}))
 		d = New(&kube.Cluster{Client: bad}, "demo", onDisk(t), Options{})
-		err := d.Verify(t.Context(), func(event.Event) {}, []Trial{worker, session})
-		var failed *TrialError
+		err := d.Verify(t.Context(), func(event.Event) {}, []CheckPod{worker, session})
+		var failed *CheckPodError
 		if !errors.As(err, &failed) || failed.Code != 1 || failed.Output != "fake logs" || event.Hint(err) == "" ||
 			!strings.Contains(err.Error(), "worker:2 ended") || !strings.Contains(err.Error(), "client:1 ended") {
 			t.Errorf("the error is %v", err)

@@ -38,7 +38,7 @@ func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Rele
 		ours       []Release
 		namespaces []string
 		unsure     []string // namespaces that may still hold something of ours
-		errs       = []error{d.RemoveTrials(ctx)}
+		errs       = []error{d.RemoveCheckPods(ctx)}
 	)
 	recorded, elsewhere := d.recorded(ordered(releases))
 	errs = append(errs, d.reportOtherFolders(ctx, stage, elsewhere))

@@ -171,9 +171,9 @@ func (d *Deployer) setLabel(ctx context.Context, r Release, version int, label s
 	return nil
 }
 
-// Deployed returns the scalar values, as text, that the last revisions of the releases were made
+// DeployedValues returns the scalar values, as text, that the last revisions of the releases were made
 // with, whatever the files hold by now.
-func (d *Deployer) Deployed(ctx context.Context, releases []Release) (texts []string, err error) {
+func (d *Deployer) DeployedValues(ctx context.Context, releases []Release) (texts []string, err error) {
 	for _, r := range releases {
 		last, err := d.last(ctx, r)
 		if err != nil {

@@ -137,9 +137,9 @@ func (t *tracer) owner(ctx context.Context, namespace string, ref *metav1.OwnerR
 // Origin is where a pod comes from.
 type Origin struct {
 	Release string // ID, or ""
-	// Kept tells that nothing replaces the pod when its image changes: it is a job's, or another
+	// NotReplaced tells that nothing replaces the pod when its image changes: it is a job's, or another
 	// program started it.
-	Kept bool
+	NotReplaced bool
 }
 
 // OriginOf returns where a pod comes from, the zero value if it is gone.

@@ -31,7 +31,7 @@ func WithDaskClusters(ctx context.Context, o Options, writes bool,
 	if err != nil {
 		return console.EnvironmentError{Err: err}
 	}
-	deployed, err := deploy.New(e.cluster, o.Config.Name, nil, deploy.Options{}).Deployed(ctx, releases(o.Config))
+	deployed, err := deploy.New(e.cluster, o.Config.Name, nil, deploy.Options{}).DeployedValues(ctx, releases(o.Config))
 	if err != nil {
 		return console.EnvironmentError{Err: err}
 	}

@@ -33,7 +33,7 @@ const (
 // libraries knows what images hold. It belongs to a session.
 type libraries struct {
 	session *Session
-	runPod  func(context.Context, deploy.Trial) (string, error)
+	runPod  func(context.Context, deploy.CheckPod) (string, error)
 	gateway func(context.Context, *config.Config) (bool, error) // whether one is among what the releases have made
 	woken   chan struct{}                                       // holds something if there is a newer current
 	reading chan struct{}                                       // holds something while images are asked
@@ -55,7 +55,7 @@ type held struct {
 func newLibraries(s *Session) *libraries {
 	return &libraries{
 		session: s, woken: make(chan struct{}, 1), reading: make(chan struct{}, 1), giveUp: func(error) {},
-		runPod: func(ctx context.Context, t deploy.Trial) (string, error) { return s.deployer.RunPod(ctx, t) },
+		runPod: func(ctx context.Context, t deploy.CheckPod) (string, error) { return s.deployer.RunCheckPod(ctx, t) },
 		gateway: func(ctx context.Context, c *config.Config) (bool, error) {
 			return dask.HasGateway(ctx, s.cluster, namespacesOf(c))
 		},
@@ -214,8 +214,8 @@ func (l *libraries) ofImage(ctx context.Context, c *config.Config, image, ref st
 	if is, known := l.recall(ref); known && (is != nil || !named) {
 		return is, nil
 	}
-	is, err := l.ask(ctx, deploy.Trial{Image: ref, Name: image, Purpose: "libraries", Near: namespaceOf(c, image), Timeout: listTimeout})
-	var failed *deploy.TrialError
+	is, err := l.ask(ctx, deploy.CheckPod{Image: ref, Name: image, Purpose: "libraries", Near: namespaceOf(c, image), Timeout: listTimeout})
+	var failed *deploy.CheckPodError
 	switch {
 	case named && is == nil && err == nil:
 		return nil, event.WithHint(fmt.Errorf("image %s holds no Python (3.8 or newer)", image), "take it out of local.images in devloop.yaml, or install Python in it")
@@ -232,10 +232,10 @@ func (l *libraries) ofImage(ctx context.Context, c *config.Config, image, ref st
 }
 
 // ask runs the commands that list the libraries, until one can be started. None of them can where there is no Python.
-func (l *libraries) ask(ctx context.Context, t deploy.Trial) (*proof.Libraries, error) {
+func (l *libraries) ask(ctx context.Context, t deploy.CheckPod) (*proof.Libraries, error) {
 	for _, t.Command = range proof.ListCommands {
 		output, err := l.runPod(ctx, t)
-		var failed *deploy.TrialError
+		var failed *deploy.CheckPodError
 		const cannotRun, notFound = 126, 127 // of a shell, or of the command itself
 		switch {
 		case errors.As(err, &failed) && (failed.NotStarted || failed.Code == cannotRun || failed.Code == notFound):

@@ -53,7 +53,7 @@ type listings struct {
 	asked []string
 }
 
-func (p *listings) run(ctx context.Context, t deploy.Trial) (string, error) {
+func (p *listings) run(ctx context.Context, t deploy.CheckPod) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.asked = append(p.asked, t.Image+" "+t.Command[0])
@@ -64,11 +64,11 @@ func (p *listings) run(ctx context.Context, t deploy.Trial) (string, error) {
 	case !known:
 		return "", event.Transient(errors.New("the API server is away"))
 	case list == "": // no Python
-		return "", &deploy.TrialError{Code: 128, NotStarted: true}
+		return "", &deploy.CheckPodError{Code: 128, NotStarted: true}
 	case list == "broken":
-		return "", &deploy.TrialError{Code: 1}
+		return "", &deploy.CheckPodError{Code: 1}
 	case strings.HasPrefix(list, "python3 ") && t.Command[0] != "python3":
-		return "", &deploy.TrialError{Code: 127}
+		return "", &deploy.CheckPodError{Code: 127}
 	}
 	lines := strings.Fields(strings.TrimPrefix(list, "python3 "))
 	return fmt.Sprintf("python 3.11.2\n%s\nlibraries %d\n", strings.Join(lines, "\n"), len(lines)), nil
@@ -209,12 +209,12 @@ func TestLibrariesFollow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, p, h := comparing(t, c)
 		begun := make(chan string, 10)
-		l.runPod = func(ctx context.Context, trial deploy.Trial) (string, error) {
-			begun <- trial.Image
-			if strings.HasSuffix(trial.Image, ":1") {
+		l.runPod = func(ctx context.Context, check deploy.CheckPod) (string, error) {
+			begun <- check.Image
+			if strings.HasSuffix(check.Image, ":1") {
 				<-ctx.Done() // it hangs
 			}
-			return p.run(ctx, trial)
+			return p.run(ctx, check)
 		}
 		p.lists = map[string]string{"worker:2": "dask==1", "client:2": "dask==1"}
 		ctx, cancel := context.WithCancel(t.Context())

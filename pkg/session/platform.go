@@ -31,12 +31,12 @@ func (p platformStage) Validate(ctx context.Context, sink event.Sink, made *loop
 // Verify tries each image in the namespace where it is going to run.
 func (p platformStage) Verify(ctx context.Context, sink event.Sink, target *loop.Target) error {
 	refs := target.Refs()
-	trials := make([]deploy.Trial, len(p.config.Verify))
+	checks := make([]deploy.CheckPod, len(p.config.Verify))
 	for i, v := range p.config.Verify {
-		trials[i] = deploy.Trial{Image: refs[v.Image], Name: v.Image, Purpose: deploy.PurposeVerify, Command: v.Command, Args: v.Args,
+		checks[i] = deploy.CheckPod{Image: refs[v.Image], Name: v.Image, Purpose: deploy.PurposeVerify, Command: v.Command, Args: v.Args,
 			Namespace: v.Namespace, Near: namespaceOf(p.config, v.Image), Timeout: v.Timeout}
 	}
-	return p.deployer.Verify(ctx, sink, trials)
+	return p.deployer.Verify(ctx, sink, checks)
 }
 
 func (p platformStage) Apply(ctx context.Context, sink event.Sink, target *loop.Target) error {

@@ -311,7 +311,7 @@ func (p *prover) ours(ctx context.Context, c *config.Config, links event.Links) 
 			if origin.Release != "" && !slices.ContainsFunc(c.Releases, func(r config.Release) bool { return r.ID() == origin.Release }) {
 				continue
 			}
-			link.Older = origin.Kept
+			link.Older = origin.NotReplaced
 		}
 		kept = append(kept, link)
 	}

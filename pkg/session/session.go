@@ -111,7 +111,7 @@ func Open(ctx context.Context, o Options) (s *Session, leave func() error, err e
 	if s, err = OpenWithoutForwards(ctx, o); err != nil {
 		return nil, nil, errors.Join(err, bound.close())
 	}
-	if err := s.deployer.RemoveTrials(ctx); err != nil {
+	if err := s.deployer.RemoveCheckPods(ctx); err != nil {
 		o.Sink.For("verify").Warn("pods that an earlier devloop has left could not be removed", err)
 	}
 	cache, err := CacheDir()
