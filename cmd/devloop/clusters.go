@@ -1,4 +1,3 @@
-// devloop clusters: the Dask clusters that users have started, and which of them still run an older image.
 package main
 
 import (
@@ -7,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -23,53 +20,62 @@ func newClustersCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clusters",
 		Short: "Show the Dask clusters that users have started, and stop those that run an older image",
-		Long: `Shows the clusters of the Dask Gateways among the releases: who started each, what it runs, and whether that is the image with which
-the releases are deployed ("stale" if it is an older one). devloop never stops one by itself: what somebody computes is worth more than being new.`,
+		Long: `Shows the clusters of the Dask Gateways among the releases: who started each, what it runs, and whether that is
+the image with which the releases are deployed ("stale" if it is an older one). devloop never stops one by
+itself: a computation is worth more than a new image.`,
 		Example: `  devloop clusters
   devloop clusters stop --stale`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			write := func(_ context.Context, _ *kube.Cluster, all, old event.DaskClusters) error {
-				return writeClusters(cmd.OutOrStdout(), all, old)
-			}
-			return withClusters(cmd.Context(), o, false, write)
+			return o.run(cmd.Context(), func(ctx context.Context, p *process) error {
+				return session.WithDaskClusters(ctx, p.session(), false,
+					func(_ context.Context, _ *kube.Cluster, all, old event.DaskClusters) error {
+						return writeClusters(cmd.OutOrStdout(), all, old)
+					})
+			})
 		},
 	}
+	cmd.AddCommand(newClustersStopCommand(o))
+	return cmd
+}
+
+func newClustersStopCommand(o *options) *cobra.Command {
 	stale := false
-	stop := &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "stop [--stale | cluster...]",
 		Short: "Stop Dask clusters: those that run an older image, or those that are named",
-		Long: `Stops Dask clusters as their gateway does when their users shut them down: pods end, and what was not saved is lost. A cluster is named as
-its user sees it, namespace.name, or by its name alone.`,
+		Long: `Stops Dask clusters as their gateway does when their users shut them down: pods end, and what was not saved is
+lost. Name a cluster as its user sees it, namespace.name, or by its name alone.`,
 		Example: `  devloop clusters stop --stale
   devloop clusters stop dask-gateway.3f1c0d8a2b5e4f7c9a6d1e2f3b4c5d6e`,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			if stale == (len(names) > 0) {
-				return console.UsageError{Err: event.WithHint(errors.New("devloop clusters stop: say which, by --stale or by their names"), "devloop clusters shows them")}
+				return usageError("devloop clusters shows them", "devloop clusters stop: say which, by --stale or by their names")
 			}
-			stop := func(ctx context.Context, cluster *kube.Cluster, all, old event.DaskClusters) error {
-				if !stale {
-					var err error
-					if old, err = called(all, names); err != nil {
-						return err
-					}
-				}
-				return stopClusters(ctx, cluster, cmd.OutOrStdout(), old)
-			}
-			return withClusters(cmd.Context(), o, true, stop)
+			return o.run(cmd.Context(), func(ctx context.Context, p *process) error {
+				return session.WithDaskClusters(ctx, p.session(), true,
+					func(ctx context.Context, cluster *kube.Cluster, all, old event.DaskClusters) (err error) {
+						chosen := old
+						if !stale {
+							if chosen, err = named(all, names); err != nil {
+								return err
+							}
+						}
+						return stopClusters(ctx, cluster, cmd.OutOrStdout(), chosen)
+					})
+			})
 		},
 	}
-	stop.Flags().BoolVar(&stale, "stale", false, "stop all that run an older image")
-	cmd.AddCommand(stop)
+	cmd.Flags().BoolVar(&stale, "stale", false, "stop all that run an older image")
 	return cmd
 }
 
-// called returns those that are meant by the names.
-func called(all event.DaskClusters, names []string) (chosen event.DaskClusters, err error) {
+// named returns the clusters with these names.
+func named(all event.DaskClusters, names []string) (chosen event.DaskClusters, err error) {
 	for _, name := range names {
 		at := slices.IndexFunc(all, func(c event.DaskCluster) bool { return name == string(c.Name) || name == c.FullName() })
 		if at < 0 {
-			return nil, console.UsageError{Err: event.WithHint(fmt.Errorf("no Dask cluster is called %q", name), "devloop clusters shows them")}
+			return nil, usageError("devloop clusters shows them", "no Dask cluster is called %q", name)
 		}
 		chosen = append(chosen, all[at])
 	}
@@ -92,42 +98,23 @@ func stopClusters(ctx context.Context, cluster *kube.Cluster, out io.Writer, cho
 	return errors.Join(errs...)
 }
 
-func writeClusters(to io.Writer, all, old event.DaskClusters) error {
+func writeClusters(out io.Writer, all, old event.DaskClusters) error {
+	t := console.NewTable(out)
 	if len(all) == 0 {
-		_, err := fmt.Fprintln(to, "no Dask cluster runs")
-		return err
+		t.Line("no Dask cluster runs")
 	}
-	out := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(out, "CLUSTER\tOWNER\tIMAGE\tWORKERS\tAGE\t") // Flush tells
+	t.Header("CLUSTER", "OWNER", "IMAGE", "WORKERS", "AGE")
 	for _, c := range all {
-		stale := ""
+		cells := clusterCells(c)
 		if slices.Contains(old, c) {
-			stale = "stale"
+			cells = append(cells, "stale")
 		}
-		_, _ = fmt.Fprintln(out, strings.TrimRight(columns(c)+"\t"+stale, "\t"))
+		t.Row(cells...)
 	}
-	return out.Flush()
+	return t.Flush()
 }
 
-// clusterColumns is the format of columns.
-const clusterColumns = "%s\t%s\t%s\t%d\t%s"
-
-// columns are what a table says of a cluster.
-func columns(c event.DaskCluster) string {
-	return fmt.Sprintf(clusterColumns, event.Printable(c.FullName()), event.Printable(console.OrDash(c.Owner)),
-		event.Printable(c.Image), c.Workers, console.Age(c.Since))
-}
-
-func withClusters(ctx context.Context, o *options, writes bool,
-	do func(ctx context.Context, cluster *kube.Cluster, all, old event.DaskClusters) error) error {
-	ctx, p, err := o.begin(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer p.end()
-	err = session.WithDaskClusters(ctx, p.session(), writes, do)
-	if err != nil && ctx.Err() != nil {
-		return console.ErrInterrupted
-	}
-	return err
+// clusterCells are a row of a table.
+func clusterCells(c event.DaskCluster) []any {
+	return []any{c.FullName(), c.Owner, c.Image, c.Workers, console.Age(c.Since)}
 }

@@ -11,7 +11,7 @@ import (
 func TestClustersByName(t *testing.T) {
 	all := event.DaskClusters{{Namespace: "n", Name: "a"}, {Namespace: "n", Name: "b"}}
 	for _, test := range []struct{ names, want string }{{"n.a", "a"}, {"b", "b"}, {"b n.a", "b a"}} {
-		chosen, err := called(all, strings.Fields(test.names))
+		chosen, err := named(all, strings.Fields(test.names))
 		var got []string
 		for _, c := range chosen {
 			got = append(got, string(c.Name))
@@ -20,7 +20,7 @@ func TestClustersByName(t *testing.T) {
 			t.Errorf("%q: %v, %v", test.names, got, err)
 		}
 	}
-	if _, err := called(all, []string{"m.a"}); err == nil || exitCode(err) != exitInput || event.Hint(err) == "" {
+	if _, err := named(all, []string{"m.a"}); err == nil || exitCode(err) != exitInput || event.Hint(err) == "" {
 		t.Error(err)
 	}
 }

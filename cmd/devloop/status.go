@@ -203,7 +203,7 @@ func writeStatus(out io.Writer, s status.State) error {
 	}
 	t.Header("STALE CLUSTER", "OWNER", "IMAGE", "WORKERS", "AGE")
 	for _, c := range s.Old {
-		t.Row(c.FullName(), c.Owner, c.Image, c.Workers, console.Age(c.Since))
+		t.Row(clusterCells(c)...)
 	}
 	t.Header("RUN", "ENDED", "WHY", "OUTCOME")
 	for _, r := range slices.Backward(s.Runs[max(0, len(s.Runs)-shownRuns):]) {
