@@ -1,5 +1,5 @@
-// The chain of an image: hash of the inputs → what was built from them → what the nodes hold → what each pod runs → what a gateway starts. This
-// file only compares what others have asked for.
+// Package proof decides whether what runs is what is on the disk: the chain of each image, and the
+// Python libraries of all places. It only compares; others ask the places.
 package proof
 
 import (
@@ -15,40 +15,41 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Image is what is known of an image before it is used.
+// Image is an image of devloop.yaml, and where it is.
 type Image struct {
-	Name    string // in devloop.yaml
-	Ref     string // as pods name it
-	Hash    string // of its inputs, which is its tag
-	Built   []string
-	Holders []Holder // nodes, or a registry
+	Name    string   // in devloop.yaml
+	Ref     string   // as pods name it
+	Hash    string   // of its inputs, which is its tag
+	Built   []string // IDs of what was built
+	Holders []Holder
 }
 
-// Holder is a place that pods get an image from.
+// Holder is where pods get an image from: a node, or a registry.
 type Holder struct {
 	Place event.Place // AtNode, AtRegistry
 	Name  string
-	IDs   []string // by which it calls the image, the likeliest in pods first; none if it does not hold it
+	IDs   []string // of the image, the likeliest in pods first; none if it is missing
 }
 
-// Container is one that runs.
+// Container is a container that runs.
 type Container struct {
 	event.ContainerRef
 	Node  string
 	Image string // as its pod names it
-	ID    string // that the runtime tells, "" before it does
+	ID    string // as the runtime reports it, "" before it does
 	Dask  bool   // it belongs to a Dask cluster, which may be older than the image
 }
 
-// Answer is what a gateway says of the image that new Dask clusters get.
+// Answer is the image that a gateway gives to new Dask clusters.
 type Answer struct {
-	From  string
+	From  string // the gateway's address
 	Image string
-	Wants []string // names of the images that its release is given, or, if it is given none, that no release is given
+	Wants []string // names of the images that its release gets; without any, of those that no release gets
 }
 
-// Chain compares, and returns every link: image by image, from the inputs to who uses it. Two IDs of different kinds (a manifest's digest, its
-// configuration's) are the same if one place knows the image by both.
+// Chain returns every link, image by image, from the inputs to what uses it. Two IDs of different
+// kinds (the digest of a manifest, that of its configuration) are the same if one place knows the
+// image by both.
 func Chain(images []Image, containers []Container, answers []Answer) event.Links {
 	var links event.Links
 	for _, image := range images {
@@ -87,36 +88,36 @@ func (i Image) links(containers []Container) (links event.Links) {
 			links = append(links, event.Link{Image: name, Place: event.AtPod, Name: c.FullName(), Is: is, Want: want,
 				Container: c.ContainerRef})
 		}
-		held := i.heldFor(c.Node)
+		expected := i.idsFor(c.Node)
 		switch {
-		case sameRepository(c.Image, i.Ref) && slices.Contains(held, c.ID): // by whatever tag or digest
+		case sameRepository(c.Image, i.Ref) && slices.Contains(expected, c.ID): // by whatever tag or digest
 			add(c.ID, "")
-		case same(c.Image, i.Ref) && c.ID != "" && len(held) > 0:
-			add(c.ID, held[0])
+		case same(c.Image, i.Ref) && c.ID != "" && len(expected) > 0:
+			add(c.ID, expected[0])
 		case same(c.Image, i.Ref):
 			add(cmp.Or(c.ID, c.Image), "")
-		case !c.Dask && sameRepository(c.Image, i.Ref) && (i.before(c.Image) || !i.runs(containers)): // else it is one of the same name, beside ours
-			add(c.Image, i.Ref)
+		case !c.Dask && sameRepository(c.Image, i.Ref) && (i.isOlder(c.Image) || !i.runs(containers)):
+			add(c.Image, i.Ref) // else it only has the same name
 		}
 	}
 	return links
 }
 
-// before tells whether a reference is to the image as it was made from other inputs.
-func (i Image) before(ref string) bool {
-	parsed := parse(ref)
-	return parsed != nil && sameRepository(ref, i.Ref) && !same(ref, i.Ref) && len(tagOf(parsed)) == len(i.Hash) && isHash.MatchString(tagOf(parsed))
+// isOlder reports whether a reference is to the image as it was built from other inputs.
+func (i Image) isOlder(ref string) bool {
+	tag := parse(ref).tag
+	return sameRepository(ref, i.Ref) && !same(ref, i.Ref) && len(tag) == len(i.Hash) && isHash.MatchString(tag)
 }
 
-// isHash tells a tag that devloop has made, of the length of one.
+// isHash matches a tag that devloop has made, if the length fits, too.
 var isHash = regexp.MustCompile(`^[0-9a-f]+$`)
 
-// runs tells whether some container runs the image.
+// runs reports whether a container runs the image.
 func (i Image) runs(containers []Container) bool {
 	return slices.ContainsFunc(containers, func(c Container) bool { return same(c.Image, i.Ref) && !c.Dask })
 }
 
-// built is the ID of what was built, by the name that holders have for it, if they have.
+// built returns the ID of what was built, as holders know it if they do.
 func (i Image) built() string {
 	for _, h := range i.Holders {
 		if overlap(i.Built, h.IDs) {
@@ -129,8 +130,8 @@ func (i Image) built() string {
 	return i.Built[len(i.Built)-1]
 }
 
-// heldFor are the IDs of the image where a node gets it from.
-func (i Image) heldFor(node string) []string {
+// idsFor returns the IDs of the image where a node gets it from.
+func (i Image) idsFor(node string) []string {
 	var all []string
 	for _, h := range i.Holders {
 		if h.Place == event.AtNode && h.Name == node {
@@ -141,12 +142,13 @@ func (i Image) heldFor(node string) []string {
 	return all
 }
 
-// answered is the link of a gateway, if it is one of this image.
+// answered returns the link of a gateway, if the answer is about this image.
 func (i Image) answered(a Answer, images []Image, containers []Container) (link event.Link, ok bool) {
 	link = event.Link{Image: event.Name(i.Name), Place: event.AtGateway, Name: event.Name(a.From), Is: a.Image}
 	wanted := slices.Contains(a.Wants, i.Name)
-	other := slices.ContainsFunc(images, func(other Image) bool { // that is meant, rather than this one
-		return other.Name != i.Name && sameRepository(a.Image, other.Ref) && (len(a.Wants) == 0 || slices.Contains(a.Wants, other.Name))
+	ofOther := slices.ContainsFunc(images, func(other Image) bool {
+		return other.Name != i.Name && sameRepository(a.Image, other.Ref) &&
+			(len(a.Wants) == 0 || slices.Contains(a.Wants, other.Name))
 	})
 	switch {
 	case same(a.Image, i.Ref) && (len(a.Wants) == 0 || wanted):
@@ -154,22 +156,22 @@ func (i Image) answered(a Answer, images []Image, containers []Container) (link 
 	case sameRepository(a.Image, i.Ref):
 		link.Want = i.Ref
 		return link, len(a.Wants) == 0 || wanted
-	case other, !strings.ContainsAny(a.Image, ":/@"): // that one's, or a word that the gateway makes an image of by itself
+	case ofOther, !strings.ContainsAny(a.Image, ":/@"): // or a word that the gateway itself translates
 		return link, false
 	}
-	// Somebody else's image. The one that ought to be there is among those that the release is given, or that no release is given, and is not run
-	// by the release itself.
+	// A foreign image. Expected is one that the release gets, or that no release gets, and that the
+	// release does not run itself.
 	link.Want = i.Ref
 	return link, wanted && !i.runs(containers)
 }
 
-// Broken returns what is wrong with the chain, nil if it is whole.
+// Broken returns what is wrong with the chain, nil if it is complete.
 func Broken(links event.Links) error {
 	var texts []string
 	hint := ""
 	for _, link := range links {
 		if link.Broken() {
-			texts = append(texts, inWords(link))
+			texts = append(texts, describe(link))
 			hint = cmp.Or(hint, hintFor(link))
 		}
 	}
@@ -179,8 +181,8 @@ func Broken(links event.Links) error {
 	return event.WithHint(errors.New("what runs is not what is on the disk: "+strings.Join(texts, "; ")), hint)
 }
 
-// inWords tells a broken link with its two values.
-func inWords(l event.Link) string {
+// describe describes a broken link.
+func describe(l event.Link) string {
 	what := "is"
 	switch l.Place {
 	case event.AtPod:
@@ -195,11 +197,12 @@ func inWords(l event.Link) string {
 	return fmt.Sprintf("%s: %s %s, not %s", l.Image, what, l.Is, l.Want)
 }
 
-// hintFor is what a user can do about a broken link.
+// hintFor returns what a user can do about a broken link.
 func hintFor(l event.Link) string {
 	switch l.Place {
 	case event.AtGateway:
-		return "a values file names another image: leave it to gateway.backend.image, set from devloop.yaml, and have the cluster options' default be c.KubeClusterConfig.image"
+		return "a values file names another image: leave it to gateway.backend.image, set from devloop.yaml, " +
+			"and have the cluster options' default be c.KubeClusterConfig.image"
 	case event.AtPod:
 		return fmt.Sprintf("if what made the pod asks for the right image, let it make another: "+
 			"kubectl delete pod -n %s %s; else it was changed by hand, or its chart names the image by itself",
@@ -209,12 +212,12 @@ func hintFor(l event.Link) string {
 	}
 }
 
-// Old returns those Dask clusters that run one of the images as it was made from other inputs. An image may be there more than once, by each of the
-// tags that are not old.
+// Old returns the Dask clusters that run an image as it was built from other inputs, the oldest first.
+// Images has an entry for each tag that is not old.
 func Old(images []Image, clusters event.DaskClusters) event.DaskClusters {
 	old := event.DaskClusters{}
 	for _, c := range clusters {
-		if slices.ContainsFunc(images, func(i Image) bool { return i.before(c.Image) }) &&
+		if slices.ContainsFunc(images, func(i Image) bool { return i.isOlder(c.Image) }) &&
 			!slices.ContainsFunc(images, func(i Image) bool { return same(c.Image, i.Ref) }) {
 			old = append(old, c)
 		}
@@ -225,34 +228,36 @@ func Old(images []Image, clusters event.DaskClusters) event.DaskClusters {
 	return old
 }
 
-// same tells whether two references are of the same repository and tag. One of them may have a digest, too.
+// same reports whether two references have the same repository and tag. A digest does not matter.
 func same(a, b string) bool {
-	x, y := parse(a), parse(b)
-	return x != nil && y != nil && x.Name() == y.Name() && tagOf(x) == tagOf(y)
+	x := parse(a)
+	return x.repository != "" && x == parse(b)
 }
 
 func sameRepository(a, b string) bool {
-	x, y := parse(a), parse(b)
-	return x != nil && y != nil && x.Name() == y.Name()
+	x := parse(a)
+	return x.repository != "" && x.repository == parse(b).repository
 }
 
-// parse returns nil for what is no reference.
-func parse(ref string) reference.Named {
-	parsed, err := reference.ParseNormalizedNamed(ref)
+// imageRef is a reference; the zero value stands for what is none.
+type imageRef struct {
+	repository string
+	tag        string // "" for a digest alone
+}
+
+func parse(text string) (ref imageRef) {
+	named, err := reference.ParseNormalizedNamed(text)
 	if err != nil {
-		return nil
+		return ref
 	}
-	return parsed
-}
-
-func tagOf(ref reference.Named) string {
-	if tagged, ok := ref.(reference.Tagged); ok {
-		return tagged.Tag()
+	ref = imageRef{named.Name(), "latest"}
+	switch named := named.(type) {
+	case reference.Tagged:
+		ref.tag = named.Tag()
+	case reference.Digested:
+		ref.tag = ""
 	}
-	if _, ok := ref.(reference.Digested); ok {
-		return ""
-	}
-	return "latest"
+	return ref
 }
 
 func overlap(a, b []string) bool {

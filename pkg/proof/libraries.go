@@ -12,18 +12,17 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// This file is what the environments have installed, and whether it is the same in all of them.
-
-// Libraries are what a place has installed.
+// Libraries are the Python distributions that a place has installed.
 type Libraries struct {
 	Place    string            `json:"place"`            // the name of an image, or a folder on this machine
 	Python   string            `json:"python,omitempty"` // its version
 	Versions map[string]string `json:"versions"`         // by normalized name
-	Local    bool              `json:"local,omitempty"`  // on this machine: what it has more is no difference
+	Local    bool              `json:"local,omitempty"`  // on this machine: what only it has is no difference
 }
 
-// listing prints what is installed where it runs: the version of Python, a library a line, and how many there are. It takes what Python itself would
-// import, and of broken installations and of what pip is just removing nothing. Python 2 understands it well enough to say that it is not meant.
+// listing prints the version of Python, a library a line, and how many there are: what Python would
+// import, but not broken installations or what pip is just removing. Python 2, too, can run it as far
+// as exit code 127.
 const listing = `
 import re, sys
 try:
@@ -45,11 +44,11 @@ lines = ["python %d.%d.%d" % sys.version_info[:3]] + ["%s==%s" % pair for pair i
 sys.stdout.write("\n".join(lines) + "\n")
 `
 
-// ListCommands print what an image has installed, the first one that it can run: some have Python under one name only, and some none that is new
-// enough (3.8), which ends with 127 as if there was none.
+// ListCommands print what an image has installed. The first one that it can run counts: some images
+// have Python under one name only. Python before 3.8 exits with 127, as if there was none.
 var ListCommands = [][]string{{"python", "-W", "ignore", "-c", listing}, {"python3", "-W", "ignore", "-c", listing}}
 
-// ParseListing reads what such a command printed in an image of that name. Lines that say something else are left out.
+// ParseListing reads the output of such a command. It ignores other lines.
 func ParseListing(place, output string) (Libraries, error) {
 	l := Libraries{Place: place, Versions: map[string]string{}}
 	for line := range strings.Lines(output) {
@@ -69,7 +68,7 @@ func ParseListing(place, output string) (Libraries, error) {
 			return l, nil
 		}
 	}
-	return Libraries{}, errors.New("the list of the libraries in " + place + " is not whole")
+	return Libraries{}, errors.New("the list of the libraries in " + place + " is incomplete")
 }
 
 var (
@@ -78,21 +77,22 @@ var (
 	lastLine    = regexp.MustCompile(`^libraries (\d{1,6})$`)
 )
 
-// HoldsDask tells whether Dask is installed there.
+// HoldsDask reports whether Dask is installed there.
 func (l Libraries) HoldsDask() bool {
 	return l.Versions["dask"] != "" || l.Versions["distributed"] != ""
 }
 
-// critical are what has to be the same for clients, schedulers and workers to understand each other: Python, since functions are sent as its
-// bytecode, what Dask's own check looks at (distributed/versions.py), and what else they send and unpack.
-var critical = []string{"python", "dask", "distributed", "dask-gateway", "dask-expr", "cloudpickle", "msgpack", "toolz", "tornado", "numpy", "pandas", "pyarrow",
-	"lz4", "blosc", "click", "pyyaml"}
+// critical has to be the same for clients, schedulers and workers to understand each other: Python,
+// since functions are sent as its bytecode, what Dask's own check compares (distributed/versions.py),
+// and what else they send and unpack.
+var critical = []string{"python", "dask", "distributed", "dask-gateway", "dask-expr", "cloudpickle", "msgpack", "toolz",
+	"tornado", "numpy", "pandas", "pyarrow", "lz4", "blosc", "click", "pyyaml"}
 
-// tools are what installs and is not used by what is installed.
+// tools install libraries, which do not use them.
 var tools = []string{"pip", "setuptools", "wheel", "uv", "distribute", "pkg-resources"}
 
-// Compare compares the places. A difference is another version anywhere, and a library that one image has and another place lacks; what only this
-// machine has is none.
+// Compare compares the places. A library differs if its versions do, or if an image has it and another
+// place does not. What only this machine has does not count.
 func Compare(places []Libraries) event.Comparison {
 	c := event.Comparison{Places: make([]string, len(places)), Differences: event.Differences{}}
 	pythons := event.Difference{Library: critical[0], Versions: make([]string, len(places))}
@@ -127,13 +127,13 @@ func Compare(places []Libraries) event.Comparison {
 
 func differ(versions []string) bool { return len(slices.Compact(slices.Clone(versions))) > 1 }
 
-// minor is the part of a version of Python that matters: 3.11 of 3.11.2.
+// minor returns the part of Python's version that matters: 3.11 of 3.11.2.
 func minor(version string) string {
 	parts := strings.SplitN(version, ".", 3)
 	return strings.Join(parts[:min(2, len(parts))], ".")
 }
 
-// byWeight puts what is critical first, in its order, and then the others by their names.
+// byWeight sorts what is critical first, in its order, and then the others by name.
 func byWeight(a, b string) int {
 	weigh := func(name string) int {
 		if i := slices.Index(critical, name); i >= 0 {
