@@ -1,0 +1,124 @@
+package dask
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
+)
+
+const (
+	stopTimeout = 40 * time.Second // for a gateway's controller: Dask's pods have 30 s to end
+	stopPoll    = 200 * time.Millisecond
+)
+
+// clusterClient returns a client of the Dask clusters, nil where Kubernetes does not know the kind.
+func clusterClient(c *kube.Cluster) (dynamic.NamespaceableResourceInterface, error) {
+	resource, err := c.Mapper.ResourceFor(schema.GroupVersionResource{Group: "gateway.dask.org", Resource: "daskclusters"})
+	if meta.IsNoMatchError(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.Dynamic.Resource(resource), nil
+}
+
+// clusterObjects returns the Dask clusters of the gateways, in all namespaces.
+func clusterObjects(ctx context.Context, c *kube.Cluster, gateways []Gateway) ([]unstructured.Unstructured, error) {
+	var instances []string
+	for _, g := range gateways {
+		if !slices.Contains(instances, g.instance) {
+			instances = append(instances, g.instance)
+		}
+	}
+	if len(instances) == 0 {
+		return nil, nil
+	}
+	client, err := clusterClient(c)
+	if err != nil || client == nil {
+		return nil, err
+	}
+	selector := labelGateway + " in (" + strings.Join(instances, ",") + ")"
+	list, err := client.List(ctx, metav1.ListOptions{LabelSelector: selector})
+	if apierrors.IsNotFound(err) { // the kind was just removed
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return list.Items, nil
+}
+
+// readCluster reads what the gateway's backend and controller write. A cluster that was stopped, or
+// that failed, is not alive.
+func readCluster(object unstructured.Unstructured, pods []corev1.Pod) (cluster event.DaskCluster, alive bool) {
+	text := func(fields ...string) string {
+		value, _, _ := unstructured.NestedString(object.Object, fields...)
+		return value
+	}
+	active, set, _ := unstructured.NestedBool(object.Object, "spec", "active")
+	if phase := text("status", "phase"); phase == "Stopped" || phase == "Failed" || set && !active {
+		return cluster, false
+	}
+	cluster = event.DaskCluster{Namespace: event.Name(object.GetNamespace()), Name: event.Name(object.GetName()),
+		Owner: text("spec", "username"),
+		Image: text("spec", "config", "image"), Since: object.GetCreationTimestamp().Time}
+	for i := range pods {
+		pod := &pods[i]
+		if pod.Namespace != object.GetNamespace() || pod.Labels[LabelCluster] != object.GetName() ||
+			pod.DeletionTimestamp != nil || len(pod.Spec.Containers) == 0 {
+			continue
+		}
+		component := pod.Labels[labelComponent] // its container has this name; others are the users' own
+		at := slices.IndexFunc(pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == component })
+		cluster.Image = pod.Spec.Containers[max(0, at)].Image
+		if component == componentWorker {
+			cluster.Workers++
+		}
+	}
+	return cluster, true
+}
+
+// StopCluster stops a cluster as its gateway does for its user, and returns when its pods are gone.
+func StopCluster(ctx context.Context, c *kube.Cluster, namespace, name string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, stopTimeout, fmt.Errorf("still there after %s", stopTimeout))
+	defer cancel()
+	client, err := clusterClient(c)
+	if err != nil || client == nil {
+		return err
+	}
+	stop := []byte(`{"spec":{"active":false}}`)
+	_, err = client.Namespace(namespace).Patch(ctx, name, types.MergePatchType, stop, metav1.PatchOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err == nil {
+		err = wait.PollUntilContextCancel(ctx, stopPoll, true, func(ctx context.Context) (gone bool, err error) {
+			pods, err := podsIn(ctx, c, namespace, LabelCluster+"="+name)
+			return len(pods) == 0, err
+		})
+	}
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return event.WithHint(fmt.Errorf("stop Dask cluster %s/%s: %w", namespace, name, err),
+		"is its gateway's controller up? kubectl delete daskcluster -n "+namespace+" "+name)
+}
