@@ -14,8 +14,8 @@ func newBuildCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "build",
 		Short: "Build the images, and print their names",
-		Long: `Builds the images that Docker does not hold yet, and prints all of them with their tags on standard output. The
-cluster is not asked and not changed.`,
+		Long: `Builds the images that Docker does not hold yet, and prints all of them with their tags on standard
+output. The cluster is not asked and not changed.`,
 		Example: `  devloop build
   devloop build --json | jq -r '.[].image'`,
 		Args: noArguments,

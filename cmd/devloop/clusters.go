@@ -20,9 +20,9 @@ func newClustersCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clusters",
 		Short: "Show the Dask clusters that users have started, and stop those that run an older image",
-		Long: `Shows the clusters of the Dask Gateways among the releases: who started each, what it runs, and whether that is
-the image with which the releases are deployed ("stale" if it is an older one). devloop never stops one by
-itself: a computation is worth more than a new image.`,
+		Long: `Shows the clusters of the Dask Gateways among the releases: who started each, what it runs, and
+whether that is the image with which the releases are deployed ("stale" if it is an older one). devloop never
+stops one by itself: a computation is worth more than a new image.`,
 		Example: `  devloop clusters
   devloop clusters stop --stale`,
 		Args: noArguments,
@@ -44,8 +44,8 @@ func newClustersStopCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stop [--stale | cluster...]",
 		Short: "Stop Dask clusters: those that run an older image, or those that are named",
-		Long: `Stops Dask clusters as their gateway does when their users shut them down: pods end, and what was not saved is
-lost. Name a cluster as its user sees it, namespace.name, or by its name alone.`,
+		Long: `Stops Dask clusters as their gateway does when their users shut them down: pods end, and what was not
+saved is lost. Name a cluster as its user sees it, namespace.name, or by its name alone.`,
 		Example: `  devloop clusters stop --stale
   devloop clusters stop dask-gateway.3f1c0d8a2b5e4f7c9a6d1e2f3b4c5d6e`,
 		RunE: func(cmd *cobra.Command, names []string) error {

@@ -17,9 +17,9 @@ func newDeleteCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete",
 		Short: "Remove what devloop deployed for this project",
-		Long: `Removes what users made through the platform (cleanup.before), the releases, and the namespaces that devloop made
-and that are empty after that. What holds data, belongs to the whole cluster or makes the next start fast
-stays, unless its flag is given.`,
+		Long: `Removes what users made through the platform (cleanup.before), the releases, and the namespaces that
+devloop made and that are empty after that. What holds data, belongs to the whole cluster or makes the next
+start fast stays, unless its flag is given.`,
 		Example: `  devloop delete                            # after --cleanup=false, or when devloop was killed
   devloop delete --images --crds --volumes  # nothing at all is left`,
 		Args: noArguments,

@@ -39,9 +39,9 @@ func newDoctorCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Check what devloop needs on this machine, and say what to do",
-		Long: `Checks devloop.yaml, Docker, the cluster, its nodes, the charts, the local ports, file watching, disks,
-clocks and Dockerfiles: what BuildKit's linter finds, and pip installations that could be faster. Nothing is changed.
-The exit code is 3 if something has to be fixed, and 2 if that is devloop.yaml.`,
+		Long: `Checks devloop.yaml, Docker, the cluster, its nodes, the charts, the local ports, file watching,
+disks, clocks and Dockerfiles: what BuildKit's linter finds, and pip installations that could be faster.
+Nothing is changed. The exit code is 3 if something has to be fixed, and 2 if that is devloop.yaml.`,
 		Example: "  devloop doctor",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -32,8 +32,8 @@ func newEventsCommand(o *options) *cobra.Command {
 		Use:         "events",
 		Annotations: map[string]string{observes: "yes"},
 		Short:       "Follow the log of the devloop of this folder",
-		Long: `Prints what the devloop that runs in another terminal for this folder's devloop.yaml logs, in any --log-format,
-and with -v what it would log with -v. What pods print is in devloop logs.
+		Long: `Prints what the devloop that runs in another terminal for this folder's devloop.yaml logs, in any
+--log-format, and with -v what it would log with -v. What pods print is in devloop logs.
 
 Exit codes: 0 it ended, or Ctrl+C; 3 no devloop runs.`,
 		Example: `  devloop events
@@ -56,9 +56,9 @@ func newLogsCommand(o *options) *cobra.Command {
 		Use:         "logs [pod...]",
 		Annotations: map[string]string{observes: "yes"},
 		Short:       "Follow what the pods of the devloop of this folder print",
-		Long: `Prints what the releases' pods print, and the Dask schedulers and workers that users start: all together, across
-restarts. Arguments are regular expressions for the names of pods, or for pod/container. The devloop that runs
-in another terminal follows the pods.
+		Long: `Prints what the releases' pods print, and the Dask schedulers and workers that users start: all
+together, across restarts. Arguments are regular expressions for the names of pods, or for pod/container. The
+devloop that runs in another terminal follows the pods.
 
 Exit codes: 0 it ended, or Ctrl+C; 3 no devloop runs.`,
 		Example: `  devloop logs

@@ -63,19 +63,19 @@ func newRootCommand(o *options) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "devloop",
 		Short: "Keep a minikube cluster in step with the files of this folder",
-		Long: `devloop watches the files that devloop.yaml's images and releases are made from. When one is saved, it builds the
-images that changed, loads them into minikube, upgrades the Helm releases that changed and waits until the platform
-answers. Forwarded ports stay open all the while. Ctrl+C removes what was deployed; a second Ctrl+C exits at once. In
-a terminal, ? lists the keys: run now, pause, logs of the pods. SIGHUP runs now, too. A page shows the state, at an
-address that is in the log; in another terminal, devloop status does.
+		Long: `devloop watches the files that devloop.yaml's images and releases are made from. When one is saved,
+it builds the images that changed, loads them into minikube, upgrades the Helm releases that changed and waits
+until the platform answers. Forwarded ports stay open all the while. Ctrl+C removes what was deployed; a
+second Ctrl+C exits at once. In a terminal, ? lists the keys: run now, pause, logs of the pods. SIGHUP runs
+now, too. A page shows the state, at an address that is in the log; in another terminal, devloop status does.
 
 Every flag has an environment variable, too: --log-format is DEVLOOP_LOG_FORMAT.
 
 A cluster that is not known to be on this machine is written to only if you allow it: --allow-context,
 ~/.config/devloop/config.yaml, or your answer when devloop asks.
 
-Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop is missing or the cluster is not
-allowed, 130 interrupted.`,
+Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop is missing or the cluster is
+not allowed, 130 interrupted.`,
 		Example: `  devloop                            # in a folder with a devloop.yaml, or a skaffold.yaml
   devloop --cleanup=false            # leave everything running on exit
   devloop --profile ci --set forwards[0].local=9001

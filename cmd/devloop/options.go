@@ -42,7 +42,8 @@ type options struct {
 func (o *options) register(root *cobra.Command) {
 	flags := root.PersistentFlags()
 	flags.StringArrayVarP(&o.files, "file", "f", nil,
-		"the configuration (by default "+config.FileName+", or else skaffold.yaml); each further file is merged over those before it")
+		"the configuration (by default "+config.FileName+", or else skaffold.yaml); "+
+			"each further file is merged over those before it")
 	flags.StringSliceVarP(&o.profiles, "profile", "p", nil, "merge a profile of the configuration over it")
 	flags.StringArrayVar(&o.set, "set", nil,
 		"set one value of the configuration: path=value, as in images.worker.target=dev")
@@ -78,8 +79,8 @@ var yamlFiles = cobra.FixedCompletions([]string{"yaml", "yml"}, cobra.ShellCompD
 
 // registerAdopt adds the flag of the commands that deploy.
 func (o *options) registerAdopt(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&o.adopt, "adopt", false, "take over releases that were made without devloop, by another project, "+
-		"or by another user or machine; they are removed with the others")
+	cmd.Flags().BoolVar(&o.adopt, "adopt", false, "take over releases that were made without devloop, by another "+
+		"project, or by another user or machine; they are removed with the others")
 }
 
 // settle takes flags that were not given from the environment, checks them, and opens the log.
@@ -89,7 +90,8 @@ func (o *options) settle(cmd *cobra.Command) error {
 	}
 	o.files = o.configFiles()
 	if !slices.Contains(console.LogFormats, o.logFormat) {
-		return usageError("take one of "+strings.Join(console.LogFormats, ", "), "--log-format: there is no format %q", o.logFormat)
+		return usageError("take one of "+strings.Join(console.LogFormats, ", "),
+			"--log-format: there is no format %q", o.logFormat)
 	}
 	if o.quiet && o.verbose {
 		return usageError("leave one of them out", "-q and -v contradict each other")

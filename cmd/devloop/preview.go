@@ -14,7 +14,6 @@ import (
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
-	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/kube"
 	"github.com/devloop/devloop/pkg/session"
 )
@@ -23,13 +22,14 @@ func newRenderCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "render [release...]",
 		Short: "Print the manifests that would be deployed",
-		Long: `Prints the manifests of all releases, or of those that are named, as they would be deployed to the cluster as it
-is now: with the tags that the images' inputs ask for, whether they are built or not. Nothing is changed.`,
+		Long: `Prints the manifests of all releases, or of those that are named, as they would be deployed to the
+cluster as it is now: with the tags that the images' inputs ask for, whether they are built or not. Nothing is
+changed.`,
 		Example: `  devloop render
   devloop render dask-gateway | kubectl apply --dry-run=server -f -`,
 		RunE: func(cmd *cobra.Command, names []string) error {
-			return preview(cmd, o, names, func(ctx context.Context, d *deploy.Deployer, sink event.Sink, r deploy.Release) error {
-				manifests, err := d.Render(ctx, sink, r)
+			return preview(cmd, o, names, func(ctx context.Context, d *deploy.Deployer, p *process, r deploy.Release) error {
+				manifests, err := d.Render(ctx, p.sink, r)
 				if err != nil {
 					return err
 				}
@@ -45,15 +45,15 @@ func newDiffCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff [release...]",
 		Short: "Print how what would be deployed differs from what is",
-		Long: `Compares all releases, or those that are named, with what the cluster's last revision of each is made of, object by
-object. Contents of secrets are hidden. Charts that make random values differ each time that they are rendered:
-"unchanged" is about what a release is made from, as in the loop. Nothing is changed.`,
+		Long: `Compares all releases, or those that are named, with what the cluster's last revision of each is made
+of, object by object. Contents of secrets are hidden. Charts that make random values differ each time that
+they are rendered: "unchanged" is about what a release is made from, as in the loop. Nothing is changed.`,
 		Example: `  devloop diff
   devloop diff --exit-code dask-gateway || echo differs`,
 		RunE: func(cmd *cobra.Command, names []string) error {
-			differs, secrets := false, o.printer.Secrets()
-			err := preview(cmd, o, names, func(ctx context.Context, d *deploy.Deployer, sink event.Sink, r deploy.Release) error {
-				found, err := d.Diff(ctx, sink, r)
+			differs := false
+			err := preview(cmd, o, names, func(ctx context.Context, d *deploy.Deployer, p *process, r deploy.Release) error {
+				found, err := d.Diff(ctx, p.sink, r)
 				if err != nil {
 					return err
 				}
@@ -63,7 +63,7 @@ object. Contents of secrets are hidden. Charts that make random values differ ea
 					state = "would be applied"
 				}
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "release %s, revision %d: %s, %s\n%s", found.Release, found.Revision,
-					state, secrets.Text(found.Why), secrets.Text(found.Text))
+					state, p.secrets.Text(found.Why), p.secrets.Text(found.Text))
 				return err
 			})
 			if err == nil && differs && exitCode {
@@ -78,7 +78,7 @@ object. Contents of secrets are hidden. Charts that make random values differ ea
 
 // preview calls show for the named releases, or for all, as a run would apply them.
 func preview(cmd *cobra.Command, o *options, names []string,
-	show func(context.Context, *deploy.Deployer, event.Sink, deploy.Release) error) error {
+	show func(context.Context, *deploy.Deployer, *process, deploy.Release) error) error {
 	return o.run(cmd.Context(), func(ctx context.Context, p *process) error {
 		if err := checkNames(p.config, names); err != nil {
 			return err
@@ -104,7 +104,7 @@ func preview(cmd *cobra.Command, o *options, names []string,
 		var errs []error
 		for _, r := range list {
 			if len(names) == 0 || slices.Contains(names, r.Name) {
-				errs = append(errs, session.LocateError(p.config, show(ctx, deployer, p.sink, r)))
+				errs = append(errs, session.LocateError(p.config, show(ctx, deployer, p, r)))
 			}
 		}
 		return errors.Join(errs...)

@@ -15,9 +15,9 @@ func newRunCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Bring the cluster to the state of the files once, and exit",
-		Long: `Builds, loads, tries (verify) and deploys what differs, waits until the platform answers and what runs is
-what is on the disk, and exits: with 0 if all of that went well. What was deployed stays; the forwards are
-open only until then. devloop skew compares the libraries.`,
+		Long: `Builds, loads, tries (verify) and deploys what differs, waits until the platform answers and what
+runs is what is on the disk, and exits: with 0 if all of that went well. What was deployed stays; the forwards
+are open only until then. devloop skew compares the libraries.`,
 		Example: "  devloop run && pytest; devloop delete",
 		Args:    noArguments,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runOnce(cmd.Context(), o) },

@@ -30,15 +30,15 @@ func newStatusCommand(o *options) *cobra.Command {
 		Use:         "status",
 		Annotations: map[string]string{observes: "yes"},
 		Short:       "Show how the devloop of this folder is doing",
-		Long: `Shows images, releases, pods, forwards and the last runs of the devloop that runs in another terminal for this
-folder's devloop.yaml, or of the only one that runs.
+		Long: `Shows images, releases, pods, forwards and the last runs of the devloop that runs in another terminal
+for this folder's devloop.yaml, or of the only one that runs.
 
-With --chain it checks again what runs: for each image the hash of its inputs, what was built from them, what the
-nodes hold, what each pod runs, and what the Dask Gateway gives to new clusters. The chain is broken where one of
-them is not what the one before it is.
+With --chain it checks again what runs: for each image the hash of its inputs, what was built from them, what
+the nodes hold, what each pod runs, and what the Dask Gateway gives to new clusters. The chain is broken where
+one of them is not what the one before it is.
 
-Exit codes: 0 shown, and with --wait, it is so, and with --chain, it is complete; 1 it was not so within --timeout,
-or the chain is broken; 3 no devloop runs.`,
+Exit codes: 0 shown, and with --wait, it is so, and with --chain, it is complete; 1 it was not so within
+--timeout, or the chain is broken; 3 no devloop runs.`,
 		Example: `  devloop status
   devloop status --chain
   devloop status --wait healthy --timeout 60s && python test.py

@@ -134,6 +134,6 @@ func (b liveBar) text(now time.Time) string {
 	if b.total > 0 {
 		full = liveBarWidth * b.done / b.total
 	}
-	return fmt.Sprintf("%s %s%s %d/%d %4s  %s", name, strings.Repeat("━", full), strings.Repeat("─", liveBarWidth-full),
-		b.done, b.total, took, b.step)
+	bar := strings.Repeat("━", full) + strings.Repeat("─", liveBarWidth-full)
+	return fmt.Sprintf("%s %s %d/%d %4s  %s", name, bar, b.done, b.total, took, b.step)
 }

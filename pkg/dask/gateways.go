@@ -44,7 +44,7 @@ func gatewaysIn(ctx context.Context, c *kube.Cluster, namespace string) ([]Gatew
 		if labels[LabelCluster] == "" {
 			found = append(found, Gateway{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName(),
 				instance: labels[labelGateway],
-				Release: annotations[kube.AnnotationReleaseNamespace] + "/" + annotations[kube.AnnotationRelease]})
+				Release:  annotations[kube.AnnotationReleaseNamespace] + "/" + annotations[kube.AnnotationRelease]})
 		}
 	}
 	for i := range services.Items {

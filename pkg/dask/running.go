@@ -23,9 +23,7 @@ const (
 	componentWorker = "dask-worker"
 )
 
-const (
-	runningTimeout = 30 * time.Second // for the API server's answers
-)
+const runningTimeout = 30 * time.Second // for the API server's answers
 
 // Container is a container that runs.
 type Container struct {

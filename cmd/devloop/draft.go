@@ -1,0 +1,289 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/config/tree"
+	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/skaffold"
+)
+
+// searchDepth is how many folders deep Dockerfiles and charts are looked for.
+const searchDepth = 4
+
+// draft is a devloop.yaml in the making.
+type draft struct {
+	name     string
+	images   []config.Image
+	releases []config.Release
+	forwards []config.Forward
+	notes    []string
+	yaml     []byte // of a skaffold.yaml, in place of all that
+}
+
+// survey looks for Dockerfiles and charts.
+func survey(ctx context.Context, root string) (*draft, error) {
+	folder, err := filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
+	d := &draft{name: tree.Label(filepath.Base(folder), "app")}
+	var charts []string
+	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		name := entry.Name()
+		switch {
+		case err != nil && path == root:
+			return err
+		case err != nil: // a folder that this user may not read has nothing for them
+			return fs.SkipDir
+		case !entry.IsDir():
+			if image, ok := d.imageOf(path); ok {
+				d.images = append(d.images, image)
+			}
+		case path != root && (name == "charts" || name == "templates") &&
+			isFile(filepath.Join(filepath.Dir(path), "Chart.yaml")):
+			return fs.SkipDir // subcharts belong to the chart
+		case path != root && (strings.HasPrefix(name, ".") || name == "node_modules" || name == "vendor" ||
+			strings.Count(path, string(filepath.Separator)) >= searchDepth):
+			return fs.SkipDir
+		case isFile(filepath.Join(path, "Chart.yaml")):
+			charts = append(charts, path)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, chart := range charts {
+		d.addRelease(ctx, chart)
+	}
+	for _, file := range skaffold.FileNames {
+		if isFile(file) {
+			d.note("there is a %s: devloop init --from %s writes what it says; "+
+				"this here is made from the Dockerfiles and charts", file, file)
+		}
+	}
+	if len(d.images)+len(d.releases) == 0 {
+		return nil, usageError("go to the folder of your project",
+			"init: there is no Dockerfile and no Helm chart in %s", folder)
+	}
+	if len(d.releases) == 0 {
+		d.note("there is no Helm chart here: add releases: to %s, or make a chart (helm create deploy/%s) "+
+			"and call devloop init --force", config.FileName, d.name)
+	}
+	return d, nil
+}
+
+func (d *draft) note(format string, args ...any) {
+	d.notes = append(d.notes, fmt.Sprintf(format, args...))
+}
+
+// imageOf recognizes a Dockerfile by its name: Dockerfile, Dockerfile.worker, worker.Dockerfile.
+func (d *draft) imageOf(path string) (config.Image, bool) {
+	folder, file := filepath.Split(path)
+	folder = filepath.Clean(folder)
+	name := ""
+	switch lower := strings.ToLower(file); {
+	case strings.HasSuffix(lower, ".dockerignore"):
+		return config.Image{}, false
+	case lower == "dockerfile" && folder == ".":
+		name = d.name
+	case lower == "dockerfile":
+		name = filepath.Base(folder)
+	case strings.HasPrefix(lower, "dockerfile."):
+		name = file[len("dockerfile."):]
+	case strings.HasSuffix(lower, ".dockerfile"):
+		name = file[:len(file)-len(".dockerfile")]
+	default:
+		return config.Image{}, false
+	}
+	if !isFile(path) {
+		return config.Image{}, false
+	}
+	image := config.Image{Name: tree.Label(name, "image"), Context: folder, Dockerfile: path}
+	taken := func(name string) bool {
+		return slices.ContainsFunc(d.images, func(i config.Image) bool { return i.Name == name })
+	}
+	image.Name = unused(image.Name, taken)
+	d.note("image %s: %s", image.Name, path)
+	return image, true
+}
+
+// addRelease guesses how a chart is meant to be deployed.
+func (d *draft) addRelease(ctx context.Context, folder string) {
+	r := config.Release{Name: tree.Label(filepath.Base(folder), d.name), Chart: folder, Namespace: d.name,
+		CreateNamespace: true, Set: map[string]any{}}
+	if folder == "." {
+		r.Name, r.Chart = d.name, "./"
+	}
+	r.Name = unused(r.Name, func(name string) bool {
+		return slices.ContainsFunc(d.releases, func(r config.Release) bool { return r.Name == name })
+	})
+	info, err := deploy.Inspect(ctx, folder, r.Name, r.Namespace)
+	switch {
+	case err != nil:
+		d.note("left out: %v", err)
+		return
+	case info.Library:
+		return
+	}
+	d.setImages(info.Values, "", r.Set)
+	d.note("release %s: %s, with %s set to images that are built here", r.Name, folder, count(len(r.Set), "value"))
+	if info.Err != nil {
+		d.note("  its services are not known, since its default values do not suffice: %v", info.Err)
+	}
+	for _, service := range info.Services {
+		local := service.Port
+		if local < 1024 { // 80 would need root
+			local += 8000
+		}
+		for slices.ContainsFunc(d.forwards, func(f config.Forward) bool { return f.Local == local }) {
+			local = max((local+1)%65536, 1024)
+		}
+		if tree.Label(service.Name, "") != service.Name || tree.Label(service.Namespace, "") != service.Namespace {
+			d.note("  left out: service %q, which is no name for Kubernetes", service.Name)
+			continue
+		}
+		d.forwards = append(d.forwards, config.Forward{Service: service.Name, Namespace: service.Namespace,
+			Port: strconv.Itoa(service.Port), Local: local})
+		d.note("forward localhost:%d: service %s, port %d", local, service.Name, service.Port)
+	}
+	d.releases = append(d.releases, r)
+}
+
+// setImages sets the values of a chart that name an image: "repository" and "tag" side by side, or
+// "image" alone.
+func (d *draft) setImages(values map[string]any, path string, set map[string]any) {
+	if repository, ok := values["repository"].(string); ok && path != "" {
+		if image := d.imageFor(repository, path); image != "" {
+			set[path+".repository"] = fmt.Sprintf("{{ repository %q }}", image)
+			set[path+".tag"] = fmt.Sprintf("{{ tag %q }}", image)
+			for _, key := range []string{"registry", "digest"} { // either would make it another image
+				if _, given := values[key]; given {
+					set[path+"."+key] = ""
+				}
+			}
+		}
+		return
+	}
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		if !plainKey.MatchString(key) {
+			continue // other characters have a meaning in Helm's paths
+		}
+		at := strings.ReplaceAll(key, ".", `\.`)
+		if path != "" {
+			at = path + "." + at
+		}
+		switch value := values[key].(type) {
+		case map[string]any:
+			d.setImages(value, at, set)
+		case string:
+			if image := d.imageFor(value, at); image != "" && strings.HasSuffix(strings.ToLower(key), "image") {
+				set[at] = fmt.Sprintf("{{ image %q }}", image)
+			}
+		}
+	}
+}
+
+var plainKey = regexp.MustCompile(`^[-\w.]+$`)
+
+var tagOrDigest = regexp.MustCompile(`[:@][^/]*$`)
+
+// imageFor guesses the image that a chart's value asks for: the one of that name, the one that is part
+// of the value's path, or the only one if the value is the chart's main image; "" for none.
+func (d *draft) imageFor(reference, path string) string {
+	name := filepath.Base(tagOrDigest.ReplaceAllString(reference, ""))
+	for _, image := range d.images {
+		if image.Name == name {
+			return image.Name
+		}
+	}
+	for part := range strings.SplitSeq(path, ".") {
+		for _, image := range d.images {
+			if strings.EqualFold(strings.TrimSuffix(part, "Image"), image.Name) {
+				return image.Name
+			}
+		}
+	}
+	if len(d.images) == 1 && path == "image" {
+		return d.images[0].Name
+	}
+	return ""
+}
+
+func (d *draft) text() string {
+	if d.yaml != nil {
+		return string(d.yaml)
+	}
+	var out strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&out, format+"\n", args...) }
+	line("# yaml-language-server: $schema=%s", schemaName)
+	line("apiVersion: %s\nname: %s", config.Version, scalar(d.name))
+	if len(d.images) > 0 {
+		line("images:")
+	}
+	for _, image := range d.images {
+		folder := ""
+		if image.Context != "." {
+			folder = "context: " + scalar(image.Context) + ", "
+		}
+		line("  %s: { %sdockerfile: %s }", scalar(image.Name), folder, scalar(image.Dockerfile))
+	}
+	if len(d.releases) > 0 {
+		line("releases:")
+	}
+	for _, r := range d.releases {
+		line("  - name: %s\n    chart: %s\n    namespace: %s\n    createNamespace: true",
+			scalar(r.Name), scalar(r.Chart), scalar(r.Namespace))
+		if len(r.Set) > 0 {
+			line("    set:")
+		}
+		for _, key := range slices.Sorted(maps.Keys(r.Set)) {
+			line("      %s: '%s'", scalar(key), r.Set[key]) // of our own making
+		}
+	}
+	if len(d.forwards) > 0 {
+		line("forwards:")
+	}
+	for _, f := range d.forwards {
+		line("  - { service: %s, namespace: %s, port: %s, local: %d }",
+			scalar(f.Service), scalar(f.Namespace), f.Port, f.Local)
+	}
+	return out.String()
+}
+
+// scalar returns text for use within YAML's { }, in quotes only where it needs them. YAML reads them
+// as Go does.
+func scalar(text string) string {
+	plain, err := yaml.Marshal(text)
+	if err == nil && string(plain) == text+"\n" && !strings.ContainsAny(text, ",{}[]") {
+		return text
+	}
+	return strconv.Quote(text)
+}
+
+// unused returns name, or name with the first number behind it that makes it new.
+func unused(name string, taken func(string) bool) string {
+	free := name
+	for n := 2; taken(free); n++ {
+		free = fmt.Sprintf("%s-%d", name, n)
+	}
+	return free
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
