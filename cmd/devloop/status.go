@@ -185,8 +185,8 @@ func writeStatus(out io.Writer, s status.State) error {
 	t.Header("FORWARD", "TO", "STATE", "CONNECTIONS", "SENT", "RECEIVED")
 	for _, f := range s.Forwards {
 		connections := fmt.Sprintf("%d open", f.Open)
-		if f.Held > 0 {
-			connections += fmt.Sprintf(", %d held", f.Held)
+		if f.Waiting > 0 {
+			connections += fmt.Sprintf(", %d held", f.Waiting)
 		}
 		t.Row(f.Local, f.Target, f.State, connections, console.Size(uint64(f.Sent)), console.Size(uint64(f.Received)))
 	}

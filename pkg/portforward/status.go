@@ -152,7 +152,10 @@ func (s *status) counts() event.Forward {
 func (s *status) reportCounts(ctx context.Context) {
 	s.reported.Changed("counts", s.counts())
 	for sleep(ctx, countInterval) {
-		if now := s.counts(); s.reported.Changed("counts", now) {
+		if s.reported.Changed("counts", s.counts()) {
+			s.mu.Lock()
+			now := s.event()
+			s.mu.Unlock()
 			s.stage.Progress(event.ForwardCounts, now)
 		}
 	}

@@ -394,38 +394,34 @@ func (s State) podSpanned(at time.Time, p Pod, known bool) State {
 
 // listening follows the opening and closing of local addresses.
 func (s State) listening(e event.Event, p event.Address) State {
-	if e.Message != event.ForwardCloses {
-		return s.forward(p, func(*Forward) {})
+	s.Forwards = slices.Clone(s.Forwards)
+	at := s.forwardAt(p)
+	switch {
+	case e.Message == event.ForwardCloses && at >= 0:
+		s.Forwards = slices.Delete(s.Forwards, at, at+1)
+	case e.Message == event.ForwardListens && at < 0:
+		s.Forwards = append(s.Forwards, Forward{Address: p, State: "waiting", Pods: event.Names{}})
 	}
-	s.Forwards = slices.DeleteFunc(slices.Clone(s.Forwards), forwardOf(p).is)
 	return s
 }
 
 func (s State) forwarded(e event.Event, p event.Forward) State {
-	return s.forward(p.Address, func(f *Forward) {
-		f.Open, f.Held, f.Sent, f.Received = p.Open, p.Waiting, p.Sent, p.Received
-		if p.State == "" {
-			return
-		}
-		f.State, f.Reason, f.Pods = string(p.State), p.Reason, append([]string{}, p.Pods...)
-		if f.Reason == "" && e.Err != nil {
-			f.Reason = e.Err.Error()
-		}
-	})
-}
-
-// forward changes what is known of a local address.
-func (s State) forward(p event.Address, change func(*Forward)) State {
-	s.Forwards, _ = upsert(s.Forwards, forwardOf(p), change)
+	if p.Reason == "" && e.Err != nil {
+		p.Reason = e.Err.Error()
+	}
+	p.Pods = append(event.Names{}, p.Pods...)
+	s.Forwards = slices.Clone(s.Forwards)
+	if at := s.forwardAt(p.Address); at >= 0 {
+		s.Forwards[at] = p
+	} else {
+		s.Forwards = append(s.Forwards, p)
+	}
 	return s
 }
 
-func forwardOf(p event.Address) Forward {
-	return Forward{Target: string(p.Target), Local: string(p.Local), State: "waiting", Pods: []string{}}
+func (s State) forwardAt(address event.Address) int {
+	return slices.IndexFunc(s.Forwards, func(f Forward) bool { return f.Address == address })
 }
-
-// is reports whether both are the same address.
-func (f Forward) is(other Forward) bool { return f.Target == other.Target && f.Local == other.Local }
 
 func (s State) checked(e event.Event, p event.Chain) State {
 	s = s.spanned(e, "proof", "")

@@ -138,17 +138,7 @@ type Pod struct {
 type Container = event.Container
 
 // Forward is a local address.
-type Forward struct {
-	Target   string   `json:"target"`
-	Local    string   `json:"local"` // address
-	State    string   `json:"state"` // ready, waiting, unreachable: see pkg/portforward
-	Reason   string   `json:"reason,omitempty"`
-	Pods     []string `json:"pods"`
-	Open     int64    `json:"open"`     // connections that a pod has
-	Held     int64    `json:"held"`     // that wait for one
-	Sent     int64    `json:"sent"`     // bytes, to pods
-	Received int64    `json:"received"` // bytes, from pods
-}
+type Forward = event.Forward
 
 // Chain is the proof that what runs is what is on the disk.
 type Chain struct {

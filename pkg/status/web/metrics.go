@@ -122,19 +122,19 @@ func (g gauges) Collect(to chan<- prometheus.Metric) {
 	// Without targets, a local address may occur once: its newest forward counts.
 	seen := map[string]bool{}
 	for _, f := range slices.Backward(state.Forwards) {
-		target := f.Target
+		target, local := string(f.Target), string(f.Local)
 		if !g.names {
 			target = ""
 		}
-		if !g.names && seen[f.Local] {
+		if !g.names && seen[local] {
 			continue
 		}
-		seen[f.Local] = true
+		seen[local] = true
 		for _, name := range forwardStates {
-			gauge(forwardState, oneIf[f.State == name], target, f.Local, name)
+			gauge(forwardState, oneIf[string(f.State) == name], target, local, name)
 		}
-		gauge(connections, float64(f.Open), target, f.Local, "open")
-		gauge(connections, float64(f.Held), target, f.Local, "held")
+		gauge(connections, float64(f.Open), target, local, "open")
+		gauge(connections, float64(f.Waiting), target, local, "held")
 	}
 	gauge(healthy, oneIf[state.Health == status.Healthy])
 	if c := state.Chain; c != nil {
