@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -77,26 +78,27 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// setDetails makes Payload and Fields of an object: what the message's payload does not have, or
-// has with another type, is in Fields.
+// setDetails makes Payload and Fields of a JSON object. What the payload of the message does not
+// have is in Fields, and all of it if the payload has other types, as in another version of devloop.
 func (e *Event) setDetails(data []byte) error {
 	keys, values, err := object(data)
 	if err != nil {
 		return err
 	}
-	texts := make(map[string]json.RawMessage, len(keys))
-	for i, key := range keys {
-		texts[key] = values[i]
-	}
+	inPayload := func(string) bool { return false }
 	if payload := payloadOf(e.Message, e.Phase); payload != nil {
-		read := reflect.New(reflect.TypeOf(payload)).Elem()
-		if readPayload(read, texts) {
-			e.Payload = read.Interface()
+		read := reflect.New(reflect.TypeOf(payload))
+		known := fieldsOf(read.Elem())
+		isKnown := func(key string) bool {
+			return slices.ContainsFunc(known, func(f payloadField) bool { return f.key == key })
+		}
+		if slices.ContainsFunc(keys, isKnown) && json.Unmarshal(data, read.Interface()) == nil {
+			e.Payload, inPayload = read.Elem().Interface(), isKnown
 		}
 	}
 	for i, key := range keys {
-		if e.Payload != nil && texts[key] == nil {
-			continue // the payload has it
+		if inPayload(key) {
+			continue
 		}
 		var value any
 		if whole, err := strconv.ParseInt(string(values[i]), 10, 64); err == nil {
@@ -107,35 +109,6 @@ func (e *Event) setDetails(data []byte) error {
 		e.Fields = append(e.Fields, key, value)
 	}
 	return nil
-}
-
-// readPayload fills a payload and removes from values what it took. It reports whether there was
-// something, all of it of the right type.
-func readPayload(payload reflect.Value, values map[string]json.RawMessage) (found bool) {
-	taken := []string{}
-	for _, field := range fieldsOf(payload) {
-		text, there := values[field.key]
-		if !there {
-			continue
-		}
-		var err error
-		switch to := field.value.Addr().Interface().(type) {
-		case *time.Duration:
-			var seconds float64
-			err = json.Unmarshal(text, &seconds)
-			*to = time.Duration(seconds * float64(time.Second))
-		default:
-			err = json.Unmarshal(text, to)
-		}
-		if err != nil {
-			return false
-		}
-		taken = append(taken, field.key)
-	}
-	for _, key := range taken {
-		delete(values, key)
-	}
-	return len(taken) > 0
 }
 
 // object returns the keys and the values of a JSON object, in their order.

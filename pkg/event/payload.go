@@ -53,10 +53,10 @@ type (
 
 	// RunStart is the start of a run.
 	RunStart struct {
-		Why     Name          `json:"why"`              // start, change, asked, retry
-		Files   string        `json:"files"`            // that changed
-		Since   time.Time     `json:"since,omitzero"`   // of the first of these changes
-		Settled time.Duration `json:"settled,omitzero"` // how long the burst of changes lasted
+		Why     Name      `json:"why"`              // start, change, asked, retry
+		Files   string    `json:"files"`            // that changed
+		Since   time.Time `json:"since,omitzero"`   // of the first of these changes
+		Settled float64   `json:"settled,omitzero"` // seconds that the burst of changes lasted
 	}
 	// RunEnd is where the time of a run went.
 	RunEnd struct {

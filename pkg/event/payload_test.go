@@ -105,7 +105,7 @@ func TestKeysOfTheLog(t *testing.T) {
 			`{"pod":"web-1","namespace":"demo","container":"main","level":"warn","line":"late"}`},
 		{Loading{Image: Image{"worker", "1", "worker:1"}}, `{"image":"worker:1"}`},
 		{Loaded{Image: Image{Name: "worker"}}, `{"image":"worker","bytes":0}`},
-		{RunStart{Why: "change", Files: "a", Since: noon, Settled: time.Second},
+		{RunStart{Why: "change", Files: "a", Since: noon, Settled: 1},
 			`{"why":"change","files":"a","since":"2026-05-17T12:00:00.007Z","settled":1}`},
 		{RunEnd{7.4, Timings{{"build", 5.1}, {"load", 0}}}, `{"total":7.4,"stages":{"build":5.1,"load":0}}`},
 		{Forward{Address: Address{"service demo/web", "127.0.0.1:80"}, State: "ready", Pods: Names{"a", "b"}, Open: 1},

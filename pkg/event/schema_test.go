@@ -80,7 +80,7 @@ func schemaOf(of reflect.Type, docs map[string]string, defs map[string]any) map[
 	switch {
 	case of == reflect.TypeFor[Image](), of == reflect.TypeFor[time.Time](), of.Kind() == reflect.String:
 		return simple("string")
-	case of == reflect.TypeFor[time.Duration](), of.Kind() == reflect.Float64:
+	case of.Kind() == reflect.Float64:
 		return simple("number")
 	case of.Kind() == reflect.Int, of.Kind() == reflect.Int64:
 		return simple("integer")

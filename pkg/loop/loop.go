@@ -71,7 +71,7 @@ func (w *cause) add(c Change) {
 
 func (w *cause) report(sink event.Sink) {
 	sink.For("loop").Detail(event.RunStarts,
-		event.RunStart{Why: event.Name(w.why), Files: baseNames(w.files), Since: w.since, Settled: w.settled})
+		event.RunStart{Why: event.Name(w.why), Files: baseNames(w.files), Since: w.since, Settled: event.Seconds(w.settled)})
 }
 
 // Loop runs the stages again and again. It must not be copied.

@@ -140,7 +140,7 @@ func (s State) runStarted(e event.Event, p event.RunStart) State {
 	if !p.Since.IsZero() {
 		run.Started = p.Since
 		run.add(Span{Stage: "settle", Name: "change settled", About: run.Files, Started: p.Since,
-			Seconds: event.Seconds(p.Settled), Outcome: Succeeded})
+			Seconds: p.Settled, Outcome: Succeeded})
 	}
 	s.Run, s.changed = &run, false
 	return s

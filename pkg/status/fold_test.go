@@ -138,7 +138,7 @@ func TestOneSave(t *testing.T) {
 	s.run++
 	s.after(50*time.Millisecond).tell("loop", event.Detailed, event.RunStarts, 0, event.RunStart{
 		Why: "change", Files: "requirements.txt", Since: s.now.Add(-150 * time.Millisecond),
-		Settled: 100 * time.Millisecond})
+		Settled: 0.1})
 	s.tell("loop", event.Started, event.RunComplete, 0, nil)
 	s.step("build", event.InputsHashed, 20*time.Millisecond, nil)
 	if s.state.Health != Working || s.state.Run.Why != "change" || s.state.Run.Files != "requirements.txt" {
@@ -464,7 +464,7 @@ func TestAnyEvents(t *testing.T) {
 	payloads := []any{
 		nil, event.DevloopStart{Project: "x"}, event.Config{}, event.Config{Images: event.Names{"worker", "", "x"},
 			Releases: event.Releases{{Namespace: "ns", Name: "x"}, {}}}, event.Page{},
-		event.RunStart{}, event.RunStart{Since: noon, Settled: time.Second}, event.RunEnd{},
+		event.RunStart{}, event.RunStart{Since: noon, Settled: 1}, event.RunEnd{},
 		event.ImageInPlace{Image: image("worker", "1"), On: "node"}, event.Build{},
 		event.Build{Image: image("worker", "1"),
 			Step: "x", Done: 2, Since: noon}, event.Instruction{Image: image("worker", "1"), Step: "x", Cached: true},
