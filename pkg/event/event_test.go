@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestStepTellsItsEnd(t *testing.T) {
+func TestStepReportsItsEnd(t *testing.T) {
 	broken := errors.New("broken")
 	superseded, supersede := context.WithCancelCause(t.Context())
 	supersede(ErrSuperseded)
@@ -26,20 +26,20 @@ func TestStepTellsItsEnd(t *testing.T) {
 		{"stopped", stopped, context.Canceled, Interrupted},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var told []Event
-			sink := Sink(func(e Event) { told = append(told, e) }).InRun(7)
+			var sent []Event
+			sink := Sink(func(e Event) { sent = append(sent, e) }).InRun(7)
 			err := sink.For("build").Step(test.ctx, "image built", func(context.Context) ([]any, error) {
 				return []any{"id", 1}, test.err
 			}, "image", "worker")
 			if err != test.err { //nolint:errorlint // the same one has to come back
 				t.Errorf("error %v, not %v", err, test.err)
 			}
-			if len(told) != 2 || told[0].Phase != Started || told[1].Phase != test.want {
-				t.Fatalf("told %+v", told)
+			if len(sent) != 2 || sent[0].Phase != Started || sent[1].Phase != test.want {
+				t.Fatalf("got %+v", sent)
 			}
-			last := told[1]
+			last := sent[1]
 			if last.Run != 7 || last.Stage != "build" || fmt.Sprint(last.Fields) != "[image worker id 1]" {
-				t.Errorf("told %+v", last)
+				t.Errorf("got %+v", last)
 			}
 		})
 	}
@@ -71,19 +71,19 @@ func TestJoined(t *testing.T) {
 }
 
 func TestPanicIsAnError(t *testing.T) {
-	var told []Event
-	err := Sink(func(e Event) { told = append(told, e) }).For("build").Step(t.Context(), "image built",
+	var sent []Event
+	err := Sink(func(e Event) { sent = append(sent, e) }).For("build").Step(t.Context(), "image built",
 		func(context.Context) ([]any, error) {
 			panic("it cannot read this")
 		})
 	if err == nil || err.Error() != "internal error in build: it cannot read this" || Hint(err) == "" {
 		t.Errorf("error %v, hint %q", err, Hint(err))
 	}
-	phases := make([]Phase, len(told))
-	for i, e := range told {
+	phases := make([]Phase, len(sent))
+	for i, e := range sent {
 		phases[i] = e.Phase
 	}
 	if fmt.Sprint(phases) != "[started detailed failed]" {
-		t.Errorf("told %v", phases)
+		t.Errorf("got %v", phases)
 	}
 }

@@ -15,20 +15,20 @@ import (
 // log keeps what a sink gets. It is safe for concurrent use.
 type log struct {
 	mu   sync.Mutex
-	told []Event
+	sent []Event
 }
 
 func (l *log) sink(e Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.told = append(l.told, e)
+	l.sent = append(l.sent, e)
 }
 
 // errors are those that a user is shown.
 func (l *log) errors() (shown []Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, e := range l.told {
+	for _, e := range l.sent {
 		if e.Level() == Error {
 			shown = append(shown, e)
 		}
@@ -42,18 +42,18 @@ func (l *log) onlyBug(t *testing.T, text string) {
 	shown := l.errors()
 	if len(shown) != 1 || shown[0].Message != InternalError || !strings.Contains(shown[0].Err.Error(), text) ||
 		!strings.Contains(Hint(shown[0].Err), "please report") {
-		t.Errorf("told %+v, and not one error of %q", shown, text)
+		t.Errorf("got %+v, and not one error of %q", shown, text)
 	}
 }
 
 func TestKeepBeginsAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var told log
+		var sent log
 		ctx, end := context.WithCancel(t.Context())
 		var begun []time.Duration
 		start := time.Now()
 		var before context.Context
-		Sink(told.sink).For("watch").Keep(ctx, "watcher", func(ctx context.Context) {
+		Sink(sent.sink).For("watch").Keep(ctx, "watcher", func(ctx context.Context) {
 			begun = append(begun, time.Since(start))
 			if before != nil && before.Err() == nil {
 				t.Error("what the part before has begun goes on")
@@ -66,9 +66,9 @@ func TestKeepBeginsAgain(t *testing.T) {
 		if want := []time.Duration{0, time.Second, 3 * time.Second, 7 * time.Second}; !slices.Equal(begun, want) {
 			t.Errorf("begun after %v, want %v", begun, want)
 		}
-		told.onlyBug(t, "internal error in watch: no such file")
+		sent.onlyBug(t, "internal error in watch: no such file")
 		count := 0
-		Sink(told.sink).For("watch").Keep(t.Context(), "watcher", func(context.Context) { count++ })
+		Sink(sent.sink).For("watch").Keep(t.Context(), "watcher", func(context.Context) { count++ })
 		if count != 1 {
 			t.Errorf("what ends well is begun %d times", count)
 		}
@@ -76,8 +76,8 @@ func TestKeepBeginsAgain(t *testing.T) {
 }
 
 func TestGroupReturnsAPanic(t *testing.T) {
-	var told log
-	err := Sink(told.sink).For("node").Step(t.Context(), "image loaded", func(ctx context.Context) ([]any, error) {
+	var sent log
+	err := Sink(sent.sink).For("node").Step(t.Context(), "image loaded", func(ctx context.Context) ([]any, error) {
 		group, ctx := NewGroup(ctx)
 		group.Go(func() error { <-ctx.Done(); return nil })
 		group.Go(func() error { panic("two nodes") })
@@ -86,7 +86,7 @@ func TestGroupReturnsAPanic(t *testing.T) {
 	if err == nil || err.Error() != "internal error: two nodes" || !strings.Contains(Hint(err), "please report") {
 		t.Errorf("error %v, hint %q", err, Hint(err))
 	}
-	stacks := slices.DeleteFunc(told.told, func(e Event) bool {
+	stacks := slices.DeleteFunc(sent.sent, func(e Event) bool {
 		return e.Message != InternalError ||
 			e.Phase != Detailed
 	})
@@ -108,22 +108,22 @@ func TestSinkThatPanics(t *testing.T) {
 	}
 	work := func(context.Context) ([]any, error) { return nil, errors.New("pip") }
 	t.Run("alone", func(t *testing.T) {
-		var told log
-		err := panics(told.sink).For("build").Look(t.Context(), "image built", work)
+		var sent log
+		err := panics(sent.sink).For("build").Look(t.Context(), "image built", work)
 		if err == nil || err.Error() != "pip" {
 			t.Errorf("error %v", err)
 		}
-		if shown := told.errors(); len(shown) != 2 || shown[0].Message != InternalError { // of the start and of the end
-			t.Errorf("told %+v", shown)
+		if shown := sent.errors(); len(shown) != 2 || shown[0].Message != InternalError { // of the start and of the end
+			t.Errorf("got %+v", shown)
 		}
 	})
 	t.Run("with one behind it", func(t *testing.T) {
-		var told log
-		sink := panics(told.sink).OrElse(told.sink)
+		var sent log
+		sink := panics(sent.sink).OrElse(sent.sink)
 		_ = sink.For("build").Look(t.Context(), "image built", work)
-		told.onlyBug(t, "index out of range")
-		if n := len(told.told); n != 3 || told.told[2].Phase != Failed || told.told[2].Message != "image built" {
-			t.Errorf("told %+v", told.told)
+		sent.onlyBug(t, "index out of range")
+		if n := len(sent.sent); n != 3 || sent.sent[2].Phase != Failed || sent.sent[2].Message != "image built" {
+			t.Errorf("got %+v", sent.sent)
 		}
 	})
 	t.Run("all of them", func(t *testing.T) {

@@ -17,11 +17,11 @@ func TestSecretsAreHidden(t *testing.T) {
 	s.HideFile("[global]\nindex-url = https://user:pass-word@index.example/simple\ntoken: 's3cr3t-token'\ncert = /run/secrets/ca.pem\nretries = 123456\n" +
 		"//registry.example/:_authToken=npm_abcdef\nmachine x login me password netrc-word\npassword = abc/def+ghi==\n" + `{"auths": {"x": {"auth": "dXNlcjpwYXNz"}}}`)
 	s.Hide(`a"b<c&d e`)
-	var told []Event
-	sink := s.Before(func(e Event) { told = append(told, e) })
+	var sent []Event
+	sink := s.Before(func(e Event) { sent = append(sent, e) })
 	sink(Event{Message: "m", Fields: []any{"line", "it is hunter2!", "list", []string{"x", "hunter2"}, "n", 7},
 		Err: WithHint(fmt.Errorf("login: %w", errors.New("hunter2 is wrong")), "not hunter2")})
-	text, err := json.Marshal(told[0])
+	text, err := json.Marshal(sent[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,10 +47,10 @@ func TestSecretsAreHidden(t *testing.T) {
 		}
 	}
 
-	// What things are called stays, or nobody could follow them.
+	// What things are called stays, or they could not be recognized.
 	sink(Event{Message: "m", Fields: []any{"release", Name("hunter2"), "pods", Name("hunter2-1,hunter2-2"), "output",
 		"hunter2", "why", "not hunter2"}})
-	if got := fmt.Sprint(told[1].Fields...); got != "releasehunter2podshunter2-1,hunter2-2output"+Hidden+"whynot "+Hidden {
+	if got := fmt.Sprint(sent[1].Fields...); got != "releasehunter2podshunter2-1,hunter2-2output"+Hidden+"whynot "+Hidden {
 		t.Error(got)
 	}
 
@@ -143,15 +143,15 @@ func TestPartsOfSecretsAreHidden(t *testing.T) {
 // Whatever the type of a field, what is text in it goes through.
 func TestSecretsInFieldsOfAllTypes(t *testing.T) {
 	var s Secrets
-	var told Event
-	sink := s.Before(func(e Event) { told = e })
+	var sent Event
+	sink := s.Before(func(e Event) { sent = e })
 	for _, known := range []bool{false, true} {
 		if known {
 			s.Hide("hunter2")
 		}
 		sink(Event{Fields: []any{"a", Name("hunter2"), "b", Names{"hunter2", "x"}}})
-		if told.Fields[1] != "hunter2" || !slices.Equal(told.Fields[3].([]string), []string{"hunter2", "x"}) {
-			t.Errorf("names: %#v", told.Fields)
+		if sent.Fields[1] != "hunter2" || !slices.Equal(sent.Fields[3].([]string), []string{"hunter2", "x"}) {
+			t.Errorf("names: %#v", sent.Fields)
 		}
 	}
 	names, err := json.Marshal(Event{Fields: []any{"a", Name("x"), "b", Names{"y", "z"}}})
@@ -170,9 +170,9 @@ func TestSecretsInFieldsOfAllTypes(t *testing.T) {
 	} {
 		before := fmt.Sprintf("%#v", value)
 		sink(Event{Message: "m", Fields: []any{"x", value}})
-		text, err := json.Marshal(told)
+		text, err := json.Marshal(sent)
 		if err != nil || strings.Contains(string(text), "hunter2") ||
-			strings.Contains(fmt.Sprintf("%s %v", told.Fields...), "hunter2") {
+			strings.Contains(fmt.Sprintf("%s %v", sent.Fields...), "hunter2") {
 			t.Errorf("%T: %s, %v", value, text, err)
 		}
 		if after := fmt.Sprintf("%#v", value); after != before {
@@ -181,13 +181,13 @@ func TestSecretsInFieldsOfAllTypes(t *testing.T) {
 	}
 	for _, value := range []any{nil, true, 7, int64(7), 7.5, at, time.Second, typed("x"), Links(nil)} {
 		sink(Event{Fields: []any{"x", value}})
-		if fmt.Sprintf("%#v", told.Fields[1]) != fmt.Sprintf("%#v", value) {
-			t.Errorf("%#v has become %#v", value, told.Fields[1])
+		if fmt.Sprintf("%#v", sent.Fields[1]) != fmt.Sprintf("%#v", value) {
+			t.Errorf("%#v has become %#v", value, sent.Fields[1])
 		}
 	}
 	sink(Event{Stage: ConfigStage, Message: "hunter2 is not known"})
-	if told.Message != Hidden+" is not known" {
-		t.Error(told.Message)
+	if sent.Message != Hidden+" is not known" {
+		t.Error(sent.Message)
 	}
 }
 

@@ -18,7 +18,7 @@ var noon = time.Date(2026, 5, 17, 12, 0, 0, 7e6, time.UTC)
 
 // samples are events of every sort, with fields of every type.
 func samples() []Event {
-	broken := WithHint(errors.New(`no <such> "version"`), "mend it & save")
+	broken := WithHint(errors.New(`no <such> "version"`), "fix it & save")
 	all := []Event{
 		{Time: noon, Stage: "build", Phase: Noted, Message: "building image"},
 		{Time: noon, Run: 3, Stage: "loop", Phase: Failed, Message: RunComplete, Err: broken,
@@ -64,7 +64,7 @@ func TestLinesAreAsTheSchemaSays(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
-	// And the schema knows all keys: a new one has to be told there.
+	// And the schema knows all keys: a new one has to be sent there.
 	var known struct{ Properties map[string]any }
 	content, err := os.ReadFile("schema.json")
 	if err != nil {
@@ -84,7 +84,7 @@ func TestLinesAreAsTheSchemaSays(t *testing.T) {
 	}
 }
 
-func TestLineKeepsWhatItTells(t *testing.T) {
+func TestLineKeepsTheEvent(t *testing.T) {
 	text, err := json.Marshal(samples()[2])
 	if err != nil {
 		t.Fatal(err)

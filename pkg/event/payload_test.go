@@ -200,14 +200,14 @@ func TestStepEndsWithThePayloadOfItsEnd(t *testing.T) {
 		{[]any{"nodes", 2}, Event{Payload: Loading{Image: image}, Fields: []any{"at", 1, "nodes", 2}}},
 		{[]any{Loaded{image, 7}, "nodes", 2}, Event{Payload: Loaded{image, 7}, Fields: []any{"at", 1, "nodes", 2}}},
 	} {
-		var sent log
-		err := Sink(sent.sink).For("node").Step(t.Context(), ImageLoaded, func(context.Context) ([]any, error) {
+		var got log
+		err := Sink(got.sink).For("node").Step(t.Context(), ImageLoaded, func(context.Context) ([]any, error) {
 			return test.more, nil
 		}, Loading{Image: image}, "at", 1)
-		if err != nil || len(sent.told) != 2 || !reflect.DeepEqual(sent.told[0].Payload, Loading{Image: image}) {
-			t.Fatalf("%v, %+v", err, sent.told)
+		if err != nil || len(got.sent) != 2 || !reflect.DeepEqual(got.sent[0].Payload, Loading{Image: image}) {
+			t.Fatalf("%v, %+v", err, got.sent)
 		}
-		end := Event{Payload: sent.told[1].Payload, Fields: sent.told[1].Fields}
+		end := Event{Payload: got.sent[1].Payload, Fields: got.sent[1].Fields}
 		if !reflect.DeepEqual(end, test.want) {
 			t.Errorf("%+v, not %+v", end, test.want)
 		}

@@ -90,20 +90,20 @@ func TestLines(t *testing.T) {
 	}
 }
 
-// TestChanged: who waits for a change sees each, whatever several goroutines tell meanwhile.
+// TestChanged: a reader sees each change, however many goroutines send events.
 func TestChanged(t *testing.T) {
 	b := NewBoard(nil)
-	var telling sync.WaitGroup
-	const each, tellers = 500, 4
-	for range tellers {
-		telling.Go(func() {
+	var sending sync.WaitGroup
+	const each, senders = 500, 4
+	for range senders {
+		sending.Go(func() {
 			for range each {
 				b.Sink(event.Event{Stage: "build", Phase: event.Noted, Message: "m"})
 			}
 		})
 	}
 	deadline := time.After(time.Minute)
-	for seen := uint64(0); seen < each*tellers; {
+	for seen := uint64(0); seen < each*senders; {
 		changed := b.Changed()
 		lines, _ := b.Lines(seen, 1<<40)
 		if len(lines) > 0 {
@@ -116,10 +116,10 @@ func TestChanged(t *testing.T) {
 		select {
 		case <-changed:
 		case <-deadline:
-			t.Fatalf("%d of %d seen", seen, each*tellers)
+			t.Fatalf("%d of %d seen", seen, each*senders)
 		}
 	}
-	telling.Wait()
+	sending.Wait()
 }
 
 // TestEndOfARun: the log's line says where the time went, also when it has been JSON meanwhile.
@@ -127,17 +127,17 @@ func TestEndOfARun(t *testing.T) {
 	b := NewBoard(nil)
 	var last event.Event
 	sink := b.Before(func(e event.Event) { last = e })
-	tell := func(at time.Duration, stage string, phase event.Phase, message string, took time.Duration, payload any) {
+	send := func(at time.Duration, stage string, phase event.Phase, message string, took time.Duration, payload any) {
 		sink(event.Event{Time: noon.Add(at), Run: 1, Stage: stage, Phase: phase, Message: message, Took: took,
 			Payload: payload, Fields: []any{"x", "y"}})
 	}
 	worker, client := event.Build{Image: image("worker", "1")}, event.Build{Image: image("client", "1")}
-	tell(0, "loop", event.Detailed, event.RunStarts, 0, event.RunStart{Why: "start"})
-	tell(0, "build", event.Started, event.ImageBuilt, 0, worker)
-	tell(5*time.Second, "build", event.Succeeded, event.ImageBuilt, 5*time.Second, worker)
-	tell(6*time.Second, "build", event.Started, event.ImageBuilt, 0, client) // and one that is beside it for a while
-	tell(7*time.Second, "build", event.Succeeded, event.ImageBuilt, 3*time.Second, client)
-	tell(7400*time.Millisecond, "loop", event.Succeeded, event.RunComplete, 7*time.Second, nil)
+	send(0, "loop", event.Detailed, event.RunStarts, 0, event.RunStart{Why: "start"})
+	send(0, "build", event.Started, event.ImageBuilt, 0, worker)
+	send(5*time.Second, "build", event.Succeeded, event.ImageBuilt, 5*time.Second, worker)
+	send(6*time.Second, "build", event.Started, event.ImageBuilt, 0, client) // and one that is beside it for a while
+	send(7*time.Second, "build", event.Succeeded, event.ImageBuilt, 3*time.Second, client)
+	send(7400*time.Millisecond, "loop", event.Succeeded, event.RunComplete, 7*time.Second, nil)
 	const want = "7.4 s: build 7.0"
 	if got := last.Payload.(event.RunEnd).Summary(); got != want || len(last.Fields) != 2 || last.Fields[0] != "x" {
 		t.Errorf("%q, %v", got, last.Fields)
@@ -196,7 +196,7 @@ func TestHistory(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 
-	// A line that is no run does no harm, a folder in the file's place is told.
+	// A line that is no run does no harm, a folder in the file's place is sent.
 	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 
 var noon = time.Date(2026, 5, 17, 12, 0, 0, 0, time.UTC)
 
-// story tells events to a State, with a clock of its own.
+// story sends events to a State, with a clock of its own.
 type story struct {
 	t     *testing.T
 	state State
@@ -31,12 +31,12 @@ func newStory(t *testing.T) *story { return &story{t: t, state: New(nil), now: n
 // after lets time pass.
 func (s *story) after(d time.Duration) *story { s.now = s.now.Add(d); return s }
 
-func (s *story) tell(stage string, phase event.Phase, message string, took time.Duration, payload any) {
+func (s *story) send(stage string, phase event.Phase, message string, took time.Duration, payload any) {
 	s.t.Helper()
 	e := event.Event{Time: s.now, Stage: stage, Phase: phase, Message: message, Took: took, Payload: payload,
 		Run: s.run}
 	if phase == event.Failed {
-		e.Err = event.WithHint(errors.New("no such version"), "mend it")
+		e.Err = event.WithHint(errors.New("no such version"), "fix it")
 	}
 	s.take(e)
 }
@@ -49,8 +49,8 @@ func (s *story) take(e event.Event) {
 
 func (s *story) step(stage, message string, took time.Duration, payload any) {
 	s.t.Helper()
-	s.tell(stage, event.Started, message, 0, payload)
-	s.after(took).tell(stage, event.Succeeded, message, took, payload)
+	s.send(stage, event.Started, message, 0, payload)
+	s.after(took).send(stage, event.Succeeded, message, took, payload)
 }
 
 // check looks whether an earlier State was changed by what came later.
@@ -86,28 +86,28 @@ func pushed(name, tag event.Name) event.Image {
 
 // begin is what happens until the first build.
 func (s *story) begin() {
-	s.tell("config", event.Detailed, event.ConfigRead, 0, event.Config{
+	s.send("config", event.Detailed, event.ConfigRead, 0, event.Config{
 		Project: "demo", Folder: "/demo", Images: event.Names{"worker", "client"},
 		Releases: event.Releases{{Namespace: "ns", Name: "gateway", Chart: "https://x/gateway.tgz"},
 			{Namespace: "ns", Name: "session", Chart: "deploy/session"}}})
-	s.tell("loop", event.Noted, event.DevloopStarted, 0,
+	s.send("loop", event.Noted, event.DevloopStarted, 0,
 		event.DevloopStart{Project: "demo", Cluster: "minikube", Folder: "/demo"})
-	s.tell("forward", event.Noted, event.ForwardListens, 0, web)
+	s.send("forward", event.Noted, event.ForwardListens, 0, web)
 	s.start("start", "")
 }
 
 func (s *story) start(why, files string) {
 	s.run++
-	s.tell("loop", event.Detailed, event.RunStarts, 0, event.RunStart{Why: event.Name(why), Files: files})
-	s.tell("loop", event.Started, event.RunComplete, 0, nil)
+	s.send("loop", event.Detailed, event.RunStarts, 0, event.RunStart{Why: event.Name(why), Files: files})
+	s.send("loop", event.Started, event.RunComplete, 0, nil)
 }
 
 func (s *story) end(phase event.Phase) {
-	s.tell("loop", phase, event.RunComplete, s.now.Sub(s.state.Run.Started), nil)
+	s.send("loop", phase, event.RunComplete, s.now.Sub(s.state.Run.Started), nil)
 }
 
 func (s *story) pod(name, release event.Name, ready bool) {
-	s.tell("pod", event.Detailed, event.PodChanged, 0, event.Pod{
+	s.send("pod", event.Detailed, event.PodChanged, 0, event.Pod{
 		PodRef: event.PodRef{Pod: name, Namespace: "ns"}, Release: release, Node: "minikube", Phase: "Running",
 		Ready: ready, Reason: map[bool]string{false: "ContainerCreating"}[ready], Created: s.now,
 		Containers: containers})
@@ -118,7 +118,7 @@ var containers = event.Containers{
 }
 
 func (s *story) forward(state event.Name) {
-	s.tell("forward", event.Noted, event.ForwardReady, 0,
+	s.send("forward", event.Noted, event.ForwardReady, 0,
 		event.Forward{Address: web, State: state, Pods: event.Names{"web-1", "web-2"}, Open: 1})
 }
 
@@ -131,23 +131,23 @@ func TestOneSave(t *testing.T) {
 	s.begin()
 	s.end(event.Succeeded)
 	s.run = 0
-	s.after(time.Minute).tell("loop", event.Noted, event.ChangeSeen, 0, nil)
+	s.after(time.Minute).send("loop", event.Noted, event.ChangeSeen, 0, nil)
 	if s.state.Health != Working {
 		t.Errorf("when a change was seen it is %s", s.state.Health)
 	}
 	s.run++
-	s.after(50*time.Millisecond).tell("loop", event.Detailed, event.RunStarts, 0, event.RunStart{
+	s.after(50*time.Millisecond).send("loop", event.Detailed, event.RunStarts, 0, event.RunStart{
 		Why: "change", Files: "requirements.txt", Since: s.now.Add(-150 * time.Millisecond),
 		Settled: 0.1})
-	s.tell("loop", event.Started, event.RunComplete, 0, nil)
+	s.send("loop", event.Started, event.RunComplete, 0, nil)
 	s.step("build", event.InputsHashed, 20*time.Millisecond, nil)
 	if s.state.Health != Working || s.state.Run.Why != "change" || s.state.Run.Files != "requirements.txt" {
 		t.Errorf("%s, %+v", s.state.Health, s.state.Run)
 	}
 
-	s.tell("build", event.Noted, event.BuildingImage, 0, event.Build{Image: image("worker", "1")})
-	s.tell("build", event.Started, event.ImageBuilt, 0, event.Build{Image: image("worker", "1")})
-	s.after(time.Second).tell("build", event.Progress, event.BuildingImage, 0,
+	s.send("build", event.Noted, event.BuildingImage, 0, event.Build{Image: image("worker", "1")})
+	s.send("build", event.Started, event.ImageBuilt, 0, event.Build{Image: image("worker", "1")})
+	s.after(time.Second).send("build", event.Progress, event.BuildingImage, 0,
 		event.Build{Image: image("worker", "1"), Step: "RUN pip", Done: 2, Total: 4, Since: s.now})
 	if i := s.state.Images[0]; i.State != ImageBuilding || i.Step != "RUN pip" || i.Done != 2 || i.Total != 4 ||
 		i.Tag != "1" {
@@ -157,37 +157,37 @@ func TestOneSave(t *testing.T) {
 		last.About != "worker" || last.Outcome != Running {
 		t.Errorf("the step's bar: %+v", last)
 	}
-	s.after(4*time.Second).tell("build", event.Noted, event.BuildStep, 4*time.Second,
+	s.after(4*time.Second).send("build", event.Noted, event.BuildStep, 4*time.Second,
 		event.Instruction{Image: event.Image{Name: "worker"}, Step: "RUN pip"})
-	s.tell("build", event.Detailed, event.BuildStep, 0,
+	s.send("build", event.Detailed, event.BuildStep, 0,
 		event.Instruction{Image: event.Image{Name: "worker"}, Step: "FROM", Cached: true})
-	s.tell("build", event.Detailed, event.BuildStep, time.Millisecond,
+	s.send("build", event.Detailed, event.BuildStep, time.Millisecond,
 		event.Instruction{Image: event.Image{Name: "worker"}, Step: "too short to be seen"})
-	s.tell("build", event.Succeeded, event.ImageBuilt, 5*time.Second,
+	s.send("build", event.Succeeded, event.ImageBuilt, 5*time.Second,
 		event.Build{Image: image("worker", "1"), ID: "abc"})
-	s.tell("build", event.Noted, event.ImageFound, 0, event.ImageInPlace{Image: image("client", "2"), On: "node"})
-	s.tell("node", event.Started, event.ImageLoaded, 0, event.Loading{Image: image("worker", "1")})
-	s.after(time.Second).tell("node", event.Progress, event.LoadingImage, 0,
+	s.send("build", event.Noted, event.ImageFound, 0, event.ImageInPlace{Image: image("client", "2"), On: "node"})
+	s.send("node", event.Started, event.ImageLoaded, 0, event.Loading{Image: image("worker", "1")})
+	s.after(time.Second).send("node", event.Progress, event.LoadingImage, 0,
 		event.Loading{Image: image("worker", "1"), Bytes: 500, Since: s.now})
 	if i := s.state.Images[0]; i.State != ImageLoading || i.Bytes != 500 {
 		t.Errorf("on its way the image is %+v", i)
 	}
-	s.tell("node", event.Succeeded, event.ImageLoaded, time.Second,
+	s.send("node", event.Succeeded, event.ImageLoaded, time.Second,
 		event.Loaded{Image: image("worker", "1"), Bytes: 1000})
 	s.step("deploy", event.ReleaseApplied, 200*time.Millisecond,
 		event.Release{Namespace: "ns", Name: "gateway", Revision: 3})
-	s.tell("deploy", event.Detailed, event.ReleaseUnchanged, 0,
+	s.send("deploy", event.Detailed, event.ReleaseUnchanged, 0,
 		event.Release{Namespace: "ns", Name: "session", Revision: 1})
-	s.tell("deploy", event.Started, event.RolloutComplete, 0, event.Rollout{})
+	s.send("deploy", event.Started, event.RolloutComplete, 0, event.Rollout{})
 	s.pod("web-1", "gateway", false)
 	s.pod("mine", "", false)
 	s.after(2*time.Second).pod("web-1", "gateway", true)
 	s.forward("ready")
-	s.tell("deploy", event.Succeeded, event.RolloutComplete, 2*time.Second, event.Rollout{})
+	s.send("deploy", event.Succeeded, event.RolloutComplete, 2*time.Second, event.Rollout{})
 	s.step("forward", event.PlatformAnswers, 10*time.Millisecond, event.Answer{URL: "http://x"})
-	s.tell("node", event.Detailed, event.ImageHeld, 0,
+	s.send("node", event.Detailed, event.ImageHeld, 0,
 		event.NodeImage{Image: image("worker", "1"), Node: "minikube", Digest: "sha256:abc", ID: "sha256:def"})
-	s.tell("node", event.Detailed, event.ImageHeld, 0,
+	s.send("node", event.Detailed, event.ImageHeld, 0,
 		event.NodeImage{Image: image("worker", "0"), Node: "minikube", ID: "sha256:old"})
 	s.end(event.Succeeded)
 	s.check()
@@ -239,18 +239,18 @@ func TestOneSave(t *testing.T) {
 func TestARunThatFails(t *testing.T) {
 	s := newStory(t)
 	s.begin()
-	s.tell("build", event.Noted, event.BuildingImage, 0, event.Build{Image: image("worker", "1")})
-	s.tell("build", event.Started, event.ImageBuilt, 0, event.Build{Image: image("worker", "1")})
-	s.tell("build", event.Progress, event.BuildingImage, 0,
+	s.send("build", event.Noted, event.BuildingImage, 0, event.Build{Image: image("worker", "1")})
+	s.send("build", event.Started, event.ImageBuilt, 0, event.Build{Image: image("worker", "1")})
+	s.send("build", event.Progress, event.BuildingImage, 0,
 		event.Build{Image: image("worker", "1"), Step: "RUN pip", Done: 1, Total: 2, Since: s.now})
-	s.after(time.Second).tell("build", event.Detailed, event.BuildStep, time.Second,
+	s.after(time.Second).send("build", event.Detailed, event.BuildStep, time.Second,
 		event.Instruction{Image: event.Image{Name: "worker"}, Step: "RUN pip", Failed: true})
-	s.tell("build", event.Noted, event.BuildStepFailed, 0,
+	s.send("build", event.Noted, event.BuildStepFailed, 0,
 		event.Instruction{Image: event.Image{Name: "worker"}, Step: "RUN pip", Output: "ERROR: none"})
-	s.tell("build", event.Failed, event.ImageBuilt, time.Second, event.Build{Image: image("worker", "1")})
+	s.send("build", event.Failed, event.ImageBuilt, time.Second, event.Build{Image: image("worker", "1")})
 	s.end(event.Failed)
 	run := s.state.Runs[0]
-	if s.state.Health != Failed || s.state.Reason != "no such version" || run.Hint != "mend it" ||
+	if s.state.Health != Failed || s.state.Reason != "no such version" || run.Hint != "fix it" ||
 		run.Output != "ERROR: none" || run.Outcome != Broken {
 		t.Errorf("%s: %s, %+v", s.state.Health, s.state.Reason, run)
 	}
@@ -273,8 +273,8 @@ func TestARunThatFails(t *testing.T) {
 
 	// One that is superseded leaves nothing under way.
 	s.start("change", "x")
-	s.tell("build", event.Noted, event.BuildingImage, 0, event.Build{Image: image("worker", "3")})
-	s.tell("build", event.Started, event.ImageBuilt, 0, event.Build{Image: image("worker", "3")})
+	s.send("build", event.Noted, event.BuildingImage, 0, event.Build{Image: image("worker", "3")})
+	s.send("build", event.Started, event.ImageBuilt, 0, event.Build{Image: image("worker", "3")})
 	s.after(time.Second)
 	s.end(event.Superseded)
 	if i := s.state.Images[0]; i.State != "" || s.state.Health != Working {
@@ -307,25 +307,25 @@ func TestHealth(t *testing.T) {
 			"forward 127.0.0.1:8001 → service ns/web is waiting"},
 		{"a forward is closed", func(s *story) {
 			s.forward("waiting")
-			s.tell("forward", event.Noted, event.ForwardCloses, 0, web)
+			s.send("forward", event.Noted, event.ForwardCloses, 0, web)
 		}, Healthy, ""},
 		{"a pod is not ready", func(s *story) { s.pod("web-1", "gateway", false) }, Degraded,
 			"pod web-1 is not ready: ContainerCreating"},
 		{"a job's pod that failed before another one succeeded", func(s *story) {
-			s.tell("pod", event.Detailed, event.PodChanged, 0, event.Pod{
+			s.send("pod", event.Detailed, event.PodChanged, 0, event.Pod{
 				PodRef: event.PodRef{Pod: "job-1", Namespace: "ns"}, Release: "gateway", Phase: "Failed",
 				Reason: "exit code 1"})
 		}, Healthy, ""},
 		{"a user's pod is not ready", func(s *story) { s.pod("mine", "", false) }, Healthy, ""},
 		{"a pod that was not ready is gone", func(s *story) {
 			s.pod("web-1", "gateway", false)
-			s.tell("pod", event.Detailed, event.PodGone, 0, event.PodRef{Pod: "web-1", Namespace: "ns"})
+			s.send("pod", event.Detailed, event.PodGone, 0, event.PodRef{Pod: "web-1", Namespace: "ns"})
 		}, Healthy, ""},
-		{"paused", func(s *story) { s.tell("devloop", event.Noted, event.Paused, 0, nil) }, Healthy, ""},
+		{"paused", func(s *story) { s.send("devloop", event.Noted, event.Paused, 0, nil) }, Healthy, ""},
 		{"interrupted", func(s *story) { s.start("change", ""); s.end(event.Interrupted) }, Ending, ""},
 		{"removed", func(s *story) {
-			s.tell("cleanup", event.Noted, event.DevloopEnds, 0, nil)
-			s.tell("cleanup", event.Succeeded, event.ReleaseRemoved, time.Second,
+			s.send("cleanup", event.Noted, event.DevloopEnds, 0, nil)
+			s.send("cleanup", event.Succeeded, event.ReleaseRemoved, time.Second,
 				event.Release{Namespace: "ns", Name: "gateway"})
 		}, Ending, ""},
 	} {
@@ -350,16 +350,16 @@ func TestProof(t *testing.T) {
 	}
 	s.begin()
 	s.step("verify", event.ImageVerified, time.Second, event.Verification{Image: image("worker", "1"), Command: "true"})
-	s.tell("verify", event.Started, event.ImageVerified, 0, event.Verification{Image: pushed("client", "2")})
-	s.after(2*time.Second).tell("verify", event.Failed, event.ImageVerified, 2*time.Second,
+	s.send("verify", event.Started, event.ImageVerified, 0, event.Verification{Image: pushed("client", "2")})
+	s.after(2*time.Second).send("verify", event.Failed, event.ImageVerified, 2*time.Second,
 		event.Verification{Image: pushed("client", "2")})
-	s.tell("proof", event.Started, event.ChainChecked, 0, nil)
+	s.send("proof", event.Started, event.ChainChecked, 0, nil)
 	if s.state.Chain != nil {
 		t.Errorf("when a check begins there is a chain: %+v", s.state.Chain)
 	}
 	whole := event.Links{{Image: "worker", Place: event.AtInputs, Is: "1"},
 		{Image: "worker", Place: event.AtPod, Name: "ns/web-1/main", Is: "sha256:abc"}}
-	s.after(time.Second).tell("proof", event.Succeeded, event.ChainChecked, time.Second, event.Chain{Links: whole})
+	s.after(time.Second).send("proof", event.Succeeded, event.ChainChecked, time.Second, event.Chain{Links: whole})
 	checked := s.now
 	s.end(event.Succeeded)
 	s.forward("ready")
@@ -385,34 +385,34 @@ func TestProof(t *testing.T) {
 	s.run = 0
 	broken := slices.Clone(whole)
 	broken[1].Is, broken[1].Want = "worker:0", "worker:1"
-	s.after(time.Minute).tell("proof", event.Started, event.ChainChecked, 0, nil)
+	s.after(time.Minute).send("proof", event.Started, event.ChainChecked, 0, nil)
 	if s.state.Chain.Error != "" || !s.state.Chain.Checked.Equal(checked) {
 		t.Errorf("while it is checked again, what was found last is %+v", s.state.Chain)
 	}
-	s.tell("proof", event.Failed, event.ChainChecked, 0, event.Chain{Links: broken})
+	s.send("proof", event.Failed, event.ChainChecked, 0, event.Chain{Links: broken})
 	if c := s.state.Chain; s.state.Health != Degraded || s.state.Reason != "no such version" ||
-		c.Error != "no such version" || c.Hint != "mend it" || !c.Checked.Equal(s.now) || !c.Links[1].Broken() {
+		c.Error != "no such version" || c.Hint != "fix it" || !c.Checked.Equal(s.now) || !c.Links[1].Broken() {
 		t.Errorf("%s: %s, chain %+v", s.state.Health, s.state.Reason, c)
 	}
 	if !reflect.DeepEqual(s.state.Runs[0], run) || len(s.state.Runs) != 1 || !reflect.DeepEqual(*s.state.Run, run) {
 		t.Errorf("the run became %+v", s.state.Runs)
 	}
-	s.tell("proof", event.Interrupted, event.ChainChecked, 0, nil)
+	s.send("proof", event.Interrupted, event.ChainChecked, 0, nil)
 	if s.state.Health != Degraded {
 		t.Errorf("when a check was given up it is %s", s.state.Health)
 	}
-	s.tell("proof", event.Succeeded, event.ChainChecked, 0, event.Chain{Links: whole})
+	s.send("proof", event.Succeeded, event.ChainChecked, 0, event.Chain{Links: whole})
 	if c := s.state.Chain; s.state.Health != Healthy || c.Error != "" || c.Hint != "" || c.Links[1].Broken() {
 		t.Errorf("%s: %s, chain %+v", s.state.Health, s.state.Reason, c)
 	}
 
 	two := event.DaskClusters{{Namespace: "ns", Name: "a", Owner: "anna", Image: "worker:0", Since: noon, Workers: 2},
 		{Namespace: "ns", Name: "b", Image: "worker:0", Since: noon}}
-	s.tell("proof", event.Warned, event.ClustersOld, 0, event.OldClusters{Clusters: two})
+	s.send("proof", event.Warned, event.ClustersOld, 0, event.OldClusters{Clusters: two})
 	if !slices.Equal(s.state.Old, two) || s.state.Health != Healthy { // they are their users'
 		t.Errorf("%s, old clusters %+v", s.state.Health, s.state.Old)
 	}
-	s.tell("proof", event.Detailed, event.ClustersOld, 0, event.OldClusters{Clusters: event.DaskClusters{}})
+	s.send("proof", event.Detailed, event.ClustersOld, 0, event.OldClusters{Clusters: event.DaskClusters{}})
 	if len(s.state.Old) != 0 {
 		t.Errorf("old clusters %+v", s.state.Old)
 	}
@@ -420,13 +420,13 @@ func TestProof(t *testing.T) {
 	places := []string{"worker", "client", ".venv"}
 	differ := event.Differences{{Library: "dask", Versions: []string{"2", "2", "1"}},
 		{Library: "lz4", Versions: []string{"4", "4", ""}}}
-	s.after(time.Second).tell("proof", event.Warned, event.LibrariesDiffer, 0,
+	s.after(time.Second).send("proof", event.Warned, event.LibrariesDiffer, 0,
 		event.Comparison{Places: places, Libraries: 53, Differences: differ})
 	if want := (&Libraries{s.now, places, 53, differ}); !reflect.DeepEqual(s.state.Libraries, want) ||
 		s.state.Health != Healthy {
 		t.Errorf("%s, libraries %+v", s.state.Health, s.state.Libraries)
 	}
-	s.after(time.Second).tell("proof", event.Noted, event.LibrariesSame, 0,
+	s.after(time.Second).send("proof", event.Noted, event.LibrariesSame, 0,
 		event.Comparison{Places: places, Libraries: 53})
 	if want := (&Libraries{s.now, places, 53, event.Differences{}}); !reflect.DeepEqual(s.state.Libraries, want) ||
 		!strings.Contains(textOf(t, s.state), `"differences":[]`) {
@@ -439,15 +439,15 @@ func TestProof(t *testing.T) {
 func TestPushedImages(t *testing.T) {
 	s := newStory(t)
 	s.begin()
-	s.tell("build", event.Noted, event.ImageFound, 0, event.ImageInPlace{Image: pushed("worker", "9"), On: "host"})
-	s.tell("node", event.Succeeded, event.ImageLoaded, time.Second,
+	s.send("build", event.Noted, event.ImageFound, 0, event.ImageInPlace{Image: pushed("worker", "9"), On: "host"})
+	s.send("node", event.Succeeded, event.ImageLoaded, time.Second,
 		event.Loaded{Image: image("python", "3.11-slim"), Bytes: 5})
 	if i := s.state.Images; len(i) != 2 || i[0].Tag != "9" || i[0].State != ImageReady {
 		t.Errorf("images %+v", i)
 	}
 }
 
-// TestAnyEvents tells events at random: no order of them, and nothing that is missing in them, is a
+// TestAnyEvents sends events at random: no order of them, and nothing that is missing in them, is a
 // reason to fall over, and what was handed out stays what it was.
 func TestAnyEvents(t *testing.T) {
 	stages := []string{"loop", "config", "watch", "build", "node", "deploy", "forward", "cleanup", "devloop", "pod",

@@ -159,7 +159,7 @@ func TestAddressOfTheLogLetsIn(t *testing.T) {
 		t.Errorf("%d, asked for %v", got.code, *asked)
 	}
 
-	// A server of somebody else at another port of this host gets none of it.
+	// Another server, at another port of this host gets none of it.
 	other, err := url.Parse("http://127.0.0.1:1/")
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +184,7 @@ func TestLinkOfAnotherSiteLetsIn(t *testing.T) {
 	}
 }
 
-// A devloop that takes the place of another has another token: a page that is still open is told
+// A devloop that takes the place of another has another token: a page that is still open is sent
 // how to get in.
 func TestRestartedDevloop(t *testing.T) {
 	first, _, _ := testSite(t)
@@ -232,7 +232,7 @@ func TestMetricsTellStrangersNoNames(t *testing.T) {
 	}
 	for _, name := range []string{"shop", "web", "service"} {
 		if strings.Contains(got.text, name) {
-			t.Errorf("a stranger is told %s:\n%s", name, got.text)
+			t.Errorf("a stranger is sent %s:\n%s", name, got.text)
 		}
 	}
 	got = fetch(t, visitor(t), "GET", server.URL+"/metrics", "Authorization", "Bearer "+site.Token())

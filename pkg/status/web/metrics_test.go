@@ -20,7 +20,7 @@ func TestMetricsOfTheProof(t *testing.T) {
 	whole := event.Links{{Image: "worker", Place: event.AtInputs, Is: "1"},
 		{Image: "worker", Place: event.AtPod, Name: "ns/web-1/main", Is: "sha256:abc"}}
 	broken := event.Links{{Image: "worker", Place: event.AtGateway, Name: "http://x", Is: "worker:0", Want: "worker:1"}}
-	tell := func(phase event.Phase, message string, err error, payload any) {
+	send := func(phase event.Phase, message string, err error, payload any) {
 		board.Sink(event.Event{Stage: "proof", Phase: phase, Message: message, Err: err, Payload: payload})
 	}
 	for _, test := range []struct {
@@ -29,37 +29,37 @@ func TestMetricsOfTheProof(t *testing.T) {
 		want []string // in the order of the alphabet
 	}{
 		{"nothing was checked yet", func() {}, []string{"devloop_old_clusters 0"}},
-		{"a check begins", func() { tell(event.Started, event.ChainChecked, nil, nil) },
+		{"a check begins", func() { send(event.Started, event.ChainChecked, nil, nil) },
 			[]string{"devloop_old_clusters 0"}},
-		{"the chain is whole", func() { tell(event.Succeeded, event.ChainChecked, nil, event.Chain{Links: whole}) },
+		{"the chain is whole", func() { send(event.Succeeded, event.ChainChecked, nil, event.Chain{Links: whole}) },
 			[]string{"devloop_chain_whole 1", "devloop_old_clusters 0"}},
 		{"it is broken", func() {
-			tell(event.Failed, event.ChainChecked, errors.New("broken"),
+			send(event.Failed, event.ChainChecked, errors.New("broken"),
 				event.Chain{Links: broken})
 		}, []string{"devloop_chain_whole 0", "devloop_old_clusters 0"}},
 		{"a place cannot be asked", func() {
-			tell(event.Failed, event.ChainChecked, errors.New("no answer"),
+			send(event.Failed, event.ChainChecked, errors.New("no answer"),
 				event.Chain{Links: whole})
 		}, []string{"devloop_chain_whole 0", "devloop_old_clusters 0"}},
-		{"a link is broken, whatever is told of it", func() {
-			tell(event.Succeeded, event.ChainChecked, nil,
+		{"a link is broken, whatever is sent of it", func() {
+			send(event.Succeeded, event.ChainChecked, nil,
 				event.Chain{Links: broken})
 		}, []string{"devloop_chain_whole 0", "devloop_old_clusters 0"}},
-		{"it was mended", func() { tell(event.Succeeded, event.ChainChecked, nil, event.Chain{Links: whole}) },
+		{"it was fixed", func() { send(event.Succeeded, event.ChainChecked, nil, event.Chain{Links: whole}) },
 			[]string{"devloop_chain_whole 1", "devloop_old_clusters 0"}},
 		{"two clusters are old", func() {
-			tell(event.Warned, event.ClustersOld, nil, event.OldClusters{Clusters: event.DaskClusters{{Name: "a"},
+			send(event.Warned, event.ClustersOld, nil, event.OldClusters{Clusters: event.DaskClusters{{Name: "a"},
 				{Name: "b"}}})
 		}, []string{"devloop_chain_whole 1", "devloop_old_clusters 2"}},
-		{"they are gone", func() { tell(event.Detailed, event.ClustersOld, nil, event.OldClusters{}) },
+		{"they are gone", func() { send(event.Detailed, event.ClustersOld, nil, event.OldClusters{}) },
 			[]string{"devloop_chain_whole 1", "devloop_old_clusters 0"}},
 		{"libraries differ", func() {
-			tell(event.Warned, event.LibrariesDiffer, nil, event.Comparison{Libraries: 53,
+			send(event.Warned, event.LibrariesDiffer, nil, event.Comparison{Libraries: 53,
 				Places:      []string{"worker", ".venv"},
 				Differences: event.Differences{{Library: "dask", Versions: []string{"1", ""}}}})
 		}, []string{"devloop_chain_whole 1", "devloop_library_differences 1", "devloop_old_clusters 0"}},
 		{"libraries are the same", func() {
-			tell(event.Noted, event.LibrariesSame, nil, event.Comparison{Libraries: 53,
+			send(event.Noted, event.LibrariesSame, nil, event.Comparison{Libraries: 53,
 				Places: []string{"worker", ".venv"}})
 		}, []string{"devloop_chain_whole 1", "devloop_library_differences 0", "devloop_old_clusters 0"}},
 	} {

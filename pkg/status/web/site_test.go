@@ -261,7 +261,7 @@ func TestScriptsSetTextOnly(t *testing.T) {
 	}
 }
 
-// A handler that panics is told of once, answers 500 or not at all, and holds nothing else up.
+// A handler that panics is sent of once, answers 500 or not at all, and holds nothing else up.
 func TestPanicInAHandler(t *testing.T) {
 	site, board, _ := testSite(t)
 	questions := map[string]Question{
@@ -288,7 +288,7 @@ func TestPanicInAHandler(t *testing.T) {
 		if line.Event.Phase == event.Warned {
 			warned++
 			if err := line.Event.Err; err == nil || !strings.Contains(event.Hint(err), "please report it") {
-				t.Errorf("told %v", err)
+				t.Errorf("got %v", err)
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-// Tests of what readers of a stream are told.
+// Tests of what readers of a stream are sent.
 package web
 
 import (
@@ -136,7 +136,7 @@ func aRun(board *status.Board, n int) {
 		func(context.Context) ([]any, error) { return nil, nil })
 }
 
-func TestPageIsToldAllThatThereIs(t *testing.T) {
+func TestPageGetsTheWholeState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		site, board, _ := testSite(t)
 		note(board, numbers(1, firstLines+500)...)
@@ -152,15 +152,15 @@ func TestPageIsToldAllThatThereIs(t *testing.T) {
 		if len(states) != 1 || len(runs) != 1 {
 			t.Fatalf("%d states, %d runs", len(states), len(runs))
 		}
-		var told struct {
+		var sent struct {
 			Now   time.Time
 			State map[string]any
 		}
-		if err := json.Unmarshal([]byte(states[0].data), &told); err != nil || !told.Now.Equal(time.Now()) ||
-			told.State["health"] != "healthy" {
-			t.Errorf("told %+v, error %v", told, err)
+		if err := json.Unmarshal([]byte(states[0].data), &sent); err != nil || !sent.Now.Equal(time.Now()) ||
+			sent.State["health"] != "healthy" {
+			t.Errorf("got %+v, error %v", sent, err)
 		}
-		if _, has := told.State["runs"]; has {
+		if _, has := sent.State["runs"]; has {
 			t.Error("the state has the runs with it")
 		}
 		var list []status.Run
@@ -171,7 +171,7 @@ func TestPageIsToldAllThatThereIs(t *testing.T) {
 	})
 }
 
-func TestRunsAreToldWhenOneEnds(t *testing.T) {
+func TestRunsAreSentWhenOneEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		site, board, _ := testSite(t)
 		page := open(t, site, "/api/stream")
@@ -185,13 +185,13 @@ func TestRunsAreToldWhenOneEnds(t *testing.T) {
 			note(board, "something else")
 			pass(minInterval)
 			if got := len(page.got("runs")); got != n+1 {
-				t.Fatalf("after run %d they were told %d times", n, got)
+				t.Fatalf("after run %d they were sent %d times", n, got)
 			}
 		}
 	})
 }
 
-func TestStateIsToldTenTimesASecondAtMost(t *testing.T) {
+func TestStateIsSentTenTimesASecondAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		site, board, _ := testSite(t)
 		page := open(t, site, "/api/stream")
@@ -214,7 +214,7 @@ func TestStateIsToldTenTimesASecondAtMost(t *testing.T) {
 		note(board, "a line, which changes nothing")
 		pass(time.Second)
 		if got := len(page.got("state")); got != before {
-			t.Error("a state that did not change was told again")
+			t.Error("a state that did not change was sent again")
 		}
 		if got := page.got("line"); len(got) != 2 {
 			t.Errorf("progress is among the lines: %v", got)
@@ -222,7 +222,7 @@ func TestStateIsToldTenTimesASecondAtMost(t *testing.T) {
 	})
 }
 
-func TestNothingIsLostOrToldTwice(t *testing.T) {
+func TestNothingIsLostOrSentTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		site, board, _ := testSite(t)
 		var got []string
@@ -235,7 +235,7 @@ func TestNothingIsLostOrToldTwice(t *testing.T) {
 			pass(time.Duration(n%7) * 50 * time.Millisecond)
 			page.leave()
 			<-page.left
-			note(board, strconv.Itoa(n+3)) // while nobody looks
+			note(board, strconv.Itoa(n+3)) // while no reader looks
 			all := parse(page.raw())
 			got = append(got, texts(t, page.got("line"))...)
 			for _, m := range all {
@@ -260,7 +260,7 @@ func TestAnotherDevloopBeginsAnew(t *testing.T) {
 			page := open(t, site, "/api/stream", "Last-Event-ID", id)
 			synctest.Wait()
 			if all := parse(page.raw()); all[0].kind != "reset" || len(page.got("line")) != 2 {
-				t.Errorf("%s: told %v", id, all)
+				t.Errorf("%s: sent %v", id, all)
 			}
 		}
 		if page := open(t, site, "/api/stream"); len(page.got("reset")) != 0 {
@@ -269,7 +269,7 @@ func TestAnotherDevloopBeginsAnew(t *testing.T) {
 	})
 }
 
-func TestReaderIsToldWhatItMissed(t *testing.T) {
+func TestReaderGetsWhatItMissed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		site, board, _ := testSite(t)
 		note(board, numbers(1, 20000)...)
@@ -278,7 +278,7 @@ func TestReaderIsToldWhatItMissed(t *testing.T) {
 		lines, _ := board.Lines(0, math.MaxInt)
 		kept := len(lines)
 		if got := page.got("gap"); len(got) != 1 || got[0].data != fmt.Sprintf(`{"lines":%d}`, 20000-100-kept) {
-			t.Errorf("told %v", got)
+			t.Errorf("got %v", got)
 		}
 		if got := len(page.got("line")); got != kept {
 			t.Errorf("%d lines of %d", got, kept)
@@ -297,7 +297,7 @@ func TestStreamShowsThatItLives(t *testing.T) {
 	})
 }
 
-func TestOneLineThatCannotBeToldKeepsNoOtherBack(t *testing.T) {
+func TestALineThatCannotBeEncodedIsSkipped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		site, board, _ := testSite(t)
 		board.Sink(event.Event{Stage: "build", Phase: event.Noted, Message: "x", Fields: []any{"share", math.NaN()}})
@@ -305,7 +305,7 @@ func TestOneLineThatCannotBeToldKeepsNoOtherBack(t *testing.T) {
 		page := open(t, site, "/api/events?follow=1")
 		synctest.Wait()
 		if got := texts(t, page.got("line")); !slices.Equal(got, []string{"1"}) {
-			t.Errorf("told %v", got)
+			t.Errorf("got %v", got)
 		}
 	})
 }
@@ -346,7 +346,7 @@ func TestEventsForCommands(t *testing.T) {
 		note(board, numbers(8, 20)...)
 		pass(minInterval)
 		if got := texts(t, follower.got("line")); !slices.Equal(got, numbers(8, 20)) {
-			t.Errorf("the follower was told %v", got)
+			t.Errorf("the follower was sent %v", got)
 		}
 		for _, query := range []string{"?tail=-1", "?tail=many", "?follow=perhaps"} {
 			if w := answer(site.Local(nil), request("GET", "/api/events"+query)); w.Code != 400 ||
@@ -365,7 +365,7 @@ func TestFollowerOfAnEmptyLogMissesNothing(t *testing.T) {
 		note(board, "1", "2")
 		pass(minInterval)
 		if got := texts(t, follower.got("line")); !slices.Equal(got, []string{"1", "2"}) {
-			t.Errorf("told %v", got)
+			t.Errorf("got %v", got)
 		}
 	})
 }
@@ -402,7 +402,7 @@ func TestStalledReaderHoldsNothingUp(t *testing.T) {
 			Payload: event.LogLine{Line: long}})
 	}
 	if took := time.Since(start); took > time.Minute {
-		t.Errorf("telling took %v", took)
+		t.Errorf("sending took %v", took)
 	}
 	for deadline := time.Now().Add(time.Minute); !writes.stalled(); <-time.After(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -555,7 +555,7 @@ func TestReadersThatDoNotRead(t *testing.T) {
 			t.Fatalf("one more: %d %s, %v", code, said, err)
 		}
 	}
-	if grown := heap() - before; grown > 16<<20 { // the log in JSON is 30 MB, and nobody holds it
+	if grown := heap() - before; grown > 16<<20 { // the log in JSON is 30 MB, and nothing keeps it
 		t.Errorf("they cost %d MB", grown>>20)
 	}
 
@@ -569,7 +569,7 @@ func TestReadersThatDoNotRead(t *testing.T) {
 		}
 	}
 	if got := texts(t, parse(text.String())); !slices.Equal(got, numbers(1, 500)) {
-		t.Errorf("the good reader was told %d lines", len(got))
+		t.Errorf("the good reader was sent %d lines", len(got))
 	}
 }
 
