@@ -27,10 +27,11 @@ const runningTimeout = 30 * time.Second // for the API server's answers
 
 // Container is a container that runs.
 type Container struct {
-	Namespace, Pod, Node, Name string
-	Image                      string // as the pod's spec names it
-	ImageID                    string // digest, as the runtime tells it; "" before it does
-	Dask                       string // namespace/name of the Dask cluster that it belongs to, "" for others
+	event.ContainerRef
+	Node  string
+	Image string // as the pod's spec names it
+	ID    string // the image's digest, as the runtime reports it; "" before it does
+	Dask  bool   // it belongs to a Dask cluster
 }
 
 // Platform is what runs in some namespaces.
@@ -108,17 +109,17 @@ func runningContainers(pod *corev1.Pod) []Container {
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		images[c.Name] = c.Image
 	}
+	ref := event.PodRef{Pod: event.Name(pod.Name), Namespace: event.Name(pod.Namespace)}
 	var list []Container
 	for _, status := range kube.ContainerStatuses(pod) {
 		if status.State.Running == nil {
 			continue
 		}
-		c := Container{Namespace: pod.Namespace, Pod: pod.Name, Node: pod.Spec.NodeName, Name: status.Name,
-			Image: images[status.Name], ImageID: imageDigest(status.ImageID)}
-		if name := pod.Labels[LabelCluster]; name != "" {
-			c.Dask = pod.Namespace + "/" + name
-		}
-		list = append(list, c)
+		list = append(list, Container{
+			ContainerRef: event.ContainerRef{PodRef: ref, Container: event.Name(status.Name)},
+			Node:         pod.Spec.NodeName, Image: images[status.Name], ID: imageDigest(status.ImageID),
+			Dask: pod.Labels[LabelCluster] != "",
+		})
 	}
 	return list
 }

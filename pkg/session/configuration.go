@@ -123,7 +123,7 @@ func (s *Session) Load() (loop.Stages, error) {
 		Nodes:    nodeStage{s.images, now},
 		Platform: platformStage{s.deployer, s.syncer, s.prover, now},
 		Forwards: s.forwards,
-		Proof:    proofStage{s.prover, now},
+		Proof:    proofStage{s.prover, s.libraries, now, s.forwards.gatewayRoutes()},
 	}, nil
 }
 

@@ -10,68 +10,72 @@ import (
 	"github.com/devloop/devloop/pkg/proof"
 )
 
-// way is a forward that may lead to a gateway.
-type way struct {
-	kind, namespace, name string
-	url                   string // of the gateway's API, if it is one
-	sure                  bool   // it answers HTTP: the forward's own ready path is the gateway's
+// gatewayRoute is a forward that may lead to the API of a Dask Gateway.
+type gatewayRoute struct {
+	kind, namespace, name string // of the forward's target
+	url                   string // of the gateway's options, if it is one
+	certain               bool   // it is one: the forward's ready path is a gateway's
 }
 
-// ways are the forwards that are open and may lead to a gateway's API.
-func (f *forwards) ways() (ways []way) {
+func (f *forwards) gatewayRoutes() (routes []gatewayRoute) {
 	for _, o := range f.list {
 		kind, name := o.Target()
-		prefix, sure := strings.CutSuffix(o.Ready, dask.HealthPath)
-		if !sure {
+		prefix, certain := strings.CutSuffix(o.Ready, dask.HealthPath)
+		if !certain {
 			prefix = ""
 		}
-		if sure || slices.Contains(dask.APIPorts, o.Port) {
-			ways = append(ways, way{kind, o.Namespace, name, "http://" + localHost(o.bound.Addr()) + prefix + dask.OptionsPath, sure})
+		if certain || slices.Contains(dask.APIPorts, o.Port) {
+			url := "http://" + localHost(o.bound.Addr()) + prefix + dask.OptionsPath
+			routes = append(routes, gatewayRoute{kind, o.Namespace, name, url, certain})
 		}
 	}
-	return ways
+	return routes
 }
 
-// ask asks each gateway of our releases for the image that new clusters get, by a forward that leads to it; silent are those that could not be asked,
-// and why.
-func (p *prover) ask(ctx context.Context, want *expected, gateways []dask.Gateway) (answers []proof.Answer, silent []string, err error) {
+// askGateways asks a gateway of each release for the image of new clusters. silent says of which
+// releases no gateway named one, and why. An error is that of a certain route.
+func askGateways(
+	ctx context.Context, want *expected, gateways []dask.Gateway,
+) (answers []proof.Answer, silent []string, err error) {
 	for i, r := range want.config.Releases {
-		why := ""
+		reason := ""
 		for _, g := range gateways {
 			if g.Release != r.ID() {
 				continue
 			}
-			if why == "" {
-				why = "release " + r.Name + ": no forward leads to its gateway's API"
+			if reason == "" {
+				reason = "no forward leads to its gateway's API"
 			}
-			at := slices.IndexFunc(want.ways, func(w way) bool { return g.Kind == w.kind && g.Namespace == w.namespace && g.Name == w.name })
+			at := slices.IndexFunc(want.routes, func(route gatewayRoute) bool {
+				return g.Kind == route.kind && g.Namespace == route.namespace && g.Name == route.name
+			})
 			if at < 0 {
 				continue
 			}
-			w := want.ways[at]
-			image, reason, err := dask.DefaultImage(ctx, w.url)
-			if err != nil && w.sure {
+			route := want.routes[at]
+			image, why, err := dask.DefaultImage(ctx, route.url)
+			switch {
+			case err != nil && route.certain:
 				return nil, nil, err
+			case err != nil:
+				why = err.Error()
 			}
-			if err != nil {
-				reason = err.Error()
-			}
-			if image != "" {
-				answers = append(answers, proof.Answer{From: strings.TrimSuffix(w.url, dask.OptionsPath), Image: image, Wants: wanted(want.config, i)})
-				why = ""
+			if reason = why; image != "" {
+				from := strings.TrimSuffix(route.url, dask.OptionsPath)
+				answers = append(answers, proof.Answer{From: from, Image: image, Wants: imagesOf(want.config, i)})
 				break
 			}
-			why = "release " + r.Name + ": " + reason
 		}
-		if why != "" {
-			silent = append(silent, why)
+		if reason != "" {
+			silent = append(silent, "release "+r.Name+": "+reason)
 		}
 	}
 	return answers, silent, nil
 }
 
-// wanted are the names of the images that a release is given, or, if it is given none, of those that no release is given.
-func wanted(c *config.Config, release int) []string {
+// imagesOf returns the names of the images that a release is given, or if there are none, of those
+// that no release is given.
+func imagesOf(c *config.Config, release int) []string {
 	if own := c.Releases[release].Images(); len(own) > 0 {
 		return own
 	}

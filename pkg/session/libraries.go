@@ -1,5 +1,3 @@
-// The Python libraries of all places: what the images hold, asked of them on a node after each run that went well, compared with each other and
-// with the environment on this machine.
 package session
 
 import (
@@ -12,61 +10,66 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"k8s.io/utils/lru"
+
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/proof"
 	"github.com/devloop/devloop/pkg/venv"
 )
 
 const (
-	// listTimeout is for a pod that lists the libraries of an image. Who asks over the socket is answered within less than what a server
-	// has for an answer.
-	listTimeout   = time.Minute
-	answerWithin  = 50 * time.Second
-	keptLibraries = 24 // images of which it is known, so that undoing a change asks nothing
+	// listTimeout is for a pod that lists the libraries of an image.
+	listTimeout = time.Minute
+	// answerWithin is for an answer to another devloop: less than its server allows.
+	answerWithin = 50 * time.Second
+	// keptListings is for how many images the listing is kept: an undone change starts no pods.
+	keptListings = 24
+	// compareRetry is how soon a comparison is tried again after an error that may pass.
+	compareRetry = 10 * time.Second
 )
 
-// libraries knows what images hold. It belongs to a session.
+// libraries compares the Python libraries of the images, which pods list after each successful run,
+// with each other and with those of the environment on this machine.
 type libraries struct {
-	session *Session
-	runPod  func(context.Context, deploy.CheckPod) (string, error)
-	gateway func(context.Context, *config.Config) (bool, error) // whether one is among what the releases have made
-	woken   chan struct{}                                       // holds something if there is a newer current
-	reading chan struct{}                                       // holds something while images are asked
+	sink       event.Sink
+	syncer     *syncer // changes the environment on this machine
+	runPod     func(context.Context, deploy.CheckPod) (string, error)
+	hasGateway func(context.Context, *config.Config) (bool, error) // made by one of the releases
 
-	mu      sync.Mutex
-	current *target // of the last good run, nil before
-	giveUp  context.CancelCauseFunc
-	known   []held // the newest last
-
+	woken    chan struct{} // holds a token if current is new
+	reading  chan struct{} // a semaphore: one reader of images at a time
+	listings *lru.Cache    // *proof.Libraries by the image's reference, nil for an image without Python
 	reported event.Changes
+
+	mu        sync.Mutex
+	current   *target // of the last successful run, nil before
+	supersede context.CancelCauseFunc
 }
 
-// held is what an image holds.
-type held struct {
-	ref       string
-	libraries *proof.Libraries // nil where there is no Python
-}
-
-func newLibraries(s *Session) *libraries {
+func newLibraries(sink event.Sink, y *syncer, d *deploy.Deployer, c *kube.Cluster) *libraries {
 	return &libraries{
-		session: s, woken: make(chan struct{}, 1), reading: make(chan struct{}, 1), giveUp: func(error) {},
-		runPod: func(ctx context.Context, t deploy.CheckPod) (string, error) { return s.deployer.RunCheckPod(ctx, t) },
-		gateway: func(ctx context.Context, c *config.Config) (bool, error) {
-			return dask.HasGateway(ctx, s.cluster, namespacesOf(c))
+		sink: sink, syncer: y, runPod: d.RunCheckPod,
+		hasGateway: func(ctx context.Context, read *config.Config) (bool, error) {
+			return dask.HasGateway(ctx, c, namespacesOf(read))
 		},
+		woken: make(chan struct{}, 1), reading: make(chan struct{}, 1), listings: lru.New(keptListings),
+		supersede: func(error) {},
 	}
 }
 
-// follow has the libraries compared for images that run now. It does not block; the newest ones count.
+// follow requests a comparison for the images that run now, and cancels an older one. It does not
+// block.
 func (l *libraries) follow(now target) {
 	l.mu.Lock()
 	l.current = &now
-	l.giveUp(event.ErrSuperseded)
+	l.supersede(event.ErrSuperseded)
 	l.mu.Unlock()
 	select {
 	case l.woken <- struct{}{}:
@@ -74,61 +77,51 @@ func (l *libraries) follow(now target) {
 	}
 }
 
-// run compares what it is told to follow, until ctx ends.
+// run serves follow until ctx ends.
 func (l *libraries) run(ctx context.Context) {
-	var again <-chan time.Time // after a comparison that failed in a way that may pass
+	var retry <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-again:
+		case <-retry:
 		case <-l.woken:
 		}
+		comparing, cancel := context.WithCancelCause(ctx)
 		l.mu.Lock()
 		now := l.current
-		comparing, giveUp := context.WithCancelCause(ctx)
-		l.giveUp = giveUp
+		l.supersede = cancel
 		l.mu.Unlock()
-		again = nil
-		if l.session.syncer.wait(comparing) == nil {
-			var err error // which was told
-			_ = l.session.options.Sink.For("proof").Contain("libraries", func() { err = l.compare(comparing, now) })
+		retry = nil
+		if l.syncer.wait(comparing) == nil {
+			var err error // already reported
+			_ = l.sink.For("proof").Contain("libraries", func() { err = l.compare(comparing, now) })
 			if event.IsTransient(err) && ctx.Err() == nil {
-				again = time.After(lookAgain)
+				retry = time.After(compareRetry)
 			}
 		}
-		giveUp(nil)
+		cancel(nil)
 	}
 }
 
-// compare compares, and tells what came of it: in the log if it is not what was told before. The error, why it could not, was told.
+// compare reports how the libraries differ: prominently only if that has changed. An error, which
+// says why they could not be compared, is already reported.
 func (l *libraries) compare(ctx context.Context, now *target) error {
-	say := l.session.options.Sink.For("proof")
+	stage := l.sink.For("proof")
 	places, err := l.ofImages(ctx, now)
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case err != nil:
-		l.warn(say, "libraries of the images could not be read", err)
+		warnOnce(stage, &l.reported, "libraries of the images could not be read", err)
 		return err
-	case len(places) == 0:
-		l.nothing(say)
-		return nil
-	}
-	here, found, err := LocalLibraries(now.config)
-	switch {
-	case err != nil:
-		l.warn(say, "Python environment of this machine could not be read", err)
-	case found:
-		places = append(places, here)
-	default:
-		say.Detail("no Python environment of this machine is compared", "why", WhyNoVenv)
-	}
-	if err == nil {
-		l.reported.Forget("failure")
+	case len(places) > 0:
+		places = l.withLocal(stage, places, now.config)
 	}
 	if len(places) < 2 {
-		l.nothing(say)
+		if l.reported.Forget("comparison") {
+			stage.Detail(event.LibrariesSame, event.Comparison{Places: []string{}})
+		}
 		return nil
 	}
 	c := proof.Compare(places)
@@ -138,33 +131,34 @@ func (l *libraries) compare(ctx context.Context, now *target) error {
 	}
 	switch {
 	case !changed:
-		say.Detail(message, c)
+		stage.Detail(message, c)
 	case c.Same():
-		say.Note(message, c)
+		stage.Note(message, c)
 	default:
-		say.Warn(message, nil, c)
+		stage.Warn(message, nil, c)
 	}
 	return nil
 }
 
-// nothing takes back what was told, since there is nothing to compare any more.
-func (l *libraries) nothing(say event.Stage) {
-	if l.reported.Forget("comparison") {
-		say.Detail(event.LibrariesSame, event.Comparison{Places: []string{}})
+// withLocal adds the environment on this machine to places, if there is one.
+func (l *libraries) withLocal(stage event.Stage, places []proof.Libraries, c *config.Config) []proof.Libraries {
+	local, found, err := LocalLibraries(c)
+	if err != nil {
+		warnOnce(stage, &l.reported, "Python environment of this machine could not be read", err)
+		return places
 	}
+	l.reported.Forget("failure")
+	if !found {
+		stage.Detail("no Python environment of this machine is compared", "why", WhyNoVenv)
+		return places
+	}
+	return append(places, local)
 }
 
-// warn tells why there is nothing to compare, once. What may pass by itself is a detail.
-func (l *libraries) warn(say event.Stage, message string, err error) {
-	if event.IsTransient(err) || !l.reported.Changed("failure", err.Error()) {
-		say.Detail(message, "reason", err.Error())
-		return
-	}
-	say.Warn(message, err)
-}
-
-// ofImages returns what the images hold that have to hold the same, in devloop.yaml's order: those that local.images names; or all with Python where
-// an environment is configured; or these where a Dask Gateway runs and Dask is in one of them. Of other projects nobody has asked.
+// ofImages returns the libraries of the images that must have the same, in the order of
+// devloop.yaml: those in local.images; or all with Python if the configuration names an
+// environment; or all with Python if a Dask Gateway runs and one of them contains Dask. In other
+// projects, images may differ.
 func (l *libraries) ofImages(ctx context.Context, now *target) ([]proof.Libraries, error) {
 	select {
 	case l.reading <- struct{}{}:
@@ -172,119 +166,126 @@ func (l *libraries) ofImages(ctx context.Context, now *target) ([]proof.Librarie
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	wanted := now.config.Local.Images
-	asked := len(wanted) > 0 || now.config.Local.Venv != "" || now.config.Local.Sync
-	if !asked {
-		if gateway, err := l.gateway(ctx, now.config); err != nil || !gateway {
+	local := now.config.Local
+	configured := len(local.Images) > 0 || local.Venv != "" || local.Sync
+	if !configured {
+		if found, err := l.hasGateway(ctx, now.config); err != nil || !found {
 			return nil, event.Transient(err)
 		}
 	}
-	images := now.Images
-	found, errs := make([]*proof.Libraries, len(images)), make([]error, len(images))
-	var asking sync.WaitGroup
-	for i, image := range images {
-		if named := slices.Contains(wanted, image.Name); named || len(wanted) == 0 {
-			asking.Go(func() {
-				errs[i] = l.session.options.Sink.For("proof").Guard("libraries", func() (err error) {
-					found[i], err = l.ofImage(ctx, now.config, image.Name, image.Ref, named)
+	found, errs := make([]*proof.Libraries, len(now.Images)), make([]error, len(now.Images))
+	var reading sync.WaitGroup
+	for i, image := range now.Images {
+		if named := slices.Contains(local.Images, image.Name); named || len(local.Images) == 0 {
+			reading.Go(func() {
+				errs[i] = l.sink.For("proof").Guard("libraries", func() (err error) {
+					found[i], err = l.ofImage(ctx, now.config, image, named)
 					return err
 				})
 			})
 		}
 	}
-	asking.Wait()
+	reading.Wait()
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	var list []proof.Libraries
-	dask := asked
 	for _, one := range found {
 		if one != nil {
-			list, dask = append(list, *one), dask || one.HoldsDask()
+			list = append(list, *one)
 		}
 	}
-	if !dask {
+	if !configured && !slices.ContainsFunc(list, proof.Libraries.HoldsDask) {
 		return nil, nil
 	}
 	return list, nil
 }
 
-// ofImage returns what an image holds, nil if that is no Python. One that was named has to have it.
-func (l *libraries) ofImage(ctx context.Context, c *config.Config, image, ref string, named bool) (*proof.Libraries, error) {
-	if is, known := l.recall(ref); known && (is != nil || !named) {
-		return is, nil
+// ofImage returns the libraries of an image, nil if it has no Python, which is an error if
+// local.images names it.
+func (l *libraries) ofImage(
+	ctx context.Context, c *config.Config, image *loop.Image, named bool,
+) (*proof.Libraries, error) {
+	if known, ok := l.listings.Get(image.Ref); ok {
+		if list, _ := known.(*proof.Libraries); list != nil || !named {
+			return list, nil
+		}
 	}
-	is, err := l.ask(ctx, deploy.CheckPod{Image: ref, Name: image, Purpose: "libraries", Near: namespaceOf(c, image), Timeout: listTimeout})
+	stage := l.sink.For("proof")
+	list, err := l.list(ctx, deploy.CheckPod{Image: image.Ref, Name: image.Name, Purpose: "libraries",
+		Near: namespaceOf(c, image.Name), Timeout: listTimeout})
 	var failed *deploy.CheckPodError
 	switch {
-	case named && is == nil && err == nil:
-		return nil, event.WithHint(fmt.Errorf("image %s holds no Python (3.8 or newer)", image), "take it out of local.images in devloop.yaml, or install Python in it")
+	case named && list == nil && err == nil:
+		return nil, event.WithHint(fmt.Errorf("image %s holds no Python (3.8 or newer)", image.Name),
+			"take it out of local.images in devloop.yaml, or install Python in it")
 	case err != nil && (named || !errors.As(err, &failed)):
 		return nil, err
 	case err != nil:
-		l.session.options.Sink.For("proof").Detail("libraries of an image could not be read", "image", event.Name(ref),
-			"reason", err.Error())
-	case is == nil:
-		l.session.options.Sink.For("proof").Detail("an image holds no Python", "image", event.Name(ref))
+		stage.Detail("libraries of an image could not be read", "image", event.Name(image.Ref), "reason", err.Error())
+	case list == nil:
+		stage.Detail("an image holds no Python", "image", event.Name(image.Ref))
 	}
-	l.remember(held{ref, is})
-	return is, nil
+	l.listings.Add(image.Ref, list)
+	return list, nil
 }
 
-// ask runs the commands that list the libraries, until one can be started. None of them can where there is no Python.
-func (l *libraries) ask(ctx context.Context, t deploy.CheckPod) (*proof.Libraries, error) {
+// list runs the commands that list libraries until one starts; without Python, none does.
+func (l *libraries) list(ctx context.Context, t deploy.CheckPod) (*proof.Libraries, error) {
 	for _, t.Command = range proof.ListCommands {
 		output, err := l.runPod(ctx, t)
 		var failed *deploy.CheckPodError
-		const cannotRun, notFound = 126, 127 // of a shell, or of the command itself
+		const cannotRun, notFound = 126, 127 // exit codes of a shell, or of the runtime
 		switch {
 		case errors.As(err, &failed) && (failed.NotStarted || failed.Code == cannotRun || failed.Code == notFound):
 			continue
 		case err != nil:
 			return nil, err
 		}
-		is, err := proof.ParseListing(t.Name, output)
-		return &is, err
+		list, err := proof.ParseListing(t.Name, output)
+		return &list, err
 	}
 	return nil, nil
 }
 
-func (l *libraries) recall(ref string) (is *proof.Libraries, known bool) {
+// answer answers devloop skew: the libraries of the images of the last successful run.
+func (l *libraries) answer(ctx context.Context) (any, error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, h := range l.known {
-		if h.ref == ref {
-			return h.libraries, true
-		}
-	}
-	return nil, false
-}
-
-func (l *libraries) remember(h held) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.known = append(slices.DeleteFunc(l.known, func(old held) bool { return old.ref == h.ref }), h)
-	l.known = slices.Clone(l.known[max(0, len(l.known)-keptLibraries):])
-}
-
-// imageLibraries answers devloop skew: what the images hold that ran well last.
-func (s *Session) imageLibraries(ctx context.Context) (any, error) {
-	s.libraries.mu.Lock()
-	now := s.libraries.current
-	s.libraries.mu.Unlock()
+	now := l.current
+	l.mu.Unlock()
 	if now == nil {
 		return nil, errors.New("no run of that devloop has ended well yet")
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, answerWithin, errors.New("the images did not say in time what they hold"))
+	ctx, cancel := context.WithTimeoutCause(ctx, answerWithin,
+		errors.New("the images did not say in time what they hold"))
 	defer cancel()
-	list, err := s.libraries.ofImages(ctx, now)
+	list, err := l.ofImages(ctx, now)
 	return append([]proof.Libraries{}, list...), err
+}
+
+// ofPresent is ofImages for images that need not have been deployed. missing returns those of
+// tags that the cluster does not have, which is an error.
+func (l *libraries) ofPresent(
+	ctx context.Context, now *target, missing func(context.Context, []name.Tag) ([]name.Tag, error),
+) ([]proof.Libraries, error) {
+	absent, err := missing(ctx, loop.Tags(now.Images))
+	if err == nil && len(absent) > 0 {
+		err = event.WithHint(fmt.Errorf("the cluster lacks what the files describe: %s", tagNames(absent)),
+			"bring it there: devloop run")
+	}
+	var list []proof.Libraries
+	if err == nil {
+		list, err = l.ofImages(ctx, now)
+	}
+	if err != nil {
+		return nil, console.EnvironmentError{Err: err}
+	}
+	return list, nil
 }
 
 // WhyNoVenv is why there is no environment.
 const WhyNoVenv = "VIRTUAL_ENV is not set, and there is no folder " + venv.DefaultFolder + " beside devloop.yaml"
 
-// findVenv finds the environment on this machine.
 func findVenv(c *config.Config) (dir string, found bool) {
 	return venv.Find(inHome(c.Local.Venv), c.Dir)
 }
@@ -299,7 +300,7 @@ func LocalLibraries(c *config.Config) (l proof.Libraries, found bool, err error)
 	return proof.Libraries{Place: placeName(c, dir), Python: python, Versions: versions, Local: true}, true, err
 }
 
-// placeName is how a folder or file is called: in the folder of devloop.yaml, or in the user's home, without that.
+// placeName returns a path for display: in the folder of devloop.yaml or the user's home, relative.
 func placeName(c *config.Config, path string) string {
 	if name, err := filepath.Rel(c.Dir, path); err == nil && filepath.IsLocal(name) {
 		return name
@@ -310,20 +311,4 @@ func placeName(c *config.Config, path string) string {
 		}
 	}
 	return path
-}
-
-// AskImages asks images that the cluster has to hold already.
-func (s *Session) AskImages(ctx context.Context, now *loop.Target) ([]proof.Libraries, error) {
-	missing, err := s.images.store.Missing(ctx, loop.Tags(now.Images))
-	if err != nil {
-		return nil, console.EnvironmentError{Err: err}
-	}
-	if len(missing) > 0 {
-		return nil, console.EnvironmentError{Err: event.WithHint(fmt.Errorf("the cluster lacks what the files describe: %s", tagNames(missing)), "bring it there: devloop run")}
-	}
-	list, err := s.libraries.ofImages(ctx, &target{now, s.config.Load()})
-	if err != nil {
-		return nil, console.EnvironmentError{Err: err}
-	}
-	return list, nil
 }

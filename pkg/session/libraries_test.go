@@ -23,20 +23,20 @@ import (
 	"github.com/devloop/devloop/pkg/proof"
 )
 
-// heard are the events of a test.
-type heard struct {
+// eventLog records the events of a test.
+type eventLog struct {
 	mu     sync.Mutex
 	events []event.Event
 }
 
-func (h *heard) sink(e event.Event) {
+func (h *eventLog) sink(e event.Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.events = append(h.events, e)
 }
 
-// take returns what was heard since the last time, each as "phase stage: message", and the last event.
-func (h *heard) take() (said []string, last event.Event) {
+// take returns the events since the last call, each as "phase stage: message", and the last one.
+func (h *eventLog) take() (said []string, last event.Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, e := range h.events {
@@ -46,7 +46,7 @@ func (h *heard) take() (said []string, last event.Event) {
 	return said, last
 }
 
-// listings stand in for images: what the command that lists libraries prints in them, by their references.
+// listings stand in for images: the libraries that pods list, by the image's reference.
 type listings struct {
 	mu    sync.Mutex
 	lists map[string]string
@@ -102,48 +102,54 @@ func targetOf(t *testing.T, refs ...string) *loop.Target {
 func environment(t *testing.T, dir string, libraries ...string) {
 	t.Helper()
 	site := filepath.Join(dir, "lib", "python3.11", "site-packages")
-	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(site, 0o755), os.WriteFile(filepath.Join(dir, "pyvenv.cfg"), []byte("version = 3.11.9\n"), 0o644)); err != nil {
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(site, 0o755),
+		os.WriteFile(filepath.Join(dir, "pyvenv.cfg"), []byte("version = 3.11.9\n"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	for _, library := range libraries {
 		name, version, _ := strings.Cut(library, "==")
 		info := filepath.Join(site, name+"-"+version+".dist-info")
-		if err := errors.Join(os.Mkdir(info, 0o755), os.WriteFile(filepath.Join(info, "METADATA"), []byte("Name: "+name+"\nVersion: "+version+"\n"), 0o644)); err != nil {
+		if err := errors.Join(os.Mkdir(info, 0o755),
+			os.WriteFile(filepath.Join(info, "METADATA"),
+				[]byte("Name: "+name+"\nVersion: "+version+"\n"), 0o644)); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
 // comparing returns libraries of images that listings stand in for.
-func comparing(t *testing.T, c *config.Config) (*libraries, *listings, *heard) {
+func comparing(t *testing.T) (*libraries, *listings, *eventLog) {
 	t.Helper()
 	t.Setenv("VIRTUAL_ENV", "")
-	h, p := &heard{}, &listings{lists: map[string]string{}}
-	s := &Session{options: Options{Sink: h.sink, Secrets: &event.Secrets{}}}
-	s.config.Store(c)
-	s.libraries, s.syncer = newLibraries(s), newSyncer(h.sink)
-	s.libraries.runPod = p.run
-	s.libraries.gateway = func(context.Context, *config.Config) (bool, error) { return true, nil }
-	return s.libraries, p, h
+	h, p := &eventLog{}, &listings{lists: map[string]string{}}
+	l := newLibraries(h.sink, newSyncer(h.sink), nil, nil)
+	l.runPod = p.run
+	l.hasGateway = func(context.Context, *config.Config) (bool, error) { return true, nil }
+	return l, p, h
 }
 
 func TestLibrariesAreCompared(t *testing.T) {
 	c := &config.Config{Dir: t.TempDir(), Images: []config.Image{{Name: "worker"}, {Name: "client"}, {Name: "proxy"}}}
-	l, p, h := comparing(t, c)
-	p.lists = map[string]string{"worker:1": "dask==1 numpy==2 pip==23", "client:1": "python3 dask==1 numpy==2", "proxy:1": "", "client:2": "dask==2 numpy==2 bokeh==3"}
-	first, second := &target{targetOf(t, "worker:1", "client:1", "proxy:1"), c}, &target{targetOf(t, "worker:1", "client:2", "proxy:1"), c}
+	l, p, h := comparing(t)
+	p.lists = map[string]string{"worker:1": "dask==1 numpy==2 pip==23", "client:1": "python3 dask==1 numpy==2",
+		"proxy:1": "", "client:2": "dask==2 numpy==2 bokeh==3"}
+	first, second := &target{targetOf(t, "worker:1", "client:1", "proxy:1"), c},
+		&target{targetOf(t, "worker:1", "client:2", "proxy:1"), c}
 	expect := func(what string, now *target, asked string, want ...string) event.Event {
 		t.Helper()
-		_ = l.compare(t.Context(), now) // it is told
+		_ = l.compare(t.Context(), now) // it is reported
 		said, last := h.take()
 		if got := p.take(); got != asked || !slices.Equal(said, want) {
 			t.Errorf("%s: asked %q, said %q", what, got, said)
 		}
 		return last
 	}
-	const none, nothing = "detailed proof: no Python environment of this machine is compared", "detailed proof: an image holds no Python"
-	e := expect("images alone", first, "client:1 python, client:1 python3, proxy:1 python, proxy:1 python3, worker:1 python", nothing, none, "noted proof: "+event.LibrariesSame)
-	if places := e.Field("places"); !slices.Equal(places.([]string), []string{"worker", "client"}) || e.Field("libraries") != 2 {
+	const none, nothing = "detailed proof: no Python environment of this machine is compared",
+		"detailed proof: an image holds no Python"
+	e := expect("images alone", first, "client:1 python, client:1 python3, proxy:1 python, proxy:1 python3, "+
+		"worker:1 python", nothing, none, "noted proof: "+event.LibrariesSame)
+	if places := e.Field("places"); !slices.Equal(places.([]string), []string{"worker", "client"}) ||
+		e.Field("libraries") != 2 {
 		t.Errorf("%+v", e.Details())
 	}
 	expect("again", first, "", none, "detailed proof: "+event.LibrariesSame)
@@ -159,7 +165,7 @@ func TestLibrariesAreCompared(t *testing.T) {
 	expect("the same differs", second, "", "detailed proof: "+event.LibrariesDiffer)
 	expect("undone", first, "", "noted proof: "+event.LibrariesSame)
 
-	// What cannot be read is told once, and the images are compared without it.
+	// What cannot be read is reported once, and the images are compared without it.
 	if err := os.Remove(filepath.Join(c.Dir, ".venv", "pyvenv.cfg")); err != nil {
 		t.Fatal(err)
 	}
@@ -175,31 +181,37 @@ func TestLibrariesAreCompared(t *testing.T) {
 	third := &target{targetOf(t, "worker:9", "client:1", "proxy:1"), c}
 	expect("no answer", third, "worker:9 python", "detailed proof: libraries of the images could not be read")
 	p.lists["worker:9"] = "broken"
-	expect("a broken image", third, "worker:9 python", "detailed proof: libraries of an image could not be read", none, "detailed proof: "+event.LibrariesSame) // what was told is taken back
+	expect("a broken image", third, "worker:9 python", "detailed proof: libraries of an image could not be read", none,
+		"detailed proof: "+event.LibrariesSame) // it was reported as different before
 	named := *c
 	named.Local.Images = []string{"proxy", "client"}
-	e = expect("one that was named", &target{first.Target, &named}, "proxy:1 python, proxy:1 python3", "warned proof: libraries of the images could not be read")
-	if e.Err.Error() != "image proxy holds no Python (3.8 or newer)" || !strings.Contains(event.Hint(e.Err), "local.images") {
+	e = expect("one that was named", &target{first.Target, &named}, "proxy:1 python, proxy:1 python3",
+		"warned proof: libraries of the images could not be read")
+	if e.Err.Error() != "image proxy holds no Python (3.8 or newer)" ||
+		!strings.Contains(event.Hint(e.Err), "local.images") {
 		t.Errorf("%v", e.Err)
 	}
 
 	// Without Dask, or a gateway, nobody has asked.
-	l.gateway = func(context.Context, *config.Config) (bool, error) { return false, nil }
+	l.hasGateway = func(context.Context, *config.Config) (bool, error) { return false, nil }
 	expect("no gateway", &target{targetOf(t, "worker:7", "client:7", "proxy:7"), c}, "")
 	configured := *c
 	configured.Local.Venv = "nowhere"
-	expect("no gateway, but an environment", &target{first.Target, &configured}, "", "warned proof: Python environment of this machine could not be read", "noted proof: "+event.LibrariesSame)
-	l.gateway = func(context.Context, *config.Config) (bool, error) { return true, nil }
+	expect("no gateway, but an environment", &target{first.Target, &configured}, "",
+		"warned proof: Python environment of this machine could not be read", "noted proof: "+event.LibrariesSame)
+	l.hasGateway = func(context.Context, *config.Config) (bool, error) { return true, nil }
 	p.lists["client:3"], p.lists["worker:3"] = "flask==1", "flask==2"
-	expect("no Dask", &target{targetOf(t, "worker:3", "client:3", "proxy:1"), c}, "client:3 python, worker:3 python", "detailed proof: "+event.LibrariesSame)
+	expect("no Dask", &target{targetOf(t, "worker:3", "client:3", "proxy:1"), c}, "client:3 python, worker:3 python",
+		"detailed proof: "+event.LibrariesSame)
 	named.Local.Images = []string{"worker", "client"}
-	expect("no Dask, but named", &target{targetOf(t, "worker:3", "client:3", "proxy:1"), &named}, "", none, "warned proof: "+event.LibrariesDiffer)
+	expect("no Dask, but named", &target{targetOf(t, "worker:3", "client:3", "proxy:1"), &named}, "", none,
+		"warned proof: "+event.LibrariesDiffer)
 
-	for i := range 2 * keptLibraries {
-		l.remember(held{ref: fmt.Sprint(i)})
+	for i := range 2 * keptListings {
+		l.listings.Add(fmt.Sprint(i), nil)
 	}
-	if _, known := l.recall("0"); known || len(l.known) != keptLibraries {
-		t.Errorf("%d are kept", len(l.known))
+	if _, known := l.listings.Get("0"); known || l.listings.Len() != keptListings {
+		t.Errorf("%d are kept", l.listings.Len())
 	}
 }
 
@@ -207,7 +219,7 @@ func TestLibrariesAreCompared(t *testing.T) {
 func TestLibrariesFollow(t *testing.T) {
 	c := &config.Config{Dir: t.TempDir(), Images: []config.Image{{Name: "worker"}, {Name: "client"}}}
 	synctest.Test(t, func(t *testing.T) {
-		l, p, h := comparing(t, c)
+		l, p, h := comparing(t)
 		begun := make(chan string, 10)
 		l.runPod = func(ctx context.Context, check deploy.CheckPod) (string, error) {
 			begun <- check.Image
@@ -224,15 +236,17 @@ func TestLibrariesFollow(t *testing.T) {
 		for range 2 {
 			<-begun
 		}
-		l.session.syncer.idle = make(chan struct{}) // something is being installed
+		l.syncer.idle = make(chan struct{}) // something is being installed
 		l.follow(target{targetOf(t, "worker:2", "client:2"), c})
 		synctest.Wait()
 		if said, _ := h.take(); len(said) > 0 || len(begun) > 0 {
 			t.Errorf("said %q, begun %d", said, len(begun))
 		}
-		close(l.session.syncer.idle)
+		close(l.syncer.idle)
 		synctest.Wait()
-		if said, _ := h.take(); !slices.Equal(said, []string{"detailed proof: no Python environment of this machine is compared", "noted proof: " + event.LibrariesSame}) {
+		if said, _ := h.take(); !slices.Equal(said,
+			[]string{"detailed proof: no Python environment of this machine is compared", "noted proof: " +
+				event.LibrariesSame}) {
 			t.Errorf("said %q", said)
 		}
 		l.follow(target{targetOf(t, "worker:1", "client:1"), c})
@@ -248,7 +262,8 @@ func TestLibrariesFollow(t *testing.T) {
 func TestPlaceName(t *testing.T) {
 	t.Setenv("HOME", "/home/me")
 	c := &config.Config{Dir: "/home/me/project"}
-	for path, want := range map[string]string{"/home/me/project/.venv": ".venv", "/home/me/envs/dask": "~/envs/dask", "/opt/env": "/opt/env", "/home/me/project-2/.venv": "~/project-2/.venv"} {
+	for path, want := range map[string]string{"/home/me/project/.venv": ".venv", "/home/me/envs/dask": "~/envs/dask",
+		"/opt/env": "/opt/env", "/home/me/project-2/.venv": "~/project-2/.venv"} {
 		if got := placeName(c, path); got != want {
 			t.Errorf("%s: %s", path, got)
 		}
@@ -258,10 +273,11 @@ func TestPlaceName(t *testing.T) {
 // Another devloop that asks is answered with what ran well last.
 func TestLibrariesForAnotherDevloop(t *testing.T) {
 	c := &config.Config{Images: []config.Image{{Name: "worker"}, {Name: "client"}}}
-	l, p, _ := comparing(t, c)
+	l, p, _ := comparing(t)
 	p.lists = map[string]string{"worker:1": "dask==1 numpy==2", "client:1": "dask==1", "client:2": "dask==2"}
+	s := &Session{libraries: l, options: Options{Secrets: &event.Secrets{}}}
 	ask := func() ([]proof.Libraries, error) {
-		answer, err := l.session.Answers()["libraries"](t.Context())
+		answer, err := s.Answers()["libraries"](t.Context())
 		list, _ := answer.([]proof.Libraries)
 		return list, err
 	}
@@ -297,18 +313,23 @@ func (n nodesWith) Missing(_ context.Context, tags []name.Tag) ([]name.Tag, erro
 
 // Where no devloop runs, the images that the files describe have to be there.
 func TestSkewAsksImages(t *testing.T) {
-	l, p, _ := comparing(t, &config.Config{Dir: t.TempDir(), Images: []config.Image{{Name: "worker"}, {Name: "client"}}})
+	l, p, _ := comparing(t)
+	s := &Session{libraries: l}
+	s.config.Store(&config.Config{Dir: t.TempDir(), Images: []config.Image{{Name: "worker"}, {Name: "client"}}})
 	p.lists = map[string]string{"worker:1": "dask==1", "client:1": "dask==1"}
-	l.session.images = &images{store: nodesWith{tags: loop.Tags(targetOf(t, "worker:1", "client:1").Images)}}
-	if list, err := l.session.AskImages(t.Context(), targetOf(t, "worker:1", "client:1")); err != nil || len(list) != 2 {
+	s.images = &images{store: nodesWith{tags: loop.Tags(targetOf(t, "worker:1", "client:1").Images)}}
+	if list, err := s.AskImages(t.Context(), targetOf(t, "worker:1", "client:1")); err != nil || len(list) != 2 {
 		t.Errorf("%+v, %v", list, err)
 	}
-	_, err := l.session.AskImages(t.Context(), targetOf(t, "worker:1", "client:2"))
-	if !errors.As(err, new(console.EnvironmentError)) || err.Error() != "the cluster lacks what the files describe: client:2" || event.Hint(err) != "bring it there: devloop run" {
+	_, err := s.AskImages(t.Context(), targetOf(t, "worker:1", "client:2"))
+	if !errors.As(err, new(console.EnvironmentError)) ||
+		err.Error() != "the cluster lacks what the files describe: client:2" ||
+		event.Hint(err) != "bring it there: devloop run" {
 		t.Errorf("%v", err)
 	}
-	l.session.images = &images{store: nodesWith{tags: loop.Tags(targetOf(t, "worker:2", "client:2").Images)}}
-	if _, err := l.session.AskImages(t.Context(), targetOf(t, "worker:2", "client:2")); !errors.As(err, new(console.EnvironmentError)) {
+	s.images = &images{store: nodesWith{tags: loop.Tags(targetOf(t, "worker:2", "client:2").Images)}}
+	if _, err := s.AskImages(t.Context(), targetOf(t, "worker:2", "client:2")); !errors.As(err,
+		new(console.EnvironmentError)) {
 		t.Errorf("an API server that is away: %v", err)
 	}
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // bugs are the errors that were shown, which all have to ask for a report.
-func (h *heard) bugs(t *testing.T) (bugs []event.Event) {
+func (h *eventLog) bugs(t *testing.T) (bugs []event.Event) {
 	t.Helper()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -24,7 +24,7 @@ func (h *heard) bugs(t *testing.T) (bugs []event.Event) {
 			continue
 		}
 		if e.Message != event.InternalError || !strings.Contains(event.Hint(e.Err), "please report") {
-			t.Errorf("told %+v", e)
+			t.Errorf("reported %+v", e)
 		}
 		bugs = append(bugs, e)
 	}
@@ -34,10 +34,11 @@ func (h *heard) bugs(t *testing.T) (bugs []event.Event) {
 // After a panic, the control goes on as it was: paused, and with what was asked for.
 func TestControlAfterAPanic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var h heard
+		var h eventLog
 		say := event.Sink(h.sink).For("devloop")
 		keys, batches, changes := make(chan byte), make(chan watch.Batch), make(chan loop.Change)
-		c := &requests{say: say, Inputs: Inputs{Keys: keys}, batches: batches} // without refresh: a request for a run panics
+		// Without refresh, a request for a run panics.
+		c := &requests{say: say, Inputs: Inputs{Keys: keys}, batches: batches}
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { say.Keep(ctx, "control", func(ctx context.Context) { c.run(ctx, changes) }) })
@@ -61,21 +62,21 @@ func TestControlAfterAPanic(t *testing.T) {
 		cancel()
 		running.Wait()
 		if bugs := h.bugs(t); len(bugs) != 1 {
-			t.Errorf("told %+v", bugs)
+			t.Errorf("reported %+v", bugs)
 		}
 	})
 }
 
-// Who waits for the requirements waits for no end if their installation panics.
+// wait returns also if the installation panics.
 func TestSyncerAfterAPanic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var h heard
+		var h eventLog
 		y := newSyncer(h.sink)
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { y.run(ctx) })
 		y.mu.Lock()
-		y.next, y.idle = &target{}, make(chan struct{}) // without a configuration
+		y.requested, y.idle = &target{}, make(chan struct{}) // without a configuration
 		y.mu.Unlock()
 		y.woken <- struct{}{}
 		if err := y.wait(ctx); err != nil {
@@ -84,17 +85,17 @@ func TestSyncerAfterAPanic(t *testing.T) {
 		cancel()
 		running.Wait()
 		if bugs := h.bugs(t); len(bugs) != 1 {
-			t.Errorf("told %+v", bugs)
+			t.Errorf("reported %+v", bugs)
 		}
 	})
 }
 
-// The prover's goroutine beside the others: a panic there is the error of the check.
+// A panic in a goroutine of the inspector is the error of the check.
 func TestProofAfterAPanic(t *testing.T) {
-	var h heard
+	var h eventLog
 	say := event.Sink(h.sink).For("proof")
 	err := say.Look(t.Context(), event.ChainChecked, func(ctx context.Context) ([]any, error) {
-		_, err := newProver(&Session{}).look(ctx, &expected{}) // without a cluster
+		_, err := inspector{}.inspect(ctx, &expected{}) // without a cluster
 		return nil, err
 	})
 	if err == nil || !strings.Contains(event.Hint(err), "please report") || errors.Is(err, context.Canceled) {

@@ -20,7 +20,7 @@ type platformStage struct {
 func (p platformStage) Files() []string { return ReleaseFiles(p.config) }
 
 func (p platformStage) Validate(ctx context.Context, sink event.Sink, made *loop.Target) error {
-	p.syncer.want(target{made, p.config}) // beside the build, as all here is
+	p.syncer.request(target{made, p.config}) // beside the build, as all here is
 	list, err := ResolvedReleases(p.config, made)
 	if err != nil {
 		return err

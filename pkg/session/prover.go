@@ -1,127 +1,122 @@
-// The proof that what runs is what was built: asked for at the end of each run, whenever pods are replaced after it, and by devloop status --chain.
 package session
 
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/devloop/devloop/pkg/config"
-	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/loop"
-	"github.com/devloop/devloop/pkg/pods"
 	"github.com/devloop/devloop/pkg/proof"
 	"github.com/devloop/devloop/pkg/status"
 )
 
 const (
-	// lagging is for what follows a rollout by itself: traefik leaves the gateway's old pod some tenths of a second after it has ended, and
-	// pods of the old template are on their way out.
-	lagging       = 8 * time.Second
-	proofInterval = 200 * time.Millisecond
-	// Pods are replaced in groups: it is looked when they have been left alone for a moment, or after a while at the latest.
+	// settleTime is how long the chain may stay broken after a rollout: traefik keeps the gateway's
+	// old pod for some tenths of a second after its end, and old pods take their time to end.
+	settleTime = 8 * time.Second
+	// reportedSettleTime is the same for an error that is already reported.
+	reportedSettleTime = 500 * time.Millisecond
+	proofInterval      = 200 * time.Millisecond
+
+	// Pods are replaced in groups. The chain is checked once none was replaced for replacedQuiet,
+	// or after replacedLimit at the latest.
 	replacedQuiet = time.Second
 	replacedLimit = 10 * time.Second
-	// lookAgain is after how long it is looked again without a reason where not all is well: what mends it need not be a pod.
-	lookAgain = 10 * time.Second
-	// lookForOld is the same for Dask clusters that are older than the image.
-	lookForOld = 30 * time.Second
-	// laggingAgain is the same for what was told as broken before.
-	laggingAgain = 500 * time.Millisecond
+
+	// recheckBroken is how often a broken chain is re-checked when no pod event triggers it.
+	recheckBroken = 10 * time.Second
+	// recheckOld is the same while Dask clusters run an older image: their pods may be in
+	// namespaces that are not followed.
+	recheckOld = 30 * time.Second
 )
 
-// prover knows what ought to run, and looks whether it does. It belongs to a session.
+// prover checks that what runs is what was built: at the end of each run, after pods were replaced,
+// and for devloop status --chain.
 type prover struct {
-	session  *Session
-	replaced chan struct{} // holds something if pods were replaced
-	looking  chan struct{} // holds something during a check, which is then the only one
-	reported event.Changes
-	broken   string // error of the last check, "" if the chain was whole; belongs to looking
+	inspector inspector
+	secrets   *event.Secrets
+	replaced  chan struct{}            // holds a token if pods were replaced
+	expected  atomic.Pointer[expected] // nil before the first run, and while a run changes what runs
 
-	mu       sync.Mutex
-	expected *expected // nil before the first run, and while one changes what runs
+	checking chan struct{} // a semaphore: one check at a time
+	broken   string        // the error of the last check, "" if the chain was complete; belongs to checking
+	reported event.Changes
 }
 
-// expected is what has to run, and how gateways are asked.
+// expected is what must run, and how its gateways are reached.
 type expected struct {
 	target
-	ways []way
+	routes []gatewayRoute
 }
 
-func newProver(s *Session) *prover {
-	return &prover{session: s, replaced: make(chan struct{}, 1), looking: make(chan struct{}, 1)}
+func newProver(i inspector, secrets *event.Secrets) *prover {
+	return &prover{inspector: i, secrets: secrets,
+		replaced: make(chan struct{}, 1), checking: make(chan struct{}, 1)}
 }
 
 // proofStage is the last stage of a run.
 type proofStage struct {
-	*prover
-	config *config.Config
+	prover    *prover
+	libraries *libraries
+	config    *config.Config
+	routes    []gatewayRoute
 }
 
-// Check looks until the chain is whole, for as long as what follows a rollout may take. A broken one may be mended without a change of a file.
-func (p proofStage) Check(ctx context.Context, sink event.Sink, made *loop.Target) error {
-	want := &expected{target{made, p.config}, p.session.forwards.ways()}
-	p.mu.Lock()
-	p.expected = want
-	p.mu.Unlock()
-	_, err := p.check(ctx, sink, want, lagging)
+// Check waits until the chain is complete, up to settleTime. A broken one is a transient error: it
+// may be repaired without a change of a file.
+func (s proofStage) Check(ctx context.Context, sink event.Sink, made *loop.Target) error {
+	want := &expected{target{made, s.config}, s.routes}
+	s.prover.expected.Store(want)
+	_, err := s.prover.check(ctx, sink, want, settleTime)
 	return event.Transient(err)
 }
 
-// Follow hands on what ran well.
-func (p proofStage) Follow(made *loop.Target) { p.session.libraries.follow(target{made, p.config}) }
+// Follow has the libraries of the images compared after a successful run.
+func (s proofStage) Follow(made *loop.Target) { s.libraries.follow(target{made, s.config}) }
 
-// forget is for who is about to change what runs.
-func (p *prover) forget() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.expected = nil
-}
+// forget ends all checks until the next run has called Check. A run calls it before it changes what
+// runs.
+func (p *prover) forget() { p.expected.Store(nil) }
 
-func (p *prover) current() *expected {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.expected
-}
-
-// run checks again after pods were replaced, and from time to time where not all is well, until ctx ends.
+// run checks again after pods were replaced, and from time to time while the chain is broken or
+// Dask clusters are old, until ctx ends.
 func (p *prover) run(ctx context.Context, sink event.Sink) {
-	var again <-chan time.Time
+	var recheck <-chan time.Time
 	for {
-		lag := time.Duration(0)
+		settle := time.Duration(0)
 		select {
 		case <-ctx.Done():
 			return
-		case <-again:
+		case <-recheck:
 		case <-p.replaced:
-			if lag = lagging; !p.settled(ctx) {
+			if settle = settleTime; !p.waitQuiet(ctx) {
 				return
 			}
 		}
-		again = nil
-		want := p.current()
-		if want == nil { // a run is going to check
+		recheck = nil
+		want := p.expected.Load()
+		if want == nil { // a run is under way and will check
 			continue
 		}
-		old, err := p.check(ctx, p.beside(want, sink), want, lag)
+		old, err := p.check(ctx, p.background(want, sink), want, settle)
 		switch {
-		case p.current() != want:
+		case p.expected.Load() != want:
 		case err != nil:
-			again = time.After(lookAgain)
-		case old > 0: // they may be where no pods are followed
-			again = time.After(lookForOld)
+			recheck = time.After(recheckBroken)
+		case old > 0:
+			recheck = time.After(recheckOld)
 		}
 	}
 }
 
-// settled returns when pods have been left alone for a moment, or when that takes too long. It is false if ctx has ended.
-func (p *prover) settled(ctx context.Context) bool {
+// waitQuiet waits for replacedQuiet without a replaced pod. It returns false if ctx has ended.
+func (p *prover) waitQuiet(ctx context.Context) bool {
 	for since := time.Now(); time.Since(since) < replacedLimit; {
 		select {
 		case <-ctx.Done():
@@ -134,11 +129,12 @@ func (p *prover) settled(ctx context.Context) bool {
 	return true
 }
 
-// beside returns a Sink for a check that belongs to no run. It tells nothing once something else is aimed at, and no error twice. That the API server
-// is away is a detail: it is looked again.
-func (p *prover) beside(want *expected, sink event.Sink) event.Sink {
+// background returns a Sink for a check outside of a run. It drops events once something else is
+// expected, and marks an error that is already reported. A check that could not be made is a
+// detail: it is made again.
+func (p *prover) background(want *expected, sink event.Sink) event.Sink {
 	return func(e event.Event) {
-		if p.current() != want {
+		if p.expected.Load() != want {
 			return
 		}
 		if e.Phase == event.Failed {
@@ -151,93 +147,105 @@ func (p *prover) beside(want *expected, sink event.Sink) event.Sink {
 	}
 }
 
-// check tells the chain, and which Dask clusters (it returns how many) and pods run older images. What is broken has so long to mend itself. The error
-// is that of a broken chain, or why it could not be looked at, which may pass. A check of what is no longer expected ends without one.
-func (p *prover) check(ctx context.Context, sink event.Sink, want *expected, lag time.Duration) (old int, err error) {
+// check reports the chain and what runs older images, and returns how many Dask clusters do. A
+// chain may stay broken for as long as settle. The error says where it is broken, or why the
+// cluster could not be inspected. It is nil if something else is expected by then.
+func (p *prover) check(
+	ctx context.Context, sink event.Sink, want *expected, settle time.Duration,
+) (old int, err error) {
 	if len(want.Images) == 0 {
 		return 0, nil
 	}
 	select {
-	case p.looking <- struct{}{}:
-		defer func() { <-p.looking }()
+	case p.checking <- struct{}{}:
+		defer func() { <-p.checking }()
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	}
-	say := sink.For("proof")
+	stage := sink.For("proof")
 	var found *finding
-	err = say.Look(ctx, event.ChainChecked, func(ctx context.Context) (fields []any, err error) {
-		for began := time.Now(); ; {
-			if found, err = p.look(ctx, want); err == nil {
-				err = proof.Broken(found.links)
-			}
-			wait := lag
-			if err != nil && err.Error() == p.broken {
-				wait = min(lag, laggingAgain)
-			}
-			if err == nil || time.Since(began) >= wait || p.current() != want {
-				break
-			}
-			select {
-			case <-time.After(proofInterval):
-			case <-ctx.Done():
-				return nil, context.Cause(ctx)
-			}
-		}
-		if found == nil {
+	err = stage.Look(ctx, event.ChainChecked, func(ctx context.Context) (details []any, err error) {
+		if found, err = p.untilComplete(ctx, want, settle); found == nil {
 			return nil, err
 		}
 		return []any{event.Chain{Links: found.links}}, err
 	})
-	switch {
-	case p.current() != want: // what was found may be half-way to something else
+	switch images := tagNames(loop.Tags(want.Images)); {
+	case p.expected.Load() != want: // a run changed what runs meanwhile
 		return 0, nil
 	case found == nil || ctx.Err() != nil:
 		return 0, err
-	}
-	images := tagNames(loop.Tags(want.Images))
-	switch {
 	case err != nil:
-		p.reported.Forget("whole")
 		p.broken = err.Error()
-	case p.reported.Changed("whole", images):
-		say.Note(event.ChainWhole, "images", event.Name(images))
+		p.reported.Forget("complete")
+	default:
 		p.broken = ""
+		if p.reported.Changed("complete", images) {
+			stage.Note(event.ChainWhole, "images", event.Name(images))
+		}
 	}
-	p.tellOlder(say, found)
+	p.reportOlder(stage, found)
 	return len(found.old), err
 }
 
-// tellOlder tells which Dask clusters and pods run older images, and what gateways start that is not from here, if there is one that was not told.
-func (p *prover) tellOlder(say event.Stage, found *finding) {
-	clusters := make([]string, len(found.old))
-	for i, c := range found.old {
-		clusters[i] = c.FullName()
+// untilComplete inspects the cluster until the chain is complete, or settle is over. The finding is
+// nil if the last inspection failed.
+func (p *prover) untilComplete(ctx context.Context, want *expected, settle time.Duration) (*finding, error) {
+	for began := time.Now(); ; {
+		found, err := p.inspector.inspect(ctx, want)
+		if err == nil {
+			err = proof.Broken(found.links)
+		}
+		limit := settle
+		if err != nil && err.Error() == p.broken {
+			limit = min(settle, reportedSettleTime)
+		}
+		if err == nil || time.Since(began) >= limit || p.expected.Load() != want {
+			return found, err
+		}
+		select {
+		case <-time.After(proofInterval):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
-	added, removed := p.reported.ChangedSet("clusters", clusters)
-	switch old := (event.OldClusters{Clusters: found.old}); {
-	case len(added) > 0:
-		say.Warn(event.ClustersOld, nil, old, "stop with", "devloop clusters stop --stale")
-	case len(removed) > 0:
-		say.Detail(event.ClustersOld, old)
+}
+
+// reportOlder reports, once for each, which Dask clusters and pods run older images, and which
+// gateways start images that were not built here.
+func (p *prover) reportOlder(stage event.Stage, found *finding) {
+	hasNew := func(key string, set []string) bool {
+		added, _ := p.reported.ChangedSet(key, set)
+		return len(added) > 0
 	}
-	var pods []string
+	var clusters, pods, foreign []string
+	for _, c := range found.old {
+		clusters = append(clusters, c.FullName())
+	}
 	for _, link := range found.links {
 		if link.Older {
 			pods = append(pods, string(link.Container.PodRef.FullName())+" ("+link.Is+")")
 		}
 	}
-	if added, _ := p.reported.ChangedSet("pods", pods); len(added) > 0 {
-		say.Warn(event.PodsOld, nil, "pods", event.Name(strings.Join(pods, ", ")))
-	}
-	var foreign []string
 	for _, a := range found.foreign {
 		foreign = append(foreign, a.From+" "+a.Image)
 	}
-	if added, _ := p.reported.ChangedSet("gateways", foreign); len(added) > 0 {
-		say.Note("new Dask clusters get an image that is not made here", "gateway and image", strings.Join(foreign, ", "))
+	added, removed := p.reported.ChangedSet("clusters", clusters)
+	switch old := (event.OldClusters{Clusters: found.old}); {
+	case len(added) > 0:
+		stage.Warn(event.ClustersOld, nil, old, "stop with", "devloop clusters stop --stale")
+	case len(removed) > 0:
+		stage.Detail(event.ClustersOld, old)
 	}
-	if added, _ := p.reported.ChangedSet("silent gateways", found.silent); len(added) > 0 {
-		say.Note("what a gateway gives to new clusters is not known", "why", strings.Join(found.silent, ", "))
+	if hasNew("pods", pods) {
+		stage.Warn(event.PodsOld, nil, "pods", event.Name(strings.Join(pods, ", ")))
+	}
+	if hasNew("gateways", foreign) {
+		stage.Note("new Dask clusters get an image that is not made here",
+			"gateway and image", strings.Join(foreign, ", "))
+	}
+	if hasNew("silent gateways", found.silent) {
+		stage.Note("what a gateway gives to new clusters is not known", "why", strings.Join(found.silent, ", "))
 	}
 }
 
@@ -249,141 +257,20 @@ func tagNames(tags []name.Tag) string {
 	return strings.Join(names, " ")
 }
 
-// finding is what a look has found.
-type finding struct {
-	links   event.Links
-	old     event.DaskClusters
-	foreign []proof.Answer // of gateways that start what is not from here, and were not told to do otherwise
-	silent  []string       // gateways that did not answer, and why
-}
-
-// look asks the nodes, the API server and the gateways, side by side.
-func (p *prover) look(ctx context.Context, want *expected) (*finding, error) {
-	type answer struct {
-		images []proof.Image
-		err    error
-	}
-	holders := make(chan answer, 1)
-	go func() {
-		var held answer
-		held.err = event.Guard(func() (err error) {
-			held.images, err = p.images(ctx, want)
-			return err
-		})
-		holders <- held
-	}()
-	platform, err := dask.Running(ctx, p.session.cluster, namespacesOf(want.config))
-	held := <-holders
-	if err := errors.Join(held.err, err); err != nil {
-		return nil, event.Transient(err)
-	}
-	answers, silent, err := p.ask(ctx, want, platform.Gateways)
-	if err != nil {
-		return nil, event.Transient(err)
-	}
-	containers := make([]proof.Container, len(platform.Containers))
-	for i, c := range platform.Containers {
-		containers[i] = proof.Container{ContainerRef: event.ContainerRef{
-			PodRef: event.PodRef{Pod: event.Name(c.Pod), Namespace: event.Name(c.Namespace)}, Container: event.Name(c.Name)},
-			Node: c.Node, Image: c.Image, ID: c.ImageID, Dask: c.Dask != ""}
-	}
-	links := proof.Chain(held.images, containers, answers)
-	found := &finding{old: proof.Old(held.images, platform.Clusters), silent: silent}
-	if found.links, err = p.ours(ctx, want.config, links); err != nil {
-		return nil, event.Transient(err)
-	}
-	for _, a := range answers {
-		if !slices.ContainsFunc(links, func(l event.Link) bool { return l.Place == event.AtGateway && string(l.Name) == a.From }) {
-			found.foreign = append(found.foreign, a)
-		}
-	}
-	return found, nil
-}
-
-// ours leaves out pods of releases that are somebody else's, whose images may have the same names, and tells apart those that nothing replaces.
-func (p *prover) ours(ctx context.Context, c *config.Config, links event.Links) (kept event.Links, err error) {
-	for _, link := range links {
-		if link.Place == event.AtPod && link.Broken() {
-			origin, err := pods.OriginOf(ctx, p.session.cluster, string(link.Container.Namespace), string(link.Container.Pod))
-			if err != nil {
-				return nil, err
-			}
-			if origin.Release != "" && !slices.ContainsFunc(c.Releases, func(r config.Release) bool { return r.ID() == origin.Release }) {
-				continue
-			}
-			link.Older = origin.NotReplaced
-		}
-		kept = append(kept, link)
-	}
-	return kept, nil
-}
-
-// images are those of devloop.yaml, and who holds them.
-func (p *prover) images(ctx context.Context, want *expected) ([]proof.Image, error) {
-	s := p.session
-	tags := loop.Tags(want.Images)
-	images := make([]proof.Image, len(tags))
-	for i, image := range want.Images {
-		tag := image.Tag
-		images[i] = proof.Image{Name: image.Name, Ref: image.Ref, Hash: tag.TagStr()}
-		if s.images.remote == nil {
-			images[i].Built = s.built(tag)
-			continue
-		}
-		// What was built is not compared: somebody else may have built the same inputs and pushed it before.
-		images[i].Holders = []proof.Holder{{Place: event.AtRegistry, Name: tag.RegistryStr(), IDs: pushed(s.images.remote.Digest(tag), s.builders.registry.IDs(tag))}}
-	}
-	if s.images.remote != nil {
-		return images, nil
-	}
-	held, err := s.nodes.Inspect(ctx, tags)
-	for _, h := range held {
-		at := slices.Index(tags, h.Tag)
-		images[at].Holders = append(images[at].Holders, proof.Holder{Place: event.AtNode, Name: h.Node, IDs: h.IDs})
-	}
-	return images, err
-}
-
-// pushed are the IDs of an image in a registry, of which devloop's own may hold a copy.
-func pushed(digest string, own []string) []string {
-	switch {
-	case digest == "":
-		return nil
-	case slices.Contains(own, digest):
-		return append([]string{digest}, own...)
-	}
-	return []string{digest}
-}
-
-// built are the IDs of what was built under a tag and brought to the nodes, as far as this devloop or an earlier one has seen it built: that in devloop's
-// registry is the newest, since a build in the node takes it away.
-func (s *Session) built(tag name.Tag) []string {
-	id, own := s.builders.main.Built(tag), s.builders.registry.IDs(tag)
-	switch {
-	case slices.Contains(own, id):
-		return append([]string{id}, own...)
-	case len(own) > 0:
-		return own
-	case id != "":
-		return []string{id}
-	}
-	return nil
-}
-
-// chain answers devloop status --chain: it looks now.
-func (s *Session) chain(ctx context.Context) (any, error) {
-	want := s.prover.current()
+// answer answers devloop status --chain with a fresh inspection.
+func (p *prover) answer(ctx context.Context) (any, error) {
+	want := p.expected.Load()
 	if want == nil {
 		return nil, errors.New("a run is under way, or the last one failed while it changed what runs")
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, answerWithin, errors.New("the cluster did not say in time what runs"))
 	defer cancel()
-	found, err := s.prover.look(ctx, want)
+	found, err := p.inspector.inspect(ctx, want)
 	if err != nil {
 		return nil, err
 	}
 	chain := status.Chain{Checked: time.Now(), Links: found.links}
-	if err := s.options.Secrets.Error(proof.Broken(found.links)); err != nil {
+	if err := p.secrets.Error(proof.Broken(found.links)); err != nil {
 		chain.Error, chain.Hint = err.Error(), event.Hint(err)
 	}
 	return chain, nil

@@ -12,21 +12,24 @@ import (
 	"github.com/devloop/devloop/pkg/proof"
 )
 
-func TestWanted(t *testing.T) {
-	c := &config.Config{Images: []config.Image{{Name: "worker"}, {Name: "client"}, {Name: "etl"}}, Releases: []config.Release{
-		{Name: "gateway", Namespace: "n", Set: config.SetValues{"image": `{{ repository "worker" }}`}}, {Name: "session", Namespace: "n", Set: config.SetValues{"image": `{{ image "client" }}`, "worker": `{{ image "worker" }}`}}, {Name: "plain", Namespace: "n"},
-	}}
+func TestImagesOf(t *testing.T) {
+	c := &config.Config{Images: []config.Image{{Name: "worker"}, {Name: "client"}, {Name: "etl"}},
+		Releases: []config.Release{
+			{Name: "gateway", Namespace: "n", Set: config.SetValues{"image": `{{ repository "worker" }}`}},
+			{Name: "session", Namespace: "n", Set: config.SetValues{"image": `{{ image "client" }}`,
+				"worker": `{{ image "worker" }}`}}, {Name: "plain", Namespace: "n"},
+		}}
 	for release, want := range []string{"worker", "client worker", "etl"} {
-		if got := strings.Join(wanted(c, release), " "); got != want {
+		if got := strings.Join(imagesOf(c, release), " "); got != want {
 			t.Errorf("release %d: %q, not %q", release, got, want)
 		}
 	}
 }
 
-// Pods that come in groups are looked at once, and those that never cease at some time.
+// Pods replaced in a group cause one check; an endless stream of them does not prevent it.
 func TestPodsSettle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newProver(nil)
+		p := newProver(inspector{}, nil)
 		begun := time.Now()
 		stop := make(chan struct{})
 		go func() {
@@ -40,8 +43,9 @@ func TestPodsSettle(t *testing.T) {
 				}
 			}
 		}()
-		if !p.settled(t.Context()) || time.Since(begun) < replacedLimit || time.Since(begun) > replacedLimit+replacedQuiet {
-			t.Errorf("those that never cease: after %s", time.Since(begun))
+		quiet, took := p.waitQuiet(t.Context()), time.Since(begun)
+		if !quiet || took < replacedLimit || took > replacedLimit+replacedQuiet {
+			t.Errorf("those that never cease: after %s", took)
 		}
 		stop <- struct{}{}
 		select {
@@ -49,30 +53,33 @@ func TestPodsSettle(t *testing.T) {
 		default:
 		}
 		begun = time.Now()
-		if !p.settled(t.Context()) || time.Since(begun) != replacedQuiet {
+		if !p.waitQuiet(t.Context()) || time.Since(begun) != replacedQuiet {
 			t.Errorf("one: after %s", time.Since(begun))
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if p.settled(ctx) {
+		if p.waitQuiet(ctx) {
 			t.Error("they settle after the end")
 		}
 	})
 }
 
-// What is old is told by what was deployed, wherever in the values it stands.
+// What is old is decided by what was deployed, wherever in the values it stands.
 func TestDeployedImages(t *testing.T) {
 	c := &config.Config{Images: []config.Image{{Name: "worker"}, {Name: "client"}}}
-	images := deployedImages(c, []string{"ClusterIP", "worker", "ce6fdce58d884543", "client:566dd06af37aff33", "r.example/x:ab6fdce58d884543@sha256:00", "ce6fdce58d884543f", "v1"})
+	images := deployedImages(c, []string{"ClusterIP", "worker", "ce6fdce58d884543", "client:566dd06af37aff33",
+		"r.example/x:ab6fdce58d884543@sha256:00", "ce6fdce58d884543f", "v1"})
 	var refs []string
 	for _, i := range images {
 		refs = append(refs, i.Ref)
 	}
-	want := "worker:ce6fdce58d884543 client:ce6fdce58d884543 worker:566dd06af37aff33 client:566dd06af37aff33 worker:ab6fdce58d884543 client:ab6fdce58d884543"
+	want := "worker:ce6fdce58d884543 client:ce6fdce58d884543 worker:566dd06af37aff33 client:566dd06af37aff33 " +
+		"worker:ab6fdce58d884543 client:ab6fdce58d884543"
 	if got := strings.Join(refs, " "); got != want {
 		t.Errorf("%s, not %s", got, want)
 	}
-	old := proof.Old(images, event.DaskClusters{{Name: "new", Image: "worker:ce6fdce58d884543"}, {Name: "old", Image: "worker:712c3a91dcb384c3"}, {Name: "pinned", Image: "worker:v1"}})
+	old := proof.Old(images, event.DaskClusters{{Name: "new", Image: "worker:ce6fdce58d884543"},
+		{Name: "old", Image: "worker:712c3a91dcb384c3"}, {Name: "pinned", Image: "worker:v1"}})
 	if len(old) != 1 || old[0].Name != "old" {
 		t.Errorf("old: %v", old)
 	}

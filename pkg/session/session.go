@@ -17,8 +17,10 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/kube"
+	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/node"
 	"github.com/devloop/devloop/pkg/pods"
+	"github.com/devloop/devloop/pkg/proof"
 	"github.com/devloop/devloop/pkg/status/web"
 	"github.com/devloop/devloop/pkg/watch"
 )
@@ -43,7 +45,7 @@ type Session struct {
 	deployer  *deploy.Deployer
 	builders  *builders
 	images    *images
-	prover    *prover
+	prover    *prover // nil without Open
 	libraries *libraries
 	syncer    *syncer
 	pods      chan pods.Scope // whose pods are followed: the newest counts
@@ -96,7 +98,8 @@ func (s *Session) open(ctx context.Context) error {
 		OperatorLabels: func(ctx context.Context, namespace string) (map[kube.Label]string, error) {
 			return dask.OperatorLabels(ctx, s.cluster, namespace)
 		}})
-	s.prover, s.libraries, s.syncer = newProver(s), newLibraries(s), newSyncer(o.Sink)
+	s.syncer = newSyncer(o.Sink)
+	s.libraries = newLibraries(o.Sink, s.syncer, s.deployer, s.cluster)
 	s.followPods(c)
 	return nil
 }
@@ -121,6 +124,7 @@ func Open(ctx context.Context, o Options) (s *Session, leave func() error, err e
 	if err != nil {
 		return nil, nil, console.EnvironmentError{Err: errors.Join(err, s.Close(), bound.close())}
 	}
+	s.prover = newProver(inspector{s.cluster, s.builders.main, s.builders.registry, s.nodes, s.images.remote}, o.Secrets)
 	s.forwards = bound
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	wait := bound.serve(ctx, s.cluster)
@@ -138,6 +142,11 @@ func (s *Session) Close() error { return s.close() }
 // KubeContext is the name of the cluster's kube context.
 func (s *Session) KubeContext() string { return s.cluster.Context }
 
+// AskImages returns the libraries of images that the cluster must have already.
+func (s *Session) AskImages(ctx context.Context, now *loop.Target) ([]proof.Libraries, error) {
+	return s.libraries.ofPresent(ctx, &target{now, s.config.Load()}, s.images.store.Missing)
+}
+
 // Answers answer what other commands ask, without secrets in their errors.
 func (s *Session) Answers() map[string]web.Question {
 	hidden := func(answer web.Question) web.Question {
@@ -146,5 +155,5 @@ func (s *Session) Answers() map[string]web.Question {
 			return found, s.options.Secrets.Error(err)
 		}
 	}
-	return map[string]web.Question{"chain": hidden(s.chain), "libraries": hidden(s.imageLibraries)}
+	return map[string]web.Question{"chain": hidden(s.prover.answer), "libraries": hidden(s.libraries.answer)}
 }

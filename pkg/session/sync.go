@@ -1,5 +1,3 @@
-// local.sync: the requirements are installed into the Python environment on this machine while the images are built, so that one save updates
-// all three. It is no part of a run: the platform goes on whatever comes of it.
 package session
 
 import (
@@ -10,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
@@ -17,29 +16,32 @@ import (
 	"github.com/devloop/devloop/pkg/venv"
 )
 
-// syncer installs, one at a time: a run that is superseded leaves no pip cut short. It belongs to a session.
+// syncer implements local.sync: while the images are built, it installs the same requirements into
+// the Python environment on this machine. It is no part of a run, so that a failure or a superseded
+// run interrupts neither pip nor the deployment.
 type syncer struct {
 	sink  event.Sink
-	woken chan struct{} // holds something if something is wanted
+	woken chan struct{} // holds a token if there is a new request
 
-	mu   sync.Mutex
-	next *target       // wanted last, nil if that has begun
-	idle chan struct{} // closed when all is done that was wanted, nil if it is
+	mu        sync.Mutex
+	requested *target       // the newest request, nil once its installation has begun
+	idle      chan struct{} // closed when no request is left, nil if there was none
 
-	done     string // what was installed last
-	reported event.Changes
+	installed string // fingerprint of the last installation
+	reported  event.Changes
 }
 
 func newSyncer(sink event.Sink) *syncer { return &syncer{sink: sink, woken: make(chan struct{}, 1)} }
 
-// want has the requirements installed if they, or the images, are not what they were at the last time. It does not block.
-func (y *syncer) want(now target) {
+// request installs the requirements if they, the environment or the images have changed since the
+// last installation. It does not block.
+func (y *syncer) request(now target) {
 	if !now.config.Local.Sync {
 		return
 	}
 	y.mu.Lock()
 	defer y.mu.Unlock()
-	y.next = &now
+	y.requested = &now
 	if y.idle == nil {
 		y.idle = make(chan struct{})
 	}
@@ -49,23 +51,21 @@ func (y *syncer) want(now target) {
 	}
 }
 
-// wait returns when all is done that was wanted, or with the cause when ctx ends.
+// wait returns when no request is left, or with the cause when ctx ends.
 func (y *syncer) wait(ctx context.Context) error {
 	y.mu.Lock()
 	idle := y.idle
 	y.mu.Unlock()
-	if idle == nil {
-		return context.Cause(ctx)
+	if idle != nil {
+		select {
+		case <-idle:
+		case <-ctx.Done():
+		}
 	}
-	select {
-	case <-idle:
-		return context.Cause(ctx)
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return context.Cause(ctx)
 }
 
-// run installs what is wanted until ctx ends; a pip that is under way then undoes what it has begun.
+// run serves requests until ctx ends, which interrupts pip; pip then undoes what it has begun.
 func (y *syncer) run(ctx context.Context) {
 	for {
 		select {
@@ -73,94 +73,96 @@ func (y *syncer) run(ctx context.Context) {
 			return
 		case <-y.woken:
 		}
-		for next := y.take(); next != nil; next = y.take() {
-			if ctx.Err() == nil { // who waits for all of it waits for no end if one panics
-				_ = y.sink.For("local").Contain("requirements", func() { y.sync(ctx, next) })
+		for next := y.next(); next != nil; next = y.next() {
+			if ctx.Err() == nil { // a panic is contained, else wait would block forever
+				_ = y.sink.For("local").Contain("requirements", func() { y.install(ctx, next) })
 			}
 		}
 	}
 }
 
-// take returns what is wanted now, nil if that is nothing more.
-func (y *syncer) take() *target {
+// next returns the request to serve, nil if none is left.
+func (y *syncer) next() *target {
 	y.mu.Lock()
 	defer y.mu.Unlock()
-	next := y.next
-	if y.next = nil; next == nil && y.idle != nil {
+	next := y.requested
+	if y.requested = nil; next == nil && y.idle != nil {
 		close(y.idle)
 		y.idle = nil
 	}
 	return next
 }
 
-func (y *syncer) sync(ctx context.Context, w *target) {
-	c := w.config
+func (y *syncer) install(ctx context.Context, now *target) {
+	c, stage := now.config, y.sink.For("local")
+	const failed = "requirements are not installed on this machine, the images do not wait for it"
+	warn := func(err error) { warnOnce(stage, &y.reported, failed, err) }
 	dir, found := findVenv(c)
 	if !found {
-		y.warn(event.WithHint(fmt.Errorf("there is no environment to install into: %s", WhyNoVenv), "make one: python3 -m venv "+venv.DefaultFolder+", or name it in devloop.yaml: local.venv"))
+		warn(event.WithHint(fmt.Errorf("there is no environment to install into: %s", WhyNoVenv),
+			"make one: python3 -m venv "+venv.DefaultFolder+", or name it in devloop.yaml: local.venv"))
 		return
 	}
 	file := c.Abs(c.Local.Requirements)
-	now, err := fingerprint(dir, file, w.Target)
+	wanted, err := fingerprint(dir, file, now.Target)
 	if err != nil {
-		y.warn(err)
+		warn(err)
 		return
 	}
-	if now == y.done {
+	if wanted == y.installed {
 		return
 	}
-	var installed venv.Installed
-	quiet := event.Sink(func(e event.Event) { // an installation that had nothing to do is a detail
-		if e.Phase == event.Succeeded && installed == "" {
+	var changed venv.Installed
+	quiet := event.Sink(func(e event.Event) { // an installation that changed nothing is a detail
+		if e.Phase == event.Succeeded && changed == "" {
 			e.Phase = event.Detailed
 		}
 		y.sink(e)
 	})
-	say := quiet.For("local")
-	err = say.Step(ctx, event.VenvSynced, func(ctx context.Context) (fields []any, err error) {
-		installed, err = venv.Install(ctx, dir, c.Dir, file, func(line string) { say.Detail("output", "line", line) })
-		if installed == "" {
+	err = quiet.For("local").Step(ctx, event.VenvSynced, func(ctx context.Context) (details []any, err error) {
+		changed, err = venv.Install(ctx, dir, c.Dir, file, func(line string) { stage.Detail("output", "line", line) })
+		if changed == "" {
 			return nil, err
 		}
-		return []any{"installed", few(strings.Fields(string(installed)))}, err
+		return []any{"installed", few(strings.Fields(string(changed)))}, err
 	}, "venv", placeName(c, dir), "file", event.Name(placeName(c, file)))
 	switch {
 	case err == nil:
-		y.done = now
+		y.installed = wanted
 		y.reported.Forget("failure")
 	case ctx.Err() == nil:
-		y.warn(err)
+		warn(err)
 	}
 }
 
-// warn tells why the environment is not in step; the same once.
-func (y *syncer) warn(err error) {
-	const message = "requirements are not installed on this machine, the images do not wait for it"
-	say := y.sink.For("local")
-	if !y.reported.Changed("failure", err.Error()) {
-		say.Detail(message, "reason", err.Error())
+// warnOnce warns of an error. One that may pass by itself, or that was reported last, is a detail.
+func warnOnce(stage event.Stage, reported *event.Changes, message string, err error) {
+	if event.IsTransient(err) || !reported.Changed("failure", err.Error()) {
+		stage.Detail(message, "reason", err.Error())
 		return
 	}
-	say.Warn(message, err)
+	stage.Warn(message, err)
 }
 
-// requirementsLength is how much a requirements file may hold, in bytes.
+// requirementsLength is the largest requirements file that is read, in bytes.
 const requirementsLength = 4 << 20
 
-// fingerprint stands for what is to be installed into which environment: one that was made anew is another one.
+// fingerprint identifies an installation: the environment (one that was made anew is another), the
+// requirements, and the images.
 func fingerprint(dir, file string, target *loop.Target) (string, error) {
 	content, err := files.Read(file, requirementsLength)
 	if err != nil {
-		return "", event.WithHint(fmt.Errorf("read the requirements: %w", err), "mend local.requirements in devloop.yaml, or leave local.sync out")
+		return "", event.WithHint(fmt.Errorf("read the requirements: %w", err),
+			"fix local.requirements in devloop.yaml, or remove local.sync")
 	}
-	made := ""
+	var made time.Time
 	if info, err := os.Stat(filepath.Join(dir, "pyvenv.cfg")); err == nil {
-		made = info.ModTime().String()
+		made = info.ModTime()
 	}
 	return fmt.Sprintf("%s %s %x %s", dir, made, sha256.Sum256(content), tagNames(loop.Tags(target.Images))), nil
 }
 
-// few are the first of a list, and how many more there are.
+// few returns the first of a list, and how many more there are.
 func few(list []string) string {
 	const most = 6
 	if len(list) <= most+1 {

@@ -28,7 +28,8 @@ func pipVenv(t *testing.T) string {
 	if out, err := exec.Command("/usr/bin/python3", "-m", "venv", dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for name, value := range map[string]string{"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": t.TempDir(), "PIP_CONFIG_FILE": os.DevNull, "PIP_NO_CACHE_DIR": "1"} {
+	for name, value := range map[string]string{"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": t.TempDir(),
+		"PIP_CONFIG_FILE": os.DevNull, "PIP_NO_CACHE_DIR": "1"} {
 		t.Setenv(name, value)
 	}
 	return dir
@@ -47,7 +48,8 @@ func runPython(t *testing.T, dir string, args []string) string {
 func publish(t *testing.T, name, version string) {
 	t.Helper()
 	info := fmt.Sprintf("%s-%s.dist-info/", name, version)
-	file, err := os.Create(filepath.Join(os.Getenv("PIP_FIND_LINKS"), fmt.Sprintf("%s-%s-py3-none-any.whl", name, version)))
+	file, err := os.Create(filepath.Join(os.Getenv("PIP_FIND_LINKS"),
+		fmt.Sprintf("%s-%s-py3-none-any.whl", name, version)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +80,7 @@ func TestSync(t *testing.T) {
 	publish(t, "alpha", "2.0")
 	file := filepath.Join(folder, "requirements.txt")
 	c := &config.Config{Dir: folder, Local: config.Local{Sync: true, Requirements: "requirements.txt"}}
-	var h heard
+	var h eventLog
 	y := newSyncer(h.sink)
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -89,7 +91,7 @@ func TestSync(t *testing.T) {
 		if err := os.WriteFile(file, []byte(requirements), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		y.want(target{made, c})
+		y.request(target{made, c})
 		if err := y.wait(ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -100,17 +102,21 @@ func TestSync(t *testing.T) {
 		}
 		return last
 	}
-	const begins, done, detail, fails, warned, known = "started local: " + event.VenvSynced, "succeeded local: " + event.VenvSynced, "detailed local: " + event.VenvSynced,
-		"failed local: " + event.VenvSynced, "warned local: requirements are not installed on this machine, the images do not wait for it",
+	const begins, done, detail, fails, warned, known = "started local: " + event.VenvSynced, "succeeded local: " +
+		event.VenvSynced, "detailed local: " + event.VenvSynced,
+		"failed local: " + event.VenvSynced, "warned local: requirements are not installed on this machine, " +
+			"the images do not wait for it",
 		"detailed local: requirements are not installed on this machine, the images do not wait for it"
 	e := expect("no environment", "alpha==1.0\n", warned)
-	if !strings.Contains(e.Err.Error(), "VIRTUAL_ENV is not set") || !strings.Contains(event.Hint(e.Err), "python3 -m venv .venv") {
+	if !strings.Contains(e.Err.Error(), "VIRTUAL_ENV is not set") ||
+		!strings.Contains(event.Hint(e.Err), "python3 -m venv .venv") {
 		t.Errorf("%v → %s", e.Err, event.Hint(e.Err))
 	}
-	expect("told once", "alpha==1.0\n", known)
+	expect("reported once", "alpha==1.0\n", known)
 	c.Local.Venv = dir
 	e = expect("the first one", "alpha==1.0\n", begins, done)
-	if e.Field("venv") != dir || e.Field("file") != event.Name("requirements.txt") || e.Field("installed") != "alpha-1.0" || e.Took == 0 {
+	if e.Field("venv") != dir || e.Field("file") != event.Name("requirements.txt") ||
+		e.Field("installed") != "alpha-1.0" || e.Took == 0 {
 		t.Errorf("%+v", e)
 	}
 	expect("nothing differs", "alpha==1.0\n")
@@ -121,11 +127,12 @@ func TestSync(t *testing.T) {
 		t.Errorf("%v, %v", versions, err)
 	}
 	e = expect("a mistake", "alpha==3.0\n", begins, fails, warned)
-	if !strings.Contains(e.Err.Error(), "ERROR: No matching distribution found for alpha==3.0") || !strings.Contains(event.Hint(e.Err), "fix requirements.txt and save") {
+	if !strings.Contains(e.Err.Error(), "ERROR: No matching distribution found for alpha==3.0") ||
+		!strings.Contains(event.Hint(e.Err), "fix requirements.txt and save") {
 		t.Errorf("%v → %s", e.Err, event.Hint(e.Err))
 	}
-	expect("the same mistake is tried again and told once", "alpha==3.0\n", begins, fails, known)
-	expect("mended", "alpha==1.0\n", begins, done)
+	expect("the same mistake is tried again and reported once", "alpha==3.0\n", begins, fails, known)
+	expect("fixed", "alpha==1.0\n", begins, done)
 	if err := os.Chtimes(filepath.Join(dir, "pyvenv.cfg"), time.Time{}, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
@@ -136,22 +143,25 @@ func TestSync(t *testing.T) {
 	running.Wait()
 }
 
-// One pip at a time; of what is wanted meanwhile, the last counts; and the end of devloop is the end of pip.
+// One pip runs at a time, then the newest request is served; the end of devloop ends pip.
 func TestSyncOneAtATime(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	folder, tools := t.TempDir(), t.TempDir()
 	environment(t, filepath.Join(folder, ".venv")) // without pip
 	t.Setenv("VIRTUAL_ENV", "")
 	t.Setenv("PATH", tools+":"+os.Getenv("PATH"))
-	uv := "#!/bin/sh\ntrap 'echo interrupted >> log; exit 2' INT\necho begins >> log\necho begun\nread line < go\necho ends >> log\n"
-	if err := errors.Join(os.WriteFile(filepath.Join(tools, "uv"), []byte(uv), 0o755), os.MkdirAll(filepath.Join(folder, ".venv", "bin"), 0o755),
-		os.WriteFile(filepath.Join(folder, ".venv", "bin", "python"), nil, 0o755), os.WriteFile(filepath.Join(folder, "requirements.txt"), nil, 0o644),
+	uv := "#!/bin/sh\ntrap 'echo interrupted >> log; exit 2' INT\necho begins >> log\necho begun\nread line < go\n" +
+		"echo ends >> log\n"
+	if err := errors.Join(os.WriteFile(filepath.Join(tools, "uv"), []byte(uv), 0o755),
+		os.MkdirAll(filepath.Join(folder, ".venv", "bin"), 0o755),
+		os.WriteFile(filepath.Join(folder, ".venv", "bin", "python"), nil, 0o755),
+		os.WriteFile(filepath.Join(folder, "requirements.txt"), nil, 0o644),
 		exec.Command("mkfifo", filepath.Join(folder, "go")).Run()); err != nil {
 		t.Fatal(err)
 	}
 	c := &config.Config{Dir: folder, Local: config.Local{Sync: true, Requirements: "requirements.txt"}}
 	begun := make(chan struct{}, 10)
-	var h heard
+	var h eventLog
 	y := newSyncer(func(e event.Event) {
 		if h.sink(e); e.Field("line") == "begun" {
 			begun <- struct{}{}
@@ -166,7 +176,7 @@ func TestSyncOneAtATime(t *testing.T) {
 	var running sync.WaitGroup
 	running.Go(func() { y.run(ctx) })
 	for i := range 3 {
-		y.want(target{targetOf(t, fmt.Sprintf("worker:%d", i)), c})
+		y.request(target{targetOf(t, fmt.Sprintf("worker:%d", i)), c})
 		if i == 0 {
 			<-begun
 		}
@@ -177,11 +187,11 @@ func TestSyncOneAtATime(t *testing.T) {
 	if err := y.wait(ctx); err != nil {
 		t.Fatal(err)
 	}
-	y.want(target{targetOf(t, "worker:2"), c})
+	y.request(target{targetOf(t, "worker:2"), c})
 	if err := y.wait(ctx); err != nil { // it has that
 		t.Fatal(err)
 	}
-	y.want(target{targetOf(t, "worker:3"), c})
+	y.request(target{targetOf(t, "worker:3"), c})
 	<-begun
 	cancel()
 	if err := y.wait(ctx); !errors.Is(err, context.Canceled) {
@@ -201,7 +211,8 @@ func TestSyncOneAtATime(t *testing.T) {
 }
 
 func TestFew(t *testing.T) {
-	for text, want := range map[string]string{"": "", "a b": "a b", "a b c d e f g": "a b c d e f g", "a b c d e f g h": "a b c d e f and 2 more"} {
+	for text, want := range map[string]string{"": "", "a b": "a b", "a b c d e f g": "a b c d e f g",
+		"a b c d e f g h": "a b c d e f and 2 more"} {
 		if got := few(strings.Fields(text)); got != want {
 			t.Errorf("%q: %q", text, got)
 		}

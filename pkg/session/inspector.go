@@ -1,0 +1,141 @@
+package session
+
+import (
+	"context"
+	"slices"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/devloop/devloop/pkg/build"
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/dask"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
+	"github.com/devloop/devloop/pkg/loop"
+	"github.com/devloop/devloop/pkg/node"
+	"github.com/devloop/devloop/pkg/pods"
+	"github.com/devloop/devloop/pkg/proof"
+)
+
+// inspector finds out where the images of a run are, and what runs them.
+type inspector struct {
+	cluster  *kube.Cluster
+	builder  *build.Builder
+	registry *node.Registry // that nodes load from
+	nodes    *node.Cluster
+	push     *node.RemoteRegistry // that images are pushed to; nil if nodes load them instead
+}
+
+// finding is the result of an inspection.
+type finding struct {
+	links   event.Links
+	old     event.DaskClusters
+	foreign []proof.Answer // of gateways that start an image of no link
+	silent  []string       // releases whose gateway does not name its image, and why
+}
+
+// inspect asks the nodes, the API server and the gateways. Its errors are transient.
+func (i inspector) inspect(ctx context.Context, want *expected) (*finding, error) {
+	var images []proof.Image
+	var platform dask.Platform
+	group, groupCtx := event.NewGroup(ctx)
+	group.Go(func() (err error) {
+		images, err = i.images(groupCtx, want.Images)
+		return err
+	})
+	group.Go(func() (err error) {
+		platform, err = dask.Running(groupCtx, i.cluster, namespacesOf(want.config))
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return nil, event.Transient(err)
+	}
+	answers, silent, err := askGateways(ctx, want, platform.Gateways)
+	if err != nil {
+		return nil, event.Transient(err)
+	}
+	containers := make([]proof.Container, len(platform.Containers))
+	for at, c := range platform.Containers {
+		containers[at] = proof.Container(c)
+	}
+	links := proof.Chain(images, containers, answers)
+	found := &finding{old: proof.Old(images, platform.Clusters), silent: silent}
+	for _, a := range answers {
+		linked := func(l event.Link) bool { return l.Place == event.AtGateway && string(l.Name) == a.From }
+		if !slices.ContainsFunc(links, linked) {
+			found.foreign = append(found.foreign, a)
+		}
+	}
+	if found.links, err = i.ownPods(ctx, want.config, links); err != nil {
+		return nil, event.Transient(err)
+	}
+	return found, nil
+}
+
+// ownPods drops broken links to pods of releases outside of devloop.yaml, whose images may have the
+// same names, and marks those that nothing replaces as older.
+func (i inspector) ownPods(ctx context.Context, c *config.Config, links event.Links) (kept event.Links, err error) {
+	for _, link := range links {
+		if link.Place == event.AtPod && link.Broken() {
+			pod := link.Container.PodRef
+			origin, err := pods.OriginOf(ctx, i.cluster, string(pod.Namespace), string(pod.Pod))
+			if err != nil {
+				return nil, err
+			}
+			own := func(r config.Release) bool { return r.ID() == origin.Release }
+			if origin.Release != "" && !slices.ContainsFunc(c.Releases, own) {
+				continue
+			}
+			link.Older = origin.NotReplaced
+		}
+		kept = append(kept, link)
+	}
+	return kept, nil
+}
+
+// images returns where each image is, and its IDs there.
+func (i inspector) images(ctx context.Context, built []*loop.Image) ([]proof.Image, error) {
+	images := make([]proof.Image, len(built))
+	for at, image := range built {
+		tag := image.Tag
+		images[at] = proof.Image{Name: image.Name, Ref: image.Ref, Hash: tag.TagStr()}
+		if i.push == nil {
+			images[at].Built = i.builtIDs(tag)
+			continue
+		}
+		// Built is not compared: another machine may have pushed the same inputs before.
+		ids := withAliases(i.push.Digest(tag), i.registry.IDs(tag))
+		images[at].Holders = []proof.Holder{{Place: event.AtRegistry, Name: tag.RegistryStr(), IDs: ids}}
+	}
+	if i.push != nil {
+		return images, nil
+	}
+	tags := loop.Tags(built)
+	present, err := i.nodes.Inspect(ctx, tags)
+	for _, p := range present {
+		image := &images[slices.Index(tags, p.Tag)]
+		image.Holders = append(image.Holders, proof.Holder{Place: event.AtNode, Name: p.Node, IDs: p.IDs})
+	}
+	return images, err
+}
+
+// builtIDs returns the IDs of what this devloop or an earlier one built under a tag and brought to
+// the nodes. An image in the registry is the newest: a build in the node removes it there.
+func (i inspector) builtIDs(tag name.Tag) []string {
+	id, stored := i.builder.Built(tag), i.registry.IDs(tag)
+	if len(stored) > 0 && !slices.Contains(stored, id) {
+		return stored
+	}
+	return withAliases(id, stored)
+}
+
+// withAliases returns id with the other IDs of the stored image, if that is the same.
+func withAliases(id string, stored []string) []string {
+	switch {
+	case id == "":
+		return nil
+	case slices.Contains(stored, id):
+		return append([]string{id}, stored...)
+	}
+	return []string{id}
+}
