@@ -15,11 +15,14 @@ const (
 	config2, manifest2 = "sha256:c2", "sha256:a2"
 )
 
-// whole is a chain of two images in which nothing is wrong: worker is given to new Dask clusters, client runs in a pod.
+// whole is a chain of two images in which nothing is wrong: worker is given to new Dask clusters,
+// client runs in a pod.
 func whole() ([]Image, []Container, []Answer) {
 	return []Image{
-			{Name: "worker", Ref: "worker:1", Hash: "1", Built: []string{config, manifest}, Holders: []Holder{{event.AtNode, "n", []string{config, manifest}}}},
-			{Name: "client", Ref: "client:1", Hash: "1", Built: []string{config2}, Holders: []Holder{{event.AtNode, "n", []string{config2, manifest2}}}},
+			{Name: "worker", Ref: "worker:1", Hash: "1", Built: []string{config, manifest},
+				Holders: []Holder{{event.AtNode, "n", []string{config, manifest}}}},
+			{Name: "client", Ref: "client:1", Hash: "1", Built: []string{config2},
+				Holders: []Holder{{event.AtNode, "n", []string{config2, manifest2}}}},
 		}, []Container{
 			{ContainerRef: mainOf("session"), Node: "n", Image: "docker.io/library/client:1", ID: config2},
 			{ContainerRef: mainOf("other"), Node: "n", Image: "traefik:2", ID: "sha256:f"},
@@ -92,7 +95,8 @@ func TestChain(t *testing.T) {
 			a[0] = Answer{From: "http://localhost:8001", Image: "daskgateway/dask-worker:latest"}
 			return i, c, a
 		}, nil},
-		{"the gateway starts another one of ours", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+		{"the gateway starts another one of ours", func(i []Image, c []Container, a []Answer) ([]Image, []Container,
+			[]Answer) {
 			a[0].Image = "client:1"
 			return i, c, a
 		}, []string{"worker, gateway http://localhost:8001: client:1, not worker:1"}},
@@ -112,18 +116,22 @@ func TestChain(t *testing.T) {
 			c[0].Image, c[0].ID = "client:v1", "sha256:b"
 			return i, c, a
 		}, []string{"client, pod ns/session/main: client:v1, not client:1"}},
-		{"somebody's image of the same name beside ours", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
-			return i, append(c, Container{ContainerRef: mainOf("sidecar"), Node: "n", Image: "client:1.25-alpine", ID: "sha256:b"}), a
-		}, nil},
+		{"somebody's image of the same name beside ours",
+			func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+				return i, append(c, Container{ContainerRef: mainOf("sidecar"), Node: "n", Image: "client:1.25-alpine",
+					ID: "sha256:b"}), a
+			}, nil},
 		{"pushed, and named by digest", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
-			i[1].Ref, i[1].Holders = "r.example/t/client:1@sha256:"+strings.Repeat("a", 64), []Holder{{event.AtRegistry, "r.example", []string{manifest2, config2}}}
+			i[1].Ref, i[1].Holders = "r.example/t/client:1@sha256:"+strings.Repeat("a", 64),
+				[]Holder{{event.AtRegistry, "r.example", []string{manifest2, config2}}}
 			c[0].Image, c[0].ID = i[1].Ref, manifest2
 			return i, c, a
 		}, nil},
-		{"of another repository of the same last name", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
-			c[0].Image, c[0].ID = "r.example/client:0", "sha256:b"
-			return i, c, a
-		}, nil},
+		{"of another repository of the same last name",
+			func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+				c[0].Image, c[0].ID = "r.example/client:0", "sha256:b"
+				return i, c, a
+			}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			links := Chain(test.change(whole()))
@@ -149,7 +157,8 @@ func TestChain(t *testing.T) {
 	}
 }
 
-// One image is the same ID in all places, whatever each of them calls it, so that people can compare by eye.
+// One image is the same ID in all places, whatever each of them calls it, so that people can
+// compare by eye.
 func TestChainReadsTheSameEverywhere(t *testing.T) {
 	images, containers, answers := whole()
 	images[1].Built = []string{manifest2} // of a BuildKit in the node, which knows only that

@@ -27,15 +27,24 @@ func TestCompare(t *testing.T) {
 		want   string
 	}{
 		{"nothing", nil, 0, ""},
-		{"the same", []Libraries{place("worker", "3.11.2", "dask=1", "numpy=2"), place("client", "3.11.9", "dask=1", "numpy=2"), place(".venv", "3.11.2", "dask=1", "numpy=2")}, 2, ""},
-		{"what only this machine has, and what installs", []Libraries{place("worker", "3.11.2", "dask=1", "pip=23", "uv=1"), place(".venv", "", "dask=1", "pytest=8", "pip=24", "setuptools=1")}, 1, ""},
+		{"the same", []Libraries{place("worker", "3.11.2", "dask=1", "numpy=2"),
+			place("client", "3.11.9", "dask=1", "numpy=2"), place(".venv", "3.11.2", "dask=1", "numpy=2")}, 2, ""},
+		{"what only this machine has, and what installs",
+			[]Libraries{place("worker", "3.11.2", "dask=1", "pip=23", "uv=1"), place(".venv", "", "dask=1", "pytest=8", "pip=24",
+				"setuptools=1")}, 1, ""},
 		{"another version, the critical ones first",
-			[]Libraries{place("worker", "3.11.2", "aiohttp=1", "dask=1", "tornado=6", "numpy=1", "zict=3", "distributed=1"), place(".venv", "3.12.1", "aiohttp=2", "dask=2", "tornado=5", "numpy=2", "zict=2", "distributed=2")}, 6,
+			[]Libraries{place("worker", "3.11.2", "aiohttp=1", "dask=1", "tornado=6", "numpy=1", "zict=3", "distributed=1"),
+				place(".venv", "3.12.1", "aiohttp=2", "dask=2", "tornado=5", "numpy=2", "zict=2", "distributed=2")}, 6,
 			"python 3.11/3.12; dask 1/2; distributed 1/2; tornado 6/5; numpy 1/2; aiohttp 1/2; zict 3/2"},
-		{"missing in one image", []Libraries{place("worker", "3.11.2", "dask=1"), place("client", "3.11.2", "dask=1", "bokeh=3"), place(".venv", "3.11.2", "dask=1", "bokeh=3")}, 2, "bokeh missing/3/3"},
-		{"missing on this machine", []Libraries{place("worker", "3.11.2", "dask=1"), place(".venv", "3.11.2")}, 1, "dask 1/missing"},
-		{"a middle one", []Libraries{place("a", "3.11.2", "dask=1"), place("b", "3.11.2", "dask=2"), place("c", "3.11.2", "dask=1")}, 1, "dask 1/2/1"},
-		{"only images", []Libraries{place("worker", "3.11.2", "dask=1"), place("client", "3.10.1", "dask=1")}, 1, "python 3.11/3.10"},
+		{"missing in one image", []Libraries{place("worker", "3.11.2", "dask=1"),
+			place("client", "3.11.2", "dask=1", "bokeh=3"), place(".venv", "3.11.2", "dask=1", "bokeh=3")}, 2,
+			"bokeh missing/3/3"},
+		{"missing on this machine", []Libraries{place("worker", "3.11.2", "dask=1"), place(".venv", "3.11.2")}, 1,
+			"dask 1/missing"},
+		{"a middle one", []Libraries{place("a", "3.11.2", "dask=1"), place("b", "3.11.2", "dask=2"),
+			place("c", "3.11.2", "dask=1")}, 1, "dask 1/2/1"},
+		{"only images", []Libraries{place("worker", "3.11.2", "dask=1"), place("client", "3.10.1", "dask=1")}, 1,
+			"python 3.11/3.10"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := Compare(test.places)
@@ -63,19 +72,20 @@ func TestListing(t *testing.T) {
 	}
 	elsewhere, here := t.TempDir(), t.TempDir()
 	for path, content := range map[string]string{
-		sites[0] + "/numpy-1.26.4.dist-info/METADATA":   "Name: numpy\nVersion: 1.26.4\n",
-		sites[0] + "/~umpy-1.26.3.dist-info/METADATA":   "Name: numpy\nVersion: 1.26.3\n",
-		sites[0] + "/Dask_Gateway-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: Dask.Gateway\nVersion: 2024.1.0\n\ntext\n",
-		sites[0] + "/nameless-1.dist-info/METADATA":     "Version: 1\n",
-		sites[0] + "/bare-1.dist-info/METADATA":         "Name: bare\n",
-		sites[0] + "/gone-1.dist-info/RECORD":           "",
-		sites[0] + "/odd-1.dist-info/METADATA":          "Name: odd one\nVersion: 1\n",
-		sites[0] + "/bytes-1.dist-info/METADATA":        "Name: b\xff\nVersion: 1\n",
-		sites[0] + "/sitecustomize.py":                  "print('welcome==1')\nimport warnings; warnings.warn('careful')\n",
-		sites[0] + "/edited.pth":                        elsewhere + "\n",
-		elsewhere + "/edited.egg-info/PKG-INFO":         "Name: edited\nVersion: 0.1\n",
-		elsewhere + "/numpy-9.dist-info/METADATA":       "Name: numpy\nVersion: 9\n",
-		here + "/of_the_folder-1.dist-info/METADATA":    "Name: of-the-folder\nVersion: 1\n",
+		sites[0] + "/numpy-1.26.4.dist-info/METADATA": "Name: numpy\nVersion: 1.26.4\n",
+		sites[0] + "/~umpy-1.26.3.dist-info/METADATA": "Name: numpy\nVersion: 1.26.3\n",
+		sites[0] + "/Dask_Gateway-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: Dask.Gateway\nVersion: 2024.1.0\n\n" +
+			"text\n",
+		sites[0] + "/nameless-1.dist-info/METADATA":  "Version: 1\n",
+		sites[0] + "/bare-1.dist-info/METADATA":      "Name: bare\n",
+		sites[0] + "/gone-1.dist-info/RECORD":        "",
+		sites[0] + "/odd-1.dist-info/METADATA":       "Name: odd one\nVersion: 1\n",
+		sites[0] + "/bytes-1.dist-info/METADATA":     "Name: b\xff\nVersion: 1\n",
+		sites[0] + "/sitecustomize.py":               "print('welcome==1')\nimport warnings; warnings.warn('careful')\n",
+		sites[0] + "/edited.pth":                     elsewhere + "\n",
+		elsewhere + "/edited.egg-info/PKG-INFO":      "Name: edited\nVersion: 0.1\n",
+		elsewhere + "/numpy-9.dist-info/METADATA":    "Name: numpy\nVersion: 9\n",
+		here + "/of_the_folder-1.dist-info/METADATA": "Name: of-the-folder\nVersion: 1\n",
 	} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -93,7 +103,8 @@ func TestListing(t *testing.T) {
 			t.Fatalf("%v: %s", err, out)
 		}
 		l, err := ParseListing("worker", string(out))
-		if want := map[string]string{"numpy": "1.26.4", "dask-gateway": "2024.1.0", "edited": "0.1"}; err != nil || !maps.Equal(l.Versions, want) || !strings.HasPrefix(l.Python, "3.") || l.Place != "worker" || l.HoldsDask() {
+		if want := map[string]string{"numpy": "1.26.4", "dask-gateway": "2024.1.0", "edited": "0.1"}; err != nil ||
+			!maps.Equal(l.Versions, want) || !strings.HasPrefix(l.Python, "3.") || l.Place != "worker" || l.HoldsDask() {
 			t.Errorf("%v, %+v: %s", err, l, out)
 		}
 	}

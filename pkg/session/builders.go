@@ -56,8 +56,8 @@ func newBuilders(e *backend, registry *node.Registry, journal *journal.Journal, 
 		registry: registry, journal: journal, sink: sink, slots: make(chan struct{}, buildsInNode)}
 }
 
-// choose finds out where images can be built: on this machine; in the node, from which nothing has to
-// be moved; or where BUILDKIT_HOST says.
+// choose finds out where images can be built: on this machine; in the node, from which nothing has
+// to be moved; or where BUILDKIT_HOST says.
 func (b *builders) choose(ctx context.Context, c *config.Config, e *backend, cache string) error {
 	stage := b.sink.For("node")
 	remote := os.Getenv("BUILDKIT_HOST")

@@ -18,7 +18,7 @@ type BuiltImage struct {
 	Built bool   `json:"built"` // by this call; else Docker held it already
 }
 
-// buildImage builds an image whose inputs may change meanwhile: the newest state wins, as it does in the loop.
+// buildImage builds an image. If its inputs change meanwhile, it starts again, as the loop does.
 func buildImage(ctx context.Context, builder *build.Builder, sink event.Sink, image build.Image) (BuiltImage, error) {
 	for {
 		input, err := builder.Hash(ctx, image)

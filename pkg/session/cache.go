@@ -8,8 +8,8 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// CacheDir is where devloop keeps what it can get again: charts, image layers, what registries
-// said. Nobody else can look into it, also not into one that an earlier version made.
+// CacheDir returns the folder for what devloop can get again: charts, image layers, answers of
+// registries. Only this user can read it, also one of an earlier version.
 func CacheDir() (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {

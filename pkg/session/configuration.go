@@ -23,10 +23,11 @@ import (
 	"github.com/devloop/devloop/pkg/pods"
 )
 
-// ShownNotes is how many notes on a skaffold.yaml are told.
+// ShownNotes is how many notes on a skaffold.yaml are shown.
 const ShownNotes = 50
 
-// ReportConfig tells what a reading of devloop.yaml names, and what of a skaffold.yaml is not as it says, if that is not what it was before.
+// ReportConfig reports what devloop.yaml names, and how devloop differs from a skaffold.yaml, if
+// that is not what it was before. before is nil at the start.
 func ReportConfig(sink event.Sink, before, now *config.Config) {
 	if before == nil || !reflect.DeepEqual(payload(before), payload(now)) {
 		sink.For(event.ConfigStage).Detail(event.ConfigRead, payload(now))
@@ -54,7 +55,7 @@ func ReportConfig(sink event.Sink, before, now *config.Config) {
 	}
 }
 
-// payload returns what a configuration names.
+// payload returns the event of a configuration.
 func payload(c *config.Config) event.Config {
 	names := event.Config{Project: event.Name(c.Name), File: event.Name(c.Path), Folder: event.Name(c.Dir)}
 	for _, image := range c.Images {
@@ -67,11 +68,11 @@ func payload(c *config.Config) event.Config {
 	return names
 }
 
-// secretLength is how much of a secret is looked for, in bytes: a file that somebody names by mistake may be large.
-const secretLength = 1 << 20
+// maxSecret is how much of a secret file is hidden, in bytes: one named by mistake may be large.
+const maxSecret = 1 << 20
 
-// HideSecrets makes known what builds get as secrets, and what the kubeconfig holds. What cannot be read cannot be shown either. Values of releases are
-// made known by who merges them.
+// HideSecrets hides the secrets of builds and of the kubeconfig. What cannot be read cannot be
+// shown either. The deployer hides those of releases when it merges values.
 func HideSecrets(secrets *event.Secrets, c *config.Config) {
 	secrets.Hide(kube.KubeconfigSecrets()...)
 	for _, image := range c.Images {
@@ -84,7 +85,7 @@ func HideSecrets(secrets *event.Secrets, c *config.Config) {
 			if err != nil {
 				continue
 			}
-			content, err := io.ReadAll(io.LimitReader(file, secretLength))
+			content, err := io.ReadAll(io.LimitReader(file, maxSecret))
 			_ = file.Close() // only read
 			if err == nil {
 				secrets.HideFile(string(content))
@@ -93,7 +94,7 @@ func HideSecrets(secrets *event.Secrets, c *config.Config) {
 	}
 }
 
-// Load reads devloop.yaml again. While it is invalid, the last valid reading stays in force.
+// Load reads devloop.yaml for a run. If it is invalid, the last valid one stays in force.
 func (s *Session) Load() (loop.Stages, error) {
 	before := s.config.Load()
 	files := before.Files()
@@ -127,21 +128,22 @@ func (s *Session) Load() (loop.Stages, error) {
 	}, nil
 }
 
-// fixed is what does not change while devloop runs.
+// fixed returns the settings that only a restart changes.
 func fixed(c *config.Config) [5]string {
 	return [...]string{c.Name, c.KubeContext, c.BuildIn, c.Push, strconv.Itoa(c.Page.Port)}
 }
 
-// adopt puts a valid reading in force. What is fixed when devloop starts stays as it was.
+// adopt puts a valid configuration in force, except for its fixed settings.
 func (s *Session) adopt(before, c *config.Config) error {
 	if wants := fixed(c); wants != fixed(before) {
 		if s.reported.Changed("fixed", wants) {
 			s.options.Sink.For(event.ConfigStage).Warn(
 				"name, kubeContext, buildIn, push and page take effect when devloop is started again", nil)
 		}
-		c.Name, c.KubeContext, c.BuildIn, c.Push, c.Page = before.Name, before.KubeContext, before.BuildIn, before.Push, before.Page
+		c.Name, c.KubeContext, c.BuildIn = before.Name, before.KubeContext, before.BuildIn
+		c.Push, c.Page = before.Push, before.Page
 	}
-	if err := s.forwards.become(c); err != nil {
+	if err := s.forwards.reconcile(c); err != nil {
 		return err
 	}
 	if s.watcher != nil {
@@ -154,25 +156,25 @@ func (s *Session) adopt(before, c *config.Config) error {
 	return nil
 }
 
-// followPods says whose pods are followed from now on, and makes their secrets known before.
+// followPods sets whose pods are followed, and first hides the secrets that they may print.
 func (s *Session) followPods(c *config.Config) {
 	var scope pods.Scope
 	for _, r := range releases(c) {
 		values, err := deploy.SecretValues(r)
 		if err != nil {
-			continue // what its pods print may be secret; a run is going to say what is wrong, and the next reading tries again
+			continue // its pods may print secrets; the run reports the error
 		}
 		s.options.Secrets.Hide(values...)
 		scope.Releases = append(scope.Releases, types.NamespacedName{Namespace: r.Namespace, Name: r.Name})
 	}
-	for _, r := range scope.Releases { // what users of a Dask Gateway start is no part of its release
+	for _, r := range scope.Releases { // pods that users of a Dask Gateway start belong to no release
 		scope.Selectors = append(scope.Selectors, pods.Selector{Namespace: r.Namespace, Selector: dask.LabelCluster})
 	}
 	for _, l := range c.Logs {
 		scope.Selectors = append(scope.Selectors, pods.Selector(l))
 	}
 	select {
-	case <-s.pods: // nobody has taken it yet
+	case <-s.pods: // the scope before is not received yet
 	default:
 	}
 	s.pods <- scope
@@ -186,7 +188,7 @@ func inHome(path string) string {
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return path // nothing will be found there, as without a home
+		return path // where nothing is found
 	}
 	return filepath.Join(home, rest)
 }

@@ -1,8 +1,8 @@
 package session
 
-// Whose cluster it is. Before anything is written, the cluster is known to be on this machine
-// (pkg/kube), or else the user has allowed it: by a flag, in the settings that are the user's own,
-// or by an answer in the terminal. What a repository brings along allows nothing.
+// Nothing is written to a cluster unless it is proven to be on this machine (pkg/kube), or the user
+// has allowed it: by a flag, in the user's own settings, or by an answer in the terminal. Files of
+// a repository allow nothing.
 
 import (
 	"context"
@@ -25,17 +25,17 @@ import (
 	"github.com/devloop/devloop/pkg/node"
 )
 
-// Consent is what the user has allowed on the command line or in the environment.
+// Consent is what the user allows by flags or the environment, and how to ask for more.
 type Consent struct {
 	Allow     []string // kube contexts
 	AllowFrom string   // the flag or the variable that named them
 
-	// Ask shows a question and tells whether the user types yes.
+	// Ask shows a question. It returns true if the user types yes.
 	Ask func(ctx context.Context, in *os.File, question string) (yes bool, err error)
 }
 
-// allow returns why the cluster may be written to. Where nothing proves that it is the
-// user's own and nothing allows it, the user is asked, if there is a terminal to do so.
+// allow returns why devloop may write to the cluster. If nothing proves that it is the user's own
+// and nothing allows it, the user is asked, where there is a terminal.
 func (c Consent) allow(ctx context.Context, sink event.Sink, folder string, target kube.Target,
 	cluster *kube.Cluster, origin node.Origin) (kube.Grounds, error) {
 	folder, err := filepath.EvalSymlinks(folder)
@@ -66,8 +66,8 @@ func (c Consent) allow(ctx context.Context, sink event.Sink, folder string, targ
 	return answered(given), nil
 }
 
-// Grounds returns why the cluster may be written to, without a question to the user. If there is no
-// reason, the error has a *kube.NotLocalError, and says how to allow it.
+// Grounds is allow without asking the user. If nothing allows the cluster, the error wraps a
+// *kube.NotLocalError and says how to allow it.
 func (c Consent) Grounds(ctx context.Context, target kube.Target, cluster *kube.Cluster,
 	origin node.Origin, folder string) (kube.Grounds, error) {
 	served := kube.Grounds{Basis: kube.Basis(origin.Tool), Name: origin.Name}
@@ -107,10 +107,10 @@ func (c Consent) Grounds(ctx context.Context, target kube.Target, cluster *kube.
 	return kube.Grounds{}, errors.Join(event.WithHint(notLocal, hint), err)
 }
 
-// plainName is what names of contexts are made of, also those of cloud providers.
+// plainName matches the usual names of contexts, those of cloud providers included.
 var plainName = regexp.MustCompile(`^[A-Za-z0-9][\w./@:-]*$`)
 
-// pasted is a name as it can be put into a command line and into YAML.
+// pasted quotes a name, if it has to be, so that it can be pasted into a shell and into YAML.
 func pasted(name string) string {
 	if plainName.MatchString(name) {
 		return name
@@ -122,13 +122,13 @@ func answered(given kube.Permission) kube.Grounds {
 	return kube.Grounds{Basis: kube.Answer, Name: given.Given.Local().Format(time.DateOnly)}
 }
 
-// permissionsDir is where the user's answers are kept.
+// permissionsDir returns where the user's answers are kept.
 func permissionsDir() (kube.Permissions, error) {
 	dir, err := journal.DefaultDir()
 	return kube.Permissions(filepath.Join(dir, "allowed")), err
 }
 
-// settingsName is the path of the user's settings for messages.
+// settingsName returns the path of the user's settings, for messages.
 func settingsName() string {
 	path, err := config.SettingsPath()
 	if err != nil {
@@ -137,13 +137,13 @@ func settingsName() string {
 	return path
 }
 
-// canAsk tells whether somebody sits at the terminal and sees a question.
+// canAsk tells whether a user can see and answer a question.
 func canAsk(in, out *os.File) bool {
 	return console.IsTerminal(in) && console.IsTerminal(out) && console.InForeground(in)
 }
 
-// question is what the user has to know of a cluster. What comes from files and from the cluster is
-// quoted, so that it stays on its line.
+// question says what the user has to know. Text from files and from the cluster is quoted, so that
+// it stays on its line.
 func question(e *kube.NotLocalError, folder string) string {
 	return fmt.Sprintf(`This cluster is not known to be on this machine:
   context  %q

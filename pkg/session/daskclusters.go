@@ -42,10 +42,11 @@ func WithDaskClusters(ctx context.Context, o Options, writes bool,
 	return do(ctx, e.cluster, platform.Clusters, proof.Old(deployedImages(o.Config, deployed), platform.Clusters))
 }
 
-// deployedTag is a tag of devloop's making, alone or at the end of a reference.
+// deployedTag matches a tag of devloop, alone or at the end of a reference.
 var deployedTag = regexp.MustCompile(fmt.Sprintf(`(?:^|:)([0-9a-f]{%d})(?:@|$)`, build.TagLength))
 
-// deployedImages are the images with each tag that the values name. Whose tag it is they need not say: it is a hash.
+// deployedImages returns each image with each tag in the values. Which image a tag belongs to does
+// not matter: it is a hash.
 func deployedImages(c *config.Config, values []string) (images []proof.Image) {
 	for _, value := range values {
 		match := deployedTag.FindStringSubmatch(value)
@@ -53,7 +54,8 @@ func deployedImages(c *config.Config, values []string) (images []proof.Image) {
 			continue
 		}
 		for _, image := range c.Images {
-			images = append(images, proof.Image{Name: image.Name, Ref: c.Repository(image.Name) + ":" + match[1], Hash: match[1]})
+			images = append(images, proof.Image{Name: image.Name, Ref: c.Repository(image.Name) + ":" + match[1],
+				Hash: match[1]})
 		}
 	}
 	return images

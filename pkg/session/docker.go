@@ -1,4 +1,3 @@
-// The Docker daemon that images are built in: the one that the docker command would use.
 package session
 
 import (
@@ -15,8 +14,8 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// OpenDocker makes a client of the daemon that DOCKER_HOST, DOCKER_CONTEXT or the current docker context names, or of the usual one. Nothing is
-// asked of it yet.
+// OpenDocker returns a client of the daemon that the docker command would use: that of DOCKER_HOST,
+// DOCKER_CONTEXT or the current docker context, or the default one. It sends no request.
 func OpenDocker() (*client.Client, error) {
 	options, hint := []client.Opt{client.FromEnv}, "check DOCKER_HOST"
 	var err error
@@ -38,13 +37,14 @@ func OpenDocker() (*client.Client, error) {
 	return docker, nil
 }
 
-// isSSH tells whether an address is one that is reached through the docker command on another machine.
+// isSSH tells whether an address leads to the docker command on another machine.
 func isSSH(host string) bool {
 	helper, err := connhelper.GetConnectionHelper(host)
 	return err != nil || helper != nil
 }
 
-// dockerContext returns the name of the context that counts, "" for none: what the docker command does (docs.docker.com/engine/manage-resources/contexts).
+// dockerContext returns the name of the docker context in use, "" for none. The order is the docker
+// command's: https://docs.docker.com/engine/manage-resources/contexts/.
 func dockerContext() string {
 	if os.Getenv(client.EnvOverrideHost) != "" {
 		return ""

@@ -45,7 +45,8 @@ func TestDockerContext(t *testing.T) {
 		{"a broken DOCKER_HOST", "", "", "nonsense", "", "connect to Docker"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if err := os.WriteFile(filepath.Join(home, config.ConfigFileName), []byte(`{"currentContext": "`+test.current+`"}`), 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(home, config.ConfigFileName), []byte(`{"currentContext": "`+test.current+`"}`),
+				0o600); err != nil {
 				t.Fatal(err)
 			}
 			t.Setenv("DOCKER_CONTEXT", test.context)

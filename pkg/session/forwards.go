@@ -1,5 +1,3 @@
-// The local addresses: opened first, closed last. The last stage of a run asks through them, since the platform counts as up when it
-// answers where its users ask.
 package session
 
 import (
@@ -23,32 +21,34 @@ import (
 )
 
 const (
-	// checkTimeout is for traefik to learn of a new gateway pod, and then some.
-	checkTimeout  = 60 * time.Second
-	checkInterval = 100 * time.Millisecond
-	// answerTimeout is for one request.
-	answerTimeout = 5 * time.Second
+	// checkTimeout is how long the platform may take to answer after a rollout: traefik has to
+	// learn of a new gateway pod.
+	checkTimeout   = 60 * time.Second
+	checkInterval  = 100 * time.Millisecond
+	requestTimeout = 5 * time.Second
+	// maxAnswer is how much of an answer is read, in bytes.
+	maxAnswer = 1 << 20
 )
 
-// forwards are the local addresses of devloop.yaml. They are bound by who starts devloop, and changed by the loop's runs after that.
+// forwards are the local addresses of devloop.yaml: opened first, changed by runs, closed last.
 type forwards struct {
 	sink event.Sink
 	list []*openForward // in the order of devloop.yaml
 
 	// Set by serve.
-	ctx     context.Context //nolint:containedctx // of all connections, for forwards that come later
+	ctx     context.Context //nolint:containedctx // of all connections, also of forwards that are opened later
 	cluster *kube.Cluster
 	serving sync.WaitGroup
 }
 
-// openForward is an open address and the key that asked for it.
+// openForward is an open address and its configuration.
 type openForward struct {
 	config.Forward
 	bound *portforward.Forward
-	end   context.CancelFunc // nil until it is served
+	stop  context.CancelFunc // nil until it is served
 }
 
-// bind opens the addresses. Each that cannot be is an error in devloop.yaml, which says where.
+// bind opens the addresses. The error has the place in devloop.yaml of each that cannot be opened.
 func bind(ctx context.Context, c *config.Config, sink event.Sink) (*forwards, error) {
 	f := &forwards{sink: sink}
 	var errs []error
@@ -66,10 +66,10 @@ func bind(ctx context.Context, c *config.Config, sink event.Sink) (*forwards, er
 	return f, nil
 }
 
-// become opens and closes what differs between the addresses that are open and those of c; the others are not touched. If an address
-// cannot be opened, the error says which, and all is as it was; but for a local port that led somewhere else before, and that somebody
-// took at the moment when it changed hands.
-func (f *forwards) become(c *config.Config) error {
+// reconcile opens and closes what differs between the open addresses and those of c, and touches no
+// other. If an address cannot be opened, nothing changes, with one exception: a local port that is
+// to lead somewhere else is closed first, and another process may take it in between.
+func (f *forwards) reconcile(c *config.Config) error {
 	old := slices.Clone(f.list)
 	next := make([]*openForward, len(c.Forwards))
 	for i, wanted := range c.Forwards {
@@ -78,7 +78,7 @@ func (f *forwards) become(c *config.Config) error {
 			old = slices.Delete(old, at, at+1)
 		}
 	}
-	// The same local port may lead somewhere else now: it is taken from the old forward when all else is known to be well.
+	// A port that leads somewhere else now is moved once all others are open.
 	var opened, moved []*openForward
 	for i, wanted := range c.Forwards {
 		if next[i] != nil {
@@ -103,8 +103,8 @@ func (f *forwards) become(c *config.Config) error {
 		}
 	}
 	for _, o := range old {
-		o.end()
-		_ = o.bound.Close() // the port is free at once, while connections say goodbye
+		o.stop()
+		_ = o.bound.Close() // frees the port; open connections end by themselves
 		f.sink.For("forward").Note(event.ForwardCloses, o.about())
 	}
 	var errs []error
@@ -119,20 +119,20 @@ func (f *forwards) become(c *config.Config) error {
 	}
 	f.list = slices.DeleteFunc(next, func(o *openForward) bool { return o.bound == nil })
 	for _, o := range f.list {
-		if o.end == nil {
+		if o.stop == nil {
 			f.start(f.ctx, o)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// sameAddress tells whether an open address serves what is wanted.
+// sameAddress tells whether a and b differ in nothing but the path that says that they are ready.
 func sameAddress(a, b config.Forward) bool {
 	a.Ready = b.Ready
 	return a == b
 }
 
-// ListenForward opens the address of one forward. The error names its place in devloop.yaml.
+// ListenForward opens the address of a forward of c. The error has its place in devloop.yaml.
 func ListenForward(ctx context.Context, c *config.Config, i int, sink event.Sink) (*portforward.Forward, error) {
 	f := c.Forwards[i]
 	kind, name := f.Target()
@@ -150,7 +150,7 @@ func ListenForward(ctx context.Context, c *config.Config, i int, sink event.Sink
 	return forward, nil
 }
 
-// close closes addresses that will not be served.
+// close closes addresses that are not served.
 func (f *forwards) close() error {
 	var errs []error
 	for _, o := range f.list {
@@ -159,7 +159,8 @@ func (f *forwards) close() error {
 	return errors.Join(errs...)
 }
 
-// serve carries connections to the cluster until ctx ends. Wait returns when the last of them has ended.
+// serve forwards connections to the cluster until ctx ends. wait returns when the last one has
+// ended.
 func (f *forwards) serve(ctx context.Context, cluster *kube.Cluster) (wait func()) {
 	f.ctx, f.cluster = ctx, cluster
 	for _, o := range f.list {
@@ -169,13 +170,13 @@ func (f *forwards) serve(ctx context.Context, cluster *kube.Cluster) (wait func(
 }
 
 func (f *forwards) start(ctx context.Context, o *openForward) {
-	say := f.sink.For("forward")
-	ctx, o.end = context.WithCancel(ctx)
-	say.Note(event.ForwardListens, o.about())
+	stage := f.sink.For("forward")
+	ctx, o.stop = context.WithCancel(ctx)
+	stage.Note(event.ForwardListens, o.about())
 	f.serving.Go(func() {
-		err := say.Guard("forward", func() error { return o.bound.Serve(ctx, f.cluster.CurrentConfig, f.cluster.Client) })
+		err := stage.Guard("forward", func() error { return o.bound.Serve(ctx, f.cluster.CurrentConfig, f.cluster.Client) })
 		if err != nil {
-			say.Warn("forward ended", err, o.about())
+			stage.Warn("forward ended", err, o.about())
 		}
 	})
 }
@@ -201,7 +202,7 @@ func (f *forwards) Check(ctx context.Context, sink event.Sink) error {
 	return nil
 }
 
-// localHost is where a client on this machine finds an address that is listened on.
+// localHost returns where a client on this machine reaches a listener.
 func localHost(address *net.TCPAddr) string {
 	host := address.IP.String()
 	if address.IP.IsUnspecified() {
@@ -213,15 +214,16 @@ func localHost(address *net.TCPAddr) string {
 func untilAnswers(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	client := &http.Client{Timeout: answerTimeout, Transport: &http.Transport{DisableKeepAlives: true},
-		CheckRedirect: noRedirect}
+	client := &http.Client{
+		Timeout: requestTimeout, Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: noRedirect,
+	}
 	var why error
 	for {
-		err := answer(ctx, client, url)
+		err := checkReady(ctx, client, url)
 		if err == nil {
 			return nil
 		}
-		if why == nil || ctx.Err() == nil { // else the question was cut off
+		if why == nil || ctx.Err() == nil { // else the timeout cut the request off
 			why = err
 		}
 		select {
@@ -234,15 +236,12 @@ func untilAnswers(ctx context.Context, url string) error {
 	}
 }
 
-// noRedirect is for questions to what runs in the cluster: that may send devloop anywhere, also to
-// where this user's programs alone can go.
+// noRedirect keeps what runs in the cluster from sending devloop to addresses that only this user's
+// programs can reach.
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// answerLength is how much of an answer is read, in bytes; what matters is that it comes.
-const answerLength = 1 << 20
-
-// answer returns why the server at url is not ready: it answers something else than 200.
-func answer(ctx context.Context, client *http.Client, url string) error {
+// checkReady returns nil if the server at url answers 200.
+func checkReady(ctx context.Context, client *http.Client, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
@@ -252,7 +251,7 @@ func answer(ctx context.Context, client *http.Client, url string) error {
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }() // only read
-	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, answerLength)); err != nil {
+	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer)); err != nil {
 		return err
 	}
 	to := resp.Header.Get("Location")

@@ -27,7 +27,8 @@ func TestNoRedirectIsFollowed(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		err := untilAnswers(ctx, server.URL)
-		if err == nil || !strings.Contains(err.Error(), "leads to "+elsewhere.URL) || !strings.Contains(event.Hint(err), "redirect") {
+		if err == nil || !strings.Contains(err.Error(), "leads to "+elsewhere.URL) ||
+			!strings.Contains(event.Hint(err), "redirect") {
 			t.Errorf("%d: %v, %q", code, err, event.Hint(err))
 		}
 		if image, why, err := dask.DefaultImage(t.Context(), server.URL); err == nil || event.Hint(err) == "" || image != "" {
@@ -54,7 +55,8 @@ func TestAnswerWithoutEnd(t *testing.T) {
 }
 
 func TestNotReady(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotModified) }))
+	server := httptest.NewServer(http.HandlerFunc(
+		func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotModified) }))
 	defer server.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()

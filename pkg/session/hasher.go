@@ -12,7 +12,7 @@ import (
 	"github.com/devloop/devloop/pkg/node"
 )
 
-// newBuilder returns a builder of the Docker daemon, which has to answer. Leave ends its connections.
+// newBuilder returns a builder of this machine's Docker daemon, which must answer. leave closes it.
 func newBuilder(ctx context.Context) (builder *build.Builder, leave func() error, err error) {
 	cache, err := CacheDir()
 	if err != nil {
@@ -28,7 +28,7 @@ func newBuilder(ctx context.Context) (builder *build.Builder, leave func() error
 	return build.New(docker, cache), docker.Close, nil
 }
 
-// newHasher is newBuilder for who only hashes.
+// newHasher is newBuilder for hashing only, which a node or BUILDKIT_HOST can do as well.
 func newHasher(ctx context.Context, c *config.Config) (hasher *build.Builder, leave func() error, err error) {
 	if remote := os.Getenv("BUILDKIT_HOST"); remote != "" && c.BuildIn != "node" {
 		cache, err := CacheDir()
@@ -41,10 +41,10 @@ func newHasher(ctx context.Context, c *config.Config) (hasher *build.Builder, le
 	if hasher, leave, nodeErr := newNodeHasher(ctx, c); nodeErr == nil {
 		return hasher, leave, nil
 	}
-	return nil, nil, err // what most people lack
+	return nil, nil, err // about this machine's Docker, which most users have
 }
 
-// newNodeHasher is newHasher where the node builds, and this machine has no Docker.
+// newNodeHasher is newHasher for a machine without Docker whose node builds.
 func newNodeHasher(ctx context.Context, c *config.Config) (hasher *build.Builder, leave func() error, err error) {
 	cache, err := CacheDir()
 	if err != nil {

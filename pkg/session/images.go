@@ -53,7 +53,7 @@ func (i imageStage) Build(ctx context.Context, sink event.Sink, image *loop.Imag
 	return i.build(ctx, sink, i.config.BuildIn, image.Tag, input)
 }
 
-// target is what a run takes the platform to, and the configuration that says so.
+// target is a run's target with the configuration that it was made from.
 type target struct {
 	*loop.Target
 	config *config.Config
@@ -68,7 +68,7 @@ func reportStale(sink event.Sink, ref string) {
 	sink.For("build").Note("base image could not be looked up, what its registry said last holds", "base", ref)
 }
 
-// BuildInput is an image of devloop.yaml as the builder takes it.
+// BuildInput converts an image of devloop.yaml for the builder.
 func BuildInput(c *config.Config, image config.Image) build.Image {
 	var secrets []build.Secret
 	for _, secret := range image.Secrets {

@@ -76,7 +76,8 @@ func (n nodeStage) Load(ctx context.Context, sink event.Sink, images []*loop.Ima
 	return err
 }
 
-// addDigests adds the digests of images that the registry is known to hold. A nil registry knows none.
+// addDigests adds the digests of images that the registry is known to hold. A nil registry knows
+// none.
 func addDigests(images []*loop.Image, registry *node.RemoteRegistry) {
 	if registry == nil {
 		return
@@ -183,8 +184,8 @@ func (n nodeStage) outdated(tags []name.Tag) ([]name.Tag, error) {
 	return old, nil
 }
 
-// remove removes an image wherever it may be: the configuration may have changed since it was built.
-// A registry to which it was pushed keeps it.
+// remove removes an image wherever it may be: the configuration may have changed since it was
+// built. A registry to which it was pushed keeps it.
 func (i *images) remove(ctx context.Context, tag name.Tag) error {
 	if err := i.nodes.Remove(ctx, tag); err != nil {
 		return err

@@ -38,7 +38,7 @@ func TestControlAfterAPanic(t *testing.T) {
 		say := event.Sink(h.sink).For("devloop")
 		keys, batches, changes := make(chan byte), make(chan watch.Batch), make(chan loop.Change)
 		// Without refresh, a request for a run panics.
-		c := &requests{say: say, Inputs: Inputs{Keys: keys}, batches: batches}
+		c := &requests{stage: say, Inputs: Inputs{Keys: keys}, batches: batches}
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { say.Keep(ctx, "control", func(ctx context.Context) { c.run(ctx, changes) }) })

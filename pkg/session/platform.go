@@ -33,7 +33,8 @@ func (p platformStage) Verify(ctx context.Context, sink event.Sink, target *loop
 	refs := target.Refs()
 	checks := make([]deploy.CheckPod, len(p.config.Verify))
 	for i, v := range p.config.Verify {
-		checks[i] = deploy.CheckPod{Image: refs[v.Image], Name: v.Image, Purpose: deploy.PurposeVerify, Command: v.Command, Args: v.Args,
+		checks[i] = deploy.CheckPod{Image: refs[v.Image], Name: v.Image, Purpose: deploy.PurposeVerify, Command: v.Command,
+			Args:      v.Args,
 			Namespace: v.Namespace, Near: namespaceOf(p.config, v.Image), Timeout: v.Timeout}
 	}
 	return p.deployer.Verify(ctx, sink, checks)

@@ -1,4 +1,3 @@
-// The stages as a run sees them: each holds its part of one reading of devloop.yaml.
 package session
 
 import (
@@ -13,7 +12,7 @@ import (
 	"github.com/devloop/devloop/pkg/loop"
 )
 
-// ReleaseFiles are the files and folders that releases are made from.
+// ReleaseFiles returns the files and folders that the releases are made from.
 func ReleaseFiles(c *config.Config) []string {
 	var files []string
 	for _, r := range releases(c) {
@@ -22,7 +21,7 @@ func ReleaseFiles(c *config.Config) []string {
 	return files
 }
 
-// namespaceOf is that of the first release whose values name the image, "" if none does.
+// namespaceOf returns the namespace of the first release whose values name the image, or "".
 func namespaceOf(c *config.Config, image string) string {
 	for _, r := range c.Releases {
 		if slices.Contains(r.Images(), image) {
@@ -32,7 +31,7 @@ func namespaceOf(c *config.Config, image string) string {
 	return ""
 }
 
-// releases are those of devloop.yaml, with templates that are not filled in.
+// releases returns the releases of devloop.yaml. Their templates are not filled in.
 func releases(c *config.Config) []deploy.Release {
 	list := make([]deploy.Release, 0, len(c.Releases))
 	for _, r := range c.Releases {
@@ -41,7 +40,7 @@ func releases(c *config.Config) []deploy.Release {
 	return list
 }
 
-// ResolvedReleases are the releases of devloop.yaml for a target.
+// ResolvedReleases returns the releases of devloop.yaml with the images of a target.
 func ResolvedReleases(c *config.Config, target *loop.Target) ([]deploy.Release, error) {
 	refs := target.Refs()
 	list := make([]deploy.Release, 0, len(c.Releases))
@@ -55,7 +54,7 @@ func ResolvedReleases(c *config.Config, target *loop.Target) ([]deploy.Release, 
 	return list, nil
 }
 
-// ReleaseOf is one of devloop.yaml as the deployer takes it.
+// ReleaseOf converts a release of devloop.yaml for the deployer.
 func ReleaseOf(c *config.Config, r config.Release) deploy.Release {
 	made := deploy.Release{
 		Name: r.Name, Chart: r.Chart, Repo: r.Repo, Version: r.Version, SHA256: r.SHA256,
@@ -82,13 +81,14 @@ func commands(hooks []config.Hook) []deploy.Command {
 	return list
 }
 
-// LocateError gives values that a chart forbids their place in devloop.yaml, where that is what gives them.
+// LocateError adds the place in devloop.yaml to errors about values that a chart rejects.
 func LocateError(c *config.Config, err error) error {
 	parts := event.Joined(err)
 	if parts == nil {
 		var wrong *deploy.ValueError
 		if errors.As(err, &wrong) && wrong.In != "" {
-			return c.WrongValue(wrong.Release, wrong.In, wrong.Key, fmt.Sprintf("value %s: %s", strings.Join(wrong.Path, "."), wrong.Message), event.Hint(err))
+			message := fmt.Sprintf("value %s: %s", strings.Join(wrong.Path, "."), wrong.Message)
+			return c.WrongValue(wrong.Release, wrong.In, wrong.Key, message, event.Hint(err))
 		}
 		return err
 	}
@@ -98,7 +98,7 @@ func LocateError(c *config.Config, err error) error {
 	return errors.Join(parts...)
 }
 
-// namespacesOf are those that releases are in.
+// namespacesOf returns the namespaces of the releases.
 func namespacesOf(c *config.Config) (namespaces []string) {
 	for _, r := range c.Releases {
 		if !slices.Contains(namespaces, r.Namespace) {

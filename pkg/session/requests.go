@@ -1,4 +1,3 @@
-// Who may ask for a run besides the files: the keys of a terminal, the page, and SIGHUP. All of them meet here, on their way to the loop.
 package session
 
 import (
@@ -14,21 +13,21 @@ import (
 // keyHelp is what each key does, in the order in which the help tells it.
 const keyHelp = "r: run now, p: pause and resume, l: logs of the pods, q: quit, ?: this help"
 
-// requests passes on what asks for a run.
+// requests merges what asks for a run: changed files, keys, SIGHUP, the page and other terminals.
 type requests struct {
 	Inputs
 	refresh func() // has the next run ask registries for base images again
-	say     event.Stage
-	batches <-chan watch.Batch // of changed files; they merge while nobody takes them
+	stage   event.Stage
+	batches <-chan watch.Batch // they merge while no one receives
 
-	// What stays when run begins again.
+	// Kept if a panic restarts run.
 	paused bool
 	logs   bool // of pods are shown
 	next   loop.Change
-	due    bool // next waits to be taken by the loop
+	due    bool // next waits for the loop
 }
 
-// run sends to changes until ctx ends.
+// run sends changes until ctx ends.
 func (c *requests) run(ctx context.Context, changes chan<- loop.Change) {
 	ask := func() {
 		c.next.Asked, c.due = true, true
@@ -50,7 +49,7 @@ func (c *requests) run(ctx context.Context, changes chan<- loop.Change) {
 		case out <- c.next:
 			c.next, c.due = loop.Change{}, false
 		case <-c.Reload:
-			c.say.Note("reloading", "by", "SIGHUP")
+			c.stage.Note("reloading", "by", "SIGHUP")
 			ask()
 		case what := <-c.Requests:
 			if c.obey(what) {
@@ -64,17 +63,17 @@ func (c *requests) run(ctx context.Context, changes chan<- loop.Change) {
 	}
 }
 
-// obey does what was asked for, and tells whether that is a run.
+// obey does what was asked for. It returns true if that is a run.
 func (c *requests) obey(what control.Request) (asked bool) {
 	if what == control.Run {
-		c.say.Note("running now")
+		c.stage.Note("running now")
 		return true
 	}
 	c.pause(what == control.Pause)
 	return false
 }
 
-// press does what a key stands for, and tells whether that is a run.
+// press does what a key stands for. It returns true if that is a run.
 func (c *requests) press(key byte) (asked bool) {
 	switch key {
 	case 'r', 'R':
@@ -86,20 +85,20 @@ func (c *requests) press(key byte) (asked bool) {
 	case 'q', 'Q':
 		c.Quit()
 	case '?', 'h', 'H':
-		c.say.Note(keyHelp)
+		c.stage.Note(keyHelp)
 	}
 	return false
 }
 
-// pause lets changes wait, or ends that.
+// pause makes changes wait, or ends that.
 func (c *requests) pause(paused bool) {
 	if paused == c.paused {
 		return
 	}
 	if c.paused = paused; paused {
-		c.say.Note(event.Paused, "resume with", "p")
+		c.stage.Note(event.Paused, "resume with", "p")
 	} else {
-		c.say.Note(event.Resumed)
+		c.stage.Note(event.Resumed)
 	}
 }
 
@@ -108,8 +107,8 @@ func (c *requests) toggleLogs() {
 	c.logs = !c.logs
 	c.ShowPods(c.logs)
 	if c.logs {
-		c.say.Note("logs of the pods are on", "off with", "l")
+		c.stage.Note("logs of the pods are on", "off with", "l")
 	} else {
-		c.say.Note("logs of the pods are off")
+		c.stage.Note("logs of the pods are off")
 	}
 }

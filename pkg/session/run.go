@@ -11,7 +11,7 @@ import (
 	"github.com/devloop/devloop/pkg/watch"
 )
 
-// Inputs are what asks for a run besides the files, and what a user can ask for meanwhile.
+// Inputs are what the user can ask for while devloop runs.
 type Inputs struct {
 	Keys     <-chan byte            // nil without a terminal
 	Reload   <-chan struct{}        // SIGHUP
@@ -47,7 +47,8 @@ func (s *Session) Run(ctx context.Context, mode watch.Mode, in Inputs) (err erro
 	keep("local", "requirements", s.syncer.run)
 	keep("proof", "libraries", s.libraries.run)
 	changes := make(chan loop.Change)
-	asking := &requests{refresh: s.builders.main.Refresh, say: sink.For("devloop"), batches: s.watcher.Batches(), Inputs: in}
+	asking := &requests{refresh: s.builders.main.Refresh, stage: sink.For("devloop"), batches: s.watcher.Batches(),
+		Inputs: in}
 	if in.Logs {
 		asking.toggleLogs()
 	}
@@ -71,7 +72,7 @@ func (s *Session) Once(ctx context.Context) error {
 	return err
 }
 
-// unwatched is for a loop of one turn.
+// unwatched is the watcher of a loop of one turn.
 type unwatched struct{}
 
 func (unwatched) Watch([]watch.Path) (changed bool, err error) { return false, nil }

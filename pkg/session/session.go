@@ -1,5 +1,5 @@
-// Package session is one devloop for one project on one cluster: it opens the stages, gives each its
-// part of the configuration, and closes them.
+// Package session is one devloop for one project on one cluster: it opens the stages, gives each
+// its part of the configuration, and closes them.
 package session
 
 import (

@@ -43,7 +43,8 @@ func (quickStages) Missing(_ context.Context, images []*loop.Image) ([]*loop.Ima
 	return images, nil
 }
 
-// Days of saves in little time, from the kernel's events to the end of each run: what the process takes does not grow.
+// Days of saves in little time, from the kernel's events to the end of each run: what the process
+// takes does not grow.
 func TestSoak(t *testing.T) {
 	const turns, warm = 2000, 200
 	q := quickStages{filepath.Join(t.TempDir(), "page")}
@@ -76,7 +77,7 @@ func TestSoak(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	asking := &requests{say: sink.For("devloop"), batches: watcher.Batches()}
+	asking := &requests{stage: sink.For("devloop"), batches: watcher.Batches()}
 	changes := make(chan loop.Change)
 	running.Go(func() { asking.run(ctx, changes) })
 	load := func() (loop.Stages, error) { //nolint:unparam // what the loop asks for
@@ -114,7 +115,8 @@ func TestSoak(t *testing.T) {
 	}
 	after := measure()
 	t.Logf("before: %+v; after %d turns: %+v", before, turns, after)
-	if after.goroutines > before.goroutines+2 || after.descriptors > before.descriptors+2 || after.megabytes > before.megabytes+2 {
+	if after.goroutines > before.goroutines+2 || after.descriptors > before.descriptors+2 ||
+		after.megabytes > before.megabytes+2 {
 		t.Error("it grew")
 	}
 }
