@@ -27,8 +27,6 @@ import (
 const (
 	// listTimeout is for a pod that lists the libraries of an image.
 	listTimeout = time.Minute
-	// answerWithin is for an answer to another devloop: less than its server allows.
-	answerWithin = 50 * time.Second
 	// keptListings is for how many images the listing is kept: an undone change starts no pods.
 	keptListings = 24
 	// compareRetry is how soon a comparison is tried again after an error that may pass.
@@ -256,9 +254,6 @@ func (l *libraries) answer(ctx context.Context) (any, error) {
 	if now == nil {
 		return nil, errors.New("no run of that devloop has ended well yet")
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, answerWithin,
-		errors.New("the images did not say in time what they hold"))
-	defer cancel()
 	list, err := l.ofImages(ctx, now)
 	return append([]proof.Libraries{}, list...), err
 }

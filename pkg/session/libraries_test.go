@@ -177,7 +177,7 @@ func TestLibrariesAreCompared(t *testing.T) {
 	}
 	expect("a removed one", first, "", none, "detailed proof: "+event.LibrariesSame)
 
-	// What may pass is no news; nor is an image whose Python says no list, unless it was named.
+	// An error that may pass is a detail, as is an image that does not list, unless named.
 	third := &target{targetOf(t, "worker:9", "client:1", "proxy:1"), c}
 	expect("no answer", third, "worker:9 python", "detailed proof: libraries of the images could not be read")
 	p.lists["worker:9"] = "broken"
@@ -192,7 +192,7 @@ func TestLibrariesAreCompared(t *testing.T) {
 		t.Errorf("%v", e.Err)
 	}
 
-	// Without Dask, or a gateway, nobody has asked.
+	// Without Dask or a gateway, libraries are compared only if configured.
 	l.hasGateway = func(context.Context, *config.Config) (bool, error) { return false, nil }
 	expect("no gateway", &target{targetOf(t, "worker:7", "client:7", "proxy:7"), c}, "")
 	configured := *c
@@ -215,7 +215,7 @@ func TestLibrariesAreCompared(t *testing.T) {
 	}
 }
 
-// The newest images count; what is asked for older ones is given up, and pip is waited for.
+// New images cancel the reading of older ones. A comparison waits for pip.
 func TestLibrariesFollow(t *testing.T) {
 	c := &config.Config{Dir: t.TempDir(), Images: []config.Image{{Name: "worker"}, {Name: "client"}}}
 	synctest.Test(t, func(t *testing.T) {
@@ -244,9 +244,9 @@ func TestLibrariesFollow(t *testing.T) {
 		}
 		close(l.syncer.idle)
 		synctest.Wait()
-		if said, _ := h.take(); !slices.Equal(said,
-			[]string{"detailed proof: no Python environment of this machine is compared", "noted proof: " +
-				event.LibrariesSame}) {
+		want := []string{"detailed proof: no Python environment of this machine is compared",
+			"noted proof: " + event.LibrariesSame}
+		if said, _ := h.take(); !slices.Equal(said, want) {
 			t.Errorf("said %q", said)
 		}
 		l.follow(target{targetOf(t, "worker:1", "client:1"), c})
@@ -270,7 +270,7 @@ func TestPlaceName(t *testing.T) {
 	}
 }
 
-// Another devloop that asks is answered with what ran well last.
+// Another devloop gets the libraries of the last successful run.
 func TestLibrariesForAnotherDevloop(t *testing.T) {
 	c := &config.Config{Images: []config.Image{{Name: "worker"}, {Name: "client"}}}
 	l, p, _ := comparing(t)
@@ -311,7 +311,7 @@ func (n nodesWith) Missing(_ context.Context, tags []name.Tag) ([]name.Tag, erro
 	return slices.DeleteFunc(slices.Clone(tags), func(tag name.Tag) bool { return slices.Contains(n.tags, tag) }), nil
 }
 
-// Where no devloop runs, the images that the files describe have to be there.
+// Where no devloop runs, the cluster must have the images that the files describe.
 func TestSkewAsksImages(t *testing.T) {
 	l, p, _ := comparing(t)
 	s := &Session{libraries: l}
@@ -328,13 +328,13 @@ func TestSkewAsksImages(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	s.images = &images{store: nodesWith{tags: loop.Tags(targetOf(t, "worker:2", "client:2").Images)}}
-	if _, err := s.AskImages(t.Context(), targetOf(t, "worker:2", "client:2")); !errors.As(err,
-		new(console.EnvironmentError)) {
+	_, err = s.AskImages(t.Context(), targetOf(t, "worker:2", "client:2"))
+	if !errors.As(err, new(console.EnvironmentError)) {
 		t.Errorf("an API server that is away: %v", err)
 	}
 }
 
-// Both ways to look at an environment see the same.
+// The files of an environment and its own Python list the same.
 func TestListingIsWhatIsRead(t *testing.T) {
 	dir := pipVenv(t)
 	read, found, err := LocalLibraries(&config.Config{Dir: "/", Local: config.Local{Venv: dir}})

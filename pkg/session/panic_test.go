@@ -14,7 +14,7 @@ import (
 	"github.com/devloop/devloop/pkg/watch"
 )
 
-// bugs are the errors that were shown, which all have to ask for a report.
+// bugs returns the errors, which must all be internal ones that ask for a bug report.
 func (h *eventLog) bugs(t *testing.T) (bugs []event.Event) {
 	t.Helper()
 	h.mu.Lock()
@@ -31,7 +31,7 @@ func (h *eventLog) bugs(t *testing.T) (bugs []event.Event) {
 	return bugs
 }
 
-// After a panic, the control goes on as it was: paused, and with what was asked for.
+// After a panic, requests continue as before: paused, and with the pending request.
 func TestControlAfterAPanic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var h eventLog

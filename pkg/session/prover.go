@@ -263,8 +263,6 @@ func (p *prover) answer(ctx context.Context) (any, error) {
 	if want == nil {
 		return nil, errors.New("a run is under way, or the last one failed while it changed what runs")
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, answerWithin, errors.New("the cluster did not say in time what runs"))
-	defer cancel()
 	found, err := p.inspector.inspect(ctx, want)
 	if err != nil {
 		return nil, err

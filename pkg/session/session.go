@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
@@ -124,7 +125,8 @@ func Open(ctx context.Context, o Options) (s *Session, leave func() error, err e
 	if err != nil {
 		return nil, nil, console.EnvironmentError{Err: errors.Join(err, s.Close(), bound.close())}
 	}
-	s.prover = newProver(inspector{s.cluster, s.builders.main, s.builders.registry, s.nodes, s.images.remote}, o.Secrets)
+	inspector := inspector{s.cluster, s.builders.main, s.builders.registry, s.nodes, s.images.remote}
+	s.prover = newProver(inspector, o.Secrets)
 	s.forwards = bound
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	wait := bound.serve(ctx, s.cluster)
@@ -147,13 +149,18 @@ func (s *Session) AskImages(ctx context.Context, now *loop.Target) ([]proof.Libr
 	return s.libraries.ofPresent(ctx, &target{now, s.config.Load()}, s.images.store.Missing)
 }
 
-// Answers answer what other commands ask, without secrets in their errors.
+// answerWithin limits an answer to another command. It is shorter than the control server's limit.
+const answerWithin = 50 * time.Second
+
+// Answers answer what other commands ask, in time and without secrets in their errors.
 func (s *Session) Answers() map[string]web.Question {
-	hidden := func(answer web.Question) web.Question {
+	limited := func(answer web.Question) web.Question {
 		return func(ctx context.Context) (any, error) {
+			ctx, cancel := context.WithTimeoutCause(ctx, answerWithin, errors.New("the cluster did not answer in time"))
+			defer cancel()
 			found, err := answer(ctx)
 			return found, s.options.Secrets.Error(err)
 		}
 	}
-	return map[string]web.Question{"chain": hidden(s.prover.answer), "libraries": hidden(s.libraries.answer)}
+	return map[string]web.Question{"chain": limited(s.prover.answer), "libraries": limited(s.libraries.answer)}
 }

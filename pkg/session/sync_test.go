@@ -102,11 +102,16 @@ func TestSync(t *testing.T) {
 		}
 		return last
 	}
-	const begins, done, detail, fails, warned, known = "started local: " + event.VenvSynced, "succeeded local: " +
-		event.VenvSynced, "detailed local: " + event.VenvSynced,
-		"failed local: " + event.VenvSynced, "warned local: requirements are not installed on this machine, " +
-			"the images do not wait for it",
-		"detailed local: requirements are not installed on this machine, the images do not wait for it"
+	const (
+		begins = "started local: " + event.VenvSynced
+		done   = "succeeded local: " + event.VenvSynced
+		detail = "detailed local: " + event.VenvSynced
+		fails  = "failed local: " + event.VenvSynced
+
+		notInstalled = "local: requirements are not installed on this machine, the images do not wait for it"
+		warned       = "warned " + notInstalled
+		known        = "detailed " + notInstalled
+	)
 	e := expect("no environment", "alpha==1.0\n", warned)
 	if !strings.Contains(e.Err.Error(), "VIRTUAL_ENV is not set") ||
 		!strings.Contains(event.Hint(e.Err), "python3 -m venv .venv") {
