@@ -23,35 +23,37 @@ func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Releas
 	if err := d.ensureNamespaces(ctx, releases); err != nil {
 		return markTransient(err)
 	}
-	done := map[string]chan struct{}{}
-	awaited := map[string]bool{}
+	type result struct {
+		done    chan struct{}
+		awaited bool // by other releases
+		isUp    bool // once done is closed
+	}
+	results := map[string]*result{}
 	for _, r := range releases {
-		done[r.Name] = make(chan struct{})
+		results[r.Name] = &result{done: make(chan struct{})}
+	}
+	for _, r := range releases {
 		for _, name := range r.DependsOn {
-			awaited[name] = true
+			results[name].awaited = true
 		}
 	}
 	var group sync.WaitGroup
 	errs := make([]error, len(releases))
-	failed := sync.Map{}
 	for i, r := range releases {
 		group.Go(func() {
-			defer close(done[r.Name])
+			result := results[r.Name]
+			defer close(result.done)
 			for _, name := range r.DependsOn {
-				<-done[name]
-				if _, bad := failed.Load(name); bad {
-					failed.Store(r.Name, true)
+				if <-results[name].done; !results[name].isUp {
 					stage.Note("release skipped, one that it depends on is not up", "release", event.Name(r.Name),
 						"depends on", name)
 					return
 				}
 			}
 			errs[i] = markTransient(stage.Guard("release", func() error {
-				return d.apply(ctx, sink, r, awaited[r.Name], timeout)
+				return d.apply(ctx, sink, r, result.awaited, timeout)
 			}))
-			if errs[i] != nil {
-				failed.Store(r.Name, true)
-			}
+			result.isUp = errs[i] == nil
 		})
 	}
 	group.Wait()

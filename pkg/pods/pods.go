@@ -142,8 +142,8 @@ type pod struct {
 	object        *corev1.Pod
 	startedBefore map[string]bool // IDs of containers that started before devloop, true for those that had ended
 	origin        *origin         // nil until it is known
-	tracing       bool            // its origin is being asked for
-	reported      *event.Pod      // as it was reported last, nil while it is out of scope
+	tracing       bool            // its origin is being traced
+	reported      *event.Pod      // as last reported, nil while it is out of scope
 	images        string
 	containers    map[string]*container // that have started, by name
 	followed      context.Context       // ends when it leaves the scope
