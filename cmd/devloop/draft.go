@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"text/template"
 
 	"go.yaml.in/yaml/v3"
 
@@ -25,21 +26,20 @@ const searchDepth = 4
 
 // draft is a devloop.yaml in the making.
 type draft struct {
-	name     string
-	images   []config.Image
-	releases []config.Release
-	forwards []config.Forward
-	notes    []string
-	yaml     []byte // of a skaffold.yaml, in place of all that
+	Name     string
+	Images   []config.Image
+	Releases []config.Release
+	Forwards []config.Forward
+	notes    []string // for the user
 }
 
-// survey looks for Dockerfiles and charts.
-func survey(ctx context.Context, root string) (*draft, error) {
+// survey returns a devloop.yaml for the Dockerfiles and charts in a folder, and notes for the user.
+func survey(ctx context.Context, root string) (text string, notes []string, err error) {
 	folder, err := filepath.Abs(root)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	d := &draft{name: tree.Label(filepath.Base(folder), "app")}
+	d := &draft{Name: tree.Label(filepath.Base(folder), "app")}
 	var charts []string
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		name := entry.Name()
@@ -50,7 +50,7 @@ func survey(ctx context.Context, root string) (*draft, error) {
 			return fs.SkipDir
 		case !entry.IsDir():
 			if image, ok := d.imageOf(path); ok {
-				d.images = append(d.images, image)
+				d.Images = append(d.Images, image)
 			}
 		case path != root && (name == "charts" || name == "templates") &&
 			isFile(filepath.Join(filepath.Dir(path), "Chart.yaml")):
@@ -64,7 +64,7 @@ func survey(ctx context.Context, root string) (*draft, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	for _, chart := range charts {
 		d.addRelease(ctx, chart)
@@ -75,15 +75,17 @@ func survey(ctx context.Context, root string) (*draft, error) {
 				"this here is made from the Dockerfiles and charts", file, file)
 		}
 	}
-	if len(d.images)+len(d.releases) == 0 {
-		return nil, usageError("go to the folder of your project",
+	if len(d.Images)+len(d.Releases) == 0 {
+		return "", nil, usageError("go to the folder of your project",
 			"init: there is no Dockerfile and no Helm chart in %s", folder)
 	}
-	if len(d.releases) == 0 {
+	if len(d.Releases) == 0 {
 		d.note("there is no Helm chart here: add releases: to %s, or make a chart (helm create deploy/%s) "+
-			"and call devloop init --force", config.FileName, d.name)
+			"and call devloop init --force", config.FileName, d.Name)
 	}
-	return d, nil
+	var out strings.Builder
+	err = draftText.Execute(&out, d)
+	return out.String(), d.notes, err
 }
 
 func (d *draft) note(format string, args ...any) {
@@ -99,7 +101,7 @@ func (d *draft) imageOf(path string) (config.Image, bool) {
 	case strings.HasSuffix(lower, ".dockerignore"):
 		return config.Image{}, false
 	case lower == "dockerfile" && folder == ".":
-		name = d.name
+		name = d.Name
 	case lower == "dockerfile":
 		name = filepath.Base(folder)
 	case strings.HasPrefix(lower, "dockerfile."):
@@ -114,7 +116,7 @@ func (d *draft) imageOf(path string) (config.Image, bool) {
 	}
 	image := config.Image{Name: tree.Label(name, "image"), Context: folder, Dockerfile: path}
 	taken := func(name string) bool {
-		return slices.ContainsFunc(d.images, func(i config.Image) bool { return i.Name == name })
+		return slices.ContainsFunc(d.Images, func(i config.Image) bool { return i.Name == name })
 	}
 	image.Name = unused(image.Name, taken)
 	d.note("image %s: %s", image.Name, path)
@@ -123,13 +125,13 @@ func (d *draft) imageOf(path string) (config.Image, bool) {
 
 // addRelease guesses how a chart is meant to be deployed.
 func (d *draft) addRelease(ctx context.Context, folder string) {
-	r := config.Release{Name: tree.Label(filepath.Base(folder), d.name), Chart: folder, Namespace: d.name,
+	r := config.Release{Name: tree.Label(filepath.Base(folder), d.Name), Chart: folder, Namespace: d.Name,
 		CreateNamespace: true, Set: map[string]any{}}
 	if folder == "." {
-		r.Name, r.Chart = d.name, "./"
+		r.Name, r.Chart = d.Name, "./"
 	}
 	r.Name = unused(r.Name, func(name string) bool {
-		return slices.ContainsFunc(d.releases, func(r config.Release) bool { return r.Name == name })
+		return slices.ContainsFunc(d.Releases, func(r config.Release) bool { return r.Name == name })
 	})
 	info, err := deploy.Inspect(ctx, folder, r.Name, r.Namespace)
 	switch {
@@ -149,18 +151,18 @@ func (d *draft) addRelease(ctx context.Context, folder string) {
 		if local < 1024 { // 80 would need root
 			local += 8000
 		}
-		for slices.ContainsFunc(d.forwards, func(f config.Forward) bool { return f.Local == local }) {
+		for slices.ContainsFunc(d.Forwards, func(f config.Forward) bool { return f.Local == local }) {
 			local = max((local+1)%65536, 1024)
 		}
 		if tree.Label(service.Name, "") != service.Name || tree.Label(service.Namespace, "") != service.Namespace {
 			d.note("  left out: service %q, which is no name for Kubernetes", service.Name)
 			continue
 		}
-		d.forwards = append(d.forwards, config.Forward{Service: service.Name, Namespace: service.Namespace,
+		d.Forwards = append(d.Forwards, config.Forward{Service: service.Name, Namespace: service.Namespace,
 			Port: strconv.Itoa(service.Port), Local: local})
 		d.note("forward localhost:%d: service %s, port %d", local, service.Name, service.Port)
 	}
-	d.releases = append(d.releases, r)
+	d.Releases = append(d.Releases, r)
 }
 
 // setImages sets the values of a chart that name an image: "repository" and "tag" side by side, or
@@ -205,64 +207,43 @@ var tagOrDigest = regexp.MustCompile(`[:@][^/]*$`)
 // of the value's path, or the only one if the value is the chart's main image; "" for none.
 func (d *draft) imageFor(reference, path string) string {
 	name := filepath.Base(tagOrDigest.ReplaceAllString(reference, ""))
-	for _, image := range d.images {
+	for _, image := range d.Images {
 		if image.Name == name {
 			return image.Name
 		}
 	}
 	for part := range strings.SplitSeq(path, ".") {
-		for _, image := range d.images {
+		for _, image := range d.Images {
 			if strings.EqualFold(strings.TrimSuffix(part, "Image"), image.Name) {
 				return image.Name
 			}
 		}
 	}
-	if len(d.images) == 1 && path == "image" {
-		return d.images[0].Name
+	if len(d.Images) == 1 && path == "image" {
+		return d.Images[0].Name
 	}
 	return ""
 }
 
-func (d *draft) text() string {
-	if d.yaml != nil {
-		return string(d.yaml)
-	}
-	var out strings.Builder
-	line := func(format string, args ...any) { fmt.Fprintf(&out, format+"\n", args...) }
-	line("# yaml-language-server: $schema=%s", schemaName)
-	line("apiVersion: %s\nname: %s", config.Version, scalar(d.name))
-	if len(d.images) > 0 {
-		line("images:")
-	}
-	for _, image := range d.images {
-		folder := ""
-		if image.Context != "." {
-			folder = "context: " + scalar(image.Context) + ", "
-		}
-		line("  %s: { %sdockerfile: %s }", scalar(image.Name), folder, scalar(image.Dockerfile))
-	}
-	if len(d.releases) > 0 {
-		line("releases:")
-	}
-	for _, r := range d.releases {
-		line("  - name: %s\n    chart: %s\n    namespace: %s\n    createNamespace: true",
-			scalar(r.Name), scalar(r.Chart), scalar(r.Namespace))
-		if len(r.Set) > 0 {
-			line("    set:")
-		}
-		for _, key := range slices.Sorted(maps.Keys(r.Set)) {
-			line("      %s: '%s'", scalar(key), r.Set[key]) // of our own making
-		}
-	}
-	if len(d.forwards) > 0 {
-		line("forwards:")
-	}
-	for _, f := range d.forwards {
-		line("  - { service: %s, namespace: %s, port: %s, local: %d }",
-			scalar(f.Service), scalar(f.Namespace), f.Port, f.Local)
-	}
-	return out.String()
-}
+// draftText is a devloop.yaml.
+var draftText = template.Must(template.New("").Funcs(template.FuncMap{"scalar": scalar}).Parse(
+	`# yaml-language-server: $schema=` + schemaName + `
+apiVersion: ` + config.Version + `
+name: {{ scalar .Name }}
+{{ with .Images }}images:
+{{ range . }}  {{ scalar .Name }}: { {{ if ne .Context "." }}context: {{ scalar .Context }}, {{ end -}}
+	dockerfile: {{ scalar .Dockerfile }} }
+{{ end }}{{ end }}{{ with .Releases }}releases:
+{{ range . }}  - name: {{ scalar .Name }}
+    chart: {{ scalar .Chart }}
+    namespace: {{ scalar .Namespace }}
+    createNamespace: true
+{{ with .Set }}    set:
+{{ range $path, $value := . }}      {{ scalar $path }}: '{{ $value }}'
+{{ end }}{{ end }}{{ end }}{{ end }}{{ with .Forwards }}forwards:
+{{ range . }}  - { service: {{ scalar .Service }}, namespace: {{ scalar .Namespace }}, port: {{ .Port }}, ` +
+		`local: {{ .Local }} }
+{{ end }}{{ end }}`))
 
 // scalar returns text for use within YAML's { }, in quotes only where it needs them. YAML reads them
 // as Go does.

@@ -37,20 +37,21 @@ does what a skaffold.yaml does, with these profiles; comments say what devloop d
 						flag, config.FileName)
 				}
 			}
-			var d *draft
+			var text string
+			var notes []string
 			var err error
 			if from != "" {
-				d, err = fromSkaffold(from, o.profiles)
+				text, notes, err = fromSkaffold(from, o.profiles)
 			} else {
-				d, err = survey(cmd.Context(), ".")
+				text, notes, err = survey(cmd.Context(), ".")
 			}
 			if err != nil {
 				return err
 			}
-			if err = d.write(force); err == nil {
-				d.note("written: %s and %s; start with: devloop", config.FileName, schemaName)
+			if err = writeConfig(text, force); err == nil {
+				notes = append(notes, "written: "+config.FileName+" and "+schemaName+"; start with: devloop")
 			}
-			for _, note := range d.notes {
+			for _, note := range notes {
 				_, _ = fmt.Fprintln(cmd.OutOrStdout(), note)
 			}
 			return err
@@ -62,37 +63,37 @@ does what a skaffold.yaml does, with these profiles; comments say what devloop d
 	return cmd
 }
 
-// fromSkaffold returns a draft that does what a skaffold.yaml of this folder does.
-func fromSkaffold(from string, profiles []string) (*draft, error) {
+// fromSkaffold returns a devloop.yaml that does what a skaffold.yaml of this folder does, and notes for
+// the user.
+func fromSkaffold(from string, profiles []string) (text string, notes []string, err error) {
 	path, err := filepath.Abs(from)
 	if err != nil {
-		return nil, fmt.Errorf("init: %w", err)
+		return "", nil, fmt.Errorf("init: %w", err)
 	}
 	if here, err := os.Getwd(); err != nil || filepath.Dir(path) != here {
-		return nil, usageError("cd "+filepath.Dir(path),
+		return "", nil, usageError("cd "+filepath.Dir(path),
 			"init: %s is in another folder, which its paths are relative to", from)
 	}
 	c, err := config.Load(config.Source{Files: []string{from}, Profiles: profiles, Translate: skaffold.Translate})
 	switch {
 	case err != nil:
-		return nil, err
+		return "", nil, err
 	case c.Format == "":
-		return nil, console.UsageError{Err: fmt.Errorf("init: %s is a %s already", from, config.FileName)}
+		return "", nil, console.UsageError{Err: fmt.Errorf("init: %s is a %s already", from, config.FileName)}
 	}
-	text, err := c.Text()
+	yaml, err := c.Text()
 	if err != nil {
-		return nil, fmt.Errorf("init: %w", err)
+		return "", nil, fmt.Errorf("init: %w", err)
 	}
-	d := &draft{yaml: append([]byte("# yaml-language-server: $schema="+schemaName+"\n"), text...)}
 	for _, note := range c.Notes {
-		d.note("%s", note)
+		notes = append(notes, note.String())
 	}
-	return d, nil
+	return "# yaml-language-server: $schema=" + schemaName + "\n" + string(yaml), notes, nil
 }
 
-// write writes devloop.yaml and its schema into this folder, after checking that devloop can read
+// writeConfig writes devloop.yaml and its schema into this folder, after checking that devloop can read
 // them. Only force replaces what has one of the names; a link is replaced, not followed.
-func (d *draft) write(force bool) (err error) {
+func writeConfig(text string, force bool) error {
 	for _, name := range []string{config.FileName, schemaName} {
 		info, err := os.Lstat(name)
 		switch {
@@ -110,7 +111,7 @@ func (d *draft) write(force bool) (err error) {
 		return fmt.Errorf("init: %w", err)
 	}
 	defer func() { _ = os.Remove(schema) }() // unless it was renamed
-	file, err := writeBeside(config.FileName, []byte(d.text()))
+	file, err := writeBeside(config.FileName, []byte(text))
 	if err != nil {
 		return fmt.Errorf("init: %w", err)
 	}
