@@ -23,6 +23,7 @@ type interrupts struct {
 	keyboard atomic.Pointer[console.Keyboard] // nil without one
 	printer  *console.Printer
 	signals  chan os.Signal
+	reload   chan<- struct{} // receives SIGHUPs; nil if they end the command
 }
 
 // interrupt has the effect of Ctrl+C.
@@ -45,14 +46,12 @@ func (i *interrupts) interrupt() {
 func interruptible(parent context.Context, out *console.Printer, reload chan<- struct{}) (
 	ctx context.Context, i *interrupts, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
-	i = &interrupts{printer: out, signals: make(chan os.Signal, 8)}
-	before := terminals()
+	i = &interrupts{printer: out, signals: make(chan os.Signal, 8), reload: reload}
+	original := terminals()
 	notify(i.signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	stopped := make(chan struct{})
 	go func() {
-		_ = event.Sink(out.Print).For("devloop").Contain("signals", func() {
-			i.handle(stopped, cancel, func() bool { return reload != nil && before == terminals() }, reload)
-		})
+		_ = event.Sink(out.Print).For("devloop").Contain("signals", func() { i.handle(stopped, cancel, original) })
 		cancel() // after a panic, no signal could
 	}()
 	return ctx, i, sync.OnceFunc(func() {
@@ -69,16 +68,16 @@ func notify(to chan<- os.Signal, signals ...os.Signal) {
 	}
 }
 
-// handle handles signals until stopped is closed.
-func (i *interrupts) handle(stopped <-chan struct{}, end func(), mayReload func() bool, reload chan<- struct{}) {
+// handle handles signals until stopped is closed. Original are the terminals at the start.
+func (i *interrupts) handle(stopped <-chan struct{}, end func(), original [3]bool) {
 	ending, interrupted := false, false
 	for {
 		select {
 		case s := <-i.signals:
 			switch {
-			case s == syscall.SIGHUP && !ending && mayReload():
+			case s == syscall.SIGHUP && !ending && i.reload != nil && original == terminals():
 				select {
-				case reload <- struct{}{}:
+				case i.reload <- struct{}{}:
 				default: // one is pending
 				}
 			case s == syscall.SIGQUIT:

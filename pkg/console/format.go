@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/charmbracelet/x/ansi"
+	"k8s.io/apimachinery/pkg/util/duration"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -36,18 +37,10 @@ func Brief(text string) string {
 	return ansi.Truncate(event.Printable(line), room, "…")
 }
 
-// Age returns how long ago something was, in its largest unit.
+// Age returns how long ago something was, as kubectl shows it; "-" for the zero time.
 func Age(since time.Time) string {
-	switch d := time.Since(since); {
-	case since.IsZero():
+	if since.IsZero() {
 		return "-"
-	case d < 2*time.Minute:
-		return fmt.Sprintf("%.0fs", d.Seconds())
-	case d < 2*time.Hour:
-		return fmt.Sprintf("%.0fm", d.Minutes())
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%.0fh", d.Hours())
-	default:
-		return fmt.Sprintf("%.0fd", d.Hours()/24)
 	}
+	return duration.HumanDuration(time.Since(since))
 }

@@ -73,10 +73,9 @@ func (p *Printer) writeLine(e event.Event, f Fact) {
 	if len(f.causes) > 0 {
 		fields = append(fields, "causes", strings.Join(f.causes, "\n"))
 	}
-	renameReserved(fields)
-	if p.text { // logfmt has its own escapes
+	p.adapt(fields)
+	if p.text {
 		message = event.Printable(message)
-		makeVisible(fields)
 	}
 	p.lines.WithPrefix(e.Stage).Log(levels[e.Level()], message, fields...)
 }
@@ -157,18 +156,6 @@ func (p *Printer) readable(e event.Event) any {
 	case event.Verification:
 		payload.Command = p.live.truncate(payload.Command, payload.Image)
 		return payload
-	case event.Loaded:
-		return struct {
-			Image event.Image `json:"image"`
-			Bytes string      `json:"bytes"`
-		}{payload.Image, Size(uint64(max(payload.Bytes, 0)))}
-	case event.Download:
-		if payload.Bytes > 0 {
-			return struct {
-				URL   string `json:"url"`
-				Bytes string `json:"bytes"`
-			}{payload.URL, Size(uint64(payload.Bytes))}
-		}
 	}
 	return e.Payload
 }
@@ -208,25 +195,32 @@ var podColours = []lipgloss.Color{"32", "35", "133", "166", "37", "161"}
 // reserved are the keys of charmbracelet/log itself, which drops fields of these names.
 var reserved = []string{log.TimestampKey, log.LevelKey, log.CallerKey, log.PrefixKey, log.MessageKey}
 
-func renameReserved(fields []any) {
-	for i := 0; i < len(fields); i += 2 {
-		if key, ok := fields[i].(string); ok && slices.Contains(reserved, key) {
-			fields[i] = key + "_"
-		}
-	}
-}
-
-// makeVisible replaces what a terminal would obey, in keys and values. Values may have several lines.
-func makeVisible(fields []any) {
-	for i, value := range fields {
-		switch value.(type) {
-		case nil, bool, int, int64, uint64, float64, time.Duration, time.Time:
+// adapt renames reserved keys. In text it also replaces what a terminal would obey (logfmt has its own
+// escapes), and on a terminal sizes get units.
+func (p *Printer) adapt(fields []any) {
+	for i, field := range fields {
+		if i%2 == 0 {
+			key := fmt.Sprint(field)
+			if slices.Contains(reserved, key) {
+				key += "_"
+			}
+			if p.text {
+				key = event.Printable(key)
+			}
+			fields[i] = key
 			continue
 		}
-		if text := fmt.Sprint(value); i%2 == 0 {
-			fields[i] = event.Printable(text)
-		} else {
-			fields[i] = event.Visible(text)
+		if !p.text {
+			continue
+		}
+		switch value := fields[i].(type) {
+		case nil, bool, int, uint64, float64, time.Duration, time.Time:
+		case int64:
+			if p.live != nil && fields[i-1] == "bytes" {
+				fields[i] = Size(uint64(max(value, 0)))
+			}
+		default:
+			fields[i] = event.Visible(fmt.Sprint(value)) // values may have several lines
 		}
 	}
 }

@@ -4,74 +4,133 @@ package dask
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"net/http"
+	"slices"
+	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
+// The labels of a Dask Gateway (templates/_helpers.tpl of its chart, and get_labels in
+// backends/kubernetes/backend.py).
 const (
-	optionsTimeout = 5 * time.Second // for a gateway's answer
-	optionsLength  = 1 << 20         // of an answer, in bytes
+	labelGateway    = "gateway.dask.org/instance" // of a gateway and of all that it starts
+	LabelCluster    = "gateway.dask.org/cluster"  // of the parts of a Dask cluster
+	labelComponent  = "app.kubernetes.io/component"
+	componentWorker = "dask-worker"
 )
 
-// HealthPath is the path at which a gateway reports that it is up. What precedes it is the gateway's
-// prefix.
-const HealthPath = "/api/health"
+const runningTimeout = 30 * time.Second // for the API server's answers
 
-// OptionsPath is the path of a gateway's cluster options.
-const OptionsPath = "/api/v1/options"
+// Container is a container that runs.
+type Container struct {
+	event.ContainerRef
+	Node  string
+	Image string // as the pod's spec names it
+	ID    string // the image's digest, as the runtime reports it; "" before it does
+	Dask  bool   // it belongs to a Dask cluster
+}
 
-// APIPorts are the ports of a gateway's services and pods that serve its API, by its chart.
-var APIPorts = []string{"80", "8000", "web", "api", "http"}
+// Platform is what runs in some namespaces.
+type Platform struct {
+	Containers []Container
+	Gateways   []Gateway
+	Clusters   event.DaskClusters // that run, or are to
+}
 
-// DefaultImage asks the gateway at the URL of its options which image new clusters get by default;
-// "" and why if the options do not tell.
-func DefaultImage(ctx context.Context, url string) (image, why string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, optionsTimeout)
+// Running returns what runs in the namespaces, and what their gateways started anywhere. Pods that are
+// being deleted, and check pods, do not count.
+func Running(ctx context.Context, c *kube.Cluster, namespaces []string) (p Platform, err error) {
+	ctx, cancel := context.WithTimeout(ctx, runningTimeout)
 	defer cancel()
 	defer func() {
 		if err != nil {
-			err = event.WithHint(fmt.Errorf("ask the gateway what it starts: %w", err),
-				"look at the logs of the gateway's pods: devloop logs")
+			err = fmt.Errorf("ask what runs: %w", err)
 		}
 	}()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	pods := make([][]corev1.Pod, len(namespaces))
+	gateways := make([][]Gateway, len(namespaces))
+	group, groupCtx := event.NewGroup(ctx)
+	for i, namespace := range namespaces {
+		group.Go(func() (err error) {
+			pods[i], err = podsIn(groupCtx, c, namespace, "")
+			return err
+		})
+		group.Go(func() (err error) {
+			gateways[i], err = gatewaysIn(groupCtx, c, namespace)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return p, err
+	}
+	p.Gateways = slices.Concat(gateways...)
+	all := slices.Concat(pods...)
+	objects, err := clusterObjects(ctx, c, p.Gateways)
 	if err != nil {
-		return "", "", err
+		return p, err
 	}
-	request.SetBasicAuth("devloop", "") // its simple authenticator takes any name
-	// RoundTrip follows no redirects: the gateway must not send devloop anywhere else.
-	response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
-	if err != nil {
-		return "", "", fmt.Errorf("%s: %w", url, err)
-	}
-	defer func() { _ = response.Body.Close() }() // only read
-	switch response.StatusCode {
-	case http.StatusOK:
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
-		return "", "its gateway answers " + response.Status, nil
-	default:
-		return "", "", fmt.Errorf("%s answers %s", url, response.Status)
-	}
-	var answer struct {
-		Options []struct {
-			Field   string `json:"field"`
-			Default any    `json:"default"`
-			Spec    struct {
-				Type string `json:"type"`
-			} `json:"spec"`
-		} `json:"cluster_options"`
-	}
-	if err := json.NewDecoder(http.MaxBytesReader(nil, response.Body, optionsLength)).Decode(&answer); err != nil {
-		return "", "", fmt.Errorf("%s: %w", url, err)
-	}
-	for _, o := range answer.Options {
-		if text, ok := o.Default.(string); ok && o.Field == "image" && o.Spec.Type == "string" { // a list's is only a label
-			return text, "", nil
+	for _, object := range objects { // they may be in a namespace of their own
+		if namespace := object.GetNamespace(); !slices.Contains(namespaces, namespace) {
+			more, err := podsIn(ctx, c, namespace, LabelCluster)
+			if err != nil {
+				return p, err
+			}
+			namespaces, all = append(slices.Clone(namespaces), namespace), append(all, more...)
 		}
 	}
-	return "", "its gateway has no option image that is a text", nil
+	for i := range all {
+		if pod := &all[i]; pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning && !kube.IsCheckPod(pod) {
+			p.Containers = append(p.Containers, runningContainers(pod)...)
+		}
+	}
+	for _, object := range objects {
+		if cluster, alive := readCluster(object, all); alive {
+			p.Clusters = append(p.Clusters, cluster)
+		}
+	}
+	return p, nil
+}
+
+func podsIn(ctx context.Context, c *kube.Cluster, namespace, selector string) ([]corev1.Pod, error) {
+	list, err := c.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		return nil, err
+	}
+	return list.Items, nil
+}
+
+// runningContainers returns the containers of a pod that have started and not ended.
+func runningContainers(pod *corev1.Pod) []Container {
+	images := map[string]string{}
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		images[c.Name] = c.Image
+	}
+	ref := event.PodRef{Pod: event.Name(pod.Name), Namespace: event.Name(pod.Namespace)}
+	var list []Container
+	for _, status := range kube.ContainerStatuses(pod) {
+		if status.State.Running == nil {
+			continue
+		}
+		list = append(list, Container{
+			ContainerRef: event.ContainerRef{PodRef: ref, Container: event.Name(status.Name)},
+			Node:         pod.Spec.NodeName, Image: images[status.Name], ID: imageDigest(status.ImageID),
+			Dask: pod.Labels[LabelCluster] != "",
+		})
+	}
+	return list
+}
+
+// imageDigest removes what runtimes put before the digest in a pod's status: docker://sha256:…,
+// docker-pullable://name@sha256:…, name@sha256:….
+func imageDigest(imageID string) string {
+	if at := strings.LastIndex(imageID, "sha256:"); at >= 0 {
+		return imageID[at:]
+	}
+	return imageID
 }

@@ -1,45 +1,66 @@
 package dask
 
 import (
-	"net/http"
-	"net/http/httptest"
-	"strings"
 	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/devloop/devloop/pkg/event"
 )
 
-func TestGatewayImage(t *testing.T) {
-	for _, test := range []struct {
-		name   string
-		code   int
-		body   string
-		image  string
-		failed bool
-	}{
-		{"the default of image", 200, `{"cluster_options":[{"field":"worker_cores","default":1,"spec":{"type":"float"}},{"field":"image","default":"worker:1","spec":{"type":"string"}}]}`, "worker:1", false},
-		{"none of that name", 200, `{"cluster_options":[]}`, "", false},
-		{"one of a list has a label", 200, `{"cluster_options":[{"field":"image","default":"stable","spec":{"type":"select"}}]}`, "", false},
-		{"one that is no text", 200, `{"cluster_options":[{"field":"image","default":3,"spec":{"type":"string"}}]}`, "", false},
-		{"only for users whom it knows", 401, `{"error":"Unauthorized"}`, "", false},
-		{"another server", 404, `not found`, "", false},
-		{"it is not up", 502, `Bad Gateway`, "", true},
-		{"no JSON", 200, `<html>`, "", true},
-		{"endless", 200, `{"cluster_options":[` + strings.Repeat(" ", optionsLength), "", true},
+func TestImageDigest(t *testing.T) {
+	for imageID, want := range map[string]string{
+		"sha256:ab":          "sha256:ab", // containerd
+		"docker://sha256:ab": "sha256:ab",
+		"docker-pullable://r.example/w@sha256:ab": "sha256:ab",
+		"r.example/w@sha256:ab":                   "sha256:ab", // CRI-O
+		"":                                        "",
+		"odd":                                     "odd",
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if user, _, ok := r.BasicAuth(); !ok || user == "" { // its simple authenticator wants a name
-					t.Error("nobody asks")
-				}
-				w.WriteHeader(test.code)
-				_, _ = w.Write([]byte(test.body))
-			}))
-			defer server.Close()
-			image, why, err := DefaultImage(t.Context(), server.URL+"/api/v1/options")
-			if image != test.image || (err != nil) != test.failed || err != nil && event.Hint(err) == "" || (image == "" && err == nil) != (why != "") {
-				t.Errorf("%q, %q, %v", image, why, err)
-			}
-		})
+		if got := imageDigest(imageID); got != want {
+			t.Errorf("%q is %q, not %q", imageID, got, want)
+		}
+	}
+}
+
+func TestDaskCluster(t *testing.T) {
+	since := time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC)
+	object := func(spec, status map[string]any) unstructured.Unstructured {
+		return unstructured.Unstructured{Object: map[string]any{
+			"metadata": map[string]any{"name": "c1", "namespace": "n", "creationTimestamp": since.Format(time.RFC3339)}, "spec": spec, "status": status,
+		}}
+	}
+	pod := func(namespace, cluster, component, image string) corev1.Pod {
+		return corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Labels: map[string]string{LabelCluster: cluster, labelComponent: component}},
+			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "proxy", Image: "proxy:1"}, {Name: component, Image: image}}}}
+	}
+	gone := pod("n", "c1", "dask-worker", "worker:0")
+	gone.DeletionTimestamp = &metav1.Time{Time: since}
+	pods := []corev1.Pod{
+		pod("n", "c1", "dask-scheduler", "worker:1"), pod("n", "c1", "dask-worker", "worker:1"), pod("n", "c1", "dask-worker", "worker:1"), gone,
+		pod("n", "c2", "dask-worker", "worker:2"), pod("m", "c1", "dask-worker", "worker:3"),
+	}
+	spec := map[string]any{"username": "ada", "config": map[string]any{"image": "worker:9"}}
+	got, alive := readCluster(object(spec, map[string]any{"phase": "Running"}), pods)
+	got.Since = got.Since.UTC()
+	if want := (event.DaskCluster{Namespace: "n", Name: "c1", Owner: "ada", Image: "worker:1", Since: since, Workers: 2}); !alive || got != want {
+		t.Errorf("got %+v, %v", got, alive)
+	}
+	if got, alive := readCluster(object(spec, nil), nil); !alive || got.Image != "worker:9" {
+		t.Errorf("one that only starts: %+v, %v", got, alive)
+	}
+	for _, phase := range []string{"Stopped", "Failed"} {
+		if _, alive := readCluster(object(spec, map[string]any{"phase": phase}), pods); alive {
+			t.Errorf("one that is %s is alive", phase)
+		}
+	}
+	if _, alive := readCluster(object(map[string]any{"active": false}, nil), pods); alive {
+		t.Error("one that is being stopped is alive")
+	}
+	if _, alive := readCluster(object(map[string]any{"username": 3, "config": "odd", "active": "yes"}, map[string]any{"phase": []any{}}), pods); !alive {
+		t.Error("one with odd fields is not alive")
 	}
 }

@@ -1,0 +1,137 @@
+package dask
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
+)
+
+const (
+	optionsTimeout = 5 * time.Second // for a gateway's answer
+	optionsLength  = 1 << 20         // of an answer, in bytes
+)
+
+// HealthPath is the path at which a gateway reports that it is up. What precedes it is the gateway's
+// prefix.
+const HealthPath = "/api/health"
+
+// OptionsPath is the path of a gateway's cluster options.
+const OptionsPath = "/api/v1/options"
+
+// APIPorts are the ports of a gateway's services and pods that serve its API, by its chart.
+var APIPorts = []string{"80", "8000", "web", "api", "http"}
+
+// DefaultImage asks the gateway at the URL of its options which image new clusters get by default;
+// "" and why if the options do not tell.
+func DefaultImage(ctx context.Context, url string) (image, why string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, optionsTimeout)
+	defer cancel()
+	defer func() {
+		if err != nil {
+			err = event.WithHint(fmt.Errorf("ask the gateway what it starts: %w", err),
+				"look at the logs of the gateway's pods: devloop logs")
+		}
+	}()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", "", err
+	}
+	request.SetBasicAuth("devloop", "") // its simple authenticator takes any name
+	// RoundTrip follows no redirects: the gateway must not send devloop anywhere else.
+	response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
+	if err != nil {
+		return "", "", fmt.Errorf("%s: %w", url, err)
+	}
+	defer func() { _ = response.Body.Close() }() // only read
+	switch response.StatusCode {
+	case http.StatusOK:
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
+		return "", "its gateway answers " + response.Status, nil
+	default:
+		return "", "", fmt.Errorf("%s answers %s", url, response.Status)
+	}
+	var answer struct {
+		Options []struct {
+			Field   string `json:"field"`
+			Default any    `json:"default"`
+			Spec    struct {
+				Type string `json:"type"`
+			} `json:"spec"`
+		} `json:"cluster_options"`
+	}
+	if err := json.NewDecoder(http.MaxBytesReader(nil, response.Body, optionsLength)).Decode(&answer); err != nil {
+		return "", "", fmt.Errorf("%s: %w", url, err)
+	}
+	for _, o := range answer.Options {
+		if text, ok := o.Default.(string); ok && o.Field == "image" && o.Spec.Type == "string" { // a list's is only a label
+			return text, "", nil
+		}
+	}
+	return "", "its gateway has no option image that is a text", nil
+}
+
+// Gateway is a service or deployment of a Dask Gateway that a release made.
+type Gateway struct {
+	Kind, Namespace, Name string // "service", as in a forward
+	Release               string // ID
+	instance              string
+}
+
+// HasGateway reports whether a Dask Gateway is in one of the namespaces.
+func HasGateway(ctx context.Context, c *kube.Cluster, namespaces []string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, runningTimeout)
+	defer cancel()
+	for _, namespace := range namespaces {
+		if found, err := gatewaysIn(ctx, c, namespace); err != nil || len(found) > 0 {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
+// gatewaysIn returns what a forward to a gateway may lead to.
+func gatewaysIn(ctx context.Context, c *kube.Cluster, namespace string) ([]Gateway, error) {
+	options := metav1.ListOptions{LabelSelector: labelGateway}
+	services, err := c.Client.CoreV1().Services(namespace).List(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	deployments, err := c.Client.AppsV1().Deployments(namespace).List(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	var found []Gateway
+	add := func(kind string, o metav1.Object) {
+		labels, annotations := o.GetLabels(), o.GetAnnotations()
+		if labels[LabelCluster] == "" {
+			found = append(found, Gateway{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName(),
+				instance: labels[labelGateway],
+				Release:  annotations[kube.AnnotationReleaseNamespace] + "/" + annotations[kube.AnnotationRelease]})
+		}
+	}
+	for i := range services.Items {
+		add("service", &services.Items[i])
+	}
+	for i := range deployments.Items {
+		add("deployment", &deployments.Items[i])
+	}
+	return found, nil
+}
+
+// OperatorLabels returns the labels that the gateways of a namespace give to their users' objects, each
+// with the ID of the gateway's release.
+func OperatorLabels(ctx context.Context, c *kube.Cluster, namespace string) (map[kube.Label]string, error) {
+	gateways, err := gatewaysIn(ctx, c, namespace)
+	labels := map[kube.Label]string{}
+	for _, g := range gateways {
+		labels[kube.Label{Key: labelGateway, Value: g.instance}] = g.Release
+	}
+	return labels, err
+}
