@@ -14,8 +14,10 @@ import (
 func TestSecretsAreHidden(t *testing.T) {
 	var s Secrets
 	s.Hide("hunter2", "abc", "first line of it\nsecond\nlong enough line") // abc is too short to be looked for
-	s.HideFile("[global]\nindex-url = https://user:pass-word@index.example/simple\ntoken: 's3cr3t-token'\ncert = /run/secrets/ca.pem\nretries = 123456\n" +
-		"//registry.example/:_authToken=npm_abcdef\nmachine x login me password netrc-word\npassword = abc/def+ghi==\n" + `{"auths": {"x": {"auth": "dXNlcjpwYXNz"}}}`)
+	s.HideFile("[global]\nindex-url = https://user:pass-word@index.example/simple\ntoken: 's3cr3t-token'\n" +
+		"cert = /run/secrets/ca.pem\nretries = 123456\n" +
+		"//registry.example/:_authToken=npm_abcdef\nmachine x login me password netrc-word\n" +
+		"password = abc/def+ghi==\n" + `{"auths": {"x": {"auth": "dXNlcjpwYXNz"}}}`)
 	s.Hide(`a"b<c&d e`)
 	var sent []Event
 	sink := s.Before(func(e Event) { sent = append(sent, e) })
@@ -50,7 +52,8 @@ func TestSecretsAreHidden(t *testing.T) {
 	// What things are called stays, or they could not be recognized.
 	sink(Event{Message: "m", Fields: []any{"release", Name("hunter2"), "pods", Name("hunter2-1,hunter2-2"), "output",
 		"hunter2", "why", "not hunter2"}})
-	if got := fmt.Sprint(sent[1].Fields...); got != "releasehunter2podshunter2-1,hunter2-2output"+Hidden+"whynot "+Hidden {
+	want := "releasehunter2podshunter2-1,hunter2-2output" + Hidden + "whynot " + Hidden
+	if got := fmt.Sprint(sent[1].Fields...); got != want {
 		t.Error(got)
 	}
 

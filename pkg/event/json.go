@@ -79,7 +79,8 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 }
 
 // setDetails makes Payload and Fields of a JSON object. What the payload of the message does not
-// have is in Fields, and all of it if the payload has other types, as in another version of devloop.
+// have is in Fields, and all of it if the payload has other types, as in another version of
+// devloop.
 func (e *Event) setDetails(data []byte) error {
 	keys, values, err := object(data)
 	if err != nil {

@@ -89,8 +89,10 @@ func TestLineKeepsTheEvent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"time":"2026-05-17T12:00:00.007Z","level":"info","stage":"node","phase":"succeeded","msg":"image loaded","took":1,"fields":` +
-		`{"image":"worker:1","bytes":12,"nodes":2,"share":0.5,"cached":true,"push":2,"at":"2026-05-17T12:00:00.007Z","names":["b","a"],"port":80,` +
+	want := `{"time":"2026-05-17T12:00:00.007Z","level":"info","stage":"node","phase":"succeeded",` +
+		`"msg":"image loaded","took":1,"fields":` +
+		`{"image":"worker:1","bytes":12,"nodes":2,"share":0.5,"cached":true,"push":2,` +
+		`"at":"2026-05-17T12:00:00.007Z","names":["b","a"],"port":80,` +
 		`"free":7,"count":3,"address":"127.0.0.1","nothing":null,"problems":[{"line":1}]}}`
 	if string(text) != want {
 		t.Errorf("%s\nnot\n%s", text, want)

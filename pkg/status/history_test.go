@@ -27,7 +27,8 @@ func historyOf(t *testing.T, lines ...string) *History {
 
 // line is a run with what the others do not have.
 func line(n int, more string) string {
-	return fmt.Sprintf(`{"number":%d,"why":"change","started":"2026-11-01T12:00:00Z","outcome":"succeeded","seconds":2%s}`, n, more)
+	return fmt.Sprintf(`{"number":%d,"why":"change","started":"2026-11-01T12:00:00Z","outcome":"succeeded",`+
+		`"seconds":2%s}`, n, more)
 }
 
 func TestRunsOfAnotherDevloop(t *testing.T) {
@@ -72,7 +73,8 @@ func TestPartsOfARunOfAnotherDevloop(t *testing.T) {
 	spans := fmt.Sprintf(span+","+span+","+span, "1", "postponed", "-1", "failed", "1", "running")
 	many := strings.Repeat(fmt.Sprintf(span, "1", "failed")+",", 2*keptSpans)
 	run := historyOf(t, line(7,
-		`,"bytes":-1,"stages":[{"name":"teleport","seconds":1},{"name":"build","seconds":-1},{"seconds":1}],"spans":[`+spans+`,{}]`)).Runs()[0]
+		`,"bytes":-1,"stages":[{"name":"teleport","seconds":1},{"name":"build","seconds":-1},{"seconds":1}],`+
+			`"spans":[`+spans+`,{}]`)).Runs()[0]
 	if len(run.Stages) != 1 || run.Stages[0].Name != "teleport" || run.Bytes != 0 {
 		t.Errorf("%+v", run)
 	}

@@ -236,7 +236,8 @@ func TestMetricsTellStrangersNoNames(t *testing.T) {
 		}
 	}
 	got = fetch(t, visitor(t), "GET", server.URL+"/metrics", "Authorization", "Bearer "+site.Token())
-	if want := `devloop_forward_state{local="127.0.0.1:8001",state="ready",target="service shop/web"} 1`; got.code != 200 || !strings.Contains(got.text, want+"\n") {
+	want := `devloop_forward_state{local="127.0.0.1:8001",state="ready",target="service shop/web"} 1`
+	if got.code != 200 || !strings.Contains(got.text, want+"\n") {
 		t.Errorf("%d: no %s in\n%s", got.code, want, got.text)
 	}
 	if got := fetch(t, visitor(t), "POST", server.URL+"/metrics"); got.code != 403 {

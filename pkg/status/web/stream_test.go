@@ -196,7 +196,8 @@ func TestStateIsSentTenTimesASecondAtMost(t *testing.T) {
 		site, board, _ := testSite(t)
 		page := open(t, site, "/api/stream")
 		synctest.Wait()
-		event.Sink(board.Sink).For(event.ConfigStage).Detail(event.ConfigRead, event.Config{Images: event.Names{"worker"}})
+		event.Sink(board.Sink).For(event.ConfigStage).Detail(event.ConfigRead,
+			event.Config{Images: event.Names{"worker"}})
 		sink := event.Sink(board.Sink).For("node")
 		for n := 1; n <= 1000; n++ {
 			sink.Progress(event.LoadingImage, event.Loading{Image: event.Image{Name: "worker"}, Bytes: int64(n)})
