@@ -1,7 +1,7 @@
 package event
 
-// Messages that more than one place knows: who sends them, and who understands them, such as
-// pkg/status. Other messages stand where they are sent, and only people understand them.
+// Messages that more than their sender understands: pkg/status does, or the console. All others
+// stand where they are sent, for people alone.
 const (
 	DevloopStarted = "devloop started"
 	ClusterChosen  = "cluster"
@@ -60,14 +60,14 @@ const (
 	InternalError = "internal error" // of any stage
 )
 
-// Stages that more than one place knows.
+// Stages that more than their package knows.
 const (
 	ConfigStage = "config" // about devloop.yaml; messages but ConfigRead may quote a skaffold.yaml
 	PodStage    = "pod"    // about pods and what they print
 )
 
-// vocabulary says which stage sends a message, and with which payload. Steps have it from their
-// start, unless start says otherwise.
+// vocabulary has the stage that sends a message, and its payload. Where a step has another payload
+// until it succeeds, that is start.
 var vocabulary = map[string]struct {
 	stage          string
 	payload, start any
@@ -127,7 +127,7 @@ var vocabulary = map[string]struct {
 	ForwardLeaves:  {"forward", Forward{}, nil},
 }
 
-// payloadOf returns a payload of the type that such an event has, nil if it has none.
+// payloadOf returns a value of the type of such an event's payload, nil if it has none.
 func payloadOf(message string, phase Phase) any {
 	word := vocabulary[message]
 	if phase != Succeeded && word.start != nil {
