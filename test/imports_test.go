@@ -17,8 +17,8 @@ import (
 
 const module = "github.com/devloop/devloop/"
 
-// may says which packages of devloop each one may import. The stages do not know each other: the loop brings them together, the
-// command wires them.
+// may says which packages of devloop each one may import. The stages do not know each other: the
+// loop brings them together, the command wires them.
 var may = map[string][]string{
 	"pkg/config":      {"pkg/config/tree", "pkg/files"},
 	"pkg/config/tree": {"pkg/files"},
@@ -27,7 +27,8 @@ var may = map[string][]string{
 	"pkg/event":       {},
 	"pkg/console":     {"pkg/event", "pkg/status"},
 	"pkg/control":     {"pkg/event", "pkg/status", "pkg/status/web"},
-	"pkg/session": {"pkg/build", "pkg/config", "pkg/config/tree", "pkg/console", "pkg/control", "pkg/dask", "pkg/deploy", "pkg/event", "pkg/files",
+	"pkg/session": {"pkg/build", "pkg/config", "pkg/config/tree", "pkg/console", "pkg/control", "pkg/dask", "pkg/deploy",
+		"pkg/event", "pkg/files",
 		"pkg/journal", "pkg/kube", "pkg/loop", "pkg/node", "pkg/pods", "pkg/portforward", "pkg/proof", "pkg/status",
 		"pkg/status/web", "pkg/venv", "pkg/watch"},
 	"test/terminal":   {},
@@ -53,7 +54,8 @@ var may = map[string][]string{
 const onlyConsole = "github.com/charmbracelet/log" // imported by pkg/console alone: packages send events, they do not print
 
 func TestImportArrows(t *testing.T) {
-	// That they are looked at here keeps go test from taking an earlier result for today's: of what the command below reads, it knows nothing.
+	// That they are looked at here keeps go test from taking an earlier result for today's: of what
+	// the command below reads, it knows nothing.
 	for _, folder := range []string{"../pkg", "../cmd", "."} {
 		if err := filepath.WalkDir(folder, func(path string, _ fs.DirEntry, err error) error {
 			if err == nil && filepath.Ext(path) == ".go" {

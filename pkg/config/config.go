@@ -54,12 +54,13 @@ type Config struct {
 	Dir  string // the folder of that file, absolute
 	Name string // of the project, a DNS-1123 label
 
-	// Context of the kubeconfig to deploy to, by default the current one. Fixed when devloop starts.
+	// Context of the kubeconfig to deploy to, by default the current one. Fixed when devloop
+	// starts.
 	KubeContext string `key:"kubeContext"`
 
-	// Contexts that the project is meant for, besides clusters on the user's own machine. This allows
-	// nothing by itself: the user does, by --allow-context, in ~/.config/devloop/config.yaml, or when
-	// asked.
+	// Contexts that the project is meant for, besides clusters on the user's own machine. This
+	// allows nothing by itself: the user does, by --allow-context, in
+	// ~/.config/devloop/config.yaml, or when asked.
 	AllowContexts []string `key:"allowContexts"`
 
 	// Images to build, by name.
@@ -146,8 +147,8 @@ type Image struct {
 	// this machine is left out.
 	Secrets []Secret `key:"secrets"`
 
-	// What RUN --mount=type=ssh gets: default for the agent at SSH_AUTH_SOCK, or id=path[,path] for an
-	// agent's socket or for keys. They are no inputs of the image.
+	// What RUN --mount=type=ssh gets: default for the agent at SSH_AUTH_SOCK, or id=path[,path] for
+	// an agent's socket or for keys. They are no inputs of the image.
 	SSH []string `key:"ssh" check:"ssh"`
 }
 
@@ -195,23 +196,23 @@ type Release struct {
 	// Values files; later ones win.
 	Values []string `key:"values"`
 
-	// Values as a values file has them, applied over the values files. Text may hold the templates of
-	// set; null removes what the chart sets.
+	// Values as a values file has them, applied over the values files. Text may hold the templates
+	// of set; null removes what the chart sets.
 	//
 	// A value is a string, int, int64, uint64, float64, bool, nil, []any or map[string]any. Resolve
 	// fills in templates.
 	InlineValues map[string]any `key:"inlineValues"`
 
 	// Values by their path as helm --set writes it (a.b.c, a dot within a key as \.), applied over
-	// inlineValues. Text may hold {{ image "worker" }}, {{ repository "worker" }} and {{ tag "worker"
-	// }}; null removes what the chart sets.
+	// inlineValues. Text may hold {{ image "worker" }}, {{ repository "worker" }} and {{ tag
+	// "worker" }}; null removes what the chart sets.
 	//
 	// A value has its YAML type: string, int, int64, uint64, float64, bool or nil. Resolve fills in
 	// templates.
 	Set SetValues `key:"set" check:"setPath"`
 
-	// Values like those of set that are text for the chart, whatever they look like: true and 8 need
-	// no quotes.
+	// Values like those of set that are text for the chart, whatever they look like: true and 8
+	// need no quotes.
 	SetString map[string]string `key:"setString" check:"setPath"`
 
 	// Paths, in the merged values, of what no log and no page may show: auth.password, or auth for
@@ -241,8 +242,8 @@ type Hooks struct {
 
 // Hook is one command.
 type Hook struct {
-	// The program and its arguments, run in the folder of devloop.yaml without a shell. They may hold
-	// the templates of set.
+	// The program and its arguments, run in the folder of devloop.yaml without a shell. They may
+	// hold the templates of set.
 	Command []string `key:"command,required"`
 
 	// How long the command may take.
@@ -309,16 +310,16 @@ type Forward struct {
 	// Port on this machine; 0 picks a free one, which the log names.
 	Local int `key:"local,required" check:"localPort"`
 
-	// Where the local port is open: localhost (127.0.0.1 and, where this machine has it, ::1), or an
-	// IP address; 0.0.0.0 stands for all of IPv4, :: for all of both. One that begins with a colon
-	// needs quotes.
+	// Where the local port is open: localhost (127.0.0.1 and, where this machine has it, ::1), or
+	// an IP address; 0.0.0.0 stands for all of IPv4, :: for all of both. One that begins with a
+	// colon needs quotes.
 	Bind string `key:"bind" default:"localhost" check:"bind"`
 
 	// HTTP path that answers 200 when the platform is ready; without it a ready pod is enough.
 	Ready string `key:"ready" check:"httpPath"`
 
-	// How long a connection waits for a ready pod (most HTTP clients wait as long as the default); 0
-	// closes it at once.
+	// How long a connection waits for a ready pod (most HTTP clients wait as long as the default);
+	// 0 closes it at once.
 	Hold time.Duration `key:"hold" default:"30s" check:"duration"`
 }
 
@@ -348,8 +349,8 @@ type PodLogs struct {
 
 // Local is a Python environment on this machine.
 type Local struct {
-	// Folder of the virtual environment, by default that of VIRTUAL_ENV, else .venv if there is one.
-	// It is read, not run.
+	// Folder of the virtual environment, by default that of VIRTUAL_ENV, else .venv if there is
+	// one. It is read, not run.
 	Venv string `key:"venv"`
 
 	// Whether the requirements are installed into it while the images are built, so that one save
@@ -359,15 +360,15 @@ type Local struct {
 	// Requirements file to install.
 	Requirements string `key:"requirements" default:"requirements.txt"`
 
-	// Names of the images that must have the same libraries as it, by default all that have Python, if
-	// venv or sync is set, or a Dask Gateway runs and one of the images has Dask.
+	// Names of the images that must have the same libraries as it, by default all that have Python,
+	// if venv or sync is set, or a Dask Gateway runs and one of the images has Dask.
 	Images []string `key:"images" check:"repository"`
 }
 
 // Page is where the page is.
 type Page struct {
-	// Port on 127.0.0.1; by default, or with 0, it is 10360, or a free one if that is taken. The log
-	// names it.
+	// Port on 127.0.0.1; by default, or with 0, it is 10360, or a free one if that is taken. The
+	// log names it.
 	Port int `key:"port" check:"localPort"`
 }
 

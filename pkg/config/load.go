@@ -17,9 +17,9 @@ type Source struct {
 	Profiles []string // names, in this order
 	Set      []Assignment
 
-	// Translate returns the tree of a devloop.yaml for root, that of a file of another format; nil if
-	// root is of none that it knows. dir is the folder that paths are relative to, absolute. It may be
-	// nil.
+	// Translate returns the tree of a devloop.yaml for root, that of a file of another format; nil
+	// if root is of none that it knows. dir is the folder that paths are relative to, absolute. It
+	// may be nil.
 	Translate func(r *tree.Report, root *tree.Node, dir string, profiles []string) *tree.Translation
 }
 

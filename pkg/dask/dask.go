@@ -1,5 +1,5 @@
-// Package dask knows Dask Gateway: the gateways of a cluster, the clusters that their users started,
-// and the image that new ones get.
+// Package dask knows Dask Gateway: the gateways of a cluster, the clusters that their users
+// started, and the image that new ones get.
 package dask
 
 import (
@@ -43,8 +43,8 @@ type Platform struct {
 	Clusters   event.DaskClusters // that run, or are to
 }
 
-// Running returns what runs in the namespaces, and what their gateways started anywhere. Pods that are
-// being deleted, and check pods, do not count.
+// Running returns what runs in the namespaces, and what their gateways started anywhere. Pods that
+// are being deleted, and check pods, do not count.
 func Running(ctx context.Context, c *kube.Cluster, namespaces []string) (p Platform, err error) {
 	ctx, cancel := context.WithTimeout(ctx, runningTimeout)
 	defer cancel()

@@ -18,8 +18,8 @@ const (
 	optionsLength  = 1 << 20         // of an answer, in bytes
 )
 
-// HealthPath is the path at which a gateway reports that it is up. What precedes it is the gateway's
-// prefix.
+// HealthPath is the path at which a gateway reports that it is up. What precedes it is the
+// gateway's prefix.
 const HealthPath = "/api/health"
 
 // OptionsPath is the path of a gateway's cluster options.
@@ -125,8 +125,8 @@ func gatewaysIn(ctx context.Context, c *kube.Cluster, namespace string) ([]Gatew
 	return found, nil
 }
 
-// OperatorLabels returns the labels that the gateways of a namespace give to their users' objects, each
-// with the ID of the gateway's release.
+// OperatorLabels returns the labels that the gateways of a namespace give to their users' objects,
+// each with the ID of the gateway's release.
 func OperatorLabels(ctx context.Context, c *kube.Cluster, namespace string) (map[kube.Label]string, error) {
 	gateways, err := gatewaysIn(ctx, c, namespace)
 	labels := map[kube.Label]string{}

@@ -17,10 +17,13 @@ func TestGatewayImage(t *testing.T) {
 		image  string
 		failed bool
 	}{
-		{"the default of image", 200, `{"cluster_options":[{"field":"worker_cores","default":1,"spec":{"type":"float"}},{"field":"image","default":"worker:1","spec":{"type":"string"}}]}`, "worker:1", false},
+		{"the default of image", 200, `{"cluster_options":[{"field":"worker_cores","default":1,"spec":{"type":"float"}},{"field":"image","default":"worker:1","spec":{"type":"string"}}]}`,
+			"worker:1", false},
 		{"none of that name", 200, `{"cluster_options":[]}`, "", false},
-		{"one of a list has a label", 200, `{"cluster_options":[{"field":"image","default":"stable","spec":{"type":"select"}}]}`, "", false},
-		{"one that is no text", 200, `{"cluster_options":[{"field":"image","default":3,"spec":{"type":"string"}}]}`, "", false},
+		{"one of a list has a label", 200, `{"cluster_options":[{"field":"image","default":"stable","spec":{"type":"select"}}]}`,
+			"", false},
+		{"one that is no text", 200, `{"cluster_options":[{"field":"image","default":3,"spec":{"type":"string"}}]}`, "",
+			false},
 		{"only for users whom it knows", 401, `{"error":"Unauthorized"}`, "", false},
 		{"another server", 404, `not found`, "", false},
 		{"it is not up", 502, `Bad Gateway`, "", true},
@@ -37,7 +40,8 @@ func TestGatewayImage(t *testing.T) {
 			}))
 			defer server.Close()
 			image, why, err := DefaultImage(t.Context(), server.URL+"/api/v1/options")
-			if image != test.image || (err != nil) != test.failed || err != nil && event.Hint(err) == "" || (image == "" && err == nil) != (why != "") {
+			if image != test.image || (err != nil) != test.failed || err != nil && event.Hint(err) == "" ||
+				(image == "" && err == nil) != (why != "") {
 				t.Errorf("%q, %q, %v", image, why, err)
 			}
 		})

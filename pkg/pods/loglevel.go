@@ -39,12 +39,12 @@ var (
 )
 
 const (
-	// levelHead is how far into a line its level is looked for, in bytes, and levelFields in how many
-	// words.
+	// levelHead is how far into a line its level is looked for, in bytes, and levelFields in how
+	// many words.
 	levelHead   = 160
 	levelFields = 10
-	// levelProse is how many plain words may precede a level; after more of them it is a word like any
-	// other.
+	// levelProse is how many plain words may precede a level; after more of them it is a word like
+	// any other.
 	levelProse = 2
 )
 

@@ -137,7 +137,8 @@ func BenchmarkLevelOfALine(b *testing.B) {
 	lines := []string{
 		"2024-01-02 15:04:05,123 - distributed.worker.memory - WARNING - Unmanaged memory use is high. This may indicate " +
 			"a memory leak",
-		`{"level":"info","ts":"2024-01-02T15:04:05.000Z","caller":"etcdserver/util.go:123","msg":"apply took too long","took":"100ms"}`,
+		`{"level":"info","ts":"2024-01-02T15:04:05.000Z","caller":"etcdserver/util.go:123","msg":"apply took too ` +
+			`long","took":"100ms"}`,
 		"a line that says nothing of its level, as most do, and is about as long as lines are",
 	}
 	var l leveler

@@ -31,7 +31,8 @@ import (
 )
 
 const (
-	// tailLines is how many lines are reported of a container that ran before, and of one that died.
+	// tailLines is how many lines are reported of a container that ran before, and of one that
+	// died.
 	tailLines = 10
 	// keptLines is how many lines are kept for that: they include those of the next start while a
 	// kubelet is late to report a restart.
@@ -45,8 +46,8 @@ const (
 	resumeSoon = 100 * time.Millisecond
 	resumeEnd  = time.Second
 	resumeLast = 4 * time.Second
-	// maxDisorder is how much the stamps of lines may be out of order: standard output and error are
-	// stamped concurrently.
+	// maxDisorder is how much the stamps of lines may be out of order: standard output and error
+	// are stamped concurrently.
 	maxDisorder = time.Second
 )
 
@@ -275,8 +276,8 @@ func (c *container) readLog(ctx context.Context, s start) error {
 	}
 	defer stream.Close()
 	if !s.previous {
-		// A log cannot be requested by its start. The kubelet has chosen by now: if the container has
-		// still the same start, it was that.
+		// A log cannot be requested by its start. The kubelet has chosen by now: if the container
+		// has still the same start, it was that.
 		if err := c.refresh(ctx); err != nil {
 			return err
 		}

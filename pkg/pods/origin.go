@@ -137,8 +137,8 @@ func (t *tracer) owner(ctx context.Context, namespace string, ref *metav1.OwnerR
 // Origin is where a pod comes from.
 type Origin struct {
 	Release string // ID, or ""
-	// NotReplaced tells that nothing replaces the pod when its image changes: it is a job's, or another
-	// program started it.
+	// NotReplaced tells that nothing replaces the pod when its image changes: it is a job's, or
+	// another program started it.
 	NotReplaced bool
 }
 

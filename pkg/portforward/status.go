@@ -35,8 +35,8 @@ const (
 	countInterval = time.Second
 )
 
-// status is what a forward is doing. It reports changes, not occurrences: what many connections meet
-// is reported once.
+// status is what a forward is doing. It reports changes, not occurrences: what many connections
+// meet is reported once.
 type status struct {
 	stage    event.Stage
 	bugs     event.Stage // the same, but marks a repeated panic as such

@@ -212,8 +212,8 @@ func hintFor(l event.Link) string {
 	}
 }
 
-// Old returns the Dask clusters that run an image as it was built from other inputs, the oldest first.
-// Images has an entry for each tag that is not old.
+// Old returns the Dask clusters that run an image as it was built from other inputs, the oldest
+// first. Images has an entry for each tag that is not old.
 func Old(images []Image, clusters event.DaskClusters) event.DaskClusters {
 	old := event.DaskClusters{}
 	for _, c := range clusters {

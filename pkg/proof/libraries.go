@@ -21,8 +21,8 @@ type Libraries struct {
 }
 
 // listing prints the version of Python, a library a line, and how many there are: what Python would
-// import, but not broken installations or what pip is just removing. Python 2, too, can run it as far
-// as exit code 127.
+// import, but not broken installations or what pip is just removing. Python 2, too, can run it as
+// far as exit code 127.
 const listing = `
 import re, sys
 try:
@@ -36,11 +36,13 @@ for one in distributions():
         name, version, path = one.metadata["Name"], one.version, str(getattr(one, "_path", ""))
     except Exception:
         continue
-    if not re.match(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\Z", name or "") or not re.match(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*\Z", version or ""):
+    if not re.match(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\Z", name or "") or not ` +
+	`re.match(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*\Z", version or ""):
         continue
     if not re.split(r"[/\\]", path)[-1].startswith("~"):
         found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version)
-lines = ["python %d.%d.%d" % sys.version_info[:3]] + ["%s==%s" % pair for pair in sorted(found.items())] + ["libraries %d" % len(found)]
+lines = ["python %d.%d.%d" % sys.version_info[:3]] + ["%s==%s" % pair for pair in sorted(found.items())] + ` +
+	`["libraries %d" % len(found)]
 sys.stdout.write("\n".join(lines) + "\n")
 `
 
@@ -63,7 +65,8 @@ func ParseListing(place, output string) (Libraries, error) {
 		}
 		if match := lastLine.FindStringSubmatch(line); match != nil && l.Python != "" {
 			if count, err := strconv.Atoi(match[1]); err != nil || count != len(l.Versions) {
-				return Libraries{}, fmt.Errorf("the list of the libraries in %s has %d of %s lines", place, len(l.Versions), match[1])
+				return Libraries{}, fmt.Errorf("the list of the libraries in %s has %d of %s lines", place, len(l.Versions),
+					match[1])
 			}
 			return l, nil
 		}
@@ -83,16 +86,16 @@ func (l Libraries) HoldsDask() bool {
 }
 
 // critical has to be the same for clients, schedulers and workers to understand each other: Python,
-// since functions are sent as its bytecode, what Dask's own check compares (distributed/versions.py),
-// and what else they send and unpack.
+// since functions are sent as its bytecode, what Dask's own check compares
+// (distributed/versions.py), and what else they send and unpack.
 var critical = []string{"python", "dask", "distributed", "dask-gateway", "dask-expr", "cloudpickle", "msgpack", "toolz",
 	"tornado", "numpy", "pandas", "pyarrow", "lz4", "blosc", "click", "pyyaml"}
 
 // tools install libraries, which do not use them.
 var tools = []string{"pip", "setuptools", "wheel", "uv", "distribute", "pkg-resources"}
 
-// Compare compares the places. A library differs if its versions do, or if an image has it and another
-// place does not. What only this machine has does not count.
+// Compare compares the places. A library differs if its versions do, or if an image has it and
+// another place does not. What only this machine has does not count.
 func Compare(places []Libraries) event.Comparison {
 	c := event.Comparison{Places: make([]string, len(places)), Differences: event.Differences{}}
 	pythons := event.Difference{Library: critical[0], Versions: make([]string, len(places))}

@@ -178,7 +178,8 @@ func trace(path string, lstat func(string) fs.FileInfo) []step {
 	return steps
 }
 
-// cachedLstat looks once at the folders that many paths share. It returns nil where there is nothing.
+// cachedLstat looks once at the folders that many paths share. It returns nil where there is
+// nothing.
 func cachedLstat() func(string) fs.FileInfo {
 	known := map[string]fs.FileInfo{}
 	return func(name string) fs.FileInfo {

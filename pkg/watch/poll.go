@@ -56,12 +56,12 @@ func statOf(info fs.FileInfo) stat {
 	return s
 }
 
-// snapshot is what a poll saw of a target and below it, by path. Links are followed on the way to the
-// target, but not below it.
+// snapshot is what a poll saw of a target and below it, by path. Links are followed on the way to
+// the target, but not below it.
 type snapshot map[string]stat
 
-// look stats a target and all that counts below it. What cannot be looked at stays as it was before:
-// a file server that is down changes nothing.
+// look stats a target and all that counts below it. What cannot be looked at stays as it was
+// before: a file server that is down changes nothing.
 func (t *target) look(before snapshot) snapshot {
 	now := make(snapshot, len(before))
 	keep := func(top string, err error) {

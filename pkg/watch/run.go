@@ -64,8 +64,8 @@ type run struct {
 	panicked bool          // start over at the next tick, and not at once, since it may panic again
 }
 
-// keep runs a part in a goroutine of its own. A panic loses what the part knew, so every path counts
-// as changed.
+// keep runs a part in a goroutine of its own. A panic loses what the part knew, so every path
+// counts as changed.
 func (r *run) keep(ctx context.Context, what string, part func(context.Context)) {
 	again := false
 	r.parts.Go(func() {

@@ -1,4 +1,5 @@
-// What a change costs until its images are there: to see what changed, to install one package more, to take over code, to undo, to give up.
+// What a change costs until its images are there: to see what changed, to install one package more,
+// to take over code, to undo, to give up.
 package main
 
 import (
@@ -77,7 +78,8 @@ func (b *built) both(ctx context.Context) error {
 func (b *built) theirs(ctx context.Context, suffix string) error {
 	for _, name := range []string{"worker", "client"} {
 		tag := buildImage + "-" + name + "-theirs:" + strconv.Itoa(b.changes)
-		if _, err := output(ctx, "docker", "build", "--quiet", "--tag", tag, "--file", filepath.Join(b.dir, "Dockerfile."+name+suffix), b.dir); err != nil {
+		if _, err := output(ctx, "docker", "build", "--quiet", "--tag", tag, "--file",
+			filepath.Join(b.dir, "Dockerfile."+name+suffix), b.dir); err != nil {
 			return err
 		}
 	}
@@ -115,7 +117,8 @@ func hashed(files int, changed bool) func(context.Context, *testbed) (ours, thei
 		fill := strings.Repeat("0123456789abcde\n", 50_000/16)
 		for i := range files {
 			folder := "src/" + strconv.Itoa(i/100)
-			if err := errors.Join(os.MkdirAll(filepath.Join(b.dir, folder), 0o755), b.write(folder+"/"+strconv.Itoa(i), strconv.Itoa(i)+fill)); err != nil {
+			if err := errors.Join(os.MkdirAll(filepath.Join(b.dir, folder), 0o755),
+				b.write(folder+"/"+strconv.Itoa(i), strconv.Itoa(i)+fill)); err != nil {
 				return nil, nil, err
 			}
 		}
@@ -133,7 +136,8 @@ func hashed(files int, changed bool) func(context.Context, *testbed) (ours, thei
 		if changed {
 			change = func() error { return b.write("src/0/0", strconv.Itoa(b.changes)+fill) }
 			theirWork = func(ctx context.Context) error {
-				_, err := output(ctx, "bash", "-c", `cd "$1" && find src -print0 | sort -z | tar --create --no-recursion --null --files-from - | sha256sum`, "hash", b.dir)
+				_, err := output(ctx, "bash", "-c", `cd "$1" && find src -print0 | sort -z | tar --create --no-recursion --null `+
+					`--files-from - | sha256sum`, "hash", b.dir)
 				return err
 			}
 		}
@@ -149,10 +153,12 @@ func hashed(files int, changed bool) func(context.Context, *testbed) (ours, thei
 }
 
 // lonely are packages without others, to be added one by one.
-var lonely = []string{"six", "toml", "tabulate", "humanize", "colorama", "filelock", "termcolor", "docopt", "wcwidth", "pathspec", "iniconfig", "pluggy", "mccabe", "zipp", "ply", "xmltodict"}
+var lonely = []string{"six", "toml", "tabulate", "humanize", "colorama", "filelock", "termcolor", "docopt", "wcwidth",
+	"pathspec", "iniconfig", "pluggy", "mccabe", "zipp", "ply", "xmltodict"}
 
-// packageAdded measures until both images hold one package more than the thirty before, from PyPI. Ours are the platform's own Dockerfiles, theirs
-// are written as is usual: no cache mount, nothing shared.
+// packageAdded measures until both images hold one package more than the thirty before, from PyPI.
+// Ours are the platform's own Dockerfiles, theirs are written as is usual: no cache mount, nothing
+// shared.
 func packageAdded(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
 	b, err := newBuilt(t)
 	if err != nil {
@@ -163,8 +169,10 @@ func packageAdded(ctx context.Context, t *testbed) (ours, theirs sample, err err
 		if err != nil {
 			return nil, nil, err
 		}
-		usual := "FROM python:3.11-slim\nENV NAME=" + name + "\nCOPY requirements.txt .\nRUN pip install --no-cache-dir -r requirements.txt\n"
-		if err := errors.Join(b.write("Dockerfile."+name, string(platform)), b.write("Dockerfile."+name+".usual", usual)); err != nil {
+		usual := "FROM python:3.11-slim\nENV NAME=" + name +
+			"\nCOPY requirements.txt .\nRUN pip install --no-cache-dir -r requirements.txt\n"
+		if err := errors.Join(b.write("Dockerfile."+name, string(platform)),
+			b.write("Dockerfile."+name+".usual", usual)); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -189,7 +197,8 @@ func newCode(t *testbed) (*built, error) {
 		return nil, err
 	}
 	for _, name := range []string{"worker", "client"} {
-		if err := b.write("Dockerfile."+name, "FROM python:3.11-slim\nENV NAME="+name+"\nWORKDIR /srv\nCOPY code.py .\n"); err != nil {
+		if err := b.write("Dockerfile."+name, "FROM python:3.11-slim\nENV NAME="+name+
+			"\nWORKDIR /srv\nCOPY code.py .\n"); err != nil {
 			return nil, err
 		}
 	}
@@ -218,7 +227,8 @@ func undone(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
 		}
 	}
 	undo := func() error { return b.write("code.py", fmt.Sprintf("print(%d)\n", b.changes%2)) }
-	return milliseconds(b.timed(undo, b.both)), milliseconds(b.timed(undo, func(ctx context.Context) error { return b.theirs(ctx, "") })), nil
+	return milliseconds(b.timed(undo, b.both)), milliseconds(
+		b.timed(undo, func(ctx context.Context) error { return b.theirs(ctx, "") })), nil
 }
 
 // cancelled measures until nothing is left of a build that a newer change has made useless, in ms.

@@ -60,8 +60,9 @@ func reload(ctx context.Context, devloop *process) (float64, error) {
 	return done.at.Sub(begin).Seconds(), err
 }
 
-// tagChanged measures from the save of a values file that has another tag until the new pod is known to run, without the time that
-// Kubernetes took for the rollout. The alternative begins at the moment of the save, as if it had the best of watchers.
+// tagChanged measures from the save of a values file that has another tag until the new pod is
+// known to run, without the time that Kubernetes took for the rollout. The alternative begins at
+// the moment of the save, as if it had the best of watchers.
 func tagChanged(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
 	if _, err := output(ctx, "ssh", "-F", os.Getenv("NODE_SSH_CONFIG"), "node", "sudo", "ctr", "--namespace", "k8s.io",
 		"images", "tag", "--force", deployImage+":"+deployTag, deployImage+":"+deployTag2); err != nil {
@@ -117,7 +118,8 @@ type deployed struct {
 
 func newDeployed(t *testbed, namespace string) (*deployed, error) {
 	dir := filepath.Join(t.dir, namespace)
-	return &deployed{t: t, namespace: namespace, dir: dir, tag: deployTag, generation: 1}, os.CopyFS(dir, os.DirFS(deployTemplate))
+	return &deployed{t: t, namespace: namespace, dir: dir, tag: deployTag, generation: 1},
+		os.CopyFS(dir, os.DirFS(deployTemplate))
 }
 
 // deployOurs starts the real program on its copy.
@@ -167,8 +169,10 @@ func (d *deployed) retag() (time.Time, error) {
 
 // watch has what becomes of the first deployment printed.
 func (d *deployed) watch(ctx context.Context) (err error) {
-	d.changes, err = d.t.start(ctx, d.dir, nil, "kubectl", "get", "deployment/first", "--namespace", d.namespace, "--watch", "--output",
-		`jsonpath=generation {.metadata.generation}, seen {.status.observedGeneration}, replicas {.status.replicas} {.status.updatedReplicas} {.status.availableReplicas}{"\n"}`)
+	d.changes, err = d.t.start(ctx, d.dir, nil, "kubectl", "get", "deployment/first", "--namespace", d.namespace,
+		"--watch", "--output",
+		`jsonpath=generation {.metadata.generation}, seen {.status.observedGeneration}, replicas {.status.replicas} `+
+			`{.status.updatedReplicas} {.status.availableReplicas}{"\n"}`)
 	if err != nil {
 		return err
 	}
@@ -176,7 +180,8 @@ func (d *deployed) watch(ctx context.Context) (err error) {
 	return err
 }
 
-// overhead is what a sample took beyond the time that Kubernetes needed for the rollout. It returns when no old pod is left.
+// overhead is what a sample took beyond the time that Kubernetes needed for the rollout. It returns
+// when no old pod is left.
 func (d *deployed) overhead(ctx context.Context, seconds float64) (float64, error) {
 	began, err := d.changes.await(ctx, fmt.Sprintf("generation %d, ", d.generation))
 	if err != nil {
@@ -186,6 +191,7 @@ func (d *deployed) overhead(ctx context.Context, seconds float64) (float64, erro
 	if err != nil {
 		return 0, err
 	}
-	_, err = output(ctx, "kubectl", "wait", "pods", "--for", "delete", "--namespace", d.namespace, "--selector", "app=first,tag!="+d.tag)
+	_, err = output(ctx, "kubectl", "wait", "pods", "--for", "delete", "--namespace", d.namespace, "--selector",
+		"app=first,tag!="+d.tag)
 	return seconds - ended.at.Sub(began.at).Seconds(), err
 }

@@ -35,9 +35,10 @@ const (
 func throughputDown(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
 	return besidePortForward(ctx, t, func(ctx context.Context, port int) (float64, error) {
 		begin := time.Now()
-		n, err := transfer(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/down?bytes=%d", port, transferSize), nil, func(body io.Reader) (int64, error) {
-			return io.CopyBuffer(struct{ io.Writer }{io.Discard}, body, make([]byte, 64<<10))
-		})
+		n, err := transfer(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/down?bytes=%d", port, transferSize), nil,
+			func(body io.Reader) (int64, error) {
+				return io.CopyBuffer(struct{ io.Writer }{io.Discard}, body, make([]byte, 64<<10))
+			})
 		return rate(n, begin), err
 	})
 }
@@ -45,14 +46,15 @@ func throughputDown(ctx context.Context, t *testbed) (ours, theirs sample, err e
 func throughputUp(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
 	return besidePortForward(ctx, t, func(ctx context.Context, port int) (float64, error) {
 		begin := time.Now()
-		n, err := transfer(ctx, http.MethodPost, fmt.Sprintf("http://127.0.0.1:%d/up", port), io.LimitReader(zeros{}, transferSize), func(body io.Reader) (int64, error) {
-			said, err := io.ReadAll(body)
-			if err != nil {
-				return 0, err
-			}
-			count, _, _ := strings.Cut(string(said), " ")
-			return strconv.ParseInt(count, 10, 64)
-		})
+		n, err := transfer(ctx, http.MethodPost, fmt.Sprintf("http://127.0.0.1:%d/up", port),
+			io.LimitReader(zeros{}, transferSize), func(body io.Reader) (int64, error) {
+				said, err := io.ReadAll(body)
+				if err != nil {
+					return 0, err
+				}
+				count, _, _ := strings.Cut(string(said), " ")
+				return strconv.ParseInt(count, 10, 64)
+			})
 		return rate(n, begin), err
 	})
 }
@@ -69,8 +71,10 @@ func rate(bytes int64, begin time.Time) float64 {
 	return float64(bytes) / 1e6 / time.Since(begin).Seconds()
 }
 
-// transfer makes a request, and has the answer's body read by count, which says how many bytes went over.
-func transfer(ctx context.Context, method, url string, body io.Reader, count func(io.Reader) (int64, error)) (n int64, err error) {
+// transfer makes a request, and has the answer's body read by count, which says how many bytes went
+// over.
+func transfer(ctx context.Context, method, url string, body io.Reader, count func(io.Reader) (int64, error)) (n int64,
+	err error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
 		return 0, err
@@ -92,7 +96,8 @@ func transfer(ctx context.Context, method, url string, body io.Reader, count fun
 // freshConnections opens one for each request.
 var freshConnections = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
-// connectLatency measures a new connection with one small request, from before it is opened to the end of the answer.
+// connectLatency measures a new connection with one small request, from before it is opened to the
+// end of the answer.
 func connectLatency(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
 	return besidePortForward(ctx, t, func(ctx context.Context, port int) (float64, error) {
 		var took []float64
@@ -127,8 +132,9 @@ func small(ctx context.Context, port int) error {
 	return nil
 }
 
-// failures counts the requests that got no complete answer while the pod was replaced a few times. Both sides are asked at the
-// same time, so that they meet the same rollouts: the second one only says what was counted.
+// failures counts the requests that got no complete answer while the pod was replaced a few times.
+// Both sides are asked at the same time, so that they meet the same rollouts: the second one only
+// says what was counted.
 func failures(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
 	if err := startForward(ctx, t); err != nil {
 		return nil, nil, err
@@ -198,10 +204,12 @@ func (a *asking) stop() float64 {
 func rollOut(ctx context.Context, times int) error {
 	for range times {
 		patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"rollout":"%d"}}}}}`, time.Now().UnixNano())
-		if _, err := output(ctx, "kubectl", "patch", "deployment/web", "--namespace", forwardNamespace, "--patch", patch); err != nil {
+		if _, err := output(ctx, "kubectl", "patch", "deployment/web", "--namespace", forwardNamespace, "--patch",
+			patch); err != nil {
 			return err
 		}
-		if _, err := output(ctx, "kubectl", "rollout", "status", "deployment/web", "--namespace", forwardNamespace); err != nil {
+		if _, err := output(ctx, "kubectl", "rollout", "status", "deployment/web", "--namespace",
+			forwardNamespace); err != nil {
 			return err
 		}
 	}
@@ -209,11 +217,14 @@ func rollOut(ctx context.Context, times int) error {
 }
 
 func portForward() []string {
-	return []string{"kubectl", "port-forward", "--namespace", forwardNamespace, "service/web", fmt.Sprintf("%d:80", forwardTheirsPort)}
+	return []string{"kubectl", "port-forward", "--namespace", forwardNamespace, "service/web",
+		fmt.Sprintf("%d:80", forwardTheirsPort)}
 }
 
-// besidePortForward has the same measured through devloop's port and through that of kubectl, which both lead to the same pod.
-func besidePortForward(ctx context.Context, t *testbed, measure func(ctx context.Context, port int) (float64, error)) (ours, theirs sample, err error) {
+// besidePortForward has the same measured through devloop's port and through that of kubectl, which
+// both lead to the same pod.
+func besidePortForward(ctx context.Context, t *testbed, measure func(ctx context.Context, port int) (float64, error)) (
+	ours, theirs sample, err error) {
 	if err := startForward(ctx, t); err != nil {
 		return nil, nil, err
 	}
@@ -231,7 +242,8 @@ func besidePortForward(ctx context.Context, t *testbed, measure func(ctx context
 	return side(forwardOursPort), side(forwardTheirsPort), nil
 }
 
-// startForward starts the real program on the server of the end-to-end tests, and waits until it answers.
+// startForward starts the real program on the server of the end-to-end tests, and waits until it
+// answers.
 func startForward(ctx context.Context, t *testbed) error {
 	dir := filepath.Join(t.dir, "forward")
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join(forwardTests, "web"))); err != nil {

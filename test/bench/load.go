@@ -1,6 +1,8 @@
-// What it takes until a node holds an image that was built: 600 MB in 6 layers, of which one has changed.
+// What it takes until a node holds an image that was built: 600 MB in 6 layers, of which one has
+// changed.
 //
-// The large one is made by a command, as the layer that pip installs is; the small one is a file that is copied, as a project's code is.
+// The large one is made by a command, as the layer that pip installs is; the small one is a file
+// that is copied, as a project's code is.
 package main
 
 import (
@@ -132,7 +134,8 @@ func (l *loaded) build(ctx context.Context) (name.Tag, error) {
 }
 
 func (l *loaded) input(ctx context.Context) (build.Input, error) {
-	return l.builder.Hash(ctx, build.Image{Name: "bench-load", Dockerfile: filepath.Join(l.dir, "Dockerfile"), Context: l.dir, Args: map[string]string{"SEED": l.seed}})
+	return l.builder.Hash(ctx, build.Image{Name: "bench-load", Dockerfile: filepath.Join(l.dir, "Dockerfile"),
+		Context: l.dir, Args: map[string]string{"SEED": l.seed}})
 }
 
 // loadImage loads the image into the node as a run does.
@@ -149,12 +152,15 @@ func (l *loaded) count(e event.Event) {
 
 // whole brings the image to the node as people do.
 func (l *loaded) whole(ctx context.Context, tag string) error {
-	_, err := output(ctx, "bash", "-euo", "pipefail", "-c", `docker save "$1" | ssh -F "$NODE_SSH_CONFIG" "$2" $3`, "load", tag, l.ssh, l.load)
+	_, err := output(ctx, "bash", "-euo", "pipefail", "-c", `docker save "$1" | ssh -F "$NODE_SSH_CONFIG" "$2" $3`, "load",
+		tag, l.ssh, l.load)
 	return err
 }
 
-// loadChanged measures how long a node is without the image when one layer of it has changed. Building it is not measured.
-func loadChanged(runtime string, change func(*loaded) error) func(context.Context, *testbed) (ours, theirs sample, err error) {
+// loadChanged measures how long a node is without the image when one layer of it has changed.
+// Building it is not measured.
+func loadChanged(runtime string, change func(*loaded) error) func(context.Context, *testbed) (ours, theirs sample,
+	err error) {
 	return func(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
 		l, err := newLoaded(ctx, t, runtime)
 		if err != nil {
@@ -174,7 +180,9 @@ func loadChanged(runtime string, change func(*loaded) error) func(context.Contex
 				return time.Since(begin).Seconds(), err
 			}
 		}
-		return measured(l.loadImage), measured(func(ctx context.Context, tag name.Tag) error { return l.whole(ctx, tag.String()) }), nil
+		return measured(l.loadImage), measured(func(ctx context.Context, tag name.Tag) error {
+			return l.whole(ctx, tag.String())
+		}), nil
 	}
 }
 
@@ -220,7 +228,8 @@ func loadUnchanged(ctx context.Context, t *testbed) (ours, theirs sample, err er
 	}, nil, nil
 }
 
-// buildInNode measures from a changed large layer until the node holds the image, built there; the alternative builds here and loads it.
+// buildInNode measures from a changed large layer until the node holds the image, built there; the
+// alternative builds here and loads it.
 func buildInNode(runtime string) func(context.Context, *testbed) (ours, theirs sample, err error) {
 	return func(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
 		l, err := newLoaded(ctx, t, runtime)
@@ -262,7 +271,8 @@ func buildInNode(runtime string) func(context.Context, *testbed) (ours, theirs s
 			}
 			tag := fmt.Sprintf("bench-load:theirs-%d", time.Now().UnixNano())
 			begin := time.Now()
-			if _, err := output(ctx, "docker", "build", "--quiet", "--tag", tag, "--build-arg", "SEED="+l.seed, l.dir); err != nil {
+			if _, err := output(ctx, "docker", "build", "--quiet", "--tag", tag, "--build-arg", "SEED="+l.seed,
+				l.dir); err != nil {
 				return 0, err
 			}
 			err := l.whole(ctx, tag)

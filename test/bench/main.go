@@ -1,7 +1,8 @@
-// Command bench measures devloop beside what people use without it, on a real cluster: see run, which make bench starts.
+// Command bench measures devloop beside what people use without it, on a real cluster: see run,
+// which make bench starts.
 //
-// A benchmark is a line in the list below and a function that prepares its two sides. Its name stays what it is, since figures
-// are compared over time.
+// A benchmark is a line in the list below and a function that prepares its two sides. Its name
+// stays what it is, since figures are compared over time.
 package main
 
 import (
@@ -18,32 +19,51 @@ import (
 )
 
 var benchmarks = []benchmark{
-	{name: "forward/throughput-down", unit: "MB/s", goal: ">=0.9", alternative: "kubectl port-forward", prepare: throughputDown},
-	{name: "forward/throughput-up", unit: "MB/s", goal: ">=0.9", alternative: "kubectl port-forward", prepare: throughputUp},
+	{name: "forward/throughput-down", unit: "MB/s", goal: ">=0.9", alternative: "kubectl port-forward",
+		prepare: throughputDown},
+	{name: "forward/throughput-up", unit: "MB/s", goal: ">=0.9", alternative: "kubectl port-forward",
+		prepare: throughputUp},
 	{name: "forward/connect", unit: "ms", goal: "<=1.2", alternative: "kubectl port-forward", prepare: connectLatency},
-	{name: "forward/failures", unit: "requests", goal: "<=0 requests", alternative: "kubectl port-forward, started again whenever it ends", prepare: failures},
-	{name: "served/save-to-build-start", unit: "s", goal: "<=0.5", alternative: "a loop that looks once a second", prepare: saveToBuildStart},
-	{name: "watch/save-to-build-start-slowest", unit: "s", goal: "<=0.15 s", alternative: "a loop that looks once a second", prepare: buildStartP99, runs: 3},
-	{name: "deploy/unchanged", unit: "s", goal: "<=0.1", alternative: "helm upgrade --wait and kubectl rollout status of both releases", prepare: unchanged},
+	{name: "forward/failures", unit: "requests", goal: "<=0 requests",
+		alternative: "kubectl port-forward, started again whenever it ends", prepare: failures},
+	{name: "served/save-to-build-start", unit: "s", goal: "<=0.5", alternative: "a loop that looks once a second",
+		prepare: saveToBuildStart},
+	{name: "watch/save-to-build-start-slowest", unit: "s", goal: "<=0.15 s",
+		alternative: "a loop that looks once a second", prepare: buildStartP99, runs: 3},
+	{name: "deploy/unchanged", unit: "s", goal: "<=0.1",
+		alternative: "helm upgrade --wait and kubectl rollout status of both releases", prepare: unchanged},
 	{name: "deploy/unchanged-own", unit: "ms", goal: "<=150 ms", prepare: unchangedOwn},
-	{name: "deploy/tag-changed", unit: "s", goal: "<=0.3", alternative: "the same; both without the rollout itself", prepare: tagChanged},
+	{name: "deploy/tag-changed", unit: "s", goal: "<=0.3", alternative: "the same; both without the rollout itself",
+		prepare: tagChanged},
 	{name: "build/hash-unchanged", unit: "ms", goal: "<=50 ms", alternative: "docker build", prepare: hashed(100, false)},
-	{name: "build/hash-unchanged-large", unit: "ms", goal: "<=50 ms", alternative: "docker build", prepare: hashed(10_000, false)},
-	{name: "build/hash-changed", unit: "ms", goal: "<=50 ms", alternative: "find | tar | sha256sum", prepare: hashed(100, true)},
-	{name: "build/hash-changed-large", unit: "ms", goal: "<=0.5", alternative: "find | tar | sha256sum", prepare: hashed(10_000, true)},
-	{name: "build/package-added", unit: "s", goal: "<=0.4", alternative: "docker build, usual Dockerfiles", prepare: packageAdded, runs: 3},
+	{name: "build/hash-unchanged-large", unit: "ms", goal: "<=50 ms", alternative: "docker build",
+		prepare: hashed(10_000, false)},
+	{name: "build/hash-changed", unit: "ms", goal: "<=50 ms", alternative: "find | tar | sha256sum",
+		prepare: hashed(100, true)},
+	{name: "build/hash-changed-large", unit: "ms", goal: "<=0.5", alternative: "find | tar | sha256sum",
+		prepare: hashed(10_000, true)},
+	{name: "build/package-added", unit: "s", goal: "<=0.4", alternative: "docker build, usual Dockerfiles",
+		prepare: packageAdded, runs: 3},
 	{name: "build/code-change", unit: "s", goal: "<=1", alternative: "docker build", prepare: codeChanged},
 	{name: "build/undo", unit: "ms", goal: "<=0.4", alternative: "docker build", prepare: undone},
 	{name: "build/cancel", unit: "ms", goal: "<=200 ms", prepare: cancelled},
-	{name: "load/small-change", unit: "s", goal: "<=0.1", alternative: "docker save | ctr import", prepare: loadChanged("containerd", (*loaded).changeSmall)},
-	{name: "load/small-change-docker", unit: "s", goal: "<=0.1", alternative: "docker save | docker load", prepare: loadChanged("docker", (*loaded).changeSmall)},
+	{name: "load/small-change", unit: "s", goal: "<=0.1", alternative: "docker save | ctr import",
+		prepare: loadChanged("containerd", (*loaded).changeSmall)},
+	{name: "load/small-change-docker", unit: "s", goal: "<=0.1", alternative: "docker save | docker load",
+		prepare: loadChanged("docker", (*loaded).changeSmall)},
 	{name: "load/small-change-bytes", unit: "MB", goal: "<=6 MB", prepare: loadBytes},
 	{name: "load/unchanged", unit: "ms", goal: "<=50 ms", prepare: loadUnchanged},
-	{name: "load/large-change", unit: "s", goal: "<=0.67", alternative: "docker save | ctr import", prepare: loadChanged("containerd", (*loaded).changeLarge), runs: 5},
-	{name: "load/large-change-docker", unit: "s", goal: "<=0.67", alternative: "docker save | docker load", prepare: loadChanged("docker", (*loaded).changeLarge), runs: 5},
-	{name: "load/large-change-in-node", unit: "s", goal: "<=0.33", alternative: "docker build, docker save | ctr import", prepare: buildInNode("containerd"), runs: 5},
-	{name: "load/large-change-in-node-docker", unit: "s", goal: "<=0.33", alternative: "docker build, docker save | docker load", prepare: buildInNode("docker"), runs: 5},
-	{name: "served/save-to-served", unit: "s", goal: "<=0.35", alternative: "docker build, docker save | ctr import, helm upgrade, kubectl rollout status, kubectl port-forward", prepare: saveToServed},
+	{name: "load/large-change", unit: "s", goal: "<=0.67", alternative: "docker save | ctr import",
+		prepare: loadChanged("containerd", (*loaded).changeLarge), runs: 5},
+	{name: "load/large-change-docker", unit: "s", goal: "<=0.67", alternative: "docker save | docker load",
+		prepare: loadChanged("docker", (*loaded).changeLarge), runs: 5},
+	{name: "load/large-change-in-node", unit: "s", goal: "<=0.33", alternative: "docker build, docker save | ctr import",
+		prepare: buildInNode("containerd"), runs: 5},
+	{name: "load/large-change-in-node-docker", unit: "s", goal: "<=0.33",
+		alternative: "docker build, docker save | docker load", prepare: buildInNode("docker"), runs: 5},
+	{name: "served/save-to-served", unit: "s", goal: "<=0.35",
+		alternative: "docker build, docker save | ctr import, helm upgrade, kubectl rollout status, kubectl port-forward",
+		prepare:     saveToServed},
 }
 
 func main() {
@@ -60,7 +80,8 @@ func run(ctx context.Context) (err error) {
 	out := flag.String("out", "test/bench/out.json", "`file` for the figures")
 	logs := flag.String("logs", "", "`folder` for what the measured programs print (none if empty)")
 	flag.Usage = func() {
-		_, _ = fmt.Fprintln(flag.CommandLine.Output(), "bench [flags] [NAME]: all benchmarks, or those whose name is or begins with NAME; in the project's folder")
+		_, _ = fmt.Fprintln(flag.CommandLine.Output(),
+			"bench [flags] [NAME]: all benchmarks, or those whose name is or begins with NAME; in the project's folder")
 		flag.PrintDefaults()
 	}
 	flag.Parse()

@@ -26,12 +26,14 @@ type benchmark struct {
 	unit        string // of its samples
 	goal        string // "<=0.35" or ">=0.9" bounds the ratio ours/theirs; with the unit behind it, "<=50 ms", it bounds ours
 	alternative string // what theirs is, in a few words; "" where there is none
-	// prepare makes both sides ready; theirs is nil where there is no alternative. What has to be undone is given to t.cleanup.
+	// prepare makes both sides ready; theirs is nil where there is no alternative. What has to be
+	// undone is given to t.cleanup.
 	prepare func(ctx context.Context, t *testbed) (ours, theirs sample, err error)
 	runs    int // at most, where a sample takes long; 0 for as many as are asked for
 }
 
-// sample measures once, in the benchmark's unit. It returns when the next sample can begin undisturbed.
+// sample measures once, in the benchmark's unit. It returns when the next sample can begin
+// undisturbed.
 type sample func(ctx context.Context) (float64, error)
 
 // testbed is what a benchmark is given.
@@ -55,8 +57,8 @@ func (t *testbed) close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// figure is a benchmark's result: medians, in its unit. Its JSON is what out.json holds; theirs and ratio are absent where there
-// is no alternative, and ratio where theirs is 0.
+// figure is a benchmark's result: medians, in its unit. Its JSON is what out.json holds; theirs and
+// ratio are absent where there is no alternative, and ratio where theirs is 0.
 type figure struct {
 	Name   string   `json:"name"`
 	Ours   float64  `json:"ours"`
@@ -71,7 +73,8 @@ type figure struct {
 	ours, theirs []float64 // the samples
 }
 
-// measure takes runs samples of each side in turns, after one of each that does not count: it warms the caches.
+// measure takes runs samples of each side in turns, after one of each that does not count: it warms
+// the caches.
 func measure(ctx context.Context, b benchmark, t *testbed, runs int) (f figure, err error) {
 	if _, err := parseGoal(b.goal); err != nil {
 		return f, err
@@ -133,7 +136,8 @@ func progress(b benchmark, what string) { fmt.Fprintf(os.Stderr, "bench: %s: %s\
 
 // compare makes the figure of the samples; theirs is empty where there is no alternative.
 func compare(b benchmark, ours, theirs []float64) (figure, error) {
-	f := figure{Name: b.name, Unit: b.unit, Goal: b.goal, Runs: len(ours), alternative: b.alternative, ours: ours, theirs: theirs}
+	f := figure{Name: b.name, Unit: b.unit, Goal: b.goal, Runs: len(ours), alternative: b.alternative, ours: ours,
+		theirs: theirs}
 	f.Ours = round(median(ours))
 	if len(theirs) > 0 {
 		t := round(median(theirs))
@@ -190,7 +194,8 @@ func (g goal) met(value float64) bool {
 	return value >= g.bound
 }
 
-// median returns the middle one of values, or the mean of the two in the middle; there has to be one.
+// median returns the middle one of values, or the mean of the two in the middle; there has to be
+// one.
 func median(values []float64) float64 {
 	sorted := slices.Sorted(slices.Values(values))
 	n := len(sorted)

@@ -101,20 +101,22 @@ func turns(order *[]string, ours, theirs []float64) benchmark {
 			return value, nil
 		}
 	}
-	return benchmark{name: "a/b", unit: "s", goal: "<=0.5", prepare: func(_ context.Context, t *testbed) (sample, sample, error) {
-		for _, undone := range []string{"second", "first"} {
-			t.cleanup(func(context.Context) error {
-				*order = append(*order, undone)
-				return nil
-			})
-		}
-		return side("ours", ours), side("theirs", theirs), nil
-	}}
+	return benchmark{name: "a/b", unit: "s", goal: "<=0.5",
+		prepare: func(_ context.Context, t *testbed) (sample, sample, error) {
+			for _, undone := range []string{"second", "first"} {
+				t.cleanup(func(context.Context) error {
+					*order = append(*order, undone)
+					return nil
+				})
+			}
+			return side("ours", ours), side("theirs", theirs), nil
+		}}
 }
 
 func TestMeasure(t *testing.T) {
 	var order []string
-	f, err := measure(t.Context(), turns(&order, []float64{100, 1, 2, 3}, []float64{100, 9, 8, 7}), &testbed{dir: t.TempDir()}, 3)
+	f, err := measure(t.Context(), turns(&order, []float64{100, 1, 2, 3}, []float64{100, 9, 8, 7}),
+		&testbed{dir: t.TempDir()}, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +140,8 @@ func TestMeasureFails(t *testing.T) {
 }
 
 func TestJSON(t *testing.T) {
-	compared, err := compare(benchmark{name: "load/small-change", unit: "s", goal: "<=0.05"}, []float64{0.41}, []float64{9.8})
+	compared, err := compare(benchmark{name: "load/small-change", unit: "s", goal: "<=0.05"}, []float64{0.41},
+		[]float64{9.8})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +171,8 @@ func TestJSON(t *testing.T) {
 }
 
 func TestTable(t *testing.T) {
-	compared, err := compare(benchmark{name: "a/b", unit: "s", goal: "<=0.35", alternative: "this | that"}, []float64{1.004, 3, 2}, []float64{5})
+	compared, err := compare(benchmark{name: "a/b", unit: "s", goal: "<=0.35", alternative: "this | that"},
+		[]float64{1.004, 3, 2}, []float64{5})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +193,8 @@ Medians (smallest–largest sample). Here.
 }
 
 func TestChoose(t *testing.T) {
-	for name, want := range map[string]int{"": len(benchmarks), "served": 2, "served/save-to-served": 1, "serve": 0, "served/": 0} {
+	for name, want := range map[string]int{"": len(benchmarks), "served": 2, "served/save-to-served": 1, "serve": 0,
+		"served/": 0} {
 		if got := choose(name); len(got) != want {
 			t.Errorf("%q chooses %d benchmarks, not %d", name, len(got), want)
 		}
@@ -199,7 +204,8 @@ func TestChoose(t *testing.T) {
 func TestBenchmarksAreWhole(t *testing.T) {
 	seen := map[string]bool{}
 	for _, b := range benchmarks {
-		if _, err := parseGoal(b.goal); err != nil || !regexp.MustCompile(`^[a-z]+/[a-z-]+$`).MatchString(b.name) || seen[b.name] || b.unit == "" || b.prepare == nil {
+		if _, err := parseGoal(b.goal); err != nil || !regexp.MustCompile(`^[a-z]+/[a-z-]+$`).MatchString(b.name) ||
+			seen[b.name] || b.unit == "" || b.prepare == nil {
 			t.Errorf("%+v: %v", b, err)
 		}
 		seen[b.name] = true
@@ -223,7 +229,8 @@ func TestSameHelm(t *testing.T) {
 
 func TestProcess(t *testing.T) {
 	bed := &testbed{dir: t.TempDir(), logs: t.TempDir()}
-	p, err := bed.start(t.Context(), bed.dir, []string{"GREETING=hello"}, "sh", "-c", `echo "$GREETING"; echo next; cat; echo last; exit 3`)
+	p, err := bed.start(t.Context(), bed.dir, []string{"GREETING=hello"}, "sh", "-c",
+		`echo "$GREETING"; echo next; cat; echo last; exit 3`)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,5 @@
-// The programs that are measured: child processes whose lines are read with the time at which they came.
+// The programs that are measured: child processes whose lines are read with the time at which they
+// came.
 package main
 
 import (
@@ -16,7 +17,8 @@ import (
 	"time"
 )
 
-// process is a running child, in a process group of its own: Ctrl+C on the terminal is for the bench, which then ends it.
+// process is a running child, in a process group of its own: Ctrl+C on the terminal is for the
+// bench, which then ends it.
 type process struct {
 	name  string
 	cmd   *exec.Cmd
@@ -36,8 +38,8 @@ type line struct {
 	at   time.Time
 }
 
-// start starts a program in dir, with more variables in its environment, and has it killed at the end of the benchmark if it
-// still runs then.
+// start starts a program in dir, with more variables in its environment, and has it killed at the
+// end of the benchmark if it still runs then.
 func (t *testbed) start(ctx context.Context, dir string, env []string, name string, args ...string) (*process, error) {
 	p := &process{
 		name:  filepath.Base(name),
@@ -54,7 +56,8 @@ func (t *testbed) start(ctx context.Context, dir string, env []string, name stri
 		return nil, err
 	}
 	if t.logs != "" {
-		if p.log, err = os.OpenFile(filepath.Join(t.logs, p.name+".log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644); err != nil {
+		if p.log, err = os.OpenFile(filepath.Join(t.logs, p.name+".log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC,
+			0o644); err != nil {
 			return nil, err
 		}
 	}
@@ -97,7 +100,8 @@ func (p *process) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// await returns the first line that contains text, among those that came since the last call of await or skip.
+// await returns the first line that contains text, among those that came since the last call of
+// await or skip.
 func (p *process) await(ctx context.Context, text string) (line, error) {
 	for ended := false; ; {
 		p.mu.Lock()
@@ -168,7 +172,8 @@ func (p *process) failure(what string) error {
 	return errors.New(strings.Join(said, "\n"))
 }
 
-// output runs a program to its end and returns what it printed to stdout, without the white space around it.
+// output runs a program to its end and returns what it printed to stdout, without the white space
+// around it.
 func output(ctx context.Context, name string, args ...string) (string, error) {
 	var stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, args...)

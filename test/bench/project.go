@@ -1,4 +1,5 @@
-// The project that is deployed and saved: a web server with one file in its image, each side with a copy of its own.
+// The project that is deployed and saved: a web server with one file in its image, each side with a
+// copy of its own.
 package main
 
 import (
@@ -93,13 +94,14 @@ func (p *project) get(ctx context.Context) (string, error) {
 	return string(body), errors.Join(err, resp.Body.Close())
 }
 
-// settle waits until no old pod is left, so that the next sample is not disturbed, and makes sure that the pod's image is another
-// one than at the last call.
+// settle waits until no old pod is left, so that the next sample is not disturbed, and makes sure
+// that the pod's image is another one than at the last call.
 func (p *project) settle(ctx context.Context) error {
 	ticker := time.NewTicker(podsInterval)
 	defer ticker.Stop()
 	for {
-		out, err := output(ctx, "kubectl", "get", "pods", "--namespace", p.name, "--output", `jsonpath={range .items[*]}{.spec.containers[0].image}{"\n"}{end}`)
+		out, err := output(ctx, "kubectl", "get", "pods", "--namespace", p.name, "--output",
+			`jsonpath={range .items[*]}{.spec.containers[0].image}{"\n"}{end}`)
 		if err != nil {
 			return err
 		}

@@ -19,8 +19,8 @@ const (
 	complete = "ready in "      // and when a run has ended well
 )
 
-// saveToServed measures from a save to the first answer with the new content. The alternative's pipeline starts at the moment of the
-// save, as if it had the best of watchers.
+// saveToServed measures from a save to the first answer with the new content. The alternative's
+// pipeline starts at the moment of the save, as if it had the best of watchers.
 func saveToServed(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
 	mine, devloop, err := startDevloop(ctx, t)
 	if err != nil {
@@ -62,8 +62,8 @@ func saveToServed(ctx context.Context, t *testbed) (ours, theirs sample, err err
 	return ours, theirs, nil
 }
 
-// saveToBuildStart measures from a save to the start of the build. The alternative only builds: what it does after that is not
-// measured here.
+// saveToBuildStart measures from a save to the start of the build. The alternative only builds:
+// what it does after that is not measured here.
 func saveToBuildStart(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
 	mine, devloop, err := startDevloop(ctx, t)
 	if err != nil {
@@ -83,7 +83,8 @@ func saveToBuildStart(ctx context.Context, t *testbed) (ours, theirs sample, err
 	return ours, looking.sample, nil
 }
 
-// buildStart saves, and measures until devloop begins to build; it returns when that run is complete.
+// buildStart saves, and measures until devloop begins to build; it returns when that run is
+// complete.
 func buildStart(ctx context.Context, p *project, devloop *process) (float64, error) {
 	devloop.skip()
 	_, saved, err := p.save()
@@ -117,7 +118,8 @@ func startLoop(ctx context.Context, t *testbed, dir string) (*process, error) {
 	if binary == "" {
 		return nil, fmt.Errorf("DEVLOOP_BIN is not set: use make bench")
 	}
-	env := []string{"XDG_STATE_HOME=" + filepath.Join(t.shared, "state"), "XDG_CACHE_HOME=" + filepath.Join(t.shared, "cache")}
+	env := []string{"XDG_STATE_HOME=" + filepath.Join(t.shared, "state"), "XDG_CACHE_HOME=" +
+		filepath.Join(t.shared, "cache")}
 	devloop, err := t.start(ctx, dir, env, binary, "-v")
 	if err != nil {
 		return nil, err
@@ -130,7 +132,8 @@ func startLoop(ctx context.Context, t *testbed, dir string) (*process, error) {
 	return devloop, err
 }
 
-// startPipeline starts the alternative on its project, deploys it for the first time and waits until it is served.
+// startPipeline starts the alternative on its project, deploys it for the first time and waits
+// until it is served.
 func startPipeline(ctx context.Context, t *testbed) (*project, *process, error) {
 	p, err := newProject(t, "bench-theirs", theirsPort)
 	if err != nil {

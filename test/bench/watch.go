@@ -1,4 +1,5 @@
-// How long a save may wait at worst until its build begins, on a quiet machine: nine of ten are not what people remember.
+// How long a save may wait at worst until its build begins, on a quiet machine: nine of ten are not
+// what people remember.
 package main
 
 import (
@@ -96,7 +97,8 @@ func (p *polling) sample(ctx context.Context) (float64, error) {
 	if _, err := watcher.await(ctx, "watching"); err != nil {
 		return 0, err
 	}
-	// Saves come at any time between two looks: here spread evenly, by the golden ratio, so that luck does not decide.
+	// Saves come at any time between two looks: here spread evenly, by the golden ratio, so that
+	// luck does not decide.
 	p.runs++
 	if err := wait(ctx, time.Duration(math.Mod(float64(p.runs)/math.Phi, 1)*float64(time.Second))); err != nil {
 		return 0, err

@@ -56,7 +56,8 @@ func TestCanary(t *testing.T) {
 		}
 	})
 	step(t, "its time is bounded", func(t *testing.T) { // the command takes longer than a test waits
-		fails(t, `timeout: 45s, command: [sh], args: [-c, "echo not $((1)) yet; sleep 600"]`, "not done after 45s", "not 1 yet")
+		fails(t, `timeout: 45s, command: [sh], args: [-c, "echo not $((1)) yet; sleep 600"]`, "not done after 45s",
+			"not 1 yet")
 	})
 	step(t, "a namespace that is not there", func(t *testing.T) {
 		fails(t, `namespace: nowhere, command: ["true"]`,

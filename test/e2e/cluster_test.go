@@ -1,7 +1,7 @@
 //go:build e2e
 
-// Clusters for tests: how they start, what they and this machine's Docker say without devloop, and their
-// faults.
+// Clusters for tests: how they start, what they and this machine's Docker say without devloop, and
+// their faults.
 package e2e
 
 import (
@@ -43,8 +43,8 @@ func removeImages(t *testing.T, d *devloop) {
 	})
 }
 
-// nothingLeft checks that of the platform no release, namespace or pod is left, and that its port is
-// free.
+// nothingLeft checks that of the platform no release, namespace or pod is left, and that its port
+// is free.
 func nothingLeft(t *testing.T, cluster kubernetes.Interface) {
 	t.Helper()
 	if left := revisions(t, cluster); len(left) != 0 {
@@ -120,7 +120,8 @@ func podNames(t *testing.T, cluster kubernetes.Interface) []string {
 	return names
 }
 
-// daskPods waits until so many pods of Dask clusters run, checks that they run image, and returns them.
+// daskPods waits until so many pods of Dask clusters run, checks that they run image, and returns
+// them.
 func daskPods(t *testing.T, cluster kubernetes.Interface, image string, want int) (running []corev1.Pod) {
 	t.Helper()
 	selector := metav1.ListOptions{LabelSelector: "app.kubernetes.io/component in (dask-scheduler, dask-worker)"}

@@ -23,7 +23,8 @@ func TestCommands(t *testing.T) {
 	step(t, "doctor finds all well", func(t *testing.T) {
 		out, log := p.call(t, 0, "doctor")
 		for _, want := range []string{"ok    configuration", "ok    Docker",
-			"ok    cluster        context " + node + ", Kubernetes v1.", "ok    nodes          " + node + ": containerd, ", "clock in step", "ok    ports", "ok    watching"} {
+			"ok    cluster        context " + node + ", Kubernetes v1.", "ok    nodes          " + node + ": containerd, ",
+			"clock in step", "ok    ports", "ok    watching"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("doctor does not say %q:\n%s%s", want, out, log)
 			}

@@ -46,7 +46,8 @@ func (u upgrade) heals(t *testing.T) {
 		pods, err := u.cluster.CoreV1().Pods(u.name).List(t.Context(), running)
 		must(t, err)
 		for _, pod := range pods.Items { // it may just have ended
-			_, _ = command(t.Context(), os.Environ(), "kubectl", "exec", "--namespace", u.name, pod.Name, "--", "touch", "/tmp/go")
+			_, _ = command(t.Context(), os.Environ(), "kubectl", "exec", "--namespace", u.name, pod.Name, "--", "touch",
+				"/tmp/go")
 		}
 		return u.counts(ready) > 0
 	})

@@ -107,7 +107,8 @@ func command(ctx context.Context, env []string, name string, args ...string) (st
 	return string(out), nil
 }
 
-// ---- projects ------------------------------------------------------------------------------------
+// ---- projects
+// ------------------------------------------------------------------------------------
 
 // project is a folder with a devloop.yaml, to be edited by a test.
 type project struct {
@@ -158,7 +159,8 @@ func newProject(t *testing.T, template string) *project {
 		return os.WriteFile(file, []byte(text), 0o644)
 	}))
 	t.Cleanup(func() { // what devloop built for this test is of use to no other one
-		images, err := command(context.Background(), os.Environ(), "docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", p.name)
+		images, err := command(context.Background(), os.Environ(), "docker", "image", "ls", "--format",
+			"{{.Repository}}:{{.Tag}}", p.name)
 		for _, image := range strings.Fields(images) {
 			if err == nil { // else these are its words
 				docker(t, "image", "rm", image)
@@ -200,8 +202,8 @@ func (p *project) read(t *testing.T, name string) string {
 	return string(content)
 }
 
-// write saves a file of the project as an editor does: a new file, renamed over the old one, so that
-// nobody sees half of it. It is made outside of the project, where it is no change of its own.
+// write saves a file of the project as an editor does: a new file, renamed over the old one, so
+// that nobody sees half of it. It is made outside of the project, where it is no change of its own.
 func (p *project) write(t *testing.T, name, content string) {
 	t.Helper()
 	saved := filepath.Join(filepath.Dir(p.dir), "saved")
@@ -312,7 +314,8 @@ func (p *project) remove(t *testing.T) {
 	p.gone(t)
 }
 
-// ---- a devloop that runs -------------------------------------------------------------------------
+// ---- a devloop that runs
+// -------------------------------------------------------------------------
 
 // devloop is one running process, and what it has said.
 type devloop struct {
@@ -534,7 +537,8 @@ func (d *devloop) count(from int, e expectation) (n int) {
 	return n
 }
 
-// change is something that a test does for which devloop is to run, and where the log was before it.
+// change is something that a test does for which devloop is to run, and where the log was before
+// it.
 type change struct {
 	*devloop
 	since int

@@ -144,7 +144,8 @@ func testUnusualDockerfile(t *testing.T) {
 	p := newProject(t, "small")
 	d := p.start(t)
 	d.await(t, 0, ready)
-	for i, options := range []string{"source=.,target=/src,rw", "target=/src,readwrite", "from=python:3.11-slim,target=/src,rw"} {
+	for i, options := range []string{"source=.,target=/src,rw", "target=/src,readwrite",
+		"from=python:3.11-slim,target=/src,rw"} {
 		before := "CMD "
 		if i > 0 {
 			before = "RUN --mount"
@@ -162,8 +163,9 @@ func testForeign(t *testing.T) {
 	mine := p.name + "-mine"
 	kubectl(t, "create", "namespace", p.name)
 	kubectl(t, "create", "configmap", "theirs", "--namespace", p.name)
-	p.edit(t, "devloop.yaml", "cleanup:", fmt.Sprintf("  - { name: more, chart: workload, namespace: %s, createNamespace: true, "+
-		"inlineValues: { kind: none } }\ncleanup:", mine))
+	p.edit(t, "devloop.yaml", "cleanup:", fmt.Sprintf(
+		"  - { name: more, chart: workload, namespace: %s, createNamespace: true, "+
+			"inlineValues: { kind: none } }\ncleanup:", mine))
 	d := p.start(t)
 	d.await(t, 0, ready)
 	p.write(t, "theirs.yaml", strings.ReplaceAll(`
@@ -191,7 +193,8 @@ spec:
 	if got := kubectl(t, "get", "configmap", "notes", "--namespace", p.name, "--ignore-not-found"); got != "" {
 		t.Errorf("left: %s", got)
 	}
-	d.only(t, on(leftAlone).with("resource", "^configmaps$").with("namespace", "^"+p.name+"$").with("objects", `\btheirs\b`))
+	d.only(t, on(leftAlone).with("resource", "^configmaps$").with("namespace", "^"+p.name+"$").with("objects",
+		`\btheirs\b`))
 	d.only(t, on(namespaceHas).with("namespace", "^"+mine+"$").with("holds", "^things/theirs$"))
 	kubectl(t, "get", things, "theirs", "--namespace", mine)
 
@@ -215,7 +218,8 @@ func neighbour(t *testing.T, args ...string) (string, error) {
 // asked is the code of a neighbour's HTTP request, and its answer.
 func asked(t *testing.T, args ...string) (code, answer string) {
 	t.Helper()
-	out, err := neighbour(t, append([]string{"curl", "--silent", "--max-time", "60", "--write-out", "\n%{http_code}"}, args...)...)
+	out, err := neighbour(t, append([]string{"curl", "--silent", "--max-time", "60", "--write-out", "\n%{http_code}"},
+		args...)...)
 	must(t, err)
 	end := strings.LastIndex(out, "\n")
 	return out[end+1:], out[:end]

@@ -107,7 +107,8 @@ func TestPage(t *testing.T) {
 			b.await(t, "[data-testid=pod-table]", pod)
 		}
 		out, _ = p.call(t, 0, "status")
-		for _, want := range append([]string{p.name + ` on .*: healthy\n`, regexp.QuoteMeta(address), p.name + ` +on node +` + tag,
+		for _, want := range append([]string{p.name + ` on .*: healthy\n`, regexp.QuoteMeta(address), p.name + ` +on node +` +
+			tag,
 			`small +` + p.name + ` +1 +deployed`,
 			local(p.port) + ` +service ` + p.name + `/small +ready`, `start +succeeded after `}, pods...) {
 			if !regexp.MustCompile(want).MatchString(out) {
@@ -258,7 +259,8 @@ func TestPage(t *testing.T) {
 		pod, mark := pods(t)[0], d.mark()
 		// In the background, since the shell ends with its container.
 		kubectl(t, "exec", "-n", p.name, pod, "--", "sh", "-c", "echo farewell "+nonce+` > /proc/1/fd/1
-{ sleep 1; for p in /proc/[0-9]*; do case $(tr '\0' ' ' < $p/cmdline) in 'python3 -m'*) kill -9 ${p#/proc/};; esac; done; } > /dev/null 2>&1 &`)
+{ sleep 1; for p in /proc/[0-9]*; do case $(tr '\0' ' ' < $p/cmdline) in 'python3 -m'*) kill -9 ${p#/proc/};; esac; `+
+			`done; } > /dev/null 2>&1 &`)
 		d.await(t, mark, on(event.PodDied).with("pod", pod).with("output", "farewell "+nonce))
 	})
 
@@ -414,7 +416,8 @@ func addNonsense(t *testing.T, p *project) {
 	must(t, err)
 	defer func() { _ = file.Close() }()
 	_, err = fmt.Fprintf(file, `{"number":99,"why":"change","started":%q,"outcome":"postponed","seconds":1.5,"stages":[{"name":"teleport","seconds":1}],`+
-		`"spans":[{"stage":"teleport","name":"image teleported","started":%[1]q,"seconds":1,"outcome":"postponed"}]}`+"\n", time.Now().Format(time.RFC3339))
+		`"spans":[{"stage":"teleport","name":"image teleported","started":%[1]q,"seconds":1,"outcome":"postponed"}]}`+"\n",
+		time.Now().Format(time.RFC3339))
 	must(t, err)
 }
 

@@ -22,7 +22,8 @@ func TestPlatform(t *testing.T) {
 	python := laptop(t)
 	nonce := unique() // so that an image of an earlier test run is not found in the place of what a test adds
 	p.append(t, "devloop.yaml", "keepImages: 9 # the last step finds those of the first\n")
-	p.edit(t, "devloop.yaml", "ready: /api/health }", "ready: /api/health, hold: 10m } # a busy machine is slow, not broken")
+	p.edit(t, "devloop.yaml", "ready: /api/health }",
+		"ready: /api/health, hold: 10m } # a busy machine is slow, not broken")
 	d := p.start(t)
 	removeImages(t, d)
 	worker, client := d.image(t, 0, "worker"), d.image(t, 0, "daskclient")
@@ -260,7 +261,8 @@ print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 
 // replacing excuses answers of traefik's own that came while the gateway's pod was replaced: from
 // the write of the release until a moment after the run. That traefik knows the new pod is seen by
-// the run; that it forgets the old one is not, and who is sent there waits for an address that is gone.
+// the run; that it forgets the old one is not, and who is sent there waits for an address that is
+// gone.
 func replacing(lines []line) func(outcome) bool {
 	type window struct {
 		run      int

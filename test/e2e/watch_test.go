@@ -205,7 +205,8 @@ func TestWatch(t *testing.T) {
 			again := failed
 			again.run = c.happens(t, on(event.RunStarts).with("why", "retry")).Run
 			c.happens(t, again)
-			// Another try may fail in another way: without a network, by a time-out first, without a route later.
+			// Another try may fail in another way: without a network, by a time-out first, without
+			// a route later.
 			reasons := map[string]bool{}
 			for _, l := range c.log(c.since) {
 				if failed.met(l) && !l.Repeated {

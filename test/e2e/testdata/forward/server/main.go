@@ -1,5 +1,6 @@
-// Command server is what stands behind the forward in its tests and benchmarks: HTTP on port 8080, an echo on 8081, and
-// bytes without end on 8082. It is linked statically, so that its image holds nothing else.
+// Command server is what stands behind the forward in its tests and benchmarks: HTTP on port 8080,
+// an echo on 8081, and bytes without end on 8082. It is linked statically, so that its image holds
+// nothing else.
 //
 //	GET  /                  the pod's name
 //	GET  /readyz            200, or 503 after /unready and until /ready
@@ -30,7 +31,8 @@ import (
 	"time"
 )
 
-// block is what is sent, over and over. Its length is a prime, so that bytes which are lost or come twice are not where they belong.
+// block is what is sent, over and over. Its length is a prime, so that bytes which are lost or come
+// twice are not where they belong.
 var block = func() []byte {
 	b := make([]byte, 1_048_573)
 	_, _ = rand.NewChaCha8([32]byte{}).Read(b) // never fails
@@ -45,8 +47,8 @@ func main() {
 	}
 }
 
-// serve ends when the kubelet asks for it, once every request is answered and every echoed connection has ended: until then
-// its pod is there for those who have it.
+// serve ends when the kubelet asks for it, once every request is answered and every echoed
+// connection has ended: until then its pod is there for those who have it.
 func serve(ctx context.Context) error {
 	var unready atomic.Bool
 	server := &http.Server{Handler: handler(&unready)}
