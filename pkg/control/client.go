@@ -28,8 +28,8 @@ type Client struct {
 	State status.State // when it was found
 }
 
-// stateTimeout bounds how long a devloop takes to send its state: one that was stopped (Ctrl+Z) never
-// does.
+// stateTimeout bounds how long a devloop takes to send its state: one that was stopped (Ctrl+Z)
+// never does.
 const stateTimeout = 3 * time.Second
 
 // NotRunningError means that the selected devloop does not run.
@@ -53,9 +53,9 @@ type Selection struct {
 	KubeContext string // "" for any
 }
 
-// Find returns the devloop of File; by default, without such a file here, that of the nearest folder
-// above for which one runs, else the only one that runs. The error may be a NotRunningError or an
-// AmbiguousError.
+// Find returns the devloop of File; by default, without such a file here, that of the nearest
+// folder above for which one runs, else the only one that runs. The error may be a NotRunningError
+// or an AmbiguousError.
 func (s Selection) Find(ctx context.Context) (*Client, error) {
 	dir, err := SocketDir()
 	if err != nil {
@@ -190,8 +190,8 @@ const (
 	maxError  = 1500
 )
 
-// ErrCut means that a stream ended in the middle: that devloop was killed, or did not wait for a slow
-// reader.
+// ErrCut means that a stream ended in the middle: that devloop was killed, or did not wait for a
+// slow reader.
 var ErrCut = errors.New("the stream is cut off")
 
 // Follow is Events for lines after last that come, until that devloop or ctx ends. Where a slow

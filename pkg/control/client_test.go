@@ -28,7 +28,8 @@ func TestFollowingGoesOn(t *testing.T) {
 	}
 	tell := func(w io.Writer, from, to int) {
 		for n := from; n <= to; n++ {
-			line, err := json.Marshal(event.Event{Time: time.Now(), Stage: "build", Phase: event.Noted, Message: strconv.Itoa(n)})
+			e := event.Event{Time: time.Now(), Stage: "build", Phase: event.Noted, Message: strconv.Itoa(n)}
+			line, err := json.Marshal(e)
 			if err != nil {
 				t.Error(err)
 			}

@@ -13,8 +13,8 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// SocketDir returns the folder of this user's sockets, which need not exist. Only this user may read
-// it.
+// SocketDir returns the folder of this user's sockets, which need not exist. Only this user may
+// read it.
 func SocketDir() (string, error) {
 	dir := filepath.Join(os.TempDir(), "devloop-"+strconv.Itoa(os.Getuid()))
 	if runtime := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(runtime) { // the standard says to ignore others

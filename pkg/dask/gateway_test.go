@@ -17,10 +17,13 @@ func TestGatewayImage(t *testing.T) {
 		image  string
 		failed bool
 	}{
-		{"the default of image", 200, `{"cluster_options":[{"field":"worker_cores","default":1,"spec":{"type":"float"}},{"field":"image","default":"worker:1","spec":{"type":"string"}}]}`,
+		{"the default of image", 200,
+			`{"cluster_options":[{"field":"worker_cores","default":1,"spec":{"type":"float"}},` +
+				`{"field":"image","default":"worker:1","spec":{"type":"string"}}]}`,
 			"worker:1", false},
 		{"none of that name", 200, `{"cluster_options":[]}`, "", false},
-		{"one of a list has a label", 200, `{"cluster_options":[{"field":"image","default":"stable","spec":{"type":"select"}}]}`,
+		{"one of a list has a label", 200,
+			`{"cluster_options":[{"field":"image","default":"stable","spec":{"type":"select"}}]}`,
 			"", false},
 		{"one that is no text", 200, `{"cluster_options":[{"field":"image","default":3,"spec":{"type":"string"}}]}`, "",
 			false},

@@ -28,9 +28,9 @@ func (i *Image) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// The payloads: what events are about, as data. Tags are the keys of the log, which has the fields in
-// this order. Secrets are taken out of strings, but never out of Names. words.go says which message
-// carries which payload.
+// The payloads: what events are about, as data. Tags are the keys of the log, which has the fields
+// in this order. Secrets are taken out of strings, but never out of Names. words.go says which
+// message carries which payload.
 type (
 	// DevloopStart is the start of the process.
 	DevloopStart struct {

@@ -39,7 +39,7 @@ func TestDockerContext(t *testing.T) {
 		{"the default context", "default", "", "", usual, ""},
 		{"DOCKER_CONTEXT wins", "colima", "default", "", usual, ""},
 		{"DOCKER_HOST wins", "colima", "remote", "tcp://127.0.0.1:1", "tcp://127.0.0.1:1", ""},
-		{"another machine, by ssh", "remote", "", "", "http://docker.example.com", ""}, // what the docker command calls the end of the tunnel
+		{"another machine, by ssh", "remote", "", "", "http://docker.example.com", ""}, // the tunnel's end
 		{"DOCKER_HOST by ssh", "", "", "ssh://user@builder", "http://docker.example.com", ""},
 		{"no such context", "", "missing", "", "", `docker context "missing"`},
 		{"a broken DOCKER_HOST", "", "", "nonsense", "", "connect to Docker"},

@@ -12,7 +12,8 @@
 // Its rules:
 //   - A folder is walked only after its watch is in place, so nothing can appear unseen in between.
 //   - A change is reported only after the watches that it makes necessary are in place.
-//   - Nothing is lost while no one receives: batches wait and merge. When events were lost, every path has changed.
+//   - Nothing is lost while no one receives: batches wait and merge. When events were lost, every
+//     path has changed.
 package watch
 
 import (

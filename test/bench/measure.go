@@ -24,7 +24,7 @@ const (
 type benchmark struct {
 	name        string
 	unit        string // of its samples
-	goal        string // "<=0.35" or ">=0.9" bounds the ratio ours/theirs; with the unit behind it, "<=50 ms", it bounds ours
+	goal        string // "<=0.35" or ">=0.9" bounds the ratio ours/theirs; with a unit, "<=50 ms", ours alone
 	alternative string // what theirs is, in a few words; "" where there is none
 	// prepare makes both sides ready; theirs is nil where there is no alternative. What has to be
 	// undone is given to t.cleanup.

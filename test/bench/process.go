@@ -43,7 +43,7 @@ type line struct {
 func (t *testbed) start(ctx context.Context, dir string, env []string, name string, args ...string) (*process, error) {
 	p := &process{
 		name:  filepath.Base(name),
-		cmd:   exec.CommandContext(context.WithoutCancel(ctx), name, args...), // it outlives ctx, to be ended in an orderly way
+		cmd:   exec.CommandContext(context.WithoutCancel(ctx), name, args...), // outlives ctx: it is stopped in order
 		done:  make(chan struct{}),
 		grown: make(chan struct{}),
 	}

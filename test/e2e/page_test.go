@@ -415,7 +415,8 @@ func addNonsense(t *testing.T, p *project) {
 	file, err := os.OpenFile(files[0], os.O_APPEND|os.O_WRONLY, 0)
 	must(t, err)
 	defer func() { _ = file.Close() }()
-	_, err = fmt.Fprintf(file, `{"number":99,"why":"change","started":%q,"outcome":"postponed","seconds":1.5,"stages":[{"name":"teleport","seconds":1}],`+
+	_, err = fmt.Fprintf(file, `{"number":99,"why":"change","started":%q,"outcome":"postponed","seconds":1.5,`+
+		`"stages":[{"name":"teleport","seconds":1}],`+
 		`"spans":[{"stage":"teleport","name":"image teleported","started":%[1]q,"seconds":1,"outcome":"postponed"}]}`+"\n",
 		time.Now().Format(time.RFC3339))
 	must(t, err)

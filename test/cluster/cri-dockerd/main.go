@@ -1,6 +1,5 @@
-// Cri-dockerd lets the kubelet run its pods in Docker, as on a minikube node whose runtime is
-// docker. It is a module of its own, as it needs packages of an older Kubernetes than the one in
-// ../kube; it is built only for a node of that runtime.
+// Cri-dockerd lets the kubelet run its pods in Docker, as on a minikube node whose runtime is docker. It is a module of
+// its own, as it needs packages of an older Kubernetes than the one in ../kube; it is built only for a node of that runtime.
 package main
 
 import (

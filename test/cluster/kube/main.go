@@ -1,7 +1,7 @@
 // Kube is the part of a Kubernetes node that Debian does not package: the control plane, kubelet,
 // kube-proxy, kubectl and a small cluster DNS, unmodified upstream commands linked into one binary
-// so that they are compiled and linked once. As in busybox, the name that it is called by, or else
-// its first argument, names the command.
+// so that they are compiled and linked once. As in busybox, the name that it is called by, or else its
+// first argument, names the command.
 package main
 
 import (
