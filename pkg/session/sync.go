@@ -112,19 +112,19 @@ func (y *syncer) install(ctx context.Context, now *target) {
 	if wanted == y.installed {
 		return
 	}
-	var changed venv.Installed
+	var changed []string
 	quiet := event.Sink(func(e event.Event) { // an installation that changed nothing is a detail
-		if e.Phase == event.Succeeded && changed == "" {
+		if e.Phase == event.Succeeded && len(changed) == 0 {
 			e.Phase = event.Detailed
 		}
 		y.sink(e)
 	})
 	err = quiet.For("local").Step(ctx, event.VenvSynced, func(ctx context.Context) (details []any, err error) {
 		changed, err = venv.Install(ctx, dir, c.Dir, file, func(line string) { stage.Detail("output", "line", line) })
-		if changed == "" {
+		if len(changed) == 0 {
 			return nil, err
 		}
-		return []any{"installed", few(strings.Fields(string(changed)))}, err
+		return []any{"installed", few(changed)}, err
 	}, "venv", placeName(c, dir), "file", event.Name(placeName(c, file)))
 	switch {
 	case err == nil:

@@ -31,18 +31,16 @@ const (
 	shownFirst, shownLast, shownLine = 3, 9, 240
 )
 
-// Installed is what an installation has changed: pip's list of name-version, "" for nothing.
-type Installed string
-
 // Install installs the requirements in a file into the environment at dir, with folder as the
-// working directory. output receives each line of output. If ctx ends, pip undoes its work.
-func Install(ctx context.Context, dir, folder, file string, output func(line string)) (Installed, error) {
+// working directory, and returns what that changed, each as name-version. output receives each line
+// of output. If ctx ends, pip undoes its work.
+func Install(ctx context.Context, dir, folder, file string, output func(line string)) (installed []string, err error) {
 	if _, err := open(dir); err != nil {
-		return "", err
+		return nil, err
 	}
 	args, err := installer(dir)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, installTimeout, fmt.Errorf("not done after %s", installTimeout))
 	defer cancel()
@@ -54,7 +52,7 @@ func Install(ctx context.Context, dir, folder, file string, output func(line str
 	if text := excerpt(last); text != "" {
 		err = fmt.Errorf("%w\n%s", err, text)
 	}
-	return "", event.WithHint(err, "fix "+filepath.Base(file)+" and save; by hand: "+byHand(args, file))
+	return nil, event.WithHint(err, "fix "+filepath.Base(file)+" and save; by hand: "+byHand(args, file))
 }
 
 // quietArgs are pip's options that a user does not need. -I isolates it: neither a folder nor a
@@ -92,7 +90,7 @@ func byHand(args []string, file string) string {
 
 // run runs a command to its end and returns its last lines of output and what it installed.
 func run(ctx context.Context, folder string, args []string, output func(line string)) (
-	last []string, installed Installed, err error) {
+	last, installed []string, err error) {
 	cmd := command.Command{
 		Args: args, Folder: folder, StopSignal: syscall.SIGINT, GracePeriod: undoTimeout, MaxLine: outputLine,
 		Env: append(os.Environ(), "PIP_USER=0", "NO_COLOR=1"), // into the environment, whatever pip.conf says
@@ -103,10 +101,10 @@ func run(ctx context.Context, folder string, args []string, output func(line str
 		last = append(last, line)
 		last = last[max(0, len(last)-keptLines):]
 		if list, ok := strings.CutPrefix(line, "Successfully installed "); ok { // pip
-			installed = Installed(list)
+			installed = strings.Fields(list)
 		}
 		if library, ok := strings.CutPrefix(line, " + "); ok { // uv
-			installed = Installed(strings.TrimSpace(string(installed) + " " + strings.Replace(library, "==", "-", 1)))
+			installed = append(installed, strings.Replace(library, "==", "-", 1))
 		}
 	}, nil)
 	return last, installed, err

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -90,21 +91,23 @@ func TestInstall(t *testing.T) {
 	file := filepath.Join(folder, "requirements.txt")
 	var lines []string
 	output := func(line string) { lines = append(lines, line) }
-	if installed, err := Install(t.Context(), dir, folder, file, output); err != nil || installed != "alpha-1.0" {
+	installed, err := Install(t.Context(), dir, folder, file, output)
+	if err != nil || !slices.Equal(installed, []string{"alpha-1.0"}) {
 		t.Fatalf("%q, %v: %q", installed, err, lines)
 	}
 	if _, versions, err := Read(dir); err != nil || versions["alpha"] != "1.0" {
 		t.Errorf("%v, %v", versions, err)
 	}
-	if installed, err := Install(t.Context(), dir, folder, file, output); err != nil || installed != "" {
+	if installed, err := Install(t.Context(), dir, folder, file, output); err != nil || len(installed) > 0 {
 		t.Errorf("again: %q, %v", installed, err)
 	}
 	write(t, folder, map[string]string{"more.txt": "alpha==2.0\n"})
-	if installed, err := Install(t.Context(), dir, folder, file, output); err != nil || installed != "alpha-2.0" {
+	installed, err = Install(t.Context(), dir, folder, file, output)
+	if err != nil || !slices.Equal(installed, []string{"alpha-2.0"}) {
 		t.Errorf("%q, %v", installed, err)
 	}
 	write(t, folder, map[string]string{"more.txt": "alpha==3.0\n"})
-	_, err := Install(t.Context(), dir, folder, file, output)
+	_, err = Install(t.Context(), dir, folder, file, output)
 	if err == nil || !strings.Contains(err.Error(), "install requirements.txt into "+dir+": exit status 1\n"+
 		"ERROR: Could not find a version that satisfies the requirement alpha==3.0") ||
 		!strings.Contains(event.Hint(err), "by hand: '"+dir+"/bin/python' -m pip install -r '"+file+"'") {
@@ -118,7 +121,7 @@ func TestInstallWithoutPip(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	t.Setenv("PATH", tools)
-	install := func() (Installed, error) { return Install(t.Context(), dir, tools, "r.txt", func(string) {}) }
+	install := func() ([]string, error) { return Install(t.Context(), dir, tools, "r.txt", func(string) {}) }
 	_, err := install()
 	if err == nil || !strings.Contains(err.Error(), "there is no pip in "+dir) ||
 		!strings.Contains(event.Hint(err), "-m ensurepip") {
@@ -130,7 +133,7 @@ func TestInstallWithoutPip(t *testing.T) {
 		t.Fatal(err)
 	}
 	installed, err := install()
-	if err != nil || installed != "alpha-2.0 beta-1.0" {
+	if err != nil || !slices.Equal(installed, []string{"alpha-2.0", "beta-1.0"}) {
 		t.Errorf("%q, %v", installed, err)
 	}
 	args, err := os.ReadFile(filepath.Join(tools, "args"))
