@@ -80,8 +80,8 @@ func (s proofStage) Check(ctx context.Context, sink event.Sink, made *loop.Targe
 // Follow has the libraries of the images compared after a successful run.
 func (s proofStage) Follow(made *loop.Target) { s.libraries.follow(target{made, s.config}) }
 
-// forget ends all checks until the next run has called Check. A run calls it before it changes what
-// runs.
+// forget drops what is expected: a run calls it before it changes what runs. Checks report nothing
+// until the run calls Check.
 func (p *prover) forget() { p.expected.Store(nil) }
 
 // run checks again after pods were replaced, and from time to time while the chain is broken or

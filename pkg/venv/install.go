@@ -64,7 +64,7 @@ func installer(dir string) ([]string, error) {
 	python := filepath.Join(dir, "bin", "python")
 	if _, err := os.Stat(python); err != nil { // it may be a link to a Python that was removed
 		return nil, event.WithHint(fmt.Errorf("the Python of %s is not there: %w", dir, err),
-			"make it anew: python3 -m venv --clear "+quoted(dir))
+			"recreate it: python3 -m venv --clear "+quoted(dir))
 	}
 	if _, versions, err := Read(dir); err == nil && versions["pip"] != "" {
 		return []string{python, "-I", "-u", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"}, nil

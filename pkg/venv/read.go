@@ -40,7 +40,7 @@ func Read(dir string) (python string, versions map[string]string, err error) {
 	if len(own) == 0 {
 		return "", nil, event.WithHint(
 			fmt.Errorf("%s is incomplete: there is no lib/python3.*/site-packages in it", dir),
-			"make it anew: python3 -m venv --clear "+quoted(dir))
+			"recreate it: python3 -m venv --clear "+quoted(dir))
 	}
 	for _, folder := range e.outside() {
 		_ = e.add(folder) // Python, too, ignores what cannot be read there
