@@ -45,7 +45,7 @@ func archive(t *testing.T, files map[string]string) []byte {
 	return out.Bytes()
 }
 
-// opened finds a chart and reads it.
+// opened loads a chart.
 func (c *charts) opened(t *testing.T, from source) (*chart.Chart, string, error) {
 	t.Helper()
 	found, err := c.open(t.Context(), event.Stage{}, from)

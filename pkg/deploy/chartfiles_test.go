@@ -22,7 +22,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// inTime fails the test if work does not end: a pipe would hold it up for ever.
+// inTime fails the test if work does not end: a pipe would block it forever.
 func inTime(t *testing.T, work func() error) error {
 	t.Helper()
 	done := make(chan error, 1)
@@ -120,7 +120,7 @@ func TestChartFolderOfAnything(t *testing.T) {
 	}
 }
 
-// What Helm's own loader finds in a folder is found here, too.
+// The files are those that Helm's own loader finds.
 func TestChartFolderIsReadAsHelmDoes(t *testing.T) {
 	dir := chartFolder(t, map[string]string{
 		"Chart.yaml": "\ufeff" + demo["Chart.yaml"], "values.yaml": "a: 1\n", "templates/a.yaml": "a",
@@ -153,7 +153,7 @@ func TestChartFolderIsReadAsHelmDoes(t *testing.T) {
 	}
 }
 
-// packed is an archive of files with that content each.
+// packed returns an archive of files that all have the content.
 func packed(t *testing.T, content []byte, names ...string) []byte {
 	t.Helper()
 	var out bytes.Buffer

@@ -24,7 +24,7 @@ import (
 
 var pods = schema.GroupResource{Resource: "pods"}
 
-// node makes of each pod what a kubelet might.
+// node sets the status of each pod, as a kubelet would.
 func node(status corev1.PodStatus) *fake.Clientset {
 	client := fake.NewClientset()
 	client.PrependReactor("create", "pods", func(a clientgotesting.Action) (bool, runtime.Object, error) {
@@ -45,7 +45,7 @@ func waits(reason, message string) corev1.PodStatus {
 		State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}}}}
 }
 
-// limited gives the containers of pods a memory limit, as a LimitRange does.
+// limited gives pods a memory limit, as a LimitRange does.
 func limited(client *fake.Clientset) *fake.Clientset {
 	client.PrependReactor("create", "pods", func(a clientgotesting.Action) (bool, runtime.Object, error) {
 		pod := a.(clientgotesting.CreateAction).GetObject().(*corev1.Pod)
@@ -55,7 +55,7 @@ func limited(client *fake.Clientset) *fake.Clientset {
 	return client
 }
 
-// forbids refuses pods in a namespace.
+// forbids rejects pods in a namespace.
 func forbids(client *fake.Clientset, namespace string, err error) *fake.Clientset {
 	client.PrependReactor("create", "pods", func(a clientgotesting.Action) (bool, runtime.Object, error) {
 		return a.GetNamespace() == namespace, nil, err
@@ -63,7 +63,7 @@ func forbids(client *fake.Clientset, namespace string, err error) *fake.Clientse
 	return client
 }
 
-// onDisk is a real journal.
+// onDisk returns a real journal.
 func onDisk(t *testing.T) *journal.Journal {
 	t.Helper()
 	j, err := journal.Open(t.TempDir(), "cluster", "demo")
@@ -152,7 +152,7 @@ func TestCheckPod(t *testing.T) {
 	}
 }
 
-// podOf is the name of the pod that was made.
+// podOf returns the name of the created pod.
 func podOf(client *fake.Clientset) string {
 	for _, a := range client.Actions() {
 		if c, ok := a.(clientgotesting.CreateAction); ok && a.GetResource().Resource == "pods" {

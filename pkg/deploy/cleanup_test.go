@@ -36,7 +36,7 @@ var (
 	things     = schema.GroupVersionResource{Group: "example.test", Version: "v1", Resource: "things"}
 )
 
-// kinds is a discovery cache: what it knows, and what the API server would say now.
+// kinds is a discovery cache: cached is its content, now the API server's answer.
 type kinds struct {
 	discovery.CachedDiscoveryInterface
 	cached, now []*metav1.APIResourceList
@@ -58,12 +58,12 @@ func resources(of ...schema.GroupVersionResource) (lists []*metav1.APIResourceLi
 	return lists
 }
 
-// fixedMapper is a RESTMapper that never has to ask.
+// fixedMapper is a RESTMapper that needs no discovery.
 type fixedMapper struct{ *meta.DefaultRESTMapper }
 
 func (fixedMapper) Reset() {}
 
-// live is a cluster that holds these objects, and what was told of what is deleted in it.
+// live is a fake cluster, with the events of a clean-up.
 type live struct {
 	*Deployer
 	client  *fake.Clientset
@@ -84,7 +84,7 @@ func (l *live) sink() event.Sink {
 	}
 }
 
-// log are the texts of the events so far.
+// log returns the events so far as text.
 func (l *live) log() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -127,7 +127,7 @@ func cluster(t *testing.T, journal permissions, objects ...*unstructured.Unstruc
 	return l
 }
 
-// of is an object; change may give it annotations, labels, and owners.
+// of returns an object; change may add annotations, labels and owners.
 func of(kind, name string, change ...func(*unstructured.Unstructured)) *unstructured.Unstructured {
 	version := map[string]string{"ConfigMap": "v1", "Thing": "example.test/v1",
 		"CustomResourceDefinition": "apiextensions.k8s.io/v1"}[kind]
@@ -163,7 +163,7 @@ func ownedBy(kind, name string, uid types.UID) func(*unstructured.Unstructured) 
 	}
 }
 
-// namespace makes the namespace demo, whose UID is now.
+// namespace creates the namespace demo with the UID now.
 func (l *live) namespace(t *testing.T, labels map[string]string) {
 	t.Helper()
 	if err := l.client.Tracker().Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "demo", UID: "now",
@@ -172,7 +172,7 @@ func (l *live) namespace(t *testing.T, labels map[string]string) {
 	}
 }
 
-// deletions are "namespace/name UID uid", the UID being that of the precondition.
+// deletions returns "namespace/name UID uid" for each deletion, with the UID of its precondition.
 func deletions(actions []clientgotesting.Action) (all []string) {
 	for _, a := range actions {
 		d, ok := a.(clientgotesting.DeleteAction)
@@ -287,8 +287,7 @@ func TestCleanupBeforeLeavesAnObjectThatWasMadeAnew(t *testing.T) {
 	})
 }
 
-// Two folders with projects of one name have one journal. What is made from one of them is not
-// removed from the other.
+// Two folders with the same project name share a journal: neither removes what the other made.
 func TestCleanupLeavesWhatAnotherFolderMade(t *testing.T) {
 	dir, first, second := t.TempDir(), t.TempDir(), t.TempDir()
 	web, db := Release{Name: "web", Namespace: "demo"}, Release{Name: "db", Namespace: "demo"}

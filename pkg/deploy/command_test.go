@@ -16,8 +16,8 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 )
 
-// commands is a deployer that runs commands in a new folder, for a cluster that is in the
-// kubeconfig beside another one; lines returns what they printed to the log.
+// commands returns a deployer that runs commands in a new folder, for one of two clusters in the
+// kubeconfig; lines returns the logged output.
 func commands(t *testing.T) (d *Deployer, stage event.Stage, lines func() string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -86,8 +86,7 @@ func TestCommandThatFails(t *testing.T) {
 	}
 }
 
-// TestCommandEnds is about commands that start others: with their time, all of them end; with their
-// own end, the others may go on.
+// When a command times out, its children are killed too; when it ends by itself, they may go on.
 func TestCommandEnds(t *testing.T) {
 	d, stage, _ := commands(t)
 	pid := func() int {
@@ -129,8 +128,7 @@ func TestCommandEnds(t *testing.T) {
 	}
 }
 
-// TestKubeconfigOfAKilledDevloop is about what a devloop leaves that is killed while a command
-// runs.
+// A devloop that is killed while a command runs leaves a kubeconfig, which the next one removes.
 func TestKubeconfigOfAKilledDevloop(t *testing.T) {
 	d, stage, lines := commands(t)
 	folder, _ := d.options.Runtime()

@@ -38,7 +38,7 @@ spec:
   versions: [{ name: v1, served: true, storage: true }, { name: v0, served: false }]
 `
 
-// An API server that has established a definition, and lists its kind a moment later only.
+// An established CRD, whose kind the API server lists a moment later.
 func TestDefinitionIsListed(t *testing.T) {
 	const asked = 3 // times, until the kind is in the list
 	var lists atomic.Int32
@@ -103,8 +103,7 @@ func TestDefinitionIsListed(t *testing.T) {
 	}
 }
 
-// What devloop may write into: the definition that it made, and none that another project's devloop
-// made, be it under the same name.
+// Only the CRD that devloop made is written, not one of another project, even under the same name.
 func TestDefinitionsOfOthersAreNotWritten(t *testing.T) {
 	const name = "things.example.test"
 	for what, test := range map[string]struct {

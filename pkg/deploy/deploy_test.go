@@ -14,7 +14,7 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 )
 
-// silent is an API server that takes requests and answers none.
+// silent is an API server that never answers.
 type silent struct{}
 
 func (silent) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -22,8 +22,7 @@ func (silent) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, r.Context().Err()
 }
 
-// An API server that hangs takes a run no longer than it may take to answer: tries of a run start
-// half a minute apart.
+// An API server that hangs fails a run after AnswerTimeout: retries start half a minute apart.
 func TestSilentAPIServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, err := kubernetes.NewForConfig(&rest.Config{Host: "https://192.0.2.1", Transport: silent{}})

@@ -64,8 +64,7 @@ func TestDiagnosis(t *testing.T) {
 	}
 }
 
-// TestKilledContainer is about what helps a container that was killed: nothing is said of its
-// memory that was not seen.
+// A hint does not mention memory unless a memory limit was seen.
 func TestKilledContainer(t *testing.T) {
 	limited := func(name string) corev1.Container {
 		return corev1.Container{Name: name, Resources: corev1.ResourceRequirements{
@@ -104,7 +103,7 @@ func TestKilledContainer(t *testing.T) {
 	}
 }
 
-// TestEvidence: what hindered a container before it started is not why it failed.
+// What delayed a container before it started is not why it failed.
 func TestEvidence(t *testing.T) {
 	started := metav1.NewTime(time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC))
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-1", UID: "1"},
@@ -123,7 +122,7 @@ func TestEvidence(t *testing.T) {
 	}
 }
 
-// TestUnsteady is about containers that Kubernetes calls ready as soon as they run.
+// Kubernetes calls these containers ready as soon as they run.
 func TestUnsteady(t *testing.T) {
 	of := workload{kind: "deployment", namespace: "demo", name: "web"}
 	probe := &corev1.Probe{}

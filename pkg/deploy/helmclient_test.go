@@ -25,7 +25,7 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 )
 
-// objectServer holds config maps of the namespace demo, and heeds preconditions as a real one does.
+// objectServer serves config maps in the namespace demo, and checks preconditions.
 type objectServer struct {
 	*httptest.Server
 	mu      sync.Mutex
@@ -85,7 +85,7 @@ func (s *objectServer) answer(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// names are what the server holds.
+// names returns the names of the server's objects.
 func (s *objectServer) names() (names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,7 +96,7 @@ func (s *objectServer) names() (names []string) {
 	return names
 }
 
-// list is how Helm names these objects.
+// list returns Helm's representation of objects.
 func (s *objectServer) list(t *testing.T, names ...string) (list helmkube.ResourceList) {
 	t.Helper()
 	config := &rest.Config{Host: s.URL, APIPath: "/api", ContentConfig: resource.UnstructuredPlusDefaultContentConfig()}
@@ -167,8 +167,7 @@ func TestUpgradeDeletesOnlyWhatIsOfTheRelease(t *testing.T) {
 	}
 }
 
-// A hook's object is deleted by default before the hook runs again, whoever made it: Helm looks at
-// its name only.
+// By default Helm deletes a hook's object by name before the hook runs again, whoever made it.
 func TestHookDeletesOnlyWhatHooksOfTheReleaseMade(t *testing.T) {
 	server := newObjectServer(t, of("ConfigMap", "theirs", annotated(kube.AnnotationHook, "pre-install")),
 		of("ConfigMap", "by-hand"),
@@ -227,7 +226,7 @@ func TestHelmsClientReturnsPanics(t *testing.T) {
 	}
 }
 
-// The library that compares objects stumbles over an empty element of a list.
+// The library that compares objects panics on an empty element of a list.
 func TestPanicWhileAnObjectIsUpdated(t *testing.T) {
 	server := newObjectServer(t, of("Service", "web", ofRelease("web")))
 	list := func(version string) helmkube.ResourceList {

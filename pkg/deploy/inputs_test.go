@@ -9,7 +9,7 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 )
 
-// read returns what a release is made from.
+// read returns a release with its inputs, and the merged values.
 func read(t *testing.T, version string, files map[string]string, r Release) (desired, map[string]any) {
 	t.Helper()
 	dir := t.TempDir()

@@ -15,7 +15,7 @@ import (
 	"github.com/devloop/devloop/pkg/journal"
 )
 
-// writes are the requests to a cluster that change something.
+// writes returns the modifying requests to a cluster.
 func writes(client *metadatafake.FakeMetadataClient) (all []string) {
 	for _, a := range client.Actions() {
 		if !slices.Contains([]string{"get", "list"}, a.GetVerb()) {
@@ -25,8 +25,8 @@ func writes(client *metadatafake.FakeMetadataClient) (all []string) {
 	return all
 }
 
-// A release with our project's label that this journal does not know: someone else works on the
-// same project, from another machine.
+// The release has our project's label but is not in this journal: it belongs to someone who works
+// on the same project elsewhere.
 func TestReleaseOfAnotherUser(t *testing.T) {
 	r := demoRelease
 	r.Chart = chartFolder(t, demo)
@@ -99,7 +99,7 @@ func TestReleaseOfAnotherUser(t *testing.T) {
 	}
 }
 
-// Somebody makes the release while the commands before it run.
+// Someone else creates the release while the commands before it run.
 func TestReleaseThatSomeoneElseMakesMeanwhile(t *testing.T) {
 	remembered := permits{}
 	d := records(t, remembered)
@@ -124,7 +124,7 @@ func TestReleaseThatSomeoneElseMakesMeanwhile(t *testing.T) {
 	}
 }
 
-// What is not ours is not rolled back either.
+// A release of someone else is not rolled back.
 func TestReleaseOfAnotherUserIsNotRolledBack(t *testing.T) {
 	theirs := map[string]string{labelProject: "demo", labelRevision: "1", labelGood: "1"}
 	d := records(t, permits{}, record(1, release.StatusSuperseded, theirs), record(2, release.StatusDeployed,
@@ -139,7 +139,7 @@ func TestReleaseOfAnotherUserIsNotRolledBack(t *testing.T) {
 	}
 }
 
-// Diff has no journal: another devloop may be running, and has locked it.
+// Diff has no journal: a running devloop may have locked it.
 func TestWhyDiffersNeedsNoJournal(t *testing.T) {
 	d := New(nil, "demo", nil, Options{})
 	ours := revision{version: 1, status: release.StatusDeployed, labels: map[string]string{labelProject: "demo",

@@ -104,8 +104,8 @@ func TestOutputOutsideOfTheChart(t *testing.T) {
 	}
 }
 
-// A template may do in this process what it did not do in its own: this one sees another object
-// each time that it looks.
+// A template may render differently in this process than in its child: this one sees another object
+// at each lookup.
 func TestHelmRendersNoTemplates(t *testing.T) {
 	var looks atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -16,7 +16,7 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 )
 
-// record is Helm's record of a revision, on its outside.
+// record returns the metadata of Helm's record of a revision.
 func record(version int, status release.Status, labels map[string]string) *metav1.PartialObjectMetadata {
 	all := map[string]string{"owner": "helm", "name": "web", "version": strconv.Itoa(version), "status": status.String()}
 	for key, value := range labels {
@@ -27,7 +27,7 @@ func record(version int, status release.Status, labels map[string]string) *metav
 			Labels: all}}
 }
 
-// records is a deployer for a cluster that holds these.
+// records returns a deployer for a cluster with these records.
 func records(t *testing.T, journal permits, all ...*metav1.PartialObjectMetadata) *Deployer {
 	t.Helper()
 	scheme := metadatafake.NewTestScheme()
@@ -79,8 +79,7 @@ func TestRevisions(t *testing.T) {
 	}
 }
 
-// TestReleaseOfAnotherWriter is about releases that are being written: what a devloop that was
-// killed left is taken up, what someone else does is waited for.
+// A pending release that a killed devloop left is taken over; another process's is waited for.
 func TestReleaseOfAnotherWriter(t *testing.T) {
 	ours := map[string]string{labelProject: "demo", labelRevision: "3"}
 	for _, test := range []struct {

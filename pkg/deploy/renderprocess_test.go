@@ -23,7 +23,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// request is to render a chart of these files, the demo's aside.
+// request returns a request to render a chart of these files and the demo's.
 func request(t *testing.T, content map[string]string, values map[string]any) renderRequest {
 	t.Helper()
 	files := maps.Clone(demo)
@@ -47,7 +47,7 @@ func TestTemplatesThatNeverEnd(t *testing.T) {
 		within   time.Duration
 		wantErr  string
 	}{
-		// have no end, or need too much memory, whichever comes first
+		// endless, or short of memory, whichever comes first
 		"tpl that calls itself": {`{{ tpl .Values.again . }}`, ample, "its templates"},
 		"template that calls itself": {`{{ define "a" }}{{ template "a" . }}{{ end }}{{ template "a" . }}`, ample,
 			"maximum template depth"},
@@ -58,7 +58,7 @@ func TestTemplatesThatNeverEnd(t *testing.T) {
 		"output without end": {
 			`{{ range 1000000000000 }}aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa{{ end }}`, ample,
 			"of memory"},
-		// with the race detector it is the memory
+		// short of memory with the race detector
 		"output that is too large": {`{{ range until 70 }}{{ repeat 1048576 "a" }}{{ end }}`, ample, "MiB"},
 		"a mistake":                {`{{ .Values.again.and.again }}`, ample, "can't evaluate field and in type"},
 	} {
@@ -87,7 +87,7 @@ func TestRenderingEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// What templates see in the process of their own is what they see in Helm's.
+// Templates see the same in the child process as in Helm.
 func TestTemplatesSeeTheSame(t *testing.T) {
 	content := map[string]string{
 		"values.yaml": "whole: 1000680000\nfraction: 1.0\nlarge: 12345678901234567890\nnothing: null\nempty: []\nnone: " +
@@ -162,7 +162,7 @@ func TestTemplatesLookUpAndDoNotWrite(t *testing.T) {
 	}
 }
 
-// A schema may name files and addresses, and these have no end either.
+// A schema may refer to files and addresses, which may be endless, too.
 func TestSchemaThatReadsAnything(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
@@ -184,7 +184,7 @@ func TestSchemaThatReadsAnything(t *testing.T) {
 	}
 }
 
-// BenchmarkRenderProcess is what the process costs.
+// BenchmarkRenderProcess measures the child process.
 func BenchmarkRenderProcess(b *testing.B) {
 	if _, err := os.Stat("/proc/self/exe"); err != nil {
 		b.Skip(err)

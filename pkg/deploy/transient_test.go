@@ -10,8 +10,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// TestTransient is about what decides whether a run is tried again: what Helm or the API server
-// said, and not what pods printed.
+// Whether a run is retried depends on what Helm or the API server said, not on what pods printed.
 func TestTransient(t *testing.T) {
 	refused := errors.New("Get \"https://192.0.2.1\": dial tcp 192.0.2.1:8443: connect: connection refused")
 	failed := errors.New("job failed: BackoffLimitExceeded")

@@ -35,14 +35,13 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 )
 
-// What libraries report as an error is logged, and whoever reports two within a millisecond sleeps
-// for the rest of it: by a time that the whole process shares. Bubbles begin in the year 2000, so
-// there a reflector would sleep until the time of the last error outside, or in another bubble.
-// Only the logging stays.
+// client-go logs errors, and sleeps if two occur within a millisecond, by a clock that all bubbles
+// share. Bubbles start in the year 2000, so a reflector in one would sleep until the time of the
+// last error outside. Only the logging stays.
 func init() { utilruntime.ErrorHandlers = utilruntime.ErrorHandlers[:1] }
 
-// testNode is a cluster of one pod with one container, whose log is served as kubelets do: what it
-// prints and how it ends is up to the test. Pods are client-go's fake, logs are HTTP, without a
+// testNode is a cluster with one pod of one container, whose log is served as by a kubelet. The
+// test controls what it prints and how it ends. Pods are client-go's fake; logs are HTTP, without a
 // network.
 type testNode struct {
 	*fake.Clientset
@@ -98,7 +97,7 @@ func newTestNode(seed uint64) *testNode {
 	return n
 }
 
-// CoreV1 is the fake's but for logs.
+// CoreV1 is the fake's, except for logs.
 func (n *testNode) CoreV1() corev1client.CoreV1Interface {
 	return testCore{n.Clientset.CoreV1(), n.real}
 }
@@ -127,7 +126,7 @@ func (n *testNode) changed() {
 	n.news = make(chan struct{})
 }
 
-// start starts the container, again if it has run before.
+// start starts the container, or restarts it.
 func (n *testNode) start(lines ...testLine) {
 	n.mu.Lock()
 	if last := len(n.starts); last > 0 {
@@ -171,7 +170,7 @@ func (n *testNode) end(exitCode int32) {
 	})
 }
 
-// update changes the container's status, and tells the watches. The caller holds mu.
+// update changes the container's status, and notifies the watches. The caller holds mu.
 func (n *testNode) update(change func(*corev1.ContainerStatus)) {
 	n.object = n.object.DeepCopy()
 	if len(n.object.Status.ContainerStatuses) == 0 {
@@ -193,7 +192,7 @@ func (n *testNode) print(lines ...testLine) {
 	n.changed()
 }
 
-// interrupt ends all streams, and keeps the API server away if that is asked for.
+// interrupt ends all streams; away makes the API server unreachable.
 func (n *testNode) interrupt(away bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -202,7 +201,7 @@ func (n *testNode) interrupt(away bool) {
 	n.changed()
 }
 
-// RoundTrip answers for a log.
+// RoundTrip serves a log.
 func (n *testNode) RoundTrip(r *http.Request) (*http.Response, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -290,7 +289,7 @@ func (n *testNode) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer(http.StatusOK, reader)
 }
 
-// heard keeps events.
+// heard collects events.
 type heard struct {
 	mu  sync.Mutex
 	all []event.Event
@@ -309,7 +308,7 @@ func (h *heard) of(message string) []event.Event {
 	return slices.DeleteFunc(slices.Clone(h.all), func(e event.Event) bool { return e.Message != message })
 }
 
-// lines are those that were reported.
+// lines returns the reported lines.
 func (h *heard) lines() []string {
 	var all []string
 	for _, e := range h.of(event.PodLog) {
@@ -320,7 +319,7 @@ func (h *heard) lines() []string {
 
 var webScope = Scope{Releases: []types.NamespacedName{{Name: "web", Namespace: "demo"}}}
 
-// followed follows the pods of a test, inside of a bubble, until the returned function is called.
+// followed follows a test's pods, in a bubble, until the returned function is called.
 func followed(client kubernetes.Interface, first Scope) (h *heard, scopes chan Scope, end func()) {
 	h, scopes = &heard{}, make(chan Scope, 1)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -338,13 +337,13 @@ func followed(client kubernetes.Interface, first Scope) (h *heard, scopes chan S
 	}
 }
 
-// pass lets the time of a bubble pass.
+// pass advances a bubble's time.
 func pass(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
 }
 
-// Whatever breaks, and in whatever order, each line is reported exactly once, and in order.
+// Whatever breaks, each line is reported exactly once, and in order.
 func TestEachLineIsReportedOnce(t *testing.T) {
 	seeds := uint64(150)
 	if testing.Short() {
@@ -380,7 +379,7 @@ func eachLineIsToldOnce(t *testing.T, seed uint64) {
 		want = append(want, text)
 		return testLine{stamp, text + "\n"}
 	}
-	// settled lets everything be read: kubelets keep no more than one start before the last.
+	// settled waits until everything is read: kubelets keep only one earlier start.
 	settled := func() {
 		n.mu.Lock()
 		n.away = false
@@ -450,7 +449,7 @@ func eachLineIsToldOnce(t *testing.T, seed uint64) {
 	settled()
 }
 
-// stamped are lines, each with a stamp of its own.
+// stamped returns lines with a stamp each.
 func stamped(texts ...string) []testLine {
 	var all []testLine
 	for i, text := range texts {
@@ -521,8 +520,7 @@ func TestContainerThatEndedBeforeIsNotReported(t *testing.T) {
 	})
 }
 
-// What is left of a log that was rotated goes on, and so does one of a node whose clock was set
-// back.
+// A rotated log is continued, and so is one after the node's clock went back.
 func TestRotationAndClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newTestNode(1)
@@ -639,8 +637,8 @@ func TestDeaths(t *testing.T) {
 	})
 }
 
-// On a busy node the API server is late to know that a container was started again: the kubelet
-// gives the new start's log for the old one's.
+// On a busy node the API server learns late of a restart: the kubelet serves the new start's log
+// for the old one's.
 func TestDeathThatIsKnownLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newTestNode(1)
@@ -682,8 +680,7 @@ func TestDeathThatIsKnownLate(t *testing.T) {
 	})
 }
 
-// The API server is away for an hour: it is reported just once, as a detail, and
-// nothing is lost.
+// The API server is away for an hour: that is one detail in the log, and no line is lost.
 func TestAPIServerIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newTestNode(1)
@@ -714,8 +711,8 @@ func TestAPIServerIsAway(t *testing.T) {
 	})
 }
 
-// It is away when the pods come into scope, too, after libraries have reported an error at a later
-// time than a bubble's.
+// The API server is also away when the pods come into scope, after libraries have logged an error
+// at a time later than the bubble's.
 func TestAPIServerIsAwayAtFirst(t *testing.T) {
 	utilruntime.HandleErrorWithLogger(klog.Logger{}, errors.New("anything"), "of the present")
 	synctest.Test(t, func(t *testing.T) {
@@ -733,7 +730,7 @@ func TestAPIServerIsAwayAtFirst(t *testing.T) {
 	})
 }
 
-// The same through HTTP, as the API server has it: a stream is cut off, or ends as if the log had.
+// The same through HTTP, as with a real API server: a stream is cut off, or ends as if the log had.
 func TestLogsThroughHTTP(t *testing.T) {
 	n := newTestNode(1)
 	n.fuse = 300
@@ -794,7 +791,7 @@ func TestLogsThroughHTTP(t *testing.T) {
 	}
 }
 
-// A pod that prints without a pause neither fills the memory nor keeps others from being heard.
+// A pod that prints incessantly neither fills the memory nor keeps others from being read.
 func TestMuchIsReadAtItsPace(t *testing.T) {
 	p := newLogPosition()
 	p.restart(false)
@@ -820,8 +817,8 @@ func BenchmarkLine(b *testing.B) {
 	}
 }
 
-// Whatever panics while pods are followed is reported once, and begins again: with the scope in
-// force, and no line twice.
+// A panic while pods are followed is reported once, and following resumes: with the same scope, and
+// no line twice.
 func TestPanicWhilePodsAreFollowed(t *testing.T) {
 	for _, at := range []string{"list", "get", "log"} {
 		t.Run(at, func(t *testing.T) {
@@ -863,7 +860,7 @@ func TestPanicWhilePodsAreFollowed(t *testing.T) {
 	}
 }
 
-// clumsyLogs calls ask before a log is asked for.
+// clumsyLogs calls ask before each request for a log.
 type clumsyLogs struct {
 	*testNode
 	ask func()

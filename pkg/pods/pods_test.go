@@ -20,8 +20,8 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 )
 
-// named is an object's metadata in the namespace demo. marks are labels and annotations,
-// "key=value"; the others name who controls it: "Kind/name".
+// named returns an object's metadata in the namespace demo. marks are labels and annotations
+// ("key=value") or the controller ("Kind/name").
 func named(name string, marks ...string) metav1.ObjectMeta {
 	m := metav1.ObjectMeta{Name: name, Namespace: "demo", UID: types.UID("uid of " + name), Labels: map[string]string{},
 		Annotations: map[string]string{}}
@@ -103,8 +103,7 @@ func TestWhosePodsAreFollowed(t *testing.T) {
 	})
 }
 
-// Whoever made a pod: when it comes, goes, or runs another image, what runs has to be looked at
-// again.
+// Any pod that comes, goes or changes its image is notified, whoever made it.
 func TestReplacedPodsAreNotified(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewClientset()
