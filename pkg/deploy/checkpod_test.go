@@ -89,7 +89,8 @@ func TestCheckPod(t *testing.T) {
 		{"near a namespace that is not there yet", forbids(node(ended(corev1.ContainerStateTerminated{})), "web",
 			apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, "web")),
 			CheckPod{Near: "web"}, "", "default", false},
-		{"near one with a quota", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", quota), CheckPod{Near: "web"},
+		{"near one with a quota", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", quota),
+			CheckPod{Near: "web"},
 			"", "default", false},
 		{"in one with a quota", forbids(node(ended(corev1.ContainerStateTerminated{})), "web", quota),
 			CheckPod{Namespace: "web"}, "exceeded quota", "", false},
@@ -109,7 +110,8 @@ func TestCheckPod(t *testing.T) {
 			"container devloop of pod : ErrImageNeverPull: not there", "default", false},
 		{"a registry that is away for long", node(waits("ErrImagePull", "i/o timeout")), CheckPod{},
 			"ErrImagePull: i/o timeout", "default", true},
-		{"it never ends", node(corev1.PodStatus{Phase: corev1.PodRunning}), CheckPod{}, "not done after 1m0s", "default", false},
+		{"it never ends", node(corev1.PodStatus{Phase: corev1.PodRunning}), CheckPod{}, "not done after 1m0s", "default",
+			false},
 		{"no node takes it",
 			node(corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled,
 				Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/1"}}}),
@@ -190,7 +192,8 @@ func TestCheckPodIsRemovedWhenCanceled(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			_, err := d.RunCheckPod(ctx, CheckPod{Image: "worker:1", Name: "worker", Purpose: "verify", Command: []string{"sleep"},
+			_, err := d.RunCheckPod(ctx, CheckPod{Image: "worker:1", Name: "worker", Purpose: "verify",
+				Command: []string{"sleep"},
 				Timeout: time.Hour})
 			done <- err
 		}()

@@ -56,7 +56,8 @@ var demoRelease = Release{Name: "web", Namespace: "demo"}
 
 func TestCommand(t *testing.T) {
 	d, stage, lines := commands(t)
-	script := `echo "$DEVLOOP_RELEASE $DEVLOOP_NAMESPACE $DEVLOOP_KUBE_CONTEXT"; ls; grep -c prod "$KUBECONFIG"; grep current "$KUBECONFIG"; stat -c %a "$KUBECONFIG"
+	script := `echo "$DEVLOOP_RELEASE $DEVLOOP_NAMESPACE $DEVLOOP_KUBE_CONTEXT"; ls; grep -c prod "$KUBECONFIG"
+grep current "$KUBECONFIG"; stat -c %a "$KUBECONFIG"
 yes x | head -c 20000 | tr -d '\n'; printf '\nno end' >&2`
 	if err := d.run(t.Context(), stage, demoRelease, "before", Command{[]string{"sh", "-c", script},
 		time.Minute}); err != nil {

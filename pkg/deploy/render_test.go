@@ -42,10 +42,16 @@ func TestPlacesInErrors(t *testing.T) {
 		}
 	}
 	for text, wantErr := range map[string]string{
-		`template: demo/templates/a.yaml:3:14: executing "demo/templates/a.yaml" at <.Values.a.b>: nil pointer evaluating interface {}.b`: "templates/a.yaml:3:14: at <.Values.a.b>: nil pointer evaluating interface {}.b",
-		`parse error at (demo/templates/a.yaml:7): function "nope" not defined`:                                                           `templates/a.yaml:7: function "nope" not defined`,
-		`execution error at (demo/templates/a.yaml:2:4): a is needed`:                                                                     "templates/a.yaml:2:4: a is needed",
-		`template: demo/templates/a.yaml:5:3: executing "demo/templates/a.yaml" at <include "x" .>: error calling include: template: demo/templates/_helpers.tpl:9:4: executing "x" at <.Values.b.c>: nil pointer evaluating interface {}.c`: "templates/_helpers.tpl:9:4: at <.Values.b.c>: nil pointer evaluating interface {}.c",
+		`template: demo/templates/a.yaml:3:14: executing "demo/templates/a.yaml" ` +
+			`at <.Values.a.b>: nil pointer evaluating interface {}.b`: "templates/a.yaml:3:14: " +
+			"at <.Values.a.b>: nil pointer evaluating interface {}.b",
+		`parse error at (demo/templates/a.yaml:7): ` +
+			`function "nope" not defined`: `templates/a.yaml:7: function "nope" not defined`,
+		`execution error at (demo/templates/a.yaml:2:4): a is needed`: "templates/a.yaml:2:4: a is needed",
+		`template: demo/templates/a.yaml:5:3: executing "demo/templates/a.yaml" at <include "x" .>: ` +
+			`error calling include: template: demo/templates/_helpers.tpl:9:4: executing "x" ` +
+			`at <.Values.b.c>: nil pointer evaluating interface {}.c`: "templates/_helpers.tpl:9:4: " +
+			"at <.Values.b.c>: nil pointer evaluating interface {}.c",
 	} {
 		if got := want.inTemplate(errors.New(text)).Error(); got != filepath.Join(dir, "chart", wantErr) {
 			t.Errorf("%s", got)

@@ -92,13 +92,16 @@ func TestTemplatesSeeTheSame(t *testing.T) {
 	content := map[string]string{
 		"values.yaml": "whole: 1000680000\nfraction: 1.0\nlarge: 12345678901234567890\nnothing: null\nempty: []\nnone: " +
 			"{}\ntext: '1'\nlist: [1, null, {a: []}]\ninner: {a: 1}\n",
-		"templates/a.yaml": `{{ .Values | toYaml }}{{ range $k, $v := .Values }}{{ $k }}: {{ kindOf $v }} {{ $v }}{{ end }}{{ .Chart.Name }} {{ .Chart.AppVersion }} {{ .Chart.Annotations }}
-{{ .Release }} {{ .Capabilities.KubeVersion }} {{ .Capabilities.APIVersions.Has "v1" }} {{ .Capabilities.HelmVersion.Version }} {{ .Files.Get "notes.txt" }} {{ .Template.Name }}`,
+		"templates/a.yaml": `{{ .Values | toYaml }}{{ range $k, $v := .Values }}{{ $k }}: {{ kindOf $v }} {{ $v }}{{ end }}` +
+			"{{ .Chart.Name }} {{ .Chart.AppVersion }} {{ .Chart.Annotations }}\n" +
+			`{{ .Release }} {{ .Capabilities.KubeVersion }} {{ .Capabilities.APIVersions.Has "v1" }} ` +
+			`{{ .Capabilities.HelmVersion.Version }} {{ .Files.Get "notes.txt" }} {{ .Template.Name }}`,
 		"notes.txt": "notes",
 		"charts/inner/Chart.yaml": "apiVersion: v2\nname: inner\nversion: 1.0.0\nappVersion: \"7\"\nannotations: " +
 			"{a: b}\n",
-		"charts/inner/values.yaml":         "b: []\nglobal: {c: 2}\n",
-		"charts/inner/templates/a.yaml":    `{{ .Values | toJson }} {{ .Chart.AppVersion }} {{ .Chart.Annotations.a }} {{ .Chart.IsRoot }} {{ .Subcharts }}`,
+		"charts/inner/values.yaml": "b: []\nglobal: {c: 2}\n",
+		"charts/inner/templates/a.yaml": `{{ .Values | toJson }} {{ .Chart.AppVersion }} {{ .Chart.Annotations.a }} ` +
+			`{{ .Chart.IsRoot }} {{ .Subcharts }}`,
 		"charts/inner/templates/NOTES.txt": "hello",
 	}
 	values := map[string]any{"given": 3, "number": json.Number("1.0"), "float": 2.0, "yes": true, "nothing": nil,
@@ -134,7 +137,8 @@ func TestTemplatesLookUpAndDoNotWrite(t *testing.T) {
 		case "/api/v1":
 			w.(http.Flusher).Flush() // an answer without a length, as real ones
 			_, _ = w.Write(
-				[]byte(`{"kind":"APIResourceList","groupVersion":"v1","resources":[{"name":"configmaps","namespaced":true,"kind":"ConfigMap","verbs":["get"]}]}`))
+				[]byte(`{"kind":"APIResourceList","groupVersion":"v1","resources":[` +
+					`{"name":"configmaps","namespaced":true,"kind":"ConfigMap","verbs":["get"]}]}`))
 		case "/api/v1/namespaces/demo/configmaps/a":
 			fmt.Fprintf(w, `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"b":%q}}`,
 				strings.Repeat("c", 100_000))
@@ -148,7 +152,8 @@ func TestTemplatesLookUpAndDoNotWrite(t *testing.T) {
 	t.Cleanup(server.Close)
 	r := request(t,
 		map[string]string{
-			"templates/b.yaml": `{{ len (lookup "v1" "ConfigMap" "demo" "a").data.b }} {{ lookup "v1" "ConfigMap" "demo" "none" }}`}, nil)
+			"templates/b.yaml": `{{ len (lookup "v1" "ConfigMap" "demo" "a").data.b }} ` +
+				`{{ lookup "v1" "ConfigMap" "demo" "none" }}`}, nil)
 	r.Lookup = true
 	cluster := &rest.Config{Host: server.URL, Transport: server.Client().Transport, BearerToken: "token"}
 	result, err := r.inProcess(t.Context(), time.Minute, cluster)

@@ -14,13 +14,14 @@ func TestLevelsOfLines(t *testing.T) {
 		"E0102 15:04:05.000000       1 leaderelection.go:332] error":     event.Error,
 		"F0102 15:04:05.000000       1 server.go:12] cannot listen":      event.Error,
 
-		`{"level":"warn","ts":"2024-01-02T15:04:05.000Z","caller":"util.go:123","msg":"slow"}`: event.Warning,
-		`{"time":"2024-01-02T15:04:05Z","severity":"ERROR","message":"no"}`:                    event.Error,
-		`{"lvl": "dbug", "level": "debug"}`:                                                    event.Debug,
-		`{"level":30,"time":1704207845000,"pid":1,"hostname":"web-1","msg":"listening"}`:       event.Info,
-		`{"level":50,"time":1704207845000,"pid":1,"hostname":"web-1","msg":"no"}`:              event.Error,
-		`{"msg":"no level at all"}`:                                                            event.Info,
-		`{"@timestamp":"2024","log.level":"error","message":""}`:                               event.Error,
+		`{"level":"warn","ts":"2024-01-02T15:04:05.000Z","caller":"etcdserver/util.go:123",` +
+			`"msg":"apply took too long"}`: event.Warning,
+		`{"time":"2024-01-02T15:04:05Z","severity":"ERROR","message":"no"}`:              event.Error,
+		`{"lvl": "dbug", "level": "debug"}`:                                              event.Debug,
+		`{"level":30,"time":1704207845000,"pid":1,"hostname":"web-1","msg":"listening"}`: event.Info,
+		`{"level":50,"time":1704207845000,"pid":1,"hostname":"web-1","msg":"no"}`:        event.Error,
+		`{"msg":"no level at all"}`:                                                      event.Info,
+		`{"@timestamp":"2024","log.level":"error","message":""}`:                         event.Error,
 
 		`time="2024-01-02T15:04:05Z" level=info msg="Configuration loaded from flags."`: event.Info,
 		`time="2024-01-02T15:04:05Z" level=error msg="error while starting"`:            event.Error,
@@ -137,8 +138,8 @@ func BenchmarkLevelOfALine(b *testing.B) {
 	lines := []string{
 		"2024-01-02 15:04:05,123 - distributed.worker.memory - WARNING - Unmanaged memory use is high. This may indicate " +
 			"a memory leak",
-		`{"level":"info","ts":"2024-01-02T15:04:05.000Z","caller":"etcdserver/util.go:123","msg":"apply took too ` +
-			`long","took":"100ms"}`,
+		`{"level":"info","ts":"2024-01-02T15:04:05.000Z","caller":"etcdserver/util.go:123","msg":"apply took too long",` +
+			`"took":"100ms"}`,
 		"a line that says nothing of its level, as most do, and is about as long as lines are",
 	}
 	var l leveler
