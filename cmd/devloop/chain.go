@@ -16,8 +16,8 @@ import (
 	"github.com/devloop/devloop/pkg/status"
 )
 
-// showChain has the selected devloop check its chain. The error says where it is broken, or why what
-// runs need not be what is on the disk: the last run failed, or one is under way.
+// showChain has the selected devloop check its chain. The error says where it is broken, or why
+// what runs need not be what is on the disk: the last run failed, or one is under way.
 func showChain(ctx context.Context, o *options, cmd *cobra.Command, asJSON bool) error {
 	c, err := o.selection().Find(ctx)
 	if err != nil {

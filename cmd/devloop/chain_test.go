@@ -31,7 +31,8 @@ client
 	if out.String() != want {
 		t.Errorf("got\n%s\nnot\n%s", &out, want)
 	}
-	for health, problem := range map[status.Health]bool{status.Healthy: false, status.Degraded: false, status.Failed: true, status.Working: true, status.Starting: true, status.Ending: true} {
+	for health, problem := range map[status.Health]bool{status.Healthy: false, status.Degraded: false, status.Failed: true,
+		status.Working: true, status.Starting: true, status.Ending: true} {
 		if says, hint := behind(status.State{Health: health}); (says != "") != problem || (hint != "") != problem {
 			t.Errorf("%s: %q, %q", health, says, hint)
 		}

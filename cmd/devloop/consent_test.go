@@ -336,7 +336,8 @@ func TestWrongSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, said := p.run(t, "delete")
-	if code != exitInput || !strings.Contains(said, "others may write to it") || !strings.Contains(said, "chmod go-w "+path) {
+	if code != exitInput || !strings.Contains(said, "others may write to it") ||
+		!strings.Contains(said, "chmod go-w "+path) {
 		t.Errorf("exit code %d, %s", code, said)
 	}
 	if beyond := n.beyond(); len(beyond) > 0 {
@@ -354,7 +355,8 @@ func TestReadersNeedNoPermission(t *testing.T) {
 	if _, said := p.run(t, "doctor"); !strings.Contains(said, found+doubt) {
 		t.Error(said)
 	}
-	if _, said := p.run(t, "doctor", "--allow-context", "prod"); !strings.Contains(said, found+", allowed by --allow-context\n") {
+	if _, said := p.run(t, "doctor", "--allow-context", "prod"); !strings.Contains(said,
+		found+", allowed by --allow-context\n") {
 		t.Error(said)
 	}
 	const unknown = "is not known to be on this machine"

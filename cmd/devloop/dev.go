@@ -23,8 +23,8 @@ type devOptions struct {
 	logLevel string
 }
 
-// dev runs the loop until Ctrl+C. What starts first ends last: the forwards are bound before anything
-// is deployed, and closed after everything was removed.
+// dev runs the loop until Ctrl+C. What starts first ends last: the forwards are bound before
+// anything is deployed, and closed after everything was removed.
 func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	filter, err := console.NewPodFilter(d.logPods, d.logLevel)
 	if err != nil {

@@ -203,8 +203,8 @@ var plainKey = regexp.MustCompile(`^[-\w.]+$`)
 
 var tagOrDigest = regexp.MustCompile(`[:@][^/]*$`)
 
-// imageFor guesses the image that a chart's value asks for: the one of that name, the one that is part
-// of the value's path, or the only one if the value is the chart's main image; "" for none.
+// imageFor guesses the image that a chart's value asks for: the one of that name, the one that is
+// part of the value's path, or the only one if the value is the chart's main image; "" for none.
 func (d *draft) imageFor(reference, path string) string {
 	name := filepath.Base(tagOrDigest.ReplaceAllString(reference, ""))
 	for _, image := range d.Images {
@@ -245,8 +245,8 @@ name: {{ scalar .Name }}
 		`local: {{ .Local }} }
 {{ end }}{{ end }}`))
 
-// scalar returns text for use within YAML's { }, in quotes only where it needs them. YAML reads them
-// as Go does.
+// scalar returns text for use within YAML's { }, in quotes only where it needs them. YAML reads
+// them as Go does.
 func scalar(text string) string {
 	plain, err := yaml.Marshal(text)
 	if err == nil && string(plain) == text+"\n" && !strings.ContainsAny(text, ",{}[]") {

@@ -63,8 +63,8 @@ does what a skaffold.yaml does, with these profiles; comments say what devloop d
 	return cmd
 }
 
-// fromSkaffold returns a devloop.yaml that does what a skaffold.yaml of this folder does, and notes for
-// the user.
+// fromSkaffold returns a devloop.yaml that does what a skaffold.yaml of this folder does, and notes
+// for the user.
 func fromSkaffold(from string, profiles []string) (text string, notes []string, err error) {
 	path, err := filepath.Abs(from)
 	if err != nil {
@@ -91,8 +91,8 @@ func fromSkaffold(from string, profiles []string) (text string, notes []string, 
 	return "# yaml-language-server: $schema=" + schemaName + "\n" + string(yaml), notes, nil
 }
 
-// writeConfig writes devloop.yaml and its schema into this folder, after checking that devloop can read
-// them. Only force replaces what has one of the names; a link is replaced, not followed.
+// writeConfig writes devloop.yaml and its schema into this folder, after checking that devloop can
+// read them. Only force replaces what has one of the names; a link is replaced, not followed.
 func writeConfig(text string, force bool) error {
 	for _, name := range []string{config.FileName, schemaName} {
 		info, err := os.Lstat(name)

@@ -34,12 +34,12 @@ func (i *interrupts) interrupt() {
 	}
 }
 
-// interruptible returns a context that ends with the first Ctrl+C or SIGTERM; the second one exits at
-// once and says what stays behind. So does SIGQUIT (Ctrl+\).
+// interruptible returns a context that ends with the first Ctrl+C or SIGTERM; the second one exits
+// at once and says what stays behind. So does SIGQUIT (Ctrl+\).
 //
-// SIGHUP goes to reload; without reload, or when the terminal is gone, it ends the context. It never
-// counts as a second Ctrl+C: kernel and shell both send it when a terminal closes, and systemd sends
-// it after a SIGTERM.
+// SIGHUP goes to reload; without reload, or when the terminal is gone, it ends the context. It
+// never counts as a second Ctrl+C: kernel and shell both send it when a terminal closes, and
+// systemd sends it after a SIGTERM.
 //
 // Signals that the parent ignored (nohup, a script's &) stay ignored. Stop ends the context and
 // restores the signals.

@@ -1,4 +1,5 @@
-// Go looks once a second how many processors it may use, which is much of what an idle devloop would do.
+// Go looks once a second how many processors it may use, which is much of what an idle devloop
+// would do.
 //go:debug updatemaxprocs=0
 
 // Command devloop keeps a minikube cluster in step with the files of a folder: see README.md. Only
@@ -36,8 +37,8 @@ func main() {
 }
 
 // surviveClosedPipes lets writes to a closed pipe fail, so that a reader of the log that ends first
-// does not cut the clean-up short. Ignoring the signal would have programs that devloop starts ignore
-// it, too, and "yes | head" in a hook would never end.
+// does not cut the clean-up short. Ignoring the signal would have programs that devloop starts
+// ignore it, too, and "yes | head" in a hook would never end.
 func surviveClosedPipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 // serveRender is all that a process does that devloop started to render templates.

@@ -134,7 +134,8 @@ func usageError(hint, format string, args ...any) error {
 	return console.UsageError{Err: event.WithHint(fmt.Errorf(format, args...), hint)}
 }
 
-// observes annotates the commands that look at a devloop in another terminal: the log file is that one's.
+// observes annotates the commands that look at a devloop in another terminal: the log file is that
+// one's.
 const observes = "devloop.observes"
 
 // values splits a variable for a flag that can be given more than once.
@@ -153,7 +154,8 @@ func (o *options) consent() session.Consent {
 	return session.Consent{Allow: o.allow, AllowFrom: o.allowFrom, Ask: o.printer.Ask}
 }
 
-// configFiles returns the files of --file, or else the devloop.yaml or the skaffold.yaml of this folder.
+// configFiles returns the files of --file, or else the devloop.yaml or the skaffold.yaml of this
+// folder.
 func (o *options) configFiles() []string {
 	if len(o.files) > 0 {
 		return o.files

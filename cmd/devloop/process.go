@@ -31,8 +31,9 @@ type process struct {
 	end        func() // ends the context, and waits for the last line of the log
 }
 
-// begin reads the configuration, opens the log, and returns a context that ends with the first Ctrl+C.
-// reload receives SIGHUPs; it is nil for a command that ends by itself. The caller calls end.
+// begin reads the configuration, opens the log, and returns a context that ends with the first
+// Ctrl+C. reload receives SIGHUPs; it is nil for a command that ends by itself. The caller calls
+// end.
 func (o *options) begin(parent context.Context, reload chan<- struct{}) (context.Context, *process, error) {
 	p := &process{options: o, source: o.source(), printer: o.printer, secrets: o.printer.Secrets()}
 	var err error

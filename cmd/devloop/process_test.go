@@ -16,14 +16,16 @@ func TestHistoryIsKeptForEachCluster(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("XDG_STATE_HOME", dir)
 	t.Setenv("KUBECONFIG", filepath.Join(dir, "kubeconfig"))
-	kubeconfig := "apiVersion: v1\nkind: Config\ncurrent-context: one\nclusters: [{name: c, cluster: {server: 'https://192.0.2.1:6443'}}]\n" +
+	kubeconfig := "apiVersion: v1\nkind: Config\ncurrent-context: one\n" +
+		"clusters: [{name: c, cluster: {server: 'https://192.0.2.1:6443'}}]\n" +
 		"contexts: [{name: one, context: {cluster: c}}, {name: two, context: {cluster: c}}]\n"
 	if err := os.WriteFile(os.Getenv("KUBECONFIG"), []byte(kubeconfig), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	open := func(kubeContext string) *status.History {
 		t.Helper()
-		history, err := openHistory(&config.Config{Path: filepath.Join(dir, "devloop.yaml"), Name: "demo", KubeContext: kubeContext})
+		history, err := openHistory(&config.Config{Path: filepath.Join(dir, "devloop.yaml"), Name: "demo",
+			KubeContext: kubeContext})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -34,7 +36,8 @@ func TestHistoryIsKeptForEachCluster(t *testing.T) {
 		board := status.NewBoard(history.Runs())
 		sink := board.Before(func(event.Event) {}).InRun(run + 1)
 		sink.For("loop").Note(event.RunStarts, event.RunStart{Why: "start"})
-		if err := sink.For("loop").Step(t.Context(), event.RunComplete, func(context.Context) ([]any, error) { return nil, nil }); err != nil {
+		done := func(context.Context) ([]any, error) { return nil, nil }
+		if err := sink.For("loop").Step(t.Context(), event.RunComplete, done); err != nil {
 			t.Fatal(err)
 		}
 		over, end := context.WithCancel(t.Context())

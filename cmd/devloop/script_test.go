@@ -19,8 +19,9 @@ func TestMain(m *testing.M) {
 
 var update = flag.Bool("update", false, "write what the program says into the scripts")
 
-// TestScripts drives the real program through testdata/script, on a machine on which neither devloop nor minikube was ever used and
-// no Docker runs. $TAKEN is a port that somebody listens on; "exits CODE PROGRAM ARGUMENTS..." checks the exit code.
+// TestScripts drives the real program through testdata/script, on a machine on which neither
+// devloop nor minikube was ever used and no Docker runs. $TAKEN is a port that is taken;
+// "exits CODE PROGRAM ARGUMENTS..." checks the exit code.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           filepath.Join("testdata", "script"),

@@ -61,7 +61,7 @@ func waiter() {
 		defer k.Close()
 		keys = k.Keys()
 	}
-	say := func(what string) { _, _ = fmt.Println(what) } //nolint:forbidigo // a program of its own; the terminal may be gone
+	say := func(what string) { _, _ = fmt.Println(what) } //nolint:forbidigo // the terminal may be gone
 	say("waiting")
 	for ctx.Err() == nil {
 		select {

@@ -73,8 +73,8 @@ Exit codes: 0 shown, and with --wait, it is so, and with --chain, it is complete
 	return cmd
 }
 
-// showStatus prints the state as soon as its health is the wanted one; "" is any. After the timeout it
-// prints what it is, and returns an error.
+// showStatus prints the state as soon as its health is the wanted one; "" is any. After the timeout
+// it prints what it is, and returns an error.
 func showStatus(ctx context.Context, o *options, cmd *cobra.Command, wanted status.Health, timeout time.Duration,
 	asJSON bool) error {
 	state, err := await(ctx, o, wanted, timeout)

@@ -228,7 +228,8 @@ func TestKeysAfterCtrlZ(t *testing.T) {
 	s.shows("waiting")
 	press := func(key string) {
 		t.Helper()
-		eventually(t, "the keys are devloop's", func() bool { return !s.echoes() }, func() string { return "they are echoed" })
+		eventually(t, "the keys are devloop's", func() bool { return !s.echoes() },
+			func() string { return "they are echoed" })
 		s.types(key)
 		s.shows("key " + key)
 		if s.echoes() {

@@ -22,10 +22,11 @@ import (
 func TestHostileStatus(t *testing.T) {
 	var out strings.Builder
 	forged := terminal.Hostile + "\nforged line\tx"
-	err := writeStatus(&console.TerminalWriter{Out: &out}, status.State{Project: "p", Cluster: "c", Health: status.Failed, Reason: forged,
-		Pods: []status.Pod{{Name: "web", Phase: "Pending", Reason: forged}},
-		Old:  event.DaskClusters{{Namespace: "ns", Name: "one", Owner: forged, Image: forged}},
-		Runs: []status.Run{{Number: 1, Files: forged, Outcome: status.Broken, Error: forged}}})
+	err := writeStatus(&console.TerminalWriter{Out: &out}, status.State{Project: "p", Cluster: "c", Health: status.Failed,
+		Reason: forged,
+		Pods:   []status.Pod{{Name: "web", Phase: "Pending", Reason: forged}},
+		Old:    event.DaskClusters{{Namespace: "ns", Name: "one", Owner: forged, Image: forged}},
+		Runs:   []status.Run{{Number: 1, Files: forged, Outcome: status.Broken, Error: forged}}})
 	if left := terminal.Unprintable(out.String(), false); err != nil || left != "" {
 		t.Errorf("%v, %q in %q", err, left, out.String())
 	}
@@ -37,10 +38,13 @@ func TestHostileStatus(t *testing.T) {
 // What a command ends with, what cobra says, and data: exact in a file.
 func TestHostileCommands(t *testing.T) {
 	t.Chdir(t.TempDir())
-	if err := os.WriteFile("devloop.yaml", []byte("apiVersion: devloop/v1\nname: x\n\"k\\e]0;title\\a\\u202e\": 1\nprofiles: { \"p\\e[8m\": {} }\n"), 0o600); err != nil {
+	if err := os.WriteFile("devloop.yaml",
+		[]byte("apiVersion: devloop/v1\nname: x\n\"k\\e]0;title\\a\\u202e\": 1\nprofiles: { \"p\\e[8m\": {} }\n"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"render"}, {"--\x1b]0;x\x07"}, {"\x1b]0;x\x07"}, {"help", "\u202ex"}, {"-f", "\x1b[8m.yaml"}, {"__complete", "--profile", ""},
+	for _, args := range [][]string{{"render"}, {"--\x1b]0;x\x07"}, {"\x1b]0;x\x07"}, {"help", "\u202ex"},
+		{"-f", "\x1b[8m.yaml"}, {"__complete", "--profile", ""},
 		{"init", "--from", "\u202e"}, {"status", "--wait", "\x1b[2J"}, {"logs", "("}} {
 		stdout, stderr := runHere(t, args...)
 		if left := terminal.Unprintable(stdout+stderr, false); left != "" {
@@ -57,7 +61,8 @@ func TestNotesInTheLogAreFew(t *testing.T) {
 	var messages []string
 	c := &config.Config{Format: "skaffold/v4beta11", Notes: make([]tree.Note, 1000)}
 	session.ReportConfig(func(e event.Event) { messages = append(messages, e.Message+fmt.Sprint(e.Fields...)) }, nil, c)
-	if last := messages[len(messages)-1]; len(messages) != session.ShownNotes+3 || last != "more of it is not as skaffold has itnotes950" {
+	if last := messages[len(messages)-1]; len(messages) != session.ShownNotes+3 ||
+		last != "more of it is not as skaffold has itnotes950" {
 		t.Errorf("%d, %s", len(messages), last)
 	}
 }

@@ -34,16 +34,19 @@ type shown struct {
 	out   *strings.Builder
 }
 
-// show opens the views of a devloop.yaml, with what the options say; they are closed when the test ends.
+// show opens the views of a devloop.yaml, with what the options say; they are closed when the test
+// ends.
 func show(t *testing.T, yaml string, o *options, d devOptions) *shown {
 	t.Helper()
 	t.Cleanup(func() { goleak.VerifyNone(t) })
 	dir := t.TempDir()
-	for name, value := range map[string]string{"XDG_RUNTIME_DIR": filepath.Join(dir, "run"), "XDG_STATE_HOME": filepath.Join(dir, "state"), "KUBECONFIG": filepath.Join(dir, "kubeconfig")} {
+	for name, value := range map[string]string{"XDG_RUNTIME_DIR": filepath.Join(dir, "run"),
+		"XDG_STATE_HOME": filepath.Join(dir, "state"), "KUBECONFIG": filepath.Join(dir, "kubeconfig")} {
 		t.Setenv(name, value)
 	}
 	file := filepath.Join(dir, "demo", "devloop.yaml")
-	if err := errors.Join(os.Mkdir(filepath.Dir(file), 0o755), os.WriteFile(file, []byte("apiVersion: devloop/v1\nname: demo\n"+yaml), 0o600)); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Dir(file), 0o755),
+		os.WriteFile(file, []byte("apiVersion: devloop/v1\nname: demo\n"+yaml), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	s := &shown{t: t, file: file, out: &strings.Builder{}}
@@ -105,7 +108,8 @@ func (s *shown) run(n int, phase event.Phase, err error) {
 	sink := s.sink.InRun(n)
 	sink(event.Event{Time: time.Now(), Stage: "loop", Phase: event.Detailed, Message: event.RunStarts,
 		Payload: event.RunStart{Why: "start"}})
-	sink(event.Event{Time: time.Now(), Stage: "loop", Phase: phase, Message: event.RunComplete, Err: err, Took: time.Millisecond})
+	sink(event.Event{Time: time.Now(), Stage: "loop", Phase: phase, Message: event.RunComplete, Err: err,
+		Took: time.Millisecond})
 }
 
 func TestStatusOfAnotherTerminal(t *testing.T) {
@@ -116,20 +120,24 @@ func TestStatusOfAnotherTerminal(t *testing.T) {
 	s.sink(event.Event{Time: time.Now(), Stage: "loop", Phase: event.Noted, Message: event.DevloopStarted,
 		Payload: event.DevloopStart{Project: "demo", Cluster: "minikube", Folder: event.Name(s.config.Dir)}})
 	s.run(1, event.Failed, errors.New("a broken build\nwith a second line"))
-	if code, out, said := s.call("status", "--wait", "healthy", "--timeout", "200ms"); code != 1 || !strings.Contains(out, "demo on minikube: failed: a broken build\n") ||
+	if code, out, said := s.call("status", "--wait", "healthy", "--timeout", "200ms"); code != 1 ||
+		!strings.Contains(out, "demo on minikube: failed: a broken build\n") ||
 		!strings.Contains(said, "not healthy within 200ms, but failed: a broken build") {
 		t.Errorf("%d: %s%s", code, out, said)
 	}
 	go s.run(2, event.Succeeded, nil)
-	if code, out, said := s.call("status", "--wait", "healthy", "--timeout", "20s"); code != 0 || !strings.Contains(out, "demo on minikube: healthy\n") {
+	if code, out, said := s.call("status", "--wait", "healthy", "--timeout", "20s"); code != 0 ||
+		!strings.Contains(out, "demo on minikube: healthy\n") {
 		t.Errorf("%d: %s%s", code, out, said)
 	}
 	code, out, _ := s.call("status", "--json")
 	var state status.State
-	if err := json.Unmarshal([]byte(out), &state); err != nil || code != 0 || state.Health != status.Healthy || len(state.Runs) != 2 || state.Runs[0].Error != "a broken build\nwith a second line" {
+	if err := json.Unmarshal([]byte(out), &state); err != nil || code != 0 || state.Health != status.Healthy ||
+		len(state.Runs) != 2 || state.Runs[0].Error != "a broken build\nwith a second line" {
 		t.Errorf("%d, %v: %s", code, err, out)
 	}
-	if code, _, said := s.call("status", "--kube-context", "other"); code != 3 || !strings.Contains(said, "others do: "+s.file+" (demo) on minikube") {
+	if code, _, said := s.call("status", "--kube-context", "other"); code != 3 ||
+		!strings.Contains(said, "others do: "+s.file+" (demo) on minikube") {
 		t.Errorf("%d: %s", code, said)
 	}
 
@@ -177,7 +185,8 @@ func TestWhichDevloopIsMeant(t *testing.T) {
 	check := func(dir string, want int, args ...string) {
 		t.Helper()
 		t.Chdir(dir)
-		if code, out, said := s.callHere(append(args, "status")...); code != want || code == 0 && !strings.HasPrefix(out, "demo on ") {
+		if code, out, said := s.callHere(append(args, "status")...); code != want || code == 0 &&
+			!strings.HasPrefix(out, "demo on ") {
 			t.Errorf("in %s with %q: %d: %s%s", dir, args, code, out, said)
 		}
 	}
@@ -185,7 +194,8 @@ func TestWhichDevloopIsMeant(t *testing.T) {
 	link := filepath.Join(t.TempDir(), "link")
 	if err := errors.Join(os.MkdirAll(below, 0o755), os.Symlink(s.config.Dir, link),
 		os.WriteFile(filepath.Join(other, "devloop.yaml"), []byte("apiVersion: devloop/v1\nname: other\n"), 0o600),
-		os.WriteFile(filepath.Join(s.config.Dir, "second.yaml"), []byte("apiVersion: devloop/v1\nname: second\n"), 0o600)); err != nil {
+		os.WriteFile(filepath.Join(s.config.Dir, "second.yaml"), []byte("apiVersion: devloop/v1\nname: second\n"),
+			0o600)); err != nil {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{s.config.Dir, link, below, elsewhere} {
@@ -201,7 +211,8 @@ func TestLogsAndEvents(t *testing.T) {
 	s := show(t, "", &options{}, devOptions{pagePort: -1})
 	s.sink.For("build").Note(event.BuildingImage, event.Build{Image: event.Image{Name: "worker", Ref: "worker:1"}})
 	s.sink.For("build").Detail("a detail")
-	for _, e := range []event.Event{podLine("web-1", "info", "hello"), podLine("web-2", "error", "oh no"), podLine("db-1", "warn", "hm")} {
+	for _, e := range []event.Event{podLine("web-1", "info", "hello"), podLine("web-2", "error", "oh no"),
+		podLine("db-1", "warn", "hm")} {
 		s.sink(e)
 	}
 	s.sink.For(event.PodStage).Warn(event.PodDied, nil, event.ContainerDeath{ContainerRef: container("web-2"),
@@ -211,12 +222,14 @@ func TestLogsAndEvents(t *testing.T) {
 		args      []string
 		want, not []string
 	}{
-		{[]string{"events"}, []string{"INFO build: building image image=worker:1", "WARN pod: container died", "INFO loop: ready in 0.00 s run=1"}, []string{"hello", "a detail"}},
+		{[]string{"events"}, []string{"INFO build: building image image=worker:1", "WARN pod: container died",
+			"INFO loop: ready in 0.00 s run=1"}, []string{"hello", "a detail"}},
 		{[]string{"events", "-v"}, []string{"a detail"}, []string{"hello"}},
 		{[]string{"events", "-q"}, []string{"ready in"}, []string{"building"}},
 		{[]string{"events", "--tail", "1", "-v"}, []string{"ready in"}, []string{"building"}},
 		{[]string{"events", "--log-format", "json"}, []string{`"msg":"building image","fields":{"image":"worker:1"}`}, nil},
-		{[]string{"logs"}, []string{"INFO web-1: hello", "ERRO web-2: oh no", "WARN db-1/web: hm", "container died"}, []string{"building"}},
+		{[]string{"logs"}, []string{"INFO web-1: hello", "ERRO web-2: oh no", "WARN db-1/web: hm", "container died"},
+			[]string{"building"}},
 		{[]string{"logs", "^web", "x(y)"}, []string{"hello", "oh no", "container died"}, []string{"hm"}},
 		{[]string{"logs", "--level", "warn"}, []string{"oh no", "hm"}, []string{"hello"}},
 		{[]string{"logs", "web-1"}, []string{"hello"}, []string{"died"}},
@@ -293,7 +306,8 @@ func TestAskedFromThePage(t *testing.T) {
 	}
 	for i, path := range []string{"rebuild", "pause", "resume"} {
 		status := ask(path)
-		if asked := <-s.views.Requests(); status != http.StatusNoContent || asked != []control.Request{control.Run, control.Pause, control.Resume}[i] {
+		if asked := <-s.views.Requests(); status != http.StatusNoContent ||
+			asked != []control.Request{control.Run, control.Pause, control.Resume}[i] {
 			t.Errorf("%s: %d, %s", path, status, asked)
 		}
 	}
@@ -303,7 +317,8 @@ func TestAskedFromThePage(t *testing.T) {
 		}
 	}
 	s.run(1, event.Succeeded, nil)
-	for _, want := range []string{`devloop_runs_total{outcome="succeeded"} 1`, `devloop_runs_total{outcome="failed"} 0`, "devloop_healthy 1", `devloop_run_seconds_count 1`} {
+	for _, want := range []string{`devloop_runs_total{outcome="succeeded"} 1`, `devloop_runs_total{outcome="failed"} 0`,
+		"devloop_healthy 1", `devloop_run_seconds_count 1`} {
 		if metrics := page.get(t, "metrics"); !strings.Contains(metrics, want+"\n") {
 			t.Errorf("no %s in\n%s", want, metrics)
 		}
@@ -372,7 +387,8 @@ func TestAddressOfThePage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, view := range map[string]string{"the terminal": s.out.String(), "the file": string(file), "devloop status": status, "devloop events": events} {
+	for name, view := range map[string]string{"the terminal": s.out.String(), "the file": string(file),
+		"devloop status": status, "devloop events": events} {
 		if strings.Count(view, address) != 1 || strings.Count(view, token) != 1 {
 			t.Errorf("%s does not show the address once, and the token nowhere else:\n%s", name, view)
 		}
@@ -389,13 +405,16 @@ func TestNoViewShowsASecret(t *testing.T) {
 	dir := t.TempDir()
 	pip := filepath.Join(dir, "pip.conf")
 	logFile := filepath.Join(dir, "dev.log")
-	if err := errors.Join(os.WriteFile(pip, []byte("[global]\npassword = "+fromFile+"\n"), 0o600), os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\n"), 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(pip, []byte("[global]\npassword = "+fromFile+"\n"), 0o600),
+		os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\n"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	o := &options{verbose: true, logFile: logFile}
-	yaml := "images: { web: { context: " + dir + ", secrets: { pip.conf: { file: " + pip + " }, token: { env: INDEX_TOKEN } } } }\n"
+	yaml := "images: { web: { context: " + dir + ", secrets: { pip.conf: { file: " + pip +
+		" }, token: { env: INDEX_TOKEN } } } }\n"
 	s := show(t, yaml, o, devOptions{page: true, pagePort: 0})
-	if err := os.WriteFile(os.Getenv("KUBECONFIG"), []byte(`{"users": [{"name": "u", "user": {"token": "`+fromKubeconfig+`"}}]}`), 0o600); err != nil {
+	if err := os.WriteFile(os.Getenv("KUBECONFIG"),
+		[]byte(`{"users": [{"name": "u", "user": {"token": "`+fromKubeconfig+`"}}]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	session.HideSecrets(s.secrets, s.config) // as each reading of devloop.yaml does
@@ -417,7 +436,8 @@ func TestNoViewShowsASecret(t *testing.T) {
 	for _, path := range []string{"", "api/state", "api/events", "metrics"} {
 		views["/"+path] = page.get(t, path)
 	}
-	for _, args := range [][]string{{"status"}, {"status", "--json"}, {"events", "-v", "--follow=false"}, {"logs", "--follow=false"}} {
+	for _, args := range [][]string{{"status"}, {"status", "--json"}, {"events", "-v", "--follow=false"},
+		{"logs", "--follow=false"}} {
 		_, out, said := s.call(args...)
 		views["devloop "+strings.Join(args, " ")] = out + said
 	}
@@ -456,16 +476,21 @@ func TestNoViewShowsASecret(t *testing.T) {
 func TestSecretValueThatIsNowhere(t *testing.T) {
 	dir := t.TempDir()
 	chart := filepath.Join(dir, "chart")
-	if err := errors.Join(os.Mkdir(chart, 0o755), os.WriteFile(filepath.Join(chart, "Chart.yaml"), []byte("apiVersion: v2\nname: x\nversion: 1.0.0\n"), 0o600),
-		os.WriteFile(filepath.Join(dir, "devloop.yaml"), []byte("apiVersion: devloop/v1\nname: demo\nreleases:\n- name: web\n  chart: chart\n  namespace: ns\n  secretValues: [a.b, c]\n"), 0o600)); err != nil {
+	if err := errors.Join(os.Mkdir(chart, 0o755),
+		os.WriteFile(filepath.Join(chart, "Chart.yaml"), []byte("apiVersion: v2\nname: x\nversion: 1.0.0\n"), 0o600),
+		os.WriteFile(filepath.Join(dir, "devloop.yaml"),
+			[]byte("apiVersion: devloop/v1\nname: demo\nreleases:\n"+
+				"- name: web\n  chart: chart\n  namespace: ns\n  secretValues: [a.b, c]\n"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	c, err := config.Load(config.Source{Files: []string{filepath.Join(dir, "devloop.yaml")}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = session.LocateError(c, event.WithHint(&deploy.ValueError{Release: "web", In: "secretValues[1]", Path: []string{"c"}, Message: "it is nowhere"}, "mend it"))
-	if !strings.HasSuffix(err.Error(), "devloop.yaml:7:23: releases[0].secretValues[1]: value c: it is nowhere") || event.Hint(err) != "mend it" {
+	err = session.LocateError(c, event.WithHint(&deploy.ValueError{Release: "web", In: "secretValues[1]",
+		Path: []string{"c"}, Message: "it is nowhere"}, "fix it"))
+	if !strings.HasSuffix(err.Error(), "devloop.yaml:7:23: releases[0].secretValues[1]: value c: it is nowhere") ||
+		event.Hint(err) != "fix it" {
 		t.Errorf("%v, %s", err, event.Hint(err))
 	}
 }

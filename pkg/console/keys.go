@@ -14,8 +14,8 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// foregroundPoll is how often devloop in the background checks whether it is in the foreground again:
-// no signal tells it.
+// foregroundPoll is how often devloop in the background checks whether it is in the foreground
+// again: no signal tells it.
 const foregroundPoll = time.Second
 
 // Keyboard reads single keys from a terminal while devloop is in its foreground. Ctrl+C and Ctrl+Z

@@ -195,8 +195,8 @@ var podColours = []lipgloss.Color{"32", "35", "133", "166", "37", "161"}
 // reserved are the keys of charmbracelet/log itself, which drops fields of these names.
 var reserved = []string{log.TimestampKey, log.LevelKey, log.CallerKey, log.PrefixKey, log.MessageKey}
 
-// adapt renames reserved keys. In text it also replaces what a terminal would obey (logfmt has its own
-// escapes), and on a terminal sizes get units.
+// adapt renames reserved keys. In text it also replaces what a terminal would obey (logfmt has its
+// own escapes), and on a terminal sizes get units.
 func (p *Printer) adapt(fields []any) {
 	for i, field := range fields {
 		if i%2 == 0 {

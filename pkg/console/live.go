@@ -14,8 +14,8 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// liveTerminal keeps a live line for each build and load at the bottom of a terminal; the log scrolls
-// above them. It is not safe for concurrent use.
+// liveTerminal keeps a live line for each build and load at the bottom of a terminal; the log
+// scrolls above them. It is not safe for concurrent use.
 type liveTerminal struct {
 	*os.File
 	bars  []liveBar // in the order in which they began

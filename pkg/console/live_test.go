@@ -66,9 +66,12 @@ func TestLive(t *testing.T) {
 		{func() { progress(worker, "[2/5] RUN a", 2) }, "worker ━━━━──────────── 2/8   0s  [2/5] RUN a"},
 		{func() { note("one") }, clock + "INFO deploy: one\nworker ━━━━──────────── 2/8   0s  [2/5] RUN a"},
 		{func() { progress(client, strings.Repeat("long ", 30), 0) },
-			clock + "INFO deploy: one\nworker ━━━━──────────── 2/8   0s  [2/5] RUN a\nclient ──────────────── 0/8   0s  " + strings.Repeat("long ", 8) + "long…"},
+			clock + "INFO deploy: one\nworker ━━━━──────────── 2/8   0s  [2/5] RUN a\nclient ──────────────── 0/8   0s  " +
+				strings.Repeat("long ", 8) + "long…"},
 		{func() { progress(worker, "[5/5] RUN b", 8); note("two") },
-			clock + "INFO deploy: one\n" + clock + "INFO deploy: two\nworker ━━━━━━━━━━━━━━━━ 8/8   0s  [5/5] RUN b\nclient ──────────────── 0/8   0s  " + strings.Repeat("long ", 8) + "long…"},
+			clock + "INFO deploy: one\n" + clock +
+				"INFO deploy: two\nworker ━━━━━━━━━━━━━━━━ 8/8   0s  [5/5] RUN b\nclient ──────────────── 0/8   0s  " +
+				strings.Repeat("long ", 8) + "long…"},
 		{func() { ended(worker, event.Succeeded); ended(client, event.Superseded) },
 			clock + "INFO deploy: one\n" + clock + "INFO deploy: two\n" + clock + "INFO build: image built image=worker:1"},
 	} {

@@ -17,8 +17,8 @@ const (
 	logFileStamp  = "2006-01-02T15-04-05.000"
 )
 
-// OpenFile has p write to a file, too, without colours. Opening it now reports a bad path at once. A
-// link is not followed: a cloned repository may contain one. Close closes the file.
+// OpenFile has p write to a file, too, without colours. Opening it now reports a bad path at once.
+// A link is not followed: a cloned repository may contain one. Close closes the file.
 func (p *Printer) OpenFile(path, format string, verbose bool) error {
 	path, err := filepath.Abs(path)
 	if info, statErr := os.Lstat(path); err == nil && statErr == nil && !info.Mode().IsRegular() {

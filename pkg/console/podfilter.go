@@ -17,8 +17,8 @@ type PodFilter struct {
 	minLevel string         // "" for all
 }
 
-// NewPodFilter returns a filter by a regular expression and a level; "" stands for all. Its errors are
-// UsageErrors.
+// NewPodFilter returns a filter by a regular expression and a level; "" stands for all. Its errors
+// are UsageErrors.
 func NewPodFilter(pods, minLevel string) (*PodFilter, error) {
 	f := &PodFilter{minLevel: minLevel}
 	if minLevel != "" && !slices.Contains(LogLevels, minLevel) {

@@ -1,5 +1,5 @@
-// Package console is what a terminal shows: the log, progress, keys, and the error that devloop ends
-// with. It also writes the log as logfmt or JSON, for programs, and to a file.
+// Package console is what a terminal shows: the log, progress, keys, and the error that devloop
+// ends with. It also writes the log as logfmt or JSON, for programs, and to a file.
 package console
 
 import (
@@ -131,8 +131,8 @@ func (p *Printer) Shows(e event.Event) bool {
 	}
 }
 
-// PrintError prints the error that devloop exits with: the facts, what to do about each, and with -v
-// its causes.
+// PrintError prints the error that devloop exits with: the facts, what to do about each, and with
+// -v its causes.
 func (p *Printer) PrintError(err error, exitCode int) {
 	err = p.secrets.Error(err)
 	if p.file != nil {

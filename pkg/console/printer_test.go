@@ -35,16 +35,19 @@ func TestLines(t *testing.T) {
 		text, json string // "" where a reader who did not ask for more sees nothing
 	}{
 		{"a step that ended",
-			event.Event{Run: 2, Stage: "build", Phase: event.Succeeded, Message: event.ImageBuilt, Payload: event.Build{Image: event.Image{Ref: "worker:1"}},
-				Fields: []any{"cached", true, "for", 2 * time.Second}, Took: 1500 * time.Millisecond},
+			event.Event{Run: 2, Stage: "build", Phase: event.Succeeded, Message: event.ImageBuilt,
+				Payload: event.Build{Image: event.Image{Ref: "worker:1"}},
+				Fields:  []any{"cached", true, "for", 2 * time.Second}, Took: 1500 * time.Millisecond},
 			"INFO build: image built run=2 image=worker:1 cached=true for=2s took=1.5s",
-			`"level":"info","stage":"build","phase":"succeeded","msg":"image built","run":2,"took":1.5,"fields":{"image":"worker:1","cached":true,"for":2}}`},
+			`"level":"info","stage":"build","phase":"succeeded","msg":"image built","run":2,"took":1.5,` +
+				`"fields":{"image":"worker:1","cached":true,"for":2}}`},
 		{"a step on the way up",
 			event.Event{Stage: "build", Phase: event.Failed, Message: "image built", Err: broken}, "", ""},
 		{"the run that failed",
 			event.Event{Run: 1, Stage: "loop", Phase: event.Failed, Message: "run complete", Err: broken},
 			`ERRO loop: run failed, what ran keeps running run=1 err="no such version" hint="fix it"`,
-			`"level":"error","stage":"loop","phase":"failed","msg":"run complete","run":1,"err":"no such version","hint":"fix it"}`},
+			`"level":"error","stage":"loop","phase":"failed","msg":"run complete","run":1,` +
+				`"err":"no such version","hint":"fix it"}`},
 		{"a run that was superseded",
 			event.Event{Run: 1, Stage: "loop", Phase: event.Superseded, Message: "run complete", Err: event.ErrSuperseded},
 			"INFO loop: run superseded by a newer change run=1",
@@ -57,10 +60,12 @@ func TestLines(t *testing.T) {
 				Payload: event.RunEnd{Total: 7.4, Stages: event.Timings{{Name: "build", Seconds: 5.1},
 					{Name: "hash", Seconds: 0.01}, {Name: "load", Seconds: 0.4}}}},
 			"INFO loop: ready in 7.4 s: build 5.1, load 0.4 run=1",
-			`"level":"info","stage":"loop","phase":"succeeded","msg":"run complete","run":1,"took":7,"fields":{"total":7.4,"stages":{"build":5.1,"hash":0.01,"load":0.4}}}`},
+			`"level":"info","stage":"loop","phase":"succeeded","msg":"run complete","run":1,"took":7,` +
+				`"fields":{"total":7.4,"stages":{"build":5.1,"hash":0.01,"load":0.4}}}`},
 		{"a line of a pod", podLine("api-web-1", "warn", "it is warm"),
 			"WARN api-web-1: it is warm",
-			`"level":"info","stage":"pod","phase":"noted","msg":"log","fields":{"pod":"api-web-1","namespace":"ns","container":"web","level":"warn","line":"it is warm"}}`},
+			`"level":"info","stage":"pod","phase":"noted","msg":"log",` +
+				`"fields":{"pod":"api-web-1","namespace":"ns","container":"web","level":"warn","line":"it is warm"}}`},
 		{"a detail", event.Event{Stage: "build", Phase: event.Detailed, Message: "build step"}, "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -89,11 +94,13 @@ func TestLines(t *testing.T) {
 
 // A field whose name a format uses itself is not lost, and takes nothing's place.
 func TestReservedWords(t *testing.T) {
-	for _, key := range []string{"time", "level", "msg", "prefix", "caller", "err", "stage", "phase", "run", "took", "hint", "fields"} {
+	for _, key := range []string{"time", "level", "msg", "prefix", "caller", "err", "stage", "phase", "run", "took",
+		"hint", "fields"} {
 		e := event.Event{Stage: "build", Phase: event.Noted, Message: "a message", Fields: []any{key, "its value"}}
 		for _, format := range []string{FormatText, formatLogfmt} {
 			line := say(format, false, e)
-			if !strings.Contains(line, key+`="its value"`) && !strings.Contains(line, key+`_="its value"`) || !strings.Contains(line, "a message") {
+			if !strings.Contains(line, key+`="its value"`) && !strings.Contains(line, key+`_="its value"`) ||
+				!strings.Contains(line, "a message") {
 				t.Errorf("%s: field %s: %s", format, key, line)
 			}
 		}
@@ -101,7 +108,8 @@ func TestReservedWords(t *testing.T) {
 		if err := json.Unmarshal([]byte(say(FormatJSON, false, e)), &got); err != nil {
 			t.Fatal(err)
 		}
-		if fields := got["fields"]; !reflect.DeepEqual(fields, map[string]any{key: "its value"}) || got["msg"] != "a message" || got["level"] != "info" {
+		if fields := got["fields"]; !reflect.DeepEqual(fields, map[string]any{key: "its value"}) ||
+			got["msg"] != "a message" || got["level"] != "info" {
 			t.Errorf("json: field %s: %v", key, got)
 		}
 	}
@@ -118,7 +126,8 @@ func TestQuiet(t *testing.T) {
 		{event.Event{Stage: "loop", Phase: event.Started, Message: event.RunComplete}, false},
 		{event.Event{Stage: "loop", Phase: event.Succeeded, Message: event.RunComplete}, true},
 		{event.Event{Stage: "loop", Phase: event.Failed, Message: event.RunComplete, Err: errors.New("x")}, true},
-		{event.Event{Stage: "loop", Phase: event.Failed, Message: event.RunComplete, Err: errors.New("x"), Repeated: true}, false},
+		{event.Event{Stage: "loop", Phase: event.Failed, Message: event.RunComplete, Err: errors.New("x"), Repeated: true},
+			false},
 		{event.Event{Stage: "node", Phase: event.Warned, Message: "image stays"}, true},
 		{podLine("web-1", "info", "hello"), true},
 	} {
@@ -179,7 +188,8 @@ func TestLogFileIsNoLink(t *testing.T) {
 	if err := errors.Join(os.WriteFile(victim, []byte("mine"), 0o600), os.Symlink(victim, link)); err != nil {
 		t.Fatal(err)
 	}
-	if err := NewPrinter(io.Discard).OpenFile(link, FormatText, false); err == nil || !strings.Contains(err.Error(), "dev.log is not a regular file") {
+	if err := NewPrinter(io.Discard).OpenFile(link, FormatText, false); err == nil ||
+		!strings.Contains(err.Error(), "dev.log is not a regular file") {
 		t.Error(err)
 	}
 	if content, err := os.ReadFile(victim); err != nil || string(content) != "mine" {
@@ -212,7 +222,8 @@ func TestFacts(t *testing.T) {
 			{Message: "two: deeper", causes: []string{"two (*fmt.wrapError)", "deeper (*errors.errorString)"}}}},
 		{"said once", errors.Join(one, nil, EnvironmentError{Err: one}), []Fact{{Message: "one", Hint: "fix one"}}},
 		{"wrapped as a whole", fmt.Errorf("clean up: %w", errors.Join(one, two)), []Fact{
-			{Message: "clean up: one\ntwo: deeper", Hint: "fix one", causes: []string{"clean up (*fmt.wrapError)", "one\ntwo: deeper (*errors.joinError)"}}}},
+			{Message: "clean up: one\ntwo: deeper", Hint: "fix one",
+				causes: []string{"clean up (*fmt.wrapError)", "one\ntwo: deeper (*errors.joinError)"}}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := Facts(test.err); !reflect.DeepEqual(got, test.want) {
@@ -253,19 +264,24 @@ func TestLinesOfAComparison(t *testing.T) {
 		if text != want {
 			t.Errorf("%s\nnot\n%s", text, want)
 		}
-		if line := say(formatLogfmt, false, e); !strings.Contains(line, `places=worker,client,.venv libraries=53 differences="dask 2024.1.0/2024.1.0/2024.2.0; bokeh 3.3.4/missing/3.3.4"`) {
+		if line := say(formatLogfmt, false, e); !strings.Contains(line,
+			`places=worker,client,.venv libraries=53 differences="dask 2024.1.0/2024.1.0/2024.2.0; bokeh 3.3.4/missing/3.3.4"`) {
 			t.Error(line)
 		}
-		if line := say(FormatJSON, false, e); !strings.Contains(line, `"places":["worker","client",".venv"],"libraries":53,"differences":[{"library":"dask","versions":["2024.1.0","2024.1.0","2024.2.0"]}`) {
+		if line := say(FormatJSON, false, e); !strings.Contains(line,
+			`"places":["worker","client",".venv"],"libraries":53,`+
+				`"differences":[{"library":"dask","versions":["2024.1.0","2024.1.0","2024.2.0"]}`) {
 			t.Error(line)
 		}
 	}
 	same := event.Event{Stage: "proof", Phase: event.Noted, Message: event.LibrariesSame,
 		Payload: event.Comparison{Places: []string{"worker", ".venv"}, Libraries: 53}}
-	if line := say(FormatText, false, same); !strings.HasSuffix(line, "INFO proof: libraries are the same places=worker,.venv libraries=53\n") {
+	if line := say(FormatText, false, same); !strings.HasSuffix(line,
+		"INFO proof: libraries are the same places=worker,.venv libraries=53\n") {
 		t.Error(line)
 	}
-	odd := event.Event{Stage: "proof", Phase: event.Warned, Message: event.LibrariesDiffer, Fields: []any{"places", 7, "differences", "?"}}
+	odd := event.Event{Stage: "proof", Phase: event.Warned, Message: event.LibrariesDiffer,
+		Fields: []any{"places", 7, "differences", "?"}}
 	if line := say(FormatText, false, odd); !strings.Contains(line, "places=7 differences=?") {
 		t.Error(line)
 	}

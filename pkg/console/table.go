@@ -57,8 +57,8 @@ func (t *Table) Flush() error { return t.out.Flush() }
 // LoggedDifferences is how many differences a log shows.
 const LoggedDifferences = 12
 
-// Differences writes a section of the first differences, or of all if limit is 0. Title is that of the
-// libraries' column.
+// Differences writes a section of the first differences, or of all if limit is 0. Title is that of
+// the libraries' column.
 func (t *Table) Differences(title string, c event.Comparison, limit int) {
 	shown := c.Differences
 	if limit > 0 && len(shown) > limit+1 { // a line that says "1 more" is no shorter

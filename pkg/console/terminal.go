@@ -12,8 +12,8 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// TerminalWriter writes text for people: whatever a terminal would obey becomes an escape that can be
-// read (event.Visible), however the text is cut into writes. It is not safe for concurrent use.
+// TerminalWriter writes text for people: whatever a terminal would obey becomes an escape that can
+// be read (event.Visible), however the text is cut into writes. It is not safe for concurrent use.
 type TerminalWriter struct {
 	Out io.Writer
 	// colours may pass. What is written must have been made visible before, so that all colours in

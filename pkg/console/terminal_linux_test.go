@@ -33,7 +33,8 @@ func TestColours(t *testing.T) {
 	if !strings.Contains(said, "\x1b[") || !strings.Contains(said, "WARN") {
 		t.Errorf("no colours: %q", said)
 	}
-	if one, two := strings.Split(said, "web-1")[0], strings.Split(said, "web-2")[0]; one[strings.LastIndex(one, "\x1b"):] == two[strings.LastIndex(two, "\x1b"):] {
+	if one, two := strings.Split(said, "web-1")[0],
+		strings.Split(said, "web-2")[0]; one[strings.LastIndex(one, "\x1b"):] == two[strings.LastIndex(two, "\x1b"):] {
 		t.Errorf("both pods have one colour: %q", said)
 	}
 	t.Setenv("NO_COLOR", "1")
@@ -50,7 +51,8 @@ func TestLinesFitTheTerminal(t *testing.T) {
 		p.Print(event.Event{Run: 12, Stage: "build", Phase: event.Noted, Message: event.BuildStep,
 			Payload: event.Instruction{Image: event.Image{Name: "worker"}, Step: long}, Took: 12345 * time.Millisecond})
 	})
-	if line, _, _ := strings.Cut(said, "\r\n"); len([]rune(line)) > 100 || len([]rune(line)) < 80 || !strings.HasSuffix(line, `…" took=12.345s`) {
+	if line, _, _ := strings.Cut(said, "\r\n"); len([]rune(line)) > 100 || len([]rune(line)) < 80 ||
+		!strings.HasSuffix(line, `…" took=12.345s`) {
 		t.Errorf("%d columns: %q", len([]rune(line)), line)
 	}
 	said = onTerminal(t, 100, func(p *Printer) {

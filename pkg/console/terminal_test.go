@@ -32,7 +32,8 @@ func TestVisibleWriter(t *testing.T) {
 		}
 	}
 	var out strings.Builder
-	if _, err := io.WriteString(&TerminalWriter{Out: &out, colours: true}, "\x1b[1;31mred\x1b[0m \x1b[2J\x1b]0;x\x07"); err != nil {
+	if _, err := io.WriteString(&TerminalWriter{Out: &out, colours: true},
+		"\x1b[1;31mred\x1b[0m \x1b[2J\x1b]0;x\x07"); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := out.String(), "\x1b[1;31mred\x1b[0m "+`\x1b[2J\x1b]0;x\a`; got != want {
@@ -66,7 +67,9 @@ func FuzzVisibleWriter(f *testing.F) {
 func hostileEvents(text string) []event.Event {
 	err := event.WithHint(errors.New(text+"\n"+text), text)
 	return []event.Event{
-		{Stage: "config", Phase: event.Warned, Message: text, Fields: []any{"key " + text, text, "err", errors.New(text), "list", []string{text}, "lines", text + "\n" + text}, Err: err},
+		{Stage: "config", Phase: event.Warned, Message: text,
+			Fields: []any{"key " + text, text, "err", errors.New(text), "list", []string{text}, "lines", text + "\n" + text},
+			Err:    err},
 		{Run: 1, Stage: "loop", Phase: event.Failed, Message: event.RunComplete, Err: err},
 		{Stage: event.PodStage, Phase: event.Noted, Message: event.PodLog,
 			Payload: event.LogLine{Level: event.Info, Line: text, ContainerRef: event.ContainerRef{

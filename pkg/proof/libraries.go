@@ -36,13 +36,14 @@ for one in distributions():
         name, version, path = one.metadata["Name"], one.version, str(getattr(one, "_path", ""))
     except Exception:
         continue
-    if not re.match(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\Z", name or "") or not ` +
-	`re.match(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*\Z", version or ""):
+    if not re.match(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\Z", name or ""):
+        continue
+    if not re.match(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*\Z", version or ""):
         continue
     if not re.split(r"[/\\]", path)[-1].startswith("~"):
         found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version)
-lines = ["python %d.%d.%d" % sys.version_info[:3]] + ["%s==%s" % pair for pair in sorted(found.items())] + ` +
-	`["libraries %d" % len(found)]
+lines = ["python %d.%d.%d" % sys.version_info[:3]]
+lines += ["%s==%s" % pair for pair in sorted(found.items())] + ["libraries %d" % len(found)]
 sys.stdout.write("\n".join(lines) + "\n")
 `
 
@@ -65,8 +66,8 @@ func ParseListing(place, output string) (Libraries, error) {
 		}
 		if match := lastLine.FindStringSubmatch(line); match != nil && l.Python != "" {
 			if count, err := strconv.Atoi(match[1]); err != nil || count != len(l.Versions) {
-				return Libraries{}, fmt.Errorf("the list of the libraries in %s has %d of %s lines", place, len(l.Versions),
-					match[1])
+				return Libraries{}, fmt.Errorf("the list of the libraries in %s has %d of %s lines",
+					place, len(l.Versions), match[1])
 			}
 			return l, nil
 		}
