@@ -53,7 +53,7 @@ func (p *workplace) dialogue(t *testing.T, exchanges []exchange, args ...string)
 			}
 			exchanges = exchanges[1:]
 		}
-		if err != nil { // EIO: nobody has the terminal any more
+		if err != nil { // EIO: no process has the terminal any more
 			break
 		}
 	}
@@ -161,7 +161,7 @@ func TestKeysAfterTheQuestion(t *testing.T) {
 	}
 }
 
-// Nobody is asked who does not see the question, or cannot answer it.
+// There is no question where the user would not see it, or could not answer it.
 func TestNobodyIsAskedWithoutATerminal(t *testing.T) {
 	t.Parallel()
 	n, p := newNeighbour(t, httptest.NewTLSServer), newWorkplace(t)

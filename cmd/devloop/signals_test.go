@@ -33,7 +33,7 @@ func TestHangup(t *testing.T) {
 		select {
 		case <-reload:
 		case <-time.After(time.Minute):
-			t.Fatal("it is not told")
+			t.Fatal("it is not reported")
 		}
 	}
 	if ctx.Err() != nil {

@@ -24,7 +24,7 @@ func newSkewCommand(o *options) *cobra.Command {
 		Short:       "Check whether the images and this machine hold the same Python libraries",
 		Long: `Compares what the images hold, and the Python environment on this machine (local.venv in
 devloop.yaml, else VIRTUAL_ENV, else .venv), by the names and versions of the libraries. The devloop that runs
-in another terminal knows what the images hold; if none runs, a short-lived pod of each image tells. Nothing
+in another terminal knows what the images hold; if none runs, a short-lived pod of each image is asked. Nothing
 is changed.
 
 Exit codes: 0 the same, 1 something differs, 2 your input is wrong, 3 no cluster, or images are missing there.`,

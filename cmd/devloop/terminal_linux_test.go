@@ -33,7 +33,7 @@ func TestClosedPipes(t *testing.T) {
 	_ = read.Close()
 	defer write.Close()
 	if _, err := write.WriteString("a"); !errors.Is(err, syscall.EPIPE) {
-		t.Errorf("a write that nobody reads: %v", err)
+		t.Errorf("a write to a closed pipe: %v", err)
 	}
 	ignored, err := exec.Command("sh", "-c", "grep SigIgn /proc/self/status").Output()
 	var mask uint64
@@ -156,7 +156,7 @@ func (s *shell) shows(text string) {
 	})
 }
 
-// echoes tells whether the terminal shows what is typed, and whether programs get it by lines.
+// echoes reports whether the terminal shows what is typed, and whether programs get it by lines.
 func (s *shell) echoes() bool {
 	modes, err := unix.IoctlGetTermios(int(s.modes.Fd()), unix.TCGETS)
 	if err != nil {

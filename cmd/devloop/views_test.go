@@ -25,7 +25,7 @@ import (
 	"github.com/devloop/devloop/pkg/status"
 )
 
-// shown is a devloop of which there are only the views.
+// shown is a devloop that has only views.
 type shown struct {
 	*process
 	t     *testing.T
@@ -103,7 +103,7 @@ func (s *shown) callHere(args ...string) (code int, out, said string) {
 	return exitCode(err), stdout.String(), stderr.String()
 }
 
-// run tells of a run that ends in a phase.
+// run reports a run that ends in a phase.
 func (s *shown) run(n int, phase event.Phase, err error) {
 	sink := s.sink.InRun(n)
 	sink(event.Event{Time: time.Now(), Stage: "loop", Phase: event.Detailed, Message: event.RunStarts,
@@ -472,7 +472,7 @@ func TestNoViewShowsASecret(t *testing.T) {
 	}
 }
 
-// A path of secretValues that is nowhere is told with its place.
+// The error about a path of secretValues that is missing names its place.
 func TestSecretValueThatIsNowhere(t *testing.T) {
 	dir := t.TempDir()
 	chart := filepath.Join(dir, "chart")
@@ -502,12 +502,12 @@ func TestPanicBesideTheLoop(t *testing.T) {
 	for deadline := time.Now().Add(time.Minute); ; <-time.After(10 * time.Millisecond) {
 		if _, out, _ := s.call("events", "--follow=false"); strings.Contains(out, "no longer answers at nowhere") {
 			if !strings.Contains(out, "internal error in devloop: oh no") || !strings.Contains(out, "please report it") {
-				t.Errorf("it is told so:\n%s", out)
+				t.Errorf("it reports:\n%s", out)
 			}
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("it is not told")
+			t.Fatal("it is not reported")
 		}
 	}
 	if page := s.openPage(); !strings.Contains(page.get(t, ""), "<title>") {

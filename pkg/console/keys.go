@@ -15,7 +15,7 @@ import (
 )
 
 // foregroundPoll is how often devloop in the background checks whether it is in the foreground
-// again: no signal tells it.
+// again: no signal reports it.
 const foregroundPoll = time.Second
 
 // Keyboard reads single keys from a terminal while devloop is in its foreground. Ctrl+C and Ctrl+Z

@@ -33,7 +33,7 @@ type liveBar struct {
 
 const (
 	liveBarWidth = 16 // columns
-	defaultWidth = 80 // columns of a terminal that does not tell
+	defaultWidth = 80 // columns, if the terminal does not report them
 )
 
 // newLiveTerminal returns nil where lines cannot be drawn again.
@@ -44,7 +44,7 @@ func newLiveTerminal(out *os.File) *liveTerminal {
 	return &liveTerminal{File: out}
 }
 
-// Write writes whole lines above the live ones.
+// Write writes complete lines above the live ones.
 func (l *liveTerminal) Write(lines []byte) (int, error) {
 	l.clear()
 	n, err := l.File.Write(lines)

@@ -18,7 +18,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Who is long in reading is cut off, and goes on where that was.
+// A slow reader is cut off, and goes on where that was.
 func TestFollowingGoesOn(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	socket := filepath.Join(t.TempDir(), "s.sock")
@@ -26,7 +26,7 @@ func TestFollowingGoesOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tell := func(w io.Writer, from, to int) {
+	send := func(w io.Writer, from, to int) {
 		for n := from; n <= to; n++ {
 			e := event.Event{Time: time.Now(), Stage: "build", Phase: event.Noted, Message: strconv.Itoa(n)}
 			line, err := json.Marshal(e)
@@ -39,13 +39,13 @@ func TestFollowingGoesOn(t *testing.T) {
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch after := r.URL.Query().Get("after"); after {
 		case "boot-1":
-			tell(w, 2, 3)
+			send(w, 2, 3)
 			_, _ = io.WriteString(w, "id: boot-4\nevent: line\ndata: {\"time\":\"20")
 		case "boot-3":
-			tell(w, 4, 5)
+			send(w, 4, 5)
 			_, _ = io.WriteString(w, "id: boot-6\n")
 		case "boot-5":
-			tell(w, 6, 6)
+			send(w, 6, 6)
 			return
 		default:
 			t.Errorf("asked for what is behind %q", after)

@@ -29,7 +29,7 @@ const OptionsPath = "/api/v1/options"
 var APIPorts = []string{"80", "8000", "web", "api", "http"}
 
 // DefaultImage asks the gateway at the URL of its options which image new clusters get by default;
-// "" and why if the options do not tell.
+// "" and why if the options do not say.
 func DefaultImage(ctx context.Context, url string) (image, why string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, optionsTimeout)
 	defer cancel()

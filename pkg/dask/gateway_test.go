@@ -36,7 +36,7 @@ func TestGatewayImage(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if user, _, ok := r.BasicAuth(); !ok || user == "" { // its simple authenticator wants a name
-					t.Error("nobody asks")
+					t.Error("without a user")
 				}
 				w.WriteHeader(test.code)
 				_, _ = w.Write([]byte(test.body))

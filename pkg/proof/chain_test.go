@@ -15,9 +15,9 @@ const (
 	config2, manifest2 = "sha256:c2", "sha256:a2"
 )
 
-// whole is a chain of two images in which nothing is wrong: worker is given to new Dask clusters,
+// complete is a chain of two images in which nothing is wrong: worker is given to new Dask clusters,
 // client runs in a pod.
-func whole() ([]Image, []Container, []Answer) {
+func complete() ([]Image, []Container, []Answer) {
 	return []Image{
 			{Name: "worker", Ref: "worker:1", Hash: "1", Built: []string{config, manifest},
 				Holders: []Holder{{event.AtNode, "n", []string{config, manifest}}}},
@@ -41,7 +41,7 @@ func TestChain(t *testing.T) {
 		change func(images []Image, containers []Container, answers []Answer) ([]Image, []Container, []Answer)
 		broken []string // links
 	}{
-		{"whole", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) { return i, c, a }, nil},
+		{"complete", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) { return i, c, a }, nil},
 		{"the node holds another image", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
 			i[1].Holders[0].IDs = []string{"sha256:b", "sha256:bb"}
 			c[0].ID = "sha256:b"
@@ -75,7 +75,7 @@ func TestChain(t *testing.T) {
 			c[0].Image = "client"
 			return i, c, a
 		}, nil},
-		{"a pod has not told yet", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+		{"a pod has no ID yet", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
 			c[0].ID = ""
 			return i, c, a
 		}, nil},
@@ -87,11 +87,11 @@ func TestChain(t *testing.T) {
 			a[0].Image = "worker:0"
 			return i, c, a
 		}, []string{"worker, gateway http://localhost:8001: worker:0, not worker:1"}},
-		{"the gateway starts somebody else's", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+		{"the gateway starts a foreign image", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
 			a[0].Image = "daskgateway/dask-worker:latest"
 			return i, c, a
 		}, []string{"worker, gateway http://localhost:8001: daskgateway/dask-worker:latest, not worker:1"}},
-		{"and nobody wants it to start ours", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+		{"and its release does not get ours", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
 			a[0] = Answer{From: "http://localhost:8001", Image: "daskgateway/dask-worker:latest"}
 			return i, c, a
 		}, nil},
@@ -116,7 +116,7 @@ func TestChain(t *testing.T) {
 			c[0].Image, c[0].ID = "client:v1", "sha256:b"
 			return i, c, a
 		}, []string{"client, pod ns/session/main: client:v1, not client:1"}},
-		{"somebody's image of the same name beside ours",
+		{"a foreign image of the same name beside ours",
 			func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
 				return i, append(c, Container{ContainerRef: mainOf("sidecar"), Node: "n", Image: "client:1.25-alpine",
 					ID: "sha256:b"}), a
@@ -134,7 +134,7 @@ func TestChain(t *testing.T) {
 			}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			links := Chain(test.change(whole()))
+			links := Chain(test.change(complete()))
 			var broken []string
 			for _, link := range links {
 				if link.Broken() {
@@ -160,7 +160,7 @@ func TestChain(t *testing.T) {
 // One image is the same ID in all places, whatever each of them calls it, so that people can
 // compare by eye.
 func TestChainReadsTheSameEverywhere(t *testing.T) {
-	images, containers, answers := whole()
+	images, containers, answers := complete()
 	images[1].Built = []string{manifest2} // of a BuildKit in the node, which knows only that
 	want := []event.Link{
 		{Image: "client", Place: event.AtInputs, Is: "1"},
@@ -176,7 +176,7 @@ func TestChainReadsTheSameEverywhere(t *testing.T) {
 }
 
 func TestOld(t *testing.T) {
-	images, _, _ := whole()
+	images, _, _ := complete()
 	at := time.Unix(1000, 0)
 	clusters := event.DaskClusters{
 		{Name: "now", Image: "docker.io/library/worker:1", Since: at},

@@ -111,18 +111,18 @@ func TestListing(t *testing.T) {
 }
 
 func TestParseListing(t *testing.T) {
-	whole := "python 3.11.2\ndask==2024.1.0\nnumpy==1.26.4\nlibraries 2\n"
+	complete := "python 3.11.2\ndask==2024.1.0\nnumpy==1.26.4\nlibraries 2\n"
 	for output, want := range map[string]int{
-		whole:                               2,
-		"a warning\nx==1\n" + whole + "bye": 2,
-		strings.Replace(whole, "numpy", "careful: y==2\nnumpy", 1): 2,
-		strings.ReplaceAll(whole, "\n", "\r\n"):                    2,
-		"python 3.11.2\nlibraries 0\n":                             0,
-		"":                                                         -1,
-		"python 3.11.2\ndask==2024.1.0\n":                          -1,
-		"python 3.11.2\ndask==2024.1.0\nlibraries 2\n":             -1,
-		"dask==2024.1.0\nlibraries 1\n":                            -1,
-		"python 3.11.2\nlibraries 99999999999999999999999999999\n": -1,
+		complete:                               2,
+		"a warning\nx==1\n" + complete + "bye": 2,
+		strings.Replace(complete, "numpy", "careful: y==2\nnumpy", 1): 2,
+		strings.ReplaceAll(complete, "\n", "\r\n"):                    2,
+		"python 3.11.2\nlibraries 0\n":                                0,
+		"":                                                            -1,
+		"python 3.11.2\ndask==2024.1.0\n":                             -1,
+		"python 3.11.2\ndask==2024.1.0\nlibraries 2\n":                -1,
+		"dask==2024.1.0\nlibraries 1\n":                               -1,
+		"python 3.11.2\nlibraries 99999999999999999999999999999\n":    -1,
 	} {
 		l, err := ParseListing("worker", output)
 		if (err == nil) != (want >= 0) || err == nil && len(l.Versions) != want {
