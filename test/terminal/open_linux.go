@@ -1,4 +1,3 @@
-// Package terminal is for tests of what a person's terminal shows.
 package terminal
 
 import (
@@ -12,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open returns both ends of a terminal of a width: what is typed goes into the master,
-// where also is read what is shown.
+// Open returns both ends of a terminal: what a user types is written to the master, and what the
+// terminal shows is read from it.
 func Open(t *testing.T, columns uint16) (master, terminal *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
@@ -22,7 +21,7 @@ func Open(t *testing.T, columns uint16) (master, terminal *os.File) {
 	}
 	t.Cleanup(func() { _ = master.Close() })
 	var number int
-	raw, err := master.SyscallConn() // and not Fd, which would have Close wait for a Read
+	raw, err := master.SyscallConn() // with Fd, Close would wait for a Read
 	if err == nil {
 		var setErr error
 		err = raw.Control(func(fd uintptr) {
@@ -44,7 +43,7 @@ func Open(t *testing.T, columns uint16) (master, terminal *os.File) {
 	return master, terminal
 }
 
-// Shown returns what a terminal of that many columns shows of what write writes.
+// Shown returns what a terminal shows of what write writes.
 func Shown(t *testing.T, columns uint16, write func(*os.File)) string {
 	t.Helper()
 	master, terminal := Open(t, columns)
@@ -52,14 +51,14 @@ func Shown(t *testing.T, columns uint16, write func(*os.File)) string {
 	if _, err := terminal.WriteString("the end"); err != nil {
 		t.Fatal(err)
 	}
-	var said strings.Builder
+	var shown strings.Builder
 	buffer := make([]byte, 64<<10)
-	for deadline := time.Now().Add(time.Minute); !strings.HasSuffix(said.String(), "the end"); {
+	for deadline := time.Now().Add(time.Minute); !strings.HasSuffix(shown.String(), "the end"); {
 		n, err := master.Read(buffer)
 		if err != nil || time.Now().After(deadline) {
-			t.Fatalf("%q, %v", said.String(), err)
+			t.Fatalf("%q, %v", shown.String(), err)
 		}
-		said.Write(buffer[:n])
+		shown.Write(buffer[:n])
 	}
-	return said.String()
+	return shown.String()
 }

@@ -1,3 +1,4 @@
+// Package terminal is for tests of what a terminal shows.
 package terminal
 
 import (
@@ -12,8 +13,8 @@ const Hostile = "a\x1b]0;title\x07\x1b[8mb\x9b31m\u009b2J\u202ec\u2066\u200b\u20
 
 var colours = regexp.MustCompile(`\x1b\[[0-9;]*m`)
 
-// Unprintable returns what of text a terminal would obey, or does not show, but for colours where
-// they may be.
+// Unprintable returns the characters of text that a terminal would obey or not show. Colours count
+// unless coloured.
 func Unprintable(text string, coloured bool) string {
 	if coloured {
 		text = colours.ReplaceAllString(text, "")
