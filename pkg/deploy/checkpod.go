@@ -133,8 +133,8 @@ func (d *Deployer) Verify(ctx context.Context, sink event.Sink, checks []CheckPo
 	return errors.Join(errs...)
 }
 
-// RunCheckPod runs one check and returns what its command printed. If it did not exit with 0, the error
-// is a *CheckPodError.
+// RunCheckPod runs one check and returns what its command printed. If it did not exit with 0, the
+// error is a *CheckPodError.
 func (d *Deployer) RunCheckPod(ctx context.Context, t CheckPod) (output string, err error) {
 	timeout := fmt.Errorf("not done after %s", t.Timeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, t.Timeout, timeout)

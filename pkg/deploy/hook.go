@@ -89,7 +89,8 @@ func (w *hookWatch) watch(ctx context.Context) {
 	}
 }
 
-// hooks returns the hooks of the revision and when it was created, once Helm has written its record.
+// hooks returns the hooks of the revision and when it was created, once Helm has written its
+// record.
 func (w *hookWatch) hooks(ctx context.Context) (hooks []hook, created metav1.Time) {
 	for sleep(ctx, hookInterval) == nil {
 		last, err := w.last(ctx, w.release)
@@ -120,8 +121,8 @@ type hook struct {
 	path string
 }
 
-// inspect keeps what the pods of a hook report, and fails a hook that cannot finish. Objects created
-// before since belong to an earlier revision.
+// inspect keeps what the pods of a hook report, and fails a hook that cannot finish. Objects
+// created before since belong to an earlier revision.
 func (w *hookWatch) inspect(ctx context.Context, hook hook, since metav1.Time) {
 	about := fmt.Sprintf("hook %s of %s", hook.object, hook.path)
 	options := metav1.ListOptions{FieldSelector: "metadata.name=" + hook.name}

@@ -41,8 +41,8 @@ func (d *Deployer) neverInstalled(history []*release.Release) bool {
 		})
 }
 
-// awaitTerminating waits for the end of objects that manifests name and that are being deleted: Helm
-// would adopt them, and lose them a moment later.
+// awaitTerminating waits for the end of objects that manifests name and that are being deleted:
+// Helm would adopt them, and lose them a moment later.
 func (d *Deployer) awaitTerminating(ctx context.Context, stage event.Stage, r Release, manifests []string) error {
 	var objects []object
 	for _, manifest := range manifests {

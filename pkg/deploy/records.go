@@ -171,8 +171,8 @@ func (d *Deployer) setLabel(ctx context.Context, r Release, version int, label s
 	return nil
 }
 
-// DeployedValues returns the scalar values, as text, that the last revisions of the releases were made
-// with, whatever the files hold by now.
+// DeployedValues returns the scalar values, as text, that the last revisions of the releases were
+// made with, whatever the files hold by now.
 func (d *Deployer) DeployedValues(ctx context.Context, releases []Release) (texts []string, err error) {
 	for _, r := range releases {
 		last, err := d.last(ctx, r)

@@ -15,8 +15,8 @@ const (
 	config2, manifest2 = "sha256:c2", "sha256:a2"
 )
 
-// complete is a chain of two images in which nothing is wrong: worker is given to new Dask clusters,
-// client runs in a pod.
+// complete is a chain of two images in which nothing is wrong: worker is given to new Dask
+// clusters, client runs in a pod.
 func complete() ([]Image, []Container, []Answer) {
 	return []Image{
 			{Name: "worker", Ref: "worker:1", Hash: "1", Built: []string{config, manifest},
