@@ -51,7 +51,8 @@ var may = map[string][]string{
 	"test/bench":      {"pkg/build", "pkg/event", "pkg/node"}, // all else it measures from outside
 }
 
-const onlyConsole = "github.com/charmbracelet/log" // imported by pkg/console alone: packages send events, they do not print
+// onlyConsole is imported by pkg/console alone: other packages send events and do not print.
+const onlyConsole = "github.com/charmbracelet/log"
 
 func TestImportArrows(t *testing.T) {
 	// That they are looked at here keeps go test from taking an earlier result for today's: of what

@@ -59,5 +59,5 @@ func Joined(err error) []error {
 	if reflect.TypeOf(err) != joinType {
 		return nil
 	}
-	return err.(interface{ Unwrap() []error }).Unwrap() //nolint:errorlint,forcetypeassert // by its type
+	return err.(interface{ Unwrap() []error }).Unwrap() // by its type
 }
