@@ -15,15 +15,15 @@ import (
 
 // Image is an image of devloop.yaml, and where it is.
 type Image struct {
-	Name    string   // in devloop.yaml
-	Ref     string   // as pods name it
-	Hash    string   // of its inputs, which is its tag
-	Built   []string // IDs of what was built
-	Holders []Holder
+	Name   string   // in devloop.yaml
+	Ref    string   // as pods name it
+	Hash   string   // of its inputs, which is its tag
+	Built  []string // IDs of what was built
+	Stores []Store
 }
 
-// Holder is where pods get an image from: a node, or a registry.
-type Holder struct {
+// Store is where pods get an image from: a node, or a registry.
+type Store struct {
 	Place event.Place // AtNode, AtRegistry
 	Name  string
 	IDs   []string // of the image, the likeliest in pods first; none if it is missing
@@ -71,7 +71,7 @@ func (i Image) links(containers []Container) (links event.Links) {
 	if built != "" {
 		add(event.AtBuild, "", built, "")
 	}
-	for _, h := range i.Holders {
+	for _, h := range i.Stores {
 		switch {
 		case len(h.IDs) == 0:
 			add(h.Place, h.Name, "not there", cmp.Or(built, i.Ref))
@@ -115,9 +115,9 @@ func (i Image) runs(containers []Container) bool {
 	return slices.ContainsFunc(containers, func(c Container) bool { return same(c.Image, i.Ref) && !c.Dask })
 }
 
-// built returns the ID of what was built, as holders know it if they do.
+// built returns the ID of what was built, as stores know it if they do.
 func (i Image) built() string {
-	for _, h := range i.Holders {
+	for _, h := range i.Stores {
 		if overlap(i.Built, h.IDs) {
 			return h.IDs[0]
 		}
@@ -131,7 +131,7 @@ func (i Image) built() string {
 // idsFor returns the IDs of the image where a node gets it from.
 func (i Image) idsFor(node string) []string {
 	var all []string
-	for _, h := range i.Holders {
+	for _, h := range i.Stores {
 		if h.Place == event.AtNode && h.Name == node {
 			return h.IDs
 		}

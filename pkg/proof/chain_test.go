@@ -20,9 +20,9 @@ const (
 func complete() ([]Image, []Container, []Answer) {
 	return []Image{
 			{Name: "worker", Ref: "worker:1", Hash: "1", Built: []string{config, manifest},
-				Holders: []Holder{{event.AtNode, "n", []string{config, manifest}}}},
+				Stores: []Store{{event.AtNode, "n", []string{config, manifest}}}},
 			{Name: "client", Ref: "client:1", Hash: "1", Built: []string{config2},
-				Holders: []Holder{{event.AtNode, "n", []string{config2, manifest2}}}},
+				Stores: []Store{{event.AtNode, "n", []string{config2, manifest2}}}},
 		}, []Container{
 			{ContainerRef: mainOf("session"), Node: "n", Image: "docker.io/library/client:1", ID: config2},
 			{ContainerRef: mainOf("other"), Node: "n", Image: "traefik:2", ID: "sha256:f"},
@@ -43,12 +43,12 @@ func TestChain(t *testing.T) {
 	}{
 		{"complete", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) { return i, c, a }, nil},
 		{"the node holds another image", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
-			i[1].Holders[0].IDs = []string{"sha256:b", "sha256:bb"}
+			i[1].Stores[0].IDs = []string{"sha256:b", "sha256:bb"}
 			c[0].ID = "sha256:b"
 			return i, c, a
 		}, []string{"client, node n: sha256:b, not sha256:c2"}},
 		{"the node holds none", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
-			i[0].Holders[0].IDs = nil
+			i[0].Stores[0].IDs = nil
 			return i, c, a
 		}, []string{"worker, node n: not there, not sha256:a0"}},
 		{"what was built is not known", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
@@ -56,7 +56,7 @@ func TestChain(t *testing.T) {
 			return i, c, a
 		}, nil},
 		{"one of two nodes holds another", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
-			i[1].Holders = append(i[1].Holders, Holder{event.AtNode, "m", []string{"sha256:b"}})
+			i[1].Stores = append(i[1].Stores, Store{event.AtNode, "m", []string{"sha256:b"}})
 			return i, append(c, Container{ContainerRef: mainOf("m"), Node: "m", Image: "client:1", ID: "sha256:b"}), a
 		}, []string{"client, node m: sha256:b, not sha256:c2"}},
 		{"a pod calls it by the manifest", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
@@ -122,8 +122,8 @@ func TestChain(t *testing.T) {
 					ID: "sha256:b"}), a
 			}, nil},
 		{"pushed, and named by digest", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
-			i[1].Ref, i[1].Holders = "r.example/t/client:1@sha256:"+strings.Repeat("a", 64),
-				[]Holder{{event.AtRegistry, "r.example", []string{manifest2, config2}}}
+			i[1].Ref, i[1].Stores = "r.example/t/client:1@sha256:"+strings.Repeat("a", 64),
+				[]Store{{event.AtRegistry, "r.example", []string{manifest2, config2}}}
 			c[0].Image, c[0].ID = i[1].Ref, manifest2
 			return i, c, a
 		}, nil},

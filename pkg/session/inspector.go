@@ -105,7 +105,7 @@ func (i inspector) images(ctx context.Context, built []*loop.Image) ([]proof.Ima
 		}
 		// Built is not compared: another machine may have pushed the same inputs before.
 		ids := withAliases(i.push.Digest(tag), i.registry.IDs(tag))
-		images[at].Holders = []proof.Holder{{Place: event.AtRegistry, Name: tag.RegistryStr(), IDs: ids}}
+		images[at].Stores = []proof.Store{{Place: event.AtRegistry, Name: tag.RegistryStr(), IDs: ids}}
 	}
 	if i.push != nil {
 		return images, nil
@@ -114,7 +114,7 @@ func (i inspector) images(ctx context.Context, built []*loop.Image) ([]proof.Ima
 	present, err := i.nodes.Inspect(ctx, tags)
 	for _, p := range present {
 		image := &images[slices.Index(tags, p.Tag)]
-		image.Holders = append(image.Holders, proof.Holder{Place: event.AtNode, Name: p.Node, IDs: p.IDs})
+		image.Stores = append(image.Stores, proof.Store{Place: event.AtNode, Name: p.Node, IDs: p.IDs})
 	}
 	return images, err
 }
