@@ -3,7 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
 
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
@@ -21,6 +26,39 @@ type devOptions struct {
 	logs     bool
 	logPods  string
 	logLevel string
+}
+
+func (d *devOptions) register(root *cobra.Command) {
+	d.mode = watch.Auto
+	flags := root.Flags()
+	flags.BoolVar(&d.cleanup, "cleanup", true, "remove what was deployed when devloop ends")
+	flags.BoolVar(&d.page, "page", true, "show the state on a page on 127.0.0.1")
+	flags.IntVar(&d.pagePort, "page-port", -1,
+		"the page's port, instead of page.port in the configuration; 0 takes 10360, or a free one")
+	flags.BoolVar(&d.logs, "logs", false, "show the logs of the pods from the start, as the key l does")
+	flags.StringVar(&d.logPods, "log-pods", "",
+		"show only pods whose name, or name/container, matches this regular expression")
+	flags.StringVar(&d.logLevel, "log-level", "",
+		"show only lines of pods of this level or above: debug, info, warn, error")
+	flags.Var((*watchMode)(&d.mode), "watch",
+		"how file changes are seen: by events of the kernel, by polling (poll), or by what works (auto)")
+	completeFlag(root, "watch", oneOf(watchModes))
+	completeFlag(root, "log-level", oneOf(console.LogLevels))
+}
+
+// watchMode is the value of --watch.
+type watchMode watch.Mode
+
+var watchModes = []string{string(watch.Auto), string(watch.Events), string(watch.Poll)}
+
+func (m *watchMode) String() string { return string(*m) }
+func (m *watchMode) Type() string   { return "mode" }
+func (m *watchMode) Set(text string) error {
+	if !slices.Contains(watchModes, text) {
+		return fmt.Errorf("take one of %s", strings.Join(watchModes, ", "))
+	}
+	*m = watchMode(text)
+	return nil
 }
 
 // dev runs the loop until Ctrl+C. What starts first ends last: the forwards are bound before

@@ -8,11 +8,8 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
-	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -20,7 +17,6 @@ import (
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
-	"github.com/devloop/devloop/pkg/watch"
 )
 
 func main() {
@@ -60,7 +56,8 @@ func execute(o *options) error {
 }
 
 func newRootCommand(o *options) *cobra.Command {
-	once, d := false, devOptions{cleanup: true, mode: watch.Auto, page: true, pagePort: -1}
+	var once bool
+	var d devOptions
 	root := &cobra.Command{
 		Use:   "devloop",
 		Short: "Keep a minikube cluster in step with the files of this folder",
@@ -101,40 +98,12 @@ not allowed, 130 interrupted.`,
 	root.SetErr(&console.TerminalWriter{Out: os.Stderr})
 	o.register(root)
 	o.registerAdopt(root)
-	flags := root.Flags()
-	flags.BoolVar(&d.cleanup, "cleanup", true, "remove what was deployed when devloop ends")
-	flags.BoolVar(&once, "once", false, "the same as devloop run: one run, and what was deployed stays")
-	flags.BoolVar(&d.page, "page", true, "show the state on a page on 127.0.0.1")
-	flags.IntVar(&d.pagePort, "page-port", -1,
-		"the page's port, instead of page.port in the configuration; 0 takes 10360, or a free one")
-	flags.BoolVar(&d.logs, "logs", false, "show the logs of the pods from the start, as the key l does")
-	flags.StringVar(&d.logPods, "log-pods", "",
-		"show only pods whose name, or name/container, matches this regular expression")
-	flags.StringVar(&d.logLevel, "log-level", "",
-		"show only lines of pods of this level or above: debug, info, warn, error")
-	flags.Var((*watchMode)(&d.mode), "watch",
-		"how file changes are seen: by events of the kernel, by polling (poll), or by what works (auto)")
-	completeFlag(root, "watch", oneOf(watchModes))
-	completeFlag(root, "log-level", oneOf(console.LogLevels))
+	root.Flags().BoolVar(&once, "once", false, "the same as devloop run: one run, and what was deployed stays")
+	d.register(root)
 	root.AddCommand(newRunCommand(o), newBuildCommand(o), newDiffCommand(o), newRenderCommand(o), newDeleteCommand(o),
 		newInitCommand(o), newDoctorCommand(o), newStatusCommand(o), newClustersCommand(o), newLogsCommand(o),
 		newEventsCommand(o), newSkewCommand(o), newSchemaCommand(), newCompletionCommand(), newVersionCommand())
 	return root
-}
-
-// watchMode is the value of --watch.
-type watchMode watch.Mode
-
-var watchModes = []string{string(watch.Auto), string(watch.Events), string(watch.Poll)}
-
-func (m *watchMode) String() string { return string(*m) }
-func (m *watchMode) Type() string   { return "mode" }
-func (m *watchMode) Set(text string) error {
-	if !slices.Contains(watchModes, text) {
-		return fmt.Errorf("take one of %s", strings.Join(watchModes, ", "))
-	}
-	*m = watchMode(text)
-	return nil
 }
 
 func noArguments(cmd *cobra.Command, args []string) error {

@@ -144,18 +144,8 @@ func (p *Printer) readable(e event.Event) any {
 			}{payload.Address, payload.Reason, payload.Pods}
 		}
 	}
-	if p.live == nil {
-		return e.Payload
-	}
-	switch payload := e.Payload.(type) {
-	case event.Instruction:
-		if e.Message == event.BuildStep {
-			payload.Step = p.live.truncate(payload.Step, payload.Image)
-		}
-		return payload
-	case event.Verification:
-		payload.Command = p.live.truncate(payload.Command, payload.Image)
-		return payload
+	if p.live != nil {
+		return p.live.fit(e)
 	}
 	return e.Payload
 }

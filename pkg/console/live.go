@@ -118,6 +118,21 @@ func (l *liveTerminal) width() int {
 	return defaultWidth
 }
 
+// fit returns the payload of a line with long texts cut.
+func (l *liveTerminal) fit(e event.Event) any {
+	switch payload := e.Payload.(type) {
+	case event.Instruction:
+		if e.Message == event.BuildStep {
+			payload.Step = l.truncate(payload.Step, payload.Image)
+		}
+		return payload
+	case event.Verification:
+		payload.Command = l.truncate(payload.Command, payload.Image)
+		return payload
+	}
+	return e.Payload
+}
+
 // truncate cuts a field of a line about an image to what the line has room for.
 func (l *liveTerminal) truncate(text string, image event.Image) string {
 	const others = 76 // columns: time, level, run, took and the names of the fields
