@@ -34,7 +34,7 @@ func TestLogAfterAPanic(t *testing.T) {
 		sink(event.Event{Stage: "deploy", Phase: event.Failed, Message: event.ReleaseApplied,
 			Payload: event.Release{Name: "web", Namespace: "n"}, Err: evil{}})
 	}
-	sink.For("deploy").Note("it goes on")
+	sink.Stage("deploy").Note("it goes on")
 	l.Close()
 	os.Stderr = stderr
 	_ = write.Close()

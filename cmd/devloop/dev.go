@@ -91,11 +91,11 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	defer func() { err = errors.Join(err, leave()) }()
 	endAnswers := v.Answer(s.Answers())
 	defer endAnswers()
-	stage := p.sink.For("devloop")
-	p.sink.For("loop").Note(event.DevloopStarted, event.DevloopStart{Project: event.Name(p.config.Name),
+	stage := p.sink.Stage("devloop")
+	p.sink.Stage("loop").Note(event.DevloopStarted, event.DevloopStart{Project: event.Name(p.config.Name),
 		Cluster: event.Name(s.KubeContext()), Folder: event.Name(p.config.Dir)})
 	if v.page != nil {
-		stage.Note(event.PageOpens, event.Page{URL: event.Name(v.page.String())})
+		stage.Note(event.PageServed, event.Page{URL: event.Name(v.page.String())})
 	}
 	in := session.Inputs{Reload: reload, Requests: v.Requests(), Quit: p.interrupts.interrupt, Logs: d.logs,
 		ShowPods: func(shown bool) {
@@ -118,7 +118,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 
 	endAnswers() // they may have started check pods, which the clean-up must not meet
 	if !d.cleanup {
-		p.sink.For("cleanup").Note("everything stays as it is", "remove it with", "devloop delete")
+		p.sink.Stage("cleanup").Note("everything stays as it is", "remove it with", "devloop delete")
 		return broken
 	}
 	return errors.Join(broken, s.Cleanup(context.WithoutCancel(ctx), "Ctrl+C again", deploy.Removal{}))

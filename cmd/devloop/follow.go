@@ -70,7 +70,7 @@ Exit codes: 0 it ended, or Ctrl+C; 3 no devloop runs.`,
 				return err
 			}
 			return o.printEvents(cmd, f, event.PodStage, func(_ *console.Printer, e event.Event) bool {
-				return e.Message == event.PodLog && filter.Shows(e) || e.Message == event.PodDied && filter.Matches(e)
+				return e.Message == event.PodLog && filter.Shows(e) || e.Message == event.ContainerDied && filter.Matches(e)
 			})
 		},
 	}

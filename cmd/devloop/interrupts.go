@@ -51,7 +51,7 @@ func interruptible(parent context.Context, out *console.Printer, reload chan<- s
 	notify(i.signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	stopped := make(chan struct{})
 	go func() {
-		_ = event.Sink(out.Print).For("devloop").Contain("signals", func() { i.handle(stopped, cancel, original) })
+		_ = event.Sink(out.Print).Stage("devloop").Recover("signals", func() { i.handle(stopped, cancel, original) })
 		cancel() // after a panic, no signal could
 	}()
 	return ctx, i, sync.OnceFunc(func() {

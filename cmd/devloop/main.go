@@ -46,7 +46,7 @@ func serveRender() {
 
 // execute runs the command line. A panic is an error like any other; -v shows where it was.
 func execute(o *options) error {
-	return event.Sink(o.printer.Print).For("devloop").Guard("command", func() error {
+	return event.Sink(o.printer.Print).Stage("devloop").Guard("command", func() error {
 		cmd, err := newRootCommand(o).ExecuteContextC(context.Background())
 		if is[console.UsageError](err) {
 			_ = o.settle(cmd) // cobra did not, but the error has the format that was asked for, too

@@ -52,7 +52,7 @@ func (o *options) begin(parent context.Context, reload chan<- struct{}) (context
 	p.sink = p.before(p.log.Sink)
 	session.ReportConfig(p.sink, nil, p.config)
 	if historyErr != nil {
-		p.sink.For("devloop").Warn("the runs of earlier devloops are not known", historyErr)
+		p.sink.Stage("devloop").Warn("the runs of earlier devloops are not known", historyErr)
 	}
 	ctx, interrupts, stop := interruptible(parent, o.printer, reload)
 	p.interrupts = interrupts
@@ -79,7 +79,7 @@ func (o *options) run(parent context.Context, work func(context.Context, *proces
 
 // before returns a Sink that takes out secrets, updates the board, and then calls next.
 func (p *process) before(next event.Sink) event.Sink {
-	return p.secrets.Before(p.board.Before(next).OrElse(next))
+	return p.secrets.Filter(p.board.Record(next).WithFallback(next))
 }
 
 // openHistory opens the runs of earlier devloops for the same file and cluster.

@@ -34,10 +34,10 @@ func TestHistoryIsKeptForEachCluster(t *testing.T) {
 	// Both are open before either writes.
 	for run, history := range []*status.History{0: open("one"), 1: open("two")} {
 		board := status.NewBoard(history.Runs())
-		sink := board.Before(func(event.Event) {}).InRun(run + 1)
-		sink.For("loop").Note(event.RunStarts, event.RunStart{Why: "start"})
+		sink := board.Record(func(event.Event) {}).InRun(run + 1)
+		sink.Stage("loop").Note(event.RunStarts, event.RunStart{Why: "start"})
 		done := func(context.Context) ([]any, error) { return nil, nil }
-		if err := sink.For("loop").Step(t.Context(), event.RunComplete, done); err != nil {
+		if err := sink.Stage("loop").Step(t.Context(), event.RunComplete, done); err != nil {
 			t.Fatal(err)
 		}
 		over, end := context.WithCancel(t.Context())

@@ -89,7 +89,7 @@ func skew(ctx context.Context, o *options, p *process) (c event.Comparison, err 
 			errors.New("there is nothing to compare image "+places[0].Place+" with: "+session.WhyNoVenv),
 			"make an environment, or name it in devloop.yaml: local.venv")}
 	default:
-		p.sink.For("proof").Note("no Python environment of this machine is compared", "why", session.WhyNoVenv)
+		p.sink.Stage("proof").Note("no Python environment of this machine is compared", "why", session.WhyNoVenv)
 	}
 	return proof.Compare(places), nil
 }

@@ -26,7 +26,7 @@ func TestHostileStatus(t *testing.T) {
 		Reason: forged,
 		Pods:   []status.Pod{{Name: "web", Phase: "Pending", Reason: forged}},
 		Old:    event.DaskClusters{{Namespace: "ns", Name: "one", Owner: forged, Image: forged}},
-		Runs:   []status.Run{{Number: 1, Files: forged, Outcome: status.Broken, Error: forged}}})
+		Runs:   []status.Run{{Number: 1, Files: forged, Outcome: status.RunFailed, Error: forged}}})
 	if left := terminal.Unprintable(out.String(), false); err != nil || left != "" {
 		t.Errorf("%v, %q in %q", err, left, out.String())
 	}

@@ -26,8 +26,8 @@ type views struct {
 // and a second devloop, are errors; it warns of all else.
 func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err error) {
 	metrics := web.NewMetrics(p.board)
-	p.sink = p.before(metrics.Before(p.log.Sink))
-	stage := p.sink.For("devloop")
+	p.sink = p.before(metrics.Count(p.log.Sink))
+	stage := p.sink.Stage("devloop")
 	v = &views{Server: control.NewServer(p.board, metrics, stage)}
 	keeping, end := context.WithCancel(context.WithoutCancel(ctx))
 	v.end = end

@@ -209,13 +209,13 @@ func TestWhichDevloopIsMeant(t *testing.T) {
 
 func TestLogsAndEvents(t *testing.T) {
 	s := show(t, "", &options{}, devOptions{pagePort: -1})
-	s.sink.For("build").Note(event.BuildingImage, event.Build{Image: event.Image{Name: "worker", Ref: "worker:1"}})
-	s.sink.For("build").Detail("a detail")
+	s.sink.Stage("build").Note(event.BuildingImage, event.Build{Image: event.Image{Name: "worker", Ref: "worker:1"}})
+	s.sink.Stage("build").Detail("a detail")
 	for _, e := range []event.Event{podLine("web-1", "info", "hello"), podLine("web-2", "error", "oh no"),
 		podLine("db-1", "warn", "hm")} {
 		s.sink(e)
 	}
-	s.sink.For(event.PodStage).Warn(event.PodDied, nil, event.ContainerDeath{ContainerRef: container("web-2"),
+	s.sink.Stage(event.PodStage).Warn(event.ContainerDied, nil, event.ContainerDeath{ContainerRef: container("web-2"),
 		Reason: "exit code 1", Output: "oh no"})
 	s.run(1, event.Succeeded, nil)
 	for _, test := range []struct {
@@ -265,7 +265,7 @@ func TestLogsAndEvents(t *testing.T) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for n := 0; ; n++ {
-		s.sink.For("build").Note("still going", "n", n)
+		s.sink.Stage("build").Note("still going", "n", n)
 		if n == 200 { // long after it has begun to listen
 			s.close()
 			break
@@ -375,8 +375,8 @@ func TestAddressOfThePage(t *testing.T) {
 	logFile := filepath.Join(dir, "dev.log")
 	s := show(t, "", &options{logFile: logFile}, devOptions{page: true, pagePort: 0})
 	address, token := s.views.page.String(), s.views.page.Query().Get("token")
-	s.sink.For("devloop").Note(event.PageOpens, event.Page{URL: event.Name(s.views.page.String())})
-	s.sink.For("build").Warn("a program has looked into the log", errors.New("found "+token), "text", address)
+	s.sink.Stage("devloop").Note(event.PageServed, event.Page{URL: event.Name(s.views.page.String())})
+	s.sink.Stage("build").Warn("a program has looked into the log", errors.New("found "+token), "text", address)
 	_, status, _ := s.call("status")
 	_, events, _ := s.call("events", "--follow=false")
 	s.close()
@@ -423,11 +423,11 @@ func TestNoViewShowsASecret(t *testing.T) {
 	all := strings.Join([]string{fromEnv, fromFile, fromKubeconfig, fromValues}, " and ")
 	s.printer.SetPodFilter(&console.PodFilter{})
 	s.sink(podLine("web-1", "info", all))
-	s.sink.For("build").Note(event.BuildStepFailed, event.Instruction{
+	s.sink.Stage("build").Note(event.BuildStepFailed, event.Instruction{
 		Image: event.Image{Name: "web"}, Step: "RUN echo " + all, Output: all})
-	s.sink.For("deploy").Detail("a detail", "list", []string{all}, "value", all)
+	s.sink.Stage("deploy").Detail("a detail", "list", []string{all}, "value", all)
 	broken := event.WithHint(errors.Join(errors.New(all), console.EnvironmentError{Err: errors.New(all)}), all)
-	s.sink.For("node").Warn("a warning", broken)
+	s.sink.Stage("node").Warn("a warning", broken)
 	s.run(1, event.Failed, broken)
 	s.printer.PrintError(broken, 1)
 

@@ -182,7 +182,7 @@ func familiarTag(ref string) (name.Tag, error) {
 // still have input's hash, or else the error is event.ErrSuperseded: a tag never stands for other
 // content. Cancelling ctx ends the build.
 func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error {
-	stage := sink.For("build")
+	stage := sink.Stage("build")
 	stage.Note(event.BuildingImage, event.Build{Image: input.image()})
 	return stage.Step(ctx, event.ImageBuilt, func(ctx context.Context) ([]any, error) {
 		var id string

@@ -45,7 +45,7 @@ func OpenKeyboard(ctx context.Context, in, out *os.File, p *Printer, stage event
 	signal.Notify(k.continued, syscall.SIGCONT)
 	k.read()
 	ctx, k.end = context.WithCancel(context.WithoutCancel(ctx)) // Ctrl+Z may come during the clean-up
-	k.running.Go(func() { stage.Keep(ctx, "keyboard", k.run) })
+	k.running.Go(func() { stage.Supervise(ctx, "keyboard", k.run) })
 	return k
 }
 

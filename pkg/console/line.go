@@ -131,7 +131,7 @@ func (p *Printer) readable(e event.Event) any {
 		if e.Phase == event.Failed || !p.verbose {
 			return nil
 		}
-	case event.OldClusters:
+	case event.OutdatedClusters:
 		return struct {
 			Clusters string `json:"clusters"`
 		}{describeClusters(payload.Clusters)}

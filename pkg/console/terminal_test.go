@@ -74,8 +74,8 @@ func hostileEvents(text string) []event.Event {
 		{Stage: event.PodStage, Phase: event.Noted, Message: event.PodLog,
 			Payload: event.LogLine{Level: event.Info, Line: text, ContainerRef: event.ContainerRef{
 				PodRef: event.PodRef{Pod: event.Name(text)}, Container: event.Name(text)}}},
-		{Stage: "proof", Phase: event.Warned, Message: event.ClustersOld,
-			Payload: event.OldClusters{Clusters: event.DaskClusters{{Name: event.Name(text), Owner: text, Image: text}}}},
+		{Stage: "proof", Phase: event.Warned, Message: event.ClustersOutdated,
+			Payload: event.OutdatedClusters{Clusters: event.DaskClusters{{Name: event.Name(text), Owner: text, Image: text}}}},
 		{Stage: "proof", Phase: event.Failed, Message: event.ChainChecked,
 			Payload: event.Chain{Links: event.Links{{Image: event.Name(text), Name: event.Name(text), Is: text}}}, Err: err},
 	}

@@ -16,7 +16,7 @@ import (
 // applied concurrently, each once its dependencies are up; timeout limits the wait for a rollout.
 // A Helm write is never interrupted: a canceled ctx only keeps it from starting.
 func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Release, timeout time.Duration) error {
-	stage := sink.For("deploy")
+	stage := sink.Stage("deploy")
 	if err := d.cluster.Ping(ctx); err != nil {
 		return markTransient(err)
 	}
@@ -63,7 +63,7 @@ func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Releas
 // apply applies one release. It waits for the rollout if other releases (awaited) or commands
 // depend on it.
 func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaited bool, timeout time.Duration) error {
-	stage := sink.For("deploy")
+	stage := sink.Stage("deploy")
 	want, err := d.readInputs(ctx, stage, r)
 	if err != nil {
 		return err
@@ -140,7 +140,8 @@ func (d *Deployer) write(ctx context.Context, stage event.Stage, want desired, l
 			return last, err
 		}
 	}
-	// Validate rendered it too, but its dependencies may have added kinds that its templates ask for.
+	// Validate rendered it too, but its dependencies may have added kinds that its templates ask
+	// for.
 	made, err := d.render(ctx, &want, last)
 	if err != nil {
 		return last, err

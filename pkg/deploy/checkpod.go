@@ -95,7 +95,7 @@ func (e *CheckPodError) Error() string {
 // Verify runs the checks concurrently, except for those that this Deployer has seen succeed. The
 // error has all that failed.
 func (d *Deployer) Verify(ctx context.Context, sink event.Sink, checks []CheckPod) error {
-	stage := sink.For("verify")
+	stage := sink.Stage("verify")
 	if err := d.RemoveCheckPods(ctx); err != nil { // left over from earlier failures
 		return event.Transient(err)
 	}

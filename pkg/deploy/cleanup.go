@@ -33,7 +33,7 @@ type Removal struct {
 // order, then empty namespaces. Releases of ours that are no longer in devloop.yaml go too, if they
 // were made from its folder. An error does not stop it; the result has them all.
 func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Release, what Removal) error {
-	stage := sink.For("cleanup")
+	stage := sink.Stage("cleanup")
 	var (
 		ours       []Release
 		namespaces []string

@@ -74,7 +74,7 @@ type live struct {
 	events []event.Event
 }
 
-func (l *live) stage() event.Stage { return l.sink().For("cleanup") }
+func (l *live) stage() event.Stage { return l.sink().Stage("cleanup") }
 
 func (l *live) sink() event.Sink {
 	return func(e event.Event) {

@@ -45,7 +45,7 @@ current-context: prod
 		}
 	})
 	return New(cluster, "demo", nil, Options{Folder: dir, Runtime: func() (string, error) { return runtime, nil }}),
-		sink.For("deploy"), func() string {
+		sink.Stage("deploy"), func() string {
 			mu.Lock()
 			defer mu.Unlock()
 			return strings.Join(printed, "\n")

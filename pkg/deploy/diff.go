@@ -52,7 +52,7 @@ func (d *Deployer) Render(ctx context.Context, sink event.Sink, r Release) (stri
 }
 
 func (d *Deployer) readWithRecord(ctx context.Context, sink event.Sink, r Release) (desired, revision, error) {
-	want, err := d.readInputs(ctx, sink.For("deploy"), r)
+	want, err := d.readInputs(ctx, sink.Stage("deploy"), r)
 	if err != nil {
 		return want, revision{}, err
 	}

@@ -22,7 +22,7 @@ import (
 // skips releases that are up to date, and those whose dependencies are not installed yet, since
 // their charts may need what these bring. An API server that is away is no mistake.
 func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Release) error {
-	stage := sink.For("deploy")
+	stage := sink.Stage("deploy")
 	err := d.cluster.Ping(ctx)
 	if err == nil {
 		err = d.cluster.Refresh(ctx)

@@ -66,7 +66,7 @@ type rollout struct {
 func (d *Deployer) Wait(
 	ctx context.Context, sink event.Sink, releases []Release, health []Health, timeout time.Duration,
 ) error {
-	stage := sink.For("deploy")
+	stage := sink.Stage("deploy")
 	var about event.Rollout
 	if len(releases) == 1 && len(health) == 0 {
 		about.Release = event.Name(releases[0].Name)

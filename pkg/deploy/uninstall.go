@@ -20,7 +20,7 @@ import (
 
 // uninstall removes a release of ours.
 func (d *Deployer) uninstall(ctx context.Context, stage event.Stage, r Release) error {
-	return stage.Step(ctx, event.ReleaseRemoved, func(context.Context) ([]any, error) {
+	return stage.Step(ctx, event.ReleaseUninstalled, func(context.Context) ([]any, error) {
 		helm, history, err := d.helmFor(ctx, stage, r)
 		if err != nil {
 			return nil, fmt.Errorf("uninstall release %s: %w", r.ID(), err)

@@ -65,8 +65,8 @@ type Stage struct {
 	sink Sink
 }
 
-// For returns the Stage of that name.
-func (s Sink) For(stage string) Stage { return Stage{name: stage, sink: s} }
+// Stage returns the Stage of that name.
+func (s Sink) Stage(stage string) Stage { return Stage{name: stage, sink: s} }
 
 // Note sends a fact. Details, here and below, are a payload or none, and then alternating keys and
 // values.
@@ -104,8 +104,8 @@ func (s Stage) Step(ctx context.Context, message string, work work, details ...a
 	return s.step(ctx, Succeeded, message, work, details)
 }
 
-// Look is a Step that is a detail when it went well.
-func (s Stage) Look(ctx context.Context, message string, work work, details ...any) error {
+// QuietStep is a Step that is a detail when it went well.
+func (s Stage) QuietStep(ctx context.Context, message string, work work, details ...any) error {
 	return s.step(ctx, Detailed, message, work, details)
 }
 

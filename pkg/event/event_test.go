@@ -29,7 +29,7 @@ func TestStepReportsItsEnd(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			var sent []Event
 			sink := Sink(func(e Event) { sent = append(sent, e) }).InRun(7)
-			err := sink.For("build").Step(test.ctx, "image built", func(context.Context) ([]any, error) {
+			err := sink.Stage("build").Step(test.ctx, "image built", func(context.Context) ([]any, error) {
 				return []any{"id", 1}, test.err
 			}, "image", "worker")
 			if err != test.err { //nolint:errorlint // the same one has to come back
@@ -73,7 +73,7 @@ func TestJoined(t *testing.T) {
 
 func TestPanicIsAnError(t *testing.T) {
 	var sent []Event
-	err := Sink(func(e Event) { sent = append(sent, e) }).For("build").Step(t.Context(), "image built",
+	err := Sink(func(e Event) { sent = append(sent, e) }).Stage("build").Step(t.Context(), "image built",
 		func(context.Context) ([]any, error) {
 			panic("it cannot read this")
 		})

@@ -16,11 +16,11 @@ import (
 //
 //   - Guard, where the caller takes its error, as Step does;
 //   - Group, for parts of a run that are done side by side;
-//   - Keep, for a part that lasts as long as a context and is restarted;
-//   - Contain, for work whose error no caller takes.
+//   - Supervise, for a part that lasts as long as a context and is restarted;
+//   - Recover, for work whose error no caller takes.
 
-// keepPause is how long Keep waits before it restarts work. It doubles up to keepPauseMost, and is
-// reset after work that lasted longer than that.
+// keepPause is how long Supervise waits before it restarts work. It doubles up to keepPauseMost,
+// and is reset after work that lasted longer than that.
 const (
 	keepPause     = time.Second
 	keepPauseMost = time.Minute
@@ -67,8 +67,8 @@ func (s Stage) Guard(what string, work func() error) error {
 	return err
 }
 
-// Contain runs work. It reports a panic as a failed event, and returns it.
-func (s Stage) Contain(what string, work func()) error {
+// Recover runs work. It reports a panic as a failed event, and returns it.
+func (s Stage) Recover(what string, work func()) error {
 	err := s.Guard(what, func() error {
 		work()
 		return nil
@@ -79,15 +79,15 @@ func (s Stage) Contain(what string, work func()) error {
 	return err
 }
 
-// Keep runs work, which lasts as long as ctx. After a panic it reports the error, cancels the
+// Supervise runs work, which lasts as long as ctx. After a panic it reports the error, cancels the
 // context that work had, waits, and runs work again. It returns when work returns, or ctx ends.
-func (s Stage) Keep(ctx context.Context, what string, work func(context.Context)) {
+func (s Stage) Supervise(ctx context.Context, what string, work func(context.Context)) {
 	pause := keepPause
-	once := s.Once()
+	once := s.ReportOnce()
 	for ctx.Err() == nil {
 		begun := time.Now()
 		part, end := context.WithCancel(ctx)
-		err := once.Contain(what, func() { work(part) })
+		err := once.Recover(what, func() { work(part) })
 		end()
 		if err == nil {
 			return
@@ -103,8 +103,8 @@ func (s Stage) Keep(ctx context.Context, what string, work func(context.Context)
 	}
 }
 
-// Once returns a Stage that marks an error as repeated if it has reported it before.
-func (s Stage) Once() Stage {
+// ReportOnce returns a Stage that marks an error as repeated if it has reported it before.
+func (s Stage) ReportOnce() Stage {
 	var reported Changes
 	next := s.sink
 	if next == nil {
@@ -133,9 +133,9 @@ func (g Group) Go(work func() error) {
 	g.Group.Go(func() error { return Guard(work) })
 }
 
-// OrElse returns a Sink that calls s, which hands events on to next. If s panics, next gets the
-// event itself, and the first time also an event about the panic.
-func (s Sink) OrElse(next Sink) Sink {
+// WithFallback returns a Sink that calls s, which hands events on to next. If s panics, next gets
+// the event itself, and the first time also an event about the panic.
+func (s Sink) WithFallback(next Sink) Sink {
 	var once sync.Once
 	return func(e Event) {
 		err := Guard(func() error {

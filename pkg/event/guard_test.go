@@ -53,7 +53,7 @@ func TestKeepBeginsAgain(t *testing.T) {
 		var begun []time.Duration
 		start := time.Now()
 		var before context.Context
-		Sink(sent.sink).For("watch").Keep(ctx, "watcher", func(ctx context.Context) {
+		Sink(sent.sink).Stage("watch").Supervise(ctx, "watcher", func(ctx context.Context) {
 			begun = append(begun, time.Since(start))
 			if before != nil && before.Err() == nil {
 				t.Error("what the part before has begun goes on")
@@ -68,7 +68,7 @@ func TestKeepBeginsAgain(t *testing.T) {
 		}
 		sent.onlyBug(t, "internal error in watch: no such file")
 		count := 0
-		Sink(sent.sink).For("watch").Keep(t.Context(), "watcher", func(context.Context) { count++ })
+		Sink(sent.sink).Stage("watch").Supervise(t.Context(), "watcher", func(context.Context) { count++ })
 		if count != 1 {
 			t.Errorf("what ends well is begun %d times", count)
 		}
@@ -77,7 +77,7 @@ func TestKeepBeginsAgain(t *testing.T) {
 
 func TestGroupReturnsAPanic(t *testing.T) {
 	var sent log
-	err := Sink(sent.sink).For("node").Step(t.Context(), "image loaded", func(ctx context.Context) ([]any, error) {
+	err := Sink(sent.sink).Stage("node").Step(t.Context(), "image loaded", func(ctx context.Context) ([]any, error) {
 		group, ctx := NewGroup(ctx)
 		group.Go(func() error { <-ctx.Done(); return nil })
 		group.Go(func() error { panic("two nodes") })
@@ -109,7 +109,7 @@ func TestSinkThatPanics(t *testing.T) {
 	work := func(context.Context) ([]any, error) { return nil, errors.New("pip") }
 	t.Run("alone", func(t *testing.T) {
 		var sent log
-		err := panics(sent.sink).For("build").Look(t.Context(), "image built", work)
+		err := panics(sent.sink).Stage("build").QuietStep(t.Context(), "image built", work)
 		if err == nil || err.Error() != "pip" {
 			t.Errorf("error %v", err)
 		}
@@ -119,8 +119,8 @@ func TestSinkThatPanics(t *testing.T) {
 	})
 	t.Run("with one behind it", func(t *testing.T) {
 		var sent log
-		sink := panics(sent.sink).OrElse(sent.sink)
-		_ = sink.For("build").Look(t.Context(), "image built", work)
+		sink := panics(sent.sink).WithFallback(sent.sink)
+		_ = sink.Stage("build").QuietStep(t.Context(), "image built", work)
 		sent.onlyBug(t, "index out of range")
 		if n := len(sent.sent); n != 3 || sent.sent[2].Phase != Failed || sent.sent[2].Message != "image built" {
 			t.Errorf("got %+v", sent.sent)
@@ -128,8 +128,8 @@ func TestSinkThatPanics(t *testing.T) {
 	})
 	t.Run("all of them", func(t *testing.T) {
 		broken := Sink(func(Event) { panic("closed") })
-		broken.OrElse(broken).For("build").Note("it goes on")
-		if broken.For("build").Contain("a part", func() { panic("itself") }) == nil {
+		broken.WithFallback(broken).Stage("build").Note("it goes on")
+		if broken.Stage("build").Recover("a part", func() { panic("itself") }) == nil {
 			t.Error("it is not returned")
 		}
 	})

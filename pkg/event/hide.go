@@ -164,8 +164,8 @@ func (s *Secrets) Text(text string) string {
 	return text
 }
 
-// Before returns a Sink that takes secrets out of events, except for Names, and hands them to next.
-func (s *Secrets) Before(next Sink) Sink {
+// Filter returns a Sink that takes secrets out of events, except for Names, and hands them to next.
+func (s *Secrets) Filter(next Sink) Sink {
 	return func(e Event) {
 		e.Payload = s.payload(e.Payload)
 		e.Fields = slices.Clone(e.Fields)

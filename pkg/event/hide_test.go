@@ -20,7 +20,7 @@ func TestSecretsAreHidden(t *testing.T) {
 		"password = abc/def+ghi==\n" + `{"auths": {"x": {"auth": "dXNlcjpwYXNz"}}}`)
 	s.Hide(`a"b<c&d e`)
 	var sent []Event
-	sink := s.Before(func(e Event) { sent = append(sent, e) })
+	sink := s.Filter(func(e Event) { sent = append(sent, e) })
 	sink(Event{Message: "m", Fields: []any{"line", "it is hunter2!", "list", []string{"x", "hunter2"}, "n", 7},
 		Err: WithHint(fmt.Errorf("login: %w", errors.New("hunter2 is wrong")), "not hunter2")})
 	text, err := json.Marshal(sent[0])
@@ -147,7 +147,7 @@ func TestPartsOfSecretsAreHidden(t *testing.T) {
 func TestSecretsInFieldsOfAllTypes(t *testing.T) {
 	var s Secrets
 	var sent Event
-	sink := s.Before(func(e Event) { sent = e })
+	sink := s.Filter(func(e Event) { sent = e })
 	for _, known := range []bool{false, true} {
 		if known {
 			s.Hide("hunter2")

@@ -127,7 +127,7 @@ func TestLineKeepsTheEvent(t *testing.T) {
 func TestLineKeepsTheProof(t *testing.T) {
 	for _, e := range []Event{
 		{Message: ChainChecked, Payload: Chain{Links{{Image: "worker", Place: AtNode, Name: "n", Is: "a", Want: "b"}}}},
-		{Message: ClustersOld, Payload: OldClusters{DaskClusters{{Namespace: "n", Name: "c", Owner: "ada",
+		{Message: ClustersOutdated, Payload: OutdatedClusters{DaskClusters{{Namespace: "n", Name: "c", Owner: "ada",
 			Image: "worker:1", Since: time.Unix(1, 0).UTC(), Workers: 2}}}},
 		{Message: LibrariesDiffer, Payload: Comparison{Places: []string{"a", "b"}, Libraries: 2,
 			Differences: Differences{{Library: "dask", Versions: []string{"1", ""}}}}},

@@ -64,8 +64,8 @@ type (
 		Stages Timings `json:"stages"`
 	}
 
-	// ImageInPlace is an image that need not be built.
-	ImageInPlace struct {
+	// FoundImage is an image that need not be built.
+	FoundImage struct {
 		Image Image `json:"image"`
 		On    Name  `json:"on"` // node, host
 	}
@@ -195,8 +195,8 @@ type (
 	Chain struct {
 		Links Links `json:"links"`
 	}
-	// OldClusters are Dask clusters that run an older image; none is reported, too.
-	OldClusters struct {
+	// OutdatedClusters are Dask clusters that run an older image; none is reported, too.
+	OutdatedClusters struct {
 		Clusters DaskClusters `json:"clusters"`
 	}
 	// Comparison is one of the Python libraries of several places; none is left with less than two.

@@ -126,7 +126,7 @@ func TestKeysOfTheLog(t *testing.T) {
 func TestSecretsInPayloads(t *testing.T) {
 	var s Secrets
 	var got Event
-	sink := s.Before(func(e Event) { got = e })
+	sink := s.Filter(func(e Event) { got = e })
 	for _, known := range []bool{false, true} {
 		if known {
 			s.Hide("hunter2")
@@ -201,7 +201,7 @@ func TestStepEndsWithThePayloadOfItsEnd(t *testing.T) {
 		{[]any{Loaded{image, 7}, "nodes", 2}, Event{Payload: Loaded{image, 7}, Fields: []any{"at", 1, "nodes", 2}}},
 	} {
 		var got log
-		err := Sink(got.sink).For("node").Step(t.Context(), ImageLoaded, func(context.Context) ([]any, error) {
+		err := Sink(got.sink).Stage("node").Step(t.Context(), ImageLoaded, func(context.Context) ([]any, error) {
 			return test.more, nil
 		}, Loading{Image: image}, "at", 1)
 		if err != nil || len(got.sent) != 2 || !reflect.DeepEqual(got.sent[0].Payload, Loading{Image: image}) {

@@ -5,10 +5,10 @@ package event
 const (
 	DevloopStarted = "devloop started"
 	ClusterChosen  = "cluster"
-	DevloopEnds    = "removing what was deployed"
+	CleanupStarts  = "removing what was deployed"
 	Paused         = "paused, changes wait"
 	Resumed        = "resumed"
-	PageOpens      = "page"
+	PageServed     = "page"
 	ConfigRead     = "devloop.yaml read"
 
 	ChangeSeen      = "change seen"
@@ -25,29 +25,29 @@ const (
 	BuildStepFailed = "build step failed"
 	LoadingImage    = "loading image"
 	ImageLoaded     = "image loaded"
-	ImageHeld       = "image on the node"
+	ImageOnNode     = "image on the node"
 	ImageVerified   = "image verified"
 
-	ReleaseApplied    = "release applied"
-	ReleaseUnchanged  = "release unchanged"
-	ReleaseRolledBack = "release rolled back"
-	ReleaseRemoved    = "release uninstalled"
-	ChartDownloaded   = "chart downloaded"
-	CommandRun        = "command run"
-	RolloutComplete   = "rollout complete"
+	ReleaseApplied     = "release applied"
+	ReleaseUnchanged   = "release unchanged"
+	ReleaseRolledBack  = "release rolled back"
+	ReleaseUninstalled = "release uninstalled"
+	ChartDownloaded    = "chart downloaded"
+	CommandRun         = "command run"
+	RolloutComplete    = "rollout complete"
 
-	ChainChecked    = "chain checked"
-	ChainWhole      = "what runs is what is on the disk"
-	ClustersOld     = "clusters run an older image"
-	PodsOld         = "pods run an older image and nothing replaces them"
-	LibrariesSame   = "libraries are the same"
-	LibrariesDiffer = "libraries differ"
-	VenvSynced      = "requirements installed"
+	ChainChecked     = "chain checked"
+	ChainIntact      = "what runs is what is on the disk"
+	ClustersOutdated = "clusters run an older image"
+	PodsOutdated     = "pods run an older image and nothing replaces them"
+	LibrariesSame    = "libraries are the same"
+	LibrariesDiffer  = "libraries differ"
+	VenvSynced       = "requirements installed"
 
-	PodChanged = "pod changed"
-	PodGone    = "pod gone"
-	PodLog     = "log"
-	PodDied    = "container died"
+	PodChanged    = "pod changed"
+	PodGone       = "pod gone"
+	PodLog        = "log"
+	ContainerDied = "container died"
 
 	ForwardListens = "listening"
 	ForwardCloses  = "no longer listening"
@@ -74,10 +74,10 @@ var vocabulary = map[string]struct {
 }{
 	DevloopStarted: {"loop", DevloopStart{}, nil},
 	ClusterChosen:  {"devloop", nil, nil},
-	DevloopEnds:    {"cleanup", nil, nil},
+	CleanupStarts:  {"cleanup", nil, nil},
 	Paused:         {"devloop", nil, nil},
 	Resumed:        {"devloop", nil, nil},
-	PageOpens:      {"devloop", Page{}, nil},
+	PageServed:     {"devloop", Page{}, nil},
 	ConfigRead:     {ConfigStage, Config{}, nil},
 
 	ChangeSeen:      {"loop", nil, nil},
@@ -87,36 +87,36 @@ var vocabulary = map[string]struct {
 	NodesAsked:      {"node", nil, nil},
 	PlatformAnswers: {"forward", Answer{}, nil},
 
-	ImageFound:      {"build", ImageInPlace{}, nil},
+	ImageFound:      {"build", FoundImage{}, nil},
 	BuildingImage:   {"build", Build{}, nil},
 	ImageBuilt:      {"build", Build{}, nil},
 	BuildStep:       {"build", Instruction{}, nil},
 	BuildStepFailed: {"build", Instruction{}, nil},
 	LoadingImage:    {"node", Loading{}, nil},
 	ImageLoaded:     {"node", Loaded{}, Loading{}},
-	ImageHeld:       {"node", NodeImage{}, nil},
+	ImageOnNode:     {"node", NodeImage{}, nil},
 	ImageVerified:   {"verify", Verification{}, nil},
 
-	ReleaseApplied:    {"deploy", Release{}, nil},
-	ReleaseUnchanged:  {"deploy", Release{}, nil},
-	ReleaseRolledBack: {"deploy", Release{}, nil},
-	ReleaseRemoved:    {"cleanup", Release{}, nil},
-	ChartDownloaded:   {"deploy", Download{}, nil},
-	CommandRun:        {"deploy", Command{}, nil},
-	RolloutComplete:   {"deploy", Rollout{}, nil},
+	ReleaseApplied:     {"deploy", Release{}, nil},
+	ReleaseUnchanged:   {"deploy", Release{}, nil},
+	ReleaseRolledBack:  {"deploy", Release{}, nil},
+	ReleaseUninstalled: {"cleanup", Release{}, nil},
+	ChartDownloaded:    {"deploy", Download{}, nil},
+	CommandRun:         {"deploy", Command{}, nil},
+	RolloutComplete:    {"deploy", Rollout{}, nil},
 
-	ChainChecked:    {"proof", Chain{}, nil},
-	ChainWhole:      {"proof", nil, nil},
-	ClustersOld:     {"proof", OldClusters{}, nil},
-	PodsOld:         {"proof", nil, nil},
-	LibrariesSame:   {"proof", Comparison{}, nil},
-	LibrariesDiffer: {"proof", Comparison{}, nil},
-	VenvSynced:      {"local", nil, nil},
+	ChainChecked:     {"proof", Chain{}, nil},
+	ChainIntact:      {"proof", nil, nil},
+	ClustersOutdated: {"proof", OutdatedClusters{}, nil},
+	PodsOutdated:     {"proof", nil, nil},
+	LibrariesSame:    {"proof", Comparison{}, nil},
+	LibrariesDiffer:  {"proof", Comparison{}, nil},
+	VenvSynced:       {"local", nil, nil},
 
-	PodChanged: {PodStage, Pod{}, nil},
-	PodGone:    {PodStage, PodRef{}, nil},
-	PodLog:     {PodStage, LogLine{}, nil},
-	PodDied:    {PodStage, ContainerDeath{}, nil},
+	PodChanged:    {PodStage, Pod{}, nil},
+	PodGone:       {PodStage, PodRef{}, nil},
+	PodLog:        {PodStage, LogLine{}, nil},
+	ContainerDied: {PodStage, ContainerDeath{}, nil},
 
 	ForwardListens: {"forward", Address{}, nil},
 	ForwardCloses:  {"forward", Address{}, nil},

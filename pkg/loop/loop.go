@@ -70,7 +70,7 @@ func (w *cause) add(c Change) {
 }
 
 func (w *cause) report(sink event.Sink) {
-	sink.For("loop").Detail(event.RunStarts,
+	sink.Stage("loop").Detail(event.RunStarts,
 		event.RunStart{Why: event.Name(w.why), Files: baseNames(w.files), Since: w.since, Settled: event.Seconds(w.settled)})
 }
 
@@ -153,7 +153,7 @@ func (s *scheduler) start(ctx context.Context) {
 	ctx, s.cancel = context.WithCancelCause(ctx)
 	sink := s.markRepeated(s.sink.InRun(s.number))
 	s.next.report(sink)
-	go func() { s.ended <- sink.For("loop").Guard("run", func() error { return s.once(ctx, sink) }) }()
+	go func() { s.ended <- sink.Stage("loop").Guard("run", func() error { return s.once(ctx, sink) }) }()
 }
 
 // markRepeated marks events that an earlier try of the same run has sent.
@@ -170,7 +170,7 @@ func (s *scheduler) markRepeated(to event.Sink) event.Sink {
 }
 
 func (s *scheduler) handle(ctx context.Context, c Change) {
-	stage := s.sink.For("loop")
+	stage := s.sink.Stage("loop")
 	if !c.Asked {
 		same := false // also after a panic, which the run will meet again and report
 		_ = stage.Guard("look at a change", func() error { same = s.same(ctx); return nil })
@@ -210,7 +210,7 @@ func (s *scheduler) finish(err error) {
 		s.next = cause{why: "retry"}
 		wait := max(min(retryMin<<min(s.retries, 10), retryMax)-time.Since(s.began), retryMin)
 		if s.retries++; s.retries == 1 {
-			s.sink.For("loop").Note("trying again until it works, or a file changes")
+			s.sink.Stage("loop").Note("trying again until it works, or a file changes")
 		}
 		s.plan(wait)
 	case s.unsure: // a stage may have read what the files no longer hold
@@ -230,7 +230,7 @@ func (l *Loop) Once(ctx context.Context) error {
 // once reports a run as one step.
 func (l *Loop) once(ctx context.Context, sink event.Sink) error {
 	l.known.Store(nil)
-	err := sink.For("loop").Step(ctx, event.RunComplete, func(ctx context.Context) ([]any, error) {
+	err := sink.Stage("loop").Step(ctx, event.RunComplete, func(ctx context.Context) ([]any, error) {
 		return nil, l.run(ctx, sink)
 	})
 	if err != nil {

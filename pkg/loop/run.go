@@ -123,7 +123,7 @@ func (l *Loop) run(ctx context.Context, sink event.Sink) error {
 // readInputs reads devloop.yaml, hashes the inputs, and has all of it watched. If that changed what
 // is watched, it does so again, so that no change in between is lost.
 func (l *Loop) readInputs(ctx context.Context, sink event.Sink) (now *reading, err error) {
-	err = sink.For("build").Look(ctx, event.InputsHashed, func(ctx context.Context) (_ []any, err error) {
+	err = sink.Stage("build").QuietStep(ctx, event.InputsHashed, func(ctx context.Context) (_ []any, err error) {
 		for now == nil && err == nil {
 			now, err = l.readOnce(ctx)
 		}
@@ -163,7 +163,7 @@ func (s Stages) missing(ctx context.Context, sink event.Sink, images []*Image) (
 	if len(images) == 0 {
 		return nil, nil
 	}
-	err = sink.For("node").Look(ctx, event.NodesAsked, func(ctx context.Context) (_ []any, err error) {
+	err = sink.Stage("node").QuietStep(ctx, event.NodesAsked, func(ctx context.Context) (_ []any, err error) {
 		missing, err = s.Nodes.Missing(ctx, images)
 		return nil, err
 	})
@@ -172,12 +172,12 @@ func (s Stages) missing(ctx context.Context, sink event.Sink, images []*Image) (
 
 // build makes those of the missing images that the host does not hold either, in parallel.
 func (s Stages) build(ctx context.Context, sink event.Sink, target *Target, missing []*Image) error {
-	stage := sink.For("build")
+	stage := sink.Stage("build")
 	var group sync.WaitGroup
 	errs := make([]error, len(target.Images))
 	for i, image := range target.Images {
 		if !slices.Contains(missing, image) {
-			stage.Note(event.ImageFound, event.ImageInPlace{Image: image.Event(), On: "node"})
+			stage.Note(event.ImageFound, event.FoundImage{Image: image.Event(), On: "node"})
 			continue
 		}
 		group.Go(func() {
@@ -187,7 +187,7 @@ func (s Stages) build(ctx context.Context, sink event.Sink, target *Target, miss
 					return err
 				}
 				if onHost {
-					stage.Note(event.ImageFound, event.ImageInPlace{Image: image.Event(), On: "host"})
+					stage.Note(event.ImageFound, event.FoundImage{Image: image.Event(), On: "host"})
 					return nil
 				}
 				return s.Images.Build(ctx, sink, image)

@@ -185,7 +185,7 @@ func (c *Cluster) Load(ctx context.Context, sink event.Sink, source Source, regi
 // that have left this machine, and returns more fields of the step's event.
 func loadEach(ctx context.Context, sink event.Sink, images []Wanted, limit int, timeout time.Duration,
 	load func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error)) error {
-	stage := sink.For("node")
+	stage := sink.Stage("node")
 	group, ctx := event.NewGroup(ctx)
 	group.SetLimit(limit)
 	for _, image := range images {
@@ -200,7 +200,7 @@ func loadEach(ctx context.Context, sink event.Sink, images []Wanted, limit int, 
 				defer reporting.Wait()
 				defer cancel()
 				reporting.Go(func() {
-					_ = stage.Contain("progress", func() { reportProgress(ctx, stage, loading, &sent) })
+					_ = stage.Recover("progress", func() { reportProgress(ctx, stage, loading, &sent) })
 				})
 				fields, err := load(ctx, image.Tag, &sent)
 				if err != nil {

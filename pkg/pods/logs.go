@@ -155,7 +155,7 @@ func (c *container) follow(ctx context.Context, running *sync.WaitGroup) {
 		if former != nil {
 			<-former
 		}
-		c.stage.Keep(ctx, "log of a container", c.run)
+		c.stage.Supervise(ctx, "log of a container", c.run)
 	})
 }
 
@@ -350,11 +350,11 @@ func (c *container) reportDeath(s start) {
 	}
 	death := event.ContainerDeath{ContainerRef: c.ref, Reason: reason, Restarts: int(c.state.status.RestartCount)}
 	if !c.reported.Changed("death", event.MaskVarying(output)+"\n"+reason) {
-		c.stage.Detail(event.PodDied, death)
+		c.stage.Detail(event.ContainerDied, death)
 		return
 	}
 	death.Output = output
-	c.stage.Warn(event.PodDied, nil, death)
+	c.stage.Warn(event.ContainerDied, nil, death)
 }
 
 // deathReason is why a container ended: "exit code 1".

@@ -508,13 +508,13 @@ func TestContainerThatEndedBeforeIsNotReported(t *testing.T) {
 		h, _, end := followed(n, webScope)
 		defer end()
 		pass(time.Second)
-		if got := h.lines(); len(got)+len(h.of(event.PodDied)) != 0 {
+		if got := h.lines(); len(got)+len(h.of(event.ContainerDied)) != 0 {
 			t.Errorf("reported %q", got)
 		}
 		n.start(stamped("again")...)
 		n.end(1)
 		pass(5 * time.Second)
-		if got := h.lines(); !slices.Equal(got, []string{"again"}) || len(h.of(event.PodDied)) != 1 {
+		if got := h.lines(); !slices.Equal(got, []string{"again"}) || len(h.of(event.ContainerDied)) != 1 {
 			t.Errorf("reported %q", got)
 		}
 	})
@@ -593,7 +593,7 @@ func TestDeaths(t *testing.T) {
 		expect := func(want string, phase event.Phase) {
 			t.Helper()
 			pass(5 * time.Second)
-			all := h.of(event.PodDied)
+			all := h.of(event.ContainerDied)
 			if want == "" {
 				if len(all) > 0 {
 					t.Errorf("reported %v", all)
@@ -655,7 +655,7 @@ func TestDeathThatIsKnownLate(t *testing.T) {
 		pass(2 * time.Second)
 		n.print(stamped(numbered(1, 20)...)...)
 		pass(3 * time.Second)
-		if deaths := h.of(event.PodDied); len(deaths) > 0 {
+		if deaths := h.of(event.ContainerDied); len(deaths) > 0 {
 			t.Errorf("reported %v", deaths)
 		}
 		n.mu.Lock()
@@ -667,7 +667,7 @@ func TestDeathThatIsKnownLate(t *testing.T) {
 		})
 		n.mu.Unlock()
 		pass(5 * time.Second)
-		deaths := h.of(event.PodDied)
+		deaths := h.of(event.ContainerDied)
 		if len(deaths) != 1 || deaths[0].Field("output") != "first words\nlast words" {
 			t.Errorf("reported %v", deaths)
 		}
@@ -704,7 +704,7 @@ func TestAPIServerIsAway(t *testing.T) {
 			t.Errorf("reported %q", got)
 		}
 		for _, e := range h.all {
-			if e.Message != event.PodChanged && e.Message != event.PodLog && e.Message != event.PodDied {
+			if e.Message != event.PodChanged && e.Message != event.PodLog && e.Message != event.ContainerDied {
 				t.Errorf("reported %v", e)
 			}
 		}
@@ -807,7 +807,7 @@ func TestMuchIsReadAtItsPace(t *testing.T) {
 }
 
 func BenchmarkLine(b *testing.B) {
-	c := newContainer(nil, event.Sink(func(event.Event) {}).For(event.PodStage), &corev1.Pod{}, "main", nil)
+	c := newContainer(nil, event.Sink(func(event.Event) {}).Stage(event.PodStage), &corev1.Pod{}, "main", nil)
 	c.at.restart(false)
 	begin := time.Now()
 	b.ReportAllocs()

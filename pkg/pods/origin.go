@@ -42,7 +42,7 @@ func traceAll(ctx context.Context, stage event.Stage, client kubernetes.Interfac
 		case object := <-asked:
 			var found origin
 			var err error
-			_ = stage.Contain("origin of a pod", func() { found, err = t.trace(ctx, object) }) // then the zero value
+			_ = stage.Recover("origin of a pod", func() { found, err = t.trace(ctx, object) }) // then the zero value
 			if err != nil {
 				select {
 				case <-time.After(time.Second):

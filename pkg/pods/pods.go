@@ -59,9 +59,9 @@ type Selector struct {
 // when a pod in these namespaces comes, goes or changes its image.
 func Follow(ctx context.Context, client kubernetes.Interface, sink event.Sink, scopes <-chan Scope,
 	replaced chan<- struct{}) {
-	stage := sink.For(event.PodStage)
+	stage := sink.Stage(event.PodStage)
 	var scope *Scope // the newest one
-	stage.Keep(ctx, "pods", func(ctx context.Context) {
+	stage.Supervise(ctx, "pods", func(ctx context.Context) {
 		f := &follower{
 			client: client, stage: stage, began: time.Now(), replaced: replaced,
 			known: map[types.UID]*pod{}, watches: map[string]*podStore{}, updates: make(chan podUpdate),
@@ -117,7 +117,7 @@ func (f *follower) run(ctx context.Context, scopes <-chan Scope, newest **Scope)
 
 // keep runs a part of the follower in the background.
 func (f *follower) keep(ctx context.Context, what string, work func(context.Context)) {
-	f.running.Go(func() { f.stage.Keep(ctx, what, work) })
+	f.running.Go(func() { f.stage.Supervise(ctx, what, work) })
 }
 
 // follower is owned by one goroutine; others send to it through channels.

@@ -84,7 +84,7 @@ func (c *connection) serve(ctx context.Context) {
 
 // readClient reads what the client sends until its side ends, and returns how.
 func (c *connection) readClient() (err error) {
-	bug := c.status.bugs.Contain("connection", func() { err = c.replay.fill(c.client) })
+	bug := c.status.bugs.Recover("connection", func() { err = c.replay.fill(c.client) })
 	if bug != nil {
 		return bug
 	}
@@ -157,7 +157,7 @@ func (c *connection) attempt(ctx context.Context, pool *tunnelPool, s *stream) (
 	defer accepted.Stop()
 
 	var answered bool
-	bug := c.status.bugs.Contain("connection", func() { answered, err = c.relay(s, attempt, pool.backend.pod) })
+	bug := c.status.bugs.Recover("connection", func() { answered, err = c.relay(s, attempt, pool.backend.pod) })
 	if bug != nil {
 		return false, bug
 	}

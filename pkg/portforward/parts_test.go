@@ -339,7 +339,7 @@ func TestSilence(t *testing.T) {
 func TestStatus(t *testing.T) {
 	var reported []string
 	sink := event.Sink(func(e event.Event) { reported = append(reported, e.Message) })
-	s := newStatus(sink.For("forward"), event.Address{})
+	s := newStatus(sink.Stage("forward"), event.Address{})
 	none, broken := errors.New("none"), errors.New("broken")
 	check := func(state event.Name, want ...string) {
 		t.Helper()

@@ -130,7 +130,7 @@ func (p *pods) follow(ctx context.Context, group *sync.WaitGroup, q *query) <-ch
 	reflector := cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(source, p.client), q.kind,
 		store, cache.ReflectorOptions{Backoff: &backoff, Logger: &silent, Name: "portforward"})
 	group.Go(func() {
-		p.status.stage.Keep(klog.NewContext(ctx, silent), "watch of pods", reflector.RunWithContext)
+		p.status.stage.Supervise(klog.NewContext(ctx, silent), "watch of pods", reflector.RunWithContext)
 	})
 	return lists
 }

@@ -287,7 +287,7 @@ func (p *tunnelPool) dial(ctx context.Context) {
 	defer cancel()
 	var t *tunnel
 	var err error
-	bug := p.status.bugs.Contain("dial", func() {
+	bug := p.status.bugs.Recover("dial", func() {
 		var conn net.Conn
 		if conn, err = p.dialer.dial(ctx, p.backend.pod); err == nil {
 			t, err = newTunnel(conn, p)

@@ -68,7 +68,7 @@ func Listen(ctx context.Context, spec Spec, sink event.Sink) (*Forward, error) {
 	}
 	f := &Forward{spec: spec, listeners: listeners}
 	address := event.Address{Target: event.Name(spec.Target.String()), Local: event.Name(f.Addr().String())}
-	f.status = newStatus(sink.For("forward"), address)
+	f.status = newStatus(sink.Stage("forward"), address)
 	return f, nil
 }
 
@@ -113,20 +113,20 @@ func (f *Forward) Serve(ctx context.Context, cluster Cluster, client kubernetes.
 	stage := f.status.stage
 	pods := newPods(f.spec.Target, client, dialer, f.status)
 	tunnels.Go(func() {
-		stage.Keep(tunnelling, "pods", func(ctx context.Context) {
+		stage.Supervise(tunnelling, "pods", func(ctx context.Context) {
 			if err := pods.run(ctx, &tunnels); err != nil {
 				stopListening(err)
 			}
 		})
 	})
-	tunnels.Go(func() { stage.Keep(tunnelling, "counts", f.status.reportCounts) })
+	tunnels.Go(func() { stage.Supervise(tunnelling, "counts", f.status.reportCounts) })
 	serve := func(client *net.TCPConn) {
 		c := &connection{client: client, hold: f.spec.Hold, pods: pods, status: f.status, replay: newReplayBuffer()}
-		connections.Go(func() { _ = f.status.bugs.Contain("connection", func() { c.serve(connected) }) })
+		connections.Go(func() { _ = f.status.bugs.Recover("connection", func() { c.serve(connected) }) })
 	}
 	for _, listener := range f.listeners {
 		listeners.Go(func() {
-			stage.Keep(listening, "listener", func(ctx context.Context) {
+			stage.Supervise(listening, "listener", func(ctx context.Context) {
 				if err := f.accept(ctx, listener, serve); err != nil {
 					stopListening(err)
 				}

@@ -54,7 +54,7 @@ type status struct {
 }
 
 func newStatus(stage event.Stage, address event.Address) *status {
-	return &status{stage: stage, bugs: stage.Once(), address: address, state: stateWaiting,
+	return &status{stage: stage, bugs: stage.ReportOnce(), address: address, state: stateWaiting,
 		failing: map[string]time.Duration{}}
 }
 

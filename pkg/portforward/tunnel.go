@@ -96,7 +96,7 @@ func (t *tunnel) ping() {
 
 // contain closes the tunnel if work panics. Its connections are tried again elsewhere.
 func (t *tunnel) contain(work func()) error {
-	bug := t.pool.status.bugs.Contain("tunnel", work)
+	bug := t.pool.status.bugs.Recover("tunnel", work)
 	if bug != nil {
 		t.close()
 	}

@@ -59,7 +59,7 @@ func newBuilders(e *backend, registry *node.Registry, journal *journal.Journal, 
 // choose finds out where images can be built: on this machine; in the node, from which nothing has
 // to be moved; or where BUILDKIT_HOST says.
 func (b *builders) choose(ctx context.Context, c *config.Config, e *backend, cache string) error {
-	stage := b.sink.For("node")
+	stage := b.sink.Stage("node")
 	remote := os.Getenv("BUILDKIT_HOST")
 	switch {
 	case len(c.Images) == 0:
@@ -123,7 +123,7 @@ func (b *builders) build(ctx context.Context, sink event.Sink, buildIn string, t
 	if b.inNode == nil {
 		return b.main.Build(ctx, sink, input)
 	}
-	stage := sink.For("build")
+	stage := sink.Stage("build")
 	onlyNode := buildIn == "node"
 	if last := b.failedAt.Load(); last != nil && time.Since(*last) < nodePause && !onlyNode {
 		stage.Note("image is built on this machine", "image", event.Name(tag.String()),

@@ -56,7 +56,7 @@ func BuildAll(ctx context.Context, sink event.Sink, c *config.Config) (built []B
 	var group sync.WaitGroup
 	for i, image := range c.Images {
 		group.Go(func() {
-			errs[i] = sink.For("build").Guard("build", func() (err error) {
+			errs[i] = sink.Stage("build").Guard("build", func() (err error) {
 				built[i], err = buildImage(ctx, builder, sink, BuildInput(c, image))
 				return err
 			})

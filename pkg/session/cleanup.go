@@ -12,8 +12,8 @@ import (
 // Cleanup removes what was deployed. Images stay, for the next start. leaves is what the user can
 // press to cut it short.
 func (s *Session) Cleanup(ctx context.Context, leaves string, what deploy.Removal) error {
-	say := s.options.Sink.For("cleanup")
-	say.Note(event.DevloopEnds, "leave at once with", leaves)
+	say := s.options.Sink.Stage("cleanup")
+	say.Note(event.CleanupStarts, "leave at once with", leaves)
 	what.Before = s.config.Load().Cleanup.Before
 	err := s.deployer.Cleanup(ctx, s.options.Sink, releases(s.config.Load()), what)
 	if err != nil {

@@ -30,26 +30,26 @@ const ShownNotes = 50
 // that is not what it was before. before is nil at the start.
 func ReportConfig(sink event.Sink, before, now *config.Config) {
 	if before == nil || !reflect.DeepEqual(payload(before), payload(now)) {
-		sink.For(event.ConfigStage).Detail(event.ConfigRead, payload(now))
+		sink.Stage(event.ConfigStage).Detail(event.ConfigRead, payload(now))
 	}
 	if len(now.AllowContexts) > 0 && before == nil {
-		sink.For(event.ConfigStage).Warn("allowContexts in devloop.yaml allows nothing by itself", nil,
+		sink.Stage(event.ConfigStage).Warn("allowContexts in devloop.yaml allows nothing by itself", nil,
 			"allow it by", "--allow-context, or allowContexts in "+settingsName())
 	}
 	if now.Format != "" && before == nil {
-		sink.For(event.ConfigStage).Note("a skaffold.yaml is read as a devloop.yaml", "file", event.Name(now.Path),
+		sink.Stage(event.ConfigStage).Note("a skaffold.yaml is read as a devloop.yaml", "file", event.Name(now.Path),
 			"format", now.Format)
 	}
 	if before == nil || !reflect.DeepEqual(before.Notes, now.Notes) {
 		for i, note := range now.Notes {
 			if i == ShownNotes {
-				sink.For(event.ConfigStage).Warn("more of it is not as skaffold has it", nil, "notes", len(now.Notes)-i)
+				sink.Stage(event.ConfigStage).Warn("more of it is not as skaffold has it", nil, "notes", len(now.Notes)-i)
 				break
 			}
 			if note.Harmless {
-				sink.For(event.ConfigStage).Note(note.String())
+				sink.Stage(event.ConfigStage).Note(note.String())
 			} else {
-				sink.For(event.ConfigStage).Warn(note.String(), nil)
+				sink.Stage(event.ConfigStage).Warn(note.String(), nil)
 			}
 		}
 	}
@@ -107,13 +107,13 @@ func (s *Session) Load() (loop.Stages, error) {
 	case errors.As(err, &invalid):
 		files = append(files, invalid.Files()...)
 		if s.reported.Changed("invalid", err.Error()) {
-			s.options.Sink.For(event.ConfigStage).Warn("devloop.yaml is not valid, its last valid state stays in force", err)
+			s.options.Sink.Stage(event.ConfigStage).Warn("devloop.yaml is not valid, its last valid state stays in force", err)
 		}
 	case err != nil:
 		return loop.Stages{}, err
 	default:
 		if s.reported.Forget("invalid") {
-			s.options.Sink.For(event.ConfigStage).Note("devloop.yaml is valid again")
+			s.options.Sink.Stage(event.ConfigStage).Note("devloop.yaml is valid again")
 		}
 		files = c.Files()
 	}
@@ -137,7 +137,7 @@ func fixed(c *config.Config) [5]string {
 func (s *Session) adopt(before, c *config.Config) error {
 	if wants := fixed(c); wants != fixed(before) {
 		if s.reported.Changed("fixed", wants) {
-			s.options.Sink.For(event.ConfigStage).Warn(
+			s.options.Sink.Stage(event.ConfigStage).Warn(
 				"name, kubeContext, buildIn, push and page take effect when devloop is started again", nil)
 		}
 		c.Name, c.KubeContext, c.BuildIn = before.Name, before.KubeContext, before.BuildIn

@@ -55,7 +55,7 @@ func (e *backend) connect(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	o.Sink.For("devloop").Note(event.ClusterChosen,
+	o.Sink.Stage("devloop").Note(event.ClusterChosen,
 		"context", e.target.Context, "server", e.target.Server, "why", grounds.String())
 	return nil
 }
@@ -70,7 +70,7 @@ func (e *backend) verifyNodes(ctx context.Context, sink event.Sink) error {
 		return context.Cause(ctx)
 	}
 	if err != nil {
-		sink.For("node").Warn("the cluster's nodes are not known, images reach them by push only", err)
+		sink.Stage("node").Warn("the cluster's nodes are not known, images reach them by push only", err)
 	}
 	return nil
 }

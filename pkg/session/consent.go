@@ -61,7 +61,7 @@ func (c Consent) allow(ctx context.Context, sink event.Sink, folder string, targ
 		err = permissions.Remember(given)
 	}
 	if err != nil { // it was given all the same
-		sink.For("devloop").Warn("the answer could not be kept, the next devloop asks again", err)
+		sink.Stage("devloop").Warn("the answer could not be kept, the next devloop asks again", err)
 	}
 	return answered(given), nil
 }

@@ -105,7 +105,7 @@ func (f *forwards) reconcile(c *config.Config) error {
 	for _, o := range old {
 		o.stop()
 		_ = o.bound.Close() // frees the port; open connections end by themselves
-		f.sink.For("forward").Note(event.ForwardCloses, o.about())
+		f.sink.Stage("forward").Note(event.ForwardCloses, o.about())
 	}
 	var errs []error
 	for _, o := range moved {
@@ -170,7 +170,7 @@ func (f *forwards) serve(ctx context.Context, cluster *kube.Cluster) (wait func(
 }
 
 func (f *forwards) start(ctx context.Context, o *openForward) {
-	stage := f.sink.For("forward")
+	stage := f.sink.Stage("forward")
 	ctx, o.stop = context.WithCancel(ctx)
 	stage.Note(event.ForwardListens, o.about())
 	f.serving.Go(func() {
@@ -192,7 +192,7 @@ func (f *forwards) Check(ctx context.Context, sink event.Sink) error {
 			continue
 		}
 		url := "http://" + localHost(forward.bound.Addr()) + forward.Ready
-		err := sink.For("forward").Step(ctx, event.PlatformAnswers, func(ctx context.Context) ([]any, error) {
+		err := sink.Stage("forward").Step(ctx, event.PlatformAnswers, func(ctx context.Context) ([]any, error) {
 			return nil, untilAnswers(ctx, url)
 		}, event.Answer{URL: url})
 		if err != nil {

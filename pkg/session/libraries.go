@@ -93,7 +93,7 @@ func (l *libraries) run(ctx context.Context) {
 		retry = nil
 		if l.syncer.wait(comparing) == nil {
 			var err error // already reported
-			_ = l.sink.For("proof").Contain("libraries", func() { err = l.compare(comparing, now) })
+			_ = l.sink.Stage("proof").Recover("libraries", func() { err = l.compare(comparing, now) })
 			if event.IsTransient(err) && ctx.Err() == nil {
 				retry = time.After(compareRetry)
 			}
@@ -105,7 +105,7 @@ func (l *libraries) run(ctx context.Context) {
 // compare reports how the libraries differ: prominently only if that has changed. An error, which
 // says why they could not be compared, is already reported.
 func (l *libraries) compare(ctx context.Context, now *target) error {
-	stage := l.sink.For("proof")
+	stage := l.sink.Stage("proof")
 	places, err := l.ofImages(ctx, now)
 	switch {
 	case ctx.Err() != nil:
@@ -176,7 +176,7 @@ func (l *libraries) ofImages(ctx context.Context, now *target) ([]proof.Librarie
 	for i, image := range now.Images {
 		if named := slices.Contains(local.Images, image.Name); named || len(local.Images) == 0 {
 			reading.Go(func() {
-				errs[i] = l.sink.For("proof").Guard("libraries", func() (err error) {
+				errs[i] = l.sink.Stage("proof").Guard("libraries", func() (err error) {
 					found[i], err = l.ofImage(ctx, now.config, image, named)
 					return err
 				})
@@ -209,7 +209,7 @@ func (l *libraries) ofImage(
 			return list, nil
 		}
 	}
-	stage := l.sink.For("proof")
+	stage := l.sink.Stage("proof")
 	list, err := l.list(ctx, deploy.CheckPod{Image: image.Ref, Name: image.Name, Purpose: "libraries",
 		Near: namespaceOf(c, image.Name), Timeout: listTimeout})
 	var failed *deploy.CheckPodError

@@ -106,7 +106,7 @@ func (n nodeStage) Report(ctx context.Context, sink event.Sink, target *loop.Tar
 	for _, ref := range added {
 		tags = append(tags, images[ref].Tag)
 	}
-	stage := sink.For("node")
+	stage := sink.Stage("node")
 	held, err := n.nodes.Inspect(ctx, tags)
 	if err != nil {
 		n.reported.Forget(key)
@@ -115,7 +115,7 @@ func (n nodeStage) Report(ctx context.Context, sink event.Sink, target *loop.Tar
 	}
 	for _, h := range held {
 		if h.Digest != "" {
-			stage.Detail(event.ImageHeld, event.NodeImage{Image: images[h.Tag.String()].Event(), Node: event.Name(h.Node),
+			stage.Detail(event.ImageOnNode, event.NodeImage{Image: images[h.Tag.String()].Event(), Node: event.Name(h.Node),
 				Digest: h.Digest, ID: h.IDs[0]})
 		}
 	}
@@ -124,7 +124,7 @@ func (n nodeStage) Report(ctx context.Context, sink event.Sink, target *loop.Tar
 // Prune removes images that devloop built, unless they are among the newest of their name or a pod
 // names them. An image that cannot be removed fails no run: the next one tries again.
 func (n nodeStage) Prune(ctx context.Context, sink event.Sink, target *loop.Target) {
-	stage := sink.For("node")
+	stage := sink.Stage("node")
 	old, err := n.outdated(loop.Tags(target.Images))
 	if err == nil && len(old) > 0 {
 		var used map[string]bool
@@ -201,7 +201,7 @@ func (i *images) remove(ctx context.Context, tag name.Tag) error {
 
 // RemoveImages removes all images that devloop has built for the project.
 func (s *Session) RemoveImages(ctx context.Context) error {
-	stage := s.options.Sink.For("cleanup")
+	stage := s.options.Sink.Stage("cleanup")
 	var errs []error
 	for _, image := range s.journal.Names(journal.Image) {
 		tag, err := name.NewTag(image)

@@ -35,13 +35,13 @@ func (h *eventLog) bugs(t *testing.T) (bugs []event.Event) {
 func TestControlAfterAPanic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var h eventLog
-		say := event.Sink(h.sink).For("devloop")
+		say := event.Sink(h.sink).Stage("devloop")
 		keys, batches, changes := make(chan byte), make(chan watch.Batch), make(chan loop.Change)
 		// Without refresh, a request for a run panics.
 		c := &requests{stage: say, Inputs: Inputs{Keys: keys}, batches: batches}
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
-		running.Go(func() { say.Keep(ctx, "control", func(ctx context.Context) { c.run(ctx, changes) }) })
+		running.Go(func() { say.Supervise(ctx, "control", func(ctx context.Context) { c.run(ctx, changes) }) })
 		keys <- 'p'
 		keys <- 'r'
 		<-time.After(time.Minute)
@@ -93,8 +93,8 @@ func TestSyncerAfterAPanic(t *testing.T) {
 // A panic in a goroutine of the inspector is the error of the check.
 func TestProofAfterAPanic(t *testing.T) {
 	var h eventLog
-	say := event.Sink(h.sink).For("proof")
-	err := say.Look(t.Context(), event.ChainChecked, func(ctx context.Context) ([]any, error) {
+	say := event.Sink(h.sink).Stage("proof")
+	err := say.QuietStep(t.Context(), event.ChainChecked, func(ctx context.Context) ([]any, error) {
 		_, err := inspector{}.inspect(ctx, &expected{}) // without a cluster
 		return nil, err
 	})

@@ -162,9 +162,9 @@ func (p *prover) check(
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	}
-	stage := sink.For("proof")
+	stage := sink.Stage("proof")
 	var found *finding
-	err = stage.Look(ctx, event.ChainChecked, func(ctx context.Context) (details []any, err error) {
+	err = stage.QuietStep(ctx, event.ChainChecked, func(ctx context.Context) (details []any, err error) {
 		if found, err = p.untilComplete(ctx, want, settle); found == nil {
 			return nil, err
 		}
@@ -181,7 +181,7 @@ func (p *prover) check(
 	default:
 		p.broken = ""
 		if p.reported.Changed("complete", images) {
-			stage.Note(event.ChainWhole, "images", event.Name(images))
+			stage.Note(event.ChainIntact, "images", event.Name(images))
 		}
 	}
 	p.reportOlder(stage, found)
@@ -231,14 +231,14 @@ func (p *prover) reportOlder(stage event.Stage, found *finding) {
 		foreign = append(foreign, a.From+" "+a.Image)
 	}
 	added, removed := p.reported.ChangedSet("clusters", clusters)
-	switch old := (event.OldClusters{Clusters: found.old}); {
+	switch old := (event.OutdatedClusters{Clusters: found.old}); {
 	case len(added) > 0:
-		stage.Warn(event.ClustersOld, nil, old, "stop with", "devloop clusters stop --stale")
+		stage.Warn(event.ClustersOutdated, nil, old, "stop with", "devloop clusters stop --stale")
 	case len(removed) > 0:
-		stage.Detail(event.ClustersOld, old)
+		stage.Detail(event.ClustersOutdated, old)
 	}
 	if hasNew("pods", pods) {
-		stage.Warn(event.PodsOld, nil, "pods", event.Name(strings.Join(pods, ", ")))
+		stage.Warn(event.PodsOutdated, nil, "pods", event.Name(strings.Join(pods, ", ")))
 	}
 	if hasNew("gateways", foreign) {
 		stage.Note("new Dask clusters get an image that is not made here",

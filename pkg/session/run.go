@@ -35,11 +35,11 @@ func (s *Session) Run(ctx context.Context, mode watch.Mode, in Inputs) (err erro
 	defer running.Wait()
 	defer stop()
 	keep := func(stage, what string, work func(context.Context)) {
-		running.Go(func() { sink.For(stage).Keep(ctx, what, work) })
+		running.Go(func() { sink.Stage(stage).Supervise(ctx, what, work) })
 	}
 	keep("watch", "watcher", func(ctx context.Context) {
 		if err := s.watcher.Run(ctx); err != nil {
-			sink.For("watch").Warn("changes are no longer seen", err)
+			sink.Stage("watch").Warn("changes are no longer seen", err)
 		}
 	})
 	s.startFollowing(ctx)
@@ -47,13 +47,13 @@ func (s *Session) Run(ctx context.Context, mode watch.Mode, in Inputs) (err erro
 	keep("local", "requirements", s.syncer.run)
 	keep("proof", "libraries", s.libraries.run)
 	changes := make(chan loop.Change)
-	asking := &requests{refresh: s.builders.main.Refresh, stage: sink.For("devloop"), batches: s.watcher.Batches(),
+	asking := &requests{refresh: s.builders.main.Refresh, stage: sink.Stage("devloop"), batches: s.watcher.Batches(),
 		Inputs: in}
 	if in.Logs {
 		asking.toggleLogs()
 	}
 	keep("devloop", "control", func(ctx context.Context) { asking.run(ctx, changes) })
-	err = sink.For("loop").Contain("loop", func() { loop.New(s.Load, s.watcher, changes, sink).Run(ctx) })
+	err = sink.Stage("loop").Recover("loop", func() { loop.New(s.Load, s.watcher, changes, sink).Run(ctx) })
 	if err != nil {
 		return console.ReportedError{Err: err}
 	}
@@ -66,7 +66,7 @@ func (s *Session) Once(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer end()
-	running.Go(func() { s.options.Sink.For("local").Keep(installing, "requirements", s.syncer.run) })
+	running.Go(func() { s.options.Sink.Stage("local").Supervise(installing, "requirements", s.syncer.run) })
 	err := loop.New(s.Load, unwatched{}, nil, s.options.Sink).Once(ctx)
 	_ = s.syncer.wait(ctx) // what went wrong is logged
 	return err

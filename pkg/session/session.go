@@ -116,7 +116,7 @@ func Open(ctx context.Context, o Options) (s *Session, leave func() error, err e
 		return nil, nil, errors.Join(err, bound.close())
 	}
 	if err := s.deployer.RemoveCheckPods(ctx); err != nil {
-		o.Sink.For("verify").Warn("pods that an earlier devloop has left could not be removed", err)
+		o.Sink.Stage("verify").Warn("pods that an earlier devloop has left could not be removed", err)
 	}
 	cache, err := CacheDir()
 	if err == nil {

@@ -77,7 +77,7 @@ func TestSoak(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	asking := &requests{stage: sink.For("devloop"), batches: watcher.Batches()}
+	asking := &requests{stage: sink.Stage("devloop"), batches: watcher.Batches()}
 	changes := make(chan loop.Change)
 	running.Go(func() { asking.run(ctx, changes) })
 	load := func() (loop.Stages, error) { //nolint:unparam // what the loop asks for

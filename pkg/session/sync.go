@@ -75,7 +75,7 @@ func (y *syncer) run(ctx context.Context) {
 		}
 		for next := y.next(); next != nil; next = y.next() {
 			if ctx.Err() == nil { // a panic is contained, else wait would block forever
-				_ = y.sink.For("local").Contain("requirements", func() { y.install(ctx, next) })
+				_ = y.sink.Stage("local").Recover("requirements", func() { y.install(ctx, next) })
 			}
 		}
 	}
@@ -94,7 +94,7 @@ func (y *syncer) next() *target {
 }
 
 func (y *syncer) install(ctx context.Context, now *target) {
-	c, stage := now.config, y.sink.For("local")
+	c, stage := now.config, y.sink.Stage("local")
 	const failed = "requirements are not installed on this machine, the images do not wait for it"
 	warn := func(err error) { warnOnce(stage, &y.reported, failed, err) }
 	dir, found := findVenv(c)
@@ -119,7 +119,7 @@ func (y *syncer) install(ctx context.Context, now *target) {
 		}
 		y.sink(e)
 	})
-	err = quiet.For("local").Step(ctx, event.VenvSynced, func(ctx context.Context) (details []any, err error) {
+	err = quiet.Stage("local").Step(ctx, event.VenvSynced, func(ctx context.Context) (details []any, err error) {
 		changed, err = venv.Install(ctx, dir, c.Dir, file, func(line string) { stage.Detail("output", "line", line) })
 		if len(changed) == 0 {
 			return nil, err

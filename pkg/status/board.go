@@ -63,9 +63,9 @@ func (b *Board) record(e event.Event) event.Event {
 	return e
 }
 
-// Before returns a Sink that shows an event to the Board and then hands it on. The end of a run
+// Record returns a Sink that shows an event to the Board and then hands it on. The end of a run
 // gets an event.RunEnd.
-func (b *Board) Before(next event.Sink) event.Sink {
+func (b *Board) Record(next event.Sink) event.Sink {
 	return func(e event.Event) {
 		next(b.record(e))
 	}

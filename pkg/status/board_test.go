@@ -126,7 +126,7 @@ func TestChanged(t *testing.T) {
 func TestEndOfARun(t *testing.T) {
 	b := NewBoard(nil)
 	var last event.Event
-	sink := b.Before(func(e event.Event) { last = e })
+	sink := b.Record(func(e event.Event) { last = e })
 	send := func(at time.Duration, stage string, phase event.Phase, message string, took time.Duration, payload any) {
 		sink(event.Event{Time: noon.Add(at), Run: 1, Stage: stage, Phase: phase, Message: message, Took: took,
 			Payload: payload, Fields: []any{"x", "y"}})

@@ -39,7 +39,7 @@ func (s State) After(e event.Event) State {
 	case event.RunStart:
 		s = s.runStarted(e, p)
 
-	case event.ImageInPlace:
+	case event.FoundImage:
 		s = s.found(p)
 	case event.Build:
 		s = s.built(e, p)
@@ -76,7 +76,7 @@ func (s State) After(e event.Event) State {
 
 	case event.Chain:
 		s = s.checked(e, p)
-	case event.OldClusters:
+	case event.OutdatedClusters:
 		s.Old = append(event.DaskClusters{}, p.Clusters...)
 	case event.Comparison:
 		s.Libraries = compared(e, p)
@@ -90,7 +90,7 @@ func (s State) After(e event.Event) State {
 // happened follows events whose message says all.
 func (s State) happened(e event.Event) State {
 	switch e.Message {
-	case event.DevloopEnds:
+	case event.CleanupStarts:
 		s.ending = true
 	case event.Paused, event.Resumed:
 		s.Paused = e.Message == event.Paused
@@ -149,7 +149,7 @@ func (s State) runStarted(e event.Event, p event.RunStart) State {
 // outcomes are those of the phases with which something ends.
 var outcomes = map[event.Phase]Outcome{
 	event.Succeeded: Succeeded, event.Detailed: Succeeded, event.Noted: Succeeded,
-	event.Superseded: Superseded, event.Interrupted: Interrupted, event.Failed: Broken,
+	event.Superseded: Superseded, event.Interrupted: Interrupted, event.Failed: RunFailed,
 }
 
 func (s State) runEnded(e event.Event) State {
@@ -159,7 +159,7 @@ func (s State) runEnded(e event.Event) State {
 	}
 	s = s.inRun(func(r *Run) {
 		r.Outcome, r.Seconds = outcome, event.Seconds(e.Time.Sub(r.Started))
-		if outcome == Broken && e.Err != nil {
+		if outcome == RunFailed && e.Err != nil {
 			r.Error, r.Hint = e.Err.Error(), event.Hint(e.Err)
 		}
 		for i := range r.Spans {
@@ -173,7 +173,7 @@ func (s State) runEnded(e event.Event) State {
 		if image.State == ImageBuilding || image.State == ImageLoading {
 			s = s.image(image.Name, func(i *Image) {
 				i.State, i.Since, i.Step = "", nil, ""
-				if outcome == Broken {
+				if outcome == RunFailed {
 					i.State = ImageFailed
 				}
 			})
@@ -188,7 +188,7 @@ func (s State) runEnded(e event.Event) State {
 	return s
 }
 
-func (s State) found(p event.ImageInPlace) State {
+func (s State) found(p event.FoundImage) State {
 	name, tag := string(p.Image.Name), string(p.Image.Tag)
 	return s.image(name, func(i *Image) {
 		if i.Tag != tag {
@@ -234,7 +234,7 @@ func (s State) instructed(e event.Event, p event.Instruction) State {
 		step := spanOf(e, "build", string(p.Image.Name))
 		step.Name, step.Kind, step.Cached = p.Step, "step", p.Cached
 		if p.Failed {
-			step.Outcome = Broken
+			step.Outcome = RunFailed
 		}
 		switch at := running(r.Spans, step.Stage, step.Name, step.About); {
 		case at >= 0:
@@ -320,7 +320,7 @@ func (s State) released(e event.Event, p event.Release) State {
 		}
 	case event.ReleaseUnchanged:
 		state, known = ReleaseDeployed, true
-	case event.ReleaseRemoved:
+	case event.ReleaseUninstalled:
 		state, known = ReleaseGone, e.Phase == event.Succeeded
 	}
 	if !known {
@@ -385,7 +385,7 @@ func (s State) podSpanned(at time.Time, p Pod, known bool) State {
 		return s.inRun(func(r *Run) {
 			r.Spans[i].Seconds, r.Spans[i].Outcome = event.Seconds(at.Sub(r.Spans[i].Started)), Succeeded
 			if p.Phase == "Failed" {
-				r.Spans[i].Outcome, r.Spans[i].Error = Broken, p.Reason
+				r.Spans[i].Outcome, r.Spans[i].Error = RunFailed, p.Reason
 			}
 		})
 	}
@@ -451,7 +451,7 @@ func (s State) health() (Health, string) {
 		return Working, ""
 	case s.Run.Outcome == Interrupted:
 		return Ending, ""
-	case s.Run.Outcome == Broken:
+	case s.Run.Outcome == RunFailed:
 		return Failed, s.Run.Error
 	}
 	for _, f := range s.Forwards {
@@ -525,7 +525,7 @@ func spanOf(e event.Event, stage, about string) Span {
 	if outcome, ended := outcomes[e.Phase]; ended {
 		span.Outcome = outcome
 	}
-	if span.Outcome == Broken && e.Err != nil {
+	if span.Outcome == RunFailed && e.Err != nil {
 		span.Error = e.Err.Error()
 	}
 	return span

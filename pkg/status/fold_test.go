@@ -165,7 +165,7 @@ func TestOneSave(t *testing.T) {
 		event.Instruction{Image: event.Image{Name: "worker"}, Step: "too short to be seen"})
 	s.send("build", event.Succeeded, event.ImageBuilt, 5*time.Second,
 		event.Build{Image: image("worker", "1"), ID: "abc"})
-	s.send("build", event.Noted, event.ImageFound, 0, event.ImageInPlace{Image: image("client", "2"), On: "node"})
+	s.send("build", event.Noted, event.ImageFound, 0, event.FoundImage{Image: image("client", "2"), On: "node"})
 	s.send("node", event.Started, event.ImageLoaded, 0, event.Loading{Image: image("worker", "1")})
 	s.after(time.Second).send("node", event.Progress, event.LoadingImage, 0,
 		event.Loading{Image: image("worker", "1"), Bytes: 500, Since: s.now})
@@ -185,9 +185,9 @@ func TestOneSave(t *testing.T) {
 	s.forward("ready")
 	s.send("deploy", event.Succeeded, event.RolloutComplete, 2*time.Second, event.Rollout{})
 	s.step("forward", event.PlatformAnswers, 10*time.Millisecond, event.Answer{URL: "http://x"})
-	s.send("node", event.Detailed, event.ImageHeld, 0,
+	s.send("node", event.Detailed, event.ImageOnNode, 0,
 		event.NodeImage{Image: image("worker", "1"), Node: "minikube", Digest: "sha256:abc", ID: "sha256:def"})
-	s.send("node", event.Detailed, event.ImageHeld, 0,
+	s.send("node", event.Detailed, event.ImageOnNode, 0,
 		event.NodeImage{Image: image("worker", "0"), Node: "minikube", ID: "sha256:old"})
 	s.end(event.Succeeded)
 	s.check()
@@ -251,14 +251,14 @@ func TestARunThatFails(t *testing.T) {
 	s.end(event.Failed)
 	run := s.state.Runs[0]
 	if s.state.Health != Failed || s.state.Reason != "no such version" || run.Hint != "fix it" ||
-		run.Output != "ERROR: none" || run.Outcome != Broken {
+		run.Output != "ERROR: none" || run.Outcome != RunFailed {
 		t.Errorf("%s: %s, %+v", s.state.Health, s.state.Reason, run)
 	}
 	if i := s.state.Images[0]; i.State != ImageFailed || i.Error != "no such version" {
 		t.Errorf("image %+v", i)
 	}
 	for _, span := range run.Spans {
-		if span.Stage == "build" && (span.Outcome != Broken || span.Seconds != 1) {
+		if span.Stage == "build" && (span.Outcome != RunFailed || span.Seconds != 1) {
 			t.Errorf("bar %+v", span)
 		}
 	}
@@ -324,8 +324,8 @@ func TestHealth(t *testing.T) {
 		{"paused", func(s *story) { s.send("devloop", event.Noted, event.Paused, 0, nil) }, Healthy, ""},
 		{"interrupted", func(s *story) { s.start("change", ""); s.end(event.Interrupted) }, Ending, ""},
 		{"removed", func(s *story) {
-			s.send("cleanup", event.Noted, event.DevloopEnds, 0, nil)
-			s.send("cleanup", event.Succeeded, event.ReleaseRemoved, time.Second,
+			s.send("cleanup", event.Noted, event.CleanupStarts, 0, nil)
+			s.send("cleanup", event.Succeeded, event.ReleaseUninstalled, time.Second,
 				event.Release{Namespace: "ns", Name: "gateway"})
 		}, Ending, ""},
 	} {
@@ -408,11 +408,11 @@ func TestProof(t *testing.T) {
 
 	two := event.DaskClusters{{Namespace: "ns", Name: "a", Owner: "anna", Image: "worker:0", Since: noon, Workers: 2},
 		{Namespace: "ns", Name: "b", Image: "worker:0", Since: noon}}
-	s.send("proof", event.Warned, event.ClustersOld, 0, event.OldClusters{Clusters: two})
+	s.send("proof", event.Warned, event.ClustersOutdated, 0, event.OutdatedClusters{Clusters: two})
 	if !slices.Equal(s.state.Old, two) || s.state.Health != Healthy { // they are their users'
 		t.Errorf("%s, old clusters %+v", s.state.Health, s.state.Old)
 	}
-	s.send("proof", event.Detailed, event.ClustersOld, 0, event.OldClusters{Clusters: event.DaskClusters{}})
+	s.send("proof", event.Detailed, event.ClustersOutdated, 0, event.OutdatedClusters{Clusters: event.DaskClusters{}})
 	if len(s.state.Old) != 0 {
 		t.Errorf("old clusters %+v", s.state.Old)
 	}
@@ -439,7 +439,7 @@ func TestProof(t *testing.T) {
 func TestPushedImages(t *testing.T) {
 	s := newStory(t)
 	s.begin()
-	s.send("build", event.Noted, event.ImageFound, 0, event.ImageInPlace{Image: pushed("worker", "9"), On: "host"})
+	s.send("build", event.Noted, event.ImageFound, 0, event.FoundImage{Image: pushed("worker", "9"), On: "host"})
 	s.send("node", event.Succeeded, event.ImageLoaded, time.Second,
 		event.Loaded{Image: image("python", "3.11-slim"), Bytes: 5})
 	if i := s.state.Images; len(i) != 2 || i[0].Tag != "9" || i[0].State != ImageReady {
@@ -456,16 +456,16 @@ func TestAnyEvents(t *testing.T) {
 		event.Noted, event.Warned, event.Detailed, event.Progress}
 	messages := []string{event.DevloopStarted, event.ConfigRead, event.RunStarts, event.RunComplete, event.InputsHashed,
 		event.ImageFound, event.BuildingImage, event.ImageBuilt,
-		event.BuildStep, event.BuildStepFailed, event.LoadingImage, event.ImageLoaded, event.ImageHeld,
+		event.BuildStep, event.BuildStepFailed, event.LoadingImage, event.ImageLoaded, event.ImageOnNode,
 		event.ReleaseApplied, event.ReleaseUnchanged, event.ReleaseRolledBack,
-		event.ReleaseRemoved, event.RolloutComplete, event.PodChanged, event.PodGone, event.ForwardListens,
+		event.ReleaseUninstalled, event.RolloutComplete, event.PodChanged, event.PodGone, event.ForwardListens,
 		event.ForwardCloses, event.PlatformAnswers, event.ChangeSeen, event.Paused,
-		event.ImageVerified, event.ChainChecked, event.ClustersOld, event.LibrariesSame, event.LibrariesDiffer}
+		event.ImageVerified, event.ChainChecked, event.ClustersOutdated, event.LibrariesSame, event.LibrariesDiffer}
 	payloads := []any{
 		nil, event.DevloopStart{Project: "x"}, event.Config{}, event.Config{Images: event.Names{"worker", "", "x"},
 			Releases: event.Releases{{Namespace: "ns", Name: "x"}, {}}}, event.Page{},
 		event.RunStart{}, event.RunStart{Since: noon, Settled: 1}, event.RunEnd{},
-		event.ImageInPlace{Image: image("worker", "1"), On: "node"}, event.Build{},
+		event.FoundImage{Image: image("worker", "1"), On: "node"}, event.Build{},
 		event.Build{Image: image("worker", "1"),
 			Step: "x", Done: 2, Since: noon}, event.Instruction{Image: image("worker", "1"), Step: "x", Cached: true},
 		event.Instruction{}, event.Loading{Image: image("worker", "1"), Bytes: 1},
@@ -477,7 +477,7 @@ func TestAnyEvents(t *testing.T) {
 		event.Pod{PodRef: event.PodRef{Pod: "x"}, Release: "x", Phase: "Pending", Containers: containers},
 		event.LogLine{}, event.ContainerDeath{}, web, event.Forward{Address: web}, event.Forward{State: "ready"},
 		event.Answer{}, event.Chain{}, event.Chain{Links: event.Links{{Image: "worker", Want: "x"}}},
-		event.OldClusters{}, event.OldClusters{Clusters: event.DaskClusters{{Name: "x"}}}, event.Comparison{},
+		event.OutdatedClusters{}, event.OutdatedClusters{Clusters: event.DaskClusters{{Name: "x"}}}, event.Comparison{},
 		event.Comparison{Places: []string{"a", ""}, Differences: event.Differences{{Library: "x"}}},
 	}
 	seed := rand.Uint64()

@@ -192,7 +192,7 @@ const (
 	Succeeded   Outcome = "succeeded"
 	Superseded  Outcome = "superseded"
 	Interrupted Outcome = "interrupted"
-	Broken      Outcome = "failed"
+	RunFailed   Outcome = "failed"
 )
 
 // Stage is how long something of a stage was under way in a run. Stages overlap: they need not add

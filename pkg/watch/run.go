@@ -69,7 +69,7 @@ type run struct {
 func (r *run) keep(ctx context.Context, what string, part func(context.Context)) {
 	again := false
 	r.parts.Go(func() {
-		r.stage.Keep(ctx, what, func(ctx context.Context) {
+		r.stage.Supervise(ctx, what, func(ctx context.Context) {
 			if again {
 				r.lose()
 			}
@@ -100,7 +100,7 @@ func (r *run) send(ctx context.Context, paths []string) {
 // report sends what changed, and what may have been missed.
 func (r *run) report(ctx context.Context, changed func() []string) {
 	var paths []string
-	if r.stage.Contain("events", func() { paths = append(changed(), r.takeMissed()...) }) != nil {
+	if r.stage.Recover("events", func() { paths = append(changed(), r.takeMissed()...) }) != nil {
 		r.panicked = true
 	}
 	r.send(ctx, paths)

@@ -90,7 +90,7 @@ type target struct {
 // New returns a Watcher that watches nothing yet. Its errors carry a hint.
 func New(sink event.Sink, o Options) (*Watcher, error) {
 	w := &Watcher{
-		stage: sink.For("watch"), mode: cmp.Or(o.Mode, Auto), batches: make(chan Batch),
+		stage: sink.Stage("watch"), mode: cmp.Or(o.Mode, Auto), batches: make(chan Batch),
 		rest: minRest, tick: missedEvery, opaque: opaque, checked: checked{time.Now(), mountTable()},
 		folders: map[string]bool{}, kinds: map[uint64]string{},
 	}

@@ -49,8 +49,8 @@ spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 1Mi } } 
 			with("objects", "^plain stuck$"),
 		onRelease("guest", "release is uninstalled without its hooks, since they failed").
 			because(`\nthe hook will not\n`),
-		onRelease("guest", event.ReleaseRemoved),
-		onRelease("data", event.ReleaseRemoved),
+		onRelease("guest", event.ReleaseUninstalled),
+		onRelease("data", event.ReleaseUninstalled),
 		on("volume claim stays, it holds data").with("claim", "^"+p.name+"/data-db-0$").
 			with("remove it with", "^devloop delete --volumes$"),
 		on(crdsStay).with("crds", "^"+things+"$").with("remove them with", "^devloop delete --crds$"),

@@ -148,7 +148,7 @@ func testInterruptWrite(t *testing.T, cluster kubernetes.Interface, hook string)
 	kubectl(t, "exec", "--namespace", p.name, pod, "--", "touch", "/tmp/go")
 	d.leavesNothing(t, cluster)
 	wrote := d.await(t, mark, onRelease("web", event.ReleaseApplied))
-	if removed := d.only(t, onRelease("web", event.ReleaseRemoved, event.Started)); removed.Time.Before(wrote.Time) {
+	if removed := d.only(t, onRelease("web", event.ReleaseUninstalled, event.Started)); removed.Time.Before(wrote.Time) {
 		t.Errorf("it was removed at %s, and written until %s", removed.Time, wrote.Time)
 	}
 }

@@ -32,7 +32,7 @@ func TestModes(t *testing.T) {
 		if d.hasKernelEvents(t) {
 			t.Error("it polls, and has the kernel's events, too")
 		}
-		if d.count(0, on(event.PageOpens)) != 0 || listens(port) {
+		if d.count(0, on(event.PageServed)) != 0 || listens(port) {
 			t.Error("there is a page")
 		}
 		p.call(t, 0, "status", "--wait=healthy", "--timeout", longEnough.String())
@@ -48,7 +48,7 @@ func TestModes(t *testing.T) {
 		step(t, "its keys", func(t *testing.T) {
 			w := startInTerminal(t, p)
 			w.await(t, 0, ready)
-			w.await(t, 0, on(event.PageOpens))
+			w.await(t, 0, on(event.PageServed))
 			w.press(t, "?").happens(t, on("r: run now, p: pause and resume, l: logs of the pods, q: quit, ?: this help"))
 
 			w.press(t, "p").happens(t, on(event.Paused))

@@ -230,7 +230,7 @@ func testNeighbour(t *testing.T) {
 	p := newProject(t, "small")
 	p.append(t, "devloop.yaml", "buildIn: host\n")
 	d := p.start(t)
-	page, err := url.Parse(d.await(t, 0, on(event.PageOpens)).field("url"))
+	page, err := url.Parse(d.await(t, 0, on(event.PageServed)).field("url"))
 	must(t, err)
 	image := d.await(t, 0, on(event.ImageLoaded)).field("image")
 	d.await(t, 0, ready)

@@ -38,7 +38,7 @@ func TestPage(t *testing.T) {
 		"    hooks: { before: [{ command: [echo, the password is "+secret+"] }] }\n    set: { password: "+secret+",")
 
 	d := p.start(t, "--page-port", "0")
-	address := d.await(t, 0, on(event.PageOpens)).field("url")
+	address := d.await(t, 0, on(event.PageServed)).field("url")
 	b := openBrowser(t, address)
 	if _, log := p.call(t, 0, "status", "--wait", "healthy", "--timeout", longEnough.String()); log != "" {
 		t.Errorf("while it waits it says %q", log)
@@ -261,7 +261,7 @@ func TestPage(t *testing.T) {
 		kubectl(t, "exec", "-n", p.name, pod, "--", "sh", "-c", "echo farewell "+nonce+` > /proc/1/fd/1
 { sleep 1; for p in /proc/[0-9]*; do case $(tr '\0' ' ' < $p/cmdline) in 'python3 -m'*) kill -9 ${p#/proc/};; esac; `+
 			`done; } > /dev/null 2>&1 &`)
-		d.await(t, mark, on(event.PodDied).with("pod", pod).with("output", "farewell "+nonce))
+		d.await(t, mark, on(event.ContainerDied).with("pod", pod).with("output", "farewell "+nonce))
 	})
 
 	step(t, "every line is as the schema says, and none shows a secret", func(t *testing.T) {

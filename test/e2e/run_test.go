@@ -64,7 +64,7 @@ func TestRun(t *testing.T) {
 	must(t, syscall.Kill(group, syscall.SIGINT)) // Ctrl+C, as a terminal sends it
 	d.exit(t)
 	for _, removed := range []string{"dask-gateway", "dask-session"} {
-		d.await(t, 0, on(event.ReleaseRemoved).with("release", removed))
+		d.await(t, 0, on(event.ReleaseUninstalled).with("release", removed))
 	}
 	if status() == nil || listens(p.port) {
 		t.Error("something is left: the cluster, or the port")

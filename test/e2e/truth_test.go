@@ -77,7 +77,7 @@ func TestTruth(t *testing.T) {
 	})
 
 	broken := on(event.ChainChecked, event.Failed)
-	whole := on(event.ChainWhole)
+	whole := on(event.ChainIntact)
 
 	step(t, "a pod is kept on an older image", func(t *testing.T) {
 		c := d.replace(t, "Dockerfile.client", `CMD ["sleep"`, "ENV EDITED="+nonce+"\n"+`CMD ["sleep"`)
@@ -111,7 +111,7 @@ func TestTruth(t *testing.T) {
 			return mark
 		}
 		mark := start("of-a-hub", "app.kubernetes.io/managed-by=hub")
-		d.await(t, mark, on(event.PodsOld).with("pods", regexp.QuoteMeta(namespace+"/of-a-hub ("+client+")")))
+		d.await(t, mark, on(event.PodsOutdated).with("pods", regexp.QuoteMeta(namespace+"/of-a-hub ("+client+")")))
 		p.prints(t, 0, "status --chain", `of-a-hub/of-a-hub +`+client+` +older than daskclient:\w+, nothing replaces it`)
 		p.call(t, 0, "status", "--wait", "healthy", "--timeout", longEnough.String())
 
@@ -146,7 +146,7 @@ func TestTruth(t *testing.T) {
 		}
 		c := d.replace(t, "requirements.txt", "loguru==0.7.2", "loguru==0.7.2 # "+nonce)
 		c.arrives(t)
-		told := c.happens(t, on(event.ClustersOld, event.Warned).with("stop with", "devloop clusters stop --stale"))
+		told := c.happens(t, on(event.ClustersOutdated, event.Warned).with("stop with", "devloop clusters stop --stale"))
 		for i, owner := range []string{"ada", "grace"} {
 			if !strings.Contains(told.field("clusters"), names[i]+" of "+owner+": "+worker+" since ") {
 				t.Errorf("it does not tell %s of %s: %s", names[i], owner, told)

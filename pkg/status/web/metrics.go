@@ -56,7 +56,7 @@ func NewMetrics(board *status.Board) *Metrics {
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "devloop_loaded_bytes_total",
 			Help: "Bytes of images that went to the nodes."}),
 	}
-	for _, outcome := range []status.Outcome{status.Succeeded, status.Broken, status.Superseded, status.Interrupted} {
+	for _, outcome := range []status.Outcome{status.Succeeded, status.RunFailed, status.Superseded, status.Interrupted} {
 		m.runs.WithLabelValues(string(outcome)) // so that a rate starts at 0
 	}
 	return m
@@ -73,9 +73,9 @@ func (m *Metrics) Handler(names bool) http.Handler {
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
 }
 
-// Before returns a Sink that counts the runs that end and hands events to next. The board has to
+// Count returns a Sink that counts the runs that end and hands events to next. The board has to
 // get them first.
-func (m *Metrics) Before(next event.Sink) event.Sink {
+func (m *Metrics) Count(next event.Sink) event.Sink {
 	return func(e event.Event) {
 		if _, ended := e.Payload.(event.RunEnd); ended {
 			m.count(m.board.State().Run)

@@ -48,10 +48,10 @@ func TestMetricsOfTheProof(t *testing.T) {
 		{"it was fixed", func() { send(event.Succeeded, event.ChainChecked, nil, event.Chain{Links: whole}) },
 			[]string{"devloop_chain_whole 1", "devloop_old_clusters 0"}},
 		{"two clusters are old", func() {
-			send(event.Warned, event.ClustersOld, nil, event.OldClusters{Clusters: event.DaskClusters{{Name: "a"},
+			send(event.Warned, event.ClustersOutdated, nil, event.OutdatedClusters{Clusters: event.DaskClusters{{Name: "a"},
 				{Name: "b"}}})
 		}, []string{"devloop_chain_whole 1", "devloop_old_clusters 2"}},
-		{"they are gone", func() { send(event.Detailed, event.ClustersOld, nil, event.OldClusters{}) },
+		{"they are gone", func() { send(event.Detailed, event.ClustersOutdated, nil, event.OutdatedClusters{}) },
 			[]string{"devloop_chain_whole 1", "devloop_old_clusters 0"}},
 		{"libraries differ", func() {
 			send(event.Warned, event.LibrariesDiffer, nil, event.Comparison{Libraries: 53,

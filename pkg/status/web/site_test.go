@@ -38,7 +38,7 @@ func testSite(t *testing.T) (*Site, *status.Board, *asked) {
 	t.Helper()
 	board := status.NewBoard(nil)
 	var a asked
-	site := New(board, NewMetrics(board), a.actions(), event.Sink(board.Sink).For("devloop"))
+	site := New(board, NewMetrics(board), a.actions(), event.Sink(board.Sink).Stage("devloop"))
 	t.Cleanup(site.Close)
 	return site, board, &a
 }

@@ -131,8 +131,8 @@ func pass(d time.Duration) {
 // aRun lets a run begin and end.
 func aRun(board *status.Board, n int) {
 	sink := event.Sink(board.Sink).InRun(n)
-	sink.For("loop").Note(event.RunStarts, event.RunStart{Why: "change", Files: "requirements.txt"})
-	_ = sink.For("loop").Step(context.Background(), event.RunComplete,
+	sink.Stage("loop").Note(event.RunStarts, event.RunStart{Why: "change", Files: "requirements.txt"})
+	_ = sink.Stage("loop").Step(context.Background(), event.RunComplete,
 		func(context.Context) ([]any, error) { return nil, nil })
 }
 
@@ -196,9 +196,9 @@ func TestStateIsSentTenTimesASecondAtMost(t *testing.T) {
 		site, board, _ := testSite(t)
 		page := open(t, site, "/api/stream")
 		synctest.Wait()
-		event.Sink(board.Sink).For(event.ConfigStage).Detail(event.ConfigRead,
+		event.Sink(board.Sink).Stage(event.ConfigStage).Detail(event.ConfigRead,
 			event.Config{Images: event.Names{"worker"}})
-		sink := event.Sink(board.Sink).For("node")
+		sink := event.Sink(board.Sink).Stage("node")
 		for n := 1; n <= 1000; n++ {
 			sink.Progress(event.LoadingImage, event.Loading{Image: event.Image{Name: "worker"}, Bytes: int64(n)})
 			pass(time.Millisecond)
@@ -315,7 +315,7 @@ func TestEventsForCommands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		site, board, _ := testSite(t)
 		note(board, numbers(1, 5)...)
-		pod := event.Sink(board.Sink).For(event.PodStage)
+		pod := event.Sink(board.Sink).Stage(event.PodStage)
 		pod.Note(event.PodLog, event.LogLine{Line: "hello"})
 		note(board, "7")
 		for _, test := range []struct{ query, want string }{
