@@ -25,11 +25,11 @@ func testFailures(t *testing.T, cluster kubernetes.Interface) {
 	const (
 		applied, rollout, command = event.ReleaseApplied, event.RolloutComplete, event.CommandRun
 
-		cannotPull   = "the node does not hold example.org/not/there:"
+		cannotPull   = "the node does not have example.org/not/there:"
 		notPulled    = "ErrImagePull: failed to pull and unpack image "
 		crashedTwice = "CrashLoopBackOff: back-off 20s restarting failed container"
 		lastLines    = "its last lines say why; fix it and save"
-		endsWith0    = "the release is applied when the command ends with 0"
+		endsWith0    = "the release is applied once the command ends with 0"
 		hookOf       = " of workload/templates/hooks.yaml: "
 	)
 	p := newProject(t, "deploy/failures")
