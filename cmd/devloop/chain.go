@@ -89,7 +89,7 @@ func writeChain(out io.Writer, chain status.Chain) error {
 		switch {
 		case l.Broken():
 			state = "BROKEN: it should be " + shortID(l.Want)
-		case l.Older:
+		case l.NotReplaced:
 			state = "older than " + shortID(l.Want) + ", nothing replaces it"
 		}
 		t.Row(fmt.Sprintf("  %s %s", placeNames[l.Place], l.Name), shortID(l.Is), state)

@@ -14,7 +14,7 @@ func TestChainInATerminal(t *testing.T) {
 		{Image: "worker", Place: event.AtInputs, Is: "ce6fdce58d884543"},
 		{Image: "worker", Place: event.AtNode, Name: "minikube", Is: "sha256:e288f392b02749c112d86f1b31434e4c"},
 		{Image: "client", Place: event.AtPod, Name: "n/p/main", Is: "client:1", Want: "client:2"},
-		{Image: "client", Place: event.AtPod, Name: "n/job/main", Is: "client:1", Want: "client:2", Older: true},
+		{Image: "client", Place: event.AtPod, Name: "n/job/main", Is: "client:1", Want: "client:2", NotReplaced: true},
 	}}
 	var out strings.Builder
 	if err := writeChain(&out, chain); err != nil {

@@ -26,8 +26,8 @@ func (c *Changes) Changed(key string, value any) bool {
 	return true
 }
 
-// ChangedSet returns the members that a set has and the last one that this key had has not, and the
-// other way round. At first, the last one is empty.
+// ChangedSet compares a set with the previous one of this key, and returns what was added and what
+// was removed. The first one is compared with the empty set.
 func (c *Changes) ChangedSet(key string, set []string) (added, removed []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

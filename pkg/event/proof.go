@@ -8,12 +8,12 @@ import (
 
 // Link is a place on the way of an image from its inputs to its users, and what the image is there.
 type Link struct {
-	Image Name   `json:"image"` // in devloop.yaml
-	Place Place  `json:"place"`
-	Name  Name   `json:"name,omitempty"`  // of the place: a node, namespace/pod/container, an address
-	Is    string `json:"is"`              // the hash of the inputs, an ID, or a reference
-	Want  string `json:"want,omitempty"`  // what it should be, "" where it is that
-	Older bool   `json:"older,omitempty"` // it may stay: a pod that nothing replaces, as a user's own
+	Image       Name   `json:"image"` // in devloop.yaml
+	Place       Place  `json:"place"`
+	Name        Name   `json:"name,omitempty"`  // of the place: a node, namespace/pod/container, an address
+	Is          string `json:"is"`              // the hash of the inputs, an ID, or a reference
+	Want        string `json:"want,omitempty"`  // what it should be, "" where it is that
+	NotReplaced bool   `json:"older,omitempty"` // it may stay: a pod that nothing replaces, as a user's own
 
 	Container ContainerRef `json:"-"` // at a pod
 }
@@ -32,7 +32,7 @@ const (
 )
 
 // Broken reports whether the chain is broken here.
-func (l Link) Broken() bool { return l.Want != "" && !l.Older }
+func (l Link) Broken() bool { return l.Want != "" && !l.NotReplaced }
 
 // String returns the link for a line of text.
 func (l Link) String() string {
@@ -43,7 +43,7 @@ func (l Link) String() string {
 	switch {
 	case l.Broken():
 		return fmt.Sprintf("%s, %s: %s, not %s", l.Image, at, l.Is, l.Want)
-	case l.Older:
+	case l.NotReplaced:
 		return fmt.Sprintf("%s, %s: %s, older than %s", l.Image, at, l.Is, l.Want)
 	}
 	return fmt.Sprintf("%s, %s: %s", l.Image, at, l.Is)

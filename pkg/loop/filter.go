@@ -25,18 +25,18 @@ const filterTimeout = 500 * time.Millisecond
 
 // reading is what a run has read.
 type reading struct {
-	stages Stages
-	target *Target
-	roots  []string // files and folders of the configuration, values and charts
-	before []file   // below roots, before the first of them was read
-	sum    string   // of all content
+	stages       Stages
+	target       *Target
+	roots        []string // files and folders of the configuration, values and charts
+	filesAtStart []file   // below roots, before the first of them was read
+	sum          string   // of all content
 }
 
 // checkUnmoved returns event.ErrSuperseded if a file was written since the run began to read: a
 // stage may have read half of the new content, even if the old one is back. Images check their own
 // inputs.
 func (r *reading) checkUnmoved(ctx context.Context) error {
-	if now := walk(ctx, r.roots); now.err != nil || !slices.Equal(now.files, r.before) {
+	if now := walk(ctx, r.roots); now.err != nil || !slices.Equal(now.files, r.filesAtStart) {
 		return event.ErrSuperseded
 	}
 	return nil

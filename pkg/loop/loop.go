@@ -52,26 +52,26 @@ type cause struct {
 	settled time.Duration
 }
 
-func (w *cause) add(c Change) {
+func (c *cause) add(change Change) {
 	switch {
-	case c.Asked:
-		w.why = "asked"
-	case w.why == "retry":
-		w.why = "change"
+	case change.Asked:
+		c.why = "asked"
+	case c.why == "" || c.why == "retry":
+		c.why = "change"
 	}
-	for _, path := range c.Paths {
-		if !slices.Contains(w.files, path) {
-			w.files = append(w.files, path)
+	for _, path := range change.Paths {
+		if !slices.Contains(c.files, path) {
+			c.files = append(c.files, path)
 		}
 	}
-	if w.since.IsZero() && !c.Since.IsZero() {
-		w.since, w.settled = c.Since, c.Until.Sub(c.Since)
+	if c.since.IsZero() && !change.Since.IsZero() {
+		c.since, c.settled = change.Since, change.Until.Sub(change.Since)
 	}
 }
 
-func (w *cause) report(sink event.Sink) {
+func (c *cause) report(sink event.Sink) {
 	sink.Stage("loop").Detail(event.RunStarts,
-		event.RunStart{Why: event.Name(w.why), Files: baseNames(w.files), Since: w.since, Settled: event.Seconds(w.settled)})
+		event.RunStart{Why: event.Name(c.why), Files: baseNames(c.files), Since: c.since, Settled: event.Seconds(c.settled)})
 }
 
 // Loop runs the stages again and again. It must not be copied.
@@ -216,7 +216,7 @@ func (s *scheduler) finish(err error) {
 	case s.unsure: // a stage may have read what the files no longer hold
 		s.plan(rerunPause)
 	default:
-		s.retries, s.next = 0, cause{why: "retry"}
+		s.retries, s.next = 0, cause{}
 	}
 }
 

@@ -53,7 +53,8 @@ func (w *world) tag() name.Tag {
 }
 
 func (w *world) load() (Stages, error) {
-	return Stages{Files: []string{"devloop.yaml"}, Images: w, Nodes: w, Platform: w, Forwards: w, Proof: proven{w}}, nil
+	return Stages{Files: []string{"devloop.yaml"}, Images: w, Nodes: w, Local: w, Platform: w, Forwards: w,
+		Proof: proven{w}}, nil
 }
 func (w *world) Watch(paths []watch.Path) (changed bool, err error) {
 	before := w.watched
@@ -111,6 +112,7 @@ func (p proven) Check(_ context.Context, _ event.Sink, target *Target) error {
 }
 func (p proven) Follow(*Target) { p.followed.Add(1) }
 
+func (w *world) Sync(*Target)                                {}
 func (w *world) Report(context.Context, event.Sink, *Target) {}
 func (w *world) Prune(context.Context, event.Sink, *Target)  {}
 func (w *world) Files() []string                             { return []string{"values.yaml"} }
@@ -660,6 +662,10 @@ func (c clumsyPlatform) Apply(ctx context.Context, s event.Sink, target *Target)
 }
 func (c clumsyPlatform) Wait(context.Context, event.Sink) error { c.step("Wait"); return nil }
 
+type clumsyLocal struct{ *clumsy }
+
+func (c clumsyLocal) Sync(*Target) { c.step("Sync") }
+
 type clumsyForwards struct{ *clumsy }
 
 func (c clumsyForwards) Check(context.Context, event.Sink) error { c.step("Forwards"); return nil }
@@ -680,13 +686,12 @@ func (c *clumsy) Watch(paths []watch.Path) (bool, error) {
 func (c *clumsy) load() (Stages, error) {
 	c.step("load")
 	return Stages{Files: []string{"devloop.yaml"}, Images: clumsyImages{c}, Nodes: clumsyNodes{c},
-		Platform: clumsyPlatform{c},
-		Forwards: clumsyForwards{c}, Proof: clumsyProof{c}}, nil
+		Local: clumsyLocal{c}, Platform: clumsyPlatform{c}, Forwards: clumsyForwards{c}, Proof: clumsyProof{c}}, nil
 }
 
 // A panic anywhere below a run fails that run, is reported once, and the next save is deployed.
 func TestPanicFailsTheRun(t *testing.T) {
-	for _, at := range []string{"load", "Hash", "Files", "Watch", "Missing", "Validate", "Has", "Build", "Load", "Report",
+	for _, at := range []string{"load", "Hash", "Files", "Watch", "Missing", "Sync", "Validate", "Has", "Build", "Load", "Report",
 		"Verify", "Apply", "Wait", "Forwards",
 		"Proof", "Prune", "Follow", "sink"} {
 		t.Run(at, func(t *testing.T) {

@@ -24,7 +24,7 @@ type script struct {
 }
 
 func (s *script) load() (Stages, error) {
-	return Stages{Images: s, Nodes: s, Platform: s, Forwards: s}, nil
+	return Stages{Images: s, Nodes: s, Local: s, Platform: s, Forwards: s}, nil
 }
 
 func (s *script) Build(ctx context.Context, _ event.Sink, _ *Image) error {
@@ -190,7 +190,7 @@ type faulty struct {
 }
 
 func (f *faulty) load() (Stages, error) {
-	return Stages{Images: f, Nodes: f, Platform: f, Forwards: f}, nil
+	return Stages{Images: f, Nodes: f, Local: f, Platform: f, Forwards: f}, nil
 }
 
 // work takes up to limit, and may go wrong. An end of ctx is noticed at once, or not at all where

@@ -20,6 +20,7 @@ type Stages struct {
 	Files    []string // of this reading
 	Images   images
 	Nodes    nodes
+	Local    local
 	Platform platform
 	Forwards forwards
 	Proof    proof
@@ -45,6 +46,12 @@ type nodes interface {
 	Prune(ctx context.Context, sink event.Sink, target *Target)
 }
 
+type local interface {
+	// Sync has the requirements of the target installed on this machine, in the background. A
+	// failure of that fails no run.
+	Sync(target *Target)
+}
+
 type platform interface {
 	Files() []string
 	// Validate finds mistakes that can be seen without the images. It changes nothing.
@@ -57,15 +64,14 @@ type platform interface {
 }
 
 type forwards interface {
-	// Check returns when the platform answers through every forward.
+	// Check returns when the platform answers through every forward that has a ready path.
 	Check(ctx context.Context, sink event.Sink) error
 }
 
 type proof interface {
 	// Check returns how what runs differs from what was built, nil if it does not.
 	Check(ctx context.Context, sink event.Sink, target *Target) error
-	// Follow has it checked again when pods are replaced, and the libraries compared, in the
-	// background.
+	// Follow compares the libraries of the target's images, in the background.
 	Follow(target *Target)
 }
 
@@ -86,6 +92,7 @@ func (l *Loop) run(ctx context.Context, sink event.Sink) error {
 	if err != nil {
 		return err
 	}
+	stages.Local.Sync(target)
 	err = withCheck(ctx, // a mistake in a chart does not wait for the build, and ends it
 		func(ctx context.Context) error { return stages.Platform.Validate(ctx, sink, target) },
 		func(ctx context.Context) error { return stages.build(ctx, sink, target, missing) })

@@ -49,7 +49,7 @@ type builders struct {
 }
 
 // newBuilders returns builders with only host. Choose finds the others.
-func newBuilders(e *backend, registry *node.Registry, journal *journal.Journal, sink event.Sink,
+func newBuilders(e *environment, registry *node.Registry, journal *journal.Journal, sink event.Sink,
 	cache string) *builders {
 	host := build.New(e.docker, cache)
 	return &builders{host: host, main: host, source: node.DockerSource{Client: e.docker}, nodes: e.nodes,
@@ -58,7 +58,7 @@ func newBuilders(e *backend, registry *node.Registry, journal *journal.Journal, 
 
 // choose finds out where images can be built: on this machine; in the node, from which nothing has
 // to be moved; or where BUILDKIT_HOST says.
-func (b *builders) choose(ctx context.Context, c *config.Config, e *backend, cache string) error {
+func (b *builders) choose(ctx context.Context, c *config.Config, e *environment, cache string) error {
 	stage := b.sink.Stage("node")
 	remote := os.Getenv("BUILDKIT_HOST")
 	switch {
@@ -97,7 +97,7 @@ func (b *builders) choose(ctx context.Context, c *config.Config, e *backend, cac
 
 // openInNode returns a builder of the node's Docker or BuildKit for what hasher has hashed, or why
 // there is none.
-func (e *backend) openInNode(ctx context.Context, hasher *build.Builder) (*build.Builder, error) {
+func (e *environment) openInNode(ctx context.Context, hasher *build.Builder) (*build.Builder, error) {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
 	docker, err := e.nodes.Docker()

@@ -122,7 +122,8 @@ func (s *Session) Load() (loop.Stages, error) {
 		Files:    files,
 		Images:   imageStage{s.builders, now},
 		Nodes:    nodeStage{s.images, now},
-		Platform: platformStage{s.deployer, s.syncer, s.prover, now},
+		Local:    localStage{s.syncer, now},
+		Platform: platformStage{s.deployer, s.prover, now},
 		Forwards: s.forwards,
 		Proof:    proofStage{s.prover, s.libraries, now, s.forwards.gatewayRoutes()},
 	}, nil

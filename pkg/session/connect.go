@@ -29,8 +29,8 @@ func (c *closers) close() error {
 	return errors.Join(errs...)
 }
 
-// backend is what devloop works with: this machine's Docker, and a cluster with its nodes.
-type backend struct {
+// environment is what devloop works with: this machine's Docker, and a cluster with its nodes.
+type environment struct {
 	target  kube.Target
 	docker  *client.Client
 	nodes   *node.Cluster
@@ -40,7 +40,7 @@ type backend struct {
 
 // connect finds the cluster and its nodes, and makes sure that devloop may write to it. Until then
 // it only asks the cluster for its identity.
-func (e *backend) connect(ctx context.Context, o Options) (err error) {
+func (e *environment) connect(ctx context.Context, o Options) (err error) {
 	if err := e.findNodes(ctx, o.Config.KubeContext); err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func (e *backend) connect(ctx context.Context, o Options) (err error) {
 
 // verifyNodes drops nodes that share only the context's name with the cluster: its pods would never
 // find the images that these get.
-func (e *backend) verifyNodes(ctx context.Context, sink event.Sink) error {
+func (e *environment) verifyNodes(ctx context.Context, sink event.Sink) error {
 	err := e.nodes.Verify(ctx, func(ctx context.Context) ([]string, error) {
 		return kube.BootIDs(ctx, e.cluster.Client.CoreV1().Nodes())
 	})
@@ -76,7 +76,7 @@ func (e *backend) verifyNodes(ctx context.Context, sink event.Sink) error {
 }
 
 // findNodes finds out where a kube context leads, and the nodes there.
-func (e *backend) findNodes(ctx context.Context, kubeContext string) (err error) {
+func (e *environment) findNodes(ctx context.Context, kubeContext string) (err error) {
 	if e.target, err = kube.ReadContext(kubeContext); err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ import (
 // writes tells whether do changes anything, for which the cluster has to be the user's own.
 func WithDaskClusters(ctx context.Context, o Options, writes bool,
 	do func(ctx context.Context, cluster *kube.Cluster, all, old event.DaskClusters) error) (err error) {
-	e := &backend{}
+	e := &environment{}
 	defer func() { err = errors.Join(err, e.close()) }()
 	if writes {
 		err = e.connect(ctx, o)

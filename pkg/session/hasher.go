@@ -50,7 +50,7 @@ func newNodeHasher(ctx context.Context, c *config.Config) (hasher *build.Builder
 	if err != nil {
 		return nil, nil, err
 	}
-	e := &backend{}
+	e := &environment{}
 	if err := e.findNodes(ctx, c.KubeContext); err != nil {
 		return nil, nil, errors.Join(err, e.close())
 	}

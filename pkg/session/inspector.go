@@ -86,7 +86,7 @@ func (i inspector) ownPods(ctx context.Context, c *config.Config, links event.Li
 			if origin.Release != "" && !slices.ContainsFunc(c.Releases, own) {
 				continue
 			}
-			link.Older = origin.NotReplaced
+			link.NotReplaced = origin.NotReplaced
 		}
 		kept = append(kept, link)
 	}

@@ -98,8 +98,8 @@ func targetOf(t *testing.T, refs ...string) *loop.Target {
 	return target
 }
 
-// environment writes an environment of this machine.
-func environment(t *testing.T, dir string, libraries ...string) {
+// writeVenv writes an environment of this machine.
+func writeVenv(t *testing.T, dir string, libraries ...string) {
 	t.Helper()
 	site := filepath.Join(dir, "lib", "python3.11", "site-packages")
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(site, 0o755),
@@ -153,7 +153,7 @@ func TestLibrariesAreCompared(t *testing.T) {
 		t.Errorf("%+v", e.Details())
 	}
 	expect("again", first, "", none, "detailed proof: "+event.LibrariesSame)
-	environment(t, filepath.Join(c.Dir, ".venv"), "dask==1", "numpy==2", "ipython==8")
+	writeVenv(t, filepath.Join(c.Dir, ".venv"), "dask==1", "numpy==2", "ipython==8")
 	e = expect("with this machine", first, "", "noted proof: "+event.LibrariesSame)
 	if places := e.Field("places"); !slices.Equal(places.([]string), []string{"worker", "client", ".venv"}) {
 		t.Errorf("%+v", e.Details())

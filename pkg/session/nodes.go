@@ -35,7 +35,7 @@ type images struct {
 	reported event.Changes
 }
 
-func newImages(e *backend, b *builders, c *config.Config) *images {
+func newImages(e *environment, b *builders, c *config.Config) *images {
 	i := &images{store: e.nodes, nodes: e.nodes, registry: b.registry, builders: b, cluster: e.cluster, journal: b.journal}
 	if c.Push != "" {
 		i.remote = node.NewRemoteRegistry(c.PushPlain())

@@ -12,7 +12,6 @@ import (
 // platformStage is the deploy stage of a run.
 type platformStage struct {
 	deployer *deploy.Deployer
-	syncer   *syncer
 	prover   *prover
 	config   *config.Config
 }
@@ -20,7 +19,6 @@ type platformStage struct {
 func (p platformStage) Files() []string { return ReleaseFiles(p.config) }
 
 func (p platformStage) Validate(ctx context.Context, sink event.Sink, made *loop.Target) error {
-	p.syncer.request(target{made, p.config}) // beside the build, as all here is
 	list, err := ResolvedReleases(p.config, made)
 	if err != nil {
 		return err
@@ -33,9 +31,10 @@ func (p platformStage) Verify(ctx context.Context, sink event.Sink, target *loop
 	refs := target.Refs()
 	checks := make([]deploy.CheckPod, len(p.config.Verify))
 	for i, v := range p.config.Verify {
-		checks[i] = deploy.CheckPod{Image: refs[v.Image], Name: v.Image, Purpose: deploy.PurposeVerify, Command: v.Command,
-			Args:      v.Args,
-			Namespace: v.Namespace, Near: namespaceOf(p.config, v.Image), Timeout: v.Timeout}
+		checks[i] = deploy.CheckPod{
+			Image: refs[v.Image], Name: v.Image, Purpose: deploy.PurposeVerify, Command: v.Command, Args: v.Args,
+			Namespace: v.Namespace, Near: namespaceOf(p.config, v.Image), Timeout: v.Timeout,
+		}
 	}
 	return p.deployer.Verify(ctx, sink, checks)
 }

@@ -223,7 +223,7 @@ func (p *prover) reportOlder(stage event.Stage, found *finding) {
 		clusters = append(clusters, c.FullName())
 	}
 	for _, link := range found.links {
-		if link.Older {
+		if link.NotReplaced {
 			pods = append(pods, string(link.Container.PodRef.FullName())+" ("+link.Is+")")
 		}
 	}

@@ -41,7 +41,7 @@ type Session struct {
 	options  Options
 	config   atomic.Pointer[config.Config] // the last valid one
 	reported event.Changes
-	*backend
+	*environment
 	journal   *journal.Journal
 	deployer  *deploy.Deployer
 	builders  *builders
@@ -57,7 +57,7 @@ type Session struct {
 // OpenWithoutForwards finds the cluster, makes sure that devloop may write to it, and locks the
 // project's journal. It changes nothing in the cluster. The caller closes the session.
 func OpenWithoutForwards(ctx context.Context, o Options) (*Session, error) {
-	s := &Session{options: o, backend: &backend{}, pods: make(chan pods.Scope, 1)}
+	s := &Session{options: o, environment: &environment{}, pods: make(chan pods.Scope, 1)}
 	s.config.Store(o.Config)
 	if err := s.open(ctx); err != nil {
 		return nil, console.EnvironmentError{Err: errors.Join(err, s.Close())}
@@ -91,8 +91,8 @@ func (s *Session) open(ctx context.Context) error {
 		return err
 	}
 	s.add(registry.Close)
-	s.builders = newBuilders(s.backend, registry, s.journal, o.Sink, cache)
-	s.images = newImages(s.backend, s.builders, c)
+	s.builders = newBuilders(s.environment, registry, s.journal, o.Sink, cache)
+	s.images = newImages(s.environment, s.builders, c)
 	s.deployer = deploy.New(s.cluster, c.Name, s.journal, deploy.Options{
 		CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: o.Adopt,
 		Runtime: control.SocketDir, Secret: o.Secrets.Hide,
@@ -120,7 +120,7 @@ func Open(ctx context.Context, o Options) (s *Session, leave func() error, err e
 	}
 	cache, err := CacheDir()
 	if err == nil {
-		err = s.builders.choose(ctx, o.Config, s.backend, cache)
+		err = s.builders.choose(ctx, o.Config, s.environment, cache)
 	}
 	if err != nil {
 		return nil, nil, console.EnvironmentError{Err: errors.Join(err, s.Close(), bound.close())}

@@ -31,6 +31,7 @@ func (q quickStages) Hash(context.Context) (*loop.Target, []watch.Path, error) {
 func (quickStages) Has(context.Context, *loop.Image) (bool, error)           { return false, nil }
 func (quickStages) Build(context.Context, event.Sink, *loop.Image) error     { return nil }
 func (quickStages) Load(context.Context, event.Sink, []*loop.Image) error    { return nil }
+func (quickStages) Sync(*loop.Target)                                        {}
 func (quickStages) Report(context.Context, event.Sink, *loop.Target)         {}
 func (quickStages) Prune(context.Context, event.Sink, *loop.Target)          {}
 func (quickStages) Files() []string                                          { return nil }
@@ -81,7 +82,7 @@ func TestSoak(t *testing.T) {
 	changes := make(chan loop.Change)
 	running.Go(func() { asking.run(ctx, changes) })
 	load := func() (loop.Stages, error) { //nolint:unparam // what the loop asks for
-		return loop.Stages{Images: q, Nodes: q, Platform: q, Forwards: q, Proof: quickProof{}}, nil
+		return loop.Stages{Images: q, Nodes: q, Local: q, Platform: q, Forwards: q, Proof: quickProof{}}, nil
 	}
 	running.Go(func() { loop.New(load, watcher, changes, sink).Run(ctx) })
 	turn := func() {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
 	"github.com/devloop/devloop/pkg/loop"
@@ -30,6 +31,14 @@ type syncer struct {
 	installed string // fingerprint of the last installation
 	reported  event.Changes
 }
+
+// localStage is what a run does to this machine.
+type localStage struct {
+	syncer *syncer
+	config *config.Config
+}
+
+func (l localStage) Sync(made *loop.Target) { l.syncer.request(target{made, l.config}) }
 
 func newSyncer(sink event.Sink) *syncer { return &syncer{sink: sink, woken: make(chan struct{}, 1)} }
 

@@ -152,7 +152,7 @@ func TestSync(t *testing.T) {
 func TestSyncOneAtATime(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	folder, tools := t.TempDir(), t.TempDir()
-	environment(t, filepath.Join(folder, ".venv")) // without pip
+	writeVenv(t, filepath.Join(folder, ".venv")) // without pip
 	t.Setenv("VIRTUAL_ENV", "")
 	t.Setenv("PATH", tools+":"+os.Getenv("PATH"))
 	uv := "#!/bin/sh\ntrap 'echo interrupted >> log; exit 2' INT\necho begins >> log\necho begun\nread line < go\n" +
