@@ -82,8 +82,8 @@ func (w *Watcher) addTree(top string) (failed error) {
 		part := plan{roots: w.plan.roots, folders: map[string]bool{}, modes: w.plan.modes}
 		part.walk(top)
 		maps.Copy(w.plan.folders, part.folders)
-		grew, refused, err := w.add(part.folders)
-		if len(refused) > 0 {
+		grew, refused, full, err := w.add(part.folders)
+		if full || len(refused) > 0 {
 			w.pollInstead(refused)
 			return w.sync()
 		}

@@ -22,7 +22,7 @@ const rounds = 10
 
 // sync makes the watched folders those that the targets need. The caller holds mu.
 func (w *Watcher) sync() (failed error) {
-	for range rounds {
+	for range rounds + len(w.targets) { // each refusal may take a round
 		var byEvents []*target
 		for _, t := range w.targets {
 			if t.poll = t.poll || w.kernel == nil; !t.poll {
@@ -30,17 +30,17 @@ func (w *Watcher) sync() (failed error) {
 			}
 		}
 		w.plan = newPlan(byEvents)
-		grew, refused, err := w.add(w.plan.folders)
+		grew, refused, full, err := w.add(w.plan.folders)
 		w.pollInstead(refused)
-		if failed = err; !grew && len(refused) == 0 {
+		if full {
+			w.pollLargest()
+			w.dropUnneeded() // makes room for the others
+		}
+		if failed = err; !grew && len(refused) == 0 && !full {
 			break
 		}
 	}
-	for folder := range w.folders {
-		if _, needed := w.plan.folders[folder]; !needed {
-			w.drop(folder)
-		}
-	}
+	w.dropUnneeded()
 	for _, t := range w.targets {
 		if polled := t.seen != nil; t.poll != polled {
 			t.seen = nil
@@ -57,15 +57,36 @@ func (w *Watcher) sync() (failed error) {
 	return failed
 }
 
+// dropUnneeded drops the folders that no target needs that is watched by events. The caller holds mu.
+func (w *Watcher) dropUnneeded() {
+	needed := map[string]bool{}
+	for folder := range w.plan.folders {
+		for t, rest := range w.plan.holding(folder) {
+			needed[folder] = needed[folder] || !t.poll && t.counts(rest, true)
+		}
+	}
+	for name, targets := range w.plan.names {
+		for _, t := range targets {
+			folder := filepath.Dir(name)
+			needed[folder] = needed[folder] || !t.poll
+		}
+	}
+	for folder := range w.folders {
+		if !needed[folder] {
+			w.drop(folder)
+		}
+	}
+}
+
 func (w *Watcher) syncOrWarn() {
 	if err := w.sync(); err != nil {
 		w.stage.Warn("some files cannot be watched", err)
 	}
 }
 
-// add watches folders. Grew says that some were not watched before. Refused are those that the
-// kernel cannot watch. The caller holds mu.
-func (w *Watcher) add(folders map[string]bool) (grew bool, refused map[string]bool, failed error) {
+// add watches folders. Grew says that some were not watched before. Refused are those whose events
+// cannot be had. Full says that the kernel has no room for more. The caller holds mu.
+func (w *Watcher) add(folders map[string]bool) (grew bool, refused map[string]bool, full bool, failed error) {
 	refused = map[string]bool{}
 	for _, folder := range slices.Sorted(maps.Keys(folders)) { // messages name the uppermost
 		if w.folders[folder] {
@@ -82,9 +103,10 @@ func (w *Watcher) add(folders map[string]bool) (grew bool, refused map[string]bo
 		case isGone(err):
 			grew = true // it has changed since the walk: walk again
 		case w.mode == Auto && scarce(err):
-			refused[folder], w.full = true, true
+			w.full = true
 			w.warn("folders", "too many folders for the kernel's file events; polling the rest until there is room",
 				err, foldersHint)
+			return grew, refused, true, failed
 		case w.mode == Auto && (errors.Is(err, errUnreliable) || errors.Is(err, fs.ErrPermission)):
 			refused[folder] = true // without permission to list it, names in it that are known can be polled
 		case failed == nil:
@@ -94,7 +116,7 @@ func (w *Watcher) add(folders map[string]bool) (grew bool, refused map[string]bo
 			}
 		}
 	}
-	return grew, refused, failed
+	return grew, refused, false, failed
 }
 
 // errUnreliable says that a folder's events cannot be relied on.
@@ -111,6 +133,35 @@ func (w *Watcher) pollInstead(refused map[string]bool) {
 		for _, t := range targets {
 			t.poll = t.poll || refused[filepath.Dir(name)]
 		}
+	}
+}
+
+// pollLargest has the target polled that needs the most folders, so that the others can keep their
+// events. The caller holds mu.
+func (w *Watcher) pollLargest() {
+	needs := map[*target]int{}
+	for folder := range w.plan.folders {
+		for t, rest := range w.plan.holding(folder) {
+			if !t.poll && t.counts(rest, true) {
+				needs[t]++
+			}
+		}
+	}
+	for name, targets := range w.plan.names {
+		for _, t := range targets {
+			if !t.poll && !w.folders[filepath.Dir(name)] {
+				needs[t]++
+			}
+		}
+	}
+	var largest *target
+	for _, t := range w.targets { // in one order
+		if needs[t] > 0 && (largest == nil || needs[t] > needs[largest]) {
+			largest = t
+		}
+	}
+	if largest != nil {
+		largest.poll = true
 	}
 }
 

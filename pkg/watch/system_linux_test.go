@@ -170,6 +170,28 @@ func TestTooManyFolders(t *testing.T) {
 	}
 }
 
+// Where not all folders have room, the one path that needs the most is polled. The others keep their
+// events, also those that come after it.
+func TestSmallPathsKeepTheirEvents(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	limit(t, "watches", 8)
+	p := open(t, Options{Quiet: 30 * time.Millisecond}, nil)
+	p.write("a/f", "z/f")
+	for i := range 10 {
+		p.write(fmt.Sprintf("ctx/%d/f", i))
+	}
+	p.watch("a", "a/f", "ctx", "z", "z/f")
+	if folders, polled := p.byEvents(); folders < 2 || !slices.Equal(polled, []string{"ctx"}) {
+		t.Errorf("%d folders by events, polled %q", folders, polled)
+	}
+	p.warnedOnce("max_user_watches")
+	p.expect("before it", func() { p.write("a/f") }, "a/f")
+	p.expect("after it", func() { p.write("z/f") }, "z/f")
+	p.seen("ctx/3/f")
+}
+
 // What the kernel watches and what is polled changes all the while.
 func TestStormAtTheLimit(t *testing.T) {
 	if !isolated(t) {
