@@ -47,7 +47,6 @@ func deleteAll(ctx context.Context, o *options, what deploy.Removal, images bool
 		}
 		return err
 	}
-	p.interrupts.session.Store(s)
 	defer func() { err = errors.Join(err, s.Close()) }()
 	ctx = context.WithoutCancel(ctx)
 	err = s.Cleanup(ctx, "Ctrl+C twice", what)

@@ -87,8 +87,10 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 		}
 		return err
 	}
-	p.interrupts.session.Store(s)
 	defer func() { err = errors.Join(err, leave()) }()
+	if err := s.OpenWatcher(d.mode); err != nil {
+		return err
+	}
 	endAnswers := v.Answer(s.Answers())
 	defer endAnswers()
 	stage := p.sink.Stage("devloop")
@@ -111,7 +113,7 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 		in.Keys = k.Keys()
 		stage.Note("keys", "help", "?")
 	}
-	broken := s.Run(ctx, d.mode, in)
+	broken := s.Run(ctx, in)
 	if broken != nil { // devloop cannot go on, but cleans up
 		p.interrupts.interrupt() // so that the next Ctrl+C cuts the clean-up short
 	}

@@ -102,5 +102,5 @@ func projectID(c *config.Config) string {
 // session returns what a session of this process is made from.
 func (p *process) session() session.Options {
 	return session.Options{Source: p.source, Config: p.config, Sink: p.sink, Secrets: p.secrets, Adopt: p.options.adopt,
-		Consent: p.options.consent()}
+		Consent: p.options.consent(), Opened: p.interrupts.session.Store}
 }

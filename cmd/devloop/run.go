@@ -32,7 +32,6 @@ func runOnce(ctx context.Context, o *options) error {
 		if err != nil {
 			return err
 		}
-		p.interrupts.session.Store(s)
 		defer func() { err = errors.Join(err, leave()) }()
 		err = s.Once(ctx)
 		switch {

@@ -22,18 +22,28 @@ type Inputs struct {
 	Logs     bool             // they are shown from the start
 }
 
-// Run runs the loop until ctx ends. Pods are followed until the session closes: they are worth a
-// look also while they end. An error says that the loop broke, and is already logged.
-func (s *Session) Run(ctx context.Context, mode watch.Mode, in Inputs) (err error) {
-	c, sink := s.config.Load(), s.options.Sink
-	s.watcher, err = watch.New(sink, watch.Options{Mode: mode, Quiet: c.Watch.Quiet, Limit: c.Watch.Limit})
+// OpenWatcher prepares Run. If it fails, nothing has been done yet that would have to be undone.
+func (s *Session) OpenWatcher(mode watch.Mode) (err error) {
+	c := s.config.Load()
+	s.watcher, err = watch.New(s.options.Sink, watch.Options{Mode: mode, Quiet: c.Watch.Quiet, Limit: c.Watch.Limit})
 	if err != nil {
 		return console.EnvironmentError{Err: err}
 	}
+	return nil
+}
+
+// Run runs the loop until ctx ends; OpenWatcher has to be called before. What runs beside the loop
+// ends with the session at the latest: pods are worth a look also while they are removed, and no
+// clean-up waits for pip. An error says that the loop broke, and is already logged.
+func (s *Session) Run(ctx context.Context, in Inputs) error {
+	sink := s.options.Sink
 	ctx, stop := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	defer running.Wait()
 	defer stop()
+	var running sync.WaitGroup
+	s.add(func() error {
+		running.Wait()
+		return nil
+	})
 	keep := func(stage, what string, work func(context.Context)) {
 		running.Go(func() { sink.Stage(stage).Supervise(ctx, what, work) })
 	}
@@ -53,7 +63,7 @@ func (s *Session) Run(ctx context.Context, mode watch.Mode, in Inputs) (err erro
 		asking.toggleLogs()
 	}
 	keep("devloop", "control", func(ctx context.Context) { asking.run(ctx, changes) })
-	err = sink.Stage("loop").Recover("loop", func() { loop.New(s.Load, s.watcher, changes, sink).Run(ctx) })
+	err := sink.Stage("loop").Recover("loop", func() { loop.New(s.Load, s.watcher, changes, sink).Run(ctx) })
 	if err != nil {
 		return console.ReportedError{Err: err}
 	}

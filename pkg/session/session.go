@@ -34,6 +34,7 @@ type Options struct {
 	Secrets *event.Secrets // that are known; those of releases are added
 	Adopt   bool           // releases that somebody else made are taken over
 	Consent Consent
+	Opened  func(*Session) // called as soon as there may be something to clean up
 }
 
 // Session is one devloop for one project on one cluster.
@@ -61,6 +62,9 @@ func OpenWithoutForwards(ctx context.Context, o Options) (*Session, error) {
 	s.config.Store(o.Config)
 	if err := s.open(ctx); err != nil {
 		return nil, console.EnvironmentError{Err: errors.Join(err, s.Close())}
+	}
+	if o.Opened != nil {
+		o.Opened(s)
 	}
 	return s, nil
 }
