@@ -7,7 +7,6 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/devloop/devloop/pkg/journal"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -15,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	clientgotesting "k8s.io/client-go/testing"
+
+	"github.com/devloop/devloop/pkg/journal"
 )
 
 func TestNamespaceIsDeletedOnlyIfItIsOursAndEmpty(t *testing.T) {

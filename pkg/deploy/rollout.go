@@ -372,7 +372,7 @@ func (d *Deployer) jobRollout(ctx context.Context, w workload) (rollout, error) 
 
 // notObserved is what is missing right after a write: until then, a workload's status and pods are
 // of the previous template.
-const notObserved = "its new template was not seen by its controller yet"
+const notObserved = "its controller has not seen the new template yet"
 
 // missingReplicas describes what a rollout still needs, "" when it is complete.
 func missingReplicas(want, all, updated, available int32) string {

@@ -7,12 +7,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/devloop/devloop/pkg/journal"
 	"helm.sh/helm/v3/pkg/release"
 	helmtime "helm.sh/helm/v3/pkg/time"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/devloop/devloop/pkg/journal"
 )
 
 func TestVolumeClaimsOfOthersStay(t *testing.T) {

@@ -44,7 +44,7 @@ func (r *reading) checkUnmoved(ctx context.Context) error {
 
 // same tells whether the files hold what the run under way, or the last good one, has read.
 func (l *Loop) same(ctx context.Context) bool {
-	before := l.known.Load()
+	before := l.lastRead.Load()
 	if before == nil {
 		return false
 	}
@@ -55,7 +55,7 @@ func (l *Loop) same(ctx context.Context) bool {
 		return false
 	}
 	now := walk(ctx, before.roots)
-	return now.err == nil && sum(ctx, target, now.files) == before.sum && l.known.Load() == before
+	return now.err == nil && sum(ctx, target, now.files) == before.sum && l.lastRead.Load() == before
 }
 
 // maxRead is the size of files, in bytes, up to which their content counts. Helm allows no larger

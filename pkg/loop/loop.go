@@ -81,7 +81,7 @@ type Loop struct {
 	changes <-chan Change
 	sink    event.Sink
 
-	known atomic.Pointer[reading] // that of the run under way, or of the last good one; nil if unsure
+	lastRead atomic.Pointer[reading] // that of the run under way, or of the last good one; nil if unsure
 
 	roots []string // the run's own: files and folders of the configuration, values and charts
 }
@@ -229,12 +229,12 @@ func (l *Loop) Once(ctx context.Context) error {
 
 // once reports a run as one step.
 func (l *Loop) once(ctx context.Context, sink event.Sink) error {
-	l.known.Store(nil)
+	l.lastRead.Store(nil)
 	err := sink.Stage("loop").Step(ctx, event.RunComplete, func(ctx context.Context) ([]any, error) {
 		return nil, l.run(ctx, sink)
 	})
 	if err != nil {
-		l.known.Store(nil) // so that saving again, even the same, tries again
+		l.lastRead.Store(nil) // so that saving again, even the same, tries again
 	}
 	if errors.Is(context.Cause(ctx), event.ErrSuperseded) {
 		return event.ErrSuperseded

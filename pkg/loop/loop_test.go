@@ -691,9 +691,8 @@ func (c *clumsy) load() (Stages, error) {
 
 // A panic anywhere below a run fails that run, is reported once, and the next save is deployed.
 func TestPanicFailsTheRun(t *testing.T) {
-	for _, at := range []string{"load", "Hash", "Files", "Watch", "Missing", "Sync", "Validate", "Has", "Build", "Load", "Report",
-		"Verify", "Apply", "Wait", "Forwards",
-		"Proof", "Prune", "Follow", "sink"} {
+	for _, at := range []string{"load", "Hash", "Files", "Watch", "Missing", "Sync", "Validate", "Has", "Build",
+		"Load", "Report", "Verify", "Apply", "Wait", "Forwards", "Proof", "Prune", "Follow", "sink"} {
 		t.Run(at, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := &clumsy{world: &world{node: map[string]bool{}}, at: at}

@@ -161,7 +161,7 @@ func (l *Loop) readOnce(ctx context.Context) (*reading, error) {
 		return nil, err
 	}
 	r := &reading{stages, target, l.roots, before.files, sum(ctx, target, now.files)}
-	l.known.Store(r)
+	l.lastRead.Store(r)
 	return r, nil
 }
 

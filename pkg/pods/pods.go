@@ -144,7 +144,7 @@ type pod struct {
 	origin        *origin         // nil until it is known
 	tracing       bool            // its origin is being traced
 	reported      *event.Pod      // as last reported, nil while it is out of scope
-	images        string
+	images        []string
 	containers    map[string]*container // that have started, by name
 	followed      context.Context       // ends when it leaves the scope
 	stop          context.CancelFunc    // ends followed
@@ -297,7 +297,7 @@ func (f *follower) update(ctx context.Context, u podUpdate) {
 			f.trace(p)
 		}
 		p.object = object
-		if images := imagesOf(object); u.gone || images != p.images {
+		if images := imagesOf(object); u.gone || !slices.Equal(images, p.images) {
 			p.images = images
 			f.notifyReplaced(object)
 		}
@@ -356,15 +356,14 @@ func (f *follower) reconcile(ctx context.Context, p *pod) {
 
 // imagesOf returns the images of a pod's containers, and the runtime's IDs of those that have
 // started.
-func imagesOf(object *corev1.Pod) string {
-	var images strings.Builder
+func imagesOf(object *corev1.Pod) (images []string) {
 	for _, c := range slices.Concat(object.Spec.InitContainers, object.Spec.Containers) {
-		images.WriteString(c.Image + " ")
+		images = append(images, c.Image)
 	}
 	for _, status := range kube.ContainerStatuses(object) {
-		images.WriteString(status.ImageID + " ")
+		images = append(images, status.ImageID)
 	}
-	return images.String()
+	return images
 }
 
 // notifyReplaced is for all pods, in scope or not, except for devloop's own check pods.

@@ -11,9 +11,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/devloop/devloop/pkg/config/tree"
-
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/config/tree"
 	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"

@@ -65,7 +65,7 @@ func newImage(name string, input build.Input) *loop.Image {
 
 // reportStale reports a base image whose registry is out of reach.
 func reportStale(sink event.Sink, ref string) {
-	sink.Stage("build").Note("base image could not be looked up, what its registry said last holds", "base", ref)
+	sink.Stage("build").Note("the registry of a base image cannot be reached, its last answer is used", "base", ref)
 }
 
 // BuildInput converts an image of devloop.yaml for the builder.

@@ -110,7 +110,7 @@ func (n nodeStage) Report(ctx context.Context, sink event.Sink, target *loop.Tar
 	held, err := n.nodes.Inspect(ctx, tags)
 	if err != nil {
 		n.reported.Forget(key)
-		stage.Detail("what the nodes hold could not be asked", "reason", err.Error())
+		stage.Detail("the nodes could not be asked for their images", "reason", err.Error())
 		return
 	}
 	for _, h := range held {
@@ -133,7 +133,7 @@ func (n nodeStage) Prune(ctx context.Context, sink event.Sink, target *loop.Targ
 		}
 	}
 	if err != nil {
-		stage.Warn("old images could not be looked for, they stay until the next run", err)
+		stage.Warn("old images could not be listed; the next run tries again", err)
 		return
 	}
 	if len(old) == 0 {

@@ -245,7 +245,7 @@ func (p *prover) reportOlder(stage event.Stage, found *finding) {
 			"gateway and image", strings.Join(foreign, ", "))
 	}
 	if hasNew("silent gateways", found.silent) {
-		stage.Note("what a gateway gives to new clusters is not known", "why", strings.Join(found.silent, ", "))
+		stage.Note("the image for new Dask clusters is unknown", "why", strings.Join(found.silent, ", "))
 	}
 }
 

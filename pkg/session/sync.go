@@ -104,7 +104,7 @@ func (y *syncer) next() *target {
 
 func (y *syncer) install(ctx context.Context, now *target) {
 	c, stage := now.config, y.sink.Stage("local")
-	const failed = "requirements are not installed on this machine, the images do not wait for it"
+	const failed = "requirements are not installed on this machine; images are built anyway"
 	warn := func(err error) { warnOnce(stage, &y.reported, failed, err) }
 	dir, found := findVenv(c)
 	if !found {

@@ -108,7 +108,7 @@ func TestSync(t *testing.T) {
 		detail = "detailed local: " + event.VenvSynced
 		fails  = "failed local: " + event.VenvSynced
 
-		notInstalled = "local: requirements are not installed on this machine, the images do not wait for it"
+		notInstalled = "local: requirements are not installed on this machine; images are built anyway"
 		warned       = "warned " + notInstalled
 		known        = "detailed " + notInstalled
 	)

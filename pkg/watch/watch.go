@@ -27,8 +27,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/devloop/devloop/pkg/event"
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 // Path is what to watch: a file, or a folder with everything below it except what Exclude names.

@@ -12,9 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/devloop/devloop/pkg/event"
 	"github.com/fsnotify/fsnotify"
 	"go.uber.org/goleak"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
