@@ -57,7 +57,8 @@ func (w *Watcher) sync() (failed error) {
 	return failed
 }
 
-// dropUnneeded drops the folders that no target needs that is watched by events. The caller holds mu.
+// dropUnneeded drops the folders that no target needs that is watched by events. The caller holds
+// mu.
 func (w *Watcher) dropUnneeded() {
 	needed := map[string]bool{}
 	for folder := range w.plan.folders {

@@ -170,8 +170,8 @@ func TestTooManyFolders(t *testing.T) {
 	}
 }
 
-// Where not all folders have room, the one path that needs the most is polled. The others keep their
-// events, also those that come after it.
+// Where not all folders have room, the one path that needs the most is polled. The others keep
+// their events, also those that come after it.
 func TestSmallPathsKeepTheirEvents(t *testing.T) {
 	if !isolated(t) {
 		return
