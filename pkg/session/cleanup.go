@@ -26,7 +26,7 @@ func (s *Session) Cleanup(ctx context.Context, leaves string, what deploy.Remova
 		return n
 	}
 	switch {
-	case count(journal.Release, journal.Namespace) > 0: // told, with what keeps it
+	case count(journal.Release, journal.Namespace) > 0: // already reported, with what keeps it
 	case count(journal.CRD, journal.Volume) > 0:
 		say.Note("nothing else left behind")
 	default:

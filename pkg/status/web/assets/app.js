@@ -14,7 +14,7 @@ import * as tip from "./tip.js";
 let current = null; // the run under way, or the last one
 let runs = []; // that ended
 let chosen = ""; // key of the one of them that is looked at, "" for the current one
-let announced = null; // key of the run whose outcome was told last, null before the first message
+let announced = null; // key of the run whose outcome was announced last, null before the first message
 
 function show() {
   const other = runs.find((r) => run.keyOf(r) === chosen);
@@ -30,7 +30,7 @@ function choose(next) {
   chart.show(runs, chosen || (next ? run.keyOf(next) : ""));
 }
 
-// announce tells how a run ended, once.
+// announce says once how a run ended.
 function announce() {
   const ended = current && current.outcome !== "running" ? run.keyOf(current) : "";
   if (ended && announced !== null && ended !== announced) {

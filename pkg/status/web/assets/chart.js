@@ -20,9 +20,9 @@ byId("legend").append(
   ...stages.map((stage) => h("li", {}, h("span", { class: `swatch s-${stage}` }), stage)),
   ...inks.slice(1).map((outcome) => h("li", { class: outcome }, mark(outcomeMark(outcome)), outcome)));
 
-// onChoose says whom to tell which run was chosen.
-export function onChoose(tell) {
-  choose = tell;
+// onChoose sets who is called with the chosen run.
+export function onChoose(listener) {
+  choose = listener;
 }
 
 // show shows the runs that ended; selected is the key of the one that is looked at.

@@ -5,9 +5,9 @@ import { now } from "./stream.js";
 
 let wantLog = () => {};
 
-// onLog says whom to tell of which pod the log is wanted.
-export function onLog(tell) {
-  wantLog = tell;
+// onLog sets who is called with the pod whose log is wanted.
+export function onLog(listener) {
+  wantLog = listener;
 }
 
 export function show(state) {
@@ -18,7 +18,7 @@ export function show(state) {
 }
 
 // rows is a list of things of one line: a mark, a name with a note below, and what there is to say at the end.
-function rows(id, items, keyOf, tell) {
+function rows(id, items, keyOf, describe) {
   byId(`${id}-empty`).hidden = items.length > 0;
   keep(byId(id), items, keyOf, () => {
     const parts = { sign: h("span"), name: h("p", { class: "title" }), note: h("p", { class: "quiet" }), word: h("p", { class: "word" }), more: h("p", { class: "quiet" }), error: h("p", { class: "error" }) };
@@ -26,13 +26,13 @@ function rows(id, items, keyOf, tell) {
     node.parts = parts;
     return node;
   }, (node, item) => {
-    const told = tell(item);
-    markAs(node.parts.sign, told.mark);
+    const row = describe(item);
+    markAs(node.parts.sign, row.mark);
     for (const part of ["name", "note", "word", "more", "error"]) {
-      say(node.parts[part], told[part] ?? "");
+      say(node.parts[part], row[part] ?? "");
     }
-    node.parts.error.hidden = !told.error;
-    node.dataset.state = told.word;
+    node.parts.error.hidden = !row.error;
+    node.dataset.state = row.word;
   });
 }
 

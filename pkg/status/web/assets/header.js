@@ -19,7 +19,7 @@ const signs = { starting: "○", working: "◌", healthy: "✓", failed: "✕", 
 const rebuild = byId("rebuild");
 const pause = byId("pause");
 let paused = false;
-let told = ""; // the health that was last announced
+let announced = ""; // the health that was last announced
 
 // first is the first line.
 const first = (text = "") => text.split("\n")[0];
@@ -49,15 +49,15 @@ export function show(state) {
   if (byId("favicon").href !== icon) {
     byId("favicon").href = icon;
   }
-  if (told && told !== health) {
+  if (announced && announced !== health) {
     announce(`${state.project} is ${health}${state.reason ? `: ${first(state.reason)}` : ""}`);
   }
-  told = health;
+  announced = health;
 }
 
 let news = []; // of one message: a run that ends changes the health, too
 
-// announce tells those who do not see the page.
+// announce speaks to those who do not see the page.
 export function announce(text) {
   news.push(text);
   setTimeout(() => {

@@ -101,10 +101,10 @@ function update(node, image, pods, chain, wanted) {
   for (const each of places) {
     const part = boxes.get(each.place);
     const own = links.filter((link) => link.place === each.place);
-    const told = (own.length > 0 ? linked : computed)[each.place]?.(image, pods, own) ?? {};
+    const said = (own.length > 0 ? linked : computed)[each.place]?.(image, pods, own) ?? {};
     part.node.hidden = !wanted.includes(each);
     part.node.classList.toggle("absent", Boolean(each.maybe) && !of.some((link) => link.place === each.place)); // its column is for other images
-    fill(part, told, own, each.verb, image);
+    fill(part, said, own, each.verb, image);
   }
 
   progress.hidden = image.state !== "building" && image.state !== "loading";

@@ -81,9 +81,9 @@ function entry(event) {
     const where = Object.entries(fields.stages).filter(([, took]) => took >= 0.05).map(([name, took]) => `${name} ${took.toFixed(1)}`);
     parts.push(["", `ready in ${seconds(fields.total)}`], ["dim", where.join(", ")]);
   } else {
-    const told = Object.entries(fields).filter(([key, value]) => key !== "output" && key !== "links" && !(key === "pod" && pod) && value !== "" && value !== null);
+    const pairs = Object.entries(fields).filter(([key, value]) => key !== "output" && key !== "links" && !(key === "pod" && pod) && value !== "" && value !== null);
     parts.push(["", event.phase === "started" ? `${event.msg} …` : event.msg]);
-    parts.push(["dim", told.map(([key, value]) => `${key}=${plain(key, value)}`).join(" ")]);
+    parts.push(["dim", pairs.map(([key, value]) => `${key}=${plain(key, value)}`).join(" ")]);
     parts.push(["dim", event.took ? `in ${seconds(event.took)}` : ""]);
     parts.push(["error", event.err ?? ""], ["hint", event.hint ? `→ ${event.hint}` : ""], ["output", String(fields.output ?? "").replace(colours, "")]);
   }
