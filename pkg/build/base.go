@@ -5,6 +5,7 @@ package build
 // is the same on the train.
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,16 +14,20 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/moby/buildkit/client/llb/sourceresolver"
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -148,11 +153,48 @@ func (r *baseResolver) ResolveImageConfig(
 		if unreachable(err) {
 			err = event.Transient(err)
 		}
-		return "", "", nil, event.WithHint(
-			fmt.Errorf("base image %s: Docker does not hold it, and its registry could not be asked: %w", ref, err),
+		return "", "", nil, event.WithHint(&missingBaseError{ref, err},
 			"check the name and the network, or pull it by hand: docker pull "+ref)
 	}
 	return ref, found.digest(), found.Config, nil
+}
+
+type missingBaseError struct {
+	ref string
+	error
+}
+
+func (e *missingBaseError) Error() string {
+	return fmt.Sprintf("base image %s: Docker does not hold it, and its registry could not be asked: %v", e.ref, e.error)
+}
+
+func (e *missingBaseError) Unwrap() error { return e.error }
+
+// copiesFrom tells whether a COPY --from or RUN --mount=from names the image by a single word, as
+// people write the name of a stage or of a named build context.
+func copiesFrom(dockerfile []byte, ref string) bool {
+	parsed, err := parser.Parse(bytes.NewReader(dockerfile))
+	if err != nil {
+		return false
+	}
+	stages, _, _ := instructions.Parse(parsed.AST, nil)
+	var sources []string
+	for _, stage := range stages {
+		for _, command := range stage.Commands {
+			switch c := command.(type) {
+			case *instructions.CopyCommand:
+				sources = append(sources, c.From)
+			case *instructions.RunCommand:
+				for _, mount := range instructions.GetMounts(c) {
+					sources = append(sources, mount.From)
+				}
+			}
+		}
+	}
+	return slices.ContainsFunc(sources, func(source string) bool {
+		named, err := reference.ParseNormalizedNamed(source)
+		return err == nil && reference.FamiliarString(named) == source && reference.TagNameOnly(named).String() == ref
+	})
 }
 
 // find looks where a build would: at Docker's own copy, then in the registry.

@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -32,16 +33,18 @@ import (
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
 	"golang.org/x/sys/unix"
+	"sigs.k8s.io/yaml"
 
+	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
 )
 
 // hashVersion changes when the meaning of the hash does, so that no older image counts as current.
 const hashVersion = "devloop/3"
 
-// TagLength is how many hex digits of the hash are an image's tag. 64 bits tell a developer's
-// images apart, and leave room in a Kubernetes label value (63 characters), where charts like to
-// put tags.
+// TagLength is how many hex digits of the hash an image's tag has, or more where those alone would
+// be read as a number. 64 bits tell a developer's images apart, and leave room in a Kubernetes
+// label value (63 characters), where charts like to put tags.
 const TagLength = 16
 
 // Image is what to build; paths are absolute.
@@ -54,7 +57,7 @@ type Image struct {
 	Args       map[string]string
 	Platform   string // "linux/arm64", "" for this machine's architecture
 
-	// Not part of the hash: what an image is made of must not depend on who builds it.
+	// Watched, and not part of the hash: what an image is made of must not depend on who builds it.
 	Secrets []Secret
 	SSH     []SSH
 }
@@ -111,6 +114,16 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 
 func (b *Builder) hash(ctx context.Context, input *Input) error {
 	sum, stamp := sha256.New(), sha256.New()
+	for _, secret := range input.Secrets { // a build may have failed for want of it
+		if secret.File != "" {
+			input.Files = append(input.Files, Path{Name: secret.File})
+		}
+	}
+	for _, ssh := range input.SSH {
+		for _, path := range ssh.Paths {
+			input.Files = append(input.Files, Path{Name: path})
+		}
+	}
 	for _, file := range append([]string{input.Dockerfile}, input.ignoreFiles()...) {
 		input.Files = append(input.Files, Path{Name: file})
 		if now, err := stat(file, unix.Stat); err == nil {
@@ -145,8 +158,22 @@ func (b *Builder) hash(ctx context.Context, input *Input) error {
 		writeFields(stamp, "context", found.stamp)
 	}
 	input.Hash, input.stamp = hex.EncodeToString(sum.Sum(nil)), hex.EncodeToString(stamp.Sum(nil))
-	input.Tag, err = name.NewTag(cmp.Or(input.Repository, input.Name) + ":" + input.Hash[:TagLength])
+	input.Tag, err = name.NewTag(cmp.Or(input.Repository, input.Name) + ":" + tagOf(input.Hash))
 	return err
+}
+
+// tagOf returns the shortest prefix of a hash, of TagLength digits at least, that YAML reads as
+// text. Charts put tags into labels without quotes, where 1234567890123456 and 12345678901234e5
+// are numbers, and the API server refuses those.
+func tagOf(hash string) string {
+	length := TagLength
+	for ; length < len(hash); length++ {
+		var value any
+		if yaml.Unmarshal([]byte(hash[:length]), &value) == nil && value == hash[:length] {
+			break
+		}
+	}
+	return hash[:length]
 }
 
 // convert turns the Dockerfile into BuildKit's definition of the build, and writes to sum what the
@@ -165,7 +192,13 @@ func (b *Builder) convert(ctx context.Context, input *Input, sum io.Writer) (*ll
 	}
 	converted, err := dockerfile2llb.Dockerfile2LLB(ctx, dockerfile, options)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Base(input.Dockerfile), err)
+		err = fmt.Errorf("%s: %w", filepath.Base(input.Dockerfile), err)
+		var missing *missingBaseError
+		if errors.As(err, &missing) && copiesFrom(dockerfile, missing.ref) {
+			err = event.WithHint(err, "no stage has that name, so it was looked up as an image; named build contexts "+
+				"(docker build --build-context) are not supported: copy from the context, or from an image")
+		}
+		return nil, err
 	}
 	input.bases, input.Stale = resolver.found, resolver.stale
 	// BuildKit would put a random ID there, and the definition would differ each time.

@@ -775,3 +775,45 @@ func TestHashReadsOnlyFiles(t *testing.T) {
 		}
 	}
 }
+
+func TestTagIsNoNumber(t *testing.T) {
+	for hash, want := range map[string]string{
+		"a234567890123456ffff": "a234567890123456",
+		"1234567890123456ffff": "1234567890123456f", // digits only
+		"12345678901234e5ffff": "12345678901234e5f", // 1.2e18
+		"0b01010101010101ffff": "0b01010101010101f", // binary
+	} {
+		if got := tagOf(hash); got != want {
+			t.Errorf("tag %s of %s, not %s", got, hash, want)
+		}
+	}
+}
+
+// TestMissingSecretIsWatched: the build fails without it, and its appearance starts the next run.
+func TestMissingSecretIsWatched(t *testing.T) {
+	dir := tree{"Dockerfile": "FROM scratch\n"}.write(t)
+	secret, key := filepath.Join(dir, "token"), filepath.Join(dir, "key")
+	input := hashOf(t, dir, func(image *Image) {
+		image.Secrets = []Secret{{ID: "token", File: secret}, {ID: "env", Env: "TOKEN"}}
+		image.SSH = []SSH{{ID: "default", Paths: []string{key}}}
+	})
+	for _, want := range []string{secret, key} {
+		if !slices.ContainsFunc(input.Files, func(p Path) bool { return p.Name == want }) {
+			t.Errorf("%s is not watched", want)
+		}
+	}
+}
+
+func TestNamedContext(t *testing.T) {
+	for dockerfile, named := range map[string]bool{
+		"FROM scratch\nCOPY --from=shared a /\n":                    true,
+		"FROM scratch\nRUN --mount=from=shared,target=/shared ls\n": true,
+		"FROM shared\n": false,
+		"FROM shared\nCOPY --from=shared:1 a /\n":            false,
+		"FROM scratch\nCOPY --from=127.0.0.1:1/shared a /\n": false,
+	} {
+		if copiesFrom([]byte(dockerfile), "docker.io/library/shared:latest") != named {
+			t.Errorf("%q: not %v", dockerfile, named)
+		}
+	}
+}

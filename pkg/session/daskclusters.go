@@ -43,7 +43,7 @@ func WithDaskClusters(ctx context.Context, o Options, writes bool,
 }
 
 // deployedTag matches a tag of devloop, alone or at the end of a reference.
-var deployedTag = regexp.MustCompile(fmt.Sprintf(`(?:^|:)([0-9a-f]{%d})(?:@|$)`, build.TagLength))
+var deployedTag = regexp.MustCompile(fmt.Sprintf(`(?:^|:)([0-9a-f]{%d,})(?:@|$)`, build.TagLength))
 
 // deployedImages returns each image with each tag in the values. Which image a tag belongs to does
 // not matter: it is a hash.
