@@ -30,17 +30,20 @@ func (w *Watcher) sync() (failed error) {
 			}
 		}
 		w.plan = newPlan(byEvents)
+		for folder := range w.folders { // before others are added: there may be no room for both
+			if _, needed := w.plan.folders[folder]; !needed {
+				w.drop(folder)
+			}
+		}
 		grew, refused, full, err := w.add(w.plan.folders)
 		w.pollInstead(refused)
 		if full {
 			w.pollLargest()
-			w.dropUnneeded() // makes room for the others
 		}
 		if failed = err; !grew && len(refused) == 0 && !full {
 			break
 		}
 	}
-	w.dropUnneeded()
 	for _, t := range w.targets {
 		if polled := t.seen != nil; t.poll != polled {
 			t.seen = nil
@@ -55,28 +58,6 @@ func (w *Watcher) sync() (failed error) {
 	}
 	w.failed = failed != nil
 	return failed
-}
-
-// dropUnneeded drops the folders that no target needs that is watched by events. The caller holds
-// mu.
-func (w *Watcher) dropUnneeded() {
-	needed := map[string]bool{}
-	for folder := range w.plan.folders {
-		for t, rest := range w.plan.holding(folder) {
-			needed[folder] = needed[folder] || !t.poll && t.counts(rest, true)
-		}
-	}
-	for name, targets := range w.plan.names {
-		for _, t := range targets {
-			folder := filepath.Dir(name)
-			needed[folder] = needed[folder] || !t.poll
-		}
-	}
-	for folder := range w.folders {
-		if !needed[folder] {
-			w.drop(folder)
-		}
-	}
 }
 
 func (w *Watcher) syncOrWarn() {
