@@ -35,7 +35,7 @@ var may = map[string][]string{
 	"test/proxy":      {},
 	"pkg/files":       {},
 	"pkg/command":     {},
-	"pkg/watch":       {"pkg/event"},
+	"pkg/watch":       {"pkg/event", "pkg/files"},
 	"pkg/loop":        {"pkg/event", "pkg/files", "pkg/watch"},
 	"pkg/build":       {"pkg/event", "pkg/files"},
 	"pkg/node":        {"pkg/event", "pkg/files"},

@@ -109,8 +109,9 @@ func checkArchives(ctx context.Context, found []*loader.BufferedFile, room *int6
 	return nil
 }
 
-// chartFiles reads the files of a chart's folder that .helmignore does not exclude. It follows
-// links, as Helm does.
+// chartFiles reads the files of a chart's folder that .helmignore does not exclude, without those
+// of editors and other tools: a backup of a template would be rendered, too. It follows links, as
+// Helm does.
 func chartFiles(ctx context.Context, folder string) ([]*loader.BufferedFile, error) {
 	rules := ignore.Empty()
 	text, err := files.Read(filepath.Join(folder, ignore.HelmIgnore), maxText)
@@ -157,6 +158,9 @@ func (w *chartWalk) folder(at, name string, above []fs.FileInfo) error {
 		if w.ctx.Err() != nil {
 			return context.Cause(w.ctx)
 		}
+		if files.IsToolFile(entry.Name()) {
+			continue
+		}
 		if w.left--; w.left < 0 {
 			return fmt.Errorf("%s: the chart has more than %d files and folders; %s can leave some out",
 				at, maxChartFiles, ignore.HelmIgnore)
@@ -171,11 +175,16 @@ func (w *chartWalk) folder(at, name string, above []fs.FileInfo) error {
 
 func (w *chartWalk) entry(at, name string, above []fs.FileInfo) error {
 	info, err := os.Stat(at)
-	if err != nil { // a broken link, such as an editor's lock
-		if link, lstatErr := os.Lstat(at); lstatErr == nil && w.rules.Ignore(name, link) {
+	if err != nil {
+		link, linkErr := os.Lstat(at)
+		switch {
+		case linkErr != nil || link.Mode()&fs.ModeSymlink == 0:
+			return err
+		case w.rules.Ignore(name, link):
 			return nil
 		}
-		return err
+		to, _ := os.Readlink(at)
+		return fmt.Errorf("%s is a link to %s, which cannot be read: %w", at, to, errors.Unwrap(err))
 	}
 	switch {
 	case w.rules.Ignore(name, info):

@@ -76,8 +76,9 @@ func TestChartFolderOfAnything(t *testing.T) {
 		{"pipe for Chart.lock", "", fifo("Chart.lock"), "Chart.lock: it is a named pipe"},
 		{"link to a device", "", link("/dev/zero", "zero"), "zero: it is a device"},
 		{"link to a device that is left out", "zero\n", link("/dev/zero", "zero"), ""},
-		{"link to nothing", "", link("nothing", ".#values.yaml"), ".#values.yaml"},
-		{"link to nothing that is left out", ".#*\n", link("nothing", ".#values.yaml"), ""},
+		{"link to nothing", "", link("nothing", "values.prod.yaml"), "values.prod.yaml is a link to nothing, which cannot be read"},
+		{"link to nothing that is left out", "*.prod.yaml\n", link("nothing", "values.prod.yaml"), ""},
+		{"lock of Emacs", "", link("me@host.42:17", ".#values.yaml"), ""},
 		{"link in a circle", "", link("..", "templates/above"), "a link to a folder that it is in"},
 		{"large file", "", large("dump", 2<<30),
 			"dump has 2048 MiB, and a file of a chart may have 5; .helmignore can leave it out"},
@@ -150,6 +151,45 @@ func TestChartFolderIsReadAsHelmDoes(t *testing.T) {
 	if digestOf(got) != digestOf(want) || len(got.Raw) != len(want.Raw) || len(got.Dependencies()) != 2 {
 		t.Errorf("%d files and %d charts, Helm finds %d and %d", len(got.Raw), len(got.Dependencies()), len(want.Raw),
 			len(want.Dependencies()))
+	}
+}
+
+// Whatever .helmignore says, what editors and other tools leave in a chart is not rendered, is not
+// in .Files, and makes no other chart of it.
+func TestChartHasNoToolFiles(t *testing.T) {
+	dir := chartFolder(t, map[string]string{"Chart.yaml": demo["Chart.yaml"] +
+		"dependencies: [{name: sub, version: 1.0.0, repository: \"file://sub\"}]\n",
+		"values.yaml": "a: 1\n", "templates/a.yaml": "a: new\n", "files/a.txt": "a",
+		"sub/Chart.yaml":  "apiVersion: v2\nname: sub\nversion: 1.0.0\n",
+		"sub/values.yaml": "b: 1\n"})
+	cache := new(charts)
+	_, before, err := cache.opened(t, source{chart: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{"", "sub/"} {
+		write(t, dir, map[string]string{folder + "values.yaml~": "a: 0\n", folder + ".values.yaml.swp": "b0VIM",
+			folder + "templates/a.yaml~": "a: old\n", folder + "templates/#a.yaml#": "a: half\n", folder + "4913": "",
+			folder + "templates/a.yaml___jb_old___": "a: old\n", folder + "files/.DS_Store": "\x00",
+			folder + ".git/index": "DIRC", folder + ".idea/workspace.xml": "<project/>"})
+		if err := os.Symlink("me@host.42:17", filepath.Join(dir, folder, "templates", ".#a.yaml")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	loaded, after, err := cache.opened(t, source{chart: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after != before {
+		var names []string
+		for _, file := range loaded.Raw {
+			names = append(names, file.Name)
+		}
+		t.Errorf("it is another chart: %q", names)
+	}
+	write(t, dir, map[string]string{"templates/a.yaml": "a: newer\n"})
+	if _, saved, err := cache.opened(t, source{chart: dir}); err != nil || saved == before {
+		t.Errorf("a template does not count: %v", err)
 	}
 }
 

@@ -102,9 +102,9 @@ type tree struct {
 // lead to the root of the machine's files.
 const maxWalked = 100_000
 
-// walk finds what is below files and folders, also behind links, as Helm reads charts. It enters
-// each linked folder once per root. It ends with ctx, and goes on with the next root after
-// maxWalked.
+// walk finds what is below files and folders, also behind links, as Helm reads charts, without the
+// files of editors and other tools, which no chart holds. It enters each linked folder once per
+// root. It ends with ctx, and goes on with the next root after maxWalked.
 func walk(ctx context.Context, roots []string) (t tree) {
 	for _, root := range roots {
 		t.err = cmp.Or(t.err, t.add(ctx, root))
@@ -120,6 +120,12 @@ func (t *tree) add(ctx context.Context, root string) error {
 		err := filepath.WalkDir(todo[i], func(path string, entry fs.DirEntry, err error) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
+			}
+			if path != todo[i] && files.IsToolFile(filepath.Base(path)) {
+				if entry != nil && entry.IsDir() {
+					return fs.SkipDir
+				}
+				return nil
 			}
 			if left--; left < 0 {
 				return event.WithHint(

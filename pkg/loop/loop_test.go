@@ -568,6 +568,37 @@ func TestLinkedFolders(t *testing.T) {
 	}
 }
 
+func TestToolFilesAreNoChange(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("chart/values.yaml")
+	before := walk(t.Context(), []string{filepath.Join(dir, "chart")})
+	for _, name := range []string{".values.yaml.swp", "values.yaml~", ".git/index", "templates/4913"} {
+		write("chart/" + name)
+	}
+	if err := os.Remove(filepath.Join(dir, "chart/templates/4913")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("me@host.42:17", filepath.Join(dir, "chart/templates/.#a.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	if now := walk(t.Context(), []string{filepath.Join(dir, "chart")}); !slices.Equal(now.files, before.files) {
+		t.Errorf("it finds %v", now.files)
+	}
+	named := walk(t.Context(), []string{filepath.Join(dir, "chart/values.yaml~"), filepath.Join(dir, "chart/.git")})
+	if len(named.files) != 2 || !named.files[0].exists {
+		t.Errorf("of those that are asked for it finds %v", named.files)
+	}
+}
+
 // A link in a chart may lead to all of the machine's files.
 func TestLinkToTooMuch(t *testing.T) {
 	many, chart := t.TempDir(), t.TempDir()

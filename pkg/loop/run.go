@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
 	"github.com/devloop/devloop/pkg/watch"
 )
 
@@ -151,8 +152,9 @@ func (l *Loop) readOnce(ctx context.Context) (*reading, error) {
 	otherRoots := !slices.Equal(roots, l.roots) // than those of before
 	l.roots = roots
 	now := walk(ctx, roots)
+	tools := files.ToolFiles()
 	for _, path := range now.watch {
-		paths = append(paths, watch.Path{Name: path})
+		paths = append(paths, watch.Path{Name: path, Base: path, Exclude: tools})
 	}
 	if changed, err := l.watch.Watch(paths); changed || otherRoots || err != nil {
 		return nil, err

@@ -5,6 +5,8 @@ import (
 	"os"
 	"slices"
 	"testing"
+
+	"github.com/devloop/devloop/pkg/files"
 )
 
 func TestExclude(t *testing.T) {
@@ -31,6 +33,35 @@ func TestExclude(t *testing.T) {
 		p.write("new/keep/f", "new/f")
 		p.changed("and at once", func() { p.rename("ctx/docs", "old"); p.rename("new", "ctx/docs") })
 		p.expect("in that one", func() { p.write("ctx/docs/f", "ctx/docs/keep/f") }, "ctx/docs/keep/f")
+	})
+}
+
+// Opening a file changes none. What an editor leaves behind may be part of an image: whoever has a
+// folder watched decides.
+func TestOpenFiles(t *testing.T) {
+	eachMode(t, func(p *project) {
+		p.write("ctx/app.py", "ctx/values.yaml~")
+		p.watch("ctx", "ctx/values.yaml~")
+		p.expect("open and close", func() {
+			p.write("ctx/.app.py.swp", "ctx/.app.py.swx", "ctx/4913", "ctx/.app.py.swp")
+			p.link("me@host.42:17", "ctx/.#app.py")
+			p.write("ctx/#app.py#")
+			p.remove("ctx/.app.py.swx")
+			p.remove("ctx/.app.py.swp")
+			p.remove("ctx/4913")
+			p.remove("ctx/.#app.py")
+			p.remove("ctx/#app.py#")
+		})
+		p.expect("a backup", func() { p.write("ctx/app.py~") }, "ctx/app.py~")
+		p.watchPaths(p.exclude("ctx", "ctx", files.ToolFiles()...), Path{Name: p.path("ctx/values.yaml~")})
+		p.expect("of no interest", func() { p.write("ctx/app.py~", "ctx/.git/index", "ctx/..app.py.swp", "ctx/.idea/x/y") })
+		p.expect("one that is asked for", func() { p.write("ctx/values.yaml~") }, "ctx/values.yaml~")
+		p.expect("safe write", func() {
+			p.write("ctx/app.py___jb_tmp___")
+			p.rename("ctx/app.py", "ctx/app.py___jb_old___")
+			p.rename("ctx/app.py___jb_tmp___", "ctx/app.py")
+			p.remove("ctx/app.py___jb_old___")
+		}, "ctx/app.py")
 	})
 }
 

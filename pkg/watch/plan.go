@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // plan is where the targets were when the file system was walked. Its names are real: no folder on
@@ -20,9 +22,15 @@ type plan struct {
 }
 
 // counts tells whether a change of something below the target, at rest ("/sub/f"), is one of its
-// path. An excluded folder counts if something in it may.
+// path. An excluded folder counts if something in it may. That a file is opened is no change.
 func (t *target) counts(rest string, folder bool) bool {
-	return rest == "" || !t.filter.excludes(t.Name+rest) || folder && t.filter.includesBelow(t.Name+rest)
+	switch {
+	case rest == "":
+		return true
+	case !folder && files.IsEphemeral(filepath.Base(rest)):
+		return false
+	}
+	return !t.filter.excludes(t.Name+rest) || folder && t.filter.includesBelow(t.Name+rest)
 }
 
 func newPlan(targets []*target) plan {

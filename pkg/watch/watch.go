@@ -32,8 +32,9 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Path is what to watch: a file, or a folder with everything below it except what Exclude names.
-// Several Paths may have the same Name; a change counts if it does for one of them.
+// Path is what to watch: a file, or a folder with everything below it except what Exclude names,
+// and files that exist only while a program has another one open (files.IsEphemeral). Several Paths
+// may have the same Name; a change counts if it does for one of them.
 type Path struct {
 	Name    string   // absolute
 	Base    string   // folder, absolute, that the patterns are relative to; unused if there are none

@@ -1,0 +1,62 @@
+package files
+
+import "path"
+
+// ephemeral are names of files that exist only while a program has a file open. Sources: vim's
+// memline.c (where .swp is taken it tries .swo, .swn and so on; .swi and .swf are no swap files)
+// and fileio.c (4913), the manuals of Emacs, nano, Kate and LibreOffice, and what Tilt
+// (EphemeralPathMatcher) and watchexec (default ignores) leave out.
+var ephemeral = []string{
+	".*.sw[j-px]", ".sw[j-px]", "4913", // vim, nano
+	".#*", "#*#", // Emacs: a lock (a link to nothing), an auto-save
+	"*.kate-swp",       // Kate, KWrite
+	".~lock.*#", "~$*", // LibreOffice, Microsoft Office
+	"*.crswap",             // Chrome, for editors on the web
+	"*.vsctmp",             // Visual Studio Code's atomic write
+	"*___jb_tmp___",        // JetBrains' safe write
+	".goutputstream-*",     // GLib's: gedit and others
+	".subl*.tmp",           // Sublime Text's
+	"*-go-tmp-umask",       // the go command
+	".nfs[0-9a-f]*",        // removed on NFS while it is open
+	".fuse_hidden*",        // the same on FUSE
+	".syncthing.*.tmp",     // on the way from another machine
+	".mutagen-temporary-*", // the same
+}
+
+// tooling are names of other files and folders that programs keep beside the user's: backups,
+// version control, settings. Sources are the lists above and the .helmignore of helm create.
+var tooling = []string{
+	"*~",                             // backups of many editors; vim's undo files
+	"*___jb_old___", "*___jb_bak___", // JetBrains
+	".DS_Store", "._*", // macOS
+	".git", ".hg", ".svn", ".bzr", ".jj", ".pijul", "_darcs", ".fossil-settings",
+	".idea", ".vscode",
+}
+
+// IsEphemeral tells whether a file of this name exists only while a program has a file open: a swap
+// file, a lock, an auto-save, the new content before it is renamed. Opening a file is no change.
+func IsEphemeral(name string) bool { return matches(ephemeral, name) }
+
+// IsToolFile tells whether a file or folder of this name belongs to an editor or another tool, and
+// not to what the user makes.
+func IsToolFile(name string) bool { return matches(ephemeral, name) || matches(tooling, name) }
+
+// ToolFiles returns what IsToolFile is true of, as patterns of a .dockerignore.
+func ToolFiles() []string {
+	var patterns []string
+	for _, list := range [][]string{ephemeral, tooling} {
+		for _, pattern := range list {
+			patterns = append(patterns, "**/"+pattern)
+		}
+	}
+	return patterns
+}
+
+func matches(patterns []string, name string) bool {
+	for _, pattern := range patterns {
+		if found, _ := path.Match(pattern, name); found { // a test parses them all
+			return true
+		}
+	}
+	return false
+}
