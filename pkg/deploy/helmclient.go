@@ -114,12 +114,13 @@ func createOne(info *resource.Info) error {
 	})
 }
 
-// Update deletes what original has and target has not. Helm's own method would do so by name. The
-// result is never nil: Helm uses it even after an error.
+// Update deletes what original has and target has not. Helm's own method would do so by name.
+// Custom resources are merged with the live ones, as other objects are: what was changed by hand is
+// put back. The result is never nil: Helm uses it even after an error.
 func (c *helmClient) Update(original, target helmkube.ResourceList, force bool) (*helmkube.Result, error) {
 	result := &helmkube.Result{}
 	err := c.guard("update of objects", func() error {
-		updated, err := c.client.Update(original.Intersect(target), target, force)
+		updated, err := c.client.UpdateThreeWayMerge(original.Intersect(target), target, force)
 		if updated != nil {
 			result = updated
 		}
