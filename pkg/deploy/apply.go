@@ -18,10 +18,10 @@ import (
 func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Release, timeout time.Duration) error {
 	stage := sink.Stage("deploy")
 	if err := d.cluster.Ping(ctx); err != nil {
-		return markTransient(err)
+		return markBusy(err)
 	}
 	if err := d.ensureNamespaces(ctx, releases); err != nil {
-		return markTransient(err)
+		return markBusy(err)
 	}
 	type result struct {
 		done    chan struct{}
@@ -50,7 +50,7 @@ func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Releas
 					return
 				}
 			}
-			errs[i] = markTransient(stage.Guard("release", func() error {
+			errs[i] = markBusy(stage.Guard("release", func() error {
 				return d.apply(ctx, sink, r, result.awaited, timeout)
 			}))
 			result.isUp = errs[i] == nil
@@ -182,7 +182,7 @@ func (d *Deployer) write(ctx context.Context, stage event.Stage, want desired, l
 		return []any{r.payload(written.Version)}, nil
 	}, r.payload(0))
 	if err != nil {
-		if r.Rollback && !event.IsTransient(markTransient(err)) {
+		if r.Rollback && !event.IsTransient(markBusy(err)) {
 			err = d.rollback(stage, r, err) //nolint:contextcheck // as above
 		}
 		return last, err

@@ -394,17 +394,17 @@ func download(ctx context.Context, address string) ([]byte, error) {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, markDownload(ctx, err)
 	}
 	defer func() { _ = resp.Body.Close() }() // only read
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the server answers %s", resp.Status)
+		return nil, answerError(resp)
 	}
 	content, err := io.ReadAll(io.LimitReader(resp.Body, maxChart+1))
 	if len(content) > maxChart {
 		return nil, fmt.Errorf("it is larger than %d MB", maxChart>>20)
 	}
-	return content, err
+	return content, markDownload(ctx, err)
 }
 
 // writeFile writes a file atomically.

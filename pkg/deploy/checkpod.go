@@ -97,7 +97,7 @@ func (e *CheckPodError) Error() string {
 func (d *Deployer) Verify(ctx context.Context, sink event.Sink, checks []CheckPod) error {
 	stage := sink.Stage("verify")
 	if err := d.RemoveCheckPods(ctx); err != nil { // left over from earlier failures
-		return event.Transient(err)
+		return markBusy(err)
 	}
 	errs := make([]error, len(checks))
 	var group sync.WaitGroup
@@ -210,7 +210,7 @@ func (d *Deployer) checkPodResult(ctx context.Context, t CheckPod, pod *corev1.P
 	if !notStarted {
 		var err error
 		if output, err = d.checkPodOutput(ctx, t, pod); err != nil && ended.ExitCode == 0 && t.Purpose != PurposeVerify {
-			return "", fmt.Errorf("read what pod %s printed: %w", podID(pod), err)
+			return "", markBusy(fmt.Errorf("read what pod %s printed: %w", podID(pod), err))
 		}
 	}
 	if ended.ExitCode == 0 {
@@ -285,7 +285,7 @@ func (d *Deployer) createCheckPod(ctx context.Context, t CheckPod) (*corev1.Pod,
 		}
 		err = fmt.Errorf("a pod to try image %s in namespace %s: %w", t.Image, namespace, err)
 		if !isRefused(err) {
-			return nil, event.Transient(err)
+			return nil, markBusy(err)
 		}
 		refused = event.WithHint(err, t.setting("name a namespace that takes it"))
 	}

@@ -55,7 +55,7 @@ func (d *Deployer) run(ctx context.Context, stage event.Stage, r Release, when s
 		if err == nil {
 			return nil, nil
 		}
-		err = finalError{fmt.Errorf("release %s: command %s it: %s: %w", r.ID(), when, shown, err)}
+		err = fmt.Errorf("release %s: command %s it: %s: %w", r.ID(), when, shown, err)
 		if len(last) > 0 {
 			err = fmt.Errorf("%w\n%s", err, strings.Join(last, "\n"))
 		}

@@ -19,7 +19,7 @@ type silent struct{}
 
 func (silent) RoundTrip(r *http.Request) (*http.Response, error) {
 	<-r.Context().Done()
-	return nil, r.Context().Err()
+	return nil, event.Transient(r.Context().Err()) // as a cluster's transport
 }
 
 // An API server that hangs fails a run after AnswerTimeout: retries start half a minute apart.

@@ -367,7 +367,7 @@ func (d *Deployer) failureReport(ctx context.Context, of workload, state rollout
 	if pod != nil {
 		text += d.evidence(ctx, pod, t)
 	}
-	return event.WithHint(finalError{errors.New(text)}, t.hint)
+	return event.WithHint(errors.New(text), t.hint)
 }
 
 // evidence returns the decisive event and the container's last lines, each on lines of its own. An

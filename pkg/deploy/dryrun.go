@@ -35,7 +35,7 @@ func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Rel
 	var group sync.WaitGroup
 	for i, r := range releases {
 		group.Go(func() {
-			err := markTransient(stage.Guard("validation of a chart",
+			err := markBusy(stage.Guard("validation of a chart",
 				func() error { return d.validate(ctx, stage, r, releases) }))
 			if event.IsTransient(err) {
 				stage.Detail("chart could not be validated yet", "release", event.Name(r.Name), "reason", err.Error())

@@ -22,7 +22,7 @@ func (d *Deployer) install(ctx context.Context, helm *action.Configuration, r Re
 	install.PostRenderer = output
 	err = d.watchHooks(ctx, r, version, installHooks, func() (err error) {
 		done, err = install.RunWithContext(ctx, output.chart, values)
-		return err
+		return markHelm(err)
 	})
 	return done, err
 }

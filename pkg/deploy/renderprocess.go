@@ -212,9 +212,9 @@ func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration,
 	cmd.Stdin = &request
 	stdout, stderr := &limitedBuffer{room: 2 * maxRendered}, &limitedBuffer{room: 1 << 20}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
-	pending := new(atomic.Bool)
+	asked := new(lookups)
 	if r.Lookup {
-		theirs, stop, err := serveLookups(ctx, cluster, pending)
+		theirs, stop, err := serveLookups(ctx, cluster, asked)
 		if err != nil {
 			return result, err
 		}
@@ -226,7 +226,7 @@ func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration,
 	switch cause := context.Cause(ctx); {
 	case cause != nil && !errors.Is(cause, late):
 		return result, cause
-	case cause != nil && pending.Load():
+	case cause != nil && asked.pending.Load():
 		err := fmt.Errorf("%w: the API server has not answered a lookup", late)
 		return result, event.Transient(event.WithHint(err, kube.UnreachableHint))
 	case cause != nil:
@@ -237,6 +237,10 @@ func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration,
 	}
 	if err := gob.NewDecoder(&stdout.content).Decode(&result); err != nil {
 		return result, fmt.Errorf("read its rendered templates: %w", err)
+	}
+	if failed := asked.failed.Load(); failed != nil && result.Error != "" { // which only quotes it
+		err := fmt.Errorf("its templates look something up in the cluster: %w", *failed)
+		return result, event.Transient(event.WithHint(err, kube.UnreachableHint))
 	}
 	return result, nil
 }
@@ -274,10 +278,15 @@ func (c *limitedBuffer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// serveLookups lets templates read from the API server, through devloop's client for it. pending is
-// true while the API server is asked, and stays so if ctx ends meanwhile.
+// lookups is how templates are answered.
+type lookups struct {
+	pending atomic.Bool           // the API server is asked; it stays so if the context ends meanwhile
+	failed  atomic.Pointer[error] // why the last one was not answered, nil if it was
+}
+
+// serveLookups lets templates read from the API server, through devloop's client for it.
 func serveLookups(
-	ctx context.Context, cluster *rest.Config, pending *atomic.Bool,
+	ctx context.Context, cluster *rest.Config, asked *lookups,
 ) (theirs *os.File, stop func(), err error) {
 	transport, err := rest.TransportFor(cluster)
 	if err != nil {
@@ -307,7 +316,15 @@ func serveLookups(
 	silent := log.New(io.Discard, "", 0)
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(apiServer) }, Transport: transport, ErrorLog: silent,
+		ModifyResponse: func(answer *http.Response) error {
+			asked.failed.Store(nil)
+			if err := answerError(answer); event.IsTransient(err) {
+				asked.failed.Store(&err)
+			}
+			return nil
+		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			asked.failed.Store(&err)
 			http.Error(w, err.Error(), http.StatusBadGateway)
 		},
 	}
@@ -319,9 +336,9 @@ func serveLookups(
 				http.Error(w, "templates only read", http.StatusMethodNotAllowed)
 				return
 			}
-			pending.Store(true)
+			asked.pending.Store(true)
 			proxy.ServeHTTP(w, r)
-			pending.Store(ctx.Err() != nil)
+			asked.pending.Store(ctx.Err() != nil)
 		}),
 	}
 	conns := make(oneConn, 1)

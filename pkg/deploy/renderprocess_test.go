@@ -202,3 +202,21 @@ func BenchmarkRenderProcess(b *testing.B) {
 		}
 	}
 }
+
+// An API server that cannot be asked is no mistake in a template.
+func TestLookupsOfAServerThatIsAway(t *testing.T) {
+	away := httptest.NewServer(nil)
+	away.Close()
+	busy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusInternalServerError)
+	}))
+	t.Cleanup(busy.Close)
+	r := request(t, map[string]string{"templates/b.yaml": `{{ lookup "v1" "ConfigMap" "demo" "a" }}`}, nil)
+	r.Lookup = true
+	for _, server := range []string{away.URL, busy.URL} {
+		cluster := &rest.Config{Host: server}
+		if _, err := r.inProcess(t.Context(), time.Minute, cluster); !event.IsTransient(err) {
+			t.Errorf("%s: %v", server, err)
+		}
+	}
+}

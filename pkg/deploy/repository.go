@@ -202,13 +202,14 @@ type boundedTransport struct {
 
 func (b boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := http.DefaultTransport.RoundTrip(r.WithContext(b.ctx))
-	if err == nil { // a truncated chart fails by its digest
-		resp.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.LimitReader(resp.Body, maxChart), resp.Body}
+	if err != nil {
+		return nil, markDownload(b.ctx, err)
 	}
-	return resp, err
+	resp.Body = struct { // a truncated chart fails by its digest
+		io.Reader
+		io.Closer
+	}{io.LimitReader(resp.Body, maxChart), resp.Body}
+	return resp, nil
 }
 
 // hasTag tells whether a reference ends in a tag: oci://host:port/path/name:tag.

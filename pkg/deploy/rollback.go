@@ -37,7 +37,7 @@ func (d *Deployer) rollback(stage event.Stage, r Release, cause error) error {
 			result = fmt.Sprintf("roll back to revision %d: %v", good, err)
 		}
 	}
-	err = finalError{fmt.Errorf("%v\n%s", cause, result)} //nolint:errorlint // no longer transient
+	err = fmt.Errorf("%v\n%s", cause, result) //nolint:errorlint // no longer transient
 	return event.WithHint(err, event.Hint(cause))
 }
 
@@ -54,7 +54,7 @@ func (d *Deployer) helmRollback(ctx context.Context, stage event.Stage, r Releas
 	err = d.watchHooks(ctx, r, version, rollbackHooks, func() error {
 		rollback := action.NewRollback(helm)
 		rollback.Version, rollback.Timeout, rollback.MaxHistory = to, hookTimeout, maxHistory
-		return rollback.Run(r.Name)
+		return markHelm(rollback.Run(r.Name))
 	})
 	if err != nil {
 		// Helm does not mark the revision failed when a hook fails.

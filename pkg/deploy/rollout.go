@@ -77,7 +77,7 @@ func (d *Deployer) Wait(
 		defer cancel()
 		current, workloads, err := d.workloads(ctx, releases)
 		if err != nil {
-			return nil, markTransient(err)
+			return nil, markBusy(err)
 		}
 		w := &waiter{Deployer: d, stage: stage}
 		for begin := time.Now(); ; {
@@ -150,7 +150,7 @@ func (d *Deployer) markGood(ctx context.Context, current []deployed) error {
 			continue
 		}
 		if err := d.setLabel(ctx, r.Release, r.last.version, labelGood, strconv.Itoa(r.last.version)); err != nil {
-			return markTransient(err)
+			return markBusy(err)
 		}
 	}
 	return nil

@@ -1,67 +1,74 @@
 package deploy
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
-	"io"
-	"net"
+	"fmt"
+	"net/http"
 	"strings"
-	"syscall"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/devloop/devloop/pkg/event"
-	"github.com/devloop/devloop/pkg/kube"
 )
 
-// markTransient marks errors that a retry may fix: those of the connection to the API server, and
-// of an API server that is busy or starting.
-func markTransient(err error) error {
-	var network net.Error
+// Errors of the connection to the API server are marked as transient by pkg/kube, where they are
+// made. Here the rest is marked that may pass by itself: answers that say so, and what Helm has
+// turned into text. Nothing else is: a file that cannot be read stays as it is until it changes.
+
+// markBusy marks answers of an API server that is busy or starting.
+func markBusy(err error) error {
+	var answer apierrors.APIStatus
 	switch {
-	case err == nil, errors.Is(err, kube.ErrOtherCluster), errors.As(err, new(finalError)):
+	case !errors.As(err, &answer):
 		return err
-	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
-		errors.Is(err, syscall.ECONNREFUSED),
-		apierrors.IsTimeout(err), apierrors.IsServerTimeout(err), apierrors.IsTooManyRequests(err),
+	case apierrors.IsTimeout(err), apierrors.IsServerTimeout(err), apierrors.IsTooManyRequests(err),
 		apierrors.IsServiceUnavailable(err),
-		apierrors.IsInternalError(err): // a webhook that is being replaced, or etcd
+		apierrors.IsInternalError(err), // a webhook that is being replaced, or etcd
+		apierrors.IsForbidden(err) && strings.Contains(answer.Status().Message, startingUp):
 		return event.Transient(err)
 	}
-	// Only the root cause: the text around it may be what pods printed.
-	text := rootCause(err).Error()
+	return err
+}
+
+// markHelm marks an error that Helm returns from a write. Helm turns some errors into text, and
+// only that text is left to judge by.
+func markHelm(err error) error {
+	if err == nil || event.IsTransient(err) {
+		return err
+	}
 	for _, words := range unreachable {
-		if strings.Contains(text, words) {
+		if strings.Contains(err.Error(), words) {
 			return event.Transient(err)
 		}
 	}
 	return err
 }
 
-// rootCause is the innermost error; of joined errors, that of the first.
-func rootCause(err error) error {
-	for {
-		next := errors.Unwrap(err)
-		if several, ok := err.(interface{ Unwrap() []error }); ok && len(several.Unwrap()) > 0 {
-			next = several.Unwrap()[0]
-		}
-		if next == nil {
-			return err
-		}
-		err = next
-	}
-}
-
-// finalError is not fixed by a retry, whatever its text.
-type finalError struct{ error }
-
-func (f finalError) Unwrap() error { return f.error }
-
-// unreachable are texts of errors that Helm has turned into strings.
+// unreachable are texts of errors of the connection to the API server, and of its answers.
 var unreachable = []string{"connection refused", "connection reset by peer", "i/o timeout", "TLS handshake timeout",
-	"http2: client connection lost", "unexpected EOF",
-	"Client.Timeout exceeded", "the server was unable to return a response in the time allotted", "etcdserver: ",
-	startingUp}
+	"\": context deadline exceeded", "http2: client connection lost", "use of closed network connection", "unexpected EOF",
+	"the server was unable to return a response in the time allotted", "etcdserver: ", startingUp}
 
 // startingUp is how an API server refuses writes, as forbidden, before it has read what its
 // admission needs.
 const startingUp = "not yet ready to handle request"
+
+// markDownload marks the error of a request to a server that charts come from, unless someone gave
+// it up.
+func markDownload(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) || errors.As(err, new(*tls.CertificateVerificationError)) {
+		return err
+	}
+	return event.Transient(err)
+}
+
+// answerError is the error of a server that does not give what it was asked for.
+func answerError(answer *http.Response) error {
+	err := fmt.Errorf("the server answers %s", answer.Status)
+	if answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode >= http.StatusInternalServerError {
+		return event.Transient(err)
+	}
+	return err
+}

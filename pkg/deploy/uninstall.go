@@ -45,7 +45,7 @@ func (d *Deployer) helmUninstall(
 		uninstall := action.NewUninstall(helm)
 		uninstall.Timeout, uninstall.DisableHooks = hookTimeout, !hooks
 		_, err := uninstall.Run(r.Name)
-		return err
+		return markHelm(err)
 	}
 	// What hooks made goes first: once Helm has dropped its records, a process that restarts could
 	// not find it.

@@ -31,7 +31,7 @@ func (d *Deployer) upgrade(ctx context.Context, helm *action.Configuration, r Re
 	upgrade.PostRenderer = output
 	err = d.watchHooks(ctx, r, last.Version+1, upgradeHooks, func() (err error) {
 		done, err = upgrade.RunWithContext(ctx, r.Name, output.chart, values)
-		return err
+		return markHelm(err)
 	})
 	return done, err
 }

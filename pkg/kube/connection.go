@@ -121,6 +121,7 @@ func readEndpoint(kubeContext string) (*endpoint, error) {
 	e.dialer = connrotation.NewDialer((&net.Dialer{Timeout: AnswerTimeout, KeepAlive: 30 * time.Second}).DialContext)
 	tracked := rest.CopyConfig(config)
 	tracked.Dial = e.dialer.DialContext
+	tracked.WrapTransport = newNetwork
 	e.transport, err = rest.TransportFor(tracked)
 	return e, err
 }
@@ -183,7 +184,8 @@ func (c *connection) current(ctx context.Context) (*endpoint, error) {
 func shared[T any](ctx context.Context, group *singleflight.Group, key string, timeout time.Duration,
 	work func(context.Context) (T, error)) (value T, err error) {
 	results := group.DoChan(key, func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+		late := event.Transient(fmt.Errorf("the API server has not answered after %s", timeout))
+		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), timeout, late)
 		defer cancel()
 		var value T
 		err := event.Guard(func() (err error) {
@@ -256,7 +258,9 @@ func (c *connection) reload(ctx context.Context) {
 // verify returns an error unless the same cluster answers at an endpoint.
 func (c *connection) verify(ctx context.Context, e *endpoint) error {
 	config := rest.CopyConfig(e.config)
-	config.Timeout = verifyTimeout
+	config.WrapTransport = newNetwork
+	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
+	defer cancel()
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err

@@ -15,7 +15,7 @@ import (
 // never fails.
 func (c *Cluster) ToRESTConfig() (*rest.Config, error) {
 	config := rest.CopyConfig(c.Config)
-	config.Timeout = requestTimeout
+	config.Wrap(newBounded)
 	return config, nil
 }
 
