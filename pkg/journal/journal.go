@@ -5,8 +5,8 @@
 // A record only permits deletion; the cluster says what exists.
 //
 // The file holds JSON lines and is only appended to. Open replaces it by a shorter one with the
-// same records. The lock is on a second file, which is never replaced or removed: other processes
-// could not find the lock on a file that is gone.
+// same records. The lock is on a second file, which is never replaced. It is removed only together
+// with the journal, by whoever holds the lock.
 package journal
 
 import (
@@ -37,6 +37,14 @@ const (
 	// These say more about the thing of another record.
 	UID    Kind = "uid"    // kind name@UID: which object of that name it is
 	Folder Kind = "folder" // kind name@/home/me/web: whose devloop.yaml it was made from
+
+	// Place permits nothing: it says which machine, and what there, was the cluster.
+	Place Kind = "place" // minikube:laptop:3fa…:/home/me/.minikube/profiles/web
+)
+
+const (
+	extension     = ".jsonl"
+	lockExtension = ".lock" // after the other one
 )
 
 // Journal is an open, locked journal. It may be used by several goroutines.
@@ -69,8 +77,8 @@ func Open(dir, cluster, project string) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the journal: %w", err)
 	}
-	path := filepath.Join(dir, url.PathEscape(cluster)+"_"+url.PathEscape(project)+".jsonl")
-	lock, err := acquire(path+".lock", project)
+	path := filepath.Join(dir, url.PathEscape(cluster)+"_"+url.PathEscape(project)+extension)
+	lock, err := acquire(path+lockExtension, project)
 	if err != nil {
 		return nil, err
 	}
@@ -146,6 +154,20 @@ func (j *Journal) Close() error {
 		return nil
 	}
 	err := errors.Join(j.file.Close(), j.lock.Close()) // closing the lock's file unlocks it
+	j.file = nil
+	return err
+}
+
+// Remove closes the journal and removes its files: of a cluster that is gone, nothing can be
+// deleted any more.
+func (j *Journal) Remove() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.file == nil {
+		return fmt.Errorf("remove the journal %s: it is closed", j.path)
+	}
+	err := removeFiles(j.path)
+	err = errors.Join(err, j.file.Close(), j.lock.Close())
 	j.file = nil
 	return err
 }

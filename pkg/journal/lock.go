@@ -33,26 +33,46 @@ func (e *LockedError) Hint() string {
 // acquire locks the file by flock, which the kernel releases however the process ends, and writes
 // this process's pid into it.
 func acquire(path, project string) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock the journal: %w", err)
-	}
-	if err := flock(file); err != nil {
-		defer func() { _ = file.Close() }()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, &LockedError{Project: project, PID: lockOwner(file), Path: path}
+	for {
+		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("lock the journal: %w", err)
 		}
-		return nil, fmt.Errorf("lock the journal %s: %w", path, err)
+		removed, err := lockFile(file, path, project)
+		if err == nil && !removed {
+			return file, nil
+		}
+		_ = file.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// lockFile locks a file that was opened at path. removed tells that the previous owner has removed
+// it in the meantime: then others cannot see this lock.
+func lockFile(file *os.File, path, project string) (removed bool, err error) {
+	if err := flock(file); err != nil {
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return false, &LockedError{Project: project, PID: lockOwner(file), Path: path}
+		}
+		return false, fmt.Errorf("lock the journal %s: %w", path, err)
+	}
+	opened, err := file.Stat()
+	if err != nil {
+		return false, fmt.Errorf("lock the journal: %w", err)
+	}
+	if there, err := os.Stat(path); err != nil || !os.SameFile(opened, there) {
+		return true, nil
 	}
 	err = file.Truncate(0) // a reader never sees a mixture of two pids
 	if err == nil {
 		_, err = fmt.Fprintln(file, os.Getpid())
 	}
 	if err != nil {
-		_ = file.Close()
-		return nil, fmt.Errorf("lock the journal: %w", err)
+		return false, fmt.Errorf("lock the journal: %w", err)
 	}
-	return file, nil
+	return false, nil
 }
 
 func flock(file *os.File) error {

@@ -89,6 +89,13 @@ func (s *Session) open(ctx context.Context) error {
 		return err
 	}
 	s.add(s.journal.Close)
+	here, isProfile := s.nodes.Profile()
+	if isProfile {
+		if err := recordPlace(s.journal, here); err != nil {
+			return err
+		}
+	}
+	tidyJournals(o.Sink.Stage("devloop"), stateDir, s.cluster.UID, here)
 	layers := filepath.Join(cache, "registry", url.PathEscape(s.target.Context)+"_"+c.Name)
 	registry, err := node.OpenRegistry(ctx, layers)
 	if err != nil {

@@ -1,0 +1,41 @@
+package session
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
+	"github.com/devloop/devloop/pkg/node"
+)
+
+// tidyJournals removes the journals of clusters that are gone: their minikube profiles were
+// deleted, or made anew for this cluster. One that could still permit a deletion stays. here is the
+// profile of this cluster, if it has one.
+func tidyJournals(stage event.Stage, dir, uid string, here node.Profile) {
+	removed, err := journal.RemoveGone(dir, func(cluster, place string) bool {
+		was, ok := node.ParseProfile(place)
+		return ok && cluster != uid && (was.IsDeleted() || was.IsReplacedBy(here))
+	})
+	for _, name := range removed {
+		stage.Detail("journal removed, its cluster is gone", "file", name)
+	}
+	if err != nil {
+		stage.Detail("journals of clusters that are gone stay", "why", err.Error())
+	}
+}
+
+// recordPlace records in which minikube profile the journal's cluster is.
+func recordPlace(j *journal.Journal, here node.Profile) error {
+	var errs []error
+	places := j.Names(journal.Place)
+	if !slices.Contains(places, here.String()) {
+		errs = append(errs, j.Record(journal.Place, here.String()))
+	}
+	for _, place := range places {
+		if was, ok := node.ParseProfile(place); ok && was.IsReplacedBy(here) { // by a renewed certificate only
+			errs = append(errs, j.Forget(journal.Place, place))
+		}
+	}
+	return errors.Join(errs...)
+}
