@@ -28,11 +28,6 @@ const (
 	maxRestarts = 2
 	// logTailLines is how many lines of a failed container's log are shown.
 	logTailLines = 15
-	// steadyAfter is how long a container without a readiness or startup probe has to run to count as
-	// up: Kubernetes calls it ready the moment it starts.
-	steadyAfter = 3 * time.Second
-	// steadyAfterRestart is the same for a container that has restarted.
-	steadyAfterRestart = 15 * time.Second
 )
 
 // How long a problem may last that a registry, a controller or another release may fix.
@@ -83,7 +78,7 @@ func (w *waiter) diagnose(ctx context.Context, of workload, state rollout) (miss
 			}
 		}
 		if missing == "" && of.kind != "job" {
-			missing = w.unsteady(pod)
+			missing = w.unsteady(ctx, pod)
 		}
 	}
 	if state.missing != "" && w.lastsFor(of.String()+" is not complete") >= eventsDelay {
@@ -129,51 +124,6 @@ func (w *waiter) unblockStatefulSet(ctx context.Context, of workload, state roll
 			return
 		}
 	}
-}
-
-// unsteady names a container that has not run long enough yet to count as up.
-func (w *waiter) unsteady(pod *corev1.Pod) string {
-	probed := map[string]bool{}
-	for _, c := range pod.Spec.Containers {
-		probed[c.Name] = c.ReadinessProbe != nil || c.StartupProbe != nil
-	}
-	for _, status := range pod.Status.ContainerStatuses {
-		if status.State.Running == nil { // its deployment does not know yet
-			return fmt.Sprintf("container %s of pod %s does not run", status.Name, pod.Name)
-		}
-		if probed[status.Name] {
-			continue
-		}
-		needed := steadyAfter
-		if status.RestartCount > 0 {
-			needed = steadyAfterRestart
-		}
-		if runs := w.runningFor(status); runs < needed {
-			return fmt.Sprintf("container %s of pod %s has no probe and is watched for %s", status.Name, pod.Name, needed)
-		}
-	}
-	return ""
-}
-
-// runningFor is how long a container has been running: since it was first seen, or as the node says
-// if that is longer than clocks may differ.
-func (d *Deployer) runningFor(status corev1.ContainerStatus) time.Duration {
-	if since := time.Since(status.State.Running.StartedAt.Time); since > time.Minute {
-		return since
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	since, known := d.firstRunning[status.ContainerID]
-	if !known {
-		for id, first := range d.firstRunning {
-			if time.Since(first) > time.Hour { // the node's start time is reliable by now
-				delete(d.firstRunning, id)
-			}
-		}
-		since = time.Now()
-		d.firstRunning[status.ContainerID] = since
-	}
-	return time.Since(since)
 }
 
 // unmounted returns the trouble of a pod whose volume does not exist: only its events tell.

@@ -122,44 +122,6 @@ func TestEvidence(t *testing.T) {
 	}
 }
 
-// Kubernetes calls these containers ready as soon as they run.
-func TestUnsteady(t *testing.T) {
-	of := workload{kind: "deployment", namespace: "demo", name: "web"}
-	probe := &corev1.Probe{}
-	for _, test := range []struct {
-		name     string
-		probe    *corev1.Probe
-		restarts int32
-		runs     time.Duration // as devloop has seen it
-		ranFor   time.Duration // as the node does
-		lacks    bool
-	}{
-		{"just started", nil, 0, 0, 0, true},
-		{"seen for long enough", nil, 0, steadyAfter, 0, false},
-		{"restarted", nil, 1, steadyAfter, 0, true},
-		{"restarted, and running since", nil, 1, steadyAfterRestart, 0, false},
-		{"a clock that is off", nil, 0, 0, 30 * time.Second, true},
-		{"since long ago", nil, 3, 0, time.Hour, false},
-		{"probed", probe, 0, 0, 0, false},
-	} {
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-1",
-			Labels: map[string]string{"app": "web"}}}
-		pod.Spec.Containers = []corev1.Container{{Name: "main", ReadinessProbe: test.probe}}
-		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", RestartCount: test.restarts, ContainerID: "c",
-			Ready: true,
-			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{
-				StartedAt: metav1.NewTime(time.Now().Add(-test.ranFor))}}}}
-		w := &waiter{Deployer: New(&kube.Cluster{Client: fake.NewClientset(pod)}, "demo", nil, Options{})}
-		if test.runs > 0 {
-			w.firstRunning["c"] = time.Now().Add(-test.runs)
-		}
-		if lacks, err := w.diagnose(t.Context(), of, rollout{selector: "app=web"}); err != nil ||
-			(lacks != "") != test.lacks {
-			t.Errorf("%s: %q, %v", test.name, lacks, err)
-		}
-	}
-}
-
 func TestOnlyPodsOfTheStatefulSetAreUnblocked(t *testing.T) {
 	l := cluster(t, permits{})
 	yes := true

@@ -2,6 +2,13 @@ package deploy
 
 import (
 	"testing"
+
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
 )
 
 func TestMissingReplicas(t *testing.T) {
@@ -17,6 +24,37 @@ func TestMissingReplicas(t *testing.T) {
 	} {
 		if got := missingReplicas(test.want, test.all, test.updated, test.available); got != test.text {
 			t.Errorf("%+v: %q", test, got)
+		}
+	}
+}
+
+// A pod whose probe is asked every 10 s, as Kubernetes does by itself, keeps each save waiting.
+func TestTheRepositorysPodsAreReadySoon(t *testing.T) {
+	loaded, err := loader.Load("../../deploy/dask-session")
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]any{"dask": map[string]any{"image": "client:1", "workerImage": "worker:1", "gatewayURL": "http://web"}}
+	given, err := chartutil.ToRenderValues(loaded, values, chartutil.ReleaseOptions{Name: "web"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := engine.Render(loaded, given)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var deployment appsv1.Deployment
+	if err := yaml.UnmarshalStrict([]byte(files["dask-session/templates/deployment.yaml"]), &deployment); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range deployment.Spec.Template.Spec.Containers {
+		if c.ReadinessProbe == nil && c.StartupProbe == nil {
+			t.Errorf("container %s has no probe: devloop watches it for %s", c.Name, steadyAfter)
+		}
+		for _, probe := range []*corev1.Probe{c.ReadinessProbe, c.StartupProbe} {
+			if probe != nil && probe.InitialDelaySeconds+probe.PeriodSeconds != 1 {
+				t.Errorf("a probe of container %s: %s", c.Name, probe)
+			}
 		}
 	}
 }
