@@ -340,6 +340,9 @@ func (b *Builder) walkContext(ctx context.Context, found *hashedContext, root st
 		if err != nil {
 			return ignoreMissing(err) // the build or the next hash reports it
 		}
+		if !entry.IsDir() && files.IsEphemeral(filepath.Base(path)) {
+			return nil // an editor opened a file, which changes nothing
+		}
 		info, err := entry.Info()
 		if err != nil {
 			return err

@@ -817,3 +817,29 @@ func TestNamedContext(t *testing.T) {
 		}
 	}
 }
+
+// TestOpenFilesDoNotCount: opening a file of the context builds nothing. A backup is Docker's to
+// leave out.
+func TestOpenFilesDoNotCount(t *testing.T) {
+	dir := tree{"Dockerfile": "FROM scratch\nCOPY . /\n", "app.py": "app"}.write(t)
+	before := hashOf(t, dir, nil)
+	for name, target := range map[string]string{".#app.py": "me@host.42:17", ".app.py.swp": "", "#app.py#": ""} {
+		path := filepath.Join(dir, name)
+		err := os.WriteFile(path, []byte("half"), 0o600)
+		if target != "" {
+			err = errors.Join(os.Remove(path), os.Symlink(target, path))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if hashOf(t, dir, nil).Hash != before.Hash {
+			t.Errorf("%s counts", name)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "app.py~"), []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if hashOf(t, dir, nil).Hash == before.Hash {
+		t.Error("a backup does not count, which the image has")
+	}
+}

@@ -3,11 +3,11 @@ package files
 import "path"
 
 // ephemeral are names of files that exist only while a program has a file open. Sources: vim's
-// memline.c (where .swp is taken it tries .swo, .swn and so on; .swi and .swf are no swap files)
-// and fileio.c (4913), the manuals of Emacs, nano, Kate and LibreOffice, and what Tilt
-// (EphemeralPathMatcher) and watchexec (default ignores) leave out.
+// memline.c (where .swp is taken it tries .swo, .swn and so on; .swi and .swf are no swap files),
+// the manuals of Emacs, nano, Kate and LibreOffice, and what Tilt (EphemeralPathMatcher) and
+// watchexec (default ignores) leave out.
 var ephemeral = []string{
-	".*.sw[j-px]", ".sw[j-px]", "4913", // vim, nano
+	".*.sw[j-px]", ".sw[j-px]", // vim, nano
 	".#*", "#*#", // Emacs: a lock (a link to nothing), an auto-save
 	"*.kate-swp",       // Kate, KWrite
 	".~lock.*#", "~$*", // LibreOffice, Microsoft Office
@@ -27,6 +27,7 @@ var ephemeral = []string{
 // version control, settings. Sources are the lists above and the .helmignore of helm create.
 var tooling = []string{
 	"*~",                             // backups of many editors; vim's undo files
+	"4913",                           // vim tries to write it; in a build context it may be the user's
 	"*___jb_old___", "*___jb_bak___", // JetBrains
 	".DS_Store", "._*", // macOS
 	".git", ".hg", ".svn", ".bzr", ".jj", ".pijul", "_darcs", ".fossil-settings",

@@ -14,7 +14,7 @@ func TestToolFiles(t *testing.T) {
 	}
 	for name, want := range map[string][2]bool{ // IsEphemeral, IsToolFile
 		".values.yaml.swp": {true, true}, ".values.yaml.swo": {true, true}, ".values.yaml.swx": {true, true},
-		".web.yaml.swj": {true, true}, ".swp": {true, true}, "4913": {true, true},
+		".web.yaml.swj": {true, true}, ".swp": {true, true}, "4913": {false, true},
 		".#values.yaml": {true, true}, "#values.yaml#": {true, true},
 		".values.yaml.kate-swp": {true, true}, ".~lock.table.ods#": {true, true}, "~$table.xlsx": {true, true},
 		"values.yaml___jb_tmp___": {true, true}, "values.yaml___jb_old___": {false, true},
