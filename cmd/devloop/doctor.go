@@ -18,6 +18,7 @@ import (
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
+	"github.com/devloop/devloop/pkg/control"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/kube"
@@ -355,6 +356,8 @@ func (d *doctor) checkPorts(ctx context.Context) error {
 		return nil
 	}
 	free, failed := 0, d.failed
+	var own *control.Running // the devloop that runs for this file
+	held := 0                // ports that it has
 	for i, f := range d.config.Forwards {
 		if f.Local == 0 {
 			continue // devloop takes a free one
@@ -363,11 +366,19 @@ func (d *doctor) checkPorts(ctx context.Context) error {
 		if err == nil {
 			err = forward.Close()
 		}
-		if err != nil {
+		var taken *session.PortTakenError
+		switch {
+		case err == nil:
+			free++
+		case errors.As(err, &taken) && taken.By != nil && taken.By.Serves(d.config.Path):
+			held++
+			own = taken.By
+		default:
 			d.fail(err)
-			continue
 		}
-		free++
+	}
+	if held > 0 {
+		d.ok("%s held by devloop itself (%s)", count(held, "local port"), own)
 	}
 	if d.failed == failed && free > 0 {
 		d.ok("%s free", count(free, "local port"))

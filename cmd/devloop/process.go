@@ -5,10 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"path/filepath"
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
+	"github.com/devloop/devloop/pkg/control"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/kube"
@@ -89,6 +91,20 @@ func openHistory(c *config.Config) (*status.History, error) {
 		return &status.History{}, err
 	}
 	return status.OpenHistory(filepath.Join(dir, "runs", projectID(c)+".jsonl"))
+}
+
+// alreadyRuns returns an error if a devloop runs for the same file and cluster.
+func (p *process) alreadyRuns(ctx context.Context) error {
+	target, _ := kube.ReadContext(p.config.KubeContext) // the session reports a missing context
+	for _, r := range control.FindRunning(ctx) {
+		if !r.Serves(p.config.Path) || r.State.Cluster != "" && r.State.Cluster != target.Context {
+			continue
+		}
+		return console.EnvironmentError{Err: event.WithHint(
+			fmt.Errorf("a devloop runs for this %s already (%s)", filepath.Base(p.config.Path), r),
+			"it deploys what is saved: devloop status --wait healthy; or end it first, by Ctrl+C in its terminal")}
+	}
+	return nil
 }
 
 // projectID names files of a project, its devloop.yaml and its cluster.

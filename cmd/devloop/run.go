@@ -28,6 +28,9 @@ are open only until then. devloop skew compares the libraries.`,
 
 func runOnce(ctx context.Context, o *options) error {
 	return o.run(ctx, func(ctx context.Context, p *process) (err error) {
+		if err := p.alreadyRuns(ctx); err != nil {
+			return err
+		}
 		s, leave, err := session.Open(ctx, p.session())
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,7 +39,7 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 	}()
 	err = v.ServeSocket(ctx, projectID(p.config))
 	if errors.Is(err, control.ErrAnotherRuns) {
-		return v, console.EnvironmentError{Err: err}
+		return v, cmp.Or(p.alreadyRuns(ctx), error(console.EnvironmentError{Err: err}))
 	}
 	if err != nil {
 		stage.Warn("devloop status, logs and events will not find this devloop", err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -534,4 +535,41 @@ func podLine(pod event.Name, level event.Level, line string) event.Event {
 
 func container(pod event.Name) event.ContainerRef {
 	return event.ContainerRef{PodRef: event.PodRef{Pod: pod, Namespace: "ns"}, Container: "web"}
+}
+
+// Other commands ask a devloop that runs before they call its port taken by a stranger.
+func TestCommandsBesideDevloop(t *testing.T) {
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	port := listener.Addr().(*net.TCPAddr).Port
+	forwards := fmt.Sprintf("forwards: [{ service: web, namespace: demo, port: 80, local: %d }]\n", port)
+	s := show(t, forwards, &options{}, devOptions{})
+	pid := os.Getpid()
+	if _, out, _ := s.call("doctor"); !strings.Contains(out,
+		fmt.Sprintf("ok    ports          1 local port held by devloop itself (pid %d, starting)\n", pid)) {
+		t.Errorf("doctor: %s", out)
+	}
+	if code, _, said := s.call("run"); code != 3 ||
+		!strings.Contains(said, fmt.Sprintf("a devloop runs for this devloop.yaml already (pid %d, starting)", pid)) ||
+		strings.Contains(said, "kill") {
+		t.Errorf("run: %d: %s", code, said)
+	}
+	if code, _, said := s.call(); code != 3 || !strings.Contains(said, fmt.Sprintf("(pid %d", pid)) {
+		t.Errorf("devloop: %d: %s", code, said)
+	}
+
+	other := filepath.Join(t.TempDir(), "devloop.yaml")
+	if err := os.WriteFile(other, []byte("apiVersion: devloop/v1\nname: other\n"+forwards), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("local port %d is taken by the devloop of project demo in %s (pid %d", port, s.config.Dir, pid)
+	s.sink(event.Event{Time: time.Now(), Stage: "loop", Phase: event.Noted, Message: event.DevloopStarted,
+		Payload: event.DevloopStart{Project: "demo", Cluster: "minikube", Folder: event.Name(s.config.Dir)}})
+	if code, _, said := s.callHere("run", "-f", other); code != 2 || !strings.Contains(said, want) ||
+		strings.Contains(said, "kill") {
+		t.Errorf("another project: %d: %s", code, said)
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -25,6 +26,7 @@ import (
 // Client talks to a devloop in another terminal. Close it.
 type Client struct {
 	http  *http.Client
+	pid   atomic.Int64
 	State status.State // when it was found
 }
 
@@ -57,9 +59,36 @@ type Selection struct {
 // folder above for which one runs, else the only one that runs. The error may be a NotRunningError
 // or an AmbiguousError.
 func (s Selection) Find(ctx context.Context) (*Client, error) {
-	dir, err := SocketDir()
+	all, err := allRunning(ctx)
 	if err != nil {
 		return nil, NotRunningError{err}
+	}
+	found := s.matching(all)
+	var names []string
+	for _, c := range all {
+		if len(found) != 1 || c != found[0] {
+			c.Close()
+		}
+		names = append(names, fmt.Sprintf("%s (%s) on %s", c.State.File, c.State.Project, cmp.Or(c.State.Cluster, "-")))
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		return nil, AmbiguousError{event.WithHint(errors.New("several devloops run that could be meant"),
+			"say which by -f or --kube-context: "+strings.Join(names, ", "))}
+	case len(all) > 0:
+		return nil, NotRunningError{event.WithHint(fmt.Errorf("no devloop runs for this %s", filepath.Base(s.File)),
+			"others do: "+strings.Join(names, ", "))}
+	}
+	return nil, ErrNoneRuns
+}
+
+// allRunning returns the devloops of this user that answer. The caller closes them.
+func allRunning(ctx context.Context) ([]*Client, error) {
+	dir, err := SocketDir()
+	if err != nil {
+		return nil, err
 	}
 	sockets, err := filepath.Glob(filepath.Join(dir, "*.sock"))
 	if err != nil {
@@ -80,26 +109,7 @@ func (s Selection) Find(ctx context.Context) (*Client, error) {
 		})
 	}
 	running.Wait()
-	all := slices.DeleteFunc(answers, func(c *Client) bool { return c == nil })
-	found := s.matching(all)
-	var names []string
-	for _, c := range all {
-		if len(found) != 1 || c != found[0] {
-			c.Close()
-		}
-		names = append(names, fmt.Sprintf("%s (%s) on %s", c.State.File, c.State.Project, cmp.Or(c.State.Cluster, "-")))
-	}
-	switch {
-	case len(found) == 1:
-		return found[0], nil
-	case len(found) > 1:
-		return nil, AmbiguousError{event.WithHint(errors.New("several devloops run that could be meant"),
-			"say which by -f or --kube-context: "+strings.Join(names, ", "))}
-	case len(all) > 0:
-		return nil, NotRunningError{event.WithHint(fmt.Errorf("no devloop runs for this %s", filepath.Base(s.File)),
-			"others do: "+strings.Join(names, ", "))}
-	}
-	return nil, ErrNoneRuns
+	return slices.DeleteFunc(answers, func(c *Client) bool { return c == nil }), nil
 }
 
 // matching returns the devloops that the selection may mean.
@@ -138,10 +148,23 @@ func (s Selection) matching(all []*Client) []*Client {
 }
 
 func openClient(socket string) *Client {
+	c := &Client{}
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+		if err != nil {
+			return nil, err
+		}
+		if raw, err := conn.(*net.UnixConn).SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { // without an answer it stays 0
+				if pid, err := peerPID(int(fd)); err == nil {
+					c.pid.Store(int64(pid))
+				}
+			})
+		}
+		return conn, nil
 	}
-	return &Client{http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
+	c.http = &http.Client{Transport: &http.Transport{DialContext: dial}}
+	return c
 }
 
 // Close ends the connections.

@@ -36,7 +36,7 @@ func SocketDir() (string, error) {
 }
 
 // ErrAnotherRuns is about a second devloop of the same project, file and cluster.
-var ErrAnotherRuns = event.WithHint(errors.New("another devloop runs for this devloop.yaml"),
+var ErrAnotherRuns = event.WithHint(errors.New("another devloop runs for this project"),
 	"it is in another terminal: devloop status")
 
 // listenSocket replaces a socket on which no process listens: a devloop that was killed left it.

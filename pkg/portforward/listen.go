@@ -77,17 +77,13 @@ func explain(err error) error {
 	at := netip.AddrPortFrom(tcp.AddrPort().Addr().Unmap(), uint16(tcp.Port))
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		owner, hint := portOwner(at)
-		if at.Addr() != loopback4 {
-			owner += " on " + at.Addr().String()
-		}
-		return event.WithHint(fmt.Errorf("local port %d is taken by %s", at.Port(), owner), hint)
+		return portOwner(at)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return event.WithHint(fmt.Errorf("listen on %s: %w", at.Addr(), syscall.EADDRNOTAVAIL),
 			"use an address that this machine has (ip address)")
 	case errors.Is(err, syscall.EACCES):
 		return event.WithHint(fmt.Errorf("local port %d: %w", at.Port(), syscall.EACCES),
-			"ports below 1024 are for root: give this forward another `local:`")
+			"ports below 1024 are for root: give this forward another local port")
 	}
 	return err
 }

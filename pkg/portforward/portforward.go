@@ -59,8 +59,7 @@ type Forward struct {
 }
 
 // Listen binds the local address. The kernel queues connections until Serve accepts them. If the
-// port is taken, the error names the process that has it and carries a hint; no other port is
-// tried.
+// port is taken, the error is a *TakenError; no other port is tried.
 func Listen(ctx context.Context, spec Spec, sink event.Sink) (*Forward, error) {
 	listeners, err := listen(ctx, spec.Bind, spec.Local)
 	if err != nil {

@@ -12,24 +12,46 @@ import (
 	"strings"
 )
 
-// portOwner names the process that listens on an address, with a hint. The answer comes from
-// Linux's /proc. On other systems, and for other users' processes, it is vague.
-func portOwner(at netip.AddrPort) (owner, hint string) {
-	elsewhere := fmt.Sprintf("or give this forward another `local:` than %d in devloop.yaml", at.Port())
+// TakenError says that a process listens on a forward's local address.
+type TakenError struct {
+	Address netip.AddrPort
+	PID     int    // of the process; 0 if it is not known
+	owner   string // in words
+}
+
+func (e *TakenError) Error() string {
+	text := fmt.Sprintf("local port %d is taken by %s", e.Address.Port(), e.owner)
+	if e.Address.Addr() != loopback4 {
+		text += " on " + e.Address.Addr().String()
+	}
+	return text
+}
+
+// Hint says what the user can do.
+func (e *TakenError) Hint() string {
+	find := fmt.Sprintf("find it (sudo ss -ltnp 'sport = :%d') and stop it", e.Address.Port())
+	if e.PID > 0 {
+		find = fmt.Sprintf("stop it (kill %d)", e.PID)
+	}
+	return find + ", or give this forward another local port"
+}
+
+// portOwner finds the process that listens on an address. The answer comes from Linux's /proc. On
+// other systems, and for other users' processes, it is vague.
+func portOwner(at netip.AddrPort) *TakenError {
 	inode := listeningSocket(at)
 	if inode == "" {
-		return "another process", "find and stop it, " + elsewhere
+		return &TakenError{at, 0, "another process"}
 	}
 	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
 	for _, link := range links {
 		if target, err := os.Readlink(link); err == nil && target == "socket:["+inode+"]" {
 			pid := strings.Split(link, "/")[2]
-			owner = fmt.Sprintf("pid %s (%s)", pid, commandLine(pid))
-			return owner, fmt.Sprintf("stop it (kill %s), %s", pid, elsewhere)
+			number, _ := strconv.Atoi(pid) // the pattern admits nothing but digits at its start
+			return &TakenError{at, number, fmt.Sprintf("pid %s (%s)", pid, commandLine(pid))}
 		}
 	}
-	hint = fmt.Sprintf("find it (sudo ss -ltnp 'sport = :%d') and stop it, %s", at.Port(), elsewhere)
-	return "a process of another user", hint
+	return &TakenError{at, 0, "a process of another user"}
 }
 
 // listeningSocket is the inode of the socket that listens on an address, or on one that includes

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/config/tree"
+	"github.com/devloop/devloop/pkg/control"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/kube"
 	"github.com/devloop/devloop/pkg/portforward"
@@ -132,6 +135,16 @@ func sameAddress(a, b config.Forward) bool {
 	return a == b
 }
 
+// PortTakenError is about a forward whose local port another process has. It says where in the
+// configuration the forward is.
+type PortTakenError struct {
+	By     *control.Running // the devloop that has it, nil if it is no devloop
+	placed *tree.Error
+}
+
+func (e *PortTakenError) Error() string { return e.placed.Error() }
+func (e *PortTakenError) Unwrap() error { return e.placed }
+
 // ListenForward opens the address of a forward of c. The error has its place in devloop.yaml.
 func ListenForward(ctx context.Context, c *config.Config, i int, sink event.Sink) (*portforward.Forward, error) {
 	f := c.Forwards[i]
@@ -141,6 +154,10 @@ func ListenForward(ctx context.Context, c *config.Config, i int, sink event.Sink
 		Bind:   f.Bind, Local: f.Local, Hold: f.Hold,
 	}, sink)
 	if err != nil {
+		var taken *portforward.TakenError
+		if errors.As(err, &taken) {
+			return nil, portTaken(ctx, c, i, taken)
+		}
 		key := "local"
 		if errors.Is(err, syscall.EADDRNOTAVAIL) {
 			key = "bind"
@@ -148,6 +165,23 @@ func ListenForward(ctx context.Context, c *config.Config, i int, sink event.Sink
 		return nil, c.Wrong(fmt.Sprintf("forwards[%d].%s", i, key), err.Error(), event.Hint(err))
 	}
 	return forward, nil
+}
+
+// portTaken asks the devloops that run whether the port is theirs.
+func portTaken(ctx context.Context, c *config.Config, i int, taken *portforward.TakenError) *PortTakenError {
+	at, port := fmt.Sprintf("forwards[%d].local", i), taken.Address.Port()
+	all := control.FindRunning(ctx)
+	by := slices.IndexFunc(all, func(r control.Running) bool { return r.PID != 0 && r.PID == taken.PID })
+	if by < 0 {
+		return &PortTakenError{nil, c.Wrong(at, taken.Error(), taken.Hint())}
+	}
+	project := "this project"
+	if !all[by].Serves(c.Path) {
+		project = fmt.Sprintf("project %s in %s", cmp.Or(all[by].State.Project, "another one"), filepath.Dir(all[by].State.File))
+	}
+	message := fmt.Sprintf("local port %d is taken by the devloop of %s (%s)", port, project, all[by])
+	return &PortTakenError{&all[by], c.Wrong(at, message,
+		"end that one by Ctrl+C in its terminal, or give this forward another local port")}
 }
 
 // close closes addresses that are not served.
