@@ -196,19 +196,20 @@ type Release struct {
 	// Values files; later ones win.
 	Values []string `key:"values"`
 
-	// Values as a values file has them, applied over the values files. Text may hold the templates
-	// of set; null removes what the chart sets.
+	// Values as a values file has them, applied over the values files and read as Helm reads those:
+	// no is false, 0755 is 493. Text may hold the templates of set; null removes what the chart
+	// sets.
 	//
-	// A value is a string, int, int64, uint64, float64, bool, nil, []any or map[string]any. Resolve
-	// fills in templates.
+	// A value is a string, float64, bool, nil, []any or map[string]any. Resolve fills in templates.
 	InlineValues map[string]any `key:"inlineValues"`
 
 	// Values by their path as helm --set writes it (a.b.c, a dot within a key as \.), applied over
-	// inlineValues. Text may hold {{ image "worker" }}, {{ repository "worker" }} and {{ tag
-	// "worker" }}; null removes what the chart sets.
+	// inlineValues. A value is what helm --set makes of it as it is written: true, false, null and
+	// whole numbers are no text, 1.10, no and 0755 are, and so is all that stands in quotes. Text
+	// may hold {{ image "worker" }}, {{ repository "worker" }} and {{ tag "worker" }}; null removes
+	// what the chart sets.
 	//
-	// A value has its YAML type: string, int, int64, uint64, float64, bool or nil. Resolve fills in
-	// templates.
+	// A value is a string, int64, bool or nil. Resolve fills in templates.
 	Set SetValues `key:"set" check:"setPath"`
 
 	// Values like those of set that are text for the chart, whatever they look like: true and 8

@@ -207,10 +207,10 @@ health:
 				Name: "b", Chart: "demo", Repo: "https://charts.example.com/stable", Version: "^1.2", Namespace: "n",
 				DependsOn: []string{"c", "a"},
 				InlineValues: map[string]any{
-					"map": map[string]any{"8080": "web", "true": "y", "31": "z", "a.b": nil, "8": "text"},
-					"list": []any{1, -1.5, 9007199254740993, uint64(math.MaxUint64), true, "text", "2024-01-02", []any{},
+					"map": map[string]any{"8080": "web", "true": true, "31": "z", "a.b": nil, "8": "text"},
+					"list": []any{1.0, -1.5, 9007199254740992.0, float64(math.MaxUint64), true, "text", "2024-01-02", []any{},
 						map[string]any{}},
-					"merged": map[string]any{"8080": "web", "true": "y", "31": "z", "a.b": false, "8": "text"},
+					"merged": map[string]any{"8080": "web", "true": true, "31": "z", "a.b": false, "8": "text"},
 				},
 				SetString: map[string]string{"a.b": "1.10", "c": "true", `e\.f`: "2024-01-02", "g": ""},
 				Hooks: Hooks{
@@ -397,13 +397,13 @@ releases:
 	}
 	want := c.Releases[0]
 	want.Set = SetValues{
-		"number": 8, "text": "8", "truth": true, "part": 0.5, "nothing": nil, "day": "2024-01-02", `a\.b.c[0]`: "x",
+		"number": int64(8), "text": "8", "truth": true, "part": "0.5", "nothing": nil, "day": "2024-01-02", `a\.b.c[0]`: "x",
 		"empty": "",
 		"all":   "localhost:5000/worker:3fa", "repository": "localhost:5000/worker",
 		"both": "img=localhost:5000/worker tag=3fa.",
 	}
 	want.SetString = map[string]string{"tag": "3fa", "numeral": "8"}
-	want.InlineValues = map[string]any{"deep": []any{map[string]any{"image": "localhost:5000/worker:3fa"}, 8, nil},
+	want.InlineValues = map[string]any{"deep": []any{map[string]any{"image": "localhost:5000/worker:3fa"}, 8.0, nil},
 		"text": "x"}
 	want.Hooks = Hooks{
 		Before: []Hook{{[]string{"push", "localhost:5000/worker:3fa"}, time.Minute}},

@@ -1,8 +1,6 @@
 package config
 
 import (
-	"fmt"
-	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -67,7 +65,7 @@ func (d *decoder) read(n *tree.Node, into any, check string) {
 		*into = SetValues{}
 		for _, e := range d.entries(n, check) {
 			if e.Value.IsScalar() {
-				(*into)[e.Key.Value] = d.scalar(e.Value)
+				(*into)[e.Key.Value] = d.setValue(e.Value)
 				continue
 			}
 			d.Wrong(e.Value, "must be a single value, but is %s; write one line per value, with dots in the key (a.b.c), "+
@@ -246,61 +244,4 @@ func (d *decoder) check(n *tree.Node, text, check string) bool {
 		d.Wrong(n, "%s", message)
 	}
 	return message == ""
-}
-
-// mapping decodes inline values.
-func (d *decoder) mapping(n *tree.Node) map[string]any {
-	values := make(map[string]any, len(n.Entries))
-	for _, e := range n.Entries {
-		values[keyText(e.Key)] = d.value(e.Value)
-	}
-	return values
-}
-
-// value decodes an inline value of any depth.
-func (d *decoder) value(n *tree.Node) any {
-	switch {
-	case n.IsMapping():
-		return d.mapping(n)
-	case n.IsList():
-		list := make([]any, len(n.Items))
-		for i, item := range n.Items {
-			list[i] = d.value(item)
-		}
-		return list
-	}
-	return d.scalar(n)
-}
-
-// keyText returns a key as Helm reads it from a values file: true and 8080 are text, since JSON has
-// no other keys.
-func keyText(key *tree.Node) string {
-	var typed any
-	switch key.Tag {
-	case "!!int", "!!float", "!!bool":
-		if key.Decode(&typed) == nil {
-			return fmt.Sprint(typed)
-		}
-	}
-	return key.Value
-}
-
-// scalar decodes a single Helm value with the type that it has in YAML. Dates are text, as for
-// helm --set.
-func (d *decoder) scalar(n *tree.Node) any {
-	var typed any
-	switch n.Tag {
-	case "!!str", "!!timestamp":
-		return n.Value
-	case "!!null", "!!bool", "!!int", "!!float":
-		if err := n.Decode(&typed); err != nil {
-			d.Wrong(n, "%q does not fit its tag %s", n.Value, n.Tag)
-		}
-	default:
-		d.Wrong(n, "has a tag that is not known: %s", n.Tag)
-	}
-	if f, ok := typed.(float64); ok && (math.IsNaN(f) || math.IsInf(f, 0)) {
-		d.Wrong(n, "%s cannot be a Helm value; put it in quotes if it is text", n.Value)
-	}
-	return typed
 }

@@ -64,7 +64,7 @@ func TestLayers(t *testing.T) {
 				"releases[three].inlineValues.l\\.m.n[0].p=y", "releases[three].inlineValues.l\\.m.n[1]=null",
 				"releases[three].inlineValues.q[r/s]=9007199254740993", "releases[three].inlineValues.i=null"},
 			edits: []string{"{ a: { b: 1, c: [1, 2] }, d: x, e: y }",
-				"{ a: { c: [3], f: { g: 2, h: } }, e: y, j: { k: true }, l.m: { n: [{ o: x, p: y }, ~] }, q: { r/s: " +
+				"{ a: { c: [3], f: { g: 2, h: } }, e: y, j: { k: true }, l.m: { 'n': [{ o: x, p: y }, ~] }, q: { r/s: " +
 					"9007199254740993 } }"}},
 		{name: "set an item of inline values", set: []string{"releases[three].inlineValues.a.c[2]=3",
 			"releases[three].inlineValues.a.c[0]=null", "releases[three].inlineValues.d.f=z",

@@ -46,7 +46,7 @@ func assign(r *tree.Report, root *tree.Node, a Assignment, order int) *tree.Node
 // parseValue reads a value as YAML, or as text if only YAML sees anything else in it:
 // {{ image "a" }}, ::1, #fff, nothing at all.
 func parseValue(text string) *yaml.Node {
-	plain := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text}
+	plain := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Style: yaml.DoubleQuotedStyle, Value: text}
 	trimmed := strings.TrimSpace(text)
 	if strings.HasPrefix(trimmed, "{{") || strings.HasPrefix(trimmed, ":") {
 		return plain

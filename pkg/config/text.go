@@ -66,11 +66,17 @@ func oneLine(text string) string {
 // order of its fields.
 func encodable(n *tree.Node, t reflect.Type) *yaml.Node {
 	made := &yaml.Node{Kind: n.Kind, Tag: n.Tag, Value: n.Value}
-	if notPlain.MatchString(n.Value) {
+	isValue := t != nil && t.Kind() == reflect.Interface
+	if notPlain.MatchString(n.Value) || isValue && n.IsScalar() && isText(n) && !isTextInPlain(n.Value) {
 		made.Style = yaml.DoubleQuotedStyle
 	}
 	put := func(e tree.Entry) {
-		made.Content = append(made.Content, encodable(e.Key, nil), encodable(e.Value, typeOf(t, e.Key.Value)))
+		below := typeOf(t, e.Key.Value)
+		var key reflect.Type
+		if below != nil && below.Kind() == reflect.Interface { // Helm reads the keys of values, too
+			key = below
+		}
+		made.Content = append(made.Content, encodable(e.Key, key), encodable(e.Value, below))
 	}
 	if t != nil && t.Kind() == reflect.Struct {
 		for _, f := range fields(t) {

@@ -1,8 +1,11 @@
 package config
 
 import (
+	"fmt"
 	"path/filepath"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -42,4 +45,28 @@ func meant(c *Config) *Config {
 	plain := said(c)
 	plain.Path, plain.Format, plain.Notes = "", "", nil
 	return plain
+}
+
+// TestTextOfValues holds that what Helm would take for something else without quotes keeps them.
+func TestTextOfValues(t *testing.T) {
+	var text, keys strings.Builder
+	for i, value := range slices.Concat(hostile, withCommas) {
+		fmt.Fprintf(&text, "  p%d: %s\n  q%d: %q\n", i, value, i, value)
+		fmt.Fprintf(&keys, "  %q: %d\n", value, i)
+	}
+	for i, value := range []string{"", " a ", "a: b", "# a", "- a", "[a]", "a\nb", "\u2028"} {
+		fmt.Fprintf(&text, "  t%d: %q\n", i, value)
+		fmt.Fprintf(&keys, "  %q: %d\n", value, i)
+	}
+	for i, value := range styled {
+		fmt.Fprintf(&keys, "  s%d: %s\n", i, value)
+	}
+	for key, values := range map[string]string{"set": text.String(), "inlineValues": text.String() + keys.String()} {
+		loadValues(t, key, values)
+		c, err := Load(Source{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkText(t, c)
+	}
 }

@@ -153,8 +153,6 @@ keepImages: 0
     f: { g: 1 }
     .h: 1
     i: .nan
-    j: !!int x
-    k: !mine x
     l: '{{ tag "worker"'
     m: "{{ tag\n}}"
 images:
@@ -168,11 +166,8 @@ images:
 		`devloop.yaml:13:8: releases[0].set.f: must be a single value, but is a mapping; write one line per value, ` +
 			`with dots in the key (a.b.c), or use inlineValues`,
 		`devloop.yaml:14:5: releases[0].set: ".h" must be a path like a.b.c (a dot within a key is written \.)`,
-		`devloop.yaml:15:8: releases[0].set.i: .nan cannot be a Helm value; put it in quotes if it is text`,
-		`devloop.yaml:16:8: releases[0].set.j: "x" does not fit its tag !!int`,
-		`devloop.yaml:17:8: releases[0].set.k: has a tag that is not known: !mine`,
-		`devloop.yaml:18:8: releases[0].set.l: unclosed action; ` + usage,
-		`devloop.yaml:19:8: releases[0].set.m: {{tag}} is not understood; ` + usage,
+		`devloop.yaml:16:8: releases[0].set.l: unclosed action; ` + usage,
+		`devloop.yaml:17:8: releases[0].set.m: {{tag}} is not understood; ` + usage,
 	}},
 	{"the same key far away", head + "images: &i\n  a: { dockerfile: values.yaml, dockerfile: chart.tgz }\n" +
 		"profiles: { p: { images: *i } }\n", []string{
@@ -303,7 +298,9 @@ releases:
       "{{ e }}": '{{ tag "worker" }}'
     f: [.inf, -.inf, .nan]
     g: !!int x
-    h: !mine x
+    h: { yes: 1, true: 2, ~: 3 }
+    i: &i { a: 1, b: 2 }
+    j: { a: 3, <<: *i }
 - { name: s, chart: chart.tgz, namespace: n, inlineValues: [a] }
 `, []string{
 		`devloop.yaml:10:13: releases[0].inlineValues.a.b.c[0]: no image is called "wroker"; did you mean "worker"?`,
@@ -311,9 +308,11 @@ releases:
 		`devloop.yaml:12:9: releases[0].inlineValues.f[0]: .inf cannot be a Helm value; put it in quotes if it is text`,
 		`devloop.yaml:12:15: releases[0].inlineValues.f[1]: -.inf cannot be a Helm value; put it in quotes if it is text`,
 		`devloop.yaml:12:22: releases[0].inlineValues.f[2]: .nan cannot be a Helm value; put it in quotes if it is text`,
-		`devloop.yaml:13:8: releases[0].inlineValues.g: "x" does not fit its tag !!int`,
-		`devloop.yaml:14:8: releases[0].inlineValues.h: has a tag that is not known: !mine`,
-		`devloop.yaml:15:60: releases[1].inlineValues: must be a mapping, but is a list`,
+		`devloop.yaml:13:8: releases[0].inlineValues.g: x cannot be a Helm value; put it in quotes if it is text`,
+		`devloop.yaml:14:18: releases[0].inlineValues.h: "true" is here twice: for Helm, true is the same key`,
+		`devloop.yaml:14:27: releases[0].inlineValues.h: ~ cannot be a key of Helm values; put it in quotes`,
+		`devloop.yaml:16:16: releases[0].inlineValues.j: has "a", which stands above: Helm would take this one; write << first`,
+		`devloop.yaml:17:60: releases[1].inlineValues: must be a mapping, but is a list`,
 	}},
 	{"templates of inline values", head + `releases:
 - { name: r, chart: chart.tgz, namespace: n, inlineValues: { a: [{ b: '{{ tag "x" }}' }] } }

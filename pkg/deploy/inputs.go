@@ -30,7 +30,7 @@ func (d *Deployer) readInputs(ctx context.Context, stage event.Stage, r Release)
 	if err != nil {
 		return desired{}, fmt.Errorf("release %s: %w", r.ID(), err)
 	}
-	values, err := json.Marshal(merged)
+	values, err := json.Marshal(typed(merged))
 	if err != nil {
 		return desired{}, fmt.Errorf("release %s: values: %w", r.ID(), err)
 	}

@@ -49,9 +49,10 @@ func TestInputs(t *testing.T) {
 	}
 	for name, other := range map[string]string{
 		"values":      inputs("v1.34.3", map[string]string{"a.yaml": "a: 2\n"}, Release{}),
-		"inline":      inputs("v1.34.3", values, Release{InlineValues: map[string]any{"b": 1}}),
-		"set":         inputs("v1.34.3", values, Release{Set: map[string]any{"b": 1}}),
+		"inline":      inputs("v1.34.3", values, Release{InlineValues: map[string]any{"b": 1.0}}),
+		"set":         inputs("v1.34.3", values, Release{Set: map[string]any{"b": int64(1)}}),
 		"setString":   inputs("v1.34.3", values, Release{SetString: map[string]string{"b": "1"}}),
+		"an integer":  inputs("v1.34.3", nil, Release{Set: map[string]any{"a": int64(1)}}),
 		"a command":   inputs("v1.34.3", values, Release{After: []Command{{Args: []string{"true"}}}}),
 		"the cluster": inputs("v1.35.0", values, Release{}),
 	} {

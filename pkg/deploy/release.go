@@ -19,7 +19,7 @@ type Release struct {
 	DependsOn       []string       // names of releases that have to be up before
 	ValuesFiles     []string       // later ones win
 	InlineValues    map[string]any // override the files
-	Set             map[string]any // Helm's --set paths and scalar values; override the inline values
+	Set             map[string]any // Helm's --set paths; text, int64, bool or nil; override the inline values
 	SetString       map[string]string
 	SecretValues    []string // paths in the merged values, as in Set, of what must not be shown
 	Before, After   []Command

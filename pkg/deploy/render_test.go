@@ -15,7 +15,7 @@ func TestPlacesInErrors(t *testing.T) {
 		"values.yaml": "a: 1\nimage: {tag: 2}\n"})
 	want := &desired{Release: Release{Name: "demo", Chart: filepath.Join(dir, "chart"),
 		ValuesFiles:  []string{filepath.Join(dir, "values.yaml")},
-		InlineValues: map[string]any{"deep": map[string]any{"list": []any{"a"}}}, Set: map[string]any{`x.y\.z`: 1},
+		InlineValues: map[string]any{"deep": map[string]any{"list": []any{"a"}}}, Set: map[string]any{`x.y\.z`: int64(1)},
 		SetString: map[string]string{"x.s": "1"}}, name: "demo"}
 	schema := func(lines ...string) error {
 		return want.schemaErrors(errors.New("demo:\n" + strings.Join(lines, "\n") + "\n"))

@@ -63,18 +63,38 @@ func merge(r Release) (map[string]any, error) {
 // yamlLine matches the position in an error of a YAML parser.
 var yamlLine = regexp.MustCompile(`yaml: line (\d+): (.*)$`)
 
-// set sets the value at a path, as helm --set does. Integers stay integers: JSON would make floats
-// of them, which templates print as 1.00068e+09.
+// set sets the value at a path: text, or what helm --set makes of text (int64, bool, nil).
 func set(values map[string]any, path string, value any) error {
-	switch value.(type) {
-	case int, int64, uint64, bool:
-		return strvals.ParseInto(fmt.Sprintf("%s=%v", path, value), values)
-	}
 	text, err := json.Marshal(value)
 	if err != nil {
 		return err
 	}
-	return strvals.ParseJSON(path+"="+string(text), values)
+	if _, isText := value.(string); isText { // whatever it looks like, and with commas
+		return strvals.ParseJSON(path+"="+string(text), values)
+	}
+	return strvals.ParseInto(path+"="+string(text), values)
+}
+
+// typed returns values whose JSON tells integers, which set makes, from the floats of files:
+// templates print 1000680000 and 1.00068e+09.
+func typed(value any) any {
+	switch value := value.(type) {
+	case map[string]any:
+		all := make(map[string]any, len(value))
+		for key, inner := range value {
+			all[key] = typed(inner)
+		}
+		return all
+	case []any:
+		all := make([]any, len(value))
+		for i, inner := range value {
+			all[i] = typed(inner)
+		}
+		return all
+	case int64:
+		return map[string]any{"!!int": value}
+	}
+	return value
 }
 
 // SecretValues returns the values at the paths of r.SecretValues, as text, in the values that

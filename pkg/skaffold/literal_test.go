@@ -96,7 +96,7 @@ func TestLiteralImages(t *testing.T) {
 			values: "list:\n- { image: worker, text: '{{', n: [1, 2.0] }\n- { image: worker, imageTag: 1 }\n- worker\n",
 			set:    config.SetValues{"x": `{{ repository "worker" }}`, "y": `{{ repository "team/web" }}`},
 			inline: map[string]any{"list": []any{map[string]any{"image": `{{ image "worker" }}`, "text": `{{ "{{" }}`,
-				"n": []any{1, 2.0}}, map[string]any{"image": `{{ repository "worker" }}`, "imageTag": `{{ tag "worker" }}`},
+				"false": []any{1.0, 2.0}}, map[string]any{"image": `{{ repository "worker" }}`, "imageTag": `{{ tag "worker" }}`},
 				"worker"}},
 			want: []string{
 				`skaffold.yaml:5:30: deploy.helm.releases[0]: values.yaml:2: list[0].image: worker` + setTo,

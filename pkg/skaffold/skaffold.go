@@ -256,6 +256,9 @@ func scalar(n *tree.Node, text string) *tree.Node { return typed(n, "!!str", tex
 func typed(n *tree.Node, tag, text string) *tree.Node {
 	made := n.As(yaml.ScalarNode, n.Path)
 	made.Tag, made.Value = tag, text
+	if tag == "!!str" {
+		made.Style = yaml.DoubleQuotedStyle // text, whatever it looks like
+	}
 	return made
 }
 

@@ -171,12 +171,12 @@ func TestEveryKeyOfSkaffold(t *testing.T) {
 	}
 	two := c.Releases[2]
 	for _, check := range []struct{ got, want any }{
-		{two.Set, config.SetValues{"a": 1, "b.c": "x", "d": true, "deep.e[0]": "f", "deep.e[1].g": "0.5", "nothing": nil,
+		{two.Set, config.SetValues{"a": int64(1), "b.c": "x", "d": true, "deep.e[0]": "f", "deep.e[1].g": "0.5", "nothing": nil,
 			`h\.i/j`: nil,
 			"image":  `{{ image "worker" }}`, "of-x": `{{ repository "client" }}:{{ tag "client" }}`,
 			"domain": `{{ registry "client" }}/{{ path "client" }}`}},
 		{two.InlineValues, map[string]any{"text": `{{ "{{" }} .Release.Name }}`,
-			"deep": map[string]any{"list": []any{1, "two"}}, "list": []any{1, " two", `{{ tag "worker" }}`}}},
+			"deep": map[string]any{"list": []any{1.0, "two"}}, "list": []any{1.0, " two", `{{ tag "worker" }}`}}},
 		{two.SetString, map[string]string{"file.text": `s{{ "{{" }}ecret` + "\n"}},
 		{two.DependsOn, []string{"one-x"}},
 		{c.Releases[1].Version, "1.0.0"},
@@ -569,9 +569,9 @@ skaffold.yaml:20:5: profiles[0].unknown: skaffold has no such key, or devloop do
 	}
 	if c.Images[0].Dockerfile != "Dockerfile.client" || c.KubeContext != "" || c.Name != "minikube" ||
 		len(c.Releases) != 2 ||
-		!reflect.DeepEqual(c.Releases[0].Set, config.SetValues{"b/c[0]": 1, "i": `{{ tag "worker" }}`}) ||
+		!reflect.DeepEqual(c.Releases[0].Set, config.SetValues{"b/c[0]": int64(1), "i": `{{ tag "worker" }}`}) ||
 		!reflect.DeepEqual(c.Releases[1].DependsOn, []string{"r"}) ||
-		!reflect.DeepEqual(c.Releases[1].Set, config.SetValues{"x": 1}) {
+		!reflect.DeepEqual(c.Releases[1].Set, config.SetValues{"x": int64(1)}) {
 		t.Errorf("patched made %+v", c)
 	}
 	checkText(t, c)

@@ -111,7 +111,7 @@ func (n *Node) Put(key, value *Node) {
 
 // NewKey returns a key that stands in no file.
 func NewKey(name string) *Node {
-	return &Node{Node: &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: name}}
+	return &Node{Node: &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Style: yaml.DoubleQuotedStyle, Value: name}}
 }
 
 // JoinPath returns the path of a key in the mapping at path.
