@@ -34,6 +34,7 @@ func (s *translator) values(release *tree.Node, v values) {
 	s.valuesFiles(release, v)
 	var inline *tree.Node
 	if v.overrides != nil && s.isMapping(v.overrides) && len(v.overrides.Entries) > 0 {
+		s.oldBooleans(v.overrides)
 		inline = escapeTree(v.overrides)
 	}
 	set := release.As(yaml.MappingNode, release.Path)
@@ -48,6 +49,9 @@ func (s *translator) values(release *tree.Node, v values) {
 				s.replaced(set, path)
 				put(set, path, typed(at, "!!null", "null"))
 				return
+			}
+			if text := setText(at); text != at.Value {
+				s.inform(at, "skaffold makes %s of %s, and so helm --set gets that: quotes keep what is written", text, at.Value)
 			}
 			text, ok := s.expand(at, setText(at))
 			if !ok {
@@ -194,6 +198,22 @@ func steps(path string) []string {
 		list[i] = unescape(step)
 	}
 	return list
+}
+
+// oldBoolean is true or false for Helm, and text for skaffold.
+var oldBoolean = regexp.MustCompile(`^([yYnN]|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF)$`)
+
+// oldBooleans reports values that Helm reads from a values file otherwise than skaffold does.
+func (s *translator) oldBooleans(n *tree.Node) {
+	if n.IsScalar() && n.Style == 0 && oldBoolean.MatchString(n.Value) {
+		s.note(n, "%s is true or false, as in a values file, and not text, as for skaffold: put text in quotes", n.Value)
+	}
+	for _, e := range n.Entries {
+		s.oldBooleans(e.Value)
+	}
+	for _, item := range n.Items {
+		s.oldBooleans(item)
+	}
 }
 
 // escapeTree returns n with every {{ meaning itself, as in skaffold.yaml.
