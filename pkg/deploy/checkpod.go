@@ -206,7 +206,7 @@ func endedContainer(pod *corev1.Pod) *corev1.ContainerStateTerminated {
 func (d *Deployer) checkPodResult(ctx context.Context, t CheckPod, pod *corev1.Pod,
 	ended *corev1.ContainerStateTerminated) (string, error) {
 	var output string
-	notStarted := ended.Reason == "StartError" || ended.Reason == "ContainerCannotRun" // containerd and CRI-O; Docker
+	notStarted := couldNotStart(ended)
 	if !notStarted {
 		var err error
 		if output, err = d.checkPodOutput(ctx, t, pod); err != nil && ended.ExitCode == 0 && t.Purpose != PurposeVerify {

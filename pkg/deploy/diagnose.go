@@ -159,10 +159,14 @@ func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 		if waiting == nil {
 			continue
 		}
-		t := trouble{container: status.Name, key: status.Name + " " + waiting.Reason,
-			what: strings.TrimRight(fmt.Sprintf("container %s of pod %s: %s: %s", status.Name, pod.Name, waiting.Reason,
-				waiting.Message), ": ")}
-		switch waiting.Reason {
+		reason, message := waiting.Reason, waiting.Message
+		if last := status.LastTerminationState.Terminated; couldNotStart(last) &&
+			slices.Contains([]string{"RunContainerError", "CrashLoopBackOff"}, reason) {
+			reason, message = "RunContainerError", last.Message // the two alternate
+		}
+		t := trouble{container: status.Name, key: status.Name + " " + reason,
+			what: strings.TrimRight(fmt.Sprintf("container %s of pod %s: %s: %s", status.Name, pod.Name, reason, message), ": ")}
+		switch reason {
 		case "ErrImageNeverPull", "InvalidImageName":
 			t.hint = hintImage(status.Image)
 		case "ErrImagePull", "ImagePullBackOff":
@@ -193,6 +197,11 @@ func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 		all = append(all, t)
 	}
 	return all
+}
+
+// couldNotStart tells whether the runtime could not start a container's process; it is its error.
+func couldNotStart(ended *corev1.ContainerStateTerminated) bool {
+	return ended != nil && (ended.Reason == "StartError" || ended.Reason == "ContainerCannotRun") // containerd and CRI-O; Docker
 }
 
 // imageDoesNotExist tells whether a registry has said so, rather than not answered.
@@ -233,7 +242,7 @@ func hintExit(last *corev1.ContainerStateTerminated, limit string) string {
 	case last.ExitCode == exitKilled && limit != "":
 		return "exit code 137 is SIGKILL, and its memory limit is " + limit +
 			": if it reached that, raise the container's memory limit, or have it use less"
-	case last.ExitCode == 127 || last.Reason == "StartError" || last.ExitCode == 126:
+	case last.ExitCode == 127 || last.ExitCode == 126:
 		return "its command is not in the image, or cannot be run: correct the command or the Dockerfile"
 	}
 	return hintLines

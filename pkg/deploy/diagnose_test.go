@@ -64,6 +64,27 @@ func TestDiagnosis(t *testing.T) {
 	}
 }
 
+// A container whose process cannot be started waits in two states by turns.
+func TestContainerThatCannotStart(t *testing.T) {
+	const why = `exec: "nope": executable file not found in $PATH`
+	var all []trouble
+	for _, waiting := range []corev1.ContainerStateWaiting{
+		{Reason: "RunContainerError", Message: "failed to start containerd task: " + why},
+		{Reason: "CrashLoopBackOff", Message: "back-off 10s restarting failed container"},
+	} {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-1"}}
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", RestartCount: 1,
+			State: corev1.ContainerState{Waiting: &waiting},
+			LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+				ExitCode: 128, Reason: "StartError", Message: "failed to create containerd task: " + why}}}}
+		all = append(all, troubles(pod, false)...)
+	}
+	if len(all) != 2 || all[0] != all[1] || !strings.HasSuffix(all[0].what, ": RunContainerError: failed to create "+
+		"containerd task: "+why) || all[0].grace != retryGrace {
+		t.Errorf("%+v", all)
+	}
+}
+
 // A hint does not mention memory unless a memory limit was seen.
 func TestKilledContainer(t *testing.T) {
 	limited := func(name string) corev1.Container {
