@@ -44,19 +44,23 @@ type Change struct {
 	Asked bool // by the user, who wants a run whatever the files hold
 }
 
-// cause is why a run starts: all changes since the last run that was not superseded.
+// cause is why a run starts: all changes since the last run that was not superseded. A retry has
+// those of the run that failed first, since the user waits since then.
 type cause struct {
 	why     string // start, change, asked, retry
 	files   []string
-	since   time.Time // the first of them changed
+	since   time.Time // the first of them changed; of a retry without changes, the first run began
 	settled time.Duration
 }
 
 func (c *cause) add(change Change) {
+	if c.why == "retry" { // it was told as failed, this is another attempt
+		*c = cause{}
+	}
 	switch {
 	case change.Asked:
 		c.why = "asked"
-	case c.why == "" || c.why == "retry":
+	case c.why == "":
 		c.why = "change"
 	}
 	for _, path := range change.Paths {
@@ -207,7 +211,10 @@ func (s *scheduler) finish(err error) {
 	case errors.Is(err, event.ErrSuperseded): // a stage noticed first
 		s.plan(rerunPause)
 	case event.IsTransient(err):
-		s.next = cause{why: "retry"}
+		s.next.why = "retry"
+		if s.next.since.IsZero() {
+			s.next.since = s.began
+		}
 		wait := max(min(retryMin<<min(s.retries, 10), retryMax)-time.Since(s.began), retryMin)
 		if s.retries++; s.retries == 1 {
 			s.sink.Stage("loop").Note("trying again until it works, or a file changes")

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -455,6 +456,60 @@ func TestChangeDuringBackoff(t *testing.T) {
 		if got := w.deployed; got != "worker:1ns" {
 			t.Errorf("deployed %q", got)
 		}
+	})
+}
+
+// The time to ready counts from the save, also where an API server that hangs had the run tried
+// again in between.
+func TestRetriesCountFromTheSave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{node: map[string]bool{}, applyFor: 10 * time.Second}
+		changes := make(chan Change)
+		var mu sync.Mutex
+		var last event.RunStart
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			New(w.load, w, changes, func(e event.Event) {
+				if p, ok := e.Payload.(event.RunStart); ok {
+					mu.Lock()
+					defer mu.Unlock()
+					last = p
+				}
+			}).Run(ctx)
+		}()
+		defer func() { cancel(); <-done }()
+		save := func(n int64) time.Time {
+			w.disk.Store(n)
+			now := time.Now()
+			changes <- Change{Batch: watch.Batch{Paths: []string{"/project/app.py"}, Since: now, Until: now}}
+			return now
+		}
+		expect := func(why string, since time.Time) {
+			t.Helper()
+			mu.Lock()
+			defer mu.Unlock()
+			if string(last.Why) != why || !last.Since.Equal(since) || why == "change" && last.Files != "app.py" {
+				t.Errorf("%+v, not since %s", last, since)
+			}
+		}
+		began := time.Now()
+		w.flaky.Store(1)
+		pass(time.Minute)
+		expect("retry", began)
+
+		w.flaky.Store(2)
+		saved := save(1)
+		pass(time.Minute)
+		expect("retry", saved)
+
+		w.flaky.Store(1)
+		save(2)
+		pass(10*time.Second + retryMin/2) // it was told as failed
+		saved = save(3)
+		pass(time.Minute)
+		expect("change", saved)
 	})
 }
 

@@ -139,7 +139,9 @@ func (s State) runStarted(e event.Event, p event.RunStart) State {
 		Stages: []Stage{}, Spans: []Span{}}
 	if !p.Since.IsZero() {
 		run.Started = p.Since
-		run.add(Span{Stage: "settle", Name: "change settled", About: run.Files, Started: p.Since,
+	}
+	if !p.Since.IsZero() && run.Files != "" {
+		run.add(Span{Stage: "settle", Name: "change settled", About: run.Files, Started: run.Started,
 			Seconds: p.Settled, Outcome: Succeeded})
 	}
 	s.Run, s.changed = &run, false
