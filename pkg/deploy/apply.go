@@ -20,7 +20,7 @@ func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Releas
 	if err := d.cluster.Ping(ctx); err != nil {
 		return markBusy(err)
 	}
-	if err := d.ensureNamespaces(ctx, releases); err != nil {
+	if err := d.ensureNamespaces(ctx, stage, releases); err != nil {
 		return markBusy(err)
 	}
 	type result struct {

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/kube"
@@ -31,14 +33,18 @@ type Removal struct {
 
 // Cleanup removes what was deployed: first the objects of what.Before, then releases in reverse
 // order, then empty namespaces. Releases of ours that are no longer in devloop.yaml go too, if they
-// were made from its folder. An error does not stop it; the result has them all.
-func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Release, what Removal) error {
+// were made from its folder. An error does not stop it; the result has them all. stillEnding names
+// what is deleted, but not gone yet.
+func (d *Deployer) Cleanup(
+	ctx context.Context, sink event.Sink, releases []Release, what Removal,
+) (stillEnding []string, err error) {
 	stage := sink.Stage("cleanup")
 	var (
 		ours       []Release
 		namespaces []string
 		unsure     []string // namespaces that may still hold something of ours
 		errs       = []error{d.RemoveCheckPods(ctx)}
+		left       = remnants{Deployer: d, pods: map[types.UID]string{}}
 	)
 	recorded, elsewhere := d.recorded(ordered(releases))
 	errs = append(errs, d.reportOtherFolders(ctx, stage, elsewhere))
@@ -62,7 +68,7 @@ func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Rele
 		}
 	}
 	for _, r := range slices.Backward(ours) {
-		if err := d.uninstall(ctx, stage, r); err != nil {
+		if err := d.uninstall(ctx, stage, r, &left); err != nil {
 			errs = append(errs, err)
 			unsure = append(unsure, r.Namespace)
 		}
@@ -73,7 +79,10 @@ func (d *Deployer) Cleanup(ctx context.Context, sink event.Sink, releases []Rele
 			errs = append(errs, d.deleteNamespace(ctx, stage, namespace))
 		}
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return left.stillEnding(ctx)
 }
 
 // ordered sorts releases behind their dependencies.

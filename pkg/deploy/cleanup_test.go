@@ -116,7 +116,8 @@ func cluster(t *testing.T, journal permissions, objects ...*unstructured.Unstruc
 		partial := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: o.GetAPIVersion(), Kind: o.GetKind()},
 			ObjectMeta: metav1.ObjectMeta{
 				Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(), Annotations: o.GetAnnotations(),
-				Labels: o.GetLabels(), OwnerReferences: o.GetOwnerReferences()}}
+				Labels: o.GetLabels(), OwnerReferences: o.GetOwnerReferences(),
+				DeletionTimestamp: o.GetDeletionTimestamp(), Finalizers: o.GetFinalizers()}}
 		if err := errors.Join(l.dynamic.Tracker().Create(resource, o, o.GetNamespace()), metadata.Tracker().Create(resource,
 			partial, o.GetNamespace())); err != nil {
 			t.Fatal(err)
@@ -276,8 +277,11 @@ func TestCleanupBeforeLeavesAnObjectThatWasMadeAnew(t *testing.T) {
 			return true, nil, nil
 		})
 		err := l.deleteAll(t.Context(), l.stage(), "configmaps", "demo", []Release{{Name: "web", Namespace: "demo"}})
-		if err == nil || !strings.Contains(err.Error(), "configmaps a: still there") {
+		if err == nil || !strings.Contains(err.Error(), "configmaps/a: still there") {
 			t.Errorf("it ends with %v", err)
+		}
+		if log := l.log(); !strings.Contains(log, "configmaps/a (finalizers example.test/never): still there") {
+			t.Errorf("it does not say which finalizers it has removed:\n%s", log)
 		}
 		for _, a := range l.dynamic.Actions() {
 			if p, ok := a.(clientgotesting.PatchAction); ok && !strings.Contains(string(p.GetPatch()), `"uid":"uid-a"`) {
@@ -331,7 +335,14 @@ func TestCleanupLeavesWhatAnotherFolderMade(t *testing.T) {
 
 	everything := Removal{CRDs: true, Volumes: true}
 	l, remembered = from(second, true)
-	if err := errors.Join(l.recordRelease(db), l.Cleanup(t.Context(), l.sink(), []Release{db}, everything)); err != nil {
+	cleanup := func(releases ...Release) error {
+		ending, err := l.Cleanup(t.Context(), l.sink(), releases, everything)
+		if len(ending) > 0 {
+			t.Errorf("still ending: %q", ending)
+		}
+		return err
+	}
+	if err := errors.Join(l.recordRelease(db), cleanup(db)); err != nil {
 		t.Fatal(err)
 	}
 	if got := slices.Concat(deletions(l.client.Actions()), deletions(l.dynamic.Actions())); len(got) > 0 ||
@@ -350,7 +361,7 @@ func TestCleanupLeavesWhatAnotherFolderMade(t *testing.T) {
 	end(remembered)
 
 	l, remembered = from(first, false) // uninstalled by hand, and no longer in this folder's devloop.yaml
-	if err := l.Cleanup(t.Context(), l.sink(), nil, everything); err != nil {
+	if err := cleanup(); err != nil {
 		t.Fatal(err)
 	}
 	got, want := slices.Concat(deletions(l.client.Actions()), deletions(l.dynamic.Actions())),

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,9 +27,10 @@ const finalizerTimeout = 40 * time.Second
 // doomed are objects of one resource in one namespace that are being deleted.
 type doomed struct {
 	*Deployer
-	api                 dynamic.ResourceInterface
-	resource, namespace string
-	uids                map[types.UID]bool
+	api       dynamic.ResourceInterface
+	resource  schema.GroupResource
+	namespace string
+	uids      map[types.UID]bool
 }
 
 // deleteAll deletes the objects of a resource in a namespace, and waits until they and their pods
@@ -77,11 +79,11 @@ func (d *Deployer) deleteAll(
 		names[i] = ours[i].GetName()
 	}
 	return stage.Step(ctx, "objects deleted", func(ctx context.Context) ([]any, error) {
-		objects := doomed{d, api, mapping.Resource.Resource, namespace, map[types.UID]bool{}}
+		objects := doomed{d, api, mapping.Resource.GroupResource(), namespace, map[types.UID]bool{}}
 		if err := objects.delete(ctx, ours); err != nil {
 			return nil, err
 		}
-		err := objects.awaitGone(ctx)
+		err := objects.awaitGone(ctx, stage)
 		if err == nil || ctx.Err() != nil {
 			return nil, err
 		}
@@ -91,7 +93,7 @@ func (d *Deployer) deleteAll(
 		}
 		stage.Warn("finalizers removed, their controller did not do so", err, "resource", name,
 			"objects", strings.Join(freed, " "))
-		return nil, objects.awaitGone(ctx)
+		return nil, objects.awaitGone(ctx, stage)
 	}, "resource", name, "namespace", event.Name(namespace), "objects", strings.Join(names, " "))
 }
 
@@ -131,44 +133,43 @@ func (o doomed) delete(ctx context.Context, objects []unstructured.Unstructured)
 		o.uids[object.GetUID()] = true
 		err := o.api.Delete(ctx, object.GetName(), metav1.DeleteOptions{Preconditions: onlyUID(object.GetUID())})
 		if err != nil && !isGone(err) {
-			return fmt.Errorf("delete %s %s/%s: %w", o.resource, o.namespace, object.GetName(), err)
+			return fmt.Errorf("delete %s %s/%s: %w", o.resource.Resource, o.namespace, object.GetName(), err)
 		}
 	}
 	return nil
 }
 
-func (o doomed) awaitGone(ctx context.Context) error {
+func (o doomed) awaitGone(ctx context.Context, stage event.Stage) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, finalizerTimeout, fmt.Errorf("still there after %s", finalizerTimeout))
 	defer cancel()
-	return o.until(ctx, func() (string, error) { return o.remaining(ctx) })
+	return o.Deployer.awaitGone(ctx, stage, func() ([]ending, error) { return o.remaining(ctx) })
 }
 
-// remaining names one of the objects that are left, or a pod that one owns.
-func (o doomed) remaining(ctx context.Context) (string, error) {
-	left, err := o.api.List(ctx, metav1.ListOptions{})
+// remaining returns the objects that are left, and the pods that they own.
+func (o doomed) remaining(ctx context.Context) (left []ending, err error) {
+	objects, err := o.api.List(ctx, metav1.ListOptions{})
 	if apierrors.IsNotFound(err) { // their kind is gone
-		return "", nil
+		return nil, nil
 	}
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	for _, object := range left.Items {
-		if o.uids[object.GetUID()] {
-			return o.resource + " " + object.GetName(), nil
+	for i := range objects.Items {
+		if object := &objects.Items[i]; o.uids[object.GetUID()] {
+			left = append(left, endingObject(o.resource, object))
 		}
 	}
 	pods, err := o.cluster.Client.CoreV1().Pods(o.namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	for _, pod := range pods.Items {
-		for _, owner := range pod.OwnerReferences {
-			if o.uids[owner.UID] {
-				return "pod " + pod.Name, nil
-			}
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		if slices.ContainsFunc(pod.OwnerReferences, func(owner metav1.OwnerReference) bool { return o.uids[owner.UID] }) {
+			left = append(left, endingObject(corev1.Resource("pods"), pod))
 		}
 	}
-	return "", nil
+	return left, nil
 }
 
 // removeFinalizers removes them from objects that are being deleted, and returns the objects'

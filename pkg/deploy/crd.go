@@ -187,7 +187,7 @@ func (d *Deployer) removeCRDs(ctx context.Context, stage event.Stage, remove boo
 			continue
 		}
 		errs = append(errs, stage.Step(ctx, "CRD deleted", func(ctx context.Context) ([]any, error) {
-			return nil, d.removeCRD(ctx, name, there.GetUID())
+			return nil, d.removeCRD(ctx, stage, there)
 		}, "crd", name))
 	}
 	if len(stay) > 0 {
@@ -199,24 +199,46 @@ func (d *Deployer) removeCRDs(ctx context.Context, stage event.Stage, remove boo
 }
 
 // removeCRD deletes a CRD, and waits until it and all objects of its kind are gone.
-func (d *Deployer) removeCRD(ctx context.Context, name string, uid types.UID) error {
-	api := d.cluster.Dynamic.Resource(definitions)
-	err := api.Delete(ctx, name, metav1.DeleteOptions{Preconditions: onlyUID(uid)})
+func (d *Deployer) removeCRD(ctx context.Context, stage event.Stage, crd *unstructured.Unstructured) error {
+	api, name := d.cluster.Dynamic.Resource(definitions), crd.GetName()
+	err := api.Delete(ctx, name, metav1.DeleteOptions{Preconditions: onlyUID(crd.GetUID())})
 	if err != nil && !isGone(err) {
 		return fmt.Errorf("delete CRD %s: %w", name, err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still there after %s", goneTimeout))
 	defer cancel()
-	err = d.until(ctx, func() (string, error) {
+	err = d.awaitGone(ctx, stage, func() ([]ending, error) {
 		now, err := api.Get(ctx, name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) || err == nil && now.GetUID() != uid {
-			return "", nil
+		switch {
+		case apierrors.IsNotFound(err), err == nil && now.GetUID() != crd.GetUID():
+			return nil, nil
+		case err != nil:
+			return nil, err
 		}
-		return "CRD " + name, err
+		left := d.objectsOfCRD(ctx, now)
+		return append(left, endingObject(definitions.GroupResource(), now)), nil
 	})
 	if err != nil {
-		return event.WithHint(err,
-			"an object of its kind has a finalizer that is never removed: kubectl get "+name+" -A")
+		return err
 	}
 	return d.forgetEntry(journal.CRD, name)
+}
+
+// objectsOfCRD returns the objects of a CRD's kind that are left, none if they cannot be listed.
+func (d *Deployer) objectsOfCRD(ctx context.Context, crd *unstructured.Unstructured) (left []ending) {
+	stored, _, _ := unstructured.NestedStringSlice(crd.Object, "status", "storedVersions")
+	group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
+	plural, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "plural")
+	for _, version := range stored {
+		resource := schema.GroupVersionResource{Group: group, Version: version, Resource: plural}
+		objects, err := d.cluster.Dynamic.Resource(resource).List(ctx, metav1.ListOptions{})
+		if err != nil { // not served
+			continue
+		}
+		for i := range objects.Items {
+			left = append(left, endingObject(resource.GroupResource(), &objects.Items[i]))
+		}
+		return left
+	}
+	return nil
 }

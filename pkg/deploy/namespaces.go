@@ -19,7 +19,7 @@ import (
 )
 
 // ensureNamespaces creates the namespaces that releases ask for.
-func (d *Deployer) ensureNamespaces(ctx context.Context, releases []Release) error {
+func (d *Deployer) ensureNamespaces(ctx context.Context, stage event.Stage, releases []Release) error {
 	var names []string
 	for _, r := range releases {
 		if r.CreateNamespace && !slices.Contains(names, r.Namespace) {
@@ -28,45 +28,64 @@ func (d *Deployer) ensureNamespaces(ctx context.Context, releases []Release) err
 	}
 	group, ctx := event.NewGroup(ctx)
 	for _, name := range names {
-		group.Go(func() error { return d.ensureNamespace(ctx, name) })
+		group.Go(func() error { return d.ensureNamespace(ctx, stage, name) })
 	}
 	return group.Wait()
 }
 
 // ensureNamespace creates a namespace if there is none, and records first that devloop may delete
 // it.
-func (d *Deployer) ensureNamespace(ctx context.Context, name string) error {
+func (d *Deployer) ensureNamespace(ctx context.Context, stage event.Stage, name string) error {
 	namespaces := d.cluster.Client.CoreV1().Namespaces()
-	ctx, cancel := context.WithTimeoutCause(ctx, kube.EndingTimeout, fmt.Errorf("not gone after %s", kube.EndingTimeout))
-	defer cancel()
-	for {
-		found, err := namespaces.Get(ctx, name, metav1.GetOptions{})
-		if err == nil && found.Status.Phase != corev1.NamespaceTerminating {
-			return nil
-		}
-		if err == nil { // of a clean-up that has not finished
-			if err := sleep(ctx, pollInterval); err != nil {
-				return event.WithHint(fmt.Errorf("namespace %s is still being deleted: %w", name, err),
-					"an object in it may have a finalizer that is never removed: kubectl describe namespace "+name)
-			}
-			continue
-		}
-		if !apierrors.IsNotFound(err) {
-			return fmt.Errorf("namespace %s: %w", name, err)
-		}
-		if err := d.journal.Record(journal.Namespace, name); err != nil {
+	found, err := namespaces.Get(ctx, name, metav1.GetOptions{})
+	if err == nil && found.Status.Phase == corev1.NamespaceTerminating { // of a clean-up that has not finished
+		waitCtx, cancel := context.WithTimeoutCause(ctx, kube.EndingTimeout,
+			fmt.Errorf("still being deleted after %s", kube.EndingTimeout))
+		defer cancel()
+		if err := d.awaitNamespaceGone(waitCtx, stage, found); err != nil {
 			return err
 		}
-		made, err := namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
-			Name: name, Labels: map[string]string{kube.LabelManagedBy: kube.FieldManager}}}, metav1.CreateOptions{})
-		if apierrors.IsAlreadyExists(err) {
-			return d.forgetEntry(journal.Namespace, name) // someone else created it
-		}
-		if err != nil {
-			return fmt.Errorf("create namespace %s: %w", name, err)
-		}
-		return d.recordUID(journal.Namespace, name, made.UID)
+		found, err = namespaces.Get(ctx, name, metav1.GetOptions{})
 	}
+	if err == nil {
+		return nil
+	}
+	if !apierrors.IsNotFound(err) {
+		return fmt.Errorf("namespace %s: %w", name, err)
+	}
+	if err := d.journal.Record(journal.Namespace, name); err != nil {
+		return err
+	}
+	made, err := namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: name, Labels: map[string]string{kube.LabelManagedBy: kube.FieldManager}}}, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		return d.forgetEntry(journal.Namespace, name) // someone else created it
+	}
+	if err != nil {
+		return fmt.Errorf("create namespace %s: %w", name, err)
+	}
+	return d.recordUID(journal.Namespace, name, made.UID)
+}
+
+// awaitNamespaceGone waits for the end of a namespace that is being deleted.
+func (d *Deployer) awaitNamespaceGone(ctx context.Context, stage event.Stage, there *corev1.Namespace) error {
+	return d.awaitGone(ctx, stage, func() ([]ending, error) {
+		now, err := d.cluster.Client.CoreV1().Namespaces().Get(ctx, there.Name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err), err == nil && now.UID != there.UID:
+			return nil, nil
+		case err != nil:
+			return nil, err
+		}
+		e := endingObject(corev1.Resource("namespaces"), now)
+		for _, c := range now.Status.Conditions { // what the namespace's controller says
+			remains := c.Type == corev1.NamespaceFinalizersRemaining || c.Type == corev1.NamespaceDeletionDiscoveryFailure
+			if remains && c.Status == corev1.ConditionTrue {
+				e.why = c.Message
+			}
+		}
+		return []ending{e}, nil
+	})
 }
 
 // isOurNamespace tells whether devloop made this namespace, and not someone else one of its name
@@ -93,7 +112,7 @@ func (d *Deployer) deleteNamespace(ctx context.Context, stage event.Stage, name 
 	case err != nil:
 		return fmt.Errorf("namespace %s: %w", name, err)
 	}
-	content, err := d.remains(waitCtx, name)
+	content, err := d.remains(waitCtx, stage, name)
 	switch {
 	case discovery.IsGroupDiscoveryFailedError(err):
 		stage.Warn("namespace kept, the API server does not list all that may be in it", err,
@@ -112,13 +131,7 @@ func (d *Deployer) deleteNamespace(ctx context.Context, stage event.Stage, name 
 		}
 		waitCtx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still there after %s", goneTimeout))
 		defer cancel()
-		err = d.until(waitCtx, func() (string, error) {
-			now, err := namespaces.Get(waitCtx, name, metav1.GetOptions{})
-			if apierrors.IsNotFound(err) || err == nil && now.UID != there.UID {
-				return "", nil
-			}
-			return "namespace " + name, err
-		})
+		err = d.awaitNamespaceGone(waitCtx, stage, there)
 		if err != nil {
 			return nil, err
 		}
@@ -129,21 +142,20 @@ func (d *Deployer) deleteNamespace(ctx context.Context, stage event.Stage, name 
 // remains waits for objects that are going away by themselves, and names one that is not, "" if the
 // namespace is empty. If the API server does not list some kinds for longer than AnswerTimeout, the
 // error is discovery's: these may hold objects.
-func (d *Deployer) remains(ctx context.Context, namespace string) (content string, err error) {
+func (d *Deployer) remains(ctx context.Context, stage event.Stage, namespace string) (content string, err error) {
 	var unlisted error
 	since := time.Now()
-	err = d.until(ctx, func() (left string, err error) {
-		var ending bool
-		content, ending, err = d.contents(ctx, namespace)
+	err = d.awaitGone(ctx, stage, func() (left []ending, err error) {
+		content, left, err = d.contents(ctx, namespace)
 		unlisted = nil
 		switch {
 		case discovery.IsGroupDiscoveryFailedError(err) && time.Since(since) > kube.AnswerTimeout:
 			unlisted = err
-			return "", nil
-		case ending:
-			return content, err
+			return nil, nil
+		case content != "":
+			return nil, err
 		}
-		return "", err
+		return left, err
 	})
 	if err == nil {
 		err = unlisted
@@ -151,19 +163,19 @@ func (d *Deployer) remains(ctx context.Context, namespace string) (content strin
 	return content, err
 }
 
-// contents names an object that keeps the namespace from being empty. ending tells that it goes by
-// itself: it is being deleted, or its owner is gone and the garbage collector comes for it. If
-// nothing is found but some kinds are not listed now, the error is discovery's.
-func (d *Deployer) contents(ctx context.Context, namespace string) (found string, ending bool, err error) {
+// contents names an object that keeps the namespace from being empty, or else returns those that go
+// by themselves: they are being deleted, or their owners are gone and the garbage collector comes
+// for them. If nothing is found but some kinds are not listed now, the error is discovery's.
+func (d *Deployer) contents(ctx context.Context, namespace string) (stays string, left []ending, err error) {
 	d.cluster.Discovery.Invalidate() // include kinds that are new
 	_, lists, unlisted := d.cluster.Discovery.ServerGroupsAndResources()
 	if unlisted != nil && !discovery.IsGroupDiscoveryFailedError(unlisted) {
-		return "", false, unlisted
+		return "", nil, unlisted
 	}
 	for _, list := range discovery.FilteredBy(discovery.SupportsAllVerbs{Verbs: []string{"list", "delete"}}, lists) {
 		version, err := schema.ParseGroupVersion(list.GroupVersion)
 		if err != nil {
-			return "", false, err
+			return "", nil, err
 		}
 		for _, resource := range list.APIResources {
 			if !resource.Namespaced || strings.Contains(resource.Name, "/") {
@@ -175,24 +187,24 @@ func (d *Deployer) contents(ctx context.Context, namespace string) (found string
 				continue
 			}
 			if err != nil {
-				return "", false, fmt.Errorf("list %s: %w", resource.Name, err)
+				return "", nil, fmt.Errorf("list %s: %w", resource.Name, err)
 			}
-			for _, object := range objects.Items {
-				if automatic(resource.Name, object.GetName()) {
-					continue
+			for i := range objects.Items {
+				object := &objects.Items[i]
+				switch {
+				case automatic(resource.Name, object.GetName()):
+				case object.GetDeletionTimestamp() == nil && len(object.GetOwnerReferences()) == 0:
+					return resource.Name + "/" + object.GetName(), nil, nil
+				default:
+					left = append(left, endingObject(version.WithResource(resource.Name).GroupResource(), object))
 				}
-				found = resource.Name + "/" + object.GetName()
-				if object.GetDeletionTimestamp() == nil && len(object.GetOwnerReferences()) == 0 {
-					return found, false, nil
-				}
-				ending = true
 			}
 		}
 	}
-	if found == "" {
+	if len(left) == 0 {
 		err = unlisted
 	}
-	return found, ending, err
+	return "", left, err
 }
 
 // automatic tells whether a cluster puts this object into every namespace, or leaves it there.

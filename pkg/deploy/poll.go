@@ -16,7 +16,10 @@ func (d *Deployer) until(ctx context.Context, ask func() (left string, err error
 		}
 		if waitErr := sleep(ctx, pollInterval); waitErr != nil {
 			if left != "" {
-				return fmt.Errorf("%s: %w", left, waitErr)
+				waitErr = fmt.Errorf("%s: %w", left, waitErr)
+			}
+			if errors.Is(err, ctx.Err()) { // the question was cut off, too
+				err = nil
 			}
 			return errors.Join(waitErr, err)
 		}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 
 	"helm.sh/helm/v3/pkg/action"
 	helmkube "helm.sh/helm/v3/pkg/kube"
@@ -18,13 +20,14 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// uninstall removes a release of ours.
-func (d *Deployer) uninstall(ctx context.Context, stage event.Stage, r Release) error {
+// uninstall removes a release of ours; left gets what may go away only later.
+func (d *Deployer) uninstall(ctx context.Context, stage event.Stage, r Release, left *remnants) error {
 	return stage.Step(ctx, event.ReleaseUninstalled, func(context.Context) ([]any, error) {
 		helm, history, err := d.helmFor(ctx, stage, r)
 		if err != nil {
 			return nil, fmt.Errorf("uninstall release %s: %w", r.ID(), err)
 		}
+		left.add(ctx, r, history)
 		if err := d.helmUninstall(ctx, stage, helm, r, history); err != nil {
 			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
 		}
@@ -56,6 +59,13 @@ func (d *Deployer) helmUninstall(
 	if len(history) > 0 {
 		last = history[0].Version
 	}
+	if hooks := hooksFor(history, uninstallHooks); len(hooks) > 0 {
+		slow := time.AfterFunc(patience, func() {
+			stage.Note("waiting for the hooks of a release that is being uninstalled", "release", event.Name(r.Name),
+				"hooks", abbreviate(hooks), "at most", hookTimeout.String()+" for each")
+		})
+		defer slow.Stop()
+	}
 	if err := d.watchHooks(ctx, r, last, uninstallHooks, func() error { return run(true) }); err != nil {
 		stage.Warn("release is uninstalled without its hooks, since they failed", err,
 			"release", event.Name(r.Name))
@@ -69,6 +79,19 @@ func (d *Deployer) helmUninstall(
 		return err
 	}
 	return d.sweep(ctx, r, history, nil)
+}
+
+// hooksFor names the hooks of the last revision that run for one of the events.
+func hooksFor(history []*release.Release, events []release.HookEvent) (names []string) {
+	if len(history) == 0 {
+		return nil
+	}
+	for _, hook := range history[0].Hooks {
+		if runsFor(hook, events) {
+			names = append(names, strings.ToLower(hook.Kind)+"/"+hook.Name)
+		}
+	}
+	return names
 }
 
 // removeHooks deletes the objects of hooks that match, if the hooks made them.

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
@@ -15,9 +16,10 @@ func (s *Session) Cleanup(ctx context.Context, leaves string, what deploy.Remova
 	say := s.options.Sink.Stage("cleanup")
 	say.Note(event.CleanupStarts, "leave at once with", leaves)
 	what.Before = s.config.Load().Cleanup.Before
-	err := s.deployer.Cleanup(ctx, s.options.Sink, releases(s.config.Load()), what)
+	ending, err := s.deployer.Cleanup(ctx, s.options.Sink, releases(s.config.Load()), what)
 	if err != nil {
-		return event.WithHint(fmt.Errorf("clean up: %w", err), "devloop delete tries again")
+		hint := strings.TrimPrefix(event.Hint(err)+"; devloop delete tries again", "; ")
+		return event.WithHint(fmt.Errorf("clean up: %w", err), hint)
 	}
 	count := func(kinds ...journal.Kind) (n int) {
 		for _, kind := range kinds {
@@ -26,6 +28,8 @@ func (s *Session) Cleanup(ctx context.Context, leaves string, what deploy.Remova
 		return n
 	}
 	switch {
+	case len(ending) > 0:
+		say.Note("some of what was deleted is still ending", "objects", strings.Join(ending, ", "))
 	case count(journal.Release, journal.Namespace) > 0: // already reported, with what keeps it
 	case count(journal.CRD, journal.Volume) > 0:
 		say.Note("nothing else left behind")

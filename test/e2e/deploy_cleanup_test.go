@@ -24,6 +24,7 @@ func testCleanup(t *testing.T, cluster kubernetes.Interface) {
 	kubectl(t, "create", "namespace", mine)
 	d := p.start(t)
 	d.await(t, 0, ready)
+	kubectl(t, "wait", "pod", "slow", "--namespace", mine, "--for=jsonpath={.status.phase}=Running", "--timeout=60s")
 	things := "things." + p.name + ".test"
 	p.write(t, "users.yaml", strings.ReplaceAll(`
 apiVersion: $NAME.test/v1
@@ -49,6 +50,8 @@ spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 1Mi } } 
 			with("objects", "^plain stuck$"),
 		onRelease("guest", "release is uninstalled without its hooks, since they failed").
 			because(`\nthe hook will not\n`),
+		on("waiting for objects that are being deleted").with("objects", `^things/stuck \(finalizers cleanup\.test/nobody\)$`),
+		on("some of what was deleted is still ending").with("objects", "^pods/slow$"),
 		onRelease("guest", event.ReleaseUninstalled),
 		onRelease("data", event.ReleaseUninstalled),
 		on("volume claim stays, it holds data").with("claim", "^"+p.name+"/data-db-0$").

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -41,6 +42,7 @@ func TestDeploy(t *testing.T) {
 		{"order", testOrder},
 		{"mistakes are found before anything is written", testMistakes},
 		{"diff and render", testDiff},
+		{"what has been running is not watched again", testRunning},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			t.Parallel()
@@ -313,6 +315,32 @@ func testDiff(t *testing.T, cluster kubernetes.Interface) {
 	}
 	kubectl(t, "delete", "configmap", "-n", p.name, "shown")
 	compares(1, release+"revision 1: would be applied, configmap/shown is missing\n")
+	p.remove(t)
+}
+
+// testRunning: a container without a probe has to run for 3 s before it counts as up. The node
+// tells how long it has been running already.
+func testRunning(t *testing.T, cluster kubernetes.Interface) {
+	p := newProject(t, "deploy/mend")
+	const watched = 3 * time.Second
+	if took := p.once(t, 0).only(t, on(event.RolloutComplete)).Took; took < watched {
+		t.Errorf("a container that has just started counts as up after %s", took)
+	}
+	pods, err := cluster.CoreV1().Pods(p.name).List(t.Context(), metav1.ListOptions{})
+	must(t, err)
+	if len(pods.Items) != 1 || pods.Items[0].Status.ContainerStatuses[0].State.Running == nil {
+		t.Fatalf("pods: %v", pods.Items)
+	}
+	began := pods.Items[0].Status.ContainerStatuses[0].State.Running.StartedAt
+	eventually(t, "that its node has seen it run", func() bool {
+		lease, err := cluster.CoordinationV1().Leases("kube-node-lease").Get(t.Context(), pods.Items[0].Spec.NodeName,
+			metav1.GetOptions{})
+		must(t, err)
+		return lease.Spec.RenewTime.Sub(began.Time) > watched+time.Second
+	})
+	if took := p.once(t, 0).only(t, on(event.RolloutComplete)).Took; took >= watched {
+		t.Errorf("a container that has been running for long counts as up after %s", took)
+	}
 	p.remove(t)
 }
 
