@@ -210,12 +210,14 @@ func hintFor(l event.Link) string {
 	}
 }
 
-// Old returns the Dask clusters that run an image as it was built from other inputs, the oldest
-// first. Images has an entry for each tag that is not old.
+// Old returns the Dask clusters that run an image of devloop.yaml under another tag, the oldest
+// first: it was built from other inputs, or by another tool. A digest alone does not tell. Images
+// has an entry for each tag that is not old.
 func Old(images []Image, clusters event.DaskClusters) event.DaskClusters {
 	old := event.DaskClusters{}
 	for _, c := range clusters {
-		if slices.ContainsFunc(images, func(i Image) bool { return i.isOlder(c.Image) }) &&
+		if parse(c.Image).tag != "" &&
+			slices.ContainsFunc(images, func(i Image) bool { return sameRepository(c.Image, i.Ref) }) &&
 			!slices.ContainsFunc(images, func(i Image) bool { return same(c.Image, i.Ref) }) {
 			old = append(old, c)
 		}

@@ -182,7 +182,11 @@ func TestOld(t *testing.T) {
 		{Name: "now", Image: "docker.io/library/worker:1", Since: at},
 		{Name: "second", Image: "worker:0", Since: at.Add(time.Second)},
 		{Name: "first", Image: "worker:a", Since: at},
-		{Name: "pinned", Image: "worker:v1", Since: at},
+		{Name: "of another tool", Image: "worker:v1-3-gabcdef", Since: at.Add(2 * time.Second)},
+		{Name: "untagged", Image: "worker", Since: at.Add(3 * time.Second)},
+		{Name: "by digest", Image: "worker@sha256:" + strings.Repeat("ab", 32), Since: at},
+		{Name: "now, with its digest", Image: "worker:1@sha256:" + strings.Repeat("ab", 32), Since: at},
+		{Name: "in another registry", Image: "registry.example/worker:1", Since: at},
 		{Name: "chosen", Image: "daskgateway/dask-worker:latest", Since: at},
 		{Name: "odd", Image: "", Since: at},
 	}
@@ -190,7 +194,7 @@ func TestOld(t *testing.T) {
 	for _, c := range Old(images, clusters) {
 		names = append(names, string(c.Name))
 	}
-	if !slices.Equal(names, []string{"first", "second"}) {
+	if !slices.Equal(names, []string{"first", "second", "of another tool", "untagged"}) {
 		t.Errorf("old: %v", names)
 	}
 }

@@ -68,7 +68,7 @@ func TestPodsSettle(t *testing.T) {
 func TestDeployedImages(t *testing.T) {
 	c := &config.Config{Images: []config.Image{{Name: "worker"}, {Name: "client"}}}
 	images := deployedImages(c, []string{"ClusterIP", "worker", "ce6fdce58d884543", "client:566dd06af37aff33",
-		"r.example/x:ab6fdce58d884543@sha256:00", "ce6fdce58d884543f", "v1"})
+		"r.example/x:ab6fdce58d884543@sha256:00", "ce6fdce58d88454", "v1"})
 	var refs []string
 	for _, i := range images {
 		refs = append(refs, i.Ref)
@@ -79,8 +79,8 @@ func TestDeployedImages(t *testing.T) {
 		t.Errorf("%s, not %s", got, want)
 	}
 	old := proof.Old(images, event.DaskClusters{{Name: "new", Image: "worker:ce6fdce58d884543"},
-		{Name: "old", Image: "worker:712c3a91dcb384c3"}, {Name: "pinned", Image: "worker:v1"}})
-	if len(old) != 1 || old[0].Name != "old" {
+		{Name: "old", Image: "worker:712c3a91dcb384c3"}, {Name: "of another tool", Image: "worker:v1"}, {Name: "theirs", Image: "x:v1"}})
+	if len(old) != 2 || old[0].Name != "of another tool" || old[1].Name != "old" {
 		t.Errorf("old: %v", old)
 	}
 	if old := proof.Old(nil, event.DaskClusters{{Name: "old", Image: "worker:712c3a91dcb384c3"}}); len(old) != 0 {
