@@ -23,8 +23,6 @@ import (
 	"time"
 
 	"helm.sh/helm/v3/pkg/chart"
-	"helm.sh/helm/v3/pkg/chartutil"
-	"sigs.k8s.io/yaml"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
@@ -34,8 +32,6 @@ const (
 	downloadTimeout = 60 * time.Second
 	// maxChart is Helm's own limit for an archive, in bytes.
 	maxChart = 100 << 20
-	// maxDepth limits the depth of dependencies, which may be cyclic.
-	maxDepth = 10
 )
 
 // source is where a chart comes from.
@@ -118,7 +114,8 @@ func (c *charts) open(ctx context.Context, stage event.Stage, from source) (char
 	}}, nil
 }
 
-// load reads the chart in a file or folder, and adds the dependencies that it does not contain.
+// load reads the chart in a file or folder, with the dependencies that helm dependency build would
+// put into its charts folder.
 func (c *charts) load(ctx context.Context, stage event.Stage, file string, from source, depth int) (*chart.Chart,
 	error) {
 	loaded, err := loadChart(ctx, file)
@@ -128,108 +125,10 @@ func (c *charts) load(ctx context.Context, stage event.Stage, file string, from 
 	if err != nil {
 		return nil, event.WithHint(fmt.Errorf("chart %s: %w", from, err), "fix it and save; what ran keeps running")
 	}
-	for _, wanted := range loaded.Metadata.Dependencies {
-		if wanted == nil || slices.ContainsFunc(loaded.Dependencies(),
-			func(c *chart.Chart) bool { return satisfies(c, wanted) }) {
-			continue // the same chart may occur under two aliases
-		}
-		if depth == maxDepth {
-			return nil, fmt.Errorf("chart %s: its charts depend on each other more than %d deep", from, maxDepth)
-		}
-		brought, err := c.loadDependency(ctx, stage, loaded, wanted, file, depth+1)
-		if err != nil {
-			return nil, fmt.Errorf("chart %s: its dependency %s: %w", from, wanted.Name, err)
-		}
-		loaded.AddDependency(brought)
+	if err := c.addDependencies(ctx, stage, loaded, file, true, depth); err != nil {
+		return nil, fmt.Errorf("chart %s: %w", from, err)
 	}
 	return loaded, nil
-}
-
-// loadDependency loads a dependency of the chart in file.
-func (c *charts) loadDependency(ctx context.Context, stage event.Stage, parent *chart.Chart, wanted *chart.Dependency,
-	file string, depth int) (*chart.Chart, error) {
-	from, err := dependencyOf(parent, wanted, file)
-	if err != nil {
-		return nil, err
-	}
-	archive, err := c.locate(ctx, stage, from)
-	if err != nil {
-		return nil, err
-	}
-	brought, err := c.load(ctx, stage, archive, from, depth)
-	if err == nil && !satisfies(brought, wanted) {
-		err = event.WithHint(fmt.Errorf("what is there is %s %s, not %s %s", brought.Name(), brought.Metadata.Version,
-			wanted.Name, wanted.Version),
-			"correct its name or version in Chart.yaml")
-	}
-	return brought, err
-}
-
-// satisfies tells whether a chart is the dependency, by Helm's rule.
-func satisfies(found *chart.Chart, wanted *chart.Dependency) bool {
-	return found.Name() == wanted.Name && (wanted.Version == "" || chartutil.IsCompatibleRange(wanted.Version,
-		found.Metadata.Version))
-}
-
-// dependencyOf returns where a dependency comes from. Chart.lock fixes its version where that still
-// fits.
-func dependencyOf(parent *chart.Chart, wanted *chart.Dependency, file string) (source, error) {
-	from := source{chart: wanted.Name, repo: wanted.Repository, version: wanted.Version}
-	if parent.Lock != nil {
-		for _, locked := range parent.Lock.Dependencies {
-			if locked.Name == wanted.Name && locked.Repository == wanted.Repository &&
-				chartutil.IsCompatibleRange(wanted.Version, locked.Version) {
-				from.version = locked.Version
-			}
-		}
-	}
-	kind, rest, isURL := strings.Cut(wanted.Repository, "://")
-	switch {
-	case wanted.Repository == "":
-		return from, event.WithHint(errors.New("is not in its charts folder, and names no repository"),
-			"put it into charts/, or give its repository in Chart.yaml")
-	case kind == "file":
-		folder := filepath.FromSlash(rest)
-		if !filepath.IsAbs(folder) {
-			folder = filepath.Join(file, folder)
-		}
-		return source{chart: folder}, nil
-	case kind == "oci":
-		return source{chart: strings.TrimSuffix(wanted.Repository, "/") + "/" + wanted.Name, version: from.version}, nil
-	case !isURL: // "@name" or "alias:name": of helm repo add
-		entry, err := addedRepository(strings.TrimPrefix(strings.TrimPrefix(wanted.Repository, "alias:"), "@"))
-		from.repo = entry
-		return from, err
-	}
-	return from, nil
-}
-
-// localDependencies returns the folders that the chart in a folder depends on by file://,
-// transitively.
-func localDependencies(folder string) []string {
-	found := []string{folder}
-	for i := 0; i < len(found) && len(found) < 100; i++ {
-		var metadata chart.Metadata
-		for _, file := range []string{"Chart.yaml", "requirements.yaml"} { // the latter is for v1 charts
-			if text, err := files.Read(filepath.Join(found[i], file), maxText); err == nil {
-				_ = yaml.Unmarshal(text, &metadata) // loading the chart reports invalid YAML
-			}
-		}
-		for _, dependency := range metadata.Dependencies {
-			if dependency == nil {
-				continue
-			}
-			rest, isLocal := strings.CutPrefix(dependency.Repository, "file://")
-			other := filepath.FromSlash(rest)
-			if !filepath.IsAbs(other) {
-				other = filepath.Join(found[i], other)
-			}
-			if isLocal && !slices.Contains(found, other) {
-				found = append(found, other)
-			}
-		}
-	}
-	return found[1:]
 }
 
 // digestOf covers a chart's files and those of its dependencies. The digest of the archive would
@@ -239,6 +138,9 @@ func digestOf(loaded *chart.Chart) string {
 	raw := slices.SortedFunc(slices.Values(loaded.Raw),
 		func(a, b *chart.File) int { return strings.Compare(a.Name, b.Name) })
 	for _, f := range raw {
+		if strings.HasPrefix(f.Name, "charts/") {
+			continue // counted below, but for old copies
+		}
 		_, _ = fmt.Fprintf(sum, "%d:%s,%d:", len(f.Name), f.Name, len(f.Data)) // a hash never fails
 		_, _ = sum.Write(f.Data)
 	}

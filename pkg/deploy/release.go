@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -46,7 +47,7 @@ func (r Release) source() source { return source{r.Chart, r.Repo, r.Version, r.S
 func (r Release) Files() []string {
 	files := slices.Clone(r.ValuesFiles)
 	if r.source().isLocal() {
-		files = append(append(files, r.Chart), localDependencies(r.Chart)...)
+		return append(append(files, r.Chart), inputsOf(r.Chart)...)
 	}
-	return files
+	return append(files, helmSettings(cmp.Or(r.Repo, r.Chart))...)
 }

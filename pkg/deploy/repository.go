@@ -217,6 +217,15 @@ func hasTag(reference string) bool {
 	return strings.LastIndex(reference, ":") > strings.LastIndex(reference, "/")
 }
 
+// helmSettings returns the files of this user that say how a repository or registry is reached:
+// helm repo add and helm registry login change them.
+func helmSettings(repository string) []string {
+	if strings.HasPrefix(repository, "oci://") {
+		return []string{cli.New().RegistryConfig}
+	}
+	return []string{cli.New().RepositoryConfig}
+}
+
 // addedRepository returns the URL of a repository that was added by helm repo add.
 func addedRepository(name string) (string, error) {
 	file := cli.New().RepositoryConfig
