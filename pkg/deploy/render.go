@@ -15,6 +15,7 @@ import (
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/releaseutil"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -85,7 +86,49 @@ func (d *Deployer) renderChart(ctx context.Context, want *desired, last revision
 	if err != nil {
 		return rendered{}, event.WithHint(want.inOutput(err, files), hintChart)
 	}
+	if err := want.checkDuplicates(manifests); err != nil {
+		return rendered{}, err
+	}
 	return rendered{loaded, values, options.Revision, files, hooks, manifests, loaded.CRDObjects()}, nil
+}
+
+// checkDuplicates returns an error if an object is rendered twice: which of the two the cluster
+// gets would be chance. Helm fails over that when it installs, and not when it upgrades. Hooks may
+// be repeated, since each run of one may delete what the last one made.
+func (want *desired) checkDuplicates(manifests []releaseutil.Manifest) error {
+	type identity struct {
+		kind            schema.GroupKind
+		namespace, name string
+	}
+	templates := map[identity]string{}
+	var errs []error
+	for _, manifest := range manifests {
+		objects, err := parse(manifest.Content, want.Namespace)
+		if err != nil {
+			continue // the API server says what is wrong with it
+		}
+		for _, o := range objects {
+			id := identity{o.kind.GroupKind(), o.namespace, o.name}
+			first, rendered := templates[id]
+			if templates[id] = manifest.Name; !rendered {
+				continue
+			}
+			in := "twice in " + want.file(first)
+			if first != manifest.Name {
+				in = fmt.Sprintf("both in %s and in %s", want.file(first), want.file(manifest.Name))
+			}
+			name := o.String()
+			if o.namespace != want.Namespace {
+				name += " in namespace " + o.namespace
+			}
+			errs = append(errs, fmt.Errorf("%s is %s", name, in))
+		}
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	return event.WithHint(errors.Join(errs...),
+		"keep one of them; if a file is a copy, move it out of templates/ or name it in .helmignore")
 }
 
 // valuesFor returns the user's values, and all that templates see, the chart's defaults included.

@@ -2,9 +2,12 @@ package deploy
 
 import (
 	"errors"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"helm.sh/helm/v3/pkg/releaseutil"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -55,6 +58,57 @@ func TestPlacesInErrors(t *testing.T) {
 	} {
 		if got := want.inTemplate(errors.New(text)).Error(); got != filepath.Join(dir, "chart", wantErr) {
 			t.Errorf("%s", got)
+		}
+	}
+}
+
+func TestObjectRenderedTwice(t *testing.T) {
+	config := func(name, more string) string {
+		return "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: " + name + "\n" + more
+	}
+	role := "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: a}\n"
+	hook := "  annotations: {helm.sh/hook: pre-install}\n"
+	for name, test := range map[string]struct {
+		files   map[string]string // in templates
+		wantErr string
+	}{
+		"two templates": {map[string]string{"a.yaml": config("a", ""), "a.bak.yaml": config("a", "data: {old: text}\n")},
+			"configmap/a is both in /c/templates/a.bak.yaml and in /c/templates/a.yaml"},
+		"one template": {map[string]string{"a.yaml": config("a", "") + "---\n" + config("a", "")},
+			"configmap/a is twice in /c/templates/a.yaml"},
+		"the release's namespace": {map[string]string{"a.yaml": config("a", "  namespace: demo\n"), "b.yaml": config("a", "")},
+			"configmap/a"},
+		"another namespace": {map[string]string{"a.yaml": config("a", "  namespace: other\n"),
+			"b.yaml": config("a", "  namespace: other\n")}, "configmap/a in namespace other is both in"},
+		"in a list": {map[string]string{"a.yaml": config("a", ""), "list.yaml": "apiVersion: v1\nkind: List\nitems:\n" +
+			"- {apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n"}, "/c/templates/list.yaml"},
+		"two versions of a kind": {map[string]string{"a.yaml": role, "b.yaml": strings.Replace(role, "/v1", "/v1beta1", 1)},
+			"role/a"},
+		"two subcharts": {map[string]string{"../charts/x/templates/a.yaml": config("a", ""),
+			"../charts/y/templates/a.yaml": config("a", "")}, "/c/charts/y/templates/a.yaml"},
+
+		"other names":      {map[string]string{"a.yaml": config("a", ""), "b.yaml": config("b", "")}, ""},
+		"other namespaces": {map[string]string{"a.yaml": config("a", ""), "b.yaml": config("a", "  namespace: other\n")}, ""},
+		"other groups":     {map[string]string{"a.yaml": role, "b.yaml": strings.Replace(role, "rbac.", "other.", 1)}, ""},
+		"names that the cluster makes": {map[string]string{"a.yaml": "apiVersion: batch/v1\nkind: Job\n" +
+			"metadata: {generateName: a-}\n---\napiVersion: batch/v1\nkind: Job\nmetadata: {generateName: a-}\n"}, ""},
+		"hooks":              {map[string]string{"a.yaml": config("a", hook), "b.yaml": config("a", hook)}, ""},
+		"a hook and no hook": {map[string]string{"a.yaml": config("a", hook), "b.yaml": config("a", "")}, ""},
+		"nothing":            {map[string]string{"a.yaml": "# nothing\n", "b.yaml": "---\n---\n"}, ""},
+	} {
+		files := map[string]string{}
+		for file, content := range test.files {
+			files[path.Join("demo/templates", file)] = content
+		}
+		_, manifests, err := releaseutil.SortManifests(files, nil, releaseutil.InstallOrder)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := &desired{Release: Release{Name: "web", Namespace: "demo", Chart: "/c"}}
+		err = want.checkDuplicates(manifests)
+		if test.wantErr == "" && err != nil || test.wantErr != "" &&
+			(err == nil || !strings.Contains(err.Error(), test.wantErr) || event.Hint(err) == "") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
