@@ -59,8 +59,8 @@ func TestCommand(t *testing.T) {
 	script := `echo "$DEVLOOP_RELEASE $DEVLOOP_NAMESPACE $DEVLOOP_KUBE_CONTEXT"; ls; grep -c prod "$KUBECONFIG"
 grep current "$KUBECONFIG"; stat -c %a "$KUBECONFIG"
 yes x | head -c 20000 | tr -d '\n'; printf '\nno end' >&2`
-	if err := d.run(t.Context(), stage, demoRelease, "before", Command{[]string{"sh", "-c", script},
-		time.Minute}); err != nil {
+	if err := d.run(t.Context(), stage, demoRelease, "before", Command{Args: []string{"sh", "-c", script},
+		Timeout: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	got := lines()
@@ -76,12 +76,13 @@ yes x | head -c 20000 | tr -d '\n'; printf '\nno end' >&2`
 
 func TestCommandThatFails(t *testing.T) {
 	d, stage, _ := commands(t)
-	err := d.run(t.Context(), stage, demoRelease, "before", Command{[]string{"sh", "-c", "seq 100; exit 7"}, time.Minute})
+	err := d.run(t.Context(), stage, demoRelease, "before", Command{Args: []string{"sh", "-c", "seq 100; exit 7"},
+		Timeout: time.Minute})
 	if err == nil || !strings.Contains(err.Error(), "exit status 7\n86\n") || !strings.HasSuffix(err.Error(), "\n100") ||
 		event.Hint(err) == "" {
 		t.Errorf("%v", err)
 	}
-	err = d.run(t.Context(), stage, demoRelease, "after", Command{[]string{"./nowhere.sh"}, time.Minute})
+	err = d.run(t.Context(), stage, demoRelease, "after", Command{Args: []string{"./nowhere.sh"}, Timeout: time.Minute})
 	if err == nil || !strings.Contains(err.Error(), "./nowhere.sh") || event.Hint(err) == "" {
 		t.Errorf("%v", err)
 	}
@@ -104,7 +105,8 @@ func TestCommandEnds(t *testing.T) {
 	}
 	begin := time.Now()
 	err := d.run(t.Context(), stage, demoRelease, "before",
-		Command{[]string{"sh", "-c", "trap '' TERM; sleep 100 & echo $! > pid; wait; sleep 100"}, 500 * time.Millisecond})
+		Command{Args: []string{"sh", "-c", "trap '' TERM; sleep 100 & echo $! > pid; wait; sleep 100"},
+			Timeout: 500 * time.Millisecond})
 	if err == nil || !strings.Contains(err.Error(), "not done after 500ms") {
 		t.Errorf("%v", err)
 	}
@@ -120,8 +122,8 @@ func TestCommandEnds(t *testing.T) {
 			t.Fatalf("what the command started goes on: %v %s", err, state)
 		}
 	}
-	if err := d.run(t.Context(), stage, demoRelease, "after", Command{[]string{"sh", "-c", "sleep 100 & echo $! > pid"},
-		time.Minute}); err != nil {
+	if err := d.run(t.Context(), stage, demoRelease, "after", Command{Args: []string{"sh", "-c", "sleep 100 & echo $! > pid"},
+		Timeout: time.Minute}); err != nil {
 		t.Errorf("a child in the background: %v", err)
 	}
 	if err := syscall.Kill(pid(), syscall.SIGKILL); err != nil {
@@ -164,8 +166,8 @@ func TestKubeconfigOfAKilledDevloop(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := d.run(t.Context(), stage, demoRelease, "before", Command{[]string{"sh", "-c", `dirname "$KUBECONFIG"`},
-		time.Minute}); err != nil || lines() != folder {
+	if err := d.run(t.Context(), stage, demoRelease, "before", Command{Args: []string{"sh", "-c", `dirname "$KUBECONFIG"`},
+		Timeout: time.Minute}); err != nil || lines() != folder {
 		t.Errorf("%v, the kubeconfig lies in %s", err, lines())
 	}
 }

@@ -10,7 +10,11 @@ import (
 	"helm.sh/helm/v3/pkg/chart"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
 )
+
+// maxScript is how much of a command's script counts, in bytes.
+const maxScript = 4 << 20
 
 // desired is a release with its inputs.
 type desired struct {
@@ -38,7 +42,12 @@ func (d *Deployer) readInputs(ctx context.Context, stage event.Stage, r Release)
 	if err != nil {
 		return desired{}, err
 	}
-	sum := sha256.Sum256(
-		fmt.Appendf(nil, "devloop/2 %s %s %s %s", chart.digest, d.cluster.KubeVersion(), values, commands))
+	inputs := fmt.Appendf(nil, "devloop/2 %s %s %s %s", chart.digest, d.cluster.KubeVersion(), values, commands)
+	for _, script := range r.scripts() {
+		content := sha256.New()
+		_, err := files.Copy(ctx, content, script, maxScript) // the command fails itself if it is missing
+		inputs = fmt.Appendf(inputs, " %x %t", content.Sum(nil), err == nil)
+	}
+	sum := sha256.Sum256(inputs)
 	return desired{Release: r, load: chart.load, inputs: hex.EncodeToString(sum[:16])}, nil
 }

@@ -3,6 +3,7 @@ package deploy
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -60,7 +61,33 @@ func TestInputs(t *testing.T) {
 			t.Errorf("%s does not count", name)
 		}
 	}
+	dir := t.TempDir()
+	migration := Release{Before: []Command{NewCommand(dir, []string{"./migrate.sh", "up"}, 0)}}
+	seen := map[string]string{}
+	for _, content := range []string{"", "one", "two"} { // the first time there is none
+		if content != "" {
+			write(t, dir, map[string]string{"migrate.sh": content})
+		}
+		now := inputs("v1.34.3", values, migration)
+		if before, known := seen[now]; known {
+			t.Errorf("a script with %q counts as one with %q", content, before)
+		}
+		seen[now] = content
+	}
 	if len(first) > 63 {
 		t.Errorf("%q does not fit into a label", first)
+	}
+}
+
+func TestScriptOfACommand(t *testing.T) {
+	for args, want := range map[string]string{
+		"./migrate.sh up": "./migrate.sh", "scripts/seed": "scripts/seed", "../seed.sh": "../seed.sh",
+		"bash scripts/seed.sh x": "scripts/seed.sh", "python3 seed.py": "seed.py", "/bin/sh seed.sh": "seed.sh",
+		"python3.12 seed.py": "seed.py", "python -m seed": "", "sh -c ./seed.sh": "", "sh": "", "": "",
+		"make seed": "", "touch stamp": "", "/usr/local/bin/seed": "", "kubectl apply -f x.yaml": "",
+	} {
+		if got := script(strings.Fields(args)); got != want {
+			t.Errorf("%s: %q", args, got)
+		}
 	}
 }

@@ -2,7 +2,10 @@ package deploy
 
 import (
 	"cmp"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -31,6 +34,33 @@ type Release struct {
 type Command struct {
 	Args    []string
 	Timeout time.Duration
+	Script  string `json:"-"` // the user's own program, absolute, or ""
+}
+
+// script returns the script that a command runs, as a path like that of the command: ./migrate.sh,
+// or what a shell or another interpreter is given. It returns "" for a program of the machine.
+func script(args []string) string {
+	if len(args) > 1 && interpreter.MatchString(args[0]) {
+		args = args[1:]
+	} else if len(args) > 0 && !strings.Contains(args[0], "/") {
+		return "" // found in PATH
+	}
+	if len(args) == 0 || filepath.IsAbs(args[0]) || strings.HasPrefix(args[0], "-") {
+		return ""
+	}
+	return args[0]
+}
+
+// interpreter matches the programs whose first argument is the program that they run.
+var interpreter = regexp.MustCompile(`^(/usr/bin/|/bin/)?(sh|bash|dash|zsh|ksh|python[0-9.]*|node|ruby|perl)$`)
+
+// NewCommand returns a command that runs in a folder.
+func NewCommand(folder string, args []string, timeout time.Duration) Command {
+	made := Command{Args: args, Timeout: timeout}
+	if name := script(args); name != "" {
+		made.Script = filepath.Join(folder, name)
+	}
+	return made
 }
 
 // payload is the release as events have it, without a revision for 0.
@@ -43,9 +73,19 @@ func (r Release) ID() string { return r.Namespace + "/" + r.Name }
 
 func (r Release) source() source { return source{r.Chart, r.Repo, r.Version, r.SHA256} }
 
+// scripts are the scripts that its commands run.
+func (r Release) scripts() (paths []string) {
+	for _, command := range slices.Concat(r.Before, r.After) {
+		if command.Script != "" {
+			paths = append(paths, command.Script)
+		}
+	}
+	return paths
+}
+
 // Files are the paths that the release is made from.
 func (r Release) Files() []string {
-	files := slices.Clone(r.ValuesFiles)
+	files := append(slices.Clone(r.ValuesFiles), r.scripts()...)
 	if r.source().isLocal() {
 		return append(append(files, r.Chart), inputsOf(r.Chart)...)
 	}

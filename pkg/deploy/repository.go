@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	"github.com/Masterminds/semver/v3"
+	dockerconfig "github.com/docker/cli/cli/config"
 	"helm.sh/helm/v3/pkg/cli"
 	"helm.sh/helm/v3/pkg/registry"
 	"helm.sh/helm/v3/pkg/repo"
@@ -218,10 +219,10 @@ func hasTag(reference string) bool {
 }
 
 // helmSettings returns the files of this user that say how a repository or registry is reached:
-// helm repo add and helm registry login change them.
+// helm repo add, helm registry login and docker login change them.
 func helmSettings(repository string) []string {
 	if strings.HasPrefix(repository, "oci://") {
-		return []string{cli.New().RegistryConfig}
+		return []string{cli.New().RegistryConfig, filepath.Join(dockerconfig.Dir(), dockerconfig.ConfigFileName)}
 	}
 	return []string{cli.New().RepositoryConfig}
 }

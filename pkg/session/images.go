@@ -3,7 +3,10 @@ package session
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"strings"
+
+	dockerconfig "github.com/docker/cli/cli/config"
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
@@ -37,6 +40,9 @@ func (i imageStage) Hash(ctx context.Context) (target *loop.Target, files []watc
 			}
 		}
 		target.Images = append(target.Images, newImage(image.Name, input))
+	}
+	if len(i.config.Images) > 0 { // docker login may be what a base image needs
+		files = append(files, watch.Path{Name: filepath.Join(dockerconfig.Dir(), dockerconfig.ConfigFileName)})
 	}
 	return target, files, errors.Join(errs...)
 }

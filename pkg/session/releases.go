@@ -60,7 +60,7 @@ func ReleaseOf(c *config.Config, r config.Release) deploy.Release {
 		Name: r.Name, Chart: r.Chart, Repo: r.Repo, Version: r.Version, SHA256: r.SHA256,
 		Namespace: r.Namespace, CreateNamespace: r.CreateNamespace, DependsOn: r.DependsOn,
 		InlineValues: r.InlineValues, Set: r.Set, SetString: r.SetString,
-		Before: commands(r.Hooks.Before), After: commands(r.Hooks.After),
+		Before: commands(c, r.Hooks.Before), After: commands(c, r.Hooks.After),
 		SecretValues: r.SecretValues,
 		Rollback:     r.OnFailure == "rollback",
 	}
@@ -73,10 +73,10 @@ func ReleaseOf(c *config.Config, r config.Release) deploy.Release {
 	return made
 }
 
-func commands(hooks []config.Hook) []deploy.Command {
+func commands(c *config.Config, hooks []config.Hook) []deploy.Command {
 	list := make([]deploy.Command, len(hooks))
 	for i, hook := range hooks {
-		list[i] = deploy.Command{Args: hook.Command, Timeout: hook.Timeout}
+		list[i] = deploy.NewCommand(c.Dir, hook.Command, hook.Timeout)
 	}
 	return list
 }
