@@ -223,8 +223,9 @@ type Release struct {
 	// Commands to run on this machine when the release is applied.
 	Hooks Hooks `key:"hooks"`
 
-	// What happens when the release's pods do not come up: keep leaves the new revision in place,
-	// whose old pods go on serving; rollback takes the release back to its last good revision.
+	// What happens when the release cannot be written completely, or its pods do not come up: keep
+	// leaves the new revision in place (a rolling update keeps the old pods until new ones are ready);
+	// rollback takes the release back to its last good revision.
 	OnFailure string `key:"onFailure" default:"keep" check:"onFailure"`
 }
 

@@ -92,7 +92,11 @@ func (p *Printer) message(e event.Event) (message string, ready bool) {
 	case e.Phase == event.Failed && (e.Stage == "devloop" || e.Message == event.InternalError):
 		return e.Message, false
 	case e.Phase == event.Failed && e.Stage == "loop":
-		return "run failed, what ran keeps running", false
+		end, ok := e.Payload.(event.RunEnd)
+		if ok && !slices.ContainsFunc(end.Stages, func(t event.Timing) bool { return t.Name == "helm" }) {
+			return "run failed, what ran keeps running", false
+		}
+		return "run failed", false
 	case e.Phase == event.Superseded && e.Stage == "loop":
 		return "run superseded by a newer change", false
 	case e.Phase == event.Interrupted && e.Stage == "loop":

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -132,62 +133,91 @@ func (d *Deployer) mayWrite(r Release, last revision) error {
 		"or give yours another name", r.Name, r.Namespace))
 }
 
-// write applies a release that differs, after the commands that precede it.
+// write applies a release that differs, after the commands that precede it. An error says what was
+// written before it.
 func (d *Deployer) write(ctx context.Context, stage event.Stage, want desired, last revision) (revision, error) {
+	w := &writeLog{}
+	made, anew, err := d.prepare(ctx, stage, &want, last, w)
+	if err != nil {
+		return last, w.explain(err)
+	}
+	r := want.Release
+	var written *release.Release
+	err = stage.Step(ctx, event.ReleaseApplied, func(ctx context.Context) ([]any, error) {
+		stop := context.AfterFunc(ctx,
+			func() { stage.Note("waiting for Helm's write to end", "release", event.Name(r.Name)) })
+		defer stop()
+		written, err = d.writeObjects(ctx, stage, want, made, anew, w)
+		if err != nil {
+			return nil, w.explain(err)
+		}
+		return []any{r.payload(written.Version)}, nil
+	}, r.payload(0))
+	if err != nil {
+		stopped := ctx.Err() != nil && errors.Is(err, context.Cause(ctx))
+		if r.Rollback && !stopped && !event.IsTransient(markBusy(err)) {
+			err = d.rollback(stage, r, err) //nolint:contextcheck // a write is never interrupted
+		}
+		return last, err
+	}
+	return revision{version: written.Version, status: written.Info.Status, labels: written.Labels}, nil
+}
+
+// prepare does all that precedes the first write of a release: its commands, and a try of what is
+// to be written. It returns what to write, and what to delete before that.
+func (d *Deployer) prepare(
+	ctx context.Context, stage event.Stage, want *desired, last revision, w *writeLog,
+) (made rendered, anew []remake, err error) {
 	r := want.Release
 	for _, command := range r.Before {
 		if err := d.run(ctx, stage, r, "before", command); err != nil {
-			return last, err
+			return made, nil, err
 		}
+		w.add("ran", strings.Join(command.Args, " "))
 	}
 	// Validate rendered it too, but its dependencies may have added kinds that its templates ask
 	// for.
-	made, err := d.render(ctx, &want, last)
-	if err != nil {
-		return last, err
+	if made, err = d.render(ctx, want, last); err != nil {
+		return made, nil, err
 	}
+	tried := event.Stage{} // Validate has reported unknown fields
 	if !last.exists() {
 		manifests := make([]string, len(made.manifests))
 		for i, m := range made.manifests {
 			manifests[i] = m.Content
 		}
 		if err := d.awaitTerminating(ctx, stage, r, manifests); err != nil {
-			return last, err
+			return made, nil, err
 		}
-		if err := d.dryRun(ctx, stage, &want, made); err != nil { // its namespace may be new
-			return last, err
-		}
+		tried = stage // its namespace may be new
+	}
+	if anew, err = d.dryRun(ctx, tried, want, made); err != nil {
+		return made, nil, err
 	}
 	if ctx.Err() != nil {
-		return last, context.Cause(ctx)
+		return made, nil, context.Cause(ctx)
 	}
-	if err := d.claim(ctx, r); err != nil {
-		return last, err
+	return made, anew, d.claim(ctx, r)
+}
+
+// writeObjects writes a release that was claimed, its CRDs first.
+func (d *Deployer) writeObjects(ctx context.Context, stage event.Stage, want desired, made rendered, anew []remake,
+	w *writeLog,
+) (*release.Release, error) {
+	if err := d.applyCRDs(ctx, stage, want.Release, made.crds, w); err != nil {
+		return nil, err
 	}
-	var written *release.Release
-	err = stage.Step(ctx, event.ReleaseApplied, func(ctx context.Context) ([]any, error) {
-		stop := context.AfterFunc(ctx,
-			func() { stage.Note("waiting for Helm's write to end", "release", event.Name(r.Name)) })
-		defer stop()
-		if err := d.applyCRDs(ctx, stage, r, made.crds); err != nil {
-			return nil, err
-		}
-		var err error
-		if written, err = d.helmWrite(stage, want, made); err != nil { //nolint:contextcheck // never interrupted
-			if event.Hint(err) == "" {
-				err = event.WithHint(err, hintChart)
-			}
-			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
-		}
-		return []any{r.payload(written.Version)}, nil
-	}, r.payload(0))
+	if err := d.deleteForRemake(ctx, stage, want.Release, anew, w); err != nil {
+		return nil, fmt.Errorf("release %s: %w", want.ID(), err)
+	}
+	written, err := d.helmWrite(stage, want, made, w) //nolint:contextcheck // never interrupted
 	if err != nil {
-		if r.Rollback && !event.IsTransient(markBusy(err)) {
-			err = d.rollback(stage, r, err) //nolint:contextcheck // as above
+		if event.Hint(err) == "" {
+			err = event.WithHint(err, hintChart)
 		}
-		return last, err
+		return nil, fmt.Errorf("release %s: %w", want.ID(), err)
 	}
-	return revision{version: written.Version, status: written.Info.Status, labels: written.Labels}, nil
+	return written, nil
 }
 
 // claim records that devloop may delete a release that it is about to write, unless someone else

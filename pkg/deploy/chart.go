@@ -123,7 +123,7 @@ func (c *charts) load(ctx context.Context, stage event.Stage, file string, from 
 		return nil, fmt.Errorf("chart %s: %w", from, context.Cause(ctx))
 	}
 	if err != nil {
-		return nil, event.WithHint(fmt.Errorf("chart %s: %w", from, err), "fix it and save; what ran keeps running")
+		return nil, event.WithHint(fmt.Errorf("chart %s: %w", from, err), "fix it and save")
 	}
 	if err := c.addDependencies(ctx, stage, loaded, file, true, depth); err != nil {
 		return nil, fmt.Errorf("chart %s: %w", from, err)

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"helm.sh/helm/v3/pkg/chart"
@@ -43,7 +42,7 @@ func (d *Deployer) isOurCRD(there *unstructured.Unstructured) bool {
 const establishTimeout = 30 * time.Second
 
 // applyCRDs applies a chart's CRDs, and waits until the API server serves them.
-func (d *Deployer) applyCRDs(ctx context.Context, stage event.Stage, r Release, files []chart.CRD) error {
+func (d *Deployer) applyCRDs(ctx context.Context, stage event.Stage, r Release, files []chart.CRD, w *writeLog) error {
 	var crds []*unstructured.Unstructured
 	for _, file := range files {
 		for _, document := range releaseutil.SplitManifests(string(file.File.Data)) {
@@ -59,13 +58,12 @@ func (d *Deployer) applyCRDs(ctx context.Context, stage event.Stage, r Release, 
 	if len(crds) == 0 {
 		return nil
 	}
-	var changed atomic.Int64
 	ours := make([]bool, len(crds))
 	group, groupCtx := event.NewGroup(ctx)
 	group.SetLimit(maxRequests)
 	for i, crd := range crds {
 		group.Go(func() (err error) {
-			if ours[i], err = d.applyCRD(groupCtx, stage, crd, &changed); err != nil {
+			if ours[i], err = d.applyCRD(groupCtx, stage, crd, w); err != nil {
 				return fmt.Errorf("release %s: CRD %s: %w", r.ID(), crd.GetName(), err)
 			}
 			return nil
@@ -73,7 +71,7 @@ func (d *Deployer) applyCRDs(ctx context.Context, stage event.Stage, r Release, 
 	}
 	err := group.Wait()
 	d.cluster.InvalidateCapabilities()
-	if n := changed.Load(); n > 0 {
+	if n := w.count(appliedCRD); n > 0 {
 		stage.Note("CRDs applied", "release", event.Name(r.Name), "count", n)
 	}
 	if err != nil {
@@ -87,6 +85,32 @@ func (d *Deployer) applyCRDs(ctx context.Context, stage event.Stage, r Release, 
 		}
 	}
 	return nil
+}
+
+// findCRD returns the live CRD of a name, nil if there is none, and whether devloop may write it.
+func (d *Deployer) findCRD(ctx context.Context, name string) (live *unstructured.Unstructured, ours bool, err error) {
+	live, err = d.cluster.Dynamic.Resource(definitions).Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, true, nil
+	}
+	return live, err == nil && d.isOurCRD(live), err
+}
+
+// sendCRD writes a CRD in the place of before, which is nil for a new one.
+func (d *Deployer) sendCRD(
+	ctx context.Context, crd, before *unstructured.Unstructured, dryRun []string,
+) (*unstructured.Unstructured, error) {
+	content := crd.DeepCopy()
+	if before != nil {
+		content.SetUID(before.GetUID()) // makes the API server refuse it for another one of that name
+	}
+	patch, err := json.Marshal(content)
+	if err != nil {
+		return nil, err
+	}
+	force := true // a user may have changed it by hand
+	return d.cluster.Dynamic.Resource(definitions).Patch(ctx, crd.GetName(), types.ApplyPatchType, patch,
+		metav1.PatchOptions{FieldManager: kube.FieldManager, Force: &force, DryRun: dryRun})
 }
 
 // awaitKind waits until the API server lists a CRD's kind, which it does a moment after it has
@@ -118,33 +142,27 @@ func (d *Deployer) awaitKind(ctx context.Context, crd *unstructured.Unstructured
 	})
 }
 
-// applyCRD applies a CRD unless it is someone else's, and adds to changed what it wrote.
+// appliedCRD is the verb of writeLog for a CRD.
+const appliedCRD = "applied the CRD"
+
+// applyCRD applies a CRD unless it is someone else's.
 func (d *Deployer) applyCRD(
-	ctx context.Context, stage event.Stage, crd *unstructured.Unstructured, changed *atomic.Int64,
+	ctx context.Context, stage event.Stage, crd *unstructured.Unstructured, w *writeLog,
 ) (ours bool, err error) {
-	api := d.cluster.Dynamic.Resource(definitions)
-	before, err := api.Get(ctx, crd.GetName(), metav1.GetOptions{})
-	if isNew := apierrors.IsNotFound(err); isNew {
-		before, err = nil, d.journal.Record(journal.CRD, crd.GetName())
-	}
+	before, ours, err := d.findCRD(ctx, crd.GetName())
 	if err != nil {
 		return false, err
 	}
-	content := crd.DeepCopy()
-	if before != nil {
-		if !d.isOurCRD(before) {
-			stage.Detail("CRD stays as it is, devloop did not make it", "crd", crd.GetName())
-			return false, nil
+	if !ours {
+		stage.Detail("CRD stays as it is, devloop did not make it", "crd", crd.GetName())
+		return false, nil
+	}
+	if before == nil {
+		if err := d.journal.Record(journal.CRD, crd.GetName()); err != nil {
+			return false, err
 		}
-		content.SetUID(before.GetUID()) // makes the API server refuse it for another one of that name
 	}
-	patch, err := json.Marshal(content)
-	if err != nil {
-		return false, err
-	}
-	force := true // a user may have changed it by hand
-	after, err := api.Patch(ctx, crd.GetName(), types.ApplyPatchType, patch,
-		metav1.PatchOptions{FieldManager: kube.FieldManager, Force: &force})
+	after, err := d.sendCRD(ctx, crd, before, nil)
 	if err != nil {
 		return false, err
 	}
@@ -153,7 +171,7 @@ func (d *Deployer) applyCRD(
 		return false, err
 	}
 	if before == nil || before.GetGeneration() != after.GetGeneration() {
-		changed.Add(1)
+		w.add(appliedCRD, crd.GetName())
 		stage.Detail("CRD applied", "crd", crd.GetName())
 	}
 	return true, nil

@@ -91,7 +91,8 @@ func TestDefinitionIsListed(t *testing.T) {
 		Mapper:    restmapper.NewDeferredDiscoveryRESTMapper(cached)}}
 
 	files := []chart.CRD{{Filename: "crds/things.yaml", File: &chart.File{Data: []byte(thing)}}}
-	if err := d.applyCRDs(t.Context(), event.Stage{}, Release{Name: "web", Namespace: "demo"}, files); err != nil {
+	r := Release{Name: "web", Namespace: "demo"}
+	if err := d.applyCRDs(t.Context(), event.Stage{}, r, files, &writeLog{}); err != nil {
 		t.Fatal(err)
 	}
 	if n := lists.Load(); n != asked {
@@ -158,7 +159,7 @@ func TestDefinitionsOfOthersAreNotWritten(t *testing.T) {
 			if err := yaml.Unmarshal([]byte(thing), &wanted.Object); err != nil {
 				t.Fatal(err)
 			}
-			ours, err := d.applyCRD(t.Context(), event.Stage{}, wanted, new(atomic.Int64))
+			ours, err := d.applyCRD(t.Context(), event.Stage{}, wanted, &writeLog{})
 			if err != nil || ours != test.written || (patched != nil) != test.written {
 				t.Fatalf("ours: %t, %v, written: %s", ours, err, patched)
 			}

@@ -201,7 +201,8 @@ func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 
 // couldNotStart tells whether the runtime could not start a container's process; it is its error.
 func couldNotStart(ended *corev1.ContainerStateTerminated) bool {
-	return ended != nil && (ended.Reason == "StartError" || ended.Reason == "ContainerCannotRun") // containerd and CRI-O; Docker
+	return ended != nil &&
+		(ended.Reason == "StartError" || ended.Reason == "ContainerCannotRun") // containerd and CRI-O; Docker
 }
 
 // imageDoesNotExist tells whether a registry has said so, rather than not answered.

@@ -1,7 +1,6 @@
 package deploy
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,12 +8,17 @@ import (
 	"strings"
 	"sync"
 
+	helmkube "helm.sh/helm/v3/pkg/kube"
+	"helm.sh/helm/v3/pkg/release"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"sigs.k8s.io/yaml"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/journal"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 // Validate finds mistakes in the releases before anything is written: unavailable charts, values
@@ -40,6 +44,9 @@ func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Rel
 			if event.IsTransient(err) {
 				stage.Detail("chart could not be validated yet", "release", event.Name(r.Name), "reason", err.Error())
 				return
+			}
+			if hint := event.Hint(err); hint != "" {
+				err = event.WithHint(err, hint+unwritten)
 			}
 			errs[i] = err
 		})
@@ -72,54 +79,362 @@ func (d *Deployer) validate(ctx context.Context, stage event.Stage, r Release, a
 	if err != nil {
 		return err
 	}
-	return d.dryRun(ctx, stage, &want, made)
+	_, err = d.dryRun(ctx, stage, &want, made)
+	return err
 }
 
-// dryRun asks the API server whether it would accept the objects of a release: a rejection in the
-// middle of a Helm write leaves half a revision. Each object is tried as a new one, so only its
-// content counts.
-func (d *Deployer) dryRun(ctx context.Context, stage event.Stage, want *desired, made rendered) error {
+// dryRun asks the API server whether it would accept what Helm is about to write: a refusal in the
+// middle of a write leaves half a revision. It returns the objects that have to be deleted first.
+func (d *Deployer) dryRun(ctx context.Context, stage event.Stage, want *desired, made rendered) ([]remake, error) {
+	all, err := d.revisions(ctx, want.Release)
+	if err != nil {
+		return nil, err
+	}
+	next := attempt{Release: want.Release, stage: stage, fresh: d.neverInstalled(all)}
+	events := installHooks
+	if len(all) > 0 && all[0].exists() && !next.fresh {
+		record, err := d.record(ctx, want.Release, comparedWith(all))
+		if err != nil {
+			return nil, err
+		}
+		next.before, events = manifestObjects(record.Manifest), upgradeHooks
+	}
+	for _, m := range made.manifests {
+		next.objects = append(next.objects, decodeObjects(want.file(m.Name), m.Content)...)
+	}
+	for _, hook := range made.hooks {
+		if runsFor(hook, events) {
+			next.hooks = append(next.hooks, decodeObjects(want.file(hook.Path), hook.Manifest)...)
+		}
+	}
+	for _, crd := range made.crds {
+		for _, o := range manifestObjects(string(crd.File.Data)) {
+			next.crds = append(next.crds, manifestObject{o.Unstructured, want.file(crd.Filename)})
+		}
+	}
+	return d.try(ctx, next)
+}
+
+// comparedWith returns the revision that Helm compares the next one with.
+func comparedWith(all []revision) int {
+	for _, known := range all {
+		if known.status == release.StatusDeployed {
+			return known.version
+		}
+	}
+	return all[0].version
+}
+
+var dryRunAll = []string{metav1.DryRunAll}
+
+// attempt is a revision that is about to be written.
+type attempt struct {
+	Release
+	stage   event.Stage
+	objects []manifestObject
+	hooks   []manifestObject
+	crds    []manifestObject // of the chart's folder of that name
+	before  []manifestObject // of the revision that Helm compares it with
+	fresh   bool             // the release's objects are deleted first
+}
+
+// describes tells whether a CRD of the release describes an object's kind, which may be another one
+// once the CRD is written.
+func (a attempt) describes(o manifestObject) bool {
+	return slices.ContainsFunc(slices.Concat(a.crds, a.objects), func(crd manifestObject) bool {
+		if crd.GetKind() != "CustomResourceDefinition" {
+			return false
+		}
+		group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
+		kind, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "kind")
+		return o.GetKind() == kind && o.GroupVersionKind().Group == group
+	})
+}
+
+// bringsPolicies tells whether the release itself may change what the API server admits.
+func (a attempt) bringsPolicies() bool {
+	return slices.ContainsFunc(a.objects, func(o manifestObject) bool {
+		return o.GroupVersionKind().Group == "admissionregistration.k8s.io"
+	})
+}
+
+// original returns an object as the revision before has it, nil if it does not.
+func (a attempt) original(o object) *unstructured.Unstructured {
+	for _, before := range a.before {
+		if before.in(a.Namespace).same(o) {
+			return before.Unstructured
+		}
+	}
+	return nil
+}
+
+// try tries what Helm would write, all of it at once.
+func (d *Deployer) try(ctx context.Context, a attempt) (anew []remake, err error) {
 	group, ctx := event.NewGroup(ctx)
 	group.SetLimit(maxRequests)
-	for _, m := range made.manifests {
-		u := &unstructured.Unstructured{}
-		if err := yaml.Unmarshal([]byte(m.Content), &u.Object); err != nil || u.GetKind() == "" || u.IsList() {
-			continue // Helm reads it its own way
-		}
-		o := object{kind: u.GroupVersionKind(), namespace: cmp.Or(u.GetNamespace(), want.Namespace), name: u.GetName()}
-		api, err := d.resource(o)
-		if err != nil {
-			continue // of a kind that the release itself adds
+	var mu sync.Mutex
+	for _, o := range a.objects {
+		if a.describes(o) {
+			continue
 		}
 		group.Go(func() error {
-			options := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict}
-			_, err := api.Create(ctx, u, options)
-			if err != nil && strings.Contains(err.Error(), "strict decoding error") { // Helm ignores it, but it is mostly a typo
-				_, unknown, _ := strings.Cut(err.Error(), "strict decoding error: ")
-				stage.Warn("the API server will ignore some fields", errors.New(unknown),
-					"release", event.Name(want.Name), "template", want.file(m.Name), "object", o.String())
-				options.FieldValidation = metav1.FieldValidationIgnore
-				_, err = api.Create(ctx, u, options)
+			one, err := d.tryObject(ctx, a, o)
+			if err == nil && one != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				anew = append(anew, *one)
 			}
-			if err == nil || !isMistake(err, o) {
-				return nil
-			}
-			return event.WithHint(fmt.Errorf("release %s: %s: %s %s: the API server does not take it: %w", want.ID(),
-				want.file(m.Name), o.kind.Kind, o.name, err),
-				hintChart)
+			return err
 		})
 	}
-	return group.Wait()
+	for _, crd := range a.crds {
+		if crd.GetKind() != "CustomResourceDefinition" {
+			continue
+		}
+		group.Go(func() error { return a.outcome(crd, d.tryCRD(ctx, crd)) })
+	}
+	for _, o := range a.hooks { // Helm deletes what earlier hooks made
+		if a.describes(o) {
+			continue
+		}
+		group.Go(func() error {
+			if api, err := d.resource(o.in(a.Namespace)); err == nil {
+				return a.outcome(o, d.tryNew(ctx, a, api, o))
+			}
+			return nil
+		})
+	}
+	return anew, group.Wait()
 }
 
-// isMistake tells whether an object was rejected for its content. It may exist already; a service's
-// ports and addresses may be its own; admission webhooks and policies consider more than the
-// object; not every API supports dry runs.
-func isMistake(err error, o object) bool {
+// tryObject tries the very patch that Helm would send, or the creation of an object that is not
+// there. It returns an object that has to be deleted first.
+func (d *Deployer) tryObject(ctx context.Context, a attempt, o manifestObject) (*remake, error) {
+	id := o.in(a.Namespace)
+	api, err := d.resource(id)
+	if err != nil {
+		return nil, nil //nolint:nilerr // a command of the user's, or another release, may bring its kind
+	}
+	var live *unstructured.Unstructured
+	if id.name != "" { // else the API server says so
+		live, err = api.Get(ctx, id.name, metav1.GetOptions{})
+	}
+	switch {
+	case live == nil, apierrors.IsNotFound(err):
+		return nil, a.outcome(o, d.tryNew(ctx, a, api, o))
+	case err != nil:
+		return nil, a.outcome(o, err)
+	case live.GetDeletionTimestamp() != nil:
+		return nil, nil // its end is awaited
+	}
+	original := a.original(id)
+	if err := d.checkOwner(a.Release, o, live, original != nil); err != nil {
+		return nil, err
+	}
+	if a.fresh {
+		return nil, a.outcome(o, d.tryNew(ctx, a, api, o))
+	}
+	target := withOwner(a.Release, o.Unstructured)
+	patch, err := threeWayPatch(original, target, live)
+	if err != nil {
+		return nil, a.refusal(o, err)
+	}
+	if patch.isEmpty() {
+		return nil, nil
+	}
+	err = a.strictly(o, func(validation string) error {
+		_, err := api.Patch(ctx, id.name, patch.format, patch.data,
+			metav1.PatchOptions{DryRun: dryRunAll, FieldManager: kube.FieldManager, FieldValidation: validation})
+		return err
+	})
+	if err == nil || !a.isMistake(err) && !refusesChange(err) {
+		return nil, a.outcome(o, err)
+	}
+	// The API server validates a new object before it looks for one of that name. So if it finds
+	// one, only the change is at fault.
+	_, asNew := api.Create(ctx, o.Unstructured,
+		metav1.CreateOptions{DryRun: dryRunAll, FieldValidation: metav1.FieldValidationIgnore})
+	if !apierrors.IsAlreadyExists(asNew) {
+		return nil, a.outcome(o, err)
+	}
+	before := original
+	if before == nil {
+		before = live
+	}
+	if strings.Contains(err.Error(), "cannot patch resource") { // by its authorizer
+		return nil, event.WithHint(fmt.Errorf("release %s: %s: %s: %w", a.ID(), o.file, id, err),
+			"the user of your kubeconfig may not change it: ask for that permission, or undo the change")
+	}
+	change := immutableChange{object: id, cause: err, changed: changedFields(before, target)}
+	if cheapToRemake(live) && belongsTo(live, a.Release) {
+		return &remake{object: id, uid: live.GetUID(), fields: change.fields()}, nil
+	}
+	return nil, event.WithHint(fmt.Errorf("release %s: %s: %w", a.ID(), o.file, change),
+		change.hint(d.isNamespaced(id)))
+}
+
+// tryNew tries to create an object, so only its content counts: one of that name may be there.
+func (d *Deployer) tryNew(ctx context.Context, a attempt, api dynamic.ResourceInterface, o manifestObject) error {
+	return a.strictly(o, func(validation string) error {
+		_, err := api.Create(ctx, o.Unstructured,
+			metav1.CreateOptions{DryRun: dryRunAll, FieldValidation: validation})
+		return err
+	})
+}
+
+// tryCRD tries to apply a CRD of a chart's own folder for them.
+func (d *Deployer) tryCRD(ctx context.Context, crd manifestObject) error {
+	before, ours, err := d.findCRD(ctx, crd.GetName())
+	if err != nil || !ours {
+		return err
+	}
+	_, err = d.sendCRD(ctx, crd.Unstructured, before, dryRunAll)
+	return err
+}
+
+// strictly tries a write. Unknown fields, which Helm ignores, are mostly typos: they are reported.
+func (a attempt) strictly(o manifestObject, write func(fieldValidation string) error) error {
+	err := write(metav1.FieldValidationStrict)
+	if err == nil {
+		return nil
+	}
+	_, unknown, found := strings.Cut(err.Error(), "strict decoding error: ")
+	if !found {
+		return err
+	}
+	a.stage.Warn("the API server will ignore some fields", errors.New(unknown),
+		"release", event.Name(a.Name), "template", o.file, "object", o.in(a.Namespace).String())
+	return write(metav1.FieldValidationIgnore)
+}
+
+// outcome returns what ends the attempt: a mistake, or an API server that is too busy to tell.
+func (a attempt) outcome(o manifestObject, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case a.isMistake(err):
+		return a.refusal(o, err)
+	case apierrors.IsInternalError(err): // dry runs may not be supported
+		return nil
+	}
+	if err := markBusy(err); event.IsTransient(err) {
+		return fmt.Errorf("release %s: try %s: %w", a.ID(), o.in(a.Namespace), err)
+	}
+	return nil
+}
+
+func (a attempt) refusal(o manifestObject, err error) error {
+	return event.WithHint(fmt.Errorf("release %s: %s: %s %s: the API server does not take it: %w", a.ID(), o.file,
+		o.GetKind(), o.GetName(), briefly(err, o.GetKind())), hintChart)
+}
+
+// isMistake tells whether an object was refused for its content. Not every admission webhook
+// supports dry runs, and one may consider more than the object; a policy does not, unless the
+// release brings it. A port or an address may be free by the time of the write.
+func (a attempt) isMistake(err error) bool {
 	text := strings.ToLower(err.Error())
-	if strings.Contains(text, "admission") || strings.Contains(text, "webhook") || strings.Contains(text, "dry run") ||
-		strings.Contains(text, "dryrun") {
+	policy := strings.Contains(text, "validatingadmissionpolicy")
+	switch {
+	case policy && a.bringsPolicies(), !policy && strings.Contains(text, "admission"):
+		return false
+	case strings.Contains(text, "webhook"), strings.Contains(text, "dry run"), strings.Contains(text, "dryrun"),
+		strings.Contains(text, "already allocated"):
 		return false
 	}
-	return apierrors.IsBadRequest(err) || apierrors.IsInvalid(err) && o.kind.Kind != "Service"
+	return apierrors.IsBadRequest(err) || apierrors.IsInvalid(err)
+}
+
+// refusesChange tells whether an error may be about the change of an object that is there, such as
+// the size of a claim. A quota may have room by the time of the write.
+func refusesChange(err error) bool {
+	text := strings.ToLower(err.Error())
+	return apierrors.IsForbidden(err) && !strings.Contains(text, "quota") && !strings.Contains(text, "admission") &&
+		!strings.Contains(text, "webhook")
+}
+
+// checkOwner returns an error if a live object belongs to someone else. Helm does not ask that of
+// an object that the revision before had: known.
+func (d *Deployer) checkOwner(r Release, o manifestObject, live *unstructured.Unstructured, known bool) error {
+	name := live.GetAnnotations()[kube.AnnotationRelease]
+	owner := live.GetAnnotations()[kube.AnnotationReleaseNamespace] + "/" + name
+	byHelm := live.GetLabels()[kube.LabelManagedBy] == "Helm"
+	if belongsTo(live, r) && (byHelm || known) || name == "" && known {
+		return nil
+	}
+	id := o.in(r.Namespace)
+	err := fmt.Errorf("release %s: %s: %s is there already, and no release made it", r.ID(), o.file, id)
+	if name != "" && owner != r.ID() {
+		err = fmt.Errorf("release %s: %s: %s belongs to the release %s", r.ID(), o.file, id, owner)
+		if d.journal != nil && d.journal.Has(journal.Release, owner) { // which may give it up in this run
+			err = event.Transient(err)
+		}
+	}
+	return event.WithHint(err, "give yours another name, or delete the one that is there if it is not needed: "+
+		kubectlDelete(id, d.isNamespaced(id), ""))
+}
+
+// isNamespaced tells whether objects of that kind lie in a namespace.
+func (d *Deployer) isNamespaced(o object) bool {
+	_, namespace, err := d.endpoint(o)
+	return err == nil && namespace != ""
+}
+
+// remake is a live object that has to be deleted, so that Helm creates it anew.
+type remake struct {
+	object
+	uid    types.UID
+	fields string // that changed
+}
+
+// cheapToRemake tells whether deleting a live object and creating it anew loses nothing: a job, or
+// a pod that no controller made.
+func cheapToRemake(live *unstructured.Unstructured) bool {
+	if live.GetAnnotations()[helmkube.ResourcePolicyAnno] == helmkube.KeepPolicy || metav1.GetControllerOf(live) != nil {
+		return false
+	}
+	switch live.GroupVersionKind().GroupKind().String() {
+	case "Job.batch", "Pod":
+		return true
+	}
+	return false
+}
+
+// deleteForRemake deletes objects of a release that has been claimed, with their pods, and waits
+// for their end.
+func (d *Deployer) deleteForRemake(
+	ctx context.Context, stage event.Stage, r Release, anew []remake, w *writeLog,
+) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still being deleted after %s", goneTimeout))
+	defer cancel()
+	for _, o := range anew {
+		api, err := d.resource(o.object)
+		if err != nil {
+			return err
+		}
+		foreground := metav1.DeletePropagationForeground // its pods would run beside the new ones
+		err = api.Delete(ctx, o.name, metav1.DeleteOptions{PropagationPolicy: &foreground, Preconditions: onlyUID(o.uid)})
+		if err != nil && !isGone(err) {
+			return fmt.Errorf("delete %s: %w", o, err)
+		}
+		w.add("deleted", o.String())
+		stage.Note("made anew, since it cannot be changed in place", "release", event.Name(r.Name), "object", o.String(),
+			"changed", o.fields)
+	}
+	err := d.until(ctx, func() (string, error) {
+		for _, o := range anew {
+			there, err := d.metadata(ctx, o.object)
+			if err != nil {
+				return "", err
+			}
+			if there != nil && there.UID == o.uid {
+				return o.String(), nil
+			}
+		}
+		return "", nil
+	})
+	if err != nil && ctx.Err() != nil {
+		return event.WithHint(err, "it or one of its pods has a finalizer that is never removed, or a pod does not end: "+
+			"kubectl describe pods -n "+r.Namespace)
+	}
+	return err
 }

@@ -41,9 +41,9 @@ func (d *Deployer) helm(ctx context.Context, namespace string) (*action.Configur
 }
 
 // helmFor returns Helm's machinery to change one release, with its history, the last revision
-// first.
+// first. What it changes is recorded in w.
 func (d *Deployer) helmFor(
-	ctx context.Context, stage event.Stage, r Release,
+	ctx context.Context, stage event.Stage, r Release, w *writeLog,
 ) (*action.Configuration, []*release.Release, error) {
 	helm, err := d.helm(ctx, r.Namespace)
 	if err != nil {
@@ -54,19 +54,19 @@ func (d *Deployer) helmFor(
 		return nil, nil, fmt.Errorf("read Helm's records: %w", err)
 	}
 	slices.SortFunc(history, func(a, b *release.Release) int { return b.Version - a.Version })
-	guardDeletions(stage, helm, r, history)
+	guardDeletions(stage, helm, r, history, w)
 	return helm, history, nil
 }
 
 // helmWrite installs or upgrades a release; made is what its chart was rendered to. Helm's own
 // contexts are not used: one that is done marks the release failed while Helm's worker goes on.
-func (d *Deployer) helmWrite(stage event.Stage, want desired, made rendered) (*release.Release, error) {
+func (d *Deployer) helmWrite(stage event.Stage, want desired, made rendered, w *writeLog) (*release.Release, error) {
 	ctx := context.Background()
-	helm, history, err := d.helmFor(ctx, stage, want.Release)
+	helm, history, err := d.helmFor(ctx, stage, want.Release, w)
 	if err != nil {
 		return nil, err
 	}
-	if d.neverInstalled(history) {
+	if d.neverInstalled(revisionsOf(history)) {
 		stage.Note("release was never fully installed, it is removed and installed again", "release", event.Name(want.Name),
 			"status", history[0].Info.Status.String())
 		if err := d.helmUninstall(ctx, stage, helm, want.Release, history); err != nil {
@@ -98,6 +98,14 @@ func (d *Deployer) helmWrite(stage event.Stage, want desired, made rendered) (*r
 		return nil, err
 	}
 	return done, d.journal.Forget(journal.Revision, revisionID(want.Release, version))
+}
+
+// revisionsOf returns what records say of themselves.
+func revisionsOf(history []*release.Release) (all []revision) {
+	for _, record := range history {
+		all = append(all, revision{version: record.Version, status: record.Info.Status, labels: record.Labels})
+	}
+	return all
 }
 
 // installOrUpgrade writes a revision after history, which begins with the last one. The chart is
@@ -141,21 +149,14 @@ func (d *Deployer) forgetUnwritten(ctx context.Context, r Release, version int) 
 	return d.journal.Forget(journal.Revision, revisionID(r, version))
 }
 
-// withoutListFrame removes what Helm's list of errors adds around a single one.
+// withoutListFrame removes what Helm's list of errors adds around a single one, and long values
+// that the API server prints.
 func withoutListFrame(err error) error {
 	text := listFrame.ReplaceAllString(err.Error(), "")
-	if text = strings.TrimSpace(text); text == err.Error() {
+	if text = withoutStructs(strings.TrimSpace(text)); text == err.Error() {
 		return err
 	}
-	return unframedError{err, text}
+	return shortError{err, text}
 }
 
 var listFrame = regexp.MustCompile(`1 error occurred:\s*\n\s*\* `)
-
-type unframedError struct {
-	error
-	text string
-}
-
-func (p unframedError) Error() string { return p.text }
-func (p unframedError) Unwrap() error { return p.error }

@@ -22,7 +22,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/cli-runtime/pkg/resource"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/retry"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -36,15 +38,19 @@ type helmClient struct {
 	release     Release
 	hookObjects []object     // of hooks that were run
 	foreign     func(string) // called for each object that stays, since it is not the release's
+	writes      *writeLog
 }
 
-// guardDeletions makes Helm delete only objects of the release, whose revisions are history.
-func guardDeletions(stage event.Stage, helm *action.Configuration, r Release, history []*release.Release) {
+// guardDeletions makes Helm delete only objects of the release, whose revisions are history, and
+// records what Helm changes.
+func guardDeletions(
+	stage event.Stage, helm *action.Configuration, r Release, history []*release.Release, w *writeLog,
+) {
 	client, ok := helm.KubeClient.(*helmkube.Client)
 	if !ok {
 		return
 	}
-	c := &helmClient{client: client, stage: stage, release: r, foreign: func(object string) {
+	c := &helmClient{client: client, stage: stage, release: r, writes: w, foreign: func(object string) {
 		stage.Warn("object stays, it no longer belongs to the release", nil, "release", event.Name(r.Name),
 			"namespace", event.Name(r.Namespace), "object", object)
 	}}
@@ -94,7 +100,15 @@ func (c *helmClient) Create(resources helmkube.ResourceList) (*helmkube.Result, 
 				o.SetAnnotations(annotations)
 			}
 		}
-		return errors.Join(perform(resources, createOne)...)
+		return errors.Join(perform(resources, func(info *resource.Info) error {
+			err := createOne(info)
+			if err != nil {
+				c.writes.leave(objectName(info))
+				return err
+			}
+			c.writes.add("created", objectName(info))
+			return nil
+		})...)
 	})
 	if err != nil {
 		return nil, err
@@ -114,17 +128,18 @@ func createOne(info *resource.Info) error {
 	})
 }
 
+// objectName is an object as people write it: deployment/web.
+func objectName(info *resource.Info) string {
+	return strings.ToLower(info.Mapping.GroupVersionKind.Kind) + "/" + info.Name
+}
+
 // Update deletes what original has and target has not. Helm's own method would do so by name.
 // Custom resources are merged with the live ones, as other objects are: what was changed by hand is
 // put back. The result is never nil: Helm uses it even after an error.
 func (c *helmClient) Update(original, target helmkube.ResourceList, force bool) (*helmkube.Result, error) {
 	result := &helmkube.Result{}
 	err := c.guard("update of objects", func() error {
-		updated, err := c.client.UpdateThreeWayMerge(original.Intersect(target), target, force)
-		if updated != nil {
-			result = updated
-		}
-		if err != nil {
+		if err := c.updateAll(original.Intersect(target), target, force, result); err != nil {
 			return err
 		}
 		deleted, errs := c.DeleteWithPropagationPolicy(original.Difference(target), metav1.DeletePropagationBackground)
@@ -135,6 +150,78 @@ func (c *helmClient) Update(original, target helmkube.ResourceList, force bool) 
 		return nil
 	})
 	return result, err
+}
+
+// updateAll updates object by object, since Helm's result does not tell which of them it changed.
+// As in Helm, a patch that is refused does not keep the others from being sent.
+func (c *helmClient) updateAll(original, target helmkube.ResourceList, force bool, result *helmkube.Result) error {
+	before := versions(target)
+	var errs []error
+	for i, info := range target {
+		sent := &patchWatch{RESTClient: info.Client}
+		info.Client = sent
+		one, err := c.client.UpdateThreeWayMerge(original.Intersect(target[i:i+1]), target[i:i+1], force)
+		info.Client = sent.RESTClient
+		result.Created = append(result.Created, one.Created...)
+		result.Updated = append(result.Updated, one.Updated...)
+		if err == nil {
+			c.logUpdate(info, len(one.Created) > 0, sent.patched, before[info])
+			continue
+		}
+		errs = append(errs, err)
+		c.writes.leave(objectName(info))
+		if len(one.Updated) == 0 { // nor does Helm go on after one that it cannot read or create
+			for _, next := range target[i+1:] {
+				c.writes.leave(objectName(next))
+			}
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// logUpdate records what became of an object, whose version was before. A patch may be without
+// effect.
+func (c *helmClient) logUpdate(info *resource.Info, created, patched bool, before string) {
+	o, err := meta.Accessor(info.Object)
+	switch {
+	case created:
+		c.writes.add("created", objectName(info))
+	case patched && (err != nil || o.GetResourceVersion() != before):
+		c.writes.add("changed", objectName(info))
+	}
+}
+
+// versions returns the resource versions of the live objects.
+func versions(resources helmkube.ResourceList) map[*resource.Info]string {
+	var mu sync.Mutex
+	all := map[*resource.Info]string{}
+	_ = perform(resources, func(info *resource.Info) error { // without one, a patch counts as a change
+		live, err := resource.NewHelper(info.Client, info.Mapping).Get(info.Namespace, info.Name)
+		if err != nil {
+			return err
+		}
+		o, err := meta.Accessor(live)
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		all[info] = o.GetResourceVersion()
+		return nil
+	})
+	return all
+}
+
+// patchWatch tells whether a patch was sent.
+type patchWatch struct {
+	resource.RESTClient
+	patched bool
+}
+
+func (r *patchWatch) Patch(format types.PatchType) *rest.Request {
+	r.patched = true
+	return r.RESTClient.Patch(format)
 }
 
 // WatchUntilReady starts a goroutine of Helm's for each object, which is not guarded.
@@ -195,7 +282,7 @@ func (c *helmClient) delete(
 		errs = perform(resources, func(info *resource.Info) error {
 			isOurs, err := c.deleteOne(info, policy)
 			if err == nil && !isOurs {
-				err = kept(strings.ToLower(info.Mapping.GroupVersionKind.Kind) + "/" + info.Name)
+				err = kept(objectName(info))
 			}
 			if err != nil {
 				return err
@@ -270,7 +357,10 @@ func (c *helmClient) deleteOne(info *resource.Info, policy metav1.DeletionPropag
 	_, err = helper.DeleteWithOptions(info.Namespace, info.Name,
 		&metav1.DeleteOptions{PropagationPolicy: &policy, Preconditions: onlyUID(o.GetUID())})
 	if isGone(err) {
-		err = nil
+		return true, nil
+	}
+	if err == nil {
+		c.writes.add("deleted", objectName(info))
 	}
 	return true, err
 }

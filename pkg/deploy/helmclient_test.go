@@ -119,8 +119,8 @@ func (s *objectServer) list(t *testing.T, names ...string) (list helmkube.Resour
 func (s *objectServer) helm() (client *helmClient, foreign *[]string) {
 	foreign = &[]string{}
 	var mu sync.Mutex
-	return &helmClient{client: &helmkube.Client{Log: func(string, ...any) {}}, release: Release{Name: "web",
-		Namespace: "demo"},
+	return &helmClient{client: &helmkube.Client{Log: func(string, ...any) {}}, writes: &writeLog{},
+		release: Release{Name: "web", Namespace: "demo"},
 		foreign: func(object string) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -198,7 +198,8 @@ func TestHookDeletesOnlyWhatHooksOfTheReleaseMade(t *testing.T) {
 
 // Helm calls the client in goroutines of its own.
 func TestHelmsClientReturnsPanics(t *testing.T) {
-	client := reflect.ValueOf(&helmClient{client: &helmkube.Client{}}) // which has nothing that it needs
+	// Helm's client has nothing that it needs.
+	client := reflect.ValueOf(&helmClient{client: &helmkube.Client{}, writes: &writeLog{}})
 	for i := range client.NumMethod() {
 		name, method := client.Type().Method(i).Name, client.Method(i)
 		if name == "WatchUntilReady" { // which is Helm's

@@ -18,7 +18,7 @@ func (d *Deployer) install(ctx context.Context, helm *action.Configuration, r Re
 	install := action.NewInstall(helm)
 	install.ReleaseName, install.Namespace, install.Labels = r.Name, r.Namespace, labels
 	install.Timeout, install.Replace, install.SkipCRDs = hookTimeout, version > 1, true
-	install.DisableOpenAPIValidation = true // dryRun has asked the API server itself
+	install.DisableOpenAPIValidation = true // dryRun has asked the API server
 	install.PostRenderer = output
 	err = d.watchHooks(ctx, r, version, installHooks, func() (err error) {
 		done, err = install.RunWithContext(ctx, output.chart, values)
@@ -29,15 +29,15 @@ func (d *Deployer) install(ctx context.Context, helm *action.Configuration, r Re
 
 // neverInstalled tells whether no installation of a release of ours, or not its removal, was
 // completed. It has to be installed anew: an upgrade would skip its install hooks.
-func (d *Deployer) neverInstalled(history []*release.Release) bool {
-	if len(history) == 0 || history[0].Labels[labelProject] != d.project {
+func (d *Deployer) neverInstalled(history []revision) bool {
+	if len(history) == 0 || !d.labelled(history[0]) {
 		return false
 	}
-	return history[0].Info.Status == release.StatusUninstalling ||
-		!slices.ContainsFunc(history, func(r *release.Release) bool {
+	return history[0].status == release.StatusUninstalling ||
+		!slices.ContainsFunc(history, func(r revision) bool {
 			return slices.Contains([]release.Status{
 				release.StatusDeployed, release.StatusSuperseded, release.StatusUninstalled,
-			}, r.Info.Status)
+			}, r.status)
 		})
 }
 

@@ -8,15 +8,15 @@ import (
 
 func TestNeverInstalled(t *testing.T) {
 	d := &Deployer{project: "demo"}
-	history := func(project string, states ...release.Status) (all []*release.Release) {
+	history := func(project string, states ...release.Status) (all []revision) {
 		for i, state := range states {
-			all = append(all, &release.Release{Version: len(states) - i, Info: &release.Info{Status: state},
-				Labels: map[string]string{labelProject: project}})
+			all = append(all, revision{version: len(states) - i, status: state,
+				labels: map[string]string{labelProject: project}})
 		}
 		return all
 	}
 	for _, test := range []struct {
-		history []*release.Release
+		history []revision
 		want    bool
 	}{
 		{nil, false},
@@ -34,7 +34,7 @@ func TestNeverInstalled(t *testing.T) {
 	} {
 		if got := d.neverInstalled(test.history); got != test.want {
 			t.Errorf("%d revisions, the last one %v of %v: removed and begun anew: %v", len(test.history),
-				test.history[0].Info.Status, test.history[0].Labels, got)
+				test.history[0].status, test.history[0].labels, got)
 		}
 	}
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-const hintChart = "fix the chart or its values and save; what ran keeps running"
+const hintChart = "fix the chart or its values and save"
 
 // rendered is the outcome of a chart and its values.
 type rendered struct {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"helm.sh/helm/v3/pkg/action"
+	"helm.sh/helm/v3/pkg/release"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
@@ -44,9 +45,17 @@ func (d *Deployer) rollback(stage event.Stage, r Release, cause error) error {
 // helmRollback writes a revision, of that version, that equals an earlier good one, and counts as
 // good too.
 func (d *Deployer) helmRollback(ctx context.Context, stage event.Stage, r Release, to, version int) error {
-	helm, _, err := d.helmFor(ctx, stage, r)
+	w := &writeLog{}
+	helm, history, err := d.helmFor(ctx, stage, r, w)
 	if err != nil {
 		return err
+	}
+	anew, err := d.try(ctx, returnTo(r, history, to))
+	if err == nil {
+		err = d.deleteForRemake(ctx, stage, r, anew, w)
+	}
+	if err != nil {
+		return w.explain(err)
 	}
 	if err := d.journal.Record(journal.Revision, revisionID(r, version)); err != nil {
 		return err
@@ -62,8 +71,23 @@ func (d *Deployer) helmRollback(ctx context.Context, stage event.Stage, r Releas
 		if lastErr == nil && last.Version == version && last.Info.Status.IsPending() {
 			err = errors.Join(err, markFailed(helm, last))
 		}
-		return errors.Join(err, d.forgetUnwritten(ctx, r, version))
+		return errors.Join(w.explain(withoutListFrame(err)), d.forgetUnwritten(ctx, r, version))
 	}
 	return errors.Join(d.setLabel(ctx, r, version, labelGood, strconv.Itoa(version)),
 		d.journal.Forget(journal.Revision, revisionID(r, version)))
+}
+
+// returnTo is a rollback as Helm writes it: an earlier revision's objects, compared with the last
+// one's.
+func returnTo(r Release, history []*release.Release, to int) attempt {
+	next := attempt{Release: r}
+	if len(history) > 0 {
+		next.before = manifestObjects(history[0].Manifest)
+	}
+	for _, record := range history {
+		if record.Version == to {
+			next.objects = manifestObjects(record.Manifest)
+		}
+	}
+	return next
 }

@@ -7,8 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 
-	helmkube "helm.sh/helm/v3/pkg/kube"
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	helmkube "helm.sh/helm/v3/pkg/kube"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"

@@ -26,7 +26,7 @@ func (d *Deployer) upgrade(ctx context.Context, helm *action.Configuration, r Re
 	upgrade := action.NewUpgrade(helm)
 	upgrade.Namespace, upgrade.Labels = r.Namespace, labels
 	upgrade.Timeout, upgrade.MaxHistory, upgrade.SkipCRDs = hookTimeout, maxHistory, true
-	upgrade.DisableOpenAPIValidation = true // dryRun has asked the API server itself
+	upgrade.DisableOpenAPIValidation = true // dryRun has asked the API server
 	upgrade.ResetValues = true              // ignore the values of earlier revisions
 	upgrade.PostRenderer = output
 	err = d.watchHooks(ctx, r, last.Version+1, upgradeHooks, func() (err error) {

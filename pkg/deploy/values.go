@@ -36,7 +36,7 @@ func merge(r Release) (map[string]any, error) {
 			} else {
 				err = fmt.Errorf("values file %s: %w", file, err)
 			}
-			return nil, event.WithHint(err, "fix it and save; what ran keeps running")
+			return nil, event.WithHint(err, "fix it and save")
 		}
 		values = chartutil.MergeTables(read, values)
 	}

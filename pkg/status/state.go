@@ -50,7 +50,7 @@ const (
 	Starting Health = "starting" // no run has ended yet
 	Working  Health = "working"  // a run is under way
 	Healthy  Health = "healthy"  // the last run succeeded, all pods of the releases are ready, all forwards lead to one
-	Failed   Health = "failed"   // the last run failed; what ran before keeps running
+	Failed   Health = "failed"   // the last run failed
 	Degraded Health = "degraded" // the last run succeeded, but a pod or a forward is not what it was
 	Ending   Health = "ending"   // what was deployed is being removed
 )

@@ -34,6 +34,7 @@ func TestDeploy(t *testing.T) {
 		{"each failure says why, early", testFailures},
 		{"a save mends what failed", testMend},
 		{"on failure: rollback, keep", testRollback},
+		{"what cannot be written ends before the write", testWrites},
 		{"only what differs is written", testExact},
 		{"a release whose pods crash is not written again", testExactCrashing},
 		{"what is not devloop's to remove stays", testKept},

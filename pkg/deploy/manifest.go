@@ -1,0 +1,62 @@
+package deploy
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"sort"
+	"strings"
+
+	"helm.sh/helm/v3/pkg/releaseutil"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
+)
+
+// manifestObject is an object of a manifest, with all its fields.
+type manifestObject struct {
+	*unstructured.Unstructured
+	file string // the template that it is from
+}
+
+// in names the object, which lies in that namespace unless it says another one.
+func (o manifestObject) in(namespace string) object {
+	return object{kind: o.GroupVersionKind(), namespace: cmp.Or(o.GetNamespace(), namespace), name: o.GetName()}
+}
+
+// manifestObjects returns the objects of a manifest as Helm records it, those in lists included.
+// What it cannot read is left to Helm.
+func manifestObjects(manifest string) (all []manifestObject) {
+	documents := releaseutil.SplitManifests(manifest)
+	names := slices.Collect(maps.Keys(documents))
+	sort.Sort(releaseutil.BySplitManifestsOrder(names))
+	for _, name := range names {
+		file := ""
+		for line := range strings.Lines(documents[name]) {
+			if source, found := strings.CutPrefix(line, "# Source: "); found {
+				file = strings.TrimSpace(source)
+				break
+			}
+		}
+		all = append(all, decodeObjects(file, documents[name])...)
+	}
+	return all
+}
+
+// decodeObjects returns the objects of one document.
+func decodeObjects(file, document string) (all []manifestObject) {
+	u := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal([]byte(document), &u.Object); err != nil || u.GetKind() == "" {
+		return nil
+	}
+	if !u.IsList() {
+		return []manifestObject{{u, file}}
+	}
+	_ = u.EachListItem(func(item runtime.Object) error {
+		if inner, ok := item.(*unstructured.Unstructured); ok && inner.GetKind() != "" {
+			all = append(all, manifestObject{inner, file})
+		}
+		return nil
+	})
+	return all
+}
