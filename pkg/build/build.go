@@ -46,6 +46,7 @@ type cache struct {
 type engine interface {
 	// open connects to BuildKit. The caller closes the connection.
 	open(ctx context.Context) (*bkclient.Client, error)
+	place() Place
 	// ping returns why nothing answers, or nil.
 	ping(ctx context.Context) error
 	// base returns what a reference to a base image stands for there, nil if that is unknown.
@@ -63,7 +64,7 @@ type engine interface {
 // New returns a Builder for the daemon behind docker, which stays the caller's. Answers of
 // registries and the output of builds are kept in cacheDir.
 func New(docker *client.Client, cacheDir string) *Builder {
-	return newBuilder(&dockerEngine{docker}, cacheDir)
+	return newBuilder(&dockerEngine{docker, hostDocker}, cacheDir)
 }
 
 // SelfHashing returns a Builder that builds where b does and hashes by itself.
@@ -76,16 +77,16 @@ func Remote(address string, registry Registry, cacheDir string) *Builder {
 }
 
 // InDocker returns a Builder for the Docker daemon of a node. It builds what b has hashed.
-func (b *Builder) InDocker(docker *client.Client) *Builder {
-	return &Builder{engine: &dockerEngine{docker}, hasher: b, cache: b.cache}
+func (b *Builder) InDocker(docker *client.Client, at Place) *Builder {
+	return &Builder{engine: &dockerEngine{docker, at}, hasher: b, cache: b.cache}
 }
 
 // InContainerd returns a Builder for the BuildKit that dial reaches on a node with the containerd
 // store. It builds what b has hashed. The error says why nothing can be built there.
 func (b *Builder) InContainerd(
-	ctx context.Context, dial func(context.Context) (net.Conn, error), store Store,
+	ctx context.Context, dial func(context.Context) (net.Conn, error), store Store, at Place,
 ) (*Builder, error) {
-	engine, err := newContainerdEngine(ctx, dial, store)
+	engine, err := newContainerdEngine(ctx, dial, store, at)
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +106,9 @@ func newBuilder(engine engine, cacheDir string) *Builder {
 
 // Refresh makes the next Hash ask registries for the current base images.
 func (b *Builder) Refresh() { b.bases.refresh() }
+
+// Place is where it builds.
+func (b *Builder) Place() Place { return b.engine.place() }
 
 // Ping returns why nothing answers, or nil.
 func (b *Builder) Ping(ctx context.Context) error { return b.engine.ping(ctx) }
@@ -246,6 +250,9 @@ func (b *Builder) solveStable(
 	}
 }
 
+// ErrBrokeOff means that the daemon ended during a build. It may be back by now.
+var ErrBrokeOff = errors.New("the build broke off")
+
 // solve runs BuildKit and returns its answer.
 func (b *Builder) solve(ctx context.Context, stage event.Stage, input Input) (answer map[string]string, err error) {
 	options, err := b.options(input)
@@ -286,9 +293,9 @@ func (b *Builder) solve(ctx context.Context, stage event.Stage, input Input) (an
 			return nil, context.Cause(ctx)
 		}
 		if away := b.engine.ping(ctx); away != nil {
-			return nil, fmt.Errorf("image %s: the build broke off: %w", input.Name, away)
+			return nil, fmt.Errorf("image %s: %w: %w", input.Name, ErrBrokeOff, away)
 		}
-		return nil, progress.explain(err)
+		return nil, progress.explain(err, b.engine.place())
 	}
 	return response.ExporterResponse, nil
 }

@@ -68,11 +68,11 @@ func (b buildkit) workers(ctx context.Context) ([]*bkclient.WorkerInfo, error) {
 	defer cancel()
 	connection, err := b(ctx)
 	if err != nil {
-		return nil, event.Transient(fmt.Errorf("connect to BuildKit: %w", err))
+		return nil, event.Transient(fmt.Errorf("connect: %w", err))
 	}
 	found, err := connection.ListWorkers(ctx)
 	if err = errors.Join(err, connection.Close()); err != nil {
-		return nil, event.Transient(fmt.Errorf("no answer from BuildKit: %w", err))
+		return nil, event.Transient(fmt.Errorf("ask for its workers: %w", err))
 	}
 	return found, nil
 }
@@ -109,10 +109,20 @@ func manifestDigest(answer map[string]string) (string, error) {
 type containerdEngine struct {
 	buildkit
 	store Store
+	at    Place
+}
+
+func (e *containerdEngine) place() Place { return e.at }
+
+func (e *containerdEngine) ping(ctx context.Context) error {
+	if err := e.buildkit.ping(ctx); err != nil {
+		return e.at.away(err)
+	}
+	return nil
 }
 
 func newContainerdEngine(
-	ctx context.Context, dial func(context.Context) (net.Conn, error), store Store,
+	ctx context.Context, dial func(context.Context) (net.Conn, error), store Store, at Place,
 ) (*containerdEngine, error) {
 	connect := func(ctx context.Context) (*bkclient.Client, error) {
 		return bkclient.New(ctx, "", bkclient.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
@@ -121,14 +131,14 @@ func newContainerdEngine(
 	}
 	found, err := buildkit(connect).workers(ctx)
 	if err != nil {
-		return nil, err
+		return nil, at.away(err)
 	}
 	if !slices.ContainsFunc(found, func(w *bkclient.WorkerInfo) bool {
 		return w.Labels[label.ContainerdNamespace] == "k8s.io"
 	}) {
 		return nil, errors.New("the node's BuildKit does not work for the kubelet's containerd")
 	}
-	return &containerdEngine{connect, store}, nil
+	return &containerdEngine{connect, store, at}, nil
 }
 
 func (e *containerdEngine) has(ctx context.Context, tag name.Tag) (bool, error) {
@@ -188,10 +198,14 @@ func newRemoteEngine(address string, registry Registry) *remoteEngine {
 	}, address, registry}
 }
 
+func (e *remoteEngine) place() Place {
+	return Place{"BUILDKIT_HOST=" + e.address, "check BUILDKIT_HOST, and that a buildkitd runs there",
+		"buildctl --addr " + e.address + " prune"}
+}
+
 func (e *remoteEngine) ping(ctx context.Context) error {
 	if err := e.buildkit.ping(ctx); err != nil {
-		return event.WithHint(fmt.Errorf("BUILDKIT_HOST=%s: %w", e.address, err),
-			"check BUILDKIT_HOST, and that a buildkitd runs there")
+		return e.place().away(err)
 	}
 	return nil
 }

@@ -2,10 +2,8 @@ package build
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -15,12 +13,15 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/devloop/devloop/pkg/event"
 )
 
 // dockerEngine is a Docker daemon with its own BuildKit and image store.
-type dockerEngine struct{ client *client.Client }
+type dockerEngine struct {
+	client *client.Client
+	at     Place
+}
+
+func (e *dockerEngine) place() Place { return e.at }
 
 // open speaks to the daemon's BuildKit through its HTTP API.
 func (e *dockerEngine) open(ctx context.Context) (*bkclient.Client, error) {
@@ -37,7 +38,7 @@ func (e *dockerEngine) open(ctx context.Context) (*bkclient.Client, error) {
 }
 
 func (e *dockerEngine) ping(ctx context.Context) error {
-	_, err := Ping(ctx, e.client)
+	_, err := e.at.ping(ctx, e.client)
 	return err
 }
 
@@ -48,7 +49,7 @@ func (e *dockerEngine) base(ctx context.Context, ref string, platform ocispecs.P
 		return nil, nil
 	}
 	if err != nil {
-		return nil, DockerError(err)
+		return nil, e.at.dockerError(err)
 	}
 	if image.Os != platform.OS || image.Architecture != platform.Architecture {
 		return nil, nil
@@ -70,7 +71,7 @@ func (e *dockerEngine) has(ctx context.Context, tag name.Tag) (bool, error) {
 	case errdefs.IsNotFound(err):
 		return false, nil
 	case err != nil:
-		return false, DockerError(err)
+		return false, e.at.dockerError(err)
 	}
 	return true, nil
 }
@@ -106,45 +107,4 @@ func (e *dockerEngine) remove(ctx context.Context, tag name.Tag) error {
 		return fmt.Errorf("remove image %s from Docker: %w", tag, err)
 	}
 	return nil
-}
-
-// Ping checks that the daemon answers and has the BuildKit that devloop needs.
-func Ping(ctx context.Context, docker *client.Client) (client.PingResult, error) {
-	ping, err := docker.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
-	if err != nil {
-		return ping, DockerError(err)
-	}
-	if ping.OSType == "windows" {
-		return ping, event.WithHint(errors.New("the Docker daemon builds Windows images"),
-			"switch Docker to Linux containers")
-	}
-	conn, err := docker.DialHijack(ctx, "/grpc", "h2c", nil)
-	switch {
-	case err == nil:
-	case ctx.Err() != nil:
-		return ping, context.Cause(ctx)
-	case strings.Contains(err.Error(), "unable to upgrade"): // it answered, and has no such endpoint
-		return ping, event.WithHint(
-			fmt.Errorf("the daemon at %s has no BuildKit, which devloop builds with: %w", docker.DaemonHost(), err),
-			"use Docker 20.10 or newer, or point BUILDKIT_HOST at a buildkitd")
-	default:
-		return ping, event.Transient(DockerError(err))
-	}
-	return ping, conn.Close()
-}
-
-// DockerError adds what the user can do if the daemon is down or too old.
-func DockerError(err error) error {
-	if client.IsErrConnectionFailed(err) {
-		var dial *net.OpError // its text lacks the client's own advice
-		if errors.As(err, &dial) {
-			err = dial
-		}
-		return event.Transient(event.WithHint(fmt.Errorf("no answer from Docker: %w", err),
-			"start Docker, or point DOCKER_HOST or docker context at a running daemon"))
-	}
-	if strings.Contains(err.Error(), "minimum supported API version") { // of Docker's client
-		return event.WithHint(fmt.Errorf("the Docker daemon is too old: %w", err), "update Docker to 20.10 or newer")
-	}
-	return fmt.Errorf("ask Docker: %w", err)
 }

@@ -16,7 +16,7 @@ import (
 
 // explain names the step that failed and why, and reports its last output. Failures of the network
 // or of a full disk are transient.
-func (p *progress) explain(err error) error {
+func (p *progress) explain(err error, place Place) error {
 	at := fmt.Sprintf("image %s: %s", p.input.Name, filepath.Base(p.input.Dockerfile))
 	failure := fmt.Errorf("%s: %w", at, err)
 	output, shown, hint := "", "", ""
@@ -36,10 +36,11 @@ func (p *progress) explain(err error) error {
 	last := err.Error() + "\n" + shown // the step got over earlier errors
 	switch {
 	case containsAny(last, noRoom):
-		failure, hint = event.Transient(failure), "make room where Docker keeps its data: docker system prune"
-	case containsAny(last, noNetwork), strings.Contains(output, lastRetry) && containsAny(last, pipNoNetwork),
-		status.Code(err) == codes.Unavailable:
+		failure, hint = event.Transient(failure), "make room where "+place.Name+" keeps its data: "+place.Prune
+	case containsAny(last, noNetwork), strings.Contains(output, lastRetry) && containsAny(last, pipNoNetwork):
 		failure, hint = event.Transient(failure), "check the network"
+	case slices.Contains([]codes.Code{codes.Unavailable, codes.Canceled}, status.Code(err)): // nobody here ended it
+		failure, hint = event.Transient(fmt.Errorf("%w: %w", ErrBrokeOff, failure)), "look at the log of "+place.Name
 	}
 	if hint == "" {
 		return failure

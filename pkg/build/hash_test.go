@@ -412,7 +412,7 @@ func TestProxies(t *testing.T) {
 // TestPing: a daemon that cannot build is an error of one line.
 func TestPing(t *testing.T) {
 	for _, test := range []struct{ os, api, want, hint string }{
-		{"linux", "1.24", "the Docker daemon is too old", "update Docker"},
+		{"linux", "1.24", "Docker is too old", "update it"},
 		{"linux", "1.41", "has no BuildKit", "BUILDKIT_HOST"},
 		{"windows", "1.41", "builds Windows images", "switch Docker"},
 	} {
@@ -528,7 +528,7 @@ func TestExplain(t *testing.T) {
 	} {
 		p := newProgress(event.Stage{}, Input{Image: Image{Name: "a", Dockerfile: "Dockerfile"}}, nil)
 		p.failed = &step{name: "RUN a", tail: []byte(test.output)}
-		err := p.explain(errors.New("exit code: 1"))
+		err := p.explain(errors.New("exit code: 1"), hostDocker)
 		if event.IsTransient(err) != test.passing || event.Hint(err) == "" {
 			t.Errorf("%q: transient %v, hint %q", test.output, event.IsTransient(err), event.Hint(err))
 		}

@@ -78,6 +78,16 @@ func (c *Cluster) BuildKit() (dial func(context.Context) (net.Conn, error), err 
 	}, nil
 }
 
+// BuilderNode returns the name of the node whose Docker or BuildKit builds, and what a user types
+// to run a command on it.
+func (c *Cluster) BuilderNode() (name, shell string) {
+	n, err := c.builderNode()
+	if err != nil {
+		return "", ""
+	}
+	return n.name, n.shell
+}
+
 // builderNode returns the only node: with several, each would need what one of them built.
 func (c *Cluster) builderNode() (*node, error) {
 	switch len(c.nodes) {

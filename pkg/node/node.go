@@ -53,7 +53,17 @@ type node struct {
 }
 
 func (n *node) run(ctx context.Context, args ...string) (string, error) {
-	return n.transport.run(ctx, nil, args...)
+	out, err := n.transport.run(ctx, nil, args...)
+	if err != nil && slices.ContainsFunc(runtimeAway, func(text string) bool { return strings.Contains(err.Error(), text) }) {
+		err = event.Transient(event.WithHint(fmt.Errorf("the %s of the node does not answer: %w", n.runtime.name(), err),
+			"see why it does not run: "+n.shell+" systemctl status "+n.runtime.name()))
+	}
+	return out, err
+}
+
+// runtimeAway are texts of the runtimes' commands about a daemon that does not answer.
+var runtimeAway = []string{
+	"Cannot connect to the Docker daemon", "error during connect", `failed to dial "/run/containerd/`,
 }
 
 // Close ends the connections to all nodes.

@@ -29,6 +29,12 @@ const (
 	// nodePause is how long nothing is built in a node that could not build when this machine
 	// could, such as one without network: each try may take half a minute.
 	nodePause = 10 * time.Minute
+
+	// A node whose builder does not answer, such as a Docker that restarts, is waited for. If it
+	// is not back by then, each build asks it first whether it is.
+	nodeWait     = 10 * time.Second
+	nodeInterval = 250 * time.Millisecond
+	nodePing     = 3 * time.Second
 )
 
 // builders are the places where images are built.
@@ -36,7 +42,11 @@ type builders struct {
 	host   *build.Builder // this machine's Docker, whether it builds or not
 	main   *build.Builder // hashes all images and builds those that the node does not: host, or the one of BUILDKIT_HOST
 	source node.Source    // of the images that main builds
-	inNode *build.Builder // the node's Docker or BuildKit; nil if it cannot build
+
+	node    sync.Mutex                                        // guards inNode
+	inNode  *build.Builder                                    // the node's Docker or BuildKit; nil if it cannot build
+	reopen  func(ctx context.Context) (*build.Builder, error) // opens inNode, which did not answer; else nil
+	nodeOff atomic.Bool                                       // it did not answer, and main builds
 
 	nodes    *node.Cluster
 	registry *node.Registry
@@ -79,7 +89,15 @@ func (b *builders) choose(ctx context.Context, c *config.Config, e *environment,
 	}
 	var err error
 	if b.inNode, err = e.openInNode(ctx, b.main); err != nil {
-		if c.BuildIn == "node" {
+		away := event.IsTransient(err)
+		if away {
+			b.reopen = func(ctx context.Context) (*build.Builder, error) { return e.openInNode(ctx, b.main) }
+			b.nodeOff.Store(true)
+		}
+		switch {
+		case c.BuildIn == "node" && away:
+			return err
+		case c.BuildIn == "node":
 			return c.Wrong("buildIn", fmt.Sprintf("images cannot be built in the node: %v", err), "use host or auto")
 		}
 		stage.Note("images are built on this machine", "why", "not in the node: "+err.Error())
@@ -100,37 +118,47 @@ func (b *builders) choose(ctx context.Context, c *config.Config, e *environment,
 func (e *environment) openInNode(ctx context.Context, hasher *build.Builder) (*build.Builder, error) {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
+	name, shell := e.nodes.BuilderNode()
 	docker, err := e.nodes.Docker()
 	if errors.Is(err, node.ErrOtherRuntime) {
 		dial, err := e.nodes.BuildKit()
 		if err != nil {
 			return nil, err
 		}
-		return hasher.InContainerd(ctx, dial, e.nodes)
+		return hasher.InContainerd(ctx, dial, e.nodes, build.NodeBuildKit(name, shell))
 	}
 	if err != nil {
 		return nil, err
 	}
-	e.add(docker.Close)
-	if _, err := build.Ping(ctx, docker); err != nil {
-		return nil, err
+	builder := hasher.InDocker(docker, build.NodeDocker(name, shell))
+	if err := builder.Ping(ctx); err != nil {
+		return nil, errors.Join(err, docker.Close())
 	}
-	return hasher.InDocker(docker), nil
+	e.add(docker.Close)
+	return builder, nil
 }
 
 // build builds an image in the node or, where that is not possible, with main.
 func (b *builders) build(ctx context.Context, sink event.Sink, buildIn string, tag name.Tag, input build.Input) error {
-	if b.inNode == nil {
+	stage := sink.Stage("build")
+	inNode := b.nodeBuilder(ctx, stage)
+	if inNode == nil {
 		return b.main.Build(ctx, sink, input)
 	}
-	stage := sink.Stage("build")
 	onlyNode := buildIn == "node"
 	if last := b.failedAt.Load(); last != nil && time.Since(*last) < nodePause && !onlyNode {
 		stage.Note("image is built on this machine", "image", event.Name(tag.String()),
 			"why", "the node could not a few minutes ago")
 		return b.main.Build(ctx, sink, input)
 	}
-	err := b.buildInNode(ctx, sink, input)
+	err := b.buildInNode(ctx, sink, inNode, input)
+	away := false
+	if event.IsTransient(err) && ctx.Err() == nil {
+		var back bool
+		if back, away = returns(ctx, stage, inNode, err); back {
+			err = b.buildInNode(ctx, sink, inNode, input)
+		}
+	}
 	if err == nil {
 		return b.registry.Untag(tag) // an earlier build here is not what the node holds now
 	}
@@ -140,20 +168,75 @@ func (b *builders) build(ctx context.Context, sink event.Sink, buildIn string, t
 	if onlyNode || ctx.Err() != nil {
 		return fmt.Errorf("build in the node: %w", err)
 	}
-	stage.Warn("image is built on this machine, since the node cannot", err, "image", event.Name(tag.String()))
+	if !away || !b.nodeOff.Swap(true) {
+		stage.Warn("image is built on this machine, since the node cannot", err, "image", event.Name(tag.String()))
+	}
 	if err := b.main.Build(ctx, sink, input); err != nil {
 		return err
 	}
-	now := time.Now()
-	b.failedAt.Store(&now)
+	if !away {
+		now := time.Now()
+		b.failedAt.Store(&now)
+	}
 	return nil
 }
 
+// nodeBuilder returns the node's builder, nil if there is none or if it does not answer again yet.
+func (b *builders) nodeBuilder(ctx context.Context, stage event.Stage) *build.Builder {
+	b.node.Lock()
+	defer b.node.Unlock()
+	if !b.nodeOff.Load() {
+		return b.inNode
+	}
+	ctx, cancel := context.WithTimeout(ctx, nodePing)
+	defer cancel()
+	if b.inNode == nil {
+		inNode, err := b.reopen(ctx)
+		if err != nil {
+			return nil
+		}
+		b.inNode = inNode
+	} else if b.inNode.Ping(ctx) != nil {
+		return nil
+	}
+	b.nodeOff.Store(false)
+	stage.Note("images are built in the node again", "why", b.inNode.Place().Name+" answers")
+	return b.inNode
+}
+
+// returns waits for a builder that does not answer: it may be restarting. back is true if it
+// answers after an error that this explains, and away if it does not answer in time.
+func returns(ctx context.Context, stage event.Stage, builder *build.Builder, err error) (back, away bool) {
+	ping := func() error {
+		ctx, cancel := context.WithTimeout(ctx, nodePing)
+		defer cancel()
+		return builder.Ping(ctx)
+	}
+	if ping() == nil {
+		return errors.Is(err, build.ErrBrokeOff), false
+	}
+	stage.Note("waiting for the node to build again", "for", builder.Place().Name, "at most", nodeWait)
+	ctx, cancel := context.WithTimeout(ctx, nodeWait)
+	defer cancel()
+	ticker := time.NewTicker(nodeInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false, true
+		case <-ticker.C:
+			if ping() == nil {
+				return true, false
+			}
+		}
+	}
+}
+
 // buildInNode makes sure that the node has the base images that were hashed, and builds.
-func (b *builders) buildInNode(ctx context.Context, sink event.Sink, input build.Input) error {
-	missing, err := b.inNode.MissingBases(ctx, input)
+func (b *builders) buildInNode(ctx context.Context, sink event.Sink, inNode *build.Builder, input build.Input) error {
+	missing, err := inNode.MissingBases(ctx, input)
 	if err == nil && len(missing) > 0 {
-		err = b.loadBases(ctx, sink, input)
+		err = b.loadBases(ctx, sink, inNode, input)
 	}
 	if err != nil {
 		return err
@@ -164,15 +247,15 @@ func (b *builders) buildInNode(ctx context.Context, sink event.Sink, input build
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	return b.inNode.Build(ctx, sink, input)
+	return inNode.Build(ctx, sink, input)
 }
 
 // loadBases loads the base images that the node lacks, for one image at a time, since images share
 // them. Where that fails, main can still build.
-func (b *builders) loadBases(ctx context.Context, sink event.Sink, input build.Input) error {
+func (b *builders) loadBases(ctx context.Context, sink event.Sink, inNode *build.Builder, input build.Input) error {
 	b.bases.Lock()
 	defer b.bases.Unlock()
-	missing, err := b.inNode.MissingBases(ctx, input)
+	missing, err := inNode.MissingBases(ctx, input)
 	if err != nil {
 		return err
 	}

@@ -289,11 +289,11 @@ func (l *loaded) inNode(ctx context.Context, t *testbed, runtime string) (*build
 			return nil, err
 		}
 		t.cleanup(func(context.Context) error { return docker.Close() })
-		return l.builder.InDocker(docker), nil
+		return l.builder.InDocker(docker, build.Place{}), nil
 	}
 	dial, err := l.cluster.BuildKit()
 	if err != nil {
 		return nil, err
 	}
-	return l.builder.InContainerd(ctx, dial, l.cluster)
+	return l.builder.InContainerd(ctx, dial, l.cluster, build.Place{})
 }

@@ -143,6 +143,21 @@ func builtInTheNode(t *testing.T, runtime string) {
 		d.replace(t, "Dockerfile", "FROM "+base, "FROM "+baseImage).arrives(t)
 	})
 
+	if runtime == "docker" {
+		step(t, "its Docker restarts during a save", func(t *testing.T) {
+			mend := fault(t, "built", "kill dockerd")
+			c := d.next()
+			saved := p.page(t, "built by a Docker that is back")
+			c.happens(t, on("waiting for the node to build again").with("for", "Docker of node built"))
+			mend()
+			c.arrives(t)
+			p.awaitPage(t, saved)
+			if d.count(c.since, on("image is built on this machine, since the node cannot")) != 0 {
+				t.Error("this machine builds, though the node is back")
+			}
+		})
+	}
+
 	step(t, "what needs a network is built on this machine", func(t *testing.T) {
 		c := d.next()
 		// One retry, by whose warning the cause is known; devloop itself tries again, too.

@@ -1,0 +1,111 @@
+package session
+
+import (
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/client"
+
+	"github.com/devloop/devloop/pkg/build"
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// daemon is as much of a Docker daemon as a ping needs. It can be stopped and started.
+type daemon struct {
+	t       *testing.T
+	address string
+	server  *http.Server
+}
+
+func (d *daemon) start() {
+	d.t.Helper()
+	address := d.address
+	if address == "" {
+		address = "127.0.0.1:0"
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.address = listener.Addr().String()
+	d.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Api-Version", "1.47")
+		if !strings.HasSuffix(r.URL.Path, "/_ping") {
+			w.Header().Set("Connection", "Upgrade")
+			w.Header().Set("Upgrade", "h2c")
+			w.WriteHeader(http.StatusSwitchingProtocols)
+		}
+	})}
+	go func() { _ = d.server.Serve(listener) }()
+	d.t.Cleanup(d.stop)
+}
+
+func (d *daemon) stop() { _ = d.server.Close() }
+
+// The node's Docker restarts: it is waited for, and asked before each build whether it is back.
+// That is said once, with the daemon's name.
+func TestNodeBuilderThatRestarts(t *testing.T) {
+	d := &daemon{t: t}
+	d.start()
+	docker, err := client.New(client.WithHost("tcp://" + d.address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = docker.Close() })
+	host, err := client.New(client.WithHost("tcp://127.0.0.1:1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	inNode := build.New(host, t.TempDir()).InDocker(docker, build.NodeDocker("minikube", "minikube ssh -- sudo"))
+
+	var mu sync.Mutex
+	said := map[string]int{}
+	stage := event.Sink(func(e event.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		said[e.Message]++
+	}).Stage("build")
+	if back, away := returns(t.Context(), stage, inNode, event.Transient(http.ErrServerClosed)); back || away {
+		t.Errorf("it answers, and another error is not for it: %t, %t", back, away)
+	}
+	if back, _ := returns(t.Context(), stage, inNode, build.ErrBrokeOff); !back {
+		t.Error("it has restarted quickly, and the build may go on")
+	}
+
+	d.stop()
+	err = inNode.Ping(t.Context())
+	if err == nil || !strings.HasPrefix(err.Error(), "no answer from the Docker of node minikube: ") ||
+		event.Hint(err) != "see why it does not run: minikube ssh -- sudo systemctl status docker" {
+		t.Errorf("%v (hint %q)", err, event.Hint(err))
+	}
+	restarted := time.AfterFunc(2*nodeInterval, d.start)
+	defer restarted.Stop()
+	if back, away := returns(t.Context(), stage, inNode, err); !back || away {
+		t.Errorf("it is back: %t, %t", back, away)
+	}
+
+	d.stop()
+	b := &builders{inNode: inNode}
+	b.nodeOff.Store(true)
+	for range 2 {
+		if b.nodeBuilder(t.Context(), stage) != nil {
+			t.Error("a builder that does not answer")
+		}
+	}
+	d.start()
+	for range 2 {
+		if b.nodeBuilder(t.Context(), stage) != inNode {
+			t.Error("it is back, and is not used")
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if said["images are built in the node again"] != 1 ||
+		said["waiting for the node to build again"] != 1 {
+		t.Errorf("said %v", said)
+	}
+}
