@@ -2,13 +2,10 @@ package build
 
 import (
 	"fmt"
-	"io"
 	"os"
 
-	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/moby/buildkit/session"
-	"github.com/moby/buildkit/session/auth/authprovider"
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
 	"github.com/moby/buildkit/session/sshforward/sshprovider"
 
@@ -50,8 +47,11 @@ func attachables(docker *configfile.ConfigFile, image Image) ([]session.Attachab
 	}
 	ssh, err := sshprovider.NewSSHAgentProvider(agents)
 	if err != nil {
-		return nil, event.WithHint(fmt.Errorf("ssh: %w", err),
-			"start an agent and add the key: eval $(ssh-agent); ssh-add")
+		hint := "see which keys the agent has: ssh-add -l"
+		if os.Getenv("SSH_AUTH_SOCK") == "" {
+			hint = "start an agent and add the key: eval $(ssh-agent); ssh-add"
+		}
+		return nil, event.WithHint(fmt.Errorf("ssh: %w", err), hint)
 	}
 	return append(attached, ssh), nil
 }
@@ -67,13 +67,3 @@ func checkKey(path string) error {
 	_, err := files.Read(path, maxKey)
 	return err
 }
-
-// credentials gives BuildKit the registry credentials of Docker's client.
-func credentials(docker *configfile.ConfigFile) session.Attachable {
-	return authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{
-		AuthConfigProvider: authprovider.LoadAuthConfig(docker),
-	})
-}
-
-// dockerConfig is the configuration of Docker's client; a broken file only means no credentials.
-func dockerConfig() *configfile.ConfigFile { return config.LoadDefaultConfigFile(io.Discard) }

@@ -6,12 +6,14 @@ package build
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,7 +22,6 @@ import (
 
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -154,7 +155,7 @@ func (r *baseResolver) ResolveImageConfig(
 			err = event.Transient(err)
 		}
 		return "", "", nil, event.WithHint(&missingBaseError{ref, err},
-			"check the name and the network, or pull it by hand: docker pull "+ref)
+			cmp.Or(event.Hint(err), "check the name and the network, or pull it by hand: docker pull "+ref))
 	}
 	return ref, found.digest(), found.Config, nil
 }
@@ -282,7 +283,10 @@ func (c *baseCache) lookup(
 // unreachable reports whether a registry did not answer, or not to the point just now.
 func unreachable(err error) bool {
 	var answered *transport.Error
-	return !errors.As(err, &answered) || answered.Temporary()
+	if errors.As(err, &answered) {
+		return answered.Temporary()
+	}
+	return !errors.As(err, new(*credentialsError)) && !errors.As(err, new(*fs.PathError))
 }
 
 // inRegistry asks the registry. If it cannot be reached its last answer counts, as a stale one.
@@ -320,8 +324,9 @@ func askRegistry(ctx context.Context, ref string, platform ocispecs.Platform, kn
 	if err != nil {
 		return nil, err
 	}
+	keychain := &keychain{}
 	options := []remote.Option{
-		remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
+		remote.WithContext(ctx), remote.WithAuthFromKeychain(keychain),
 		remote.WithPlatform(v1.Platform{OS: platform.OS, Architecture: platform.Architecture,
 			Variant: platform.Variant}),
 	}
@@ -332,7 +337,7 @@ func askRegistry(ctx context.Context, ref string, platform ocispecs.Platform, kn
 	}
 	descriptor, err := remote.Get(parsed, options...)
 	if err != nil {
-		return nil, err
+		return nil, keychain.explain(err)
 	}
 	image, err := descriptor.Image()
 	if err != nil {

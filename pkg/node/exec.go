@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/client"
 
@@ -24,8 +25,7 @@ func (t *execTransport) run(ctx context.Context, stdin io.Reader, args ...string
 	created, err := t.docker.ExecCreate(ctx, t.node,
 		client.ExecCreateOptions{AttachStdin: stdin != nil, AttachStdout: true, AttachStderr: true, Cmd: args})
 	if err != nil {
-		err = event.WithHint(fmt.Errorf("node %s: docker exec: %w", t.node, err), "docker start "+t.node)
-		return "", event.Transient(err)
+		return "", t.notStarted(err)
 	}
 	conn, err := t.docker.ExecAttach(ctx, created.ID, client.ExecAttachOptions{})
 	if err != nil {
@@ -52,7 +52,7 @@ func (t *execTransport) run(ctx context.Context, stdin io.Reader, args ...string
 	conn.Close() // a command that has ended reads no more
 	feedErr := <-fed
 	if ctx.Err() != nil {
-		return "", ended(ctx, t.node, args)
+		return "", ended(ctx, t.node, args, "docker stats --no-stream "+t.node)
 	}
 	var result client.ExecInspectResult
 	if err == nil {
@@ -67,6 +67,20 @@ func (t *execTransport) run(ctx context.Context, stdin io.Reader, args ...string
 		return "", event.Transient(failed(t.node, args, &stderr, feedErr))
 	}
 	return stdout.String(), nil
+}
+
+// notStarted is the error of a command that Docker could not start in the container.
+func (t *execTransport) notStarted(err error) error {
+	failure := fmt.Errorf("node %s: docker exec: %w", t.node, err)
+	switch {
+	case errdefs.IsConflict(err): // Docker's answer about a container that does not run
+		return event.Transient(event.WithHint(failure, "docker start "+t.node))
+	case errdefs.IsNotFound(err):
+		return event.WithHint(failure, "its container is gone: make the cluster again, or choose another one by --kube-context")
+	case client.IsErrConnectionFailed(err):
+		return event.Transient(event.WithHint(failure, "Docker on this machine does not answer: start it"))
+	}
+	return event.Transient(failure)
 }
 
 // pipe is unsupported, since no such node runs anything to connect to.

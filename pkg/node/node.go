@@ -86,7 +86,7 @@ func (c *Cluster) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, err
 	if len(c.nodes) == 0 && len(tags) > 0 {
 		return nil, event.WithHint(fmt.Errorf("kube context %q is no cluster of minikube, kind or k3d, "+
 			"so devloop cannot load images into its nodes", c.name),
-			"set push in devloop.yaml to a registry that they can reach")
+			"push images to a registry that they can reach: --set push=REGISTRY")
 	}
 	names := make([]string, len(tags))
 	for i, tag := range tags {

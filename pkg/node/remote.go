@@ -6,14 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	dockerconfig "github.com/docker/cli/cli/config"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -205,11 +208,19 @@ type imageOf struct {
 
 func (i imageOf) Layers() ([]v1.Layer, error) { return i.layers, nil }
 
+// isOfNetwork tells whether the error of a request is one of the connection. The request may also
+// fail because what it sends cannot be read.
+func isOfNetwork(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return !errors.As(err, new(*fs.PathError)) && (errors.As(err, new(*net.OpError)) || errors.As(err, new(*net.DNSError)) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.As(err, &timeout) && timeout.Timeout() || strings.Contains(err.Error(), "connection re")) // refused, reset
+}
+
 // explain adds what the user can do about a registry's error.
 func (r *RemoteRegistry) explain(tag name.Tag, err error) error {
 	failure := fmt.Errorf("registry %s: image %s: %w", tag.RegistryStr(), tag.RepositoryStr()+":"+tag.TagStr(), err)
 	var answered *ggcr.Error
-	var dial net.Error
 	status := 0
 	if errors.As(err, &answered) {
 		status = answered.StatusCode
@@ -221,11 +232,14 @@ func (r *RemoteRegistry) explain(tag name.Tag, err error) error {
 		strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"): // net/http's text
 		hint := "give it a certificate, or allow plain http: push: http://" + tag.RegistryStr() + "/…"
 		return event.WithHint(failure, hint)
+	case strings.Contains(err.Error(), "error getting credentials"): // the text of docker-credential-helpers
+		return event.WithHint(failure, "install the program that "+filepath.Join(dockerconfig.Dir(), dockerconfig.ConfigFileName)+
+			" names (credsStore, credHelpers), or remove it there and docker login "+tag.RegistryStr())
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return event.WithHint(failure, "docker login "+tag.RegistryStr())
 	case answered != nil && !answered.Temporary():
 		return failure
-	case errors.As(err, &dial), answered != nil, strings.Contains(err.Error(), "connection re"):
+	case answered != nil, isOfNetwork(err):
 		return event.Transient(event.WithHint(failure, "check the registry and the network"))
 	}
 	return failure

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"strings"
@@ -73,7 +74,7 @@ func (s *sshTransport) connect(ctx context.Context) (*connection, error) {
 		conn, _ := result.Val.(*connection)
 		return conn, result.Err
 	case <-ctx.Done():
-		return nil, ended(ctx, s.node, []string{"ssh"})
+		return nil, ended(ctx, s.node, []string{"ssh"}, s.status())
 	}
 }
 
@@ -115,12 +116,16 @@ func (s *sshTransport) open(ctx context.Context) (*connection, error) {
 
 func (s *sshTransport) dial(ctx context.Context) (*ssh.Client, error) {
 	pem, err := files.Read(s.key, maxKeyFile)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // until minikube makes the node again
 		return nil, s.refused(err)
+	case err != nil:
+		return nil, event.WithHint(fmt.Errorf("node %s: its ssh key: %w", s.node, err), "you have to be able to read that file")
 	}
 	signer, err := ssh.ParsePrivateKey(pem)
 	if err != nil {
-		return nil, s.refused(fmt.Errorf("%s: %w", s.key, err))
+		return nil, event.WithHint(fmt.Errorf("node %s: its ssh key %s: %w", s.node, s.key, err),
+			"put the key there that the node was made with")
 	}
 	known, err := openHostKeys(s.hostKeys, s.node, s.start, s.key, signer.PublicKey())
 	if err != nil {
@@ -154,13 +159,19 @@ func (s *sshTransport) dial(ctx context.Context) (*ssh.Client, error) {
 }
 
 func (s *sshTransport) refused(err error) error {
-	return event.Transient(event.WithHint(fmt.Errorf("node %s: ssh as %s: %w", s.node, s.user, err), s.start))
+	return event.Transient(event.WithHint(fmt.Errorf("node %s: ssh as %s: %w", s.node, s.user, err), s.look()))
 }
+
+// status is the command that tells how the node is.
+func (s *sshTransport) status() string { return strings.Replace(s.start, " start", " status", 1) }
+
+// look is the hint about a node that cannot be reached: it may be stopped, or only busy.
+func (s *sshTransport) look() string { return s.status() + "; if it is stopped: " + s.start }
 
 // unreachable has the same text for all symptoms, so that an outage is reported once.
 func (s *sshTransport) unreachable(address string) error {
 	err := fmt.Errorf("node %s cannot be reached by ssh at %s", s.node, address)
-	return event.Transient(event.WithHint(err, s.start))
+	return event.Transient(event.WithHint(err, s.look()))
 }
 
 func handshake(ctx context.Context, address string, config *ssh.ClientConfig) (*ssh.Client, error) {
@@ -266,7 +277,7 @@ func (s *sshTransport) begin(ctx context.Context, args []string, attach func(*ss
 	select {
 	case s.free <- struct{}{}:
 	case <-ctx.Done():
-		return nil, ended(ctx, s.node, []string{"wait for an ssh session"})
+		return nil, ended(ctx, s.node, []string{"wait for an ssh session"}, s.status())
 	}
 	release := func() { <-s.free }
 	conn, err := s.connect(ctx)
@@ -296,7 +307,7 @@ func (s *sshTransport) begin(ctx context.Context, args []string, attach func(*ss
 func (s *sshTransport) explain(ctx context.Context, conn *connection, args []string, err error) error {
 	switch {
 	case ctx.Err() != nil:
-		return ended(ctx, s.node, args)
+		return ended(ctx, s.node, args, s.status())
 	case errors.Is(err, errGone) || conn.isGone():
 		return s.unreachable(conn.RemoteAddr().String())
 	}
@@ -324,7 +335,7 @@ func (s *sshTransport) run(ctx context.Context, stdin io.Reader, args ...string)
 		// sshd keeps the session until the command ends, which may ignore the signal. Do not wait.
 		_ = session.Signal(ssh.SIGTERM)
 		_ = session.Close()
-		return "", ended(ctx, s.node, args)
+		return "", ended(ctx, s.node, args, s.status())
 	}
 	if err == nil {
 		return stdout.String(), nil

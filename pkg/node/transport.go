@@ -44,12 +44,13 @@ func failed(node string, args []string, stderr *bytes.Buffer, err error) error {
 	return fmt.Errorf("node %s: %s: %w: %s", node, strings.Join(args, " "), err, strings.Join(lines, "\n"))
 }
 
-// ended is the error of a command whose context has ended.
-func ended(ctx context.Context, node string, args []string) error {
+// ended is the error of a command whose context has ended. look is where a user can see why there
+// was no answer.
+func ended(ctx context.Context, node string, args []string, look string) error {
 	err := context.Cause(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = event.Transient(event.WithHint(
-			fmt.Errorf("node %s: %s: no answer in time", node, strings.Join(args, " ")), "minikube status"))
+			fmt.Errorf("node %s: %s: no answer in time", node, strings.Join(args, " ")), "see how it is: "+look))
 	}
 	return err
 }
@@ -76,7 +77,7 @@ func (t localTransport) run(ctx context.Context, stdin io.Reader, args ...string
 	case err == nil:
 		return stdout.String(), nil
 	case ctx.Err() != nil:
-		return "", ended(ctx, t.node, args)
+		return "", ended(ctx, t.node, args, "uptime")
 	}
 	return stdout.String(), failed(t.node, args, &stderr, err)
 }
