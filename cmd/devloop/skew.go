@@ -16,82 +16,116 @@ import (
 	"github.com/devloop/devloop/pkg/status"
 )
 
+// skewOptions are the flags of devloop skew.
+type skewOptions struct{ asJSON, imagesOnly, fix bool }
+
 func newSkewCommand(o *options) *cobra.Command {
-	asJSON := false
+	var flags skewOptions
 	cmd := &cobra.Command{
 		Use:         "skew",
 		Annotations: map[string]string{observes: "yes"},
 		Short:       "Check whether the images and this machine hold the same Python libraries",
-		Long: `Compares what the images hold, and the Python environment on this machine (local.venv in
-devloop.yaml, else VIRTUAL_ENV, else .venv), by the names and versions of the libraries. The devloop that runs
-in another terminal knows what the images hold; if none runs, a short-lived pod of each image is asked. Nothing
-is changed.
+		Long: `Compares what the images hold, and the Python environment on this machine, by the names and
+versions of the libraries. The environment is local.venv of devloop.yaml, else the active one (VIRTUAL_ENV,
+CONDA_PREFIX), else the project's own (.venv, Poetry, Pipenv, Hatch, pyenv); the output names it. The devloop
+that runs in another terminal knows what the images hold; if none runs, a short-lived pod of each image is
+asked. Nothing is changed, unless --fix is given: it installs what the images hold into the environment.
 
-Exit codes: 0 the same, 1 something differs, 2 your input is wrong, 3 no cluster, or images are missing there.`,
+Exit codes: 0 the same, 1 something differs or could not be installed, 2 your input is wrong, 3 nothing on this
+machine was compared (no environment, without Python, empty, or unreadable), no cluster, or images are missing
+there.`,
 		Example: `  devloop skew && python analysis.py
+  devloop skew --fix               # this machine gets the images' versions
+  devloop skew --images-only       # in CI: the images with each other
   devloop skew --json | jq -r '.differences[] | "\(.library) \(.versions)"'`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var c event.Comparison
+			if flags.imagesOnly && flags.fix {
+				return usageError(cmd.CommandPath()+" --help", "--images-only leaves this machine out, and --fix changes it")
+			}
+			var found skew
 			err := o.run(cmd.Context(), func(ctx context.Context, p *process) (err error) {
-				c, err = skew(ctx, o, p)
+				found, err = compareAll(ctx, o, p, flags)
 				return err
 			})
 			if err != nil {
 				return err
 			}
-			if err := writeSkew(cmd, c, asJSON); err != nil {
+			if err := found.write(cmd, flags.asJSON); err != nil {
 				return err
 			}
-			if !c.Same() {
+			if !found.Same {
 				return console.ReportedError{Err: errors.New("libraries differ")}
 			}
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&flags.asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&flags.imagesOnly, "images-only", false, "compare the images with each other, without this machine")
+	cmd.Flags().BoolVar(&flags.fix, "fix", false, "first install what the images hold into this machine's environment")
 	return cmd
 }
 
-func writeSkew(cmd *cobra.Command, c event.Comparison, asJSON bool) error {
+// skew is a comparison of all places, with the environment of this machine, nil without it.
+type skew struct {
+	Same        bool           `json:"same"`
+	Environment *session.Local `json:"environment,omitempty"`
+	event.Comparison
+}
+
+func (s skew) write(cmd *cobra.Command, asJSON bool) error {
 	if asJSON {
-		return printJSON(cmd, struct {
-			Same bool `json:"same"`
-			event.Comparison
-		}{c.Same(), c})
+		return printJSON(cmd, s)
 	}
 	t := console.NewTable(cmd.OutOrStdout())
-	if c.Same() {
-		t.Line("%s", strings.Replace(sameIn(c), " in ", " libraries in ", 1))
-	} else {
-		t.Differences("library", c, 0)
+	if s.Environment != nil {
+		t.Line("this machine: %s", s.Environment)
+	}
+	switch {
+	case !s.Same:
+		t.Differences("library", s.Comparison, 0)
+	case len(s.Places) == 1:
+		t.Line("only image %s holds Python: there is nothing that it could differ from", s.Places[0])
+	default:
+		t.Line("%s", strings.Replace(sameIn(s.Comparison), " in ", " libraries in ", 1))
 	}
 	return t.Flush()
 }
 
-// skew compares all places now.
-func skew(ctx context.Context, o *options, p *process) (c event.Comparison, err error) {
-	here, found, err := session.LocalLibraries(p.config) // first: it is quick, and its errors are the user's
-	if err != nil {
-		return c, console.EnvironmentError{Err: err}
+// compareAll compares all places now.
+func compareAll(ctx context.Context, o *options, p *process, flags skewOptions) (s skew, err error) {
+	if !flags.imagesOnly { // first: it is quick, and its errors are the user's
+		if s.Environment, err = session.FindLocal(p.config); err != nil {
+			if is[session.NoLocalError](err) && !flags.fix {
+				err = event.WithHint(err, event.Hint(err)+"; the images alone: devloop skew --images-only")
+			}
+			return s, console.EnvironmentError{Err: err}
+		}
+		if s.Environment.Libraries().IsEmpty() && !flags.fix {
+			return s, console.EnvironmentError{Err: event.WithHint(
+				fmt.Errorf("nothing on this machine is compared: nothing is installed in %s", s.Environment),
+				"install what the images hold: devloop skew --fix")}
+		}
 	}
 	places, err := imageLibraries(ctx, o, p)
-	switch {
-	case err != nil:
-		return c, err
-	case len(places) == 0:
-		return c, usageError("name them: local.images in devloop.yaml", "it is not known which images have to hold "+
+	if err == nil && len(places) == 0 {
+		err = usageError("name them: local.images in devloop.yaml", "it is not known which images have to hold "+
 			"the same libraries: none holds Dask, or no Dask Gateway runs")
-	case found:
-		places = append(places, here)
-	case len(places) == 1:
-		return c, console.EnvironmentError{Err: event.WithHint(
-			errors.New("there is nothing to compare image "+places[0].Place+" with: "+session.WhyNoVenv),
-			"make an environment, or name it in devloop.yaml: local.venv")}
-	default:
-		p.sink.Stage("proof").Note("no Python environment of this machine is compared", "why", session.WhyNoVenv)
 	}
-	return proof.Compare(places), nil
+	if err == nil && flags.fix {
+		if err = session.SyncLocal(ctx, p.sink, p.config, places); err == nil {
+			s.Environment, err = session.FindLocal(p.config)
+		}
+	}
+	if err != nil {
+		return s, err
+	}
+	if s.Environment != nil {
+		places = append(places, s.Environment.Libraries())
+	}
+	s.Comparison = proof.Compare(places)
+	s.Same = s.Comparison.Same()
+	return s, nil
 }
 
 // imageLibraries asks the devloop that runs what the images hold, or else the images themselves.

@@ -39,7 +39,7 @@ func TestStatusOfLibraries(t *testing.T) {
 // caller's.
 func TestSkew(t *testing.T) {
 	s := show(t, "", &options{}, devOptions{pagePort: -1})
-	t.Setenv("VIRTUAL_ENV", "")
+	noEnvironment(t)
 	holds := func(place string, versions map[string]string) proof.Libraries {
 		return proof.Libraries{Place: place, Versions: versions}
 	}
@@ -60,30 +60,47 @@ func TestSkew(t *testing.T) {
 		}
 		return gotOut
 	}
-	expect("it only starts", 3, "", "ask the devloop that runs: devloop is only starting")
+	const alone = "--images-only"
+	expect("it only starts", 3, "", "ask the devloop that runs: devloop is only starting", alone)
 	libraries := func(context.Context) (any, error) { return answer, noRun }
 	defer s.views.Answer(map[string]web.Question{"libraries": libraries})()
-	expect("no run yet", 3, "", "ask the devloop that runs: no run of that devloop has ended well yet")
+	expect("no run yet", 3, "", "ask the devloop that runs: no run of that devloop has ended well yet", alone)
 	answer, noRun = []proof.Libraries{worker, client}, nil
-	expect("images alone", 0, "the same 2 libraries in worker and client\n",
-		"no Python environment of this machine is compared")
+	expect("nothing on this machine", 3, "", "nothing on this machine is compared: there is no Python environment: "+
+		"none is active (VIRTUAL_ENV, CONDA_PREFIX), and the project has none (.venv, Poetry, Pipenv, Hatch, pyenv)")
+	expect("nothing on this machine", 3, "", "devloop skew --images-only")
+	expect("nothing to fix", 3, "", "python3 -m venv .venv", "--fix")
+	expect("images alone", 0, "the same 2 libraries in worker and client\n", "", alone)
+	expect("images alone", 0, `"same": true`, "", alone, "--json")
+	expect("one or the other", 2, "", "images-only", alone, "--fix")
+	answer = answer[:1]
+	expect("one image", 0, "only image worker holds Python", "", alone)
+	answer = []proof.Libraries{worker, client}
+	removed := filepath.Join(t.TempDir(), "removed")
+	t.Setenv("VIRTUAL_ENV", removed)
+	expect("a removed one", 3, "", "VIRTUAL_ENV names "+removed+", which is not there")
+	t.Setenv("VIRTUAL_ENV", "")
 	active := filepath.Join(t.TempDir(), "an env")
 	venvWith(t, active, "dask==1", "numpy==3")
 	t.Setenv("VIRTUAL_ENV", active)
 	expect("this machine differs", 1, "numpy    2       2       3\n", "")
-	var shown struct {
-		Same bool `json:"same"`
-		event.Comparison
-	}
+	expect("which environment", 1, "this machine: "+active+" (venv, Python 3.11.9), by VIRTUAL_ENV\n", "")
+	var shown skew
 	if err := json.Unmarshal([]byte(expect("JSON", 1, "", "", "--json")), &shown); err != nil || shown.Same ||
-		!slices.Equal(shown.Places, []string{"worker", "client", active}) || shown.Differences.String() != "numpy 2/2/3" {
+		!slices.Equal(shown.Places, []string{"worker", "client", active}) || shown.Differences.String() != "numpy 2/2/3" || shown.Environment.Path != active ||
+		shown.Environment.Kind != "venv" || shown.Environment.Python != "3.11.9" || shown.Environment.Source != "VIRTUAL_ENV" {
 		t.Errorf("%+v, %v", shown, err)
 	}
 	venvWith(t, active, "dask==1", "numpy==2")
 	expect("all the same", 0, "the same 2 libraries in worker, client and "+active+"\n", "")
 	expect("all the same", 0, `"same": true`, "", "--json")
+	expect("nothing to fix", 0, "the same 2 libraries in worker, client and ", "", "--fix")
+	expect("it does not count", 0, "the same 2 libraries in worker and client\n", "", alone)
+	venvWith(t, active, "pip==23")
+	expect("an empty one", 3, "", "nothing on this machine is compared: nothing is installed in "+active)
 	answer = []proof.Libraries{worker, other}
-	if table := expect("the images differ", 1, "dask", ""); strings.Count(table, "\n") != 32 {
+	venvWith(t, active, "dask==1", "numpy==2")
+	if table := expect("the images differ", 1, "dask", ""); strings.Count(table, "\n") != 34 {
 		t.Error(table)
 	}
 	if err := os.RemoveAll(filepath.Join(active, "lib")); err != nil {
@@ -92,7 +109,38 @@ func TestSkew(t *testing.T) {
 	expect("a broken environment", 3, "", "is incomplete")
 	answer = []proof.Libraries{}
 	t.Setenv("VIRTUAL_ENV", "")
-	expect("no images", 2, "", "it is not known which images have to hold the same libraries")
+	expect("no images", 2, "", "it is not known which images have to hold the same libraries", alone)
+}
+
+// An environment of conda that has another version than the images is a difference.
+func TestSkewOfConda(t *testing.T) {
+	s := show(t, "", &options{}, devOptions{pagePort: -1})
+	noEnvironment(t)
+	images := []proof.Libraries{{Place: "worker", Python: "3.11.9", Versions: map[string]string{"dask": "2024.1.0"}}}
+	defer s.views.Answer(map[string]web.Question{
+		"libraries": func(context.Context) (any, error) { return images, nil }})()
+	dir := filepath.Join(t.TempDir(), "envs", "work")
+	venvWith(t, dir, "dask==2023.1.0")
+	meta := filepath.Join(dir, "conda-meta")
+	if err := errors.Join(os.Remove(filepath.Join(dir, "pyvenv.cfg")), os.Mkdir(meta, 0o755),
+		os.WriteFile(filepath.Join(meta, "python-3.11.5-h955ad1f_0.json"), []byte("{}"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CONDA_PREFIX", dir)
+	code, out, said := s.call("skew")
+	want := "this machine: " + dir + " (conda, Python 3.11.5), by CONDA_PREFIX\n"
+	if code != 1 || said != "" || !strings.HasPrefix(out, want) ||
+		!strings.HasSuffix(out, "\ndask     2024.1.0  2023.1.0\n") {
+		t.Errorf("%d: %s%s", code, out, said)
+	}
+}
+
+// noEnvironment takes away those of whoever runs the test.
+func noEnvironment(t *testing.T) {
+	t.Helper()
+	for _, variable := range []string{"VIRTUAL_ENV", "CONDA_PREFIX", "UV_PROJECT_ENVIRONMENT", "PYENV_VERSION"} {
+		t.Setenv(variable, "")
+	}
 }
 
 // venvWith writes a Python environment of this machine.

@@ -351,15 +351,15 @@ type PodLogs struct {
 
 // Local is a Python environment on this machine.
 type Local struct {
-	// Folder of the virtual environment, by default that of VIRTUAL_ENV, else .venv if there is
-	// one. It is read, not run.
+	// Folder of the environment (of venv, virtualenv, uv, conda, or Python itself), by default the
+	// active one, else the project's.
 	Venv string `key:"venv"`
 
-	// Whether the requirements are installed into it while the images are built, so that one save
+	// Whether what the images hold is installed into it, in the same versions, so that one save
 	// updates all of them.
 	Sync bool `key:"sync" default:"false"`
 
-	// Requirements file to install.
+	// Requirements file to install with sync: it says what of that this machine needs.
 	Requirements string `key:"requirements" default:"requirements.txt"`
 
 	// Names of the images that must have the same libraries as it, by default all that have Python,

@@ -48,8 +48,8 @@ type nodes interface {
 }
 
 type local interface {
-	// Sync has the requirements of the target installed on this machine, in the background. A
-	// failure of that fails no run.
+	// Sync has what the target's images hold installed on this machine, in the background. A failure
+	// of that fails no run.
 	Sync(target *Target)
 }
 
@@ -93,7 +93,6 @@ func (l *Loop) run(ctx context.Context, sink event.Sink) error {
 	if err != nil {
 		return err
 	}
-	stages.Local.Sync(target)
 	err = withCheck(ctx, // a mistake in a chart does not wait for the build, and ends it
 		func(ctx context.Context) error { return stages.Platform.Validate(ctx, sink, target) },
 		func(ctx context.Context) error { return stages.build(ctx, sink, target, missing) })
@@ -108,6 +107,7 @@ func (l *Loop) run(ctx context.Context, sink event.Sink) error {
 		return err
 	}
 	stages.Nodes.Report(ctx, sink, target)
+	stages.Local.Sync(target)
 	if err := stages.Platform.Verify(ctx, sink, target); err != nil {
 		return err
 	}

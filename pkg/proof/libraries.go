@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -18,11 +19,24 @@ type Libraries struct {
 	Python   string            `json:"python,omitempty"` // its version
 	Versions map[string]string `json:"versions"`         // by normalized name
 	Local    bool              `json:"local,omitempty"`  // on this machine: what only it has is no difference
+
+	// Origins are where libraries are from that pip, or a tool like it, did not get from an index.
+	Origins map[string]Origin `json:"origins,omitempty"`
 }
 
+// Origin is where a library is from.
+type Origin string
+
+const (
+	// FromAddress is a folder, an archive or a repository. Its version says little.
+	FromAddress Origin = "address"
+	// FromOther is another tool: conda, Debian. Indexes for pip may have it under another name.
+	FromOther Origin = "other"
+)
+
 // listing prints the version of Python, a library a line, and how many there are: what Python would
-// import, but not broken installations or what pip is just removing. Python 2, too, can run it as
-// far as exit code 127.
+// import, but not broken installations or what pip is just removing. A third word says where one is
+// from (see Origin). Python 2, too, can run it as far as exit code 127.
 const listing = `
 import re, sys
 try:
@@ -34,6 +48,8 @@ found = {}
 for one in distributions():
     try:
         name, version, path = one.metadata["Name"], one.version, str(getattr(one, "_path", ""))
+        tool = (one.read_text("INSTALLER") or "").split(" ")[0].strip().lower()
+        origin = " address" if one.read_text("direct_url.json") else " other"
     except Exception:
         continue
     if not re.match(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\Z", name or ""):
@@ -41,7 +57,9 @@ for one in distributions():
     if not re.match(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*\Z", version or ""):
         continue
     if not re.split(r"[/\\]", path)[-1].startswith("~"):
-        found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version)
+        if origin == " other" and tool in ("pip", "uv", "poetry", "pdm"):
+            origin = ""
+        found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version + origin)
 lines = ["python %d.%d.%d" % sys.version_info[:3]]
 lines += ["%s==%s" % pair for pair in sorted(found.items())] + ["libraries %d" % len(found)]
 sys.stdout.write("\n".join(lines) + "\n")
@@ -57,11 +75,14 @@ func ParseListing(place, output string) (Libraries, error) {
 	for line := range strings.Lines(output) {
 		line = strings.TrimRight(line, "\r\n")
 		if match := pythonLine.FindStringSubmatch(line); match != nil {
-			l.Python, l.Versions = match[1], map[string]string{}
+			l.Python, l.Versions, l.Origins = match[1], map[string]string{}, map[string]Origin{}
 			continue
 		}
 		if match := libraryLine.FindStringSubmatch(line); match != nil && l.Python != "" {
 			l.Versions[match[1]] = match[2]
+			if match[3] != "" {
+				l.Origins[match[1]] = Origin(match[3])
+			}
 			continue
 		}
 		if match := lastLine.FindStringSubmatch(line); match != nil && l.Python != "" {
@@ -77,7 +98,7 @@ func ParseListing(place, output string) (Libraries, error) {
 
 var (
 	pythonLine  = regexp.MustCompile(`^python (\d{1,3}\.\d{1,3}\.\d{1,3})$`)
-	libraryLine = regexp.MustCompile(`^([a-z0-9]+(?:-[a-z0-9]+)*)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)$`)
+	libraryLine = regexp.MustCompile(`^([a-z0-9]+(?:-[a-z0-9]+)*)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)(?: (address|other))?$`)
 	lastLine    = regexp.MustCompile(`^libraries (\d{1,6})$`)
 )
 
@@ -95,6 +116,60 @@ var critical = []string{"python", "dask", "distributed", "dask-gateway", "dask-e
 // tools install libraries, which do not use them.
 var tools = []string{"pip", "setuptools", "wheel", "uv", "distribute", "pkg-resources"}
 
+// IsEmpty reports whether nothing is installed there but what installs libraries.
+func (l Libraries) IsEmpty() bool {
+	for name := range l.Versions {
+		if !slices.Contains(tools, name) {
+			return false
+		}
+	}
+	return true
+}
+
+// Wanted are the libraries that images have and that can be had elsewhere, by an index.
+type Wanted struct {
+	Python   string            // of the first image
+	Versions map[string]string // of the first image that has the library
+	ByName   []string          // those that pip got by their names
+	Disputed []string          // those of which images have several versions
+}
+
+// Want returns what a place has to install in order to have the same libraries as the images.
+func Want(images []Libraries) Wanted {
+	w := Wanted{Versions: map[string]string{}}
+	for _, image := range images {
+		w.Python = cmp.Or(w.Python, image.Python)
+		for _, name := range slices.Sorted(maps.Keys(image.Versions)) {
+			version, origin := image.Versions[name], image.Origins[name]
+			first, known := w.Versions[name]
+			switch {
+			case slices.Contains(tools, name) || origin == FromAddress:
+			case known && first != version && !slices.Contains(w.Disputed, name):
+				w.Disputed = append(w.Disputed, name)
+			case !known:
+				w.Versions[name] = version
+				if origin == "" {
+					w.ByName = append(w.ByName, name)
+				}
+			}
+		}
+	}
+	return w
+}
+
+// Constraints are exact requirements, sorted: of the libraries that are named, or of all.
+func (w Wanted) Constraints(names ...string) []string {
+	if names == nil {
+		names = slices.Collect(maps.Keys(w.Versions))
+	}
+	list := make([]string, len(names))
+	for i, name := range names {
+		list[i] = name + "==" + w.Versions[name]
+	}
+	slices.Sort(list)
+	return list
+}
+
 // Compare compares the places. A library differs if its versions do, or if an image has it and
 // another place does not. What only this machine has does not count.
 func Compare(places []Libraries) event.Comparison {
@@ -103,7 +178,7 @@ func Compare(places []Libraries) event.Comparison {
 	inImages := map[string]bool{}
 	for i, place := range places {
 		c.Places[i] = place.Place
-		pythons.Versions[i] = minor(place.Python)
+		pythons.Versions[i] = Minor(place.Python)
 		if place.Local {
 			continue
 		}
@@ -131,8 +206,8 @@ func Compare(places []Libraries) event.Comparison {
 
 func differ(versions []string) bool { return len(slices.Compact(slices.Clone(versions))) > 1 }
 
-// minor returns the part of Python's version that matters: 3.11 of 3.11.2.
-func minor(version string) string {
+// Minor returns the part of Python's version that matters: 3.11 of 3.11.2.
+func Minor(version string) string {
 	parts := strings.SplitN(version, ".", 3)
 	return strings.Join(parts[:min(2, len(parts))], ".")
 }

@@ -60,6 +60,29 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+func TestWant(t *testing.T) {
+	images := []Libraries{
+		{Place: "worker", Python: "3.11.2", Versions: map[string]string{"dask": "1", "numpy": "2", "pip": "23", "ours": "0.1",
+			"conda": "4"}, Origins: map[string]Origin{"ours": FromAddress, "conda": FromOther}},
+		{Place: "client", Python: "3.12.0", Versions: map[string]string{"dask": "1", "numpy": "3", "bokeh": "3"}},
+		{Place: "notebook", Python: "3.12.0", Versions: map[string]string{"numpy": "4"}},
+	}
+	w := Want(images)
+	slices.Sort(w.ByName)
+	if got := w.Constraints(); !slices.Equal(got, []string{"bokeh==3", "conda==4", "dask==1", "numpy==2"}) ||
+		!slices.Equal(w.ByName, []string{"bokeh", "dask", "numpy"}) || !slices.Equal(w.Disputed, []string{"numpy"}) ||
+		w.Python != "3.11.2" {
+		t.Errorf("%+v, %q", w, got)
+	}
+	if got := w.Constraints("numpy", "bokeh"); !slices.Equal(got, []string{"bokeh==3", "numpy==2"}) {
+		t.Errorf("%q", got)
+	}
+	if empty := (Libraries{Versions: map[string]string{"pip": "23", "setuptools": "60"}}); !empty.IsEmpty() ||
+		images[0].IsEmpty() {
+		t.Error("what installs libraries counts as one")
+	}
+}
+
 // The real command in a real environment, with what may be in it.
 func TestListing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "env")
@@ -73,6 +96,9 @@ func TestListing(t *testing.T) {
 	elsewhere, here := t.TempDir(), t.TempDir()
 	for path, content := range map[string]string{
 		sites[0] + "/numpy-1.26.4.dist-info/METADATA": "Name: numpy\nVersion: 1.26.4\n",
+		sites[0] + "/numpy-1.26.4.dist-info/INSTALLER": "pip\n",
+		sites[0] + "/Dask_Gateway-1.dist-info/INSTALLER": "pip\n",
+		sites[0] + "/Dask_Gateway-1.dist-info/direct_url.json": `{"url": "file:///src"}`,
 		sites[0] + "/~umpy-1.26.3.dist-info/METADATA": "Name: numpy\nVersion: 1.26.3\n",
 		sites[0] + "/Dask_Gateway-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: Dask.Gateway\nVersion: 2024.1.0\n\n" +
 			"text\n",
@@ -106,6 +132,9 @@ func TestListing(t *testing.T) {
 		if want := map[string]string{"numpy": "1.26.4", "dask-gateway": "2024.1.0", "edited": "0.1"}; err != nil ||
 			!maps.Equal(l.Versions, want) || !strings.HasPrefix(l.Python, "3.") || l.Place != "worker" || l.HoldsDask() {
 			t.Errorf("%v, %+v: %s", err, l, out)
+		}
+		if want := map[string]Origin{"dask-gateway": FromAddress, "edited": FromOther}; !maps.Equal(l.Origins, want) {
+			t.Errorf("%+v", l.Origins)
 		}
 	}
 }

@@ -118,7 +118,7 @@ func (s *Session) Load() (loop.Stages, error) {
 	}
 	now := s.config.Load()
 	return loop.Stages{
-		Files:    files,
+		Files:    append(files, includedRequirements(now)...),
 		Images:   imageStage{s.builders, now},
 		Nodes:    nodeStage{s.images, now},
 		Local:    localStage{s.syncer, now},

@@ -52,7 +52,7 @@ type libraries struct {
 }
 
 func newLibraries(sink event.Sink, y *syncer, d *deploy.Deployer, c *kube.Cluster) *libraries {
-	return &libraries{
+	l := &libraries{
 		sink: sink, syncer: y, runPod: d.RunCheckPod,
 		hasGateway: func(ctx context.Context, read *config.Config) (bool, error) {
 			return dask.HasGateway(ctx, c, namespacesOf(read))
@@ -60,6 +60,8 @@ func newLibraries(sink event.Sink, y *syncer, d *deploy.Deployer, c *kube.Cluste
 		woken: make(chan struct{}, 1), reading: make(chan struct{}, 1), listings: lru.New(keptListings),
 		supersede: func(error) {},
 	}
+	y.images = l.ofImages
+	return l
 }
 
 // follow requests a comparison for the images that run now, and cancels an older one. It does not
@@ -79,10 +81,12 @@ func (l *libraries) follow(now target) {
 func (l *libraries) run(ctx context.Context) {
 	var retry <-chan time.Time
 	for {
+		again := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-retry:
+			again = true
 		case <-l.woken:
 		}
 		comparing, cancel := context.WithCancelCause(ctx)
@@ -90,7 +94,9 @@ func (l *libraries) run(ctx context.Context) {
 		now := l.current
 		l.supersede = cancel
 		l.mu.Unlock()
-		retry = nil
+		if retry = nil; again { // the images could not be read before
+			l.syncer.request(*now)
+		}
 		if l.syncer.wait(comparing) == nil {
 			var err error // already reported
 			_ = l.sink.Stage("proof").Recover("libraries", func() { err = l.compare(comparing, now) })
@@ -140,17 +146,25 @@ func (l *libraries) compare(ctx context.Context, now *target) error {
 
 // withLocal adds the environment on this machine to places, if there is one.
 func (l *libraries) withLocal(stage event.Stage, places []proof.Libraries, c *config.Config) []proof.Libraries {
-	local, found, err := LocalLibraries(c)
-	if err != nil {
+	local, err := FindLocal(c)
+	var none NoLocalError
+	switch {
+	case errors.As(err, &none):
+		l.reported.Forget("failure")
+		if why := none.Why; l.reported.Changed("environment", why) {
+			stage.Note("nothing on this machine is compared", "why", why)
+		}
+		return places
+	case err != nil:
 		warnOnce(stage, &l.reported, "Python environment of this machine could not be read", err)
 		return places
 	}
 	l.reported.Forget("failure")
-	if !found {
-		stage.Detail("no Python environment of this machine is compared", "why", WhyNoVenv)
-		return places
+	if l.reported.Changed("environment", local.String()) {
+		stage.Note("Python environment of this machine", "path", local.Environment.Path, "kind", local.Kind,
+			"python", local.Python, "by", local.Source)
 	}
-	return append(places, local)
+	return append(places, local.Libraries())
 }
 
 // ofImages returns the libraries of the images that must have the same, in the order of
@@ -278,21 +292,46 @@ func (l *libraries) ofPresent(
 	return list, nil
 }
 
-// WhyNoVenv is why there is no environment.
-const WhyNoVenv = "VIRTUAL_ENV is not set, and there is no folder " + venv.DefaultFolder + " beside devloop.yaml"
-
-func findVenv(c *config.Config) (dir string, found bool) {
-	return venv.Find(inHome(c.Local.Venv), c.Dir)
+// Local is the Python environment on this machine.
+type Local struct {
+	*venv.Environment
+	Place  string `json:"-"`      // its path for display
+	Source string `json:"source"` // what names it
 }
 
-// LocalLibraries reads the environment on this machine, if there is one.
-func LocalLibraries(c *config.Config) (l proof.Libraries, found bool, err error) {
-	dir, found := findVenv(c)
-	if !found {
-		return l, false, nil
+// String describes it for a person.
+func (l *Local) String() string {
+	python := "an unknown Python"
+	if l.Python != "" {
+		python = "Python " + l.Python
 	}
-	python, versions, err := venv.Read(dir)
-	return proof.Libraries{Place: placeName(c, dir), Python: python, Versions: versions, Local: true}, true, err
+	return fmt.Sprintf("%s (%s, %s), by %s", l.Place, l.Kind, python, l.Source)
+}
+
+// Libraries are what it has installed.
+func (l *Local) Libraries() proof.Libraries {
+	return proof.Libraries{Place: l.Place, Python: l.Python, Versions: l.Versions, Local: true}
+}
+
+// NoLocalError says that this machine has no environment for the project.
+type NoLocalError struct{ Why string }
+
+func (e NoLocalError) Error() string {
+	return "nothing on this machine is compared: there is no Python environment: " + e.Why
+}
+
+// FindLocal finds and reads the environment on this machine.
+func FindLocal(c *config.Config) (*Local, error) {
+	at, err := venv.Find(inHome(c.Local.Venv), c.Dir)
+	if err != nil {
+		return nil, event.WithHint(NoLocalError{err.Error()},
+			"activate it, make one (python3 -m venv "+venv.DefaultFolder+"), or name it: local.venv")
+	}
+	e, err := venv.Read(at.Path)
+	if err != nil {
+		return nil, err
+	}
+	return &Local{e, placeName(c, at.Path), at.Source}, nil
 }
 
 // placeName returns a path for display: in the folder of devloop.yaml or the user's home, relative.

@@ -117,10 +117,18 @@ func writeVenv(t *testing.T, dir string, libraries ...string) {
 	}
 }
 
+// noEnvironment takes away those of whoever runs the test.
+func noEnvironment(t *testing.T) {
+	t.Helper()
+	for _, variable := range []string{"VIRTUAL_ENV", "CONDA_PREFIX", "UV_PROJECT_ENVIRONMENT", "PYENV_VERSION"} {
+		t.Setenv(variable, "")
+	}
+}
+
 // comparing returns libraries of images that listings stand in for.
 func comparing(t *testing.T) (*libraries, *listings, *eventLog) {
 	t.Helper()
-	t.Setenv("VIRTUAL_ENV", "")
+	noEnvironment(t)
 	h, p := &eventLog{}, &listings{lists: map[string]string{}}
 	l := newLibraries(h.sink, newSyncer(h.sink), nil, nil)
 	l.runPod = p.run
@@ -144,17 +152,17 @@ func TestLibrariesAreCompared(t *testing.T) {
 		}
 		return last
 	}
-	const none, nothing = "detailed proof: no Python environment of this machine is compared",
-		"detailed proof: an image holds no Python"
+	const none, local, nothing = "noted proof: nothing on this machine is compared",
+		"noted proof: Python environment of this machine", "detailed proof: an image holds no Python"
 	e := expect("images alone", first, "client:1 python, client:1 python3, proxy:1 python, proxy:1 python3, "+
 		"worker:1 python", nothing, none, "noted proof: "+event.LibrariesSame)
 	if places := e.Field("places"); !slices.Equal(places.([]string), []string{"worker", "client"}) ||
 		e.Field("libraries") != 2 {
 		t.Errorf("%+v", e.Details())
 	}
-	expect("again", first, "", none, "detailed proof: "+event.LibrariesSame)
+	expect("again", first, "", "detailed proof: "+event.LibrariesSame)
 	writeVenv(t, filepath.Join(c.Dir, ".venv"), "dask==1", "numpy==2", "ipython==8")
-	e = expect("with this machine", first, "", "noted proof: "+event.LibrariesSame)
+	e = expect("with this machine", first, "", local, "noted proof: "+event.LibrariesSame)
 	if places := e.Field("places"); !slices.Equal(places.([]string), []string{"worker", "client", ".venv"}) {
 		t.Errorf("%+v", e.Details())
 	}
@@ -181,7 +189,7 @@ func TestLibrariesAreCompared(t *testing.T) {
 	third := &target{targetOf(t, "worker:9", "client:1", "proxy:1"), c}
 	expect("no answer", third, "worker:9 python", "detailed proof: libraries of the images could not be read")
 	p.lists["worker:9"] = "broken"
-	expect("a broken image", third, "worker:9 python", "detailed proof: libraries of an image could not be read", none,
+	expect("a broken image", third, "worker:9 python", "detailed proof: libraries of an image could not be read",
 		"detailed proof: "+event.LibrariesSame) // it was reported as different before
 	named := *c
 	named.Local.Images = []string{"proxy", "client"}
@@ -204,7 +212,7 @@ func TestLibrariesAreCompared(t *testing.T) {
 	expect("no Dask", &target{targetOf(t, "worker:3", "client:3", "proxy:1"), c}, "client:3 python, worker:3 python",
 		"detailed proof: "+event.LibrariesSame)
 	named.Local.Images = []string{"worker", "client"}
-	expect("no Dask, but named", &target{targetOf(t, "worker:3", "client:3", "proxy:1"), &named}, "", none,
+	expect("no Dask, but named", &target{targetOf(t, "worker:3", "client:3", "proxy:1"), &named}, "",
 		"warned proof: "+event.LibrariesDiffer)
 
 	for i := range 2 * keptListings {
@@ -244,7 +252,7 @@ func TestLibrariesFollow(t *testing.T) {
 		}
 		close(l.syncer.idle)
 		synctest.Wait()
-		want := []string{"detailed proof: no Python environment of this machine is compared",
+		want := []string{"noted proof: nothing on this machine is compared",
 			"noted proof: " + event.LibrariesSame}
 		if said, _ := h.take(); !slices.Equal(said, want) {
 			t.Errorf("said %q", said)
@@ -337,10 +345,11 @@ func TestSkewAsksImages(t *testing.T) {
 // The files of an environment and its own Python list the same.
 func TestListingIsWhatIsRead(t *testing.T) {
 	dir := pipVenv(t)
-	read, found, err := LocalLibraries(&config.Config{Dir: "/", Local: config.Local{Venv: dir}})
-	if err != nil || !found {
+	local, err := FindLocal(&config.Config{Dir: "/", Local: config.Local{Venv: dir}})
+	if err != nil {
 		t.Fatal(err)
 	}
+	read := local.Libraries()
 	listed, err := proof.ParseListing("here", runPython(t, dir, proof.ListCommands[0][1:]))
 	if err != nil || !maps.Equal(listed.Versions, read.Versions) || listed.Python != read.Python {
 		t.Errorf("%v\n%+v\n%+v", err, listed, read)

@@ -2,33 +2,36 @@ package session
 
 import (
 	"context"
-	"crypto/sha256"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
-	"github.com/devloop/devloop/pkg/files"
 	"github.com/devloop/devloop/pkg/loop"
+	"github.com/devloop/devloop/pkg/proof"
 	"github.com/devloop/devloop/pkg/venv"
 )
 
-// syncer implements local.sync: while the images are built, it installs the same requirements into
-// the Python environment on this machine. It is no part of a run, so that a failure or a superseded
-// run interrupts neither pip nor the deployment.
+// syncer implements local.sync: once the nodes have the images, it installs what they hold into the
+// Python environment on this machine. It is no part of a run, so that a failure or a superseded run
+// interrupts neither pip nor the deployment.
 type syncer struct {
-	sink  event.Sink
-	woken chan struct{} // holds a token if there is a new request
+	sink   event.Sink
+	images func(context.Context, *target) ([]proof.Libraries, error) // returns the libraries of the images
+	woken  chan struct{}                                             // holds a token if there is a new request
 
 	mu        sync.Mutex
 	requested *target       // the newest request, nil once its installation has begun
 	idle      chan struct{} // closed when no request is left, nil if there was none
+	supersede context.CancelCauseFunc
 
-	installed string // fingerprint of the last installation
+	installed string // fingerprint of what the last installation left
 	reported  event.Changes
 }
 
@@ -40,10 +43,24 @@ type localStage struct {
 
 func (l localStage) Sync(made *loop.Target) { l.syncer.request(target{made, l.config}) }
 
-func newSyncer(sink event.Sink) *syncer { return &syncer{sink: sink, woken: make(chan struct{}, 1)} }
+// includedRequirements are the files that local.requirements includes, which are installed, too.
+func includedRequirements(c *config.Config) []string {
+	if !c.Local.Sync {
+		return nil
+	}
+	found, err := venv.ReadRequirements(c.Abs(c.Local.Requirements))
+	if err != nil {
+		return nil // its own path is watched, and the installation reports the error
+	}
+	return found.Files[1:]
+}
 
-// request installs the requirements if they, the environment or the images have changed since the
-// last installation. It does not block.
+func newSyncer(sink event.Sink) *syncer {
+	return &syncer{sink: sink, woken: make(chan struct{}, 1), supersede: func(error) {}}
+}
+
+// request installs what the images hold if this machine has not got it yet. It cancels the reading
+// of older images, but no installation. It does not block.
 func (y *syncer) request(now target) {
 	if !now.config.Local.Sync {
 		return
@@ -51,6 +68,7 @@ func (y *syncer) request(now target) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	y.requested = &now
+	y.supersede(event.ErrSuperseded)
 	if y.idle == nil {
 		y.idle = make(chan struct{})
 	}
@@ -103,45 +121,165 @@ func (y *syncer) next() *target {
 }
 
 func (y *syncer) install(ctx context.Context, now *target) {
-	c, stage := now.config, y.sink.Stage("local")
-	const failed = "requirements are not installed on this machine; images are built anyway"
-	warn := func(err error) { warnOnce(stage, &y.reported, failed, err) }
-	dir, found := findVenv(c)
-	if !found {
-		warn(event.WithHint(fmt.Errorf("there is no environment to install into: %s", WhyNoVenv),
-			"make one: python3 -m venv "+venv.DefaultFolder+", or name it in devloop.yaml: local.venv"))
-		return
+	stage := y.sink.Stage("local")
+	err := y.bringUp(ctx, now, stage)
+	switch {
+	case err == nil:
+		y.reported.Forget("failure")
+	case ctx.Err() == nil && !errors.Is(err, event.ErrSuperseded):
+		warnOnce(stage, &y.reported, "what the images hold is not installed on this machine", err)
 	}
-	file := c.Abs(c.Local.Requirements)
-	wanted, err := fingerprint(dir, file, now.Target)
+}
+
+func (y *syncer) bringUp(ctx context.Context, now *target, stage event.Stage) error {
+	reading, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	y.mu.Lock()
+	superseded := y.requested != nil
+	y.supersede = cancel
+	y.mu.Unlock()
+	if superseded {
+		return event.ErrSuperseded
+	}
+	images, err := y.images(reading, now)
 	if err != nil {
-		warn(err)
-		return
+		return err
 	}
-	if wanted == y.installed {
-		return
+	s, err := planSync(now.config, images)
+	if err != nil {
+		return err
 	}
+	if s.isDone() || s.fingerprint() == y.installed {
+		stage.Detail("this machine has what the images hold", "venv", placeName(now.config, s.environment.Path))
+		return nil
+	}
+	if len(s.wanted.Disputed) > 0 && y.reported.Changed("disputed", s.wanted.Disputed) {
+		stage.Note("images differ among themselves; this machine gets what the first of them holds",
+			"libraries", few(s.wanted.Disputed))
+	}
+	if err := s.run(ctx, y.sink); err != nil {
+		return err
+	}
+	y.installed = s.fingerprint()
+	return nil
+}
+
+// localSync brings the environment on this machine to the libraries of the images.
+type localSync struct {
+	config       *config.Config
+	environment  *venv.Environment
+	requirements venv.Requirements // without files if there are none
+	wanted       proof.Wanted
+}
+
+// planSync reads what an installation needs.
+func planSync(c *config.Config, images []proof.Libraries) (*localSync, error) {
+	local, err := FindLocal(c)
+	if err != nil {
+		return nil, err
+	}
+	s := &localSync{config: c, environment: local.Environment, wanted: proof.Want(images)}
+	s.requirements, err = venv.ReadRequirements(c.Abs(c.Local.Requirements))
+	switch {
+	case errors.Is(err, os.ErrNotExist) && !c.Local.Sync:
+		s.requirements = venv.Requirements{} // devloop skew --fix does without
+	case err != nil:
+		return nil, event.WithHint(fmt.Errorf("read the requirements: %w", err),
+			"name them: local.requirements, or remove local.sync")
+	}
+	return s, nil
+}
+
+// isDone reports whether the environment has what the images hold, and what else the requirements
+// name.
+func (s *localSync) isDone() bool {
+	return len(s.missing(slices.Collect(maps.Keys(s.wanted.Versions)))) == 0 &&
+		s.requirements.Met(s.environment.Versions)
+}
+
+// missing returns those of the libraries that the environment has not, or in another version.
+func (s *localSync) missing(names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return s.environment.Versions[name] == s.wanted.Versions[name]
+	})
+}
+
+// fingerprint identifies the environment, what is wanted of it, and what else decides how that is
+// installed.
+func (s *localSync) fingerprint() string {
+	return fmt.Sprint(*s.environment, s.requirements.Hash, s.wanted)
+}
+
+// run installs the requirements in the versions of the images, so that the installer decides what
+// this machine needs, and which versions of that only where the images do not have it. Then it
+// installs what images have besides, each by itself.
+func (s *localSync) run(ctx context.Context, sink event.Sink) error {
 	var changed []string
+	stage := sink.Stage("local")
+	install := func(ctx context.Context, p venv.Packages) error {
+		installed, err := venv.Install(ctx, s.environment.Path, s.config.Dir, p,
+			func(line string) { stage.Detail("output", "line", line) })
+		changed = append(changed, installed...)
+		if now, readErr := venv.Read(s.environment.Path); readErr == nil {
+			s.environment = now
+		}
+		return err
+	}
 	quiet := event.Sink(func(e event.Event) { // an installation that changed nothing is a detail
 		if e.Phase == event.Succeeded && len(changed) == 0 {
 			e.Phase = event.Detailed
 		}
-		y.sink(e)
+		sink(e)
 	})
-	err = quiet.Stage("local").Step(ctx, event.VenvSynced, func(ctx context.Context) (details []any, err error) {
-		changed, err = venv.Install(ctx, dir, c.Dir, file, func(line string) { stage.Detail("output", "line", line) })
-		if len(changed) == 0 {
-			return nil, err
-		}
-		return []any{"installed", few(changed)}, err
-	}, "venv", placeName(c, dir), "file", event.Name(placeName(c, file)))
-	switch {
-	case err == nil:
-		y.installed = wanted
-		y.reported.Forget("failure")
-	case ctx.Err() == nil:
-		warn(err)
+	details := []any{"venv", placeName(s.config, s.environment.Path)}
+	if len(s.requirements.Files) > 0 {
+		details = append(details, "file", event.Name(placeName(s.config, s.requirements.Files[0])))
 	}
+	return quiet.Stage("local").Step(ctx, event.VenvSynced, func(ctx context.Context) (details []any, err error) {
+		if len(s.requirements.Files) > 0 {
+			err = install(ctx, venv.Packages{Requirements: s.requirements.Files[0], Constraints: s.wanted.Constraints()})
+		}
+		if rest := s.missing(s.wanted.ByName); err == nil && len(rest) > 0 {
+			err = install(ctx, venv.Packages{Exactly: s.wanted.Constraints(rest...)})
+		}
+		if len(changed) > 0 {
+			details = []any{"installed", few(changed)}
+		}
+		return details, s.explain(err)
+	}, details...)
+}
+
+// explain adds to a failed installation which libraries are not the images', and what can be done.
+func (s *localSync) explain(err error) error {
+	var failed *venv.InstallError
+	if !errors.As(err, &failed) {
+		return err
+	}
+	file := filepath.Base(s.config.Local.Requirements)
+	switch {
+	case len(failed.Conflicts) > 0:
+		err = fmt.Errorf("%s excludes what the images hold, %s: %w", file, strings.Join(failed.Conflicts, " "), err)
+	case failed.Unavailable != "":
+		err = fmt.Errorf("there is no %s for Python %s on this machine: %w", failed.Unavailable, s.environment.Python, err)
+	}
+	if rest := s.missing(s.wanted.ByName); len(rest) > 0 {
+		err = fmt.Errorf("%w\nnot as in the images: %s", err, few(rest))
+	}
+	hint := "fix " + file + ", then: devloop skew --fix"
+	if images, here := proof.Minor(s.wanted.Python), proof.Minor(s.environment.Python); images != "" && images != here {
+		hint = fmt.Sprintf("the images have Python %s, and %s has %s: make it with the same Python, then: devloop skew --fix",
+			images, placeName(s.config, s.environment.Path), here)
+	}
+	return event.WithHint(err, hint)
+}
+
+// SyncLocal installs what images hold into the environment on this machine, unless it has that.
+func SyncLocal(ctx context.Context, sink event.Sink, c *config.Config, images []proof.Libraries) error {
+	s, err := planSync(c, images)
+	if err != nil || s.isDone() {
+		return err
+	}
+	return s.run(ctx, sink)
 }
 
 // warnOnce warns of an error. One that may pass by itself, or that was reported last, is a detail.
@@ -151,24 +289,6 @@ func warnOnce(stage event.Stage, reported *event.Changes, message string, err er
 		return
 	}
 	stage.Warn(message, err)
-}
-
-// requirementsLength is the largest requirements file that is read, in bytes.
-const requirementsLength = 4 << 20
-
-// fingerprint identifies an installation: the environment (one that was made anew is another), the
-// requirements, and the images.
-func fingerprint(dir, file string, target *loop.Target) (string, error) {
-	content, err := files.Read(file, requirementsLength)
-	if err != nil {
-		return "", event.WithHint(fmt.Errorf("read the requirements: %w", err),
-			"fix local.requirements in devloop.yaml, or remove local.sync")
-	}
-	var made time.Time
-	if info, err := os.Stat(filepath.Join(dir, "pyvenv.cfg")); err == nil {
-		made = info.ModTime()
-	}
-	return fmt.Sprintf("%s %s %x %s", dir, made, sha256.Sum256(content), tagNames(loop.Tags(target.Images))), nil
 }
 
 // few returns the first of a list, and how many more there are.

@@ -12,12 +12,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/proof"
 	"github.com/devloop/devloop/pkg/venv"
 )
 
@@ -74,7 +74,7 @@ func publish(t *testing.T, name, version string) {
 
 func TestSync(t *testing.T) {
 	defer goleak.VerifyNone(t)
-	t.Setenv("VIRTUAL_ENV", "")
+	noEnvironment(t)
 	dir, folder := pipVenv(t), t.TempDir()
 	publish(t, "alpha", "1.0")
 	publish(t, "alpha", "2.0")
@@ -82,6 +82,10 @@ func TestSync(t *testing.T) {
 	c := &config.Config{Dir: folder, Local: config.Local{Sync: true, Requirements: "requirements.txt"}}
 	var h eventLog
 	y := newSyncer(h.sink)
+	holds := map[string]string{"alpha": "1.0"}
+	images := []proof.Libraries{{Place: "worker", Python: "3.11.2", Versions: holds}}
+	var unreadable error
+	y.images = func(context.Context, *target) ([]proof.Libraries, error) { return images, unreadable }
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { y.run(ctx) })
@@ -108,40 +112,69 @@ func TestSync(t *testing.T) {
 		detail = "detailed local: " + event.VenvSynced
 		fails  = "failed local: " + event.VenvSynced
 
-		notInstalled = "local: requirements are not installed on this machine; images are built anyway"
+		notInstalled = "local: what the images hold is not installed on this machine"
 		warned       = "warned " + notInstalled
 		known        = "detailed " + notInstalled
+		equal        = "detailed local: this machine has what the images hold"
 	)
-	e := expect("no environment", "alpha==1.0\n", warned)
-	if !strings.Contains(e.Err.Error(), "VIRTUAL_ENV is not set") ||
+	e := expect("no environment", "alpha\n", warned)
+	if !strings.Contains(e.Err.Error(), "none is active (VIRTUAL_ENV, CONDA_PREFIX)") ||
 		!strings.Contains(event.Hint(e.Err), "python3 -m venv .venv") {
 		t.Errorf("%v → %s", e.Err, event.Hint(e.Err))
 	}
-	expect("reported once", "alpha==1.0\n", known)
+	expect("reported once", "alpha\n", known)
 	c.Local.Venv = dir
-	e = expect("the first one", "alpha==1.0\n", begins, done)
+	e = expect("the version of the images, and not the newest", "alpha\n", begins, done)
 	if e.Field("venv") != dir || e.Field("file") != event.Name("requirements.txt") ||
 		e.Field("installed") != "alpha-1.0" || e.Took == 0 {
 		t.Errorf("%+v", e)
 	}
-	expect("nothing differs", "alpha==1.0\n")
-	made = targetOf(t, "worker:2")
-	expect("other images", "alpha==1.0\n", begins, detail)
-	expect("other requirements", "alpha==2.0\n", begins, done)
-	if _, versions, err := venv.Read(dir); err != nil || versions["alpha"] != "2.0" {
-		t.Errorf("%v, %v", versions, err)
+	expect("nothing differs", "alpha\n", equal)
+	holds["alpha"] = "2.0"
+	expect("other images", "alpha\n", begins, done)
+	has := func(want string) {
+		t.Helper()
+		if e, err := venv.Read(dir); err != nil || e.Versions["alpha"] != want {
+			t.Errorf("%+v, %v", e, err)
+		}
 	}
-	e = expect("a mistake", "alpha==3.0\n", begins, fails, warned)
-	if !strings.Contains(e.Err.Error(), "ERROR: No matching distribution found for alpha==3.0") ||
-		!strings.Contains(event.Hint(e.Err), "fix requirements.txt and save") {
+	has("2.0")
+	e = expect("requirements that are not the images'", "alpha==1.0\n", begins, fails, warned)
+	if !strings.HasPrefix(e.Err.Error(), "requirements.txt excludes what the images hold, alpha==2.0: install ") || !strings.Contains(event.Hint(e.Err), "devloop skew --fix") {
 		t.Errorf("%v → %s", e.Err, event.Hint(e.Err))
 	}
-	expect("the same mistake is tried again and reported once", "alpha==3.0\n", begins, fails, known)
-	expect("fixed", "alpha==1.0\n", begins, done)
-	if err := os.Chtimes(filepath.Join(dir, "pyvenv.cfg"), time.Time{}, time.Now().Add(time.Hour)); err != nil {
-		t.Fatal(err)
+	expect("the same mistake is tried again and reported once", "alpha==1.0\n", begins, fails, known)
+	publish(t, "beta", "1.0")
+	expect("fixed, and what only this machine wants", "alpha\nbeta\n", begins, done)
+	expect("all is there", "alpha\nbeta\n", equal)
+
+	// What images have besides the requirements is installed by itself.
+	publish(t, "gamma", "1.0")
+	publish(t, "gamma", "2.0")
+	holds["gamma"], holds["ours"], holds["apt-pkg"] = "1.0", "0.1", "2.6"
+	images[0].Origins = map[string]proof.Origin{"ours": proof.FromAddress, "apt-pkg": proof.FromOther}
+	if e = expect("more", "alpha\n", begins, done); e.Field("installed") != "gamma-1.0" {
+		t.Errorf("%+v", e)
 	}
-	expect("an environment made anew", "alpha==1.0\n", begins, detail)
+	expect("what cannot be installed is not tried each time", "alpha\n", equal)
+	holds["alpha"] = "9.0"
+	e = expect("a version that this machine cannot have", "alpha\n", begins, fails, warned)
+	if !strings.HasPrefix(e.Err.Error(), "there is no alpha==9.0 for Python 3.11") ||
+		!strings.Contains(e.Err.Error(), "\nnot as in the images: alpha") {
+		t.Error(e.Err)
+	}
+	images[0].Python, holds["alpha"] = "3.12.1", "9.1"
+	e = expect("another Python", "alpha\n", begins, fails, warned)
+	if !strings.Contains(event.Hint(e.Err), "the images have Python 3.12, and "+dir+" has 3.11") {
+		t.Error(event.Hint(e.Err))
+	}
+	holds["alpha"] = "1.0"
+	images = append(images, proof.Libraries{Place: "client", Versions: map[string]string{"alpha": "2.0"}})
+	expect("images that differ", "alpha\n", "noted local: images differ among themselves; "+
+		"this machine gets what the first of them holds", begins, done)
+	has("1.0")
+	unreadable = event.Transient(errors.New("the API server is away"))
+	expect("images that cannot be read", "alpha\n", known)
 	c.Local.Sync = false
 	expect("not asked for", "alpha==2.0\n")
 	cancel()
@@ -153,7 +186,7 @@ func TestSyncOneAtATime(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	folder, tools := t.TempDir(), t.TempDir()
 	writeVenv(t, filepath.Join(folder, ".venv")) // without pip
-	t.Setenv("VIRTUAL_ENV", "")
+	noEnvironment(t)
 	t.Setenv("PATH", tools+":"+os.Getenv("PATH"))
 	uv := "#!/bin/sh\ntrap 'echo interrupted >> log; exit 2' INT\necho begins >> log\necho begun\nread line < go\n" +
 		"echo ends >> log\n"
@@ -172,6 +205,11 @@ func TestSyncOneAtATime(t *testing.T) {
 			begun <- struct{}{}
 		}
 	})
+	y.images = func(_ context.Context, now *target) ([]proof.Libraries, error) {
+		_, tag, _ := strings.Cut(now.Images[0].Ref, ":")
+		return []proof.Libraries{{Place: "worker", Versions: map[string]string{"alpha": tag},
+			Origins: map[string]proof.Origin{"alpha": proof.FromOther}}}, nil
+	}
 	release := func() {
 		if err := os.WriteFile(filepath.Join(folder, "go"), []byte("go\n"), 0o644); err != nil {
 			t.Error(err)

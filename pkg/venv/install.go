@@ -1,11 +1,14 @@
 package venv
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -31,61 +34,156 @@ const (
 	shownFirst, shownLast, shownLine = 3, 9, 240
 )
 
-// Install installs the requirements in a file into the environment at dir, with folder as the
-// working directory, and returns what that changed, each as name-version. output receives each line
-// of output. If ctx ends, pip undoes its work.
-func Install(ctx context.Context, dir, folder, file string, output func(line string)) (installed []string, err error) {
-	if _, err := open(dir); err != nil {
-		return nil, err
-	}
+// Packages are what is to be installed.
+type Packages struct {
+	// Requirements is a file of them, installed with what they depend on, in the versions that
+	// Constraints names.
+	Requirements string
+	Constraints  []string // each as name==version
+
+	// Exactly are installed without what they depend on, each as name==version, if there is no
+	// file.
+	Exactly []string
+}
+
+// Install installs packages into the environment at dir, with folder as the working directory, and
+// returns what that changed, each as name-version. output receives each line of output. If ctx
+// ends, pip undoes its work.
+func Install(ctx context.Context, dir, folder string, p Packages, output func(line string)) (
+	installed []string, err error) {
 	args, err := installer(dir)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, installTimeout, fmt.Errorf("not done after %s", installTimeout))
 	defer cancel()
-	last, installed, err := run(ctx, folder, append(args, "-r", file), output)
+	unlock, err := lock(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	what, pip := "libraries of the images", args
+	if p.Requirements != "" {
+		what = filepath.Base(p.Requirements)
+		constraints, err := writeConstraints(p.Constraints)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = os.Remove(constraints) }() // in the system's temporary folder
+		args = append(args, "-r", p.Requirements, "-c", constraints)
+	} else {
+		args = append(append(args, "--no-deps"), p.Exactly...)
+	}
+	last, installed, err := run(ctx, folder, args, output)
 	if err == nil {
 		return installed, nil
 	}
-	err = fmt.Errorf("install %s into %s: %w", filepath.Base(file), dir, err)
-	if text := excerpt(last); text != "" {
-		err = fmt.Errorf("%w\n%s", err, text)
+	failed := &InstallError{Unavailable: unavailable(last)}
+	for _, match := range constraint.FindAllStringSubmatch(strings.Join(last, "\n"), maxConflicts) {
+		failed.Conflicts = append(failed.Conflicts, match[1])
 	}
-	return nil, event.WithHint(err, "fix "+filepath.Base(file)+" and save; by hand: "+byHand(args, file))
+	if len(failed.Conflicts) > 0 { // pip says the same of a version that there is not
+		probe := slices.Concat(pip, []string{"--no-deps", "--dry-run"}, failed.Conflicts)
+		lines, _, probeErr := run(ctx, folder, probe, output)
+		if failed.Unavailable = unavailable(lines); probeErr != nil && failed.Unavailable != "" {
+			failed.Conflicts, last = nil, lines
+		}
+	}
+	failed.error = fmt.Errorf("install %s into %s: %w", what, dir, err)
+	if text := excerpt(last); text != "" {
+		failed.error = fmt.Errorf("%w\n%s", failed.error, text)
+	}
+	return installed, failed
 }
 
-// quietArgs are pip's options that a user does not need. -I isolates it: neither a folder nor a
-// variable of this terminal decides what it imports.
-var quietArgs = []string{"-I", "-u", "--disable-pip-version-check", "--no-input"}
+// InstallError is a failed installation, with the end of the installer's output.
+type InstallError struct {
+	error
+	Unavailable string   // what no index has for this machine and its Python, "" if that is not why
+	Conflicts   []string // constraints that the requirements exclude
+}
 
-// installer is the beginning of the command line: pip, or uv if the environment has no pip.
-func installer(dir string) ([]string, error) {
-	python := filepath.Join(dir, "bin", "python")
-	if _, err := os.Stat(python); err != nil { // it may be a link to a Python that was removed
-		return nil, event.WithHint(fmt.Errorf("the Python of %s is not there: %w", dir, err),
-			"recreate it: python3 -m venv --clear "+quoted(dir))
+func (e *InstallError) Unwrap() error { return e.error }
+
+// notFound is what pip and uv print about a package that no index has, or has no file of that this
+// Python could use. Their texts wrap.
+var notFound = regexp.MustCompile(`No matching distribution found for (\S+)` +
+	`|Because there is no version of (\S+)|Because (\S+) was not found in the package registry` +
+	`|Because (\S+) has no (?:wheels|usable wheels)`)
+
+// constraint is what pip prints of a constraint that cannot be met.
+var constraint = regexp.MustCompile(`The user requested \(constraint\) (\S+)`)
+
+// maxConflicts is how many of them count.
+const maxConflicts = 20
+
+func unavailable(lines []string) string {
+	match := notFound.FindStringSubmatch(strings.Join(strings.Fields(strings.Join(lines, " ")), " "))
+	if match == nil {
+		return ""
 	}
-	if _, versions, err := Read(dir); err == nil && versions["pip"] != "" {
+	return strings.TrimRight(cmp.Or(match[1:]...), ",.")
+}
+
+func writeConstraints(list []string) (path string, err error) {
+	file, err := os.CreateTemp("", "devloop-constraints-*.txt")
+	if err != nil {
+		return "", err
+	}
+	_, err = file.WriteString(strings.Join(list, "\n") + "\n")
+	if err = errors.Join(err, file.Close()); err != nil {
+		_ = os.Remove(file.Name()) // it is the first error that counts
+		return "", err
+	}
+	return file.Name(), nil
+}
+
+// lockInterval is how often a locked environment is tried again.
+const lockInterval = 200 * time.Millisecond
+
+// lock keeps another devloop from installing into the same environment: pip locks nothing.
+func lock(ctx context.Context, dir string) (unlock func(), err error) {
+	folder, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := syscall.Flock(int(folder.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil || !errors.Is(err, syscall.EWOULDBLOCK) { // not all file systems have locks
+			return func() { _ = folder.Close() }, nil
+		}
+		select {
+		case <-time.After(lockInterval):
+		case <-ctx.Done():
+			_ = folder.Close()
+			return nil, fmt.Errorf("another devloop installs into %s: %w", dir, context.Cause(ctx))
+		}
+	}
+}
+
+// installer is the beginning of the command line: pip, or uv if the environment has no pip. -I
+// isolates pip: neither a folder nor a variable of this terminal decides what it imports.
+func installer(dir string) ([]string, error) {
+	e, err := Read(dir)
+	if err != nil {
+		return nil, err
+	}
+	python := filepath.Join(dir, "bin", "python")
+	if _, err := os.Stat(python); err != nil {
+		python = filepath.Join(dir, "bin", "python3")
+	}
+	if e.Versions["pip"] != "" {
 		return []string{python, "-I", "-u", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"}, nil
 	}
 	uv, err := exec.LookPath("uv")
-	if err != nil {
-		return nil, event.WithHint(fmt.Errorf("there is no pip in %s", dir),
-			"install uv, which most likely made it, or add pip: "+quoted(python)+" -m ensurepip")
+	if err == nil {
+		return []string{uv, "pip", "install", "--python", python}, nil
 	}
-	return []string{uv, "pip", "install", "--python", python}, nil
-}
-
-// byHand is the command for a user to do the same.
-func byHand(args []string, file string) string {
-	var words []string
-	for _, arg := range append(slices.Clone(args), "-r", file) {
-		if !slices.Contains(quietArgs, arg) {
-			words = append(words, quoted(arg))
-		}
+	hint := "install uv, or add pip: " + quoted(python) + " -m ensurepip"
+	if e.Kind == KindConda {
+		hint = "add it: conda install --prefix " + quoted(dir) + " pip"
 	}
-	return strings.Join(words, " ")
+	return nil, event.WithHint(fmt.Errorf("there is no pip in %s", dir), hint)
 }
 
 // run runs a command to its end and returns its last lines of output and what it installed.

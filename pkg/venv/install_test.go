@@ -91,27 +91,74 @@ func TestInstall(t *testing.T) {
 	file := filepath.Join(folder, "requirements.txt")
 	var lines []string
 	output := func(line string) { lines = append(lines, line) }
-	installed, err := Install(t.Context(), dir, folder, file, output)
+	installed, err := Install(t.Context(), dir, folder, Packages{Requirements: file}, output)
 	if err != nil || !slices.Equal(installed, []string{"alpha-1.0"}) {
 		t.Fatalf("%q, %v: %q", installed, err, lines)
 	}
-	if _, versions, err := Read(dir); err != nil || versions["alpha"] != "1.0" {
-		t.Errorf("%v, %v", versions, err)
+	if e, err := Read(dir); err != nil || e.Versions["alpha"] != "1.0" {
+		t.Errorf("%+v, %v", e, err)
 	}
-	if installed, err := Install(t.Context(), dir, folder, file, output); err != nil || len(installed) > 0 {
+	if installed, err := Install(t.Context(), dir, folder, Packages{Requirements: file}, output); err != nil || len(installed) > 0 {
 		t.Errorf("again: %q, %v", installed, err)
 	}
 	write(t, folder, map[string]string{"more.txt": "alpha==2.0\n"})
-	installed, err = Install(t.Context(), dir, folder, file, output)
+	installed, err = Install(t.Context(), dir, folder, Packages{Requirements: file}, output)
 	if err != nil || !slices.Equal(installed, []string{"alpha-2.0"}) {
 		t.Errorf("%q, %v", installed, err)
 	}
+	write(t, folder, map[string]string{"more.txt": "alpha\n"})
+	before := Packages{Requirements: file, Constraints: []string{"alpha==1.0", "never==1"}}
+	installed, err = Install(t.Context(), dir, folder, before, output)
+	if err != nil || !slices.Equal(installed, []string{"alpha-1.0"}) {
+		t.Errorf("with constraints: %q, %v", installed, err)
+	}
+	installed, err = Install(t.Context(), dir, folder, Packages{Exactly: []string{"alpha==2.0"}}, output)
+	if err != nil || !slices.Equal(installed, []string{"alpha-2.0"}) {
+		t.Errorf("exactly: %q, %v", installed, err)
+	}
 	write(t, folder, map[string]string{"more.txt": "alpha==3.0\n"})
-	_, err = Install(t.Context(), dir, folder, file, output)
+	_, err = Install(t.Context(), dir, folder, Packages{Requirements: file}, output)
 	if err == nil || !strings.Contains(err.Error(), "install requirements.txt into "+dir+": exit status 1\n"+
-		"ERROR: Could not find a version that satisfies the requirement alpha==3.0") ||
-		!strings.Contains(event.Hint(err), "by hand: '"+dir+"/bin/python' -m pip install -r '"+file+"'") {
-		t.Errorf("%v → %s", err, event.Hint(err))
+		"ERROR: Could not find a version that satisfies the requirement alpha==3.0") {
+		t.Error(err)
+	}
+	var failed *InstallError
+	if !errors.As(err, &failed) || failed.Unavailable != "alpha==3.0" {
+		t.Errorf("%+v", failed)
+	}
+}
+
+// Two devloops do not install into the same environment at once.
+func TestInstallLocked(t *testing.T) {
+	dir := t.TempDir()
+	unlock, err := lock(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*lockInterval, errors.New("too late"))
+	defer cancel()
+	if _, err := lock(ctx, dir); err == nil || err.Error() != "another devloop installs into "+dir+": too late" {
+		t.Error(err)
+	}
+	unlock()
+	again, err := lock(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again()
+}
+
+func TestUnavailable(t *testing.T) {
+	for want, line := range map[string]string{
+		"numpy==1.2":  "ERROR: No matching distribution found for numpy==1.2",
+		"toolz==99.0": "  cause: Because there is no version of toolz==99.0 and you require toolz==99.0, we can conclude",
+		"nothere":     "Because nothere was not found in the package registry and you require nothere==1.0",
+		"numpy==1.21": "Because numpy==1.21 has no usable wheels and you require",
+		"":            "ERROR: Cannot install alpha because these package versions have conflicting dependencies.",
+	} {
+		if got := unavailable([]string{"Collecting a", line}); got != want {
+			t.Errorf("%q: %q", line, got)
+		}
 	}
 }
 
@@ -121,7 +168,9 @@ func TestInstallWithoutPip(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	t.Setenv("PATH", tools)
-	install := func() ([]string, error) { return Install(t.Context(), dir, tools, "r.txt", func(string) {}) }
+	install := func() ([]string, error) {
+		return Install(t.Context(), dir, tools, Packages{Exactly: []string{"alpha==2.0"}}, func(string) {})
+	}
 	_, err := install()
 	if err == nil || !strings.Contains(err.Error(), "there is no pip in "+dir) ||
 		!strings.Contains(event.Hint(err), "-m ensurepip") {
@@ -137,14 +186,16 @@ func TestInstallWithoutPip(t *testing.T) {
 		t.Errorf("%q, %v", installed, err)
 	}
 	args, err := os.ReadFile(filepath.Join(tools, "args"))
-	if err != nil || string(args) != "pip install --python "+dir+"/bin/python -r r.txt\n" {
+	if err != nil || string(args) != "pip install --python "+dir+"/bin/python --no-deps alpha==2.0\n" {
 		t.Errorf("%s, %v", args, err)
 	}
 
 	// Its Python may be gone, and all of it.
-	python := filepath.Join(dir, "bin", "python")
-	if err := errors.Join(os.Remove(python), os.Symlink("/nowhere/python3", python)); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"python", "python3"} {
+		python := filepath.Join(dir, "bin", name)
+		if err := errors.Join(os.Remove(python), os.Symlink("/nowhere/python3", python)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, err := install(); err == nil || !strings.Contains(event.Hint(err), "python3 -m venv --clear "+dir) {
 		t.Errorf("%v → %s", err, event.Hint(err))

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
@@ -23,41 +24,58 @@ const (
 	maxFolders = 1000
 )
 
-// Read returns the Python version of the environment at dir, "" if it is unknown, and the versions
-// of its libraries by their normalized names. Of a library that is installed twice, the one counts
-// that Python would import.
-func Read(dir string) (python string, versions map[string]string, err error) {
-	e, err := open(dir)
+// Read reads the environment at dir. Of a library that is installed twice, the one counts that
+// Python would import.
+func Read(dir string) (*Environment, error) {
+	r, err := open(dir)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	own := e.sitePackages(dir)
+	var own []string
+	if r.Kind == KindInstallation {
+		own = r.ofSystem(dir)
+	} else {
+		own = r.sitePackages(dir)
+	}
+	switch {
+	case len(own) > 0:
+	case r.Kind == KindConda && r.Python == "":
+		return nil, event.WithHint(fmt.Errorf("the conda environment %s has no Python", dir),
+			"install it: conda install --prefix "+quoted(dir)+" python")
+	case r.Kind != KindConda:
+		return nil, event.WithHint(
+			fmt.Errorf("%s is incomplete: there is no lib/python%s/site-packages in it", dir,
+				cmp.Or(majorMinor(r.Python), "3.*")), "recreate it"+r.byHand())
+	}
+	before, after := r.outside()
+	for _, folder := range before {
+		_ = r.add(folder) // Python, too, ignores what cannot be read there
+	}
 	for _, folder := range own {
-		if err := e.add(folder); err != nil {
-			return "", nil, fmt.Errorf("read the Python environment: %w", err)
+		if err := r.add(folder); err != nil {
+			return nil, fmt.Errorf("read the Python environment: %w", err)
 		}
 	}
-	if len(own) == 0 {
-		return "", nil, event.WithHint(
-			fmt.Errorf("%s is incomplete: there is no lib/python3.*/site-packages in it", dir),
-			"recreate it: python3 -m venv --clear "+quoted(dir))
+	for _, folder := range after {
+		_ = r.add(folder)
 	}
-	for _, folder := range e.outside() {
-		_ = e.add(folder) // Python, too, ignores what cannot be read there
+	if r.Kind == KindConda {
+		if err := r.addConda(); err != nil {
+			return nil, fmt.Errorf("read the Python environment: %w", err)
+		}
 	}
-	return e.python, e.versions, nil
+	return &r.Environment, nil
 }
 
-// environment is a Python environment that is being read.
-type environment struct {
-	python   string            // its version: 3.11.2
-	config   map[string]string // pyvenv.cfg, nil for conda
-	versions map[string]string // of libraries that were found, by name
-	seen     []os.FileInfo     // folders that were read: one folder may have several names
+// reader reads an environment.
+type reader struct {
+	Environment
+	config map[string]string // pyvenv.cfg, nil for conda and installations
+	seen   []os.FileInfo     // folders that were read: one folder may have several names
 }
 
-// open reads what kind of environment is at dir.
-func open(dir string) (*environment, error) {
+// open reads what kind of environment is at dir, and its Python.
+func open(dir string) (*reader, error) {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -69,31 +87,103 @@ func open(dir string) (*environment, error) {
 		return nil, event.WithHint(fmt.Errorf("%s is a file, not the folder of a Python environment", dir),
 			"name the folder that python3 -m venv made")
 	}
-	e := &environment{versions: map[string]string{}}
-	content, err := readStart(filepath.Join(dir, "pyvenv.cfg"))
-	switch {
-	case err == nil:
-		e.config = settings(content)
-		e.python = pythonVersion.FindString(cmp.Or(e.config["version_info"], e.config["version"]))
-		return e, nil
-	case !errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("read the Python environment: %w", err)
+	r := &reader{Environment: Environment{Path: dir, Versions: map[string]string{}}}
+	if err := r.identify(); err != nil {
+		return nil, err
 	}
-	packages, err := os.ReadDir(filepath.Join(dir, "conda-meta"))
+	python, err := r.interpreter()
 	if err != nil {
-		return nil, event.WithHint(
-			fmt.Errorf("%s is no Python environment: it has neither a pyvenv.cfg nor a conda-meta", dir),
-			"name the folder that python3 -m venv made, or make one there: python3 -m venv "+quoted(dir))
+		return nil, err
 	}
-	for _, p := range packages {
-		if match := condaPython.FindStringSubmatch(p.Name()); match != nil {
-			e.python = match[1]
+	// An environment follows the Python that it links to; what is installed for another one is lost.
+	if real, err := filepath.EvalSymlinks(python); err == nil {
+		match := interpreterName.FindStringSubmatch(filepath.Base(real))
+		if match != nil && match[1] != majorMinor(r.Python) {
+			r.Python = match[1]
 		}
 	}
-	return e, nil
+	if r.Kind == KindInstallation && majorMinor(filepath.Base(dir)) == r.Python { // pyenv's versions/3.11.9
+		r.Python = filepath.Base(dir)
+	}
+	return r, nil
+}
+
+// identify sets the kind, and the version of Python as far as the tool that made the environment
+// noted it.
+func (r *reader) identify() error {
+	content, err := readStart(filepath.Join(r.Path, "pyvenv.cfg"))
+	switch {
+	case err == nil:
+		r.config = settings(content)
+		r.Python = pythonVersion.FindString(cmp.Or(r.config["version_info"], r.config["version"]))
+		r.Kind = KindVenv
+		for _, tool := range []string{KindUv, KindVirtualenv} {
+			if r.config[tool] != "" {
+				r.Kind = tool
+			}
+		}
+		return nil
+	case !errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("read the Python environment: %w", err)
+	}
+	records, err := os.ReadDir(filepath.Join(r.Path, "conda-meta"))
+	switch {
+	case err == nil:
+		r.Kind = KindConda
+		for _, record := range records {
+			if match := condaPython.FindStringSubmatch(record.Name()); match != nil {
+				r.Python = match[1]
+			}
+		}
+		return nil
+	case !errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("read the Python environment: %w", err)
+	}
+	r.Kind = KindInstallation
+	if python, err := r.interpreter(); python == "" || err != nil {
+		return event.WithHint(
+			fmt.Errorf("%s is no Python environment: it has neither a pyvenv.cfg, nor a conda-meta, nor a Python", r.Path),
+			"name the folder that python3 -m venv made, or make one there: python3 -m venv "+quoted(r.Path))
+	}
+	return nil
+}
+
+// interpreter is the environment's Python, "" if it has no folder for programs at all: a copy of
+// its libraries is read as well. It may be a link to one that was removed.
+func (r *reader) interpreter() (string, error) {
+	bin := filepath.Join(r.Path, "bin")
+	if !isFolder(bin) {
+		return "", nil
+	}
+	var missing error
+	for _, name := range []string{"python", "python3"} {
+		path := filepath.Join(bin, name)
+		_, err := os.Stat(path)
+		if err == nil {
+			return path, nil
+		}
+		missing = cmp.Or(missing, err)
+	}
+	if r.Kind == KindConda && r.Python == "" { // conda makes environments without it
+		return "", nil
+	}
+	return "", event.WithHint(fmt.Errorf("the Python of %s is not there: %w", r.Path, missing), "recreate it"+r.byHand())
+}
+
+// byHand is how to make such an environment anew, where that is known.
+func (r *reader) byHand() string {
+	switch r.Kind {
+	case KindVenv:
+		return ": python3 -m venv --clear " + quoted(r.Path)
+	case KindUv:
+		return ": uv venv --clear " + quoted(r.Path)
+	}
+	return ""
 }
 
 var (
+	// interpreterName is that of an installed interpreter: python3.11.
+	interpreterName = regexp.MustCompile(`^(?:python|pypy)(\d+\.\d+)t?$`)
 	// condaPython is conda's file for an environment's Python: python-3.11.5-h955ad1f_0.json.
 	condaPython = regexp.MustCompile(`^python-(3\.\d+\.\d+)-.*\.json$`)
 	// pythonVersion is 3.11.2 of 3.11.2.final.0.
@@ -118,43 +208,39 @@ func majorMinor(version string) string {
 }
 
 // outside are the library folders that do not belong to the environment but that it includes, in
-// the order in which Python searches them.
-func (e *environment) outside() []string {
-	if !strings.EqualFold(e.config["include-system-site-packages"], "true") {
-		return nil
+// the order in which Python searches them, before and after its own.
+func (r *reader) outside() (before, after []string) {
+	user := r.ofUser()
+	if r.config == nil {
+		return user, nil
 	}
-	list := e.ofUser()
-	home := e.config["home"] // the bin folder of the interpreter that made it
+	if !strings.EqualFold(r.config["include-system-site-packages"], "true") {
+		return nil, nil
+	}
+	home := r.config["home"] // the bin folder of the interpreter that made it
 	if home == "" {
-		return list
+		return nil, user
 	}
-	list = append(list, e.ofSystem(filepath.Dir(home))...)
+	after = append(user, r.ofSystem(filepath.Dir(home))...)
 	if real, err := filepath.EvalSymlinks(home); err == nil && real != home {
-		list = append(list, e.ofSystem(filepath.Dir(real))...)
+		after = append(after, r.ofSystem(filepath.Dir(real))...)
 	}
-	return list
+	return nil, after
 }
 
-// sitePackages are the library folders below prefix: those of the environment's Python version, or
-// else all, since the tool that made the environment may name them differently.
-func (e *environment) sitePackages(prefix string) []string {
-	if list := libraryFolders(prefix, "site-packages", e.interpreters()...); len(list) > 0 {
-		return list
-	}
-	return libraryFolders(prefix, "site-packages", anyPython...)
+// sitePackages are the library folders of the environment's Python version below prefix.
+func (r *reader) sitePackages(prefix string) []string {
+	return libraryFolders(prefix, "site-packages", r.interpreters()...)
 }
-
-// anyPython are patterns for the names of all interpreters.
-var anyPython = []string{"python3*", "pypy3*"}
 
 // interpreters are patterns for the names of the environment's Python version: python3.13 and
 // python3.13t, but not python3.131.
-func (e *environment) interpreters() []string {
-	if e.python == "" {
-		return anyPython
+func (r *reader) interpreters() []string {
+	if r.Python == "" {
+		return []string{"python3*", "pypy3*"}
 	}
-	name := "python" + majorMinor(e.python)
-	return []string{name, name + "[^0-9]*"}
+	version := majorMinor(r.Python)
+	return []string{"python" + version, "python" + version + "[^0-9]*", "pypy" + version}
 }
 
 // libraryFolders returns the folders lib/INTERPRETER/KIND and lib64/INTERPRETER/KIND below prefix.
@@ -175,15 +261,18 @@ func libraryFolders(prefix, kind string, interpreters ...string) []string {
 }
 
 // ofSystem are the library folders of an installed interpreter. Debian has some of its own.
-func (e *environment) ofSystem(prefix string) []string {
-	return slices.Concat(e.sitePackages(prefix),
-		libraryFolders(filepath.Join(prefix, "local"), "dist-packages", e.interpreters()...),
+func (r *reader) ofSystem(prefix string) []string {
+	return slices.Concat(r.sitePackages(prefix),
+		libraryFolders(filepath.Join(prefix, "local"), "dist-packages", r.interpreters()...),
 		libraryFolders(prefix, "dist-packages", "python3"),
-		libraryFolders(prefix, "dist-packages", e.interpreters()...))
+		libraryFolders(prefix, "dist-packages", r.interpreters()...))
 }
 
 // ofUser are the library folders of pip install --user.
-func (e *environment) ofUser() []string {
+func (r *reader) ofUser() []string {
+	if os.Getenv("PYTHONNOUSERSITE") != "" {
+		return nil
+	}
 	base := os.Getenv("PYTHONUSERBASE")
 	if base == "" {
 		home, err := os.UserHomeDir()
@@ -192,42 +281,55 @@ func (e *environment) ofUser() []string {
 		}
 		base = filepath.Join(home, ".local")
 	}
-	return libraryFolders(base, "site-packages", e.interpreters()...)
+	return libraryFolders(base, "site-packages", r.interpreters()...)
 }
 
 // add adds the libraries in a folder, and in those that its files name. Libraries that are known
 // already stay.
-func (e *environment) add(folder string) error {
-	entries, err := e.addFolder(folder)
+func (r *reader) add(folder string) error {
+	entries, err := r.addFolder(folder)
 	if err != nil {
 		return err
 	}
 	for _, entry := range entries {
 		for _, other := range namedFolders(filepath.Join(folder, entry.Name()), folder) {
-			_, _ = e.addFolder(other) // it may be gone
+			_, _ = r.addFolder(other) // it may be gone
 		}
 	}
 	return nil
 }
 
 // addFolder adds the libraries in a folder and returns its entries, or none if it was read before.
-func (e *environment) addFolder(folder string) ([]os.DirEntry, error) {
+func (r *reader) addFolder(folder string) ([]os.DirEntry, error) {
 	info, err := os.Stat(folder)
-	if err != nil || slices.ContainsFunc(e.seen, func(other os.FileInfo) bool { return os.SameFile(info, other) }) {
+	if err != nil || slices.ContainsFunc(r.seen, func(other os.FileInfo) bool { return os.SameFile(info, other) }) {
 		return nil, err
 	}
-	e.seen = append(e.seen, info)
+	r.seen = append(r.seen, info)
 	entries, err := os.ReadDir(folder)
 	if err != nil {
 		return nil, err
 	}
+	// A tool may leave the metadata of a version that another tool has replaced: the newest counts.
+	newest := map[string]time.Time{}
+	found := map[string]string{}
 	for _, entry := range entries {
-		name, version, err := readLibrary(filepath.Join(folder, entry.Name()))
+		path := filepath.Join(folder, entry.Name())
+		name, version, err := readLibrary(path)
 		if err != nil {
 			return nil, err
 		}
-		if _, known := e.versions[name]; name != "" && version != "" && !known {
-			e.versions[name] = version
+		if name == "" || version == "" {
+			continue
+		}
+		at := modified(path)
+		if before, twice := newest[name]; !twice || at.After(before) {
+			found[name], newest[name] = version, at
+		}
+	}
+	for name, version := range found {
+		if _, known := r.Versions[name]; !known {
+			r.Versions[name] = version
 		}
 	}
 	return entries, nil

@@ -1,7 +1,6 @@
 package venv
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -9,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -43,6 +43,11 @@ func meta(name, version string) string {
 	return "Metadata-Version: 2.1\nName: " + name + "\nVersion: " + version + "\n\nName: of the description\n"
 }
 
+// record is conda's of a package.
+func record(files ...string) string {
+	return `{"depends": [], "files": ["` + strings.Join(files, `", "`) + `"], "paths_data": {}}`
+}
+
 const site = "lib/python3.11/site-packages/"
 
 func TestRead(t *testing.T) {
@@ -50,11 +55,11 @@ func TestRead(t *testing.T) {
 	t.Setenv("PYTHONUSERBASE", "")
 	elsewhere := t.TempDir()
 	write(t, elsewhere, map[string]string{
-		"src/edited.egg-info/PKG-INFO":        meta("edited", "0.1"),
-		"linked/linked_one.egg-info/PKG-INFO": meta("linked.one", "0.2"),
-		"linked/more.pth":                     elsewhere + "/never\n",
-		"never/never-1.dist-info/METADATA":    meta("never", "1"),
-		"bin/":                                "",
+		"src/edited.egg-info/PKG-INFO":                               meta("edited", "0.1"),
+		"linked/linked_one.egg-info/PKG-INFO":                        meta("linked.one", "0.2"),
+		"linked/more.pth":                                            elsewhere + "/never\n",
+		"never/never-1.dist-info/METADATA":                           meta("never", "1"),
+		"bin/python3.11":                                             "",
 		"lib/python3.11/site-packages/numpy-1.0.dist-info/METADATA":  meta("numpy", "1.0"),
 		"lib/python3.11/site-packages/scipy-1.1.dist-info/METADATA":  meta("scipy", "1.1"),
 		"lib/python3/dist-packages/apt_pkg-2.6.egg-info":             meta("apt_pkg", "2.6"),
@@ -125,10 +130,39 @@ func TestRead(t *testing.T) {
 		}, "3.11.2", map[string]string{"numpy": "2.0", "scipy": "1.1", "apt-pkg": "2.6", "here": "3"}},
 
 		{"of conda", map[string]string{
-			"conda-meta/python-3.11.5-h955ad1f_0.json":      "{}",
-			"conda-meta/python-dateutil-2.8.2-pyhd3_0.json": "{}",
-			site + "dask-2024.1.0.dist-info/METADATA":       meta("dask", "2024.1.0"),
-		}, "3.11.5", map[string]string{"dask": "2024.1.0"}},
+			"bin/python": "",
+			"conda-meta/python-3.11.5-h955ad1f_0.json":        `{"name":"python","files":["bin/python3.11"]}`,
+			"conda-meta/dask-core-2023.1.0-pyhd8ed1ab_0.json": record(site+"dask/__init__.py", site+"dask-2023.1.0.dist-info/METADATA"),
+			"conda-meta/dask-2023.1.0-pyhd8ed1ab_0.json":      `{"name":"dask","version":"2023.1.0","files":[]}`,
+			site + "dask-2024.1.0.dist-info/METADATA":         meta("dask", "2024.1.0"), // pip replaced it
+			"conda-meta/blosc-1.21.5-h0f2a231_0.json":         record("lib/libblosc.so", "include/blosc.h"),
+			"conda-meta/gone-1.0-py_0.json":                   record(site + "gone-1.0.dist-info/METADATA"),
+			"conda-meta/old_style-2.0-py311_1.json":           record(site + "old_style.py"),
+			site + "old_style.py":                             "",
+			"conda-meta/removed-2.0-py311_1.json":             record(site + "removed.py"),
+			"conda-meta/unlisted-0.1-0.json":                  `{"name":"unlisted"}`,
+			"conda-meta/half-0.1-0.json":                      `{"name":"ha`,
+			"conda-meta/history":                              "==> 2026-11-29 <==\n",
+		}, "3.11.5", map[string]string{"dask": "2024.1.0", "old-style": "2.0", "unlisted": "0.1"}},
+
+		{"of conda, by its records alone", map[string]string{
+			"conda-meta/python-3.11.5-h955ad1f_0.json": "{}",
+			"conda-meta/dask-2023.1.0-py311_0.json":    `{"name":"dask","version":"2023.1.0"}`,
+		}, "3.11.5", map[string]string{"dask": "2023.1.0"}},
+
+		{"of a Python that was upgraded", map[string]string{
+			"pyvenv.cfg":                       "version = 3.10.4\n",
+			"bin/python":                       "->" + elsewhere + "/bin/python3.11",
+			site + "dask-2.dist-info/METADATA": meta("dask", "2"),
+			"lib/python3.10/site-packages/dask-1.dist-info/METADATA": meta("dask", "1"),
+		}, "3.11", map[string]string{"dask": "2"}},
+
+		{"Python itself, as Debian has it", map[string]string{
+			"bin/python3":    "->python3.11",
+			"bin/python3.11": "",
+			"lib/python3/dist-packages/apt_pkg-2.6.egg-info":                  meta("apt_pkg", "2.6"),
+			"local/lib/python3.11/dist-packages/dask-2024.dist-info/METADATA": meta("dask", "2024"),
+		}, "3.11", map[string]string{"apt-pkg": "2.6", "dask": "2024"}},
 
 		{"empty", map[string]string{"pyvenv.cfg": "version = 3.11.2\n", site: ""}, "3.11.2", map[string]string{}},
 	} {
@@ -136,9 +170,9 @@ func TestRead(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "a b [1]")
 			write(t, dir, test.files)
 			for _, dir := range []string{dir, link(t, dir)} {
-				python, got, err := Read(dir)
-				if err != nil || python != test.python || !maps.Equal(got, test.want) {
-					t.Errorf("%s: %q, %v, %v", dir, python, got, err)
+				e, err := Read(dir)
+				if err != nil || e.Python != test.python || e.Path != dir || !maps.Equal(e.Versions, test.want) {
+					t.Errorf("%s: %+v, %v", dir, e, err)
 				}
 			}
 		})
@@ -157,21 +191,58 @@ func link(t *testing.T, dir string) string {
 func TestReadErrors(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{
-		"file": "", "folder/bin/": "", "empty one/pyvenv.cfg": "version = 3.11.2\n", "piped/pyvenv.cfg/": "",
+		"file": "", "folder/bin/": "", "conda/conda-meta/history": "", "conda/bin/": "",
+		"moved on/pyvenv.cfg": "version = 3.10.1\n", "moved on/lib/python3.10/site-packages/": "",
+		"moved on/bin/python3": "->../../python3.11", "python3.11": "", "empty one/pyvenv.cfg": "version = 3.11.2\n", "piped/pyvenv.cfg/": "",
 	})
 	for name, want := range map[string][2]string{
 		"no where": {"there is no Python environment at " + dir + "/no where",
 			"make it: python3 -m venv '" + dir + "/no where'"},
 		"file": {"is a file, not the folder of a Python environment", "name the folder that python3 -m venv made"},
-		"folder": {"is no Python environment: it has neither a pyvenv.cfg nor a conda-meta",
+		"folder": {"is no Python environment: it has neither a pyvenv.cfg, nor a conda-meta, nor a Python",
 			"make one there: python3 -m venv " + dir + "/folder"},
-		"empty one": {"is incomplete: there is no lib/python3.*/site-packages in it",
+		"empty one": {"is incomplete: there is no lib/python3.11/site-packages in it",
 			"python3 -m venv --clear '" + dir + "/empty one'"},
-		"piped": {"pyvenv.cfg: is a directory", ""},
+		"conda":    {"has no Python", "conda install --prefix " + dir + "/conda python"},
+		"moved on": {"is incomplete: there is no lib/python3.11/site-packages in it", "python3 -m venv --clear"},
+		"piped":    {"pyvenv.cfg: is a directory", ""},
 	} {
-		_, _, err := Read(filepath.Join(dir, name))
+		_, err := Read(filepath.Join(dir, name))
 		if err == nil || !strings.Contains(err.Error(), want[0]) || !strings.Contains(event.Hint(err), want[1]) {
 			t.Errorf("%s: %v → %s", name, err, event.Hint(err))
+		}
+	}
+}
+
+// Libraries of the user come before those of conda, as Python has it.
+func TestReadOfUser(t *testing.T) {
+	user, dir := t.TempDir(), t.TempDir()
+	t.Setenv("PYTHONUSERBASE", user)
+	write(t, user, map[string]string{site + "dask-1.dist-info/METADATA": meta("dask", "1")})
+	write(t, dir, map[string]string{"conda-meta/python-3.11.5-0.json": "{}",
+		site + "dask-2.dist-info/METADATA": meta("dask", "2")})
+	for _, without := range []string{"", "1"} {
+		t.Setenv("PYTHONNOUSERSITE", without)
+		want := map[string]string{"": "1", "1": "2"}[without]
+		if e, err := Read(dir); err != nil || e.Kind != KindConda || e.Versions["dask"] != want {
+			t.Errorf("%q: %+v, %v", without, e, err)
+		}
+	}
+}
+
+// Of two versions in one folder, the one counts that was installed last.
+func TestReadTwice(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"pyvenv.cfg": "uv = 0.4\nversion_info = 3.11.2\n",
+		site + "dask-1.dist-info/METADATA": meta("dask", "1"), site + "dask-2.dist-info/METADATA": meta("dask", "2")})
+	at := time.Now()
+	for _, newest := range []string{"1", "2"} {
+		at = at.Add(time.Hour)
+		if err := os.Chtimes(filepath.Join(dir, site, "dask-"+newest+".dist-info"), at, at); err != nil {
+			t.Fatal(err)
+		}
+		if e, err := Read(dir); err != nil || e.Kind != KindUv || e.Versions["dask"] != newest {
+			t.Errorf("%s: %+v, %v", newest, e, err)
 		}
 	}
 }
@@ -191,22 +262,22 @@ func TestReadAgreesWithPython(t *testing.T) {
 		name, version, _ := strings.Cut(line, " ")
 		want[normalized(name)] = version
 	}
-	python, got, err := Read(dir)
-	if err != nil || python != lines[0] || !maps.Equal(got, want) || got["pip"] == "" {
-		t.Errorf("%q, %v, %v\nnot %q", python, got, err, lines)
+	e, err := Read(dir)
+	if err != nil || e.Python != lines[0] || !maps.Equal(e.Versions, want) || e.Versions["pip"] == "" {
+		t.Errorf("%+v, %v\nnot %q", e, err, lines)
 	}
 }
 
 func TestReadMany(t *testing.T) {
-	if _, got, err := Read(many(t)); err != nil || len(got) != manyLibraries {
-		t.Fatal(len(got), err)
+	if e, err := Read(many(t)); err != nil || len(e.Versions) != manyLibraries {
+		t.Fatal(e, err)
 	}
 }
 
 func BenchmarkRead(b *testing.B) {
 	dir := many(b)
 	for b.Loop() {
-		if _, _, err := Read(dir); err != nil {
+		if _, err := Read(dir); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -225,34 +296,6 @@ func many(t testing.TB) string {
 	}
 	write(t, dir, files)
 	return dir
-}
-
-func TestFind(t *testing.T) {
-	folder, active := t.TempDir(), t.TempDir()
-	t.Setenv("VIRTUAL_ENV", "")
-	if dir, found := Find("", folder); found {
-		t.Errorf("found %s in nothing", dir)
-	}
-	write(t, folder, map[string]string{".venv": "of another tool"})
-	if dir, found := Find("", folder); found {
-		t.Errorf("took the file %s", dir)
-	}
-	usual := filepath.Join(folder, ".venv")
-	if err := errors.Join(os.Remove(usual), os.Symlink(active, usual)); err != nil {
-		t.Fatal(err)
-	}
-	for _, test := range []struct{ configured, active, want string }{
-		{"", "", filepath.Join(folder, ".venv")},
-		{"", active, active},
-		{"", active + "/removed", filepath.Join(folder, ".venv")},
-		{"/not/there", active, "/not/there"},
-		{"env", active, filepath.Join(folder, "env")},
-	} {
-		t.Setenv("VIRTUAL_ENV", test.active)
-		if dir, found := Find(test.configured, folder); !found || dir != test.want {
-			t.Errorf("%+v: %s, %v", test, dir, found)
-		}
-	}
 }
 
 func FuzzReadHeader(f *testing.F) {

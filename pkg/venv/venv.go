@@ -4,33 +4,26 @@
 package venv
 
 import (
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 )
 
-// DefaultFolder is the folder of an environment without a configured one.
-const DefaultFolder = ".venv"
-
-// Find returns the folder of the environment: the configured one, which need not exist, else the
-// active one of this process's terminal, else the usual one in folder.
-func Find(configured, folder string) (dir string, found bool) {
-	switch {
-	case filepath.IsAbs(configured):
-		return configured, true
-	case configured != "":
-		return filepath.Join(folder, configured), true
-	}
-	for _, dir := range []string{os.Getenv("VIRTUAL_ENV"), filepath.Join(folder, DefaultFolder)} {
-		if info, err := os.Stat(dir); err == nil && info.IsDir() {
-			if dir, err = filepath.Abs(dir); err == nil {
-				return dir, true
-			}
-		}
-	}
-	return "", false
+// Environment is a Python environment as its files describe it.
+type Environment struct {
+	Path     string            `json:"path"`
+	Kind     string            `json:"kind"`   // one of the kinds below
+	Python   string            `json:"python"` // its version, 3.11.2 or 3.11, "" if it is unknown
+	Versions map[string]string `json:"-"`      // of its libraries, by their normalized names
 }
+
+// Kinds of environments.
+const (
+	KindVenv         = "venv" // of python3 -m venv
+	KindVirtualenv   = "virtualenv"
+	KindUv           = "uv"
+	KindConda        = "conda"
+	KindInstallation = "installation" // of Python itself: Debian's, or one of pyenv's
+)
 
 var shellSafe = regexp.MustCompile(`^[\w./~@%+:,-]+$`)
 

@@ -1,0 +1,81 @@
+package venv
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/devloop/devloop/pkg/files"
+)
+
+const (
+	// requirementsLength is the largest requirements file that is read, in bytes.
+	requirementsLength = 4 << 20
+	// maxRequirements is how many files one may include, with those that these include.
+	maxRequirements = 100
+)
+
+// Requirements are a requirements file and what it includes.
+type Requirements struct {
+	Files []string // all of them, also those that cannot be read, the file itself first
+	Hash  string   // of their contents
+	lines []string
+}
+
+// ReadRequirements reads a requirements file. Only the file itself has to be there: pip, and the
+// build of an image, complain about what it includes.
+func ReadRequirements(file string) (Requirements, error) {
+	r, sum := Requirements{Files: []string{file}}, sha256.New()
+	constraints := map[string]bool{} // files that require nothing
+	for i := 0; i < len(r.Files); i++ {
+		content, err := files.Read(r.Files[i], requirementsLength)
+		if err != nil && i == 0 {
+			return r, err
+		}
+		_, _ = fmt.Fprintf(sum, "%q %q %v\n", r.Files[i], content, err) // a hash takes everything
+		for line := range strings.Lines(strings.ReplaceAll(string(content), "\\\n", " ")) {
+			line = strings.TrimSpace(comment.ReplaceAllString(line, ""))
+			match := include.FindStringSubmatch(line)
+			switch {
+			case match == nil && !constraints[r.Files[i]]:
+				r.lines = append(r.lines, line)
+			case match == nil || strings.Contains(match[2], "://"):
+			default:
+				path := absolute(filepath.Dir(r.Files[i]), match[2])
+				if !slices.Contains(r.Files, path) && len(r.Files) < maxRequirements {
+					r.Files = append(r.Files, path)
+					constraints[path] = constraints[r.Files[i]] || match[1] == "-c" || match[1] == "--constraint"
+				}
+			}
+		}
+	}
+	r.Hash = hex.EncodeToString(sum.Sum(nil))
+	return r, nil
+}
+
+var (
+	comment = regexp.MustCompile(`(^|\s)#.*`)
+	include = regexp.MustCompile(`^(-r|-c|--requirement|--constraint)[\s=]*(\S+)`)
+	// required is a library, and its version where that is exact.
+	required = regexp.MustCompile(`^([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*(?:={2,3}\s*([^\s,*;]+)\s*$)?`)
+)
+
+// Met reports whether an environment has what the requirements name, as far as that can be seen
+// without an index: each library that every machine needs, and exact versions.
+func (r Requirements) Met(versions map[string]string) bool {
+	for _, line := range r.lines {
+		match := required.FindStringSubmatch(line)
+		if match == nil || strings.Contains(line, ";") {
+			continue
+		}
+		version := versions[normalized(match[1])]
+		if version == "" || match[2] != "" && version != match[2] {
+			return false
+		}
+	}
+	return true
+}
