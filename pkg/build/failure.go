@@ -2,6 +2,7 @@ package build
 
 import (
 	"fmt"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // explain names the step that failed and why, and reports its last output. Failures of the network
@@ -32,6 +34,9 @@ func (p *progress) explain(err error, place Place) error {
 				Step: p.failed.name, Output: shown})
 		}
 		hint = "fix it and save; what ran keeps running"
+		if missing := p.missingInclude(output); missing != "" {
+			hint = missing
+		}
 	}
 	last := err.Error() + "\n" + shown // the step got over earlier errors
 	switch {
@@ -50,6 +55,25 @@ func (p *progress) explain(err error, place Place) error {
 	}
 	return event.WithHint(failure, hint)
 }
+
+// missingInclude says which file pip did not find because the Dockerfile does not copy it, "" if
+// that is not what failed.
+func (p *progress) missingInclude(output string) string {
+	dockerfile, err := files.Read(p.input.Dockerfile, maxFrontendFile)
+	if err != nil || !containsAny(output, notIncluded) {
+		return ""
+	}
+	for _, lost := range lostIncludes(dockerfile, p.input.Context) {
+		if strings.Contains(output, path.Base(lost.lost)) {
+			f := lost.finding()
+			return fmt.Sprintf("%s:%d: %s: %s", filepath.Base(p.input.Dockerfile), f.Line, f.Message, f.Hint)
+		}
+	}
+	return ""
+}
+
+// What pip and uv print about a file that another one includes.
+var notIncluded = []string{"Could not open requirements file", "Error parsing included file"}
 
 func containsAny(text string, parts []string) bool {
 	return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(text, part) })

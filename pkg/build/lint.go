@@ -45,6 +45,9 @@ func Lint(ctx context.Context, image Image) ([]Finding, error) {
 		return nil, err
 	}
 	found := lintPip(dockerfile)
+	for _, lost := range lostIncludes(dockerfile, image.Context) {
+		found = append(found, lost.finding())
+	}
 	for _, w := range results.Warnings {
 		if w.RuleName != linter.RuleUndefinedVar.Name { // the base image may define it
 			found = append(found, Finding{firstLine(w.Location), w.RuleName + ": " + w.Detail, w.URL})

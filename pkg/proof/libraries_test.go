@@ -95,11 +95,11 @@ func TestListing(t *testing.T) {
 	}
 	elsewhere, here := t.TempDir(), t.TempDir()
 	for path, content := range map[string]string{
-		sites[0] + "/numpy-1.26.4.dist-info/METADATA": "Name: numpy\nVersion: 1.26.4\n",
-		sites[0] + "/numpy-1.26.4.dist-info/INSTALLER": "pip\n",
-		sites[0] + "/Dask_Gateway-1.dist-info/INSTALLER": "pip\n",
+		sites[0] + "/numpy-1.26.4.dist-info/METADATA":          "Name: numpy\nVersion: 1.26.4\n",
+		sites[0] + "/numpy-1.26.4.dist-info/INSTALLER":         "pip\n",
+		sites[0] + "/Dask_Gateway-1.dist-info/INSTALLER":       "pip\n",
 		sites[0] + "/Dask_Gateway-1.dist-info/direct_url.json": `{"url": "file:///src"}`,
-		sites[0] + "/~umpy-1.26.3.dist-info/METADATA": "Name: numpy\nVersion: 1.26.3\n",
+		sites[0] + "/~umpy-1.26.3.dist-info/METADATA":          "Name: numpy\nVersion: 1.26.3\n",
 		sites[0] + "/Dask_Gateway-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: Dask.Gateway\nVersion: 2024.1.0\n\n" +
 			"text\n",
 		sites[0] + "/nameless-1.dist-info/METADATA":  "Version: 1\n",
