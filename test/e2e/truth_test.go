@@ -185,13 +185,26 @@ func TestTruth(t *testing.T) {
 	step(t, "a library of the laptop has another version, and one save mends all three", func(t *testing.T) {
 		alike, places := on(event.LibrariesSame), `worker daskclient \S+`
 		d.await(t, 0, alike.with("places", places).with("libraries", `^\d+$`))
-		p.prints(t, 0, "skew", `^the same \d+ libraries in worker, daskclient and \S+\n$`)
-		must(t, pip(t, python, "loguru==0.7.1", "toolz==0.12.0"))
-		differ := `^library +worker +daskclient +\S+\n.*toolz +0\.12\.1 +0\.12\.1 +0\.12\.0\n` +
-			`.*loguru +0\.7\.2 +0\.7\.2 +0\.7\.1\n$`
+		p.prints(t, 0, "skew", `^this machine: \S+ \(venv, Python 3\.\d+\.\d+\), by VIRTUAL_ENV\n`+
+			`the same \d+ libraries in worker, daskclient and \S+\n$`)
+		p.prints(t, 0, "skew --images-only", `^the same \d+ libraries in worker and daskclient\n$`)
+		elsewhere := *p
+		elsewhere.env = append(slices.Clone(p.env), "VIRTUAL_ENV=")
+		if out, log := elsewhere.call(t, 3, "skew"); out != "" || !strings.Contains(log, "nothing on this machine is compared") {
+			t.Errorf("without an environment, devloop skew says\n%s%s", out, log)
+		}
+
+		// The requirements do not name locket, so that another resolution would leave it as it is.
+		older := func() { must(t, pip(t, python, "loguru==0.7.1", "toolz==0.12.0", "locket==0.2.1")) }
+		older()
+		differ := `library +worker +daskclient +\S+\n.*toolz +0\.12\.1 +0\.12\.1 +0\.12\.0\n` +
+			`.*locket +1\.0\.0 +1\.0\.0 +0\.2\.1\n.*loguru +0\.7\.2 +0\.7\.2 +0\.7\.1\n$`
 		if out, _ := p.call(t, 1, "skew"); !regexp.MustCompile(differ).MatchString(out) {
 			t.Errorf("devloop skew says\n%s", out)
 		}
+		p.prints(t, 0, "skew --fix", `(?m)^the same \d+ libraries in worker, daskclient and \S+$`)
+		p.call(t, 0, "skew")
+		older()
 		differences := on(event.LibrariesDiffer, event.Warned).with("differences", `loguru 0\.7\.2/0\.7\.2/0\.7\.1`)
 		d.again(t).happens(t, differences.with("places", places))
 		p.prints(t, 0, "status", `LIBRARY.*\ntoolz`)
