@@ -24,8 +24,9 @@ import (
 )
 
 const (
-	// patience is how long a wait is not worth a line, and noteInterval the least time between two.
-	patience     = 3 * time.Second
+	// patience is how long a wait is not worth a line: Kubernetes takes 5 s for an empty namespace.
+	// noteInterval is the least time between two lines.
+	patience     = 6 * time.Second
 	noteInterval = 5 * time.Second
 	// endingGrace is how long objects of removed releases may take to end before it is reported that
 	// they still do. Those in devloop's own namespaces are waited for.

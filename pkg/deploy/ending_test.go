@@ -52,7 +52,7 @@ func TestWhatIsWaitedForIsNamed(t *testing.T) {
 			!strings.Contains(hint, "finalizers") {
 			t.Errorf("the hint is %q", hint)
 		}
-		want := "waiting for objects that are being deleted [objects pods/web-1 " + name + " at most 57s] <nil>\n" +
+		want := "waiting for objects that are being deleted [objects pods/web-1 " + name + " at most 54s] <nil>\n" +
 			"waiting for objects that are being deleted [objects " + name + " at most 30s] <nil>\n"
 		if log := l.log(); log != want {
 			t.Errorf("it says\n%swant\n%s", log, want)

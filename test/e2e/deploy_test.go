@@ -322,7 +322,7 @@ func testDiff(t *testing.T, cluster kubernetes.Interface) {
 // testRunning: a container without a probe has to run for 3 s before it counts as up. The node
 // tells how long it has been running already.
 func testRunning(t *testing.T, cluster kubernetes.Interface) {
-	p := newProject(t, "deploy/mend")
+	p := newProject(t, "deploy/running")
 	const watched = 3 * time.Second
 	if took := p.once(t, 0).only(t, on(event.RolloutComplete)).Took; took < watched {
 		t.Errorf("a container that has just started counts as up after %s", took)
