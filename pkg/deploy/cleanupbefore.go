@@ -142,7 +142,8 @@ func (o doomed) delete(ctx context.Context, objects []unstructured.Unstructured)
 func (o doomed) awaitGone(ctx context.Context, stage event.Stage) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, finalizerTimeout, fmt.Errorf("still there after %s", finalizerTimeout))
 	defer cancel()
-	return o.Deployer.awaitGone(ctx, stage, func() ([]ending, error) { return o.remaining(ctx) })
+	return o.Deployer.awaitGone(ctx, stage, func() ([]ending, error) { return o.remaining(ctx) },
+		"namespace", event.Name(o.namespace))
 }
 
 // remaining returns the objects that are left, and the pods that they own.

@@ -82,8 +82,10 @@ func endingNames(objects []ending) []string {
 }
 
 // awaitGone polls until look finds nothing that is still ending, or until ctx ends. It reports what
-// it waits for if that takes a while, and again when it changes.
-func (d *Deployer) awaitGone(ctx context.Context, stage event.Stage, look func() ([]ending, error)) error {
+// it waits for, and for whom, if that takes a while, and again when it changes.
+func (d *Deployer) awaitGone(
+	ctx context.Context, stage event.Stage, look func() ([]ending, error), forWhom ...any,
+) error {
 	var left []ending
 	var noted string
 	next := time.Now().Add(patience)
@@ -95,7 +97,7 @@ func (d *Deployer) awaitGone(ctx context.Context, stage event.Stage, look func()
 		text := abbreviate(endingNames(left))
 		if now := time.Now(); text != noted && text != "" && !now.Before(next) {
 			noted, next = text, now.Add(noteInterval)
-			details := []any{"objects", text}
+			details := append(slices.Clone(forWhom), "objects", text)
 			if deadline, ok := ctx.Deadline(); ok {
 				details = append(details, "at most", deadline.Sub(now).Round(time.Second).String())
 			}
@@ -108,6 +110,31 @@ func (d *Deployer) awaitGone(ctx context.Context, stage event.Stage, look func()
 	}
 	held := slices.IndexFunc(left, func(e ending) bool { return len(e.finalizers) > 0 })
 	return event.WithHint(err, left[max(0, held)].hint())
+}
+
+// terminating returns those of the objects that are being deleted.
+func (d *Deployer) terminating(ctx context.Context, objects []object) (left []ending, err error) {
+	var mu sync.Mutex
+	group, ctx := event.NewGroup(ctx)
+	group.SetLimit(maxRequests)
+	for _, o := range objects {
+		group.Go(func() error {
+			there, err := d.metadata(ctx, o)
+			if err != nil {
+				return fmt.Errorf("look for %s: %w", o, err)
+			}
+			if there == nil || there.DeletionTimestamp == nil {
+				return nil
+			}
+			resource, _, err := d.endpoint(o)
+			mu.Lock()
+			defer mu.Unlock()
+			left = append(left, endingObject(resource.GroupResource(), there))
+			return err
+		})
+	}
+	err = group.Wait()
+	return left, err
 }
 
 // remnants is what may still be ending once the releases are gone.
@@ -172,24 +199,9 @@ func (m *remnants) eachPod(
 
 // look returns those that are being deleted, and the pods whose owners are gone, for which the
 // garbage collector comes.
-func (m *remnants) look(ctx context.Context) (left []ending, err error) {
-	var mu sync.Mutex
-	group, groupCtx := event.NewGroup(ctx)
-	group.SetLimit(maxRequests)
-	for _, o := range m.objects {
-		group.Go(func() error {
-			there, err := m.metadata(groupCtx, o)
-			if err != nil || there == nil || there.DeletionTimestamp == nil {
-				return err
-			}
-			resource, _, err := m.endpoint(o)
-			mu.Lock()
-			defer mu.Unlock()
-			left = append(left, endingObject(resource.GroupResource(), there))
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
+func (m *remnants) look(ctx context.Context) ([]ending, error) {
+	left, err := m.terminating(ctx, m.objects)
+	if err != nil {
 		return nil, err
 	}
 	for _, namespace := range slices.Compact(slices.Sorted(maps.Values(m.pods))) {

@@ -43,7 +43,7 @@ func TestWhatIsWaitedForIsNamed(t *testing.T) {
 				return nil, errors.New("etcd is away")
 			}
 			return []ending{stuck}, nil
-		})
+		}, "release", "web")
 		const name = "things/stuck (finalizers example.test/a example.test/b)"
 		if err == nil || err.Error() != name+": not empty after 1m" {
 			t.Errorf("it ends with %v", err)
@@ -52,8 +52,8 @@ func TestWhatIsWaitedForIsNamed(t *testing.T) {
 			!strings.Contains(hint, "finalizers") {
 			t.Errorf("the hint is %q", hint)
 		}
-		want := "waiting for objects that are being deleted [objects pods/web-1 " + name + " at most 54s] <nil>\n" +
-			"waiting for objects that are being deleted [objects " + name + " at most 30s] <nil>\n"
+		want := "waiting for objects that are being deleted [release web objects pods/web-1 " + name + " at most 54s] <nil>\n" +
+			"waiting for objects that are being deleted [release web objects " + name + " at most 30s] <nil>\n"
 		if log := l.log(); log != want {
 			t.Errorf("it says\n%swant\n%s", log, want)
 		}

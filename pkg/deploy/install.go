@@ -49,17 +49,14 @@ func (d *Deployer) awaitTerminating(ctx context.Context, stage event.Stage, r Re
 		named, _ := parse(manifest, r.Namespace) // an error is left to Helm
 		objects = append(objects, named...)
 	}
-	terminating, err := d.terminating(ctx, objects)
-	if err != nil || terminating == "" {
+	look := func() ([]ending, error) { return d.terminating(ctx, objects) }
+	if left, err := look(); err != nil || len(left) == 0 {
 		return err
 	}
-	stage.Note("waiting for objects of the same names that are being deleted", "release", event.Name(r.Name),
-		"object", terminating)
 	ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still being deleted after %s", goneTimeout))
 	defer cancel()
-	if err := d.until(ctx, func() (string, error) { return d.terminating(ctx, objects) }); err != nil {
-		return event.WithHint(fmt.Errorf("release %s: %w", r.ID(), err),
-			"it may have a finalizer that is never removed, or a pod that does not end: kubectl describe")
+	if err := d.awaitGone(ctx, stage, look, "release", event.Name(r.Name)); err != nil {
+		return fmt.Errorf("release %s: %w", r.ID(), err)
 	}
 	return nil
 }

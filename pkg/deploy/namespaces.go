@@ -156,7 +156,7 @@ func (d *Deployer) remains(ctx context.Context, stage event.Stage, namespace str
 			return nil, err
 		}
 		return left, err
-	})
+	}, "namespace", event.Name(namespace))
 	if err == nil {
 		err = unlisted
 	}

@@ -147,13 +147,6 @@ func (d *Deployer) missing(ctx context.Context, r Release, last revision) (strin
 	})
 }
 
-// terminating names an object that is being deleted, or returns "".
-func (d *Deployer) terminating(ctx context.Context, objects []object) (string, error) {
-	return d.firstMatch(ctx, objects, func(_ object, there *metav1.PartialObjectMetadata) bool {
-		return there != nil && there.DeletionTimestamp != nil
-	})
-}
-
 // firstMatch names one of the objects that match, or returns "". The metadata is nil for an object
 // that does not exist, or whose kind the API server does not know.
 func (d *Deployer) firstMatch(ctx context.Context, objects []object,
