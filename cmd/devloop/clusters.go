@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -87,14 +88,23 @@ func stopClusters(ctx context.Context, cluster *kube.Cluster, out io.Writer, cho
 		_, err := fmt.Fprintln(out, "no Dask cluster runs an older image")
 		return err
 	}
-	var errs []error
-	for _, c := range chosen {
-		err := dask.StopCluster(ctx, cluster, string(c.Namespace), string(c.Name))
-		if err == nil {
-			_, err = fmt.Fprintf(out, "stopped: %s of %s, %s\n", c.FullName(), console.OrDash(c.Owner), c.Image)
-		}
-		errs = append(errs, err)
+	errs := make([]error, len(chosen))
+	var printing sync.Mutex
+	var group sync.WaitGroup
+	for i, c := range chosen { // at once, since each takes as long as its pods take to end
+		group.Go(func() {
+			errs[i] = event.Guard(func() error {
+				if err := dask.StopCluster(ctx, cluster, string(c.Namespace), string(c.Name)); err != nil {
+					return err
+				}
+				printing.Lock()
+				defer printing.Unlock()
+				_, err := fmt.Fprintf(out, "stopped: %s of %s, %s\n", c.FullName(), console.OrDash(c.Owner), c.Image)
+				return err
+			})
+		})
 	}
+	group.Wait()
 	return errors.Join(errs...)
 }
 

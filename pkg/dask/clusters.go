@@ -107,10 +107,18 @@ func StopCluster(ctx context.Context, c *kube.Cluster, namespace, name string) e
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
+	var left []string // pods
 	if err == nil {
 		err = wait.PollUntilContextCancel(ctx, stopPoll, true, func(ctx context.Context) (gone bool, err error) {
 			pods, err := podsIn(ctx, c, namespace, LabelCluster+"="+name)
-			return len(pods) == 0, err
+			if err != nil {
+				return false, err
+			}
+			left = nil
+			for _, pod := range pods {
+				left = append(left, pod.Name)
+			}
+			return len(pods) == 0, nil
 		})
 	}
 	if err == nil {
@@ -118,6 +126,9 @@ func StopCluster(ctx context.Context, c *kube.Cluster, namespace, name string) e
 	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
+	}
+	if len(left) > 0 {
+		err = fmt.Errorf("its pods %s: %w", strings.Join(left, " "), err)
 	}
 	return event.WithHint(fmt.Errorf("stop Dask cluster %s/%s: %w", namespace, name, err),
 		"is its gateway's controller up? kubectl delete daskcluster -n "+namespace+" "+name)
