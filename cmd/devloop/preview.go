@@ -46,8 +46,9 @@ func newDiffCommand(o *options) *cobra.Command {
 		Use:   "diff [release...]",
 		Short: "Print how what would be deployed differs from what is",
 		Long: `Compares all releases, or those that are named, with what the cluster's last revision of each is made
-of, object by object. Contents of secrets are hidden. Charts that make random values differ each time that
-they are rendered: "unchanged" is about what a release is made from, as in the loop. Nothing is changed.`,
+of, object by object, and says what was changed by hand since and would be put back. Contents of secrets are
+hidden. Charts that make random values differ each time that they are rendered: "unchanged" is about what a
+release is made from, and what has become of it, as in the loop. Nothing is changed.`,
 		Example: `  devloop diff
   devloop diff --exit-code dask-gateway || echo differs`,
 		RunE: func(cmd *cobra.Command, names []string) error {
@@ -57,13 +58,20 @@ they are rendered: "unchanged" is about what a release is made from, as in the l
 				if err != nil {
 					return err
 				}
-				differs = differs || found.Changed
 				state := "unchanged"
-				if found.Changed {
+				switch {
+				case found.Changed:
 					state = "would be applied"
+				case len(found.Drifted) > 0:
+					state = "would be put back"
+				}
+				differs = differs || state != "unchanged"
+				drifted := ""
+				for _, line := range found.Drifted {
+					drifted += line + "\n"
 				}
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "release %s, revision %d: %s, %s\n%s", found.Release, found.Revision,
-					state, p.secrets.Text(found.Why), p.secrets.Text(found.Text))
+					state, p.secrets.Text(found.Why), p.secrets.Text(drifted+found.Text))
 				return err
 			})
 			if err == nil && differs && exitCode {
@@ -72,7 +80,7 @@ they are rendered: "unchanged" is about what a release is made from, as in the l
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 1 if something would be applied")
+	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 1 if something would be applied or put back")
 	return cmd
 }
 

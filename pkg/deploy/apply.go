@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -83,14 +84,15 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 				"namespace", event.Name(r.Namespace))
 		}
 	}
-	upToDate, missing := d.upToDate(last, want), ""
-	if upToDate {
-		if missing, err = d.missing(ctx, r, last); err != nil {
-			return fmt.Errorf("release %s: %w", r.ID(), err)
+	upToDate := d.upToDate(last, want)
+	var drifted []drift
+	if upToDate || refused == nil && d.wasApplied(last) {
+		if drifted, err = d.drifts(ctx, stage, r, last); err != nil {
+			return err
 		}
 	}
 	switch {
-	case upToDate && missing == "":
+	case upToDate && len(drifted) == 0:
 		if refused == nil && !d.owns(r, last) { // taken over
 			if err := d.recordRelease(r); err != nil {
 				return err
@@ -100,11 +102,15 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 		sink = nil // its rollout is awaited below, but not news
 	case refused != nil:
 		return refused
-	default:
-		if missing != "" {
-			stage.Note("object missing, release will be applied again", "release", event.Name(r.Name), "object", missing)
+	case upToDate:
+		if err := d.claim(ctx, r); err != nil {
+			return err
 		}
-		if last, err = d.write(ctx, stage, want, last); err != nil {
+		if err := d.restore(ctx, stage, r, last, drifted); err != nil {
+			return err
+		}
+	default:
+		if last, err = d.writeOver(ctx, stage, want, last, drifted); err != nil {
 			return err
 		}
 	}
@@ -116,6 +122,25 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 		return err
 	}
 	return d.after(ctx, stage, r, last)
+}
+
+// writeOver applies a release that differs, some of whose objects were changed by hand. Helm puts
+// back what it finds in the new manifest; the rest follows.
+func (d *Deployer) writeOver(ctx context.Context, stage event.Stage, want desired, last revision, drifted []drift,
+) (revision, error) {
+	changed := slices.DeleteFunc(drifted, func(f drift) bool { return len(f.changes) == 0 || f.lost })
+	now, err := d.write(ctx, stage, want, last)
+	if err != nil || len(changed) == 0 {
+		return now, err
+	}
+	left, err := d.driftsLeft(ctx, stage, want.Release, now, changed)
+	if err == nil {
+		_, err = d.putBack(ctx, stage, want.Release, now, left)
+	}
+	if err == nil {
+		d.report(ctx, stage, want.Release, now, changed)
+	}
+	return now, err
 }
 
 // mayWrite returns an error if the release belongs to someone else.

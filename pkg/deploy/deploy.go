@@ -4,7 +4,8 @@
 // A run reads the releases (release.go, chart.go, dependencies.go, values.go), hashes their inputs
 // (inputs.go) and compares the hash with Helm's own records (records.go). What differs is rendered
 // (render.go), tried out on the API server (dryrun.go) and written by one action of Helm (apply.go,
-// helm.go, install.go, upgrade.go). Then its workloads are watched (rollout.go, steady.go,
+// helm.go, install.go, upgrade.go). Where nothing differs, changes by hand are put back (drift.go,
+// restored.go, fieldowners.go). Then its workloads are watched (rollout.go, steady.go,
 // diagnose.go), and a release that does not come up may be rolled back (rollback.go). Cleaning up
 // (cleanup.go, uninstall.go) deletes only what the journal permits and the live objects confirm
 // (ownership.go).
@@ -50,12 +51,14 @@ type Deployer struct {
 	folder  string // options.Folder without symbolic links
 	charts  charts
 
-	mu        sync.Mutex
-	objectsOf map[string][]object  // by revision, ID@version
-	running   map[string]time.Time // since when a container without a probe runs, by its ID
-	commands  map[int]string       // the kubeconfigs of running commands, by process group
-	checkPods map[string]bool      // that are running
-	verified  map[string]bool      // check pods that succeeded
+	mu               sync.Mutex
+	revisionContents map[string]contents  // by revision, ID@version
+	clean            map[string]string    // resource versions of objects without drift, by revision and object
+	restores         map[string]int       // how often a field was put back, by object and field
+	running          map[string]time.Time // since when a container without a probe runs, by its ID
+	commands         map[int]string       // the kubeconfigs of running commands, by process group
+	checkPods        map[string]bool      // that are running
+	verified         map[string]bool      // check pods that succeeded
 }
 
 // New returns a Deployer. The caller closes the journal, which may be nil where nothing is applied
@@ -72,9 +75,10 @@ func New(cluster *kube.Cluster, project string, journal permissions, options Opt
 	}
 	return &Deployer{
 		cluster: cluster, project: project, journal: journal, options: options,
-		folder:    strings.ToValidUTF8(folder, "?"), // the journal is JSON
-		charts:    charts{dir: options.CacheDir},
-		objectsOf: map[string][]object{}, running: map[string]time.Time{}, commands: map[int]string{},
+		folder:           strings.ToValidUTF8(folder, "?"), // the journal is JSON
+		charts:           charts{dir: options.CacheDir},
+		revisionContents: map[string]contents{}, clean: map[string]string{}, restores: map[string]int{},
+		running: map[string]time.Time{}, commands: map[int]string{},
 		checkPods: map[string]bool{}, verified: map[string]bool{},
 	}
 }

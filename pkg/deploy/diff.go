@@ -19,11 +19,12 @@ import (
 
 // Difference is what applying a release would change.
 type Difference struct {
-	Release  string // namespace/name
-	Revision int    // in the cluster, 0 if none
-	Changed  bool   // a new revision would be written
-	Why      string // or why not
-	Text     string // unified diff of the objects; the values of secrets are hidden
+	Release  string   // namespace/name
+	Revision int      // in the cluster, 0 if none
+	Changed  bool     // a new revision would be written
+	Drifted  []string // what others changed since the last one, and would be put back
+	Why      string   // it would be written, or not
+	Text     string   // unified diff of the objects; the values of secrets are hidden
 }
 
 // Render returns a release rendered for the cluster as it is now: CRDs, objects in their order of
@@ -67,15 +68,21 @@ func (d *Deployer) Diff(ctx context.Context, sink event.Sink, r Release) (Differ
 		return Difference{}, err
 	}
 	found := Difference{Release: r.ID(), Revision: last.version}
+	var drifted []drift
+	if d.wasApplied(last) {
+		if drifted, err = d.drifts(ctx, sink.Stage("deploy"), r, last); err != nil {
+			return found, err
+		}
+	}
+	secret := d.secretTexts(ctx, r, last, drifted)
+	for _, one := range drifted {
+		found.Drifted = append(found.Drifted, one.line(secret))
+	}
 	if d.upToDate(last, want) {
-		missing, err := d.missing(ctx, r, last)
-		if err != nil {
-			return found, fmt.Errorf("release %s: %w", r.ID(), err)
+		if found.Why = "nothing differs"; len(drifted) > 0 {
+			found.Why = "it was changed by others"
 		}
-		found.Changed, found.Why = missing != "", "nothing differs"
-		if missing != "" {
-			found.Why = missing + " is missing"
-		}
+		found.Text = driftDiff(drifted)
 		return found, nil
 	}
 	made, err := d.render(ctx, &want, last)
@@ -105,6 +112,39 @@ func (d *Deployer) Diff(ctx context.Context, sink event.Sink, r Release) (Differ
 	}
 	found.Text = unifiedDiff(before, after)
 	return found, nil
+}
+
+// driftDiff shows what putting drift back changes.
+func driftDiff(drifted []drift) string {
+	var before, after []document
+	for _, one := range drifted {
+		wanted := one.result
+		switch {
+		case one.isGone():
+			wanted = one.content
+		case wanted == nil:
+			wanted = one.restored
+		}
+		if one.live != nil && !one.ending {
+			before = append(before, one.document(one.live))
+		}
+		after = append(after, one.document(wanted))
+	}
+	return unifiedDiff(before, after)
+}
+
+// document returns a version of the object without what the API server itself writes into it.
+func (f drift) document(u *unstructured.Unstructured) document {
+	u = u.DeepCopy()
+	delete(u.Object, "status")
+	for _, field := range []string{"managedFields", "resourceVersion", "uid", "generation", "creationTimestamp"} {
+		unstructured.RemoveNestedField(u.Object, "metadata", field)
+	}
+	text, err := yaml.Marshal(u.Object)
+	if err != nil {
+		text = []byte("it cannot be shown: " + err.Error())
+	}
+	return documentOf(string(text), f.namespace, "")
 }
 
 func (d *Deployer) whyDiffers(last revision) string {

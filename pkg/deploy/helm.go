@@ -93,8 +93,8 @@ func (d *Deployer) helmWrite(stage event.Stage, want desired, made rendered, w *
 	if err != nil {
 		return nil, errors.Join(withoutListFrame(err), d.forgetUnwritten(ctx, want.Release, version))
 	}
-	objects := d.rememberObjects(want.Release, done)
-	if err := d.sweep(ctx, want.Release, unfinishedRevisions(history), objects); err != nil {
+	written := d.remember(want.Release, done)
+	if err := d.sweep(ctx, want.Release, unfinishedRevisions(history), written.objects); err != nil {
 		return nil, err
 	}
 	return done, d.journal.Forget(journal.Revision, revisionID(want.Release, version))

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/json" // whole numbers stay whole
 	"k8s.io/client-go/dynamic"
 	"sigs.k8s.io/yaml"
 
@@ -34,6 +35,14 @@ type object struct {
 	expires         bool              // a job that the cluster removes when it is done
 	claims          []string          // names of a stateful set's claim templates
 	selector        map[string]string // of a stateful set's pods, and of its claims
+	content         *unstructured.Unstructured
+	definition      bool // of the chart's folder crds: it is in no manifest
+}
+
+// contents are the parts of a revision that are needed again and again.
+type contents struct {
+	objects []object // its CRDs included
+	hooks   bool     // that were run
 }
 
 // same tells whether both are the same object, in whatever version of its kind.
@@ -50,7 +59,7 @@ func parse(manifest, namespace string) ([]object, error) {
 		if u.GetKind() == "" || u.GetName() == "" {
 			return
 		}
-		o := object{kind: u.GroupVersionKind(), namespace: u.GetNamespace(), name: u.GetName()}
+		o := object{kind: u.GroupVersionKind(), namespace: u.GetNamespace(), name: u.GetName(), content: u}
 		if o.namespace == "" {
 			o.namespace = namespace
 		}
@@ -71,8 +80,12 @@ func parse(manifest, namespace string) ([]object, error) {
 	sort.Sort(releaseutil.BySplitManifestsOrder(names))
 	for _, name := range names {
 		document := documents[name]
+		content, err := yaml.YAMLToJSON([]byte(document))
+		if err != nil {
+			return nil, err
+		}
 		u := &unstructured.Unstructured{}
-		if err := yaml.Unmarshal([]byte(document), &u.Object); err != nil {
+		if err := json.Unmarshal(content, &u.Object); err != nil {
 			return nil, err
 		}
 		if !u.IsList() {
@@ -91,26 +104,28 @@ func parse(manifest, namespace string) ([]object, error) {
 	return all, nil
 }
 
-// rememberObjects caches the objects that a revision names, its CRDs included.
-func (d *Deployer) rememberObjects(r Release, made *release.Release) []object {
+// remember caches the contents of a revision.
+func (d *Deployer) remember(r Release, made *release.Release) contents {
 	objects, err := parse(made.Manifest, r.Namespace)
 	if err != nil {
-		return nil // Helm has parsed it before
+		return contents{} // Helm has parsed it before
 	}
 	for _, file := range crdsOf(made) { // not in the manifest
 		if named, err := parse(string(file.File.Data), r.Namespace); err == nil {
-			objects = append(objects, named...)
+			for _, o := range named {
+				o.definition = true
+				objects = append(objects, o)
+			}
 		}
 	}
+	known := contents{objects, slices.ContainsFunc(made.Hooks, hasRun)}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for id := range d.objectsOf {
-		if strings.HasPrefix(id, r.ID()+"@") { // only the last one is needed
-			delete(d.objectsOf, id)
-		}
-	}
-	d.objectsOf[revisionID(r, made.Version)] = objects
-	return objects
+	// Only those of the last revision are needed.
+	maps.DeleteFunc(d.revisionContents, func(id string, _ contents) bool { return strings.HasPrefix(id, r.ID()+"@") })
+	maps.DeleteFunc(d.clean, func(id, _ string) bool { return strings.HasPrefix(id, r.ID()+"@") })
+	d.revisionContents[revisionID(r, made.Version)] = known
+	return known
 }
 
 func crdsOf(made *release.Release) []chart.CRD {
@@ -120,31 +135,19 @@ func crdsOf(made *release.Release) []chart.CRD {
 	return made.Chart.CRDObjects()
 }
 
-// namedObjects returns the objects that a revision names. Helm's record is read only once: it holds
-// the whole chart.
-func (d *Deployer) namedObjects(ctx context.Context, r Release, version int) ([]object, error) {
+// contentsOf returns those of a revision. Helm's record is read only once: it holds the whole chart.
+func (d *Deployer) contentsOf(ctx context.Context, r Release, version int) (contents, error) {
 	d.mu.Lock()
-	objects, known := d.objectsOf[revisionID(r, version)]
+	known, found := d.revisionContents[revisionID(r, version)]
 	d.mu.Unlock()
-	if known {
-		return objects, nil
+	if found {
+		return known, nil
 	}
 	record, err := d.record(ctx, r, version)
 	if err != nil {
-		return nil, err
+		return contents{}, err
 	}
-	return d.rememberObjects(r, record), nil
-}
-
-// missing names an object of a revision that does not exist, or returns "".
-func (d *Deployer) missing(ctx context.Context, r Release, last revision) (string, error) {
-	objects, err := d.namedObjects(ctx, r, last.version)
-	if err != nil {
-		return "", err
-	}
-	return d.firstMatch(ctx, objects, func(o object, found *metav1.PartialObjectMetadata) bool {
-		return found == nil && !o.expires
-	})
+	return d.remember(r, record), nil
 }
 
 // firstMatch names one of the objects that match, or returns "". The metadata is nil for an object

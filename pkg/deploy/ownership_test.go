@@ -73,7 +73,7 @@ func TestReleaseOfAnotherUser(t *testing.T) {
 			if err := client.Tracker().Create(secrets, theirs, "demo"); err != nil {
 				t.Fatal(err)
 			}
-			d.objectsOf[revisionID(r, 1)] = nil // it names no objects
+			d.revisionContents[revisionID(r, 1)] = contents{} // it names no objects
 
 			err = d.apply(t.Context(), nil, r, true, time.Minute)
 			if test.wantErr == "" && err != nil || test.wantErr != "" &&

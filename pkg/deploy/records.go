@@ -45,6 +45,7 @@ type revision struct {
 	status  release.Status
 	labels  map[string]string
 	created metav1.Time // by the API server's clock
+	settled metav1.Time // when its record last changed: its hooks and commands had run by then
 }
 
 // exists tells whether there is a release to upgrade, or in the way.
@@ -66,10 +67,14 @@ func (d *Deployer) owns(r Release, last revision) bool {
 	return d.labelled(last) && d.journal.Has(journal.Release, r.ID())
 }
 
-// upToDate tells whether a revision is the project's, was made from the same inputs, and was
-// applied completely.
+// wasApplied tells whether a revision is the project's, and was applied completely.
+func (d *Deployer) wasApplied(r revision) bool {
+	return d.labelled(r) && r.byDevloop() && r.status == release.StatusDeployed
+}
+
+// upToDate tells whether a revision was applied, and from the same inputs.
 func (d *Deployer) upToDate(r revision, want desired) bool {
-	return d.labelled(r) && r.byDevloop() && r.status == release.StatusDeployed && r.labels[labelInputs] == want.inputs
+	return d.wasApplied(r) && r.labels[labelInputs] == want.inputs
 }
 
 // revisions returns the records of a release, the last one first.
@@ -85,7 +90,14 @@ func (d *Deployer) revisions(ctx context.Context, r Release) ([]revision, error)
 		if err != nil {
 			continue // not Helm's
 		}
-		all = append(all, revision{version, release.Status(record.Labels["status"]), record.Labels, record.CreationTimestamp})
+		settled := record.CreationTimestamp
+		for _, entry := range record.ManagedFields {
+			if entry.Time != nil && settled.Before(entry.Time) {
+				settled = *entry.Time
+			}
+		}
+		all = append(all, revision{version, release.Status(record.Labels["status"]), record.Labels, record.CreationTimestamp,
+			settled})
 	}
 	slices.SortFunc(all, func(a, b revision) int { return b.version - a.version })
 	return all, nil

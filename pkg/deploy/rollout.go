@@ -124,7 +124,8 @@ func (d *Deployer) workloads(ctx context.Context, releases []Release) ([]deploye
 				return fmt.Errorf("release %s is gone", r.ID())
 			}
 			current[i] = deployed{r, last, !d.owns(r, last)}
-			named[i], err = d.namedObjects(ctx, r, last.version)
+			made, err := d.contentsOf(ctx, r, last.version)
+			named[i] = made.objects
 			return err
 		})
 	}

@@ -35,6 +35,7 @@ func TestDeploy(t *testing.T) {
 		{"a save mends what failed", testMend},
 		{"on failure: rollback, keep", testRollback},
 		{"what cannot be written ends before the write", testWrites},
+		{"changed by hand", testDrift},
 		{"only what differs is written", testExact},
 		{"a release whose pods crash is not written again", testExactCrashing},
 		{"what is not devloop's to remove stays", testKept},
@@ -315,7 +316,8 @@ func testDiff(t *testing.T, cluster kubernetes.Interface) {
 		p.edit(t, "devloop.yaml", change[1], change[0])
 	}
 	kubectl(t, "delete", "configmap", "-n", p.name, "shown")
-	compares(1, release+"revision 1: would be applied, configmap/shown is missing\n")
+	compares(1, release+"revision 1: would be put back, it was changed by others\nmissing: configmap/shown\n",
+		"--- ConfigMap "+p.name+"/shown\n", "+  text: first\n")
 	p.remove(t)
 }
 
