@@ -91,12 +91,13 @@ func TestTruth(t *testing.T) {
 		p.call(t, 0, "status", "--wait", "degraded", "--timeout", longEnough.String())
 		p.prints(t, 1, "status --chain", client+" +BROKEN: it should be "+now, "runs "+client+", not "+now)
 
-		mark = d.mark()
-		kubectl(t, "set", "image", "-n", namespace, "deploy/dask-session", "session="+now)
-		d.await(t, mark, whole)
+		c = d.again(t) // which puts it back
+		c.arrives(t)
+		c.happens(t, on(putBack).with("object", "^deployment/dask-session$").with("changes", regexp.QuoteMeta(client)+"$"))
+		c.happens(t, whole)
 		p.call(t, 0, "status", "--wait", "healthy", "--timeout", longEnough.String())
 		p.chain(t)
-		for _, l := range d.log(mark) {
+		for _, l := range d.log(c.since) {
 			if l.Level() == event.Error {
 				t.Errorf("after it was mended it was told: %s", l)
 			}
