@@ -66,7 +66,7 @@ func TestLostIncludes(t *testing.T) {
 	explain := func(output string) error {
 		p := newProgress(event.Stage{}, Input{Image: Image{Name: "a", Dockerfile: dockerfile, Context: folder}}, nil)
 		p.failed = &step{name: "RUN pip", tail: []byte(output)}
-		return p.explain(errors.New("exit code: 1"))
+		return p.explain(errors.New("exit code: 1"), hostDocker)
 	}
 	write("FROM python\nCOPY requirements.txt /" + install)
 	const pip = "ERROR: Could not open requirements file: [Errno 2] No such file or directory: '/base.txt'\n"

@@ -349,7 +349,7 @@ func (d *Deployer) putBack(ctx context.Context, stage event.Stage, r Release, la
 		if err != nil {
 			return nil, err
 		}
-		if err := d.applyCRDs(ctx, stage, r, crdsOf(record)); err != nil {
+		if err := d.applyCRDs(ctx, stage, r, crdsOf(record), &writeLog{}); err != nil {
 			return nil, err
 		}
 	}

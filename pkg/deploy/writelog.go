@@ -12,18 +12,18 @@ import (
 // writeLog is what one write of a release has changed so far, to be told when it fails.
 type writeLog struct {
 	mu   sync.Mutex
-	done []change
+	done []logEntry
 	open []string // objects that were not written
 }
 
-// change is what was done to one object, or by a command: "changed", "deployment/web".
-type change struct{ verb, object string }
+// logEntry is what was done to one object, or by a command: "changed", "deployment/web".
+type logEntry struct{ verb, object string }
 
 // add records a change that the API server has confirmed.
 func (w *writeLog) add(verb, object string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.done = append(w.done, change{verb, object})
+	w.done = append(w.done, logEntry{verb, object})
 }
 
 // count returns how many changes have that verb.
