@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	dockerconfig "github.com/docker/cli/cli/config"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -26,6 +27,9 @@ import (
 func TestMissingCredentialHelper(t *testing.T) {
 	config := t.TempDir()
 	t.Setenv("DOCKER_CONFIG", config)
+	before := dockerconfig.Dir() // which reads the environment once
+	dockerconfig.SetDir(config)
+	t.Cleanup(func() { dockerconfig.SetDir(before) })
 	if err := os.WriteFile(filepath.Join(config, "config.json"), []byte(`{"credsStore": "not-there"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}

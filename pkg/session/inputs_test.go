@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	dockerconfig "github.com/docker/cli/cli/config"
+
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
@@ -125,7 +127,9 @@ func TestEveryInputIsWatched(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("HELM_CONFIG_HOME", filepath.Join(dir, "helm"))
-	t.Setenv("DOCKER_CONFIG", filepath.Join(dir, "docker"))
+	before := dockerconfig.Dir()
+	dockerconfig.SetDir(filepath.Join(dir, "docker"))
+	t.Cleanup(func() { dockerconfig.SetDir(before) })
 	save := func(name, content string) {
 		t.Helper()
 		path := filepath.Join(dir, name)
