@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -24,6 +25,7 @@ func turns() int {
 
 func testExact(t *testing.T, cluster kubernetes.Interface) {
 	p := newProject(t, "deploy/exact")
+	p.pack(t, "part") // as helm dependency build leaves it
 	d := p.start(t)
 	d.await(t, 0, ready)
 	revisions := func() (newest int) { // by its number: Helm keeps ten records
@@ -70,6 +72,17 @@ func testExact(t *testing.T, cluster kubernetes.Interface) {
 	})
 	saved("a changed hook alone", "hostile/templates/hook.yaml", "text: one", "text: two")
 	has("configmap", "hook", "{.data.text}", "two")
+	saved("a chart that it depends on", "part/templates/part.yaml", "text: one", "text: two")
+	has("configmap", "part", "{.data.text}", "two")
+	makes(0, "to open a file, and to leave a copy", func() {
+		must(t, os.Mkdir(filepath.Join(p.dir, "hostile", ".git"), 0o755))
+		for _, name := range []string{"hostile/.values.yaml.swp", "hostile/templates/4913", "hostile/templates/hook.yaml~",
+			"part/templates/#part.yaml#", "hostile/.git/index"} {
+			p.write(t, name, "text: old")
+		}
+		must(t, os.Symlink("me@host.42:17", filepath.Join(p.dir, "hostile", "templates", ".#hook.yaml")))
+		d.again(t).arrives(t)
+	})
 	saved("a changed values file", "values.yaml", "file: one", "file: two")
 	saved("a changed inline value", "devloop.yaml", "inline: one", "inline: two")
 	saved("a changed single value", "devloop.yaml", "single: one", "single: two")
@@ -111,4 +124,16 @@ func testExactCrashing(t *testing.T, cluster kubernetes.Interface) {
 func (p *project) writeAgain(t *testing.T, name string) {
 	t.Helper()
 	p.write(t, name, p.read(t, name))
+}
+
+// pack puts the archive of a chart into the charts folder of hostile.
+func (p *project) pack(t *testing.T, chart string) {
+	t.Helper()
+	folder := filepath.Join(p.dir, "hostile", "charts")
+	must(t, os.Mkdir(folder, 0o755))
+	archive := filepath.Join(folder, chart+"-1.0.0.tgz")
+	if out, err := exec.Command("tar", "--create", "--gzip", "--file", archive, "--directory", p.dir,
+		chart).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 }
