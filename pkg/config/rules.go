@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/Masterminds/semver/v3"
+	"helm.sh/helm/v3/pkg/strvals"
 	"k8s.io/apimachinery/pkg/labels"
 )
 
@@ -46,8 +47,8 @@ var rules = map[string]rule{
 	"sha256":     {is: "a SHA-256: 64 digits of 0-9 and a-f", pattern: regexp.MustCompile(`^[0-9a-f]{64}$`)},
 	"resource":   {is: "a resource like deployments.apps", pattern: subdomain},
 	"httpPath":   {is: "an HTTP path like /healthz", pattern: regexp.MustCompile(`^/\S*$`)},
-	"setPath": {is: `a path like a.b.c (a dot within a key is written \.)`,
-		pattern: regexp.MustCompile(`^(\\.|[^.\\])+(\.(\\.|[^.\\])+)*$`)},
+	"setPath": {is: `a path like a.b.c or a[0].b (. , and = within a key are written \. \, and \=)`, check: checkSetPath,
+		pattern: regexp.MustCompile(`^` + setStep + `(\.` + setStep + `)*$`)},
 	"port": {is: "a port: a number from 1 to 65535, or a name of up to 63 of a-z, 0-9 and -, " +
 		"with a letter or digit at both ends", maxLength: 63, min: 1, max: 65535,
 		pattern: regexp.MustCompile(`^(` + portNumber + `|[0-9]*[a-z]([-a-z0-9]*[a-z0-9])?|[0-9]+-[-a-z0-9]*[a-z0-9])$`)},
@@ -74,6 +75,7 @@ var rules = map[string]rule{
 
 const (
 	label      = `[a-z0-9]([-a-z0-9]*[a-z0-9])?`
+	setStep    = `(\\.|[^.,=\\[])(\\.|[^.,=\\])*`
 	component  = `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*` // of a repository's path
 	portNumber = `[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]`
 )
@@ -128,6 +130,13 @@ func checkChart(chart string) string {
 func checkVersion(text string) string {
 	if _, err := semver.NewConstraint(text); err != nil {
 		return fmt.Sprintf("%q must be a version like 2024.1.0, or a range like ^1.2", text)
+	}
+	return ""
+}
+
+func checkSetPath(text string) string {
+	if err := strvals.ParseInto(text+"=", map[string]any{}); err != nil {
+		return fmt.Sprintf("%q is no path for helm --set: %v", text, err)
 	}
 	return ""
 }

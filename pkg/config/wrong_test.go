@@ -9,6 +9,7 @@ const head = "apiVersion: devloop/v1\nname: p\n"
 
 const (
 	oneTarget = `one of these keys: service, deployment, statefulset, pod, selector`
+	aPath     = `must be a path like a.b.c or a[0].b (. , and = within a key are written \. \, and \=)`
 	aPort     = `a port: a number from 1 to 65535, or a name of up to 63 of a-z, 0-9 and -, ` +
 		`with a letter or digit at both ends`
 	aPodPort = `a container's port: a number from 1 to 65535, or a name of up to 15 of a-z, 0-9 and single - within, ` +
@@ -153,6 +154,9 @@ keepImages: 0
     f: { g: 1 }
     .h: 1
     i: .nan
+    a=b: 1
+    a.[0]: 1
+    a[x]: 1
     l: '{{ tag "worker"'
     m: "{{ tag\n}}"
 images:
@@ -165,9 +169,13 @@ images:
 		`devloop.yaml:12:8: releases[0].set.e: {{.worker}} is not understood; ` + usage,
 		`devloop.yaml:13:8: releases[0].set.f: must be a single value, but is a mapping; write one line per value, ` +
 			`with dots in the key (a.b.c), or use inlineValues`,
-		`devloop.yaml:14:5: releases[0].set: ".h" must be a path like a.b.c (a dot within a key is written \.)`,
-		`devloop.yaml:16:8: releases[0].set.l: unclosed action; ` + usage,
-		`devloop.yaml:17:8: releases[0].set.m: {{tag}} is not understood; ` + usage,
+		`devloop.yaml:14:5: releases[0].set: ".h" ` + aPath,
+		`devloop.yaml:16:5: releases[0].set: "a=b" ` + aPath,
+		`devloop.yaml:17:5: releases[0].set: "a.[0]" ` + aPath,
+		`devloop.yaml:18:5: releases[0].set: "a[x]" is no path for helm --set: error parsing index: strconv.Atoi: ` +
+			`parsing "x": invalid syntax`,
+		`devloop.yaml:19:8: releases[0].set.l: unclosed action; ` + usage,
+		`devloop.yaml:20:8: releases[0].set.m: {{tag}} is not understood; ` + usage,
 	}},
 	{"the same key far away", head + "images: &i\n  a: { dockerfile: values.yaml, dockerfile: chart.tgz }\n" +
 		"profiles: { p: { images: *i } }\n", []string{
@@ -333,7 +341,7 @@ releases:
 - { name: s, chart: chart.tgz, namespace: n, setString: [a] }
 `, []string{
 		`devloop.yaml:9:10: releases[0].setString.a.b: is in set, too`,
-		`devloop.yaml:11:5: releases[0].setString: ".d" must be a path like a.b.c (a dot within a key is written \.)`,
+		`devloop.yaml:11:5: releases[0].setString: ".d" ` + aPath,
 		`devloop.yaml:12:10: releases[0].setString.e.f: must be a single value, but is a mapping`,
 		`devloop.yaml:13:10: releases[0].setString.g.h: no image is called "x"`,
 		`devloop.yaml:14:57: releases[1].setString: must be a mapping, but is a list`,
