@@ -1,8 +1,10 @@
 package skaffold
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -15,6 +17,7 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+	"helm.sh/helm/v3/pkg/strvals"
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/config/tree"
@@ -158,6 +161,43 @@ func everything(t testing.TB) string {
 	write(t, filepath.Join(dir, "secret.txt"), "s{{ecret\n")
 	write(t, filepath.Join(dir, "sops.yaml"), "a: ENC[x]\nsops:\n  version: 3\n")
 	return dir
+}
+
+// TestSetValuesAreHelms holds that a text of setValues becomes what helm --set makes of it.
+func TestSetValuesAreHelms(t *testing.T) {
+	for _, text := range []string{"no", "True", "NULL", "null", "0", "-0", "+5", "007", "1.10", "1e3", "0x10", "1_000", "",
+		"9223372036854775807", "9223372036854775808", "2001-01-01", `a\,b`, `a\\b`, `\{a}`, "a{b}", "a=b", "~", " x ", "[1]",
+		"x,d=8", `x,d\.e=no,f[1]=2`, "{}", "{no,1.10,a\\,b,}"} {
+		want := map[string]any{}
+		if err := strvals.ParseInto("a="+text, want); err != nil {
+			t.Fatal(err)
+		}
+		c, err := skaffolded(t, project(t), skaffoldHead+fmt.Sprintf("deploy: { helm: { releases: [{ name: r, chartPath: "+
+			"chart.tgz, namespace: n, setValues: { a: %q } }] } }\n", text))
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		got := map[string]any{}
+		maps.Copy(got, c.Releases[0].InlineValues)
+		for path, value := range c.Releases[0].Set {
+			assigned, err := json.Marshal(value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, isText := value.(string); isText {
+				err = strvals.ParseJSON(path+"="+string(assigned), got)
+			} else {
+				err = strvals.ParseInto(path+"="+string(assigned), got)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %#v, and for Helm %#v", text, got, want)
+		}
+	}
 }
 
 func TestEveryKeyOfSkaffold(t *testing.T) {
