@@ -87,8 +87,12 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 	upToDate := d.upToDate(last, want)
 	var drifted []drift
 	if upToDate || refused == nil && d.wasApplied(last) {
-		if drifted, err = d.drifts(ctx, stage, r, last); err != nil {
+		drifted, err = d.drifts(ctx, stage, r, last)
+		if err != nil && upToDate {
 			return err
+		}
+		if err != nil { // the write may well be what mends that
+			stage.Detail("what was changed by hand is not known", "release", event.Name(r.Name), "reason", err.Error())
 		}
 	}
 	switch {

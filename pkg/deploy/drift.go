@@ -21,7 +21,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
-	"sigs.k8s.io/yaml"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/kube"
@@ -345,6 +344,13 @@ func (d *Deployer) restore(ctx context.Context, stage event.Stage, r Release, la
 func (d *Deployer) putBack(ctx context.Context, stage event.Stage, r Release, last revision, found []drift,
 ) ([]drift, error) {
 	if slices.ContainsFunc(found, func(f drift) bool { return f.definition }) {
+		for _, one := range found {
+			if one.definition && one.ending {
+				if err := d.awaitEnd(ctx, stage, one); err != nil {
+					return nil, err
+				}
+			}
+		}
 		record, err := d.record(ctx, r, last.version)
 		if err != nil {
 			return nil, err
@@ -406,11 +412,7 @@ func (d *Deployer) writeOne(ctx context.Context, stage event.Stage, one drift) e
 			fmt.Sprintf("write the change into the chart, or delete the object and run again, it is made as the chart has it: "+
 				"kubectl delete %s -n %s", one.object, one.namespace))
 	case one.ending:
-		manifest, err := yaml.Marshal(one.content.Object)
-		if err != nil {
-			return err
-		}
-		if err := d.awaitTerminating(ctx, stage, r, []string{string(manifest)}); err != nil {
+		if err := d.awaitEnd(ctx, stage, one); err != nil {
 			return err
 		}
 	}
@@ -431,6 +433,19 @@ func (d *Deployer) writeOne(ctx context.Context, stage event.Stage, one drift) e
 	if err == nil && one.kind.Kind == "CustomResourceDefinition" {
 		d.cluster.InvalidateCapabilities()
 		err = d.awaitKind(ctx, one.content)
+	}
+	return err
+}
+
+// awaitEnd waits until an object that is being deleted is gone.
+func (d *Deployer) awaitEnd(ctx context.Context, stage event.Stage, one drift) error {
+	stage.Note("waiting for the end of an object that is being deleted, to make it again",
+		"release", event.Name(one.in.release.Name), "object", one.String())
+	ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still being deleted after %s", goneTimeout))
+	defer cancel()
+	err := d.until(ctx, func() (string, error) { return d.terminating(ctx, []object{one.object}) })
+	if finalizers := one.live.GetFinalizers(); err != nil && len(finalizers) > 0 {
+		return event.WithHint(err, "whoever set its finalizers has to remove them: "+strings.Join(finalizers, ", "))
 	}
 	return err
 }
