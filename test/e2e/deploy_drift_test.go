@@ -54,6 +54,7 @@ func testDrift(t *testing.T, cluster kubernetes.Interface) {
 				with("changes", "^"+regexp.QuoteMeta(changes)+"$").with("by", "^kubectl"))
 		}
 	}
+	thing := "things." + p.name + ".test/thing" // other projects have things, too
 	const main = ".spec.template.spec.containers[main]"
 	password := kubectl(t, "get", "secret", "random", "-n", p.name, "-o", "jsonpath={.data.password}")
 
@@ -69,7 +70,7 @@ func testDrift(t *testing.T, cluster kubernetes.Interface) {
 	byHand("patch", "configmap", "settings", "--type=merge", "--patch",
 		`{"data":{"text":"two","more":"x","hidden":"nobody-sees-this-either"}}`)
 	byHand("patch", "secret", "random", "--type=merge", "--patch", `{"data":{"password":"bm9ib2R5LXNlZXM="}}`)
-	byHand("patch", "thing", "thing", "--type=merge", "--patch", `{"first":"two"}`)
+	byHand("patch", thing, "--type=merge", "--patch", `{"first":"two"}`)
 	byHand("label", "service", "web", "by/hand=x")
 	byHand("patch", "service", "web", "--type=merge", "--patch", `{"spec":{"type":"NodePort"}}`)
 	byHand("scale", "deployment/web", "--replicas=2")
@@ -103,7 +104,7 @@ func testDrift(t *testing.T, cluster kubernetes.Interface) {
 	}
 	has("configmap/settings", "{.data}", `{"hidden":"nobody-sees-this","text":"one"}`)
 	has("secret/random", "{.data.password}", password)
-	has("thing/thing", "{.first}", "one")
+	has(thing, "{.first}", "one")
 	has("service/web", "{.spec.type} {.metadata.labels}", `ClusterIP {"app.kubernetes.io/managed-by":"Helm"}`)
 	has("deployment/web", "{.spec.replicas} {.spec.template.spec.containers[0].env}", `1 [{"name":"LEVEL","value":"info"}]`)
 	has("deployment/web", "{.status.updatedReplicas} {.status.availableReplicas}", "1 1") // it was awaited
@@ -118,7 +119,7 @@ func testDrift(t *testing.T, cluster kubernetes.Interface) {
 		c.happens(t, onRelease("changed", madeAgain).with("object", "^"+object+"$"))
 	}
 	has("secret/random", "{.data.password}", password) // of the record, not of a new render
-	has("thing/thing", "{.first}", "one")
+	has(thing, "{.first}", "one")
 	has("deployment/web", "{.status.availableReplicas}", "1")
 	quiet("all that was deleted was made again")
 	if got := records(t, cluster, p.name)["changed"]; got != "deployed" {
