@@ -42,8 +42,12 @@ func deleteAll(ctx context.Context, o *options, what deploy.Removal, images bool
 	defer p.end()
 	s, err := session.OpenWithoutForwards(ctx, p.session())
 	if err != nil {
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return console.ErrInterrupted
+		case session.IsDeleted(p.config.Name, err):
+			p.sink.Stage("cleanup").Note("nothing to remove, the cluster is deleted")
+			return nil
 		}
 		return err
 	}

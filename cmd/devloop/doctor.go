@@ -195,13 +195,14 @@ func (d *doctor) checkCluster(ctx context.Context) error {
 		return err
 	}
 	var origin node.Origin
+	var machines kube.Machines
 	if d.docker != nil {
 		if d.nodes, err = session.FindNodes(ctx, target, d.docker); err != nil {
 			return err
 		}
-		origin = d.nodes.Origin()
+		origin, machines = d.nodes.Origin(), d.nodes.Machines
 	}
-	cluster, err := kube.ConnectTo(ctx, target)
+	cluster, err := kube.ConnectTo(ctx, target, machines)
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,6 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/devloop/devloop/pkg/event"
-	"github.com/devloop/devloop/pkg/kube"
 )
 
 // RenderArgument is the only argument of a process that has to call ServeRender at once.
@@ -227,8 +226,7 @@ func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration,
 	case cause != nil && !errors.Is(cause, late):
 		return result, cause
 	case cause != nil && asked.pending.Load():
-		err := fmt.Errorf("%w: the API server has not answered a lookup", late)
-		return result, event.Transient(event.WithHint(err, kube.UnreachableHint))
+		return result, event.Transient(fmt.Errorf("%w: the API server has not answered a lookup", late))
 	case cause != nil:
 		return result, event.WithHint(late, hintEndless)
 	}
@@ -239,8 +237,7 @@ func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration,
 		return result, fmt.Errorf("read its rendered templates: %w", err)
 	}
 	if failed := asked.failed.Load(); failed != nil && result.Error != "" { // which only quotes it
-		err := fmt.Errorf("its templates look something up in the cluster: %w", *failed)
-		return result, event.Transient(event.WithHint(err, kube.UnreachableHint))
+		return result, event.Transient(fmt.Errorf("its templates look something up in the cluster: %w", *failed))
 	}
 	return result, nil
 }

@@ -51,6 +51,13 @@ type (
 		URL Name `json:"url"` // with its token, which the user has to see
 	}
 
+	// Cluster is whether the cluster can be used, by what was looked at.
+	Cluster struct {
+		State  ClusterState `json:"state"`
+		Reason string       `json:"reason,omitzero"` // how that is known
+		Hint   string       `json:"hint,omitzero"`   // what the user can do about it
+	}
+
 	// RunStart is the start of a run.
 	RunStart struct {
 		Why     Name      `json:"why"`              // start, change, asked, retry
@@ -205,6 +212,19 @@ type (
 		Libraries   int         `json:"libraries"` // that were compared
 		Differences Differences `json:"differences,omitzero"`
 	}
+)
+
+// ClusterState is a state of the whole cluster.
+type ClusterState string
+
+// The states of a cluster. Who looks at the machines only, and finds nothing wrong, has none.
+const (
+	ClusterRunning     ClusterState = "running"     // it answers, and it is the same cluster
+	ClusterStopped     ClusterState = "stopped"     // its machine is there, and is not running
+	ClusterPaused      ClusterState = "paused"      // its machine, or its API server, is frozen
+	ClusterDeleted     ClusterState = "deleted"     // its machine is gone
+	ClusterReplaced    ClusterState = "replaced"    // another cluster answers in its place
+	ClusterUnreachable ClusterState = "unreachable" // it does not answer, and nothing shows that it is one of these
 )
 
 // Same reports whether nothing differs.

@@ -5,6 +5,8 @@ package event
 const (
 	DevloopStarted = "devloop started"
 	ClusterChosen  = "cluster"
+	ClusterAway    = "cluster cannot be used"
+	ClusterBack    = "cluster answers again"
 	CleanupStarts  = "removing what was deployed"
 	Paused         = "paused, changes wait"
 	Resumed        = "resumed"
@@ -74,6 +76,8 @@ var vocabulary = map[string]struct {
 }{
 	DevloopStarted: {"loop", DevloopStart{}, nil},
 	ClusterChosen:  {"devloop", nil, nil},
+	ClusterAway:    {"devloop", Cluster{}, nil},
+	ClusterBack:    {"devloop", Cluster{}, nil},
 	CleanupStarts:  {"cleanup", nil, nil},
 	Paused:         {"devloop", nil, nil},
 	Resumed:        {"devloop", nil, nil},

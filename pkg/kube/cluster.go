@@ -11,7 +11,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"golang.org/x/sync/singleflight"
 	"helm.sh/helm/v3/pkg/chartutil"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/discovery"
@@ -22,8 +21,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/clientcmd"
-
-	"github.com/devloop/devloop/pkg/event"
 )
 
 const (
@@ -37,9 +34,6 @@ const (
 	// queriesPerSecond replaces client-go's 5, meant for controllers on a shared API server.
 	queriesPerSecond = 500
 )
-
-// UnreachableHint is the hint if the API server does not answer.
-const UnreachableHint = "minikube status; minikube start"
 
 // Cluster is one cluster. It stays the same if another context is selected later. If it restarts
 // with another port or certificates, the kubeconfig is followed.
@@ -55,8 +49,13 @@ type Cluster struct {
 	Mapper    meta.ResettableRESTMapper
 	Config    *rest.Config // of all of them
 
+	// Machines is asked why the cluster does not answer. May be nil.
+	Machines Machines
+
 	connection *connection
 	loader     clientcmd.ClientConfig
+	target     Target
+	looking    singleflight.Group // at the machines
 
 	discovering singleflight.Group
 	mu          sync.Mutex
@@ -72,12 +71,12 @@ func Connect(ctx context.Context, kubeContext string) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ConnectTo(ctx, target)
+	return ConnectTo(ctx, target, nil)
 }
 
 // ConnectTo is Connect for a target that was read before. It fails if the context leads elsewhere
-// by now.
-func ConnectTo(ctx context.Context, target Target) (*Cluster, error) {
+// by now. machines, which may be nil, says why the cluster does not answer.
+func ConnectTo(ctx context.Context, target Target, machines Machines) (*Cluster, error) {
 	c, err := OpenCluster(target.Context)
 	if err != nil {
 		return nil, err
@@ -86,12 +85,15 @@ func ConnectTo(ctx context.Context, target Target) (*Cluster, error) {
 		changes := fmt.Errorf("kube context %q changes while devloop starts: start it again", target.Context)
 		return nil, errors.Join(changes, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, AnswerTimeout)
+	c.Machines = machines
+	asked, cancel := context.WithTimeout(ctx, AnswerTimeout)
 	defer cancel()
-	system, err := c.Client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
-	if err != nil {
-		return nil, event.WithHint(fmt.Errorf("kube context %q: its API server %s does not answer: %w",
-			target.Context, target.Server, err), UnreachableHint)
+	system, err := c.Client.CoreV1().Namespaces().Get(asked, metav1.NamespaceSystem, metav1.GetOptions{})
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case err != nil:
+		return nil, c.Away(ctx, err)
 	}
 	if system.UID == "" {
 		return nil, fmt.Errorf("kube context %q: what answers at %s does not say which cluster it is: "+
@@ -117,7 +119,8 @@ func OpenCluster(kubeContext string) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Context: target.Context, Server: target.Server, loader: loader, connection: connection}
+	c := &Cluster{Context: target.Context, Server: target.Server, loader: loader, connection: connection,
+		target: target}
 	c.Config = &rest.Config{Host: connection.host(), Transport: connection, WarningHandler: rest.NoWarnings{},
 		QPS: queriesPerSecond, Burst: 2 * queriesPerSecond}
 	if err := c.makeClients(); err != nil {
@@ -144,23 +147,6 @@ func (c *Cluster) makeClients() (err error) {
 	c.Discovery = memory.NewMemCacheClient(uncached)
 	c.Mapper = restmapper.NewDeferredDiscoveryRESTMapper(c.Discovery)
 	return nil
-}
-
-// Ping returns an error if the API server cannot be used now. Each stage asks first: a request
-// to a server that hangs may take a minute, while runs are retried every half minute. The server
-// needs etcd to answer.
-func (c *Cluster) Ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, AnswerTimeout)
-	defer cancel()
-	_, err := c.Client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
-	switch {
-	case err == nil, apierrors.IsNotFound(err), apierrors.IsForbidden(err):
-		return nil
-	case errors.Is(err, ErrOtherCluster): // it has a hint of its own
-		return err
-	}
-	err = fmt.Errorf("kube context %q: its API server does not answer: %w", c.Context, err)
-	return event.WithHint(err, UnreachableHint)
 }
 
 // CurrentConfig returns how to reach the API server now, for connections other than HTTP requests.

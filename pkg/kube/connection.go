@@ -36,8 +36,8 @@ const (
 )
 
 // ErrOtherCluster is why a kube context that now leads to another cluster is not used.
-var ErrOtherCluster = event.WithHint(errors.New("its kube context names another cluster now, "+
-	"to which nothing is deployed"), "start devloop again")
+var ErrOtherCluster = event.WithHint(errors.New("another cluster answers there now, "+
+	"to which nothing is deployed"), "start devloop again, for the cluster that is there now")
 
 // connection reaches one cluster. As an http.RoundTripper it sends each request to the endpoint
 // that the kubeconfig names at that time.
@@ -55,6 +55,8 @@ type connection struct {
 
 	rejected   string // stamp of the last endpoint that failed verification
 	rejectedAt time.Time
+
+	trouble chan struct{} // holds a token after a request that got no answer
 }
 
 // endpoint is an API server as one version of the kubeconfig describes it.
@@ -73,7 +75,9 @@ func newConnection(kubeContext string) (*connection, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kube context %q: %w", kubeContext, err)
 	}
-	return &connection{context: kubeContext, endpoint: e, files: e.files, stamp: stamp(e.files)}, nil
+	c := &connection{context: kubeContext, endpoint: e, files: e.files, stamp: stamp(e.files),
+		trouble: make(chan struct{}, 1)}
+	return c, nil
 }
 
 // pin fixes which cluster it is. From now on the kubeconfig is followed.
@@ -293,5 +297,34 @@ func (c *connection) RoundTrip(r *http.Request) (*http.Response, error) {
 	to.RawQuery = r.URL.RawQuery
 	r = r.Clone(r.Context())
 	r.URL, r.Host = to, ""
-	return e.transport.RoundTrip(r)
+	answer, err := e.transport.RoundTrip(r)
+	if err != nil && r.Context().Err() == nil {
+		select {
+		case c.trouble <- struct{}{}:
+		default: // one is there already
+		}
+	}
+	return answer, err
+}
+
+// refuse keeps requests from an endpoint at which another cluster answers.
+func (c *connection) refuse() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.err = fmt.Errorf("kube context %q: %w", c.context, ErrOtherCluster)
+	c.endpoint.dialer.CloseAll()
+}
+
+// server is the URL of the API server that the last endpoint has.
+func (c *connection) server() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.endpoint.config.Host
+}
+
+// config is that of the last endpoint. The caller must not modify it.
+func (c *connection) config() *rest.Config {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.endpoint.config
 }

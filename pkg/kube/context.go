@@ -47,36 +47,55 @@ func loadKubeconfig(wanted string) (clientcmd.ClientConfig, Target, error) {
 		return nil, Target{}, noContext(wanted, config, loader.ConfigAccess().GetLoadingPrecedence())
 	}
 	target := Target{Context: wanted, Server: config.Clusters[kubeContext.Cluster].Server}
-	target.Proxy, err = proxyOf(config.Clusters[kubeContext.Cluster])
+	target.Proxy, target.ProxyFrom, err = proxyOf(config.Clusters[kubeContext.Cluster])
 	if err != nil {
 		return nil, Target{}, fmt.Errorf("kube context %q: %w", wanted, err)
 	}
 	return loader, target, nil
 }
 
-// proxyOf returns the URL of the proxy that client-go uses for a cluster, without its password: the
-// cluster's proxy-url, or else the environment's. It is "" for none.
-func proxyOf(cluster *clientcmdapi.Cluster) (string, error) {
+// proxyURL is the kubeconfig's key for a proxy.
+const proxyURL = "proxy-url in the kubeconfig"
+
+// proxyOf returns the URL of the proxy that client-go uses for a cluster, without its password, and
+// what names it: the cluster's proxy-url, or else the environment. It is "" for none.
+func proxyOf(cluster *clientcmdapi.Cluster) (used, from string, err error) {
 	proxy, err := url.Parse(cluster.ProxyURL)
+	from = proxyURL
 	if cluster.ProxyURL == "" {
 		https := rest.TLSClientConfig{Insecure: true} // for a server without a scheme
 		server, _, serverErr := rest.DefaultServerUrlFor(&rest.Config{Host: cluster.Server, TLSClientConfig: https})
 		if serverErr != nil {
-			return "", fmt.Errorf("API server %q: %w", cluster.Server, serverErr)
+			return "", "", fmt.Errorf("API server %q: %w", cluster.Server, serverErr)
 		}
 		proxy, err = http.ProxyFromEnvironment(&http.Request{URL: server})
+		if from = strings.ToUpper(server.Scheme) + "_PROXY"; os.Getenv(from) == "" {
+			from = strings.ToLower(from)
+		}
 	}
 	if err != nil {
-		return "", fmt.Errorf("proxy: %w", err)
+		return "", "", fmt.Errorf("proxy: %w", err)
 	}
 	if proxy == nil {
-		return "", nil
+		return "", "", nil
 	}
-	return proxy.Redacted(), nil
+	return proxy.Redacted(), from, nil
 }
+
+// NoContextError is why a kube context cannot be used that the kubeconfig does not have.
+type NoContextError struct {
+	Context string // "" if none is selected
+	error
+}
+
+func (e *NoContextError) Unwrap() error { return e.error }
 
 // noContext is the error for a missing context, with those that exist as a hint.
 func noContext(wanted string, config clientcmdapi.Config, files []string) error {
+	return &NoContextError{wanted, missingContext(wanted, config, files)}
+}
+
+func missingContext(wanted string, config clientcmdapi.Config, files []string) error {
 	where := strings.Join(files, ", ")
 	known := slices.Sorted(maps.Keys(config.Contexts))
 	switch {
@@ -85,7 +104,7 @@ func noContext(wanted string, config clientcmdapi.Config, files []string) error 
 			"start a cluster (minikube start), or point KUBECONFIG at the file that has it")
 	case wanted == "":
 		return event.WithHint(fmt.Errorf("no kube context is selected in %s", where),
-			"kubectl config use-context "+known[0])
+			"kubectl config use-context "+known[0]+", or minikube start, which selects its own")
 	}
 	return event.WithHint(fmt.Errorf("there is no kube context %q in %s", wanted, where),
 		"use one of "+strings.Join(known, ", ")+", or start a cluster (minikube start)")

@@ -29,7 +29,11 @@ func TestReadContextReturnsTheProxy(t *testing.T) {
 	} {
 		write(proxy)
 		got, err := ReadContext("")
-		if want := (Target{Context: "c", Server: "https://192.0.2.1:6443", Proxy: want}); err != nil || got != want {
+		from := ""
+		if want != "" {
+			from = proxyURL
+		}
+		if want := (Target{"c", "https://192.0.2.1:6443", want, from}); err != nil || got != want {
 			t.Errorf("%q: %+v, %v", proxy, got, err)
 		}
 	}
@@ -49,7 +53,7 @@ func TestConnectToRefusesAnotherServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cluster, err := ConnectTo(t.Context(), target)
+	cluster, err := ConnectTo(t.Context(), target, nil)
 	if err != nil || cluster.UID != "one" || cluster.Context != "minikube" || cluster.Server != target.Server {
 		t.Errorf("%+v, %v", cluster, err)
 	}
@@ -57,7 +61,7 @@ func TestConnectToRefusesAnotherServer(t *testing.T) {
 	other := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))
 	t.Cleanup(other.Close)
 	writeKubeconfig(t, path, other, "", "token")
-	cluster, err = ConnectTo(t.Context(), target)
+	cluster, err = ConnectTo(t.Context(), target, nil)
 	if err == nil || !strings.Contains(err.Error(), "start it again") || asked {
 		t.Errorf("%+v, %v, asked: %t", cluster, err, asked)
 	}
@@ -73,7 +77,7 @@ func TestConnectToRefusesAnotherServer(t *testing.T) {
 	if err := clientcmd.WriteToFile(*config, path); err != nil {
 		t.Fatal(err)
 	}
-	if cluster, err := ConnectTo(t.Context(), target); err == nil || asked {
+	if cluster, err := ConnectTo(t.Context(), target, nil); err == nil || asked {
 		t.Errorf("now behind a proxy: %+v, %v, asked: %t", cluster, err, asked)
 	}
 }

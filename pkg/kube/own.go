@@ -42,6 +42,8 @@ type Target struct {
 	Context string // its name
 	Server  string // URL of the API server, as the kubeconfig has it
 	Proxy   string // URL of the proxy that requests go through, without its password; "" for none
+
+	ProxyFrom string // what names the proxy: proxyURL, or a variable of the environment
 }
 
 // Basis is a kind of grounds.
@@ -194,11 +196,15 @@ var applications = []application{
 // fullMatch matches only whole texts.
 func fullMatch(pattern string) *regexp.Regexp { return regexp.MustCompile(`^(` + pattern + `)$`) }
 
+// matches reports whether context and address are as the application writes them.
+func (a application) matches(t Target) bool {
+	return a.context.MatchString(t.Context) && a.server.MatchString(strings.TrimSuffix(t.Server, "/"))
+}
+
 // desktop returns the name of the application whose cluster it is, "" for none.
 func desktop(t Target, nodes []corev1.Node, system string) string {
 	for _, a := range applications {
-		if !slices.Contains(a.systems, system) || !a.context.MatchString(t.Context) ||
-			!a.server.MatchString(strings.TrimSuffix(t.Server, "/")) {
+		if !slices.Contains(a.systems, system) || !a.matches(t) {
 			continue
 		}
 		name := cmp.Or(a.node, fullMatch(regexp.QuoteMeta(t.Context)))

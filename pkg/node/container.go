@@ -15,18 +15,19 @@ import (
 
 // tool creates clusters whose nodes are containers. Its labels (kind: pkg/cluster/constants, k3d:
 // pkg/types) tell which cluster a container belongs to, and its role there.
-type tool struct{ name, cluster, role string }
+type tool struct{ name, cluster, role, list string }
 
 var tools = []tool{
-	{"kind", "io.x-k8s.kind.cluster", "io.x-k8s.kind.role"},
-	{"k3d", "k3d.cluster", "k3d.role"},
+	{"kind", "io.x-k8s.kind.cluster", "io.x-k8s.kind.role", "kind get clusters"},
+	{"k3d", "k3d.cluster", "k3d.role", "k3d cluster list"},
 }
 
 // Roles of containers that are nodes, and of those that publish the API server. The others are
 // registries and helpers.
 var (
-	nodeRoles = []string{"control-plane", "worker", "server", "agent"}
-	apiRoles  = []string{"control-plane", "external-load-balancer", "server", "loadbalancer"}
+	nodeRoles    = []string{"control-plane", "worker", "server", "agent"}
+	controlPlane = []string{"control-plane", "server"}
+	apiRoles     = []string{"control-plane", "external-load-balancer", "server", "loadbalancer"}
 )
 
 // findContainers finds the nodes of the kind or k3d cluster that publishes the API server's
@@ -49,7 +50,7 @@ func findContainers(ctx context.Context, kubeContext, server string, docker *cli
 			if !ok || name == "" || !slices.Contains(apiRoles, c.Labels[t.role]) || !publishesAPI(c, host, port) {
 				continue
 			}
-			found := &Cluster{name: kubeContext}
+			found := &Cluster{name: kubeContext, look: t.machines(name, docker)}
 			if isLocal(docker) {
 				found.origin = Origin{t.name, name}
 			}
@@ -58,10 +59,11 @@ func findContainers(ctx context.Context, kubeContext, server string, docker *cli
 	}
 	for _, t := range tools {
 		if name, ok := strings.CutPrefix(kubeContext, t.name+"-"); ok {
-			found := &Cluster{name: kubeContext}
+			found := &Cluster{name: kubeContext, look: t.machines(name, docker)}
 			if err := found.addContainers(t, name, listed.Items, docker); len(found.nodes) > 0 || err != nil {
 				return found, err
 			}
+			return &Cluster{name: kubeContext, look: t.missing(name)}, nil
 		}
 	}
 	return nil, nil
@@ -76,10 +78,15 @@ func (c *Cluster) addContainers(t tool, name string, all []container.Summary, do
 		nodeName := strings.TrimPrefix(one.Names[0], "/")
 		if one.State != container.StateRunning {
 			err := fmt.Errorf("node %s of the %s cluster %s is stopped", nodeName, t.name, name)
-			return event.WithHint(err, "docker start "+nodeName)
+			hint := "docker start " + nodeName
+			if t.name == "k3d" {
+				hint = "k3d cluster start " + name
+			}
+			return event.WithHint(err, hint)
 		}
 		c.nodes = append(c.nodes, &node{name: nodeName, runtime: containerdRuntime{}, shell: "docker exec " + nodeName,
-			transport: &execTransport{node: nodeName, docker: docker}})
+			controlPlane: slices.Contains(controlPlane, one.Labels[t.role]),
+			transport:    &execTransport{node: nodeName, docker: docker}})
 	}
 	slices.SortFunc(c.nodes, func(a, b *node) int { return cmp.Compare(a.name, b.name) })
 	return nil

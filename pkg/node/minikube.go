@@ -91,7 +91,7 @@ func Find(ctx context.Context, kubeContext, server string, docker *client.Client
 	if err != nil {
 		return nil, fmt.Errorf("minikube profile %q: %w", kubeContext, err)
 	}
-	cluster := &Cluster{name: kubeContext, startCommand: p.command("start"), certs: filepath.Join(home, "certs")}
+	cluster := &Cluster{name: kubeContext, certs: filepath.Join(home, "certs"), look: p.machines(home, docker)}
 	if serves {
 		cluster.origin = Origin{"minikube", p.Name}
 	}
@@ -107,7 +107,7 @@ func Find(ctx context.Context, kubeContext, server string, docker *client.Client
 		cluster.nodes = append(cluster.nodes, found)
 	}
 	if len(cluster.nodes) == 0 {
-		return nil, event.WithHint(fmt.Errorf("minikube profile %q has no nodes", p.Name), cluster.startCommand)
+		return nil, event.WithHint(fmt.Errorf("minikube profile %q has no nodes", p.Name), p.command("start"))
 	}
 	return cluster, nil
 }

@@ -35,12 +35,12 @@ const (
 
 // Cluster is a set of nodes that devloop can load images into. Find makes one.
 type Cluster struct {
-	name         string
-	origin       Origin
-	startCommand string // the command that starts it, if known
-	certs        string // folder of minikube's certificates for the nodes' Docker daemons
-	nodes        []*node
-	known        knownNames
+	name   string
+	origin Origin
+	certs  string // folder of minikube's certificates for the nodes' Docker daemons
+	nodes  []*node
+	known  knownNames
+	look   func(context.Context, []*node) event.Cluster // at its machines; nil if they are not known
 }
 
 // node is one node of a cluster. It is safe for concurrent use.
@@ -50,6 +50,8 @@ type node struct {
 	runtime   runtime
 	docker    addressFunc // of its Docker daemon, if that is the runtime
 	shell     string      // what a user types to run a command as root on it, "minikube ssh -- sudo"
+
+	controlPlane bool // it runs the API server; known of containers only
 }
 
 func (n *node) run(ctx context.Context, args ...string) (string, error) {
@@ -74,9 +76,6 @@ func (c *Cluster) Close() error {
 	}
 	return errors.Join(errs...)
 }
-
-// StartCommand is the command that starts the cluster, "" if it is not known.
-func (c *Cluster) StartCommand() string { return c.startCommand }
 
 // Missing returns those of tags that at least one node does not have. Within knownFor, the nodes
 // are not asked again about tags that none of them had and that were not loaded from here: a build

@@ -48,7 +48,7 @@ func (c *Cluster) Verify(ctx context.Context, kernels func(context.Context) ([]s
 	}
 	if err != nil {
 		err = errors.Join(err, c.Close())
-		c.nodes, c.startCommand = nil, ""
+		c.nodes, c.look = nil, nil
 	}
 	return err
 }

@@ -2,22 +2,38 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
+// answersWithin is how soon a cluster that was away has to answer for a clean-up to begin.
+const answersWithin = time.Second
+
 // Cleanup removes what was deployed. Images stay, for the next start. leaves is what the user can
-// press to cut it short.
+// press to cut it short. Without the cluster it ends at once, and says what stays behind.
 func (s *Session) Cleanup(ctx context.Context, leaves string, what deploy.Removal) error {
 	say := s.options.Sink.Stage("cleanup")
 	say.Note(event.CleanupStarts, "leave at once with", leaves)
+	if away := s.stillAway(ctx); away != nil {
+		return s.cannotCleanUp(away)
+	}
+	there, end := s.availability.whileThere(ctx)
+	defer end()
 	what.Before = s.config.Load().Cleanup.Before
-	ending, err := s.deployer.Cleanup(ctx, s.options.Sink, releases(s.config.Load()), what)
-	if err != nil {
+	ending, err := s.deployer.Cleanup(there, s.options.Sink, releases(s.config.Load()), what)
+	var away *kube.AwayError
+	switch {
+	case err == nil:
+	case errors.As(context.Cause(there), &away), errors.As(s.cluster.Ping(ctx), &away):
+		return s.cannotCleanUp(away)
+	default:
 		hint := strings.TrimPrefix(event.Hint(err)+"; devloop delete tries again", "; ")
 		return event.WithHint(fmt.Errorf("clean up: %w", err), hint)
 	}
@@ -39,14 +55,58 @@ func (s *Session) Cleanup(ctx context.Context, leaves string, what deploy.Remova
 	return nil
 }
 
-// Abandon ends what runs now, at once, for a process that is about to end at once, too. It returns
-// what stays behind: each a kind and a name.
-func (s *Session) Abandon() (left []string) {
-	s.deployer.Abandon()
+// stillAway returns why the cluster cannot be used, nil if it can.
+func (s *Session) stillAway(ctx context.Context) *kube.AwayError {
+	away, _ := s.availability.now()
+	if away == nil {
+		return nil
+	}
+	within := answersWithin
+	if away.State == event.ClusterUnreachable { // nothing shows that it is not there
+		within = kube.AnswerTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	if s.cluster.Answers(ctx) == nil { // it has just come back
+		return nil
+	}
+	return away
+}
+
+// cannotCleanUp says what stays behind on a cluster that is away. With a cluster that does not
+// exist any more, all has gone.
+func (s *Session) cannotCleanUp(away *kube.AwayError) error {
+	say := s.options.Sink.Stage("cleanup")
+	left := s.left()
+	switch {
+	case len(left) == 0:
+		say.Note("nothing left behind")
+		return nil
+	case away.State == event.ClusterDeleted:
+		say.Note("nothing to remove, the cluster is deleted", "context", event.Name(away.Context))
+		return s.journal.Remove()
+	case away.State == event.ClusterReplaced:
+		say.Warn("nothing is removed: what was deployed is not on the cluster that answers now", nil,
+			"context", event.Name(away.Context))
+		return nil
+	}
+	err := fmt.Errorf("clean up: %w; still there: %s", away, strings.Join(left, ", "))
+	return event.WithHint(err, strings.TrimPrefix(away.Hint()+"; then devloop delete", "; "))
+}
+
+// left names what the journal has: each a kind and a name.
+func (s *Session) left() (left []string) {
 	for _, kind := range []journal.Kind{journal.Release, journal.Namespace, journal.Pod} {
 		for _, name := range s.journal.Names(kind) {
 			left = append(left, string(kind)+" "+name)
 		}
 	}
 	return left
+}
+
+// Abandon ends what runs now, at once, for a process that is about to end at once, too. It returns
+// what stays behind.
+func (s *Session) Abandon() (left []string) {
+	s.deployer.Abandon()
+	return s.left()
 }

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"path/filepath"
@@ -44,11 +43,7 @@ func (e *environment) connect(ctx context.Context, o Options) (err error) {
 	if err := e.findNodes(ctx, o.Config.KubeContext); err != nil {
 		return err
 	}
-	if e.cluster, err = kube.ConnectTo(ctx, e.target); err != nil {
-		if event.Hint(err) != "" {
-			hint := "start the cluster, or choose another context: --kube-context"
-			err = event.WithHint(err, cmp.Or(e.nodes.StartCommand(), hint))
-		}
+	if e.cluster, err = kube.ConnectTo(ctx, e.target, e.nodes.Machines); err != nil {
 		return err
 	}
 	grounds, err := o.Consent.allow(ctx, o.Sink, o.Config.Dir, e.target, e.cluster, e.nodes.Origin())

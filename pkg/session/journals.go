@@ -2,10 +2,14 @@ package session
 
 import (
 	"errors"
+	"net/url"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
+	"github.com/devloop/devloop/pkg/kube"
 	"github.com/devloop/devloop/pkg/node"
 )
 
@@ -38,4 +42,25 @@ func recordPlace(j *journal.Journal, here node.Profile) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// IsDeleted tells whether the cluster on which an earlier devloop deployed the project is gone: err
+// says that there is no kube context for it, and minikube has deleted its profile. Then there is
+// nothing to remove, and its journal goes, too.
+func IsDeleted(project string, err error) bool {
+	var missing *kube.NoContextError
+	if !errors.As(err, &missing) {
+		return false
+	}
+	dir, err := journal.DefaultDir()
+	if err != nil {
+		return false
+	}
+	removed, _ := journal.RemoveGone(dir, func(_, place string) bool { // those that stay are found again
+		was, ok := node.ParseProfile(place)
+		return ok && was.IsDeleted() && (missing.Context == "" || filepath.Base(was.Folder) == missing.Context)
+	})
+	return slices.ContainsFunc(removed, func(file string) bool {
+		return strings.HasSuffix(file, "_"+url.PathEscape(project)+".jsonl")
+	})
 }

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
+	"github.com/devloop/devloop/pkg/kube"
 	"github.com/devloop/devloop/pkg/node"
 )
 
@@ -59,5 +61,48 @@ func TestJournalsOfClustersThatAreGone(t *testing.T) {
 	defer j.Close()
 	if got := j.Names(journal.Place); !reflect.DeepEqual(got, []string{profile("web", "2").String()}) {
 		t.Errorf("places %v", got)
+	}
+}
+
+// TestDeletedCluster: the kubeconfig has no context of the project's cluster any more.
+func TestDeletedCluster(t *testing.T) {
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, profiles := t.TempDir(), filepath.Join(t.TempDir(), "profiles")
+	t.Setenv("XDG_STATE_HOME", state)
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "config"))
+	if err := os.MkdirAll(filepath.Join(profiles, "there"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	record := func(profile, project string) {
+		t.Helper()
+		j, err := journal.Open(filepath.Join(state, "devloop"), "uid of "+profile, project)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer j.Close()
+		if err := recordPlace(j, node.Profile{Host: host, Folder: filepath.Join(profiles, profile)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, noContext := kube.ReadContext("")
+	_, noSuch := kube.ReadContext("typo")
+	record("there", "web")
+	record("deleted", "web")
+	for _, test := range []struct {
+		project string
+		err     error
+		want    bool
+	}{
+		{"web", errors.New("it is stopped"), false},
+		{"web", noSuch, false},
+		{"web", noContext, true},
+		{"web", noContext, false}, // it is known no more
+	} {
+		if got := IsDeleted(test.project, test.err); got != test.want {
+			t.Errorf("%s, %v: %t", test.project, test.err, got)
+		}
 	}
 }

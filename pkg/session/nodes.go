@@ -50,7 +50,12 @@ type nodeStage struct {
 	config *config.Config
 }
 
+// Missing asks first whether it is still the same cluster: nothing is built in, or loaded into, the
+// nodes of another one.
 func (n nodeStage) Missing(ctx context.Context, images []*loop.Image) (missing []*loop.Image, err error) {
+	if err := n.cluster.Ping(ctx); err != nil {
+		return nil, err
+	}
 	tags, err := n.store.Missing(ctx, loop.Tags(images))
 	if err != nil {
 		return nil, err

@@ -87,6 +87,22 @@ type unwatched struct{}
 
 func (unwatched) Watch([]watch.Path) (changed bool, err error) { return false, nil }
 
+// startWatchingCluster watches whether the cluster can be used until the session closes.
+func (s *Session) startWatchingCluster(ctx context.Context) {
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		s.options.Sink.Stage("devloop").Supervise(ctx, "cluster", func(ctx context.Context) {
+			s.availability.watch(ctx, s.cluster)
+		})
+	})
+	s.add(func() error {
+		stop()
+		watching.Wait()
+		return nil
+	})
+}
+
 // startFollowing follows the pods until the session closes.
 func (s *Session) startFollowing(ctx context.Context) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))

@@ -43,22 +43,28 @@ type Session struct {
 	config   atomic.Pointer[config.Config] // the last valid one
 	reported event.Changes
 	*environment
-	journal   *journal.Journal
-	deployer  *deploy.Deployer
-	builders  *builders
-	images    *images
-	prover    *prover // nil without Open
-	libraries *libraries
-	syncer    *syncer
-	pods      chan pods.Scope // whose pods are followed: the newest counts
-	forwards  *forwards       // nil without Open
-	watcher   *watch.Watcher  // nil without Run
+	availability *availability
+	journal      *journal.Journal
+	deployer     *deploy.Deployer
+	builders     *builders
+	images       *images
+	prover       *prover // nil without Open
+	libraries    *libraries
+	syncer       *syncer
+	pods         chan pods.Scope // whose pods are followed: the newest counts
+	forwards     *forwards       // nil without Open
+	watcher      *watch.Watcher  // nil without Run
 }
 
 // OpenWithoutForwards finds the cluster, makes sure that devloop may write to it, and locks the
 // project's journal. It changes nothing in the cluster. The caller closes the session.
 func OpenWithoutForwards(ctx context.Context, o Options) (*Session, error) {
-	s := &Session{options: o, environment: &environment{}, pods: make(chan pods.Scope, 1)}
+	return openWith(ctx, o, newAvailability(o.Sink))
+}
+
+func openWith(ctx context.Context, o Options, a *availability) (*Session, error) {
+	o.Sink = a.filter(o.Sink)
+	s := &Session{options: o, environment: &environment{}, availability: a, pods: make(chan pods.Scope, 1)}
 	s.config.Store(o.Config)
 	if err := s.open(ctx); err != nil {
 		return nil, console.EnvironmentError{Err: errors.Join(err, s.Close())}
@@ -77,6 +83,7 @@ func (s *Session) open(ctx context.Context) error {
 	if err := s.verifyNodes(ctx, o.Sink); err != nil {
 		return err
 	}
+	s.startWatchingCluster(ctx)
 	cache, err := CacheDir()
 	if err != nil {
 		return err
@@ -119,11 +126,12 @@ func (s *Session) open(ctx context.Context) error {
 // Open binds the forwards, opens the session and serves the forwards. leave closes all of it, the
 // forwards last.
 func Open(ctx context.Context, o Options) (s *Session, leave func() error, err error) {
-	bound, err := bind(ctx, o.Config, o.Sink)
+	availability := newAvailability(o.Sink)
+	bound, err := bind(ctx, o.Config, availability.filter(o.Sink))
 	if err != nil {
 		return nil, nil, err
 	}
-	if s, err = OpenWithoutForwards(ctx, o); err != nil {
+	if s, err = openWith(ctx, o, availability); err != nil {
 		return nil, nil, errors.Join(err, bound.close())
 	}
 	if err := s.deployer.RemoveCheckPods(ctx); err != nil {

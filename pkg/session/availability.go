@@ -1,0 +1,138 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
+)
+
+const (
+	// askInterval is how often the cluster is asked whether it is there. A request that got no
+	// answer asks at once.
+	askInterval = 3 * time.Second
+	// askTimeout is how long it may take to answer.
+	askTimeout = 5 * time.Second
+	// askPause is the least time between two questions.
+	askPause = 500 * time.Millisecond
+)
+
+// availability is whether the cluster can be used. It says so once, when that changes, for all who
+// would meet it.
+type availability struct {
+	sink event.Sink // without the filter
+
+	mu      sync.Mutex
+	away    *kube.AwayError // nil while the cluster answers
+	changed chan struct{}   // closed when that changes
+}
+
+func newAvailability(sink event.Sink) *availability {
+	return &availability{sink: sink, changed: make(chan struct{})}
+}
+
+// watch asks the cluster from time to time until ctx ends.
+func (a *availability) watch(ctx context.Context, cluster *kube.Cluster) {
+	for a.rest(ctx, cluster.Trouble()) {
+		asked, cancel := context.WithTimeout(ctx, askTimeout)
+		err := cluster.Ping(asked)
+		cancel()
+		if ctx.Err() == nil {
+			a.set(cluster.Context, err)
+		}
+	}
+}
+
+// rest waits until the next question is due. It returns false if ctx has ended.
+func (a *availability) rest(ctx context.Context, trouble <-chan struct{}) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(askPause):
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-trouble:
+	case <-time.After(askInterval - askPause):
+	}
+	return true
+}
+
+// set takes the answer to a Ping, and reports what it changed.
+func (a *availability) set(kubeContext string, err error) {
+	var away *kube.AwayError
+	if err != nil && !errors.As(err, &away) {
+		return // nothing was learnt
+	}
+	a.mu.Lock()
+	before := a.away
+	same := (before == nil) == (away == nil) && (away == nil || before.State == away.State)
+	if a.away = away; !same {
+		close(a.changed)
+		a.changed = make(chan struct{})
+	}
+	a.mu.Unlock()
+	stage := a.sink.Stage("devloop")
+	switch {
+	case same:
+	case away == nil:
+		stage.Note(event.ClusterBack, event.Cluster{State: event.ClusterRunning}, "context", event.Name(kubeContext))
+	default:
+		stage.Warn(event.ClusterAway, away, event.Cluster{State: away.State})
+	}
+}
+
+// now returns why the cluster cannot be used, nil if it can, and what is closed when that changes.
+func (a *availability) now() (away *kube.AwayError, changed <-chan struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.away, a.changed
+}
+
+// whileThere returns a context that ends when the cluster cannot be used any more, with the reason.
+// One that only does not answer gets time to do so.
+func (a *availability) whileThere(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, end := context.WithCancelCause(ctx)
+	go func() {
+		for {
+			away, changed := a.now()
+			var patience <-chan time.Time
+			switch {
+			case away == nil:
+			case away.State == event.ClusterUnreachable:
+				patience = time.After(kube.AnswerTimeout)
+			default:
+				end(away)
+				return
+			}
+			select {
+			case <-changed:
+			case <-patience:
+				end(away)
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ctx, func() { end(nil) }
+}
+
+// affected are the stages whose errors say no more than that the cluster is away.
+var affected = map[string]bool{"forward": true, event.PodStage: true, "proof": true, "node": true}
+
+// filter returns a Sink that makes details of the errors that follow from an absence that is said.
+func (a *availability) filter(next event.Sink) event.Sink {
+	return func(e event.Event) {
+		if affected[e.Stage] && (e.Phase == event.Warned || e.Message == event.ForwardWaits) {
+			if away, _ := a.now(); away != nil {
+				e.Phase = event.Detailed
+			}
+		}
+		next(e)
+	}
+}
