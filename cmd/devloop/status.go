@@ -159,10 +159,16 @@ func writeStatus(out io.Writer, s status.State) error {
 		health += ": " + console.Brief(s.Reason)
 	}
 	t.Line("%s on %s: %s", s.Project, console.OrDash(s.Cluster), health)
+	if s.Away != nil {
+		if s.Away.Hint != "" {
+			t.Line("  → %s", s.Away.Hint)
+		}
+		t.Line("what is in the cluster is unknown since %s ago", console.Age(s.Away.Since))
+	}
 	if s.Page != "" {
 		t.Line("%s", s.Page)
 	}
-	if s.Chain != nil && s.Chain.Error == "" {
+	if s.Away == nil && s.Chain != nil && s.Chain.Error == "" {
 		t.Line("what runs was proven %s ago: devloop status --chain", console.Age(s.Chain.Checked))
 	}
 	t.Header("IMAGE", "STATE", "TAG", "ON THE NODES")
@@ -193,8 +199,11 @@ func writeStatus(out io.Writer, s status.State) error {
 	t.Header("POD", "OF", "READY", "STATE", "RESTARTS", "AGE")
 	for _, p := range s.Pods {
 		ready, state := "no", p.Phase
-		if p.Ready {
+		switch {
+		case p.Ready:
 			ready = "yes"
+		case s.Away != nil:
+			ready = "unknown"
 		}
 		if p.Reason != "" {
 			state += ": " + console.Brief(p.Reason)

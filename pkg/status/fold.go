@@ -20,7 +20,7 @@ const (
 
 // New is the State before anything has happened; history are runs of earlier processes.
 func New(history []Run) State {
-	return State{Health: Starting, Images: []Image{}, Releases: []Release{}, Pods: []Pod{}, Forwards: []Forward{},
+	return State{Health: Starting, Images: []Image{}, Releases: []Release{}, Pods: []Pod{}, pods: []Pod{}, Forwards: []Forward{},
 		Old: event.DaskClusters{}, Runs: append([]Run{}, history[max(0, len(history)-keptRuns):]...)}
 }
 
@@ -34,6 +34,8 @@ func (s State) After(e event.Event) State {
 		s.Started = e.Time
 	case event.Config:
 		s = s.configured(e, p)
+	case event.Cluster:
+		s.Away = awayBy(e, p)
 	case event.Page:
 		s.Page = string(p.URL)
 	case event.RunStart:
@@ -83,8 +85,41 @@ func (s State) After(e event.Event) State {
 	default:
 		s = s.happened(e)
 	}
+	s.Pods = s.shownPods()
 	s.Health, s.Reason = s.health()
 	return s
+}
+
+// awayBy returns why the cluster cannot be used, nil if it can.
+func awayBy(e event.Event, c event.Cluster) *Away {
+	if c.State == event.ClusterRunning {
+		return nil
+	}
+	away := &Away{State: c.State, Since: e.Time}
+	if e.Err != nil {
+		away.Reason, away.Hint = e.Err.Error(), event.Hint(e.Err)
+	}
+	return away
+}
+
+// phaseUnknown is Kubernetes' word for a pod whose state cannot be obtained.
+const phaseUnknown = "Unknown"
+
+// shownPods are the pods as they were reported, or while the cluster is away, that they were there.
+func (s State) shownPods() []Pod {
+	if s.Away == nil {
+		return s.pods
+	}
+	shown := slices.Clone(s.pods)
+	for i := range shown {
+		pod := &shown[i]
+		was := pod.Phase
+		if pod.Ready {
+			was = "ready"
+		}
+		pod.Phase, pod.Ready, pod.Reason = phaseUnknown, false, "was "+was
+	}
+	return shown
 }
 
 // happened follows events whose message says all.
@@ -351,7 +386,7 @@ func (r Release) is(other Release) bool {
 
 func (s State) podGone(e event.Event, p event.PodRef) State {
 	gone := Pod{Namespace: string(p.Namespace), Name: string(p.Pod), Phase: "Gone"}
-	s.Pods = slices.DeleteFunc(slices.Clone(s.Pods), gone.is)
+	s.pods = slices.DeleteFunc(slices.Clone(s.pods), gone.is)
 	return s.podSpanned(e.Time, gone, true)
 }
 
@@ -360,8 +395,8 @@ func (s State) podChanged(e event.Event, p event.Pod) State {
 		Node: string(p.Node), Phase: string(p.Phase), Ready: p.Ready, Reason: p.Reason, Restarts: p.Restarts,
 		Created: p.Created, Containers: append([]Container{}, p.Containers...)}
 	known := false
-	s.Pods, known = upsert(s.Pods, pod, func(p *Pod) { *p = pod })
-	slices.SortFunc(s.Pods, func(a, b Pod) int {
+	s.pods, known = upsert(s.pods, pod, func(p *Pod) { *p = pod })
+	slices.SortFunc(s.pods, func(a, b Pod) int {
 		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
 	})
 	return s.podSpanned(e.Time, pod, known)
@@ -447,6 +482,8 @@ func (s State) health() (Health, string) {
 	switch {
 	case s.ending:
 		return Ending, ""
+	case s.Away != nil:
+		return Degraded, s.Away.Reason
 	case s.Run == nil:
 		return Starting, ""
 	case s.changed, s.Run.Outcome == Running, s.Run.Outcome == Superseded:

@@ -503,3 +503,31 @@ func TestAnyEvents(t *testing.T) {
 		t.Errorf("%d runs are kept", len(s.state.Runs))
 	}
 }
+
+// TestAwayCluster: while the cluster is away nothing is known of its pods, and what was known comes
+// back with it: nobody reports again what has not changed.
+func TestAwayCluster(t *testing.T) {
+	s := newStory(t)
+	s.run = 1
+	s.send("loop", event.Noted, event.RunStarts, 0, event.RunStart{Why: "start"})
+	pod := event.Pod{PodRef: event.PodRef{Pod: "web-1", Namespace: "web"}, Release: "web", Phase: "Running", Ready: true}
+	s.send("pod", event.Detailed, event.PodChanged, 0, pod)
+	s.send("loop", event.Succeeded, event.RunComplete, 0, nil)
+	if s.state.Health != Healthy || !s.state.Pods[0].Ready {
+		t.Fatalf("%s, %+v", s.state.Health, s.state.Pods)
+	}
+	s.after(time.Minute).take(event.Event{Time: s.now, Stage: "devloop", Phase: event.Warned, Message: event.ClusterAway,
+		Payload: event.Cluster{State: event.ClusterStopped}, Err: event.WithHint(errors.New("it is stopped"), "minikube start")})
+	away := Away{State: event.ClusterStopped, Reason: "it is stopped", Hint: "minikube start", Since: noon.Add(time.Minute)}
+	if s.state.Health != Degraded || s.state.Reason != "it is stopped" || *s.state.Away != away {
+		t.Errorf("%s: %s, %+v", s.state.Health, s.state.Reason, s.state.Away)
+	}
+	if got := s.state.Pods[0]; got.Ready || got.Phase != "Unknown" || got.Reason != "was ready" {
+		t.Errorf("%+v", got)
+	}
+	s.send("devloop", event.Noted, event.ClusterBack, 0, event.Cluster{State: event.ClusterRunning})
+	if got := s.state.Pods[0]; s.state.Health != Healthy || s.state.Away != nil || !got.Ready || got.Phase != "Running" {
+		t.Errorf("%s: %s, %+v", s.state.Health, s.state.Reason, got)
+	}
+	s.check()
+}

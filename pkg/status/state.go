@@ -25,6 +25,10 @@ type State struct {
 	Paused bool   `json:"paused"`           // changes wait
 	Page   string `json:"page,omitempty"`   // URL
 
+	// Away is why the cluster cannot be used, nil while it can. All that is known of what is in it
+	// is from before; its pods are Unknown.
+	Away *Away `json:"away,omitempty"`
+
 	Images   []Image   `json:"images"`
 	Releases []Release `json:"releases"`
 	Pods     []Pod     `json:"pods"`
@@ -39,7 +43,16 @@ type State struct {
 	Runs []Run `json:"runs"`
 
 	ending  bool
-	changed bool // since the last run started
+	changed bool  // since the last run started
+	pods    []Pod // as they were reported last
+}
+
+// Away is a cluster that cannot be used.
+type Away struct {
+	State  event.ClusterState `json:"state"` // stopped, paused, deleted, replaced, unreachable
+	Reason string             `json:"reason"`
+	Hint   string             `json:"hint,omitempty"`
+	Since  time.Time          `json:"since"` // when devloop saw it
 }
 
 // Health sums the state up in a word.
@@ -51,7 +64,7 @@ const (
 	Working  Health = "working"  // a run is under way
 	Healthy  Health = "healthy"  // the last run succeeded, all pods of the releases are ready, all forwards lead to one
 	Failed   Health = "failed"   // the last run failed
-	Degraded Health = "degraded" // the last run succeeded, but a pod or a forward is not what it was
+	Degraded Health = "degraded" // the last run succeeded, but a pod or a forward is not what it was, or the cluster is away
 	Ending   Health = "ending"   // what was deployed is being removed
 )
 
@@ -126,7 +139,7 @@ type Pod struct {
 	Release    string      `json:"release,omitempty"` // "" for those that users started
 	Group      string      `json:"group,omitempty"`   // what else belongs together: a Dask cluster's name
 	Node       string      `json:"node,omitempty"`
-	Phase      string      `json:"phase"` // Kubernetes' own word, or Ending
+	Phase      string      `json:"phase"` // Kubernetes' own word, or Ending; Unknown while the cluster is away
 	Ready      bool        `json:"ready"`
 	Reason     string      `json:"reason,omitempty"` // why it is not
 	Restarts   int         `json:"restarts"`

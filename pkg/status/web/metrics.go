@@ -35,6 +35,8 @@ var (
 		[]string{"target", "local", "kind"}, nil)
 	healthy = prometheus.NewDesc("devloop_healthy", "1 while all is well, as devloop status --wait healthy has it.",
 		nil, nil)
+	clusterUp = prometheus.NewDesc("devloop_cluster_up",
+		"1 while the cluster answers, 0 while it is stopped, deleted or does not answer.", nil, nil)
 	chainWhole = prometheus.NewDesc("devloop_chain_whole",
 		"1 if what runs was what is on the disk when that was checked last, else 0.", nil, nil)
 	oldClusters = prometheus.NewDesc("devloop_old_clusters", "Dask clusters that still run an older image.", nil, nil)
@@ -107,6 +109,7 @@ func (g gauges) Describe(to chan<- *prometheus.Desc) {
 	to <- forwardState
 	to <- connections
 	to <- healthy
+	to <- clusterUp
 	to <- chainWhole
 	to <- oldClusters
 	to <- differences
@@ -137,6 +140,7 @@ func (g gauges) Collect(to chan<- prometheus.Metric) {
 		gauge(connections, float64(f.Waiting), target, local, "held")
 	}
 	gauge(healthy, oneIf[state.Health == status.Healthy])
+	gauge(clusterUp, oneIf[state.Away == nil])
 	if c := state.Chain; c != nil {
 		gauge(chainWhole, oneIf[c.Error == "" && !slices.ContainsFunc(c.Links, event.Link.Broken)])
 	}

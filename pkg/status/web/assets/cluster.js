@@ -81,6 +81,7 @@ const podMark = (pod) => {
   if (pod.phase === "Failed") return "bad";
   if (pod.phase === "Succeeded") return "good";
   if (pod.phase === "Ending") return "end";
+  if (pod.phase === "Unknown") return "idle"; // the cluster is away
   if (pod.ready) return "good";
   return pod.reason && /(BackOff|Err|Crash|Failed|Killed|Invalid)/i.test(pod.reason) ? "bad" : "busy";
 };
@@ -90,7 +91,8 @@ const podWord = (pod) => (pod.phase === "Running" ? (pod.ready ? "ready" : "not 
 function pods(items) {
   byId("pods-empty").hidden = items.length > 0;
   byId("pods").hidden = items.length === 0;
-  say(byId("pods-note"), items.length > 0 ? `${items.filter((pod) => pod.ready).length} of ${items.length} ready` : "");
+  const known = items.filter((pod) => pod.phase !== "Unknown");
+  say(byId("pods-note"), known.length > 0 ? `${known.filter((pod) => pod.ready).length} of ${items.length} ready` : "");
   const groups = new Map(); // those of releases first
   for (const pod of [...items].sort((a, b) => Number(!a.release) - Number(!b.release))) {
     const key = pod.release ? `release ${pod.release}` : `group ${pod.group ?? ""}`;
