@@ -31,6 +31,9 @@ const (
 	AtGateway  Place = "gateway"  // the reference that new Dask clusters get
 )
 
+// NotThere is what an image is in a place that does not have it.
+const NotThere = "not there"
+
 // Broken reports whether the chain is broken here.
 func (l Link) Broken() bool { return l.Want != "" && !l.NotReplaced }
 
@@ -41,6 +44,8 @@ func (l Link) String() string {
 		at += " " + string(l.Name)
 	}
 	switch {
+	case l.Is == NotThere:
+		return fmt.Sprintf("%s, %s: %s", l.Image, at, l.Is)
 	case l.Broken():
 		return fmt.Sprintf("%s, %s: %s, not %s", l.Image, at, l.Is, l.Want)
 	case l.NotReplaced:

@@ -74,7 +74,7 @@ func (i Image) links(containers []Container) (links event.Links) {
 	for _, h := range i.Stores {
 		switch {
 		case len(h.IDs) == 0:
-			add(h.Place, h.Name, "not there", cmp.Or(built, i.Ref))
+			add(h.Place, h.Name, event.NotThere, cmp.Or(built, i.Ref))
 		case len(i.Built) > 0 && !overlap(i.Built, h.IDs):
 			add(h.Place, h.Name, h.IDs[0], built)
 		default:
@@ -181,6 +181,9 @@ func Broken(links event.Links) error {
 
 // describe describes a broken link.
 func describe(l event.Link) string {
+	if l.Is == event.NotThere {
+		return fmt.Sprintf("%s: %s %s does not have it: %s", l.Image, l.Place, l.Name, l.Want)
+	}
 	what := "is"
 	switch l.Place {
 	case event.AtPod:
@@ -205,9 +208,11 @@ func hintFor(l event.Link) string {
 		return fmt.Sprintf("if what made the pod asks for the right image, let it make another: "+
 			"kubectl delete pod -n %s %s; else it was changed by hand, or its chart names the image by itself",
 			l.Container.Namespace, l.Container.Pod)
-	default:
-		return fmt.Sprintf("the tag was moved to another image, or removed: remove %s there, and run again (r)", l.Image)
 	}
+	if l.Is == event.NotThere {
+		return "run again (r), which brings it there"
+	}
+	return fmt.Sprintf("another image has its tag there: remove %s there, and run again (r)", l.Image)
 }
 
 // Old returns the Dask clusters that run an image of devloop.yaml under another tag, the oldest
