@@ -52,8 +52,8 @@ func TestWhatIsWaitedForIsNamed(t *testing.T) {
 			!strings.Contains(hint, "finalizers") {
 			t.Errorf("the hint is %q", hint)
 		}
-		want := "waiting for objects that are being deleted [release web objects pods/web-1 " + name + " at most 54s] <nil>\n" +
-			"waiting for objects that are being deleted [release web objects " + name + " at most 30s] <nil>\n"
+		const waiting = "waiting for objects that are being deleted [release web objects "
+		const want = waiting + "pods/web-1 " + name + " at most 54s] <nil>\n" + waiting + name + " at most 30s] <nil>\n"
 		if log := l.log(); log != want {
 			t.Errorf("it says\n%swant\n%s", log, want)
 		}
@@ -81,11 +81,12 @@ func TestNamespaceThatDoesNotGetEmptyTellsWhy(t *testing.T) {
 		l := cluster(t, permits{journal.Namespace: {"demo"}}, of("ConfigMap", "stuck", deleted("example.test/never")))
 		l.namespace(t, made)
 		err := l.deleteNamespace(t.Context(), l.stage(), "demo")
-		if err == nil || !strings.Contains(err.Error(), "configmaps/stuck (finalizers example.test/never): not empty after") ||
+		const stuck = "configmaps/stuck (finalizers example.test/never)"
+		if err == nil || !strings.Contains(err.Error(), stuck+": not empty after") ||
 			!strings.Contains(event.Hint(err), "kubectl describe configmaps stuck -n demo") {
 			t.Errorf("it ends with %v, hint %q", err, event.Hint(err))
 		}
-		if log := l.log(); !strings.Contains(log, "configmaps/stuck (finalizers example.test/never)") {
+		if log := l.log(); !strings.Contains(log, stuck) {
 			t.Errorf("it does not say what it waits for: %q", log)
 		}
 	})
@@ -101,7 +102,8 @@ func TestNamespaceThatEndsTellsWhy(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = l.ensureNamespace(t.Context(), l.stage(), "demo")
-		if err == nil || !strings.Contains(err.Error(), "namespaces/demo (example.test/never remains): still being deleted") ||
+		const why = "namespaces/demo (example.test/never remains): still being deleted"
+		if err == nil || !strings.Contains(err.Error(), why) ||
 			!strings.Contains(event.Hint(err), "kubectl describe namespaces demo") {
 			t.Errorf("it ends with %v, hint %q", err, event.Hint(err))
 		}
@@ -131,8 +133,8 @@ func TestWhatIsStillEndingIsNamed(t *testing.T) {
 		began := time.Now()
 		names, err := left.stillEnding(t.Context())
 		got := strings.Join(names, ", ")
-		if want := "configmaps/stuck (finalizers example.test/never), pods/ending (finalizers example.test/pod), pods/orphan"; err != nil ||
-			got != want || time.Since(began) > endingGrace {
+		want := "configmaps/stuck (finalizers example.test/never), pods/ending (finalizers example.test/pod), pods/orphan"
+		if err != nil || got != want || time.Since(began) > endingGrace {
 			t.Errorf("after %s: %s, %v\nwant %s", time.Since(began), got, err, want)
 		}
 	})

@@ -45,7 +45,7 @@ func (d *Deployer) ensureNamespace(ctx context.Context, stage event.Stage, name 
 		if err := d.awaitNamespaceGone(waitCtx, stage, found); err != nil {
 			return err
 		}
-		found, err = namespaces.Get(ctx, name, metav1.GetOptions{})
+		_, err = namespaces.Get(ctx, name, metav1.GetOptions{})
 	}
 	if err == nil {
 		return nil
