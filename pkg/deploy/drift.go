@@ -443,11 +443,8 @@ func (d *Deployer) awaitEnd(ctx context.Context, stage event.Stage, one drift) e
 		"release", event.Name(one.in.release.Name), "object", one.String())
 	ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still being deleted after %s", goneTimeout))
 	defer cancel()
-	err := d.until(ctx, func() (string, error) { return d.terminating(ctx, []object{one.object}) })
-	if finalizers := one.live.GetFinalizers(); err != nil && len(finalizers) > 0 {
-		return event.WithHint(err, "whoever set its finalizers has to remove them: "+strings.Join(finalizers, ", "))
-	}
-	return err
+	look := func() ([]ending, error) { return d.terminating(ctx, []object{one.object}) }
+	return d.awaitGone(ctx, stage, look, "release", event.Name(one.in.release.Name))
 }
 
 // report says what was changed, and by whom.

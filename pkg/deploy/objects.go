@@ -2,8 +2,6 @@ package deploy
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"sort"
@@ -21,8 +19,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/json" // whole numbers stay whole
 	"k8s.io/client-go/dynamic"
 	"sigs.k8s.io/yaml"
-
-	"github.com/devloop/devloop/pkg/event"
 )
 
 // maxRequests limits concurrent requests to the API server.
@@ -149,37 +145,6 @@ func (d *Deployer) contentsOf(ctx context.Context, r Release, version int) (cont
 	}
 	return d.remember(r, record), nil
 }
-
-// firstMatch names one of the objects that match, or returns "". The metadata is nil for an object
-// that does not exist, or whose kind the API server does not know.
-func (d *Deployer) firstMatch(ctx context.Context, objects []object,
-	is func(object, *metav1.PartialObjectMetadata) bool) (string, error) {
-	group, ctx := event.NewGroup(ctx)
-	group.SetLimit(maxRequests)
-	for _, o := range objects {
-		group.Go(func() error {
-			there, err := d.metadata(ctx, o)
-			if err != nil {
-				return fmt.Errorf("look for %s: %w", o, err)
-			}
-			if is(o, there) {
-				return foundError(o.String())
-			}
-			return nil
-		})
-	}
-	err := group.Wait()
-	var one foundError
-	if errors.As(err, &one) {
-		return string(one), nil
-	}
-	return "", err
-}
-
-// foundError ends the search.
-type foundError string
-
-func (f foundError) Error() string { return string(f) }
 
 // metadata returns an object's metadata, nil if there is no such object.
 func (d *Deployer) metadata(ctx context.Context, o object) (*metav1.PartialObjectMetadata, error) {
