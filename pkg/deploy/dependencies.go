@@ -5,6 +5,7 @@ package deploy
 // copy of it was packed before.
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -151,6 +152,16 @@ func isLocal(file string, wanted *chart.Dependency) bool {
 		}
 	}
 	return true
+}
+
+// dependencyFolder returns the folder of a dependency, by its name in the chart in a folder.
+func dependencyFolder(parent, name string) string {
+	for _, wanted := range metadataIn(parent).Dependencies {
+		if wanted != nil && cmp.Or(wanted.Alias, wanted.Name) == name && isLocal(parent, wanted) {
+			return localFolder(parent, wanted)
+		}
+	}
+	return filepath.Join(parent, "charts", name)
 }
 
 // packedFolders returns the folders of charts in the charts folder of the chart in file.

@@ -235,8 +235,9 @@ func TestDependenciesBeyondHelm(t *testing.T) {
 			"mid/Chart.yaml": chartText("mid", "1.0.0", local), "mid/charts/sub-0.1.0.tgz": old}),
 			want: "text: new", without: "text: old"},
 		"a copy in a packed folder": {files: together(beside, map[string]string{
-			"app/Chart.yaml":                      chartText("app", "1.0.0", ""),
-			"app/charts/mid/Chart.yaml":           chartText("mid", "1.0.0", `{name: sub, version: 0.1.0, repository: "file://../../../sub"}`),
+			"app/Chart.yaml": chartText("app", "1.0.0", ""),
+			"app/charts/mid/Chart.yaml": chartText("mid", "1.0.0",
+				`{name: sub, version: 0.1.0, repository: "file://../../../sub"}`),
 			"app/charts/mid/charts/sub-0.1.0.tgz": old}), want: "text: new", without: "text: old"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -268,6 +269,26 @@ func TestDependenciesBeyondHelm(t *testing.T) {
 				t.Errorf("the folder does not count: %v", err)
 			}
 		})
+	}
+}
+
+// A mistake in a dependency is reported where it is to be mended.
+func TestPlacesInDependencies(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{
+		"app/Chart.yaml": chartText("app", "1.0.0", `{name: mid, version: 1.0.0, alias: web, repository: "file://../mid"}`),
+		"mid/Chart.yaml": chartText("mid", "1.0.0", `{name: sub, version: 0.1.0, repository: "file://../sub"}`),
+		"sub/Chart.yaml": chartText("sub", "0.1.0", "")})
+	want := desired{Release: Release{Chart: filepath.Join(dir, "app")}}
+	for name, file := range map[string]string{
+		"app/templates/a.yaml":                         "app/templates/a.yaml",
+		"app/charts/web/templates/a.yaml":              "mid/templates/a.yaml",
+		"app/charts/web/charts/sub/templates/x/a.yaml": "sub/templates/x/a.yaml",
+		"app/charts/other/templates/a.yaml":            "app/charts/other/templates/a.yaml",
+	} {
+		if got := want.file(name); got != filepath.Join(dir, file) {
+			t.Errorf("%s: %s", name, got)
+		}
 	}
 }
 

@@ -208,5 +208,13 @@ func (want *desired) file(name string) string {
 		return name
 	}
 	_, inside, _ := strings.Cut(name, "/")
-	return filepath.Join(want.Chart, filepath.FromSlash(inside))
+	folder := want.Chart
+	for {
+		below, isBelow := strings.CutPrefix(inside, "charts/")
+		dependency, rest, _ := strings.Cut(below, "/")
+		if !isBelow || rest == "" {
+			return filepath.Join(folder, filepath.FromSlash(inside))
+		}
+		folder, inside = dependencyFolder(folder, dependency), rest
+	}
 }

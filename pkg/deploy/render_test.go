@@ -76,8 +76,8 @@ func TestObjectRenderedTwice(t *testing.T) {
 			"configmap/a is both in /c/templates/a.bak.yaml and in /c/templates/a.yaml"},
 		"one template": {map[string]string{"a.yaml": config("a", "") + "---\n" + config("a", "")},
 			"configmap/a is twice in /c/templates/a.yaml"},
-		"the release's namespace": {map[string]string{"a.yaml": config("a", "  namespace: demo\n"), "b.yaml": config("a", "")},
-			"configmap/a"},
+		"the release's namespace": {map[string]string{"a.yaml": config("a", "  namespace: demo\n"),
+			"b.yaml": config("a", "")}, "configmap/a"},
 		"another namespace": {map[string]string{"a.yaml": config("a", "  namespace: other\n"),
 			"b.yaml": config("a", "  namespace: other\n")}, "configmap/a in namespace other is both in"},
 		"in a list": {map[string]string{"a.yaml": config("a", ""), "list.yaml": "apiVersion: v1\nkind: List\nitems:\n" +

@@ -45,7 +45,9 @@ releases:
 local: { sync: true, requirements: requirements.txt }
 `, "again"},
 	{"local.yaml", "watch: { quiet: 10ms }\n", "watch: { quiet: 11ms }\n"},
-	{"requirements.txt", "dask\n", "distributed\n"},
+	{"requirements.txt", "-r base.txt\n-c limits/all.txt\n", "-r base.txt\n-c limits/all.txt\ndask\n"},
+	{"base.txt", "numpy\n", "pandas\n"},
+	{"limits/all.txt", "", "numpy<3\n"},
 
 	{"app/Dockerfile", "FROM scratch\nCOPY app.py lib /\n", "FROM scratch\nLABEL a=b\nCOPY app.py lib /\n"},
 	{"app/app.py", "a", "b"},
@@ -173,7 +175,8 @@ func TestEveryInputIsWatched(t *testing.T) {
 			return loop.Stages{}, err
 		}
 		q := quickStages{}
-		return loop.Stages{Files: c.Files(), Images: hashOnly{imageStage{builders, c}}, Nodes: q, Local: q,
+		return loop.Stages{Files: append(c.Files(), includedRequirements(c)...),
+			Images: hashOnly{imageStage{builders, c}}, Nodes: q, Local: q,
 			Platform: failing{q, ReleaseFiles(c), &fails}, Forwards: q, Proof: quickProof{}}, nil
 	}
 	ctx, cancel := context.WithCancel(t.Context())
