@@ -122,8 +122,8 @@ func TestCommandEnds(t *testing.T) {
 			t.Fatalf("what the command started goes on: %v %s", err, state)
 		}
 	}
-	if err := d.run(t.Context(), stage, demoRelease, "after", Command{Args: []string{"sh", "-c", "sleep 100 & echo $! > pid"},
-		Timeout: time.Minute}); err != nil {
+	background := Command{Args: []string{"sh", "-c", "sleep 100 & echo $! > pid"}, Timeout: time.Minute}
+	if err := d.run(t.Context(), stage, demoRelease, "after", background); err != nil {
 		t.Errorf("a child in the background: %v", err)
 	}
 	if err := syscall.Kill(pid(), syscall.SIGKILL); err != nil {

@@ -53,7 +53,9 @@ func TestOpenFiles(t *testing.T) {
 		})
 		p.expect("a backup", func() { p.write("ctx/app.py~") }, "ctx/app.py~")
 		p.watchPaths(p.exclude("ctx", "ctx", files.ToolFiles()...), Path{Name: p.path("ctx/values.yaml~")})
-		p.expect("of no interest", func() { p.write("ctx/app.py~", "ctx/4913", "ctx/.git/index", "ctx/..app.py.swp", "ctx/.idea/x/y") })
+		p.expect("of no interest", func() {
+			p.write("ctx/app.py~", "ctx/4913", "ctx/.git/index", "ctx/..app.py.swp", "ctx/.idea/x/y")
+		})
 		p.expect("one that is asked for", func() { p.write("ctx/values.yaml~") }, "ctx/values.yaml~")
 		p.expect("safe write", func() {
 			p.write("ctx/app.py___jb_tmp___")
