@@ -27,8 +27,8 @@ var withCommas = []string{"1,000", "a,b=c", "x{y,z}", "http://x/y?a=b,c={d}", "a
 // styled are values with quotes, tags or several lines.
 var styled = []string{
 	`"no"`, `'no'`, `"1.10"`, `"0755"`, `'2001-01-01'`, `""`, `"~"`, `"null"`, `"a\tb\u00e9"`, "|\n   no", "|-\n   1.10",
-	">\n   folded\n   text\n\n   more", "plain\n   over lines\n\n   no", "!!str no", "!!str 1.10", `!!int "8"`, "!!float 3",
-	"!!bool yes", `!!bool "no"`, "!mine 5", "!!binary aGk=", "!!timestamp 2001-01-01", "!!null null",
+	">\n   folded\n   text\n\n   more", "plain\n   over lines\n\n   no", "!!str no", "!!str 1.10", `!!int "8"`,
+	"!!float 3", "!!bool yes", `!!bool "no"`, "!mine 5", "!!binary aGk=", "!!timestamp 2001-01-01", "!!null null",
 	"[no, 1.10, [0755], { a: yes }]", `{ yes: 1, 1.10: a, 0x10: b, 2001-01-01: c, "no": d, 'n': e }`, "[]", "{}",
 	"[~, ]", "\n   - no\n   - - 08\n", "&a no", "~", "",
 }

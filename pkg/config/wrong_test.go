@@ -319,7 +319,8 @@ releases:
 		`devloop.yaml:13:8: releases[0].inlineValues.g: x cannot be a Helm value; put it in quotes if it is text`,
 		`devloop.yaml:14:18: releases[0].inlineValues.h: "true" is here twice: for Helm, true is the same key`,
 		`devloop.yaml:14:27: releases[0].inlineValues.h: ~ cannot be a key of Helm values; put it in quotes`,
-		`devloop.yaml:16:16: releases[0].inlineValues.j: has "a", which stands above: Helm would take this one; write << first`,
+		`devloop.yaml:16:16: releases[0].inlineValues.j: has "a", which stands above: ` +
+			`Helm would take this one; write << first`,
 		`devloop.yaml:17:60: releases[1].inlineValues: must be a mapping, but is a list`,
 	}},
 	{"templates of inline values", head + `releases:

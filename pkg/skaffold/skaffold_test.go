@@ -211,9 +211,10 @@ func TestEveryKeyOfSkaffold(t *testing.T) {
 	}
 	two := c.Releases[2]
 	for _, check := range []struct{ got, want any }{
-		{two.Set, config.SetValues{"a": int64(1), "b.c": "x", "d": true, "deep.e[0]": "f", "deep.e[1].g": "0.5", "nothing": nil,
-			`h\.i/j`: nil,
-			"image":  `{{ image "worker" }}`, "of-x": `{{ repository "client" }}:{{ tag "client" }}`,
+		{two.Set, config.SetValues{"a": int64(1), "b.c": "x", "d": true, "deep.e[0]": "f", "deep.e[1].g": "0.5",
+			"nothing": nil,
+			`h\.i/j`:  nil,
+			"image":   `{{ image "worker" }}`, "of-x": `{{ repository "client" }}:{{ tag "client" }}`,
 			"domain": `{{ registry "client" }}/{{ path "client" }}`}},
 		{two.InlineValues, map[string]any{"text": `{{ "{{" }} .Release.Name }}`,
 			"deep": map[string]any{"list": []any{1.0, "two"}}, "list": []any{1.0, " two", `{{ tag "worker" }}`}}},
@@ -483,15 +484,15 @@ deploy:
 	{name: "kubectl alone", text: skaffoldHead + "deploy: { kubectl: {} }\n", want: []string{
 		`skaffold.yaml:4:11: deploy.kubectl: kubectl is not used: devloop deploys Helm releases alone`,
 	}},
-	{name: "values that helm reads otherwise", text: inHelm(useWorker + `setValues: { a: 1.10, b: "1.10" }, overrides: { c: ` +
-		`no, d: ["on", { e: Y }] }`), want: []string{
+	{name: "values that helm reads otherwise", text: inHelm(useWorker + `setValues: { a: 1.10, b: "1.10" }, overrides: ` +
+		`{ c: no, d: ["on", { e: Y }] }`), want: []string{
 		`skaffold.yaml:4:101: build.artifacts[1].jib: the image jibbed is not built: devloop builds Dockerfiles`,
 		`skaffold.yaml:6:64: deploy.helm.releases[0].setValues.a: skaffold makes 1.1 of 1.10, and so helm --set gets that: ` +
 			`quotes keep what is written`,
 		`skaffold.yaml:6:99: deploy.helm.releases[0].overrides.c: no is true or false, as in a values file, and not text, ` +
 			`as for skaffold: put text in quotes`,
-		`skaffold.yaml:6:118: deploy.helm.releases[0].overrides.d[1].e: Y is true or false, as in a values file, and not text, ` +
-			`as for skaffold: put text in quotes`,
+		`skaffold.yaml:6:118: deploy.helm.releases[0].overrides.d[1].e: Y is true or false, as in a values file, and not ` +
+			`text, as for skaffold: put text in quotes`,
 	}},
 	{name: "digests", text: inHelm(`setValueTemplates: { a: "{{.IMAGE_DIGEST}}", b: "{{.IMAGE_TAG}}@{{.IMAGE_DIGEST}}" }`),
 		want: []string{
