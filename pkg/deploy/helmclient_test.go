@@ -31,6 +31,7 @@ type objectServer struct {
 	mu      sync.Mutex
 	objects map[string]*unstructured.Unstructured
 	looked  func(name string) // is called after an object was asked for
+	refuses string            // the name of an object that cannot be patched
 }
 
 func newObjectServer(t *testing.T, objects ...*unstructured.Unstructured) *objectServer {
@@ -68,6 +69,15 @@ func (s *objectServer) answer(w http.ResponseWriter, r *http.Request) {
 	if there == nil {
 		status(http.StatusNotFound, metav1.StatusReasonNotFound)
 		return
+	}
+	if r.Method == http.MethodPatch {
+		if name == s.refuses {
+			status(http.StatusUnprocessableEntity, metav1.StatusReasonInvalid)
+			return
+		}
+		if name != "normalized" { // where the API server stores what it had
+			there.SetResourceVersion("2")
+		}
 	}
 	if r.Method == http.MethodDelete {
 		var options metav1.DeleteOptions
@@ -164,6 +174,28 @@ func TestUpgradeDeletesOnlyWhatIsOfTheRelease(t *testing.T) {
 	if got := server.names(); !slices.Equal(got, []string{"same", "theirs"}) ||
 		!slices.Equal(*foreign, []string{"configmap/theirs"}) {
 		t.Errorf("left are %q, of others are %q", got, *foreign)
+	}
+}
+
+// An update that fails tells apart what it has changed and what not.
+func TestUpgradeTellsWhatItHasWritten(t *testing.T) {
+	server := newObjectServer(t)
+	for _, name := range []string{"dropped", "changed", "normalized", "refused", "same"} {
+		server.objects[name] = of("ConfigMap", name, ofRelease("web"))
+	}
+	server.refuses = "refused"
+	helm, _ := server.helm()
+	before := server.list(t, "dropped", "changed", "normalized", "refused", "same")
+	after := server.list(t, "changed", "new", "normalized", "refused", "same")
+	for _, info := range after {
+		if o, ok := info.Object.(*unstructured.Unstructured); ok && info.Name != "same" {
+			o.Object["data"] = map[string]any{"a": "b"}
+		}
+	}
+	_, err := helm.Update(before, after, false)
+	const want = "\nbefore that, devloop changed configmap/changed; created configmap/new\nnot written: configmap/refused"
+	if err = helm.writes.explain(err); err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("%v", err)
 	}
 }
 
