@@ -151,7 +151,7 @@ spec:
 
 	step(t, "so does a hook that fails after all else", func(t *testing.T) {
 		p.edit(t, "values.yaml", "four", "five")
-		c := d.replace(t, "values.yaml", "hooks: []", `hooks: [{ on: post-upgrade, run: "echo no; exit 1" }]`)
+		c := d.replace(t, "values.yaml", "hooks: []", `hooks: [{ "on": post-upgrade, run: "echo no; exit 1" }]`)
 		c.fails(t, `(?s)post-upgrade hooks failed.*before that, devloop changed deployment/web; created job/web-hook0\s+`+
 			`rolled back to revision `)
 		d.replace(t, "values.yaml", "exit 1", "exit 0").arrives(t)

@@ -135,7 +135,7 @@ func testInterruptCommand(t *testing.T, cluster kubernetes.Interface) {
 // testInterruptWrite: Helm's write comes to its end, with its hook, before what it made is removed.
 func testInterruptWrite(t *testing.T, cluster kubernetes.Interface, hook string) {
 	p := newInterrupted(t)
-	p.edit(t, "devloop.yaml", "hooks: []", `hooks: [{ on: `+hook+`, run: "until [ -e /tmp/go ]; do sleep 0.2; done" }]`)
+	p.edit(t, "devloop.yaml", "hooks: []", `hooks: [{ "on": `+hook+`, run: "until [ -e /tmp/go ]; do sleep 0.2; done" }]`)
 	d := p.start(t)
 	mark := 0
 	if hook == "pre-upgrade" {
@@ -185,7 +185,7 @@ func testInterruptCleanup(t *testing.T, cluster kubernetes.Interface) {
 // testInterruptHook: the second Ctrl+C does not wait for a hook that never ends either.
 func testInterruptHook(t *testing.T, cluster kubernetes.Interface) {
 	p := newInterrupted(t)
-	p.edit(t, "devloop.yaml", "hooks: []", `hooks: [{ on: pre-install, run: sleep infinity }]`)
+	p.edit(t, "devloop.yaml", "hooks: []", `hooks: [{ "on": pre-install, run: sleep infinity }]`)
 	d := p.start(t)
 	p.awaitPod(t, cluster, webHook)
 	d.signal(t, syscall.SIGINT)
