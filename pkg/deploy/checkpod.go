@@ -181,7 +181,7 @@ func (w *waiter) checkPodTrouble(pod *corev1.Pod) error {
 		return event.Transient(fmt.Errorf("pod %s: %s", podID(pod),
 			strings.TrimSuffix(pod.Status.Reason+": "+pod.Status.Message, ": ")))
 	}
-	for _, t := range troubles(pod, false) {
+	for _, t := range w.troubles(pod, false) {
 		if w.lastsFor(t.key) >= t.grace {
 			err := event.WithHint(errors.New(t.what), t.hint)
 			if t.grace > noGrace { // a registry is away, a node is full
@@ -258,7 +258,7 @@ func lastOf(output string) string {
 // checkPodTimeout returns the error of a check that timed out.
 func (d *Deployer) checkPodTimeout(ctx context.Context, t CheckPod, pod *corev1.Pod, cause error) error {
 	text, hint := t.commandSummary()+" in image "+t.Image, t.setting("give it more time, or have it end sooner")
-	if known := troubles(pod, false); len(known) > 0 {
+	if known := d.troubles(pod, false); len(known) > 0 {
 		text, hint = text+": "+known[0].what, known[0].hint
 	} else if pod.Spec.NodeName == "" {
 		text, hint = text+": pod "+podID(pod)+" is on no node yet", "look at the nodes: kubectl describe nodes"

@@ -59,6 +59,7 @@ type Deployer struct {
 	commands         map[int]string       // the kubeconfigs of running commands, by process group
 	checkPods        map[string]bool      // that are running
 	verified         map[string]bool      // check pods that succeeded
+	loaded           map[string]bool      // images that the nodes were given, by their full names
 }
 
 // New returns a Deployer. The caller closes the journal, which may be nil where nothing is applied

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -47,6 +48,7 @@ type trouble struct {
 	key       string // identifies the trouble over time
 	grace     time.Duration
 	hint      string
+	image     podImage // that the container waits for, if it does
 }
 
 // diagnose returns what a workload still needs, "" when it is up, and an error if a pod of its
@@ -69,7 +71,7 @@ func (w *waiter) diagnose(ctx context.Context, of workload, state rollout) (miss
 		if pod.DeletionTimestamp != nil {
 			continue
 		}
-		for _, t := range append(troubles(pod, of.kind == "job"), w.unmounted(ctx, pod)...) {
+		for _, t := range append(w.troubles(pod, of.kind == "job"), w.unmounted(ctx, pod)...) {
 			if t.key == unschedulable && w.neverFits(ctx, pod) {
 				t.grace = noGrace
 			}
@@ -168,9 +170,9 @@ func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 			what: strings.TrimRight(fmt.Sprintf("container %s of pod %s: %s: %s", status.Name, pod.Name, reason, message), ": ")}
 		switch reason {
 		case "ErrImageNeverPull", "InvalidImageName":
-			t.hint = hintImage(status.Image)
+			t.image, t.hint = imageOf(pod, status), hintImageName
 		case "ErrImagePull", "ImagePullBackOff":
-			t.key, t.hint = status.Name+" pull", hintImage(status.Image)
+			t.key, t.image, t.hint = status.Name+" pull", imageOf(pod, status), hintImageName
 			if !imageDoesNotExist(waiting.Message) {
 				t.grace = retryGrace
 			}
@@ -215,9 +217,66 @@ func imageDoesNotExist(message string) bool {
 	return false
 }
 
-func hintImage(image string) string {
-	return "the node does not have " + image + " and cannot pull it: correct the name or tag in the chart's values; " +
-		"devloop loads the images that devloop.yaml builds, by {{ image \"name\" }}"
+// hintImageName is about an image that devloop has not built.
+const hintImageName = "correct the name or tag in the chart's values, or see the message for why its registry does " +
+	"not give it; an image that devloop builds is {{ image \"name\" }} there"
+
+// imageOf returns the image of a container, and whether the node asks a registry for it in any case.
+func imageOf(pod *corev1.Pod, status corev1.ContainerStatus) podImage {
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if c.Name == status.Name {
+			return podImage{c.Image, c.ImagePullPolicy == corev1.PullAlways}
+		}
+	}
+	return podImage{status.Image, false}
+}
+
+// podImage is the image of a container that waits for it.
+type podImage struct {
+	name       string
+	alwaysPull bool
+}
+
+// troubles returns what keeps a pod from coming up. Of an image that devloop has built, the cause
+// is not its name.
+func (d *Deployer) troubles(pod *corev1.Pod, ofJob bool) []trouble {
+	all := troubles(pod, ofJob)
+	for i, t := range all {
+		switch {
+		case t.image.name == "" || !d.isLoaded(t.image.name):
+		case t.image.alwaysPull:
+			all[i].hint = "devloop has built this image, and no registry has it: its container has imagePullPolicy: Always; " +
+				"make it IfNotPresent in the chart's values"
+		default:
+			all[i].hint = "devloop has built this image, and the node does not have it any more: run again (r), which brings it back"
+		}
+	}
+	return all
+}
+
+// SetLoaded names the images that the nodes were given, by their references.
+func (d *Deployer) SetLoaded(images []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.loaded = map[string]bool{}
+	for _, image := range images {
+		d.loaded[fullImageName(image)] = true
+	}
+}
+
+func (d *Deployer) isLoaded(image string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.loaded[fullImageName(image)]
+}
+
+// fullImageName has the registry that a short name leaves out.
+func fullImageName(image string) string {
+	ref, err := name.ParseReference(image)
+	if err != nil {
+		return image
+	}
+	return ref.Name()
 }
 
 const hintLines = "its last lines say why; fix it and save"
@@ -395,7 +454,7 @@ func (w *waiter) timeoutReport(ctx context.Context, s observation, failure error
 		}
 		t := trouble{container: container}
 		hint := "look at the pod: kubectl describe pod " + pod.Name + " -n " + pod.Namespace
-		for _, known := range troubles(pod, s.waitsFor.kind == "job") {
+		for _, known := range w.troubles(pod, s.waitsFor.kind == "job") {
 			t, hint = known, known.hint
 			failure = fmt.Errorf("%w\n%s", failure, known.what)
 			break

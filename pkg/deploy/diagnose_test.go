@@ -124,6 +124,29 @@ func TestKilledContainer(t *testing.T) {
 	}
 }
 
+// Of an image that the nodes were given, the cause is not its name.
+func TestImageThatIsNotPulled(t *testing.T) {
+	d := New(&kube.Cluster{Client: fake.NewClientset()}, "demo", nil, Options{})
+	d.SetLoaded([]string{"worker:abc"})
+	for _, test := range []struct {
+		image  string
+		policy corev1.PullPolicy
+		hint   string // a part of it
+	}{
+		{"docker.io/library/worker:abc", corev1.PullAlways, "make it IfNotPresent"},
+		{"worker:abc", corev1.PullIfNotPresent, "does not have it any more"},
+		{"worker:latest", corev1.PullAlways, "correct the name or tag"},
+	} {
+		pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: test.image,
+			ImagePullPolicy: test.policy}}}}
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", Image: test.image,
+			State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull"}}}}
+		if all := d.troubles(pod, false); len(all) != 1 || !strings.Contains(all[0].hint, test.hint) {
+			t.Errorf("%s, %s: %+v", test.image, test.policy, all)
+		}
+	}
+}
+
 // What delayed a container before it started is not why it failed.
 func TestEvidence(t *testing.T) {
 	started := metav1.NewTime(time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC))

@@ -173,7 +173,7 @@ func (w *hookWatch) inspectPod(ctx context.Context, about string, pod *corev1.Po
 			w.hint = "its last lines say why; fix the hook and save"
 		}
 	}
-	for _, t := range troubles(pod, ofJob) {
+	for _, t := range w.troubles(pod, ofJob) {
 		if w.lastsFor(pod.Name+" "+t.key) >= t.grace {
 			w.report, w.hint = about+": "+t.what+w.evidence(ctx, pod, t), t.hint
 			return true

@@ -2,6 +2,8 @@ package session
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/deploy"
@@ -45,6 +47,9 @@ func (p platformStage) Apply(ctx context.Context, sink event.Sink, target *loop.
 		return err
 	}
 	p.prover.forget()
+	if p.config.Push == "" {
+		p.deployer.SetLoaded(slices.Collect(maps.Values(target.Refs())))
+	}
 	return p.deployer.Apply(ctx, sink, list, p.config.Timeouts.Rollout)
 }
 
