@@ -157,11 +157,8 @@ func Want(images []Libraries) Wanted {
 	return w
 }
 
-// Constraints are exact requirements, sorted: of the libraries that are named, or of all.
-func (w Wanted) Constraints(names ...string) []string {
-	if names == nil {
-		names = slices.Collect(maps.Keys(w.Versions))
-	}
+// Constraints are exact requirements of the libraries that are named, sorted.
+func (w Wanted) Constraints(names []string) []string {
 	list := make([]string, len(names))
 	for i, name := range names {
 		list[i] = name + "==" + w.Versions[name]

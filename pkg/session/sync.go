@@ -197,11 +197,18 @@ func (s *localSync) isDone() bool {
 		s.requirements.Met(s.environment.Versions)
 }
 
-// missing returns those of the libraries that the environment has not, or in another version.
+// missing returns those of the libraries that the environment has not, or in another version. What
+// the user edits there, or has from an address, stays.
 func (s *localSync) missing(names []string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
-		return s.environment.Versions[name] == s.wanted.Versions[name]
+		return s.environment.FromAddress[name] || s.environment.Versions[name] == s.wanted.Versions[name]
 	})
+}
+
+// constraints are the versions of the images, except of what stays.
+func (s *localSync) constraints() []string {
+	names := slices.Collect(maps.Keys(s.wanted.Versions))
+	return s.wanted.Constraints(slices.DeleteFunc(names, func(name string) bool { return s.environment.FromAddress[name] }))
 }
 
 // fingerprint identifies the environment, what is wanted of it, and what else decides how that is
@@ -237,10 +244,10 @@ func (s *localSync) run(ctx context.Context, sink event.Sink) error {
 	}
 	return quiet.Stage("local").Step(ctx, event.VenvSynced, func(ctx context.Context) (details []any, err error) {
 		if len(s.requirements.Files) > 0 {
-			err = install(ctx, venv.Packages{Requirements: s.requirements.Files[0], Constraints: s.wanted.Constraints()})
+			err = install(ctx, venv.Packages{Requirements: s.requirements.Files[0], Constraints: s.constraints()})
 		}
 		if rest := s.missing(s.wanted.ByName); err == nil && len(rest) > 0 {
-			err = install(ctx, venv.Packages{Exactly: s.wanted.Constraints(rest...)})
+			err = install(ctx, venv.Packages{Exactly: s.wanted.Constraints(rest)})
 		}
 		if len(changed) > 0 {
 			details = []any{"installed", few(changed)}

@@ -156,6 +156,16 @@ func TestSync(t *testing.T) {
 	if e = expect("more", "alpha\n", begins, done); e.Field("installed") != "gamma-1.0" {
 		t.Errorf("%+v", e)
 	}
+	// What the user has of it from a folder stays.
+	source := filepath.Join(folder, "gamma-2.0-py3-none-any.whl")
+	if err := os.Link(filepath.Join(os.Getenv("PIP_FIND_LINKS"), filepath.Base(source)), source); err != nil {
+		t.Fatal(err)
+	}
+	runPython(t, dir, []string{"-m", "pip", "install", "--quiet", source})
+	expect("one of the user's own", "alpha\n", begins, detail)
+	if e, err := venv.Read(dir); err != nil || e.Versions["gamma"] != "2.0" {
+		t.Errorf("%+v, %v", e, err)
+	}
 	expect("what cannot be installed is not tried each time", "alpha\n", equal)
 	holds["alpha"] = "9.0"
 	e = expect("a version that this machine cannot have", "alpha\n", begins, fails, warned)

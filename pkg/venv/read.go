@@ -87,7 +87,7 @@ func open(dir string) (*reader, error) {
 		return nil, event.WithHint(fmt.Errorf("%s is a file, not the folder of a Python environment", dir),
 			"name the folder that python3 -m venv made")
 	}
-	r := &reader{Environment: Environment{Path: dir, Versions: map[string]string{}}}
+	r := &reader{Environment: Environment{Path: dir, Versions: map[string]string{}, FromAddress: map[string]bool{}}}
 	if err := r.identify(); err != nil {
 		return nil, err
 	}
@@ -287,20 +287,21 @@ func (r *reader) ofUser() []string {
 // add adds the libraries in a folder, and in those that its files name. Libraries that are known
 // already stay.
 func (r *reader) add(folder string) error {
-	entries, err := r.addFolder(folder)
+	entries, err := r.addFolder(folder, false)
 	if err != nil {
 		return err
 	}
 	for _, entry := range entries {
 		for _, other := range namedFolders(filepath.Join(folder, entry.Name()), folder) {
-			_, _ = r.addFolder(other) // it may be gone
+			_, _ = r.addFolder(other, true) // it may be gone
 		}
 	}
 	return nil
 }
 
 // addFolder adds the libraries in a folder and returns its entries, or none if it was read before.
-func (r *reader) addFolder(folder string) ([]os.DirEntry, error) {
+// What is elsewhere is there for the user to edit.
+func (r *reader) addFolder(folder string, elsewhere bool) ([]os.DirEntry, error) {
 	info, err := os.Stat(folder)
 	if err != nil || slices.ContainsFunc(r.seen, func(other os.FileInfo) bool { return os.SameFile(info, other) }) {
 		return nil, err
@@ -311,25 +312,32 @@ func (r *reader) addFolder(folder string) ([]os.DirEntry, error) {
 		return nil, err
 	}
 	// A tool may leave the metadata of a version that another tool has replaced: the newest counts.
-	newest := map[string]time.Time{}
-	found := map[string]string{}
+	type library struct {
+		version, path string
+		installed     time.Time
+	}
+	found := map[string]library{}
 	for _, entry := range entries {
-		path := filepath.Join(folder, entry.Name())
-		name, version, err := readLibrary(path)
-		if err != nil {
+		l := library{path: filepath.Join(folder, entry.Name())}
+		name := ""
+		if name, l.version, err = readLibrary(l.path); err != nil {
 			return nil, err
 		}
-		if name == "" || version == "" {
+		if name == "" || l.version == "" {
 			continue
 		}
-		at := modified(path)
-		if before, twice := newest[name]; !twice || at.After(before) {
-			found[name], newest[name] = version, at
+		l.installed = modified(l.path)
+		if before, twice := found[name]; !twice || l.installed.After(before.installed) {
+			found[name] = l
 		}
 	}
-	for name, version := range found {
-		if _, known := r.Versions[name]; !known {
-			r.Versions[name] = version
+	for name, l := range found {
+		if _, known := r.Versions[name]; known {
+			continue
+		}
+		r.Versions[name] = l.version
+		if _, err := os.Stat(filepath.Join(l.path, "direct_url.json")); err == nil || elsewhere {
+			r.FromAddress[name] = true
 		}
 	}
 	return entries, nil

@@ -230,6 +230,19 @@ func TestReadOfUser(t *testing.T) {
 	}
 }
 
+// What the user edits, or has from an address, is known as such.
+func TestReadFromAddress(t *testing.T) {
+	dir, source := t.TempDir(), t.TempDir()
+	write(t, source, map[string]string{"edited.egg-info/PKG-INFO": meta("edited", "0.1")})
+	write(t, dir, map[string]string{"pyvenv.cfg": "version = 3.11.2\n", site + "edited.egg-link": source + "\n.",
+		site + "dask-1.dist-info/METADATA": meta("dask", "1"), site + "ours-1.dist-info/METADATA": meta("ours", "1"),
+		site + "ours-1.dist-info/direct_url.json": `{"url": "file:///src", "dir_info": {"editable": true}}`})
+	e, err := Read(dir)
+	if err != nil || !maps.Equal(e.FromAddress, map[string]bool{"edited": true, "ours": true}) {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
 // Of two versions in one folder, the one counts that was installed last.
 func TestReadTwice(t *testing.T) {
 	dir := t.TempDir()

@@ -14,6 +14,10 @@ type Environment struct {
 	Kind     string            `json:"kind"`   // one of the kinds below
 	Python   string            `json:"python"` // its version, 3.11.2 or 3.11, "" if it is unknown
 	Versions map[string]string `json:"-"`      // of its libraries, by their normalized names
+
+	// FromAddress are libraries that the user installed from a folder (editable ones, too), an
+	// archive or a repository.
+	FromAddress map[string]bool `json:"-"`
 }
 
 // Kinds of environments.
