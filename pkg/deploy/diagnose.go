@@ -221,7 +221,7 @@ func imageDoesNotExist(message string) bool {
 const hintImageName = "correct the name or tag in the chart's values, or see the message for why its registry does " +
 	"not give it; an image that devloop builds is {{ image \"name\" }} there"
 
-// imageOf returns the image of a container, and whether the node asks a registry for it in any case.
+// imageOf returns the image of a container, and whether the node always asks a registry for it.
 func imageOf(pod *corev1.Pod, status corev1.ContainerStatus) podImage {
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		if c.Name == status.Name {

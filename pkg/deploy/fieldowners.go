@@ -109,8 +109,8 @@ func by(managers []fieldManager, kind writer) bool {
 }
 
 // peoplesTools are the names under which the tools that people use set fields, up to what follows:
-// kubectl-edit, kubernetes-dashboard-api, Mozilla/5.0. Lens calls itself node-fetch, and what runs in
-// a browser is Mozilla.
+// kubectl-edit, kubernetes-dashboard-api, Mozilla/5.0. Lens calls itself node-fetch, and what runs
+// in a browser is Mozilla.
 var peoplesTools = []string{"kubectl", "oc", "k9s", "node-fetch", "Lens", "OpenLens", "freelens", "Freelens",
 	"kubernetes-dashboard", "dashboard", "headlamp", "Headlamp", "Mozilla", "curl", "octant"}
 

@@ -131,7 +131,7 @@ func crdsOf(made *release.Release) []chart.CRD {
 	return made.Chart.CRDObjects()
 }
 
-// contentsOf returns those of a revision. Helm's record is read only once: it holds the whole chart.
+// contentsOf returns those of a revision. Helm's record is read once: it holds the whole chart.
 func (d *Deployer) contentsOf(ctx context.Context, r Release, version int) (contents, error) {
 	d.mu.Lock()
 	known, found := d.revisionContents[revisionID(r, version)]

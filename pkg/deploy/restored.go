@@ -103,8 +103,8 @@ func (r restoration) mergeLists(path fieldpath.Path, live, manifest []any, steps
 	return append(merged, missing...)
 }
 
-// isLeft tells whether a field that differs from the manifest stays as it is. What the release's own
-// writer has set differs only in its form, or by what admission has made of it.
+// isLeft tells whether a field that differs from the manifest stays as it is. What the release's
+// own writer has set differs only in its form, or by what admission has made of it.
 func (r restoration) isLeft(path fieldpath.Path) bool {
 	set := r.owners.of(path)
 	onlyRelease := len(set) > 0 && !by(set, person) && !by(set, unknownWriter)

@@ -1,6 +1,6 @@
 //go:build e2e
 
-// A release is written when what it is made from differs, and never else: counted by Helm's records.
+// A release is written when what it is made from differs, and never else, by Helm's records.
 package e2e
 
 import (
