@@ -7,6 +7,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/devloop/devloop/pkg/files"
@@ -41,6 +42,8 @@ func newPlan(targets []*target) plan {
 	base := commonFolder(targets)
 	realBase := real(base)
 	lstat := cachedLstat()
+	home, _ := os.UserHomeDir()
+	busy := []string{"/", real(home)} // they have much traffic, and macOS asks the user about them
 	for _, target := range targets {
 		steps := trace(target.Name, lstat)
 		for i, s := range steps {
@@ -48,9 +51,10 @@ func newPlan(targets []*target) plan {
 			switch {
 			case last:
 			case s.isLink() && !holds(s.name, base) && !holds(s.name, realBase):
-			case s.isFolder() && holds(realBase, s.name) && s.name != realBase:
+			case s.isFolder() && holds(realBase, s.name) && s.name != realBase &&
+				!slices.Contains(busy, filepath.Dir(s.name)):
 			default:
-				continue // not / and $HOME: they have much traffic, and macOS asks the user about them
+				continue
 			}
 			p.folders[filepath.Dir(s.name)] = false
 			p.names[s.name] = append(p.names[s.name], target)

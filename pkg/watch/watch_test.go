@@ -325,6 +325,25 @@ func (p *project) next(want string) {
 	}
 }
 
+// A user's settings beside the project are watched, and not all that happens in the home folder.
+func TestHomeFolder(t *testing.T) {
+	p := open(t, Options{Quiet: 30 * time.Millisecond}, nil)
+	t.Setenv("HOME", p.path("home"))
+	p.write("home/work/project/f", "home/.docker/config.json")
+	p.watch("home/work/project/f", "home/.docker/config.json", "home/.config/helm/repositories.yaml")
+	p.expect("both", func() { p.write("home/work/project/f", "home/.docker/config.json") },
+		"home/work/project/f", "home/.docker/config.json")
+	p.expect("a folder that is replaced", func() {
+		p.rename("home/work/project", "home/work/old")
+		p.write("home/work/project/f")
+	}, "home/work/project/f")
+	p.changed("settings appear", func() { p.write("home/.config/helm/repositories.yaml") })
+	p.expect("settings", func() { p.write("home/.config/helm/repositories.yaml") }, "home/.config/helm/repositories.yaml")
+	if got := p.below("home"); slices.Contains(got, "home") || !slices.Contains(got, "home/.docker") {
+		t.Errorf("watched folders: %q", got)
+	}
+}
+
 func TestLinks(t *testing.T) {
 	eachMode(t, func(p *project) {
 		p.write("shared/v1/req.txt", "shared/v2/req.txt", "proj/own.txt")
