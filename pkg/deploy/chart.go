@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"helm.sh/helm/v3/pkg/chart"
+	"helm.sh/helm/v3/pkg/cli"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
@@ -162,7 +163,7 @@ func (c *charts) locate(ctx context.Context, stage event.Stage, from source) (st
 			return "", err
 		}
 		return c.fetch(ctx, stage, at.URL, from.sha256, at.Digest, func(ctx context.Context) ([]byte, error) {
-			return download(ctx, withLogin(at.URL, from.repo))
+			return download(ctx, withLogin(at.URL, from.repo), from.repo)
 		})
 	case strings.HasPrefix(from.chart, "oci://"):
 		at, err := c.resolve(ctx, stage, from)
@@ -176,7 +177,7 @@ func (c *charts) locate(ctx context.Context, stage event.Stage, from source) (st
 	case strings.HasPrefix(from.chart, "https://"), strings.HasPrefix(from.chart, "http://"):
 		return c.fetch(ctx, stage, from.chart, from.sha256, "", func(ctx context.Context) ([]byte,
 			error) {
-			return download(ctx, from.chart)
+			return download(ctx, from.chart, "")
 		})
 	case from.isLocal():
 		return from.chart, from.verify()
@@ -284,17 +285,24 @@ func (c *charts) makeFolder() error {
 	return os.Chmod(c.dir, 0o700)
 }
 
-// download returns the content at a URL. User and password come from the URL, or from Helm's list
-// of repositories.
-func download(ctx context.Context, address string) ([]byte, error) {
+// download returns the content at a URL, in the way that helm repo add has set for the repository
+// that it belongs to, or for the URL itself. A user and a password in the URL come first.
+func download(ctx context.Context, address, repository string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err
 	}
-	if user, password := repositoryLogin(address); req.URL.User == nil && user != "" {
-		req.SetBasicAuth(user, password)
+	client := http.DefaultClient
+	if entry := repositoryEntry(address, withoutLogin(repository)); entry != nil {
+		if client, err = clientFor(entry); err != nil {
+			return nil, event.WithHint(fmt.Errorf("the repository %q in %s: %w", entry.Name, cli.New().RepositoryConfig, err),
+				"helm repo add --force-update "+entry.Name+" "+entry.URL)
+		}
+		if req.URL.User == nil && entry.Username != "" && (entry.PassCredentialsAll || isSameHost(entry.URL, address)) {
+			req.SetBasicAuth(entry.Username, entry.Password)
+		}
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return nil, markDownload(ctx, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"log"
@@ -212,6 +213,46 @@ func TestChartRepository(t *testing.T) {
 	}
 	if _, _, err := cache.opened(t, source{chart: "demo", repo: server.URL + "/charts", version: "^1.0"}); err != nil {
 		t.Error(err)
+	}
+}
+
+// A repository is asked as helm repo add has set it: its certificate, its user, also for archives at
+// another place of its host.
+func TestChartRepositoryThatWasAdded(t *testing.T) {
+	content := archive(t, demo)
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != "me" || password != "secret" {
+			http.Error(w, "who are you?", http.StatusUnauthorized)
+			return
+		}
+		switch r.URL.Path {
+		case "/charts/index.yaml":
+			fmt.Fprint(w, "apiVersion: v1\nentries:\n  demo:\n  - {name: demo, version: 1.0.0, urls: [/files/demo.tgz]}\n")
+		case "/files/demo.tgz":
+			_, _ = w.Write(content)
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	defer server.Close()
+	dir := t.TempDir()
+	write(t, dir, map[string]string{
+		"ca.pem": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})),
+		"repositories.yaml": fmt.Sprintf("repositories:\n- {name: mine, url: %s/charts, username: me, password: secret, "+
+			"caFile: %s/ca.pem}\n", server.URL, dir),
+		"app/Chart.yaml": chartText("app", "1.0.0", `{name: demo, version: ^1, repository: "@mine"}`)})
+	t.Setenv("HELM_REPOSITORY_CONFIG", filepath.Join(dir, "repositories.yaml"))
+	for _, from := range []source{{chart: "demo", repo: server.URL + "/charts"}, {chart: filepath.Join(dir, "app")}} {
+		if _, _, err := (&charts{dir: t.TempDir()}).opened(t, from); err != nil {
+			t.Errorf("%s: %v", from, err)
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, "ca.pem")); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := (&charts{dir: t.TempDir()}).opened(t, source{chart: "demo", repo: server.URL + "/charts"})
+	if err == nil || !strings.Contains(err.Error(), `the repository "mine"`) || !strings.Contains(err.Error(), "ca.pem") {
+		t.Errorf("without its certificate: %v", err)
 	}
 }
 

@@ -6,6 +6,8 @@ package deploy
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +18,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/Masterminds/semver/v3"
@@ -100,7 +103,7 @@ func findVersion(ctx context.Context, from source) (chartLocation, error) {
 	if from.repo == "" {
 		return findTag(ctx, from)
 	}
-	text, err := download(ctx, indexOf(from.repo))
+	text, err := download(ctx, indexOf(from.repo), from.repo)
 	if err != nil {
 		return chartLocation{}, err
 	}
@@ -239,16 +242,56 @@ func addedRepository(name string) (string, error) {
 	return "", event.WithHint(fmt.Errorf("the repository %q is not in %s", name, file), "helm repo add "+name+" URL")
 }
 
-// repositoryLogin returns the user and password in Helm's configuration for an address.
-func repositoryLogin(address string) (user, password string) {
+// repositoryEntry returns the repository of helm repo add that the URLs belong to, the one with the
+// longest URL, or nil.
+func repositoryEntry(urls ...string) (best *repo.Entry) {
 	added, err := repo.LoadFile(cli.New().RepositoryConfig)
 	if err != nil {
-		return "", ""
+		return nil
 	}
 	for _, entry := range added.Repositories {
-		if entry.Username != "" && strings.HasPrefix(address, strings.TrimSuffix(entry.URL, "/")+"/") {
-			return entry.Username, entry.Password
+		prefix := strings.TrimSuffix(entry.URL, "/") + "/"
+		isOurs := slices.ContainsFunc(urls, func(u string) bool { return strings.HasPrefix(u+"/", prefix) })
+		if isOurs && (best == nil || len(entry.URL) > len(best.URL)) {
+			best = entry
 		}
 	}
-	return "", ""
+	return best
+}
+
+// clientFor returns a client with the certificates of a repository.
+func clientFor(entry *repo.Entry) (*http.Client, error) {
+	if entry.CAFile == "" && entry.CertFile == "" && !entry.InsecureSkipTLSverify {
+		return http.DefaultClient, nil
+	}
+	settings := &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		InsecureSkipVerify: entry.InsecureSkipTLSverify, //nolint:gosec // helm repo add was told so
+	}
+	if entry.CertFile != "" {
+		own, err := tls.LoadX509KeyPair(entry.CertFile, entry.KeyFile)
+		if err != nil {
+			return nil, err
+		}
+		settings.Certificates = []tls.Certificate{own}
+	}
+	if entry.CAFile != "" {
+		text, err := files.Read(entry.CAFile, maxText)
+		if err != nil {
+			return nil, err
+		}
+		settings.RootCAs = x509.NewCertPool()
+		if !settings.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("%s holds no certificate", entry.CAFile)
+		}
+	}
+	// One client a download: connections are not kept.
+	return &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: settings,
+		DisableKeepAlives: true, ForceAttemptHTTP2: true}}, nil
+}
+
+func isSameHost(one, other string) bool {
+	a, err := url.Parse(one)
+	b, otherErr := url.Parse(other)
+	return err == nil && otherErr == nil && a.Scheme == b.Scheme && a.Host == b.Host
 }

@@ -113,7 +113,7 @@ func TestTransientDownloads(t *testing.T) {
 		"not there":       {serve(http.NotFound), false},
 		"its certificate": {unknown.URL, false},
 	} {
-		_, err := download(t.Context(), test.url)
+		_, err := download(t.Context(), test.url, "")
 		if err == nil || event.IsTransient(err) != test.passes {
 			t.Errorf("%s: %t (%v)", name, event.IsTransient(err), err)
 		}
