@@ -190,7 +190,16 @@ func (e *ValueError) Error() string {
 	return fmt.Sprintf("release %s: value %s: %s", e.Release, strings.Join(e.Path, "."), e.Message)
 }
 
-func (e *ValueError) Hint() string { return "the chart's values.schema.json says what it takes" }
+func (e *ValueError) Hint() string {
+	if e.In == "set" && notText.MatchString(e.Message) {
+		return "set takes true, false, null and whole numbers as such and all else as text, like helm --set: " +
+			"write this one under inlineValues, which are read like a values file"
+	}
+	return "the chart's values.schema.json says what it takes"
+}
+
+// notText matches a violation by a text that is to be something else.
+var notText = regexp.MustCompile(`\bgot string, want (number|integer|boolean)\b`)
 
 // maxProblems limits the reported schema violations.
 const maxProblems = 50

@@ -16,6 +16,7 @@ import (
 	helm "helm.sh/helm/v3/pkg/cli/values"
 	"helm.sh/helm/v3/pkg/engine"
 
+	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
 )
 
@@ -189,5 +190,18 @@ func TestValuesMeanOneThing(t *testing.T) {
 	}
 	if len(inline) != 6 || inline["g"] != nil {
 		t.Errorf("merging changed the inline values: %v", inline)
+	}
+}
+
+func TestHintOfSet(t *testing.T) {
+	want := &desired{Release: Release{Name: "web", Set: map[string]any{"cpu": "0.5"}, InlineValues: map[string]any{"x": "a"}}}
+	err := want.schemaErrors(errors.New("- at '/cpu': got string, want number\n- at '/x': got string, want number\n" +
+		"- at '/y': got string, want number"))
+	var hints []string
+	for _, one := range err.(interface{ Unwrap() []error }).Unwrap() {
+		hints = append(hints, fmt.Sprint(strings.Contains(event.Hint(one), "helm --set")))
+	}
+	if got := strings.Join(hints, " "); got != "true false false" {
+		t.Errorf("the hint speaks of helm --set: %s", got)
 	}
 }
