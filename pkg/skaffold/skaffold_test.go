@@ -485,13 +485,15 @@ deploy:
 		`skaffold.yaml:4:11: deploy.kubectl: kubectl is not used: devloop deploys Helm releases alone`,
 	}},
 	{name: "values that helm reads otherwise", text: inHelm(useWorker + `setValues: { a: 1.10, b: "1.10" }, overrides: ` +
-		`{ c: no, d: ["on", { e: Y }] }`), want: []string{
+		`{ c: no, d: ["on", { on: Y }] }`), want: []string{
 		`skaffold.yaml:4:101: build.artifacts[1].jib: the image jibbed is not built: devloop builds Dockerfiles`,
 		`skaffold.yaml:6:64: deploy.helm.releases[0].setValues.a: skaffold makes 1.1 of 1.10, and so helm --set gets that: ` +
 			`quotes keep what is written`,
 		`skaffold.yaml:6:99: deploy.helm.releases[0].overrides.c: no is true or false, as in a values file, and not text, ` +
 			`as for skaffold: put text in quotes`,
-		`skaffold.yaml:6:118: deploy.helm.releases[0].overrides.d[1].e: Y is true or false, as in a values file, and not ` +
+		`skaffold.yaml:6:115: deploy.helm.releases[0].overrides.d[1]: on is true or false, as in a values file, and not ` +
+			`text, as for skaffold: put text in quotes`,
+		`skaffold.yaml:6:119: deploy.helm.releases[0].overrides.d[1].on: Y is true or false, as in a values file, and not ` +
 			`text, as for skaffold: put text in quotes`,
 	}},
 	{name: "digests", text: inHelm(`setValueTemplates: { a: "{{.IMAGE_DIGEST}}", b: "{{.IMAGE_TAG}}@{{.IMAGE_DIGEST}}" }`),
