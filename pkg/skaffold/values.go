@@ -203,7 +203,8 @@ func steps(path string) []string {
 // oldBoolean is true or false for Helm, and text for skaffold.
 var oldBoolean = regexp.MustCompile(`^([yYnN]|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF)$`)
 
-// oldBooleans reports values and keys that Helm reads from a values file otherwise than skaffold does.
+// oldBooleans reports values and keys that Helm reads from a values file otherwise than skaffold
+// does.
 func (s *translator) oldBooleans(n *tree.Node) {
 	if n.IsScalar() && n.Style == 0 && oldBoolean.MatchString(n.Value) {
 		s.note(n, "%s is true or false, as in a values file, and not text, as for skaffold: put text in quotes", n.Value)
