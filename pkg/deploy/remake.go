@@ -53,21 +53,20 @@ func (d *Deployer) deleteForRemake(
 		stage.Note("made anew, since it cannot be changed in place", "release", event.Name(r.Name), "object", o.String(),
 			"changed", o.fields)
 	}
-	err := d.until(ctx, func() (string, error) {
+	return d.awaitGone(ctx, stage, func() (left []ending, err error) {
 		for _, o := range anew {
 			there, err := d.metadata(ctx, o.object)
 			if err != nil {
-				return "", err
+				return nil, err
 			}
 			if there != nil && there.UID == o.uid {
-				return o.String(), nil
+				resource, _, err := d.endpoint(o.object)
+				if err != nil {
+					return nil, err
+				}
+				left = append(left, endingObject(resource.GroupResource(), there))
 			}
 		}
-		return "", nil
-	})
-	if err != nil && ctx.Err() != nil {
-		return event.WithHint(err, "it or one of its pods has a finalizer that is never removed, or a pod does not end: "+
-			"kubectl describe pods -n "+r.Namespace)
-	}
-	return err
+		return left, nil
+	}, "release", event.Name(r.Name))
 }
