@@ -48,7 +48,7 @@ func (s *dryRunServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer = json.RawMessage(body)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	if status, ok := err.(apierrors.APIStatus); ok { //nolint:errorlint // as the test has set it
+	if status, ok := err.(apierrors.APIStatus); ok {
 		refused := status.Status()
 		refused.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
 		w.WriteHeader(int(refused.Code))
