@@ -48,6 +48,7 @@ type drift struct {
 	changes  []change
 	refused  error    // why the API server does not take it
 	lost     bool     // it has not the marks of the release any more
+	unsure   bool     // whether an autoscaler scales it is not known
 	fields   []string // IDs of those that were considered
 }
 
@@ -70,7 +71,7 @@ type comparison struct {
 	only     map[string]bool // fields that count, nil for all
 
 	mu     sync.Mutex
-	scaled map[string]func() map[string]bool // by namespace, what autoscalers scale
+	scaled map[string]func() (map[string]bool, error) // by namespace, what autoscalers scale
 }
 
 // drifts returns what others have changed in the objects of a release since its last revision was
@@ -99,7 +100,7 @@ func (d *Deployer) compare(ctx context.Context, c *comparison) ([]drift, error) 
 	if err != nil {
 		return nil, err
 	}
-	c.scaled = map[string]func() map[string]bool{}
+	c.scaled = map[string]func() (map[string]bool, error){}
 	if !made.hooks && len(r.Before)+len(r.After) == 0 {
 		c.released = time.Time{}
 	}
@@ -152,7 +153,7 @@ func (c *comparison) compareOne(ctx context.Context, o object) (*drift, error) {
 		found := c.wanted(ctx, o, live)
 		intended := ownersOf(live, c.released).differences(nil, live.Object, found.restored.Object)
 		if len(intended) == 0 {
-			c.markClean(o, live)
+			c.markClean(found)
 			return nil, nil
 		}
 		found.result, err = api.Update(ctx, found.restored,
@@ -178,8 +179,15 @@ func (c *comparison) wanted(ctx context.Context, o object, live *unstructured.Un
 	}
 	r := restoration{ownersOf(live, c.released), func(path fieldpath.Path, set []fieldManager) bool {
 		field := fieldID(o, path)
-		if c.only != nil && !c.only[field] || c.leftToOthers(o, path, set) || c.isScaled(ctx, o, path) {
+		if c.only != nil && !c.only[field] || c.leftToOthers(o, path, set) {
 			return true
+		}
+		if path.String() == ".spec.replicas" {
+			scaled, err := c.isScaled(ctx, o)
+			found.unsure = err != nil
+			if scaled || err != nil { // there may be an autoscaler
+				return true
+			}
 		}
 		found.fields = append(found.fields, field)
 		return false
@@ -199,15 +207,15 @@ func (c *comparison) confirm(found *drift, intended []difference) *drift {
 			if same := owners.differences(one.path, one.live, one.was); len(same) == 0 {
 				continue
 			}
-		} else if found.refused == nil && !by(set, person) {
-			continue // a webhook allows no dry run, so only what people did is certain
+		} else if !by(set, person) {
+			continue // the API server does not say what it would make of it: only people are held to that
 		}
 		found.changes = append(found.changes, change{one, set})
 	}
 	marks := found.live.GetAnnotations()
 	switch {
 	case len(found.changes) == 0:
-		c.markClean(found.object, found.live)
+		c.markClean(found)
 		return nil
 	case found.lost && marks[kube.AnnotationRelease] != "":
 		c.stage.Warn("object stays as it is, another release owns it by now", nil, "release", event.Name(c.release.Name),
@@ -251,30 +259,27 @@ func (c *comparison) leftToOthers(o object, path fieldpath.Path, set []fieldMana
 	return times >= maxRestores
 }
 
-// isScaled tells whether an autoscaler sets a field, whoever wrote it last.
-func (c *comparison) isScaled(ctx context.Context, o object, path fieldpath.Path) bool {
-	if path.String() != ".spec.replicas" {
-		return false
-	}
+// isScaled tells whether an autoscaler sets the object's replicas, whoever wrote them last.
+func (c *comparison) isScaled(ctx context.Context, o object) (bool, error) {
 	c.mu.Lock()
-	scaled := c.scaled[o.namespace]
-	if scaled == nil {
-		scaled = sync.OnceValue(func() map[string]bool {
+	targets := c.scaled[o.namespace]
+	if targets == nil {
+		targets = sync.OnceValues(func() (map[string]bool, error) {
 			list, err := c.cluster.Client.AutoscalingV2().HorizontalPodAutoscalers(o.namespace).List(ctx, metav1.ListOptions{})
 			if err != nil {
-				return nil
+				return nil, err
 			}
-			targets := map[string]bool{}
+			found := map[string]bool{}
 			for _, scaler := range list.Items {
-				targets[scaler.Spec.ScaleTargetRef.Kind+"/"+scaler.Spec.ScaleTargetRef.Name] = true
+				found[scaler.Spec.ScaleTargetRef.Kind+"/"+scaler.Spec.ScaleTargetRef.Name] = true
 			}
-			return targets
+			return found, nil
 		})
-		c.scaled[o.namespace] = scaled
+		c.scaled[o.namespace] = targets
 	}
 	c.mu.Unlock()
-	targets := scaled()
-	return targets == nil || targets[o.kind.Kind+"/"+o.name] // nil: there may be one
+	found, err := targets()
+	return found[o.kind.Kind+"/"+o.name], err
 }
 
 // isClean tells whether that version of the object was compared before, and nothing was found.
@@ -284,13 +289,13 @@ func (c *comparison) isClean(o object, live *unstructured.Unstructured) bool {
 	return c.clean[c.cleanID(o)] == versionOf(live)
 }
 
-func (c *comparison) markClean(o object, live *unstructured.Unstructured) {
-	if c.only != nil {
+func (c *comparison) markClean(found *drift) {
+	if c.only != nil || found.unsure {
 		return
 	}
 	c.Deployer.mu.Lock()
 	defer c.Deployer.mu.Unlock()
-	c.clean[c.cleanID(o)] = versionOf(live)
+	c.clean[c.cleanID(found.object)] = versionOf(found.live)
 }
 
 func (c *comparison) cleanID(o object) string {

@@ -24,6 +24,7 @@ type drifting struct {
 	release  Release
 	last     revision
 	conflict bool     // the next write conflicts with another one
+	invalid  bool     // the API server takes no write
 	webhook  string   // sets the text, whatever is written
 	writes   []string // "dry run", "update", "create"
 }
@@ -47,6 +48,9 @@ func newDrifting(t *testing.T, manifest string, editions ...edition) *drifting {
 		object := update.Object.(*unstructured.Unstructured)
 		if d.webhook != "" {
 			_ = unstructured.SetNestedField(object.Object, d.webhook, "data", "text")
+		}
+		if d.invalid {
+			return true, nil, apierrors.NewInvalid(object.GroupVersionKind().GroupKind(), object.GetName(), nil)
 		}
 		if len(update.UpdateOptions.DryRun) > 0 {
 			d.writes = append(d.writes, "dry run")
@@ -113,6 +117,11 @@ func TestDrift(t *testing.T) {
 			func(d *drifting) { d.webhook = "two" }, "dry run", "", "", map[string]string{"text": "two"}},
 		"changed by another program": {[]edition{own, {"some-script", "", ours + "data: {text: two}"}}, nil, "dry run update",
 			"changed by another program, put back", "", map[string]string{"text": "one"}},
+		"changed by hand, for good": {[]edition{own, {"kubectl-edit", "", ours + "data: {text: two}"}},
+			func(d *drifting) { d.invalid = true }, "", "",
+			"put configmap/web back: the API server does not take it (.data.text): ", map[string]string{"text": "two"}},
+		"changed by another program, for good": {[]edition{own, {"some-script", "", ours + "data: {text: two}"}},
+			func(d *drifting) { d.invalid = true }, "", "", "", map[string]string{"text": "two"}},
 		"changed by a hook": {[]edition{own, {"kubectl-edit", "", ours + "data: {text: two}"}}, func(d *drifting) {
 			d.release.After = []Command{{}}
 			d.last.settled = metav1.NewTime(time.Now().Add(time.Second))

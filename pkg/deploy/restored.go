@@ -304,11 +304,21 @@ func child(path fieldpath.Path, step fieldpath.PathElement) fieldpath.Path {
 
 // isFixed tells whether a field is the API server's or a controller's by its meaning.
 func isFixed(path fieldpath.Path) bool {
-	first := *path[0].FieldName
-	if first == "metadata" && len(path) > 1 {
-		return *path[1].FieldName != "labels" && *path[1].FieldName != "annotations"
+	switch nameOf(path[0]) {
+	case "", "status", "apiVersion", "kind":
+		return true
+	case "metadata":
+		return len(path) > 1 && nameOf(path[1]) != "labels" && nameOf(path[1]) != "annotations"
 	}
-	return first == "status" || first == "apiVersion" || first == "kind"
+	return false
+}
+
+// nameOf returns the field that a step leads to, "" if it leads to an element.
+func nameOf(step fieldpath.PathElement) string {
+	if step.FieldName == nil {
+		return ""
+	}
+	return *step.FieldName
 }
 
 // bookkeeping are the prefixes of annotations by which kubectl and controllers remember what they
@@ -317,8 +327,9 @@ var bookkeeping = []string{"kubectl.kubernetes.io/", "deployment.kubernetes.io/"
 
 func isBookkeeping(path fieldpath.Path) bool {
 	for i := 1; i < len(path); i++ {
-		if above, name := path[i-1].FieldName, path[i].FieldName; above != nil && *above == "annotations" && name != nil &&
-			slices.ContainsFunc(bookkeeping, func(prefix string) bool { return strings.HasPrefix(*name, prefix) }) {
+		name := nameOf(path[i])
+		if nameOf(path[i-1]) == "annotations" &&
+			slices.ContainsFunc(bookkeeping, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
 			return true
 		}
 	}

@@ -152,6 +152,10 @@ func TestRestored(t *testing.T) {
 			[]edition{{"kubectl-edit", "",
 				"apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 80, protocol: TCP, targetPort: 2}]}"}},
 			".spec.ports[80/TCP].protocol added, .spec.ports[80/TCP].targetPort 1 → 2"},
+		"an element of a list at the top": {"apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web}\nsecrets: [{name: a}]",
+			[]edition{{"kubectl-edit", "",
+				"apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web}\nsecrets: [{name: a}, {name: b}]"}},
+			".secrets[b] added"},
 		"a custom resource": {route + "spec: {hosts: [a], to: {port: 1}}",
 			[]edition{{"kubectl-edit", "", route + "spec: {hosts: [a, b], to: {port: 2}, more: {x: y}}"}},
 			`.spec.hosts ["a"] → ["a","b"], .spec.more added, .spec.to.port 1 → 2`},
@@ -235,5 +239,25 @@ func TestDriftText(t *testing.T) {
 	secret.kind.Kind = "Secret"
 	if got := secret.line(nil); !strings.HasPrefix(got, "changed by hand: secret/s .data.a changed (kubectl-edit, ") {
 		t.Error(got)
+	}
+}
+
+// Managed fields are what a client says they are.
+func TestOwnersOfNonsense(t *testing.T) {
+	const cm = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\ndata: {text: one, more: x}\n"
+	for _, fields := range []string{
+		`{"k:{\"name\":\"x\"}":{".":{}}}`, `{"f:data":{"k:{\"name\":\"x\"}":{"f:more":{}}}}`, `{"v:1":{},"i:3":{"f:x":{}}}`, `{".":{}}`,
+		`{"f:metadata":{"v:1":{}}}`, `{"f:metadata":{"f:name":{},"f:uid":{}}}`, `{"f:kind":{},"f:data":{"f:text":{"f:more":{}}}}`,
+		`{"f:data":3}`, `{"":{}}`,
+	} {
+		live := exactObject(t, cm)
+		live.SetManagedFields([]metav1.ManagedFieldsEntry{
+			{Manager: "kubectl-edit", FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}}})
+		owners := ownersOf(live, time.Time{})
+		restored := restoration{owners, func(fieldpath.Path, []fieldManager) bool { return false }}.
+			restored(live, exactObject(t, cm))
+		if found := owners.differences(nil, live.Object, restored.Object); len(found) > 0 {
+			t.Errorf("%s: %v", fields, found)
+		}
 	}
 }
