@@ -463,7 +463,10 @@ func (d *Deployer) report(ctx context.Context, stage event.Stage, r Release, las
 		}
 		about = append(about, "changes", one.text(secret))
 		if name, at := one.who(); name != "" {
-			about = append(about, "by", name, "at", at.Local().Format(time.TimeOnly))
+			about = append(about, "by", name)
+			if !at.IsZero() {
+				about = append(about, "at", at.Local().Format(time.TimeOnly))
+			}
 		}
 		if one.byHand() {
 			stage.Note("changed by hand, put back", about...)
@@ -479,14 +482,17 @@ func (f drift) line(secret []string) string {
 		return "missing: " + f.String()
 	}
 	text := fmt.Sprintf("changed by hand: %s %s", f, f.text(secret))
-	name, at := f.who()
 	if !f.byHand() {
 		text = fmt.Sprintf("changed by another program: %s %s", f, f.text(secret))
 	}
-	if name != "" {
-		text += fmt.Sprintf(" (%s, %s)", name, at.Local().Format(time.DateTime))
+	switch name, at := f.who(); {
+	case name == "":
+		return text
+	case at.IsZero():
+		return fmt.Sprintf("%s (%s)", text, name)
+	default:
+		return fmt.Sprintf("%s (%s, %s)", text, name, at.Local().Format(time.DateTime))
 	}
-	return text
 }
 
 // byHand tells whether a person's tool made one of the changes. Who has removed a field is not

@@ -54,11 +54,11 @@ func ownersOf(u *unstructured.Unstructured, released time.Time) fieldOwners {
 			continue
 		}
 		manager := fieldManager{name: entry.Manager, writer: writerOf(entry.Manager), fields: fields}
-		if entry.Time != nil {
+		if entry.Time != nil { // it is nil for kubectl scale
 			manager.time = entry.Time.Time
-		}
-		if manager.writer == person && !manager.time.After(released) {
-			manager.writer = releaseWriter
+			if manager.writer == person && !manager.time.After(released) {
+				manager.writer = releaseWriter
+			}
 		}
 		owners.managers = append(owners.managers, manager)
 		fields.Iterate(owners.noteLists)
