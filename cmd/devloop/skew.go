@@ -109,7 +109,7 @@ func compareAll(ctx context.Context, o *options, p *process, flags skewOptions) 
 	}
 	places, err := imageLibraries(ctx, o, p)
 	if err == nil && len(places) == 0 {
-		err = usageError("name them: local.images in devloop.yaml", "it is not known which images have to hold "+
+		err = usageError("name them: "+p.config.WhereToSet("local.images"), "it is not known which images have to hold "+
 			"the same libraries: none holds Dask, or no Dask Gateway runs")
 	}
 	if err == nil && flags.fix {

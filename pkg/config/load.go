@@ -166,6 +166,15 @@ func (c *Config) Wrong(path, message, hint string) *tree.Error {
 	return r.AsError(c.files)
 }
 
+// WhereToSet says where a user sets a key: in the file that was read, by its name. A file of another
+// format does not have it.
+func (c *Config) WhereToSet(key string) string {
+	if c.Format != "" {
+		return key + ", by --set"
+	}
+	return key + " in " + filepath.Base(c.Path)
+}
+
 // WrongValue is Wrong for a value of a release. in is set, setString or inlineValues, and key the
 // value's key in it, for inlineValues its path "a.b.c".
 func (c *Config) WrongValue(release, in, key, message, hint string) *tree.Error {

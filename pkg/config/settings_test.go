@@ -96,3 +96,16 @@ func TestLoadSettings(t *testing.T) {
 			"FILE: cannot be read: too large: it has more than 65536 bytes")
 	})
 }
+
+// A hint names the file that is in use.
+func TestWhereToSet(t *testing.T) {
+	for want, c := range map[string]Config{
+		"local.images in devloop.yaml": {Path: "/work/devloop.yaml"},
+		"local.images in dev.yaml":     {Path: "/work/dev.yaml"},
+		"local.images, by --set":       {Path: "/work/skaffold.yaml", Format: "skaffold/v4beta11"},
+	} {
+		if got := c.WhereToSet("local.images"); got != want {
+			t.Errorf("%q, not %q", got, want)
+		}
+	}
+}

@@ -196,8 +196,8 @@ func (s source) verify() error {
 		return fmt.Errorf("chart %s: %w", s, err)
 	}
 	if digest := sum256(archive); digest != s.sha256 {
-		return event.WithHint(fmt.Errorf("chart %s: its sha256 is %s, and devloop.yaml asks for %s", s, digest, s.sha256),
-			"make sure which one is right, then correct devloop.yaml")
+		return event.WithHint(fmt.Errorf("chart %s: its sha256 is %s, and the release asks for %s", s, digest, s.sha256),
+			"make sure which one is right, then correct the release's sha256")
 	}
 	return nil
 }
@@ -262,9 +262,9 @@ func (c *charts) fetch(ctx context.Context, stage event.Stage, url, pinned, list
 	}
 	digest := sum256(archive)
 	if pinned != "" && pinned != digest {
-		return "", event.WithHint(fmt.Errorf("chart %s: its sha256 is %s, and devloop.yaml asks for %s", address, digest,
+		return "", event.WithHint(fmt.Errorf("chart %s: its sha256 is %s, and the release asks for %s", address, digest,
 			pinned),
-			"make sure which one is right, then correct devloop.yaml or delete "+file)
+			"make sure which one is right, then correct the release's sha256, or delete "+file)
 	}
 	known, err := files.Read(file+".sha256", maxText)
 	switch {

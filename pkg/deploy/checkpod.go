@@ -43,6 +43,7 @@ type CheckPod struct {
 	Image     string        // reference, as pods name it
 	Name      string        // of the image in devloop.yaml
 	Purpose   string        // one word: verify
+	Setting   string        // where the user sets it: "verify in devloop.yaml"; "" for devloop's own
 	Command   []string      // overrides the image's entrypoint; nil to keep it
 	Args      []string      // of the command
 	Namespace string        // "" for Near
@@ -50,15 +51,15 @@ type CheckPod struct {
 	Timeout   time.Duration // in all
 }
 
-// PurposeVerify is the purpose of the checks in devloop.yaml.
+// PurposeVerify is the purpose of the user's checks.
 const PurposeVerify = "verify"
 
-// setting returns a hint at the check's keys in devloop.yaml, if it is from there.
+// setting returns a hint at the check's keys in the configuration, if it is from there.
 func (t CheckPod) setting(hint string) string {
-	if t.Purpose != PurposeVerify {
+	if t.Setting == "" {
 		return ""
 	}
-	return hint + ": verify in devloop.yaml"
+	return hint + ": " + t.Setting
 }
 
 // CheckPodError is the outcome of a command that did not exit with 0.
@@ -116,8 +117,7 @@ func (d *Deployer) Verify(ctx context.Context, sink event.Sink, checks []CheckPo
 				switch {
 				case errors.As(err, &failed):
 					return nil, event.WithHint(fmt.Errorf("verify: %w", err),
-						"the platform was not touched: fix what the image is made from, or the command under verify in devloop.yaml, "+
-							"and save")
+						"the platform was not touched: fix what the image is made from, or the command ("+t.Setting+"), and save")
 				case err != nil:
 					return nil, fmt.Errorf("verify image %s: %w", t.Image, err)
 				}

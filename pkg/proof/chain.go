@@ -202,7 +202,7 @@ func describe(l event.Link) string {
 func hintFor(l event.Link) string {
 	switch l.Place {
 	case event.AtGateway:
-		return "a values file names another image: leave it to gateway.backend.image, set from devloop.yaml, " +
+		return "a values file names another image: leave it to gateway.backend.image, set from the configuration, " +
 			"and have the cluster options' default be c.KubeClusterConfig.image"
 	case event.AtPod:
 		return fmt.Sprintf("if what made the pod asks for the right image, let it make another: "+

@@ -230,7 +230,7 @@ func (l *libraries) ofImage(
 	switch {
 	case named && list == nil && err == nil:
 		return nil, event.WithHint(fmt.Errorf("image %s holds no Python (3.8 or newer)", image.Name),
-			"take it out of local.images in devloop.yaml, or install Python in it")
+			"take it out of "+c.WhereToSet("local.images")+"; or install Python in it")
 	case err != nil && (named || !errors.As(err, &failed)):
 		return nil, err
 	case err != nil:

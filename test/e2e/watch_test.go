@@ -152,7 +152,7 @@ func TestWatch(t *testing.T) {
 	})
 
 	step(t, "devloop.yaml is applied at once, or reported", func(t *testing.T) {
-		invalid := on("devloop.yaml is not valid, its last valid state stays in force")
+		invalid := on("the configuration is not valid, its last valid state stays in force")
 		c := d.replace(t, "devloop.yaml", "forwards:", "forward:")
 		c.happens(t, invalid.because("unknown key .*forward"))
 		c.arrives(t)
@@ -164,7 +164,7 @@ func TestWatch(t *testing.T) {
 		another := fmt.Sprintf("\n  - { deployment: small, namespace: %s, port: 8080, local: %d }", p.name, port)
 		c = d.replace(t, "devloop.yaml", "forward:", "forwards:"+another)
 		c.happens(t, on(event.ForwardListens).with("local", address))
-		c.happens(t, on("devloop.yaml is valid again"))
+		c.happens(t, on("the configuration is valid again"))
 		c.arrives(t)
 		if answer, err := get("http://" + local(port) + "/"); answer != page {
 			t.Errorf("the new forward answers %q (%v)", answer, err)
