@@ -59,7 +59,7 @@ func (d DockerSource) Push(ctx context.Context, r *Registry, tag name.Tag) (dige
 		}
 		if err != nil {
 			return "", event.WithHint(fmt.Errorf("docker push to %s: %w", address, err),
-				"the Docker daemon has to run on this machine, or inside the node (minikube docker-env)")
+				"if it cannot reach that address: the daemon has to run on this machine, or in the node (minikube docker-env)")
 		}
 		digest = cmp.Or(pushedDigest(message, tag.TagStr()), digest)
 	}
