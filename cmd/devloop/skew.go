@@ -61,7 +61,7 @@ there.`,
 		},
 	}
 	cmd.Flags().BoolVar(&flags.asJSON, "json", false, "print JSON")
-	cmd.Flags().BoolVar(&flags.imagesOnly, "images-only", false, "compare the images with each other, without this machine")
+	cmd.Flags().BoolVar(&flags.imagesOnly, "images-only", false, "compare the images with each other only")
 	cmd.Flags().BoolVar(&flags.fix, "fix", false, "first install what the images hold into this machine's environment")
 	return cmd
 }

@@ -25,6 +25,7 @@ func TestLostIncludes(t *testing.T) {
 		}
 	}
 	const install, all = "\nRUN pip install -r /requirements.txt", "requirements.txt base.txt pins.txt "
+	const copied, both = "\nCOPY requirements.txt /", "base.txt pins.txt"
 	for _, test := range []struct {
 		dockerfile string
 		want       string // the lost files
@@ -39,12 +40,11 @@ func TestLostIncludes(t *testing.T) {
 		{"FROM python\nCOPY requirements.txt /\nRUN grep six /requirements.txt", ""},
 		{"FROM python\nCOPY requirements.txt /\nRUN pip install six", ""},
 		{"FROM python" + install, ""},
-		{"FROM python AS Base\nCOPY base.txt pins.txt sub/more.txt none.txt /\nFROM base\nCOPY requirements.txt /" + install, ""},
-		{"FROM python AS other\nCOPY base.txt pins.txt /\nFROM python\nCOPY requirements.txt /" + install, "base.txt pins.txt"},
-		{"FROM python\nRUN --mount=type=bind,source=requirements.txt,target=/requirements.txt pip install -r /requirements.txt",
-			"base.txt pins.txt"},
+		{"FROM python AS Base\nCOPY base.txt pins.txt sub/more.txt none.txt /\nFROM base" + copied + install, ""},
+		{"FROM python AS other\nCOPY base.txt pins.txt /\nFROM python" + copied + install, both},
+		{"FROM python\nRUN --mount=type=bind,source=requirements.txt,target=/r.txt pip install -r /r.txt", both},
 		{"FROM python\nCOPY --from=x requirements.txt /" + install, ""},
-		{"FROM python\nCOPY requirements.txt /\nRUN <<EOF\nset -e\nuv pip install -r requirements.txt\nEOF", "base.txt pins.txt"},
+		{"FROM python" + copied + "\nRUN <<EOF\nset -e\nuv pip install -r requirements.txt\nEOF", both},
 	} {
 		var got []string
 		for _, lost := range lostIncludes([]byte(test.dockerfile), folder) {

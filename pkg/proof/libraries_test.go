@@ -69,7 +69,8 @@ func TestWant(t *testing.T) {
 	}
 	w := Want(images)
 	slices.Sort(w.ByName)
-	if got := w.Constraints(slices.Collect(maps.Keys(w.Versions))); !slices.Equal(got, []string{"bokeh==3", "conda==4", "dask==1", "numpy==2"}) ||
+	got := w.Constraints(slices.Collect(maps.Keys(w.Versions)))
+	if !slices.Equal(got, []string{"bokeh==3", "conda==4", "dask==1", "numpy==2"}) ||
 		!slices.Equal(w.ByName, []string{"bokeh", "dask", "numpy"}) || !slices.Equal(w.Disputed, []string{"numpy"}) ||
 		w.Python != "3.11.2" {
 		t.Errorf("%+v, %q", w, got)

@@ -207,8 +207,8 @@ func (s *localSync) missing(names []string) []string {
 
 // constraints are the versions of the images, except of what stays.
 func (s *localSync) constraints() []string {
-	names := slices.Collect(maps.Keys(s.wanted.Versions))
-	return s.wanted.Constraints(slices.DeleteFunc(names, func(name string) bool { return s.environment.FromAddress[name] }))
+	stays := func(name string) bool { return s.environment.FromAddress[name] }
+	return s.wanted.Constraints(slices.DeleteFunc(slices.Collect(maps.Keys(s.wanted.Versions)), stays))
 }
 
 // fingerprint identifies the environment, what is wanted of it, and what else decides how that is

@@ -140,7 +140,8 @@ func TestSync(t *testing.T) {
 	}
 	has("2.0")
 	e = expect("requirements that are not the images'", "alpha==1.0\n", begins, fails, warned)
-	if !strings.HasPrefix(e.Err.Error(), "requirements.txt excludes what the images hold, alpha==2.0: install ") || !strings.Contains(event.Hint(e.Err), "devloop skew --fix") {
+	if !strings.HasPrefix(e.Err.Error(), "requirements.txt excludes what the images hold, alpha==2.0: install ") ||
+		!strings.Contains(event.Hint(e.Err), "devloop skew --fix") {
 		t.Errorf("%v → %s", e.Err, event.Hint(e.Err))
 	}
 	expect("the same mistake is tried again and reported once", "alpha==1.0\n", begins, fails, known)

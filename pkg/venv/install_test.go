@@ -98,7 +98,8 @@ func TestInstall(t *testing.T) {
 	if e, err := Read(dir); err != nil || e.Versions["alpha"] != "1.0" {
 		t.Errorf("%+v, %v", e, err)
 	}
-	if installed, err := Install(t.Context(), dir, folder, Packages{Requirements: file}, output); err != nil || len(installed) > 0 {
+	installed, err = Install(t.Context(), dir, folder, Packages{Requirements: file}, output)
+	if err != nil || len(installed) > 0 {
 		t.Errorf("again: %q, %v", installed, err)
 	}
 	write(t, folder, map[string]string{"more.txt": "alpha==2.0\n"})

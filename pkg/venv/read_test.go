@@ -132,7 +132,7 @@ func TestRead(t *testing.T) {
 		{"of conda", map[string]string{
 			"bin/python": "",
 			"conda-meta/python-3.11.5-h955ad1f_0.json":        `{"name":"python","files":["bin/python3.11"]}`,
-			"conda-meta/dask-core-2023.1.0-pyhd8ed1ab_0.json": record(site+"dask/__init__.py", site+"dask-2023.1.0.dist-info/METADATA"),
+			"conda-meta/dask-core-2023.1.0-pyhd8ed1ab_0.json": record(site + "dask-2023.1.0.dist-info/METADATA"),
 			"conda-meta/dask-2023.1.0-pyhd8ed1ab_0.json":      `{"name":"dask","version":"2023.1.0","files":[]}`,
 			site + "dask-2024.1.0.dist-info/METADATA":         meta("dask", "2024.1.0"), // pip replaced it
 			"conda-meta/blosc-1.21.5-h0f2a231_0.json":         record("lib/libblosc.so", "include/blosc.h"),
@@ -193,7 +193,8 @@ func TestReadErrors(t *testing.T) {
 	write(t, dir, map[string]string{
 		"file": "", "folder/bin/": "", "conda/conda-meta/history": "", "conda/bin/": "",
 		"moved on/pyvenv.cfg": "version = 3.10.1\n", "moved on/lib/python3.10/site-packages/": "",
-		"moved on/bin/python3": "->../../python3.11", "python3.11": "", "empty one/pyvenv.cfg": "version = 3.11.2\n", "piped/pyvenv.cfg/": "",
+		"moved on/bin/python3": "->../../python3.11", "python3.11": "",
+		"empty one/pyvenv.cfg": "version = 3.11.2\n", "piped/pyvenv.cfg/": "",
 	})
 	for name, want := range map[string][2]string{
 		"no where": {"there is no Python environment at " + dir + "/no where",

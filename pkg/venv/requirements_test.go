@@ -12,7 +12,8 @@ func TestReadRequirements(t *testing.T) {
 		"requirements.txt": "# ours\n-r sub/base.txt  # the base\n-c\tpins.txt\n--requirement=none.txt\n" +
 			"dask[array] == 2024.1.0\nToolz\nuvloop==1; sys_platform == 'linux'\nbokeh>=3,<4\n-r https://host/r.txt\n" +
 			"six==1.16.0 \\\n    --hash=sha256:00\n./folder\n",
-		"sub/base.txt": "-r ../requirements.txt\nnumpy==1.*\n", "pins.txt": "never==1\n-r more.txt\n", "more.txt": "never==2\n",
+		"sub/base.txt": "-r ../requirements.txt\nnumpy==1.*\n", "more.txt": "never==2\n",
+		"pins.txt": "never==1\n-r more.txt\n",
 	})
 	r, err := ReadRequirements(filepath.Join(dir, "requirements.txt"))
 	var want []string
