@@ -14,7 +14,6 @@ import (
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
-	"github.com/devloop/devloop/pkg/kube"
 	"github.com/devloop/devloop/pkg/session"
 )
 
@@ -95,7 +94,7 @@ func preview(cmd *cobra.Command, o *options, names []string,
 		if err != nil {
 			return err
 		}
-		cluster, err := kube.Connect(ctx, p.config.KubeContext)
+		cluster, err := session.Connect(ctx, p.config.KubeContext)
 		if err != nil {
 			return console.EnvironmentError{Err: err}
 		}

@@ -65,17 +65,9 @@ type Cluster struct {
 	writes      int // that may have changed the cluster's kinds
 }
 
-// Connect opens the cluster of a kube context, and asks for its identity and version.
-func Connect(ctx context.Context, kubeContext string) (*Cluster, error) {
-	target, err := ReadContext(kubeContext)
-	if err != nil {
-		return nil, err
-	}
-	return ConnectTo(ctx, target, nil)
-}
-
-// ConnectTo is Connect for a target that was read before. It fails if the context leads elsewhere
-// by now. machines, which may be nil, says why the cluster does not answer.
+// ConnectTo opens the cluster of a target that was read before, and asks for its identity and
+// version. It fails if the context leads elsewhere by now. machines, which may be nil, says why the
+// cluster does not answer.
 func ConnectTo(ctx context.Context, target Target, machines Machines) (*Cluster, error) {
 	c, err := OpenCluster(target.Context)
 	if err != nil {

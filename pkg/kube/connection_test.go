@@ -74,6 +74,15 @@ func writeKubeconfig(t *testing.T, path string, s *httptest.Server, below, token
 	}
 }
 
+// Connect is ConnectTo for a context, without a look at its machines.
+func Connect(ctx context.Context, kubeContext string) (*Cluster, error) {
+	target, err := ReadContext(kubeContext)
+	if err != nil {
+		return nil, err
+	}
+	return ConnectTo(ctx, target, nil)
+}
+
 func TestConnectionFollowsTheKubeconfig(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config")
 	t.Setenv("KUBECONFIG", path)

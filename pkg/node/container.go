@@ -15,11 +15,11 @@ import (
 
 // tool creates clusters whose nodes are containers. Its labels (kind: pkg/cluster/constants, k3d:
 // pkg/types) tell which cluster a container belongs to, and its role there.
-type tool struct{ name, cluster, role, list string }
+type tool struct{ name, cluster, role, list, create string }
 
 var tools = []tool{
-	{"kind", "io.x-k8s.kind.cluster", "io.x-k8s.kind.role", "kind get clusters"},
-	{"k3d", "k3d.cluster", "k3d.role", "k3d cluster list"},
+	{"kind", "io.x-k8s.kind.cluster", "io.x-k8s.kind.role", "kind get clusters", "kind create cluster --name "},
+	{"k3d", "k3d.cluster", "k3d.role", "k3d cluster list", "k3d cluster create "},
 }
 
 // Roles of containers that are nodes, and of those that publish the API server. The others are

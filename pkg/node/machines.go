@@ -122,10 +122,10 @@ func containerState(ctx context.Context, docker *client.Client, name string, mis
 	case state == nil:
 		return event.Cluster{}
 	case state.Paused:
-		return event.Cluster{State: event.ClusterPaused, Reason: fmt.Sprintf("it is paused: so is its container %s", name),
+		return event.Cluster{State: event.ClusterPaused, Reason: fmt.Sprintf("it is paused: its container %s is paused", name),
 			Hint: "docker unpause " + name}
 	case !state.Running:
-		return event.Cluster{State: event.ClusterStopped, Reason: fmt.Sprintf("it is stopped: so is its container %s", name),
+		return event.Cluster{State: event.ClusterStopped, Reason: fmt.Sprintf("it is stopped: its container %s does not run", name),
 			Hint: "docker start " + name}
 	}
 	return event.Cluster{}
@@ -137,7 +137,10 @@ func (t tool) machines(cluster string, docker *client.Client) func(context.Conte
 		nodes = slices.DeleteFunc(slices.Clone(nodes), func(n *node) bool { return !n.controlPlane })
 		for _, n := range nodes {
 			seen := containerState(ctx, docker, n.name, event.ClusterDeleted)
-			if seen.State == event.ClusterStopped && t.name == "k3d" {
+			switch {
+			case seen.State == event.ClusterDeleted:
+				seen.Hint = t.create + cluster + " makes a new one"
+			case seen.State == event.ClusterStopped && t.name == "k3d":
 				seen.Hint = "k3d cluster start " + cluster
 			}
 			if seen != (event.Cluster{}) {

@@ -94,3 +94,28 @@ func FindNodes(ctx context.Context, target kube.Target, docker *client.Client) (
 	}
 	return node.Find(ctx, target.Context, target.Server, docker, filepath.Join(dir, "hostkeys"))
 }
+
+// Connect opens the cluster of a kube context, for commands that change nothing in it.
+func Connect(ctx context.Context, kubeContext string) (*kube.Cluster, error) {
+	target, err := kube.ReadContext(kubeContext)
+	if err != nil {
+		return nil, err
+	}
+	return kube.ConnectTo(ctx, target, func(ctx context.Context) event.Cluster { return lookAt(ctx, target) })
+}
+
+// lookAt finds the machines of a cluster that does not answer, and looks at them.
+func lookAt(ctx context.Context, target kube.Target) event.Cluster {
+	unknown := func(err error) event.Cluster { return event.Cluster{Reason: err.Error(), Hint: event.Hint(err)} }
+	docker, err := OpenDocker()
+	if err != nil {
+		return unknown(err)
+	}
+	defer func() { _ = docker.Close() }() // only asked
+	nodes, err := FindNodes(ctx, target, docker)
+	if err != nil {
+		return unknown(err)
+	}
+	defer func() { _ = nodes.Close() }()
+	return nodes.Machines(ctx)
+}

@@ -26,7 +26,7 @@ func WithDaskClusters(ctx context.Context, o Options, writes bool,
 	if writes {
 		err = e.connect(ctx, o)
 	} else {
-		e.cluster, err = kube.Connect(ctx, o.Config.KubeContext)
+		e.cluster, err = Connect(ctx, o.Config.KubeContext)
 	}
 	if err != nil {
 		return console.EnvironmentError{Err: err}
