@@ -44,14 +44,6 @@ func (e *AwayError) Error() string {
 func (e *AwayError) Hint() string  { return e.Cluster.Hint }
 func (e *AwayError) Unwrap() error { return e.cause }
 
-// IsGone reports whether the cluster does not exist any more.
-func (e *AwayError) IsGone() bool { return e.State == event.ClusterDeleted }
-
-// MayReturn reports whether the same cluster may answer again.
-func (e *AwayError) MayReturn() bool {
-	return e.State != event.ClusterDeleted && e.State != event.ClusterReplaced
-}
-
 // Ping returns an error if the cluster cannot be used now, or if another one answers in its place.
 // Each stage asks first: a request to a server that hangs may take a minute, while runs are retried
 // every half minute. The error holds an *AwayError, and is transient if the cluster may return.
@@ -146,10 +138,11 @@ func (c *Cluster) unreachable(err error) event.Cluster {
 		return state(fmt.Sprintf("the certificate of its API server %s is not of the kubeconfig's authority", server),
 			"the address may be another cluster's by now: have the cluster's tool write the kubeconfig again")
 	case c.clientCertificateExpired() != "":
-		return state(what+"; the kubeconfig's client certificate expired on "+c.clientCertificateExpired(), c.credentialsHint())
+		return state(what+"; the kubeconfig's client certificate expired on "+c.clientCertificateExpired(),
+			c.credentialsHint())
 	case c.target.Proxy != "":
-		return state(fmt.Sprintf("%s; requests to it go through the proxy %s, by %s", what, c.target.Proxy, c.target.ProxyFrom),
-			c.target.proxyHint())
+		what += fmt.Sprintf("; requests to it go through the proxy %s, by %s", c.target.Proxy, c.target.ProxyFrom)
+		return state(what, c.target.proxyHint())
 	case errors.As(err, &unknown) && unknown.IsNotFound:
 		return state(what, fmt.Sprintf("this machine knows no host %s: is a VPN off?", unknown.Name))
 	}

@@ -62,7 +62,7 @@ func TestAnotherClusterInItsPlace(t *testing.T) {
 	}
 	uid = "two"
 	found := away(t, cluster)
-	if found.State != event.ClusterReplaced || event.IsTransient(found) || found.MayReturn() ||
+	if found.State != event.ClusterReplaced || event.IsTransient(found) ||
 		!errors.Is(found, ErrOtherCluster) || !strings.HasPrefix(found.Hint(), "start devloop again") {
 		t.Errorf("%+v", found)
 	}
@@ -109,8 +109,8 @@ func TestWhatTheMachinesSay(t *testing.T) {
 		err := cluster.Ping(t.Context())
 		var found *AwayError
 		if !errors.As(err, &found) || found.State != test.state || event.IsTransient(err) != test.mayReturn ||
-			found.MayReturn() != test.mayReturn || event.Hint(err) != test.hint ||
-			!strings.HasPrefix(err.Error(), test.prefix) || !strings.HasSuffix(err.Error(), test.suffix) {
+			event.Hint(err) != test.hint || !strings.HasPrefix(err.Error(), test.prefix) ||
+			!strings.HasSuffix(err.Error(), test.suffix) {
 			t.Errorf("%+v: %v (%s)", test.seen, err, event.Hint(err))
 		}
 	}
@@ -174,8 +174,8 @@ func TestWhatTheErrorSays(t *testing.T) {
 	check("no such host", connect(), "no-such-host.invalid", "")
 
 	changed(func(server, proxy *string) { *server, *proxy = "https://192.0.2.1:8443", "http://127.0.0.1:1" })
-	check("a proxy of the kubeconfig", connect(), "go through the proxy http://127.0.0.1:1, by proxy-url in the kubeconfig",
-		"remove proxy-url")
+	check("a proxy of the kubeconfig", connect(),
+		"go through the proxy http://127.0.0.1:1, by proxy-url in the kubeconfig", "remove proxy-url")
 
 	expired := httptest.NewUnstartedServer(http.NotFoundHandler())
 	made := certificate(t, time.Now().Add(-48*time.Hour))
@@ -203,7 +203,8 @@ func TestProxyHint(t *testing.T) {
 	found := c.unreachable(errors.New("Bad Gateway"))
 	const reason = "its API server https://192.168.49.2:8443 does not answer: Bad Gateway; requests to it go through " +
 		"the proxy http://proxy.lan:3128, by HTTPS_PROXY"
-	const hint = "if it is reached without the proxy, add it to NO_PROXY: export NO_PROXY=localhost,10.0.0.0/8,192.168.49.2"
+	const hint = "if it is reached without the proxy, add it to NO_PROXY: " +
+		"export NO_PROXY=localhost,10.0.0.0/8,192.168.49.2"
 	if found.Reason != reason || found.Hint != hint {
 		t.Errorf("%+v", found)
 	}

@@ -122,11 +122,11 @@ func containerState(ctx context.Context, docker *client.Client, name string, mis
 	case state == nil:
 		return event.Cluster{}
 	case state.Paused:
-		return event.Cluster{State: event.ClusterPaused, Reason: fmt.Sprintf("it is paused: its container %s is paused", name),
-			Hint: "docker unpause " + name}
+		return event.Cluster{State: event.ClusterPaused, Hint: "docker unpause " + name,
+			Reason: fmt.Sprintf("it is paused: its container %s is paused", name)}
 	case !state.Running:
-		return event.Cluster{State: event.ClusterStopped, Reason: fmt.Sprintf("it is stopped: its container %s does not run", name),
-			Hint: "docker start " + name}
+		return event.Cluster{State: event.ClusterStopped, Hint: "docker start " + name,
+			Reason: fmt.Sprintf("it is stopped: its container %s does not run", name)}
 	}
 	return event.Cluster{}
 }

@@ -61,8 +61,8 @@ func TestMachinesInContainers(t *testing.T) {
 			event.Cluster{State: event.ClusterStopped, Reason: "it is stopped: its container kind-control-plane does not run",
 				Hint: "docker start kind-control-plane"}},
 		{"kind delete", "kind-control-plane", of("kind"), missingContainer,
-			event.Cluster{State: event.ClusterDeleted, Reason: "it is deleted: Docker has no container kind-control-plane any more",
-				Hint: "kind create cluster --name dev makes a new one"}},
+			event.Cluster{State: event.ClusterDeleted, Hint: "kind create cluster --name dev makes a new one",
+				Reason: "it is deleted: Docker has no container kind-control-plane any more"}},
 		{"k3d cluster stop", "k3d-dev-server-0", of("k3d"), state(`"Running": false`),
 			event.Cluster{State: event.ClusterStopped, Reason: "it is stopped: its container k3d-dev-server-0 does not run",
 				Hint: "k3d cluster start dev"}},
@@ -94,7 +94,8 @@ func TestMachinesInContainers(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(dir, "profiles", "minikube")); err != nil {
 		t.Fatal(err)
 	}
-	if got := deleted.Machines(t.Context()); got.State != event.ClusterDeleted || got.Hint != "minikube start makes a new one" {
+	got := deleted.Machines(t.Context())
+	if got.State != event.ClusterDeleted || got.Hint != "minikube start makes a new one" {
 		t.Errorf("minikube delete: %+v", got)
 	}
 	if err := os.RemoveAll(filepath.Join(dir, "profiles")); err != nil {

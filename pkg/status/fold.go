@@ -20,8 +20,9 @@ const (
 
 // New is the State before anything has happened; history are runs of earlier processes.
 func New(history []Run) State {
-	return State{Health: Starting, Images: []Image{}, Releases: []Release{}, Pods: []Pod{}, pods: []Pod{}, Forwards: []Forward{},
-		Old: event.DaskClusters{}, Runs: append([]Run{}, history[max(0, len(history)-keptRuns):]...)}
+	return State{Health: Starting, Images: []Image{}, Releases: []Release{}, Pods: []Pod{}, pods: []Pod{},
+		Forwards: []Forward{}, Old: event.DaskClusters{},
+		Runs: append([]Run{}, history[max(0, len(history)-keptRuns):]...)}
 }
 
 // After returns the State after an event. It depends on nothing else, and s stays what it is.

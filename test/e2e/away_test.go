@@ -81,7 +81,8 @@ func TestAway(t *testing.T) {
 		if took := time.Since(begin); code != 1 || took > atOnce {
 			t.Errorf("Ctrl+C takes %s, exit code %d:\n%s", took, code, notes[0].text())
 		}
-		for _, want := range []string{"still there: release " + notes[0].name + "/notes", "minikube start -p away; then devloop delete"} {
+		for _, want := range []string{"still there: release " + notes[0].name + "/notes",
+			"minikube start -p away; then devloop delete"} {
 			if !strings.Contains(notes[0].text(), want) {
 				t.Errorf("Ctrl+C does not say %q:\n%s", want, notes[0].text())
 			}
