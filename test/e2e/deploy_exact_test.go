@@ -91,7 +91,7 @@ func testExact(t *testing.T, cluster kubernetes.Interface) {
 	has("crd", "things."+p.name+".test", "{.spec.versions[0].schema.openAPIV3Schema.properties}",
 		`{"first":{"type":"string"},"second":{"type":"string"}}`)
 	has("configmap", "known", "{.data.values} {.data.more}",
-		`{"file":"two","inline":"two","run":"sleep infinity","single":"two"} two`)
+		`{"file":"two","inline":"two","part":{"global":{}},"run":"sleep infinity","single":"two"} two`)
 	makes(0, "an object that is gone", func() {
 		kubectl(t, "delete", "secret", "random", "--namespace", p.name)
 		c := d.again(t)
