@@ -216,8 +216,8 @@ func TestChartRepository(t *testing.T) {
 	}
 }
 
-// A repository is asked as helm repo add has set it: its certificate, its user, also for archives at
-// another place of its host.
+// A repository is asked as helm repo add has set it: its certificate, its user, also for archives
+// at another place of its host.
 func TestChartRepositoryThatWasAdded(t *testing.T) {
 	content := archive(t, demo)
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

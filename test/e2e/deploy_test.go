@@ -242,8 +242,10 @@ func testOwner(t *testing.T, cluster kubernetes.Interface) {
 
 	d := second.start(t)
 	d.await(t, 0, ready)
-	for _, command := range []string{"run", "delete"} {
-		busy := fmt.Sprintf(`another devloop (pid %d) is working on project "%s"`, d.cmd.Process.Pid, second.name)
+	for command, busy := range map[string]string{
+		"run":    fmt.Sprintf("a devloop runs for this devloop.yaml already (pid %d, ", d.cmd.Process.Pid),
+		"delete": fmt.Sprintf("another devloop (pid %d) is working on project %q", d.cmd.Process.Pid, second.name),
+	} {
 		if _, log := second.call(t, 3, command); !strings.Contains(log, busy) {
 			t.Errorf("while one runs, %s says:\n%s", command, log)
 		}
