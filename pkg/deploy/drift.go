@@ -482,7 +482,12 @@ func (f drift) line(secret []string) string {
 		return "missing: " + f.String()
 	}
 	text := fmt.Sprintf("changed by hand: %s %s", f, f.text(secret))
-	if !f.byHand() {
+	switch {
+	case f.lost:
+		text = fmt.Sprintf("not marked as the release's any more, and not overwritten: %s %s", f, f.text(secret))
+	case f.refused != nil:
+		text = fmt.Sprintf("changed by hand, and the API server does not take it back: %s %s", f, f.text(secret))
+	case !f.byHand():
 		text = fmt.Sprintf("changed by another program: %s %s", f, f.text(secret))
 	}
 	switch name, at := f.who(); {
