@@ -29,7 +29,7 @@ type drifting struct {
 	writes   []string // "dry run", "update", "create"
 }
 
-func newDrifting(t *testing.T, manifest string, editions ...edition) *drifting {
+func newDrifting(t *testing.T, editions ...edition) *drifting {
 	t.Helper()
 	d := &drifting{release: Release{Name: "web", Namespace: "demo"}, last: revision{version: 1}}
 	var there []*unstructured.Unstructured
@@ -41,7 +41,7 @@ func newDrifting(t *testing.T, manifest string, editions ...edition) *drifting {
 		there = append(there, object)
 	}
 	d.live = cluster(t, permits{}, there...)
-	d.remember(d.release, &release.Release{Version: 1, Manifest: manifest})
+	d.remember(d.release, &release.Release{Version: 1, Manifest: named})
 	// The fake one stores what a dry run writes.
 	d.dynamic.PrependReactor("update", "*", func(a clientgotesting.Action) (bool, runtime.Object, error) {
 		update := a.(clientgotesting.UpdateActionImpl)
@@ -127,8 +127,8 @@ func TestDrift(t *testing.T) {
 			d.last.settled = metav1.NewTime(time.Now().Add(time.Second))
 		}, "", "", "", map[string]string{"text": "two"}},
 		"deleted": {nil, nil, "create", "object missing, made again", "", map[string]string{"text": "one"}},
-		"made by somebody else": {[]edition{{"kubectl-create", "", strings.Replace(named, "one", "two", 1)}}, nil, "dry run", "",
-			"put configmap/web back: it differs from what was applied (.data.text)", map[string]string{"text": "two"}},
+		"made by somebody else": {[]edition{{"kubectl-create", "", strings.Replace(named, "one", "two", 1)}}, nil,
+			"dry run", "", "put configmap/web back: it differs from what was applied (.data.text)", map[string]string{"text": "two"}},
 		"made by somebody else, and equal": {[]edition{{"kubectl-create", "", named}}, nil, "", "", "",
 			map[string]string{"text": "one"}},
 		"of another release by now": {[]edition{{"helm", "", theirs + "data: {text: one}"},
@@ -136,7 +136,7 @@ func TestDrift(t *testing.T) {
 			map[string]string{"text": "two"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := newDrifting(t, named, test.editions...)
+			d := newDrifting(t, test.editions...)
 			if test.before != nil {
 				test.before(d)
 			}
@@ -162,7 +162,7 @@ func TestDrift(t *testing.T) {
 
 // What is made again has Helm's marks, with which it is removed some day.
 func TestDriftMadeAgain(t *testing.T) {
-	d := newDrifting(t, named)
+	d := newDrifting(t)
 	if _, err := d.run(t); err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestDriftMadeAgain(t *testing.T) {
 
 // An object in which nothing was found is not compared again until it changes.
 func TestDriftIsLookedForOnce(t *testing.T) {
-	d := newDrifting(t, named, edition{"devloop", "", ours + "data: {text: one}"},
+	d := newDrifting(t, edition{"devloop", "", ours + "data: {text: one}"},
 		edition{"kubectl-edit", "", ours + "data: {text: two}"})
 	d.webhook = "two"
 	for range 3 {
@@ -190,7 +190,7 @@ func TestDriftIsLookedForOnce(t *testing.T) {
 // A program that sets a field again and again is a controller, whatever its name. A person is not.
 func TestDriftThatComesBack(t *testing.T) {
 	for manager, want := range map[string]string{"some-script": "two", "kubectl-edit": "one"} {
-		d := newDrifting(t, named, edition{"devloop", "", ours + "data: {text: one}"})
+		d := newDrifting(t, edition{"devloop", "", ours + "data: {text: one}"})
 		for i := range maxRestores + 2 {
 			changed := written(t, edition{"devloop", "", ours + "data: {text: one}"},
 				edition{manager, "", ours + "data: {text: two}"})
@@ -206,7 +206,8 @@ func TestDriftThatComesBack(t *testing.T) {
 		if got := d.data(t)["text"]; got != want {
 			t.Errorf("%s: it is %s in the end", manager, got)
 		}
-		if said := strings.Count(d.log(), "it changes again each time that it is put back"); said != strings.Count(want, "two") {
+		said := strings.Count(d.log(), "it changes again each time that it is put back")
+		if said != strings.Count(want, "two") {
 			t.Errorf("%s: that it is left was said %d times:\n%s", manager, said, d.log())
 		}
 	}

@@ -4,7 +4,6 @@ package deploy
 // how the elements of each list are told apart.
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,7 +49,7 @@ func ownersOf(u *unstructured.Unstructured, released time.Time) fieldOwners {
 	for _, entry := range u.GetManagedFields() {
 		fields := &fieldpath.Set{}
 		if entry.FieldsV1 == nil || entry.Subresource == "status" ||
-			fields.FromJSON(bytes.NewReader(entry.FieldsV1.Raw)) != nil {
+			fields.FromJSON(entry.FieldsV1.GetRawReader()) != nil {
 			continue
 		}
 		manager := fieldManager{name: entry.Manager, writer: writerOf(entry.Manager), fields: fields}

@@ -240,7 +240,8 @@ func TestDriftText(t *testing.T) {
 	add("f", "x", "y")
 	add("g", "x", "y")
 	got := drift{changes: fields}.text([]string{"hunter22"})
-	if want := `.data.a old → new, .data.b changed, .data.c changed, .data.d changed, .data.e x → "", 2 more`; got != want {
+	const want = `.data.a old → new, .data.b changed, .data.c changed, .data.d changed, .data.e x → "", 2 more`
+	if got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}
 	secret := drift{object: object{name: "s"}, live: &unstructured.Unstructured{}, changes: fields[:1]}
@@ -262,7 +263,7 @@ func TestOwnersOfNonsense(t *testing.T) {
 	} {
 		live := exactObject(t, cm)
 		live.SetManagedFields([]metav1.ManagedFieldsEntry{
-			{Manager: "kubectl-edit", FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}}})
+			{Manager: "kubectl-edit", FieldsV1: metav1.NewFieldsV1(fields)}})
 		owners := ownersOf(live, time.Time{})
 		restored := restoration{owners, func(fieldpath.Path, []fieldManager) bool { return false }}.
 			restored(live, exactObject(t, cm))
