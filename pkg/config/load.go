@@ -166,8 +166,8 @@ func (c *Config) Wrong(path, message, hint string) *tree.Error {
 	return r.AsError(c.files)
 }
 
-// WhereToSet says where a user sets a key: in the file that was read, by its name. A file of another
-// format does not have it.
+// WhereToSet says where a user sets a key: in the file that was read, by its name. A file of
+// another format does not have it.
 func (c *Config) WhereToSet(key string) string {
 	if c.Format != "" {
 		return key + ", by --set"
