@@ -137,6 +137,53 @@ func TestSkewOfConda(t *testing.T) {
 	}
 }
 
+// devloop skew --fix installs what the images hold, and compares again.
+func TestSkewFix(t *testing.T) {
+	s := show(t, "", &options{}, devOptions{pagePort: -1})
+	noEnvironment(t)
+	holds := map[string]string{"dask": "1", "numpy": "2"}
+	images := []proof.Libraries{{Place: "worker", Python: "3.11.9", Versions: holds}}
+	defer s.views.Answer(map[string]web.Question{
+		"libraries": func(context.Context) (any, error) { return images, nil }})()
+	dir, tools := filepath.Join(t.TempDir(), "env"), t.TempDir()
+	venvWith(t, dir, "dask==1", "numpy==3", "pytest==8")
+	site := filepath.Join(dir, "lib", "python3.11", "site-packages")
+	uv := `#!/bin/sh
+for one; do
+  case $one in
+    *==9) echo "Because there is no version of $one and you require $one"; exit 1 ;;
+    *==*) ;;
+    *) continue ;;
+  esac
+  rm -rf "` + site + `/${one%==*}"-*
+  mkdir "` + site + `/${one%==*}-${one#*==}.dist-info"
+  printf 'Name: %s\nVersion: %s\n' "${one%==*}" "${one#*==}" > "` + site + `/${one%==*}-${one#*==}.dist-info/METADATA"
+  echo " + $one"
+done
+`
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "bin"), 0o755),
+		os.WriteFile(filepath.Join(dir, "bin", "python"), nil, 0o755),
+		os.WriteFile(filepath.Join(tools, "uv"), []byte(uv), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("VIRTUAL_ENV", dir)
+	t.Setenv("PATH", tools+":"+os.Getenv("PATH"))
+	for range 2 { // then nothing is left to do
+		code, out, said := s.call("skew", "--fix")
+		if code != 0 || !strings.HasSuffix(out, "the same 2 libraries in worker and "+dir+"\n") {
+			t.Errorf("%d: %s%s", code, out, said)
+		}
+	}
+	holds["numpy"] = "9"
+	code, out, said := s.call("skew", "--fix")
+	if code != 1 || out != "" || !strings.Contains(said, "there is no numpy==9 for Python 3.11.9 on this machine") {
+		t.Errorf("%d: %s%s", code, out, said)
+	}
+	if _, err := os.Stat(filepath.Join(site, "pytest-8.dist-info")); err != nil {
+		t.Error("what no image has is gone")
+	}
+}
+
 // noEnvironment takes away those of whoever runs the test.
 func noEnvironment(t *testing.T) {
 	t.Helper()
