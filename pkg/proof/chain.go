@@ -103,12 +103,11 @@ func (i Image) links(containers []Container) (links event.Links) {
 
 // isOlder reports whether a reference is to the image as it was built from other inputs.
 func (i Image) isOlder(ref string) bool {
-	tag := parse(ref).tag
-	return sameRepository(ref, i.Ref) && !same(ref, i.Ref) && len(tag) == len(i.Hash) && isHash.MatchString(tag)
+	return sameRepository(ref, i.Ref) && !same(ref, i.Ref) && isHash.MatchString(parse(ref).tag)
 }
 
-// isHash matches a tag that devloop has made, if the length fits, too.
-var isHash = regexp.MustCompile(`^[0-9a-f]+$`)
+// isHash matches a tag that devloop has made: build.TagLength digits, seldom more.
+var isHash = regexp.MustCompile(`^[0-9a-f]{16,64}$`)
 
 // runs reports whether a container runs the image.
 func (i Image) runs(containers []Container) bool {
