@@ -30,7 +30,8 @@ func TestMissingCredentialHelper(t *testing.T) {
 	before := dockerconfig.Dir() // which reads the environment once
 	dockerconfig.SetDir(config)
 	t.Cleanup(func() { dockerconfig.SetDir(before) })
-	if err := os.WriteFile(filepath.Join(config, "config.json"), []byte(`{"credsStore": "not-there"}`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(config, "config.json"), []byte(`{"credsStore": "not-there"}`),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	var private atomic.Bool

@@ -248,7 +248,8 @@ func (d *Deployer) troubles(pod *corev1.Pod, ofJob bool) []trouble {
 			all[i].hint = "devloop has built this image, and no registry has it: its container has imagePullPolicy: Always; " +
 				"make it IfNotPresent in the chart's values"
 		default:
-			all[i].hint = "devloop has built this image, and the node does not have it any more: run again (r), which brings it back"
+			all[i].hint = "devloop has built this image, and the node does not have it any more: run again (r), " +
+				"which brings it back"
 		}
 	}
 	return all

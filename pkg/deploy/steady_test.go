@@ -88,7 +88,8 @@ func TestContainersWithoutAProbe(t *testing.T) {
 		{"crashed, nothing tells when", container{restarts: 1}, 0, 0, steadyAfterCrash},
 		{"crashed at once, ran for a while", container{restarts: 4, lastRun: 2 * time.Second, ranFor: 11 * time.Second}, 0, 0,
 			5 * time.Second},
-		{"crashed at once, ran for long", container{restarts: 4, lastRun: 2 * time.Second, ranFor: 16 * time.Second}, 0, 0, 0},
+		{"crashed at once, ran for long", container{restarts: 4, lastRun: 2 * time.Second, ranFor: 16 * time.Second},
+			0, 0, 0},
 		{"restarted with its node", container{restarts: 1, lastRun: time.Hour, ranFor: 4 * time.Second}, 0, 0, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {

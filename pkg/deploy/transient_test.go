@@ -73,10 +73,10 @@ func TestTransientOfHelm(t *testing.T) {
 		err    error
 		passes bool
 	}{
-		"the API server is away": {fmt.Errorf("pre-upgrade hooks failed: %v", refused), true},
+		"the API server is away": {errors.New("pre-upgrade hooks failed: " + refused.Error()), true},
 		"Helm's list of one":     {errors.New("1 error occurred:\n\t* Get \"https://192.0.2.1\": i/o timeout\n\n"), true},
-		"late": {fmt.Errorf("hooks failed: %v",
-			fmt.Errorf("Get %q: %w", "https://192.0.2.1", context.DeadlineExceeded)), true},
+		"late": {errors.New("hooks failed: " +
+			fmt.Errorf("Get %q: %w", "https://192.0.2.1", context.DeadlineExceeded).Error()), true},
 		"a hook that takes too long": {errors.New("timed out waiting for the condition"), false},
 		"a failed hook":              {errors.New("job failed: BackoffLimitExceeded"), false},
 	} {

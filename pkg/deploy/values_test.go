@@ -144,7 +144,8 @@ func TestValuesMeanOneThing(t *testing.T) {
 		}
 		return &chart.Chart{Metadata: &chart.Metadata{APIVersion: "v2", Name: "c", Version: "1.0.0"}, Values: values,
 			Templates: []*chart.File{{Name: "templates/all", Data: []byte(`{{ define "all" }}` +
-				`{{ range $k, $v := . }}{{ $k }}: {{ typeOf $v }} {{ kindOf $v }} {{ $v }} {{ toYaml $v | quote }} {{ toJson $v }}` +
+				`{{ range $k, $v := . }}{{ $k }}: {{ typeOf $v }} {{ kindOf $v }} {{ $v }} {{ toYaml $v | quote }} ` +
+				`{{ toJson $v }}` +
 				` {{ if $v }}yes{{ end }} {{ if kindIs "float64" $v }}{{ eq $v 3.0 }} {{ int $v }}{{ end }}` + "\n" +
 				`{{ if kindIs "map" $v }}{{ template "all" $v }}{{ end }}{{ end }}{{ end }}{{ template "all" .Values }}`)}}}
 	}
@@ -194,7 +195,8 @@ func TestValuesMeanOneThing(t *testing.T) {
 }
 
 func TestHintOfSet(t *testing.T) {
-	want := &desired{Release: Release{Name: "web", Set: map[string]any{"cpu": "0.5"}, InlineValues: map[string]any{"x": "a"}}}
+	want := &desired{Release: Release{Name: "web", Set: map[string]any{"cpu": "0.5"},
+		InlineValues: map[string]any{"x": "a"}}}
 	err := want.schemaErrors(errors.New("- at '/cpu': got string, want number\n- at '/x': got string, want number\n" +
 		"- at '/y': got string, want number"))
 	var hints []string

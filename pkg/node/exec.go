@@ -76,7 +76,8 @@ func (t *execTransport) notStarted(err error) error {
 	case errdefs.IsConflict(err): // Docker's answer about a container that does not run
 		return event.Transient(event.WithHint(failure, "docker start "+t.node))
 	case errdefs.IsNotFound(err):
-		return event.WithHint(failure, "its container is gone: make the cluster again, or choose another one by --kube-context")
+		return event.WithHint(failure, "its container is gone: make the cluster again, "+
+			"or choose another one by --kube-context")
 	case client.IsErrConnectionFailed(err):
 		return event.Transient(event.WithHint(failure, "Docker on this machine does not answer: start it"))
 	}

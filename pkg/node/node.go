@@ -56,7 +56,8 @@ type node struct {
 
 func (n *node) run(ctx context.Context, args ...string) (string, error) {
 	out, err := n.transport.run(ctx, nil, args...)
-	if err != nil && slices.ContainsFunc(runtimeAway, func(text string) bool { return strings.Contains(err.Error(), text) }) {
+	if err != nil && slices.ContainsFunc(runtimeAway,
+		func(text string) bool { return strings.Contains(err.Error(), text) }) {
 		err = event.Transient(event.WithHint(fmt.Errorf("the %s of the node does not answer: %w", n.runtime.name(), err),
 			"see why it does not run: "+n.shell+" systemctl status "+n.runtime.name()))
 	}

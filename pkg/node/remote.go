@@ -212,9 +212,10 @@ func (i imageOf) Layers() ([]v1.Layer, error) { return i.layers, nil }
 // fail because what it sends cannot be read.
 func isOfNetwork(err error) bool {
 	var timeout interface{ Timeout() bool }
-	return !errors.As(err, new(*fs.PathError)) && (errors.As(err, new(*net.OpError)) || errors.As(err, new(*net.DNSError)) ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.As(err, &timeout) && timeout.Timeout() || strings.Contains(err.Error(), "connection re")) // refused, reset
+	return !errors.As(err, new(*fs.PathError)) &&
+		(errors.As(err, new(*net.OpError)) || errors.As(err, new(*net.DNSError)) ||
+			errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+			errors.As(err, &timeout) && timeout.Timeout() || strings.Contains(err.Error(), "connection re")) // refused, reset
 }
 
 // explain adds what the user can do about a registry's error.
@@ -233,7 +234,8 @@ func (r *RemoteRegistry) explain(tag name.Tag, err error) error {
 		hint := "give it a certificate, or allow plain http: push: http://" + tag.RegistryStr() + "/…"
 		return event.WithHint(failure, hint)
 	case strings.Contains(err.Error(), "error getting credentials"): // the text of docker-credential-helpers
-		return event.WithHint(failure, "install the program that "+filepath.Join(dockerconfig.Dir(), dockerconfig.ConfigFileName)+
+		return event.WithHint(failure, "install the program that "+
+			filepath.Join(dockerconfig.Dir(), dockerconfig.ConfigFileName)+
 			" names (credsStore, credHelpers), or remove it there and docker login "+tag.RegistryStr())
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return event.WithHint(failure, "docker login "+tag.RegistryStr())

@@ -120,7 +120,8 @@ func (s *sshTransport) dial(ctx context.Context) (*ssh.Client, error) {
 	case errors.Is(err, fs.ErrNotExist): // until minikube makes the node again
 		return nil, s.refused(err)
 	case err != nil:
-		return nil, event.WithHint(fmt.Errorf("node %s: its ssh key: %w", s.node, err), "you have to be able to read that file")
+		return nil, event.WithHint(fmt.Errorf("node %s: its ssh key: %w", s.node, err),
+			"you have to be able to read that file")
 	}
 	signer, err := ssh.ParsePrivateKey(pem)
 	if err != nil {

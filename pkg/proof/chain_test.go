@@ -149,7 +149,8 @@ func TestChain(t *testing.T) {
 				t.Errorf("the error is %v", err)
 			}
 			for _, link := range links {
-				if link.Broken() && (link.Is != event.NotThere && !strings.Contains(err.Error(), link.Is) || !strings.Contains(err.Error(), link.Want)) {
+				if link.Broken() && (link.Is != event.NotThere && !strings.Contains(err.Error(), link.Is) ||
+					!strings.Contains(err.Error(), link.Want)) {
 					t.Errorf("%v does not have both values of %s", err, link)
 				}
 			}

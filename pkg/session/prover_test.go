@@ -79,7 +79,8 @@ func TestDeployedImages(t *testing.T) {
 		t.Errorf("%s, not %s", got, want)
 	}
 	old := proof.Old(images, event.DaskClusters{{Name: "new", Image: "worker:ce6fdce58d884543"},
-		{Name: "old", Image: "worker:712c3a91dcb384c3"}, {Name: "of another tool", Image: "worker:v1"}, {Name: "theirs", Image: "x:v1"}})
+		{Name: "old", Image: "worker:712c3a91dcb384c3"}, {Name: "of another tool", Image: "worker:v1"},
+		{Name: "theirs", Image: "x:v1"}})
 	if len(old) != 2 || old[0].Name != "of another tool" || old[1].Name != "old" {
 		t.Errorf("old: %v", old)
 	}

@@ -517,8 +517,10 @@ func TestAwayCluster(t *testing.T) {
 		t.Fatalf("%s, %+v", s.state.Health, s.state.Pods)
 	}
 	s.after(time.Minute).take(event.Event{Time: s.now, Stage: "devloop", Phase: event.Warned, Message: event.ClusterAway,
-		Payload: event.Cluster{State: event.ClusterStopped}, Err: event.WithHint(errors.New("it is stopped"), "minikube start")})
-	away := Away{State: event.ClusterStopped, Reason: "it is stopped", Hint: "minikube start", Since: noon.Add(time.Minute)}
+		Payload: event.Cluster{State: event.ClusterStopped},
+		Err:     event.WithHint(errors.New("it is stopped"), "minikube start")})
+	away := Away{State: event.ClusterStopped, Reason: "it is stopped", Hint: "minikube start",
+		Since: noon.Add(time.Minute)}
 	if s.state.Health != Degraded || s.state.Reason != "it is stopped" || *s.state.Away != away {
 		t.Errorf("%s: %s, %+v", s.state.Health, s.state.Reason, s.state.Away)
 	}

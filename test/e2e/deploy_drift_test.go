@@ -96,7 +96,8 @@ func testDrift(t *testing.T, cluster kubernetes.Interface) {
 		told("configmap/settings", ".data.hidden changed, .data.more added, .data.text one → two"),
 		told("secret/random", ".data.password changed"),
 		told("thing/thing", ".first one → two"),
-		told("service/web", ".metadata.labels[by/hand] added, .spec.externalTrafficPolicy added, .spec.type ClusterIP → NodePort"),
+		told("service/web", ".metadata.labels[by/hand] added, .spec.externalTrafficPolicy added, "+
+			".spec.type ClusterIP → NodePort"),
 		told("deployment/web", fmt.Sprintf(".spec.replicas 1 → 2, %s.env[LEVEL].value info → debug, %[1]s.env[NEW] added, "+
 			"%[1]s.image ghcr.io/dask/dask-gateway-server:2024.1.0 → nobody.test/has-this:1", main)),
 	} {
@@ -106,7 +107,8 @@ func testDrift(t *testing.T, cluster kubernetes.Interface) {
 	has("secret/random", "{.data.password}", password)
 	has(thing, "{.first}", "one")
 	has("service/web", "{.spec.type} {.metadata.labels}", `ClusterIP {"app.kubernetes.io/managed-by":"Helm"}`)
-	has("deployment/web", "{.spec.replicas} {.spec.template.spec.containers[0].env}", `1 [{"name":"LEVEL","value":"info"}]`)
+	has("deployment/web", "{.spec.replicas} {.spec.template.spec.containers[0].env}",
+		`1 [{"name":"LEVEL","value":"info"}]`)
 	has("deployment/web", "{.status.updatedReplicas} {.status.availableReplicas}", "1 1") // it was awaited
 	quiet("all was put back")
 
