@@ -45,9 +45,9 @@ func newDiffCommand(o *options) *cobra.Command {
 		Use:   "diff [release...]",
 		Short: "Print how what would be deployed differs from what is",
 		Long: `Compares all releases, or those that are named, with what the cluster's last revision of each is made
-of, object by object, and says what was changed by hand since and would be put back. Contents of secrets are
+of, object by object, and says what was changed by hand since then and would be reverted. Contents of secrets are
 hidden. Charts that make random values differ each time that they are rendered: "unchanged" is about what a
-release is made from, and what has become of it, as in the loop. Nothing is changed.`,
+release is made from and how it is now, as in the loop. Nothing is changed.`,
 		Example: `  devloop diff
   devloop diff --exit-code dask-gateway || echo differs`,
 		RunE: func(cmd *cobra.Command, names []string) error {
@@ -62,7 +62,7 @@ release is made from, and what has become of it, as in the loop. Nothing is chan
 				case found.Changed:
 					state = "would be applied"
 				case len(found.Drifted) > 0:
-					state = "would be put back"
+					state = "would be reverted"
 				}
 				differs = differs || state != "unchanged"
 				drifted := ""
@@ -79,7 +79,7 @@ release is made from, and what has become of it, as in the loop. Nothing is chan
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 1 if something would be applied or put back")
+	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 1 if something would be applied or reverted")
 	return cmd
 }
 

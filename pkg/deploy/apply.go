@@ -92,7 +92,7 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 			return err
 		}
 		if err != nil { // the write may well be what mends that
-			stage.Detail("what was changed by hand is not known", "release", event.Name(r.Name), "reason", err.Error())
+			stage.Detail("changes by hand could not be determined", "release", event.Name(r.Name), "reason", err.Error())
 		}
 	}
 	switch {

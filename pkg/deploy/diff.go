@@ -22,7 +22,7 @@ type Difference struct {
 	Release  string   // namespace/name
 	Revision int      // in the cluster, 0 if none
 	Changed  bool     // a new revision would be written
-	Drifted  []string // what others changed since the last one, and would be put back
+	Drifted  []string // what others have changed since the last one
 	Why      string   // it would be written, or not
 	Text     string   // unified diff of the objects; the values of secrets are hidden
 }
@@ -80,7 +80,7 @@ func (d *Deployer) Diff(ctx context.Context, sink event.Sink, r Release) (Differ
 	}
 	if d.upToDate(last, want) {
 		if found.Why = "nothing differs"; len(drifted) > 0 {
-			found.Why = "it was changed by others"
+			found.Why = "others have changed it"
 		}
 		found.Text = driftDiff(drifted)
 		return found, nil

@@ -46,7 +46,7 @@ type drift struct {
 	restored *unstructured.Unstructured // what has to be written
 	result   *unstructured.Unstructured // what the API server would make of that, if it was asked
 	changes  []change
-	refused  error    // why the API server does not take it
+	refused  error    // why the API server rejects it
 	lost     bool     // it has not the marks of the release any more
 	unsure   bool     // whether an autoscaler scales it is not known
 	fields   []string // IDs of those that were considered
@@ -218,7 +218,7 @@ func (c *comparison) confirm(found *drift, intended []difference) *drift {
 		c.markClean(found)
 		return nil
 	case found.lost && marks[kube.AnnotationRelease] != "":
-		c.stage.Warn("object stays as it is, another release owns it by now", nil, "release", event.Name(c.release.Name),
+		c.stage.Warn("object is left as it is: another release owns it now", nil, "release", event.Name(c.release.Name),
 			"object", found.String(), "owner", marks[kube.AnnotationReleaseNamespace]+"/"+marks[kube.AnnotationRelease])
 		return nil
 	}
@@ -232,7 +232,7 @@ func (c *comparison) ending(o object, live *unstructured.Unstructured) *drift {
 		return nil
 	}
 	if o.kind.Kind == "PersistentVolumeClaim" {
-		c.stage.Warn("volume claim is being deleted, it ends with the pods that use it", nil,
+		c.stage.Warn("volume claim is being deleted: it goes when the pods that use it end", nil,
 			"release", event.Name(c.release.Name), "object", o.String())
 		return nil
 	}
@@ -253,7 +253,7 @@ func (c *comparison) leftToOthers(o object, path fieldpath.Path, set []fieldMana
 	}
 	c.Deployer.mu.Unlock()
 	if times == maxRestores {
-		c.stage.Note("field is left as it is, it changes again each time that it is put back",
+		c.stage.Note("field is left as it is: it changes again each time it is reverted",
 			"release", event.Name(c.release.Name), "object", o.String(), "field", fieldText(path), "by", managerNames(set))
 	}
 	return times >= maxRestores
@@ -392,7 +392,7 @@ func (d *Deployer) restoreOne(ctx context.Context, stage event.Stage, one drift)
 			}
 		}
 		if err != nil {
-			return fmt.Errorf("release %s: put %s back: %w", r.ID(), one.object, err)
+			return fmt.Errorf("release %s: revert %s: %w", r.ID(), one.object, err)
 		}
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -409,12 +409,12 @@ func (d *Deployer) writeOne(ctx context.Context, stage event.Stage, one drift) e
 	case one.definition:
 		return nil // applied before
 	case one.lost:
-		return event.WithHint(fmt.Errorf("it differs from what was applied (%s), and is not marked as the release's any more",
-			one.fieldNames()), fmt.Sprintf("if it can go, delete it and run again, it is made as the chart has it: "+
+		return event.WithHint(fmt.Errorf("it differs from what was applied (%s), and is no longer marked as the release's",
+			one.fieldNames()), fmt.Sprintf("if it can go, delete it and run again to recreate it as the chart has it: "+
 			"kubectl delete %s -n %s", one.object, one.namespace))
 	case one.refused != nil:
-		return event.WithHint(fmt.Errorf("the API server does not take it (%s): %w", one.fieldNames(), one.refused),
-			fmt.Sprintf("write the change into the chart, or delete the object and run again, it is made as the chart has it: "+
+		return event.WithHint(fmt.Errorf("the API server rejects it (%s): %w", one.fieldNames(), one.refused),
+			fmt.Sprintf("write the change into the chart, or delete the object and run again to recreate it as the chart has it: "+
 				"kubectl delete %s -n %s", one.object, one.namespace))
 	case one.ending:
 		if err := d.awaitEnd(ctx, stage, one); err != nil {
@@ -423,8 +423,8 @@ func (d *Deployer) writeOne(ctx context.Context, stage event.Stage, one drift) e
 	}
 	api, err := d.resource(one.object)
 	if meta.IsNoMatchError(err) {
-		return event.WithHint(fmt.Errorf("the cluster does not know its kind any more: %w", err),
-			"install again what brings that kind")
+		return event.WithHint(fmt.Errorf("the cluster no longer knows its kind: %w", err),
+			"reinstall what provides that kind")
 	}
 	if err != nil {
 		return err
@@ -446,7 +446,7 @@ func (d *Deployer) writeOne(ctx context.Context, stage event.Stage, one drift) e
 
 // awaitEnd waits until an object that is being deleted is gone.
 func (d *Deployer) awaitEnd(ctx context.Context, stage event.Stage, one drift) error {
-	stage.Note("waiting for the end of an object that is being deleted, to make it again",
+	stage.Note("waiting for an object that is being deleted, to recreate it",
 		"release", event.Name(one.in.release.Name), "object", one.String())
 	ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still being deleted after %s", goneTimeout))
 	defer cancel()
@@ -460,7 +460,7 @@ func (d *Deployer) report(ctx context.Context, stage event.Stage, r Release, las
 	for _, one := range found {
 		about := []any{"release", event.Name(r.Name), "object", one.String()}
 		if one.isGone() {
-			stage.Note("object missing, made again", about...)
+			stage.Note("object was missing, recreated", about...)
 			continue
 		}
 		about = append(about, "changes", one.text(secret))
@@ -471,9 +471,9 @@ func (d *Deployer) report(ctx context.Context, stage event.Stage, r Release, las
 			}
 		}
 		if one.byHand() {
-			stage.Note("changed by hand, put back", about...)
+			stage.Note("changed by hand, reverted", about...)
 		} else {
-			stage.Note("changed by another program, put back", about...)
+			stage.Note("changed by another program, reverted", about...)
 		}
 	}
 }
@@ -486,9 +486,9 @@ func (f drift) line(secret []string) string {
 	text := fmt.Sprintf("changed by hand: %s %s", f, f.text(secret))
 	switch {
 	case f.lost:
-		text = fmt.Sprintf("not marked as the release's any more, and not overwritten: %s %s", f, f.text(secret))
+		text = fmt.Sprintf("no longer marked as the release's, and not overwritten: %s %s", f, f.text(secret))
 	case f.refused != nil:
-		text = fmt.Sprintf("changed by hand, and the API server does not take it back: %s %s", f, f.text(secret))
+		text = fmt.Sprintf("changed by hand, and the API server rejects reverting it: %s %s", f, f.text(secret))
 	case !f.byHand():
 		text = fmt.Sprintf("changed by another program: %s %s", f, f.text(secret))
 	}

@@ -108,7 +108,7 @@ func TestDrift(t *testing.T) {
 	}{
 		"nothing": {[]edition{own}, nil, "", "", "", map[string]string{"text": "one"}},
 		"changed by hand": {[]edition{own, {"kubectl-edit", "", ours + "data: {text: two, more: x}"}}, nil, "dry run update",
-			"changed by hand, put back [release web object configmap/web changes .data.more added, .data.text one → two " +
+			"changed by hand, reverted [release web object configmap/web changes .data.more added, .data.text one → two " +
 				"by kubectl-edit at ", "", map[string]string{"text": "one"}},
 		"it changes meanwhile": {[]edition{own, {"kubectl-edit", "", ours + "data: {text: two}"}},
 			func(d *drifting) { d.conflict = true }, "dry run dry run update", "changed by hand", "",
@@ -116,24 +116,24 @@ func TestDrift(t *testing.T) {
 		"changed by a webhook, too": {[]edition{own, {"kubectl-edit", "", ours + "data: {text: two}"}},
 			func(d *drifting) { d.webhook = "two" }, "dry run", "", "", map[string]string{"text": "two"}},
 		"changed by another program": {[]edition{own, {"some-script", "", ours + "data: {text: two}"}}, nil, "dry run update",
-			"changed by another program, put back", "", map[string]string{"text": "one"}},
+			"changed by another program, reverted", "", map[string]string{"text": "one"}},
 		"changed by hand, for good": {[]edition{own, {"kubectl-edit", "", ours + "data: {text: two}"}},
 			func(d *drifting) { d.invalid = true }, "", "",
-			"put configmap/web back: the API server does not take it (.data.text): ", map[string]string{"text": "two"}},
+			"revert configmap/web: the API server rejects it (.data.text): ", map[string]string{"text": "two"}},
 		"changed by another program, for good": {[]edition{own, {"some-script", "", ours + "data: {text: two}"}},
 			func(d *drifting) { d.invalid = true }, "", "", "", map[string]string{"text": "two"}},
 		"changed by a hook": {[]edition{own, {"kubectl-edit", "", ours + "data: {text: two}"}}, func(d *drifting) {
 			d.release.After = []Command{{}}
 			d.last.settled = metav1.NewTime(time.Now().Add(time.Second))
 		}, "", "", "", map[string]string{"text": "two"}},
-		"deleted": {nil, nil, "create", "object missing, made again", "", map[string]string{"text": "one"}},
+		"deleted": {nil, nil, "create", "object was missing, recreated", "", map[string]string{"text": "one"}},
 		"made by somebody else": {[]edition{{"kubectl-create", "", strings.Replace(named, "one", "two", 1)}}, nil,
 			"dry run", "", "put configmap/web back: it differs from what was applied (.data.text)",
 			map[string]string{"text": "two"}},
 		"made by somebody else, and equal": {[]edition{{"kubectl-create", "", named}}, nil, "", "", "",
 			map[string]string{"text": "one"}},
 		"of another release by now": {[]edition{{"helm", "", theirs + "data: {text: one}"},
-			{"script", "", theirs + "data: {text: two}"}}, nil, "dry run", "another release owns it by now", "",
+			{"script", "", theirs + "data: {text: two}"}}, nil, "dry run", "another release owns it now", "",
 			map[string]string{"text": "two"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -207,7 +207,7 @@ func TestDriftThatComesBack(t *testing.T) {
 		if got := d.data(t)["text"]; got != want {
 			t.Errorf("%s: it is %s in the end", manager, got)
 		}
-		said := strings.Count(d.log(), "it changes again each time that it is put back")
+		said := strings.Count(d.log(), "it changes again each time it is reverted")
 		if said != strings.Count(want, "two") {
 			t.Errorf("%s: that it is left was said %d times:\n%s", manager, said, d.log())
 		}

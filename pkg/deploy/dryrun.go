@@ -322,7 +322,7 @@ func (a attempt) outcome(o manifestObject, err error) error {
 }
 
 func (a attempt) refusal(o manifestObject, err error) error {
-	return event.WithHint(fmt.Errorf("release %s: %s: %s %s: the API server does not take it: %w", a.ID(), o.file,
+	return event.WithHint(fmt.Errorf("release %s: %s: %s %s: the API server rejects it: %w", a.ID(), o.file,
 		o.GetKind(), o.GetName(), briefly(err, o.GetKind())), hintChart)
 }
 

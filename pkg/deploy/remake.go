@@ -50,7 +50,7 @@ func (d *Deployer) deleteForRemake(
 			return fmt.Errorf("delete %s: %w", o, err)
 		}
 		w.add("deleted", o.String())
-		stage.Note("made anew, since it cannot be changed in place", "release", event.Name(r.Name), "object", o.String(),
+		stage.Note("recreated, since it cannot be changed in place", "release", event.Name(r.Name), "object", o.String(),
 			"changed", o.fields)
 	}
 	return d.awaitGone(ctx, stage, func() (left []ending, err error) {

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	putBack      = "changed by hand, put back"
-	putBackOther = "changed by another program, put back"
-	madeAgain    = "object missing, made again"
+	putBack      = "changed by hand, reverted"
+	putBackOther = "changed by another program, reverted"
+	madeAgain    = "object was missing, recreated"
 )
 
 func testDrift(t *testing.T, cluster kubernetes.Interface) {
@@ -78,7 +78,7 @@ func testDrift(t *testing.T, cluster kubernetes.Interface) {
 	byHand("set", "image", "deployment/web", "main=nobody.test/has-this:1")
 	out, _ := p.call(t, 1, "diff", "--exit-code")
 	for _, want := range []string{
-		"revision 1: would be put back, it was changed by others\n",
+		"revision 1: would be reverted, others have changed it\n",
 		"changed by hand: configmap/settings .data.hidden changed, .data.more added, .data.text one → two (kubectl-patch, ",
 		"changed by hand: secret/random .data.password changed (", "changed by hand: thing/thing .first one → two (",
 		"-  text: two\n", "+  text: one\n", "-  password: hidden", "+  password: hidden",
@@ -146,7 +146,7 @@ func testDrift(t *testing.T, cluster kubernetes.Interface) {
 	byHand("delete", "configmap", "settings")
 	byHand("create", "configmap", "settings", "--from-literal=text=mine")
 	d.again(t).fails(t, `put configmap/settings back: it differs from what was applied \(.*\), `+
-		`and is not marked as the release's any more`)
+		`and is no longer marked as the release's`)
 	has("configmap/settings", "{.data.text}", "mine")
 	byHand("delete", "configmap", "settings")
 	d.again(t).arrives(t)

@@ -318,7 +318,7 @@ func testDiff(t *testing.T, cluster kubernetes.Interface) {
 		p.edit(t, "devloop.yaml", change[1], change[0])
 	}
 	kubectl(t, "delete", "configmap", "-n", p.name, "shown")
-	compares(1, release+"revision 1: would be put back, it was changed by others\nmissing: configmap/shown\n",
+	compares(1, release+"revision 1: would be reverted, others have changed it\nmissing: configmap/shown\n",
 		"--- ConfigMap "+p.name+"/shown\n", "+  text: first\n")
 	p.remove(t)
 }

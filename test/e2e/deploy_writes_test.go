@@ -36,7 +36,7 @@ func testWrites(t *testing.T, cluster kubernetes.Interface) {
 		return found
 	}
 	const records2 = "superseded deployed"
-	anew := on("made anew, since it cannot be changed in place").with("object", "^job/migrate$").
+	anew := on("recreated, since it cannot be changed in place").with("object", "^job/migrate$").
 		with("changed", `^spec\.template\.spec\.containers\[0\]\.command\[1\]$`)
 
 	step(t, "a job is made anew, in the write that changes the deployment", func(t *testing.T) {
