@@ -128,7 +128,7 @@ func TestDrift(t *testing.T) {
 		}, "", "", "", map[string]string{"text": "two"}},
 		"deleted": {nil, nil, "create", "object was missing, recreated", "", map[string]string{"text": "one"}},
 		"made by somebody else": {[]edition{{"kubectl-create", "", strings.Replace(named, "one", "two", 1)}}, nil,
-			"dry run", "", "put configmap/web back: it differs from what was applied (.data.text)",
+			"dry run", "", "revert configmap/web: it differs from what was applied (.data.text)",
 			map[string]string{"text": "two"}},
 		"made by somebody else, and equal": {[]edition{{"kubectl-create", "", named}}, nil, "", "", "",
 			map[string]string{"text": "one"}},
