@@ -244,10 +244,11 @@ func (s *localSync) run(ctx context.Context, sink event.Sink) error {
 	}
 	return quiet.Stage("local").Step(ctx, event.VenvSynced, func(ctx context.Context) (details []any, err error) {
 		if len(s.requirements.Files) > 0 {
-			err = install(ctx, venv.Packages{Requirements: s.requirements.Files[0], Constraints: s.constraints()})
+			err = install(ctx, venv.Packages{Requirements: s.requirements.Files[0],
+				Constraints: s.constraints(), Options: s.requirements.Options})
 		}
 		if rest := s.missing(s.wanted.ByName); err == nil && len(rest) > 0 {
-			err = install(ctx, venv.Packages{Exactly: s.wanted.Constraints(rest)})
+			err = install(ctx, venv.Packages{Exactly: s.wanted.Constraints(rest), Options: s.requirements.Options})
 		}
 		if len(changed) > 0 {
 			details = []any{"installed", few(changed)}

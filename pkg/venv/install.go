@@ -44,6 +44,9 @@ type Packages struct {
 	// Exactly are installed without what they depend on, each as name==version, if there is no
 	// file.
 	Exactly []string
+
+	// Options are lines of a requirements file that count for Exactly, too.
+	Options []string
 }
 
 // Install installs packages into the environment at dir, with folder as the working directory, and
@@ -65,14 +68,23 @@ func Install(ctx context.Context, dir, folder string, p Packages, output func(li
 	what, pip := "libraries of the images", args
 	if p.Requirements != "" {
 		what = filepath.Base(p.Requirements)
-		constraints, err := writeConstraints(p.Constraints)
+		constraints, err := writeLines("constraints", p.Constraints)
 		if err != nil {
 			return nil, err
 		}
 		defer func() { _ = os.Remove(constraints) }() // in the system's temporary folder
 		args = append(args, "-r", p.Requirements, "-c", constraints)
-	} else {
-		args = append(append(args, "--no-deps"), p.Exactly...)
+	}
+	if len(p.Options) > 0 {
+		options, err := writeLines("options", p.Options)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = os.Remove(options) }()
+		pip = append(slices.Clone(pip), "-r", options)
+	}
+	if p.Requirements == "" {
+		args = slices.Concat(pip, []string{"--no-deps"}, p.Exactly)
 	}
 	last, installed, err := run(ctx, folder, args, output)
 	if err == nil {
@@ -125,8 +137,9 @@ func unavailable(lines []string) string {
 	return strings.TrimRight(cmp.Or(match[1:]...), ",.")
 }
 
-func writeConstraints(list []string) (path string, err error) {
-	file, err := os.CreateTemp("", "devloop-constraints-*.txt")
+// writeLines writes a temporary file for pip.
+func writeLines(what string, list []string) (path string, err error) {
+	file, err := os.CreateTemp("", "devloop-"+what+"-*.txt")
 	if err != nil {
 		return "", err
 	}

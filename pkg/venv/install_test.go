@@ -129,6 +129,29 @@ func TestInstall(t *testing.T) {
 	}
 }
 
+// The index that the requirements name counts for what is installed, or looked up, by itself.
+func TestInstallWithOptions(t *testing.T) {
+	dir, _, folder := madeVenv(t), offline(t), t.TempDir()
+	write(t, folder, map[string]string{"requirements.txt": "-f wheels\nomega==2.0\n", "wheels/": ""})
+	wheel(t, filepath.Join(folder, "wheels"), "omega", "1.0+cu118")
+	wheel(t, filepath.Join(folder, "wheels"), "omega", "2.0")
+	r, err := ReadRequirements(filepath.Join(folder, "requirements.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := Packages{Requirements: r.Files[0], Constraints: []string{"omega==1.0+cu118"}, Options: r.Options}
+	var failed *InstallError
+	_, err = Install(t.Context(), dir, folder, p, func(string) {})
+	if !errors.As(err, &failed) || failed.Unavailable != "" || !slices.Equal(failed.Conflicts, p.Constraints) {
+		t.Errorf("what there is, and is excluded: %+v, %v", failed, err)
+	}
+	p = Packages{Exactly: p.Constraints, Options: r.Options}
+	installed, err := Install(t.Context(), dir, folder, p, func(string) {})
+	if err != nil || !slices.Equal(installed, []string{"omega-1.0+cu118"}) {
+		t.Errorf("%q, %v", installed, err)
+	}
+}
+
 // Two devloops do not install into the same environment at once.
 func TestInstallLocked(t *testing.T) {
 	dir := t.TempDir()

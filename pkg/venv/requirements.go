@@ -23,7 +23,9 @@ const (
 type Requirements struct {
 	Files []string // all of them, also those that cannot be read, the file itself first
 	Hash  string   // of their contents
-	lines []string
+	// Options are lines that say where packages are found, and which files of them are taken.
+	Options []string
+	lines   []string
 }
 
 // ReadRequirements reads a requirements file. Only the file itself has to be there: pip, and the
@@ -41,6 +43,8 @@ func ReadRequirements(file string) (Requirements, error) {
 			line = strings.TrimSpace(comment.ReplaceAllString(line, ""))
 			match := include.FindStringSubmatch(line)
 			switch {
+			case option.MatchString(line):
+				r.Options = append(r.Options, absoluteLinks(line, filepath.Dir(r.Files[i])))
 			case match == nil && !constraints[r.Files[i]]:
 				r.lines = append(r.lines, line)
 			case match == nil || strings.Contains(match[2], "://"):
@@ -60,9 +64,23 @@ func ReadRequirements(file string) (Requirements, error) {
 var (
 	comment = regexp.MustCompile(`(^|\s)#.*`)
 	include = regexp.MustCompile(`^(-r|-c|--requirement|--constraint)[\s=]*(\S+)`)
-	// required is a library, and its version where that is exact.
-	required = regexp.MustCompile(`^([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*(?:={2,3}\s*([^\s,*;]+)\s*$)?`)
+	// required is a library, and its version where that is exact. A path or a URL is none.
+	required = regexp.MustCompile(`^([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*` +
+		`(?:={2,3}\s*([^\s,*;]+)\s*$|$|[=<>!~@;(]|--)`)
+	option = regexp.MustCompile(`^(-i|-f|--(index-url|extra-index-url|no-index|find-links|trusted-host|pre|` +
+		`prefer-binary|only-binary|no-binary))\b`)
+	findLinks = regexp.MustCompile(`^(-f|--find-links)[\s=]*(\S+)$`)
 )
+
+// absoluteLinks returns an option that does not depend on the folder of its file.
+func absoluteLinks(line, folder string) string {
+	if match := findLinks.FindStringSubmatch(line); match != nil {
+		if path := absolute(folder, match[2]); isFolder(path) {
+			return match[1] + " " + path
+		}
+	}
+	return line
+}
 
 // Met reports whether an environment has what the requirements name, as far as that can be seen
 // without an index: each library that every machine needs, and exact versions.

@@ -11,8 +11,10 @@ func TestReadRequirements(t *testing.T) {
 	write(t, dir, map[string]string{
 		"requirements.txt": "# ours\n-r sub/base.txt  # the base\n-c\tpins.txt\n--requirement=none.txt\n" +
 			"dask[array] == 2024.1.0\nToolz\nuvloop==1; sys_platform == 'linux'\nbokeh>=3,<4\n-r https://host/r.txt\n" +
-			"six==1.16.0 \\\n    --hash=sha256:00\n./folder\n",
-		"sub/base.txt": "-r ../requirements.txt\nnumpy==1.*\n", "more.txt": "never==2\n",
+			"six==1.16.0 \\\n    --hash=sha256:00\n./folder\n" +
+			"git+https://host/a.git\nhttps://host/b-1.0.tar.gz\nfile:///c.whl\nwheels/d.whl\nruamel.yaml@ file:///e\n",
+		"sub/base.txt": "-r ../requirements.txt\nnumpy==1.*\n--extra-index-url https://host/simple\n" +
+			"--find-links=wheels\n-f https://host/w\n", "sub/wheels/": "", "more.txt": "never==2\n",
 		"pins.txt": "never==1\n-r more.txt\n",
 	})
 	r, err := ReadRequirements(filepath.Join(dir, "requirements.txt"))
@@ -23,9 +25,14 @@ func TestReadRequirements(t *testing.T) {
 	if err != nil || !slices.Equal(r.Files, want) {
 		t.Errorf("%q, %v", r.Files, err)
 	}
-	all := map[string]string{"dask": "2024.1.0", "toolz": "1", "bokeh": "3", "six": "1.16.0", "numpy": "1.26.4"}
+	all := map[string]string{"dask": "2024.1.0", "toolz": "1", "bokeh": "3", "six": "1.16.0", "numpy": "1.26.4",
+		"ruamel-yaml": "0.18"}
 	if !r.Met(all) {
 		t.Error("nothing is missing")
+	}
+	if want := []string{"--extra-index-url https://host/simple", "--find-links " + filepath.Join(dir, "sub/wheels"),
+		"-f https://host/w"}; !slices.Equal(r.Options, want) {
+		t.Errorf("%q", r.Options)
 	}
 	for name, version := range map[string]string{"dask": "2023.1.0", "toolz": "", "numpy": ""} {
 		before := all[name]
