@@ -166,7 +166,7 @@ func (d *Deployer) mayWrite(r Release, last revision) error {
 // written before it.
 func (d *Deployer) write(ctx context.Context, stage event.Stage, want desired, last revision) (revision, error) {
 	w := &writeLog{}
-	made, anew, err := d.prepare(ctx, stage, &want, last, w)
+	made, recreate, err := d.prepare(ctx, stage, &want, last, w)
 	if err != nil {
 		return last, w.explain(err)
 	}
@@ -176,7 +176,7 @@ func (d *Deployer) write(ctx context.Context, stage event.Stage, want desired, l
 		stop := context.AfterFunc(ctx,
 			func() { stage.Note("waiting for Helm's write to end", "release", event.Name(r.Name)) })
 		defer stop()
-		written, err = d.writeObjects(ctx, stage, want, made, anew, w)
+		written, err = d.writeObjects(ctx, stage, want, made, recreate, w)
 		if err != nil {
 			return nil, w.explain(err)
 		}
@@ -196,7 +196,7 @@ func (d *Deployer) write(ctx context.Context, stage event.Stage, want desired, l
 // to be written. It returns what to write, and what to delete before that.
 func (d *Deployer) prepare(
 	ctx context.Context, stage event.Stage, want *desired, last revision, w *writeLog,
-) (made rendered, anew []remake, err error) {
+) (made rendered, recreate []recreation, err error) {
 	r := want.Release
 	for _, command := range r.Before {
 		if err := d.run(ctx, stage, r, "before", command); err != nil {
@@ -220,23 +220,23 @@ func (d *Deployer) prepare(
 		}
 		tried = stage // its namespace may be new
 	}
-	if anew, err = d.dryRun(ctx, tried, want, made); err != nil {
+	if recreate, err = d.dryRun(ctx, tried, want, made); err != nil {
 		return made, nil, err
 	}
 	if ctx.Err() != nil {
 		return made, nil, context.Cause(ctx)
 	}
-	return made, anew, d.claim(ctx, r)
+	return made, recreate, d.claim(ctx, r)
 }
 
 // writeObjects writes a release that was claimed, its CRDs first.
-func (d *Deployer) writeObjects(ctx context.Context, stage event.Stage, want desired, made rendered, anew []remake,
+func (d *Deployer) writeObjects(ctx context.Context, stage event.Stage, want desired, made rendered, recreate []recreation,
 	w *writeLog,
 ) (*release.Release, error) {
 	if err := d.applyCRDs(ctx, stage, want.Release, made.crds, w); err != nil {
 		return nil, err
 	}
-	if err := d.deleteForRemake(ctx, stage, want.Release, anew, w); err != nil {
+	if err := d.deleteToRecreate(ctx, stage, want.Release, recreate, w); err != nil {
 		return nil, fmt.Errorf("release %s: %w", want.ID(), err)
 	}
 	written, err := d.helmWrite(stage, want, made, w) //nolint:contextcheck // never interrupted

@@ -83,7 +83,7 @@ func (d *Deployer) validate(ctx context.Context, stage event.Stage, r Release, a
 
 // dryRun asks the API server whether it would accept what Helm is about to write: a refusal in the
 // middle of a write leaves half a revision. It returns the objects that have to be deleted first.
-func (d *Deployer) dryRun(ctx context.Context, stage event.Stage, want *desired, made rendered) ([]remake, error) {
+func (d *Deployer) dryRun(ctx context.Context, stage event.Stage, want *desired, made rendered) ([]recreation, error) {
 	all, err := d.revisions(ctx, want.Release)
 	if err != nil {
 		return nil, err
@@ -167,7 +167,7 @@ func (a attempt) original(o object) *unstructured.Unstructured {
 }
 
 // try tries what Helm would write, all of it at once.
-func (d *Deployer) try(ctx context.Context, a attempt) (anew []remake, err error) {
+func (d *Deployer) try(ctx context.Context, a attempt) (recreate []recreation, err error) {
 	group, ctx := event.NewGroup(ctx)
 	group.SetLimit(maxRequests)
 	var mu sync.Mutex
@@ -180,7 +180,7 @@ func (d *Deployer) try(ctx context.Context, a attempt) (anew []remake, err error
 			if err == nil && one != nil {
 				mu.Lock()
 				defer mu.Unlock()
-				anew = append(anew, *one)
+				recreate = append(recreate, *one)
 			}
 			return err
 		})
@@ -202,12 +202,12 @@ func (d *Deployer) try(ctx context.Context, a attempt) (anew []remake, err error
 			return nil
 		})
 	}
-	return anew, group.Wait()
+	return recreate, group.Wait()
 }
 
 // tryObject tries the very patch that Helm would send, or the creation of an object that is not
 // there. It returns an object that has to be deleted first.
-func (d *Deployer) tryObject(ctx context.Context, a attempt, o manifestObject) (*remake, error) {
+func (d *Deployer) tryObject(ctx context.Context, a attempt, o manifestObject) (*recreation, error) {
 	id := o.in(a.Namespace)
 	api, err := d.resource(id)
 	if err != nil {
@@ -264,8 +264,8 @@ func (d *Deployer) tryObject(ctx context.Context, a attempt, o manifestObject) (
 			"the user of your kubeconfig may not change it: ask for that permission, or undo the change")
 	}
 	change := immutableChange{object: id, cause: err, changed: changedFields(before, target)}
-	if cheapToRemake(live) && belongsTo(live, a.Release) {
-		return &remake{object: id, uid: live.GetUID(), fields: change.fields()}, nil
+	if safeToRecreate(live) && belongsTo(live, a.Release) {
+		return &recreation{object: id, uid: live.GetUID(), fields: change.fields()}, nil
 	}
 	return nil, event.WithHint(fmt.Errorf("release %s: %s: %w", a.ID(), o.file, change),
 		change.hint(d.isNamespaced(id)))

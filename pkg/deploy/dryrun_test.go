@@ -57,7 +57,7 @@ func (s *dryRunServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(answer)
 }
 
-func (s *dryRunServer) try(t *testing.T, a attempt) ([]remake, error) {
+func (s *dryRunServer) try(t *testing.T, a attempt) ([]recreation, error) {
 	t.Helper()
 	server := httptest.NewServer(s)
 	defer server.Close()
@@ -106,7 +106,7 @@ func TestTrial(t *testing.T) {
 		owner                Release
 		patch, create        error
 		asked                string
-		remakes              int
+		recreated            int
 		err, hint            string // "" for none
 		transient            bool
 	}{
@@ -142,10 +142,10 @@ func TestTrial(t *testing.T) {
 				s.live.SetUID("uid")
 				s.live.SetResourceVersion("1")
 			}
-			anew, err := s.try(t, attempt{before: manifestObjects(test.before), objects: manifestObjects(test.target)})
-			if len(anew) != test.remakes ||
-				test.remakes > 0 && (anew[0].uid != "uid" || anew[0].fields != "spec.completions") {
-				t.Errorf("made anew: %v", anew)
+			recreate, err := s.try(t, attempt{before: manifestObjects(test.before), objects: manifestObjects(test.target)})
+			if len(recreate) != test.recreated ||
+				test.recreated > 0 && (recreate[0].uid != "uid" || recreate[0].fields != "spec.completions") {
+				t.Errorf("to recreate: %v", recreate)
 			}
 			if (err != nil) != (test.err != "") || err != nil && !strings.Contains(err.Error(), test.err) ||
 				!strings.Contains(event.Hint(err), test.hint) || event.IsTransient(err) != test.transient {

@@ -28,7 +28,7 @@ func (d *Deployer) install(ctx context.Context, helm *action.Configuration, r Re
 }
 
 // neverInstalled tells whether no installation of a release of ours, or not its removal, was
-// completed. It has to be installed anew: an upgrade would skip its install hooks.
+// completed. It has to be installed from scratch: an upgrade would skip its install hooks.
 func (d *Deployer) neverInstalled(history []revision) bool {
 	if len(history) == 0 || !d.labelled(history[0]) {
 		return false

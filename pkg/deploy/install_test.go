@@ -33,7 +33,7 @@ func TestNeverInstalled(t *testing.T) {
 		{history("theirs", release.StatusUninstalling), false},
 	} {
 		if got := d.neverInstalled(test.history); got != test.want {
-			t.Errorf("%d revisions, the last one %v of %v: removed and begun anew: %v", len(test.history),
+			t.Errorf("%d revisions, the last one %v of %v: removed and installed from scratch: %v", len(test.history),
 				test.history[0].status, test.history[0].labels, got)
 		}
 	}

@@ -183,27 +183,27 @@ func (c immutableChange) hint(namespaced bool) string {
 	switch c.kind.GroupKind().String() {
 	case "StatefulSet.apps":
 		if selector {
-			return "undo the change, give it another name, or make it anew: " + remove +
+			return "undo the change, give it another name, or recreate it: " + remove +
 				" and save; its pods end, its claims and their data stay"
 		}
-		return "undo the change, or make it anew: " + kubectlDelete(c.object, namespaced, " --cascade=orphan") +
+		return "undo the change, or recreate it: " + kubectlDelete(c.object, namespaced, " --cascade=orphan") +
 			" and save; its pods and claims stay, and claims that are there keep their size"
 	case "Deployment.apps", "DaemonSet.apps", "ReplicaSet.apps":
-		return "undo the change, give it another name, or make it anew: " + remove + " and save; its pods end meanwhile"
+		return "undo the change, give it another name, or recreate it: " + remove + " and save; its pods end meanwhile"
 	case "PersistentVolumeClaim", "PersistentVolume":
-		return "undo the change, or give it another name; its data does not move by itself, and deleting it may delete them"
+		return "undo the change, or give it another name; its data does not move by itself, and deleting it may delete the data"
 	case "Service":
-		return "undo the change, or make it anew: " + remove + " and save; it gets another address"
+		return "undo the change, or recreate it: " + remove + " and save; it gets another address"
 	case "ConfigMap", "Secret":
-		return "give it another name, and its users that name; or make it anew: " + remove + " and save"
+		return "give it another name, and use that name where it is used; or recreate it: " + remove + " and save"
 	case "RoleBinding.rbac.authorization.k8s.io", "ClusterRoleBinding.rbac.authorization.k8s.io":
-		return "give it another name, or make it anew: " + remove + " and save; its permissions are gone meanwhile"
+		return "give it another name, or recreate it: " + remove + " and save; its permissions are gone meanwhile"
 	case "StorageClass.storage.k8s.io":
-		return "give it another name, or make it anew: " + remove + " and save; volumes that it made stay"
+		return "give it another name, or recreate it: " + remove + " and save; volumes that it made stay"
 	case "CustomResourceDefinition.apiextensions.k8s.io", "Namespace":
 		return "undo the change, or give it another name: deleting it deletes all that is in it"
 	}
-	return "undo the change, give it another name, or, if it may go with all that depends on it, make it anew: " + remove +
+	return "undo the change, give it another name, or, if it may go with all that depends on it, recreate it: " + remove +
 		" and save"
 }
 

@@ -143,7 +143,7 @@ func (want *desired) valuesFor(
 	if kube := loaded.Metadata.KubeVersion; kube != "" && !chartutil.IsCompatibleRange(kube, version) {
 		return nil, nil, fmt.Errorf("its chart is for Kubernetes %s, the cluster is %s", kube, version)
 	}
-	if values, err = merge(want.Release); err != nil { // anew: Helm changes values
+	if values, err = merge(want.Release); err != nil { // once more: Helm changes values
 		return nil, nil, err
 	}
 	if err := chartutil.ProcessDependenciesWithMerge(loaded, values); err != nil {

@@ -322,7 +322,7 @@ func nameOf(step fieldpath.PathElement) string {
 }
 
 // bookkeeping are the prefixes of annotations by which kubectl and controllers remember what they
-// did. With one of them, kubectl rollout restart makes pods anew.
+// did. With one of them, kubectl rollout restart replaces the pods.
 var bookkeeping = []string{"kubectl.kubernetes.io/", "deployment.kubernetes.io/", "kubernetes.io/change-cause"}
 
 func isBookkeeping(path fieldpath.Path) bool {

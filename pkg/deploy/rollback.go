@@ -50,9 +50,9 @@ func (d *Deployer) helmRollback(ctx context.Context, stage event.Stage, r Releas
 	if err != nil {
 		return err
 	}
-	anew, err := d.try(ctx, returnTo(r, history, to))
+	recreate, err := d.try(ctx, returnTo(r, history, to))
 	if err == nil {
-		err = d.deleteForRemake(ctx, stage, r, anew, w)
+		err = d.deleteToRecreate(ctx, stage, r, recreate, w)
 	}
 	if err != nil {
 		return w.explain(err)

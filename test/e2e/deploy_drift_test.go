@@ -1,6 +1,6 @@
 //go:build e2e
 
-// What somebody has done by hand to the objects of a release: it is shown, put back by the next run
+// What somebody has done by hand to the objects of a release: it is shown, reverted by the next run
 // without a new revision, and told. What controllers do stays.
 package e2e
 
@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	putBack      = "changed by hand, reverted"
-	putBackOther = "changed by another program, reverted"
-	madeAgain    = "object was missing, recreated"
+	reverted      = "changed by hand, reverted"
+	revertedOther = "changed by another program, reverted"
+	recreated     = "object was missing, recreated"
 )
 
 func testDrift(t *testing.T, cluster kubernetes.Interface) {
@@ -38,7 +38,7 @@ func testDrift(t *testing.T, cluster kubernetes.Interface) {
 		t.Helper()
 		c := d.again(t)
 		c.arrives(t)
-		for _, message := range []string{putBack, putBackOther, madeAgain} {
+		for _, message := range []string{reverted, revertedOther, recreated} {
 			if c.counts(on(message)) > 0 {
 				t.Errorf("after %s:\n%s", after, c.happens(t, on(message)))
 			}
@@ -50,7 +50,7 @@ func testDrift(t *testing.T, cluster kubernetes.Interface) {
 	told := func(object, changes string) func(change) {
 		return func(c change) {
 			t.Helper()
-			c.happens(t, onRelease("changed", putBack).with("object", "^"+object+"$").
+			c.happens(t, onRelease("changed", reverted).with("object", "^"+object+"$").
 				with("changes", "^"+regexp.QuoteMeta(changes)+"$").with("by", "^kubectl"))
 		}
 	}
@@ -110,7 +110,7 @@ func testDrift(t *testing.T, cluster kubernetes.Interface) {
 	has("deployment/web", "{.spec.replicas} {.spec.template.spec.containers[0].env}",
 		`1 [{"name":"LEVEL","value":"info"}]`)
 	has("deployment/web", "{.status.updatedReplicas} {.status.availableReplicas}", "1 1") // it was awaited
-	quiet("all was put back")
+	quiet("all was reverted")
 
 	byHand("delete", "secret", "random")
 	byHand("delete", "deployment", "web")
@@ -118,12 +118,12 @@ func testDrift(t *testing.T, cluster kubernetes.Interface) {
 	c = d.again(t)
 	c.arrives(t)
 	for _, object := range []string{"secret/random", "deployment/web", "thing/thing"} {
-		c.happens(t, onRelease("changed", madeAgain).with("object", "^"+object+"$"))
+		c.happens(t, onRelease("changed", recreated).with("object", "^"+object+"$"))
 	}
 	has("secret/random", "{.data.password}", password) // of the record, not of a new render
 	has(thing, "{.first}", "one")
 	has("deployment/web", "{.status.availableReplicas}", "1")
-	quiet("all that was deleted was made again")
+	quiet("all that was deleted was recreated")
 	if got := records(t, cluster, p.name)["changed"]; got != "deployed" {
 		t.Errorf("Helm's records: %s", got)
 	}

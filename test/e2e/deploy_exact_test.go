@@ -96,7 +96,7 @@ func testExact(t *testing.T, cluster kubernetes.Interface) {
 		kubectl(t, "delete", "secret", "random", "--namespace", p.name)
 		c := d.again(t)
 		c.arrives(t)
-		c.happens(t, onRelease("hostile", madeAgain).with("object", "^secret/random$"))
+		c.happens(t, onRelease("hostile", recreated).with("object", "^secret/random$"))
 		kubectl(t, "get", "secret", "random", "--namespace", p.name)
 	})
 	makes(0, "to run once more", func() { d.again(t).arrives(t) })

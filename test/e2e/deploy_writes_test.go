@@ -36,14 +36,14 @@ func testWrites(t *testing.T, cluster kubernetes.Interface) {
 		return found
 	}
 	const records2 = "superseded deployed"
-	anew := on("recreated, since it cannot be changed in place").with("object", "^job/migrate$").
+	recreated := on("recreated, since it cannot be changed in place").with("object", "^job/migrate$").
 		with("changed", `^spec\.template\.spec\.containers\[0\]\.command\[1\]$`)
 
-	step(t, "a job is made anew, in the write that changes the deployment", func(t *testing.T) {
+	step(t, "a job is recreated, in the write that changes the deployment", func(t *testing.T) {
 		first := job()
 		p.edit(t, "objects.yaml", "migrated once", "migrated twice")
 		c := d.replace(t, "values.yaml", "# one", "; echo two")
-		c.happens(t, anew)
+		c.happens(t, recreated)
 		c.arrives(t)
 		now := job()
 		if now.UID == first.UID || now.Spec.Template.Spec.Containers[0].Command[1] != "migrated twice" {

@@ -93,7 +93,7 @@ func TestTruth(t *testing.T) {
 
 		c = d.again(t) // which puts it back
 		c.arrives(t)
-		c.happens(t, on(putBack).with("object", "^deployment/dask-session$").with("changes", regexp.QuoteMeta(client)+"$"))
+		c.happens(t, on(reverted).with("object", "^deployment/dask-session$").with("changes", regexp.QuoteMeta(client)+"$"))
 		c.happens(t, whole)
 		p.call(t, 0, "status", "--wait", "healthy", "--timeout", longEnough.String())
 		p.chain(t)

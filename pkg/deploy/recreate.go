@@ -12,16 +12,16 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// remake is a live object that has to be deleted, so that Helm creates it anew.
-type remake struct {
+// recreation is a live object that has to be deleted before Helm creates it again.
+type recreation struct {
 	object
 	uid    types.UID
 	fields string // that changed
 }
 
-// cheapToRemake tells whether deleting a live object and creating it anew loses nothing: a job, or
+// safeToRecreate tells whether deleting a live object and recreating it loses nothing: a job, or
 // a pod that no controller made.
-func cheapToRemake(live *unstructured.Unstructured) bool {
+func safeToRecreate(live *unstructured.Unstructured) bool {
 	if live.GetAnnotations()[helmkube.ResourcePolicyAnno] == helmkube.KeepPolicy || metav1.GetControllerOf(live) != nil {
 		return false
 	}
@@ -32,14 +32,14 @@ func cheapToRemake(live *unstructured.Unstructured) bool {
 	return false
 }
 
-// deleteForRemake deletes objects of a release that has been claimed, with their pods, and waits
+// deleteToRecreate deletes objects of a release that has been claimed, with their pods, and waits
 // for their end.
-func (d *Deployer) deleteForRemake(
-	ctx context.Context, stage event.Stage, r Release, anew []remake, w *writeLog,
+func (d *Deployer) deleteToRecreate(
+	ctx context.Context, stage event.Stage, r Release, recreate []recreation, w *writeLog,
 ) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still being deleted after %s", goneTimeout))
 	defer cancel()
-	for _, o := range anew {
+	for _, o := range recreate {
 		api, err := d.resource(o.object)
 		if err != nil {
 			return err
@@ -54,7 +54,7 @@ func (d *Deployer) deleteForRemake(
 			"changed", o.fields)
 	}
 	return d.awaitGone(ctx, stage, func() (left []ending, err error) {
-		for _, o := range anew {
+		for _, o := range recreate {
 			there, err := d.metadata(ctx, o.object)
 			if err != nil {
 				return nil, err
