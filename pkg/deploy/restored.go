@@ -72,21 +72,16 @@ func (r restoration) merge(path fieldpath.Path, live, manifest any) any {
 }
 
 // mergeLists merges lists whose elements are told apart by steps. Elements that only live has stay,
-// behind the others if these are not in the manifest's order.
+// behind the others if these are not in the manifest's order. One that is missing gets the place that
+// it had: elsewhere, it would be moved again by the next run, and pods made anew once more.
 func (r restoration) mergeLists(path fieldpath.Path, live, manifest []any, steps identify) []any {
 	at := make([]int, 0, len(manifest)) // of the manifest's elements in live
 	merged := slices.Clone(live)
-	var missing []any
 	for _, wanted := range manifest {
-		i := steps.index(live, wanted)
-		if i < 0 {
-			if !r.isLeft(child(path, steps.of(wanted))) {
-				missing = append(missing, wanted)
-			}
-			continue
+		if i := steps.index(live, wanted); i >= 0 {
+			merged[i] = r.merge(child(path, steps.of(live[i])), live[i], wanted)
+			at = append(at, i)
 		}
-		merged[i] = r.merge(child(path, steps.of(live[i])), live[i], wanted)
-		at = append(at, i)
 	}
 	if !slices.IsSorted(at) && !r.stays(path, nil) {
 		ordered := make([]any, 0, len(merged))
@@ -100,7 +95,18 @@ func (r restoration) mergeLists(path fieldpath.Path, live, manifest []any, steps
 		}
 		merged = ordered
 	}
-	return append(merged, missing...)
+	next := 0 // behind the manifest's element before
+	for _, wanted := range manifest {
+		i := steps.index(merged, wanted)
+		if i < 0 {
+			if r.isLeft(child(path, steps.of(wanted))) {
+				continue
+			}
+			merged, i = slices.Insert(merged, next, wanted), next
+		}
+		next = i + 1
+	}
+	return merged
 }
 
 // isLeft tells whether a field that differs from the manifest stays as it is. What the release's

@@ -129,6 +129,9 @@ func TestRestored(t *testing.T) {
 		"the order of containers": {pod("{initContainers: [{name: a}, {name: b}]}"),
 			[]edition{{"kubectl-edit", "", pod("{initContainers: [{name: b}, {name: a}]}")}},
 			".spec.template.spec.initContainers [{\"name\":\"a\"},{\"name\":\"b\"}] → [{\"name\":\"b\"},{\"name\":\"a\"}]"},
+		"a container that was removed": {pod("{containers: [{name: first, image: a}, {name: main, image: b}]}"),
+			[]edition{{"kubectl-edit", "", pod("{containers: [{name: main, image: b}]}")}},
+			".spec.template.spec.containers[first] removed"},
 		"an injected container": {one, []edition{{"sidecar-injector", "",
 			strings.Replace(one, "containers: [", "containers: [{name: extra, image: b}, ", 1)}}, ""},
 		"an injected container that was edited": {one, []edition{
@@ -180,6 +183,10 @@ func TestRestored(t *testing.T) {
 			}
 			if got := found.text(nil); got != test.want {
 				t.Errorf("put back: %s\nwant:     %s", got, test.want)
+			}
+			again := r.restored(restored, exactObject(t, test.manifest))
+			if left := owners.differences(nil, restored.Object, again.Object); len(left) > 0 {
+				t.Errorf("the next run would change %s again", fieldText(left[0].path))
 			}
 		})
 	}
