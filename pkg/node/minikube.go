@@ -249,7 +249,7 @@ func (p profile) containerPort(ctx context.Context, docker *client.Client, name,
 		}
 		if err == nil {
 			err = event.WithHint(fmt.Errorf("its container does not publish its port %s", port),
-				"minikube delete; minikube start")
+				p.command("delete")+"; "+p.command("start"))
 		}
 		errs = append(errs, err)
 	}
@@ -258,7 +258,8 @@ func (p profile) containerPort(ctx context.Context, docker *client.Client, name,
 		// node's container. And podman's sockets may not be served.
 		return net.JoinHostPort(ip, port), nil
 	}
-	return "", event.WithHint(fmt.Errorf("node %s: %w", name, errors.Join(errs...)), p.command("start"))
+	err := errors.Join(errs...)
+	return "", event.WithHint(fmt.Errorf("node %s: %w", name, err), cmp.Or(event.Hint(err), p.command("start")))
 }
 
 // bindings returns the addresses at which a port of a running container is published.
@@ -271,7 +272,7 @@ func bindings(ctx context.Context, docker *client.Client, name, port string) ([]
 	}
 	if err != nil {
 		return nil, event.WithHint(fmt.Errorf("ask Docker for its port %s: %w", port, err),
-			"start Docker, then: minikube start")
+			"see whether Docker runs on this machine; then start the cluster")
 	}
 	if state := inspected.Container.State; state == nil || !state.Running {
 		return nil, errors.New("it is stopped")

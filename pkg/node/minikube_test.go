@@ -157,6 +157,27 @@ func TestFindRefuses(t *testing.T) {
 	}
 }
 
+// The hint is about what was found, and names the profile: minikube delete alone deletes another one.
+func TestContainerPortHints(t *testing.T) {
+	running := docker(t, map[string]string{"dev": inspected(true, ""), "off": inspected(false, "")})
+	gone := clientOf(t, "unix://"+filepath.Join(t.TempDir(), "none.sock"))
+	for name, test := range map[string]struct {
+		docker *client.Client
+		hint   string
+	}{
+		"dev":  {running, "minikube delete -p dev; minikube start -p dev"},
+		"off":  {running, "minikube start -p off"},
+		"none": {running, "minikube start -p none"},
+		"any":  {gone, "see whether Docker runs on this machine; then start the cluster"},
+	} {
+		p := profile{Name: name, Driver: "docker"}
+		_, err := p.containerPort(t.Context(), test.docker, name, "", sshPort)
+		if err == nil || event.Hint(err) != test.hint {
+			t.Errorf("%s: %v → %s", name, err, event.Hint(err))
+		}
+	}
+}
+
 func TestClustersWithoutKnownNodes(t *testing.T) {
 	home(t, map[string]string{"profiles/vm/config.json": vmProfile, "machines/vm/config.json": vmMachine})
 	for context, server := range map[string]string{
