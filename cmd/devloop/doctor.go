@@ -1,11 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -276,8 +276,8 @@ func (d *doctor) checkCharts(ctx context.Context) error {
 		if address == "" { // an OCI registry is asked when the chart is needed
 			continue
 		}
-		if err := reachable(ctx, address); err != nil {
-			hint := "check the address and the network"
+		if err := deploy.Reachable(ctx, address, r.Repo); err != nil {
+			hint := cmp.Or(event.Hint(err), "check the address and the network")
 			if file != "" {
 				hint += ", or put the archive at " + file
 			}
@@ -290,23 +290,6 @@ func (d *doctor) checkCharts(ctx context.Context) error {
 	}
 	if d.failed == failed && here+there > 0 {
 		d.ok("%d downloaded before, %d to be downloaded", here, there)
-	}
-	return nil
-}
-
-// reachable asks whether a chart is there, without downloading it.
-func reachable(ctx context.Context, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	_ = resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the server answers %s", resp.Status)
 	}
 	return nil
 }

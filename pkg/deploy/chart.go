@@ -285,9 +285,10 @@ func (c *charts) makeFolder() error {
 	return os.Chmod(c.dir, 0o700)
 }
 
-// download returns the content at a URL, in the way that helm repo add has set for the repository
-// that it belongs to, or for the URL itself. A user and a password in the URL come first.
-func download(ctx context.Context, address, repository string) ([]byte, error) {
+// get asks for the content at a URL, in the way that helm repo add has set for the repository
+// that it belongs to, or for the URL itself. A user and a password in the URL come first. The
+// caller closes the body.
+func get(ctx context.Context, address, repository string) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err
@@ -306,11 +307,31 @@ func download(ctx context.Context, address, repository string) ([]byte, error) {
 	if err != nil {
 		return nil, markDownload(ctx, err)
 	}
-	defer func() { _ = resp.Body.Close() }() // only read
 	if resp.StatusCode != http.StatusOK {
+		_ = resp.Body.Close() // the answer counts
 		return nil, answerError(resp)
 	}
-	content, err := io.ReadAll(io.LimitReader(resp.Body, maxChart+1))
+	return resp.Body, nil
+}
+
+// Reachable asks for what is at the URL of a chart or a repository's index as a download does, and
+// reads nothing of it.
+func Reachable(ctx context.Context, address, repository string) error {
+	body, err := get(ctx, address, repository)
+	if err != nil {
+		return err
+	}
+	return body.Close()
+}
+
+// download returns the content at a URL.
+func download(ctx context.Context, address, repository string) ([]byte, error) {
+	body, err := get(ctx, address, repository)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = body.Close() }() // only read
+	content, err := io.ReadAll(io.LimitReader(body, maxChart+1))
 	if len(content) > maxChart {
 		return nil, fmt.Errorf("it is larger than %d MB", maxChart>>20)
 	}

@@ -209,6 +209,10 @@ func (b boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, markDownload(b.ctx, err)
 	}
+	if err := answerError(resp); event.IsTransient(err) { // the client turns it into text
+		_ = resp.Body.Close()
+		return nil, err
+	}
 	resp.Body = struct { // a truncated chart fails by its digest
 		io.Reader
 		io.Closer

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -117,5 +118,35 @@ func TestTransientDownloads(t *testing.T) {
 		if err == nil || event.IsTransient(err) != test.passes {
 			t.Errorf("%s: %t (%v)", name, event.IsTransient(err), err)
 		}
+	}
+	for status, passes := range map[int]bool{http.StatusBadGateway: true, http.StatusTooManyRequests: true,
+		http.StatusNotFound: false} {
+		registry := serve(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
+		_, err := pullChart(t.Context(), "oci"+strings.TrimPrefix(registry, "http")+"/demo:1.0.0")
+		if err == nil || event.IsTransient(err) != passes {
+			t.Errorf("a registry that answers %d: %t (%v)", status, event.IsTransient(err), err)
+		}
+	}
+}
+
+// What doctor looks at is asked for as it would be downloaded.
+func TestReachable(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != "me" || password != "secret" || r.Method != http.MethodGet {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	}))
+	t.Cleanup(s.Close)
+	settings := filepath.Join(t.TempDir(), "repositories.yaml")
+	t.Setenv("HELM_REPOSITORY_CONFIG", settings)
+	if err := Reachable(t.Context(), s.URL+"/index.yaml", s.URL); err == nil {
+		t.Error("without a login")
+	}
+	text := "repositories: [{name: ours, url: " + s.URL + ", username: me, password: secret}]\n"
+	if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Reachable(t.Context(), s.URL+"/index.yaml", s.URL); err != nil {
+		t.Error(err)
 	}
 }
