@@ -44,6 +44,8 @@ func (p *progress) explain(err error, place Place) error {
 		failure, hint = event.Transient(failure), "make room where "+place.Name+" keeps its data: "+place.Prune
 	case containsAny(last, noNetwork), strings.Contains(output, lastRetry) && containsAny(last, pipNoNetwork):
 		failure, hint = event.Transient(failure), "check the network"
+	case busyServer.MatchString(last):
+		failure, hint = event.Transient(failure), "a server answered with an error of its own: it is asked again"
 	case slices.Contains([]codes.Code{codes.Unavailable, codes.Canceled}, status.Code(err)): // nobody here ended it
 		failure, hint = event.Transient(fmt.Errorf("%w: %w", ErrBrokeOff, failure)), "look at the log of "+place.Name
 	}
@@ -93,6 +95,12 @@ var (
 
 // pip warns of each failed attempt, and then says that there is no such package.
 var pipNoNetwork = []string{"NewConnectionError", "ConnectTimeoutError", "ReadTimeoutError"}
+
+// busyServer matches what BuildKit, apt, pip and curl print of a server that is busy or being
+// restarted.
+var busyServer = regexp.MustCompile(`\b(429 Too Many Requests|50[0234]\s+(Internal Server Error|Bad Gateway|` +
+	`Service Unavailable|Service Temporarily Unavailable|Gateway Time-?out)|too many (429|50[0234]) error responses|` +
+	`HTTP error (429|50[0234]) while getting|returned error: (429|50[0234]))\b`)
 
 const lastRetry = "Retry(total=0"
 

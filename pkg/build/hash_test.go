@@ -525,6 +525,11 @@ func TestExplain(t *testing.T) {
 		{"error: Failed to fetch\n  cause: dns error\n", true},
 		{"dial tcp: refused\n" + strings.Repeat("ok\n", 20) + "FAIL\n", false},
 		{"write: No space left on device\n", true},
+		{"unexpected status from GET request to https://r.example/v2/a/blobs/sha256:0: 503 Service Unavailable\n", true},
+		{"toomanyrequests: 429 Too Many Requests\n", true},
+		{"E: Failed to fetch http://deb.example/a.deb  502  Bad Gateway [IP: 1.2.3.4 80]\n", true},
+		{"curl: (22) The requested URL returned error: 404\n", false},
+		{"FAIL: got 500 items\n", false},
 	} {
 		p := newProgress(event.Stage{}, Input{Image: Image{Name: "a", Dockerfile: "Dockerfile"}}, nil)
 		p.failed = &step{name: "RUN a", tail: []byte(test.output)}
