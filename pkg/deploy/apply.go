@@ -91,7 +91,7 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 		if err != nil && upToDate {
 			return err
 		}
-		if err != nil { // the write may well be what mends that
+		if err != nil { // the write may be what fixes that
 			stage.Detail("changes by hand could not be determined", "release", event.Name(r.Name), "reason", err.Error())
 		}
 	}
@@ -128,18 +128,18 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 	return d.after(ctx, stage, r, last)
 }
 
-// writeOver applies a release that differs, some of whose objects were changed by hand. Helm puts
-// back what it finds in the new manifest; the rest follows.
+// writeOver applies a release that differs and some of whose objects were changed by hand. Helm
+// reverts what the new manifest sets; the rest is reverted afterwards.
 func (d *Deployer) writeOver(ctx context.Context, stage event.Stage, want desired, last revision, drifted []drift,
 ) (revision, error) {
-	changed := slices.DeleteFunc(drifted, func(f drift) bool { return len(f.changes) == 0 || f.lost })
+	changed := slices.DeleteFunc(drifted, func(f drift) bool { return len(f.changes) == 0 || f.unmarked })
 	now, err := d.write(ctx, stage, want, last)
 	if err != nil || len(changed) == 0 {
 		return now, err
 	}
 	left, err := d.driftsLeft(ctx, stage, want.Release, now, changed)
 	if err == nil {
-		_, err = d.putBack(ctx, stage, want.Release, now, left)
+		_, err = d.revert(ctx, stage, want.Release, now, left)
 	}
 	if err == nil {
 		d.report(ctx, stage, want.Release, now, changed)

@@ -4,11 +4,11 @@
 // A run reads the releases (release.go, chart.go, dependencies.go, values.go), hashes their inputs
 // (inputs.go) and compares the hash with Helm's own records (records.go). What differs is rendered
 // (render.go), tried out on the API server (dryrun.go, threeway.go, refusal.go) and written by one
-// action of Helm (apply.go, recreate.go, helm.go, install.go, upgrade.go, writelog.go). Where nothing
-// differs, changes by hand are put back (drift.go, restored.go, fieldowners.go). Then its workloads
-// are watched (rollout.go, steady.go, diagnose.go), and a release that does not come up may be
-// rolled back (rollback.go). Cleaning up (cleanup.go, uninstall.go) deletes only what the journal
-// permits and the live objects confirm (ownership.go).
+// action of Helm (apply.go, recreate.go, helm.go, install.go, upgrade.go, writelog.go). Where
+// nothing differs, changes by hand are reverted (drift.go, restored.go, fieldowners.go). Then its
+// workloads are watched (rollout.go, steady.go, diagnose.go), and a release that does not come up
+// may be rolled back (rollback.go). Cleaning up (cleanup.go, uninstall.go) deletes only what the
+// journal permits and the live objects confirm (ownership.go).
 package deploy
 
 import (
@@ -54,7 +54,7 @@ type Deployer struct {
 	mu               sync.Mutex
 	revisionContents map[string]contents  // by revision, ID@version
 	clean            map[string]string    // resource versions of objects without drift, by revision and object
-	restores         map[string]int       // how often a field was put back, by object and field
+	restores         map[string]int       // how often a field was reverted, by object and field
 	running          map[string]time.Time // since when a container without a probe runs, by its ID
 	commands         map[int]string       // the kubeconfigs of running commands, by process group
 	checkPods        map[string]bool      // that are running

@@ -1,8 +1,8 @@
 package deploy
 
-// Drift: what others have done to the objects of a release since it was applied. It is looked for
-// in a release that is up to date, and put back object by object, from Helm's record: a new render
-// would change random values, and a new revision would run hooks.
+// Drift is what others have changed in the objects of a release since it was applied. It is looked
+// for in a release that is up to date, and reverted object by object, from Helm's record: rendering
+// again would change random values, and a new revision would run hooks.
 
 import (
 	"context"
@@ -27,29 +27,28 @@ import (
 )
 
 const (
-	// maxRestores is how often a field is put back that an unknown program changes: one that goes on
-	// is a controller.
+	// maxRestores is how often a field that an unknown program changes is reverted. A program that
+	// then sets it again is taken for a controller.
 	maxRestores = 2
-	// maxConflicts is how often an object may change while it is compared or put back.
+	// maxConflicts is how often an object may change while it is compared or reverted.
 	maxConflicts = 5
-	// maxShown limits the fields that a message names, and the length of a value.
-	maxShown      = 5
-	maxShownValue = 80
+	// maxShown limits the fields that a message names.
+	maxShown = 5
 )
 
 // drift is an object that is not as its release was applied.
 type drift struct {
 	object
-	in       *comparison
-	live     *unstructured.Unstructured // nil if it is gone
-	ending   bool                       // it is being deleted
-	restored *unstructured.Unstructured // what has to be written
-	result   *unstructured.Unstructured // what the API server would make of that, if it was asked
-	changes  []change
-	refused  error    // why the API server rejects it
-	lost     bool     // it has not the marks of the release any more
-	unsure   bool     // whether an autoscaler scales it is not known
-	fields   []string // IDs of those that were considered
+	comparison *comparison
+	live       *unstructured.Unstructured // nil if it is gone
+	ending     bool                       // it is being deleted
+	restored   *unstructured.Unstructured // what has to be written
+	result     *unstructured.Unstructured // what would come of that write, if the API server can tell
+	changes    []change
+	refused    error    // why the API server rejects it
+	unmarked   bool     // it no longer has the marks of the release
+	mayScale   bool     // an autoscaler may scale it: that could not be found out
+	fields     []string // IDs of the fields that were compared
 }
 
 // change is a field that was changed.
@@ -85,7 +84,7 @@ func (d *Deployer) driftsLeft(ctx context.Context, stage event.Stage, r Release,
 ) ([]drift, error) {
 	c := &comparison{Deployer: d, stage: stage, release: r, revision: now, only: map[string]bool{}}
 	for _, one := range before {
-		c.released = one.in.released
+		c.released = one.comparison.released
 		for _, field := range one.fields {
 			c.only[field] = true
 		}
@@ -127,11 +126,11 @@ func (d *Deployer) compare(ctx context.Context, c *comparison) ([]drift, error) 
 	return found, nil
 }
 
-// compareOne returns the drift of an object, or nil.
+// compareOne returns the drift of an object, nil if there is none.
 func (c *comparison) compareOne(ctx context.Context, o object) (*drift, error) {
 	api, err := c.resource(o)
 	if meta.IsNoMatchError(err) { // its kind is gone
-		return &drift{object: o, in: c}, nil
+		return &drift{object: o, comparison: c}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -142,7 +141,7 @@ func (c *comparison) compareOne(ctx context.Context, o object) (*drift, error) {
 		case apierrors.IsNotFound(err) && o.expires:
 			return nil, nil
 		case apierrors.IsNotFound(err):
-			return &drift{object: o, in: c}, nil
+			return &drift{object: o, comparison: c}, nil
 		case err != nil:
 			return nil, err
 		case live.GetDeletionTimestamp() != nil:
@@ -170,12 +169,12 @@ func (c *comparison) compareOne(ctx context.Context, o object) (*drift, error) {
 	}
 }
 
-// wanted returns what an object would have to be.
+// wanted returns an object with what it should be.
 func (c *comparison) wanted(ctx context.Context, o object, live *unstructured.Unstructured) *drift {
-	found := &drift{object: o, in: c, live: live}
+	found := &drift{object: o, comparison: c, live: live}
 	manifest := withOwner(c.release, o.content)
 	if !belongsTo(live, c.release) {
-		manifest, found.lost = o.content, true
+		manifest, found.unmarked = o.content, true
 	}
 	r := restoration{ownersOf(live, c.released), func(path fieldpath.Path, set []fieldManager) bool {
 		field := fieldID(o, path)
@@ -184,7 +183,7 @@ func (c *comparison) wanted(ctx context.Context, o object, live *unstructured.Un
 		}
 		if path.String() == ".spec.replicas" {
 			scaled, err := c.isScaled(ctx, o)
-			found.unsure = err != nil
+			found.mayScale = err != nil
 			if scaled || err != nil { // there may be an autoscaler
 				return true
 			}
@@ -217,7 +216,7 @@ func (c *comparison) confirm(found *drift, intended []difference) *drift {
 	case len(found.changes) == 0:
 		c.markClean(found)
 		return nil
-	case found.lost && marks[kube.AnnotationRelease] != "":
+	case found.unmarked && marks[kube.AnnotationRelease] != "":
 		c.stage.Warn("object is left as it is: another release owns it now", nil, "release", event.Name(c.release.Name),
 			"object", found.String(), "owner", marks[kube.AnnotationReleaseNamespace]+"/"+marks[kube.AnnotationRelease])
 		return nil
@@ -236,11 +235,11 @@ func (c *comparison) ending(o object, live *unstructured.Unstructured) *drift {
 			"release", event.Name(c.release.Name), "object", o.String())
 		return nil
 	}
-	return &drift{object: o, in: c, live: live, ending: true}
+	return &drift{object: o, comparison: c, live: live, ending: true}
 }
 
-// leftToOthers tells whether a field is left to a program that has set it again each time that it
-// was put back.
+// leftToOthers tells whether a field is left to a program that set it again each time it was
+// reverted.
 func (c *comparison) leftToOthers(o object, path fieldpath.Path, set []fieldManager) bool {
 	if by(set, person) {
 		return false
@@ -282,7 +281,7 @@ func (c *comparison) isScaled(ctx context.Context, o object) (bool, error) {
 	return found[o.kind.Kind+"/"+o.name], err
 }
 
-// isClean tells whether that version of the object was compared before, and nothing was found.
+// isClean tells whether that version of the object was compared before, without finding drift.
 func (c *comparison) isClean(o object, live *unstructured.Unstructured) bool {
 	c.Deployer.mu.Lock()
 	defer c.Deployer.mu.Unlock()
@@ -290,7 +289,7 @@ func (c *comparison) isClean(o object, live *unstructured.Unstructured) bool {
 }
 
 func (c *comparison) markClean(found *drift) {
-	if c.only != nil || found.unsure {
+	if c.only != nil || found.mayScale {
 		return
 	}
 	c.Deployer.mu.Lock()
@@ -337,16 +336,16 @@ func withoutDryRun(err error) bool {
 	return strings.Contains(text, "dry run") || strings.Contains(text, "dryrun")
 }
 
-// restore puts drift back, and says so. Each write is whole: a canceled ctx only keeps the next one
-// from starting.
+// restore reverts drift, and says so. It interrupts no write: a canceled ctx only keeps the next
+// one from starting.
 func (d *Deployer) restore(ctx context.Context, stage event.Stage, r Release, last revision, found []drift) error {
-	done, err := d.putBack(ctx, stage, r, last, found)
+	done, err := d.revert(ctx, stage, r, last, found)
 	d.report(ctx, stage, r, last, done)
 	return err
 }
 
-// putBack is restore without words. It returns what it has done.
-func (d *Deployer) putBack(ctx context.Context, stage event.Stage, r Release, last revision, found []drift,
+// revert is restore without the report. It returns what it has reverted.
+func (d *Deployer) revert(ctx context.Context, stage event.Stage, r Release, last revision, found []drift,
 ) ([]drift, error) {
 	if slices.ContainsFunc(found, func(f drift) bool { return f.definition }) {
 		for _, one := range found {
@@ -375,15 +374,15 @@ func (d *Deployer) putBack(ctx context.Context, stage event.Stage, r Release, la
 	return found, nil
 }
 
-// restoreOne puts one object back. One that changes in the meantime is compared again.
+// restoreOne reverts one object. If it changes in the meantime, it is compared again.
 func (d *Deployer) restoreOne(ctx context.Context, stage event.Stage, one drift) error {
-	r := one.in.release
+	r := one.comparison.release
 	for try := 1; ; try++ {
 		err := d.writeOne(ctx, stage, one)
 		changes := apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err)
 		if changes && try < maxConflicts && ctx.Err() == nil {
 			var again *drift
-			if again, err = one.in.compareOne(ctx, one.object); again != nil {
+			if again, err = one.comparison.compareOne(ctx, one.object); again != nil {
 				one = *again
 				continue
 			}
@@ -404,18 +403,17 @@ func (d *Deployer) restoreOne(ctx context.Context, stage event.Stage, one drift)
 }
 
 func (d *Deployer) writeOne(ctx context.Context, stage event.Stage, one drift) error {
-	r := one.in.release
+	r := one.comparison.release
+	remove := kubectlDelete(one.object, d.isNamespaced(one.object), "")
 	switch {
 	case one.definition:
 		return nil // applied before
-	case one.lost:
+	case one.unmarked:
 		return event.WithHint(fmt.Errorf("it differs from what was applied (%s), and is no longer marked as the release's",
-			one.fieldNames()), fmt.Sprintf("if it can go, delete it and run again to recreate it as the chart has it: "+
-			"kubectl delete %s -n %s", one.object, one.namespace))
+			one.fieldNames()), "if it can go, delete it and run again to recreate it as the chart has it: "+remove)
 	case one.refused != nil:
 		return event.WithHint(fmt.Errorf("the API server rejects it (%s): %w", one.fieldNames(), one.refused),
-			fmt.Sprintf("write the change into the chart, or delete the object and run again to recreate it as the chart has it: "+
-				"kubectl delete %s -n %s", one.object, one.namespace))
+			"write the change into the chart, or delete the object and run again to recreate it as the chart has it: "+remove)
 	case one.ending:
 		if err := d.awaitEnd(ctx, stage, one); err != nil {
 			return err
@@ -447,11 +445,11 @@ func (d *Deployer) writeOne(ctx context.Context, stage event.Stage, one drift) e
 // awaitEnd waits until an object that is being deleted is gone.
 func (d *Deployer) awaitEnd(ctx context.Context, stage event.Stage, one drift) error {
 	stage.Note("waiting for an object that is being deleted, to recreate it",
-		"release", event.Name(one.in.release.Name), "object", one.String())
+		"release", event.Name(one.comparison.release.Name), "object", one.String())
 	ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still being deleted after %s", goneTimeout))
 	defer cancel()
 	look := func() ([]ending, error) { return d.terminating(ctx, []object{one.object}) }
-	return d.awaitGone(ctx, stage, look, "release", event.Name(one.in.release.Name))
+	return d.awaitGone(ctx, stage, look, "release", event.Name(one.comparison.release.Name))
 }
 
 // report says what was changed, and by whom.
@@ -485,7 +483,7 @@ func (f drift) line(secret []string) string {
 	}
 	text := fmt.Sprintf("changed by hand: %s %s", f, f.text(secret))
 	switch {
-	case f.lost:
+	case f.unmarked:
 		text = fmt.Sprintf("no longer marked as the release's, and not overwritten: %s %s", f, f.text(secret))
 	case f.refused != nil:
 		text = fmt.Sprintf("changed by hand, and the API server rejects reverting it: %s %s", f, f.text(secret))
@@ -584,7 +582,7 @@ func shown(value any) string {
 	} else if text == "" {
 		text = `""`
 	}
-	if len(text) > maxShownValue || strings.ContainsFunc(text, unicode.IsControl) {
+	if len(text) > shownValue || strings.ContainsFunc(text, unicode.IsControl) {
 		return ""
 	}
 	return text

@@ -1,7 +1,7 @@
 package deploy
 
 // The API server records who set each field of an object (metadata.managedFields), and with that
-// how the elements of each list are told apart.
+// what identifies the elements of each list.
 
 import (
 	"os"
@@ -42,8 +42,8 @@ type fieldOwners struct {
 	parents  map[string]bool     // fields with fields inside that have owners
 }
 
-// ownersOf reads the managed fields of an object. What people's tools had set by the time released
-// is part of the release: its hooks and commands use them, too.
+// ownersOf reads the managed fields of an object. What people's tools set before the time released
+// is part of the release: its hooks and commands use such tools, too.
 func ownersOf(u *unstructured.Unstructured, released time.Time) fieldOwners {
 	owners := fieldOwners{keys: map[string][]string{}, sets: map[string]bool{}, parents: map[string]bool{}}
 	for _, entry := range u.GetManagedFields() {
@@ -65,7 +65,7 @@ func ownersOf(u *unstructured.Unstructured, released time.Time) fieldOwners {
 	return owners
 }
 
-// noteLists remembers how the elements of the lists above a field are told apart.
+// noteLists remembers what identifies the elements of the lists above a field.
 func (f fieldOwners) noteLists(path fieldpath.Path) {
 	for i, step := range path {
 		at := path[:i].String()
@@ -81,8 +81,8 @@ func (f fieldOwners) noteLists(path fieldpath.Path) {
 	}
 }
 
-// isWhole tells whether the API server treats a map or list as one value, set by one manager.
-func (f fieldOwners) isWhole(path fieldpath.Path) bool {
+// isAtomic tells whether the API server treats a map or list as one value, set by one manager.
+func (f fieldOwners) isAtomic(path fieldpath.Path) bool {
 	return !f.parents[path.String()] &&
 		slices.ContainsFunc(f.managers, func(m fieldManager) bool { return m.fields.Has(path) })
 }
@@ -90,7 +90,7 @@ func (f fieldOwners) isWhole(path fieldpath.Path) bool {
 // of returns who set a field: itself, or the whole that it is a part of.
 func (f fieldOwners) of(path fieldpath.Path) (found []fieldManager) {
 	for n := len(path); n > 0 && len(found) == 0; n-- {
-		if n < len(path) && !f.isWhole(path[:n]) {
+		if n < len(path) && !f.isAtomic(path[:n]) {
 			continue
 		}
 		for _, m := range f.managers {

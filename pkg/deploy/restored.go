@@ -1,7 +1,7 @@
 package deploy
 
-// What an object would be if the changes that were made to it by hand were put back. Fields of the
-// release's manifest count whoever has changed them; others only if a person's tool has set them.
+// What an object would be without the changes made to it by hand. A field of the release's manifest
+// is restored whoever changed it; any other is removed only if a person's tool set it.
 
 import (
 	"fmt"
@@ -22,7 +22,7 @@ type restoration struct {
 	stays func(path fieldpath.Path, set []fieldManager) bool
 }
 
-// restored returns the live object as its manifest has it.
+// restored returns the live object without the changes that are to be reverted.
 func (r restoration) restored(live, manifest *unstructured.Unstructured) *unstructured.Unstructured {
 	merged, _ := r.merge(nil, live.Object, manifest.Object).(map[string]any)
 	merged = runtime.DeepCopyJSON(merged)
@@ -39,7 +39,7 @@ func (r restoration) merge(path fieldpath.Path, live, manifest any) any {
 	switch wanted := manifest.(type) {
 	case map[string]any:
 		there, ok := live.(map[string]any)
-		if !ok || len(there) > 0 && r.owners.isWhole(path) {
+		if !ok || len(there) > 0 && r.owners.isAtomic(path) {
 			break
 		}
 		merged := make(map[string]any, len(there))
@@ -53,33 +53,33 @@ func (r restoration) merge(path fieldpath.Path, live, manifest any) any {
 			}
 			if now, found := there[name]; found {
 				merged[name] = r.merge(below, now, value)
-			} else if !r.isLeft(below) {
+			} else if !r.keepsLive(below) {
 				merged[name] = value
 			}
 		}
 		return merged
 	case []any:
-		if there, ok := live.([]any); ok && !r.owners.isWhole(path) {
-			if steps, known := r.owners.elements(path, there, wanted); known {
-				return r.mergeLists(path, there, wanted, steps)
+		if there, ok := live.([]any); ok && !r.owners.isAtomic(path) {
+			if key, known := r.owners.keyOf(path, there, wanted); known {
+				return r.mergeLists(path, there, wanted, key)
 			}
 		}
 	}
-	if equal(live, manifest) || r.isLeft(path) {
+	if equal(live, manifest) || r.keepsLive(path) {
 		return live
 	}
 	return manifest
 }
 
-// mergeLists merges lists whose elements are told apart by steps. Elements that only live has stay,
-// behind the others if these are not in the manifest's order. One that is missing gets the place that
-// it had: elsewhere, it would be moved again by the next run, and pods made anew once more.
-func (r restoration) mergeLists(path fieldpath.Path, live, manifest []any, steps identify) []any {
+// mergeLists merges lists whose elements have that key. Elements that only live has stay; they go
+// behind the others if these have to be reordered. A missing element gets its old place back:
+// otherwise the next run would move it, and replace the pods once more.
+func (r restoration) mergeLists(path fieldpath.Path, live, manifest []any, key elementKey) []any {
 	at := make([]int, 0, len(manifest)) // of the manifest's elements in live
 	merged := slices.Clone(live)
 	for _, wanted := range manifest {
-		if i := steps.index(live, wanted); i >= 0 {
-			merged[i] = r.merge(child(path, steps.of(live[i])), live[i], wanted)
+		if i := key.index(live, wanted); i >= 0 {
+			merged[i] = r.merge(child(path, key.of(live[i])), live[i], wanted)
 			at = append(at, i)
 		}
 	}
@@ -97,9 +97,9 @@ func (r restoration) mergeLists(path fieldpath.Path, live, manifest []any, steps
 	}
 	next := 0 // behind the manifest's element before
 	for _, wanted := range manifest {
-		i := steps.index(merged, wanted)
+		i := key.index(merged, wanted)
 		if i < 0 {
-			if r.isLeft(child(path, steps.of(wanted))) {
+			if r.keepsLive(child(path, key.of(wanted))) {
 				continue
 			}
 			merged, i = slices.Insert(merged, next, wanted), next
@@ -109,9 +109,9 @@ func (r restoration) mergeLists(path fieldpath.Path, live, manifest []any, steps
 	return merged
 }
 
-// isLeft tells whether a field that differs from the manifest stays as it is. What the release's
-// own writer has set differs only in its form, or by what admission has made of it.
-func (r restoration) isLeft(path fieldpath.Path) bool {
+// keepsLive tells whether a field that differs from the manifest keeps its live value. What the
+// release's own writer set differs only in its form, or because admission changed it.
+func (r restoration) keepsLive(path fieldpath.Path) bool {
 	set := r.owners.of(path)
 	onlyRelease := len(set) > 0 && !by(set, person) && !by(set, unknownWriter)
 	return onlyRelease || by(set, controller) || isBookkeeping(path) || r.stays(path, set)
@@ -120,7 +120,7 @@ func (r restoration) isLeft(path fieldpath.Path) bool {
 // removeAddition removes a field that a person's tool has set and the manifest does not have. An
 // element of a list is removed as a whole, and only if the tool has added it.
 func (r restoration) removeAddition(merged, manifest map[string]any, path fieldpath.Path) {
-	known := 0 // how far the manifest goes along
+	known := 0 // how many steps of the path the manifest has
 	for at := any(manifest); known < len(path); known++ {
 		if at = r.owners.step(at, path[known]); at == nil {
 			break
@@ -204,14 +204,15 @@ func (f fieldOwners) step(from any, step fieldpath.PathElement) any {
 	return nil
 }
 
-// identify says how the elements of a list are told apart: by these fields, or by their value.
-type identify struct{ keys []string }
+// elementKey says what identifies the elements of a list: these fields, or, without any, their
+// value.
+type elementKey struct{ keys []string }
 
-// elements returns how the elements of lists are told apart, if that is known and lets each list
-// have no two of the same.
-func (f fieldOwners) elements(path fieldpath.Path, lists ...[]any) (identify, bool) {
+// keyOf returns what identifies the elements of lists at a path, if that is known and no list has
+// two elements with the same key.
+func (f fieldOwners) keyOf(path fieldpath.Path, lists ...[]any) (elementKey, bool) {
 	at := path.String()
-	id := identify{f.keys[at]}
+	id := elementKey{f.keys[at]}
 	if id.keys == nil && !f.sets[at] {
 		id.keys = []string{"name"} // of nearly all, where nobody owns the elements
 	}
@@ -234,7 +235,7 @@ func (f fieldOwners) elements(path fieldpath.Path, lists ...[]any) (identify, bo
 }
 
 // of returns the step of a path that leads to an element.
-func (id identify) of(element any) fieldpath.PathElement {
+func (id elementKey) of(element any) fieldpath.PathElement {
 	fields, isMap := element.(map[string]any)
 	if !isMap {
 		return fieldpath.ValueElement(value.NewValueInterface(element))
@@ -249,7 +250,7 @@ func (id identify) of(element any) fieldpath.PathElement {
 }
 
 // index returns where a list has an element of a manifest, -1 if nowhere.
-func (id identify) index(list []any, wanted any) int {
+func (id elementKey) index(list []any, wanted any) int {
 	step := id.of(wanted)
 	return slices.IndexFunc(list, func(element any) bool {
 		return equal(element, wanted) || step.Key != nil && matches(element, step)
@@ -357,7 +358,7 @@ func (f fieldOwners) differences(path fieldpath.Path, live, was any) (found []di
 	switch was := was.(type) {
 	case map[string]any:
 		live, ok := live.(map[string]any)
-		if !ok || len(live) > 0 && path != nil && f.isWhole(path) {
+		if !ok || len(live) > 0 && path != nil && f.isAtomic(path) {
 			break
 		}
 		names := make([]string, 0, len(was))
@@ -376,10 +377,10 @@ func (f fieldOwners) differences(path fieldpath.Path, live, was any) (found []di
 		return found
 	case []any:
 		live, ok := live.([]any)
-		if !ok || f.isWhole(path) {
+		if !ok || f.isAtomic(path) {
 			break
 		}
-		id, known := f.elements(path, live, was)
+		id, known := f.keyOf(path, live, was)
 		if !known {
 			break
 		}

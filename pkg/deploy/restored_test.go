@@ -96,7 +96,7 @@ func TestRestored(t *testing.T) {
 	for name, test := range map[string]struct {
 		manifest string
 		others   []edition // after the release's own
-		want     string    // what is put back, "" if nothing is
+		want     string    // what is reverted, "" if nothing is
 	}{
 		"nothing": {one, nil, ""},
 		"a value": {cm + "data: {text: one}",
@@ -182,7 +182,7 @@ func TestRestored(t *testing.T) {
 				found.changes = append(found.changes, change{one, owners.of(one.path)})
 			}
 			if got := found.text(nil); got != test.want {
-				t.Errorf("put back: %s\nwant:     %s", got, test.want)
+				t.Errorf("reverted: %s\nwant:     %s", got, test.want)
 			}
 			again := r.restored(restored, exactObject(t, test.manifest))
 			if left := owners.differences(nil, restored.Object, again.Object); len(left) > 0 {

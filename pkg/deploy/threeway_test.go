@@ -19,7 +19,7 @@ func yamlObject(t *testing.T, manifest string) *unstructured.Unstructured {
 }
 
 // What others have set stays, what the revision before had and this one has not is removed, and
-// what was changed by hand is put back.
+// what was changed by hand is reverted.
 func TestThreeWayPatch(t *testing.T) {
 	const web = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n"
 	const gadget = "apiVersion: example.com/v1\nkind: Gadget\nmetadata: {name: web}\n"
