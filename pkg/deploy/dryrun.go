@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -248,27 +249,30 @@ func (d *Deployer) tryObject(ctx context.Context, a attempt, o manifestObject) (
 	if err == nil || !a.isMistake(err) && !refusesChange(err) {
 		return nil, a.outcome(o, err)
 	}
+	change := immutableChange{object: id, cause: err, changed: changedFields(cmp.Or(original, live), target)}
+	return d.refusedChange(ctx, a, o, api, live, change)
+}
+
+// refusedChange returns a live object that has to be deleted first, since the API server refuses to
+// change it, or why that ends the attempt.
+func (d *Deployer) refusedChange(ctx context.Context, a attempt, o manifestObject, api dynamic.ResourceInterface,
+	live *unstructured.Unstructured, change immutableChange,
+) (*recreation, error) {
 	// The API server validates a new object before it looks for one of that name. So if it finds
 	// one, only the change is at fault.
 	_, asNew := api.Create(ctx, o.Unstructured,
 		metav1.CreateOptions{DryRun: dryRunAll, FieldValidation: metav1.FieldValidationIgnore})
-	if !apierrors.IsAlreadyExists(asNew) {
-		return nil, a.outcome(o, err)
-	}
-	before := original
-	if before == nil {
-		before = live
-	}
-	if strings.Contains(err.Error(), "cannot patch resource") { // by its authorizer
-		return nil, event.WithHint(fmt.Errorf("release %s: %s: %s: %w", a.ID(), o.file, id, err),
+	switch {
+	case !apierrors.IsAlreadyExists(asNew):
+		return nil, a.outcome(o, change.cause)
+	case strings.Contains(change.cause.Error(), "cannot patch resource"): // by its authorizer
+		return nil, event.WithHint(fmt.Errorf("release %s: %s: %s: %w", a.ID(), o.file, change.object, change.cause),
 			"the user of your kubeconfig may not change it: ask for that permission, or undo the change")
-	}
-	change := immutableChange{object: id, cause: err, changed: changedFields(before, target)}
-	if safeToRecreate(live) && belongsTo(live, a.Release) {
-		return &recreation{object: id, uid: live.GetUID(), fields: change.fields()}, nil
+	case safeToRecreate(live) && belongsTo(live, a.Release):
+		return &recreation{object: change.object, uid: live.GetUID(), fields: change.fields()}, nil
 	}
 	return nil, event.WithHint(fmt.Errorf("release %s: %s: %w", a.ID(), o.file, change),
-		change.hint(d.isNamespaced(id)))
+		change.hint(d.isNamespaced(change.object)))
 }
 
 // tryNew tries to create an object, so only its content counts: one of that name may be there.

@@ -153,7 +153,7 @@ func (m *remnants) add(ctx context.Context, r Release, revisions []*release.Rele
 	m.releases = append(m.releases, r)
 	namespaces := []string{r.Namespace}
 	for _, made := range revisions {
-		named, _ := parse(made.Manifest, r.Namespace) // Helm has parsed it before
+		named, _ := parseObjects(made.Manifest, r.Namespace) // Helm has parsed it before
 		for _, o := range named {
 			if !slices.ContainsFunc(m.objects, o.same) {
 				m.objects = append(m.objects, o)

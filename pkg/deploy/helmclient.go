@@ -57,7 +57,7 @@ func guardDeletions(
 	for _, made := range history {
 		for _, hook := range made.Hooks {
 			if hasRun(hook) {
-				named, _ := parse(hook.Manifest, r.Namespace) // Helm has parsed it before
+				named, _ := parseObjects(hook.Manifest, r.Namespace) // Helm has parsed it before
 				c.hookObjects = append(c.hookObjects, named...)
 			}
 		}

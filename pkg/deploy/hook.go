@@ -105,7 +105,7 @@ func (w *hookWatch) hooks(ctx context.Context) (hooks []hook, created metav1.Tim
 			if !runsFor(h, w.events) {
 				continue
 			}
-			named, _ := parse(h.Manifest, w.release.Namespace) // Helm has parsed it before
+			named, _ := parseObjects(h.Manifest, w.release.Namespace) // Helm has parsed it before
 			for _, o := range named {
 				hooks = append(hooks, hook{o, h.Path})
 			}

@@ -46,7 +46,7 @@ func (d *Deployer) neverInstalled(history []revision) bool {
 func (d *Deployer) awaitTerminating(ctx context.Context, stage event.Stage, r Release, manifests []string) error {
 	var objects []object
 	for _, manifest := range manifests {
-		named, _ := parse(manifest, r.Namespace) // an error is left to Helm
+		named, _ := parseObjects(manifest, r.Namespace) // an error is left to Helm
 		objects = append(objects, named...)
 	}
 	look := func() ([]ending, error) { return d.terminating(ctx, objects) }

@@ -27,18 +27,15 @@ func (o manifestObject) in(namespace string) object {
 // manifestObjects returns the objects of a manifest as Helm records it, those in lists included.
 // What it cannot read is left to Helm.
 func manifestObjects(manifest string) (all []manifestObject) {
-	documents := releaseutil.SplitManifests(manifest)
-	names := slices.Collect(maps.Keys(documents))
-	sort.Sort(releaseutil.BySplitManifestsOrder(names))
-	for _, name := range names {
+	for _, document := range splitManifest(manifest) {
 		file := ""
-		for line := range strings.Lines(documents[name]) {
+		for line := range strings.Lines(document) {
 			if source, found := strings.CutPrefix(line, "# Source: "); found {
 				file = strings.TrimSpace(source)
 				break
 			}
 		}
-		all = append(all, decodeObjects(file, documents[name])...)
+		all = append(all, decodeObjects(file, document)...)
 	}
 	return all
 }
@@ -49,14 +46,36 @@ func decodeObjects(file, document string) (all []manifestObject) {
 	if err := yaml.Unmarshal([]byte(document), &u.Object); err != nil || u.GetKind() == "" {
 		return nil
 	}
-	if !u.IsList() {
-		return []manifestObject{{u, file}}
+	items, _ := itemsOf(u)
+	for _, item := range items {
+		if item.GetKind() != "" {
+			all = append(all, manifestObject{item, file})
+		}
 	}
-	_ = u.EachListItem(func(item runtime.Object) error {
-		if inner, ok := item.(*unstructured.Unstructured); ok && inner.GetKind() != "" {
-			all = append(all, manifestObject{inner, file})
+	return all
+}
+
+// splitManifest returns the documents of a manifest in their order.
+func splitManifest(manifest string) (documents []string) {
+	byName := releaseutil.SplitManifests(manifest)
+	names := slices.Collect(maps.Keys(byName))
+	sort.Sort(releaseutil.BySplitManifestsOrder(names))
+	for _, name := range names {
+		documents = append(documents, byName[name])
+	}
+	return documents
+}
+
+// itemsOf returns the objects of a list, or the object itself if it is none.
+func itemsOf(u *unstructured.Unstructured) (items []*unstructured.Unstructured, err error) {
+	if !u.IsList() {
+		return []*unstructured.Unstructured{u}, nil
+	}
+	err = u.EachListItem(func(item runtime.Object) error {
+		if object, ok := item.(*unstructured.Unstructured); ok {
+			items = append(items, object)
 		}
 		return nil
 	})
-	return all
+	return items, err
 }

@@ -1,20 +1,18 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
-	"sort"
 	"strings"
 
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/release"
-	"helm.sh/helm/v3/pkg/releaseutil"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/json" // whole numbers stay whole
 	"k8s.io/client-go/dynamic"
@@ -48,34 +46,10 @@ func (o object) same(other object) bool {
 
 func (o object) String() string { return strings.ToLower(o.kind.Kind) + "/" + o.name }
 
-// parse returns the objects of a manifest, those in lists included.
-func parse(manifest, namespace string) ([]object, error) {
+// parseObjects returns the objects of a manifest, those in lists included.
+func parseObjects(manifest, namespace string) ([]object, error) {
 	var all []object
-	add := func(u *unstructured.Unstructured) {
-		if u.GetKind() == "" || u.GetName() == "" {
-			return
-		}
-		o := object{kind: u.GroupVersionKind(), namespace: u.GetNamespace(), name: u.GetName(), content: u}
-		if o.namespace == "" {
-			o.namespace = namespace
-		}
-		_, found, _ := unstructured.NestedFieldNoCopy(u.Object, "spec", "ttlSecondsAfterFinished")
-		o.expires = o.kind.Kind == "Job" && found
-		o.selector, _, _ = unstructured.NestedStringMap(u.Object, "spec", "selector", "matchLabels")
-		templates, _, _ := unstructured.NestedSlice(u.Object, "spec", "volumeClaimTemplates")
-		for _, template := range templates {
-			if claim, ok := template.(map[string]any); ok {
-				name, _, _ := unstructured.NestedString(claim, "metadata", "name")
-				o.claims = append(o.claims, name)
-			}
-		}
-		all = append(all, o)
-	}
-	documents := releaseutil.SplitManifests(manifest)
-	names := slices.Collect(maps.Keys(documents))
-	sort.Sort(releaseutil.BySplitManifestsOrder(names))
-	for _, name := range names {
-		document := documents[name]
+	for _, document := range splitManifest(manifest) {
 		content, err := yaml.YAMLToJSON([]byte(document))
 		if err != nil {
 			return nil, err
@@ -84,30 +58,43 @@ func parse(manifest, namespace string) ([]object, error) {
 		if err := json.Unmarshal(content, &u.Object); err != nil {
 			return nil, err
 		}
-		if !u.IsList() {
-			add(u)
-			continue
-		}
-		if err := u.EachListItem(func(item runtime.Object) error {
-			if inner, ok := item.(*unstructured.Unstructured); ok {
-				add(inner)
-			}
-			return nil
-		}); err != nil {
+		items, err := itemsOf(u)
+		if err != nil {
 			return nil, err
+		}
+		for _, item := range items {
+			if item.GetKind() != "" && item.GetName() != "" {
+				all = append(all, newObject(item, namespace))
+			}
 		}
 	}
 	return all, nil
 }
 
+// newObject describes an object, which lies in that namespace unless it says another one.
+func newObject(u *unstructured.Unstructured, namespace string) object {
+	o := object{kind: u.GroupVersionKind(), namespace: cmp.Or(u.GetNamespace(), namespace), name: u.GetName(), content: u}
+	_, found, _ := unstructured.NestedFieldNoCopy(u.Object, "spec", "ttlSecondsAfterFinished")
+	o.expires = o.kind.Kind == "Job" && found
+	o.selector, _, _ = unstructured.NestedStringMap(u.Object, "spec", "selector", "matchLabels")
+	templates, _, _ := unstructured.NestedSlice(u.Object, "spec", "volumeClaimTemplates")
+	for _, template := range templates {
+		if claim, ok := template.(map[string]any); ok {
+			name, _, _ := unstructured.NestedString(claim, "metadata", "name")
+			o.claims = append(o.claims, name)
+		}
+	}
+	return o
+}
+
 // remember caches the contents of a revision.
 func (d *Deployer) remember(r Release, made *release.Release) contents {
-	objects, err := parse(made.Manifest, r.Namespace)
+	objects, err := parseObjects(made.Manifest, r.Namespace)
 	if err != nil {
 		return contents{} // Helm has parsed it before
 	}
 	for _, file := range crdsOf(made) { // not in the manifest
-		if named, err := parse(string(file.File.Data), r.Namespace); err == nil {
+		if named, err := parseObjects(string(file.File.Data), r.Namespace); err == nil {
 			for _, o := range named {
 				o.definition = true
 				objects = append(objects, o)

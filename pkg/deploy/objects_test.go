@@ -6,7 +6,7 @@ import (
 )
 
 func TestParse(t *testing.T) {
-	objects, err := parse(`
+	objects, err := parseObjects(`
 # Source: nothing here
 ---
 apiVersion: v1

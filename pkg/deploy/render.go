@@ -103,7 +103,7 @@ func (want *desired) checkDuplicates(manifests []releaseutil.Manifest) error {
 	templates := map[identity]string{}
 	var errs []error
 	for _, manifest := range manifests {
-		objects, err := parse(manifest.Content, want.Namespace)
+		objects, err := parseObjects(manifest.Content, want.Namespace)
 		if err != nil {
 			continue // the API server says what is wrong with it
 		}

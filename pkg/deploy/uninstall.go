@@ -103,7 +103,7 @@ func (d *Deployer) removeHooks(
 			if !match(hook) {
 				continue
 			}
-			named, _ := parse(hook.Manifest, r.Namespace) // Helm has parsed it before
+			named, _ := parseObjects(hook.Manifest, r.Namespace) // Helm has parsed it before
 			isOurs := func(u *unstructured.Unstructured) bool { return madeByHook(u, r, hasRun(hook)) }
 			for _, o := range named {
 				if err := d.remove(ctx, o, isOurs); err != nil {
@@ -120,7 +120,7 @@ func (d *Deployer) sweep(ctx context.Context, r Release, revisions []*release.Re
 	belongs := func(u *unstructured.Unstructured) bool { return belongsTo(u, r) }
 	seen := slices.Clone(kept)
 	for _, made := range revisions {
-		named, _ := parse(made.Manifest, r.Namespace) // what cannot be parsed was not made
+		named, _ := parseObjects(made.Manifest, r.Namespace) // what cannot be parsed was not made
 		for _, o := range named {
 			if slices.ContainsFunc(seen, o.same) {
 				continue

@@ -23,7 +23,7 @@ func (d *Deployer) recordClaims(ctx context.Context, stage event.Stage, r Releas
 	installed := firstDeployed(history)
 	var older []string
 	for _, record := range history {
-		named, _ := parse(record.Manifest, r.Namespace) // Helm has parsed it before
+		named, _ := parseObjects(record.Manifest, r.Namespace) // Helm has parsed it before
 		for _, o := range named {
 			if len(o.claims) == 0 {
 				continue
