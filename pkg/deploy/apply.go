@@ -137,12 +137,14 @@ func (d *Deployer) writeOver(ctx context.Context, stage event.Stage, want desire
 	if err != nil || len(changed) == 0 {
 		return now, err
 	}
+	// A newer change does not keep the rest from being put back: the next run would not know of it.
+	ctx = context.WithoutCancel(ctx)
 	left, err := d.driftsLeft(ctx, stage, want.Release, now, changed)
 	if err == nil {
 		_, err = d.revert(ctx, stage, want.Release, now, left)
 	}
 	if err == nil {
-		d.report(ctx, stage, want.Release, now, changed)
+		d.report(ctx, stage, want.Release, now, d.withoutKept(ctx, changed))
 	}
 	return now, err
 }

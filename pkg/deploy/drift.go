@@ -404,16 +404,15 @@ func (d *Deployer) restoreOne(ctx context.Context, stage event.Stage, one drift)
 
 func (d *Deployer) writeOne(ctx context.Context, stage event.Stage, one drift) error {
 	r := one.comparison.release
-	remove := kubectlDelete(one.object, d.isNamespaced(one.object), "")
 	switch {
 	case one.definition:
 		return nil // applied before
 	case one.unmarked:
 		return event.WithHint(fmt.Errorf("it differs from what was applied (%s), and is no longer marked as the release's",
-			one.fieldNames()), "if it can go, delete it and run again to recreate it as the chart has it: "+remove)
+			one.fieldNames()), d.recreateHint(one, "give yours another name"))
 	case one.refused != nil:
-		return event.WithHint(fmt.Errorf("the API server rejects it (%s): %w", one.fieldNames(), one.refused),
-			"write the change into the chart, or delete the object and run again to recreate it as the chart has it: "+remove)
+		return event.WithHint(fmt.Errorf("the API server rejects it (%s): %w", one.fieldNames(),
+			briefly(one.refused, one.kind.Kind)), d.recreateHint(one, "write the change into the chart"))
 	case one.ending:
 		if err := d.awaitEnd(ctx, stage, one); err != nil {
 			return err
@@ -442,6 +441,17 @@ func (d *Deployer) writeOne(ctx context.Context, stage event.Stage, one drift) e
 	return err
 }
 
+// recreateHint says what to do about an object that cannot be reverted. It never suggests deleting
+// what holds more than the chart does.
+func (d *Deployer) recreateHint(one drift, instead string) string {
+	switch one.kind.Kind {
+	case "PersistentVolumeClaim", "PersistentVolume", "Namespace", "CustomResourceDefinition":
+		return instead
+	}
+	return instead + "; or, if it can go, delete it and run again to recreate it as the chart has it: " +
+		kubectlDelete(one.object, d.isNamespaced(one.object), "")
+}
+
 // awaitEnd waits until an object that is being deleted is gone.
 func (d *Deployer) awaitEnd(ctx context.Context, stage event.Stage, one drift) error {
 	stage.Note("waiting for an object that is being deleted, to recreate it",
@@ -450,6 +460,28 @@ func (d *Deployer) awaitEnd(ctx context.Context, stage event.Stage, one drift) e
 	defer cancel()
 	look := func() ([]ending, error) { return d.terminating(ctx, []object{one.object}) }
 	return d.awaitGone(ctx, stage, look, "release", event.Name(one.comparison.release.Name))
+}
+
+// withoutKept leaves out what is as it was found: the chart has it by now.
+func (d *Deployer) withoutKept(ctx context.Context, found []drift) (left []drift) {
+	for _, one := range found {
+		api, err := d.resource(one.object)
+		if err != nil {
+			continue
+		}
+		live, err := api.Get(ctx, one.name, metav1.GetOptions{})
+		if err != nil {
+			continue
+		}
+		owners := ownersOf(one.live, one.comparison.released)
+		one.changes = slices.DeleteFunc(one.changes, func(c change) bool {
+			return len(owners.differences(c.path, c.live, owners.walk(live.Object, c.path))) == 0
+		})
+		if len(one.changes) > 0 {
+			left = append(left, one)
+		}
+	}
+	return left
 }
 
 // report says what was changed, and by whom.

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	clientgotesting "k8s.io/client-go/testing"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -210,6 +211,35 @@ func TestDriftThatComesBack(t *testing.T) {
 		said := strings.Count(d.log(), "it changes again each time it is reverted")
 		if said != strings.Count(want, "two") {
 			t.Errorf("%s: that it is left was said %d times:\n%s", manager, said, d.log())
+		}
+	}
+}
+
+// What the chart has by now is as it was set by hand, and not put back.
+func TestDriftThatTheChartTookOver(t *testing.T) {
+	d := newDrifting(t, edition{"devloop", "", ours + "data: {text: one}"},
+		edition{"kubectl-edit", "", ours + "data: {text: two, more: x}"})
+	found, err := d.drifts(t.Context(), d.stage(), d.release, d.last)
+	if err != nil || len(found) != 1 {
+		t.Fatal(found, err)
+	}
+	if left := d.withoutKept(t.Context(), found); len(left) != 0 {
+		t.Errorf("nothing was put back, but it says %s", left[0].text(nil))
+	}
+	found, _ = d.run(t)
+	if left := d.withoutKept(t.Context(), found); len(left) != 1 {
+		t.Errorf("it was put back, but %v is said", left)
+	}
+}
+
+// No hint deletes somebody's data.
+func TestHintOfDriftThatStays(t *testing.T) {
+	d := newDrifting(t)
+	for kind, want := range map[string]bool{"ConfigMap": true, "PersistentVolumeClaim": false, "Namespace": false} {
+		one := drift{object: object{kind: schema.GroupVersionKind{Version: "v1", Kind: kind}, namespace: "demo", name: "web"}}
+		hint := d.recreateHint(one, "write the change into the chart")
+		if strings.Contains(hint, "kubectl delete") != want {
+			t.Errorf("%s: %s", kind, hint)
 		}
 	}
 }
