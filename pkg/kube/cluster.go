@@ -85,7 +85,7 @@ func ConnectTo(ctx context.Context, target Target, machines Machines) (*Cluster,
 	case err != nil && ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case err != nil:
-		return nil, c.Away(ctx, err)
+		return nil, c.WhyAway(ctx, err)
 	}
 	if system.UID == "" {
 		return nil, fmt.Errorf("kube context %q: what answers at %s does not say which cluster it is: "+

@@ -33,7 +33,7 @@ func (n network) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// networkBody marks the errors of an answer that is cut off.
+// networkBody marks the error of an answer that is cut short.
 type networkBody struct {
 	io.ReadCloser
 	ctx context.Context //nolint:containedctx // the request's
@@ -47,8 +47,8 @@ func (b *networkBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// connectionError marks the error of a request, unless someone gave the request up. A certificate
-// that does not fit is no exception: the kubeconfig is followed.
+// connectionError marks the error of a request as transient, unless the request was canceled. This
+// includes a certificate that does not fit: the kubeconfig may change, and is followed.
 func connectionError(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return err
@@ -60,7 +60,7 @@ func connectionError(ctx context.Context, err error) error {
 	return event.Transient(err)
 }
 
-// bounded limits the time of each request with its answer. http.Client's own Timeout would replace
+// bounded limits how long a request and its answer take. http.Client's own Timeout would replace
 // the error by one that wraps nothing.
 type bounded struct {
 	next    http.RoundTripper

@@ -20,8 +20,8 @@ const (
 	askPause = 500 * time.Millisecond
 )
 
-// availability is whether the cluster can be used. It says so once, when that changes, for all who
-// would meet it.
+// availability knows whether the cluster can be used, and reports it once, when that changes, for
+// all stages.
 type availability struct {
 	sink event.Sink // without the filter
 
@@ -62,11 +62,11 @@ func (a *availability) rest(ctx context.Context, trouble <-chan struct{}) bool {
 	return true
 }
 
-// set takes the answer to a Ping, and reports what it changed.
+// set takes the result of a Ping, and reports a change.
 func (a *availability) set(kubeContext string, err error) {
 	var away *kube.AwayError
 	if err != nil && !errors.As(err, &away) {
-		return // nothing was learnt
+		return // this says nothing about the cluster
 	}
 	a.mu.Lock()
 	before := a.away
@@ -93,9 +93,9 @@ func (a *availability) now() (away *kube.AwayError, changed <-chan struct{}) {
 	return a.away, a.changed
 }
 
-// whileThere returns a context that ends when the cluster cannot be used any more, with the reason.
-// One that only does not answer gets time to do so.
-func (a *availability) whileThere(ctx context.Context) (context.Context, context.CancelFunc) {
+// whileUsable returns a context that ends, with the reason, when the cluster can no longer be used.
+// A cluster that is merely not answering gets some time to do so.
+func (a *availability) whileUsable(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, end := context.WithCancelCause(ctx)
 	go func() {
 		for {
@@ -122,10 +122,11 @@ func (a *availability) whileThere(ctx context.Context) (context.Context, context
 	return ctx, func() { end(nil) }
 }
 
-// affected are the stages whose errors say no more than that the cluster is away.
+// affected are the stages whose errors only repeat that the cluster is away.
 var affected = map[string]bool{"forward": true, event.PodStage: true, "proof": true, "node": true}
 
-// filter returns a Sink that makes details of the errors that follow from an absence that is said.
+// filter returns a Sink that downgrades to details the errors that only follow from the cluster
+// being away, which has been reported.
 func (a *availability) filter(next event.Sink) event.Sink {
 	return func(e event.Event) {
 		if affected[e.Stage] && (e.Phase == event.Warned || e.Message == event.ForwardWaits) {

@@ -21,7 +21,7 @@ func TestAvailability(t *testing.T) {
 		away := &kube.AwayError{Context: "minikube", Cluster: event.Cluster{State: state, Reason: "it is " + string(state)}}
 		return fmt.Errorf("wrapped: %w", away)
 	}
-	there, end := a.whileThere(t.Context())
+	there, end := a.whileUsable(t.Context())
 	defer end()
 	errRaw := errors.New("connection refused")
 	forward.Warn(event.ForwardFails, errRaw)

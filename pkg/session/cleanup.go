@@ -17,14 +17,14 @@ import (
 const answersWithin = time.Second
 
 // Cleanup removes what was deployed. Images stay, for the next start. leaves is what the user can
-// press to cut it short. Without the cluster it ends at once, and says what stays behind.
+// press to cut it short. If the cluster is away, it ends at once and says what stays behind.
 func (s *Session) Cleanup(ctx context.Context, leaves string, what deploy.Removal) error {
 	say := s.options.Sink.Stage("cleanup")
 	say.Note(event.CleanupStarts, "leave at once with", leaves)
 	if away := s.stillAway(ctx); away != nil {
 		return s.cannotCleanUp(away)
 	}
-	there, end := s.availability.whileThere(ctx)
+	there, end := s.availability.whileUsable(ctx)
 	defer end()
 	what.Before = s.config.Load().Cleanup.Before
 	ending, err := s.deployer.Cleanup(there, s.options.Sink, releases(s.config.Load()), what)
@@ -55,14 +55,14 @@ func (s *Session) Cleanup(ctx context.Context, leaves string, what deploy.Remova
 	return nil
 }
 
-// stillAway returns why the cluster cannot be used, nil if it can.
+// stillAway returns why the cluster cannot be used, nil if it can be.
 func (s *Session) stillAway(ctx context.Context) *kube.AwayError {
 	away, _ := s.availability.now()
 	if away == nil {
 		return nil
 	}
 	within := answersWithin
-	if away.State == event.ClusterUnreachable { // nothing shows that it is not there
+	if away.State == event.ClusterUnreachable { // it may be there
 		within = kube.AnswerTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, within)
@@ -73,8 +73,8 @@ func (s *Session) stillAway(ctx context.Context) *kube.AwayError {
 	return away
 }
 
-// cannotCleanUp says what stays behind on a cluster that is away. With a cluster that does not
-// exist any more, all has gone.
+// cannotCleanUp says what stays behind on a cluster that is away. If the cluster no longer exists,
+// nothing does.
 func (s *Session) cannotCleanUp(away *kube.AwayError) error {
 	say := s.options.Sink.Stage("cleanup")
 	left := s.left()
@@ -94,7 +94,7 @@ func (s *Session) cannotCleanUp(away *kube.AwayError) error {
 	return event.WithHint(err, strings.TrimPrefix(away.Hint()+"; then devloop delete", "; "))
 }
 
-// left names what the journal has: each a kind and a name.
+// left lists what the journal has: each a kind and a name.
 func (s *Session) left() (left []string) {
 	for _, kind := range []journal.Kind{journal.Release, journal.Namespace, journal.Pod} {
 		for _, name := range s.journal.Names(kind) {
@@ -104,8 +104,7 @@ func (s *Session) left() (left []string) {
 	return left
 }
 
-// Abandon ends what runs now, at once, for a process that is about to end at once, too. It returns
-// what stays behind.
+// Abandon stops what is running, for a process that is about to exit. It returns what stays behind.
 func (s *Session) Abandon() (left []string) {
 	s.deployer.Abandon()
 	return s.left()

@@ -14,11 +14,11 @@ import (
 )
 
 // tidyJournals removes the journals of clusters that are gone: their minikube profiles were
-// deleted, or made anew for this cluster. One that could still permit a deletion stays. here is the
+// deleted, or recreated for this cluster. A journal that may still be needed stays. here is the
 // profile of this cluster, if it has one.
-func tidyJournals(stage event.Stage, dir, uid string, here node.Profile) {
+func tidyJournals(stage event.Stage, dir, uid string, here node.ProfileID) {
 	removed, err := journal.RemoveGone(dir, func(cluster, place string) bool {
-		was, ok := node.ParseProfile(place)
+		was, ok := node.ParseProfileID(place)
 		return ok && cluster != uid && (was.IsDeleted() || was.IsReplacedBy(here))
 	})
 	for _, name := range removed {
@@ -30,14 +30,14 @@ func tidyJournals(stage event.Stage, dir, uid string, here node.Profile) {
 }
 
 // recordPlace records in which minikube profile the journal's cluster is.
-func recordPlace(j *journal.Journal, here node.Profile) error {
+func recordPlace(j *journal.Journal, here node.ProfileID) error {
 	var errs []error
 	places := j.Names(journal.Place)
 	if !slices.Contains(places, here.String()) {
 		errs = append(errs, j.Record(journal.Place, here.String()))
 	}
 	for _, place := range places {
-		if was, ok := node.ParseProfile(place); ok && was.IsReplacedBy(here) { // by a renewed certificate only
+		if was, ok := node.ParseProfileID(place); ok && was.IsReplacedBy(here) { // by a renewed certificate only
 			errs = append(errs, j.Forget(journal.Place, place))
 		}
 	}
@@ -57,7 +57,7 @@ func IsDeleted(project string, err error) bool {
 		return false
 	}
 	removed, _ := journal.RemoveGone(dir, func(_, place string) bool { // those that stay are found again
-		was, ok := node.ParseProfile(place)
+		was, ok := node.ParseProfileID(place)
 		return ok && was.IsDeleted() && (missing.Context == "" || filepath.Base(was.Folder) == missing.Context)
 	})
 	return slices.ContainsFunc(removed, func(file string) bool {

@@ -22,10 +22,10 @@ func TestJournalsOfClustersThatAreGone(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(profiles, "web"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	profile := func(name, certificate string) node.Profile {
-		return node.Profile{Host: host, Certificate: certificate, Folder: filepath.Join(profiles, name)}
+	profile := func(name, certificate string) node.ProfileID {
+		return node.ProfileID{Host: host, Certificate: certificate, Folder: filepath.Join(profiles, name)}
 	}
-	record := func(cluster string, places ...node.Profile) {
+	record := func(cluster string, places ...node.ProfileID) {
 		t.Helper()
 		j, err := journal.Open(dir, cluster, "demo")
 		if err != nil {
@@ -83,7 +83,7 @@ func TestDeletedCluster(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer j.Close()
-		if err := recordPlace(j, node.Profile{Host: host, Folder: filepath.Join(profiles, profile)}); err != nil {
+		if err := recordPlace(j, node.ProfileID{Host: host, Folder: filepath.Join(profiles, profile)}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -96,7 +96,7 @@ func (s *Session) open(ctx context.Context) error {
 		return err
 	}
 	s.add(s.journal.Close)
-	here, isProfile := s.nodes.Profile()
+	here, isProfile := s.nodes.ProfileID()
 	if isProfile {
 		if err := recordPlace(s.journal, here); err != nil {
 			return err

@@ -6,11 +6,11 @@ import (
 	"testing"
 )
 
-func TestProfile(t *testing.T) {
+func TestProfileID(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("MINIKUBE_HOME", home)
 	folder := filepath.Join(home, ".minikube", "profiles", "web")
-	start := func(certificate string) Profile {
+	start := func(certificate string) ProfileID {
 		t.Helper()
 		if err := os.MkdirAll(folder, 0o700); err != nil {
 			t.Fatal(err)
@@ -18,14 +18,14 @@ func TestProfile(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(folder, "client.crt"), []byte(certificate), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		p, ok := (&Cluster{origin: Origin{"minikube", "web"}}).Profile()
+		p, ok := (&Cluster{origin: Origin{"minikube", "web"}}).ProfileID()
 		if !ok {
 			t.Fatal("it is no profile")
 		}
 		return p
 	}
 	first := start("first")
-	again, ok := ParseProfile(first.String())
+	again, ok := ParseProfileID(first.String())
 	if !ok || again != first || first.Folder != folder || first.Certificate == "" {
 		t.Fatalf("%+v is read as %+v", first, again)
 	}
@@ -45,11 +45,11 @@ func TestProfile(t *testing.T) {
 	}
 	second := start("second")
 	if !first.IsReplacedBy(second) || first.IsDeleted() || elsewhere.IsReplacedBy(second) {
-		t.Error("a profile that was made anew is the old one, or replaces one of another machine")
+		t.Error("a profile that was recreated is the old one, or replaces one of another machine")
 	}
 	unknown := second
 	unknown.Certificate = ""
-	if first.IsReplacedBy(unknown) || unknown.IsReplacedBy(first) || first.IsReplacedBy(Profile{}) {
+	if first.IsReplacedBy(unknown) || unknown.IsReplacedBy(first) || first.IsReplacedBy(ProfileID{}) {
 		t.Error("a profile without a certificate replaces another one")
 	}
 	if err := os.RemoveAll(filepath.Join(home, ".minikube")); err != nil {
@@ -61,11 +61,11 @@ func TestProfile(t *testing.T) {
 }
 
 func TestOtherPlacesAreNoProfiles(t *testing.T) {
-	if _, ok := (&Cluster{origin: Origin{"kind", "web"}}).Profile(); ok {
+	if _, ok := (&Cluster{origin: Origin{"kind", "web"}}).ProfileID(); ok {
 		t.Error("a cluster of kind is a profile of minikube")
 	}
 	for _, text := range []string{"", "minikube", "kind:laptop::/web", "minikube:laptop:3f:web"} {
-		if p, ok := ParseProfile(text); ok {
+		if p, ok := ParseProfileID(text); ok {
 			t.Errorf("%q is %+v", text, p)
 		}
 	}

@@ -192,7 +192,7 @@ func TestWhatTheErrorSays(t *testing.T) {
 	t.Cleanup(other.Close)
 	writeKubeconfig(t, path, s, "", "token")
 	changed(func(server, _ *string) { *server = other.URL })
-	check("another authority", connect(), "is not of the kubeconfig's authority", "write the kubeconfig again")
+	check("another authority", connect(), "is not signed by the kubeconfig's authority", "write the kubeconfig again")
 }
 
 // TestProxyHint: what the environment says is read once in a process, so only the words are tested.

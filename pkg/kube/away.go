@@ -19,21 +19,21 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Why a cluster does not answer is found out here, and nowhere else: by the error itself, by the
-// kubeconfig, and by the machines that run it, which others know how to look at.
+// Only this file finds out why a cluster does not answer: from the error itself, from the
+// kubeconfig, and from the machines that run the cluster, which its callers know how to look at.
 
 // lookTimeout bounds the look at the machines of a cluster that does not answer.
 const lookTimeout = 8 * time.Second
 
-// Machines looks at the machines that run a cluster. It has no State where it finds nothing wrong,
-// or knows nothing.
+// Machines looks at the machines that run a cluster. The result has no State if it finds nothing
+// wrong, or knows nothing.
 type Machines func(context.Context) event.Cluster
 
 // AwayError is why a cluster cannot be used now.
 type AwayError struct {
 	Context string // name of the kube context
 	event.Cluster
-	cause error // nil if it says less than the state
+	cause error // nil if the state already says more
 }
 
 func (e *AwayError) Error() string {
@@ -52,10 +52,10 @@ func (c *Cluster) Ping(ctx context.Context) error {
 	if err == nil || ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		return err
 	}
-	return c.Away(ctx, err)
+	return c.WhyAway(ctx, err)
 }
 
-// Answers is Ping without a look at why there is no answer. The server needs etcd to answer.
+// Answers is Ping without finding out why there is no answer. The server needs etcd to answer.
 func (c *Cluster) Answers(ctx context.Context) error {
 	asked, cancel := context.WithTimeout(ctx, AnswerTimeout)
 	defer cancel()
@@ -74,9 +74,9 @@ func (c *Cluster) Answers(ctx context.Context) error {
 	return err
 }
 
-// Away returns why the cluster did not answer a request that failed with err. It looks at the
-// cluster's machines, also if ctx has ended.
-func (c *Cluster) Away(ctx context.Context, err error) error {
+// WhyAway returns why the cluster did not answer a request that failed with err. It looks at the
+// cluster's machines even if ctx has ended.
+func (c *Cluster) WhyAway(ctx context.Context, err error) error {
 	away := &AwayError{Context: c.Context, cause: err}
 	if errors.Is(err, ErrOtherCluster) {
 		away.Cluster = event.Cluster{State: event.ClusterReplaced, Reason: ErrOtherCluster.Error(),
@@ -109,8 +109,8 @@ func (c *Cluster) Away(ctx context.Context, err error) error {
 	return event.Transient(away)
 }
 
-// unreachable describes an API server that does not answer as it should, by the error alone. It has
-// no hint where the error does not tell what to do.
+// unreachable describes, from the error alone, an API server that does not answer as it should. It
+// has no hint if the error does not tell what to do.
 func (c *Cluster) unreachable(err error) event.Cluster {
 	state := func(reason, hint string) event.Cluster {
 		return event.Cluster{State: event.ClusterUnreachable, Reason: reason, Hint: hint}
@@ -135,8 +135,8 @@ func (c *Cluster) unreachable(err error) event.Cluster {
 			invalid.Cert.NotAfter.Format(time.DateOnly)),
 			"have the cluster renew it, unless this machine's clock is wrong: it says "+time.Now().Format(time.DateOnly))
 	case errors.As(err, new(x509.UnknownAuthorityError)):
-		return state(fmt.Sprintf("the certificate of its API server %s is not of the kubeconfig's authority", server),
-			"the address may be another cluster's by now: have the cluster's tool write the kubeconfig again")
+		return state(fmt.Sprintf("the certificate of its API server %s is not signed by the kubeconfig's authority", server),
+			"the address may belong to another cluster now: have the cluster's tool write the kubeconfig again")
 	case c.clientCertificateExpired() != "":
 		return state(what+"; the kubeconfig's client certificate expired on "+c.clientCertificateExpired(),
 			c.credentialsHint())
