@@ -11,6 +11,7 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/releaseutil"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
@@ -199,6 +200,7 @@ func hideSecrets(object map[string]any) (found bool) {
 	if object["kind"] != "Secret" {
 		return found
 	}
+	unstructured.RemoveNestedField(object, "metadata", "annotations", corev1.LastAppliedConfigAnnotation) // holds them
 	for _, field := range []string{"data", "stringData"} {
 		secret, _ := object[field].(map[string]any)
 		for key, value := range secret {

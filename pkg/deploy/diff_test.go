@@ -28,3 +28,12 @@ func TestDiff(t *testing.T) {
 		t.Error("equal lists differ")
 	}
 }
+
+// With kubectl apply, an annotation holds the values, too.
+func TestDiffHidesWhatKubectlRemembers(t *testing.T) {
+	got := documentOf("kind: Secret\nmetadata:\n  name: s\n  annotations:\n    more: x\n"+
+		"    kubectl.kubernetes.io/last-applied-configuration: '{\"data\":{\"password\":\"c2VjcmV0\"}}'\n", "demo", "").text
+	if strings.Contains(got, "c2VjcmV0") || !strings.Contains(got, "more: x") {
+		t.Errorf("the secret is shown as\n%s", got)
+	}
+}

@@ -110,10 +110,14 @@ func (c immutableChange) Error() string {
 	return text
 }
 
-// fields names what changed, for a log line.
+// fields names what changed, for a log line: all of it if the API server does not say what is at fault.
 func (c immutableChange) fields() string {
+	changed := c.blamed()
+	if len(changed) == 0 {
+		changed = c.changed
+	}
 	var names []string
-	for _, change := range c.blamed() {
+	for _, change := range changed {
 		names = append(names, change.path)
 	}
 	return abbreviate(names)

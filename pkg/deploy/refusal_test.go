@@ -106,6 +106,9 @@ func TestImmutableChange(t *testing.T) {
 			if got := change.Error(); got != test.want {
 				t.Errorf("got  %s\nwant %s", got, test.want)
 			}
+			if change.fields() == "" {
+				t.Error("no field is named")
+			}
 			if hint := change.hint(true); !strings.Contains(hint, test.hint) {
 				t.Errorf("hint %s", hint)
 			}
