@@ -173,7 +173,7 @@ func (c *comparison) compareOne(ctx context.Context, o object) (*drift, error) {
 func (c *comparison) wanted(ctx context.Context, o object, live *unstructured.Unstructured) *drift {
 	found := &drift{object: o, comparison: c, live: live}
 	manifest := withOwner(c.release, o.content)
-	if !belongsTo(live, c.release) {
+	if !belongsTo(live, c.release) && !wasStripped(live) {
 		manifest, found.unmarked = o.content, true
 	}
 	r := restoration{ownersOf(live, c.released), func(path fieldpath.Path, set []fieldManager) bool {
@@ -193,6 +193,13 @@ func (c *comparison) wanted(ctx context.Context, o object, live *unstructured.Un
 	}}
 	found.restored = r.restored(live, withEncodedData(manifest))
 	return found
+}
+
+// wasStripped tells whether an object that devloop wrote has lost the marks of its release, as by
+// kubectl replace. Who makes an object anew starts with an empty list of managers.
+func wasStripped(live *unstructured.Unstructured) bool {
+	return live.GetAnnotations()[kube.AnnotationRelease] == "" && slices.ContainsFunc(live.GetManagedFields(),
+		func(entry metav1.ManagedFieldsEntry) bool { return entry.Manager == kube.FieldManager })
 }
 
 // confirm returns the drift if the API server would change at least one of the intended fields.

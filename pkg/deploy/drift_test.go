@@ -131,6 +131,8 @@ func TestDrift(t *testing.T) {
 		"made by somebody else": {[]edition{{"kubectl-create", "", strings.Replace(named, "one", "two", 1)}}, nil,
 			"dry run", "", "revert configmap/web: it differs from what was applied (.data.text)",
 			map[string]string{"text": "two"}},
+		"replaced by hand, without the marks": {[]edition{own, {"kubectl-replace", "", strings.Replace(named, "one", "two", 1)}},
+			nil, "dry run update", ".data.text one → two", "", map[string]string{"text": "one"}},
 		"made by somebody else, and equal": {[]edition{{"kubectl-create", "", named}}, nil, "", "", "",
 			map[string]string{"text": "one"}},
 		"of another release by now": {[]edition{{"helm", "", theirs + "data: {text: one}"},
