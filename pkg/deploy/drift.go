@@ -158,9 +158,9 @@ func (c *comparison) compareOne(ctx context.Context, o object) (*drift, error) {
 		found.result, err = api.Update(ctx, found.restored,
 			metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}, FieldManager: kube.FieldManager})
 		switch {
-		case apierrors.IsConflict(err) && try < maxConflicts:
+		case (apierrors.IsConflict(err) || apierrors.IsNotFound(err)) && try < maxConflicts:
 			continue
-		case apierrors.IsInvalid(err):
+		case refuses(err) && !withoutDryRun(err):
 			found.refused = err
 		case err != nil && !withoutDryRun(err):
 			return nil, err
@@ -335,6 +335,11 @@ func withEncodedData(manifest *unstructured.Unstructured) *unstructured.Unstruct
 	encoded.Object["data"] = data
 	delete(encoded.Object, "stringData")
 	return encoded
+}
+
+// refuses tells whether the API server, or a policy, does not take a write for what it is.
+func refuses(err error) bool {
+	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)
 }
 
 // withoutDryRun tells whether a webhook does not take part in dry runs.

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -25,7 +26,7 @@ type drifting struct {
 	release  Release
 	last     revision
 	conflict bool     // the next write conflicts with another one
-	invalid  bool     // the API server takes no write
+	refusal  error    // of any write
 	webhook  string   // sets the text, whatever is written
 	writes   []string // "dry run", "update", "create"
 }
@@ -50,8 +51,8 @@ func newDrifting(t *testing.T, editions ...edition) *drifting {
 		if d.webhook != "" {
 			_ = unstructured.SetNestedField(object.Object, d.webhook, "data", "text")
 		}
-		if d.invalid {
-			return true, nil, apierrors.NewInvalid(object.GroupVersionKind().GroupKind(), object.GetName(), nil)
+		if d.refusal != nil {
+			return true, nil, d.refusal
 		}
 		if len(update.UpdateOptions.DryRun) > 0 {
 			d.writes = append(d.writes, "dry run")
@@ -119,10 +120,14 @@ func TestDrift(t *testing.T) {
 		"changed by another program": {[]edition{own, {"some-script", "", ours + "data: {text: two}"}}, nil, "dry run update",
 			"changed by another program, reverted", "", map[string]string{"text": "one"}},
 		"changed by hand, for good": {[]edition{own, {"kubectl-edit", "", ours + "data: {text: two}"}},
-			func(d *drifting) { d.invalid = true }, "", "",
+			func(d *drifting) { d.refusal = invalid("data", "no") }, "", "",
 			"revert configmap/web: the API server rejects it (.data.text): ", map[string]string{"text": "two"}},
 		"changed by another program, for good": {[]edition{own, {"some-script", "", ours + "data: {text: two}"}},
-			func(d *drifting) { d.invalid = true }, "", "", "", map[string]string{"text": "two"}},
+			func(d *drifting) { d.refusal = invalid("data", "no") }, "", "", "", map[string]string{"text": "two"}},
+		"changed by another program, which a policy wants": {
+			[]edition{own, {"some-script", "", ours + "data: {text: two}"}}, func(d *drifting) {
+				d.refusal = apierrors.NewForbidden(configMaps.GroupResource(), "web", errors.New("it has to be two"))
+			}, "", "", "", map[string]string{"text": "two"}},
 		"changed by a hook": {[]edition{own, {"kubectl-edit", "", ours + "data: {text: two}"}}, func(d *drifting) {
 			d.release.After = []Command{{}}
 			d.last.settled = metav1.NewTime(time.Now().Add(time.Second))
