@@ -65,9 +65,9 @@ func (p *progress) missingInclude(output string) string {
 	if err != nil || !containsAny(output, notIncluded) {
 		return ""
 	}
-	for _, lost := range lostIncludes(dockerfile, p.input.Context) {
-		if strings.Contains(output, path.Base(lost.lost)) {
-			f := lost.finding()
+	for _, include := range missingIncludes(dockerfile, p.input.Context) {
+		if strings.Contains(output, path.Base(include.missing)) {
+			f := include.finding()
 			return fmt.Sprintf("%s:%d: %s: %s", filepath.Base(p.input.Dockerfile), f.Line, f.Message, f.Hint)
 		}
 	}

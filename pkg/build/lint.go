@@ -45,8 +45,8 @@ func Lint(ctx context.Context, image Image) ([]Finding, error) {
 		return nil, err
 	}
 	found := lintPip(dockerfile)
-	for _, lost := range lostIncludes(dockerfile, image.Context) {
-		found = append(found, lost.finding())
+	for _, include := range missingIncludes(dockerfile, image.Context) {
+		found = append(found, include.finding())
 	}
 	for _, w := range results.Warnings {
 		if w.RuleName != linter.RuleUndefinedVar.Name { // the base image may define it

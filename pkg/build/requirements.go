@@ -19,25 +19,25 @@ import (
 // included matches what a requirements file includes from its own folder, or one below or above.
 var included = regexp.MustCompile(`(?m)^\s*(?:-r|-c|--requirement|--constraint)[ \t=]*([^\s#]+)`)
 
-// lostInclude is a file that a requirements file includes, and that an image does not have where
-// that is installed.
-type lostInclude struct {
-	line         int // of the installation
-	file, lost   string
-	inTheContext bool
+// missingInclude is a file that a requirements file includes, and that an image lacks where the
+// requirements are installed.
+type missingInclude struct {
+	line          int // of the installation
+	file, missing string
+	inTheContext  bool
 }
 
-func (l lostInclude) finding() Finding {
+func (l missingInclude) finding() Finding {
 	if !l.inTheContext {
-		return Finding{l.line, fmt.Sprintf("%s includes %s, which is not in the build context", l.file, l.lost), "make it"}
+		return Finding{l.line, fmt.Sprintf("%s includes %s, which is not in the build context", l.file, l.missing), "make it"}
 	}
-	return Finding{l.line, fmt.Sprintf("%s is copied, but not %s, which it includes", l.file, l.lost),
-		"COPY " + l.lost + " as well"}
+	return Finding{l.line, fmt.Sprintf("%s is copied, but not %s, which it includes", l.file, l.missing),
+		"COPY " + l.missing + " as well"}
 }
 
-// lostIncludes finds requirements files that are copied into an image, and installed there, without
-// the files that they include: pip does not find those.
-func lostIncludes(dockerfile []byte, folder string) (found []lostInclude) {
+// missingIncludes finds requirements files that are copied into an image, and installed there,
+// without the files that they include: pip does not find those.
+func missingIncludes(dockerfile []byte, folder string) (found []missingInclude) {
 	parsed, err := parser.Parse(bytes.NewReader(dockerfile))
 	if err != nil {
 		return nil // the linter reports it
@@ -58,7 +58,7 @@ func lostIncludes(dockerfile []byte, folder string) (found []lostInclude) {
 				for _, install := range pipInstall.FindAllStringSubmatch(script(c), -1) {
 					if readsRequirements.MatchString(install[1]) {
 						there := slices.Concat(sources, boundSources(c))
-						found = append(found, lostOf(there, folder, c.Location()[0].Start.Line)...)
+						found = append(found, missingFrom(there, folder, c.Location()[0].Start.Line)...)
 					}
 				}
 			}
@@ -82,8 +82,8 @@ func boundSources(run *instructions.RunCommand) (sources []string) {
 	return sources
 }
 
-// lostOf looks into those of the sources that are files.
-func lostOf(sources []string, folder string, line int) (found []lostInclude) {
+// missingFrom looks into those of the sources that are files.
+func missingFrom(sources []string, folder string, line int) (found []missingInclude) {
 	for _, source := range sources {
 		source = strings.TrimPrefix(path.Clean("/"+source), "/")
 		if source == "" || path.Ext(source) != ".txt" && path.Ext(source) != ".in" {
@@ -100,7 +100,7 @@ func lostOf(sources []string, folder string, line int) (found []lostInclude) {
 				continue
 			}
 			_, err := os.Stat(filepath.Join(folder, wanted))
-			found = append(found, lostInclude{line, source, wanted, err == nil})
+			found = append(found, missingInclude{line, source, wanted, err == nil})
 		}
 	}
 	return found

@@ -29,7 +29,7 @@ func TestLostIncludes(t *testing.T) {
 	const copied, both = "\nCOPY requirements.txt /", "base.txt pins.txt"
 	for _, test := range []struct {
 		dockerfile string
-		want       string // the lost files
+		want       string // the missing files
 	}{
 		{"FROM python\nCOPY requirements.txt /" + install, "base.txt pins.txt"},
 		{"FROM python\nCOPY ./requirements.txt base.txt /\nADD pins.txt /" + install, "sub/more.txt"},
@@ -48,8 +48,8 @@ func TestLostIncludes(t *testing.T) {
 		{"FROM python" + copied + "\nRUN <<EOF\nset -e\nuv pip install -r requirements.txt\nEOF", both},
 	} {
 		var got []string
-		for _, lost := range lostIncludes([]byte(test.dockerfile), folder) {
-			got = append(got, lost.lost)
+		for _, include := range missingIncludes([]byte(test.dockerfile), folder) {
+			got = append(got, include.missing)
 		}
 		if !slices.Equal(got, strings.Fields(test.want)) {
 			t.Errorf("%s\nlost %q", test.dockerfile, got)

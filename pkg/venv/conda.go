@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// condaRecordLength is the largest record of a package that is read, in bytes: it lists all of
+	// maxCondaRecord is the largest record of a package that is read, in bytes: it lists all of
 	// the package's files.
-	condaRecordLength = 16 << 20
+	maxCondaRecord = 16 << 20
 	// maxCondaRecords is how many are read.
 	maxCondaRecords = 5000
 )
@@ -55,7 +55,7 @@ func (r *reader) addConda() error {
 // record lists its files: a program has none in site-packages, and what had Python's metadata is
 // gone without it.
 func (r *reader) isImportable(record string) (bool, error) {
-	content, err := files.Read(record, condaRecordLength)
+	content, err := files.Read(record, maxCondaRecord)
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, files.ErrNotRegular), errors.Is(err, files.ErrTooLarge):
 		return false, nil // it may be being removed
@@ -69,7 +69,7 @@ func (r *reader) isImportable(record string) (bool, error) {
 		return false, nil //nolint:nilerr // a record that is broken or half written says nothing
 	}
 	if p.Files == nil {
-		return true, nil // nothing says that it is none
+		return true, nil // nothing says that it is not a library
 	}
 	library := slices.DeleteFunc(p.Files, func(file string) bool { return !strings.Contains(file, "site-packages/") })
 	hasMetadata := slices.ContainsFunc(library, func(file string) bool {

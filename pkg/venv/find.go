@@ -146,7 +146,7 @@ func ofPoetry(folder string) []Location {
 	}
 	list := glob(parent, "*-"+folderHash(folder)+"-py*", "Poetry")
 	var chosen map[string]struct{ Minor string }
-	if content, err := files.Read(filepath.Join(parent, "envs.toml"), configLength); err == nil {
+	if content, err := files.Read(filepath.Join(parent, "envs.toml"), maxConfig); err == nil {
 		_ = toml.Unmarshal(content, &chosen) // a file that is broken chooses nothing
 	}
 	isChosen := func(l Location) bool {

@@ -94,7 +94,7 @@ func Install(ctx context.Context, dir, folder string, p Packages, output func(li
 	for _, match := range constraint.FindAllStringSubmatch(strings.Join(last, "\n"), maxConflicts) {
 		failed.Conflicts = append(failed.Conflicts, match[1])
 	}
-	if len(failed.Conflicts) > 0 { // pip says the same of a version that there is not
+	if len(failed.Conflicts) > 0 { // pip says the same if a version does not exist
 		probe := slices.Concat(pip, []string{"--no-deps", "--dry-run"}, failed.Conflicts)
 		lines, _, probeErr := run(ctx, folder, probe, output)
 		if failed.Unavailable = unavailable(lines); probeErr != nil && failed.Unavailable != "" {
@@ -111,7 +111,7 @@ func Install(ctx context.Context, dir, folder string, p Packages, output func(li
 // InstallError is a failed installation, with the end of the installer's output.
 type InstallError struct {
 	error
-	Unavailable string   // what no index has for this machine and its Python, "" if that is not why
+	Unavailable string   // what no index has for this machine and its Python, "" if there is another cause
 	Conflicts   []string // constraints that the requirements exclude
 }
 

@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// configLength is how much of pyvenv.cfg, and of a file that names folders, is read, in bytes.
-	configLength = 64 << 10
+	// maxConfig is how much of pyvenv.cfg, and of a file that names folders, is read, in bytes.
+	maxConfig = 64 << 10
 	// maxFolders is how many folders a file may name. More are a mistake.
 	maxFolders = 1000
 )
@@ -33,7 +33,7 @@ func Read(dir string) (*Environment, error) {
 	}
 	var own []string
 	if r.Kind == KindInstallation {
-		own = r.ofSystem(dir)
+		own = r.systemFolders(dir)
 	} else {
 		own = r.sitePackages(dir)
 	}
@@ -45,9 +45,9 @@ func Read(dir string) (*Environment, error) {
 	case r.Kind != KindConda:
 		return nil, event.WithHint(
 			fmt.Errorf("%s is incomplete: there is no lib/python%s/site-packages in it", dir,
-				cmp.Or(majorMinor(r.Python), "3.*")), "recreate it"+r.byHand())
+				cmp.Or(majorMinor(r.Python), "3.*")), "recreate it"+r.recreateCommand())
 	}
-	before, after := r.outside()
+	before, after := r.includedFolders()
 	for _, folder := range before {
 		_ = r.add(folder) // Python, too, ignores what cannot be read there
 	}
@@ -95,7 +95,8 @@ func open(dir string) (*reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	// An environment follows the Python that it links to; what is installed for another one is lost.
+	// An environment follows the Python that it links to. That one does not see what was installed for
+	// another version.
 	if real, err := filepath.EvalSymlinks(python); err == nil {
 		match := interpreterName.FindStringSubmatch(filepath.Base(real))
 		if match != nil && match[1] != majorMinor(r.Python) {
@@ -167,11 +168,11 @@ func (r *reader) interpreter() (string, error) {
 	if r.Kind == KindConda && r.Python == "" { // conda makes environments without it
 		return "", nil
 	}
-	return "", event.WithHint(fmt.Errorf("the Python of %s is not there: %w", r.Path, missing), "recreate it"+r.byHand())
+	return "", event.WithHint(fmt.Errorf("the Python of %s is not there: %w", r.Path, missing), "recreate it"+r.recreateCommand())
 }
 
-// byHand is how to make such an environment anew, where that is known.
-func (r *reader) byHand() string {
+// recreateCommand is how to recreate such an environment, "" if that is not known.
+func (r *reader) recreateCommand() string {
 	switch r.Kind {
 	case KindVenv:
 		return ": python3 -m venv --clear " + quoted(r.Path)
@@ -207,10 +208,10 @@ func majorMinor(version string) string {
 	return strings.Join(parts[:min(2, len(parts))], ".")
 }
 
-// outside are the library folders that do not belong to the environment but that it includes, in
-// the order in which Python searches them, before and after its own.
-func (r *reader) outside() (before, after []string) {
-	user := r.ofUser()
+// includedFolders are library folders outside of the environment that it includes, in the order in
+// which Python searches them: before and after its own.
+func (r *reader) includedFolders() (before, after []string) {
+	user := r.userFolders()
 	if r.config == nil {
 		return user, nil
 	}
@@ -221,9 +222,9 @@ func (r *reader) outside() (before, after []string) {
 	if home == "" {
 		return nil, user
 	}
-	after = append(user, r.ofSystem(filepath.Dir(home))...)
+	after = append(user, r.systemFolders(filepath.Dir(home))...)
 	if real, err := filepath.EvalSymlinks(home); err == nil && real != home {
-		after = append(after, r.ofSystem(filepath.Dir(real))...)
+		after = append(after, r.systemFolders(filepath.Dir(real))...)
 	}
 	return nil, after
 }
@@ -260,16 +261,16 @@ func libraryFolders(prefix, kind string, interpreters ...string) []string {
 	return list
 }
 
-// ofSystem are the library folders of an installed interpreter. Debian has some of its own.
-func (r *reader) ofSystem(prefix string) []string {
+// systemFolders are the library folders of an installed interpreter. Debian has some of its own.
+func (r *reader) systemFolders(prefix string) []string {
 	return slices.Concat(r.sitePackages(prefix),
 		libraryFolders(filepath.Join(prefix, "local"), "dist-packages", r.interpreters()...),
 		libraryFolders(prefix, "dist-packages", "python3"),
 		libraryFolders(prefix, "dist-packages", r.interpreters()...))
 }
 
-// ofUser are the library folders of pip install --user.
-func (r *reader) ofUser() []string {
+// userFolders are the library folders of pip install --user.
+func (r *reader) userFolders() []string {
 	if os.Getenv("PYTHONNOUSERSITE") != "" {
 		return nil
 	}
@@ -370,13 +371,13 @@ func namedFolders(path, folder string) []string {
 	return list
 }
 
-// readStart reads the first configLength bytes of a file.
+// readStart reads the first maxConfig bytes of a file.
 func readStart(path string) (string, error) {
 	file, err := files.Open(path)
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = file.Close() }() // only read
-	content, err := io.ReadAll(io.LimitReader(file, configLength))
+	content, err := io.ReadAll(io.LimitReader(file, maxConfig))
 	return string(content), err
 }

@@ -13,10 +13,10 @@ import (
 )
 
 const (
-	// requirementsLength is the largest requirements file that is read, in bytes.
-	requirementsLength = 4 << 20
-	// maxRequirements is how many files one may include, with those that these include.
-	maxRequirements = 100
+	// maxRequirementsFile is the largest requirements file that is read, in bytes.
+	maxRequirementsFile = 4 << 20
+	// maxIncludes is how many files one may include, with those that these include.
+	maxIncludes = 100
 )
 
 // Requirements are a requirements file and what it includes.
@@ -34,7 +34,7 @@ func ReadRequirements(file string) (Requirements, error) {
 	r, sum := Requirements{Files: []string{file}}, sha256.New()
 	constraints := map[string]bool{} // files that require nothing
 	for i := 0; i < len(r.Files); i++ {
-		content, err := files.Read(r.Files[i], requirementsLength)
+		content, err := files.Read(r.Files[i], maxRequirementsFile)
 		if err != nil && i == 0 {
 			return r, err
 		}
@@ -50,7 +50,7 @@ func ReadRequirements(file string) (Requirements, error) {
 			case match == nil || strings.Contains(match[2], "://"):
 			default:
 				path := absolute(filepath.Dir(r.Files[i]), match[2])
-				if !slices.Contains(r.Files, path) && len(r.Files) < maxRequirements {
+				if !slices.Contains(r.Files, path) && len(r.Files) < maxIncludes {
 					r.Files = append(r.Files, path)
 					constraints[path] = constraints[r.Files[i]] || match[1] == "-c" || match[1] == "--constraint"
 				}
