@@ -178,6 +178,10 @@ func planSync(c *config.Config, images []proof.Libraries) (*localSync, error) {
 	if err != nil {
 		return nil, err
 	}
+	if local.Source == venv.SourceCondaBase {
+		return nil, event.WithHint(fmt.Errorf("nothing is installed into conda's base, %s, which is not this project's alone",
+			local.Place), "activate another environment, or name the one that is meant: "+c.WhereToSet("local.venv"))
+	}
 	s := &localSync{config: c, environment: local.Environment, wanted: proof.Want(images)}
 	s.requirements, err = venv.ReadRequirements(c.Abs(c.Local.Requirements))
 	switch {

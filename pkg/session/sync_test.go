@@ -264,6 +264,26 @@ func TestSyncOneAtATime(t *testing.T) {
 	}
 }
 
+// Conda's base is compared, and not changed unless it is named: conda runs in it.
+func TestSyncLeavesCondaBase(t *testing.T) {
+	noEnvironment(t)
+	dir := t.TempDir()
+	writeVenv(t, dir)
+	t.Setenv("CONDA_PREFIX", dir)
+	t.Setenv("CONDA_DEFAULT_ENV", "base")
+	c := &config.Config{Dir: t.TempDir(), Local: config.Local{Requirements: "requirements.txt"}}
+	if _, err := FindLocal(c); err != nil {
+		t.Error(err)
+	}
+	if _, err := planSync(c, nil); err == nil || !strings.Contains(event.Hint(err), "local.venv") {
+		t.Errorf("%v → %s", err, event.Hint(err))
+	}
+	c.Local.Venv = dir
+	if _, err := planSync(c, nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFew(t *testing.T) {
 	for text, want := range map[string]string{"": "", "a b": "a b", "a b c d e f g": "a b c d e f g",
 		"a b c d e f g h": "a b c d e f and 2 more"} {

@@ -21,6 +21,8 @@ import (
 const (
 	// DefaultFolder is the folder of an environment that most tools make.
 	DefaultFolder = ".venv"
+	// SourceCondaBase is the source of conda's base, which is for everything: conda itself runs in it.
+	SourceCondaBase = "CONDA_PREFIX, conda's base"
 	// maxNamed is how many environments of one tool are looked through.
 	maxNamed = 1000
 )
@@ -99,7 +101,7 @@ func isCondaBase() bool {
 
 func condaBase() []Location {
 	if path := os.Getenv("CONDA_PREFIX"); path != "" && isCondaBase() {
-		return []Location{{path, "CONDA_PREFIX, conda's base"}}
+		return []Location{{path, SourceCondaBase}}
 	}
 	return nil
 }
