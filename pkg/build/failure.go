@@ -45,7 +45,7 @@ func (p *progress) explain(err error, place Place) error {
 	case containsAny(last, noNetwork), strings.Contains(output, lastRetry) && containsAny(last, pipNoNetwork):
 		failure, hint = event.Transient(failure), "check the network"
 	case busyServer.MatchString(last):
-		failure, hint = event.Transient(failure), "a server answered with an error of its own: it is asked again"
+		failure, hint = event.Transient(fmt.Errorf("%w: %w", ErrServerBusy, failure)), "it is asked again by itself"
 	case slices.Contains([]codes.Code{codes.Unavailable, codes.Canceled}, status.Code(err)): // nobody here ended it
 		failure, hint = event.Transient(fmt.Errorf("%w: %w", ErrBrokeOff, failure)), "look at the log of "+place.Name
 	}

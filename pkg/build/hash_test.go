@@ -534,6 +534,10 @@ func TestExplain(t *testing.T) {
 		p := newProgress(event.Stage{}, Input{Image: Image{Name: "a", Dockerfile: "Dockerfile"}}, nil)
 		p.failed = &step{name: "RUN a", tail: []byte(test.output)}
 		err := p.explain(errors.New("exit code: 1"), hostDocker)
+		if busy := strings.Contains(test.output, " 50") || strings.Contains(test.output, "429"); test.passing &&
+			errors.Is(err, ErrServerBusy) != busy {
+			t.Errorf("%q: %v", test.output, err)
+		}
 		if event.IsTransient(err) != test.passing || event.Hint(err) == "" {
 			t.Errorf("%q: transient %v, hint %q", test.output, event.IsTransient(err), event.Hint(err))
 		}

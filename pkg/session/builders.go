@@ -165,7 +165,7 @@ func (b *builders) build(ctx context.Context, sink event.Sink, buildIn string, t
 	if !event.IsTransient(err) {
 		return err
 	}
-	if onlyNode || ctx.Err() != nil {
+	if onlyNode || ctx.Err() != nil || errors.Is(err, build.ErrServerBusy) {
 		return fmt.Errorf("build in the node: %w", err)
 	}
 	if !away || !b.nodeOff.Swap(true) {
