@@ -137,6 +137,12 @@ func (c *Cluster) unreachable(err error) event.Cluster {
 	case errors.As(err, new(x509.UnknownAuthorityError)):
 		return state(fmt.Sprintf("the certificate of its API server %s is not signed by the kubeconfig's authority", server),
 			"the address may belong to another cluster now: have the cluster's tool write the kubeconfig again")
+	case !event.IsTransient(err) && !errors.Is(err, context.DeadlineExceeded): // network marks what it sends
+		hint := ""
+		if helper := c.execHelper(); helper != "" {
+			hint = "see why the command fails that gives the kubeconfig's credentials: " + helper
+		}
+		return state(fmt.Sprintf("its API server %s was not asked: %v", server, withoutURL(err)), hint)
 	case c.clientCertificateExpired() != "":
 		return state(what+"; the kubeconfig's client certificate expired on "+c.clientCertificateExpired(),
 			c.credentialsHint())
@@ -160,12 +166,21 @@ func withoutURL(err error) error {
 
 // credentialsHint says where the kubeconfig's credentials come from.
 func (c *Cluster) credentialsHint() string {
-	if c.connection != nil {
-		if helper := c.connection.config().ExecProvider; helper != nil {
-			return "log in again: they come from the command " + helper.Command
-		}
+	if helper := c.execHelper(); helper != "" {
+		return "log in again: they come from the command " + helper
 	}
 	return "log in again, or have the cluster's tool write the kubeconfig again"
+}
+
+// execHelper is the command that gives the kubeconfig's credentials, "" without one.
+func (c *Cluster) execHelper() string {
+	if c.connection == nil {
+		return ""
+	}
+	if helper := c.connection.config().ExecProvider; helper != nil {
+		return helper.Command
+	}
+	return ""
 }
 
 // clientCertificateExpired returns the day on which the kubeconfig's certificate expired, "" if it

@@ -22,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -195,12 +196,36 @@ func TestWhatTheErrorSays(t *testing.T) {
 	check("another authority", connect(), "is not signed by the kubeconfig's authority", "write the kubeconfig again")
 }
 
+// TestNoCredentials: an API server that was not asked is not said to be silent.
+func TestNoCredentials(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config")
+	t.Setenv("KUBECONFIG", path)
+	writeKubeconfig(t, path, apiServer(t, "one", "token"), "", "token")
+	config, err := clientcmd.LoadFromFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, user := range config.AuthInfos {
+		user.Token = ""
+		user.Exec = &clientcmdapi.ExecConfig{Command: "no-such-login", APIVersion: "client.authentication.k8s.io/v1",
+			InteractiveMode: clientcmdapi.NeverExecInteractiveMode}
+	}
+	if err := clientcmd.WriteToFile(*config, path); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Connect(t.Context(), "")
+	if err == nil || !strings.Contains(err.Error(), "was not asked: getting credentials: ") ||
+		!strings.HasSuffix(event.Hint(err), "gives the kubeconfig's credentials: no-such-login") {
+		t.Errorf("%v (%s)", err, event.Hint(err))
+	}
+}
+
 // TestProxyHint: what the environment says is read once in a process, so only the words are tested.
 func TestProxyHint(t *testing.T) {
 	t.Setenv("NO_PROXY", "localhost,10.0.0.0/8")
 	c := &Cluster{Server: "https://192.168.49.2:8443",
 		target: Target{Server: "https://192.168.49.2:8443", Proxy: "http://proxy.lan:3128", ProxyFrom: "HTTPS_PROXY"}}
-	found := c.unreachable(errors.New("Bad Gateway"))
+	found := c.unreachable(event.Transient(errors.New("Bad Gateway")))
 	const reason = "its API server https://192.168.49.2:8443 does not answer: Bad Gateway; requests to it go through " +
 		"the proxy http://proxy.lan:3128, by HTTPS_PROXY"
 	const hint = "if it is reached without the proxy, add it to NO_PROXY: " +
