@@ -245,8 +245,8 @@ func (d *Deployer) troubles(pod *corev1.Pod, ofJob bool) []trouble {
 		switch {
 		case t.image.name == "" || !d.isLoaded(t.image.name):
 		case t.image.alwaysPull:
-			all[i].hint = "devloop has built this image, and no registry has it: its container has imagePullPolicy: Always; " +
-				"make it IfNotPresent in the chart's values"
+			all[i].hint = "devloop has given this image to the node and to no registry, and its container's " +
+				"imagePullPolicy: Always asks one: make it IfNotPresent in the chart's values"
 		default:
 			all[i].hint = "devloop has built this image, and the node does not have it any more: run again (r), " +
 				"which brings it back"
