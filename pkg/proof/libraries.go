@@ -134,6 +134,11 @@ type Wanted struct {
 	Disputed []string          // those of which images have several versions
 }
 
+// publicVersion matches the versions that indexes have (PEP 440). Debian has others, such as
+// 1.1build1, and pip refuses a whole file of constraints for one of them.
+var publicVersion = regexp.MustCompile(`(?i)^v?(\d+!)?\d+(\.\d+)*([-_.]?(a|b|c|rc|alpha|beta|pre|preview)[-_.]?\d*)?` +
+	`(-\d+|[-_.]?(post|rev|r)[-_.]?\d*)?([-_.]?dev[-_.]?\d*)?(\+[a-z0-9]+([-_.][a-z0-9]+)*)?$`)
+
 // Want returns what a place has to install in order to have the same libraries as the images.
 func Want(images []Libraries) Wanted {
 	w := Wanted{Versions: map[string]string{}}
@@ -143,7 +148,7 @@ func Want(images []Libraries) Wanted {
 			version, origin := image.Versions[name], image.Origins[name]
 			first, known := w.Versions[name]
 			switch {
-			case slices.Contains(tools, name) || origin == FromAddress:
+			case slices.Contains(tools, name) || origin == FromAddress || !publicVersion.MatchString(version):
 			case known && first != version && !slices.Contains(w.Disputed, name):
 				w.Disputed = append(w.Disputed, name)
 			case !known:

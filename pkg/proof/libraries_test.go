@@ -63,7 +63,8 @@ func TestCompare(t *testing.T) {
 func TestWant(t *testing.T) {
 	images := []Libraries{
 		{Place: "worker", Python: "3.11.2", Versions: map[string]string{"dask": "1", "numpy": "2", "pip": "23", "ours": "0.1",
-			"conda": "4"}, Origins: map[string]Origin{"ours": FromAddress, "conda": FromOther}},
+			"conda": "4", "distro-info": "1.1build1", "python-debian": "0.1.43ubuntu1"},
+			Origins: map[string]Origin{"ours": FromAddress, "conda": FromOther, "distro-info": FromOther}},
 		{Place: "client", Python: "3.12.0", Versions: map[string]string{"dask": "1", "numpy": "3", "bokeh": "3"}},
 		{Place: "notebook", Python: "3.12.0", Versions: map[string]string{"numpy": "4"}},
 	}
@@ -74,6 +75,12 @@ func TestWant(t *testing.T) {
 		!slices.Equal(w.ByName, []string{"bokeh", "dask", "numpy"}) || !slices.Equal(w.Disputed, []string{"numpy"}) ||
 		w.Python != "3.11.2" {
 		t.Errorf("%+v, %q", w, got)
+	}
+	for _, version := range []string{"2.1.0+cu118", "1!2.0", "1.0rc1", "1.0.post1", "2024.1.0.dev3", "1.0-1", "2023c"} {
+		w := Want([]Libraries{{Versions: map[string]string{"a": version}}})
+		if len(w.Versions) != 1 {
+			t.Errorf("%s is left out", version)
+		}
 	}
 	if got := w.Constraints([]string{"numpy", "bokeh"}); !slices.Equal(got, []string{"bokeh==3", "numpy==2"}) {
 		t.Errorf("%q", got)
