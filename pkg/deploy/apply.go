@@ -137,7 +137,7 @@ func (d *Deployer) writeOver(ctx context.Context, stage event.Stage, want desire
 	if err != nil || len(changed) == 0 {
 		return now, err
 	}
-	// A newer change does not keep the rest from being put back: the next run would not know of it.
+	// A newer change does not keep the rest from being reverted: the next run would not know of it.
 	ctx = context.WithoutCancel(ctx)
 	left, err := d.driftsLeft(ctx, stage, want.Release, now, changed)
 	if err == nil {

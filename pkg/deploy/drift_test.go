@@ -222,7 +222,7 @@ func TestDriftThatComesBack(t *testing.T) {
 	}
 }
 
-// What the chart has by now is as it was set by hand, and not put back.
+// What the chart has by now is as it was set by hand, and not reverted.
 func TestDriftThatTheChartTookOver(t *testing.T) {
 	d := newDrifting(t, edition{"devloop", "", ours + "data: {text: one}"},
 		edition{"kubectl-edit", "", ours + "data: {text: two, more: x}"})
@@ -231,11 +231,11 @@ func TestDriftThatTheChartTookOver(t *testing.T) {
 		t.Fatal(found, err)
 	}
 	if left := d.withoutKept(t.Context(), found); len(left) != 0 {
-		t.Errorf("nothing was put back, but it says %s", left[0].text(nil))
+		t.Errorf("nothing was reverted, but it says %s", left[0].text(nil))
 	}
 	found, _ = d.run(t)
 	if left := d.withoutKept(t.Context(), found); len(left) != 1 {
-		t.Errorf("it was put back, but %v is said", left)
+		t.Errorf("it was reverted, but %v is said", left)
 	}
 }
 

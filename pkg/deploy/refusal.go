@@ -110,7 +110,8 @@ func (c immutableChange) Error() string {
 	return text
 }
 
-// fields names what changed, for a log line: all of it if the API server does not say what is at fault.
+// fields names what changed, for a log line: all of it if the API server does not say what is at
+// fault.
 func (c immutableChange) fields() string {
 	changed := c.blamed()
 	if len(changed) == 0 {

@@ -38,7 +38,7 @@ func away(t *testing.T, c *Cluster) *AwayError {
 }
 
 // TestAnotherClusterInItsPlace: its API server has the same address and certificate, as after a
-// virtual machine was made anew.
+// virtual machine was recreated.
 func TestAnotherClusterInItsPlace(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config")
 	t.Setenv("KUBECONFIG", path)

@@ -157,7 +157,8 @@ func TestFindRefuses(t *testing.T) {
 	}
 }
 
-// The hint is about what was found, and names the profile: minikube delete alone deletes another one.
+// The hint is about what was found, and names the profile: minikube delete alone deletes another
+// one.
 func TestContainerPortHints(t *testing.T) {
 	running := docker(t, map[string]string{"dev": inspected(true, ""), "off": inspected(false, "")})
 	gone := clientOf(t, "unix://"+filepath.Join(t.TempDir(), "none.sock"))
