@@ -53,8 +53,12 @@ func withoutStructs(text string) string {
 	})
 }
 
+// printedDiff is how the API server prints what changed in a claim's spec, over many lines.
+var printedDiff = regexp.MustCompile(`(?s)\n\s*(@@ |core\.).*`)
+
 // withoutValue removes a value from the API server's words about a field if it is long, or hidden.
 func withoutValue(message string, hidden bool) string {
+	message = printedDiff.ReplaceAllString(message, "")
 	kind, rest, found := strings.Cut(message, ": ")
 	if !found || !slices.Contains([]string{"Invalid value", "Unsupported value", "Duplicate value"}, kind) {
 		return message
@@ -92,6 +96,9 @@ func (c immutableChange) Unwrap() error { return c.cause }
 
 func (c immutableChange) Error() string {
 	blamed := c.blamed()
+	if len(blamed) == 0 && len(c.changed) == 1 {
+		return fmt.Sprintf("%s cannot be changed in %s: %v", c.object, c.changed[0].path, briefly(c.cause, c.kind.Kind))
+	}
 	if len(blamed) == 0 {
 		return fmt.Sprintf("%s cannot be changed so: %v", c.object, briefly(c.cause, c.kind.Kind))
 	}
