@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
 
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
@@ -22,6 +23,7 @@ import (
 func main() {
 	serveRender()
 	surviveClosedPipes()
+	klog.SetLogger(klog.Logger{}) // client-go would write between the lines of the log
 	o := &options{printer: console.NewPrinter(os.Stderr)}
 	err := execute(o)
 	code := exitCode(err)
