@@ -253,8 +253,8 @@ func (b *Builder) solveStable(
 // ErrBrokeOff means that the daemon ended during a build. It may be back by now.
 var ErrBrokeOff = errors.New("the build broke off")
 
-// ErrServerBusy means that a server that a step needs, such as a package index, answered 429 or 5xx.
-// It would answer so wherever the step ran.
+// ErrServerBusy means that a server that a step needs, such as a package index, answered 429 or
+// 5xx. It would answer so wherever the step ran.
 var ErrServerBusy = errors.New("a server that the build needs is busy or broken")
 
 // solve runs BuildKit and returns its answer.
