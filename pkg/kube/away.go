@@ -138,7 +138,7 @@ func (c *Cluster) unreachable(err error) event.Cluster {
 		return state(fmt.Sprintf("the certificate of its API server %s is not signed by the kubeconfig's authority", server),
 			"the address may belong to another cluster now: have the cluster's tool write the kubeconfig again")
 	case !event.IsTransient(err) && !errors.Is(err, context.DeadlineExceeded): // network marks what it sends
-		hint := ""
+		hint := "see how the user of this context logs in: kubectl config view"
 		if helper := c.execHelper(); helper != "" {
 			hint = "see why the command fails that gives the kubeconfig's credentials: " + helper
 		}
