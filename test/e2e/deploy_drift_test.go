@@ -145,7 +145,7 @@ func testDrift(t *testing.T, cluster kubernetes.Interface) {
 	// What is not the release's any more is not written.
 	byHand("delete", "configmap", "settings")
 	byHand("create", "configmap", "settings", "--from-literal=text=mine")
-	d.again(t).fails(t, `put configmap/settings back: it differs from what was applied \(.*\), `+
+	d.again(t).fails(t, `revert configmap/settings: it differs from what was applied \(.*\), `+
 		`and is no longer marked as the release's`)
 	has("configmap/settings", "{.data.text}", "mine")
 	byHand("delete", "configmap", "settings")
