@@ -126,7 +126,8 @@ func checkNames(c *config.Config, names []string) error {
 	}
 	for _, name := range names {
 		if !slices.Contains(known, name) {
-			return usageError("there are: "+strings.Join(known, ", "), "there is no release %q in %s", name, filepath.Base(c.Path))
+			return usageError("there are: "+strings.Join(known, ", "), "there is no release %q in %s", name,
+				filepath.Base(c.Path))
 		}
 	}
 	return nil

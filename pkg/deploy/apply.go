@@ -232,8 +232,8 @@ func (d *Deployer) prepare(
 }
 
 // writeObjects writes a release that was claimed, its CRDs first.
-func (d *Deployer) writeObjects(ctx context.Context, stage event.Stage, want desired, made rendered, recreate []recreation,
-	w *writeLog,
+func (d *Deployer) writeObjects(
+	ctx context.Context, stage event.Stage, want desired, made rendered, recreate []recreation, w *writeLog,
 ) (*release.Release, error) {
 	if err := d.applyCRDs(ctx, stage, want.Release, made.crds, w); err != nil {
 		return nil, err

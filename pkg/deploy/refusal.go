@@ -203,7 +203,8 @@ func (c immutableChange) hint(namespaced bool) string {
 	case "Deployment.apps", "DaemonSet.apps", "ReplicaSet.apps":
 		return "undo the change, give it another name, or recreate it: " + remove + " and save; its pods end meanwhile"
 	case "PersistentVolumeClaim", "PersistentVolume":
-		return "undo the change, or give it another name; its data does not move by itself, and deleting it may delete the data"
+		return "undo the change, or give it another name; its data does not move by itself, " +
+			"and deleting it may delete the data"
 	case "Service":
 		return "undo the change, or recreate it: " + remove + " and save; it gets another address"
 	case "ConfigMap", "Secret":

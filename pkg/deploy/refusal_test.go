@@ -126,7 +126,8 @@ func TestBrieflyWithoutValues(t *testing.T) {
 			"spec.template: field is immutable"},
 		{"Deployment", invalid("spec.replicas", "Invalid value: -1: must be greater than or equal to 0"),
 			"spec.replicas: Invalid value: -1: must be greater than or equal to 0"},
-		{"PersistentVolumeClaim", invalid("spec", "Forbidden: spec is immutable\n@@ -6,7 +6,7 @@\n-   \"storage\": \"1Gi\"\n"),
+		{"PersistentVolumeClaim", invalid("spec", "Forbidden: spec is immutable\n@@ -6,7 +6,7 @@\n"+
+			"-   \"storage\": \"1Gi\"\n"),
 			"spec: Forbidden: spec is immutable"},
 		{"Secret", invalid("data", `Invalid value: "a: \"b": not base64`), "data: not base64"},
 		{"Job", errors.New(`cannot patch "migrate" with kind Job: Job.batch "migrate" is invalid: spec.template: ` +

@@ -164,7 +164,8 @@ func TestProcesses(t *testing.T) {
 		}
 	}
 	// Of this machine: whatever it runs, the script itself does not fail.
-	if _, err := (localTransport{"here"}).run(t.Context(), nil, "sh", "-c", findProcesses); err != nil && os.Geteuid() == 0 {
+	if _, err := (localTransport{"here"}).run(t.Context(), nil, "sh", "-c", findProcesses); err != nil &&
+		os.Geteuid() == 0 {
 		t.Error(err)
 	}
 }

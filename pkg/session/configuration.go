@@ -106,7 +106,8 @@ func (s *Session) Load() (loop.Stages, error) {
 	case errors.As(err, &invalid):
 		files = append(files, invalid.Files()...)
 		if s.reported.Changed("invalid", err.Error()) {
-			s.options.Sink.Stage(event.ConfigStage).Warn("the configuration is not valid, its last valid state stays in force", err)
+			s.options.Sink.Stage(event.ConfigStage).Warn("the configuration is not valid, its last valid state stays in force",
+				err)
 		}
 	case err != nil:
 		return loop.Stages{}, err

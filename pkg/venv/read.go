@@ -168,7 +168,8 @@ func (r *reader) interpreter() (string, error) {
 	if r.Kind == KindConda && r.Python == "" { // conda makes environments without it
 		return "", nil
 	}
-	return "", event.WithHint(fmt.Errorf("the Python of %s is not there: %w", r.Path, missing), "recreate it"+r.recreateCommand())
+	return "", event.WithHint(fmt.Errorf("the Python of %s is not there: %w", r.Path, missing), "recreate it"+
+		r.recreateCommand())
 }
 
 // recreateCommand is how to recreate such an environment, "" if that is not known.

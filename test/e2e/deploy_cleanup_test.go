@@ -50,7 +50,8 @@ spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 1Mi } } 
 			with("objects", "^plain stuck$"),
 		onRelease("guest", "release is uninstalled without its hooks, since they failed").
 			because(`\nthe hook will not\n`),
-		on("waiting for objects that are being deleted").with("objects", `^things/stuck \(finalizers cleanup\.test/nobody\)$`),
+		on("waiting for objects that are being deleted").with("objects",
+			`^things/stuck \(finalizers cleanup\.test/nobody\)$`),
 		on("some of what was deleted is still ending").with("objects", "^pods/slow$"),
 		onRelease("guest", event.ReleaseUninstalled),
 		onRelease("data", event.ReleaseUninstalled),
