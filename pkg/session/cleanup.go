@@ -84,7 +84,10 @@ func (s *Session) cannotCleanUp(away *kube.AwayError) error {
 		return nil
 	case away.State == event.ClusterDeleted:
 		say.Note("nothing to remove, the cluster is deleted", "context", event.Name(away.Context))
-		return s.journal.Remove()
+		if isGone(s.journal) {
+			return s.journal.Remove()
+		}
+		return nil // only Docker says so, and it may be another Docker by now
 	case away.State == event.ClusterReplaced:
 		say.Warn("nothing is removed: what was deployed is not on the cluster that answers now", nil,
 			"context", event.Name(away.Context))

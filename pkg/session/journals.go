@@ -44,6 +44,15 @@ func recordPlace(j *journal.Journal, here node.ProfileID) error {
 	return errors.Join(errs...)
 }
 
+// isGone tells whether minikube has deleted the profiles of a journal's cluster.
+func isGone(j *journal.Journal) bool {
+	places := j.Names(journal.Place)
+	return len(places) > 0 && !slices.ContainsFunc(places, func(place string) bool {
+		was, ok := node.ParseProfileID(place)
+		return !ok || !was.IsDeleted()
+	})
+}
+
 // IsDeleted tells whether the cluster on which an earlier devloop deployed the project is gone: err
 // says that there is no kube context for it, and minikube has deleted its profile. Then there is
 // nothing to remove, and its journal goes, too.
