@@ -177,7 +177,8 @@ func portTaken(ctx context.Context, c *config.Config, i int, taken *portforward.
 	}
 	project := "this project"
 	if !all[by].Serves(c.Path) {
-		project = fmt.Sprintf("project %s in %s", cmp.Or(all[by].State.Project, "another one"), filepath.Dir(all[by].State.File))
+		project = fmt.Sprintf("project %s in %s", cmp.Or(all[by].State.Project, "another one"),
+			filepath.Dir(all[by].State.File))
 	}
 	message := fmt.Sprintf("local port %d is taken by the devloop of %s (%s)", port, project, all[by])
 	return &PortTakenError{&all[by], c.Wrong(at, message,

@@ -64,7 +64,7 @@ const (
 	Working  Health = "working"  // a run is under way
 	Healthy  Health = "healthy"  // the last run succeeded, all pods of the releases are ready, all forwards lead to one
 	Failed   Health = "failed"   // the last run failed
-	Degraded Health = "degraded" // the last run succeeded, but a pod or a forward is not what it was, or the cluster is away
+	Degraded Health = "degraded" // the last run succeeded, but a pod or a forward changed, or the cluster is away
 	Ending   Health = "ending"   // what was deployed is being removed
 )
 

@@ -191,7 +191,8 @@ func TestTruth(t *testing.T) {
 		p.prints(t, 0, "skew --images-only", `^the same \d+ libraries in worker and daskclient\n$`)
 		elsewhere := *p
 		elsewhere.env = append(slices.Clone(p.env), "VIRTUAL_ENV=")
-		if out, log := elsewhere.call(t, 3, "skew"); out != "" || !strings.Contains(log, "nothing on this machine is compared") {
+		if out, log := elsewhere.call(t, 3, "skew"); out != "" ||
+			!strings.Contains(log, "nothing on this machine is compared") {
 			t.Errorf("without an environment, devloop skew says\n%s%s", out, log)
 		}
 
