@@ -108,6 +108,7 @@ func TestAway(t *testing.T) {
 			t.Errorf("Ctrl+C takes %s", took)
 		}
 		notes[1].await(t, mark, on("nothing to remove, the cluster is deleted"))
+		d.await(t, before, away(event.ClusterDeleted)) // it asks at other times
 		must(t, os.CopyFS(profile, os.DirFS(kept)))
 		mend()
 		d.await(t, before, on(event.ClusterBack))
