@@ -1,13 +1,12 @@
 package deploy
 
-// What the API server refuses is told in a line: it prints whole Go structs.
+// What the API server refuses is reported in a line: it prints whole Go structs.
 
 import (
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -288,14 +287,4 @@ func changedFields(before, target *unstructured.Unstructured) (changed []fieldCh
 		}
 	}
 	return changed
-}
-
-// sameValue compares values of YAML and of JSON, which have other types for numbers.
-func sameValue(a, b any) bool {
-	if reflect.DeepEqual(a, b) {
-		return true
-	}
-	first, err1 := json.Marshal(a)
-	second, err2 := json.Marshal(b)
-	return err1 == nil && err2 == nil && string(first) == string(second)
 }

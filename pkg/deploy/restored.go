@@ -4,6 +4,7 @@ package deploy
 // is restored whoever changed it; any other is removed only if a person's tool set it.
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
@@ -65,7 +66,7 @@ func (r restoration) merge(path fieldpath.Path, live, manifest any) any {
 			}
 		}
 	}
-	if equal(live, manifest) || r.keepsLive(path) {
+	if sameValue(live, manifest) || r.keepsLive(path) {
 		return live
 	}
 	return manifest
@@ -253,7 +254,7 @@ func (id elementKey) of(element any) fieldpath.PathElement {
 func (id elementKey) index(list []any, wanted any) int {
 	step := id.of(wanted)
 	return slices.IndexFunc(list, func(element any) bool {
-		return equal(element, wanted) || step.Key != nil && matches(element, step)
+		return sameValue(element, wanted) || step.Key != nil && matches(element, step)
 	})
 }
 
@@ -263,7 +264,7 @@ var keyDefaults = map[string]string{"protocol": "TCP"}
 // matches tells whether a step of a path leads to an element.
 func matches(element any, step fieldpath.PathElement) bool {
 	if step.Value != nil {
-		return equal(element, (*step.Value).Unstructured())
+		return sameValue(element, (*step.Value).Unstructured())
 	}
 	fields, ok := element.(map[string]any)
 	if !ok || step.Key == nil {
@@ -271,7 +272,7 @@ func matches(element any, step fieldpath.PathElement) bool {
 	}
 	for _, key := range *step.Key {
 		there, found := fields[key.Name]
-		if wanted := key.Value.Unstructured(); found && !equal(there, wanted) ||
+		if wanted := key.Value.Unstructured(); found && !sameValue(there, wanted) ||
 			!found && keyDefaults[key.Name] != fmt.Sprint(wanted) {
 			return false
 		}
@@ -279,12 +280,18 @@ func matches(element any, step fieldpath.PathElement) bool {
 	return true
 }
 
-// equal compares values, and numbers by their value.
-func equal(a, b any) bool {
+// sameValue compares values. One reader makes int64 of a number, another float64: numbers are the
+// same if JSON has the same text for them.
+func sameValue(a, b any) bool {
 	if reflect.DeepEqual(a, b) {
 		return true
 	}
-	return isNumber(a) && isNumber(b) && fmt.Sprint(a) == fmt.Sprint(b)
+	if !isNumber(a) || !isNumber(b) {
+		return false
+	}
+	first, err1 := json.Marshal(a)
+	second, err2 := json.Marshal(b)
+	return err1 == nil && err2 == nil && string(first) == string(second)
 }
 
 func isNumber(v any) bool {
@@ -401,7 +408,7 @@ func (f fieldOwners) differences(path fieldpath.Path, live, was any) (found []di
 		}
 		return []difference{{path, live, was}} // only their order differs
 	}
-	if equal(live, was) || isEmpty(live) && was == nil || live == nil && isEmpty(was) {
+	if sameValue(live, was) || isEmpty(live) && was == nil || live == nil && isEmpty(was) {
 		return nil
 	}
 	return []difference{{path, live, was}}
