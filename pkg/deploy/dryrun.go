@@ -339,8 +339,8 @@ func (a attempt) isMistake(err error) bool {
 	switch {
 	case policy && a.bringsPolicies(), !policy && strings.Contains(text, "admission"):
 		return false
-	case strings.Contains(text, "webhook"), strings.Contains(text, "dry run"), strings.Contains(text, "dryrun"),
-		strings.Contains(text, "already allocated"), strings.Contains(text, "no params found"):
+	case withoutDryRun(err), strings.Contains(text, "webhook"), strings.Contains(text, "already allocated"),
+		strings.Contains(text, "no params found"):
 		return false
 	}
 	return apierrors.IsBadRequest(err) || apierrors.IsInvalid(err)
