@@ -1,7 +1,7 @@
 package deploy
 
 // What was deleted goes away later: pods have to end, controllers have to remove their finalizers.
-// Whoever waits for that is told what it is.
+// A wait for that says what it is.
 
 import (
 	"context"
@@ -24,9 +24,9 @@ import (
 )
 
 const (
-	// patience is how long a wait is not worth a line: Kubernetes takes 5 s for an empty namespace.
+	// noteAfter is how long a wait is not worth a line: Kubernetes takes 5 s for an empty namespace.
 	// noteInterval is the least time between two lines.
-	patience     = 6 * time.Second
+	noteAfter    = 6 * time.Second
 	noteInterval = 5 * time.Second
 	// endingGrace is how long objects of removed releases may take to end before it is reported that
 	// they still do. Those in devloop's own namespaces are waited for.
@@ -88,7 +88,7 @@ func (d *Deployer) awaitGone(
 ) error {
 	var left []ending
 	var noted string
-	next := time.Now().Add(patience)
+	next := time.Now().Add(noteAfter)
 	err := d.until(ctx, func() (string, error) {
 		found, err := look()
 		if err == nil {
@@ -110,6 +110,14 @@ func (d *Deployer) awaitGone(
 	}
 	held := slices.IndexFunc(left, func(e ending) bool { return len(e.finalizers) > 0 })
 	return event.WithHint(err, left[max(0, held)].hint())
+}
+
+// awaitEnd waits until those of a release's objects that are being deleted are gone.
+func (d *Deployer) awaitEnd(ctx context.Context, stage event.Stage, r Release, objects []object) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still being deleted after %s", goneTimeout))
+	defer cancel()
+	return d.awaitGone(ctx, stage, func() ([]ending, error) { return d.terminating(ctx, objects) },
+		"release", event.Name(r.Name))
 }
 
 // terminating returns those of the objects that are being deleted.

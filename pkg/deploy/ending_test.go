@@ -65,7 +65,7 @@ func TestShortWaitsAreSilent(t *testing.T) {
 		l := cluster(t, permits{})
 		began := time.Now()
 		err := l.awaitGone(t.Context(), l.stage(), func() ([]ending, error) {
-			if time.Since(began) < patience-pollInterval {
+			if time.Since(began) < noteAfter-pollInterval {
 				return []ending{{name: "web"}}, nil
 			}
 			return nil, nil

@@ -49,13 +49,10 @@ func (d *Deployer) awaitTerminating(ctx context.Context, stage event.Stage, r Re
 		named, _ := parseObjects(manifest, r.Namespace) // an error is left to Helm
 		objects = append(objects, named...)
 	}
-	look := func() ([]ending, error) { return d.terminating(ctx, objects) }
-	if left, err := look(); err != nil || len(left) == 0 {
+	if left, err := d.terminating(ctx, objects); err != nil || len(left) == 0 {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still being deleted after %s", goneTimeout))
-	defer cancel()
-	if err := d.awaitGone(ctx, stage, look, "release", event.Name(r.Name)); err != nil {
+	if err := d.awaitEnd(ctx, stage, r, objects); err != nil {
 		return fmt.Errorf("release %s: %w", r.ID(), err)
 	}
 	return nil

@@ -27,7 +27,7 @@ func (d *Deployer) revert(ctx context.Context, stage event.Stage, r Release, las
 	if slices.ContainsFunc(found, func(f drift) bool { return f.definition }) {
 		for _, one := range found {
 			if one.definition && one.ending {
-				if err := d.awaitEnd(ctx, stage, one); err != nil {
+				if err := d.awaitToRecreate(ctx, stage, one); err != nil {
 					return nil, err
 				}
 			}
@@ -91,7 +91,7 @@ func (d *Deployer) writeOne(ctx context.Context, stage event.Stage, one drift) e
 		return event.WithHint(fmt.Errorf("the API server rejects it (%s): %w", one.fieldNames(),
 			briefly(one.refused, one.kind.Kind)), d.recreateHint(one, "write the change into the chart"))
 	case one.ending:
-		if err := d.awaitEnd(ctx, stage, one); err != nil {
+		if err := d.awaitToRecreate(ctx, stage, one); err != nil {
 			return err
 		}
 	}
@@ -129,14 +129,11 @@ func (d *Deployer) recreateHint(one drift, instead string) string {
 		kubectlDelete(one.object, d.isNamespaced(one.object), "")
 }
 
-// awaitEnd waits until an object that is being deleted is gone.
-func (d *Deployer) awaitEnd(ctx context.Context, stage event.Stage, one drift) error {
+// awaitToRecreate waits until an object that is being deleted is gone.
+func (d *Deployer) awaitToRecreate(ctx context.Context, stage event.Stage, one drift) error {
 	stage.Note("waiting for an object that is being deleted, to recreate it",
 		"release", event.Name(one.comparison.release.Name), "object", one.String())
-	ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still being deleted after %s", goneTimeout))
-	defer cancel()
-	look := func() ([]ending, error) { return d.terminating(ctx, []object{one.object}) }
-	return d.awaitGone(ctx, stage, look, "release", event.Name(one.comparison.release.Name))
+	return d.awaitEnd(ctx, stage, one.comparison.release, []object{one.object})
 }
 
 // withoutKept leaves out what is as it was found: the chart has it by now.

@@ -60,7 +60,7 @@ func (d *Deployer) helmUninstall(
 		last = history[0].Version
 	}
 	if hooks := hooksFor(history, uninstallHooks); len(hooks) > 0 {
-		slow := time.AfterFunc(patience, func() {
+		slow := time.AfterFunc(noteAfter, func() {
 			stage.Note("waiting for the hooks of a release that is being uninstalled", "release", event.Name(r.Name),
 				"hooks", abbreviate(hooks), "at most", hookTimeout.String()+" for each")
 		})
