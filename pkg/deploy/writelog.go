@@ -9,7 +9,7 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// writeLog is what one write of a release has changed so far, to be told when it fails.
+// writeLog is what one write of a release has changed so far, for the error if it fails.
 type writeLog struct {
 	mu   sync.Mutex
 	done []logEntry

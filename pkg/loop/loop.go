@@ -54,7 +54,7 @@ type cause struct {
 }
 
 func (c *cause) add(change Change) {
-	if c.why == "retry" { // it was told as failed, this is another attempt
+	if c.why == "retry" { // it was reported as failed, this is another attempt
 		*c = cause{}
 	}
 	switch {

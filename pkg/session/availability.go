@@ -100,18 +100,18 @@ func (a *availability) whileUsable(ctx context.Context) (context.Context, contex
 	go func() {
 		for {
 			away, changed := a.now()
-			var patience <-chan time.Time
+			var timeout <-chan time.Time
 			switch {
 			case away == nil:
 			case away.State == event.ClusterUnreachable:
-				patience = time.After(kube.AnswerTimeout)
+				timeout = time.After(kube.AnswerTimeout)
 			default:
 				end(away)
 				return
 			}
 			select {
 			case <-changed:
-			case <-patience:
+			case <-timeout:
 				end(away)
 				return
 			case <-ctx.Done():

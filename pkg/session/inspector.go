@@ -39,7 +39,7 @@ func (i inspector) inspect(ctx context.Context, want *expected) (*finding, error
 	var images []proof.Image
 	var platform dask.Platform
 	group, groupCtx := event.NewGroup(ctx)
-	group.Go(func() error { return i.cluster.Ping(groupCtx) }) // of another cluster, nothing is told
+	group.Go(func() error { return i.cluster.Ping(groupCtx) }) // nothing is reported of another cluster
 	group.Go(func() (err error) {
 		images, err = i.images(groupCtx, want.Images)
 		return err
