@@ -38,6 +38,7 @@ type drift struct {
 	object
 	comparison *comparison
 	live       *unstructured.Unstructured // nil if it is gone
+	owners     fieldOwners                // of live
 	ending     bool                       // it is being deleted
 	restored   *unstructured.Unstructured // what has to be written
 	result     *unstructured.Unstructured // what would come of that write, if the API server can tell
@@ -147,7 +148,7 @@ func (c *comparison) compareOne(ctx context.Context, o object) (*drift, error) {
 			return nil, nil
 		}
 		found := c.wanted(ctx, o, live)
-		intended := ownersOf(live, c.released).differences(nil, live.Object, found.restored.Object)
+		intended := found.owners.differences(nil, live.Object, found.restored.Object)
 		if len(intended) == 0 {
 			c.markClean(found)
 			return nil, nil
@@ -168,12 +169,12 @@ func (c *comparison) compareOne(ctx context.Context, o object) (*drift, error) {
 
 // wanted returns an object with what it should be.
 func (c *comparison) wanted(ctx context.Context, o object, live *unstructured.Unstructured) *drift {
-	found := &drift{object: o, comparison: c, live: live}
+	found := &drift{object: o, comparison: c, live: live, owners: ownersOf(live, c.released)}
 	manifest := withOwner(c.release, o.content)
 	if !belongsTo(live, c.release) && !wasStripped(live) {
 		manifest, found.unmarked = o.content, true
 	}
-	r := restoration{ownersOf(live, c.released), func(path fieldpath.Path, set []fieldManager) bool {
+	r := restoration{found.owners, func(path fieldpath.Path, set []fieldManager) bool {
 		field := fieldID(o, path)
 		if c.only != nil && !c.only[field] || c.leftToOthers(o, path, set) {
 			return true
@@ -202,7 +203,7 @@ func wasStripped(live *unstructured.Unstructured) bool {
 // confirm returns the drift if the API server would change at least one of the intended fields.
 // Values may differ only in their form, and webhooks may set them again.
 func (c *comparison) confirm(found *drift, intended []difference) *drift {
-	owners := ownersOf(found.live, c.released)
+	owners := found.owners
 	for _, one := range intended {
 		set := owners.of(one.path)
 		if found.result != nil {

@@ -147,9 +147,8 @@ func (d *Deployer) withoutKept(ctx context.Context, found []drift) (left []drift
 		if err != nil {
 			continue
 		}
-		owners := ownersOf(one.live, one.comparison.released)
 		one.changes = slices.DeleteFunc(one.changes, func(c change) bool {
-			return len(owners.differences(c.path, c.live, owners.walk(live.Object, c.path))) == 0
+			return len(one.owners.differences(c.path, c.live, one.owners.walk(live.Object, c.path))) == 0
 		})
 		if len(one.changes) > 0 {
 			left = append(left, one)
