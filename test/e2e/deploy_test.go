@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
@@ -340,6 +341,9 @@ func testRunning(t *testing.T, cluster kubernetes.Interface) {
 	eventually(t, "that its node has seen it run", func() bool {
 		lease, err := cluster.CoordinationV1().Leases("kube-node-lease").Get(t.Context(), pods.Items[0].Spec.NodeName,
 			metav1.GetOptions{})
+		if apierrors.IsNotFound(err) { // the node has just started
+			return false
+		}
 		must(t, err)
 		return lease.Spec.RenewTime.Sub(began.Time) > watched+time.Second
 	})
