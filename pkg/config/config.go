@@ -25,6 +25,7 @@ const Version = "devloop/v1"
 //	key:"name,required"  it must be there once all layers are merged
 //	key:"name,identity"  it must be there in each layer, and identifies an item of a list
 //	key:"name,choice"    like identity, but exactly one of the keys marked so must be there
+//	key:"name,either"    exactly one of the keys marked so must be there once all layers are merged
 //	default:"30s"        the value if there is none
 //	check:"label"        the rule (see rules.go) of the value, of a list's items, of a map's keys
 type file struct {
@@ -82,6 +83,9 @@ type Config struct {
 
 	// Helm releases, applied side by side, each after those of its dependsOn.
 	Releases []Release `key:"releases"`
+
+	// Commands around all releases. They run when any of them differs.
+	Hooks Hooks `key:"hooks"`
 
 	// Commands that new images must pass on a node before any release is applied, each in a
 	// short-lived pod of its own.
@@ -150,6 +154,11 @@ type Image struct {
 	// What RUN --mount=type=ssh gets: default for the agent at SSH_AUTH_SOCK, or id=path[,path] for
 	// an agent's socket or for keys. They are no inputs of the image.
 	SSH []string `key:"ssh" check:"ssh"`
+
+	// Other names, without a tag, that charts and manifests call the image by:
+	// registry.example/team/worker. A container image with one of these names, or with that of the
+	// image, is set to what was built, whatever its tag.
+	Aliases []string `key:"aliases" check:"alias"`
 }
 
 // Secret is given to builds.
@@ -164,7 +173,7 @@ type Secret struct {
 	Env string `key:"env,choice"`
 }
 
-// Release is one Helm release.
+// Release is one Helm release, made of a chart, of plain manifests or of a kustomization.
 type Release struct {
 	// Name of the release.
 	Name string `key:"name,identity" check:"release"`
@@ -172,7 +181,17 @@ type Release struct {
 	// Path of a folder or an archive, URL (https://, http://) of an archive,
 	// oci://host/path/name[:tag] of a chart in an OCI registry, or the name of a chart in the repo.
 	// Charts that are not on this machine are downloaded once.
-	Chart string `key:"chart,required" check:"chart"`
+	Chart string `key:"chart,either" check:"chart"`
+
+	// Plain manifests in place of a chart: files, folders (all of .yaml, .yml and .json in them, at
+	// any depth) and patterns, in which ** stands for any number of folders.
+	Manifests []string `key:"manifests,either"`
+
+	// Folder of a kustomization in place of a chart.
+	Kustomize string `key:"kustomize,either"`
+
+	// Whether the kustomization may bring bases and files from other machines.
+	RemoteBases bool `key:"remoteBases" default:"false"`
 
 	// URL (https://, http://) of the Helm chart repository that has the chart.
 	Repo string `key:"repo" check:"repo"`
@@ -233,12 +252,12 @@ type Release struct {
 // decoder refuses lists and mappings in them.
 type SetValues map[string]any
 
-// Hooks are commands around a release. They do not run when the release is unchanged.
+// Hooks are commands around a release, or around all of them. They do not run when nothing differs.
 type Hooks struct {
-	// Commands to run before the release is applied, one after the other.
+	// Commands to run before anything is applied, one after the other.
 	Before []Hook `key:"before"`
 
-	// Commands to run once the release is up, one after the other.
+	// Commands to run once all is up, one after the other.
 	After []Hook `key:"after"`
 }
 
@@ -407,7 +426,7 @@ func (c *Config) Repository(image string) string {
 func (r Release) ID() string { return r.Namespace + "/" + r.Name }
 
 // ChartIsLocal tells a chart on this machine from one that is downloaded.
-func (r Release) ChartIsLocal() bool { return r.Repo == "" && !isURL(r.Chart) }
+func (r Release) ChartIsLocal() bool { return r.Chart != "" && r.Repo == "" && !isURL(r.Chart) }
 
 // Target returns what to forward to: its key ("service") and its value, a name or a selector.
 func (f Forward) Target() (kind, name string) {

@@ -197,8 +197,8 @@ health:
 		Path: got.Path, Dir: got.Dir, Name: "all", KubeContext: "minikube", AllowContexts: []string{"staging"},
 		Images: []Image{
 			{Name: "plain", Context: "sub", Dockerfile: "sub/Dockerfile"},
-			{"full", "sub", "sub/Dockerfile", "final", args, "linux/arm64", secrets, agents},
-			{"copy", "sub", "sub/Dockerfile", "first", args, "linux/arm64", secrets, agents},
+			{"full", "sub", "sub/Dockerfile", "final", args, "linux/arm64", secrets, agents, nil},
+			{"copy", "sub", "sub/Dockerfile", "first", args, "linux/arm64", secrets, agents, nil},
 		},
 		BuildIn: "auto", KeepImages: 3,
 		Releases: []Release{

@@ -129,7 +129,7 @@ func (d *decoder) structure(n *tree.Node, into reflect.Value) {
 		value, target := n.Get(f.key), into.FieldByIndex(f.Index)
 		required := f.required && (f.identity || !d.partial)
 		switch {
-		case value != nil && (required || f.choice) && isEmpty(value, f.Type):
+		case value != nil && (required || f.choice || f.either && !d.partial) && isEmpty(value, f.Type):
 			d.Wrong(value, "must not be empty")
 		case value != nil && !value.IsNull():
 			d.read(value, target.Addr().Interface(), f.check)
@@ -169,7 +169,7 @@ func (d *decoder) unknown(n *tree.Node, known []field) {
 func (d *decoder) choice(n *tree.Node, known []field) {
 	var keys []string
 	for _, f := range known {
-		if f.choice {
+		if f.choice || f.either && !d.partial {
 			keys = append(keys, f.key)
 		}
 	}

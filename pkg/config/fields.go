@@ -8,8 +8,8 @@ import (
 // field is one key of a mapping, as the tags of a struct's field describe it (see file).
 type field struct {
 	reflect.StructField
-	key, fallback, check       string
-	required, identity, choice bool
+	key, fallback, check               string
+	required, identity, choice, either bool
 }
 
 // fields returns the keys of the mapping that t, a struct, stands for.
@@ -23,6 +23,7 @@ func fields(t reflect.Type) []field {
 				required: option == "required" || option == "identity",
 				identity: option == "identity" || option == "choice",
 				choice:   option == "choice",
+				either:   option == "either",
 			})
 		}
 	}

@@ -275,7 +275,7 @@ func TestWrongLayers(t *testing.T) {
 			"profiles:\n  a: { images: { x: { dockerfile: values.yam } }, foo: 1 }\n", profiles: []string{"a"}, want: []string{
 			`devloop.yaml:4:35: profiles.a.images.x.dockerfile: there is no file "values.yam"; did you mean "values.yaml"?`,
 			`devloop.yaml:4:51: profiles.a: unknown key "foo"; known here: kubeContext, allowContexts, images, buildIn, ` +
-				`keepImages, push, releases, verify, health, cleanup, forwards, timeouts, watch, logs, local, page`,
+				`keepImages, push, releases, hooks, verify, health, cleanup, forwards, timeouts, watch, logs, local, page`,
 		}},
 
 		{name: "no assignment", set: []string{"foo", "=x", ""}, want: []string{
@@ -297,9 +297,9 @@ func TestWrongLayers(t *testing.T) {
 			`--set forwrds[0].local=1: unknown key "forwrds"; did you mean "forwards"?`,
 			`--set forwards[0].locl=1: forwards[0]: unknown key "locl"; did you mean "local"?`,
 			`--set profiles.x=1: unknown key "profiles"; known here: apiVersion, name, kubeContext, allowContexts, images, ` +
-				`buildIn, keepImages, push, releases, verify, health, cleanup, forwards, timeouts, watch, logs, local, page`,
+				`buildIn, keepImages, push, releases, hooks, verify, health, cleanup, forwards, timeouts, watch, logs, local, page`,
 			`--set images.worker={ x: 1 }: images.worker: unknown key "x"; known here: context, dockerfile, target, args, ` +
-				`platform, secrets, ssh`,
+				`platform, secrets, ssh, aliases`,
 		}},
 		{name: "keys of releases", set: []string{"releases[three].inlineValues.a.c.x=1",
 			"releases[three].inlineValues.a.c[3]=1", "releases[three].inlineValues.z[1]=1",

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/Masterminds/semver/v3"
+	"github.com/distribution/reference"
 	"helm.sh/helm/v3/pkg/strvals"
 	"k8s.io/apimachinery/pkg/labels"
 )
@@ -36,6 +37,7 @@ var rules = map[string]rule{
 		pattern: subdomain, maxLength: 53},
 	"repository": {is: "an image name without a tag: up to 128 of a-z, 0-9 and single . _ - / within",
 		pattern: regexp.MustCompile(`^` + component + `(/` + component + `)*$`), maxLength: 128},
+	"alias": {is: "an image name without a tag, like registry.example:5000/team/web", check: checkAlias},
 	"profile": {is: "a name of A-Z, a-z, 0-9, -, _ and . that starts with a letter or digit",
 		pattern: regexp.MustCompile(`^[A-Za-z0-9][-_.A-Za-z0-9]*$`)},
 	"platform": {is: "a platform like linux/amd64",
@@ -103,6 +105,17 @@ func (r rule) violation(text string) string {
 func isURL(s string) bool { return scheme.MatchString(s) }
 
 func isOCI(chart string) bool { return strings.HasPrefix(chart, "oci://") }
+
+func checkAlias(text string) string {
+	named, err := reference.ParseNormalizedNamed(text)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("%q is no image name: %v", text, err)
+	case !reference.IsNameOnly(named):
+		return fmt.Sprintf("%q must have no tag and no digest: whatever stands there is replaced", text)
+	}
+	return ""
+}
 
 func checkURL(text string) string {
 	if u, err := url.Parse(text); err != nil || u.Host == "" {

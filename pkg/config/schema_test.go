@@ -229,7 +229,7 @@ func (d describer) structure(t reflect.Type) *schemaValue {
 	for _, f := range fields(t) {
 		value := d.value(f.Type, f.check)
 		switch {
-		case f.choice:
+		case f.choice, f.either && !d.partial:
 			s.OneOf = append(s.OneOf, &schemaValue{Required: []string{f.key}})
 		case f.required && (f.identity || !d.partial):
 			s.Required = append(s.Required, f.key)

@@ -50,7 +50,7 @@ var wrong = []struct {
 	{"unknown keys", head + "imges: {}\nfoo: 1\nforwards:\n- { servce: s, namespace: n, port: 1, local: 1 }\n", []string{
 		`devloop.yaml:3:1: unknown key "imges"; did you mean "images"?`,
 		`devloop.yaml:4:1: unknown key "foo"; known here: apiVersion, name, kubeContext, allowContexts, images, buildIn, ` +
-			`keepImages, push, releases, ` +
+			`keepImages, push, releases, hooks, ` +
 			`verify, health, cleanup, forwards, timeouts, watch, logs, local, page, profiles`,
 		`devloop.yaml:6:3: forwards[0]: needs one of these keys: service, deployment, statefulset, pod, selector`,
 		`devloop.yaml:6:5: forwards[0]: unknown key "servce"; did you mean "service"?`,

@@ -11,13 +11,17 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Release is one Helm release as devloop.yaml describes it; paths are absolute.
+// Release is one Helm release as devloop.yaml describes it; paths are absolute. It is made of one
+// of Chart, Manifests and Kustomize.
 type Release struct {
 	Name            string
-	Chart           string // folder, archive, URL (https, http, oci), or the chart's name in Repo
-	Repo            string // URL of a chart repository, or ""
-	Version         string // in Repo or the registry: exact, a range, or "" for the newest
-	SHA256          string // expected of the chart's archive, or ""
+	Manifests       []string // files, folders and patterns of plain manifests
+	Kustomize       string   // folder of a kustomization
+	RemoteBases     bool     // the kustomization may bring bases from other machines
+	Chart           string   // folder, archive, URL (https, http, oci), or the name in Repo
+	Repo            string   // URL of a chart repository, or ""
+	Version         string   // in Repo or the registry: exact, a range, or "" for the newest
+	SHA256          string   // expected of the chart's archive, or ""
 	Namespace       string
 	CreateNamespace bool
 	DependsOn       []string       // names of releases that have to be up before
@@ -27,7 +31,10 @@ type Release struct {
 	SetString       map[string]string
 	SecretValues    []string // paths in the merged values, as in Set, of what must not be shown
 	Before, After   []Command
-	Rollback        bool // to the last good revision, when its pods do not come up
+	// Images maps the repositories of images that are built to their references. A container image
+	// of such a repository is set to the reference.
+	Images   map[string]string
+	Rollback bool // to the last good revision, when its pods do not come up
 }
 
 // Command is a user's command, run on this machine before or after a release is applied.

@@ -238,7 +238,8 @@ func TestEveryInputIsWatched(t *testing.T) {
 // What has a check is a name, a number or the like; these are the others.
 func TestKeysThatNameFiles(t *testing.T) {
 	files := []string{"images.context", "images.dockerfile", "images.secrets.file", "images.ssh", "releases.chart",
-		"releases.values", "releases.hooks.before.command", "releases.hooks.after.command", "local.requirements"}
+		"releases.values", "releases.hooks.before.command", "releases.hooks.after.command", "local.requirements",
+		"releases.manifests", "releases.kustomize", "hooks.before.command", "hooks.after.command"}
 	others := []string{"kubeContext", "allowContexts", "images.target", "images.args", "images.secrets.env",
 		"verify.command", "verify.args",
 		"local.venv"} // it is compared with the images, and decides nothing

@@ -64,8 +64,14 @@ func ReleaseOf(c *config.Config, r config.Release) deploy.Release {
 		SecretValues: r.SecretValues,
 		Rollback:     r.OnFailure == "rollback",
 	}
-	if r.ChartIsLocal() {
+	switch {
+	case r.Kustomize != "":
+		made.Kustomize, made.RemoteBases = c.Abs(r.Kustomize), r.RemoteBases
+	case r.ChartIsLocal():
 		made.Chart = c.Abs(r.Chart)
+	}
+	for _, pattern := range r.Manifests {
+		made.Manifests = append(made.Manifests, c.Abs(pattern))
 	}
 	for _, file := range r.Values {
 		made.ValuesFiles = append(made.ValuesFiles, c.Abs(file))
