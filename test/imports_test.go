@@ -24,6 +24,7 @@ var may = map[string][]string{
 	"pkg/config/tree": {"pkg/files"},
 	"pkg/skaffold":    {"pkg/config/tree", "pkg/files"},
 	"pkg/journal":     {},
+	"pkg/manifests":   {"pkg/event", "pkg/files"},
 	"pkg/event":       {},
 	"pkg/console":     {"pkg/event", "pkg/status"},
 	"pkg/control":     {"pkg/event", "pkg/status", "pkg/status/web"},

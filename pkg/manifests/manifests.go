@@ -1,0 +1,177 @@
+// Package manifests reads Kubernetes manifests from files: those that patterns name, and those that
+// a kustomization makes. They come as single documents that are checked as far as that is possible
+// without a cluster.
+package manifests
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
+)
+
+const (
+	maxFile      = 4 << 20  // bytes
+	maxTotal     = 64 << 20 // bytes of all files
+	maxFiles     = 5_000    // that are read
+	maxLooked    = 50_000   // files and folders that a pattern may lead past
+	maxDocuments = 10_000
+	maxProblems  = 20 // that an error lists
+)
+
+// Source says where manifests come from: either Patterns or a Kustomization.
+type Source struct {
+	Folder        string   // of devloop.yaml, absolute; messages name files relative to it
+	Patterns      []string // files, globs and folders; absolute, or relative to Folder
+	Kustomization string   // folder of a kustomization; absolute, or relative to Folder
+	RemoteBases   bool     // the kustomization may load from the network
+}
+
+// Document is one object: a List is taken apart.
+type Document struct {
+	File string // relative to the Source's Folder, with slashes; of a kustomization where it is known
+	Line int    // where the object begins in File, from 1; 0 if only the file is known
+	Text string // one YAML document, as it is written, without ---
+}
+
+// Read returns the documents in the order of the patterns and then of the files' names, and the
+// absolute paths of the files and folders that it read, also with an error.
+func (s Source) Read(ctx context.Context) (documents []Document, read []string, err error) {
+	r := reader{Source: s, ctx: ctx, room: maxTotal, left: maxLooked, seen: map[string]bool{}}
+	for _, pattern := range s.Patterns {
+		if err := r.pattern(pattern); err != nil {
+			return nil, r.paths, err
+		}
+	}
+	if err := r.problems.asError(); err != nil {
+		return nil, r.paths, err
+	}
+	return r.documents, r.paths, nil
+}
+
+// Watched returns the files and folders whose change may change what Read returns. They need not
+// exist.
+func (s Source) Watched() []string {
+	var paths []string
+	for _, pattern := range s.Patterns {
+		fixed, _ := splitPattern(s.abs(pattern))
+		paths = append(paths, fixed)
+	}
+	return paths
+}
+
+func (s Source) abs(path string) string {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(s.Folder, path)
+}
+
+// name returns how messages call a file.
+func (s Source) name(path string) string {
+	name, err := filepath.Rel(s.Folder, path)
+	if err != nil || strings.Count(name, "..") > 3 {
+		return path
+	}
+	return filepath.ToSlash(name)
+}
+
+// reader is one Read.
+type reader struct {
+	Source
+	ctx       context.Context //nolint:containedctx // of one call
+	room      int64           // bytes that may still be read
+	left      int             // files and folders that may still be looked at
+	seen      map[string]bool // real paths of files that were read
+	paths     []string
+	documents []Document
+	problems  problems
+}
+
+// pattern reads the files that a pattern names.
+func (r *reader) pattern(pattern string) error {
+	found := len(r.paths)
+	full := r.abs(pattern)
+	fixed, rest := splitPattern(full)
+	info, err := os.Stat(fixed)
+	switch {
+	case err != nil && errors.Is(err, fs.ErrNotExist), err == nil && rest != "" && !info.IsDir():
+		return r.noMatch(pattern, fixed)
+	case err != nil:
+		return fmt.Errorf("manifests %q: %w", pattern, err)
+	case rest == "" && !info.IsDir():
+		return r.file(fixed)
+	case rest == "":
+		rest = "**"
+	}
+	r.paths = append(r.paths, fixed)
+	w := walk{reader: r}
+	if err := w.folder(fixed, strings.Split(rest, "/"), nil); err != nil {
+		return err
+	}
+	if !w.matched && len(r.paths) == found+1 {
+		return r.noMatch(pattern, fixed)
+	}
+	return nil
+}
+
+// file reads a file, unless it was read before.
+func (r *reader) file(path string) error {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return fmt.Errorf("manifest %s: %w", r.name(path), reason(err))
+	}
+	if r.seen[real] {
+		return nil
+	}
+	r.seen[real] = true
+	r.paths = append(r.paths, path)
+	if len(r.seen) > maxFiles {
+		return fmt.Errorf("the manifests are more than %d files", maxFiles)
+	}
+	content, err := files.Read(path, maxFile)
+	if err != nil {
+		return fmt.Errorf("manifest %s: %w", r.name(path), reason(err))
+	}
+	if r.room -= int64(len(content)); r.room < 0 {
+		return fmt.Errorf("the manifests have more than %d MiB", maxTotal>>20)
+	}
+	found := r.problems.parse(r.name(path), content)
+	if r.documents = append(r.documents, found...); len(r.documents) > maxDocuments {
+		return fmt.Errorf("the manifests are more than %d documents", maxDocuments)
+	}
+	return nil
+}
+
+// reason returns err without the path of its file.
+func reason(err error) error {
+	var op *fs.PathError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+// noMatch returns the error for a pattern without a file, and names what is near.
+func (r *reader) noMatch(pattern, fixed string) error {
+	folder := fixed
+	for {
+		if info, err := os.Stat(folder); err == nil && info.IsDir() || folder == filepath.Dir(folder) {
+			break
+		}
+		folder = filepath.Dir(folder)
+	}
+	err := fmt.Errorf("manifests %q: no file matches in %s", pattern, cmp.Or(r.name(folder), "."))
+	names := manifestsIn(folder)
+	if len(names) == 0 {
+		return event.WithHint(err, "manifests are .yaml, .yml and .json files, and "+r.name(folder)+" has none of them")
+	}
+	return event.WithHint(err, r.name(folder)+" has "+strings.Join(names, ", "))
+}
