@@ -117,13 +117,15 @@ func (s *translator) artifact(n, platforms, images *tree.Node) {
 	folder := "."
 	if context != nil {
 		folder = cmp.Or(s.text(context), ".")
-		put(image, "context", scalar(context, folder))
+	}
+	if context != nil || s.path(folder) != folder {
+		put(image, "context", scalar(cmp.Or(context, n), s.path(folder)))
 	}
 	if platforms != nil && a.image != "" {
 		s.platform(platforms, image)
 	}
 	if dockerfile != nil {
-		put(image, "dockerfile", scalar(dockerfile, s.dockerfilePath(folder, dockerfile.Value)))
+		put(image, "dockerfile", scalar(dockerfile, s.path(s.dockerfilePath(folder, dockerfile.Value))))
 	}
 	s.artifacts = append(s.artifacts, a)
 	if a.image == "" {
@@ -251,7 +253,7 @@ func (s *translator) secret(n, image *tree.Node) {
 	var id *tree.Node
 	s.section(n, keys{
 		"id":  into(&id),
-		"src": func(n *tree.Node) { put(given, "file", scalar(n, s.text(n))) },
+		"src": func(n *tree.Node) { put(given, "file", scalar(n, s.path(s.text(n)))) },
 		"env": func(n *tree.Node) { put(given, "env", scalar(n, s.text(n))) },
 		"dst": s.harmless("the Dockerfile says where a secret is"),
 	})
@@ -265,6 +267,9 @@ func (s *translator) secret(n, image *tree.Node) {
 		source := "file"
 		if _, found := s.lookupVariable(name); found {
 			source = "env"
+		}
+		if source == "file" {
+			name = s.path(name)
 		}
 		put(given, source, scalar(id, name))
 	}

@@ -183,7 +183,7 @@ func (s *translator) chart(n, release *tree.Node, source chartSource) bool {
 	case isURL(chart.Value):
 		hasVersions = strings.HasPrefix(chart.Value, "oci://")
 	case source.remoteChart == nil || isLocal:
-		chart.Value = expandHome(chart.Value)
+		chart.Value = s.path(expandHome(chart.Value))
 		if source.repo != nil {
 			s.note(source.repo, "the chart is in a folder of this machine: no repository is asked")
 		}
@@ -218,6 +218,18 @@ func (s *translator) chart(n, release *tree.Node, source chartSource) bool {
 }
 
 func isURL(chart string) bool { return strings.Contains(chart, "://") }
+
+// path returns a path of this file as devloop.yaml has it, relative to the project's folder.
+func (s *translator) path(text string) string {
+	if s.dir == s.project || text == "" || filepath.IsAbs(text) || expandHome(text) != text {
+		return text
+	}
+	full := filepath.Join(s.dir, text)
+	if relative, err := filepath.Rel(s.project, full); err == nil {
+		return relative
+	}
+	return full
+}
 
 // expandHome replaces a leading ~ by the user's home.
 func expandHome(path string) string {

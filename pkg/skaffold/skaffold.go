@@ -40,7 +40,7 @@ func Translate(r *tree.Report, root *tree.Node, dir string, profiles []string) *
 			devloopVersion, knownVersions, v.Value)
 		return &tree.Translation{}
 	}
-	s := &translator{Report: r, dir: dir, isBase: root.Origin.Order == 0, keys: map[*tree.Node]*tree.Node{},
+	s := &translator{Report: r, project: dir, dir: dir, isBase: root.Origin.Order == 0, keys: map[*tree.Node]*tree.Node{},
 		namedIn: map[*tree.Node]map[string]bool{}, noted: map[tree.Note]bool{}, names: map[string]bool{}}
 	root = s.document(root, profiles)
 	return &tree.Translation{Root: root, Format: v.Value, Notes: s.notes, Files: s.files, Variables: s.environment}
@@ -49,8 +49,9 @@ func Translate(r *tree.Report, root *tree.Node, dir string, profiles []string) *
 // translator translates one file.
 type translator struct {
 	*tree.Report
-	dir    string // that paths are relative to, absolute
-	isBase bool   // the first of several files: the others need no name
+	project string // the folder that devloop.yaml's paths are relative to, absolute
+	dir     string // the folder that this file's paths are relative to, absolute
+	isBase  bool   // the first of several files: the others need no name
 
 	artifacts    []artifact
 	placeholders []placeholder

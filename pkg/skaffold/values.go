@@ -116,7 +116,7 @@ func (s *translator) valuesFiles(release *tree.Node, v values) {
 				found = true
 			}
 		}
-		add(release, "values", scalar(item, path))
+		add(release, "values", scalar(item, s.path(path)))
 	}
 	if hasSecrets && !found {
 		s.inform(v.secrets, "helm-secrets is not used; none of the values files is encrypted")
