@@ -22,8 +22,8 @@ func newRenderCommand(o *options) *cobra.Command {
 		Use:   "render [release...]",
 		Short: "Print the manifests that would be deployed",
 		Long: `Prints the manifests of all releases, or of those that are named, as they would be deployed to the
-cluster as it is now: with the tags that the images' inputs ask for, whether they are built or not. Nothing is
-changed.`,
+cluster as it is now: with the tags that the images' inputs ask for, whether they are built or not. A comment
+says where a chart gives an image another one. Nothing is changed.`,
 		Example: `  devloop render
   devloop render dask-gateway | kubectl apply --dry-run=server -f -`,
 		RunE: func(cmd *cobra.Command, names []string) error {
@@ -65,12 +65,15 @@ release is made from and how it is now, as in the loop. Nothing is changed.`,
 					state = "would be reverted"
 				}
 				differs = differs || state != "unchanged"
-				drifted := ""
+				about := ""
 				for _, line := range found.Drifted {
-					drifted += line + "\n"
+					about += line + "\n"
+				}
+				for _, one := range found.Set {
+					about += one.String() + "\n"
 				}
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "release %s, revision %d: %s, %s\n%s", found.Release, found.Revision,
-					state, p.secrets.Text(found.Why), p.secrets.Text(drifted+found.Text))
+					state, p.secrets.Text(found.Why), p.secrets.Text(about+found.Text))
 				return err
 			})
 			if err == nil && differs && exitCode {

@@ -84,7 +84,10 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 				"namespace", event.Name(r.Namespace))
 		}
 	}
-	upToDate := d.upToDate(last, want)
+	upToDate, err := d.upToDate(ctx, last, want)
+	if err != nil {
+		return err
+	}
 	var drifted []drift
 	if upToDate || refused == nil && d.wasApplied(last) {
 		drifted, err = d.drifts(ctx, stage, r, last)
@@ -173,6 +176,10 @@ func (d *Deployer) write(ctx context.Context, stage event.Stage, want desired, l
 		return last, w.explain(err)
 	}
 	r := want.Release
+	for _, one := range made.set {
+		stage.Detail("image set to what was built", "release", event.Name(r.Name), "object", event.Name(one.Object),
+			"field", event.Name(one.Field), "image", event.Name(one.Built), "instead of", event.Name(one.Image))
+	}
 	var written *release.Release
 	err = stage.Step(ctx, event.ReleaseApplied, func(ctx context.Context) ([]any, error) {
 		stop := context.AfterFunc(ctx,

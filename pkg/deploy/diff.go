@@ -25,7 +25,8 @@ type Difference struct {
 	Changed  bool     // a new revision would be written
 	Drifted  []string // what others have changed since the last one
 	Why      string   // it would be written, or not
-	Text     string   // unified diff of the objects; the values of secrets are hidden
+	Set      []SetImage
+	Text     string // unified diff of the objects; the values of secrets are hidden
 }
 
 // Render returns a release rendered for the cluster as it is now: CRDs, objects in their order of
@@ -79,7 +80,11 @@ func (d *Deployer) Diff(ctx context.Context, sink event.Sink, r Release) (Differ
 	for _, one := range drifted {
 		found.Drifted = append(found.Drifted, one.line(secret))
 	}
-	if d.upToDate(last, want) {
+	upToDate, err := d.upToDate(ctx, last, want)
+	if err != nil {
+		return found, err
+	}
+	if upToDate {
 		if found.Why = "nothing differs"; len(drifted) > 0 {
 			found.Why = "others have changed it"
 		}
@@ -90,7 +95,7 @@ func (d *Deployer) Diff(ctx context.Context, sink event.Sink, r Release) (Differ
 	if err != nil {
 		return found, err
 	}
-	found.Changed, found.Why = true, d.whyDiffers(last)
+	found.Changed, found.Why, found.Set = true, d.whyDiffers(last), made.set
 	var before []document
 	if last.exists() {
 		record, err := d.record(ctx, r, last.version)
@@ -159,7 +164,7 @@ func (d *Deployer) whyDiffers(last revision) string {
 	case !last.byDevloop():
 		return "its last revision was not made by devloop"
 	}
-	return "its chart, its values or its commands differ"
+	return "its chart, its values, its images or its commands differ"
 }
 
 // document is one object of a manifest.
@@ -168,7 +173,9 @@ type document struct{ name, text string }
 // documentOf names a document, and hides the values of secrets.
 func documentOf(text, namespace, prefix string) document {
 	lines := slices.DeleteFunc(strings.Split(text, "\n"),
-		func(line string) bool { return strings.HasPrefix(line, "# Source: ") })
+		func(line string) bool {
+			return strings.HasPrefix(line, "# Source: ") || strings.HasPrefix(line, imageComment)
+		})
 	text = strings.TrimSpace(strings.Join(lines, "\n")) + "\n"
 	u := &unstructured.Unstructured{}
 	if yaml.Unmarshal([]byte(text), &u.Object) != nil || u.Object == nil {

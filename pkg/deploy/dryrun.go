@@ -60,7 +60,10 @@ func (d *Deployer) validate(ctx context.Context, stage event.Stage, r Release, a
 		return err
 	}
 	last, err := d.last(ctx, r)
-	if err != nil || d.upToDate(last, want) {
+	if err != nil {
+		return err
+	}
+	if upToDate, err := d.upToDate(ctx, last, want); err != nil || upToDate {
 		return err
 	}
 	if err := d.mayWrite(r, last); err != nil {

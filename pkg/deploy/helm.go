@@ -129,7 +129,7 @@ func (d *Deployer) installOrUpgrade(
 		return nil, err
 	}
 	labels := map[string]string{
-		labelProject: d.project, labelInputs: want.inputs, labelRevision: strconv.Itoa(version),
+		labelProject: d.project, labelInputs: want.inputsWith(made.images), labelRevision: strconv.Itoa(version),
 	}
 	if len(want.After) > 0 {
 		labels[labelAfter] = labelDue

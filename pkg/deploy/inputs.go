@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 
 	"helm.sh/helm/v3/pkg/chart"
 
@@ -20,8 +22,33 @@ const maxScript = 4 << 20
 type desired struct {
 	Release
 	load   func(context.Context) (*chart.Chart, error)
-	inputs string // their hash, which fits into a label
+	inputs string // the hash of all but the images, see inputsWith
 	name   string // of the chart, once it is loaded
+}
+
+// inputsWith returns the hash of the inputs of a release whose objects name these images. It fits
+// into a label. Of the images that were built, only those count.
+func (want *desired) inputsWith(named []ContainerImage) string {
+	built := newBuiltImages(want.Images)
+	counts := map[string]bool{} // references
+	for _, one := range named {
+		counts[built[repositoryOf(one.Image)]] = true
+	}
+	text := want.inputs
+	for _, name := range slices.Sorted(maps.Keys(want.Images)) { // a name that is no more counts, too
+		if ref := want.Images[name]; counts[ref] {
+			text += " " + name + " " + ref
+		}
+	}
+	if text == want.inputs {
+		return text
+	}
+	return inputsHash([]byte(text))
+}
+
+func inputsHash(inputs []byte) string {
+	sum := sha256.Sum256(inputs)
+	return hex.EncodeToString(sum[:16])
 }
 
 // readInputs finds the chart, merges the values and hashes both, without asking the cluster.
@@ -48,6 +75,5 @@ func (d *Deployer) readInputs(ctx context.Context, stage event.Stage, r Release)
 		_, err := files.Copy(ctx, content, script, maxScript) // the command fails itself if it is missing
 		inputs = fmt.Appendf(inputs, " %x %t", content.Sum(nil), err == nil)
 	}
-	sum := sha256.Sum256(inputs)
-	return desired{Release: r, load: chart.load, inputs: hex.EncodeToString(sum[:16])}, nil
+	return desired{Release: r, load: chart.load, inputs: inputsHash(inputs)}, nil
 }

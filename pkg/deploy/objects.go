@@ -37,6 +37,7 @@ type object struct {
 type contents struct {
 	objects []object // its CRDs included
 	hooks   bool     // that were run
+	images  []ContainerImage
 }
 
 // same tells whether both are the same object, in whatever version of its kind.
@@ -101,7 +102,7 @@ func (d *Deployer) remember(r Release, made *release.Release) contents {
 			}
 		}
 	}
-	known := contents{objects, slices.ContainsFunc(made.Hooks, hasRun)}
+	known := contents{objects, slices.ContainsFunc(made.Hooks, hasRun), imagesIn(made.Hooks, made.Manifest)}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	// Only those of the last revision are needed.

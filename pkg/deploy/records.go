@@ -72,9 +72,21 @@ func (d *Deployer) wasApplied(r revision) bool {
 	return d.labelled(r) && r.byDevloop() && r.status == release.StatusDeployed
 }
 
-// upToDate tells whether a revision was applied, and from the same inputs.
-func (d *Deployer) upToDate(r revision, want desired) bool {
-	return d.wasApplied(r) && r.labels[labelInputs] == want.inputs
+// upToDate tells whether a revision was applied, and from the same inputs. Which images count is
+// read from its own objects.
+func (d *Deployer) upToDate(ctx context.Context, r revision, want desired) (bool, error) {
+	if !d.wasApplied(r) {
+		return false, nil
+	}
+	if len(want.Images) == 0 {
+		return r.labels[labelInputs] == want.inputs, nil
+	}
+	known, err := d.contentsOf(ctx, want.Release, r.version)
+	if err != nil {
+		return false, err
+	}
+	d.setImages(want.Release, known.images)
+	return r.labels[labelInputs] == want.inputsWith(known.images), nil
 }
 
 // revisions returns the records of a release, the last one first.

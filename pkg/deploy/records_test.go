@@ -49,8 +49,11 @@ func TestRevisions(t *testing.T) {
 		labelRevision: "9", labelGood: "9"}),
 		record(10, release.StatusDeployed, ours), record(8, release.StatusSuperseded, nil))
 	last, err := d.last(t.Context(), demoRelease)
-	if err != nil || last.version != 10 || !d.upToDate(last, desired{inputs: "abc"}) {
+	if err != nil || last.version != 10 {
 		t.Errorf("%+v, %v", last, err)
+	}
+	if same, err := d.upToDate(t.Context(), last, desired{inputs: "abc"}); err != nil || !same {
+		t.Errorf("it differs: %v", err)
 	}
 	if good, now, err := d.lastGood(t.Context(), demoRelease); err != nil || good != 10 || now.version != 10 {
 		t.Errorf("the last good revision is %d of %d, %v", good, now.version, err)
@@ -73,8 +76,8 @@ func TestRevisions(t *testing.T) {
 		"ours, and made of something else": {version: 10, status: release.StatusDeployed,
 			labels: map[string]string{labelProject: "demo", labelInputs: "abd", labelRevision: "10"}},
 	} {
-		if d.upToDate(r, desired{inputs: "abc"}) {
-			t.Errorf("a revision that is %s counts as unchanged", what)
+		if same, err := d.upToDate(t.Context(), r, desired{inputs: "abc"}); err != nil || same {
+			t.Errorf("a revision that is %s counts as unchanged: %v", what, err)
 		}
 	}
 }

@@ -31,6 +31,8 @@ type rendered struct {
 	hooks     []*release.Hook
 	manifests []releaseutil.Manifest // in Helm's order of installation
 	crds      []chart.CRD
+	set       []SetImage       // that the templates give another tag
+	images    []ContainerImage // of all objects and hooks
 }
 
 // render does what Helm does before it writes the revision after last.
@@ -82,6 +84,11 @@ func (d *Deployer) renderChart(ctx context.Context, want *desired, last revision
 	}
 	objects := maps.Clone(files)
 	maps.DeleteFunc(objects, func(name, _ string) bool { return strings.HasSuffix(name, "NOTES.txt") })
+	set, err := newBuiltImages(want.Images).set(objects)
+	if err != nil {
+		return rendered{}, err
+	}
+	maps.Copy(files, objects)
 	hooks, manifests, err := releaseutil.SortManifests(objects, nil, releaseutil.InstallOrder)
 	if err != nil {
 		return rendered{}, event.WithHint(want.inOutput(err, files), hintChart)
@@ -89,7 +96,13 @@ func (d *Deployer) renderChart(ctx context.Context, want *desired, last revision
 	if err := want.checkDuplicates(manifests); err != nil {
 		return rendered{}, err
 	}
-	return rendered{loaded, values, options.Revision, files, hooks, manifests, loaded.CRDObjects()}, nil
+	contents := make([]string, len(manifests))
+	for i, m := range manifests {
+		contents[i] = m.Content
+	}
+	images := imagesIn(hooks, contents...)
+	d.setImages(want.Release, images)
+	return rendered{loaded, values, options.Revision, files, hooks, manifests, loaded.CRDObjects(), set, images}, nil
 }
 
 // checkDuplicates returns an error if an object is rendered twice: which of the two the cluster

@@ -125,7 +125,7 @@ func (s *Session) Load() (loop.Stages, error) {
 		Local:    localStage{s.syncer, now},
 		Platform: platformStage{s.deployer, s.prover, now},
 		Forwards: s.forwards,
-		Proof:    proofStage{s.prover, s.libraries, now, s.forwards.gatewayRoutes()},
+		Proof:    proofStage{s.prover, s.libraries, s.deployer, now, s.forwards.gatewayRoutes()},
 	}, nil
 }
 

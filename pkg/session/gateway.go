@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/proof"
 )
@@ -62,7 +61,7 @@ func askGateways(
 			}
 			if reason = why; image != "" {
 				from := strings.TrimSuffix(route.url, dask.OptionsPath)
-				answers = append(answers, proof.Answer{From: from, Image: image, Wants: imagesOf(want.config, i)})
+				answers = append(answers, proof.Answer{From: from, Image: image, Wants: want.imagesOf(i)})
 				break
 			}
 		}
@@ -73,15 +72,16 @@ func askGateways(
 	return answers, silent, nil
 }
 
-// imagesOf returns the names of the images that a release is given, or if there are none, of those
-// that no release is given.
-func imagesOf(c *config.Config, release int) []string {
-	if own := c.Releases[release].Images(); len(own) > 0 {
+// imagesOf returns the names of the images that a release names, or if there are none, of those that
+// no release names.
+func (e *expected) imagesOf(release int) []string {
+	if own := e.images[release]; len(own) > 0 {
 		return own
 	}
+	named := slices.Concat(e.images...)
 	var left []string
-	for _, image := range c.Images {
-		if namespaceOf(c, image.Name) == "" {
+	for _, image := range e.config.Images {
+		if !slices.Contains(named, image.Name) {
 			left = append(left, image.Name)
 		}
 	}

@@ -38,6 +38,7 @@ const (
 type libraries struct {
 	sink       event.Sink
 	syncer     *syncer // changes the environment on this machine
+	deployer   *deploy.Deployer
 	runPod     func(context.Context, deploy.CheckPod) (string, error)
 	hasGateway func(context.Context, *config.Config) (bool, error) // made by one of the releases
 
@@ -53,7 +54,7 @@ type libraries struct {
 
 func newLibraries(sink event.Sink, y *syncer, d *deploy.Deployer, c *kube.Cluster) *libraries {
 	l := &libraries{
-		sink: sink, syncer: y, runPod: d.RunCheckPod,
+		sink: sink, syncer: y, deployer: d, runPod: d.RunCheckPod,
 		hasGateway: func(ctx context.Context, read *config.Config) (bool, error) {
 			return dask.HasGateway(ctx, c, namespacesOf(read))
 		},
@@ -225,7 +226,7 @@ func (l *libraries) ofImage(
 	}
 	stage := l.sink.Stage("proof")
 	list, err := l.list(ctx, deploy.CheckPod{Image: image.Ref, Name: image.Name, Purpose: "libraries",
-		Near: namespaceOf(c, image.Name), Timeout: listTimeout})
+		Near: namespaceOf(c, l.deployer, image.Name), Timeout: listTimeout})
 	var failed *deploy.CheckPodError
 	switch {
 	case named && list == nil && err == nil:

@@ -130,7 +130,7 @@ func comparing(t *testing.T) (*libraries, *listings, *eventLog) {
 	t.Helper()
 	noEnvironment(t)
 	h, p := &eventLog{}, &listings{lists: map[string]string{}}
-	l := newLibraries(h.sink, newSyncer(h.sink), nil, nil)
+	l := newLibraries(h.sink, newSyncer(h.sink), deploy.New(nil, "demo", nil, deploy.Options{}), nil)
 	l.runPod = p.run
 	l.hasGateway = func(context.Context, *config.Config) (bool, error) { return true, nil }
 	return l, p, h

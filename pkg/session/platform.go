@@ -35,7 +35,7 @@ func (p platformStage) Verify(ctx context.Context, sink event.Sink, target *loop
 	for i, v := range p.config.Verify {
 		checks[i] = deploy.CheckPod{
 			Image: refs[v.Image], Name: v.Image, Purpose: deploy.PurposeVerify, Command: v.Command, Args: v.Args,
-			Setting: p.config.WhereToSet("verify"), Namespace: v.Namespace, Near: namespaceOf(p.config, v.Image),
+			Setting: p.config.WhereToSet("verify"), Namespace: v.Namespace, Near: namespaceOf(p.config, p.deployer, v.Image),
 			Timeout: v.Timeout,
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/proof"
@@ -53,6 +54,7 @@ type prover struct {
 type expected struct {
 	target
 	routes []gatewayRoute
+	images [][]string // that each release names, in the order of devloop.yaml
 }
 
 func newProver(i inspector, secrets *event.Secrets) *prover {
@@ -64,6 +66,7 @@ func newProver(i inspector, secrets *event.Secrets) *prover {
 type proofStage struct {
 	prover    *prover
 	libraries *libraries
+	deployer  *deploy.Deployer
 	config    *config.Config
 	routes    []gatewayRoute
 }
@@ -71,7 +74,10 @@ type proofStage struct {
 // Check waits until the chain is complete, up to settleTime. A broken one is a transient error: it
 // may be repaired without a change of a file.
 func (s proofStage) Check(ctx context.Context, sink event.Sink, made *loop.Target) error {
-	want := &expected{target{made, s.config}, s.routes}
+	want := &expected{target: target{made, s.config}, routes: s.routes}
+	for _, r := range s.config.Releases {
+		want.images = append(want.images, imagesOf(s.config, s.deployer, r))
+	}
 	s.prover.expected.Store(want)
 	_, err := s.prover.check(ctx, sink, want, settleTime)
 	return event.Transient(err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/proof"
 )
@@ -19,8 +20,12 @@ func TestImagesOf(t *testing.T) {
 			{Name: "session", Namespace: "n", Set: config.SetValues{"image": `{{ image "client" }}`,
 				"worker": `{{ image "worker" }}`}}, {Name: "plain", Namespace: "n"},
 		}}
+	now := &expected{target: target{config: c}}
+	for _, r := range c.Releases {
+		now.images = append(now.images, imagesOf(c, deploy.New(nil, "demo", nil, deploy.Options{}), r))
+	}
 	for release, want := range []string{"worker", "client worker", "etl"} {
-		if got := strings.Join(imagesOf(c, release), " "); got != want {
+		if got := strings.Join(now.imagesOf(release), " "); got != want {
 			t.Errorf("release %d: %q, not %q", release, got, want)
 		}
 	}

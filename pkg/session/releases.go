@@ -21,14 +21,30 @@ func ReleaseFiles(c *config.Config) []string {
 	return files
 }
 
-// namespaceOf returns the namespace of the first release whose values name the image, or "".
-func namespaceOf(c *config.Config, image string) string {
+// imagesOf returns the names of the images that a release names: in devloop.yaml, or in its objects.
+func imagesOf(c *config.Config, d *deploy.Deployer, r config.Release) []string {
+	names := r.Images()
+	for _, image := range c.Images {
+		if !slices.Contains(names, image.Name) && d.Names(r.ID(), repositories(c, image)) {
+			names = append(names, image.Name)
+		}
+	}
+	return names
+}
+
+// namespaceOf returns the namespace of the first release that names the image, or "".
+func namespaceOf(c *config.Config, d *deploy.Deployer, image string) string {
 	for _, r := range c.Releases {
-		if slices.Contains(r.Images(), image) {
+		if slices.Contains(imagesOf(c, d, r), image) {
 			return r.Namespace
 		}
 	}
 	return ""
+}
+
+// repositories returns by which repositories objects may name an image.
+func repositories(c *config.Config, image config.Image) []string {
+	return append([]string{image.Name, c.Repository(image.Name)}, image.Aliases...)
 }
 
 // releases returns the releases of devloop.yaml. Their templates are not filled in.
@@ -43,13 +59,23 @@ func releases(c *config.Config) []deploy.Release {
 // ResolvedReleases returns the releases of devloop.yaml with the images of a target.
 func ResolvedReleases(c *config.Config, target *loop.Target) ([]deploy.Release, error) {
 	refs := target.Refs()
+	images := map[string]string{}
+	for _, image := range c.Images {
+		for _, repository := range repositories(c, image) {
+			if ref := refs[image.Name]; ref != "" {
+				images[repository] = ref
+			}
+		}
+	}
 	list := make([]deploy.Release, 0, len(c.Releases))
 	for _, r := range c.Releases {
 		filled, err := r.Resolve(refs)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, ReleaseOf(c, filled))
+		made := ReleaseOf(c, filled)
+		made.Images = images
+		list = append(list, made)
 	}
 	return list, nil
 }

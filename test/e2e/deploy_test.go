@@ -292,7 +292,7 @@ func testDiff(t *testing.T, cluster kubernetes.Interface) {
 	for _, change := range changes {
 		p.edit(t, "devloop.yaml", change[0], change[1])
 	}
-	out := compares(1, release+"revision 1: would be applied, its chart, its values or its commands differ\n",
+	out := compares(1, release+"revision 1: would be applied, its chart, its values, its images or its commands differ\n",
 		"--- ConfigMap "+p.name+"/shown\n", "-  text: first\n", "+  text: second\n",
 		"-  password: hidden, sha256 ", "+  password: hidden, sha256 ",
 		"--- hook Job", " "+p.name+"/shown-hook0\n", "echo second")
