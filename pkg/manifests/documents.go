@@ -9,8 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
+	"unicode/utf8"
 )
 
 // problems are the mistakes in manifests, each on a line that begins with file:line:column.
@@ -46,13 +45,17 @@ func (p *problems) asError() error {
 }
 
 // parse returns the objects in a file, each checked.
-func (p *problems) parse(file string, content []byte) []Document {
-	var documents []Document
+func (p *problems) parse(file string, content []byte) []object {
+	if !utf8.Valid(content) {
+		p.add(file, 0, 0, "is not UTF-8 text; save it as UTF-8")
+		return nil
+	}
+	var objects []object
 	for _, part := range split(content) {
 		d := document{problems: p, Document: Document{File: file, Line: part.line, Text: part.text}}
-		documents = append(documents, d.objects()...)
+		objects = append(objects, d.objects()...)
 	}
-	return documents
+	return objects
 }
 
 // part is one YAML document of a file.
@@ -129,53 +132,4 @@ func splitJSON(whole part) []part {
 		before := whole.text[:decoder.InputOffset()-int64(len(value))]
 		parts = append(parts, part{whole.line + strings.Count(before, "\n"), string(value) + "\n"})
 	}
-}
-
-// document is one YAML document being checked.
-type document struct {
-	Document
-	*problems
-}
-
-func (d document) wrong(n *yaml.Node, format string, args ...any) {
-	d.add(d.File, d.Line+n.Line-1, n.Column, format, args...)
-}
-
-var yamlError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
-
-// objects returns the document, or the items of a List.
-func (d document) objects() []Document {
-	root, err := decode(d.Text)
-	if err != nil {
-		message, line := err.Error(), 1
-		if m := yamlError.FindStringSubmatch(message); m != nil {
-			message = m[2]
-			if n, err := strconv.Atoi(m[1]); err == nil {
-				line = n
-			}
-		}
-		d.add(d.File, d.Line+line-1, 0, "%s", message)
-		return nil
-	}
-	if root.Tag == "!!null" {
-		return nil
-	}
-	return []Document{d.Document}
-}
-
-// decode parses one document. It recovers from the parser's panics.
-func decode(text string) (root *yaml.Node, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("yaml: this is not valid YAML, and confused the parser: %v", r)
-		}
-	}()
-	var document yaml.Node
-	if err := yaml.Unmarshal([]byte(text), &document); err != nil {
-		return nil, err
-	}
-	if len(document.Content) == 0 {
-		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null"}, nil
-	}
-	return document.Content[0], nil
 }

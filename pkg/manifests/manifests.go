@@ -4,6 +4,7 @@
 package manifests
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -12,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"sigs.k8s.io/yaml"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
@@ -37,14 +40,14 @@ type Source struct {
 // Document is one object: a List is taken apart.
 type Document struct {
 	File string // relative to the Source's Folder, with slashes; of a kustomization where it is known
-	Line int    // where the object begins in File, from 1; 0 if only the file is known
+	Line int    // of File where Text begins, or the item of a List, from 1; 0 if only the file is known
 	Text string // one YAML document, as it is written, without ---
 }
 
 // Read returns the documents in the order of the patterns and then of the files' names, and the
 // absolute paths of the files and folders that it read, also with an error.
 func (s Source) Read(ctx context.Context) (documents []Document, read []string, err error) {
-	r := reader{Source: s, ctx: ctx, room: maxTotal, left: maxLooked, seen: map[string]bool{}}
+	r := reader{Source: s, ctx: ctx, room: maxTotal, left: maxLooked, seen: map[string]bool{}, first: map[id]object{}}
 	for _, pattern := range s.Patterns {
 		if err := r.pattern(pattern); err != nil {
 			return nil, r.paths, err
@@ -53,7 +56,10 @@ func (s Source) Read(ctx context.Context) (documents []Document, read []string, 
 	if err := r.problems.asError(); err != nil {
 		return nil, r.paths, err
 	}
-	return r.documents, r.paths, nil
+	for _, o := range r.objects {
+		documents = append(documents, o.Document)
+	}
+	return documents, r.paths, nil
 }
 
 // Watched returns the files and folders whose change may change what Read returns. They need not
@@ -86,13 +92,14 @@ func (s Source) name(path string) string {
 // reader is one Read.
 type reader struct {
 	Source
-	ctx       context.Context //nolint:containedctx // of one call
-	room      int64           // bytes that may still be read
-	left      int             // files and folders that may still be looked at
-	seen      map[string]bool // real paths of files that were read
-	paths     []string
-	documents []Document
-	problems  problems
+	ctx      context.Context //nolint:containedctx // of one call
+	room     int64           // bytes that may still be read
+	left     int             // files and folders that may still be looked at
+	seen     map[string]bool // real paths of files that were read
+	paths    []string
+	objects  []object
+	first    map[id]object
+	problems problems
 }
 
 // pattern reads the files that a pattern names.
@@ -143,11 +150,32 @@ func (r *reader) file(path string) error {
 	if r.room -= int64(len(content)); r.room < 0 {
 		return fmt.Errorf("the manifests have more than %d MiB", maxTotal>>20)
 	}
-	found := r.problems.parse(r.name(path), content)
-	if r.documents = append(r.documents, found...); len(r.documents) > maxDocuments {
-		return fmt.Errorf("the manifests are more than %d documents", maxDocuments)
+	for _, o := range r.problems.parse(r.name(path), content) {
+		r.add(o)
+	}
+	if len(r.objects) > maxDocuments {
+		return fmt.Errorf("the manifests are more than %d objects", maxDocuments)
 	}
 	return nil
+}
+
+// add adds an object. The same one may stand in several files, as namespaces do; two of the same
+// name that differ are a mistake.
+func (r *reader) add(o object) {
+	other, twice := r.first[o.id]
+	switch {
+	case !twice:
+		r.first[o.id] = o
+		r.objects = append(r.objects, o)
+	case !equal(o.Text, other.Text):
+		r.problems.add(o.File, o.Line, 0, "%s is in %s:%d already, with other content", o.id, other.File, other.Line)
+	}
+}
+
+func equal(a, b string) bool {
+	one, err := yaml.YAMLToJSON([]byte(a))
+	other, otherErr := yaml.YAMLToJSON([]byte(b))
+	return err == nil && otherErr == nil && bytes.Equal(one, other)
 }
 
 // reason returns err without the path of its file.

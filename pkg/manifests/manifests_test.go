@@ -25,13 +25,13 @@ func write(t *testing.T, files map[string]string) (folder string) {
 	return folder
 }
 
-// object is a manifest with this name.
-func object(name string) string {
+// manifest is a manifest with this name.
+func manifest(name string) string {
 	return "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: " + name + "\n"
 }
 
 func TestReadsAFolder(t *testing.T) {
-	folder := write(t, map[string]string{"k8s/b.yaml": object("b"), "k8s/a.yaml": object("a")})
+	folder := write(t, map[string]string{"k8s/b.yaml": manifest("b"), "k8s/a.yaml": manifest("a")})
 	documents, read, err := Source{Folder: folder, Patterns: []string{"k8s"}}.Read(t.Context())
 	if err != nil || len(documents) != 2 || documents[0].File != "k8s/a.yaml" || len(read) != 3 {
 		t.Fatal(documents, read, err)
