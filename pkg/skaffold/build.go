@@ -13,20 +13,20 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/devloop/devloop/pkg/config/tree"
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // artifact is an image that skaffold builds.
 type artifact struct {
-	at      *tree.Node
-	name    string // in skaffold.yaml
-	image   string // in devloop.yaml, "" if devloop cannot build it
-	builder string // what skaffold builds it with
+	n, at *tree.Node // as a whole, and its name
+	name  string     // in skaffold.yaml
+	image string     // in devloop.yaml
 }
 
 // build reads the section build.
 func (s *translator) build(n, made *tree.Node) {
 	var platforms, artifacts *tree.Node
-	elsewhere := s.lost("images are built by the node or by Docker on this machine")
+	elsewhere := func(n *tree.Node) { s.note(n, "images are built by the node or by Docker on this machine") }
 	s.section(n, keys{
 		"artifacts": into(&artifacts),
 		"platforms": into(&platforms),
@@ -51,8 +51,12 @@ func (s *translator) build(n, made *tree.Node) {
 		return
 	}
 	images := artifacts.As(yaml.MappingNode, artifacts.Path)
-	for _, item := range s.items(artifacts) {
-		s.artifact(item, platforms, images)
+	first := len(s.artifacts)
+	for _, item := range s.items(artifacts) { // all, since they may require each other
+		s.nameArtifact(item)
+	}
+	for _, a := range s.artifacts[first:] {
+		s.artifact(a, platforms, images)
 	}
 	if len(images.Entries) > 0 {
 		put(made, "images", images)
@@ -62,8 +66,8 @@ func (s *translator) build(n, made *tree.Node) {
 // registryPort is a registry that no image of devloop.yaml may have in its name.
 var registryPort = regexp.MustCompile(`^[^/]+:[0-9]+/`)
 
-// artifact reads one of build.artifacts. Those that devloop cannot build are remembered, too.
-func (s *translator) artifact(n, platforms, images *tree.Node) {
+// nameArtifact finds out what one of build.artifacts is called.
+func (s *translator) nameArtifact(n *tree.Node) {
 	if !s.isMapping(n) {
 		return
 	}
@@ -72,44 +76,57 @@ func (s *translator) artifact(n, platforms, images *tree.Node) {
 		s.Wrong(n, `"image" is missing`)
 		return
 	}
-	a := artifact{at: name, name: s.text(name), builder: "docker"}
+	a := artifact{n: n, at: name, name: s.text(name)}
 	if a.name == "" {
 		return
 	}
 	a.image = registryPort.ReplaceAllString(a.name, "")
+	if slices.ContainsFunc(s.artifacts, func(other artifact) bool { return other.image == a.image && other.name != a.name }) {
+		a.image = strings.Replace(a.name, ":", "-", 1)
+	}
 	for _, other := range s.artifacts {
-		if other.image == a.image && a.image != "" || other.name == a.name {
+		if other.image == a.image || other.name == a.name {
 			s.Taken(name, a.name, other.at)
 			return
 		}
 	}
-	image := n.As(yaml.MappingNode, n.Path)
-	var context, dockerfile *tree.Node
-	otherBuilder := func(builder string) func(*tree.Node) {
-		return func(n *tree.Node) {
-			a.builder, a.image = builder, ""
-			s.note(n, "the image %s is not built: devloop builds Dockerfiles", a.name)
+	for _, builder := range otherBuilders {
+		if given := n.Get(builder); given != nil && !given.IsNull() {
+			a.image = ""
+			s.Wrong(given, "devloop builds Dockerfiles alone: the image %s, which is deployed, would not be built; "+
+				"write a Dockerfile for it, and docker: {} in place of this, if need be in a profile", a.name)
 		}
 	}
+	s.artifacts = append(s.artifacts, a)
+}
+
+// otherBuilders are keys of an artifact that has no Dockerfile.
+var otherBuilders = []string{
+	"bazel", "jib", "jibMaven", "jibGradle", "ko", "buildpacks", "buildpack", "custom",
+}
+
+// artifact reads what an image is built from.
+func (s *translator) artifact(a artifact, platforms, images *tree.Node) {
+	if a.image == "" {
+		return
+	}
+	n, name := a.n, a.at
+	image := n.As(yaml.MappingNode, n.Path)
+	if a.image != a.name {
+		s.inform(name, "the image is called %s: devloop brings it to the nodes without that registry", a.image)
+		add(image, "aliases", scalar(name, a.name))
+	}
+	var context, dockerfile, requires *tree.Node
 	s.section(n, keys{
 		"image":   ignore,
 		"context": into(&context),
-		"docker":  func(n *tree.Node) { dockerfile = s.docker(n, image, s.dockerOnly()) },
+		"docker":  func(n *tree.Node) { dockerfile = s.docker(n, image, a, s.dockerOnly(image)) },
 		"kaniko": func(n *tree.Node) {
 			s.inform(n, "the image is built by BuildKit, as a docker artifact")
-			a.builder = "kaniko"
-			dockerfile = s.docker(n, image, s.kanikoOnly())
+			dockerfile = s.docker(n, image, a, s.kanikoOnly())
 		},
-		"bazel": otherBuilder("bazel"), "jib": otherBuilder("jib"), "jibMaven": otherBuilder("jib"),
-		"jibGradle": otherBuilder("jib"), "ko": otherBuilder("ko"), "buildpacks": otherBuilder("buildpacks"),
-		"buildpack": otherBuilder("buildpacks"), "custom": otherBuilder("a custom command"),
-		"platforms": into(&platforms),
-		"requires": func(n *tree.Node) {
-			if len(s.items(n)) > 0 {
-				s.Wrong(n, "devloop does not build an image from another one that it builds: "+
-					"make both stages of one Dockerfile, and choose by target")
-			}
-		},
+		"platforms":   into(&platforms),
+		"requires":    into(&requires),
 		"runtimeType": s.harmless("is for skaffold debug: ignored"),
 		"sync":        s.lost("files are not copied into running containers, the image is built again instead"),
 		"hooks":       s.lost("these commands are not run when the image is built"),
@@ -121,20 +138,65 @@ func (s *translator) artifact(n, platforms, images *tree.Node) {
 	if context != nil || s.path(folder) != folder {
 		put(image, "context", scalar(cmp.Or(context, n), s.path(folder)))
 	}
-	if platforms != nil && a.image != "" {
+	if platforms != nil {
 		s.platform(platforms, image)
 	}
+	path := "Dockerfile"
 	if dockerfile != nil {
-		put(image, "dockerfile", scalar(dockerfile, s.path(s.dockerfilePath(folder, dockerfile.Value))))
+		path = s.dockerfilePath(folder, dockerfile.Value)
+		put(image, "dockerfile", scalar(dockerfile, s.path(path)))
+	} else {
+		path = filepath.Join(folder, path)
 	}
-	s.artifacts = append(s.artifacts, a)
-	if a.image == "" {
+	s.implicitArgs(n, image, requires, path)
+	images.Put(scalar(name, a.image), image)
+}
+
+// argument is an instruction of a Dockerfile.
+var argument = regexp.MustCompile(`(?mi)^[ \t]*ARG[ \t]+([a-z0-9_]+)`)
+
+// implicitArgs adds the build arguments that skaffold adds where the Dockerfile has them: how it was
+// started, and the references of other images.
+func (s *translator) implicitArgs(n, image, requires *tree.Node, dockerfile string) {
+	full := tree.Abs(s.dir, dockerfile)
+	text, err := files.Read(full, maxConfig)
+	if err == nil { // else its image reports it
+		s.files = append(s.files, full)
+	}
+	isUsed := map[string]bool{}
+	for _, match := range argument.FindAllStringSubmatch(string(text), -1) {
+		isUsed[match[1]] = true
+	}
+	give := func(name string, value *tree.Node) {
+		args := image.Get("args")
+		if args == nil {
+			args = n.As(yaml.MappingNode, n.Path)
+		}
+		if isUsed[name] && args.Get(name) == nil {
+			put(args, name, value)
+			put(image, "args", args)
+		}
+	}
+	give("SKAFFOLD_RUN_MODE", scalar(n, "dev"))
+	if requires == nil {
 		return
 	}
-	if a.image != a.name {
-		s.inform(name, "the image is called %s, without a registry: devloop brings it to the nodes itself", a.image)
+	for _, item := range s.items(requires) {
+		var base, alias *tree.Node
+		s.section(item, keys{"image": into(&base), "alias": into(&alias)})
+		if base == nil {
+			s.Wrong(item, `"image" is missing`)
+			continue
+		}
+		of := s.artifactOf(base)
+		if of == nil {
+			continue
+		}
+		if alias = cmp.Or(alias, base); !isUsed[alias.Value] {
+			s.inform(alias, "the Dockerfile has no ARG %s: it is not built from the image %s", alias.Value, of.name)
+		}
+		give(alias.Value, scalar(base, s.templated(s.placeholder("image", of.image))))
 	}
-	images.Put(scalar(name, a.image), image)
 }
 
 // dockerfilePath returns the path of a Dockerfile that skaffold looks for in the context first.
@@ -155,12 +217,12 @@ func exists(path string) bool {
 }
 
 // dockerOnly are keys for the docker command.
-func (s *translator) dockerOnly() keys {
+func (s *translator) dockerOnly(image *tree.Node) keys {
 	return keys{
 		"network":    s.lost("builds have the builder's own network"),
 		"addHost":    s.lost("builds do not know these names"),
 		"cacheFrom":  s.lost("the builder's own cache is used"),
-		"cliFlags":   s.lost("the docker command is not used: without these flags"),
+		"cliFlags":   func(n *tree.Node) { s.dockerFlags(n, image) },
 		"pullParent": s.lost("a base image that Docker holds is taken as it is; the key r asks registries for the others"),
 		"noCache":    s.lost("the builder's cache is used: what has not changed is not built again"),
 		"squash":     s.lost("the image keeps its layers"),
@@ -170,16 +232,18 @@ func (s *translator) dockerOnly() keys {
 // kanikoOnly are keys for kaniko. Most of them change nothing about the image.
 func (s *translator) kanikoOnly() keys {
 	only := keys{
-		"label":       s.lost("the image does not get these labels"),
-		"env":         s.lost("builds do not get these variables"),
-		"destination": s.lost("the image is not pushed"),
+		"label":        s.lost("the image does not get these labels"),
+		"env":          s.lost("builds do not get these variables"),
+		"destination":  s.lost("the image is not pushed"),
+		"flags":        s.lost("kaniko is not called: without these flags"),
+		"volumeMounts": s.lost("builds do not get these volumes"),
 	}
 	for _, key := range strings.Fields(`
-		buildContext cache cleanup copyMaxRetries copyTimeout digestFile flags force ignorePaths image
+		buildContext buildContextCompressionLevel cache cleanup copyMaxRetries copyTimeout digestFile force ignorePaths image imagePullSecret
 		imageFSExtractRetry imageNameWithDigestFile initImage insecure insecurePull insecureRegistry logFormat
 		logTimestamp ociLayoutPath pushRetry registryCertificate registryMirror reproducible singleSnapshot
 		skipTLS skipTLSVerifyPull skipTLSVerifyRegistry skipUnusedStages snapshotMode tarPath useNewRun
-		verbosity volumeMounts whitelistVarRun`) {
+		verbosity whitelistVarRun`) {
 		only[key] = s.harmless("is for kaniko: ignored")
 	}
 	return only
@@ -187,7 +251,7 @@ func (s *translator) kanikoOnly() keys {
 
 // docker reads how an image is built from a Dockerfile, and returns the path of that: it depends on
 // the context, which may stand further down.
-func (s *translator) docker(n, image *tree.Node, builderOnly keys) (dockerfile *tree.Node) {
+func (s *translator) docker(n, image *tree.Node, a artifact, builderOnly keys) (dockerfile *tree.Node) {
 	known := keys{
 		"dockerfile": func(n *tree.Node) {
 			if s.text(n) != "" {
@@ -195,7 +259,7 @@ func (s *translator) docker(n, image *tree.Node, builderOnly keys) (dockerfile *
 			}
 		},
 		"target":    func(n *tree.Node) { put(image, "target", scalar(n, s.text(n))) },
-		"buildArgs": func(n *tree.Node) { s.buildArgs(n, image) },
+		"buildArgs": func(n *tree.Node) { s.buildArgs(n, image, a.name) },
 		"secret":    func(n *tree.Node) { s.secret(n, image) },
 		"secrets": func(n *tree.Node) {
 			for _, item := range s.items(n) {
@@ -212,10 +276,14 @@ func (s *translator) docker(n, image *tree.Node, builderOnly keys) (dockerfile *
 	return dockerfile
 }
 
-func (s *translator) buildArgs(n, image *tree.Node) {
+// buildArgs reads the build arguments of an artifact.
+func (s *translator) buildArgs(n, image *tree.Node, artifact string) {
 	if !s.isMapping(n) {
 		return
 	}
+	slash := max(strings.LastIndex(artifact, "/"), 0)
+	s.own = map[string]string{"IMAGE_REPO": artifact[:slash], "IMAGE_NAME": strings.TrimPrefix(artifact[slash:], "/"), "IMAGE_TAG": "latest"}
+	defer func() { s.own = nil }()
 	args := n.As(yaml.MappingNode, n.Path)
 	for _, e := range n.Entries {
 		value := e.Value
@@ -231,13 +299,16 @@ func (s *translator) buildArgs(n, image *tree.Node) {
 				continue
 			}
 			s.environment = append(s.environment, e.Key.Value)
-			value = scalar(value, set)
+			value = scalar(value, escapeBraces(set))
 		case value.IsScalar():
 			text, ok := s.plain(value, value.Value)
 			if !ok {
 				continue
 			}
-			value = scalar(value, text)
+			if strings.Contains(value.Value, "IMAGE_TAG") {
+				s.note(value, "IMAGE_TAG is latest for the build: the image's tag is a hash of what it is built from, and so of this")
+			}
+			value = scalar(value, escapeBraces(text))
 		}
 		args.Put(e.Key, value)
 	}
@@ -304,16 +375,5 @@ func (s *translator) platform(n, image *tree.Node) {
 		s.note(items[0], "%q is no os/arch[/variant]: images are built for this machine's platform", items[0].Value)
 	default:
 		put(image, "platform", scalar(items[0], items[0].Value))
-	}
-}
-
-// unnamedImages notes images that no release would get.
-func (s *translator) unnamedImages() {
-	for _, a := range s.artifacts {
-		isNamed := slices.ContainsFunc(s.releases, func(r *tree.Node) bool { return s.namedIn[r][a.name] })
-		if a.image != "" && !isNamed && len(s.releases) > 0 {
-			s.note(a.at, "no value of a release names this image: what charts say of it is deployed as it stands there, "+
-				"without the tag; write %s under setValueTemplates", fullReference(a))
-		}
 	}
 }

@@ -2,38 +2,49 @@ package skaffold
 
 import (
 	"cmp"
+	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/devloop/devloop/pkg/config/tree"
 )
 
+// deployment is what a configuration says about what is deployed, and by what.
+type deployment struct {
+	isOneOfSeveral bool // configurations: then nothing is deployed by default
+
+	rendered, installed *tree.Node   // manifests.helm and deploy.helm
+	rawYAML, kustomize  []*tree.Node // paths
+	kubectl             *tree.Node   // deploy.kubectl, or deploy.kustomize, which calls kubectl
+	others              []string     // deployers that devloop does not have
+	hasKpt              bool         // packages to render
+
+	kubectlNamespace *tree.Node // that a flag or defaultNamespace says
+	helmFlags        helmFlags
+	before, after    *tree.Node // lists of commands around all releases
+}
+
 // deploy reads the section deploy.
 func (s *translator) deploy(n, made *tree.Node) {
-	const (
-		notDeployed = "is not deployed: devloop deploys Helm releases; put these manifests into a chart"
-		notRun      = "these commands are not run"
-		noKubectl   = "kubectl is not called: without these flags"
-		noKpt       = "kpt is not called: without these flags"
-	)
+	other := func(deployer, text string) func(*tree.Node) {
+		return func(n *tree.Node) {
+			s.others = append(s.others, deployer)
+			s.note(n, "%s", text)
+		}
+	}
 	s.section(n, keys{
-		"helm":        s.helm,
+		"helm":        into(&s.installed),
 		"kubeContext": func(n *tree.Node) { put(made, "kubeContext", scalar(n, s.text(n))) },
-		"kubectl": s.unsupported("kubectl is not used: devloop deploys Helm releases alone", map[string]string{
-			"manifests": notDeployed, "remoteManifests": notDeployed, "flags": noKubectl, "hooks": notRun,
-			"defaultNamespace": "is for what kubectl deploys: a release says its own namespace",
-		}),
-		"kustomize": s.unsupported(notDeployed, map[string]string{
-			"flags": noKubectl, "buildArgs": "kustomize is not called: without these flags", "hooks": notRun,
-			"defaultNamespace": "is for what kustomize makes: a release says its own namespace",
-		}),
-		"kpt":    s.unsupported(notDeployed, map[string]string{"flags": noKpt, "applyFlags": noKpt, "hooks": notRun}),
-		"docker": s.unsupported("these containers are not started: devloop deploys Helm releases", nil),
-		"cloudrun": s.unsupported("is not deployed: devloop deploys Helm releases to a cluster on this machine",
-			map[string]string{"hooks": notRun}),
-		"tofu":        s.unsupported("is not deployed: devloop deploys Helm releases", nil),
+		"kubectl":     s.kubectlSection,
+		"kustomize":   s.kubectlSection,
+		"kpt":         other("kpt", "kpt is not called: what it would apply is not deployed"),
+		"docker":      other("docker", "these containers are not started: devloop deploys to a cluster"),
+		"cloudrun":    other("cloudrun", "is not deployed: devloop does not deploy to Cloud Run"),
+		"tofu":        other("tofu", "is not deployed: devloop does not call OpenTofu"),
 		"logs":        s.harmless("logs of pods are shown in devloop's own way: --logs, or the key l"),
 		"statusCheck": s.noteIf(false, "devloop waits for the pods of every release all the same"),
 		"statusCheckDeadlineSeconds": func(n *tree.Node) {
@@ -50,48 +61,194 @@ func (s *translator) deploy(n, made *tree.Node) {
 	})
 }
 
-// manifests reads what skaffold renders since v3: devloop deploys the Helm releases only.
+// manifests reads what skaffold renders since v3.
 func (s *translator) manifests(n *tree.Node) {
-	const notDeployed = "these manifests are not deployed: devloop deploys Helm releases; put them into a chart"
 	s.section(n, keys{
-		"helm": s.helm,
-		"kustomize": s.unsupported(notDeployed, map[string]string{
-			"buildArgs": "kustomize is not called: without these flags",
-		}),
-		"kpt":             s.unsupported(notDeployed, nil),
-		"rawYaml":         s.lost(notDeployed),
-		"remoteManifests": s.lost(notDeployed),
-		"generate":        s.lost(notDeployed),
-		"hooks":           s.lost("these commands are not run when manifests are rendered"),
-		"transform":       s.lost("manifests are deployed as the charts make them"),
-		"validate":        s.lost("manifests are checked by the API server alone"),
-		"output":          s.lost("manifests are not written to a folder; devloop render prints them"),
+		"helm":            into(&s.rendered),
+		"rawYaml":         s.rawManifests,
+		"kustomize":       s.kustomization,
+		"remoteManifests": s.lost("these objects of a cluster are not read, and so not deployed"),
+		"kpt": func(n *tree.Node) {
+			s.hasKpt = true
+			s.note(n, "kpt is not called: what these packages hold is not deployed")
+		},
+		"hooks":     s.lost("these commands are not run when manifests are rendered"),
+		"transform": s.lost("manifests are deployed as they are, without these changes"),
+		"validate":  s.lost("manifests are checked by the API server alone"),
+		"output":    s.harmless("manifests are not written to a folder; devloop render prints them"),
 	})
 }
 
-// unsupported is for a deployer that devloop does not have. Each of its keys that holds anything
-// gets a note: its own of texts, or else the one for all.
-func (s *translator) unsupported(text string, texts map[string]string) func(*tree.Node) {
-	return func(n *tree.Node) {
-		if !n.IsMapping() {
-			s.note(n, "%s", text)
-			return
-		}
-		for _, e := range n.Entries {
-			if s.keys[e.Value] = e.Key; holdsValue(e.Value) {
-				s.note(e.Value, "%s", cmp.Or(texts[e.Key.Value], text))
-			}
-		}
-		if !holdsValue(n) { // kubectl: {}
-			s.inform(n, "%s", text)
-		}
+// kubectlSection reads deploy.kubectl or deploy.kustomize, which up to v2 have manifests, too.
+func (s *translator) kubectlSection(n *tree.Node) {
+	if s.kubectl == nil {
+		s.kubectl = n
+	}
+	isKustomize := strings.HasSuffix(n.Path, "kustomize")
+	known := keys{
+		"flags": s.kubectlFlags,
+		"hooks": s.hooks,
+		"defaultNamespace": func(n *tree.Node) {
+			s.kubectlNamespace = cmp.Or(s.kubectlNamespace, s.required(n, "defaultNamespace", n))
+		},
+	}
+	if isKustomize {
+		known["path"], known["paths"], known["buildArgs"] = s.kustomizePaths, s.kustomizePaths, s.kustomizeArgs
+	} else {
+		known["manifests"] = s.rawManifests
+		known["remoteManifests"] = s.lost("these objects of a cluster are not read, and so not deployed")
+	}
+	s.section(n, known)
+	if isKustomize && n.Get("path") == nil && n.Get("paths") == nil {
+		s.kustomize = append(s.kustomize, scalar(n, s.path(".")))
 	}
 }
 
-// holdsValue tells whether there is any value in n, at any depth.
-func holdsValue(n *tree.Node) bool {
-	return n.IsScalar() && !n.IsNull() && n.Value != "" || slices.ContainsFunc(n.Items, holdsValue) ||
-		slices.ContainsFunc(n.Entries, func(e tree.Entry) bool { return holdsValue(e.Value) })
+// rawManifests reads paths and patterns of manifests.
+func (s *translator) rawManifests(n *tree.Node) { s.rawYAML = append(s.rawYAML, s.localPaths(n)...) }
+
+// kustomizePaths reads the folders of kustomizations.
+func (s *translator) kustomizePaths(n *tree.Node) {
+	s.kustomize = append(s.kustomize, s.localPaths(n)...)
+}
+
+// kustomization reads manifests.kustomize.
+func (s *translator) kustomization(n *tree.Node) {
+	s.section(n, keys{"paths": s.kustomizePaths, "buildArgs": s.kustomizeArgs})
+	if n.Get("paths") == nil {
+		s.kustomize = append(s.kustomize, scalar(n, s.path(".")))
+	}
+}
+
+// localPaths reads a list of paths, or a single one. Those that lead to other machines are reported.
+func (s *translator) localPaths(n *tree.Node) (list []*tree.Node) {
+	items := []*tree.Node{n}
+	if !n.IsScalar() {
+		items = s.items(n)
+	}
+	for _, item := range items {
+		path, ok := s.plain(item, s.text(item))
+		switch {
+		case !ok || path == "":
+		case isURL(path):
+			s.note(item, "is not on this machine, and so not deployed: download it")
+		default:
+			list = append(list, scalar(item, s.path(path)))
+		}
+	}
+	return list
+}
+
+// releasesOf makes the releases of a configuration, whose root is given, and reports what skaffold
+// would deploy and devloop does not.
+func (s *translator) releasesOf(root, made *tree.Node) {
+	hasDeployer := s.installed != nil || s.kubectl != nil || len(s.others) > 0
+	if s.isBase && !s.isOneOfSeveral && !s.hasKpt && len(s.rawYAML)+len(s.kustomize) == 0 && s.rendered == nil && s.installed == nil &&
+		!slices.Contains(s.others, "docker") && !slices.Contains(s.others, "cloudrun") {
+		s.rawYAML = s.byDefault(cmp.Or(s.kubectl, root))
+	}
+	byKubectl := s.kubectl != nil || !s.isOneOfSeveral &&
+		(!hasDeployer || len(s.rawYAML) > 0 && !slices.Contains(s.others, "cloudrun"))
+	notApplied := func(list []*tree.Node) {
+		if len(list) > 0 {
+			s.note(list[0], "is not deployed: skaffold applies manifests only where deploy has kubectl")
+		}
+	}
+	switch {
+	case s.rendered == nil && s.installed != nil:
+		s.helm(s.installed, "install", "upgrade")
+	case s.rendered != nil && s.installed != nil:
+		s.helm(s.rendered, "install", "upgrade")
+		s.replacedHelm(s.rendered, s.installed)
+	case s.rendered != nil && byKubectl:
+		s.helm(s.rendered, "template")
+	case s.rendered != nil:
+		notApplied([]*tree.Node{s.rendered})
+	}
+	if !byKubectl {
+		notApplied(s.rawYAML)
+		notApplied(s.kustomize)
+		return
+	}
+	name := tree.Label(filepath.Base(s.dir), "app")
+	if n := root.Get("metadata").Get("name"); n != nil && n.IsScalar() {
+		name = tree.Label(n.Value, name)
+	}
+	if len(s.rawYAML) > 0 {
+		release := s.appliedRelease(s.rawYAML[0], name, name+"-manifests")
+		for _, path := range s.rawYAML {
+			add(release, "manifests", path)
+		}
+	}
+	for _, path := range s.kustomize {
+		title := name + "-" + tree.Label(path.Value, "kustomize")
+		if len(s.kustomize) == 1 {
+			title = name
+		}
+		release := s.appliedRelease(path, title, name+"-kustomize")
+		put(release, "kustomize", path)
+		put(release, "remoteBases", typed(path, "!!bool", "true"))
+	}
+}
+
+// byDefault are the manifests that skaffold deploys where nothing else is named.
+func (s *translator) byDefault(n *tree.Node) []*tree.Node {
+	const pattern = "k8s/*.yaml"
+	found, err := filepath.Glob(tree.Abs(s.dir, pattern))
+	if err == nil && len(found) > 0 {
+		s.inform(n, "names nothing to deploy: %s is deployed, as skaffold does", pattern)
+		return []*tree.Node{scalar(n, s.path(pattern))}
+	}
+	message := s.CheckFolder(s.dir, filepath.Dir(pattern)) // and if it appears, the file is read again
+	s.Wrong(n, "names nothing to deploy, and there is no %s, which skaffold deploys then%s", pattern, message)
+	return nil
+}
+
+// appliedRelease makes a release of what kubectl would apply. It gets the first name that is free.
+func (s *translator) appliedRelease(n *tree.Node, names ...string) *tree.Node {
+	const longest = 53 // that Helm takes
+	for i := range s.releases {
+		names = append(names, fmt.Sprintf("%s-%d", names[0][:min(len(names[0]), longest-4)], i+2))
+	}
+	isFree := func(name string) bool {
+		return len(name) <= longest &&
+			!slices.ContainsFunc(s.releases, func(r *tree.Node) bool { return r.Get("name").Value == name })
+	}
+	release := n.As(yaml.MappingNode, n.Path)
+	put(release, "name", scalar(n, names[slices.IndexFunc(names, isFree)]))
+	namespace := cmp.Or(s.namespaceFlag(n), s.kubectlNamespace)
+	if namespace == nil {
+		namespace = scalar(n, "default")
+		s.inform(n, "has no namespace: default is taken, whatever the kube context says")
+	}
+	put(release, "namespace", namespace)
+	s.addRelease(release, nil)
+	return release
+}
+
+// namespaceFlag returns the namespace that skaffold's flag -n has from the environment, nil if there
+// is none.
+func (s *translator) namespaceFlag(n *tree.Node) *tree.Node {
+	namespace, _ := s.lookupVariable("SKAFFOLD_NAMESPACE")
+	if namespace == "" {
+		return nil
+	}
+	return scalar(n, namespace)
+}
+
+// replacedHelm says that of both Helm sections, skaffold installs the releases of one.
+func (s *translator) replacedHelm(rendered, installed *tree.Node) {
+	known := keys{"hooks": s.hooks, "concurrency": ignore}
+	for _, key := range []string{"releases", "flags"} {
+		known[key] = func(n *tree.Node) {
+			if other := rendered.Get(key); other != nil && equal(n, other) {
+				s.inform(n, "is that of manifests.helm, too, which counts")
+			} else {
+				s.note(n, "differs from that of manifests.helm: that one counts, as for skaffold")
+			}
+		}
+	}
+	s.section(installed, known)
 }
 
 // shortDuration writes 600 seconds as 10m.

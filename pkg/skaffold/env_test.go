@@ -101,7 +101,7 @@ skaffold.env:7: SKAFFOLD_TAIL is a flag of skaffold: without it
 skaffold.env:8: KUBECONFIG fills in templates alone: export it, and devloop itself goes by it
 skaffold.yaml:4:123: build.artifacts[0].docker.secrets[0].id: the variable TOKEN is in skaffold.env alone, ` +
 		`where builds do not get secrets from: export it
-skaffold.yaml:4:154: build.artifacts[1].jib: the image jibbed is not built: devloop builds Dockerfiles`; reported(c,
+skaffold.yaml:5:63: deploy.helm.releases[0].namespace: team counts, by a flag of skaffold or helm`; reported(c,
 		nil) != want {
 		t.Errorf("reported:\n%s\nwant:\n%s", reported(c, nil), want)
 	}
@@ -115,7 +115,7 @@ skaffold.yaml:4:154: build.artifacts[1].jib: the image jibbed is not built: devl
 // TestSkaffoldEnvIsWatched holds that the file counts from the moment that it is there.
 func TestSkaffoldEnvIsWatched(t *testing.T) {
 	dir := everything(t)
-	c, err := skaffolded(t, dir, skaffoldHead)
+	c, err := skaffolded(t, dir, skaffoldHead+oneRelease)
 	if err != nil || !slices.Contains(c.Files(), filepath.Join(dir, envFile)) {
 		t.Errorf("%v: the files are %q", err, c.Files())
 	}

@@ -2,7 +2,6 @@ package skaffold
 
 import (
 	"cmp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -11,8 +10,13 @@ import (
 	"github.com/devloop/devloop/pkg/config/tree"
 )
 
-// targets are the kinds that devloop forwards to, in lower case as skaffold compares them.
-var targets = []string{"service", "deployment", "statefulset", "pod"}
+// targets are the kinds that devloop forwards to, by their names for kubectl.
+var targets = map[string]string{
+	"service": "service", "services": "service", "svc": "service",
+	"deployment": "deployment", "deployments": "deployment", "deploy": "deployment",
+	"statefulset": "statefulset", "statefulsets": "statefulset", "sts": "statefulset",
+	"pod": "pod", "pods": "pod", "po": "pod",
+}
 
 // forward reads one of portForward.
 func (s *translator) forward(n, made *tree.Node) {
@@ -44,8 +48,8 @@ func (s *translator) forward(n, made *tree.Node) {
 		s.Wrong(n, `"port" is missing`)
 		return
 	}
-	target := strings.ToLower(s.text(kind))
-	if !slices.Contains(targets, target) {
+	target := targets[strings.ToLower(s.text(kind))]
+	if target == "" {
 		s.note(n, "the port is not forwarded: devloop forwards to a service, a deployment, a stateful set or a pod, "+
 			"not to %q", kind.Value)
 		return
@@ -62,20 +66,40 @@ func (s *translator) forward(n, made *tree.Node) {
 		}
 	}
 	if forward.Get("namespace") == nil {
-		namespace := s.onlyNamespace()
+		namespace, isOnly := s.onlyNamespace()
+		if !isOnly {
+			s.note(n, "has no namespace, and the releases have several: the port is not forwarded, as for skaffold")
+			return
+		}
 		s.inform(n, "has no namespace: %s is taken", namespace)
 		put(forward, "namespace", scalar(n, namespace))
 	}
-	if forward.Get("local") == nil {
-		local := typed(port, "!!int", port.Value)
+	s.localPort(n, forward, made.Get("forwards").List())
+	s.gatewayHealth(n, forward)
+	add(made, "forwards", forward)
+}
+
+// localPort gives a forward its local port: by default the port that it leads to, and a free one if
+// another forward has that.
+func (s *translator) localPort(n, forward *tree.Node, others []*tree.Node) {
+	local := forward.Get("local")
+	if local == nil {
+		port := forward.Get("port")
+		local = typed(port, "!!int", port.Value)
 		if number, err := strconv.Atoi(port.Value); err != nil || number == 0 {
 			local.Value = "0"
 			s.inform(n, "has no localPort: a free port is taken, which the log names")
 		}
-		put(forward, "local", local)
 	}
-	s.gatewayHealth(n, forward)
-	add(made, "forwards", forward)
+	for _, other := range others {
+		if taken := other.Get("local"); taken.Value == local.Value && local.Value != "0" {
+			s.note(n, "the local port %s is that of the forward on line %d: a free port is taken, which the log names",
+				local.Value, other.Line)
+			local = typed(local, "!!int", "0")
+			break
+		}
+	}
+	put(forward, "local", local)
 }
 
 // gatewayHealth lets a forward to a Dask Gateway wait until that is healthy.
@@ -95,15 +119,14 @@ func (s *translator) gatewayHealth(n, forward *tree.Node) {
 	}
 }
 
-// onlyNamespace returns the namespace of the releases, or default if they have several.
-func (s *translator) onlyNamespace() string {
-	only := ""
+// onlyNamespace returns the namespace of the releases, or that they have several.
+func (s *translator) onlyNamespace() (namespace string, isOnly bool) {
 	for _, r := range s.releases {
-		namespace := r.Get("namespace").Value
-		if only != "" && namespace != only {
-			return "default"
+		other := r.Get("namespace").Value
+		if namespace != "" && namespace != other {
+			return "", false
 		}
-		only = namespace
+		namespace = other
 	}
-	return cmp.Or(only, "default")
+	return cmp.Or(namespace, "default"), true
 }

@@ -29,10 +29,10 @@ var (
 
 func unescape(text string) string { return escaped.ReplaceAllString(text, "$1") }
 
-// helmSet reads path=text as helm --set does: a comma begins another path=text, { } hold a list,
+// helmSet reads path=value as helm --set does: a comma begins another path=value, { } hold a list,
 // and a backslash makes the next character an ordinary one.
-func helmSet(path, text string) (set []assignment, err error) {
-	for rest := path + "=" + text; rest != ""; {
+func helmSet(text string) (set []assignment, err error) {
+	for rest := text; rest != ""; {
 		key := setKey.FindStringSubmatch(rest)
 		switch {
 		case key == nil:

@@ -1,6 +1,7 @@
 package skaffold
 
 import (
+	"cmp"
 	"runtime"
 	"slices"
 
@@ -9,19 +10,28 @@ import (
 	"github.com/devloop/devloop/pkg/config/tree"
 )
 
-// hooks reads commands around all releases.
-func (s *translator) hooks(n *tree.Node) (list []*tree.Node) {
-	for _, item := range s.items(n) {
-		s.section(item, keys{
-			"host": func(n *tree.Node) {
-				if hook := s.hook(n); hook != nil {
-					list = append(list, hook)
-				}
-			},
-			"container": s.lost("this command is not run: devloop runs commands on this machine alone"),
-		})
+// hooks reads the commands around a deployer.
+func (s *translator) hooks(n *tree.Node) {
+	into := func(list **tree.Node) func(*tree.Node) {
+		return func(n *tree.Node) {
+			for _, item := range s.items(n) {
+				s.section(item, keys{
+					"host": func(n *tree.Node) {
+						hook := s.hook(n)
+						if hook == nil {
+							return
+						}
+						if *list == nil {
+							*list = hook.As(yaml.SequenceNode, hook.Path)
+						}
+						(*list).Items = append((*list).Items, hook)
+					},
+					"container": s.lost("this command is not run: devloop runs commands on this machine alone"),
+				})
+			}
+		}
 	}
-	return list
+	s.section(n, keys{"before": into(&s.before), "after": into(&s.after)})
 }
 
 // hook reads one command, nil if it is wrong or for another system.
@@ -67,32 +77,24 @@ func (s *translator) hook(n *tree.Node) *tree.Node {
 	return hook
 }
 
-// around gives the commands around all releases to the first or the last one.
-func (s *translator) around(when string, commands []*tree.Node) {
-	if len(commands) == 0 {
+// putHooks puts the commands around all releases into made.
+func (s *translator) putHooks(made *tree.Node) {
+	first := cmp.Or(s.before, s.after)
+	if first == nil {
 		return
 	}
-	if len(s.releases) == 0 {
-		s.note(commands[0], "there is no release: the command is not run")
-		return
+	hooks := first.As(yaml.MappingNode, first.Path)
+	if s.before != nil {
+		put(hooks, "before", s.before)
 	}
-	release := s.releases[0]
-	if when == "after" {
-		release = s.releases[len(s.releases)-1]
+	if s.after != nil {
+		put(hooks, "after", s.after)
 	}
-	hooks := release.Get("hooks")
-	if hooks == nil {
-		hooks = release.As(yaml.MappingNode, commands[0].Path)
-		put(release, "hooks", hooks)
-	}
-	list := commands[0].As(yaml.SequenceNode, commands[0].Path)
-	list.Items = commands
-	put(hooks, when, list)
+	put(made, "hooks", hooks)
 	variables := "none of skaffold's"
 	if len(s.variables) > 0 {
 		variables += " or of skaffold.env"
 	}
-	s.note(commands[0], "the command runs %s the release %s, and only if something of that one differs; "+
-		"it has the variables DEVLOOP_RELEASE, DEVLOOP_NAMESPACE and KUBECONFIG, and %s",
-		when, release.Get("name").Value, variables)
+	s.note(first, "the commands run around all releases, and only if any of these differs; "+
+		"they have the variable KUBECONFIG, and %s", variables)
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 	"helm.sh/helm/v3/pkg/helmpath"
@@ -17,21 +18,14 @@ import (
 	"github.com/devloop/devloop/pkg/files"
 )
 
-// helm reads deploy.helm, or manifests.helm.
-func (s *translator) helm(n *tree.Node) {
-	const notCalled = "helm is not called: without these flags"
-	flags := func(n *tree.Node) {
-		hasOthers := false
-		for _, flag := range s.items(n) {
-			if flag.Value == "--create-namespace" {
-				s.createNamespace = true
-			} else {
-				hasOthers = true
-			}
-		}
-		if hasOthers {
-			s.note(n, notCalled)
-		}
+// helm reads deploy.helm, or manifests.helm. skaffold calls helm with these commands for it.
+func (s *translator) helm(n *tree.Node, commands ...string) {
+	if !s.isMapping(n) {
+		return
+	}
+	s.helmFlags = helmFlags{}
+	if flags := n.Get("flags"); flags != nil {
+		s.helmFlagsOf(flags, commands)
 	}
 	s.section(n, keys{
 		"releases": func(n *tree.Node) {
@@ -39,15 +33,9 @@ func (s *translator) helm(n *tree.Node) {
 				s.release(item)
 			}
 		},
-		"flags": func(n *tree.Node) {
-			s.section(n, keys{"install": flags, "upgrade": flags, "global": s.lost(notCalled)})
-		},
-		"hooks": func(n *tree.Node) {
-			s.section(n, keys{
-				"before": func(n *tree.Node) { s.before = append(s.before, s.hooks(n)...) },
-				"after":  func(n *tree.Node) { s.after = append(s.after, s.hooks(n)...) },
-			})
-		},
+		"flags":       ignore,
+		"hooks":       s.hooks,
+		"concurrency": s.harmless("releases are applied side by side"),
 	})
 }
 
@@ -112,27 +100,67 @@ func (s *translator) release(n *tree.Node) {
 	if !s.chart(n, release, source) {
 		return
 	}
-	space := scalar(n, "default")
-	if namespace == nil {
+	space := cmp.Or(s.namespaceFlag(n), s.helmFlags.namespace)
+	switch {
+	case space != nil: // over what the release says
+		if namespace != nil && namespace.Value != space.Value {
+			s.inform(namespace, "%s counts, by a flag of skaffold or helm", space.Value)
+		}
+	case namespace != nil:
+		if space = s.required(n, "namespace", namespace); space == nil {
+			return
+		}
+	default:
+		space = scalar(n, "default")
 		s.inform(n, "has no namespace: default is taken, whatever the kube context says")
-	} else if space = s.required(n, "namespace", namespace); space == nil {
-		return
 	}
 	put(release, "namespace", space)
-	s.names = map[string]bool{}
+	if s.helmFlags.createNamespace && release.Get("createNamespace") == nil {
+		put(release, "createNamespace", typed(release, "!!bool", "true"))
+	}
+	if s.helmFlags.rollback {
+		put(release, "onFailure", scalar(n, "rollback"))
+	}
 	s.values(release, v)
-	all := s.literals(n, release)
-	s.inTemplates(cmp.Or(source.chartPath, source.remoteChart), release)
-	s.namedIn[release] = s.names
 	if daskGateway.MatchString(release.Get("chart").Value) {
 		g := gateway{release: title.Value, namespace: space.Value}
-		g.prefix, g.isUnknown = gatewayPrefix(all)
+		g.prefix, g.isUnknown = s.gatewayPrefix(release)
 		s.gateways = append(s.gateways, g)
 		s.inform(n, "is Dask Gateway: it counts as up when its deployments are (health), and before it is removed, "+
 			"the Dask clusters that users made are (cleanup.before)")
 	}
-	s.releases = append(s.releases, release)
-	s.waits = append(s.waits, waits)
+	s.addRelease(release, waits)
+}
+
+// addRelease adds a release; waits is its wait: true, nil if it has none.
+func (s *translator) addRelease(release, waits *tree.Node) {
+	s.releases, s.waits = append(s.releases, release), append(s.waits, waits)
+}
+
+// gatewayPrefix returns what stands before the paths of a Dask Gateway's API, in the values of its
+// release, or that it is not known.
+func (s *translator) gatewayPrefix(release *tree.Node) (prefix string, isUnknown bool) {
+	const path = "gateway.prefix"
+	n := cmp.Or(release.Get("setString").Get(path), release.Get("set").Get(path),
+		release.Get("inlineValues").Get("gateway").Get("prefix"))
+	for _, file := range slices.Backward(release.Get("values").List()) {
+		text, err := files.Read(tree.Abs(s.project, file.Value), maxValue)
+		if n == nil && err == nil { // else the deployment says why it cannot be read
+			root := (&tree.Report{}).Parse(&tree.Origin{Name: file.Value}, text)
+			if n = root.Get("gateway").Get("prefix"); n != nil {
+				n = escapeTree(n)
+			}
+		}
+	}
+	if n == nil || n.IsNull() {
+		return "", false
+	}
+	const braces = `{{ "{{" }}` // mean themselves, all others a template
+	if prefix = strings.Trim(strings.ReplaceAll(n.Value, braces, "{{"), "/"); prefix != "" {
+		prefix = "/" + prefix
+	}
+	isTemplate := strings.Contains(strings.ReplaceAll(n.Value, braces, ""), "{{")
+	return prefix, !n.IsScalar() || isTemplate || strings.ContainsFunc(prefix, unicode.IsSpace)
 }
 
 // required returns the value of a key, which may be a template; nil if it was reported.
@@ -202,15 +230,18 @@ func (s *translator) chart(n, release *tree.Node, source chartSource) bool {
 		hasVersions = true
 	}
 	put(release, "chart", chart)
-	if source.version == nil {
+	version := s.helmFlags.version
+	switch {
+	case source.version != nil:
+		if version = s.required(n, "version", source.version); version == nil {
+			return false
+		}
+	case version == nil:
 		return true
 	}
-	version := s.required(n, "version", source.version)
 	switch {
-	case version == nil:
-		return false
 	case !hasVersions:
-		s.note(source.version, "the chart has the version that it has: a version only chooses one of a repository's")
+		s.note(cmp.Or(source.version, version), "the chart has the version that it has: a version only chooses one of a repository's")
 	default:
 		put(release, "version", version)
 	}
@@ -279,9 +310,6 @@ func (s *translator) finishReleases(made *tree.Node) {
 	}
 	ordered := hasOrder() // else wait: true makes an order
 	for i, release := range s.releases {
-		if s.createNamespace && release.Get("createNamespace") == nil {
-			put(release, "createNamespace", typed(release, "!!bool", "true"))
-		}
 		for before, waits := range slices.Backward(s.waits[:i]) {
 			if waits != nil && !ordered { // that one waits for those before it
 				add(release, "dependsOn", scalar(waits, s.releases[before].Get("name").Value))
@@ -294,8 +322,12 @@ func (s *translator) finishReleases(made *tree.Node) {
 		s.inform(s.releases[1], "releases are applied side by side, not one after the other: "+
 			"dependsOn, or wait: true of the one before, keeps an order")
 	}
-	s.around("before", s.before)
-	s.around("after", s.after)
+	s.putHooks(made)
+	if timeout := s.helmFlags.timeout; timeout != nil && made.Get("timeouts") == nil {
+		timeouts := timeout.As(yaml.MappingNode, timeout.Path)
+		put(timeouts, "rollout", timeout)
+		put(made, "timeouts", timeouts)
+	}
 	for i, g := range s.gateways {
 		isIt := func(r *tree.Node) bool { return r.Get("name").Value == g.release }
 		release := s.releases[slices.IndexFunc(s.releases, isIt)]

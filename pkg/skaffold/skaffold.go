@@ -40,8 +40,8 @@ func Translate(r *tree.Report, root *tree.Node, dir string, profiles []string) *
 			devloopVersion, knownVersions, v.Value)
 		return &tree.Translation{}
 	}
-	s := &translator{Report: r, project: dir, dir: dir, isBase: root.Origin.Order == 0, keys: map[*tree.Node]*tree.Node{},
-		namedIn: map[*tree.Node]map[string]bool{}, noted: map[tree.Note]bool{}, names: map[string]bool{}}
+	s := &translator{Report: r, project: dir, dir: dir, isBase: root.Origin.Order == 0,
+		keys: map[*tree.Node]*tree.Node{}, noted: map[tree.Note]bool{}}
 	root = s.document(root, profiles)
 	return &tree.Translation{Root: root, Format: v.Value, Notes: s.notes, Files: s.files, Variables: s.environment}
 }
@@ -55,15 +55,12 @@ type translator struct {
 
 	artifacts    []artifact
 	placeholders []placeholder
+	own          map[string]string // variables of the artifact whose build arguments are read
 
-	releases []*tree.Node                   // as devloop.yaml has them
-	gateways []gateway                      // those that are a Dask Gateway
-	namedIn  map[*tree.Node]map[string]bool // the artifacts in the values of each release
-	names    map[string]bool                // those of the current release
-
-	createNamespace bool         // by a flag of helm
-	before, after   []*tree.Node // hooks around all releases
-	waits           []*tree.Node // the wait: true of each release, nil if it has none
+	deployment
+	releases []*tree.Node // as devloop.yaml has them
+	gateways []gateway    // those that are a Dask Gateway
+	waits    []*tree.Node // the wait: true of each release, nil if it has none
 
 	keys        map[*tree.Node]*tree.Node // of the values that were read
 	notes       []tree.Note
@@ -116,13 +113,13 @@ func (s *translator) document(root *tree.Node, profiles []string) *tree.Node {
 		"customActions":    s.lost("there is no skaffold exec: these actions are not run"),
 		"resourceSelector": s.lost("manifests are not rewritten, so nothing is selected"),
 	})
+	s.releasesOf(root, made)
 	s.finishReleases(made)
 	if forwards != nil {
 		for _, item := range s.items(forwards) {
 			s.forward(item, made)
 		}
 	}
-	s.unnamedImages()
 	return made
 }
 
@@ -169,7 +166,11 @@ func into(value **tree.Node) func(*tree.Node) { return func(n *tree.Node) { *val
 
 // lost is for keys that devloop has nothing for; the text says what happens instead.
 func (s *translator) lost(text string) func(*tree.Node) {
-	return func(n *tree.Node) { s.note(n, "%s", text) }
+	return func(n *tree.Node) {
+		if n.IsScalar() || len(n.Items)+len(n.Entries) > 0 {
+			s.note(n, "%s", text)
+		}
+	}
 }
 
 // harmless is for keys without which nothing is lost.

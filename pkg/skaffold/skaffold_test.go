@@ -23,6 +23,9 @@ import (
 	"github.com/devloop/devloop/pkg/config/tree"
 )
 
+// oneRelease makes a file complete that is about something else.
+const oneRelease = "deploy: { helm: { releases: [{ name: r, chartPath: chart.tgz, namespace: n }] } }\n"
+
 const skaffoldHead = "apiVersion: skaffold/v4beta6\nkind: Config\nmetadata: { name: p }\n"
 
 // skaffolded writes text as skaffold.yaml into dir, where there is no devloop.yaml, and loads it
@@ -110,10 +113,10 @@ func TestSkaffoldV2(t *testing.T) {
 		t.Fatal(err)
 	}
 	want, err := load(t, got.Dir, fmt.Sprintf(`apiVersion: devloop/v1
-name: %q
+name: %[1]q
 images:
   gcr.io/team/web: { dockerfile: Dockerfile.worker, secrets: { token: { file: values.yaml } } }
-  api: { dockerfile: Dockerfile.client }
+  api: { dockerfile: Dockerfile.client, aliases: [localhost:5000/api] }
   cache: { context: sub }
 releases:
   - { name: web, chart: deploy/dask-session, namespace: default, set: { image: '{{ image "gcr.io/team/web" }}', `+
@@ -125,6 +128,7 @@ releases:
 		`'{{ tag "api" }}', image.pullPolicy: Never }
   - { name: cache, chart: redis, repo: https://charts.example.com, namespace: default,
       set: { image.repository: '{{ repository "cache" }}', image.tag: '{{ tag "cache" }}' } }
+  - { name: %[1]q, manifests: [k8s/*.yaml], namespace: default }
 `, got.Name))
 	if err != nil {
 		t.Fatal(err)
@@ -134,8 +138,8 @@ releases:
 	}
 	if want := `skaffold.yaml:4:3: build.tagPolicy: a tag is the hash of all that the image is made from
 skaffold.yaml:7:87: build.artifacts[0].docker.secret.dst: the Dockerfile says where a secret is
-skaffold.yaml:8:7: build.artifacts[1].image: the image is called api, without a registry: ` +
-		`devloop brings it to the nodes itself
+skaffold.yaml:8:14: build.artifacts[1].image: the image is called api: ` +
+		`devloop brings it to the nodes without that registry
 skaffold.yaml:9:7: build.artifacts[1].kaniko: the image is built by BuildKit, as a docker artifact
 skaffold.yaml:15:9: deploy.helm.releases[0]: has no namespace: default is taken, whatever the kube context says
 skaffold.yaml:18:33: deploy.helm.releases[0].imageStrategy.fqn.property: has no meaning for devloop: ignored
@@ -143,8 +147,8 @@ skaffold.yaml:19:9: deploy.helm.releases[1]: releases are applied side by side, 
 		`or wait: true of the one before, keeps an order
 skaffold.yaml:24:58: deploy.helm.releases[1].setValues.image.tag: is set again, and that counts
 skaffold.yaml:25:9: deploy.helm.releases[2]: has no namespace: default is taken, whatever the kube context says
-skaffold.yaml:31:14: deploy.kubectl.manifests: is not deployed: devloop deploys Helm releases; ` +
-		`put these manifests into a chart`; reported(got, nil) != want {
+skaffold.yaml:31:26: deploy.kubectl.manifests[0]: has no namespace: default is taken, ` +
+		`whatever the kube context says`; reported(got, nil) != want {
 		t.Errorf("reported:\n%s\nwant:\n%s", reported(got, nil), want)
 	}
 }
@@ -209,21 +213,22 @@ func TestEveryKeyOfSkaffold(t *testing.T) {
 	if unknown := "skaffold has no such key"; strings.Contains(reported(c, nil), unknown) {
 		t.Errorf("a key is not known:\n%s", reported(c, nil))
 	}
-	two := c.Releases[2]
+	two := c.Releases[1]
 	for _, check := range []struct{ got, want any }{
-		{two.Set, config.SetValues{"a": int64(1), "b.c": "x", "d": true, "deep.e[0]": "f", "deep.e[1].g": "0.5",
+		{two.Set, config.SetValues{"flag.a": int64(1), "raw": `a{{ "{{" }}.IMAGE_TAG_worker}}`,
+			"a": int64(1), "b.c": "x", "d": true, "deep.e[0]": "f", "deep.e[1].g": "0.5",
 			"nothing": nil,
 			`h\.i/j`:  nil,
 			"image":   `{{ image "worker" }}`, "of-x": `{{ repository "client" }}:{{ tag "client" }}`,
 			"domain": `{{ registry "client" }}/{{ path "client" }}`}},
 		{two.InlineValues, map[string]any{"text": `{{ "{{" }} .Release.Name }}`,
-			"deep": map[string]any{"list": []any{1.0, "two"}}, "list": []any{1.0, " two", `{{ tag "worker" }}`}}},
-		{two.SetString, map[string]string{"file.text": `s{{ "{{" }}ecret` + "\n"}},
+			"deep": map[string]any{"list": []any{1.0, "two"}}, "list": []any{1.0, " two"}, "tags": []any{1.0, `{{ tag "worker" }}`}}},
+		{two.SetString, map[string]string{"flag.b": "2", "file.text": `s{{ "{{" }}ecret` + "\n"}},
 		{two.DependsOn, []string{"one-x"}},
-		{c.Releases[1].Version, "1.0.0"},
-		{c.Images[0].Args, map[string]string{"A": "x", "B": "1"}},
+		{c.Releases[0].Version, "1.0.0"},
+		{c.Images[0].Args, map[string]string{"A": "x", "B": "1", "E": "5"}},
 		{c.Timeouts.Rollout, 90 * time.Second},
-		{c.Releases[0].Hooks.Before[0].Command, []string{"sh", "-c", `cd "$0" && exec "$@"`, "sub", "echo", `{{ "{{" }}a`}},
+		{c.Hooks.Before[1].Command, []string{"sh", "-c", `cd "$0" && exec "$@"`, "sub", "echo", `{{ "{{" }}a`}},
 	} {
 		if !reflect.DeepEqual(check.got, check.want) {
 			t.Errorf("got  %#v\nwant %#v", check.got, check.want)
@@ -263,8 +268,7 @@ func checkText(t *testing.T, c *config.Config) {
 
 // inHelm is a skaffold.yaml with one release that has these keys.
 func inHelm(keys string) string {
-	return skaffoldHead + "build: { artifacts: [{ image: worker, docker: { dockerfile: Dockerfile.worker } }, { image: " +
-		"jibbed, jib: {} }] }\n" +
+	return skaffoldHead + "build: { artifacts: [{ image: worker, docker: { dockerfile: Dockerfile.worker } }] }\n" +
 		"deploy: { helm: { releases: [{ name: r, chartPath: chart.tgz, namespace: n,\n" + keys + " }] } }\n"
 }
 
@@ -276,9 +280,12 @@ var wrongSkaffold = []struct {
 	want       []string
 }{
 	{name: "nothing", text: "apiVersion: skaffold/v2alpha1\nkind: Config\nmetadata: { name: p }\nbuild:\ndeploy:\n" +
-		"portForward: ~\nprofiles:\n"},
+		"portForward: ~\nprofiles:\n", want: []string{
+		`skaffold.yaml:1:1: names nothing to deploy: k8s/*.yaml is deployed, as skaffold does`,
+		`skaffold.yaml:1:1: has no namespace: default is taken, whatever the kube context says`,
+	}},
 	{name: "Windows", text: strings.ReplaceAll(skaffoldHead+
-		"build:\n  artifacts:\n  - image: worker\n    docker: { dockerfile: Dockerfile.worker }\n", "\n", "\r\n")},
+		"build:\n  artifacts:\n  - image: worker\n    docker: { dockerfile: Dockerfile.worker }\n"+oneRelease, "\n", "\r\n")},
 	{name: "two configurations", text: skaffoldHead + "---\n" + skaffoldHead, want: []string{
 		`skaffold.yaml:5:1: a second YAML document starts here; the file has to be one document: ` +
 			`give each a file of its own, and a devloop of its own (devloop -f FILE)`,
@@ -288,7 +295,7 @@ var wrongSkaffold = []struct {
 			`not "skaffold/v1beta15"; ` +
 			`skaffold fix --overwrite writes a newer one`,
 	}},
-	{name: "unknown keys", text: skaffoldHead + "buld: {}\n.anchors: [&a 1]\nbuild: { artefacts: [] }\n", want: []string{
+	{name: "unknown keys", text: skaffoldHead + "buld: {}\n.anchors: [&a 1]\nbuild: { artefacts: [] }\n" + oneRelease, want: []string{
 		`skaffold.yaml:4:1: buld: skaffold has no such key, or devloop does not know it: ignored; did you mean "build"?`,
 		`skaffold.yaml:6:10: build.artefacts: skaffold has no such key, or devloop does not know it: ignored; ` +
 			`did you mean "artifacts"?`,
@@ -302,7 +309,7 @@ var wrongSkaffold = []struct {
 		`skaffold.yaml:5:68: deploy.statusCheckDeadlineSeconds: must be a number of seconds, but is text "soon"`,
 		`skaffold.yaml:6:14: portForward: must be a list, but is a mapping`,
 	}},
-	{name: "a name", text: "apiVersion: skaffold/v4beta1\nkind: Config\nmetadata: { name: My_App }\n", want: []string{
+	{name: "a name", text: "apiVersion: skaffold/v4beta1\nkind: Config\nmetadata: { name: My_App }\n" + oneRelease, want: []string{
 		`skaffold.yaml:3:19: metadata.name: "My_App" is no name for Kubernetes: the project is called my-app`,
 	}},
 	{name: "artifacts", text: skaffoldHead + `build:
@@ -323,14 +330,12 @@ var wrongSkaffold = []struct {
 			`did you mean "Dockerfile.worker"?`,
 		`skaffold.yaml:8:16: build.artifacts[2].image: a is taken already, on line 7`,
 		`skaffold.yaml:9:28: build.artifacts[3].context: there is no folder "nowhere"`,
-		`skaffold.yaml:10:72: build.artifacts[4].requires: devloop does not build an image from another one that it ` +
-			`builds: make both stages of one Dockerfile, and choose by target`,
 		`skaffold.yaml:11:16: build.artifacts[5].image: "d:v1" must be an image name without a tag: up to 128 of a-z, ` +
 			`0-9 and single . _ - / within`,
 		`skaffold.yaml:11:81: build.artifacts[5].docker.buildArgs.A: the environment has no variable "NOT_THERE"`,
 		`skaffold.yaml:11:102: build.artifacts[5].docker.buildArgs.B: must be a single value, but is a list`,
-		`skaffold.yaml:11:109: build.artifacts[5].docker.buildArgs.C: names an image: what is known only when it is built ` +
-			`cannot stand here`,
+		`skaffold.yaml:11:109: build.artifacts[5].docker.buildArgs.C: no image has a variable "IMAGE_REPO_a", ` +
+			`nor has the environment; did you mean "IMAGE_REPO_b"?`,
 		`skaffold.yaml:12:84: build.artifacts[6].docker.secrets[0]: "id" is missing`,
 		`skaffold.yaml:12:118: build.artifacts[6].docker.secrets[1]: has "env" beside "file", ` +
 			`but needs exactly one of these keys: file, env`,
@@ -339,21 +344,19 @@ var wrongSkaffold = []struct {
 			`name the folder as the artifact's context`,
 	}},
 	{name: "templates", text: inHelm(`setValueTemplates:
- { a: "{{.IMAGE_TAG_wroker}}", b: "{{.IMAGE_TAG_jibbed}}", c: "{{.NOT_THERE}}", d: "{{ if true }}x{{ end }}", e: ` +
+ { a: "{{.IMAGE_TAG_wroker}}", c: "{{.NOT_THERE}}", d: "{{ if true }}x{{ end }}", e: ` +
 		`"{{ cmd \"ls\" }}", f: "{{ sha1 .A }}",
    g: "{{ upper .IMAGE_TAG }}", h: "{{", i: "{{ default \"x\" .NOT_THERE | quote }}", "{{.IMAGE_TAG}}": x, j: ` +
 		`"{{ .A.B }}", k: "{{ trim }}", l: "{{ 1 2 }}", m: "{{ $x := 1 }}" }, valuesFiles: ["{{.IMAGE_TAG}}"]`),
 		want: []string{
 			`skaffold.yaml:7:7: deploy.helm.releases[0].setValueTemplates.a: no image has a variable "IMAGE_TAG_wroker", ` +
 				`nor has the environment; did you mean "IMAGE_TAG_worker"?`,
-			`skaffold.yaml:7:35: deploy.helm.releases[0].setValueTemplates.b: image "jibbed" is built by jib, ` +
-				`which devloop does not do: what is deployed would lack it`,
-			`skaffold.yaml:7:63: deploy.helm.releases[0].setValueTemplates.c: the environment has no variable "NOT_THERE"`,
-			`skaffold.yaml:7:84: deploy.helm.releases[0].setValueTemplates.d: {{if true}}x{{end}} is not understood; ` +
+			`skaffold.yaml:7:35: deploy.helm.releases[0].setValueTemplates.c: the environment has no variable "NOT_THERE"`,
+			`skaffold.yaml:7:56: deploy.helm.releases[0].setValueTemplates.d: {{if true}}x{{end}} is not understood; ` +
 				`devloop fills in variables, and no more`,
-			`skaffold.yaml:7:114: deploy.helm.releases[0].setValueTemplates.e: cmd "ls" is not run while the file is read; ` +
+			`skaffold.yaml:7:86: deploy.helm.releases[0].setValueTemplates.e: cmd "ls" is not run while the file is read; ` +
 				`put what it prints into a variable of the environment`,
-			`skaffold.yaml:7:137: deploy.helm.releases[0].setValueTemplates.f: function "sha1" not defined; of functions, ` +
+			`skaffold.yaml:7:109: deploy.helm.releases[0].setValueTemplates.f: function "sha1" not defined; of functions, ` +
 				`devloop knows default, env, lower, quote, replace, squote, trim, trimPrefix, trimSuffix and upper`,
 			`skaffold.yaml:8:7: deploy.helm.releases[0].setValueTemplates.g: upper cannot change what is known only when the ` +
 				`image is built`,
@@ -372,7 +375,7 @@ var wrongSkaffold = []struct {
 				`cannot stand here`,
 		}},
 	{name: "values for helm --set", text: inHelm(useWorker +
-		`setValues: { a: "x,y", b: "{1,2", "c[0]": "{1}", d: "x,{{.IMAGE_TAG}}=1", "": x }, setFiles: { e: nowhere, f: ` +
+		`setValues: { a: "x,y", b: "{1,2", "c[0]": "{1}", "": x }, setFiles: { e: nowhere, f: ` +
 		`sub }, overrides: [x]`), want: []string{
 		`skaffold.yaml:6:64: deploy.helm.releases[0].setValues.a: helm --set reads "y" as a key without a value: ` +
 			`a comma within a value is written \,`,
@@ -380,12 +383,10 @@ var wrongSkaffold = []struct {
 			`which has no }: a { that begins a value is written \{`,
 		`skaffold.yaml:6:90: deploy.helm.releases[0].setValues.c[0]: a list at c[0] cannot be said in devloop.yaml: ` +
 			`write it to overrides`,
-		`skaffold.yaml:6:100: deploy.helm.releases[0].setValues.d: helm --set reads what is behind a comma as another key: ` +
-			`a comma within a value is written \,`,
-		`skaffold.yaml:6:126: deploy.helm.releases[0].setValues.: has no key`,
-		`skaffold.yaml:6:146: deploy.helm.releases[0].setFiles.e: there is no file "nowhere"`,
-		`skaffold.yaml:6:158: deploy.helm.releases[0].setFiles.f: "sub" is not a file`,
-		`skaffold.yaml:6:176: deploy.helm.releases[0].overrides: must be a mapping, but is a list`,
+		`skaffold.yaml:6:101: deploy.helm.releases[0].setValues.: has no key`,
+		`skaffold.yaml:6:121: deploy.helm.releases[0].setFiles.e: there is no file "nowhere"`,
+		`skaffold.yaml:6:133: deploy.helm.releases[0].setFiles.f: "sub" is not a file`,
+		`skaffold.yaml:6:151: deploy.helm.releases[0].overrides: must be a mapping, but is a list`,
 	}},
 	{name: "charts", text: skaffoldHead + `deploy:
   helm:
@@ -439,54 +440,37 @@ var wrongSkaffold = []struct {
 		`skaffold.yaml:4:` + strconv.Itoa(82+len(runtime.GOOS)) +
 			`: deploy.helm.hooks.before[1].host.command[1]: must be a single value, but is a list`,
 	}},
-	{name: "an image that no value names", text: skaffoldHead + `build: { artifacts: [{ image: team/my-worker, docker: ` +
-		`{ dockerfile: Dockerfile.worker } }] }
-deploy: { helm: { releases: [{ name: r, chartPath: chart.tgz }], hooks: { after: [{ host: { command: [b] } }] } } }
+	{name: "commands around all", text: skaffoldHead + `deploy: { helm: { releases: [{ name: r, chartPath: chart.tgz }], ` +
+		`hooks: { after: [{ host: { command: [b] } }] } } }
 `, want: []string{
-		`skaffold.yaml:4:24: build.artifacts[0].image: no value of a release names this image: ` +
-			`what charts say of it is deployed as it stands there, without the tag; write image: ` +
-			`"{{.IMAGE_FULLY_QUALIFIED_team_my_worker}}" under setValueTemplates`,
-		`skaffold.yaml:5:30: deploy.helm.releases[0]: has no namespace: default is taken, whatever the kube context says`,
-		`skaffold.yaml:5:91: deploy.helm.hooks.after[0].host: the command runs after the release r, ` +
-			`and only if something of that one differs; it has the variables DEVLOOP_RELEASE, ` +
-			`DEVLOOP_NAMESPACE and KUBECONFIG, and none of skaffold's`,
+		`skaffold.yaml:4:30: deploy.helm.releases[0]: has no namespace: default is taken, whatever the kube context says`,
+		`skaffold.yaml:4:91: deploy.helm.hooks.after[0].host: the commands run around all releases, and only if any of ` +
+			`these differs; they have the variable KUBECONFIG, and none of skaffold's`,
 	}},
-	{name: "what other tools deploy", text: skaffoldHead + `manifests: { kustomize: { paths: [k], buildArgs: [--x] }, ` +
+	{name: "what other tools deploy", text: skaffoldHead + `manifests: { kustomize: { paths: [.], buildArgs: [--x] }, ` +
 		`kpt: [p] }
 deploy:
-  kubectl: { flags: { apply: [--x] }, defaultNamespace: n, hooks: { before: [{ host: { command: [a] } }] }, ` +
-		`remoteManifests: [] }
-  kustomize: { paths: [k], flags: {}, defaultNamespace: n }
+  kubectl: { flags: { apply: [--x] }, defaultNamespace: n, remoteManifests: [] }
+  kustomize: { flags: {}, defaultNamespace: n }
   kpt: { dir: d }
   docker: { images: [i], useCompose: true }
   cloudrun: { region: r, hooks: { after: [{ command: [a] }] } }
 `, want: []string{
-		`skaffold.yaml:4:27: manifests.kustomize.paths: these manifests are not deployed: devloop deploys Helm releases; ` +
-			`put them into a chart`,
-		`skaffold.yaml:4:39: manifests.kustomize.buildArgs: kustomize is not called: without these flags`,
-		`skaffold.yaml:4:59: manifests.kpt: these manifests are not deployed: devloop deploys Helm releases; ` +
-			`put them into a chart`,
-		`skaffold.yaml:6:14: deploy.kubectl.flags: kubectl is not called: without these flags`,
-		`skaffold.yaml:6:39: deploy.kubectl.defaultNamespace: is for what kubectl deploys: a release says its own namespace`,
-		`skaffold.yaml:6:60: deploy.kubectl.hooks: these commands are not run`,
-		`skaffold.yaml:7:16: deploy.kustomize.paths: is not deployed: devloop deploys Helm releases; ` +
-			`put these manifests into a chart`,
-		`skaffold.yaml:7:39: deploy.kustomize.defaultNamespace: is for what kustomize makes: ` +
-			`a release says its own namespace`,
-		`skaffold.yaml:8:10: deploy.kpt.dir: is not deployed: devloop deploys Helm releases; ` +
-			`put these manifests into a chart`,
-		`skaffold.yaml:9:13: deploy.docker.images: these containers are not started: devloop deploys Helm releases`,
-		`skaffold.yaml:9:26: deploy.docker.useCompose: these containers are not started: devloop deploys Helm releases`,
-		`skaffold.yaml:10:15: deploy.cloudrun.region: is not deployed: devloop deploys Helm releases to a cluster on this ` +
-			`machine`,
-		`skaffold.yaml:10:26: deploy.cloudrun.hooks: these commands are not run`,
+		`skaffold.yaml:4:51: manifests.kustomize.buildArgs[0]: kustomize is not called: without --x`,
+		`skaffold.yaml:4:59: manifests.kpt: kpt is not called: what these packages hold is not deployed`,
+		`skaffold.yaml:6:31: deploy.kubectl.flags.apply[0]: kubectl is not called: without --x`,
+		`skaffold.yaml:7:14: deploy.kustomize: releases are applied side by side, not one after the other: ` +
+			`dependsOn, or wait: true of the one before, keeps an order`,
+		`skaffold.yaml:8:3: deploy.kpt: kpt is not called: what it would apply is not deployed`,
+		`skaffold.yaml:9:3: deploy.docker: these containers are not started: devloop deploys to a cluster`,
+		`skaffold.yaml:10:3: deploy.cloudrun: is not deployed: devloop does not deploy to Cloud Run`,
 	}},
 	{name: "kubectl alone", text: skaffoldHead + "deploy: { kubectl: {} }\n", want: []string{
-		`skaffold.yaml:4:11: deploy.kubectl: kubectl is not used: devloop deploys Helm releases alone`,
+		`skaffold.yaml:4:11: deploy.kubectl: names nothing to deploy: k8s/*.yaml is deployed, as skaffold does`,
+		`skaffold.yaml:4:20: deploy.kubectl: has no namespace: default is taken, whatever the kube context says`,
 	}},
 	{name: "values that helm reads otherwise", text: inHelm(useWorker + `setValues: { a: 1.10, b: "1.10" }, overrides: ` +
 		`{ c: no, d: ["on", { on: Y }] }`), want: []string{
-		`skaffold.yaml:4:101: build.artifacts[1].jib: the image jibbed is not built: devloop builds Dockerfiles`,
 		`skaffold.yaml:6:64: deploy.helm.releases[0].setValues.a: skaffold makes 1.1 of 1.10, and so helm --set gets that: ` +
 			`quotes keep what is written`,
 		`skaffold.yaml:6:99: deploy.helm.releases[0].overrides.c: no is true or false, as in a values file, and not text, ` +
@@ -498,8 +482,7 @@ deploy:
 	}},
 	{name: "digests", text: inHelm(`setValueTemplates: { a: "{{.IMAGE_DIGEST}}", b: "{{.IMAGE_TAG}}@{{.IMAGE_DIGEST}}" }`),
 		want: []string{
-			`skaffold.yaml:4:101: build.artifacts[1].jib: the image jibbed is not built: devloop builds Dockerfiles`,
-			`skaffold.yaml:6:25: deploy.helm.releases[0].setValueTemplates.a: the digest is left out: ` +
+				`skaffold.yaml:6:25: deploy.helm.releases[0].setValueTemplates.a: the digest is left out: ` +
 				`an image that is not pushed has none, and its tag is a hash of its content`,
 			`skaffold.yaml:6:49: deploy.helm.releases[0].setValueTemplates.b: the digest is left out: ` +
 				`an image that is not pushed has none, and its tag is a hash of its content`,
@@ -515,17 +498,22 @@ deploy:
 		`skaffold.yaml:5:3: portForward[0]: "resourceType" is missing`,
 		`skaffold.yaml:6:3: portForward[1]: "resourceName" is missing`,
 		`skaffold.yaml:7:3: portForward[2]: "port" is missing`,
-		`skaffold.yaml:9:80: portForward[4].localPort: 8001 is taken already, on line 8`,
 		`skaffold.yaml:10:47: portForward[5].port: must be ` + aPort + `, but is a number (0)`,
 	}},
 	{name: "forwards with notes", text: skaffoldHead + `portForward:
 - { resourceType: StatefulSet, resourceName: s, port: http }
 - { resourceType: container, resourceName: s, port: 80 }
-`, want: []string{
-		`skaffold.yaml:5:3: portForward[0]: has no namespace: default is taken`,
+- { resourceType: svc, resourceName: a, port: 80 }
+- { resourceType: deploy, resourceName: b, port: 80 }
+` + oneRelease, want: []string{
+		`skaffold.yaml:5:3: portForward[0]: has no namespace: n is taken`,
 		`skaffold.yaml:5:3: portForward[0]: has no localPort: a free port is taken, which the log names`,
 		`skaffold.yaml:6:3: portForward[1]: the port is not forwarded: devloop forwards to a service, a deployment, ` +
 			`a stateful set or a pod, not to "container"`,
+		`skaffold.yaml:7:3: portForward[2]: has no namespace: n is taken`,
+		`skaffold.yaml:8:3: portForward[3]: has no namespace: n is taken`,
+		`skaffold.yaml:8:3: portForward[3]: the local port 80 is that of the forward on line 7: a free port is taken, ` +
+			`which the log names`,
 	}},
 	{name: "no such profile", text: profiled, profiles: []string{"gup"}, want: []string{
 		`skaffold.yaml: there is no profile "gup" (there are gpu, patched, wrong)`,
@@ -639,11 +627,12 @@ func TestHarmlessNotes(t *testing.T) {
 	dir := everything(t)
 	for name, want := range map[string]string{
 		"platform": "",
-		"v2":       "deploy.kubectl.manifests",
-		"everything": `requires test verify customActions resourceSelector manifests.rawYaml manifests.kustomize.paths ` +
-			`manifests.transform deploy.kubectl.hooks
-			build.hooks build.artifacts[0].sync build.artifacts[1].kaniko.label build.artifacts[2].bazel ` +
-			`deploy.helm.flags.global deploy.helm.hooks.before[0].host`,
+		"v2":       "",
+		"everything": `requires test verify customActions resourceSelector manifests.remoteManifests manifests.kpt ` +
+			`manifests.kustomize.buildArgs[0] manifests.kustomize.buildArgs[2] manifests.transform
+			deploy.kubectl.flags.apply[0] deploy.kubectl.remoteManifests deploy.cloudrun deploy.docker deploy.kpt
+			build.hooks build.artifacts[0].sync build.artifacts[0].docker.cliFlags[0] build.artifacts[1].kaniko.label
+			deploy.kubectl.hooks.before[0].host deploy.helm.hooks.before[1].container deploy.helm.flags`,
 	} {
 		c, err := convert((&tree.Report{}).Parse(&tree.Origin{Name: "skaffold.yaml"},
 			[]byte(read(t, "testdata/"+name+".skaffold.yaml"))), dir)
@@ -830,14 +819,7 @@ func FuzzSkaffold(f *testing.F) {
 	}
 	f.Add([]byte(skaffoldHead+".x: &x { image: worker, docker: &d { dockerfile: Dockerfile.worker } }\n"+
 		"build: { artifacts: [*x, { <<: *x, image: 8, docker: { <<: *d, target: 08 } }] }\n"), "", uint(3), "")
-	f.Add([]byte(inChart(`valuesFiles: [values.yaml], setValues: { image: worker, "list[0].image": worker, a: `+
-		`team/web }, overrides: { list: [{ image: worker }], a.b: worker }`)), "", uint(9), "worker")
 	dir := everything(f)
-	write(f, filepath.Join(dir, "deploy/dask-session/values.yaml"),
-		"image: worker\nlist: [{ image: { name: worker, tag: x } }, [{ image: worker }]]\n"+
-			"a: { repository: client, tag: '{{' }\n")
-	write(f, filepath.Join(dir, "values.yaml"), "'a[': { image: worker }\na.b: { workerImage: worker, workerTag: x }\n"+
-		"list: [{ n: 1.0, image: worker }]\n")
 	f.Fuzz(func(t *testing.T, text []byte, profile string, leaf uint, value string) {
 		r := &tree.Report{}
 		root := r.Parse(&tree.Origin{Name: "skaffold.yaml"}, text)

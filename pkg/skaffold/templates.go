@@ -31,11 +31,6 @@ var notInVariable = regexp.MustCompile(`[^A-Za-z0-9]`)
 // variable returns an image's name as it is part of a variable's name.
 func variable(image string) string { return notInVariable.ReplaceAllString(image, "_") }
 
-// fullReference is how a template of skaffold.yaml names an artifact, for messages.
-func fullReference(a artifact) string {
-	return fmt.Sprintf("image: %q", "{{.IMAGE_FULLY_QUALIFIED_"+variable(a.name)+"}}")
-}
-
 // imageVariable returns what a variable says about which artifact, nil if it is of no image.
 func (s *translator) imageVariable(name string) (function string, of *artifact) {
 	for prefix, function := range imageVariables {
@@ -197,12 +192,13 @@ func (s *translator) call(name string, args []string) (string, error) {
 
 // lookUp returns the value of a variable: those of images come before the environment.
 func (s *translator) lookUp(name string) (string, error) {
-	if function, of := s.imageVariable(name); of != nil {
+	if value, isOwn := s.own[name]; isOwn {
+		return value, nil
+	}
+	if function, of := s.imageVariable(name); of != nil && s.own == nil {
 		if of.image == "" {
-			return "", fmt.Errorf("image %q is built by %s, which devloop does not do: what is deployed would lack it",
-				of.name, of.builder)
+			return "", fmt.Errorf("devloop does not build the image %q", of.name)
 		}
-		s.names[of.name] = true
 		if function == digest {
 			return s.placeholder(digest, ""), nil
 		}

@@ -37,49 +37,82 @@ func (s *translator) values(release *tree.Node, v values) {
 		s.oldBooleans(v.overrides)
 		inline = escapeTree(v.overrides)
 	}
-	set := release.As(yaml.MappingNode, release.Path)
-	for _, values := range []*tree.Node{v.set, v.setTemplates} {
-		s.flat(values, func(path string, at *tree.Node) {
-			path, ok := s.plain(at, path)
-			if !ok {
-				return
+	set, setString := release.As(yaml.MappingNode, release.Path), release.As(yaml.MappingNode, release.Path)
+	assign := func(at *tree.Node, text string) { // path=value, as for helm --set
+		list, err := helmSet(text)
+		if err != nil {
+			s.Wrong(at, "%v", err)
+		}
+		for _, a := range list {
+			s.replaced(set, a.path)
+			switch {
+			case a.path == "":
+				s.Wrong(at, "has no key")
+			case !a.isList:
+				put(set, a.path, s.helmTyped(at, a.text))
+			default:
+				if nested := s.nested(at, a); nested != nil {
+					inline = tree.Merge(inline, nested, nil)
+				}
 			}
-			if at.IsNull() {
+		}
+	}
+	for _, f := range s.helmFlags.set {
+		if f.name == "--set" {
+			assign(f.at, f.value)
+		}
+	}
+	for _, values := range []*tree.Node{v.set, v.setTemplates} {
+		isTemplate := values == v.setTemplates
+		s.flat(values, func(path string, at *tree.Node) {
+			text := setText(at)
+			ok := true
+			if isTemplate {
+				if path, ok = s.plain(at, path); ok {
+					text, ok = s.expand(at, text)
+				}
+			}
+			switch {
+			case !ok:
+				return
+			case strings.ContainsFunc(path+at.Value, isPlaceholder):
+				s.Wrong(at, "has a character that text cannot have")
+				return
+			case at.IsNull():
 				s.inform(at, "is empty: what the chart sets here is removed")
 				s.replaced(set, path)
 				put(set, path, typed(at, "!!null", "null"))
 				return
+			case setText(at) != at.Value:
+				s.inform(at, "skaffold makes %s of %s, and so helm --set gets that: quotes keep what is written", setText(at), at.Value)
 			}
-			if text := setText(at); text != at.Value {
-				s.inform(at, "skaffold makes %s of %s, and so helm --set gets that: quotes keep what is written", text, at.Value)
-			}
-			text, ok := s.expand(at, setText(at))
-			if !ok {
-				return
-			}
-			list, err := helmSet(path, text)
-			if err != nil {
-				s.Wrong(at, "%v", err)
-			}
-			for _, a := range list {
-				s.replaced(set, a.path)
-				switch {
-				case a.path == "":
-					s.Wrong(at, "has no key")
-				case !a.isList:
-					put(set, a.path, s.helmTyped(at, a.text))
-				default:
-					if nested := s.nested(at, a); nested != nil {
-						inline = tree.Merge(inline, nested, nil)
-					}
-				}
-			}
+			assign(at, path+"="+text)
 		})
 	}
 	s.overrideArtifacts(set, v)
-	s.setFiles(release, set, v.setFiles)
+	for _, f := range s.helmFlags.set {
+		if f.name != "--set-string" {
+			continue
+		}
+		list, err := helmSet(f.value)
+		if err != nil {
+			s.Wrong(f.at, "%v", err)
+		}
+		for _, a := range list {
+			if a.isList {
+				s.Wrong(f.at, "a list cannot be said in devloop.yaml by %s: write it to overrides", f.name)
+				continue
+			}
+			s.replaced(set, a.path)
+			put(setString, a.path, scalar(f.at, escapeBraces(a.text)))
+		}
+	}
+	s.setFiles(setString, set, v.setFiles)
 	if len(set.Entries) > 0 {
 		put(release, "set", set)
+	}
+	if len(setString.Entries) > 0 {
+		put(release, "setString", setString)
 	}
 	if inline != nil {
 		put(release, "inlineValues", inline)
@@ -94,8 +127,11 @@ var isEncrypted = regexp.MustCompile(`(?m)^\s*"?sops"?\s*:`)
 func (s *translator) valuesFiles(release *tree.Node, v values) {
 	hasSecrets, found := v.secrets != nil && s.truth(v.secrets), false
 	var list []*tree.Node
+	for _, f := range s.helmFlags.values {
+		list = append(list, scalar(f.at, f.value))
+	}
 	if v.files != nil {
-		list = s.items(v.files)
+		list = append(list, s.items(v.files)...)
 	}
 	for _, item := range list {
 		path, ok := s.plain(item, s.text(item))
@@ -284,21 +320,19 @@ func (s *translator) artifactOf(n *tree.Node) *artifact {
 		s.Wrong(n, "no artifact is called %q%s", n.Value, tree.DidYouMean(n.Value, known))
 		return nil
 	}
-	a := s.artifacts[i]
+	a := &s.artifacts[i]
 	if a.image == "" {
-		s.Wrong(n, "image %q is built by %s, which devloop does not do: what is deployed would lack it", a.name, a.builder)
+		s.Wrong(n, "devloop does not build the image %q", a.name)
 		return nil
 	}
-	s.names[a.name] = true
-	return &a
+	return a
 }
 
 // setFiles reads files whose content is a value. For helm these come last.
-func (s *translator) setFiles(release, set, n *tree.Node) {
+func (s *translator) setFiles(setString, set, n *tree.Node) {
 	if n == nil || n.IsNull() || !s.isMapping(n) {
 		return
 	}
-	content := n.As(yaml.MappingNode, n.Path)
 	for _, e := range n.Entries {
 		path := expandHome(s.text(e.Value))
 		if path == "" {
@@ -323,9 +357,6 @@ func (s *translator) setFiles(release, set, n *tree.Node) {
 		}
 		s.files = append(s.files, full)
 		s.replaced(set, e.Key.Value)
-		put(content, e.Key.Value, scalar(e.Value, escapeBraces(string(text))))
-	}
-	if len(content.Entries) > 0 {
-		put(release, "setString", content)
+		put(setString, e.Key.Value, scalar(e.Value, escapeBraces(string(text))))
 	}
 }
