@@ -306,7 +306,7 @@ func (d *doctor) checkDockerfiles(ctx context.Context) error {
 		}
 	}
 	for _, image := range d.config.Images {
-		input := session.BuildInput(d.config, image)
+		input := session.BuildInput(d.config, image, nil)
 		dockerfiles[input.Dockerfile] = true
 		findings, err := build.Lint(ctx, input)
 		if err != nil {
@@ -407,9 +407,8 @@ func (d *doctor) inputs(ctx context.Context) (files []watch.Path) {
 		return files
 	}
 	builder := build.New(d.docker, cache)
-	for _, image := range d.config.Images {
-		// The Input has files even with an error, which a run reports.
-		input, _ := builder.Hash(ctx, session.BuildInput(d.config, image))
+	inputs, _ := session.HashInputs(ctx, builder, d.config) // a run reports the error
+	for _, input := range inputs {
 		for _, file := range input.Files {
 			files = append(files, watch.Path(file))
 		}

@@ -131,6 +131,7 @@ func (c *baseCache) refreshIfChanged(file string, content []byte) {
 // baseResolver is BuildKit's llb.ImageMetaResolver for one conversion.
 type baseResolver struct {
 	builder *Builder
+	from    []Input // the project's images, which no registry has
 
 	mu    sync.Mutex
 	found []resolvedBase
@@ -142,13 +143,21 @@ type resolvedBase struct {
 	ref      string
 	platform ocispecs.Platform
 	digest   digest.Digest
-	local    bool // Docker's own copy, whatever the registry has by now
+	local    bool   // Docker's own copy, whatever the registry has by now
+	own      *Input // the project's image that it is, else nil
 }
 
 // ResolveImageConfig returns the digest and the configuration of a base image.
 func (r *baseResolver) ResolveImageConfig(
 	ctx context.Context, ref string, opt sourceresolver.Opt,
 ) (string, digest.Digest, []byte, error) {
+	if own := r.own(ref); own != nil {
+		found, err := r.use(own, ref, *opt.ImageOpt.Platform)
+		if err != nil {
+			return "", "", nil, err
+		}
+		return ref, found.digest(), found.Config, nil
+	}
 	found, err := r.find(ctx, ref, *opt.ImageOpt.Platform)
 	if err != nil {
 		if unreachable(err) {
@@ -158,6 +167,35 @@ func (r *baseResolver) ResolveImageConfig(
 			cmp.Or(event.Hint(err), "check the name and the network, or pull it by hand: docker pull "+ref))
 	}
 	return ref, found.digest(), found.Config, nil
+}
+
+// own returns the project's image that a reference names, nil for others.
+func (r *baseResolver) own(ref string) *Input {
+	named, err := familiarTag(ref)
+	if err != nil {
+		return nil
+	}
+	i := slices.IndexFunc(r.from, func(input Input) bool { return input.Tag.Name() == named.Name() })
+	if i < 0 {
+		return nil
+	}
+	return &r.from[i]
+}
+
+// use returns what a build of one of the project's images will make.
+func (r *baseResolver) use(own *Input, ref string, platform ocispecs.Platform) (*base, error) {
+	made, err := own.platform()
+	if err != nil {
+		return nil, err
+	}
+	if made.OS != platform.OS || made.Architecture != platform.Architecture {
+		return nil, event.WithHint(fmt.Errorf("image %s is built for %s, and is needed here for %s",
+			own.Name, platforms.Format(made), platforms.Format(platform)), "give both images the same platform")
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.found = append(r.found, resolvedBase{ref: ref, platform: platform, digest: own.result.digest(), own: own})
+	return own.result, nil
 }
 
 type missingBaseError struct {
@@ -223,7 +261,7 @@ func (r *baseResolver) find(ctx context.Context, ref string, platform ocispecs.P
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.found = append(r.found, resolvedBase{ref, platform, found.digest(), local})
+	r.found = append(r.found, resolvedBase{ref: ref, platform: platform, digest: found.digest(), local: local})
 	if stale {
 		r.stale = append(r.stale, ref)
 	}
@@ -234,7 +272,7 @@ func (r *baseResolver) find(ctx context.Context, ref string, platform ocispecs.P
 func (b *Builder) lookUpAgain(ctx context.Context, bases []resolvedBase) {
 	resolver := &baseResolver{builder: b}
 	for _, base := range bases {
-		if !base.local {
+		if !base.local && base.own == nil {
 			b.bases.forget(base.ref, base.platform)
 			_, _ = resolver.find(ctx, base.ref, base.platform) // the next hash reports the error
 		}

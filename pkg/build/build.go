@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -54,6 +55,8 @@ type engine interface {
 	has(ctx context.Context, tag name.Tag) (bool, error)
 	// export is how BuildKit hands over the image that will be named tag.
 	export(tag name.Tag) (bkclient.ExportEntry, error)
+	// offer lets a build use an image that is there, if its BuildKit does not find it by itself.
+	offer(options *bkclient.SolveOpt, tag name.Tag) error
 	// name gives the image of BuildKit's answer its only name, and returns its ID.
 	name(ctx context.Context, answer map[string]string, tag name.Tag) (id string, err error)
 	// discard removes what a build left that gets no name.
@@ -128,10 +131,13 @@ func (b *Builder) Built(tag name.Tag) string {
 func (b *Builder) Remove(ctx context.Context, tag name.Tag) error { return b.engine.remove(ctx, tag) }
 
 // MissingBases returns the base images of input that have to be brought here before a build, which
-// would otherwise use others than those that were hashed. The error is event.ErrSuperseded if a
-// base image has changed since.
+// would otherwise use others than those that were hashed. The project's own are not among them. The
+// error is event.ErrSuperseded if a base image has changed since.
 func (b *Builder) MissingBases(ctx context.Context, input Input) (missing []name.Tag, err error) {
 	for _, hashed := range input.bases {
+		if hashed.own != nil {
+			continue
+		}
 		tag, err := b.missingBase(ctx, hashed)
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -141,6 +147,24 @@ func (b *Builder) MissingBases(ctx context.Context, input Input) (missing []name
 		}
 		if tag != nil {
 			missing = append(missing, *tag)
+		}
+	}
+	return missing, nil
+}
+
+// MissingFrom returns those of the project's images that input is built from and that are not here.
+func (b *Builder) MissingFrom(ctx context.Context, input Input) (missing []Input, err error) {
+	for _, hashed := range input.bases {
+		if hashed.own == nil {
+			continue
+		}
+		has, err := b.engine.has(ctx, hashed.own.Tag)
+		if err != nil {
+			return nil, fmt.Errorf("image %s: %w", input.Name, err)
+		}
+		same := func(other Input) bool { return other.Tag == hashed.own.Tag }
+		if !has && !slices.ContainsFunc(missing, same) {
+			missing = append(missing, *hashed.own)
 		}
 	}
 	return missing, nil
@@ -186,10 +210,24 @@ func familiarTag(ref string) (name.Tag, error) {
 // still have input's hash, or else the error is event.ErrSuperseded: a tag never stands for other
 // content. Cancelling ctx ends the build.
 func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error {
+	id, err := b.build(ctx, sink, input)
+	if err == nil {
+		b.built.Store(input.Tag, id)
+	}
+	return err
+}
+
+// BuildCopy is Build of an image that another place has, and that others are built from here. What
+// runs is the one of the other place: it stays what Built returns.
+func (b *Builder) BuildCopy(ctx context.Context, sink event.Sink, input Input) error {
+	_, err := b.build(ctx, sink, input)
+	return err
+}
+
+func (b *Builder) build(ctx context.Context, sink event.Sink, input Input) (id string, err error) {
 	stage := sink.Stage("build")
 	stage.Note(event.BuildingImage, event.Build{Image: input.image()})
-	return stage.Step(ctx, event.ImageBuilt, func(ctx context.Context) ([]any, error) {
-		var id string
+	err = stage.Step(ctx, event.ImageBuilt, func(ctx context.Context) ([]any, error) {
 		answer, err := b.solveStable(ctx, stage, input)
 		if err == nil {
 			if id, err = b.engine.name(ctx, answer, input.Tag); err != nil {
@@ -204,9 +242,9 @@ func (b *Builder) Build(ctx context.Context, sink event.Sink, input Input) error
 			}
 			return nil, err
 		}
-		b.built.Store(input.Tag, id)
 		return []any{event.Build{Image: input.image(), ID: ShortID(id)}}, nil
 	}, event.Build{Image: input.image()})
+	return id, err
 }
 
 // image returns the image as events name it.
@@ -332,7 +370,7 @@ func (b *Builder) options(input Input) (o bkclient.SolveOpt, err error) {
 		args[key] = *value
 	}
 	maps.Copy(args, input.Args)
-	return bkclient.SolveOpt{
+	o = bkclient.SolveOpt{
 		Frontend:      "dockerfile.v0",
 		FrontendAttrs: input.frontendOptions(platform, args),
 		LocalMounts:   map[string]fsutil.FS{"context": contextFS, "dockerfile": dockerfileFS},
@@ -340,7 +378,13 @@ func (b *Builder) options(input Input) (o bkclient.SolveOpt, err error) {
 		SharedKey: "devloop:" + input.Context,
 		Session:   session,
 		Exports:   []bkclient.ExportEntry{export},
-	}, nil
+	}
+	for _, hashed := range input.bases {
+		if hashed.own != nil {
+			err = errors.Join(err, b.engine.offer(&o, hashed.own.Tag))
+		}
+	}
+	return o, err
 }
 
 // ShortID is enough of an image's ID to compare by eye.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/name"
 	bkclient "github.com/moby/buildkit/client"
 	_ "github.com/moby/buildkit/client/connhelper/dockercontainer" // what BUILDKIT_HOST may begin with
@@ -47,6 +48,8 @@ type Registry interface {
 	// Content holds the registry's blobs.
 	Content() content.Store
 	Has(tag name.Tag) bool
+	// IDs returns the image's digests, first that of what was pushed; nil if it is not there.
+	IDs(tag name.Tag) []string
 	// Tag gives a manifest among the blobs a tag.
 	Tag(digest string, tag name.Tag) error
 	Prune(tag name.Tag) error
@@ -161,6 +164,9 @@ func (e *containerdEngine) export(tag name.Tag) (bkclient.ExportEntry, error) {
 	}}, err
 }
 
+// offer has nothing to do: a BuildKit that works for containerd looks into its image store.
+func (*containerdEngine) offer(*bkclient.SolveOpt, name.Tag) error { return nil }
+
 func (e *containerdEngine) name(ctx context.Context, answer map[string]string, tag name.Tag) (string, error) {
 	id, err := manifestDigest(answer)
 	if err != nil {
@@ -219,6 +225,24 @@ func (e *remoteEngine) export(name.Tag) (bkclient.ExportEntry, error) {
 	return bkclient.ExportEntry{
 		Type: bkclient.ExporterOCI, Attrs: map[string]string{"tar": "false"}, OutputStore: e.registry.Content(),
 	}, nil
+}
+
+// ownStore is what builds call the registry's blobs.
+const ownStore = "devloop"
+
+// offer has BuildKit fetch the image from the registry's blobs, by way of the build's session.
+func (e *remoteEngine) offer(options *bkclient.SolveOpt, tag name.Tag) error {
+	ids := e.registry.IDs(tag)
+	if ids == nil {
+		return event.Transient(fmt.Errorf("image %s is no longer in devloop's registry", tag))
+	}
+	ref, err := reference.ParseNormalizedNamed(tag.String())
+	if err != nil {
+		return err
+	}
+	options.FrontendAttrs["context:"+reference.FamiliarString(ref)] = "oci-layout://" + ownStore + "@" + ids[0]
+	options.OCIStores = map[string]content.Store{ownStore: e.registry.Content()}
+	return nil
 }
 
 func (e *remoteEngine) name(_ context.Context, answer map[string]string, tag name.Tag) (string, error) {

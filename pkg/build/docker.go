@@ -80,6 +80,9 @@ func (e *dockerEngine) export(name.Tag) (bkclient.ExportEntry, error) {
 	return bkclient.ExportEntry{Type: "moby"}, nil // into the daemon's own image store
 }
 
+// offer has nothing to do: the daemon's BuildKit looks into its image store.
+func (*dockerEngine) offer(*bkclient.SolveOpt, name.Tag) error { return nil }
+
 // name finds the image: Docker's classic store knows it by the digest of its configuration, its
 // containerd store by that of its manifest.
 func (e *dockerEngine) name(ctx context.Context, answer map[string]string, tag name.Tag) (string, error) {

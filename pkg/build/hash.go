@@ -28,7 +28,9 @@ import (
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/frontend/dockerfile/dockerfile2llb"
 	"github.com/moby/buildkit/solver/pb"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/patternmatcher/ignorefile"
+	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
@@ -55,7 +57,8 @@ type Image struct {
 	Context    string // folder
 	Target     string // stage, "" for the last one
 	Args       map[string]string
-	Platform   string // "linux/arm64", "" for this machine's architecture
+	Platform   string  // "linux/arm64", "" for this machine's architecture
+	From       []Input // the project's images whose references are in Args: it may be built from them
 
 	// Watched, and not part of the hash: what an image is made of must not depend on who builds it.
 	Secrets []Secret
@@ -85,8 +88,9 @@ type Input struct {
 	Files []Path   // that were read or looked for
 	Stale []string // base images whose registry did not answer: its last answer counts
 
-	bases []resolvedBase
-	stamp string // of the files' stats: it changes with every write, even one of the same content
+	bases  []resolvedBase
+	result *base  // what the build will make, as those who build from it see it
+	stamp  string // of the files' stats: it changes with every write, even one of the same content
 }
 
 // Path is a file, or a folder with everything in it except what the patterns of a .dockerignore
@@ -130,7 +134,7 @@ func (b *Builder) hash(ctx context.Context, input *Input) error {
 			writeFields(stamp, file, fmt.Sprint(now))
 		}
 	}
-	definition, err := b.convert(ctx, input, sum)
+	definition, config, err := b.convert(ctx, input, sum)
 	if err != nil {
 		return err
 	}
@@ -158,6 +162,10 @@ func (b *Builder) hash(ctx context.Context, input *Input) error {
 		writeFields(stamp, "context", found.stamp)
 	}
 	input.Hash, input.stamp = hex.EncodeToString(sum.Sum(nil)), hex.EncodeToString(stamp.Sum(nil))
+	config.RootFS.DiffIDs = []digest.Digest{digest.NewDigestFromEncoded(digest.SHA256, input.Hash)} // not known yet
+	if input.result, err = newBase(config); err != nil {
+		return err
+	}
 	input.Tag, err = name.NewTag(cmp.Or(input.Repository, input.Name) + ":" + tagOf(input.Hash))
 	return err
 }
@@ -176,19 +184,21 @@ func tagOf(hash string) string {
 	return hash[:length]
 }
 
-// convert turns the Dockerfile into BuildKit's definition of the build, and writes to sum what the
-// definition does not say.
-func (b *Builder) convert(ctx context.Context, input *Input, sum io.Writer) (*llb.Definition, error) {
+// convert turns the Dockerfile into BuildKit's definition of the build and the image's
+// configuration, and writes to sum what the definition does not say.
+func (b *Builder) convert(
+	ctx context.Context, input *Input, sum io.Writer,
+) (definition *llb.Definition, config dockerspec.DockerOCIImage, err error) {
 	dockerfile, err := files.Read(input.Dockerfile, maxFrontendFile)
 	if err != nil {
-		return nil, err
+		return nil, config, err
 	}
 	b.bases.refreshIfChanged(input.Dockerfile, dockerfile)
-	resolver := &baseResolver{builder: b}
+	resolver := &baseResolver{builder: b, from: input.From}
 	args := withoutProxies(input.Args, dockerfile)
 	options, err := input.convertOptions(args, resolver)
 	if err != nil {
-		return nil, err
+		return nil, config, err
 	}
 	converted, err := dockerfile2llb.Dockerfile2LLB(ctx, dockerfile, options)
 	if err != nil {
@@ -198,26 +208,26 @@ func (b *Builder) convert(ctx context.Context, input *Input, sum io.Writer) (*ll
 			err = event.WithHint(err, "no stage has that name, so it was looked up as an image; named build contexts "+
 				"(docker build --build-context) are not supported: copy from the context, or from an image")
 		}
-		return nil, err
+		return nil, config, err
 	}
 	input.bases, input.Stale = resolver.found, resolver.stale
 	// BuildKit would put a random ID there, and the definition would differ each time.
-	definition, err := converted.State.Marshal(ctx, llb.LocalUniqueID("devloop"))
+	definition, err = converted.State.Marshal(ctx, llb.LocalUniqueID("devloop"))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Base(input.Dockerfile), err)
+		return nil, config, fmt.Errorf("%s: %w", filepath.Base(input.Dockerfile), err)
 	}
-	config := *converted.Image
+	config = *converted.Image
 	config.Created = nil
 	configJSON, err := json.Marshal(config)
 	if err != nil {
-		return nil, err
+		return nil, config, err
 	}
 	writeFields(sum, hashVersion, platforms.Format(*options.TargetPlatform))
 	writeFields(sum, "config", string(configJSON))
 	if syntax := externalFrontend(dockerfile, args); syntax != "" {
 		writeFields(sum, "syntax", syntax)
 	}
-	return definition, nil
+	return definition, config, nil
 }
 
 // platform is the image's target: containers are Linux, whatever the host is.

@@ -49,7 +49,10 @@ func Lint(ctx context.Context, image Image) ([]Finding, error) {
 		found = append(found, include.finding())
 	}
 	for _, w := range results.Warnings {
-		if w.RuleName != linter.RuleUndefinedVar.Name { // the base image may define it
+		switch {
+		case w.RuleName == linter.RuleUndefinedVar.Name: // the base image may define it
+		case w.RuleName == linter.RuleInvalidDefaultArgInFrom.Name && image.givesArgIn(w.Detail): // the default does not count
+		default:
 			found = append(found, Finding{firstLine(w.Location), w.RuleName + ": " + w.Detail, w.URL})
 		}
 	}
@@ -59,6 +62,16 @@ func Lint(ctx context.Context, image Image) ([]Finding, error) {
 	slices.SortStableFunc(found, func(a, b Finding) int { return a.Line - b.Line })
 	return slices.Compact(found), nil
 }
+
+// givesArgIn tells whether text names a variable, $BASE or ${BASE}, that is a build argument.
+func (i Image) givesArgIn(text string) bool {
+	return slices.ContainsFunc(variable.FindAllStringSubmatch(text, -1), func(match []string) bool {
+		_, given := i.Args[match[1]]
+		return given
+	})
+}
+
+var variable = regexp.MustCompile(`\$\{?(\w+)`)
 
 func firstLine(at *pb.Location) int {
 	if len(at.Ranges) == 0 {

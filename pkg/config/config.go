@@ -65,6 +65,8 @@ type Config struct {
 	AllowContexts []string `key:"allowContexts"`
 
 	// Images to build, by name.
+	//
+	// They are in the order of the file, but each comes after those that it is built from.
 	Images []Image `key:"images"`
 
 	// Where images are built: by the node's own Docker or BuildKit (node), so that they need not be
@@ -140,7 +142,8 @@ type Image struct {
 	// Stage of the Dockerfile to build, by default the last one.
 	Target string `key:"target"`
 
-	// Build arguments.
+	// Build arguments. One that is the template of another image, {{ image "base" }}, has this image
+	// built from that one: ARG BASE and FROM $BASE in the Dockerfile.
 	Args map[string]string `key:"args"`
 
 	// Platform as os/arch[/variant], by default that of this machine.

@@ -519,3 +519,34 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// TestBases holds the order of images that are built from others, and what they are given.
+func TestBases(t *testing.T) {
+	c, err := load(t, project(t), `apiVersion: devloop/v1
+name: p
+images:
+  app:  { dockerfile: Dockerfile.worker, args: { V: "1", BASE: '{{ image "mid" }}', '{{': '{{ "{{" }} .x }}' } }
+  free: { dockerfile: Dockerfile.worker }
+  mid:  { dockerfile: Dockerfile.worker, args: { REPO: '{{ repository "base" }}', TAG: '{{ tag "base" }}' } }
+  base: { dockerfile: Dockerfile.worker }
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, image := range c.Images {
+		got = append(got, fmt.Sprint(image.Name, image.Bases()))
+	}
+	if want := []string{"base[]", "mid[base]", "app[mid]", "free[]"}; !slices.Equal(got, want) {
+		t.Errorf("the order is %v, not %v", got, want)
+	}
+	reference := func(image string) string { return "localhost:5000/" + image + ":abc" }
+	if args := c.Images[2].ResolveArgs(reference); !reflect.DeepEqual(args,
+		map[string]string{"V": "1", "BASE": "localhost:5000/mid:abc", "{{": "{{ .x }}"}) {
+		t.Errorf("app gets %v", args)
+	}
+	if args := c.Images[1].ResolveArgs(reference); !reflect.DeepEqual(args,
+		map[string]string{"REPO": "localhost:5000/base", "TAG": "abc"}) {
+		t.Errorf("mid gets %v", args)
+	}
+}

@@ -362,6 +362,7 @@ var unseen = map[string]string{
 	"the same address":           "for the whole of the file",
 	"keys":                       "for the editor's parser: a key is there twice",
 	"the same key far away":      "for the editor's parser",
+	"images from images":         "they are text",
 	"templates of inline values": "they are text",
 	"verify and local":           "what is an image, and what is there, is for the whole of the file",
 	"too short":                  "durations have no order in JSON",

@@ -11,7 +11,7 @@ import (
 	"github.com/devloop/devloop/pkg/config/tree"
 )
 
-// functions are what the templates of values and hooks may call, each with the name of an image in
+// functions are what templates may call, each with the name of an image in
 // quotes. They return a part of the image's reference. Templates know nothing else: so each names
 // an image that exists, or is an error when the file is read, and none renders "<no value>".
 var functions = map[string]any{
@@ -107,6 +107,36 @@ func (r Release) fill(reference func(image string) (string, error)) (Release, er
 	r.SetString = mapValues(r.SetString, text)
 	r.Hooks = Hooks{Before: mapSlice(r.Hooks.Before, hook), After: mapSlice(r.Hooks.After, hook)}
 	return r, failed
+}
+
+// ResolveArgs returns the build arguments of i with their templates filled in. reference returns
+// that of an image.
+func (i Image) ResolveArgs(reference func(image string) string) map[string]string {
+	return mapValues(i.Args, func(text string) string {
+		filled, _ := render(text, func(image string) (string, error) { // it was checked when the file was read
+			return reference(image), nil
+		})
+		return filled
+	})
+}
+
+// Bases returns the names of the images that i is built from: those in its build arguments, sorted.
+func (i Image) Bases() []string {
+	var names []string
+	for _, arg := range i.Args {
+		names = append(names, imagesIn(arg)...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// imagesIn returns the names of the images in the templates of text.
+func imagesIn(text string) (names []string) {
+	_, _ = render(text, func(image string) (string, error) { // a template that cannot be parsed names none
+		names = append(names, image)
+		return image, nil
+	})
+	return names
 }
 
 // mapSlice returns a copy of the list with change applied to each item.

@@ -28,6 +28,7 @@ func validate(r *tree.Report, c *Config) {
 		v.images = append(v.images, c.Images[i].Name)
 		v.image(&c.Images[i], c.root.Get("images").Entries[i])
 	}
+	v.bases()
 	v.releases(c.root.Get("releases").List())
 	for i, verify := range c.Verify {
 		n := c.root.Get("verify").Items[i]
@@ -50,6 +51,7 @@ func validate(r *tree.Report, c *Config) {
 	for i := range c.Forwards {
 		v.forward(i, c.root.Get("forwards").Items)
 	}
+	c.Images = inBuildOrder(c.Images)
 }
 
 // wrongIf reports n unless the message is empty.
@@ -92,6 +94,51 @@ func (v validator) image(image *Image, entry tree.Entry) {
 	}
 }
 
+// bases checks the images that images are built from.
+func (v validator) bases() {
+	args, bases := make([]*tree.Node, len(v.images)), make([][]string, len(v.images))
+	for i, image := range v.c.Images {
+		args[i], bases[i] = v.c.root.Get("images").Entries[i].Value.Get("args"), image.Bases()
+		v.templates(args[i])
+	}
+	cycles(v.images, bases, func(i, j int, cycle string) {
+		for _, arg := range args[i].Entries {
+			if !slices.Contains(imagesIn(arg.Value.Value), bases[i][j]) {
+				continue
+			}
+			if bases[i][j] == v.images[i] {
+				v.Wrong(arg.Value, "an image cannot be built from itself")
+			} else {
+				v.Wrong(arg.Value, "these images are built from each other: %s", cycle)
+			}
+			return
+		}
+	})
+}
+
+// inBuildOrder returns the images in their order, but each after those that it is built from.
+func inBuildOrder(images []Image) []Image {
+	var ordered []Image
+	seen := map[string]bool{}
+	var add func(image Image)
+	add = func(image Image) {
+		if seen[image.Name] {
+			return
+		}
+		seen[image.Name] = true
+		for _, base := range image.Bases() {
+			if i := slices.IndexFunc(images, func(other Image) bool { return other.Name == base }); i >= 0 {
+				add(images[i])
+			}
+		}
+		ordered = append(ordered, image)
+	}
+	for _, image := range images {
+		add(image)
+	}
+	return ordered
+}
+
 func isFile(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular()
@@ -112,10 +159,16 @@ func (v validator) releases(items []*tree.Node) {
 		names = append(names, release.Name)
 		v.release(release, items[i])
 	}
+	dependsOn := make([][]string, len(names))
 	for i := range v.c.Releases {
 		v.dependencies(i, names, items)
+		dependsOn[i] = v.c.Releases[i].DependsOn
 	}
-	v.cycles(names, items)
+	cycles(names, dependsOn, func(i, j int, cycle string) {
+		if dependsOn[i][j] != names[i] { // which is reported
+			v.Wrong(items[i].Get("dependsOn").Items[j], "these releases wait for each other: %s", cycle)
+		}
+	})
 }
 
 func (v validator) release(release Release, n *tree.Node) {
@@ -181,24 +234,25 @@ func (v validator) dependencies(i int, names []string, items []*tree.Node) {
 	}
 }
 
-// cycles reports releases that wait for each other.
-func (v validator) cycles(names []string, items []*tree.Node) {
-	var path []int // of dependencies, from a release on
+// cycles finds names that depend on themselves. It calls report with the indexes of a name and of
+// the dependency that closes a cycle.
+func cycles(names []string, dependencies [][]string, report func(i, j int, cycle string)) {
+	var path []int // of dependencies, from a name on
 	done := make([]bool, len(names))
 	var follow func(i int)
 	follow = func(i int) {
 		path = append(path, i)
-		for j, name := range v.c.Releases[i].DependsOn {
+		for j, name := range dependencies[i] {
 			next := slices.Index(names, name)
 			start := slices.Index(path, next)
 			switch {
-			case name == "" || next < 0 || next == i:
+			case name == "" || next < 0:
 			case start >= 0:
 				var cycle strings.Builder
 				for _, passed := range path[start:] {
 					cycle.WriteString(names[passed] + " → ")
 				}
-				v.Wrong(items[i].Get("dependsOn").Items[j], "these releases wait for each other: %s%s", &cycle, name)
+				report(i, j, cycle.String()+name)
 			case !done[next]:
 				follow(next)
 			}

@@ -323,6 +323,18 @@ releases:
 			`Helm would take this one; write << first`,
 		`devloop.yaml:17:60: releases[1].inlineValues: must be a mapping, but is a list`,
 	}},
+	{"images from images", head + `images:
+  a: { dockerfile: Dockerfile.worker, args: { V: "1", BASE: '{{ image "b" }}' } }
+  b: { dockerfile: Dockerfile.worker, args: { BASE: '{{ repository "c" }}:{{ tag "c" }}' } }
+  c: { dockerfile: Dockerfile.worker, args: { BASE: '{{ image "a" }}' } }
+  d: { dockerfile: Dockerfile.worker, args: { BASE: '{{ image "d" }}' } }
+  e: { dockerfile: Dockerfile.worker, args: { ONE: '{{ image "bb" }}', TWO: '{{ x }}', THREE: '{{ image "a" }}' } }
+`, []string{
+		`devloop.yaml:6:53: images.c.args.BASE: these images are built from each other: a → b → c → a`,
+		`devloop.yaml:7:53: images.d.args.BASE: an image cannot be built from itself`,
+		`devloop.yaml:8:52: images.e.args.ONE: no image is called "bb"; did you mean "b"?`,
+		`devloop.yaml:8:77: images.e.args.TWO: function "x" not defined; ` + usage,
+	}},
 	{"templates of inline values", head + `releases:
 - { name: r, chart: chart.tgz, namespace: n, inlineValues: { a: [{ b: '{{ tag "x" }}' }] } }
 `, []string{

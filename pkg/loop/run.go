@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
@@ -179,18 +178,18 @@ func (s Stages) missing(ctx context.Context, sink event.Sink, images []*Image) (
 	return missing, err
 }
 
-// build makes those of the missing images that the host does not hold either, in parallel.
+// build makes those of the missing images that the host does not hold either, in parallel, each
+// after those that it is built from.
 func (s Stages) build(ctx context.Context, sink event.Sink, target *Target, missing []*Image) error {
 	stage := sink.Stage("build")
-	var group sync.WaitGroup
-	errs := make([]error, len(target.Images))
-	for i, image := range target.Images {
+	var jobs []Job
+	for _, image := range target.Images {
 		if !slices.Contains(missing, image) {
 			stage.Note(event.ImageFound, event.FoundImage{Image: image.Event(), On: "node"})
 			continue
 		}
-		group.Go(func() {
-			errs[i] = stage.Guard("build", func() error {
+		jobs = append(jobs, Job{image.Name, image.Bases, func() error {
+			return stage.Guard("build", func() error {
 				onHost, err := s.Images.Has(ctx, image)
 				if err != nil {
 					return err
@@ -201,10 +200,9 @@ func (s Stages) build(ctx context.Context, sink event.Sink, target *Target, miss
 				}
 				return s.Images.Build(ctx, sink, image)
 			})
-		})
+		}})
 	}
-	group.Wait()
-	return JoinHinted(errs)
+	return RunJobs(jobs)
 }
 
 // withCheck does the work beside a check of it. The first of them that fails ends the other one.

@@ -8,12 +8,13 @@ import (
 
 // Target is what a run takes the platform to. The run's first stage makes it.
 type Target struct {
-	Images []*Image // in the order of devloop.yaml
+	Images []*Image // in the order of devloop.yaml, but each after those that it is built from
 }
 
 // Image is an image of a target.
 type Image struct {
 	Name  string   // in devloop.yaml
+	Bases []string // names of the images that it is built from
 	Tag   name.Tag // by the hash of its inputs
 	Ref   string   // how pods name it; the nodes stage adds the digest where it knows one
 	Input any      // what the images stage builds it from

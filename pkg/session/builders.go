@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
@@ -54,6 +55,7 @@ type builders struct {
 	sink     event.Sink
 	reported event.Changes
 	slots    chan struct{}             // one for each build in the node
+	brought  singleflight.Group        // of the project's images that others are built from
 	bases    sync.Mutex                // held while the node loads base images, which images share
 	failedAt atomic.Pointer[time.Time] // when the node could not build and main could
 }
@@ -143,13 +145,13 @@ func (b *builders) build(ctx context.Context, sink event.Sink, buildIn string, t
 	stage := sink.Stage("build")
 	inNode := b.nodeBuilder(ctx, stage)
 	if inNode == nil {
-		return b.main.Build(ctx, sink, input)
+		return b.buildOnMain(ctx, sink, input)
 	}
 	onlyNode := buildIn == "node"
 	if last := b.failedAt.Load(); last != nil && time.Since(*last) < nodePause && !onlyNode {
 		stage.Note("image is built on this machine", "image", event.Name(tag.String()),
 			"why", "the node could not a few minutes ago")
-		return b.main.Build(ctx, sink, input)
+		return b.buildOnMain(ctx, sink, input)
 	}
 	err := b.buildInNode(ctx, sink, inNode, input)
 	away := false
@@ -171,7 +173,7 @@ func (b *builders) build(ctx context.Context, sink event.Sink, buildIn string, t
 	if !away || !b.nodeOff.Swap(true) {
 		stage.Warn("image is built on this machine, since the node cannot", err, "image", event.Name(tag.String()))
 	}
-	if err := b.main.Build(ctx, sink, input); err != nil {
+	if err := b.buildOnMain(ctx, sink, input); err != nil {
 		return err
 	}
 	if !away {
@@ -232,8 +234,20 @@ func returns(ctx context.Context, stage event.Stage, builder *build.Builder, err
 	}
 }
 
-// buildInNode makes sure that the node has the base images that were hashed, and builds.
+// buildOnMain makes sure that main has the images that input is built from, and builds.
+func (b *builders) buildOnMain(ctx context.Context, sink event.Sink, input build.Input) error {
+	if err := b.bringToMain(ctx, sink, input); err != nil {
+		return err
+	}
+	return b.main.Build(ctx, sink, input)
+}
+
+// buildInNode makes sure that the node has the images that input is built from, the base images as
+// they were hashed, and builds.
 func (b *builders) buildInNode(ctx context.Context, sink event.Sink, inNode *build.Builder, input build.Input) error {
+	if err := b.bringToNode(ctx, sink, inNode, input); err != nil {
+		return err
+	}
 	missing, err := inNode.MissingBases(ctx, input)
 	if err == nil && len(missing) > 0 {
 		err = b.loadBases(ctx, sink, inNode, input)

@@ -3,7 +3,7 @@ package session
 import (
 	"context"
 	"errors"
-	"sync"
+	"slices"
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
@@ -18,27 +18,30 @@ type BuiltImage struct {
 	Built bool   `json:"built"` // by this call; else Docker held it already
 }
 
-// buildImage builds an image. If its inputs change meanwhile, it starts again, as the loop does.
-func buildImage(ctx context.Context, builder *build.Builder, sink event.Sink, image build.Image) (BuiltImage, error) {
+// buildImage builds an image and returns its input. If that changes meanwhile, it starts again, as
+// the loop does.
+func buildImage(
+	ctx context.Context, builder *build.Builder, sink event.Sink, image build.Image,
+) (found BuiltImage, input build.Input, err error) {
 	for {
-		input, err := builder.Hash(ctx, image)
+		input, err = builder.Hash(ctx, image)
 		if err != nil {
-			return BuiltImage{}, err
+			return found, input, err
 		}
 		for _, ref := range input.Stale {
 			reportStale(sink, ref)
 		}
-		found := BuiltImage{Name: image.Name, Image: input.Tag.String()}
+		found = BuiltImage{Name: image.Name, Image: input.Tag.String()}
 		if has, err := builder.Has(ctx, input.Tag); has || err != nil {
-			return found, err
+			return found, input, err
 		}
 		err = builder.Build(ctx, sink, input)
 		if err == nil {
 			found.Built = true
-			return found, nil
+			return found, input, nil
 		}
 		if !errors.Is(err, event.ErrSuperseded) {
-			return BuiltImage{}, err
+			return found, input, err
 		}
 	}
 }
@@ -52,19 +55,24 @@ func BuildAll(ctx context.Context, sink event.Sink, c *config.Config) (built []B
 	defer func() { err = errors.Join(err, leave()) }()
 
 	built = make([]BuiltImage, len(c.Images))
-	errs := make([]error, len(built))
-	var group sync.WaitGroup
+	inputs := make([]build.Input, len(c.Images))
+	var jobs []loop.Job
 	for i, image := range c.Images {
-		group.Go(func() {
-			errs[i] = sink.Stage("build").Guard("build", func() (err error) {
-				built[i], err = buildImage(ctx, builder, sink, BuildInput(c, image))
+		jobs = append(jobs, loop.Job{Name: image.Name, After: image.Bases(), Do: func() error {
+			var from []build.Input
+			for j, other := range c.Images[:i] {
+				if slices.Contains(image.Bases(), other.Name) {
+					from = append(from, inputs[j])
+				}
+			}
+			return sink.Stage("build").Guard("build", func() (err error) {
+				built[i], inputs[i], err = buildImage(ctx, builder, sink, BuildInput(c, image, from))
 				return err
 			})
-		})
+		}})
 	}
-	group.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return nil, loop.JoinHinted(errs)
+	if err := loop.RunJobs(jobs); err != nil {
+		return nil, err
 	}
 	return built, nil
 }

@@ -63,22 +63,19 @@ func newNodeHasher(ctx context.Context, c *config.Config) (hasher *build.Builder
 
 // HashImages returns the target of a run. It builds nothing.
 func HashImages(ctx context.Context, c *config.Config) (target *loop.Target, err error) {
-	target = &loop.Target{}
 	if len(c.Images) == 0 {
-		return target, nil
+		return &loop.Target{}, nil
 	}
 	builder, leave, err := newHasher(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, leave()) }()
-	for _, image := range c.Images {
-		input, err := builder.Hash(ctx, BuildInput(c, image))
-		if err != nil {
-			return nil, err
-		}
-		target.Images = append(target.Images, newImage(image.Name, input))
+	inputs, err := HashInputs(ctx, builder, c)
+	if err != nil {
+		return nil, err
 	}
+	target = newTarget(inputs)
 	if c.Push != "" {
 		push := node.NewRemoteRegistry(c.PushPlain())
 		if _, err := push.Missing(ctx, loop.Tags(target.Images)); err != nil {
@@ -87,4 +84,30 @@ func HashImages(ctx context.Context, c *config.Config) (target *loop.Target, err
 		addDigests(target.Images, push)
 	}
 	return target, nil
+}
+
+// HashInputs hashes the images of c. With an error, the inputs have at least the files that were
+// read; an image that is built from one that has no hash is left out.
+func HashInputs(ctx context.Context, hasher *build.Builder, c *config.Config) (inputs []build.Input, err error) {
+	hashed := map[string]build.Input{}
+	var errs []error
+	for _, image := range c.Images {
+		var from []build.Input
+		for _, base := range image.Bases() {
+			if input, ok := hashed[base]; ok {
+				from = append(from, input)
+			}
+		}
+		if len(from) < len(image.Bases()) { // the base's error is enough
+			continue
+		}
+		input, err := hasher.Hash(ctx, BuildInput(c, image, from))
+		inputs = append(inputs, input)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		hashed[image.Name] = input
+	}
+	return inputs, errors.Join(errs...)
 }

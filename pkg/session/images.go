@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"errors"
 	"path/filepath"
 	"strings"
 
@@ -23,28 +22,21 @@ type imageStage struct {
 }
 
 func (i imageStage) Hash(ctx context.Context) (target *loop.Target, files []watch.Path, err error) {
-	target = &loop.Target{}
-	var errs []error
-	for _, image := range i.config.Images {
-		input, err := i.main.Hash(ctx, BuildInput(i.config, image))
+	inputs, err := HashInputs(ctx, i.main, i.config)
+	for _, input := range inputs {
 		for _, file := range input.Files {
 			files = append(files, watch.Path(file))
-		}
-		if err != nil {
-			errs = append(errs, err)
-			continue
 		}
 		for _, ref := range input.Stale {
 			if i.reported.Changed("stale "+ref, true) {
 				reportStale(i.sink, ref)
 			}
 		}
-		target.Images = append(target.Images, newImage(image.Name, input))
 	}
 	if len(i.config.Images) > 0 { // docker login may be what a base image needs
 		files = append(files, watch.Path{Name: filepath.Join(dockerconfig.Dir(), dockerconfig.ConfigFileName)})
 	}
-	return target, files, errors.Join(errs...)
+	return newTarget(inputs), files, err
 }
 
 func (i imageStage) Has(ctx context.Context, image *loop.Image) (bool, error) {
@@ -55,7 +47,7 @@ func (i imageStage) Build(ctx context.Context, sink event.Sink, image *loop.Imag
 	if err := i.journal.Record(journal.Image, image.Tag.String()); err != nil {
 		return err
 	}
-	input := image.Input.(build.Input) //nolint:forcetypeassert // as newImage made it
+	input := image.Input.(build.Input) //nolint:forcetypeassert // as newTarget made it
 	return i.build(ctx, sink, i.config.BuildIn, image.Tag, input)
 }
 
@@ -65,8 +57,17 @@ type target struct {
 	config *config.Config
 }
 
-func newImage(name string, input build.Input) *loop.Image {
-	return &loop.Image{Name: name, Tag: input.Tag, Ref: input.Tag.String(), Input: input}
+// newTarget returns the target of a run.
+func newTarget(inputs []build.Input) *loop.Target {
+	target := &loop.Target{}
+	for _, input := range inputs {
+		image := &loop.Image{Name: input.Name, Tag: input.Tag, Ref: input.Tag.String(), Input: input}
+		for _, from := range input.From {
+			image.Bases = append(image.Bases, from.Name)
+		}
+		target.Images = append(target.Images, image)
+	}
+	return target
 }
 
 // reportStale reports a base image whose registry is out of reach.
@@ -74,8 +75,17 @@ func reportStale(sink event.Sink, ref string) {
 	sink.Stage("build").Note("the registry of a base image cannot be reached, its last answer is used", "base", ref)
 }
 
-// BuildInput converts an image of devloop.yaml for the builder.
-func BuildInput(c *config.Config, image config.Image) build.Image {
+// BuildInput converts an image of devloop.yaml for the builder. from has the images that it may be
+// built from; those that are not hashed yet appear in its arguments without a tag.
+func BuildInput(c *config.Config, image config.Image, from []build.Input) build.Image {
+	reference := func(name string) string {
+		for _, input := range from {
+			if input.Name == name {
+				return input.Tag.String()
+			}
+		}
+		return c.Repository(name)
+	}
 	var secrets []build.Secret
 	for _, secret := range image.Secrets {
 		given := build.Secret{ID: secret.ID, Env: secret.Env}
@@ -101,8 +111,9 @@ func BuildInput(c *config.Config, image config.Image) build.Image {
 		Dockerfile: c.Abs(image.Dockerfile),
 		Context:    c.Abs(image.Context),
 		Target:     image.Target,
-		Args:       image.Args,
+		Args:       image.ResolveArgs(reference),
 		Platform:   image.Platform,
+		From:       from,
 		Secrets:    secrets,
 		SSH:        agents,
 	}

@@ -1,0 +1,44 @@
+package loop
+
+import "sync"
+
+// Job is a piece of work that may need others to be done first.
+type Job struct {
+	Name  string
+	After []string // names of jobs that come before it; others are ignored
+	Do    func() error
+}
+
+// RunJobs runs jobs in parallel, each after those that it needs. A job does not run if one of those
+// failed: their error says all there is to say.
+func RunJobs(jobs []Job) error {
+	type outcome struct {
+		done chan struct{}
+		ok   bool
+	}
+	outcomes := map[string]*outcome{}
+	errs := make([]error, len(jobs))
+	var group sync.WaitGroup
+	for i, job := range jobs {
+		var needed []*outcome
+		for _, name := range job.After {
+			if other := outcomes[name]; other != nil {
+				needed = append(needed, other)
+			}
+		}
+		own := &outcome{done: make(chan struct{})}
+		outcomes[job.Name] = own
+		group.Go(func() {
+			defer close(own.done)
+			for _, other := range needed {
+				if <-other.done; !other.ok {
+					return
+				}
+			}
+			errs[i] = job.Do()
+			own.ok = errs[i] == nil
+		})
+	}
+	group.Wait()
+	return JoinHinted(errs)
+}
