@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -15,16 +17,31 @@ func newDeleteCommand(o *options) *cobra.Command {
 	var what deploy.Removal
 	images := false
 	cmd := &cobra.Command{
-		Use:   "delete",
+		Use:   "delete [release...]",
 		Short: "Remove what devloop deployed for this project",
 		Long: `Removes what users made through the platform (cleanup.before), the releases, and the namespaces that
 devloop made and that are empty after that. What holds data, belongs to the whole cluster or makes the next
-start fast stays, unless its flag is given.`,
+start fast stays, unless its flag is given.
+
+With names of releases, only these are removed, and namespaces that devloop made and that are empty after that.
+What they depend on stays. A release that another one depends on, which is deployed and not named, is not
+removed.`,
 		Example: `  devloop delete                            # after --cleanup=false, or when devloop was killed
+  devloop delete web                        # the others stay
   devloop delete --images --crds --volumes  # nothing at all is left`,
-		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return deleteAll(cmd.Context(), o, what, images) },
+		RunE: func(cmd *cobra.Command, names []string) error {
+			if err := o.selectReleases(cmd, names); err != nil {
+				return err
+			}
+			if what.Only, o.only = o.only, nil; what.Only != nil && (images || what.CRDs || what.Volumes) {
+				return usageError("devloop delete "+strings.Join(what.Only, " ")+" removes the releases; without names, "+
+					"the flags remove what the whole project has left",
+					"--images, --crds and --volumes are for the whole project, not for some of its releases")
+			}
+			return remove(cmd.Context(), o, what, images)
+		},
 	}
+	o.registerOnly(cmd, "remove only these releases")
 	cmd.Flags().BoolVar(&images, "images", false,
 		"remove the images that devloop built, too: from the nodes, Docker and devloop's registry")
 	cmd.Flags().BoolVar(&what.CRDs, "crds", false,
@@ -34,12 +51,15 @@ start fast stays, unless its flag is given.`,
 	return cmd
 }
 
-func deleteAll(ctx context.Context, o *options, what deploy.Removal, images bool) (err error) {
+func remove(ctx context.Context, o *options, what deploy.Removal, images bool) (err error) {
 	ctx, p, err := o.begin(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer p.end()
+	if _, err := p.config.Only(what.Only); err != nil {
+		return err
+	}
 	s, err := session.OpenWithoutForwards(ctx, p.session())
 	if err != nil {
 		switch {
@@ -52,6 +72,11 @@ func deleteAll(ctx context.Context, o *options, what deploy.Removal, images bool
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	if needed := s.NeededBy(what.Only); len(needed) > 0 {
+		all := slices.Concat(what.Only, needed)
+		return usageError("remove them, too: devloop delete "+strings.Join(all, " "),
+			"what is deployed depends on %s: %s", strings.Join(what.Only, ", "), strings.Join(needed, ", "))
+	}
 	ctx = context.WithoutCancel(ctx)
 	err = s.Cleanup(ctx, "Ctrl+C twice", what)
 	if images {

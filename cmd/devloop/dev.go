@@ -17,6 +17,28 @@ import (
 	"github.com/devloop/devloop/pkg/watch"
 )
 
+// newLoopCommand returns devloop itself.
+func newLoopCommand(o *options) *cobra.Command {
+	var once bool
+	var d devOptions
+	cmd := &cobra.Command{
+		RunE: func(cmd *cobra.Command, names []string) error {
+			if err := o.selectReleases(cmd, names); err != nil {
+				return err
+			}
+			if once {
+				return runOnce(cmd.Context(), o)
+			}
+			return dev(cmd.Context(), o, d)
+		},
+	}
+	cmd.Flags().BoolVar(&once, "once", false, "the same as devloop run: one run, and what was deployed stays")
+	o.registerAdopt(cmd)
+	o.registerOnly(cmd, "deploy only these releases and those that they depend on")
+	d.register(cmd)
+	return cmd
+}
+
 // devOptions are the flags of devloop itself.
 type devOptions struct {
 	cleanup  bool

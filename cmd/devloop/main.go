@@ -58,16 +58,17 @@ func execute(o *options) error {
 }
 
 func newRootCommand(o *options) *cobra.Command {
-	var once bool
-	var d devOptions
-	root := &cobra.Command{
-		Use:   "devloop",
-		Short: "Keep a minikube cluster in step with the files of this folder",
-		Long: `devloop watches the files that devloop.yaml's images and releases are made from. When one is saved,
+	root := newLoopCommand(o)
+	root.Use = "devloop [release...]"
+	root.Short = "Keep a minikube cluster in step with the files of this folder"
+	root.Long = `devloop watches the files that devloop.yaml's images and releases are made from. When one is saved,
 it builds the images that changed, loads them into minikube, upgrades the Helm releases that changed and waits
 until the platform answers. Forwarded ports stay open all the while. Ctrl+C removes what was deployed; a
 second Ctrl+C exits at once. In a terminal, ? lists the keys: run now, pause, logs of the pods. SIGHUP runs
 now, too. A page shows the state, at an address that is in the log; in another terminal, devloop status does.
+
+With names of releases, all of that is about these, those that they depend on, and the images that they need.
+The rest stays as it is.
 
 Every flag has an environment variable, too: --log-format is DEVLOOP_LOG_FORMAT.
 
@@ -75,22 +76,14 @@ A cluster that is not known to be on this machine is written to only if you allo
 ~/.config/devloop/config.yaml, or your answer when devloop asks.
 
 Exit codes: 0 done, 1 failed, 2 your input is wrong, 3 something around devloop is missing or the cluster is
-not allowed, 130 interrupted.`,
-		Example: `  devloop                            # in a folder with a devloop.yaml, or a skaffold.yaml
+not allowed, 130 interrupted.`
+	root.Example = `  devloop                            # in a folder with a devloop.yaml, or a skaffold.yaml
+  devloop web api                    # only these releases, and what they depend on
   devloop --cleanup=false            # leave everything running on exit
   devloop --profile ci --set forwards[0].local=9001
-  devloop --log-format json 2> >(jq .)`,
-		Args:              noArguments,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return o.settle(cmd) },
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if once {
-				return runOnce(cmd.Context(), o)
-			}
-			return dev(cmd.Context(), o, d)
-		},
-	}
+  devloop --log-format json 2> >(jq .)`
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return o.settle(cmd) }
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError(cmd.CommandPath()+" --help", "%w", err)
 	})
@@ -99,9 +92,6 @@ not allowed, 130 interrupted.`,
 	root.SetOut(&console.TerminalWriter{Out: os.Stdout})
 	root.SetErr(&console.TerminalWriter{Out: os.Stderr})
 	o.register(root)
-	o.registerAdopt(root)
-	root.Flags().BoolVar(&once, "once", false, "the same as devloop run: one run, and what was deployed stays")
-	d.register(root)
 	root.AddCommand(newRunCommand(o), newBuildCommand(o), newDiffCommand(o), newRenderCommand(o), newDeleteCommand(o),
 		newInitCommand(o), newDoctorCommand(o), newStatusCommand(o), newClustersCommand(o), newLogsCommand(o),
 		newEventsCommand(o), newSkewCommand(o), newSchemaCommand(), newCompletionCommand(), newVersionCommand())
@@ -113,10 +103,19 @@ func noArguments(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	hint := cmd.CommandPath() + " --help"
-	if cmd.SuggestionsMinimumDistance = 2; len(cmd.SuggestionsFor(args[0])) > 0 {
-		hint = "did you mean: " + cmd.CommandPath() + " " + cmd.SuggestionsFor(args[0])[0]
+	if similar := similarCommand(cmd, args[0]); similar != "" {
+		hint = "did you mean: " + similar
 	}
 	return usageError(hint, "%s: unknown argument or command %q", cmd.CommandPath(), args[0])
+}
+
+// similarCommand returns the command below cmd whose name is like a word, "" if there is none.
+func similarCommand(cmd *cobra.Command, word string) string {
+	cmd.SuggestionsMinimumDistance = 2
+	if similar := cmd.SuggestionsFor(word); len(similar) > 0 {
+		return cmd.CommandPath() + " " + similar[0]
+	}
+	return ""
 }
 
 func newHelpCommand() *cobra.Command {

@@ -35,6 +35,7 @@ type options struct {
 	logFormat   string
 	logFile     string
 	adopt       bool
+	only        []string // names of releases
 
 	printer *console.Printer
 }
@@ -81,6 +82,31 @@ var yamlFiles = cobra.FixedCompletions([]string{"yaml", "yml"}, cobra.ShellCompD
 func (o *options) registerAdopt(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&o.adopt, "adopt", false, "take over releases that were made without devloop, by another "+
 		"project, or by another user or machine; they are removed with the others")
+}
+
+// registerOnly adds the flag of the commands that take names of releases, and completes these.
+func (o *options) registerOnly(cmd *cobra.Command, usage string) {
+	cmd.Flags().StringSliceVar(&o.only, "only", nil, usage+"; the same as their names as arguments")
+	names := func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return config.ReleaseNames(o.source()), cobra.ShellCompDirectiveNoFileComp
+	}
+	completeFlag(cmd, "only", names)
+	cmd.Args, cmd.ValidArgsFunction = cobra.ArbitraryArgs, names
+}
+
+// selectReleases adds arguments to the releases of --only. What is no release may be a command.
+func (o *options) selectReleases(cmd *cobra.Command, names []string) error {
+	known := config.ReleaseNames(o.source())
+	for _, name := range names {
+		if slices.Contains(known, name) {
+			continue
+		}
+		if similar := similarCommand(cmd, name); similar != "" {
+			return usageError("did you mean: "+similar, "%s: unknown argument or command %q", cmd.CommandPath(), name)
+		}
+	}
+	o.only = append(o.only, names...)
+	return nil
 }
 
 // settle takes flags that were not given from the environment, checks them, and opens the log.
@@ -170,7 +196,8 @@ func (o *options) configFiles() []string {
 
 // source is what the configuration is read from.
 func (o *options) source() config.Source {
-	source := config.Source{Files: o.configFiles(), Profiles: o.profiles, Translate: skaffold.Translate}
+	source := config.Source{Files: o.configFiles(), Profiles: o.profiles, Only: o.only,
+		Translate: skaffold.Translate}
 	if o.kubeContext != "" {
 		source.Set = append(source.Set,
 			config.Assignment{From: "--kube-context", Text: "kubeContext=" + strconv.Quote(o.kubeContext)})

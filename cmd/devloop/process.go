@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
@@ -100,9 +101,12 @@ func (p *process) alreadyRuns(ctx context.Context) error {
 		if !r.Serves(p.config.Path) || r.State.Cluster != "" && r.State.Cluster != target.Context {
 			continue
 		}
+		hint := "it deploys what is saved: devloop status --wait healthy; or end it first, by Ctrl+C in its terminal"
+		if !slices.Equal(r.State.Part, p.config.Part) {
+			hint = "a project has one devloop at a time, also for parts of it: end that one, by Ctrl+C in its terminal"
+		}
 		return console.EnvironmentError{Err: event.WithHint(
-			fmt.Errorf("a devloop runs for this %s already (%s)", filepath.Base(p.config.Path), r),
-			"it deploys what is saved: devloop status --wait healthy; or end it first, by Ctrl+C in its terminal")}
+			fmt.Errorf("a devloop runs for this %s already (%s)", filepath.Base(p.config.Path), r), hint)}
 	}
 	return nil
 }

@@ -13,16 +13,24 @@ import (
 
 func newRunCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "run",
+		Use:   "run [release...]",
 		Short: "Bring the cluster to the state of the files once, and exit",
 		Long: `Builds, loads, tries (verify) and deploys what differs, waits until the platform answers and what
 runs is what is on the disk, and exits: with 0 if all of that went well. What was deployed stays; the forwards
-are open only until then. devloop skew compares the libraries.`,
-		Example: "  devloop run && pytest; devloop delete",
-		Args:    noArguments,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return runOnce(cmd.Context(), o) },
+are open only until then. devloop skew compares the libraries.
+
+With names of releases, all of that is about these, those that they depend on, and the images that they need.`,
+		Example: `  devloop run && pytest; devloop delete
+  devloop run web`,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			if err := o.selectReleases(cmd, names); err != nil {
+				return err
+			}
+			return runOnce(cmd.Context(), o)
+		},
 	}
 	o.registerAdopt(cmd)
+	o.registerOnly(cmd, "deploy only these releases and those that they depend on")
 	return cmd
 }
 

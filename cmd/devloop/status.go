@@ -159,6 +159,9 @@ func writeStatus(out io.Writer, s status.State) error {
 		health += ": " + console.Brief(s.Reason)
 	}
 	t.Line("%s on %s: %s", s.Project, console.OrDash(s.Cluster), health)
+	if len(s.Part) > 0 {
+		t.Line("only %s, and what they need", strings.Join(s.Part, ", "))
+	}
 	if s.Away != nil {
 		if s.Away.Hint != "" {
 			t.Line("  → %s", s.Away.Hint)

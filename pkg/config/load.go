@@ -16,6 +16,7 @@ type Source struct {
 	Files    []string // by default devloop.yaml; paths in all of them are relative to the first one's folder
 	Profiles []string // names, in this order
 	Set      []Assignment
+	Only     []string // names of releases: see Config.Only. Empty means all
 
 	// Translate returns the tree of a devloop.yaml for root, that of a file of another format; nil
 	// if root is of none that it knows. dir is the folder that paths are relative to, absolute. It
@@ -46,6 +47,9 @@ func Load(source Source) (*Config, error) {
 	if len(l.Problems) > 0 {
 		return nil, l.AsError(l.files)
 	}
+	if len(source.Only) > 0 {
+		return c.Only(source.Only)
+	}
 	return c, nil
 }
 
@@ -53,6 +57,16 @@ func Load(source Source) (*Config, error) {
 // cannot be read are skipped.
 func ProfileNames(source Source) []string {
 	return profileNames((&loader{Report: &tree.Report{}, source: source}).layers())
+}
+
+// ReleaseNames returns the names of the releases in the source, for shell completion.
+func ReleaseNames(source Source) []string {
+	source.Only = nil
+	c, err := Load(source)
+	if err != nil {
+		return nil
+	}
+	return c.ReleaseNames()
 }
 
 // loader reads one source.

@@ -44,5 +44,8 @@ func (r Running) String() string {
 	if !r.State.Started.IsZero() {
 		parts = append(parts, "since "+r.State.Started.Local().Format("15:04:05"))
 	}
+	if len(r.State.Part) > 0 {
+		parts = append(parts, "only "+strings.Join(r.State.Part, " "))
+	}
 	return strings.Join(append(parts, string(r.State.Health)), ", ")
 }

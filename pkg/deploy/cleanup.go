@@ -24,8 +24,9 @@ const (
 	shownNames = 5
 )
 
-// Removal is what a clean-up removes besides releases and namespaces.
+// Removal is what a clean-up removes.
 type Removal struct {
+	Only    []string // names of the releases that go, nil for all; of the others, all stays
 	Before  []string // resources whose objects go first: "daskclusters.gateway.dask.org"
 	CRDs    bool     // that devloop made, and with them all objects of their kinds
 	Volumes bool     // claims that stateful sets of its releases made
@@ -47,6 +48,10 @@ func (d *Deployer) Cleanup(
 		left       = remnants{Deployer: d, pods: map[types.UID]string{}}
 	)
 	recorded, elsewhere := d.recorded(ordered(releases))
+	if what.Only != nil {
+		recorded = slices.DeleteFunc(recorded, func(r Release) bool { return !slices.Contains(what.Only, r.Name) })
+		elsewhere = nil
+	}
 	errs = append(errs, d.reportOtherFolders(ctx, stage, elsewhere))
 	for _, r := range recorded {
 		owned, err := d.stillOurs(ctx, r)
@@ -73,9 +78,12 @@ func (d *Deployer) Cleanup(
 			unsure = append(unsure, r.Namespace)
 		}
 	}
-	errs = append(errs, d.removeClaims(ctx, stage, what.Volumes), d.removeCRDs(ctx, stage, what.CRDs))
+	errs = append(errs, d.removeClaims(ctx, stage, what.Volumes))
+	if what.Only == nil {
+		errs = append(errs, d.removeCRDs(ctx, stage, what.CRDs))
+	}
 	for _, namespace := range d.journal.Names(journal.Namespace) {
-		if !slices.Contains(unsure, namespace) {
+		if !slices.Contains(unsure, namespace) && (what.Only == nil || d.isFreed(namespace, recorded)) {
 			errs = append(errs, d.deleteNamespace(ctx, stage, namespace))
 		}
 	}
@@ -83,6 +91,20 @@ func (d *Deployer) Cleanup(
 		return nil, err
 	}
 	return left.stillEnding(ctx)
+}
+
+// isFreed tells whether a namespace held removed releases, and holds none that devloop made now.
+func (d *Deployer) isFreed(namespace string, removed []Release) bool {
+	return slices.ContainsFunc(removed, func(r Release) bool { return r.Namespace == namespace }) &&
+		!d.isUsed(namespace, nil)
+}
+
+// isUsed tells whether a release that devloop made is in a namespace besides these.
+func (d *Deployer) isUsed(namespace string, besides []Release) bool {
+	return slices.ContainsFunc(d.journal.Names(journal.Release), func(id string) bool {
+		return strings.HasPrefix(id, namespace+"/") &&
+			!slices.ContainsFunc(besides, func(r Release) bool { return r.ID() == id })
+	})
 }
 
 // ordered sorts releases behind their dependencies.

@@ -233,6 +233,8 @@ func TestCleanupBeforeDeletesOnlyWhatIsOurs(t *testing.T) {
 		{"in one with a release of another folder", permits{journal.Namespace: {"demo"}, journal.Release: {"demo/web",
 			"demo/theirs"},
 			journal.Folder: {"release demo/theirs@/other"}}, made, ours},
+		{"in one with a release that stays", permits{journal.Namespace: {"demo"}, journal.Release: {"demo/web",
+			"demo/theirs"}}, made, ours},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l := cluster(t, test.journal, objects...)
@@ -421,5 +423,15 @@ func TestOnlyWhatIsRecordedIsRemoved(t *testing.T) {
 	}
 	if strings.Join(got, " ") != "old/gone old/here demo/b demo/c" || !slices.Equal(elsewhere, []string{"old/elsewhere"}) {
 		t.Errorf("%v, of another folder %v", got, elsewhere)
+	}
+}
+
+func TestNamespacesOfAPart(t *testing.T) {
+	d := New(nil, "demo", permits{journal.Release: {"shop/api", "shop-2/mail"}}, Options{})
+	removed := []Release{{Name: "web", Namespace: "shop"}, {Name: "db", Namespace: "data"}}
+	for namespace, goes := range map[string]bool{"shop": false, "data": true, "shop-2": false, "else": false} {
+		if d.isFreed(namespace, removed) != goes {
+			t.Errorf("namespace %s goes: %v", namespace, !goes)
+		}
 	}
 }

@@ -34,8 +34,8 @@ type doomed struct {
 }
 
 // deleteAll deletes the objects of a resource in a namespace, and waits until they and their pods
-// are gone. In a namespace that devloop made, these are all of them, unless a release of another
-// folder is in it; elsewhere, those that belong to the releases.
+// are gone. In a namespace that devloop made, these are all of them, unless a release that stays is in
+// it; elsewhere, those that belong to the releases.
 func (d *Deployer) deleteAll(
 	ctx context.Context, stage event.Stage, name, namespace string, releases []Release,
 ) error {
@@ -105,9 +105,7 @@ func (d *Deployer) partition(
 	if err != nil {
 		return nil, nil, err
 	}
-	_, elsewhere := d.recorded(releases)
-	shared := slices.ContainsFunc(elsewhere, func(id string) bool { return strings.HasPrefix(id, namespace+"/") })
-	if d.isOurNamespace(there) && !shared {
+	if d.isOurNamespace(there) && !d.isUsed(namespace, releases) {
 		return objects, nil, nil
 	}
 	owners, err := d.ownersIn(ctx, namespace, releases)

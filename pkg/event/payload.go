@@ -45,6 +45,7 @@ type (
 		Folder   Name     `json:"folder"`
 		Images   Names    `json:"images"`
 		Releases Releases `json:"releases"`
+		Part     Names    `json:"part,omitzero"` // names of the releases that were asked for
 	}
 	// Page is where a browser finds the page.
 	Page struct {

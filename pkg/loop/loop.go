@@ -80,7 +80,7 @@ func (c *cause) report(sink event.Sink) {
 
 // Loop runs the stages again and again. It must not be copied.
 type Loop struct {
-	load    func() (Stages, error)
+	load    func(ctx context.Context) (Stages, error)
 	watch   watcher
 	changes <-chan Change
 	sink    event.Sink
@@ -92,7 +92,7 @@ type Loop struct {
 
 // New returns a Loop. load reads devloop.yaml and is called at the start of each run; changes are
 // of paths that were given to watch, or requests of the user.
-func New(load func() (Stages, error), watch watcher, changes <-chan Change, sink event.Sink) *Loop {
+func New(load func(ctx context.Context) (Stages, error), watch watcher, changes <-chan Change, sink event.Sink) *Loop {
 	return &Loop{load: load, watch: watch, changes: changes, sink: sink}
 }
 

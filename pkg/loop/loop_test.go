@@ -53,7 +53,7 @@ func (w *world) tag() name.Tag {
 	return tag
 }
 
-func (w *world) load() (Stages, error) {
+func (w *world) load(context.Context) (Stages, error) {
 	return Stages{Files: []string{"devloop.yaml"}, Images: w, Nodes: w, Local: w, Platform: w, Forwards: w,
 		Proof: proven{w}}, nil
 }
@@ -769,7 +769,7 @@ func (c *clumsy) Watch(paths []watch.Path) (bool, error) {
 	return c.world.Watch(paths)
 }
 
-func (c *clumsy) load() (Stages, error) {
+func (c *clumsy) load(context.Context) (Stages, error) {
 	c.step("load")
 	return Stages{Files: []string{"devloop.yaml"}, Images: clumsyImages{c}, Nodes: clumsyNodes{c},
 		Local: clumsyLocal{c}, Platform: clumsyPlatform{c}, Forwards: clumsyForwards{c}, Proof: clumsyProof{c}}, nil

@@ -23,7 +23,7 @@ type script struct {
 	ended   atomic.Int32
 }
 
-func (s *script) load() (Stages, error) {
+func (s *script) load(context.Context) (Stages, error) {
 	return Stages{Images: s, Nodes: s, Local: s, Platform: s, Forwards: s}, nil
 }
 
@@ -189,7 +189,7 @@ type faulty struct {
 	random *rand.Rand
 }
 
-func (f *faulty) load() (Stages, error) {
+func (f *faulty) load(context.Context) (Stages, error) {
 	return Stages{Images: f, Nodes: f, Local: f, Platform: f, Forwards: f}, nil
 }
 

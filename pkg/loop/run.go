@@ -142,7 +142,7 @@ func (l *Loop) readInputs(ctx context.Context, sink event.Sink) (now *reading, e
 // readOnce returns nil if it has to be repeated: it changed what is read or watched.
 func (l *Loop) readOnce(ctx context.Context) (*reading, error) {
 	before := walk(ctx, l.roots)
-	stages, err := l.load()
+	stages, err := l.load(ctx)
 	if err != nil {
 		return nil, err
 	}

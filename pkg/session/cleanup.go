@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,8 +27,12 @@ func (s *Session) Cleanup(ctx context.Context, leaves string, what deploy.Remova
 	}
 	there, end := s.availability.whileUsable(ctx)
 	defer end()
-	what.Before = s.config.Load().Cleanup.Before
-	ending, err := s.deployer.Cleanup(there, s.options.Sink, releases(s.config.Load()), what)
+	c := s.config.Load()
+	what.Before = c.Cleanup.Before
+	if c.Part != nil {
+		what.Only = s.withoutNeeded(say, c.ReleaseNames())
+	}
+	ending, err := s.deployer.Cleanup(there, s.options.Sink, allReleases(c), what)
 	var away *kube.AwayError
 	switch {
 	case err == nil:
@@ -46,6 +51,8 @@ func (s *Session) Cleanup(ctx context.Context, leaves string, what deploy.Remova
 	switch {
 	case len(ending) > 0:
 		say.Note("some of what was deleted is still ending", "objects", strings.Join(ending, ", "))
+	case what.Only != nil && count(journal.Release) > 0:
+		say.Note("the rest stays as it is", "releases", event.Name(strings.Join(s.journal.Names(journal.Release), ", ")))
 	case count(journal.Release, journal.Namespace) > 0: // already reported, with what keeps it
 	case count(journal.CRD, journal.Volume) > 0:
 		say.Note("nothing else left behind")
@@ -53,6 +60,35 @@ func (s *Session) Cleanup(ctx context.Context, leaves string, what deploy.Remova
 		say.Note("nothing left behind")
 	}
 	return nil
+}
+
+// NeededBy returns the names of the deployed releases that depend on those that are to go, and are
+// not among them.
+func (s *Session) NeededBy(going []string) (names []string) {
+	for again := true; again; {
+		again = false
+		for _, r := range allReleases(s.config.Load()) {
+			gone := slices.Concat(going, names)
+			needs := func(name string) bool { return slices.Contains(gone, name) }
+			if !needs(r.Name) && slices.ContainsFunc(r.DependsOn, needs) && s.journal.Has(journal.Release, r.ID()) {
+				names, again = append(names, r.Name), true
+			}
+		}
+	}
+	return names
+}
+
+// withoutNeeded returns the names of those releases that no deployed release which stays depends on.
+func (s *Session) withoutNeeded(say event.Stage, going []string) []string {
+	return slices.DeleteFunc(slices.Clone(going), func(name string) bool {
+		staying := slices.DeleteFunc(s.NeededBy([]string{name}),
+			func(other string) bool { return slices.Contains(going, other) })
+		if len(staying) > 0 {
+			say.Note("release stays, others depend on it", "release", event.Name(name),
+				"others", event.Name(strings.Join(staying, ", ")))
+		}
+		return len(staying) > 0
+	})
 }
 
 // stillAway returns why the cluster cannot be used, nil if it can be.

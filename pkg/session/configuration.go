@@ -1,11 +1,13 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -30,6 +32,11 @@ const ShownNotes = 50
 func ReportConfig(sink event.Sink, before, now *config.Config) {
 	if before == nil || !reflect.DeepEqual(payload(before), payload(now)) {
 		sink.Stage(event.ConfigStage).Detail(event.ConfigRead, payload(now))
+	}
+	if now.Part != nil && (before == nil || !slices.Equal(before.ReleaseNames(), now.ReleaseNames())) {
+		others := (&config.Config{Releases: now.Others}).ReleaseNames()
+		sink.Stage(event.ConfigStage).Note("only a part is deployed, the rest stays as it is",
+			"releases", event.Name(strings.Join(now.ReleaseNames(), ", ")), "not", event.Name(strings.Join(others, ", ")))
 	}
 	if len(now.AllowContexts) > 0 && before == nil {
 		sink.Stage(event.ConfigStage).Warn("allowContexts in devloop.yaml allows nothing by itself", nil,
@@ -64,6 +71,7 @@ func payload(c *config.Config) event.Config {
 		names.Releases = append(names.Releases,
 			event.Release{Namespace: event.Name(r.Namespace), Name: event.Name(r.Name), Chart: r.Chart})
 	}
+	names.Part = c.Part
 	return names
 }
 
@@ -94,10 +102,13 @@ func HideSecrets(secrets *event.Secrets, c *config.Config) {
 }
 
 // Load reads devloop.yaml for a run. If it is invalid, the last valid one stays in force.
-func (s *Session) Load() (loop.Stages, error) {
+func (s *Session) Load(ctx context.Context) (loop.Stages, error) {
 	before := s.config.Load()
 	files := before.Files()
 	c, err := config.Load(s.options.Source)
+	if err == nil {
+		c, err = s.narrow(ctx, c)
+	}
 	if err == nil {
 		err = s.adopt(before, c)
 	}

@@ -167,7 +167,7 @@ func TestEveryInputIsWatched(t *testing.T) {
 	}
 	builders := &builders{main: build.Remote("tcp://127.0.0.1:1", nil, t.TempDir()), sink: sink}
 	var fails atomic.Bool
-	load := func() (loop.Stages, error) {
+	load := func(context.Context) (loop.Stages, error) {
 		c, err := config.Load(config.Source{
 			Files: []string{filepath.Join(dir, "devloop.yaml"), filepath.Join(dir, "local.yaml")},
 		})

@@ -179,7 +179,8 @@ func (n nodeStage) outdated(tags []name.Tag) ([]name.Tag, error) {
 		if err != nil {
 			return nil, err
 		}
-		if slices.Contains(tags, tag) {
+		ofOthers := n.config.Part != nil && kept[tag.RepositoryStr()] == 0
+		if slices.Contains(tags, tag) || ofOthers {
 			continue
 		}
 		if kept[tag.RepositoryStr()]++; kept[tag.RepositoryStr()] > n.config.KeepImages {

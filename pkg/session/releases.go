@@ -56,6 +56,15 @@ func releases(c *config.Config) []deploy.Release {
 	return list
 }
 
+// allReleases returns the releases of devloop.yaml, those outside of a part included.
+func allReleases(c *config.Config) []deploy.Release {
+	list := releases(c)
+	for _, r := range c.Others {
+		list = append(list, ReleaseOf(c, r))
+	}
+	return list
+}
+
 // ResolvedReleases returns the releases of devloop.yaml with the images of a target.
 func ResolvedReleases(c *config.Config, target *loop.Target) ([]deploy.Release, error) {
 	refs := target.Refs()

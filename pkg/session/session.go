@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/control"
@@ -51,9 +53,10 @@ type Session struct {
 	prover       *prover // nil without Open
 	libraries    *libraries
 	syncer       *syncer
-	pods         chan pods.Scope // whose pods are followed: the newest counts
-	forwards     *forwards       // nil without Open
-	watcher      *watch.Watcher  // nil without Run
+	pods         chan pods.Scope                         // whose pods are followed: the newest counts
+	forwards     *forwards                               // nil without Open
+	objects      map[string][]*unstructured.Unstructured // of the releases of a part, by ID, as last rendered
+	watcher      *watch.Watcher                          // nil without Run
 }
 
 // OpenWithoutForwards finds the cluster, makes sure that devloop may write to it, and locks the
@@ -64,7 +67,8 @@ func OpenWithoutForwards(ctx context.Context, o Options) (*Session, error) {
 
 func openWith(ctx context.Context, o Options, a *availability) (*Session, error) {
 	o.Sink = a.filter(o.Sink)
-	s := &Session{options: o, environment: &environment{}, availability: a, pods: make(chan pods.Scope, 1)}
+	s := &Session{options: o, environment: &environment{}, availability: a, pods: make(chan pods.Scope, 1),
+		objects: map[string][]*unstructured.Unstructured{}}
 	s.config.Store(o.Config)
 	if err := s.open(ctx); err != nil {
 		return nil, console.EnvironmentError{Err: errors.Join(err, s.Close())}
@@ -124,15 +128,26 @@ func (s *Session) open(ctx context.Context) error {
 }
 
 // Open binds the forwards, opens the session and serves the forwards. leave closes all of it, the
-// forwards last.
+// forwards last. Which forwards belong to a part of the releases is known only once it is open.
 func Open(ctx context.Context, o Options) (s *Session, leave func() error, err error) {
 	availability := newAvailability(o.Sink)
-	bound, err := bind(ctx, o.Config, availability.filter(o.Sink))
-	if err != nil {
-		return nil, nil, err
+	bound := &forwards{}
+	if o.Config.Part == nil {
+		if bound, err = bind(ctx, o.Config, availability.filter(o.Sink)); err != nil {
+			return nil, nil, err
+		}
 	}
 	if s, err = openWith(ctx, o, availability); err != nil {
 		return nil, nil, errors.Join(err, bound.close())
+	}
+	if o.Config.Part != nil {
+		if o.Config, err = s.narrow(ctx, o.Config); err == nil {
+			s.config.Store(o.Config)
+			bound, err = bind(ctx, o.Config, s.options.Sink)
+		}
+		if err != nil {
+			return nil, nil, errors.Join(err, s.Close())
+		}
 	}
 	if err := s.deployer.RemoveCheckPods(ctx); err != nil {
 		o.Sink.Stage("verify").Warn("pods that an earlier devloop has left could not be removed", err)

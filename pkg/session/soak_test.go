@@ -81,7 +81,7 @@ func TestSoak(t *testing.T) {
 	asking := &requests{stage: sink.Stage("devloop"), batches: watcher.Batches()}
 	changes := make(chan loop.Change)
 	running.Go(func() { asking.run(ctx, changes) })
-	load := func() (loop.Stages, error) { //nolint:unparam // what the loop asks for
+	load := func(context.Context) (loop.Stages, error) { //nolint:unparam // what the loop asks for
 		return loop.Stages{Images: q, Nodes: q, Local: q, Platform: q, Forwards: q, Proof: quickProof{}}, nil
 	}
 	running.Go(func() { loop.New(load, watcher, changes, sink).Run(ctx) })

@@ -163,7 +163,7 @@ func (s State) configured(e event.Event, c event.Config) State {
 		r.Chart = named.Chart
 		releases = append(releases, r)
 	}
-	s.Images, s.Releases = images, releases
+	s.Images, s.Releases, s.Part = images, releases, c.Part
 	if len(images) == 0 { // there is nothing left to prove
 		s.Chain, s.Libraries, s.Old = nil, nil, event.DaskClusters{}
 	}

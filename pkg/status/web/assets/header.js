@@ -33,7 +33,7 @@ export function show(state) {
   const health = state.health || "starting";
   paused = state.paused;
   say(byId("project"), state.project || "devloop");
-  say(byId("cluster"), state.cluster || "");
+  say(byId("cluster"), [state.cluster, state.part && `only ${state.part.join(", ")}`].filter(Boolean).join(" · "));
   say(byId("folder"), state.folder || "");
   say(byId("since"), state.project ? `since ${date(state.started)}` : "");
   byId("health").dataset.health = health;

@@ -1,0 +1,108 @@
+package session
+
+// A part of the releases. Which images, forwards and health checks belong to it shows what its
+// releases render to, so it is found out at the start of each run.
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/loop"
+	"github.com/devloop/devloop/pkg/portforward"
+)
+
+// narrow returns what of a configuration belongs to the releases of its part, all of it if it is no
+// part. An error is transient.
+func (s *Session) narrow(ctx context.Context, c *config.Config) (*config.Config, error) {
+	if c.Part == nil {
+		return c, nil
+	}
+	list, err := ResolvedReleases(c, unhashed(c))
+	if err != nil {
+		return nil, err
+	}
+	part := scope{config: c}
+	for i, r := range list {
+		objects, err := s.deployer.Objects(ctx, s.options.Sink, r)
+		switch {
+		case err == nil:
+			s.objects[r.ID()] = objects
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case event.IsTransient(err):
+			return nil, err
+		case s.objects[r.ID()] == nil: // the run reports the error
+			part.unsure = true
+		}
+		part.objects = append(part.objects, s.objects[r.ID()]...)
+		part.images = append(part.images, c.Releases[i].Images()...)
+	}
+	return c.Keep(config.Needs{Image: part.hasImage, Forward: part.hasForward, Health: part.hasHealth}), nil
+}
+
+// unhashed returns a target without the hashes of its images. With these references, a release can
+// be rendered to find out which images it names.
+func unhashed(c *config.Config) *loop.Target {
+	target := &loop.Target{}
+	for _, image := range c.Images {
+		target.Images = append(target.Images, &loop.Image{Name: image.Name, Ref: c.Repository(image.Name) + ":unhashed"})
+	}
+	return target
+}
+
+// scope is what the releases of a part make.
+type scope struct {
+	config  *config.Config
+	objects []*unstructured.Unstructured
+	images  []string // their names in devloop.yaml
+	unsure  bool     // one of them was never rendered: everything may belong to it
+}
+
+func (s scope) hasImage(name string) bool { return s.unsure || slices.Contains(s.images, name) }
+
+// hasForward tells whether one of the releases makes the target of a forward, or whether it is that
+// of no other release either, as the namespace tells: an operator may make it.
+func (s scope) hasForward(f config.Forward) bool {
+	kind, name := f.Target()
+	selector, _ := labels.Parse(name) // of kind selector only, and checked
+	return s.makes(f.Namespace, func(u *unstructured.Unstructured) bool {
+		switch kind {
+		case portforward.Selector:
+			return selector.Matches(podLabels(u))
+		case portforward.Pod:
+			set := name[:max(0, strings.LastIndex(name, "-"))]
+			return u.GetName() == name && u.GetKind() == "Pod" || u.GetName() == set && u.GetKind() == "StatefulSet"
+		}
+		return u.GetName() == name && strings.EqualFold(u.GetKind(), kind)
+	})
+}
+
+func (s scope) hasHealth(h config.Health) bool {
+	selector, err := labels.Parse(h.Deployment)
+	return err == nil && s.makes(h.Namespace, func(u *unstructured.Unstructured) bool {
+		return u.GetKind() == "Deployment" && selector.Matches(labels.Set(u.GetLabels()))
+	})
+}
+
+// makes tells whether an object that matches belongs to the part.
+func (s scope) makes(namespace string, matches func(*unstructured.Unstructured) bool) bool {
+	isThere := func(r config.Release) bool { return r.Namespace == namespace }
+	return slices.ContainsFunc(s.objects, func(u *unstructured.Unstructured) bool {
+		return u.GetNamespace() == namespace && matches(u)
+	}) || s.unsure && slices.ContainsFunc(s.config.Releases, isThere) || !slices.ContainsFunc(s.config.Others, isThere)
+}
+
+// podLabels returns the labels of the pods that an object is, or makes.
+func podLabels(u *unstructured.Unstructured) labels.Set {
+	if u.GetKind() == "Pod" {
+		return u.GetLabels()
+	}
+	of, _, _ := unstructured.NestedStringMap(u.Object, "spec", "template", "metadata", "labels")
+	return of
+}
