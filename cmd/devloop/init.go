@@ -5,14 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
-	"github.com/devloop/devloop/pkg/skaffold"
 )
 
 // schemaName is the schema of devloop.yaml, for editors.
@@ -31,8 +29,8 @@ does what a skaffold.yaml does, with these profiles; comments say what devloop d
   devloop init --from skaffold.yaml --profile local`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			for _, flag := range []string{"file", "profile", "set", "kube-context"} {
-				if cmd.Flags().Changed(flag) && (flag != "profile" || from == "") {
+			for _, flag := range []string{"file", "profile", "module", "set", "kube-context"} {
+				if cmd.Flags().Changed(flag) && (flag != "profile" && flag != "module" || from == "") {
 					return usageError("devloop init --help", "init: --%s has no meaning here: a new %s is written into this folder",
 						flag, config.FileName)
 				}
@@ -41,7 +39,7 @@ does what a skaffold.yaml does, with these profiles; comments say what devloop d
 			var notes []string
 			var err error
 			if from != "" {
-				text, notes, err = fromSkaffold(from, o.profiles)
+				text, notes, err = o.fromSkaffold(from)
 			} else {
 				text, notes, err = survey(cmd.Context(), ".")
 			}
@@ -63,18 +61,10 @@ does what a skaffold.yaml does, with these profiles; comments say what devloop d
 	return cmd
 }
 
-// fromSkaffold returns a devloop.yaml that does what a skaffold.yaml of this folder does, and notes
-// for the user.
-func fromSkaffold(from string, profiles []string) (text string, notes []string, err error) {
-	path, err := filepath.Abs(from)
-	if err != nil {
-		return "", nil, fmt.Errorf("init: %w", err)
-	}
-	if here, err := os.Getwd(); err != nil || filepath.Dir(path) != here {
-		return "", nil, usageError("cd "+filepath.Dir(path),
-			"init: %s is in another folder, which its paths are relative to", from)
-	}
-	c, err := config.Load(config.Source{Files: []string{from}, Profiles: profiles, Translate: skaffold.Translate})
+// fromSkaffold returns a devloop.yaml for this folder that does what a skaffold.yaml does here, and
+// notes for the user.
+func (o *options) fromSkaffold(from string) (text string, notes []string, err error) {
+	c, err := config.Load(config.Source{Files: []string{from}, Profiles: o.profiles, Translate: o.skaffold().Translate})
 	switch {
 	case err != nil:
 		return "", nil, err

@@ -17,6 +17,7 @@ import (
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/control"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 	"github.com/devloop/devloop/pkg/session"
 	"github.com/devloop/devloop/pkg/skaffold"
 )
@@ -25,6 +26,8 @@ import (
 type options struct {
 	files       []string
 	profiles    []string
+	modules     []string // configurations of a skaffold.yaml
+	command     string   // of skaffold, that this one stands for; "" for dev
 	set         []string
 	setFrom     string // the flag or variable that gave set
 	kubeContext string
@@ -45,7 +48,10 @@ func (o *options) register(root *cobra.Command) {
 	flags.StringArrayVarP(&o.files, "file", "f", nil,
 		"the configuration (by default "+config.FileName+", or else skaffold.yaml); "+
 			"each further file is merged over those before it")
-	flags.StringSliceVarP(&o.profiles, "profile", "p", nil, "merge a profile of the configuration over it")
+	flags.StringSliceVarP(&o.profiles, "profile", "p", nil, "merge a profile of the configuration over it; "+
+		"-p -NAME leaves out one that applies by itself, as those of a skaffold.yaml may")
+	flags.StringSliceVarP(&o.modules, "module", "m", nil,
+		"of a skaffold.yaml, take the configuration with this name alone, and those that it requires")
 	flags.StringArrayVar(&o.set, "set", nil,
 		"set one value of the configuration: path=value, as in images.worker.target=dev")
 	flags.StringVar(&o.kubeContext, "kube-context", "",
@@ -115,6 +121,9 @@ func (o *options) settle(cmd *cobra.Command) error {
 		return err
 	}
 	o.files = o.configFiles()
+	if name := cmd.CalledAs(); name == "run" || name == "deploy" {
+		o.command = name
+	}
 	if !slices.Contains(console.LogFormats, o.logFormat) {
 		return usageError("take one of "+strings.Join(console.LogFormats, ", "),
 			"--log-format: there is no format %q", o.logFormat)
@@ -181,23 +190,31 @@ func (o *options) consent() session.Consent {
 }
 
 // configFiles returns the files of --file, or else the devloop.yaml or the skaffold.yaml of this
-// folder.
+// folder, or what skaffold would read here.
 func (o *options) configFiles() []string {
 	if len(o.files) > 0 {
 		return o.files
 	}
-	for _, name := range append([]string{config.FileName}, skaffold.FileNames...) {
-		if _, err := os.Stat(name); err == nil {
+	if _, err := os.Stat(config.FileName); err != nil {
+		if name := skaffold.FileIn("."); name != "" {
 			return []string{name}
 		}
 	}
 	return []string{config.FileName}
 }
 
+// skaffold is what a skaffold.yaml is read with.
+func (o *options) skaffold() skaffold.Options {
+	here, _ := filepath.Abs(".")       // else the folder of the file
+	current, _ := kube.ReadContext("") // the session reports a missing context
+	return skaffold.Options{Dir: here, Command: o.command, KubeContext: o.kubeContext, CurrentContext: current.Context,
+		Modules: o.modules}
+}
+
 // source is what the configuration is read from.
 func (o *options) source() config.Source {
 	source := config.Source{Files: o.configFiles(), Profiles: o.profiles, Only: o.only,
-		Translate: skaffold.Translate}
+		Translate: o.skaffold().Translate}
 	if o.kubeContext != "" {
 		source.Set = append(source.Set,
 			config.Assignment{From: "--kube-context", Text: "kubeContext=" + strconv.Quote(o.kubeContext)})

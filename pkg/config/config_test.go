@@ -457,7 +457,7 @@ func TestMissingFilesAreNamed(t *testing.T) {
 func assembled(r *tree.Report, dir string, source Source, roots ...*tree.Node) *Config {
 	l := &loader{Report: r, source: source, dir: dir, files: source.Files}
 	for i, root := range roots {
-		if roots[i] = l.layer(root); roots[i] == nil {
+		if roots[i] = l.layer([]*tree.Node{root}); roots[i] == nil {
 			return nil
 		}
 	}

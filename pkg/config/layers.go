@@ -21,11 +21,19 @@ func mergeLayers(r *tree.Report, files []*tree.Node, source Source) *tree.Node {
 	merged = merged.Clone()
 	merged.Put(tree.NewKey("profiles"), nil)
 	known := profileNames(files)
+	var selected []string
 	for _, name := range source.Profiles {
-		if !slices.Contains(known, name) {
+		name, isOff := strings.CutPrefix(name, "-")
+		switch {
+		case !slices.Contains(known, name):
 			r.Add(files[0].Origin, tree.Problem{Message: noProfile(name, known)})
-			continue
+		case isOff:
+			selected = slices.DeleteFunc(selected, func(other string) bool { return other == name })
+		case !slices.Contains(selected, name):
+			selected = append(selected, name)
 		}
+	}
+	for _, name := range selected {
 		for _, f := range files {
 			if profile := f.Get("profiles").Get(name); profile != nil && profile.IsMapping() {
 				merged = merge(merged, profile, t)

@@ -14,14 +14,13 @@ import (
 // Source is what a configuration is read from. Each part is merged over those before it.
 type Source struct {
 	Files    []string // by default devloop.yaml; paths in all of them are relative to the first one's folder
-	Profiles []string // names, in this order
+	Profiles []string // names, in this order; "-name" switches one off
 	Set      []Assignment
 	Only     []string // names of releases: see Config.Only. Empty means all
 
-	// Translate returns the tree of a devloop.yaml for root, that of a file of another format; nil
-	// if root is of none that it knows. dir is the folder that paths are relative to, absolute. It
-	// may be nil.
-	Translate func(r *tree.Report, root *tree.Node, dir string, profiles []string) *tree.Translation
+	// Translate returns the tree of a devloop.yaml for a file of another format, nil if it is of none
+	// that it knows. It may be nil.
+	Translate func(*tree.Report, tree.Original) *tree.Translation
 }
 
 // Assignment sets one value, on the command line or in the environment.
@@ -84,8 +83,8 @@ type loader struct {
 func (l *loader) layers() []*tree.Node {
 	var layers []*tree.Node
 	for i := range l.source.Files {
-		if root := l.read(i); root != nil {
-			if root = l.layer(root); root != nil {
+		if documents := l.read(i); len(documents) > 0 {
+			if root := l.layer(documents); root != nil {
 				layers = append(layers, root)
 			}
 		}
@@ -93,8 +92,8 @@ func (l *loader) layers() []*tree.Node {
 	return layers
 }
 
-// read returns the tree of a file, nil if it cannot be read.
-func (l *loader) read(i int) *tree.Node {
+// read returns the trees of a file's documents, none if it cannot be read.
+func (l *loader) read(i int) []*tree.Node {
 	name := l.source.Files[i]
 	from := &tree.Origin{Name: name, Order: i}
 	path, err := filepath.Abs(name)
@@ -103,9 +102,9 @@ func (l *loader) read(i int) *tree.Node {
 		return nil
 	}
 	l.files = append(l.files, path)
-	root := l.ParseFile(from, path)
+	documents := l.ParseFile(from, path)
 	if i > 0 {
-		return root
+		return documents
 	}
 	l.dir = filepath.Dir(path)
 	switch {
@@ -115,17 +114,15 @@ func (l *loader) read(i int) *tree.Node {
 	case errors.Is(l.Cause, tree.ErrEmpty):
 		l.Hint = "it has to start with \"apiVersion: " + Version + "\""
 	}
-	return root
+	return documents
 }
 
-// layer translates a file's tree, if need be, and checks it by itself. It returns nil for a tree of
+// layer translates a file, if need be, and checks it by itself. It returns nil for a tree of
 // another version: all its other keys would be wrong, too, which is no help.
-func (l *loader) layer(root *tree.Node) *tree.Node {
-	if l.source.Translate != nil {
-		if t := l.source.Translate(l.Report, root, l.dir, l.source.Profiles); t != nil {
-			root, l.format, l.notes = t.Root, t.Format, append(l.notes, t.Notes...)
-			l.files, l.variables = append(l.files, t.Files...), append(l.variables, t.Variables...)
-		}
+func (l *loader) layer(documents []*tree.Node) *tree.Node {
+	root, isTranslated := l.translate(documents)
+	if !isTranslated {
+		root = l.Only(documents)
 	}
 	if root == nil {
 		return nil
@@ -137,6 +134,24 @@ func (l *loader) layer(root *tree.Node) *tree.Node {
 	d := &decoder{Report: l.Report, partial: true}
 	d.read(root, &file{}, "")
 	return root
+}
+
+// translate returns the tree of a devloop.yaml for a file of another format.
+func (l *loader) translate(documents []*tree.Node) (root *tree.Node, isTranslated bool) {
+	if l.source.Translate == nil {
+		return nil, false
+	}
+	o := tree.Original{Path: l.files[len(l.files)-1], Documents: documents, Profiles: l.source.Profiles}
+	if documents[0].Origin.Order > 0 {
+		o.Dir = l.dir
+	}
+	t := l.source.Translate(l.Report, o)
+	if t == nil {
+		return nil, false
+	}
+	l.dir, l.format, l.notes, l.source.Profiles = t.Dir, t.Format, append(l.notes, t.Notes...), t.Profiles
+	l.files, l.variables = append(l.files, t.Files...), append(l.variables, t.Variables...)
+	return t.Root, true
 }
 
 // assemble makes one configuration of all layers.

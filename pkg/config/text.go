@@ -44,11 +44,14 @@ func (c *Config) comment(out *bytes.Buffer, title string, harmless bool) {
 			fmt.Fprintf(out, "# %s:\n", title)
 			title = ""
 		}
-		file := "" // of a skaffold.env beside it
-		if filepath.Base(note.File) != filepath.Base(c.Path) {
-			file = oneLine(note.File) + ", "
+		place := "" // in the file itself
+		if path, err := filepath.Abs(note.File); err != nil || path != c.Path {
+			place = oneLine(note.File) + ", "
 		}
-		fmt.Fprintf(out, "# - %sline %d, %s\n", file, note.Line, oneLine(note.Message))
+		if note.Line > 0 { // it is of a file
+			place += fmt.Sprintf("line %d, ", note.Line)
+		}
+		fmt.Fprintf(out, "# - %s%s\n", place, oneLine(note.Message))
 	}
 }
 

@@ -30,7 +30,7 @@ func loadInTime(t *testing.T, source config.Source) (c *config.Config, err error
 	}
 }
 
-func placeFile(t *testing.T, path, text string) {
+func placeFile(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"unicode"
@@ -20,60 +21,109 @@ import (
 // envFile has variables that skaffold adds to its environment before it reads skaffold.yaml.
 const envFile = "skaffold.env"
 
-// flagVariables are skaffold's own flags as variables, with a note on each.
-var flagVariables = map[string]string{
-	"SKAFFOLD_PROFILE":   "no profile is selected by it: devloop -p %s",
-	"SKAFFOLD_NAMESPACE": "what has no namespace is not deployed to %s: write namespace to the releases and forwards",
-	"SKAFFOLD_DEFAULT_REPO": "images are not called after %s: the nodes get them from devloop, " +
-		"and --set push=REGISTRY pushes them",
-	"SKAFFOLD_KUBE_CONTEXT": "no context is chosen by it: devloop --kube-context %s",
-	"SKAFFOLD_FILENAME":     "no file is chosen by it: devloop -f %s",
+// otherFlags are variables for skaffold's flags that devloop has nothing for. Where it has the same
+// flag, as for SKAFFOLD_PROFILE, the variable stands for that; flags without which the same is
+// deployed are none of these.
+var otherFlags = regexp.MustCompile(`^SKAFFOLD_(AUTO_(BUILD|DEPLOY|SYNC)|BUILD_IMAGE|CLEANUP|FORCE|LABEL|` +
+	`MINIKUBE_PROFILE|MULTI_LEVEL_REPO|NO_PRUNE|PLATFORM|PORT_FORWARD|PUSH|RENDER_ONLY|SET|SET_VALUE_FILE|STATUS_CHECK|` +
+	`TAG|TAIL|TOLERATE_FAILURES_UNTIL_DEADLINE|TRIGGER|WATCH_IMAGE)$`)
+
+// withoutFlag says what happens in place of a variable that is a flag of skaffold, "" if nothing is
+// lost.
+func withoutFlag(name, value string) string {
+	switch {
+	case name == "SKAFFOLD_DEFAULT_REPO":
+		return fmt.Sprintf("images are not called after %s: the nodes get them from devloop, and --set push=REGISTRY pushes "+
+			"them", cmp.Or(value, `""`))
+	case name == "SKAFFOLD_KUBECONFIG":
+		return "export KUBECONFIG instead"
+	case otherFlags.MatchString(name):
+		return "without it"
+	}
+	return ""
 }
 
 // forTools are variables that skaffold reads, or passes on to what it calls, besides the templates.
 var forTools = regexp.MustCompile(`^(KUBECONFIG|BUILDKIT_HOST|SSH_AUTH_SOCK|DOCKER_.*|HELM_.*|MINIKUBE_.*)$`)
 
-// readVariables reads the skaffold.env. It is watched even if it does not exist yet.
-func (s *translator) readVariables(root *tree.Node) {
-	path := filepath.Join(s.dir, envFile)
-	s.files = append(s.files, path)
+// readVariables reads the skaffold.env of the current folder, and says which flags are not honoured.
+// The file is watched even if it does not exist yet.
+func (s *translation) readVariables(main *tree.Node) {
+	s.files = append(s.files, filepath.Join(s.options.Dir, envFile))
 	s.variables = map[string]string{}
-	text, err := files.Read(path, maxValue)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, files.ErrNotRegular) || errors.Is(err, syscall.EISDIR) {
-		return
-	}
-	note := func(line int, message string) {
+	note := func(file string, line int, message string) {
 		if s.isBase { // not again for each of several files
-			name := filepath.Join(filepath.Dir(root.Origin.Name), envFile)
 			s.notes = append(s.notes, tree.Note{
-				Problem: tree.Problem{File: name, Line: line, Message: message, Order: root.Origin.Order},
+				Problem: tree.Problem{File: file, Line: line, Message: message, Order: main.Origin.Order},
 			})
 		}
 	}
-	list, line, message := parseEnv(string(text))
-	if err != nil {
-		line, message = 0, "it cannot be read: "+tree.Reason(err).Error()
+	noteFlag := func(file string, line int, name, value string) {
+		if text := withoutFlag(name, value); text != "" {
+			note(file, line, name+" is a flag of skaffold: "+text)
+		}
 	}
+	for _, variable := range slices.Sorted(slices.Values(os.Environ())) {
+		name, value, _ := strings.Cut(variable, "=")
+		noteFlag("the environment", 0, name, value)
+	}
+	list, line, message := readEnv(s.options.Dir)
 	if message != "" {
-		note(line, message+": nothing of this file is used, as skaffold does")
-		return
+		note(envFile, line, message+": nothing of this file is used, as skaffold does")
 	}
 	for _, v := range list {
 		s.variables[v.name] = v.value
-		text, isFlag := flagVariables[v.name]
-		switch {
-		case isFlag:
-			note(v.line, v.name+" is a flag of skaffold: "+fmt.Sprintf(text, cmp.Or(v.value, `""`)))
-		case strings.HasPrefix(v.name, "SKAFFOLD_"):
-			note(v.line, v.name+" is a flag of skaffold: without it")
-		case forTools.MatchString(v.name):
-			note(v.line, v.name+" fills in templates alone: export it, and devloop itself goes by it")
+		noteFlag(envFile, v.line, v.name, v.value)
+		if forTools.MatchString(v.name) {
+			note(envFile, v.line, v.name+" fills in templates alone: export it, and devloop itself goes by it")
 		}
 	}
 }
 
+// readEnv reads the skaffold.env in a folder. The message says why it cannot be read; that it is not
+// there is no reason to say anything.
+func readEnv(dir string) (list []setting, line int, message string) {
+	text, err := files.Read(filepath.Join(dir, envFile), maxValue)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, files.ErrNotRegular), errors.Is(err, syscall.EISDIR):
+		return nil, 0, ""
+	case err != nil:
+		return nil, 0, "it cannot be read: " + tree.Reason(err).Error()
+	}
+	return parseEnv(string(text))
+}
+
+// FileIn returns the name of the skaffold.yaml in a folder, or of the file that SKAFFOLD_FILENAME says;
+// "" if there is none.
+func FileIn(dir string) string {
+	named := os.Getenv("SKAFFOLD_FILENAME")
+	list, _, _ := readEnv(dir) // what is wrong with it is said when the file is translated
+	for _, v := range list {
+		if v.name == "SKAFFOLD_FILENAME" {
+			named = cmp.Or(named, v.value)
+		}
+	}
+	for _, name := range FileNames {
+		if named == "" && exists(filepath.Join(dir, name)) {
+			named = name
+		}
+	}
+	return named
+}
+
+// getenv returns a variable of the environment, or else of the skaffold.env.
+func (s *translation) getenv(name string) string {
+	value, _ := s.lookupVariable(name)
+	return value
+}
+
+// chosenContext returns the kube context that the user chose, "" if that is left to the file.
+func (s *translation) chosenContext() string {
+	return cmp.Or(s.options.KubeContext, s.getenv("SKAFFOLD_KUBE_CONTEXT"))
+}
+
 // lookupVariable returns a variable of the environment, or else of the skaffold.env.
-func (s *translator) lookupVariable(name string) (value string, found bool) {
+func (s *translation) lookupVariable(name string) (value string, found bool) {
 	if value, found = os.LookupEnv(name); !found {
 		value, found = s.variables[name]
 	}

@@ -75,6 +75,7 @@ KUBECONFIG=/x
 `
 	text := inHelm(`setValueTemplates: { image: "{{.IMAGE_FULLY_QUALIFIED_worker}}", a: ` +
 		`"{{.FROM_FILE}}-{{env \"FROM_BOTH\"}}-{{.SKAFFOLD_PROFILE}}" }`)
+	text += "profiles: [{ name: gpu }]\n"
 	text = strings.Replace(text, "Dockerfile.worker }",
 		"Dockerfile.worker, buildArgs: { FROM_FILE: }, secrets: [{ id: TOKEN }] }", 1)
 	_, err := skaffolded(t, dir, text)
@@ -94,10 +95,7 @@ KUBECONFIG=/x
 		image.Secrets[0].Env != "TOKEN" {
 		t.Errorf("the image has %+v", image)
 	}
-	if want := `skaffold.env:5: SKAFFOLD_PROFILE is a flag of skaffold: no profile is selected by it: devloop -p gpu
-skaffold.env:6: SKAFFOLD_NAMESPACE is a flag of skaffold: what has no namespace is not deployed to team: ` +
-		`write namespace to the releases and forwards
-skaffold.env:7: SKAFFOLD_TAIL is a flag of skaffold: without it
+	if want := `skaffold.env:7: SKAFFOLD_TAIL is a flag of skaffold: without it
 skaffold.env:8: KUBECONFIG fills in templates alone: export it, and devloop itself goes by it
 skaffold.yaml:4:123: build.artifacts[0].docker.secrets[0].id: the variable TOKEN is in skaffold.env alone, ` +
 		`where builds do not get secrets from: export it

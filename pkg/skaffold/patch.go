@@ -9,7 +9,7 @@ import (
 )
 
 // patch applies one patch of a profile, in the notation of JSON Patch (RFC 6902), to root.
-func (s *translator) patch(root, n *tree.Node) *tree.Node {
+func (s *translation) patch(root, n *tree.Node) *tree.Node {
 	var path, from, value *tree.Node
 	op := "replace"
 	s.section(n, keys{

@@ -1,8 +1,10 @@
 package skaffold
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -12,13 +14,12 @@ import (
 // profileName is a name that devloop.yaml allows.
 var profileName = regexp.MustCompile(`^[A-Za-z0-9][-_.A-Za-z0-9]*$`)
 
-// profileNames puts the names of the profiles into made, so that it is known which there are. What
+// profileNames puts the names of the profiles into names, so that it is known which there are. What
 // they say is merged before the file is translated.
-func (s *translator) profileNames(made, profiles *tree.Node, selected []string) {
+func (s *translation) profileNames(names, profiles *tree.Node) {
 	if profiles == nil {
 		return
 	}
-	names := profiles.As(yaml.MappingNode, profiles.Path)
 	for _, p := range s.items(profiles) {
 		name := p.Get("name")
 		switch {
@@ -33,15 +34,85 @@ func (s *translator) profileNames(made, profiles *tree.Node, selected []string) 
 			continue
 		}
 		put(names, name.Value, p.As(yaml.MappingNode, p.Path))
-		if activation := p.Get("activation"); len(activation.List()) > 0 && !slices.Contains(selected, name.Value) {
-			s.note(activation, "the profile is not activated by itself: devloop -p %s", name.Value)
+	}
+}
+
+// active returns the names of the profiles that apply to a configuration, in their order: those that
+// activate themselves, and then those that are selected. "-name" switches one off. byContext is the
+// last one that applies because of the kube context.
+func (s *translation) active(root *tree.Node, selected []string) (names []string, byContext *tree.Node) {
+	known := map[string]bool{}
+	for _, p := range root.Get("profiles").List() {
+		name := p.Get("name")
+		if name == nil || name.Value == "" || known[name.Value] {
+			continue
+		}
+		known[name.Value] = true
+		if isActive, hasContext := s.activates(p); isActive {
+			names = append(names, name.Value)
+			if !slices.Contains(selected, name.Value) && !slices.Contains(selected, "-"+name.Value) {
+				s.inform(p.Get("activation"), "the profile applies by itself: -p -%s switches it off", name.Value)
+			}
+			if hasContext {
+				byContext = name
+			}
 		}
 	}
-	put(made, "profiles", names)
+	for _, name := range selected {
+		name, isOff := strings.CutPrefix(name, "-")
+		names = slices.DeleteFunc(names, func(other string) bool { return isOff && other == name })
+		if !isOff && known[name] && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names, byContext
+}
+
+// activates tells whether a profile applies by itself, and whether the kube context decides.
+func (s *translation) activates(profile *tree.Node) (isActive, byContext bool) {
+	needsAll := profile.Get("requiresAllActivations")
+	all := needsAll != nil && s.truth(needsAll)
+	list := profile.Get("activation").List()
+	if s.getenv("SKAFFOLD_PROFILE_AUTO_ACTIVATION") == "false" {
+		list = nil
+	}
+	for _, condition := range list {
+		isMet, hasContext := true, false
+		s.section(condition, keys{
+			"command": func(n *tree.Node) { isMet = isMet && matches(s.text(n), cmp.Or(s.options.Command, "dev")) },
+			"kubeContext": func(n *tree.Node) {
+				isMet, hasContext = isMet && matches(s.text(n), cmp.Or(s.chosenContext(), s.options.CurrentContext)), true
+			},
+			"env": func(n *tree.Node) {
+				name, pattern, found := strings.Cut(s.text(n), "=")
+				if !found {
+					s.Wrong(n, "must be NAME=pattern, but is %s", n.Describe())
+				}
+				value := s.getenv(name)
+				if value != "" {
+					s.environment = append(s.environment, name)
+				}
+				isMet = isMet && (pattern == "" && value == "" || pattern != "" && matches(pattern, value))
+			},
+		})
+		byContext = byContext || isMet && hasContext
+		if isMet != all { // one is enough, or one is missing
+			return isMet, isMet && byContext
+		}
+	}
+	return all && len(list) > 0, byContext
+}
+
+// matches compares a value with a pattern of an activation: text, a regular expression that is found
+// in the value, or ! and one that is not.
+func matches(pattern, value string) bool {
+	pattern, isNot := strings.CutPrefix(pattern, "!")
+	expression, err := regexp.Compile(pattern)
+	return (pattern == value || err == nil && expression.MatchString(value)) != isNot
 }
 
 // withProfiles merges the selected profiles over root. Load reports unknown ones.
-func (s *translator) withProfiles(root *tree.Node, selected []string) *tree.Node {
+func (s *translation) withProfiles(root *tree.Node, selected []string) *tree.Node {
 	for _, name := range selected {
 		var profile *tree.Node // the last one with that name
 		for _, p := range root.Get("profiles").List() {

@@ -28,39 +28,53 @@ const (
 
 var knownVersion = regexp.MustCompile(`^skaffold/v[234]((alpha|beta)[0-9]+)?$`)
 
-// Translate returns the tree of a devloop.yaml that does what the skaffold.yaml with this root does
-// with these profiles; nil if root is of no skaffold.yaml. dir is what paths are relative to.
-func Translate(r *tree.Report, root *tree.Node, dir string, profiles []string) *tree.Translation {
-	v := root.Get("apiVersion")
-	if v == nil || !v.IsScalar() || !strings.HasPrefix(v.Value, "skaffold/") {
-		return nil
-	}
-	if !knownVersion.MatchString(v.Value) {
-		r.Wrong(v, "this devloop reads %q, and %s, not %q; skaffold fix --overwrite writes a newer one",
-			devloopVersion, knownVersions, v.Value)
-		return &tree.Translation{}
-	}
-	s := &translator{Report: r, project: dir, dir: dir, isBase: root.Origin.Order == 0,
-		keys: map[*tree.Node]*tree.Node{}, noted: map[tree.Note]bool{}}
-	root = s.document(root, profiles)
-	return &tree.Translation{Root: root, Format: v.Value, Notes: s.notes, Files: s.files, Variables: s.environment}
+// Options are what a skaffold.yaml is read with. The zero value is that of skaffold dev.
+type Options struct {
+	Dir            string   // the current folder, absolute; "" for that of the file
+	Command        string   // skaffold's, which may activate profiles; "" for dev
+	KubeContext    string   // that the user chose, "" for none
+	CurrentContext string   // of the kubeconfig
+	Modules        []string // names of the configurations to take, with what they require; all if there are none
 }
 
-// translator translates one file.
-type translator struct {
+// Translate returns the tree of a devloop.yaml that does what a skaffold.yaml does, all of its
+// configurations and those that they require; nil if the file is no skaffold.yaml.
+func (o Options) Translate(r *tree.Report, file tree.Original) *tree.Translation {
+	main := file.Documents[0]
+	v := main.Get("apiVersion")
+	if v == nil || !v.IsScalar() || !strings.HasPrefix(v.Value, "skaffold/") {
+		if len(o.Modules) > 0 && main.Origin.Order == 0 {
+			r.Add(main.Origin, tree.Problem{Message: "has no modules: -m is for a skaffold.yaml"})
+		}
+		return nil
+	}
+	o.Dir = cmp.Or(o.Dir, filepath.Dir(file.Path))
+	p := &translation{Report: r, options: o, project: cmp.Or(file.Dir, o.Dir), isBase: main.Origin.Order == 0,
+		keys: map[*tree.Node]*tree.Node{}, noted: map[tree.Note]bool{}}
+	p.readVariables(main)
+	t := &tree.Translation{Dir: p.project, Format: v.Value}
+	found := p.configurations(file)
+	if found != nil {
+		t.Root, t.Profiles = p.merged(found), found.selected
+		if o.Dir != found.folder && r.Hint == "" {
+			r.Hint = fmt.Sprintf("paths in %s count from the current folder, as for skaffold: cd %s", main.Origin.Name,
+				filepath.Dir(main.Origin.Name))
+		}
+	}
+	t.Notes, t.Files, t.Variables = p.notes, p.files, p.environment
+	return t
+}
+
+// translation is what the configurations of a project have in common.
+type translation struct {
 	*tree.Report
+	options Options
 	project string // the folder that devloop.yaml's paths are relative to, absolute
-	dir     string // the folder that this file's paths are relative to, absolute
 	isBase  bool   // the first of several files: the others need no name
 
 	artifacts    []artifact
 	placeholders []placeholder
 	own          map[string]string // variables of the artifact whose build arguments are read
-
-	deployment
-	releases []*tree.Node // as devloop.yaml has them
-	gateways []gateway    // those that are a Dask Gateway
-	waits    []*tree.Node // the wait: true of each release, nil if it has none
 
 	keys        map[*tree.Node]*tree.Node // of the values that were read
 	notes       []tree.Note
@@ -70,28 +84,24 @@ type translator struct {
 	files       []string          // also read, absolute
 }
 
-// document translates the whole file.
-func (s *translator) document(root *tree.Node, profiles []string) *tree.Node {
-	s.readVariables(root)
-	made := root.As(yaml.MappingNode, "")
-	put(made, "apiVersion", scalar(root.Get("apiVersion"), devloopVersion))
-	s.profileNames(made, root.Get("profiles"), profiles)
-	root = s.withProfiles(root, profiles).Clone()
+// translator translates one configuration.
+type translator struct {
+	*translation
+	configuration
+	made *tree.Node // what devloop.yaml has of it
 
-	name := root.Get("metadata").Get("name")
-	if name == nil || name.IsNull() {
-		name = root.As(yaml.ScalarNode, "metadata.name")
-	}
-	if s.isBase || !name.IsScalar() || name.Value != "" {
-		put(made, "name", s.projectName(name))
-	}
-	// Images come before the releases that name them, and releases before the forwards.
-	order := []string{"build", "manifests", "deploy"}
-	slices.SortStableFunc(root.Entries, func(a, b tree.Entry) int {
-		return cmp.Compare(slices.Index(order, a.Key.Value), slices.Index(order, b.Key.Value))
-	})
-	var forwards *tree.Node
-	s.section(root, keys{
+	sections struct{ build, manifests, deploy, forwards *tree.Node }
+	deployment
+	releases []*tree.Node // as devloop.yaml has them
+	gateways []gateway    // those that are a Dask Gateway
+	waits    []*tree.Node // the wait: true of each release, nil if it has none
+}
+
+// newTranslator reads the keys of a configuration.
+func (p *translation) newTranslator(c configuration, isOneOfSeveral bool) *translator {
+	s := &translator{translation: p, configuration: c, made: c.root.As(yaml.MappingNode, "")}
+	s.isOneOfSeveral = isOneOfSeveral
+	s.section(c.root, keys{
 		"apiVersion": ignore,
 		"kind": func(n *tree.Node) {
 			if n.Value != "Config" {
@@ -101,31 +111,67 @@ func (s *translator) document(root *tree.Node, profiles []string) *tree.Node {
 		"metadata": func(n *tree.Node) {
 			s.section(n, keys{"name": ignore, "labels": s.meaningless, "annotations": s.meaningless})
 		},
-		"build":       func(n *tree.Node) { s.build(n, made) },
-		"deploy":      func(n *tree.Node) { s.deploy(n, made) },
-		"manifests":   s.manifests,
-		"portForward": into(&forwards),
-		"profiles":    ignore,
-		"requires": s.lost("the configurations that it names are not read: what they build and deploy is missing; " +
-			"give each a devloop of its own"),
+		"build":            into(&s.sections.build),
+		"manifests":        into(&s.sections.manifests),
+		"deploy":           into(&s.sections.deploy),
+		"portForward":      into(&s.sections.forwards),
+		"profiles":         ignore,
+		"requires":         ignore,
 		"test":             s.lost("these tests of images are not run"),
 		"verify":           s.lost("these tests are not run after a deployment"),
 		"customActions":    s.lost("there is no skaffold exec: these actions are not run"),
 		"resourceSelector": s.lost("manifests are not rewritten, so nothing is selected"),
 	})
-	s.releasesOf(root, made)
-	s.finishReleases(made)
-	if forwards != nil {
-		for _, item := range s.items(forwards) {
-			s.forward(item, made)
-		}
-	}
-	return made
+	return s
 }
 
-func (s *translator) projectName(n *tree.Node) *tree.Node {
+// merged translates the configurations, and merges them. Templates may name the images of all.
+func (p *translation) merged(found *modules) *tree.Node {
+	all := found.main.As(yaml.MappingNode, "")
+	put(all, "apiVersion", scalar(found.main.Get("apiVersion"), devloopVersion))
+	name := found.name
+	if name == nil || name.IsNull() {
+		name = found.main.As(yaml.ScalarNode, "metadata.name")
+	}
+	if p.isBase || !name.IsScalar() || name.Value != "" {
+		put(all, "name", p.projectName(name, found.folder))
+	}
+	if len(found.profiles.Entries) > 0 {
+		put(all, "profiles", found.profiles)
+	}
+	var list []*translator
+	for _, c := range found.list {
+		s := p.newTranslator(c, len(found.list) > 1)
+		if s.sections.build != nil {
+			s.build(s.sections.build, s.made)
+		}
+		list = append(list, s)
+	}
+	for _, s := range list {
+		if s.sections.manifests != nil {
+			s.manifests(s.sections.manifests)
+		}
+		if s.sections.deploy != nil {
+			s.deploy(s.sections.deploy, s.made)
+		}
+		s.releasesOf(s.root, s.made)
+		s.finishReleases(s.made)
+		if s.sections.forwards != nil {
+			for _, item := range s.items(s.sections.forwards) {
+				s.forward(item, s.made)
+			}
+		}
+		all = p.merge("", all, s.made)
+	}
+	if context := p.getenv("SKAFFOLD_KUBE_CONTEXT"); context != "" {
+		put(all, "kubeContext", scalar(found.main, context))
+	}
+	return all
+}
+
+func (s *translation) projectName(n *tree.Node, folder string) *tree.Node {
 	if n.IsScalar() && n.Value == "" {
-		return scalar(n, tree.Label(filepath.Base(s.dir), "app"))
+		return scalar(n, tree.Label(filepath.Base(folder), "app"))
 	}
 	name := s.text(n)
 	if name != "" && len(validation.IsDNS1123Label(name)) > 0 {
@@ -139,7 +185,7 @@ func (s *translator) projectName(n *tree.Node) *tree.Node {
 type keys map[string]func(n *tree.Node)
 
 // section reads a mapping. Null and empty text count as left out; unknown keys get a note.
-func (s *translator) section(n *tree.Node, known keys) {
+func (s *translation) section(n *tree.Node, known keys) {
 	if n.IsNull() || !s.isMapping(n) {
 		return
 	}
@@ -165,7 +211,7 @@ func ignore(*tree.Node) {}
 func into(value **tree.Node) func(*tree.Node) { return func(n *tree.Node) { *value = n } }
 
 // lost is for keys that devloop has nothing for; the text says what happens instead.
-func (s *translator) lost(text string) func(*tree.Node) {
+func (s *translation) lost(text string) func(*tree.Node) {
 	return func(n *tree.Node) {
 		if n.IsScalar() || len(n.Items)+len(n.Entries) > 0 {
 			s.note(n, "%s", text)
@@ -174,14 +220,14 @@ func (s *translator) lost(text string) func(*tree.Node) {
 }
 
 // harmless is for keys without which nothing is lost.
-func (s *translator) harmless(text string) func(*tree.Node) {
+func (s *translation) harmless(text string) func(*tree.Node) {
 	return func(n *tree.Node) { s.inform(n, "%s", text) }
 }
 
-func (s *translator) meaningless(n *tree.Node) { s.inform(n, "has no meaning for devloop: ignored") }
+func (s *translation) meaningless(n *tree.Node) { s.inform(n, "has no meaning for devloop: ignored") }
 
 // noteIf is for true or false: if it is value, devloop does what the text says.
-func (s *translator) noteIf(value bool, text string) func(*tree.Node) {
+func (s *translation) noteIf(value bool, text string) func(*tree.Node) {
 	return func(n *tree.Node) {
 		if s.truth(n) == value {
 			s.note(n, "%s", text)
@@ -190,17 +236,17 @@ func (s *translator) noteIf(value bool, text string) func(*tree.Node) {
 }
 
 // note says what is lost, or differs from skaffold.
-func (s *translator) note(n *tree.Node, format string, args ...any) {
+func (s *translation) note(n *tree.Node, format string, args ...any) {
 	s.addNote(n, tree.Note{}, fmt.Sprintf(format, args...))
 }
 
 // inform says what devloop adds or assumes if nothing is lost.
-func (s *translator) inform(n *tree.Node, format string, args ...any) {
+func (s *translation) inform(n *tree.Node, format string, args ...any) {
 	s.addNote(n, tree.Note{Harmless: true}, fmt.Sprintf(format, args...))
 }
 
 // addNote places a note at the key of a value: the value may begin a line further down.
-func (s *translator) addNote(n *tree.Node, note tree.Note, message string) {
+func (s *translation) addNote(n *tree.Node, note tree.Note, message string) {
 	if key := s.keys[n]; key != nil {
 		n = &tree.Node{Node: key.Node, Origin: n.Origin, Path: n.Path}
 	}
@@ -212,7 +258,7 @@ func (s *translator) addNote(n *tree.Node, note tree.Note, message string) {
 }
 
 // isMapping reports n if it is none.
-func (s *translator) isMapping(n *tree.Node) bool {
+func (s *translation) isMapping(n *tree.Node) bool {
 	if !n.IsMapping() {
 		s.Wrong(n, "must be a mapping, but is %s", n.Describe())
 	}
@@ -220,7 +266,7 @@ func (s *translator) isMapping(n *tree.Node) bool {
 }
 
 // items returns the items of a list, without null.
-func (s *translator) items(n *tree.Node) []*tree.Node {
+func (s *translation) items(n *tree.Node) []*tree.Node {
 	if !n.IsList() && !n.IsNull() {
 		s.Wrong(n, "must be a list, but is %s", n.Describe())
 	}
@@ -229,7 +275,7 @@ func (s *translator) items(n *tree.Node) []*tree.Node {
 
 // text returns a single value as skaffold takes it, numbers without quotes, too; "" if it was
 // reported.
-func (s *translator) text(n *tree.Node) string {
+func (s *translation) text(n *tree.Node) string {
 	switch {
 	case !n.IsScalar():
 		s.Wrong(n, "must be a single value, but is %s", n.Describe())
@@ -244,7 +290,7 @@ func (s *translator) text(n *tree.Node) string {
 }
 
 // truth returns true or false, which older YAML calls yes or off, too.
-func (s *translator) truth(n *tree.Node) bool {
+func (s *translation) truth(n *tree.Node) bool {
 	value := false
 	if !n.IsScalar() || n.Decode(&value) != nil {
 		s.Wrong(n, "must be true or false, but is %s", n.Describe())

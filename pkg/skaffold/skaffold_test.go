@@ -37,6 +37,9 @@ func skaffolded(t testing.TB, dir, text string, profiles ...string) (*config.Con
 	return config.Load(config.Source{Files: []string{"skaffold.yaml"}, Profiles: profiles, Translate: Translate})
 }
 
+// Translate reads a file as skaffold dev does in its folder.
+var Translate = Options{}.Translate
+
 // reported is all problems, or all notes.
 func reported(c *config.Config, err error) string {
 	if err != nil {
@@ -163,6 +166,9 @@ func everything(t testing.TB) string {
 			"me }]\n")
 	write(t, filepath.Join(dir, "skaffold.yaml"), skaffoldHead)
 	write(t, filepath.Join(dir, "secret.txt"), "s{{ecret\n")
+	placeFile(t, filepath.Join(dir, "module", "skaffold.yaml"), "apiVersion: skaffold/v4beta6\nkind: Config\n"+
+		"metadata: { name: x }\nprofiles: [{ name: p, portForward: [{ resourceType: service, resourceName: s, "+
+		"namespace: n, port: 80, localPort: 8080 }] }]\n")
 	write(t, filepath.Join(dir, "sops.yaml"), "a: ENC[x]\nsops:\n  version: 3\n")
 	return dir
 }
@@ -286,14 +292,13 @@ var wrongSkaffold = []struct {
 	}},
 	{name: "Windows", text: strings.ReplaceAll(skaffoldHead+
 		"build:\n  artifacts:\n  - image: worker\n    docker: { dockerfile: Dockerfile.worker }\n"+oneRelease, "\n", "\r\n")},
-	{name: "two configurations", text: skaffoldHead + "---\n" + skaffoldHead, want: []string{
-		`skaffold.yaml:5:1: a second YAML document starts here; the file has to be one document: ` +
-			`give each a file of its own, and a devloop of its own (devloop -f FILE)`,
+	{name: "two configurations with one name", text: skaffoldHead + "---\n" + skaffoldHead, want: []string{
+		`skaffold.yaml:7:19: metadata.name: the name p is taken already, on line 3`,
 	}},
 	{name: "old", text: "apiVersion: skaffold/v1beta15\nkind: Config\nbuild: {}\n", want: []string{
 		`skaffold.yaml:1:13: apiVersion: this devloop reads "devloop/v1", and skaffold/v2alpha1 to skaffold/v4beta13, ` +
 			`not "skaffold/v1beta15"; ` +
-			`skaffold fix --overwrite writes a newer one`,
+			`skaffold fix --overwrite -f skaffold.yaml writes a newer one`,
 	}},
 	{name: "unknown keys", text: skaffoldHead + "buld: {}\n.anchors: [&a 1]\nbuild: { artefacts: [] }\n" + oneRelease, want: []string{
 		`skaffold.yaml:4:1: buld: skaffold has no such key, or devloop does not know it: ignored; did you mean "build"?`,
@@ -482,7 +487,7 @@ deploy:
 	}},
 	{name: "digests", text: inHelm(`setValueTemplates: { a: "{{.IMAGE_DIGEST}}", b: "{{.IMAGE_TAG}}@{{.IMAGE_DIGEST}}" }`),
 		want: []string{
-				`skaffold.yaml:6:25: deploy.helm.releases[0].setValueTemplates.a: the digest is left out: ` +
+			`skaffold.yaml:6:25: deploy.helm.releases[0].setValueTemplates.a: the digest is left out: ` +
 				`an image that is not pushed has none, and its tag is a hash of its content`,
 			`skaffold.yaml:6:49: deploy.helm.releases[0].setValueTemplates.b: the digest is left out: ` +
 				`an image that is not pushed has none, and its tag is a hash of its content`,
@@ -545,7 +550,7 @@ deploy:
 	`"{{.IMAGE_TAG_worker}}" } }] }
 profiles:
   - name: gpu
-    activation: [{ command: dev }]
+    activation: [{ command: deploy }]
     build:
       artifacts:
         - { image: worker, context: sub }
@@ -628,7 +633,7 @@ func TestHarmlessNotes(t *testing.T) {
 	for name, want := range map[string]string{
 		"platform": "",
 		"v2":       "",
-		"everything": `requires test verify customActions resourceSelector manifests.remoteManifests manifests.kpt ` +
+		"everything": `requires[1] requires[2] requires[3] test verify customActions resourceSelector manifests.remoteManifests manifests.kpt ` +
 			`manifests.kustomize.buildArgs[0] manifests.kustomize.buildArgs[2] manifests.transform
 			deploy.kubectl.flags.apply[0] deploy.kubectl.remoteManifests deploy.cloudrun deploy.docker deploy.kpt
 			build.hooks build.artifacts[0].sync build.artifacts[0].docker.cliFlags[0] build.artifacts[1].kaniko.label
@@ -737,8 +742,9 @@ func replaced(n, leaf, other *tree.Node) *tree.Node {
 // there.
 func convert(root *tree.Node, dir string, profiles ...string) (*config.Config, error) {
 	return config.Load(config.Source{Files: []string{filepath.Join(dir, "skaffold.yaml")}, Profiles: profiles,
-		Translate: func(r *tree.Report, _ *tree.Node, dir string, profiles []string) *tree.Translation {
-			return Translate(r, root, dir, profiles)
+		Translate: func(r *tree.Report, o tree.Original) *tree.Translation {
+			o.Documents = []*tree.Node{root}
+			return Translate(r, o)
 		}})
 }
 

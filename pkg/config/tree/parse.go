@@ -15,48 +15,73 @@ import (
 )
 
 const (
-	maxFile    = 4 << 20 // bytes
-	maxDepth   = 49      // of lists and mappings; no chart has values half as deep
-	maxAliased = 5_000   // values that aliases stand for: aliases of aliases could make millions of a few lines
+	maxFile      = 4 << 20 // bytes
+	maxDocuments = 100     // of a file
+	maxDepth     = 49      // of lists and mappings; no chart has values half as deep
+	maxAliased   = 5_000   // values that aliases stand for: aliases of aliases could make millions of a few lines
 )
 
 // ErrEmpty is the Cause of a Report on a file without a value.
 var ErrEmpty = errors.New("the file is empty")
 
-// ParseFile returns the tree of the file at path, absolute, or reports why there is none.
-func (r *Report) ParseFile(from *Origin, path string) *Node {
+// ParseFile returns the trees of the documents in the file at path, absolute, or reports why there
+// are none.
+func (r *Report) ParseFile(from *Origin, path string) []*Node {
 	text, err := files.Read(path, maxFile)
 	if err != nil {
 		r.Unreadable(from, path, err)
 		return nil
 	}
-	return r.Parse(from, text)
+	return r.ParseAll(from, text)
 }
 
 // Parse returns the tree of the only document in text, or reports why there is none.
-func (r *Report) Parse(from *Origin, text []byte) *Node {
-	documents := yaml.NewDecoder(bytes.NewReader(text))
-	first, err := DecodeDocument(documents)
-	switch {
-	case errors.Is(err, io.EOF), err == nil && first.Tag == "!!null":
-		r.Cause = ErrEmpty
-		r.Add(from, Problem{Message: ErrEmpty.Error()})
+func (r *Report) Parse(from *Origin, text []byte) *Node { return r.Only(r.ParseAll(from, text)) }
+
+// Only returns the only one of a file's documents, nil if there are none, or if it reported that
+// there are several.
+func (r *Report) Only(documents []*Node) *Node {
+	switch len(documents) {
+	case 0:
 		return nil
-	case err != nil:
-		r.Add(from, syntaxProblem(err))
-		return nil
+	case 1:
+		return documents[0]
 	}
-	second, err := DecodeDocument(documents)
-	switch {
-	case err == nil:
-		r.Add(from, Problem{Line: second.Line, Column: second.Column, Message: "a second YAML document starts here; " +
+	r.Add(documents[1].Origin, Problem{Line: documents[1].Line, Column: documents[1].Column,
+		Message: "a second YAML document starts here; " +
 			"the file has to be one document: give each a file of its own, and a devloop of its own (devloop -f FILE)"})
-		return nil
-	case !errors.Is(err, io.EOF):
-		r.Add(from, syntaxProblem(err))
-		return nil
+	return nil
+}
+
+// ParseAll returns the trees of the documents in text, but for empty ones, or reports why there are
+// none.
+func (r *Report) ParseAll(from *Origin, text []byte) (documents []*Node) {
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	for {
+		content, err := DecodeDocument(decoder)
+		switch {
+		case errors.Is(err, io.EOF) && len(documents) == 0:
+			r.Cause = ErrEmpty
+			r.Add(from, Problem{Message: ErrEmpty.Error()})
+			return nil
+		case errors.Is(err, io.EOF):
+			return documents
+		case err != nil:
+			r.Add(from, syntaxProblem(err))
+			return nil
+		case content.Tag == "!!null":
+			continue
+		case len(documents) == maxDocuments:
+			r.Add(from, Problem{Line: content.Line, Column: content.Column,
+				Message: fmt.Sprintf("the file has more than %d YAML documents", maxDocuments)})
+			return nil
+		}
+		root := r.Build(from, content, "")
+		if root == nil {
+			return nil
+		}
+		documents = append(documents, root)
 	}
-	return r.Build(from, first, "")
 }
 
 // DecodeDocument returns the content of the next document. It recovers from the parser's panics:

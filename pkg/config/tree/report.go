@@ -47,11 +47,21 @@ type Note struct {
 	Harmless bool // nothing is lost: devloop adds or assumes something, or has the same effect
 }
 
+// Original is a file of another format, to be translated into the tree of a devloop.yaml.
+type Original struct {
+	Path      string  // absolute
+	Documents []*Node // at least one
+	Profiles  []string
+	Dir       string // that the paths of the tree have to be relative to, absolute; "" if the translator may choose
+}
+
 // Translation is a file of another format as the tree of a devloop.yaml. Its nodes keep their
 // place in that file.
 type Translation struct {
 	Root      *Node    // nil if the file could not be translated, which is reported
+	Dir       string   // that its paths are relative to, absolute
 	Format    string   // the apiVersion of the file
+	Profiles  []string // of the Original, or those in their place
 	Notes     []Note   // how devloop differs
 	Files     []string // also read, absolute
 	Variables []string // of the environment, that were filled in

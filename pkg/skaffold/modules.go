@@ -1,0 +1,359 @@
+package skaffold
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/devloop/devloop/pkg/config/tree"
+)
+
+const (
+	maxFiles    = 200  // that a project's configurations are in
+	maxRequires = 2000 // that are followed
+)
+
+// configuration is one document of a skaffold.yaml, with its profiles merged over it.
+type configuration struct {
+	root *tree.Node
+	dir  string // that its paths are relative to, absolute
+}
+
+// modules finds the configurations of a project: those of the main file, and what they require.
+type modules struct {
+	*translation
+	main   *tree.Node // the first configuration of the main file
+	name   *tree.Node // its metadata.name, with its profiles, nil if it has none
+	folder string     // of that file
+
+	list     []configuration // each after those that it requires
+	profiles *tree.Node      // the names of all profiles, as devloop.yaml has them
+	chosen   []string        // profiles, by the user
+	selected []string        // the profiles of the main file that apply, and those that the user chose
+
+	files    map[string][]*tree.Node // the documents by the path of the file, absolute
+	named    map[string]*tree.Node   // metadata.name of all configurations
+	visited  map[visit]string        // the profiles that apply, joined
+	requires int                     // that were followed
+	isPartly bool                    // something that is required is not on this machine
+}
+
+// visit is one way in which a configuration is come to: what is not wanted itself may require what is.
+type visit struct {
+	root     *tree.Node
+	isWanted bool
+}
+
+// wanted are the configurations of a file that are to be taken.
+type wanted struct {
+	at       *tree.Node // what requires them, the main file's root for that
+	path     string     // of the file, absolute
+	name     string     // of the file, for messages
+	dir      string     // that paths are relative to, absolute
+	names    []*tree.Node
+	profiles []string
+	isWanted bool // by what requires them, whatever the user chose
+}
+
+// configurations returns those of the project, nil if some cannot be read.
+func (p *translation) configurations(file tree.Original) *modules {
+	main := file.Documents[0]
+	m := &modules{translation: p, main: main, folder: filepath.Dir(file.Path),
+		profiles: main.As(yaml.MappingNode, "profiles"), files: map[string][]*tree.Node{file.Path: file.Documents},
+		named: map[string]*tree.Node{}, visited: map[visit]string{}}
+	if m.chosen = file.Profiles; len(m.chosen) == 0 {
+		m.chosen = split(p.getenv("SKAFFOLD_PROFILE"))
+	}
+	if len(p.options.Modules) == 0 {
+		p.options.Modules = split(p.getenv("SKAFFOLD_MODULE"))
+	}
+	before := len(p.Problems)
+	m.take(wanted{at: main, path: file.Path, name: main.Origin.Name, dir: p.options.Dir, profiles: m.chosen,
+		isWanted: len(p.options.Modules) == 0})
+	m.selected = append(m.selected, m.chosen...)
+	for _, name := range p.options.Modules {
+		if m.named[name] == nil {
+			p.Add(main.Origin, tree.Problem{Message: m.unknown(name)})
+		}
+	}
+	if len(p.Problems) > before {
+		return nil
+	}
+	return m
+}
+
+func split(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' })
+}
+
+// unknown says that there is no configuration with a name, and which there are.
+func (m *modules) unknown(name string) string {
+	message := fmt.Sprintf("there is no configuration %q", name)
+	if known := slices.Sorted(maps.Keys(m.named)); len(known) > 0 {
+		message += " (there are " + strings.Join(known, ", ") + ")" + tree.DidYouMean(name, known)
+	}
+	if m.isPartly {
+		message += "; those that are in other repositories are not read"
+	}
+	return message
+}
+
+// take adds configurations of a file to the list, after those that they require.
+func (m *modules) take(w wanted) {
+	documents := m.documents(w)
+	if len(documents) == 0 {
+		return
+	}
+	for _, root := range documents { // before what they require: that may name them
+		if !m.isConfiguration(root, w) {
+			return
+		}
+	}
+	for _, name := range w.names {
+		if !slices.ContainsFunc(documents, func(root *tree.Node) bool { return nameOf(root) == name.Value }) {
+			m.Wrong(name, "%s has no configuration %q%s", w.name, name.Value, tree.DidYouMean(name.Value, namesOf(documents)))
+		}
+	}
+	for _, root := range documents {
+		name := nameOf(root)
+		if len(w.names) > 0 && !slices.ContainsFunc(w.names, func(n *tree.Node) bool { return n.Value == name }) {
+			continue
+		}
+		m.takeOne(root, w)
+	}
+}
+
+// takeOne adds one configuration to the list.
+func (m *modules) takeOne(root *tree.Node, w wanted) {
+	w.isWanted = w.isWanted || nameOf(root) != "" && slices.Contains(m.options.Modules, nameOf(root))
+	active, byContext := m.active(root, w.profiles)
+	this, profiles := visit{root, w.isWanted}, strings.Join(slices.Sorted(slices.Values(active)), ", ")
+	before, again := m.visited[this]
+	switch {
+	case again && before != profiles:
+		m.Wrong(w.at, "requires %s with %s, and it is required with %s elsewhere: it is taken once",
+			cmp.Or(nameOf(root), w.name), listed(profiles), listed(before))
+		return
+	case again:
+		return
+	}
+	m.visited[this] = profiles
+	m.profileNames(m.profiles, root.Get("profiles"))
+	for _, name := range active {
+		if root.Origin == m.main.Origin && m.profiles.Get(name) != nil {
+			m.selected = append(m.selected, name)
+		}
+	}
+	isMain := root == m.main
+	root = m.withProfiles(root, active)
+	if isMain {
+		m.name = root.Get("metadata").Get("name")
+	}
+	if to := root.Get("deploy").Get("kubeContext"); byContext != nil && to != nil && m.chosenContext() == "" &&
+		to.Value != "" && to.Value != m.options.CurrentContext {
+		m.Wrong(byContext, "applies because of the kube context %q, but deploy.kubeContext is %q: "+
+			"choose the context by --kube-context", m.options.CurrentContext, to.Value)
+	}
+	if list := root.Get("requires"); list != nil {
+		for _, item := range m.items(list) {
+			m.require(item, w, active)
+		}
+	}
+	if w.isWanted {
+		m.list = append(m.list, configuration{root: root, dir: w.dir})
+	}
+}
+
+func listed(profiles string) string {
+	if profiles == "" {
+		return "no profile"
+	}
+	return "the profiles " + profiles
+}
+
+// require takes what an item of requires names.
+func (m *modules) require(n *tree.Node, by wanted, active []string) {
+	w := wanted{at: n, path: by.path, name: by.name, dir: by.dir, isWanted: by.isWanted}
+	isElsewhere := false
+	elsewhere := func(*tree.Node) { isElsewhere = true }
+	var path *tree.Node
+	m.section(n, keys{
+		"path":    into(&path),
+		"configs": func(n *tree.Node) { w.names = m.items(n) },
+		"activeProfiles": func(n *tree.Node) {
+			for _, item := range m.items(n) {
+				w.profiles = append(w.profiles, m.activeProfile(item, active)...)
+			}
+		},
+		"git": elsewhere, "googleCloudStorage": elsewhere, "googleCloudBuildRepoV2": elsewhere,
+	})
+	if isElsewhere || path != nil && isURL(path.Value) {
+		m.isPartly = true
+		if by.isWanted {
+			m.note(n, "what is not on this machine is not read: what these configurations build and deploy is missing; "+
+				"download them, and name their folder by path")
+		}
+		return
+	}
+	if path != nil {
+		if w.path, w.name = m.fileAt(path, by); w.path == "" {
+			return
+		}
+	}
+	if m.requires++; m.requires == maxRequires+1 {
+		m.Wrong(n, "more than %d configurations are required", maxRequires)
+	}
+	if m.requires > maxRequires {
+		return
+	}
+	if w.path != by.path {
+		w.dir = filepath.Dir(w.path)
+	}
+	if m.getenv("SKAFFOLD_PROPAGATE_PROFILES") != "false" {
+		for _, name := range m.chosen {
+			if !slices.Contains(w.profiles, name) {
+				w.profiles = append(w.profiles, name)
+			}
+		}
+	}
+	m.take(w)
+}
+
+// activeProfile returns the name of a profile that is to apply to what is required, if it is.
+func (m *modules) activeProfile(n *tree.Node, active []string) []string {
+	var names, by []string
+	m.section(n, keys{
+		"name": func(n *tree.Node) { names = []string{m.text(n)} },
+		"activatedBy": func(n *tree.Node) {
+			for _, item := range m.items(n) {
+				by = append(by, m.text(item))
+			}
+		},
+	})
+	if len(by) > 0 && !slices.ContainsFunc(by, func(name string) bool { return slices.Contains(active, name) }) {
+		return nil
+	}
+	return names
+}
+
+// fileAt returns the file that a path means, "" if it reported that there is none.
+func (m *modules) fileAt(n *tree.Node, by wanted) (full, name string) {
+	path := m.text(n)
+	if path == "" {
+		return "", ""
+	}
+	full, name = tree.Abs(filepath.Dir(by.path), path), path
+	if !filepath.IsAbs(path) {
+		name = filepath.Join(filepath.Dir(by.name), path)
+	}
+	if info, err := os.Stat(full); err == nil && info.IsDir() {
+		file := FileNames[0]
+		if !exists(filepath.Join(full, file)) && exists(filepath.Join(full, FileNames[1])) {
+			file = FileNames[1]
+		}
+		full, name, path = filepath.Join(full, file), filepath.Join(name, file), filepath.Join(path, file)
+	}
+	if message := m.CheckFile(filepath.Dir(by.path), path); message != "" {
+		m.Wrong(n, "%s", message)
+		return "", ""
+	}
+	return full, name
+}
+
+// documents returns the configurations in a file, none if something was reported.
+func (m *modules) documents(w wanted) []*tree.Node {
+	documents, known := m.files[w.path]
+	switch {
+	case known:
+	case len(m.files) == maxFiles:
+		m.Wrong(w.at, "the project's configurations are in more than %d files", maxFiles)
+	default:
+		m.translation.files = append(m.translation.files, w.path)
+		documents = m.ParseFile(&tree.Origin{Name: w.name, Order: m.main.Origin.Order}, w.path)
+		m.files[w.path] = documents
+	}
+	return documents
+}
+
+// isConfiguration reports a document that is no configuration, or whose name another one has.
+func (m *modules) isConfiguration(root *tree.Node, w wanted) bool {
+	v := root.Get("apiVersion")
+	switch {
+	case !m.isMapping(root):
+		return false
+	case v == nil || !v.IsScalar():
+		m.Wrong(root, "\"apiVersion\" is missing: a skaffold.yaml has one in each of its documents")
+		return false
+	case !knownVersion.MatchString(v.Value):
+		m.Wrong(v, "this devloop reads %q, and %s, not %q; skaffold fix --overwrite -f %s writes a newer one",
+			devloopVersion, knownVersions, v.Value, w.name)
+		return false
+	}
+	name := root.Get("metadata").Get("name")
+	if nameOf(root) == "" {
+		return true
+	}
+	if other := m.named[name.Value]; other != nil && other != name {
+		m.Taken(name, "the name "+name.Value, other)
+		return false
+	}
+	m.named[name.Value] = name
+	return true
+}
+
+// nameOf returns the name of a configuration, "" if it has none.
+func nameOf(root *tree.Node) string {
+	if name := root.Get("metadata").Get("name"); name != nil && name.IsScalar() && !name.IsNull() {
+		return name.Value
+	}
+	return ""
+}
+
+func namesOf(documents []*tree.Node) []string {
+	names := make([]string, len(documents))
+	for i, root := range documents {
+		names[i] = nameOf(root)
+	}
+	return names
+}
+
+// merge returns what two configurations say at a path: lists are joined, and of two times to wait the
+// longer one counts. lower may be nil.
+func (p *translation) merge(path string, lower, upper *tree.Node) *tree.Node {
+	switch {
+	case lower == nil:
+		return upper
+	case lower.IsMapping() && upper.IsMapping():
+		return tree.Merge(lower, upper, func(key string, lower, upper *tree.Node) *tree.Node {
+			return p.merge(tree.JoinPath(path, key), lower, upper)
+		})
+	case lower.IsList() && upper.IsList():
+		all := lower.Clone()
+		for _, item := range upper.Items {
+			if !item.IsScalar() || !slices.ContainsFunc(all.Items, func(other *tree.Node) bool { return equal(item, other) }) {
+				all.Items = append(all.Items, item)
+			}
+		}
+		return all
+	case path == "timeouts.rollout":
+		if duration(upper) < duration(lower) {
+			return lower
+		}
+	case !equal(lower, upper):
+		p.Wrong(upper, "%q here, and %q on line %d of %s: a project has one", upper.Value, lower.Value, lower.Line,
+			lower.Origin.Name)
+	}
+	return upper
+}
+
+func duration(n *tree.Node) time.Duration {
+	d, _ := time.ParseDuration(n.Value) // a wrong one is reported when devloop.yaml is checked
+	return d
+}
