@@ -5,14 +5,21 @@ package session
 
 import (
 	"context"
+	"slices"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/devloop/devloop/pkg/build"
+	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/node"
 )
+
+// isBase reports whether other images are built from an image.
+func isBase(c *config.Config, image string) bool {
+	return slices.ContainsFunc(c.Images, func(other config.Image) bool { return slices.Contains(other.Bases(), image) })
+}
 
 // bringToNode makes sure that the node has the project's images that input is built from: main had
 // built them, or an earlier run had.

@@ -81,7 +81,7 @@ func (e *expected) imagesOf(release int) []string {
 	named := slices.Concat(e.images...)
 	var left []string
 	for _, image := range e.config.Images {
-		if !slices.Contains(named, image.Name) {
+		if !slices.Contains(named, image.Name) && !isBase(e.config, image.Name) {
 			left = append(left, image.Name)
 		}
 	}

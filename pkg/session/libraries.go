@@ -171,7 +171,7 @@ func (l *libraries) withLocal(stage event.Stage, places []proof.Libraries, c *co
 // ofImages returns the libraries of the images that must have the same, in the order of
 // devloop.yaml: those in local.images; or all with Python if the configuration names an
 // environment; or all with Python if a Dask Gateway runs and one of them contains Dask. In other
-// projects, images may differ.
+// projects, images may differ, and so may one that only others are built from.
 func (l *libraries) ofImages(ctx context.Context, now *target) ([]proof.Libraries, error) {
 	select {
 	case l.reading <- struct{}{}:
@@ -189,7 +189,9 @@ func (l *libraries) ofImages(ctx context.Context, now *target) ([]proof.Librarie
 	found, errs := make([]*proof.Libraries, len(now.Images)), make([]error, len(now.Images))
 	var reading sync.WaitGroup
 	for i, image := range now.Images {
-		if named := slices.Contains(local.Images, image.Name); named || len(local.Images) == 0 {
+		named := slices.Contains(local.Images, image.Name)
+		onlyBase := isBase(now.config, image.Name) && namespaceOf(now.config, l.deployer, image.Name) == ""
+		if named || len(local.Images) == 0 && !onlyBase {
 			reading.Go(func() {
 				errs[i] = l.sink.Stage("proof").Guard("libraries", func() (err error) {
 					found[i], err = l.ofImage(ctx, now.config, image, named)

@@ -223,6 +223,33 @@ func TestLibrariesAreCompared(t *testing.T) {
 	}
 }
 
+// An image that is only there for others to be built from may have other libraries, unless named.
+func TestLibrariesOfBases(t *testing.T) {
+	c := &config.Config{Dir: t.TempDir(), Images: []config.Image{{Name: "base"},
+		{Name: "worker", Args: map[string]string{"BASE": `{{ image "base" }}`}}}}
+	now := targetOf(t, "base:1", "worker:1")
+	const all = "base:1 python, worker:1 python"
+	for says, test := range map[string]struct {
+		change func(*config.Config)
+		asked  string
+	}{
+		"not deployed": {func(*config.Config) {}, "worker:1 python"},
+		"named":        {func(c *config.Config) { c.Local.Images = []string{"base", "worker"} }, all},
+		"deployed": {func(c *config.Config) {
+			c.Releases = []config.Release{{Name: "r", Namespace: "n", Set: config.SetValues{"image": `{{ image "base" }}`}}}
+		}, all},
+	} {
+		l, p, _ := comparing(t)
+		p.lists = map[string]string{"base:1": "dask==1", "worker:1": "dask==1 numpy==2"}
+		changed := *c
+		test.change(&changed)
+		_ = l.compare(t.Context(), &target{now, &changed}) // it is reported
+		if got := p.take(); got != test.asked {
+			t.Errorf("%s: asked %q, not %q", says, got, test.asked)
+		}
+	}
+}
+
 // New images cancel the reading of older ones. A comparison waits for pip.
 func TestLibrariesFollow(t *testing.T) {
 	c := &config.Config{Dir: t.TempDir(), Images: []config.Image{{Name: "worker"}, {Name: "client"}}}

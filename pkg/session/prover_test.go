@@ -14,7 +14,8 @@ import (
 )
 
 func TestImagesOf(t *testing.T) {
-	c := &config.Config{Images: []config.Image{{Name: "worker"}, {Name: "client"}, {Name: "etl"}},
+	c := &config.Config{Images: []config.Image{{Name: "base"}, {Name: "worker"}, {Name: "client"},
+		{Name: "etl", Args: map[string]string{"BASE": `{{ image "base" }}`, "WORKER": `{{ image "worker" }}`}}},
 		Releases: []config.Release{
 			{Name: "gateway", Namespace: "n", Set: config.SetValues{"image": `{{ repository "worker" }}`}},
 			{Name: "session", Namespace: "n", Set: config.SetValues{"image": `{{ image "client" }}`,

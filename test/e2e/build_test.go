@@ -34,6 +34,7 @@ func TestBuild(t *testing.T) {
 	t.Run("a step that fails", buildFailure)
 	t.Run("the daemon of a docker context", buildInContext)
 	t.Run("only the newest images are kept", buildKeep)
+	t.Run("an image that is built from another one", builtFromAnother)
 }
 
 // newImageProject has one image, of the project's name.
@@ -239,4 +240,91 @@ func buildKeep(t *testing.T) {
 	if pods := p.podByNode(t, kubernetesClient(t)); len(pods) != 0 {
 		t.Errorf("pods left: %v", pods)
 	}
+}
+
+// addBase has the project's image built from another one, whose name it returns.
+func (p *project) addBase(t *testing.T, holds string) (base string) {
+	t.Helper()
+	base = p.name + "-base"
+	p.edit(t, "devloop.yaml", "context: . }", "context: ., args: { BASE: '{{ image \""+base+"\" }}' } }\n  "+
+		base+": { context: base }")
+	p.edit(t, "Dockerfile", "FROM "+baseImage, "ARG BASE\nFROM $BASE")
+	must(t, os.Mkdir(filepath.Join(p.dir, "base"), 0o755))
+	p.write(t, "base/Dockerfile", "FROM "+baseImage+"\nCOPY base /\n")
+	p.write(t, "base/base", holds+"\n")
+	t.Cleanup(func() {
+		for _, image := range strings.Fields(docker(t, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", base)) {
+			docker(t, "image", "rm", image)
+		}
+	})
+	return base
+}
+
+// builtFromAnother has a chain of two images wherever they can be: only on this machine, both in
+// the node, and one in the node that this machine needs.
+func builtFromAnother(t *testing.T) {
+	p := newProject(t, "small")
+	base := p.addBase(t, "one "+p.name)
+	upper, lower := "^"+p.name+":", "^"+base+":"
+	holds := func(t *testing.T, want string) {
+		t.Helper()
+		if got := strings.TrimSpace(kubectl(t, "exec", "-n", p.name, "deploy/small", "--", "cat", "/base")); got != want {
+			t.Errorf("the pod's base image is %q, not %q", got, want)
+		}
+	}
+	out, log := p.call(t, 0, "build", "--json") // on this machine
+	var built []struct{ Image string }
+	if err := json.Unmarshal([]byte(out), &built); err != nil || len(built) != 2 || !strings.HasPrefix(built[0].Image, base) {
+		t.Fatalf("%v:\n%s%s", err, out, log)
+	}
+	first := p.page(t, "first") // another image, from the base that this machine has
+	d := p.start(t)
+	step(t, "the node gets the lower one from this machine", func(t *testing.T) {
+		d.await(t, 0, on(event.ImageLoaded).with("image", lower))
+		d.await(t, 0, on(event.ImageBuilt).with("image", upper))
+		d.await(t, 0, ready)
+		p.awaitPage(t, first)
+		holds(t, "one "+p.name)
+		if d.count(0, on(event.ImageBuilt).with("image", lower)) != 0 || d.count(0, p.loaded()) != 0 {
+			t.Error("the lower one is built again, or the upper one was moved")
+		}
+	})
+	step(t, "a change of the lower one builds both in the node", func(t *testing.T) {
+		c := d.save(t, "base/base", "two "+p.name+"\n")
+		built := c.happens(t, on(event.ImageBuilt).with("image", lower))
+		if c.happens(t, building.with("image", upper)).Time.Before(built.Time) {
+			t.Error("the upper one does not wait")
+		}
+		c.happens(t, on(event.ImageBuilt).with("image", upper))
+		c.arrives(t)
+		holds(t, "two "+p.name)
+		if c.counts(on(event.LoadingImage)) != 0 {
+			t.Error("images were moved")
+		}
+	})
+	step(t, "a change of the upper one builds only that", func(t *testing.T) {
+		c := d.next()
+		saved := p.page(t, "second")
+		c.arrives(t)
+		p.awaitPage(t, saved)
+		if c.counts(building.with("image", lower)) != 0 {
+			t.Error("the lower one is built, too")
+		}
+	})
+	step(t, "one that fails fails once", func(t *testing.T) {
+		d.replace(t, "base/Dockerfile", "COPY base /", "RUN false").fails(t, "^image "+base+": Dockerfile: .*RUN false")
+		d.replace(t, "base/Dockerfile", "RUN false", "COPY base /").arrives(t)
+	})
+	step(t, "this machine builds what it needs for one that the node cannot build", func(t *testing.T) {
+		c := d.next()
+		p.append(t, "Dockerfile", "RUN pip download --no-deps --retries 1 six\n")
+		c.happens(t, on("image is built on this machine, too, for one that is built from it").with("image", lower))
+		c.happens(t, p.loaded())
+		c.arrives(t)
+		holds(t, "two "+p.name)
+		if c.counts(on(event.ImageLoaded).with("image", lower)) != 0 {
+			t.Error("the node gets the lower one, which it has")
+		}
+	})
+	d.stop(t)
 }

@@ -49,6 +49,7 @@ func TestNode(t *testing.T) {
 	step(t, "docker", func(t *testing.T) {
 		startCluster(t, "built", "--runtime", "docker", "--bare")
 		step(t, "built in the node", func(t *testing.T) { builtInTheNode(t, "docker") })
+		step(t, "built from another image", builtFromAnother) // in containerd: part build
 		step(t, "DOCKER_HOST is the node's own daemon", builtByTheNodesOwn)
 	})
 	step(t, "containerd", func(t *testing.T) {
@@ -269,6 +270,7 @@ func builtElsewhere(t *testing.T) {
 	})
 	p := newProject(t, "small")
 	p.env = append(p.env, "BUILDKIT_HOST=unix://"+socket)
+	p.addBase(t, "elsewhere")
 	saved := p.page(t, "built elsewhere")
 	d := p.start(t)
 	d.await(t, 0, on("images are built by another BuildKit"))
