@@ -412,6 +412,10 @@ releases:
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %#v\nwant %#v", got, want)
 	}
+	hooks, err := c.Releases[0].Hooks.Resolve(map[string]string{"team/worker": "localhost:5000/worker:3fa"})
+	if err != nil || !reflect.DeepEqual(hooks, want.Hooks) {
+		t.Errorf("hooks by themselves: %v, %v", hooks, err)
+	}
 	_, err = c.Releases[0].Resolve(nil)
 	if err == nil || !strings.Contains(err.Error(), `image "team/worker" has not been built`) {
 		t.Errorf("an image without a reference: %v", err)

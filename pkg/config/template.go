@@ -66,6 +66,12 @@ func (r Release) Resolve(images map[string]string) (Release, error) {
 	})
 }
 
+// Resolve returns a copy of h with its templates filled in, as that of a Release.
+func (h Hooks) Resolve(images map[string]string) (Hooks, error) {
+	filled, err := Release{Hooks: h}.Resolve(images)
+	return filled.Hooks, err
+}
+
 // Images returns the names of the images in the values and hooks of r, sorted.
 func (r Release) Images() []string {
 	var names []string
@@ -99,14 +105,19 @@ func (r Release) fill(reference func(image string) (string, error)) (Release, er
 		}
 		return v
 	}
+	r.InlineValues, r.Set = mapValues(r.InlineValues, value), mapValues(r.Set, value)
+	r.SetString = mapValues(r.SetString, text)
+	r.Hooks = r.Hooks.fill(text)
+	return r, failed
+}
+
+// fill returns a copy of h in which text has filled in the templates.
+func (h Hooks) fill(text func(string) string) Hooks {
 	hook := func(h Hook) Hook {
 		h.Command = mapSlice(h.Command, text)
 		return h
 	}
-	r.InlineValues, r.Set = mapValues(r.InlineValues, value), mapValues(r.Set, value)
-	r.SetString = mapValues(r.SetString, text)
-	r.Hooks = Hooks{Before: mapSlice(r.Hooks.Before, hook), After: mapSlice(r.Hooks.After, hook)}
-	return r, failed
+	return Hooks{Before: mapSlice(h.Before, hook), After: mapSlice(h.After, hook)}
 }
 
 // ResolveArgs returns the build arguments of i with their templates filled in. reference returns

@@ -30,6 +30,7 @@ func validate(r *tree.Report, c *Config) {
 	}
 	v.bases()
 	v.releases(c.root.Get("releases").List())
+	v.templates(c.root.Get("hooks"))
 	for i, verify := range c.Verify {
 		n := c.root.Get("verify").Items[i]
 		v.imageName(n.Get("image"), verify.Image)

@@ -55,6 +55,9 @@ var wrong = []struct {
 		`devloop.yaml:6:3: forwards[0]: needs one of these keys: service, deployment, statefulset, pod, selector`,
 		`devloop.yaml:6:5: forwards[0]: unknown key "servce"; did you mean "service"?`,
 	}},
+	{"hooks around all", head + "hooks:\n  before: [{ command: [echo, '{{ image \"x\" }}'] }]\n", []string{
+		`devloop.yaml:4:30: hooks.before[0].command[1]: no image is called "x"`,
+	}},
 	{"verify and local", head + "images: { worker: { dockerfile: values.yaml } }\nverify:\n" +
 		"- { image: wroker, command: [a] }\n- { image: worker, timeout: 1ms }\n" +
 		"local: { sync: true, images: [client] }\n", []string{

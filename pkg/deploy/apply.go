@@ -17,7 +17,9 @@ import (
 // Apply makes the cluster hold the releases, and writes nothing where it does already. Releases are
 // applied concurrently, each once its dependencies are up; timeout limits the wait for a rollout.
 // A Helm write is never interrupted: a canceled ctx only keeps it from starting.
-func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Release, timeout time.Duration) error {
+func (d *Deployer) Apply(
+	ctx context.Context, sink event.Sink, releases []Release, commands Around, timeout time.Duration,
+) error {
 	stage := sink.Stage("deploy")
 	if err := d.cluster.Ping(ctx); err != nil {
 		return markBusy(err)
@@ -39,7 +41,9 @@ func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Releas
 			results[name].awaited = true
 		}
 	}
+	all := &around{Around: commands}
 	var group sync.WaitGroup
+	lasts := make([]revision, len(releases))
 	errs := make([]error, len(releases))
 	for i, r := range releases {
 		group.Go(func() {
@@ -52,32 +56,39 @@ func (d *Deployer) Apply(ctx context.Context, sink event.Sink, releases []Releas
 					return
 				}
 			}
-			errs[i] = markBusy(stage.Guard("release", func() error {
-				return d.apply(ctx, sink, r, result.awaited, timeout)
+			errs[i] = markBusy(stage.Guard("release", func() (err error) {
+				lasts[i], err = d.apply(ctx, sink, r, all, result.awaited, timeout)
+				return err
 			}))
 			result.isUp = errs[i] == nil
 		})
 	}
 	group.Wait()
-	return errors.Join(errs...)
+	errs = slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, errNotBegun) })
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return markBusy(d.afterAll(ctx, sink, all, releases, lasts, timeout))
 }
 
-// apply applies one release. It waits for the rollout if other releases (awaited) or commands
-// depend on it.
-func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaited bool, timeout time.Duration) error {
+// apply applies one release, and returns its last revision, if it is ours. It waits for the rollout
+// if other releases (awaited) or commands depend on it.
+func (d *Deployer) apply(
+	ctx context.Context, sink event.Sink, r Release, all *around, awaited bool, timeout time.Duration,
+) (last revision, err error) {
 	stage := sink.Stage("deploy")
 	want, err := d.readInputs(ctx, stage, r)
 	if err != nil {
-		return err
+		return last, err
 	}
-	last, err := d.last(ctx, r)
-	if err != nil {
-		return err
+	want.around = all
+	if last, err = d.last(ctx, r); err != nil {
+		return last, err
 	}
 	refused := d.mayWrite(r, last)
 	if refused == nil {
 		if last, err = d.awaitOtherWriter(ctx, stage, r, last); err != nil {
-			return err
+			return last, err
 		}
 		if last.exists() && !d.owns(r, last) {
 			stage.Warn("release taken over, it will be removed with the others", nil, "release", event.Name(r.Name),
@@ -86,13 +97,13 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 	}
 	upToDate, err := d.upToDate(ctx, last, want)
 	if err != nil {
-		return err
+		return last, err
 	}
 	var drifted []drift
 	if upToDate || refused == nil && d.wasApplied(last) {
 		drifted, err = d.drifts(ctx, stage, r, last)
 		if err != nil && upToDate {
-			return err
+			return last, err
 		}
 		if err != nil { // the write may be what fixes that
 			stage.Detail("changes by hand could not be determined", "release", event.Name(r.Name), "reason", err.Error())
@@ -102,33 +113,36 @@ func (d *Deployer) apply(ctx context.Context, sink event.Sink, r Release, awaite
 	case upToDate && len(drifted) == 0:
 		if refused == nil && !d.owns(r, last) { // taken over
 			if err := d.recordRelease(r); err != nil {
-				return err
+				return last, err
 			}
 		}
 		stage.Detail(event.ReleaseUnchanged, r.payload(last.version))
 		sink = nil // its rollout is awaited below, but not news
 	case refused != nil:
-		return refused
+		return last, refused
 	case upToDate:
 		if err := d.claim(ctx, r); err != nil {
-			return err
+			return last, err
 		}
 		if err := d.restore(ctx, stage, r, last, drifted); err != nil {
-			return err
+			return last, err
 		}
 	default:
 		if last, err = d.writeOver(ctx, stage, want, last, drifted); err != nil {
-			return err
+			return last, err
 		}
 	}
-	due := refused == nil && last.labels[labelAfter] == labelDue
+	if refused != nil { // which commands are due is its owner's business
+		last = revision{}
+	}
+	due := last.labels[labelAfter] == labelDue
 	if !awaited && !due {
-		return nil
+		return last, nil
 	}
 	if err := d.Wait(ctx, sink, []Release{r}, nil, timeout); err != nil || !due {
-		return err
+		return last, err
 	}
-	return d.after(ctx, stage, r, last)
+	return last, d.after(ctx, stage, r, last)
 }
 
 // writeOver applies a release that differs and some of whose objects were changed by hand. Helm
@@ -207,6 +221,9 @@ func (d *Deployer) prepare(
 	ctx context.Context, stage event.Stage, want *desired, last revision, w *writeLog,
 ) (made rendered, recreate []recreation, err error) {
 	r := want.Release
+	if err := d.beforeAll(ctx, stage, want.around); err != nil {
+		return made, nil, err
+	}
 	for _, command := range r.Before {
 		if err := d.run(ctx, stage, r, "before", command); err != nil {
 			return made, nil, err
@@ -274,10 +291,8 @@ func (d *Deployer) claim(ctx context.Context, r Release) error {
 // after runs the commands that follow a release, once it is up, and then removes the mark that they
 // are due.
 func (d *Deployer) after(ctx context.Context, stage event.Stage, r Release, last revision) error {
-	for _, command := range r.After {
-		if err := d.run(ctx, stage, r, "after", command); err != nil {
-			return err
-		}
+	if err := d.runAll(ctx, stage, r, "after", r.After); err != nil {
+		return err
 	}
 	return d.setLabel(ctx, r, last.version, labelAfter, nil)
 }

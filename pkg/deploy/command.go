@@ -22,10 +22,14 @@ const (
 	commandTailLines = 15
 )
 
-// run runs a user's command on this machine; when is "before" or "after". It logs the output line
+// run runs a user's command on this machine; when is "before" or "after" the release, or all
+// releases if r is the zero value. It logs the output line
 // by line. The command and its children are ended on timeout or with ctx.
 func (d *Deployer) run(ctx context.Context, stage event.Stage, r Release, when string, of Command) error {
-	shown := strings.Join(of.Args, " ")
+	shown, what := strings.Join(of.Args, " "), "the release is"
+	if r.Name == "" {
+		what = "the releases are"
+	}
 	return stage.Step(ctx, event.CommandRun, func(ctx context.Context) ([]any, error) {
 		kubeconfig, remove, err := d.cluster.WriteKubeconfig(ctx, d.options.Runtime)
 		if err != nil {
@@ -55,11 +59,15 @@ func (d *Deployer) run(ctx context.Context, stage event.Stage, r Release, when s
 		if err == nil {
 			return nil, nil
 		}
-		err = fmt.Errorf("release %s: command %s it: %s: %w", r.ID(), when, shown, err)
+		if r.Name == "" {
+			err = fmt.Errorf("command %s all releases: %s: %w", when, shown, err)
+		} else {
+			err = fmt.Errorf("release %s: command %s it: %s: %w", r.ID(), when, shown, err)
+		}
 		if len(last) > 0 {
 			err = fmt.Errorf("%w\n%s", err, strings.Join(last, "\n"))
 		}
-		return nil, event.WithHint(err, "fix it and save; the release is applied once the command ends with 0")
+		return nil, event.WithHint(err, "fix it and save; "+what+" applied once the command ends with 0")
 	}, event.Command{Release: event.Name(r.Name), When: when, Command: shown})
 }
 

@@ -41,7 +41,7 @@ func TestSilentAPIServer(t *testing.T) {
 			t.Errorf("validation took %s", took)
 		}
 		begin = time.Now()
-		err = d.Apply(t.Context(), sink, releases, time.Minute)
+		err = d.Apply(t.Context(), sink, releases, Around{}, time.Minute)
 		if took := time.Since(begin); took != kube.AnswerTimeout {
 			t.Errorf("it took %s to give up", took)
 		}

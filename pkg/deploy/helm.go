@@ -134,6 +134,9 @@ func (d *Deployer) installOrUpgrade(
 	if len(want.After) > 0 {
 		labels[labelAfter] = labelDue
 	}
+	if want.around != nil && len(want.around.After) > 0 {
+		labels[labelAfterAll] = labelDue
+	}
 	if last.exists() {
 		return d.upgrade(ctx, helm, want.Release, history[0], output, made.values, labels)
 	}

@@ -24,6 +24,7 @@ type desired struct {
 	load   func(context.Context) (*chart.Chart, error)
 	inputs string // the hash of all but the images, see inputsWith
 	name   string // of the chart, once it is loaded
+	around *around
 }
 
 // inputsWith returns the hash of the inputs of a release whose objects name these images. It fits

@@ -75,7 +75,7 @@ func TestReleaseOfAnotherUser(t *testing.T) {
 			}
 			d.revisionContents[revisionID(r, 1)] = contents{} // it names no objects
 
-			err = d.apply(t.Context(), nil, r, true, time.Minute)
+			_, err = d.apply(t.Context(), nil, r, &around{}, true, time.Minute)
 			if test.wantErr == "" && err != nil || test.wantErr != "" &&
 				(err == nil || !strings.Contains(err.Error(), test.wantErr)) {
 				t.Errorf("it ends with %v", err)

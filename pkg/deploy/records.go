@@ -22,11 +22,12 @@ import (
 // Labels on Helm's records. Helm copies the labels of a revision to the next one, whoever makes
 // that, so they count only where labelRevision is the record's own version.
 const (
-	labelProject  = "devloop.project"  // which owns the release
-	labelInputs   = "devloop.inputs"   // hash of the revision's inputs
-	labelRevision = "devloop.revision" // version that devloop made
-	labelGood     = "devloop.good"     // version whose pods came up
-	labelAfter    = "devloop.after"    // labelDue until the commands after the release have run
+	labelProject  = "devloop.project"   // which owns the release
+	labelInputs   = "devloop.inputs"    // hash of the revision's inputs
+	labelRevision = "devloop.revision"  // version that devloop made
+	labelGood     = "devloop.good"      // version whose pods came up
+	labelAfter    = "devloop.after"     // labelDue until the commands after the release have run
+	labelAfterAll = "devloop.after-all" // the same for the commands after all releases
 	labelDue      = "due"
 	labelNone     = "null" // makes Helm drop a label
 )

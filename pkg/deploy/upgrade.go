@@ -18,7 +18,7 @@ func (d *Deployer) upgrade(ctx context.Context, helm *action.Configuration, r Re
 			return nil, err
 		}
 	}
-	for _, label := range []string{labelAfter, labelGood} {
+	for _, label := range []string{labelAfter, labelAfterAll, labelGood} {
 		if _, set := labels[label]; !set && last.Labels[label] != "" {
 			labels[label] = labelNone
 		}

@@ -51,7 +51,12 @@ func (p platformStage) Apply(ctx context.Context, sink event.Sink, target *loop.
 	if p.config.Push == "" {
 		p.deployer.SetLoaded(slices.Collect(maps.Values(target.Refs())))
 	}
-	return p.deployer.Apply(ctx, sink, list, p.config.Timeouts.Rollout)
+	hooks, err := p.config.Hooks.Resolve(target.Refs())
+	if err != nil {
+		return err
+	}
+	around := deploy.Around{Before: commands(p.config, hooks.Before), After: commands(p.config, hooks.After)}
+	return p.deployer.Apply(ctx, sink, list, around, p.config.Timeouts.Rollout)
 }
 
 func (p platformStage) Wait(ctx context.Context, sink event.Sink) error {

@@ -18,6 +18,11 @@ func ReleaseFiles(c *config.Config) []string {
 	for _, r := range releases(c) {
 		files = append(files, r.Files()...)
 	}
+	for _, command := range slices.Concat(commands(c, c.Hooks.Before), commands(c, c.Hooks.After)) {
+		if command.Script != "" {
+			files = append(files, command.Script)
+		}
+	}
 	return files
 }
 

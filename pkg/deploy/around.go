@@ -1,0 +1,79 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// Around are commands around all releases of one Apply.
+type Around struct {
+	Before []Command // run before the first release that differs is written
+	After  []Command // run once all releases are up, if any was written
+}
+
+// around is the state of Around in one Apply.
+type around struct {
+	Around
+	once sync.Once
+	err  error // of the commands before
+}
+
+// errNotBegun is the error of a release that a command before all releases kept from being written,
+// once another release has the command's own error.
+var errNotBegun = errors.New("a command before all releases has failed")
+
+// beforeAll runs the commands before all releases, if that was not done yet.
+func (d *Deployer) beforeAll(ctx context.Context, stage event.Stage, a *around) error {
+	err := errNotBegun
+	a.once.Do(func() {
+		a.err = err // in case of a panic
+		a.err = d.runAll(ctx, stage, Release{}, "before", a.Before)
+		err = a.err
+	})
+	if a.err == nil {
+		return nil
+	}
+	return err
+}
+
+// afterAll runs the commands after all releases if they are due, which the last revisions of the
+// releases tell: also if the devloop that wrote them was ended before.
+func (d *Deployer) afterAll(
+	ctx context.Context, sink event.Sink, a *around, releases []Release, lasts []revision, timeout time.Duration,
+) error {
+	var due []int
+	for i, last := range lasts {
+		if last.labels[labelAfterAll] == labelDue {
+			due = append(due, i)
+		}
+	}
+	if len(due) == 0 || len(a.After) == 0 {
+		return nil
+	}
+	if err := d.Wait(ctx, sink, releases, nil, timeout); err != nil {
+		return err
+	}
+	if err := d.runAll(ctx, sink.Stage("deploy"), Release{}, "after", a.After); err != nil {
+		return err
+	}
+	for _, i := range due {
+		if err := d.setLabel(ctx, releases[i], lasts[i].version, labelAfterAll, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runAll runs commands one after the other, until one fails.
+func (d *Deployer) runAll(ctx context.Context, stage event.Stage, r Release, when string, commands []Command) error {
+	for _, command := range commands {
+		if err := d.run(ctx, stage, r, when, command); err != nil {
+			return err
+		}
+	}
+	return nil
+}
