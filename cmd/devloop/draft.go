@@ -13,6 +13,7 @@ import (
 	"strings"
 	"text/template"
 
+	"github.com/distribution/reference"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/devloop/devloop/pkg/config"
@@ -141,8 +142,14 @@ func (d *draft) addRelease(ctx context.Context, folder string) {
 	case info.Library:
 		return
 	}
-	d.setImages(info.Values, "", r.Set)
-	d.note("release %s: %s, with %s set to images that are built here", r.Name, folder, count(len(r.Set), "value"))
+	d.setImages(info.Values, "", r.Set, info.Images)
+	d.note("release %s: %s", r.Name, folder)
+	for _, repository := range info.Images {
+		d.addAlias(repository)
+	}
+	if len(r.Set) > 0 {
+		d.note("  with %s set to images that are built here", count(len(r.Set), "value"))
+	}
 	if info.Err != nil {
 		d.note("  its services are not known, since its default values do not suffice: %v", info.Err)
 	}
@@ -165,11 +172,39 @@ func (d *draft) addRelease(ctx context.Context, folder string) {
 	d.Releases = append(d.Releases, r)
 }
 
+// addAlias notes that a chart's containers name one of the images by a longer name.
+func (d *draft) addAlias(repository string) {
+	name := familiarName(repository)
+	for i, image := range d.Images {
+		if image.Name == filepath.Base(name) && image.Name != name && !slices.Contains(image.Aliases, name) {
+			d.Images[i].Aliases = append(image.Aliases, name)
+			d.note("  %s is the image %s", name, image.Name)
+		}
+	}
+}
+
+// familiarName is a repository as people write it: web for docker.io/library/web.
+func familiarName(repository string) string {
+	named, err := reference.ParseNormalizedNamed(repository)
+	if err != nil {
+		return repository
+	}
+	return reference.FamiliarName(named)
+}
+
+// isNamed tells whether a chart's containers name one of the images by its own name, or by a longer
+// one: such an image is found without its value.
+func (d *draft) isNamed(repository string, named []string) bool {
+	name := filepath.Base(repository)
+	return slices.ContainsFunc(d.Images, func(i config.Image) bool { return i.Name == name }) &&
+		slices.ContainsFunc(named, func(n string) bool { return filepath.Base(n) == name })
+}
+
 // setImages sets the values of a chart that name an image: "repository" and "tag" side by side, or
-// "image" alone.
-func (d *draft) setImages(values map[string]any, path string, set map[string]any) {
+// "image" alone. The chart's containers name some images anyway.
+func (d *draft) setImages(values map[string]any, path string, set map[string]any, named []string) {
 	if repository, ok := values["repository"].(string); ok && path != "" {
-		if image := d.imageFor(repository, path); image != "" {
+		if image := d.imageFor(repository, path); image != "" && !d.isNamed(repository, named) {
 			set[path+".repository"] = fmt.Sprintf("{{ repository %q }}", image)
 			set[path+".tag"] = fmt.Sprintf("{{ tag %q }}", image)
 			for _, key := range []string{"registry", "digest"} { // either would make it another image
@@ -190,9 +225,10 @@ func (d *draft) setImages(values map[string]any, path string, set map[string]any
 		}
 		switch value := values[key].(type) {
 		case map[string]any:
-			d.setImages(value, at, set)
+			d.setImages(value, at, set, named)
 		case string:
-			if image := d.imageFor(value, at); image != "" && strings.HasSuffix(strings.ToLower(key), "image") {
+			image := d.imageFor(value, at)
+			if image != "" && strings.HasSuffix(strings.ToLower(key), "image") && !d.isNamed(untagged(value), named) {
 				set[at] = fmt.Sprintf("{{ image %q }}", image)
 			}
 		}
@@ -203,10 +239,12 @@ var plainKey = regexp.MustCompile(`^[-\w.]+$`)
 
 var tagOrDigest = regexp.MustCompile(`[:@][^/]*$`)
 
+func untagged(reference string) string { return tagOrDigest.ReplaceAllString(reference, "") }
+
 // imageFor guesses the image that a chart's value asks for: the one of that name, the one that is
 // part of the value's path, or the only one if the value is the chart's main image; "" for none.
 func (d *draft) imageFor(reference, path string) string {
-	name := filepath.Base(tagOrDigest.ReplaceAllString(reference, ""))
+	name := filepath.Base(untagged(reference))
 	for _, image := range d.Images {
 		if image.Name == name {
 			return image.Name
@@ -232,7 +270,8 @@ apiVersion: ` + config.Version + `
 name: {{ scalar .Name }}
 {{ with .Images }}images:
 {{ range . }}  {{ scalar .Name }}: { {{ if ne .Context "." }}context: {{ scalar .Context }}, {{ end -}}
-	dockerfile: {{ scalar .Dockerfile }} }
+	dockerfile: {{ scalar .Dockerfile }}{{ with .Aliases }}, aliases: [{{ range $i, $name := . -}}
+	{{ if $i }}, {{ end }}{{ scalar $name }}{{ end }}]{{ end }} }
 {{ end }}{{ end }}{{ with .Releases }}releases:
 {{ range . }}  - name: {{ scalar .Name }}
     chart: {{ scalar .Chart }}

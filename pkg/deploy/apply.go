@@ -237,11 +237,7 @@ func (d *Deployer) prepare(
 	}
 	tried := event.Stage{} // Validate has reported unknown fields
 	if !last.exists() {
-		manifests := make([]string, len(made.manifests))
-		for i, m := range made.manifests {
-			manifests[i] = m.Content
-		}
-		if err := d.awaitTerminating(ctx, stage, r, manifests); err != nil {
+		if err := d.awaitTerminating(ctx, stage, r, contentsOf(made.manifests)); err != nil {
 			return made, nil, err
 		}
 		tried = stage // its namespace may be new

@@ -16,6 +16,7 @@ import (
 
 	"github.com/distribution/reference"
 	"helm.sh/helm/v3/pkg/release"
+	"helm.sh/helm/v3/pkg/releaseutil"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/yaml"
@@ -199,6 +200,14 @@ func imagesIn(hooks []*release.Hook, manifests ...string) (images []ContainerIma
 		}
 	}
 	return images
+}
+
+func contentsOf(manifests []releaseutil.Manifest) []string {
+	texts := make([]string, len(manifests))
+	for i, m := range manifests {
+		texts[i] = m.Content
+	}
+	return texts
 }
 
 // eachImage replaces each image that a document's objects name by what change returns.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/releaseutil"
@@ -17,7 +18,8 @@ type ChartInfo struct {
 	Library  bool           // cannot be deployed by itself
 	Values   map[string]any // defaults
 	Services []ChartService // of a release with the default values
-	Err      error          // why Services is unknown: the defaults are not enough
+	Images   []string       // repositories that its containers name
+	Err      error          // why Services and Images are unknown: the defaults are not enough
 }
 
 // ChartService is a service that a chart creates.
@@ -42,10 +44,15 @@ func Inspect(ctx context.Context, folder, release, namespace string) (ChartInfo,
 		info.Err = err
 		return info, nil
 	}
-	_, manifests, err := releaseutil.SortManifests(files, nil, releaseutil.InstallOrder)
+	hooks, manifests, err := releaseutil.SortManifests(files, nil, releaseutil.InstallOrder)
 	if err != nil {
 		info.Err = err
 		return info, nil
+	}
+	for _, image := range imagesIn(hooks, contentsOf(manifests)...) {
+		if repository := repositoryOf(image.Image); repository != "" && !slices.Contains(info.Images, repository) {
+			info.Images = append(info.Images, repository)
+		}
 	}
 	for _, manifest := range manifests {
 		var service corev1.Service

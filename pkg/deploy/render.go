@@ -96,11 +96,7 @@ func (d *Deployer) renderChart(ctx context.Context, want *desired, last revision
 	if err := want.checkDuplicates(manifests); err != nil {
 		return rendered{}, err
 	}
-	contents := make([]string, len(manifests))
-	for i, m := range manifests {
-		contents[i] = m.Content
-	}
-	images := imagesIn(hooks, contents...)
+	images := imagesIn(hooks, contentsOf(manifests)...)
 	d.setImages(want.Release, images)
 	return rendered{loaded, values, options.Revision, files, hooks, manifests, loaded.CRDObjects(), set, images}, nil
 }

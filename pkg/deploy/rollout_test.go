@@ -34,7 +34,7 @@ func TestTheRepositorysPodsAreReadySoon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dask := map[string]any{"image": "client:1", "workerImage": "worker:1", "gatewayURL": "http://web"}
+	dask := map[string]any{"workerImage": "worker:1", "gatewayURL": "http://web"}
 	values := map[string]any{"dask": dask}
 	given, err := chartutil.ToRenderValues(loaded, values, chartutil.ReleaseOptions{Name: "web"}, nil)
 	if err != nil {
