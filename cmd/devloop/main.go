@@ -18,6 +18,7 @@ import (
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/manifests"
 )
 
 func main() {
@@ -39,10 +40,17 @@ func main() {
 // ignore it, too, and "yes | head" in a hook would never end.
 func surviveClosedPipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
-// serveRender is all that a process does that devloop started to render templates.
+// serveRender is all that a process does that devloop started to render templates, or to run
+// kustomize.
 func serveRender() {
-	if len(os.Args) == 2 && os.Args[1] == deploy.RenderArgument {
+	if len(os.Args) != 2 {
+		return
+	}
+	switch os.Args[1] {
+	case deploy.RenderArgument:
 		os.Exit(deploy.ServeRender(os.Stdin, os.Stdout))
+	case manifests.KustomizeArgument:
+		os.Exit(manifests.ServeKustomize(os.Stdin, os.Stdout))
 	}
 }
 

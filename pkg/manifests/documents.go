@@ -74,8 +74,7 @@ var (
 // split returns the documents of a file that hold more than comments and directives, with line ends
 // of Unix. A document that begins on the line of its --- loses that.
 func split(content []byte) []part {
-	content = bytes.TrimPrefix(content, []byte("\ufeff"))
-	text := strings.ReplaceAll(string(content), "\r\n", "\n")
+	text := clean(content)
 	var parts []part
 	var lines []string
 	start := 1 // line of the first of lines
@@ -102,6 +101,11 @@ func split(content []byte) []part {
 	}
 	flush()
 	return parts
+}
+
+// clean returns text without a byte order mark and with line ends of Unix.
+func clean(content []byte) string {
+	return strings.ReplaceAll(string(bytes.TrimPrefix(content, []byte("\ufeff"))), "\r\n", "\n")
 }
 
 // isEmpty tells whether lines hold nothing but comments and directives.

@@ -135,8 +135,7 @@ func TestWhatIsWrongWithADocument(t *testing.T) {
 	}
 }
 
-// Whatever a file holds: its documents are as many as it has, each can be read alone, and nothing of
-// the file is lost.
+// Whatever a file holds: each of its documents is one, and can be read alone.
 func FuzzDocuments(f *testing.F) {
 	f.Add(manifest("a") + "---\n" + manifest("b"))
 	f.Add("%YAML 1.2\r\n---\r\n{\"a\": 1}{\"b\":\n2}\n...\n--- |\n ---\n")

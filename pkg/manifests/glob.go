@@ -16,8 +16,8 @@ import (
 // maxDepth limits folders in folders.
 const maxDepth = 50
 
-// splitPattern splits a pattern before its first segment with a wildcard: rest is "" if it has none,
-// or if a file has the name of the pattern.
+// splitPattern splits a pattern before its first segment with a wildcard: rest is "" if it has
+// none, or if a file has the name of the pattern.
 func splitPattern(pattern string) (fixed, rest string) {
 	segments := strings.Split(filepath.ToSlash(pattern), "/")
 	first := slices.IndexFunc(segments, func(s string) bool { return strings.ContainsAny(s, `*?[`) })
@@ -41,7 +41,8 @@ func isManifest(name string) bool {
 
 func isHidden(name string) bool { return strings.HasPrefix(name, ".") || files.IsToolFile(name) }
 
-// manifestsIn returns the names of the first files in folder that may be manifests, and its folders.
+// manifestsIn returns the names of the first files in folder that may be manifests, and of its
+// folders.
 func manifestsIn(folder string) []string {
 	const most = 8
 	var names []string

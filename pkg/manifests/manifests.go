@@ -47,6 +47,9 @@ type Document struct {
 // Read returns the documents in the order of the patterns and then of the files' names, and the
 // absolute paths of the files and folders that it read, also with an error.
 func (s Source) Read(ctx context.Context) (documents []Document, read []string, err error) {
+	if s.Kustomization != "" {
+		return s.kustomize(ctx)
+	}
 	r := reader{Source: s, ctx: ctx, room: maxTotal, left: maxLooked, seen: map[string]bool{}, first: map[id]object{}}
 	for _, pattern := range s.Patterns {
 		if err := r.pattern(pattern); err != nil {
@@ -55,6 +58,9 @@ func (s Source) Read(ctx context.Context) (documents []Document, read []string, 
 	}
 	if err := r.problems.asError(); err != nil {
 		return nil, r.paths, err
+	}
+	if len(r.objects) == 0 {
+		return nil, r.paths, fmt.Errorf("the manifests %s hold no objects", strings.Join(s.Patterns, ", "))
 	}
 	for _, o := range r.objects {
 		documents = append(documents, o.Document)
@@ -65,6 +71,9 @@ func (s Source) Read(ctx context.Context) (documents []Document, read []string, 
 // Watched returns the files and folders whose change may change what Read returns. They need not
 // exist.
 func (s Source) Watched() []string {
+	if s.Kustomization != "" {
+		return s.scan(context.Background()).paths()
+	}
 	var paths []string
 	for _, pattern := range s.Patterns {
 		fixed, _ := splitPattern(s.abs(pattern))
