@@ -400,7 +400,7 @@ func (d *doctor) inputs(ctx context.Context) (files []watch.Path) {
 		return nil
 	}
 	for _, file := range append(d.config.Files(), session.ReleaseFiles(d.config)...) {
-		files = append(files, watch.Path{Name: file})
+		files = append(files, watch.Root(file))
 	}
 	cache, err := session.CacheDir()
 	if err != nil || d.docker == nil {

@@ -1,6 +1,11 @@
 package files
 
-import "path"
+import (
+	"os"
+	"path"
+	"slices"
+	"strings"
+)
 
 // ephemeral are names of files that exist only while a program has a file open. Sources: vim's
 // memline.c (where .swp is taken it tries .swo, .swn and so on; .swi and .swf are no swap files),
@@ -51,6 +56,20 @@ func ToolFiles() []string {
 		}
 	}
 	return patterns
+}
+
+// SplitGlob splits an absolute path before its first part with a wildcard (*, ?, [..], ** for any
+// number of folders). glob is "" if it has none, or if something has exactly that name.
+func SplitGlob(pattern string) (folder, glob string) {
+	parts := strings.Split(pattern, "/")
+	first := slices.IndexFunc(parts, func(part string) bool { return strings.ContainsAny(part, `*?[`) })
+	if first < 0 {
+		return pattern, ""
+	}
+	if _, err := os.Lstat(pattern); err == nil {
+		return pattern, ""
+	}
+	return path.Clean("/" + strings.Join(parts[:first], "/")), strings.Join(parts[first:], "/")
 }
 
 func matches(patterns []string, name string) bool {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
+	"github.com/devloop/devloop/pkg/watch"
 )
 
 // filterTimeout bounds the look at the files after a change. It takes milliseconds, but Docker is
@@ -103,7 +104,7 @@ type tree struct {
 const maxWalked = 100_000
 
 // walk finds what is below files and folders, also behind links, as Helm reads charts, without the
-// files of editors and other tools, which no chart holds. It enters each linked folder once per
+// files of editors and other tools, which no chart holds. A root may be a glob. It enters each linked folder once per
 // root. It ends with ctx, and goes on with the next root after maxWalked.
 func walk(ctx context.Context, roots []string) (t tree) {
 	for _, root := range roots {
@@ -114,15 +115,21 @@ func walk(ctx context.Context, roots []string) (t tree) {
 
 func (t *tree) add(ctx context.Context, root string) error {
 	left, entered := maxWalked, map[string]bool{}
-	todo := []string{root}
+	watched := watch.Root(root)
+	excluded := func(string, bool) bool { return false }
+	if watched.Name != root { // a glob
+		excluded = watched.Filter()
+	}
+	todo := []string{watched.Name}
 	var links []string // to folders
 	for i := 0; i < len(todo); i++ {
 		err := filepath.WalkDir(todo[i], func(path string, entry fs.DirEntry, err error) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			if path != todo[i] && files.IsToolFile(filepath.Base(path)) {
-				if entry != nil && entry.IsDir() {
+			isFolder := entry != nil && entry.IsDir()
+			if path != todo[i] && (files.IsToolFile(filepath.Base(path)) || excluded(path, isFolder)) {
+				if isFolder {
 					return fs.SkipDir
 				}
 				return nil

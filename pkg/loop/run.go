@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/devloop/devloop/pkg/event"
-	"github.com/devloop/devloop/pkg/files"
 	"github.com/devloop/devloop/pkg/watch"
 )
 
@@ -151,9 +150,8 @@ func (l *Loop) readOnce(ctx context.Context) (*reading, error) {
 	otherRoots := !slices.Equal(roots, l.roots) // than those of before
 	l.roots = roots
 	now := walk(ctx, roots)
-	tools := files.ToolFiles()
 	for _, path := range now.watch {
-		paths = append(paths, watch.Path{Name: path, Base: path, Exclude: tools})
+		paths = append(paths, watch.Root(path))
 	}
 	if changed, err := l.watch.Watch(paths); changed || otherRoots || err != nil {
 		return nil, err

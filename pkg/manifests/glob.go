@@ -16,28 +16,10 @@ import (
 // maxDepth limits folders in folders.
 const maxDepth = 50
 
-// splitPattern splits a pattern before its first segment with a wildcard: rest is "" if it has
-// none, or if a file has the name of the pattern.
-func splitPattern(pattern string) (fixed, rest string) {
-	segments := strings.Split(filepath.ToSlash(pattern), "/")
-	first := slices.IndexFunc(segments, func(s string) bool { return strings.ContainsAny(s, `*?[`) })
-	if first < 0 {
-		return pattern, ""
-	}
-	if _, err := os.Lstat(pattern); err == nil {
-		return pattern, ""
-	}
-	return filepath.Clean("/" + strings.Join(segments[:first], "/")), strings.Join(segments[first:], "/")
-}
+// extensions are those of manifests, as kubectl has them.
+var extensions = []string{".yaml", ".yml", ".json"}
 
-// isManifest tells whether a file in a folder is taken for a manifest.
-func isManifest(name string) bool {
-	switch strings.ToLower(path.Ext(name)) {
-	case ".yaml", ".yml", ".json":
-		return !isHidden(name)
-	}
-	return false
-}
+func isManifest(name string) bool { return slices.Contains(extensions, path.Ext(name)) }
 
 func isHidden(name string) bool { return strings.HasPrefix(name, ".") || files.IsToolFile(name) }
 
@@ -63,15 +45,47 @@ func manifestsIn(folder string) []string {
 	return names
 }
 
+// glob is the parts of a pattern between its slashes; ** stands for any number of folders.
+type glob []string
+
+// places are indexes into a glob: what may match the rest of a path. One that is the glob's length
+// says that all of it has matched.
+type places []int
+
+// at returns the places at an index.
+func (g glob) at(index int) places {
+	if index < len(g) && g[index] == "**" {
+		return append(places{index}, g.at(index+1)...)
+	}
+	return places{index}
+}
+
+// next returns the places after a name. Hidden names match only what begins with a dot.
+func (g glob) next(from places, name string) (after places) {
+	for _, i := range from {
+		switch {
+		case i == len(g), isHidden(name) && !strings.HasPrefix(g[i], "."):
+		case g[i] == "**":
+			after = append(after, g.at(i)...)
+		default:
+			if match, _ := path.Match(g[i], name); match { // the pattern was checked
+				after = append(after, g.at(i+1)...)
+			}
+		}
+	}
+	slices.Sort(after)
+	return slices.Compact(after)
+}
+
 // walk reads what a glob or a folder leads to, in the order of names.
 type walk struct {
 	*reader
+	glob    glob
 	matched bool // a file, though another pattern may have named it before
 }
 
-// folder matches what is in a folder with the segments of a pattern; above are its parents, with
-// links resolved.
-func (w *walk) folder(at string, segments []string, above []fs.FileInfo) error {
+// folder reads what is in a folder; above are its parents, with links resolved.
+func (w *walk) folder(at string, from places, above []fs.FileInfo) error {
 	here, err := os.Stat(at)
 	switch {
 	case err != nil:
@@ -93,42 +107,35 @@ func (w *walk) folder(at string, segments []string, above []fs.FileInfo) error {
 			return fmt.Errorf("manifests in %s: more than %d files and folders; name the folders with the manifests",
 				w.name(at), maxLooked)
 		}
-		if err := w.entry(filepath.Join(at, entry.Name()), segments, append(above, here)); err != nil {
+		after := w.glob.next(from, entry.Name())
+		if len(after) == 0 {
+			continue
+		}
+		if err := w.entry(filepath.Join(at, entry.Name()), after, append(above, here)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// entry matches a file or a folder with the first of the segments.
-func (w *walk) entry(at string, segments []string, above []fs.FileInfo) error {
-	name, last := filepath.Base(at), len(segments) == 1
-	deep := segments[0] == "**"
-	if isHidden(name) && !strings.HasPrefix(segments[0], ".") {
-		return nil
-	}
-	if !deep {
-		if match, err := path.Match(segments[0], name); err != nil {
-			return fmt.Errorf("manifests: %q is not a pattern: %w", segments[0], err)
-		} else if !match {
-			return nil
-		}
-	}
+// entry reads a file or a folder that the glob has led to.
+func (w *walk) entry(at string, after places, above []fs.FileInfo) error {
+	complete := slices.Contains(after, len(w.glob))
+	wanted := complete && isManifest(at)
 	info, err := os.Stat(at)
 	switch {
-	case err != nil && isManifest(name):
+	case err != nil && wanted:
 		return fmt.Errorf("manifest %s: %w", w.name(at), reason(err))
 	case err != nil:
-		return nil
-	case info.IsDir() && deep:
-		return w.folder(at, segments, above)
-	case info.IsDir() && last:
-		return w.folder(at, []string{"**"}, above)
+		return nil // a link to nothing
+	case info.IsDir() && complete: // with all that is in it
+		inner := walk{reader: w.reader, glob: glob{"**"}}
+		err := inner.folder(at, inner.glob.at(0), above)
+		w.matched = w.matched || inner.matched
+		return err
 	case info.IsDir():
-		return w.folder(at, segments[1:], above)
-	case deep && !last:
-		return w.entry(at, segments[1:], above)
-	case last && isManifest(name):
+		return w.folder(at, after, above)
+	case wanted:
 		w.matched = true
 		return w.file(at)
 	}

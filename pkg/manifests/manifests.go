@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -68,16 +69,23 @@ func (s Source) Read(ctx context.Context) (documents []Document, read []string, 
 	return documents, r.paths, nil
 }
 
-// Watched returns the files and folders whose change may change what Read returns. They need not
-// exist.
+// Watched returns the files, folders and globs whose change may change what Read returns, absolute.
+// They need not exist. It asks neither the cluster nor the network.
 func (s Source) Watched() []string {
 	if s.Kustomization != "" {
 		return s.scan(context.Background()).paths()
 	}
 	var paths []string
 	for _, pattern := range s.Patterns {
-		fixed, _ := splitPattern(s.abs(pattern))
-		paths = append(paths, fixed)
+		full := s.abs(pattern)
+		_, glob := files.SplitGlob(full)
+		if info, err := os.Stat(full); glob != "" || err != nil || !info.IsDir() {
+			paths = append(paths, full)
+			continue
+		}
+		for _, extension := range extensions {
+			paths = append(paths, filepath.Join(full, "**", "*"+extension))
+		}
 	}
 	return paths
 }
@@ -113,9 +121,8 @@ type reader struct {
 
 // pattern reads the files that a pattern names.
 func (r *reader) pattern(pattern string) error {
-	found := len(r.paths)
 	full := r.abs(pattern)
-	fixed, rest := splitPattern(full)
+	fixed, rest := files.SplitGlob(full)
 	info, err := os.Stat(fixed)
 	switch {
 	case err != nil && errors.Is(err, fs.ErrNotExist), err == nil && rest != "" && !info.IsDir():
@@ -128,11 +135,16 @@ func (r *reader) pattern(pattern string) error {
 		rest = "**"
 	}
 	r.paths = append(r.paths, fixed)
-	w := walk{reader: r}
-	if err := w.folder(fixed, strings.Split(rest, "/"), nil); err != nil {
+	w := walk{reader: r, glob: strings.Split(rest, "/")}
+	for _, part := range w.glob {
+		if _, err := path.Match(part, ""); err != nil {
+			return fmt.Errorf("manifests %q: %q is not a pattern: %w", pattern, part, err)
+		}
+	}
+	if err := w.folder(fixed, w.glob.at(0), nil); err != nil {
 		return err
 	}
-	if !w.matched && len(r.paths) == found+1 {
+	if !w.matched {
 		return r.noMatch(pattern, fixed)
 	}
 	return nil

@@ -30,6 +30,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // Path is what to watch: a file, or a folder with everything below it except what Exclude names,
@@ -39,6 +40,26 @@ type Path struct {
 	Name    string   // absolute
 	Base    string   // folder, absolute, that the patterns are relative to; unused if there are none
 	Exclude []string // in the syntax of .dockerignore, as ignorefile.ReadAll returns it; Name itself is never left out
+}
+
+// Root returns the Path of a file, of a folder without what belongs to editors and other tools, or
+// of what a glob (see files.SplitGlob) leads to.
+func Root(name string) Path {
+	folder, glob := files.SplitGlob(name)
+	exclude := files.ToolFiles()
+	if glob != "" {
+		exclude = append([]string{"**", "!" + glob}, exclude...)
+	}
+	return Path{Name: folder, Base: folder, Exclude: exclude}
+}
+
+// Filter returns a function that tells whether a path below p.Name does not count. A folder counts
+// if something in it may.
+func (p Path) Filter() func(path string, folder bool) bool {
+	f := newFilter(p.Base, p.Exclude)
+	return func(path string, folder bool) bool {
+		return f.excludes(path) && !(folder && f.includesBelow(path))
+	}
 }
 
 // Mode is how changes are noticed.
