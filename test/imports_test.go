@@ -43,7 +43,7 @@ var may = map[string][]string{
 	"pkg/kube":        {"pkg/event", "pkg/files"},
 	"pkg/pods":        {"pkg/event", "pkg/kube"},
 	"pkg/dask":        {"pkg/event", "pkg/kube"},
-	"pkg/deploy":      {"pkg/command", "pkg/event", "pkg/files", "pkg/journal", "pkg/kube"},
+	"pkg/deploy":      {"pkg/command", "pkg/event", "pkg/files", "pkg/journal", "pkg/kube", "pkg/manifests"},
 	"pkg/venv":        {"pkg/command", "pkg/event", "pkg/files"},
 	"pkg/proof":       {"pkg/event"},
 	"pkg/portforward": {"pkg/event"},

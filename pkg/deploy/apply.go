@@ -212,7 +212,16 @@ func (d *Deployer) write(ctx context.Context, stage event.Stage, want desired, l
 		}
 		return last, err
 	}
-	return revision{version: written.Version, status: written.Info.Status, labels: written.Labels}, nil
+	now := revision{version: written.Version, status: written.Info.Status, labels: written.Labels}
+	if !want.takesOver {
+		return now, nil
+	}
+	// What kubectl has set in an object, and the release does not, Helm leaves there.
+	found, err := d.drifts(ctx, stage, r, now)
+	if err == nil && len(found) > 0 {
+		err = d.restore(context.WithoutCancel(ctx), stage, r, now, found)
+	}
+	return now, err
 }
 
 // prepare does all that precedes the first write of a release: its commands, and a try of what is
@@ -235,20 +244,32 @@ func (d *Deployer) prepare(
 	if made, err = d.render(ctx, want, last); err != nil {
 		return made, nil, err
 	}
-	tried := event.Stage{} // Validate has reported unknown fields
+	if err := d.applyNamespaces(ctx, stage, r, made.crds, w); err != nil {
+		return made, nil, err
+	}
+	if err := d.checkNamespaces(ctx, want, made); err != nil {
+		return made, nil, err
+	}
+	reports := event.Stage{} // Validate has reported unknown fields
 	if !last.exists() {
 		if err := d.awaitTerminating(ctx, stage, r, contentsOf(made.manifests)); err != nil {
 			return made, nil, err
 		}
-		tried = stage // its namespace may be new
+		reports = stage // its namespace may be new
 	}
-	if recreate, err = d.dryRun(ctx, tried, want, made); err != nil {
+	found, err := d.dryRun(ctx, reports, want, made)
+	if err == nil {
+		err = d.mayTakeOver(r, found.foreign)
+	}
+	if err != nil {
 		return made, nil, err
 	}
+	d.noteTakeover(stage, r, found.foreign)
+	want.takesOver = len(found.foreign) > 0
 	if ctx.Err() != nil {
 		return made, nil, context.Cause(ctx)
 	}
-	return made, recreate, d.claim(ctx, r)
+	return made, found.recreate, d.claim(ctx, r)
 }
 
 // writeObjects writes a release that was claimed, its CRDs first.
@@ -264,7 +285,7 @@ func (d *Deployer) writeObjects(
 	written, err := d.helmWrite(stage, want, made, w) //nolint:contextcheck // never interrupted
 	if err != nil {
 		if event.Hint(err) == "" {
-			err = event.WithHint(err, hintChart)
+			err = event.WithHint(err, want.hintFix())
 		}
 		return nil, fmt.Errorf("release %s: %w", want.ID(), err)
 	}

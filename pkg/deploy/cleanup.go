@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -40,6 +41,9 @@ func (d *Deployer) Cleanup(
 	ctx context.Context, sink event.Sink, releases []Release, what Removal,
 ) (stillEnding []string, err error) {
 	stage := sink.Stage("cleanup")
+	d.mu.Lock()
+	d.moves = nil // of a run that may have ended before it made them
+	d.mu.Unlock()
 	var (
 		ours       []Release
 		namespaces []string
@@ -82,12 +86,21 @@ func (d *Deployer) Cleanup(
 	if what.Only == nil {
 		errs = append(errs, d.removeCRDs(ctx, stage, what.CRDs))
 	}
+	var made []string
 	for _, namespace := range d.journal.Names(journal.Namespace) {
 		if !slices.Contains(unsure, namespace) && (what.Only == nil || d.isFreed(namespace, recorded)) {
-			errs = append(errs, d.deleteNamespace(ctx, stage, namespace))
+			made = append(made, namespace)
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
+	deleted := make([]error, len(made))
+	var group sync.WaitGroup // Kubernetes takes 5 s for each
+	for i, namespace := range made {
+		group.Go(func() {
+			deleted[i] = stage.Guard("namespace", func() error { return d.deleteNamespace(ctx, stage, namespace) })
+		})
+	}
+	group.Wait()
+	if err := errors.Join(append(errs, deleted...)...); err != nil {
 		return nil, err
 	}
 	return left.stillEnding(ctx)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"helm.sh/helm/v3/pkg/chart"
@@ -109,8 +110,21 @@ func (d *Deployer) sendCRD(
 		return nil, err
 	}
 	force := true // a user may have changed it by hand
-	return d.cluster.Dynamic.Resource(definitions).Patch(ctx, crd.GetName(), types.ApplyPatchType, patch,
+	after, err := d.cluster.Dynamic.Resource(definitions).Patch(ctx, crd.GetName(), types.ApplyPatchType, patch,
 		metav1.PatchOptions{FieldManager: kube.FieldManager, Force: &force, DryRun: dryRun})
+	return after, mistyped(err)
+}
+
+// wrongTypes is how the API server refuses an apply with fields of wrong types.
+const wrongTypes = "failed to create typed patch object"
+
+// mistyped returns an error without what it is not: for fields of wrong types, the API server calls
+// it an internal error, as if it might pass.
+func mistyped(err error) error {
+	if err != nil && strings.Contains(err.Error(), wrongTypes) {
+		return errors.New(err.Error())
+	}
+	return err
 }
 
 // awaitKind waits until the API server lists a CRD's kind, which it does a moment after it has

@@ -51,10 +51,13 @@ type Deployer struct {
 	folder  string // options.Folder without symbolic links
 	charts  charts
 
+	namespaces sync.Mutex // held while one is made
+
 	mu               sync.Mutex
 	revisionContents map[string]contents         // by revision, ID@version
 	images           map[string][]ContainerImage // of releases, by ID, as last rendered or deployed
 	clean            map[string]string           // resource versions of objects without drift, by revision and object
+	moves            map[string]string           // the release that takes an object of another one, by the object
 	restores         map[string]int              // how often a field was reverted, by object and field
 	running          map[string]time.Time        // since when a container without a probe runs, by its ID
 	commands         map[int]string              // the kubeconfigs of running commands, by process group

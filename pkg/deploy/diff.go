@@ -9,8 +9,8 @@ import (
 	"strings"
 
 	"github.com/rogpeppe/go-internal/diff"
+	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/release"
-	"helm.sh/helm/v3/pkg/releaseutil"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
@@ -41,15 +41,21 @@ func (d *Deployer) Render(ctx context.Context, sink event.Sink, r Release) (stri
 		return "", err
 	}
 	var out strings.Builder
+	write := func(template, text string) {
+		if r.isPlain() {
+			template = placeOf(template)
+		}
+		fmt.Fprintf(&out, "---\n# Source: %s\n%s\n", template, strings.TrimSpace(text))
+	}
 	for _, crd := range made.crds {
-		fmt.Fprintf(&out, "---\n# Source: %s\n%s\n", crd.Filename, strings.TrimSpace(string(crd.File.Data)))
+		write(crd.Filename, string(crd.File.Data))
 	}
 	for _, m := range made.manifests {
-		fmt.Fprintf(&out, "---\n# Source: %s\n%s\n", m.Name, strings.TrimSpace(m.Content))
+		write(m.Name, m.Content)
 	}
 	slices.SortStableFunc(made.hooks, func(a, b *release.Hook) int { return a.Weight - b.Weight })
 	for _, hook := range made.hooks {
-		fmt.Fprintf(&out, "---\n# Source: %s\n%s\n", hook.Path, strings.TrimSpace(hook.Manifest))
+		write(hook.Path, hook.Manifest)
 	}
 	return out.String(), nil
 }
@@ -95,21 +101,19 @@ func (d *Deployer) Diff(ctx context.Context, sink event.Sink, r Release) (Differ
 	if err != nil {
 		return found, err
 	}
-	found.Changed, found.Why, found.Set = true, d.whyDiffers(last), made.set
+	found.Changed, found.Why, found.Set = true, d.whyDiffers(r, last), made.set
 	var before []document
 	if last.exists() {
 		record, err := d.record(ctx, r, last.version)
 		if err != nil {
 			return found, err
 		}
-		for _, text := range releaseutil.SplitManifests(record.Manifest) {
-			before = append(before, documentOf(text, r.Namespace, ""))
-		}
+		before = append(definitionsOf(crdsOf(record), r.Namespace), documentsOf(record.Manifest, r.Namespace)...)
 		for _, hook := range record.Hooks {
 			before = append(before, documentOf(hook.Manifest, r.Namespace, "hook "))
 		}
 	}
-	var after []document
+	after := definitionsOf(made.crds, r.Namespace)
 	for _, m := range made.manifests {
 		after = append(after, documentOf(m.Content, r.Namespace, ""))
 	}
@@ -153,7 +157,7 @@ func (f drift) document(u *unstructured.Unstructured) document {
 	return documentOf(string(text), f.namespace, "")
 }
 
-func (d *Deployer) whyDiffers(last revision) string {
+func (d *Deployer) whyDiffers(r Release, last revision) string {
 	switch {
 	case !last.exists():
 		return "it is not there yet"
@@ -164,7 +168,26 @@ func (d *Deployer) whyDiffers(last revision) string {
 	case !last.byDevloop():
 		return "its last revision was not made by devloop"
 	}
+	if r.isPlain() {
+		return "its manifests, its images or its commands differ"
+	}
 	return "its chart, its values, its images or its commands differ"
+}
+
+// documentsOf returns the documents of a manifest, definitionsOf those of files with CRDs and
+// namespaces.
+func documentsOf(manifest, namespace string) (all []document) {
+	for _, text := range splitManifest(manifest) {
+		all = append(all, documentOf(text, namespace, ""))
+	}
+	return all
+}
+
+func definitionsOf(files []chart.CRD, namespace string) (all []document) {
+	for _, file := range files {
+		all = append(all, documentsOf(string(file.File.Data), namespace)...)
+	}
+	return all
 }
 
 // document is one object of a manifest.

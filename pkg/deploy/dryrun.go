@@ -16,7 +16,6 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/devloop/devloop/pkg/event"
-	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/kube"
 )
 
@@ -34,70 +33,95 @@ func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Rel
 		stage.Detail("charts could not be validated yet", "reason", err.Error())
 		return nil //nolint:nilerr // applying reports it
 	}
-	errs := make([]error, len(releases))
+	errs, results := make([]error, len(releases)), make([]validation, len(releases))
 	var group sync.WaitGroup
 	for i, r := range releases {
 		group.Go(func() {
-			err := markBusy(stage.Guard("validation of a chart",
-				func() error { return d.validate(ctx, stage, r, releases) }))
-			if event.IsTransient(err) {
-				stage.Detail("chart could not be validated yet", "release", event.Name(r.Name), "reason", err.Error())
-				return
-			}
-			if hint := event.Hint(err); hint != "" {
-				err = event.WithHint(err, hint+unwritten)
-			}
-			errs[i] = err
+			errs[i] = stage.Guard("validation of a chart", func() (err error) {
+				results[i], err = d.validate(ctx, stage, r, releases)
+				return err
+			})
 		})
 	}
 	group.Wait()
+	shared := d.compareReleases(releases, results)
+	for i, r := range releases {
+		err := markBusy(cmp.Or(errs[i], shared[i], d.mayTakeOver(r, results[i].foreign)))
+		if event.IsTransient(err) {
+			stage.Detail("chart could not be validated yet", "release", event.Name(r.Name), "reason", err.Error())
+			err = nil
+		}
+		if hint := event.Hint(err); hint != "" {
+			err = event.WithHint(err, hint+unwritten)
+		}
+		errs[i] = err
+	}
 	return errors.Join(errs...)
 }
 
-func (d *Deployer) validate(ctx context.Context, stage event.Stage, r Release, all []Release) error {
+// validation is what the validation of a release has found out.
+type validation struct {
+	objects map[string]ownObject // that the release names, by liveID; nil if they are not known
+	foreign []foreignObject
+}
+
+func (d *Deployer) validate(ctx context.Context, stage event.Stage, r Release, all []Release) (validation, error) {
 	want, err := d.readInputs(ctx, stage, r)
 	if err != nil {
-		return err
+		return validation{}, err
 	}
 	last, err := d.last(ctx, r)
 	if err != nil {
-		return err
+		return validation{}, err
 	}
-	if upToDate, err := d.upToDate(ctx, last, want); err != nil || upToDate {
-		return err
+	upToDate, err := d.upToDate(ctx, last, want)
+	if err != nil {
+		return validation{}, err
+	}
+	if upToDate {
+		made, err := d.contentsOf(ctx, r, last.version)
+		if err != nil {
+			return validation{}, err
+		}
+		return validation{objects: d.objectsIn(made)}, nil
 	}
 	if err := d.mayWrite(r, last); err != nil {
-		return err
+		return validation{}, err
 	}
 	for _, other := range all {
 		if !slices.Contains(r.DependsOn, other.Name) {
 			continue
 		}
 		if there, err := d.last(ctx, other); err != nil || !there.exists() {
-			return err
+			return validation{}, err
 		}
 	}
 	made, err := d.render(ctx, &want, last)
 	if err != nil {
-		return err
+		return validation{}, err
 	}
-	_, err = d.dryRun(ctx, stage, &want, made)
-	return err
+	found := validation{objects: d.objectsOf(&want, made)}
+	outcome, err := d.dryRun(ctx, stage, &want, made)
+	found.foreign = outcome.foreign
+	return found, err
 }
 
 // dryRun asks the API server whether it would accept what Helm is about to write: a refusal in the
-// middle of a write leaves half a revision. It returns the objects that have to be deleted first.
-func (d *Deployer) dryRun(ctx context.Context, stage event.Stage, want *desired, made rendered) ([]recreation, error) {
+// middle of a write leaves half a revision.
+func (d *Deployer) dryRun(ctx context.Context, stage event.Stage, want *desired, made rendered) (tried, error) {
+	if err := made.checkRecordSize(want); err != nil {
+		return tried{}, err
+	}
 	all, err := d.revisions(ctx, want.Release)
 	if err != nil {
-		return nil, err
+		return tried{}, err
 	}
 	next := attempt{Release: want.Release, stage: stage, fresh: d.neverInstalled(all)}
 	events := installHooks
 	if len(all) > 0 && all[0].exists() && !next.fresh {
 		record, err := d.record(ctx, want.Release, comparedWith(all))
 		if err != nil {
-			return nil, err
+			return tried{}, err
 		}
 		next.before, events = manifestObjects(record.Manifest), upgradeHooks
 	}
@@ -135,9 +159,15 @@ type attempt struct {
 	stage   event.Stage
 	objects []manifestObject
 	hooks   []manifestObject
-	crds    []manifestObject // of the chart's folder of that name
+	crds    []manifestObject // of the chart's folder of that name, and namespaces
 	before  []manifestObject // of the revision that Helm compares it with
 	fresh   bool             // the release's objects are deleted first
+}
+
+// tried is what an attempt has found out about objects that are there.
+type tried struct {
+	recreate []recreation    // have to be deleted first
+	foreign  []foreignObject // are not the release's
 }
 
 // describes tells whether a CRD of the release describes an object's kind, which may be another one
@@ -171,7 +201,7 @@ func (a attempt) original(o object) *unstructured.Unstructured {
 }
 
 // try tries what Helm would write, all of it at once.
-func (d *Deployer) try(ctx context.Context, a attempt) (recreate []recreation, err error) {
+func (d *Deployer) try(ctx context.Context, a attempt) (found tried, err error) {
 	group, ctx := event.NewGroup(ctx)
 	group.SetLimit(maxRequests)
 	var mu sync.Mutex
@@ -181,19 +211,20 @@ func (d *Deployer) try(ctx context.Context, a attempt) (recreate []recreation, e
 		}
 		group.Go(func() error {
 			one, err := d.tryObject(ctx, a, o)
-			if err == nil && one != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				recreate = append(recreate, *one)
-			}
+			mu.Lock()
+			defer mu.Unlock()
+			found.recreate = append(found.recreate, one.recreate...)
+			found.foreign = append(found.foreign, one.foreign...)
 			return err
 		})
 	}
-	for _, crd := range a.crds {
-		if crd.GetKind() != "CustomResourceDefinition" {
-			continue
+	for _, o := range a.crds {
+		switch {
+		case o.GetKind() == "CustomResourceDefinition":
+			group.Go(func() error { return a.outcome(o, d.tryCRD(ctx, o)) })
+		case o.GroupVersionKind().GroupKind() == namespaceKind:
+			group.Go(func() error { return a.outcome(o, d.sendNamespace(ctx, a.Release, o.Unstructured, dryRunAll)) })
 		}
-		group.Go(func() error { return a.outcome(crd, d.tryCRD(ctx, crd)) })
 	}
 	for _, o := range a.hooks { // Helm deletes what earlier hooks made
 		if a.describes(o) {
@@ -206,16 +237,17 @@ func (d *Deployer) try(ctx context.Context, a attempt) (recreate []recreation, e
 			return nil
 		})
 	}
-	return recreate, group.Wait()
+	err = group.Wait()
+	return found, err
 }
 
 // tryObject tries the very patch that Helm would send, or the creation of an object that is not
-// there. It returns an object that has to be deleted first.
-func (d *Deployer) tryObject(ctx context.Context, a attempt, o manifestObject) (*recreation, error) {
+// there.
+func (d *Deployer) tryObject(ctx context.Context, a attempt, o manifestObject) (found tried, err error) {
 	id := o.in(a.Namespace)
 	api, err := d.resource(id)
 	if err != nil {
-		return nil, nil //nolint:nilerr // a command of the user's, or another release, may bring its kind
+		return found, nil //nolint:nilerr // a command of the user's, or another release, may bring its kind
 	}
 	var live *unstructured.Unstructured
 	if id.name != "" { // else the API server says so
@@ -223,26 +255,29 @@ func (d *Deployer) tryObject(ctx context.Context, a attempt, o manifestObject) (
 	}
 	switch {
 	case live == nil, apierrors.IsNotFound(err):
-		return nil, a.outcome(o, d.tryNew(ctx, a, api, o))
+		return found, a.outcome(o, d.tryNew(ctx, a, api, o))
 	case err != nil:
-		return nil, a.outcome(o, err)
+		return found, a.outcome(o, err)
 	case live.GetDeletionTimestamp() != nil:
-		return nil, nil // its end is awaited
+		return found, nil // its end is awaited
 	}
 	original := a.original(id)
-	if err := d.checkOwner(a.Release, o, live, original != nil); err != nil {
-		return nil, err
+	if owner, foreign := ownerOf(a.Release, live, original != nil); foreign {
+		found.foreign = []foreignObject{{o, owner}}
+		if d.mayTakeOver(a.Release, found.foreign) != nil { // or not yet: validation compares the releases later
+			return found, nil
+		}
 	}
 	if a.fresh {
-		return nil, a.outcome(o, d.tryNew(ctx, a, api, o))
+		return found, a.outcome(o, d.tryNew(ctx, a, api, o))
 	}
 	target := withOwner(a.Release, o.Unstructured)
 	patch, err := threeWayPatch(original, target, live)
 	if err != nil {
-		return nil, a.refusal(o, err)
+		return found, a.refusal(o, err)
 	}
 	if patch.isEmpty() {
-		return nil, nil
+		return found, nil
 	}
 	err = a.strictly(o, func(validation string) error {
 		_, err := api.Patch(ctx, id.name, patch.format, patch.data,
@@ -250,10 +285,14 @@ func (d *Deployer) tryObject(ctx context.Context, a attempt, o manifestObject) (
 		return err
 	})
 	if err == nil || !a.isMistake(err) && !refusesChange(err) {
-		return nil, a.outcome(o, err)
+		return found, a.outcome(o, err)
 	}
 	change := immutableChange{object: id, cause: err, changed: changedFields(cmp.Or(original, live), target)}
-	return d.refusedChange(ctx, a, o, api, live, change)
+	recreate, err := d.refusedChange(ctx, a, o, api, live, change)
+	if recreate != nil {
+		found.recreate = append(found.recreate, *recreate)
+	}
+	return found, err
 }
 
 // refusedChange returns a live object that has to be deleted first, since the API server refuses to
@@ -330,7 +369,7 @@ func (a attempt) outcome(o manifestObject, err error) error {
 
 func (a attempt) refusal(o manifestObject, err error) error {
 	return event.WithHint(fmt.Errorf("release %s: %s: %s %s: the API server rejects it: %w", a.ID(), o.file,
-		o.GetKind(), o.GetName(), briefly(err, o.GetKind())), hintChart)
+		o.GetKind(), o.GetName(), briefly(err, o.GetKind())), a.hintFix())
 }
 
 // isMistake tells whether an object was refused for its content. Not every admission webhook
@@ -345,6 +384,8 @@ func (a attempt) isMistake(err error) bool {
 	case withoutDryRun(err), strings.Contains(text, "webhook"), strings.Contains(text, "already allocated"),
 		strings.Contains(text, "no params found"):
 		return false
+	case strings.Contains(text, wrongTypes):
+		return true
 	}
 	return apierrors.IsBadRequest(err) || apierrors.IsInvalid(err)
 }
@@ -355,27 +396,6 @@ func refusesChange(err error) bool {
 	text := strings.ToLower(err.Error())
 	return apierrors.IsForbidden(err) && !strings.Contains(text, "quota") && !strings.Contains(text, "admission") &&
 		!strings.Contains(text, "webhook")
-}
-
-// checkOwner returns an error if a live object belongs to someone else. Helm does not ask that of
-// an object that the revision before had: known.
-func (d *Deployer) checkOwner(r Release, o manifestObject, live *unstructured.Unstructured, known bool) error {
-	name := live.GetAnnotations()[kube.AnnotationRelease]
-	owner := live.GetAnnotations()[kube.AnnotationReleaseNamespace] + "/" + name
-	byHelm := live.GetLabels()[kube.LabelManagedBy] == "Helm"
-	if belongsTo(live, r) && (byHelm || known) || name == "" && known {
-		return nil
-	}
-	id := o.in(r.Namespace)
-	err := fmt.Errorf("release %s: %s: %s is there already, and no release made it", r.ID(), o.file, id)
-	if name != "" && owner != r.ID() {
-		err = fmt.Errorf("release %s: %s: %s belongs to the release %s", r.ID(), o.file, id, owner)
-		if d.journal != nil && d.journal.Has(journal.Release, owner) { // which may give it up in this run
-			err = event.Transient(err)
-		}
-	}
-	return event.WithHint(err, "give yours another name, or delete the one that is there if it is not needed: "+
-		kubectlDelete(id, d.isNamespaced(id), ""))
 }
 
 // isNamespaced tells whether objects of that kind lie in a namespace.

@@ -72,7 +72,11 @@ func (s *dryRunServer) try(t *testing.T, a attempt) ([]recreation, error) {
 	d := &Deployer{journal: permits{journal.Release: {"demo/other"}},
 		cluster: &kube.Cluster{Dynamic: client, Mapper: neverReset{mapper}}}
 	a.Release = Release{Name: "web", Namespace: "demo"}
-	return d.try(t.Context(), a)
+	found, err := d.try(t.Context(), a)
+	if err == nil {
+		err = d.mayTakeOver(a.Release, found.foreign)
+	}
+	return found.recreate, err
 }
 
 type neverReset struct{ meta.RESTMapper }

@@ -101,7 +101,7 @@ func TestNamespaceThatEndsTellsWhy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = l.ensureNamespace(t.Context(), l.stage(), "demo")
+		_, err = l.ensureNamespace(t.Context(), l.stage(), "demo")
 		const why = "namespaces/demo (example.test/never remains): still being deleted"
 		if err == nil || !strings.Contains(err.Error(), why) ||
 			!strings.Contains(event.Hint(err), "kubectl describe namespaces demo") {

@@ -54,7 +54,7 @@ func (d *Deployer) helmFor(
 		return nil, nil, fmt.Errorf("read Helm's records: %w", err)
 	}
 	slices.SortFunc(history, func(a, b *release.Release) int { return b.Version - a.Version })
-	guardDeletions(stage, helm, r, history, w)
+	d.guardDeletions(stage, helm, r, history, w)
 	return helm, history, nil
 }
 
@@ -124,7 +124,7 @@ func (d *Deployer) installOrUpgrade(
 			return nil, err
 		}
 	}
-	output, err := newPrerendered(made.chart, made.files)
+	output, err := newPrerendered(made.recorded(want.Release), made.files)
 	if err != nil {
 		return nil, err
 	}
@@ -138,9 +138,9 @@ func (d *Deployer) installOrUpgrade(
 		labels[labelAfterAll] = labelDue
 	}
 	if last.exists() {
-		return d.upgrade(ctx, helm, want.Release, history[0], output, made.values, labels)
+		return d.upgrade(ctx, helm, want, history[0], output, made.values, labels)
 	}
-	return d.install(ctx, helm, want.Release, version, output, made.values, labels)
+	return d.install(ctx, helm, want, version, output, made.values, labels)
 }
 
 // forgetUnwritten removes the journal's entry of a revision that was not written: the next one of

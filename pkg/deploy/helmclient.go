@@ -36,21 +36,22 @@ type helmClient struct {
 	client      *helmkube.Client
 	stage       event.Stage
 	release     Release
-	hookObjects []object     // of hooks that were run
-	foreign     func(string) // called for each object that stays, since it is not the release's
+	hookObjects []object          // of hooks that were run
+	foreign     func(string)      // called for each object that stays, since it is not the release's
+	moves       func(object) bool // tells whether another release takes it over
 	writes      *writeLog
 }
 
 // guardDeletions makes Helm delete only objects of the release, whose revisions are history, and
 // records what Helm changes.
-func guardDeletions(
+func (d *Deployer) guardDeletions(
 	stage event.Stage, helm *action.Configuration, r Release, history []*release.Release, w *writeLog,
 ) {
 	client, ok := helm.KubeClient.(*helmkube.Client)
 	if !ok {
 		return
 	}
-	c := &helmClient{client: client, stage: stage, release: r, writes: w, foreign: func(object string) {
+	c := &helmClient{client: client, stage: stage, release: r, writes: w, moves: d.movesFrom(r), foreign: func(object string) {
 		stage.Warn("object stays, it no longer belongs to the release", nil, "release", event.Name(r.Name),
 			"namespace", event.Name(r.Namespace), "object", object)
 	}}
@@ -150,6 +151,11 @@ func (c *helmClient) Update(original, target helmkube.ResourceList, force bool) 
 		return nil
 	})
 	return result, err
+}
+
+// UpdateThreeWayMerge is how Helm updates objects that a new release takes over.
+func (c *helmClient) UpdateThreeWayMerge(original, target helmkube.ResourceList, force bool) (*helmkube.Result, error) {
+	return c.Update(original, target, force)
 }
 
 // updateAll updates object by object, since Helm's result does not tell which of them it changed.
@@ -328,20 +334,49 @@ func perform(resources helmkube.ResourceList, one func(*resource.Info) error) []
 	return errs
 }
 
-// deleteOne deletes the live object, if there is one that belongs to the release.
+// deleteOne deletes the live object, if there is one that belongs to the release. It looks again if
+// the object changes meanwhile: another release may have taken it over.
 func (c *helmClient) deleteOne(info *resource.Info, policy metav1.DeletionPropagation) (ours bool, err error) {
 	helper := resource.NewHelper(info.Client, info.Mapping)
-	there, err := helper.Get(info.Namespace, info.Name)
-	if apierrors.IsNotFound(err) {
-		return true, nil
+	var uid types.UID
+	for try := 1; ; try++ {
+		there, err := helper.Get(info.Namespace, info.Name)
+		if apierrors.IsNotFound(err) {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		o, err := meta.Accessor(there)
+		if err != nil {
+			return false, err
+		}
+		if try > 1 && o.GetUID() != uid { // it is gone, and another one has its name
+			return true, nil
+		}
+		uid = o.GetUID()
+		if deletes, ours := c.mayDelete(info, o); !deletes {
+			return ours, nil
+		}
+		version := o.GetResourceVersion()
+		_, err = helper.DeleteWithOptions(info.Namespace, info.Name, &metav1.DeleteOptions{PropagationPolicy: &policy,
+			Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}})
+		switch {
+		case apierrors.IsConflict(err) && try < maxConflicts:
+		case isGone(err):
+			return true, nil
+		case err == nil:
+			c.writes.add("deleted", objectName(info))
+			return true, nil
+		default:
+			return true, err
+		}
 	}
-	if err != nil {
-		return false, err
-	}
-	o, err := meta.Accessor(there)
-	if err != nil {
-		return false, err
-	}
+}
+
+// mayDelete tells whether a live object may be deleted for the release, and whether it belongs to
+// it, or stays for a reason that need not be told.
+func (c *helmClient) mayDelete(info *resource.Info, o metav1.Object) (deletes, ours bool) {
 	named := object{kind: info.Mapping.GroupVersionKind, namespace: info.Namespace, name: info.Name}
 	ran := false
 	for _, made := range c.hookObjects {
@@ -349,24 +384,21 @@ func (c *helmClient) deleteOne(info *resource.Info, policy metav1.DeletionPropag
 			info.Namespace == "" && made.kind.GroupKind() == named.kind.GroupKind() && made.name == named.name
 	}
 	switch {
+	case named.isNamespace(): // all that is in it would go; see deleteNamespace
+		return false, true
+	case c.moves(named):
+		return false, true
 	case !belongsTo(o, c.release) && !madeByHook(o, c.release, ran):
-		return false, nil
+		return false, false
 	case belongsTo(o, c.release) && o.GetAnnotations()[helmkube.ResourcePolicyAnno] == helmkube.KeepPolicy:
-		return true, nil // Helm ignores it on hooks
+		return false, true // Helm ignores it on hooks
 	}
-	_, err = helper.DeleteWithOptions(info.Namespace, info.Name,
-		&metav1.DeleteOptions{PropagationPolicy: &policy, Preconditions: onlyUID(o.GetUID())})
-	if isGone(err) {
-		return true, nil
-	}
-	if err == nil {
-		c.writes.add("deleted", objectName(info))
-	}
-	return true, err
+	return true, true
 }
 
 var _ interface {
 	helmkube.Interface
 	helmkube.InterfaceExt
 	helmkube.InterfaceDeletionPropagation
+	helmkube.InterfaceThreeWayMerge
 } = (*helmClient)(nil)

@@ -131,6 +131,7 @@ func (s *objectServer) helm() (client *helmClient, foreign *[]string) {
 	var mu sync.Mutex
 	return &helmClient{client: &helmkube.Client{Log: func(string, ...any) {}}, writes: &writeLog{},
 		release: Release{Name: "web", Namespace: "demo"},
+		moves:   func(object) bool { return false },
 		foreign: func(object string) {
 			mu.Lock()
 			defer mu.Unlock()

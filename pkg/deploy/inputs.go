@@ -25,6 +25,8 @@ type desired struct {
 	inputs string // the hash of all but the images, see inputsWith
 	name   string // of the chart, once it is loaded
 	around *around
+	// takesOver tells whether some of its objects are there and not the release's yet.
+	takesOver bool
 }
 
 // inputsWith returns the hash of the inputs of a release whose objects name these images. It fits
@@ -54,7 +56,11 @@ func inputsHash(inputs []byte) string {
 
 // readInputs finds the chart, merges the values and hashes both, without asking the cluster.
 func (d *Deployer) readInputs(ctx context.Context, stage event.Stage, r Release) (desired, error) {
-	chart, err := d.charts.open(ctx, stage, r.source())
+	open := func() (chartRef, error) { return d.charts.open(ctx, stage, r.source()) }
+	if r.isPlain() {
+		open = func() (chartRef, error) { return d.openPlain(ctx, r) }
+	}
+	chart, err := open()
 	if err != nil {
 		return desired{}, fmt.Errorf("release %s: %w", r.ID(), err)
 	}

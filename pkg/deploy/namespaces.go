@@ -2,21 +2,189 @@ package deploy
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"helm.sh/helm/v3/pkg/chart"
+	helmkube "helm.sh/helm/v3/pkg/kube"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
+	"sigs.k8s.io/yaml"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/kube"
 )
+
+// namespaceKind is the kind of what Helm must never delete: others may have objects in it.
+var namespaceKind = schema.GroupKind{Kind: "Namespace"}
+
+// takeNamespaces takes the namespaces out of what the templates of a chart have rendered, hooks
+// included, and returns them by their templates. Helm would delete them with the release, and
+// refuse those that are there. So devloop applies them itself, and they are in Helm's record like
+// CRDs, which Helm does not touch either.
+func takeNamespaces(files map[string]string) (taken []chart.CRD) {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if !strings.Contains(files[name], namespaceKind.Kind) || strings.HasSuffix(name, "NOTES.txt") {
+			continue
+		}
+		var rest, namespaces []string
+		for _, document := range splitManifest(files[name]) {
+			found, others := splitNamespaces(document)
+			namespaces = append(namespaces, found...)
+			if others != "" {
+				rest = append(rest, others)
+			}
+		}
+		if len(namespaces) == 0 {
+			continue
+		}
+		files[name] = strings.Join(rest, "\n---\n")
+		text := strings.Join(namespaces, "\n---\n")
+		taken = append(taken, chart.CRD{Name: name, Filename: name, File: &chart.File{Name: name, Data: []byte(text)}})
+	}
+	return taken
+}
+
+// splitNamespaces returns the namespaces of a document, which may be a list, and the document
+// without them.
+func splitNamespaces(document string) (namespaces []string, others string) {
+	u := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal([]byte(document), &u.Object); err != nil || u.Object == nil {
+		return nil, document // Helm says what is wrong with it
+	}
+	if u.GroupVersionKind().GroupKind() == namespaceKind {
+		return []string{document}, ""
+	}
+	items, isList := u.Object["items"].([]any)
+	if !isList {
+		return nil, document
+	}
+	var kept []any
+	for _, item := range items {
+		fields, _ := item.(map[string]any)
+		one := &unstructured.Unstructured{Object: fields}
+		text, err := yaml.Marshal(fields)
+		if err != nil || one.GroupVersionKind().GroupKind() != namespaceKind {
+			kept = append(kept, item)
+			continue
+		}
+		namespaces = append(namespaces, string(text))
+	}
+	if len(namespaces) == 0 {
+		return nil, document
+	}
+	u.Object["items"] = kept
+	text, err := yaml.Marshal(u.Object)
+	if err != nil {
+		return nil, document
+	}
+	return namespaces, string(text)
+}
+
+// namespacesFile is how Helm's record has the namespaces of a release.
+func namespacesFile(namespaces []chart.CRD) *chart.File {
+	var text strings.Builder
+	for _, file := range namespaces {
+		fmt.Fprintf(&text, "---\n# Source: %s\n%s\n", file.Filename, file.File.Data)
+	}
+	return &chart.File{Name: "crds/devloop-namespaces.yaml", Data: []byte(text.String())}
+}
+
+// applyNamespaces makes the namespaces of a release what they should be. One that others made gets
+// what the release sets, and stays theirs.
+func (d *Deployer) applyNamespaces(
+	ctx context.Context, stage event.Stage, r Release, files []chart.CRD, w *writeLog,
+) error {
+	for _, file := range files {
+		for _, o := range manifestObjects(string(file.File.Data)) {
+			if o.GroupVersionKind().GroupKind() != namespaceKind || o.GetName() == "" {
+				continue
+			}
+			made, err := d.ensureNamespace(ctx, stage, o.GetName())
+			if made {
+				w.add("created", "namespace/"+o.GetName())
+			}
+			if err == nil {
+				err = d.sendNamespace(ctx, r, o.Unstructured, nil)
+			}
+			if err != nil {
+				return event.WithHint(fmt.Errorf("release %s: namespace %s: %w", r.ID(), o.GetName(), err), r.hintFix())
+			}
+		}
+	}
+	return nil
+}
+
+// checkNamespaces returns an error if a namespace that the release needs is not there, once all that
+// may make it have run.
+func (d *Deployer) checkNamespaces(ctx context.Context, want *desired, made rendered) error {
+	checked := map[string]bool{}
+	check := func(o manifestObject, namespace string) error {
+		if namespace == "" || checked[namespace] {
+			return nil
+		}
+		checked[namespace] = true
+		_, err := d.cluster.Client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
+		switch {
+		case !apierrors.IsNotFound(err): // Helm's requests tell more
+			return nil
+		case namespace == want.Namespace:
+			return event.WithHint(fmt.Errorf("release %s: there is no namespace %s", want.ID(), namespace),
+				"set createNamespace: true for the release, or create it")
+		}
+		return event.WithHint(fmt.Errorf("release %s: %s: %s lies in the namespace %s, and there is none of that name",
+			want.ID(), o.file, o.in(want.Namespace), namespace), "create it, or add a Namespace object to the release")
+	}
+	if err := check(manifestObject{}, want.Namespace); err != nil {
+		return err
+	}
+	for _, m := range made.manifests {
+		for _, o := range decodeObjects(want.file(m.Name), m.Content) {
+			if _, namespace, err := d.endpoint(o.in(want.Namespace)); err == nil {
+				if err := check(o, namespace); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// sendNamespace sets the labels and annotations that a release's manifest of a namespace has. Each
+// release has a field manager of its own, so that it removes only what it has set.
+func (d *Deployer) sendNamespace(
+	ctx context.Context, r Release, manifest *unstructured.Unstructured, dryRun []string,
+) error {
+	metadata := map[string]any{"name": manifest.GetName()}
+	for _, field := range []string{"labels", "annotations"} { // as they are: the API server says what is wrong with them
+		if value, found, _ := unstructured.NestedFieldCopy(manifest.Object, "metadata", field); found {
+			metadata[field] = value
+		}
+	}
+	if labels, ok := metadata["labels"].(map[string]any); ok && d.journal != nil &&
+		d.journal.Has(journal.Namespace, manifest.GetName()) {
+		delete(labels, kube.LabelManagedBy) // by which devloop knows its own
+	}
+	patch, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": namespaceKind.Kind, "metadata": metadata})
+	if err != nil {
+		return err
+	}
+	force := true
+	_, err = d.cluster.Dynamic.Resource(corev1.SchemeGroupVersion.WithResource("namespaces")).Patch(ctx,
+		manifest.GetName(), types.ApplyPatchType, patch,
+		metav1.PatchOptions{FieldManager: kube.FieldManager + "/" + r.ID(), Force: &force, DryRun: dryRun})
+	return mistyped(err)
+}
 
 // ensureNamespaces creates the namespaces that releases ask for.
 func (d *Deployer) ensureNamespaces(ctx context.Context, stage event.Stage, releases []Release) error {
@@ -28,14 +196,19 @@ func (d *Deployer) ensureNamespaces(ctx context.Context, stage event.Stage, rele
 	}
 	group, ctx := event.NewGroup(ctx)
 	for _, name := range names {
-		group.Go(func() error { return d.ensureNamespace(ctx, stage, name) })
+		group.Go(func() error {
+			_, err := d.ensureNamespace(ctx, stage, name)
+			return err
+		})
 	}
 	return group.Wait()
 }
 
 // ensureNamespace creates a namespace if there is none, and records first that devloop may delete
-// it.
-func (d *Deployer) ensureNamespace(ctx context.Context, stage event.Stage, name string) error {
+// it. One call at a time: a second one for the same namespace would take it for someone else's.
+func (d *Deployer) ensureNamespace(ctx context.Context, stage event.Stage, name string) (created bool, err error) {
+	d.namespaces.Lock()
+	defer d.namespaces.Unlock()
 	namespaces := d.cluster.Client.CoreV1().Namespaces()
 	found, err := namespaces.Get(ctx, name, metav1.GetOptions{})
 	if err == nil && found.Status.Phase == corev1.NamespaceTerminating { // of a clean-up that has not finished
@@ -43,28 +216,28 @@ func (d *Deployer) ensureNamespace(ctx context.Context, stage event.Stage, name 
 			fmt.Errorf("still being deleted after %s", kube.EndingTimeout))
 		defer cancel()
 		if err := d.awaitNamespaceGone(waitCtx, stage, found); err != nil {
-			return err
+			return false, err
 		}
 		_, err = namespaces.Get(ctx, name, metav1.GetOptions{})
 	}
 	if err == nil {
-		return nil
+		return false, nil
 	}
 	if !apierrors.IsNotFound(err) {
-		return fmt.Errorf("namespace %s: %w", name, err)
+		return false, fmt.Errorf("namespace %s: %w", name, err)
 	}
 	if err := d.journal.Record(journal.Namespace, name); err != nil {
-		return err
+		return false, err
 	}
 	made, err := namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: name, Labels: map[string]string{kube.LabelManagedBy: kube.FieldManager}}}, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
-		return d.forgetEntry(journal.Namespace, name) // someone else created it
+		return false, d.forgetEntry(journal.Namespace, name) // someone else created it
 	}
 	if err != nil {
-		return fmt.Errorf("create namespace %s: %w", name, err)
+		return false, fmt.Errorf("create namespace %s: %w", name, err)
 	}
-	return d.recordUID(journal.Namespace, name, made.UID)
+	return true, d.recordUID(journal.Namespace, name, made.UID)
 }
 
 // awaitNamespaceGone waits for the end of a namespace that is being deleted.
@@ -109,6 +282,8 @@ func (d *Deployer) deleteNamespace(ctx context.Context, stage event.Stage, name 
 	switch {
 	case apierrors.IsNotFound(err), err == nil && !d.isOurNamespace(there): // someone else's of that name
 		return d.forgetEntry(journal.Namespace, name)
+	case err == nil && there.Annotations[helmkube.ResourcePolicyAnno] == helmkube.KeepPolicy:
+		return nil
 	case err != nil:
 		return fmt.Errorf("namespace %s: %w", name, err)
 	}

@@ -92,7 +92,7 @@ func TestEnsuredNamespaceIsKnownByItsUID(t *testing.T) {
 		namespace.UID = "made"
 		return false, namespace, nil
 	})
-	if err := l.ensureNamespace(t.Context(), l.stage(), "demo"); err != nil {
+	if _, err := l.ensureNamespace(t.Context(), l.stage(), "demo"); err != nil {
 		t.Fatal(err)
 	}
 	there := &metav1.ObjectMeta{Name: "demo", UID: "made", Labels: made}

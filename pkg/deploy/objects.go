@@ -30,7 +30,7 @@ type object struct {
 	claims          []string          // names of a stateful set's claim templates
 	selector        map[string]string // of a stateful set's pods, and of its claims
 	content         *unstructured.Unstructured
-	definition      bool // of the chart's folder crds: it is in no manifest
+	definition      bool // a CRD or a namespace: it is in no manifest
 }
 
 // contents are the parts of a revision that are needed again and again.
@@ -46,6 +46,8 @@ func (o object) same(other object) bool {
 }
 
 func (o object) String() string { return strings.ToLower(o.kind.Kind) + "/" + o.name }
+
+func (o object) isNamespace() bool { return o.kind.GroupKind() == namespaceKind }
 
 // parseObjects returns the objects of a manifest, those in lists included.
 func parseObjects(manifest, namespace string) ([]object, error) {

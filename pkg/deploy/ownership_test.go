@@ -144,11 +144,11 @@ func TestWhyDiffersNeedsNoJournal(t *testing.T) {
 	d := New(nil, "demo", nil, Options{})
 	ours := revision{version: 1, status: release.StatusDeployed, labels: map[string]string{labelProject: "demo",
 		labelRevision: "1"}}
-	if got := d.whyDiffers(ours); got != "its chart, its values, its images or its commands differ" {
+	if got := d.whyDiffers(Release{}, ours); got != "its chart, its values, its images or its commands differ" {
 		t.Error(got)
 	}
 	theirs := revision{version: 1, status: release.StatusDeployed, labels: map[string]string{labelProject: "theirs"}}
-	if got := d.whyDiffers(theirs); got != "it was not made by devloop for this project" {
+	if got := d.whyDiffers(Release{}, theirs); got != "it was not made by devloop for this project" {
 		t.Error(got)
 	}
 }

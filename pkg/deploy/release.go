@@ -93,6 +93,9 @@ func (r Release) scripts() (paths []string) {
 // Files are the paths that the release is made from.
 func (r Release) Files() []string {
 	files := append(slices.Clone(r.ValuesFiles), r.scripts()...)
+	if r.isPlain() {
+		return append(files, r.manifests("").Watched()...)
+	}
 	if r.source().isLocal() {
 		return append(append(files, r.Chart), inputsOf(r.Chart)...)
 	}

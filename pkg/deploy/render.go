@@ -20,7 +20,13 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-const hintChart = "fix the chart or its values and save"
+// hintFix says what to do about what a release is made of.
+func (r Release) hintFix() string {
+	if r.isPlain() {
+		return "fix the manifest and save"
+	}
+	return "fix the chart or its values and save"
+}
 
 // rendered is the outcome of a chart and its values.
 type rendered struct {
@@ -30,9 +36,9 @@ type rendered struct {
 	files     map[string]string // output, by the names of the templates
 	hooks     []*release.Hook
 	manifests []releaseutil.Manifest // in Helm's order of installation
-	crds      []chart.CRD
-	set       []SetImage       // that the templates give another tag
-	images    []ContainerImage // of all objects and hooks
+	crds      []chart.CRD            // with the namespaces: Helm neither updates nor deletes them
+	set       []SetImage             // that the templates give another tag
+	images    []ContainerImage       // of all objects and hooks
 }
 
 // render does what Helm does before it writes the revision after last.
@@ -61,7 +67,7 @@ func (d *Deployer) renderChart(ctx context.Context, want *desired, last revision
 	}
 	values, all, err := want.valuesFor(loaded, options, capabilities)
 	if err != nil {
-		return rendered{}, event.WithHint(err, hintChart)
+		return rendered{}, event.WithHint(err, want.hintFix())
 	}
 	if err := d.hideValues(want.Release, all); err != nil {
 		return rendered{}, err
@@ -80,7 +86,12 @@ func (d *Deployer) renderChart(ctx context.Context, want *desired, last revision
 	case event.Hint(err) != "":
 		return rendered{}, err
 	case err != nil:
-		return rendered{}, event.WithHint(want.inTemplate(err), hintChart)
+		return rendered{}, event.WithHint(want.inTemplate(err), want.hintFix())
+	}
+	crds := loaded.CRDObjects()
+	if namespaces := takeNamespaces(files); len(namespaces) > 0 {
+		crds = append(crds, namespaces...)
+		loaded.Files = append(loaded.Files, namespacesFile(namespaces)) // for Helm's record
 	}
 	objects := maps.Clone(files)
 	maps.DeleteFunc(objects, func(name, _ string) bool { return strings.HasSuffix(name, "NOTES.txt") })
@@ -91,14 +102,33 @@ func (d *Deployer) renderChart(ctx context.Context, want *desired, last revision
 	maps.Copy(files, objects)
 	hooks, manifests, err := releaseutil.SortManifests(objects, nil, releaseutil.InstallOrder)
 	if err != nil {
-		return rendered{}, event.WithHint(want.inOutput(err, files), hintChart)
+		return rendered{}, event.WithHint(want.inOutput(err, files), want.hintFix())
 	}
-	if err := want.checkDuplicates(manifests); err != nil {
+	if err := want.checkNames(hooks, manifests); err != nil {
 		return rendered{}, err
 	}
 	images := imagesIn(hooks, contentsOf(manifests)...)
 	d.setImages(want.Release, images)
-	return rendered{loaded, values, options.Revision, files, hooks, manifests, loaded.CRDObjects(), set, images}, nil
+	return rendered{loaded, values, options.Revision, files, hooks, manifests, crds, set, images}, nil
+}
+
+// checkNames returns an error if an object has no name of its own, or shares it with another one.
+func (want *desired) checkNames(hooks []*release.Hook, manifests []releaseutil.Manifest) error {
+	var all []manifestObject
+	for _, manifest := range manifests {
+		all = append(all, decodeObjects(manifest.Name, manifest.Content)...)
+	}
+	for _, hook := range hooks {
+		all = append(all, decodeObjects(hook.Path, hook.Manifest)...)
+	}
+	for _, o := range all {
+		if o.GetName() == "" && o.GetGenerateName() != "" {
+			return event.WithHint(fmt.Errorf("%s: %s has metadata.generateName %q and no name: without a name, a release "+
+				"cannot find it again, to change or to delete it", want.file(o.file), o.GetKind(), o.GetGenerateName()),
+				"give it metadata.name")
+		}
+	}
+	return want.checkDuplicates(manifests)
 }
 
 // checkDuplicates returns an error if an object is rendered twice: which of the two the cluster
@@ -136,8 +166,11 @@ func (want *desired) checkDuplicates(manifests []releaseutil.Manifest) error {
 	if len(errs) == 0 {
 		return nil
 	}
-	return event.WithHint(errors.Join(errs...),
-		"keep one of them; if a file is a copy, move it out of templates/ or name it in .helmignore")
+	hint := "keep one of them; if a file is a copy, move it out of templates/ or name it in .helmignore"
+	if want.isPlain() {
+		hint = "keep one of them"
+	}
+	return event.WithHint(errors.Join(errs...), hint)
 }
 
 // valuesFor returns the user's values, and all that templates see, the chart's defaults included.
@@ -213,6 +246,9 @@ func (want *desired) inOutput(err error, files map[string]string) error {
 
 // file returns the path of a chart's file that Helm calls demo/templates/web.yaml.
 func (want *desired) file(name string) string {
+	if want.isPlain() {
+		return placeOf(name)
+	}
 	if strings.Contains(want.Chart, "://") || want.Repo != "" || path.Ext(want.Chart) == ".tgz" {
 		return name
 	}

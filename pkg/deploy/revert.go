@@ -36,6 +36,9 @@ func (d *Deployer) revert(ctx context.Context, stage event.Stage, r Release, las
 		if err != nil {
 			return nil, err
 		}
+		if err := d.applyNamespaces(ctx, stage, r, crdsOf(record), &writeLog{}); err != nil {
+			return nil, err
+		}
 		if err := d.applyCRDs(ctx, stage, r, crdsOf(record), &writeLog{}); err != nil {
 			return nil, err
 		}

@@ -50,9 +50,12 @@ func (d *Deployer) helmRollback(ctx context.Context, stage event.Stage, r Releas
 	if err != nil {
 		return err
 	}
-	recreate, err := d.try(ctx, returnTo(r, history, to))
+	found, err := d.try(ctx, returnTo(r, history, to))
 	if err == nil {
-		err = d.deleteToRecreate(ctx, stage, r, recreate, w)
+		err = d.mayTakeOver(r, found.foreign)
+	}
+	if err == nil {
+		err = d.deleteToRecreate(ctx, stage, r, found.recreate, w)
 	}
 	if err != nil {
 		return w.explain(err)

@@ -118,11 +118,11 @@ func (d *Deployer) removeHooks(
 // sweep deletes objects of a release that its revisions name, except for those in kept.
 func (d *Deployer) sweep(ctx context.Context, r Release, revisions []*release.Release, kept []object) error {
 	belongs := func(u *unstructured.Unstructured) bool { return belongsTo(u, r) }
-	seen := slices.Clone(kept)
+	seen, moves := slices.Clone(kept), d.movesFrom(r)
 	for _, made := range revisions {
 		named, _ := parseObjects(made.Manifest, r.Namespace) // what cannot be parsed was not made
 		for _, o := range named {
-			if slices.ContainsFunc(seen, o.same) {
+			if slices.ContainsFunc(seen, o.same) || moves(o) {
 				continue
 			}
 			seen = append(seen, o)
@@ -136,7 +136,7 @@ func (d *Deployer) sweep(ctx context.Context, r Release, revisions []*release.Re
 
 // remove deletes an object if it is there, ours, and not to be kept. It does not wait for its end.
 func (d *Deployer) remove(ctx context.Context, o object, isOurs func(*unstructured.Unstructured) bool) error {
-	if o.kind.Kind == "CustomResourceDefinition" { // nor does Helm delete those of hooks
+	if o.kind.Kind == "CustomResourceDefinition" || o.isNamespace() { // nor does Helm delete CRDs of hooks
 		return nil
 	}
 	api, err := d.resource(o)

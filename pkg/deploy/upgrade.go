@@ -10,7 +10,7 @@ import (
 )
 
 // upgrade writes the revision that follows last.
-func (d *Deployer) upgrade(ctx context.Context, helm *action.Configuration, r Release, last *release.Release,
+func (d *Deployer) upgrade(ctx context.Context, helm *action.Configuration, want desired, last *release.Release,
 	output prerendered, values map[string]any, labels map[string]string,
 ) (done *release.Release, err error) {
 	if last.Info.Status.IsPending() { // an upgrade or rollback that was killed
@@ -24,13 +24,14 @@ func (d *Deployer) upgrade(ctx context.Context, helm *action.Configuration, r Re
 		}
 	}
 	upgrade := action.NewUpgrade(helm)
-	upgrade.Namespace, upgrade.Labels = r.Namespace, labels
+	upgrade.Namespace, upgrade.Labels = want.Namespace, labels
+	upgrade.TakeOwnership = want.takesOver
 	upgrade.Timeout, upgrade.MaxHistory, upgrade.SkipCRDs = hookTimeout, maxHistory, true
 	upgrade.DisableOpenAPIValidation = true // dryRun has asked the API server
 	upgrade.ResetValues = true              // ignore the values of earlier revisions
 	upgrade.PostRenderer = output
-	err = d.watchHooks(ctx, r, last.Version+1, upgradeHooks, func() (err error) {
-		done, err = upgrade.RunWithContext(ctx, r.Name, output.chart, values)
+	err = d.watchHooks(ctx, want.Release, last.Version+1, upgradeHooks, func() (err error) {
+		done, err = upgrade.RunWithContext(ctx, want.Name, output.chart, values)
 		return markHelm(err)
 	})
 	return done, err
