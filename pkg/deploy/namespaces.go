@@ -125,8 +125,28 @@ func (d *Deployer) applyNamespaces(
 	return nil
 }
 
-// checkNamespaces returns an error if a namespace that the release needs is not there, once all that
-// may make it have run.
+// Namespaces returns the namespaces that objects of the releases lie in, those of the releases
+// included, as far as their last revisions are known.
+func (d *Deployer) Namespaces(releases []Release) []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []string
+	for _, r := range releases {
+		all = append(all, r.Namespace)
+		for id, made := range d.revisionContents {
+			if strings.HasPrefix(id, r.ID()+"@") {
+				for _, o := range made.objects { // one without a namespace counts for the release's
+					all = append(all, o.namespace)
+				}
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// checkNamespaces returns an error if a namespace that the release needs is not there, once all
+// that may make it have run.
 func (d *Deployer) checkNamespaces(ctx context.Context, want *desired, made rendered) error {
 	checked := map[string]bool{}
 	check := func(o manifestObject, namespace string) error {

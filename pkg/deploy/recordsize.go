@@ -32,8 +32,8 @@ func (made rendered) recorded(r Release) *chart.Chart {
 	return made.chart
 }
 
-// checkRecordSize returns an error if Kubernetes would refuse Helm's record of the release, which is
-// compressed.
+// checkRecordSize returns an error if Kubernetes would refuse Helm's record of the release, which
+// is compressed.
 func (made rendered) checkRecordSize(want *desired) error {
 	var manifest strings.Builder
 	for _, m := range made.manifests {

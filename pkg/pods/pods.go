@@ -43,8 +43,9 @@ var rewatch = apiwait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Steps
 
 // Scope is which pods are followed.
 type Scope struct {
-	Releases  []types.NamespacedName // their pods in the release's namespace
-	Selectors []Selector             // for pods that users start
+	Releases   []types.NamespacedName // their pods in the release's namespace, and in
+	Namespaces []string               // others that have objects of releases
+	Selectors  []Selector             // for pods that users start
 }
 
 // Selector selects pods by their labels.
@@ -161,6 +162,9 @@ func (f *follower) rescope(ctx context.Context, scope Scope) {
 	wanted := map[string]bool{}
 	for _, r := range scope.Releases {
 		wanted[r.Namespace] = true
+	}
+	for _, namespace := range scope.Namespaces {
+		wanted[namespace] = true
 	}
 	for _, s := range scope.Selectors {
 		parsed, err := labels.Parse(s.Selector)

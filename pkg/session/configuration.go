@@ -134,7 +134,7 @@ func (s *Session) Load(ctx context.Context) (loop.Stages, error) {
 		Images:   imageStage{s.builders, now},
 		Nodes:    nodeStage{s.images, now},
 		Local:    localStage{s.syncer, now},
-		Platform: platformStage{s.deployer, s.prover, now},
+		Platform: platformStage{s.deployer, s.prover, now, s.followNamespaces},
 		Forwards: s.forwards,
 		Proof:    proofStage{s.prover, s.libraries, s.deployer, now, s.forwards.gatewayRoutes()},
 	}, nil
@@ -170,8 +170,9 @@ func (s *Session) adopt(before, c *config.Config) error {
 
 // followPods sets whose pods are followed, and first hides the secrets that they may print.
 func (s *Session) followPods(c *config.Config) {
-	var scope pods.Scope
-	for _, r := range releases(c) {
+	list := releases(c)
+	scope := pods.Scope{Namespaces: s.deployer.Namespaces(list)}
+	for _, r := range list {
 		values, err := deploy.SecretValues(r)
 		if err != nil {
 			continue // its pods may print secrets; the run reports the error
@@ -190,6 +191,14 @@ func (s *Session) followPods(c *config.Config) {
 	default:
 	}
 	s.pods <- scope
+}
+
+// followNamespaces has pods followed in the namespaces that releases have objects in, once these are
+// known.
+func (s *Session) followNamespaces(c *config.Config) {
+	if s.reported.Changed("namespaces of releases", strings.Join(s.deployer.Namespaces(releases(c)), " ")) {
+		s.followPods(c)
+	}
 }
 
 // inHome replaces a ~ at the start of a path.

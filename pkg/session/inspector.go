@@ -45,7 +45,7 @@ func (i inspector) inspect(ctx context.Context, want *expected) (*finding, error
 		return err
 	})
 	group.Go(func() (err error) {
-		platform, err = dask.Running(groupCtx, i.cluster, namespacesOf(want.config))
+		platform, err = dask.Running(groupCtx, i.cluster, want.namespaces)
 		return err
 	})
 	if err := group.Wait(); err != nil {

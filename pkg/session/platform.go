@@ -16,6 +16,7 @@ type platformStage struct {
 	deployer *deploy.Deployer
 	prover   *prover
 	config   *config.Config
+	follow   func(*config.Config) // called after a write
 }
 
 func (p platformStage) Files() []string { return ReleaseFiles(p.config) }
@@ -56,6 +57,7 @@ func (p platformStage) Apply(ctx context.Context, sink event.Sink, target *loop.
 		return err
 	}
 	around := deploy.Around{Before: commands(p.config, hooks.Before), After: commands(p.config, hooks.After)}
+	defer p.follow(p.config)
 	return p.deployer.Apply(ctx, sink, list, around, p.config.Timeouts.Rollout)
 }
 

@@ -55,6 +55,8 @@ type expected struct {
 	target
 	routes []gatewayRoute
 	images [][]string // that each release names, in the order of devloop.yaml
+	// namespaces are those that releases have objects in.
+	namespaces []string
 }
 
 func newProver(i inspector, secrets *event.Secrets) *prover {
@@ -74,7 +76,8 @@ type proofStage struct {
 // Check waits until the chain is complete, up to settleTime. A broken one is a transient error: it
 // may be repaired without a change of a file.
 func (s proofStage) Check(ctx context.Context, sink event.Sink, made *loop.Target) error {
-	want := &expected{target: target{made, s.config}, routes: s.routes}
+	want := &expected{target: target{made, s.config}, routes: s.routes,
+		namespaces: s.deployer.Namespaces(releases(s.config))}
 	for _, r := range s.config.Releases {
 		want.images = append(want.images, imagesOf(s.config, s.deployer, r))
 	}
