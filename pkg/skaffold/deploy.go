@@ -199,8 +199,8 @@ func (s *translator) byDefault(n *tree.Node) []*tree.Node {
 		s.inform(n, "names nothing to deploy: %s is deployed, as skaffold does", pattern)
 		return []*tree.Node{scalar(n, s.path(pattern))}
 	}
-	message := s.CheckFolder(s.dir, filepath.Dir(pattern)) // and if it appears, the file is read again
-	s.Wrong(n, "names nothing to deploy, and there is no %s, which skaffold deploys then%s", pattern, message)
+	s.CheckFolder(s.dir, filepath.Dir(pattern)) // once it is there, the file is read again
+	s.Wrong(n, "names nothing to deploy, and there is no %s, which skaffold deploys then", pattern)
 	return nil
 }
 

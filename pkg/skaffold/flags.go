@@ -82,7 +82,7 @@ func (known flags) with(read func(flag), names string) flags {
 
 // helmFlags are what flags of helm say for all releases.
 type helmFlags struct {
-	values, set                 []flag // set has --set and --set-string
+	values, set, setString      []flag
 	namespace, version, timeout *tree.Node
 	createNamespace, rollback   bool
 }
@@ -111,7 +111,8 @@ func (s *translator) helmFlagsOf(n *tree.Node, commands []string) {
 		"--post-renderer=":             s.instead("a chart that needs no change"),
 	}
 	known.with(func(f flag) { h.values = append(h.values, f) }, "--values= -f=").
-		with(func(f flag) { h.set = append(h.set, f) }, "--set= --set-string=").
+		with(func(f flag) { h.set = append(h.set, f) }, "--set=").
+		with(func(f flag) { h.setString = append(h.setString, f) }, "--set-string=").
 		with(into(&h.namespace), "--namespace= -n=").with(into(&h.version), "--version=").with(into(&h.timeout), "--timeout=").
 		with(s.needless, "--debug --wait --wait-for-jobs --install -i --cleanup-on-fail --dependency-update --hide-notes "+
 			"--render-subchart-notes --reset-values --history-max= --description= --output= -o= --burst-limit= --qps=")

@@ -1,80 +1,95 @@
 package skaffold
 
 import (
-	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/devloop/devloop/pkg/config/tree"
 )
 
-// assignment is one value that helm --set sets: text, or a list of texts. They may hold
-// placeholders.
-type assignment struct {
-	path   string
-	text   string
-	isList bool
-	list   []string
+// helmSet is what helm reads from its --set flags. Text may hold placeholders.
+type helmSet struct {
+	*translator
+	set    *tree.Node // values by their paths
+	inline *tree.Node // whole lists, which set cannot say; nil if there are none
 }
 
 var (
-	setKey  = regexp.MustCompile(`(?s)^((?:\\.|[^\\=,])*)=`)
-	setList = regexp.MustCompile(`(?s)^\{((?:\\.|[^\\}])*)\},?`)
-	setItem = regexp.MustCompile(`(?s)^((?:\\.|[^\\,])*)\\?(?:,|$)`)
-	keyOnly = regexp.MustCompile(`(?s)^(?:\\.|[^\\,])*`)
-
-	escaped = regexp.MustCompile(`(?s)\\(.)`)
+	setIndex   = regexp.MustCompile(`\[\d+\]`)
+	setSpecial = regexp.MustCompile(`[\\.,=\[]`)
 )
 
-func unescape(text string) string { return escaped.ReplaceAllString(text, "$1") }
-
-// helmSet reads path=value as helm --set does: a comma begins another path=value, { } hold a list,
-// and a backslash makes the next character an ordinary one.
-func helmSet(text string) (set []assignment, err error) {
-	for rest := text; rest != ""; {
-		key := setKey.FindStringSubmatch(rest)
-		switch {
-		case key == nil:
-			return nil, fmt.Errorf("helm --set reads %q as a key without a value: a comma within a value is written \\,",
-				keyOnly.FindString(rest))
-		case strings.ContainsFunc(key[1], isPlaceholder):
-			return nil, fmt.Errorf("helm --set reads what is behind a comma as another key: " +
-				"a comma within a value is written \\,")
-		}
-		rest = rest[len(key[0]):]
-		a := assignment{path: key[1], isList: strings.HasPrefix(rest, "{")}
-		if a.isList {
-			list := setList.FindStringSubmatch(rest)
-			if list == nil {
-				return nil, fmt.Errorf("helm --set reads { as the beginning of a list, which has no }: " +
-					"a { that begins a value is written \\{")
-			}
-			rest = rest[len(list[0]):]
-			for items := list[1] + ","; items != ""; {
-				item := setItem.FindStringSubmatch(items)
-				a.list = append(a.list, unescape(item[1]))
-				items = items[len(item[0]):]
-			}
-		} else {
-			item := setItem.FindStringSubmatch(rest)
-			a.text, rest = unescape(item[1]), rest[len(item[0]):]
-		}
-		set = append(set, a)
+// assign reads path=value, a value at n: a comma begins another path=value, { } hold a list, and a
+// backslash makes the next character an ordinary one.
+func (h *helmSet) assign(n *tree.Node, text string, parse func(string) (map[string]any, error)) {
+	values, err := parse(text)
+	switch {
+	case err != nil:
+		h.Wrong(n, "helm --set cannot read it: %v; a comma within a value is written \\,", err)
+	case len(values) == 0:
+		h.Wrong(n, "has no key")
+	default:
+		h.put(n, values, "", nil, setIndex.MatchString(text))
 	}
-	return set, nil
 }
 
-// helmTyped returns text with the type that helm --set gives it: what looks like a number is one.
-func (s *translator) helmTyped(n *tree.Node, text string) *tree.Node {
-	switch {
-	case strings.EqualFold(text, "true"), strings.EqualFold(text, "false"):
-		return typed(n, "!!bool", strings.ToLower(text))
-	case strings.EqualFold(text, "null"):
-		return typed(n, "!!null", "null")
+// put puts the value at the end of these keys, whose path is given, in place of an earlier one.
+// Lists are set item by item if the text named items.
+func (h *helmSet) put(n *tree.Node, value any, path string, keys []string, byItem bool) {
+	switch v := value.(type) {
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			below := tree.JoinPath(path, setSpecial.ReplaceAllString(key, `\$0`))
+			h.put(n, v[key], below, append(slices.Clone(keys), key), byItem)
+		}
+	case []any:
+		if !byItem {
+			list := n.As(yaml.SequenceNode, n.Path)
+			for _, item := range v {
+				list.Items = append(list.Items, h.helmValue(n, item))
+			}
+			h.inline = tree.Merge(h.inline, wrap(list, keys), nil)
+			return
+		}
+		for i, item := range v {
+			if item != nil {
+				h.put(n, item, path+"["+strconv.Itoa(i)+"]", keys, byItem)
+			}
+		}
+	default:
+		if strings.ContainsFunc(path, isPlaceholder) {
+			h.Wrong(n, "helm --set reads what is behind a comma as another key: a comma within a value is written \\,")
+			return
+		}
+		h.replaced(h.set, path)
+		put(h.set, path, h.helmValue(n, v))
 	}
-	if number, err := strconv.ParseInt(text, 10, 64); err == nil && (text == "0" || text[0] != '0') {
-		return typed(n, "!!int", strconv.FormatInt(number, 10))
+}
+
+// helmValue returns a value as helm reads it.
+func (s *translator) helmValue(n *tree.Node, value any) *tree.Node {
+	switch v := value.(type) {
+	case bool:
+		return typed(n, "!!bool", strconv.FormatBool(v))
+	case int64:
+		return typed(n, "!!int", strconv.FormatInt(v, 10))
+	case string:
+		return scalar(n, s.templated(v))
 	}
-	return scalar(n, s.templated(text))
+	return typed(n, "!!null", "null")
+}
+
+// wrap returns n as the value at the end of these keys.
+func wrap(n *tree.Node, keys []string) *tree.Node {
+	for _, key := range slices.Backward(keys) {
+		above := n.As(yaml.MappingNode, n.Path)
+		put(above, key, n)
+		n = above
+	}
+	return n
 }

@@ -4,16 +4,16 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
-// placeholder is a character that stands for something in a text until the text is complete: what
-// devloop's templates say about an image, or a variable that is not set.
+// placeholder is a character that stands for what devloop's templates say about an image, until the
+// text is complete.
 type placeholder struct{ function, name string }
 
 const (
 	firstPlaceholder = '\U00100000' // the last private use area of Unicode: text from files cannot hold it
 	digest           = "digest"     // no function of devloop: images that are not pushed have no digest
-	unset            = "unset"      // its name is that of a variable
 )
 
 func isPlaceholder(r rune) bool { return r >= firstPlaceholder }
@@ -29,18 +29,21 @@ func (s *translator) placeholder(function, name string) string {
 	return string(firstPlaceholder + rune(i))
 }
 
-// findPlaceholder returns the first placeholder in text with one of these functions, or with any if
-// none are given.
-func (s *translator) findPlaceholder(text string, functions ...string) (p placeholder, found bool) {
-	for _, r := range text {
-		if isPlaceholder(r) {
-			p = s.placeholders[r-firstPlaceholder]
-			if len(functions) == 0 || slices.Contains(functions, p.function) {
-				return p, true
-			}
-		}
+// findPlaceholder returns the first placeholder in text.
+func (s *translator) findPlaceholder(text string) (p placeholder, found bool) {
+	if i := strings.IndexFunc(text, isPlaceholder); i >= 0 {
+		r, _ := utf8.DecodeRuneInString(text[i:])
+		return s.placeholders[r-firstPlaceholder], true
 	}
 	return placeholder{}, false
+}
+
+// sample returns text with something in place of each placeholder that any function would change.
+func (s *translator) sample(text string) string {
+	for i := range s.placeholders {
+		text = strings.ReplaceAll(text, string(firstPlaceholder+rune(i)), fmt.Sprintf("Ex.io/a-%d:Tag", i))
+	}
+	return text
 }
 
 // templated returns text with its placeholders as templates of devloop.yaml. A {{ of its own is

@@ -357,37 +357,30 @@ var wrongSkaffold = []struct {
 			`skaffold.yaml:7:7: deploy.helm.releases[0].setValueTemplates.a: no image has a variable "IMAGE_TAG_wroker", ` +
 				`nor has the environment; did you mean "IMAGE_TAG_worker"?`,
 			`skaffold.yaml:7:35: deploy.helm.releases[0].setValueTemplates.c: the environment has no variable "NOT_THERE"`,
-			`skaffold.yaml:7:56: deploy.helm.releases[0].setValueTemplates.d: {{if true}}x{{end}} is not understood; ` +
-				`devloop fills in variables, and no more`,
-			`skaffold.yaml:7:86: deploy.helm.releases[0].setValueTemplates.e: cmd "ls" is not run while the file is read; ` +
-				`put what it prints into a variable of the environment`,
+			`skaffold.yaml:7:86: deploy.helm.releases[0].setValueTemplates.e: <cmd "ls">: error calling cmd: commands are ` +
+				`not run while the file is read; put what it prints into a variable of the environment`,
 			`skaffold.yaml:7:109: deploy.helm.releases[0].setValueTemplates.f: function "sha1" not defined; of functions, ` +
 				`devloop knows default, env, lower, quote, replace, squote, trim, trimPrefix, trimSuffix and upper`,
-			`skaffold.yaml:8:7: deploy.helm.releases[0].setValueTemplates.g: upper cannot change what is known only when the ` +
-				`image is built`,
+			`skaffold.yaml:8:7: deploy.helm.releases[0].setValueTemplates.g: a function cannot change what is known only when ` +
+				`the image is built`,
 			`skaffold.yaml:8:36: deploy.helm.releases[0].setValueTemplates.h: unclosed action; of functions, ` +
 				`devloop knows default, env, lower, quote, replace, squote, trim, trimPrefix, trimSuffix and upper`,
 			`skaffold.yaml:8:105: deploy.helm.releases[0].setValueTemplates.{{.IMAGE_TAG}}: names an image: ` +
 				`what is known only when it is built cannot stand here`,
-			`skaffold.yaml:8:111: deploy.helm.releases[0].setValueTemplates.j: .A.B is not understood; ` +
-				`devloop fills in variables, and no more`,
-			`skaffold.yaml:8:128: deploy.helm.releases[0].setValueTemplates.k: trim takes 1 values, and is given 0`,
-			`skaffold.yaml:8:145: deploy.helm.releases[0].setValueTemplates.l: 1 2 is not understood; ` +
-				`devloop fills in variables, and no more`,
-			`skaffold.yaml:8:161: deploy.helm.releases[0].setValueTemplates.m: {{$x := 1}} is not understood; ` +
-				`devloop fills in variables, and no more`,
+			`skaffold.yaml:8:111: deploy.helm.releases[0].setValueTemplates.j: the environment has no variable "A"`,
+			`skaffold.yaml:8:128: deploy.helm.releases[0].setValueTemplates.k: <trim>: wrong number of args for trim: ` +
+				`want 1 got 0`,
+			`skaffold.yaml:8:145: deploy.helm.releases[0].setValueTemplates.l: <1>: can't give argument to non-function 1`,
 			`skaffold.yaml:8:194: deploy.helm.releases[0].valuesFiles[0]: names an image: what is known only when it is built ` +
 				`cannot stand here`,
 		}},
 	{name: "values for helm --set", text: inHelm(useWorker +
 		`setValues: { a: "x,y", b: "{1,2", "c[0]": "{1}", "": x }, setFiles: { e: nowhere, f: ` +
 		`sub }, overrides: [x]`), want: []string{
-		`skaffold.yaml:6:64: deploy.helm.releases[0].setValues.a: helm --set reads "y" as a key without a value: ` +
+		`skaffold.yaml:6:64: deploy.helm.releases[0].setValues.a: helm --set cannot read it: key "y" has no value; ` +
 			`a comma within a value is written \,`,
-		`skaffold.yaml:6:74: deploy.helm.releases[0].setValues.b: helm --set reads { as the beginning of a list, ` +
-			`which has no }: a { that begins a value is written \{`,
-		`skaffold.yaml:6:90: deploy.helm.releases[0].setValues.c[0]: a list at c[0] cannot be said in devloop.yaml: ` +
-			`write it to overrides`,
+		`skaffold.yaml:6:74: deploy.helm.releases[0].setValues.b: helm --set cannot read it: list must terminate with '}'; ` +
+			`a comma within a value is written \,`,
 		`skaffold.yaml:6:101: deploy.helm.releases[0].setValues.: has no key`,
 		`skaffold.yaml:6:121: deploy.helm.releases[0].setFiles.e: there is no file "nowhere"`,
 		`skaffold.yaml:6:133: deploy.helm.releases[0].setFiles.f: "sub" is not a file`,
@@ -478,12 +471,6 @@ deploy:
 		`{ c: no, d: ["on", { on: Y }] }`), want: []string{
 		`skaffold.yaml:6:64: deploy.helm.releases[0].setValues.a: skaffold makes 1.1 of 1.10, and so helm --set gets that: ` +
 			`quotes keep what is written`,
-		`skaffold.yaml:6:99: deploy.helm.releases[0].overrides.c: no is true or false, as in a values file, and not text, ` +
-			`as for skaffold: put text in quotes`,
-		`skaffold.yaml:6:115: deploy.helm.releases[0].overrides.d[1]: on is true or false, as in a values file, and not ` +
-			`text, as for skaffold: put text in quotes`,
-		`skaffold.yaml:6:119: deploy.helm.releases[0].overrides.d[1].on: Y is true or false, as in a values file, and not ` +
-			`text, as for skaffold: put text in quotes`,
 	}},
 	{name: "digests", text: inHelm(`setValueTemplates: { a: "{{.IMAGE_DIGEST}}", b: "{{.IMAGE_TAG}}@{{.IMAGE_DIGEST}}" }`),
 		want: []string{

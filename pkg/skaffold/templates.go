@@ -1,13 +1,14 @@
 package skaffold
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"text/template/parse"
+	"text/template"
 	"unicode/utf8"
 
 	"github.com/devloop/devloop/pkg/config/tree"
@@ -43,30 +44,37 @@ func (s *translator) imageVariable(name string) (function string, of *artifact) 
 	return "", nil
 }
 
-// templateFunction is a function of skaffold's templates.
-type templateFunction struct {
-	arguments int
-	call      func(a []string) string
+// templateFunctions are those of skaffold's functions that devloop knows, besides those of Go.
+var templateFunctions = template.FuncMap{
+	"quote":      strconv.Quote,
+	"squote":     func(s string) string { return "'" + s + "'" },
+	"upper":      strings.ToUpper,
+	"lower":      strings.ToLower,
+	"trim":       strings.TrimSpace,
+	"trimPrefix": func(prefix, s string) string { return strings.TrimPrefix(s, prefix) },
+	"trimSuffix": func(suffix, s string) string { return strings.TrimSuffix(s, suffix) },
+	"replace":    func(old, by, s string) string { return strings.ReplaceAll(s, old, by) },
+	"default": func(otherwise string, given any) any {
+		if given == nil || given == "" {
+			return otherwise
+		}
+		return given
+	},
+	"cmd": func(...string) (string, error) {
+		return "", errors.New("commands are not run while the file is read; " +
+			"put what it prints into a variable of the environment")
+	},
 }
-
-var templateFunctions = map[string]templateFunction{
-	"quote":      {1, func(a []string) string { return strconv.Quote(a[0]) }},
-	"squote":     {1, func(a []string) string { return "'" + a[0] + "'" }},
-	"upper":      {1, func(a []string) string { return strings.ToUpper(a[0]) }},
-	"lower":      {1, func(a []string) string { return strings.ToLower(a[0]) }},
-	"trim":       {1, func(a []string) string { return strings.TrimSpace(a[0]) }},
-	"trimPrefix": {2, func(a []string) string { return strings.TrimPrefix(a[1], a[0]) }},
-	"trimSuffix": {2, func(a []string) string { return strings.TrimSuffix(a[1], a[0]) }},
-	"replace":    {3, func(a []string) string { return strings.ReplaceAll(a[2], a[0], a[1]) }},
-	"default":    {2, nil}, // these three depend on more than text
-	"env":        {1, nil},
-	"cmd":        {-1, nil},
-}
-
-var parserPrefix = regexp.MustCompile(`^template: set:\d+: `)
 
 const knownFunctions = "of functions, devloop knows default, env, lower, quote, replace, squote, trim, trimPrefix, " +
 	"trimSuffix and upper"
+
+var (
+	templatePrefix = regexp.MustCompile(`^template: set:\d+(:\d+)?: (executing "set" at )?`)
+	action         = regexp.MustCompile(`(?s)\{\{.*?\}\}`)
+	loop           = regexp.MustCompile(`^\{\{-?\s*(range|template|block|define)\b`)
+	field          = regexp.MustCompile(`\.([A-Za-z_]\w*)`)
+)
 
 // expand fills in the templates of text, a value at n: the environment at once, images as
 // placeholders. ok is false if something was reported.
@@ -78,23 +86,10 @@ func (s *translator) expand(n *tree.Node, text string) (expanded string, ok bool
 	if !strings.Contains(text, "{{") {
 		return text, true
 	}
-	template := parse.New("set")
-	template.Mode = parse.SkipFuncCheck
-	template, err := template.Parse(text, "", "", map[string]*parse.Tree{})
+	expanded, err := s.execute(text)
 	if err != nil {
-		s.Wrong(n, "%s; %s", parserPrefix.ReplaceAllString(err.Error(), ""), knownFunctions)
+		s.Wrong(n, "%s", templatePrefix.ReplaceAllString(err.Error(), ""))
 		return "", false
-	}
-	for _, part := range template.Root.Nodes {
-		value, err := s.eval(part)
-		if p, found := s.findPlaceholder(value, unset); found && err == nil {
-			err = s.noVariable(p.name)
-		}
-		if err != nil {
-			s.Wrong(n, "%v", err)
-			return "", false
-		}
-		expanded += value
 	}
 	if d := s.placeholder(digest, ""); strings.Contains(expanded, d) {
 		s.inform(n, "the digest is left out: an image that is not pushed has none, and its tag is a hash of its content")
@@ -103,118 +98,97 @@ func (s *translator) expand(n *tree.Node, text string) (expanded string, ok bool
 	return expanded, true
 }
 
-func notUnderstood(node parse.Node) error {
-	return fmt.Errorf("%s is not understood; devloop fills in variables, and no more", node)
-}
-
-// eval evaluates a node of a template.
-func (s *translator) eval(node parse.Node) (string, error) {
-	switch node := node.(type) {
-	case *parse.TextNode:
-		return string(node.Text), nil
-	case *parse.StringNode:
-		return node.Text, nil
-	case *parse.NumberNode:
-		return node.Text, nil
-	case *parse.FieldNode:
-		if len(node.Ident) == 1 {
-			return s.lookUp(node.Ident[0])
+// execute executes the templates of text.
+func (s *translator) execute(text string) (string, error) {
+	values, unset := map[string]string{}, ""
+	var failed error
+	look := func(name string) (string, bool) {
+		value, found, err := s.lookUp(name)
+		failed = errors.Join(failed, err)
+		return value, found
+	}
+	for _, action := range action.FindAllString(text, -1) {
+		if loop.MatchString(action) {
+			return "", fmt.Errorf("%s is not understood: devloop fills in variables", action)
 		}
-	case *parse.ActionNode:
-		if len(node.Pipe.Decl) == 0 {
-			return s.eval(node.Pipe)
-		}
-	case *parse.PipeNode:
-		var before []string
-		for _, command := range node.Cmds {
-			value, err := s.command(command, before)
-			if err != nil {
-				return "", err
+		for _, name := range field.FindAllStringSubmatch(action, -1) {
+			if value, found := look(name[1]); found {
+				values[name[1]] = value
+			} else if unset == "" {
+				unset = name[1]
 			}
-			before = []string{value}
 		}
-		return before[0], nil
 	}
-	return "", notUnderstood(node)
-}
-
-// command evaluates a variable, a constant, or a function of them; before has the value before a |.
-func (s *translator) command(command *parse.CommandNode, before []string) (string, error) {
-	name, isFunction := command.Args[0].(*parse.IdentifierNode)
+	env := func(name string) string {
+		value, _ := look(name)
+		return value
+	}
+	parsed, err := template.New("set").Funcs(templateFunctions).Funcs(template.FuncMap{"env": env}).Parse(text)
+	if err != nil {
+		return "", fmt.Errorf("%w; %s", err, knownFunctions)
+	}
+	out, err := filled(parsed, values)
 	switch {
-	case !isFunction && len(command.Args) == 1 && before == nil:
-		return s.eval(command.Args[0])
-	case !isFunction:
-		return "", notUnderstood(command)
-	case templateFunctions[name.Ident].arguments == 0:
-		return "", fmt.Errorf("function %q not defined; %s", name.Ident, knownFunctions)
-	case name.Ident == "cmd":
-		return "", fmt.Errorf("%s is not run while the file is read; "+
-			"put what it prints into a variable of the environment", command)
+	case failed != nil:
+		return "", failed
+	case unset != "" && (err != nil || strings.Contains(out, "<no value>")):
+		return "", s.noVariable(unset)
+	case err != nil:
+		return "", err
 	}
-	var args []string
-	for _, arg := range command.Args[1:] {
-		value, err := s.eval(arg)
-		if err != nil {
-			return "", err
-		}
-		args = append(args, value)
+	// What is known only when an image is built must come out as it went in.
+	samples := maps.Clone(values)
+	for name, value := range values {
+		samples[name] = s.sample(value)
 	}
-	args = append(args, before...)
-	if function := templateFunctions[name.Ident]; len(args) != function.arguments {
-		return "", fmt.Errorf("%s takes %d values, and is given %d", name.Ident, function.arguments, len(args))
+	if other, err := filled(parsed, samples); err != nil || other != s.sample(out) {
+		return "", errors.New("a function cannot change what is known only when the image is built")
 	}
-	return s.call(name.Ident, args)
+	return out, nil
 }
 
-// call calls a function with as many arguments as it needs.
-func (s *translator) call(name string, args []string) (string, error) {
-	if name == "default" {
-		if _, isUnset := s.findPlaceholder(args[1], unset); isUnset || args[1] == "" {
-			return args[0], nil
-		}
-		return args[1], nil
+// filled executes a template. What it makes is bounded.
+func filled(t *template.Template, values map[string]string) (string, error) {
+	var out bounded
+	err := t.Execute(&out, values)
+	return out.String(), err
+}
+
+// bounded is a text of at most maxValue bytes.
+type bounded struct{ strings.Builder }
+
+func (b *bounded) Write(text []byte) (int, error) {
+	if b.Len()+len(text) > maxValue {
+		return 0, errors.New("the value has more than 1 MiB")
 	}
-	for _, arg := range args {
-		p, found := s.findPlaceholder(arg)
-		switch {
-		case found && p.function == unset:
-			return arg, nil
-		case found:
-			return "", fmt.Errorf("%s cannot change what is known only when the image is built", name)
-		}
-	}
-	if name == "env" {
-		return s.lookUp(args[0])
-	}
-	return templateFunctions[name].call(args), nil
+	return b.Builder.Write(text)
 }
 
 // lookUp returns the value of a variable: those of images come before the environment.
-func (s *translator) lookUp(name string) (string, error) {
+func (s *translator) lookUp(name string) (value string, found bool, err error) {
 	if value, isOwn := s.own[name]; isOwn {
-		return value, nil
+		return value, true, nil
 	}
 	if function, of := s.imageVariable(name); of != nil && s.own == nil {
-		if of.image == "" {
-			return "", fmt.Errorf("devloop does not build the image %q", of.name)
+		switch {
+		case of.image == "":
+			return "", true, fmt.Errorf("devloop does not build the image %q", of.name)
+		case function == digest:
+			return s.placeholder(digest, ""), true, nil
 		}
-		if function == digest {
-			return s.placeholder(digest, ""), nil
-		}
-		return s.placeholder(function, of.image), nil
+		return s.placeholder(function, of.image), true, nil
 	}
-	text, found := s.lookupVariable(name)
+	value, found = s.lookupVariable(name)
 	switch {
 	case !found:
-		return s.placeholder(unset, name), nil
-	case !utf8.ValidString(text) || strings.ContainsFunc(text, isPlaceholder):
-		return "", fmt.Errorf("the variable %s of the environment is no text", name)
+		return "", false, nil
+	case !utf8.ValidString(value) || strings.ContainsFunc(value, isPlaceholder):
+		return "", true, fmt.Errorf("the variable %s of the environment is no text", name)
 	}
 	if !slices.Contains(s.environment, name) {
 		s.environment = append(s.environment, name)
 	}
-	return text, nil
+	return value, true, nil
 }
 
 // noVariable says that a variable is not set, and which one may have been meant.

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+	"helm.sh/helm/v3/pkg/strvals"
 
 	"github.com/devloop/devloop/pkg/config/tree"
 	"github.com/devloop/devloop/pkg/files"
@@ -32,42 +33,17 @@ type values struct {
 // values puts the values into the release. For the same path, what comes later here counts.
 func (s *translator) values(release *tree.Node, v values) {
 	s.valuesFiles(release, v)
-	var inline *tree.Node
+	h := helmSet{translator: s, set: release.As(yaml.MappingNode, release.Path)}
 	if v.overrides != nil && s.isMapping(v.overrides) && len(v.overrides.Entries) > 0 {
-		s.oldBooleans(v.overrides)
-		inline = escapeTree(v.overrides)
-	}
-	set, setString := release.As(yaml.MappingNode, release.Path), release.As(yaml.MappingNode, release.Path)
-	assign := func(at *tree.Node, text string) { // path=value, as for helm --set
-		list, err := helmSet(text)
-		if err != nil {
-			s.Wrong(at, "%v", err)
-		}
-		for _, a := range list {
-			s.replaced(set, a.path)
-			switch {
-			case a.path == "":
-				s.Wrong(at, "has no key")
-			case !a.isList:
-				put(set, a.path, s.helmTyped(at, a.text))
-			default:
-				if nested := s.nested(at, a); nested != nil {
-					inline = tree.Merge(inline, nested, nil)
-				}
-			}
-		}
+		h.inline = escapeTree(v.overrides)
 	}
 	for _, f := range s.helmFlags.set {
-		if f.name == "--set" {
-			assign(f.at, f.value)
-		}
+		h.assign(f.at, f.value, strvals.Parse)
 	}
 	for _, values := range []*tree.Node{v.set, v.setTemplates} {
-		isTemplate := values == v.setTemplates
 		s.flat(values, func(path string, at *tree.Node) {
-			text := setText(at)
-			ok := true
-			if isTemplate {
+			text, ok := setText(at), true
+			if values == v.setTemplates {
 				if path, ok = s.plain(at, path); ok {
 					text, ok = s.expand(at, text)
 				}
@@ -80,42 +56,33 @@ func (s *translator) values(release *tree.Node, v values) {
 				return
 			case at.IsNull():
 				s.inform(at, "is empty: what the chart sets here is removed")
-				s.replaced(set, path)
-				put(set, path, typed(at, "!!null", "null"))
-				return
+				text = "null"
 			case setText(at) != at.Value:
 				s.inform(at, "skaffold makes %s of %s, and so helm --set gets that: quotes keep what is written", setText(at), at.Value)
 			}
-			assign(at, path+"="+text)
+			h.assign(at, path+"="+text, strvals.Parse)
 		})
 	}
-	s.overrideArtifacts(set, v)
-	for _, f := range s.helmFlags.set {
-		if f.name != "--set-string" {
-			continue
-		}
-		list, err := helmSet(f.value)
-		if err != nil {
-			s.Wrong(f.at, "%v", err)
-		}
-		for _, a := range list {
-			if a.isList {
-				s.Wrong(f.at, "a list cannot be said in devloop.yaml by %s: write it to overrides", f.name)
-				continue
-			}
-			s.replaced(set, a.path)
-			put(setString, a.path, scalar(f.at, escapeBraces(a.text)))
-		}
+	s.overrideArtifacts(h.set, v)
+	asText := helmSet{translator: s, set: release.As(yaml.MappingNode, release.Path)}
+	for _, f := range s.helmFlags.setString {
+		asText.assign(f.at, f.value, strvals.ParseString)
 	}
-	s.setFiles(setString, set, v.setFiles)
-	if len(set.Entries) > 0 {
-		put(release, "set", set)
+	if asText.inline != nil {
+		s.Wrong(asText.inline, "devloop.yaml cannot say a list of text by --set-string: write it to overrides")
 	}
-	if len(setString.Entries) > 0 {
-		put(release, "setString", setString)
+	s.setFiles(asText.set, v.setFiles)
+	for _, path := range asText.set.Keys() {
+		s.replaced(h.set, path)
 	}
-	if inline != nil {
-		put(release, "inlineValues", inline)
+	if len(h.set.Entries) > 0 {
+		put(release, "set", h.set)
+	}
+	if len(asText.set.Entries) > 0 {
+		put(release, "setString", asText.set)
+	}
+	if h.inline != nil {
+		put(release, "inlineValues", h.inline)
 	}
 }
 
@@ -199,69 +166,15 @@ func setText(n *tree.Node) string {
 	return n.Value
 }
 
-var (
-	setPath = regexp.MustCompile(`^(\\.|[^.\\[])+(\.(\\.|[^.\\[])+)*$`) // to a value that is in no list
-	setStep = regexp.MustCompile(`(\\.|[^.[\]])+`)
-)
-
-// nested returns a list that helm --set sets as inline values.
-func (s *translator) nested(at *tree.Node, a assignment) *tree.Node {
-	list := at.As(yaml.SequenceNode, at.Path)
-	for _, item := range a.list {
-		list.Items = append(list.Items, s.helmTyped(at, item))
-	}
-	if !setPath.MatchString(a.path) {
-		s.Wrong(at, "a list at %s cannot be said in devloop.yaml: write it to overrides", a.path)
-		return nil
-	}
-	return wrap(list, steps(a.path))
-}
-
-// wrap returns n as the value at the end of these keys.
-func wrap(n *tree.Node, keys []string) *tree.Node {
-	for _, key := range slices.Backward(keys) {
-		above := n.As(yaml.MappingNode, n.Path)
-		put(above, key, n)
-		n = above
-	}
-	return n
-}
-
-// steps splits a path of helm --set into keys and indices.
-func steps(path string) []string {
-	list := setStep.FindAllString(path, -1)
-	for i, step := range list {
-		list[i] = unescape(step)
-	}
-	return list
-}
-
-// oldBoolean is true or false for Helm, and text for skaffold.
-var oldBoolean = regexp.MustCompile(`^([yYnN]|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF)$`)
-
-// oldBooleans reports values and keys that Helm reads from a values file otherwise than skaffold
-// does.
-func (s *translator) oldBooleans(n *tree.Node) {
-	if n.IsScalar() && n.Style == 0 && oldBoolean.MatchString(n.Value) {
-		s.note(n, "%s is true or false, as in a values file, and not text, as for skaffold: put text in quotes", n.Value)
-	}
-	for _, e := range n.Entries {
-		s.oldBooleans(e.Key)
-		s.oldBooleans(e.Value)
-	}
-	for _, item := range n.Items {
-		s.oldBooleans(item)
-	}
-}
-
-// escapeTree returns n with every {{ meaning itself, as in skaffold.yaml.
+// escapeTree returns n with every {{ meaning itself, and no, yes, on and the like being text, as in
+// skaffold.yaml.
 func escapeTree(n *tree.Node) *tree.Node {
-	if n.IsScalar() && n.Tag == "!!str" && strings.Contains(n.Value, "{{") {
+	if n.IsScalar() && n.Tag == "!!str" {
 		return scalar(n, escapeBraces(n.Value))
 	}
 	made := n.Clone()
 	for i, e := range made.Entries {
-		made.Entries[i].Value = escapeTree(e.Value)
+		made.Entries[i] = tree.Entry{Key: scalar(e.Key, e.Key.Value), Value: escapeTree(e.Value)}
 	}
 	for i, item := range made.Items {
 		made.Items[i] = escapeTree(item)
@@ -329,7 +242,7 @@ func (s *translator) artifactOf(n *tree.Node) *artifact {
 }
 
 // setFiles reads files whose content is a value. For helm these come last.
-func (s *translator) setFiles(setString, set, n *tree.Node) {
+func (s *translator) setFiles(setString, n *tree.Node) {
 	if n == nil || n.IsNull() || !s.isMapping(n) {
 		return
 	}
@@ -356,7 +269,6 @@ func (s *translator) setFiles(setString, set, n *tree.Node) {
 			continue
 		}
 		s.files = append(s.files, full)
-		s.replaced(set, e.Key.Value)
 		put(setString, e.Key.Value, scalar(e.Value, escapeBraces(string(text))))
 	}
 }
