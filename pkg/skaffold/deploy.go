@@ -139,41 +139,47 @@ func (s *translator) localPaths(n *tree.Node) (list []*tree.Node) {
 	return list
 }
 
-// releasesOf makes the releases of a configuration, whose root is given, and reports what skaffold
-// would deploy and devloop does not.
-func (s *translator) releasesOf(root, made *tree.Node) {
-	hasDeployer := s.installed != nil || s.kubectl != nil || len(s.others) > 0
-	if s.isBase && !s.isOneOfSeveral && !s.hasKpt && len(s.rawYAML)+len(s.kustomize) == 0 && s.rendered == nil && s.installed == nil &&
-		!slices.Contains(s.others, "docker") && !slices.Contains(s.others, "cloudrun") {
-		s.rawYAML = s.byDefault(cmp.Or(s.kubectl, root))
-	}
-	byKubectl := s.kubectl != nil || !s.isOneOfSeveral &&
+// isByKubectl tells whether skaffold applies by kubectl what it renders.
+func (s *translator) isByKubectl() bool {
+	hasDeployer := s.installed != nil || len(s.others) > 0
+	return s.kubectl != nil || !s.isOneOfSeveral &&
 		(!hasDeployer || len(s.rawYAML) > 0 && !slices.Contains(s.others, "cloudrun"))
-	notApplied := func(list []*tree.Node) {
-		if len(list) > 0 {
-			s.note(list[0], "is not deployed: skaffold applies manifests only where deploy has kubectl")
-		}
-	}
+}
+
+// notApplied reports manifests that skaffold renders, but does not deploy.
+func (s *translator) notApplied(n *tree.Node) {
+	s.note(n, "is not deployed: skaffold applies manifests only where deploy has kubectl")
+}
+
+// helmReleases makes the releases of the Helm sections. Of two, that of manifests counts.
+func (s *translator) helmReleases() {
 	switch {
-	case s.rendered == nil && s.installed != nil:
-		s.helm(s.installed, "install", "upgrade")
-	case s.rendered != nil && s.installed != nil:
-		s.helm(s.rendered, "install", "upgrade")
-		s.replacedHelm(s.rendered, s.installed)
-	case s.rendered != nil && byKubectl:
+	case s.installed != nil:
+		s.helm(cmp.Or(s.rendered, s.installed), "install", "upgrade")
+		if s.rendered != nil {
+			s.replacedHelm(s.rendered, s.installed)
+		}
+	case s.rendered != nil && s.isByKubectl():
 		s.helm(s.rendered, "template")
 	case s.rendered != nil:
-		notApplied([]*tree.Node{s.rendered})
+		s.notApplied(s.rendered)
 	}
-	if !byKubectl {
-		notApplied(s.rawYAML)
-		notApplied(s.kustomize)
+}
+
+// appliedReleases makes the releases of manifests and kustomizations.
+func (s *translator) appliedReleases() {
+	if s.isBase && !s.isOneOfSeveral && !s.hasKpt && len(s.rawYAML)+len(s.kustomize) == 0 &&
+		s.rendered == nil && s.installed == nil &&
+		!slices.Contains(s.others, "docker") && !slices.Contains(s.others, "cloudrun") {
+		s.rawYAML = s.byDefault(cmp.Or(s.kubectl, s.root))
+	}
+	if !s.isByKubectl() {
+		for _, path := range slices.Concat(s.rawYAML, s.kustomize) {
+			s.notApplied(path)
+		}
 		return
 	}
-	name := tree.Label(filepath.Base(s.dir), "app")
-	if n := root.Get("metadata").Get("name"); n != nil && n.IsScalar() {
-		name = tree.Label(n.Value, name)
-	}
+	name := tree.Label(cmp.Or(nameOf(s.root), filepath.Base(s.dir)), "app")
 	if len(s.rawYAML) > 0 {
 		release := s.appliedRelease(s.rawYAML[0], name, name+"-manifests")
 		for _, path := range s.rawYAML {
@@ -207,13 +213,10 @@ func (s *translator) byDefault(n *tree.Node) []*tree.Node {
 // appliedRelease makes a release of what kubectl would apply. It gets the first name that is free.
 func (s *translator) appliedRelease(n *tree.Node, names ...string) *tree.Node {
 	const longest = 53 // that Helm takes
-	for i := range s.releases {
-		names = append(names, fmt.Sprintf("%s-%d", names[0][:min(len(names[0]), longest-4)], i+2))
+	for i := range s.names {
+		names = append(names, fmt.Sprintf("%s-%d", names[0][:min(len(names[0]), longest-5)], i+2))
 	}
-	isFree := func(name string) bool {
-		return len(name) <= longest &&
-			!slices.ContainsFunc(s.releases, func(r *tree.Node) bool { return r.Get("name").Value == name })
-	}
+	isFree := func(name string) bool { return len(name) <= longest && !slices.Contains(s.names, name) }
 	release := n.As(yaml.MappingNode, n.Path)
 	put(release, "name", scalar(n, names[slices.IndexFunc(names, isFree)]))
 	namespace := cmp.Or(s.namespaceFlag(n), s.kubectlNamespace)
@@ -229,11 +232,10 @@ func (s *translator) appliedRelease(n *tree.Node, names ...string) *tree.Node {
 // namespaceFlag returns the namespace that skaffold's flag -n has from the environment, nil if there
 // is none.
 func (s *translator) namespaceFlag(n *tree.Node) *tree.Node {
-	namespace, _ := s.lookupVariable("SKAFFOLD_NAMESPACE")
-	if namespace == "" {
-		return nil
+	if namespace := s.getenv("SKAFFOLD_NAMESPACE"); namespace != "" {
+		return scalar(n, namespace)
 	}
-	return scalar(n, namespace)
+	return nil
 }
 
 // replacedHelm says that of both Helm sections, skaffold installs the releases of one.

@@ -2,6 +2,7 @@ package skaffold
 
 import (
 	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -74,14 +75,14 @@ func (s *translator) forward(n, made *tree.Node) {
 		s.inform(n, "has no namespace: %s is taken", namespace)
 		put(forward, "namespace", scalar(n, namespace))
 	}
-	s.localPort(n, forward, made.Get("forwards").List())
+	s.localPort(n, forward)
 	s.gatewayHealth(n, forward)
 	add(made, "forwards", forward)
 }
 
 // localPort gives a forward its local port: by default the port that it leads to, and a free one if
 // another forward has that.
-func (s *translator) localPort(n, forward *tree.Node, others []*tree.Node) {
+func (s *translator) localPort(n, forward *tree.Node) {
 	local := forward.Get("local")
 	if local == nil {
 		port := forward.Get("port")
@@ -91,14 +92,13 @@ func (s *translator) localPort(n, forward *tree.Node, others []*tree.Node) {
 			s.inform(n, "has no localPort: a free port is taken, which the log names")
 		}
 	}
-	for _, other := range others {
-		if taken := other.Get("local"); taken.Value == local.Value && local.Value != "0" {
-			s.note(n, "the local port %s is that of the forward on line %d: a free port is taken, which the log names",
-				local.Value, other.Line)
-			local = typed(local, "!!int", "0")
-			break
-		}
+	isTaken := func(other *tree.Node) bool { return other.Value == local.Value && local.Value != "0" }
+	if i := slices.IndexFunc(s.locals, isTaken); i >= 0 {
+		s.note(n, "the local port %s is that of the forward at %s:%d: a free port is taken, which the log names",
+			local.Value, s.locals[i].Origin.Name, s.locals[i].Line)
+		local = typed(local, "!!int", "0")
 	}
+	s.locals = append(s.locals, local)
 	put(forward, "local", local)
 }
 

@@ -135,6 +135,7 @@ func (s *translator) release(n *tree.Node) {
 // addRelease adds a release; waits is its wait: true, nil if it has none.
 func (s *translator) addRelease(release, waits *tree.Node) {
 	s.releases, s.waits = append(s.releases, release), append(s.waits, waits)
+	s.names = append(s.names, release.Get("name").Value)
 }
 
 // gatewayPrefix returns what stands before the paths of a Dask Gateway's API, in the values of its

@@ -74,6 +74,8 @@ type translation struct {
 
 	artifacts    []artifact
 	placeholders []placeholder
+	names        []string          // of the releases
+	locals       []*tree.Node      // the local ports of the forwards
 	own          map[string]string // variables of the artifact whose build arguments are read
 
 	keys        map[*tree.Node]*tree.Node // of the values that were read
@@ -154,7 +156,10 @@ func (p *translation) merged(found *modules) *tree.Node {
 		if s.sections.deploy != nil {
 			s.deploy(s.sections.deploy, s.made)
 		}
-		s.releasesOf(s.root, s.made)
+		s.helmReleases()
+	}
+	for _, s := range list {
+		s.appliedReleases()
 		s.finishReleases(s.made)
 		if s.sections.forwards != nil {
 			for _, item := range s.items(s.sections.forwards) {

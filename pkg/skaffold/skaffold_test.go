@@ -504,8 +504,8 @@ deploy:
 			`a stateful set or a pod, not to "container"`,
 		`skaffold.yaml:7:3: portForward[2]: has no namespace: n is taken`,
 		`skaffold.yaml:8:3: portForward[3]: has no namespace: n is taken`,
-		`skaffold.yaml:8:3: portForward[3]: the local port 80 is that of the forward on line 7: a free port is taken, ` +
-			`which the log names`,
+		`skaffold.yaml:8:3: portForward[3]: the local port 80 is that of the forward at skaffold.yaml:7: ` +
+			`a free port is taken, which the log names`,
 	}},
 	{name: "no such profile", text: profiled, profiles: []string{"gup"}, want: []string{
 		`skaffold.yaml: there is no profile "gup" (there are gpu, patched, wrong)`,
