@@ -22,8 +22,10 @@ const (
 
 // configuration is one document of a skaffold.yaml, with its profiles merged over it.
 type configuration struct {
-	root *tree.Node
-	dir  string // that its paths are relative to, absolute
+	root     *tree.Node
+	dir      string       // that its paths are relative to, absolute
+	document *tree.Node   // without its profiles
+	requires []*tree.Node // such documents
 }
 
 // modules finds the configurations of a project: those of the main file, and what they require.
@@ -105,15 +107,15 @@ func (m *modules) unknown(name string) string {
 	return message
 }
 
-// take adds configurations of a file to the list, after those that they require.
-func (m *modules) take(w wanted) {
+// take adds configurations of a file to the list, after those that they require, and returns them.
+func (m *modules) take(w wanted) (taken []*tree.Node) {
 	documents := m.documents(w)
 	if len(documents) == 0 {
-		return
+		return nil
 	}
 	for _, root := range documents { // before what they require: that may name them
 		if !m.isConfiguration(root, w) {
-			return
+			return nil
 		}
 	}
 	for _, name := range w.names {
@@ -127,7 +129,9 @@ func (m *modules) take(w wanted) {
 			continue
 		}
 		m.takeOne(root, w)
+		taken = append(taken, root)
 	}
+	return taken
 }
 
 // takeOne adds one configuration to the list.
@@ -151,9 +155,9 @@ func (m *modules) takeOne(root *tree.Node, w wanted) {
 			m.selected = append(m.selected, name)
 		}
 	}
-	isMain := root == m.main
-	root = m.withProfiles(root, active)
-	if isMain {
+	c := configuration{document: root, root: m.withProfiles(root, active), dir: w.dir}
+	root = c.root
+	if c.document == m.main {
 		m.name = root.Get("metadata").Get("name")
 	}
 	if to := root.Get("deploy").Get("kubeContext"); byContext != nil && to != nil && m.chosenContext() == "" &&
@@ -163,11 +167,11 @@ func (m *modules) takeOne(root *tree.Node, w wanted) {
 	}
 	if list := root.Get("requires"); list != nil {
 		for _, item := range m.items(list) {
-			m.require(item, w, active)
+			c.requires = append(c.requires, m.require(item, w, active)...)
 		}
 	}
 	if w.isWanted {
-		m.list = append(m.list, configuration{root: root, dir: w.dir})
+		m.list = append(m.list, c)
 	}
 }
 
@@ -178,8 +182,8 @@ func listed(profiles string) string {
 	return "the profiles " + profiles
 }
 
-// require takes what an item of requires names.
-func (m *modules) require(n *tree.Node, by wanted, active []string) {
+// require takes what an item of requires names, and returns it.
+func (m *modules) require(n *tree.Node, by wanted, active []string) []*tree.Node {
 	w := wanted{at: n, path: by.path, name: by.name, dir: by.dir, isWanted: by.isWanted}
 	isElsewhere := false
 	elsewhere := func(*tree.Node) { isElsewhere = true }
@@ -200,18 +204,18 @@ func (m *modules) require(n *tree.Node, by wanted, active []string) {
 			m.note(n, "what is not on this machine is not read: what these configurations build and deploy is missing; "+
 				"download them, and name their folder by path")
 		}
-		return
+		return nil
 	}
 	if path != nil {
 		if w.path, w.name = m.fileAt(path, by); w.path == "" {
-			return
+			return nil
 		}
 	}
 	if m.requires++; m.requires == maxRequires+1 {
 		m.Wrong(n, "more than %d configurations are required", maxRequires)
 	}
 	if m.requires > maxRequires {
-		return
+		return nil
 	}
 	if w.path != by.path {
 		w.dir = filepath.Dir(w.path)
@@ -223,7 +227,7 @@ func (m *modules) require(n *tree.Node, by wanted, active []string) {
 			}
 		}
 	}
-	m.take(w)
+	return m.take(w)
 }
 
 // activeProfile returns the name of a profile that is to apply to what is required, if it is.

@@ -229,6 +229,28 @@ func TestImagesOfOtherModules(t *testing.T) {
 	}
 }
 
+// TestReleasesOfModules holds that a release waits for those that its configuration requires, and that
+// two folders of one name make two releases.
+func TestReleasesOfModules(t *testing.T) {
+	const manifests = "apiVersion: skaffold/v4beta11\nkind: Config\nmanifests: { rawYaml: [k.yaml] }\ndeploy: { kubectl: {} }\n"
+	repository(t, map[string]string{
+		"skaffold.yaml":   helm("web", ", dependsOn: [x]") + "requires: [{ path: a }, { path: sub/a }]\n",
+		"a/skaffold.yaml": manifests + "requires: [{ path: ../b }, { path: .. }]\n", "a/k.yaml": "{}",
+		"sub/a/skaffold.yaml": manifests, "sub/a/k.yaml": "{}", "b/skaffold.yaml": helm("x", "")})
+	c, err := loadWith(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range c.Releases {
+		got = append(got, fmt.Sprint(r.Name, r.Manifests, r.DependsOn))
+	}
+	if want := []string{"x[] []", "a[a/k.yaml] [x]", "a-manifests[sub/a/k.yaml] []", "web[] [x a a-manifests]"}; !slices.Equal(got,
+		want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestProjectOfModules(t *testing.T) {
 	repository(t, map[string]string{
 		"skaffold.yaml": head("all") + "deploy: { statusCheckDeadlineSeconds: 90, helm: {} }\nrequires: [{ path: a }]\n" +

@@ -149,7 +149,7 @@ func (p *translation) merged(found *modules) *tree.Node {
 		}
 		list = append(list, s)
 	}
-	for _, s := range list {
+	for i, s := range list {
 		if s.sections.manifests != nil {
 			s.manifests(s.sections.manifests)
 		}
@@ -161,6 +161,7 @@ func (p *translation) merged(found *modules) *tree.Node {
 	for _, s := range list {
 		s.appliedReleases()
 		s.finishReleases(s.made)
+		s.dependOn(list[:i])
 		if s.sections.forwards != nil {
 			for _, item := range s.items(s.sections.forwards) {
 				s.forward(item, s.made)
@@ -172,6 +173,25 @@ func (p *translation) merged(found *modules) *tree.Node {
 		put(all, "kubeContext", scalar(found.main, context))
 	}
 	return all
+}
+
+// dependOn lets the releases wait for those of the configurations before that this one requires: they
+// may make what it needs, as namespaces and kinds.
+func (s *translator) dependOn(before []*translator) {
+	for _, other := range before {
+		if !slices.Contains(s.requires, other.document) {
+			continue
+		}
+		for _, release := range s.releases {
+			for _, needed := range other.releases {
+				name := needed.Get("name")
+				isName := func(n *tree.Node) bool { return n.Value == name.Value }
+				if !isName(release.Get("name")) && !slices.ContainsFunc(release.Get("dependsOn").List(), isName) {
+					add(release, "dependsOn", scalar(release, name.Value))
+				}
+			}
+		}
+	}
 }
 
 func (s *translation) projectName(n *tree.Node, folder string) *tree.Node {
