@@ -64,11 +64,15 @@ type Needs struct {
 }
 
 // Keep returns c without the images, forwards and health checks that are not needed, and without
-// what is only about these images.
+// what is only about these images. Images that needed ones are built from are needed, too.
 func (c *Config) Keep(needs Needs) *Config {
 	images := map[string]bool{}
-	for _, image := range c.Images {
-		images[image.Name] = needs.Image(image.Name)
+	for _, image := range slices.Backward(c.Images) { // those that others are built from come first
+		if images[image.Name] = images[image.Name] || needs.Image(image.Name); images[image.Name] {
+			for _, base := range image.Bases() {
+				images[base] = true
+			}
+		}
 	}
 	kept := *c
 	kept.Images = slices.DeleteFunc(slices.Clone(c.Images), func(i Image) bool { return !images[i.Name] })

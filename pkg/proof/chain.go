@@ -20,6 +20,8 @@ type Image struct {
 	Hash   string   // of its inputs, which is its tag
 	Built  []string // IDs of what was built
 	Stores []Store
+	// OnlyBase is true if nothing names it and other images are built from it: a node may remove it.
+	OnlyBase bool
 }
 
 // Store is where pods get an image from: a node, or a registry.
@@ -73,6 +75,7 @@ func (i Image) links(containers []Container) (links event.Links) {
 	}
 	for _, h := range i.Stores {
 		switch {
+		case len(h.IDs) == 0 && i.OnlyBase:
 		case len(h.IDs) == 0:
 			add(h.Place, h.Name, event.NotThere, cmp.Or(built, i.Ref))
 		case len(i.Built) > 0 && !overlap(i.Built, h.IDs):

@@ -51,6 +51,11 @@ func TestChain(t *testing.T) {
 			i[0].Stores[0].IDs = nil
 			return i, c, a
 		}, []string{"worker, node n: not there"}},
+		{"the node has removed one that only others are built from",
+			func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+				base := Image{Name: "base", Ref: "base:1", Hash: "1", OnlyBase: true, Stores: []Store{{event.AtNode, "n", nil}}}
+				return append(i, base), c, a
+			}, nil},
 		{"what was built is not known", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
 			i[0].Built, i[1].Built = nil, nil
 			return i, c, a

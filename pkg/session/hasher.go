@@ -98,7 +98,7 @@ func HashInputs(ctx context.Context, hasher *build.Builder, c *config.Config) (i
 				from = append(from, input)
 			}
 		}
-		if len(from) < len(image.Bases()) { // the base's error is enough
+		if len(from) < len(image.Bases()) && len(errs) > 0 { // the base's error is enough
 			continue
 		}
 		input, err := hasher.Hash(ctx, BuildInput(c, image, from))

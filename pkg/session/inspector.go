@@ -41,7 +41,7 @@ func (i inspector) inspect(ctx context.Context, want *expected) (*finding, error
 	group, groupCtx := event.NewGroup(ctx)
 	group.Go(func() error { return i.cluster.Ping(groupCtx) }) // nothing is reported of another cluster
 	group.Go(func() (err error) {
-		images, err = i.images(groupCtx, want.Images)
+		images, err = i.images(groupCtx, want)
 		return err
 	})
 	group.Go(func() (err error) {
@@ -95,11 +95,13 @@ func (i inspector) ownPods(ctx context.Context, c *config.Config, links event.Li
 }
 
 // images returns where each image is, and its IDs there.
-func (i inspector) images(ctx context.Context, built []*loop.Image) ([]proof.Image, error) {
-	images := make([]proof.Image, len(built))
-	for at, image := range built {
+func (i inspector) images(ctx context.Context, want *expected) ([]proof.Image, error) {
+	images := make([]proof.Image, len(want.Images))
+	named := slices.Concat(want.images...)
+	for at, image := range want.Images {
 		tag := image.Tag
-		images[at] = proof.Image{Name: image.Name, Ref: image.Ref, Hash: tag.TagStr()}
+		images[at] = proof.Image{Name: image.Name, Ref: image.Ref, Hash: tag.TagStr(),
+			OnlyBase: isBase(want.config, image.Name) && !slices.Contains(named, image.Name)}
 		if i.push == nil {
 			images[at].Built = i.builtIDs(tag)
 			continue
@@ -111,7 +113,7 @@ func (i inspector) images(ctx context.Context, built []*loop.Image) ([]proof.Ima
 	if i.push != nil {
 		return images, nil
 	}
-	tags := loop.Tags(built)
+	tags := loop.Tags(want.Images)
 	present, err := i.nodes.Inspect(ctx, tags)
 	for _, p := range present {
 		image := &images[slices.Index(tags, p.Tag)]
