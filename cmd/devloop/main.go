@@ -7,6 +7,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"os/signal"
@@ -92,17 +93,24 @@ not allowed, 130 interrupted.`
   devloop --log-format json 2> >(jq .)`
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return o.settle(cmd) }
+	root.Version = versionText()
+	root.SetVersionTemplate("devloop {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError(cmd.CommandPath()+" --help", "%w", err)
+		return usageError(cmp.Or(skaffoldFlagHint(err), cmd.CommandPath()+" --help"), "%w", err)
 	})
 	root.SetHelpCommand(newHelpCommand())
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetOut(&console.TerminalWriter{Out: os.Stdout})
 	root.SetErr(&console.TerminalWriter{Out: os.Stderr})
 	o.register(root)
-	root.AddCommand(newRunCommand(o), newBuildCommand(o), newDiffCommand(o), newRenderCommand(o), newDeleteCommand(o),
-		newInitCommand(o), newDoctorCommand(o), newStatusCommand(o), newClustersCommand(o), newLogsCommand(o),
-		newEventsCommand(o), newSkewCommand(o), newSchemaCommand(), newCompletionCommand(), newVersionCommand())
+	alias := newLoopCommand(o)
+	alias.Use, alias.Hidden = "dev [release...]", true
+	alias.Short = "Do the same as devloop without a command"
+	alias.Example = "  devloop dev web"
+	root.AddCommand(alias, newRunCommand(o), newBuildCommand(o), newDiffCommand(o), newRenderCommand(o),
+		newDeleteCommand(o), newInitCommand(o), newDoctorCommand(o), newStatusCommand(o), newClustersCommand(o),
+		newLogsCommand(o), newEventsCommand(o), newSkewCommand(o), newSchemaCommand(), newCompletionCommand(),
+		newVersionCommand())
 	return root
 }
 

@@ -107,6 +107,9 @@ func (o *options) selectReleases(cmd *cobra.Command, names []string) error {
 		if slices.Contains(known, name) {
 			continue
 		}
+		if hint := skaffoldCommands[name]; hint != "" && cmd == cmd.Root() {
+			return usageError(hint, "devloop has no command %q", name)
+		}
 		if similar := similarCommand(cmd, name); similar != "" {
 			return usageError("did you mean: "+similar, "%s: unknown argument or command %q", cmd.CommandPath(), name)
 		}
@@ -146,7 +149,7 @@ func (o *options) readEnvironment(cmd *cobra.Command) (err error) {
 	cmd.Flags().VisitAll(func(flag *pflag.Flag) {
 		name := "DEVLOOP_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
 		text := os.Getenv(name)
-		if text == "" || flag.Changed || flag.Name == "help" {
+		if text == "" || flag.Changed || flag.Name == "help" || flag.Name == "version" {
 			return
 		}
 		switch flag.Name {

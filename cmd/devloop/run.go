@@ -13,8 +13,9 @@ import (
 
 func newRunCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "run [release...]",
-		Short: "Bring the cluster to the state of the files once, and exit",
+		Use:     "run [release...]",
+		Aliases: []string{"deploy"},
+		Short:   "Bring the cluster to the state of the files once, and exit",
 		Long: `Builds, loads, tries (verify) and deploys what differs, waits until the platform answers and what
 runs is what is on the disk, and exits: with 0 if all of that went well. What was deployed stays; the forwards
 are open only until then. devloop skew compares the libraries.

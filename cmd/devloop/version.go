@@ -17,12 +17,15 @@ func newVersionCommand() *cobra.Command {
 		Example: "  devloop version",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v := version
-			if info, ok := debug.ReadBuildInfo(); v == "" && ok {
-				v = info.Main.Version
-			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "devloop", v)
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "devloop", versionText())
 			return err
 		},
 	}
+}
+
+func versionText() string {
+	if info, ok := debug.ReadBuildInfo(); version == "" && ok {
+		return info.Main.Version
+	}
+	return version
 }

@@ -34,8 +34,8 @@ type doomed struct {
 }
 
 // deleteAll deletes the objects of a resource in a namespace, and waits until they and their pods
-// are gone. In a namespace that devloop made, these are all of them, unless a release that stays is in
-// it; elsewhere, those that belong to the releases.
+// are gone. In a namespace that devloop made, these are all of them, unless a release that stays is
+// in it; elsewhere, those that belong to the releases.
 func (d *Deployer) deleteAll(
 	ctx context.Context, stage event.Stage, name, namespace string, releases []Release,
 ) error {

@@ -62,8 +62,8 @@ func (s *Session) Cleanup(ctx context.Context, leaves string, what deploy.Remova
 	return nil
 }
 
-// NeededBy returns the names of the deployed releases that depend on those that are to go, and are
-// not among them.
+// NeededBy returns the names of the deployed releases that depend on those that are to go, directly
+// or not, and are not among them.
 func (s *Session) NeededBy(going []string) (names []string) {
 	for again := true; again; {
 		again = false
@@ -78,7 +78,7 @@ func (s *Session) NeededBy(going []string) (names []string) {
 	return names
 }
 
-// withoutNeeded returns the names of those releases that no deployed release which stays depends on.
+// withoutNeeded returns the names of those that no deployed release which stays depends on.
 func (s *Session) withoutNeeded(say event.Stage, going []string) []string {
 	return slices.DeleteFunc(slices.Clone(going), func(name string) bool {
 		staying := slices.DeleteFunc(s.NeededBy([]string{name}),
