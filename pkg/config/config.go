@@ -117,10 +117,11 @@ type Config struct {
 	// The page that shows the state of everything. Fixed when devloop starts.
 	Page Page `key:"page"`
 
-	// Part are the names of the releases that were asked for, nil for the whole configuration; Others
-	// are the releases of the file that do not belong to the part.
-	Part   []string
-	Others []Release
+	// Part are the names of the releases that were asked for, nil for the whole configuration. Others
+	// and OtherImages are what does not belong to the part.
+	Part        []string
+	Others      []Release
+	OtherImages []Image
 
 	// Format is the apiVersion of a translated file, "" if all were devloop.yaml. Notes are what
 	// devloop does differently from what that file says, in the order of its lines.

@@ -64,10 +64,10 @@ type Needs struct {
 }
 
 // Keep returns c without the images, forwards and health checks that are not needed, and without
-// what is only about these images. Images that needed ones are built from are needed, too.
+// what is only about these images. An image that a needed one is built from is needed, too.
 func (c *Config) Keep(needs Needs) *Config {
 	images := map[string]bool{}
-	for _, image := range slices.Backward(c.Images) { // those that others are built from come first
+	for _, image := range slices.Backward(c.Images) { // each stands behind those that it is built from
 		if images[image.Name] = images[image.Name] || needs.Image(image.Name); images[image.Name] {
 			for _, base := range image.Bases() {
 				images[base] = true
@@ -76,6 +76,7 @@ func (c *Config) Keep(needs Needs) *Config {
 	}
 	kept := *c
 	kept.Images = slices.DeleteFunc(slices.Clone(c.Images), func(i Image) bool { return !images[i.Name] })
+	kept.OtherImages = slices.DeleteFunc(slices.Clone(c.Images), func(i Image) bool { return images[i.Name] })
 	kept.root, kept.Verify = keep(c.root, "verify", c.Verify, func(v Verify) bool { return images[v.Image] })
 	kept.root, kept.Forwards = keep(kept.root, "forwards", c.Forwards, needs.Forward)
 	kept.root, kept.Health = keep(kept.root, "health", c.Health, needs.Health)

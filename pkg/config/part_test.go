@@ -12,7 +12,9 @@ const partFile = `apiVersion: devloop/v1
 name: shop
 images:
   web: {}
-  api: {}
+  api: { args: { BASE: '{{ image "middle" }}' } }
+  middle: { args: { BASE: '{{ image "base" }}' } }
+  base: {}
   client: {}
 releases:
   - { name: db, chart: chart, namespace: data }
@@ -73,7 +75,7 @@ func TestOnly(t *testing.T) {
 		}
 	}
 	c, err := loadPart(t, "mail", "x")
-	const message = "devloop.yaml:8:3: releases: no release is called \"x\""
+	const message = "devloop.yaml:10:3: releases: no release is called \"x\""
 	if err == nil || err.Error() != message {
 		t.Errorf("%v, %v, want %s", c, err, message)
 	}
@@ -90,14 +92,14 @@ func TestKeep(t *testing.T) {
 		Forward: func(f Forward) bool { return f.Service == "api" },
 		Health:  func(h Health) bool { return h.Namespace == "shop" },
 	})
-	if len(c.Images) != 1 || len(c.Verify) != 1 || c.Verify[0].Image != "api" || len(c.Health) != 1 ||
+	if len(c.Images) != 3 || len(c.Verify) != 1 || c.Verify[0].Image != "api" || len(c.Health) != 1 ||
 		len(c.Logs) != 1 || c.Logs[0].Namespace != "shop" || !slices.Equal(c.Local.Images, []string{"api"}) {
 		t.Errorf("%+v", c)
 	}
-	if got := c.Wrong("forwards[0].local", "taken", "").Error(); got != "devloop.yaml:24:55: forwards[2].local: taken" {
+	if got := c.Wrong("forwards[0].local", "taken", "").Error(); got != "devloop.yaml:26:55: forwards[2].local: taken" {
 		t.Error(got)
 	}
-	if got := c.WrongValue("api", "set", "a", "bad", "").Error(); !strings.HasPrefix(got, "devloop.yaml:9:") {
+	if got := c.WrongValue("api", "set", "a", "bad", "").Error(); !strings.HasPrefix(got, "devloop.yaml:11:") {
 		t.Error(got)
 	}
 	if all, err := loadPart(t); err != nil || len(all.Forwards) != 3 || len(all.root.Get("forwards").Items) != 3 {

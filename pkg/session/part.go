@@ -5,6 +5,7 @@ package session
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -27,7 +28,7 @@ func (s *Session) narrow(ctx context.Context, c *config.Config) (*config.Config,
 	if err != nil {
 		return nil, err
 	}
-	part := scope{config: c}
+	part := scope{config: c, images: config.Release{Hooks: c.Hooks}.Images()}
 	for i, r := range list {
 		objects, err := s.deployer.Objects(ctx, s.options.Sink, r)
 		switch {
@@ -41,9 +42,22 @@ func (s *Session) narrow(ctx context.Context, c *config.Config) (*config.Config,
 			part.unsure = true
 		}
 		part.objects = append(part.objects, s.objects[r.ID()]...)
-		part.images = append(part.images, c.Releases[i].Images()...)
+		part.images = append(part.images, imagesOf(c, s.deployer, c.Releases[i])...)
 	}
 	return c.Keep(config.Needs{Image: part.hasImage, Forward: part.hasForward, Health: part.hasHealth}), nil
+}
+
+// checkImages returns an error if a release names an image that it did not name at the start of the
+// run: what it depends on may have brought what its chart asks for.
+func (p platformStage) checkImages() error {
+	for _, r := range p.config.Releases {
+		for _, image := range p.config.OtherImages {
+			if p.deployer.Names(r.ID(), repositories(p.config, image)) {
+				return event.Transient(fmt.Errorf("release %s names image %s only now; the next run builds it", r.ID(), image.Name))
+			}
+		}
+	}
+	return nil
 }
 
 // unhashed returns a target without the hashes of its images. With these references, a release can

@@ -58,7 +58,10 @@ func (p platformStage) Apply(ctx context.Context, sink event.Sink, target *loop.
 	}
 	around := deploy.Around{Before: commands(p.config, hooks.Before), After: commands(p.config, hooks.After)}
 	defer p.follow(p.config)
-	return p.deployer.Apply(ctx, sink, list, around, p.config.Timeouts.Rollout)
+	if err := p.deployer.Apply(ctx, sink, list, around, p.config.Timeouts.Rollout); err != nil {
+		return err
+	}
+	return p.checkImages()
 }
 
 func (p platformStage) Wait(ctx context.Context, sink event.Sink) error {
