@@ -149,7 +149,7 @@ func (p *translation) merged(found *modules) *tree.Node {
 		}
 		list = append(list, s)
 	}
-	for i, s := range list {
+	for _, s := range list {
 		if s.sections.manifests != nil {
 			s.manifests(s.sections.manifests)
 		}
@@ -158,7 +158,7 @@ func (p *translation) merged(found *modules) *tree.Node {
 		}
 		s.helmReleases()
 	}
-	for _, s := range list {
+	for i, s := range list {
 		s.appliedReleases()
 		s.finishReleases(s.made)
 		s.dependOn(list[:i])
