@@ -364,6 +364,7 @@ var unseen = map[string]string{
 	"the same key far away":      "for the editor's parser",
 	"images from images":         "they are text",
 	"templates of inline values": "they are text",
+	"hooks around all":           "templates are text",
 	"verify and local":           "what is an image, and what is there, is for the whole of the file",
 	"too short":                  "durations have no order in JSON",
 }
